@@ -1,0 +1,61 @@
+//! The namespace bootstrap of a container: runc's C `nsexec()`, in Rust.
+//!
+//! The map of the crate, in reading order:
+//!
+//! | read | for |
+//! |---|---|
+//! | [`nsexec`] | the top script, a table of contents of the whole bootstrap |
+//! | [`stage`] | the three processes: [`stage::parent`], [`stage::child`], [`stage::init`] |
+//! | [`bootstrap`] | the message: decoder, encoder, dialects, environment |
+//! | [`namespace`] | kinds, paths, join passes, unshare steps |
+//! | [`idmap`], [`timens`] | id maps and time offsets, as values and as writes |
+//! | [`sync`], [`log`], [`json`], [`error`] | what stages tell each other, the launcher and people |
+//! | [`sys`] | the one door to the kernel: the trait, the real backend, the recorder |
+//! | [`entry`] | the edge in the child: environment, core, exit or return |
+//! | `launch` | the launcher's half of the protocol (feature `std`) |
+//!
+//! There are two kinds of function in the core. A *decider* takes values and returns values. A *script* takes
+//! `&mut impl Sys` and walks what the deciders decided. Grep for `sys.` and you have every effect there is.
+#![no_std]
+
+#[cfg(feature = "std")]
+extern crate std;
+
+/// The lints of the core: no panic, no silent truncation, no arithmetic that wraps.
+macro_rules! core_modules {
+    ($($(#[$meta:meta])* pub mod $name:ident;)*) => {$(
+        $(#[$meta])*
+        #[cfg_attr(
+            not(test),
+            deny(
+                clippy::unwrap_used,
+                clippy::expect_used,
+                clippy::indexing_slicing,
+                clippy::as_conversions,
+                clippy::arithmetic_side_effects,
+                clippy::panic,
+                clippy::unreachable,
+                clippy::todo
+            )
+        )]
+        pub mod $name;
+    )*};
+}
+
+core_modules! {
+    pub mod bootstrap;
+    pub mod error;
+    pub mod idmap;
+    pub mod json;
+    pub mod log;
+    pub mod namespace;
+    pub mod nsexec;
+    pub mod policy;
+    pub mod stage;
+    pub mod sync;
+    pub mod timens;
+}
+pub mod entry;
+#[cfg(feature = "std")]
+pub mod launch;
+pub mod sys;

@@ -1,0 +1,180 @@
+//! The one door to the kernel: [`Sys`].
+//!
+//! **One method, one system call.** No retry, loop, formatting, policy or path building behind the trait:
+//! those are in the core, so that they are in the transcript. A method of [`linux::LinuxSys`] is a few lines
+//! that can be held against the man page.
+//!
+//! Every method is documented with the call and what it does here, the errors that the core tells apart, and
+//! who calls it.
+
+pub mod linux;
+#[cfg(feature = "audit")]
+pub mod record;
+pub mod types;
+
+use core::ffi::CStr;
+
+use types::{
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, SigAction,
+    Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+};
+
+/// Everything that the bootstrap and the launcher ask of the kernel.
+#[cfg_attr(test, mockall::automock)]
+pub trait Sys {
+    // -- descriptors ---------------------------------------------------------------------------------------
+
+    /// `openat(dir, path, flags)`: opens a file of /proc, or a namespace.
+    ///
+    /// Told apart: `ENOENT` and `ESRCH`, the task is gone; `EACCES`, its files belong to root because it is
+    /// not dumpable; `EPERM` on a map, which calls for the mapping tool. Stages 0 and 1. open(2).
+    fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd>;
+
+    /// `close(fd)`. Never retried: on Linux the number is free also after `EINTR`. Every stage. close(2).
+    fn close(&mut self, fd: Fd) -> SysResult<()>;
+
+    /// `read(fd, buf, len)`: the message, a sync message, a map that is read back. Every stage. read(2).
+    ///
+    /// Told apart: `EINTR`, again; `EAGAIN`, the descriptor is non-blocking: poll first; `ECONNRESET`, the
+    /// peer died with our bytes unread, which counts as end of file.
+    fn read(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize>;
+
+    /// `write(fd, buf, len)`: a file of /proc, in one piece; the last word on standard error. write(2).
+    ///
+    /// Told apart: `EPERM` on a map, which calls for the mapping tool.
+    fn write(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize>;
+
+    /// `pwritev2(fd, {buf}, 1, -1, RWF_NOWAIT)`: a log record that must not block. The description is shared
+    /// with the program that comes after us, so O_NONBLOCK may not be set on it. pwritev2(2), Linux 4.14.
+    ///
+    /// Told apart: `EAGAIN`, no room; `EOPNOTSUPP`, `EINVAL` and `ENOSYS`, this file or kernel cannot: poll and
+    /// write.
+    fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize>;
+
+    /// `sendto(fd, buf, len, MSG_NOSIGNAL, NULL, 0)`: a sync message, the pid line, the bootstrap message.
+    /// Every stage and the launcher. send(2).
+    ///
+    /// Told apart: `EINTR`; `EAGAIN`; `ENOTSOCK`, the init pipe is not a socket: write.
+    fn send(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize>;
+
+    /// `poll(fds, timeout)`: only where a plain read would not do. poll(2). The timeout is in milliseconds,
+    /// −1 for none.
+    fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize>;
+
+    /// `fstatfs(fd)`, of which the type of file system: is this really a namespace, is this really procfs?
+    /// Stages 0 and 1. fstatfs(2).
+    fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType>;
+
+    /// `socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0)`: a sync pipe, the launcher's init pipe.
+    /// socketpair(2).
+    fn socketpair(&mut self) -> SysResult<(Fd, Fd)>;
+
+    /// `pipe2(O_CLOEXEC)`: the launcher's log pipe; read end, write end. pipe(2).
+    fn pipe2(&mut self) -> SysResult<(Fd, Fd)>;
+
+    /// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`: in the mapping tool's process, before its exec.
+    /// close_range(2), Linux 5.11. Told apart: `ENOSYS` and `EINVAL`, an older kernel.
+    fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()>;
+
+    /// `getdents64(fd, buf)`: the entries of /proc/self/fd, where close_range is missing. getdents64(2).
+    fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize>;
+
+    /// `fcntl(fd, F_SETFD, FD_CLOEXEC)`: the same, descriptor by descriptor. fcntl(2).
+    fn set_cloexec(&mut self, fd: Fd) -> SysResult<()>;
+
+    // -- processes -----------------------------------------------------------------------------------------
+
+    /// `clone(CLONE_PARENT|SIGCHLD, NULL)`: a sibling, on a copy of this very stack. Stage 0 makes stage 1, stage 1
+    /// makes stage 2. clone(2); `tid` as for [`fork`](Self::fork).
+    ///
+    /// CLONE_PARENT: the launcher reaps all three, and stage 2's parent outlives stages 0 and 1. The new
+    /// process inherits the exit signal of the caller, whatever the flags say.
+    fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork>;
+
+    /// `clone(exit signal, NULL)`: a child. Stage 0 makes the mapping tool, the launcher makes stage 0. clone(2).
+    ///
+    /// With `tid` also `CLONE_CHILD_SETTID|CLONE_CHILD_CLEARTID` and this address, as the libc's own fork
+    /// does, so that its cached thread id is the child's (runc#4233).
+    fn fork(&mut self, exit: ExitSignal, tid: Option<TidAddress>) -> SysResult<Fork>;
+
+    /// `execve(path, argv, envp)`. Comes back only to report why not. The mapping tool's process and the tail
+    /// of stage 2. execve(2).
+    fn execve<'a>(&mut self, path: &CStr, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno;
+
+    /// `wait4(pid, &status, flags, NULL)`: stage 0 reaps the mapping tool, the launcher reaps the stages. wait4(2).
+    ///
+    /// Told apart: `EINTR`; `ECHILD`, nobody is left.
+    fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited>;
+
+    /// `kill(pid, signal)`: SIGKILL to a stage, on failure. kill(2).
+    fn kill(&mut self, pid: Pid, signal: Signal) -> SysResult<()>;
+
+    /// `pidfd_open(pid, 0)`: to wait for the mapping tool and for stage 1 at once. pidfd_open(2), Linux 5.3.
+    /// Told apart: any error means to do without.
+    fn pidfd_open(&mut self, pid: Pid) -> SysResult<Fd>;
+
+    /// `getpid()`: for log records, in the process's own numbering. getpid(2).
+    fn getpid(&mut self) -> Pid;
+
+    /// `gettid()`: is it really the thread id that the libc caches? gettid(2).
+    fn gettid(&mut self) -> Pid;
+
+    /// `prctl(PR_GET_TID_ADDRESS)`, and the number that stands at the address. Before the first clone.
+    /// PR_GET_TID_ADDRESS(2const); `EINVAL` without CONFIG_CHECKPOINT_RESTORE: do without.
+    fn tid_address(&mut self) -> SysResult<TidAddress>;
+
+    // -- what a process is -----------------------------------------------------------------------------------
+
+    /// `setns(fd, kind)`: stage 1 joins a namespace. setns(2).
+    ///
+    /// Told apart: `EPERM` in the first pass, try again after the user namespace.
+    fn setns(&mut self, fd: Fd, kind: CloneFlags) -> SysResult<()>;
+
+    /// `unshare(flags)`: stage 1 creates namespaces; also with no flag. unshare(2).
+    ///
+    /// Told apart: `EINVAL`, which kernels before 4.3 give when somebody reads our /proc files, and all kernels
+    /// while a thread that ended is not quite gone: a few more tries (runc#3704).
+    fn unshare(&mut self, flags: CloneFlags) -> SysResult<()>;
+
+    /// `prctl(PR_SET_DUMPABLE, dumpable)`: who may look into us through /proc. PR_SET_DUMPABLE(2const).
+    fn set_dumpable(&mut self, dumpable: bool) -> SysResult<()>;
+
+    /// `prctl(PR_SET_NAME, name)`, at most 15 bytes. PR_SET_NAME(2const).
+    fn set_name(&mut self, name: &CStr) -> SysResult<()>;
+
+    /// `prctl(PR_SET_PDEATHSIG, signal)`: stage 2 of our own launcher, never of the drop-in.
+    /// PR_SET_PDEATHSIG(2const).
+    fn set_pdeathsig(&mut self, signal: Signal) -> SysResult<()>;
+
+    /// `setsid()`: stage 2 leads a session. setsid(2).
+    fn setsid(&mut self) -> SysResult<()>;
+
+    /// `setresuid(uid, uid, uid)`, of this thread: stage 1 becomes root in the user namespace. setresuid(2).
+    fn setresuid(&mut self, uid: u32) -> SysResult<()>;
+
+    /// `setuid(uid)`, of this thread: stage 2. setuid(2).
+    fn setuid(&mut self, uid: u32) -> SysResult<()>;
+
+    /// `setgid(gid)`, of this thread: stage 2. setgid(2).
+    fn setgid(&mut self, gid: u32) -> SysResult<()>;
+
+    /// `setgroups(0, NULL)`, of this thread: stage 2 drops the supplementary groups. setgroups(2).
+    fn drop_groups(&mut self) -> SysResult<()>;
+
+    /// `sched_getaffinity(0, 128, &mask)`, of which the first 64 CPUs, for a debug record. sched_getaffinity(2).
+    fn sched_getaffinity(&mut self) -> SysResult<u64>;
+
+    /// `mount(…)` of one of the mounts that the launcher's stage 2 makes. mount(2).
+    fn mount(&mut self, mount: Mount) -> SysResult<()>;
+
+    // -- signals -----------------------------------------------------------------------------------------
+
+    /// `rt_sigprocmask(how, set, &old, 8)`: gives the mask as it was. sigprocmask(2).
+    fn sigprocmask(&mut self, how: MaskHow, set: SignalSet) -> SysResult<SignalSet>;
+
+    /// `rt_sigaction(signal, action, &old, 8)`: gives the disposition as it was. sigaction(2).
+    fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction>;
+
+    /// `rt_sigtimedwait(set, NULL, {0, 0}, 8)`: takes a pending signal away. sigtimedwait(2). `EAGAIN`, none.
+    fn sigtimedwait(&mut self, set: SignalSet) -> SysResult<Signal>;
+}
