@@ -7,16 +7,18 @@
 //! Every method is documented with the call and what it does here, the errors that the core tells apart, and
 //! who calls it.
 
+mod errno;
 pub mod linux;
 #[cfg(feature = "audit")]
 pub mod record;
+mod signal;
 pub mod types;
 
 use core::ffi::CStr;
 
 use types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, SigAction,
-    Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// Everything that the bootstrap and the launcher ask of the kernel.

@@ -12,7 +12,9 @@ use core::ptr::NonNull;
 pub type SysResult<T> = Result<T, Errno>;
 
 /// A file descriptor: a number without ownership.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct Fd(pub i32);
 
 impl Fd {
@@ -24,6 +26,7 @@ impl Fd {
 
 /// A process id, in the numbering of the process that got it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pid(pub i32);
 
 impl Pid {
@@ -39,10 +42,12 @@ impl fmt::Display for Pid {
 
 /// An error number. An integer and not an enum, since the kernel may return what we don't know.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct Errno(pub i32);
 
 /// The kernel's `sigaction`, carried around unread so that a disposition can be put back exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct SigAction {
     /// The handler's address, or 0 for the default and 1 for ignore.
     pub handler: usize,
@@ -63,6 +68,7 @@ impl SigAction {
 
 /// A signal number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct Signal(pub i32);
 
 impl Signal {
@@ -84,6 +90,7 @@ impl Signal {
 
 /// A set of signals, as the kernel's 64-bit mask.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct SignalSet(pub u64);
 
 impl SignalSet {
@@ -101,6 +108,8 @@ impl SignalSet {
 
 /// What `rt_sigprocmask` does with the set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum MaskHow {
     /// Add the set to the mask.
     Block,
@@ -110,6 +119,7 @@ pub enum MaskHow {
 
 /// The `CLONE_NEW*` bits, and whatever else a message or a caller put into the word: unknown bits are kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct CloneFlags(pub u32);
 
 impl CloneFlags {
@@ -193,6 +203,8 @@ impl fmt::Display for CloneFlags {
 
 /// How a file is opened: the combinations that the core uses, and no others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum OpenFlags {
     /// `O_RDWR|O_CLOEXEC`: a file of /proc that is written. Opening it for both is what runc does.
     ReadWrite,
@@ -208,6 +220,7 @@ pub enum OpenFlags {
 
 /// The type of a file system, as `statfs` reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct FsType(pub i64);
 
 impl FsType {
@@ -217,8 +230,10 @@ impl FsType {
     pub const PROC: Self = Self(0x9fa0);
 }
 
-/// One descriptor of a `poll`.
+/// One descriptor of a `poll`, laid out as the kernel reads it, so that a backend needs no loop.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct PollFd {
     /// Which descriptor.
     pub fd: Fd,
@@ -237,7 +252,9 @@ impl PollFd {
 }
 
 /// `POLL*` bits.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct PollEvents(pub i16);
 
 impl PollEvents {
@@ -249,6 +266,8 @@ impl PollEvents {
 
 /// Which process a new one becomes, seen from the caller of a clone point.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum Fork {
     /// The caller goes on.
     Parent {
@@ -261,6 +280,8 @@ pub enum Fork {
 
 /// What a child sends its parent when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum ExitSignal {
     /// SIGCHLD, as every fork.
     Chld,
@@ -271,8 +292,10 @@ pub enum ExitSignal {
 
 /// Where the libc caches its thread id, and what stands there now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct TidAddress {
-    /// The address registered by set_tid_address(2) or CLONE_CHILD_CLEARTID.
+    /// The address registered by set_tid_address(2) or CLONE_CHILD_CLEARTID; 0 if there is none, as in the child
+    /// of a clone without `tid`.
     pub address: usize,
     /// The number that stands at this address.
     pub cached: i32,
@@ -280,6 +303,8 @@ pub struct TidAddress {
 
 /// Which children `wait4` waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum WaitFor {
     /// Children that end with SIGCHLD: flags 0.
     Ordinary,
@@ -289,6 +314,8 @@ pub enum WaitFor {
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum WaitStatus {
     /// It exited with this status.
     Exited(i32),
@@ -300,6 +327,7 @@ pub enum WaitStatus {
 
 /// What `wait4` found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 pub struct Waited {
     /// Which child.
     pub pid: Pid,
@@ -309,6 +337,8 @@ pub struct Waited {
 
 /// The mounts that the launcher's stage 2 makes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum Mount {
     /// `mount(NULL, "/", NULL, MS_REC|…, NULL)`: how mount events travel.
     Propagation(Propagation),
@@ -319,6 +349,8 @@ pub enum Mount {
 /// How mount events travel between a new mount namespace and the one it was copied from
 /// (mount_namespaces(7), "Shared subtrees").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
 pub enum Propagation {
     /// `MS_PRIVATE`: neither way.
     Private,

@@ -1,0 +1,107 @@
+//! What the methods of [`LinuxSys`](super::LinuxSys) share: the errno, the clone, and the kernel's own layouts.
+
+use core::ffi::{c_long, c_ulong};
+use core::mem::{align_of, offset_of, size_of};
+
+use crate::sys::types::{Errno, Fd, Fork, Pid, PollFd, SigAction, SignalSet, SysResult, TidAddress};
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!(
+    "nsexec runs on Linux on x86_64 and aarch64. Another architecture needs its argument order of clone (below) \
+     and its layout of the kernel's sigaction checked."
+);
+
+/// What `libc::syscall` returned: −1 stands for the errno.
+pub(super) fn reply(raw: c_long) -> SysResult<c_long> {
+    if raw == -1 { Err(errno()) } else { Ok(raw) }
+}
+
+/// [`reply`] of a call that returns 0.
+pub(super) fn unit(raw: c_long) -> SysResult<()> {
+    reply(raw).map(|_| ())
+}
+
+/// [`reply`] of a call that returns a number of bytes or descriptors.
+pub(super) fn count(raw: c_long) -> SysResult<usize> {
+    reply(raw).map(|count| count as usize)
+}
+
+/// [`reply`] of a call that returns a new descriptor.
+pub(super) fn fd(raw: c_long) -> SysResult<Fd> {
+    reply(raw).map(|fd| Fd(fd as i32))
+}
+
+/// The errno of the system call just made.
+pub(super) fn errno() -> Errno {
+    // SAFETY: the libc gives the address of this thread's errno, valid for as long as the thread lives. In the child
+    // of a bare clone it is the same address in a copy of the memory.
+    Errno(unsafe { *libc::__errno_location() })
+}
+
+/// The bare clone of a new process, with a null stack: parent and child both return from here, the child on a
+/// copy of this stack, because nothing is shared (no `CLONE_VM`).
+///
+/// `clone3` has one layout on all architectures, but is refused by older seccomp profiles.
+///
+/// # Safety
+///
+/// `flags` has an exit signal and `CLONE_PARENT` at most; `tid` is what the kernel has registered for this
+/// thread. The child runs none of the libc's fork handlers: it must not need a lock that another thread held.
+pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>) -> SysResult<Fork> {
+    let (flags, ctid) = match tid {
+        Some(tid) => (flags | CHILD_TID, tid.address),
+        None => (flags, 0),
+    };
+    let (stack, ptid, tls): (usize, usize, usize) = (0, 0, 0);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: without CLONE_VM the child has its own memory, so that its return down this frame changes nothing
+    // of ours. The kernel writes to `ctid` alone, in the child's memory, where the libc has a pid_t (above).
+    let raw = unsafe { libc::syscall(libc::SYS_clone, flags, stack, ptid, ctid, tls) };
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as above; this is the order of aarch64 (CONFIG_CLONE_BACKWARDS).
+    let raw = unsafe { libc::syscall(libc::SYS_clone, flags, stack, ptid, tls, ctid) };
+    reply(raw).map(|pid| match pid {
+        0 => Fork::Child,
+        pid => Fork::Parent { child: Pid(pid as i32) },
+    })
+}
+
+/// What the libc's fork passes to keep its cached thread id right.
+const CHILD_TID: c_ulong = (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as c_ulong;
+
+/// The kernel's `struct sigaction` where there is an `SA_RESTORER`: x86_64 and aarch64. The libc's struct has
+/// another order and a mask of 1,024 bits.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct KernelSigaction {
+    handler: usize,
+    flags: c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// The size of the kernel's signal set, which the rt_sig* calls want to hear.
+pub(super) const SIGSET_SIZE: usize = size_of::<u64>();
+
+impl From<SigAction> for KernelSigaction {
+    fn from(action: SigAction) -> Self {
+        let SigAction { handler, flags, restorer, mask } = action;
+        Self { handler, flags, restorer, mask: mask.0 }
+    }
+}
+
+impl From<KernelSigaction> for SigAction {
+    fn from(action: KernelSigaction) -> Self {
+        let KernelSigaction { handler, flags, restorer, mask } = action;
+        Self { handler, flags, restorer, mask: SignalSet(mask) }
+    }
+}
+
+// `poll` is given our own array: it must be laid out as the kernel's.
+const _: () = {
+    assert!(size_of::<PollFd>() == size_of::<libc::pollfd>());
+    assert!(align_of::<PollFd>() == align_of::<libc::pollfd>());
+    assert!(offset_of!(PollFd, fd) == offset_of!(libc::pollfd, fd));
+    assert!(offset_of!(PollFd, events) == offset_of!(libc::pollfd, events));
+    assert!(offset_of!(PollFd, revents) == offset_of!(libc::pollfd, revents));
+};
