@@ -142,7 +142,9 @@ impl CloneFlags {
     /// Network namespace.
     pub const NEWNET: Self = Self(0x4000_0000);
 
+    /// In strace's order: by number.
     const NAMES: [(Self, &'static str); 8] = [
+        (Self::NEWTIME, "CLONE_NEWTIME"),
         (Self::NEWNS, "CLONE_NEWNS"),
         (Self::NEWCGROUP, "CLONE_NEWCGROUP"),
         (Self::NEWUTS, "CLONE_NEWUTS"),
@@ -150,7 +152,6 @@ impl CloneFlags {
         (Self::NEWUSER, "CLONE_NEWUSER"),
         (Self::NEWPID, "CLONE_NEWPID"),
         (Self::NEWNET, "CLONE_NEWNET"),
-        (Self::NEWTIME, "CLONE_NEWTIME"),
     ];
 
     /// Whether every bit of `other` is set.

@@ -1,0 +1,199 @@
+//! A call with its arguments, and its reply: everything that crosses [`Sys`](crate::sys::Sys), as owned data.
+
+use std::string::String;
+use std::vec::Vec;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::sys::types::{
+    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, SigAction, Signal,
+    SignalSet, TidAddress, WaitFor, Waited,
+};
+
+/// Bytes of a path, a buffer or an argument.
+///
+/// In JSON a string if they are UTF-8, which is what a person can read, and else `{"hex": "ff00"}`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Bytes(pub Vec<u8>);
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match core::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => {
+                BytesForm::Hex { hex: self.0.iter().flat_map(hex_digits).collect() }.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match BytesForm::deserialize(deserializer)? {
+            BytesForm::Text(text) => Ok(Self(text.into_bytes())),
+            BytesForm::Hex { hex } => {
+                unhex(&hex).map(Self).ok_or_else(|| de::Error::custom("expected pairs of hexadecimal digits"))
+            }
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum BytesForm {
+    Text(String),
+    Hex { hex: String },
+}
+
+fn hex_digits(byte: &u8) -> [char; 2] {
+    [byte >> 4, byte & 0xf].map(|nibble| char::from_digit(nibble.into(), 16).unwrap_or('?'))
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits = digits?;
+    digits.chunks(2).map(|pair| <[u8; 2]>::try_from(pair).ok().map(|[high, low]| high << 4 | low)).collect()
+}
+
+/// One call: a variant for each method of [`Sys`](crate::sys::Sys), which documents them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are the arguments of the method of that name")]
+pub enum Call {
+    Openat { dir: Fd, path: Bytes, flags: OpenFlags },
+    Close { fd: Fd },
+    Read { fd: Fd, len: usize },
+    Write { fd: Fd, data: Bytes },
+    WriteNowait { fd: Fd, data: Bytes },
+    Send { fd: Fd, data: Bytes },
+    Poll { fds: Vec<PollFd>, timeout_ms: i32 },
+    Fstatfs { fd: Fd },
+    Socketpair,
+    Pipe2,
+    CloseRangeCloexec { first: Fd },
+    Getdents64 { fd: Fd, len: usize },
+    SetCloexec { fd: Fd },
+    CloneSibling { tid: Option<TidAddress> },
+    Fork { exit: ExitSignal, tid: Option<TidAddress> },
+    Execve { path: Bytes, argv: Vec<Bytes>, envp: Vec<Bytes> },
+    Wait4 { pid: Pid, which: WaitFor },
+    Kill { pid: Pid, signal: Signal },
+    PidfdOpen { pid: Pid },
+    Getpid,
+    Gettid,
+    TidAddress,
+    Setns { fd: Fd, kind: CloneFlags },
+    Unshare { flags: CloneFlags },
+    SetDumpable { dumpable: bool },
+    SetName { name: Bytes },
+    SetPdeathsig { signal: Signal },
+    Setsid,
+    Setresuid { uid: u32 },
+    Setuid { uid: u32 },
+    Setgid { gid: u32 },
+    DropGroups,
+    SchedGetaffinity,
+    Mount { mount: Mount },
+    Sigprocmask { how: MaskHow, set: SignalSet },
+    Sigaction { signal: Signal, action: SigAction },
+    Sigtimedwait { set: SignalSet },
+}
+
+impl Call {
+    /// The name of the system call, as strace writes it on x86_64.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Openat { .. } => "openat",
+            Self::Close { .. } => "close",
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::WriteNowait { .. } => "pwritev2",
+            Self::Send { .. } => "sendto",
+            Self::Poll { .. } => "poll",
+            Self::Fstatfs { .. } => "fstatfs",
+            Self::Socketpair => "socketpair",
+            Self::Pipe2 => "pipe2",
+            Self::CloseRangeCloexec { .. } => "close_range",
+            Self::Getdents64 { .. } => "getdents64",
+            Self::SetCloexec { .. } => "fcntl",
+            Self::CloneSibling { .. } | Self::Fork { .. } => "clone",
+            Self::Execve { .. } => "execve",
+            Self::Wait4 { .. } => "wait4",
+            Self::Kill { .. } => "kill",
+            Self::PidfdOpen { .. } => "pidfd_open",
+            Self::Getpid => "getpid",
+            Self::Gettid => "gettid",
+            Self::TidAddress
+            | Self::SetDumpable { .. }
+            | Self::SetName { .. }
+            | Self::SetPdeathsig { .. } => "prctl",
+            Self::Setns { .. } => "setns",
+            Self::Unshare { .. } => "unshare",
+            Self::Setsid => "setsid",
+            Self::Setresuid { .. } => "setresuid",
+            Self::Setuid { .. } => "setuid",
+            Self::Setgid { .. } => "setgid",
+            Self::DropGroups => "setgroups",
+            Self::SchedGetaffinity => "sched_getaffinity",
+            Self::Mount { .. } => "mount",
+            Self::Sigprocmask { .. } => "rt_sigprocmask",
+            Self::Sigaction { .. } => "rt_sigaction",
+            Self::Sigtimedwait { .. } => "rt_sigtimedwait",
+        }
+    }
+}
+
+/// What a call came back with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Success without a value.
+    Unit,
+    /// A new descriptor.
+    Fd(Fd),
+    /// Two new descriptors.
+    Pair(Fd, Fd),
+    /// So many bytes were taken.
+    Count(usize),
+    /// These bytes were read.
+    Data(Bytes),
+    /// The type of a file system.
+    FsType(FsType),
+    /// What a poll found.
+    Polled {
+        /// How many descriptors have something.
+        count: usize,
+        /// All of them, with what has come.
+        fds: Vec<PollFd>,
+    },
+    /// The caller of a clone goes on; this is the new process.
+    Parent(Pid),
+    /// The new process begins, in the copy of its parent's memory.
+    Child,
+    /// A child has ended.
+    Waited(Waited),
+    /// A process or thread id.
+    Pid(Pid),
+    /// Where the libc caches its thread id.
+    TidAddress(TidAddress),
+    /// The first 64 CPUs.
+    Affinity(u64),
+    /// The signal mask as it was.
+    Mask(SignalSet),
+    /// A disposition as it was.
+    Action(SigAction),
+    /// A signal that was pending.
+    Signal(Signal),
+    /// An exec that is about to happen: it does not come back with success.
+    NoReturn,
+    /// The call failed.
+    Errno(Errno),
+}

@@ -1,0 +1,307 @@
+//! A line as strace 6.1 writes it.
+
+use core::fmt::{self, Display, Formatter};
+
+use super::names::{Cpus, Quoted, SA_FLAGS, Set, SignalName, clone_flags, flags, poll_events};
+use super::{Bytes, Call, Line, Reply};
+use crate::sys::types::{
+    ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, PollFd, Propagation, SigAction, TidAddress, WaitFor,
+    WaitStatus,
+};
+
+/// An address that strace sees and we don't.
+const SOMEWHERE: &str = "0x…";
+
+/// What PR_SET_NAME takes; at the limit strace does not look whether there is more.
+const NAME_LIMIT: usize = 15;
+
+impl Display for Line {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.call.name())?;
+        arguments(f, &self.call, &self.reply)?;
+        f.write_str(") = ")?;
+        result(f, &self.reply)
+    }
+}
+
+impl Display for Call {
+    /// The call without a result, as far as its arguments are known before: what it will fill is `0x…`.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.name())?;
+        arguments(f, self, &Reply::Unit)?;
+        f.write_str(")")
+    }
+}
+
+fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
+    match call {
+        Call::Getpid | Call::Gettid | Call::Setsid => Ok(()),
+        Call::Openat { dir, path, flags } => openat(f, *dir, path, *flags),
+        Call::Close { fd } => write!(f, "{}", fd.0),
+        Call::Read { fd, len } => read(f, *fd, *len, reply),
+        Call::Write { fd, data } => write!(f, "{}, {}, {}", fd.0, Quoted::data(data), data.0.len()),
+        Call::WriteNowait { fd, data } => {
+            let (text, len) = (Quoted::data(data), data.0.len());
+            write!(f, "{}, [{{iov_base={text}, iov_len={len}}}], 1, -1, RWF_NOWAIT", fd.0)
+        }
+        Call::Send { fd, data } => {
+            write!(f, "{}, {}, {}, MSG_NOSIGNAL, NULL, 0", fd.0, Quoted::data(data), data.0.len())
+        }
+        Call::Poll { fds, timeout_ms } => {
+            polled(f, fds.iter(), |fd| ("events", fd.events))?;
+            write!(f, ", {}, {timeout_ms}", fds.len())
+        }
+        Call::Fstatfs { fd } => fstatfs(f, *fd, reply),
+        Call::Socketpair => pair(f, "AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, ", reply),
+        Call::Pipe2 => pair(f, "", reply).and_then(|()| f.write_str(", O_CLOEXEC")),
+        Call::CloseRangeCloexec { first } => write!(f, "{}, {}, CLOSE_RANGE_CLOEXEC", first.0, u32::MAX),
+        Call::Getdents64 { fd, len } => getdents(f, *fd, *len, reply),
+        Call::SetCloexec { fd } => write!(f, "{}, F_SETFD, FD_CLOEXEC", fd.0),
+        Call::CloneSibling { tid } => clone(f, "CLONE_PARENT|", "SIGCHLD", *tid),
+        Call::Fork { exit: ExitSignal::Chld, tid } => clone(f, "", "SIGCHLD", *tid),
+        Call::Fork { exit: ExitSignal::None, tid } => clone(f, "", "0", *tid),
+        Call::Execve { path, argv, envp } => execve(f, path, argv, envp),
+        Call::Wait4 { pid, which } => wait4(f, pid.0, *which, reply),
+        Call::Kill { pid, signal } => write!(f, "{pid}, {}", SignalName(*signal)),
+        Call::PidfdOpen { pid } => write!(f, "{pid}, 0"),
+        Call::TidAddress => tid_address(f, reply),
+        Call::Setns { fd, kind } => {
+            write!(f, "{}, ", fd.0)?;
+            clone_flags(f, *kind, "CLONE_NEW???")
+        }
+        Call::Unshare { flags } => clone_flags(f, *flags, "CLONE_???"),
+        Call::SetDumpable { dumpable: false } => f.write_str("PR_SET_DUMPABLE, SUID_DUMP_DISABLE"),
+        Call::SetDumpable { dumpable: true } => f.write_str("PR_SET_DUMPABLE, SUID_DUMP_USER"),
+        Call::SetName { name } => set_name(f, name),
+        Call::SetPdeathsig { signal } => write!(f, "PR_SET_PDEATHSIG, {}", SignalName(*signal)),
+        Call::Setresuid { uid } => write!(f, "{0}, {0}, {0}", Id(*uid)),
+        Call::Setuid { uid: id } | Call::Setgid { gid: id } => Id(*id).fmt(f),
+        Call::DropGroups => f.write_str("0, NULL"),
+        Call::SchedGetaffinity => match reply {
+            Reply::Affinity(cpus) => write!(f, "0, 128, {}", Cpus(*cpus)),
+            _ => write!(f, "0, 128, {SOMEWHERE}"),
+        },
+        Call::Mount { mount } => f.write_str(mount_arguments(*mount)),
+        Call::Sigprocmask { how, set } => sigprocmask(f, *how, Set(*set), reply),
+        Call::Sigaction { signal, action } => {
+            write!(f, "{}, ", SignalName(*signal))?;
+            sigaction(f, action, reply)
+        }
+        Call::Sigtimedwait { set } => write!(f, "{}, NULL, {{tv_sec=0, tv_nsec=0}}, 8", Set(*set)),
+    }
+}
+
+fn result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Unit
+        | Reply::Pair(..)
+        | Reply::FsType(_)
+        | Reply::TidAddress(_)
+        | Reply::Mask(_)
+        | Reply::Action(_)
+        | Reply::Child
+        | Reply::NoReturn => f.write_str("0"),
+        Reply::Fd(fd) => write!(f, "{}", fd.0),
+        Reply::Count(count) => write!(f, "{count}"),
+        Reply::Data(data) => write!(f, "{}", data.0.len()),
+        Reply::Polled { count: 0, .. } => f.write_str("0 (Timeout)"),
+        Reply::Polled { count, fds } => {
+            write!(f, "{count} (")?;
+            polled(f, fds.iter().filter(|fd| fd.revents.0 != 0), |fd| ("revents", fd.revents))?;
+            f.write_str(")")
+        }
+        Reply::Parent(pid) | Reply::Pid(pid) => write!(f, "{pid}"),
+        Reply::Waited(waited) => write!(f, "{}", waited.pid),
+        Reply::Affinity(_) => f.write_str("8"),
+        Reply::Signal(signal) => write!(f, "{} ({})", signal.0, SignalName(*signal)),
+        Reply::Errno(errno) => match errno.name() {
+            Some(name) => write!(f, "-1 {name} ({errno})"),
+            None => write!(f, "-1 (errno {})", errno.0),
+        },
+    }
+}
+
+/// A user or group id; the one that stands for "no change" has a sign.
+struct Id(u32);
+
+impl Display for Id {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0 == u32::MAX { f.write_str("-1") } else { self.0.fmt(f) }
+    }
+}
+
+fn openat(f: &mut Formatter<'_>, dir: Fd, path: &Bytes, flags: OpenFlags) -> fmt::Result {
+    let flags = match flags {
+        OpenFlags::ReadWrite => "O_RDWR|O_CLOEXEC",
+        OpenFlags::ReadOnly => "O_RDONLY|O_CLOEXEC",
+        OpenFlags::Namespace => "O_RDONLY|O_NONBLOCK|O_CLOEXEC",
+        OpenFlags::Directory => "O_RDONLY|O_CLOEXEC|O_PATH|O_DIRECTORY",
+        OpenFlags::List => "O_RDONLY|O_CLOEXEC|O_DIRECTORY",
+    };
+    if dir == Fd::CWD {
+        f.write_str("AT_FDCWD")?
+    } else {
+        write!(f, "{}", dir.0)?
+    }
+    write!(f, ", {}, {flags}", Quoted::data(path))
+}
+
+fn read(f: &mut Formatter<'_>, fd: Fd, len: usize, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Data(data) => write!(f, "{}, {}, {len}", fd.0, Quoted::data(data)),
+        _ => write!(f, "{}, {SOMEWHERE}, {len}", fd.0),
+    }
+}
+
+fn getdents(f: &mut Formatter<'_>, fd: Fd, len: usize, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Data(data) => write!(f, "{}, {SOMEWHERE} /* {} entries */, {len}", fd.0, entries(&data.0)),
+        _ => write!(f, "{}, {SOMEWHERE}, {len}", fd.0),
+    }
+}
+
+/// How many `struct linux_dirent64` these are: the length of each stands after its inode and offset.
+fn entries(mut data: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(&[low, high]) = data.get(16..18) {
+        count += 1;
+        let length = usize::from(u16::from_ne_bytes([low, high])).max(1);
+        data = data.get(length..).unwrap_or_default();
+    }
+    count
+}
+
+fn fstatfs(f: &mut Formatter<'_>, fd: Fd, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::FsType(FsType::NSFS) => write!(f, "{}, {{f_type=NSFS_MAGIC, ...}}", fd.0),
+        Reply::FsType(FsType::PROC) => write!(f, "{}, {{f_type=PROC_SUPER_MAGIC, ...}}", fd.0),
+        Reply::FsType(kind) => write!(f, "{}, {{f_type={:#x}, ...}}", fd.0, kind.0),
+        _ => write!(f, "{}, {SOMEWHERE}", fd.0),
+    }
+}
+
+fn pair(f: &mut Formatter<'_>, before: &str, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Pair(one, other) => write!(f, "{before}[{}, {}]", one.0, other.0),
+        _ => write!(f, "{before}{SOMEWHERE}"),
+    }
+}
+
+fn polled<'a>(
+    f: &mut Formatter<'_>,
+    fds: impl Iterator<Item = &'a PollFd>,
+    what: impl Fn(&PollFd) -> (&'static str, crate::sys::types::PollEvents),
+) -> fmt::Result {
+    let mut between = "[";
+    let mut some = false;
+    for fd in fds {
+        write!(f, "{between}{{fd={}", fd.fd.0)?;
+        // The kernel skips a negative number, and so does strace.
+        if fd.fd.0 >= 0 {
+            let (name, events) = what(fd);
+            write!(f, ", {name}=")?;
+            poll_events(f, events)?;
+        }
+        f.write_str("}")?;
+        (between, some) = (", ", true);
+    }
+    f.write_str(if some { "]" } else { "[]" })
+}
+
+fn clone(f: &mut Formatter<'_>, flags: &str, signal: &str, tid: Option<TidAddress>) -> fmt::Result {
+    match (tid, signal) {
+        (None, _) => write!(f, "child_stack=NULL, flags={flags}{signal}"),
+        (Some(tid), signal) => {
+            let signal = if signal == "0" { "" } else { "|SIGCHLD" };
+            write!(f, "child_stack=NULL, flags={flags}CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID{signal}")?;
+            write!(f, ", child_tidptr={:#x}", tid.address)
+        }
+    }
+}
+
+fn execve(f: &mut Formatter<'_>, path: &Bytes, argv: &[Bytes], envp: &[Bytes]) -> fmt::Result {
+    write!(f, "{}, [", Quoted::data(path))?;
+    for (index, arg) in argv.iter().enumerate() {
+        write!(f, "{}{}", if index == 0 { "" } else { ", " }, Quoted::data(arg))?;
+    }
+    let plural = if envp.len() == 1 { "" } else { "s" };
+    write!(f, "], {SOMEWHERE} /* {} var{plural} */", envp.len())
+}
+
+fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Reply) -> fmt::Result {
+    write!(f, "{pid}, ")?;
+    match reply {
+        Reply::Waited(waited) => match waited.status {
+            WaitStatus::Exited(code) => write!(f, "[{{WIFEXITED(s) && WEXITSTATUS(s) == {code}}}]"),
+            WaitStatus::Signaled(signal) => {
+                write!(f, "[{{WIFSIGNALED(s) && WTERMSIG(s) == {}}}]", SignalName(signal))
+            }
+            WaitStatus::Other(word) => write!(f, "[{word:#x}]"),
+        }?,
+        _ => f.write_str(SOMEWHERE)?,
+    }
+    f.write_str(match which {
+        WaitFor::Ordinary => ", 0, NULL",
+        WaitFor::Stages => ", __WCLONE|__WNOTHREAD, NULL",
+    })
+}
+
+fn tid_address(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::TidAddress(TidAddress { address: 0, .. }) => f.write_str("PR_GET_TID_ADDRESS, [NULL]"),
+        Reply::TidAddress(tid) => write!(f, "PR_GET_TID_ADDRESS, [{:#x}]", tid.address),
+        _ => write!(f, "PR_GET_TID_ADDRESS, {SOMEWHERE}"),
+    }
+}
+
+fn set_name(f: &mut Formatter<'_>, name: &Bytes) -> fmt::Result {
+    write!(f, "PR_SET_NAME, {}", Quoted(&name.0, NAME_LIMIT))?;
+    f.write_str(if name.0.len() == NAME_LIMIT { "..." } else { "" })
+}
+
+const fn mount_arguments(mount: Mount) -> &'static str {
+    match mount {
+        Mount::Propagation(Propagation::Private) => "NULL, \"/\", NULL, MS_REC|MS_PRIVATE, NULL",
+        Mount::Propagation(Propagation::Slave) => "NULL, \"/\", NULL, MS_REC|MS_SLAVE, NULL",
+        Mount::Propagation(Propagation::Shared) => "NULL, \"/\", NULL, MS_REC|MS_SHARED, NULL",
+        Mount::Proc => "\"proc\", \"/proc\", \"proc\", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL",
+    }
+}
+
+fn sigprocmask(f: &mut Formatter<'_>, how: MaskHow, set: Set, reply: &Reply) -> fmt::Result {
+    let how = match how {
+        MaskHow::Block => "SIG_BLOCK",
+        MaskHow::Set => "SIG_SETMASK",
+    };
+    match reply {
+        Reply::Mask(old) => write!(f, "{how}, {set}, {}, 8", Set(*old)),
+        _ => write!(f, "{how}, {set}, {SOMEWHERE}, 8"),
+    }
+}
+
+fn sigaction(f: &mut Formatter<'_>, new: &SigAction, reply: &Reply) -> fmt::Result {
+    action(f, new)?;
+    match reply {
+        Reply::Action(old) => {
+            f.write_str(", ")?;
+            action(f, old)?;
+        }
+        _ => write!(f, ", {SOMEWHERE}")?,
+    }
+    f.write_str(", 8")
+}
+
+fn action(f: &mut Formatter<'_>, action: &SigAction) -> fmt::Result {
+    match action.handler {
+        0 => f.write_str("{sa_handler=SIG_DFL")?,
+        1 => f.write_str("{sa_handler=SIG_IGN")?,
+        address => write!(f, "{{sa_handler={address:#x}")?,
+    }
+    write!(f, ", sa_mask={}, sa_flags=", Set(action.mask))?;
+    flags(f, action.flags, SA_FLAGS, "SA_???")?;
+    let (restorer, _) = SA_FLAGS[0];
+    if action.flags & restorer != 0 {
+        write!(f, ", sa_restorer={:#x}", action.restorer)?;
+    }
+    f.write_str("}")
+}
