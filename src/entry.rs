@@ -1,1 +1,104 @@
-//! To come.
+//! The edge in the child: environment → core → exit or return.
+//!
+//! One of the places with `unsafe` (SECURITY.md lists them): here a [`LinuxSys`] is made, the environment is
+//! read through the libc, and the stages that end are ended.
+
+use core::cell::UnsafeCell;
+use core::ffi::CStr;
+
+use crate::bootstrap::MESSAGE_MAX;
+use crate::bootstrap::env::RawEnv;
+use crate::error::{Error, Refusal};
+use crate::log::{Level, Log};
+use crate::nsexec::{Scratch, nsexec};
+use crate::policy::Policy;
+use crate::stage::Outcome;
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+
+/// The message's memory. In .bss, so that a process without a bootstrap pays nothing for it.
+struct Memory(UnsafeCell<[u8; MESSAGE_MAX]>);
+
+// SAFETY: `run` is the only user, and its caller promises a single thread.
+unsafe impl Sync for Memory {}
+
+static MEMORY: Memory = Memory(UnsafeCell::new([0; MESSAGE_MAX]));
+
+/// The value of an environment variable, as bytes.
+fn variable(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: `name` ends with a NUL. With a single thread nobody changes the environment while we read it, and
+    // nothing in this crate does later.
+    unsafe {
+        let value = libc::getenv(name.as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes())
+    }
+}
+
+/// The bootstrap, as the environment asks for it, with `policy`.
+///
+/// Returns at once, and without any system call, where `_LIBCONTAINER_INITPIPE` and `_LIBCONTAINER_LOGPIPE` are
+/// absent. Otherwise it returns in stage 2 only; the other stages end in here.
+///
+/// # Safety
+/// This process has a single thread, and no other call of this function is under way.
+pub unsafe fn run(policy: &Policy) -> Outcome {
+    let raw = RawEnv {
+        init_pipe: variable(c"_LIBCONTAINER_INITPIPE"),
+        log_pipe: variable(c"_LIBCONTAINER_LOGPIPE"),
+        log_level: variable(c"_LIBCONTAINER_LOGLEVEL"),
+    };
+    // SAFETY: the caller promises a single thread.
+    let mut sys = unsafe { LinuxSys::new() };
+    // SAFETY: the caller promises that nobody else is in here.
+    let message = unsafe { &mut *MEMORY.0.get() };
+    match nsexec(&mut sys, raw, policy, &mut Scratch { message }) {
+        Outcome::Exit(status) => exit(status),
+        outcome => outcome,
+    }
+}
+
+/// Ends a stage, without the handlers of a program whose main never ran.
+fn exit(status: i32) -> ! {
+    // SAFETY: _exit touches nothing of this process's memory.
+    unsafe { libc::_exit(status) }
+}
+
+/// The bootstrap for a Rust program that is started as a runc-like runtime starts its init: call it first thing
+/// in `main`.
+///
+/// Returns [`Outcome::NotInit`] untouched when `_LIBCONTAINER_INITPIPE` is absent; otherwise reads the bootstrap
+/// message from it, runs the three stages in the dialect `v1_2`, and returns [`Outcome::HandOver`] in stage 2,
+/// which is the container's init. Stages 0 and 1 end in here, with status 0 or 1; what went wrong is on the log
+/// pipe, or on standard error.
+///
+/// A program that has started a thread by then is refused with a fatal record: with threads, `unshare` and `setns`
+/// of a user namespace fail, and a fork copies locks that nobody will ever release.
+///
+/// ```
+/// use nsexec::stage::Outcome;
+///
+/// // No `_LIBCONTAINER_INITPIPE` here, so this is an ordinary start.
+/// assert_eq!(nsexec::init(), Outcome::NotInit);
+/// ```
+pub fn init() -> Outcome {
+    if variable(c"_LIBCONTAINER_INITPIPE").is_none_or(<[u8]>::is_empty) {
+        return Outcome::NotInit;
+    }
+    let policy = Policy::runc(&crate::bootstrap::dialect::Dialect::V1_2);
+    // SAFETY: nothing is forked before the threads are counted, and the calls until then are harmless with them.
+    let mut sys = unsafe { LinuxSys::new() };
+    if let Some(threads) = more_than_one_thread(&mut sys) {
+        let mut log = Log::open(&mut sys, None, Level::Fatal, policy.log_form);
+        log.fatal(&mut sys, &Error::Refused(Refusal::Threads(threads)));
+        exit(1);
+    }
+    // SAFETY: there is one thread, and it is here.
+    unsafe { run(&policy) }
+}
+
+/// The number of threads, if it is not one. Without a /proc nobody can tell.
+fn more_than_one_thread<S: Sys>(sys: &mut S) -> Option<u64> {
+    // A directory has a link from its parent and one from itself; each thread's folder adds one.
+    let threads = sys.link_count(c"/proc/self/task").ok()?.saturating_sub(2);
+    (threads > 1).then_some(threads)
+}

@@ -1,1 +1,145 @@
-//! To come.
+//! JSON strings and the lines that the launcher reads: no allocation, nothing but layout.
+
+use core::fmt::{self, Write};
+
+use crate::sys::types::Pid;
+
+/// How one character stands in a JSON string: runc's escapes, which are the short ones, and `\u00xx` in
+/// lower case for the other control characters and for DEL.
+fn escape(out: &mut impl Write, c: char) -> fmt::Result {
+    match c {
+        '"' => out.write_str("\\\""),
+        '\\' => out.write_str("\\\\"),
+        '\u{8}' => out.write_str("\\b"),
+        '\n' => out.write_str("\\n"),
+        '\r' => out.write_str("\\r"),
+        '\t' => out.write_str("\\t"),
+        '\u{c}' => out.write_str("\\f"),
+        '\0'..='\u{1f}' | '\u{7f}' => write!(out, "\\u{:04x}", u32::from(c)),
+        c => out.write_char(c),
+    }
+}
+
+/// Writes what goes through it as the inside of a JSON string.
+#[derive(Debug)]
+pub struct Escaped<W>(pub W);
+
+impl<W: Write> Write for Escaped<W> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        s.chars().try_for_each(|c| escape(&mut self.0, c))
+    }
+}
+
+/// A fixed buffer that takes text until it is full. What does not fit is refused whole, character by
+/// character, so that no escape and no UTF-8 sequence is ever cut.
+#[derive(Debug)]
+pub struct Line<'b> {
+    buffer: &'b mut [u8],
+    used: usize,
+}
+
+impl<'b> Line<'b> {
+    /// An empty line in `buffer`.
+    pub fn new(buffer: &'b mut [u8]) -> Self {
+        Self { buffer, used: 0 }
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.used).unwrap_or_default()
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether nothing has been written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Lets the line grow up to `limit` bytes of its buffer only, and gives what lies behind back with
+    /// [`Self::append`].
+    pub fn limited(&mut self, limit: usize) -> Limited<'_, 'b> {
+        Limited { line: self, limit }
+    }
+
+    /// Adds bytes of unknown encoding: a path, an argument.
+    ///
+    /// # Errors
+    /// They do not fit; nothing is added.
+    pub fn push_bytes(&mut self, bytes: &[u8]) -> fmt::Result {
+        self.push(bytes, usize::MAX)
+    }
+
+    fn push(&mut self, bytes: &[u8], limit: usize) -> fmt::Result {
+        let end = self.used.checked_add(bytes.len()).filter(|end| *end <= limit).ok_or(fmt::Error)?;
+        self.buffer.get_mut(self.used..end).ok_or(fmt::Error)?.copy_from_slice(bytes);
+        self.used = end;
+        Ok(())
+    }
+}
+
+impl Write for Line<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        self.push(s.as_bytes(), usize::MAX)
+    }
+}
+
+/// A [`Line`] with less room.
+#[derive(Debug)]
+pub struct Limited<'l, 'b> {
+    line: &'l mut Line<'b>,
+    limit: usize,
+}
+
+impl Write for Limited<'_, '_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        self.line.push(s.as_bytes(), self.limit)
+    }
+}
+
+/// Room for the longest pid line: two keys and two ids of ten digits.
+pub const PID_LINE_MAX: usize = 64;
+
+/// The line that tells the launcher both pids, since runc 1.0.0-rc94. Written once, in one write.
+#[must_use]
+pub fn pid_line(buffer: &mut [u8; PID_LINE_MAX], stage_1: Pid, stage_2: Pid) -> usize {
+    let mut line = Line::new(buffer);
+    // Two i32 and 34 bytes around them always fit.
+    let _ = writeln!(line, "{{\"stage1_pid\":{stage_1},\"stage2_pid\":{stage_2}}}");
+    line.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    #[test]
+    fn escapes_are_runcs() {
+        let mut out = String::new();
+        Escaped(&mut out).write_str("a\"b\\c\u{8}\n\r\t\u{c}\u{1}\u{1f}\u{7f}é").unwrap();
+        assert_eq!(out, "a\\\"b\\\\c\\b\\n\\r\\t\\f\\u0001\\u001f\\u007fé");
+    }
+
+    #[test]
+    fn the_longest_pid_line_fits() {
+        let mut buffer = [0; PID_LINE_MAX];
+        let len = pid_line(&mut buffer, Pid(i32::MAX), Pid(i32::MAX));
+        assert_eq!(&buffer[..len], b"{\"stage1_pid\":2147483647,\"stage2_pid\":2147483647}\n");
+    }
+
+    #[test]
+    fn a_full_line_takes_nothing_in_part() {
+        let mut buffer = [0; 4];
+        let mut line = Line::new(&mut buffer);
+        assert!(line.write_str("ab").is_ok());
+        assert!(line.write_str("cde").is_err());
+        assert_eq!(line.bytes(), b"ab");
+    }
+}

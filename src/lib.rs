@@ -50,6 +50,7 @@ core_modules! {
     pub mod log;
     pub mod namespace;
     pub mod nsexec;
+    pub mod pipe;
     pub mod policy;
     pub mod stage;
     pub mod sync;
@@ -59,3 +60,5 @@ pub mod entry;
 #[cfg(feature = "std")]
 pub mod launch;
 pub mod sys;
+
+pub use entry::init;

@@ -1,1 +1,267 @@
-//! To come.
+//! Log records: one JSON object a line, one write each, at most [`RECORD_MAX`] bytes.
+//!
+//! The layout is a decider ([`layout`]); [`Log`] is the script that writes. A log pipe that nobody reads never
+//! blocks a stage: a record below fatal is dropped and counted, a fatal one waits a bounded time.
+
+use core::fmt::{self, Write};
+
+use crate::error::Error;
+use crate::json::{Escaped, Line};
+use crate::policy::LogForm;
+use crate::sys::Sys;
+use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
+
+/// `PIPE_BUF`: up to this size three writers never interleave (pipe(7)). Go's reader takes 65,536 a line.
+pub const RECORD_MAX: usize = 4096;
+
+/// How long a fatal record waits for room in a full pipe: the reader may be slow, and it may be gone for good.
+pub const FATAL_WAIT_MS: i32 = 200;
+
+/// How grave a record is. The numbers are those of `_LIBCONTAINER_LOGLEVEL` (logrus).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Level {
+    /// 0
+    Panic,
+    /// 1
+    Fatal,
+    /// 2
+    Error,
+    /// 3
+    Warning,
+    /// 4
+    Info,
+    /// 5
+    Debug,
+    /// 6
+    Trace,
+}
+
+impl Level {
+    /// As it stands in a record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Fatal => "fatal",
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+
+    /// The level with this number; what is beyond the last is the last.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Panic,
+            1 => Self::Fatal,
+            2 => Self::Error,
+            3 => Self::Warning,
+            4 => Self::Info,
+            5 => Self::Debug,
+            _ => Self::Trace,
+        }
+    }
+}
+
+/// Which process writes a record.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Writer {
+    /// Before a stage is chosen.
+    Setup,
+    /// Stage 0, 1 or 2.
+    Stage(u8),
+}
+
+/// What a [`LogForm::Detailed`] record says besides its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Details {
+    /// [`Error::code`].
+    pub code: &'static str,
+    /// [`Error::errno`].
+    pub errno: Option<Errno>,
+}
+
+/// The bytes of a record: the text escaped as runc does, cut with an ellipsis where it is too long, a newline
+/// at the end. Gives the length used of `buffer`.
+pub fn layout(
+    buffer: &mut [u8; RECORD_MAX],
+    level: Level,
+    (writer, pid): (Writer, Pid),
+    text: fmt::Arguments<'_>,
+    details: Option<Details>,
+) -> usize {
+    /// Room behind the text: the ellipsis, the longest details and the end of the record.
+    const TAIL: usize = 96;
+    let mut line = Line::new(buffer);
+    // None of these can fail: the head is short, the text has its own limit, the tail has its room.
+    let _ = write!(line, "{{\"level\":\"{}\", \"msg\": \"", level.name());
+    let _ = match writer {
+        Writer::Setup => write!(line, "nsexec[{pid}]: "),
+        Writer::Stage(stage) => write!(line, "nsexec-{stage}[{pid}]: "),
+    };
+    let whole = Escaped(line.limited(RECORD_MAX.saturating_sub(TAIL))).write_fmt(text);
+    let _ = line.write_str(if whole.is_ok() { "\"" } else { "...\"" });
+    if let Some(Details { code, errno }) = details {
+        let _ = write!(line, ", \"code\": \"{code}\"");
+        if let Some(Errno(number)) = errno {
+            let _ = write!(line, ", \"errno\": {number}");
+        }
+    }
+    let _ = line.write_str("}\n");
+    line.len()
+}
+
+/// Where this process writes its records, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    fd: Option<Fd>,
+    level: Level,
+    form: LogForm,
+    writer: Writer,
+    pid: Option<Pid>,
+    dropped: u32,
+    raised_sigpipe: bool,
+    mask: SignalSet,
+}
+
+impl Log {
+    /// Records up to `level` to `fd`; without one only a fatal record, to standard error.
+    ///
+    /// SIGPIPE is blocked from here to [`Self::restore_signals`]: the reader of a log pipe may go at any time,
+    /// and the stage must not.
+    pub fn open<S: Sys>(sys: &mut S, fd: Option<Fd>, level: Level, form: LogForm) -> Self {
+        // Only a wrong argument makes this fail. Then nothing is blocked, and nothing has to be put back.
+        let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap_or(SignalSet::PIPE);
+        Self { fd, level, form, writer: Writer::Setup, pid: None, dropped: 0, raised_sigpipe: false, mask }
+    }
+
+    /// This process is stage `stage` from now on, and has a number of its own.
+    pub fn enter_stage(&mut self, stage: u8) {
+        self.writer = Writer::Stage(stage);
+        self.pid = None;
+    }
+
+    /// A new process has its own number and no pending signal.
+    pub fn forked(&mut self) {
+        self.pid = None;
+        self.raised_sigpipe = false;
+        self.dropped = 0;
+    }
+
+    /// Whether a record of this level is wanted at all.
+    #[must_use]
+    pub fn wants(&self, level: Level) -> bool {
+        self.fd.is_some() && level <= self.level
+    }
+
+    /// A record of level debug.
+    pub fn debug<S: Sys>(&mut self, sys: &mut S, text: fmt::Arguments<'_>) {
+        self.record(sys, Level::Debug, text);
+    }
+
+    /// A record of any level below fatal: filtered, and dropped where the pipe has no room.
+    pub fn record<S: Sys>(&mut self, sys: &mut S, level: Level, text: fmt::Arguments<'_>) {
+        if !self.wants(level) {
+            return;
+        }
+        let mut buffer = [0; RECORD_MAX];
+        let writer = (self.writer, self.own_pid(sys));
+        let len = layout(&mut buffer, level, writer, text, None);
+        if !self.put(sys, buffer.get(..len).unwrap_or_default(), 0) {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+
+    /// The last word: never filtered, and given some time. Without a log pipe it goes to standard error.
+    pub fn fatal<S: Sys>(&mut self, sys: &mut S, error: &Error<'_>) {
+        self.report_dropped(sys);
+        let mut buffer = [0; RECORD_MAX];
+        if self.fd.is_none() {
+            let mut line = Line::new(&mut buffer);
+            let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "FATAL: {error}");
+            let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
+            // There is nobody left to tell if this fails.
+            let _ = sys.write(Fd::STDERR, line.bytes());
+            return;
+        }
+        let details = match self.form {
+            LogForm::Runc => None,
+            LogForm::Detailed => Some(Details { code: error.code(), errno: error.errno() }),
+        };
+        let writer = (self.writer, self.own_pid(sys));
+        let len = layout(&mut buffer, Level::Fatal, writer, format_args!("{error}"), details);
+        self.put(sys, buffer.get(..len).unwrap_or_default(), FATAL_WAIT_MS);
+    }
+
+    /// Says how many records this process dropped, if it did; called where a stage ends.
+    pub fn report_dropped<S: Sys>(&mut self, sys: &mut S) {
+        let count = core::mem::take(&mut self.dropped);
+        if count > 0 {
+            self.record(sys, Level::Warning, format_args!("{count} log records dropped: the log pipe was full"));
+        }
+    }
+
+    /// Gives the caller's signal mask back, and takes away a SIGPIPE that was ours.
+    ///
+    /// # Errors
+    /// The errno of the system call; only a wrong argument can cause one.
+    pub fn restore_signals<S: Sys>(&mut self, sys: &mut S) -> Result<(), Errno> {
+        // Somebody who had it blocked may have had one pending, and it is not ours to take.
+        if self.raised_sigpipe && !self.mask.contains(SignalSet::PIPE) {
+            // EAGAIN: it was another thread's business, or has been taken already.
+            let _ = sys.sigtimedwait(SignalSet::PIPE);
+            self.raised_sigpipe = false;
+        }
+        if self.mask.contains(SignalSet::PIPE) {
+            return Ok(());
+        }
+        sys.sigprocmask(MaskHow::Set, self.mask).map(|_| ())
+    }
+
+    fn own_pid<S: Sys>(&mut self, sys: &mut S) -> Pid {
+        match self.pid {
+            Some(pid) => pid,
+            None => *self.pid.insert(sys.getpid()),
+        }
+    }
+
+    /// One write, without blocking; with a patience of `wait_ms` if there is no room. Whether it went.
+    fn put<S: Sys>(&mut self, sys: &mut S, record: &[u8], wait_ms: i32) -> bool {
+        let Some(fd) = self.fd else { return false };
+        let mut waited = false;
+        loop {
+            let result = match sys.write_nowait(fd, record) {
+                // This kind of file or this kernel (before 5.10 for pipes) cannot be asked not to wait: ask for
+                // room first. Another writer may take the room, which only costs a wait for the reader.
+                Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::ESPIPE) => {
+                    self.put_with_poll(sys, fd, record, wait_ms)
+                }
+                result => result,
+            };
+            match result {
+                Ok(_) => return true,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if wait_ms > 0 && !waited => {
+                    waited = true;
+                    let _ = sys.poll(&mut [PollFd::new(fd, PollEvents::OUT)], wait_ms);
+                }
+                Err(Errno::EPIPE) => {
+                    self.raised_sigpipe = true;
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn put_with_poll<S: Sys>(&self, sys: &mut S, fd: Fd, record: &[u8], wait_ms: i32) -> Result<usize, Errno> {
+        match sys.poll(&mut [PollFd::new(fd, PollEvents::OUT)], wait_ms)? {
+            // Not EAGAIN: the wait has been had.
+            0 => Err(Errno::ETIMEDOUT),
+            _ => sys.write(fd, record),
+        }
+    }
+}

@@ -1,1 +1,85 @@
-//! To come.
+//! [`Policy`]: what the bootstrap message cannot say, as data.
+//!
+//! The core takes the message and a policy. The drop-in uses [`Policy::runc`]; the program and the library
+//! make their own, and the plan shows it.
+
+use crate::bootstrap::dialect::Dialect;
+use crate::sys::types::Propagation;
+
+/// What stage 2 does about its session (setsid(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Session {
+    /// Lead a new one, without a controlling terminal, as runc's init.
+    New,
+    /// Stay in the caller's, with its controlling terminal, as unshare(1).
+    Keep,
+}
+
+/// Which user and group a stage is after a user namespace was joined or created, and stage 2 in any case.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Credentials {
+    /// User 0 and group 0.
+    Root,
+    /// Whoever the caller is, as `nsenter --preserve-credentials`.
+    Keep,
+}
+
+/// The `setgroups` file of a new user namespace and the supplementary groups of stage 2: the setgroups policy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Setgroups {
+    /// As the message's two flags say: runc's table (spec 3.5).
+    FromMessage,
+    /// Write "deny", whoever we are; the groups stay.
+    Deny,
+    /// Never write "deny"; the groups stay.
+    Allow,
+    /// Nothing is written; stage 2 drops its groups where the namespace lets it, as nsenter(1).
+    DropIfAllowed,
+}
+
+/// How a log record looks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum LogForm {
+    /// `level` and `msg`, as runc's reader decodes it; its own test refuses any other key.
+    Runc,
+    /// A fatal record also says the step, the object and the errno, for our own launcher.
+    Detailed,
+}
+
+/// What the message cannot say.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Policy {
+    /// Which release line of runc the launcher speaks.
+    pub dialect: &'static Dialect,
+    /// Stage 2's session.
+    pub session: Session,
+    /// User and group ids.
+    pub credentials: Credentials,
+    /// The setgroups policy.
+    pub setgroups: Setgroups,
+    /// The log records.
+    pub log_form: LogForm,
+    /// In a created mount namespace, before the command: how mount events travel. `None` leaves it as it is.
+    pub propagation: Option<Propagation>,
+    /// Mount a fresh /proc before the command.
+    pub mount_proc: bool,
+    /// The command gets SIGKILL when the launcher's thread dies.
+    pub kill_child: bool,
+}
+
+impl Policy {
+    /// runc's manners: what a Go runtime expects of the drop-in.
+    #[must_use]
+    pub const fn runc(dialect: &'static Dialect) -> Self {
+        Self {
+            dialect,
+            session: Session::New,
+            credentials: Credentials::Root,
+            setgroups: Setgroups::FromMessage,
+            log_form: LogForm::Runc,
+            propagation: None,
+            mount_proc: false,
+            kill_child: false,
+        }
+    }
+}

@@ -1,1 +1,182 @@
-//! To come.
+//! The stages' private conversation: which values there are, and the ends they travel between.
+//!
+//! The values are runc's (spec 2.2), four bytes in host order, so that texts with a number in them mean the
+//! same to both. They never leave the three stages.
+
+use core::marker::PhantomData;
+
+use crate::error::{Doing, Error, SyncPipe, SyncStep};
+use crate::pipe::{read_full, send_all};
+use crate::sys::Sys;
+use crate::sys::types::{Errno, Fd, Pid};
+
+/// What one stage tells another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Message {
+    /// Stage 1 asks for its maps.
+    UsermapPls,
+    /// Stage 0 has written them.
+    UsermapAck,
+    /// Stage 1 announces the pid of stage 2, which follows.
+    RecvpidPls,
+    /// Stage 0 has it.
+    RecvpidAck,
+    /// Stage 0 lets stage 2 run.
+    Grandchild,
+    /// Stage 1, or stage 2, is done.
+    ChildFinish,
+    /// Stage 1 asks for its time offsets.
+    TimeoffsetsPls,
+    /// Stage 0 has written them.
+    TimeoffsetsAck,
+}
+
+impl Message {
+    /// The value on the wire.
+    #[must_use]
+    pub const fn value(self) -> u32 {
+        match self {
+            Self::UsermapPls => 0x40,
+            Self::UsermapAck => 0x41,
+            Self::RecvpidPls => 0x42,
+            Self::RecvpidAck => 0x43,
+            Self::Grandchild => 0x44,
+            Self::ChildFinish => 0x45,
+            Self::TimeoffsetsPls => 0x46,
+            Self::TimeoffsetsAck => 0x47,
+        }
+    }
+}
+
+/// A sync pipe before the fork that parts its ends.
+#[derive(Debug)]
+pub struct Pair {
+    pipe: SyncPipe,
+    child: Fd,
+    parent: Fd,
+}
+
+/// Marks the end that stage 0 keeps.
+#[derive(Debug)]
+pub enum OfParent {}
+
+/// Marks the end that stage 1 or stage 2 keeps.
+#[derive(Debug)]
+pub enum OfChild {}
+
+/// One end of a sync pipe. There is exactly one way to get it: give the pair away and close the other end.
+#[derive(Debug)]
+pub struct End<Side> {
+    pipe: SyncPipe,
+    fd: Fd,
+    side: PhantomData<Side>,
+}
+
+impl Pair {
+    /// A new pair, close-on-exec: the mapping tool must never hold an end of it (spec 4.2.8).
+    ///
+    /// # Errors
+    /// [`Doing::MakeSyncPipe`].
+    pub fn open<'m, S: Sys>(sys: &mut S, pipe: SyncPipe) -> Result<Self, Error<'m>> {
+        let (child, parent) =
+            sys.socketpair().map_err(|errno| Error::Os { doing: Doing::MakeSyncPipe(pipe), errno })?;
+        Ok(Self { pipe, child, parent })
+    }
+
+    /// Keeps stage 0's end and closes the other, so that a dead peer is an end of file.
+    ///
+    /// # Errors
+    /// [`Doing::CloseSyncPipe`].
+    pub fn into_parent<'m, S: Sys>(self, sys: &mut S) -> Result<End<OfParent>, Error<'m>> {
+        close(sys, self.pipe, 0, self.child)?;
+        Ok(End { pipe: self.pipe, fd: self.parent, side: PhantomData })
+    }
+
+    /// Keeps the end of stage 1 or stage 2 and closes stage 0's.
+    ///
+    /// # Errors
+    /// [`Doing::CloseSyncPipe`].
+    pub fn into_child<'m, S: Sys>(self, sys: &mut S) -> Result<End<OfChild>, Error<'m>> {
+        close(sys, self.pipe, 1, self.parent)?;
+        Ok(End { pipe: self.pipe, fd: self.child, side: PhantomData })
+    }
+}
+
+fn close<'m, S: Sys>(sys: &mut S, pipe: SyncPipe, end: u8, fd: Fd) -> Result<(), Error<'m>> {
+    match sys.close(fd) {
+        // On Linux the descriptor is gone also after EINTR.
+        Ok(()) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(Error::Os { doing: Doing::CloseSyncPipe(pipe, end), errno }),
+    }
+}
+
+impl End<OfChild> {
+    /// Closes this end.
+    ///
+    /// # Errors
+    /// [`Doing::CloseSyncPipe`].
+    pub fn close<'m, S: Sys>(self, sys: &mut S) -> Result<(), Error<'m>> {
+        close(sys, self.pipe, 0, self.fd)
+    }
+}
+
+impl<Side> End<Side> {
+    /// The descriptor, for a poll.
+    #[must_use]
+    pub fn fd(&self) -> Fd {
+        self.fd
+    }
+
+    /// Says `message`.
+    ///
+    /// # Errors
+    /// [`Doing::Sync`] with `step`; `EPIPE` if the peer is dead.
+    pub fn say<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
+        self.send_word(sys, message.value(), step)
+    }
+
+    /// Waits for `message`.
+    ///
+    /// # Errors
+    /// [`Error::Short`] if the peer died, [`Error::UnexpectedSync`] if it said something else.
+    pub fn expect<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
+        match self.receive_word(sys, step)? {
+            value if value == message.value() => Ok(()),
+            value => Err(Error::UnexpectedSync { step, value }),
+        }
+    }
+
+    /// Sends a process id, in the numbering that both ends share.
+    ///
+    /// # Errors
+    /// As [`Self::say`].
+    pub fn say_pid<'m, S: Sys>(&self, sys: &mut S, pid: Pid, step: SyncStep) -> Result<(), Error<'m>> {
+        self.send_word(sys, u32::from_ne_bytes(pid.0.to_ne_bytes()), step)
+    }
+
+    /// Receives a process id.
+    ///
+    /// # Errors
+    /// As [`Self::expect`]; a pid that is none is unexpected, since `kill` gives 0 and −1 another meaning.
+    pub fn expect_pid<'m, S: Sys>(&self, sys: &mut S, step: SyncStep) -> Result<Pid, Error<'m>> {
+        let value = self.receive_word(sys, step)?;
+        match i32::from_ne_bytes(value.to_ne_bytes()) {
+            pid if pid > 0 => Ok(Pid(pid)),
+            _ => Err(Error::UnexpectedSync { step, value }),
+        }
+    }
+
+    fn send_word<'m, S: Sys>(&self, sys: &mut S, word: u32, step: SyncStep) -> Result<(), Error<'m>> {
+        send_all(sys, self.fd, &word.to_ne_bytes()).map_err(|errno| Error::Os { doing: Doing::Sync(step), errno })
+    }
+
+    fn receive_word<'m, S: Sys>(&self, sys: &mut S, step: SyncStep) -> Result<u32, Error<'m>> {
+        let mut word = [0; 4];
+        let doing = Doing::Sync(step);
+        match read_full(sys, self.fd, &mut word) {
+            Ok(got) if got == word.len() => Ok(u32::from_ne_bytes(word)),
+            Ok(got) => Err(Error::Short { doing, got, want: word.len() }),
+            Err(errno) => Err(Error::Os { doing, errno }),
+        }
+    }
+}

@@ -1,1 +1,79 @@
-//! To come.
+//! The three stages, and what they share.
+//!
+//! ```text
+//! launcher
+//!  ├─ stage 0 parent   reads the message, writes maps and offsets for stage 1, reports both pids, exits 0
+//!  ├─ stage 1 child    joins, creates, makes stage 2, exits 0
+//!  └─ stage 2 init     becomes session leader and root, and returns to its caller
+//! ```
+//! Stages 1 and 2 are made with CLONE_PARENT, so the launcher is the parent of all three and reaps them.
+
+pub mod child;
+pub mod init;
+pub mod parent;
+#[cfg(all(test, feature = "audit"))]
+mod tests;
+
+use crate::bootstrap::Bootstrap;
+use crate::error::Error;
+use crate::log::Log;
+use crate::policy::Policy;
+use crate::sys::Sys;
+use crate::sys::types::{Fd, Pid, Signal, TidAddress};
+
+/// How a bootstrap ends, in each process of its own. No script exits the process; the edge does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[must_use]
+pub enum Outcome {
+    /// The environment does not ask for a bootstrap: return, nothing touched.
+    NotInit,
+    /// A stage ends here, with this status.
+    Exit(i32),
+    /// This is stage 2: return to the caller, which is the container's init from now on.
+    HandOver,
+}
+
+/// What every stage needs to know, and none changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'c, 'm> {
+    /// What the message says.
+    pub bootstrap: &'c Bootstrap<'m>,
+    /// What the message cannot say.
+    pub policy: &'c Policy,
+    /// Where the pid line goes.
+    pub init_pipe: Fd,
+    /// Where the libc caches its thread id, if it does.
+    pub tid: Option<TidAddress>,
+}
+
+/// The stages that a failing stage takes with it. A pid is here only as long as its process cannot have been
+/// reaped, so a kill never meets a stranger: the launcher reaps nobody before it has the pid line (spec 4.2.10).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wards {
+    pub(crate) stage_1: Option<Pid>,
+    pub(crate) stage_2: Option<Pid>,
+}
+
+impl Wards {
+    /// Kills them, and passes the error on. The launcher reaps.
+    pub(crate) fn kill<'m, S: Sys>(self, sys: &mut S, error: Error<'m>) -> Error<'m> {
+        for pid in [self.stage_1, self.stage_2].into_iter().flatten() {
+            // ESRCH: it was faster.
+            let _ = sys.kill(pid, Signal::KILL);
+        }
+        error
+    }
+}
+
+/// Says that this process is a stage from now on: its name, and the first record.
+pub(crate) fn enter<S: Sys>(sys: &mut S, log: &mut Log, stage: u8) {
+    let name = match stage {
+        0 => c"runc:[0:PARENT]",
+        1 => c"runc:[1:CHILD]",
+        _ => c"runc:[2:INIT]",
+    };
+    // Nothing depends on the name.
+    let _ = sys.set_name(name);
+    log.enter_stage(stage);
+    log.debug(sys, format_args!("~> nsexec stage-{stage}"));
+}

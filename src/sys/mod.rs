@@ -67,6 +67,10 @@ pub trait Sys {
     /// Stages 0 and 1. fstatfs(2).
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType>;
 
+    /// `newfstatat(AT_FDCWD, path, &stat, 0)`, of which the number of links: how many threads are there? Before stage
+    /// 0. stat(2); /proc/PID/task in proc(5).
+    fn link_count(&mut self, path: &CStr) -> SysResult<u64>;
+
     /// `socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0)`: a sync pipe, the launcher's init pipe.
     /// socketpair(2).
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)>;

@@ -15,7 +15,7 @@
 //!    `int` to a parameter that the kernel declares as `int` or `unsigned int`.
 //! 3. **Order.** Only clone's differs by architecture: `raw.rs`.
 //!
-//! The calls: openat close read write pwritev2 sendto poll (aarch64: ppoll) fstatfs socketpair pipe2 close_range
+//! The calls: openat close read write pwritev2 sendto poll (aarch64: ppoll) fstatfs newfstatat socketpair pipe2 close_range
 //! getdents64 fcntl(F_SETFD) · clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
 //! setuid setgid setgroups sched_getaffinity mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME,
 //! PR_SET_PDEATHSIG) · rt_sigprocmask rt_sigaction rt_sigtimedwait. There are no others.
@@ -143,6 +143,18 @@ impl Sys for LinuxSys {
         #[allow(clippy::unnecessary_cast, reason = "musl declares it unsigned")]
         let kind = stat.f_type as i64;
         Ok(FsType(kind))
+    }
+
+    fn link_count(&mut self, path: &CStr) -> SysResult<u64> {
+        let mut stat = MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: the path ends with its NUL and lives through the call; on 64-bit Linux the libc's stat is the
+        // kernel's, which is what the kernel fills.
+        unit(unsafe { syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), stat.as_mut_ptr(), 0) })?;
+        // SAFETY: integers, for which the zeroes that it began with are values too.
+        let stat = unsafe { stat.assume_init() };
+        #[allow(clippy::unnecessary_cast, reason = "aarch64 declares it with 32 bits")]
+        let count = stat.st_nlink as u64;
+        Ok(count)
     }
 
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {

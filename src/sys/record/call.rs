@@ -75,6 +75,7 @@ pub enum Call {
     Send { fd: Fd, data: Bytes },
     Poll { fds: Vec<PollFd>, timeout_ms: i32 },
     Fstatfs { fd: Fd },
+    LinkCount { path: Bytes },
     Socketpair,
     Pipe2,
     CloseRangeCloexec { first: Fd },
@@ -119,6 +120,7 @@ impl Call {
             Self::Send { .. } => "sendto",
             Self::Poll { .. } => "poll",
             Self::Fstatfs { .. } => "fstatfs",
+            Self::LinkCount { .. } => "newfstatat",
             Self::Socketpair => "socketpair",
             Self::Pipe2 => "pipe2",
             Self::CloseRangeCloexec { .. } => "close_range",
@@ -167,6 +169,8 @@ pub enum Reply {
     Data(Bytes),
     /// The type of a file system.
     FsType(FsType),
+    /// The number of links to a file.
+    Links(u64),
     /// What a poll found.
     Polled {
         /// How many descriptors have something.

@@ -7,6 +7,7 @@
 //! - an address that nobody knows afterwards is `0x…`: a buffer that a failed call did not fill, an environment, a
 //!   buffer of directory entries;
 //! - of a file system fstatfs shows the type alone, `{f_type=NSFS_MAGIC, ...}`;
+//! - of a file's status newfstatat shows the number of links alone, `{st_nlink=3, ...}`, which strace leaves out;
 //! - sched_getaffinity shows the first 64 CPUs, and 8 for their size;
 //! - a core dump is not shown (`WCOREDUMP(s)`);
 //! - a process that a clone made begins with that clone and the reply [`Reply::Child`], shown as `= 0`. strace, which

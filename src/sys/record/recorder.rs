@@ -115,6 +115,11 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
         self.done(Call::Fstatfs { fd }, result, |kind| Reply::FsType(*kind))
     }
 
+    fn link_count(&mut self, path: &CStr) -> SysResult<u64> {
+        let result = self.inner.link_count(path);
+        self.done(Call::LinkCount { path: path.to_bytes().into() }, result, |count| Reply::Links(*count))
+    }
+
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {
         let result = self.inner.socketpair();
         self.pair(Call::Socketpair, result)

@@ -52,6 +52,12 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
             write!(f, ", {}, {timeout_ms}", fds.len())
         }
         Call::Fstatfs { fd } => fstatfs(f, *fd, reply),
+        Call::LinkCount { path } => match reply {
+            Reply::Links(count) => {
+                write!(f, "AT_FDCWD, {}, {{st_nlink={count}, ...}}, 0", Quoted::data(path))
+            }
+            _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, 0", Quoted::data(path)),
+        },
         Call::Socketpair => pair(f, "AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, ", reply),
         Call::Pipe2 => pair(f, "", reply).and_then(|()| f.write_str(", O_CLOEXEC")),
         Call::CloseRangeCloexec { first } => write!(f, "{}, {}, CLOSE_RANGE_CLOEXEC", first.0, u32::MAX),
@@ -96,6 +102,7 @@ fn result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
         Reply::Unit
         | Reply::Pair(..)
         | Reply::FsType(_)
+        | Reply::Links(_)
         | Reply::TidAddress(_)
         | Reply::Mask(_)
         | Reply::Action(_)

@@ -1,0 +1,204 @@
+//! Stage 0 writes stage 1's files in /proc: the setgroups policy and both maps.
+
+use core::ffi::CStr;
+use core::fmt::Write as _;
+
+use super::{IdMap, tool};
+use crate::bootstrap::Bootstrap;
+use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
+use crate::bootstrap::text::Lossy;
+use crate::json::Line;
+use crate::log::Log;
+use crate::policy::Setgroups;
+use crate::sys::Sys;
+use crate::sys::types::{Errno, Fd, FsType, OpenFlags, Pid, TidAddress};
+
+/// The files of one process in /proc, through one descriptor of its directory: a pid that is used again cannot
+/// lead us to another process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcDir {
+    pid: Pid,
+    dir: Fd,
+}
+
+impl ProcDir {
+    /// Opens /proc/PID.
+    ///
+    /// # Errors
+    /// [`Doing::OpenProcDir`].
+    pub fn open<'m, S: Sys>(sys: &mut S, pid: Pid) -> Result<Self, Error<'m>> {
+        let os = |errno| Error::Os { doing: Doing::OpenProcDir(pid), errno };
+        let mut buffer = [0; 32];
+        let mut line = Line::new(&mut buffer);
+        // "/proc/" and ten digits always fit.
+        let _ = write!(line, "/proc/{pid}\0");
+        let path = CStr::from_bytes_with_nul(line.bytes()).map_err(|_| os(Errno::ENAMETOOLONG))?;
+        let dir = sys.openat(Fd::CWD, path, OpenFlags::Directory).map_err(os)?;
+        Ok(Self { pid, dir })
+    }
+
+    /// Whose directory it is.
+    #[must_use]
+    pub fn pid(self) -> Pid {
+        self.pid
+    }
+
+    /// Opens one of the files, and makes sure that it is procfs's: whoever can mount over /proc must not be
+    /// written to in its place (CVE-2019-19921, CVE-2025-52881 and their like).
+    ///
+    /// # Errors
+    /// [`Doing::Update`], or [`Error::WrongFileSystem`].
+    pub fn open_file<'m, S: Sys>(self, sys: &mut S, file: ProcFile, flags: OpenFlags) -> Result<Fd, Error<'m>> {
+        let doing = match flags {
+            OpenFlags::ReadOnly => Doing::ReadBack(self.pid, file),
+            _ => Doing::Update(self.pid, file),
+        };
+        let os = |errno| Error::Os { doing, errno };
+        let fd = sys.openat(self.dir, file.name(), flags).map_err(os)?;
+        match sys.fstatfs(fd).map_err(os)? {
+            FsType::PROC => Ok(fd),
+            found => Err(Error::WrongFileSystem { doing, found }),
+        }
+    }
+
+    /// One write of `bytes` to an open file, and its close. The kernel parses each write on its own, so there is
+    /// no second one: a short count is an error.
+    ///
+    /// # Errors
+    /// [`Doing::Update`].
+    pub fn write_once<'m, S: Sys>(self, sys: &mut S, file: ProcFile, fd: Fd, bytes: &[u8]) -> Result<(), Error<'m>> {
+        let doing = Doing::Update(self.pid, file);
+        let written = write_uninterrupted(sys, fd, bytes);
+        // The kernel applied the text in the write already; a close cannot take it back.
+        let _ = sys.close(fd);
+        match written {
+            Ok(got) if got == bytes.len() => Ok(()),
+            Ok(got) => Err(Error::Short { doing, got, want: bytes.len() }),
+            Err(errno) => Err(Error::Os { doing, errno }),
+        }
+    }
+
+    /// Closes the directory. Its failure would not matter to anybody.
+    pub fn close<S: Sys>(self, sys: &mut S) {
+        let _ = sys.close(self.dir);
+    }
+}
+
+/// A write that a signal interrupted before it began is made again.
+fn write_uninterrupted<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<usize, Errno> {
+    loop {
+        match sys.write(fd, bytes) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// What stage 0 writes to `setgroups` before the gid map.
+///
+/// A caller without privilege may map its own group only after denying setgroups for good (Linux 3.19,
+/// user_namespaces(7)); with newgidmap it need not. Spec 3.5.
+#[must_use]
+pub const fn writes_deny(policy: Setgroups, rootless: bool, setgroup: bool) -> bool {
+    match policy {
+        Setgroups::FromMessage | Setgroups::DropIfAllowed => rootless && !setgroup,
+        Setgroups::Deny => true,
+        Setgroups::Allow => false,
+    }
+}
+
+/// What the maps need from whoever writes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Writing<'w, 'm> {
+    /// The maps and the tools' paths.
+    pub bootstrap: &'w Bootstrap<'m>,
+    /// The setgroups policy.
+    pub setgroups: Setgroups,
+    /// Stage 0's end of the sync pipe: it becomes readable when stage 1 dies.
+    pub stage_1: Fd,
+    /// For the mapping tool's process.
+    pub tid: Option<TidAddress>,
+}
+
+/// Which process comes back from writing the maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// Stage 0, and the maps are in force.
+    Done,
+    /// The mapping tool's process, which could not become the tool and has said so.
+    ToolProcess,
+}
+
+/// Writes the setgroups policy, the uid map and the gid map of `target`.
+///
+/// We are stage 0, in the caller's namespaces, with the caller's privileges; stage 1 waits for our answer in its
+/// new user namespace.
+///
+/// # Errors
+/// The first write that fails, with its file; the mapping tool's failure.
+pub fn write_maps<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    target: ProcDir,
+    writing: Writing<'_, 'm>,
+) -> Result<Written, Error<'m>> {
+    let boot = writing.bootstrap;
+    if writes_deny(writing.setgroups, boot.rootless_euid(), boot.setgroup()) {
+        deny_setgroups(sys, target)?;
+    }
+    let maps = [
+        (MapKind::Uid, boot.uid_map(), boot.uidmap_path()),
+        (MapKind::Gid, boot.gid_map(), boot.gidmap_path()),
+    ];
+    for (kind, map, path) in maps {
+        let Some(map) = map else { continue };
+        let pid = target.pid;
+        let file = kind.file();
+        log.debug(sys, format_args!("update /proc/{pid}/{} to '{}'", file.as_str(), Lossy(map.text())));
+        match write_map(sys, target, file, map) {
+            // The one errno that means "not you": the tool may. EACCES means that we may not even look.
+            Err(Error::Os { errno: Errno::EPERM, .. }) => {}
+            written => {
+                written?;
+                continue;
+            }
+        }
+        let shown = Lossy(path.map_or(b"(null)", CStr::to_bytes));
+        log.debug(sys, format_args!("update /proc/{pid}/{} got -EPERM (trying {shown})", file.as_str()));
+        let path = path.ok_or(Error::MappingTool { kind, pid, why: ToolFailure::NotPresent })?;
+        if tool::run(sys, log, target, writing, (kind, map, path))? == Written::ToolProcess {
+            return Ok(Written::ToolProcess);
+        }
+    }
+    Ok(Written::Done)
+}
+
+fn write_map<'m, S: Sys>(sys: &mut S, target: ProcDir, file: ProcFile, map: IdMap<'_>) -> Result<(), Error<'m>> {
+    let fd = target.open_file(sys, file, OpenFlags::ReadWrite)?;
+    target.write_once(sys, file, fd, map.as_written())
+}
+
+fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<'m>> {
+    match target.open_file(sys, ProcFile::Setgroups, OpenFlags::ReadWrite) {
+        Ok(fd) => target.write_once(sys, ProcFile::Setgroups, fd, b"deny"),
+        // Before 3.19 there is no such file, and no such rule. A task that is gone gives ENOENT too, and then the
+        // map right after this says so.
+        Err(Error::Os { errno: Errno::ENOENT, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deny_is_written_for_an_unprivileged_single_map_only_unless_told() {
+        assert!(writes_deny(Setgroups::FromMessage, true, false));
+        assert!(!writes_deny(Setgroups::FromMessage, true, true));
+        assert!(!writes_deny(Setgroups::FromMessage, false, false));
+        assert!(!writes_deny(Setgroups::FromMessage, false, true));
+        assert!(writes_deny(Setgroups::Deny, false, false));
+        assert!(!writes_deny(Setgroups::Allow, true, false));
+    }
+}

@@ -1,0 +1,104 @@
+//! Whole reads and whole sends over a pipe or socket: the loops that the trait may not have.
+//!
+//! runc's C calls read and write once and takes `EINTR` or a short count for the end; these go on.
+
+use crate::sys::Sys;
+use crate::sys::types::{Errno, Fd, PollEvents, PollFd};
+
+/// Fills `buf` from `fd`, and gives the bytes that came: fewer than asked for only at the end of file.
+///
+/// A peer that died with our bytes unread gives `ECONNRESET` instead of an end of file; it means the same, and
+/// so it reads the same.
+///
+/// # Errors
+/// The errno of the read, or of the poll that waits for a non-blocking descriptor.
+pub fn read_full<S: Sys>(sys: &mut S, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
+    let mut got: usize = 0;
+    while let Some(rest) = buf.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        match sys.read(fd, rest) {
+            Ok(0) | Err(Errno::ECONNRESET) => break,
+            Ok(count) => got = got.saturating_add(count),
+            // A signal came first: nothing was read.
+            Err(Errno::EINTR) => {}
+            // A libcontainer user may have made it non-blocking.
+            Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::IN)?,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(got)
+}
+
+/// Sends all of `bytes` to `fd`, without SIGPIPE where it is a socket.
+///
+/// # Errors
+/// The errno of the send or write; `EPIPE` if the peer is dead.
+pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> {
+    let mut rest = bytes;
+    let mut socket = true;
+    while !rest.is_empty() {
+        let sent = if socket { sys.send(fd, rest) } else { sys.write(fd, rest) };
+        match sent {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::OUT)?,
+            // Some launchers hand over a pipe. SIGPIPE is blocked, so a write is as good.
+            Err(Errno::ENOTSOCK) if socket => socket = false,
+            // As above for reading: the peer is gone.
+            Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn wait_for<S: Sys>(sys: &mut S, fd: Fd, events: PollEvents) -> Result<(), Errno> {
+    match sys.poll(&mut [PollFd::new(fd, events)], -1) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::MockSys;
+    use mockall::Sequence;
+
+    #[test]
+    fn a_read_goes_on_after_eintr_short_counts_and_eagain() {
+        let mut sys = MockSys::new();
+        let mut order = Sequence::new();
+        sys.expect_read().once().in_sequence(&mut order).returning(|_, _| Err(Errno::EINTR));
+        sys.expect_read().once().in_sequence(&mut order).returning(|_, buf| {
+            buf[0] = 7;
+            Ok(1)
+        });
+        sys.expect_read().once().in_sequence(&mut order).returning(|_, _| Err(Errno::EAGAIN));
+        sys.expect_poll().once().in_sequence(&mut order).returning(|_, _| Ok(1));
+        sys.expect_read().once().in_sequence(&mut order).returning(|_, buf| {
+            assert_eq!(buf.len(), 3);
+            buf.fill(8);
+            Ok(3)
+        });
+        let mut buf = [0; 4];
+        assert_eq!(read_full(&mut sys, Fd(3), &mut buf), Ok(4));
+        assert_eq!(buf, [7, 8, 8, 8]);
+    }
+
+    #[test]
+    fn a_reset_is_an_end_of_file() {
+        let mut sys = MockSys::new();
+        sys.expect_read().once().returning(|_, _| Err(Errno::ECONNRESET));
+        assert_eq!(read_full(&mut sys, Fd(3), &mut [0; 4]), Ok(0));
+    }
+
+    #[test]
+    fn a_send_falls_back_to_write_where_there_is_no_socket() {
+        let mut sys = MockSys::new();
+        sys.expect_send().once().returning(|_, _| Err(Errno::ENOTSOCK));
+        let mut order = Sequence::new();
+        sys.expect_write().once().in_sequence(&mut order).returning(|_, _| Ok(2));
+        sys.expect_write().once().in_sequence(&mut order).withf(|_, rest| rest == b"c").returning(|_, _| Ok(1));
+        assert_eq!(send_all(&mut sys, Fd(3), b"abc"), Ok(()));
+    }
+}

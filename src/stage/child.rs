@@ -1,0 +1,122 @@
+//! Stage 1, the child: joins and creates namespaces, and makes stage 2 in them.
+
+use super::{Context, Outcome, Wards, enter, init};
+use crate::bootstrap::Bootstrap;
+use crate::error::{Doing, Error, SyncStep};
+use crate::log::Log;
+use crate::namespace::join::join;
+use crate::namespace::unshare::{UnshareSteps, unshare};
+use crate::policy::Credentials;
+use crate::sync::{End, Message, OfChild, Pair};
+use crate::sys::Sys;
+use crate::sys::types::Fork;
+
+/// Joins, creates, and makes stage 2; a second fork, since pid and time namespaces are for children only.
+///
+/// We are stage 1, in the caller's namespaces, with the caller's privileges; not dumpable if we are going to
+/// join. Stage 0 waits for what we ask of it.
+///
+/// # Errors
+/// What ends the bootstrap. Stage 2 is killed if it exists by then.
+pub fn run<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    to_child: Pair,
+    to_init: Pair,
+) -> Result<Outcome, Error<'m>> {
+    // Both of stage 0's ends: if one stayed open here, the death of stage 0 would go unnoticed.
+    let parent = to_child.into_child(sys)?;
+    let init_end = to_init.into_child(sys)?;
+    enter(sys, log, 1);
+    let steps = UnshareSteps::new(cx.bootstrap.clone_flags());
+    if let Some(paths) = cx.bootstrap.namespaces() {
+        join(sys, log, paths, cx.policy.credentials)?;
+    }
+    if steps.user {
+        create_user_namespace(sys, log, cx, &parent)?;
+    }
+    // Not merged into the clone: kernels before 3.12 could not clone with CLONE_PARENT and CLONE_NEWPID.
+    log.debug(sys, format_args!("unshare remaining namespaces"));
+    unshare(sys, steps.remaining)
+        .map_err(|errno| Error::Os { doing: Doing::UnshareRemaining(steps.remaining), errno })?;
+    if cx.bootstrap.timens_offsets().is_some() {
+        // Before the first process is in the new time namespace: after that they are final.
+        log.debug(sys, format_args!("request stage-0 to write timens offsets"));
+        parent.say(sys, Message::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
+        parent.expect(sys, Message::TimeoffsetsAck, SyncStep::ReadTimeoffsetsAck)?;
+    }
+    log.debug(sys, format_args!("spawn stage-2"));
+    let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage2, errno })?;
+    match forked {
+        Fork::Child => {
+            log.forked();
+            init::run(sys, log, cx, parent, init_end)
+        }
+        Fork::Parent { child } => {
+            let wards = Wards { stage_1: None, stage_2: Some(child) };
+            finish(sys, log, wards, &parent, init_end).map_err(|error| wards.kill(sys, error))
+        }
+    }
+}
+
+/// The user namespace, first and alone, and mapped before anything else is created: what comes after is then
+/// owned by its root. (An ipc namespace made together with it would get a wrong SELinux label for its mqueue.)
+fn create_user_namespace<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    parent: &End<OfChild>,
+) -> Result<(), Error<'m>> {
+    log.debug(sys, format_args!("unshare user namespace"));
+    unshare(sys, crate::sys::types::CloneFlags::NEWUSER)
+        .map_err(|errno| Error::Os { doing: Doing::UnshareUser, errno })?;
+    let window = needs_dumpable_window(cx.bootstrap);
+    if window {
+        log.debug(sys, format_args!("temporarily set process as dumpable"));
+        sys.set_dumpable(true).map_err(|errno| Error::Os { doing: Doing::OpenDumpableWindow, errno })?;
+    }
+    log.debug(sys, format_args!("request stage-0 to map user namespace"));
+    parent.say(sys, Message::UsermapPls, SyncStep::WriteUsermapPls)?;
+    log.debug(sys, format_args!("waiting stage-0 to complete the mapping of user namespace"));
+    parent.expect(sys, Message::UsermapAck, SyncStep::ReadUsermapAck)?;
+    if window {
+        log.debug(sys, format_args!("re-set process as non-dumpable"));
+        sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::CloseDumpableWindow, errno })?;
+    }
+    if cx.policy.credentials == Credentials::Root {
+        sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
+    }
+    Ok(())
+}
+
+/// Whether stage 1 opens a dumpable window for its maps.
+///
+/// Only where stage 0 could not write otherwise: we are non-dumpable because something was joined, so our files
+/// in /proc are root's, and stage 0 is not root. runc opens it for root as well.
+#[must_use]
+pub fn needs_dumpable_window(bootstrap: &Bootstrap<'_>) -> bool {
+    bootstrap.namespaces().is_some() && bootstrap.rootless_euid()
+}
+
+/// Stage 1's last words, with stage 2 waiting for its turn.
+fn finish<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    wards: Wards,
+    parent: &End<OfChild>,
+    init_end: End<OfChild>,
+) -> Result<Outcome, Error<'m>> {
+    // Stage 2 has its own copy; stage 0 must see its end of file when it dies.
+    init_end.close(sys)?;
+    let Some(stage_2) = wards.stage_2 else { return Ok(Outcome::Exit(1)) };
+    log.debug(sys, format_args!("request stage-0 to forward stage-2 pid ({stage_2})"));
+    parent.say(sys, Message::RecvpidPls, SyncStep::WriteRecvpidPls)?;
+    parent.say_pid(sys, stage_2, SyncStep::WriteStage2Pid)?;
+    parent.expect(sys, Message::RecvpidAck, SyncStep::ReadRecvpidAck)?;
+    log.debug(sys, format_args!("signal completion to stage-0"));
+    parent.say(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    log.debug(sys, format_args!("<~ nsexec stage-1"));
+    log.report_dropped(sys);
+    Ok(Outcome::Exit(0))
+}

@@ -1,0 +1,76 @@
+//! Stage 2, the init: waits for its turn, becomes who it shall be, and goes back to its caller.
+
+use super::{Context, Outcome, enter};
+use crate::bootstrap::Bootstrap;
+use crate::error::{Doing, Error, SyncStep};
+use crate::log::Log;
+use crate::policy::{Credentials, Session, Setgroups};
+use crate::sync::{End, Message, OfChild};
+use crate::sys::Sys;
+use crate::sys::types::Errno;
+
+/// Whether, and how strictly, stage 2 drops its supplementary groups.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DropGroups {
+    /// They stay.
+    No,
+    /// They go, or the bootstrap fails.
+    Yes,
+    /// They go unless the namespace forbids it.
+    IfAllowed,
+}
+
+/// The supplementary groups by runc's table (spec 3.5), or as the policy says.
+#[must_use]
+pub fn drop_groups(policy: Setgroups, bootstrap: &Bootstrap<'_>) -> DropGroups {
+    match policy {
+        // Rootless, the kernel has denied it or newgidmap has done what is needed.
+        Setgroups::FromMessage if bootstrap.setgroup() && !bootstrap.rootless_euid() => DropGroups::Yes,
+        Setgroups::FromMessage | Setgroups::Deny | Setgroups::Allow => DropGroups::No,
+        Setgroups::DropIfAllowed => DropGroups::IfAllowed,
+    }
+}
+
+/// Waits for stage 0's word, then becomes session leader and root.
+///
+/// We are stage 2, in every namespace asked for, with its privileges; pid 1 if the pid namespace is new. Stage 0
+/// waits for us to finish. Nothing that cannot be undone happens before its word, since a launcher may give up
+/// until then.
+///
+/// # Errors
+/// What ends the bootstrap.
+pub fn run<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    stage_1s_end: End<OfChild>,
+    parent: End<OfChild>,
+) -> Result<Outcome, Error<'m>> {
+    stage_1s_end.close(sys)?;
+    enter(sys, log, 2);
+    parent.expect(sys, Message::Grandchild, SyncStep::ReadGrandchild)?;
+    let os = |doing| move |errno| Error::Os { doing, errno };
+    if cx.policy.session == Session::New {
+        sys.setsid().map_err(os(Doing::Setsid))?;
+    }
+    if cx.policy.credentials == Credentials::Root {
+        sys.setuid(0).map_err(os(Doing::Setuid))?;
+        sys.setgid(0).map_err(os(Doing::Setgid))?;
+        let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
+        if dropping != DropGroups::No {
+            match sys.drop_groups() {
+                // The namespace denies setgroups for good, or has no group mapped.
+                Err(Errno::EPERM) if dropping == DropGroups::IfAllowed => {}
+                dropped => dropped.map_err(os(Doing::Setgroups))?,
+            }
+        }
+    }
+    log.debug(sys, format_args!("signal completion to stage-0"));
+    parent.say(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    parent.close(sys)?;
+    log.debug(sys, format_args!("<= nsexec container setup"));
+    log.debug(sys, format_args!("booting up go runtime ..."));
+    log.report_dropped(sys);
+    log.restore_signals(sys).map_err(os(Doing::RestoreSignals))?;
+    Ok(Outcome::HandOver)
+}

@@ -1,0 +1,153 @@
+//! Stage 0, the parent: writes for stage 1 what only an outsider may write, and reports both pids.
+
+use super::{Context, Outcome, Wards, child, enter};
+use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep};
+use crate::idmap::write::{self, ProcDir, Writing, Written};
+use crate::bootstrap::text::Lossy;
+use crate::json::{PID_LINE_MAX, pid_line};
+use crate::log::Log;
+use crate::pipe::send_all;
+use crate::sync::{End, Message, OfParent, Pair};
+use crate::sys::Sys;
+use crate::sys::types::{CloneFlags, Fd, Fork, OpenFlags, Pid};
+
+/// Makes the sync pipes and stage 1, then serves it.
+///
+/// We are stage 0, in the caller's namespaces, with the caller's privileges. The launcher waits for the pid line
+/// and for our exit status; stage 1 and stage 2 come back from here too, in processes of their own.
+///
+/// # Errors
+/// What ends the bootstrap. Stages that exist by then are killed.
+pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Result<Outcome, Error<'m>> {
+    // Two pairs, so that stage 1 and stage 2 cannot take each other's messages.
+    let to_child = Pair::open(sys, SyncPipe::Child)?;
+    let to_init = Pair::open(sys, SyncPipe::Grandchild)?;
+    enter(sys, log, 0);
+    log.debug(sys, format_args!("spawn stage-1"));
+    let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage1, errno })?;
+    let stage_1 = match forked {
+        Fork::Child => {
+            log.forked();
+            return child::run(sys, log, cx, to_child, to_init);
+        }
+        Fork::Parent { child } => child,
+    };
+    let mut wards = Wards { stage_1: Some(stage_1), stage_2: None };
+    serve(sys, log, cx, &mut wards, to_child, to_init).map_err(|error| wards.kill(sys, error))
+}
+
+/// What stage 0 does while the others live.
+fn serve<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    wards: &mut Wards,
+    to_child: Pair,
+    to_init: Pair,
+) -> Result<Outcome, Error<'m>> {
+    // First of all the ends that are not ours: the end of a file must mean the end of a process.
+    let child = to_child.into_parent(sys)?;
+    let init = to_init.into_parent(sys)?;
+    let Some(stage_1) = wards.stage_1 else { return Ok(Outcome::Exit(1)) };
+
+    log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
+    if write_for(sys, log, cx, &child, stage_1)? == Written::ToolProcess {
+        return Ok(Outcome::Exit(1));
+    }
+    forward_pids(sys, log, cx, wards, &child)?;
+    child.expect(sys, Message::ChildFinish, SyncStep::Stage1Next)?;
+    log.debug(sys, format_args!("stage-1 complete"));
+    log.debug(sys, format_args!("<- stage-1 synchronisation loop"));
+    // The launcher may reap it at any time now, and the number may be somebody else's.
+    wards.stage_1 = None;
+
+    log.debug(sys, format_args!("-> stage-2 synchronisation loop"));
+    log.debug(sys, format_args!("signalling stage-2 to run"));
+    init.say(sys, Message::Grandchild, SyncStep::WriteGrandchild)?;
+    init.expect(sys, Message::ChildFinish, SyncStep::Stage2Next)?;
+    log.debug(sys, format_args!("stage-2 complete"));
+    log.debug(sys, format_args!("<- stage-2 synchronisation loop"));
+    log.debug(sys, format_args!("<~ nsexec stage-0"));
+    log.report_dropped(sys);
+    Ok(Outcome::Exit(0))
+}
+
+/// Writes the maps and the time offsets of stage 1, when it asks for them.
+///
+/// The offsets' file is opened together with the maps, while stage 1 lets us, and written later: after that
+/// stage 1 may be non-dumpable for good, and its files root's (spec 4.2.27).
+fn write_for<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    child: &End<OfParent>,
+    stage_1: Pid,
+) -> Result<Written, Error<'m>> {
+    let boot = cx.bootstrap;
+    let creates_user = boot.clone_flags().contains(CloneFlags::NEWUSER);
+    let offsets = boot.timens_offsets();
+    if !creates_user && offsets.is_none() {
+        return Ok(Written::Done);
+    }
+    let target = ProcDir::open(sys, stage_1)?;
+    let mut offsets_file = None;
+    if creates_user {
+        child.expect(sys, Message::UsermapPls, SyncStep::Stage1Next)?;
+        log.debug(sys, format_args!("stage-1 requested userns mappings"));
+        if offsets.is_some() {
+            offsets_file = Some(target.open_file(sys, ProcFile::TimensOffsets, OpenFlags::ReadWrite)?);
+        }
+        let setgroups = cx.policy.setgroups;
+        let writing = Writing { bootstrap: boot, setgroups, stage_1: child.fd(), tid: cx.tid };
+        if write::write_maps(sys, log, target, writing)? == Written::ToolProcess {
+            return Ok(Written::ToolProcess);
+        }
+        child.say(sys, Message::UsermapAck, SyncStep::WriteUsermapAck)?;
+    }
+    if let Some(offsets) = offsets {
+        child.expect(sys, Message::TimeoffsetsPls, SyncStep::Stage1Next)?;
+        log.debug(sys, format_args!("stage-1 requested timens offsets to be configured"));
+        let text = Lossy(offsets.text());
+        log.debug(sys, format_args!("update /proc/{stage_1}/timens_offsets to '{text}'"));
+        write_offsets(sys, target, offsets_file, offsets.text_with_nul())?;
+        child.say(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
+    }
+    target.close(sys);
+    Ok(Written::Done)
+}
+
+fn write_offsets<'m, S: Sys>(
+    sys: &mut S,
+    target: ProcDir,
+    open: Option<Fd>,
+    text: &[u8],
+) -> Result<(), Error<'m>> {
+    let file = ProcFile::TimensOffsets;
+    let fd = match open {
+        Some(fd) => fd,
+        None => target.open_file(sys, file, OpenFlags::ReadWrite)?,
+    };
+    target.write_once(sys, file, fd, text)
+}
+
+/// Takes the pid of stage 2 from stage 1 and writes the pid line: once, in one write, and only now that stage 2
+/// exists. Both pids are as seen from here, which is as the launcher sees them.
+fn forward_pids<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    wards: &mut Wards,
+    child: &End<OfParent>,
+) -> Result<(), Error<'m>> {
+    child.expect(sys, Message::RecvpidPls, SyncStep::Stage1Next)?;
+    log.debug(sys, format_args!("stage-1 requested pid to be forwarded"));
+    let stage_2 = child.expect_pid(sys, SyncStep::Stage2Pid)?;
+    wards.stage_2 = Some(stage_2);
+    child.say(sys, Message::RecvpidAck, SyncStep::WriteRecvpidAck)?;
+    let Some(stage_1) = wards.stage_1 else { return Ok(()) };
+    log.debug(sys, format_args!("forward stage-1 ({stage_1}) and stage-2 ({stage_2}) pids to runc"));
+    let mut buffer = [0; PID_LINE_MAX];
+    let len = pid_line(&mut buffer, stage_1, stage_2);
+    send_all(sys, cx.init_pipe, buffer.get(..len).unwrap_or_default())
+        .map_err(|errno| Error::Os { doing: Doing::PidLine, errno })
+}

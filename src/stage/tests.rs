@@ -1,0 +1,209 @@
+//! The order of each stage's calls, one process at a time, on canned replies.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use crate::bootstrap::dialect::Dialect;
+use crate::bootstrap::env::Environment;
+use crate::bootstrap::{Bootstrap, ByteOrder, MESSAGE_MAX, encode::encode};
+use crate::idmap::IdMap;
+use crate::log::Level;
+use crate::namespace::paths::NsPaths;
+use crate::nsexec::{Scratch, bootstrap};
+use crate::policy::Policy;
+use crate::stage::Outcome;
+use crate::sync::Message;
+use crate::sys::record::{Recorder, Transcript};
+use crate::sys::types::{CloneFlags, Errno, Fd, Fork, FsType, OpenFlags, Pid, SignalSet, SysResult, TidAddress};
+use crate::sys::MockSys;
+use crate::timens::TimeOffsets;
+
+/// A kernel that says yes, forks as told, and gives these bytes to reads one after the other.
+fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
+    let mut sys = MockSys::new();
+    let mut next_fd = 5;
+    sys.expect_socketpair().returning(move || {
+        next_fd += 2;
+        Ok((Fd(next_fd - 2), Fd(next_fd - 1)))
+    });
+    // Namespaces get numbers from 40 on, files of /proc from 20 on.
+    let mut next_open = 20;
+    sys.expect_openat().returning(move |_, _, flags| {
+        next_open += 1;
+        Ok(Fd(next_open - 1 + if flags == OpenFlags::Namespace { 20 } else { 0 }))
+    });
+    let mut forks: VecDeque<Fork> = forks.iter().copied().collect();
+    sys.expect_clone_sibling().returning(move |_| forks.pop_front().ok_or(Errno::EAGAIN));
+    let mut bytes: VecDeque<u8> = reads.into_iter().flatten().collect();
+    sys.expect_read().returning(move |_, buf| {
+        let count = buf.len().min(bytes.len());
+        for (to, from) in buf.iter_mut().zip(bytes.drain(..count)) {
+            *to = from;
+        }
+        Ok(count)
+    });
+    sys.expect_fstatfs().returning(|fd| Ok(if fd.0 >= 40 { FsType::NSFS } else { FsType::PROC }));
+    sys.expect_write().returning(|_, buf| Ok(buf.len()));
+    sys.expect_send().returning(|_, buf| Ok(buf.len()));
+    sys.expect_write_nowait().returning(|_, buf| Ok(buf.len()));
+    sys.expect_tid_address().returning(|| Ok(TidAddress { address: 0x7f00, cached: 100 }));
+    sys.expect_gettid().returning(|| Pid(100));
+    sys.expect_getpid().returning(|| Pid(100));
+    sys.expect_sched_getaffinity().returning(|| Ok(3));
+    sys.expect_sigprocmask().returning(|_, _| Ok(SignalSet::EMPTY));
+    fn yes<A>(_: A) -> SysResult<()> {
+        Ok(())
+    }
+    sys.expect_close().returning(yes);
+    sys.expect_kill().returning(|_, _| Ok(()));
+    sys.expect_setns().returning(|_, _| Ok(()));
+    sys.expect_unshare().returning(yes);
+    sys.expect_set_dumpable().returning(yes);
+    sys.expect_set_name().returning(|_| Ok(()));
+    sys.expect_setsid().returning(|| Ok(()));
+    sys.expect_setresuid().returning(yes);
+    sys.expect_setuid().returning(yes);
+    sys.expect_setgid().returning(yes);
+    sys.expect_drop_groups().returning(|| Ok(()));
+    sys
+}
+
+/// The message's bytes as a read of the header and a read of the payload.
+fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
+    let mut bytes = std::vec![0; 4096];
+    let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut bytes).unwrap();
+    bytes.truncate(len);
+    bytes
+}
+
+fn word(message: Message) -> Vec<u8> {
+    message.value().to_ne_bytes().to_vec()
+}
+
+/// One process of a run: its outcome and its calls.
+fn run(sys: MockSys, level: Level) -> (Outcome, String) {
+    let transcript = Rc::new(RefCell::new(Transcript::new("one process")));
+    let mut recorder = Recorder::new(sys, transcript.clone());
+    let mut memory = std::vec![0; MESSAGE_MAX];
+    let environment = Environment { init: Some(Fd(3)), log: Some(Fd(4)), level };
+    let policy = Policy::runc(&Dialect::V1_2);
+    let outcome = bootstrap(&mut recorder, environment, &policy, &mut Scratch { message: &mut memory });
+    let lines: Vec<String> = transcript.borrow().lines.iter().map(ToString::to_string).collect();
+    (outcome, lines.join("\n"))
+}
+
+fn assert_snapshot(name: &str, outcome: Outcome, transcript: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, std::format!("{transcript}\n=> {outcome:?}")));
+}
+
+const CHILD: Fork = Fork::Child;
+const STAGE_1: Fork = Fork::Parent { child: Pid(101) };
+const STAGE_2: Fork = Fork::Parent { child: Pid(102) };
+
+#[test]
+fn stage_0_of_a_start_without_any_namespace() {
+    let reads = std::vec![
+        message(&Bootstrap::new(CloneFlags::EMPTY)),
+        word(Message::RecvpidPls),
+        102_u32.to_ne_bytes().to_vec(),
+        word(Message::ChildFinish),
+        word(Message::ChildFinish),
+    ];
+    let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
+    assert_snapshot("stage_0_nothing", outcome, &transcript);
+}
+
+/// A rootful container with a user namespace and time offsets.
+fn with_user_and_time(test: impl FnOnce(&Bootstrap<'_>)) {
+    let uid = CString::new("0 100000 65536\n").unwrap();
+    let offsets = CString::new("boottime 10 0\n").unwrap();
+    let map = IdMap::parse(&uid).unwrap();
+    let flags = [CloneFlags::NEWUSER, CloneFlags::NEWNS, CloneFlags::NEWPID, CloneFlags::NEWTIME]
+        .into_iter()
+        .fold(CloneFlags::EMPTY, CloneFlags::union);
+    let bootstrap = Bootstrap::new(flags)
+        .with_uid_map(map)
+        .with_gid_map(map)
+        .with_setgroup(true)
+        .with_timens_offsets(TimeOffsets::parse(&offsets).unwrap());
+    test(&bootstrap);
+}
+
+#[test]
+fn stage_0_writes_maps_and_offsets() {
+    with_user_and_time(|bootstrap| {
+        let reads = std::vec![
+            message(bootstrap),
+            word(Message::UsermapPls),
+            word(Message::TimeoffsetsPls),
+            word(Message::RecvpidPls),
+            102_u32.to_ne_bytes().to_vec(),
+            word(Message::ChildFinish),
+            word(Message::ChildFinish),
+        ];
+        let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
+        assert_snapshot("stage_0_user_and_time", outcome, &transcript);
+    });
+}
+
+#[test]
+fn stage_1_creates_the_user_namespace_first() {
+    with_user_and_time(|bootstrap| {
+        let reads = std::vec![
+            message(bootstrap),
+            word(Message::UsermapAck),
+            word(Message::TimeoffsetsAck),
+            word(Message::RecvpidAck),
+        ];
+        let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
+        assert_snapshot("stage_1_user_and_time", outcome, &transcript);
+    });
+}
+
+#[test]
+fn stage_2_becomes_leader_and_root_and_drops_groups() {
+    with_user_and_time(|bootstrap| {
+        let reads = std::vec![
+            message(bootstrap),
+            word(Message::UsermapAck),
+            word(Message::TimeoffsetsAck),
+            word(Message::Grandchild),
+        ];
+        let (outcome, transcript) = run(canned(&[CHILD, CHILD], reads), Level::Debug);
+        assert_eq!(outcome, Outcome::HandOver);
+        assert_snapshot("stage_2_user_and_time_debug", outcome, &transcript);
+    });
+}
+
+#[test]
+fn stage_1_opens_the_dumpable_window_for_an_unprivileged_stage_0_only() {
+    let uid = CString::new("0 1000 1\n").unwrap();
+    let map = IdMap::parse(&uid).unwrap();
+    let bootstrap = Bootstrap::new(CloneFlags::NEWUSER)
+        .with_namespaces(NsPaths::parse(b"net:/run/netns/a", crate::namespace::NsSet::ALL).unwrap())
+        .with_uid_map(map)
+        .with_gid_map(map);
+    for rootless in [false, true] {
+        let bootstrap = bootstrap.with_rootless_euid(rootless);
+        let reads = std::vec![message(&bootstrap), word(Message::UsermapAck), word(Message::RecvpidAck)];
+        let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
+        let name = if rootless { "stage_1_dumpable_window" } else { "stage_1_no_dumpable_window" };
+        assert_snapshot(name, outcome, &transcript);
+    }
+}
+
+#[test]
+fn a_dead_stage_1_takes_nobody_else_along_and_is_named() {
+    let reads = std::vec![message(&Bootstrap::new(CloneFlags::EMPTY))];
+    let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
+    assert_eq!(outcome, Outcome::Exit(1));
+    assert_snapshot("stage_0_stage_1_died", outcome, &transcript);
+}
