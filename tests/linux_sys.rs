@@ -146,15 +146,14 @@ fn write_nowait_does_not_block(sys: &mut LinuxSys) {
     assert_eq!(sys.write_nowait(one, b"record\n"), Ok(7));
     assert_eq!(sys.read(other, &mut [0; 16]), Ok(7));
 
-    // A regular file: an append that needs a block of the disk may have to wait for it, which is EAGAIN; ext4 has it,
-    // tmpfs refuses the flag. Either way the core polls, and writes.
+    // A regular file: a buffered write has to be able to do without the disk. ext4 cannot (EOPNOTSUPP, seen on 6.18),
+    // xfs can or says EAGAIN, and some kernels say EINVAL. After each of these the core polls, and writes.
     let path = std::env::temp_dir().join(format!("nsexec-nowait-{}", std::process::id()));
     let file = std::fs::File::create(&path).unwrap();
     std::fs::remove_file(path).unwrap();
     let file = Fd(std::os::fd::AsRawFd::as_raw_fd(&file));
     let result = sys.write_nowait(file, b"record\n");
-    println!("write_nowait to a regular file: {result:?}");
-    assert!(matches!(result, Ok(7) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP)), "{result:?}");
+    assert!(matches!(result, Ok(7) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP | Errno::EINVAL)), "{result:?}");
 }
 
 fn a_plain_write_to_a_dead_peer_leaves_a_signal(sys: &mut LinuxSys) {

@@ -26,6 +26,8 @@ mod call;
 mod names;
 mod recorder;
 mod strace;
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 use std::string::String;
