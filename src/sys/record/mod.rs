@@ -2,12 +2,13 @@
 //!
 //! [`Recorder`] wraps any backend and hands each finished [`Line`] to a [`Sink`]. A line is a [`Call`] with its
 //! arguments and a [`Reply`], shown in strace's dialect, since auditors read it already and a witness writes it, and
-//! kept in full as JSON. Display is what `strace -s 4096 -a 1` (6.1) prints, but for these:
+//! kept in full as JSON. `tests/strace_dialect.rs` compares the two. Display is what `strace -s 4096 -a 1` (6.1) prints, but for these:
 //!
 //! - an address that nobody knows afterwards is `0x…`: a buffer that a failed call did not fill, an environment, a
 //!   buffer of directory entries;
 //! - of a file system fstatfs shows the type alone, `{f_type=NSFS_MAGIC, ...}`;
 //! - of a file's status newfstatat shows the number of links alone, `{st_nlink=3, ...}`, which strace leaves out;
+//! - setsid shows 0, and not the number of the new session, which is the caller's pid;
 //! - sched_getaffinity shows the first 64 CPUs, and 8 for their size;
 //! - a core dump is not shown (`WCOREDUMP(s)`);
 //! - a process that a clone made begins with that clone and the reply [`Reply::Child`], shown as `= 0`. strace, which
@@ -26,6 +27,8 @@ mod call;
 mod names;
 mod recorder;
 mod strace;
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 use std::string::String;

@@ -1,0 +1,513 @@
+//! `LinuxSys` against the kernel of this machine, without privilege.
+//!
+//! Each case is a process of its own with a single thread: this program, run again with the name of the case. So the
+//! cases may fork, change signal dispositions and mark descriptors.
+
+use std::collections::BTreeSet;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::types::*;
+
+type Case = (&'static str, fn(&mut LinuxSys));
+
+const CASES: &[Case] = &[
+    ("a_socket_pair_carries_bytes_and_ends", a_socket_pair_carries_bytes_and_ends),
+    ("a_send_to_a_dead_peer_raises_no_signal", a_send_to_a_dead_peer_raises_no_signal),
+    ("a_peer_that_dies_with_unread_bytes_resets", a_peer_that_dies_with_unread_bytes_resets),
+    ("a_send_to_a_pipe_is_refused", a_send_to_a_pipe_is_refused),
+    ("write_nowait_does_not_block", write_nowait_does_not_block),
+    ("a_plain_write_to_a_dead_peer_leaves_a_signal", a_plain_write_to_a_dead_peer_leaves_a_signal),
+    ("poll_tells_what_has_come", poll_tells_what_has_come),
+    ("descriptors_are_marked_close_on_exec", descriptors_are_marked_close_on_exec),
+    ("the_directory_of_descriptors_is_listed", the_directory_of_descriptors_is_listed),
+    ("fstatfs_knows_a_namespace_and_procfs", fstatfs_knows_a_namespace_and_procfs),
+    ("opens_are_close_on_exec_and_as_asked", opens_are_close_on_exec_and_as_asked),
+    ("a_sibling_is_a_child_of_our_parent", a_sibling_is_a_child_of_our_parent),
+    ("a_child_without_exit_signal_is_for_stages_alone", a_child_without_exit_signal_is_for_stages_alone),
+    ("wait_tells_an_exit_from_a_signal", wait_tells_an_exit_from_a_signal),
+    ("a_pidfd_is_readable_when_its_process_has_ended", a_pidfd_is_readable_when_its_process_has_ended),
+    ("the_cached_thread_id_is_the_childs", the_cached_thread_id_is_the_childs),
+    ("without_the_address_the_cache_is_stale", without_the_address_the_cache_is_stale),
+    ("an_exec_takes_arguments_and_environment", an_exec_takes_arguments_and_environment),
+    ("a_failed_exec_tells_why", a_failed_exec_tells_why),
+    ("a_disposition_is_put_back_exactly", a_disposition_is_put_back_exactly),
+    ("the_mask_is_the_libcs_mask", the_mask_is_the_libcs_mask),
+    ("prctl_sets_name_dumpable_and_death_signal", prctl_sets_name_dumpable_and_death_signal),
+    ("ids_and_namespaces_are_refused_by_number", ids_and_namespaces_are_refused_by_number),
+    ("affinity_is_the_libcs", affinity_is_the_libcs),
+    ("a_threaded_program_forks_without_hanging", a_threaded_program_forks_without_hanging),
+];
+
+const CASE: &str = "NSEXEC_TEST_CASE";
+/// None of the cases waits for anything: this long means that it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CASE) {
+        let (_, case) = CASES.iter().find(|(known, _)| *known == name).expect("a case of the list");
+        // SAFETY: the process has a single thread; the one case that starts more says what it does with them.
+        case(&mut unsafe { LinuxSys::new() });
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
+    let mut failed = 0;
+    for (name, _) in CASES.iter().filter(|(name, _)| wanted(name)) {
+        let verdict = run(name);
+        println!("test {name} ... {verdict}");
+        failed += u32::from(verdict != "ok");
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run(name: &str) -> String {
+    let mut child = Command::new(std::env::current_exe().unwrap()).env(CASE, name).spawn().unwrap();
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        match child.try_wait().unwrap() {
+            Some(status) if status.success() => return "ok".into(),
+            Some(status) => return format!("FAILED, {status}"),
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    "FAILED, it hangs".into()
+}
+
+/// Ends a forked process without running what belongs to its parent.
+fn end(ok: bool) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(if ok { 0 } else { 1 }) }
+}
+
+/// The child's verdict about itself.
+fn verdict(sys: &mut LinuxSys, fork: Fork, which: WaitFor, child: impl FnOnce(&mut LinuxSys) -> bool) {
+    match fork {
+        Fork::Child => end(child(sys)),
+        Fork::Parent { child } => {
+            assert_eq!(sys.wait4(child, which), Ok(Waited { pid: child, status: WaitStatus::Exited(0) }));
+        }
+    }
+}
+
+fn fd_flags(fd: Fd) -> i32 {
+    // SAFETY: a query by number.
+    unsafe { libc::fcntl(fd.0, libc::F_GETFD) }
+}
+
+// -- descriptors -----------------------------------------------------------------------------------------------
+
+fn a_socket_pair_carries_bytes_and_ends(sys: &mut LinuxSys) {
+    let (one, other) = sys.socketpair().unwrap();
+    let mut buf = [0; 16];
+    assert_eq!(sys.send(one, b"ready"), Ok(5));
+    assert_eq!(sys.read(other, &mut buf), Ok(5));
+    assert_eq!(&buf[..5], b"ready");
+    assert_eq!(sys.write(other, b"go"), Ok(2));
+    assert_eq!(sys.read(one, &mut buf[..1]), Ok(1));
+    assert_eq!(sys.read(one, &mut buf), Ok(1));
+    sys.close(one).unwrap();
+    assert_eq!(sys.read(other, &mut buf), Ok(0));
+    assert_eq!(sys.close(one), Err(Errno::EBADF));
+}
+
+fn a_send_to_a_dead_peer_raises_no_signal(sys: &mut LinuxSys) {
+    sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();
+    let (one, other) = sys.socketpair().unwrap();
+    sys.close(other).unwrap();
+    assert_eq!(sys.send(one, b"x"), Err(Errno::EPIPE));
+}
+
+fn a_peer_that_dies_with_unread_bytes_resets(sys: &mut LinuxSys) {
+    let (one, other) = sys.socketpair().unwrap();
+    sys.send(one, b"unread").unwrap();
+    sys.close(other).unwrap();
+    assert_eq!(sys.read(one, &mut [0; 4]), Err(Errno::ECONNRESET));
+}
+
+fn a_send_to_a_pipe_is_refused(sys: &mut LinuxSys) {
+    let (_, write) = sys.pipe2().unwrap();
+    assert_eq!(sys.send(write, b"x"), Err(Errno::ENOTSOCK));
+}
+
+fn write_nowait_does_not_block(sys: &mut LinuxSys) {
+    let page = [b'x'; 4096];
+    let (read, write) = sys.pipe2().unwrap();
+    assert_eq!(sys.write_nowait(write, b"record\n"), Ok(7));
+    assert_eq!(sys.read(read, &mut [0; 16]), Ok(7));
+    while sys.write_nowait(write, &page).is_ok() {}
+    assert_eq!(sys.write_nowait(write, &page), Err(Errno::EAGAIN));
+
+    let (one, other) = sys.socketpair().unwrap();
+    assert_eq!(sys.write_nowait(one, b"record\n"), Ok(7));
+    assert_eq!(sys.read(other, &mut [0; 16]), Ok(7));
+
+    // A regular file: a buffered write has to be able to do without the disk. ext4 cannot (EOPNOTSUPP, seen on 6.18),
+    // xfs can or says EAGAIN, and some kernels say EINVAL. After each of these the core polls, and writes.
+    let path = std::env::temp_dir().join(format!("nsexec-nowait-{}", std::process::id()));
+    let file = std::fs::File::create(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let file = Fd(std::os::fd::AsRawFd::as_raw_fd(&file));
+    let result = sys.write_nowait(file, b"record\n");
+    assert!(matches!(result, Ok(7) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP | Errno::EINVAL)), "{result:?}");
+}
+
+fn a_plain_write_to_a_dead_peer_leaves_a_signal(sys: &mut LinuxSys) {
+    sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();
+    let before = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
+    assert!(!before.contains(SignalSet::PIPE));
+    let (read, write) = sys.pipe2().unwrap();
+    sys.close(read).unwrap();
+    assert_eq!(sys.sigtimedwait(SignalSet::PIPE), Err(Errno::EAGAIN));
+    assert_eq!(sys.write_nowait(write, b"x"), Err(Errno::EPIPE));
+    assert_eq!(sys.sigtimedwait(SignalSet::PIPE), Ok(Signal::PIPE));
+    // It is taken away: we live on without the mask.
+    assert_eq!(sys.sigprocmask(MaskHow::Set, before), Ok(SignalSet(before.0 | SignalSet::PIPE.0)));
+}
+
+fn poll_tells_what_has_come(sys: &mut LinuxSys) {
+    let (one, other) = sys.socketpair().unwrap();
+    let mut fds = [PollFd::new(one, PollEvents::IN), PollFd::new(other, PollEvents::OUT)];
+    assert_eq!(sys.poll(&mut fds, -1), Ok(1));
+    assert_eq!((fds[0].revents, fds[1].revents), (PollEvents(0), PollEvents::OUT));
+    assert_eq!(sys.poll(&mut fds[..1], 10), Ok(0));
+    sys.send(other, b"x").unwrap();
+    assert_eq!(sys.poll(&mut fds, -1), Ok(2));
+    assert_eq!(fds[0].revents, PollEvents::IN);
+}
+
+fn descriptors_are_marked_close_on_exec(sys: &mut LinuxSys) {
+    let (one, other) = sys.pipe2().unwrap();
+    // SAFETY: duplicates by number; these have no flag.
+    let bare = unsafe { [Fd(libc::dup(one.0)), Fd(libc::dup(other.0))] };
+    assert_eq!([one, other, bare[0], bare[1]].map(fd_flags), [1, 1, 0, 0]);
+    sys.set_cloexec(bare[0]).unwrap();
+    assert_eq!(bare.map(fd_flags), [1, 0]);
+    match sys.close_range_cloexec(Fd(3)) {
+        Ok(()) => assert_eq!((fd_flags(bare[1]), fd_flags(Fd::STDERR)), (1, 0)),
+        Err(errno) => assert!([Errno::ENOSYS, Errno::EINVAL].contains(&errno), "{errno}"),
+    }
+}
+
+fn the_directory_of_descriptors_is_listed(sys: &mut LinuxSys) {
+    let known: BTreeSet<String> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let list = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List).unwrap();
+    let mut found = BTreeSet::new();
+    let mut buf = [0; 128];
+    loop {
+        let count = sys.getdents64(list, &mut buf).unwrap();
+        let mut rest = &buf[..count];
+        if rest.is_empty() {
+            break;
+        }
+        while !rest.is_empty() {
+            let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
+            let name = std::ffi::CStr::from_bytes_until_nul(&rest[19..length]).unwrap();
+            found.insert(name.to_str().unwrap().to_owned());
+            rest = &rest[length..];
+        }
+    }
+    assert!(found.remove(".") && found.remove(".."));
+    // The descriptor of either listing is among the entries, and happens to be the same number.
+    assert_eq!(found, known);
+    assert!(found.contains(&list.0.to_string()));
+}
+
+fn fstatfs_knows_a_namespace_and_procfs(sys: &mut LinuxSys) {
+    let namespace = sys.openat(Fd::CWD, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
+    assert_eq!(sys.fstatfs(namespace), Ok(FsType::NSFS));
+    let file = sys.openat(Fd::CWD, c"/proc/self/status", OpenFlags::ReadOnly).unwrap();
+    assert_eq!(sys.fstatfs(file), Ok(FsType::PROC));
+    let (pipe, _) = sys.pipe2().unwrap();
+    assert!(![Ok(FsType::NSFS), Ok(FsType::PROC)].contains(&sys.fstatfs(pipe)));
+    assert_eq!(sys.fstatfs(Fd(99)), Err(Errno::EBADF));
+}
+
+fn opens_are_close_on_exec_and_as_asked(sys: &mut LinuxSys) {
+    let directory = sys.openat(Fd::CWD, c"/proc/self", OpenFlags::Directory).unwrap();
+    let score = sys.openat(directory, c"oom_score_adj", OpenFlags::ReadWrite).unwrap();
+    let status = sys.openat(directory, c"status", OpenFlags::ReadOnly).unwrap();
+    let namespace = sys.openat(directory, c"ns/uts", OpenFlags::Namespace).unwrap();
+    let list = sys.openat(directory, c"fd", OpenFlags::List).unwrap();
+    let modes = [directory, score, status, namespace, list].map(|fd| {
+        assert_eq!(fd_flags(fd), libc::FD_CLOEXEC);
+        // SAFETY: a query by number.
+        unsafe { libc::fcntl(fd.0, libc::F_GETFL) }
+    });
+    let directory = libc::O_DIRECTORY;
+    let expected = [libc::O_PATH | directory, libc::O_RDWR, libc::O_RDONLY, libc::O_NONBLOCK, directory];
+    // The kernel adds O_LARGEFILE on 64 bit: the one number on x86_64, the other on aarch64.
+    assert_eq!(modes.map(|mode| mode & !0o500_000), expected);
+    assert_eq!(sys.openat(Fd::CWD, c"/nowhere", OpenFlags::ReadOnly), Err(Errno::ENOENT));
+    assert_eq!(sys.openat(status, c"x", OpenFlags::ReadOnly), Err(Errno::ENOTDIR));
+}
+
+// -- processes -------------------------------------------------------------------------------------------------
+
+fn a_sibling_is_a_child_of_our_parent(sys: &mut LinuxSys) {
+    // A process between, so that the sibling is ours to wait for and not the test runner's.
+    let fork = sys.fork(ExitSignal::Chld, None).unwrap();
+    let caller = sys.getpid();
+    let (told, tell) = sys.socketpair().unwrap();
+    if fork == Fork::Child {
+        // SAFETY: a query.
+        let parent = unsafe { libc::getppid() };
+        let tid = sys.tid_address().ok();
+        let ok = match sys.clone_sibling(tid).unwrap() {
+            // SAFETY: a query.
+            Fork::Child => end(sys.send(tell, b"child").is_ok() && unsafe { libc::getppid() } == parent),
+            Fork::Parent { child } => {
+                let mut buf = [0; 8];
+                let told = sys.read(told, &mut buf) == Ok(5) && &buf[..5] == b"child";
+                told && child != caller && sys.wait4(child, WaitFor::Ordinary) == Err(Errno::ECHILD)
+            }
+        };
+        end(ok);
+    }
+    // Both are our children. Each says whether it was content.
+    for _ in 0..2 {
+        assert_eq!(sys.wait4(Pid::ANY, WaitFor::Ordinary).unwrap().status, WaitStatus::Exited(0));
+    }
+    assert_eq!(sys.wait4(Pid::ANY, WaitFor::Ordinary), Err(Errno::ECHILD));
+}
+
+fn a_child_without_exit_signal_is_for_stages_alone(sys: &mut LinuxSys) {
+    match sys.fork(ExitSignal::None, None).unwrap() {
+        Fork::Child => end(true),
+        Fork::Parent { child } => {
+            assert_eq!(sys.wait4(Pid::ANY, WaitFor::Ordinary), Err(Errno::ECHILD));
+            assert_eq!(sys.wait4(child, WaitFor::Ordinary), Err(Errno::ECHILD));
+            let ended = Waited { pid: child, status: WaitStatus::Exited(0) };
+            assert_eq!(sys.wait4(Pid::ANY, WaitFor::Stages), Ok(ended));
+        }
+    }
+    match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => end(true),
+        Fork::Parent { child } => {
+            assert_eq!(sys.wait4(child, WaitFor::Stages), Err(Errno::ECHILD));
+            assert_eq!(sys.wait4(Pid::ANY, WaitFor::Ordinary).map(|waited| waited.pid), Ok(child));
+        }
+    }
+}
+
+fn wait_tells_an_exit_from_a_signal(sys: &mut LinuxSys) {
+    match sys.fork(ExitSignal::Chld, None).unwrap() {
+        // SAFETY: ends the process.
+        Fork::Child => unsafe { libc::_exit(42) },
+        Fork::Parent { child } => {
+            let ended = sys.wait4(child, WaitFor::Ordinary).unwrap();
+            assert_eq!(ended, Waited { pid: child, status: WaitStatus::Exited(42) });
+        }
+    }
+    match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => loop {
+            sys.poll(&mut [], -1).ok();
+        },
+        Fork::Parent { child } => {
+            sys.kill(child, Signal::KILL).unwrap();
+            let ended = sys.wait4(child, WaitFor::Ordinary).unwrap();
+            assert_eq!(ended, Waited { pid: child, status: WaitStatus::Signaled(Signal::KILL) });
+            assert_eq!(sys.kill(child, Signal::KILL), Err(Errno::ESRCH));
+        }
+    }
+}
+
+fn a_pidfd_is_readable_when_its_process_has_ended(sys: &mut LinuxSys) {
+    let (hold, held) = sys.socketpair().unwrap();
+    match sys.fork(ExitSignal::None, None).unwrap() {
+        Fork::Child => {
+            sys.close(hold).unwrap();
+            end(sys.read(held, &mut [0]) == Ok(0));
+        }
+        Fork::Parent { child } => {
+            let mut fds = [PollFd::new(sys.pidfd_open(child).unwrap(), PollEvents::IN)];
+            assert_eq!(fd_flags(fds[0].fd), libc::FD_CLOEXEC);
+            assert_eq!(sys.poll(&mut fds, 0), Ok(0));
+            sys.close(hold).unwrap();
+            assert_eq!(sys.poll(&mut fds, -1), Ok(1));
+            assert_eq!(sys.wait4(child, WaitFor::Stages).unwrap().status, WaitStatus::Exited(0));
+        }
+    }
+}
+
+/// The address, if it is where this libc caches the thread id: not on musl, nor without CONFIG_CHECKPOINT_RESTORE.
+fn cache(sys: &mut LinuxSys) -> Option<TidAddress> {
+    let tid = sys.tid_address().ok()?;
+    (tid.cached == sys.gettid().0).then_some(tid)
+}
+
+fn the_cached_thread_id_is_the_childs(sys: &mut LinuxSys) {
+    let Some(tid) = cache(sys) else { return };
+    let fork = sys.fork(ExitSignal::None, Some(tid)).unwrap();
+    verdict(sys, fork, WaitFor::Stages, |sys| {
+        // What the kernel stored, what it will clear, and what the libc makes of it: a pthread_kill of this very
+        // thread, with signal 0, goes to the cached id.
+        let own = cache(sys).is_some_and(|now| now.address == tid.address && now.cached != tid.cached);
+        // SAFETY: the calling thread, and a signal that is none.
+        own && unsafe { libc::pthread_kill(libc::pthread_self(), 0) } == 0
+            // The address is there for the next fork.
+            && match sys.fork(ExitSignal::Chld, Some(tid)).unwrap() {
+                Fork::Child => end(cache(sys).is_some()),
+                Fork::Parent { child } => {
+                    sys.wait4(child, WaitFor::Ordinary).unwrap().status == WaitStatus::Exited(0)
+                }
+            }
+    });
+    // The parent's own is as it was.
+    assert_eq!(cache(sys), Some(tid));
+}
+
+fn without_the_address_the_cache_is_stale(sys: &mut LinuxSys) {
+    let Some(tid) = cache(sys) else { return };
+    let fork = sys.fork(ExitSignal::None, None).unwrap();
+    verdict(sys, fork, WaitFor::Stages, |sys| {
+        // runc#4233: this is what the remedy is for. And nothing is registered any more.
+        // SAFETY: the address holds the libc's thread id, in our copy of the memory.
+        let cached = unsafe { (tid.address as *const i32).read_volatile() };
+        cached == tid.cached && sys.tid_address() == Ok(TidAddress { address: 0, cached: 0 })
+    });
+}
+
+fn an_exec_takes_arguments_and_environment(sys: &mut LinuxSys) {
+    let (read, write) = sys.pipe2().unwrap();
+    match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => {
+            // SAFETY: makes standard output the pipe.
+            unsafe { libc::dup2(write.0, 1) };
+            let mut slots = [const { None }; 8];
+            let argv = ExecArgs::build(b"sh\0-c\0echo $0 $# $WHO\0zero\0one\0", &mut slots).unwrap();
+            let mut slots = [const { None }; 8];
+            let envp = ExecArgs::build(b"WHO=me\0", &mut slots).unwrap();
+            sys.execve(c"/bin/sh", &argv, &envp);
+            end(false);
+        }
+        Fork::Parent { child } => {
+            let mut buf = [0; 64];
+            let count = sys.read(read, &mut buf).unwrap();
+            assert_eq!(std::str::from_utf8(&buf[..count]), Ok("zero 1 me\n"));
+            assert_eq!(sys.wait4(child, WaitFor::Ordinary).unwrap().status, WaitStatus::Exited(0));
+        }
+    }
+}
+
+fn a_failed_exec_tells_why(sys: &mut LinuxSys) {
+    let none = ExecArgs::EMPTY;
+    assert_eq!(sys.execve(c"/nowhere", &none, &none), Errno::ENOENT);
+    assert_eq!(sys.execve(c"/proc/self/status", &none, &none), Errno::EACCES);
+    assert_eq!(sys.execve(c"/", &none, &none), Errno::EACCES);
+}
+
+// -- signals ---------------------------------------------------------------------------------------------------
+
+extern "C" fn handler(_: libc::c_int) {}
+
+fn libc_action(signal: Signal) -> (usize, i32, bool) {
+    // SAFETY: a query; zeroes are a value of the struct.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        assert_eq!(libc::sigaction(signal.0, std::ptr::null(), &mut action), 0);
+        (action.sa_sigaction, action.sa_flags, libc::sigismember(&action.sa_mask, libc::SIGUSR1) == 1)
+    }
+}
+
+fn a_disposition_is_put_back_exactly(sys: &mut LinuxSys) {
+    // std ignores SIGPIPE.
+    assert_eq!(sys.sigaction(Signal::PIPE, SigAction::DEFAULT).map(|old| old.handler), Ok(1));
+    // SAFETY: a handler that does nothing, installed by the libc, with its restorer, flags and a mask.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+        libc::sigaddset(&mut action.sa_mask, libc::SIGUSR1);
+        assert_eq!(libc::sigaction(libc::SIGCHLD, &action, std::ptr::null_mut()), 0);
+    }
+    let before = libc_action(Signal::CHLD);
+    let old = sys.sigaction(Signal::CHLD, SigAction::DEFAULT).unwrap();
+    assert_eq!((old.handler, old.mask), (handler as *const () as usize, SignalSet(1 << (libc::SIGUSR1 - 1))));
+    assert_eq!(sys.sigaction(Signal::CHLD, old), Ok(SigAction::DEFAULT));
+    assert_eq!(libc_action(Signal::CHLD), before);
+    // Bit by bit, the restorer too; and it is called and returns.
+    assert_eq!(sys.sigaction(Signal::CHLD, old), Ok(old));
+    let this = sys.getpid();
+    sys.kill(this, Signal::CHLD).unwrap();
+}
+
+fn the_mask_is_the_libcs_mask(sys: &mut LinuxSys) {
+    let old = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
+    // SAFETY: a query; zeroes are a value of the struct.
+    let blocked = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        assert_eq!(libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), &mut set), 0);
+        (1..=64).filter(|signal| libc::sigismember(&set, *signal) == 1).collect::<Vec<_>>()
+    };
+    assert_eq!((old, blocked), (SignalSet::EMPTY, vec![libc::SIGPIPE]));
+    assert_eq!(sys.sigprocmask(MaskHow::Set, SignalSet::EMPTY), Ok(SignalSet::PIPE));
+    assert_eq!(sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY), Ok(SignalSet::EMPTY));
+}
+
+// -- what a process is -------------------------------------------------------------------------------------------
+
+fn prctl_sets_name_dumpable_and_death_signal(sys: &mut LinuxSys) {
+    sys.set_name(c"runc:[0:PARENT]").unwrap();
+    assert_eq!(std::fs::read_to_string("/proc/self/comm").unwrap(), "runc:[0:PARENT]\n");
+    for dumpable in [false, true] {
+        sys.set_dumpable(dumpable).unwrap();
+        // SAFETY: a query.
+        assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, i32::from(dumpable));
+    }
+    sys.set_pdeathsig(Signal::KILL).unwrap();
+    let mut signal = 0;
+    // SAFETY: the kernel writes one int.
+    assert_eq!(unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &mut signal) }, 0);
+    assert_eq!(signal, libc::SIGKILL);
+}
+
+fn ids_and_namespaces_are_refused_by_number(sys: &mut LinuxSys) {
+    assert_eq!(sys.setuid(u32::MAX), Err(Errno::EINVAL));
+    assert_eq!(sys.setgid(u32::MAX), Err(Errno::EINVAL));
+    assert_eq!(sys.unshare(CloneFlags::EMPTY), Ok(()));
+    assert_eq!(sys.unshare(CloneFlags(1)), Err(Errno::EINVAL));
+    assert_eq!(sys.setns(Fd(99), CloneFlags::NEWNET), Err(Errno::EBADF));
+    let (pipe, _) = sys.pipe2().unwrap();
+    assert_eq!(sys.setns(pipe, CloneFlags::NEWNET), Err(Errno::EINVAL));
+    let fork = sys.fork(ExitSignal::Chld, None).unwrap();
+    verdict(sys, fork, WaitFor::Ordinary, |sys| {
+        // SAFETY: a query.
+        sys.setsid() == Ok(())
+            && sys.setsid() == Err(Errno::EPERM)
+            && unsafe { libc::getsid(0) } == sys.getpid().0
+    });
+}
+
+fn affinity_is_the_libcs(sys: &mut LinuxSys) {
+    // SAFETY: a query; zeroes are a value of the struct.
+    let expected = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        assert_eq!(libc::sched_getaffinity(0, size_of_val(&set), &mut set), 0);
+        (0..64).filter(|cpu| libc::CPU_ISSET(*cpu, &set)).fold(0, |mask, cpu| mask | 1 << cpu)
+    };
+    assert_eq!(sys.sched_getaffinity(), Ok(expected));
+}
+
+/// The wrappers of the libc would wait here for threads that the child does not have. Our calls do not.
+fn a_threaded_program_forks_without_hanging(sys: &mut LinuxSys) {
+    let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(std::thread::park)).collect();
+    let tid = cache(sys);
+    let fork = sys.fork(ExitSignal::None, tid).unwrap();
+    verdict(sys, fork, WaitFor::Stages, |sys| {
+        // SAFETY: queries.
+        let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+        sys.setgid(gid) == Ok(()) && sys.setuid(uid) == Ok(()) && sys.setresuid(uid) == Ok(())
+    });
+    for thread in threads {
+        thread.thread().unpark();
+        thread.join().unwrap();
+    }
+}

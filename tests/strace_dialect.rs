@@ -1,0 +1,381 @@
+//! What the recorder writes of a run is what strace writes of it, line by line.
+//!
+//! The program runs itself under strace. The inner run makes calls through `Recorder<LinuxSys>`; its sink is a piece
+//! of shared memory, which takes lines from every process without a call of its own, and holds them across an exec.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink, Transcript};
+use nsexec::sys::types::*;
+use serde::{Deserialize, Serialize};
+
+const DIRECTORY: &str = "NSEXEC_TEST_DIALECT";
+/// Of the shared memory: far more than the lines need.
+const SIZE: usize = 1 << 20;
+
+fn main() -> ExitCode {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        inner(Path::new(&directory));
+        return ExitCode::SUCCESS;
+    }
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("strace_dialect: skipped, there is no strace");
+        return ExitCode::SUCCESS;
+    }
+    let directory = std::env::temp_dir().join(format!("nsexec-dialect-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    let status = Command::new("strace")
+        .args(["-ff", "-qq", "-a", "1", "-s", "4096", "-o"])
+        .arg(directory.join("strace"))
+        .arg(std::env::current_exe().unwrap())
+        .env_clear()
+        .env(DIRECTORY, &directory)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let differences = compare(&directory);
+    fs::remove_dir_all(&directory).unwrap();
+    for difference in &differences {
+        println!("{difference}\n");
+    }
+    if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+// -- the outer run: compares ---------------------------------------------------------------------------------
+
+/// One line as the shared memory holds it.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    section: usize,
+    line: Line,
+}
+
+fn compare(directory: &Path) -> Vec<String> {
+    let text = fs::read_to_string(directory.join("recorded")).unwrap();
+    let mut sections = BTreeMap::<usize, Transcript>::new();
+    for entry in text.trim_end_matches('\0').lines() {
+        let Entry { section, line } = serde_json::from_str(entry).unwrap();
+        sections.entry(section).or_default().push(line);
+    }
+    assert_eq!(sections.len(), 7, "the first process, and one for each clone");
+    let mut differences = Vec::new();
+    let mut compared = 0;
+    for transcript in sections.values() {
+        let json = transcript.to_json_lines().unwrap();
+        assert_eq!(Transcript::from_json_lines(&json).unwrap(), *transcript);
+        let of_us = |line: &&Line| line.reply != Reply::Child;
+        let ours: Vec<String> = transcript.lines.iter().filter(of_us).map(ToString::to_string).collect();
+        let Reply::Pid(pid) = transcript.lines.iter().find(|line| line.call == Call::Getpid).unwrap().reply
+        else {
+            panic!("every section asks for its pid");
+        };
+        let theirs = fs::read_to_string(directory.join(format!("strace.{pid}"))).unwrap();
+        let theirs: Vec<&str> = theirs.lines().filter(|line| !is_noise(line)).collect();
+        let start = theirs.iter().position(|line| *line == ours[0]).expect("the first line is exact");
+        for (index, our) in ours.iter().enumerate() {
+            let their = theirs.get(start + index).unwrap_or(&"nothing");
+            compared += 1;
+            if !agree(our, their) {
+                differences.push(format!("we:     {our}\nstrace: {their}"));
+            }
+        }
+    }
+    println!("strace_dialect: {compared} lines of {} processes compared", sections.len());
+    differences
+}
+
+/// What the allocator does between two recorded calls, and signals that arrive.
+fn is_noise(line: &str) -> bool {
+    ["brk(", "mmap(", "munmap(", "mremap(", "--- SIG"].iter().any(|noise| line.starts_with(noise))
+}
+
+/// Whether the lines are the same, but for what the recorder says that it does not know.
+fn agree(our: &str, their: &str) -> bool {
+    // Of these two `Sys` does not pass on the number that the kernel returned.
+    let reply_unknown = our.starts_with("sched_getaffinity(") || our == "setsid() = 0";
+    let (our, their) = match their.rsplit_once(" = ") {
+        Some((their, _)) if reply_unknown => (our.rsplit_once(" = ").unwrap().0, their),
+        _ => (our, their),
+    };
+    let mut rest = their;
+    let gap = if our.starts_with("fstatfs") && our.contains("...") { ", ...}" } else { "0x…" };
+    for (index, part) in our.split(gap).enumerate() {
+        if index > 0 {
+            rest = match gap {
+                "0x…" => {
+                    rest.trim_start_matches("0x").trim_start_matches(|digit: char| digit.is_ascii_hexdigit())
+                }
+                _ => rest.rsplit_once('}').map_or(rest, |(_, rest)| rest),
+            };
+        }
+        let Some(after) = rest.strip_prefix(part) else { return false };
+        rest = after;
+    }
+    rest.is_empty()
+}
+
+// -- the inner run: makes the calls ----------------------------------------------------------------------------
+
+/// A sink in memory that all processes share.
+struct Shared {
+    next_byte: &'static AtomicUsize,
+    next_section: &'static AtomicUsize,
+    bytes: *mut u8,
+    section: Cell<usize>,
+}
+
+impl Shared {
+    fn new(path: &Path) -> Self {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
+        file.set_len(SIZE as u64).unwrap();
+        let map = |size, fd, flags| {
+            // SAFETY: a new mapping, which stays until the process ends.
+            let address = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    size,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED | flags,
+                    fd,
+                    0,
+                )
+            };
+            assert_ne!(address, libc::MAP_FAILED);
+            address
+        };
+        let counters = map(4096, -1, libc::MAP_ANONYMOUS).cast::<AtomicUsize>();
+        let bytes = map(SIZE, std::os::fd::AsRawFd::as_raw_fd(&file), 0).cast();
+        // SAFETY: a page of zeroes is two counters.
+        let (next_byte, next_section) = unsafe { (&*counters, &*counters.add(1)) };
+        Self { next_byte, next_section, bytes, section: Cell::new(0) }
+    }
+}
+
+impl Sink for Shared {
+    fn line(&mut self, line: &Line) {
+        if line.reply == Reply::Child {
+            self.section.set(self.next_section.fetch_add(1, Ordering::SeqCst) + 1);
+        }
+        let entry = Entry { section: self.section.get(), line: line.clone() };
+        let text = serde_json::to_string(&entry).unwrap() + "\n";
+        let start = self.next_byte.fetch_add(text.len(), Ordering::SeqCst);
+        assert!(start + text.len() <= SIZE);
+        // SAFETY: the addition has given this piece of the mapping to us alone.
+        unsafe { slice::from_raw_parts_mut(self.bytes.add(start), text.len()) }
+            .copy_from_slice(text.as_bytes());
+    }
+}
+
+type Traced = Recorder<LinuxSys, Shared>;
+
+/// What is asked for only to see how its refusal is written.
+fn refused<T: std::fmt::Debug>(result: SysResult<T>) {
+    result.unwrap_err();
+}
+
+fn inner(directory: &Path) {
+    // SAFETY: this process has a single thread.
+    let sys = unsafe { LinuxSys::new() };
+    let sys = &mut Recorder::new(sys, Shared::new(&directory.join("recorded")));
+    sys.getpid();
+    strings(sys);
+    descriptors(sys);
+    polls(sys);
+    identity(sys);
+    signals(sys);
+    processes(sys);
+}
+
+fn strings(sys: &mut Traced) {
+    let none = Fd(99);
+    let bytes: Vec<u8> =
+        (0..=255).flat_map(|byte| [byte, b'0', byte, b'7', byte, b'8', byte, b'x']).collect();
+    refused(sys.write(none, &bytes));
+    refused(sys.write(none, b"0 1000 1\n\0"));
+    refused(sys.write(none, &[b'a'; 4096]));
+    refused(sys.write(none, &[b'a'; 4097]));
+    refused(sys.write(none, b""));
+    refused(sys.openat(Fd::CWD, c"/nowhere/\"\\\n\x01", OpenFlags::ReadWrite));
+    for name in [c"", c"runc:[0:PARENT]", c"0123456789abcd", c"0123456789abcdefgh"] {
+        sys.set_name(name).unwrap();
+    }
+}
+
+fn descriptors(sys: &mut Traced) {
+    let none = Fd(99);
+    let mut buf = [0; 2048];
+    for flags in [OpenFlags::ReadOnly, OpenFlags::ReadWrite, OpenFlags::Directory, OpenFlags::List] {
+        refused(sys.openat(none, c"x", flags));
+    }
+    let namespace = sys.openat(Fd::CWD, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
+    assert_eq!(sys.fstatfs(namespace), Ok(FsType::NSFS));
+    let list = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List).unwrap();
+    assert_eq!(sys.fstatfs(list), Ok(FsType::PROC));
+    refused(sys.fstatfs(none));
+    while sys.getdents64(list, &mut buf).unwrap() > 0 {}
+    refused(sys.getdents64(none, &mut buf));
+    refused(sys.setns(none, CloneFlags::NEWNET));
+    refused(sys.setns(none, CloneFlags(3)));
+    sys.close(list).unwrap();
+    refused(sys.close(list));
+
+    let (one, other) = sys.socketpair().unwrap();
+    sys.send(one, &[0x40, 0, 0, 0]).unwrap();
+    sys.write(one, b"two").unwrap();
+    sys.read(other, &mut buf).unwrap();
+    refused(sys.send(namespace, b"x"));
+    sys.close(one).unwrap();
+    sys.read(other, &mut buf).unwrap();
+    refused(sys.send(other, b"x"));
+    refused(sys.read(none, &mut buf));
+    let (read, write) = sys.pipe2().unwrap();
+    sys.write_nowait(write, b"{\"level\":\"debug\"}\n").unwrap();
+    refused(sys.write_nowait(none, b"x"));
+    sys.read(read, &mut buf[..5]).unwrap();
+    sys.set_cloexec(write).unwrap();
+    refused(sys.set_cloexec(none));
+    sys.close_range_cloexec(Fd(3)).unwrap();
+}
+
+fn polls(sys: &mut Traced) {
+    let (one, other) = sys.socketpair().unwrap();
+    let mut fds = [
+        PollFd::new(one, PollEvents(PollEvents::IN.0 | PollEvents::OUT.0)),
+        PollFd::new(Fd(-1), PollEvents::IN),
+        PollFd::new(other, PollEvents::IN),
+    ];
+    sys.poll(&mut fds, -1).unwrap();
+    sys.poll(&mut fds[1..], 0).unwrap();
+    sys.poll(&mut [PollFd::new(Fd(99), PollEvents(0x7fff))], 1).unwrap();
+    sys.poll(&mut [], 0).unwrap();
+    sys.close(one).unwrap();
+    sys.poll(&mut [PollFd::new(other, PollEvents(0)), PollFd::new(other, PollEvents::IN)], -1).unwrap();
+}
+
+fn identity(sys: &mut Traced) {
+    let all = CloneFlags(0x7e02_0080);
+    sys.unshare(CloneFlags::EMPTY).unwrap();
+    refused(sys.unshare(CloneFlags(1)));
+    refused(sys.unshare(CloneFlags(0x8000_0000)));
+    refused(sys.unshare(all.union(CloneFlags(1))));
+    sys.set_dumpable(false).unwrap();
+    sys.set_dumpable(true).unwrap();
+    sys.set_pdeathsig(Signal::KILL).unwrap();
+    sys.set_pdeathsig(Signal(0)).unwrap();
+    refused(sys.set_pdeathsig(Signal(99)));
+    sys.sched_getaffinity().unwrap();
+    let _: SysResult<()> = sys.setresuid(0);
+    let _: SysResult<()> = sys.setuid(0);
+    let _: SysResult<()> = sys.setgid(0);
+    refused(sys.setuid(u32::MAX));
+    let _: SysResult<()> = sys.drop_groups();
+    sys.gettid();
+}
+
+fn signals(sys: &mut Traced) {
+    let pipe = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
+    for set in
+        [0, u64::MAX, u64::MAX >> 1, 0x3ff_ffff_ffff, 0x1ff_ffff_ffff, 0x8000_0000, 1 << 63, 0x1_0000_1001]
+    {
+        sys.sigprocmask(MaskHow::Set, SignalSet(set)).unwrap();
+    }
+    sys.sigprocmask(MaskHow::Set, SignalSet::PIPE).unwrap();
+    refused(sys.sigtimedwait(SignalSet::PIPE));
+    let this = sys.getpid();
+    sys.kill(this, Signal::PIPE).unwrap();
+    sys.sigtimedwait(SignalSet::PIPE).unwrap();
+    sys.sigprocmask(MaskHow::Set, pipe).unwrap();
+
+    let old = sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();
+    sys.sigaction(Signal::PIPE, old).unwrap();
+    let odd = SigAction { handler: 0x1234, flags: u64::MAX, restorer: 0x5678, mask: SignalSet::PIPE };
+    for action in
+        [odd, SigAction { flags: 0x1400_0004, ..odd }, SigAction { flags: 8, ..odd }, SigAction::IGNORE]
+    {
+        sys.sigaction(Signal(12), action).unwrap();
+    }
+    for number in [32, 34, 64] {
+        sys.sigaction(Signal(number), SigAction::IGNORE).unwrap();
+    }
+    refused(sys.sigaction(Signal::KILL, SigAction::IGNORE));
+    refused(sys.sigaction(Signal(99), SigAction::IGNORE));
+    refused(sys.kill(Pid(i32::MAX), Signal(34)));
+    refused(sys.kill(Pid(i32::MAX), Signal(0)));
+}
+
+fn processes(sys: &mut Traced) {
+    let tid = sys.tid_address().ok();
+    // A sibling, a child of each kind, with and without the refresh of the thread id.
+    child(sys, |sys| sys.clone_sibling(tid), end);
+    let exits = child(sys, |sys| sys.fork(ExitSignal::Chld, None), end);
+    sys.pidfd_open(exits).unwrap();
+    sys.wait4(exits, WaitFor::Ordinary).unwrap();
+    let stage = child(sys, |sys| sys.fork(ExitSignal::None, tid), end);
+    refused(sys.wait4(Pid::ANY, WaitFor::Ordinary));
+    sys.wait4(stage, WaitFor::Stages).unwrap();
+    let killed = child(
+        sys,
+        |sys| sys.fork(ExitSignal::None, None),
+        |sys| {
+            let this = sys.getpid();
+            sys.kill(this, Signal::KILL).unwrap();
+        },
+    );
+    sys.wait4(killed, WaitFor::Stages).unwrap();
+    let mounts = child(
+        sys,
+        |sys| sys.fork(ExitSignal::Chld, tid),
+        |sys| {
+            if sys.unshare(CloneFlags::NEWNS).is_ok() {
+                for how in [Propagation::Shared, Propagation::Slave, Propagation::Private] {
+                    sys.mount(Mount::Propagation(how)).unwrap();
+                }
+                let _: SysResult<()> = sys.mount(Mount::Proc);
+            }
+        },
+    );
+    sys.wait4(mounts, WaitFor::Ordinary).unwrap();
+    let execs = child(sys, |sys| sys.fork(ExitSignal::Chld, tid), exec);
+    sys.wait4(execs, WaitFor::Ordinary).unwrap();
+    refused(sys.pidfd_open(Pid(-1)));
+}
+
+fn end(sys: &mut Traced) {
+    sys.getpid();
+    let _: SysResult<TidAddress> = sys.tid_address();
+}
+
+fn exec(sys: &mut Traced) {
+    let mut slots = [const { None }; 4];
+    let argv = ExecArgs::build(b"newuidmap\0a\"b\n\0", &mut slots).unwrap();
+    let mut slots = [const { None }; 4];
+    let envp = ExecArgs::build(b"A=1\0", &mut slots).unwrap();
+    sys.execve(c"/nowhere", &argv, &envp);
+    sys.execve(c"/bin/true", &argv, &ExecArgs::EMPTY);
+}
+
+/// Makes a process, which does `what` and ends.
+fn child(
+    sys: &mut Traced,
+    clone: impl FnOnce(&mut Traced) -> SysResult<Fork>,
+    what: impl FnOnce(&mut Traced),
+) -> Pid {
+    match clone(sys).unwrap() {
+        Fork::Parent { child } => child,
+        Fork::Child => {
+            sys.getpid();
+            let _: SysResult<()> = sys.setsid();
+            what(sys);
+            // SAFETY: ends this process, without what the parent still has to write.
+            unsafe { libc::_exit(7) }
+        }
+    }
+}
