@@ -11,7 +11,7 @@ use crate::json::Line;
 use crate::log::Log;
 use crate::sys::Sys;
 use crate::sys::types::{
-    Errno, ExecArgs, ExitSignal, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal, WaitFor, WaitStatus,
+    Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet, WaitFor, WaitStatus,
 };
 
 /// The tool's path, the pid, three numbers for each of 340 lines, and the null pointer. runc's C has room for 20,
@@ -103,6 +103,8 @@ fn become_tool<'m, S: Sys>(
         return Error::Os { doing: Doing::ToolDescriptors, errno };
     }
     let errno = sys.execve(path, argv, &ExecArgs::EMPTY);
+    // Blocked again for the one record that follows: a log pipe without a reader must not hide the status.
+    let _ = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE);
     Error::Os { doing: Doing::ToolExec(path.to_bytes()), errno }
 }
 
