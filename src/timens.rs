@@ -1,1 +1,227 @@
-//! To come.
+//! Clock offsets of a new time namespace: `TIMENSOFFSET`, and the lines of `/proc/PID/timens_offsets`
+//! (time_namespaces(7), Linux 5.6; runc 1.2).
+
+use core::ffi::CStr;
+use core::fmt;
+
+use crate::bootstrap::text::{Lossy, NotDecimal, Steps, is_blank, lines, signed_decimal, three_words};
+
+/// A clock that a time namespace can shift.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Clock {
+    /// `CLOCK_MONOTONIC`.
+    Monotonic,
+    /// `CLOCK_BOOTTIME`.
+    Boottime,
+}
+
+impl Clock {
+    /// The word of the message and of the kernel's file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Monotonic => "monotonic",
+            Self::Boottime => "boottime",
+        }
+    }
+
+    /// The clock of this name. The kernel also takes the numbers `1` and `7`; the message does not (spec
+    /// 1.4).
+    #[must_use]
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        [Self::Monotonic, Self::Boottime].into_iter().find(|clock| clock.name().as_bytes() == name)
+    }
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// By how much a clock of the new namespace differs from the initial one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OffsetEntry {
+    /// Which clock.
+    pub clock: Clock,
+    /// Seconds, possibly negative. Whether the shifted clock would be negative or too large only the kernel
+    /// can say (ERANGE).
+    pub secs: i64,
+    /// Nanoseconds, always forward, below 1 000 000 000.
+    pub nanos: u32,
+}
+
+/// Clock offsets: one line or two, each for its own clock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TimeOffsets<'m> {
+    text: &'m CStr,
+}
+
+/// Why clock offsets are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TimeOffsetsError<'m> {
+    /// The line, from 1.
+    pub line: usize,
+    /// What stands on it.
+    pub text: &'m [u8],
+    /// What is wrong with it.
+    pub reason: TimeOffsetsReason,
+}
+
+/// What is wrong with a line of clock offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TimeOffsetsReason {
+    /// There is no line at all. A configuration with an empty map really sends this (spec 1.4), and the
+    /// kernel answers EINVAL.
+    NoLine,
+    /// The line is blank.
+    BlankLine,
+    /// Not a clock and two numbers.
+    NotThreeWords,
+    /// A clock that a time namespace cannot shift, or does not name so.
+    UnknownClock,
+    /// The seconds are not a decimal number of 64 bits.
+    BadSeconds,
+    /// The nanoseconds are not a decimal number.
+    BadNanoseconds,
+    /// A second or more of nanoseconds (the kernel: EINVAL).
+    NanosecondsTooLarge,
+    /// The clock had a line already. So there are two lines at most, and the kernel, which reads no third
+    /// one, never makes a short write of it (spec 4.2, no. 5).
+    SameClockTwice,
+}
+
+impl<'m> TimeOffsets<'m> {
+    /// Reads `clock secs nanosecs` lines; the last newline may be missing.
+    ///
+    /// # Errors
+    ///
+    /// That of the first line that is not right.
+    pub fn parse(text: &'m CStr) -> Result<Self, TimeOffsetsError<'m>> {
+        Self::parse_counting(text, &Steps::new())
+    }
+
+    pub(crate) fn parse_counting(text: &'m CStr, steps: &Steps) -> Result<Self, TimeOffsetsError<'m>> {
+        let bytes = text.to_bytes();
+        if bytes.is_empty() {
+            return Err(TimeOffsetsError { line: 1, text: bytes, reason: TimeOffsetsReason::NoLine });
+        }
+        let (mut monotonic, mut boottime) = (false, false);
+        for (number, line) in (1..).zip(lines(bytes, steps)) {
+            let refused = |reason| TimeOffsetsError { line: number, text: line, reason };
+            let entry = parse_line(line, steps).map_err(refused)?;
+            let seen = match entry.clock {
+                Clock::Monotonic => &mut monotonic,
+                Clock::Boottime => &mut boottime,
+            };
+            if core::mem::replace(seen, true) {
+                return Err(refused(TimeOffsetsReason::SameClockTwice));
+            }
+        }
+        Ok(Self { text })
+    }
+
+    /// The offsets, in the order of the text.
+    pub fn iter(&self) -> impl Iterator<Item = OffsetEntry> + use<'m> {
+        let text = self.text.to_bytes();
+        text.split(|byte| *byte == b'\n').filter_map(|line| parse_line(line, &Steps::new()).ok())
+    }
+
+    /// The text as it came, without its NUL.
+    #[must_use]
+    pub const fn text(&self) -> &'m [u8] {
+        self.text.to_bytes()
+    }
+
+    /// The text as it came, with its NUL: what runc writes to the kernel.
+    #[must_use]
+    pub const fn text_with_nul(&self) -> &'m [u8] {
+        self.text.to_bytes_with_nul()
+    }
+}
+
+fn parse_line(line: &[u8], steps: &Steps) -> Result<OffsetEntry, TimeOffsetsReason> {
+    if is_blank(line, steps) {
+        return Err(TimeOffsetsReason::BlankLine);
+    }
+    let [clock, secs, nanos] = three_words(line, steps).ok_or(TimeOffsetsReason::NotThreeWords)?;
+    let clock = Clock::from_name(clock).ok_or(TimeOffsetsReason::UnknownClock)?;
+    let secs = signed_decimal(secs, steps).map_err(|_| TimeOffsetsReason::BadSeconds)?;
+    let nanos = match crate::bootstrap::text::decimal(nanos, steps) {
+        Ok(nanos) => u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000),
+        Err(NotDecimal::TooLarge) => None,
+        Err(NotDecimal::NotDigits) => return Err(TimeOffsetsReason::BadNanoseconds),
+    };
+    let nanos = nanos.ok_or(TimeOffsetsReason::NanosecondsTooLarge)?;
+    Ok(OffsetEntry { clock, secs, nanos })
+}
+
+impl fmt::Display for TimeOffsetsError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, text, reason } = *self;
+        let wanted = match reason {
+            TimeOffsetsReason::NoLine => {
+                return f.write_str("found no time offset, wanted at least one line");
+            }
+            TimeOffsetsReason::BlankLine | TimeOffsetsReason::NotThreeWords => {
+                "a clock, seconds and nanoseconds"
+            }
+            TimeOffsetsReason::UnknownClock => "clock 'monotonic' or 'boottime'",
+            TimeOffsetsReason::BadSeconds => "seconds as a decimal number of 64 bits",
+            TimeOffsetsReason::BadNanoseconds => "nanoseconds as a decimal number",
+            TimeOffsetsReason::NanosecondsTooLarge => "less than 1000000000 nanoseconds",
+            TimeOffsetsReason::SameClockTwice => "each clock at most once",
+        };
+        write!(f, "line {line}: found '{}', wanted {wanted}", Lossy(text))
+    }
+}
+
+impl core::error::Error for TimeOffsetsError<'_> {}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn both_clocks_in_any_order_with_negative_seconds() {
+        let offsets = TimeOffsets::parse(c"boottime\t-5  999999999\n monotonic 604800 0").unwrap();
+        let entries: Vec<_> = offsets.iter().collect();
+        assert_eq!(
+            entries,
+            [
+                OffsetEntry { clock: Clock::Boottime, secs: -5, nanos: 999_999_999 },
+                OffsetEntry { clock: Clock::Monotonic, secs: 604_800, nanos: 0 },
+            ]
+        );
+        assert_eq!(offsets.text_with_nul().last(), Some(&0));
+    }
+
+    #[test]
+    fn every_refusal_names_line_and_reason() {
+        use TimeOffsetsReason::*;
+        for (text, line, reason) in [
+            (c"", 1, NoLine),
+            (c"\n", 1, BlankLine),
+            (c"monotonic 1 1\n \n", 2, BlankLine),
+            (c"monotonic 1", 1, NotThreeWords),
+            (c"monotonic 1 2 3", 1, NotThreeWords),
+            (c"realtime 1 1", 1, UnknownClock),
+            (c"1 1 1", 1, UnknownClock),
+            (c"boottime +1 1", 1, BadSeconds),
+            (c"boottime 9223372036854775808 1", 1, BadSeconds),
+            (c"boottime 1 -1", 1, BadNanoseconds),
+            (c"boottime 1 1000000000", 1, NanosecondsTooLarge),
+            (c"boottime 1 18446744073709551617", 1, NanosecondsTooLarge),
+            (c"boottime 1 1\nmonotonic 1 1\nboottime 1 1\n", 3, SameClockTwice),
+        ] {
+            let error = TimeOffsets::parse(text).unwrap_err();
+            assert_eq!((error.line, error.reason), (line, reason), "{text:?}");
+        }
+        let error = TimeOffsets::parse(c"realtime 1 1").unwrap_err();
+        assert_eq!(error.to_string(), "line 1: found 'realtime 1 1', wanted clock 'monotonic' or 'boottime'");
+    }
+}

@@ -15,8 +15,8 @@ pub mod types;
 use core::ffi::CStr;
 
 use types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, SigAction,
-    Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// Everything that the bootstrap and the launcher ask of the kernel.

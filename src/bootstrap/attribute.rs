@@ -1,0 +1,355 @@
+//! The attributes of the message: their numbers, their shapes, and the values in them (spec 1.3 and 1.4).
+
+use core::ffi::CStr;
+use core::fmt;
+
+use super::dialect::{Attribute27290, Dialect};
+use super::error::ParseErrorKind;
+use super::message::ByteOrder;
+use super::text::{Lossy, Steps, signed_decimal};
+
+/// An attribute of the bootstrap message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Attribute {
+    /// 27281: the namespaces to create, as `CLONE_NEW*` bits. Always there.
+    CloneFlags,
+    /// 27282: the namespaces to join.
+    NsPaths,
+    /// 27283: the user id map.
+    UidMap,
+    /// 27284: the group id map.
+    GidMap,
+    /// 27285: whether setgroups(2) stays allowed. Written only as true.
+    SetGroup,
+    /// 27286: the OOM score adjustment.
+    OomScoreAdj,
+    /// 27287: whether the launcher is an ordinary user.
+    RootlessEuid,
+    /// 27288: the absolute path of newuidmap.
+    UidMapPath,
+    /// 27289: the absolute path of newgidmap.
+    GidMapPath,
+    /// 27290 in 1.1: the sources of bind mounts.
+    MountSources,
+    /// 27290 since 1.2: the offsets of a new time namespace.
+    TimeOffsets,
+}
+
+/// How the value of an attribute is written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Shape {
+    /// Four bytes.
+    U32,
+    /// 0 or 1, in four bytes or in one.
+    Bool,
+    /// Bytes, and one NUL at the end.
+    Text,
+    /// Entries, each with a NUL, and one more NUL at the end.
+    List,
+}
+
+impl Attribute {
+    /// The attribute of this number. The number is compared whole: `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`
+    /// are not masked away, as they are not by runc.
+    #[must_use]
+    pub const fn from_number(number: u16, dialect: &Dialect) -> Option<Self> {
+        Some(match (number, dialect.attribute_27290) {
+            (27281, _) => Self::CloneFlags,
+            (27282, _) => Self::NsPaths,
+            (27283, _) => Self::UidMap,
+            (27284, _) => Self::GidMap,
+            (27285, _) => Self::SetGroup,
+            (27286, _) => Self::OomScoreAdj,
+            (27287, _) => Self::RootlessEuid,
+            (27288, _) => Self::UidMapPath,
+            (27289, _) => Self::GidMapPath,
+            (27290, Attribute27290::MountSources) => Self::MountSources,
+            (27290, Attribute27290::TimeOffsets) => Self::TimeOffsets,
+            _ => return None,
+        })
+    }
+
+    /// Its `nla_type`.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::CloneFlags => 27281,
+            Self::NsPaths => 27282,
+            Self::UidMap => 27283,
+            Self::GidMap => 27284,
+            Self::SetGroup => 27285,
+            Self::OomScoreAdj => 27286,
+            Self::RootlessEuid => 27287,
+            Self::UidMapPath => 27288,
+            Self::GidMapPath => 27289,
+            Self::MountSources | Self::TimeOffsets => 27290,
+        }
+    }
+
+    /// Its name in runc, without the `_ATTR`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CloneFlags => "CLONE_FLAGS",
+            Self::NsPaths => "NS_PATHS",
+            Self::UidMap => "UIDMAP",
+            Self::GidMap => "GIDMAP",
+            Self::SetGroup => "SETGROUP",
+            Self::OomScoreAdj => "OOM_SCORE_ADJ",
+            Self::RootlessEuid => "ROOTLESS_EUID",
+            Self::UidMapPath => "UIDMAPPATH",
+            Self::GidMapPath => "GIDMAPPATH",
+            Self::MountSources => "MOUNT_SOURCES",
+            Self::TimeOffsets => "TIMENSOFFSET",
+        }
+    }
+
+    /// How its value is written.
+    #[must_use]
+    pub const fn shape(self) -> Shape {
+        match self {
+            Self::CloneFlags => Shape::U32,
+            Self::SetGroup | Self::RootlessEuid => Shape::Bool,
+            Self::MountSources => Shape::List,
+            Self::NsPaths
+            | Self::UidMap
+            | Self::GidMap
+            | Self::OomScoreAdj
+            | Self::UidMapPath
+            | Self::GidMapPath
+            | Self::TimeOffsets => Shape::Text,
+        }
+    }
+
+    /// The name behind a number in whatever dialect, for people.
+    pub(super) fn name_of(number: u16) -> &'static str {
+        let in_dialect = |dialect| Self::from_number(number, dialect).map(Self::name);
+        match (in_dialect(&Dialect::V1_1), in_dialect(&Dialect::V1_2)) {
+            (Some(old), Some(new)) if old == new => new,
+            (Some(_), Some(_)) => "MOUNT_SOURCES or TIMENSOFFSET",
+            _ => "unknown",
+        }
+    }
+
+    /// Checks the form of a value, and leaves what it means for later.
+    pub(super) fn check<'m>(
+        self,
+        value: &'m [u8],
+        order: ByteOrder,
+        steps: &Steps,
+    ) -> Result<(), ParseErrorKind<'m>> {
+        match self.shape() {
+            Shape::U32 => u32_value(value, order).map(drop),
+            Shape::Bool => bool_value(value, order).map(drop),
+            Shape::Text => text_value(value, steps).map(drop),
+            Shape::List => MountSources::parse(value).map(drop),
+        }
+    }
+}
+
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name(), self.number())
+    }
+}
+
+/// Four bytes. runc's C would read past a shorter value and forget the rest of a longer one (spec 1.5).
+pub(super) fn u32_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<u32, ParseErrorKind<'m>> {
+    let bytes =
+        value.try_into().map_err(|_| ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4" })?;
+    Ok(order.u32(bytes))
+}
+
+/// A bool of four bytes in the message's byte order, or of one. runc's C looks at the first byte only, which
+/// on a big-endian machine makes every true false (spec 1.3).
+pub(super) fn bool_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<bool, ParseErrorKind<'m>> {
+    let number = match *value {
+        [byte] => u32::from(byte),
+        [a, b, c, d] => order.u32([a, b, c, d]),
+        _ => return Err(ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4 or 1" }),
+    };
+    match number {
+        0 => Ok(false),
+        1 => Ok(true),
+        value => Err(ParseErrorKind::BadBool { value }),
+    }
+}
+
+/// Text with its NUL, which must be there, last, and alone.
+pub(super) fn text_value<'m>(value: &'m [u8], steps: &Steps) -> Result<&'m CStr, ParseErrorKind<'m>> {
+    steps.add(value.len());
+    if value.last() != Some(&0) {
+        return Err(ParseErrorKind::MissingNul);
+    }
+    CStr::from_bytes_with_nul(value).map_err(|_| ParseErrorKind::EmbeddedNul)
+}
+
+/// An OOM score adjustment as text (proc_pid_oom_score_adj(5)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OomScoreAdj<'m> {
+    text: &'m CStr,
+    value: i16,
+}
+
+/// Why an OOM score adjustment is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OomScoreAdjError<'m> {
+    /// What was found instead.
+    pub text: &'m [u8],
+}
+
+impl<'m> OomScoreAdj<'m> {
+    /// Reads a decimal number from −1000 to 1000, with `-` but without `+` or blanks.
+    ///
+    /// Nor with leading zeros: the kernel reads the file in any base (spec 6.7), so that `010` would be 8.
+    ///
+    /// # Errors
+    ///
+    /// Everything else.
+    pub fn parse(text: &'m CStr) -> Result<Self, OomScoreAdjError<'m>> {
+        Self::parse_counting(text, &Steps::new())
+    }
+
+    pub(super) fn parse_counting(text: &'m CStr, steps: &Steps) -> Result<Self, OomScoreAdjError<'m>> {
+        let bytes = text.to_bytes();
+        let refused = OomScoreAdjError { text: bytes };
+        let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+        if digits.len() > 1 && digits.starts_with(b"0") {
+            return Err(refused);
+        }
+        let value = signed_decimal(bytes, steps).map_err(|_| refused)?;
+        let value =
+            i16::try_from(value).ok().filter(|value| (-1000..=1000).contains(value)).ok_or(refused)?;
+        Ok(Self { text, value })
+    }
+
+    /// The number, from −1000 to 1000.
+    #[must_use]
+    pub const fn value(&self) -> i16 {
+        self.value
+    }
+
+    /// The text as it came, without its NUL.
+    #[must_use]
+    pub const fn text(&self) -> &'m [u8] {
+        self.text.to_bytes()
+    }
+
+    /// The text as it came, with its NUL: what runc writes to the kernel.
+    #[must_use]
+    pub const fn text_with_nul(&self) -> &'m [u8] {
+        self.text.to_bytes_with_nul()
+    }
+}
+
+impl fmt::Display for OomScoreAdjError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "found '{}', wanted a decimal number from -1000 to 1000", Lossy(self.text))
+    }
+}
+
+impl core::error::Error for OomScoreAdjError<'_> {}
+
+/// The sources of a container's mounts, in runc 1.1: a path for each bind mount, nothing for every other
+/// mount (spec 1.4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MountSources<'m> {
+    /// The entries, each with its NUL.
+    entries: &'m [u8],
+}
+
+impl<'m> MountSources<'m> {
+    /// Reads the value of the attribute: entries, each with a NUL, and one NUL more.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseErrorKind::MissingNul`] if one of the two NULs at the end is not there.
+    pub fn parse(value: &'m [u8]) -> Result<Self, ParseErrorKind<'m>> {
+        match value.strip_suffix(&[0]) {
+            Some(entries) if entries.is_empty() || entries.ends_with(&[0]) => Ok(Self { entries }),
+            _ => Err(ParseErrorKind::MissingNul),
+        }
+    }
+
+    /// The sources, in the order of the mounts; empty for what is not a bind mount.
+    pub fn iter(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
+        self.entries.strip_suffix(&[0]).into_iter().flat_map(|entries| entries.split(|byte| *byte == 0))
+    }
+
+    /// The entries, each with its NUL, without the last NUL of the message.
+    #[must_use]
+    pub const fn entries_with_nuls(&self) -> &'m [u8] {
+        self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn numbers_and_attributes_agree() {
+        for dialect in Dialect::ALL {
+            for number in 0..=u16::MAX {
+                if let Some(attribute) = Attribute::from_number(number, dialect) {
+                    assert_eq!(attribute.number(), number);
+                }
+            }
+        }
+        assert_eq!(Attribute::name_of(27283), "UIDMAP");
+        assert_eq!(Attribute::name_of(27290), "MOUNT_SOURCES or TIMENSOFFSET");
+        assert_eq!(Attribute::name_of(1), "unknown");
+        assert_eq!(Attribute::from_number(27283 | 0x8000, &Dialect::V1_2), None);
+    }
+
+    #[test]
+    fn a_bool_has_four_bytes_or_one() {
+        assert_eq!(bool_value(&[1], ByteOrder::Big), Ok(true));
+        assert_eq!(bool_value(&[0, 0, 0, 1], ByteOrder::Big), Ok(true));
+        assert_eq!(bool_value(&[1, 0, 0, 0], ByteOrder::Little), Ok(true));
+        assert_eq!(
+            bool_value(&[1, 0, 0, 0], ByteOrder::Big),
+            Err(ParseErrorKind::BadBool { value: 0x0100_0000 })
+        );
+        assert_eq!(bool_value(&[2], ByteOrder::Little), Err(ParseErrorKind::BadBool { value: 2 }));
+        for size in [0, 2, 3, 5] {
+            let value = [0; 5].split_at(size).0.to_vec();
+            assert!(bool_value(&value, ByteOrder::Little).is_err());
+        }
+    }
+
+    #[test]
+    fn an_oom_score_is_a_plain_decimal_number() {
+        for (text, value) in [(c"0", 0), (c"-1000", -1000), (c"1000", 1000), (c"-7", -7)] {
+            assert_eq!(OomScoreAdj::parse(text).unwrap().value(), value);
+        }
+        for text in [
+            c"",
+            c"-",
+            c"+1",
+            c"1001",
+            c"-1001",
+            c"010",
+            c"-01",
+            c"0x10",
+            c"1\n",
+            c" 1",
+            c"99999999999999999999",
+        ] {
+            assert!(OomScoreAdj::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn mount_sources_keep_their_places() {
+        let entries: Vec<_> = MountSources::parse(b"/a\0\0/b\0\0\0").unwrap().iter().collect();
+        assert_eq!(entries, [b"/a".as_slice(), b"", b"/b", b""]);
+        assert_eq!(MountSources::parse(b"\0\0").unwrap().iter().count(), 1);
+        assert_eq!(MountSources::parse(b"\0").unwrap().iter().count(), 0);
+        assert_eq!(MountSources::parse(b""), Err(ParseErrorKind::MissingNul));
+        assert_eq!(MountSources::parse(b"/a\0"), Err(ParseErrorKind::MissingNul));
+    }
+}

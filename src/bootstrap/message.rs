@@ -1,0 +1,346 @@
+//! The message's frame: a netlink header, then attributes (spec 1.2 and 1.3).
+
+use super::Bootstrap;
+use super::attribute::{Attribute, MountSources, OomScoreAdj, bool_value, text_value, u32_value};
+use super::dialect::Dialect;
+use super::error::{ParseError, ParseErrorKind};
+use super::text::Steps;
+use crate::idmap::IdMap;
+use crate::namespace::paths::NsPaths;
+use crate::sys::types::CloneFlags;
+use crate::timens::TimeOffsets;
+
+/// Length of the message's header in bytes.
+pub const HEADER_LEN: usize = 16;
+
+/// The longest message that is accepted, in bytes, header included. The ten attributes of a real one have 640
+/// KiB at most; the field would allow 4 GiB (spec 1.3).
+pub const MESSAGE_MAX: usize = 1 << 20;
+
+/// Length of an attribute's header in bytes.
+pub(super) const ATTR_HEADER_LEN: usize = 4;
+
+/// `nlmsg_type` of a bootstrap message, runc's `INIT_MSG`.
+pub(super) const MESSAGE_TYPE: u16 = 62000;
+
+/// `NLMSG_ERROR` of netlink(7).
+const NLMSG_ERROR: u16 = 2;
+
+/// In which order the bytes of a number stand. The message is always in that of its machine; a decoder of
+/// files may have to read another's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ByteOrder {
+    /// The lowest byte first: x86-64, aarch64.
+    Little,
+    /// The highest byte first: s390x.
+    Big,
+}
+
+impl ByteOrder {
+    /// That of this machine.
+    pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
+
+    pub(super) const fn u16(self, bytes: [u8; 2]) -> u16 {
+        match self {
+            Self::Little => u16::from_le_bytes(bytes),
+            Self::Big => u16::from_be_bytes(bytes),
+        }
+    }
+
+    pub(super) const fn u32(self, bytes: [u8; 4]) -> u32 {
+        match self {
+            Self::Little => u32::from_le_bytes(bytes),
+            Self::Big => u32::from_be_bytes(bytes),
+        }
+    }
+
+    pub(super) const fn u16_bytes(self, number: u16) -> [u8; 2] {
+        match self {
+            Self::Little => number.to_le_bytes(),
+            Self::Big => number.to_be_bytes(),
+        }
+    }
+
+    pub(super) const fn u32_bytes(self, number: u32) -> [u8; 4] {
+        match self {
+            Self::Little => number.to_le_bytes(),
+            Self::Big => number.to_be_bytes(),
+        }
+    }
+}
+
+/// A header that has been checked: the type is right, and the length is one that a message may have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Header {
+    payload_len: usize,
+}
+
+impl Header {
+    /// Reads the first [`HEADER_LEN`] bytes; more of them are not looked at. Flags, sequence number and port
+    /// are not checked, as runc does not.
+    ///
+    /// # Errors
+    ///
+    /// Too few bytes, `NLMSG_ERROR`, another type, a length below [`HEADER_LEN`], one over [`MESSAGE_MAX`];
+    /// in this order.
+    pub fn parse(bytes: &[u8], order: ByteOrder) -> Result<Self, ParseError<'static>> {
+        let Some(&[l0, l1, l2, l3, t0, t1, ..]) = bytes.first_chunk::<HEADER_LEN>() else {
+            return Err(ParseError::truncated_header(bytes.len()));
+        };
+        let refused = |offset, kind| ParseError { kind, offset, attribute: None };
+        match order.u16([t0, t1]) {
+            MESSAGE_TYPE => {}
+            NLMSG_ERROR => return Err(refused(4, ParseErrorKind::NetlinkError)),
+            found => return Err(refused(4, ParseErrorKind::UnexpectedMessageType { found })),
+        }
+        let length = order.u32([l0, l1, l2, l3]);
+        let too_large = refused(0, ParseErrorKind::MessageTooLarge { length });
+        let whole = usize::try_from(length).map_err(|_| too_large)?;
+        let Some(payload_len) = whole.checked_sub(HEADER_LEN) else {
+            return Err(refused(0, ParseErrorKind::BadMessageLength { length }));
+        };
+        if whole > MESSAGE_MAX {
+            return Err(too_large);
+        }
+        Ok(Self { payload_len })
+    }
+
+    /// How many bytes follow the header. Not one more may be read: it would be the configuration's.
+    #[must_use]
+    pub const fn payload_len(&self) -> usize {
+        self.payload_len
+    }
+
+    /// Length of the whole message in bytes.
+    #[must_use]
+    pub const fn message_len(&self) -> usize {
+        self.payload_len.saturating_add(HEADER_LEN)
+    }
+}
+
+/// Reads a message from the start of a buffer, and says how many bytes it had. What follows is left alone.
+///
+/// # Errors
+///
+/// See [`Header::parse`] and [`Bootstrap::parse`]; also a payload that is not all there.
+pub fn decode<'m>(
+    bytes: &'m [u8],
+    dialect: &Dialect,
+    order: ByteOrder,
+) -> Result<(Bootstrap<'m>, usize), ParseError<'m>> {
+    let header = Header::parse(bytes, order)?;
+    let rest = bytes.get(HEADER_LEN..).unwrap_or_default();
+    let want = header.payload_len();
+    let payload = rest.get(..want).ok_or(ParseError::truncated_payload(rest.len(), want))?;
+    Ok((Bootstrap::parse(payload, dialect, order)?, header.message_len()))
+}
+
+impl<'m> Bootstrap<'m> {
+    /// Reads the payload: what follows the header.
+    ///
+    /// Twice over the attributes: first the form of each, then the meaning of each, in the order in which
+    /// they stand. So an error of form anywhere is found before one of meaning, and nothing is believed of a
+    /// message whose frame is broken.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is not right; see [`ParseErrorKind`].
+    pub fn parse(payload: &'m [u8], dialect: &Dialect, order: ByteOrder) -> Result<Self, ParseError<'m>> {
+        Self::parse_counting(payload, dialect, order, &Steps::new())
+    }
+
+    /// [`parse`](Self::parse), which also tells how much work it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_counting(
+        payload: &'m [u8],
+        dialect: &Dialect,
+        order: ByteOrder,
+        steps: &Steps,
+    ) -> Result<Self, ParseError<'m>> {
+        check_form(payload, dialect, order, steps)?;
+        let mut bootstrap = Self::new(CloneFlags::EMPTY);
+        for raw in Walk::new(payload, order) {
+            steps.tick();
+            let raw = raw?;
+            if let Some(attribute) = Attribute::from_number(raw.number, dialect) {
+                bootstrap = read_meaning(bootstrap, attribute, raw.value, dialect, order, steps)
+                    .map_err(|kind| raw.refused(kind))?;
+            }
+        }
+        Ok(bootstrap)
+    }
+}
+
+/// The first round: frame, numbers, sizes, NULs.
+fn check_form<'m>(
+    payload: &'m [u8],
+    dialect: &Dialect,
+    order: ByteOrder,
+    steps: &Steps,
+) -> Result<(), ParseError<'m>> {
+    let mut seen = Seen::default();
+    for raw in Walk::new(payload, order) {
+        steps.tick();
+        let raw = raw?;
+        let attribute = Attribute::from_number(raw.number, dialect)
+            .ok_or(raw.refused(ParseErrorKind::UnknownAttribute))?;
+        if !seen.insert(attribute) {
+            return Err(raw.refused(ParseErrorKind::DuplicateAttribute));
+        }
+        attribute.check(raw.value, order, steps).map_err(|kind| raw.refused(kind))?;
+    }
+    // Without it nothing would be created or joined, as root: every runc writes it.
+    if !seen.contains(Attribute::CloneFlags) {
+        return Err(ParseError {
+            kind: ParseErrorKind::MissingAttribute,
+            offset: payload.len().saturating_add(HEADER_LEN),
+            attribute: Some(Attribute::CloneFlags.number()),
+        });
+    }
+    Ok(())
+}
+
+/// The second round: what the value of one attribute means.
+fn read_meaning<'m>(
+    bootstrap: Bootstrap<'m>,
+    attribute: Attribute,
+    value: &'m [u8],
+    dialect: &Dialect,
+    order: ByteOrder,
+    steps: &Steps,
+) -> Result<Bootstrap<'m>, ParseErrorKind<'m>> {
+    let id_map =
+        |value| IdMap::parse_counting(text_value(value, steps)?, steps).map_err(ParseErrorKind::BadIdMap);
+    Ok(match attribute {
+        Attribute::CloneFlags => bootstrap.with_clone_flags(CloneFlags(u32_value(value, order)?)),
+        Attribute::NsPaths => {
+            let text = text_value(value, steps)?.to_bytes();
+            bootstrap.with_namespaces(NsPaths::parse_counting(text, dialect.namespaces, steps)?)
+        }
+        Attribute::UidMap => bootstrap.with_uid_map(id_map(value)?),
+        Attribute::GidMap => bootstrap.with_gid_map(id_map(value)?),
+        Attribute::SetGroup => bootstrap.with_setgroup(bool_value(value, order)?),
+        Attribute::OomScoreAdj => {
+            let text = text_value(value, steps)?;
+            let oom = OomScoreAdj::parse_counting(text, steps).map_err(ParseErrorKind::BadOomScoreAdj)?;
+            bootstrap.with_oom_score_adj(oom)
+        }
+        Attribute::RootlessEuid => bootstrap.with_rootless_euid(bool_value(value, order)?),
+        Attribute::UidMapPath => bootstrap.with_uidmap_path(text_value(value, steps)?),
+        Attribute::GidMapPath => bootstrap.with_gidmap_path(text_value(value, steps)?),
+        Attribute::MountSources => bootstrap.with_mount_sources(MountSources::parse(value)?),
+        Attribute::TimeOffsets => {
+            let text = text_value(value, steps)?;
+            let offsets =
+                TimeOffsets::parse_counting(text, steps).map_err(ParseErrorKind::BadTimensOffsets)?;
+            bootstrap.with_timens_offsets(offsets)
+        }
+    })
+}
+
+/// Which attributes have come, one bit each.
+#[derive(Default)]
+struct Seen(u16);
+
+impl Seen {
+    const fn bit(attribute: Attribute) -> u16 {
+        match attribute {
+            Attribute::CloneFlags => 1,
+            Attribute::NsPaths => 1 << 1,
+            Attribute::UidMap => 1 << 2,
+            Attribute::GidMap => 1 << 3,
+            Attribute::SetGroup => 1 << 4,
+            Attribute::OomScoreAdj => 1 << 5,
+            Attribute::RootlessEuid => 1 << 6,
+            Attribute::UidMapPath => 1 << 7,
+            Attribute::GidMapPath => 1 << 8,
+            Attribute::MountSources | Attribute::TimeOffsets => 1 << 9,
+        }
+    }
+
+    const fn contains(&self, attribute: Attribute) -> bool {
+        self.0 & Self::bit(attribute) != 0
+    }
+
+    const fn insert(&mut self, attribute: Attribute) -> bool {
+        let new = !self.contains(attribute);
+        self.0 |= Self::bit(attribute);
+        new
+    }
+}
+
+/// An attribute as it stands in the message.
+#[derive(Clone, Copy)]
+struct Raw<'m> {
+    number: u16,
+    value: &'m [u8],
+    /// Of its header, from the start of the message.
+    offset: usize,
+}
+
+impl<'m> Raw<'m> {
+    const fn refused(&self, kind: ParseErrorKind<'m>) -> ParseError<'m> {
+        ParseError { kind, offset: self.offset, attribute: Some(self.number) }
+    }
+}
+
+/// The attributes of a payload, one after the other, up to the end or the first that has no sound header.
+struct Walk<'m> {
+    rest: &'m [u8],
+    offset: usize,
+    order: ByteOrder,
+}
+
+impl<'m> Walk<'m> {
+    const fn new(payload: &'m [u8], order: ByteOrder) -> Self {
+        Self { rest: payload, offset: HEADER_LEN, order }
+    }
+
+    fn take(&mut self) -> Result<Raw<'m>, ParseError<'m>> {
+        let (offset, left) = (self.offset, self.rest.len());
+        let Some((&[l0, l1, t0, t1], body)) = self.rest.split_first_chunk::<ATTR_HEADER_LEN>() else {
+            let kind = ParseErrorKind::TruncatedAttrHeader { remaining: left };
+            return Err(ParseError { kind, offset, attribute: None });
+        };
+        let nla_len = self.order.u16([l0, l1]);
+        let raw = Raw { number: self.order.u16([t0, t1]), value: &[], offset };
+        let length = usize::from(nla_len)
+            .checked_sub(ATTR_HEADER_LEN)
+            .ok_or(raw.refused(ParseErrorKind::AttrTooShort { nla_len }))?;
+        let (value, after) = body
+            .split_at_checked(length)
+            .ok_or(raw.refused(ParseErrorKind::AttrOverrun { nla_len, left }))?;
+        // What the padding holds means nothing, and at the end of the message it may be missing (spec 1.3).
+        self.rest = after.get(padding_of(length)..).unwrap_or_default();
+        self.offset = offset.saturating_add(left.saturating_sub(self.rest.len()));
+        Ok(Raw { value, ..raw })
+    }
+}
+
+impl<'m> Iterator for Walk<'m> {
+    type Item = Result<Raw<'m>, ParseError<'m>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let taken = self.take();
+        if taken.is_err() {
+            self.rest = &[];
+        }
+        Some(taken)
+    }
+}
+
+/// How many bytes stand between a value of this length and the next multiple of four.
+pub(super) const fn padding_of(length: usize) -> usize {
+    match length & 3 {
+        1 => 3,
+        2 => 2,
+        3 => 1,
+        _ => 0,
+    }
+}

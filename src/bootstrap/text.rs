@@ -1,0 +1,153 @@
+//! Reading text that came from another process, one counted byte at a time, and showing it again.
+//!
+//! The count is what lets a test say that the work grows with the length of a message and no faster: a clock
+//! could not.
+
+use core::cell::Cell;
+use core::fmt;
+
+/// How many bytes a parser looked at, and how many turns its loops took.
+#[derive(Clone, Debug, Default)]
+pub struct Steps(Cell<u64>);
+
+impl Steps {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Cell::new(0))
+    }
+
+    /// The steps so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.get()
+    }
+
+    pub(crate) fn add(&self, steps: usize) {
+        let steps = u64::try_from(steps).unwrap_or(u64::MAX);
+        self.0.set(self.0.get().saturating_add(steps));
+    }
+
+    pub(crate) fn tick(&self) {
+        self.add(1);
+    }
+}
+
+/// The lines of `text`, which may or may not end with a newline: the kernel takes both for id maps and time
+/// offsets (`map_write`, `timens_offsets_write`). A second newline at the end is a blank line.
+pub(crate) fn lines<'m, 's>(
+    text: &'m [u8],
+    steps: &'s Steps,
+) -> impl Iterator<Item = &'m [u8]> + use<'m, 's> {
+    text.strip_suffix(b"\n").unwrap_or(text).split(|byte| {
+        steps.tick();
+        *byte == b'\n'
+    })
+}
+
+/// The three words of a line, between blanks and tabs; `None` if there are more or fewer.
+pub(crate) fn three_words<'m>(line: &'m [u8], steps: &Steps) -> Option<[&'m [u8]; 3]> {
+    let mut words = line
+        .split(|byte| {
+            steps.tick();
+            matches!(byte, b' ' | b'\t')
+        })
+        .filter(|word| !word.is_empty());
+    let three = [words.next()?, words.next()?, words.next()?];
+    words.next().is_none().then_some(three)
+}
+
+/// Whether nothing but blanks and tabs stands on the line.
+pub(crate) fn is_blank(line: &[u8], steps: &Steps) -> bool {
+    line.iter().all(|byte| {
+        steps.tick();
+        matches!(byte, b' ' | b'\t')
+    })
+}
+
+/// Why a word is not a number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotDecimal {
+    /// There is no digit, or something that is no digit.
+    NotDigits,
+    /// It has more than 64 bits.
+    TooLarge,
+}
+
+/// A number of decimal digits and nothing else: no sign, no blank, no other base.
+pub(crate) fn decimal(word: &[u8], steps: &Steps) -> Result<u64, NotDecimal> {
+    if word.is_empty() {
+        return Err(NotDecimal::NotDigits);
+    }
+    // All digits are looked at before the size counts: "99…9x" is no number at all, not a large one.
+    let mut value = Some(0_u64);
+    for byte in word {
+        steps.tick();
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9).ok_or(NotDecimal::NotDigits)?;
+        value = value.and_then(|value| value.checked_mul(10)?.checked_add(u64::from(digit)));
+    }
+    value.ok_or(NotDecimal::TooLarge)
+}
+
+/// A signed decimal number: [`decimal`] with an optional `-` before it.
+pub(crate) fn signed_decimal(word: &[u8], steps: &Steps) -> Result<i64, NotDecimal> {
+    match word.strip_prefix(b"-") {
+        Some(digits) => 0_i64.checked_sub_unsigned(decimal(digits, steps)?),
+        None => i64::try_from(decimal(word, steps)?).ok(),
+    }
+    .ok_or(NotDecimal::TooLarge)
+}
+
+/// Bytes that are mostly text: valid UTF-8 as it is, every other byte as `\xNN`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lossy<'a>(pub &'a [u8]);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn one_newline_ends_the_text_and_two_make_a_blank_line() {
+        let lines = |text: &'static [u8]| super::lines(text, &Steps::new()).collect::<Vec<_>>();
+        assert_eq!(lines(b"a\nb"), [b"a", b"b"]);
+        assert_eq!(lines(b"a\nb\n"), [b"a", b"b"]);
+        assert_eq!(lines(b"a\n\n"), [b"a".as_slice(), b""]);
+        assert_eq!(lines(b"\n"), [b""]);
+    }
+
+    #[test]
+    fn numbers_are_decimal_digits() {
+        let steps = Steps::new();
+        assert_eq!(decimal(b"0042", &steps), Ok(42));
+        assert_eq!(decimal(b"18446744073709551615", &steps), Ok(u64::MAX));
+        assert_eq!(decimal(b"18446744073709551616", &steps), Err(NotDecimal::TooLarge));
+        for word in [b"".as_slice(), b"+1", b"-1", b"0x1", b"1 ", b"99999999999999999999999x"] {
+            assert_eq!(decimal(word, &steps), Err(NotDecimal::NotDigits), "{}", Lossy(word));
+        }
+        assert_eq!(signed_decimal(b"-9223372036854775808", &steps), Ok(i64::MIN));
+        assert_eq!(signed_decimal(b"9223372036854775808", &steps), Err(NotDecimal::TooLarge));
+        assert_eq!(signed_decimal(b"--1", &steps), Err(NotDecimal::NotDigits));
+        assert_eq!(signed_decimal(b"-", &steps), Err(NotDecimal::NotDigits));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_in_hexadecimal() {
+        assert_eq!(Lossy(b"/run/\xff\xfeb\xc3\xa9").to_string(), "/run/\\xff\\xfeb\u{e9}");
+    }
+}
