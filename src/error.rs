@@ -6,8 +6,8 @@ use core::fmt;
 
 use crate::bootstrap::env::EnvError;
 use crate::bootstrap::error::ParseError;
-use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::bootstrap::text::Lossy;
+use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, FsType, Pid, WaitStatus};
 
@@ -306,7 +306,9 @@ impl fmt::Display for Doing<'_> {
             Self::MakeSyncPipe(SyncPipe::Grandchild) => {
                 f.write_str("failed to setup sync pipe between parent and grandchild")
             }
-            Self::CloseSyncPipe(SyncPipe::Child, end) => write!(f, "failed to close sync_child_pipe[{end}] fd"),
+            Self::CloseSyncPipe(SyncPipe::Child, end) => {
+                write!(f, "failed to close sync_child_pipe[{end}] fd")
+            }
             Self::CloseSyncPipe(SyncPipe::Grandchild, end) => {
                 write!(f, "failed to close sync_grandchild_pipe[{end}] fd")
             }
@@ -322,7 +324,9 @@ impl fmt::Display for Doing<'_> {
             Self::ToolFork => f.write_str("failed to fork"),
             Self::ToolExec(path) => write!(f, "failed to execv {}", Lossy(path)),
             Self::ToolWait => f.write_str("failed to waitpid"),
-            Self::ToolDescriptors => f.write_str("failed to set the mapping tool's descriptors close-on-exec"),
+            Self::ToolDescriptors => {
+                f.write_str("failed to set the mapping tool's descriptors close-on-exec")
+            }
             Self::PidLine => f.write_str("failed to sync with runc: write(pid-JSON)"),
             Self::OpenNamespace(path) => write!(f, "failed to open {}", Lossy(path)),
             Self::Join(kind, _) => write!(f, "failed to setns into {kind} namespace"),
@@ -379,7 +383,9 @@ impl fmt::Display for Refusal {
                 write!(f, "clone flags {:#x} name no namespace: only CLONE_NEW* may be asked for", flags.0)
             }
             Self::JoinedAndCreated(set) => write!(f, "asked to both join and create: {set}"),
-            Self::Threads(count) => write!(f, "the process has {count} threads: call the bootstrap before any is started"),
+            Self::Threads(count) => {
+                write!(f, "the process has {count} threads: call the bootstrap before any is started")
+            }
             Self::MapTooLarge(kind, too_large) => write!(f, "{}: {too_large}", kind.file().as_str()),
         }
     }
@@ -450,7 +456,9 @@ impl<'m> Error<'m> {
     #[must_use]
     pub const fn doing(&self) -> Option<&Doing<'m>> {
         match self {
-            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => Some(doing),
+            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
+                Some(doing)
+            }
             _ => None,
         }
     }
@@ -465,7 +473,9 @@ impl<'m> Error<'m> {
             Self::UnexpectedSync { .. } => "sync",
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
             Self::MappingTool { .. } => "mapping-tool",
-            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => doing.code(),
+            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
+                doing.code()
+            }
         }
     }
 
@@ -500,7 +510,12 @@ impl fmt::Display for Error<'_> {
             },
             Self::WrongFileSystem { doing, found } => match doing {
                 Doing::OpenNamespace(path) => {
-                    write!(f, "failed to open {}: not a namespace (file system type {:#x})", Lossy(path), found.0)
+                    write!(
+                        f,
+                        "failed to open {}: not a namespace (file system type {:#x})",
+                        Lossy(path),
+                        found.0
+                    )
                 }
                 doing => write!(f, "{doing}: not a file of procfs (file system type {:#x})", found.0),
             },
@@ -523,7 +538,12 @@ fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailu
     let tool = kind.tool();
     match why {
         ToolFailure::NotPresent => {
-            write!(f, "failed to update /proc/{pid}/{}: {}: mapping tool not present", kind.file().as_str(), Errno::EPERM)
+            write!(
+                f,
+                "failed to update /proc/{pid}/{}: {}: mapping tool not present",
+                kind.file().as_str(),
+                Errno::EPERM
+            )
         }
         ToolFailure::NotAbsolute => write!(f, "{tool}map: the mapping tool's path is not absolute"),
         ToolFailure::TooManyArguments => write!(f, "{tool}map: too many arguments for the mapping tool"),

@@ -200,7 +200,11 @@ impl Log {
     pub fn report_dropped<S: Sys>(&mut self, sys: &mut S) {
         let count = core::mem::take(&mut self.dropped);
         if count > 0 {
-            self.record(sys, Level::Warning, format_args!("{count} log records dropped: the log pipe was full"));
+            self.record(
+                sys,
+                Level::Warning,
+                format_args!("{count} log records dropped: the log pipe was full"),
+            );
         }
     }
 
@@ -257,7 +261,13 @@ impl Log {
         }
     }
 
-    fn put_with_poll<S: Sys>(&self, sys: &mut S, fd: Fd, record: &[u8], wait_ms: i32) -> Result<usize, Errno> {
+    fn put_with_poll<S: Sys>(
+        &self,
+        sys: &mut S,
+        fd: Fd,
+        record: &[u8],
+        wait_ms: i32,
+    ) -> Result<usize, Errno> {
         match sys.poll(&mut [PollFd::new(fd, PollEvents::OUT)], wait_ms)? {
             // Not EAGAIN: the wait has been had.
             0 => Err(Errno::ETIMEDOUT),

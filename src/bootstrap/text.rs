@@ -35,7 +35,10 @@ impl Steps {
 
 /// The lines of `text`, which may or may not end with a newline: the kernel takes both for id maps and time
 /// offsets (`map_write`, `timens_offsets_write`). A second newline at the end is a blank line.
-pub(crate) fn lines<'m, 's>(text: &'m [u8], steps: &'s Steps) -> impl Iterator<Item = &'m [u8]> + use<'m, 's> {
+pub(crate) fn lines<'m, 's>(
+    text: &'m [u8],
+    steps: &'s Steps,
+) -> impl Iterator<Item = &'m [u8]> + use<'m, 's> {
     text.strip_suffix(b"\n").unwrap_or(text).split(|byte| {
         steps.tick();
         *byte == b'\n'

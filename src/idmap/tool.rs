@@ -11,7 +11,8 @@ use crate::json::Line;
 use crate::log::Log;
 use crate::sys::Sys;
 use crate::sys::types::{
-    Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet, WaitFor, WaitStatus,
+    Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal,
+    SignalSet, WaitFor, WaitStatus,
 };
 
 /// The tool's path, the pid, three numbers for each of 340 lines, and the null pointer. runc's C has room for 20,
@@ -179,10 +180,16 @@ fn reap<'m, S: Sys>(sys: &mut S, child: Pid) -> Result<WaitStatus, Error<'m>> {
 }
 
 /// Reads the map back: a tool that says success and wrote nothing, or less, is noticed here (evidence E5).
-fn check<'m, S: Sys>(sys: &mut S, target: ProcDir, kind: MapKind, map: IdMap<'m>) -> Result<Written, Error<'m>> {
+fn check<'m, S: Sys>(
+    sys: &mut S,
+    target: ProcDir,
+    kind: MapKind,
+    map: IdMap<'m>,
+) -> Result<Written, Error<'m>> {
     let file: ProcFile = kind.file();
     let doing = Doing::ReadBack(target.pid(), file);
-    let differs = |mismatch| Error::MappingTool { kind, pid: target.pid(), why: ToolFailure::WroteOther(mismatch) };
+    let differs =
+        |mismatch| Error::MappingTool { kind, pid: target.pid(), why: ToolFailure::WroteOther(mismatch) };
     let fd = target.open_file(sys, file, OpenFlags::ReadOnly)?;
     let mut wanted = MapCheck::new(&map);
     let mut buffer = [0; 1024];
@@ -266,7 +273,10 @@ mod tests {
             Ok(1)
         });
         sys.expect_close().once().returning(|_| Ok(()));
-        sys.expect_kill().once().withf(|pid, signal| (*pid, *signal) == (Pid(7), Signal::KILL)).returning(|_, _| Ok(()));
+        sys.expect_kill()
+            .once()
+            .withf(|pid, signal| (*pid, *signal) == (Pid(7), Signal::KILL))
+            .returning(|_, _| Ok(()));
         assert!(watch(&mut sys, Pid(7), Fd(4)).is_break());
     }
 }

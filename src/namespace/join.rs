@@ -8,8 +8,8 @@ use core::ffi::CStr;
 
 use super::paths::{NsEntry, NsPaths};
 use super::{NsKind, NsSet};
-use crate::error::{Doing, Error};
 use crate::bootstrap::text::Lossy;
+use crate::error::{Doing, Error};
 use crate::log::Log;
 use crate::policy::Credentials;
 use crate::sys::Sys;
