@@ -42,6 +42,12 @@ pub mod error;
 pub mod idmap;
 pub mod json;
 #[cfg(feature = "std")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unreachable,
+    reason = "the launcher's own process; its scripts, which also run in the stages, deny them again"
+)]
 pub mod launch;
 pub mod log;
 pub mod namespace;

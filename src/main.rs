@@ -1,4 +1,7 @@
-//! The program: so far a stage 0 for any launcher, which exits after the hand-over.
-fn main() {
-    let _ = nsexec::init();
+//! The program `nsexec`. All of it is in [`cli`].
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
 }

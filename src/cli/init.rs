@@ -1,0 +1,45 @@
+//! `nsexec init`: stage 0 for a parent that speaks runc's protocol; stage 2 becomes a command.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nsexec::stage::Outcome;
+
+use super::args::InitArgs;
+use super::failure::{FAILED, Failure, NOT_EXECUTABLE, NOT_FOUND, words};
+
+/// Runs the bootstrap, and comes back in stage 2 only, where nothing is left to do or the command takes over.
+///
+/// # Errors
+/// No init pipe in the environment, or a command that cannot be executed.
+pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
+    match nsexec::init() {
+        Outcome::HandOver => {}
+        Outcome::Exit(status) => return Ok(u8::try_from(status).unwrap_or(FAILED)),
+        Outcome::NotInit => {
+            return Err(Failure::Usage(
+                "_LIBCONTAINER_INITPIPE is not set: this command is for a parent that passes a bootstrap message on \
+                 that descriptor"
+                    .to_owned(),
+            ));
+        }
+    }
+    let Some((program, arguments)) = args.command.split_first() else { return Ok(0) };
+    // The parent reads the log pipe up to its end before it goes on, so the command must not hold it open. The init
+    // pipe stays: what follows the message in it is for whoever comes after the bootstrap.
+    if let Some(fd) =
+        env::var("_LIBCONTAINER_LOGPIPE").ok().and_then(|value| value.trim().parse::<i32>().ok())
+    {
+        let _ = nix::unistd::close(fd);
+    }
+    let mut command = Command::new(program);
+    command.args(arguments).env_remove("_LIBCONTAINER_LOGPIPE").env_remove("_LIBCONTAINER_LOGLEVEL");
+    let error = command.exec();
+    let status = match error.kind() {
+        std::io::ErrorKind::NotFound => NOT_FOUND,
+        _ => NOT_EXECUTABLE,
+    };
+    let text = format!("failed to execute {}: {}", program.to_string_lossy(), words(&error));
+    Err(Failure::Other { text, status })
+}
