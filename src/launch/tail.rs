@@ -96,8 +96,10 @@ fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
         last = sys.execve(path, &tail.argv, &tail.envp);
         match last {
             Errno::ENOENT | Errno::ENOTDIR => {}
-            // There may be another further on; if not, this one is what is worth telling.
-            Errno::EACCES => refused = Some(last),
+            // There may be another further on; if not, this one is what is worth telling. But a folder of PATH that
+            // we may not search says the same of what is not in it, and that is worth nothing.
+            Errno::EACCES if sys.link_count(path).is_ok() => refused = Some(last),
+            Errno::EACCES => last = Errno::ENOENT,
             // It is there, and cannot run: the next one would be another program.
             _ => {
                 refused = Some(last);
@@ -165,6 +167,7 @@ mod tests {
 
     fn tries(replies: &'static [(&'static CStr, Errno)], text: &str) -> i32 {
         let (mut sys, mut order) = (going(), Sequence::new());
+        sys.expect_link_count().returning(|path| if path == c"/hidden" { Err(Errno::EACCES) } else { Ok(1) });
         let mut candidates = std::vec::Vec::new();
         for (path, errno) in replies {
             candidates.extend(path.to_bytes_with_nul());
@@ -192,6 +195,12 @@ mod tests {
     fn a_refusal_is_remembered_whatever_comes_after() {
         let text = "failed to execute cmd: Permission denied";
         assert_eq!(tries(&[(c"/a", Errno::ENOENT), (c"/b", Errno::EACCES), (c"/c", Errno::ENOENT)], text), 126);
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_searched_holds_no_command() {
+        let text = "failed to execute cmd: No such file or directory";
+        assert_eq!(tries(&[(c"/a", Errno::ENOENT), (c"/hidden", Errno::EACCES)], text), 127);
     }
 
     #[test]
