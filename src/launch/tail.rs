@@ -98,7 +98,7 @@ fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
             Errno::ENOENT | Errno::ENOTDIR => {}
             // There may be another further on; if not, this one is what is worth telling. But a folder of PATH that
             // we may not search says the same of what is not in it, and that is worth nothing.
-            Errno::EACCES if sys.link_count(path).is_ok() => refused = Some(last),
+            Errno::EACCES if tail.name.contains(&b'/') || sys.link_count(path).is_ok() => refused = Some(last),
             Errno::EACCES => last = Errno::ENOENT,
             // It is there, and cannot run: the next one would be another program.
             _ => {
