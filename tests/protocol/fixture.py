@@ -131,7 +131,13 @@ class ProtocolTest(unittest.TestCase):
             raise RuntimeError("NSEXEC must name the binary under test")
         parent.become_subreaper()
 
+    def _callTestMethod(self, method):
+        self.content = False
+        super()._callTestMethod(method)
+        self.content = True
+
     def setUp(self):
+        self.content = False
         self.runs = []
         folder()
         ordinary_user()
@@ -146,7 +152,7 @@ class ProtocolTest(unittest.TestCase):
         shutil.rmtree(self.scratch, ignore_errors=True)
         open_now = set(os.listdir("/proc/self/fd"))
         # Only complain where the test itself was content: otherwise its own failure is the story.
-        if not self._outcome.success:
+        if not self.content:
             return
         self.assertEqual(left, [], "processes are left after the test")
         self.assertEqual(open_now - self.descriptors, set(), "descriptors are left after the test")

@@ -478,8 +478,7 @@ class Bootstrap:
             except PermissionError:
                 pass
             except FileNotFoundError:  # without a command stage 2 is over at once; with runc it waits for its configuration
-                if is_alive(self.stage2):
-                    raise
+                self.wait(self.stage2)
         if self.wait_stage0() != 0:
             raise AssertionError(f"error waiting for our first child to exit: {self.describe()}")
         return self
