@@ -191,17 +191,19 @@ class ProtocolTest(unittest.TestCase):
         self.assertEqual([record for record in run.records if record.level in ("fatal", "error")], [])
         return run
 
-    def assertRefused(self, run, *words, records=1, seconds=5.0):
-        """Exit status 1, no pid line, nothing on stdout or stderr, and the cause in the first fatal record."""
+    def assertRefused(self, run, *words, records=(1,), seconds=5.0):
+        """Exit status 1, no pid line, nothing on stdout or stderr, and the cause in the first fatal record.
+        `records`: how many fatal records there may be; where stage 1 fails, stage 0 may add the consequence."""
         self.assertEqual(run.wait_stage0(seconds), 1, run.describe())
         run.finish()
         self.assertEqual(run.init_bytes, b"", run.describe())
         self.assertEqual(run.out, b"")
         self.assertEqual(run.err, b"")
         fatal = run.fatal()
-        if records is not None:
-            self.assertEqual(len(fatal), records, run.describe())
-        self.assertTrue(fatal, run.describe())
+        self.assertIn(len(fatal), records, run.describe())
         for word in words:
             self.assertRegex(fatal[0].text, word, run.describe())
         return fatal[0].text
+
+    def assertStageFailed(self, run, *words, seconds=5.0):
+        return self.assertRefused(run, *words, records=(1, 2), seconds=seconds)

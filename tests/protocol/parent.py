@@ -174,10 +174,13 @@ def descriptors_of(pid):
     return found
 
 
+OUTSIDERS = set()  # children of ours that belong to no bootstrap: the makers of containers
+
+
 def own_children():
     """Our children, dead ones included."""
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(word) for word in file.read().split()]
+        return [pid for pid in map(int, file.read().split()) if pid not in OUTSIDERS]
 
 
 def is_alive(pid):
@@ -501,6 +504,15 @@ class Bootstrap:
         if self.init is not None and self.init.fileno() >= 0:
             self.until(lambda: self.init_eof, "the init pipe at EOF", seconds)
         return self
+
+    def finish_without_log(self, seconds=5.0):
+        """As `finish`, where nobody reads the log."""
+        os.close(self.log_read)
+        self.log_read = None
+        return self.finish(seconds)
+
+    def read_log_from_now_on(self):
+        self._watch(self.log_read, "log_bytes")
 
     def reap_strays(self, seconds=3.0):
         """Children that we were never told of (a stage 1 before its pid line) must end by themselves."""

@@ -136,7 +136,7 @@ class Stage2(Traced):
     def test_session_leader_and_stdio(self):
         self.trace(message(FIVE))
         stage0, stage1, stage2 = self.stages
-        self.assertEqual(stage2.session, 0 if False else stage2.pid)
+        self.assertEqual(stage2.session, stage2.pid)
         self.assertEqual(stage2.status["NSsid"].split()[-1], "1")
         self.assertEqual(stage0.session, os.getsid(0))
 
@@ -170,10 +170,10 @@ class Stage2(Traced):
         run.like_init(message(FIVE))
         self.assertHandedOver(run, out=b"only the command writes\n")
 
-    def signal_state(self, ignored, blocked):
+    def signal_state(self, ignored, blocked, log_reader):
         reports = []
         for command in (("/bin/cat", "/proc/self/status"), ()):
-            run = self.start(*command, ignored=ignored, blocked=blocked, log_reader=None)
+            run = self.start(*command, ignored=ignored, blocked=blocked, log_reader=log_reader)
             tracer = Tracer(run) if not command else None
             run.send(message(FIVE, oom="5"))
             run.read_pids()
@@ -184,11 +184,17 @@ class Stage2(Traced):
         return reports
 
     def test_signal_state_is_the_inherited_one(self):
-        """Also where the log pipe's reader is gone and a SIGPIPE was pending on the way."""
+        self.assertSignalStates(True)
+
+    def test_signal_state_after_our_own_sigpipe(self):
+        """The log pipe's reader is gone, so a SIGPIPE was pending on the way: it is ours, and must not come out."""
+        self.assertSignalStates(None)
+
+    def assertSignalStates(self, log_reader):
         mask = lambda numbers: f"{sum(1 << (number - 1) for number in numbers):016x}"
         for ignored, blocked in (((), ()), ((signal.SIGPIPE,), ()), ((), (signal.SIGPIPE, signal.SIGUSR1)),
                                  ((signal.SIGCHLD, signal.SIGHUP), (signal.SIGTERM,))):
-            for status in self.signal_state(ignored, blocked):
+            for status in self.signal_state(ignored, blocked, log_reader):
                 self.assertEqual(status["SigBlk"], mask(blocked))
                 self.assertEqual(status["SigIgn"], mask(ignored))
                 self.assertEqual(status["SigPnd"], mask(()))

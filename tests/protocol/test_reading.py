@@ -109,10 +109,8 @@ class Reading(fixture.ProtocolTest):
         data = parent.message(FIVE)
         run.send(data[:16]).send(data[16:])
         self.assertEqual(run.wait_stage0(), 0, run.describe())
-        while True:
-            packet = run.init.recv(4096)
-            if not packet:
-                break
+        run.init.settimeout(5)
+        while packet := run.init.recv(4096):  # up to the end of stage 2
             packets.append(packet)
         self.assertEqual(len(packets), 1, packets)
         self.assertRegex(packets[0], parent.Bootstrap.PID_LINE)
