@@ -375,8 +375,8 @@ class Bootstrap:
                 raise TimeoutError(f"not within {seconds} s: {what}\n{self.describe()}")
             if self.tracer is not None:
                 self.tracer.step()
-                left = min(left, 0.002)
-            self._turn(left)
+                left = 0
+            self._turn(min(left, 0.02))  # not every condition is a descriptor that becomes readable
         return self
 
     def _turn(self, seconds):
@@ -386,13 +386,17 @@ class Bootstrap:
         back = {fd: pid for pid, fd in self.pidfds.items()}
         for fd in back:
             poll.register(fd, select.POLLIN)
-        for fd, _ in poll.poll(max(1, seconds * 1000)):
+        if seconds == 0:  # stops of traced processes are no descriptors
+            time.sleep(0.00005)
+        for fd, _ in poll.poll(seconds * 1000):
             if fd in self.readers:
                 self.readers[fd]()
             elif fd in back:
                 self.reap(back[fd])
 
     def reap(self, pid):
+        if self.tracer is not None and pid in self.tracer.traced:
+            return  # the tracer sees its stops and its end
         try:
             done, status = os.waitpid(pid, os.WNOHANG | 0x40000000)  # __WALL, for a traced one
         except ChildProcessError:
@@ -526,7 +530,7 @@ class Bootstrap:
                 raise TimeoutError("processes are left\n" + self.describe())
             if self.tracer is not None:
                 self.tracer.step()
-            self._turn(0.003)
+            self._turn(0.003 if self.tracer is None else 0)
 
     @property
     def records(self):
