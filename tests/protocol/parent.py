@@ -151,6 +151,16 @@ def parse_status(text):
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def mask(signals):
+    return sum(1 << (number - 1) for number in signals)
+
+
+def ignored_mask(signals):
+    """The C library keeps 32 and 33 for itself: nobody can set them, and whoever started the tests may have had
+    them ignored."""
+    return mask(signals) | int(status_of("self")["SigIgn"], 16) & mask((32, 33))
+
+
 def namespaces_of(pid):
     found = {}
     for kind in KINDS:
@@ -547,18 +557,14 @@ class Bootstrap:
         return [record for record in self.records if record.level == "fatal"]
 
     def abandon(self):
-        """After a failed test: kill what is ours, by pid, and close."""
-        for pid in own_children():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        """After a failed test: kill what is ours, by pid, and close. A tool comes to us when its stage 0 is dead."""
         end = time.monotonic() + 3
         while own_children() and time.monotonic() < end:
             for pid in own_children():
                 try:
+                    os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, os.WNOHANG | 0x40000000)
-                except ChildProcessError:
+                except (ProcessLookupError, ChildProcessError):
                     pass
             time.sleep(0.002)
         for fd in list(self.pidfds.values()) + [fd for fd in self.readers

@@ -99,12 +99,22 @@ class Environment(fixture.ProtocolTest):
                 self.assertEqual(run.out, b"")
 
     def test_the_command_keeps_the_environment(self):
+        """All but the log pipe, which is closed by then: runc reads it up to its end."""
         run = self.start("/usr/bin/env", log_level="6", environment={"_LIBCONTAINER_INITTYPE": "standard"})
         run.like_init(message(0))
         run.finish()
         self.assertEqual(sorted(run.out.decode().split()), [
-            "_LIBCONTAINER_INITPIPE=3", "_LIBCONTAINER_INITTYPE=standard", "_LIBCONTAINER_LOGLEVEL=6",
-            "_LIBCONTAINER_LOGPIPE=4"])
+            "_LIBCONTAINER_INITPIPE=3", "_LIBCONTAINER_INITTYPE=standard"])
+
+    def test_the_command_keeps_the_init_pipe_and_not_the_log_pipe(self):
+        reader, gate = os.pipe()
+        run = self.start("/bin/cat", stdin=reader)
+        os.close(reader)
+        run.like_init(message(0))
+        run.until(lambda: run.log_eof, "the log pipe at its end while the command runs")
+        self.assertEqual(sorted(parent.descriptors_of(run.stage2)), [0, 1, 2, 3])
+        os.close(gate)
+        self.assertHandedOver(run)
 
     def test_other_dialects_variables_do_not_matter(self):
         run = self.start(environment={"_LIBCONTAINER_SYNCPIPE": "8", "_LIBCONTAINER_FIFOFD": "9", "GOMAXPROCS": "1",

@@ -191,15 +191,17 @@ class Stage2(Traced):
         self.assertSignalStates(None)
 
     def assertSignalStates(self, log_reader):
-        mask = lambda numbers: f"{sum(1 << (number - 1) for number in numbers):016x}"
         for ignored, blocked in (((), ()), ((signal.SIGPIPE,), ()), ((), (signal.SIGPIPE, signal.SIGUSR1)),
                                  ((signal.SIGCHLD, signal.SIGHUP), (signal.SIGTERM,))):
-            for status in self.signal_state(ignored, blocked, log_reader):
-                self.assertEqual(status["SigBlk"], mask(blocked))
-                self.assertEqual(status["SigIgn"], mask(ignored))
-                self.assertEqual(status["SigPnd"], mask(()))
-                self.assertEqual(status["ShdPnd"], mask(()))
-                self.assertEqual(status["SigCgt"], mask(()))
+            with self.subTest(ignored=[s.name for s in ignored], blocked=[s.name for s in blocked]):
+                command, stage2 = self.signal_state(ignored, blocked, log_reader)
+                for status in (command, stage2):
+                    self.assertEqual(int(status["SigBlk"], 16), parent.mask(blocked))
+                    self.assertEqual(int(status["SigPnd"], 16), parent.mask(()))
+                    self.assertEqual(int(status["ShdPnd"], 16), parent.mask(()))
+                # Of a program with a Rust main only the command tells: the runtime's own changes end with it.
+                self.assertEqual(f"{int(command['SigIgn'], 16):x}", f"{parent.ignored_mask(ignored):x}")
+                self.assertEqual(int(command["SigCgt"], 16), 0)
 
     def test_sigchld_ignored_by_the_parent_itself(self):
         """Then the kernel reaps the stages, and nobody waits for anybody."""

@@ -92,7 +92,7 @@ class Vectors(fixture.ProtocolTest):
                     self.assertTrue(run.init_reset, "the surplus was left unread")
                 self.assertHandedOver(run)
                 ran += 1
-        print(f"\n  ok vectors: {ran} ran, {len(refused)} refused as this machine must: {' '.join(refused)}")
+        print(f"\n  ok vectors: {ran} ran, {len(refused)} refused as they must be here: {' '.join(refused)}", flush=True)
         self.assertEqual(ran + len(refused), 18)
         self.assertLessEqual(len(refused), len(CANNOT_RUN) + 1)
 
@@ -113,7 +113,7 @@ class Vectors(fixture.ProtocolTest):
                 self.assertRefused(run, *words)
                 self.assertEqual(run.texts("0") + run.texts("1"), [], "refused before any fork")
                 ran += 1
-        print(f"\n  error vectors: {ran} refused")
+        print(f"\n  error vectors: {ran} refused", flush=True)
         self.assertEqual(ran, 25)
 
 
