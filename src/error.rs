@@ -8,7 +8,7 @@ use core::fmt;
 
 use crate::bootstrap::env::EnvError;
 use crate::bootstrap::error::ParseError;
-use crate::bootstrap::text::Lossy;
+use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, FsType, Pid, WaitStatus};
@@ -165,8 +165,13 @@ impl fmt::Display for Error<'_> {
             Self::Parse(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Os { doing: Doing::Join(kind, path), errno } => {
-                write!(f, "failed to setns into {kind} namespace: {errno} (with path {})", Lossy(path))
+                write!(f, "failed to setns into {kind} namespace: {errno} (with path {})", PathText(path))
             }
+            // A task that is gone has no files: whoever reads this wants to know who, before where we noticed.
+            Self::Os {
+                doing: doing @ (Doing::OpenProcDir(pid) | Doing::Update(pid, _) | Doing::ReadBack(pid, _)),
+                errno: errno @ (Errno::ENOENT | Errno::ESRCH),
+            } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
             Self::Os { doing, errno } => write!(f, "{doing}: {errno}"),
             Self::Short { doing: Doing::Update(pid, file), got, want } => {
                 write!(f, "{}: the kernel took {got} of {want} bytes", Doing::Update(pid, file))
@@ -181,7 +186,7 @@ impl fmt::Display for Error<'_> {
                     write!(
                         f,
                         "failed to open {}: not a namespace (file system type {:#x})",
-                        Lossy(path),
+                        PathText(path),
                         found.0
                     )
                 }
@@ -191,7 +196,7 @@ impl fmt::Display for Error<'_> {
                 f,
                 "failed to setns({:#x}) into {kind} namespace (with path {}): {}",
                 kind.flag().0,
-                Lossy(path),
+                PathText(path),
                 Errno::EPERM
             ),
             Self::IncompleteJoin(set) => write!(f, "failed to join {{{set}}} namespaces: {}", Errno::EPERM),

@@ -213,9 +213,10 @@ impl Log {
     /// # Errors
     /// The errno of the system call; only a wrong argument can cause one.
     pub fn restore_signals<S: Sys>(&mut self, sys: &mut S) -> Result<(), Errno> {
-        // Somebody who had it blocked may have had one pending, and it is not ours to take.
-        if self.raised_sigpipe && !self.mask.contains(SignalSet::PIPE) {
-            // EAGAIN: it was another thread's business, or has been taken already.
+        // A new process begins without pending signals (fork(2)), so this one is ours, also where the caller had it
+        // blocked.
+        if self.raised_sigpipe {
+            // EAGAIN: it has been taken already.
             let _ = sys.sigtimedwait(SignalSet::PIPE);
             self.raised_sigpipe = false;
         }

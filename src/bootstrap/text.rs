@@ -114,6 +114,24 @@ impl fmt::Display for Lossy<'_> {
     }
 }
 
+/// How much of a path is shown: even if each byte needs six in a log record, what comes after it still fits.
+const PATH_SHOWN: usize = 512;
+
+/// A path as [`Lossy`], but a very long one by its beginning and its length, so that the reason after it is not cut off.
+#[derive(Clone, Copy, Debug)]
+pub struct PathText<'a>(pub &'a [u8]);
+
+impl fmt::Display for PathText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_at_checked(PATH_SHOWN) {
+            Some((start, rest)) if !rest.is_empty() => {
+                write!(f, "{}... ({} bytes)", Lossy(start), self.0.len())
+            }
+            _ => Lossy(self.0).fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;

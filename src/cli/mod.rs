@@ -16,8 +16,9 @@ mod run;
 mod testing;
 mod values;
 
+use std::fs::OpenOptions;
 use std::io::Write;
-use std::process::ExitCode;
+use std::os::fd::{AsRawFd, IntoRawFd};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -25,8 +26,9 @@ use clap::{CommandFactory, Parser};
 use args::{Cli, Command};
 use failure::{Failure, USAGE};
 
-/// The whole program.
-pub(crate) fn main() -> ExitCode {
+/// The whole program. Gives its exit status.
+pub(crate) fn main() -> u8 {
+    hold_standard_descriptors();
     // Ends the process by itself where the command line is wrong (2) or asks for help or the version (0).
     let cli = Cli::parse();
     let (name, result) = match &cli.command {
@@ -36,10 +38,25 @@ pub(crate) fn main() -> ExitCode {
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
         Command::Init(args) => ("init", init::init(args)),
     };
-    ExitCode::from(match result {
+    let status = match result {
         Ok(status) => status,
         Err(failure) => report(name, failure),
-    })
+    };
+    // Rust's own entry would do this at the end. Whoever has closed the other side wants no more.
+    let _ = std::io::stdout().flush();
+    status
+}
+
+/// Gives the numbers 0 to 2 to /dev/null where the caller closed them, so that no pipe of ours is taken for a standard
+/// stream. Close-on-exec: the command finds them closed, as the caller meant.
+fn hold_standard_descriptors() {
+    // Without a /dev/null there is nothing to be done about it.
+    while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        if null.as_raw_fd() > 2 {
+            return;
+        }
+        let _ = null.into_raw_fd();
+    }
 }
 
 /// One line on standard error; for wrong usage in clap's own form. Gives the exit status.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::bootstrap::text::Lossy;
+use crate::bootstrap::text::PathText;
 use crate::namespace::NsKind;
 use crate::sys::types::{CloneFlags, Pid};
 
@@ -317,13 +317,13 @@ impl fmt::Display for Doing<'_> {
             Self::Update(pid, file) => write!(f, "failed to update /proc/{pid}/{}", file.as_str()),
             Self::ReadBack(pid, file) => write!(f, "failed to read back /proc/{pid}/{}", file.as_str()),
             Self::ToolFork => f.write_str("failed to fork"),
-            Self::ToolExec(path) => write!(f, "failed to execv {}", Lossy(path)),
+            Self::ToolExec(path) => write!(f, "failed to execv {}", PathText(path)),
             Self::ToolWait => f.write_str("failed to waitpid"),
             Self::ToolDescriptors => {
                 f.write_str("failed to set the mapping tool's descriptors close-on-exec")
             }
             Self::PidLine => f.write_str("failed to sync with runc: write(pid-JSON)"),
-            Self::OpenNamespace(path) => write!(f, "failed to open {}", Lossy(path)),
+            Self::OpenNamespace(path) => write!(f, "failed to open {}", PathText(path)),
             Self::Join(kind, _) => write!(f, "failed to setns into {kind} namespace"),
             Self::UnshareUser => f.write_str("failed to unshare user namespace"),
             Self::UnshareRemaining(_) => f.write_str("failed to unshare remaining namespaces"),
@@ -336,7 +336,7 @@ impl fmt::Display for Doing<'_> {
             Self::MountPropagation => f.write_str("failed to make the mounts private"),
             Self::MountProc => f.write_str("failed to mount /proc"),
             Self::KillChild => f.write_str("failed to set the parent-death signal"),
-            Self::Exec(path) => write!(f, "failed to execute {}", Lossy(path)),
+            Self::Exec(path) => write!(f, "failed to execute {}", PathText(path)),
         }
     }
 }

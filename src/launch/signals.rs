@@ -51,13 +51,17 @@ impl Signals {
     /// Blocks what is to be passed on or acted upon, and gives SIGCHLD its default disposition, without which a
     /// command's status would be lost.
     ///
-    /// Early in a program with one thread, which then ends with the command: nothing is ever put back.
+    /// Early in a program with one thread, which then ends with the command: nothing is ever put back. A SIGPIPE that is
+    /// ignored is taken for the caller's wish, and the command gets it so: a program that Rust's runtime starts gives
+    /// it its default disposition first, as the runtime ignores it.
     ///
     /// # Errors
     /// Those of signalfd(2): no descriptor left.
     pub fn take() -> io::Result<Self> {
         let before = ProcStatus::of_this_thread();
         let mut original = before.as_after_an_exec();
+        // The caller's own choice: this program does without Rust's start, which would have ignored it.
+        original.default.0 &= !before.ignored.0;
         original.mask = Some(before.blocked);
         let sigchld = set_of(Signal::CHLD);
         if before.ignored.contains(sigchld) {
