@@ -12,6 +12,8 @@ pub mod linux;
 #[cfg(feature = "audit")]
 pub mod record;
 mod signal;
+#[cfg(feature = "audit")]
+pub mod sim;
 pub mod types;
 
 use core::ffi::CStr;
