@@ -23,6 +23,8 @@ pub mod linux;
 )]
 pub mod record;
 mod signal;
+#[cfg(feature = "audit")]
+pub mod sim;
 pub mod types;
 
 use core::ffi::CStr;

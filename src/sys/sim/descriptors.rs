@@ -1,0 +1,462 @@
+//! Descriptors, what they refer to, and the bytes between them (pipe(7), unix(7), close(2)).
+//!
+//! A descriptor is a number in one process; the open file description behind it is shared by all copies that forks
+//! made, and closed with the last of them. Only then does the other end see the end of the file.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::vec::Vec;
+
+use super::creds::Creds;
+use super::kernel::{Halt, Kernel};
+use super::namespaces::{NsId, State};
+use super::process::Task;
+use super::procfs::ProcFile;
+use crate::sys::types::{Errno, Fd, FsType, PollEvents, PollFd, Signal, SysResult};
+
+/// `PIPE_BUF`: a write to a pipe up to this size is whole or does not happen (pipe(7)).
+const PIPE_BUF: usize = 4096;
+const POLLERR: i16 = 0x8;
+const POLLHUP: i16 = 0x10;
+const POLLNVAL: i16 = 0x20;
+
+/// What an open file description is.
+#[derive(Clone, Debug)]
+pub(super) enum Object {
+    /// One side, 0 or 1, of a socket pair.
+    Socket(usize, usize),
+    PipeRead(usize),
+    PipeWrite(usize),
+    Namespace(NsId),
+    /// A file of /proc/PID, with the user namespace that it showed when it was opened.
+    Proc(Task, ProcFile, NsId),
+    /// /proc/PID itself, by O_PATH.
+    ProcDir(Task),
+    /// /proc/PID/fd, to be listed.
+    FdList(Task),
+    Pidfd(Task),
+    /// /dev/null.
+    Null,
+    /// What is written here can be read in the report.
+    Sink,
+    Regular(Rc<[u8]>),
+    Fifo,
+    Directory,
+}
+
+/// An open file description.
+#[derive(Clone, Debug)]
+pub(super) struct Description {
+    pub(super) object: Object,
+    /// In how many places of descriptor tables it is.
+    refs: usize,
+    offset: usize,
+    /// The credentials of its opener, which the files of /proc ask for.
+    opener: Creds,
+}
+
+/// A place in a descriptor table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Slot {
+    pub(super) description: usize,
+    pub(super) cloexec: bool,
+}
+
+/// A descriptor table.
+pub(super) type Table = BTreeMap<i32, Slot>;
+
+/// Bytes on their way through a pipe.
+#[derive(Clone, Debug)]
+pub(super) struct Pipe {
+    pub(super) bytes: VecDeque<u8>,
+    capacity: usize,
+    readers: usize,
+    writers: usize,
+}
+
+/// A socket pair; what stands at index i concerns side i.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    /// To be read by side i.
+    pub(super) bytes: [VecDeque<u8>; 2],
+    capacity: usize,
+    open: [bool; 2],
+    /// The peer of side i was closed with bytes unread, and side i has not been told.
+    reset: [bool; 2],
+}
+
+impl Pipe {
+    /// A read would come back.
+    pub(super) fn readable(&self) -> bool {
+        !self.bytes.is_empty() || self.writers == 0
+    }
+
+    /// A write of `len` bytes, of which `rest` are left, would get on.
+    pub(super) fn writable(&self, len: usize, rest: usize) -> bool {
+        let room = self.capacity.saturating_sub(self.bytes.len());
+        self.readers == 0 || if len <= PIPE_BUF { room >= rest } else { room > 0 }
+    }
+}
+
+impl Pair {
+    /// A read of `side` would come back.
+    pub(super) fn readable(&self, side: usize) -> bool {
+        !self.bytes[side].is_empty() || self.reset[side] || !self.open[1 - side]
+    }
+
+    /// A write of `side` would get on.
+    pub(super) fn writable(&self, side: usize) -> bool {
+        !self.open[1 - side] || self.bytes[1 - side].len() < self.capacity
+    }
+}
+
+impl Kernel {
+    fn slot(&self, me: Task, fd: Fd) -> SysResult<Slot> {
+        self.process(me).fds.get(&fd.0).copied().ok_or(Errno::EBADF)
+    }
+
+    /// The object behind a descriptor.
+    pub(super) fn object(&self, me: Task, fd: Fd) -> SysResult<&Object> {
+        let slot = self.slot(me, fd)?;
+        Ok(&self.descriptions[slot.description].object)
+    }
+
+    pub(super) fn namespace_of(&self, me: Task, fd: Fd) -> SysResult<NsId> {
+        match self.object(me, fd)? {
+            Object::Namespace(ns) => Ok(*ns),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Opens `object` at the lowest free number.
+    pub(super) fn install(&mut self, me: Task, object: Object, cloexec: bool) -> SysResult<Fd> {
+        let opener = self.process(me).creds.clone();
+        let table = &self.process(me).fds;
+        let number = (0..self.settings.descriptors).find(|n| !table.contains_key(n)).ok_or(Errno::EMFILE)?;
+        self.descriptions.push(Description { object, refs: 1, offset: 0, opener });
+        let description = self.descriptions.len() - 1;
+        self.process_mut(me).fds.insert(number, Slot { description, cloexec });
+        Ok(Fd(number))
+    }
+
+    /// Counts one more place for everything in a table that a fork copied.
+    pub(super) fn share(&mut self, table: &Table) {
+        for slot in table.values() {
+            self.descriptions[slot.description].refs += 1;
+        }
+    }
+
+    pub(super) fn close(&mut self, me: Task, fd: Fd) -> SysResult<()> {
+        let slot = self.process_mut(me).fds.remove(&fd.0).ok_or(Errno::EBADF)?;
+        self.release(slot);
+        Ok(())
+    }
+
+    /// One place less; with the last one the other end learns of it.
+    pub(super) fn release(&mut self, slot: Slot) {
+        let description = &mut self.descriptions[slot.description];
+        description.refs -= 1;
+        if description.refs > 0 {
+            return;
+        }
+        match description.object {
+            Object::PipeRead(pipe) => self.pipes[pipe].readers -= 1,
+            Object::PipeWrite(pipe) => self.pipes[pipe].writers -= 1,
+            Object::Socket(pair, side) => {
+                // unix_release_sock: bytes that nobody read reset the peer.
+                let pair = &mut self.pairs[pair];
+                pair.open[side] = false;
+                pair.reset[1 - side] = !pair.bytes[side].is_empty();
+                pair.bytes[side].clear();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn pipe(&mut self, me: Task, cloexec: bool) -> SysResult<(Fd, Fd)> {
+        let capacity = self.settings.pipe_buffer;
+        self.pipes.push(Pipe { bytes: VecDeque::new(), capacity, readers: 1, writers: 1 });
+        let pipe = self.pipes.len() - 1;
+        let read = self.install(me, Object::PipeRead(pipe), cloexec)?;
+        let write = self.install(me, Object::PipeWrite(pipe), cloexec);
+        if write.is_err() {
+            self.close(me, read)?;
+        }
+        Ok((read, write?))
+    }
+
+    pub(super) fn socketpair(&mut self, me: Task, cloexec: bool) -> SysResult<(Fd, Fd)> {
+        let capacity = self.settings.socket_buffer;
+        self.pairs.push(Pair { bytes: Default::default(), capacity, open: [true; 2], reset: [false; 2] });
+        let pair = self.pairs.len() - 1;
+        let one = self.install(me, Object::Socket(pair, 0), cloexec)?;
+        let other = self.install(me, Object::Socket(pair, 1), cloexec);
+        if other.is_err() {
+            self.close(me, one)?;
+        }
+        Ok((one, other?))
+    }
+
+    pub(super) fn set_cloexec(&mut self, me: Task, fd: Fd, cloexec: bool) -> SysResult<()> {
+        self.slot(me, fd)?;
+        self.process_mut(me).fds.entry(fd.0).and_modify(|slot| slot.cloexec = cloexec);
+        Ok(())
+    }
+
+    /// close_range(first, ~0, CLOSE_RANGE_CLOEXEC); a negative number is beyond every descriptor.
+    pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) {
+        if first.0 >= 0 {
+            self.process_mut(me).fds.range_mut(first.0..).for_each(|(_, slot)| slot.cloexec = true);
+        }
+    }
+
+    /// read(2). What is queued comes first, then a reset, once, then the end of the file.
+    pub(super) fn read(&mut self, me: Task, fd: Fd, len: usize) -> Result<Vec<u8>, Halt> {
+        let index = self.slot(me, fd)?.description;
+        let bytes = match self.descriptions[index].object.clone() {
+            Object::Socket(pair, side) => {
+                let pair = &mut self.pairs[pair];
+                if !pair.bytes[side].is_empty() || len == 0 {
+                    take(&mut pair.bytes[side], len)
+                } else if core::mem::take(&mut pair.reset[side]) {
+                    return Err(Errno::ECONNRESET.into());
+                } else if pair.open[1 - side] {
+                    return Err(Halt::Block);
+                } else {
+                    Vec::new()
+                }
+            }
+            Object::PipeRead(pipe) => {
+                let pipe = &mut self.pipes[pipe];
+                if pipe.bytes.is_empty() && pipe.writers > 0 && len > 0 {
+                    return Err(Halt::Block);
+                }
+                take(&mut pipe.bytes, len)
+            }
+            Object::Proc(task, file, user) => {
+                let text = self.read_proc(&self.descriptions[index].opener, task, file, user)?;
+                self.advance(index, text.as_bytes(), len)
+            }
+            Object::Regular(content) => self.advance(index, &content, len),
+            Object::Null | Object::Sink | Object::Fifo => Vec::new(),
+            Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
+            Object::Directory | Object::FdList(_) => return Err(Errno::EISDIR.into()),
+            Object::ProcDir(_) | Object::PipeWrite(_) => return Err(Errno::EBADF.into()),
+        };
+        Ok(bytes)
+    }
+
+    fn advance(&mut self, index: usize, content: &[u8], len: usize) -> Vec<u8> {
+        let offset = &mut self.descriptions[index].offset;
+        let piece: Vec<u8> = content.iter().skip(*offset).take(len).copied().collect();
+        *offset += piece.len();
+        piece
+    }
+
+    /// write(2), send(2) and pwritev2(2). `wait`: block where there is no room; `signal`: SIGPIPE with EPIPE.
+    pub(super) fn write(&mut self, me: Task, fd: Fd, data: &[u8], how: Writing) -> Result<usize, Halt> {
+        let index = self.slot(me, fd)?.description;
+        let object = self.descriptions[index].object.clone();
+        if how == Writing::Send && !matches!(object, Object::Socket(..)) {
+            return Err(Errno::ENOTSOCK.into());
+        }
+        match object {
+            Object::Socket(..) | Object::PipeWrite(_) => self.write_stream(me, &object, data, how),
+            // Buffered writes to most other files cannot promise not to wait (EOPNOTSUPP, seen on 6.18).
+            Object::Proc(..) | Object::Null | Object::Sink | Object::Regular(_) if how == Writing::NoWait => {
+                Err(Errno::EOPNOTSUPP.into())
+            }
+            Object::Proc(task, file, user) => {
+                let Description { opener, offset, .. } = self.descriptions[index].clone();
+                let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
+                self.descriptions[index].offset += written;
+                Ok(written)
+            }
+            Object::Sink => {
+                self.sink.extend_from_slice(data);
+                Ok(data.len())
+            }
+            Object::Null => Ok(data.len()),
+            _ => Err(Errno::EBADF.into()),
+        }
+    }
+
+    fn write_stream(&mut self, me: Task, object: &Object, data: &[u8], how: Writing) -> Result<usize, Halt> {
+        let done = self.process(me).progress;
+        let (queue, capacity, peer, atomic) = match *object {
+            Object::Socket(pair, side) => {
+                let Pair { bytes, capacity, open, .. } = &mut self.pairs[pair];
+                (&mut bytes[1 - side], *capacity, open[1 - side], false)
+            }
+            Object::PipeWrite(pipe) => {
+                let Pipe { bytes, capacity, readers, .. } = &mut self.pipes[pipe];
+                (bytes, *capacity, *readers > 0, data.len() <= PIPE_BUF)
+            }
+            _ => return Err(Errno::EBADF.into()),
+        };
+        if !peer {
+            if done > 0 {
+                return Ok(done);
+            }
+            if how != Writing::Send {
+                self.raise_in(me, Signal::PIPE)?;
+            }
+            return Err(Errno::EPIPE.into());
+        }
+        let rest = &data[done..];
+        let room = capacity.saturating_sub(queue.len());
+        let fits = if atomic && rest.len() > room { 0 } else { rest.len().min(room) };
+        queue.extend(&rest[..fits]);
+        let done = done + fits;
+        match (done == data.len(), how) {
+            (true, _) => Ok(done),
+            (false, Writing::NoWait) if done > 0 => Ok(done),
+            (false, Writing::NoWait) => Err(Errno::EAGAIN.into()),
+            (false, _) => {
+                self.process_mut(me).progress = done;
+                Err(Halt::Block)
+            }
+        }
+    }
+
+    /// What a poll finds at once: how many have something, and what (poll(2)).
+    pub(super) fn polled(&self, me: Task, fds: &[PollFd]) -> (usize, Vec<PollFd>) {
+        let fds: Vec<PollFd> = fds
+            .iter()
+            .map(|fd| {
+                let found = self.poll_one(me, fd.fd);
+                let asked = fd.events.0 | POLLERR | POLLHUP | POLLNVAL;
+                PollFd { revents: PollEvents(found & asked), ..*fd }
+            })
+            .collect();
+        (fds.iter().filter(|fd| fd.revents.0 != 0).count(), fds)
+    }
+
+    fn poll_one(&self, me: Task, fd: Fd) -> i16 {
+        let (input, output) = (PollEvents::IN.0, PollEvents::OUT.0);
+        let bits = |set: bool, bit: i16| if set { bit } else { 0 };
+        if fd.0 < 0 {
+            return 0;
+        }
+        let Ok(object) = self.object(me, fd) else { return POLLNVAL };
+        match *object {
+            Object::Socket(pair, side) => {
+                let Pair { bytes, capacity, open, reset } = &self.pairs[pair];
+                let (own, peer) = (side, 1 - side);
+                bits(!bytes[own].is_empty() || !open[peer], input)
+                    | bits(bytes[peer].len() < *capacity, output)
+                    | bits(!open[peer], POLLHUP)
+                    | bits(reset[own], POLLERR)
+            }
+            Object::PipeRead(pipe) => {
+                let pipe = &self.pipes[pipe];
+                bits(!pipe.bytes.is_empty(), input) | bits(pipe.writers == 0, POLLHUP)
+            }
+            Object::PipeWrite(pipe) => {
+                let pipe = &self.pipes[pipe];
+                bits(pipe.bytes.len() + PIPE_BUF.min(pipe.capacity) <= pipe.capacity, output)
+                    | bits(pipe.readers == 0, POLLERR)
+            }
+            Object::Pidfd(task) => bits(!self.process(task).is_alive(), input),
+            Object::ProcDir(_) => POLLNVAL,
+            _ => input | output,
+        }
+    }
+
+    /// fstatfs(2), of which the type.
+    pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
+        const PIPEFS: FsType = FsType(0x5049_5045);
+        const SOCKFS: FsType = FsType(0x534f_434b);
+        const PIDFS: FsType = FsType(0x5049_4446);
+        const TMPFS: FsType = FsType(0x0102_1994);
+        Ok(match self.object(me, fd)? {
+            Object::Namespace(_) => FsType::NSFS,
+            Object::Proc(..) | Object::ProcDir(_) | Object::FdList(_) => FsType::PROC,
+            Object::Socket(..) => SOCKFS,
+            Object::PipeRead(_) | Object::PipeWrite(_) => PIPEFS,
+            Object::Pidfd(_) => PIDFS,
+            Object::Null | Object::Sink | Object::Regular(_) | Object::Fifo | Object::Directory => TMPFS,
+        })
+    }
+
+    /// getdents64(2) of a list of descriptors: as many whole records as fit.
+    pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {
+        let index = self.slot(me, fd)?.description;
+        let Object::FdList(task) = self.descriptions[index].object else { return Err(Errno::ENOTDIR) };
+        let numbers = self.process(task).fds.keys().map(|fd| std::format!("{fd}"));
+        let names: Vec<_> = [".".into(), "..".into()].into_iter().chain(numbers).collect();
+        let offset = self.descriptions[index].offset;
+        let mut bytes = Vec::new();
+        let mut taken = 0;
+        for (at, name) in names.iter().enumerate().skip(offset) {
+            let record = dirent(at, name);
+            if bytes.len() + record.len() > len {
+                break;
+            }
+            bytes.extend(record);
+            taken += 1;
+        }
+        if taken == 0 && offset < names.len() {
+            return Err(Errno::EINVAL);
+        }
+        self.descriptions[index].offset += taken;
+        Ok(bytes)
+    }
+
+    /// What a descriptor is, for people.
+    pub(super) fn describe(&self, slot: Slot) -> std::string::String {
+        match &self.descriptions[slot.description].object {
+            Object::Socket(pair, side) => {
+                std::format!("socket pair {pair} side {side}, {} B queued", self.pairs[*pair].bytes[*side].len())
+            }
+            Object::PipeRead(pipe) => {
+                std::format!("pipe {pipe} read end, {} B queued", self.pipes[*pipe].bytes.len())
+            }
+            Object::PipeWrite(pipe) => std::format!("pipe {pipe} write end"),
+            Object::Namespace(ns) => std::format!("{} namespace {}", self.namespaces[ns.0].kind.name(), ns.0),
+            Object::Proc(task, file, _) => std::format!("{file:?} of {}", self.process(*task).who),
+            Object::ProcDir(task) => std::format!("/proc of {}", self.process(*task).who),
+            Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).who),
+            Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).who),
+            other => std::format!("{other:?}"),
+        }
+    }
+
+    /// Whose processes a process's /proc shows.
+    pub(super) fn proc_pid_ns(&self, me: Task) -> NsId {
+        let mnt = self.process(me).ns.get(super::Kind::Mnt);
+        match self.namespaces[mnt.0].state {
+            State::Mnt { proc } => proc,
+            _ => panic!("not a mount namespace: {mnt:?}"),
+        }
+    }
+}
+
+/// How bytes are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Writing {
+    /// write(2): waits, and raises SIGPIPE.
+    Wait,
+    /// RWF_NOWAIT: EAGAIN instead of waiting, SIGPIPE all the same.
+    NoWait,
+    /// send(2) with MSG_NOSIGNAL: waits, and raises nothing.
+    Send,
+}
+
+fn take(queue: &mut VecDeque<u8>, len: usize) -> Vec<u8> {
+    let len = len.min(queue.len());
+    queue.drain(..len).collect()
+}
+
+/// One linux_dirent64: inode, offset, length, type, name (getdents64(2)).
+fn dirent(at: usize, name: &str) -> Vec<u8> {
+    let len = (19 + name.len() + 1).next_multiple_of(8);
+    let mut record = Vec::new();
+    record.extend((at as u64 + 1).to_ne_bytes());
+    record.extend((at as u64 + 1).to_ne_bytes());
+    record.extend((len as u16).to_ne_bytes());
+    record.push(if at < 2 { 4 } else { 10 });
+    record.extend(name.as_bytes());
+    record.resize(len, 0);
+    record
+}

@@ -1,0 +1,67 @@
+//! One thing that goes wrong in a run.
+
+use super::process::Who;
+use crate::sys::record::Call;
+use crate::sys::types::Errno;
+
+/// A place in a run: a process, and the number of a line of its transcript, from 0.
+///
+/// The number of lines is a place too: after the last call, where the process would end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place {
+    /// Which process.
+    pub who: Who,
+    /// Which of its lines.
+    pub line: usize,
+}
+
+/// What goes wrong there, once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum What {
+    /// The call fails with this errno and has no effect. A close frees its descriptor all the same (close(2)).
+    Errno(Errno),
+    /// A read or a write is cut to so many bytes, if it would have been longer.
+    Short(usize),
+    /// SIGKILL before the call.
+    Kill,
+    /// SIGKILL while it waits in the call, just when it could have gone on. Never happens at a call that does not wait.
+    KillWaking,
+}
+
+/// A fault.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fault {
+    /// Where.
+    pub at: Place,
+    /// What.
+    pub what: What,
+}
+
+impl core::fmt::Display for Fault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Place { who, line } = self.at;
+        match self.what {
+            What::Errno(errno) => {
+                write!(f, "{} at line {line} of {who}", errno.name().unwrap_or("an unknown errno"))
+            }
+            What::Short(len) => write!(f, "short ({len} bytes) at line {line} of {who}"),
+            What::Kill => write!(f, "SIGKILL before line {line} of {who}"),
+            What::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {who}"),
+        }
+    }
+}
+
+/// The call cut to `len` bytes, or `None` if it is not one of bytes, or shorter anyway.
+pub(super) fn shortened(call: &Call, len: usize) -> Option<Call> {
+    let mut call = call.clone();
+    match &mut call {
+        Call::Read { len: wanted, .. } if *wanted > len => *wanted = len,
+        Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. }
+            if data.0.len() > len =>
+        {
+            data.0.truncate(len);
+        }
+        _ => return None,
+    }
+    Some(call)
+}

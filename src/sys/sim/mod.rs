@@ -1,0 +1,49 @@
+//! The simulated kernel: processes, namespaces, descriptors and signals by Linux's rules, without Linux.
+//!
+//! Everything that the scripts ask of a kernel is here, deterministic, in one thread: the three stages, the launcher
+//! and the mapping tools run as simulated processes over [`SimSys`], in any order that a [`Choice`] says, with one
+//! [`Fault`] at any call. `tests/parity.rs` holds every rule against the real kernel.
+//!
+//! | file | concern |
+//! |---|---|
+//! | `kernel` | the state, and the one place where a call becomes what it does |
+//! | `process` | birth, numbers, exec, death, reaping |
+//! | `creds`, `idmaps` | ids, capabilities, maps |
+//! | `namespaces` | owners, joining, creating |
+//! | `descriptors`, `procfs` | tables, pipes, socket pairs; paths and files |
+//! | `signals` | masks, dispositions, delivery |
+//! | `replay` | [`SimSys`]: fork and blocking by replay |
+//! | `schedule`, `fault` | orders of a run, and what goes wrong in it |
+//! | `program`, `setup` | what runs, and the machine before it |
+//! | `report`, `dump` | what came of it |
+//!
+//! It may panic, at a mistake of the simulator or of a test; no byte that a simulated process writes makes it do so.
+#![allow(clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "numbers of a small machine")]
+
+mod creds;
+mod descriptors;
+mod dump;
+mod fault;
+mod idmaps;
+mod kernel;
+mod namespaces;
+mod process;
+mod procfs;
+mod program;
+mod replay;
+mod report;
+mod schedule;
+mod setup;
+mod signals;
+
+pub use creds::{ALL_CAPS, cap};
+pub use fault::{Fault, Place, What};
+pub use kernel::Settings;
+pub use namespaces::{Kind, NsId};
+pub use process::{Reaper, Section, Task, Who};
+pub use procfs::Extra;
+pub use program::{Allowance, Ended, Main, Program};
+pub use replay::SimSys;
+pub use report::{End, ProcessReport, Report};
+pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
+pub use setup::{Container, Sim, User};

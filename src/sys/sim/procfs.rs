@@ -1,0 +1,349 @@
+//! Paths and the files of /proc that matter (proc(5), spec 6.1, 6.3, 6.6, 6.7, 6.9).
+
+use std::rc::Rc;
+use std::string::String;
+use std::vec::Vec;
+
+use super::creds::{Creds, cap};
+use super::descriptors::Object;
+use super::idmaps::{Ids, PAGE};
+use super::kernel::Kernel;
+use super::namespaces::{Kind, NsId};
+use super::process::Task;
+use crate::sys::types::{Errno, Fd, OpenFlags, SysResult};
+
+/// A file of /proc/PID that is read or written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ProcFile {
+    UidMap,
+    GidMap,
+    Setgroups,
+    TimensOffsets,
+    OomScoreAdj,
+}
+
+/// What a path leads to.
+enum Node {
+    Dir(Task),
+    File(Task, ProcFile),
+    Ns(Task, Kind, bool),
+    FdDir(Task),
+    TaskDir,
+    Extra(Extra),
+}
+
+/// A file that a test puts somewhere.
+#[derive(Clone, Debug)]
+pub enum Extra {
+    /// A namespace, bound to a path as `ip netns` does.
+    Namespace(NsId),
+    /// A named pipe: a plain open would wait for ever.
+    Fifo,
+    /// A regular file with this content.
+    Regular(Rc<[u8]>),
+    /// A directory.
+    Directory,
+    /// A file that nobody may open (EACCES).
+    Forbidden,
+}
+
+/// Uptime of the simulated machine, in seconds: neither clock can be set back further.
+const UPTIME: i64 = 1000;
+/// `KTIME_SEC_MAX`.
+const SECONDS_MAX: i64 = i64::MAX / 1_000_000_000;
+
+impl Kernel {
+    /// openat(2).
+    pub(super) fn openat(&mut self, me: Task, dir: Fd, path: &[u8], flags: OpenFlags) -> SysResult<Fd> {
+        if path.len() >= PAGE {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let node = self.resolve(me, dir, path)?;
+        let object = self.open_node(me, node, flags)?;
+        self.install(me, object, true)
+    }
+
+    /// newfstatat(2), of which the number of links: /proc/self/task has two and one for each thread.
+    pub(super) fn link_count(&self, me: Task, path: &[u8]) -> SysResult<u64> {
+        Ok(match self.resolve(me, Fd::CWD, path)? {
+            Node::TaskDir => 3,
+            Node::Dir(_) | Node::FdDir(_) | Node::Extra(Extra::Directory) => 2,
+            _ => 1,
+        })
+    }
+
+    fn resolve(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Node> {
+        let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
+        if let Some(extra) = self.files.get(text) {
+            return Ok(Node::Extra(extra.clone()));
+        }
+        if let Some(in_proc) = text.strip_prefix("/proc/") {
+            let (who, rest) = in_proc.split_once('/').unwrap_or((in_proc, ""));
+            let seen_from = self.proc_pid_ns(me);
+            let task = match who {
+                "self" | "thread-self" => self.number(me, seen_from).map(|_| me),
+                number => number.parse().ok().and_then(|pid| self.find(seen_from, pid)),
+            };
+            return proc_node(task.ok_or(Errno::ENOENT)?, rest);
+        }
+        if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
+            return Err(Errno::ENOENT);
+        }
+        match *self.object(me, dir)? {
+            // A held directory outlives its task, and says so (spec 6.9).
+            Object::ProcDir(task) if self.process(task).is_reaped() => Err(Errno::ESRCH),
+            Object::ProcDir(task) => proc_node(task, text),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    fn open_node(&self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Object> {
+        let writes = flags == OpenFlags::ReadWrite;
+        let directory = matches!(flags, OpenFlags::Directory | OpenFlags::List);
+        let is_directory =
+            matches!(node, Node::Dir(_) | Node::FdDir(_) | Node::TaskDir | Node::Extra(Extra::Directory));
+        if directory && !is_directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if writes && is_directory {
+            return Err(Errno::EISDIR);
+        }
+        match node {
+            Node::Dir(task) => Ok(Object::ProcDir(task)),
+            Node::FdDir(task) if self.may_inspect(me, task) => Ok(Object::FdList(task)),
+            Node::FdDir(_) => Err(Errno::EACCES),
+            Node::TaskDir => Ok(Object::Directory),
+            Node::File(task, file) => self.open_proc(me, task, file, writes),
+            Node::Ns(task, kind, for_children) => self.open_ns(me, task, kind, for_children, writes),
+            Node::Extra(Extra::Namespace(_)) if writes => Err(Errno::EPERM),
+            Node::Extra(Extra::Namespace(ns)) => Ok(Object::Namespace(ns)),
+            Node::Extra(Extra::Fifo) => Ok(Object::Fifo),
+            Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
+            Node::Extra(Extra::Directory) => Ok(Object::Directory),
+            Node::Extra(Extra::Forbidden) => Err(Errno::EACCES),
+        }
+    }
+
+    /// Mode 0644, owned by the task's effective user if it is dumpable, by its memory's root if it is not, and by
+    /// root if it has no memory any more (task_dump_owner).
+    fn open_proc(&self, me: Task, task: Task, file: ProcFile, writes: bool) -> SysResult<Object> {
+        let (ours, target) = (&self.process(me).creds, self.process(task));
+        let owner = match (target.is_alive(), target.dumpable) {
+            (true, true) => target.creds.euid(),
+            (true, false) => self.user(target.mm_user).uid_map.to_kernel(0).unwrap_or(0),
+            (false, _) => 0,
+        };
+        let group = match (target.is_alive(), target.dumpable) {
+            (true, true) => target.creds.egid(),
+            (true, false) => self.user(target.mm_user).gid_map.to_kernel(0).unwrap_or(0),
+            (false, _) => 0,
+        };
+        if writes && ours.euid() != owner && !self.overrides(ours, owner, group) {
+            return Err(Errno::EACCES);
+        }
+        let over = target.creds.user;
+        // Only setgroups asks for more on opening (proc_setgroups_open).
+        if file == ProcFile::Setgroups && writes && !self.capable(ours, over, cap::SYS_ADMIN) {
+            return Err(Errno::EACCES);
+        }
+        Ok(Object::Proc(task, file, over))
+    }
+
+    /// CAP_DAC_OVERRIDE, over a file whose owners our namespace knows (capable_wrt_inode_uidgid).
+    fn overrides(&self, ours: &Creds, owner: u32, group: u32) -> bool {
+        let user = self.user(ours.user);
+        let known = user.uid_map.from_kernel(owner).is_some() && user.gid_map.from_kernel(group).is_some();
+        known && self.capable(ours, ours.user, cap::DAC_OVERRIDE)
+    }
+
+    /// /proc/PID/ns/KIND, which asks who may look into a process (proc_ns_get_link): EACCES.
+    fn open_ns(&self, me: Task, task: Task, kind: Kind, for_children: bool, writes: bool) -> SysResult<Object> {
+        if !self.may_inspect(me, task) {
+            return Err(Errno::EACCES);
+        }
+        let process = self.process(task);
+        if !process.is_alive() {
+            return Err(Errno::ENOENT);
+        }
+        if writes {
+            return Err(Errno::EPERM);
+        }
+        let ns = match (kind, for_children) {
+            (Kind::Pid, true) => {
+                // Nobody has been born in it yet (pidns_for_children_get).
+                let ns = process.ns.pid_for_children;
+                let empty = self.pid_ns(ns).init.is_none() && self.pid_ns(ns).parent.is_some();
+                if empty {
+                    return Err(Errno::ENOENT);
+                }
+                ns
+            }
+            (Kind::Time, true) => process.ns.time_for_children,
+            _ => process.ns.get(kind),
+        };
+        Ok(Object::Namespace(ns))
+    }
+
+    pub(super) fn read_proc(&self, opener: &Creds, task: Task, file: ProcFile, user: NsId) -> SysResult<String> {
+        let process = self.process(task);
+        // The opener's namespace decides what the outside ids read as (m_show); a reader inside sees its parent's.
+        let seen_from = match opener.user == user {
+            true => self.user(user).parent.unwrap_or(user),
+            false => opener.user,
+        };
+        let (of, reader) = (self.user(user), self.user(seen_from));
+        match file {
+            ProcFile::UidMap => Ok(of.uid_map.text(&reader.uid_map)),
+            ProcFile::GidMap => Ok(of.gid_map.text(&reader.gid_map)),
+            ProcFile::Setgroups => Ok(if of.setgroups { "allow\n".into() } else { "deny\n".into() }),
+            ProcFile::OomScoreAdj if process.is_reaped() => Err(Errno::ESRCH),
+            ProcFile::OomScoreAdj => Ok(std::format!("{}\n", process.oom)),
+            ProcFile::TimensOffsets if !process.is_alive() => Err(Errno::ESRCH),
+            ProcFile::TimensOffsets => Ok(self.time_text(process.ns.time_for_children)),
+        }
+    }
+
+    fn time_text(&self, ns: NsId) -> String {
+        let super::namespaces::State::Time(time) = &self.namespaces[ns.0].state else { return String::new() };
+        let of = |clock| time.offsets.iter().find(|(name, _)| *name == clock).map_or(0, |(_, secs)| *secs);
+        std::format!("monotonic  {:10}         0\nboottime   {:10}         0\n", of("monotonic"), of("boottime"))
+    }
+
+    /// A write by `me`, at `offset`, to a file that `opener` opened.
+    pub(super) fn write_proc(
+        &mut self,
+        (me, opener, offset): (Task, &Creds, usize),
+        (task, file, user): (Task, ProcFile, NsId),
+        data: &[u8],
+    ) -> SysResult<usize> {
+        let at_start = |result| if offset == 0 { result } else { Err(Errno::EINVAL) };
+        match file {
+            ProcFile::UidMap | ProcFile::GidMap => {
+                at_start(Ok(()))?;
+                let ids = if file == ProcFile::UidMap { Ids::Users } else { Ids::Groups };
+                let writer = self.process(me).creds.clone();
+                self.write_map((opener, &writer), user, ids, data)
+            }
+            ProcFile::Setgroups => {
+                at_start(Ok(()))?;
+                self.write_setgroups(user, data)
+            }
+            ProcFile::TimensOffsets => {
+                at_start(Ok(()))?;
+                self.write_offsets(opener, task, data)
+            }
+            ProcFile::OomScoreAdj => self.write_oom(me, task, data),
+        }
+    }
+
+    /// At most two lines are read, which makes a third one a short write; final once somebody is in it
+    /// (timens_offsets_write, proc_timens_set_offset).
+    fn write_offsets(&mut self, opener: &Creds, task: Task, data: &[u8]) -> SysResult<usize> {
+        if data.len() >= PAGE {
+            return Err(Errno::EINVAL);
+        }
+        let (offsets, used) = parse_offsets(data).ok_or(Errno::EINVAL)?;
+        if !self.process(task).is_alive() {
+            return Err(Errno::ESRCH);
+        }
+        let ns = self.process(task).ns.time_for_children;
+        if !self.capable(opener, self.owner(ns), cap::SYS_TIME) {
+            return Err(Errno::EPERM);
+        }
+        if offsets.iter().any(|(_, secs)| *secs > SECONDS_MAX / 2 || *secs < -UPTIME) {
+            return Err(Errno::ERANGE);
+        }
+        let time = self.time_ns_mut(ns);
+        if time.frozen {
+            return Err(Errno::EACCES);
+        }
+        time.offsets = offsets;
+        Ok(used)
+    }
+
+    /// Numbers in any base, trimmed; longer than twelve bytes is cut; lower than it ever was needs CAP_SYS_RESOURCE
+    /// (oom_score_adj_write, __set_oom_adj).
+    fn write_oom(&mut self, me: Task, task: Task, data: &[u8]) -> SysResult<usize> {
+        let data = &data[..data.len().min(12)];
+        let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
+        let score = core::str::from_utf8(text).ok().and_then(|text| parse_integer(text.trim()));
+        let score = score.filter(|score| (-1000..=1000).contains(score)).ok_or(Errno::EINVAL)? as i32;
+        if self.process(task).is_reaped() {
+            return Err(Errno::ESRCH);
+        }
+        let privileged = self.may(me, NsId(0), cap::SYS_RESOURCE);
+        let process = self.process_mut(task);
+        if score < process.oom_min && !privileged {
+            return Err(Errno::EACCES);
+        }
+        process.oom = score;
+        if privileged {
+            process.oom_min = score;
+        }
+        Ok(data.len())
+    }
+}
+
+fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
+    let file = |file| Ok(Node::File(task, file));
+    match rest.trim_end_matches('/') {
+        "" => Ok(Node::Dir(task)),
+        "uid_map" => file(ProcFile::UidMap),
+        "gid_map" => file(ProcFile::GidMap),
+        "setgroups" => file(ProcFile::Setgroups),
+        "timens_offsets" => file(ProcFile::TimensOffsets),
+        "oom_score_adj" => file(ProcFile::OomScoreAdj),
+        "fd" => Ok(Node::FdDir(task)),
+        "task" => Ok(Node::TaskDir),
+        "ns/pid_for_children" => Ok(Node::Ns(task, Kind::Pid, true)),
+        "ns/time_for_children" => Ok(Node::Ns(task, Kind::Time, true)),
+        other => {
+            let kind = other.strip_prefix("ns/").and_then(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name));
+            kind.map(|kind| Node::Ns(task, kind, false)).ok_or(Errno::ENOENT)
+        }
+    }
+}
+
+/// Up to two lines, and how many bytes they were.
+fn parse_offsets(data: &[u8]) -> Option<(Vec<(&'static str, i64)>, usize)> {
+    let text = core::str::from_utf8(data.split(|byte| *byte == 0).next()?).ok()?;
+    let mut offsets = Vec::new();
+    let mut rest = text;
+    loop {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        let mut words = line.split_ascii_whitespace();
+        let clock = match words.next()? {
+            "monotonic" | "1" => "monotonic",
+            "boottime" | "7" => "boottime",
+            _ => return None,
+        };
+        let secs = words.next()?.parse().ok()?;
+        let nanos: u64 = words.next()?.parse().ok()?;
+        if nanos >= 1_000_000_000 || words.next().is_some() {
+            return None;
+        }
+        offsets.push((clock, secs));
+        rest = after;
+        if rest.is_empty() {
+            return Some((offsets, data.len()));
+        }
+        if offsets.len() == 2 {
+            return Some((offsets, text.len() - rest.len()));
+        }
+    }
+}
+
+/// kstrtoint with base 0.
+fn parse_integer(text: &str) -> Option<i64> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (base, digits) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
+        Some(hex) => (16, hex),
+        None if digits.starts_with('0') => (8, digits),
+        None => (10, digits),
+    };
+    let value = i64::from_str_radix(digits, base).ok().filter(|_| !digits.starts_with(['+', '-']))?;
+    Some(if negative { -value } else { value })
+}
