@@ -48,3 +48,13 @@ fn every_realistic_start_is_handed_over() {
         }
     }
 }
+
+#[test]
+fn show() {
+    for scenario in scenarios() {
+        let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+        if scenario.name.contains("tools") || scenario.name.contains("eight") {
+            println!("{}\n{}\n{}", scenario.name, transcripts(&report), report.dump);
+        }
+    }
+}
