@@ -19,7 +19,7 @@ rules! {
     Root a_joined_pid_namespace_excludes_a_new_one = "ok EINVAL";
     Root offsets_before_the_first_process_only = "ok EACCES";
     Root forms_of_offsets = "EINVAL EINVAL EINVAL EINVAL ERANGE ERANGE ok ok ok";
-    Root a_third_line_of_offsets_is_not_read = "28";
+    Root a_third_line_of_offsets_is_not_read = "27";
     Root offsets_of_the_first_namespace = "EACCES";
     User offsets_need_privilege = "EPERM";
     User offsets_of_ones_own_user_namespace = "ok";

@@ -165,8 +165,9 @@ fn orphan<S: Sys>(sys: &mut S, before: bool) -> Said {
                     sys.send(told, b"x").unwrap();
                     // Until the parent is dead; then a word that shows that we live.
                     let _ = sys.read(told, &mut [0]);
-                    let mut fds = [PollFd::new(told, PollEvents(0))];
-                    sys.poll(&mut fds, 50).unwrap();
+                    // Its descriptors close a little before the signal.
+                    let (nothing, _) = sys.pipe2().unwrap();
+                    sys.poll(&mut [PollFd::new(nothing, PollEvents::IN)], 200).unwrap();
                     let _ = sys.send(far, b"alive");
                     Err(0)
                 }
