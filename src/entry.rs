@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 
 use crate::bootstrap::MESSAGE_MAX;
-use crate::bootstrap::env::RawEnv;
+use crate::bootstrap::env::{Environment, RawEnv};
 use crate::error::{Error, Refusal};
 use crate::log::{Level, Log};
 use crate::nsexec::{Scratch, nsexec};
@@ -34,6 +34,14 @@ fn variable(name: &CStr) -> Option<&'static [u8]> {
     }
 }
 
+fn raw_environment() -> RawEnv<'static> {
+    RawEnv {
+        init_pipe: variable(c"_LIBCONTAINER_INITPIPE"),
+        log_pipe: variable(c"_LIBCONTAINER_LOGPIPE"),
+        log_level: variable(c"_LIBCONTAINER_LOGLEVEL"),
+    }
+}
+
 /// The bootstrap, as the environment asks for it, with `policy`.
 ///
 /// Returns at once, and without any system call, where `_LIBCONTAINER_INITPIPE` and `_LIBCONTAINER_LOGPIPE` are
@@ -42,16 +50,11 @@ fn variable(name: &CStr) -> Option<&'static [u8]> {
 /// # Safety
 /// This process has a single thread, and no other call of this function is under way.
 pub unsafe fn run(policy: &Policy) -> Outcome {
-    let raw = RawEnv {
-        init_pipe: variable(c"_LIBCONTAINER_INITPIPE"),
-        log_pipe: variable(c"_LIBCONTAINER_LOGPIPE"),
-        log_level: variable(c"_LIBCONTAINER_LOGLEVEL"),
-    };
     // SAFETY: the caller promises a single thread.
     let mut sys = unsafe { LinuxSys::new() };
     // SAFETY: the caller promises that nobody else is in here.
     let message = unsafe { &mut *MEMORY.0.get() };
-    match nsexec(&mut sys, raw, policy, &mut Scratch { message }) {
+    match nsexec(&mut sys, raw_environment(), policy, &mut Scratch { message }) {
         Outcome::Exit(status) => exit(status),
         outcome => outcome,
     }
@@ -88,7 +91,8 @@ pub fn init() -> Outcome {
     // SAFETY: nothing is forked before the threads are counted, and the calls until then are harmless with them.
     let mut sys = unsafe { LinuxSys::new() };
     if let Some(threads) = more_than_one_thread(&mut sys) {
-        let mut log = Log::open(&mut sys, None, Level::Fatal, policy.log_form);
+        let log = Environment::parse(raw_environment(), policy.dialect).ok().and_then(|known| known.log);
+        let mut log = Log::open(&mut sys, log, Level::Fatal, policy.log_form);
         log.fatal(&mut sys, &Error::Refused(Refusal::Threads(threads)));
         exit(1);
     }

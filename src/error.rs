@@ -2,345 +2,17 @@
 //!
 //! There is no conversion from a bare errno: it would lose the `Doing`. An error is reported once, at the edge.
 
+mod doing;
+
 use core::fmt;
 
 use crate::bootstrap::env::EnvError;
 use crate::bootstrap::error::ParseError;
+use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
-use crate::bootstrap::text::Lossy;
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, FsType, Pid, WaitStatus};
-
-/// One of the two id maps.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum MapKind {
-    /// `uid_map`, newuidmap.
-    Uid,
-    /// `gid_map`, newgidmap.
-    Gid,
-}
-
-impl MapKind {
-    /// The file below /proc/PID.
-    #[must_use]
-    pub const fn file(self) -> ProcFile {
-        match self {
-            Self::Uid => ProcFile::UidMap,
-            Self::Gid => ProcFile::GidMap,
-        }
-    }
-
-    /// The mapping tool, as runc's text calls it.
-    const fn tool(self) -> &'static str {
-        match self {
-            Self::Uid => "newuid",
-            Self::Gid => "newgid",
-        }
-    }
-}
-
-/// The files of /proc/PID that stage 0 writes for stage 1.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ProcFile {
-    /// The user id map.
-    UidMap,
-    /// The group id map.
-    GidMap,
-    /// allow or deny.
-    Setgroups,
-    /// The offsets of the clocks in a new time namespace.
-    TimensOffsets,
-}
-
-impl ProcFile {
-    /// The file's name.
-    #[must_use]
-    pub const fn name(self) -> &'static core::ffi::CStr {
-        match self {
-            Self::UidMap => c"uid_map",
-            Self::GidMap => c"gid_map",
-            Self::Setgroups => c"setgroups",
-            Self::TimensOffsets => c"timens_offsets",
-        }
-    }
-
-    /// The file's name, as text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UidMap => "uid_map",
-            Self::GidMap => "gid_map",
-            Self::Setgroups => "setgroups",
-            Self::TimensOffsets => "timens_offsets",
-        }
-    }
-}
-
-/// One message of the private conversation between the stages, in runc's words.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SyncStep {
-    /// Stage 0 waits for what stage 1 asks next.
-    Stage1Next,
-    /// Stage 0 reads the pid of stage 2.
-    Stage2Pid,
-    /// Stage 0 tells stage 1 that the maps are written.
-    WriteUsermapAck,
-    /// Stage 0 tells stage 1 that the offsets are written.
-    WriteTimeoffsetsAck,
-    /// Stage 0 tells stage 1 that it has the pid.
-    WriteRecvpidAck,
-    /// Stage 0 tells stage 2 to run.
-    WriteGrandchild,
-    /// Stage 0 waits for stage 2 to finish.
-    Stage2Next,
-    /// Stage 1 asks for the maps.
-    WriteUsermapPls,
-    /// Stage 1 waits for the maps.
-    ReadUsermapAck,
-    /// Stage 1 asks for the offsets.
-    WriteTimeoffsetsPls,
-    /// Stage 1 waits for the offsets.
-    ReadTimeoffsetsAck,
-    /// Stage 1 announces the pid of stage 2.
-    WriteRecvpidPls,
-    /// Stage 1 sends it.
-    WriteStage2Pid,
-    /// Stage 1 waits until it has arrived.
-    ReadRecvpidAck,
-    /// Stage 1, and then stage 2, say that they are done.
-    WriteChildFinish,
-    /// Stage 2 waits for its turn.
-    ReadGrandchild,
-}
-
-impl SyncStep {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Stage1Next => "failed to sync with stage-1: next state",
-            Self::Stage2Pid => "failed to sync with stage-1: read(stage2_pid)",
-            Self::WriteUsermapAck => "failed to sync with stage-1: write(SYNC_USERMAP_ACK)",
-            Self::WriteTimeoffsetsAck => "failed to sync with child: write(SYNC_TIMEOFFSETS_ACK)",
-            Self::WriteRecvpidAck => "failed to sync with stage-1: write(SYNC_RECVPID_ACK)",
-            Self::WriteGrandchild => "failed to sync with child: write(SYNC_GRANDCHILD)",
-            Self::Stage2Next => "failed to sync with child: next state",
-            Self::WriteUsermapPls => "failed to sync with parent: write(SYNC_USERMAP_PLS)",
-            Self::ReadUsermapAck => "failed to sync with parent: read(SYNC_USERMAP_ACK)",
-            Self::WriteTimeoffsetsPls => "failed to sync with parent: write(SYNC_TIMEOFFSETS_PLS)",
-            Self::ReadTimeoffsetsAck => "failed to sync with parent: read(SYNC_TIMEOFFSETS_ACK)",
-            Self::WriteRecvpidPls => "failed to sync with parent: write(SYNC_RECVPID_PLS)",
-            Self::WriteStage2Pid => "failed to sync with parent: write(stage2_pid)",
-            Self::ReadRecvpidAck => "failed to sync with parent: read(SYNC_RECVPID_ACK)",
-            Self::WriteChildFinish => "failed to sync with parent: write(SYNC_CHILD_FINISH)",
-            Self::ReadGrandchild => "failed to sync with parent: read(SYNC_GRANDCHILD)",
-        }
-    }
-
-    /// What runc's text says where another value came than the one awaited.
-    const fn awaited(self) -> Option<&'static str> {
-        match self {
-            Self::ReadUsermapAck => Some("failed to sync with parent: SYNC_USERMAP_ACK"),
-            Self::ReadTimeoffsetsAck => Some("failed to sync with parent: SYNC_TIMEOFFSETS_ACK"),
-            Self::ReadRecvpidAck => Some("failed to sync with parent: SYNC_RECVPID_ACK"),
-            Self::ReadGrandchild => Some("failed to sync with parent: SYNC_GRANDCHILD"),
-            _ => None,
-        }
-    }
-}
-
-/// The sync pipe's ends, as runc's texts name them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SyncPipe {
-    /// Between stage 0 and stage 1.
-    Child,
-    /// Between stage 0 and stage 2.
-    Grandchild,
-}
-
-/// What we were about: one variant for each text of runc's. Its `Display` is that text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Doing<'m> {
-    /// Blocking SIGPIPE for as long as the stages run.
-    BlockSigpipe,
-    /// Putting the signal mask back before the hand-over.
-    RestoreSignals,
-    /// Reading the message's header.
-    ReadHeader,
-    /// Reading the rest of the message.
-    ReadPayload,
-    /// Writing our own oom score.
-    OomScoreAdj,
-    /// Becoming non-dumpable before the first join.
-    NonDumpable,
-    /// Opening the dumpable window.
-    OpenDumpableWindow,
-    /// Closing the dumpable window.
-    CloseDumpableWindow,
-    /// Making a sync pipe.
-    MakeSyncPipe(SyncPipe),
-    /// Closing one end of a sync pipe: 0 is the child's, 1 the parent's.
-    CloseSyncPipe(SyncPipe, u8),
-    /// The first clone.
-    SpawnStage1,
-    /// The second clone.
-    SpawnStage2,
-    /// Talking to another stage.
-    Sync(SyncStep),
-    /// Opening /proc/PID of stage 1.
-    OpenProcDir(Pid),
-    /// Writing one of stage 1's files in /proc.
-    Update(Pid, ProcFile),
-    /// Reading back what the mapping tool wrote.
-    ReadBack(Pid, ProcFile),
-    /// Making the mapping tool's process.
-    ToolFork,
-    /// Starting the mapping tool.
-    ToolExec(&'m [u8]),
-    /// Waiting for the mapping tool.
-    ToolWait,
-    /// Marking the mapping tool's descriptors close-on-exec.
-    ToolDescriptors,
-    /// Writing the pid line.
-    PidLine,
-    /// Opening a namespace.
-    OpenNamespace(&'m [u8]),
-    /// Joining a namespace.
-    Join(NsKind, &'m [u8]),
-    /// Creating the user namespace.
-    UnshareUser,
-    /// Creating the other namespaces.
-    UnshareRemaining(CloneFlags),
-    /// Becoming user 0 of the user namespace.
-    BecomeRoot,
-    /// setsid.
-    Setsid,
-    /// setuid.
-    Setuid,
-    /// setgid.
-    Setgid,
-    /// setgroups.
-    Setgroups,
-    /// Launcher: waiting for the word to go.
-    AwaitGo,
-    /// Launcher: setting how mount events travel.
-    MountPropagation,
-    /// Launcher: mounting /proc.
-    MountProc,
-    /// Launcher: asking for SIGKILL when the launcher dies.
-    KillChild,
-    /// Launcher: starting the command.
-    Exec(&'m [u8]),
-}
-
-impl Doing<'_> {
-    /// A stable name for programs. Never a line number: see runc#1130 and its many siblings.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::BlockSigpipe => "block-sigpipe",
-            Self::RestoreSignals => "restore-signals",
-            Self::ReadHeader => "read-header",
-            Self::ReadPayload => "read-payload",
-            Self::OomScoreAdj => "oom-score-adj",
-            Self::NonDumpable => "non-dumpable",
-            Self::OpenDumpableWindow => "open-dumpable-window",
-            Self::CloseDumpableWindow => "close-dumpable-window",
-            Self::MakeSyncPipe(_) => "make-sync-pipe",
-            Self::CloseSyncPipe(..) => "close-sync-pipe",
-            Self::SpawnStage1 => "spawn-stage-1",
-            Self::SpawnStage2 => "spawn-stage-2",
-            Self::Sync(_) => "sync",
-            Self::OpenProcDir(_) => "open-proc",
-            Self::Update(_, ProcFile::UidMap) => "uid-map",
-            Self::Update(_, ProcFile::GidMap) => "gid-map",
-            Self::Update(_, ProcFile::Setgroups) => "setgroups-file",
-            Self::Update(_, ProcFile::TimensOffsets) => "time-offsets",
-            Self::ReadBack(..) => "read-back",
-            Self::ToolFork => "mapping-tool-fork",
-            Self::ToolExec(_) => "mapping-tool-exec",
-            Self::ToolWait => "mapping-tool-wait",
-            Self::ToolDescriptors => "mapping-tool-descriptors",
-            Self::PidLine => "pid-line",
-            Self::OpenNamespace(_) => "open-namespace",
-            Self::Join(..) => "join",
-            Self::UnshareUser => "unshare-user",
-            Self::UnshareRemaining(_) => "unshare-remaining",
-            Self::BecomeRoot => "become-root",
-            Self::Setsid => "setsid",
-            Self::Setuid => "setuid",
-            Self::Setgid => "setgid",
-            Self::Setgroups => "setgroups",
-            Self::AwaitGo => "await-go",
-            Self::MountPropagation => "mount-propagation",
-            Self::MountProc => "mount-proc",
-            Self::KillChild => "kill-child",
-            Self::Exec(_) => "exec",
-        }
-    }
-
-    /// The object of the step where the text does not name it: the namespaces that were to be created.
-    #[must_use]
-    pub const fn flags(&self) -> Option<CloneFlags> {
-        match self {
-            Self::UnshareUser => Some(CloneFlags::NEWUSER),
-            Self::UnshareRemaining(flags) => Some(*flags),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Doing<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::BlockSigpipe => f.write_str("failed to block SIGPIPE"),
-            Self::RestoreSignals => f.write_str("failed to restore the signal mask"),
-            Self::ReadHeader => f.write_str("failed to read netlink header"),
-            Self::ReadPayload => f.write_str("failed to read netlink payload"),
-            Self::OomScoreAdj => f.write_str("failed to update /proc/self/oom_score_adj"),
-            Self::NonDumpable => f.write_str("failed to set process as non-dumpable"),
-            Self::OpenDumpableWindow => f.write_str("failed to temporarily set process as dumpable"),
-            Self::CloseDumpableWindow => f.write_str("failed to re-set process as non-dumpable"),
-            Self::MakeSyncPipe(SyncPipe::Child) => {
-                f.write_str("failed to setup sync pipe between parent and child")
-            }
-            Self::MakeSyncPipe(SyncPipe::Grandchild) => {
-                f.write_str("failed to setup sync pipe between parent and grandchild")
-            }
-            Self::CloseSyncPipe(SyncPipe::Child, end) => write!(f, "failed to close sync_child_pipe[{end}] fd"),
-            Self::CloseSyncPipe(SyncPipe::Grandchild, end) => {
-                write!(f, "failed to close sync_grandchild_pipe[{end}] fd")
-            }
-            Self::SpawnStage1 => f.write_str("unable to spawn stage-1"),
-            Self::SpawnStage2 => f.write_str("unable to spawn stage-2"),
-            Self::Sync(step) => f.write_str(step.text()),
-            Self::OpenProcDir(pid) => write!(f, "failed to open /proc/{pid}"),
-            Self::Update(pid, ProcFile::Setgroups) => {
-                write!(f, "failed to write 'deny' to /proc/{pid}/setgroups")
-            }
-            Self::Update(pid, file) => write!(f, "failed to update /proc/{pid}/{}", file.as_str()),
-            Self::ReadBack(pid, file) => write!(f, "failed to read back /proc/{pid}/{}", file.as_str()),
-            Self::ToolFork => f.write_str("failed to fork"),
-            Self::ToolExec(path) => write!(f, "failed to execv {}", Lossy(path)),
-            Self::ToolWait => f.write_str("failed to waitpid"),
-            Self::ToolDescriptors => f.write_str("failed to set the mapping tool's descriptors close-on-exec"),
-            Self::PidLine => f.write_str("failed to sync with runc: write(pid-JSON)"),
-            Self::OpenNamespace(path) => write!(f, "failed to open {}", Lossy(path)),
-            Self::Join(kind, _) => write!(f, "failed to setns into {kind} namespace"),
-            Self::UnshareUser => f.write_str("failed to unshare user namespace"),
-            Self::UnshareRemaining(_) => f.write_str("failed to unshare remaining namespaces"),
-            Self::BecomeRoot => f.write_str("failed to become root in user namespace"),
-            Self::Setsid => f.write_str("setsid failed"),
-            Self::Setuid => f.write_str("setuid failed"),
-            Self::Setgid => f.write_str("setgid failed"),
-            Self::Setgroups => f.write_str("setgroups failed"),
-            Self::AwaitGo => f.write_str("failed to wait for the launcher's word to go"),
-            Self::MountPropagation => f.write_str("failed to make the mounts private"),
-            Self::MountProc => f.write_str("failed to mount /proc"),
-            Self::KillChild => f.write_str("failed to set the parent-death signal"),
-            Self::Exec(path) => write!(f, "failed to execute {}", Lossy(path)),
-        }
-    }
-}
+pub use doing::{Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// Why the mapping tool did not serve.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -379,7 +51,9 @@ impl fmt::Display for Refusal {
                 write!(f, "clone flags {:#x} name no namespace: only CLONE_NEW* may be asked for", flags.0)
             }
             Self::JoinedAndCreated(set) => write!(f, "asked to both join and create: {set}"),
-            Self::Threads(count) => write!(f, "the process has {count} threads: call the bootstrap before any is started"),
+            Self::Threads(count) => {
+                write!(f, "the process has {count} threads: call the bootstrap before any is started")
+            }
             Self::MapTooLarge(kind, too_large) => write!(f, "{}: {too_large}", kind.file().as_str()),
         }
     }
@@ -450,7 +124,9 @@ impl<'m> Error<'m> {
     #[must_use]
     pub const fn doing(&self) -> Option<&Doing<'m>> {
         match self {
-            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => Some(doing),
+            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
+                Some(doing)
+            }
             _ => None,
         }
     }
@@ -465,7 +141,9 @@ impl<'m> Error<'m> {
             Self::UnexpectedSync { .. } => "sync",
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
             Self::MappingTool { .. } => "mapping-tool",
-            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => doing.code(),
+            Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
+                doing.code()
+            }
         }
     }
 
@@ -487,8 +165,13 @@ impl fmt::Display for Error<'_> {
             Self::Parse(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Os { doing: Doing::Join(kind, path), errno } => {
-                write!(f, "failed to setns into {kind} namespace: {errno} (with path {})", Lossy(path))
+                write!(f, "failed to setns into {kind} namespace: {errno} (with path {})", PathText(path))
             }
+            // A task that is gone has no files: whoever reads this wants to know who, before where we noticed.
+            Self::Os {
+                doing: doing @ (Doing::OpenProcDir(pid) | Doing::Update(pid, _) | Doing::ReadBack(pid, _)),
+                errno: errno @ (Errno::ENOENT | Errno::ESRCH),
+            } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
             Self::Os { doing, errno } => write!(f, "{doing}: {errno}"),
             Self::Short { doing: Doing::Update(pid, file), got, want } => {
                 write!(f, "{}: the kernel took {got} of {want} bytes", Doing::Update(pid, file))
@@ -500,7 +183,12 @@ impl fmt::Display for Error<'_> {
             },
             Self::WrongFileSystem { doing, found } => match doing {
                 Doing::OpenNamespace(path) => {
-                    write!(f, "failed to open {}: not a namespace (file system type {:#x})", Lossy(path), found.0)
+                    write!(
+                        f,
+                        "failed to open {}: not a namespace (file system type {:#x})",
+                        PathText(path),
+                        found.0
+                    )
                 }
                 doing => write!(f, "{doing}: not a file of procfs (file system type {:#x})", found.0),
             },
@@ -508,7 +196,7 @@ impl fmt::Display for Error<'_> {
                 f,
                 "failed to setns({:#x}) into {kind} namespace (with path {}): {}",
                 kind.flag().0,
-                Lossy(path),
+                PathText(path),
                 Errno::EPERM
             ),
             Self::IncompleteJoin(set) => write!(f, "failed to join {{{set}}} namespaces: {}", Errno::EPERM),
@@ -523,7 +211,12 @@ fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailu
     let tool = kind.tool();
     match why {
         ToolFailure::NotPresent => {
-            write!(f, "failed to update /proc/{pid}/{}: {}: mapping tool not present", kind.file().as_str(), Errno::EPERM)
+            write!(
+                f,
+                "failed to update /proc/{pid}/{}: {}: mapping tool not present",
+                kind.file().as_str(),
+                Errno::EPERM
+            )
         }
         ToolFailure::NotAbsolute => write!(f, "{tool}map: the mapping tool's path is not absolute"),
         ToolFailure::TooManyArguments => write!(f, "{tool}map: too many arguments for the mapping tool"),

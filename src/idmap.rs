@@ -40,10 +40,10 @@ pub enum Side {
 
 /// An id map that the kernel's own rules allow, or one so large that they were not asked.
 ///
-/// A text over [`MAP_TEXT_MAX`] bytes or [`EXTENTS_MAX`] lines can never be applied, in any namespace. runc sends
-/// one all the same, if it is configured so, and fails late; here it parses, so that the message can be shown,
-/// and [`fits_one_write`](Self::fits_one_write) refuses it before the first call. Of such a map only the first
-/// 340 lines are compared with one another, and no line at all is read if the text is too long.
+/// A text over [`MAP_TEXT_MAX`] bytes or [`EXTENTS_MAX`] lines can never be applied, in any namespace. runc
+/// sends one all the same, if it is configured so, and fails late; here it parses, so that the message can be
+/// shown, and [`fits_one_write`](Self::fits_one_write) refuses it before the first call. Of such a map only
+/// the first 340 lines are compared with one another, and no line at all is read if the text is too long.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IdMap<'m> {
     text: &'m CStr,
@@ -116,8 +116,11 @@ impl<'m> IdMap<'m> {
         let mut count: usize = 0;
         for line in lines(bytes, steps) {
             let number = count.saturating_add(1);
-            let extent = parse_counted_line(line, steps)
-                .map_err(|reason| IdMapError { line: number, text: line, reason })?;
+            let extent = parse_counted_line(line, steps).map_err(|reason| IdMapError {
+                line: number,
+                text: line,
+                reason,
+            })?;
             if let Some(slot) = table.get_mut(count) {
                 *slot = Placed { extent, line: number };
             }
@@ -139,7 +142,8 @@ impl<'m> IdMap<'m> {
         self.text.to_bytes()
     }
 
-    /// The text as it came, with its NUL: what runc writes to the kernel, which counts the NUL and stops there.
+    /// The text as it came, with its NUL: what runc writes to the kernel, which counts the NUL and stops
+    /// there.
     #[must_use]
     pub const fn text_with_nul(&self) -> &'m [u8] {
         self.text.to_bytes_with_nul()
@@ -152,8 +156,8 @@ impl<'m> IdMap<'m> {
         if text.len() > MAP_TEXT_MAX { self.text() } else { text }
     }
 
-    /// The lines as numbers, in the order of the text. Of a text over [`MAP_TEXT_MAX`] bytes lines that are no
-    /// extents are passed over.
+    /// The lines as numbers, in the order of the text. Of a text over [`MAP_TEXT_MAX`] bytes lines that are
+    /// no extents are passed over.
     pub fn extents(&self) -> impl Iterator<Item = Extent> + use<'m> {
         self.text().split(|byte| *byte == b'\n').filter_map(|line| parse_line(line).ok())
     }
@@ -222,8 +226,8 @@ fn parse_counted_line(line: &[u8], steps: &Steps) -> Result<Extent, IdMapReason>
     if count == 0 {
         return Err(IdMapReason::ZeroSize);
     }
-    // 4294967295 is "no id" (setresuid(2)'s −1): a range may end before it, so that 0 with a size of 4294967295
-    // is all ids, and no range can start there.
+    // 4294967295 is "no id" (setresuid(2)'s −1): a range may end before it, so that 0 with a size of
+    // 4294967295 is all ids, and no range can start there.
     if inside.checked_add(count).is_none() || outside.checked_add(count).is_none() {
         return Err(IdMapReason::RangeOverflows);
     }
@@ -246,8 +250,8 @@ impl Placed {
     }
 }
 
-/// Two lines that share an id on this side: the later one and the earlier one. Sorting makes it cheap: if any two
-/// ranges overlap, two neighbours do.
+/// Two lines that share an id on this side: the later one and the earlier one. Sorting makes it cheap: if any
+/// two ranges overlap, two neighbours do.
 fn find_overlap(placed: &mut [Placed], side: Side, steps: &Steps) -> Option<(usize, usize)> {
     placed.sort_unstable_by(|a, b| {
         steps.tick();
@@ -275,17 +279,14 @@ impl fmt::Display for IdMapError<'_> {
             }
             IdMapReason::ZeroSize => write!(f, "line {line}: found '{text}', wanted a size above 0"),
             IdMapReason::RangeOverflows => {
-                write!(f, "line {line}: found '{text}', wanted a range that ends at id 4294967294 at the latest")
+                write!(f, "line {line}: found '{text}', wanted a range up to id 4294967294 at most")
             }
             IdMapReason::Overlap { other_line, side } => {
                 let side = match side {
                     Side::Inside => "inside",
                     Side::Outside => "outside",
                 };
-                write!(
-                    f,
-                    "line {line}: found '{text}', wanted ids that line {other_line} does not map ({side} ids overlap)"
-                )
+                write!(f, "line {line}: found '{text}', wanted {side} ids that line {other_line} has not")
             }
         }
     }
@@ -297,7 +298,7 @@ impl fmt::Display for IdMapTooLarge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "id map of {} bytes and {} lines, the kernel takes at most {MAP_TEXT_MAX} bytes and {EXTENTS_MAX} lines",
+            "id map of {} bytes and {} lines, the kernel takes {MAP_TEXT_MAX} bytes and {EXTENTS_MAX} lines",
             self.bytes, self.lines
         )
     }

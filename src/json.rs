@@ -62,8 +62,7 @@ impl<'b> Line<'b> {
         self.used == 0
     }
 
-    /// Lets the line grow up to `limit` bytes of its buffer only, and gives what lies behind back with
-    /// [`Self::append`].
+    /// Lets the line grow up to `limit` bytes only, so that what must come after the text has its room.
     pub fn limited(&mut self, limit: usize) -> Limited<'_, 'b> {
         Limited { line: self, limit }
     }

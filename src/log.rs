@@ -200,7 +200,11 @@ impl Log {
     pub fn report_dropped<S: Sys>(&mut self, sys: &mut S) {
         let count = core::mem::take(&mut self.dropped);
         if count > 0 {
-            self.record(sys, Level::Warning, format_args!("{count} log records dropped: the log pipe was full"));
+            self.record(
+                sys,
+                Level::Warning,
+                format_args!("{count} log records dropped: the log pipe was full"),
+            );
         }
     }
 
@@ -209,9 +213,10 @@ impl Log {
     /// # Errors
     /// The errno of the system call; only a wrong argument can cause one.
     pub fn restore_signals<S: Sys>(&mut self, sys: &mut S) -> Result<(), Errno> {
-        // Somebody who had it blocked may have had one pending, and it is not ours to take.
-        if self.raised_sigpipe && !self.mask.contains(SignalSet::PIPE) {
-            // EAGAIN: it was another thread's business, or has been taken already.
+        // A new process begins without pending signals (fork(2)), so this one is ours, also where the caller had it
+        // blocked.
+        if self.raised_sigpipe {
+            // EAGAIN: it has been taken already.
             let _ = sys.sigtimedwait(SignalSet::PIPE);
             self.raised_sigpipe = false;
         }
@@ -257,7 +262,13 @@ impl Log {
         }
     }
 
-    fn put_with_poll<S: Sys>(&self, sys: &mut S, fd: Fd, record: &[u8], wait_ms: i32) -> Result<usize, Errno> {
+    fn put_with_poll<S: Sys>(
+        &self,
+        sys: &mut S,
+        fd: Fd,
+        record: &[u8],
+        wait_ms: i32,
+    ) -> Result<usize, Errno> {
         match sys.poll(&mut [PollFd::new(fd, PollEvents::OUT)], wait_ms)? {
             // Not EAGAIN: the wait has been had.
             0 => Err(Errno::ETIMEDOUT),

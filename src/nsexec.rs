@@ -1,9 +1,9 @@
 //! The top script, a table of contents: log, message, oom score, dumpable, stages.
 
 use crate::bootstrap::env::{Environment, RawEnv};
+use crate::bootstrap::text::Lossy;
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
 use crate::error::{Doing, Error};
-use crate::bootstrap::text::Lossy;
 use crate::log::{Level, Log};
 use crate::namespace::unshare::refuse_impossible;
 use crate::pipe::read_full;
@@ -92,12 +92,16 @@ fn read_message<'m, S: Sys>(
     let mut header = [0; HEADER_LEN];
     let got = read_full(sys, init_pipe, &mut header)
         .map_err(|errno| Error::Os { doing: Doing::ReadHeader, errno })?;
-    let header = Header::parse(header.get(..got).unwrap_or_default(), ByteOrder::NATIVE).map_err(Error::Parse)?;
+    let header =
+        Header::parse(header.get(..got).unwrap_or_default(), ByteOrder::NATIVE).map_err(Error::Parse)?;
     let want = header.payload_len();
-    let payload = memory
-        .get_mut(..want)
-        .ok_or(Error::Short { doing: Doing::ReadPayload, got: 0, want: want.min(MESSAGE_MAX) })?;
-    let got = read_full(sys, init_pipe, payload).map_err(|errno| Error::Os { doing: Doing::ReadPayload, errno })?;
+    let payload = memory.get_mut(..want).ok_or(Error::Short {
+        doing: Doing::ReadPayload,
+        got: 0,
+        want: want.min(MESSAGE_MAX),
+    })?;
+    let got =
+        read_full(sys, init_pipe, payload).map_err(|errno| Error::Os { doing: Doing::ReadPayload, errno })?;
     if got < want {
         return Err(Error::Short { doing: Doing::ReadPayload, got, want });
     }
@@ -137,7 +141,7 @@ fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>
 /// glibc does. A clone past its back leaves the cache stale in the child, which crashes what asks for its own
 /// thread (Go 1.22, runc#4233); the clones refresh it through this address. musl registers the address of a lock
 /// there, which must not be written to, and which does not hold our number.
-fn thread_id_cache<S: Sys>(sys: &mut S) -> Option<TidAddress> {
+pub fn thread_id_cache<S: Sys>(sys: &mut S) -> Option<TidAddress> {
     let cache = sys.tid_address().ok()?;
     (cache.address != 0 && cache.cached == sys.gettid().0).then_some(cache)
 }

@@ -98,7 +98,11 @@ mod tests {
         sys.expect_send().once().returning(|_, _| Err(Errno::ENOTSOCK));
         let mut order = Sequence::new();
         sys.expect_write().once().in_sequence(&mut order).returning(|_, _| Ok(2));
-        sys.expect_write().once().in_sequence(&mut order).withf(|_, rest| rest == b"c").returning(|_, _| Ok(1));
+        sys.expect_write()
+            .once()
+            .in_sequence(&mut order)
+            .withf(|_, rest| rest == b"c")
+            .returning(|_, _| Ok(1));
         assert_eq!(send_all(&mut sys, Fd(3), b"abc"), Ok(()));
     }
 }

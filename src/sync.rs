@@ -167,7 +167,8 @@ impl<Side> End<Side> {
     }
 
     fn send_word<'m, S: Sys>(&self, sys: &mut S, word: u32, step: SyncStep) -> Result<(), Error<'m>> {
-        send_all(sys, self.fd, &word.to_ne_bytes()).map_err(|errno| Error::Os { doing: Doing::Sync(step), errno })
+        send_all(sys, self.fd, &word.to_ne_bytes())
+            .map_err(|errno| Error::Os { doing: Doing::Sync(step), errno })
     }
 
     fn receive_word<'m, S: Sys>(&self, sys: &mut S, step: SyncStep) -> Result<u32, Error<'m>> {

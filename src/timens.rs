@@ -25,7 +25,8 @@ impl Clock {
         }
     }
 
-    /// The clock of this name. The kernel also takes the numbers `1` and `7`; the message does not (spec 1.4).
+    /// The clock of this name. The kernel also takes the numbers `1` and `7`; the message does not (spec
+    /// 1.4).
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
         [Self::Monotonic, Self::Boottime].into_iter().find(|clock| clock.name().as_bytes() == name)
@@ -70,8 +71,8 @@ pub struct TimeOffsetsError<'m> {
 /// What is wrong with a line of clock offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TimeOffsetsReason {
-    /// There is no line at all. A configuration with an empty map really sends this (spec 1.4), and the kernel
-    /// answers EINVAL.
+    /// There is no line at all. A configuration with an empty map really sends this (spec 1.4), and the
+    /// kernel answers EINVAL.
     NoLine,
     /// The line is blank.
     BlankLine,
@@ -85,8 +86,8 @@ pub enum TimeOffsetsReason {
     BadNanoseconds,
     /// A second or more of nanoseconds (the kernel: EINVAL).
     NanosecondsTooLarge,
-    /// The clock had a line already. So there are two lines at most, and the kernel, which reads no third one,
-    /// never makes a short write of it (spec 4.2, no. 5).
+    /// The clock had a line already. So there are two lines at most, and the kernel, which reads no third
+    /// one, never makes a short write of it (spec 4.2, no. 5).
     SameClockTwice,
 }
 
@@ -159,7 +160,9 @@ impl fmt::Display for TimeOffsetsError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { line, text, reason } = *self;
         let wanted = match reason {
-            TimeOffsetsReason::NoLine => return f.write_str("found no time offset, wanted at least one line"),
+            TimeOffsetsReason::NoLine => {
+                return f.write_str("found no time offset, wanted at least one line");
+            }
             TimeOffsetsReason::BlankLine | TimeOffsetsReason::NotThreeWords => {
                 "a clock, seconds and nanoseconds"
             }

@@ -49,8 +49,8 @@ pub enum Shape {
 }
 
 impl Attribute {
-    /// The attribute of this number. The number is compared whole: `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are
-    /// not masked away, as they are not by runc.
+    /// The attribute of this number. The number is compared whole: `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`
+    /// are not masked away, as they are not by runc.
     #[must_use]
     pub const fn from_number(number: u16, dialect: &Dialect) -> Option<Self> {
         Some(match (number, dialect.attribute_27290) {
@@ -155,7 +155,8 @@ impl fmt::Display for Attribute {
 
 /// Four bytes. runc's C would read past a shorter value and forget the rest of a longer one (spec 1.5).
 pub(super) fn u32_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<u32, ParseErrorKind<'m>> {
-    let bytes = value.try_into().map_err(|_| ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4" })?;
+    let bytes =
+        value.try_into().map_err(|_| ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4" })?;
     Ok(order.u32(bytes))
 }
 
@@ -217,7 +218,8 @@ impl<'m> OomScoreAdj<'m> {
             return Err(refused);
         }
         let value = signed_decimal(bytes, steps).map_err(|_| refused)?;
-        let value = i16::try_from(value).ok().filter(|value| (-1000..=1000).contains(value)).ok_or(refused)?;
+        let value =
+            i16::try_from(value).ok().filter(|value| (-1000..=1000).contains(value)).ok_or(refused)?;
         Ok(Self { text, value })
     }
 
@@ -248,8 +250,8 @@ impl fmt::Display for OomScoreAdjError<'_> {
 
 impl core::error::Error for OomScoreAdjError<'_> {}
 
-/// The sources of a container's mounts, in runc 1.1: a path for each bind mount, nothing for every other mount
-/// (spec 1.4).
+/// The sources of a container's mounts, in runc 1.1: a path for each bind mount, nothing for every other
+/// mount (spec 1.4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MountSources<'m> {
     /// The entries, each with its NUL.
@@ -324,8 +326,19 @@ mod tests {
         for (text, value) in [(c"0", 0), (c"-1000", -1000), (c"1000", 1000), (c"-7", -7)] {
             assert_eq!(OomScoreAdj::parse(text).unwrap().value(), value);
         }
-        for text in [c"", c"-", c"+1", c"1001", c"-1001", c"010", c"-01", c"0x10", c"1\n", c" 1", c"99999999999999999999"]
-        {
+        for text in [
+            c"",
+            c"-",
+            c"+1",
+            c"1001",
+            c"-1001",
+            c"010",
+            c"-01",
+            c"0x10",
+            c"1\n",
+            c" 1",
+            c"99999999999999999999",
+        ] {
             assert!(OomScoreAdj::parse(text).is_err(), "{text:?}");
         }
     }

@@ -24,8 +24,8 @@ pub struct Dialect {
     pub cloned_binary: bool,
     /// The keys of the pid line. Spec 2.1.
     pub pid_line: PidLine,
-    /// Whether the pid line is sent at the very end, after stage 2 is ready, and not as soon as stage 1 asks for
-    /// it. Spec 2.1.
+    /// Whether the pid line is sent at the very end, after stage 2 is ready, and not as soon as stage 1 asks
+    /// for it. Spec 2.1.
     pub pid_line_late: bool,
     /// Who makes the cgroup namespace, and when. Spec 2.1.
     pub cgroup_namespace: CgroupPlacement,
@@ -42,8 +42,8 @@ pub struct Dialect {
     pub fatal_without_log: FatalWithoutLog,
     /// The debug text before the second `unshare`. Spec 2.5.
     pub unshare_remaining_text: &'static str,
-    /// The debug text while stage 1 waits for its maps. Up to 1.0 the request is logged a second time instead.
-    /// Spec 2.5.
+    /// The debug text while stage 1 waits for its maps. Up to 1.0 the request is logged a second time
+    /// instead. Spec 2.5.
     pub awaiting_maps_text: &'static str,
     /// Whether the debug text of a `setns` ends with its result: `: Success` (runc 1.3). Spec 2.5.
     pub setns_result_logged: bool,
@@ -85,7 +85,8 @@ pub enum PidLine {
 pub enum CgroupPlacement {
     /// Stage 1, with the other namespaces.
     WithOthers,
-    /// Stage 2, after it read the byte 0x80 from the init pipe: by then the launcher has put it into its cgroup.
+    /// Stage 2, after it read the byte 0x80 from the init pipe: by then the launcher has put it into its
+    /// cgroup.
     Stage2AfterByte,
     /// Stage 2, without asking.
     Stage2,

@@ -2,14 +2,14 @@
 
 use core::fmt;
 
+use super::Bootstrap;
 use super::attribute::Attribute;
 use super::dialect::Dialect;
 use super::message::{ATTR_HEADER_LEN, ByteOrder, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of};
-use super::Bootstrap;
 use crate::namespace::NsKind;
 
-/// The longest value of an attribute in bytes, NUL included: `nla_len` has 16 bits and counts its header. Older
-/// encoders cut the length silently, and text became attributes: CVE-2021-43784.
+/// The longest value of an attribute in bytes, NUL included: `nla_len` has 16 bits and counts its header.
+/// Older encoders cut the length silently, and text became attributes: CVE-2021-43784.
 pub const VALUE_MAX: usize = 65531;
 
 /// `NLM_F_REQUEST` of netlink(7).
@@ -97,8 +97,8 @@ impl Value<'_> {
     }
 }
 
-/// The attributes in the order in which Go writes them (spec 1.4). For the user id the path comes before the map,
-/// for the group id after it.
+/// The attributes in the order in which Go writes them (spec 1.4). For the user id the path comes before the
+/// map, for the group id after it.
 fn values<'m>(bootstrap: &Bootstrap<'m>) -> impl Iterator<Item = (Attribute, Value<'m>)> + use<'m> {
     let text = |attribute, text: Option<&'m [u8]>| text.map(|text| (attribute, Value::Text(text)));
     let number = |attribute, number| Some((attribute, Value::U32(number)));

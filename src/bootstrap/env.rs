@@ -61,8 +61,8 @@ pub enum EnvReason {
     NotANumber,
     /// The same of the log pipe in 1.0, which has another text for it.
     NotANumberOld,
-    /// It is negative, or larger than an `int`. runc's C cuts the number: 4294967299 is descriptor 3 (spec 4.2,
-    /// no. 22).
+    /// It is negative, or larger than an `int`. runc's C cuts the number: 4294967299 is descriptor 3 (spec
+    /// 4.2, no. 22).
     OutOfRange {
         /// The number, at the limit if it has more than 64 bits, as strtol(3) has it.
         number: i64,
@@ -113,8 +113,8 @@ impl Environment {
     }
 }
 
-/// A number as strtol(3) reads it in base 10, blanks and a sign before it included, with nothing behind it; from 0
-/// to `INT_MAX`.
+/// A number as strtol(3) reads it in base 10, blanks and a sign before it included, with nothing behind it;
+/// from 0 to `INT_MAX`.
 fn number(value: Option<&[u8]>) -> Result<Option<i32>, EnvReason> {
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
@@ -184,7 +184,9 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_strtol() {
-        for (value, fd) in [("3", 3), (" \t\n\x0b\x0c\r+7", 7), ("0", 0), ("-0", 0), ("007", 7), ("2147483647", i32::MAX)] {
+        for (value, fd) in
+            [("3", 3), (" \t\n\x0b\x0c\r+7", 7), ("0", 0), ("-0", 0), ("007", 7), ("2147483647", i32::MAX)]
+        {
             let environment = Environment::parse(raw(value, "unset", "x"), &Dialect::V1_2).unwrap();
             assert_eq!(environment.init, Some(Fd(fd)), "{value:?}");
         }
@@ -223,7 +225,9 @@ mod tests {
 
     #[test]
     fn a_level_has_no_upper_bound() {
-        for (value, level) in [("0", Level::Panic), ("4", Level::Info), ("6", Level::Trace), ("99", Level::Trace)] {
+        for (value, level) in
+            [("0", Level::Panic), ("4", Level::Info), ("6", Level::Trace), ("99", Level::Trace)]
+        {
             assert_eq!(Environment::parse(raw("3", "4", value), &Dialect::V1_1).unwrap().level, level);
         }
     }

@@ -14,8 +14,8 @@ use crate::timens::TimeOffsetsError;
 pub struct ParseError<'m> {
     /// What is wrong.
     pub kind: ParseErrorKind<'m>,
-    /// Bytes from the start of the message, header included: the field of the header, or the first byte of the
-    /// attribute, or the end of what came.
+    /// Bytes from the start of the message, header included: the field of the header, or the first byte of
+    /// the attribute, or the end of what came.
     pub offset: usize,
     /// The number of the attribute, if it is about one.
     pub attribute: Option<u16>,
@@ -217,7 +217,7 @@ impl ParseError<'_> {
                 write!(f, "found a length of {length}, wanted at most {MESSAGE_MAX}")
             }
             ParseErrorKind::TruncatedAttrHeader { remaining } => {
-                write!(f, "found {remaining} bytes after the last attribute, wanted none or 4 for another header")
+                write!(f, "found {remaining} bytes after the last attribute, wanted none or a header of 4")
             }
             ParseErrorKind::AttrTooShort { nla_len } => {
                 write!(f, "found a length of {nla_len}, wanted at least 4 for its own header")
@@ -231,8 +231,12 @@ impl ParseError<'_> {
             }
             ParseErrorKind::BadBool { value } => write!(f, "found {value}, wanted 0 or 1"),
             ParseErrorKind::MissingNul => f.write_str("found a text without its final NUL, wanted one"),
-            ParseErrorKind::EmbeddedNul => f.write_str("found a NUL inside the text, wanted it at the end only"),
-            ParseErrorKind::MissingAttribute => f.write_str("found the end of the message, wanted this attribute"),
+            ParseErrorKind::EmbeddedNul => {
+                f.write_str("found a NUL inside the text, wanted it at the end only")
+            }
+            ParseErrorKind::MissingAttribute => {
+                f.write_str("found the end of the message, wanted this attribute")
+            }
             ParseErrorKind::DuplicateNamespace { kind } => NsPathsError::Duplicate { kind }.fmt(f),
             ParseErrorKind::BadIdMap(error) => error.fmt(f),
             ParseErrorKind::BadOomScoreAdj(error) => error.fmt(f),

@@ -13,8 +13,8 @@ use crate::timens::TimeOffsets;
 /// Length of the message's header in bytes.
 pub const HEADER_LEN: usize = 16;
 
-/// The longest message that is accepted, in bytes, header included. The ten attributes of a real one have 640 KiB
-/// at most; the field would allow 4 GiB (spec 1.3).
+/// The longest message that is accepted, in bytes, header included. The ten attributes of a real one have 640
+/// KiB at most; the field would allow 4 GiB (spec 1.3).
 pub const MESSAGE_MAX: usize = 1 << 20;
 
 /// Length of an attribute's header in bytes.
@@ -26,8 +26,8 @@ pub(super) const MESSAGE_TYPE: u16 = 62000;
 /// `NLMSG_ERROR` of netlink(7).
 const NLMSG_ERROR: u16 = 2;
 
-/// In which order the bytes of a number stand. The message is always in that of its machine; a decoder of files may
-/// have to read another's.
+/// In which order the bytes of a number stand. The message is always in that of its machine; a decoder of
+/// files may have to read another's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ByteOrder {
     /// The lowest byte first: x86-64, aarch64.
@@ -76,13 +76,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the first [`HEADER_LEN`] bytes; more of them are not looked at. Flags, sequence number and port are
-    /// not checked, as runc does not.
+    /// Reads the first [`HEADER_LEN`] bytes; more of them are not looked at. Flags, sequence number and port
+    /// are not checked, as runc does not.
     ///
     /// # Errors
     ///
-    /// Too few bytes, `NLMSG_ERROR`, another type, a length below [`HEADER_LEN`], one over [`MESSAGE_MAX`]; in this
-    /// order.
+    /// Too few bytes, `NLMSG_ERROR`, another type, a length below [`HEADER_LEN`], one over [`MESSAGE_MAX`];
+    /// in this order.
     pub fn parse(bytes: &[u8], order: ByteOrder) -> Result<Self, ParseError<'static>> {
         let Some(&[l0, l1, l2, l3, t0, t1, ..]) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(ParseError::truncated_header(bytes.len()));
@@ -138,9 +138,9 @@ pub fn decode<'m>(
 impl<'m> Bootstrap<'m> {
     /// Reads the payload: what follows the header.
     ///
-    /// Twice over the attributes: first the form of each, then the meaning of each, in the order in which they
-    /// stand. So an error of form anywhere is found before one of meaning, and nothing is believed of a message
-    /// whose frame is broken.
+    /// Twice over the attributes: first the form of each, then the meaning of each, in the order in which
+    /// they stand. So an error of form anywhere is found before one of meaning, and nothing is believed of a
+    /// message whose frame is broken.
     ///
     /// # Errors
     ///
@@ -212,9 +212,8 @@ fn read_meaning<'m>(
     order: ByteOrder,
     steps: &Steps,
 ) -> Result<Bootstrap<'m>, ParseErrorKind<'m>> {
-    let id_map = |value| {
-        IdMap::parse_counting(text_value(value, steps)?, steps).map_err(ParseErrorKind::BadIdMap)
-    };
+    let id_map =
+        |value| IdMap::parse_counting(text_value(value, steps)?, steps).map_err(ParseErrorKind::BadIdMap);
     Ok(match attribute {
         Attribute::CloneFlags => bootstrap.with_clone_flags(CloneFlags(u32_value(value, order)?)),
         Attribute::NsPaths => {

@@ -40,10 +40,7 @@ fn a_header_is_checked_from_the_type_to_the_length() {
     assert_eq!(header(4, 2), Err((ParseErrorKind::NetlinkError, 4)));
     assert_eq!(header(4, 3), Err((ParseErrorKind::UnexpectedMessageType { found: 3 }, 4)));
     assert_eq!(header(15, 62000), Err((ParseErrorKind::BadMessageLength { length: 15 }, 0)));
-    assert_eq!(
-        header(u32::MAX, 62000),
-        Err((ParseErrorKind::MessageTooLarge { length: u32::MAX }, 0))
-    );
+    assert_eq!(header(u32::MAX, 62000), Err((ParseErrorKind::MessageTooLarge { length: u32::MAX }, 0)));
     assert_eq!(header((1 << 20) + 1, 62000).unwrap_err().0.name(), "message_too_large");
     assert_eq!(
         Header::parse(&[0; 15], LITTLE).unwrap_err().to_string(),
@@ -101,7 +98,7 @@ fn our_texts_name_attribute_offset_found_and_wanted() {
     assert_eq!(text(attr(27291, b"\0")), "unknown netlink message type 27291");
     assert_eq!(
         text(vec![0]),
-        "bootstrap message at offset 24: found 1 bytes after the last attribute, wanted none or 4 for another header"
+        "bootstrap message at offset 24: found 1 bytes after the last attribute, wanted none or a header of 4"
     );
 }
 
@@ -141,8 +138,7 @@ fn go_writes_in_this_order() {
 fn what_cannot_be_said_is_refused_by_name() {
     let offsets =
         Bootstrap::new(CloneFlags(0)).with_timens_offsets(TimeOffsets::parse(c"boottime 1 2").unwrap());
-    let sources =
-        Bootstrap::new(CloneFlags(0)).with_mount_sources(MountSources::parse(b"/a\0\0").unwrap());
+    let sources = Bootstrap::new(CloneFlags(0)).with_mount_sources(MountSources::parse(b"/a\0\0").unwrap());
     let time = Bootstrap::new(CloneFlags(0)).with_namespaces(NsPaths::parse(b"time:/x", NsSet::ALL).unwrap());
     let encode = |message: &Bootstrap<'_>, dialect| encode(message, dialect, LITTLE, &mut [0; 64]);
     let unknown = |attribute, dialect| Err(EncodeError::UnknownToDialect { attribute, dialect });
@@ -172,10 +168,10 @@ fn a_value_that_would_be_cut_is_refused() {
     assert_eq!(error.to_string(), "attribute UIDMAPPATH (27288) has 65532 bytes, at most 65531 can be sent");
 }
 
-/// The most steps that a payload may take: a constant for the two maps that are sorted, and so many for each byte.
-/// Measured: about 6 a byte, and 3,500 comparisons for a full map.
+/// The most steps that a payload may take: a constant for the two maps that are sorted, and so many for each
+/// byte. Measured: up to 6.7 a byte where 340 lines are compared in the worst order, less than 6 elsewhere.
 fn limit(length: usize) -> u64 {
-    12_000 + 8 * u64::try_from(length).unwrap()
+    5_000 + 6 * u64::try_from(length).unwrap()
 }
 
 #[test]
@@ -183,14 +179,12 @@ fn the_work_grows_with_the_length_and_no_faster() {
     let lines = |count: u32, line: &dyn Fn(u32) -> String| -> Vec<u8> {
         (0..count).map(line).chain(["\0".to_string()]).collect::<String>().into_bytes()
     };
-    let mut worst = 0;
-    let mut check = |attributes: Vec<u8>| {
+    let check = |attributes: Vec<u8>| {
         let payload = [attr(27281, &[0; 4]), attributes].concat();
         let steps = Steps::new();
         let _ = Bootstrap::parse_counting(&payload, &Dialect::V1_2, LITTLE, &steps);
         let (count, most) = (steps.count(), limit(payload.len()));
         assert!(count <= most, "{count} steps for {} bytes, at most {most}", payload.len());
-        worst = worst.max(count.saturating_sub(12_000) / u64::try_from(payload.len()).unwrap());
     };
     for count in [1, 10, 100, 340, 341, 600] {
         let up = lines(count, &|n| format!("{n} {n} 1\n"));
@@ -214,7 +208,7 @@ fn the_work_grows_with_the_length_and_no_faster() {
         // Attributes without a value, which the C cannot get past; and all the longest ones at once.
         check((0..count).flat_map(|_| attr(27283, b"")).collect());
         let long = vec![b'x'; 16 * usize::try_from(count).unwrap()];
-        check([27282, 27283, 27284, 27286, 27288, 27289, 27290].map(|n| attr(n, &[&long[..], b"\0"].concat())).concat());
+        let texts = [27282, 27283, 27284, 27286, 27288, 27289, 27290];
+        check(texts.map(|number| attr(number, &[&long[..], b"\0"].concat())).concat());
     }
-    std::println!("worst {worst}");assert!(worst <= 8, "{worst} steps a byte");
 }

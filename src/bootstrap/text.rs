@@ -35,7 +35,10 @@ impl Steps {
 
 /// The lines of `text`, which may or may not end with a newline: the kernel takes both for id maps and time
 /// offsets (`map_write`, `timens_offsets_write`). A second newline at the end is a blank line.
-pub(crate) fn lines<'m, 's>(text: &'m [u8], steps: &'s Steps) -> impl Iterator<Item = &'m [u8]> + use<'m, 's> {
+pub(crate) fn lines<'m, 's>(
+    text: &'m [u8],
+    steps: &'s Steps,
+) -> impl Iterator<Item = &'m [u8]> + use<'m, 's> {
     text.strip_suffix(b"\n").unwrap_or(text).split(|byte| {
         steps.tick();
         *byte == b'\n'
@@ -108,6 +111,24 @@ impl fmt::Display for Lossy<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// How much of a path is shown: even if each byte needs six in a log record, what comes after it still fits.
+const PATH_SHOWN: usize = 512;
+
+/// A path as [`Lossy`], but a very long one by its beginning and its length, so that the reason after it is not cut off.
+#[derive(Clone, Copy, Debug)]
+pub struct PathText<'a>(pub &'a [u8]);
+
+impl fmt::Display for PathText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_at_checked(PATH_SHOWN) {
+            Some((start, rest)) if !rest.is_empty() => {
+                write!(f, "{}... ({} bytes)", Lossy(start), self.0.len())
+            }
+            _ => Lossy(self.0).fmt(f),
+        }
     }
 }
 

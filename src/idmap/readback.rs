@@ -9,10 +9,10 @@ const LINE_MAX: usize = 40;
 
 /// Compares a map that is read back, in pieces of any size, with the one that was to be written.
 ///
-/// As sets: from six extents on the kernel sorts them (`sort_idmaps`, Linux 4.15), and 340 of them, 33 bytes each,
-/// take several reads. The file must have been opened in the parent user namespace, where the outside ids read as
-/// they were written. A mapping tool could be told to write something else than the message asks for; so
-/// its result is checked.
+/// As sets: from six extents on the kernel sorts them (`sort_idmaps`, Linux 4.15), and 340 of them, 33 bytes
+/// each, take several reads. The file must have been opened in the parent user namespace, where the outside
+/// ids read as they were written. A mapping tool could be told to write something else than the message asks
+/// for; so its result is checked.
 #[derive(Clone, Debug)]
 pub struct MapCheck {
     /// The wanted extents, sorted; only the first `count` mean anything.

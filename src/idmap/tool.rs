@@ -11,7 +11,8 @@ use crate::json::Line;
 use crate::log::Log;
 use crate::sys::Sys;
 use crate::sys::types::{
-    Errno, ExecArgs, ExitSignal, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal, WaitFor, WaitStatus,
+    Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal,
+    SignalSet, WaitFor, WaitStatus,
 };
 
 /// The tool's path, the pid, three numbers for each of 340 lines, and the null pointer. runc's C has room for 20,
@@ -103,6 +104,8 @@ fn become_tool<'m, S: Sys>(
         return Error::Os { doing: Doing::ToolDescriptors, errno };
     }
     let errno = sys.execve(path, argv, &ExecArgs::EMPTY);
+    // Blocked again for the one record that follows: a log pipe without a reader must not hide the status.
+    let _ = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE);
     Error::Os { doing: Doing::ToolExec(path.to_bytes()), errno }
 }
 
@@ -177,10 +180,16 @@ fn reap<'m, S: Sys>(sys: &mut S, child: Pid) -> Result<WaitStatus, Error<'m>> {
 }
 
 /// Reads the map back: a tool that says success and wrote nothing, or less, is noticed here (evidence E5).
-fn check<'m, S: Sys>(sys: &mut S, target: ProcDir, kind: MapKind, map: IdMap<'m>) -> Result<Written, Error<'m>> {
+fn check<'m, S: Sys>(
+    sys: &mut S,
+    target: ProcDir,
+    kind: MapKind,
+    map: IdMap<'m>,
+) -> Result<Written, Error<'m>> {
     let file: ProcFile = kind.file();
     let doing = Doing::ReadBack(target.pid(), file);
-    let differs = |mismatch| Error::MappingTool { kind, pid: target.pid(), why: ToolFailure::WroteOther(mismatch) };
+    let differs =
+        |mismatch| Error::MappingTool { kind, pid: target.pid(), why: ToolFailure::WroteOther(mismatch) };
     let fd = target.open_file(sys, file, OpenFlags::ReadOnly)?;
     let mut wanted = MapCheck::new(&map);
     let mut buffer = [0; 1024];
@@ -264,7 +273,10 @@ mod tests {
             Ok(1)
         });
         sys.expect_close().once().returning(|_| Ok(()));
-        sys.expect_kill().once().withf(|pid, signal| (*pid, *signal) == (Pid(7), Signal::KILL)).returning(|_, _| Ok(()));
+        sys.expect_kill()
+            .once()
+            .withf(|pid, signal| (*pid, *signal) == (Pid(7), Signal::KILL))
+            .returning(|_, _| Ok(()));
         assert!(watch(&mut sys, Pid(7), Fd(4)).is_break());
     }
 }

@@ -5,8 +5,8 @@ use core::fmt::Write as _;
 
 use super::{IdMap, tool};
 use crate::bootstrap::Bootstrap;
-use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::bootstrap::text::Lossy;
+use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::json::Line;
 use crate::log::Log;
 use crate::policy::Setgroups;
@@ -48,7 +48,12 @@ impl ProcDir {
     ///
     /// # Errors
     /// [`Doing::Update`], or [`Error::WrongFileSystem`].
-    pub fn open_file<'m, S: Sys>(self, sys: &mut S, file: ProcFile, flags: OpenFlags) -> Result<Fd, Error<'m>> {
+    pub fn open_file<'m, S: Sys>(
+        self,
+        sys: &mut S,
+        file: ProcFile,
+        flags: OpenFlags,
+    ) -> Result<Fd, Error<'m>> {
         let doing = match flags {
             OpenFlags::ReadOnly => Doing::ReadBack(self.pid, file),
             _ => Doing::Update(self.pid, file),
@@ -66,7 +71,13 @@ impl ProcDir {
     ///
     /// # Errors
     /// [`Doing::Update`].
-    pub fn write_once<'m, S: Sys>(self, sys: &mut S, file: ProcFile, fd: Fd, bytes: &[u8]) -> Result<(), Error<'m>> {
+    pub fn write_once<'m, S: Sys>(
+        self,
+        sys: &mut S,
+        file: ProcFile,
+        fd: Fd,
+        bytes: &[u8],
+    ) -> Result<(), Error<'m>> {
         let doing = Doing::Update(self.pid, file);
         let written = write_uninterrupted(sys, fd, bytes);
         // The kernel applied the text in the write already; a close cannot take it back.
@@ -173,7 +184,12 @@ pub fn write_maps<'m, S: Sys>(
     Ok(Written::Done)
 }
 
-fn write_map<'m, S: Sys>(sys: &mut S, target: ProcDir, file: ProcFile, map: IdMap<'_>) -> Result<(), Error<'m>> {
+fn write_map<'m, S: Sys>(
+    sys: &mut S,
+    target: ProcDir,
+    file: ProcFile,
+    map: IdMap<'_>,
+) -> Result<(), Error<'m>> {
     let fd = target.open_file(sys, file, OpenFlags::ReadWrite)?;
     target.write_once(sys, file, fd, map.as_written())
 }

@@ -1,1 +1,220 @@
-//! To come.
+//! The launcher: starts a command in namespaces, for programs in Rust.
+//!
+//! ```text
+//! Launcher ── fork ──> stage 0 ──> stage 1 ──> stage 2 ── execve ──> the command
+//!    │ message, pid line, reaping, the word to go │                      │
+//!    └──────────────── Child: wait, signal ───────┴──────────────────────┘
+//! ```
+//!
+//! There is no second program and no second exec: stage 0 is a fork of this process and runs the core at once. Nothing
+//! is allocated after the fork, so this process may have threads. [`script`] is the launcher's half of the protocol and
+//! [`tail`] the last steps of stage 2, both over [`Sys`]; what lies around them is here.
+//!
+//! Whatever happens, nothing is left: a launch that fails has reaped its stages and closed its descriptors, and if the
+//! launcher is killed before the command runs, the stages end.
+//!
+//! ```no_run
+//! use nsexec::bootstrap::{Bootstrap, Dialect};
+//! use nsexec::idmap::IdMap;
+//! use nsexec::launch::Launcher;
+//! use nsexec::policy::Policy;
+//! use nsexec::sys::types::CloneFlags;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let root = c"0 1000 1\n"; // root inside is the user 1000 outside
+//! let map = IdMap::parse(root).unwrap();
+//! let bootstrap = Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWUTS))
+//!     .with_uid_map(map)
+//!     .with_gid_map(map)
+//!     .with_rootless_euid(true);
+//! let mut child = Launcher::new(&bootstrap, Policy::runc(&Dialect::V1_2))?.command("id", ["-u"]).spawn()?;
+//! assert!(child.wait()?.success());
+//! # Ok(())
+//! # }
+//! ```
+
+mod causes;
+mod child;
+mod command;
+mod error;
+mod proc_status;
+mod record;
+/// Who grants the script its lints: those of the core (lib.rs).
+macro_rules! scripts {
+    ($($(#[$meta:meta])* pub mod $name:ident;)*) => {$(
+        $(#[$meta])*
+        #[cfg_attr(
+            not(test),
+            deny(
+                clippy::unwrap_used,
+                clippy::expect_used,
+                clippy::indexing_slicing,
+                clippy::as_conversions,
+                clippy::arithmetic_side_effects,
+                clippy::panic,
+                clippy::unreachable,
+                clippy::todo
+            )
+        )]
+        pub mod $name;
+    )*};
+}
+scripts! {
+    pub mod script;
+    pub mod tail;
+}
+pub mod signals;
+mod spawn;
+
+use std::boxed::Box;
+use std::ffi::OsStr;
+use std::vec;
+use std::vec::Vec;
+
+use core::fmt;
+
+pub use causes::likely;
+pub use child::{Child, exit_code};
+pub use command::CommandError;
+pub use error::{LaunchError, StageFailure};
+pub use record::Record;
+
+use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
+use crate::log::Level;
+use crate::policy::{LogForm, Policy};
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+use crate::sys::types::CloneFlags;
+use command::Command;
+use proc_status::ProcStatus;
+use script::ChildSignals;
+
+/// What is to be started, and in which namespaces.
+///
+/// It may be used again: each [`spawn`](Self::spawn) starts another command.
+pub struct Launcher {
+    message: Vec<u8>,
+    asked: CloneFlags,
+    policy: Policy,
+    level: Level,
+    command: Command,
+    signals: Option<ChildSignals>,
+    on_record: Option<record::OnRecord>,
+}
+
+impl fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Launcher")
+            .field("asked", &self.asked)
+            .field("policy", &self.policy)
+            .field("level", &self.level)
+            .field("command", &self.command)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Launcher {
+    /// A launcher for the namespaces of `bootstrap`, with what a message cannot say in `policy`.
+    ///
+    /// Stages and launcher come from one program here, so the dialect and the form of the log records are always our
+    /// own newest, whatever the policy says.
+    ///
+    /// # Errors
+    /// If the message cannot carry what `bootstrap` says.
+    pub fn new(bootstrap: &Bootstrap<'_>, policy: Policy) -> Result<Self, EncodeError> {
+        let mut message = vec![0; encoded_len(bootstrap)];
+        let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message)?;
+        message.truncate(len);
+        Ok(Self {
+            message,
+            asked: bootstrap.clone_flags(),
+            policy: Policy { dialect: &Dialect::V1_2, log_form: LogForm::Detailed, ..policy },
+            level: Level::Warning,
+            command: Command::default(),
+            signals: None,
+            on_record: None,
+        })
+    }
+
+    /// The command and its arguments. A name without a slash is searched in the command's own PATH, and in its own
+    /// root directory: after the joins.
+    pub fn command<A: AsRef<OsStr>>(
+        &mut self,
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = A>,
+    ) -> &mut Self {
+        let args = args.into_iter().map(|arg| arg.as_ref().into());
+        self.command.words = core::iter::once(program.as_ref().into()).chain(args).collect();
+        self
+    }
+
+    /// Sets a variable of the command's environment, which otherwise is ours.
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.command.set_env(name.as_ref(), value.as_ref());
+        self
+    }
+
+    /// Leaves a variable of our environment out.
+    pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.command.remove_env(name.as_ref());
+        self
+    }
+
+    /// Leaves out all variables that there are so far.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.command.clear_env();
+        self
+    }
+
+    /// Which records the stages write besides fatal ones. Without a word, warnings.
+    pub fn level(&mut self, level: Level) -> &mut Self {
+        self.level = level;
+        self
+    }
+
+    /// Who gets the stages' records, fatal ones excepted: those are in the error. Called by [`spawn`](Self::spawn), in
+    /// this process.
+    pub fn on_record(&mut self, take: impl FnMut(&Record) + 'static) -> &mut Self {
+        self.on_record = Some(Box::new(take));
+        self
+    }
+
+    /// The signal state that the command begins with.
+    ///
+    /// Without a word: this thread's mask, and the dispositions as an exec would leave them, except that SIGPIPE is
+    /// not ignored, as with [`std::process::Command`].
+    pub fn signals(&mut self, signals: ChildSignals) -> &mut Self {
+        self.signals = Some(signals);
+        self
+    }
+
+    /// Starts the command, and comes back when it runs: after its exec.
+    ///
+    /// It is a child of this process. With [`Policy::kill_child`] it gets SIGKILL when **this thread** ends. Launches
+    /// of several threads go one after the other.
+    ///
+    /// # Errors
+    /// Why it does not run. Nothing is left of it then.
+    pub fn spawn(&mut self) -> Result<Child, LaunchError> {
+        self.spawn_through(|sys| sys)
+    }
+
+    /// As [`spawn`](Self::spawn), with every system call going through what `wrap` makes of the real backend: a
+    /// recorder, say. What it allocates or locks it does in the stages too, so this process must have one thread.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
+        let texts = self.command.texts(std::env::vars_os().collect())?;
+        let order = spawn::Order {
+            message: &self.message,
+            asked: self.asked,
+            policy: &self.policy,
+            level: self.level,
+            signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
+            texts: &texts,
+        };
+        let collector = record::Collector::new(self.on_record.as_mut());
+        spawn::spawn(&order, wrap, collector).map(Child::new)
+    }
+}

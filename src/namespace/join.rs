@@ -8,8 +8,8 @@ use core::ffi::CStr;
 
 use super::paths::{NsEntry, NsPaths};
 use super::{NsKind, NsSet};
+use crate::bootstrap::text::PathText;
 use crate::error::{Doing, Error};
-use crate::bootstrap::text::Lossy;
 use crate::log::Log;
 use crate::policy::Credentials;
 use crate::sys::Sys;
@@ -117,7 +117,7 @@ fn join_one<'m, S: Sys>(sys: &mut S, log: &mut Log, target: &mut Target<'m>) -> 
     let NsEntry { kind, path } = target.entry;
     let joined = sys.setns(fd, kind.flag());
     let answer = Errno(joined.map_or_else(|errno| errno.0, |()| 0));
-    let (flag, shown) = (kind.flag().0, Lossy(path));
+    let (flag, shown) = (kind.flag().0, PathText(path));
     log.debug(sys, format_args!("setns({flag:#x}) into {kind} namespace (with path {shown}): {answer}"));
     match joined {
         Ok(()) => {

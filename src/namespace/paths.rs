@@ -33,8 +33,8 @@ pub enum NsPathsError<'m> {
         /// The whole entry.
         entry: &'m [u8],
     },
-    /// The word before the colon names no namespace of this dialect. Up to 1.2 runc joined blindly whatever the
-    /// file was (spec 4.2, no. 17).
+    /// The word before the colon names no namespace of this dialect. Up to 1.2 runc joined blindly whatever
+    /// the file was (spec 4.2, no. 17).
     UnknownType {
         /// The word.
         name: &'m [u8],
@@ -56,7 +56,11 @@ impl<'m> NsPaths<'m> {
         Self::parse_counting(text, known, &Steps::new())
     }
 
-    pub(crate) fn parse_counting(text: &'m [u8], known: NsSet, steps: &Steps) -> Result<Self, NsPathsError<'m>> {
+    pub(crate) fn parse_counting(
+        text: &'m [u8],
+        known: NsSet,
+        steps: &Steps,
+    ) -> Result<Self, NsPathsError<'m>> {
         if text.is_empty() {
             return Err(NsPathsError::Empty);
         }
@@ -153,7 +157,8 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_reason() {
-        let refused = |text: &'static [u8]| NsPaths::parse(text, NsSet::ALL.without(NsKind::Time)).unwrap_err();
+        let refused =
+            |text: &'static [u8]| NsPaths::parse(text, NsSet::ALL.without(NsKind::Time)).unwrap_err();
         assert_eq!(refused(b""), NsPathsError::Empty);
         assert_eq!(refused(b"net:/x,"), NsPathsError::BadEntry { entry: b"" });
         assert_eq!(refused(b",net:/x"), NsPathsError::BadEntry { entry: b"" });
@@ -168,7 +173,8 @@ mod tests {
 
     #[test]
     fn refusals_read_as_those_of_runc() {
-        let text = |text: &'static [u8]| -> String { NsPaths::parse(text, NsSet::ALL).unwrap_err().to_string() };
+        let text =
+            |text: &'static [u8]| -> String { NsPaths::parse(text, NsSet::ALL).unwrap_err().to_string() };
         assert_eq!(text(b""), "ns paths are empty");
         assert_eq!(text(b"net:/x,\xff"), "failed to parse \\xff");
         assert_eq!(text(b"foo:/x"), "unknown namespace type foo");

@@ -1,9 +1,9 @@
 //! Stage 0, the parent: writes for stage 1 what only an outsider may write, and reports both pids.
 
 use super::{Context, Outcome, Wards, child, enter};
+use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep};
 use crate::idmap::write::{self, ProcDir, Writing, Written};
-use crate::bootstrap::text::Lossy;
 use crate::json::{PID_LINE_MAX, pid_line};
 use crate::log::Log;
 use crate::pipe::send_all;

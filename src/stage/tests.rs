@@ -17,9 +17,11 @@ use crate::nsexec::{Scratch, bootstrap};
 use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sync::Message;
-use crate::sys::record::{Recorder, Transcript};
-use crate::sys::types::{CloneFlags, Errno, Fd, Fork, FsType, OpenFlags, Pid, SignalSet, SysResult, TidAddress};
 use crate::sys::MockSys;
+use crate::sys::record::{Recorder, Transcript};
+use crate::sys::types::{
+    CloneFlags, Errno, Fd, Fork, FsType, OpenFlags, Pid, SignalSet, SysResult, TidAddress,
+};
 use crate::timens::TimeOffsets;
 
 /// A kernel that says yes, forks as told, and gives these bytes to reads one after the other.

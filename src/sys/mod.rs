@@ -8,8 +8,19 @@
 //! who calls it.
 
 mod errno;
+#[allow(
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "the libc's types differ by architecture, and its words are as wide as a register"
+)]
 pub mod linux;
 #[cfg(feature = "audit")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "it shows what has happened, in a process with std; the core never calls it"
+)]
 pub mod record;
 mod signal;
 #[cfg(feature = "audit")]

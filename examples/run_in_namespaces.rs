@@ -1,0 +1,37 @@
+//! Runs a command in namespaces of its own, as root or as an ordinary user: `run_in_namespaces id`.
+
+use std::error::Error;
+use std::ffi::CString;
+
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::idmap::IdMap;
+use nsexec::launch::{Launcher, exit_code};
+use nsexec::policy::{Credentials, Policy, Session, Setgroups};
+use nsexec::sys::types::{CloneFlags, Propagation};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut words = std::env::args_os().skip(1);
+    let program = words.next().ok_or("usage: run_in_namespaces COMMAND [ARGUMENT]...")?;
+
+    // The caller is root inside, and nobody else is anybody.
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let (uid_map, gid_map) = (CString::new(format!("0 {uid} 1\n"))?, CString::new(format!("0 {gid} 1\n"))?);
+    let flags = [CloneFlags::NEWUSER, CloneFlags::NEWNS, CloneFlags::NEWPID, CloneFlags::NEWUTS]
+        .into_iter()
+        .fold(CloneFlags::EMPTY, CloneFlags::union);
+    let bootstrap = Bootstrap::new(flags)
+        .with_uid_map(IdMap::parse(&uid_map).map_err(|error| error.to_string())?)
+        .with_gid_map(IdMap::parse(&gid_map).map_err(|error| error.to_string())?);
+    let policy = Policy {
+        session: Session::Keep,
+        credentials: Credentials::Root,
+        setgroups: Setgroups::Deny,
+        propagation: Some(Propagation::Private),
+        mount_proc: true,
+        kill_child: true,
+        ..Policy::runc(&Dialect::V1_2)
+    };
+
+    let mut child = Launcher::new(&bootstrap, policy)?.command(program, words).spawn()?;
+    std::process::exit(exit_code(child.wait()?));
+}

@@ -1,0 +1,35 @@
+//! `nsexec encode`: the bootstrap message of these flags.
+
+use std::io::{self, IsTerminal, Write};
+
+use nsexec::bootstrap::{self, ByteOrder};
+
+use super::args::EncodeArgs;
+use super::facts::Facts;
+use super::failure::{Failure, words};
+use super::request;
+
+/// Writes the message to standard output.
+///
+/// # Errors
+/// Flags that contradict each other, or that no message can express.
+pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
+    request::refuse_unsayable(&args.namespaces, &args.command)?;
+    let facts = Facts::gather(args.namespaces.maps_ids());
+    let request = request::decide(&args.namespaces, &facts, args.dialect)?;
+    let bootstrap = request.bootstrap()?;
+    let mut message = vec![0; bootstrap::encoded_len(&bootstrap)];
+    let length = bootstrap::encode(&bootstrap, args.dialect, ByteOrder::NATIVE, &mut message)
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    message.truncate(length);
+    if io::stdout().is_terminal() {
+        return Err(Failure::ours(
+            "standard output is a terminal, and a bootstrap message is binary: redirect it, or use \
+             `nsexec encode … | nsexec decode`",
+        ));
+    }
+    io::stdout()
+        .write_all(&message)
+        .and_then(|()| io::stdout().flush())
+        .map_err(|error| Failure::ours(format!("failed to write standard output: {}", words(&error))))
+}

@@ -1,0 +1,210 @@
+//! What the decider has to know about the caller and the machine. Effects are in [`Facts::gather`]; how the files are
+//! read is pure.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{User, getegid, geteuid, getuid};
+use nsexec::idmap::Extent;
+use nsexec::namespace::{NsKind, NsSet};
+
+use super::hints::Machine;
+use super::request::Request;
+
+/// Subordinate ids of a user: one line of /etc/subuid or /etc/subgid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SubRange {
+    /// The first one.
+    pub(crate) first: u32,
+    /// How many.
+    pub(crate) count: u32,
+}
+
+/// Who calls, and what there is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Facts {
+    /// The effective user id.
+    pub(crate) euid: u32,
+    /// The effective group id.
+    pub(crate) egid: u32,
+    /// The caller's name, if it has one.
+    pub(crate) user: Option<String>,
+    /// What /etc/subuid gives the caller.
+    pub(crate) subuids: Vec<SubRange>,
+    /// What /etc/subgid gives the caller.
+    pub(crate) subgids: Vec<SubRange>,
+    /// Where newuidmap is.
+    pub(crate) newuidmap: Option<PathBuf>,
+    /// Where newgidmap is.
+    pub(crate) newgidmap: Option<PathBuf>,
+    /// Which kinds of namespace the kernel has.
+    pub(crate) kinds: NsSet,
+}
+
+impl Facts {
+    /// Asks. Name and subordinate ids cost a look into several files, so only if `ids` are mapped.
+    pub(crate) fn gather(ids: bool) -> Self {
+        let user = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
+        let user = if ids { user() } else { None };
+        // newuidmap and newgidmap both go by the real user id and its name, never by a group.
+        let ranges = |file: &str| match fs::read(file) {
+            Ok(text) if ids => {
+                sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw())
+            }
+            _ => Vec::new(),
+        };
+        let path = std::env::var_os("PATH");
+        // root writes its maps itself.
+        let path = path.filter(|_| !geteuid().is_root());
+        let find = |tool: &str| find_in_path(tool, path.as_deref(), is_executable);
+        Self {
+            euid: geteuid().as_raw(),
+            egid: getegid().as_raw(),
+            subuids: ranges("/etc/subuid"),
+            subgids: ranges("/etc/subgid"),
+            newuidmap: find("newuidmap"),
+            newgidmap: find("newgidmap"),
+            kinds: kinds_of_kernel(),
+            user,
+        }
+    }
+}
+
+/// What the machine says, asked only after a failure, so that the way to a success stays short.
+pub(crate) fn machine_after_failure(request: &Request) -> Machine {
+    let sysctl = |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
+    let max = |kind: &NsKind| sysctl(format!("/proc/sys/user/max_{}_namespaces", kind.name()));
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Only an ordinary user's map goes through the tools, and only they look into these files.
+    let uncovered = request.rootless.then(|| {
+        let facts = Facts::gather(true);
+        let users = (&request.users, facts.subuids.as_slice(), facts.euid, "/etc/subuid", "user");
+        let groups = (&request.groups, facts.subgids.as_slice(), facts.egid, "/etc/subgid", "group");
+        [users, groups].into_iter().find_map(|(map, ranges, own, file, noun)| {
+            let line = map.as_ref()?.extents().iter().find(|line| !covered(line, ranges, own))?;
+            let (first, last) = (line.outside, u64::from(line.outside) + u64::from(line.count) - 1);
+            Some(match line.count {
+                1 => format!("{file} does not give you the {noun} id {first}"),
+                _ => format!("{file} does not give you all of the {noun} ids {first} to {last}"),
+            })
+        })
+    });
+    Machine {
+        unprivileged_userns_clone: sysctl("/proc/sys/kernel/unprivileged_userns_clone".to_owned()),
+        apparmor_restricts: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns".to_owned()),
+        forbidden: NsKind::ALL.into_iter().filter(|kind| max(kind) == Some(0)).collect(),
+        // 2 is a filter; 1, strict mode, would not have let us come this far.
+        seccomp: status_field(&status, "Seccomp") == Some("2"),
+        no_new_privs: status_field(&status, "NoNewPrivs") == Some("1"),
+        kinds: kinds_of_kernel(),
+        uncovered: uncovered.flatten(),
+    }
+}
+
+/// A value of /proc/self/status.
+fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Whether the mapping tools let the caller map this line: ids out of one range, or the own id alone.
+fn covered(line: &Extent, ranges: &[SubRange], own: u32) -> bool {
+    let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
+    let within = |range: &SubRange| {
+        range.first <= line.outside && end(line.outside, line.count) <= end(range.first, range.count)
+    };
+    (line.outside == own && line.count == 1) || ranges.iter().any(within)
+}
+
+/// The kinds that /proc/self/ns has. All of them where it cannot be read: then the kernel itself shall refuse.
+fn kinds_of_kernel() -> NsSet {
+    let has = |kind: &NsKind| fs::symlink_metadata(format!("/proc/self/ns/{}", kind.proc_name())).is_ok();
+    let found: NsSet = NsKind::ALL.into_iter().filter(has).collect();
+    if found.is_empty() { NsSet::ALL } else { found }
+}
+
+/// The lines `name:first:count` of a user, who is named by name or by number; in the order of the file (subuid(5)).
+/// A line that is not so is somebody else's trouble, as for newuidmap.
+fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
+    let uid = uid.to_string();
+    let range = |line: &str| {
+        let mut words = line.trim_end().split(':');
+        let owner = words.next()?;
+        let (first, count) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let ours = (Some(owner) == name && !owner.is_empty()) || owner == uid;
+        (ours && words.next().is_none() && count > 0).then_some(SubRange { first, count })
+    };
+    text.lines().filter_map(range).collect()
+}
+
+/// The first such file in an absolute folder of `path`: the message carries absolute paths only, and a setuid tool
+/// from the working directory is nobody's wish.
+fn find_in_path(tool: &str, path: Option<&OsStr>, is_executable: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let folders = std::env::split_paths(path?).filter(|folder| folder.is_absolute());
+    folders.map(|folder| folder.join(tool)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_found_by_name_and_by_number() {
+        let text = "# comment\nann:100000:65536\nbob:165536:65536\n1000:300000:10\nann:400000:5\n";
+        let range = |first, count| SubRange { first, count };
+        let of_ann = vec![range(100_000, 65_536), range(300_000, 10), range(400_000, 5)];
+        assert_eq!(sub_ranges(text, Some("ann"), 1000), of_ann);
+        assert_eq!(sub_ranges(text, None, 1000), [range(300_000, 10)]);
+        assert_eq!(sub_ranges(text, Some("carl"), 7), []);
+    }
+
+    #[test]
+    fn lines_that_are_no_ranges_are_passed_over() {
+        for text in [
+            "ann",
+            "ann:1",
+            "ann:1:0",
+            "ann:x:1",
+            "ann:1:1:1",
+            "ann:1:4294967296",
+            ":1:1",
+            "\n\n",
+            "ann:-1:1",
+        ] {
+            assert_eq!(sub_ranges(text, Some("ann"), 1000), [], "{text}");
+            assert_eq!(sub_ranges(text, Some(""), 1000), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_covered_by_one_range_or_is_the_own_id() {
+        let ranges = [SubRange { first: 100, count: 10 }, SubRange { first: 110, count: 5 }];
+        let covered = |outside, count| covered(&Extent { inside: 0, outside, count }, &ranges, 7);
+        assert!(covered(100, 10) && covered(109, 1) && covered(110, 5) && covered(7, 1));
+        assert!(!covered(7, 2) && !covered(99, 2) && !covered(109, 2) && !covered(114, u32::MAX));
+    }
+
+    #[test]
+    fn a_status_field_is_found_by_its_whole_name() {
+        let status = "Seccomp_filters:\t1\nSeccomp:\t2\nNoNewPrivs:\t0\n";
+        assert_eq!(status_field(status, "Seccomp"), Some("2"));
+        assert_eq!(status_field(status, "NoNewPrivs"), Some("0"));
+        assert_eq!(status_field(status, "Nothing"), None);
+    }
+
+    #[test]
+    fn tools_come_from_absolute_folders_of_the_path_only() {
+        let find = |path: &str, there: &str| {
+            find_in_path("newuidmap", Some(OsStr::new(path)), |file| file == Path::new(there))
+        };
+        assert_eq!(find("/a:/b", "/b/newuidmap"), Some(PathBuf::from("/b/newuidmap")));
+        assert_eq!(find(".:b:", "newuidmap"), None);
+        assert_eq!(find("b", "b/newuidmap"), None);
+        assert_eq!(find_in_path("newuidmap", None, |_| true), None);
+    }
+}

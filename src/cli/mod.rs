@@ -1,0 +1,86 @@
+//! The program: flags in, a command's exit status out. Deciders ([`request`], [`maps`], [`hints`], [`values`]) are pure;
+//! effects are in the commands and in [`facts`].
+
+mod args;
+mod decode;
+mod encode;
+mod enter;
+mod facts;
+mod failure;
+mod hints;
+mod init;
+mod maps;
+mod request;
+mod run;
+#[cfg(test)]
+mod testing;
+mod values;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::{AsRawFd, IntoRawFd};
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use failure::{Failure, USAGE};
+
+/// The whole program. Gives its exit status.
+pub(crate) fn main() -> u8 {
+    hold_standard_descriptors();
+    // Ends the process by itself where the command line is wrong (2) or asks for help or the version (0).
+    let cli = Cli::parse();
+    let (name, result) = match &cli.command {
+        Command::Run(args) => ("run", run::run(args)),
+        Command::Enter(args) => ("enter", enter::enter(args)),
+        Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
+        Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
+        Command::Init(args) => ("init", init::init(args)),
+    };
+    let status = match result {
+        Ok(status) => status,
+        Err(failure) => report(name, failure),
+    };
+    // Rust's own entry would do this at the end. Whoever has closed the other side wants no more.
+    let _ = std::io::stdout().flush();
+    status
+}
+
+/// Gives the numbers 0 to 2 to /dev/null where the caller closed them, so that no pipe of ours is taken for a standard
+/// stream. Close-on-exec: the command finds them closed, as the caller meant.
+fn hold_standard_descriptors() {
+    // Without a /dev/null there is nothing to be done about it.
+    while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        if null.as_raw_fd() > 2 {
+            return;
+        }
+        let _ = null.into_raw_fd();
+    }
+}
+
+/// One line on standard error; for wrong usage in clap's own form. Gives the exit status.
+fn report(command: &str, failure: Failure) -> u8 {
+    match failure {
+        Failure::Usage(text) => {
+            // Nobody is left to tell if standard error is closed.
+            let _ = usage_error(command, &text).print();
+            USAGE
+        }
+        Failure::Other { text, status } => {
+            let _ = writeln!(std::io::stderr(), "nsexec: {text}");
+            status
+        }
+    }
+}
+
+/// What clap would say.
+fn usage_error(command: &str, text: &str) -> clap::Error {
+    let mut cli = Cli::command();
+    // Gives the subcommands their full names for the usage line.
+    cli.build();
+    match cli.find_subcommand_mut(command) {
+        Some(command) => command.error(ErrorKind::ValueValidation, text),
+        None => cli.error(ErrorKind::ValueValidation, text),
+    }
+}

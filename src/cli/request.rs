@@ -1,0 +1,324 @@
+//! Flags and facts in, a [`Request`] or a [`UsageError`] out: what implies what, and what contradicts what.
+//! No effects; everything that a wrong wish can cause is found here, before anything starts.
+
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nsexec::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
+use nsexec::idmap::{Extent, IdMap};
+use nsexec::namespace::paths::NsPaths;
+use nsexec::namespace::{NsKind, NsSet};
+use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
+use nsexec::sys::types::Propagation;
+use nsexec::timens::TimeOffsets;
+
+use super::args::{NamespaceFlags, SetgroupsFlag};
+use super::facts::Facts;
+use super::maps::{self, Ids, Map};
+use super::values::flag_of;
+
+/// Wrong usage: exit status 2. The text names the flag, what is wrong, and the way out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is asked for, without contradiction: the values of the message, and the policy.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Request {
+    /// The kinds to create.
+    pub(crate) created: NsSet,
+    /// The kinds to join.
+    pub(crate) joined: NsSet,
+    /// `NS_PATHS`: `type:path,…`.
+    pub(crate) paths: Option<CString>,
+    /// The user ids.
+    pub(crate) users: Option<Map>,
+    /// The group ids.
+    pub(crate) groups: Option<Map>,
+    /// `SETGROUP`.
+    pub(crate) setgroup: bool,
+    /// `OOM_SCORE_ADJ`.
+    pub(crate) oom_score_adj: Option<CString>,
+    /// `ROOTLESS_EUID`: the caller's effective user id is not 0.
+    pub(crate) rootless: bool,
+    /// `UIDMAPPATH`.
+    pub(crate) newuidmap: Option<CString>,
+    /// `GIDMAPPATH`.
+    pub(crate) newgidmap: Option<CString>,
+    /// `TIMENSOFFSET`.
+    pub(crate) time_offsets: Option<CString>,
+    /// What the message cannot say.
+    pub(crate) policy: Policy,
+}
+
+impl Request {
+    /// The message. Its values were decided before, so that an error here means that the decision was wrong.
+    ///
+    /// # Errors
+    /// What the message's own types refuse, with the flag it came from.
+    pub(crate) fn bootstrap(&self) -> Result<Bootstrap<'_>, UsageError> {
+        let mut message = Bootstrap::new(self.created.flags()).with_rootless_euid(self.rootless);
+        if let Some(paths) = &self.paths {
+            let paths = NsPaths::parse(paths.to_bytes(), self.policy.dialect.namespaces);
+            message = message.with_namespaces(paths.map_err(|error| refused("--join", error))?);
+        }
+        if let Some(map) = &self.users {
+            let map = IdMap::parse(map.text()).map_err(|error| refused("--map-users", error))?;
+            message = message.with_uid_map(map);
+        }
+        if let Some(map) = &self.groups {
+            let map = IdMap::parse(map.text()).map_err(|error| refused("--map-groups", error))?;
+            message = message.with_gid_map(map);
+        }
+        if self.setgroup {
+            message = message.with_setgroup(true);
+        }
+        if let Some(score) = &self.oom_score_adj {
+            let score = OomScoreAdj::parse(score).map_err(|error| refused("--oom-score-adj", error))?;
+            message = message.with_oom_score_adj(score);
+        }
+        if let Some(path) = &self.newuidmap {
+            message = message.with_uidmap_path(path);
+        }
+        if let Some(path) = &self.newgidmap {
+            message = message.with_gidmap_path(path);
+        }
+        if let Some(offsets) = &self.time_offsets {
+            let offsets =
+                TimeOffsets::parse(offsets).map_err(|error| refused("--monotonic, --boottime", error))?;
+            message = message.with_timens_offsets(offsets);
+        }
+        Ok(message)
+    }
+}
+
+fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
+    UsageError(format!("{flag}: {error}"))
+}
+
+/// Decides what `flags` ask for.
+///
+/// # Errors
+/// The first thing that cannot be meant, or cannot be had.
+pub(crate) fn decide(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    dialect: &'static Dialect,
+) -> Result<Request, UsageError> {
+    let kinds = Kinds::of(flags, facts.kinds.intersection(dialect.namespaces))?;
+    let user = kinds.created.contains(NsKind::User);
+    if flags.setgroups.is_some() && !user {
+        return Err(UsageError(
+            "--setgroups is about a new user namespace: add -U and a map, or -r".to_owned(),
+        ));
+    }
+    let rootless = facts.euid != 0;
+    let (users, groups) = if user { maps_of(flags, facts, &kinds)? } else { (None, None) };
+    // As runc's Go: the one-line map of the own group is the case that an unprivileged process may write by
+    // itself, and only after "deny" (spec 3.5).
+    let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
+    let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
+    let setgroups = match flags.setgroups {
+        None => Setgroups::FromMessage,
+        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
+        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
+        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
+    };
+    let tool = |found: &Option<std::path::PathBuf>| {
+        found.as_deref().filter(|_| rootless && user).map(c_path).transpose()
+    };
+    let policy = Policy {
+        dialect,
+        session: Session::Keep,
+        credentials: credentials(user || kinds.joined.contains(NsKind::User)),
+        setgroups,
+        log_form: LogForm::Detailed,
+        propagation: kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private),
+        mount_proc: kinds.mount_proc,
+        kill_child: flags.kill_child,
+    };
+    Ok(Request {
+        created: kinds.created,
+        joined: kinds.joined,
+        paths: paths(flags)?,
+        users,
+        groups,
+        setgroup,
+        oom_score_adj: flags.oom_score_adj.map(|score| c_text(score.to_string())).transpose()?,
+        rootless,
+        newuidmap: tool(&facts.newuidmap)?,
+        newgidmap: tool(&facts.newgidmap)?,
+        time_offsets: time_offsets(flags)?,
+        policy,
+    })
+}
+
+/// Inside a user namespace that we just entered we are its root; elsewhere whoever we were.
+pub(crate) const fn credentials(new_user_namespace: bool) -> Credentials {
+    if new_user_namespace { Credentials::Root } else { Credentials::Keep }
+}
+
+/// What a message cannot say, by the name of the flag that says it. What no flag says, but is only implied (the
+/// fresh /proc of `run` without flags), is left out silently.
+///
+/// # Errors
+/// The first such flag.
+pub(crate) fn refuse_unsayable(flags: &NamespaceFlags, command: &[OsString]) -> Result<(), UsageError> {
+    let unsayable = [
+        (flags.mount_proc, "--mount-proc"),
+        (flags.kill_child, "--kill-child"),
+        (flags.setgroups.is_some(), "--setgroups"),
+    ];
+    if let Some((_, name)) = unsayable.into_iter().find(|(given, _)| *given) {
+        return Err(UsageError(format!("a bootstrap message cannot say {name}: leave it out")));
+    }
+    match command.first() {
+        None => Ok(()),
+        Some(command) => Err(UsageError(format!(
+            "a bootstrap message names no command: leave out '{}'",
+            command.to_string_lossy()
+        ))),
+    }
+}
+
+/// Which kinds are created and joined, and what comes with that.
+struct Kinds {
+    created: NsSet,
+    joined: NsSet,
+    mount_proc: bool,
+    /// Whether the caller becomes root without having asked for it by `-r`.
+    root_by_default: bool,
+}
+
+impl Kinds {
+    /// `known` is what the kernel has, and the dialect a word for.
+    fn of(flags: &NamespaceFlags, known: NsSet) -> Result<Self, UsageError> {
+        let mut joined = NsSet::EMPTY;
+        for join in &flags.join {
+            if !joined.insert(join.kind) {
+                return Err(UsageError(format!(
+                    "--join: two namespaces of kind {} to join",
+                    flag_of(join.kind)
+                )));
+            }
+        }
+        let reasons = reasons(flags);
+        if let Some((kind, flag)) = reasons.iter().find(|(kind, _)| joined.contains(*kind)) {
+            let kind = flag_of(*kind);
+            return Err(UsageError(format!(
+                "{flag} creates a {kind} namespace and --join {kind}=… joins one: a process has one of each kind"
+            )));
+        }
+        // Nothing that names a namespace: everything, for a command that has a machine of its own.
+        let bare = reasons.is_empty() && flags.join.is_empty() && !flags.all;
+        let mut created: NsSet = reasons.into_iter().map(|(kind, _)| kind).collect();
+        if bare || flags.all {
+            // What is not known cannot be meant by "all".
+            created = known.iter().filter(|kind| !joined.contains(*kind)).chain(created.iter()).collect();
+        }
+        Ok(Self {
+            created,
+            joined,
+            mount_proc: flags.mount_proc
+                || (bare && created.contains(NsKind::Mnt) && created.contains(NsKind::Pid)),
+            root_by_default: bare || flags.all,
+        })
+    }
+}
+
+/// The kinds that flags name or imply, each with the flag.
+fn reasons(flags: &NamespaceFlags) -> Vec<(NsKind, String)> {
+    let named = flags.kinds.set().iter().map(|kind| (kind, format!("--{}", flag_of(kind))));
+    let implied = [
+        (flags.map_root_user, NsKind::User, "--map-root-user"),
+        (!flags.map_users.is_empty(), NsKind::User, "--map-users"),
+        (!flags.map_groups.is_empty(), NsKind::User, "--map-groups"),
+        (flags.mount_proc, NsKind::Mnt, "--mount-proc"),
+        (flags.monotonic.is_some(), NsKind::Time, "--monotonic"),
+        (flags.boottime.is_some(), NsKind::Time, "--boottime"),
+    ];
+    let implied = implied.into_iter().filter(|(given, ..)| *given);
+    named.chain(implied.map(|(_, kind, flag)| (kind, flag.to_owned()))).collect()
+}
+
+/// Both maps of a new user namespace.
+fn maps_of(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    kinds: &Kinds,
+) -> Result<(Option<Map>, Option<Map>), UsageError> {
+    let mapped = flags.map_root_user || !flags.map_users.is_empty() || !flags.map_groups.is_empty();
+    if !mapped && !kinds.root_by_default {
+        return Err(UsageError(
+            "--user without a map: nobody inside would have an id; add -r, which maps the caller to root"
+                .to_owned(),
+        ));
+    }
+    let who = match &facts.user {
+        Some(name) => format!("{name} (uid {})", facts.euid),
+        None => format!("uid {}", facts.euid),
+    };
+    let users = Ids {
+        flag: "--map-users",
+        noun: "user",
+        own: facts.euid,
+        ranges: &facts.subuids,
+        file: "/etc/subuid",
+        tool: "newuidmap",
+        tool_found: facts.newuidmap.is_some(),
+    };
+    let groups = Ids {
+        flag: "--map-groups",
+        noun: "group",
+        own: facts.egid,
+        ranges: &facts.subgids,
+        file: "/etc/subgid",
+        tool: "newgidmap",
+        tool_found: facts.newgidmap.is_some(),
+    };
+    let rootless = facts.euid != 0;
+    let map = |ids, values| maps::decide(ids, values, flags.map_root_user, rootless, &who);
+    Ok((Some(map(users, &flags.map_users)?), Some(map(groups, &flags.map_groups)?)))
+}
+
+fn allow_without_tool() -> UsageError {
+    UsageError(
+        "--setgroups allow: the kernel lets an ordinary user map their own group only after setgroups is denied \
+         (user_namespaces(7)); add --map-groups auto, which goes through newgidmap"
+            .to_owned(),
+    )
+}
+
+fn paths(flags: &NamespaceFlags) -> Result<Option<CString>, UsageError> {
+    let entries: Vec<Vec<u8>> =
+        flags.join.iter().map(|join| [join.kind.name().as_bytes(), b":", &join.path].concat()).collect();
+    (!entries.is_empty()).then(|| c_text(entries.join(&b','))).transpose()
+}
+
+fn time_offsets(flags: &NamespaceFlags) -> Result<Option<CString>, UsageError> {
+    let clocks = [("monotonic", flags.monotonic), ("boottime", flags.boottime)];
+    let lines: String = clocks
+        .into_iter()
+        .filter_map(|(clock, seconds)| seconds.map(|seconds| format!("{clock} {seconds} 0\n")))
+        .collect();
+    (!lines.is_empty()).then(|| c_text(lines)).transpose()
+}
+
+fn c_path(path: &Path) -> Result<CString, UsageError> {
+    c_text(path.as_os_str().as_bytes())
+}
+
+/// No argument of a process and no path can contain a NUL, so this is never an error in practice.
+fn c_text(text: impl Into<Vec<u8>>) -> Result<CString, UsageError> {
+    CString::new(text).map_err(|error| UsageError(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! `nsexec run`, and the launch that it shares with `enter`.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use nsexec::bootstrap::Dialect;
+use nsexec::launch::signals::{Signals, supervise};
+use nsexec::launch::{LaunchError, Launcher, likely};
+use nsexec::log::Level;
+use nsexec::sys::types::Errno;
+
+use super::args::RunArgs;
+use super::facts::{Facts, machine_after_failure};
+use super::failure::{FAILED, Failure, words};
+use super::hints::{Asked, likely_cause};
+use super::request::{self, Request};
+
+/// Decides, starts, waits.
+///
+/// # Errors
+/// Wrong usage, or the bootstrap's failure.
+pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
+    let flags = &args.namespaces;
+    let facts = Facts::gather(flags.maps_ids());
+    let request = request::decide(flags, &facts, &Dialect::V1_2)?;
+    start(&Job {
+        request: &request,
+        command: &args.command,
+        verbose: args.verbose,
+        mount_proc_flag: flags.mount_proc,
+    })
+}
+
+/// A command to start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job<'j> {
+    /// Where.
+    pub(crate) request: &'j Request,
+    /// What.
+    pub(crate) command: &'j [OsString],
+    /// Whether the stages' debug records are shown.
+    pub(crate) verbose: bool,
+    /// Whether `--mount-proc` was given; for the cause of a refused mount.
+    pub(crate) mount_proc_flag: bool,
+}
+
+/// Starts the command, forwards signals to it, and gives its exit status.
+///
+/// # Errors
+/// Why it was not started.
+pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
+    let os = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    let bootstrap = job.request.bootstrap()?;
+    let mut launcher =
+        Launcher::new(&bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
+    let (program, arguments) =
+        job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
+    // Before the fork: from here on no signal ends us and leaves the command behind.
+    let signals = Signals::take().map_err(|error| os("failed to block signals", &error))?;
+    launcher
+        .command(program, arguments)
+        .signals(signals.original())
+        .level(if job.verbose { Level::Debug } else { Level::Warning })
+        // Nobody is left to tell if standard error is closed.
+        .on_record(|record| drop(writeln!(io::stderr(), "nsexec: {}: {record}", record.level.name())));
+    let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
+    let status =
+        supervise(&mut child, &signals).map_err(|error| os("failed to wait for the command", &error))?;
+    Ok(u8::try_from(status).unwrap_or(FAILED))
+}
+
+/// The launch's failure in one line, with the cause that fits what was asked for and what the machine says.
+fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
+    let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
+    let text = error.to_string();
+    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
+    let asked = Asked {
+        created: job.request.created,
+        joined: job.request.joined,
+        rootless: job.request.rootless,
+        mount_proc_flag: job.mount_proc_flag,
+    };
+    // The library's general word on this step, which ours replaces.
+    let general = errno.and_then(|errno| likely(code, errno)).map(|cause| format!(" ({cause})"));
+    let bare = general.as_deref().and_then(|general| text.strip_suffix(general)).unwrap_or(&text);
+    let text = match likely_cause(code, errno, asked, &machine_after_failure(job.request)) {
+        Some(cause) => format!("{bare} ({cause})"),
+        None => text,
+    };
+    Failure::Other { text, status }
+}
+
+/// Which step failed, and the kernel's answer.
+fn step_of(error: &LaunchError) -> Option<(&str, Option<Errno>)> {
+    match error {
+        LaunchError::Start { errno, .. } => Some(("start", Some(*errno))),
+        LaunchError::Exec { errno, .. } => Some(("exec", Some(*errno))),
+        LaunchError::Bootstrap(failure) => {
+            let record = failure.cause()?;
+            Some((record.code.as_deref()?, record.errno))
+        }
+        _ => None,
+    }
+}

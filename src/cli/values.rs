@@ -1,0 +1,187 @@
+//! The values of flags: each is parsed once, to a type that cannot be wrong.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::str::FromStr;
+
+use nsexec::bootstrap::Dialect;
+use nsexec::idmap::Extent;
+use nsexec::namespace::NsKind;
+
+/// One value of `--map-users` or `--map-groups`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MapValue {
+    /// The caller as id 0, and above it what /etc/subuid or /etc/subgid gives the caller.
+    Auto,
+    /// One line of the map.
+    Line(Extent),
+}
+
+/// The first id that no process can have: -1 means "leave it" to the calls that set ids.
+const ID_END: u64 = u32::MAX as u64;
+
+impl FromStr for MapValue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let mut numbers = text.split(':').map(decimal);
+        let (Some(inside), Some(outside), Some(count), None) =
+            (numbers.next(), numbers.next(), numbers.next(), numbers.next())
+        else {
+            return Err("wanted I:O:N (inside, outside, number of ids), or auto".to_owned());
+        };
+        let (inside, outside, count) = (inside?, outside?, count?);
+        if count == 0 {
+            return Err("0 ids map nothing, wanted 1 or more".to_owned());
+        }
+        for (side, first) in [("inside", inside), ("outside", outside)] {
+            if u64::from(first) + u64::from(count) > ID_END {
+                return Err(format!("the ids {side} end beyond {}, the last one there is", ID_END - 1));
+            }
+        }
+        Ok(Self::Line(Extent { inside, outside, count }))
+    }
+}
+
+/// Digits and nothing else; the kernel would take no sign either.
+fn decimal(text: &str) -> Result<u32, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten();
+    number.ok_or_else(|| format!("'{text}' is not a decimal number of 32 bits, wanted I:O:N (inside, outside, number of ids), or auto"))
+}
+
+/// The value of `--join`: a kind, and the file that stands for the namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct JoinValue {
+    /// Which kind.
+    pub(crate) kind: NsKind,
+    /// Which file; bytes without comma and NUL, which the message could not carry.
+    pub(crate) path: Vec<u8>,
+}
+
+impl JoinValue {
+    /// Reads `KIND=PATH`.
+    pub(crate) fn parse(value: &OsStr) -> Result<Self, String> {
+        let bytes = value.as_bytes();
+        let equals = bytes.iter().position(|byte| *byte == b'=').ok_or("wanted KIND=PATH")?;
+        let (word, path) = (&bytes[..equals], &bytes[equals + 1..]);
+        let kind = kind_named(word).ok_or_else(|| {
+            let word = String::from_utf8_lossy(word);
+            format!(
+                "'{word}' is no kind of namespace, wanted {}",
+                KIND_NAMES.map(|(name, _)| name).join(", ")
+            )
+        })?;
+        if path.is_empty() {
+            return Err("the path is empty, wanted KIND=PATH".to_owned());
+        }
+        if path.contains(&b',') {
+            return Err("a path with a comma cannot be put into a bootstrap message".to_owned());
+        }
+        Ok(Self { kind, path: path.to_vec() })
+    }
+}
+
+/// The long flags of unshare(1), which are the names of the kinds at a terminal.
+pub(crate) const KIND_NAMES: [(&str, NsKind); 8] = [
+    ("user", NsKind::User),
+    ("mount", NsKind::Mnt),
+    ("pid", NsKind::Pid),
+    ("net", NsKind::Net),
+    ("ipc", NsKind::Ipc),
+    ("uts", NsKind::Uts),
+    ("cgroup", NsKind::Cgroup),
+    ("time", NsKind::Time),
+];
+
+/// A kind by the name that its flag has, or by the one that it has in /proc/PID/ns (which differ for `mnt`).
+fn kind_named(word: &[u8]) -> Option<NsKind> {
+    let flag = KIND_NAMES.into_iter().find(|(name, _)| name.as_bytes() == word).map(|(_, kind)| kind);
+    flag.or_else(|| NsKind::from_name(word))
+}
+
+/// The long flag that creates this kind.
+pub(crate) fn flag_of(kind: NsKind) -> &'static str {
+    KIND_NAMES.into_iter().find(|(_, other)| *other == kind).map_or("", |(name, _)| name)
+}
+
+/// The value of `--dialect`.
+pub(crate) fn dialect(name: &str) -> Result<&'static Dialect, String> {
+    let names = || Dialect::ALL.map(Dialect::name).join(", ");
+    Dialect::from_name(name).ok_or_else(|| format!("wanted one of {}", names()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_line_is_three_numbers_that_stay_in_range() {
+        let line = |inside, outside, count| Ok(MapValue::Line(Extent { inside, outside, count }));
+        assert_eq!("0:1000:1".parse(), line(0, 1000, 1));
+        assert_eq!("0:0:4294967295".parse(), line(0, 0, u32::MAX));
+        assert_eq!("4294967294:1:1".parse(), line(u32::MAX - 1, 1, 1));
+        assert_eq!("auto".parse(), Ok(MapValue::Auto));
+        for refused in [
+            "",
+            "0",
+            "0:1",
+            "0:1:",
+            "0:1:2:3",
+            "0:1:0",
+            "+0:1:1",
+            "0:-1:1",
+            "0: 1:1",
+            "0x0:1:1",
+            "0:1:4294967296",
+            "1:0:4294967295",
+            "0:1:4294967295",
+            "4294967295:0:1",
+            "Auto",
+            "0,1,1",
+        ] {
+            assert!(refused.parse::<MapValue>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_map_line_is_said() {
+        let error = |text: &str| text.parse::<MapValue>().unwrap_err();
+        assert_eq!(error("0:1000"), "wanted I:O:N (inside, outside, number of ids), or auto");
+        assert_eq!(
+            error("0:x:1"),
+            "'x' is not a decimal number of 32 bits, wanted I:O:N (inside, outside, number of ids), or auto"
+        );
+        assert_eq!(error("0:1000:0"), "0 ids map nothing, wanted 1 or more");
+        assert_eq!(
+            error("0:4294967000:1000"),
+            "the ids outside end beyond 4294967294, the last one there is"
+        );
+    }
+
+    #[test]
+    fn a_join_names_a_kind_and_a_path() {
+        let join = |text: &str| JoinValue::parse(OsStr::new(text));
+        let net = |path: &[u8]| Ok(JoinValue { kind: NsKind::Net, path: path.to_vec() });
+        assert_eq!(join("net=/run/netns/blue"), net(b"/run/netns/blue"));
+        assert_eq!(join("net=a=b:c"), net(b"a=b:c"));
+        assert_eq!(join("mount=x"), join("mnt=x"));
+        assert_eq!(join("net"), Err("wanted KIND=PATH".to_owned()));
+        assert_eq!(join("net="), Err("the path is empty, wanted KIND=PATH".to_owned()));
+        assert!(join("net=/a,b").is_err());
+        assert_eq!(
+            join("NET=/x").unwrap_err(),
+            "'NET' is no kind of namespace, wanted user, mount, pid, net, ipc, uts, cgroup, time"
+        );
+    }
+
+    #[test]
+    fn each_kind_has_a_flag() {
+        for kind in NsKind::ALL {
+            assert_eq!(kind_named(flag_of(kind).as_bytes()), Some(kind));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Likely causes: what a step's refusal usually means, as data.
+
+use crate::sys::types::Errno;
+
+/// A step, by its stable name; the kernel's answer; what is usually behind it.
+type Cause = (&'static str, Errno, &'static str);
+
+const CAUSES: &[Cause] = &[
+    (
+        "unshare-user",
+        Errno::EPERM,
+        "user namespaces are not allowed here: kernel.unprivileged_userns_clone=0, a seccomp filter, or a chroot",
+    ),
+    ("unshare-user", Errno::EACCES, "AppArmor or SELinux forbids user namespaces to this program"),
+    ("unshare-user", Errno::ENOSPC, "user.max_user_namespaces is reached, or 32 of them are nested"),
+    ("unshare-user", Errno::EINVAL, "this kernel has no user namespaces, or the caller has threads"),
+    (
+        "unshare-remaining",
+        Errno::EPERM,
+        "this needs CAP_SYS_ADMIN: be root, or create a user namespace as well; on Ubuntu AppArmor may take \
+         the capabilities in it away (kernel.apparmor_restrict_unprivileged_userns)",
+    ),
+    ("unshare-remaining", Errno::ENOSPC, "a limit in /proc/sys/user/max_*_namespaces is reached"),
+    (
+        "unshare-remaining",
+        Errno::EINVAL,
+        "this kernel lacks one of these kinds, or a pid namespace has been joined or created before",
+    ),
+    (
+        "uid-map",
+        Errno::EINVAL,
+        "an id of the map is not mapped out there, ranges overlap, or the map is too long",
+    ),
+    (
+        "gid-map",
+        Errno::EINVAL,
+        "an id of the map is not mapped out there, ranges overlap, or the map is too long",
+    ),
+    ("uid-map", Errno::EPERM, "only root may map other ids than one's own"),
+    (
+        "gid-map",
+        Errno::EPERM,
+        "only root may map other ids than one's own; and setgroups must be denied first",
+    ),
+    ("become-root", Errno::EINVAL, "the map has no id 0"),
+    ("oom-score-adj", Errno::EACCES, "lowering it needs CAP_SYS_RESOURCE"),
+    ("join", Errno::EPERM, "this needs CAP_SYS_ADMIN in the user namespace that owns it"),
+    (
+        "join",
+        Errno::EINVAL,
+        "it is of another kind, it is the user namespace that we are in already, or it is a pid namespace \
+         that is not below ours",
+    ),
+    ("open-namespace", Errno::EACCES, "only who may trace a process may open its namespaces"),
+    (
+        "mount-proc",
+        Errno::EPERM,
+        "parts of /proc are masked here, as in a container, or there is no new pid namespace to show: \
+         do without a fresh /proc, or run the outer container with an unmasked one",
+    ),
+    ("mount-propagation", Errno::EINVAL, "the root directory is not a mount point, as in a chroot"),
+    ("exec", Errno::ENOEXEC, "it is in no format that the kernel knows; a script needs a #! line"),
+];
+
+/// What is usually behind the refusal of step `code` with `errno`.
+#[must_use]
+pub fn likely(code: &str, errno: Errno) -> Option<&'static str> {
+    CAUSES.iter().find(|(known, number, _)| *known == code && *number == errno).map(|(_, _, cause)| *cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_and_an_errno_stand_for_one_cause() {
+        for (index, (code, errno, _)) in CAUSES.iter().enumerate() {
+            assert!(!CAUSES[..index].iter().any(|(c, e, _)| c == code && e == errno), "{code} {errno} twice");
+        }
+        assert_eq!(likely("become-root", Errno::EINVAL), Some("the map has no id 0"));
+        assert_eq!(likely("become-root", Errno::EPERM), None);
+    }
+}

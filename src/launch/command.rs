@@ -1,0 +1,208 @@
+//! What is executed: argv, environment and candidates, as the text that the kernel gets. Made before the fork.
+
+use std::borrow::ToOwned;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::vec::Vec;
+
+use core::fmt;
+
+/// Where programs are looked for without a PATH: `confstr(_CS_PATH)`.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// A command that no exec can express.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// No command was given.
+    Missing,
+    /// An argument, or the name, contains a NUL byte, with which it would end.
+    NulInArgument,
+    /// A variable of the environment contains a NUL byte, or its name an `=` or nothing.
+    BadVariable,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no command given",
+            Self::NulInArgument => "an argument of the command contains a NUL byte",
+            Self::BadVariable => {
+                "a variable of the command's environment has no proper name or contains a NUL byte"
+            }
+        })
+    }
+}
+
+impl core::error::Error for CommandError {}
+
+/// The command as the caller described it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Command {
+    /// The name, then the arguments.
+    pub(super) words: Vec<OsString>,
+    /// Changes to the environment, in order.
+    changes: Vec<Change>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Set(OsString, OsString),
+    Remove(OsString),
+    Clear,
+}
+
+/// The command as the kernel gets it.
+#[derive(Debug)]
+pub(super) struct Texts {
+    pub(super) name: Vec<u8>,
+    pub(super) argv: NulTerminated,
+    pub(super) envp: NulTerminated,
+    pub(super) candidates: NulTerminated,
+}
+
+/// Strings one after the other, each with its NUL.
+#[derive(Debug, Default)]
+pub(super) struct NulTerminated {
+    pub(super) text: Vec<u8>,
+    pub(super) count: usize,
+}
+
+impl NulTerminated {
+    fn push(&mut self, parts: &[&[u8]]) {
+        self.text.extend(parts.iter().copied().flatten());
+        self.text.push(0);
+        self.count += 1;
+    }
+}
+
+impl Command {
+    pub(super) fn set_env(&mut self, name: &OsStr, value: &OsStr) {
+        self.changes.push(Change::Set(name.to_owned(), value.to_owned()));
+    }
+
+    pub(super) fn remove_env(&mut self, name: &OsStr) {
+        self.changes.push(Change::Remove(name.to_owned()));
+    }
+
+    pub(super) fn clear_env(&mut self) {
+        self.changes.push(Change::Clear);
+    }
+
+    /// Puts the text together, over `inherited`, our own environment.
+    pub(super) fn texts(&self, inherited: Vec<(OsString, OsString)>) -> Result<Texts, CommandError> {
+        let name = self.words.first().ok_or(CommandError::Missing)?.as_bytes().to_owned();
+        let mut argv = NulTerminated::default();
+        for word in &self.words {
+            if word.as_bytes().contains(&0) {
+                return Err(CommandError::NulInArgument);
+            }
+            argv.push(&[word.as_bytes()]);
+        }
+        let environment = self.environment(inherited);
+        let mut envp = NulTerminated::default();
+        for (key, value) in &environment {
+            let (key, value) = (key.as_bytes(), value.as_bytes());
+            // A leading '=' is part of the name: bash exports such, and std reads it so.
+            let bad_name = key.is_empty() || key.get(1..).is_some_and(|rest| rest.contains(&b'='));
+            if bad_name || key.contains(&0) || value.contains(&0) {
+                return Err(CommandError::BadVariable);
+            }
+            envp.push(&[key, b"=", value]);
+        }
+        let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_bytes());
+        let candidates = candidates(&name, path);
+        Ok(Texts { name, argv, envp, candidates })
+    }
+
+    fn environment(&self, inherited: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+        let mut environment = inherited;
+        for change in &self.changes {
+            match change {
+                Change::Clear => environment.clear(),
+                Change::Remove(name) => environment.retain(|(key, _)| key != name),
+                Change::Set(name, value) => match environment.iter_mut().find(|(key, _)| key == name) {
+                    Some((_, old)) => old.clone_from(value),
+                    None => environment.push((name.clone(), value.clone())),
+                },
+            }
+        }
+        environment
+    }
+}
+
+/// The files that a name may mean, in the order of `path`, which is the command's own PATH.
+///
+/// They are tried after the joins, so in the root directory and the working directory that the command will have. An
+/// empty element of PATH is the working directory (environ(7)).
+fn candidates(name: &[u8], path: Option<&[u8]>) -> NulTerminated {
+    let mut candidates = NulTerminated::default();
+    // A slash means that it is a path; the empty name is found nowhere.
+    if name.contains(&b'/') || name.is_empty() {
+        candidates.push(&[name]);
+        return candidates;
+    }
+    for directory in path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
+        match directory {
+            b"" => candidates.push(&[b"./", name]),
+            directory => candidates.push(&[directory, b"/", name]),
+        }
+    }
+    candidates
+}
+
+/// A name for people.
+pub(super) fn shown(name: &[u8]) -> OsString {
+    OsString::from_vec(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(words: &[&str], inherited: &[(&str, &str)]) -> Result<Texts, CommandError> {
+        let command = Command { words: words.iter().map(OsString::from).collect(), changes: Vec::new() };
+        command.texts(pairs(inherited))
+    }
+
+    fn pairs(of: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        of.iter().map(|(key, value)| (key.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn a_bare_name_is_searched_in_the_commands_path() {
+        let found = texts(&["ls", "-l", ""], &[("A", "1"), ("PATH", "/a::/b")]).unwrap();
+        assert_eq!((&found.argv.text[..], found.argv.count), (&b"ls\0-l\0\0"[..], 3));
+        assert_eq!((&found.envp.text[..], found.envp.count), (&b"A=1\0PATH=/a::/b\0"[..], 2));
+        assert_eq!(&found.candidates.text[..], b"/a/ls\0./ls\0/b/ls\0");
+    }
+
+    #[test]
+    fn a_path_is_its_only_candidate() {
+        assert_eq!(texts(&["./a"], &[("PATH", "/a")]).unwrap().candidates.text, b"./a\0");
+        assert_eq!(texts(&[""], &[("PATH", "/a")]).unwrap().candidates.text, b"\0");
+        assert_eq!(texts(&["a"], &[]).unwrap().candidates.text, b"/bin/a\0/usr/bin/a\0");
+    }
+
+    #[test]
+    fn what_would_be_cut_is_refused() {
+        assert_eq!(texts(&[], &[]).unwrap_err(), CommandError::Missing);
+        assert_eq!(texts(&["a", "b\0c"], &[]).unwrap_err(), CommandError::NulInArgument);
+        assert_eq!(texts(&["a"], &[("", "1")]).unwrap_err(), CommandError::BadVariable);
+        assert_eq!(texts(&["a"], &[("A=B", "1")]).unwrap_err(), CommandError::BadVariable);
+        assert_eq!(texts(&["a"], &[("A", "\0")]).unwrap_err(), CommandError::BadVariable);
+    }
+
+    #[test]
+    fn changes_apply_in_order() {
+        let mut command = Command { words: ["a".into()].into(), changes: Vec::new() };
+        command.set_env("B".as_ref(), "2".as_ref());
+        command.remove_env("A".as_ref());
+        command.set_env("B".as_ref(), "3".as_ref());
+        assert_eq!(command.texts(pairs(&[("A", "1")])).unwrap().envp.text, b"B=3\0");
+        command.clear_env();
+        command.set_env("PATH".as_ref(), "/x".as_ref());
+        let texts = command.texts(pairs(&[("A", "1")])).unwrap();
+        assert_eq!((texts.envp.text, texts.candidates.text), (b"PATH=/x\0".to_vec(), b"/x/a\0".to_vec()));
+    }
+}

@@ -1,0 +1,296 @@
+//! [`LaunchError`]: why nothing was started, in one line, the root cause first.
+
+use std::ffi::OsString;
+use std::string::String;
+use std::vec::Vec;
+
+use core::fmt;
+
+use super::causes::likely;
+use super::command::CommandError;
+use super::record::{OneLine, Record};
+use super::script::{Ended, Failure, Step, Trouble};
+use super::tail::exec_status;
+use crate::sys::types::{CloneFlags, Errno, Signal, WaitStatus};
+
+/// Why nothing was started. Whatever it is: no process, no descriptor is left.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The command is none that an exec can express.
+    Command(CommandError),
+    /// The launcher could not make its pipes, or stage 0.
+    Start {
+        /// What it was about.
+        step: Step,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A stage failed.
+    Bootstrap(StageFailure),
+    /// The namespaces are there, but the command could not be executed in them.
+    Exec {
+        /// Its name.
+        program: OsString,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+}
+
+/// What is known about a bootstrap that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StageFailure {
+    /// The fatal records, in the order in which they were written: the first is the cause, others follow from it.
+    pub records: Vec<Record>,
+    /// How the stages ended.
+    pub ended: Vec<Ended>,
+    /// What the launcher saw.
+    pub trouble: Trouble,
+    /// The namespaces that were to be created.
+    pub asked: CloneFlags,
+}
+
+impl LaunchError {
+    /// The status that a program ends with: 127 where the command was not found, 126 where it could not be executed, 2
+    /// for wrong usage, else 1.
+    #[must_use]
+    pub const fn exit_code(&self) -> i32 {
+        match self {
+            Self::Exec { errno, .. } => exec_status(*errno),
+            Self::Command(_) => 2,
+            _ => 1,
+        }
+    }
+
+    pub(super) fn new(
+        failure: Failure,
+        mut records: Vec<Record>,
+        program: OsString,
+        asked: CloneFlags,
+    ) -> Self {
+        let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
+        match (failure.trouble, records.first()) {
+            (Trouble::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
+            (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
+                if code == "exec" =>
+            {
+                Self::Exec { program, errno: *errno }
+            }
+            (trouble, _) => {
+                records.shrink_to_fit();
+                Self::Bootstrap(StageFailure { records, ended, trouble, asked })
+            }
+        }
+    }
+}
+
+impl From<CommandError> for LaunchError {
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
+    }
+}
+
+impl StageFailure {
+    /// The record that names the cause, unless all that was written are consequences of a stage's death.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Record> {
+        self.records.iter().find(|record| !is_consequence(record))
+    }
+
+    /// A stage that ended without a word, and not because the launcher wanted it.
+    fn died(&self) -> Option<&Ended> {
+        let signaled = |ended: &&Ended| match ended.status {
+            // The stages send each other SIGKILL too, after a failure that has a record.
+            WaitStatus::Signaled(Signal::KILL) => !ended.killed && self.cause().is_none(),
+            WaitStatus::Signaled(_) => true,
+            _ => false,
+        };
+        let wordless = |ended: &&Ended| {
+            ended.status != WaitStatus::Exited(0)
+                && !ended.killed
+                && self.cause().is_none()
+                && !self.records.iter().any(|record| record.stage == ended.stage)
+        };
+        let mut ended = self.ended.iter();
+        ended.clone().find(signaled).or_else(|| ended.find(wordless))
+    }
+}
+
+/// Whether a record says no more than that another process is gone: its death has a cause of its own.
+fn is_consequence(record: &Record) -> bool {
+    match record.code.as_deref() {
+        Some("sync") => true,
+        Some("open-proc" | "uid-map" | "gid-map" | "setgroups-file" | "time-offsets" | "read-back") => {
+            matches!(record.errno, Some(Errno::ENOENT | Errno::ESRCH))
+        }
+        _ => false,
+    }
+}
+
+impl fmt::Display for StageFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let died = self.died();
+        if let Some(died) = died {
+            died.fmt(f)?;
+        }
+        let Some(record) = self.cause().or(self.records.first()) else {
+            return if died.is_some() { Ok(()) } else { self.trouble.fmt(f) };
+        };
+        if died.is_some() {
+            f.write_str("; ")?;
+        }
+        record.fmt(f)?;
+        let code = record.code.as_deref().unwrap_or_default();
+        match code {
+            "unshare-remaining" => write!(f, " ({})", self.asked.without(CloneFlags::NEWUSER))?,
+            "unshare-user" => write!(f, " ({})", CloneFlags::NEWUSER)?,
+            _ => {}
+        }
+        match record.errno.and_then(|errno| likely(code, errno)) {
+            Some(cause) => write!(f, " ({cause})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os { step, errno } => write!(f, "{step}: {errno}"),
+            Self::NoPidLine => f.write_str("the stages ended without a word"),
+            Self::BadPidLine => f.write_str("stage-0 sent something that is no pid line"),
+            Self::StageFailed => f.write_str("a stage failed without a word"),
+            Self::FatalRecord => f.write_str("the command was not started"),
+        }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stage {
+            Some(stage) => write!(f, "stage-{stage}")?,
+            None => f.write_str("a stage")?,
+        }
+        write!(f, " (pid {}) ", self.pid)?;
+        match self.status {
+            WaitStatus::Exited(status) => write!(f, "exited with status {status}"),
+            WaitStatus::Signaled(signal) => write!(f, "was killed by {signal}"),
+            WaitStatus::Other(raw) => write!(f, "ended with wait status {raw:#x}"),
+        }
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(error) => error.fmt(f),
+            Self::Start { step, errno } => write!(f, "{step}: {errno}"),
+            Self::Bootstrap(failure) => failure.fmt(f),
+            Self::Exec { program, errno } => {
+                let name: String = program.to_string_lossy().into_owned();
+                write!(f, "failed to execute {}: {errno}", OneLine(&name))?;
+                match likely("exec", *errno) {
+                    Some(cause) => write!(f, " ({cause})"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl core::error::Error for LaunchError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Level;
+    use crate::sys::types::Pid;
+    use std::string::ToString;
+    use std::vec;
+
+    fn record(stage: u8, text: &str, code: &str, errno: Option<Errno>) -> Record {
+        let code = Some(code.into());
+        Record { level: Level::Fatal, stage: Some(stage), pid: 9, text: text.into(), code, errno }
+    }
+
+    fn ended(stage: u8, status: WaitStatus, killed: bool) -> Ended {
+        Ended { stage: Some(stage), pid: Pid(100 + i32::from(stage)), status, killed }
+    }
+
+    fn shown(records: Vec<Record>, ended: Vec<Ended>, trouble: Trouble) -> String {
+        let asked = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
+        StageFailure { records, ended, trouble, asked }.to_string()
+    }
+
+    const SYNC: &str = "failed to sync with stage-1: next state (got 0 of 4 bytes)";
+    const KILLED: WaitStatus = WaitStatus::Signaled(Signal::KILL);
+
+    #[test]
+    fn the_cause_comes_first_whoever_writes_first() {
+        let cause = record(
+            1,
+            "failed to unshare remaining namespaces: No space left on device",
+            "unshare-remaining",
+            Some(Errno::ENOSPC),
+        );
+        let consequence = record(0, SYNC, "sync", None);
+        let want = "stage-1: failed to unshare remaining namespaces: No space left on device (CLONE_NEWNET) \
+                    (a limit in /proc/sys/user/max_*_namespaces is reached)";
+        for records in [vec![cause.clone(), consequence.clone()], vec![consequence, cause]] {
+            assert_eq!(
+                shown(records, vec![ended(0, WaitStatus::Exited(1), false)], Trouble::NoPidLine),
+                want
+            );
+        }
+    }
+
+    #[test]
+    fn a_stage_that_a_signal_ended_is_the_cause_of_what_others_miss() {
+        let text =
+            shown(vec![record(0, SYNC, "sync", None)], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
+        assert_eq!(text, std::format!("stage-1 (pid 101) was killed by SIGKILL; stage-0: {SYNC}"));
+    }
+
+    #[test]
+    fn a_stage_that_another_stage_killed_is_none() {
+        let cause = record(
+            0,
+            "failed to use newuid map on 101: newuidmap exited with status 1",
+            "mapping-tool",
+            None,
+        );
+        let text = shown(vec![cause], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
+        assert_eq!(text, "stage-0: failed to use newuid map on 101: newuidmap exited with status 1");
+    }
+
+    #[test]
+    fn without_a_record_the_launcher_says_what_it_saw() {
+        let all =
+            vec![ended(1, WaitStatus::Exited(0), false), ended(0, KILLED, false), ended(2, KILLED, true)];
+        assert_eq!(shown(vec![], all, Trouble::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
+        let all = vec![ended(0, WaitStatus::Exited(1), false)];
+        assert_eq!(shown(vec![], all, Trouble::NoPidLine), "stage-0 (pid 100) exited with status 1");
+        assert_eq!(shown(vec![], vec![], Trouble::NoPidLine), "the stages ended without a word");
+        // Stage 2 has no part in what it waits for in vain.
+        let all = vec![ended(2, WaitStatus::Exited(1), false), ended(0, KILLED, false)];
+        assert_eq!(shown(vec![], all, Trouble::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
+    }
+
+    #[test]
+    fn the_exit_codes_are_a_shells() {
+        let exec = |errno| {
+            let failure = Failure { trouble: Trouble::FatalRecord, ended: [None; 3] };
+            let records = vec![record(2, "", "exec", Some(errno))];
+            LaunchError::new(failure, records, "a\nb".into(), CloneFlags::EMPTY)
+        };
+        assert_eq!((exec(Errno::ENOENT).exit_code(), exec(Errno::EACCES).exit_code()), (127, 126));
+        assert_eq!(exec(Errno::ENOENT).to_string(), "failed to execute a\\nb: No such file or directory");
+        let failure = Failure {
+            trouble: Trouble::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN },
+            ended: [None; 3],
+        };
+        let start = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
+        assert_eq!(start.to_string(), "unable to spawn stage-0: Resource temporarily unavailable");
+        assert_eq!((start.exit_code(), LaunchError::from(CommandError::Missing).exit_code()), (1, 2));
+    }
+}

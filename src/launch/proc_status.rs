@@ -1,0 +1,109 @@
+//! /proc/PID/status: what a process does with its signals (proc_pid_status(5)).
+
+use std::fs;
+use std::string::String;
+
+use super::script::ChildSignals;
+use crate::sys::types::{Pid, Signal, SignalSet};
+
+/// The lines of the file that say what signals meet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct ProcStatus {
+    /// Whether it is process 1 of its pid namespace, which no signal without a handler ends.
+    pub(super) is_init: bool,
+    pub(super) blocked: SignalSet,
+    pub(super) ignored: SignalSet,
+    pub(super) caught: SignalSet,
+}
+
+/// The set of this one signal.
+pub(super) const fn set_of(signal: Signal) -> SignalSet {
+    match signal.0 {
+        1..=64 => SignalSet(1 << (signal.0 - 1)),
+        _ => SignalSet::EMPTY,
+    }
+}
+
+/// The signals that come from a fault of the program itself: their handlers never run in a copy by somebody else's
+/// doing, and the exec takes them away.
+const FAULTS: [Signal; 6] = [
+    Signal(libc::SIGSEGV),
+    Signal(libc::SIGBUS),
+    Signal(libc::SIGILL),
+    Signal(libc::SIGFPE),
+    Signal(libc::SIGTRAP),
+    Signal(libc::SIGSYS),
+];
+
+impl ProcStatus {
+    /// Of this thread. Without a /proc: nothing is blocked, ignored or caught.
+    pub(super) fn of_this_thread() -> Self {
+        Self::read("/proc/thread-self/status").unwrap_or_default()
+    }
+
+    /// Of another process. `None` if it is gone, or there is no /proc.
+    pub(super) fn of(pid: Pid) -> Option<Self> {
+        Self::read(&std::format!("/proc/{pid}/status"))
+    }
+
+    fn read(path: &str) -> Option<Self> {
+        // A process may give itself a name that is no UTF-8.
+        fs::read(path).ok().map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes)))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut status = Self::default();
+        for (key, value) in text.lines().filter_map(|line| line.split_once(":\t")) {
+            let set = || SignalSet(u64::from_str_radix(value.trim(), 16).unwrap_or_default());
+            match key {
+                // One number for each namespace that it is in, from ours to its own.
+                "NSpid" => status.is_init = value.split_whitespace().next_back() == Some("1"),
+                "SigBlk" => status.blocked = set(),
+                "SigIgn" => status.ignored = set(),
+                "SigCgt" => status.caught = set(),
+                _ => {}
+            }
+        }
+        status
+    }
+
+    /// What a program would begin with that this thread executes: handlers are gone. And SIGPIPE, which Rust's runtime
+    /// ignores before main, is back at its default.
+    pub(super) fn as_after_an_exec(self) -> ChildSignals {
+        let faults = FAULTS.into_iter().fold(0, |set, signal| set | set_of(signal).0);
+        ChildSignals {
+            mask: None,
+            default: SignalSet(self.caught.0 & !faults | self.ignored.0 & SignalSet::PIPE.0),
+            ignore: SignalSet::EMPTY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Name:\ta\nb: c\nNSpid:\t4711\t12\t1\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001001\n\
+                        SigCgt:\t0000000100004440\n";
+
+    #[test]
+    fn the_lines_are_read() {
+        let status = ProcStatus::parse(TEXT);
+        let want = ProcStatus {
+            is_init: true,
+            blocked: SignalSet(0x10000),
+            ignored: SignalSet(0x1001),
+            caught: SignalSet(0x1_0000_4440),
+        };
+        assert_eq!(status, want);
+        assert!(!ProcStatus::parse("NSpid:\t4711\t12\n").is_init);
+    }
+
+    #[test]
+    fn handlers_go_and_sigpipe_comes_back() {
+        let signals = ProcStatus::parse(TEXT).as_after_an_exec();
+        // SIGBUS (0x40) and SIGSEGV (0x400) are the program's own, SIGHUP (1) stays ignored.
+        let want = ChildSignals { mask: None, default: SignalSet(0x1_0000_5000), ignore: SignalSet::EMPTY };
+        assert_eq!(signals, want);
+    }
+}

@@ -1,0 +1,251 @@
+//! Log records, read back: a total parser of what [`layout`](crate::log::layout) writes, and their collector.
+
+use std::boxed::Box;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use core::fmt;
+
+use super::script::LogReader;
+use crate::log::{Level, RECORD_MAX};
+use crate::sys::types::Errno;
+
+/// One log record of a stage.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// How grave it is.
+    pub level: Level,
+    /// Which stage wrote it; none if it was before a stage was chosen.
+    pub stage: Option<u8>,
+    /// The writer's pid, in its own numbering.
+    pub pid: i32,
+    /// What it says. A fatal one ends with the errno in words, where there is one.
+    pub text: String,
+    /// The step's stable name: see [`Doing::code`](crate::error::Doing::code). Fatal records only.
+    pub code: Option<String>,
+    /// The kernel's answer. Fatal records only.
+    pub errno: Option<Errno>,
+}
+
+impl Record {
+    /// Reads one line, without its newline. `None` if it is no record of ours.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("{\"level\":\"")?;
+        let (level, rest) = rest.split_once("\", \"msg\": \"nsexec")?;
+        let level = (0..=6).map(Level::from_number).find(|known| known.name() == level)?;
+        let (stage, rest) = match rest.strip_prefix('-') {
+            Some(rest) => rest.split_once('[').map(|(stage, rest)| (Some(stage), rest))?,
+            None => (None, rest.strip_prefix('[')?),
+        };
+        let stage = stage.map(str::parse).transpose().ok()?;
+        let (pid, rest) = rest.split_once("]: ")?;
+        let pid = pid.parse().ok()?;
+        let (text, rest) = unescape(rest)?;
+        let (code, rest) = match rest.strip_prefix(", \"code\": \"") {
+            Some(rest) => rest.split_once('"').map(|(code, rest)| (Some(code.to_string()), rest))?,
+            None => (None, rest),
+        };
+        let (errno, rest) = match rest.strip_prefix(", \"errno\": ") {
+            Some(rest) => {
+                let (errno, rest) = rest.split_at_checked(rest.find('}')?)?;
+                (Some(Errno(errno.parse().ok()?)), rest)
+            }
+            None => (None, rest),
+        };
+        (rest == "}").then_some(Self { level, stage, pid, text, code, errno })
+    }
+}
+
+impl fmt::Display for Record {
+    /// `stage-1: TEXT`, on one line: control characters are escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(stage) = self.stage {
+            write!(f, "stage-{stage}: ")?;
+        }
+        OneLine(&self.text).fmt(f)
+    }
+}
+
+/// Text for a terminal: a control character, which a path may contain, is shown escaped.
+pub(super) struct OneLine<'t>(pub(super) &'t str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        self.0.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
+    }
+}
+
+/// The inside of a JSON string up to its closing quote, and what follows the quote.
+fn unescape(text: &str) -> Option<(String, &str)> {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some((out, chars.as_str())),
+            '\\' => out.push(match chars.next()? {
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'u' => {
+                    let (digits, rest) = chars.as_str().split_at_checked(4)?;
+                    chars = rest.chars();
+                    char::from_u32(u32::from_str_radix(digits, 16).ok()?)?
+                }
+                c @ ('"' | '\\') => c,
+                _ => return None,
+            }),
+            c => out.push(c),
+        }
+    }
+}
+
+/// Keeps at most this many fatal records: three stages have one each, and one more for each namespace not joined.
+const FATAL_MAX: usize = 32;
+
+/// Who is told of the records that are not fatal.
+pub(super) type OnRecord = Box<dyn FnMut(&Record)>;
+
+/// Takes what comes from a log pipe apart: fatal records are kept, others go to the caller's function.
+pub(super) struct Collector<'c> {
+    line: Vec<u8>,
+    fatal: Vec<Record>,
+    other: Option<&'c mut OnRecord>,
+}
+
+impl<'c> Collector<'c> {
+    pub(super) fn new(other: Option<&'c mut OnRecord>) -> Self {
+        Self { line: Vec::new(), fatal: Vec::new(), other }
+    }
+
+    /// The fatal records, in the order in which they came.
+    pub(super) fn into_fatal(self) -> Vec<Record> {
+        self.fatal
+    }
+
+    fn end_line(&mut self) {
+        let line = core::mem::take(&mut self.line);
+        let line = String::from_utf8_lossy(&line);
+        // All writers are ours. What is no record is told as it came, rather than lost.
+        let record = Record::parse(&line).unwrap_or_else(|| Record {
+            level: Level::Warning,
+            stage: None,
+            pid: 0,
+            text: line.into_owned(),
+            code: None,
+            errno: None,
+        });
+        if record.level <= Level::Fatal {
+            if self.fatal.len() < FATAL_MAX {
+                self.fatal.push(record);
+            }
+        } else if let Some(other) = &mut self.other {
+            other(&record);
+        }
+    }
+}
+
+impl LogReader for Collector<'_> {
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if *byte == b'\n' {
+                self.end_line();
+            } else if self.line.len() < RECORD_MAX {
+                self.line.push(*byte);
+            }
+        }
+    }
+
+    fn fatal(&self) -> bool {
+        !self.fatal.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Details, Writer, layout};
+    use crate::sys::types::Pid;
+    use proptest::prelude::*;
+
+    fn laid_out(level: Level, writer: (Writer, Pid), text: &str, details: Option<Details>) -> Vec<u8> {
+        let mut buffer = [0; RECORD_MAX];
+        let len = layout(&mut buffer, level, writer, format_args!("{text}"), details);
+        buffer[..len].to_vec()
+    }
+
+    proptest! {
+        // The default file would lie beside the source, and a record is a few branches.
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_layout_writes_is_read_back(
+            number in 0_u32..7,
+            stage in proptest::option::of(0_u8..3),
+            pid in 1..i32::MAX,
+            text in "\\PC{0,80}|[\\x00-\\x7f\"\\\\]{0,80}",
+            errno in proptest::option::of(proptest::option::of(1_i32..200)),
+        ) {
+            let level = Level::from_number(number);
+            let writer = (stage.map_or(Writer::Setup, Writer::Stage), Pid(pid));
+            let details = errno.map(|errno| Details { code: "unshare-user", errno: errno.map(Errno) });
+            let bytes = laid_out(level, writer, &text, details);
+            let line = core::str::from_utf8(&bytes).unwrap().strip_suffix('\n').unwrap();
+            prop_assert_eq!(Record::parse(line), Some(Record {
+                level,
+                stage,
+                pid,
+                text,
+                code: details.map(|details| details.code.into()),
+                errno: details.and_then(|details| details.errno),
+            }));
+        }
+
+        #[test]
+        fn any_line_is_read_or_refused(line in ".{0,200}") {
+            let _ = Record::parse(&line);
+        }
+
+        #[test]
+        fn any_cut_of_a_record_is_refused(cut in 0_usize..200) {
+            let details = Some(Details { code: "join", errno: Some(Errno::EPERM) });
+            let bytes = laid_out(Level::Fatal, (Writer::Stage(1), Pid(7)), "a \"b\" \u{1}", details);
+            let line = core::str::from_utf8(&bytes).unwrap().strip_suffix('\n').unwrap();
+            prop_assume!(cut < line.len());
+            prop_assert_eq!(Record::parse(&line[..cut]), None);
+        }
+    }
+
+    #[test]
+    fn records_come_in_pieces_of_any_length() {
+        let mut bytes = laid_out(Level::Warning, (Writer::Stage(0), Pid(5)), "one", None);
+        bytes.extend(laid_out(Level::Fatal, (Writer::Stage(1), Pid(6)), "two", None));
+        bytes.extend(b"no record\n");
+        for size in 1..bytes.len() {
+            let seen = std::rc::Rc::new(core::cell::RefCell::new(Vec::new()));
+            let other = seen.clone();
+            let mut other: Box<dyn FnMut(&Record)> =
+                Box::new(move |record| other.borrow_mut().push(record.clone()));
+            let mut collector = Collector::new(Some(&mut other));
+            bytes.chunks(size).for_each(|piece| collector.take(piece));
+            assert!(collector.fatal());
+            let fatal = collector.into_fatal();
+            assert_eq!((fatal.len(), fatal[0].to_string()), (1, "stage-1: two".into()));
+            let texts: Vec<_> = seen.borrow().iter().map(ToString::to_string).collect();
+            assert_eq!(texts, ["stage-0: one", "no record"]);
+        }
+    }
+
+    #[test]
+    fn a_record_is_shown_on_one_line() {
+        let line = r#"{"level":"fatal", "msg": "nsexec-1[3]: failed to open /a\n\u001b[31m: No such file or directory"}"#;
+        let record = Record::parse(line).unwrap();
+        assert_eq!(record.to_string(), "stage-1: failed to open /a\\n\\u{1b}[31m: No such file or directory");
+    }
+}

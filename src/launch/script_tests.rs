@@ -1,0 +1,288 @@
+use std::string::String;
+use std::sync::{Arc, Mutex};
+use std::vec::Vec;
+use std::{format, vec};
+
+use super::*;
+use crate::bootstrap::Dialect;
+use crate::sys::MockSys;
+use crate::sys::types::{ExecArgs, Fd, TidAddress, Waited};
+
+const INIT: Fd = Fd(3);
+const STAGE_INIT: Fd = Fd(4);
+const LOG: Fd = Fd(5);
+const STAGE_LOG: Fd = Fd(6);
+const PID_LINE: &[u8] = b"{\"stage1_pid\":11,\"stage2_pid\":12}\n";
+
+/// What was asked of the kernel, one word each.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// Replies of a kernel to the launcher.
+struct Kernel {
+    init: Vec<Result<&'static [u8], Errno>>,
+    log: Vec<Result<&'static [u8], Errno>>,
+    waits: Vec<Result<(i32, WaitStatus), Errno>>,
+    sends: Vec<Result<(), Errno>>,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            init: vec![Ok(PID_LINE)],
+            log: vec![Ok(b"")],
+            waits: vec![Ok((11, WaitStatus::Exited(0))), Ok((10, WaitStatus::Exited(0)))],
+            sends: vec![Ok(()), Ok(())],
+        }
+    }
+}
+
+impl Kernel {
+    fn run(self) -> (Launched, Vec<String>) {
+        let seen = Seen::default();
+        let mut sys = MockSys::new();
+        let note = |seen: &Seen| {
+            let seen = seen.clone();
+            move |word: String| seen.lock().unwrap().push(word)
+        };
+        sys.expect_socketpair().returning(|| Ok((INIT, STAGE_INIT)));
+        sys.expect_pipe2().returning(|| Ok((LOG, STAGE_LOG)));
+        sys.expect_tid_address().returning(|| Ok(TidAddress { address: 64, cached: 9 }));
+        sys.expect_gettid().returning(|| Pid(9));
+        sys.expect_sigprocmask().returning(|_, _| Ok(SignalSet::EMPTY));
+        sys.expect_fork()
+            .withf(|exit, tid| *exit == ExitSignal::None && tid.is_some())
+            .returning(|_, _| Ok(Fork::Parent { child: Pid(10) }));
+        let say = note(&seen);
+        sys.expect_close().returning(move |fd| {
+            say(format!("close {}", fd.0));
+            Ok(())
+        });
+        let (say, mut sends) = (note(&seen), self.sends.into_iter());
+        sys.expect_send().returning(move |_, bytes| {
+            say("send".into());
+            sends.next().expect("no such send").map(|()| bytes.len())
+        });
+        let (mut init, mut log) = (self.init.into_iter(), self.log.into_iter());
+        sys.expect_read().returning(move |fd, buffer| {
+            let bytes = if fd == INIT { init.next() } else { log.next() }.expect("no such read")?;
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        let (say, mut waits) = (note(&seen), self.waits.into_iter());
+        sys.expect_wait4().withf(|_, which| *which == WaitFor::Stages).returning(move |pid, _| {
+            say(format!("wait {pid}"));
+            let (pid, status) = waits.next().unwrap_or(Err(Errno::ECHILD))?;
+            Ok(Waited { pid: Pid(pid), status })
+        });
+        let say = note(&seen);
+        sys.expect_kill().returning(move |pid, signal| {
+            say(format!("kill {pid} {signal}"));
+            Ok(())
+        });
+        let launched = with_job(|job| launch(&mut sys, job, &mut Scratch { message: &mut [] }, &mut Text::default()));
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        (launched, seen)
+    }
+}
+
+fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
+    let policy = Policy::runc(&Dialect::V1_2);
+    let tail = Tail {
+        propagation: None,
+        mount_proc: false,
+        kill_child: false,
+        name: b"a",
+        candidates: b"/a\0",
+        argv: ExecArgs::EMPTY,
+        envp: ExecArgs::EMPTY,
+    };
+    let signals = ChildSignals::default();
+    f(&Job { message: b"message", policy: &policy, level: Level::Warning, signals, tail })
+}
+
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl LogReader for Text {
+    fn take(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+    fn fatal(&self) -> bool {
+        self.0.windows(5).any(|word| word == b"fatal")
+    }
+}
+
+fn failure((launched, seen): (Launched, Vec<String>)) -> (Failure, Vec<String>) {
+    match launched {
+        Launched::Failed(failure) => (failure, seen),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_launch_without_faults() {
+    let (launched, seen) = Kernel::default().run();
+    assert_eq!(launched, Launched::Started { pid: Pid(12) });
+    let want = ["close 4", "close 6", "send", "wait 11", "wait 10", "send", "close 3", "close 5"];
+    assert_eq!(seen, want);
+}
+
+#[test]
+fn signals_and_short_reads_change_nothing() {
+    let launched = Kernel {
+        init: vec![Err(Errno::EINTR), Ok(&PID_LINE[..7]), Err(Errno::EINTR), Ok(&PID_LINE[7..])],
+        log: vec![Err(Errno::EINTR), Ok(b"{\"level\":\"warn"), Ok(b"ing\"}\n"), Ok(b"")],
+        waits: vec![
+            Err(Errno::EINTR),
+            Ok((11, WaitStatus::Exited(0))),
+            Err(Errno::EINTR),
+            Ok((10, WaitStatus::Exited(0))),
+        ],
+        sends: vec![Err(Errno::EINTR), Ok(()), Err(Errno::EINTR), Ok(())],
+    }
+    .run()
+    .0;
+    assert_eq!(launched, Launched::Started { pid: Pid(12) });
+}
+
+#[test]
+fn without_a_pid_line_all_are_reaped_and_nobody_is_killed() {
+    for end in [Ok(&b""[..]), Err(Errno::ECONNRESET)] {
+        let (failure, seen) = failure(
+            Kernel {
+                init: vec![Ok(&PID_LINE[..9]), end],
+                log: vec![Ok(b"fatal"), Ok(b"")],
+                waits: vec![
+                    Ok((11, WaitStatus::Signaled(Signal::KILL))),
+                    Err(Errno::EINTR),
+                    Ok((10, WaitStatus::Exited(1))),
+                ],
+                ..Kernel::default()
+            }
+            .run(),
+        );
+        assert_eq!(failure.trouble, Trouble::NoPidLine);
+        assert_eq!(seen[3..], ["close 3", "close 5", "wait -1", "wait -1", "wait -1", "wait -1"]);
+        // A single unknown one is stage 1, and nobody here has killed it.
+        let [one, zero, none] = failure.ended;
+        let killed = WaitStatus::Signaled(Signal::KILL);
+        assert_eq!(one, Some(Ended { stage: Some(1), pid: Pid(11), status: killed, killed: false }));
+        assert_eq!(zero.and_then(|ended| ended.stage), Some(0));
+        assert_eq!(none, None);
+    }
+}
+
+#[test]
+fn a_dead_stage_0_is_no_reason_to_kill() {
+    let (failure, seen) = failure(
+        Kernel {
+            sends: vec![Err(Errno::EPIPE)],
+            waits: vec![Ok((10, WaitStatus::Exited(1)))],
+            ..Kernel::default()
+        }
+        .run(),
+    );
+    assert_eq!(failure.trouble, Trouble::Os { step: Step::SendMessage, errno: Errno::EPIPE });
+    assert_eq!(seen[2..], ["send", "close 3", "close 5", "wait -1", "wait -1"]);
+}
+
+#[test]
+fn no_pid_line_but_something_else() {
+    let (failure, seen) = failure(Kernel { init: vec![Ok(b"hello\n")], waits: vec![], ..Kernel::default() }.run());
+    assert_eq!(failure.trouble, Trouble::BadPidLine);
+    assert_eq!(seen[3..], ["kill 10 SIGKILL", "close 3", "close 5", "wait -1"]);
+}
+
+#[test]
+fn after_a_late_failure_stage_2_ends_by_itself() {
+    for statuses in [(0, 1), (1, 0), (1, 1)] {
+        let (failure, seen) = failure(
+            Kernel {
+                waits: vec![
+                    Ok((11, WaitStatus::Exited(statuses.0))),
+                    Ok((10, WaitStatus::Exited(statuses.1))),
+                    Ok((12, WaitStatus::Exited(1))),
+                ],
+                ..Kernel::default()
+            }
+            .run(),
+        );
+        assert_eq!(failure.trouble, Trouble::StageFailed);
+        assert_eq!(seen[3..], ["wait 11", "wait 10", "close 3", "close 5", "wait -1", "wait -1"]);
+        let want = Ended { stage: Some(2), pid: Pid(12), status: WaitStatus::Exited(1), killed: false };
+        assert_eq!(failure.ended[2], Some(want));
+    }
+}
+
+#[test]
+fn a_wait_that_fails_kills_whom_we_have_not_reaped() {
+    let killed = WaitStatus::Signaled(Signal::KILL);
+    let (failure, seen) = failure(
+        Kernel {
+            waits: vec![Ok((11, WaitStatus::Exited(0))), Err(Errno::ENOSYS), Ok((10, killed)), Ok((12, killed))],
+            ..Kernel::default()
+        }
+        .run(),
+    );
+    assert_eq!(failure.trouble, Trouble::Os { step: Step::Wait, errno: Errno::ENOSYS });
+    // Not 11, whose number is free.
+    assert_eq!(seen[5..8], ["kill 10 SIGKILL", "kill 12 SIGKILL", "close 3"]);
+    assert_eq!(failure.ended[2], Some(Ended { stage: Some(2), pid: Pid(12), status: killed, killed: true }));
+}
+
+#[test]
+fn a_fatal_record_after_the_word_to_go() {
+    let mut kernel = Kernel { log: vec![Ok(b"fa"), Ok(b"tal"), Ok(b"")], ..Kernel::default() };
+    kernel.waits.push(Ok((12, WaitStatus::Exited(127))));
+    let (failure, _) = failure(kernel.run());
+    assert_eq!(failure.trouble, Trouble::FatalRecord);
+    assert_eq!(failure.ended[2].map(|ended| ended.status), Some(WaitStatus::Exited(127)));
+}
+
+#[test]
+fn a_fork_that_fails_leaves_no_descriptor() {
+    let closed = Arc::new(Mutex::new(Vec::new()));
+    let mut sys = MockSys::new();
+    sys.expect_socketpair().returning(|| Ok((INIT, STAGE_INIT)));
+    sys.expect_pipe2().returning(|| Ok((LOG, STAGE_LOG)));
+    sys.expect_tid_address().returning(|| Err(Errno::EINVAL));
+    sys.expect_sigprocmask().times(2).returning(|_, _| Ok(SignalSet(4)));
+    sys.expect_fork().withf(|_, tid| tid.is_none()).returning(|_, _| Err(Errno::EAGAIN));
+    let close = closed.clone();
+    sys.expect_close().returning(move |fd| {
+        close.lock().unwrap().push(fd);
+        Ok(())
+    });
+    let launched = with_job(|job| launch(&mut sys, job, &mut Scratch { message: &mut [] }, &mut Text::default()));
+    let trouble = Trouble::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN };
+    assert_eq!(launched, Launched::Failed(Failure { trouble, ended: [None; 3] }));
+    assert_eq!(*closed.lock().unwrap(), [STAGE_INIT, STAGE_LOG, INIT, LOG]);
+}
+
+#[test]
+fn the_pid_line_is_ours_or_nothing() {
+    assert_eq!(parse_pid_line(PID_LINE), Some((Pid(11), Pid(12))));
+    for bad in [
+        &b""[..],
+        b"{\"stage1_pid\":11,\"stage2_pid\":12}",
+        b"{\"stage1_pid\":11,\"stage2_pid\":11}\n",
+        b"{\"stage1_pid\":0,\"stage2_pid\":12}\n",
+        b"{\"stage1_pid\":-1,\"stage2_pid\":12}\n",
+        b"{\"stage1_pid\":011,\"stage2_pid\":12}\n",
+        b"{\"stage1_pid\":,\"stage2_pid\":12}\n",
+        b"{\"stage1_pid\":11,\"stage2_pid\":2147483648}\n",
+        b"{\"stage1_pid\": 11,\"stage2_pid\":12}\n",
+        b"{\"stage1_pid\":11,\"stage2_pid\":12}\nx",
+        b"{\"pid\": 12, \"pid_first\": 11}\n",
+    ] {
+        assert_eq!(parse_pid_line(bad), None, "{}", String::from_utf8_lossy(bad));
+    }
+}
+
+#[test]
+fn the_members_of_a_set_are_its_signals() {
+    let all: Vec<_> = members(SignalSet(u64::MAX)).map(|signal| signal.0).collect();
+    assert_eq!(all, (1..=64).collect::<Vec<_>>());
+    let set = SignalSet(1 << 16 | 1 | 1 << 63);
+    assert_eq!(members(set).collect::<Vec<_>>(), [Signal::HUP, Signal::CHLD, Signal(64)]);
+}

@@ -1,0 +1,247 @@
+//! Supervising a command from a terminal or under a service manager: signals in, exit status out.
+//!
+//! For a program whose purpose is the command, like `nsexec run`: [`Signals::take`] first thing, then the launch with
+//! [`Signals::original`], then [`supervise`]. A library in a larger program has no business here.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use nix::sys::signal::{SigSet, Signal as Known, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::unistd::{getpgid, getpgrp};
+
+use super::child::{Child, exit_code};
+use super::proc_status::{ProcStatus, set_of};
+use super::script::ChildSignals;
+use super::spawn;
+use crate::sys::types::{Fd, PollEvents, PollFd, Signal, SignalSet};
+
+/// What is taken from the beginning. SIGINT and the like reach stages directly, as members of the terminal's process
+/// group; the launcher must live to tell.
+const EARLY: [Known; 10] = [
+    Known::SIGINT,
+    Known::SIGTERM,
+    Known::SIGHUP,
+    Known::SIGQUIT,
+    Known::SIGCHLD,
+    Known::SIGCONT,
+    Known::SIGUSR1,
+    Known::SIGUSR2,
+    Known::SIGWINCH,
+    Known::SIGALRM,
+];
+
+/// What is taken once the command runs. Before that, Ctrl-Z stops the launcher together with its stages.
+const LATE: Known = Known::SIGTSTP;
+
+/// How often to look after the command on a kernel without pidfds (before 5.3), in milliseconds: if it died before its
+/// exec, no SIGCHLD tells.
+const LOOK_MS: i32 = 1000;
+
+/// The signals of this program, taken into its hands, and what they were before.
+#[derive(Debug)]
+pub struct Signals {
+    descriptor: SignalFd,
+    original: ChildSignals,
+}
+
+impl Signals {
+    /// Blocks what is to be passed on or acted upon, and gives SIGCHLD its default disposition, without which a
+    /// command's status would be lost.
+    ///
+    /// Early in a program with one thread, which then ends with the command: nothing is ever put back. A SIGPIPE that is
+    /// ignored is taken for the caller's wish, and the command gets it so: a program that Rust's runtime starts gives
+    /// it its default disposition first, as the runtime ignores it.
+    ///
+    /// # Errors
+    /// Those of signalfd(2): no descriptor left.
+    pub fn take() -> io::Result<Self> {
+        let before = ProcStatus::of_this_thread();
+        let mut original = before.as_after_an_exec();
+        // The caller's own choice: this program does without Rust's start, which would have ignored it.
+        original.default.0 &= !before.ignored.0;
+        original.mask = Some(before.blocked);
+        let sigchld = set_of(Signal::CHLD);
+        if before.ignored.contains(sigchld) {
+            original.ignore = sigchld;
+            spawn::default_disposition(Signal::CHLD)?;
+        }
+        let early: SigSet = EARLY.into_iter().collect();
+        let mut all = early;
+        all.add(LATE);
+        let descriptor = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        early.thread_block()?;
+        Ok(Self { descriptor, original })
+    }
+
+    /// What the command is to begin with: everything as it was before [`take`](Self::take). For
+    /// [`Launcher::signals`](super::Launcher::signals).
+    #[must_use]
+    pub const fn original(&self) -> ChildSignals {
+        self.original
+    }
+}
+
+/// Waits for the command, passes signals on, stops and goes on together with it. Gives the status to exit with: the
+/// command's own, or 128 and the number of the signal that ended it.
+///
+/// INT, TERM, HUP and QUIT end the command even where it is process 1 of its namespace and has not asked for them: then
+/// by SIGKILL, and the status names the signal that came.
+///
+/// # Errors
+/// Those of the waiting itself.
+pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
+    SigSet::from(LATE).thread_block()?;
+    let pidfd = spawn::pidfd(child);
+    let mut killed_for = None;
+    loop {
+        match child.changed(libc::WNOHANG | libc::WUNTRACED)? {
+            Some(status) if status.stopped_signal().is_some() => {
+                // With the shell's job, of which we are the visible part. Comes back when somebody continues us.
+                raise(Known::SIGSTOP)?;
+                child.signal(libc::SIGCONT)?;
+            }
+            Some(status) => return Ok(status_of(status, killed_for)),
+            None => {}
+        }
+        wait_for_news(signals, pidfd.as_ref())?;
+        while let Some(info) = signals.descriptor.read_signal()? {
+            let killed = pass_on(child, &info)?;
+            killed_for = killed_for.or(killed);
+        }
+    }
+}
+
+fn status_of(status: ExitStatus, killed_for: Option<Signal>) -> i32 {
+    match killed_for {
+        Some(signal) if status.signal() == Some(libc::SIGKILL) => 128 + signal.0,
+        _ => exit_code(status),
+    }
+}
+
+fn wait_for_news(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
+    let readable = |fd: i32| PollFd::new(Fd(fd), PollEvents::IN);
+    let signals = readable(signals.descriptor.as_raw_fd());
+    match pidfd {
+        Some(pidfd) => spawn::poll(&mut [signals, readable(pidfd.as_raw_fd())], -1),
+        None => spawn::poll(&mut [signals], LOOK_MS),
+    }
+}
+
+/// Acts upon one signal. `Some` if the command was killed for it.
+fn pass_on(child: &Child, info: &siginfo) -> io::Result<Option<Signal>> {
+    let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(None) };
+    // The command has sent it to its whole process group, and so to us.
+    let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
+    if number == libc::SIGCHLD || own {
+        return Ok(None);
+    }
+    let context = Context {
+        delivered: info.ssi_code == libc::SI_KERNEL && in_our_group(child),
+        command: ProcStatus::of(child.pid()),
+    };
+    match reaction(Signal(number), context) {
+        Reaction::Leave => Ok(None),
+        Reaction::Forward => child.signal(number).map(|()| None),
+        Reaction::Stop => child.signal(libc::SIGSTOP).map(|()| None),
+        Reaction::Kill => child.kill().map(|()| Some(Signal(number))),
+    }
+}
+
+fn in_our_group(child: &Child) -> bool {
+    getpgid(Some(nix::unistd::Pid::from_raw(child.pid().0))) == Ok(getpgrp())
+}
+
+/// What a reaction depends on.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    /// The terminal sent it to the whole foreground process group: the command has it already.
+    delivered: bool,
+    /// What the command does with signals, if that can be seen.
+    command: Option<ProcStatus>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reaction {
+    Leave,
+    Forward,
+    Stop,
+    Kill,
+}
+
+/// What to do about a signal that came to us and was meant for the command.
+fn reaction(signal: Signal, Context { delivered, command }: Context) -> Reaction {
+    let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
+    let set = set_of(signal);
+    // Blocked is as good as caught: it stays pending, and somebody will take it (tini, a launcher like this one).
+    let wanted = |command: ProcStatus| SignalSet(command.caught.0 | command.blocked.0).contains(set);
+    match (signal.0, command) {
+        // We are being continued; whether the command was stopped with us or by us, it goes on too.
+        (libc::SIGCONT, _) => Reaction::Forward,
+        (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT | libc::SIGTSTP, Some(command)) => {
+            match signal.0 {
+                _ if command.ignored.contains(set) => Reaction::Leave,
+                // Process 1 does not get what it has not asked for: others do it from outside.
+                libc::SIGTSTP if command.is_init && !wanted(command) => Reaction::Stop,
+                _ if command.is_init && !wanted(command) => Reaction::Kill,
+                _ => forward,
+            }
+        }
+        // Nothing is known of it, except that it is to end.
+        (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT, None) => Reaction::Kill,
+        _ => forward,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reacts(signal: i32, delivered: bool, is_init: bool, set: impl FnOnce(&mut ProcStatus)) -> Reaction {
+        let mut command = ProcStatus { is_init, ..ProcStatus::default() };
+        set(&mut command);
+        reaction(Signal(signal), Context { delivered, command: Some(command) })
+    }
+
+    #[test]
+    fn what_process_1_has_not_asked_for_kills_it() {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            let set = set_of(Signal(signal));
+            for delivered in [false, true] {
+                let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
+                assert_eq!(reacts(signal, delivered, true, |_| {}), Reaction::Kill);
+                assert_eq!(reacts(signal, delivered, true, |command| command.caught = set), forward);
+                assert_eq!(reacts(signal, delivered, true, |command| command.blocked = set), forward);
+                assert_eq!(reacts(signal, delivered, true, |command| command.ignored = set), Reaction::Leave);
+                assert_eq!(reacts(signal, delivered, false, |_| {}), forward);
+            }
+            assert_eq!(reaction(Signal(signal), Context { delivered: true, command: None }), Reaction::Kill);
+        }
+    }
+
+    #[test]
+    fn ctrl_z_stops_process_1_from_outside() {
+        assert_eq!(reacts(libc::SIGTSTP, true, true, |_| {}), Reaction::Stop);
+        assert_eq!(reacts(libc::SIGTSTP, true, false, |_| {}), Reaction::Leave);
+        assert_eq!(reacts(libc::SIGTSTP, false, false, |_| {}), Reaction::Forward);
+        let caught = |command: &mut ProcStatus| command.caught = set_of(Signal(libc::SIGTSTP));
+        assert_eq!(reacts(libc::SIGTSTP, true, true, caught), Reaction::Leave);
+        assert_eq!(reacts(libc::SIGCONT, true, true, |_| {}), Reaction::Forward);
+    }
+
+    #[test]
+    fn others_are_passed_on_unless_the_terminal_did() {
+        assert_eq!(reacts(libc::SIGUSR1, false, true, |_| {}), Reaction::Forward);
+        assert_eq!(reacts(libc::SIGWINCH, true, true, |_| {}), Reaction::Leave);
+    }
+
+    #[test]
+    fn a_kill_on_behalf_of_a_signal_counts_as_that_signal() {
+        assert_eq!(status_of(ExitStatus::from_raw(9), Some(Signal::INT)), 130);
+        assert_eq!(status_of(ExitStatus::from_raw(9), None), 137);
+        // It was quicker.
+        assert_eq!(status_of(ExitStatus::from_raw(0), Some(Signal::INT)), 0);
+    }
+}

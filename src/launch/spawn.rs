@@ -1,0 +1,155 @@
+//! The edge of the launcher: memory, the one door to the kernel, the end of the stages. The place with `unsafe` here.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Mutex, PoisonError};
+use std::vec;
+use std::vec::Vec;
+
+use super::LaunchError;
+use super::child::Child;
+use super::command::{NulTerminated, Texts};
+use super::record::Collector;
+use super::script::{ChildSignals, Job, Launched, launch};
+use super::tail::Tail;
+use crate::bootstrap::MESSAGE_MAX;
+use crate::log::Level;
+use crate::nsexec::Scratch;
+use crate::policy::Policy;
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+use crate::sys::types::{ArgPtr, CloneFlags, Errno, ExecArgs, Pid, PollFd, SigAction, Signal};
+
+/// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
+/// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
+/// stages alive for ever.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// What a launch is made of.
+#[derive(Debug)]
+pub(super) struct Order<'a> {
+    pub(super) message: &'a [u8],
+    pub(super) asked: CloneFlags,
+    pub(super) policy: &'a Policy,
+    pub(super) level: Level,
+    pub(super) signals: ChildSignals,
+    pub(super) texts: &'a Texts,
+}
+
+/// Allocates everything, forks, and ends the stages. Comes back in the launcher only, with the command's pid.
+pub(super) fn spawn<S: Sys>(
+    order: &Order<'_>,
+    wrap: impl FnOnce(LinuxSys) -> S,
+    mut collector: Collector<'_>,
+) -> Result<Pid, LaunchError> {
+    let Texts { name, argv, envp, candidates } = order.texts;
+    let (mut argv_slots, mut envp_slots) = (slots(argv), slots(envp));
+    let (Some(argv), Some(envp)) =
+        (ExecArgs::build(&argv.text, &mut argv_slots), ExecArgs::build(&envp.text, &mut envp_slots))
+    else {
+        unreachable!("every string has its NUL, and every one a slot");
+    };
+    let creates_mounts = order.asked.contains(CloneFlags::NEWNS);
+    let tail = Tail {
+        propagation: order.policy.propagation.filter(|_| creates_mounts),
+        mount_proc: order.policy.mount_proc,
+        kill_child: order.policy.kill_child,
+        name,
+        candidates: &candidates.text,
+        argv,
+        envp,
+    };
+    let job = Job {
+        message: order.message,
+        policy: order.policy,
+        level: order.level,
+        signals: order.signals,
+        tail,
+    };
+    // For stage 0, which must not allocate: this process may have other threads.
+    let mut message = vec![0; MESSAGE_MAX];
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the script closes, reads and writes descriptors of its own, waits for the stages, and changes this
+    // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends
+    // below; on its way it runs the script and the core, which allocate nothing and take no lock.
+    let mut sys = wrap(unsafe { LinuxSys::new() });
+    let launched = launch(&mut sys, &job, &mut Scratch { message: &mut message }, &mut collector);
+    if let Launched::Exit(status) = launched {
+        // SAFETY: we are a stage, on a copy of the launcher's stack; nothing of it may be unwound or dropped here, and
+        // _exit touches no memory.
+        unsafe { libc::_exit(status) }
+    }
+    drop(guard);
+    match launched {
+        Launched::Started { pid } => Ok(pid),
+        Launched::Failed(failure) => {
+            let program = super::command::shown(name);
+            Err(LaunchError::new(failure, collector.into_fatal(), program, order.asked))
+        }
+        Launched::Exit(_) => unreachable!("ended above"),
+    }
+}
+
+fn slots<'a>(of: &NulTerminated) -> Vec<Option<ArgPtr<'a>>> {
+    // One more for the null pointer at the end.
+    vec![None; of.count + 1]
+}
+
+/// `waitpid(pid, &status, options | __WALL)`: `None` if nothing has happened yet.
+///
+/// `__WALL`: a command that died before its exec ends as a stage, without SIGCHLD. Not nix's, which has no word for
+/// a command that a real-time signal ended, and loses its status.
+pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel writes one int to `status`.
+        match unsafe { libc::waitpid(pid.0, &raw mut status, options | libc::__WALL) } {
+            0 => return Ok(None),
+            -1 => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            _ => return Ok(Some(ExitStatus::from_raw(status))),
+        }
+    }
+}
+
+/// `kill(pid, signal)`: any signal number, real-time ones too.
+pub(super) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: numbers.
+    match unsafe { libc::kill(pid.0, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A descriptor that is readable when the command has ended. `None` before Linux 5.3.
+pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
+    // SAFETY: one call that changes nothing, and makes a descriptor.
+    let fd = unsafe { LinuxSys::new() }.pidfd_open(child.pid()).ok()?;
+    // SAFETY: it was made just now, and nobody else knows of it.
+    Some(unsafe { OwnedFd::from_raw_fd(fd.0) })
+}
+
+/// Waits until one of the descriptors has something, the time is over, or a signal came.
+pub(super) fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
+    // SAFETY: one call, which changes nothing but its argument.
+    match unsafe { LinuxSys::new() }.poll(fds, timeout_ms) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
+    }
+}
+
+/// Gives a signal of this process its default disposition.
+pub(super) fn default_disposition(signal: Signal) -> io::Result<()> {
+    // SAFETY: one call, of which the default disposition is the argument: no code of ours is registered.
+    let mut sys = unsafe { LinuxSys::new() };
+    match sys.sigaction(signal, SigAction::DEFAULT) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
+    }
+}

@@ -1,0 +1,248 @@
+//! What stage 2 does after the hand-over, up to the command's execve.
+
+use core::ffi::CStr;
+
+use crate::error::{Doing, Error};
+use crate::log::{Level, Log};
+use crate::pipe::read_full;
+use crate::policy::LogForm;
+use crate::sys::Sys;
+use crate::sys::types::{Errno, ExecArgs, Fd, Mount, Propagation, Signal};
+
+use super::script::GO;
+
+/// The command was not found, in a shell's words.
+pub const NOT_FOUND: i32 = 127;
+
+/// The command was found, and could not be executed.
+pub const NOT_EXECUTABLE: i32 = 126;
+
+/// The last steps of stage 2.
+#[derive(Clone, Copy, Debug)]
+pub struct Tail<'a> {
+    /// How mount events travel from now on. Only where a mount namespace was created: elsewhere these are the
+    /// caller's own mounts.
+    pub propagation: Option<Propagation>,
+    /// Mount a fresh /proc.
+    pub mount_proc: bool,
+    /// SIGKILL to the command when the launcher's thread dies.
+    pub kill_child: bool,
+    /// The command's name, as it was given.
+    pub name: &'a [u8],
+    /// The files to try in turn, each with its NUL.
+    pub candidates: &'a [u8],
+    /// The command's arguments.
+    pub argv: ExecArgs<'a>,
+    /// The command's environment.
+    pub envp: ExecArgs<'a>,
+}
+
+/// Mounts, waits for the word to go, and becomes the command. Comes back with the status to exit with.
+///
+/// We are stage 2, the container's init, in all its namespaces, with all the privileges that it will ever have. The
+/// launcher has reaped the others, and waits for us to go or to say why not.
+pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, init: Fd, log: Fd) -> i32 {
+    let error = match prepare(sys, tail) {
+        Ok(()) => match await_go(sys, init) {
+            Ok(true) => exec(sys, tail),
+            // The launcher is gone, and nobody would know of the command.
+            Ok(false) => return 1,
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    // Opened only now: it blocks SIGPIPE, and the command must begin with the caller's mask.
+    let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
+    log.enter_stage(2);
+    log.fatal(sys, &error);
+    match error {
+        Error::Os { doing: Doing::Exec(_), errno } => exec_status(errno),
+        _ => 1,
+    }
+}
+
+fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
+    let os = |doing| move |errno| Error::Os { doing, errno };
+    if let Some(propagation) = tail.propagation {
+        // Before anything is mounted: a copied mount is still a peer of the caller's (mount_namespaces(7)).
+        sys.mount(Mount::Propagation(propagation)).map_err(os(Doing::MountPropagation))?;
+    }
+    if tail.mount_proc {
+        sys.mount(Mount::Proc).map_err(os(Doing::MountProc))?;
+    }
+    if tail.kill_child {
+        // After the last change of user id, which would clear it. If the launcher is dead already nothing comes; then
+        // there is no word to go either.
+        sys.set_pdeathsig(Signal::KILL).map_err(os(Doing::KillChild))?;
+    }
+    Ok(())
+}
+
+/// Whether the word came, and not the end of the file.
+fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
+    let mut word = [0];
+    let got =
+        read_full(sys, init, &mut word).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })?;
+    Ok(got == word.len() && word == [GO])
+}
+
+/// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not
+/// given to a shell.
+fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
+    let mut refused = None;
+    let mut last = Errno::ENOENT;
+    let mut rest = tail.candidates;
+    while let Ok(path) = CStr::from_bytes_until_nul(rest) {
+        last = sys.execve(path, &tail.argv, &tail.envp);
+        match last {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            // There may be another further on; if not, this one is what is worth telling. But a folder of PATH that
+            // we may not search says the same of what is not in it, and that is worth nothing.
+            Errno::EACCES if tail.name.contains(&b'/') || sys.link_count(path).is_ok() => refused = Some(last),
+            Errno::EACCES => last = Errno::ENOENT,
+            // It is there, and cannot run: the next one would be another program.
+            _ => {
+                refused = Some(last);
+                break;
+            }
+        }
+        rest = rest.get(path.to_bytes_with_nul().len()..).unwrap_or_default();
+    }
+    Error::Os { doing: Doing::Exec(tail.name), errno: refused.unwrap_or(last) }
+}
+
+/// The status of a command that could not be executed, as a shell gives it.
+#[must_use]
+pub const fn exec_status(errno: Errno) -> i32 {
+    match errno {
+        Errno::ENOENT | Errno::ENOTDIR => NOT_FOUND,
+        _ => NOT_EXECUTABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::MockSys;
+    use crate::sys::types::{Pid, SignalSet};
+    use mockall::Sequence;
+    use std::format;
+    use std::string::String;
+
+    const INIT: Fd = Fd(3);
+    const LOG: Fd = Fd(4);
+
+    fn tail(candidates: &'static [u8]) -> Tail<'static> {
+        Tail {
+            propagation: None,
+            mount_proc: false,
+            kill_child: false,
+            name: b"cmd",
+            candidates,
+            argv: ExecArgs::EMPTY,
+            envp: ExecArgs::EMPTY,
+        }
+    }
+
+    fn going() -> MockSys {
+        let mut sys = MockSys::new();
+        sys.expect_read().once().returning(|_, word| {
+            word[0] = GO;
+            Ok(1)
+        });
+        sys
+    }
+
+    /// Expects one fatal record with this text.
+    fn reports(sys: &mut MockSys, text: &str) {
+        let text = String::from(text);
+        sys.expect_sigprocmask().once().returning(|_, _| Ok(SignalSet::EMPTY));
+        sys.expect_getpid().returning(|| Pid(1));
+        sys.expect_write_nowait().once().returning(move |fd, record| {
+            let record = core::str::from_utf8(record).unwrap();
+            assert!(fd == LOG && record.contains(&format!("nsexec-2[1]: {text}\"")), "{record}");
+            Ok(record.len())
+        });
+    }
+
+    fn tries(replies: &'static [(&'static CStr, Errno)], text: &str) -> i32 {
+        let (mut sys, mut order) = (going(), Sequence::new());
+        sys.expect_link_count().returning(|path| if path == c"/hidden" { Err(Errno::EACCES) } else { Ok(1) });
+        let mut candidates = std::vec::Vec::new();
+        for (path, errno) in replies {
+            candidates.extend(path.to_bytes_with_nul());
+            sys.expect_execve()
+                .once()
+                .in_sequence(&mut order)
+                .withf(move |tried, _, _| tried == *path)
+                .returning(move |_, _, _| *errno);
+        }
+        // One that is never tried after an errno that ends the search.
+        if !matches!(replies.last(), Some((_, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES))) {
+            candidates.extend(c"/never".to_bytes_with_nul());
+        }
+        reports(&mut sys, text);
+        run(&mut sys, &Tail { candidates: &candidates, ..tail(b"") }, INIT, LOG)
+    }
+
+    #[test]
+    fn the_search_goes_on_where_a_file_is_missing() {
+        let text = "failed to execute cmd: No such file or directory";
+        assert_eq!(tries(&[(c"/a", Errno::ENOTDIR), (c"/b", Errno::ENOENT)], text), 127);
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_whatever_comes_after() {
+        let text = "failed to execute cmd: Permission denied";
+        assert_eq!(tries(&[(c"/a", Errno::ENOENT), (c"/b", Errno::EACCES), (c"/c", Errno::ENOENT)], text), 126);
+    }
+
+    #[test]
+    fn a_folder_that_may_not_be_searched_holds_no_command() {
+        let text = "failed to execute cmd: No such file or directory";
+        assert_eq!(tries(&[(c"/a", Errno::ENOENT), (c"/hidden", Errno::EACCES)], text), 127);
+    }
+
+    #[test]
+    fn no_shell_is_called_in() {
+        let text = "failed to execute cmd: Exec format error";
+        assert_eq!(tries(&[(c"/a", Errno::EACCES), (c"/b", Errno::ENOEXEC)], text), 126);
+    }
+
+    #[test]
+    fn without_the_word_to_go_nothing_is_executed_and_nothing_said() {
+        for end in [Ok(0), Err(Errno::ECONNRESET)] {
+            let mut sys = MockSys::new();
+            sys.expect_read().once().returning(move |_, _| end);
+            assert_eq!(run(&mut sys, &tail(b"/a\0"), INIT, LOG), 1);
+        }
+    }
+
+    #[test]
+    fn the_steps_are_in_order_and_a_refused_one_is_the_last() {
+        let (mut sys, mut order) = (MockSys::new(), Sequence::new());
+        let private = Mount::Propagation(Propagation::Private);
+        sys.expect_mount().once().in_sequence(&mut order).withf(move |m| *m == private).returning(|_| Ok(()));
+        sys.expect_mount()
+            .once()
+            .in_sequence(&mut order)
+            .withf(|m| *m == Mount::Proc)
+            .returning(|_| Err(Errno::EPERM));
+        reports(&mut sys, "failed to mount /proc: Operation not permitted");
+        let tail =
+            Tail { propagation: Some(Propagation::Private), mount_proc: true, kill_child: true, ..tail(b"/a\0") };
+        assert_eq!(run(&mut sys, &tail, INIT, LOG), 1);
+    }
+
+    #[test]
+    fn the_parent_death_signal_comes_before_the_wait() {
+        let (mut sys, mut order) = (MockSys::new(), Sequence::new());
+        sys.expect_set_pdeathsig()
+            .once()
+            .in_sequence(&mut order)
+            .withf(|signal| *signal == Signal::KILL)
+            .returning(|_| Ok(()));
+        sys.expect_read().once().in_sequence(&mut order).returning(|_, _| Ok(0));
+        assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, INIT, LOG), 1);
+    }
+}

@@ -1,0 +1,426 @@
+//! The program as people and scripts meet it: exit statuses, the one line that says what failed, and the circle of
+//! `encode` and `decode`. As whoever runs the tests; if that is root, as an ordinary user too.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+
+/// An ordinary user of no name, no group but its own, and no subordinate ids.
+const NOBODY: u32 = 54_321;
+
+/// A copy of the program that everybody may execute, and who executes it.
+struct Caller {
+    folder: PathBuf,
+    uid: u32,
+}
+
+impl Caller {
+    /// Everybody that this test can be: ourselves, and an ordinary user if we are root.
+    fn all() -> Vec<Self> {
+        let ours = fs::metadata("/proc/self").unwrap().uid();
+        let uids = if ours == 0 { vec![0, NOBODY] } else { vec![ours] };
+        uids.into_iter().map(Self::new).collect()
+    }
+
+    fn new(uid: u32) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("nsexec-cli-{}-{number}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_nsexec"), folder.join("nsexec")).unwrap();
+        fs::set_permissions(folder.join("nsexec"), fs::Permissions::from_mode(0o755)).unwrap();
+        Self { folder, uid }
+    }
+
+    /// The program with these arguments, under a watch: a test may fail, but not hang.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--kill-after=1", "60"]).arg(self.folder.join("nsexec")).args(args);
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
+        if self.uid == NOBODY {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    }
+
+    fn output(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Status, standard output, standard error.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let output = self.output(args);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// `encode FLAGS | decode --json`.
+    fn circle(&self, flags: &str) -> Value {
+        let args: Vec<_> = ["encode"].into_iter().chain(flags.split_whitespace()).collect();
+        let encoded = self.output(&args);
+        assert!(encoded.status.success(), "{flags}: {}", String::from_utf8_lossy(&encoded.stderr));
+        let mut decoder = self.command(&["decode", "--json"]);
+        let mut decoder = decoder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        decoder.stdin.take().unwrap().write_all(&encoded.stdout).unwrap();
+        let decoded = decoder.wait_with_output().unwrap();
+        assert!(decoded.status.success(), "{flags}");
+        let json: Value = serde_json::from_slice(&decoded.stdout).unwrap();
+        assert_eq!(json["bytes"], encoded.stdout.len(), "{flags}");
+        json["ok"].clone()
+    }
+
+    /// Whether this user may make namespaces here at all; some containers and kernels forbid it.
+    fn may_unshare(&self) -> bool {
+        let mut probe = Command::new("unshare");
+        probe.args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "--pid",
+            "--net",
+            "--fork",
+            "--mount-proc",
+            "true",
+        ]);
+        if self.uid == NOBODY {
+            probe.uid(NOBODY).gid(NOBODY);
+        }
+        let may = probe.current_dir("/").output().is_ok_and(|output| output.status.success());
+        if !may {
+            eprintln!("skipped: uid {} may not make namespaces here", self.uid);
+        }
+        may
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn what_is_encoded_is_decoded() {
+    for caller in Caller::all() {
+        let uid = caller.uid;
+        let own = format!("0 {uid} 1\n");
+        for (flags, clone_flags, with_map) in [
+            ("", 0x7e02_0080_u32, true),
+            ("--all", 0x7e02_0080, true),
+            ("-r", 0x1000_0000, true),
+            ("-n", 0x4000_0000, false),
+            ("-mpf", 0x2002_0000, false),
+            ("-iuCT", 0x0e00_0080, false),
+            ("-U --map-groups 0:0:1 -r", 0x1000_0000, false),
+        ] {
+            if flags.contains("0:0:1") && uid != 0 {
+                continue;
+            }
+            let ok = caller.circle(flags);
+            assert_eq!(ok["clone_flags"], clone_flags, "{flags}");
+            assert_eq!(ok["rootless_euid"], uid != 0, "{flags}");
+            if with_map {
+                assert_eq!(ok["uid_map"]["text"], own, "{flags}");
+            }
+        }
+        let ok = caller
+            .circle("--join net=/a:b --join mount=/m -r --monotonic -7 --boottime 8 --oom-score-adj -9");
+        assert_eq!(ok["namespaces"][0]["type"], "net");
+        assert_eq!(ok["namespaces"][0]["path"]["text"], "/a:b");
+        assert_eq!(ok["namespaces"][1]["type"], "mnt");
+        assert_eq!(ok["timens_offsets"]["text"], "monotonic -7 0\nboottime 8 0\n");
+        assert_eq!(ok["oom_score_adj"]["text"], "-9");
+        assert_eq!(ok["clone_flags"], 0x1000_0080);
+    }
+}
+
+#[test]
+fn many_lines_and_paths_that_are_no_text_come_through() {
+    let caller = Caller::all().remove(0);
+    if caller.uid == 0 {
+        let lines: Vec<String> = (0..340).map(|i| format!("--map-users {}:{}:1", i * 2, i * 2)).collect();
+        let ok = caller.circle(&lines.join(" "));
+        assert_eq!(ok["uid_map"]["text"].as_str().unwrap().lines().count(), 340);
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2_with_the_usage() {
+    for caller in Caller::all() {
+        for args in [
+            &["run"][..],
+            &["run", "--"],
+            &["run", "--no-such-flag", "--", "true"],
+            &["run", "-U", "--", "true"],
+            &["run", "-n", "--setgroups", "deny", "--", "true"],
+            &["run", "--map-users", "0:0", "--", "true"],
+            &["run", "--map-users", "0:0:0", "--", "true"],
+            &["run", "--map-users", "5:5:5", "--", "true"],
+            &["run", "--oom-score-adj", "1001", "--", "true"],
+            &["run", "--monotonic", "soon", "--", "true"],
+            &["run", "--join", "net", "--", "true"],
+            &["run", "--join", "nets=/x", "--", "true"],
+            &["run", "-n", "--join", "net=/x", "--", "true"],
+            &["enter", "-a", "--", "true"],
+            &["enter", "-t", "1", "--", "true"],
+            &["enter", "-t", "0", "-a", "--", "true"],
+            &["decode", "--dialect", "v2"],
+            &["encode", "--mount-proc"],
+            &["encode", "-r", "--", "true"],
+            &["encode", "--dialect", "v1_0", "-T", "--monotonic", "1"],
+            &["init"],
+            &["nothing"],
+        ] {
+            let (status, out, err) = caller.run(args);
+            assert_eq!((status, out.as_str()), (2, ""), "{args:?}: {err}");
+            assert!(err.starts_with("error: ") && err.contains("try '--help'"), "{args:?}: {err}");
+        }
+    }
+}
+
+#[test]
+fn the_argument_that_is_wrong_is_named() {
+    let caller = Caller::all().remove(0);
+    let first_line = |args: &[&str]| caller.run(args).2.lines().next().unwrap().to_owned();
+    assert_eq!(
+        first_line(&["run", "--map-users", "0:0:0", "--", "true"]),
+        "error: invalid value '0:0:0' for '--map-users <I:O:N|auto>': 0 ids map nothing, wanted 1 or more"
+    );
+    assert_eq!(
+        first_line(&["run", "--user", "--", "true"]),
+        "error: --user without a map: nobody inside would have an id; add -r, which maps the caller to root"
+    );
+    assert!(first_line(&["init"]).starts_with("error: _LIBCONTAINER_INITPIPE is not set"));
+}
+
+#[test]
+fn help_and_version_are_on_standard_output() {
+    let caller = Caller::all().remove(0);
+    let (status, out, err) = caller.run(&["--version"]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(out.starts_with(concat!("nsexec ", env!("CARGO_PKG_VERSION"))), "{out}");
+    for command in ["run", "enter", "decode", "encode", "init"] {
+        let (status, out, err) = caller.run(&[command, "--help"]);
+        assert_eq!((status, err.as_str()), (0, ""), "{command}");
+        assert!(out.contains(&format!("Usage: nsexec {command}")), "{out}");
+        assert!(out.lines().all(|line| line.chars().count() <= 110), "{command}");
+    }
+}
+
+#[test]
+fn a_malformed_message_is_one_line_and_status_1() {
+    let caller = Caller::all().remove(0);
+    let file = caller.folder.join("message");
+    let encoded = caller.output(&["encode", "-r"]).stdout;
+    let name = file.to_str().unwrap();
+    for (bytes, kind) in [
+        (&encoded[..0], "truncated_header"),
+        (&encoded[..17], "truncated_payload"),
+        (&[0; 16][..], "unexpected_message_type"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let (status, out, err) = caller.run(&["decode", name]);
+        assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+        assert!(
+            err.starts_with(&format!("nsexec: {name}: malformed message at offset")) && err.contains(kind),
+            "{err}"
+        );
+        let (status, out, _) = caller.run(&["decode", "--json", name]);
+        let json: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((status, &json["error"]["kind"]), (1, &Value::from(kind)));
+    }
+    fs::write(&file, [&encoded[..], b"{}"].concat()).unwrap();
+    let (status, out, err) = caller.run(&["decode", name]);
+    assert_eq!((status, err), (0, format!("nsexec: note: 2 bytes follow the message in {name}\n")));
+    assert!(out.contains("UIDMAP"));
+    let (status, _, err) = caller.run(&["decode", "/no/such/file"]);
+    assert_eq!(
+        (status, err.as_str()),
+        (1, "nsexec: failed to read /no/such/file: No such file or directory\n")
+    );
+}
+
+#[test]
+fn the_first_command_of_the_readme() {
+    for caller in Caller::all() {
+        if !caller.may_unshare() {
+            continue;
+        }
+        let script = "echo pid $$ uid $(id -u) gid $(id -g); ls -d /proc/[0-9]* | head -1";
+        let (status, out, err) = caller.run(&["run", "--", "sh", "-c", script]);
+        assert_eq!((status, out.as_str(), err.as_str()), (0, "pid 1 uid 0 gid 0\n/proc/1\n", ""));
+    }
+}
+
+#[test]
+fn the_exit_status_is_the_commands() {
+    for caller in Caller::all() {
+        if !caller.may_unshare() {
+            continue;
+        }
+        let status = |command: &[&str]| {
+            let args = [&["run", "-r", "--"], command].concat();
+            let (status, out, err) = caller.run(&args);
+            assert_eq!(out, "", "{command:?}");
+            (status, err)
+        };
+        assert_eq!(status(&["true"]), (0, String::new()));
+        assert_eq!(status(&["sh", "-c", "exit 7"]), (7, String::new()));
+        assert_eq!(status(&["sh", "-c", "kill -TERM $$"]), (143, String::new()));
+        assert_eq!(status(&["sh", "-c", "kill -9 $$"]), (137, String::new()));
+        for (command, wanted) in
+            [("no-such-command", 127), ("/no/such/command", 127), ("/etc/passwd", 126), ("/", 126)]
+        {
+            let (status, err) = status(&[command]);
+            assert_eq!((status, err.lines().count()), (wanted, 1), "{err}");
+            assert!(err.starts_with(&format!("nsexec: failed to execute {command}: ")), "{err}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_one_line_with_a_way_out() {
+    for caller in Caller::all() {
+        if !caller.may_unshare() {
+            continue;
+        }
+        let refused = |args: &[&str]| {
+            let (status, out, err) = caller.run(&[&["run"], args, &["--", "true"]].concat());
+            assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1), "{args:?}: {err}");
+            assert!(err.starts_with("nsexec: "), "{err}");
+            err
+        };
+        let line = refused(&["--join", "net=/no/such"]);
+        assert!(line.contains("failed to open /no/such: No such file or directory"), "{line}");
+        let line = refused(&["--join", "net=/etc/passwd"]);
+        assert!(line.contains("not a namespace"), "{line}");
+        let line = refused(&["-r", "--boottime", "-10000000000"]);
+        assert!(
+            line.contains("Numerical result out of range (the shifted clock would be negative"),
+            "{line}"
+        );
+        if caller.uid == NOBODY {
+            let line = refused(&["-n"]);
+            assert!(line.contains("Operation not permitted") && line.contains("CLONE_NEWNET"), "{line}");
+            assert!(line.contains("you are not root: add -r"), "{line}");
+            let line = refused(&["-r", "--mount-proc"]);
+            assert!(
+                line.contains("failed to mount /proc: Operation not permitted") && line.contains("add -p"),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_the_stages_do_is_told_when_asked_for() {
+    let caller = Caller::all().remove(0);
+    if caller.may_unshare() {
+        let (status, out, err) = caller.run(&["run", "-v", "-r", "--", "true"]);
+        assert_eq!((status, out.as_str()), (0, ""));
+        assert!(err.contains("nsexec: debug: stage-1: ~> nsexec stage-1"), "{err}");
+        assert!(err.lines().all(|line| line.starts_with("nsexec: debug: ")), "{err}");
+    }
+}
+
+#[test]
+fn enter_joins_what_differs_and_passes_over_the_rest() {
+    for caller in Caller::all() {
+        if !caller.may_unshare() {
+            continue;
+        }
+        let script = "echo $$; exec 1>&-; readlink /proc/self/ns/user >/dev/null; read line";
+        let mut target = Command::new("unshare");
+        target.args(["--user", "--map-root-user", "--uts", "--net", "sh", "-c", script]);
+        if caller.uid == NOBODY {
+            target.uid(NOBODY).gid(NOBODY);
+        }
+        let mut target =
+            target.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut pid = String::new();
+        std::io::Read::read_to_string(target.stdout.as_mut().unwrap(), &mut pid).unwrap();
+        let pid = pid.trim();
+        let link = |kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        let ns = |kind: &str| link(kind).to_str().unwrap().to_owned() + "\n";
+
+        let (status, out, err) = caller.run(&[
+            "enter",
+            "-t",
+            pid,
+            "-a",
+            "--",
+            "readlink",
+            "/proc/self/ns/user",
+            "/proc/self/ns/net",
+        ]);
+        assert_eq!((status, out, err.as_str()), (0, ns("user") + &ns("net"), ""));
+        let (status, out, err) = caller.run(&["enter", "-t", pid, "-aU", "--", "id", "-u"]);
+        assert_eq!((status, out.as_str(), err.as_str()), (0, "0\n", ""));
+        let (status, out, err) = caller.run(&[
+            "enter",
+            "-t",
+            pid,
+            "-U",
+            "-u",
+            "--",
+            "readlink",
+            "/proc/self/ns/uts",
+            "/proc/self/ns/net",
+        ]);
+        let own_net = fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap().to_owned() + "\n";
+        assert_eq!((status, out, err.as_str()), (0, ns("uts") + &own_net, ""));
+        if caller.uid == NOBODY {
+            let (status, _, err) = caller.run(&["enter", "-t", pid, "-n", "--", "true"]);
+            assert_eq!((status, err.lines().count()), (1, 1));
+            assert!(err.contains("net") && err.contains("Operation not permitted"), "{err}");
+        }
+
+        drop(target.stdin.take());
+        target.wait().unwrap();
+        let (status, _, err) = caller.run(&["enter", "-t", pid, "-a", "--", "true"]);
+        assert_eq!(status, 1);
+        assert!(err.starts_with(&format!("nsexec: failed to enter process {pid}: No such process")), "{err}");
+    }
+}
+
+#[test]
+fn enter_with_nothing_left_to_join_just_runs() {
+    for caller in Caller::all() {
+        // A process whose namespaces are ours, and whom we may look at: the shell that starts the program.
+        let script = format!("{}/nsexec enter -t $$ -a -- echo in", caller.folder.display());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).current_dir("/");
+        if caller.uid == NOBODY {
+            shell.uid(NOBODY).gid(NOBODY);
+        }
+        let output = shell.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"in\n"[..]));
+    }
+}
+
+#[test]
+fn nothing_is_left_open_for_the_command() {
+    for caller in Caller::all() {
+        if !caller.may_unshare() {
+            continue;
+        }
+        // Whatever the harness leaves open, and the one with which ls reads the folder.
+        let without = Command::new("ls").arg("/proc/self/fd").stdin(Stdio::null()).output().unwrap();
+        let without = String::from_utf8(without.stdout).unwrap();
+        for args in [&["run", "-r"][..], &["run"], &["run", "-r", "--map-groups", "0:0:1"]] {
+            if caller.uid != 0 && args.contains(&"0:0:1") {
+                continue;
+            }
+            let (status, out, err) = caller.run(&[args, &["--", "ls", "/proc/self/fd"]].concat());
+            assert_eq!((status, &out, err.as_str()), (0, &without, ""), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Properties of the message: what is written is read again, and what was tampered with is never believed to
+//! mean something that its bytes do not say.
+//!
+//! "Not say" needs a second opinion. [`oracle`] is one: a few lines that walk the bytes on their own and give
+//! the raw value of each attribute. Whatever the decoder accepts must be just these values.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+
+use nsexec::bootstrap::{
+    Bootstrap, ByteOrder, Dialect, MESSAGE_MAX, MountSources, OomScoreAdj, decode, encode, encoded_len,
+};
+use nsexec::idmap::IdMap;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::namespace::{NsKind, NsSet};
+use nsexec::sys::types::CloneFlags;
+use nsexec::timens::TimeOffsets;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::FileFailurePersistence;
+
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/message_properties.txt");
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
+        ..ProptestConfig::default()
+    }
+}
+
+/// A message as owned parts, from which a [`Bootstrap`] is made.
+#[derive(Clone, Debug)]
+struct Parts {
+    flags: u32,
+    namespaces: Option<Vec<u8>>,
+    maps: [Option<CString>; 2],
+    setgroup: Option<bool>,
+    oom: Option<CString>,
+    rootless: bool,
+    tools: [Option<CString>; 2],
+    /// Time offsets or mount sources, whichever the dialect has.
+    extra: Option<Vec<u8>>,
+}
+
+impl Parts {
+    fn bootstrap(&self, dialect: &Dialect) -> Bootstrap<'_> {
+        let mut message = Bootstrap::new(CloneFlags(self.flags)).with_rootless_euid(self.rootless);
+        if let Some(text) = &self.namespaces {
+            message = message.with_namespaces(NsPaths::parse(text, NsSet::ALL).unwrap());
+        }
+        if let Some(map) = &self.maps[0] {
+            message = message.with_uid_map(IdMap::parse(map).unwrap());
+        }
+        if let Some(map) = &self.maps[1] {
+            message = message.with_gid_map(IdMap::parse(map).unwrap());
+        }
+        if let Some(allowed) = self.setgroup {
+            message = message.with_setgroup(allowed);
+        }
+        if let Some(oom) = &self.oom {
+            message = message.with_oom_score_adj(OomScoreAdj::parse(oom).unwrap());
+        }
+        if let Some(path) = &self.tools[0] {
+            message = message.with_uidmap_path(path);
+        }
+        if let Some(path) = &self.tools[1] {
+            message = message.with_gidmap_path(path);
+        }
+        match (&self.extra, dialect.name()) {
+            (Some(value), "v1_1") => message.with_mount_sources(MountSources::parse(value).unwrap()),
+            (Some(value), "v1_2") => {
+                let text = CStr::from_bytes_with_nul(value).unwrap();
+                message.with_timens_offsets(TimeOffsets::parse(text).unwrap())
+            }
+            _ => message,
+        }
+    }
+}
+
+fn c_string(max: usize) -> impl Strategy<Value = CString> {
+    vec(1..=255_u8, 0..max).prop_map(|bytes| CString::new(bytes).unwrap())
+}
+
+fn namespaces(known: NsSet) -> impl Strategy<Value = Vec<u8>> {
+    let kinds: Vec<_> = known.iter().collect();
+    let path = vec((1..=255_u8).prop_filter("no comma", |byte| *byte != b','), 1..20);
+    let count = kinds.len();
+    (Just(kinds).prop_shuffle(), vec(path, 1..=count)).prop_map(|(kinds, paths)| {
+        let entry = |(kind, path): (&NsKind, &Vec<u8>)| [kind.name().as_bytes(), b":", path].concat();
+        kinds.iter().zip(&paths).map(entry).collect::<Vec<_>>().join(&b","[..])
+    })
+}
+
+/// Ranges one after the other, with gaps, their lines shuffled.
+fn id_map() -> impl Strategy<Value = CString> {
+    let lines = vec((0..100_u32, 0..100_u32, 1..100_u32), 1..30).prop_map(|ranges| {
+        let (mut inside, mut outside) = (0, 0);
+        let line = |(gap, other_gap, count)| {
+            inside += gap;
+            outside += other_gap;
+            let line = format!("{inside} {outside} {count}");
+            inside += count;
+            outside += count;
+            line
+        };
+        ranges.into_iter().map(line).collect::<Vec<_>>()
+    });
+    (lines.prop_shuffle(), any::<bool>()).prop_map(|(lines, newline)| {
+        CString::new(lines.join("\n") + if newline { "\n" } else { "" }).unwrap()
+    })
+}
+
+fn extra(dialect: &Dialect) -> BoxedStrategy<Vec<u8>> {
+    if dialect.name() == "v1_1" {
+        let entries = vec(c_string(10).prop_map(CString::into_bytes_with_nul), 0..6);
+        return entries.prop_map(|entries| [entries.concat(), vec![0]].concat()).boxed();
+    }
+    let clocks = select(vec![&["monotonic"][..], &["boottime"], &["boottime", "monotonic"]]);
+    (clocks, any::<[i64; 2]>(), any::<[u32; 2]>())
+        .prop_map(|(clocks, secs, nanos)| {
+            let line =
+                |(at, clock): (usize, &&str)| format!("{clock} {} {}\n", secs[at], nanos[at] % 1_000_000_000);
+            let text: String = clocks.iter().enumerate().map(line).collect();
+            CString::new(text).unwrap().into_bytes_with_nul()
+        })
+        .boxed()
+}
+
+fn parts(dialect: &'static Dialect) -> impl Strategy<Value = Parts> {
+    let has_extra = matches!(dialect.name(), "v1_1" | "v1_2");
+    let oom = (-1000..=1000_i16).prop_map(|oom| CString::new(oom.to_string()).unwrap());
+    let maybe = proptest::option::of::<BoxedStrategy<CString>>;
+    (
+        any::<u32>(),
+        proptest::option::of(namespaces(dialect.namespaces)),
+        [maybe(id_map().boxed()), maybe(id_map().boxed())],
+        any::<Option<bool>>(),
+        maybe(oom.boxed()),
+        any::<bool>(),
+        [maybe(c_string(20).boxed()), maybe(c_string(20).boxed())],
+        proptest::option::of(extra(dialect)).prop_map(move |extra| extra.filter(|_| has_extra)),
+    )
+        .prop_map(|(flags, namespaces, maps, setgroup, oom, rootless, tools, extra)| Parts {
+            flags,
+            namespaces,
+            maps,
+            setgroup,
+            oom,
+            rootless,
+            tools,
+            extra,
+        })
+}
+
+#[derive(Clone, Debug)]
+struct Written {
+    dialect: &'static Dialect,
+    order: ByteOrder,
+    parts: Parts,
+    bytes: Vec<u8>,
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let order = select(vec![ByteOrder::Little, ByteOrder::Big]);
+    (select(Dialect::ALL.to_vec()), order).prop_flat_map(|(dialect, order)| {
+        parts(dialect).prop_map(move |parts| {
+            let message = parts.bootstrap(dialect);
+            let mut bytes = vec![0xaa; encoded_len(&message)];
+            let length = encode(&message, dialect, order, &mut bytes).unwrap();
+            assert_eq!(length, bytes.len());
+            Written { dialect, order, parts, bytes }
+        })
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize, order: ByteOrder) -> usize {
+    let bytes = [bytes[at], bytes[at + 1]];
+    usize::from(if order == ByteOrder::Big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+}
+
+fn u32_at(bytes: &[u8], at: usize, order: ByteOrder) -> u32 {
+    let bytes = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+    if order == ByteOrder::Big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+}
+
+/// What the bytes of a message say: the value of each attribute, as plainly as it can be read. Panics where
+/// they say nothing sensible: the decoder must have refused those.
+fn oracle(bytes: &[u8], order: ByteOrder) -> BTreeMap<usize, Vec<u8>> {
+    let end = usize::try_from(u32_at(bytes, 0, order)).unwrap();
+    assert!(end <= MESSAGE_MAX && u16_at(bytes, 4, order) == 62000);
+    let (mut at, mut found) = (16, BTreeMap::new());
+    while at < end {
+        let length = u16_at(bytes, at, order);
+        assert!(length >= 4 && at + length <= end, "attribute at {at} is not inside");
+        let twice = found.insert(u16_at(bytes, at + 2, order), bytes[at + 4..at + length].to_vec());
+        assert_eq!(twice, None, "attribute at {at} is there twice");
+        at += length.next_multiple_of(4);
+    }
+    found
+}
+
+/// The same for what the decoder made of it. A bool is written as one byte.
+fn said(message: &Bootstrap<'_>) -> BTreeMap<usize, Vec<u8>> {
+    let with_nul = |bytes: &[u8]| [bytes, b"\0"].concat();
+    let mut said = BTreeMap::from([
+        (27281, message.clone_flags().0.to_le_bytes().to_vec()),
+        (27287, vec![u8::from(message.rootless_euid())]),
+    ]);
+    let texts = [
+        (27282, message.namespaces().map(|paths| with_nul(paths.text()))),
+        (27283, message.uid_map().map(|map| map.text_with_nul().to_vec())),
+        (27284, message.gid_map().map(|map| map.text_with_nul().to_vec())),
+        (27285, message.setgroup_present().map(|allowed| vec![u8::from(allowed)])),
+        (27286, message.oom_score_adj().map(|oom| oom.text_with_nul().to_vec())),
+        (27288, message.uidmap_path().map(|path| path.to_bytes_with_nul().to_vec())),
+        (27289, message.gidmap_path().map(|path| path.to_bytes_with_nul().to_vec())),
+        (27290, message.timens_offsets().map(|offsets| offsets.text_with_nul().to_vec())),
+        (
+            27290,
+            message.mount_sources().map(|sources| {
+                let entries: Vec<_> = sources.iter().map(|source| [source, b"\0"].concat()).collect();
+                with_nul(&entries.concat())
+            }),
+        ),
+    ];
+    said.extend(texts.into_iter().filter_map(|(number, text)| Some((number, text?))));
+    said
+}
+
+/// Decodes, and holds what was accepted against the oracle and against the encoder. `None` is a refusal.
+fn accepted(bytes: &[u8], dialect: &Dialect, order: ByteOrder) -> Option<BTreeMap<usize, Vec<u8>>> {
+    let (message, consumed) = match decode(bytes, dialect, order) {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            assert!(!error.to_string().is_empty() && error.offset <= bytes.len());
+            return None;
+        }
+    };
+    assert_eq!(consumed, usize::try_from(u32_at(bytes, 0, order)).unwrap());
+    let mut raw = oracle(bytes, order);
+    let flags = &raw[&27281];
+    raw.insert(27281, u32_at(flags, 0, order).to_le_bytes().to_vec());
+    raw.entry(27287).or_insert(vec![0]);
+    for number in [27285, 27287] {
+        if let Some(value) = raw.get_mut(&number).filter(|value| value.len() == 4) {
+            *value = vec![u8::try_from(u32_at(value, 0, order)).unwrap()];
+        }
+    }
+    let said = said(&message);
+    assert_eq!(said, raw, "the decoder says something else than the bytes");
+
+    let mut out = vec![0; encoded_len(&message)];
+    encode(&message, dialect, order, &mut out).unwrap();
+    assert!(decode(&out, dialect, order).unwrap().0.means_the_same_as(&message));
+    Some(said)
+}
+
+fn attribute(number: u16, value: &[u8], order: ByteOrder) -> Vec<u8> {
+    let length = u16::try_from(value.len() + 4).unwrap();
+    let two = |n: u16| if order == ByteOrder::Big { n.to_be_bytes() } else { n.to_le_bytes() };
+    let mut bytes = [&two(length)[..], &two(number), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// Puts the true length into the header.
+fn set_length(bytes: &mut [u8], order: ByteOrder) {
+    let length = u32::try_from(bytes.len()).unwrap();
+    let length = if order == ByteOrder::Big { length.to_be_bytes() } else { length.to_le_bytes() };
+    bytes[..4].copy_from_slice(&length);
+}
+
+/// Where attributes begin, and where the last one ends.
+fn borders(bytes: &[u8], order: ByteOrder) -> Vec<usize> {
+    let mut borders = vec![16];
+    while borders[borders.len() - 1] < bytes.len() {
+        let at = borders[borders.len() - 1];
+        borders.push(at + u16_at(bytes, at, order).next_multiple_of(4));
+    }
+    borders
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_is_written_is_read_again(written in written()) {
+        let message = written.parts.bootstrap(written.dialect);
+        let (again, consumed) = decode(&written.bytes, written.dialect, written.order).unwrap();
+        prop_assert_eq!(consumed, written.bytes.len());
+        prop_assert!(again.means_the_same_as(&message));
+        // Go never writes SETGROUP as false; nothing else changes its form.
+        prop_assert_eq!(again.setgroup_present(), message.setgroup().then_some(true));
+        prop_assert!(accepted(&written.bytes, written.dialect, written.order).is_some());
+    }
+
+    #[test]
+    fn bytes_behind_the_message_are_left_alone(written in written(), surplus in vec(any::<u8>(), 0..40)) {
+        let longer = [&written.bytes[..], &surplus].concat();
+        let (message, consumed) = decode(&longer, written.dialect, written.order).unwrap();
+        prop_assert_eq!(consumed, written.bytes.len());
+        prop_assert_eq!(message, decode(&written.bytes, written.dialect, written.order).unwrap().0);
+    }
+
+    #[test]
+    fn a_changed_byte_is_refused_or_means_what_it_says(
+        written in written(), at in any::<Index>(), change in 1..=255_u8,
+    ) {
+        let before = accepted(&written.bytes, written.dialect, written.order).unwrap();
+        let mut bytes = written.bytes.clone();
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        let after = accepted(&bytes, written.dialect, written.order);
+        let in_header = at < 16;
+        let borders = borders(&written.bytes, written.order);
+        let start = borders.iter().rev().find(|border| **border <= at).copied().unwrap_or(0);
+        let length = if in_header { 0 } else { u16_at(&written.bytes, start, written.order) };
+        if in_header && at >= 6 {
+            // Flags, sequence number and port mean nothing, as in runc.
+            prop_assert_eq!(after.as_ref(), Some(&before));
+        } else if (4..6).contains(&at) {
+            prop_assert_eq!(after, None, "another message type");
+        } else if !in_header && at >= start + length {
+            prop_assert_eq!(after.as_ref(), Some(&before), "padding");
+        } else if !in_header && at >= start + 4 {
+            // In a value: only the meaning of this one attribute may differ, and it does.
+            let number = u16_at(&written.bytes, start + 2, written.order);
+            if let Some(mut after) = after {
+                prop_assert_ne!(after.get(&number), before.get(&number));
+                after.insert(number, before[&number].clone());
+                prop_assert_eq!(after, before);
+            }
+        } else if !in_header && at >= start + 2 {
+            // Another number: an attribute less, another one more, and never one that was there already.
+            if let Some(mut after) = after {
+                let number = |bytes: &[u8]| u16_at(bytes, start + 2, written.order);
+                let (old, new) = (number(&written.bytes), number(&bytes));
+                after.remove(&new);
+                let mut before = before;
+                before.remove(&old);
+                after.remove(&27287);
+                before.remove(&27287);
+                prop_assert_eq!(after, before);
+            }
+        }
+        // A changed length of the message or of an attribute: the oracle has checked what was accepted.
+    }
+
+    #[test]
+    fn a_message_without_its_end_is_refused(written in written(), end in any::<Index>()) {
+        let end = end.index(written.bytes.len());
+        let error = decode(&written.bytes[..end], written.dialect, written.order).unwrap_err();
+        prop_assert_eq!(error.offset, end);
+        prop_assert!(matches!(error.kind.name(), "truncated_header" | "truncated_payload"));
+    }
+
+    #[test]
+    fn an_attribute_more_is_refused_or_new(
+        written in written(), at in any::<Index>(),
+        // With NLA_F_NESTED and NLA_F_NET_BYTEORDER too: a number is compared whole.
+        number in (27279..27294_u16, select(vec![0, 0, 0x8000, 0x4000])).prop_map(|(low, bit)| low | bit),
+        value in prop_oneof![
+            vec(any::<u8>(), 0..9),
+            Just(b"1 1 1\n\0".to_vec()), Just(b"net:/x\0".to_vec()), Just(b"7\0".to_vec()),
+            Just(b"boottime 1 1\n\0".to_vec()), Just(b"/a\0\0".to_vec()), Just(vec![1]), Just(vec![0; 4]),
+        ],
+    ) {
+        let before = accepted(&written.bytes, written.dialect, written.order).unwrap();
+        let borders = borders(&written.bytes, written.order);
+        let at = borders[at.index(borders.len())];
+        let mut bytes = written.bytes.clone();
+        bytes.splice(at..at, attribute(number, &value, written.order));
+        set_length(&mut bytes, written.order);
+        let after = accepted(&bytes, written.dialect, written.order);
+        let number = usize::from(number);
+        // The encoder always writes ROOTLESS_EUID, so that every key of `before` was there.
+        if before.contains_key(&number) {
+            prop_assert_eq!(after, None, "one that was there already");
+        } else if let Some(mut after) = after {
+            prop_assert!(after.remove(&number).is_some());
+            prop_assert_eq!(after, before);
+        }
+    }
+
+    #[test]
+    fn a_part_of_another_message_is_refused_or_means_what_it_says(
+        one in written(), other in written(), cuts in any::<[Index; 2]>(), bytes_apart in any::<bool>(),
+    ) {
+        let place = |index: &Index, written: &Written| {
+            let borders = borders(&written.bytes, written.order);
+            if bytes_apart {
+                return 16 + index.index(written.bytes.len() - 15);
+            }
+            borders[index.index(borders.len())]
+        };
+        let (end, start) = (place(&cuts[0], &one), place(&cuts[1], &other));
+        let mut bytes = [&one.bytes[..end], &other.bytes[start..]].concat();
+        set_length(&mut bytes, one.order);
+        accepted(&bytes, one.dialect, one.order);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(
+        bytes in vec(any::<u8>(), 0..200), dialect in select(Dialect::ALL.to_vec()), framed in any::<bool>(),
+    ) {
+        let mut bytes = bytes;
+        if framed && bytes.len() >= 16 {
+            set_length(&mut bytes, ByteOrder::Little);
+            bytes[4..6].copy_from_slice(&62000_u16.to_le_bytes());
+        }
+        accepted(&bytes, dialect, ByteOrder::Little);
+        accepted(&bytes, dialect, ByteOrder::Big);
+    }
+
+    #[test]
+    fn random_attributes_never_panic(
+        attributes in vec(
+            (27280..27292_u16, vec(select(b"\0\0\x01 \n019-:,/netuser".to_vec()), 0..12)), 0..6,
+        ),
+        dialect in select(Dialect::ALL.to_vec()),
+    ) {
+        let order = ByteOrder::Little;
+        let mut bytes = vec![0; 16];
+        bytes[4..6].copy_from_slice(&62000_u16.to_le_bytes());
+        bytes.extend(attribute(27281, &[0; 4], order));
+        for (number, value) in attributes {
+            bytes.extend(attribute(number, &value, order));
+        }
+        set_length(&mut bytes, order);
+        accepted(&bytes, dialect, order);
+    }
+}

@@ -1,0 +1,137 @@
+"""Somebody dies: the parent, or one of the stages, at every system call. Nobody lives on, and nobody hangs.
+
+Who this is: root, parent of `nsexec init`, and its tracer, so that a death can be put at an exact place.
+"""
+
+import os
+import re
+import signal
+import unittest
+
+import fixture
+import parent
+from parent import FLAG, message
+from tracer import Stepper
+
+FIVE = sum(FLAG[kind] for kind in ("pid", "mnt", "net", "ipc", "uts"))
+RANGE = f"0 {fixture.FIRST} 1000\n"
+EVERYTHING = message(sum(FLAG.values()) - FLAG["uts"] - FLAG["net"], paths="uts:/proc/self/ns/uts", uidmap=RANGE,
+                     gidmap=RANGE, setgroup=True, oom="10", timens="boottime 5 0\n")
+
+
+class TheParent(fixture.ProtocolTest):
+    def test_before_the_message(self):
+        run = self.start()
+        run.close_init()
+        self.assertRefusedWithoutInit(run, "failed to read netlink header")
+
+    def test_after_part_of_the_message(self):
+        data = message(FIVE, oom="10")
+        for size in (1, 15, 16, 17, len(data) - 1):
+            run = self.start()
+            run.send(data[:size])
+            run.close_init()
+            self.assertRefusedWithoutInit(run, "failed to read netlink (header|payload)")
+
+    def assertRefusedWithoutInit(self, run, words):
+        self.assertEqual(run.wait_stage0(2), 1)
+        run.finish(2)
+        self.assertEqual(len(run.fatal()), 1)
+        self.assertRegex(run.fatal()[0].text, words)
+
+    def test_right_after_the_message(self):
+        """The pid line finds no reader: SIGPIPE must not kill stage 0 silently, and stages 1 and 2 must go."""
+        for data in (message(FIVE), EVERYTHING):
+            run = self.start()
+            run.send(data)
+            run.close_init()
+            self.assertEqual(run.wait_stage0(2), 1)
+            run.finish(2)
+            self.assertRegex(run.fatal()[0].text, r"^failed to sync with runc: write\(pid-JSON\)")
+            self.assertNotIn("<= nsexec container setup", run.texts("2"))
+
+    def test_and_its_log_pipe_with_it(self):
+        run = self.start(log_reader=None)
+        run.send(EVERYTHING)
+        run.close_init()
+        self.assertEqual(run.wait_stage0(2), 1)
+        run.finish(2)
+
+    def test_at_every_system_call(self):
+        """Counted over all stages together."""
+        moments = 0
+        while True:
+            moments += 1
+            state = {"left": moments}
+
+            def at(stage, count, pid):
+                state["left"] -= 1
+                if state["left"] == 0:
+                    run.close_init()
+            run = self.start()
+            Stepper(run, at)
+            run.try_send(EVERYTHING)
+            run.wait_stage0(3)
+            run.finish(3)
+            self.assertIn(run.statuses[run.pid], (0, 1))
+            if run.statuses[run.pid] == 1:
+                self.assertTrue(run.fatal(), run.describe())
+                self.assertNotIn("<= nsexec container setup", run.texts("2"))
+            if state["left"] > 0:
+                break
+        print(f"\n  the parent died at {moments - 1} moments", flush=True)
+        self.assertGreater(moments, 100)
+
+
+class EachStage(fixture.ProtocolTest):
+    def sweep(self, victim):
+        moments, codes, texts = 0, {}, {}
+        while True:
+            moments += 1
+            state = {"killed": False}
+
+            def at(stage, count, pid):
+                if stage == victim and count == moments:
+                    state["killed"] = True
+                    os.kill(pid, signal.SIGKILL)
+            run = self.start()
+            stepper = Stepper(run, at)
+            run.try_send(EVERYTHING)
+            with self.subTest(victim=victim, moment=moments):
+                run.wait_stage0(3)
+                run.finish(3)  # nobody is left, nothing is killed by us, all pipes are at their end
+                code = run.statuses[run.pid]
+                codes[code] = codes.get(code, 0) + 1
+                if state["killed"]:
+                    self.assertEqual(run.statuses[stepper.order[victim]], -signal.SIGKILL)
+                    if code == 0:  # only where the victim had done its part
+                        self.assertRegex(run.init_bytes, parent.Bootstrap.PID_LINE)
+                    elif victim != 0:
+                        self.assertEqual(code, 1)
+                        self.assertTrue(run.fatal(), run.describe())
+                        text = re.sub(rf"\b({'|'.join(map(str, stepper.order))})\b", "PID", run.fatal()[0].text)
+                        texts.setdefault(text, []).append(moments)
+                    if victim == 1 and code != 0:
+                        self.assertNotIn("<= nsexec container setup", run.texts("2"))
+                else:
+                    self.assertEqual(code, 0, run.describe())
+            if not state["killed"]:
+                break
+        print(f"\n  stage {victim} was killed at {moments - 1} moments; stage 0's statuses {codes}", flush=True)
+        for text, where in texts.items():
+            with self.subTest(text=text, moments=where):  # the record names who died, not what we happened to do
+                self.assertRegex(text, f"stage-{victim}|sync with child")
+        return moments
+
+    def test_stage_0(self):
+        self.assertGreater(self.sweep(0), 40)
+
+    def test_stage_1(self):
+        self.assertGreater(self.sweep(1), 40)
+
+    def test_stage_2(self):
+        self.assertGreater(self.sweep(2), 20)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,155 @@
+//! The vectors: messages with the answer that a strict parser gives, made by an independent encoder.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nsexec::bootstrap::{
+    Bootstrap, ByteOrder, Dialect, HEADER_LEN, ParseError, ParseErrorKind, decode, encode,
+};
+use nsexec::namespace::paths::NsEntry;
+use serde_json::{Value, json};
+
+struct Vector {
+    file: String,
+    dialect: &'static Dialect,
+    order: ByteOrder,
+    bytes: Vec<u8>,
+    expected: Value,
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn vectors() -> Vec<Vector> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let mut vectors = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let text = |key: &str| json[key].as_str().unwrap();
+        vectors.push(Vector {
+            file: path.file_name().unwrap().to_string_lossy().into_owned(),
+            dialect: Dialect::from_name(text("dialect")).unwrap(),
+            order: if text("endianness") == "big" { ByteOrder::Big } else { ByteOrder::Little },
+            bytes: unhex(text("hex")),
+            expected: json["expected"].clone(),
+        });
+    }
+    vectors.sort_by(|a, b| a.file.cmp(&b.file));
+    assert!(vectors.len() >= 48, "{} vectors", vectors.len());
+    vectors
+}
+
+fn bytes_as_json(bytes: &[u8]) -> Value {
+    json!({ "hex": hex(bytes), "text": std::str::from_utf8(bytes).ok() })
+}
+
+/// A message as the vectors write it.
+fn fields(message: &Bootstrap<'_>) -> Value {
+    let bytes = |value: Option<&[u8]>| value.map(bytes_as_json);
+    let namespaces = message.namespaces().map(|paths| {
+        let entry =
+            |entry: NsEntry<'_>| json!({ "type": entry.kind.name(), "path": bytes_as_json(entry.path) });
+        paths.iter().map(entry).collect::<Vec<_>>()
+    });
+    let sources =
+        message.mount_sources().map(|sources| sources.iter().map(bytes_as_json).collect::<Vec<_>>());
+    json!({
+        "clone_flags": message.clone_flags().0,
+        "namespaces": namespaces,
+        "uid_map": bytes(message.uid_map().map(|map| map.text())),
+        "gid_map": bytes(message.gid_map().map(|map| map.text())),
+        "setgroup": message.setgroup_present(),
+        "oom_score_adj": bytes(message.oom_score_adj().map(|oom| oom.text())),
+        "rootless_euid": message.rootless_euid(),
+        "uidmap_path": bytes(message.uidmap_path().map(|path| path.to_bytes())),
+        "gidmap_path": bytes(message.gidmap_path().map(|path| path.to_bytes())),
+        "timens_offsets": bytes(message.timens_offsets().map(|offsets| offsets.text())),
+        "mount_sources": sources,
+    })
+}
+
+/// An error as the vectors write it.
+fn details(error: &ParseError<'_>) -> Value {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let kind = error.kind.name();
+    let number = error.attribute;
+    match error.kind {
+        ParseErrorKind::TruncatedHeader { got } => json!({ "kind": kind, "got": got }),
+        ParseErrorKind::UnexpectedMessageType { found } => json!({ "kind": kind, "type": found }),
+        ParseErrorKind::BadMessageLength { length } | ParseErrorKind::MessageTooLarge { length } => {
+            json!({ "kind": kind, "length": length })
+        }
+        ParseErrorKind::TruncatedPayload { got, want } => json!({ "kind": kind, "got": got, "want": want }),
+        ParseErrorKind::TruncatedAttrHeader { remaining } => json!({ "kind": kind, "remaining": remaining }),
+        ParseErrorKind::AttrTooShort { nla_len } | ParseErrorKind::AttrOverrun { nla_len, .. } => {
+            json!({ "kind": kind, "nla_len": nla_len })
+        }
+        ParseErrorKind::AttrBadSize { size, .. } => json!({ "kind": kind, "type": number, "size": size }),
+        ParseErrorKind::BadBool { value } => json!({ "kind": kind, "type": number, "value": value }),
+        ParseErrorKind::BadNsEntry { entry } => json!({ "kind": kind, "entry": text(entry) }),
+        ParseErrorKind::UnknownNsType { name } => json!({ "kind": kind, "type": text(name) }),
+        ParseErrorKind::DuplicateNamespace { kind: namespace } => {
+            json!({ "kind": kind, "type": namespace.name() })
+        }
+        ParseErrorKind::UnknownAttribute
+        | ParseErrorKind::DuplicateAttribute
+        | ParseErrorKind::MissingNul
+        | ParseErrorKind::EmbeddedNul
+        | ParseErrorKind::MissingAttribute
+        | ParseErrorKind::BadIdMap(_) => json!({ "kind": kind, "type": number }),
+        _ => json!({ "kind": kind }),
+    }
+}
+
+#[test]
+fn every_vector_gets_its_answer() {
+    for vector in vectors() {
+        let file = &vector.file;
+        match (decode(&vector.bytes, vector.dialect, vector.order), vector.expected.get("ok")) {
+            (Ok((message, consumed)), Some(ok)) => {
+                assert_eq!(fields(&message), *ok, "{file}");
+                let left = vector.expected["leftover_bytes"].as_u64().unwrap_or(0);
+                assert_eq!(u64::try_from(vector.bytes.len() - consumed).unwrap(), left, "{file}");
+            }
+            (Err(error), None) => assert_eq!(details(&error), vector.expected["error"], "{file}: {error}"),
+            (answer, _) => panic!("{file}: {answer:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_message_that_ends_early_is_refused_wherever_it_ends() {
+    for vector in vectors().into_iter().filter(|vector| vector.expected.get("ok").is_some()) {
+        let (_, length) = decode(&vector.bytes, vector.dialect, vector.order).unwrap();
+        let ends = (0..length).step_by(if length > 10_000 { 997 } else { 1 }).chain([length - 1]);
+        for end in ends {
+            let error = decode(&vector.bytes[..end], vector.dialect, vector.order).unwrap_err();
+            let expected = match end {
+                0..HEADER_LEN => ParseErrorKind::TruncatedHeader { got: end },
+                _ => ParseErrorKind::TruncatedPayload { got: end - HEADER_LEN, want: length - HEADER_LEN },
+            };
+            assert_eq!((error.kind, error.offset), (expected, end), "{}", vector.file);
+        }
+    }
+}
+
+#[test]
+fn what_a_vector_means_can_be_written_again() {
+    for vector in vectors().into_iter().filter(|vector| vector.expected.get("ok").is_some()) {
+        let (message, _) = decode(&vector.bytes, vector.dialect, vector.order).unwrap();
+        let mut out = vec![0; vector.bytes.len() + 64];
+        let length = encode(&message, vector.dialect, vector.order, &mut out).unwrap();
+        let (again, consumed) = decode(&out[..length], vector.dialect, vector.order).unwrap();
+        assert_eq!(consumed, length, "{}", vector.file);
+        assert!(again.means_the_same_as(&message), "{}", vector.file);
+    }
+}
