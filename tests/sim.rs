@@ -3,7 +3,9 @@
 mod manners;
 
 use manners::{Manner, scenarios};
+use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
+use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
@@ -218,4 +220,62 @@ fn a_faulty_mapping_tool_ends_the_start() {
     // A tool that never ends: then nothing does, and everybody waits for it.
     let report = with_tool(Program::ends(Ended::Stay));
     assert!(report.stuck().any(|(who, _)| who.section == Section::Stage0), "{}", report.dump);
+}
+
+#[test]
+fn our_own_launcher_starts_a_command() {
+    for scenario in scenarios() {
+        let policy = Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        let sim = scenario.launched_by_us(policy, Level::Warning);
+        let report = sim.run(&mut Oldest, NOBODY);
+        let all = || format!("{}\n{}\n{}", scenario.name, transcripts(&report), report.dump);
+        for section in [Section::Launcher, Section::Stage0, Section::Stage1, Section::Stage2] {
+            assert_eq!(report.find(section).map(|process| process.end.clone()), Some(End::Exited(0)), "{}", all());
+        }
+        assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
+        let wanted = sections(&report);
+        let enumerated = all_schedules(200, |script| assert_eq!(sections(&sim.run(script, NOBODY)), wanted));
+        println!("{}, our own: {enumerated:?}", scenario.name);
+    }
+}
+
+#[test]
+fn sweep() {
+    let mut tried = 0;
+    for scenario in scenarios() {
+        let own = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        for (manner, sim) in [
+            ("init", scenario.launched(Manner::Init, Level::Warning)),
+            ("exec", scenario.launched(Manner::Exec, Level::Warning)),
+            ("own", scenario.launched_by_us(own, Level::Warning)),
+        ] {
+            let faultless = sim.run(&mut Oldest, NOBODY);
+            let mut faults = Vec::new();
+            for (at, _) in faultless.places() {
+                for what in [What::Errno(Errno::EIO), What::Errno(Errno::EPERM), What::Errno(Errno::EINTR), What::Errno(Errno::ENOSYS), What::Errno(Errno::EINVAL), What::Errno(Errno::EAGAIN), What::Kill, What::KillWaking, What::Short(1)] {
+                    faults.push(Fault { at, what });
+                }
+            }
+            faults.extend(faultless.ends().map(|at| Fault { at, what: What::Kill }));
+            let mut seen = std::collections::BTreeSet::new();
+            for fault in faults {
+                for youngest in [false, true] {
+                    let report = if youngest { sim.run(&mut Youngest, Some(fault)) } else { sim.run(&mut Oldest, Some(fault)) };
+                    tried += 1;
+                    let bad = report.stuck().next().is_some()
+                        || report.endless
+                        || report.alive().any(|process| process.end != End::HandedOver)
+                        || (report.alive().count() > 0 && report.find(Section::Launcher).unwrap().end != End::Exited(0));
+                    if bad {
+                        let line = faultless.places().find(|(at, _)| *at == fault.at).map(|(_, line)| line.to_string());
+                        let text = format!("{} {manner} youngest={youngest}: {fault} [{}]: {:?} alive {:?}", scenario.name, line.unwrap_or_default(),
+                            report.stuck().map(|(who, call)| format!("{who}: {call}")).collect::<Vec<_>>(),
+                            report.alive().map(|p| p.who.to_string()).collect::<Vec<_>>());
+                        if seen.insert((fault.at, youngest)) || true { println!("{text}"); }
+                    }
+                }
+            }
+        }
+    }
+    println!("{tried} tried");
 }
