@@ -3,7 +3,9 @@
 mod manners;
 
 use manners::{Manner, scenarios};
+use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
+use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
@@ -47,4 +49,233 @@ fn every_realistic_start_is_handed_over() {
             }
         }
     }
+}
+
+/// The sections of a run, with their lines as text.
+fn sections(report: &Report) -> Vec<(Who, Vec<String>)> {
+    let mut sections: Vec<_> = report
+        .processes
+        .iter()
+        .map(|process| (process.who, process.transcript.lines.iter().map(ToString::to_string).collect()))
+        .collect();
+    sections.sort();
+    sections
+}
+
+#[test]
+fn the_order_of_the_processes_changes_nothing() {
+    for scenario in scenarios() {
+        for manner in [Manner::Init, Manner::Exec] {
+            let sim = scenario.launched(manner, Level::Warning);
+            let wanted = sections(&sim.run(&mut Oldest, NOBODY));
+            let enumerated = all_schedules(300, |script| {
+                let report = sim.run(script, NOBODY);
+                assert_started(scenario.name, &report);
+                assert_eq!(sections(&report), wanted, "{}", scenario.name);
+            });
+            println!("{}, {manner:?}: {enumerated:?}", scenario.name);
+            for seed in 0..20 {
+                let report = sim.run(&mut Random::new(seed), NOBODY);
+                assert_started(scenario.name, &report);
+                assert_eq!(sections(&report), wanted, "{} with seed {seed}", scenario.name);
+            }
+        }
+    }
+}
+
+fn machine() -> Sim {
+    Sim::new(Settings::default(), &User::root())
+}
+
+#[test]
+fn a_deadlock_is_a_result() {
+    let mut sim = machine();
+    sim.launcher(|sys| {
+        let (one, other) = sys.socketpair().unwrap();
+        match sys.fork(ExitSignal::Chld, None).unwrap() {
+            Fork::Child => {
+                let _ = sys.read(other, &mut [0]);
+                Ended::Exit(0)
+            }
+            Fork::Parent { .. } => {
+                let _ = sys.read(one, &mut [0]);
+                Ended::Exit(0)
+            }
+        }
+    });
+    let report = sim.run(&mut Oldest, NOBODY);
+    let stuck: Vec<String> = report.stuck().map(|(who, call)| format!("{who}: {call}")).collect();
+    assert_eq!(stuck, ["launcher: read(3, 0x…, 1)", "stage-0 parent: read(4, 0x…, 1)"]);
+    assert!(report.dump.contains("waits in read(3"), "{}", report.dump);
+}
+
+#[test]
+fn a_run_without_end_is_cut_off() {
+    let mut sim = machine();
+    sim.launcher(|sys| loop {
+        sys.getpid();
+    });
+    let report = sim.run(&mut Oldest, NOBODY);
+    assert!(report.endless);
+    assert_eq!(report.processes[0].end, End::Running);
+}
+
+/// Runs what must panic, and gives the message.
+fn panic_of(sim: Sim) -> String {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run(&mut Oldest, NOBODY)));
+    *result.unwrap_err().downcast::<String>().expect("a message")
+}
+
+/// A launcher that waits for its child, and then is called again from the start.
+fn impure(second: impl Fn(&mut SimSys, usize) -> Ended + 'static) -> Sim {
+    let mut sim = machine();
+    let calls = std::cell::Cell::new(0);
+    sim.launcher(move |sys| {
+        calls.set(calls.get() + 1);
+        second(sys, calls.get())
+    });
+    sim
+}
+
+#[test]
+fn a_function_that_is_not_pure_is_named_with_both_calls() {
+    let message = panic_of(impure(|sys, nth| {
+        sys.set_dumpable(nth == 1).unwrap();
+        if let Ok(Fork::Parent { child }) = sys.fork(ExitSignal::Chld, None) {
+            let _ = sys.wait4(child, WaitFor::Ordinary);
+        }
+        Ended::Exit(0)
+    }));
+    assert_eq!(
+        message,
+        "stage-0 parent is not pure at line 0 of its replay: recorded prctl(PR_SET_DUMPABLE, SUID_DUMP_USER), now \
+         it calls prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE)"
+    );
+    let message = panic_of(impure(|sys, nth| {
+        if nth > 1 {
+            return Ended::Exit(0);
+        }
+        let (read, _write) = sys.pipe2().unwrap();
+        let _ = sys.poll(&mut [PollFd::new(read, PollEvents::IN)], 10);
+        Ended::Exit(0)
+    }));
+    assert_eq!(
+        message,
+        "launcher is not pure: recorded pipe2([3, 4], O_CLOEXEC) = 0, now it ended without another call"
+    );
+}
+
+#[test]
+fn a_fault_happens_once_and_where_it_was_asked_for() {
+    let sim = scenarios().remove(0).launched(Manner::Init, Level::Warning);
+    let faultless = sim.run(&mut Oldest, NOBODY);
+    let (at, _) =
+        faultless.places().find(|(place, line)| {
+            place.who.section == Section::Stage1 && matches!(line.call, nsexec::sys::record::Call::Unshare { .. })
+        }).unwrap();
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
+    assert!(report.fault_fired);
+    let child = report.find(Section::Stage1).unwrap();
+    assert_eq!(child.transcript.lines[at.line].to_string(), "unshare(0) = -1 ENOSPC (No space left on device)");
+    assert_eq!(child.end, End::Exited(1));
+    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
+    assert_eq!(report.alive().count(), 0, "{}", report.dump);
+
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Kill }));
+    let child = report.find(Section::Stage1).unwrap();
+    assert_eq!((child.end.clone(), child.transcript.lines.len()), (End::Signaled(Signal::KILL), at.line));
+}
+
+#[test]
+fn a_short_read_is_read_on() {
+    let sim = scenarios().remove(1).launched(Manner::Exec, Level::Warning);
+    let faultless = sim.run(&mut Oldest, NOBODY);
+    let reads = faultless.places().filter(|(place, line)| {
+        place.who.section != Section::Launcher && matches!(line.call, nsexec::sys::record::Call::Read { .. })
+    });
+    let mut count = 0;
+    for (at, _) in reads {
+        let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Short(1) }));
+        assert_eq!(report.find(Section::Stage2).unwrap().end, End::HandedOver, "{at:?}\n{}", report.dump);
+        count += u32::from(report.fault_fired);
+    }
+    assert!(count > 5, "{count}");
+}
+
+/// A tool that does something else than it should; what stage 0 makes of it.
+fn with_tool(program: Program) -> Report {
+    let scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("tools")).unwrap();
+    let mut sim = scenario.launched(Manner::Init, Level::Warning);
+    sim.program("/usr/bin/newuidmap", program);
+    sim.run(&mut Oldest, NOBODY)
+}
+
+#[test]
+fn a_faulty_mapping_tool_ends_the_start() {
+    for ended in [Ended::Exit(0), Ended::Exit(1), Ended::Signal(Signal::KILL)] {
+        let report = with_tool(Program::ends(ended));
+        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{ended:?}\n{}", report.dump);
+        assert_eq!(report.alive().count(), 0, "{ended:?}\n{}", report.dump);
+    }
+    // A tool that never ends: then nothing does, and everybody waits for it.
+    let report = with_tool(Program::ends(Ended::Stay));
+    assert!(report.stuck().any(|(who, _)| who.section == Section::Stage0), "{}", report.dump);
+}
+
+#[test]
+fn our_own_launcher_starts_a_command() {
+    for scenario in scenarios() {
+        let policy = Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        let sim = scenario.launched_by_us(policy, Level::Warning);
+        let report = sim.run(&mut Oldest, NOBODY);
+        let all = || format!("{}\n{}\n{}", scenario.name, transcripts(&report), report.dump);
+        for section in [Section::Launcher, Section::Stage0, Section::Stage1, Section::Stage2] {
+            assert_eq!(report.find(section).map(|process| process.end.clone()), Some(End::Exited(0)), "{}", all());
+        }
+        assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
+        let wanted = sections(&report);
+        let enumerated = all_schedules(200, |script| assert_eq!(sections(&sim.run(script, NOBODY)), wanted));
+        println!("{}, our own: {enumerated:?}", scenario.name);
+    }
+}
+
+#[test]
+fn sweep() {
+    let mut tried = 0;
+    for scenario in scenarios() {
+        let own = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        for (manner, sim) in [
+            ("init", scenario.launched(Manner::Init, Level::Warning)),
+            ("exec", scenario.launched(Manner::Exec, Level::Warning)),
+            ("own", scenario.launched_by_us(own, Level::Warning)),
+        ] {
+            let faultless = sim.run(&mut Oldest, NOBODY);
+            let mut faults = Vec::new();
+            for (at, _) in faultless.places() {
+                for what in [What::Errno(Errno::EIO), What::Errno(Errno::EPERM), What::Errno(Errno::EINTR), What::Errno(Errno::ENOSYS), What::Errno(Errno::EINVAL), What::Errno(Errno::EAGAIN), What::Kill, What::KillWaking, What::Short(1)] {
+                    faults.push(Fault { at, what });
+                }
+            }
+            faults.extend(faultless.ends().map(|at| Fault { at, what: What::Kill }));
+            let mut seen = std::collections::BTreeSet::new();
+            for fault in faults {
+                for youngest in [false, true] {
+                    let report = if youngest { sim.run(&mut Youngest, Some(fault)) } else { sim.run(&mut Oldest, Some(fault)) };
+                    tried += 1;
+                    let bad = report.stuck().next().is_some()
+                        || report.endless
+                        || report.alive().any(|process| process.end != End::HandedOver)
+                        || (report.alive().count() > 0 && report.find(Section::Launcher).unwrap().end != End::Exited(0));
+                    if bad {
+                        let line = faultless.places().find(|(at, _)| *at == fault.at).map(|(_, line)| line.to_string());
+                        let text = format!("{} {manner} youngest={youngest}: {fault} [{}]: {:?} alive {:?}", scenario.name, line.unwrap_or_default(),
+                            report.stuck().map(|(who, call)| format!("{who}: {call}")).collect::<Vec<_>>(),
+                            report.alive().map(|p| p.who.to_string()).collect::<Vec<_>>());
+                        if seen.insert((fault.at, youngest)) || true { println!("{text}"); }
+                    }
+                }
+            }
+        }
+    }
+    println!("{tried} tried");
 }

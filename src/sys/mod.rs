@@ -24,6 +24,14 @@ pub mod linux;
 pub mod record;
 mod signal;
 #[cfg(feature = "audit")]
+#[allow(
+    clippy::as_conversions,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a model of small machines, which panics at its own mistakes; the core never calls it"
+)]
 pub mod sim;
 pub mod types;
 

@@ -7,6 +7,8 @@ use std::ffi::{CStr, CString};
 
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, encode};
 use nsexec::idmap::IdMap;
+use nsexec::launch::script::{ChildSignals, Job, Launched, LogReader, launch};
+use nsexec::launch::tail::Tail;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
@@ -66,6 +68,51 @@ pub(crate) fn drop_in(sim: &mut Sim, manner: Manner, level: Level, message: Vec<
         let _ = sys.close(init);
         read_log(sys, log);
         Ended::Exit(status)
+    });
+}
+
+/// What our own launcher starts: it exits with 0.
+pub(crate) const COMMAND: &str = "/bin/command";
+
+/// What came through the log pipe.
+#[derive(Default)]
+struct Records(Vec<u8>);
+
+impl LogReader for Records {
+    fn take(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    fn fatal(&self) -> bool {
+        self.0.windows(15).any(|window| window == b"\"level\":\"fatal\"")
+    }
+}
+
+/// Makes a start of our own launcher: stage 0 by a fork without exec, a command at the end, whose status it takes.
+pub(crate) fn our_own(sim: &mut Sim, policy: Policy, level: Level, message: Vec<u8>) {
+    sim.program(COMMAND, Program::ends(Ended::Exit(0)));
+    sim.launcher(move |sys| {
+        let mut memory = vec![0; 65_536];
+        let candidates = [COMMAND.as_bytes(), b"\0"].concat();
+        let mut slots = [None; 2];
+        let tail = Tail {
+            propagation: policy.propagation,
+            mount_proc: policy.mount_proc,
+            kill_child: policy.kill_child,
+            name: b"command",
+            candidates: &candidates,
+            argv: ExecArgs::build(b"command\0", &mut slots).unwrap(),
+            envp: ExecArgs::EMPTY,
+        };
+        let job = Job { message: &message, policy: &policy, level, signals: ChildSignals::default(), tail };
+        match launch(sys, &job, &mut Scratch { message: &mut memory }, &mut Records::default()) {
+            Launched::Started { pid } => match wait(sys, pid) {
+                Some(WaitStatus::Exited(status)) => Ended::Exit(status),
+                _ => Ended::Exit(1),
+            },
+            Launched::Failed(_) => Ended::Exit(1),
+            Launched::Exit(status) => Ended::Exit(status),
+        }
     });
 }
 
@@ -210,6 +257,13 @@ pub(crate) struct Scenario {
 impl Scenario {
     fn new(name: &'static str, user: &User, bootstrap: &Bootstrap<'_>) -> Self {
         Self { name, sim: Sim::new(Settings::default(), user), message: message(bootstrap) }
+    }
+
+    /// The machine with our own launcher.
+    pub(crate) fn launched_by_us(&self, policy: Policy, level: Level) -> Sim {
+        let mut sim = self.sim.clone();
+        our_own(&mut sim, policy, level, self.message.clone());
+        sim
     }
 
     /// The machine with a launcher of this manner.

@@ -54,8 +54,6 @@ pub struct Settings {
     pub tid_cache: bool,
     /// Calls that a run may make before it counts as endless.
     pub calls: usize,
-    /// How many namespaces of a kind were there before the run.
-    pub(super) given: BTreeMap<Kind, usize>,
 }
 
 impl Default for Settings {
@@ -72,7 +70,6 @@ impl Default for Settings {
             proc_masked: false,
             tid_cache: true,
             calls: 20_000,
-            given: BTreeMap::new(),
         }
     }
 }
@@ -81,6 +78,8 @@ impl Default for Settings {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernel {
     pub(super) settings: Settings,
+    /// How many namespaces of a kind were there before the run.
+    pub(super) given: BTreeMap<Kind, usize>,
     pub(super) processes: Vec<Process>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) descriptions: Vec<Description>,

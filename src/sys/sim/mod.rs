@@ -18,7 +18,6 @@
 //! | `report`, `dump` | what came of it |
 //!
 //! It may panic, at a mistake of the simulator or of a test; no byte that a simulated process writes makes it do so.
-#![allow(clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "numbers of a small machine")]
 
 mod creds;
 mod descriptors;

@@ -246,7 +246,7 @@ impl Sim {
         let mut kernel = self.kernel.clone();
         for kind in Kind::ALL {
             let count = kernel.namespaces.iter().filter(|ns| ns.kind == kind).count();
-            kernel.settings.given.insert(kind, count);
+            kernel.given.insert(kind, count);
         }
         schedule::run(kernel, choice, fault)
     }

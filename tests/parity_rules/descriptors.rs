@@ -1,0 +1,284 @@
+//! Descriptors, pipes, sockets, polls, paths.
+
+use super::*;
+
+rules! {
+    User a_new_descriptor_takes_the_lowest_number = "true";
+    User a_pipe_ends_when_its_last_copy_is_closed = "waits, then 0";
+    User a_socket_ends_when_its_last_copy_is_closed = "waits, then 0";
+    User unread_bytes_reset_the_peer_once = "ECONNRESET 0";
+    User queued_bytes_come_before_the_reset = "2 ECONNRESET 0";
+    User a_send_to_a_dead_peer_is_epipe = "EPIPE EAGAIN";
+    User a_write_to_a_dead_peer_kills = "141";
+    User a_blocked_sigpipe_stays_pending = "EPIPE ok";
+    User a_full_pipe_refuses_a_record_whole = "16 EAGAIN EAGAIN";
+    User a_pipe_is_no_socket = "ENOTSOCK";
+    User the_wrong_end_of_a_pipe = "EBADF EBADF";
+    User a_number_without_a_descriptor = "EBADF EBADF EBADF EBADF EBADF";
+    User a_poll_of_pipes = "0 4 10 8";
+    User a_poll_of_sockets = "4 5 15";
+    User a_poll_gives_up = "0";
+    User a_pidfd_is_readable_when_its_process_is_dead = "0 1";
+    User a_file_of_proc_knows_no_nowait = "EOPNOTSUPP";
+    User close_on_exec_closes_with_the_exec = "waits, then 0";
+    User reading_a_namespace_or_directory = "EINVAL EISDIR EBADF";
+    User paths_that_cannot_be_opened_as_asked = "ENOTDIR EISDIR ENAMETOOLONG ENOENT ENOENT EACCES";
+    User the_types_of_file_systems = "true true true";
+    User the_list_of_descriptors_is_complete = "true 0";
+    User one_thread_is_three_links = "3";
+}
+
+fn a_new_descriptor_takes_the_lowest_number<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    sys.close(one).unwrap();
+    sys.close(other).unwrap();
+    let again = sys.pipe2().unwrap();
+    Ok((again == (one, other) && one < other).to_string())
+}
+
+/// A child keeps a copy of `far`; what `near` reads before and after it has ended.
+fn last_copy<S: Sys>(sys: &mut S, near: Fd, far: Fd) -> Said {
+    let other = child(sys, |_| Errno(0))?;
+    sys.close(far).unwrap();
+    let mut fds = [PollFd::new(near, PollEvents::IN)];
+    let before = if sys.poll(&mut fds, 0) == Ok(0) { "waits" } else { "does not wait" };
+    other.end(sys);
+    Ok(format!("{before}, then {}", sys.read(near, &mut [0; 4]).unwrap()))
+}
+
+fn a_pipe_ends_when_its_last_copy_is_closed<S: Sys>(sys: &mut S) -> Said {
+    let (read, write) = sys.pipe2().unwrap();
+    last_copy(sys, read, write)
+}
+
+fn a_socket_ends_when_its_last_copy_is_closed<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    last_copy(sys, one, other)
+}
+
+fn reads<S: Sys>(sys: &mut S, fd: Fd, count: usize) -> String {
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        texts.push(match sys.read(fd, &mut [0; 8]) {
+            Ok(count) => count.to_string(),
+            Err(errno) => say::<()>(Err(errno)),
+        });
+    }
+    words(&texts)
+}
+
+fn unread_bytes_reset_the_peer_once<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    sys.send(one, b"unread").unwrap();
+    sys.close(other).unwrap();
+    Ok(reads(sys, one, 2))
+}
+
+fn queued_bytes_come_before_the_reset<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    sys.send(one, b"unread").unwrap();
+    sys.send(other, b"ok").unwrap();
+    sys.close(other).unwrap();
+    Ok(reads(sys, one, 3))
+}
+
+fn block_sigpipe<S: Sys>(sys: &mut S) {
+    sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();
+    sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
+}
+
+fn a_send_to_a_dead_peer_is_epipe<S: Sys>(sys: &mut S) -> Said {
+    block_sigpipe(sys);
+    let (one, other) = sys.socketpair().unwrap();
+    sys.close(other).unwrap();
+    let sent = say(sys.send(one, b"x"));
+    Ok(words(&[sent, say(sys.sigtimedwait(SignalSet::PIPE))]))
+}
+
+fn a_write_to_a_dead_peer_kills<S: Sys>(sys: &mut S) -> Said {
+    let status = in_child(sys, |sys| {
+        sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();
+        let (read, write) = sys.pipe2().unwrap();
+        sys.close(read).unwrap();
+        code(sys.write(write, b"x")).0
+    })?;
+    Ok(status.to_string())
+}
+
+fn a_blocked_sigpipe_stays_pending<S: Sys>(sys: &mut S) -> Said {
+    block_sigpipe(sys);
+    let (read, write) = sys.pipe2().unwrap();
+    sys.close(read).unwrap();
+    let written = say(sys.write_nowait(write, b"x"));
+    Ok(words(&[written, say(sys.sigtimedwait(SignalSet::PIPE))]))
+}
+
+fn a_full_pipe_refuses_a_record_whole<S: Sys>(sys: &mut S) -> Said {
+    let (read, write) = sys.pipe2().unwrap();
+    let mut count = 0;
+    let full = loop {
+        match sys.write_nowait(write, &[b'x'; 4096]) {
+            Ok(_) => count += 1,
+            result => break say(result),
+        }
+    };
+    // Some room, and not enough.
+    sys.read(read, &mut [0; 100]).unwrap();
+    Ok(words(&[count.to_string(), full, say(sys.write_nowait(write, &[b'x'; 200]))]))
+}
+
+fn a_pipe_is_no_socket<S: Sys>(sys: &mut S) -> Said {
+    let (_, write) = sys.pipe2().unwrap();
+    Ok(say(sys.send(write, b"x")))
+}
+
+fn the_wrong_end_of_a_pipe<S: Sys>(sys: &mut S) -> Said {
+    let (read, write) = sys.pipe2().unwrap();
+    Ok(words(&[say(sys.read(write, &mut [0])), say(sys.write(read, b"x"))]))
+}
+
+fn a_number_without_a_descriptor<S: Sys>(sys: &mut S) -> Said {
+    const NONE: Fd = Fd(900);
+    Ok(words(&[
+        say(sys.close(NONE)),
+        say(sys.read(NONE, &mut [0])),
+        say(sys.write(NONE, b"x")),
+        say(sys.fstatfs(NONE)),
+        say(sys.setns(NONE, CloneFlags::NEWNET)),
+    ]))
+}
+
+/// What a poll for everything finds at once, in hexadecimal.
+fn polled<S: Sys>(sys: &mut S, fd: Fd) -> String {
+    let mut fds = [PollFd::new(fd, PollEvents(PollEvents::IN.0 | PollEvents::OUT.0))];
+    sys.poll(&mut fds, 0).unwrap();
+    format!("{:x}", fds[0].revents.0)
+}
+
+fn a_poll_of_pipes<S: Sys>(sys: &mut S) -> Said {
+    let (read, write) = sys.pipe2().unwrap();
+    let mut said = vec![polled(sys, read), polled(sys, write)];
+    sys.close(write).unwrap();
+    said.push(polled(sys, read));
+    let (read, write) = sys.pipe2().unwrap();
+    sys.close(read).unwrap();
+    // Room or not, nobody reads: OUT is no matter.
+    let revents = i16::from_str_radix(&polled(sys, write), 16).unwrap();
+    said.push(format!("{:x}", revents & !PollEvents::OUT.0));
+    Ok(words(&said))
+}
+
+fn a_poll_of_sockets<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    let mut said = vec![polled(sys, one)];
+    sys.send(other, b"x").unwrap();
+    said.push(polled(sys, one));
+    sys.close(other).unwrap();
+    said.push(polled(sys, one));
+    Ok(words(&said))
+}
+
+fn a_poll_gives_up<S: Sys>(sys: &mut S) -> Said {
+    let (read, _) = sys.pipe2().unwrap();
+    Ok(sys.poll(&mut [PollFd::new(read, PollEvents::IN)], 20).unwrap().to_string())
+}
+
+fn a_pidfd_is_readable_when_its_process_is_dead<S: Sys>(sys: &mut S) -> Said {
+    let other = child(sys, |_| Errno(0))?;
+    let Ok(pidfd) = sys.pidfd_open(other.pid) else { return Ok("skip: no pidfd_open".into()) };
+    let mut fds = [PollFd::new(pidfd, PollEvents::IN)];
+    let before = sys.poll(&mut fds, 0).unwrap();
+    sys.kill(other.pid, Signal::KILL).unwrap();
+    sys.poll(&mut fds, -1).unwrap();
+    Ok(words(&[before.to_string(), fds[0].revents.0.to_string()]))
+}
+
+fn a_file_of_proc_knows_no_nowait<S: Sys>(sys: &mut S) -> Said {
+    let fd = open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite).unwrap();
+    Ok(say(sys.write_nowait(fd, b"0")))
+}
+
+fn close_on_exec_closes_with_the_exec<S: Sys>(sys: &mut S) -> Said {
+    let (near, far) = sys.socketpair().unwrap();
+    let (start, started) = sys.socketpair().unwrap();
+    let child = match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => {
+            sys.close(near).unwrap();
+            sys.close(start).unwrap();
+            sys.read(started, &mut [0]).unwrap();
+            return Err(exec(sys, c"/bin/sleep"));
+        }
+        Fork::Parent { child } => child,
+    };
+    sys.close(far).unwrap();
+    sys.close(started).unwrap();
+    let mut fds = [PollFd::new(near, PollEvents::IN)];
+    let before = if sys.poll(&mut fds, 0) == Ok(0) { "waits" } else { "does not wait" };
+    sys.send(start, b"x").unwrap();
+    let after = sys.read(near, &mut [0]).unwrap();
+    // It lives.
+    sys.kill(child, Signal::KILL).unwrap();
+    assert_eq!(exit_status(sys, child), 128 + 9);
+    Ok(format!("{before}, then {after}"))
+}
+
+fn reading_a_namespace_or_directory<S: Sys>(sys: &mut S) -> Said {
+    let ns = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
+    let list = open(sys, c"/proc/self/fd", OpenFlags::List).unwrap();
+    let dir = open(sys, c"/proc/self", OpenFlags::Directory).unwrap();
+    Ok(words(&[
+        say(sys.read(ns, &mut [0])),
+        say(sys.read(list, &mut [0])),
+        say(sys.read(dir, &mut [0])),
+    ]))
+}
+
+fn paths_that_cannot_be_opened_as_asked<S: Sys>(sys: &mut S) -> Said {
+    let long = path(&format!("/{}", "a".repeat(4096)));
+    Ok(words(&[
+        say(open(sys, c"/proc/self/uid_map", OpenFlags::Directory)),
+        say(open(sys, c"/etc", OpenFlags::ReadWrite)),
+        say(open(sys, &long, OpenFlags::ReadOnly)),
+        say(open(sys, c"/proc/99999999", OpenFlags::Directory)),
+        say(open(sys, c"/proc/self/ns/nothing", OpenFlags::Namespace)),
+        say(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)),
+    ]))
+}
+
+fn the_types_of_file_systems<S: Sys>(sys: &mut S) -> Said {
+    let ns = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
+    let map = open(sys, c"/proc/self/uid_map", OpenFlags::ReadOnly).unwrap();
+    let (pipe, _) = sys.pipe2().unwrap();
+    let pipe = sys.fstatfs(pipe).unwrap();
+    Ok(words(&[
+        (sys.fstatfs(ns) == Ok(FsType::NSFS)).to_string(),
+        (sys.fstatfs(map) == Ok(FsType::PROC)).to_string(),
+        (pipe != FsType::NSFS && pipe != FsType::PROC).to_string(),
+    ]))
+}
+
+fn the_list_of_descriptors_is_complete<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.pipe2().unwrap();
+    let list = open(sys, c"/proc/self/fd", OpenFlags::List).unwrap();
+    let mut names = Vec::new();
+    let mut buffer = [0; 256];
+    let end = loop {
+        let len = sys.getdents64(list, &mut buffer).unwrap();
+        if len == 0 {
+            break len;
+        }
+        let mut rest = &buffer[..len];
+        while !rest.is_empty() {
+            let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
+            let name = CStr::from_bytes_until_nul(&rest[19..length]).unwrap();
+            names.push(name.to_str().unwrap().to_owned());
+            rest = &rest[length..];
+        }
+    };
+    let all = [one, other, list].iter().all(|fd| names.contains(&fd.0.to_string()));
+    Ok(words(&[all.to_string(), end.to_string()]))
+}
+
+fn one_thread_is_three_links<S: Sys>(sys: &mut S) -> Said {
+    Ok(sys.link_count(c"/proc/self/task").unwrap().to_string())
+}

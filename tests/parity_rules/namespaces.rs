@@ -1,0 +1,269 @@
+//! Joining and creating.
+
+use super::*;
+
+rules! {
+    User unshare_of_nothing_and_of_the_unknown = "ok EINVAL";
+    User creating_needs_privilege = "EPERM EPERM EPERM EPERM EPERM EPERM EPERM";
+    User a_user_namespace_comes_first_and_gives_the_rest = "ok";
+    Root root_creates_each_kind = "ok ok ok ok ok ok ok ok";
+    User joining_what_is_no_namespace = "EINVAL EINVAL";
+    Root joining_another_kind_than_named = "EINVAL ok";
+    Root ones_own_namespaces_can_be_joined_but_the_user_namespace = "ok ok ok ok ok ok ok EINVAL";
+    User joining_needs_privilege = "EPERM EPERM EPERM EPERM EPERM EPERM EPERM";
+    User the_creator_joins_its_user_namespace = "ok ok";
+    Root a_user_joins_no_stranger = "EPERM";
+    Root a_namespace_of_the_first_is_closed_from_inside = "ok ok EPERM";
+    Root root_joins_a_pid_namespace_below = "ok true 2";
+    Root no_way_up_from_a_pid_namespace = "EINVAL";
+    Root a_joined_pid_namespace_excludes_a_new_one = "ok EINVAL";
+    Root offsets_before_the_first_process_only = "ok EACCES";
+    Root forms_of_offsets = "EINVAL EINVAL EINVAL EINVAL ERANGE ERANGE ok ok ok";
+    Root a_third_line_of_offsets_is_not_read = "27";
+    Root offsets_of_the_first_namespace = "EACCES";
+    User offsets_need_privilege = "EPERM";
+    User offsets_of_ones_own_user_namespace = "ok";
+    Root a_time_namespace_is_for_children_only = "true";
+    Root joining_a_time_namespace_freezes_it = "ok EACCES";
+    Root user_namespaces_nest_33_deep = "33 ENOSPC";
+    User an_unmapped_user_creates_no_user_namespace = "ok EPERM";
+    User mounting_needs_privilege = "EPERM EPERM";
+    User a_private_mount_in_ones_own_namespace = "ok";
+    User a_fresh_proc_needs_ones_own_pid_namespace = "EPERM";
+    Root root_in_its_user_namespace_has_no_rights_outside = "EPERM EPERM";
+}
+
+const KINDS: [CloneFlags; 7] = [
+    CloneFlags::NEWNS,
+    CloneFlags::NEWUTS,
+    CloneFlags::NEWIPC,
+    CloneFlags::NEWPID,
+    CloneFlags::NEWCGROUP,
+    CloneFlags::NEWNET,
+    CloneFlags::NEWTIME,
+];
+const FILES: [&CStr; 7] = [
+    c"/proc/self/ns/mnt",
+    c"/proc/self/ns/uts",
+    c"/proc/self/ns/ipc",
+    c"/proc/self/ns/pid",
+    c"/proc/self/ns/cgroup",
+    c"/proc/self/ns/net",
+    c"/proc/self/ns/time",
+];
+const USER: u32 = 64_321;
+
+fn unshare_of_nothing_and_of_the_unknown<S: Sys>(sys: &mut S) -> Said {
+    Ok(words(&[say(sys.unshare(CloneFlags::EMPTY)), say(sys.unshare(CloneFlags(0x8000_0000)))]))
+}
+
+fn creating_needs_privilege<S: Sys>(sys: &mut S) -> Said {
+    Ok(words(&KINDS.map(|kind| say(sys.unshare(kind)))))
+}
+
+fn a_user_namespace_comes_first_and_gives_the_rest<S: Sys>(sys: &mut S) -> Said {
+    let all = KINDS.iter().fold(CloneFlags::NEWUSER, |all, kind| all.union(*kind));
+    Ok(say(sys.unshare(all)))
+}
+
+fn root_creates_each_kind<S: Sys>(sys: &mut S) -> Said {
+    let mut said: Vec<String> = KINDS.map(|kind| say(sys.unshare(kind))).into();
+    said.push(say(sys.unshare(CloneFlags::NEWUSER)));
+    Ok(words(&said))
+}
+
+fn joining_what_is_no_namespace<S: Sys>(sys: &mut S) -> Said {
+    let (pipe, _) = sys.pipe2().unwrap();
+    let file = open(sys, c"/proc/self/uid_map", OpenFlags::ReadOnly).unwrap();
+    Ok(words(&[say(sys.setns(pipe, CloneFlags::NEWNET)), say(sys.setns(file, CloneFlags::EMPTY))]))
+}
+
+fn joining_another_kind_than_named<S: Sys>(sys: &mut S) -> Said {
+    let fd = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
+    Ok(words(&[say(sys.setns(fd, CloneFlags::NEWUTS)), say(sys.setns(fd, CloneFlags::EMPTY))]))
+}
+
+fn ones_own_namespaces_can_be_joined_but_the_user_namespace<S: Sys>(sys: &mut S) -> Said {
+    let fds = FILES.map(|file| open(sys, file, OpenFlags::Namespace).unwrap());
+    let mut said = Vec::new();
+    for (fd, kind) in fds.into_iter().zip(KINDS) {
+        said.push(say(sys.setns(fd, kind)));
+    }
+    said.push(say(join(sys, c"/proc/self/ns/user", CloneFlags::NEWUSER)));
+    Ok(words(&said))
+}
+
+fn joining_needs_privilege<S: Sys>(sys: &mut S) -> Said {
+    let mut said = Vec::new();
+    for (file, kind) in FILES.into_iter().zip(KINDS) {
+        said.push(say(join(sys, file, kind)));
+    }
+    Ok(words(&said))
+}
+
+fn the_creator_joins_its_user_namespace<S: Sys>(sys: &mut S) -> Said {
+    let target = child(sys, |sys| code(sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWNET))))?;
+    let user = say(join(sys, &proc_path(target.pid, "ns/user"), CloneFlags::NEWUSER));
+    let net = say(join(sys, &proc_path(target.pid, "ns/net"), CloneFlags::NEWNET));
+    target.end(sys);
+    Ok(words(&[user, net]))
+}
+
+fn a_user_joins_no_stranger<S: Sys>(sys: &mut S) -> Said {
+    let target = child(sys, |sys| code(sys.unshare(CloneFlags::NEWUSER)))?;
+    // Opened by root, since a user could not.
+    let fd = open(sys, &proc_path(target.pid, "ns/user"), OpenFlags::Namespace).unwrap();
+    let said = in_child(sys, |sys| {
+        sys.setresuid(USER).unwrap();
+        code(sys.setns(fd, CloneFlags::NEWUSER)).0
+    })?;
+    target.end(sys);
+    Ok(name(said))
+}
+
+fn a_namespace_of_the_first_is_closed_from_inside<S: Sys>(sys: &mut S) -> Said {
+    let target = child(sys, |sys| code(sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWUTS))))?;
+    let [user, uts] =
+        ["ns/user", "ns/uts"].map(|file| open(sys, &proc_path(target.pid, file), OpenFlags::Namespace).unwrap());
+    let foreign = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
+    let said = [
+        say(sys.setns(user, CloneFlags::NEWUSER)),
+        say(sys.setns(uts, CloneFlags::NEWUTS)),
+        say(sys.setns(foreign, CloneFlags::NEWNET)),
+    ];
+    target.end(sys);
+    Ok(words(&said))
+}
+
+/// A pid namespace with a living pid 1.
+fn pid_namespace<S: Sys>(sys: &mut S) -> Result<(Child, Fd), i32> {
+    let own = open(sys, c"/proc/self/ns/pid", OpenFlags::Namespace).unwrap();
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    let first = child(sys, |_| Errno(0))?;
+    let below = open(sys, &proc_path(first.pid, "ns/pid"), OpenFlags::Namespace).unwrap();
+    // Back to where we came from, which is our own.
+    sys.setns(own, CloneFlags::NEWPID).unwrap();
+    Ok((first, below))
+}
+
+fn root_joins_a_pid_namespace_below<S: Sys>(sys: &mut S) -> Said {
+    let (first, below) = pid_namespace(sys)?;
+    let before = sys.getpid();
+    let joined = say(sys.setns(below, CloneFlags::NEWPID));
+    let same = sys.getpid() == before;
+    let second = in_child(sys, |sys| sys.getpid().0)?;
+    first.end(sys);
+    Ok(format!("{joined} {same} {second}"))
+}
+
+fn no_way_up_from_a_pid_namespace<S: Sys>(sys: &mut S) -> Said {
+    let own = open(sys, c"/proc/self/ns/pid", OpenFlags::Namespace).unwrap();
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    Ok(name(in_child(sys, |sys| code(sys.setns(own, CloneFlags::NEWPID)).0)?))
+}
+
+fn a_joined_pid_namespace_excludes_a_new_one<S: Sys>(sys: &mut S) -> Said {
+    let (first, below) = pid_namespace(sys)?;
+    let joined = say(sys.setns(below, CloneFlags::NEWPID));
+    let created = say(sys.unshare(CloneFlags::NEWPID));
+    first.end(sys);
+    Ok(words(&[joined, created]))
+}
+
+fn put_offsets<S: Sys>(sys: &mut S, text: &[u8]) -> SysResult<usize> {
+    put(sys, c"/proc/self/timens_offsets", text)
+}
+
+fn offsets_before_the_first_process_only<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWTIME).unwrap();
+    let before = say(put_offsets(sys, b"monotonic 10 0\nboottime 10 0\n"));
+    in_child(sys, |_| 0)?;
+    Ok(words(&[before, say(put_offsets(sys, b"monotonic 10 0\n"))]))
+}
+
+fn forms_of_offsets<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWTIME).unwrap();
+    let forms: [&[u8]; 9] = [
+        b"",
+        b"realtime 1 0\n",
+        b"monotonic 1\n",
+        b"monotonic 1 1000000000\n",
+        b"monotonic -999999999999 0\n",
+        b"boottime 9000000000 0\n",
+        b"1 1 0\n",
+        b"7 1 999999999\n\0",
+        b"boottime 5 0",
+    ];
+    Ok(words(&forms.map(|form| say(put_offsets(sys, form)))))
+}
+
+fn a_third_line_of_offsets_is_not_read<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWTIME).unwrap();
+    let written = put_offsets(sys, b"monotonic 1 0\nboottime 1 0\nmonotonic 2 0\n");
+    Ok(written.map_or_else(|errno| say::<()>(Err(errno)), |count| count.to_string()))
+}
+
+fn offsets_of_the_first_namespace<S: Sys>(sys: &mut S) -> Said {
+    Ok(say(put_offsets(sys, b"monotonic 1 0\n")))
+}
+
+fn offsets_need_privilege<S: Sys>(sys: &mut S) -> Said {
+    Ok(say(put_offsets(sys, b"monotonic 1 0\n")))
+}
+
+fn offsets_of_ones_own_user_namespace<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWTIME)).unwrap();
+    Ok(say(put_offsets(sys, b"monotonic 1 0\n")))
+}
+
+fn a_time_namespace_is_for_children_only<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWTIME).unwrap();
+    // It is still its own: joining the other one freezes the offsets, which this does not.
+    join(sys, c"/proc/self/ns/time", CloneFlags::NEWTIME).unwrap();
+    Ok((say(put_offsets(sys, b"monotonic 1 0\n")) == "EACCES").to_string())
+}
+
+fn joining_a_time_namespace_freezes_it<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWTIME).unwrap();
+    let joined = say(join(sys, c"/proc/self/ns/time_for_children", CloneFlags::NEWTIME));
+    Ok(words(&[joined, say(put_offsets(sys, b"monotonic 1 0\n"))]))
+}
+
+fn user_namespaces_nest_33_deep<S: Sys>(sys: &mut S) -> Said {
+    let mut depth = 0;
+    let end = loop {
+        match sys.unshare(CloneFlags::NEWUSER) {
+            Ok(()) => depth += 1,
+            result => break say(result),
+        }
+        put(sys, c"/proc/self/uid_map", b"0 0 1\n").unwrap();
+        put(sys, c"/proc/self/setgroups", b"deny").unwrap();
+        put(sys, c"/proc/self/gid_map", b"0 0 1\n").unwrap();
+    };
+    Ok(words(&[depth.to_string(), end]))
+}
+
+fn an_unmapped_user_creates_no_user_namespace<S: Sys>(sys: &mut S) -> Said {
+    Ok(words(&[say(sys.unshare(CloneFlags::NEWUSER)), say(sys.unshare(CloneFlags::NEWUSER))]))
+}
+
+fn mounting_needs_privilege<S: Sys>(sys: &mut S) -> Said {
+    Ok(words(&[say(sys.mount(Mount::Propagation(Propagation::Private))), say(sys.mount(Mount::Proc))]))
+}
+
+fn a_private_mount_in_ones_own_namespace<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWNS)).unwrap();
+    Ok(say(sys.mount(Mount::Propagation(Propagation::Private))))
+}
+
+fn a_fresh_proc_needs_ones_own_pid_namespace<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWNS)).unwrap();
+    Ok(say(sys.mount(Mount::Proc)))
+}
+
+fn root_in_its_user_namespace_has_no_rights_outside<S: Sys>(sys: &mut S) -> Said {
+    let net = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
+    let mnt = open(sys, c"/proc/self/ns/mnt", OpenFlags::Namespace).unwrap();
+    sys.unshare(CloneFlags::NEWUSER).unwrap();
+    Ok(words(&[say(sys.setns(net, CloneFlags::NEWNET)), say(sys.setns(mnt, CloneFlags::NEWNS))]))
+}

@@ -1,0 +1,297 @@
+//! Birth, death, reaping, signals, pid namespaces.
+
+use super::*;
+
+rules! {
+    User a_child_without_exit_signal_is_for_stages_alone = "ECHILD 5";
+    User an_ordinary_child_is_not_for_stages = "ECHILD 5";
+    User an_ignored_sigchld_reaps_the_child = "ECHILD";
+    User an_ignored_sigchld_leaves_a_stage = "5";
+    User a_sibling_is_the_parents_and_ends_like_its_maker = "2 ECHILD";
+    User an_exec_brings_sigchld_back = "ECHILD 0";
+    User a_zombie_takes_signals_until_it_is_reaped = "ok ESRCH";
+    User a_pidfd_of_the_dead = "ok ESRCH EINVAL";
+    Root kill_asks_for_the_same_user = "EPERM";
+    User kill_refuses_what_is_no_signal = "EINVAL";
+    User a_death_signal_comes_with_the_parents_death = "0";
+    User a_death_signal_is_not_inherited = "5";
+    User a_session_has_one_leader = "ok EPERM";
+    User sigkill_cannot_be_blocked = "false EINVAL";
+    User an_exec_that_fails = "ENOENT EACCES";
+    User nothing_pending = "EAGAIN";
+    User a_wait_without_children_ends = "ECHILD";
+    Root the_first_in_a_pid_namespace_is_pid_1 = "true 1 2";
+    Root the_first_has_another_number_outside = "true";
+    Root pid_1_makes_no_siblings = "EINVAL";
+    Root a_dead_pid_namespace_bears_nobody = "ENOMEM";
+    Root pid_namespaces_cannot_be_created_twice = "ok EINVAL";
+    Root a_pid_namespace_dies_with_its_pid_1 = "0 137";
+    Root pid_1_survives_signals_from_inside = "7";
+    Root pid_1_survives_a_term_from_outside_but_no_kill = "ok 137";
+    Root pid_for_children_is_empty_before_the_first = "ENOENT";
+    Root a_kill_does_not_reach_out_of_a_pid_namespace = "ESRCH";
+}
+
+/// A child that ends at once with 5.
+fn five<S: Sys>(sys: &mut S, exit: ExitSignal) -> Result<Pid, i32> {
+    match sys.fork(exit, None).unwrap() {
+        Fork::Child => Err(5),
+        Fork::Parent { child } => Ok(child),
+    }
+}
+
+/// The exit status of a wait, or its errno.
+fn waited<S: Sys>(sys: &mut S, pid: Pid, which: WaitFor) -> String {
+    match sys.wait4(pid, which) {
+        Ok(Waited { status: WaitStatus::Exited(status), .. }) => status.to_string(),
+        Ok(Waited { status: WaitStatus::Signaled(signal), .. }) => (128 + signal.0).to_string(),
+        Ok(other) => format!("{other:?}"),
+        Err(errno) => say::<()>(Err(errno)),
+    }
+}
+
+fn a_child_without_exit_signal_is_for_stages_alone<S: Sys>(sys: &mut S) -> Said {
+    let pid = five(sys, ExitSignal::None)?;
+    Ok(words(&[waited(sys, pid, WaitFor::Ordinary), waited(sys, pid, WaitFor::Stages)]))
+}
+
+fn an_ordinary_child_is_not_for_stages<S: Sys>(sys: &mut S) -> Said {
+    let pid = five(sys, ExitSignal::Chld)?;
+    Ok(words(&[waited(sys, Pid::ANY, WaitFor::Stages), waited(sys, pid, WaitFor::Ordinary)]))
+}
+
+fn an_ignored_sigchld_reaps_the_child<S: Sys>(sys: &mut S) -> Said {
+    sys.sigaction(Signal::CHLD, SigAction::IGNORE).unwrap();
+    let pid = five(sys, ExitSignal::Chld)?;
+    Ok(waited(sys, pid, WaitFor::Ordinary))
+}
+
+fn an_ignored_sigchld_leaves_a_stage<S: Sys>(sys: &mut S) -> Said {
+    sys.sigaction(Signal::CHLD, SigAction::IGNORE).unwrap();
+    let pid = five(sys, ExitSignal::None)?;
+    Ok(waited(sys, pid, WaitFor::Stages))
+}
+
+fn a_sibling_is_the_parents_and_ends_like_its_maker<S: Sys>(sys: &mut S) -> Said {
+    match sys.fork(ExitSignal::None, None).unwrap() {
+        Fork::Child => {
+            sys.clone_sibling(None).unwrap();
+            Err(0)
+        }
+        Fork::Parent { .. } => {
+            let mut count = 0;
+            let end = loop {
+                match sys.wait4(Pid::ANY, WaitFor::Stages) {
+                    Ok(_) => count += 1,
+                    result => break say(result),
+                }
+            };
+            Ok(words(&[count.to_string(), end]))
+        }
+    }
+}
+
+fn an_exec_brings_sigchld_back<S: Sys>(sys: &mut S) -> Said {
+    let (near, far) = sys.socketpair().unwrap();
+    let child = match sys.fork(ExitSignal::None, None).unwrap() {
+        Fork::Child => {
+            sys.close(near).unwrap();
+            return Err(exec(sys, c"/bin/true"));
+        }
+        Fork::Parent { child } => child,
+    };
+    sys.close(far).unwrap();
+    // The exec has happened.
+    sys.read(near, &mut [0]).unwrap();
+    Ok(words(&[waited(sys, child, WaitFor::Stages), waited(sys, child, WaitFor::Ordinary)]))
+}
+
+/// A child that is dead and not reaped.
+fn zombie<S: Sys>(sys: &mut S) -> Result<Pid, i32> {
+    let other = child(sys, |_| Errno(0))?;
+    sys.kill(other.pid, Signal::KILL).unwrap();
+    // Its end of the talk closes when it is dead, a little before it is a zombie.
+    let _ = sys.read(other.talk, &mut [0]);
+    let mut fds = [PollFd::new(sys.pidfd_open(other.pid).map_err(|_| 1)?, PollEvents::IN)];
+    sys.poll(&mut fds, -1).unwrap();
+    Ok(other.pid)
+}
+
+fn a_zombie_takes_signals_until_it_is_reaped<S: Sys>(sys: &mut S) -> Said {
+    let pid = zombie(sys)?;
+    let before = say(sys.kill(pid, Signal::KILL));
+    exit_status(sys, pid);
+    Ok(words(&[before, say(sys.kill(pid, Signal::KILL))]))
+}
+
+fn a_pidfd_of_the_dead<S: Sys>(sys: &mut S) -> Said {
+    let pid = zombie(sys)?;
+    let before = say(sys.pidfd_open(pid));
+    exit_status(sys, pid);
+    Ok(words(&[before, say(sys.pidfd_open(pid)), say(sys.pidfd_open(Pid(0)))]))
+}
+
+fn kill_asks_for_the_same_user<S: Sys>(sys: &mut S) -> Said {
+    let target = child(sys, |_| Errno(0))?;
+    let answer = in_child(sys, |sys| {
+        sys.setresuid(64_321).unwrap();
+        code(sys.kill(target.pid, Signal(0))).0
+    })?;
+    target.end(sys);
+    Ok(name(answer))
+}
+
+fn kill_refuses_what_is_no_signal<S: Sys>(sys: &mut S) -> Said {
+    let pid = sys.getpid();
+    Ok(say(sys.kill(pid, Signal(65))))
+}
+
+/// A grandchild whose parent dies; what its end of a pipe reads like, and with which word.
+fn orphan<S: Sys>(sys: &mut S, before: bool) -> Said {
+    let (near, far) = sys.socketpair().unwrap();
+    let between = match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => {
+            sys.close(near).unwrap();
+            if before {
+                sys.set_pdeathsig(Signal::KILL).unwrap();
+            }
+            let (ready, told) = sys.socketpair().unwrap();
+            return match sys.fork(ExitSignal::Chld, None).unwrap() {
+                Fork::Child => {
+                    sys.close(ready).unwrap();
+                    if !before {
+                        sys.set_pdeathsig(Signal::KILL).unwrap();
+                    }
+                    sys.send(told, b"x").unwrap();
+                    // Until the parent is dead; then a word that shows that we live.
+                    let _ = sys.read(told, &mut [0]);
+                    // Its descriptors close a little before the signal.
+                    let (nothing, _) = sys.pipe2().unwrap();
+                    sys.poll(&mut [PollFd::new(nothing, PollEvents::IN)], 200).unwrap();
+                    let _ = sys.send(far, b"alive");
+                    Err(0)
+                }
+                Fork::Parent { .. } => {
+                    sys.close(told).unwrap();
+                    sys.read(ready, &mut [0]).unwrap();
+                    Err(0)
+                }
+            };
+        }
+        Fork::Parent { child } => child,
+    };
+    sys.close(far).unwrap();
+    exit_status(sys, between);
+    Ok(sys.read(near, &mut [0; 16]).unwrap().to_string())
+}
+
+fn a_death_signal_comes_with_the_parents_death<S: Sys>(sys: &mut S) -> Said {
+    orphan(sys, false)
+}
+
+fn a_death_signal_is_not_inherited<S: Sys>(sys: &mut S) -> Said {
+    orphan(sys, true)
+}
+
+fn a_session_has_one_leader<S: Sys>(sys: &mut S) -> Said {
+    let other = child_then(sys, |sys| code(sys.setsid()), |sys| code(sys.setsid()).0)?;
+    let began = name(other.began);
+    Ok(words(&[began, name(other.end(sys))]))
+}
+
+fn sigkill_cannot_be_blocked<S: Sys>(sys: &mut S) -> Said {
+    sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX)).unwrap();
+    let mask = sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY).unwrap();
+    let blocked = mask.contains(SignalSet(1 << 8));
+    Ok(words(&[blocked.to_string(), say(sys.sigaction(Signal::KILL, SigAction::IGNORE))]))
+}
+
+fn an_exec_that_fails<S: Sys>(sys: &mut S) -> Said {
+    Ok(words(&[name(exec(sys, c"/bin/there-is-no-such-program")), name(exec(sys, c"/etc/passwd"))]))
+}
+
+fn nothing_pending<S: Sys>(sys: &mut S) -> Said {
+    Ok(say(sys.sigtimedwait(SignalSet::PIPE)))
+}
+
+fn a_wait_without_children_ends<S: Sys>(sys: &mut S) -> Said {
+    Ok(waited(sys, Pid::ANY, WaitFor::Ordinary))
+}
+
+fn the_first_in_a_pid_namespace_is_pid_1<S: Sys>(sys: &mut S) -> Said {
+    let before = sys.getpid();
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    let same = sys.getpid() == before;
+    // The first must live for the second.
+    let first = child_then(sys, |_| Errno(0), |sys| sys.getpid().0)?;
+    let second = in_child(sys, |sys| sys.getpid().0)?;
+    let first = first.end(sys);
+    Ok(format!("{same} {first} {second}"))
+}
+
+fn the_first_has_another_number_outside<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    let first = child(sys, |_| Errno(0))?;
+    let seen = first.pid.0 > 1 && open(sys, &proc_path(first.pid, ""), OpenFlags::Directory).is_ok();
+    first.end(sys);
+    Ok(seen.to_string())
+}
+
+fn pid_1_makes_no_siblings<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    Ok(name(in_child(sys, |sys| code(sys.clone_sibling(None)).0)?))
+}
+
+fn a_dead_pid_namespace_bears_nobody<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    in_child(sys, |_| 0)?;
+    match sys.fork(ExitSignal::Chld, None) {
+        Ok(Fork::Child) => Err(0),
+        result => Ok(say(result)),
+    }
+}
+
+fn pid_namespaces_cannot_be_created_twice<S: Sys>(sys: &mut S) -> Said {
+    Ok(words(&[say(sys.unshare(CloneFlags::NEWPID)), say(sys.unshare(CloneFlags::NEWPID))]))
+}
+
+fn a_pid_namespace_dies_with_its_pid_1<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    let (near, far) = sys.socketpair().unwrap();
+    let first = child(sys, |_| Errno(0))?;
+    let second = child(sys, |_| Errno(0))?;
+    sys.close(far).unwrap();
+    sys.kill(first.pid, Signal::KILL).unwrap();
+    let end = sys.read(near, &mut [0]).unwrap();
+    Ok(words(&[end.to_string(), waited(sys, second.pid, WaitFor::Ordinary)]))
+}
+
+fn pid_1_survives_signals_from_inside<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    let status = in_child(sys, |sys| {
+        sys.kill(Pid(1), Signal::TERM).unwrap();
+        sys.kill(Pid(1), Signal::KILL).unwrap();
+        7
+    })?;
+    Ok(status.to_string())
+}
+
+fn pid_1_survives_a_term_from_outside_but_no_kill<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    let first = child(sys, |_| Errno(0))?;
+    sys.kill(first.pid, Signal::TERM).unwrap();
+    let alive = say(sys.send(first.talk, b""));
+    sys.kill(first.pid, Signal::KILL).unwrap();
+    Ok(words(&[alive, exit_status(sys, first.pid).to_string()]))
+}
+
+fn pid_for_children_is_empty_before_the_first<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    Ok(say(open(sys, c"/proc/self/ns/pid_for_children", OpenFlags::Namespace)))
+}
+
+fn a_kill_does_not_reach_out_of_a_pid_namespace<S: Sys>(sys: &mut S) -> Said {
+    let outside = sys.getpid();
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    Ok(name(in_child(sys, |sys| code(sys.kill(outside, Signal(0))).0)?))
+}
