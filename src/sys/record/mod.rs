@@ -20,12 +20,12 @@
 //! first: [`Transcript::push`].
 //!
 //! **Forks.** A recorder in memory is copied with everything else, so that each process goes on with its own copy. A
-//! sink that all processes share (a memfd opened for appending, made before the first fork) is another implementation
-//! of [`Sink`]. Recording allocates, also in the child of a clone: do it in a program with one thread.
+//! sink that all processes share is another implementation of [`Sink`]: [`shared::SharedSink`]. Recording allocates, also in the child of a clone: do it in a program with one thread.
 
 mod call;
 mod names;
 mod recorder;
+pub mod shared;
 mod strace;
 #[cfg(test)]
 mod tests;
@@ -39,6 +39,7 @@ use core::cell::RefCell;
 use serde::{Deserialize, Serialize};
 
 pub use call::{Bytes, Call, Reply};
+pub(crate) use names::{POLL_FLAGS, SA_FLAGS};
 pub use recorder::Recorder;
 
 /// One call and what it came back with.

@@ -66,7 +66,8 @@ pub(super) fn clone_flags(f: &mut Formatter<'_>, word: CloneFlags, unknown: &str
     if word == word.unknown() { flags(f, word.0.into(), &[], unknown) } else { word.fmt(f) }
 }
 
-pub(super) const SA_FLAGS: &[(u64, &str)] = &[
+/// The flags of sigaction(2), in strace's order.
+pub(crate) const SA_FLAGS: &[(u64, &str)] = &[
     (0x0400_0000, "SA_RESTORER"),
     (0x0800_0000, "SA_ONSTACK"),
     (0x1000_0000, "SA_RESTART"),
@@ -78,7 +79,8 @@ pub(super) const SA_FLAGS: &[(u64, &str)] = &[
     (2, "SA_NOCLDWAIT"),
 ];
 
-const POLL_FLAGS: &[(u64, &str)] = &[
+/// The events of poll(2), in strace's order.
+pub(crate) const POLL_FLAGS: &[(u64, &str)] = &[
     (0x1, "POLLIN"),
     (0x2, "POLLPRI"),
     (0x4, "POLLOUT"),

@@ -1,0 +1,19 @@
+//! Runs as data: what was planned, recorded or witnessed, in one schema, and what can be said about it.
+//!
+//! | read | for |
+//! |---|---|
+//! | [`transcript`] | a [`Run`]: the sections of its processes, as JSON lines and back |
+//! | [`sections`] | which process is which: from who made it, and how |
+//! | [`normalise`] | what a comparison leaves out or renames, and nothing else |
+//! | [`diff`] | two runs, section by section |
+//! | [`witness`] | strace's output in the same schema |
+//! | [`rules`] | what must hold in every run, each with its reason |
+
+pub mod diff;
+pub mod normalise;
+pub mod rules;
+pub mod sections;
+pub mod transcript;
+pub mod witness;
+
+pub use transcript::{End, Origin, Role, Run, Section};

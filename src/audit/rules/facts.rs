@@ -1,0 +1,107 @@
+//! What rules need to know besides the calls: what was asked for.
+
+use std::vec::Vec;
+
+use crate::audit::transcript::{Role, Run};
+use crate::bootstrap::dialect::Dialect;
+use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
+use crate::namespace::NsKind;
+use crate::policy::Policy;
+use crate::sys::record::{Call, Reply};
+use crate::sys::types::CloneFlags;
+
+/// What was asked for: the message that stage 0 read, and the policy.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Facts {
+    /// What the message cannot say.
+    pub policy: Policy,
+    /// What the message says; `None` if stage 0 did not read one that is right.
+    pub asked: Option<Asked>,
+}
+
+/// What a message asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Asked {
+    /// Kinds to create.
+    pub created: CloneFlags,
+    /// Kinds to join.
+    pub joined: CloneFlags,
+    /// Whether there is a list of namespaces at all.
+    pub lists_namespaces: bool,
+    /// The caller has no privilege.
+    pub rootless: bool,
+    /// The new namespace may change groups.
+    pub setgroup: bool,
+    /// There is a uid map.
+    pub uid_map: bool,
+    /// There is a gid map.
+    pub gid_map: bool,
+    /// Absolute paths of the mapping tools.
+    pub tools: Vec<Vec<u8>>,
+}
+
+impl Facts {
+    /// From the bytes that stage 0 read from the init pipe, in the dialect of the policy.
+    #[must_use]
+    pub fn of(run: &Run, policy: Policy) -> Self {
+        let message = message(run);
+        let asked = decoded(&message, policy.dialect).map(|bootstrap| Asked::of(&bootstrap));
+        Self { policy, asked }
+    }
+
+    /// As a Go runtime asks of the drop-in.
+    #[must_use]
+    pub fn of_drop_in(run: &Run) -> Self {
+        Self::of(run, Policy::runc(&Dialect::V1_2))
+    }
+
+    pub(super) fn creates_user(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWUSER))
+    }
+}
+
+impl Asked {
+    /// What this message asks for.
+    #[must_use]
+    pub fn of(bootstrap: &Bootstrap<'_>) -> Self {
+        let kinds = bootstrap.namespaces().map(|paths| paths.kinds());
+        let joined = NsKind::ALL
+            .into_iter()
+            .filter(|kind| kinds.is_some_and(|kinds| kinds.contains(*kind)))
+            .fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()));
+        let tools = [bootstrap.uidmap_path(), bootstrap.gidmap_path()];
+        Self {
+            created: bootstrap.clone_flags(),
+            joined,
+            lists_namespaces: kinds.is_some(),
+            rootless: bootstrap.rootless_euid(),
+            setgroup: bootstrap.setgroup(),
+            uid_map: bootstrap.uid_map().is_some(),
+            gid_map: bootstrap.gid_map().is_some(),
+            tools: tools.into_iter().flatten().map(|path| path.to_bytes().into()).collect(),
+        }
+    }
+}
+
+/// What stage 0 read before it did anything else with a descriptor: its first reads of one descriptor.
+fn message(run: &Run) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut pipe = None;
+    for line in run.section(Role::Stage(0)).into_iter().flat_map(|section| &section.lines) {
+        match (&line.call, &line.reply) {
+            (Call::Read { fd, .. }, Reply::Data(data)) if *pipe.get_or_insert(*fd) == *fd => {
+                bytes.extend(&data.0);
+            }
+            // The sync pipes come after the message.
+            (Call::Socketpair, _) => break,
+            _ => {}
+        }
+    }
+    bytes
+}
+
+fn decoded<'m>(message: &'m [u8], dialect: &Dialect) -> Option<Bootstrap<'m>> {
+    let header = Header::parse(message, ByteOrder::NATIVE).ok()?;
+    let payload = message.get(HEADER_LEN..)?.get(..header.payload_len())?;
+    Bootstrap::parse(payload, dialect, ByteOrder::NATIVE).ok()
+}

@@ -1,0 +1,132 @@
+//! A step that fails is the last.
+
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::reading::{ProcFiles, ends, reports, succeeded};
+use super::{Facts, Finding, Rule, Severity};
+use crate::audit::transcript::{Role, Run, Section};
+use crate::namespace::unshare::UNSHARE_TRIES;
+use crate::policy::Setgroups;
+use crate::sys::record::{Call, Line, Reply};
+use crate::sys::types::{CloneFlags, Errno};
+
+pub(super) const NOTHING_AFTER: Rule = Rule {
+    name: "nothing-after-failure",
+    reason: "After a join, a creation, a map or a change of identity was refused, a process only tells, closes, kills those \
+             who wait for it, and ends. Told apart: EINVAL of an unshare, tried five times; EPERM of a join, tried once more \
+             after the user namespace; EPERM of a map, for which there is a tool; EPERM of setgroups where the policy lets \
+             it be; EINTR.",
+    reference: "spec 3.3 and 4.1; evidence 4.10; runc#3704, runc#4390",
+    severity: Severity::Breach,
+    check: nothing_after,
+};
+
+fn nothing_after(run: &Run, facts: &Facts) -> Vec<Finding> {
+    run.sections.iter().flat_map(|section| of_process(section, facts)).collect()
+}
+
+/// Where a process stands.
+#[derive(Default)]
+struct State {
+    files: ProcFiles,
+    /// A step that failed for good.
+    failed: Option<String>,
+    /// Joins that were refused, and may still succeed.
+    outstanding: CloneFlags,
+    /// How often the unshare that is being tried has given EINVAL.
+    tries: u32,
+    /// The unshare that is being tried.
+    trying: Option<CloneFlags>,
+}
+
+fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
+    let mut state = State::default();
+    for (index, line) in section.lines.iter().enumerate() {
+        if let Some(what) = state.forbids(line) {
+            return Some(Finding::on(section, index, what));
+        }
+        state.see(section, line, facts);
+    }
+    None
+}
+
+impl State {
+    /// What the line does although it should not.
+    fn forbids(&self, line: &Line) -> Option<String> {
+        if let Some(failed) = &self.failed {
+            return (!ends(line)).then(|| format!("goes on with {} after {failed}", line.call.name()));
+        }
+        if let Some(flags) = self.trying {
+            let again = line.call == Call::Unshare { flags };
+            // Anything but another try means that it was the last.
+            if !again && !ends(line) {
+                return Some(format!("goes on with {} after unshare({flags}) failed", line.call.name()));
+            }
+            if again && self.tries >= UNSHARE_TRIES {
+                return Some(format!("tries unshare({flags}) more than {UNSHARE_TRIES} times"));
+            }
+        }
+        if self.outstanding != CloneFlags::EMPTY {
+            let joins = matches!(line.call, Call::Setns { .. } | Call::Setresuid { .. });
+            if !joins && !ends(line) {
+                let left = self.outstanding;
+                return Some(format!("goes on with {} although {left} is not joined", line.call.name()));
+            }
+        }
+        None
+    }
+
+    fn see(&mut self, section: &Section, line: &Line, facts: &Facts) {
+        let map = self.files.written(line).is_some();
+        self.files.see(line);
+        if !matches!(line.call, Call::Unshare { .. }) && !reports(line) {
+            (self.trying, self.tries) = (None, 0);
+        }
+        if succeeded(line) {
+            match line.call {
+                Call::Setns { kind, .. } => self.outstanding = self.outstanding.without(kind),
+                Call::Unshare { .. } => (self.trying, self.tries) = (None, 0),
+                Call::Write { ref data, .. } if map && line.reply != Reply::Count(data.0.len()) => {
+                    self.failed = Some("a short write of a map".into());
+                }
+                _ => {}
+            }
+            return;
+        }
+        let Reply::Errno(errno) = line.reply else { return };
+        match line.call {
+            Call::Unshare { flags } if errno == Errno::EINVAL => {
+                (self.trying, self.tries) = (Some(flags), self.tries + 1);
+            }
+            Call::Setns { kind, .. } if errno == Errno::EPERM && section.role == Role::Stage(1) => {
+                self.outstanding = self.outstanding.union(kind);
+            }
+            Call::DropGroups
+                if errno == Errno::EPERM && facts.policy.setgroups == Setgroups::DropIfAllowed => {}
+            Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}
+            _ if map || is_step(&line.call) => {
+                self.failed = Some(format!("{} failed ({})", line.call.name(), errno));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A call without whose success nothing may go on.
+fn is_step(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Setns { .. }
+            | Call::Unshare { .. }
+            | Call::SetDumpable { .. }
+            | Call::SetPdeathsig { .. }
+            | Call::Setsid
+            | Call::Setresuid { .. }
+            | Call::Setuid { .. }
+            | Call::Setgid { .. }
+            | Call::DropGroups
+            | Call::Mount { .. }
+    )
+}

@@ -1,0 +1,151 @@
+//! What must hold in every run, planned, recorded or witnessed, whole or broken off by a fault.
+//!
+//! Each rule is a decider over the lines, with the reason for it and where the reason comes from. A run in which a process
+//! was killed, or a call failed, keeps the rules as far as it went: none says that something must happen at last, but each
+//! says what must have happened before, or must not happen after.
+
+mod descriptors;
+mod dumpable;
+mod facts;
+mod failure;
+mod joins;
+mod maps;
+mod protocol;
+mod reading;
+#[cfg(test)]
+mod tests;
+mod user_namespace;
+
+use core::fmt;
+
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::sections::Site;
+use super::transcript::{Run, Section};
+
+pub use facts::Facts;
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Severity {
+    /// Worth knowing, and a decision of who asked for the run.
+    Warning,
+    /// The run is not what it promises.
+    Breach,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Warning => "warning",
+            Self::Breach => "breach",
+        })
+    }
+}
+
+/// One rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// A short name, for tests and for `plan --rules`.
+    pub name: &'static str,
+    /// What must hold, and why.
+    pub reason: &'static str,
+    /// Where that comes from: a CVE, an issue of runc, a manual page, a section of the specification.
+    pub reference: &'static str,
+    /// What a finding of it weighs.
+    pub severity: Severity,
+    /// The rule itself.
+    pub check: fn(&Run, &Facts) -> Vec<Finding>,
+}
+
+/// Where a rule does not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// The rule's name; filled by [`check`].
+    pub rule: &'static str,
+    /// The rule's weight; filled by [`check`].
+    pub severity: Severity,
+    /// The section's name; empty if it is the whole run.
+    pub section: String,
+    /// The line, from 1, if it is about one.
+    pub line: Option<usize>,
+    /// What was found.
+    pub what: String,
+}
+
+impl Finding {
+    fn at(site: Site<'_>, what: impl Into<String>) -> Self {
+        Self::on(site.section, site.index, what)
+    }
+
+    fn on(section: &Section, index: usize, what: impl Into<String>) -> Self {
+        let line = Some(index + 1);
+        Self { rule: "", severity: Severity::Breach, section: section.name.clone(), line, what: what.into() }
+    }
+
+    fn of_run(what: impl Into<String>) -> Self {
+        let section = String::new();
+        Self { rule: "", severity: Severity::Breach, section, line: None, what: what.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of rule {}", self.severity, self.rule)?;
+        if !self.section.is_empty() {
+            write!(f, ", {}", self.section)?;
+        }
+        if let Some(line) = self.line {
+            write!(f, " line {line}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// Every rule, in the order in which a run meets them.
+pub const RULES: &[Rule] = &[
+    protocol::WHOLE,
+    protocol::DECLARED,
+    descriptors::CLOSED_FIRST,
+    descriptors::OWN_ONLY,
+    descriptors::NONE_LEFT,
+    dumpable::NOT_WHILE_JOINING,
+    dumpable::WINDOW,
+    joins::OPENED_FIRST,
+    joins::CHECKED,
+    joins::NO_PROC_AFTER_MOUNT,
+    joins::AS_ASKED,
+    joins::CGROUP,
+    user_namespace::FIRST,
+    maps::ONCE,
+    maps::ACKNOWLEDGED,
+    maps::CHECKED,
+    maps::SETGROUPS,
+    maps::TOOL,
+    failure::NOTHING_AFTER,
+    protocol::PID_LINE,
+    protocol::STAGE_2_WAITS,
+    protocol::KILLS,
+    protocol::RECORDS,
+];
+
+/// All findings of all rules.
+#[must_use]
+pub fn check(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for Rule { name: rule, severity, check, .. } in RULES {
+        let found = check(run, facts).into_iter();
+        findings.extend(found.map(|finding| Finding { rule, severity: *severity, ..finding }));
+    }
+    findings
+}
+
+/// The list as text, one paragraph a rule: what `plan --rules` prints.
+#[must_use]
+pub fn listing() -> String {
+    let one = |rule: &Rule| {
+        std::format!("{} ({})\n    {}\n    {}\n", rule.name, rule.severity, rule.reason, rule.reference)
+    };
+    RULES.iter().map(one).collect::<String>().trim_end().to_string()
+}

@@ -1,0 +1,210 @@
+//! What the processes tell each other and the launcher, and in which order.
+
+use std::format;
+use std::vec::Vec;
+
+use super::reading::{reports, succeeded, word_at, words};
+use super::{Facts, Finding, Rule, Severity};
+use crate::audit::sections::pids;
+use crate::audit::transcript::{Role, Run};
+use crate::log::RECORD_MAX;
+use crate::sync::Message;
+use crate::sys::record::{Call, Reply};
+use crate::sys::types::Pid;
+
+pub(super) const WHOLE: Rule = Rule {
+    name: "recorded-whole",
+    reason: "A line that was lost could be any line.",
+    reference: "design 5",
+    severity: Severity::Warning,
+    check: whole,
+};
+
+pub(super) const DECLARED: Rule = Rule {
+    name: "declared",
+    reason: "Every call of a stage is one of those that the trait declares, with the flags that it declares: close-on-exec \
+             above all. A witness that sees another has found what the record hides.",
+    reference: "design 1.1 and 1.3",
+    severity: Severity::Breach,
+    check: declared,
+};
+
+pub(super) const PID_LINE: Rule = Rule {
+    name: "pid-line-once",
+    reason: "The pid line is written once, by stage 0, and only when stage 2 exists: whoever reads it counts on both \
+             processes being there.",
+    reference: "spec 4.3; runc#3498",
+    severity: Severity::Breach,
+    check: pid_line,
+};
+
+pub(super) const STAGE_2_WAITS: Rule = Rule {
+    name: "stage-2-waits",
+    reason: "Stage 2 changes nothing of itself before stage 0 gives the word: a launcher may give up until then. And it says \
+             that it has finished when it is who it shall be.",
+    reference: "spec 3.4",
+    severity: Severity::Breach,
+    check: stage_2_waits,
+};
+
+pub(super) const KILLS: Rule = Rule {
+    name: "kills-whom-it-knows",
+    reason: "A stage and a launcher kill only processes of the run, by their own number: 0 and -1 mean others, and what \
+             was reaped may be somebody else.",
+    reference: "runc 35e6c3bf7; spec 4.2.10; kill(2)",
+    severity: Severity::Breach,
+    check: kills,
+};
+
+pub(super) const RECORDS: Rule = Rule {
+    name: "records-whole",
+    reason: "A log record is one line in one write of at most PIPE_BUF bytes, so that those of three processes do not mix.",
+    reference: "spec 2.5 and 4.2.16; pipe(7)",
+    severity: Severity::Breach,
+    check: records,
+};
+
+fn whole(run: &Run, _: &Facts) -> Vec<Finding> {
+    match run.lost {
+        0 => Vec::new(),
+        lost => std::vec![Finding::of_run(format!("{lost} lines were lost"))],
+    }
+}
+
+fn declared(run: &Run, _: &Facts) -> Vec<Finding> {
+    let foreign = |section: &'_ super::Section| {
+        let at = |foreign: &crate::audit::transcript::Foreign| {
+            Finding::on(section, foreign.after, foreign.text.clone())
+        };
+        section.foreign.iter().map(at).collect::<Vec<_>>()
+    };
+    run.sections.iter().flat_map(foreign).collect()
+}
+
+fn pid_line(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut written = 0;
+    for section in &run.sections {
+        let said = words(section);
+        // The announcement, and then the pid.
+        let known = said
+            .iter()
+            .zip(said.iter().skip(1))
+            .find_map(|(word, next)| (word.is(false, Message::RecvpidPls) && !next.sent).then_some(*next));
+        for (index, line) in section.lines.iter().enumerate() {
+            let data = match &line.call {
+                Call::Send { data, .. } | Call::Write { data, .. } => &data.0,
+                _ => continue,
+            };
+            let is_pid_line = data.starts_with(b"{\"stage1_pid\"") || data.starts_with(b"{\"pid\"");
+            if !is_pid_line {
+                continue;
+            }
+            // A send that took nothing is made again, or as a write.
+            written += usize::from(succeeded(line));
+            let what = if section.role != Role::Stage(0) {
+                "the pid line comes from another than stage 0"
+            } else if written > 1 {
+                "the pid line is written a second time"
+            } else {
+                let number = |word: super::reading::Word| format!(":{}}}", word.value).into_bytes();
+                let pid = known.filter(|word| word.index < index).map(number);
+                let names = |pid: Vec<u8>| data.windows(pid.len()).any(|part| part == pid);
+                match pid {
+                    Some(pid) if names(pid.clone()) || data.starts_with(b"{\"pid\"") => continue,
+                    Some(_) => "the pid line names another process than stage 1 did",
+                    None => "the pid line is written before stage 2 is known",
+                }
+            };
+            findings.push(Finding::on(section, index, what));
+        }
+    }
+    findings
+}
+
+fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
+    let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
+    let go = word_at(section, false, Message::Grandchild);
+    let finished = word_at(section, true, Message::ChildFinish);
+    let mut findings = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let changes = matches!(
+            line.call,
+            Call::Setsid
+                | Call::Setuid { .. }
+                | Call::Setgid { .. }
+                | Call::Setresuid { .. }
+                | Call::DropGroups
+                | Call::Mount { .. }
+                | Call::Execve { .. }
+                | Call::SetPdeathsig { .. }
+                | Call::Send { .. }
+        );
+        if changes && go.is_none_or(|at| index < at) {
+            let what = format!("{} before the word of stage 0", line.call.name());
+            findings.push(Finding::on(section, index, what));
+        }
+        let identity = matches!(
+            line.call,
+            Call::Setsid
+                | Call::Setuid { .. }
+                | Call::Setgid { .. }
+                | Call::Setresuid { .. }
+                | Call::DropGroups
+        );
+        if identity && finished.is_some_and(|at| at < index) {
+            let what = format!("{} after it said that it has finished", line.call.name());
+            findings.push(Finding::on(section, index, what));
+        }
+    }
+    findings
+}
+
+fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
+    let known: Vec<Pid> = pids(run).into_iter().map(|(_, pid)| pid).collect();
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        let mut reaped = Vec::new();
+        // Stage 1 and stage 2 are the launcher's to reap, once it has the pid line; stage 0 knows when that may be.
+        for (index, line) in section.lines.iter().enumerate() {
+            match (&line.call, &line.reply) {
+                (_, Reply::Waited(waited)) => reaped.push(waited.pid),
+                (Call::Kill { pid, .. }, _) if reaped.contains(pid) => {
+                    findings.push(Finding::on(section, index, format!("kills {pid}, which it has reaped")));
+                }
+                (Call::Kill { pid, .. }, _) if !known.contains(pid) && !heard_of(run, *pid) => {
+                    findings.push(Finding::on(section, index, format!("kills {pid}, which is none of us")));
+                }
+                _ => {}
+            }
+        }
+    }
+    findings
+}
+
+/// A parent that died in its clone has no line of it, but its child's pid may have been told.
+fn heard_of(run: &Run, pid: Pid) -> bool {
+    let number = u32::try_from(pid.0).ok();
+    pid.0 > 0 && run.sections.iter().flat_map(words).any(|word| Some(word.value) == number)
+}
+
+fn records(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        for (index, line) in section.lines.iter().enumerate() {
+            let data = match &line.call {
+                Call::WriteNowait { data, .. } => &data.0,
+                Call::Write { data, .. } if reports(line) => &data.0,
+                _ => continue,
+            };
+            let newlines = data.iter().filter(|byte| **byte == b'\n').count();
+            if data.len() > RECORD_MAX {
+                let what = format!("a record of {} bytes", data.len());
+                findings.push(Finding::on(section, index, what));
+            } else if newlines != 1 || !data.ends_with(b"\n") {
+                findings.push(Finding::on(section, index, "a record that is not one line"));
+            }
+        }
+    }
+    findings
+}

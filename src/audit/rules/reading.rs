@@ -1,0 +1,125 @@
+//! What a line means, for the rules: the words of the sync pipes, the files of /proc, the calls that only report.
+
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use crate::audit::transcript::Section;
+use crate::sync::Message;
+use crate::sys::record::{Call, Line, Reply};
+use crate::sys::types::Fd;
+
+/// Whether the call did what it was asked.
+pub(super) fn succeeded(line: &Line) -> bool {
+    !matches!(line.reply, Reply::Errno(_))
+}
+
+/// A call that changes nothing but what people are told: a record, the number in it, the wait for room in the pipe.
+pub(super) fn reports(line: &Line) -> bool {
+    match &line.call {
+        Call::WriteNowait { .. } | Call::Getpid | Call::Gettid | Call::Poll { .. } => true,
+        // Standard error, and a record where the kernel cannot be asked not to wait.
+        Call::Write { fd, data } => *fd == Fd::STDERR || data.0.starts_with(b"{\"level\""),
+        _ => false,
+    }
+}
+
+/// What a process may still do after a failure: tell, give back its signals, close, and take along who waits for it.
+pub(super) fn ends(line: &Line) -> bool {
+    reports(line)
+        || matches!(
+            line.call,
+            Call::Close { .. } | Call::Kill { .. } | Call::Sigprocmask { .. } | Call::Sigtimedwait { .. }
+        )
+}
+
+/// A whole word on a sync pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Word {
+    /// The line that completed it.
+    pub(super) index: usize,
+    pub(super) sent: bool,
+    pub(super) value: u32,
+}
+
+impl Word {
+    pub(super) fn is(&self, sent: bool, message: Message) -> bool {
+        self.sent == sent && self.value == message.value()
+    }
+}
+
+/// The words that a process sent and received, also those that came in pieces.
+pub(super) fn words(section: &Section) -> Vec<Word> {
+    let mut pieces: BTreeMap<(bool, Fd), Vec<u8>> = BTreeMap::new();
+    let mut words = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let (sent, fd, data) = match (&line.call, &line.reply) {
+            (Call::Read { fd, len: 1..=4 }, Reply::Data(data)) => (false, *fd, &data.0[..]),
+            (Call::Send { fd, data }, Reply::Count(count)) if data.0.len() <= 4 => {
+                (true, *fd, data.0.get(..*count).unwrap_or_default())
+            }
+            (Call::Close { fd }, _) => {
+                pieces.retain(|(_, of), _| of != fd);
+                continue;
+            }
+            _ => continue,
+        };
+        let word = pieces.entry((sent, fd)).or_default();
+        word.extend(data);
+        if let Ok(bytes) = <[u8; 4]>::try_from(&word[..]) {
+            word.clear();
+            words.push(Word { index, sent, value: u32::from_ne_bytes(bytes) });
+        }
+    }
+    words
+}
+
+/// The line at which a process had said or heard a word, if it did.
+pub(super) fn word_at(section: &Section, sent: bool, message: Message) -> Option<usize> {
+    words(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
+}
+
+/// The files of a process in /proc that a stage writes.
+pub(super) const PROC_FILES: [&[u8]; 4] = [b"uid_map", b"gid_map", b"setgroups", b"timens_offsets"];
+
+/// Which of the open descriptors are files of /proc, and which were found to be procfs's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ProcFiles {
+    open: BTreeMap<Fd, (&'static [u8], bool)>,
+}
+
+impl ProcFiles {
+    pub(super) fn see(&mut self, line: &Line) {
+        use crate::sys::types::FsType;
+        match (&line.call, &line.reply) {
+            (Call::Openat { path, .. }, Reply::Fd(fd)) => {
+                let name = path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+                self.open.remove(fd);
+                if let Some(file) = PROC_FILES.into_iter().find(|file| *file == name) {
+                    self.open.insert(*fd, (file, false));
+                }
+            }
+            (Call::Fstatfs { fd }, Reply::FsType(FsType::PROC)) => {
+                if let Some((_, checked)) = self.open.get_mut(fd) {
+                    *checked = true;
+                }
+            }
+            (Call::Close { fd }, _) => {
+                self.open.remove(fd);
+            }
+            _ => {}
+        }
+    }
+
+    /// The file that a line writes to, and whether it was checked.
+    pub(super) fn written(&self, line: &Line) -> Option<(&'static [u8], bool)> {
+        match &line.call {
+            Call::Write { fd, .. } => self.open.get(fd).copied(),
+            _ => None,
+        }
+    }
+}
+
+/// For a finding.
+pub(super) fn shown(file: &[u8]) -> std::borrow::Cow<'_, str> {
+    std::string::String::from_utf8_lossy(file)
+}

@@ -1,0 +1,52 @@
+//! The user namespace before everything that it is to own.
+
+use std::format;
+use std::vec::Vec;
+
+use super::reading::{succeeded, word_at};
+use super::{Facts, Finding, Rule, Severity};
+use crate::audit::transcript::{Role, Run};
+use crate::sync::Message;
+use crate::sys::record::Call;
+use crate::sys::types::CloneFlags;
+
+pub(super) const FIRST: Rule = Rule {
+    name: "user-namespace-first",
+    reason: "Namespaces are created in stage 1 alone. The user namespace comes first, by itself, and is mapped before any \
+             other is made and before stage 1 becomes root in it: what comes after is then owned by its root.",
+    reference: "spec 3.3 steps 7 to 12; runc issue #4466 and its SELinux label of mqueue",
+    severity: Severity::Breach,
+    check: first,
+};
+
+fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        let mapped = word_at(section, false, Message::UsermapAck);
+        let mut has_user = false;
+        for (index, line) in section.lines.iter().enumerate() {
+            let is_mapped = mapped.is_some_and(|at| at < index);
+            let what = match line.call {
+                Call::Unshare { flags } if section.role != Role::Stage(1) => {
+                    format!("unshare({flags}) outside of stage 1")
+                }
+                Call::Unshare { flags: CloneFlags::NEWUSER } => {
+                    has_user |= succeeded(line);
+                    continue;
+                }
+                Call::Unshare { flags } if flags.contains(CloneFlags::NEWUSER) => {
+                    format!("unshare({flags}): the user namespace together with others")
+                }
+                Call::Unshare { flags } if facts.creates_user() && !(has_user && is_mapped) => {
+                    format!("unshare({flags}) before the user namespace is there and mapped")
+                }
+                Call::Setresuid { .. } if has_user && !is_mapped => {
+                    "changes its user id before the user namespace is mapped".into()
+                }
+                _ => continue,
+            };
+            findings.push(Finding::on(section, index, what));
+        }
+    }
+    findings
+}

@@ -1,0 +1,168 @@
+//! Which process is which: from who made it, and with which call. Nothing is asked of the process itself.
+
+use std::string::String;
+use std::vec::Vec;
+
+use std::format;
+
+use super::transcript::{End, Origin, Role, Run, Section};
+use crate::sys::record::shared::Record;
+use crate::sys::record::{Call, Line, Reply};
+use crate::sys::types::{Pid, Waited};
+
+/// The role of a child, from its parent's role and the call that made it. `forks` is how many children of that kind
+/// the parent has had before.
+///
+/// A sibling is the next stage; the launcher's child is stage 0; a stage's child is a mapping tool.
+#[must_use]
+pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
+    match (parent, call) {
+        (Role::Launcher, Call::Fork { .. }) => Some(Role::Stage(0)),
+        (Role::Stage(number), Call::CloneSibling { .. }) => Some(Role::Stage(number.saturating_add(1))),
+        (Role::Stage(0), Call::Fork { .. }) => Some(Role::Tool(forks)),
+        _ => None,
+    }
+}
+
+/// Sorts what the shared sink holds into sections. `root` is the process that made the sink: the launcher, or stage 0
+/// where the launcher is somebody else's program.
+#[must_use]
+pub fn of_record(record: &Record, root: Role) -> Run {
+    let mut run = Run { origin: Origin::Recorded, lost: record.lost, ..Run::default() };
+    // A parent's lineage is shorter than its child's, so it comes first.
+    let mut processes: Vec<_> = record.processes.iter().collect();
+    processes.sort_by_key(|process| (process.lineage.len(), process.lineage.clone()));
+    let mut roles: Vec<(&[u32], Role)> = Vec::new();
+    let mut tools = 0_u8;
+    let mut others = 0_u8;
+    for process in processes {
+        let role = match process.lineage.split_last() {
+            None => Some(root),
+            Some((_, parent)) => {
+                let parent = roles.iter().find(|(lineage, _)| *lineage == parent);
+                let made_by = process.lines.first().map(|line| &line.call);
+                parent.zip(made_by).and_then(|((_, parent), call)| child_role(*parent, call, tools))
+            }
+        };
+        let role = role.unwrap_or(Role::Other(others));
+        match role {
+            Role::Tool(_) => tools = tools.saturating_add(1),
+            Role::Other(_) => others = others.saturating_add(1),
+            _ => {}
+        }
+        roles.push((&process.lineage, role));
+        let mut section = Section::new(role);
+        for line in &process.lines {
+            section.push(line.clone());
+        }
+        run.sections.push(section);
+    }
+    finish(&mut run);
+    run
+}
+
+/// Puts the sections in order, names the mapping tools, and finds out how each process ended.
+pub fn finish(run: &mut Run) {
+    run.sections.sort_by_key(|section| section.role);
+    let pids = pids(run);
+    let waited: Vec<Waited> = run
+        .sections
+        .iter()
+        .flat_map(|section| &section.lines)
+        .filter_map(|line| if let Reply::Waited(waited) = line.reply { Some(waited) } else { None })
+        .collect();
+    for section in &mut run.sections {
+        if let Some(tool) = matches!(section.role, Role::Tool(_)).then(|| executed(&section.lines)).flatten()
+        {
+            section.name = format!("{} ({tool})", section.role);
+        }
+        if section.end != End::Unknown {
+            continue;
+        }
+        let pid = pids.iter().find(|(role, _)| *role == section.role).map(|(_, pid)| *pid);
+        if let Some(waited) = waited.iter().find(|waited| Some(waited.pid) == pid) {
+            section.end = waited.status.into();
+        } else if section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn) {
+            section.end = End::Executed;
+        }
+    }
+}
+
+/// The base name of what a process executed, or tried to.
+fn executed(lines: &[Line]) -> Option<String> {
+    lines.iter().rev().find_map(|line| match &line.call {
+        Call::Execve { path, .. } => {
+            let name = path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            Some(String::from_utf8_lossy(name).into_owned())
+        }
+        _ => None,
+    })
+}
+
+/// The children that a section made, with their pids as the section saw them.
+#[must_use]
+pub fn children(section: &Section) -> Vec<(usize, Role, Pid)> {
+    let mut forks = 0_u8;
+    let mut children = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let Reply::Parent(pid) = line.reply else { continue };
+        if let Some(role) = child_role(section.role, &line.call, forks) {
+            children.push((index, role, pid));
+            forks = forks.saturating_add(u8::from(matches!(role, Role::Tool(_))));
+        }
+    }
+    children
+}
+
+/// The pid of each process as its parent was told. Nobody tells that of the first.
+#[must_use]
+pub fn pids(run: &Run) -> Vec<(Role, Pid)> {
+    let made = run.sections.iter().flat_map(children);
+    made.map(|(_, role, pid)| (role, pid)).collect()
+}
+
+/// One line and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'r> {
+    /// The process.
+    pub section: &'r Section,
+    /// Which of its lines, from 0.
+    pub index: usize,
+    /// The line.
+    pub line: &'r Line,
+}
+
+/// Walks over all lines with a state that a fork copies, as the kernel does with descriptors and credentials: each
+/// process starts with what its parent had at the clone point. Gives the state at the end of each process.
+///
+/// A parent that died in its clone has no line of it; then the child starts with the parent's last state.
+pub fn inherit<'r, T: Clone>(
+    run: &'r Run,
+    start: &T,
+    mut step: impl FnMut(&mut T, Site<'r>),
+) -> Vec<(Role, T)> {
+    let mut ends: Vec<(Role, T)> = Vec::new();
+    let mut at_birth: Vec<(Role, T)> = Vec::new();
+    // The sections are in the order of their roles, in which parents come first.
+    for section in &run.sections {
+        let known = |states: &[(Role, T)], role| {
+            states.iter().find(|(of, _)| *of == role).map(|(_, state)| state.clone())
+        };
+        let parent = match section.role {
+            Role::Stage(number @ 1..) => known(&ends, Role::Stage(number - 1)),
+            Role::Stage(_) => known(&ends, Role::Launcher),
+            Role::Tool(_) => known(&ends, Role::Stage(0)),
+            Role::Launcher | Role::Other(_) => None,
+        };
+        let mut state = known(&at_birth, section.role).or(parent).unwrap_or_else(|| start.clone());
+        let children = children(section);
+        for (index, line) in section.lines.iter().enumerate() {
+            if let Some((_, role, _)) = children.iter().find(|(at, ..)| *at == index) {
+                at_birth.push((*role, state.clone()));
+            }
+            step(&mut state, Site { section, index, line });
+        }
+        ends.push((section.role, state));
+    }
+    ends
+}

@@ -1,0 +1,318 @@
+//! One line of strace as a call and its reply: every call that we make, in the one form in which we make it. A call of
+//! the same name with other flags is not ours.
+
+use std::vec;
+use std::vec::Vec;
+
+use super::words::{
+    Parts, address, array, clone_flags, cpus, errno, fd, field, flags, id, number, pair, poll_events, signal,
+    signal_set, split, string, whole,
+};
+use crate::sys::record::{Bytes, Call, Line, Reply, SA_FLAGS};
+use crate::sys::types::{
+    ExitSignal, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Propagation, SigAction, Signal, TidAddress,
+    WaitFor, WaitStatus, Waited,
+};
+
+/// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
+/// call of ours.
+///
+/// What neither tells comes back empty: the strings of an environment, of which the number is known; the entries of a
+/// directory, of which the length is known; a number of links that is not shown, as 0; the cached thread id, as 0.
+#[must_use]
+pub fn parse_line(line: &str) -> Option<Line> {
+    let parts = split(line)?;
+    let Parts { name, args, result } = &parts;
+    let failed = errno(result).map(Reply::Errno);
+    let args = &args[..];
+    let (call, reply) = None
+        .or_else(|| descriptor(name, args, result))
+        .or_else(|| transfer(name, args, result))
+        .or_else(|| process(name, args, result))
+        .or_else(|| identity(name, args, result))
+        .or_else(|| signals(name, args, result))?;
+    Some(Line { call, reply: failed.or(reply)? })
+}
+
+/// A call, and its reply if it did not fail.
+type Read = Option<(Call, Option<Reply>)>;
+
+fn unit(result: &str) -> Option<Reply> {
+    (result == "0").then_some(Reply::Unit)
+}
+
+fn count(result: &str) -> Option<usize> {
+    result.parse().ok()
+}
+
+fn new_fd(result: &str) -> Option<Reply> {
+    fd(result).filter(|fd| fd.0 >= 0).map(Reply::Fd)
+}
+
+fn bytes(text: &str) -> Option<Bytes> {
+    whole(text).map(Bytes)
+}
+
+/// Calls that make, close and describe descriptors.
+fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
+    Some(match (name, args) {
+        ("openat", [dir, path, flags]) => {
+            (Call::Openat { dir: fd(dir)?, path: bytes(path)?, flags: open_flags(flags)? }, new_fd(result))
+        }
+        ("close", [number]) => (Call::Close { fd: fd(number)? }, unit(result)),
+        ("fstatfs", [number, found]) => (Call::Fstatfs { fd: fd(number)? }, fs_type(found)),
+        ("newfstatat", ["AT_FDCWD", path, found, "0"]) => {
+            let links = field(found, "st_nlink").and_then(number).unwrap_or(0);
+            (Call::LinkCount { path: bytes(path)? }, Some(Reply::Links(links)))
+        }
+        ("socketpair", ["AF_UNIX", "SOCK_STREAM|SOCK_CLOEXEC", "0", made]) => {
+            (Call::Socketpair, pair(made).map(|(one, other)| Reply::Pair(one, other)))
+        }
+        ("pipe2", [made, "O_CLOEXEC"]) => {
+            (Call::Pipe2, pair(made).map(|(one, other)| Reply::Pair(one, other)))
+        }
+        ("close_range", [first, "4294967295", "CLOSE_RANGE_CLOEXEC"]) => {
+            (Call::CloseRangeCloexec { first: fd(first)? }, unit(result))
+        }
+        ("getdents64", [number, _, len]) => {
+            let call = Call::Getdents64 { fd: fd(number)?, len: len.parse().ok()? };
+            (call, count(result).map(|count| Reply::Data(Bytes(vec![0; count]))))
+        }
+        ("fcntl", [number, "F_SETFD", "FD_CLOEXEC"]) => (Call::SetCloexec { fd: fd(number)? }, unit(result)),
+        ("pidfd_open", [pid, "0"]) => (Call::PidfdOpen { pid: Pid(pid.parse().ok()?) }, new_fd(result)),
+        _ => return None,
+    })
+}
+
+fn open_flags(text: &str) -> Option<OpenFlags> {
+    Some(match text {
+        "O_RDWR|O_CLOEXEC" => OpenFlags::ReadWrite,
+        "O_RDONLY|O_CLOEXEC" => OpenFlags::ReadOnly,
+        "O_RDONLY|O_NONBLOCK|O_CLOEXEC" => OpenFlags::Namespace,
+        "O_RDONLY|O_CLOEXEC|O_PATH|O_DIRECTORY" => OpenFlags::Directory,
+        "O_RDONLY|O_CLOEXEC|O_DIRECTORY" => OpenFlags::List,
+        _ => return None,
+    })
+}
+
+/// strace's names of the file systems that somebody may hand us; of others the number is not known here.
+fn fs_type(found: &str) -> Option<Reply> {
+    const NAMES: &[(u64, &str)] = &[
+        (0x6e73_6673, "NSFS_MAGIC"),
+        (0x9fa0, "PROC_SUPER_MAGIC"),
+        (0x0102_1994, "TMPFS_MAGIC"),
+        (0xef53, "EXT2_SUPER_MAGIC"),
+        (0x794c_7630, "OVERLAYFS_SUPER_MAGIC"),
+        (0x6265_6572, "SYSFS_MAGIC"),
+        (0x1cd1, "DEVPTS_SUPER_MAGIC"),
+        (0x5049_5045, "PIPEFS_MAGIC"),
+        (0x534f_434b, "SOCKFS_MAGIC"),
+        (0x9123_683e, "BTRFS_SUPER_MAGIC"),
+        (0x5846_5342, "XFS_SUPER_MAGIC"),
+        (0x8584_58f6, "RAMFS_MAGIC"),
+    ];
+    let word = flags(field(found, "f_type")?, NAMES)?;
+    Some(Reply::FsType(FsType(i64::try_from(word).ok()?)))
+}
+
+/// Reads, writes, and the waiting for them.
+fn transfer(name: &str, args: &[&str], result: &str) -> Read {
+    let taken = count(result).map(Reply::Count);
+    Some(match (name, args) {
+        ("read", [number, data, len]) => {
+            let reply = count(result).and_then(|_| bytes(data)).map(Reply::Data);
+            (Call::Read { fd: fd(number)?, len: len.parse().ok()? }, reply)
+        }
+        ("write", [number, data, _]) => (Call::Write { fd: fd(number)?, data: bytes(data)? }, taken),
+        ("pwritev2", [number, vector, "1", "-1", "RWF_NOWAIT"]) => {
+            let [piece] = array(vector)?[..] else { return None };
+            (Call::WriteNowait { fd: fd(number)?, data: bytes(field(piece, "iov_base")?)? }, taken)
+        }
+        ("sendto", [number, data, _, "MSG_NOSIGNAL", "NULL", "0"]) => {
+            (Call::Send { fd: fd(number)?, data: bytes(data)? }, taken)
+        }
+        ("poll", [fds, _, timeout]) => {
+            let fds = polled(array(fds)?, "events")?;
+            (Call::Poll { fds: fds.clone(), timeout_ms: timeout.parse().ok()? }, found(fds, result))
+        }
+        _ => return None,
+    })
+}
+
+/// `{fd=5, events=POLLIN}`, `{fd=-1}`: here as what is waited for, whatever the field is called.
+fn polled(elements: Vec<&str>, name: &str) -> Option<Vec<PollFd>> {
+    let one = |element: &str| {
+        let number = fd(field(element, "fd")?)?;
+        // strace does not show what is asked of a descriptor that the kernel skips.
+        let events = field(element, name).map_or(Some(crate::sys::types::PollEvents(0)), poll_events)?;
+        Some(PollFd::new(number, events))
+    };
+    elements.into_iter().map(one).collect()
+}
+
+/// `0 (Timeout)`, `1 ([{fd=5, revents=POLLIN}])`.
+fn found(mut fds: Vec<PollFd>, result: &str) -> Option<Reply> {
+    let (number, what) = result.split_once(" (").unwrap_or((result, ""));
+    let number = count(number)?;
+    if let Some(listed) = what.strip_suffix(')').and_then(array) {
+        let mut slots = fds.iter_mut();
+        // In the order of the call, in which a descriptor may come twice.
+        for PollFd { fd, events, .. } in polled(listed, "revents")? {
+            slots.find(|slot| slot.fd == fd)?.revents = events;
+        }
+    }
+    Some(Reply::Polled { count: number, fds })
+}
+
+/// Calls that make, become, end and wait for processes.
+fn process(name: &str, args: &[&str], result: &str) -> Read {
+    let pid = || result.parse().ok().map(Pid);
+    Some(match (name, args) {
+        ("clone", ["child_stack=NULL", rest @ ..]) => (clone(rest)?, made(result)),
+        ("execve", [path, argv, envp]) => {
+            let argv = array(argv)?.into_iter().map(bytes).collect::<Option<_>>()?;
+            let call = Call::Execve { path: bytes(path)?, argv, envp: environment(envp)? };
+            (call, (result == "0").then_some(Reply::NoReturn))
+        }
+        ("wait4", [which, status, how, "NULL"]) => {
+            let call = Call::Wait4 { pid: Pid(which.parse().ok()?), which: wait_for(how)? };
+            let waited = pid().zip(wait_status(status)).map(|(pid, status)| Waited { pid, status });
+            (call, waited.map(Reply::Waited))
+        }
+        ("kill", [pid, sent]) => {
+            (Call::Kill { pid: Pid(pid.parse().ok()?), signal: signal(sent)? }, unit(result))
+        }
+        ("getpid", []) => (Call::Getpid, pid().map(Reply::Pid)),
+        ("gettid", []) => (Call::Gettid, pid().map(Reply::Pid)),
+        ("prctl", ["PR_GET_TID_ADDRESS", found]) => {
+            let address = array(found).and_then(|found| address(found.first()?));
+            (Call::TidAddress, address.map(|address| Reply::TidAddress(TidAddress { address, cached: 0 })))
+        }
+        _ => return None,
+    })
+}
+
+fn made(result: &str) -> Option<Reply> {
+    match result.parse().ok()? {
+        0 => Some(Reply::Child),
+        pid => Some(Reply::Parent(Pid(pid))),
+    }
+}
+
+fn clone(args: &[&str]) -> Option<Call> {
+    let words = args.first()?.strip_prefix("flags=")?;
+    let has = |name| words.split('|').any(|word| word == name);
+    let known = ["CLONE_PARENT", "CLONE_CHILD_CLEARTID", "CLONE_CHILD_SETTID", "SIGCHLD", "0"];
+    if !words.split('|').all(|word| known.contains(&word)) {
+        return None;
+    }
+    let tid = match args.get(1) {
+        Some(pointer) => {
+            Some(TidAddress { address: address(pointer.strip_prefix("child_tidptr=")?)?, cached: 0 })
+        }
+        None => None,
+    };
+    let exit = if has("SIGCHLD") { ExitSignal::Chld } else { ExitSignal::None };
+    Some(if has("CLONE_PARENT") { Call::CloneSibling { tid } } else { Call::Fork { exit, tid } })
+}
+
+/// A list (`-v`), or an address with the number of variables: then so many empty ones.
+fn environment(text: &str) -> Option<Vec<Bytes>> {
+    if let Some(variables) = array(text) {
+        return variables.into_iter().map(bytes).collect();
+    }
+    let count = text.split_once("/* ")?.1.split_once(" var")?.0.parse().ok()?;
+    Some(vec![Bytes::default(); count])
+}
+
+fn wait_for(flags: &str) -> Option<WaitFor> {
+    match flags {
+        "0" => Some(WaitFor::Ordinary),
+        "__WNOTHREAD|__WCLONE" | "__WCLONE|__WNOTHREAD" => Some(WaitFor::Stages),
+        _ => None,
+    }
+}
+
+fn wait_status(text: &str) -> Option<WaitStatus> {
+    let inside = text.strip_prefix('[')?.strip_suffix(']')?;
+    let inside = inside.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(inside);
+    if let Some(code) = inside.strip_prefix("WIFEXITED(s) && WEXITSTATUS(s) == ") {
+        return code.parse().ok().map(WaitStatus::Exited);
+    }
+    if let Some(killed) = inside.strip_prefix("WIFSIGNALED(s) && WTERMSIG(s) == ") {
+        return signal(killed.trim_end_matches(" && WCOREDUMP(s)")).map(WaitStatus::Signaled);
+    }
+    number(inside).and_then(|word| i32::try_from(word).ok()).map(WaitStatus::Other)
+}
+
+/// Calls that change what a process is.
+fn identity(name: &str, args: &[&str], result: &str) -> Read {
+    let call = match (name, args) {
+        ("setns", [number, kind]) => Call::Setns { fd: fd(number)?, kind: clone_flags(kind)? },
+        ("unshare", [flags]) => Call::Unshare { flags: clone_flags(flags)? },
+        ("prctl", ["PR_SET_DUMPABLE", "SUID_DUMP_DISABLE"]) => Call::SetDumpable { dumpable: false },
+        ("prctl", ["PR_SET_DUMPABLE", "SUID_DUMP_USER"]) => Call::SetDumpable { dumpable: true },
+        // A name of 15 bytes is always shown as if there were more.
+        ("prctl", ["PR_SET_NAME", name]) => Call::SetName { name: Bytes(string(name)?.0) },
+        ("prctl", ["PR_SET_PDEATHSIG", sent]) => Call::SetPdeathsig { signal: signal(sent)? },
+        // The number of the new session is the caller's pid, which the recorder does not keep.
+        ("setsid", []) => return Some((Call::Setsid, count(result).map(|_| Reply::Unit))),
+        ("setresuid", [real, effective, saved]) if real == effective && real == saved => {
+            Call::Setresuid { uid: id(real)? }
+        }
+        ("setuid", [uid]) => Call::Setuid { uid: id(uid)? },
+        ("setgid", [gid]) => Call::Setgid { gid: id(gid)? },
+        ("setgroups", ["0", "NULL"]) => Call::DropGroups,
+        ("sched_getaffinity", ["0", "128", mask]) => {
+            return Some((Call::SchedGetaffinity, cpus(mask).map(Reply::Affinity)));
+        }
+        ("mount", args) => Call::Mount { mount: mount(args)? },
+        _ => return None,
+    };
+    Some((call, unit(result)))
+}
+
+fn mount(args: &[&str]) -> Option<Mount> {
+    Some(match args {
+        ["NULL", "\"/\"", "NULL", "MS_REC|MS_PRIVATE", "NULL"] => Mount::Propagation(Propagation::Private),
+        ["NULL", "\"/\"", "NULL", "MS_REC|MS_SLAVE", "NULL"] => Mount::Propagation(Propagation::Slave),
+        ["NULL", "\"/\"", "NULL", "MS_REC|MS_SHARED", "NULL"] => Mount::Propagation(Propagation::Shared),
+        ["\"proc\"", "\"/proc\"", "\"proc\"", "MS_NOSUID|MS_NODEV|MS_NOEXEC", "NULL"] => Mount::Proc,
+        _ => return None,
+    })
+}
+
+fn signals(name: &str, args: &[&str], result: &str) -> Read {
+    Some(match (name, args) {
+        ("rt_sigprocmask", [how, set, old, "8"]) => {
+            let how = match *how {
+                "SIG_BLOCK" => MaskHow::Block,
+                "SIG_SETMASK" => MaskHow::Set,
+                _ => return None,
+            };
+            (Call::Sigprocmask { how, set: signal_set(set)? }, signal_set(old).map(Reply::Mask))
+        }
+        ("rt_sigaction", [of, new, old, "8"]) => {
+            (Call::Sigaction { signal: signal(of)?, action: action(new)? }, action(old).map(Reply::Action))
+        }
+        ("rt_sigtimedwait", [set, "NULL", "{tv_sec=0, tv_nsec=0}", "8"]) => {
+            let number = result.split(' ').next().and_then(|number| number.parse().ok());
+            (Call::Sigtimedwait { set: signal_set(set)? }, number.map(|number| Reply::Signal(Signal(number))))
+        }
+        _ => return None,
+    })
+}
+
+fn action(text: &str) -> Option<SigAction> {
+    let handler = match field(text, "sa_handler")? {
+        "SIG_DFL" => 0,
+        "SIG_IGN" => 1,
+        handler => address(handler)?,
+    };
+    Some(SigAction {
+        handler,
+        flags: flags(field(text, "sa_flags")?, SA_FLAGS)?,
+        restorer: field(text, "sa_restorer").map_or(Some(0), address)?,
+        mask: signal_set(field(text, "sa_mask")?)?,
+    })
+}

@@ -1,0 +1,256 @@
+//! What is shown is read back.
+
+use std::collections::BTreeMap;
+use std::string::ToString;
+use std::vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sys::record::Bytes;
+use crate::sys::types::*;
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes)
+}
+
+fn fd() -> impl Strategy<Value = Fd> {
+    (0..2000).prop_map(Fd)
+}
+
+fn pid() -> impl Strategy<Value = Pid> {
+    (1..i32::MAX).prop_map(Pid)
+}
+
+fn signal() -> impl Strategy<Value = Signal> {
+    (1..=64).prop_map(Signal)
+}
+
+fn set() -> impl Strategy<Value = SignalSet> {
+    prop_oneof![any::<u64>(), (0..64).prop_map(|bit| 1_u64 << bit)].prop_map(SignalSet)
+}
+
+fn tid() -> impl Strategy<Value = Option<TidAddress>> {
+    proptest::option::of(any::<usize>().prop_map(|address| TidAddress { address, cached: 0 }))
+}
+
+fn action() -> impl Strategy<Value = SigAction> {
+    let flags = prop_oneof![Just(0), Just(0x1400_0004), any::<u64>()];
+    (any::<usize>(), flags, any::<usize>(), set()).prop_map(|(handler, flags, restorer, mask)| {
+        // Without its flag the trampoline is not shown.
+        let restorer = if flags & 0x0400_0000 == 0 { 0 } else { restorer };
+        SigAction { handler, flags, restorer, mask }
+    })
+}
+
+fn poll_fd() -> impl Strategy<Value = PollFd> {
+    (fd(), any::<i16>()).prop_map(|(fd, events)| PollFd::new(fd, PollEvents(events)))
+}
+
+fn open_flags() -> impl Strategy<Value = OpenFlags> {
+    use OpenFlags::*;
+    proptest::sample::select(std::vec![ReadWrite, ReadOnly, Namespace, Directory, List])
+}
+
+fn exit_signal() -> impl Strategy<Value = ExitSignal> {
+    proptest::sample::select(std::vec![ExitSignal::Chld, ExitSignal::None])
+}
+
+fn wait_for() -> impl Strategy<Value = WaitFor> {
+    proptest::sample::select(std::vec![WaitFor::Ordinary, WaitFor::Stages])
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    use Propagation::*;
+    let kinds = [Private, Slave, Shared].map(Mount::Propagation);
+    proptest::sample::select(kinds.into_iter().chain([Mount::Proc]).collect::<Vec<_>>())
+}
+
+fn wait_status() -> impl Strategy<Value = WaitStatus> {
+    prop_oneof![
+        (0..256).prop_map(WaitStatus::Exited),
+        signal().prop_map(WaitStatus::Signaled),
+        (0..0x10000).prop_map(WaitStatus::Other)
+    ]
+}
+
+/// A call, and a reply that it may have.
+fn success() -> impl Strategy<Value = (Call, Reply)> {
+    let count = |call: fn(Fd, Bytes) -> Call| {
+        (fd(), bytes(), any::<u16>())
+            .prop_map(move |(fd, data, count)| (call(fd, data), Reply::Count(count.into())))
+    };
+    let unit = |call: BoxedStrategy<Call>| call.prop_map(|call| (call, Reply::Unit)).boxed();
+    let pair = |call: Call| (fd(), fd()).prop_map(move |(a, b)| (call.clone(), Reply::Pair(a, b))).boxed();
+    let parts = std::vec![
+        (prop_oneof![fd(), Just(Fd::CWD)], bytes(), open_flags(), fd())
+            .prop_map(|(dir, path, flags, fd)| (Call::Openat { dir, path, flags }, Reply::Fd(fd)))
+            .boxed(),
+        unit(fd().prop_map(|fd| Call::Close { fd }).boxed()),
+        (fd(), 0..5000_usize, bytes())
+            .prop_map(|(fd, len, data)| (Call::Read { fd, len }, Reply::Data(data)))
+            .boxed(),
+        count(|fd, data| Call::Write { fd, data }).boxed(),
+        count(|fd, data| Call::WriteNowait { fd, data }).boxed(),
+        count(|fd, data| Call::Send { fd, data }).boxed(),
+        polls().boxed(),
+        (fd(), prop_oneof![Just(FsType::NSFS), Just(FsType::PROC), (0..i64::MAX).prop_map(FsType)])
+            .prop_map(|(fd, kind)| (Call::Fstatfs { fd }, Reply::FsType(kind)))
+            .boxed(),
+        (bytes(), any::<u64>())
+            .prop_map(|(path, links)| (Call::LinkCount { path }, Reply::Links(links)))
+            .boxed(),
+        pair(Call::Socketpair),
+        pair(Call::Pipe2),
+        unit(fd().prop_map(|first| Call::CloseRangeCloexec { first }).boxed()),
+        (fd(), 0..5000_usize, 0..100_usize)
+            .prop_map(|(fd, len, count)| {
+                (Call::Getdents64 { fd, len }, Reply::Data(Bytes(std::vec![0; count])))
+            })
+            .boxed(),
+        unit(fd().prop_map(|fd| Call::SetCloexec { fd }).boxed()),
+        (tid(), prop_oneof![pid().prop_map(Reply::Parent), Just(Reply::Child)])
+            .prop_map(|(tid, reply)| (Call::CloneSibling { tid }, reply))
+            .boxed(),
+        (exit_signal(), tid(), pid())
+            .prop_map(|(exit, tid, pid)| (Call::Fork { exit, tid }, Reply::Parent(pid)))
+            .boxed(),
+        (bytes(), proptest::collection::vec(bytes(), 0..5), 0..4_usize)
+            .prop_map(|(path, argv, count)| {
+                (Call::Execve { path, argv, envp: std::vec![Bytes::default(); count] }, Reply::NoReturn)
+            })
+            .boxed(),
+        (prop_oneof![pid(), Just(Pid::ANY)], wait_for(), pid(), wait_status())
+            .prop_map(|(pid, which, waited, status)| {
+                (Call::Wait4 { pid, which }, Reply::Waited(Waited { pid: waited, status }))
+            })
+            .boxed(),
+        unit((pid(), signal()).prop_map(|(pid, signal)| Call::Kill { pid, signal }).boxed()),
+        (pid(), fd()).prop_map(|(pid, fd)| (Call::PidfdOpen { pid }, Reply::Fd(fd))).boxed(),
+        pid().prop_map(|pid| (Call::Getpid, Reply::Pid(pid))).boxed(),
+        pid().prop_map(|pid| (Call::Gettid, Reply::Pid(pid))).boxed(),
+        any::<usize>()
+            .prop_map(|address| (Call::TidAddress, Reply::TidAddress(TidAddress { address, cached: 0 })))
+            .boxed(),
+        unit(identity().boxed()),
+        any::<u64>().prop_map(|cpus| (Call::SchedGetaffinity, Reply::Affinity(cpus))).boxed(),
+        (any::<bool>(), set(), set())
+            .prop_map(|(block, set, old)| {
+                let how = if block { MaskHow::Block } else { MaskHow::Set };
+                (Call::Sigprocmask { how, set }, Reply::Mask(old))
+            })
+            .boxed(),
+        (signal(), action(), action())
+            .prop_map(|(signal, action, old)| (Call::Sigaction { signal, action }, Reply::Action(old)))
+            .boxed(),
+        (set(), signal())
+            .prop_map(|(set, signal)| (Call::Sigtimedwait { set }, Reply::Signal(signal)))
+            .boxed(),
+    ];
+    proptest::strategy::Union::new(parts)
+}
+
+fn polls() -> impl Strategy<Value = (Call, Reply)> {
+    (proptest::collection::vec((poll_fd(), any::<bool>()), 0..4), any::<i32>()).prop_map(
+        |(fds, timeout_ms)| {
+            let asked: Vec<PollFd> = fds.iter().map(|(fd, _)| *fd).collect();
+            let mut polled = asked.clone();
+            for (slot, (_, ready)) in polled.iter_mut().zip(&fds) {
+                slot.revents = PollEvents(i16::from(*ready));
+            }
+            // The same descriptor twice would be told apart by its place alone.
+            polled.dedup_by_key(|fd| fd.fd);
+            let asked = asked.into_iter().take(polled.len()).collect::<Vec<_>>();
+            let same = asked
+                .iter()
+                .zip(&polled)
+                .all(|(one, other)| one.fd == other.fd && one.events == other.events);
+            let (asked, polled) = if same { (asked, polled) } else { (Vec::new(), Vec::new()) };
+            let count = polled.iter().filter(|fd| fd.revents != PollEvents(0)).count();
+            (Call::Poll { fds: asked, timeout_ms }, Reply::Polled { count, fds: polled })
+        },
+    )
+}
+
+fn identity() -> impl Strategy<Value = Call> {
+    let word = prop_oneof![any::<u32>(), Just(0x7e02_0080), Just(0)].prop_map(CloneFlags);
+    prop_oneof![
+        (fd(), word.clone()).prop_map(|(fd, kind)| Call::Setns { fd, kind }),
+        word.prop_map(|flags| Call::Unshare { flags }),
+        any::<bool>().prop_map(|dumpable| Call::SetDumpable { dumpable }),
+        proptest::collection::vec(any::<u8>(), 0..16).prop_map(|name| Call::SetName { name: Bytes(name) }),
+        signal().prop_map(|signal| Call::SetPdeathsig { signal }),
+        Just(Call::Setsid),
+        any::<u32>().prop_map(|uid| Call::Setresuid { uid }),
+        any::<u32>().prop_map(|uid| Call::Setuid { uid }),
+        any::<u32>().prop_map(|gid| Call::Setgid { gid }),
+        Just(Call::DropGroups),
+        mount().prop_map(|mount| Call::Mount { mount }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_shown_is_read_back((call, reply) in success(), errno in 1..200_i32, fails in any::<bool>()) {
+        let reply = if fails { Reply::Errno(Errno(errno)) } else { reply };
+        let line = Line { call, reply };
+        let text = line.to_string();
+        prop_assert_eq!(parse_line(&text), Some(line), "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "[a-z_0-9]{0,10}\\(.{0,40}\\) = .{0,10}") {
+        let _ = parse_line(&text);
+    }
+}
+
+#[test]
+fn what_is_not_ours_is_no_line() {
+    for text in [
+        "openat(AT_FDCWD, \"/etc/ld.so.cache\", O_RDONLY) = 3",
+        "openat(AT_FDCWD, \"/tmp/x\", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 3",
+        "socketpair(AF_UNIX, SOCK_STREAM, 0, [3, 4]) = 0",
+        "clone(child_stack=NULL, flags=CLONE_VM|CLONE_VFORK|SIGCHLD) = 7",
+        "setgroups(1, [0]) = 0",
+        "prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) = 0",
+        "read(3,  <unfinished ...>",
+        "exit_group(0) = ?",
+    ] {
+        assert_eq!(parse_line(text), None, "{text}");
+    }
+}
+
+/// Two processes, as strace 6.1 wrote them, shortened.
+#[test]
+fn a_run_begins_at_the_mark_and_follows_the_clones() {
+    let launcher = "execve(\"/x\", [\"/x\"], 0x7ffd /* 9 vars */) = 0\nbrk(NULL) = 0x55\n\
+        statx(AT_FDCWD, \"/nsexec-witness/begin/recorder/3\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\
+        pipe2([4, 5], O_CLOEXEC) = 0\nwrite(3, \"{…}\\n\", 5) = 5\n\
+        clone(child_stack=NULL, flags=0) = 12\nbrk(0x5600) = 0x5600\n\
+        uname({sysname=\"Linux\", ...}) = 0\n\
+        wait4(12, [{WIFEXITED(s) && WEXITSTATUS(s) == 0}], __WNOTHREAD|__WCLONE, NULL) = 12\n\
+        statx(AT_FDCWD, \"/nsexec-witness/end\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\
+        getpid() = 11\n+++ exited with 0 +++\n";
+    let child = "close(4) = 0\n--- SIGCHLD {si_signo=SIGCHLD} ---\n\
+        poll([{fd=5, events=POLLIN}], 1, -1) = ? ERESTART_RESTARTBLOCK (Interrupted by signal)\n\
+        restart_syscall(<... resuming interrupted poll ...>) = 1\n\
+        execve(\"/bin/true\", [\"true\"], 0x7f /* 0 vars */) = 0\nbrk(NULL) = 0x1\nopenat(AT_FDCWD, \"/x\", O_RDONLY) = 3\n\
+        exit_group(0) = ?\n+++ exited with 0 +++\n";
+    let files = BTreeMap::from([(11, launcher.into()), (12, child.into()), (13, "getpid() = 13\n".into())]);
+    let run = run_of(&files, Role::Launcher).unwrap();
+    let shown: Vec<String> = run.sections[1].lines.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "clone(child_stack=NULL, flags=0) = 0",
+            "close(4) = 0",
+            "poll([{fd=5, events=POLLIN}], 1, -1) = 1 ([])",
+            "execve(\"/bin/true\", [\"true\"], 0x… /* 0 vars */) = 0",
+        ]
+    );
+    let [launcher, stage_0] = &run.sections[..] else { panic!("two processes") };
+    assert_eq!((launcher.lines.len(), launcher.foreign.len()), (3, 1));
+    assert_eq!((stage_0.role, stage_0.end), (Role::Stage(0), End::Exited(0)));
+}

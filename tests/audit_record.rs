@@ -1,0 +1,408 @@
+//! Whole bootstraps on the real kernel, recorded through the shared sink, and seen by strace as well: the sections are
+//! whole, the two agree, and every rule holds.
+//!
+//! Each case is this program, run again as the launcher with a single thread; some as root, some as an ordinary user. With
+//! `NSEXEC_AUDIT_KEEP=DIR` the records are left there.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use nsexec::audit::diff::compare;
+use nsexec::audit::rules::{Facts, Severity, check};
+use nsexec::audit::witness::{self, mark_begin, mark_end};
+use nsexec::audit::{End, Role, Run, sections};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, encode};
+use nsexec::idmap::IdMap;
+use nsexec::log::Level;
+use nsexec::namespace::NsSet;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::nsexec::{Scratch, bootstrap};
+use nsexec::pipe::send_all;
+use nsexec::policy::Policy;
+use nsexec::stage::Outcome;
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::record::Recorder;
+use nsexec::sys::record::shared::SharedSink;
+use nsexec::sys::types::*;
+use nsexec::timens::TimeOffsets;
+
+const CASE: &str = "NSEXEC_AUDIT_CASE";
+const OUT: &str = "NSEXEC_AUDIT_OUT";
+const LEVEL: &str = "NSEXEC_AUDIT_LEVEL";
+const KEEP: &str = "NSEXEC_AUDIT_KEEP";
+
+/// An ordinary user that every Debian has, with a name, which newuidmap wants.
+const USER: &str = "daemon";
+const USER_ID: u32 = 1;
+
+/// What a case asks for, and which sections come of it.
+struct Case {
+    name: &'static str,
+    user: bool,
+    flags: u32,
+    join: &'static str,
+    uid_map: &'static str,
+    gid_map: &'static str,
+    tools: Option<(&'static str, &'static str)>,
+    rootless: bool,
+    setgroup: bool,
+    offsets: &'static str,
+    succeeds: bool,
+    /// The rules that are broken, on purpose.
+    warnings: &'static [&'static str],
+    sections: &'static [&'static str],
+}
+
+const PLAIN: Case = Case {
+    name: "nothing",
+    user: false,
+    flags: 0,
+    join: "",
+    uid_map: "",
+    gid_map: "",
+    tools: None,
+    rootless: false,
+    setgroup: false,
+    offsets: "",
+    succeeds: true,
+    warnings: &[],
+    sections: &["launcher", "stage-0 parent", "stage-1 child", "stage-2 init"],
+};
+
+const CASES: &[Case] = &[
+    PLAIN,
+    Case { name: "five", flags: 0x6c02_0000, warnings: &["cgroup-namespace"], ..PLAIN },
+    Case {
+        name: "user_and_all",
+        flags: 0x7e02_0080,
+        uid_map: "0 100000 65536\n",
+        gid_map: "0 100000 65536\n",
+        setgroup: true,
+        offsets: "boottime 10 0\nmonotonic 5 0\n",
+        ..PLAIN
+    },
+    Case {
+        name: "join",
+        join: "ipc:/proc/self/ns/ipc,net:/proc/self/ns/net,mnt:/proc/self/ns/mnt,uts:/proc/self/ns/uts",
+        ..PLAIN
+    },
+    Case {
+        name: "window",
+        flags: 0x1200_0000,
+        join: "net:/proc/self/ns/net",
+        uid_map: "0 0 1\n",
+        gid_map: "0 0 1\n",
+        rootless: true,
+        ..PLAIN
+    },
+    Case {
+        name: "rootless",
+        user: true,
+        flags: 0x7e02_0000,
+        uid_map: "0 1 1\n",
+        gid_map: "0 1 1\n",
+        rootless: true,
+        ..PLAIN
+    },
+    Case {
+        name: "tools",
+        user: true,
+        flags: 0x1200_0000,
+        uid_map: "0 1 1\n1 100000 10\n",
+        gid_map: "0 1 1\n1 100000 10\n",
+        tools: Some(("/usr/bin/newuidmap", "/usr/bin/newgidmap")),
+        rootless: true,
+        setgroup: true,
+        sections: &[
+            "launcher",
+            "stage-0 parent",
+            "stage-1 child",
+            "stage-2 init",
+            "mapping tool (newuidmap)",
+            "mapping tool (newgidmap)",
+        ],
+        ..PLAIN
+    },
+    Case {
+        name: "tool_fails",
+        user: true,
+        flags: 0x1200_0000,
+        uid_map: "0 1 1\n1 100000 10\n",
+        gid_map: "0 1 1\n1 100000 10\n",
+        tools: Some(("/bin/false", "/bin/false")),
+        rootless: true,
+        setgroup: true,
+        succeeds: false,
+        sections: &["launcher", "stage-0 parent", "stage-1 child", "mapping tool (false)"],
+        ..PLAIN
+    },
+    Case {
+        name: "no_such_namespace",
+        join: "net:/proc/self/ns/net,uts:/nowhere",
+        succeeds: false,
+        sections: &["launcher", "stage-0 parent", "stage-1 child"],
+        ..PLAIN
+    },
+    Case {
+        name: "refused_join",
+        user: true,
+        join: "net:/proc/self/ns/net,uts:/proc/self/ns/uts",
+        rootless: true,
+        succeeds: false,
+        sections: &["launcher", "stage-0 parent", "stage-1 child"],
+        ..PLAIN
+    },
+];
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CASE) {
+        let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
+        let level = if std::env::var_os(LEVEL).is_some() { Level::Debug } else { Level::Warning };
+        launcher(case, level, Path::new(&std::env::var_os(OUT).expect("where to")));
+        return ExitCode::SUCCESS;
+    }
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("audit_record: skipped, the cases need root");
+        return ExitCode::SUCCESS;
+    }
+    let place = Place::new();
+    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
+    let mut failed = 0;
+    for case in CASES.iter().filter(|case| wanted(case.name)) {
+        let complaints = run(case, &place);
+        let verdict = if complaints.is_empty() { "ok" } else { "FAILED" };
+        println!("test {} ... {verdict}", case.name);
+        for complaint in &complaints {
+            println!("{complaint}");
+        }
+        failed += complaints.len();
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+// -- the outer run -------------------------------------------------------------------------------------------------------
+
+/// A folder with a copy of this program, which every user may enter.
+struct Place {
+    folder: PathBuf,
+    program: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("nsexec-audit-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let program = folder.join("program");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        fs::write(folder.join("subid"), format!("{USER}:100000:1000\n")).unwrap();
+        Self { folder, program }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn run(case: &Case, place: &Place) -> Vec<String> {
+    if case.tools.is_some_and(|(tool, _)| !Path::new(tool).exists()) {
+        println!("audit_record: {} skipped, there is no tool", case.name);
+        return Vec::new();
+    }
+    let mut complaints = Vec::new();
+    for debug in [false, true] {
+        let recorded = record(case, place, debug, false);
+        complaints.extend(examine(case, &recorded));
+        if let (Some(keep), false) = (std::env::var_os(KEEP), debug) {
+            let file = Path::new(&keep).join(case.name).with_extension("jsonl");
+            fs::write(file, recorded.to_json_lines().unwrap()).unwrap();
+        }
+        // Twice the same, whatever the numbers were.
+        let again = compare(&recorded, &record(case, place, debug, false));
+        complaints.extend((!again.is_empty()).then(|| again.to_string()));
+        if Command::new("strace").arg("-V").output().is_err() {
+            continue;
+        }
+        let seen = record(case, place, debug, true);
+        let witnessed =
+            witness::run_of(&witness::read_files(&place.folder.join("strace")).unwrap(), Role::Launcher)
+                .unwrap();
+        complaints.extend(findings(case, &witnessed));
+        let diff = compare(&seen, &witnessed);
+        complaints.extend((!diff.is_empty()).then(|| diff.to_string()));
+        let diff = compare(&recorded, &seen);
+        complaints.extend((!diff.is_empty()).then(|| diff.to_string()));
+    }
+    complaints
+}
+
+/// Runs a case; what it recorded. In a mount namespace of its own, so that the user's subordinate ids are nobody else's
+/// business.
+fn record(case: &Case, place: &Place, debug: bool, witness: bool) -> Run {
+    let out = place.folder.join("record");
+    let strace = place.folder.join("strace");
+    let _ = fs::remove_file(&out);
+    for entry in fs::read_dir(&place.folder).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("strace.") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let mut words: Vec<String> = Vec::new();
+    if witness {
+        words.push("strace".into());
+        words.extend(witness::FLAGS.iter().map(|flag| (*flag).into()));
+        words.extend(["-o".into(), strace.to_str().unwrap().into()]);
+        if case.user {
+            words.extend(["-u".into(), USER.into()]);
+        }
+    } else if case.user {
+        let id = USER_ID.to_string();
+        words.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(Into::into));
+    }
+    words.push(place.program.to_str().unwrap().into());
+    let script = format!(
+        "for f in subuid subgid; do [ -e /etc/$f ] && mount --bind {}/subid /etc/$f; done; exec \"$@\"",
+        place.folder.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script, "sh"]).args(words).env(CASE, case.name).env(OUT, &out);
+    if debug {
+        command.env(LEVEL, "debug");
+    }
+    let status = command.status().unwrap();
+    assert!(status.success(), "{}: {status}", case.name);
+    Run::from_json_lines(&fs::read_to_string(&out).unwrap()).unwrap()
+}
+
+fn examine(case: &Case, run: &Run) -> Vec<String> {
+    let mut complaints = findings(case, run);
+    let names: Vec<&str> = run.sections.iter().map(|section| &section.name[..]).collect();
+    if names != case.sections {
+        complaints.push(format!("the sections are {names:?}"));
+    }
+    let end = |role| run.section(role).map_or(End::Unknown, |section| section.end);
+    let expected = if case.succeeds { End::Exited(0) } else { End::Exited(1) };
+    if end(Role::Stage(0)) != expected {
+        complaints.push(format!("stage 0 {}", end(Role::Stage(0))));
+    }
+    if case.succeeds && [1, 2].map(|stage| end(Role::Stage(stage))) != [End::Exited(0); 2] {
+        complaints.push("a stage did not end well".into());
+    }
+    complaints
+}
+
+fn findings(case: &Case, run: &Run) -> Vec<String> {
+    let facts = Facts::of_drop_in(run);
+    let mut complaints = Vec::new();
+    if facts.asked.is_none() {
+        complaints.push("the message was not found in what stage 0 read".into());
+    }
+    for finding in check(run, &facts) {
+        let expected = finding.severity == Severity::Warning && case.warnings.contains(&finding.rule);
+        if !expected {
+            complaints.push(format!("{}: {finding}", run.origin));
+        }
+    }
+    complaints
+}
+
+// -- the inner run: a launcher ------------------------------------------------------------------------------------------
+
+fn message(case: &Case) -> Vec<u8> {
+    let text = |text: &str| CString::new(text).unwrap();
+    let (uid, gid, offsets) = (text(case.uid_map), text(case.gid_map), text(case.offsets));
+    let tools = case.tools.map(|(uid, gid)| (text(uid), text(gid)));
+    let mut asked = Bootstrap::new(CloneFlags(case.flags)).with_rootless_euid(case.rootless);
+    if !case.join.is_empty() {
+        asked = asked.with_namespaces(NsPaths::parse(case.join.as_bytes(), NsSet::ALL).unwrap());
+    }
+    if !case.uid_map.is_empty() {
+        asked = asked.with_uid_map(IdMap::parse(&uid).unwrap()).with_gid_map(IdMap::parse(&gid).unwrap());
+    }
+    if let Some((uid, gid)) = &tools {
+        asked = asked.with_uidmap_path(uid).with_gidmap_path(gid);
+    }
+    if case.setgroup {
+        asked = asked.with_setgroup(true);
+    }
+    if !case.offsets.is_empty() {
+        asked = asked.with_timens_offsets(TimeOffsets::parse(&offsets).unwrap());
+    }
+    let mut bytes = vec![0; MESSAGE_MAX];
+    let len = encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut bytes).unwrap();
+    bytes.truncate(len);
+    bytes
+}
+
+type Recorded = Recorder<LinuxSys, SharedSink>;
+
+fn launcher(case: &Case, level: Level, out: &Path) {
+    let message = message(case);
+    let mut memory = vec![0; MESSAGE_MAX];
+    let (sink, reader) = SharedSink::new().unwrap();
+    mark_begin(Some(sink.fd()));
+    // SAFETY: this process has a single thread.
+    let mut sys = Recorder::new(unsafe { LinuxSys::new() }, sink);
+    launch(&mut sys, &message, level, &mut memory);
+    mark_end();
+    let run = sections::of_record(&reader.read().unwrap(), Role::Launcher);
+    fs::write(out, run.to_json_lines().unwrap()).unwrap();
+}
+
+fn launch(sys: &mut Recorded, message: &[u8], level: Level, memory: &mut [u8]) {
+    let (init, stage_init) = sys.socketpair().unwrap();
+    let (log, stage_log) = sys.pipe2().unwrap();
+    let stage_0 = match sys.fork(ExitSignal::None, None).unwrap() {
+        Fork::Child => {
+            sys.close(init).unwrap();
+            sys.close(log).unwrap();
+            stages(sys, Environment { init: Some(stage_init), log: Some(stage_log), level }, memory)
+        }
+        Fork::Parent { child } => child,
+    };
+    sys.close(stage_init).unwrap();
+    sys.close(stage_log).unwrap();
+    send_all(sys, init, message).unwrap();
+    let mut line = [0; 64];
+    let got = sys.read(init, &mut line).unwrap_or(0);
+    let pids: Vec<i32> = String::from_utf8_lossy(&line[..got])
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    let mut records = [0; 4096];
+    while sys.read(log, &mut records).unwrap() > 0 {}
+    // {"stage1_pid":A,"stage2_pid":B}: the digits of the keys are numbers too.
+    if let [_, stage_1, _, stage_2] = pids[..] {
+        sys.wait4(Pid(stage_1), WaitFor::Stages).unwrap();
+        sys.wait4(stage_0, WaitFor::Stages).unwrap();
+        sys.wait4(Pid(stage_2), WaitFor::Ordinary).unwrap();
+    } else {
+        sys.wait4(stage_0, WaitFor::Stages).unwrap();
+        while sys.wait4(Pid::ANY, WaitFor::Stages).is_ok() {}
+    }
+    sys.close(log).unwrap();
+    sys.close(init).unwrap();
+}
+
+fn stages(sys: &mut Recorded, environment: Environment, memory: &mut [u8]) -> ! {
+    let policy = Policy::runc(&Dialect::V1_2);
+    let status = match bootstrap(sys, environment, &policy, &mut Scratch { message: memory }) {
+        Outcome::HandOver => {
+            let mut slots = [const { None }; 2];
+            let argv = ExecArgs::build(b"true\0", &mut slots).unwrap();
+            sys.execve(c"/bin/true", &argv, &ExecArgs::EMPTY);
+            127
+        }
+        Outcome::Exit(status) => status,
+        Outcome::NotInit => 126,
+    };
+    // SAFETY: ends this process, without what the launcher still has to do.
+    unsafe { libc::_exit(status) }
+}
