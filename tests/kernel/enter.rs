@@ -143,7 +143,8 @@ fn somebody_elses_process(ctx: &Ctx) {
 fn nothing_to_enter_is_wrong_usage(ctx: &Ctx) {
     ctx.nsexec(["enter", "-t", "1", "--", "echo", "it ran"]).misused(&["-a"]);
     for pid in ["0", "-1", "x", ""] {
-        ctx.nsexec(["enter", "-a", "-t", pid, "--", "echo", "it ran"]).misused(&["--target"]);
+        let target = format!("--target={pid}");
+        ctx.nsexec(["enter", "-a", &target, "--", "echo", "it ran"]).misused(&["--target"]);
     }
 }
 

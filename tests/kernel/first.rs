@@ -35,15 +35,15 @@ fn three_deep(ctx: &Ctx) {
 
 fn no_flag_keeps_the_callers_files_and_cgroup_readable(ctx: &Ctx) {
     let file = ctx.file("mine");
-    std::fs::write(&file, "written outside").unwrap();
+    std::fs::write(&file, "written outside ").unwrap();
     let script = format!(
-        "cat {0}; echo, and inside >> {0}; stat -c %u:%g {0}; head -n 1 /proc/self/cgroup",
+        "cat {0}; echo and inside >> {0}; stat -c %u:%g {0}; head -n 1 /proc/self/cgroup",
         file.display()
     );
     let text = ctx.nsexec(["run", "--", "sh", "-c", &script]).ok();
-    assert!(text.starts_with("written outside0:0\n"), "{text}");
+    assert!(text.starts_with("written outside 0:0\n"), "{text}");
     assert!(text.trim_end().ends_with(":/"), "the root of the cgroup namespace: {text}");
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "written outside, and inside\n");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "written outside and inside\n");
     let data = std::fs::metadata(&file).unwrap();
     assert_eq!(
         (std::os::unix::fs::MetadataExt::uid(&data), std::os::unix::fs::MetadataExt::gid(&data)),

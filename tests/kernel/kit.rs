@@ -316,6 +316,8 @@ impl Drop for Live {
         for pid in children(self.pid()) {
             kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
+        // Time to reap it.
+        thread::sleep(Duration::from_millis(50));
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -353,7 +355,7 @@ pub(crate) fn ids() -> (u32, u32) {
     (geteuid().as_raw(), getegid().as_raw())
 }
 
-/// The start of the caller's subordinate user ids, five digits at most, and how many there are.
+/// The caller's subordinate ids, the same for users and groups, of five digits: the first one, and how many.
 pub(crate) fn subordinate(ctx: &Ctx) -> (u32, u32) {
     if ctx.root() {
         return (30_000, 65_536);
@@ -366,9 +368,11 @@ pub(crate) fn subordinate(ctx: &Ctx) -> (u32, u32) {
         let (first, count) = line.split_once(':')?;
         Some((first.parse::<u32>().ok()?, count.parse::<u32>().ok()?))
     };
-    let enough = |range: &(u32, u32)| range.1 >= 65_536;
-    match (find("/etc/subuid").filter(enough), find("/etc/subgid").filter(enough)) {
+    let fits = |range: &(u32, u32)| range.1 >= 2000 && range.0 + 2000 < 100_000;
+    match (find("/etc/subuid").filter(fits), find("/etc/subgid").filter(fits)) {
         (Some(uids), Some(gids)) if uids == gids => uids,
-        _ => ctx.skip("needs 65536 subordinate ids in /etc/subuid, and the same in /etc/subgid"),
+        _ => {
+            ctx.skip("needs 2000 subordinate ids of five digits in /etc/subuid, and the same in /etc/subgid")
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, geteuid};
 
@@ -22,6 +22,8 @@ const DEATH: Duration = Duration::from_secs(5);
 /// `--guard UID GID drop|keep COMMAND…`: exits with the command's status if nothing is left, else with 1.
 pub(super) fn main(args: &[String], deadline: Duration) -> ExitCode {
     let [uid, gid, drop, program, rest @ ..] = args else { panic!("--guard UID GID drop|keep COMMAND…") };
+    // The harness's mask comes with a Command, and would go on to all below us.
+    SigSet::all().thread_unblock().expect("unblock signals");
     if geteuid().is_root() {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace for the guard");
         for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {

@@ -6,6 +6,7 @@ mod pidfd;
 mod user;
 
 use std::collections::VecDeque;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
@@ -273,6 +274,8 @@ impl Folder {
             .current_dir(&self.path)
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
+            .env("RUST_BACKTRACE", "0")
+            .process_group(0)
             .stdin(Stdio::null())
             .output()
             .expect("start the guard");
