@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::harness::{BOTH, PidFd, Test, test};
-use crate::kit::{Ctx, DEADLINE, Live, PROMPT};
+use crate::harness::{BOTH, PidFd, Test, children, test};
+use crate::kit::{Ctx, DEADLINE, Live, PROMPT, until};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(the_exit_status_is_the_commands, BOTH),
@@ -32,6 +32,15 @@ const PLACES: [&[&str]; 2] = [&["-u"], &["-p"]];
 fn shell(ctx: &Ctx, place: &[&str], script: &str) -> Live {
     let args = [place, &["--", "sh", "-c", script]].concat();
     ctx.run(args).own_group().start()
+}
+
+/// A command that does not listen to signals, and has begun. No shell in front of it: dash catches SIGINT until its own
+/// exec, and there one is lost.
+fn sleeper(ctx: &Ctx, place: &[&str]) -> Live {
+    let live = ctx.run([place, &["--", "sleep", "100"]].concat()).own_group().start();
+    let comm = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    until("the command has begun", || children(live.pid()).iter().any(|pid| comm(pid) == "sleep\n"));
+    live
 }
 
 fn the_exit_status_is_the_commands(ctx: &Ctx) {
@@ -66,7 +75,7 @@ const ASKING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Si
 fn a_signal_to_a_command_that_does_not_listen(ctx: &Ctx) {
     for place in PLACES {
         for signal in ASKING {
-            let live = shell(ctx, place, "echo on; exec sleep 100").says("on");
+            let live = sleeper(ctx, place);
             let command = PidFd::open(live.command()).unwrap();
             live.signal(signal);
             let done = live.done();
@@ -123,12 +132,12 @@ fn state(pid: i32) -> char {
 
 fn stop_and_continue_by_signals(ctx: &Ctx) {
     for place in PLACES {
-        let live = shell(ctx, place, "echo on; exec sleep 100").says("on");
+        let live = sleeper(ctx, place);
         let (launcher, command) = (live.pid(), live.command());
         live.signal(Signal::SIGTSTP);
-        crate::kit::until("both have stopped", || (state(launcher), state(command)) == ('T', 'T'));
+        until("both have stopped", || (state(launcher), state(command)) == ('T', 'T'));
         live.signal(Signal::SIGCONT);
-        crate::kit::until("both go on", || state(launcher) == 'S' && state(command) == 'S');
+        until("both go on", || state(launcher) == 'S' && state(command) == 'S');
         live.end();
     }
 }

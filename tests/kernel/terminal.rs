@@ -5,6 +5,7 @@ use crate::kit::{Ctx, PYTHON};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(interrupt_ends_a_command_that_does_not_listen, BOTH),
+    test!(interrupt_at_any_moment_of_the_start, BOTH),
     test!(interrupt_comes_once_to_a_command_that_listens, BOTH),
     test!(quit_ends_a_command_that_does_not_listen, BOTH),
     test!(interrupt_reaches_a_pipeline, BOTH),
@@ -35,6 +36,7 @@ macro_rules! scenarios {
 
 scenarios! {
     interrupt_ends_a_command_that_does_not_listen
+    interrupt_at_any_moment_of_the_start
     interrupt_comes_once_to_a_command_that_listens
     quit_ends_a_command_that_does_not_listen
     interrupt_reaches_a_pipeline
