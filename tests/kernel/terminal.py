@@ -147,7 +147,7 @@ def interrupt_at_any_moment_of_the_start():
             time.sleep(milliseconds / 1000)
             terminal.type("\x03")
             same(terminal.status(), 130, terminal)
-            same(terminal.seen.replace(b"^C", b"").strip(), b"", terminal)
+            assert terminal.seen.count(b"\n") <= 2, f"more than one line: {terminal.seen!r}"
 
 
 def interrupt_comes_once_to_a_command_that_listens():
