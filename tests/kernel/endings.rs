@@ -38,8 +38,15 @@ fn shell(ctx: &Ctx, place: &[&str], script: &str) -> Live {
 /// exec, and there one is lost.
 fn sleeper(ctx: &Ctx, place: &[&str]) -> Live {
     let live = ctx.run([place, &["--", "sleep", "100"]].concat()).own_group().start();
-    let comm = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    until("the command has begun", || children(live.pid()).iter().any(|pid| comm(pid) == "sleep\n"));
+    let read = |pid: i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    until("the command has begun", || children(live.pid()).iter().any(|pid| read(*pid, "comm") == "sleep\n"));
+    // And the launcher waits for it: SIGTSTP is the last signal that it takes into its hands.
+    let blocked = || {
+        let status = read(live.pid(), "status");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap_or("0");
+        u64::from_str_radix(mask, 16).unwrap_or(0)
+    };
+    until("the launcher watches", || blocked() & (1 << (Signal::SIGTSTP as i32 - 1)) != 0);
     live
 }
 

@@ -7,6 +7,7 @@ mod clocks;
 mod endings;
 mod enter;
 mod first;
+mod guards;
 mod harness;
 mod idmaps;
 mod joins;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     harness::main(&[
+        guards::TESTS,
         first::TESTS,
         kinds::TESTS,
         idmaps::TESTS,
