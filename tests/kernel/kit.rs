@@ -143,6 +143,9 @@ impl Cmd<'_> {
     }
 
     pub(crate) fn start(mut self) -> Live {
+        if self.command.get_program() == PYTHON && !Path::new(PYTHON).exists() {
+            self.ctx.skip(&format!("needs {PYTHON}"));
+        }
         let (out, err) = (self.ctx.output(), self.ctx.output());
         self.command.stdout(File::create(&out).expect("a file for the output"));
         self.command.stderr(File::create(&err).expect("a file for the errors"));
