@@ -259,10 +259,17 @@ fn serve<S: Sys, L: LogReader>(
     if result.is_err_and(|trouble| !trouble.ends_them()) {
         family.kill(sys);
     }
-    close(sys, pipes.init);
+    if result.is_err() {
+        // Nobody gets the word to go.
+        close(sys, pipes.init);
+    }
     // Ends when the last stage has ended, or with the command's exec: the pipe is close-on-exec.
     read_log(sys, pipes.log, log);
     close(sys, pipes.log);
+    if result.is_ok() {
+        // Not before: an open end tells stage 2 that we live.
+        close(sys, pipes.init);
+    }
     let trouble = match result {
         Ok(pid) if !log.fatal() => return Launched::Started { pid },
         Ok(_) => Trouble::FatalRecord,

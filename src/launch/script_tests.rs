@@ -123,7 +123,7 @@ fn failure((launched, seen): (Launched, Vec<String>)) -> (Failure, Vec<String>) 
 fn a_launch_without_faults() {
     let (launched, seen) = Kernel::default().run();
     assert_eq!(launched, Launched::Started { pid: Pid(12) });
-    let want = ["close 4", "close 6", "send", "wait 11", "wait 10", "send", "close 3", "close 5"];
+    let want = ["close 4", "close 6", "send", "wait 11", "wait 10", "send", "close 5", "close 3"];
     assert_eq!(seen, want);
 }
 

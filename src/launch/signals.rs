@@ -182,6 +182,9 @@ enum Reaction {
 }
 
 /// What to do about a signal that came to us and was meant for the command.
+///
+/// Between our look and the signal the command may change its mind. A shell that catches SIGINT and executes a program
+/// just then loses it, as process 1 loses every signal that it does not catch; a second one meets the program.
 fn reaction(signal: Signal, Context { delivered, command }: Context) -> Reaction {
     let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
     let set = set_of(signal);
