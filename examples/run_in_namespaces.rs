@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::ffi::CString;
+use std::process::exit;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
@@ -32,6 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Policy::runc(&Dialect::V1_2)
     };
 
-    let mut child = Launcher::new(&bootstrap, policy)?.command(program, words).spawn()?;
-    std::process::exit(exit_code(child.wait()?));
+    match Launcher::new(&bootstrap, policy)?.command(program, words).spawn() {
+        Ok(mut child) => exit(exit_code(child.wait()?)),
+        Err(error) => {
+            eprintln!("run_in_namespaces: {error}");
+            exit(error.exit_code())
+        }
+    }
 }

@@ -187,6 +187,13 @@ const ROWS: &[Row] = &[
         when: |case| case.machine.uncovered.is_some(),
         say: "{uncovered}",
     },
+    // Root of a user namespace: the kernel refused, and root has no tool.
+    Row {
+        codes: &["mapping-tool"],
+        errnos: ANY,
+        when: |case| !case.asked.rootless,
+        say: "an id outside is not mapped where we are: /proc/self/uid_map and gid_map show which are",
+    },
     Row {
         codes: &["mapping-tool"],
         errnos: ANY,
@@ -251,6 +258,13 @@ const ROWS: &[Row] = &[
         errnos: &[Errno::ERANGE],
         when: ALWAYS,
         say: "the shifted clock would be negative, or beyond the kernel's range",
+    },
+    // No window is opened while a stage is in a foreign user namespace, so that nobody there can reach into it.
+    Row {
+        codes: &["time-offsets"],
+        errnos: &[Errno::EACCES],
+        when: |case| case.asked.rootless && case.asked.joined.contains(NsKind::User),
+        say: "together with a joined user namespace only root can set offsets: leave them out, or be root",
     },
     Row {
         codes: &["time-offsets"],
@@ -383,6 +397,16 @@ mod tests {
         let uncovered = Some("/etc/subuid gives you no 5000".to_owned());
         assert_eq!(cause(&Machine { uncovered, ..Machine::default() }), "/etc/subuid gives you no 5000");
         assert!(cause(&Machine { no_new_privs: true, ..Machine::default() }).starts_with("no_new_privs"));
+        let root = Asked { rootless: false, ..asked };
+        assert!(likely_cause("mapping-tool", None, root, &Machine::default()).unwrap().contains("uid_map"));
+    }
+
+    #[test]
+    fn nobody_is_told_to_create_what_they_join() {
+        let text = |asked| cause("time-offsets", Errno::EACCES, asked, &Machine::default());
+        let joined = Asked { joined: [NsKind::User].into_iter().collect(), ..created(&[NsKind::Time]) };
+        assert!(!text(joined).contains("-r"));
+        assert!(text(created(&[NsKind::Time])).contains("add -r"));
     }
 
     #[test]

@@ -53,7 +53,7 @@ enum Change {
 }
 
 /// The command as the kernel gets it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Texts {
     pub(super) name: Vec<u8>,
     pub(super) argv: NulTerminated,
@@ -62,7 +62,7 @@ pub(super) struct Texts {
 }
 
 /// Strings one after the other, each with its NUL.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct NulTerminated {
     pub(super) text: Vec<u8>,
     pub(super) count: usize,

@@ -52,12 +52,14 @@ pub struct StageFailure {
 
 impl LaunchError {
     /// The status that a program ends with: 127 where the command was not found, 126 where it could not be executed, 2
-    /// for wrong usage, else 1.
+    /// for wrong usage, 128 and the number of the signal where somebody asked the stages to end (Ctrl-C reaches all of
+    /// them), else 1.
     #[must_use]
-    pub const fn exit_code(&self) -> i32 {
+    pub fn exit_code(&self) -> i32 {
         match self {
             Self::Exec { errno, .. } => exec_status(*errno),
             Self::Command(_) => 2,
+            Self::Bootstrap(failure) => failure.asked_to_end().map_or(1, |signal| 128 + signal.0),
             _ => 1,
         }
     }
@@ -95,6 +97,15 @@ impl StageFailure {
     #[must_use]
     pub fn cause(&self) -> Option<&Record> {
         self.records.iter().find(|record| !is_consequence(record))
+    }
+
+    /// The signal that ended a stage, if it is one by which people end programs.
+    fn asked_to_end(&self) -> Option<Signal> {
+        const ASKING: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+        self.ended.iter().find_map(|ended| match ended.status {
+            WaitStatus::Signaled(signal) if ASKING.contains(&signal) => Some(signal),
+            _ => None,
+        })
     }
 
     /// A stage that ended without a word, and not because the launcher wanted it.
@@ -292,5 +303,17 @@ mod tests {
         let start = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
         assert_eq!(start.to_string(), "unable to spawn stage-0: Resource temporarily unavailable");
         assert_eq!((start.exit_code(), LaunchError::from(CommandError::Missing).exit_code()), (1, 2));
+    }
+
+    #[test]
+    fn a_stage_that_was_asked_to_end_gives_its_signal() {
+        let code = |status, killed| {
+            let (records, ended) = (vec![], vec![ended(0, status, killed), ended(1, KILLED, true)]);
+            let (trouble, asked) = (Trouble::FatalRecord, CloneFlags::NEWUSER);
+            LaunchError::Bootstrap(StageFailure { records, ended, trouble, asked }).exit_code()
+        };
+        assert_eq!(code(WaitStatus::Signaled(Signal::INT), false), 130);
+        assert_eq!(code(WaitStatus::Signaled(Signal::TERM), false), 143);
+        assert_eq!((code(KILLED, false), code(WaitStatus::Exited(1), false)), (1, 1));
     }
 }

@@ -37,34 +37,17 @@ mod causes;
 mod child;
 mod command;
 mod error;
+mod prepared;
 mod proc_status;
 mod record;
-/// Who grants the script its lints: those of the core (lib.rs).
-macro_rules! scripts {
-    ($($(#[$meta:meta])* pub mod $name:ident;)*) => {$(
-        $(#[$meta])*
-        #[cfg_attr(
-            not(test),
-            deny(
-                clippy::unwrap_used,
-                clippy::expect_used,
-                clippy::indexing_slicing,
-                clippy::as_conversions,
-                clippy::arithmetic_side_effects,
-                clippy::panic,
-                clippy::unreachable,
-                clippy::todo
-            )
-        )]
-        pub mod $name;
-    )*};
-}
-scripts! {
-    pub mod script;
-    pub mod tail;
-}
+/// Runs in the stages too, so the lints of the core hold again.
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+pub mod script;
 pub mod signals;
 mod spawn;
+/// As [`script`].
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+pub mod tail;
 
 use std::boxed::Box;
 use std::ffi::OsStr;
@@ -77,7 +60,8 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
-pub use record::Record;
+pub use prepared::Prepared;
+pub use record::{Collector, Record};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
 use crate::log::Level;
@@ -188,6 +172,22 @@ impl Launcher {
         self
     }
 
+    /// Everything that a launch needs, made before any fork: what [`spawn`](Self::spawn) runs, and what a plan runs on a
+    /// simulated kernel.
+    ///
+    /// # Errors
+    /// A command that no exec can express.
+    pub fn prepare(&self) -> Result<Prepared, LaunchError> {
+        Ok(Prepared {
+            message: self.message.clone(),
+            asked: self.asked,
+            policy: self.policy,
+            level: self.level,
+            signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
+            texts: self.command.texts(std::env::vars_os().collect())?,
+        })
+    }
+
     /// Starts the command, and comes back when it runs: after its exec.
     ///
     /// It is a child of this process. With [`Policy::kill_child`] it gets SIGKILL when **this thread** ends. Launches
@@ -205,16 +205,8 @@ impl Launcher {
     /// # Errors
     /// As [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
-        let texts = self.command.texts(std::env::vars_os().collect())?;
-        let order = spawn::Order {
-            message: &self.message,
-            asked: self.asked,
-            policy: &self.policy,
-            level: self.level,
-            signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
-            texts: &texts,
-        };
+        let prepared = self.prepare()?;
         let collector = record::Collector::new(self.on_record.as_mut());
-        spawn::spawn(&order, wrap, collector).map(Child::new)
+        spawn::spawn(&prepared, wrap, collector).map(Child::new)
     }
 }

@@ -113,7 +113,8 @@ const FATAL_MAX: usize = 32;
 pub(super) type OnRecord = Box<dyn FnMut(&Record)>;
 
 /// Takes what comes from a log pipe apart: fatal records are kept, others go to the caller's function.
-pub(super) struct Collector<'c> {
+#[derive(Default)]
+pub struct Collector<'c> {
     line: Vec<u8>,
     fatal: Vec<Record>,
     other: Option<&'c mut OnRecord>,

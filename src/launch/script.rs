@@ -259,10 +259,17 @@ fn serve<S: Sys, L: LogReader>(
     if result.is_err_and(|trouble| !trouble.ends_them()) {
         family.kill(sys);
     }
-    close(sys, pipes.init);
+    if result.is_err() {
+        // Nobody gets the word to go.
+        close(sys, pipes.init);
+    }
     // Ends when the last stage has ended, or with the command's exec: the pipe is close-on-exec.
     read_log(sys, pipes.log, log);
     close(sys, pipes.log);
+    if result.is_ok() {
+        // Not before: an open end tells stage 2 that we live.
+        close(sys, pipes.init);
+    }
     let trouble = match result {
         Ok(pid) if !log.fatal() => return Launched::Started { pid },
         Ok(_) => Trouble::FatalRecord,
@@ -424,9 +431,9 @@ fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {
 
 /// The signals of a set, by number.
 fn members(set: SignalSet) -> impl Iterator<Item = Signal> {
-    (1..=64)
-        .zip(0..64)
-        .filter_map(move |(signal, bit)| set.contains(SignalSet(1_u64.rotate_left(bit))).then_some(Signal(signal)))
+    (1..=64).zip(0..64).filter_map(move |(signal, bit)| {
+        set.contains(SignalSet(1_u64.rotate_left(bit))).then_some(Signal(signal))
+    })
 }
 
 #[cfg(test)]

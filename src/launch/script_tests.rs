@@ -79,7 +79,8 @@ impl Kernel {
             say(format!("kill {pid} {signal}"));
             Ok(())
         });
-        let launched = with_job(|job| launch(&mut sys, job, &mut Scratch { message: &mut [] }, &mut Text::default()));
+        let launched =
+            with_job(|job| launch(&mut sys, job, &mut Scratch { message: &mut [] }, &mut Text::default()));
         let seen = std::mem::take(&mut *seen.lock().unwrap());
         (launched, seen)
     }
@@ -123,7 +124,7 @@ fn failure((launched, seen): (Launched, Vec<String>)) -> (Failure, Vec<String>) 
 fn a_launch_without_faults() {
     let (launched, seen) = Kernel::default().run();
     assert_eq!(launched, Launched::Started { pid: Pid(12) });
-    let want = ["close 4", "close 6", "send", "wait 11", "wait 10", "send", "close 3", "close 5"];
+    let want = ["close 4", "close 6", "send", "wait 11", "wait 10", "send", "close 5", "close 3"];
     assert_eq!(seen, want);
 }
 
@@ -188,7 +189,8 @@ fn a_dead_stage_0_is_no_reason_to_kill() {
 
 #[test]
 fn no_pid_line_but_something_else() {
-    let (failure, seen) = failure(Kernel { init: vec![Ok(b"hello\n")], waits: vec![], ..Kernel::default() }.run());
+    let (failure, seen) =
+        failure(Kernel { init: vec![Ok(b"hello\n")], waits: vec![], ..Kernel::default() }.run());
     assert_eq!(failure.trouble, Trouble::BadPidLine);
     assert_eq!(seen[3..], ["kill 10 SIGKILL", "close 3", "close 5", "wait -1"]);
 }
@@ -219,7 +221,12 @@ fn a_wait_that_fails_kills_whom_we_have_not_reaped() {
     let killed = WaitStatus::Signaled(Signal::KILL);
     let (failure, seen) = failure(
         Kernel {
-            waits: vec![Ok((11, WaitStatus::Exited(0))), Err(Errno::ENOSYS), Ok((10, killed)), Ok((12, killed))],
+            waits: vec![
+                Ok((11, WaitStatus::Exited(0))),
+                Err(Errno::ENOSYS),
+                Ok((10, killed)),
+                Ok((12, killed)),
+            ],
             ..Kernel::default()
         }
         .run(),
@@ -253,7 +260,8 @@ fn a_fork_that_fails_leaves_no_descriptor() {
         close.lock().unwrap().push(fd);
         Ok(())
     });
-    let launched = with_job(|job| launch(&mut sys, job, &mut Scratch { message: &mut [] }, &mut Text::default()));
+    let launched =
+        with_job(|job| launch(&mut sys, job, &mut Scratch { message: &mut [] }, &mut Text::default()));
     let trouble = Trouble::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN };
     assert_eq!(launched, Launched::Failed(Failure { trouble, ended: [None; 3] }));
     assert_eq!(*closed.lock().unwrap(), [STAGE_INIT, STAGE_LOG, INIT, LOG]);

@@ -95,7 +95,8 @@ impl Signals {
 pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     SigSet::from(LATE).thread_block()?;
     let pidfd = spawn::pidfd(child);
-    let mut killed_for = None;
+    // What came before the command was there: the terminal cannot have told it.
+    let mut killed_for = pass_all_on(child, signals, false)?;
     loop {
         match child.changed(libc::WNOHANG | libc::WUNTRACED)? {
             Some(status) if status.stopped_signal().is_some() => {
@@ -107,11 +108,19 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             None => {}
         }
         wait_for_news(signals, pidfd.as_ref())?;
-        while let Some(info) = signals.descriptor.read_signal()? {
-            let killed = pass_on(child, &info)?;
-            killed_for = killed_for.or(killed);
-        }
+        let killed = pass_all_on(child, signals, true)?;
+        killed_for = killed_for.or(killed);
     }
+}
+
+/// Acts upon all signals that have come. `Some` if the command was killed for one of them.
+fn pass_all_on(child: &Child, signals: &Signals, told: bool) -> io::Result<Option<Signal>> {
+    let mut killed_for = None;
+    while let Some(info) = signals.descriptor.read_signal()? {
+        let killed = pass_on(child, &info, told)?;
+        killed_for = killed_for.or(killed);
+    }
+    Ok(killed_for)
 }
 
 fn status_of(status: ExitStatus, killed_for: Option<Signal>) -> i32 {
@@ -130,8 +139,9 @@ fn wait_for_news(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
     }
 }
 
-/// Acts upon one signal. `Some` if the command was killed for it.
-fn pass_on(child: &Child, info: &siginfo) -> io::Result<Option<Signal>> {
+/// Acts upon one signal. `told`: if it came from the terminal, the command was there to get it, too. `Some` if the
+/// command was killed for it.
+fn pass_on(child: &Child, info: &siginfo, told: bool) -> io::Result<Option<Signal>> {
     let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(None) };
     // The command has sent it to its whole process group, and so to us.
     let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
@@ -139,7 +149,7 @@ fn pass_on(child: &Child, info: &siginfo) -> io::Result<Option<Signal>> {
         return Ok(None);
     }
     let context = Context {
-        delivered: info.ssi_code == libc::SI_KERNEL && in_our_group(child),
+        delivered: told && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
         command: ProcStatus::of(child.pid()),
     };
     match reaction(Signal(number), context) {
@@ -172,6 +182,9 @@ enum Reaction {
 }
 
 /// What to do about a signal that came to us and was meant for the command.
+///
+/// Between our look and the signal the command may change its mind. A shell that catches SIGINT and executes a program
+/// just then loses it, as process 1 loses every signal that it does not catch; a second one meets the program.
 fn reaction(signal: Signal, Context { delivered, command }: Context) -> Reaction {
     let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
     let set = set_of(signal);

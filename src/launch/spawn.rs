@@ -6,68 +6,28 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::vec;
-use std::vec::Vec;
 
 use super::LaunchError;
 use super::child::Child;
-use super::command::{NulTerminated, Texts};
+use super::prepared::Prepared;
 use super::record::Collector;
-use super::script::{ChildSignals, Job, Launched, launch};
-use super::tail::Tail;
+use super::script::Launched;
 use crate::bootstrap::MESSAGE_MAX;
-use crate::log::Level;
-use crate::nsexec::Scratch;
-use crate::policy::Policy;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{ArgPtr, CloneFlags, Errno, ExecArgs, Pid, PollFd, SigAction, Signal};
+use crate::sys::types::{Errno, Pid, PollFd, SigAction, Signal};
 
 /// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
 /// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
 /// stages alive for ever.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// What a launch is made of.
-#[derive(Debug)]
-pub(super) struct Order<'a> {
-    pub(super) message: &'a [u8],
-    pub(super) asked: CloneFlags,
-    pub(super) policy: &'a Policy,
-    pub(super) level: Level,
-    pub(super) signals: ChildSignals,
-    pub(super) texts: &'a Texts,
-}
-
 /// Allocates everything, forks, and ends the stages. Comes back in the launcher only, with the command's pid.
 pub(super) fn spawn<S: Sys>(
-    order: &Order<'_>,
+    prepared: &Prepared,
     wrap: impl FnOnce(LinuxSys) -> S,
     mut collector: Collector<'_>,
 ) -> Result<Pid, LaunchError> {
-    let Texts { name, argv, envp, candidates } = order.texts;
-    let (mut argv_slots, mut envp_slots) = (slots(argv), slots(envp));
-    let (Some(argv), Some(envp)) =
-        (ExecArgs::build(&argv.text, &mut argv_slots), ExecArgs::build(&envp.text, &mut envp_slots))
-    else {
-        unreachable!("every string has its NUL, and every one a slot");
-    };
-    let creates_mounts = order.asked.contains(CloneFlags::NEWNS);
-    let tail = Tail {
-        propagation: order.policy.propagation.filter(|_| creates_mounts),
-        mount_proc: order.policy.mount_proc,
-        kill_child: order.policy.kill_child,
-        name,
-        candidates: &candidates.text,
-        argv,
-        envp,
-    };
-    let job = Job {
-        message: order.message,
-        policy: order.policy,
-        level: order.level,
-        signals: order.signals,
-        tail,
-    };
     // For stage 0, which must not allocate: this process may have other threads.
     let mut message = vec![0; MESSAGE_MAX];
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +35,7 @@ pub(super) fn spawn<S: Sys>(
     // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends
     // below; on its way it runs the script and the core, which allocate nothing and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
-    let launched = launch(&mut sys, &job, &mut Scratch { message: &mut message }, &mut collector);
+    let launched = prepared.run(&mut sys, &mut message, &mut collector);
     if let Launched::Exit(status) = launched {
         // SAFETY: we are a stage, on a copy of the launcher's stack; nothing of it may be unwound or dropped here, and
         // _exit touches no memory.
@@ -85,16 +45,11 @@ pub(super) fn spawn<S: Sys>(
     match launched {
         Launched::Started { pid } => Ok(pid),
         Launched::Failed(failure) => {
-            let program = super::command::shown(name);
-            Err(LaunchError::new(failure, collector.into_fatal(), program, order.asked))
+            let program = super::command::shown(&prepared.texts.name);
+            Err(LaunchError::new(failure, collector.into_fatal(), program, prepared.asked))
         }
         Launched::Exit(_) => unreachable!("ended above"),
     }
-}
-
-fn slots<'a>(of: &NulTerminated) -> Vec<Option<ArgPtr<'a>>> {
-    // One more for the null pointer at the end.
-    vec![None; of.count + 1]
 }
 
 /// `waitpid(pid, &status, options | __WALL)`: `None` if nothing has happened yet.

@@ -7,7 +7,7 @@ use crate::log::{Level, Log};
 use crate::pipe::read_full;
 use crate::policy::LogForm;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, ExecArgs, Fd, Mount, Propagation, Signal};
+use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagation, Signal};
 
 use super::script::GO;
 
@@ -43,7 +43,7 @@ pub struct Tail<'a> {
 /// launcher has reaped the others, and waits for us to go or to say why not.
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, init: Fd, log: Fd) -> i32 {
     let error = match prepare(sys, tail) {
-        Ok(()) => match await_go(sys, init) {
+        Ok(()) => match await_go(sys, tail.kill_child, init) {
             Ok(true) => exec(sys, tail),
             // The launcher is gone, and nobody would know of the command.
             Ok(false) => return 1,
@@ -71,19 +71,31 @@ fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
         sys.mount(Mount::Proc).map_err(os(Doing::MountProc))?;
     }
     if tail.kill_child {
-        // After the last change of user id, which would clear it. If the launcher is dead already nothing comes; then
-        // there is no word to go either.
+        // After the last change of user id, which would clear it.
         sys.set_pdeathsig(Signal::KILL).map_err(os(Doing::KillChild))?;
     }
     Ok(())
 }
 
-/// Whether the word came, and not the end of the file.
-fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
+/// Whether the word came, from a launcher that lives.
+fn await_go<'m, S: Sys>(sys: &mut S, kill_child: bool, init: Fd) -> Result<bool, Error<'m>> {
+    let os = |errno| Error::Os { doing: Doing::AwaitGo, errno };
     let mut word = [0];
-    let got =
-        read_full(sys, init, &mut word).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })?;
-    Ok(got == word.len() && word == [GO])
+    let got = read_full(sys, init, &mut word).map_err(os)?;
+    if got < word.len() || word != [GO] {
+        return Ok(false);
+    }
+    if !kill_child {
+        return Ok(true);
+    }
+    // It may have said so and died before we asked for its death's signal, which then never comes. It keeps its end
+    // open until our exec: an end of file is its death. From here on the signal comes.
+    loop {
+        match sys.poll(&mut [PollFd::new(init, PollEvents::IN)], 0) {
+            Err(Errno::EINTR) => {}
+            found => return Ok(found.map_err(os)? == 0),
+        }
+    }
 }
 
 /// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not
@@ -98,7 +110,9 @@ fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
             Errno::ENOENT | Errno::ENOTDIR => {}
             // There may be another further on; if not, this one is what is worth telling. But a folder of PATH that
             // we may not search says the same of what is not in it, and that is worth nothing.
-            Errno::EACCES if tail.name.contains(&b'/') || sys.link_count(path).is_ok() => refused = Some(last),
+            Errno::EACCES if tail.name.contains(&b'/') || sys.link_count(path).is_ok() => {
+                refused = Some(last)
+            }
             Errno::EACCES => last = Errno::ENOENT,
             // It is there, and cannot run: the next one would be another program.
             _ => {
@@ -194,7 +208,10 @@ mod tests {
     #[test]
     fn a_refusal_is_remembered_whatever_comes_after() {
         let text = "failed to execute cmd: Permission denied";
-        assert_eq!(tries(&[(c"/a", Errno::ENOENT), (c"/b", Errno::EACCES), (c"/c", Errno::ENOENT)], text), 126);
+        assert_eq!(
+            tries(&[(c"/a", Errno::ENOENT), (c"/b", Errno::EACCES), (c"/c", Errno::ENOENT)], text),
+            126
+        );
     }
 
     #[test]
@@ -229,20 +246,48 @@ mod tests {
             .withf(|m| *m == Mount::Proc)
             .returning(|_| Err(Errno::EPERM));
         reports(&mut sys, "failed to mount /proc: Operation not permitted");
-        let tail =
-            Tail { propagation: Some(Propagation::Private), mount_proc: true, kill_child: true, ..tail(b"/a\0") };
+        let tail = Tail {
+            propagation: Some(Propagation::Private),
+            mount_proc: true,
+            kill_child: true,
+            ..tail(b"/a\0")
+        };
         assert_eq!(run(&mut sys, &tail, INIT, LOG), 1);
     }
 
-    #[test]
-    fn the_parent_death_signal_comes_before_the_wait() {
+    /// A launcher that has said its word; whether it lives is what the poll gives.
+    fn with_kill_child(alive: &'static [Result<usize, Errno>]) -> MockSys {
         let (mut sys, mut order) = (MockSys::new(), Sequence::new());
         sys.expect_set_pdeathsig()
             .once()
             .in_sequence(&mut order)
             .withf(|signal| *signal == Signal::KILL)
             .returning(|_| Ok(()));
-        sys.expect_read().once().in_sequence(&mut order).returning(|_, _| Ok(0));
+        sys.expect_read().once().in_sequence(&mut order).returning(|_, word| {
+            word[0] = GO;
+            Ok(1)
+        });
+        for reply in alive {
+            sys.expect_poll()
+                .once()
+                .in_sequence(&mut order)
+                .withf(|fds, timeout| fds[0].fd == INIT && *timeout == 0)
+                .returning(move |_, _| *reply);
+        }
+        sys
+    }
+
+    #[test]
+    fn a_launcher_that_died_before_the_parent_death_signal_was_set_is_noticed() {
+        let mut sys = with_kill_child(&[Err(Errno::EINTR), Ok(1)]);
         assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, INIT, LOG), 1);
+    }
+
+    #[test]
+    fn a_launcher_that_lives_gets_its_command() {
+        let mut sys = with_kill_child(&[Ok(0)]);
+        sys.expect_execve().once().returning(|_, _, _| Errno::ENOENT);
+        reports(&mut sys, "failed to execute cmd: No such file or directory");
+        assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, INIT, LOG), 127);
     }
 }

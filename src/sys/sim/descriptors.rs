@@ -407,7 +407,10 @@ impl Kernel {
     pub(super) fn describe(&self, slot: Slot) -> std::string::String {
         match &self.descriptions[slot.description].object {
             Object::Socket(pair, side) => {
-                std::format!("socket pair {pair} side {side}, {} B queued", self.pairs[*pair].bytes[*side].len())
+                std::format!(
+                    "socket pair {pair} side {side}, {} B queued",
+                    self.pairs[*pair].bytes[*side].len()
+                )
             }
             Object::PipeRead(pipe) => {
                 std::format!("pipe {pipe} read end, {} B queued", self.pipes[*pipe].bytes.len())

@@ -96,10 +96,12 @@ fn parse_line(line: &[u8]) -> Option<Extent> {
         let word = words.next()?;
         word.iter().all(u8::is_ascii_digit).then_some(())?;
         // simple_strtoul to a u32: what is too long wraps around.
-        Some(word.iter().fold(0u64, |n, digit| n.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))) as u32)
+        Some(word.iter().fold(0u64, |n, digit| n.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+            as u32)
     };
     let extent = Extent { inside: number()?, outside: number()?, count: number()? };
-    let fits = |first: u32| first != u32::MAX && first.checked_add(extent.count).is_some_and(|end| end > first);
+    let fits =
+        |first: u32| first != u32::MAX && first.checked_add(extent.count).is_some_and(|end| end > first);
     (words.next().is_none() && fits(extent.inside) && fits(extent.outside)).then_some(extent)
 }
 

@@ -238,7 +238,8 @@ impl Kernel {
                 }
             }
             Some(Call::Poll { fds, .. }) => {
-                self.polled(task, fds).0 > 0 || process.deadline.is_some_and(|deadline| deadline <= self.clock)
+                self.polled(task, fds).0 > 0
+                    || process.deadline.is_some_and(|deadline| deadline <= self.clock)
             }
             Some(Call::Wait4 { pid, which }) => self.can_reap(task, *pid, *which),
             Some(_) => true,

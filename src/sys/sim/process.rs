@@ -215,7 +215,13 @@ impl Kernel {
     }
 
     /// clone(2). A sibling has our parent and our exit signal; the first one in a pid namespace is its pid 1.
-    pub(super) fn clone_process(&mut self, me: Task, call: &Call, sibling: bool, exit: ExitSignal) -> SysResult<Task> {
+    pub(super) fn clone_process(
+        &mut self,
+        me: Task,
+        call: &Call,
+        sibling: bool,
+        exit: ExitSignal,
+    ) -> SysResult<Task> {
         // Siblings of a pid 1 would be in a namespace whose init cannot reap them (copy_process).
         if sibling && self.is_ns_init(me) {
             return Err(Errno::EINVAL);

@@ -10,8 +10,8 @@
 
 use core::cell::RefCell;
 use core::ffi::CStr;
-use std::panic::resume_unwind;
 use std::boxed::Box;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::vec::Vec;
 

@@ -86,7 +86,9 @@ impl Sim {
                     setgroups: true,
                     parent_could_setfcap: true,
                 }),
-                Kind::Pid => State::Pid(PidNs { parent: None, level: 0, next: FIRST_PID, init: None, dead: false }),
+                Kind::Pid => {
+                    State::Pid(PidNs { parent: None, level: 0, next: FIRST_PID, init: None, dead: false })
+                }
                 // Nobody sets the machine's own clocks through this file.
                 Kind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
                 Kind::Mnt => State::Mnt { proc: NsId(position(Kind::Pid)) },
@@ -200,7 +202,9 @@ impl Sim {
             };
             let user = kernel.process(task).creds.user;
             for (ids, map) in [(Ids::Users, uid_map), (Ids::Groups, gid_map)] {
-                kernel.write_map((&root, &root), user, ids, map.as_bytes()).expect("a map that root may write");
+                kernel
+                    .write_map((&root, &root), user, ids, map.as_bytes())
+                    .expect("a map that root may write");
             }
             kernel.setresuid(task, 0).expect("a map with root");
             kernel.setgid(task, 0).expect("a map with root's group");

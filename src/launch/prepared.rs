@@ -1,0 +1,86 @@
+//! A launch with everything made that it needs.
+
+use std::vec;
+use std::vec::Vec;
+
+use super::command::{NulTerminated, Texts};
+use super::record::Collector;
+use super::script::{ChildSignals, Job, Launched, launch};
+use super::tail::Tail;
+use crate::log::Level;
+use crate::nsexec::Scratch;
+use crate::policy::Policy;
+use crate::sys::Sys;
+use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs};
+
+/// What a launch is made of: message, policy, command, signals. Nothing in it depends on where it will run, so that a
+/// plan and the launch itself run the same.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub(super) message: Vec<u8>,
+    pub(super) asked: CloneFlags,
+    pub(super) policy: Policy,
+    pub(super) level: Level,
+    pub(super) signals: ChildSignals,
+    pub(super) texts: Texts,
+}
+
+impl Prepared {
+    /// The encoded bootstrap message.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// What the message cannot say.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The files that are tried for the command, in turn.
+    pub fn candidates(&self) -> impl Iterator<Item = &[u8]> {
+        self.texts
+            .candidates
+            .text
+            .split_inclusive(|byte| *byte == 0)
+            .filter_map(|path| path.strip_suffix(&[0]))
+    }
+
+    /// The launch, over any backend. `memory` takes the message in stage 0: [`MESSAGE_MAX`](crate::bootstrap::MESSAGE_MAX)
+    /// bytes are enough for every one. Allocates before the fork only.
+    ///
+    /// Comes back in the launcher, and with [`Launched::Exit`] in each stage that ends: the caller ends that process.
+    pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector<'_>) -> Launched {
+        let Texts { name, argv, envp, candidates } = &self.texts;
+        let (mut argv_slots, mut envp_slots) = (slots(argv), slots(envp));
+        let (Some(argv), Some(envp)) =
+            (ExecArgs::build(&argv.text, &mut argv_slots), ExecArgs::build(&envp.text, &mut envp_slots))
+        else {
+            unreachable!("every string has its NUL, and every one a slot");
+        };
+        let creates_mounts = self.asked.contains(CloneFlags::NEWNS);
+        let tail = Tail {
+            propagation: self.policy.propagation.filter(|_| creates_mounts),
+            mount_proc: self.policy.mount_proc,
+            kill_child: self.policy.kill_child,
+            name,
+            candidates: &candidates.text,
+            argv,
+            envp,
+        };
+        let job = Job {
+            message: &self.message,
+            policy: &self.policy,
+            level: self.level,
+            signals: self.signals,
+            tail,
+        };
+        launch(sys, &job, &mut Scratch { message: memory }, log)
+    }
+}
+
+fn slots<'a>(of: &NulTerminated) -> Vec<Option<ArgPtr<'a>>> {
+    // One more for the null pointer at the end.
+    vec![None; of.count + 1]
+}

@@ -1,0 +1,196 @@
+//! How a command ends, and what happens to it when the launcher is asked to end, or ends.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::harness::{BOTH, PidFd, Test, children, test};
+use crate::kit::{Ctx, DEADLINE, Live, PROMPT, until};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(the_exit_status_is_the_commands, BOTH),
+    test!(a_command_that_dies_by_a_signal, BOTH),
+    test!(first_process_that_dies_by_a_signal, BOTH),
+    test!(a_signal_to_a_command_that_does_not_listen, BOTH),
+    test!(a_signal_to_a_command_that_listens, BOTH),
+    test!(a_signal_that_the_command_ignores, BOTH),
+    test!(other_signals_pass_through, BOTH),
+    test!(stop_and_continue_by_signals, BOTH),
+    test!(descendants_of_the_first_process_end_with_it, BOTH),
+    test!(kill_child_ends_the_command_with_us, BOTH),
+    test!(without_kill_child_the_command_lives_on, BOTH),
+    test!(a_grandchild_that_lives_on_does_not_keep_us, BOTH),
+];
+
+/// With processes of the host, and as the first one of its own.
+const PLACES: [&[&str]; 2] = [&["-u"], &["-p"]];
+
+fn shell(ctx: &Ctx, place: &[&str], script: &str) -> Live {
+    let args = [place, &["--", "sh", "-c", script]].concat();
+    ctx.run(args).own_group().start()
+}
+
+/// A command that does not listen to signals, and has begun. No shell in front of it: dash catches SIGINT until its own
+/// exec, and there one is lost.
+fn sleeper(ctx: &Ctx, place: &[&str]) -> Live {
+    let live = ctx.run([place, &["--", "sleep", "100"]].concat()).own_group().start();
+    let read = |pid: i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    until("the command has begun", || children(live.pid()).iter().any(|pid| read(*pid, "comm") == "sleep\n"));
+    // And the launcher waits for it: SIGTSTP is the last signal that it takes into its hands.
+    let blocked = || {
+        let status = read(live.pid(), "status");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap_or("0");
+        u64::from_str_radix(mask, 16).unwrap_or(0)
+    };
+    until("the launcher watches", || blocked() & (1 << (Signal::SIGTSTP as i32 - 1)) != 0);
+    live
+}
+
+fn the_exit_status_is_the_commands(ctx: &Ctx) {
+    for place in PLACES {
+        for code in [0, 1, 2, 42, 125, 126, 127, 128, 255] {
+            let done = shell(ctx, place, &format!("exit {code}")).done();
+            done.exits(code);
+            assert_eq!(done.err, "");
+        }
+    }
+}
+
+fn a_command_that_dies_by_a_signal(ctx: &Ctx) {
+    for signal in [1, 2, 3, 6, 9, 10, 11, 13, 15, 34, 64] {
+        let done = shell(ctx, &["-u"], &format!("ulimit -c 0; kill -{signal} $$")).done();
+        done.exits(128 + signal);
+        assert_eq!(done.err, "", "signal {signal}");
+    }
+}
+
+/// The first process of a pid namespace is killed by its own kernel faults, or from outside.
+fn first_process_that_dies_by_a_signal(ctx: &Ctx) {
+    let live = shell(ctx, &["-p"], "echo on; exec sleep 100").says("on");
+    kill(Pid::from_raw(live.command()), Signal::SIGKILL).unwrap();
+    live.done().exits(137);
+    let script = "import ctypes; ctypes.string_at(0)";
+    ctx.run(["-p", "--", crate::kit::PYTHON, "-I", "-S", "-c", script]).done().exits(139);
+}
+
+const ASKING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+fn a_signal_to_a_command_that_does_not_listen(ctx: &Ctx) {
+    for place in PLACES {
+        for signal in ASKING {
+            let live = sleeper(ctx, place);
+            let command = PidFd::open(live.command()).unwrap();
+            live.signal(signal);
+            let done = live.done();
+            done.exits(128 + signal as i32);
+            assert!(done.took < PROMPT, "{signal} took {:?}", done.took);
+            assert!(command.ends_within(Duration::ZERO), "{signal}: the command has ended before us");
+        }
+    }
+}
+
+fn a_signal_to_a_command_that_listens(ctx: &Ctx) {
+    for place in PLACES {
+        for (signal, name) in ASKING.into_iter().zip(["INT", "TERM", "HUP", "QUIT"]) {
+            let script =
+                format!("trap 'echo got {name}; exit 5' {name}; echo on; while :; do sleep 0.02; done");
+            let live = shell(ctx, place, &script).says("on");
+            live.signal(signal);
+            let done = live.done();
+            done.exits(5);
+            assert_eq!(done.text(), format!("on\ngot {name}\n"), "{place:?}: once");
+        }
+    }
+}
+
+fn a_signal_that_the_command_ignores(ctx: &Ctx) {
+    for place in PLACES {
+        let live =
+            shell(ctx, place, "trap '' INT TERM HUP QUIT; echo on; sleep 0.5; echo still here; exit 6")
+                .says("on");
+        for signal in ASKING {
+            live.signal(signal);
+        }
+        let done = live.done();
+        done.exits(6);
+        assert_eq!(done.text(), "on\nstill here\n", "{place:?}");
+    }
+}
+
+fn other_signals_pass_through(ctx: &Ctx) {
+    for place in PLACES {
+        let script = "trap 'echo got usr1' USR1; trap 'echo got usr2; exit 7' USR2; echo on; while :; do sleep 0.02; done";
+        let live = shell(ctx, place, script).says("on");
+        live.signal(Signal::SIGUSR1);
+        let live = live.says("got usr1");
+        live.signal(Signal::SIGUSR2);
+        live.done().exits(7);
+    }
+}
+
+fn state(pid: i32) -> char {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?')
+}
+
+fn stop_and_continue_by_signals(ctx: &Ctx) {
+    for place in PLACES {
+        let live = sleeper(ctx, place);
+        let (launcher, command) = (live.pid(), live.command());
+        live.signal(Signal::SIGTSTP);
+        until("both have stopped", || (state(launcher), state(command)) == ('T', 'T'));
+        live.signal(Signal::SIGCONT);
+        until("both go on", || state(launcher) == 'S' && state(command) == 'S');
+        live.end();
+    }
+}
+
+fn descendants_of_the_first_process_end_with_it(ctx: &Ctx) {
+    // The guard finds the sleeper if it does not.
+    let live = shell(ctx, &["-p"], "sleep 100 & echo on; sleep 0.1; exit 4").says("on");
+    live.done().exits(4);
+}
+
+/// Starts a sleeper, kills the launcher, and gives the sleeper: our child now, whom the guard will not see.
+fn orphan(ctx: &Ctx, flags: &[&str]) -> (Pid, PidFd) {
+    set_child_subreaper(true).unwrap();
+    let args = [flags, &["--", "sh", "-c", "echo on; exec sleep 100"]].concat();
+    let live = ctx.run(args).start().says("on");
+    let pid = live.command();
+    let command = PidFd::open(pid).unwrap();
+    live.signal(Signal::SIGKILL);
+    assert_eq!(live.done().status.code(), None);
+    (Pid::from_raw(pid), command)
+}
+
+fn kill_child_ends_the_command_with_us(ctx: &Ctx) {
+    for place in PLACES {
+        let (pid, command) = orphan(ctx, &[place, &["--kill-child"]].concat());
+        assert!(command.ends_within(DEADLINE), "it lives on");
+        waitpid(pid, None).unwrap();
+    }
+}
+
+fn without_kill_child_the_command_lives_on(ctx: &Ctx) {
+    for place in PLACES {
+        let (pid, command) = orphan(ctx, place);
+        assert!(!command.ends_within(Duration::from_millis(200)), "it died with the launcher");
+        kill(pid, Signal::SIGKILL).unwrap();
+        assert!(command.ends_within(DEADLINE));
+        waitpid(pid, None).unwrap();
+    }
+}
+
+fn a_grandchild_that_lives_on_does_not_keep_us(ctx: &Ctx) {
+    set_child_subreaper(true).unwrap();
+    let done = shell(ctx, &["-u"], "sleep 100 & echo $!").done();
+    done.exits(0);
+    assert!(done.took < PROMPT, "we ended with the command, after {:?}", done.took);
+    let pid = Pid::from_raw(done.text().trim().parse().unwrap());
+    kill(pid, Signal::SIGKILL).unwrap();
+    waitpid(pid, None).unwrap();
+}

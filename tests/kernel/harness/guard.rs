@@ -1,0 +1,95 @@
+//! The guard of one test: a subreaper, so that whatever the test leaves becomes its child; a mount namespace of its
+//! own whose mounts are all shared, so that whatever the program mounts without making it private first shows up here.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, geteuid};
+
+use super::{PidFd, children, me};
+
+/// Afterwards a killed process must be gone: it has nothing left to do.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// `--guard UID GID drop|keep COMMAND…`: exits with the command's status if nothing is left, else with 1.
+pub(super) fn main(args: &[String], deadline: Duration) -> ExitCode {
+    let [uid, gid, drop, program, rest @ ..] = args else { panic!("--guard UID GID drop|keep COMMAND…") };
+    // The harness's mask comes with a Command, and would go on to all below us.
+    SigSet::all().thread_unblock().expect("unblock signals");
+    if geteuid().is_root() {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace for the guard");
+        for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | propagation, None::<&str>)
+                .expect("propagation");
+        }
+    }
+    set_child_subreaper(true).expect("subreaper");
+    let mounts = mounts();
+    let mut command = Command::new(program);
+    command.args(rest);
+    if drop == "drop" {
+        command.uid(uid.parse().expect("UID")).gid(gid.parse().expect("GID"));
+    }
+    let mut child = command.spawn().expect("start the test");
+    let pid = i32::try_from(child.id()).expect("a pid");
+    let in_time = PidFd::open(pid).expect("pidfd").ends_within(deadline);
+    if !in_time {
+        println!("not at its end after {deadline:?}");
+        child.kill().expect("kill the test");
+    }
+    let status = child.wait().expect("wait for the test");
+    let mut clean = in_time;
+    loop {
+        let left = children(me());
+        if left.is_empty() {
+            break;
+        }
+        clean = false;
+        left.into_iter().for_each(end);
+    }
+    for line in self::mounts().iter().filter(|line| !mounts.contains(line)) {
+        clean = false;
+        println!("mount left: {line}");
+    }
+    match status.code() {
+        Some(code) if clean => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Some(_) => ExitCode::FAILURE,
+        None => {
+            println!("the test ended by {status}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends and reaps a process that the test has left, which is a child of ours by now.
+fn end(pid: i32) {
+    let word = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = word("status");
+    let field = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or("?").trim().to_owned()
+    };
+    let (name, state) = (field("Name:"), field("State:"));
+    println!("process left: {pid} {name} ({state}): {}", word("cmdline").replace('\0', " "));
+    let fd = PidFd::open(pid).expect("pidfd of a child");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill a child");
+    assert!(fd.ends_within(DEATH), "{pid} outlives SIGKILL");
+    waitid(Id::PIDFd(fd.fd().as_fd()), WaitPidFlag::WEXITED).expect("reap a child");
+}
+
+/// The mounts that we see: our own copy, so whatever changes was changed from here. An ordinary user's guard has none, but
+/// nor can that user change ours.
+fn mounts() -> Vec<String> {
+    if !geteuid().is_root() {
+        return Vec::new();
+    }
+    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().map(str::to_owned).collect()
+}

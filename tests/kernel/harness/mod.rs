@@ -1,0 +1,302 @@
+//! Who runs the tests. This program is three: the harness, which starts one guard for each test; the guard, a
+//! subreaper that starts the test with a deadline and afterwards looks for what it left; the test.
+
+mod guard;
+mod pidfd;
+mod user;
+
+use std::collections::VecDeque;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, io, thread};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Uid, geteuid, mkdtemp};
+
+pub(crate) use pidfd::{PidFd, children, me};
+pub(crate) use user::Ordinary;
+
+use crate::kit::Ctx;
+
+/// As whom a test runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Who {
+    /// Uid 0 of the machine.
+    Root,
+    /// A user without any privilege, with subordinate ids.
+    User,
+}
+
+pub(crate) const BOTH: &[Who] = &[Who::Root, Who::User];
+pub(crate) const ROOT: &[Who] = &[Who::Root];
+pub(crate) const USER: &[Who] = &[Who::User];
+
+impl Who {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::User => "user",
+        }
+    }
+}
+
+/// One test function.
+#[derive(Debug)]
+pub(crate) struct Test {
+    pub(crate) path: &'static str,
+    pub(crate) who: &'static [Who],
+    pub(crate) run: fn(&Ctx),
+}
+
+/// A line of a module's table of tests.
+macro_rules! test {
+    ($name:ident, $who:expr) => {
+        $crate::harness::Test {
+            path: concat!(module_path!(), "::", stringify!($name)),
+            who: $who,
+            run: $name,
+        }
+    };
+}
+pub(crate) use test;
+
+impl Test {
+    fn name(&self, who: Who) -> String {
+        let path = self.path.split_once("::").map_or(self.path, |(_, rest)| rest);
+        format!("{path}@{}", who.word())
+    }
+}
+
+/// The exit status with which a test says that it was skipped; the reason is its output.
+pub(crate) const SKIPPED: i32 = 77;
+
+/// Whether a signal asked us to come to an end.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Longer than any test takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(40);
+
+enum Verdict {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// The three programs.
+pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
+    let cases: Vec<(&Test, Who)> = modules
+        .iter()
+        .flat_map(|tests| tests.iter())
+        .flat_map(|test| test.who.iter().map(move |who| (test, *who)))
+        .collect();
+    let mut args = env::args().skip(1);
+    match args.next().as_deref() {
+        Some("--guard") => guard::main(&args.collect::<Vec<_>>(), DEADLINE),
+        Some("--one") => one(&cases, &args.collect::<Vec<_>>()),
+        _ => Wanted::from_args(env::args().skip(1)).run(&cases),
+    }
+}
+
+/// The test itself: this process is nothing else. A panic is a failure.
+fn one(cases: &[(&Test, Who)], args: &[String]) -> ExitCode {
+    let [name, bin, dir] = args else { panic!("--one NAME BIN DIR") };
+    let (test, who) = cases.iter().find(|(test, who)| test.name(*who) == *name).expect("no such test");
+    let ctx = Ctx::new(*who, PathBuf::from(bin), PathBuf::from(dir));
+    let fds = count_fds();
+    (test.run)(&ctx);
+    assert_eq!(count_fds(), fds, "descriptors of the test before and after");
+    ExitCode::SUCCESS
+}
+
+fn count_fds() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// What the command line asks for; the flags of libtest that make sense here, so that fingers know them.
+#[derive(Default)]
+struct Wanted {
+    words: Vec<String>,
+    skip: Vec<String>,
+    exact: bool,
+    list: bool,
+    threads: Option<usize>,
+}
+
+impl Wanted {
+    fn from_args(mut args: impl Iterator<Item = String>) -> Self {
+        let mut wanted = Self::default();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--list" => wanted.list = true,
+                "--exact" => wanted.exact = true,
+                "--skip" => wanted.skip.extend(args.next()),
+                "--test-threads" => wanted.threads = args.next().and_then(|n| n.parse().ok()),
+                "--format" | "--color" | "-Z" => drop(args.next()),
+                flag if flag.starts_with("--test-threads=") => {
+                    wanted.threads = flag.split_once('=').and_then(|(_, n)| n.parse().ok());
+                }
+                flag if flag.starts_with('-') => {}
+                word => wanted.words.push(word.to_owned()),
+            }
+        }
+        wanted
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let matches = |word: &String| if self.exact { name == word } else { name.contains(word.as_str()) };
+        (self.words.is_empty() || self.words.iter().any(matches)) && !self.skip.iter().any(matches)
+    }
+
+    fn run(&self, cases: &[(&Test, Who)]) -> ExitCode {
+        let cases: VecDeque<_> =
+            cases.iter().copied().filter(|(test, who)| self.wants(&test.name(*who))).collect();
+        if self.list {
+            cases.iter().for_each(|(test, who)| println!("{}: test", test.name(*who)));
+            return ExitCode::SUCCESS;
+        }
+        let start = Instant::now();
+        stop_by_signal();
+        let ordinary = Ordinary::provide();
+        let folder = Folder::make().expect("a folder for the tests");
+        let queue = Mutex::new(cases);
+        let counts = Mutex::new([0_usize; 3]);
+        let threads = self
+            .threads
+            .unwrap_or_else(|| 2 * thread::available_parallelism().map_or(1, usize::from))
+            .clamp(1, 6);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while !STOPPED.load(Ordering::Relaxed) {
+                        let Some((test, who)) = queue.lock().unwrap().pop_front() else { break };
+                        let begun = Instant::now();
+                        let verdict = folder.run(test, who, ordinary.as_ref());
+                        report(&test.name(who), &verdict, begun.elapsed());
+                        counts.lock().unwrap()[verdict.index()] += 1;
+                    }
+                });
+            }
+        });
+        drop(folder);
+        drop(ordinary);
+        let [passed, failed, skipped] = counts.into_inner().unwrap();
+        let stopped = if STOPPED.load(Ordering::Relaxed) { ", stopped by a signal" } else { "" };
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "kernel tests: {passed} passed, {failed} failed, {skipped} skipped{stopped} in {seconds:.1} s"
+        );
+        if failed == 0 && stopped.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// INT and TERM let the tests that run come to their end, so that all is cleared away.
+fn stop_by_signal() {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block().expect("block INT and TERM");
+    thread::spawn(move || {
+        signals.wait().expect("wait for a signal");
+        STOPPED.store(true, Ordering::Relaxed);
+    });
+}
+
+impl Verdict {
+    fn index(&self) -> usize {
+        match self {
+            Self::Passed => 0,
+            Self::Failed(_) => 1,
+            Self::Skipped(_) => 2,
+        }
+    }
+}
+
+/// One line for a test, and its output if it failed.
+fn report(name: &str, verdict: &Verdict, took: Duration) {
+    let milliseconds = took.as_millis();
+    match verdict {
+        Verdict::Passed => println!("passed: {name} ({milliseconds} ms)"),
+        Verdict::Skipped(reason) => println!("skipped: {name}: {reason}"),
+        Verdict::Failed(output) => {
+            println!("failed: {name} ({milliseconds} ms)\n    {}", output.trim_end().replace('\n', "\n    "))
+        }
+    }
+}
+
+/// Where the program's copy lies, enterable for everybody, and a folder for each test. Removed at the end.
+struct Folder {
+    path: PathBuf,
+    bin: PathBuf,
+    me: PathBuf,
+}
+
+impl Folder {
+    fn make() -> io::Result<Self> {
+        let path = mkdtemp(&env::temp_dir().join("nsexec-test.XXXXXX"))?;
+        set_mode(&path, 0o755)?;
+        let (bin, me) = (path.join("nsexec"), path.join("kernel"));
+        fs::copy(env!("CARGO_BIN_EXE_nsexec"), &bin)?;
+        fs::copy(env::current_exe()?, &me)?;
+        set_mode(&bin, 0o755)?;
+        set_mode(&me, 0o755)?;
+        Ok(Self { path, bin, me })
+    }
+
+    /// Starts the guard, and reads its verdict.
+    fn run(&self, test: &Test, who: Who, user: Result<&Ordinary, &String>) -> Verdict {
+        let root = geteuid().is_root();
+        let uid = match (who, user) {
+            (Who::Root, _) if !root => return Verdict::Skipped("needs root".to_owned()),
+            (Who::User, Err(reason)) => return Verdict::Skipped(reason.clone()),
+            (Who::Root, _) => None,
+            (Who::User, Ok(user)) => root.then_some((user.uid, user.gid)),
+        };
+        let name = test.name(who);
+        let dir = self.path.join(name.replace("::", "-"));
+        fs::create_dir(&dir).expect("a folder for the test");
+        if let Some((uid, gid)) = uid {
+            std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).expect("chown");
+        }
+        let ids = uid.unwrap_or((Uid::effective().as_raw(), 0));
+        let output = Command::new(&self.me)
+            .args([
+                "--guard",
+                &ids.0.to_string(),
+                &ids.1.to_string(),
+                if uid.is_some() { "drop" } else { "keep" },
+            ])
+            .arg(&self.me)
+            .args(["--one", &name])
+            .arg(&self.bin)
+            .arg(&dir)
+            .current_dir(&self.path)
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .env("RUST_BACKTRACE", "0")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .output()
+            .expect("start the guard");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(0) => Verdict::Passed,
+            Some(SKIPPED) => Verdict::Skipped(said.trim().to_owned()),
+            _ => {
+                Verdict::Failed(format!("{said}{}{}", String::from_utf8_lossy(&output.stderr), output.status))
+            }
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.path)
+            .unwrap_or_else(|error| println!("{} is left: {error}", self.path.display()));
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}

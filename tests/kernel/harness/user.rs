@@ -1,0 +1,76 @@
+//! The ordinary user `nsexec-test`: made once for all who test at the same time, removed by the last of them.
+//!
+//! The suite in tests/protocol has the same user by the same lock: who uses it holds LOCK, shared; who makes or removes it
+//! holds LOCK alone; MADE says that it was made for tests, and so may be removed.
+
+use std::fs::{self, File, OpenOptions};
+use std::process::Command;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{User, geteuid, getgid, getuid};
+
+const LOCK: &str = "/run/nsexec-test.lock";
+const MADE: &str = "/run/nsexec-test.made";
+const NAME: &str = "nsexec-test";
+/// Five digits each: then 340 lines of a map fit into one write.
+const SUBORDINATE: &str = "30000-95535";
+
+/// A user without privileges.
+#[derive(Debug)]
+pub(crate) struct Ordinary {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    used: Option<Flock<File>>,
+}
+
+impl Ordinary {
+    /// The user, or the reason why there is none. Whoever is not root is an ordinary user.
+    pub(crate) fn provide() -> Result<Self, String> {
+        if !geteuid().is_root() {
+            return Ok(Self { uid: getuid().as_raw(), gid: getgid().as_raw(), used: None });
+        }
+        let used = lock()?;
+        if find().is_none() {
+            let new = "--system --no-create-home --home-dir /nonexistent --shell /bin/sh --user-group";
+            tool("useradd", new)?;
+            fs::write(MADE, "user\n").map_err(|error| format!("{MADE}: {error}"))?;
+            tool("usermod", &format!("--add-subuids {SUBORDINATE} --add-subgids {SUBORDINATE}"))?;
+        }
+        used.relock(FlockArg::LockShared).map_err(|error| format!("{LOCK}: {error}"))?;
+        let user = find().ok_or("useradd made no user")?;
+        Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), used: Some(used) })
+    }
+}
+
+impl Drop for Ordinary {
+    fn drop(&mut self) {
+        let Some(used) = self.used.take() else { return };
+        // Somebody else still needs it, and will clear up.
+        if used.relock(FlockArg::LockExclusiveNonblock).is_err() {
+            return;
+        }
+        if fs::read_to_string(MADE).is_ok_and(|made| made.split_whitespace().any(|word| word == "user")) {
+            // Takes the user's lines in /etc/subuid and /etc/subgid with it.
+            let gone =
+                tool("userdel", "").and_then(|()| fs::remove_file(MADE).map_err(|error| error.to_string()));
+            gone.unwrap_or_else(|error| println!("the user {NAME} is left: {error}"));
+        }
+    }
+}
+
+fn find() -> Option<User> {
+    User::from_name(NAME).ok().flatten()
+}
+
+fn lock() -> Result<Flock<File>, String> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(LOCK);
+    let file = file.map_err(|error| format!("{LOCK}: {error}"))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| format!("{LOCK}: {error}"))
+}
+
+fn tool(name: &str, args: &str) -> Result<(), String> {
+    let output = Command::new(name).args(args.split_whitespace()).arg(NAME).output();
+    let output = output.map_err(|error| format!("{name}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{name}: {}: {}", output.status, said.trim())) }
+}

@@ -1,0 +1,280 @@
+//! Id maps: any number of lines that the kernel takes, written by us or by newuidmap and newgidmap; and refusals.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{BOTH, ROOT, Test, USER, test};
+use crate::kit::{Ctx, ids, subordinate};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(one_line_is_the_caller_as_root, BOTH),
+    test!(lines_2, BOTH),
+    test!(lines_6, BOTH),
+    test!(lines_7, BOTH),
+    test!(lines_20, BOTH),
+    test!(lines_340, BOTH),
+    test!(root_inside_is_a_subordinate_id, BOTH),
+    test!(the_callers_id_in_the_middle, USER),
+    test!(auto_takes_the_ranges_of_the_files, USER),
+    test!(map_root_and_lines_together, BOTH),
+    test!(setgroups_is_denied_allowed_or_left, BOTH),
+    test!(all_ids_of_a_machine_within_itself, ROOT),
+    test!(files_belong_to_mapped_ids, ROOT),
+    test!(too_many_lines, BOTH),
+    test!(too_much_text, BOTH),
+    test!(overlaps, BOTH),
+    test!(counts_and_numbers_that_are_none, BOTH),
+    test!(root_is_missing, BOTH),
+    test!(an_id_that_is_not_ours_to_map, BOTH),
+    test!(no_tool_in_the_path, USER),
+];
+
+type Line = (u32, u32, u32);
+
+fn read_map(text: &str) -> Vec<Line> {
+    let line = |line: &str| {
+        let numbers: Vec<u32> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        (numbers[0], numbers[1], numbers[2])
+    };
+    text.lines().map(line).collect()
+}
+
+fn set(lines: &[Line]) -> BTreeSet<Line> {
+    lines.iter().copied().collect()
+}
+
+fn args_of(users: &[Line], groups: &[Line]) -> Vec<String> {
+    let word = |flag: &str, line: &Line| [flag.to_owned(), format!("{}:{}:{}", line.0, line.1, line.2)];
+    let users = users.iter().flat_map(|line| word("--map-users", line));
+    users.chain(groups.iter().flat_map(|line| word("--map-groups", line))).collect()
+}
+
+/// Runs with these maps and compares, as sets, what the kernel says inside.
+#[track_caller]
+fn check(ctx: &Ctx, users: &[Line], groups: &[Line]) {
+    for (file, lines) in [("uid_map", users), ("gid_map", groups)] {
+        let mut args = vec!["run".to_owned()];
+        args.extend(args_of(users, groups));
+        args.extend(["--", "cat", &format!("/proc/self/{file}")].map(str::to_owned));
+        let text = ctx.nsexec(args).ok();
+        assert_eq!(set(&read_map(&text)), set(lines), "{file}");
+        assert_eq!(read_map(&text).len(), lines.len(), "{file}");
+    }
+}
+
+/// `count` lines of one id each: the caller as 0, then every other subordinate id, so that no two are one extent.
+fn short_lines(ctx: &Ctx, count: u32) -> (Vec<Line>, Vec<Line>) {
+    let (first, _) = subordinate(ctx);
+    let (uid, gid) = ids();
+    let lines = |own| (0..count).map(|i| (i, if i == 0 { own } else { first + 2 * i }, 1)).collect();
+    (lines(uid), lines(gid))
+}
+
+/// In order, backwards, and mixed up.
+#[track_caller]
+fn orders(ctx: &Ctx, count: u32) {
+    if !ctx.root() {
+        ctx.needs("newuidmap");
+    }
+    let (mut users, mut groups) = short_lines(ctx, count);
+    check(ctx, &users, &groups);
+    users.reverse();
+    check(ctx, &users, &groups);
+    // 7 and 340 have no common divisor with their steps, so each line keeps its place for itself.
+    let step = if count % 3 == 0 { 5 } else { 3 };
+    groups = (0..groups.len()).map(|i| groups[i * step % groups.len()]).collect();
+    users.rotate_left(1);
+    check(ctx, &users, &groups);
+}
+
+fn one_line_is_the_caller_as_root(ctx: &Ctx) {
+    let (uid, gid) = ids();
+    check(ctx, &[(0, uid, 1)], &[(0, gid, 1)]);
+    let text = ctx.nsexec(["run", "-r", "--", "cat", "/proc/self/uid_map", "/proc/self/gid_map"]).ok();
+    assert_eq!(read_map(&text), [(0, uid, 1), (0, gid, 1)]);
+}
+
+fn lines_2(ctx: &Ctx) {
+    orders(ctx, 2);
+}
+
+fn lines_6(ctx: &Ctx) {
+    orders(ctx, 6);
+}
+
+fn lines_7(ctx: &Ctx) {
+    orders(ctx, 7);
+}
+
+fn lines_20(ctx: &Ctx) {
+    orders(ctx, 20);
+}
+
+fn lines_340(ctx: &Ctx) {
+    orders(ctx, 340);
+}
+
+fn root_inside_is_a_subordinate_id(ctx: &Ctx) {
+    let (first, count) = subordinate(ctx);
+    let map = [(0, first, 1), (1, first + 1000, count - 1000)];
+    check(ctx, &map, &map);
+    check(ctx, &map[..1], &map[..1]);
+}
+
+fn the_callers_id_in_the_middle(ctx: &Ctx) {
+    let ((first, _), (uid, gid)) = (subordinate(ctx), ids());
+    let map = |own| [(0, first, 500), (500, own, 1), (501, first + 500, 1000)];
+    check(ctx, &map(uid), &map(gid));
+}
+
+fn auto_takes_the_ranges_of_the_files(ctx: &Ctx) {
+    subordinate(ctx);
+    // All lines of the user, one after the other; another suite may have added one.
+    let map = |own: u32, file: &str| {
+        let (mut map, mut inside) = (vec![(0, own, 1)], 1);
+        let text = std::fs::read_to_string(file).unwrap();
+        for range in text.lines().filter_map(|line| line.strip_prefix("nsexec-test:")?.split_once(':')) {
+            let (first, count): (u32, u32) = (range.0.parse().unwrap(), range.1.parse().unwrap());
+            map.push((inside, first, count));
+            inside += count;
+        }
+        map
+    };
+    let args = ["run", "--map-users", "auto", "--map-groups", "auto", "--", "cat"];
+    let read = |file: &str| read_map(&ctx.nsexec(args.iter().chain(&[file])).ok());
+    assert_eq!(read("/proc/self/uid_map"), map(ids().0, "/etc/subuid"));
+    assert_eq!(read("/proc/self/gid_map"), map(ids().1, "/etc/subgid"));
+}
+
+fn map_root_and_lines_together(ctx: &Ctx) {
+    let ((first, _), (uid, gid)) = (subordinate(ctx), ids());
+    let one = format!("1:{first}:10");
+    let args = ["run", "-r", "--map-users", &one, "--", "cat", "/proc/self/uid_map", "/proc/self/gid_map"];
+    let map = read_map(&ctx.nsexec(args).ok());
+    assert_eq!(map, [(0, uid, 1), (1, first, 10), (0, gid, 1)]);
+}
+
+fn setgroups_is_denied_allowed_or_left(ctx: &Ctx) {
+    let (first, _) = subordinate(ctx);
+    let (_, gid) = ids();
+    let read = |flags: &[&str]| {
+        let args = ["run", "-r"].iter().chain(flags).chain(&["--", "cat", "/proc/self/setgroups"]);
+        ctx.nsexec(args).ok().trim().to_owned()
+    };
+    let groups = [format!("0:{gid}:1"), format!("1:{first}:10")];
+    let groups = ["--map-groups", &groups[0], "--map-groups", &groups[1]];
+    assert_eq!(read(&["--setgroups", "deny"]), "deny");
+    assert_eq!(read(&groups[2..]), "allow");
+    assert_eq!(read(&[&groups[2..], &["--setgroups", "allow"]].concat()), "allow");
+    if ctx.root() {
+        assert_eq!(read(&["--setgroups", "allow"]), "allow");
+    } else {
+        assert_eq!(read(&[]), "deny");
+        let args = ["run", "-r", "--setgroups", "allow", "--", "true"];
+        ctx.nsexec(args).misused(&["--setgroups", "--map-groups"]);
+    }
+}
+
+fn all_ids_of_a_machine_within_itself(ctx: &Ctx) {
+    let all = [(0, 0, u32::MAX)];
+    check(ctx, &all, &all);
+}
+
+fn files_belong_to_mapped_ids(ctx: &Ctx) {
+    let file = ctx.file("made");
+    let script = format!("touch {0}; chown 7:8 {0}", file.display());
+    let maps = [
+        "run",
+        "--map-users",
+        "0:0:1",
+        "--map-users",
+        "7:30007:1",
+        "--map-groups",
+        "0:0:1",
+        "--map-groups",
+        "8:30008:1",
+    ];
+    ctx.nsexec(maps.iter().chain(&["--", "sh", "-c", &script])).ok();
+    let data = std::fs::metadata(file).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((data.uid(), data.gid()), (30_007, 30_008));
+}
+
+/// `nsexec run MAPS -- echo`, which nobody can mean.
+#[track_caller]
+fn misused(ctx: &Ctx, users: &[Line], words: &[&str]) {
+    let mut args = vec!["run".to_owned()];
+    args.extend(args_of(users, &[]));
+    args.extend(["--", "echo", "it ran"].map(str::to_owned));
+    ctx.nsexec(args).misused(words);
+}
+
+fn too_many_lines(ctx: &Ctx) {
+    misused(ctx, &short_lines(ctx, 341).0, &["--map-users", "341", "340"]);
+}
+
+fn too_much_text(ctx: &Ctx) {
+    let lines: Vec<Line> = (0..340).map(|i| (100_000 * u32::from(i > 0) + i, 30_000 + 2 * i, 1)).collect();
+    misused(ctx, &lines, &["--map-users", "4095"]);
+}
+
+fn overlaps(ctx: &Ctx) {
+    let (uid, _) = ids();
+    misused(
+        ctx,
+        &[(0, uid, 1), (1, 30_000, 10), (10, 40_000, 5)],
+        &["1:30000:10", "10:40000:5", "overlap", "inside"],
+    );
+    misused(
+        ctx,
+        &[(0, uid, 1), (1, 30_000, 10), (20, 30_009, 5)],
+        &["1:30000:10", "20:30009:5", "overlap", "outside"],
+    );
+}
+
+fn counts_and_numbers_that_are_none(ctx: &Ctx) {
+    for value in [
+        "0:0:0",
+        "0:0",
+        "0:x:1",
+        "4294967295:0:1",
+        "0:4294967295:1",
+        "1:0:4294967295",
+        "-1:0:1",
+        "",
+        "0:0:4294967296",
+    ] {
+        let flag = format!("--map-users={value}");
+        ctx.nsexec(["run", &flag, "--", "echo", "it ran"]).misused(&["--map-users", value]);
+    }
+}
+
+fn root_is_missing(ctx: &Ctx) {
+    let (uid, _) = ids();
+    misused(ctx, &[(1, uid, 1)], &["id 0", "not mapped", "-r"]);
+}
+
+fn an_id_that_is_not_ours_to_map(ctx: &Ctx) {
+    if !ctx.root() {
+        let (first, count) = subordinate(ctx);
+        let end = first + count;
+        let line = format!("1:{end}:10");
+        let said = ctx.nsexec(["run", "-r", "--map-users", &line, "--", "echo", "it ran"]).done();
+        said.exits(1);
+        // The tool speaks first, for itself; then we do, in one line.
+        let ours: Vec<_> = said.err.lines().filter(|line| line.contains("nsexec: ")).collect();
+        assert_eq!((ours.len(), said.text().as_str()), (1, ""), "{}", said.err);
+        assert!(ours[0].contains("newuidmap") && ours[0].contains("/etc/subuid"), "{}", ours[0]);
+    }
+    // Within a user namespace of one id there is no other, for its root neither.
+    let bin = ctx.bin.to_str().unwrap();
+    let args =
+        ["run", "-r", bin, "run", "--map-users", "0:0:1", "--map-users", "1:5:1", "--", "echo", "it ran"];
+    ctx.nsexec(args).refused(1, &["uid_map", "Operation not permitted", "mapped"]);
+}
+
+fn no_tool_in_the_path(ctx: &Ctx) {
+    let (first, _) = subordinate(ctx);
+    let line = format!("1:{first}:1");
+    let cmd = ctx.nsexec(["run", "-r", "--map-users", &line, "--", "/bin/true"]);
+    cmd.env("PATH", "/nonexistent").misused(&["newuidmap", "PATH"]);
+}

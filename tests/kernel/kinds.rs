@@ -1,0 +1,86 @@
+//! Which namespaces a command gets: each kind alone, and all together, by device and inode.
+
+use crate::harness::{BOTH, ROOT, Test, test};
+use crate::kit::{Ctx, KINDS, LINKS, differ, namespaces};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(each_kind_alone, BOTH),
+    test!(all_together, BOTH),
+    test!(no_flag_is_every_kind, BOTH),
+    test!(as_the_command_itself_sees_it, BOTH),
+    test!(letters_of_unshare, BOTH),
+    test!(pairs_of_kinds, ROOT),
+    test!(the_launcher_stays_where_it_is, BOTH),
+];
+
+/// Which links must differ if these kinds are new: pid and time also for the children.
+fn expected(kinds: &[&str]) -> Vec<&'static str> {
+    LINKS.into_iter().filter(|link| kinds.contains(&link.trim_end_matches("_for_children"))).collect()
+}
+
+/// Starts a sleeper with these flags and compares it with ourselves.
+#[track_caller]
+fn check(ctx: &Ctx, flags: &[&str], kinds: &[&str]) {
+    let mut args = vec!["run"];
+    args.extend(flags);
+    args.extend(["--", "sh", "-c", "echo on; exec sleep 100"]);
+    let live = ctx.nsexec(&args).start().says("on");
+    assert_eq!(differ(&namespaces("self"), &namespaces(live.command())), expected(kinds), "{flags:?}");
+    live.end();
+}
+
+fn each_kind_alone(ctx: &Ctx) {
+    for (kind, flag) in KINDS {
+        if kind == "user" || !ctx.root() {
+            check(ctx, &[flag, "-r"], &[kind, "user"]);
+        } else {
+            check(ctx, &[flag], &[kind]);
+        }
+    }
+}
+
+fn all_together(ctx: &Ctx) {
+    let all = KINDS.map(|(kind, _)| kind);
+    let mut flags: Vec<_> = KINDS.iter().map(|(_, flag)| *flag).collect();
+    flags.push("-r");
+    check(ctx, &flags, &all);
+    check(ctx, &["--all"], &all);
+    check(ctx, &["--all", "-r", "--mount-proc"], &all);
+}
+
+fn no_flag_is_every_kind(ctx: &Ctx) {
+    check(ctx, &[], &KINDS.map(|(kind, _)| kind));
+}
+
+fn letters_of_unshare(ctx: &Ctx) {
+    check(ctx, &["-rUmpniuCTf"], &KINDS.map(|(kind, _)| kind));
+    check(ctx, &["-r", "-f"], &["user"]);
+}
+
+fn pairs_of_kinds(ctx: &Ctx) {
+    for (number, (kind, flag)) in KINDS.iter().enumerate().skip(1) {
+        let (other, other_flag) = KINDS[1 + number % 7];
+        check(ctx, &[flag, other_flag], &[kind, other]);
+    }
+}
+
+fn as_the_command_itself_sees_it(ctx: &Ctx) {
+    let links = LINKS.map(|link| format!("/proc/self/ns/{link}"));
+    let args = ["--all", "--mount-proc", "readlink"].map(str::to_owned).into_iter().chain(links.clone());
+    let inside = ctx.run(args).ok();
+    let outside = ctx.cmd("readlink", links).ok();
+    let (inside, outside): (Vec<_>, Vec<_>) = (inside.lines().collect(), outside.lines().collect());
+    assert_eq!((inside.len(), outside.len()), (LINKS.len(), LINKS.len()));
+    for ((inside, outside), link) in inside.iter().zip(&outside).zip(LINKS) {
+        assert_ne!(inside, outside, "{link}");
+    }
+    let of = |link| inside[LINKS.iter().position(|other| *other == link).unwrap()];
+    assert_eq!(of("pid"), of("pid_for_children"));
+    assert_eq!(of("time"), of("time_for_children"));
+}
+
+fn the_launcher_stays_where_it_is(ctx: &Ctx) {
+    let live = ctx.nsexec(["run", "--", "sh", "-c", "echo on; exec sleep 100"]).start().says("on");
+    assert_eq!(differ(&namespaces("self"), &namespaces(live.pid())), [""; 0]);
+    live.end();
+}

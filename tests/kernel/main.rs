@@ -1,0 +1,40 @@
+//! The program on the real kernel: as root and as an ordinary user, one process for each test.
+//!
+//! `cargo test --test kernel [WORD…]`. Not libtest: its threads share one process, and a test here needs one of its
+//! own, with a guard above it that sees everything left behind (`harness`). `kit` is what the tests are written with.
+
+mod clocks;
+mod endings;
+mod enter;
+mod first;
+mod guards;
+mod harness;
+mod idmaps;
+mod joins;
+mod kinds;
+mod kit;
+mod load;
+mod mounts;
+mod refusals;
+mod surroundings;
+mod terminal;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::main(&[
+        guards::TESTS,
+        first::TESTS,
+        kinds::TESTS,
+        idmaps::TESTS,
+        clocks::TESTS,
+        joins::TESTS,
+        enter::TESTS,
+        surroundings::TESTS,
+        mounts::TESTS,
+        endings::TESTS,
+        refusals::TESTS,
+        terminal::TESTS,
+        load::TESTS,
+    ])
+}

@@ -1,0 +1,279 @@
+"""Somebody at a terminal: starts programs at a pty of their own, types, reads, waits; never for longer than LIMIT.
+
+`terminal.py NSEXEC SCENARIO`: exit status 0 if all was as it should be.
+"""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+
+LIMIT = 8
+NSEXEC = sys.argv[1]
+PYTHON = "/usr/bin/python3"
+
+
+class Terminal:
+    """A pty, and the leader of its session."""
+
+    def __init__(self, *argv):
+        self.seen = b""
+        self.mark = 0
+        # What is typed from now on must reach the program: not Python's handler, nor a terminal without a session.
+        ready, go = os.pipe()
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            os.write(go, b".")
+            os.execvp(argv[0], argv)
+        os.read(ready, 1)
+        os.close(ready)
+        os.close(go)
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def read(self, seconds):
+        """One piece of what was printed; false if there was none, or all have left the terminal."""
+        if not select.select([self.fd], [], [], seconds)[0]:
+            return False
+        try:
+            piece = os.read(self.fd, 4096)
+        except OSError:
+            return False
+        self.seen += piece
+        return bool(piece)
+
+    def expect(self, *words):
+        """Waits until these came, one after the other, behind what was expected before."""
+        end = time.monotonic() + LIMIT
+        for word in words:
+            while (at := self.seen.find(word.encode(), self.mark)) < 0:
+                if time.monotonic() > end:
+                    raise AssertionError(f"{word!r} did not come: {self.seen!r}")
+                self.read(0.1)
+            self.mark = at + len(word)
+
+    def runs(self, name):
+        """Waits until a process of this name is somewhere below the leader. A shell in front of it would be no help: dash
+        catches SIGINT until its own exec, and there a Ctrl-C is lost."""
+        end = time.monotonic() + LIMIT
+        while name not in names(self.pid):
+            assert time.monotonic() < end, f"no {name}: {self.seen!r}"
+            self.read(0.01)
+
+    def status(self):
+        """The exit status of the leader, as a shell has it."""
+        end = time.monotonic() + LIMIT
+        while True:
+            self.read(0.01)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                while self.read(0.05):
+                    pass
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"the end did not come: {self.seen!r}")
+
+
+def names(pid):
+    """What all the processes below this one are called."""
+    try:
+        pids = open(f"/proc/{pid}/task/{pid}/children").read().split()
+        return {open(f"/proc/{child}/comm").read().strip() for child in pids}.union(*map(names, pids))
+    except OSError:
+        return set()
+
+
+def same(a, b, terminal=None):
+    if a != b:
+        raise AssertionError(f"{a!r} is not {b!r}: {terminal and terminal.seen!r}")
+
+
+def shell():
+    """An interactive shell, which has jobs."""
+    terminal = Terminal("bash", "--norc", "--noprofile", "--noediting", "-i")
+    terminal.type("PS1='ready'\"> \"; set +o history; export LC_ALL=C\n")
+    terminal.expect("ready> ")
+    return terminal
+
+
+def leave(terminal):
+    terminal.type("exit 0\n")
+    same(terminal.status(), 0, terminal)
+
+
+COUNTER = """
+import signal, sys, time
+count = 0
+def take(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGINT, take)
+print("o" + "n", flush=True)
+end = time.monotonic() + 10
+while not count and time.monotonic() < end: time.sleep(0.01)
+time.sleep(0.3)
+print("interrupts:", count, flush=True)
+sys.exit(3)
+"""
+
+PLACES = ([], ["-r"], ["-r", "-p"])
+
+
+def interrupt_ends_a_command_that_does_not_listen():
+    for place in PLACES:
+        terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
+        terminal.runs("sleep")
+        begun = time.monotonic()
+        terminal.type("\x03")
+        same(terminal.status(), 130, terminal)
+        assert time.monotonic() - begun < 3, "it took long"
+
+
+def interrupt_at_any_moment_of_the_start():
+    for place in PLACES:
+        for milliseconds in range(12):
+            terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
+            time.sleep(milliseconds / 1000)
+            terminal.type("\x03")
+            same(terminal.status(), 130, terminal)
+            assert terminal.seen.count(b"\n") <= 2, f"more than one line: {terminal.seen!r}"
+
+
+def interrupt_comes_once_to_a_command_that_listens():
+    for place in PLACES:
+        terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", COUNTER)
+        terminal.expect("on")
+        terminal.type("\x03")
+        same(terminal.status(), 3, terminal)
+        terminal.expect("interrupts: 1")
+
+
+def quit_ends_a_command_that_does_not_listen():
+    for place in PLACES:
+        terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
+        terminal.runs("sleep")
+        terminal.type("\x1c")
+        same(terminal.status(), 131, terminal)
+
+
+def interrupt_reaches_a_pipeline():
+    terminal = shell()
+    terminal.type(f"{NSEXEC} run -- sleep 100 | cat; echo \"status ${{PIPESTATUS[0]}}\"\n")
+    terminal.runs("sleep")
+    terminal.type("\x03")
+    terminal.expect("ready> ")
+    terminal.type("echo still o''n\n")
+    terminal.expect("still on")
+    leave(terminal)
+
+
+def suspend_and_foreground():
+    for place in PLACES:
+        terminal = shell()
+        terminal.type(f"{NSEXEC} run {' '.join(place)} -- sleep 100\n")
+        terminal.runs("sleep")
+        terminal.type("\x1a")
+        terminal.expect("Stopped", "ready> ")
+        terminal.type("jobs\n")
+        terminal.expect("Stopped", "ready> ")
+        terminal.type("fg\n")
+        terminal.expect("sleep 100", "\n")
+        time.sleep(0.1)
+        terminal.type("\x03")
+        terminal.expect("ready> ")
+        terminal.type("echo status $?\n")
+        terminal.expect("status 130")
+        leave(terminal)
+
+
+def suspend_in_the_background_and_end():
+    terminal = shell()
+    # No child: in the middle of a vfork, a Ctrl-Z would stop that one, and its parent would wait for it unstoppably.
+    script = "import sys, time; print(sys.argv[1], flush=True); time.sleep(0.5); print(*sys.argv[2:]); sys.exit(9)"
+    terminal.type(f"{NSEXEC} run -- {PYTHON} -I -S -c '{script}' o''n do''ne\n")
+    terminal.expect("\non\r")
+    terminal.type("\x1a")
+    terminal.expect("Stopped", "ready> ")
+    time.sleep(0.7)
+    assert b"done" not in terminal.seen, f"it went on: {terminal.seen!r}"
+    terminal.type("bg; wait %1; echo status $?\n")
+    terminal.expect("done", "status 9")
+    leave(terminal)
+
+
+def a_shell_with_jobs_inside():
+    for place in PLACES:
+        outer = shell()
+        outer.type(f"{NSEXEC} run {' '.join(place)} -- bash --norc --noprofile --noediting -i\n")
+        outer.type("PS1='inside'\"> \"\n")
+        outer.expect("inside> ")
+        assert b"no job control" not in outer.seen, outer.seen
+        outer.type("sleep 100\n")
+        time.sleep(0.3)
+        outer.type("\x1a")
+        outer.expect("Stopped", "inside> ")
+        outer.type("bg; jobs\n")
+        outer.expect("Running", "inside> ")
+        outer.type("fg\n")
+        time.sleep(0.3)
+        outer.type("\x03")
+        outer.expect("inside> ")
+        outer.type("echo status $?; exit 7\n")
+        outer.expect("status 130", "ready> ")
+        outer.type("echo out''side $?\n")
+        outer.expect("outside 7")
+        leave(outer)
+
+
+def interrupt_within_a_shell_inside():
+    terminal = Terminal(NSEXEC, "run", "--", "bash", "--norc", "--noprofile", "--noediting", "-i")
+    terminal.type("PS1='inside'\"> \"\n")
+    terminal.expect("inside> ")
+    terminal.type("echo half a line")
+    terminal.type("\x03")
+    terminal.expect("inside> ")
+    terminal.type("echo still o''n $$\n")
+    terminal.expect("still on 1")
+    terminal.type("exit 5\n")
+    same(terminal.status(), 5, terminal)
+
+
+def a_hang_up_ends_it():
+    terminal = Terminal(NSEXEC, "run", "--", "sleep", "100")
+    terminal.runs("sleep")
+    os.close(terminal.fd)
+    end = time.monotonic() + LIMIT
+    while not (found := os.waitpid(terminal.pid, os.WNOHANG))[0]:
+        assert time.monotonic() < end, "it lives on without a terminal"
+        time.sleep(0.01)
+    same(os.waitstatus_to_exitcode(found[1]), 129)
+
+
+def the_terminal_is_the_callers():
+    script = "import os; print(os.isatty(0), os.ttyname(0) == os.ttyname(1), os.tcgetpgrp(0) == os.getpgrp(), os.open('/dev/tty', os.O_RDWR) > 2)"
+    terminal = Terminal(NSEXEC, "run", "-r", "--", PYTHON, "-I", "-S", "-c", script)
+    same(terminal.status(), 0, terminal)
+    terminal.expect("True True True True")
+
+
+def a_change_of_size_is_told_once():
+    script = "import os, signal, sys, time\nn = []\nsignal.signal(signal.SIGWINCH, lambda *_: n.append(tuple(os.get_terminal_size(0))))\nprint('o' + 'n', flush=True)\nend = time.monotonic() + 10\nwhile not n and time.monotonic() < end: time.sleep(0.01)\ntime.sleep(0.3)\nprint(n)"
+    terminal = Terminal(NSEXEC, "run", "--", PYTHON, "-I", "-S", "-c", script)
+    terminal.expect("on")
+    fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+    same(terminal.status(), 0, terminal)
+    terminal.expect("[(77, 33)]")
+
+
+globals()[sys.argv[2]]()

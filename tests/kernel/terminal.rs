@@ -1,0 +1,50 @@
+//! At a terminal: `terminal.py` types, and looks at what comes back. Each scenario is a function there.
+
+use crate::harness::{BOTH, Test, test};
+use crate::kit::{Ctx, PYTHON};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(interrupt_ends_a_command_that_does_not_listen, BOTH),
+    test!(interrupt_at_any_moment_of_the_start, BOTH),
+    test!(interrupt_comes_once_to_a_command_that_listens, BOTH),
+    test!(quit_ends_a_command_that_does_not_listen, BOTH),
+    test!(interrupt_reaches_a_pipeline, BOTH),
+    test!(suspend_and_foreground, BOTH),
+    test!(suspend_in_the_background_and_end, BOTH),
+    test!(a_shell_with_jobs_inside, BOTH),
+    test!(interrupt_within_a_shell_inside, BOTH),
+    test!(a_hang_up_ends_it, BOTH),
+    test!(the_terminal_is_the_callers, BOTH),
+    test!(a_change_of_size_is_told_once, BOTH),
+];
+
+fn play(ctx: &Ctx, scenario: &str) {
+    let args = ["-I", "-S", "-c", include_str!("terminal.py"), ctx.bin.to_str().unwrap(), scenario];
+    let mut cmd = ctx.cmd(PYTHON, args);
+    cmd.command.env_remove("TERM");
+    let done = cmd.done();
+    assert!(done.status.success(), "{scenario}: {}\n{}{}", done.status, done.text(), done.err);
+}
+
+macro_rules! scenarios {
+    ($($name:ident)*) => {$(
+        fn $name(ctx: &Ctx) {
+            play(ctx, stringify!($name));
+        }
+    )*};
+}
+
+scenarios! {
+    interrupt_ends_a_command_that_does_not_listen
+    interrupt_at_any_moment_of_the_start
+    interrupt_comes_once_to_a_command_that_listens
+    quit_ends_a_command_that_does_not_listen
+    interrupt_reaches_a_pipeline
+    suspend_and_foreground
+    suspend_in_the_background_and_end
+    a_shell_with_jobs_inside
+    interrupt_within_a_shell_inside
+    a_hang_up_ends_it
+    the_terminal_is_the_callers
+    a_change_of_size_is_told_once
+}

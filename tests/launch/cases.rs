@@ -1,0 +1,328 @@
+//! Commands that run, and commands that do not.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::idmap::IdMap;
+use nsexec::launch::{Child, LaunchError, Launcher, exit_code};
+use nsexec::log::Level;
+use nsexec::namespace::NsSet;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::policy::{Credentials, Policy, Session, Setgroups};
+use nsexec::sys::types::{CloneFlags, Errno, Propagation};
+
+use crate::{Case, helper, nobody_left};
+
+pub(crate) const CASES: &[Case] = &[
+    ("nothing_unshared", nothing_unshared),
+    ("all_kinds", all_kinds),
+    ("a_command_that_is_not_there", a_command_that_is_not_there),
+    ("a_command_that_cannot_run", a_command_that_cannot_run),
+    ("a_join_that_fails", a_join_that_fails),
+    ("a_refused_mount", a_refused_mount),
+    ("records_arrive", records_arrive),
+    ("a_strangers_child_is_left_alone", a_strangers_child_is_left_alone),
+    ("kill_child", kill_child),
+    ("threads_that_allocate", threads_that_allocate),
+    ("two_threads_launch", two_threads_launch),
+    ("a_large_message", a_large_message),
+];
+
+/// As `nsexec run` is: in the caller's session, nothing mounted, nothing killed.
+pub(crate) fn policy() -> Policy {
+    Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) }
+}
+
+/// A launcher that unshares nothing.
+pub(crate) fn plain() -> Launcher {
+    Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), policy()).unwrap()
+}
+
+/// A launcher for every kind of namespace, in which the caller is root, with a fresh /proc.
+pub(crate) fn everything(kill_child: bool) -> Launcher {
+    let map = IdMap::parse(c"0 0 1\n").unwrap();
+    let bootstrap = Bootstrap::new(NsSet::ALL.flags()).with_uid_map(map).with_gid_map(map);
+    let policy = Policy {
+        session: Session::Keep,
+        setgroups: Setgroups::Deny,
+        propagation: Some(Propagation::Private),
+        mount_proc: true,
+        kill_child,
+        ..Policy::runc(&Dialect::V1_2)
+    };
+    Launcher::new(&bootstrap, policy).unwrap()
+}
+
+/// Runs `f`, and sees that no descriptor and no child is left.
+pub(crate) fn leaves_nothing<T>(f: impl FnOnce() -> T) -> T {
+    let descriptors = || {
+        let mut links: Vec<PathBuf> = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .collect();
+        // glibc's malloc looks there in threads of its own accord.
+        links.retain(|link| link.as_os_str() != "/proc/sys/vm/overcommit_memory");
+        links.sort();
+        links
+    };
+    let before = descriptors();
+    let result = f();
+    assert_eq!(descriptors(), before, "descriptors");
+    // At once: whatever f has started, it has reaped.
+    nobody_left(Duration::ZERO).unwrap();
+    result
+}
+
+/// A folder that is gone afterwards.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("nsexec-launch-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn file(&self, name: &str, mode: u32, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a shell script, and gives what it wrote to the file that it knows as `$1`.
+pub(crate) fn output(launcher: &mut Launcher, script: &str) -> String {
+    let folder = Folder::new();
+    let path = folder.file("out", 0o666, "");
+    let script = format!("exec > \"$1\"\n{script}");
+    let mut child = launcher
+        .command("sh", ["-c".as_ref(), script.as_ref(), "sh".as_ref(), path.as_os_str()])
+        .spawn()
+        .unwrap();
+    assert_eq!(exit_code(child.wait().unwrap()), 0);
+    fs::read_to_string(path).unwrap()
+}
+
+fn failure(launcher: &mut Launcher) -> (String, i32) {
+    let error = leaves_nothing(|| launcher.spawn().unwrap_err());
+    assert!(!error.to_string().contains('\n'), "{error}");
+    (error.to_string(), error.exit_code())
+}
+
+fn nothing_unshared() {
+    let status = leaves_nothing(|| plain().command("/bin/true", [""; 0]).spawn().unwrap().wait().unwrap());
+    assert!(status.success());
+    let status = leaves_nothing(|| plain().command("sh", ["-c", "exit 7"]).spawn().unwrap().wait().unwrap());
+    assert_eq!(exit_code(status), 7);
+    let status =
+        leaves_nothing(|| plain().command("sh", ["-c", "kill -34 $$"]).spawn().unwrap().wait().unwrap());
+    assert_eq!(exit_code(status), 128 + 34);
+    let mut launcher = plain();
+    launcher.env_clear().env("A", "b").env("PATH", "/usr/bin:/bin");
+    // sh adds PWD and the like.
+    assert!(output(&mut launcher, "env").lines().any(|line| line == "A=b"));
+    assert!(!output(&mut launcher, "env").contains("CARGO"));
+}
+
+fn all_kinds() {
+    let kinds = "cgroup ipc mnt net pid time user uts";
+    let script = format!(
+        "echo $$ $(id -u) $(id -g); for k in {kinds}; do readlink /proc/self/ns/$k; done; ls /proc/self/fd"
+    );
+    let out = leaves_nothing(|| output(&mut everything(false), &script));
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "1 0 0");
+    for (kind, inside) in kinds.split(' ').zip(&lines[1..9]) {
+        let outside = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        assert_ne!(outside.to_str(), Some(*inside), "{kind}");
+    }
+    // 3 is ls's own. What the runner was given without close-on-exec may be more, but it is not ours.
+    let ours = fs::read_dir("/proc/self/fd").unwrap().count();
+    assert!(lines[9..].len() <= ours, "{:?}", &lines[9..]);
+}
+
+fn a_command_that_is_not_there() {
+    let text = ": No such file or directory";
+    assert_eq!(
+        failure(plain().command("no-such-command", [""; 0])),
+        (format!("failed to execute no-such-command{text}"), 127)
+    );
+    assert_eq!(
+        failure(plain().command("/no/such", [""; 0])),
+        (format!("failed to execute /no/such{text}"), 127)
+    );
+    assert_eq!(failure(everything(true).command("", [""; 0])), (format!("failed to execute {text}"), 127));
+    let text = "failed to execute /dev/null/a: Not a directory".to_string();
+    assert_eq!(failure(plain().command("/dev/null/a", [""; 0])), (text, 127));
+    assert_eq!(failure(&mut plain()), ("no command given".into(), 2));
+}
+
+fn a_command_that_cannot_run() {
+    let folder = Folder::new();
+    let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
+    folder.file("garbage", 0o755, "\x01\x02");
+    let (text, code) = failure(plain().command(&plain_file, [""; 0]));
+    assert_eq!((text, code), (format!("failed to execute {}: Permission denied", plain_file.display()), 126));
+    assert_eq!(failure(plain().command("/", [""; 0])).1, 126);
+    // A refused file is remembered, and the search goes on: first without, then with, a good one behind it.
+    let mut launcher = plain();
+    launcher.env("PATH", format!("/nonexistent:{}:/empty", folder.0.display()));
+    assert_eq!(failure(launcher.command("plain", [""; 0])).1, 126);
+    let (text, code) = failure(launcher.command("garbage", [""; 0]));
+    assert!(code == 126 && text.contains("Exec format error (it is in no format"), "{text}");
+    folder.file("true", 0o644, "");
+    launcher.env("PATH", format!("{}:/usr/bin:/bin", folder.0.display()));
+    assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
+}
+
+fn a_join_that_fails() {
+    let folder = Folder::new();
+    let file = folder.file("file", 0o644, "");
+    let fifo = folder.0.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let missing = folder.0.join("missing");
+    for (path, want) in
+        [(&file, "not a namespace"), (&fifo, "not a namespace"), (&missing, "No such file or directory")]
+    {
+        let text = format!("net:{}", path.display());
+        let paths = NsPaths::parse(text.as_bytes(), NsSet::ALL).unwrap();
+        let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+        let mut launcher = Launcher::new(&bootstrap, policy()).unwrap();
+        let (text, code) = failure(launcher.command("true", [""; 0]));
+        assert!(code == 1 && text.starts_with("stage-1: failed to open") && text.contains(want), "{text}");
+    }
+}
+
+fn a_refused_mount() {
+    // A user namespace alone: its root has no privilege over the mounts, which are the caller's.
+    let map = IdMap::parse(c"0 0 1\n").unwrap();
+    let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
+    let mut launcher = Launcher::new(&bootstrap, Policy { mount_proc: true, ..policy() }).unwrap();
+    let (text, code) = failure(launcher.command("true", [""; 0]));
+    let want = "stage-2: failed to mount /proc: Operation not permitted (parts of /proc are masked";
+    assert!(code == 1 && text.starts_with(want), "{text}");
+}
+
+fn records_arrive() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let mut launcher = everything(false);
+    launcher.level(Level::Debug).on_record(move |record| send.send(record.to_string()).unwrap());
+    let status = leaves_nothing(|| launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap());
+    assert!(status.success());
+    let records: Vec<String> = receive.try_iter().collect();
+    for want in [
+        "=> nsexec container setup",
+        "stage-0: spawn stage-1",
+        "stage-1: spawn stage-2",
+        "stage-2: ~> nsexec stage-2",
+    ] {
+        assert!(records.iter().any(|record| record == want), "{want}: {records:#?}");
+    }
+}
+
+fn a_strangers_child_is_left_alone() {
+    let mut stranger = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(matches!(
+        plain().command("/no/such", [""; 0]).spawn(),
+        Err(LaunchError::Exec { errno: Errno::ENOENT, .. })
+    ));
+    assert_eq!(stranger.wait().unwrap().code(), Some(3));
+    nobody_left(Duration::ZERO).unwrap();
+}
+
+/// Launches a sleep, says its pid, and stays.
+pub(crate) fn sleep_helper(words: &[String]) {
+    let child: Child = everything(words[0] == "kill").command("sleep", ["1000"]).spawn().unwrap();
+    println!("{}", child.pid());
+    std::io::stdout().flush().unwrap();
+    std::thread::sleep(Duration::from_secs(1000));
+}
+
+fn kill_child() {
+    for (word, survives) in [("kill", false), ("stay", true)] {
+        let mut launcher = helper(&["sleep", word]).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid = nix::unistd::Pid::from_raw(line.trim().parse().unwrap());
+        launcher.kill().unwrap();
+        launcher.wait().unwrap();
+        // We are the subreaper: the command is ours now.
+        if survives {
+            assert!(nobody_left(Duration::from_millis(100)).is_err());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        nobody_left(Duration::from_secs(5)).unwrap();
+    }
+}
+
+fn threads_that_allocate() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let threads: Vec<_> = (0..4)
+        .map(|seed: usize| {
+            std::thread::spawn(move || {
+                let mut kept = Vec::new();
+                let mut size = seed + 1;
+                while !STOP.load(Ordering::Relaxed) {
+                    size = (size * 31 + 7) % 100_000;
+                    kept.push(vec![1_u8; size]);
+                    if kept.len() > 20 {
+                        kept.clear();
+                    }
+                }
+            })
+        })
+        .collect();
+    leaves_nothing(|| {
+        for round in 0..50 {
+            let mut launcher = if round % 2 == 0 { everything(false) } else { plain() };
+            assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
+            assert!(launcher.command("/no/such", [""; 0]).spawn().is_err());
+        }
+    });
+    STOP.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+fn two_threads_launch() {
+    leaves_nothing(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        assert!(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
+                        assert!(plain().command("/no/such", [""; 0]).spawn().is_err());
+                    }
+                });
+            }
+        });
+    });
+}
+
+fn a_large_message() {
+    // Longer than a socket buffer takes at once, and nothing that anybody needs to write.
+    let path = std::ffi::CString::new(format!("/{}", "x".repeat(60_000))).unwrap();
+    let lines: String = (0..340).map(|id| format!("{id} {id} 1\n")).collect();
+    let lines = std::ffi::CString::new(lines).unwrap();
+    let map = IdMap::parse(&lines).unwrap();
+    let bootstrap = Bootstrap::new(CloneFlags::NEWUSER)
+        .with_uid_map(map)
+        .with_gid_map(map)
+        .with_uidmap_path(&path)
+        .with_gidmap_path(&path);
+    let mut launcher = Launcher::new(&bootstrap, policy()).unwrap();
+    let out = leaves_nothing(|| output(&mut launcher, "wc -l < /proc/self/uid_map"));
+    assert_eq!(out.trim(), "340");
+}

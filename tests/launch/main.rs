@@ -1,0 +1,138 @@
+//! The launcher on the real kernel, as root: every case in a process of its own, which may leave nothing behind.
+//!
+//! Run without arguments, this program is the runner: a subreaper that starts itself once for each case and then looks
+//! whether a process is left. `launch WORD` runs the cases whose name contains the word.
+
+mod cases;
+mod signals;
+mod sweep;
+
+use std::env::{args, current_exe};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, geteuid};
+
+/// A case: it fails by a panic.
+type Case = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let cases: Vec<Case> = [cases::CASES, signals::CASES, sweep::CASES].concat();
+    let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
+    match words.first().map(String::as_str) {
+        Some("--case") => {
+            let (_, case) = cases.iter().find(|(name, _)| *name == words[1]).expect("a case of this name");
+            set_child_subreaper(true).unwrap();
+            // Whoever runs the tests in the background may have had INT and QUIT ignored.
+            signals::all_default();
+            case();
+            ExitCode::SUCCESS
+        }
+        Some("--helper") => {
+            match words[1].as_str() {
+                "sleep" => cases::sleep_helper(&words[2..]),
+                "supervise" => signals::supervise_helper(&words[2..]),
+                "die" => sweep::die_helper(&words[2..]),
+                other => panic!("no helper {other}"),
+            }
+            ExitCode::SUCCESS
+        }
+        Some("--list") => ExitCode::SUCCESS,
+        filter => run_all(&cases, filter.filter(|word| !word.starts_with('-')).unwrap_or_default()),
+    }
+}
+
+fn run_all(cases: &[Case], filter: &str) -> ExitCode {
+    if !geteuid().is_root() {
+        println!("launch: every case needs root: none run");
+        return ExitCode::SUCCESS;
+    }
+    set_child_subreaper(true).unwrap();
+    let mut failed = 0;
+    for (name, _) in cases.iter().filter(|(name, _)| name.contains(filter)) {
+        let started = Instant::now();
+        let problem = run_one(name);
+        let took = started.elapsed().as_millis();
+        match problem {
+            None => println!("case {name} ... ok ({took} ms)"),
+            Some(problem) => {
+                failed += 1;
+                println!("case {name} ... FAILED: {problem}");
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn run_one(name: &str) -> Option<String> {
+    let mut child = Command::new(current_exe().unwrap()).args(["--case", name]).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break_left_overs();
+                return Some("still running after 60 s".into());
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    if !status.success() {
+        break_left_overs();
+        return Some(status.to_string());
+    }
+    let left = nobody_left(Duration::from_secs(1)).err();
+    break_left_overs();
+    left
+}
+
+/// Ends what a failed case has left, so that the next one begins with nobody. The death of one may give us another.
+fn break_left_overs() {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while nobody_left(Duration::from_millis(10)).is_err() && Instant::now() < deadline {
+        for pid in our_children() {
+            let _ = nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+/// Our children, orphans of the case among them.
+fn our_children() -> Vec<i32> {
+    let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Reaps orphans until there is no child, of any kind.
+///
+/// # Errors
+/// Who is left at the end of that time.
+pub(crate) fn nobody_left(patience: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+            Err(Errno::ECHILD) => return Ok(()),
+            Ok(WaitStatus::StillAlive) if Instant::now() > deadline => {
+                let left: Vec<_> = our_children()
+                    .into_iter()
+                    .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
+                    .collect();
+                return Err(format!("left behind: {left:?}"));
+            }
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(_) => {}
+            Err(errno) => return Err(errno.to_string()),
+        }
+    }
+}
+
+/// This program again, as a helper of a case.
+pub(crate) fn helper(words: &[&str]) -> Command {
+    let mut command = Command::new(current_exe().unwrap());
+    command.arg("--helper").args(words).stdout(Stdio::piped());
+    command
+}

@@ -1,0 +1,197 @@
+//! Signals: what the command begins with, and a supervised command.
+
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::unistd::Pid;
+use nsexec::launch::exit_code;
+use nsexec::launch::signals::{Signals, supervise};
+
+use crate::cases::{everything, leaves_nothing, output, plain};
+use crate::{Case, helper, nobody_left};
+
+pub(crate) const CASES: &[Case] = &[
+    ("the_command_begins_with_the_callers_signals", the_command_begins_with_the_callers_signals),
+    ("sigchld_ignored", sigchld_ignored),
+    ("sigchld_ignored_and_supervised", sigchld_ignored_and_supervised),
+    ("a_supervised_command_gets_what_it_handles", a_supervised_command_gets_what_it_handles),
+    ("a_supervised_command_ends_by_what_it_does_not_handle", a_supervised_command_ends),
+    ("a_supervised_command_stops_and_goes_on", a_supervised_command_stops_and_goes_on),
+];
+
+/// Sets a disposition of this process.
+fn dispose(signal: Signal, handler: SigHandler) {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the only handler used here does nothing.
+    unsafe { sigaction(signal, &action) }.unwrap();
+}
+
+/// Gives this process the signals that an interactive shell would.
+pub(crate) fn all_default() {
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // Rust's runtime has these, as everywhere.
+        if !matches!(signal, Signal::SIGPIPE | Signal::SIGSEGV | Signal::SIGBUS) {
+            dispose(signal, SigHandler::SigDfl);
+        }
+    }
+    SigSet::empty().thread_set_mask().unwrap();
+}
+
+extern "C" fn nothing(_: i32) {}
+
+fn the_command_begins_with_the_callers_signals() {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGUSR2);
+    mask.thread_block().unwrap();
+    dispose(Signal::SIGHUP, SigHandler::SigIgn);
+    dispose(Signal::SIGUSR1, SigHandler::Handler(nothing));
+    // SIGUSR2 is 12, SIGHUP is 1. Neither SIGPIPE, which Rust's runtime ignores, nor a handler is left.
+    // The libc's own two real-time signals may be ignored by whoever runs the tests.
+    let want = ["0000000000000800", "0000000000000001", "0000000000000000"];
+    for mut launcher in [plain(), everything(false)] {
+        let status = leaves_nothing(|| output(&mut launcher, "exec cat /proc/self/status"));
+        let sets = ["SigBlk", "SigIgn", "SigCgt"].map(|name| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            format!("{:016x}", u64::from_str_radix(&line[8..], 16).unwrap() & 0x7fff_ffff)
+        });
+        assert_eq!(sets, want);
+    }
+    // Nothing of it has changed for us.
+    let ours = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert!(ours.contains("SigBlk:\t0000000000000800\n") && ours.contains("0001001\nSigCgt:"));
+}
+
+fn sigchld_ignored() {
+    dispose(Signal::SIGCHLD, SigHandler::SigIgn);
+    for _ in 0..5 {
+        let mut child = everything(false).command("sleep", ["0.01"]).spawn().unwrap();
+        // The kernel reaps it, and nobody is told how it ended.
+        assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
+        let error = leaves_nothing(|| everything(false).command("/no/such", [""; 0]).spawn().unwrap_err());
+        assert_eq!(error.exit_code(), 127);
+    }
+    nobody_left(Duration::ZERO).unwrap();
+}
+
+fn sigchld_ignored_and_supervised() {
+    dispose(Signal::SIGCHLD, SigHandler::SigIgn);
+    let signals = Signals::take().unwrap();
+    let mut launcher = plain();
+    launcher.signals(signals.original());
+    let mut child = launcher.command("sh", ["-c", "exit 3"]).spawn().unwrap();
+    assert_eq!(supervise(&mut child, &signals).unwrap(), 3);
+    // 17 is ignored again, and nothing of what we block is blocked. (A shell would change both.)
+    for pattern in ["^SigIgn:\t[0-9a-f]{11}[13579bdf]", "^SigBlk:\t0{16}$"] {
+        let mut child = launcher.command("grep", ["-Eq", pattern, "/proc/self/status"]).spawn().unwrap();
+        assert_eq!(exit_code(child.wait().unwrap()), 0, "{pattern}");
+    }
+}
+
+/// Supervises a shell script, as process 1 or not.
+pub(crate) fn supervise_helper(words: &[String]) {
+    let signals = Signals::take().unwrap();
+    let mut launcher = if words[0] == "init" { everything(false) } else { plain() };
+    let child = launcher.signals(signals.original()).command("sh", ["-c", &words[1]]).spawn();
+    let status = supervise(&mut child.unwrap(), &signals).unwrap();
+    std::process::exit(status);
+}
+
+/// A supervisor whose command has said its first line.
+fn supervised(kind: &str, script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut supervisor = helper(&["supervise", kind, script]).spawn().unwrap();
+    let mut reader = BufReader::new(supervisor.stdout.take().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    (supervisor, reader)
+}
+
+fn send(to: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(to.id()).unwrap()), signal).unwrap();
+}
+
+fn ends_with(mut supervisor: Child, status: i32) {
+    assert_eq!(supervisor.wait().unwrap().code(), Some(status));
+    nobody_left(Duration::from_secs(1)).unwrap();
+}
+
+fn a_supervised_command_gets_what_it_handles() {
+    for kind in ["init", "plain"] {
+        for (signal, status) in [
+            (Signal::SIGTERM, 15),
+            (Signal::SIGINT, 2),
+            (Signal::SIGHUP, 1),
+            (Signal::SIGQUIT, 3),
+            (Signal::SIGUSR1, 10),
+        ] {
+            let script = format!("trap 'exit {status}' {status}; echo; while :; do sleep 0.02; done");
+            let (supervisor, _reader) = supervised(kind, &script);
+            send(&supervisor, signal);
+            ends_with(supervisor, status);
+        }
+    }
+}
+
+fn a_supervised_command_ends() {
+    for kind in ["init", "plain"] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+            let (supervisor, _reader) = supervised(kind, "ulimit -c 0; echo; exec sleep 1000");
+            // A shell catches SIGINT. One that is sent to it and meets the sleep is lost, as process 1 loses them.
+            becomes(command_of(&supervisor), "comm", "sleep");
+            send(&supervisor, signal);
+            ends_with(supervisor, 128 + signal as i32);
+        }
+        // What it ignores is left alone, and it ends by itself.
+        let (supervisor, _reader) = supervised(kind, "trap '' TERM; echo; sleep 0.2; exit 4");
+        send(&supervisor, Signal::SIGTERM);
+        ends_with(supervisor, 4);
+    }
+}
+
+/// The pid of the command.
+fn command_of(supervisor: &Child) -> i32 {
+    let pid = supervisor.id();
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().trim().parse().unwrap()
+}
+
+/// The name of a process, the letter of its state, or whether it has blocked SIGTSTP.
+fn fact(pid: i32, which: &str) -> String {
+    if which == "SIGTSTP" {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap_or("0");
+        let blocked = u64::from_str_radix(mask, 16).unwrap() & 1 << (Signal::SIGTSTP as i32 - 1) != 0;
+        return if blocked { "blocked".into() } else { String::new() };
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let (name, rest) = stat.split_once(" (").and_then(|(_, rest)| rest.rsplit_once(") ")).unwrap_or_default();
+    if which == "comm" { name.into() } else { rest.chars().take(1).collect() }
+}
+
+fn becomes(pid: i32, which: &str, want: &str) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while fact(pid, which) != want {
+        assert!(Instant::now() < deadline, "{pid} is {}, not {want}", fact(pid, which));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn a_supervised_command_stops_and_goes_on() {
+    for kind in ["init", "plain"] {
+        let (supervisor, _reader) = supervised(kind, "echo; exec sleep 1000");
+        let (outer, inner) = (i32::try_from(supervisor.id()).unwrap(), command_of(&supervisor));
+        becomes(inner, "comm", "sleep");
+        // Until it supervises, it stops alone, as its stages do.
+        becomes(outer, "SIGTSTP", "blocked");
+        for _ in 0..3 {
+            send(&supervisor, Signal::SIGTSTP);
+            becomes(inner, "state", "T");
+            becomes(outer, "state", "T");
+            send(&supervisor, Signal::SIGCONT);
+            becomes(outer, "state", "S");
+            becomes(inner, "state", "S");
+        }
+        send(&supervisor, Signal::SIGTERM);
+        ends_with(supervisor, 143);
+    }
+}

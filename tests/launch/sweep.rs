@@ -1,0 +1,101 @@
+//! Sudden death of each of the four processes after each of its system calls, on the real kernel.
+
+use std::io::Write;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nsexec::launch::{LaunchError, exit_code};
+use nsexec::sys::record::{Line, Recorder, Reply, Sink};
+
+use crate::cases::{everything, leaves_nothing};
+use crate::{Case, helper, nobody_left};
+
+pub(crate) const CASES: &[Case] = &[
+    ("the_launcher_dies", the_launcher_dies),
+    ("stage_0_dies", || a_stage_dies(1)),
+    ("stage_1_dies", || a_stage_dies(2)),
+    ("stage_2_dies", || a_stage_dies(3)),
+];
+
+/// Ends a process after one of its calls: the launcher is depth 0, stage 0 is 1, and so on.
+///
+/// A sink is copied with everything else when its process forks, so each process counts for itself.
+struct Death {
+    depth: usize,
+    lines: usize,
+    at: (usize, usize),
+}
+
+impl Death {
+    fn at(depth: usize, line: usize) -> Self {
+        Self { depth: 0, lines: 0, at: (depth, line) }
+    }
+}
+
+impl Sink for Death {
+    fn line(&mut self, line: &Line) {
+        if line.reply == Reply::Child {
+            (self.depth, self.lines) = (self.depth + 1, 0);
+        } else {
+            self.lines += 1;
+        }
+        if (self.depth, self.lines) == self.at {
+            kill(nix::unistd::getpid(), Signal::SIGKILL).unwrap();
+            // Process 1 of a pid namespace cannot send itself SIGKILL.
+            // SAFETY: nothing of this process is used any more.
+            unsafe { nix::libc::_exit(99) }
+        }
+    }
+}
+
+/// Dies as a launcher, if the line is not beyond its last.
+pub(crate) fn die_helper(words: &[String]) {
+    let line = words[0].parse().unwrap();
+    let mut child = everything(true)
+        .command("sleep", ["1000"])
+        .spawn_through(|sys| Recorder::new(sys, Death::at(0, line)))
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::io::stdout().write_all(b"alive").unwrap();
+}
+
+fn the_launcher_dies() {
+    for line in 1.. {
+        let output = helper(&["die", &line.to_string()]).output().unwrap();
+        nobody_left(Duration::from_secs(5)).unwrap_or_else(|left| panic!("after line {line}: {left}"));
+        if !output.stdout.is_empty() {
+            // As many as there are calls in the script.
+            assert!(line > 15, "{line}");
+            return;
+        }
+    }
+}
+
+fn a_stage_dies(depth: usize) {
+    for line in 0.. {
+        let result = leaves_nothing(|| {
+            let mut launcher = everything(false);
+            let child = launcher
+                .command("true", [""; 0])
+                .spawn_through(|sys| Recorder::new(sys, Death::at(depth, line)));
+            child.map(|mut child| exit_code(child.wait().unwrap()))
+        });
+        let stage = depth - 1;
+        match result {
+            Ok(0) => {
+                assert!(line > 5, "{line}");
+                return;
+            }
+            // Stage 2 was let go and did not get there.
+            Ok(status) => assert!(depth == 3 && (status == 137 || status == 99), "line {line}: {status}"),
+            Err(LaunchError::Bootstrap(failure)) => {
+                let text = failure.to_string();
+                let named = text.contains(&format!("stage-{stage} (pid")) || text.contains("a stage (pid");
+                let how = text.contains("was killed by SIGKILL") || text.contains("exited with status 99");
+                assert!(named && how, "line {line}: {text} {failure:#?}");
+            }
+            Err(error) => panic!("line {line}: {error}"),
+        }
+    }
+}
