@@ -54,12 +54,13 @@ fn main() -> ExitCode {
     }
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
-    let mut failed = 0;
+    let (mut passed, mut failed) = (0, 0);
     for (name, _) in CASES.iter().filter(|(name, _)| wanted(name)) {
         let verdict = run(name);
         println!("test {name} ... {verdict}");
-        failed += u32::from(verdict != "ok");
+        *(if verdict == "ok" { &mut passed } else { &mut failed }) += 1;
     }
+    println!("linux_sys: {passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
