@@ -36,6 +36,8 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
 }
 
 /// The bootstrap over known descriptors. Reports its own failure, once.
+///
+/// We are as in [`nsexec`], or the launcher's own child, which knows its descriptors without an environment.
 pub fn bootstrap<S: Sys>(
     sys: &mut S,
     environment: Environment,
