@@ -182,7 +182,12 @@ pub(crate) fn deviations(readme: &str, tests: &str) -> Vec<String> {
         return vec!["README.md: no section `## Deviations`".to_owned()];
     };
     let section = section.split("\n## ").next().unwrap_or_default();
-    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    let lines: Vec<&str> = section.lines().collect();
+    let separator = |line: &str| line.starts_with("|---");
+    // A header is what stands above a separator.
+    let header = |at: usize| lines.get(at + 1).is_some_and(|next| separator(next));
+    let row = |(at, line): (usize, &&str)| line.starts_with('|') && !separator(line) && !header(at);
+    let rows: Vec<&str> = lines.iter().enumerate().filter(|part| row(*part)).map(|(_, line)| *line).collect();
     let mut found = Vec::new();
     if rows.is_empty() {
         found.push("README.md: no deviation in the table".to_owned());
@@ -297,6 +302,8 @@ mod tests {
         assert!(deviations(&page("`sigpipe`"), "def test_sigpipe(self):").is_empty());
         assert_eq!(deviations(&page("`sigpipe`"), "fn sigpipes() {}").len(), 1);
         assert_eq!(deviations(&page("none"), "").len(), 1);
+        let two = page("`sigpipe` |\n### More\n| a | b | test |\n|---|---|---|\n| x | y | `sigchld`");
+        assert_eq!(deviations(&two, "fn sigpipe() {}"), ["README.md: no test is called `sigchld`"]);
         assert_eq!(deviations("# N\n## Deviations\n", "").len(), 1);
         assert_eq!(deviations("# N\n", "").len(), 1);
     }
