@@ -72,9 +72,10 @@ fn python(path: &Path) -> Option<ExitStatus> {
     }
 }
 
-/// `NAME: REASON`, of a line of unittest's such as `test_a (test_b.C.test_a) ... skipped 'no such thing'`.
+/// `NAME: REASON`, of a line of unittest's such as `test_a (test_b.C.test_a) ... skipped 'no such thing'` or, for all of
+/// a class, `setUpClass (test_b.C) ... skipped 'no such thing'`.
 fn skip(line: &str) -> Option<String> {
     let (head, reason) = line.split_once(" ... skipped ")?;
-    let name = head.split(' ').next()?;
+    let name = head.rsplit(' ').next()?.trim_matches(['(', ')']);
     Some(format!("{name}: {}", reason.trim_matches('\'')))
 }
