@@ -36,6 +36,8 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
 }
 
 /// The bootstrap over known descriptors. Reports its own failure, once.
+///
+/// We are as in [`nsexec`], or the launcher's own child, which knows its descriptors without an environment.
 pub fn bootstrap<S: Sys>(
     sys: &mut S,
     environment: Environment,
@@ -141,6 +143,8 @@ fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>
 /// glibc does. A clone past its back leaves the cache stale in the child, which crashes what asks for its own
 /// thread (Go 1.22, runc#4233); the clones refresh it through this address. musl registers the address of a lock
 /// there, which must not be written to, and which does not hold our number.
+///
+/// We are whoever forks next: stage 0, or the launcher.
 pub fn thread_id_cache<S: Sys>(sys: &mut S) -> Option<TidAddress> {
     let cache = sys.tid_address().ok()?;
     (cache.address != 0 && cache.cached == sys.gettid().0).then_some(cache)

@@ -34,7 +34,10 @@ impl Caller {
         let folder = std::env::temp_dir().join(format!("nsexec-cli-{}-{number}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_nsexec"), folder.join("nsexec")).unwrap();
+        // Not fs::copy: the descriptor that writes would be inherited by what other threads start just then, and the
+        // copy could not be executed as long as they hold it ("Text file busy").
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_nsexec")).arg(&folder).status().unwrap();
+        assert!(copied.success());
         fs::set_permissions(folder.join("nsexec"), fs::Permissions::from_mode(0o755)).unwrap();
         Self { folder, uid }
     }

@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     ("ids_and_namespaces_are_refused_by_number", ids_and_namespaces_are_refused_by_number),
     ("affinity_is_the_libcs", affinity_is_the_libcs),
     ("a_threaded_program_forks_without_hanging", a_threaded_program_forks_without_hanging),
+    ("init_refuses_a_process_with_two_threads", init_refuses_a_process_with_two_threads),
 ];
 
 const CASE: &str = "NSEXEC_TEST_CASE";
@@ -54,12 +55,13 @@ fn main() -> ExitCode {
     }
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
-    let mut failed = 0;
+    let (mut passed, mut failed) = (0, 0);
     for (name, _) in CASES.iter().filter(|(name, _)| wanted(name)) {
         let verdict = run(name);
         println!("test {name} ... {verdict}");
-        failed += u32::from(verdict != "ok");
+        *(if verdict == "ok" { &mut passed } else { &mut failed }) += 1;
     }
+    println!("linux_sys: {passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -510,4 +512,18 @@ fn a_threaded_program_forks_without_hanging(sys: &mut LinuxSys) {
         thread.thread().unpark();
         thread.join().unwrap();
     }
+}
+
+/// Runs itself once more, as a program that starts a thread before it calls `init`.
+fn init_refuses_a_process_with_two_threads(_: &mut LinuxSys) {
+    const INIT_PIPE: &str = "_LIBCONTAINER_INITPIPE";
+    if std::env::var_os(INIT_PIPE).is_some() {
+        std::thread::spawn(|| std::thread::sleep(PATIENCE));
+        let _ = nsexec::init();
+        unreachable!("it ends the process");
+    }
+    let output = Command::new(std::env::current_exe().unwrap()).env(INIT_PIPE, "0").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text, "FATAL: the process has 2 threads: call the bootstrap before any is started\n");
 }

@@ -27,7 +27,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if Command::new("strace").arg("-V").output().is_err() {
-        println!("strace_dialect: skipped, there is no strace");
+        println!("skipped: strace_dialect: there is no strace");
+        println!("strace_dialect: 0 passed, 0 failed, 1 skipped");
         return ExitCode::SUCCESS;
     }
     let directory = std::env::temp_dir().join(format!("nsexec-dialect-{}", std::process::id()));
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     for difference in &differences {
         println!("{difference}\n");
     }
+    println!("strace_dialect: {} passed, {} failed", u8::from(differences.is_empty()), differences.len());
     if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -217,4 +217,16 @@ mod tests {
         assert!(writes_deny(Setgroups::Deny, false, false));
         assert!(!writes_deny(Setgroups::Allow, true, false));
     }
+
+    #[test]
+    fn a_file_that_is_not_procfs_is_never_written() {
+        let mut sys = crate::sys::MockSys::new();
+        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));
+        // A write would be a call that nobody expects.
+        let target = ProcDir { pid: Pid(7), dir: Fd(8) };
+        let map = IdMap::parse(c"0 0 1\n").unwrap();
+        let error = write_map(&mut sys, target, ProcFile::UidMap, map).unwrap_err();
+        assert!(matches!(error, Error::WrongFileSystem { found: FsType(0x0102_1994), .. }), "{error}");
+    }
 }

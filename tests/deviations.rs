@@ -1,0 +1,92 @@
+//! Deviations from runc that are decided without the kernel. The README's table names each test; those that need
+//! processes are in `tests/protocol` and `tests/kernel`, those that need a mock beside the code.
+
+use nsexec::bootstrap::Bootstrap;
+use nsexec::bootstrap::dialect::Dialect;
+use nsexec::bootstrap::env::{Environment, RawEnv};
+use nsexec::bootstrap::message::ByteOrder;
+use nsexec::bootstrap::text::Lossy;
+use nsexec::error::{Doing, Error, MapKind, ProcFile, Refusal, SyncStep, ToolFailure};
+use nsexec::idmap::IdMap;
+use nsexec::log::{Level, RECORD_MAX, Writer, layout};
+use nsexec::namespace::NsKind;
+use nsexec::namespace::unshare::refuse_impossible;
+use nsexec::sys::types::{CloneFlags, Errno, Pid, WaitStatus};
+
+fn record(text: &str) -> String {
+    let mut buffer = [0; RECORD_MAX];
+    let len = layout(&mut buffer, Level::Debug, (Writer::Stage(1), Pid(7)), format_args!("{text}"), None);
+    String::from_utf8(buffer[..len].to_vec()).expect("a record is UTF-8")
+}
+
+#[test]
+fn clone_bits_that_name_no_namespace_are_refused() {
+    let with = |bits| Bootstrap::new(CloneFlags(bits));
+    // CLONE_FILES: unshare(2) would take it.
+    for bits in [0x400, 0x2000_0400, 0x8000_0000] {
+        let refused = refuse_impossible(&with(bits));
+        assert_eq!(refused, Err(Refusal::UnknownCloneFlags(CloneFlags(bits & !0x2000_0000))));
+    }
+    assert_eq!(refuse_impossible(&with(0x7e02_0080)), Ok(()));
+}
+
+#[test]
+fn a_map_that_no_write_can_carry_is_refused_before_any_call() {
+    let refused = |lines: &str| {
+        let text = std::ffi::CString::new(lines).expect("no NUL");
+        let map = IdMap::parse(&text).expect("every line is right");
+        let boot = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map);
+        matches!(refuse_impossible(&boot), Err(Refusal::MapTooLarge(MapKind::Uid, _)))
+    };
+    let lines =
+        |count: u32, first: u32| -> String { (0..count).map(|i| format!("{i} {} 1\n", first + i)).collect() };
+    assert!(!refused(&lines(340, 1000)));
+    assert!(refused(&lines(341, 1)), "one line too many");
+    assert!(refused(&lines(340, 1_000_000_000)), "more bytes than a write may have");
+}
+
+#[test]
+fn a_record_of_any_text_has_at_most_4096_bytes() {
+    assert_eq!(record("short"), "{\"level\":\"debug\", \"msg\": \"nsexec-1[7]: short\"}\n");
+    for text in ["x".repeat(5000), "\n".repeat(5000), "\u{fffd}".repeat(5000), "\u{7f}".repeat(5000)] {
+        let cut = record(&text);
+        assert!(cut.len() <= RECORD_MAX && cut.ends_with("...\"}\n"), "{} bytes", cut.len());
+        assert!(serde_json::from_str::<serde_json::Value>(&cut).is_ok(), "no escape is cut in two");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf8_are_logged_in_hexadecimal() {
+    assert_eq!(
+        record(&Lossy(b"/a\xff\xfeb").to_string()).split("]: ").nth(1),
+        Some("/a\\\\xff\\\\xfeb\"}\n")
+    );
+}
+
+#[test]
+fn a_refused_setns_names_the_path() {
+    let error = Error::Os { doing: Doing::Join(NsKind::Net, b"/run/netns/blue"), errno: Errno::EINVAL };
+    assert_eq!(
+        error.to_string(),
+        "failed to setns into net namespace: Invalid argument (with path /run/netns/blue)"
+    );
+}
+
+#[test]
+fn an_error_without_an_errno_does_not_end_in_success() {
+    let unknown = [8, 0, 0, 0x6a, 0, 0, 0, 0];
+    let parse = Bootstrap::parse(&unknown, &Dialect::V1_2, ByteOrder::NATIVE).expect_err("no such attribute");
+    let raw = RawEnv { init_pipe: Some(b"x"), ..RawEnv::default() };
+    let environment = Environment::parse(raw, &Dialect::V1_2).expect_err("no number");
+    let ended = ToolFailure::Ended(WaitStatus::Exited(3));
+    for error in [
+        Error::Parse(parse),
+        Error::Environment(environment),
+        Error::Refused(Refusal::Threads(2)),
+        Error::Short { doing: Doing::Update(Pid(7), ProcFile::TimensOffsets), got: 27, want: 41 },
+        Error::UnexpectedSync { step: SyncStep::Stage1Next, value: 0 },
+        Error::MappingTool { kind: MapKind::Uid, pid: Pid(7), why: ended },
+    ] {
+        assert!(!error.to_string().ends_with("Success"), "{error}");
+    }
+}

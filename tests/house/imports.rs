@@ -1,0 +1,333 @@
+//! Who may import whom: the table of docs/design.md as data, and its check.
+//!
+//! A module without a row fails, so that a new one gets its place on purpose.
+
+use crate::source::{Source, line_of, words};
+
+/// What a group of modules may import, besides itself and the language's core library.
+pub(crate) struct Row {
+    /// Modules by their path, or subtrees as `stage::*` (which has `stage` in it). The first row that matches counts.
+    pub(crate) modules: &'static [&'static str],
+    /// Modules, subtrees, items of a module, and other crates.
+    pub(crate) may: &'static [&'static [&'static str]],
+    /// Whether it is core, where nobody turns off a lint of [`crate::rules::CORE_LINTS`].
+    pub(crate) core: bool,
+}
+
+/// The vocabulary: values, and nothing that acts.
+const WORDS: &[&str] = &["sys::types", "sys::errno", "sys::signal"];
+
+/// Values and deciders. They see no `Sys`.
+const PURE: &[&str] = &[
+    "bootstrap::*",
+    "error::*",
+    "idmap",
+    "idmap::readback",
+    "json",
+    "log::Level",
+    "namespace",
+    "namespace::paths",
+    "policy",
+    "timens",
+];
+
+/// What walks over `Sys`, and is walked by the stages.
+const ACTING: &[&str] =
+    &["idmap::tool", "idmap::write", "log", "namespace::join", "namespace::unshare", "pipe", "sync", "sys"];
+
+const SCRIPTS: &[&str] = &["launch::command", "launch::script", "launch::tail", "nsexec", "stage::*"];
+
+const STD: &[&str] = &["std"];
+
+/// What lies around the launcher's scripts. The libc crate for its numbers: nix has no word for some of them.
+const LAUNCHER: &[&str] = &["launch::*", "sys::linux", "sys::record::*", "nix", "libc"];
+
+pub(crate) const TABLE: &[Row] = &[
+    // serde: by derives alone, behind the feature `audit`.
+    Row { modules: WORDS, may: &[WORDS, &["serde"]], core: false },
+    Row { modules: &["sys"], may: &[WORDS], core: false },
+    Row { modules: &["sys::linux::*"], may: &[WORDS, &["sys", "sys::linux::*", "libc"]], core: false },
+    Row {
+        modules: &["sys::record::*"],
+        may: &[WORDS, STD, &["sys", "sys::record::*", "serde", "serde_json"]],
+        core: false,
+    },
+    Row {
+        modules: &["sys::sim::*"],
+        may: &[WORDS, STD, &["sys", "sys::record::*", "sys::sim::*"]],
+        core: false,
+    },
+    Row { modules: PURE_MODULES, may: &[WORDS, PURE], core: true },
+    Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
+    Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
+    // Only scripts over `Sys` here: they run between a fork and an exec.
+    Row { modules: &["launch::script", "launch::tail"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
+    Row { modules: &["launch::*"], may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
+    Row { modules: &["entry"], may: &[WORDS, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
+    Row {
+        modules: &["capi"],
+        may: &[WORDS, PURE, ACTING, SCRIPTS, &["entry", "sys::linux", "libc"]],
+        core: false,
+    },
+    // The crate's root: a map without logic.
+    Row { modules: &[""], may: &[STD, &["entry", "cli::*"], PROGRAM], core: false },
+    // The program sees the library from outside, so the compiler keeps it out of its insides.
+    Row { modules: &["cli::*"], may: &[STD, PROGRAM, &["cli::*"]], core: false },
+];
+
+const PURE_MODULES: &[&str] = &[
+    "bootstrap::*",
+    "error::*",
+    "idmap",
+    "idmap::readback",
+    "json",
+    "namespace",
+    "namespace::paths",
+    "policy",
+    "timens",
+];
+
+const ACTING_MODULES: &[&str] =
+    &["idmap::tool", "idmap::write", "log", "namespace::join", "namespace::unshare", "pipe", "sync"];
+
+const PROGRAM: &[&str] = &["nsexec", "clap", "nix", "serde", "serde_json"];
+
+/// The crates that the rules speak about. `core` is everybody's.
+const CRATES: &[&str] = &["std", "alloc", "libc", "nix", "serde", "serde_json", "clap"];
+
+/// The row of a module.
+pub(crate) fn row(module: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.modules.iter().any(|pattern| in_subtree(pattern, module)))
+}
+
+/// Whether the module may act, which is: may see `Sys`.
+pub(crate) fn may_use_sys(module: &str) -> bool {
+    row(module).is_some_and(|row| row.may.iter().any(|list| list.contains(&"sys")))
+}
+
+fn in_subtree(pattern: &str, module: &str) -> bool {
+    match pattern.strip_suffix("::*") {
+        Some(top) => module == top || module.strip_prefix(top).is_some_and(|rest| rest.starts_with("::")),
+        None => module == pattern,
+    }
+}
+
+/// What breaks the table, one line each.
+pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
+    let modules: Vec<String> = sources.iter().map(Source::module).collect();
+    let mut found = Vec::new();
+    for source in sources {
+        let module = source.module();
+        let Some(row) = row(&module) else {
+            found.push(format!("{}: no row for `{module}` in the table of imports", source.path));
+            continue;
+        };
+        for (line, path) in references(source, &modules) {
+            let target = owner(&path, &modules);
+            let own = target == module && !path_is_foreign(&path);
+            let allowed = row.may.iter().copied().flatten().any(|entry| permits(entry, &path, &target));
+            if !own && !allowed {
+                found.push(format!("{}:{line}: `{module}` may not import `{path}`", source.path));
+            }
+        }
+    }
+    found
+}
+
+fn path_is_foreign(path: &str) -> bool {
+    CRATES.contains(&path.split("::").next().unwrap_or_default())
+}
+
+/// Whether a table entry permits a path: it names its crate, its module, a subtree around it, or the item.
+fn permits(entry: &str, path: &str, target: &str) -> bool {
+    let item = path == entry || path.strip_prefix(entry).is_some_and(|rest| rest.starts_with("::"));
+    if path_is_foreign(path) {
+        return item;
+    }
+    if in_subtree(entry, target) {
+        return true;
+    }
+    // An item: only where the entry is longer than the module that owns it.
+    item && entry.len() > target.len() && entry.starts_with(target)
+}
+
+/// The module that a path leads to: the longest beginning that is one.
+fn owner(path: &str, modules: &[String]) -> String {
+    let mut head = path;
+    loop {
+        if modules.iter().any(|module| module == head) {
+            return head.to_owned();
+        }
+        match head.rsplit_once("::") {
+            Some((shorter, _)) => head = shorter,
+            None => return String::new(),
+        }
+    }
+}
+
+/// All paths to other modules and crates, from `use` declarations and from the code, with their lines.
+fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
+    let module = source.module();
+    let code = &source.code;
+    let mut found = Vec::new();
+    let mut rest = code.clone();
+    for at in words(code, "use") {
+        let end = code[at..].find(';').map_or(code.len(), |len| at + len);
+        for path in expand(&code[at + "use".len()..end]) {
+            found.extend(resolve(&path, &module, modules).map(|path| (line_of(code, at), path)));
+        }
+        rest.replace_range(at..end, &" ".repeat(end - at));
+    }
+    for start in ["crate", "super"].iter().chain(CRATES) {
+        for at in words(&rest, start) {
+            // `name::crate::…` does not exist, and `other::std::…` is not the crate.
+            if !rest[at..].starts_with(&format!("{start}::")) || rest[..at].ends_with("::") {
+                continue;
+            }
+            let path: String =
+                rest[at..].chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+            found.extend(
+                resolve(path.trim_end_matches(':'), &module, modules).map(|path| (line_of(code, at), path)),
+            );
+        }
+    }
+    for at in words(&rest, "extern") {
+        if let Some(name) = rest[at..].strip_prefix("extern crate ").and_then(|rest| rest.split(';').next()) {
+            found.push((line_of(code, at), name.trim().to_owned()));
+        }
+    }
+    found
+}
+
+/// The paths of a `use` tree.
+fn expand(tree: &str) -> Vec<String> {
+    let tree = tree.trim().trim_end_matches(',');
+    let Some((head, body)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap_or_default().trim().to_owned()];
+    };
+    let body = body.trim().strip_suffix('}').unwrap_or(body);
+    let mut parts = vec![String::new()];
+    let mut depth = 0;
+    for found in body.chars() {
+        match found {
+            ',' if depth == 0 => parts.push(String::new()),
+            _ => {
+                depth += i32::from(found == '{') - i32::from(found == '}');
+                parts.last_mut().expect("never empty").push(found);
+            }
+        }
+    }
+    let whole = |part: String| format!("{}{part}", head.trim());
+    parts.iter().filter(|part| !part.trim().is_empty()).flat_map(|part| expand(part)).map(whole).collect()
+}
+
+/// A path from the crate's root without `crate::`, or one that begins with another crate's name.
+fn resolve(path: &str, module: &str, modules: &[String]) -> Option<String> {
+    let mut segments: Vec<&str> = path.split("::").map(str::trim).filter(|part| !part.is_empty()).collect();
+    if matches!(segments.last(), Some(&("self" | "*"))) && segments.len() > 1 {
+        segments.pop();
+    }
+    let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+    let rest = match *segments.first()? {
+        "crate" => &segments[1..],
+        "self" | "super" => {
+            let ups = segments.iter().take_while(|part| **part == "super").count();
+            base.truncate(base.len().saturating_sub(ups));
+            let rest = &segments[ups.max(usize::from(segments[0] == "self"))..];
+            base.extend(rest);
+            return Some(base.join("::"));
+        }
+        name if CRATES.contains(&name) => return Some(segments.join("::")),
+        name => {
+            base.push(name);
+            let child = base.join("::");
+            base.extend(&segments[1..]);
+            // Otherwise core, an enum's variants, a macro's crate: nobody's business here.
+            return modules.contains(&child).then(|| base.join("::"));
+        }
+    };
+    Some(rest.join("::"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(files: &[(&str, &str)]) -> Vec<String> {
+        let tree = [
+            "src/sys/mod.rs",
+            "src/sys/types.rs",
+            "src/sys/linux/mod.rs",
+            "src/entry.rs",
+            "src/stage/mod.rs",
+        ];
+        let with = |path: &&str| Source::new(path, "");
+        let mut sources: Vec<Source> = tree.iter().map(with).collect();
+        sources.retain(|source| files.iter().all(|(path, _)| *path != source.path));
+        sources.extend(files.iter().map(|(path, raw)| Source::new(path, raw)));
+        violations(&sources)
+    }
+
+    #[test]
+    fn a_decider_may_not_see_sys() {
+        assert!(check(&[("src/json.rs", "use crate::sys::types::Fd;")]).is_empty());
+        let seen = check(&[("src/json.rs", "use crate::sys::{types::Fd, Sys};")]);
+        assert_eq!(seen, ["src/json.rs:1: `json` may not import `sys::Sys`"]);
+        assert_eq!(check(&[("src/json.rs", "fn f(s: &mut impl crate::sys::Sys) {}")]).len(), 1);
+    }
+
+    #[test]
+    fn the_core_may_not_see_std_or_libc_or_a_backend() {
+        for line in
+            ["use std::io;", "fn f() { std::process::exit(1) }", "extern crate alloc;", "use libc::pid_t;"]
+        {
+            assert_eq!(check(&[("src/stage/mod.rs", line)]).len(), 1, "{line}");
+        }
+        assert_eq!(
+            check(&[("src/sync.rs", "\nuse crate::sys::linux::LinuxSys;")])[0].split(':').nth(1),
+            Some("2")
+        );
+        assert!(check(&[("src/sync.rs", "use crate::sys::Sys;\nuse core::fmt;")]).is_empty());
+    }
+
+    #[test]
+    fn a_script_may_not_look_up() {
+        assert_eq!(check(&[("src/sync.rs", "use crate::stage::Outcome;")]).len(), 1);
+        assert_eq!(check(&[("src/stage/mod.rs", "use crate::entry::run;")]).len(), 1);
+        assert_eq!(
+            check(&[("src/stage/child.rs", "use super::Context; use super::super::entry::run;")]).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_backend_may_not_see_the_core() {
+        assert!(
+            check(&[("src/sys/linux/raw.rs", "use libc::c_int; use super::super::types::Fd;")]).is_empty()
+        );
+        assert_eq!(check(&[("src/sys/linux/raw.rs", "use std::io; use crate::log::Level;")]).len(), 2);
+    }
+
+    #[test]
+    fn a_parent_may_not_show_what_it_may_not_see() {
+        assert_eq!(check(&[("src/sys/mod.rs", "pub use linux::LinuxSys;")]).len(), 1);
+        assert!(check(&[("src/sys/mod.rs", "pub use types::Fd;")]).is_empty());
+    }
+
+    #[test]
+    fn an_item_is_not_its_module() {
+        let log = ("src/log.rs", "");
+        assert!(check(&[log, ("src/error.rs", "use crate::log::Level;")]).is_empty());
+        assert_eq!(check(&[log, ("src/error.rs", "use crate::log::{Level, Log};")]).len(), 1);
+    }
+
+    #[test]
+    fn a_module_needs_a_row() {
+        assert!(check(&[("src/novelty.rs", "")])[0].contains("no row"));
+    }
+
+    #[test]
+    fn a_use_tree_is_expanded() {
+        assert_eq!(expand(" a::{b, c::{d, self}, e as f}"), ["a::b", "a::c::d", "a::c::self", "a::e"]);
+    }
+}

@@ -1,0 +1,98 @@
+//! The house rules of docs/design.md, as ordinary tests: who may import whom, how long things are, where `unsafe`
+//! stands. Every rule is a function of text, and has a test with text that breaks it.
+
+mod imports;
+mod rules;
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use source::{Source, collect, sources};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Fails with every violation, not with the first.
+fn none(found: Vec<String>) {
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+fn each(rule: impl Fn(&Source) -> Vec<String>) {
+    none(sources(root()).iter().flat_map(rule).collect());
+}
+
+/// All text in which a test may be defined or a snapshot named.
+fn test_text() -> String {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for (folder, ext) in [("src", "rs"), ("tests", "rs"), ("tests", "py"), ("tests", "sh")] {
+        collect(&root().join(folder), ext, &mut files);
+    }
+    // Not this test: its examples name tests and snapshots that do not exist.
+    let own = root().join("tests/house");
+    files.retain(|path| !path.starts_with(&own));
+    files.iter().map(|path| fs::read_to_string(path).expect("UTF-8")).collect()
+}
+
+#[test]
+fn modules_import_what_the_table_allows() {
+    none(imports::violations(&sources(root())));
+}
+
+#[test]
+fn files_and_functions_have_their_size() {
+    each(rules::sizes);
+}
+
+#[test]
+fn names_say_something() {
+    each(rules::names);
+}
+
+#[test]
+fn unsafe_and_statics_are_where_security_md_says() {
+    let security = page("SECURITY.md");
+    each(|source| rules::unsafety(source, &security));
+}
+
+#[test]
+fn scripts_say_who_we_are() {
+    each(rules::who_we_are);
+}
+
+#[test]
+fn the_core_is_under_its_lints() {
+    none(rules::lints(&sources(root()), &page("src/lib.rs")));
+}
+
+#[test]
+fn effects_are_where_sys_is() {
+    each(rules::effects);
+}
+
+#[test]
+fn snapshots_have_their_tests() {
+    let mut files = Vec::new();
+    collect(&root().join("snapshots"), "snap", &mut files);
+    let stems: Vec<String> =
+        files.iter().map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
+    none(rules::snapshots(&stems, &test_text()));
+}
+
+#[test]
+fn deviations_have_their_tests() {
+    none(rules::deviations(&page("README.md"), &test_text()));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for name in ["README.md", "SECURITY.md", "CHANGELOG.md", "docs/protocol.md", "docs/design.md"] {
+        let folder = root().join(Path::new(name).parent().expect("a file"));
+        none(rules::links(name, &page(name), |file| folder.join(file).exists()));
+    }
+}

@@ -1,0 +1,320 @@
+//! The other rules: sizes, names, unsafe, statics, who we are, lints, snapshots, the README's table.
+//!
+//! Each takes text and gives what breaks it, one line each, so that each can be shown to fail.
+
+use crate::imports;
+use crate::source::{Source, item_end, line_of, words};
+
+/// Lines of code in one file: what fits into one reading (docs/design.md).
+pub(crate) const FILE_LINES_MAX: usize = 400;
+
+/// Lines of code in one function: one screen.
+pub(crate) const FUNCTION_LINES_MAX: usize = 70;
+
+/// Names that say nothing, and names that hide a crate's.
+const BANNED_NAMES: &[&str] =
+    &["utils", "util", "common", "helpers", "helper", "misc", "core", "std", "alloc"];
+
+/// Where `unsafe` may stand: the backend, and the edges that construct it.
+const UNSAFE_FILES: &[&str] =
+    &["src/sys/linux/", "src/entry.rs", "src/capi.rs", "src/launch/spawn.rs", "src/main.rs"];
+
+/// Where the scripts are that say which process they run in.
+const SCRIPT_FILES: &[&str] = &[
+    "src/stage/",
+    "src/nsexec.rs",
+    "src/launch/script.rs",
+    "src/launch/tail.rs",
+    "src/namespace/join.rs",
+    "src/idmap/write.rs",
+    "src/idmap/tool.rs",
+];
+
+/// No file and no function beyond its limit.
+pub(crate) fn sizes(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    let lines = source.code_lines();
+    if lines > FILE_LINES_MAX {
+        found.push(format!("{}: {lines} lines of code, more than {FILE_LINES_MAX}", source.path));
+    }
+    for (at, name) in functions(&source.code) {
+        let body = &source.code[at..item_end(&source.code, at)];
+        let lines = body.lines().filter(|line| !line.trim().is_empty()).count();
+        if lines > FUNCTION_LINES_MAX {
+            let line = line_of(&source.code, at);
+            let path = &source.path;
+            found.push(format!("{path}:{line}: `{name}` has {lines} lines, more than {FUNCTION_LINES_MAX}"));
+        }
+    }
+    found
+}
+
+/// Every `fn NAME`, with where it starts.
+fn functions(code: &str) -> impl Iterator<Item = (usize, &str)> {
+    words(code, "fn").filter_map(|at| {
+        let name = code[at + 2..].trim_start();
+        let len = name.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+        (len > 0).then(|| (at, &name[..len]))
+    })
+}
+
+/// No module whose name says nothing or shadows a crate.
+pub(crate) fn names(source: &Source) -> Vec<String> {
+    let files = source.path.trim_end_matches(".rs").split('/').skip(1);
+    let inline = words(&source.code, "mod").filter_map(|at| source.code[at + 3..].split_whitespace().next());
+    let inline = inline.map(|name| name.trim_end_matches(';'));
+    let banned = |name: &&str| BANNED_NAMES.contains(name);
+    files
+        .chain(inline)
+        .filter(banned)
+        .map(|name| format!("{}: a module named `{name}`", source.path))
+        .collect()
+}
+
+/// `unsafe` in the allowed files alone, and each of them on SECURITY.md's list; so are all statics.
+pub(crate) fn unsafety(source: &Source, security: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(at) = words(&source.code, "unsafe").next() {
+        let line = line_of(&source.code, at);
+        if !UNSAFE_FILES.iter().any(|allowed| source.path.starts_with(allowed)) {
+            found.push(format!("{}:{line}: unsafe", source.path));
+        } else if !security.contains(&format!("`{}`", source.path)) {
+            found.push(format!("{}:{line}: unsafe, and not on the list in SECURITY.md", source.path));
+        }
+    }
+    for at in words(&source.code, "static") {
+        // `&'static` is a lifetime.
+        let name = source.code[at..].split_whitespace().nth(1).unwrap_or_default().trim_end_matches(':');
+        if !source.code[..at].ends_with('\'') && !security.contains(&format!("`{name}`")) {
+            let line = line_of(&source.code, at);
+            found.push(format!("{}:{line}: static `{name}` is not on the list in SECURITY.md", source.path));
+        }
+    }
+    found
+}
+
+/// Every script says who we are: a line of its documentation begins with `We are`.
+pub(crate) fn who_we_are(source: &Source) -> Vec<String> {
+    if !SCRIPT_FILES.iter().any(|file| source.path.starts_with(file)) {
+        return Vec::new();
+    }
+    let raw: Vec<&str> = source.raw.lines().collect();
+    let scripts = functions(&source.code).filter(|(at, _)| {
+        let head = &source.code[*at..];
+        let head = &head[..head.find('{').unwrap_or(head.len())];
+        // Free and public: a method belongs to whoever calls it.
+        source.code[..*at].ends_with("\npub ") && (head.contains(": Sys") || head.contains("impl Sys"))
+    });
+    scripts
+        .filter(|(at, _)| {
+            let above = raw[..line_of(&source.code, *at) - 1].iter().rev();
+            let mut doc = above.take_while(|line| line.starts_with("///") || line.starts_with("#["));
+            !doc.any(|line| line.starts_with("/// We are "))
+        })
+        .map(|(at, name)| {
+            let line = line_of(&source.code, at);
+            format!("{}:{line}: script `{name}` does not say who we are (`/// We are …`)", source.path)
+        })
+        .collect()
+}
+
+/// The lints of the core: no panic, no silent truncation, no arithmetic that wraps.
+const CORE_LINTS: &[&str] = &[
+    "unwrap_used",
+    "expect_used",
+    "indexing_slicing",
+    "as_conversions",
+    "arithmetic_side_effects",
+    "panic",
+    "unreachable",
+    "todo",
+];
+
+/// `lib.rs` denies the lints of the core, and neither it nor a module of the core takes one back for the core.
+pub(crate) fn lints(sources: &[Source], lib: &str) -> Vec<String> {
+    let denied =
+        lib.split_once("deny(").and_then(|(_, rest)| rest.split_once(')')).map_or("", |(list, _)| list);
+    let missing = CORE_LINTS.iter().filter(|lint| !denied.contains(&format!("clippy::{lint}")));
+    let mut found: Vec<String> =
+        missing.map(|lint| format!("src/lib.rs: clippy::{lint} is not denied")).collect();
+    let core = sources.iter().filter(|source| imports::row(&source.module()).is_some_and(|row| row.core));
+    for source in core {
+        let module = source.module();
+        // What stands between the item before and the module's declaration.
+        let before =
+            lib.split(';').find(|item| item.ends_with(&format!("pub mod {module}"))).unwrap_or_default();
+        if before.contains("allow(") {
+            found.push(format!("src/lib.rs: an exception for `{module}`"));
+        }
+        for lint in CORE_LINTS.iter().filter(|lint| source.code.contains(&format!("clippy::{lint}"))) {
+            found.push(format!("{}: an exception from clippy::{lint}", source.path));
+        }
+    }
+    found
+}
+
+/// No effect where the table gives no `Sys`.
+pub(crate) fn effects(source: &Source) -> Vec<String> {
+    if imports::may_use_sys(&source.module()) {
+        return Vec::new();
+    }
+    let calls = words(&source.code, "sys").filter(|at| source.code[at + 3..].starts_with('.'));
+    calls.map(|at| format!("{}:{}: a call on `sys`", source.path, line_of(&source.code, at))).collect()
+}
+
+/// Every snapshot is named by a test, whole or by the text before what a `format!` puts into it.
+pub(crate) fn snapshots(stems: &[String], tests: &str) -> Vec<String> {
+    let named = |stem: &str| {
+        let whole = tests.contains(&format!("\"{stem}\""));
+        let cut = |at: usize| tests.contains(&format!("\"{}{{", &stem[..at]));
+        // A prefix of one letter would name everything.
+        whole || stem.char_indices().skip(3).any(|(at, _)| cut(at))
+    };
+    stems
+        .iter()
+        .filter(|stem| !named(stem))
+        .map(|stem| format!("snapshots/{stem}.snap: no test names it"))
+        .collect()
+}
+
+/// Every row of the README's table of deviations names a test that exists, and none comes twice.
+pub(crate) fn deviations(readme: &str, tests: &str) -> Vec<String> {
+    let Some((_, section)) = readme.split_once("\n## Deviations") else {
+        return vec!["README.md: no section `## Deviations`".to_owned()];
+    };
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let lines: Vec<&str> = section.lines().collect();
+    let separator = |line: &str| line.starts_with("|---");
+    // A header is what stands above a separator.
+    let header = |at: usize| lines.get(at + 1).is_some_and(|next| separator(next));
+    let row = |(at, line): (usize, &&str)| line.starts_with('|') && !separator(line) && !header(at);
+    let rows: Vec<&str> = lines.iter().enumerate().filter(|part| row(*part)).map(|(_, line)| *line).collect();
+    let mut found = Vec::new();
+    if rows.is_empty() {
+        found.push("README.md: no deviation in the table".to_owned());
+    }
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let last = cells.last().copied().unwrap_or_default();
+        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            found.push(format!("README.md: a deviation without a test: {row}"));
+        }
+        for name in names {
+            let exists = [format!("fn {name}("), format!("def {name}("), format!("def test_{name}(")];
+            if !exists.iter().any(|text| tests.contains(text.as_str())) {
+                found.push(format!("README.md: no test is called `{name}`"));
+            }
+        }
+    }
+    found
+}
+
+/// Every relative link of a page leads to a file.
+pub(crate) fn links(page: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let targets = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split(')').next());
+    let files = targets.filter_map(|target| target.split('#').next());
+    let dead = files.filter(|file| !file.is_empty() && !file.contains(':') && !exists(file));
+    dead.map(|file| format!("{page}: {file} does not exist")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_file_and_a_long_function_are_found() {
+        let body = "    let a = 1;\n".repeat(FUNCTION_LINES_MAX - 2);
+        let fits = format!("/// A\n\n\nfn f() {{\n{body}}}\n");
+        assert!(sizes(&Source::new("src/a.rs", &fits)).is_empty());
+        let long = format!("fn f() {{\n{body}    let b = 1;\n}}\n");
+        assert_eq!(sizes(&Source::new("src/a.rs", &long)), ["src/a.rs:1: `f` has 71 lines, more than 70"]);
+        assert_eq!(sizes(&Source::new("src/a.rs", &"const A: u8 = 1;\n".repeat(401))).len(), 1);
+        let comments = "// A\n\n".repeat(500);
+        assert!(sizes(&Source::new("src/a.rs", &comments)).is_empty());
+    }
+
+    #[test]
+    fn a_banned_name_is_found() {
+        assert!(names(&Source::new("src/launch/spawn.rs", "mod tests {}")).is_empty());
+        assert_eq!(names(&Source::new("src/utils.rs", "")).len(), 1);
+        assert_eq!(names(&Source::new("src/core/mod.rs", "")).len(), 1);
+        assert_eq!(names(&Source::new("src/a.rs", "pub mod helpers;")).len(), 1);
+    }
+
+    #[test]
+    fn unsafe_is_found_where_it_may_not_be() {
+        let code = "// unsafe\n#![deny(unsafe_op_in_unsafe_fn)]\nfn f() { unsafe { g() } }";
+        assert_eq!(unsafety(&Source::new("src/sync.rs", code), ""), ["src/sync.rs:3: unsafe"]);
+        assert_eq!(unsafety(&Source::new("src/entry.rs", code), "").len(), 1);
+        assert!(unsafety(&Source::new("src/entry.rs", code), "| `src/entry.rs` |").is_empty());
+        assert!(
+            unsafety(&Source::new("src/sync.rs", "// unsafe\nconst A: &str = \"unsafe\";"), "").is_empty()
+        );
+    }
+
+    #[test]
+    fn a_static_is_found() {
+        let code = "fn f() -> &'static str { X }\nstatic MEMORY: u8 = 0;";
+        assert_eq!(unsafety(&Source::new("src/a.rs", code), "").len(), 1);
+        assert!(unsafety(&Source::new("src/a.rs", code), "`MEMORY`").is_empty());
+    }
+
+    #[test]
+    fn a_script_that_does_not_say_who_we_are_is_found() {
+        let said = "\n/// Runs.\n///\n/// We are stage 1.\n#[must_use]\npub fn run<S: Sys>(sys: &mut S) {}\n";
+        assert!(who_we_are(&Source::new("src/stage/child.rs", said)).is_empty());
+        let silent = "\n/// We are stage 1.\nfn a() {}\n/// Runs.\npub fn run<'m, S: Sys>(sys: &mut S) {}\n";
+        assert_eq!(who_we_are(&Source::new("src/stage/child.rs", silent)).len(), 1);
+        assert!(who_we_are(&Source::new("src/pipe.rs", silent)).is_empty());
+        assert!(who_we_are(&Source::new("src/stage/init.rs", "\npub fn decide(a: u8) {}\n")).is_empty());
+    }
+
+    #[test]
+    fn an_exception_from_the_lints_is_found() {
+        let deny = CORE_LINTS.iter().map(|lint| format!("clippy::{lint},\n")).collect::<String>();
+        let lib = |rest: &str| format!("#![cfg_attr(not(test), deny({deny}))]\nuse a;\n{rest}");
+        let sync = |code| [Source::new("src/sync.rs", code)];
+        assert!(lints(&sync(""), &lib("pub mod sync;")).is_empty());
+        assert_eq!(lints(&sync(""), "pub mod sync;").len(), CORE_LINTS.len());
+        assert_eq!(lints(&sync(""), &lib("#[allow(clippy::panic)]\npub mod sync;")).len(), 1);
+        assert_eq!(lints(&sync("#[allow(clippy::panic)]\nfn f() {}"), &lib("pub mod sync;")).len(), 1);
+    }
+
+    #[test]
+    fn an_effect_in_a_decider_is_found() {
+        let code = "fn f(sys: &mut S) { sys.close(fd) }";
+        assert_eq!(effects(&Source::new("src/json.rs", code)), ["src/json.rs:1: a call on `sys`"]);
+        assert!(effects(&Source::new("src/sync.rs", code)).is_empty());
+    }
+
+    #[test]
+    fn a_dead_snapshot_is_found() {
+        let tests = "assert_snapshot!(\"plan\", x); format!(\"vector_{name}\")";
+        let stems = ["plan", "vector_01", "plans", "vect"].map(str::to_owned);
+        assert_eq!(snapshots(&stems, tests).len(), 2);
+    }
+
+    #[test]
+    fn a_deviation_without_its_test_is_found() {
+        let page =
+            |name| format!("# N\n## Deviations\n| a | b | test |\n|---|---|---|\n| x | y | {name} |\n## Z\n");
+        assert!(deviations(&page("`sigpipe`"), "fn sigpipe() {}").is_empty());
+        assert!(deviations(&page("`sigpipe`"), "def test_sigpipe(self):").is_empty());
+        assert_eq!(deviations(&page("`sigpipe`"), "fn sigpipes() {}").len(), 1);
+        assert_eq!(deviations(&page("none"), "").len(), 1);
+        let two = page("`sigpipe` |\n### More\n| a | b | test |\n|---|---|---|\n| x | y | `sigchld`");
+        assert_eq!(deviations(&two, "fn sigpipe() {}"), ["README.md: no test is called `sigchld`"]);
+        assert_eq!(deviations("# N\n## Deviations\n", "").len(), 1);
+        assert_eq!(deviations("# N\n", "").len(), 1);
+    }
+
+    #[test]
+    fn a_dead_link_is_found() {
+        let text = "[a](docs/a.md#top) [b](https://example.org/) [c](docs/c.md)";
+        assert_eq!(
+            links("README.md", text, |file| file == "docs/a.md"),
+            ["README.md: docs/c.md does not exist"]
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! Rust source as the rules see it: without comments, without what strings say, without inline tests.
+//!
+//! Not a parser. It knows how comments, strings, characters and lifetimes are told apart, and how braces match;
+//! rustfmt and the compiler have made sure of the rest. Lines keep their numbers throughout.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One file of `src/`.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// Relative to the root of the repository.
+    pub(crate) path: String,
+    /// As it stands in the file.
+    pub(crate) raw: String,
+    /// The code alone: comments are blanks, the text of strings is `_`, inline tests are blanks.
+    pub(crate) code: String,
+}
+
+impl Source {
+    pub(crate) fn new(path: &str, raw: &str) -> Self {
+        Self { path: path.to_owned(), raw: raw.to_owned(), code: without_tests(&code_only(raw)) }
+    }
+
+    /// The module's path below the crate's root: `namespace::join`; empty for the root.
+    pub(crate) fn module(&self) -> String {
+        let inner = self.path.trim_start_matches("src/").trim_end_matches(".rs");
+        let inner = inner.trim_end_matches("/mod");
+        if matches!(inner, "lib" | "main") { String::new() } else { inner.replace('/', "::") }
+    }
+
+    /// Lines that hold code.
+    pub(crate) fn code_lines(&self) -> usize {
+        self.code.lines().filter(|line| !line.trim().is_empty()).count()
+    }
+}
+
+/// All of `src/` that is not test code, in the order of their paths.
+pub(crate) fn sources(root: &Path) -> Vec<Source> {
+    let mut files = Vec::new();
+    collect(&root.join("src"), "rs", &mut files);
+    let all: Vec<Source> = files
+        .iter()
+        .map(|path| {
+            let name = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+            Source::new(&name, &fs::read_to_string(path).expect("source is UTF-8"))
+        })
+        .collect();
+    let tests: Vec<String> = all.iter().flat_map(test_files).collect();
+    all.into_iter().filter(|source| !tests.contains(&source.path)).collect()
+}
+
+/// Every file below `folder` whose name ends in `.ext`, sorted.
+pub(crate) fn collect(folder: &Path, ext: &str, into: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            collect(&path, ext, into);
+        } else if path.extension().is_some_and(|found| found == ext) {
+            into.push(path);
+        }
+    }
+}
+
+/// The files that `#[cfg(test)] mod NAME;` in `source` brings in.
+fn test_files(source: &Source) -> Vec<String> {
+    let code = code_only(&source.raw);
+    let mut found = Vec::new();
+    for at in test_marks(&code) {
+        let rest = code[at..].split_once(")]").map_or("", |(_, rest)| rest).trim_start();
+        let Some(name) = rest.strip_prefix("mod ").and_then(|rest| rest.split_once(';')) else { continue };
+        if !name.0.contains('{') {
+            let folder = match source.path.strip_suffix("/mod.rs") {
+                Some(folder) => folder,
+                None if source.module().is_empty() => "src",
+                None => source.path.trim_end_matches(".rs"),
+            };
+            found.push(format!("{folder}/{}.rs", name.0.trim()));
+        }
+    }
+    found
+}
+
+/// Comments become blanks and the text of strings and characters becomes `_`; line breaks stay.
+pub(crate) fn code_only(raw: &str) -> String {
+    let chars: Vec<char> = raw.chars().collect();
+    let mut out = String::with_capacity(raw.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let end = match (chars[at], chars.get(at + 1)) {
+            ('/', Some('/')) => fill(&mut out, &chars, at, line_end(&chars, at), ' '),
+            ('/', Some('*')) => fill(&mut out, &chars, at, block_comment_end(&chars, at), ' '),
+            ('"', _) => fill(&mut out, &chars, at, string_end(&chars, at), '_'),
+            ('\'', _) => match character_end(&chars, at) {
+                Some(end) => fill(&mut out, &chars, at, end, '_'),
+                None => fill(&mut out, &chars, at, at + 1, '\''),
+            },
+            ('r', Some('"' | '#')) if !word_before(&chars, at) && raw_string_end(&chars, at).is_some() => {
+                let end = raw_string_end(&chars, at).expect("just seen");
+                fill(&mut out, &chars, at, end, '_')
+            }
+            (other, _) => {
+                out.push(other);
+                at + 1
+            }
+        };
+        at = end;
+    }
+    out
+}
+
+fn fill(out: &mut String, chars: &[char], from: usize, to: usize, with: char) -> usize {
+    let to = to.min(chars.len());
+    out.extend(chars[from..to].iter().map(|found| if *found == '\n' { '\n' } else { with }));
+    to
+}
+
+fn line_end(chars: &[char], from: usize) -> usize {
+    chars[from..].iter().position(|found| *found == '\n').map_or(chars.len(), |len| from + len)
+}
+
+fn block_comment_end(chars: &[char], from: usize) -> usize {
+    let (mut at, mut depth) = (from, 0);
+    while at < chars.len() {
+        match (chars[at], chars.get(at + 1)) {
+            ('/', Some('*')) => (at, depth) = (at + 2, depth + 1),
+            ('*', Some('/')) if depth == 1 => return at + 2,
+            ('*', Some('/')) => (at, depth) = (at + 2, depth - 1),
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+fn string_end(chars: &[char], from: usize) -> usize {
+    let mut at = from + 1;
+    while at < chars.len() {
+        match chars[at] {
+            '\\' => at += 2,
+            '"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+/// The end of a character literal, or `None` where the quote begins a lifetime.
+fn character_end(chars: &[char], from: usize) -> Option<usize> {
+    match chars.get(from + 1)? {
+        '\\' => chars[from + 3..].iter().position(|found| *found == '\'').map(|len| from + 3 + len + 1),
+        _ => (chars.get(from + 2) == Some(&'\'')).then_some(from + 3),
+    }
+}
+
+fn raw_string_end(chars: &[char], from: usize) -> Option<usize> {
+    let hashes = chars[from + 1..].iter().take_while(|found| **found == '#').count();
+    let open = from + 1 + hashes;
+    if chars.get(open) != Some(&'"') {
+        return None;
+    }
+    let close: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
+    let len = chars[open + 1..].windows(close.len()).position(|found| found == close)?;
+    Some(open + 1 + len + close.len())
+}
+
+/// Whether the character before `at` belongs to the same word; `b` and `c` before a raw string do not count.
+fn word_before(chars: &[char], at: usize) -> bool {
+    let word = |index: usize| chars.get(index).is_some_and(|found| found.is_alphanumeric() || *found == '_');
+    at > 0 && word(at - 1) && !(matches!(chars[at - 1], 'b' | 'c') && (at < 2 || !word(at - 2)))
+}
+
+/// Where an attribute says that an item is for tests alone.
+fn test_marks(code: &str) -> impl Iterator<Item = usize> {
+    code.match_indices("#[cfg(test)]").chain(code.match_indices("#[cfg(all(test,")).map(|(at, _)| at)
+}
+
+/// Blanks out every item for tests alone, and every attribute `#[cfg_attr(test, …)]`.
+fn without_tests(code: &str) -> String {
+    let mut out: Vec<u8> = code.as_bytes().to_vec();
+    for at in test_marks(code) {
+        let end = item_end(code, at);
+        blank(&mut out, at, end);
+    }
+    for (at, _) in code.match_indices("#[cfg_attr(test,") {
+        let end = code[at..].find(")]").map_or(code.len(), |len| at + len + 2);
+        blank(&mut out, at, end);
+    }
+    String::from_utf8(out).expect("whole characters are blanked")
+}
+
+fn blank(out: &mut [u8], from: usize, to: usize) {
+    for byte in &mut out[from..to] {
+        if *byte != b'\n' {
+            *byte = b' ';
+        }
+    }
+}
+
+/// Where an item ends: at its `;`, or at the brace that closes its body.
+pub(crate) fn item_end(code: &str, from: usize) -> usize {
+    let mut brackets = 0_i32;
+    let mut braces = 0_i32;
+    for (len, byte) in code[from..].bytes().enumerate() {
+        match byte {
+            b'(' | b'[' => brackets += 1,
+            b')' | b']' => brackets -= 1,
+            b'{' => braces += 1,
+            b'}' if braces == 1 => return from + len + 1,
+            b'}' => braces -= 1,
+            b';' if braces == 0 && brackets == 0 => return from + len + 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+/// The number of the line that holds the byte at `at`.
+pub(crate) fn line_of(code: &str, at: usize) -> usize {
+    code[..at].matches('\n').count() + 1
+}
+
+/// Where `word` stands alone in `code`.
+pub(crate) fn words<'c>(code: &'c str, word: &'c str) -> impl Iterator<Item = usize> + 'c {
+    let part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let before = at.checked_sub(1).is_some_and(|at| part(code.as_bytes()[at]));
+        let after = code.as_bytes().get(at + word.len()).is_some_and(|byte| part(*byte));
+        !before && !after
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_strings_and_characters_are_not_code() {
+        let raw = "let a = \"unsafe // \\\" {\"; // unsafe\nlet b = '{'; /* { /* } */ unsafe */ let c: &'static u8;\n\
+                   let d = br#\"unsafe \" }\"#; let e = '\\''; let r = 1;";
+        let code = code_only(raw);
+        assert!(!code.contains("unsafe") && !code.contains('{') && !code.contains('}'), "{code}");
+        assert!(code.contains("let c: &'static u8;") && code.contains("let r = 1;"), "{code}");
+        assert_eq!(code.matches('\n').count(), raw.matches('\n').count());
+    }
+
+    #[test]
+    fn inline_tests_are_not_code() {
+        let raw = "fn a() {}\n#[cfg(test)]\nmod tests {\n    use std::io;\n    fn b() { {} }\n}\nfn c() {}\n";
+        let source = Source::new("src/a.rs", raw);
+        assert!(!source.code.contains("std") && source.code.contains("fn c"), "{}", source.code);
+        assert_eq!(source.code_lines(), 2);
+    }
+
+    #[test]
+    fn the_files_of_test_modules_are_found() {
+        let raw = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod inline { }\n#[cfg(not(test))]\nmod real;\n";
+        assert_eq!(test_files(&Source::new("src/stage/mod.rs", raw)), ["src/stage/tests.rs"]);
+        let both = "#[cfg(all(test, feature = \"audit\"))]\nmod tests;\n";
+        assert_eq!(test_files(&Source::new("src/stage/mod.rs", both)), ["src/stage/tests.rs"]);
+        assert_eq!(test_files(&Source::new("src/idmap.rs", raw)), ["src/idmap/tests.rs"]);
+        assert_eq!(test_files(&Source::new("src/lib.rs", raw)), ["src/tests.rs"]);
+    }
+
+    #[test]
+    fn an_array_type_does_not_end_an_item() {
+        let code = "fn a() -> [u8; 4] { [0; 4] } fn b();";
+        assert_eq!(&code[..item_end(code, 0)], "fn a() -> [u8; 4] { [0; 4] }");
+    }
+
+    #[test]
+    fn words_stand_alone() {
+        assert_eq!(words("unsafe_op unsafe xunsafe unsafe", "unsafe").count(), 2);
+    }
+}
