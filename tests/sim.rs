@@ -112,8 +112,10 @@ fn a_deadlock_is_a_result() {
 #[test]
 fn a_run_without_end_is_cut_off() {
     let mut sim = machine();
-    sim.launcher(|sys| loop {
-        sys.getpid();
+    sim.launcher(|sys| {
+        loop {
+            sys.getpid();
+        }
     });
     let report = sim.run(&mut Oldest, NOBODY);
     assert!(report.endless);
@@ -169,14 +171,20 @@ fn a_function_that_is_not_pure_is_named_with_both_calls() {
 fn a_fault_happens_once_and_where_it_was_asked_for() {
     let sim = scenarios().remove(0).launched(Manner::Init, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
-    let (at, _) =
-        faultless.places().find(|(place, line)| {
-            place.who.section == Section::Stage1 && matches!(line.call, nsexec::sys::record::Call::Unshare { .. })
-        }).unwrap();
+    let (at, _) = faultless
+        .places()
+        .find(|(place, line)| {
+            place.who.section == Section::Stage1
+                && matches!(line.call, nsexec::sys::record::Call::Unshare { .. })
+        })
+        .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
     assert!(report.fault_fired);
     let child = report.find(Section::Stage1).unwrap();
-    assert_eq!(child.transcript.lines[at.line].to_string(), "unshare(0) = -1 ENOSPC (No space left on device)");
+    assert_eq!(
+        child.transcript.lines[at.line].to_string(),
+        "unshare(0) = -1 ENOSPC (No space left on device)"
+    );
     assert_eq!(child.end, End::Exited(1));
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
     assert_eq!(report.alive().count(), 0, "{}", report.dump);
@@ -225,12 +233,18 @@ fn a_faulty_mapping_tool_ends_the_start() {
 #[test]
 fn our_own_launcher_starts_a_command() {
     for scenario in scenarios() {
-        let policy = Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        let policy =
+            Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         let sim = scenario.launched_by_us(policy, Level::Warning);
         let report = sim.run(&mut Oldest, NOBODY);
         let all = || format!("{}\n{}\n{}", scenario.name, transcripts(&report), report.dump);
         for section in [Section::Launcher, Section::Stage0, Section::Stage1, Section::Stage2] {
-            assert_eq!(report.find(section).map(|process| process.end.clone()), Some(End::Exited(0)), "{}", all());
+            assert_eq!(
+                report.find(section).map(|process| process.end.clone()),
+                Some(End::Exited(0)),
+                "{}",
+                all()
+            );
         }
         assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
         let wanted = sections(&report);
@@ -239,43 +253,69 @@ fn our_own_launcher_starts_a_command() {
     }
 }
 
+/// Nobody waits for ever, and nobody is left but a stage 2 that was handed over whole.
+fn assert_over(name: &str, fault: Fault, report: &Report) {
+    let all = || format!("{name}, {fault}\n{}\n{}", transcripts(report), report.dump);
+    assert!(report.fault_fired, "{}", all());
+    assert!(!report.endless, "{}", all());
+    assert_eq!(report.stuck().count(), 0, "{}", all());
+    assert!(report.alive().all(|process| process.end == End::HandedOver), "{}", all());
+}
+
 #[test]
-fn sweep() {
+fn whoever_dies_nobody_is_left() {
     let mut tried = 0;
     for scenario in scenarios() {
         let own = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
-        for (manner, sim) in [
-            ("init", scenario.launched(Manner::Init, Level::Warning)),
-            ("exec", scenario.launched(Manner::Exec, Level::Warning)),
-            ("own", scenario.launched_by_us(own, Level::Warning)),
+        for sim in [
+            scenario.launched(Manner::Init, Level::Warning),
+            scenario.launched(Manner::Exec, Level::Warning),
+            scenario.launched_by_us(own, Level::Warning),
         ] {
             let faultless = sim.run(&mut Oldest, NOBODY);
-            let mut faults = Vec::new();
-            for (at, _) in faultless.places() {
-                for what in [What::Errno(Errno::EIO), What::Errno(Errno::EPERM), What::Errno(Errno::EINTR), What::Errno(Errno::ENOSYS), What::Errno(Errno::EINVAL), What::Errno(Errno::EAGAIN), What::Kill, What::KillWaking, What::Short(1)] {
-                    faults.push(Fault { at, what });
-                }
-            }
-            faults.extend(faultless.ends().map(|at| Fault { at, what: What::Kill }));
-            let mut seen = std::collections::BTreeSet::new();
-            for fault in faults {
-                for youngest in [false, true] {
-                    let report = if youngest { sim.run(&mut Youngest, Some(fault)) } else { sim.run(&mut Oldest, Some(fault)) };
-                    tried += 1;
-                    let bad = report.stuck().next().is_some()
-                        || report.endless
-                        || report.alive().any(|process| process.end != End::HandedOver)
-                        || (report.alive().count() > 0 && report.find(Section::Launcher).unwrap().end != End::Exited(0));
-                    if bad {
-                        let line = faultless.places().find(|(at, _)| *at == fault.at).map(|(_, line)| line.to_string());
-                        let text = format!("{} {manner} youngest={youngest}: {fault} [{}]: {:?} alive {:?}", scenario.name, line.unwrap_or_default(),
-                            report.stuck().map(|(who, call)| format!("{who}: {call}")).collect::<Vec<_>>(),
-                            report.alive().map(|p| p.who.to_string()).collect::<Vec<_>>());
-                        if seen.insert((fault.at, youngest)) || true { println!("{text}"); }
-                    }
-                }
+            let places = faultless.places().map(|(at, _)| at).chain(faultless.ends());
+            for at in places {
+                let fault = Fault { at, what: What::Kill };
+                assert_over(scenario.name, fault, &sim.run(&mut Oldest, Some(fault)));
+                assert_over(scenario.name, fault, &sim.run(&mut Youngest, Some(fault)));
+                tried += 2;
             }
         }
     }
-    println!("{tried} tried");
+    println!("{tried} deaths");
+}
+
+#[test]
+fn small_buffers_only_make_it_slower() {
+    for mut scenario in scenarios() {
+        let settings = scenario.sim.settings();
+        (settings.socket_buffer, settings.pipe_buffer) = (48, 4096);
+        let report = scenario.launched(Manner::Init, Level::Debug).run(&mut Oldest, NOBODY);
+        assert_started(scenario.name, &report);
+    }
+}
+
+#[test]
+fn an_old_kernel_is_enough() {
+    for mut scenario in scenarios() {
+        let settings = scenario.sim.settings();
+        settings.tid_cache = false;
+        settings.lacks.extend([
+            ("pidfd_open", Errno::ENOSYS),
+            ("close_range", Errno::ENOSYS),
+            ("pwritev2", Errno::EOPNOTSUPP),
+        ]);
+        let report = scenario.launched(Manner::Exec, Level::Debug).run(&mut Oldest, NOBODY);
+        assert_started(scenario.name, &report);
+    }
+}
+
+#[test]
+fn a_limit_on_namespaces_is_no_space() {
+    let mut scenario = scenarios().remove(1);
+    scenario.sim.settings().limits.insert(Kind::Net, 0);
+    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
+    assert!(transcripts(&report).contains("ENOSPC"), "{}", transcripts(&report));
+    assert_eq!(report.alive().count(), 0);
 }

@@ -17,9 +17,7 @@ use nsexec::pipe::{read_full, send_all};
 use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{
-    Allowance, Container, Ended, Extra, Kind, Program, Settings, Sim, SimSys, User,
-};
+use nsexec::sys::sim::{Allowance, Container, Ended, Extra, Kind, Program, Settings, Sim, SimSys, User};
 use nsexec::sys::types::*;
 use nsexec::timens::TimeOffsets;
 
@@ -36,12 +34,14 @@ pub(crate) enum Manner {
 pub(crate) const CONFIG: &[u8] = b"{\"args\":[]}\n";
 const RUNC: &CStr = c"/usr/bin/runc";
 
-
 /// Makes a drop-in start of `sim`'s launcher: init pipe and log pipe, stage 0 by fork and exec.
 pub(crate) fn drop_in(sim: &mut Sim, manner: Manner, level: Level, message: Vec<u8>) {
     let (init, stage_init) = sim.socketpair(true);
     let (log, stage_log) = sim.pipe(true);
-    sim.program(RUNC.to_str().unwrap(), Program::new(move |sys| runc_init(sys, stage_init, stage_log, level)));
+    sim.program(
+        RUNC.to_str().unwrap(),
+        Program::new(move |sys| runc_init(sys, stage_init, stage_log, level)),
+    );
     sim.launcher(move |sys| {
         let child = match sys.fork(ExitSignal::Chld, None) {
             Ok(Fork::Child) => {
@@ -297,7 +297,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let root = User::root();
     let wide = "0 100000 65536\n";
     let mapped = |kinds: &[Kind]| {
-        Bootstrap::new(flags(kinds).union(CloneFlags::NEWUSER)).with_uid_map(map(wide)).with_gid_map(map(wide))
+        Bootstrap::new(flags(kinds).union(CloneFlags::NEWUSER))
+            .with_uid_map(map(wide))
+            .with_gid_map(map(wide))
     };
     vec![
         Scenario::new("nothing", &root, &Bootstrap::new(CloneFlags::EMPTY)),

@@ -226,11 +226,7 @@ fn reading_a_namespace_or_directory<S: Sys>(sys: &mut S) -> Said {
     let ns = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
     let list = open(sys, c"/proc/self/fd", OpenFlags::List).unwrap();
     let dir = open(sys, c"/proc/self", OpenFlags::Directory).unwrap();
-    Ok(words(&[
-        say(sys.read(ns, &mut [0])),
-        say(sys.read(list, &mut [0])),
-        say(sys.read(dir, &mut [0])),
-    ]))
+    Ok(words(&[say(sys.read(ns, &mut [0])), say(sys.read(list, &mut [0])), say(sys.read(dir, &mut [0]))]))
 }
 
 fn paths_that_cannot_be_opened_as_asked<S: Sys>(sys: &mut S) -> Said {

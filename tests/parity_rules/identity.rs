@@ -134,19 +134,14 @@ fn a_single_map_of_ones_own_group_needs_deny<S: Sys>(sys: &mut S) -> Said {
 fn a_single_map_of_ones_own_user_from_outside<S: Sys>(sys: &mut S) -> Said {
     let target = target(sys)?;
     let map = format!("0 {USER} 1\n");
-    let said = ["uid_map", "setgroups", "gid_map"].map(|file| {
-        say(put_for(sys, target.pid, file, if file == "setgroups" { "deny" } else { &map }))
-    });
+    let said = ["uid_map", "setgroups", "gid_map"]
+        .map(|file| say(put_for(sys, target.pid, file, if file == "setgroups" { "deny" } else { &map })));
     target.end(sys);
     Ok(words(&said))
 }
 
 fn maps_that_an_ordinary_user_may_not_write<S: Sys>(sys: &mut S) -> Said {
-    let maps = [
-        "0 100000 1\n".to_owned(),
-        format!("0 {USER} 2\n"),
-        format!("0 {USER} 1\n1 100000 1\n"),
-    ];
+    let maps = ["0 100000 1\n".to_owned(), format!("0 {USER} 2\n"), format!("0 {USER} 1\n1 100000 1\n")];
     let mut said = Vec::new();
     for map in maps {
         said.push(map_once(sys, map.as_bytes())?);

@@ -123,8 +123,8 @@ fn a_user_joins_no_stranger<S: Sys>(sys: &mut S) -> Said {
 
 fn a_namespace_of_the_first_is_closed_from_inside<S: Sys>(sys: &mut S) -> Said {
     let target = child(sys, |sys| code(sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWUTS))))?;
-    let [user, uts] =
-        ["ns/user", "ns/uts"].map(|file| open(sys, &proc_path(target.pid, file), OpenFlags::Namespace).unwrap());
+    let [user, uts] = ["ns/user", "ns/uts"]
+        .map(|file| open(sys, &proc_path(target.pid, file), OpenFlags::Namespace).unwrap());
     let foreign = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
     let said = [
         say(sys.setns(user, CloneFlags::NEWUSER)),

@@ -207,7 +207,8 @@ impl Kernel {
         let (ours, theirs) = (self.process(me), self.process(target));
         let over = theirs.creds.user;
         let traces = |over| self.capable(&ours.creds, over, cap::SYS_PTRACE);
-        let same_ids = theirs.creds.uid == [ours.creds.euid(); 3] && theirs.creds.gid == [ours.creds.egid(); 3];
+        let same_ids =
+            theirs.creds.uid == [ours.creds.euid(); 3] && theirs.creds.gid == [ours.creds.egid(); 3];
         let subset = ours.creds.user == over && theirs.creds.permitted & !ours.creds.effective == 0;
         (same_ids || traces(over)) && (theirs.dumpable || traces(theirs.mm_user)) && (subset || traces(over))
     }

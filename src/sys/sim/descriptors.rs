@@ -204,10 +204,11 @@ impl Kernel {
     }
 
     /// close_range(first, ~0, CLOSE_RANGE_CLOEXEC); a negative number is beyond every descriptor.
-    pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) {
+    pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) -> SysResult<()> {
         if first.0 >= 0 {
             self.process_mut(me).fds.range_mut(first.0..).for_each(|(_, slot)| slot.cloexec = true);
         }
+        Ok(())
     }
 
     /// read(2). What is queued comes first, then a reset, once, then the end of the file.
@@ -407,7 +408,10 @@ impl Kernel {
     pub(super) fn describe(&self, slot: Slot) -> std::string::String {
         match &self.descriptions[slot.description].object {
             Object::Socket(pair, side) => {
-                std::format!("socket pair {pair} side {side}, {} B queued", self.pairs[*pair].bytes[*side].len())
+                std::format!(
+                    "socket pair {pair} side {side}, {} B queued",
+                    self.pairs[*pair].bytes[*side].len()
+                )
             }
             Object::PipeRead(pipe) => {
                 std::format!("pipe {pipe} read end, {} B queued", self.pipes[*pipe].bytes.len())

@@ -26,8 +26,15 @@ impl Kernel {
         let process = self.process(task);
         let numbers: Vec<String> =
             process.numbers.iter().map(|(ns, pid)| std::format!("{pid} in {}", ns.0)).collect();
-        let parent = process.parent.map_or("init".into(), |parent| std::format!("{}", self.process(parent).who));
-        writeln!(text, "{} \"{}\": pid {}, child of {parent}", process.who, process.name, numbers.join(", "))?;
+        let parent =
+            process.parent.map_or("init".into(), |parent| std::format!("{}", self.process(parent).who));
+        writeln!(
+            text,
+            "{} \"{}\": pid {}, child of {parent}",
+            process.who,
+            process.name,
+            numbers.join(", ")
+        )?;
         let creds = &process.creds;
         writeln!(
             text,
@@ -82,7 +89,10 @@ impl Kernel {
     pub(super) fn unread(&self) -> Vec<(String, Vec<u8>)> {
         let pipes = self.pipes.iter().enumerate().map(|(n, pipe)| (std::format!("pipe {n}"), &pipe.bytes));
         let pairs = self.pairs.iter().enumerate().flat_map(|(n, pair)| {
-            pair.bytes.iter().enumerate().map(move |(side, bytes)| (std::format!("socket pair {n} side {side}"), bytes))
+            pair.bytes
+                .iter()
+                .enumerate()
+                .map(move |(side, bytes)| (std::format!("socket pair {n} side {side}"), bytes))
         });
         pipes
             .chain(pairs)

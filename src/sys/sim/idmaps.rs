@@ -48,7 +48,7 @@ impl Map {
     }
 
     /// What a process of the namespace calls the kernel's `id`.
-    pub(super) fn from_kernel(&self, id: u32) -> Option<u32> {
+    pub(super) fn shown_as(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|e| id.checked_sub(e.outside).filter(|n| *n < e.count).map(|n| e.inside + n))
     }
 
@@ -67,7 +67,7 @@ impl Map {
             extents.sort_by_key(|extent| extent.inside);
         }
         let shown = |e: &Extent| {
-            let outside = reader.from_kernel(e.outside).unwrap_or(u32::MAX);
+            let outside = reader.shown_as(e.outside).unwrap_or(u32::MAX);
             std::format!("{:10} {:10} {:10}\n", e.inside, outside, e.count)
         };
         extents.iter().map(shown).collect()
@@ -96,10 +96,12 @@ fn parse_line(line: &[u8]) -> Option<Extent> {
         let word = words.next()?;
         word.iter().all(u8::is_ascii_digit).then_some(())?;
         // simple_strtoul to a u32: what is too long wraps around.
-        Some(word.iter().fold(0u64, |n, digit| n.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))) as u32)
+        Some(word.iter().fold(0u64, |n, digit| n.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+            as u32)
     };
     let extent = Extent { inside: number()?, outside: number()?, count: number()? };
-    let fits = |first: u32| first != u32::MAX && first.checked_add(extent.count).is_some_and(|end| end > first);
+    let fits =
+        |first: u32| first != u32::MAX && first.checked_add(extent.count).is_some_and(|end| end > first);
     (words.next().is_none() && fits(extent.inside) && fits(extent.outside)).then_some(extent)
 }
 

@@ -215,7 +215,13 @@ impl Kernel {
     }
 
     /// clone(2). A sibling has our parent and our exit signal; the first one in a pid namespace is its pid 1.
-    pub(super) fn clone_process(&mut self, me: Task, call: &Call, sibling: bool, exit: ExitSignal) -> SysResult<Task> {
+    pub(super) fn clone_process(
+        &mut self,
+        me: Task,
+        call: &Call,
+        sibling: bool,
+        exit: ExitSignal,
+    ) -> SysResult<Task> {
         // Siblings of a pid 1 would be in a namespace whose init cannot reap them (copy_process).
         if sibling && self.is_ns_init(me) {
             return Err(Errno::EINVAL);
@@ -295,7 +301,7 @@ impl Kernel {
     fn change_creds_for_exec(&mut self, me: Task, setuid_root: bool) {
         let mut new = self.process(me).creds.clone();
         let root = self.user(new.user).uid_map.to_kernel(0);
-        let gains = setuid_root && self.user(new.user).uid_map.from_kernel(0).is_some() && new.euid() != 0;
+        let gains = setuid_root && self.user(new.user).uid_map.shown_as(0).is_some() && new.euid() != 0;
         if gains {
             new.uid[1] = 0;
         }

@@ -152,12 +152,19 @@ impl Kernel {
     /// CAP_DAC_OVERRIDE, over a file whose owners our namespace knows (capable_wrt_inode_uidgid).
     fn overrides(&self, ours: &Creds, owner: u32, group: u32) -> bool {
         let user = self.user(ours.user);
-        let known = user.uid_map.from_kernel(owner).is_some() && user.gid_map.from_kernel(group).is_some();
+        let known = user.uid_map.shown_as(owner).is_some() && user.gid_map.shown_as(group).is_some();
         known && self.capable(ours, ours.user, cap::DAC_OVERRIDE)
     }
 
     /// /proc/PID/ns/KIND, which asks who may look into a process (proc_ns_get_link): EACCES.
-    fn open_ns(&self, me: Task, task: Task, kind: Kind, for_children: bool, writes: bool) -> SysResult<Object> {
+    fn open_ns(
+        &self,
+        me: Task,
+        task: Task,
+        kind: Kind,
+        for_children: bool,
+        writes: bool,
+    ) -> SysResult<Object> {
         if !self.may_inspect(me, task) {
             return Err(Errno::EACCES);
         }
@@ -184,7 +191,13 @@ impl Kernel {
         Ok(Object::Namespace(ns))
     }
 
-    pub(super) fn read_proc(&self, opener: &Creds, task: Task, file: ProcFile, user: NsId) -> SysResult<String> {
+    pub(super) fn read_proc(
+        &self,
+        opener: &Creds,
+        task: Task,
+        file: ProcFile,
+        user: NsId,
+    ) -> SysResult<String> {
         let process = self.process(task);
         // The opener's namespace decides what the outside ids read as (m_show); a reader inside sees its parent's.
         let seen_from = match opener.user == user {
@@ -206,7 +219,11 @@ impl Kernel {
     fn time_text(&self, ns: NsId) -> String {
         let super::namespaces::State::Time(time) = &self.namespaces[ns.0].state else { return String::new() };
         let of = |clock| time.offsets.iter().find(|(name, _)| *name == clock).map_or(0, |(_, secs)| *secs);
-        std::format!("monotonic  {:10}         0\nboottime   {:10}         0\n", of("monotonic"), of("boottime"))
+        std::format!(
+            "monotonic  {:10}         0\nboottime   {:10}         0\n",
+            of("monotonic"),
+            of("boottime")
+        )
     }
 
     /// A write by `me`, at `offset`, to a file that `opener` opened.
@@ -298,7 +315,9 @@ fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
         "ns/pid_for_children" => Ok(Node::Ns(task, Kind::Pid, true)),
         "ns/time_for_children" => Ok(Node::Ns(task, Kind::Time, true)),
         other => {
-            let kind = other.strip_prefix("ns/").and_then(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name));
+            let kind = other
+                .strip_prefix("ns/")
+                .and_then(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name));
             kind.map(|kind| Node::Ns(task, kind, false)).ok_or(Errno::ENOENT)
         }
     }

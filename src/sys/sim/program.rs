@@ -90,8 +90,8 @@ pub struct Allowance {
 impl Allowance {
     fn covers(self, outside: u32, count: u32) -> bool {
         let end = outside.checked_add(count);
-        let subordinate = outside >= self.first
-            && end.is_some_and(|end| end <= self.first.saturating_add(self.count));
+        let subordinate =
+            outside >= self.first && end.is_some_and(|end| end <= self.first.saturating_add(self.count));
         count > 0 && (subordinate || (outside, count) == (self.own, 1))
     }
 }

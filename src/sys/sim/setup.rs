@@ -86,7 +86,9 @@ impl Sim {
                     setgroups: true,
                     parent_could_setfcap: true,
                 }),
-                Kind::Pid => State::Pid(PidNs { parent: None, level: 0, next: FIRST_PID, init: None, dead: false }),
+                Kind::Pid => {
+                    State::Pid(PidNs { parent: None, level: 0, next: FIRST_PID, init: None, dead: false })
+                }
                 // Nobody sets the machine's own clocks through this file.
                 Kind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
                 Kind::Mnt => State::Mnt { proc: NsId(position(Kind::Pid)) },
@@ -97,6 +99,11 @@ impl Sim {
         let mut sim = Self { kernel, launcher: Task(0) };
         sim.launcher = sim.spawn(Who { section: Section::Launcher, nth: 0 }, user);
         sim
+    }
+
+    /// How large and how complete the machine is. Buffers of pipes that are there already keep their size.
+    pub fn settings(&mut self) -> &mut Settings {
+        &mut self.kernel.settings
     }
 
     fn spawn(&mut self, who: Who, user: &User) -> Task {
@@ -200,7 +207,9 @@ impl Sim {
             };
             let user = kernel.process(task).creds.user;
             for (ids, map) in [(Ids::Users, uid_map), (Ids::Groups, gid_map)] {
-                kernel.write_map((&root, &root), user, ids, map.as_bytes()).expect("a map that root may write");
+                kernel
+                    .write_map((&root, &root), user, ids, map.as_bytes())
+                    .expect("a map that root may write");
             }
             kernel.setresuid(task, 0).expect("a map with root");
             kernel.setgid(task, 0).expect("a map with root's group");

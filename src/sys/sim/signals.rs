@@ -8,9 +8,7 @@ use super::creds::cap;
 use super::kernel::{Halt, Kernel};
 use super::namespaces::Kind;
 use super::process::Task;
-use crate::sys::types::{
-    Errno, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus,
-};
+use crate::sys::types::{Errno, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
 
 const STOP: Signal = Signal(19);
 
