@@ -15,7 +15,7 @@ const NOBODY: Option<Fault> = None;
 /// What a start that went well looks like, whatever its namespaces.
 fn assert_started(name: &str, report: &Report) {
     let end = |section| report.find(section).map(|process| process.end.clone());
-    let all = || format!("{name}\n{}\n{}", transcripts(report), report.dump);
+    let all = || format!("{name}\n{report}");
     assert_eq!(end(Section::Launcher), Some(End::Exited(0)), "{}", all());
     assert_eq!(end(Section::Stage0), Some(End::Exited(0)), "{}", all());
     assert_eq!(end(Section::Stage1), Some(End::Exited(0)), "{}", all());
@@ -26,17 +26,6 @@ fn assert_started(name: &str, report: &Report) {
     let init = report.find(Section::Stage2).unwrap();
     let open: Vec<i32> = init.descriptors.iter().map(|(fd, _)| fd.0).collect();
     assert_eq!(open, [0, 1, 2, 4], "stdio and the init pipe\n{}", all());
-}
-
-fn transcripts(report: &Report) -> String {
-    let mut text = String::new();
-    for process in &report.processes {
-        text += &format!("-- {} [{}] {:?}\n", process.who, process.pid, process.end);
-        for line in &process.transcript.lines {
-            text += &format!("{line}\n");
-        }
-    }
-    text + &String::from_utf8_lossy(&report.stderr)
 }
 
 #[test]
@@ -51,33 +40,23 @@ fn every_realistic_start_is_handed_over() {
     }
 }
 
-/// The sections of a run, with their lines as text.
-fn sections(report: &Report) -> Vec<(Who, Vec<String>)> {
-    let mut sections: Vec<_> = report
-        .processes
-        .iter()
-        .map(|process| (process.who, process.transcript.lines.iter().map(ToString::to_string).collect()))
-        .collect();
-    sections.sort();
-    sections
-}
-
 #[test]
 fn the_order_of_the_processes_changes_nothing() {
     for scenario in scenarios() {
         for manner in [Manner::Init, Manner::Exec] {
             let sim = scenario.launched(manner, Level::Warning);
-            let wanted = sections(&sim.run(&mut Oldest, NOBODY));
+            let faultless = sim.run(&mut Oldest, NOBODY);
+            let wanted = faultless.sections();
             let enumerated = all_schedules(300, |script| {
                 let report = sim.run(script, NOBODY);
                 assert_started(scenario.name, &report);
-                assert_eq!(sections(&report), wanted, "{}", scenario.name);
+                assert_eq!(report.sections(), wanted, "{}", scenario.name);
             });
             println!("{}, {manner:?}: {enumerated:?}", scenario.name);
             for seed in 0..20 {
                 let report = sim.run(&mut Random::new(seed), NOBODY);
                 assert_started(scenario.name, &report);
-                assert_eq!(sections(&report), wanted, "{} with seed {seed}", scenario.name);
+                assert_eq!(report.sections(), wanted, "{} with seed {seed}", scenario.name);
             }
         }
     }
@@ -237,7 +216,7 @@ fn our_own_launcher_starts_a_command() {
             Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         let sim = scenario.launched_by_us(policy, Level::Warning);
         let report = sim.run(&mut Oldest, NOBODY);
-        let all = || format!("{}\n{}\n{}", scenario.name, transcripts(&report), report.dump);
+        let all = || format!("{}\n{report}", scenario.name);
         for section in [Section::Launcher, Section::Stage0, Section::Stage1, Section::Stage2] {
             assert_eq!(
                 report.find(section).map(|process| process.end.clone()),
@@ -247,16 +226,15 @@ fn our_own_launcher_starts_a_command() {
             );
         }
         assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
-        let wanted = sections(&report);
-        let enumerated = all_schedules(200, |script| assert_eq!(sections(&sim.run(script, NOBODY)), wanted));
+        let wanted = report.sections();
+        let enumerated = all_schedules(200, |script| assert_eq!(sim.run(script, NOBODY).sections(), wanted));
         println!("{}, our own: {enumerated:?}", scenario.name);
     }
 }
 
 /// Nobody waits for ever, and nobody is left but a stage 2 that was handed over whole.
 fn assert_over(name: &str, fault: Fault, report: &Report) {
-    let all = || format!("{name}, {fault}\n{}\n{}", transcripts(report), report.dump);
-    assert!(report.fault_fired, "{}", all());
+    let all = || format!("{name}, {fault}\n{report}");
     assert!(!report.endless, "{}", all());
     assert_eq!(report.stuck().count(), 0, "{}", all());
     assert!(report.alive().all(|process| process.end == End::HandedOver), "{}", all());
@@ -275,10 +253,15 @@ fn whoever_dies_nobody_is_left() {
             let faultless = sim.run(&mut Oldest, NOBODY);
             let places = faultless.places().map(|(at, _)| at).chain(faultless.ends());
             for at in places {
-                let fault = Fault { at, what: What::Kill };
-                assert_over(scenario.name, fault, &sim.run(&mut Oldest, Some(fault)));
-                assert_over(scenario.name, fault, &sim.run(&mut Youngest, Some(fault)));
-                tried += 2;
+                for what in [What::Kill, What::KillWaking] {
+                    let fault = Fault { at, what };
+                    let reports = [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))];
+                    // Not every call waits.
+                    for report in reports.iter().filter(|report| report.fault_fired) {
+                        assert_over(scenario.name, fault, report);
+                        tried += 1;
+                    }
+                }
             }
         }
     }
@@ -316,6 +299,42 @@ fn a_limit_on_namespaces_is_no_space() {
     scenario.sim.settings().limits.insert(Kind::Net, 0);
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
-    assert!(transcripts(&report).contains("ENOSPC"), "{}", transcripts(&report));
+    assert!(report.to_string().contains("ENOSPC"), "{report}");
     assert_eq!(report.alive().count(), 0);
+}
+
+/// What a set-user-id tool can do depends on its bit.
+#[test]
+fn without_new_privileges_the_tool_maps_nothing() {
+    let mut scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("tools")).unwrap();
+    scenario.sim.settings().no_new_privs = true;
+    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+    assert_eq!(report.find(Section::MappingTool).unwrap().end, End::Exited(1), "{report}");
+    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+    assert_eq!((report.alive().count(), report.stuck().count()), (0, 0), "{report}");
+}
+
+/// A FIFO, a plain file, nothing, and a namespace of another kind in place of a namespace.
+#[test]
+fn what_is_no_namespace_is_not_joined() {
+    for (extra, errno) in [
+        (Some(Extra::Fifo), "f_type=0x1021994"),
+        (Some(Extra::Regular(b"text".as_slice().into())), "f_type=0x1021994"),
+        (Some(Extra::Forbidden), "EACCES"),
+        (None, "ENOENT"),
+    ] {
+        let mut scenario =
+            scenarios().into_iter().find(|scenario| scenario.name.contains("foreign")).unwrap();
+        match extra {
+            Some(extra) => scenario.sim.file("/run/netns/blue", extra),
+            None => scenario.sim.remove_file("/run/netns/blue"),
+        }
+        let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+        let child = report.find(Section::Stage1).unwrap();
+        let opened: Vec<String> = child.transcript.lines.iter().map(ToString::to_string).collect();
+        assert!(opened.iter().any(|line| line.contains(errno)), "{errno}\n{report}");
+        assert!(!opened.iter().any(|line| line.starts_with("setns")), "{report}");
+        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+        assert_eq!(report.alive().count(), 0, "{report}");
+    }
 }

@@ -48,6 +48,10 @@ pub struct Settings {
     pub bounding: u64,
     /// The launcher has changed its root: no user namespaces (EPERM).
     pub chrooted: bool,
+    /// The set-user-id bit does nothing (PR_SET_NO_NEW_PRIVS(2const)).
+    pub no_new_privs: bool,
+    /// What socketpair and pipe2 make is not close-on-exec: runc's C, which leaks its sync pipes to the mapping tools.
+    pub leaks_descriptors: bool,
     /// A part of /proc is covered: nobody may mount a fresh one in a user namespace.
     pub proc_masked: bool,
     /// The libc caches its thread id at an address that the kernel knows, as glibc does.
@@ -67,6 +71,8 @@ impl Default for Settings {
             lacks: BTreeMap::new(),
             bounding: ALL_CAPS,
             chrooted: false,
+            no_new_privs: false,
+            leaks_descriptors: false,
             proc_masked: false,
             tid_cache: true,
             calls: 20_000,
@@ -126,8 +132,12 @@ impl Kernel {
             Call::Poll { fds, timeout_ms } => self.poll(me, fds, *timeout_ms)?,
             Call::Fstatfs { fd } => Reply::FsType(self.fstatfs(me, *fd)?),
             Call::LinkCount { path } => Reply::Links(self.link_count(me, &path.0)?),
-            Call::Socketpair => self.socketpair(me, true).map(|(one, other)| Reply::Pair(one, other))?,
-            Call::Pipe2 => self.pipe(me, true).map(|(read, write)| Reply::Pair(read, write))?,
+            Call::Socketpair => self
+                .socketpair(me, !self.settings.leaks_descriptors)
+                .map(|(one, other)| Reply::Pair(one, other))?,
+            Call::Pipe2 => self
+                .pipe(me, !self.settings.leaks_descriptors)
+                .map(|(read, write)| Reply::Pair(read, write))?,
             Call::CloseRangeCloexec { first } => unit(self.close_range_cloexec(me, *first)?),
             Call::Getdents64 { fd, len } => data(self.getdents64(me, *fd, *len)?),
             Call::SetCloexec { fd } => unit(self.set_cloexec(me, *fd, true)?),

@@ -168,6 +168,11 @@ impl Sim {
         self.kernel.files.insert(path.to_string(), file);
     }
 
+    /// Takes a file away.
+    pub fn remove_file(&mut self, path: &str) {
+        self.kernel.files.remove(path);
+    }
+
     /// Two ends of a socket pair in the launcher. `inherited`: the second is not close-on-exec, as if dup2 had made it.
     pub fn socketpair(&mut self, inherited: bool) -> (Fd, Fd) {
         let (one, other) = self.kernel.socketpair(self.launcher, true).expect("room for two descriptors");
