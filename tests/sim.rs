@@ -15,7 +15,7 @@ const NOBODY: Option<Fault> = None;
 /// What a start that went well looks like, whatever its namespaces.
 fn assert_started(name: &str, report: &Report) {
     let end = |section| report.find(section).map(|process| process.end.clone());
-    let all = || format!("{name}\n{}\n{}", transcripts(report), report.dump);
+    let all = || format!("{name}\n{report}");
     assert_eq!(end(Section::Launcher), Some(End::Exited(0)), "{}", all());
     assert_eq!(end(Section::Stage0), Some(End::Exited(0)), "{}", all());
     assert_eq!(end(Section::Stage1), Some(End::Exited(0)), "{}", all());
@@ -26,17 +26,6 @@ fn assert_started(name: &str, report: &Report) {
     let init = report.find(Section::Stage2).unwrap();
     let open: Vec<i32> = init.descriptors.iter().map(|(fd, _)| fd.0).collect();
     assert_eq!(open, [0, 1, 2, 4], "stdio and the init pipe\n{}", all());
-}
-
-fn transcripts(report: &Report) -> String {
-    let mut text = String::new();
-    for process in &report.processes {
-        text += &format!("-- {} [{}] {:?}\n", process.who, process.pid, process.end);
-        for line in &process.transcript.lines {
-            text += &format!("{line}\n");
-        }
-    }
-    text + &String::from_utf8_lossy(&report.stderr)
 }
 
 #[test]
@@ -51,33 +40,23 @@ fn every_realistic_start_is_handed_over() {
     }
 }
 
-/// The sections of a run, with their lines as text.
-fn sections(report: &Report) -> Vec<(Who, Vec<String>)> {
-    let mut sections: Vec<_> = report
-        .processes
-        .iter()
-        .map(|process| (process.who, process.transcript.lines.iter().map(ToString::to_string).collect()))
-        .collect();
-    sections.sort();
-    sections
-}
-
 #[test]
 fn the_order_of_the_processes_changes_nothing() {
     for scenario in scenarios() {
         for manner in [Manner::Init, Manner::Exec] {
             let sim = scenario.launched(manner, Level::Warning);
-            let wanted = sections(&sim.run(&mut Oldest, NOBODY));
+            let faultless = sim.run(&mut Oldest, NOBODY);
+            let wanted = faultless.sections();
             let enumerated = all_schedules(300, |script| {
                 let report = sim.run(script, NOBODY);
                 assert_started(scenario.name, &report);
-                assert_eq!(sections(&report), wanted, "{}", scenario.name);
+                assert_eq!(report.sections(), wanted, "{}", scenario.name);
             });
             println!("{}, {manner:?}: {enumerated:?}", scenario.name);
             for seed in 0..20 {
                 let report = sim.run(&mut Random::new(seed), NOBODY);
                 assert_started(scenario.name, &report);
-                assert_eq!(sections(&report), wanted, "{} with seed {seed}", scenario.name);
+                assert_eq!(report.sections(), wanted, "{} with seed {seed}", scenario.name);
             }
         }
     }
@@ -237,7 +216,7 @@ fn our_own_launcher_starts_a_command() {
             Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         let sim = scenario.launched_by_us(policy, Level::Warning);
         let report = sim.run(&mut Oldest, NOBODY);
-        let all = || format!("{}\n{}\n{}", scenario.name, transcripts(&report), report.dump);
+        let all = || format!("{}\n{report}", scenario.name);
         for section in [Section::Launcher, Section::Stage0, Section::Stage1, Section::Stage2] {
             assert_eq!(
                 report.find(section).map(|process| process.end.clone()),
@@ -247,73 +226,115 @@ fn our_own_launcher_starts_a_command() {
             );
         }
         assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
-        let wanted = sections(&report);
-        let enumerated = all_schedules(200, |script| assert_eq!(sections(&sim.run(script, NOBODY)), wanted));
+        let wanted = report.sections();
+        let enumerated = all_schedules(200, |script| assert_eq!(sim.run(script, NOBODY).sections(), wanted));
         println!("{}, our own: {enumerated:?}", scenario.name);
     }
 }
 
+/// Nobody waits for ever, and nobody is left but a stage 2 that was handed over whole.
+fn assert_over(name: &str, fault: Fault, report: &Report) {
+    let all = || format!("{name}, {fault}\n{report}");
+    assert!(!report.endless, "{}", all());
+    assert_eq!(report.stuck().count(), 0, "{}", all());
+    assert!(report.alive().all(|process| process.end == End::HandedOver), "{}", all());
+}
+
 #[test]
-fn sweep() {
+fn whoever_dies_nobody_is_left() {
     let mut tried = 0;
     for scenario in scenarios() {
         let own = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
-        for (manner, sim) in [
-            ("init", scenario.launched(Manner::Init, Level::Warning)),
-            ("exec", scenario.launched(Manner::Exec, Level::Warning)),
-            ("own", scenario.launched_by_us(own, Level::Warning)),
+        for sim in [
+            scenario.launched(Manner::Init, Level::Warning),
+            scenario.launched(Manner::Exec, Level::Warning),
+            scenario.launched_by_us(own, Level::Warning),
         ] {
             let faultless = sim.run(&mut Oldest, NOBODY);
-            let mut faults = Vec::new();
-            for (at, _) in faultless.places() {
-                for what in [
-                    What::Errno(Errno::EIO),
-                    What::Errno(Errno::EPERM),
-                    What::Errno(Errno::EINTR),
-                    What::Errno(Errno::ENOSYS),
-                    What::Errno(Errno::EINVAL),
-                    What::Errno(Errno::EAGAIN),
-                    What::Kill,
-                    What::KillWaking,
-                    What::Short(1),
-                ] {
-                    faults.push(Fault { at, what });
-                }
-            }
-            faults.extend(faultless.ends().map(|at| Fault { at, what: What::Kill }));
-            let mut seen = std::collections::BTreeSet::new();
-            for fault in faults {
-                for youngest in [false, true] {
-                    let report = if youngest {
-                        sim.run(&mut Youngest, Some(fault))
-                    } else {
-                        sim.run(&mut Oldest, Some(fault))
-                    };
-                    tried += 1;
-                    let bad = report.stuck().next().is_some()
-                        || report.endless
-                        || report.alive().any(|process| process.end != End::HandedOver)
-                        || (report.alive().count() > 0
-                            && report.find(Section::Launcher).unwrap().end != End::Exited(0));
-                    if bad {
-                        let line = faultless
-                            .places()
-                            .find(|(at, _)| *at == fault.at)
-                            .map(|(_, line)| line.to_string());
-                        let text = format!(
-                            "{} {manner} youngest={youngest}: {fault} [{}]: {:?} alive {:?}",
-                            scenario.name,
-                            line.unwrap_or_default(),
-                            report.stuck().map(|(who, call)| format!("{who}: {call}")).collect::<Vec<_>>(),
-                            report.alive().map(|p| p.who.to_string()).collect::<Vec<_>>()
-                        );
-                        if seen.insert((fault.at, youngest)) || true {
-                            println!("{text}");
-                        }
+            let places = faultless.places().map(|(at, _)| at).chain(faultless.ends());
+            for at in places {
+                for what in [What::Kill, What::KillWaking] {
+                    let fault = Fault { at, what };
+                    let reports = [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))];
+                    // Not every call waits.
+                    for report in reports.iter().filter(|report| report.fault_fired) {
+                        assert_over(scenario.name, fault, report);
+                        tried += 1;
                     }
                 }
             }
         }
     }
-    println!("{tried} tried");
+    println!("{tried} deaths");
+}
+
+#[test]
+fn small_buffers_only_make_it_slower() {
+    for mut scenario in scenarios() {
+        let settings = scenario.sim.settings();
+        (settings.socket_buffer, settings.pipe_buffer) = (48, 4096);
+        let report = scenario.launched(Manner::Init, Level::Debug).run(&mut Oldest, NOBODY);
+        assert_started(scenario.name, &report);
+    }
+}
+
+#[test]
+fn an_old_kernel_is_enough() {
+    for mut scenario in scenarios() {
+        let settings = scenario.sim.settings();
+        settings.tid_cache = false;
+        settings.lacks.extend([
+            ("pidfd_open", Errno::ENOSYS),
+            ("close_range", Errno::ENOSYS),
+            ("pwritev2", Errno::EOPNOTSUPP),
+        ]);
+        let report = scenario.launched(Manner::Exec, Level::Debug).run(&mut Oldest, NOBODY);
+        assert_started(scenario.name, &report);
+    }
+}
+
+#[test]
+fn a_limit_on_namespaces_is_no_space() {
+    let mut scenario = scenarios().remove(1);
+    scenario.sim.settings().limits.insert(Kind::Net, 0);
+    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
+    assert!(report.to_string().contains("ENOSPC"), "{report}");
+    assert_eq!(report.alive().count(), 0);
+}
+
+/// What a set-user-id tool can do depends on its bit.
+#[test]
+fn without_new_privileges_the_tool_maps_nothing() {
+    let mut scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("tools")).unwrap();
+    scenario.sim.settings().no_new_privs = true;
+    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+    assert_eq!(report.find(Section::MappingTool).unwrap().end, End::Exited(1), "{report}");
+    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+    assert_eq!((report.alive().count(), report.stuck().count()), (0, 0), "{report}");
+}
+
+/// A FIFO, a plain file, nothing, and a namespace of another kind in place of a namespace.
+#[test]
+fn what_is_no_namespace_is_not_joined() {
+    for (extra, errno) in [
+        (Some(Extra::Fifo), "f_type=0x1021994"),
+        (Some(Extra::Regular(b"text".as_slice().into())), "f_type=0x1021994"),
+        (Some(Extra::Forbidden), "EACCES"),
+        (None, "ENOENT"),
+    ] {
+        let mut scenario =
+            scenarios().into_iter().find(|scenario| scenario.name.contains("foreign")).unwrap();
+        match extra {
+            Some(extra) => scenario.sim.file("/run/netns/blue", extra),
+            None => scenario.sim.remove_file("/run/netns/blue"),
+        }
+        let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+        let child = report.find(Section::Stage1).unwrap();
+        let opened: Vec<String> = child.transcript.lines.iter().map(ToString::to_string).collect();
+        assert!(opened.iter().any(|line| line.contains(errno)), "{errno}\n{report}");
+        assert!(!opened.iter().any(|line| line.starts_with("setns")), "{report}");
+        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+        assert_eq!(report.alive().count(), 0, "{report}");
+    }
 }

@@ -47,6 +47,12 @@ rules! {
     User a_score_is_inherited = "17\n";
     Root another_users_namespace_file = "EACCES";
     User capabilities_end_at_ones_own_namespace = "ok EPERM";
+    Root another_group_closes_proc = "EACCES";
+    User the_creator_stays_dumpable_where_it_joins = "ok";
+    Root root_in_a_strangers_namespace_is_not_dumpable = "EACCES";
+    Root a_wide_group_map_needs_no_deny = "ok allow";
+    Root a_map_from_inside_by_root_of_the_parent = "EPERM";
+    User half_a_privilege_is_none = "EPERM ok";
     Root a_process_of_root_is_closed_to_users = "EACCES EACCES ok";
 }
 
@@ -462,4 +468,77 @@ fn a_process_of_root_is_closed_to_users<S: Sys>(sys: &mut S) -> Said {
     }
     target.end(sys);
     Ok(words(&said))
+}
+
+/// A user with another group than it began with.
+fn another_group_closes_proc<S: Sys>(sys: &mut S) -> Said {
+    sys.setgid(USER).unwrap();
+    sys.setuid(USER).unwrap();
+    Ok(say(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite)))
+}
+
+/// The creator of a namespace gets nothing that it had not: its files stay its own.
+fn the_creator_stays_dumpable_where_it_joins<S: Sys>(sys: &mut S) -> Said {
+    let target = target(sys)?;
+    put_for(sys, target.pid, "uid_map", &format!("{USER} {USER} 1\n")).unwrap();
+    join(sys, &proc_path(target.pid, "ns/user"), CloneFlags::NEWUSER).unwrap();
+    let said = say(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite));
+    target.end(sys);
+    Ok(said)
+}
+
+/// Root joins a namespace that a user made, and becomes that user: its files are the machine's root's, and the same
+/// user outside cannot open them.
+fn root_in_a_strangers_namespace_is_not_dumpable<S: Sys>(sys: &mut S) -> Said {
+    let owner = child(sys, |sys| {
+        sys.setgid(USER).unwrap();
+        sys.setresuid(USER).unwrap();
+        sys.set_dumpable(true).unwrap();
+        user_ns(sys)
+    })?;
+    assert_eq!(owner.began, 0);
+    put_for(sys, owner.pid, "uid_map", &format!("0 {USER} 1\n")).unwrap();
+    put_for(sys, owner.pid, "gid_map", &format!("0 {USER} 1\n")).unwrap();
+    let ns = open(sys, &proc_path(owner.pid, "ns/user"), OpenFlags::Namespace).unwrap();
+    let joined = child(sys, |sys| {
+        sys.setns(ns, CloneFlags::NEWUSER).unwrap();
+        sys.setgid(0).unwrap();
+        code(sys.setresuid(0))
+    })?;
+    assert_eq!(joined.began, 0);
+    let pid = joined.pid;
+    let said = in_child(sys, |sys| {
+        sys.setgid(USER).unwrap();
+        sys.setresuid(USER).unwrap();
+        code(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadWrite)).0
+    })?;
+    joined.end(sys);
+    owner.end(sys);
+    Ok(name(said))
+}
+
+fn a_wide_group_map_needs_no_deny<S: Sys>(sys: &mut S) -> Said {
+    let target = target(sys)?;
+    let written = say(put_for(sys, target.pid, "gid_map", "0 100000 65536\n"));
+    let fd = open(sys, &proc_path(target.pid, "setgroups"), OpenFlags::ReadOnly).unwrap();
+    let mut buffer = [0; 16];
+    let len = sys.read(fd, &mut buffer).unwrap();
+    target.end(sys);
+    Ok(words(&[written, String::from_utf8_lossy(&buffer[..len]).trim().to_owned()]))
+}
+
+/// It has every capability in its namespace, and none in the parent, where it would need one.
+fn a_map_from_inside_by_root_of_the_parent<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWUSER).unwrap();
+    Ok(say(put(sys, c"/proc/self/uid_map", b"0 100000 65536\n")))
+}
+
+/// A file that was opened without privilege does not gain any by who writes to it.
+fn half_a_privilege_is_none<S: Sys>(sys: &mut S) -> Said {
+    let target = target(sys)?;
+    let fd = open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite).unwrap();
+    let wide = say(sys.write(fd, b"0 100000 65536\n"));
+    let own = say(sys.write(fd, format!("0 {USER} 1\n").as_bytes()));
+    target.end(sys);
+    Ok(words(&[wide, own]))
 }

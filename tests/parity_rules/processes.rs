@@ -20,6 +20,13 @@ rules! {
     User an_exec_that_fails = "ENOENT EACCES";
     User nothing_pending = "EAGAIN";
     User a_wait_without_children_ends = "ECHILD";
+    User a_blocked_signal_kills_when_it_is_let_in = "143";
+    User an_ignored_signal_is_forgotten = "5";
+    User a_signal_ignored_while_blocked_is_gone = "EAGAIN";
+    User a_process_killed_in_a_read_resets_its_peer = "ECONNRESET";
+    User a_full_socket_waits_for_its_reader = "600000 0";
+    User a_whole_group_is_killed = "143";
+    User wait_takes_any_child = "true";
     Root the_first_in_a_pid_namespace_is_pid_1 = "true 1 2";
     Root the_first_has_another_number_outside = "true";
     Root pid_1_makes_no_siblings = "EINVAL";
@@ -294,4 +301,97 @@ fn a_kill_does_not_reach_out_of_a_pid_namespace<S: Sys>(sys: &mut S) -> Said {
     let outside = sys.getpid();
     sys.unshare(CloneFlags::NEWPID).unwrap();
     Ok(name(in_child(sys, |sys| code(sys.kill(outside, Signal(0))).0)?))
+}
+
+fn a_blocked_signal_kills_when_it_is_let_in<S: Sys>(sys: &mut S) -> Said {
+    let status = in_child(sys, |sys| {
+        let term = SignalSet(1 << 14);
+        sys.sigaction(Signal::TERM, SigAction::DEFAULT).unwrap();
+        sys.sigprocmask(MaskHow::Block, term).unwrap();
+        let pid = sys.getpid();
+        sys.kill(pid, Signal::TERM).unwrap();
+        sys.sigprocmask(MaskHow::Set, SignalSet::EMPTY).unwrap();
+        5
+    })?;
+    Ok(status.to_string())
+}
+
+fn an_ignored_signal_is_forgotten<S: Sys>(sys: &mut S) -> Said {
+    let status = in_child(sys, |sys| {
+        sys.sigaction(Signal::TERM, SigAction::IGNORE).unwrap();
+        let pid = sys.getpid();
+        sys.kill(pid, Signal::TERM).unwrap();
+        sys.sigaction(Signal::TERM, SigAction::DEFAULT).unwrap();
+        5
+    })?;
+    Ok(status.to_string())
+}
+
+fn a_signal_ignored_while_blocked_is_gone<S: Sys>(sys: &mut S) -> Said {
+    let term = SignalSet(1 << 14);
+    sys.sigprocmask(MaskHow::Block, term).unwrap();
+    let pid = sys.getpid();
+    sys.kill(pid, Signal::TERM).unwrap();
+    sys.sigaction(Signal::TERM, SigAction::IGNORE).unwrap();
+    Ok(say(sys.sigtimedwait(term)))
+}
+
+/// Its peer sends, and it dies before it reads.
+fn a_process_killed_in_a_read_resets_its_peer<S: Sys>(sys: &mut S) -> Said {
+    let (near, far) = sys.socketpair().unwrap();
+    let other = child(sys, |_| Errno(0))?;
+    sys.close(far).unwrap();
+    sys.send(near, b"unread").unwrap();
+    sys.kill(other.pid, Signal::KILL).unwrap();
+    exit_status(sys, other.pid);
+    Ok(say(sys.read(near, &mut [0])))
+}
+
+/// More than any buffer takes: one send, and all of it arrives.
+fn a_full_socket_waits_for_its_reader<S: Sys>(sys: &mut S) -> Said {
+    let (near, far) = sys.socketpair().unwrap();
+    let writer = match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => {
+            sys.close(near).unwrap();
+            let sent = sys.send(far, &vec![b'x'; 600_000]);
+            return Err(if sent == Ok(600_000) { 0 } else { 1 });
+        }
+        Fork::Parent { child } => child,
+    };
+    sys.close(far).unwrap();
+    let mut buffer = vec![0; 10_000];
+    let mut got = 0;
+    loop {
+        match sys.read(near, &mut buffer).unwrap() {
+            0 => break,
+            count => got += count,
+        }
+    }
+    Ok(format!("{got} {}", exit_status(sys, writer)))
+}
+
+fn a_whole_group_is_killed<S: Sys>(sys: &mut S) -> Said {
+    let status = in_child(sys, |sys| {
+        sys.setsid().unwrap();
+        sys.sigaction(Signal::TERM, SigAction::DEFAULT).unwrap();
+        match sys.fork(ExitSignal::Chld, None).unwrap() {
+            Fork::Child => {
+                sys.kill(Pid(0), Signal::TERM).unwrap();
+                0
+            }
+            Fork::Parent { child } => {
+                let _ = sys.wait4(child, WaitFor::Ordinary);
+                5
+            }
+        }
+    })?;
+    Ok(status.to_string())
+}
+
+fn wait_takes_any_child<S: Sys>(sys: &mut S) -> Said {
+    let one = five(sys, ExitSignal::Chld)?;
+    let other = five(sys, ExitSignal::Chld)?;
+    let mut pids = [(); 2].map(|()| sys.wait4(Pid::ANY, WaitFor::Ordinary).unwrap().pid);
+    pids.sort();
+    Ok((pids == [one, other]).to_string())
 }

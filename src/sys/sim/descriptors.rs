@@ -204,10 +204,11 @@ impl Kernel {
     }
 
     /// close_range(first, ~0, CLOSE_RANGE_CLOEXEC); a negative number is beyond every descriptor.
-    pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) {
+    pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) -> SysResult<()> {
         if first.0 >= 0 {
             self.process_mut(me).fds.range_mut(first.0..).for_each(|(_, slot)| slot.cloexec = true);
         }
+        Ok(())
     }
 
     /// read(2). What is queued comes first, then a reset, once, then the end of the file.

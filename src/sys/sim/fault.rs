@@ -18,7 +18,8 @@ pub struct Place {
 /// What goes wrong there, once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum What {
-    /// The call fails with this errno and has no effect. A close frees its descriptor all the same (close(2)).
+    /// The call fails with this errno and has no effect. A close frees its descriptor all the same (close(2)); getpid
+    /// and gettid cannot fail, and do not.
     Errno(Errno),
     /// A read or a write is cut to so many bytes, if it would have been longer.
     Short(usize),

@@ -48,7 +48,7 @@ impl Map {
     }
 
     /// What a process of the namespace calls the kernel's `id`.
-    pub(super) fn from_kernel(&self, id: u32) -> Option<u32> {
+    pub(super) fn shown_as(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|e| id.checked_sub(e.outside).filter(|n| *n < e.count).map(|n| e.inside + n))
     }
 
@@ -67,7 +67,7 @@ impl Map {
             extents.sort_by_key(|extent| extent.inside);
         }
         let shown = |e: &Extent| {
-            let outside = reader.from_kernel(e.outside).unwrap_or(u32::MAX);
+            let outside = reader.shown_as(e.outside).unwrap_or(u32::MAX);
             std::format!("{:10} {:10} {:10}\n", e.inside, outside, e.count)
         };
         extents.iter().map(shown).collect()

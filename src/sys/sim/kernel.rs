@@ -11,7 +11,7 @@ use super::process::{Process, Task};
 use super::procfs::Extra;
 use super::program::Program;
 use crate::sys::record::{Bytes, Call, Reply};
-use crate::sys::types::{Errno, ExitSignal, Mount, SigAction, SysResult, TidAddress};
+use crate::sys::types::{Errno, ExitSignal, Mount, PollFd, SigAction, Signal, SysResult, TidAddress};
 
 /// Why a call does not come back with a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +48,10 @@ pub struct Settings {
     pub bounding: u64,
     /// The launcher has changed its root: no user namespaces (EPERM).
     pub chrooted: bool,
+    /// The set-user-id bit does nothing (PR_SET_NO_NEW_PRIVS(2const)).
+    pub no_new_privs: bool,
+    /// What socketpair and pipe2 make is not close-on-exec: runc's C, which leaks its sync pipes to the mapping tools.
+    pub leaks_descriptors: bool,
     /// A part of /proc is covered: nobody may mount a fresh one in a user namespace.
     pub proc_masked: bool,
     /// The libc caches its thread id at an address that the kernel knows, as glibc does.
@@ -67,6 +71,8 @@ impl Default for Settings {
             lacks: BTreeMap::new(),
             bounding: ALL_CAPS,
             chrooted: false,
+            no_new_privs: false,
+            leaks_descriptors: false,
             proc_masked: false,
             tid_cache: true,
             calls: 20_000,
@@ -98,7 +104,8 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Makes `call` for process `me`, if it can go on.
     pub(super) fn call(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
-        if let Some(errno) = self.settings.lacks.get(call.name()) {
+        let lacks = if *call == Call::TidAddress { None } else { self.settings.lacks.get(call.name()) };
+        if let Some(errno) = lacks {
             return Ok(Reply::Errno(*errno));
         }
         let reply = self.dispatch(me, call);
@@ -125,9 +132,13 @@ impl Kernel {
             Call::Poll { fds, timeout_ms } => self.poll(me, fds, *timeout_ms)?,
             Call::Fstatfs { fd } => Reply::FsType(self.fstatfs(me, *fd)?),
             Call::LinkCount { path } => Reply::Links(self.link_count(me, &path.0)?),
-            Call::Socketpair => self.socketpair(me, true).map(|(one, other)| Reply::Pair(one, other))?,
-            Call::Pipe2 => self.pipe(me, true).map(|(read, write)| Reply::Pair(read, write))?,
-            Call::CloseRangeCloexec { first } => unit(self.close_range_cloexec(me, *first)),
+            Call::Socketpair => self
+                .socketpair(me, !self.settings.leaks_descriptors)
+                .map(|(one, other)| Reply::Pair(one, other))?,
+            Call::Pipe2 => self
+                .pipe(me, !self.settings.leaks_descriptors)
+                .map(|(read, write)| Reply::Pair(read, write))?,
+            Call::CloseRangeCloexec { first } => unit(self.close_range_cloexec(me, *first)?),
             Call::Getdents64 { fd, len } => data(self.getdents64(me, *fd, *len)?),
             Call::SetCloexec { fd } => unit(self.set_cloexec(me, *fd, true)?),
             Call::CloneSibling { .. } => self.forked(me, call, true, ExitSignal::Chld)?,
@@ -143,11 +154,9 @@ impl Kernel {
             Call::TidAddress => Reply::TidAddress(self.tid_address(me)?),
             Call::Setns { fd, kind } => unit(self.setns(me, *fd, *kind)?),
             Call::Unshare { flags } => unit(self.unshare(me, *flags)?),
-            Call::SetDumpable { dumpable } => unit(self.process_mut(me).dumpable = *dumpable),
-            Call::SetName { name } => unit(self.set_name(me, &name.0)),
-            Call::SetPdeathsig { signal } => {
-                unit(self.process_mut(me).pdeathsig = Some(*signal).filter(|signal| signal.0 != 0))
-            }
+            Call::SetDumpable { dumpable } => unit(self.set_dumpable(me, *dumpable)?),
+            Call::SetName { name } => unit(self.set_name(me, &name.0)?),
+            Call::SetPdeathsig { signal } => unit(self.set_pdeathsig(me, *signal)?),
             Call::Setsid => unit(self.setsid(me)?),
             Call::Setresuid { uid } => unit(self.setresuid(me, *uid)?),
             Call::Setuid { uid } => unit(self.setuid(me, *uid)?),
@@ -171,7 +180,7 @@ impl Kernel {
     }
 
     /// poll(2). Time passes only when nobody can do anything else.
-    fn poll(&mut self, me: Task, fds: &[crate::sys::types::PollFd], timeout_ms: i32) -> Result<Reply, Halt> {
+    fn poll(&mut self, me: Task, fds: &[PollFd], timeout_ms: i32) -> Result<Reply, Halt> {
         let (count, fds) = self.polled(me, fds);
         let clock = self.clock;
         let process = self.process_mut(me);
@@ -185,9 +194,23 @@ impl Kernel {
         Err(Halt::Block)
     }
 
-    fn set_name(&mut self, me: Task, name: &[u8]) {
+    fn set_name(&mut self, me: Task, name: &[u8]) -> SysResult<()> {
         // PR_SET_NAME(2const): cut after 15 bytes.
         self.process_mut(me).name = String::from_utf8_lossy(&name[..name.len().min(15)]).into_owned();
+        Ok(())
+    }
+
+    fn set_dumpable(&mut self, me: Task, dumpable: bool) -> SysResult<()> {
+        self.process_mut(me).dumpable = dumpable;
+        Ok(())
+    }
+
+    fn set_pdeathsig(&mut self, me: Task, signal: Signal) -> SysResult<()> {
+        if !(0..=64).contains(&signal.0) {
+            return Err(Errno::EINVAL);
+        }
+        self.process_mut(me).pdeathsig = Some(signal).filter(|signal| signal.0 != 0);
+        Ok(())
     }
 
     fn tid_address(&self, me: Task) -> SysResult<TidAddress> {
@@ -263,8 +286,8 @@ impl Kernel {
         }
     }
 
-    /// The default dispositions and what an exec leaves of them.
-    pub(super) fn ignore(&mut self, task: Task, signal: crate::sys::types::Signal) {
+    /// Begins with `signal` ignored.
+    pub(super) fn ignore(&mut self, task: Task, signal: Signal) {
         self.process_mut(task).actions.insert(signal.0, SigAction::IGNORE);
     }
 }

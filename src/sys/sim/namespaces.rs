@@ -318,8 +318,8 @@ impl Kernel {
         if parent.level > LEVEL_MAX || !self.below_limit(Kind::User) {
             return Err(Errno::ENOSPC);
         }
-        let mapped = parent.uid_map.from_kernel(creds.euid()).is_some()
-            && parent.gid_map.from_kernel(creds.egid()).is_some();
+        let mapped = parent.uid_map.shown_as(creds.euid()).is_some()
+            && parent.gid_map.shown_as(creds.egid()).is_some();
         if self.settings.chrooted || !mapped {
             return Err(Errno::EPERM);
         }

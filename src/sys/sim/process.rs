@@ -301,7 +301,10 @@ impl Kernel {
     fn change_creds_for_exec(&mut self, me: Task, setuid_root: bool) {
         let mut new = self.process(me).creds.clone();
         let root = self.user(new.user).uid_map.to_kernel(0);
-        let gains = setuid_root && self.user(new.user).uid_map.from_kernel(0).is_some() && new.euid() != 0;
+        let gains = !self.settings.no_new_privs
+            && setuid_root
+            && self.user(new.user).uid_map.shown_as(0).is_some()
+            && new.euid() != 0;
         if gains {
             new.uid[1] = 0;
         }

@@ -152,7 +152,7 @@ impl Kernel {
     /// CAP_DAC_OVERRIDE, over a file whose owners our namespace knows (capable_wrt_inode_uidgid).
     fn overrides(&self, ours: &Creds, owner: u32, group: u32) -> bool {
         let user = self.user(ours.user);
-        let known = user.uid_map.from_kernel(owner).is_some() && user.gid_map.from_kernel(group).is_some();
+        let known = user.uid_map.shown_as(owner).is_some() && user.gid_map.shown_as(group).is_some();
         known && self.capable(ours, ours.user, cap::DAC_OVERRIDE)
     }
 

@@ -1,5 +1,6 @@
 //! What came of a run.
 
+use core::fmt;
 use std::string::String;
 use std::vec::Vec;
 
@@ -83,6 +84,15 @@ impl Report {
         self.processes.iter().find(|process| process.who.section == section)
     }
 
+    /// The transcripts, by part: the same for every schedule.
+    #[must_use]
+    pub fn sections(&self) -> Vec<(Who, &Transcript)> {
+        let mut sections: Vec<_> =
+            self.processes.iter().map(|process| (process.who, &process.transcript)).collect();
+        sections.sort_by_key(|(who, _)| *who);
+        sections
+    }
+
     /// Those that wait for ever, and in what.
     pub fn stuck(&self) -> impl Iterator<Item = (Who, &Call)> {
         self.processes.iter().filter_map(|process| match &process.end {
@@ -115,6 +125,20 @@ impl Report {
     /// The place after each process's last call, where it would end: only a SIGKILL can happen there.
     pub fn ends(&self) -> impl Iterator<Item = Place> {
         self.processes.iter().map(|process| Place { who: process.who, line: process.transcript.lines.len() })
+    }
+}
+
+impl fmt::Display for Report {
+    /// Every process with its lines, and then the state of the machine.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for process in &self.processes {
+            writeln!(f, "-- {} [{}]: {:?}", process.who, process.pid, process.end)?;
+            for line in &process.transcript.lines {
+                writeln!(f, "{line}")?;
+            }
+        }
+        write!(f, "-- standard error\n{}", String::from_utf8_lossy(&self.stderr))?;
+        write!(f, "-- state\n{}", self.dump)
     }
 }
 

@@ -101,6 +101,11 @@ impl Sim {
         sim
     }
 
+    /// How large and how complete the machine is. Buffers of pipes that are there already keep their size.
+    pub fn settings(&mut self) -> &mut Settings {
+        &mut self.kernel.settings
+    }
+
     fn spawn(&mut self, who: Who, user: &User) -> Task {
         let kernel = &mut self.kernel;
         let proxy = NsProxy::new(Kind::ALL.map(|kind| NsId(position(kind))));
@@ -161,6 +166,11 @@ impl Sim {
     /// A file that is no executable.
     pub fn file(&mut self, path: &str, file: Extra) {
         self.kernel.files.insert(path.to_string(), file);
+    }
+
+    /// Takes a file away.
+    pub fn remove_file(&mut self, path: &str) {
+        self.kernel.files.remove(path);
     }
 
     /// Two ends of a socket pair in the launcher. `inherited`: the second is not close-on-exec, as if dup2 had made it.
