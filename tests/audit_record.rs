@@ -231,9 +231,13 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
             continue;
         }
         let seen = record(case, place, debug, true);
-        let witnessed =
-            witness::run_of(&witness::read_files(&place.folder.join("strace")).unwrap(), Role::Launcher)
-                .unwrap();
+        let strace = place.folder.join("strace");
+        let files = if debug {
+            witness::split_by_process(&fs::read_to_string(&strace).unwrap())
+        } else {
+            witness::read_files(&strace).unwrap()
+        };
+        let witnessed = witness::run_of(&files, Role::Launcher).unwrap();
         complaints.extend(findings(case, &witnessed));
         let diff = compare(&seen, &witnessed);
         complaints.extend((!diff.is_empty()).then(|| diff.to_string()));
@@ -250,14 +254,16 @@ fn record(case: &Case, place: &Place, debug: bool, witness: bool) -> Run {
     let strace = place.folder.join("strace");
     let _ = fs::remove_file(&out);
     for entry in fs::read_dir(&place.folder).unwrap().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("strace.") {
+        if entry.file_name().to_string_lossy().starts_with("strace") {
             fs::remove_file(entry.path()).unwrap();
         }
     }
     let mut words: Vec<String> = Vec::new();
     if witness {
         words.push("strace".into());
-        words.extend(witness::FLAGS.iter().map(|flag| (*flag).into()));
+        // One file for all, and one for each process.
+        let form = |flag: &&'static str| if debug && **flag == *"-ff" { "-f" } else { flag };
+        words.extend(witness::FLAGS.iter().map(|flag| form(flag).into()));
         words.extend(["-o".into(), strace.to_str().unwrap().into()]);
         if case.user {
             words.extend(["-u".into(), USER.into()]);

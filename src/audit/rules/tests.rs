@@ -1,1 +1,276 @@
-//! placeholder
+//! Every rule holds in what the real kernel recorded (`tests/audit_record.rs`, left in `tests/records`), and each is broken
+//! by a line that is missing, moved, changed or too many: that rule, and no other.
+
+use std::collections::BTreeSet;
+use std::string::ToString;
+use std::vec::Vec;
+
+use super::*;
+use crate::audit::transcript::{Foreign, Role};
+use crate::audit::witness::parse_line;
+use crate::sys::record::Line;
+
+macro_rules! records {
+    ($($name:literal),*) => {
+        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/records/", $name, ".jsonl")))),*]
+    };
+}
+
+const RECORDS: &[(&str, &str)] = records![
+    "nothing",
+    "five",
+    "user_and_all",
+    "join",
+    "window",
+    "rootless",
+    "tools",
+    "tool_fails",
+    "no_such_namespace",
+    "refused_join"
+];
+
+fn record(name: &str) -> Run {
+    let (_, text) = RECORDS.iter().find(|(known, _)| *known == name).expect("a record of this name");
+    Run::from_json_lines(text).unwrap()
+}
+
+/// The rules that a run breaks.
+fn broken(run: &Run) -> BTreeSet<&'static str> {
+    check(run, &Facts::of_drop_in(run)).iter().map(|finding| finding.rule).collect()
+}
+
+const LAUNCHER: Role = Role::Launcher;
+const PARENT: Role = Role::Stage(0);
+const CHILD: Role = Role::Stage(1);
+const INIT: Role = Role::Stage(2);
+
+/// A run that is being falsified. Lines are named by a part of their text, and the first that has it is meant.
+struct Forger(Run);
+
+impl Forger {
+    fn lines(&mut self, role: Role) -> &mut Vec<Line> {
+        let section = self.0.sections.iter_mut().find(|section| section.role == role);
+        &mut section.expect("a section of this role").lines
+    }
+
+    fn at(&mut self, role: Role, part: &str) -> usize {
+        let lines = self.lines(role);
+        let found = lines.iter().position(|line| line.to_string().contains(part));
+        found.unwrap_or_else(|| panic!("no line of {role} has {part}"))
+    }
+
+    fn without(mut self, role: Role, part: &str) -> Self {
+        let at = self.at(role, part);
+        self.lines(role).remove(at);
+        self
+    }
+
+    fn with(mut self, role: Role, before: &str, text: &str) -> Self {
+        let at = self.at(role, before);
+        self.lines(role).insert(at, parse_line(text).expect(text));
+        self
+    }
+
+    fn changed(mut self, role: Role, part: &str, text: &str) -> Self {
+        let at = self.at(role, part);
+        self.lines(role)[at] = parse_line(text).expect(text);
+        self
+    }
+
+    /// Exchanges a part of a line's text.
+    fn edited(mut self, role: Role, part: &str, by: &str) -> Self {
+        let at = self.at(role, part);
+        let text = self.lines(role)[at].to_string().replace(part, by);
+        self.lines(role)[at] = parse_line(&text).expect(&text);
+        self
+    }
+
+    fn moved(mut self, role: Role, part: &str, before: &str) -> Self {
+        let at = self.at(role, part);
+        let line = self.lines(role).remove(at);
+        let to = self.at(role, before);
+        self.lines(role).insert(to, line);
+        self
+    }
+
+    fn twice(mut self, role: Role, part: &str) -> Self {
+        let at = self.at(role, part);
+        let line = self.lines(role)[at].clone();
+        self.lines(role).insert(at, line);
+        self
+    }
+
+    /// Takes out a line and those that follow it, so many in all.
+    fn cut(mut self, role: Role, part: &str, count: usize) -> Self {
+        let at = self.at(role, part);
+        self.lines(role).drain(at..at + count);
+        self
+    }
+}
+
+type Forgery = (&'static str, &'static str, fn(Forger) -> Forger);
+
+const FORGERIES: &[Forgery] = &[
+    ("recorded-whole", "nothing", |mut f| {
+        f.0.lost = 1;
+        f
+    }),
+    ("declared", "nothing", |mut f| {
+        f.0.sections[1]
+            .foreign
+            .push(Foreign { after: 3, text: "openat(AT_FDCWD, \"/x\", O_RDWR) = 3".into() });
+        f
+    }),
+    ("foreign-ends-closed-first", "nothing", |f| f.moved(CHILD, "PR_SET_NAME", "close(")),
+    ("foreign-ends-closed-first", "nothing", |f| f.moved(PARENT, "read(6", "close(8")),
+    ("foreign-ends-closed-first", "nothing", |f| f.moved(PARENT, "rt_sigprocmask", "close(")),
+    ("foreign-ends-closed-first", "nothing", |f| f.moved(INIT, "PR_SET_NAME", "close(")),
+    ("foreign-ends-closed-first", "nothing", |f| f.moved(LAUNCHER, "sendto(", "close(")),
+    ("closes-its-own-once", "nothing", |f| {
+        f.with(INIT, "rt_sigprocmask(SIG_SETMASK", "close(8) = -1 EBADF (Bad file descriptor)")
+    }),
+    ("closes-its-own-once", "nothing", |f| f.with(INIT, "setsid", "close(77) = 0")),
+    ("no-descriptor-left", "nothing", |f| f.without(INIT, "close(8)")),
+    ("no-descriptor-left", "join", |f| f.without(CHILD, "close(12)")),
+    ("not-dumpable-while-joining", "join", |f| f.without(PARENT, "SUID_DUMP_DISABLE")),
+    ("not-dumpable-while-joining", "window", |f| f.moved(PARENT, "SUID_DUMP_DISABLE", "openat")),
+    ("dumpable-window", "window", |f| f.without(CHILD, "SUID_DUMP_DISABLE")),
+    ("dumpable-window", "window", |f| f.moved(CHILD, "SUID_DUMP_DISABLE", "unshare(CLONE_NEWCGROUP")),
+    ("dumpable-window", "join", |f| f.with(CHILD, "unshare", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
+    ("dumpable-window", "window", |f| f.with(INIT, "setsid", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
+    ("opened-before-joining", "join", |f| {
+        let open =
+            "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = -1 ENOENT (No such file or directory)";
+        f.with(CHILD, "setns", open).moved(CHILD, "setns", "openat(AT_FDCWD, \"/x\"")
+    }),
+    ("joins-namespaces-only", "join", |f| f.without(CHILD, "fstatfs")),
+    ("joins-namespaces-only", "join", |f| f.edited(CHILD, "NSFS_MAGIC", "PROC_SUPER_MAGIC")),
+    ("no-proc-after-mount-namespace", "join", |f| {
+        let open = "openat(AT_FDCWD, \"/proc/self/stat\", O_RDONLY|O_CLOEXEC) = -1 ENOENT (No such file or directory)";
+        f.with(CHILD, "unshare", open)
+    }),
+    ("as-asked", "user_and_all", |f| f.edited(CHILD, "CLONE_NEWNET", "0")),
+    ("as-asked", "join", |f| f.cut(CHILD, "setns", 2).without(CHILD, "openat").without(CHILD, "fstatfs")),
+    ("user-namespace-first", "user_and_all", |f| {
+        f.moved(CHILD, "unshare(CLONE_NEWTIME", "unshare(CLONE_NEWUSER")
+    }),
+    ("user-namespace-first", "user_and_all", |f| f.moved(CHILD, "unshare(CLONE_NEWTIME", "read(")),
+    ("user-namespace-first", "user_and_all", |f| f.moved(CHILD, "setresuid", "read(")),
+    ("user-namespace-first", "nothing", |f| f.with(INIT, "setsid", "unshare(0) = 0")),
+    ("maps-once", "user_and_all", |f| f.twice(PARENT, "write(")),
+    ("maps-once", "user_and_all", |f| {
+        let open = "openat(9, \"uid_map\", O_RDWR|O_CLOEXEC) = 9";
+        f.with(CHILD, "unshare", open)
+            .with(CHILD, "unshare", "fstatfs(9, {f_type=PROC_SUPER_MAGIC, ...}) = 0")
+            .with(CHILD, "unshare", "write(9, \"0 0 1\\n\\0\", 7) = -1 EPERM (Operation not permitted)")
+            .with(CHILD, "unshare", "close(9) = 0")
+    }),
+    ("maps-acknowledged-when-written", "user_and_all", |f| f.cut(PARENT, "\"gid_map\"", 4)),
+    ("maps-acknowledged-when-written", "tools", |f| {
+        f.edited(PARENT, "WEXITSTATUS(s) == 0", "WEXITSTATUS(s) == 1")
+    }),
+    ("maps-acknowledged-when-written", "tools", |f| {
+        f.edited(PARENT, "EPERM (Operation not permitted)", "EINTR (Interrupted system call)")
+    }),
+    ("procfs-checked", "user_and_all", |f| f.without(PARENT, "fstatfs")),
+    ("setgroups-before-gid-map", "window", |f| f.cut(PARENT, "\"setgroups\"", 4)),
+    ("setgroups-before-gid-map", "rootless", |f| f.edited(PARENT, "\"deny\"", "\"allo\"")),
+    ("mapping-tool", "tools", |f| f.edited(Role::Tool(0), "0 vars", "1 var")),
+    ("mapping-tool", "tools", |f| f.without(Role::Tool(1), "close_range")),
+    ("mapping-tool", "tools", |f| f.edited(Role::Tool(1), "/usr/bin/newgidmap", "newgidmap")),
+    ("nothing-after-failure", "user_and_all", |f| {
+        f.changed(CHILD, "setresuid", "setresuid(0, 0, 0) = -1 EPERM (Operation not permitted)")
+    }),
+    ("nothing-after-failure", "nothing", |f| {
+        f.changed(INIT, "setgid", "setgid(0) = -1 EINVAL (Invalid argument)")
+    }),
+    ("nothing-after-failure", "refused_join", |f| {
+        f.with(CHILD, "pwritev2", "prctl(PR_SET_NAME, \"on\") = 0")
+    }),
+    ("nothing-after-failure", "nothing", |f| {
+        let refused = "unshare(0) = -1 EINVAL (Invalid argument)";
+        (0..5).fold(f, |f, _| f.with(CHILD, "unshare", refused))
+    }),
+    ("pid-line-once", "nothing", |f| f.twice(PARENT, "stage1_pid")),
+    ("pid-line-once", "nothing", |f| f.moved(PARENT, "stage1_pid", "read(6")),
+    ("stage-2-waits", "nothing", |f| f.moved(INIT, "setsid", "read(")),
+    ("stage-2-waits", "nothing", |f| f.moved(INIT, "sendto", "setgid")),
+    ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(-1, SIGKILL) = 0")),
+    ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(0, SIGKILL) = 0")),
+    ("records-whole", "nothing", |f| {
+        let record = "pwritev2(7, [{iov_base=\"{\\\"level\\\"\", iov_len=8}], 1, -1, RWF_NOWAIT) = 8";
+        f.with(CHILD, "unshare", record)
+    }),
+];
+
+#[test]
+fn what_the_kernel_recorded_keeps_every_rule() {
+    for (name, _) in RECORDS {
+        let run = record(name);
+        let facts = Facts::of_drop_in(&run);
+        assert!(facts.asked.is_some(), "{name}");
+        let findings: Vec<_> = check(&run, &facts).iter().map(ToString::to_string).collect();
+        match *name {
+            "five" => assert_eq!(broken(&run), ["cgroup-namespace"].into(), "{findings:#?}"),
+            _ => assert!(findings.is_empty(), "{name}: {findings:#?}"),
+        }
+    }
+}
+
+/// The run of which one process was killed after so many lines: whom it had not made by then is not there. The child of a
+/// clone in which it was killed is.
+fn broken_off(whole: &Run, number: usize, length: usize) -> Run {
+    let mut run = whole.clone();
+    let made = crate::audit::sections::children(&run.sections[number]);
+    let unborn = made.into_iter().filter(|(at, ..)| *at > length).map(|(_, role, _)| role);
+    for role in unborn.collect::<Vec<_>>() {
+        run.sections.retain(|section| match role {
+            Role::Stage(0) => section.role == LAUNCHER,
+            Role::Stage(stage) => !matches!(section.role, Role::Stage(later) if later >= stage),
+            _ => section.role != role,
+        });
+    }
+    run.sections[number].lines.truncate(length);
+    run
+}
+
+/// A process may be killed at any line: what is there then still keeps the rules.
+#[test]
+fn a_run_that_breaks_off_anywhere_keeps_every_rule() {
+    for name in ["user_and_all", "window", "tools", "join"] {
+        let whole = record(name);
+        for (number, section) in whole.sections.iter().enumerate() {
+            for length in 0..section.lines.len() {
+                let run = broken_off(&whole, number, length);
+                let findings: Vec<_> =
+                    check(&run, &Facts::of_drop_in(&run)).iter().map(ToString::to_string).collect();
+                assert!(findings.is_empty(), "{name}, {} up to {length}: {findings:#?}", section.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_forgery_breaks_its_rule_and_no_other() {
+    let mut wrong = Vec::new();
+    for (number, (rule, name, forge)) in FORGERIES.iter().enumerate() {
+        let run = forge(Forger(record(name))).0;
+        let broken = broken(&run);
+        if broken != BTreeSet::from([*rule]) {
+            wrong.push(std::format!("{number}: {rule} on {name} broke {broken:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_rule_has_a_name_a_reason_a_reference_and_a_forgery() {
+    let names: BTreeSet<_> = RULES.iter().map(|rule| rule.name).collect();
+    assert_eq!(names.len(), RULES.len());
+    for rule in RULES {
+        assert!(!rule.reason.is_empty() && !rule.reference.is_empty(), "{}", rule.name);
+        let forged = FORGERIES.iter().any(|(name, ..)| *name == rule.name);
+        assert!(forged || rule.name == "cgroup-namespace", "{}", rule.name);
+    }
+    assert!(listing().contains("dumpable-window (breach)\n"));
+}

@@ -135,6 +135,11 @@ fn transfer(name: &str, args: &[&str], result: &str) -> Read {
             let fds = polled(array(fds)?, "events")?;
             (Call::Poll { fds: fds.clone(), timeout_ms: timeout.parse().ok()? }, found(fds, result))
         }
+        // On aarch64 a poll is a ppoll, with the time as a structure.
+        ("ppoll", [fds, _, timeout, "NULL", ..]) => {
+            let fds = polled(array(fds)?, "events")?;
+            (Call::Poll { fds: fds.clone(), timeout_ms: milliseconds(timeout)? }, found(fds, result))
+        }
         _ => return None,
     })
 }
@@ -148,6 +153,15 @@ fn polled(elements: Vec<&str>, name: &str) -> Option<Vec<PollFd>> {
         Some(PollFd::new(number, events))
     };
     elements.into_iter().map(one).collect()
+}
+
+/// `NULL`, `{tv_sec=0, tv_nsec=200000000}`.
+fn milliseconds(text: &str) -> Option<i32> {
+    if text == "NULL" {
+        return Some(-1);
+    }
+    let (seconds, nanoseconds) = (number(field(text, "tv_sec")?)?, number(field(text, "tv_nsec")?)?);
+    i32::try_from(seconds.checked_mul(1000)?.checked_add(nanoseconds / 1_000_000)?).ok()
 }
 
 /// `0 (Timeout)`, `1 ([{fd=5, revents=POLLIN}])`.

@@ -29,7 +29,7 @@ use crate::sys::types::Fd;
 pub use call::parse_line;
 
 /// How strace is called; then `-o PREFIX`, and the program. The length of strings is that of the largest message.
-pub const FLAGS: &[&str] = &["-ff", "-qq", "-a", "1", "-s", "1048576"];
+pub const FLAGS: &[&str] = &["-ff", "-q", "-a", "1", "-s", "1048576"];
 
 /// What is left out of what strace saw, by the beginning of its line, and why. Besides these: the recorder's own writes,
 /// the call in which a process was killed, and the first half of a call that a signal interrupted and the kernel took up
@@ -111,6 +111,33 @@ pub fn read_files(prefix: &Path) -> Result<BTreeMap<i32, String>, WitnessError> 
         }
     }
     Ok(files)
+}
+
+/// Takes the one file of `strace -f` apart into those of `-ff`: each line begins with its process, and a call that another
+/// process interrupted in print comes in two halves.
+#[must_use]
+pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
+    let mut files: BTreeMap<i32, String> = BTreeMap::new();
+    let mut halves: BTreeMap<i32, String> = BTreeMap::new();
+    for line in text.lines() {
+        let Some((pid, rest)) = line.split_once(' ') else { continue };
+        let Ok(pid) = pid.parse::<i32>() else { continue };
+        let rest = rest.trim_start();
+        if let Some(first) = rest.strip_suffix(" <unfinished ...>") {
+            halves.insert(pid, first.to_owned());
+            continue;
+        }
+        let second = rest.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"));
+        let file = files.entry(pid).or_default();
+        if let Some((_, second)) = second {
+            file.push_str(&halves.remove(&pid).unwrap_or_default());
+            file.push_str(second);
+        } else {
+            file.push_str(rest);
+        }
+        file.push('\n');
+    }
+    files
 }
 
 /// Sorts what strace wrote into a run. `root` is what the process that made the mark is.

@@ -254,3 +254,20 @@ fn a_run_begins_at_the_mark_and_follows_the_clones() {
     assert_eq!((launcher.lines.len(), launcher.foreign.len()), (3, 1));
     assert_eq!((stage_0.role, stage_0.end), (Role::Stage(0), End::Exited(0)));
 }
+
+#[test]
+fn one_file_of_all_processes_is_taken_apart() {
+    let text = "11 getpid() = 11\n11 read(3,  <unfinished ...>\n12 close(4) = 0\n\
+        11 <... read resumed>\"ab\", 4) = 2\n12 +++ exited with 0 +++\n";
+    let files = split_by_process(text);
+    assert_eq!(files[&11], "getpid() = 11\nread(3, \"ab\", 4) = 2\n");
+    assert_eq!(files[&12], "close(4) = 0\n+++ exited with 0 +++\n");
+}
+
+#[test]
+fn a_poll_of_aarch64_is_a_poll() {
+    let poll = parse_line("poll([{fd=5, events=POLLOUT}], 1, 200) = 0 (Timeout)");
+    let ppoll = "ppoll([{fd=5, events=POLLOUT}], 1, {tv_sec=0, tv_nsec=200000000}, NULL, 0) = 0 (Timeout)";
+    assert!(poll.is_some());
+    assert_eq!(parse_line(ppoll), poll);
+}

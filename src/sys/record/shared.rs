@@ -29,6 +29,9 @@ use crate::sys::types::Fd;
 /// and all of it escaped as six characters a byte, has 6 MiB.
 pub const PROCESS_MAX: usize = 8 << 20;
 
+/// How many lost lines one process may mark, each with a byte. Far more than it has lines.
+const MARKS_MAX: usize = 1 << 16;
+
 /// So many processes a run has at most: launcher, three stages, two mapping tools, and some to spare.
 const PROCESSES: usize = 8;
 
@@ -53,6 +56,8 @@ pub struct SharedSink {
     written: usize,
     /// How many they may be.
     limit: usize,
+    /// Lines marked as lost by this process.
+    marks: usize,
 }
 
 /// The reading side, for the process that made the sink.
@@ -84,15 +89,17 @@ impl SharedSink {
     /// Makes the file. To be called before the first fork.
     ///
     /// # Errors
-    /// Those of memfd_create(2) and fcntl(2): no memory, no descriptor.
+    /// Those of memfd_create(2) and fcntl(2): no memory, no descriptor. And [`io::ErrorKind::FileTooLarge`] where a
+    /// limit of the size of files leaves no room.
     pub fn new() -> io::Result<(Self, SharedReader)> {
         let file = File::from(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?);
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
         fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_APPEND))?;
         let file = Rc::new(file);
         let reader = SharedReader { file: Rc::clone(&file) };
-        let limit = PROCESS_MAX.min(largest_file() / PROCESSES);
-        Ok((Self { file, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
+        let share = (largest_file() / PROCESSES).checked_sub(MARKS_MAX);
+        let limit = share.ok_or(io::ErrorKind::FileTooLarge)?.min(PROCESS_MAX);
+        Ok((Self { file, lineage: Vec::new(), children: 0, written: 0, limit, marks: 0 }, reader))
     }
 
     /// Sets how many bytes one process may write, below [`PROCESS_MAX`].
@@ -125,7 +132,7 @@ impl Sink for SharedSink {
             Reply::Child => {
                 // What follows is a copy of our parent's memory, from before it counted us.
                 self.lineage.push(self.children);
-                (self.children, self.written) = (0, 0);
+                (self.children, self.written, self.marks) = (0, 0, 0);
             }
             Reply::Parent(_) => self.children += 1,
             _ => {}
@@ -135,7 +142,8 @@ impl Sink for SharedSink {
         let fits = self.written.saturating_add(text.len()) <= self.limit;
         if !text.is_empty() && fits && self.append(text.as_bytes()) {
             self.written += text.len();
-        } else {
+        } else if self.marks < MARKS_MAX {
+            self.marks += 1;
             // Also ends a line that was cut, so that it takes no other along.
             self.append(b"\n");
         }
