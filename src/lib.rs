@@ -36,6 +36,8 @@
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+#[cfg(feature = "audit")]
+pub mod audit;
 pub mod bootstrap;
 pub mod entry;
 pub mod error;
