@@ -8,9 +8,13 @@
 //! | [`diff`] | two runs, section by section |
 //! | [`witness`] | strace's output in the same schema |
 //! | [`rules`] | what must hold in every run, each with its reason |
+//! | [`plan`] | a run before it happens, on the simulated kernel |
+//! | [`render`] | a run as text, as a diagram, as a picture |
 
 pub mod diff;
 pub mod normalise;
+pub mod plan;
+pub mod render;
 pub mod rules;
 pub mod sections;
 pub mod transcript;

@@ -120,6 +120,12 @@ pub struct Collector<'c> {
     other: Option<&'c mut OnRecord>,
 }
 
+impl core::fmt::Debug for Collector<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Collector").field("fatal", &self.fatal).finish_non_exhaustive()
+    }
+}
+
 impl<'c> Collector<'c> {
     pub(super) fn new(other: Option<&'c mut OnRecord>) -> Self {
         Self { line: Vec::new(), fatal: Vec::new(), other }

@@ -1,0 +1,336 @@
+//! A run before it happens: the same launch, on the simulated kernel, under stated assumptions.
+//!
+//! A plan is not a second description of what the code does. It is the code: [`Prepared::run`] over a
+//! [`SimSys`](crate::sys::sim::SimSys), whose calls are the plan.
+
+mod assume;
+pub mod runc;
+
+use std::format;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use sha2::{Digest, Sha256};
+
+pub use assume::{Assumptions, Kernel, Owner};
+use runc::Manner;
+
+use super::rules::{self, Facts, Finding};
+use super::sections::finish;
+use super::transcript::{End, Origin, Role, Run, Section};
+use crate::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
+use crate::launch::script::Launched;
+use crate::launch::{Collector, Prepared};
+use crate::log::Level;
+use crate::namespace::{NsKind, NsSet};
+use crate::policy::Policy;
+use crate::sys::record::{Call, Reply};
+use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
+
+/// What is planned.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// A launch of our own.
+    Launcher(Prepared),
+    /// A Go runtime starts the drop-in with this message.
+    Runc {
+        /// The bytes on the init pipe.
+        message: Vec<u8>,
+        /// Whether it is `runc run` or `runc exec`.
+        manner: Manner,
+        /// The policy, with the dialect.
+        policy: Policy,
+    },
+}
+
+/// What will happen.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The calls of each process.
+    pub run: Run,
+    /// Under which assumptions.
+    pub assumptions: Vec<(String, String)>,
+    /// What the message cannot say, in words.
+    pub policy: Vec<(String, String)>,
+    /// SHA-256 over message, dialect, policy and assumptions, normalised: the same on every machine.
+    pub hash: String,
+    /// What the rules found.
+    pub findings: Vec<Finding>,
+    /// The pid line, without its newline.
+    pub pid_line: Option<String>,
+    /// The records on the log pipe, in the order of the sections.
+    pub log: Vec<String>,
+    /// Whether the command or the init comes out at the end.
+    pub succeeds: bool,
+}
+
+/// Why there is no plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlanError {
+    /// The message is malformed: what is wrong, in words.
+    Message(String),
+    /// It cannot be encoded again for the hash.
+    Encode(EncodeError),
+}
+
+impl core::fmt::Display for PlanError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Message(text) => f.write_str(text),
+            Self::Encode(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for PlanError {}
+
+/// Plans `start` under `assumptions`.
+///
+/// # Errors
+/// The message is none.
+pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError> {
+    let (message, policy) = match start {
+        Start::Launcher(prepared) => (prepared.message(), *prepared.policy()),
+        Start::Runc { message, policy, .. } => (&message[..], *policy),
+    };
+    let (bootstrap, _) = decode(message, policy.dialect, ByteOrder::NATIVE)
+        .map_err(|error| PlanError::Message(error.to_string()))?;
+    let joined = bootstrap.namespaces().map_or(NsSet::EMPTY, |paths| paths.kinds());
+    let policy_lines = policy_lines(&policy);
+    let assumption_lines = assumptions.lines(joined);
+    let hash = hash(&bootstrap, &policy, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
+
+    let mut sim = machine(&bootstrap, assumptions);
+    match start {
+        Start::Launcher(prepared) => our_launcher(&mut sim, prepared, assumptions),
+        Start::Runc { message, manner, policy } => {
+            runc::drop_in(&mut sim, *manner, Level::Warning, *policy, message.clone());
+        }
+    }
+    let report = sim.run(&mut Oldest, None);
+    let run = run_of(&report);
+    let facts = Facts::of(&run, policy);
+    let findings = rules::check(&run, &facts);
+    let succeeds =
+        run.section(Role::Stage(2)).is_some_and(|init| matches!(init.end, End::Executed | End::HandedOver));
+    Ok(Plan {
+        pid_line: pid_line(&run),
+        log: log(&run),
+        run,
+        assumptions: assumption_lines,
+        policy: policy_lines,
+        hash,
+        findings,
+        succeeds,
+    })
+}
+
+/// The policy in words.
+fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
+    let lines = [
+        ("dialect", policy.dialect.name().to_string()),
+        ("session", format!("{:?}", policy.session)),
+        ("credentials", format!("{:?}", policy.credentials)),
+        ("setgroups", format!("{:?}", policy.setgroups)),
+        ("log records", format!("{:?}", policy.log_form)),
+        ("propagation", policy.propagation.map_or("as it is".to_string(), |kind| format!("{kind:?}"))),
+        ("fresh /proc", yes(policy.mount_proc)),
+        ("kill the command with the launcher", yes(policy.kill_child)),
+    ];
+    lines.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+/// The message is hashed as a little-endian machine would send it.
+fn hash(
+    bootstrap: &Bootstrap<'_>,
+    policy: &Policy,
+    policy_lines: &[(String, String)],
+    assumptions: &[(String, String)],
+) -> Result<String, EncodeError> {
+    let mut message = vec![0; encoded_len(bootstrap)];
+    let len = encode(bootstrap, policy.dialect, ByteOrder::Little, &mut message)?;
+    let mut hash = Sha256::new();
+    hash.update(b"nsexec plan 1\n");
+    for (key, value) in policy_lines.iter().chain(assumptions) {
+        hash.update(format!("{key}: {value}\n"));
+    }
+    hash.update(message.get(HEADER_LEN..len).unwrap_or_default());
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn kind_of(kind: NsKind) -> sim::Kind {
+    let same = sim::Kind::ALL.into_iter().find(|other| other.flag() == kind.flag());
+    same.unwrap_or_else(|| unreachable!("both have every kind"))
+}
+
+/// The machine of the assumptions, with the namespaces that are to be joined.
+fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
+    let settings = Settings {
+        lacks: assumptions.kernel.lacks(),
+        proc_masked: assumptions.proc_masked,
+        ..Settings::default()
+    };
+    let caller = User {
+        uid: assumptions.uid,
+        gid: assumptions.gid,
+        groups: vec![assumptions.gid],
+        caps: assumptions.capabilities,
+    };
+    let mut sim = Sim::new(settings, &caller);
+    for (path, file, allowance) in [
+        (bootstrap.uidmap_path(), "uid_map", assumptions.users()),
+        (bootstrap.gidmap_path(), "gid_map", assumptions.groups()),
+    ] {
+        if let (Some(Ok(path)), Some(allowance)) = (path.map(core::ffi::CStr::to_str), allowance) {
+            sim.program(path, Program::mapping_tool(file, allowance));
+        }
+    }
+    join_targets(&mut sim, bootstrap, &caller, assumptions);
+    sim
+}
+
+fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumptions: &Assumptions) {
+    let Some(paths) = bootstrap.namespaces() else { return };
+    let joined = paths.kinds();
+    let of = |owner| -> Vec<sim::Kind> {
+        let owned = joined.iter().filter(|kind| *kind != NsKind::User);
+        owned.filter(|kind| assumptions.owner(*kind, joined) == owner).map(kind_of).collect()
+    };
+    // As the caller would have made it, with its own id as root.
+    let (users, groups) = if caller.uid == 0 {
+        ("0 100000 65536\n".to_string(), "0 100000 65536\n".to_string())
+    } else {
+        (format!("0 {} 1\n", caller.uid), format!("0 {} 1\n", caller.gid))
+    };
+    let inside = joined.contains(NsKind::User).then(|| {
+        let kinds = of(Owner::Joined);
+        sim.container(&Container { maker: caller.clone(), maps: Some((&users, &groups)), kinds: &kinds })
+    });
+    let outside = sim.container(&Container { maker: User::root(), maps: None, kinds: &of(Owner::Caller) });
+    for entry in paths.iter() {
+        let in_user = entry.kind == NsKind::User || assumptions.owner(entry.kind, joined) == Owner::Joined;
+        let pid = inside.filter(|_| in_user).unwrap_or(outside);
+        // A path that is no text is not known to the simulated machine, which then has no such file.
+        if let Ok(path) = core::str::from_utf8(entry.path) {
+            let namespace = sim.namespace(pid, kind_of(entry.kind));
+            sim.file(path, Extra::Namespace(namespace));
+        }
+    }
+}
+
+fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+    let found = assumptions.command.as_deref().or_else(|| prepared.candidates().next());
+    if let Some(Ok(path)) = found.map(core::str::from_utf8) {
+        sim.program(path, Program::ends(Ended::Stay));
+    }
+    let prepared = Rc::new(prepared.clone());
+    sim.launcher(move |sys| {
+        let mut memory = vec![0; prepared.message().len()];
+        match prepared.run(sys, &mut memory, &mut Collector::default()) {
+            // It waits for the command.
+            Launched::Started { .. } => Ended::Stay,
+            Launched::Failed(_) => Ended::Exit(1),
+            Launched::Exit(status) => Ended::Exit(status),
+        }
+    });
+}
+
+/// The simulated processes as a run. What a process does after it has become another program is not ours to plan.
+fn run_of(report: &Report) -> Run {
+    let mut run = Run { origin: Origin::Planned, ..Run::default() };
+    for process in &report.processes {
+        let nth = u8::try_from(process.who.nth).unwrap_or(u8::MAX);
+        let role = match process.who.section {
+            sim::Section::Launcher => Role::Launcher,
+            sim::Section::Stage0 => Role::Stage(0),
+            sim::Section::Stage1 => Role::Stage(1),
+            sim::Section::Stage2 => Role::Stage(2),
+            sim::Section::MappingTool => Role::Tool(nth),
+            sim::Section::Other => Role::Other(nth),
+        };
+        let mut section = Section::new(role);
+        for line in &process.transcript.lines {
+            section.push(line.clone());
+            if matches!(role, Role::Tool(_) | Role::Stage(2)) && line.reply == Reply::NoReturn {
+                break;
+            }
+        }
+        if process.end == sim::End::HandedOver {
+            section.end = End::HandedOver;
+        }
+        run.sections.push(section);
+    }
+    finish(&mut run);
+    run
+}
+
+fn pid_line(run: &Run) -> Option<String> {
+    let lines = &run.section(Role::Stage(0))?.lines;
+    lines.iter().find_map(|line| match &line.call {
+        Call::Send { data, .. } if data.0.starts_with(b"{\"stage1_pid\"") => {
+            Some(String::from_utf8_lossy(&data.0).trim_end().to_string())
+        }
+        _ => None,
+    })
+}
+
+fn log(run: &Run) -> Vec<String> {
+    let lines = run.sections.iter().flat_map(|section| &section.lines);
+    let records = lines.filter_map(|line| match &line.call {
+        Call::WriteNowait { data, .. } => Some(String::from_utf8_lossy(&data.0).trim_end().to_string()),
+        _ => None,
+    });
+    records.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::Dialect;
+    use crate::launch::Launcher;
+    use crate::policy::Policy;
+    use crate::sys::types::CloneFlags;
+
+    fn prepared(flags: CloneFlags) -> Start {
+        let mut launcher = Launcher::new(&Bootstrap::new(flags), Policy::runc(&Dialect::V1_2)).unwrap();
+        Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap())
+    }
+
+    #[test]
+    fn a_plan_of_root_succeeds_and_keeps_every_rule() {
+        let plan =
+            plan(&prepared(CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP)), &Assumptions::root()).unwrap();
+        assert!(plan.succeeds, "{:?}", plan.log);
+        assert!(plan.findings.is_empty(), "{:?}", plan.findings);
+        assert_eq!(plan.run.sections.len(), 4);
+        assert!(plan.pid_line.unwrap().starts_with("{\"stage1_pid\":"));
+    }
+
+    #[test]
+    fn a_plan_of_somebody_without_privilege_fails_as_the_start_would() {
+        let plan = plan(&prepared(CloneFlags::NEWNET), &Assumptions::ordinary(1000)).unwrap();
+        assert!(!plan.succeeds);
+        assert!(plan.log.iter().any(|record| {
+            record.contains("failed to unshare remaining namespaces: Operation not permitted")
+        }));
+    }
+
+    #[test]
+    fn the_hash_is_that_of_what_is_asked_and_assumed_and_of_nothing_else() {
+        let hash = |start: &Start, assumptions: &Assumptions| plan(start, assumptions).unwrap().hash;
+        let (net, root) = (prepared(CloneFlags::NEWNET), Assumptions::root());
+        let one = hash(&net, &root);
+        let newer = Assumptions {
+            kernel: Kernel { major: 7, minor: 0 },
+            command: Some(b"/x".to_vec()),
+            ..root.clone()
+        };
+        assert_eq!(one, hash(&net, &newer));
+        assert_ne!(one, hash(&prepared(CloneFlags::NEWUTS), &root));
+        assert_ne!(one, hash(&net, &Assumptions::ordinary(1000)));
+        assert_eq!(one.len(), 64);
+    }
+}

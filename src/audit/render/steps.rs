@@ -1,0 +1,113 @@
+//! Which lines are worth a note in a diagram, and what the note says.
+
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::Role;
+use super::events::{Mark, Note};
+use super::walk::{Object, Seen};
+use super::words::{fatal_text, one_line};
+use crate::namespace::NsSet;
+use crate::sys::record::{Bytes, Call, Reply};
+use crate::sys::types::{CloneFlags, Errno, Mount, Propagation};
+
+/// As many characters of a map or path as a note shows.
+const DATA_LIMIT: usize = 60;
+
+/// The note for this line, if it has one: a step that concerns security, or a failure.
+pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
+    let plain = |mark, text: String| Some(Note { mark, kinds: NsSet::EMPTY, text });
+    if let Reply::Errno(errno) = seen.line.reply {
+        return failure(seen, errno);
+    }
+    match &seen.line.call {
+        Call::Setns { kind, .. } => namespaces(Mark::Join, *kind, seen),
+        Call::Unshare { flags } => namespaces(Mark::Create, *flags, seen),
+        Call::SetDumpable { dumpable: true } => plain(Mark::Privacy, "dumpable window opens".into()),
+        Call::SetDumpable { .. } if seen.context.window => {
+            plain(Mark::Privacy, "dumpable window closes".into())
+        }
+        Call::SetDumpable { .. } => plain(Mark::Privacy, "not dumpable any more".into()),
+        Call::Setresuid { uid } => plain(Mark::Identity, format!("becomes user {uid} inside")),
+        Call::Setsid => plain(Mark::Identity, "leads a session".into()),
+        Call::Setuid { uid } => plain(Mark::Identity, format!("user {uid}")),
+        Call::Setgid { gid } => plain(Mark::Identity, format!("group {gid}")),
+        Call::DropGroups => plain(Mark::Identity, "no other groups".into()),
+        Call::SetPdeathsig { .. } => plain(Mark::Setup, "dies with the launcher".into()),
+        Call::Mount { mount } => plain(Mark::Setup, mounts(*mount).into()),
+        Call::Execve { path, argv, .. } => plain(Mark::Setup, becomes(seen, path, argv)),
+        Call::Write { data, .. } | Call::WriteNowait { data, .. } => writes(seen, data),
+        _ => None,
+    }
+}
+
+fn namespaces(mark: Mark, flags: CloneFlags, seen: &Seen<'_>) -> Option<Note> {
+    let kinds = NsSet::from_flags(flags);
+    if kinds.is_empty() {
+        return None;
+    }
+    let text = match (&mark, &seen.context.object) {
+        (Mark::Join, Some(Object::Namespace(path))) => {
+            format!("joins {kinds}\n{}", one_line(path.as_bytes(), DATA_LIMIT))
+        }
+        (Mark::Join, _) => format!("joins {kinds}"),
+        _ => format!("creates {kinds}"),
+    };
+    Some(Note { mark, kinds, text })
+}
+
+const fn mounts(mount: Mount) -> &'static str {
+    match mount {
+        Mount::Propagation(Propagation::Private) => "mounts made private",
+        Mount::Propagation(Propagation::Slave) => "mounts made slaves",
+        Mount::Propagation(Propagation::Shared) => "mounts made shared",
+        Mount::Proc => "mounts its own /proc",
+    }
+}
+
+fn becomes(seen: &Seen<'_>, path: &Bytes, argv: &[Bytes]) -> String {
+    let rest: Vec<String> = argv.iter().skip(1).map(|arg| one_line(&arg.0, DATA_LIMIT)).collect();
+    let what = if seen.context.role == Some(Role::Tool) { "becomes" } else { "becomes the command" };
+    let command = format!("{} {}", one_line(&path.0, DATA_LIMIT), rest.join(" "));
+    format!("{what}\n{}", one_line(command.trim_end().as_bytes(), DATA_LIMIT))
+}
+
+fn writes(seen: &Seen<'_>, data: &Bytes) -> Option<Note> {
+    let shown = one_line(&data.0, DATA_LIMIT);
+    let (mark, text) = match seen.context.object.as_ref()? {
+        Object::ProcFile(name) if name == "oom_score_adj" => (Mark::Setup, format!("oom score {shown}")),
+        Object::ProcFile(name) => (Mark::Maps, format!("writes {name}\n{shown}")),
+        Object::Log => (Mark::Failed, fatal_text(&data.0)?),
+        _ => return None,
+    };
+    Some(Note { mark, kinds: NsSet::EMPTY, text })
+}
+
+/// What failed, unless the core goes on as if nothing had been.
+fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
+    let name = errno.name().map_or_else(|| format!("errno {}", errno.0), ToString::to_string);
+    let object = seen.context.object.as_ref();
+    let (mark, text) = match (&seen.line.call, errno) {
+        (_, Errno::EINTR | Errno::EAGAIN)
+        | (Call::PidfdOpen { .. } | Call::TidAddress | Call::CloseRangeCloexec { .. }, _)
+        | (Call::Send { .. }, Errno::ENOTSOCK)
+        | (Call::Kill { .. }, Errno::ESRCH)
+        | (Call::Wait4 { .. }, Errno::ECHILD)
+        | (Call::Close { .. } | Call::WriteNowait { .. } | Call::Sigtimedwait { .. }, _) => return None,
+        // The third pass is the last.
+        (Call::Setns { kind, .. }, Errno::EPERM) => {
+            let mark = if seen.context.again { Mark::Failed } else { Mark::Refused };
+            (mark, format!("{} refused: EPERM", NsSet::from_flags(*kind)))
+        }
+        (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => match object {
+            Some(Object::ProcFile(file)) => (Mark::Refused, format!("{file} refused: EPERM")),
+            _ => (Mark::Failed, format!("{} fails: {name}", seen.line.call.name())),
+        },
+        (Call::Execve { path, .. }, Errno::ENOENT) => {
+            (Mark::Refused, format!("not there:\n{}", one_line(&path.0, DATA_LIMIT)))
+        }
+        (call, _) => (Mark::Failed, format!("{} fails: {name}", call.name())),
+    };
+    Some(Note { mark, kinds: NsSet::EMPTY, text })
+}

@@ -1,0 +1,119 @@
+//! Words for what is a number on the wire: messages, bytes.
+
+use std::format;
+use std::string::{String, ToString};
+
+use crate::sync::Message;
+
+/// What one transfer between two processes says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// One of the stages' messages.
+    Sync(Message),
+    /// The pid of stage 2, which follows [`Message::RecvpidPls`].
+    Pid(i32),
+    /// The bootstrap message, or a piece of it, with this many bytes.
+    Bootstrap(usize),
+    /// Both pids, for the launcher.
+    PidLine,
+    /// The launcher lets stage 2 execute the command.
+    Go,
+    /// A value that is no message.
+    Unknown(u32),
+    /// So many bytes that are none of these.
+    Bytes(usize),
+}
+
+const MESSAGES: [Message; 8] = [
+    Message::UsermapPls,
+    Message::UsermapAck,
+    Message::RecvpidPls,
+    Message::RecvpidAck,
+    Message::Grandchild,
+    Message::ChildFinish,
+    Message::TimeoffsetsPls,
+    Message::TimeoffsetsAck,
+];
+
+impl Word {
+    /// Four bytes between two stages. After [`Message::RecvpidPls`] they are a pid.
+    #[must_use]
+    pub fn between_stages(data: &[u8], after: Option<&Self>) -> Self {
+        let Ok(bytes) = <[u8; 4]>::try_from(data) else { return Self::Bytes(data.len()) };
+        if after == Some(&Self::Sync(Message::RecvpidPls)) {
+            return Self::Pid(i32::from_ne_bytes(bytes));
+        }
+        let value = u32::from_ne_bytes(bytes);
+        match MESSAGES.into_iter().find(|message| message.value() == value) {
+            Some(message) => Self::Sync(message),
+            None => Self::Unknown(value),
+        }
+    }
+
+    /// Bytes on the init pipe, from the launcher.
+    #[must_use]
+    pub fn from_launcher(data: &[u8]) -> Self {
+        // The smallest message is a header of 16 bytes; the word to go is one.
+        if data == b"G" { Self::Go } else { Self::Bootstrap(data.len()) }
+    }
+
+    /// Bytes on the init pipe, to the launcher.
+    #[must_use]
+    pub fn to_launcher(data: &[u8]) -> Self {
+        if data.starts_with(b"{\"stage1_pid\"") { Self::PidLine } else { Self::Bytes(data.len()) }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Sync(message) => in_words(*message).into(),
+            Self::Pid(pid) => format!("the pid of stage 2: {pid}"),
+            Self::Bootstrap(_) => "the bootstrap message".into(),
+            Self::PidLine => "the pid line".into(),
+            Self::Go => "go".into(),
+            Self::Unknown(value) => format!("{value:#x}, which is no message"),
+            Self::Bytes(1) => "1 byte".into(),
+            Self::Bytes(count) => format!("{count} bytes"),
+        }
+    }
+}
+
+/// A message as a person would say it.
+#[must_use]
+pub const fn in_words(message: Message) -> &'static str {
+    match message {
+        Message::UsermapPls => "request the maps",
+        Message::UsermapAck => "the maps are written",
+        Message::RecvpidPls => "forward this pid",
+        Message::RecvpidAck => "the pid has arrived",
+        Message::Grandchild => "your turn",
+        Message::ChildFinish => "done",
+        Message::TimeoffsetsPls => "request the time offsets",
+        Message::TimeoffsetsAck => "the time offsets are written",
+    }
+}
+
+/// Bytes of a file of /proc, on one line: without the last newline and NUL, other newlines as `; `.
+#[must_use]
+pub fn one_line(data: &[u8], limit: usize) -> String {
+    let text = String::from_utf8_lossy(data);
+    let text = text.trim_end_matches(['\n', '\0']).replace('\n', "; ");
+    let shown: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    if shown.chars().count() <= limit {
+        return shown;
+    }
+    let cut: String = shown.chars().take(limit.saturating_sub(1)).collect();
+    format!("{}…", cut.trim_end())
+}
+
+/// The text of a fatal log record, if this is one.
+#[must_use]
+pub fn fatal_text(record: &[u8]) -> Option<String> {
+    if let Some(text) = record.strip_prefix(b"FATAL: ") {
+        return Some(one_line(text, usize::MAX));
+    }
+    let record: serde_json::Value = serde_json::from_slice(record).ok()?;
+    (record.get("level")?.as_str()? == "fatal").then_some(())?;
+    Some(record.get("msg")?.as_str()?.to_string())
+}
