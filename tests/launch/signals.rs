@@ -1,6 +1,7 @@
 //! Signals: what the command begins with, and a supervised command.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -100,7 +101,9 @@ pub(crate) fn supervise_helper(words: &[String]) {
 
 /// A supervisor whose command has said its first line.
 fn supervised(kind: &str, script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut supervisor = helper(&["supervise", kind, script]).spawn().unwrap();
+    // A process group of its own, as a shell's job: one whose parents are all in other sessions, as under CI, is an
+    // orphan, in which the kernel lets nobody be stopped by SIGTSTP (setpgid(2)).
+    let mut supervisor = helper(&["supervise", kind, script]).process_group(0).spawn().unwrap();
     let mut reader = BufReader::new(supervisor.stdout.take().unwrap());
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
