@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 
 use nsexec::audit::diff::compare;
 use nsexec::audit::rules::{Facts, Severity, check};
-use nsexec::audit::witness::{self, mark_begin, mark_end};
+use nsexec::audit::witness::{self, mark_begin, mark_end, outline};
 use nsexec::audit::{End, Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, encode};
 use nsexec::idmap::IdMap;
@@ -239,6 +239,9 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
         };
         let witnessed = witness::run_of(&files, Role::Launcher).unwrap();
         complaints.extend(findings(case, &witnessed));
+        // Names and failures alone, as an ordinary user's strace sees them.
+        let outlines = (outline::of_run(&seen), outline::of_files(&files, Role::Launcher).unwrap());
+        complaints.extend(outline::compare(&outlines.0, &outlines.1).iter().map(|diff| format!("{diff:?}")));
         let diff = compare(&seen, &witnessed);
         complaints.extend((!diff.is_empty()).then(|| diff.to_string()));
         let diff = compare(&recorded, &seen);

@@ -38,10 +38,10 @@ pub fn of_record(record: &Record, root: Role) -> Run {
     for process in processes {
         let role = match process.lineage.split_last() {
             None => Some(root),
-            Some((_, parent)) => {
-                let parent = roles.iter().find(|(lineage, _)| *lineage == parent);
-                let made_by = process.lines.first().map(|line| &line.call);
-                parent.zip(made_by).and_then(|((_, parent), call)| child_role(*parent, call, tools))
+            Some((nth, parent)) => {
+                let role = roles.iter().find(|(lineage, _)| *lineage == parent);
+                let made_by = clone_of(record, &process.lines, parent, *nth);
+                role.zip(made_by).and_then(|((_, parent), call)| child_role(*parent, call, tools))
             }
         };
         let role = role.unwrap_or(Role::Other(others));
@@ -59,6 +59,16 @@ pub fn of_record(record: &Record, root: Role) -> Run {
     }
     finish(&mut run);
     run
+}
+
+/// The call that made a process: its own first line, or its parent's, if one of the two was lost.
+fn clone_of<'r>(record: &'r Record, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
+    let own = own.first().filter(|line| line.reply == Reply::Child);
+    let parent = record.processes.iter().find(|process| process.lineage == parent);
+    let mut made = parent.into_iter().flat_map(|parent| &parent.lines);
+    let nth = usize::try_from(nth).ok()?;
+    own.or_else(|| made.by_ref().filter(|line| matches!(line.reply, Reply::Parent(_))).nth(nth))
+        .map(|line| &line.call)
 }
 
 /// Puts the sections in order, names the mapping tools, and finds out how each process ended.
