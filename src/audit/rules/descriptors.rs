@@ -154,8 +154,14 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
+        // A launcher has descriptors from before, and whoever takes stage 2 over has the caller's.
+        let stage = match site.section.role {
+            Role::Launcher => false,
+            Role::Stage(2) => handed_over(site.section).is_none_or(|at| site.index < at),
+            _ => true,
+        };
         match site.line.call {
-            Call::Close { fd } if !table.open.contains_key(&fd) => {
+            Call::Close { fd } if stage && !table.open.contains_key(&fd) => {
                 findings.push(Finding::at(site, format!("closes {}, which none of us has open", fd.0)));
             }
             _ => {}
