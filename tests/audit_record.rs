@@ -320,6 +320,13 @@ fn examine(case: &Case, run: &Run) -> Vec<String> {
         complaints.push(format!("the sections are {names:?}"));
     }
     let end = |role| run.section(role).map_or(End::Unknown, |section| section.end);
+    // Whoever was killed has left its lines.
+    let killed = run.sections.iter().filter(|section| section.end == End::Signaled(Signal::KILL));
+    complaints.extend(
+        killed
+            .filter(|section| section.lines.len() < 5)
+            .map(|section| format!("{} left too little", section.name)),
+    );
     let expected = if case.succeeds { End::Exited(0) } else { End::Exited(1) };
     if end(Role::Stage(0)) != expected {
         complaints.push(format!("stage 0 {}", end(Role::Stage(0))));

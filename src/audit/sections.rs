@@ -176,3 +176,97 @@ pub fn inherit<'r, T: Clone>(
     }
     ends
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::record::shared::Process;
+    use crate::sys::types::{ExitSignal, WaitFor, WaitStatus};
+    use std::string::ToString;
+    use std::vec;
+
+    const SIBLING: Call = Call::CloneSibling { tid: None };
+
+    fn line(call: Call, reply: Reply) -> Line {
+        Line { call, reply }
+    }
+
+    fn process(lineage: &[u32], lines: Vec<Line>) -> Process {
+        Process { lineage: lineage.into(), lines }
+    }
+
+    fn tool(path: &str) -> Vec<Line> {
+        let call = Call::Execve { path: path.as_bytes().into(), argv: Vec::new(), envp: Vec::new() };
+        let fork = Call::Fork { exit: ExitSignal::Chld, tid: None };
+        vec![line(fork, Reply::Child), line(call, Reply::NoReturn)]
+    }
+
+    /// Launcher, stage 0 with stage 1 and two tools, stage 2.
+    fn record() -> Record {
+        let none = Call::Fork { exit: ExitSignal::None, tid: None };
+        let chld = Call::Fork { exit: ExitSignal::Chld, tid: None };
+        let wait = Call::Wait4 { pid: Pid(11), which: WaitFor::Stages };
+        let waited = Reply::Waited(Waited { pid: Pid(11), status: WaitStatus::Exited(1) });
+        let processes = vec![
+            process(&[], vec![line(none.clone(), Reply::Parent(Pid(10))), line(wait, waited)]),
+            process(
+                &[0],
+                vec![
+                    line(none, Reply::Child),
+                    line(SIBLING, Reply::Parent(Pid(11))),
+                    line(chld.clone(), Reply::Parent(Pid(12))),
+                    line(chld, Reply::Parent(Pid(13))),
+                ],
+            ),
+            process(&[0, 0], vec![line(SIBLING, Reply::Child), line(SIBLING, Reply::Parent(Pid(14)))]),
+            process(&[0, 0, 0], vec![line(SIBLING, Reply::Child)]),
+            process(&[0, 1], tool("/usr/bin/newuidmap")),
+            process(&[0, 2], tool("/usr/bin/newgidmap")),
+        ];
+        Record { processes, lost: 0 }
+    }
+
+    #[test]
+    fn sections_follow_from_who_made_whom_and_how() {
+        let run = of_record(&record(), Role::Launcher);
+        let names: Vec<_> = run.sections.iter().map(|section| section.name.to_string()).collect();
+        assert_eq!(
+            names,
+            [
+                "launcher",
+                "stage-0 parent",
+                "stage-1 child",
+                "stage-2 init",
+                "mapping tool (newuidmap)",
+                "mapping tool (newgidmap)"
+            ]
+        );
+        let ends: Vec<_> = run.sections.iter().map(|section| section.end).collect();
+        let unknown = End::Unknown;
+        assert_eq!(ends, [unknown, unknown, End::Exited(1), unknown, End::Executed, End::Executed]);
+    }
+
+    #[test]
+    fn a_process_whose_first_line_was_lost_is_known_by_its_parents() {
+        let mut record = record();
+        record.processes[2].lines.remove(0);
+        record.processes[4].lines.remove(0);
+        assert_eq!(
+            of_record(&record, Role::Launcher).section(Role::Stage(1)).map(|s| s.lines.len()),
+            Some(1)
+        );
+        assert_eq!(of_record(&record, Role::Launcher).section(Role::Tool(0)).map(|s| s.lines.len()), Some(1));
+    }
+
+    #[test]
+    fn a_child_inherits_what_its_parent_had_at_the_clone_point() {
+        let run = of_record(&record(), Role::Launcher);
+        let ends = inherit(&run, &0, |count, _| *count += 1);
+        // Stage 1 comes after one line of the launcher's none and one of stage 0.
+        let of = |role| ends.iter().find(|(of, _)| *of == role).map(|(_, count)| *count);
+        assert_eq!(of(Role::Stage(0)), Some(4));
+        assert_eq!(of(Role::Stage(1)), Some(1 + 2));
+        assert_eq!(of(Role::Stage(2)), Some(1 + 1 + 1));
+        assert_eq!(of(Role::Tool(1)), Some(3 + 2));
+    }
+}
