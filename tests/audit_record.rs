@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 
 use nsexec::audit::diff::compare;
 use nsexec::audit::rules::{Facts, Severity, check};
-use nsexec::audit::witness::{self, mark_begin, mark_end};
+use nsexec::audit::witness::{self, mark_begin, mark_end, outline};
 use nsexec::audit::{End, Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, encode};
 use nsexec::idmap::IdMap;
@@ -218,19 +218,19 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
     }
     let mut complaints = Vec::new();
     for debug in [false, true] {
-        let recorded = record(case, place, debug, false);
+        let recorded = record(case, place, debug, Tracer::Nobody);
         complaints.extend(examine(case, &recorded));
         if let (Some(keep), false) = (std::env::var_os(KEEP), debug) {
             let file = Path::new(&keep).join(case.name).with_extension("jsonl");
             fs::write(file, recorded.to_json_lines().unwrap()).unwrap();
         }
         // Twice the same, whatever the numbers were.
-        let again = compare(&recorded, &record(case, place, debug, false));
+        let again = compare(&recorded, &record(case, place, debug, Tracer::Nobody));
         complaints.extend((!again.is_empty()).then(|| again.to_string()));
         if Command::new("strace").arg("-V").output().is_err() {
             continue;
         }
-        let seen = record(case, place, debug, true);
+        let seen = record(case, place, debug, Tracer::Root);
         let strace = place.folder.join("strace");
         let files = if debug {
             witness::split_by_process(&fs::read_to_string(&strace).unwrap())
@@ -239,17 +239,42 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
         };
         let witnessed = witness::run_of(&files, Role::Launcher).unwrap();
         complaints.extend(findings(case, &witnessed));
+        // Names and failures alone, as an ordinary user's strace sees them.
+        let outlines = (outline::of_run(&seen), outline::of_files(&files, Role::Launcher).unwrap());
+        complaints.extend(outline::compare(&outlines.0, &outlines.1).iter().map(|diff| format!("{diff:?}")));
         let diff = compare(&seen, &witnessed);
         complaints.extend((!diff.is_empty()).then(|| diff.to_string()));
+        complaints.extend(outline_of_the_user(case, place, debug));
         let diff = compare(&recorded, &seen);
         complaints.extend((!diff.is_empty()).then(|| diff.to_string()));
     }
     complaints
 }
 
+/// The user's own strace: it cannot read the memory of a process that is not dumpable, and mapping tools lose their setuid
+/// bit under it.
+fn outline_of_the_user(case: &Case, place: &Place, debug: bool) -> Vec<String> {
+    if !case.user || debug || case.tools.is_some() {
+        return Vec::new();
+    }
+    let seen = record(case, place, debug, Tracer::User);
+    let files = witness::read_files(&place.folder.join("strace")).unwrap();
+    let outlines = (outline::of_run(&seen), outline::of_files(&files, Role::Launcher).unwrap());
+    let differences = outline::compare(&outlines.0, &outlines.1);
+    differences.iter().map(|difference| format!("the user's strace: {difference:?}")).collect()
+}
+
+/// Whose strace looks on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tracer {
+    Nobody,
+    Root,
+    User,
+}
+
 /// Runs a case; what it recorded. In a mount namespace of its own, so that the user's subordinate ids are nobody else's
 /// business.
-fn record(case: &Case, place: &Place, debug: bool, witness: bool) -> Run {
+fn record(case: &Case, place: &Place, debug: bool, tracer: Tracer) -> Run {
     let out = place.folder.join("record");
     let strace = place.folder.join("strace");
     let _ = fs::remove_file(&out);
@@ -259,18 +284,19 @@ fn record(case: &Case, place: &Place, debug: bool, witness: bool) -> Run {
         }
     }
     let mut words: Vec<String> = Vec::new();
-    if witness {
+    if case.user && tracer != Tracer::Root {
+        let id = USER_ID.to_string();
+        words.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(Into::into));
+    }
+    if tracer != Tracer::Nobody {
         words.push("strace".into());
         // One file for all, and one for each process.
         let form = |flag: &&'static str| if debug && **flag == *"-ff" { "-f" } else { flag };
         words.extend(witness::FLAGS.iter().map(|flag| form(flag).into()));
         words.extend(["-o".into(), strace.to_str().unwrap().into()]);
-        if case.user {
+        if case.user && tracer == Tracer::Root {
             words.extend(["-u".into(), USER.into()]);
         }
-    } else if case.user {
-        let id = USER_ID.to_string();
-        words.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(Into::into));
     }
     words.push(place.program.to_str().unwrap().into());
     let script = format!(
@@ -294,6 +320,13 @@ fn examine(case: &Case, run: &Run) -> Vec<String> {
         complaints.push(format!("the sections are {names:?}"));
     }
     let end = |role| run.section(role).map_or(End::Unknown, |section| section.end);
+    // Whoever was killed has left its lines.
+    let killed = run.sections.iter().filter(|section| section.end == End::Signaled(Signal::KILL));
+    complaints.extend(
+        killed
+            .filter(|section| section.lines.len() < 5)
+            .map(|section| format!("{} left too little", section.name)),
+    );
     let expected = if case.succeeds { End::Exited(0) } else { End::Exited(1) };
     if end(Role::Stage(0)) != expected {
         complaints.push(format!("stage 0 {}", end(Role::Stage(0))));

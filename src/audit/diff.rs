@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use super::normalise::{Grade, normalise};
 use super::transcript::{End, Origin, Run, Section};
-use crate::sys::record::Line;
+use crate::sys::record::{Line, Reply};
 
 /// Lines shown before and behind the first that differs.
 pub const CONTEXT: usize = 2;
@@ -106,7 +106,13 @@ fn items(section: &Section, ends: bool) -> Vec<Item<'_>> {
 }
 
 fn difference(name: String, sections: [Option<&Section>; 2]) -> Option<Difference> {
-    let known = |section: &Option<&Section>| section.is_none_or(|section| section.end != End::Unknown);
+    // The end of a process that executed something is that program's.
+    let known = |section: &Option<&Section>| {
+        section.is_none_or(|section| {
+            let executed = section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
+            section.end != End::Unknown && !executed
+        })
+    };
     let ends = sections.iter().all(known);
     let [left, right] = sections.map(|section| section.map(|section| items(section, ends)));
     let (left, right) = (left.unwrap_or_default(), right.unwrap_or_default());
@@ -148,7 +154,7 @@ impl fmt::Display for Diff {
 mod tests {
     use super::*;
     use crate::audit::transcript::{Foreign, Role};
-    use crate::sys::record::{Call, Reply};
+    use crate::sys::record::Call;
     use std::vec;
 
     fn run(names: &[&str]) -> Run {

@@ -28,6 +28,11 @@ pub const RENAMED: &[(&str, &str, Grade)] = &[
         Grade::Full,
     ),
     ("address", "1 for a thread id's and a trampoline's, 2 for a handler's", Grade::Full),
+    (
+        "a disposition as it was",
+        "its handler alone: the flags and the mask are the caller's libc's",
+        Grade::Full,
+    ),
     ("CPU mask", "0, also in its record", Grade::Full),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE", Grade::Full),
     ("the launcher's reads of the log pipe", "one read, its records sorted", Grade::Full),
@@ -184,7 +189,10 @@ impl Names {
             Reply::Pid(_) => Reply::Pid(own),
             Reply::TidAddress(tid) => Reply::TidAddress(self.tid(*tid, Some(own))),
             Reply::Affinity(_) => Reply::Affinity(0),
-            Reply::Action(action) => Reply::Action(without_addresses(*action)),
+            Reply::Action(action) => {
+                let SigAction { handler, .. } = without_addresses(*action);
+                Reply::Action(SigAction { handler, ..SigAction::DEFAULT })
+            }
             Reply::Errno(Errno::ECONNRESET) if matches!(call, Call::Read { .. }) => {
                 Reply::Data(Bytes::default())
             }

@@ -38,10 +38,10 @@ pub fn of_record(record: &Record, root: Role) -> Run {
     for process in processes {
         let role = match process.lineage.split_last() {
             None => Some(root),
-            Some((_, parent)) => {
-                let parent = roles.iter().find(|(lineage, _)| *lineage == parent);
-                let made_by = process.lines.first().map(|line| &line.call);
-                parent.zip(made_by).and_then(|((_, parent), call)| child_role(*parent, call, tools))
+            Some((nth, parent)) => {
+                let role = roles.iter().find(|(lineage, _)| *lineage == parent);
+                let made_by = clone_of(record, &process.lines, parent, *nth);
+                role.zip(made_by).and_then(|((_, parent), call)| child_role(*parent, call, tools))
             }
         };
         let role = role.unwrap_or(Role::Other(others));
@@ -59,6 +59,16 @@ pub fn of_record(record: &Record, root: Role) -> Run {
     }
     finish(&mut run);
     run
+}
+
+/// The call that made a process: its own first line, or its parent's, if one of the two was lost.
+fn clone_of<'r>(record: &'r Record, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
+    let own = own.first().filter(|line| line.reply == Reply::Child);
+    let parent = record.processes.iter().find(|process| process.lineage == parent);
+    let mut made = parent.into_iter().flat_map(|parent| &parent.lines);
+    let nth = usize::try_from(nth).ok()?;
+    own.or_else(|| made.by_ref().filter(|line| matches!(line.reply, Reply::Parent(_))).nth(nth))
+        .map(|line| &line.call)
 }
 
 /// Puts the sections in order, names the mapping tools, and finds out how each process ended.
@@ -165,4 +175,98 @@ pub fn inherit<'r, T: Clone>(
         ends.push((section.role, state));
     }
     ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::record::shared::Process;
+    use crate::sys::types::{ExitSignal, WaitFor, WaitStatus};
+    use std::string::ToString;
+    use std::vec;
+
+    const SIBLING: Call = Call::CloneSibling { tid: None };
+
+    fn line(call: Call, reply: Reply) -> Line {
+        Line { call, reply }
+    }
+
+    fn process(lineage: &[u32], lines: Vec<Line>) -> Process {
+        Process { lineage: lineage.into(), lines }
+    }
+
+    fn tool(path: &str) -> Vec<Line> {
+        let call = Call::Execve { path: path.as_bytes().into(), argv: Vec::new(), envp: Vec::new() };
+        let fork = Call::Fork { exit: ExitSignal::Chld, tid: None };
+        vec![line(fork, Reply::Child), line(call, Reply::NoReturn)]
+    }
+
+    /// Launcher, stage 0 with stage 1 and two tools, stage 2.
+    fn record() -> Record {
+        let none = Call::Fork { exit: ExitSignal::None, tid: None };
+        let chld = Call::Fork { exit: ExitSignal::Chld, tid: None };
+        let wait = Call::Wait4 { pid: Pid(11), which: WaitFor::Stages };
+        let waited = Reply::Waited(Waited { pid: Pid(11), status: WaitStatus::Exited(1) });
+        let processes = vec![
+            process(&[], vec![line(none.clone(), Reply::Parent(Pid(10))), line(wait, waited)]),
+            process(
+                &[0],
+                vec![
+                    line(none, Reply::Child),
+                    line(SIBLING, Reply::Parent(Pid(11))),
+                    line(chld.clone(), Reply::Parent(Pid(12))),
+                    line(chld, Reply::Parent(Pid(13))),
+                ],
+            ),
+            process(&[0, 0], vec![line(SIBLING, Reply::Child), line(SIBLING, Reply::Parent(Pid(14)))]),
+            process(&[0, 0, 0], vec![line(SIBLING, Reply::Child)]),
+            process(&[0, 1], tool("/usr/bin/newuidmap")),
+            process(&[0, 2], tool("/usr/bin/newgidmap")),
+        ];
+        Record { processes, lost: 0 }
+    }
+
+    #[test]
+    fn sections_follow_from_who_made_whom_and_how() {
+        let run = of_record(&record(), Role::Launcher);
+        let names: Vec<_> = run.sections.iter().map(|section| section.name.to_string()).collect();
+        assert_eq!(
+            names,
+            [
+                "launcher",
+                "stage-0 parent",
+                "stage-1 child",
+                "stage-2 init",
+                "mapping tool (newuidmap)",
+                "mapping tool (newgidmap)"
+            ]
+        );
+        let ends: Vec<_> = run.sections.iter().map(|section| section.end).collect();
+        let unknown = End::Unknown;
+        assert_eq!(ends, [unknown, unknown, End::Exited(1), unknown, End::Executed, End::Executed]);
+    }
+
+    #[test]
+    fn a_process_whose_first_line_was_lost_is_known_by_its_parents() {
+        let mut record = record();
+        record.processes[2].lines.remove(0);
+        record.processes[4].lines.remove(0);
+        assert_eq!(
+            of_record(&record, Role::Launcher).section(Role::Stage(1)).map(|s| s.lines.len()),
+            Some(1)
+        );
+        assert_eq!(of_record(&record, Role::Launcher).section(Role::Tool(0)).map(|s| s.lines.len()), Some(1));
+    }
+
+    #[test]
+    fn a_child_inherits_what_its_parent_had_at_the_clone_point() {
+        let run = of_record(&record(), Role::Launcher);
+        let ends = inherit(&run, &0, |count, _| *count += 1);
+        // Stage 1 comes after one line of the launcher's none and one of stage 0.
+        let of = |role| ends.iter().find(|(of, _)| *of == role).map(|(_, count)| *count);
+        assert_eq!(of(Role::Stage(0)), Some(4));
+        assert_eq!(of(Role::Stage(1)), Some(1 + 2));
+        assert_eq!(of(Role::Stage(2)), Some(1 + 1 + 1));
+        assert_eq!(of(Role::Tool(1)), Some(3 + 2));
+    }
 }

@@ -95,11 +95,11 @@ impl From<WaitStatus> for End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("end unknown"),
-            Self::Exited(code) => write!(f, "exited with {code}"),
+            Self::Unknown => f.write_str("unknown"),
+            Self::Exited(code) => write!(f, "exit {code}"),
             Self::Signaled(signal) => write!(f, "killed by {signal}"),
-            Self::Executed => f.write_str("is the executed program"),
-            Self::HandedOver => f.write_str("handed over"),
+            Self::Executed => f.write_str("executes the command"),
+            Self::HandedOver => f.write_str("hands over"),
         }
     }
 }

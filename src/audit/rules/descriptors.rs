@@ -11,7 +11,7 @@ use crate::audit::sections::{Site, inherit};
 use crate::audit::transcript::{End, Role, Run, Section};
 use crate::sync::Message;
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::{Errno, Fd, MaskHow};
+use crate::sys::types::{Fd, MaskHow};
 
 pub(super) const CLOSED_FIRST: Rule = Rule {
     name: "foreign-ends-closed-first",
@@ -134,7 +134,8 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
                 match line.call {
                     Call::Close { fd } => left.retain(|open| *open != fd),
                     _ if left.is_empty() => break,
-                    // A failed close ends the process, which then has a last word.
+                    // A failed close ends the process, which then has a last word and takes its wards along.
+                    Call::Kill { .. } => {}
                     _ if reports(line) => {}
                     _ => {
                         let call = line.call.name();
@@ -153,12 +154,17 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
-        if let Call::Close { fd } = site.line.call {
-            if site.line.reply == Reply::Errno(Errno::EBADF) {
-                findings.push(Finding::at(site, format!("closes {}, which is not open", fd.0)));
-            } else if !table.open.contains_key(&fd) {
-                findings.push(Finding::at(site, format!("closes {}, which none of us opened", fd.0)));
+        // A launcher has descriptors from before, and whoever takes stage 2 over has the caller's.
+        let stage = match site.section.role {
+            Role::Launcher => false,
+            Role::Stage(2) => handed_over(site.section).is_none_or(|at| site.index < at),
+            _ => true,
+        };
+        match site.line.call {
+            Call::Close { fd } if stage && !table.open.contains_key(&fd) => {
+                findings.push(Finding::at(site, format!("closes {}, which none of us has open", fd.0)));
             }
+            _ => {}
         }
         table.see(site);
     });

@@ -97,10 +97,15 @@ fn open_window(section: &Section, opened: usize) -> Option<Finding> {
         let what = match &line.call {
             Call::SetDumpable { dumpable: false } => return None,
             _ if reports(line) || ends(line) => continue,
-            Call::Send { .. } if acknowledged.is_none_or(|at| index < at) => {
+            Call::Send { data, .. } if !asked => {
                 asked = true;
-                continue;
+                if data.0 == Message::UsermapPls.value().to_ne_bytes() {
+                    continue;
+                }
+                "asks in the dumpable window for something else than its maps"
             }
+            // The rest of a request that was sent in pieces.
+            Call::Send { .. } if acknowledged.is_none_or(|at| index < at) => continue,
             Call::Read { .. } if asked && acknowledged.is_none_or(|at| index <= at) => continue,
             Call::Read { .. } => "waits in the dumpable window for something else than its maps",
             _ => "goes on in the dumpable window",

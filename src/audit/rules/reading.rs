@@ -78,7 +78,8 @@ pub(super) fn word_at(section: &Section, sent: bool, message: Message) -> Option
     words(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
 }
 
-/// The files of a process in /proc that a stage writes.
+/// The files of another process in /proc that a stage writes. Its own oom_score_adj is not among them: it is written before
+/// anything is joined or made, in a /proc that the caller vouches for.
 pub(super) const PROC_FILES: [&[u8]; 4] = [b"uid_map", b"gid_map", b"setgroups", b"timens_offsets"];
 
 /// Which of the open descriptors are files of /proc, and which were found to be procfs's.

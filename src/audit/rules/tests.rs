@@ -138,6 +138,7 @@ const FORGERIES: &[Forgery] = &[
     ("dumpable-window", "window", |f| f.moved(CHILD, "SUID_DUMP_DISABLE", "unshare(CLONE_NEWCGROUP")),
     ("dumpable-window", "join", |f| f.with(CHILD, "unshare", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
     ("dumpable-window", "window", |f| f.with(INIT, "setsid", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
+    ("dumpable-window", "window", |f| f.moved(CHILD, "SUID_DUMP_USER", "sendto(4, \"B")),
     ("opened-before-joining", "join", |f| {
         let open =
             "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = -1 ENOENT (No such file or directory)";

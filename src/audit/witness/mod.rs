@@ -10,6 +10,7 @@
 //! calls is kept as [`Foreign`], and is a breach of the rule `declared`.
 
 mod call;
+pub mod outline;
 mod words;
 
 use core::fmt;
@@ -145,6 +146,16 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
 /// # Errors
 /// No mark, or a process without a file.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
+    let (lines, recorder) = between_the_marks(files)?;
+    let mut reading = Reading { files, recorder, run: Run::default() };
+    reading.run.origin = Origin::Witnessed;
+    reading.process(root, None, lines)?;
+    finish(&mut reading.run);
+    Ok(reading.run)
+}
+
+/// What the process that made the marks did between them, and how the recorder's own writes begin.
+fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<String>), WitnessError> {
     let begins = |text: &&String| text.contains(BEGIN);
     let text = files.values().find(begins).ok_or(WitnessError::NoBegin)?;
     let (_, after) = text.split_once(BEGIN).ok_or(WitnessError::NoBegin)?;
@@ -155,12 +166,7 @@ pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessE
         let whole = &lines[..end];
         &whole[..whole.rfind('\n').map_or(0, |newline| newline + 1)]
     });
-    let mut reading =
-        Reading { files, recorder: recorder.map(|fd| format!("write({fd}, ")), run: Run::default() };
-    reading.run.origin = Origin::Witnessed;
-    reading.process(root, None, lines)?;
-    finish(&mut reading.run);
-    Ok(reading.run)
+    Ok((lines, recorder.map(|fd| format!("write({fd}, "))))
 }
 
 struct Reading<'a> {
@@ -181,11 +187,7 @@ impl Reading<'_> {
                 section.end = end;
                 continue;
             }
-            if self.is_left_out(line) {
-                continue;
-            }
-            // The call in which the process was killed: the recorder writes down what has come back.
-            if line.ends_with("<unfinished ...>) = ?") {
+            if is_left_out(line, self.recorder.as_deref()) {
                 continue;
             }
             if line.contains(" = ? ERESTART") {
@@ -224,11 +226,14 @@ impl Reading<'_> {
         }
         Ok(children)
     }
+}
 
-    fn is_left_out(&self, line: &str) -> bool {
-        let ours = self.recorder.as_deref().is_some_and(|recorder| line.starts_with(recorder));
-        ours || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning))
-    }
+/// [`LEFT_OUT`], the recorder's writes, and the call in which the process was killed: the recorder writes down what has come
+/// back.
+fn is_left_out(line: &str, recorder: Option<&str>) -> bool {
+    recorder.is_some_and(|recorder| line.starts_with(recorder))
+        || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning))
+        || line.ends_with("<unfinished ...>) = ?")
 }
 
 /// `+++ exited with 0 +++`, `+++ killed by SIGKILL +++`.
