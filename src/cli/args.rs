@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nsexec::bootstrap::Dialect;
 use nsexec::namespace::{NsKind, NsSet};
 
+use super::assume::AssumeValue;
 use super::values::{JoinValue, MapValue, dialect};
 
 /// `0.1.0 (f3f514b2a1c0)`; without the commit where `build.rs` could not tell it.
@@ -69,6 +70,20 @@ Examples:
   nsexec encode -r -p > message.bin
   nsexec encode --all --map-users auto | nsexec decode --json";
 
+const PLAN_EXAMPLES: &str = "\
+The calls are those of the program itself, made on a simulated kernel. What the machine has a
+say in is assumed, shown, and changed by --assume:
+  uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
+  owner=KIND:caller|joined proc=whole|covered command=FILE
+
+Examples:
+  nsexec plan -r -n -- ip address
+  nsexec plan --all --map-users auto --assume uid=1000 --assume subuid=100000:65536 -- sh
+  nsexec plan --format svg -- sh > plan.svg
+  nsexec plan --bootstrap message.bin
+
+Exit status: 0 if the plan ends with the command and breaks no rule, else 1.";
+
 const INIT_EXAMPLES: &str = "\
 _LIBCONTAINER_INITPIPE names the descriptor on which one bootstrap message comes and the
 line with both pids goes; _LIBCONTAINER_LOGPIPE, if set, one for log records. This process
@@ -99,6 +114,9 @@ pub(crate) enum Command {
     /// Write the bootstrap message of these flags to standard output
     #[command(after_help = ENCODE_EXAMPLES)]
     Encode(EncodeArgs),
+    /// Show what run would do, call by call, without doing it and without privileges
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(PlanArgs),
     /// Be the first stage for a parent that speaks runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
@@ -294,6 +312,71 @@ pub(crate) struct EncodeArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// How a plan is shown.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// Sections of calls, with reasons
+    Text,
+    /// JSON lines, the schema of transcripts
+    Json,
+    /// A mermaid sequence diagram
+    Mermaid,
+    /// A picture of the sequence
+    Svg,
+}
+
+/// When text is coloured.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ColourFlag {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// In which order runc waits.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MannerFlag {
+    /// As `runc run`
+    Init,
+    /// As `runc exec`
+    Exec,
+}
+
+/// `nsexec plan`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// What is created, joined and mapped.
+    #[command(flatten)]
+    pub(crate) namespaces: NamespaceFlags,
+    /// Plan what a Go runtime causes with this bootstrap message instead; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bootstrap: Option<PathBuf>,
+    /// With --bootstrap: the order in which runc waits
+    #[arg(long, value_name = "init|exec", default_value = "init", hide_possible_values = true)]
+    pub(crate) manner: MannerFlag,
+    /// With --bootstrap: which of runc's release lines wrote the message
+    #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
+    pub(crate) dialect: &'static Dialect,
+    /// What to assume instead of what this machine says; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
+    pub(crate) assume: Vec<AssumeValue>,
+    /// text, json, mermaid or svg
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    pub(crate) format: Format,
+    /// When text is coloured: auto, always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: ColourFlag,
+    /// List the rules that every plan is held against, with their reasons
+    #[arg(long)]
+    pub(crate) rules: bool,
+    /// The command and its arguments, behind `--`
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// `nsexec init`.
 #[derive(Args, Debug)]
 pub(crate) struct InitArgs {
@@ -323,7 +406,7 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        for name in ["run", "enter", "decode", "encode", "init"] {
+        for name in ["run", "enter", "plan", "decode", "encode", "init"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");
         }

@@ -145,7 +145,7 @@ fn find_in_path(tool: &str, path: Option<&OsStr>, is_executable: impl Fn(&Path) 
     folders.map(|folder| folder.join(tool)).find(|file| is_executable(file))
 }
 
-fn is_executable(file: &Path) -> bool {
+pub(crate) fn is_executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 

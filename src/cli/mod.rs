@@ -2,6 +2,7 @@
 //! effects are in the commands and in [`facts`].
 
 mod args;
+mod assume;
 mod decode;
 mod encode;
 mod enter;
@@ -10,6 +11,7 @@ mod failure;
 mod hints;
 mod init;
 mod maps;
+mod plan;
 mod request;
 mod run;
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub(crate) fn main() -> u8 {
         Command::Enter(args) => ("enter", enter::enter(args)),
         Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
+        Command::Plan(args) => ("plan", plan::plan_command(args)),
         Command::Init(args) => ("init", init::init(args)),
     };
     let status = match result {

@@ -1,8 +1,11 @@
 //! The edge of the launcher: memory, the one door to the kernel, the end of the stages. The place with `unsafe` here.
 
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::vec;
@@ -107,4 +110,22 @@ pub(super) fn default_disposition(signal: Signal) -> io::Result<()> {
         Ok(_) => Ok(()),
         Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
     }
+}
+
+/// Device and inode of the user namespace that owns the namespace at `path` (ioctl_ns(2), NS_GET_USERNS, Linux 4.9).
+///
+/// # Errors
+/// `EPERM` if the owner is outside of our own user namespace; `ENOTTY` if the file is no namespace.
+pub fn owner_of(path: &Path) -> io::Result<(u64, u64)> {
+    /// `_IO(0xb7, 0x1)`.
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // SAFETY: this request takes no argument, and gives a new descriptor or −1.
+    let owner = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_USERNS) };
+    if owner < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made it just now for us.
+    let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
+    owner.metadata().map(|data| (data.dev(), data.ino()))
 }

@@ -69,6 +69,17 @@ pub(crate) const TABLE: &[Row] = &[
         may: &[WORDS, PURE, ACTING, SCRIPTS, &["entry", "sys::linux", "libc"]],
         core: false,
     },
+    // A plan runs the launch itself, on the simulated kernel, and has a likeness of a Go runtime beside it.
+    Row {
+        modules: &["audit::plan::*"],
+        may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["audit::*", "sys::sim::*", "serde", "sha2"]],
+        core: false,
+    },
+    Row {
+        modules: &["audit::*"],
+        may: &[WORDS, PURE, STD, &["audit::*", "log::RECORD_MAX", "sys::record::*", "serde", "serde_json", "anstyle"]],
+        core: false,
+    },
     // The crate's root: a map without logic.
     Row { modules: &[""], may: &[STD, &["entry", "cli::*"], PROGRAM], core: false },
     // The program sees the library from outside, so the compiler keeps it out of its insides.
@@ -90,10 +101,11 @@ const PURE_MODULES: &[&str] = &[
 const ACTING_MODULES: &[&str] =
     &["idmap::tool", "idmap::write", "log", "namespace::join", "namespace::unshare", "pipe", "sync"];
 
-const PROGRAM: &[&str] = &["nsexec", "clap", "nix", "serde", "serde_json"];
+const PROGRAM: &[&str] = &["nsexec", "clap", "nix", "serde", "serde_json", "terminal_size"];
 
 /// The crates that the rules speak about. `core` is everybody's.
-const CRATES: &[&str] = &["std", "alloc", "libc", "nix", "serde", "serde_json", "clap"];
+const CRATES: &[&str] =
+    &["std", "alloc", "libc", "nix", "serde", "serde_json", "clap", "anstyle", "sha2", "terminal_size"];
 
 /// The row of a module.
 pub(crate) fn row(module: &str) -> Option<&'static Row> {

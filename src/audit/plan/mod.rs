@@ -138,7 +138,7 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
         ("log records", format!("{:?}", policy.log_form)),
         ("propagation", policy.propagation.map_or("as it is".to_string(), |kind| format!("{kind:?}"))),
         ("fresh /proc", yes(policy.mount_proc)),
-        ("kill the command with the launcher", yes(policy.kill_child)),
+        ("kill with the launcher", yes(policy.kill_child)),
     ];
     lines.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
@@ -161,9 +161,17 @@ fn hash(
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn kind_of(kind: NsKind) -> sim::Kind {
-    let same = sim::Kind::ALL.into_iter().find(|other| other.flag() == kind.flag());
-    same.unwrap_or_else(|| unreachable!("both have every kind"))
+const fn kind_of(kind: NsKind) -> sim::Kind {
+    match kind {
+        NsKind::Cgroup => sim::Kind::Cgroup,
+        NsKind::Ipc => sim::Kind::Ipc,
+        NsKind::Mnt => sim::Kind::Mnt,
+        NsKind::Net => sim::Kind::Net,
+        NsKind::Pid => sim::Kind::Pid,
+        NsKind::Time => sim::Kind::Time,
+        NsKind::User => sim::Kind::User,
+        NsKind::Uts => sim::Kind::Uts,
+    }
 }
 
 /// The machine of the assumptions, with the namespaces that are to be joined.
