@@ -97,15 +97,17 @@ fn open_window(section: &Section, opened: usize) -> Option<Finding> {
         let what = match &line.call {
             Call::SetDumpable { dumpable: false } => return None,
             _ if reports(line) || ends(line) => continue,
-            Call::Send { data, .. } if !asked => {
+            // A write where the pipe is no socket; in pieces if it must be.
+            Call::Send { .. } | Call::Write { .. } if asked && acknowledged.is_none_or(|at| index < at) => {
+                continue;
+            }
+            Call::Send { data, .. } | Call::Write { data, .. } if !asked => {
                 asked = true;
                 if data.0 == Message::UsermapPls.value().to_ne_bytes() {
                     continue;
                 }
                 "asks in the dumpable window for something else than its maps"
             }
-            // The rest of a request that was sent in pieces.
-            Call::Send { .. } if acknowledged.is_none_or(|at| index < at) => continue,
             Call::Read { .. } if asked && acknowledged.is_none_or(|at| index <= at) => continue,
             Call::Read { .. } => "waits in the dumpable window for something else than its maps",
             _ => "goes on in the dumpable window",

@@ -54,7 +54,10 @@ pub(super) fn words(section: &Section) -> Vec<Word> {
     for (index, line) in section.lines.iter().enumerate() {
         let (sent, fd, data) = match (&line.call, &line.reply) {
             (Call::Read { fd, len: 1..=4 }, Reply::Data(data)) => (false, *fd, &data.0[..]),
-            (Call::Send { fd, data }, Reply::Count(count)) if data.0.len() <= 4 => {
+            // A write where the pipe is no socket.
+            (Call::Send { fd, data } | Call::Write { fd, data }, Reply::Count(count))
+                if data.0.len() <= 4 =>
+            {
                 (true, *fd, data.0.get(..*count).unwrap_or_default())
             }
             (Call::Close { fd }, _) => {
