@@ -169,7 +169,11 @@ impl fmt::Display for Error<'_> {
             }
             // A task that is gone has no files: whoever reads this wants to know who, before where we noticed.
             Self::Os {
-                doing: doing @ (Doing::OpenProcDir(pid) | Doing::Update(pid, _) | Doing::ReadBack(pid, _)),
+                doing:
+                    doing @ (Doing::OpenProcDir(pid)
+                    | Doing::Update(pid, _)
+                    | Doing::Check(pid, _)
+                    | Doing::ReadBack(pid, _)),
                 errno: errno @ (Errno::ENOENT | Errno::ESRCH),
             } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
             Self::Os { doing, errno } => write!(f, "{doing}: {errno}"),

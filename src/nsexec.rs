@@ -10,7 +10,7 @@ use crate::pipe::read_full;
 use crate::policy::Policy;
 use crate::stage::{Context, Outcome, parent};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, OpenFlags, TidAddress};
+use crate::sys::types::{Errno, Fd, FsType, OpenFlags, TidAddress};
 
 /// The memory that the core works in, made by the edge before anything else.
 #[derive(Debug)]
@@ -125,6 +125,11 @@ fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>
     let doing = Doing::OomScoreAdj;
     let os = |errno| Error::Os { doing, errno };
     let fd = sys.openat(Fd::CWD, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite).map_err(os)?;
+    // As for stage 1's files: only procfs is written to.
+    match sys.fstatfs(fd).map_err(os)? {
+        FsType::PROC => {}
+        found => return Err(Error::WrongFileSystem { doing, found }),
+    }
     let written = loop {
         match sys.write(fd, text) {
             Err(Errno::EINTR) => {}

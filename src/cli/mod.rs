@@ -18,6 +18,7 @@ mod run;
 mod testing;
 mod values;
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -28,11 +29,11 @@ use clap::{CommandFactory, Parser};
 use args::{Cli, Command};
 use failure::{Failure, USAGE};
 
-/// The whole program. Gives its exit status.
-pub(crate) fn main() -> u8 {
+/// The whole program, with its arguments, the name first. Gives its exit status.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
     hold_standard_descriptors();
     // Ends the process by itself where the command line is wrong (2) or asks for help or the version (0).
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments);
     let (name, result) = match &cli.command {
         Command::Run(args) => ("run", run::run(args)),
         Command::Enter(args) => ("enter", enter::enter(args)),

@@ -185,6 +185,8 @@ pub enum Doing<'m> {
     OpenProcDir(Pid),
     /// Writing one of stage 1's files in /proc.
     Update(Pid, ProcFile),
+    /// Making sure that one of stage 1's files is procfs's.
+    Check(Pid, ProcFile),
     /// Reading back what the mapping tool wrote.
     ReadBack(Pid, ProcFile),
     /// Making the mapping tool's process.
@@ -250,6 +252,7 @@ impl Doing<'_> {
             Self::Update(_, ProcFile::GidMap) => "gid-map",
             Self::Update(_, ProcFile::Setgroups) => "setgroups-file",
             Self::Update(_, ProcFile::TimensOffsets) => "time-offsets",
+            Self::Check(..) => "check-proc-file",
             Self::ReadBack(..) => "read-back",
             Self::ToolFork => "mapping-tool-fork",
             Self::ToolExec(_) => "mapping-tool-exec",
@@ -315,6 +318,7 @@ impl fmt::Display for Doing<'_> {
                 write!(f, "failed to write 'deny' to /proc/{pid}/setgroups")
             }
             Self::Update(pid, file) => write!(f, "failed to update /proc/{pid}/{}", file.as_str()),
+            Self::Check(pid, file) => write!(f, "failed to check /proc/{pid}/{}", file.as_str()),
             Self::ReadBack(pid, file) => write!(f, "failed to read back /proc/{pid}/{}", file.as_str()),
             Self::ToolFork => f.write_str("failed to fork"),
             Self::ToolExec(path) => write!(f, "failed to execv {}", PathText(path)),

@@ -60,7 +60,9 @@ impl ProcDir {
         };
         let os = |errno| Error::Os { doing, errno };
         let fd = sys.openat(self.dir, file.name(), flags).map_err(os)?;
-        match sys.fstatfs(fd).map_err(os)? {
+        // A step of its own: what an errno of the open means to the callers, one of the check does not.
+        let check = Doing::Check(self.pid, file);
+        match sys.fstatfs(fd).map_err(|errno| Error::Os { doing: check, errno })? {
             FsType::PROC => Ok(fd),
             found => Err(Error::WrongFileSystem { doing, found }),
         }
@@ -168,7 +170,7 @@ pub fn write_maps<'m, S: Sys>(
         log.debug(sys, format_args!("update /proc/{pid}/{} to '{}'", file.as_str(), Lossy(map.text())));
         match write_map(sys, target, file, map) {
             // The one errno that means "not you": the tool may. EACCES means that we may not even look.
-            Err(Error::Os { errno: Errno::EPERM, .. }) => {}
+            Err(Error::Os { doing: Doing::Update(..), errno: Errno::EPERM }) => {}
             written => {
                 written?;
                 continue;
@@ -199,7 +201,7 @@ fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<
         Ok(fd) => target.write_once(sys, ProcFile::Setgroups, fd, b"deny"),
         // Before 3.19 there is no such file, and no such rule. A task that is gone gives ENOENT too, and then the
         // map right after this says so.
-        Err(Error::Os { errno: Errno::ENOENT, .. }) => Ok(()),
+        Err(Error::Os { doing: Doing::Update(..), errno: Errno::ENOENT }) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -207,6 +209,20 @@ fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::MockSys;
+
+    /// A sandbox's filter may refuse the check with any errno; none of them means what it means of the open.
+    #[test]
+    fn a_refused_check_is_no_missing_file_and_no_refused_map() {
+        for errno in [Errno::ENOENT, Errno::EPERM] {
+            let mut sys = MockSys::new();
+            sys.expect_openat().returning(|_, _, _| Ok(Fd(9)));
+            sys.expect_fstatfs().returning(move |_| Err(errno));
+            let target = ProcDir { pid: Pid(7), dir: Fd(8) };
+            let refused = Err(Error::Os { doing: Doing::Check(Pid(7), ProcFile::Setgroups), errno });
+            assert_eq!(deny_setgroups(&mut sys, target), refused);
+        }
+    }
 
     #[test]
     fn deny_is_written_for_an_unprivileged_single_map_only_unless_told() {

@@ -47,23 +47,29 @@ fn main() -> ExitCode {
 
 fn run_all(cases: &[Case], filter: &str) -> ExitCode {
     if !geteuid().is_root() {
-        println!("launch: every case needs root: none run");
+        let names = cases.iter().map(|(name, _)| name).filter(|name| name.contains(filter));
+        let skipped = names.inspect(|name| println!("skipped: launch::{name}: needs root")).count();
+        println!("launch: 0 passed, 0 failed, {skipped} skipped");
         return ExitCode::SUCCESS;
     }
     set_child_subreaper(true).unwrap();
-    let mut failed = 0;
+    let (mut passed, mut failed) = (0_u32, 0_u32);
     for (name, _) in cases.iter().filter(|(name, _)| name.contains(filter)) {
         let started = Instant::now();
         let problem = run_one(name);
         let took = started.elapsed().as_millis();
         match problem {
-            None => println!("case {name} ... ok ({took} ms)"),
+            None => {
+                passed += 1;
+                println!("case {name} ... ok ({took} ms)");
+            }
             Some(problem) => {
                 failed += 1;
                 println!("case {name} ... FAILED: {problem}");
             }
         }
     }
+    println!("launch: {passed} passed, {failed} failed");
     ExitCode::from(u8::from(failed > 0))
 }
 
