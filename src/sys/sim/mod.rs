@@ -7,10 +7,11 @@
 //! | file | concern |
 //! |---|---|
 //! | `kernel` | the state, and the one place where a call becomes what it does |
-//! | `process` | birth, numbers, exec, death, reaping |
+//! | `process`, `life` | what a process is, its numbers; clone, exec, death, reaping |
 //! | `creds`, `idmaps` | ids, capabilities, maps |
 //! | `namespaces` | owners, joining, creating |
-//! | `descriptors`, `procfs` | tables, pipes, socket pairs; paths and files |
+//! | `descriptors`, `streams` | tables and what is open; pipes, socket pairs, polls |
+//! | `procfs` | paths and files |
 //! | `signals` | masks, dispositions, delivery |
 //! | `replay` | [`SimSys`]: fork and blocking by replay |
 //! | `schedule`, `fault` | orders of a run, and what goes wrong in it |
@@ -25,6 +26,7 @@ mod dump;
 mod fault;
 mod idmaps;
 mod kernel;
+mod life;
 mod namespaces;
 mod process;
 mod procfs;
@@ -34,6 +36,7 @@ mod report;
 mod schedule;
 mod setup;
 mod signals;
+mod streams;
 
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, Place, What};
