@@ -338,3 +338,53 @@ fn what_is_no_namespace_is_not_joined() {
         assert_eq!(report.alive().count(), 0, "{report}");
     }
 }
+
+/// What runc's C does (evidence E9): a log record that waits for room in a pipe that nobody reads.
+#[test]
+fn a_log_that_blocks_is_a_deadlock() {
+    let mut sim = machine();
+    sim.settings().pipe_buffer = 4096;
+    let (_log, stage_log) = sim.pipe(true);
+    sim.launcher(move |sys| match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => loop {
+            let _ = sys.write(stage_log, b"a record of a stage\n");
+        },
+        Fork::Parent { child } => {
+            let _ = sys.wait4(child, WaitFor::Ordinary);
+            Ended::Exit(0)
+        }
+    });
+    let report = sim.run(&mut Oldest, NOBODY);
+    assert!(!report.endless);
+    let stuck: Vec<Section> = report.stuck().map(|(who, _)| who.section).collect();
+    assert_eq!(stuck, [Section::Launcher, Section::Stage0], "{report}");
+    assert_eq!(report.unread.len(), 1);
+}
+
+/// What runc's C does (evidence E7): the mapping tool inherits the sync pipe, and whoever waits for its end lingers.
+#[test]
+fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
+    for leaks in [false, true] {
+        let mut sim = machine();
+        sim.settings().leaks_descriptors = leaks;
+        sim.program("/tool", Program::ends(Ended::Stay));
+        sim.launcher(|sys| {
+            let (ours, theirs) = sys.socketpair().unwrap();
+            if let Ok(Fork::Child) = sys.fork(ExitSignal::Chld, None) {
+                // Stage 1: waits for stage 0.
+                sys.close(theirs).unwrap();
+                return Ended::Exit(sys.read(ours, &mut [0]).map_or(1, |_| 0));
+            }
+            sys.close(ours).unwrap();
+            if let Ok(Fork::Child) = sys.fork(ExitSignal::Chld, None) {
+                let mut slots = [None; 2];
+                let argv = ExecArgs::build(b"tool\0", &mut slots).unwrap();
+                sys.execve(c"/tool", &argv, &ExecArgs::EMPTY);
+                return Ended::Exit(127);
+            }
+            Ended::Signal(Signal::KILL)
+        });
+        let report = sim.run(&mut Oldest, NOBODY);
+        assert_eq!(report.stuck().count(), usize::from(leaks), "{report}");
+    }
+}

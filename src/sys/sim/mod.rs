@@ -18,6 +18,26 @@
 //! | `program`, `setup` | what runs, and the machine before it |
 //! | `report`, `dump` | what came of it |
 //!
+//! ```
+//! use nsexec::sys::Sys;
+//! use nsexec::sys::sim::{End, Ended, Fault, Oldest, Section, Settings, Sim, User, What};
+//! use nsexec::sys::types::{Errno, ExitSignal, Fork, WaitFor};
+//!
+//! let mut sim = Sim::new(Settings::default(), &User::root());
+//! sim.launcher(|sys| match sys.fork(ExitSignal::Chld, None) {
+//!     Ok(Fork::Child) => Ended::Exit(sys.setsid().map_or(1, |()| 0)),
+//!     Ok(Fork::Parent { child }) => Ended::Exit(sys.wait4(child, WaitFor::Ordinary).map_or(1, |_| 0)),
+//!     Err(_) => Ended::Exit(2),
+//! });
+//! let faultless = sim.run(&mut Oldest, None);
+//! // Every call can fail, once a run.
+//! for (at, line) in faultless.places() {
+//!     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::EPERM) }));
+//!     assert!(report.fault_fired && report.stuck().count() == 0, "{line}\n{report}");
+//! }
+//! assert_eq!(faultless.find(Section::Stage0).map(|process| &process.end), Some(&End::Exited(0)));
+//! ```
+//!
 //! It may panic, at a mistake of the simulator or of a test; no byte that a simulated process writes makes it do so.
 
 mod creds;
