@@ -7,6 +7,7 @@ use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
+use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
 
@@ -153,8 +154,7 @@ fn a_fault_happens_once_and_where_it_was_asked_for() {
     let (at, _) = faultless
         .places()
         .find(|(place, line)| {
-            place.who.section == Section::Stage1
-                && matches!(line.call, nsexec::sys::record::Call::Unshare { .. })
+            place.who.section == Section::Stage1 && matches!(line.call, Call::Unshare { .. })
         })
         .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
@@ -178,7 +178,7 @@ fn a_short_read_is_read_on() {
     let sim = scenarios().remove(1).launched(Manner::Exec, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let reads = faultless.places().filter(|(place, line)| {
-        place.who.section != Section::Launcher && matches!(line.call, nsexec::sys::record::Call::Read { .. })
+        place.who.section != Section::Launcher && matches!(line.call, Call::Read { .. })
     });
     let mut count = 0;
     for (at, _) in reads {
@@ -387,4 +387,52 @@ fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
         let report = sim.run(&mut Oldest, NOBODY);
         assert_eq!(report.stuck().count(), usize::from(leaks), "{report}");
     }
+}
+
+/// The first lines of a process up to the clone that made the next one, and so on to `of`.
+fn ancestry(report: &Report, line_of: &[Section]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (nth, section) in line_of.iter().enumerate() {
+        let own = &report.find(*section).unwrap().transcript.lines;
+        // Without the exec that made it the program that it is.
+        let start = own.iter().position(|line| line.reply == Reply::NoReturn).map_or(0, |at| at + 1);
+        let is_clone =
+            |line: &Line| matches!(line.call, Call::CloneSibling { .. }) && line.reply != Reply::Child;
+        let end = match nth + 1 < line_of.len() {
+            true => own.iter().position(is_clone).unwrap(),
+            false => own.len(),
+        };
+        lines.extend_from_slice(&own[start..end]);
+    }
+    lines
+}
+
+#[test]
+fn a_recording_gives_the_same_error_without_a_kernel() {
+    let scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("user namespace")).unwrap();
+    let sim = scenario.launched(Manner::Init, Level::Warning);
+    let faultless = sim.run(&mut Oldest, NOBODY);
+    let unshare = |line: &Line| matches!(line.call, Call::Unshare { .. });
+    let (at, _) = faultless
+        .places()
+        .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
+        .unwrap();
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
+    let main = |sys: &mut SimSys| manners::runc_init(sys, Fd(4), Fd(6), Level::Warning);
+    let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
+    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
+    let lines = ancestry(&report, &[Section::Stage0]);
+    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
+    // Something else than what this program does, too little, too much.
+    let mut other = lines.clone();
+    other[0].call = Call::Setsid;
+    let made = lines[0].call.clone();
+    assert_eq!(
+        replay(&other, main),
+        Err(Misfit::Other { line: 0, recorded: Call::Setsid, made: made.clone() })
+    );
+    assert_eq!(replay(&[], main), Err(Misfit::Beyond { made }));
+    let mut long = lines.clone();
+    long.push(other[0].clone());
+    assert_eq!(replay(&long, main), Err(Misfit::Before { line: lines.len() }));
 }

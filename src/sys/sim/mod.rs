@@ -65,7 +65,7 @@ pub use namespaces::{Kind, NsId};
 pub use process::{Reaper, Section, Task, Who};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
-pub use replay::SimSys;
+pub use replay::{Misfit, SimSys, replay};
 pub use report::{End, ProcessReport, Report};
 pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
 pub use setup::{Container, Sim, User};
