@@ -13,7 +13,7 @@
 //! | `descriptors`, `streams` | tables and what is open; pipes, socket pairs, polls |
 //! | `procfs` | paths and files |
 //! | `signals` | masks, dispositions, delivery |
-//! | `replay` | [`SimSys`]: fork and blocking by replay |
+//! | `replay`, `calls` | [`SimSys`]: fork and blocking by replay; its calls |
 //! | `schedule`, `fault` | orders of a run, and what goes wrong in it |
 //! | `program`, `setup` | what runs, and the machine before it |
 //! | `report`, `dump` | what came of it |
@@ -40,6 +40,7 @@
 //!
 //! It may panic, at a mistake of the simulator or of a test; no byte that a simulated process writes makes it do so.
 
+mod calls;
 mod creds;
 mod descriptors;
 mod dump;
