@@ -77,6 +77,9 @@ impl Kernel {
         if let Some(extra) = self.files.get(text) {
             return Ok(Node::Extra(extra.clone()));
         }
+        if self.programs.contains_key(text) {
+            return Ok(Node::Extra(Extra::Regular(Rc::from(b"\x7fELF".as_slice()))));
+        }
         if let Some(in_proc) = text.strip_prefix("/proc/") {
             let (who, rest) = in_proc.split_once('/').unwrap_or((in_proc, ""));
             let seen_from = self.proc_pid_ns(me);
