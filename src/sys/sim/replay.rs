@@ -64,7 +64,7 @@ pub enum Misfit {
 ///
 /// # Errors
 /// Where it leaves the path of the recording.
-pub fn replay(lines: &[Line], main: impl Fn(&mut SimSys) -> Ended) -> Result<Ended, Misfit> {
+pub fn replay(lines: &[Line], main: impl Fn(&mut SimSys) -> Ended) -> Result<Ended, Box<Misfit>> {
     let mut kernel = super::Sim::new(super::Settings::default(), &super::User::root()).into_kernel();
     let me = Task(0);
     kernel.process_mut(me).replay = lines.into();
@@ -72,11 +72,11 @@ pub fn replay(lines: &[Line], main: impl Fn(&mut SimSys) -> Ended) -> Result<End
     let world = Rc::new(RefCell::new(world));
     let mut sys = SimSys::new(Rc::clone(&world), me, usize::MAX);
     match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
-        Ok(_) if sys.cursor < lines.len() => Err(Misfit::Before { line: sys.cursor }),
+        Ok(_) if sys.cursor < lines.len() => Err(Box::new(Misfit::Before { line: sys.cursor })),
         Ok(ended) => Ok(ended),
         Err(payload) if payload.is::<TurnOver>() => {
             let misfit = world.borrow_mut().offline.as_mut().and_then(Vec::pop);
-            Err(misfit.unwrap_or(Misfit::Exec))
+            Err(Box::new(misfit.unwrap_or(Misfit::Exec)))
         }
         Err(payload) => resume_unwind(payload),
     }
