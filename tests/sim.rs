@@ -438,7 +438,7 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
     let made = lines[0].call.clone();
     assert_eq!(
         replay(&other, main),
-        Err(Misfit::Other { line: 0, recorded: Call::Setsid, made: made.clone() })
+        Err(Box::new(Misfit::Other { line: 0, recorded: Call::Setsid, made: made.clone() }))
     );
     assert_eq!(replay(&[], main), Err(Box::new(Misfit::Beyond { made })));
     let mut long = lines.clone();
