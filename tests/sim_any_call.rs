@@ -56,7 +56,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let text = texts[dice.roll(9) as usize];
     let kinds = [CloneFlags::NEWUSER, CloneFlags::NEWPID, CloneFlags::NEWTIME, CloneFlags::NEWNET];
     let kind = CloneFlags(
-        kinds[dice.roll(4) as usize].0 | kinds[dice.roll(4) as usize].0 | dice.roll(50) as u32 / 49,
+        kinds[dice.roll(4) as usize].0 | kinds[dice.roll(4) as usize].0 | (dice.roll(50) as u32 / 49),
     );
     let path = PATHS[dice.roll(14) as usize];
     let flags = [
