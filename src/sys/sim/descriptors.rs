@@ -15,6 +15,15 @@ use super::procfs::ProcFile;
 use super::streams::{Pair, Pipe, Writing, take};
 use crate::sys::types::{Errno, Fd, FsType, SysResult};
 
+/// What a descriptor is good for, where that differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// O_PATH: it says where, and no more (open(2)).
+    PathOnly,
+    Read,
+    Both,
+}
+
 /// What an open file description is.
 #[derive(Clone, Debug)]
 pub(super) enum Object {
@@ -24,9 +33,11 @@ pub(super) enum Object {
     PipeWrite(usize),
     Namespace(NsId),
     /// A file of /proc/PID, with the user namespace that it showed when it was opened.
-    Proc(Task, ProcFile, NsId),
-    /// /proc/PID itself, by O_PATH.
-    ProcDir(Task),
+    Proc(Task, ProcFile, NsId, Access),
+    /// /proc/PID itself.
+    ProcDir(Task, Access),
+    /// Any other directory by O_PATH.
+    PathOnly,
     /// /proc/PID/fd, to be listed.
     FdList(Task),
     Pidfd(Task),
@@ -74,6 +85,7 @@ impl Kernel {
     pub(super) fn namespace_of(&self, me: Task, fd: Fd) -> SysResult<NsId> {
         match self.object(me, fd)? {
             Object::Namespace(ns) => Ok(*ns),
+            Object::PathOnly | Object::ProcDir(_, Access::PathOnly) => Err(Errno::EBADF),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -184,15 +196,19 @@ impl Kernel {
                 }
                 take(&mut pipe.bytes, len)
             }
-            Object::Proc(task, file, user) => {
+            Object::Proc(task, file, user, _) => {
                 let text = self.read_proc(&self.descriptions[index].opener, task, file, user)?;
                 self.advance(index, text.as_bytes(), len)
             }
             Object::Regular(content) => self.advance(index, &content, len),
             Object::Null | Object::Sink | Object::Fifo => Vec::new(),
             Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
-            Object::Directory | Object::FdList(_) => return Err(Errno::EISDIR.into()),
-            Object::ProcDir(_) | Object::PipeWrite(_) => return Err(Errno::EBADF.into()),
+            Object::Directory | Object::FdList(_) | Object::ProcDir(_, Access::Read | Access::Both) => {
+                return Err(Errno::EISDIR.into());
+            }
+            Object::ProcDir(_, Access::PathOnly) | Object::PathOnly | Object::PipeWrite(_) => {
+                return Err(Errno::EBADF.into());
+            }
         };
         Ok(bytes)
     }
@@ -212,12 +228,18 @@ impl Kernel {
             return Err(Errno::ENOTSOCK.into());
         }
         match object {
+            Object::Proc(.., Access::Read) => Err(Errno::EBADF.into()),
+            Object::Proc(..) | Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink
+                if data.is_empty() && how == Writing::NoWait =>
+            {
+                Ok(0)
+            }
             Object::Socket(..) | Object::PipeWrite(_) => self.write_stream(me, &object, data, how),
             // Buffered writes to most other files cannot promise not to wait (EOPNOTSUPP, seen on 6.18).
             Object::Proc(..) | Object::Null | Object::Sink | Object::Regular(_) if how == Writing::NoWait => {
                 Err(Errno::EOPNOTSUPP.into())
             }
-            Object::Proc(task, file, user) => {
+            Object::Proc(task, file, user, _) => {
                 let Description { opener, offset, .. } = self.descriptions[index].clone();
                 let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
                 self.descriptions[index].offset += written;
@@ -240,7 +262,7 @@ impl Kernel {
         const TMPFS: FsType = FsType(0x0102_1994);
         Ok(match self.object(me, fd)? {
             Object::Namespace(_) => FsType::NSFS,
-            Object::Proc(..) | Object::ProcDir(_) | Object::FdList(_) => FsType::PROC,
+            Object::Proc(..) | Object::ProcDir(..) | Object::FdList(_) | Object::PathOnly => FsType::PROC,
             Object::Socket(..) => SOCKFS,
             Object::PipeRead(_) | Object::PipeWrite(_) => PIPEFS,
             Object::Pidfd(_) => PIDFS,
@@ -251,7 +273,11 @@ impl Kernel {
     /// getdents64(2) of a list of descriptors: as many whole records as fit.
     pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {
         let index = self.slot(me, fd)?.description;
-        let Object::FdList(task) = self.descriptions[index].object else { return Err(Errno::ENOTDIR) };
+        let task = match self.descriptions[index].object {
+            Object::FdList(task) => task,
+            Object::PathOnly | Object::ProcDir(_, Access::PathOnly) => return Err(Errno::EBADF),
+            _ => return Err(Errno::ENOTDIR),
+        };
         let numbers = self.process(task).fds.keys().map(|fd| std::format!("{fd}"));
         let names: Vec<_> = [".".into(), "..".into()].into_iter().chain(numbers).collect();
         let offset = self.descriptions[index].offset;
@@ -286,8 +312,8 @@ impl Kernel {
             }
             Object::PipeWrite(pipe) => std::format!("pipe {pipe} write end"),
             Object::Namespace(ns) => std::format!("{} namespace {}", self.namespaces[ns.0].kind.name(), ns.0),
-            Object::Proc(task, file, _) => std::format!("{file:?} of {}", self.process(*task).who),
-            Object::ProcDir(task) => std::format!("/proc of {}", self.process(*task).who),
+            Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).who),
+            Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).who),
             Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).who),
             Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).who),
             other => std::format!("{other:?}"),
