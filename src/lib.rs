@@ -10,7 +10,7 @@
 //! | [`namespace`] | kinds, paths, join passes, unshare steps |
 //! | [`idmap`], [`timens`] | id maps and time offsets, as values and as writes |
 //! | [`sync`], [`log`], [`json`], [`error`] | what stages tell each other, the launcher and people |
-//! | [`sys`] | the one door to the kernel: the trait, the real backend, the recorder |
+//! | [`sys`] | the one door to the kernel: the trait, the real backend, the recorder, the simulated kernel |
 //! | [`entry`] | the edge in the child: environment, core, exit or return |
 //! | `audit` | runs as data: sections, comparison, the strace witness, rules (feature `audit`) |
 //! | `launch` | the launcher's half of the protocol (feature `std`) |

@@ -7,6 +7,7 @@ use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
+use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
 
@@ -153,8 +154,7 @@ fn a_fault_happens_once_and_where_it_was_asked_for() {
     let (at, _) = faultless
         .places()
         .find(|(place, line)| {
-            place.who.section == Section::Stage1
-                && matches!(line.call, nsexec::sys::record::Call::Unshare { .. })
+            place.who.section == Section::Stage1 && matches!(line.call, Call::Unshare { .. })
         })
         .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
@@ -178,7 +178,7 @@ fn a_short_read_is_read_on() {
     let sim = scenarios().remove(1).launched(Manner::Exec, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let reads = faultless.places().filter(|(place, line)| {
-        place.who.section != Section::Launcher && matches!(line.call, nsexec::sys::record::Call::Read { .. })
+        place.who.section != Section::Launcher && matches!(line.call, Call::Read { .. })
     });
     let mut count = 0;
     for (at, _) in reads {
@@ -244,11 +244,11 @@ fn assert_over(name: &str, fault: Fault, report: &Report) {
 fn whoever_dies_nobody_is_left() {
     let mut tried = 0;
     for scenario in scenarios() {
-        let own = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
-        for sim in [
-            scenario.launched(Manner::Init, Level::Warning),
-            scenario.launched(Manner::Exec, Level::Warning),
-            scenario.launched_by_us(own, Level::Warning),
+        let policy = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        for (own, sim) in [
+            (false, scenario.launched(Manner::Init, Level::Warning)),
+            (false, scenario.launched(Manner::Exec, Level::Warning)),
+            (true, scenario.launched_by_us(policy, Level::Warning)),
         ] {
             let faultless = sim.run(&mut Oldest, NOBODY);
             let places = faultless.places().map(|(at, _)| at).chain(faultless.ends());
@@ -260,6 +260,15 @@ fn whoever_dies_nobody_is_left() {
                     for report in reports.iter().filter(|report| report.fault_fired) {
                         assert_over(scenario.name, fault, report);
                         tried += 1;
+                        // Our own launcher reaps whatever it started, and stage 0 its tools.
+                        let by_init = |process: &ProcessReport| process.reaped_by == Some(Reaper::Init);
+                        let left = report.processes.iter().skip(1).filter(|process| by_init(process));
+                        if own && at.who.section != Section::Launcher {
+                            assert!(
+                                left.clone().all(|process| process.who.section == Section::MappingTool),
+                                "{fault}\n{report}"
+                            );
+                        }
                     }
                 }
             }
@@ -337,4 +346,102 @@ fn what_is_no_namespace_is_not_joined() {
         assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
         assert_eq!(report.alive().count(), 0, "{report}");
     }
+}
+
+/// What runc's C does (evidence E9): a log record that waits for room in a pipe that nobody reads.
+#[test]
+fn a_log_that_blocks_is_a_deadlock() {
+    let mut sim = machine();
+    sim.settings().pipe_buffer = 4096;
+    let (_log, stage_log) = sim.pipe(true);
+    sim.launcher(move |sys| match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => loop {
+            let _ = sys.write(stage_log, b"a record of a stage\n");
+        },
+        Fork::Parent { child } => {
+            let _ = sys.wait4(child, WaitFor::Ordinary);
+            Ended::Exit(0)
+        }
+    });
+    let report = sim.run(&mut Oldest, NOBODY);
+    assert!(!report.endless);
+    let stuck: Vec<Section> = report.stuck().map(|(who, _)| who.section).collect();
+    assert_eq!(stuck, [Section::Launcher, Section::Stage0], "{report}");
+    assert_eq!(report.unread.len(), 1);
+}
+
+/// What runc's C does (evidence E7): the mapping tool inherits the sync pipe, and whoever waits for its end lingers.
+#[test]
+fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
+    for leaks in [false, true] {
+        let mut sim = machine();
+        sim.settings().leaks_descriptors = leaks;
+        sim.program("/tool", Program::ends(Ended::Stay));
+        sim.launcher(|sys| {
+            let (ours, theirs) = sys.socketpair().unwrap();
+            if let Ok(Fork::Child) = sys.fork(ExitSignal::Chld, None) {
+                // Stage 1: waits for stage 0.
+                sys.close(theirs).unwrap();
+                return Ended::Exit(sys.read(ours, &mut [0]).map_or(1, |_| 0));
+            }
+            sys.close(ours).unwrap();
+            if let Ok(Fork::Child) = sys.fork(ExitSignal::Chld, None) {
+                let mut slots = [None; 2];
+                let argv = ExecArgs::build(b"tool\0", &mut slots).unwrap();
+                sys.execve(c"/tool", &argv, &ExecArgs::EMPTY);
+                return Ended::Exit(127);
+            }
+            Ended::Signal(Signal::KILL)
+        });
+        let report = sim.run(&mut Oldest, NOBODY);
+        assert_eq!(report.stuck().count(), usize::from(leaks), "{report}");
+    }
+}
+
+/// The first lines of a process up to the clone that made the next one, and so on to `of`.
+fn ancestry(report: &Report, line_of: &[Section]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (nth, section) in line_of.iter().enumerate() {
+        let own = &report.find(*section).unwrap().transcript.lines;
+        // Without the exec that made it the program that it is.
+        let start = own.iter().position(|line| line.reply == Reply::NoReturn).map_or(0, |at| at + 1);
+        let is_clone =
+            |line: &Line| matches!(line.call, Call::CloneSibling { .. }) && line.reply != Reply::Child;
+        let end = match nth + 1 < line_of.len() {
+            true => own.iter().position(is_clone).unwrap(),
+            false => own.len(),
+        };
+        lines.extend_from_slice(&own[start..end]);
+    }
+    lines
+}
+
+#[test]
+fn a_recording_gives_the_same_error_without_a_kernel() {
+    let scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("user namespace")).unwrap();
+    let sim = scenario.launched(Manner::Init, Level::Warning);
+    let faultless = sim.run(&mut Oldest, NOBODY);
+    let unshare = |line: &Line| matches!(line.call, Call::Unshare { .. });
+    let (at, _) = faultless
+        .places()
+        .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
+        .unwrap();
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
+    let main = |sys: &mut SimSys| manners::runc_init(sys, Fd(4), Fd(6), Level::Warning);
+    let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
+    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
+    let lines = ancestry(&report, &[Section::Stage0]);
+    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
+    // Something else than what this program does, too little, too much.
+    let mut other = lines.clone();
+    other[0].call = Call::Setsid;
+    let made = lines[0].call.clone();
+    assert_eq!(
+        replay(&other, main),
+        Err(Box::new(Misfit::Other { line: 0, recorded: Call::Setsid, made: made.clone() }))
+    );
+    assert_eq!(replay(&[], main), Err(Box::new(Misfit::Beyond { made })));
+    let mut long = lines.clone();
+    long.push(other[0].clone());
+    assert_eq!(replay(&long, main), Err(Box::new(Misfit::Before { line: lines.len() })));
 }

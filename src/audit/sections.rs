@@ -8,6 +8,7 @@ use std::format;
 use super::transcript::{End, Origin, Role, Run, Section};
 use crate::sys::record::shared::Record;
 use crate::sys::record::{Call, Line, Reply};
+use crate::sys::sim;
 use crate::sys::types::{Pid, Waited};
 
 /// The role of a child, from its parent's role and the call that made it. `forks` is how many children of that kind
@@ -55,6 +56,41 @@ pub fn of_record(record: &Record, root: Role) -> Run {
         for line in &process.lines {
             section.push(line.clone());
         }
+        run.sections.push(section);
+    }
+    finish(&mut run);
+    run
+}
+
+/// What the simulated kernel ran.
+#[must_use]
+pub fn of_report(report: &sim::Report) -> Run {
+    let mut run = Run { origin: Origin::Planned, ..Run::default() };
+    for process in &report.processes {
+        let nth = u8::try_from(process.who.nth).unwrap_or(u8::MAX);
+        let mut section = Section::new(match process.who.section {
+            sim::Section::Launcher => Role::Launcher,
+            sim::Section::Stage0 => Role::Stage(0),
+            sim::Section::Stage1 => Role::Stage(1),
+            sim::Section::Stage2 => Role::Stage(2),
+            sim::Section::MappingTool => Role::Tool(nth),
+            sim::Section::Other => Role::Other(nth),
+        });
+        // Once a process is another program its calls are not ours. But a runtime's stage 0 is its own exec of itself.
+        let lines = &process.transcript.lines;
+        let executed = lines
+            .windows(2)
+            .position(|pair| pair[0].reply == Reply::NoReturn && pair[0].call != pair[1].call);
+        let last = executed.filter(|_| section.role != Role::Stage(0)).map_or(lines.len(), |at| at + 1);
+        for line in &lines[..last] {
+            section.push(line.clone());
+        }
+        section.end = match process.end {
+            sim::End::Exited(status) => End::Exited(status),
+            sim::End::Signaled(signal) => End::Signaled(signal),
+            sim::End::HandedOver => End::HandedOver,
+            sim::End::Stays | sim::End::Stuck(_) | sim::End::Running => End::Unknown,
+        };
         run.sections.push(section);
     }
     finish(&mut run);

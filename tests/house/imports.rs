@@ -37,6 +37,10 @@ const ACTING: &[&str] =
 
 const SCRIPTS: &[&str] = &["launch::command", "launch::script", "launch::tail", "nsexec", "stage::*"];
 
+/// Of the scripts' modules, what is a value or a decider: what a rule holds a run against.
+const AUDITED: &[&str] =
+    &["idmap::write::writes_deny", "log::RECORD_MAX", "namespace::unshare::UNSHARE_TRIES", "sync::Message"];
+
 const STD: &[&str] = &["std"];
 
 /// What lies around the launcher's scripts. The libc crate for its numbers: nix has no word for some of them.
@@ -49,7 +53,8 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["sys::linux::*"], may: &[WORDS, &["sys", "sys::linux::*", "libc"]], core: false },
     Row {
         modules: &["sys::record::*"],
-        may: &[WORDS, STD, &["sys", "sys::record::*", "serde", "serde_json"]],
+        // nix for the shared sink's memfd, in the process that records.
+        may: &[WORDS, STD, &["sys", "sys::record::*", "serde", "serde_json", "nix"]],
         core: false,
     },
     Row {
@@ -77,7 +82,13 @@ pub(crate) const TABLE: &[Row] = &[
     },
     Row {
         modules: &["audit::*"],
-        may: &[WORDS, PURE, STD, &["audit::*", "log::RECORD_MAX", "sys::record::*", "serde", "serde_json", "anstyle"]],
+        may: &[
+            WORDS,
+            PURE,
+            STD,
+            AUDITED,
+            &["audit::*", "sys::record::*", "sys::sim::*", "serde", "serde_json", "anstyle"],
+        ],
         core: false,
     },
     // The crate's root: a map without logic.

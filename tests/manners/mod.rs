@@ -106,10 +106,11 @@ pub(crate) fn our_own(sim: &mut Sim, policy: Policy, level: Level, message: Vec<
         };
         let job = Job { message: &message, policy: &policy, level, signals: ChildSignals::default(), tail };
         match launch(sys, &job, &mut Scratch { message: &mut memory }, &mut Records::default()) {
-            Launched::Started { pid } => match wait(sys, pid) {
-                Some(WaitStatus::Exited(status)) => Ended::Exit(status),
-                _ => Ended::Exit(1),
-            },
+            Launched::Started { pid } => {
+                // Without its exec it ends as a stage: __WALL, which the trait does not have.
+                let status = wait(sys, pid).or_else(|| wait_for(sys, pid, WaitFor::Stages));
+                Ended::Exit(if status == Some(WaitStatus::Exited(0)) { 0 } else { 1 })
+            }
             Launched::Failed(_) => Ended::Exit(1),
             Launched::Exit(status) => Ended::Exit(status),
         }
@@ -117,7 +118,7 @@ pub(crate) fn our_own(sim: &mut Sim, policy: Policy, level: Level, message: Vec<
 }
 
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
-fn runc_init(sys: &mut SimSys, init: Fd, log: Fd, level: Level) -> Ended {
+pub(crate) fn runc_init(sys: &mut SimSys, init: Fd, log: Fd, level: Level) -> Ended {
     let mut memory = vec![0; 65_536];
     let environment = Environment { init: Some(init), log: Some(log), level };
     let policy = Policy::runc(&Dialect::V1_2);
@@ -164,8 +165,12 @@ fn succeeded(status: Option<WaitStatus>) -> Option<()> {
 }
 
 fn wait(sys: &mut SimSys, pid: Pid) -> Option<WaitStatus> {
+    wait_for(sys, pid, WaitFor::Ordinary)
+}
+
+fn wait_for(sys: &mut SimSys, pid: Pid, which: WaitFor) -> Option<WaitStatus> {
     loop {
-        match sys.wait4(pid, WaitFor::Ordinary) {
+        match sys.wait4(pid, which) {
             Ok(waited) => return Some(waited.status),
             Err(Errno::EINTR) => {}
             Err(_) => return None,

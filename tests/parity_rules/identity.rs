@@ -53,6 +53,8 @@ rules! {
     Root a_wide_group_map_needs_no_deny = "ok allow";
     Root a_map_from_inside_by_root_of_the_parent = "EPERM";
     User half_a_privilege_is_none = "EPERM ok";
+    Root a_map_needs_the_writers_privilege_too = "EPERM ok";
+    Root fewer_capabilities_see_less = "EACCES";
     Root a_process_of_root_is_closed_to_users = "EACCES EACCES ok";
 }
 
@@ -541,4 +543,43 @@ fn half_a_privilege_is_none<S: Sys>(sys: &mut S) -> Said {
     let own = say(sys.write(fd, format!("0 {USER} 1\n").as_bytes()));
     target.end(sys);
     Ok(words(&[wide, own]))
+}
+
+/// The same user in the same namespace, with and without capabilities: the one without may not look into the other
+/// (spec 6.2).
+fn fewer_capabilities_see_less<S: Sys>(sys: &mut S) -> Said {
+    let owner = child_then(
+        sys,
+        |sys| {
+            sys.setgid(USER).unwrap();
+            sys.setresuid(USER).unwrap();
+            sys.set_dumpable(true).unwrap();
+            user_ns(sys)
+        },
+        |sys| {
+            let path = proc_path(sys.getpid(), "ns/net");
+            let looked = in_child(sys, |sys| {
+                // To root and back: that takes the capabilities.
+                sys.setresuid(0).unwrap();
+                sys.setresuid(5).unwrap();
+                code(open(sys, &path, OpenFlags::Namespace)).0
+            });
+            looked.unwrap_or_else(|status| status)
+        },
+    )?;
+    put_for(sys, owner.pid, "uid_map", &format!("0 100000 1\n5 {USER} 1\n")).unwrap();
+    Ok(name(owner.end(sys)))
+}
+
+/// Opened by root, written by who has become a user.
+fn a_map_needs_the_writers_privilege_too<S: Sys>(sys: &mut S) -> Said {
+    let target = target(sys)?;
+    let fd = open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite).unwrap();
+    let said = in_child(sys, |sys| {
+        sys.setresuid(USER).unwrap();
+        code(sys.write(fd, b"0 100000 65536\n")).0
+    })?;
+    let by_root = say(sys.write(fd, b"0 100000 65536\n"));
+    target.end(sys);
+    Ok(words(&[name(said), by_root]))
 }

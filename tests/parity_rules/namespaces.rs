@@ -12,6 +12,7 @@ rules! {
     Root ones_own_namespaces_can_be_joined_but_the_user_namespace = "ok ok ok ok ok ok ok EINVAL";
     User joining_needs_privilege = "EPERM EPERM EPERM EPERM EPERM EPERM EPERM";
     User the_creator_joins_its_user_namespace = "ok ok";
+    User the_creator_needs_its_own_rights_too = "EPERM EPERM";
     Root a_user_joins_no_stranger = "EPERM";
     Root a_namespace_of_the_first_is_closed_from_inside = "ok ok EPERM";
     Root root_joins_a_pid_namespace_below = "ok true 2";
@@ -107,6 +108,17 @@ fn the_creator_joins_its_user_namespace<S: Sys>(sys: &mut S) -> Said {
     let net = say(join(sys, &proc_path(target.pid, "ns/net"), CloneFlags::NEWNET));
     target.end(sys);
     Ok(words(&[user, net]))
+}
+
+/// Every right in the new user namespace, and none in its own.
+fn the_creator_needs_its_own_rights_too<S: Sys>(sys: &mut S) -> Said {
+    let all = CloneFlags::NEWUSER.union(CloneFlags::NEWNET).union(CloneFlags::NEWNS);
+    let target = child(sys, |sys| code(sys.unshare(all)))?;
+    assert_eq!(target.began, 0);
+    let net = say(join(sys, &proc_path(target.pid, "ns/net"), CloneFlags::NEWNET));
+    let mnt = say(join(sys, &proc_path(target.pid, "ns/mnt"), CloneFlags::NEWNS));
+    target.end(sys);
+    Ok(words(&[net, mnt]))
 }
 
 fn a_user_joins_no_stranger<S: Sys>(sys: &mut S) -> Said {

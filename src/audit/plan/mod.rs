@@ -18,15 +18,15 @@ pub use assume::{Assumptions, Kernel, Owner};
 use runc::Manner;
 
 use super::rules::{self, Facts, Finding};
-use super::sections::finish;
-use super::transcript::{End, Origin, Role, Run, Section};
+use super::sections::of_report;
+use super::transcript::{End, Role, Run};
 use crate::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
 use crate::launch::script::Launched;
 use crate::launch::{Collector, Prepared};
 use crate::log::Level;
 use crate::namespace::{NsKind, NsSet};
 use crate::policy::Policy;
-use crate::sys::record::{Call, Reply};
+use crate::sys::record::Call;
 use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
 
 /// What is planned.
@@ -246,32 +246,12 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     });
 }
 
-/// The simulated processes as a run. What a process does after it has become another program is not ours to plan.
+/// The simulated processes as a run. How the launcher ends is not planned: it goes on with its program.
 fn run_of(report: &Report) -> Run {
-    let mut run = Run { origin: Origin::Planned, ..Run::default() };
-    for process in &report.processes {
-        let nth = u8::try_from(process.who.nth).unwrap_or(u8::MAX);
-        let role = match process.who.section {
-            sim::Section::Launcher => Role::Launcher,
-            sim::Section::Stage0 => Role::Stage(0),
-            sim::Section::Stage1 => Role::Stage(1),
-            sim::Section::Stage2 => Role::Stage(2),
-            sim::Section::MappingTool => Role::Tool(nth),
-            sim::Section::Other => Role::Other(nth),
-        };
-        let mut section = Section::new(role);
-        for line in &process.transcript.lines {
-            section.push(line.clone());
-            if matches!(role, Role::Tool(_) | Role::Stage(2)) && line.reply == Reply::NoReturn {
-                break;
-            }
-        }
-        if process.end == sim::End::HandedOver {
-            section.end = End::HandedOver;
-        }
-        run.sections.push(section);
+    let mut run = of_report(report);
+    for section in run.sections.iter_mut().filter(|section| section.role == Role::Launcher) {
+        section.end = End::Unknown;
     }
-    finish(&mut run);
     run
 }
 

@@ -99,6 +99,10 @@ impl Kernel {
 
     /// setresuid(2) with three times the same id. EINVAL: not mapped; EPERM: neither CAP_SETUID nor one of ours.
     pub(super) fn setresuid(&mut self, me: Task, uid: u32) -> SysResult<()> {
+        // −1 leaves all three as they are.
+        if uid == u32::MAX {
+            return Ok(());
+        }
         let creds = &self.process(me).creds;
         let uid = self.user(creds.user).uid_map.to_kernel(uid).ok_or(Errno::EINVAL)?;
         if !self.may(me, creds.user, cap::SETUID) && !creds.uid.contains(&uid) {

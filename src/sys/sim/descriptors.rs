@@ -12,13 +12,17 @@ use super::kernel::{Halt, Kernel};
 use super::namespaces::{NsId, State};
 use super::process::Task;
 use super::procfs::ProcFile;
-use crate::sys::types::{Errno, Fd, FsType, PollEvents, PollFd, Signal, SysResult};
+use super::streams::{Pair, Pipe, Writing, take};
+use crate::sys::types::{Errno, Fd, FsType, SysResult};
 
-/// `PIPE_BUF`: a write to a pipe up to this size is whole or does not happen (pipe(7)).
-const PIPE_BUF: usize = 4096;
-const POLLERR: i16 = 0x8;
-const POLLHUP: i16 = 0x10;
-const POLLNVAL: i16 = 0x20;
+/// What a descriptor is good for, where that differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// O_PATH: it says where, and no more (open(2)).
+    PathOnly,
+    Read,
+    Both,
+}
 
 /// What an open file description is.
 #[derive(Clone, Debug)]
@@ -29,9 +33,11 @@ pub(super) enum Object {
     PipeWrite(usize),
     Namespace(NsId),
     /// A file of /proc/PID, with the user namespace that it showed when it was opened.
-    Proc(Task, ProcFile, NsId),
-    /// /proc/PID itself, by O_PATH.
-    ProcDir(Task),
+    Proc(Task, ProcFile, NsId, Access),
+    /// /proc/PID itself.
+    ProcDir(Task, Access),
+    /// Any other directory by O_PATH.
+    PathOnly,
     /// /proc/PID/fd, to be listed.
     FdList(Task),
     Pidfd(Task),
@@ -65,51 +71,6 @@ pub(super) struct Slot {
 /// A descriptor table.
 pub(super) type Table = BTreeMap<i32, Slot>;
 
-/// Bytes on their way through a pipe.
-#[derive(Clone, Debug)]
-pub(super) struct Pipe {
-    pub(super) bytes: VecDeque<u8>,
-    capacity: usize,
-    readers: usize,
-    writers: usize,
-}
-
-/// A socket pair; what stands at index i concerns side i.
-#[derive(Clone, Debug)]
-pub(super) struct Pair {
-    /// To be read by side i.
-    pub(super) bytes: [VecDeque<u8>; 2],
-    capacity: usize,
-    open: [bool; 2],
-    /// The peer of side i was closed with bytes unread, and side i has not been told.
-    reset: [bool; 2],
-}
-
-impl Pipe {
-    /// A read would come back.
-    pub(super) fn readable(&self) -> bool {
-        !self.bytes.is_empty() || self.writers == 0
-    }
-
-    /// A write of `len` bytes, of which `rest` are left, would get on.
-    pub(super) fn writable(&self, len: usize, rest: usize) -> bool {
-        let room = self.capacity.saturating_sub(self.bytes.len());
-        self.readers == 0 || if len <= PIPE_BUF { room >= rest } else { room > 0 }
-    }
-}
-
-impl Pair {
-    /// A read of `side` would come back.
-    pub(super) fn readable(&self, side: usize) -> bool {
-        !self.bytes[side].is_empty() || self.reset[side] || !self.open[1 - side]
-    }
-
-    /// A write of `side` would get on.
-    pub(super) fn writable(&self, side: usize) -> bool {
-        !self.open[1 - side] || self.bytes[1 - side].len() < self.capacity
-    }
-}
-
 impl Kernel {
     fn slot(&self, me: Task, fd: Fd) -> SysResult<Slot> {
         self.process(me).fds.get(&fd.0).copied().ok_or(Errno::EBADF)
@@ -124,6 +85,7 @@ impl Kernel {
     pub(super) fn namespace_of(&self, me: Task, fd: Fd) -> SysResult<NsId> {
         match self.object(me, fd)? {
             Object::Namespace(ns) => Ok(*ns),
+            Object::PathOnly | Object::ProcDir(_, Access::PathOnly) => Err(Errno::EBADF),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -234,15 +196,19 @@ impl Kernel {
                 }
                 take(&mut pipe.bytes, len)
             }
-            Object::Proc(task, file, user) => {
+            Object::Proc(task, file, user, _) => {
                 let text = self.read_proc(&self.descriptions[index].opener, task, file, user)?;
                 self.advance(index, text.as_bytes(), len)
             }
             Object::Regular(content) => self.advance(index, &content, len),
             Object::Null | Object::Sink | Object::Fifo => Vec::new(),
             Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
-            Object::Directory | Object::FdList(_) => return Err(Errno::EISDIR.into()),
-            Object::ProcDir(_) | Object::PipeWrite(_) => return Err(Errno::EBADF.into()),
+            Object::Directory | Object::FdList(_) | Object::ProcDir(_, Access::Read | Access::Both) => {
+                return Err(Errno::EISDIR.into());
+            }
+            Object::ProcDir(_, Access::PathOnly) | Object::PathOnly | Object::PipeWrite(_) => {
+                return Err(Errno::EBADF.into());
+            }
         };
         Ok(bytes)
     }
@@ -262,12 +228,18 @@ impl Kernel {
             return Err(Errno::ENOTSOCK.into());
         }
         match object {
+            Object::Proc(.., Access::Read) => Err(Errno::EBADF.into()),
+            Object::Proc(..) | Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink
+                if data.is_empty() && how == Writing::NoWait =>
+            {
+                Ok(0)
+            }
             Object::Socket(..) | Object::PipeWrite(_) => self.write_stream(me, &object, data, how),
             // Buffered writes to most other files cannot promise not to wait (EOPNOTSUPP, seen on 6.18).
             Object::Proc(..) | Object::Null | Object::Sink | Object::Regular(_) if how == Writing::NoWait => {
                 Err(Errno::EOPNOTSUPP.into())
             }
-            Object::Proc(task, file, user) => {
+            Object::Proc(task, file, user, _) => {
                 let Description { opener, offset, .. } = self.descriptions[index].clone();
                 let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
                 self.descriptions[index].offset += written;
@@ -282,88 +254,6 @@ impl Kernel {
         }
     }
 
-    fn write_stream(&mut self, me: Task, object: &Object, data: &[u8], how: Writing) -> Result<usize, Halt> {
-        let done = self.process(me).progress;
-        let (queue, capacity, peer, atomic) = match *object {
-            Object::Socket(pair, side) => {
-                let Pair { bytes, capacity, open, .. } = &mut self.pairs[pair];
-                (&mut bytes[1 - side], *capacity, open[1 - side], false)
-            }
-            Object::PipeWrite(pipe) => {
-                let Pipe { bytes, capacity, readers, .. } = &mut self.pipes[pipe];
-                (bytes, *capacity, *readers > 0, data.len() <= PIPE_BUF)
-            }
-            _ => return Err(Errno::EBADF.into()),
-        };
-        if !peer {
-            if done > 0 {
-                return Ok(done);
-            }
-            if how != Writing::Send {
-                self.raise_in(me, Signal::PIPE)?;
-            }
-            return Err(Errno::EPIPE.into());
-        }
-        let rest = &data[done..];
-        let room = capacity.saturating_sub(queue.len());
-        let fits = if atomic && rest.len() > room { 0 } else { rest.len().min(room) };
-        queue.extend(&rest[..fits]);
-        let done = done + fits;
-        match (done == data.len(), how) {
-            (true, _) => Ok(done),
-            (false, Writing::NoWait) if done > 0 => Ok(done),
-            (false, Writing::NoWait) => Err(Errno::EAGAIN.into()),
-            (false, _) => {
-                self.process_mut(me).progress = done;
-                Err(Halt::Block)
-            }
-        }
-    }
-
-    /// What a poll finds at once: how many have something, and what (poll(2)).
-    pub(super) fn polled(&self, me: Task, fds: &[PollFd]) -> (usize, Vec<PollFd>) {
-        let fds: Vec<PollFd> = fds
-            .iter()
-            .map(|fd| {
-                let found = self.poll_one(me, fd.fd);
-                let asked = fd.events.0 | POLLERR | POLLHUP | POLLNVAL;
-                PollFd { revents: PollEvents(found & asked), ..*fd }
-            })
-            .collect();
-        (fds.iter().filter(|fd| fd.revents.0 != 0).count(), fds)
-    }
-
-    fn poll_one(&self, me: Task, fd: Fd) -> i16 {
-        let (input, output) = (PollEvents::IN.0, PollEvents::OUT.0);
-        let bits = |set: bool, bit: i16| if set { bit } else { 0 };
-        if fd.0 < 0 {
-            return 0;
-        }
-        let Ok(object) = self.object(me, fd) else { return POLLNVAL };
-        match *object {
-            Object::Socket(pair, side) => {
-                let Pair { bytes, capacity, open, reset } = &self.pairs[pair];
-                let (own, peer) = (side, 1 - side);
-                bits(!bytes[own].is_empty() || !open[peer], input)
-                    | bits(bytes[peer].len() < *capacity, output)
-                    | bits(!open[peer], POLLHUP)
-                    | bits(reset[own], POLLERR)
-            }
-            Object::PipeRead(pipe) => {
-                let pipe = &self.pipes[pipe];
-                bits(!pipe.bytes.is_empty(), input) | bits(pipe.writers == 0, POLLHUP)
-            }
-            Object::PipeWrite(pipe) => {
-                let pipe = &self.pipes[pipe];
-                bits(pipe.bytes.len() + PIPE_BUF.min(pipe.capacity) <= pipe.capacity, output)
-                    | bits(pipe.readers == 0, POLLERR)
-            }
-            Object::Pidfd(task) => bits(!self.process(task).is_alive(), input),
-            Object::ProcDir(_) => POLLNVAL,
-            _ => input | output,
-        }
-    }
-
     /// fstatfs(2), of which the type.
     pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
         const PIPEFS: FsType = FsType(0x5049_5045);
@@ -372,7 +262,7 @@ impl Kernel {
         const TMPFS: FsType = FsType(0x0102_1994);
         Ok(match self.object(me, fd)? {
             Object::Namespace(_) => FsType::NSFS,
-            Object::Proc(..) | Object::ProcDir(_) | Object::FdList(_) => FsType::PROC,
+            Object::Proc(..) | Object::ProcDir(..) | Object::FdList(_) | Object::PathOnly => FsType::PROC,
             Object::Socket(..) => SOCKFS,
             Object::PipeRead(_) | Object::PipeWrite(_) => PIPEFS,
             Object::Pidfd(_) => PIDFS,
@@ -383,7 +273,11 @@ impl Kernel {
     /// getdents64(2) of a list of descriptors: as many whole records as fit.
     pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {
         let index = self.slot(me, fd)?.description;
-        let Object::FdList(task) = self.descriptions[index].object else { return Err(Errno::ENOTDIR) };
+        let task = match self.descriptions[index].object {
+            Object::FdList(task) => task,
+            Object::PathOnly | Object::ProcDir(_, Access::PathOnly) => return Err(Errno::EBADF),
+            _ => return Err(Errno::ENOTDIR),
+        };
         let numbers = self.process(task).fds.keys().map(|fd| std::format!("{fd}"));
         let names: Vec<_> = [".".into(), "..".into()].into_iter().chain(numbers).collect();
         let offset = self.descriptions[index].offset;
@@ -418,8 +312,8 @@ impl Kernel {
             }
             Object::PipeWrite(pipe) => std::format!("pipe {pipe} write end"),
             Object::Namespace(ns) => std::format!("{} namespace {}", self.namespaces[ns.0].kind.name(), ns.0),
-            Object::Proc(task, file, _) => std::format!("{file:?} of {}", self.process(*task).who),
-            Object::ProcDir(task) => std::format!("/proc of {}", self.process(*task).who),
+            Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).who),
+            Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).who),
             Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).who),
             Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).who),
             other => std::format!("{other:?}"),
@@ -434,22 +328,6 @@ impl Kernel {
             _ => panic!("not a mount namespace: {mnt:?}"),
         }
     }
-}
-
-/// How bytes are written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Writing {
-    /// write(2): waits, and raises SIGPIPE.
-    Wait,
-    /// RWF_NOWAIT: EAGAIN instead of waiting, SIGPIPE all the same.
-    NoWait,
-    /// send(2) with MSG_NOSIGNAL: waits, and raises nothing.
-    Send,
-}
-
-fn take(queue: &mut VecDeque<u8>, len: usize) -> Vec<u8> {
-    let len = len.min(queue.len());
-    queue.drain(..len).collect()
 }
 
 /// One linux_dirent64: inode, offset, length, type, name (getdents64(2)).

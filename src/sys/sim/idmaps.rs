@@ -118,14 +118,14 @@ impl Kernel {
         (opener, writer): (&Creds, &Creds),
         over: NsId,
         ids: Ids,
-        data: &[u8],
+        (offset, data): (usize, &[u8]),
     ) -> SysResult<usize> {
         let user = self.user(over);
         let parent = user.parent.ok_or(Errno::EPERM)?;
         if opener.user != over && opener.user != parent {
             return Err(Errno::EPERM);
         }
-        if data.len() >= PAGE {
+        if offset > 0 || data.len() >= PAGE {
             return Err(Errno::EINVAL);
         }
         // Once, and for good.

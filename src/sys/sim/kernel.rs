@@ -5,11 +5,12 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::creds::{ALL_CAPS, cap};
-use super::descriptors::{Description, Object, Pair, Pipe, Writing};
+use super::descriptors::{Description, Object};
 use super::namespaces::{Kind, Namespace, NsId, State};
 use super::process::{Process, Task};
 use super::procfs::Extra;
 use super::program::Program;
+use super::streams::{Pair, Pipe, Writing};
 use crate::sys::record::{Bytes, Call, Reply};
 use crate::sys::types::{Errno, ExitSignal, Mount, PollFd, SigAction, Signal, SysResult, TidAddress};
 

@@ -7,24 +7,47 @@
 //! | file | concern |
 //! |---|---|
 //! | `kernel` | the state, and the one place where a call becomes what it does |
-//! | `process` | birth, numbers, exec, death, reaping |
+//! | `process`, `life` | what a process is, its numbers; clone, exec, death, reaping |
 //! | `creds`, `idmaps` | ids, capabilities, maps |
 //! | `namespaces` | owners, joining, creating |
-//! | `descriptors`, `procfs` | tables, pipes, socket pairs; paths and files |
+//! | `descriptors`, `streams` | tables and what is open; pipes, socket pairs, polls |
+//! | `procfs` | paths and files |
 //! | `signals` | masks, dispositions, delivery |
-//! | `replay` | [`SimSys`]: fork and blocking by replay |
+//! | `replay`, `calls` | [`SimSys`]: fork and blocking by replay; its calls |
 //! | `schedule`, `fault` | orders of a run, and what goes wrong in it |
 //! | `program`, `setup` | what runs, and the machine before it |
 //! | `report`, `dump` | what came of it |
 //!
+//! ```
+//! use nsexec::sys::Sys;
+//! use nsexec::sys::sim::{End, Ended, Fault, Oldest, Section, Settings, Sim, User, What};
+//! use nsexec::sys::types::{Errno, ExitSignal, Fork, WaitFor};
+//!
+//! let mut sim = Sim::new(Settings::default(), &User::root());
+//! sim.launcher(|sys| match sys.fork(ExitSignal::Chld, None) {
+//!     Ok(Fork::Child) => Ended::Exit(sys.setsid().map_or(1, |()| 0)),
+//!     Ok(Fork::Parent { child }) => Ended::Exit(sys.wait4(child, WaitFor::Ordinary).map_or(1, |_| 0)),
+//!     Err(_) => Ended::Exit(2),
+//! });
+//! let faultless = sim.run(&mut Oldest, None);
+//! // Every call can fail, once a run.
+//! for (at, line) in faultless.places() {
+//!     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::EPERM) }));
+//!     assert!(report.fault_fired && report.stuck().count() == 0, "{line}\n{report}");
+//! }
+//! assert_eq!(faultless.find(Section::Stage0).map(|process| &process.end), Some(&End::Exited(0)));
+//! ```
+//!
 //! It may panic, at a mistake of the simulator or of a test; no byte that a simulated process writes makes it do so.
 
+mod calls;
 mod creds;
 mod descriptors;
 mod dump;
 mod fault;
 mod idmaps;
 mod kernel;
+mod life;
 mod namespaces;
 mod process;
 mod procfs;
@@ -34,6 +57,7 @@ mod report;
 mod schedule;
 mod setup;
 mod signals;
+mod streams;
 
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, Place, What};
@@ -42,7 +66,7 @@ pub use namespaces::{Kind, NsId};
 pub use process::{Reaper, Section, Task, Who};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
-pub use replay::SimSys;
+pub use replay::{Misfit, SimSys, replay};
 pub use report::{End, ProcessReport, Report};
 pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
 pub use setup::{Container, Sim, User};

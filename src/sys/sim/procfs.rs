@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::creds::{Creds, cap};
-use super::descriptors::Object;
+use super::descriptors::{Access, Object};
 use super::idmaps::{Ids, PAGE};
 use super::kernel::Kernel;
 use super::namespaces::{Kind, NsId};
@@ -59,7 +59,11 @@ impl Kernel {
             return Err(Errno::ENAMETOOLONG);
         }
         let node = self.resolve(me, dir, path)?;
-        let object = self.open_node(me, node, flags)?;
+        let object = match (flags, self.open_node(me, node, flags)?) {
+            (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
+            (OpenFlags::Directory, _) => Object::PathOnly,
+            (_, object) => object,
+        };
         self.install(me, object, true)
     }
 
@@ -77,6 +81,9 @@ impl Kernel {
         if let Some(extra) = self.files.get(text) {
             return Ok(Node::Extra(extra.clone()));
         }
+        if self.programs.contains_key(text) {
+            return Ok(Node::Extra(Extra::Regular(Rc::from(b"\x7fELF".as_slice()))));
+        }
         if let Some(in_proc) = text.strip_prefix("/proc/") {
             let (who, rest) = in_proc.split_once('/').unwrap_or((in_proc, ""));
             let seen_from = self.proc_pid_ns(me);
@@ -91,8 +98,8 @@ impl Kernel {
         }
         match *self.object(me, dir)? {
             // A held directory outlives its task, and says so (spec 6.9).
-            Object::ProcDir(task) if self.process(task).is_reaped() => Err(Errno::ESRCH),
-            Object::ProcDir(task) => proc_node(task, text),
+            Object::ProcDir(task, _) if self.process(task).is_reaped() => Err(Errno::ESRCH),
+            Object::ProcDir(task, _) => proc_node(task, text),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -109,8 +116,10 @@ impl Kernel {
             return Err(Errno::EISDIR);
         }
         match node {
-            Node::Dir(task) => Ok(Object::ProcDir(task)),
-            Node::FdDir(task) if self.may_inspect(me, task) => Ok(Object::FdList(task)),
+            Node::Dir(task) => Ok(Object::ProcDir(task, Access::Read)),
+            Node::FdDir(task) if flags == OpenFlags::Directory || self.may_inspect(me, task) => {
+                Ok(Object::FdList(task))
+            }
             Node::FdDir(_) => Err(Errno::EACCES),
             Node::TaskDir => Ok(Object::Directory),
             Node::File(task, file) => self.open_proc(me, task, file, writes),
@@ -146,7 +155,8 @@ impl Kernel {
         if file == ProcFile::Setgroups && writes && !self.capable(ours, over, cap::SYS_ADMIN) {
             return Err(Errno::EACCES);
         }
-        Ok(Object::Proc(task, file, over))
+        let access = if writes { Access::Both } else { Access::Read };
+        Ok(Object::Proc(task, file, over, access))
     }
 
     /// CAP_DAC_OVERRIDE, over a file whose owners our namespace knows (capable_wrt_inode_uidgid).
@@ -236,10 +246,9 @@ impl Kernel {
         let at_start = |result| if offset == 0 { result } else { Err(Errno::EINVAL) };
         match file {
             ProcFile::UidMap | ProcFile::GidMap => {
-                at_start(Ok(()))?;
                 let ids = if file == ProcFile::UidMap { Ids::Users } else { Ids::Groups };
                 let writer = self.process(me).creds.clone();
-                self.write_map((opener, &writer), user, ids, data)
+                self.write_map((opener, &writer), user, ids, (offset, data))
             }
             ProcFile::Setgroups => {
                 at_start(Ok(()))?;
@@ -283,8 +292,10 @@ impl Kernel {
     fn write_oom(&mut self, me: Task, task: Task, data: &[u8]) -> SysResult<usize> {
         let data = &data[..data.len().min(12)];
         let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
-        let score = core::str::from_utf8(text).ok().and_then(|text| parse_integer(text.trim()));
-        let score = score.filter(|score| (-1000..=1000).contains(score)).ok_or(Errno::EINVAL)? as i32;
+        let score = parse_integer(core::str::from_utf8(text).map_err(|_| Errno::EINVAL)?.trim())?;
+        if !(-1000..=1000).contains(&score) {
+            return Err(Errno::EINVAL);
+        }
         if self.process(task).is_reaped() {
             return Err(Errno::ESRCH);
         }
@@ -352,8 +363,8 @@ fn parse_offsets(data: &[u8]) -> Option<(Vec<(&'static str, i64)>, usize)> {
     }
 }
 
-/// kstrtoint with base 0.
-fn parse_integer(text: &str) -> Option<i64> {
+/// kstrtoint with base 0: ERANGE for what is a number, but too large.
+fn parse_integer(text: &str) -> SysResult<i32> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -363,6 +374,10 @@ fn parse_integer(text: &str) -> Option<i64> {
         None if digits.starts_with('0') => (8, digits),
         None => (10, digits),
     };
-    let value = i64::from_str_radix(digits, base).ok().filter(|_| !digits.starts_with(['+', '-']))?;
-    Some(if negative { -value } else { value })
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(base)) {
+        return Err(Errno::EINVAL);
+    }
+    // At most twelve digits: they always fit.
+    let value = i64::from_str_radix(digits, base).map_err(|_| Errno::ERANGE)?;
+    i32::try_from(if negative { -value } else { value }).map_err(|_| Errno::ERANGE)
 }

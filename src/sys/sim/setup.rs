@@ -168,6 +168,10 @@ impl Sim {
         self.kernel.files.insert(path.to_string(), file);
     }
 
+    pub(super) fn into_kernel(self) -> Kernel {
+        self.kernel
+    }
+
     /// Takes a file away.
     pub fn remove_file(&mut self, path: &str) {
         self.kernel.files.remove(path);
@@ -213,7 +217,7 @@ impl Sim {
             let user = kernel.process(task).creds.user;
             for (ids, map) in [(Ids::Users, uid_map), (Ids::Groups, gid_map)] {
                 kernel
-                    .write_map((&root, &root), user, ids, map.as_bytes())
+                    .write_map((&root, &root), user, ids, (0, map.as_bytes()))
                     .expect("a map that root may write");
             }
             kernel.setresuid(task, 0).expect("a map with root");

@@ -1,0 +1,231 @@
+//! Random calls of one process, on the simulated kernel and on the real one: each must have the same result.
+//!
+//! `tests/parity.rs` asks what we thought of; this asks what we did not. The seeds are fixed.
+
+use std::cell::RefCell;
+use std::ffi::CStr;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::sim::{Ended, Oldest, Settings, Sim, User};
+use nsexec::sys::types::*;
+
+/// Nobody has this number.
+const UID: u32 = 64_321;
+/// Sequences, and calls in each.
+const SEEDS: u64 = 400;
+const CALLS: usize = 60;
+/// Where the real process tells its results: beyond all the numbers that are played with.
+const RESULTS: i32 = 500;
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % sides
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.roll(all.len() as u64) as usize]
+    }
+}
+
+const PATHS: [&CStr; 13] = [
+    c"/proc/self/uid_map",
+    c"/proc/self/gid_map",
+    c"/proc/self/setgroups",
+    c"/proc/self/timens_offsets",
+    c"/proc/self/oom_score_adj",
+    c"/proc/self",
+    c"/proc/self/fd",
+    c"/proc/self/ns/user",
+    c"/proc/self/ns/net",
+    c"/proc/self/ns/pid",
+    c"/proc/self/ns/uts",
+    c"/proc/self/ns/time",
+    c"/proc/self/ns/nothing",
+];
+
+const TEXTS: [&[u8]; 14] = [
+    b"",
+    b"0 0 1\n",
+    b"0 64321 1\n",
+    b"5 64321 1",
+    b"0 100000 65536\n",
+    b"0 0 4294967295\n",
+    b"4294967295 4294967295 4294967295",
+    b"deny",
+    b"allow\n",
+    b"-17\n",
+    b"900",
+    b"monotonic 5 5\n",
+    b"boottime -5 0\nmonotonic 1 0\nboottime 2 0\n",
+    &[b'1'; 4096],
+];
+
+const KINDS: [CloneFlags; 8] = [
+    CloneFlags::NEWUSER,
+    CloneFlags::NEWPID,
+    CloneFlags::NEWTIME,
+    CloneFlags::NEWNET,
+    CloneFlags::NEWUTS,
+    CloneFlags::NEWIPC,
+    CloneFlags::NEWNS,
+    CloneFlags::EMPTY,
+];
+
+fn told<T>(result: SysResult<T>) -> String {
+    match result {
+        Ok(_) => "ok".into(),
+        Err(errno) => errno.name().unwrap_or("?").into(),
+    }
+}
+
+fn counted(result: SysResult<usize>) -> String {
+    match result {
+        Ok(count) => count.to_string(),
+        result => told(result),
+    }
+}
+
+/// One call and its result, as a line. No call waits.
+fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
+    const OPEN: [OpenFlags; 6] = [
+        OpenFlags::ReadWrite,
+        OpenFlags::ReadWrite,
+        OpenFlags::ReadOnly,
+        OpenFlags::Namespace,
+        OpenFlags::Directory,
+        OpenFlags::List,
+    ];
+    let fd = Fd(dice.roll(9) as i32 + 3);
+    let (path, flags, text, kind) = (dice.of(&PATHS), dice.of(&OPEN), dice.of(&TEXTS), dice.of(&KINDS));
+    let id = dice.of(&[0, 5, UID, 100_000, u32::MAX]);
+    let mut buffer = [0; 512];
+    match dice.roll(30) {
+        0..=7 => {
+            let opened = sys.openat(Fd::CWD, path, flags);
+            format!(
+                "open {path:?} {flags:?}: {}",
+                opened.map_or_else(|e| told::<()>(Err(e)), |fd| fd.0.to_string())
+            )
+        }
+        8 => format!("close {}: {}", fd.0, told(sys.close(fd))),
+        9..=10 => {
+            let mut fds = [PollFd::new(fd, PollEvents::IN)];
+            let count = sys.poll(&mut fds, 0);
+            let ready = fds[0].revents;
+            // An empty pipe would hold us.
+            let read = if count == Ok(1) { counted(sys.read(fd, &mut buffer)) } else { "-".into() };
+            format!("poll and read {}: {} {read}", fd.0, ready.0)
+        }
+        11..=15 => format!("write_nowait {} {}: {}", fd.0, text.len(), counted(sys.write_nowait(fd, text))),
+        16..=19 => {
+            let kind = sys.fstatfs(fd);
+            let writes = kind == Ok(FsType::PROC);
+            let written = if writes { counted(sys.write(fd, text)) } else { "-".into() };
+            format!("write {} {:?}: {written}", fd.0, String::from_utf8_lossy(&text[..text.len().min(20)]))
+        }
+        20 => format!("socketpair: {:?}", sys.socketpair().map_err(|errno| errno.name())),
+        21 => format!("pipe2: {:?}", sys.pipe2().map_err(|errno| errno.name())),
+        22 => format!("setns {} {kind}: {}", fd.0, told(sys.setns(fd, kind))),
+        23..=24 => format!("unshare {kind}: {}", told(sys.unshare(kind))),
+        25 => format!("setresuid {id}: {}", told(sys.setresuid(id))),
+        26 => format!("setuid {id}: {}", told(sys.setuid(id))),
+        27 => format!("setgid {id}: {}", told(sys.setgid(id))),
+        28 => format!("drop_groups: {}", told(sys.drop_groups())),
+        _ => {
+            let dumpable = dice.roll(2) == 0;
+            format!("set_dumpable {dumpable}: {}", told(sys.set_dumpable(dumpable)))
+        }
+    }
+}
+
+fn play<S: Sys>(sys: &mut S, seed: u64) -> Vec<String> {
+    let mut dice = Dice(seed);
+    sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
+    (0..CALLS).map(|_| step(sys, &mut dice)).collect()
+}
+
+fn simulated(seed: u64, root: bool, caps: u64) -> Vec<String> {
+    let user = match root {
+        true => User { caps, ..User::root() },
+        false => User { groups: Vec::new(), ..User::ordinary(UID) },
+    };
+    let mut sim = Sim::new(Settings { bounding: caps, ..Settings::default() }, &user);
+    let said = Rc::new(RefCell::new(Vec::new()));
+    let saying = said.clone();
+    sim.launcher(move |sys| {
+        *saying.borrow_mut() = play(sys, seed);
+        Ended::Exit(0)
+    });
+    let report = sim.run(&mut Oldest, None);
+    let lines = said.borrow().clone();
+    assert_eq!(lines.len(), CALLS, "{report}");
+    lines
+}
+
+fn real(seed: u64, root: bool) -> Vec<String> {
+    let mut pipe = [0; 2];
+    // SAFETY: room for two numbers.
+    assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: both are ours.
+    let [mut reader, writer] = pipe.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) });
+    // SAFETY: this program has one thread; the child ends by itself.
+    if unsafe { libc::fork() } == 0 {
+        // SAFETY: calls with numbers, on a process of our own.
+        unsafe {
+            libc::alarm(20);
+            libc::dup2(writer.as_raw_fd(), RESULTS);
+            libc::syscall(libc::SYS_close_range, 3, RESULTS - 1, 0);
+            if !root {
+                libc::setgroups(0, std::ptr::null());
+                libc::setresgid(UID, UID, UID);
+                libc::setresuid(UID, UID, UID);
+                libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+            }
+            let text = play(&mut LinuxSys::new(), seed).join("\n");
+            libc::write(RESULTS, text.as_ptr().cast(), text.len());
+            libc::_exit(0);
+        }
+    }
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    // SAFETY: room for no status.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+    text.lines().map(str::to_owned).collect()
+}
+
+fn main() -> ExitCode {
+    // SAFETY: no argument, no failure.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: random calls: needs root");
+        return ExitCode::SUCCESS;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let caps = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let caps = u64::from_str_radix(caps.trim(), 16).unwrap();
+    let mut failures = 0;
+    for seed in 1..=SEEDS {
+        for root in [true, false] {
+            let (ours, theirs) = (simulated(seed, root, caps), real(seed, root));
+            let differs = ours.iter().zip(&theirs).position(|(one, other)| one != other);
+            let at = differs.or((ours.len() != theirs.len()).then_some(theirs.len()));
+            if let Some(at) = at {
+                failures += 1;
+                println!("seed {seed}, root {root}, call {at}\n  {}", ours[..at].join("\n  "));
+                println!("  simulated {}\n  real      {:?}", ours[at], theirs.get(at));
+            }
+        }
+    }
+    println!("{} calls, {failures} sequences differ", 2 * SEEDS * CALLS as u64);
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,140 @@
+//! Any call with any arguments, from many processes: the simulated kernel answers, and never panics.
+
+use std::ffi::CStr;
+
+use nsexec::sys::Sys;
+use nsexec::sys::sim::*;
+use nsexec::sys::types::*;
+
+fn ignore<T>(_: T) {}
+
+/// xorshift64*, for a function that must be the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % sides
+    }
+}
+
+const PATHS: [&CStr; 14] = [
+    c"/proc/self/uid_map",
+    c"/proc/self/gid_map",
+    c"/proc/self/setgroups",
+    c"/proc/self/timens_offsets",
+    c"/proc/self/oom_score_adj",
+    c"/proc/self/ns/pid_for_children",
+    c"/proc/self/ns/user",
+    c"/proc/101/uid_map",
+    c"/proc/101",
+    c"/proc/self/fd",
+    c"uid_map",
+    c"ns/net",
+    c"/fifo",
+    c"/nowhere",
+];
+
+/// One call of any kind, with arguments of any kind.
+fn any_call(sys: &mut SimSys, dice: &mut Dice) {
+    let texts: [&[u8]; 9] = [
+        b"",
+        b"0 0 1\n",
+        b"0 100000 65536\n",
+        b"4294967295 4294967295 4294967295",
+        b"0 0 18446744073709551616\n\xff",
+        b"deny",
+        b"-9223372036854775808",
+        b"monotonic -9223372036854775808 999999999\n",
+        &[b'x'; 5000],
+    ];
+    let fd = Fd(dice.roll(14) as i32 - 2);
+    let number = [0, 1, 100, 101, 102, 0xffff_ffff][dice.roll(6) as usize];
+    let pid = Pid(number as i32);
+    let text = texts[dice.roll(9) as usize];
+    let kinds = [CloneFlags::NEWUSER, CloneFlags::NEWPID, CloneFlags::NEWTIME, CloneFlags::NEWNET];
+    let kind = CloneFlags(
+        kinds[dice.roll(4) as usize].0 | kinds[dice.roll(4) as usize].0 | (dice.roll(50) as u32 / 49),
+    );
+    let path = PATHS[dice.roll(14) as usize];
+    let flags = [
+        OpenFlags::ReadWrite,
+        OpenFlags::ReadOnly,
+        OpenFlags::Namespace,
+        OpenFlags::Directory,
+        OpenFlags::List,
+    ];
+    let signal = Signal([0, 9, 13, 15, 17, 65, -1][dice.roll(7) as usize]);
+    let action = [SigAction::DEFAULT, SigAction::IGNORE][dice.roll(2) as usize];
+    let set = SignalSet(dice.roll(u64::MAX));
+    let mut buffer = [0; 300];
+    let len = dice.roll(300) as usize;
+    match dice.roll(36) {
+        0..=3 => ignore(sys.openat(
+            if dice.roll(3) == 0 { fd } else { Fd::CWD },
+            path,
+            flags[dice.roll(5) as usize],
+        )),
+        4 => ignore(sys.close(fd)),
+        5 => ignore(sys.read(fd, &mut buffer[..len])),
+        6..=8 => ignore(sys.write(fd, text)),
+        9 => ignore(sys.write_nowait(fd, text)),
+        10 => ignore(sys.send(fd, text)),
+        11 => ignore(sys.poll(
+            &mut [PollFd::new(fd, PollEvents(-1)), PollFd::new(Fd(3), PollEvents::IN)],
+            dice.roll(3) as i32 - 1,
+        )),
+        12 => ignore(sys.socketpair()),
+        13 => ignore(sys.pipe2()),
+        14 => ignore(sys.getdents64(fd, &mut buffer[..len])),
+        15 => ignore(sys.close_range_cloexec(fd)),
+        16 => ignore(sys.clone_sibling(None)),
+        17 => ignore(sys.fork(ExitSignal::Chld, None)),
+        18 => ignore(sys.fork(ExitSignal::None, None)),
+        19 => ignore(sys.execve(c"/bin/any", &ExecArgs::EMPTY, &ExecArgs::EMPTY)),
+        20 => ignore(sys.wait4(pid, WaitFor::Ordinary)),
+        21 => ignore(sys.wait4(Pid::ANY, WaitFor::Stages)),
+        22 => ignore(sys.kill(pid, signal)),
+        23 => ignore(sys.pidfd_open(pid)),
+        24 => ignore(sys.setns(fd, kind)),
+        25..=27 => ignore(sys.unshare(kind)),
+        28 => ignore(sys.setresuid(number)),
+        29 => ignore(sys.setuid(number)),
+        30 => ignore(sys.setgid(number)),
+        31 => ignore(sys.drop_groups()),
+        32 => ignore(sys.sigaction(signal, action)),
+        33 => ignore(sys.sigprocmask(MaskHow::Set, set)),
+        34 => ignore(sys.set_pdeathsig(signal)),
+        _ => ignore(sys.mount(Mount::Proc)),
+    }
+}
+
+#[test]
+fn nothing_that_a_process_does_makes_it_panic() {
+    let mut calls = 0;
+    for seed in 1..1500 {
+        let mut sim = Sim::new(Settings::default(), &User::root());
+        sim.settings().processes = 10;
+        sim.settings().descriptors = 10;
+        sim.settings().pipe_buffer = 4096;
+        sim.file("/fifo", Extra::Fifo);
+        let main = move |sys: &mut SimSys| {
+            let mut dice = Dice(seed);
+            for _ in 0..60 {
+                any_call(sys, &mut dice);
+                // Each process goes its own way.
+                dice.0 ^= sys.getpid().0 as u64;
+            }
+            Ended::Exit(0)
+        };
+        sim.program("/bin/any", Program::new(|_| Ended::Exit(3)));
+        sim.launcher(main);
+        let report = sim.run(&mut Random::new(seed), None);
+        calls += report.calls;
+        ignore(report.to_string());
+    }
+    println!("{calls} calls");
+    assert!(calls > 100_000, "{calls} calls: they all die too early");
+}
