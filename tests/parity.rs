@@ -100,6 +100,7 @@ fn on_the_simulator(rule: &Rule) -> String {
     text.unwrap_or_else(|| format!("nothing\n{}", report.dump))
 }
 
+#[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn on_this_machine(rule: &Rule) -> String {
     let mut pipe = [0; 2];
     // SAFETY: room for two numbers.

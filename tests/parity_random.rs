@@ -172,6 +172,7 @@ fn simulated(seed: u64, root: bool, caps: u64) -> Vec<String> {
     lines
 }
 
+#[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn real(seed: u64, root: bool) -> Vec<String> {
     let mut pipe = [0; 2];
     // SAFETY: room for two numbers.

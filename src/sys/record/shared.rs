@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn what_is_over_the_limit_is_lost_and_counted() {
         let (sink, reader) = SharedSink::new().unwrap();
-        let mut sink = sink.with_limit(150);
+        let mut sink = sink.with_limit(200);
         for _ in 0..5 {
             sink.line(&line(Reply::Parent(Pid(1))));
         }
