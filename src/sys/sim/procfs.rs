@@ -91,7 +91,9 @@ impl Kernel {
                 "self" | "thread-self" => self.number(me, seen_from).map(|_| me),
                 number => number.parse().ok().and_then(|pid| self.find(seen_from, pid)),
             };
-            return proc_node(task.ok_or(Errno::ENOENT)?, rest);
+            let task = task.ok_or(Errno::ENOENT)?;
+            self.permit_lookup(me, task, rest)?;
+            return proc_node(task, rest);
         }
         if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
             return Err(Errno::ENOENT);
@@ -99,10 +101,22 @@ impl Kernel {
         match *self.object(me, dir)? {
             // A held directory outlives its task, and says so (spec 6.9).
             Object::ProcDir(task, _) if self.process(task).is_reaped() => Err(Errno::ESRCH),
-            Object::ProcDir(task, _) => proc_node(task, text),
+            Object::ProcDir(task, _) => {
+                self.permit_lookup(me, task, text)?;
+                proc_node(task, text)
+            }
             Object::FdList(_) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
             _ => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// What is in the directory of a process that /proc hides (proc_pid_permission). The directory itself can be opened.
+    fn permit_lookup(&self, me: Task, task: Task, rest: &str) -> SysResult<()> {
+        // The mount's gid= is exempt, which is root's group unless somebody says otherwise.
+        let ours = &self.process(me).creds;
+        let exempt = ours.egid() == 0 || ours.groups.contains(&0);
+        let hides = self.settings.proc_hides_processes && !exempt;
+        if hides && !rest.is_empty() && !self.may_inspect(me, task) { Err(Errno::ENOENT) } else { Ok(()) }
     }
 
     fn open_node(&self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Object> {
