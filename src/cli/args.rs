@@ -368,9 +368,6 @@ pub(crate) struct PlanArgs {
     /// With --bootstrap: the order in which runc waits
     #[arg(long, value_name = "init|exec", default_value = "init", hide_possible_values = true)]
     pub(crate) manner: MannerFlag,
-    /// With --bootstrap: which of runc's release lines wrote the message
-    #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
-    pub(crate) dialect: &'static Dialect,
     /// What to assume instead of what this machine says; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
     pub(crate) assume: Vec<AssumeValue>,
