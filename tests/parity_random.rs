@@ -243,7 +243,7 @@ fn real(seed: u64, root: bool) -> Vec<String> {
 fn main() -> ExitCode {
     // SAFETY: no argument, no failure.
     if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: random calls: needs root");
+        println!("skipped: parity_random: needs root");
         return ExitCode::SUCCESS;
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
