@@ -287,6 +287,7 @@ fn the_exit_status_is_the_commands() {
             let (status, err) = status(&[command]);
             assert_eq!((status, err.lines().count()), (wanted, 1), "{err}");
             assert!(err.starts_with(&format!("nsexec: failed to execute {command}: ")), "{err}");
+            assert_eq!(err.contains("in PATH"), command == "no-such-command", "{err}");
         }
     }
 }
@@ -323,6 +324,30 @@ fn a_refusal_is_one_line_with_a_way_out() {
             );
         }
     }
+}
+
+#[test]
+fn a_limit_on_open_files_is_named_wherever_it_is_met() {
+    let caller = Caller::all().remove(0);
+    if !caller.may_unshare("a_limit_on_open_files_is_named_wherever_it_is_met") {
+        return;
+    }
+    let mut refused = 0;
+    for limit in 4..20 {
+        let script = format!("ulimit -n {limit}; exec {}/nsexec run -r -- true", caller.folder.display());
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        if output.status.success() {
+            break;
+        }
+        assert!(
+            err.contains("Too many open files (the limit on open files is reached: ulimit -n)"),
+            "{limit}: {err}"
+        );
+        assert_eq!((output.status.code(), err.lines().count()), (Some(1), 1), "{limit}: {err}");
+        refused += 1;
+    }
+    assert!(refused > 2, "{refused}");
 }
 
 #[test]

@@ -226,7 +226,8 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_asked_does_not_end_the_search() {
         for errno in [Errno::ENAMETOOLONG, Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT] {
-            let two = |a: Errno, b: Errno| std::boxed::Box::leak(std::boxed::Box::new([(c"/a", a), (c"/b", b)]));
+            let two =
+                |a: Errno, b: Errno| std::boxed::Box::leak(std::boxed::Box::new([(c"/a", a), (c"/b", b)]));
             let missing = "failed to execute cmd: No such file or directory";
             assert_eq!(tries(two(errno, Errno::ENOENT), missing), 127);
             assert_eq!(tries(two(Errno::ENOENT, errno), missing), 127);
