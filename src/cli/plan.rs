@@ -11,6 +11,7 @@ use nsexec::audit::render::{Document, Fact, Fate, Section, mermaid, svg, text};
 use nsexec::audit::rules::{self, Severity};
 use nsexec::audit::{End, Role, Run};
 use nsexec::launch::Launcher;
+use nsexec::launch::signals::Signals;
 use nsexec::policy::Policy;
 
 use super::args::{ColourFlag, Format, MannerFlag, PlanArgs};
@@ -37,6 +38,9 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
 }
 
 fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
+    // As run does, so that the plan has run's masks; this process ends before anybody could miss a signal.
+    let signals = Signals::take()
+        .map_err(|error| Failure::ours(format!("failed to block signals: {}", words(&error))))?;
     let machine = Facts::gather(args.namespaces.maps_ids());
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
@@ -49,7 +53,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let nothing = [std::ffi::OsString::from("/bin/true")];
     let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
     if let Some((program, arguments)) = command.split_first() {
-        launcher.command(program, arguments);
+        launcher.command(program, arguments).signals(signals.original());
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     if assumptions.command.is_none() {
