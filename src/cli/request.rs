@@ -16,6 +16,7 @@ use nsexec::timens::TimeOffsets;
 
 use super::args::{NamespaceFlags, SetgroupsFlag};
 use super::facts::Facts;
+use super::hints::CAP_SETGID;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
 
@@ -135,14 +136,7 @@ pub(crate) fn decide(
     // itself, and only after "deny" (spec 3.5).
     let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
     let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
-    let setgroups = match flags.setgroups {
-        // Whoever becomes root of another's namespace shall not bring the host's groups along; as enter.
-        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
-        None => Setgroups::FromMessage,
-        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
-        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
-        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
-    };
+    let setgroups = setgroups_of(flags, facts, &kinds, setgroup)?;
     let tool = |found: &Option<std::path::PathBuf>| {
         found.as_deref().filter(|_| rootless && user).map(c_path).transpose()
     };
@@ -170,6 +164,35 @@ pub(crate) fn decide(
         time_offsets: time_offsets(flags)?,
         policy,
     })
+}
+
+/// `setgroup` is what the message says.
+fn setgroups_of(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    kinds: &Kinds,
+    setgroup: bool,
+) -> Result<Setgroups, UsageError> {
+    let (user, rootless) = (kinds.created.contains(NsKind::User), facts.euid != 0);
+    Ok(match flags.setgroups {
+        // Whoever becomes root of another's namespace shall not bring the host's groups along; as enter.
+        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
+        // A root without this privilege is in an ordinary user's place: its own group is mapped only after "deny".
+        None if user && !rootless && !setgroup && lacks_setgid(facts) => Setgroups::Deny,
+        None => Setgroups::FromMessage,
+        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
+        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
+        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
+    })
+}
+
+fn lacks_setgid(facts: &Facts) -> bool {
+    facts.capabilities.is_some_and(|set| set & 1 << CAP_SETGID == 0)
+}
+
+/// Whether these flags ask for a new user namespace.
+pub(crate) fn creates_user(flags: &NamespaceFlags) -> bool {
+    Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
 }
 
 /// Inside a user namespace that we just entered we are its root; elsewhere whoever we were.

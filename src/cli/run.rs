@@ -22,7 +22,7 @@ use super::request::{self, Request};
 /// Wrong usage, or the bootstrap's failure.
 pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let flags = &args.namespaces;
-    let facts = Facts::gather(flags.maps_ids());
+    let facts = Facts::of(flags);
     let request = request::decide(flags, &facts, &Dialect::V1_2)?;
     start(&Job {
         request: &request,

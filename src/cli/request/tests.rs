@@ -17,6 +17,7 @@ fn ann() -> Facts {
         newuidmap: Some(PathBuf::from("/usr/bin/newuidmap")),
         newgidmap: Some(PathBuf::from("/usr/bin/newgidmap")),
         kinds: NsSet::ALL,
+        capabilities: None,
     }
 }
 
@@ -157,6 +158,22 @@ fn the_policy_is_that_of_a_terminal() {
     assert_eq!(request("-r --setgroups allow", &root()).policy.setgroups, Setgroups::Allow);
     assert!(policy("--mount-proc").mount_proc && !policy("-mp").mount_proc);
     assert!(policy("-n --kill-child").kill_child);
+}
+
+#[test]
+fn a_root_that_may_not_set_groups_denies_them_for_its_own_group() {
+    let setgroups =
+        |words, facts: Facts, caps| request(words, &Facts { capabilities: caps, ..facts }).policy.setgroups;
+    const WITHOUT: Option<u64> = Some(!(1 << CAP_SETGID));
+    assert_eq!(setgroups("", root(), WITHOUT), Setgroups::Deny);
+    assert_eq!(setgroups("-r", root(), WITHOUT), Setgroups::Deny);
+    assert_eq!(setgroups("-r", root(), Some(u64::MAX)), Setgroups::FromMessage);
+    assert_eq!(setgroups("-r", root(), None), Setgroups::FromMessage);
+    assert_eq!(setgroups("-n", root(), WITHOUT), Setgroups::FromMessage);
+    assert_eq!(setgroups("-r --setgroups allow", root(), WITHOUT), Setgroups::Allow);
+    assert_eq!(setgroups("--map-groups 0:5:5", root(), WITHOUT), Setgroups::FromMessage);
+    // An ordinary user's message says it already.
+    assert_eq!(setgroups("-r", ann(), Some(0)), Setgroups::FromMessage);
 }
 
 #[test]
