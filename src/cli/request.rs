@@ -16,6 +16,7 @@ use nsexec::timens::TimeOffsets;
 
 use super::args::{NamespaceFlags, SetgroupsFlag};
 use super::facts::Facts;
+use super::failure::Failure;
 use super::hints::CAP_SETGID;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
@@ -117,16 +118,17 @@ fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
 /// Decides what `flags` ask for.
 ///
 /// # Errors
-/// The first thing that cannot be meant, or cannot be had.
+/// The first thing that cannot be meant (wrong usage), or cannot be had here (ours).
 pub(crate) fn decide(
     flags: &NamespaceFlags,
     facts: &Facts,
     dialect: &'static Dialect,
-) -> Result<Request, UsageError> {
+) -> Result<Request, Failure> {
+    refuse_unspeakable(flags, dialect)?;
     let kinds = Kinds::of(flags, facts.kinds.intersection(dialect.namespaces))?;
     let user = kinds.created.contains(NsKind::User);
     if flags.setgroups.is_some() && !user {
-        return Err(UsageError(
+        return Err(Failure::Usage(
             "--setgroups is about a new user namespace: add -U and a map, or -r".to_owned(),
         ));
     }
@@ -164,6 +166,22 @@ pub(crate) fn decide(
         time_offsets: time_offsets(flags)?,
         policy,
     })
+}
+
+/// Kinds that are named, and that the dialect has no word for.
+fn refuse_unspeakable(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), UsageError> {
+    let joined = flags.join.iter().map(|join| (join.kind, format!("--join {}=…", flag_of(join.kind))));
+    let mut named = reasons(flags).into_iter().chain(joined);
+    match named.find(|(kind, _)| !dialect.namespaces.contains(*kind)) {
+        None => Ok(()),
+        Some((kind, flag)) => {
+            let newest = Dialect::V1_2.name();
+            Err(UsageError(format!(
+                "{flag}: dialect {dialect} knows no {} namespaces; {newest} does",
+                flag_of(kind)
+            )))
+        }
+    }
 }
 
 /// `setgroup` is what the message says.
@@ -288,10 +306,10 @@ fn maps_of(
     flags: &NamespaceFlags,
     facts: &Facts,
     kinds: &Kinds,
-) -> Result<(Option<Map>, Option<Map>), UsageError> {
+) -> Result<(Option<Map>, Option<Map>), Failure> {
     let mapped = flags.map_root_user || !flags.map_users.is_empty() || !flags.map_groups.is_empty();
     if !mapped && !kinds.root_by_default {
-        return Err(UsageError(
+        return Err(Failure::Usage(
             "--user without a map: nobody inside would have an id; add -r, which maps the caller to root"
                 .to_owned(),
         ));

@@ -277,7 +277,7 @@ fn no_tool_in_the_path(ctx: &Ctx) {
     let (first, _) = subordinate(ctx);
     let line = format!("1:{first}:1");
     let cmd = ctx.nsexec(["run", "-r", "--map-users", &line, "--", "/bin/true"]);
-    cmd.env("PATH", "/nonexistent").misused(&["newuidmap", "PATH"]);
+    cmd.env("PATH", "/nonexistent").refused(1, &["newuidmap", "PATH"]);
 }
 
 fn a_root_without_the_capabilities_to_map(ctx: &Ctx) {

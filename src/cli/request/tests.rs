@@ -242,6 +242,26 @@ fn encode_takes_what_is_only_implied() {
 fn an_old_dialect_has_no_word_for_time() {
     let decided = decide(&flags("--all"), &root(), &Dialect::V1_0).unwrap();
     assert!(!decided.created.contains(NsKind::Time));
-    let joined = decide(&flags("--join time=/t"), &root(), &Dialect::V1_1).unwrap();
-    assert_eq!(joined.bootstrap().unwrap_err().to_string(), "--join: unknown namespace type time");
+    let refused = |words, dialect| decide(&flags(words), &root(), dialect).unwrap_err();
+    for (words, flag) in
+        [("--join time=/t", "--join time=…"), ("-T", "--time"), ("-r --boottime 1", "--boottime")]
+    {
+        for dialect in [&Dialect::SEED, &Dialect::V1_0, &Dialect::V1_1] {
+            let text = format!("{flag}: dialect {dialect} knows no time namespaces; v1_2 does");
+            assert_eq!(refused(words, dialect), Failure::Usage(text));
+        }
+    }
+}
+
+#[test]
+fn what_the_machine_lacks_is_no_wrong_usage() {
+    let status = |words, facts| match decide(&flags(words), &facts, &Dialect::V1_2).unwrap_err() {
+        Failure::Usage(_) => 2,
+        Failure::Other { status, .. } => status,
+    };
+    assert_eq!(status("--map-users auto", bob()), 1);
+    assert_eq!(status("--map-groups auto", root()), 1);
+    assert_eq!(status("--map-users 0:5000:10", bob()), 1);
+    assert_eq!(status("--map-users 5:5:5", ann()), 2);
+    assert_eq!(status("-U", bob()), 2);
 }
