@@ -42,7 +42,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     // As run does, so that the plan has run's masks; this process ends before anybody could miss a signal.
     let signals = Signals::take()
         .map_err(|error| Failure::ours(format!("failed to block signals: {}", words(&error))))?;
-    let machine = Facts::gather(args.namespaces.maps_ids());
+    let machine = Facts::of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
     let facts = assume::facts_under(&assumptions, machine);
