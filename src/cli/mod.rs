@@ -12,6 +12,8 @@ mod hints;
 mod init;
 mod maps;
 mod plan;
+#[cfg_attr(not(test), allow(dead_code, reason = "`trace` is to call it"))]
+mod replay;
 mod request;
 mod run;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use nsexec::sys::types::Errno;
 use super::args::RunArgs;
 use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
-use super::hints::{Asked, likely_cause};
+use super::hints::{Asked, Machine, likely_cause};
 use super::request::{self, Request};
 
 /// Decides, starts, waits.
@@ -71,19 +71,28 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
 
 /// The launch's failure in one line, with the cause that fits what was asked for and what the machine says.
 fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
-    let text = error.to_string();
-    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
-    let asked = Asked {
+    explain_there(error, asked(job), || machine_after_failure(job.request))
+}
+
+/// What was asked for, as far as it tells causes apart.
+pub(crate) fn asked(job: &Job<'_>) -> Asked {
+    Asked {
         created: job.request.created,
         joined: job.request.joined,
         rootless: job.request.rootless,
         mount_proc_flag: job.mount_proc_flag,
-    };
+    }
+}
+
+/// As [`explain`], for what was asked for on any machine.
+pub(crate) fn explain_there(error: &LaunchError, asked: Asked, machine: impl FnOnce() -> Machine) -> Failure {
+    let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
+    let text = error.to_string();
+    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
     // The library's general word on this step, which ours replaces.
     let general = errno.and_then(|errno| likely(code, errno)).map(|cause| format!(" ({cause})"));
     let bare = general.as_deref().and_then(|general| text.strip_suffix(general)).unwrap_or(&text);
-    let text = match likely_cause(code, errno, asked, &machine_after_failure(job.request)) {
+    let text = match likely_cause(code, errno, asked, &machine()) {
         Some(cause) => format!("{bare} ({cause})"),
         None => text,
     };

@@ -37,6 +37,8 @@ mod causes;
 mod child;
 mod command;
 mod error;
+#[cfg(feature = "audit")]
+mod note;
 mod prepared;
 mod proc_status;
 mod record;
@@ -60,6 +62,8 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
+#[cfg(feature = "audit")]
+pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
 pub use spawn::owner_of;

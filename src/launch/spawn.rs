@@ -47,10 +47,7 @@ pub(super) fn spawn<S: Sys>(
     drop(guard);
     match launched {
         Launched::Started { pid } => Ok(pid),
-        Launched::Failed(failure) => {
-            let program = super::command::shown(&prepared.texts.name);
-            Err(LaunchError::new(failure, collector.into_fatal(), program, prepared.asked))
-        }
+        Launched::Failed(failure) => Err(prepared.explain(failure, collector)),
         Launched::Exit(_) => unreachable!("ended above"),
     }
 }

@@ -28,6 +28,7 @@
 #[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that gave it")]
 mod answer;
 mod call;
+mod environment;
 mod names;
 mod recorder;
 mod replay;
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use answer::Answer;
 pub use call::{Bytes, Call, Reply};
+pub use environment::without_value;
 pub(crate) use names::{POLL_FLAGS, SA_FLAGS};
 pub use recorder::Recorder;
 pub use replay::{Misfit, Replay, replay};
