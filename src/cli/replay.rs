@@ -27,6 +27,7 @@ struct Circumstances {
 
 /// The record of `prepared` as one that can be replayed elsewhere, for `--json`. `failed`: the job, if nothing was
 /// started; to be called soon then, since the machine is asked for the cause.
+#[cfg_attr(not(test), allow(dead_code, reason = "`trace --json` is to call it"))]
 pub(crate) fn keep(record: &Run, prepared: &Prepared, failed: Option<&Job<'_>>, values: Values) -> Run {
     let mut record = replay::keep(record, prepared, values);
     if let Some(job) = failed {
