@@ -110,6 +110,14 @@ struct Header {
     section: String,
 }
 
+/// Adds a line to those of a process. A failed exec takes the place of its announcement.
+pub fn push(lines: &mut Vec<Line>, line: Line) {
+    if lines.last().is_some_and(|last| last.reply == Reply::NoReturn && last.call == line.call) {
+        lines.pop();
+    }
+    lines.push(line);
+}
+
 impl Transcript {
     /// No line yet.
     #[must_use]
@@ -117,14 +125,9 @@ impl Transcript {
         Self { section: section.into(), lines: Vec::new() }
     }
 
-    /// Adds a line. A failed exec takes the place of its announcement.
+    /// Adds a line, as [`push`].
     pub fn push(&mut self, line: Line) {
-        let announced =
-            self.lines.last().is_some_and(|last| last.reply == Reply::NoReturn && last.call == line.call);
-        if announced {
-            self.lines.pop();
-        }
-        self.lines.push(line);
+        push(&mut self.lines, line);
     }
 
     /// As JSON lines: a header with the schema and the section, then one line for each call.
