@@ -133,6 +133,7 @@ fn main() -> ExitCode {
     let (mut passed, mut skipped) = (0, 0);
     if wanted("another_machine") {
         another_machine();
+        println!("case another_machine ... ok");
         passed += 1;
     }
     let root = nix::unistd::Uid::effective().is_root();
@@ -238,7 +239,24 @@ fn check(case: &Case, place: &Place) {
     assert_eq!(replayed.error.as_ref().map(ToString::to_string).unwrap_or_default(), error, "{}", case.name);
     assert_eq!(replayed.status(), case.status, "{}", case.name);
 
+    program_says(&out, error, case.status);
     cut(case, &text);
+}
+
+/// The program says the same, and with an end of the record cut off it says so.
+fn program_says(file: &Path, error: &str, status: u8) {
+    let Some(program) = option_env!("CARGO_BIN_EXE_nsexec") else { return };
+    let said = || Command::new(program).args(["trace", "--replay"]).arg(file).output().unwrap();
+    let (out, wanted) = (said(), if error.is_empty() { String::new() } else { format!("nsexec: {error}\n") });
+    assert_eq!(
+        (String::from_utf8_lossy(&out.stderr).into_owned(), out.status.code()),
+        (wanted, Some(status.into()))
+    );
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, &text[..text.trim_end().rfind('\n').unwrap() + 1]).unwrap();
+    let out = said();
+    assert!(String::from_utf8_lossy(&out.stdout).contains("the record ends here"), "{out:?}");
+    assert_eq!(out.status.code(), Some(3));
 }
 
 /// However much of the file is missing, the replay ends, and says so.
