@@ -37,6 +37,8 @@ mod causes;
 mod child;
 mod command;
 mod error;
+#[cfg(feature = "audit")]
+mod note;
 mod prepared;
 mod proc_status;
 mod record;
@@ -60,6 +62,8 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
+#[cfg(feature = "audit")]
+pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
 pub use spawn::owner_of;
@@ -210,29 +214,24 @@ impl Launcher {
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let prepared = self.prepare()?;
         let (launched, records) = spawn::spawn(&prepared, wrap);
-        let launched = launched.map(|pid| Unclaimed(Some(Child::new(pid))));
+        let mut launched = launched.map(Child::new);
         if let Some(take) = &mut self.on_record {
+            let unclaimed = launched.as_mut().ok().map(Unclaimed);
             records.iter().for_each(take);
+            // From here on it is the caller's.
+            core::mem::forget(unclaimed);
         }
-        launched.map(Unclaimed::claim)
+        launched
     }
 }
 
-/// A command whose launch the caller does not know of yet. It ends with the launch's own unwinding.
-struct Unclaimed(Option<Child>);
+/// A command whose launch the caller does not know of yet. It ends if the caller's own code unwinds.
+struct Unclaimed<'c>(&'c mut Child);
 
-impl Unclaimed {
-    fn claim(mut self) -> Child {
-        self.0.take().expect("taken here alone")
-    }
-}
-
-impl Drop for Unclaimed {
+impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

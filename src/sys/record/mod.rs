@@ -19,12 +19,19 @@
 //! `= 0`, as strace does. If it comes back after all, the same call follows with its errno, and takes the place of the
 //! first: [`Transcript::push`].
 //!
+//! **Back again.** [`replay()`] hands recorded replies out to the code that made the calls. It and the simulated kernel
+//! take calls as data: both are an [`Answer`].
+//!
 //! **Forks.** A recorder in memory is copied with everything else, so that each process goes on with its own copy. A
 //! sink that all processes share is another implementation of [`Sink`]: [`shared::SharedSink`]. Recording allocates, also in the child of a clone: do it in a program with one thread.
 
+#[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that gave it")]
+mod answer;
 mod call;
+mod environment;
 mod names;
 mod recorder;
+mod replay;
 pub mod shared;
 mod strace;
 #[cfg(test)]
@@ -38,9 +45,12 @@ use core::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
+pub use answer::Answer;
 pub use call::{Bytes, Call, Reply};
+pub use environment::without_value;
 pub(crate) use names::{POLL_FLAGS, SA_FLAGS};
 pub use recorder::Recorder;
+pub use replay::{Misfit, Replay, replay};
 
 /// One call and what it came back with.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
