@@ -99,6 +99,13 @@ pub enum Error<'m> {
         /// What it lies on.
         found: FsType,
     },
+    /// /proc shows the processes of another pid namespace than ours, or none.
+    ForeignProc {
+        /// Our own number.
+        own: Pid,
+        /// The number that /proc/self says, if there is one.
+        found: Option<Pid>,
+    },
     /// A namespace that was refused in every pass.
     NotJoined {
         /// Its kind.
@@ -139,6 +146,7 @@ impl<'m> Error<'m> {
             Self::Parse(_) => "message",
             Self::Refused(_) => "refused",
             Self::UnexpectedSync { .. } => "sync",
+            Self::ForeignProc { .. } => "foreign-proc",
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
             Self::MappingTool { .. } => "mapping-tool",
             Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
@@ -196,6 +204,13 @@ impl fmt::Display for Error<'_> {
                 }
                 doing => write!(f, "{doing}: not a file of procfs (file system type {:#x})", found.0),
             },
+            Self::ForeignProc { own, found } => {
+                f.write_str("/proc belongs to another pid namespace, or is not mounted: ")?;
+                match found {
+                    Some(found) => write!(f, "we are process {own}, and /proc/self is {found}"),
+                    None => write!(f, "we are process {own}, and there is no /proc/self"),
+                }
+            }
             Self::NotJoined { kind, path } => write!(
                 f,
                 "failed to setns({:#x}) into {kind} namespace (with path {}): {}",

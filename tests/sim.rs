@@ -209,6 +209,74 @@ fn a_faulty_mapping_tool_ends_the_start() {
     assert!(report.stuck().any(|(who, _)| who.section == Section::Stage0), "{}", report.dump);
 }
 
+/// The fatal records of a process.
+fn fatal(report: &Report) -> Vec<String> {
+    let lines = report.processes.iter().flat_map(|process| &process.transcript.lines);
+    let records = lines.filter_map(|line| match &line.call {
+        Call::WriteNowait { data, .. } => Some(String::from_utf8_lossy(&data.0).trim_end().to_string()),
+        _ => None,
+    });
+    records.filter(|record| record.contains("\"fatal\"")).collect()
+}
+
+/// What stage 0 says of a /proc that is not ours, and that it has opened nothing there.
+fn assert_foreign_proc(report: &Report, wanted: &str) {
+    let records = fatal(report);
+    let [record] = &records[..] else { panic!("{records:?}\n{report}") };
+    assert!(record.contains("/proc belongs to another pid namespace, or is not mounted: "), "{record}");
+    assert!(record.contains(wanted), "{record}");
+    assert_eq!(report.stuck().count(), 0, "{report}");
+    assert_eq!(report.alive().count(), 0, "{report}");
+    let lines = report.processes.iter().flat_map(|process| &process.transcript.lines);
+    let opened =
+        lines.filter(|line| matches!(&line.call, Call::Openat { path, .. } if path.0.starts_with(b"/proc")));
+    assert_eq!(opened.count(), 0, "{report}");
+}
+
+#[test]
+fn a_missing_proc_is_named_where_maps_are_to_be_written() {
+    for scenario in scenarios() {
+        let mut sim = Sim::new(Settings { proc_missing: true, ..Settings::default() }, &User::root());
+        manners::drop_in(&mut sim, Manner::Init, Level::Warning, scenario.message.clone());
+        let report = sim.run(&mut Oldest, NOBODY);
+        match scenario.name {
+            // Nothing is written, so there is nothing to ask of /proc.
+            "nothing" | "rootful, five namespaces" => assert_started(scenario.name, &report),
+            name if name.starts_with("join") || name == "oom score" => {}
+            _ => assert_foreign_proc(&report, "there is no /proc/self"),
+        }
+    }
+}
+
+/// As in `nsexec run -p -- nsexec run -r`: the launcher is in a new pid namespace, with the old /proc, in which the number
+/// of its stage 1 is somebody else's.
+#[test]
+fn the_proc_of_another_pid_namespace_is_never_written() {
+    let wanted = scenarios().into_iter().filter(|scenario| {
+        ["rootful, user namespace", "rootless, single entry", "time offsets"].contains(&scenario.name)
+    });
+    for scenario in wanted {
+        let mut sim = Sim::new(Settings::default(), &User::root());
+        let message = scenario.message.clone();
+        sim.launcher(move |sys| {
+            sys.unshare(CloneFlags::NEWPID).unwrap();
+            match sys.fork(ExitSignal::Chld, None).unwrap() {
+                Fork::Child => {
+                    let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
+                    manners::start_our_own(sys, &policy, Level::Warning, &message)
+                }
+                Fork::Parent { child } => match sys.wait4(child, WaitFor::Ordinary) {
+                    Ok(Waited { status: WaitStatus::Exited(status), .. }) => Ended::Exit(status),
+                    other => panic!("{other:?}"),
+                },
+            }
+        });
+        let report = sim.run(&mut Oldest, NOBODY);
+        assert_foreign_proc(&report, "we are process 2, and /proc/self is ");
+        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+    }
+}
+
 #[test]
 fn our_own_launcher_starts_a_command() {
     for scenario in scenarios() {

@@ -158,6 +158,12 @@ const ROWS: &[Row] = &[
               namespace: an AppArmor profile for this program that says `userns,` allows it",
     },
     Row {
+        codes: &["foreign-proc"],
+        errnos: ANY,
+        when: ALWAYS,
+        say: "mount a fresh /proc where we are, before: --mount-proc of an outer nsexec run, or mount -t proc proc /proc",
+    },
+    Row {
         codes: &["uid-map", "gid-map"],
         errnos: &[Errno::EPERM],
         when: ALWAYS,

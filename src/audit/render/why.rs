@@ -220,6 +220,7 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
         Call::SetPdeathsig { .. } => "the command dies with the launcher's thread",
         Call::TidAddress => "where the libc caches its thread id, for the clones to refresh",
         Call::SchedGetaffinity => "for a debug record: runc's tests read it",
+        Call::Readlink { .. } => "is /proc that of our pid namespace?",
         Call::LinkCount { .. } => "how many threads are there?",
         _ => return None,
     })
