@@ -208,6 +208,7 @@ impl Launcher {
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let prepared = self.prepare()?;
         let collector = record::Collector::new(self.on_record.as_mut());
-        spawn::spawn(&prepared, wrap, collector).map(Child::new)
+        let first = prepared.asked.contains(CloneFlags::NEWPID);
+        spawn::spawn(&prepared, wrap, collector).map(|pid| Child::new(pid, first))
     }
 }

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_signal_to_a_command_that_does_not_listen, BOTH),
     test!(a_signal_to_a_command_that_listens, BOTH),
     test!(a_signal_that_the_command_ignores, BOTH),
+    test!(a_signal_where_proc_is_stale_or_missing, BOTH),
     test!(other_signals_pass_through, BOTH),
     test!(stop_and_continue_by_signals, BOTH),
     test!(descendants_of_the_first_process_end_with_it, BOTH),
@@ -104,6 +105,33 @@ fn a_signal_to_a_command_that_listens(ctx: &Ctx) {
             done.exits(5);
             assert_eq!(done.text(), format!("on\ngot {name}\n"), "{place:?}: once");
         }
+    }
+}
+
+/// In a new pid namespace with the old /proc the command's number is a stranger's there.
+fn a_signal_where_proc_is_stale_or_missing(ctx: &Ctx) {
+    let bin = ctx.bin.display();
+    let user: &[&str] = if ctx.root() { &[] } else { &["-r"] };
+    let signalled =
+        |inner: &str| format!("{bin} run {inner} & p=$!; sleep 0.5; kill -TERM $p; wait $p; echo $?");
+    let trap = "sh -c 'trap \"exit 5\" TERM; while :; do sleep 0.02; done'";
+    let (handles, ignores) = (format!("-n -- {trap}"), "-n -- sh -c 'trap \"\" TERM; sleep 1; exit 6'");
+    let stale = [("-n -- sleep 100", 143), ("-n -p -- sleep 100", 143), (&handles, 5), (ignores, 6)];
+    for (inner, status) in stale {
+        let done = ctx.nsexec([&["run"], user, &["-p", "--", "sh", "-c", &signalled(inner)]].concat()).done();
+        assert_eq!(done.text().lines().last(), Some(&*status.to_string()), "{inner}: {}", done.err);
+        assert!(done.took < PROMPT, "{inner} took {:?}", done.took);
+    }
+    if !ctx.root() {
+        // What was mounted before the user namespace was made cannot be taken away in it.
+        return;
+    }
+    // Nobody can look: what is known to be process 1 is killed, others get the signal.
+    for (inner, status) in [("-n -- sleep 100", 143), ("-n -p -- sleep 100", 143), (&handles, 5)] {
+        let script = format!("umount -l /proc; {}", signalled(inner));
+        let done = ctx.nsexec([&["run"], user, &["-m", "--", "sh", "-c", &script]].concat()).done();
+        assert_eq!(done.text().lines().last(), Some(&*status.to_string()), "{inner}: {}", done.err);
+        assert!(done.took < PROMPT, "{inner} took {:?}", done.took);
     }
 }
 
