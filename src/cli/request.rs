@@ -99,6 +99,16 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether an unprivileged writer needs a mapping tool: for more than one line, or another id than the own.
+    pub(crate) fn needs_tools(&self) -> bool {
+        let single = |map: &Option<Map>| {
+            map.as_ref().is_none_or(|map| matches!(map.extents(), [one] if one.count == 1))
+        };
+        self.rootless && !(single(&self.users) && single(&self.groups))
+    }
+}
+
 fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
     UsageError(format!("{flag}: {error}"))
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use nsexec::bootstrap::Dialect;
+use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::{Signals, supervise};
 use nsexec::launch::{LaunchError, Launcher, likely};
 use nsexec::log::Level;
@@ -51,26 +51,35 @@ pub(crate) struct Job<'j> {
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     let os = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let bootstrap = job.request.bootstrap()?;
-    let mut launcher =
-        Launcher::new(&bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
-    let (program, arguments) =
-        job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
+    let mut launcher = launcher_of(&bootstrap, job)?;
     // Before the fork: from here on no signal ends us and leaves the command behind.
     let signals = Signals::take().map_err(|error| os("failed to block signals", &error))?;
-    launcher
-        .command(program, arguments)
-        .signals(signals.original())
-        .level(if job.verbose { Level::Debug } else { Level::Warning })
-        // Nobody is left to tell if standard error is closed.
-        .on_record(|record| drop(writeln!(io::stderr(), "nsexec: {}: {record}", record.level.name())));
+    launcher.signals(signals.original());
     let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
     let status =
         supervise(&mut child, &signals).map_err(|error| os("failed to wait for the command", &error))?;
     Ok(u8::try_from(status).unwrap_or(FAILED))
 }
 
+/// The launcher of this job, but for its signals.
+///
+/// # Errors
+/// A message that cannot be encoded, no command.
+pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<Launcher, Failure> {
+    let mut launcher =
+        Launcher::new(bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
+    let (program, arguments) =
+        job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
+    launcher
+        .command(program, arguments)
+        .level(if job.verbose { Level::Debug } else { Level::Warning })
+        // Nobody is left to tell if standard error is closed.
+        .on_record(|record| drop(writeln!(io::stderr(), "nsexec: {}: {record}", record.level.name())));
+    Ok(launcher)
+}
+
 /// The launch's failure in one line, with the cause that fits what was asked for and what the machine says.
-fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
+pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
     let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
     let text = error.to_string();
     let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };

@@ -158,6 +158,7 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::Fork { .. }, Role::Stage0) => "the mapping tool",
         (Call::Fork { .. }, Role::Tool) => "a copy of stage 0 begins, to become the tool",
         (Call::Execve { .. }, Role::Tool) => "the tool, with an empty environment",
+        (Call::Execve { .. }, Role::Stage0) => "the runtime's own program, again",
         (Call::Execve { .. }, _) => "the command",
         (Call::Wait4 { .. }, _) => match context.target? {
             Role::Launcher => return None,

@@ -194,6 +194,11 @@ impl Sim {
         (read, write)
     }
 
+    /// The launcher begins with these signals blocked.
+    pub fn block(&mut self, signals: SignalSet) {
+        self.kernel.process_mut(self.launcher).mask = signals;
+    }
+
     /// The launcher begins with this signal ignored.
     pub fn ignore(&mut self, signal: Signal) {
         self.kernel.ignore(self.launcher, signal);
