@@ -31,6 +31,21 @@ pub enum ToolFailure {
     WroteOther(MapMismatch),
 }
 
+impl ToolFailure {
+    /// A stable name for programs.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::NotPresent => "mapping-tool-missing",
+            Self::NotAbsolute => "mapping-tool-path",
+            Self::TooManyArguments => "mapping-tool-arguments",
+            Self::Ended(WaitStatus::Signaled(_)) => "mapping-tool-signal",
+            Self::Ended(_) => "mapping-tool-status",
+            Self::Stage1Died => "mapping-tool-stage-1-died",
+            Self::WroteOther(_) => "mapping-tool-wrote-other",
+        }
+    }
+}
+
 /// A message that says something which cannot be done, found before any call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
@@ -148,7 +163,7 @@ impl<'m> Error<'m> {
             Self::UnexpectedSync { .. } => "sync",
             Self::ForeignProc { .. } => "foreign-proc",
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
-            Self::MappingTool { .. } => "mapping-tool",
+            Self::MappingTool { why, .. } => why.code(),
             Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
                 doing.code()
             }
@@ -161,6 +176,8 @@ impl<'m> Error<'m> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => Some(Errno::EPERM),
+            // What the tool was wanted for.
+            Self::MappingTool { why: ToolFailure::NotPresent, .. } => Some(Errno::EPERM),
             _ => None,
         }
     }

@@ -99,6 +99,7 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
         seccomp: status_field(&status, "Seccomp") == Some("2"),
         no_new_privs: status_field(&status, "NoNewPrivs") == Some("1"),
         kinds: kinds_of_kernel(),
+        capabilities: effective(&status),
         uncovered: uncovered.flatten(),
     }
 }
@@ -106,6 +107,11 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
 /// A value of /proc/self/status.
 fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// The effective capabilities.
+fn effective(status: &str) -> Option<u64> {
+    u64::from_str_radix(status_field(status, "CapEff")?, 16).ok()
 }
 
 /// Whether the mapping tools let the caller map this line: ids out of one range, or the own id alone.

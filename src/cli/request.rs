@@ -136,6 +136,8 @@ pub(crate) fn decide(
     let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
     let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
     let setgroups = match flags.setgroups {
+        // Whoever becomes root of another's namespace shall not bring the host's groups along; as enter.
+        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
         None => Setgroups::FromMessage,
         Some(SetgroupsFlag::Deny) => Setgroups::Deny,
         Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::{Signals, supervise};
@@ -12,7 +13,7 @@ use nsexec::sys::types::Errno;
 use super::args::RunArgs;
 use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
-use super::hints::{Asked, likely_cause};
+use super::hints::{Asked, Machine, likely_cause};
 use super::request::{self, Request};
 
 /// Decides, starts, waits.
@@ -49,7 +50,12 @@ pub(crate) struct Job<'j> {
 /// # Errors
 /// Why it was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
-    let os = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    let os = |what: &str, error: &io::Error| {
+        let errno = error.raw_os_error().map(Errno);
+        let cause = likely_cause("start", errno, asked(job), &Machine::default());
+        let cause = cause.map_or(String::new(), |cause| format!(" ({cause})"));
+        Failure::ours(format!("{what}: {}{cause}", words(error)))
+    };
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job)?;
     // Before the fork: from here on no signal ends us and leaves the command behind.
@@ -80,19 +86,29 @@ pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<La
 
 /// The launch's failure in one line, with the cause that fits what was asked for and what the machine says.
 pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
-    let text = error.to_string();
-    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
-    let asked = Asked {
+    explain_there(error, asked(job), || machine_after_failure(job.request))
+}
+
+/// What was asked for, as far as it tells causes apart.
+pub(crate) fn asked(job: &Job<'_>) -> Asked {
+    Asked {
         created: job.request.created,
         joined: job.request.joined,
         rootless: job.request.rootless,
         mount_proc_flag: job.mount_proc_flag,
-    };
+        command_path: job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/')),
+    }
+}
+
+/// As [`explain`], for what was asked for on any machine.
+pub(crate) fn explain_there(error: &LaunchError, asked: Asked, machine: impl FnOnce() -> Machine) -> Failure {
+    let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
+    let text = error.to_string();
+    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
     // The library's general word on this step, which ours replaces.
     let general = errno.and_then(|errno| likely(code, errno)).map(|cause| format!(" ({cause})"));
     let bare = general.as_deref().and_then(|general| text.strip_suffix(general)).unwrap_or(&text);
-    let text = match likely_cause(code, errno, asked, &machine_after_failure(job.request)) {
+    let text = match likely_cause(code, errno, asked, &machine()) {
         Some(cause) => format!("{bare} ({cause})"),
         None => text,
     };

@@ -130,7 +130,7 @@ impl StageFailure {
 /// Whether a record says no more than that another process is gone: its death has a cause of its own.
 fn is_consequence(record: &Record) -> bool {
     match record.code.as_deref() {
-        Some("sync") => true,
+        Some("sync" | "mapping-tool-stage-1-died") => true,
         Some("open-proc" | "uid-map" | "gid-map" | "setgroups-file" | "time-offsets" | "read-back") => {
             matches!(record.errno, Some(Errno::ENOENT | Errno::ESRCH))
         }
@@ -267,11 +267,16 @@ mod tests {
         let cause = record(
             0,
             "failed to use newuid map on 101: newuidmap exited with status 1",
-            "mapping-tool",
+            "mapping-tool-status",
             None,
         );
         let text = shown(vec![cause], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
         assert_eq!(text, "stage-0: failed to use newuid map on 101: newuidmap exited with status 1");
+        // But where the tool was interrupted by its end, that end is what is to be told.
+        let died =
+            record(0, "stage-1 (101) died while newuidmap was running", "mapping-tool-stage-1-died", None);
+        let text = shown(vec![died.clone()], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
+        assert_eq!(text, std::format!("stage-1 (pid 101) was killed by SIGKILL; stage-0: {}", died.text));
     }
 
     #[test]

@@ -157,8 +157,10 @@ impl Launcher {
         self
     }
 
-    /// Who gets the stages' records, fatal ones excepted: those are in the error. Called by [`spawn`](Self::spawn), in
-    /// this process.
+    /// Who gets the stages' records, fatal ones excepted: those are in the error.
+    ///
+    /// Called by [`spawn`](Self::spawn) in this process, when the launch is over: the command runs, or nothing is left of
+    /// it. `take` may launch something itself. If it panics, the command is killed and reaped, and the panic goes on.
     pub fn on_record(&mut self, take: impl FnMut(&Record) + 'static) -> &mut Self {
         self.on_record = Some(Box::new(take));
         self
@@ -207,8 +209,31 @@ impl Launcher {
     /// As [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let prepared = self.prepare()?;
-        let collector = record::Collector::new(self.on_record.as_mut());
+        let (launched, records) = spawn::spawn(&prepared, wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
-        spawn::spawn(&prepared, wrap, collector).map(|pid| Child::new(pid, first))
+        let launched = launched.map(|pid| Unclaimed(Some(Child::new(pid, first))));
+        if let Some(take) = &mut self.on_record {
+            records.iter().for_each(take);
+        }
+        launched.map(Unclaimed::claim)
+    }
+}
+
+/// A command whose launch the caller does not know of yet. It ends with the launch's own unwinding.
+struct Unclaimed(Option<Child>);
+
+impl Unclaimed {
+    fn claim(mut self) -> Child {
+        self.0.take().expect("taken here alone")
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

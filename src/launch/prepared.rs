@@ -51,7 +51,7 @@ impl Prepared {
     /// bytes are enough for every one. Allocates before the fork only.
     ///
     /// Comes back in the launcher, and with [`Launched::Exit`] in each stage that ends: the caller ends that process.
-    pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector<'_>) -> Launched {
+    pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector) -> Launched {
         let Texts { name, argv, envp, candidates } = &self.texts;
         let (mut argv_slots, mut envp_slots) = (slots(argv), slots(envp));
         let (Some(argv), Some(envp)) =

@@ -20,7 +20,7 @@ use crate::sys::types::{Fd, PollEvents, PollFd, Signal, SignalSet};
 
 /// What is taken from the beginning. SIGINT and the like reach stages directly, as members of the terminal's process
 /// group; the launcher must live to tell.
-const EARLY: [Known; 10] = [
+const EARLY: [Known; 16] = [
     Known::SIGINT,
     Known::SIGTERM,
     Known::SIGHUP,
@@ -31,6 +31,12 @@ const EARLY: [Known; 10] = [
     Known::SIGUSR2,
     Known::SIGWINCH,
     Known::SIGALRM,
+    Known::SIGVTALRM,
+    Known::SIGPROF,
+    Known::SIGIO,
+    Known::SIGXCPU,
+    Known::SIGPWR,
+    Known::SIGSTKFLT,
 ];
 
 /// What is taken once the command runs. Before that, Ctrl-Z stops the launcher together with its stages.
@@ -49,7 +55,7 @@ pub struct Signals {
 
 impl Signals {
     /// Blocks what is to be passed on or acted upon, and gives SIGCHLD its default disposition, without which a
-    /// command's status would be lost.
+    /// command's status would be lost. SIGPIPE is blocked too: a write to a closed pipe is an error here, and no end.
     ///
     /// Early in a program with one thread, which then ends with the command: nothing is ever put back. A SIGPIPE that is
     /// ignored is taken for the caller's wish, and the command gets it so: a program that Rust's runtime starts gives
@@ -72,7 +78,10 @@ impl Signals {
         let mut all = early;
         all.add(LATE);
         let descriptor = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        early.thread_block()?;
+        // Blocked and never read: nobody's closed standard error may end us and leave the command behind.
+        let mut held = early;
+        held.add(Known::SIGPIPE);
+        held.thread_block()?;
         Ok(Self { descriptor, original })
     }
 

@@ -150,6 +150,8 @@ fn the_policy_is_that_of_a_terminal() {
     assert_eq!(policy("-m").propagation, Some(Propagation::Private));
     assert_eq!(policy("--join mnt=/m").propagation, None);
     assert_eq!(policy("-r").setgroups, Setgroups::FromMessage);
+    assert_eq!(policy("--join user=/u").setgroups, Setgroups::DropIfAllowed);
+    assert_eq!(policy("--join net=/n").setgroups, Setgroups::FromMessage);
     assert_eq!(policy("-r --setgroups deny").setgroups, Setgroups::Deny);
     assert_eq!(policy("--map-groups 0:200000:5 --setgroups allow").setgroups, Setgroups::Allow);
     assert_eq!(request("-r --setgroups allow", &root()).policy.setgroups, Setgroups::Allow);
