@@ -27,6 +27,8 @@ pub enum ToolFailure {
     Ended(WaitStatus),
     /// Stage 1 died while the tool ran.
     Stage1Died,
+    /// The launcher died, or closed its end of the init pipe, while the tool ran.
+    LauncherDied,
     /// It said success, but the map is not what was asked for.
     WroteOther(MapMismatch),
 }
@@ -41,6 +43,7 @@ impl ToolFailure {
             Self::Ended(WaitStatus::Signaled(_)) => "mapping-tool-signal",
             Self::Ended(_) => "mapping-tool-status",
             Self::Stage1Died => "mapping-tool-stage-1-died",
+            Self::LauncherDied => "mapping-tool-launcher-died",
             Self::WroteOther(_) => "mapping-tool-wrote-other",
         }
     }
@@ -265,6 +268,7 @@ fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailu
             }
         }
         ToolFailure::Stage1Died => write!(f, "stage-1 ({pid}) died while {tool}map was running"),
+        ToolFailure::LauncherDied => write!(f, "the launcher is gone: {tool}map was still running"),
         ToolFailure::WroteOther(mismatch) => {
             write!(f, "{tool}map said success, but /proc/{pid}/{} differs: {mismatch}", kind.file().as_str())
         }

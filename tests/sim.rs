@@ -2,7 +2,7 @@
 
 mod manners;
 
-use manners::{Manner, scenarios};
+use manners::{Manner, Scenario, scenarios};
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
@@ -263,7 +263,7 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
             match sys.fork(ExitSignal::Chld, None).unwrap() {
                 Fork::Child => {
                     let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
-                    manners::start_our_own(sys, &policy, Level::Warning, &message)
+                    manners::start_our_own(sys, &policy, Level::Warning, &message, None)
                 }
                 Fork::Parent { child } => match sys.wait4(child, WaitFor::Ordinary) {
                     Ok(Waited { status: WaitStatus::Exited(status), .. }) => Ended::Exit(status),
@@ -512,4 +512,95 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
     let mut long = lines.clone();
     long.push(other[0].clone());
     assert_eq!(replay(&long, main), Err(Box::new(Misfit::Before { line: lines.len() })));
+}
+
+/// A signalfd's record of one signal.
+fn siginfo(signal: Signal) -> Vec<u8> {
+    let mut record = u32::try_from(signal.0).unwrap().to_ne_bytes().to_vec();
+    record.resize(128, 0);
+    record
+}
+
+fn tools() -> Scenario {
+    scenarios().into_iter().find(|scenario| scenario.name.contains("tools")).unwrap()
+}
+
+fn kept() -> Policy {
+    Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) }
+}
+
+/// Whether a signal comes while a tool runs that never ends, or whenever else: the launch ends with it, or has
+/// started the command.
+#[test]
+fn an_interrupted_launch_leaves_nobody() {
+    for (stays, count) in [(true, 300), (false, 1500)] {
+        let Scenario { mut sim, message, .. } = tools();
+        if stays {
+            sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
+        }
+        sim.program(manners::COMMAND, Program::ends(Ended::Exit(0)));
+        sim.launcher(move |sys| {
+            let (read, write) = sys.pipe2().unwrap();
+            // Somebody who sends it, at any time.
+            let Fork::Parent { child } = sys.fork(ExitSignal::Chld, None).unwrap() else {
+                sys.write(write, &siginfo(Signal::TERM)).unwrap();
+                return Ended::Exit(0);
+            };
+            let ended = manners::start_our_own(sys, &kept(), Level::Warning, &message, Some(read));
+            // The stages come back from there too, and have no such child.
+            let _ = sys.wait4(child, WaitFor::Ordinary);
+            ended
+        });
+        let mut seen = std::collections::BTreeSet::new();
+        let mut check = |report: &Report| {
+            let all = || format!("{report}");
+            assert!(!report.endless, "{}", all());
+            assert_eq!(report.stuck().count(), 0, "{}", all());
+            assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
+            let End::Exited(status) = report.find(Section::Launcher).unwrap().end else {
+                panic!("{}", all())
+            };
+            assert!(status == 143 || status == 0 && !stays, "{status}: {}", all());
+            seen.insert(status);
+        };
+        let enumerated = all_schedules(count, |script| check(&sim.run(script, NOBODY)));
+        for seed in 0..200 {
+            check(&sim.run(&mut Random::new(seed), NOBODY));
+        }
+        assert_eq!(seen.len(), if stays { 1 } else { 2 }, "both come: {seen:?}");
+        println!("interrupted, a tool that stays: {stays}: {enumerated:?}");
+    }
+}
+
+/// Evidence E7, from the other side: nobody needs the tool's map any more.
+#[test]
+fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
+    let Scenario { mut sim, message, .. } = tools();
+    sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
+    sim.launcher(move |sys| {
+        let (init, stage_init) = sys.socketpair().unwrap();
+        if let Fork::Child = sys.fork(ExitSignal::Chld, None).unwrap() {
+            sys.close(init).unwrap();
+            return manners::runc_init(sys, stage_init, Fd::STDERR, Level::Warning);
+        }
+        sys.close(stage_init).unwrap();
+        // The configuration lies in the pipe already, as runc may have it.
+        sys.send(init, &message).unwrap();
+        sys.send(init, manners::CONFIG).unwrap();
+        // Time passes when nobody can go on: the tool runs, and all wait for it.
+        assert_eq!(sys.poll(&mut [], 1000), Ok(0));
+        Ended::Signal(Signal::KILL)
+    });
+    let check = |report: &Report| {
+        let tool = report.find(Section::MappingTool).unwrap_or_else(|| panic!("no tool\n{report}"));
+        assert_eq!(
+            (tool.end.clone(), tool.reaped_by.is_some()),
+            (End::Signaled(Signal::KILL), true),
+            "{report}"
+        );
+        assert_eq!(report.stuck().count(), 0, "{report}");
+        assert_eq!(report.alive().count(), 0, "{report}");
+        assert!(report.to_string().contains("the launcher is gone: newuidmap was still running"), "{report}");
+    };
+    all_schedules(300, |script| check(&sim.run(script, NOBODY)));
 }

@@ -150,6 +150,8 @@ pub struct Writing<'w, 'm> {
     pub setgroups: Setgroups,
     /// Stage 0's end of the sync pipe: it becomes readable when stage 1 dies.
     pub stage_1: Fd,
+    /// The init pipe: it is hung up when the launcher dies.
+    pub init_pipe: Fd,
     /// For the mapping tool's process.
     pub tid: Option<TidAddress>,
 }

@@ -39,6 +39,9 @@ const EARLY: [Known; 16] = [
     Known::SIGSTKFLT,
 ];
 
+/// What ends a launch that takes long.
+const ENDING: [Known; 4] = [Known::SIGINT, Known::SIGTERM, Known::SIGHUP, Known::SIGQUIT];
+
 /// What is taken once the command runs. Before that, Ctrl-Z stops the launcher together with its stages.
 const LATE: Known = Known::SIGTSTP;
 
@@ -50,6 +53,7 @@ const LOOK_MS: i32 = 1000;
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
+    interrupt: SignalFd,
     original: ChildSignals,
 }
 
@@ -77,12 +81,22 @@ impl Signals {
         let early: SigSet = EARLY.into_iter().collect();
         let mut all = early;
         all.add(LATE);
-        let descriptor = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        // Those that the caller ignores or has blocked are not for us: the command will have them so.
+        let unwanted = SignalSet(before.ignored.0 | before.blocked.0);
+        let ending = ENDING.into_iter().filter(|signal| !unwanted.contains(set_of(Signal(*signal as i32))));
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let interrupt = SignalFd::with_flags(&ending.collect(), flags)?;
+        let descriptor = SignalFd::with_flags(&all, flags)?;
         // Blocked and never read: nobody's closed standard error may end us and leave the command behind.
         let mut held = early;
         held.add(Known::SIGPIPE);
         held.thread_block()?;
-        Ok(Self { descriptor, original })
+        Ok(Self { descriptor, interrupt, original })
+    }
+
+    /// Readable when the caller wants a launch to end.
+    pub(super) fn interrupt(&self) -> Fd {
+        Fd(self.interrupt.as_raw_fd())
     }
 
     /// What the command is to begin with: everything as it was before [`take`](Self::take). For
