@@ -197,6 +197,12 @@ const ROWS: &[Row] = &[
     },
     Row { codes: MAPS, errnos: &[Errno::EACCES], when: |case| case.apparmor(), say: APPARMOR },
     Row {
+        codes: &["foreign-proc"],
+        errnos: ANY,
+        when: ALWAYS,
+        say: "mount a fresh /proc where we are, before: --mount-proc of an outer nsexec run, or mount -t proc proc /proc",
+    },
+    Row {
         codes: &["uid-map", "gid-map"],
         errnos: &[Errno::EINVAL],
         when: ALWAYS,

@@ -54,7 +54,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let nothing = [std::ffi::OsString::from("/bin/true")];
     let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
     if let Some((program, arguments)) = command.split_first() {
-        launcher.command(program, arguments).signals(signals.original());
+        launcher.command(program, arguments).supervised(&signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     if assumptions.command.is_none() {

@@ -61,7 +61,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let mut launcher = run::launcher_of(&bootstrap, &job)?;
     // Before the sink: its descriptor comes after the signals', as in every run.
     let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
-    launcher.signals(signals.original());
+    launcher.supervised(&signals);
     let plan = planned(&launcher, facts, args)?;
 
     let (sink, reader) =

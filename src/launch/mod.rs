@@ -73,7 +73,7 @@ use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::CloneFlags;
+use crate::sys::types::{CloneFlags, Fd};
 use command::Command;
 use proc_status::ProcStatus;
 use script::ChildSignals;
@@ -88,6 +88,7 @@ pub struct Launcher {
     level: Level,
     command: Command,
     signals: Option<ChildSignals>,
+    interrupt: Option<Fd>,
     on_record: Option<record::OnRecord>,
 }
 
@@ -121,6 +122,7 @@ impl Launcher {
             level: Level::Warning,
             command: Command::default(),
             signals: None,
+            interrupt: None,
             on_record: None,
         })
     }
@@ -179,6 +181,15 @@ impl Launcher {
         self
     }
 
+    /// The command begins with the signals as they were before [`Signals::take`](signals::Signals::take), and INT, TERM,
+    /// HUP and QUIT end a launch that takes long, unless they were ignored or blocked then:
+    /// [`LaunchError::Interrupted`]. `signals` must live until the last launch.
+    pub fn supervised(&mut self, signals: &signals::Signals) -> &mut Self {
+        self.signals = Some(signals.original());
+        self.interrupt = Some(signals.interrupt());
+        self
+    }
+
     /// Everything that a launch needs, made before any fork: what [`spawn`](Self::spawn) runs, and what a plan runs on a
     /// simulated kernel.
     ///
@@ -191,6 +202,7 @@ impl Launcher {
             policy: self.policy,
             level: self.level,
             signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
+            interrupt: self.interrupt,
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
     }
@@ -214,7 +226,8 @@ impl Launcher {
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let prepared = self.prepare()?;
         let (launched, records) = spawn::spawn(&prepared, wrap);
-        let mut launched = launched.map(Child::new);
+        let first = prepared.asked.contains(CloneFlags::NEWPID);
+        let mut launched = launched.map(|pid| Child::new(pid, first));
         if let Some(take) = &mut self.on_record {
             let unclaimed = launched.as_mut().ok().map(Unclaimed);
             records.iter().for_each(take);

@@ -19,7 +19,7 @@ use crate::bootstrap::{ByteOrder, Dialect, decode};
 use crate::log::Level;
 use crate::policy::{Credentials, LogForm, Policy, Session, Setgroups};
 use crate::sys::record::{Bytes, without_value};
-use crate::sys::types::{Propagation, SignalSet};
+use crate::sys::types::{Fd, Propagation, SignalSet};
 
 /// Goes up with each change that an older reader would misunderstand.
 pub const NOTE_VERSION: u32 = 1;
@@ -75,6 +75,7 @@ impl Prepared {
             policy: self.policy,
             level: self.level,
             signals: self.signals,
+            interrupt: self.interrupt,
             argv: whole(argv),
             envp: match values {
                 Values::LeftOut => strings(envp).map(without_value).collect(),
@@ -106,8 +107,8 @@ impl Prepared {
             envp: joined(&note.envp)?,
             candidates: joined(&note.candidates)?,
         };
-        let Note { message, policy, level, signals, .. } = note;
-        Ok(Self { message: message.0, asked, policy, level, signals, texts })
+        let Note { message, policy, level, signals, interrupt, .. } = note;
+        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, texts })
     }
 }
 
@@ -141,6 +142,8 @@ struct Note {
     level: Level,
     #[serde(with = "SignalsForm")]
     signals: ChildSignals,
+    /// The descriptor that ends a launch: its poll is in the record.
+    interrupt: Option<Fd>,
     argv: Vec<Bytes>,
     envp: Vec<Bytes>,
     candidates: Vec<Bytes>,

@@ -12,7 +12,7 @@ use crate::log::Level;
 use crate::nsexec::Scratch;
 use crate::policy::Policy;
 use crate::sys::Sys;
-use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs};
+use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
 
 /// What a launch is made of: message, policy, command, signals. Nothing in it depends on where it will run, so that a
 /// plan and the launch itself run the same.
@@ -23,6 +23,7 @@ pub struct Prepared {
     pub(super) policy: Policy,
     pub(super) level: Level,
     pub(super) signals: ChildSignals,
+    pub(super) interrupt: Option<Fd>,
     pub(super) texts: Texts,
 }
 
@@ -46,6 +47,18 @@ impl Prepared {
             .text
             .split_inclusive(|byte| *byte == 0)
             .filter_map(|path| path.strip_suffix(&[0]))
+    }
+
+    /// Whether a signal may end the launch.
+    #[must_use]
+    pub const fn is_interruptible(&self) -> bool {
+        self.interrupt.is_some()
+    }
+
+    /// The same launch with another descriptor for its interruption, as on a machine where the first one is not open.
+    #[must_use]
+    pub fn interrupted_through(self, interrupt: Fd) -> Self {
+        Self { interrupt: Some(interrupt), ..self }
     }
 
     /// The launch, over any backend. `memory` takes the message in stage 0: [`MESSAGE_MAX`](crate::bootstrap::MESSAGE_MAX)
@@ -75,6 +88,7 @@ impl Prepared {
             policy: &self.policy,
             level: self.level,
             signals: self.signals,
+            interrupt: self.interrupt,
             tail,
         };
         launch(sys, &job, &mut Scratch { message: memory }, log)

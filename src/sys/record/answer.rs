@@ -131,6 +131,10 @@ impl<A: Answer> Sys for A {
         }
     }
 
+    fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize> {
+        self.data(Call::Readlink { path: path.to_bytes().into(), len: buf.len() }, buf)
+    }
+
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {
         self.pair(Call::Socketpair)
     }

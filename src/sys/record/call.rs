@@ -76,6 +76,7 @@ pub enum Call {
     Poll { fds: Vec<PollFd>, timeout_ms: i32 },
     Fstatfs { fd: Fd },
     LinkCount { path: Bytes },
+    Readlink { path: Bytes, len: usize },
     Socketpair,
     Pipe2,
     CloseRangeCloexec { first: Fd },
@@ -121,6 +122,7 @@ impl Call {
             Self::Poll { .. } => "poll",
             Self::Fstatfs { .. } => "fstatfs",
             Self::LinkCount { .. } => "newfstatat",
+            Self::Readlink { .. } => "readlinkat",
             Self::Socketpair => "socketpair",
             Self::Pipe2 => "pipe2",
             Self::CloseRangeCloexec { .. } => "close_range",
@@ -160,9 +162,10 @@ impl Call {
             (Self::Getpid | Self::Gettid, reply) => matches!(reply, Reply::Pid(_)),
             (_, Reply::Errno(_)) => true,
             (Self::Openat { .. } | Self::PidfdOpen { .. }, Reply::Fd(_)) => true,
-            (Self::Read { len, .. } | Self::Getdents64 { len, .. }, Reply::Data(data)) => {
-                data.0.len() <= *len
-            }
+            (
+                Self::Read { len, .. } | Self::Readlink { len, .. } | Self::Getdents64 { len, .. },
+                Reply::Data(data),
+            ) => data.0.len() <= *len,
             (
                 Self::Write { data, .. } | Self::WriteNowait { data, .. } | Self::Send { data, .. },
                 Reply::Count(count),
