@@ -17,7 +17,7 @@ use nsexec::sys::types::*;
 /// Nobody has this number.
 const UID: u32 = 64_321;
 /// Sequences, and calls in each.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 500;
 const CALLS: usize = 60;
 /// Where the real process tells its results: beyond all the numbers that are played with.
 const RESULTS: i32 = 500;
@@ -37,7 +37,11 @@ impl Dice {
     }
 }
 
-const PATHS: [&CStr; 13] = [
+const PATHS: [&CStr; 17] = [
+    c"/proc/self/ns/pid_for_children",
+    c"/proc/self/ns/time_for_children",
+    c"/proc/self/task",
+    c"/proc/self/ns/mnt",
     c"/proc/self/uid_map",
     c"/proc/self/gid_map",
     c"/proc/self/setgroups",
@@ -109,7 +113,7 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
     let (path, flags, text, kind) = (dice.of(&PATHS), dice.of(&OPEN), dice.of(&TEXTS), dice.of(&KINDS));
     let id = dice.of(&[0, 5, UID, 100_000, u32::MAX]);
     let mut buffer = [0; 512];
-    match dice.roll(30) {
+    match dice.roll(36) {
         0..=7 => {
             let opened = sys.openat(Fd::CWD, path, flags);
             format!(
@@ -140,6 +144,25 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
         25 => format!("setresuid {id}: {}", told(sys.setresuid(id))),
         26 => format!("setuid {id}: {}", told(sys.setuid(id))),
         27 => format!("setgid {id}: {}", told(sys.setgid(id))),
+        29 => {
+            let opened = sys.openat(fd, c"uid_map", flags);
+            format!("open at {}: {}", fd.0, opened.map_or_else(|e| told::<()>(Err(e)), |fd| fd.0.to_string()))
+        }
+        30 => format!("getdents {}: {}", fd.0, told(sys.getdents64(fd, &mut buffer))),
+        31 => format!("set_cloexec {}: {}", fd.0, told(sys.set_cloexec(fd))),
+        32 => format!("send {} {}: {}", fd.0, text.len(), counted(sys.send(fd, text))),
+        33 => {
+            let mut fds = [PollFd::new(fd, PollEvents(PollEvents::IN.0 | PollEvents::OUT.0))];
+            let count = sys.poll(&mut fds, 0);
+            format!("poll {}: {} {}", fd.0, counted(count), fds[0].revents.0)
+        }
+        34 => match sys.fork(ExitSignal::Chld, None) {
+            Ok(Fork::Child) => String::new(),
+            Ok(Fork::Parent { child }) => {
+                format!("child: {:?}", sys.wait4(child, WaitFor::Ordinary).map(|w| w.status))
+            }
+            Err(errno) => format!("fork: {}", told::<()>(Err(errno))),
+        },
         28 => format!("drop_groups: {}", told(sys.drop_groups())),
         _ => {
             let dumpable = dice.roll(2) == 0;
@@ -148,10 +171,20 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
     }
 }
 
-fn play<S: Sys>(sys: &mut S, seed: u64) -> Vec<String> {
+/// The results, or `None` in a child.
+fn play<S: Sys>(sys: &mut S, seed: u64) -> Option<Vec<String>> {
     let mut dice = Dice(seed);
     sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
-    (0..CALLS).map(|_| step(sys, &mut dice)).collect()
+    let mut lines = Vec::new();
+    for _ in 0..CALLS {
+        let line = step(sys, &mut dice);
+        if line.is_empty() {
+            // A child, which ends at once.
+            return None;
+        }
+        lines.push(line);
+    }
+    Some(lines)
 }
 
 fn simulated(seed: u64, root: bool, caps: u64) -> Vec<String> {
@@ -163,7 +196,9 @@ fn simulated(seed: u64, root: bool, caps: u64) -> Vec<String> {
     let said = Rc::new(RefCell::new(Vec::new()));
     let saying = said.clone();
     sim.launcher(move |sys| {
-        *saying.borrow_mut() = play(sys, seed);
+        if let Some(lines) = play(sys, seed) {
+            *saying.borrow_mut() = lines;
+        }
         Ended::Exit(0)
     });
     let report = sim.run(&mut Oldest, None);
@@ -192,7 +227,7 @@ fn real(seed: u64, root: bool) -> Vec<String> {
                 libc::setresuid(UID, UID, UID);
                 libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
             }
-            let text = play(&mut LinuxSys::new(), seed).join("\n");
+            let text = play(&mut LinuxSys::new(), seed).unwrap_or_default().join("\n");
             libc::write(RESULTS, text.as_ptr().cast(), text.len());
             libc::_exit(0);
         }

@@ -37,7 +37,7 @@ pub(super) enum Object {
     /// /proc/PID itself.
     ProcDir(Task, Access),
     /// Any other directory by O_PATH.
-    PathOnly,
+    PathOnly(FsType),
     /// /proc/PID/fd, to be listed.
     FdList(Task),
     Pidfd(Task),
@@ -47,7 +47,34 @@ pub(super) enum Object {
     Sink,
     Regular(Rc<[u8]>),
     Fifo,
-    Directory,
+    /// Any other directory.
+    Directory(FsType),
+}
+
+/// `TMPFS_MAGIC`: where a test's own files are.
+pub(super) const TMPFS: FsType = FsType(0x0102_1994);
+
+impl Object {
+    /// What fstatfs(2) says of it.
+    pub(super) fn fs_type(&self) -> FsType {
+        const PIPEFS: FsType = FsType(0x5049_5045);
+        const SOCKFS: FsType = FsType(0x534f_434b);
+        const PIDFS: FsType = FsType(0x5049_4446);
+        match self {
+            Self::Namespace(_) => FsType::NSFS,
+            Self::Proc(..) | Self::ProcDir(..) | Self::FdList(_) => FsType::PROC,
+            Self::Socket(..) => SOCKFS,
+            Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
+            Self::Pidfd(_) => PIDFS,
+            Self::Directory(kind) | Self::PathOnly(kind) => *kind,
+            Self::Null | Self::Sink | Self::Regular(_) | Self::Fifo => TMPFS,
+        }
+    }
+
+    /// Opened by O_PATH.
+    fn is_path_only(&self) -> bool {
+        matches!(self, Self::PathOnly(_) | Self::ProcDir(_, Access::PathOnly))
+    }
 }
 
 /// An open file description.
@@ -85,7 +112,7 @@ impl Kernel {
     pub(super) fn namespace_of(&self, me: Task, fd: Fd) -> SysResult<NsId> {
         match self.object(me, fd)? {
             Object::Namespace(ns) => Ok(*ns),
-            Object::PathOnly | Object::ProcDir(_, Access::PathOnly) => Err(Errno::EBADF),
+            object if object.is_path_only() => Err(Errno::EBADF),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -203,10 +230,10 @@ impl Kernel {
             Object::Regular(content) => self.advance(index, &content, len),
             Object::Null | Object::Sink | Object::Fifo => Vec::new(),
             Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
-            Object::Directory | Object::FdList(_) | Object::ProcDir(_, Access::Read | Access::Both) => {
+            Object::Directory(_) | Object::FdList(_) | Object::ProcDir(_, Access::Read | Access::Both) => {
                 return Err(Errno::EISDIR.into());
             }
-            Object::ProcDir(_, Access::PathOnly) | Object::PathOnly | Object::PipeWrite(_) => {
+            Object::ProcDir(_, Access::PathOnly) | Object::PathOnly(_) | Object::PipeWrite(_) => {
                 return Err(Errno::EBADF.into());
             }
         };
@@ -224,6 +251,9 @@ impl Kernel {
     pub(super) fn write(&mut self, me: Task, fd: Fd, data: &[u8], how: Writing) -> Result<usize, Halt> {
         let index = self.slot(me, fd)?.description;
         let object = self.descriptions[index].object.clone();
+        if object.is_path_only() {
+            return Err(Errno::EBADF.into());
+        }
         if how == Writing::Send && !matches!(object, Object::Socket(..)) {
             return Err(Errno::ENOTSOCK.into());
         }
@@ -242,7 +272,10 @@ impl Kernel {
             Object::Proc(task, file, user, _) => {
                 let Description { opener, offset, .. } = self.descriptions[index].clone();
                 let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
-                self.descriptions[index].offset += written;
+                // Only these move the position (map_write, proc_setgroups_write).
+                if matches!(file, ProcFile::UidMap | ProcFile::GidMap | ProcFile::Setgroups) {
+                    self.descriptions[index].offset += written;
+                }
                 Ok(written)
             }
             Object::Sink => {
@@ -256,29 +289,20 @@ impl Kernel {
 
     /// fstatfs(2), of which the type.
     pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
-        const PIPEFS: FsType = FsType(0x5049_5045);
-        const SOCKFS: FsType = FsType(0x534f_434b);
-        const PIDFS: FsType = FsType(0x5049_4446);
-        const TMPFS: FsType = FsType(0x0102_1994);
-        Ok(match self.object(me, fd)? {
-            Object::Namespace(_) => FsType::NSFS,
-            Object::Proc(..) | Object::ProcDir(..) | Object::FdList(_) | Object::PathOnly => FsType::PROC,
-            Object::Socket(..) => SOCKFS,
-            Object::PipeRead(_) | Object::PipeWrite(_) => PIPEFS,
-            Object::Pidfd(_) => PIDFS,
-            Object::Null | Object::Sink | Object::Regular(_) | Object::Fifo | Object::Directory => TMPFS,
-        })
+        Ok(self.object(me, fd)?.fs_type())
     }
 
-    /// getdents64(2) of a list of descriptors: as many whole records as fit.
+    /// getdents64(2), of a list of descriptors: as many whole records as fit.
     pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {
         let index = self.slot(me, fd)?.description;
-        let task = match self.descriptions[index].object {
-            Object::FdList(task) => task,
-            Object::PathOnly | Object::ProcDir(_, Access::PathOnly) => return Err(Errno::EBADF),
+        let object = &self.descriptions[index].object;
+        let numbers: Vec<_> = match object {
+            Object::FdList(task) => self.process(*task).fds.keys().map(|fd| std::format!("{fd}")).collect(),
+            object if object.is_path_only() => return Err(Errno::EBADF),
+            // Nobody asks what else is in them.
+            Object::ProcDir(..) | Object::Directory(_) => Vec::new(),
             _ => return Err(Errno::ENOTDIR),
         };
-        let numbers = self.process(task).fds.keys().map(|fd| std::format!("{fd}"));
         let names: Vec<_> = [".".into(), "..".into()].into_iter().chain(numbers).collect();
         let offset = self.descriptions[index].offset;
         let mut bytes = Vec::new();

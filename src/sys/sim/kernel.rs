@@ -55,6 +55,8 @@ pub struct Settings {
     pub leaks_descriptors: bool,
     /// A part of /proc is covered: nobody may mount a fresh one in a user namespace.
     pub proc_masked: bool,
+    /// /proc is mounted with hidepid=invisible: of a process that we may not look into there is nothing (proc(5)).
+    pub proc_hides_processes: bool,
     /// The libc caches its thread id at an address that the kernel knows, as glibc does.
     pub tid_cache: bool,
     /// Calls that a run may make before it counts as endless.
@@ -75,6 +77,7 @@ impl Default for Settings {
             no_new_privs: false,
             leaks_descriptors: false,
             proc_masked: false,
+            proc_hides_processes: false,
             tid_cache: true,
             calls: 20_000,
         }

@@ -5,12 +5,12 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::creds::{Creds, cap};
-use super::descriptors::{Access, Object};
+use super::descriptors::{Access, Object, TMPFS};
 use super::idmaps::{Ids, PAGE};
 use super::kernel::Kernel;
 use super::namespaces::{Kind, NsId};
 use super::process::Task;
-use crate::sys::types::{Errno, Fd, OpenFlags, SysResult};
+use crate::sys::types::{Errno, Fd, FsType, OpenFlags, SysResult};
 
 /// A file of /proc/PID that is read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,7 @@ impl Kernel {
         let node = self.resolve(me, dir, path)?;
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
-            (OpenFlags::Directory, _) => Object::PathOnly,
+            (OpenFlags::Directory, object) => Object::PathOnly(object.fs_type()),
             (_, object) => object,
         };
         self.install(me, object, true)
@@ -91,7 +91,9 @@ impl Kernel {
                 "self" | "thread-self" => self.number(me, seen_from).map(|_| me),
                 number => number.parse().ok().and_then(|pid| self.find(seen_from, pid)),
             };
-            return proc_node(task.ok_or(Errno::ENOENT)?, rest);
+            let task = task.ok_or(Errno::ENOENT)?;
+            self.permit_lookup(me, task, rest)?;
+            return proc_node(task, rest);
         }
         if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
             return Err(Errno::ENOENT);
@@ -99,13 +101,32 @@ impl Kernel {
         match *self.object(me, dir)? {
             // A held directory outlives its task, and says so (spec 6.9).
             Object::ProcDir(task, _) if self.process(task).is_reaped() => Err(Errno::ESRCH),
-            Object::ProcDir(task, _) => proc_node(task, text),
+            Object::ProcDir(task, _) => {
+                self.permit_lookup(me, task, text)?;
+                proc_node(task, text)
+            }
+            Object::FdList(_) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
             _ => Err(Errno::ENOTDIR),
         }
     }
 
+    /// What is in the directory of a process that /proc hides (proc_pid_permission). The directory itself can be opened.
+    fn permit_lookup(&self, me: Task, task: Task, rest: &str) -> SysResult<()> {
+        // The mount's gid= is exempt, which is root's group unless somebody says otherwise.
+        let ours = &self.process(me).creds;
+        let exempt = ours.egid() == 0 || ours.groups.contains(&0);
+        let hides = self.settings.proc_hides_processes && !exempt;
+        if hides && !rest.is_empty() && !self.may_inspect(me, task) { Err(Errno::ENOENT) } else { Ok(()) }
+    }
+
     fn open_node(&self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Object> {
         let writes = flags == OpenFlags::ReadWrite;
+        // A link is followed before anything else is looked at.
+        let namespace = match node {
+            Node::Ns(task, kind, for_children) => Some(self.follow_ns(me, task, kind, for_children)?),
+            Node::Extra(Extra::Namespace(ns)) => Some(ns),
+            _ => None,
+        };
         let directory = matches!(flags, OpenFlags::Directory | OpenFlags::List);
         let is_directory =
             matches!(node, Node::Dir(_) | Node::FdDir(_) | Node::TaskDir | Node::Extra(Extra::Directory));
@@ -121,14 +142,15 @@ impl Kernel {
                 Ok(Object::FdList(task))
             }
             Node::FdDir(_) => Err(Errno::EACCES),
-            Node::TaskDir => Ok(Object::Directory),
+            Node::TaskDir => Ok(Object::Directory(FsType::PROC)),
             Node::File(task, file) => self.open_proc(me, task, file, writes),
-            Node::Ns(task, kind, for_children) => self.open_ns(me, task, kind, for_children, writes),
-            Node::Extra(Extra::Namespace(_)) if writes => Err(Errno::EPERM),
-            Node::Extra(Extra::Namespace(ns)) => Ok(Object::Namespace(ns)),
+            Node::Ns(..) | Node::Extra(Extra::Namespace(_)) if writes => Err(Errno::EPERM),
+            Node::Ns(..) | Node::Extra(Extra::Namespace(_)) => {
+                namespace.map(Object::Namespace).ok_or(Errno::ENOENT)
+            }
             Node::Extra(Extra::Fifo) => Ok(Object::Fifo),
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
-            Node::Extra(Extra::Directory) => Ok(Object::Directory),
+            Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
             Node::Extra(Extra::Forbidden) => Err(Errno::EACCES),
         }
     }
@@ -167,14 +189,7 @@ impl Kernel {
     }
 
     /// /proc/PID/ns/KIND, which asks who may look into a process (proc_ns_get_link): EACCES.
-    fn open_ns(
-        &self,
-        me: Task,
-        task: Task,
-        kind: Kind,
-        for_children: bool,
-        writes: bool,
-    ) -> SysResult<Object> {
+    fn follow_ns(&self, me: Task, task: Task, kind: Kind, for_children: bool) -> SysResult<NsId> {
         if !self.may_inspect(me, task) {
             return Err(Errno::EACCES);
         }
@@ -182,23 +197,13 @@ impl Kernel {
         if !process.is_alive() {
             return Err(Errno::ENOENT);
         }
-        if writes {
-            return Err(Errno::EPERM);
+        match (kind, for_children) {
+            // Nobody has been born in it yet (pidns_for_children_get).
+            (Kind::Pid, true) if self.pid_ns(process.ns.pid_for_children).next == 1 => Err(Errno::ENOENT),
+            (Kind::Pid, true) => Ok(process.ns.pid_for_children),
+            (Kind::Time, true) => Ok(process.ns.time_for_children),
+            _ => Ok(process.ns.get(kind)),
         }
-        let ns = match (kind, for_children) {
-            (Kind::Pid, true) => {
-                // Nobody has been born in it yet (pidns_for_children_get).
-                let ns = process.ns.pid_for_children;
-                let empty = self.pid_ns(ns).init.is_none() && self.pid_ns(ns).parent.is_some();
-                if empty {
-                    return Err(Errno::ENOENT);
-                }
-                ns
-            }
-            (Kind::Time, true) => process.ns.time_for_children,
-            _ => process.ns.get(kind),
-        };
-        Ok(Object::Namespace(ns))
     }
 
     pub(super) fn read_proc(

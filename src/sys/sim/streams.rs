@@ -165,7 +165,7 @@ impl Kernel {
                     | bits(pipe.readers == 0, POLLERR)
             }
             Object::Pidfd(task) => bits(!self.process(task).is_alive(), input),
-            Object::PathOnly | Object::ProcDir(_, Access::PathOnly) => POLLNVAL,
+            Object::PathOnly(_) | Object::ProcDir(_, Access::PathOnly) => POLLNVAL,
             _ => input | output,
         }
     }
