@@ -1,8 +1,8 @@
 //! The core on the simulated kernel.
 
-mod manners;
+mod scenarios;
 
-use manners::{Manner, scenarios};
+use nsexec::audit::plan::runc::{Manner, runc_init};
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
@@ -10,6 +10,7 @@ use nsexec::sys::Sys;
 use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
+use scenarios::realistic;
 
 const NOBODY: Option<Fault> = None;
 
@@ -31,7 +32,7 @@ fn assert_started(name: &str, report: &Report) {
 
 #[test]
 fn every_realistic_start_is_handed_over() {
-    for scenario in scenarios() {
+    for scenario in realistic() {
         for manner in [Manner::Init, Manner::Exec] {
             for level in [Level::Warning, Level::Debug] {
                 let report = scenario.launched(manner, level).run(&mut Oldest, NOBODY);
@@ -43,7 +44,7 @@ fn every_realistic_start_is_handed_over() {
 
 #[test]
 fn the_order_of_the_processes_changes_nothing() {
-    for scenario in scenarios() {
+    for scenario in realistic() {
         for manner in [Manner::Init, Manner::Exec] {
             let sim = scenario.launched(manner, Level::Warning);
             let faultless = sim.run(&mut Oldest, NOBODY);
@@ -149,7 +150,7 @@ fn a_function_that_is_not_pure_is_named_with_both_calls() {
 
 #[test]
 fn a_fault_happens_once_and_where_it_was_asked_for() {
-    let sim = scenarios().remove(0).launched(Manner::Init, Level::Warning);
+    let sim = scenarios::named("nothing").launched(Manner::Init, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let (at, _) = faultless
         .places()
@@ -175,7 +176,7 @@ fn a_fault_happens_once_and_where_it_was_asked_for() {
 
 #[test]
 fn a_short_read_is_read_on() {
-    let sim = scenarios().remove(1).launched(Manner::Exec, Level::Warning);
+    let sim = scenarios::named("rootful").launched(Manner::Exec, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let reads = faultless.places().filter(|(place, line)| {
         place.who.section != Section::Launcher && matches!(line.call, Call::Read { .. })
@@ -191,7 +192,7 @@ fn a_short_read_is_read_on() {
 
 /// A tool that does something else than it should; what stage 0 makes of it.
 fn with_tool(program: Program) -> Report {
-    let scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("tools")).unwrap();
+    let scenario = scenarios::named("rootless_tools");
     let mut sim = scenario.launched(Manner::Init, Level::Warning);
     sim.program("/usr/bin/newuidmap", program);
     sim.run(&mut Oldest, NOBODY)
@@ -211,7 +212,7 @@ fn a_faulty_mapping_tool_ends_the_start() {
 
 #[test]
 fn our_own_launcher_starts_a_command() {
-    for scenario in scenarios() {
+    for scenario in realistic() {
         let policy =
             Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         let sim = scenario.launched_by_us(policy, Level::Warning);
@@ -243,7 +244,7 @@ fn assert_over(name: &str, fault: Fault, report: &Report) {
 #[test]
 fn whoever_dies_nobody_is_left() {
     let mut tried = 0;
-    for scenario in scenarios() {
+    for scenario in realistic() {
         let policy = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         for (own, sim) in [
             (false, scenario.launched(Manner::Init, Level::Warning)),
@@ -279,7 +280,7 @@ fn whoever_dies_nobody_is_left() {
 
 #[test]
 fn small_buffers_only_make_it_slower() {
-    for mut scenario in scenarios() {
+    for mut scenario in realistic() {
         let settings = scenario.sim.settings();
         (settings.socket_buffer, settings.pipe_buffer) = (48, 4096);
         let report = scenario.launched(Manner::Init, Level::Debug).run(&mut Oldest, NOBODY);
@@ -289,7 +290,7 @@ fn small_buffers_only_make_it_slower() {
 
 #[test]
 fn an_old_kernel_is_enough() {
-    for mut scenario in scenarios() {
+    for mut scenario in realistic() {
         let settings = scenario.sim.settings();
         settings.tid_cache = false;
         settings.lacks.extend([
@@ -304,7 +305,7 @@ fn an_old_kernel_is_enough() {
 
 #[test]
 fn a_limit_on_namespaces_is_no_space() {
-    let mut scenario = scenarios().remove(1);
+    let mut scenario = scenarios::named("rootful");
     scenario.sim.settings().limits.insert(Kind::Net, 0);
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
@@ -315,7 +316,7 @@ fn a_limit_on_namespaces_is_no_space() {
 /// What a set-user-id tool can do depends on its bit.
 #[test]
 fn without_new_privileges_the_tool_maps_nothing() {
-    let mut scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("tools")).unwrap();
+    let mut scenario = scenarios::named("rootless_tools");
     scenario.sim.settings().no_new_privs = true;
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
     assert_eq!(report.find(Section::MappingTool).unwrap().end, End::Exited(1), "{report}");
@@ -332,8 +333,7 @@ fn what_is_no_namespace_is_not_joined() {
         (Some(Extra::Forbidden), "EACCES"),
         (None, "ENOENT"),
     ] {
-        let mut scenario =
-            scenarios().into_iter().find(|scenario| scenario.name.contains("foreign")).unwrap();
+        let mut scenario = scenarios::named("exec_foreign_net");
         match extra {
             Some(extra) => scenario.sim.file("/run/netns/blue", extra),
             None => scenario.sim.remove_file("/run/netns/blue"),
@@ -418,7 +418,7 @@ fn ancestry(report: &Report, line_of: &[Section]) -> Vec<Line> {
 
 #[test]
 fn a_recording_gives_the_same_error_without_a_kernel() {
-    let scenario = scenarios().into_iter().find(|scenario| scenario.name.contains("user namespace")).unwrap();
+    let scenario = scenarios::named("rootful_user");
     let sim = scenario.launched(Manner::Init, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let unshare = |line: &Line| matches!(line.call, Call::Unshare { .. });
@@ -427,7 +427,8 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
         .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
         .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
-    let main = |sys: &mut SimSys| manners::runc_init(sys, Fd(4), Fd(6), Level::Warning);
+    let policy = Policy::runc(&Dialect::V1_2);
+    let main = |sys: &mut SimSys| runc_init(sys, (Fd(4), Fd(6)), Level::Warning, &policy, 4096);
     let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
     assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
     let lines = ancestry(&report, &[Section::Stage0]);
