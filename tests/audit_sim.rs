@@ -25,8 +25,7 @@ fn every_start_keeps_every_rule_with_any_fault() {
     let mut count = 0;
     let mut bad: BTreeMap<String, (usize, String)> = BTreeMap::new();
     let runc = Policy::runc(&Dialect::V1_2);
-    // Two policies of its own, so those that have one are left to the fault sweep.
-    for scenario in scenarios::realistic().into_iter().filter(|scenario| scenario.policy == runc) {
+    for scenario in scenarios::for_runc() {
         let other = Policy {
             setgroups: nsexec::policy::Setgroups::DropIfAllowed,
             session: nsexec::policy::Session::Keep,

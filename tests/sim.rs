@@ -10,7 +10,7 @@ use nsexec::sys::Sys;
 use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
-use scenarios::realistic;
+use scenarios::for_runc;
 
 const NOBODY: Option<Fault> = None;
 
@@ -32,7 +32,7 @@ fn assert_started(name: &str, report: &Report) {
 
 #[test]
 fn every_realistic_start_is_handed_over() {
-    for scenario in realistic() {
+    for scenario in for_runc() {
         for manner in [Manner::Init, Manner::Exec] {
             for level in [Level::Warning, Level::Debug] {
                 let report = scenario.launched(manner, level).run(&mut Oldest, NOBODY);
@@ -44,7 +44,7 @@ fn every_realistic_start_is_handed_over() {
 
 #[test]
 fn the_order_of_the_processes_changes_nothing() {
-    for scenario in realistic() {
+    for scenario in for_runc() {
         for manner in [Manner::Init, Manner::Exec] {
             let sim = scenario.launched(manner, Level::Warning);
             let faultless = sim.run(&mut Oldest, NOBODY);
@@ -212,7 +212,7 @@ fn a_faulty_mapping_tool_ends_the_start() {
 
 #[test]
 fn our_own_launcher_starts_a_command() {
-    for scenario in realistic() {
+    for scenario in for_runc() {
         let policy =
             Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         let sim = scenario.launched_by_us(policy, Level::Warning);
@@ -244,7 +244,7 @@ fn assert_over(name: &str, fault: Fault, report: &Report) {
 #[test]
 fn whoever_dies_nobody_is_left() {
     let mut tried = 0;
-    for scenario in realistic() {
+    for scenario in for_runc() {
         let policy = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         for (own, sim) in [
             (false, scenario.launched(Manner::Init, Level::Warning)),
@@ -280,7 +280,7 @@ fn whoever_dies_nobody_is_left() {
 
 #[test]
 fn small_buffers_only_make_it_slower() {
-    for mut scenario in realistic() {
+    for mut scenario in for_runc() {
         let settings = scenario.sim.settings();
         (settings.socket_buffer, settings.pipe_buffer) = (48, 4096);
         let report = scenario.launched(Manner::Init, Level::Debug).run(&mut Oldest, NOBODY);
@@ -290,7 +290,7 @@ fn small_buffers_only_make_it_slower() {
 
 #[test]
 fn an_old_kernel_is_enough() {
-    for mut scenario in realistic() {
+    for mut scenario in for_runc() {
         let settings = scenario.sim.settings();
         settings.tid_cache = false;
         settings.lacks.extend([

@@ -219,6 +219,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all
 }
 
+/// Those of the realistic sets that a runtime may ask for: with runc's policy, and no more privilege than an exec leaves.
+pub(crate) fn for_runc() -> Vec<Scenario> {
+    realistic().into_iter().filter(|scenario| scenario.ways != [Way::Ours]).collect()
+}
+
 /// One of the realistic sets.
 pub(crate) fn named(name: &str) -> Scenario {
     realistic().into_iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
