@@ -79,9 +79,15 @@ pub(crate) fn class(call: &Call) -> &'static [Errno] {
         // fcntl(2).
         Call::SetCloexec { .. } => &[Errno::EBADF, Errno::EPERM],
         // clone(2). EBUSY, EOPNOTSUPP and EPERM come with a control group, a filter.
-        Call::CloneSibling { .. } | Call::Fork { .. } => {
-            &[Errno::EAGAIN, Errno::ENOMEM, Errno::EINVAL, Errno::EPERM, Errno::ENOSPC, Errno::EBUSY, Errno::ENOSYS]
-        }
+        Call::CloneSibling { .. } | Call::Fork { .. } => &[
+            Errno::EAGAIN,
+            Errno::ENOMEM,
+            Errno::EINVAL,
+            Errno::EPERM,
+            Errno::ENOSPC,
+            Errno::EBUSY,
+            Errno::ENOSYS,
+        ],
         // execve(2).
         Call::Execve { .. } => &[
             Errno::ENOENT,
