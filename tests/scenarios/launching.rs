@@ -65,9 +65,14 @@ pub(super) fn our_own(
         let mut records = Records::default();
         match launch(sys, &job, &mut Scratch { message: &mut memory }, &mut records) {
             Launched::Started { pid } => {
-                // Without its exec it ends as a stage: __WALL, which the trait does not have.
-                let status = wait(sys, pid, WaitFor::Ordinary).or_else(|| wait(sys, pid, WaitFor::Stages));
-                Ended::Exit(if status == Some(WaitStatus::Exited(0)) { 0 } else { 1 })
+                // Without its exec it ends as a stage, and it may become a command while we wait for the stage: __WALL,
+                // which the trait does not have.
+                let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
+                match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
+                    Some(WaitStatus::Exited(status)) => Ended::Exit(status),
+                    Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),
+                    Some(WaitStatus::Other(_)) | None => Ended::Exit(1),
+                }
             }
             Launched::Failed(failure) => {
                 let error = error_of(failure, records.fatal_ones(), &message);

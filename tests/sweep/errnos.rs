@@ -4,11 +4,39 @@
 //! several that mean the same to the core one stands for all. `ENOSYS` and `EPERM` are in each class in which a seccomp
 //! filter of an outer container may give them (spec 6.8), and `EIO` where the page says "or the file system's own".
 
-use nsexec::sys::record::Call;
-use nsexec::sys::types::Errno;
+use nsexec::sys::record::{Call, Line, Reply};
+use nsexec::sys::types::{Errno, Fd};
+
+/// What a call is about, where its class depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum About {
+    /// A file that was opened by its path: of /proc.
+    File,
+    /// A socket pair that one of ours has made, the launcher's own ends, or a pipe.
+    Own,
+    /// The init pipe as it was given to stage 0 and its siblings: it may be non-blocking, and no socket (spec 4.2.4).
+    Given,
+}
+
+/// What the descriptor of `lines[at]` is.
+pub(crate) fn about(lines: &[Line], at: usize, is_launcher: bool) -> About {
+    let (Call::Read { fd, .. } | Call::Write { fd, .. } | Call::Send { fd, .. }) = &lines[at].call else {
+        return About::Own;
+    };
+    let made = lines[..at].iter().rev().find_map(|line| match line.reply {
+        Reply::Fd(new) if new == *fd => Some(About::File),
+        Reply::Pair(one, other) if [one, other].contains(fd) => Some(About::Own),
+        _ => None,
+    });
+    let given = if is_launcher || *fd != STAGE_INIT { About::Own } else { About::Given };
+    made.unwrap_or(given)
+}
+
+/// The number of the init pipe in the stages, in every scenario.
+pub(crate) const STAGE_INIT: Fd = Fd(4);
 
 /// The errnos of a call's class, none of them twice.
-pub(crate) fn class(call: &Call) -> &'static [Errno] {
+pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
     match call {
         // open(2), and spec 6.9 for files of /proc. EPERM of a map means: the tool may.
         Call::Openat { .. } => &[
@@ -23,7 +51,8 @@ pub(crate) fn class(call: &Call) -> &'static [Errno] {
         ],
         // close(2): the number is free whatever it says.
         Call::Close { .. } => &[Errno::EINTR, Errno::EIO, Errno::EBADF],
-        // read(2), recv(2), pipe(7).
+        // read(2), recv(2), pipe(7). A file of /proc is never not ready, and has no peer.
+        Call::Read { .. } if about == About::File => &[Errno::EINTR, Errno::EIO, Errno::ENOMEM, Errno::ESRCH],
         Call::Read { .. } => {
             &[Errno::EINTR, Errno::EAGAIN, Errno::EIO, Errno::ECONNRESET, Errno::ENOMEM, Errno::EBADF]
         }
@@ -51,7 +80,10 @@ pub(crate) fn class(call: &Call) -> &'static [Errno] {
             Errno::ESPIPE,
             Errno::EIO,
         ],
-        // send(2), unix(7).
+        // send(2), unix(7). Of all the pipes only the given one may be no socket.
+        Call::Send { .. } if about == About::Own => {
+            &[Errno::EINTR, Errno::EAGAIN, Errno::EPIPE, Errno::ECONNRESET, Errno::ENOBUFS, Errno::ENOMEM]
+        }
         Call::Send { .. } => &[
             Errno::EINTR,
             Errno::EAGAIN,
@@ -165,8 +197,8 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
     }
 }
 
-/// Whether it is an errno of a descriptor that may be non-blocking: a stage polls and goes on. A launcher's descriptors
-/// are its own, and block.
+/// Whether it is an errno of a descriptor that is non-blocking: a stage polls and goes on. A launcher's descriptors are
+/// its own, and block.
 pub(crate) fn is_nonblocking(call: &Call, errno: Errno) -> bool {
     matches!(call, Call::Read { .. } | Call::Send { .. }) && errno == Errno::EAGAIN
 }

@@ -16,9 +16,9 @@ mod steps;
 use std::collections::BTreeMap;
 
 use nsexec::sys::record::{Call, Line};
-use nsexec::sys::sim::{Choice, Fault, Oldest, Place, What, Youngest};
+use nsexec::sys::sim::{Choice, Fault, Oldest, Place, Section, What, Youngest};
 
-use errnos::class;
+use errnos::{about, class};
 use oracle::{Case, killed};
 use scenarios::{Start, on_all_cores};
 
@@ -51,8 +51,10 @@ impl Tally {
 }
 
 /// What can go wrong at this call.
-fn faults_of(line: &Line) -> Vec<What> {
-    let mut faults: Vec<What> = class(&line.call).iter().copied().map(What::Errno).collect();
+fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
+    let line = &lines[at.line];
+    let about = about(lines, at.line, at.who.section == Section::Launcher);
+    let mut faults: Vec<What> = class(&line.call, about).iter().copied().map(What::Errno).collect();
     match &line.call {
         Call::Read { .. } => faults.extend([1, 3].map(What::Short)),
         Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. } => {
@@ -77,7 +79,9 @@ fn sweep(start: &Start) -> Tally {
         let places = whole.report.places().map(|(at, line)| (at, Some(line)));
         let ends = whole.report.ends().map(|at| (at, None));
         for (at, line) in places.chain(ends) {
-            for what in line.map_or_else(|| vec![What::Kill], faults_of) {
+            let lines = whole.report.processes.iter().find(|process| process.who == at.who);
+            let lines = lines.map_or(&[][..], |process| &process.transcript.lines);
+            for what in line.map_or_else(|| vec![What::Kill], |_| faults_of(lines, at)) {
                 let fault = Fault { at, what };
                 let ran = start.run(&mut *order(), Some(fault));
                 if !ran.report.fault_fired {

@@ -12,6 +12,16 @@
 //! | the pid line is written at most once, and after stage 2 was made | |
 //! | the rules hold | in the launcher's section if it is runc's |
 //!
+//! Some things are nobody's to name, and are known:
+//!
+//! - A tool's own failure after its exec: it is another program, and stage 0 says which one failed, and how it ended.
+//! - What the runtime does: its fork and exec of stage 0, its read of the configuration after the hand-over.
+//! - `ENOENT` of the setgroups file: kernels before 3.19 have none, and let the map be written.
+//! - The search for a command: whether a refused candidate is there is a question to which every error says no.
+//! - Stage 2 between the word to go and its exec: whoever waits for the command sees how it ended.
+//! - `ECONNRESET` of the word to go: the launcher is gone, and there is nobody to tell.
+//! - The launcher's own reads of the log: it cannot know any more when the command is executed.
+//!
 //! What runc itself leaves: it waits for stage 1 and stage 0 if it has the pid line, and else for the one process that it
 //! knows, and then exits. The others are zombies until the machine's init reaps them; they must be dead all the same.
 
@@ -22,7 +32,7 @@ use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, What, Who};
 use nsexec::sys::types::{Errno, Fd, Signal};
 
-use super::errnos::{is_nonblocking, is_retried};
+use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
 use super::scenarios::{Ran, Start, Way};
 
 /// A run with a fault, and the same without.
@@ -144,7 +154,10 @@ impl Case<'_> {
             What::Short(_) => matches!(line.call, Call::Read { .. } | Call::Send { .. }),
             _ => false,
         };
-        let of_log = !self.is_kill() && self.is_of_log(line);
+        let of_log = !self.is_kill() && self.is_of_log(line) && self.at().section != Section::Launcher;
+        if self.in_another_program() {
+            return None;
+        }
         if !(retried || of_log) || self.ended_the_same() {
             return None;
         }
@@ -189,10 +202,41 @@ impl Case<'_> {
         {
             return None;
         }
+        if self.is_nobodys() {
+            return None;
+        }
         match self.at().section {
             Section::Launcher => self.launcher_names_its_trouble(),
             _ if self.is_kill() => self.launcher_names_the_dead(),
             _ => self.stage_names_its_trouble(first.as_ref()),
+        }
+    }
+
+    /// The fault is in a program that a process of ours has executed.
+    fn in_another_program(&self) -> bool {
+        let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
+        let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        self.at().section == Section::MappingTool && before.iter().any(|line| line.reply == Reply::NoReturn)
+    }
+
+    /// One of those that are nobody's to name.
+    fn is_nobodys(&self) -> bool {
+        let Some(line) = self.line else { return false };
+        let errno = match self.fault.what {
+            What::Errno(errno) => Some(errno),
+            _ => None,
+        };
+        let runtime = self.start.way != Way::Ours;
+        match (&line.call, self.at().section) {
+            _ if self.is_kill() => false,
+            (Call::Execve { .. }, Section::Stage0) => runtime,
+            (Call::Read { fd, .. }, Section::Stage2) if *fd == STAGE_INIT => {
+                runtime || errno == Some(Errno::ECONNRESET)
+            }
+            (Call::Openat { path, .. }, _) => path.0 == b"setgroups" && errno == Some(Errno::ENOENT),
+            (Call::LinkCount { .. }, _) => true,
+            (_, Section::Launcher) => self.is_of_log(line),
+            _ => false,
         }
     }
 
@@ -222,12 +266,14 @@ impl Case<'_> {
         let told = self.told();
         let named = match self.at().section {
             Section::Stage0 => told.contains("stage-0 (pid ") && told.contains("was killed by SIGKILL"),
-            Section::Stage1 => told.contains("stage-1 (pid ") && told.contains("was killed by SIGKILL"),
-            // The command, once it is one.
-            Section::Stage2 => {
-                told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL")
-                    || self.ran.told.is_none() && started(self.report())
-            }
+            // If stage 2 is a stranger too, it is not the pid that tells which one it was.
+            Section::Stage1 => told.contains("stage-1") && told.contains("was killed by SIGKILL"),
+            // Once it has the word to go, its status is the command's.
+            Section::Stage2 if self.ran.told.is_none() => self
+                .report()
+                .find(Section::Launcher)
+                .is_some_and(|launcher| launcher.end == End::Exited(128 + 9)),
+            Section::Stage2 => told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL"),
             _ => told.contains("killed by SIGKILL"),
         };
         (!named).then(|| ("the launcher names the dead", format!("{} was killed, told: {told}", self.at())))
@@ -245,6 +291,10 @@ impl Case<'_> {
         };
         // Before stage 0 is one, nobody is.
         let by = record.stage == Some(stage) || record.stage.is_none() && stage == 0;
+        if self.in_another_program() {
+            let named = by && record.text.contains("id map on ") || record.text.contains("said success, but");
+            return (!named).then(|| ("a failed tool is named", record.to_string()));
+        }
         let word = super::steps::words(&line.call, self.fault.what);
         let step = word.iter().any(|word| record.text.contains(word));
         let errno = match self.fault.what {
