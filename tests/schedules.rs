@@ -9,7 +9,6 @@ mod scenarios;
 
 use nsexec::audit::Run;
 use nsexec::audit::diff::compare;
-use nsexec::audit::normalise::{Grade, normalise};
 use nsexec::sys::sim::{Choice, End, Oldest, Random, Report, Who, all_schedules};
 use scenarios::{Start, on_all_cores};
 
@@ -54,4 +53,57 @@ fn ends(report: &Report) -> Vec<(Who, End)> {
 /// stage 0 is when it does, is a race by nature. Their outcome is not.
 fn order_matters(start: &Start) -> bool {
     start.name.starts_with("small_buffers") || start.scenario.refused.is_some()
+}
+
+#[test]
+fn every_run_to_block_schedule_is_the_same_start() {
+    let results = on_all_cores(|start| {
+        let wanted = Wanted::of(start);
+        let mut broken = Vec::new();
+        let enumerated = all_schedules(BOUND, |script| {
+            broken.extend(wanted.differs(start, script));
+            broken.truncate(1);
+        });
+        (start.name.clone(), enumerated, broken)
+    });
+    let all: usize = results.iter().map(|(_, enumerated, _)| enumerated.count).sum();
+    let bounded: Vec<&str> = results
+        .iter()
+        .filter(|(_, enumerated, _)| !enumerated.complete)
+        .map(|(name, ..)| name.as_str())
+        .collect();
+    println!("{all} run-to-block schedules of {} starts", results.len());
+    println!("bounded at {BOUND}: {} starts: {}", bounded.len(), bounded.join(", "));
+    let broken: Vec<&String> = results.iter().flat_map(|(.., broken)| broken).collect();
+    broken.iter().for_each(|text| println!("{}", text.lines().take(14).collect::<Vec<_>>().join("\n")));
+    assert!(broken.is_empty(), "{} starts depend on the order; the first: {}", broken.len(), broken[0]);
+}
+
+#[test]
+fn every_random_schedule_is_the_same_start() {
+    let seed = seed();
+    println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
+    let broken: Vec<Vec<String>> = on_all_cores(|start| {
+        let wanted = Wanted::of(start);
+        let found = (0..RANDOM).find_map(|nth| {
+            let seed = seed.wrapping_add(nth);
+            wanted.differs(start, &mut Random::new(seed)).map(|what| format!("seed {seed}: {what}"))
+        });
+        found.into_iter().collect()
+    });
+    let count = broken.len() as u64 * RANDOM;
+    println!("{count} random schedules of {} starts", broken.len());
+    assert!(count >= 10_000);
+    let broken: Vec<String> = broken.concat();
+    broken.iter().for_each(|text| println!("{}", text.lines().take(14).collect::<Vec<_>>().join("\n")));
+    assert!(broken.is_empty(), "{} starts depend on the order; the first: {}", broken.len(), broken[0]);
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("NSEXEC_SEED").ok().and_then(|seed| seed.parse().ok());
+    let drawn = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |now| u64::from(now.subsec_nanos()))
+    };
+    given.unwrap_or_else(|| if std::env::var_os("CI").is_some() { 20_260_819 } else { drawn() })
 }
