@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-#[path = "manners/mod.rs"]
-mod manners;
+mod scenarios;
 
-use manners::{Manner, scenarios};
 use nsexec::audit::diff::compare;
+use nsexec::audit::plan::runc::Manner;
 use nsexec::audit::rules::{Facts, Severity, check};
 use nsexec::audit::sections::of_report;
 use nsexec::bootstrap::Dialect;
@@ -26,7 +25,7 @@ fn every_start_keeps_every_rule_with_any_fault() {
     let mut count = 0;
     let mut bad: BTreeMap<String, (usize, String)> = BTreeMap::new();
     let runc = Policy::runc(&Dialect::V1_2);
-    for scenario in scenarios() {
+    for scenario in scenarios::for_runc() {
         let other = Policy {
             setgroups: nsexec::policy::Setgroups::DropIfAllowed,
             session: nsexec::policy::Session::Keep,

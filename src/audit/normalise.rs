@@ -294,9 +294,16 @@ fn without_addresses(action: SigAction) -> SigAction {
 
 /// How the stages' records come through the log pipe depends on who was faster.
 fn merge_log_reads(lines: &mut Vec<Line>) {
-    let pipe = lines.iter().find_map(|line| match (&line.call, &line.reply) {
+    let made = lines.iter().find_map(|line| match (&line.call, &line.reply) {
         (Call::Pipe2, Reply::Pair(read, _)) => Some(*read),
         _ => None,
+    });
+    // A runtime's launcher has made it before anything was recorded; then its records tell.
+    let pipe = made.or_else(|| {
+        lines.iter().find_map(|line| match (&line.call, &line.reply) {
+            (Call::Read { fd, .. }, Reply::Data(data)) if data.0.starts_with(b"{\"level\":") => Some(*fd),
+            _ => None,
+        })
     });
     let mut all: Vec<u8> = Vec::new();
     let mut first = None;

@@ -25,6 +25,8 @@ pub fn run<'m, S: Sys>(
     to_child: Pair,
     to_init: Pair,
 ) -> Result<Outcome, Error<'m>> {
+    // Already a failure of these closes is this stage's.
+    log.enter_stage(1);
     // Both of stage 0's ends: if one stayed open here, the death of stage 0 would go unnoticed.
     let parent = to_child.into_child(sys)?;
     let init_end = to_init.into_child(sys)?;

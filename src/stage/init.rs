@@ -46,6 +46,8 @@ pub fn run<'m, S: Sys>(
     stage_1s_end: End<OfChild>,
     parent: End<OfChild>,
 ) -> Result<Outcome, Error<'m>> {
+    // Already a failure of this close is this stage's.
+    log.enter_stage(2);
     stage_1s_end.close(sys)?;
     enter(sys, log, 2);
     parent.expect(sys, Message::Grandchild, SyncStep::ReadGrandchild)?;

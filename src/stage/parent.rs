@@ -9,7 +9,7 @@ use crate::log::Log;
 use crate::pipe::send_all;
 use crate::sync::{End, Message, OfParent, Pair};
 use crate::sys::Sys;
-use crate::sys::types::{CloneFlags, Fd, Fork, OpenFlags, Pid};
+use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd};
 
 /// Makes the sync pipes and stage 1, then serves it.
 ///
@@ -51,8 +51,10 @@ fn serve<'m, S: Sys>(
     let Some(stage_1) = wards.stage_1 else { return Ok(Outcome::Exit(1)) };
 
     log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
-    if write_for(sys, log, cx, &child, stage_1)? == Written::ToolProcess {
-        return Ok(Outcome::Exit(1));
+    match write_for(sys, log, cx, &child, stage_1) {
+        Ok(Written::Done) => {}
+        Ok(Written::ToolProcess) => return Ok(Outcome::Exit(1)),
+        Err(error) => return Err(unless_dead(sys, &child, error)),
     }
     forward_pids(sys, log, cx, wards, &child)?;
     child.expect(sys, Message::ChildFinish, SyncStep::Stage1Next)?;
@@ -115,6 +117,23 @@ fn write_for<'m, S: Sys>(
     }
     target.close(sys);
     Ok(Written::Done)
+}
+
+/// What is wrong with a file of stage 1, unless stage 1 is dead: then its files are root's, or missing (spec 6.9), and
+/// whoever reads of a permission that was denied looks for the cause in the wrong place.
+fn unless_dead<'m, S: Sys>(sys: &mut S, child: &End<OfParent>, error: Error<'m>) -> Error<'m> {
+    let Error::Os { errno: Errno::EACCES | Errno::ENOENT | Errno::ESRCH, doing } = error else {
+        return error;
+    };
+    if !matches!(doing, Doing::OpenProcDir(_) | Doing::Update(..) | Doing::ReadBack(..)) {
+        return error;
+    }
+    // Alive it says nothing before our answer, so anything to read is its end.
+    let mut ready = [PollFd::new(child.fd(), PollEvents::IN)];
+    match sys.poll(&mut ready, 0) {
+        Ok(1..) => Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 },
+        _ => error,
+    }
 }
 
 fn write_offsets<'m, S: Sys>(

@@ -74,7 +74,13 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
 }
 
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
-fn runc_init(sys: &mut SimSys, (init, log): (Fd, Fd), level: Level, policy: &Policy, memory: usize) -> Ended {
+pub fn runc_init<S: Sys>(
+    sys: &mut S,
+    (init, log): (Fd, Fd),
+    level: Level,
+    policy: &Policy,
+    memory: usize,
+) -> Ended {
     let mut memory = vec![0; memory];
     let environment = Environment { init: Some(init), log: Some(log), level };
     match bootstrap(sys, environment, policy, &mut Scratch { message: &mut memory }) {

@@ -1,0 +1,365 @@
+//! The negative control: runc's C, modelled from spec 3 and 4 on the same simulated kernel, with the same launcher, the
+//! same message and the same machine. It must show two faults that the real one has (evidence E7 and E9), and ours must
+//! not. A simulator that finds nothing here is wrong.
+//!
+//! The model is no more than that: the descriptors without close-on-exec, the waits without a look at anybody's death, the
+//! log writes that block.
+
+mod scenarios;
+
+use std::ffi::CString;
+
+use nsexec::audit::plan::runc::{CONFIG, Manner};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, decode};
+use nsexec::log::Level;
+use nsexec::sys::Sys;
+use nsexec::sys::record::Call;
+use nsexec::sys::sim::{
+    End, Ended, Fault, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User, What, Youngest,
+    all_schedules,
+};
+use nsexec::sys::types::*;
+use scenarios::{Scenario, flags, map};
+
+/// What the C asks for: 4-byte values (spec 2.2).
+const USERMAP_PLS: u32 = 0x40;
+const USERMAP_ACK: u32 = 0x41;
+const RECVPID_PLS: u32 = 0x42;
+const RECVPID_ACK: u32 = 0x43;
+const GRANDCHILD: u32 = 0x44;
+const CHILD_FINISH: u32 = 0x45;
+
+/// The descriptors that runc's launcher leaves for its child, in this simulation.
+const INIT_PIPE: Fd = Fd(4);
+const LOG_PIPE: Fd = Fd(6);
+
+/// A failure of the C: a record, and exit(1). Which one does not matter here.
+struct Bail;
+
+/// One stage of the model: its log, and the calls as the C makes them, once each (spec 4.2.4).
+struct Model<'s> {
+    sys: &'s mut SimSys,
+    stage: u8,
+    debug: bool,
+}
+
+impl Model<'_> {
+    /// write_log: one write, which waits for room (spec 4.2.16).
+    fn log(&mut self, level: &str, text: &str) {
+        if level == "fatal" || self.debug {
+            let pid = self.sys.getpid();
+            let record =
+                format!("{{\"level\":\"{level}\", \"msg\": \"nsexec-{}[{pid}]: {text}\"}}\n", self.stage);
+            let _ = self.sys.write(LOG_PIPE, record.as_bytes());
+        }
+    }
+
+    fn debug(&mut self, text: &str) {
+        self.log("debug", text);
+    }
+
+    /// bail().
+    fn must<T>(&mut self, result: SysResult<T>, text: &str) -> Result<T, Bail> {
+        result.map_err(|errno| {
+            self.log("fatal", &format!("{text}: {errno}"));
+            Bail
+        })
+    }
+
+    fn say(&mut self, fd: Fd, value: u32) -> Result<(), Bail> {
+        let wrote = self.sys.write(fd, &value.to_ne_bytes());
+        self.must(wrote, "failed to sync: write").map(|_| ())
+    }
+
+    fn hear(&mut self, fd: Fd) -> Result<u32, Bail> {
+        let mut word = [0; 4];
+        let got = self.sys.read(fd, &mut word);
+        match self.must(got, "failed to sync: read")? {
+            4 => Ok(u32::from_ne_bytes(word)),
+            _ => self.must(Err(Errno(0)), "failed to sync: read").map(|()| 0),
+        }
+    }
+
+    fn expect(&mut self, fd: Fd, value: u32) -> Result<(), Bail> {
+        match self.hear(fd)? {
+            heard if heard == value => Ok(()),
+            _ => Err(Bail),
+        }
+    }
+
+    /// nsexec(): reads the message, then stage 0, in which stages 1 and 2 come back too.
+    fn bootstrap(&mut self, size: usize) -> Result<Ended, Bail> {
+        let mut bytes = vec![0; size];
+        let mut got = 0;
+        while got < size {
+            let count = self.sys.read(INIT_PIPE, &mut bytes[got..]);
+            got += self.must(count, "failed to read netlink message")?;
+        }
+        let (message, _) = decode(&bytes, &Dialect::V1_2, ByteOrder::NATIVE).map_err(|_| Bail)?;
+        self.debug("=> nsexec container setup");
+        let child = self.sys.socketpair();
+        let child = self.must(child, "failed to setup sync pipe between parent and child")?;
+        let grandchild = self.sys.socketpair();
+        let grandchild = self.must(grandchild, "failed to setup sync pipe between parent and grandchild")?;
+        self.debug("~> nsexec stage-0");
+        self.debug("spawn stage-1");
+        let forked = self.sys.clone_sibling(None);
+        match self.must(forked, "unable to spawn stage-1")? {
+            Fork::Child => self.stage_1(&message, child, grandchild),
+            Fork::Parent { child: stage_1 } => self.stage_0(&message, stage_1, child, grandchild),
+        }
+    }
+
+    fn stage_0(
+        &mut self,
+        message: &Bootstrap<'_>,
+        stage_1: Pid,
+        child: (Fd, Fd),
+        grandchild: (Fd, Fd),
+    ) -> Result<Ended, Bail> {
+        let _ = self.sys.close(child.0);
+        self.debug("-> stage-1 synchronisation loop");
+        loop {
+            match self.hear(child.1)? {
+                USERMAP_PLS => {
+                    self.debug("stage-1 requested userns mappings");
+                    let uid = (message.uid_map(), "uid_map", message.uidmap_path());
+                    let gid = (message.gid_map(), "gid_map", message.gidmap_path());
+                    for (ids, file, tool) in [uid, gid] {
+                        let ids = ids.map(|ids| String::from_utf8_lossy(ids.text()).into_owned());
+                        self.write_map(stage_1, file, &ids.unwrap_or_default(), tool.is_some())?;
+                    }
+                    self.say(child.1, USERMAP_ACK)?;
+                }
+                RECVPID_PLS => {
+                    self.debug("stage-1 requested pid to be forwarded");
+                    let stage_2 = self.hear(child.1)?;
+                    self.say(child.1, RECVPID_ACK)?;
+                    self.debug(&format!("forward stage-1 ({stage_1}) and stage-2 ({stage_2}) pids to runc"));
+                    let line = format!("{{\"stage1_pid\":{stage_1},\"stage2_pid\":{stage_2}}}\n");
+                    let wrote = self.sys.write(INIT_PIPE, line.as_bytes());
+                    self.must(wrote, "failed to sync with runc: write(pid-JSON)")?;
+                }
+                CHILD_FINISH => break,
+                _ => return Err(Bail),
+            }
+        }
+        self.debug("stage-1 complete");
+        let _ = self.sys.close(grandchild.0);
+        self.debug("signalling stage-2 to run");
+        self.say(grandchild.1, GRANDCHILD)?;
+        self.expect(grandchild.1, CHILD_FINISH)?;
+        self.debug("<~ nsexec stage-0");
+        Ok(Ended::Exit(0))
+    }
+
+    /// update_uidmap and try_mapping_tool: the tool inherits whatever there is, and is waited for without a look at
+    /// anything else.
+    fn write_map(&mut self, stage_1: Pid, file: &str, ids: &str, tool: bool) -> Result<(), Bail> {
+        self.debug(&format!("update /proc/{stage_1}/{file} to '{}'", ids.replace('\n', "\\n")));
+        let path = CString::new(format!("/proc/{stage_1}/{file}")).expect("no NUL");
+        let fd = self.sys.openat(Fd::CWD, &path, OpenFlags::ReadWrite);
+        let fd = self.must(fd, "failed to open map")?;
+        let wrote = self.sys.write(fd, ids.as_bytes());
+        let _ = self.sys.close(fd);
+        if wrote != Err(Errno::EPERM) || !tool {
+            return self.must(wrote, "failed to update map").map(|_| ());
+        }
+        let forked = self.sys.fork(ExitSignal::Chld, None);
+        match self.must(forked, "failed to fork")? {
+            Fork::Child => {
+                let name = if file == "uid_map" { "/usr/bin/newuidmap" } else { "/usr/bin/newgidmap" };
+                let words = format!("{name} {stage_1} {ids}");
+                let text: String = words.split_whitespace().map(|word| format!("{word}\0")).collect();
+                let mut slots = [None; 20];
+                let argv = ExecArgs::build(text.as_bytes(), &mut slots).expect("few enough");
+                let path = CString::new(name).expect("no NUL");
+                let errno = self.sys.execve(&path, &argv, &ExecArgs::EMPTY);
+                self.must(Err(errno), "failed to execv")
+            }
+            Fork::Parent { child } => {
+                let waited = self.sys.wait4(child, WaitFor::Ordinary);
+                self.must(waited, "failed to waitpid").map(|_| ())
+            }
+        }
+    }
+
+    fn stage_1(
+        &mut self,
+        message: &Bootstrap<'_>,
+        child: (Fd, Fd),
+        grandchild: (Fd, Fd),
+    ) -> Result<Ended, Bail> {
+        let _ = self.sys.close(child.1);
+        self.stage = 1;
+        self.debug("~> nsexec stage-1");
+        let asked = message.clone_flags();
+        if asked.contains(CloneFlags::NEWUSER) {
+            self.debug("unshare user namespace");
+            let unshared = self.sys.unshare(CloneFlags::NEWUSER);
+            self.must(unshared, "failed to unshare user namespace")?;
+            self.debug("request stage-0 to map user namespace");
+            self.say(child.0, USERMAP_PLS)?;
+            self.debug("waiting stage-0 to complete the mapping of user namespace");
+            self.expect(child.0, USERMAP_ACK)?;
+            let root = self.sys.setresuid(0);
+            self.must(root, "failed to become root in user namespace")?;
+        }
+        self.debug("unshare remaining namespaces");
+        let unshared = self.sys.unshare(asked.without(CloneFlags::NEWUSER));
+        self.must(unshared, "failed to unshare remaining namespaces")?;
+        self.debug("spawn stage-2");
+        let forked = self.sys.clone_sibling(None);
+        let stage_2 = match self.must(forked, "unable to spawn stage-2")? {
+            Fork::Child => return self.stage_2(child, grandchild),
+            Fork::Parent { child } => child,
+        };
+        self.debug(&format!("request stage-0 to forward stage-2 pid ({stage_2})"));
+        self.say(child.0, RECVPID_PLS)?;
+        self.say(child.0, u32::try_from(stage_2.0).expect("a pid"))?;
+        self.expect(child.0, RECVPID_ACK)?;
+        self.debug("signal completion to stage-0");
+        self.say(child.0, CHILD_FINISH)?;
+        self.debug("<~ nsexec stage-1");
+        Ok(Ended::Exit(0))
+    }
+
+    fn stage_2(&mut self, child: (Fd, Fd), grandchild: (Fd, Fd)) -> Result<Ended, Bail> {
+        let _ = self.sys.close(grandchild.1);
+        let _ = self.sys.close(child.0);
+        self.stage = 2;
+        self.debug("~> nsexec stage-2");
+        self.expect(grandchild.0, GRANDCHILD)?;
+        for result in [self.sys.setsid(), self.sys.setuid(0), self.sys.setgid(0)] {
+            self.must(result, "setsid failed")?;
+        }
+        self.debug("signal completion to stage-0");
+        self.say(grandchild.0, CHILD_FINISH)?;
+        let _ = self.sys.close(grandchild.0);
+        self.debug("<= nsexec container setup");
+        // The Go runtime, up to the configuration.
+        let mut config = vec![0; CONFIG.len()];
+        let got = self.sys.read(INIT_PIPE, &mut config);
+        let _ = self.sys.close(LOG_PIPE);
+        Ok(if got == Ok(CONFIG.len()) { Ended::HandOver } else { Ended::Exit(1) })
+    }
+}
+
+/// The same machine with the C in place of ours.
+fn with_the_c(mut sim: Sim, scenario: &Scenario, level: Level) -> Sim {
+    sim.settings().leaks_descriptors = true;
+    let (size, debug) = (scenario.message.len(), level == Level::Debug);
+    let main = move |sys: &mut SimSys| {
+        let mut model = Model { sys, stage: 0, debug };
+        model.bootstrap(size).unwrap_or(Ended::Exit(1))
+    };
+    sim.program("/usr/bin/runc", Program::new(main));
+    sim
+}
+
+fn stuck(report: &Report) -> Vec<(Section, &'static str)> {
+    report.stuck().map(|(who, call)| (who.section, call.name())).collect()
+}
+
+fn is_started(report: &Report) -> bool {
+    let end = |section| report.find(section).map(|process| process.end.clone());
+    end(Section::Launcher) == Some(End::Exited(0)) && end(Section::Stage2) == Some(End::HandedOver)
+}
+
+/// The model is no straw man: without a fault it starts what ours starts.
+#[test]
+fn the_model_starts_a_container() {
+    for name in ["nothing", "rootful", "rootful_user", "rootless_tools"] {
+        let scenario = scenarios::named(name);
+        for manner in [Manner::Init, Manner::Exec] {
+            let sim = with_the_c(scenario.launched(manner, Level::Debug), &scenario, Level::Debug);
+            for seed in 0..20 {
+                let report = sim.run(&mut Random::new(seed), None);
+                assert!(is_started(&report), "{name}, {manner:?}, seed {seed}\n{report}");
+            }
+        }
+    }
+}
+
+/// SIGKILL to stage 0 at each of its calls after it has made the tool, which runs on and on.
+fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
+    let mut sim = sim.clone();
+    sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
+    let whole = sim.run(&mut Oldest, None);
+    let lines = &whole.find(Section::Stage0).expect("a stage 0").transcript.lines;
+    let forked = lines.iter().position(|line| {
+        matches!(line.call, Call::Fork { exit: ExitSignal::Chld, .. })
+            && matches!(line.reply, nsexec::sys::record::Reply::Parent(_))
+    });
+    let after = forked.expect("a tool") + 1;
+    let who = whole.find(Section::Stage0).expect("a stage 0").who;
+    // Up to the call that it waits in, which has no line yet.
+    (after..=lines.len())
+        .flat_map(|line| {
+            let fault = Fault { at: nsexec::sys::sim::Place { who, line }, what: What::Kill };
+            [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))]
+        })
+        .filter(|report| report.fault_fired)
+        .collect()
+}
+
+/// Evidence E7: the tool holds the sync pair, so stage 1 never sees that stage 0 is dead.
+#[test]
+fn the_c_leaves_a_stage_that_lingers_and_ours_does_not() {
+    let scenario = scenarios::named("rootless_tools");
+    let ours = scenario.launched(Manner::Exec, Level::Warning);
+    let c = with_the_c(ours.clone(), &scenario, Level::Warning);
+    let reports = with_a_tool_that_stays(&c);
+    assert!(!reports.is_empty());
+    for report in &reports {
+        // The launcher too: whoever lingers holds the log pipe, of which it awaits the end.
+        assert_eq!(stuck(report), [(Section::Launcher, "read"), (Section::Stage1, "read")], "{report}");
+    }
+    let reports = with_a_tool_that_stays(&ours);
+    assert!(reports.len() >= 2);
+    for report in &reports {
+        assert_eq!(stuck(report), [], "{report}");
+        // The tool is another program, and is not ours to kill from beyond the grave.
+        assert!(report.alive().all(|process| process.who.section == Section::MappingTool), "{report}");
+    }
+}
+
+/// Evidence E9: a log pipe of one page, level debug, and nobody who reads.
+#[test]
+fn the_c_waits_for_its_log_and_ours_does_not() {
+    // Long enough that its records fill the page.
+    let ids: String = (0..120).map(|line| format!("{line} {} 1\n", 100_000 + 2 * line)).collect();
+    let message = Bootstrap::new(flags(&[Kind::Mnt, Kind::Pid]).union(CloneFlags::NEWUSER))
+        .with_uid_map(map(&ids))
+        .with_gid_map(map(&ids));
+    // runc's launcher, in this simulation, reads the log when all is over.
+    let scenario = Scenario::new("full_log", "a log pipe that nobody reads", &User::root(), &message)
+        .setting(|settings| settings.pipe_buffer = 4096);
+    let ours = scenario.launched(Manner::Init, Level::Debug);
+    let c = with_the_c(ours.clone(), &scenario, Level::Debug);
+    let mut deadlocks = 0;
+    let schedules = all_schedules(2_000, |script| {
+        let report = c.run(script, None);
+        let who = stuck(&report);
+        assert!(
+            who.iter().any(|(section, call)| *section != Section::Launcher && *call == "write"),
+            "{report}"
+        );
+        assert!(who.contains(&(Section::Launcher, "read")), "{report}");
+        deadlocks += 1;
+    });
+    println!(
+        "the model: {deadlocks} deadlocks in {} schedules (complete: {})",
+        schedules.count, schedules.complete
+    );
+    assert!(deadlocks > 0);
+    let schedules = all_schedules(2_000, |script| {
+        let report = ours.run(script, None);
+        assert!(is_started(&report), "{report}");
+    });
+    println!("ours: started in each of {} schedules (complete: {})", schedules.count, schedules.complete);
+    // With room for all records the same model starts.
+    let roomy = scenario.setting(|settings| settings.pipe_buffer = 65_536);
+    let c = with_the_c(roomy.launched(Manner::Init, Level::Debug), &roomy, Level::Debug);
+    assert!(is_started(&c.run(&mut Oldest, None)));
+}

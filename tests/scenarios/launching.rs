@@ -1,0 +1,118 @@
+//! Our own launcher as a simulated process.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use nsexec::launch::script::{Job, Launched, LogReader, Trouble, launch};
+use nsexec::launch::tail::Tail;
+use nsexec::launch::{LaunchError, Record, StageFailure};
+use nsexec::log::Level;
+use nsexec::nsexec::Scratch;
+use nsexec::policy::Policy;
+use nsexec::sys::Sys;
+use nsexec::sys::sim::{Ended, Program, Sim, SimSys};
+use nsexec::sys::types::*;
+
+use super::Scenario;
+
+/// What our own launcher starts: it exits with 0.
+pub(crate) const COMMAND: &str = "/bin/command";
+
+/// What came through the log pipe.
+#[derive(Default)]
+struct Records(Vec<u8>);
+
+impl Records {
+    fn fatal_ones(&self) -> Vec<Record> {
+        let text = String::from_utf8_lossy(&self.0);
+        text.lines().filter_map(Record::parse).filter(|record| record.level <= Level::Fatal).collect()
+    }
+}
+
+impl LogReader for Records {
+    fn take(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    fn fatal(&self) -> bool {
+        !self.fatal_ones().is_empty()
+    }
+}
+
+/// Makes a start of our own launcher: stage 0 by a fork without exec, a command at the end, whose status it takes. What
+/// it tells its caller when it fails is left in `told`: nothing that a process does depends on it.
+pub(super) fn our_own(
+    sim: &mut Sim,
+    scenario: &Scenario,
+    (policy, level): (Policy, Level),
+    told: Rc<RefCell<Option<LaunchError>>>,
+) {
+    sim.program(COMMAND, Program::ends(Ended::Exit(0)));
+    let (message, signals, candidates) = (scenario.message.clone(), scenario.signals, scenario.candidates);
+    sim.launcher(move |sys| {
+        let mut memory = vec![0; message.len()];
+        let mut slots = [None; 2];
+        let tail = Tail {
+            propagation: policy.propagation,
+            mount_proc: policy.mount_proc,
+            kill_child: policy.kill_child,
+            name: b"command",
+            candidates,
+            argv: ExecArgs::build(b"command\0", &mut slots).expect("two slots"),
+            envp: ExecArgs::EMPTY,
+        };
+        let job = Job { message: &message, policy: &policy, level, signals, interrupt: None, tail };
+        let mut records = Records::default();
+        match launch(sys, &job, &mut Scratch { message: &mut memory }, &mut records) {
+            Launched::Started { pid } => {
+                // Without its exec it ends as a stage, and it may become a command while we wait for the stage: __WALL,
+                // which the trait does not have.
+                let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
+                match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
+                    Some(WaitStatus::Exited(status)) => Ended::Exit(status),
+                    Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),
+                    Some(WaitStatus::Other(_)) | None => Ended::Exit(1),
+                }
+            }
+            Launched::Failed(failure) => {
+                let error = error_of(failure, records.fatal_ones(), &message);
+                let status = error.exit_code();
+                *told.borrow_mut() = Some(error);
+                Ended::Exit(status)
+            }
+            Launched::Exit(status) => Ended::Exit(status),
+        }
+    });
+}
+
+/// As `Launcher::spawn` makes it.
+fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
+    let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
+    match (failure.trouble, records.first()) {
+        (Trouble::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
+        (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
+            if code == "exec" =>
+        {
+            LaunchError::Exec { program: "command".into(), errno: *errno }
+        }
+        (trouble, _) => {
+            let decoded = nsexec::bootstrap::decode(
+                message,
+                &nsexec::bootstrap::Dialect::V1_2,
+                nsexec::bootstrap::ByteOrder::NATIVE,
+            );
+            let asked = decoded.map_or(CloneFlags::EMPTY, |(bootstrap, _)| bootstrap.clone_flags());
+            LaunchError::Bootstrap(StageFailure { records, ended, trouble, asked })
+        }
+    }
+}
+
+fn wait(sys: &mut SimSys, pid: Pid, which: WaitFor) -> Option<WaitStatus> {
+    loop {
+        match sys.wait4(pid, which) {
+            Ok(waited) => return Some(waited.status),
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The scenarios: every kind alone, the realistic sets, every refusal. For the snapshots, the fault sweep, the
+//! schedules, and whoever else needs a start on the simulated kernel.
+//!
+//! | file | what |
+//! |---|---|
+//! | `launching` | our own launcher as a simulated process, and what it tells its caller |
+//! | `starts` | those that end with an init or a command |
+//! | `refusals` | those that end with an error, the kernel's and our own |
+//! | `malformed` | messages that are none |
+//!
+//! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+mod launching;
+mod malformed;
+mod refusals;
+mod starts;
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString};
+use std::rc::Rc;
+
+use nsexec::audit::Run;
+use nsexec::audit::plan::runc::{Manner, drop_in};
+use nsexec::audit::rules::{Facts, Finding, check};
+use nsexec::audit::sections::of_report;
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, encode, encoded_len};
+use nsexec::idmap::IdMap;
+use nsexec::launch::LaunchError;
+use nsexec::launch::script::ChildSignals;
+use nsexec::log::Level;
+use nsexec::namespace::NsSet;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::policy::{LogForm, Policy, Session};
+use nsexec::sys::sim::{Choice, Fault, Kind, Program, Report, Settings, Sim, User};
+use nsexec::sys::types::{CloneFlags, Pid};
+
+pub(crate) use starts::realistic;
+
+/// Who launches, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// `runc run`.
+    Init,
+    /// `runc exec`.
+    Exec,
+    /// Our own launcher.
+    Ours,
+}
+
+impl Way {
+    pub(crate) const ALL: &'static [Self] = &[Self::Init, Self::Exec, Self::Ours];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Exec => "exec",
+            Self::Ours => "ours",
+        }
+    }
+
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Init => "as runc run: pid line, stage 1, stage 0, configuration",
+            Self::Exec => "as runc exec: stage 0, pid line, stage 1, configuration",
+            Self::Ours => "our own",
+        }
+    }
+}
+
+/// A machine, a message for it, and who sends it.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// What it shows, in one sentence.
+    pub(crate) about: &'static str,
+    pub(crate) sim: Sim,
+    pub(crate) message: Vec<u8>,
+    pub(crate) policy: Policy,
+    pub(crate) level: Level,
+    /// The signals that our own launcher gives its stages.
+    pub(crate) signals: ChildSignals,
+    /// The files that our own launcher tries, each with its NUL.
+    pub(crate) candidates: &'static [u8],
+    pub(crate) ways: &'static [Way],
+    /// A part of the first fatal record, if it does not start.
+    pub(crate) refused: Option<&'static str>,
+}
+
+impl Scenario {
+    pub(crate) fn new(
+        name: &'static str,
+        about: &'static str,
+        user: &User,
+        bootstrap: &Bootstrap<'_>,
+    ) -> Self {
+        Self {
+            name,
+            about,
+            sim: Sim::new(Settings::default(), user),
+            message: message(bootstrap),
+            policy: Policy::runc(&Dialect::V1_2),
+            level: Level::Warning,
+            signals: ChildSignals::default(),
+            candidates: b"/bin/command\0",
+            ways: Way::ALL,
+            refused: None,
+        }
+    }
+
+    /// With what its namespaces to join need: `prepare` makes them, and gives the list.
+    pub(crate) fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
+        let paths = prepare(&mut self.sim);
+        let (old, _) =
+            nsexec::bootstrap::decode(&self.message, &Dialect::V1_2, ByteOrder::NATIVE).expect("our own");
+        self.message = message(&old.with_namespaces(join(&paths)));
+        self
+    }
+
+    pub(crate) fn ways(self, ways: &'static [Way]) -> Self {
+        Self { ways, ..self }
+    }
+
+    pub(crate) fn refused(self, refused: &'static str) -> Self {
+        Self { refused: Some(refused), ..self }
+    }
+
+    pub(crate) fn setting(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(self.sim.settings());
+        self
+    }
+
+    pub(crate) fn program(mut self, path: &str, program: Program) -> Self {
+        self.sim.program(path, program);
+        self
+    }
+
+    /// The machine with a launcher of runc's.
+    pub(crate) fn launched(&self, manner: Manner, level: Level) -> Sim {
+        let mut sim = self.sim.clone();
+        drop_in(&mut sim, manner, level, self.policy, self.message.clone());
+        sim
+    }
+
+    /// The machine with our own launcher.
+    pub(crate) fn launched_by_us(&self, policy: Policy, level: Level) -> Sim {
+        let mut sim = self.sim.clone();
+        launching::our_own(&mut sim, self, (policy, level), Rc::default());
+        sim
+    }
+}
+
+/// A scenario and one of its ways: what is run.
+pub(crate) struct Start {
+    pub(crate) name: String,
+    pub(crate) scenario: Scenario,
+    pub(crate) way: Way,
+    /// As far as it is not the launcher's own.
+    pub(crate) policy: Policy,
+    sim: Sim,
+    told: Rc<RefCell<Option<LaunchError>>>,
+}
+
+/// What came of a run.
+pub(crate) struct Ran {
+    pub(crate) report: Report,
+    /// What our own launcher tells its caller.
+    pub(crate) told: Option<LaunchError>,
+}
+
+impl Start {
+    fn of(scenario: Scenario, way: Way) -> Self {
+        let told = Rc::default();
+        let mut sim = scenario.sim.clone();
+        // Our launcher keeps the session and reads details from the records (launch::Launcher).
+        let policy = match way {
+            Way::Ours => Policy { session: Session::Keep, log_form: LogForm::Detailed, ..scenario.policy },
+            _ => scenario.policy,
+        };
+        let message = scenario.message.clone();
+        match way {
+            Way::Init => drop_in(&mut sim, Manner::Init, scenario.level, policy, message),
+            Way::Exec => drop_in(&mut sim, Manner::Exec, scenario.level, policy, message),
+            Way::Ours => launching::our_own(&mut sim, &scenario, (policy, scenario.level), Rc::clone(&told)),
+        }
+        let name = match scenario.ways {
+            [_] => scenario.name.to_owned(),
+            _ => format!("{}_{}", scenario.name, way.name()),
+        };
+        Self { name, scenario, way, policy, sim, told }
+    }
+
+    pub(crate) fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Ran {
+        self.told.borrow_mut().take();
+        let report = self.sim.run(choice, fault);
+        Ran { report, told: self.told.borrow_mut().take() }
+    }
+
+    /// What the rules say. runc's launcher is a likeness, so its own section is nobody's promise.
+    pub(crate) fn findings(&self, run: &Run) -> Vec<Finding> {
+        let mut findings = check(run, &Facts::of(run, self.policy));
+        findings.retain(|finding| self.way == Way::Ours || finding.section != "launcher");
+        findings
+    }
+
+    pub(crate) fn sections(ran: &Ran) -> Run {
+        of_report(&ran.report)
+    }
+}
+
+/// Every scenario.
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let mut all = starts::created();
+    all.extend(starts::joined());
+    all.extend(realistic());
+    all.extend(starts::old_and_small());
+    all.extend(refusals::all());
+    all.extend(malformed::all());
+    all
+}
+
+/// Those of the realistic sets that a runtime may ask for: with runc's policy, and no more privilege than an exec leaves.
+pub(crate) fn for_runc() -> Vec<Scenario> {
+    realistic().into_iter().filter(|scenario| scenario.ways != [Way::Ours]).collect()
+}
+
+/// One of the realistic sets.
+pub(crate) fn named(name: &str) -> Scenario {
+    realistic().into_iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
+}
+
+/// Every scenario, each of its ways.
+pub(crate) fn starts() -> Vec<Start> {
+    let mut all: Vec<Start> = Vec::new();
+    for scenario in scenarios() {
+        let ways = scenario.ways;
+        let (last, others) = ways.split_last().expect("a way");
+        all.extend(others.iter().map(|way| Start::of(scenario.again(), *way)));
+        all.push(Start::of(scenario, *last));
+    }
+    all
+}
+
+impl Scenario {
+    fn again(&self) -> Self {
+        Self { sim: self.sim.clone(), message: self.message.clone(), ..*self }
+    }
+}
+
+/// Calls `work` with every start, on as many threads as there are processors: a start is not for another thread, so
+/// each makes its own. What comes back is in the order of the starts.
+pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let done = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                let all = starts();
+                loop {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(start) = all.get(index) else { break };
+                    let result = work(start);
+                    done.lock().expect("nobody panics with it").push((index, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("nobody panics with it");
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The bytes of a message.
+pub(crate) fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; encoded_len(bootstrap)];
+    let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut bytes).expect("a message");
+    bytes.truncate(len);
+    bytes
+}
+
+/// Texts that live as long as the test: a message borrows them.
+pub(crate) fn leak(text: &str) -> &'static CStr {
+    Box::leak(CString::new(text).expect("no NUL").into_boxed_c_str())
+}
+
+/// A map from its text.
+pub(crate) fn map(text: &str) -> IdMap<'static> {
+    IdMap::parse(leak(text)).expect("a map")
+}
+
+/// Namespaces to join, from `kind:path,…`.
+pub(crate) fn join(text: &str) -> NsPaths<'static> {
+    NsPaths::parse(leak(text).to_bytes(), NsSet::ALL).expect("a list of namespaces")
+}
+
+/// Several flags.
+pub(crate) fn flags(kinds: &[Kind]) -> CloneFlags {
+    kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()))
+}
+
+/// A path to each kind of a process's namespaces.
+pub(crate) fn paths_of(pid: Pid, kinds: &[Kind]) -> String {
+    let path = |kind: &Kind| format!("{}:/proc/{pid}/ns/{}", kind.name(), kind.name());
+    kinds.iter().map(path).collect::<Vec<_>>().join(",")
+}

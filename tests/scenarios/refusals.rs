@@ -1,0 +1,357 @@
+//! Starts that end with an error: what the kernel refuses, what a tool fails at, and what we refuse before any call.
+
+use std::fmt::Write as _;
+
+use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
+use nsexec::policy::Policy;
+use nsexec::sys::Sys;
+use nsexec::sys::sim::{Container, Ended, Extra, Kind, Program, Sim, User};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Signal};
+use nsexec::timens::TimeOffsets;
+
+use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, mapped, ordinary, tools, with_tools};
+use super::{Scenario, Way, flags, leak, map, paths_of};
+
+const INIT: &[Way] = &[Way::Init];
+const EXEC: &[Way] = &[Way::Exec];
+const OURS: &[Way] = &[Way::Ours];
+
+/// All of them but the malformed messages.
+pub(super) fn all() -> Vec<Scenario> {
+    let mut all = impossible();
+    all.extend(not_joined());
+    all.extend(not_created());
+    all.extend(not_mapped());
+    all.extend(of_a_tool());
+    all.extend(of_stage_2());
+    all.extend(of_the_command());
+    all
+}
+
+fn root(name: &'static str, about: &'static str, message: &Bootstrap<'_>) -> Scenario {
+    Scenario::new(name, about, &User::root(), message)
+}
+
+/// Asked for, and nobody can do it: found before any call.
+fn impossible() -> Vec<Scenario> {
+    let wide: String = (0..340_u64).fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{} {} 1", 100_000 + line, 200_000 + line);
+        text
+    });
+    let user = Bootstrap::new(CloneFlags::NEWUSER);
+    vec![
+        root("unknown_flags", "a clone flag that names no namespace", &Bootstrap::new(CloneFlags(0x200)))
+            .refused("clone flags 0x200 name no namespace")
+            .ways(INIT),
+        root(
+            "join_and_create_same",
+            "one kind to be joined and created",
+            &Bootstrap::new(CloneFlags::NEWNET),
+        )
+        .joining(|_| "net:/run/netns/blue".into())
+        .refused("asked to both join and create: net")
+        .ways(INIT),
+        root("map_too_large", "340 lines that no single write can carry", &user.with_uid_map(map(&wide)))
+            .refused("uid_map: ")
+            .ways(INIT),
+    ]
+}
+
+fn not_joined() -> Vec<Scenario> {
+    let net = |name, about, extra: Option<Extra>| {
+        root(name, about, &Bootstrap::new(CloneFlags::EMPTY)).joining(|sim| {
+            if let Some(extra) = extra {
+                sim.file("/run/netns/blue", extra);
+            }
+            "net:/run/netns/blue".into()
+        })
+    };
+    let open = "failed to open /run/netns/blue";
+    let container = |sim: &mut Sim, maker: User, kind: Kind| {
+        sim.container(&Container { maker, maps: None, kinds: &[kind] })
+    };
+    let nothing = Bootstrap::new(CloneFlags::EMPTY);
+    vec![
+        net(
+            "join_regular",
+            "a plain file in place of a namespace",
+            Some(Extra::Regular(b"x".as_slice().into())),
+        )
+        .refused(open)
+        .ways(EXEC),
+        net("join_fifo", "a FIFO, which would hold a plain open for ever", Some(Extra::Fifo))
+            .refused(open)
+            .ways(EXEC),
+        net("join_directory", "a directory", Some(Extra::Directory)).refused(open).ways(EXEC),
+        net("join_missing", "a path that is not there", None).refused(open).ways(OURS),
+        net("join_forbidden", "a path that we may not open", Some(Extra::Forbidden)).refused(open).ways(OURS),
+        root("join_wrong_kind", "a namespace of another kind", &nothing)
+            .joining(|sim| {
+                let pid = container(sim, User::root(), Kind::Uts);
+                format!("net:/proc/{pid}/ns/uts")
+            })
+            .refused("failed to setns into net namespace: Invalid argument")
+            .ways(EXEC),
+        root("join_own_user", "the user namespace in which we are", &nothing)
+            .joining(|_| "user:/proc/self/ns/user".into())
+            .refused("failed to setns into user namespace: Invalid argument")
+            .ways(EXEC),
+        Scenario::new(
+            "join_unprivileged",
+            "two that an ordinary user may not join: all are named",
+            &ordinary(),
+            &nothing,
+        )
+        .joining(|sim| {
+            let pid = container(sim, User::root(), Kind::Net);
+            for (path, kind) in [("/run/netns/blue", Kind::Net), ("/run/utsns/blue", Kind::Uts)] {
+                sim.file(path, Extra::Namespace(sim.namespace(pid, kind)));
+            }
+            "uts:/run/utsns/blue,net:/run/netns/blue".into()
+        })
+        .refused("failed to setns(0x4000000) into uts namespace (with path /run/utsns/blue)")
+        .ways(EXEC),
+        root("join_outside_pid", "setns says EINVAL, as of a pid namespace that is not below ours", &nothing)
+            .joining(|sim| {
+                let one = container(sim, User::root(), Kind::Pid);
+                paths_of(one, &[Kind::Pid])
+            })
+            .filtered("setns", Errno::EINVAL)
+            .refused("failed to setns into pid namespace: Invalid argument")
+            .ways(EXEC),
+    ]
+}
+
+fn not_created() -> Vec<Scenario> {
+    let five = Bootstrap::new(flags(&FIVE));
+    let own = mapped(&FIVE, OWN).with_rootless_euid(true);
+    let user = "failed to unshare user namespace";
+    let rest = "failed to unshare remaining namespaces";
+    vec![
+        Scenario::new(
+            "create_unprivileged",
+            "namespaces without a user namespace, by an ordinary user",
+            &ordinary(),
+            &five,
+        )
+        .refused(rest)
+        .ways(OURS),
+        Scenario::new("user_limit", "user.max_user_namespaces is reached", &ordinary(), &own)
+            .without_room_for(Kind::User)
+            .refused(user)
+            .ways(OURS),
+        root("net_limit", "user.max_net_namespaces is reached", &five)
+            .without_room_for(Kind::Net)
+            .refused(rest)
+            .ways(INIT),
+        Scenario::new("chrooted", "the caller has changed its root", &ordinary(), &own)
+            .setting(|settings| settings.chrooted = true)
+            .refused(user)
+            .ways(OURS),
+        root(
+            "unshare_invalid",
+            "a kernel without a kind: EINVAL, five times",
+            &Bootstrap::new(CloneFlags::NEWTIME),
+        )
+        .filtered("unshare", Errno::EINVAL)
+        .refused(rest)
+        .ways(INIT),
+        root(
+            "unshare_filtered",
+            "a seccomp filter of an outer container",
+            &Bootstrap::new(CloneFlags::NEWUTS),
+        )
+        .filtered("unshare", Errno::EPERM)
+        .refused(rest)
+        .ways(OURS),
+        root("no_process_left", "the limit of processes is reached at stage 2", &five)
+            .setting(|settings| settings.processes = 3)
+            .refused("unable to spawn stage-2: Resource temporarily unavailable")
+            .ways(INIT),
+        root("no_descriptor_left", "the limit of descriptors is reached at the first sync pipe", &five)
+            .setting(|settings| settings.descriptors = 8)
+            .refused("failed to setup sync pipe")
+            .ways(INIT),
+        root("oom_score_refused", "a score that an ordinary user may not set", &five)
+            .user(&ordinary(), |message| {
+                message.with_oom_score_adj(OomScoreAdj::parse(c"-500").expect("a score"))
+            })
+            .refused("failed to update /proc/self/oom_score_adj: Permission denied")
+            .ways(INIT),
+        time(
+            "time_offsets_late",
+            "offsets for a time namespace in which processes are",
+            CloneFlags::EMPTY,
+            "monotonic 1 0\n",
+        )
+        .refused("timens_offsets: Permission denied"),
+        time(
+            "time_offsets_range",
+            "a clock that would be negative",
+            CloneFlags::NEWTIME,
+            "boottime -100000 0\n",
+        )
+        .refused("timens_offsets: Numerical result out of range"),
+    ]
+}
+
+fn time(name: &'static str, about: &'static str, flags: CloneFlags, text: &str) -> Scenario {
+    let offsets = TimeOffsets::parse(leak(text)).expect("offsets");
+    root(name, about, &Bootstrap::new(flags).with_timens_offsets(offsets)).ways(INIT)
+}
+
+fn not_mapped() -> Vec<Scenario> {
+    let user = Bootstrap::new(CloneFlags::NEWUSER);
+    vec![
+        Scenario::new(
+            "map_without_tool",
+            "a map that an ordinary user may not write, and no tool",
+            &ordinary(),
+            &mapped(&FIVE, SUBORDINATE).with_rootless_euid(true).with_setgroup(true),
+        )
+        .refused("mapping tool not present")
+        .ways(OURS),
+        root(
+            "root_not_mapped",
+            "a map without id 0: nobody can become root",
+            &mapped(&[], "1 100000 65536\n"),
+        )
+        .refused("failed to become root in user namespace: Invalid argument")
+        .ways(OURS),
+        root("no_map", "a user namespace without maps", &user)
+            .refused("failed to become root in user namespace: Invalid argument")
+            .ways(INIT),
+        Scenario::new(
+            "deny_refused",
+            "the setgroups file cannot be written, as under an outer filter",
+            &ordinary(),
+            &mapped(&[], OWN).with_rootless_euid(true),
+        )
+        .filtered("write", Errno::EPERM)
+        .refused("failed to write 'deny' to /proc/")
+        .ways(INIT),
+    ]
+}
+
+/// A tool that is not what it should be.
+fn of_a_tool() -> Vec<Scenario> {
+    let with = |name, about, program: Option<Program>| {
+        let scenario = tools(Scenario::new(name, about, &ordinary(), &with_tools())).ways(OURS);
+        match program {
+            Some(program) => scenario.program("/usr/bin/newuidmap", program),
+            None => scenario,
+        }
+    };
+    // Its first line only.
+    let part = Program::new(|sys| {
+        let pid = sys.argv().get(1).cloned().unwrap_or_default();
+        let path = leak(&format!("/proc/{}/uid_map", String::from_utf8_lossy(&pid)));
+        let wrote =
+            sys.openat(Fd::CWD, path, OpenFlags::ReadWrite).and_then(|fd| sys.write(fd, OWN.as_bytes()));
+        Ended::Exit(wrote.map_or(1, |_| 0))
+    });
+    let beyond = with_tools().with_uid_map(map("0 1000 1\n1 500000 10\n"));
+    vec![
+        tools(Scenario::new(
+            "tool_refuses",
+            "ids that are not the caller's: newuidmap exits with 1",
+            &ordinary(),
+            &beyond,
+        ))
+        .refused("failed to use newuid map on ")
+        .ways(&[Way::Init, Way::Ours]),
+        with("tool_killed", "newuidmap is killed", Some(Program::ends(Ended::Signal(Signal::KILL))))
+            .refused("failed to use newuid map on "),
+        with(
+            "tool_wrote_nothing",
+            "newuidmap says success and wrote nothing",
+            Some(Program::ends(Ended::Exit(0))),
+        )
+        .refused("newuidmap said success, but /proc/"),
+        with("tool_wrote_part", "newuidmap says success and wrote the first line", Some(part.setuid_root()))
+            .refused("differs: '1 100000 65535' is missing"),
+        with("tool_without_privilege", "no_new_privs takes the tool's set-user-id bit away", None)
+            .setting(|settings| settings.no_new_privs = true)
+            .refused("failed to use newuid map on "),
+        Scenario::new("tool_missing", "the tool is not where the message says", &ordinary(), &with_tools())
+            .refused("failed to execv /usr/bin/newuidmap: No such file or directory")
+            .ways(OURS),
+        Scenario::new(
+            "tool_relative",
+            "a tool without a folder: there is no PATH to search",
+            &ordinary(),
+            &with_tools().with_uidmap_path(c"newuidmap"),
+        )
+        .refused("newuidmap: the mapping tool's path is not absolute")
+        .ways(OURS),
+    ]
+}
+
+fn of_stage_2() -> Vec<Scenario> {
+    let user = mapped(&[], WIDE).with_setgroup(true);
+    let filtered = |name, about, call, refused| {
+        root(name, about, &user).filtered(call, Errno::EPERM).refused(refused).ways(INIT)
+    };
+    let mut gid_alone = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map(WIDE));
+    gid_alone = gid_alone.with_setgroup(true);
+    vec![
+        filtered(
+            "setgroups_refused",
+            "the groups cannot be dropped",
+            "setgroups",
+            "setgroups failed: Operation not permitted",
+        ),
+        filtered(
+            "setsid_refused",
+            "no session of its own",
+            "setsid",
+            "setsid failed: Operation not permitted",
+        ),
+        root("no_gid_map", "a user namespace without a gid map: there is no group 0", &gid_alone)
+            .refused("setgid failed: Invalid argument")
+            .ways(INIT),
+    ]
+}
+
+fn of_the_command() -> Vec<Scenario> {
+    let uts = Bootstrap::new(CloneFlags::NEWUTS);
+    let missing = root("command_missing", "there is no such command", &uts).ways(OURS);
+    let refused =
+        root("command_not_executable", "the command is not executable, in the second folder of PATH", &uts)
+            .ways(OURS);
+    let masked = root(
+        "proc_masked",
+        "a part of /proc is covered: no fresh one in a user namespace",
+        &mapped(&[Kind::Mnt, Kind::Pid], WIDE),
+    )
+    .setting(|settings| settings.proc_masked = true)
+    .ways(OURS);
+    let mut refused = Scenario { candidates: b"/usr/local/bin/script\0/bin/script\0", ..refused };
+    refused.sim.file("/bin/script", Extra::Regular(b"#!".as_slice().into()));
+    vec![
+        Scenario { candidates: b"/usr/local/bin/missing\0/bin/missing\0", ..missing }
+            .refused("failed to execute command: No such file or directory"),
+        refused.refused("failed to execute command: Permission denied"),
+        Scenario { policy: Policy { mount_proc: true, ..masked.policy }, ..masked }
+            .refused("failed to mount /proc: Operation not permitted"),
+    ]
+}
+
+impl Scenario {
+    /// A filter of an outer container, or a kernel without it, answers a call with this errno.
+    fn filtered(mut self, call: &'static str, errno: Errno) -> Self {
+        self.sim.settings().lacks.insert(call, errno);
+        self
+    }
+
+    /// The limit on namespaces of this kind is reached.
+    fn without_room_for(mut self, kind: Kind) -> Self {
+        self.sim.settings().limits.insert(kind, 0);
+        self
+    }
+
+    /// The same for another user, with another message.
+    fn user<'m>(self, user: &User, change: impl FnOnce(Bootstrap<'m>) -> Bootstrap<'m>) -> Self {
+        Self::new(self.name, self.about, user, &change(Bootstrap::new(CloneFlags::NEWNET)))
+    }
+}

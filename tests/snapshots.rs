@@ -1,0 +1,181 @@
+//! Every scenario as a page: all processes with their calls and the reasons, how each ended, the pid line, the log, and
+//! what the rules say. Whoever has read one has seen the protocol.
+
+mod scenarios;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use nsexec::audit::render::{Document, Fact, Fate, Section, text};
+use nsexec::audit::{End, Role, Run};
+use nsexec::sys::record::{Call, Reply};
+use nsexec::sys::sim::{self, Oldest, Report};
+use scenarios::{Ran, Start, Way, starts};
+
+fn snapshot_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("snapshots")
+}
+
+#[test]
+fn every_scenario_is_a_page() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(snapshot_folder());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for start in starts() {
+            let name = start.name.clone();
+            insta::assert_snapshot!(format!("scenario_{name}"), page(&start));
+        }
+    });
+}
+
+/// The pages' names are made, so the test of the house cannot tell which of them are dead. This one can.
+#[test]
+fn every_page_has_its_scenario() {
+    let named: BTreeSet<String> =
+        starts().iter().map(|start| format!("scenario_{}.snap", start.name)).collect();
+    assert!(named.len() >= 45, "{}", named.len());
+    let files = std::fs::read_dir(snapshot_folder())
+        .expect("snapshots")
+        .map(|file| file.expect("a file").file_name());
+    let files = files.map(|name| name.to_string_lossy().into_owned());
+    let pages: BTreeSet<String> =
+        files.filter(|name| name.starts_with("scenario_") && name.ends_with(".snap")).collect();
+    let dead: Vec<&String> = pages.difference(&named).collect();
+    assert!(dead.is_empty(), "pages without a scenario: {dead:?}");
+}
+
+/// A start ends as its scenario says, and the rules hold.
+#[test]
+fn every_scenario_ends_as_it_says() {
+    let mut wrong = Vec::new();
+    for start in starts() {
+        let ran = start.run(&mut Oldest, None);
+        let records = log(&ran.report);
+        let fatal = records.iter().find(|record| record.contains("\"level\":\"fatal\""));
+        let ends_well = match start.scenario.refused {
+            None => started(&ran.report) && fatal.is_none(),
+            Some(part) => {
+                !started(&ran.report)
+                    && ran.report.alive().count() == 0
+                    && fatal.is_some_and(|record| record.contains(part))
+            }
+        };
+        let breaches = start.findings(&Start::sections(&ran));
+        let breaches: Vec<String> = breaches
+            .iter()
+            .filter(|found| found.severity == nsexec::audit::rules::Severity::Breach)
+            .map(ToString::to_string)
+            .collect();
+        if !ends_well || !breaches.is_empty() || ran.report.stuck().count() > 0 {
+            wrong.push(format!("{}: {fatal:?} {breaches:#?}\n{}", start.name, ran.report));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// An init was handed over, or a command has run.
+fn started(report: &Report) -> bool {
+    let end = |section| report.find(section).map(|process| &process.end);
+    let init = matches!(end(sim::Section::Stage2), Some(sim::End::HandedOver | sim::End::Exited(0)));
+    init && end(sim::Section::Launcher) == Some(&sim::End::Exited(0))
+}
+
+fn page(start: &Start) -> String {
+    let ran = start.run(&mut Oldest, None);
+    let run = Start::sections(&ran);
+    let facts = facts(start);
+    let facts: Vec<Fact<'_>> = facts.iter().map(|(key, value)| Fact { key, value }).collect();
+    let outcomes: Vec<(String, Fate)> = run.sections.iter().map(outcome).collect();
+    let sections: Vec<Section<'_>> = run
+        .sections
+        .iter()
+        .zip(&outcomes)
+        .map(|(section, (outcome, fate))| Section {
+            name: &section.name,
+            lines: &section.lines,
+            outcome,
+            fate: *fate,
+        })
+        .collect();
+    let log = log(&ran.report);
+    let log: Vec<&str> = log.iter().map(String::as_str).collect();
+    let findings: Vec<String> = start.findings(&run).iter().map(ToString::to_string).collect();
+    let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
+    let pids = pid_line(&run);
+    let document = Document {
+        title: start.scenario.about,
+        hash: None,
+        assumptions: &facts,
+        sections: &sections,
+        pid_line: pids.as_deref(),
+        log: &log,
+        findings: &findings,
+    };
+    text::text(&document, text::Look::default()) + &told(start, &ran)
+}
+
+/// What our own launcher tells its caller: the cause, once.
+fn told(start: &Start, ran: &Ran) -> String {
+    let words = match &ran.told {
+        Some(error) => format!("{error} (exit {})", error.exit_code()),
+        None => "the status of the command".into(),
+    };
+    if start.way == Way::Ours { format!("\nthe caller is told\n  {words}\n") } else { String::new() }
+}
+
+fn facts(start: &Start) -> Vec<(&'static str, String)> {
+    let policy = start.policy;
+    let mut facts = vec![
+        ("launcher", start.way.words().to_owned()),
+        ("dialect", policy.dialect.name().to_owned()),
+        ("log level", start.scenario.level.name().to_owned()),
+    ];
+    if start.way == Way::Ours {
+        facts.push(("credentials", format!("{:?}", policy.credentials)));
+        facts.push(("setgroups", format!("{:?}", policy.setgroups)));
+    }
+    facts
+}
+
+fn outcome(section: &nsexec::audit::Section) -> (String, Fate) {
+    // A command is executed, and its own end is its own.
+    let executes = section.role != Role::Stage(0)
+        && section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
+    match section.end {
+        end if executes && matches!(section.role, Role::Stage(_)) => {
+            ("executes the command".into(), fate(end))
+        }
+        end if executes => (format!("executes the tool, which ends: {end}"), fate(end)),
+        end => (end.to_string(), fate(end)),
+    }
+}
+
+fn fate(end: End) -> Fate {
+    match end {
+        End::HandedOver | End::Executed => Fate::LivesOn,
+        End::Exited(0) => Fate::Ended,
+        _ => Fate::Failed,
+    }
+}
+
+/// What the launcher read from the log pipe: the records in the order in which they were written.
+fn log(report: &Report) -> Vec<String> {
+    let launcher = report.find(sim::Section::Launcher).map(|launcher| &launcher.transcript.lines);
+    let read = launcher.into_iter().flatten().filter_map(|line| match (&line.call, &line.reply) {
+        (Call::Read { .. }, Reply::Data(data)) if data.0.starts_with(b"{\"level\":") => Some(&data.0[..]),
+        _ => None,
+    });
+    let bytes: Vec<u8> = read.flatten().copied().collect();
+    String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+}
+
+fn pid_line(run: &Run) -> Option<String> {
+    run.section(Role::Stage(0))?.lines.iter().find_map(|line| match &line.call {
+        Call::Send { data, .. } if data.0.starts_with(b"{\"stage1_pid\"") => {
+            Some(String::from_utf8_lossy(&data.0).trim_end().to_owned())
+        }
+        _ => None,
+    })
+}

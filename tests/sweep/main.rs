@@ -1,0 +1,157 @@
+//! The fault sweep: in every scenario every call fails once with every errno of its class, every read and write is short
+//! once, and every process, the launcher and the mapping tools too, dies by SIGKILL at every call, while it waits in it,
+//! and before its end.
+//!
+//! The fallbacks are forced twice: every call that may be missing fails here in every scenario, and the scenarios
+//! `old_kernel…` lack all of them at once and are swept too.
+//!
+//! `NSEXEC_SWEEP=NAME` sweeps the starts whose name contains NAME.
+
+mod errnos;
+mod oracle;
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
+mod steps;
+
+use std::collections::BTreeMap;
+
+use nsexec::sys::record::{Call, Line};
+use nsexec::sys::sim::{Choice, Fault, Oldest, Place, Section, What, Youngest};
+
+use errnos::{about, class};
+use oracle::{Case, killed};
+use scenarios::{Start, on_all_cores};
+
+/// What was tried in one start.
+#[derive(Default)]
+struct Tally {
+    errnos: usize,
+    shorts: usize,
+    deaths: usize,
+    /// Faults that did not happen: nobody waits in most calls, and a short read of one byte is a whole one.
+    idle: usize,
+    /// By promise, call and process: how often, and an example.
+    broken: BTreeMap<String, (usize, String)>,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.errnos += other.errnos;
+        self.shorts += other.shorts;
+        self.deaths += other.deaths;
+        self.idle += other.idle;
+        for (key, (count, example)) in other.broken {
+            self.broken.entry(key).or_insert((0, example)).0 += count;
+        }
+    }
+
+    fn tried(&self) -> usize {
+        self.errnos + self.shorts + self.deaths
+    }
+}
+
+/// What can go wrong at this call.
+fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
+    let line = &lines[at.line];
+    let about = about(lines, at.line, at.who.section == Section::Launcher);
+    let mut faults: Vec<What> = class(&line.call, about).iter().copied().map(What::Errno).collect();
+    match &line.call {
+        Call::Read { .. } => faults.extend([1, 3].map(What::Short)),
+        Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. } => {
+            faults.push(What::Short(1));
+            faults.extend((data.0.len() > 2).then(|| What::Short(data.0.len() - 1)));
+        }
+        _ => {}
+    }
+    faults.extend([What::Kill, What::KillWaking]);
+    faults
+}
+
+fn sweep(start: &Start) -> Tally {
+    let mut tally = Tally::default();
+    let wanted = std::env::var("NSEXEC_SWEEP").unwrap_or_default();
+    if !start.name.contains(&wanted) {
+        return tally;
+    }
+    let orders: [fn() -> Box<dyn Choice>; 2] = [|| Box::new(Oldest), || Box::new(Youngest)];
+    for order in orders {
+        let whole = start.run(&mut *order(), None);
+        let places = whole.report.places().map(|(at, line)| (at, Some(line)));
+        let ends = whole.report.ends().map(|at| (at, None));
+        for (at, line) in places.chain(ends) {
+            let lines = whole.report.processes.iter().find(|process| process.who == at.who);
+            let lines = lines.map_or(&[][..], |process| &process.transcript.lines);
+            for what in line.map_or_else(|| vec![What::Kill], |_| faults_of(lines, at)) {
+                let fault = Fault { at, what };
+                let ran = start.run(&mut *order(), Some(fault));
+                if !ran.report.fault_fired {
+                    tally.idle += 1;
+                    continue;
+                }
+                match what {
+                    What::Errno(_) => tally.errnos += 1,
+                    What::Short(_) => tally.shorts += 1,
+                    What::Kill | What::KillWaking => tally.deaths += 1,
+                }
+                let case = Case { start, whole: &whole, fault, line, ran: &ran };
+                for (promise, found) in case.broken() {
+                    note(&mut tally, &case, promise, &found);
+                }
+            }
+        }
+    }
+    tally
+}
+
+/// Keeps one example of each kind.
+fn note(tally: &mut Tally, case: &Case<'_>, promise: &str, found: &str) {
+    let Fault { at: Place { who, .. }, what } = case.fault;
+    let call = case.line.map_or("the end", |line| line.call.name());
+    let key = format!("{promise}: {what:?} at {call} of {who} ({})", case.start.way.name());
+    let example = || {
+        let line = case.line.map(ToString::to_string).unwrap_or_default();
+        format!("{}, {}: {found}\nthe call: {line}\n{}", case.start.name, case.fault, case.ran.report)
+    };
+    tally.broken.entry(key).or_insert_with(|| (0, example())).0 += 1;
+}
+
+#[test]
+fn whatever_fails_the_oracle_holds() {
+    let mut all = Tally::default();
+    let mut starts = 0;
+    for tally in on_all_cores(sweep) {
+        starts += usize::from(tally.tried() > 0);
+        all.add(tally);
+    }
+    println!(
+        "{} faults in {starts} starts: {} errnos, {} short reads and writes, {} deaths; {} could not happen",
+        all.tried(),
+        all.errnos,
+        all.shorts,
+        all.deaths,
+        all.idle
+    );
+    for (key, (count, example)) in &all.broken {
+        println!("== {key}: {count} times\n{example}\n");
+    }
+    let failed: usize = all.broken.values().map(|(count, _)| count).sum();
+    println!("{} passed, {failed} failed", all.tried().saturating_sub(failed));
+    assert!(all.broken.is_empty(), "{:#?}", all.broken.keys().collect::<Vec<_>>());
+}
+
+/// An oracle that never says no would be none: a run in which a stage was killed is not what the scenario promises.
+#[test]
+fn the_oracle_can_say_no() {
+    let start = scenarios::starts().into_iter().find(|start| start.name == "rootful_ours").expect("a start");
+    let whole = start.run(&mut Oldest, None);
+    let (at, line) =
+        whole.report.places().find(|(_, line)| matches!(line.call, Call::Unshare { .. })).expect("a call");
+    let ran = start.run(&mut Oldest, Some(Fault { at, what: What::Kill }));
+    assert!(killed(&ran.report));
+    // As if only its name had been changed.
+    let name = scenarios::starts().into_iter().find(|start| start.name == "nothing_ours").expect("a start");
+    let other = name.run(&mut Oldest, None);
+    let fault = Fault { at, what: What::Errno(nsexec::sys::types::Errno::EIO) };
+    let case = Case { start: &start, whole: &other, fault, line: Some(line), ran: &ran };
+    assert!(!case.broken().is_empty());
+}

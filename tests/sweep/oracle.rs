@@ -1,0 +1,380 @@
+//! What must hold after every fault: the law of docs/design.md 10, "Fault sweep, the oracle".
+//!
+//! | promise | not asked for where |
+//! |---|---|
+//! | the run ends, and nobody waits for ever | |
+//! | whoever was started is dead at the end, or was handed over by a launcher that meant it | |
+//! | our launcher has reaped the stages | it died itself; its own wait was refused, which no kernel does |
+//! | a mapping tool is dead, and stage 0 has reaped it | stage 0 died; its wait was refused: then the machine's init does |
+//! | the first fatal record is of the process that met the fault, and says the step and the errno | the log itself has the fault; SIGKILL leaves no record |
+//! | our launcher names the stage that was killed, and the signal; and its own trouble | another failure came first |
+//! | what is retried changes nothing; what befalls the log changes nothing | |
+//! | the pid line is written at most once, and after stage 2 was made | |
+//! | the rules hold | in the launcher's section if it is runc's |
+//!
+//! Some things are nobody's to name, and are known:
+//!
+//! - A tool's own failure after its exec: it is another program, and stage 0 says which one failed, and how it ended.
+//! - What the runtime does: its fork and exec of stage 0, its read of the configuration after the hand-over.
+//! - `ENOENT` of the setgroups file: kernels before 3.19 have none, and let the map be written.
+//! - The search for a command: whether a refused candidate is there is a question to which every error says no.
+//! - Stage 2 between the word to go and its exec: whoever waits for the command sees how it ended.
+//! - `ECONNRESET` of the word to go: the launcher is gone, and there is nobody to tell.
+//! - The launcher's own reads of the log: it cannot know any more when the command is executed.
+//!
+//! What runc itself leaves: it waits for stage 1 and stage 0 if it has the pid line, and else for the one process that it
+//! knows, and then exits. The others are zombies until the machine's init reaps them; they must be dead all the same.
+
+use nsexec::audit::rules::Severity;
+use nsexec::launch::Record;
+use nsexec::log::Level;
+use nsexec::sys::record::{Call, Line, Reply};
+use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, What, Who};
+use nsexec::sys::types::{Errno, Fd, Signal};
+
+use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
+use super::scenarios::{Ran, Start, Way};
+
+/// A run with a fault, and the same without.
+pub(crate) struct Case<'a> {
+    pub(crate) start: &'a Start,
+    pub(crate) whole: &'a Ran,
+    pub(crate) fault: Fault,
+    /// The line that the fault befalls, as it is without it; `None` at the end of a process.
+    pub(crate) line: Option<&'a Line>,
+    pub(crate) ran: &'a Ran,
+}
+
+/// What is broken: a short name for the promise, and what was found.
+pub(crate) type Broken = (&'static str, String);
+
+impl Case<'_> {
+    /// Every promise that does not hold.
+    pub(crate) fn broken(&self) -> Vec<Broken> {
+        let checks = [
+            self.ends(),
+            self.nobody_is_left(),
+            self.nothing_is_handed_over_unhanded(),
+            self.everybody_is_reaped(),
+            self.pid_line_once(),
+            self.tolerated(),
+            self.cause_is_named(),
+            self.rules_hold(),
+        ];
+        checks.into_iter().flatten().collect()
+    }
+
+    fn report(&self) -> &Report {
+        &self.ran.report
+    }
+
+    fn at(&self) -> Who {
+        self.fault.at.who
+    }
+
+    fn is_kill(&self) -> bool {
+        matches!(self.fault.what, What::Kill | What::KillWaking)
+    }
+
+    fn launcher_died(&self) -> bool {
+        self.is_kill() && self.at().section == Section::Launcher
+    }
+
+    fn ends(&self) -> Option<Broken> {
+        let stuck: Vec<String> =
+            self.report().stuck().map(|(who, call)| format!("{who} in {call}")).collect();
+        match (self.report().endless, stuck.is_empty()) {
+            (true, _) => Some(("the run ends", "it does not".into())),
+            (_, false) => Some(("nobody waits for ever", stuck.join(", "))),
+            _ => None,
+        }
+    }
+
+    fn nobody_is_left(&self) -> Option<Broken> {
+        let left =
+            self.report().alive().find(|process| !matches!(process.end, End::HandedOver | End::Stuck(_)))?;
+        Some(("nobody is left", format!("{} lives: {:?}", left.who, left.end)))
+    }
+
+    /// Stage 2 is the init or the command only by a word of the launcher, which comes after everything else.
+    fn nothing_is_handed_over_unhanded(&self) -> Option<Broken> {
+        let init = self.report().find(Section::Stage2)?;
+        let executed = init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn);
+        if init.end != End::HandedOver && !executed {
+            return None;
+        }
+        let launcher = self.report().find(Section::Launcher)?;
+        let word: &[u8] = if self.start.way == Way::Ours { b"G" } else { b"{" };
+        let meant = sends(launcher).any(|(_, data)| data.starts_with(word));
+        (!meant).then(|| ("nothing is handed over unhanded", format!("{} goes on", init.who)))
+    }
+
+    fn everybody_is_reaped(&self) -> Option<Broken> {
+        let refused_wait =
+            matches!(self.line, Some(Line { call: Call::Wait4 { .. }, .. })) && !self.is_kill();
+        let report = self.report();
+        let unreaped = report.processes.iter().find(|process| match process.who.section {
+            Section::Launcher => false,
+            Section::MappingTool => {
+                let excused =
+                    refused_wait && self.at().section == Section::Stage0 || self.stage_0_was_killed();
+                process.reaped_by.is_none() || !excused && !reaped_by(process, Section::Stage0)
+            }
+            _ if self.start.way != Way::Ours || self.launcher_died() => {
+                process.end != End::HandedOver && process.reaped_by.is_none()
+            }
+            _ => {
+                !(reaped_by(process, Section::Launcher)
+                    || refused_wait && self.at().section == Section::Launcher)
+            }
+        })?;
+        Some(("everybody is reaped", format!("{}: {:?}", unreaped.who, unreaped.reaped_by)))
+    }
+
+    fn stage_0_was_killed(&self) -> bool {
+        self.report().find(Section::Stage0).is_some_and(|stage| matches!(stage.end, End::Signaled(_)))
+    }
+
+    fn pid_line_once(&self) -> Option<Broken> {
+        let stage_0 = self.report().find(Section::Stage0)?;
+        let lines = sends(stage_0).filter(|(_, data)| data.starts_with(b"{\"stage1_pid\"")).count();
+        let there = self.report().find(Section::Stage2).is_some();
+        (lines > 1 || lines == 1 && !there)
+            .then(|| ("one pid line", format!("{lines} of them, stage 2: {there}")))
+    }
+
+    /// What is retried, and what befalls the log, changes nothing.
+    fn tolerated(&self) -> Option<Broken> {
+        let line = self.line?;
+        let retried = match self.fault.what {
+            What::Errno(errno) => {
+                is_retried(&line.call, errno)
+                    || is_nonblocking(&line.call, errno) && self.at().section != Section::Launcher
+            }
+            What::Short(_) => matches!(line.call, Call::Read { .. } | Call::Send { .. }),
+            _ => false,
+        };
+        let of_log = !self.is_kill() && self.is_of_log(line) && self.at().section != Section::Launcher;
+        if self.in_another_program() {
+            return None;
+        }
+        if !(retried || of_log) || self.ended_the_same() {
+            return None;
+        }
+        let name =
+            if retried { "what is retried changes nothing" } else { "a fault of the log changes nothing" };
+        Some((name, self.first_fatal().map_or_else(String::new, |record| record.to_string())))
+    }
+
+    /// A stage's write to the log pipe or to standard error, or its poll of it; the launcher's read of the log.
+    fn is_of_log(&self, line: &Line) -> bool {
+        let log = log_pipe(self.start, &self.whole.report);
+        match &line.call {
+            Call::WriteNowait { .. } | Call::Sigtimedwait { .. } => true,
+            Call::Write { fd, .. } => Some(*fd) == log.map(|(_, write)| write) || *fd == Fd::STDERR,
+            Call::Poll { fds, .. } => fds.iter().any(|fd| Some(fd.fd) == log.map(|(_, write)| write)),
+            Call::Read { fd, .. } => {
+                self.at().section == Section::Launcher && Some(*fd) == log.map(|(read, _)| read)
+            }
+            _ => false,
+        }
+    }
+
+    /// Every process ended as it does without the fault. A log that could not be read whole, and the tools' own deaths
+    /// after they have done their part, are seen by nobody.
+    fn ended_the_same(&self) -> bool {
+        ends(&self.whole.report) == ends(self.report())
+    }
+
+    fn first_fatal(&self) -> Option<Record> {
+        fatal_records(self.start, self.report()).into_iter().next()
+    }
+
+    fn cause_is_named(&self) -> Option<Broken> {
+        if self.ended_the_same() || self.launcher_died() {
+            return None;
+        }
+        // It failed anyway, and says so as it would have.
+        let first = self.first_fatal();
+        let before = fatal_records(self.start, &self.whole.report).into_iter().next();
+        if before.is_some()
+            && first.as_ref().map(|record| &record.text) == before.as_ref().map(|record| &record.text)
+        {
+            return None;
+        }
+        if self.is_nobodys() {
+            return None;
+        }
+        match self.at().section {
+            Section::Launcher => self.launcher_names_its_trouble(),
+            _ if self.is_kill() => self.launcher_names_the_dead(),
+            _ => self.stage_names_its_trouble(first.as_ref()),
+        }
+    }
+
+    /// The fault is in a program that a process of ours has executed.
+    fn in_another_program(&self) -> bool {
+        let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
+        let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        self.at().section == Section::MappingTool && before.iter().any(|line| line.reply == Reply::NoReturn)
+    }
+
+    /// One of those that are nobody's to name.
+    fn is_nobodys(&self) -> bool {
+        let Some(line) = self.line else { return false };
+        let errno = match self.fault.what {
+            What::Errno(errno) => Some(errno),
+            _ => None,
+        };
+        let runtime = self.start.way != Way::Ours;
+        match (&line.call, self.at().section) {
+            _ if self.is_kill() => false,
+            (Call::Execve { .. }, Section::Stage0) => runtime,
+            (Call::Read { fd, .. }, Section::Stage2) if *fd == STAGE_INIT => {
+                runtime || errno == Some(Errno::ECONNRESET)
+            }
+            (Call::Openat { path, .. }, _) => path.0 == b"setgroups" && errno == Some(Errno::ENOENT),
+            (Call::LinkCount { .. }, _) => true,
+            (_, Section::Launcher) => self.is_of_log(line),
+            _ => false,
+        }
+    }
+
+    /// Only ours can say something.
+    fn launcher_names_its_trouble(&self) -> Option<Broken> {
+        let What::Errno(errno) = self.fault.what else { return None };
+        if self.start.way != Way::Ours {
+            return None;
+        }
+        let told = self.told();
+        // A dead peer: there is no more to say than that it is dead.
+        let dead_peer = [Errno::ECONNRESET, Errno::EPIPE].contains(&errno);
+        // Its own command, after the start.
+        let after = self.ran.told.is_none() && started(self.report());
+        let named = told.contains(&errno.to_string()) || dead_peer || after;
+        (!named).then(|| ("the launcher names its own trouble", format!("{errno}, told: {told}")))
+    }
+
+    fn told(&self) -> String {
+        self.ran.told.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    }
+
+    fn launcher_names_the_dead(&self) -> Option<Broken> {
+        if self.start.way != Way::Ours {
+            return None;
+        }
+        let told = self.told();
+        let named = match self.at().section {
+            Section::Stage0 => told.contains("stage-0 (pid ") && told.contains("was killed by SIGKILL"),
+            // If stage 2 is a stranger too, it is not the pid that tells which one it was.
+            Section::Stage1 => told.contains("stage-1") && told.contains("was killed by SIGKILL"),
+            // Once it has the word to go, its status is the command's.
+            Section::Stage2 if self.ran.told.is_none() => self
+                .report()
+                .find(Section::Launcher)
+                .is_some_and(|launcher| launcher.end == End::Exited(128 + 9)),
+            Section::Stage2 => told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL"),
+            _ => told.contains("killed by SIGKILL"),
+        };
+        (!named).then(|| ("the launcher names the dead", format!("{} was killed, told: {told}", self.at())))
+    }
+
+    fn stage_names_its_trouble(&self, first: Option<&Record>) -> Option<Broken> {
+        let line = self.line?;
+        let Some(record) = first else {
+            return Some(("the first fatal record names the cause", format!("none, told: {}", self.told())));
+        };
+        let stage = match self.at().section {
+            Section::Stage0 | Section::MappingTool => 0,
+            Section::Stage1 => 1,
+            _ => 2,
+        };
+        // Before stage 0 is one, nobody is.
+        let by = record.stage == Some(stage) || record.stage.is_none() && stage == 0;
+        if self.in_another_program() {
+            let named = by && record.text.contains("id map on ") || record.text.contains("said success, but");
+            return (!named).then(|| ("a failed tool is named", record.to_string()));
+        }
+        let word = super::steps::words(&line.call, self.fault.what);
+        let step = word.iter().any(|word| record.text.contains(word));
+        let errno = match self.fault.what {
+            What::Errno(errno) => {
+                super::steps::answers(&line.call, errno).iter().any(|text| record.text.contains(text))
+            }
+            _ => true,
+        };
+        (!by || !step || !errno).then(|| {
+            let what = [(by, "stage"), (step, "step"), (errno, "errno")];
+            let missing: Vec<_> = what.iter().filter(|(there, _)| !there).map(|(_, what)| *what).collect();
+            ("the first fatal record names the cause", format!("not the {}: {record}", missing.join(" and ")))
+        })
+    }
+
+    fn rules_hold(&self) -> Option<Broken> {
+        let findings = self.start.findings(&Start::sections(self.ran));
+        let breach = findings.into_iter().find(|found| found.severity == Severity::Breach)?;
+        Some(("the rules hold", breach.to_string()))
+    }
+}
+
+/// An init was handed over, or a command was executed.
+fn started(report: &Report) -> bool {
+    report.find(Section::Stage2).is_some_and(|init| {
+        init.end == End::HandedOver || init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn)
+    })
+}
+
+fn reaped_by(process: &ProcessReport, section: Section) -> bool {
+    matches!(process.reaped_by, Some(Reaper::Process(who)) if who.section == section)
+}
+
+fn ends(report: &Report) -> Vec<(Who, End)> {
+    let mut ends: Vec<_> =
+        report.processes.iter().map(|process| (process.who, process.end.clone())).collect();
+    ends.sort_by_key(|(who, _)| *who);
+    ends
+}
+
+/// What a process has sent, and how much of it went.
+fn sends(process: &ProcessReport) -> impl Iterator<Item = (usize, &[u8])> {
+    process.transcript.lines.iter().filter_map(|line| match (&line.call, &line.reply) {
+        (Call::Send { data, .. } | Call::Write { data, .. }, Reply::Count(count)) => {
+            Some((*count, &data.0[..]))
+        }
+        _ => None,
+    })
+}
+
+/// The two ends of the log pipe. runc's model is given them: the launcher's second pair.
+fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
+    if start.way != Way::Ours {
+        return Some((Fd(5), Fd(6)));
+    }
+    report.find(Section::Launcher)?.transcript.lines.iter().find_map(|line| match line.reply {
+        Reply::Pair(read, write) if line.call == Call::Pipe2 => Some((read, write)),
+        _ => None,
+    })
+}
+
+/// The fatal records in the order in which they were written, as the launcher read them.
+fn fatal_records(start: &Start, report: &Report) -> Vec<Record> {
+    let pipe = log_pipe(start, report).map(|(read, _)| read);
+    let launcher = report.find(Section::Launcher).map(|launcher| &launcher.transcript.lines);
+    let bytes: Vec<u8> = launcher
+        .into_iter()
+        .flatten()
+        .filter_map(|line| match (&line.call, &line.reply) {
+            (Call::Read { fd, .. }, Reply::Data(data)) if Some(*fd) == pipe => Some(&data.0[..]),
+            _ => None,
+        })
+        .flatten()
+        .copied()
+        .collect();
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().filter_map(Record::parse).filter(|record| record.level <= Level::Fatal).collect()
+}
+
+/// Whether somebody was killed.
+pub(crate) fn killed(report: &Report) -> bool {
+    report.processes.iter().any(|process| process.end == End::Signaled(Signal::KILL))
+}

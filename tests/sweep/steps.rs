@@ -1,0 +1,70 @@
+//! How a fatal record names a step: by call, a word of runc's texts (spec 4.1) or of ours.
+
+use nsexec::sys::record::Call;
+use nsexec::sys::sim::What;
+use nsexec::sys::types::Errno;
+
+/// Words of which one must stand in the record of a call that failed.
+pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
+    let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    match call {
+        Call::Openat { path, .. } => {
+            let path = String::from_utf8_lossy(&path.0).into_owned();
+            let mut words = match path.as_str() {
+                "/proc/self/fd" => vec!["descriptors".to_owned()],
+                path => vec![path.to_owned()],
+            };
+            // A map that is refused is tried with the tool.
+            if what == What::Errno(Errno::EPERM) && path.ends_with("_map") {
+                words.push("mapping tool".into());
+                words.extend(["newuid", "newgid"].map(String::from));
+            }
+            words
+        }
+        Call::Write { .. } if what == What::Errno(Errno::EPERM) => {
+            fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid"])
+        }
+        Call::Write { .. } => fixed(&["failed to update", "failed to write"]),
+        Call::Close { .. } => fixed(&["failed to close"]),
+        Call::Read { .. } => fixed(&["netlink", "failed to sync with", "read back", "word to go"]),
+        Call::Send { .. } => fixed(&["failed to sync with"]),
+        Call::Fstatfs { .. } => fixed(&["failed to check", "failed to open", "oom_score_adj"]),
+        Call::Poll { .. } => fixed(&["failed to sync with", "netlink", "word to go"]),
+        Call::Socketpair => fixed(&["sync pipe"]),
+        Call::CloneSibling { .. } => fixed(&["unable to spawn stage-"]),
+        Call::Fork { .. } => fixed(&["failed to fork"]),
+        Call::Execve { .. } => fixed(&["failed to execv", "failed to execute"]),
+        Call::Wait4 { .. } | Call::Sigaction { .. } => fixed(&["failed to waitpid"]),
+        Call::CloseRangeCloexec { .. } | Call::Getdents64 { .. } | Call::SetCloexec { .. } => {
+            fixed(&["descriptors"])
+        }
+        Call::Setns { .. } => fixed(&["setns", "join"]),
+        Call::Unshare { .. } => fixed(&["failed to unshare"]),
+        Call::SetDumpable { .. } => fixed(&["dumpable"]),
+        Call::SetPdeathsig { .. } => fixed(&["parent-death signal"]),
+        Call::Setresuid { .. } => fixed(&["failed to become root"]),
+        Call::Setsid => fixed(&["setsid failed"]),
+        Call::Setuid { .. } => fixed(&["setuid failed"]),
+        Call::Setgid { .. } => fixed(&["setgid failed"]),
+        Call::DropGroups => fixed(&["setgroups failed"]),
+        Call::Mount { .. } => fixed(&["mount"]),
+        Call::Sigprocmask { .. } => fixed(&["signal mask"]),
+        _ => Vec::new(),
+    }
+}
+
+/// Texts of which one must stand there for the kernel's answer.
+pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
+    let mut texts = vec![errno.to_string()];
+    match (call, errno) {
+        // The end of a dead peer, however it shows.
+        (Call::Read { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
+        (Call::Send { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
+        // Then the tool is tried, and what it says counts.
+        (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => {
+            texts.extend(["mapping tool", "map"].map(String::from))
+        }
+        _ => {}
+    }
+    texts
+}
