@@ -604,3 +604,19 @@ fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
     };
     all_schedules(300, |script| check(&sim.run(script, NOBODY)));
 }
+
+#[test]
+fn a_stage_speaks_in_its_own_name_from_its_first_call_on() {
+    let scenario = scenarios().into_iter().next().unwrap();
+    let sim = scenario.launched(Manner::Init, Level::Warning);
+    let faultless = sim.run(&mut Oldest, NOBODY);
+    for (section, name) in [(Section::Stage1, "nsexec-1["), (Section::Stage2, "nsexec-2[")] {
+        let (at, _) = faultless
+            .places()
+            .find(|(place, line)| place.who.section == section && matches!(line.call, Call::Close { .. }))
+            .unwrap();
+        let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::EIO) }));
+        let own = fatal(&report).into_iter().find(|record| record.contains("failed to close sync_"));
+        assert!(own.unwrap_or_default().contains(name), "{report}");
+    }
+}
