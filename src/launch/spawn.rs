@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 use std::vec;
 use std::vec::Vec;
@@ -40,12 +41,14 @@ pub(super) fn spawn<S: Sys>(
     // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends
     // below; on its way it runs the script and the core, which allocate nothing and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
+    let only_here = OnlyHere::new();
     let launched = prepared.run(&mut sys, &mut message, &mut collector);
     if let Launched::Exit(status) = launched {
         // SAFETY: we are a stage, on a copy of the launcher's stack; nothing of it may be unwound or dropped here, and
         // _exit touches no memory.
         unsafe { libc::_exit(status) }
     }
+    drop(only_here);
     drop(guard);
     let (fatal, other) = collector.into_records();
     let result = match launched {
@@ -57,6 +60,51 @@ pub(super) fn spawn<S: Sys>(
         Launched::Exit(_) => unreachable!("ended above"),
     };
     (result, other)
+}
+
+/// Ends a stage in which a panic unwinds, of a recorder, say: the caller's frames are the launcher's alone.
+///
+/// A page that the kernel wipes in every fork says which of the two we are. A pid would not: stage 2 may be process 1 of
+/// its namespace, as the launcher of another one.
+struct OnlyHere(NonNull<u8>);
+
+impl OnlyHere {
+    /// The least that can be mapped.
+    const LEN: usize = 1;
+    /// What the launcher finds in it.
+    const MARK: u8 = 1;
+
+    /// `None` if there is no memory for it, and then no guard.
+    fn new() -> Option<Self> {
+        let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
+        let page = unsafe { libc::mmap(ptr::null_mut(), Self::LEN, rights, kind, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return None;
+        }
+        let page = Self(NonNull::new(page.cast())?);
+        // SAFETY: the page is ours, of this length, writable, and nobody else knows of it.
+        let wiped = unsafe {
+            page.0.write(Self::MARK);
+            libc::madvise(page.0.as_ptr().cast(), Self::LEN, libc::MADV_WIPEONFORK)
+        };
+        (wiped == 0).then_some(page)
+    }
+}
+
+impl Drop for OnlyHere {
+    fn drop(&mut self) {
+        /// As a program of Rust's that panics.
+        const PANICKED: i32 = 101;
+        // SAFETY: the page is mapped until the last line here. That another process has wiped its copy is no race, and
+        // _exit touches no memory.
+        unsafe {
+            if self.0.read_volatile() != Self::MARK {
+                libc::_exit(PANICKED);
+            }
+            libc::munmap(self.0.as_ptr().cast(), Self::LEN);
+        }
+    }
 }
 
 /// `waitpid(pid, &status, options | __WALL)`: `None` if nothing has happened yet.
