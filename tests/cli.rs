@@ -181,6 +181,8 @@ fn wrong_usage_is_status_2_with_the_usage() {
             &["encode", "--mount-proc"],
             &["encode", "-r", "--", "true"],
             &["encode", "--dialect", "v1_0", "-T", "--monotonic", "1"],
+            &["encode", "--dialect", "v1_1", "-T"],
+            &["encode", "--dialect", "v1_1", "--join", "time=/proc/self/ns/time"],
             &["init"],
             &["nothing"],
         ] {
@@ -251,6 +253,45 @@ fn a_malformed_message_is_one_line_and_status_1() {
         (status, err.as_str()),
         (1, "nsexec: failed to read /no/such/file: No such file or directory\n")
     );
+}
+
+/// The program, called `N`, in a shell's script. Status, standard output, standard error.
+fn script(caller: &Caller, text: &str) -> (i32, String, String) {
+    let text = format!("N={}/nsexec; cd {}; {text}", caller.folder.display(), caller.folder.display());
+    let output = Command::new("timeout").args(["60", "sh", "-c", &text]).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn decode_reads_its_message_and_no_more() {
+    let caller = Caller::all().remove(0);
+    let two = "$N encode -r > m; $N encode -n >> m; { $N decode; $N decode; } < m";
+    let (status, out, err) = script(&caller, two);
+    assert_eq!((status, out.matches("bootstrap message:").count()), (0, 2), "{out} {err}");
+    assert!(out.contains("creates user;") && out.contains("creates net;"), "{out}");
+    assert!(err.lines().count() == 1 && err.contains("bytes follow the message in standard input"), "{err}");
+    // A pipe that never ends.
+    let (status, out, err) = script(&caller, "($N encode -r; exec yes) | $N decode");
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(out.contains("creates user;"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    let caller = Caller::all().remove(0);
+    for command in
+        ["encode -r", "decode m", "decode --json m", "plan -r", "--version", "--help", "run --help"]
+    {
+        let run = |to: &str| script(&caller, &format!("$N encode -r > m; $N {command} {to}"));
+        assert_eq!(run(">/dev/null"), (0, String::new(), String::new()), "{command}");
+        let failed =
+            |why: &str| (1, String::new(), format!("nsexec: failed to write standard output: {why}\n"));
+        assert_eq!(run(">/dev/full"), failed("No space left on device"), "{command}");
+        assert_eq!(run(">&-"), failed("Bad file descriptor"), "{command}");
+        // All three: nothing that we open may be taken for one of them.
+        assert_eq!(run("<&- >&- 2>&-").0, 1, "{command}");
+    }
 }
 
 #[test]
