@@ -476,6 +476,7 @@ fn enter_joins_what_differs_and_passes_over_the_rest() {
             let (status, _, err) = caller.run(&["enter", "-t", pid, "-n", "--", "true"]);
             assert_eq!((status, err.lines().count()), (1, 1));
             assert!(err.contains("net") && err.contains("Operation not permitted"), "{err}");
+            assert!(err.contains(&format!("/proc/{pid}/ns/net")) && !err.contains("/self/fd/"), "{err}");
         }
 
         drop(target.stdin.take());
