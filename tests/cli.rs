@@ -521,3 +521,48 @@ fn nothing_is_left_open_for_the_command() {
         }
     }
 }
+
+/// `nsexec init -- COMMAND`, as a child of this process. What stage 2 says on standard error, and its status.
+fn initialised(caller: &Caller, command: &str) -> (i32, String) {
+    let message = caller.output(&["encode", "-r"]).stdout;
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.write_all(&message).unwrap();
+    let mut stage_0 = Command::new(caller.folder.join("nsexec"));
+    stage_0.args(["init", "--", command]).env("PATH", "/usr/bin:/bin").env("_LIBCONTAINER_INITPIPE", "0");
+    stage_0.stdin(std::os::fd::OwnedFd::from(theirs)).stderr(Stdio::piped());
+    if caller.uid == NOBODY {
+        stage_0.uid(NOBODY).gid(NOBODY);
+    }
+    let stage_0 = stage_0.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(&ours), &mut line).unwrap();
+    let pids: Value = serde_json::from_str(&line).unwrap();
+    let output = stage_0.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let status = ["stage1_pid", "stage2_pid"].map(|key| {
+        let pid = nix::unistd::Pid::from_raw(pids[key].as_i64().unwrap().try_into().unwrap());
+        nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap()
+    });
+    let nix::sys::wait::WaitStatus::Exited(_, status) = status[1] else { panic!("{status:?}") };
+    (status, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn init_says_of_its_command_what_run_says() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("init_says_of_its_command_what_run_says") {
+            continue;
+        }
+        let script = caller.folder.join("script");
+        fs::write(&script, "exit 7\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(initialised(&caller, "true"), (0, String::new()));
+        assert_eq!(initialised(&caller, "false"), (1, String::new()));
+        // A file in no known format is given to no shell.
+        for command in ["no-such-command", "/no/such", "/etc/passwd", "/", "", script.to_str().unwrap()] {
+            let (status, _, err) = caller.run(&["run", "-r", "--", command]);
+            assert!(matches!(status, 126 | 127) && err.lines().count() == 1, "{command}: {err}");
+            assert_eq!(initialised(&caller, command), (status, err), "{command}");
+        }
+    }
+}

@@ -62,7 +62,7 @@ pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
-pub use spawn::owner_of;
+pub use spawn::{execute, owner_of};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
 use crate::log::Level;
