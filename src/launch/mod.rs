@@ -69,7 +69,7 @@ use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::CloneFlags;
+use crate::sys::types::{CloneFlags, Pid};
 use command::Command;
 use proc_status::ProcStatus;
 use script::ChildSignals;
@@ -210,7 +210,7 @@ impl Launcher {
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let prepared = self.prepare()?;
         let (launched, records) = spawn::spawn(&prepared, wrap);
-        let launched = launched.map(|pid| Unclaimed(Some(Child::new(pid))));
+        let launched = launched.map(|pid| Unclaimed { pid, claimed: false });
         if let Some(take) = &mut self.on_record {
             records.iter().for_each(take);
         }
@@ -219,17 +219,22 @@ impl Launcher {
 }
 
 /// A command whose launch the caller does not know of yet. It ends with the launch's own unwinding.
-struct Unclaimed(Option<Child>);
+struct Unclaimed {
+    pid: Pid,
+    claimed: bool,
+}
 
 impl Unclaimed {
     fn claim(mut self) -> Child {
-        self.0.take().expect("taken here alone")
+        self.claimed = true;
+        Child::new(self.pid)
     }
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
+        if !self.claimed {
+            let mut child = Child::new(self.pid);
             // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
             let _ = child.kill();
             let _ = child.wait();
