@@ -192,6 +192,7 @@ pub(crate) fn facts_under(assumptions: &Assumptions, facts: Facts) -> Facts {
     };
     let ordinary = assumptions.uid != 0;
     Facts {
+        capabilities: Some(assumptions.capabilities),
         euid: assumptions.uid,
         egid: assumptions.gid,
         newuidmap: tool(facts.newuidmap, "newuidmap", ordinary && assumptions.subuid.is_some()),

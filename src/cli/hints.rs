@@ -85,7 +85,10 @@ impl Case<'_> {
 }
 
 /// What the kernel wants of who maps ids (user_namespaces(7)), by the bits of capabilities(7).
-pub(crate) const MAPPING_CAPS: [(u32, &str); 3] = [(6, "CAP_SETGID"), (7, "CAP_SETUID"), (31, "CAP_SETFCAP")];
+const MAPPING_CAPS: [(u32, &str); 3] = [(CAP_SETGID, "CAP_SETGID"), (7, "CAP_SETUID"), (31, "CAP_SETFCAP")];
+
+/// Its bit in a set of capabilities.
+pub(crate) const CAP_SETGID: u32 = 6;
 
 /// One cause: where it shows, when it is likely, and what to say. The first row that fits is taken, so what the
 /// machine proves stands before what is only usual.

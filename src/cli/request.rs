@@ -16,6 +16,8 @@ use nsexec::timens::TimeOffsets;
 
 use super::args::{NamespaceFlags, SetgroupsFlag};
 use super::facts::Facts;
+use super::failure::Failure;
+use super::hints::CAP_SETGID;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
 
@@ -56,9 +58,26 @@ pub(crate) struct Request {
     pub(crate) time_offsets: Option<CString>,
     /// What the message cannot say.
     pub(crate) policy: Policy,
+    /// Paths of the message that mean nothing to people, each with what it stands for.
+    pub(crate) stands_for: Vec<(String, String)>,
 }
 
 impl Request {
+    /// A text about the launch, with the names that people know.
+    pub(crate) fn in_known_names(&self, text: &str) -> String {
+        self.stands_for.iter().fold(text.to_owned(), |text, (path, name)| {
+            let mut pieces = text.split(path.as_str());
+            let mut out = pieces.next().unwrap_or_default().to_owned();
+            for piece in pieces {
+                // A longer number is another descriptor.
+                let whole = !piece.starts_with(|c: char| c.is_ascii_digit());
+                out.push_str(if whole { name } else { path });
+                out.push_str(piece);
+            }
+            out
+        })
+    }
+
     /// The message. Its values were decided before, so that an error here means that the decision was wrong.
     ///
     /// # Errors
@@ -116,16 +135,17 @@ fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
 /// Decides what `flags` ask for.
 ///
 /// # Errors
-/// The first thing that cannot be meant, or cannot be had.
+/// The first thing that cannot be meant (wrong usage), or cannot be had here (ours).
 pub(crate) fn decide(
     flags: &NamespaceFlags,
     facts: &Facts,
     dialect: &'static Dialect,
-) -> Result<Request, UsageError> {
+) -> Result<Request, Failure> {
+    refuse_unspeakable(flags, dialect)?;
     let kinds = Kinds::of(flags, facts.kinds.intersection(dialect.namespaces))?;
     let user = kinds.created.contains(NsKind::User);
     if flags.setgroups.is_some() && !user {
-        return Err(UsageError(
+        return Err(Failure::Usage(
             "--setgroups is about a new user namespace: add -U and a map, or -r".to_owned(),
         ));
     }
@@ -135,14 +155,7 @@ pub(crate) fn decide(
     // itself, and only after "deny" (spec 3.5).
     let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
     let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
-    let setgroups = match flags.setgroups {
-        // Whoever becomes root of another's namespace shall not bring the host's groups along; as enter.
-        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
-        None => Setgroups::FromMessage,
-        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
-        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
-        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
-    };
+    let setgroups = setgroups_of(flags, facts, &kinds, setgroup)?;
     let tool = |found: &Option<std::path::PathBuf>| {
         found.as_deref().filter(|_| rootless && user).map(c_path).transpose()
     };
@@ -169,7 +182,53 @@ pub(crate) fn decide(
         newgidmap: tool(&facts.newgidmap)?,
         time_offsets: time_offsets(flags)?,
         policy,
+        stands_for: Vec::new(),
     })
+}
+
+/// Kinds that are named, and that the dialect has no word for.
+fn refuse_unspeakable(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), UsageError> {
+    let joined = flags.join.iter().map(|join| (join.kind, format!("--join {}=…", flag_of(join.kind))));
+    let mut named = reasons(flags).into_iter().chain(joined);
+    match named.find(|(kind, _)| !dialect.namespaces.contains(*kind)) {
+        None => Ok(()),
+        Some((kind, flag)) => {
+            let newest = Dialect::V1_2.name();
+            Err(UsageError(format!(
+                "{flag}: dialect {dialect} knows no {} namespaces; {newest} does",
+                flag_of(kind)
+            )))
+        }
+    }
+}
+
+/// `setgroup` is what the message says.
+fn setgroups_of(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    kinds: &Kinds,
+    setgroup: bool,
+) -> Result<Setgroups, UsageError> {
+    let (user, rootless) = (kinds.created.contains(NsKind::User), facts.euid != 0);
+    Ok(match flags.setgroups {
+        // Whoever becomes root of another's namespace shall not bring the host's groups along; as enter.
+        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
+        // A root without this privilege is in an ordinary user's place: its own group is mapped only after "deny".
+        None if user && !rootless && !setgroup && lacks_setgid(facts) => Setgroups::Deny,
+        None => Setgroups::FromMessage,
+        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
+        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
+        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
+    })
+}
+
+fn lacks_setgid(facts: &Facts) -> bool {
+    facts.capabilities.is_some_and(|set| set & 1 << CAP_SETGID == 0)
+}
+
+/// Whether these flags ask for a new user namespace.
+pub(crate) fn creates_user(flags: &NamespaceFlags) -> bool {
+    Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
 }
 
 /// Inside a user namespace that we just entered we are its root; elsewhere whoever we were.
@@ -265,10 +324,10 @@ fn maps_of(
     flags: &NamespaceFlags,
     facts: &Facts,
     kinds: &Kinds,
-) -> Result<(Option<Map>, Option<Map>), UsageError> {
+) -> Result<(Option<Map>, Option<Map>), Failure> {
     let mapped = flags.map_root_user || !flags.map_users.is_empty() || !flags.map_groups.is_empty();
     if !mapped && !kinds.root_by_default {
-        return Err(UsageError(
+        return Err(Failure::Usage(
             "--user without a map: nobody inside would have an id; add -r, which maps the caller to root"
                 .to_owned(),
         ));

@@ -39,7 +39,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.command.is_empty() {
         return Err(Failure::Usage("the command is missing: put it behind --".to_owned()));
     }
-    let facts = Facts::gather(args.namespaces.maps_ids());
+    let facts = Facts::of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     if args.witness {
         return witnessed(args, &request);

@@ -62,14 +62,14 @@ pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
-pub use spawn::owner_of;
+pub use spawn::{execute, owner_of};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
 use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Fd};
+use crate::sys::types::{CloneFlags, Fd, Pid};
 use command::Command;
 use proc_status::ProcStatus;
 use script::ChildSignals;
@@ -223,7 +223,7 @@ impl Launcher {
         let prepared = self.prepare()?;
         let (launched, records) = spawn::spawn(&prepared, wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
-        let launched = launched.map(|pid| Unclaimed(Some(Child::new(pid, first))));
+        let launched = launched.map(|pid| Unclaimed { pid, first, claimed: false });
         if let Some(take) = &mut self.on_record {
             records.iter().for_each(take);
         }
@@ -232,17 +232,23 @@ impl Launcher {
 }
 
 /// A command whose launch the caller does not know of yet. It ends with the launch's own unwinding.
-struct Unclaimed(Option<Child>);
+struct Unclaimed {
+    pid: Pid,
+    first: bool,
+    claimed: bool,
+}
 
 impl Unclaimed {
     fn claim(mut self) -> Child {
-        self.0.take().expect("taken here alone")
+        self.claimed = true;
+        Child::new(self.pid, self.first)
     }
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
+        if !self.claimed {
+            let mut child = Child::new(self.pid, self.first);
             // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
             let _ = child.kill();
             let _ = child.wait();

@@ -1,5 +1,6 @@
 //! The edge of the launcher: memory, the one door to the kernel, the end of the stages. The place with `unsafe` here.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,9 +15,11 @@ use std::vec::Vec;
 
 use super::LaunchError;
 use super::child::Child;
+use super::command::Command;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
 use super::script::Launched;
+use super::tail;
 use crate::bootstrap::MESSAGE_MAX;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
@@ -105,6 +108,31 @@ impl Drop for OnlyHere {
             libc::munmap(self.0.as_ptr().cast(), Self::LEN);
         }
     }
+}
+
+/// Becomes the command, as stage 2 of a launch would; comes back with the reason why not. Signals stay as they are.
+///
+/// `without` are the variables of our environment that it does not get.
+pub fn execute<A: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = A>,
+    without: &[&str],
+) -> LaunchError {
+    let args = args.into_iter().map(|arg| arg.as_ref().into());
+    let mut command = Command::default();
+    command.words = core::iter::once(program.as_ref().into()).chain(args).collect();
+    without.iter().for_each(|name| command.remove_env(name.as_ref()));
+    let texts = match command.texts(std::env::vars_os().collect()) {
+        Ok(texts) => texts,
+        Err(error) => return error.into(),
+    };
+    let (mut argv, mut envp) = texts.slots();
+    // SAFETY: the script executes files and asks for their links, and nothing else.
+    let mut sys = unsafe { LinuxSys::new() };
+    let error = tail::exec(&mut sys, &texts.tail(&mut argv, &mut envp));
+    // It has no other errors; a refusal without a number would be one of input and output.
+    let errno = error.errno().unwrap_or(Errno::EIO);
+    LaunchError::Exec { program: super::command::shown(&texts.name), errno }
 }
 
 /// `waitpid(pid, &status, options | __WALL)`: `None` if nothing has happened yet.
