@@ -7,7 +7,7 @@ use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
-use nsexec::sys::record::{Call, Line, Reply};
+use nsexec::sys::record::{Call, Line, Misfit, Replay, Reply, replay};
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
 
@@ -495,7 +495,7 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
         .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
         .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
-    let main = |sys: &mut SimSys| manners::runc_init(sys, Fd(4), Fd(6), Level::Warning);
+    let main = |sys: &mut Replay<'_>| manners::runc_init(sys, Fd(4), Fd(6), Level::Warning);
     let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
     assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
     let lines = ancestry(&report, &[Section::Stage0]);

@@ -394,7 +394,10 @@ pub(crate) struct TraceArgs {
     /// Run under strace too, and compare with what it saw
     #[arg(long)]
     pub(crate) witness: bool,
-    /// Write the record to FILE, as JSON lines
+    /// A witness looks on: leave the record in this folder, for the run that started it.
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub(crate) witnessed: Option<PathBuf>,
+    /// Write the record to FILE, as JSON lines, without the values of environment variables
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Feed the record in FILE back as the kernel's replies, offline: the same error comes out

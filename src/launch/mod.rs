@@ -37,6 +37,8 @@ mod causes;
 mod child;
 mod command;
 mod error;
+#[cfg(feature = "audit")]
+mod note;
 mod prepared;
 mod proc_status;
 mod record;
@@ -60,6 +62,8 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
+#[cfg(feature = "audit")]
+pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
 pub use spawn::{execute, owner_of};
@@ -69,7 +73,7 @@ use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Fd, Pid};
+use crate::sys::types::{CloneFlags, Fd};
 use command::Command;
 use proc_status::ProcStatus;
 use script::ChildSignals;
@@ -223,35 +227,24 @@ impl Launcher {
         let prepared = self.prepare()?;
         let (launched, records) = spawn::spawn(&prepared, wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
-        let launched = launched.map(|pid| Unclaimed { pid, first, claimed: false });
+        let mut launched = launched.map(|pid| Child::new(pid, first));
         if let Some(take) = &mut self.on_record {
+            let unclaimed = launched.as_mut().ok().map(Unclaimed);
             records.iter().for_each(take);
+            // From here on it is the caller's.
+            core::mem::forget(unclaimed);
         }
-        launched.map(Unclaimed::claim)
+        launched
     }
 }
 
-/// A command whose launch the caller does not know of yet. It ends with the launch's own unwinding.
-struct Unclaimed {
-    pid: Pid,
-    first: bool,
-    claimed: bool,
-}
+/// A command whose launch the caller does not know of yet. It ends if the caller's own code unwinds.
+struct Unclaimed<'c>(&'c mut Child);
 
-impl Unclaimed {
-    fn claim(mut self) -> Child {
-        self.claimed = true;
-        Child::new(self.pid, self.first)
-    }
-}
-
-impl Drop for Unclaimed {
+impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
-        if !self.claimed {
-            let mut child = Child::new(self.pid, self.first);
-            // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -3,9 +3,10 @@
 use std::vec;
 use std::vec::Vec;
 
-use super::command::{NulTerminated, Texts};
-use super::record::Collector;
-use super::script::{ChildSignals, Job, Launched, launch};
+use super::command::{NulTerminated, Texts, shown};
+use super::error::LaunchError;
+use super::record::{Collector, Record};
+use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::tail::Tail;
 use crate::log::Level;
 use crate::nsexec::Scratch;
@@ -82,6 +83,12 @@ impl Prepared {
             tail,
         };
         launch(sys, &job, &mut Scratch { message: memory }, log)
+    }
+
+    /// Why this launch came to nothing: what the launcher saw, and the fatal records that the stages wrote.
+    #[must_use]
+    pub fn explain(&self, failure: Failure, fatal: Vec<Record>) -> LaunchError {
+        LaunchError::new(failure, fatal, shown(&self.texts.name), self.asked)
     }
 }
 

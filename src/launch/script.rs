@@ -1,8 +1,9 @@
 //! The launcher's half of the protocol: descriptors, fork, message, pid line, the reaping, the word to go.
 //!
 //! The stages end without SIGCHLD (their exit signal is none, which CLONE_PARENT hands on), so that only a wait for
-//! [`WaitFor::Stages`] sees them. A program in which this library runs never takes them by accident, and our own wait
-//! for any of them never takes a child of that program. The command's exec turns the signal into SIGCHLD.
+//! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) sees them. A program in which this library runs never takes
+//! them by accident, and our own wait for any of them never takes a child of that program. The command's exec turns the
+//! signal into SIGCHLD.
 
 use core::fmt;
 

@@ -130,7 +130,7 @@ pub(crate) fn start_our_own(
 }
 
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
-pub(crate) fn runc_init(sys: &mut SimSys, init: Fd, log: Fd, level: Level) -> Ended {
+pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let mut memory = vec![0; 65_536];
     let environment = Environment { init: Some(init), log: Some(log), level };
     let policy = Policy::runc(&Dialect::V1_2);

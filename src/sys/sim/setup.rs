@@ -171,10 +171,6 @@ impl Sim {
         self.kernel.files.insert(path.to_string(), file);
     }
 
-    pub(super) fn into_kernel(self) -> Kernel {
-        self.kernel
-    }
-
     /// Takes a file away.
     pub fn remove_file(&mut self, path: &str) {
         self.kernel.files.remove(path);
