@@ -204,6 +204,9 @@ impl fmt::Display for Error<'_> {
                     | Doing::ReadBack(pid, _)),
                 errno: errno @ (Errno::ENOENT | Errno::ESRCH),
             } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
+            Self::Os { doing: doing @ Doing::ReadHeader, errno: errno @ Errno::EBADF } => {
+                write!(f, "{doing}: {errno} (_LIBCONTAINER_INITPIPE names no open descriptor)")
+            }
             Self::Os { doing, errno } => write!(f, "{doing}: {errno}"),
             Self::Short { doing: Doing::Update(pid, file), got, want } => {
                 write!(f, "{}: the kernel took {got} of {want} bytes", Doing::Update(pid, file))

@@ -144,9 +144,9 @@ impl Log {
         self.pid = None;
     }
 
-    /// A new process has its own number and no pending signal.
-    pub fn forked(&mut self) {
-        self.pid = None;
+    /// A new process, of stage `stage` from its first call on, has its own number and no pending signal.
+    pub fn forked(&mut self, stage: u8) {
+        self.enter_stage(stage);
         self.raised_sigpipe = false;
         self.dropped = 0;
     }

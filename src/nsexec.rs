@@ -25,7 +25,14 @@ pub struct Scratch<'s> {
 /// hand-over we are the container's init.
 pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &mut Scratch<'_>) -> Outcome {
     match Environment::parse(raw, policy.dialect) {
-        Ok(environment) => bootstrap(sys, environment, policy, scratch),
+        Ok(environment) => match missing_log_pipe(sys, environment) {
+            None => bootstrap(sys, environment, policy, scratch),
+            Some(fd) => {
+                let mut log = Log::open(sys, None, Level::Debug, policy.log_form);
+                log.fatal(sys, &Error::Os { doing: Doing::UseLogPipe(fd), errno: Errno::EBADF });
+                Outcome::Exit(1)
+            }
+        },
         // A wrong number kills the process also where no init pipe is named, as in runc.
         Err(error) => {
             let mut log = Log::open(sys, error.log, Level::Debug, policy.log_form);
@@ -33,6 +40,15 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
             Outcome::Exit(1)
         }
     }
+}
+
+/// The log pipe's number where it is none of an open descriptor: a socket of ours would take it, and the records would go
+/// into the stages' conversation.
+fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment) -> Option<Fd> {
+    // Without an init pipe nothing is touched.
+    let fd = environment.log.filter(|_| environment.init.is_some())?;
+    // Any other refusal is one of the call, and not of the descriptor.
+    (sys.fstatfs(fd) == Err(Errno::EBADF)).then_some(fd)
 }
 
 /// The bootstrap over known descriptors. Reports its own failure, once.

@@ -181,6 +181,8 @@ fn wrong_usage_is_status_2_with_the_usage() {
             &["encode", "--mount-proc"],
             &["encode", "-r", "--", "true"],
             &["encode", "--dialect", "v1_0", "-T", "--monotonic", "1"],
+            &["encode", "--dialect", "v1_1", "-T"],
+            &["encode", "--dialect", "v1_1", "--join", "time=/proc/self/ns/time"],
             &["init"],
             &["nothing"],
         ] {
@@ -251,6 +253,45 @@ fn a_malformed_message_is_one_line_and_status_1() {
         (status, err.as_str()),
         (1, "nsexec: failed to read /no/such/file: No such file or directory\n")
     );
+}
+
+/// The program, called `N`, in a shell's script. Status, standard output, standard error.
+fn script(caller: &Caller, text: &str) -> (i32, String, String) {
+    let text = format!("N={}/nsexec; cd {}; {text}", caller.folder.display(), caller.folder.display());
+    let output = Command::new("timeout").args(["60", "sh", "-c", &text]).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn decode_reads_its_message_and_no_more() {
+    let caller = Caller::all().remove(0);
+    let two = "$N encode -r > m; $N encode -n >> m; { $N decode; $N decode; } < m";
+    let (status, out, err) = script(&caller, two);
+    assert_eq!((status, out.matches("bootstrap message:").count()), (0, 2), "{out} {err}");
+    assert!(out.contains("creates user;") && out.contains("creates net;"), "{out}");
+    assert!(err.lines().count() == 1 && err.contains("bytes follow the message in standard input"), "{err}");
+    // A pipe that never ends.
+    let (status, out, err) = script(&caller, "($N encode -r; exec yes) | $N decode");
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert!(out.contains("creates user;"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    let caller = Caller::all().remove(0);
+    for command in
+        ["encode -r", "decode m", "decode --json m", "plan -r", "--version", "--help", "run --help"]
+    {
+        let run = |to: &str| script(&caller, &format!("$N encode -r > m; $N {command} {to}"));
+        assert_eq!(run(">/dev/null"), (0, String::new(), String::new()), "{command}");
+        let failed =
+            |why: &str| (1, String::new(), format!("nsexec: failed to write standard output: {why}\n"));
+        assert_eq!(run(">/dev/full"), failed("No space left on device"), "{command}");
+        assert_eq!(run(">&-"), failed("Bad file descriptor"), "{command}");
+        // All three: nothing that we open may be taken for one of them.
+        assert_eq!(run("<&- >&- 2>&-").0, 1, "{command}");
+    }
 }
 
 #[test]
@@ -435,6 +476,7 @@ fn enter_joins_what_differs_and_passes_over_the_rest() {
             let (status, _, err) = caller.run(&["enter", "-t", pid, "-n", "--", "true"]);
             assert_eq!((status, err.lines().count()), (1, 1));
             assert!(err.contains("net") && err.contains("Operation not permitted"), "{err}");
+            assert!(err.contains(&format!("/proc/{pid}/ns/net")) && !err.contains("/self/fd/"), "{err}");
         }
 
         drop(target.stdin.take());
@@ -476,6 +518,51 @@ fn nothing_is_left_open_for_the_command() {
             }
             let (status, out, err) = caller.run(&[args, &["--", "ls", "/proc/self/fd"]].concat());
             assert_eq!((status, &out, err.as_str()), (0, &without, ""), "{args:?}");
+        }
+    }
+}
+
+/// `nsexec init -- COMMAND`, as a child of this process. What stage 2 says on standard error, and its status.
+fn initialised(caller: &Caller, command: &str) -> (i32, String) {
+    let message = caller.output(&["encode", "-r"]).stdout;
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.write_all(&message).unwrap();
+    let mut stage_0 = Command::new(caller.folder.join("nsexec"));
+    stage_0.args(["init", "--", command]).env("PATH", "/usr/bin:/bin").env("_LIBCONTAINER_INITPIPE", "0");
+    stage_0.stdin(std::os::fd::OwnedFd::from(theirs)).stderr(Stdio::piped());
+    if caller.uid == NOBODY {
+        stage_0.uid(NOBODY).gid(NOBODY);
+    }
+    let stage_0 = stage_0.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(&ours), &mut line).unwrap();
+    let pids: Value = serde_json::from_str(&line).unwrap();
+    let output = stage_0.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let status = ["stage1_pid", "stage2_pid"].map(|key| {
+        let pid = nix::unistd::Pid::from_raw(pids[key].as_i64().unwrap().try_into().unwrap());
+        nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap()
+    });
+    let nix::sys::wait::WaitStatus::Exited(_, status) = status[1] else { panic!("{status:?}") };
+    (status, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn init_says_of_its_command_what_run_says() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("init_says_of_its_command_what_run_says") {
+            continue;
+        }
+        let script = caller.folder.join("script");
+        fs::write(&script, "exit 7\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(initialised(&caller, "true"), (0, String::new()));
+        assert_eq!(initialised(&caller, "false"), (1, String::new()));
+        // A file in no known format is given to no shell.
+        for command in ["no-such-command", "/no/such", "/etc/passwd", "/", "", script.to_str().unwrap()] {
+            let (status, _, err) = caller.run(&["run", "-r", "--", command]);
+            assert!(matches!(status, 126 | 127) && err.lines().count() == 1, "{command}: {err}");
+            assert_eq!(initialised(&caller, command), (status, err), "{command}");
         }
     }
 }

@@ -14,6 +14,22 @@ use nsexec::sys::types::*;
 
 const NOBODY: Option<Fault> = None;
 
+/// What a start that went well looks like, whatever its namespaces.
+fn assert_started(name: &str, report: &Report) {
+    let end = |section| report.find(section).map(|process| process.end.clone());
+    let all = || format!("{name}\n{report}");
+    assert_eq!(end(Section::Launcher), Some(End::Exited(0)), "{}", all());
+    assert_eq!(end(Section::Stage0), Some(End::Exited(0)), "{}", all());
+    assert_eq!(end(Section::Stage1), Some(End::Exited(0)), "{}", all());
+    assert_eq!(end(Section::Stage2), Some(End::HandedOver), "{}", all());
+    assert_eq!(report.zombies().count(), 0, "{}", all());
+    assert_eq!(report.alive().count(), 1, "{}", all());
+    assert!(report.unread.is_empty(), "{}", all());
+    let init = report.find(Section::Stage2).unwrap();
+    let open: Vec<i32> = init.descriptors.iter().map(|(fd, _)| fd.0).collect();
+    assert_eq!(open, [0, 1, 2, 4], "stdio and the init pipe\n{}", all());
+}
+
 /// The fatal records of a process.
 fn fatal(report: &Report) -> Vec<String> {
     let lines = report.processes.iter().flat_map(|process| &process.transcript.lines);
@@ -173,18 +189,18 @@ fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
     all_schedules(300, |script| check(&sim.run(script, NOBODY)));
 }
 
-/// What a start that went well looks like, whatever its namespaces.
-fn assert_started(name: &str, report: &Report) {
-    let end = |section| report.find(section).map(|process| process.end.clone());
-    let all = || format!("{name}\n{report}");
-    assert_eq!(end(Section::Launcher), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Section::Stage0), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Section::Stage1), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Section::Stage2), Some(End::HandedOver), "{}", all());
-    assert_eq!(report.zombies().count(), 0, "{}", all());
-    assert_eq!(report.alive().count(), 1, "{}", all());
-    assert!(report.unread.is_empty(), "{}", all());
-    let init = report.find(Section::Stage2).unwrap();
-    let open: Vec<i32> = init.descriptors.iter().map(|(fd, _)| fd.0).collect();
-    assert_eq!(open, [0, 1, 2, 4], "stdio and the init pipe\n{}", all());
+#[test]
+fn a_stage_speaks_in_its_own_name_from_its_first_call_on() {
+    let scenario = scenarios().into_iter().next().unwrap();
+    let sim = scenario.launched(Manner::Init, Level::Warning);
+    let faultless = sim.run(&mut Oldest, NOBODY);
+    for (section, name) in [(Section::Stage1, "nsexec-1["), (Section::Stage2, "nsexec-2[")] {
+        let (at, _) = faultless
+            .places()
+            .find(|(place, line)| place.who.section == section && matches!(line.call, Call::Close { .. }))
+            .unwrap();
+        let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::EIO) }));
+        let own = fatal(&report).into_iter().find(|record| record.contains("failed to close sync_"));
+        assert!(own.unwrap_or_default().contains(name), "{report}");
+    }
 }

@@ -121,16 +121,6 @@ impl Attribute {
         }
     }
 
-    /// The name behind a number in whatever dialect, for people.
-    pub(super) fn name_of(number: u16) -> &'static str {
-        let in_dialect = |dialect| Self::from_number(number, dialect).map(Self::name);
-        match (in_dialect(&Dialect::V1_1), in_dialect(&Dialect::V1_2)) {
-            (Some(old), Some(new)) if old == new => new,
-            (Some(_), Some(_)) => "MOUNT_SOURCES or TIMENSOFFSET",
-            _ => "unknown",
-        }
-    }
-
     /// Checks the form of a value, and leaves what it means for later.
     pub(super) fn check<'m>(
         self,
@@ -299,9 +289,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(Attribute::name_of(27283), "UIDMAP");
-        assert_eq!(Attribute::name_of(27290), "MOUNT_SOURCES or TIMENSOFFSET");
-        assert_eq!(Attribute::name_of(1), "unknown");
         assert_eq!(Attribute::from_number(27283 | 0x8000, &Dialect::V1_2), None);
     }
 

@@ -3,6 +3,7 @@
 use core::fmt::{self, Display as _};
 
 use super::attribute::{Attribute, OomScoreAdjError};
+use super::dialect::Dialect;
 use super::message::{HEADER_LEN, MESSAGE_MAX};
 use crate::idmap::IdMapError;
 use crate::namespace::NsKind;
@@ -19,6 +20,8 @@ pub struct ParseError<'m> {
     pub offset: usize,
     /// The number of the attribute, if it is about one.
     pub attribute: Option<u16>,
+    /// The attribute's name, if the message's dialect has one for it.
+    pub name: Option<&'static str>,
 }
 
 /// What is wrong with a message: one variant for each kind of `tests/vectors/README.md`.
@@ -165,14 +168,20 @@ impl ParseError<'_> {
     /// The pipe ended after `got` bytes of the header.
     #[must_use]
     pub const fn truncated_header(got: usize) -> Self {
-        Self { kind: ParseErrorKind::TruncatedHeader { got }, offset: got, attribute: None }
+        Self { kind: ParseErrorKind::TruncatedHeader { got }, offset: got, attribute: None, name: None }
+    }
+
+    /// With the attribute's name in this dialect: one number was given out twice.
+    pub(super) fn in_dialect(self, dialect: &Dialect) -> Self {
+        let attribute = self.attribute.and_then(|number| Attribute::from_number(number, dialect));
+        Self { name: attribute.map(Attribute::name), ..self }
     }
 
     /// The pipe ended after `got` of `want` bytes of the payload.
     #[must_use]
     pub const fn truncated_payload(got: usize, want: usize) -> Self {
         let kind = ParseErrorKind::TruncatedPayload { got, want };
-        Self { kind, offset: got.saturating_add(HEADER_LEN), attribute: None }
+        Self { kind, offset: got.saturating_add(HEADER_LEN), attribute: None, name: None }
     }
 }
 
@@ -196,7 +205,7 @@ impl fmt::Display for ParseError<'_> {
             ParseErrorKind::UnknownNsType { name } => NsPathsError::UnknownType { name }.fmt(f),
             _ => {
                 match self.attribute {
-                    Some(number) => write!(f, "attribute {} ({number})", Attribute::name_of(number))?,
+                    Some(number) => write!(f, "attribute {} ({number})", self.name.unwrap_or("unknown"))?,
                     None => f.write_str("bootstrap message")?,
                 }
                 write!(f, " at offset {}: ", self.offset)?;

@@ -87,7 +87,7 @@ impl Header {
         let Some(&[l0, l1, l2, l3, t0, t1, ..]) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(ParseError::truncated_header(bytes.len()));
         };
-        let refused = |offset, kind| ParseError { kind, offset, attribute: None };
+        let refused = |offset, kind| ParseError { kind, offset, attribute: None, name: None };
         match order.u16([t0, t1]) {
             MESSAGE_TYPE => {}
             NLMSG_ERROR => return Err(refused(4, ParseErrorKind::NetlinkError)),
@@ -160,6 +160,15 @@ impl<'m> Bootstrap<'m> {
         order: ByteOrder,
         steps: &Steps,
     ) -> Result<Self, ParseError<'m>> {
+        Self::read(payload, dialect, order, steps).map_err(|error| error.in_dialect(dialect))
+    }
+
+    fn read(
+        payload: &'m [u8],
+        dialect: &Dialect,
+        order: ByteOrder,
+        steps: &Steps,
+    ) -> Result<Self, ParseError<'m>> {
         check_form(payload, dialect, order, steps)?;
         let mut bootstrap = Self::new(CloneFlags::EMPTY);
         for raw in Walk::new(payload, order) {
@@ -198,6 +207,7 @@ fn check_form<'m>(
             kind: ParseErrorKind::MissingAttribute,
             offset: payload.len().saturating_add(HEADER_LEN),
             attribute: Some(Attribute::CloneFlags.number()),
+            name: None,
         });
     }
     Ok(())
@@ -283,7 +293,7 @@ struct Raw<'m> {
 
 impl<'m> Raw<'m> {
     const fn refused(&self, kind: ParseErrorKind<'m>) -> ParseError<'m> {
-        ParseError { kind, offset: self.offset, attribute: Some(self.number) }
+        ParseError { kind, offset: self.offset, attribute: Some(self.number), name: None }
     }
 }
 
@@ -303,7 +313,7 @@ impl<'m> Walk<'m> {
         let (offset, left) = (self.offset, self.rest.len());
         let Some((&[l0, l1, t0, t1], body)) = self.rest.split_first_chunk::<ATTR_HEADER_LEN>() else {
             let kind = ParseErrorKind::TruncatedAttrHeader { remaining: left };
-            return Err(ParseError { kind, offset, attribute: None });
+            return Err(ParseError { kind, offset, attribute: None, name: None });
         };
         let nla_len = self.order.u16([l0, l1]);
         let raw = Raw { number: self.order.u16([t0, t1]), value: &[], offset };

@@ -103,6 +103,20 @@ fn our_texts_name_attribute_offset_found_and_wanted() {
 }
 
 #[test]
+fn the_number_that_was_given_out_twice_has_the_dialects_name() {
+    // A text without its NUL: wrong in either meaning.
+    let payload = attr(27290, b"x");
+    for (dialect, name) in [
+        (&Dialect::V1_0, "unknown netlink message type 27290"),
+        (&Dialect::V1_1, "attribute MOUNT_SOURCES (27290) at offset 16: "),
+        (&Dialect::V1_2, "attribute TIMENSOFFSET (27290) at offset 16: "),
+    ] {
+        let text = Bootstrap::parse(&payload, dialect, LITTLE).unwrap_err().to_string();
+        assert!(text.contains(name), "{text}");
+    }
+}
+
+#[test]
 fn go_writes_in_this_order() {
     let message = Bootstrap::new(CloneFlags(0x1000_0000))
         .with_namespaces(NsPaths::parse(b"net:/x", NsSet::ALL).unwrap())

@@ -117,12 +117,16 @@ impl fmt::Display for Lossy<'_> {
 /// How much of a path is shown: even if each byte needs six in a log record, what comes after it still fits.
 const PATH_SHOWN: usize = 512;
 
-/// A path as [`Lossy`], but a very long one by its beginning and its length, so that the reason after it is not cut off.
+/// A path as [`Lossy`], but a very long one by its beginning and its length, so that the reason after it is not cut off;
+/// and an empty one as `''`, so that it is seen.
 #[derive(Clone, Copy, Debug)]
 pub struct PathText<'a>(pub &'a [u8]);
 
 impl fmt::Display for PathText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("''");
+        }
         match self.0.split_at_checked(PATH_SHOWN) {
             Some((start, rest)) if !rest.is_empty() => {
                 write!(f, "{}... ({} bytes)", Lossy(start), self.0.len())
@@ -162,6 +166,12 @@ mod tests {
         assert_eq!(signed_decimal(b"9223372036854775808", &steps), Err(NotDecimal::TooLarge));
         assert_eq!(signed_decimal(b"--1", &steps), Err(NotDecimal::NotDigits));
         assert_eq!(signed_decimal(b"-", &steps), Err(NotDecimal::NotDigits));
+    }
+
+    #[test]
+    fn an_empty_path_is_seen() {
+        assert_eq!(PathText(b"").to_string(), "''");
+        assert_eq!(PathText(b"/").to_string(), "/");
     }
 
     #[test]

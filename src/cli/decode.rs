@@ -3,14 +3,16 @@
 mod json;
 mod words;
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, HEADER_LEN, Header, ParseError};
 
 use super::args::DecodeArgs;
 use super::failure::Failure;
+use super::output;
 
 /// Reads one message and shows it.
 ///
@@ -20,16 +22,17 @@ pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
     let name = if args.file == Path::new("-") { "standard input" } else { &*args.file.to_string_lossy() };
     let failed =
         |error: io::Error| Failure::ours(format!("failed to read {name}: {}", super::failure::words(&error)));
-    let mut input: Box<dyn Read> = if args.file == Path::new("-") {
+    let mut input = if args.file == Path::new("-") {
         if io::stdin().is_terminal() {
             return Err(Failure::ours(
                 "standard input is a terminal, and a bootstrap message is binary: name a file, or use a pipe, \
                  as in `nsexec encode -r | nsexec decode`",
             ));
         }
-        Box::new(io::stdin().lock())
+        // Not the standard library's handle, which reads ahead: what follows belongs to the next reader.
+        File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
     } else {
-        Box::new(File::open(&args.file).map_err(failed)?)
+        File::open(&args.file).map_err(failed)?
     };
     let message = read_message(&mut input).map_err(failed)?;
     let order = order_of(&message);
@@ -38,16 +41,20 @@ pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
         Ok(text) => text,
         Err(refused) => &refused.json,
     };
-    print(text)?;
+    output::print(text)?;
     if let Err(refused) = shown {
         return Err(Failure::ours(format!("{name}: {}", refused.text)));
     }
-    // What follows belongs to the next reader, and is told only so that nobody takes it for a part of the message.
-    let surplus = io::copy(&mut input, &mut io::sink()).map_err(failed)?;
-    if surplus > 0 {
+    if let Some(surplus) = surplus(&input).filter(|surplus| *surplus > 0) {
         let _ = writeln!(io::stderr(), "nsexec: note: {surplus} bytes follow the message in {name}");
     }
     Ok(())
+}
+
+/// How many bytes of a regular file follow. A pipe may have no end, and is the next reader's.
+fn surplus(mut input: &File) -> Option<u64> {
+    let data = input.metadata().ok().filter(fs::Metadata::is_file)?;
+    data.len().checked_sub(input.stream_position().ok()?)
 }
 
 /// Why a message was refused, for people and for programs.
@@ -73,7 +80,10 @@ fn show(message: &[u8], dialect: &Dialect, order: ByteOrder, as_json: bool) -> R
                 "malformed message at offset {} ({}): {}",
                 error.offset,
                 error.kind.name(),
-                words::shown(error.to_string().as_bytes())
+                // The library's text may say the place itself.
+                words::shown(
+                    error.to_string().replacen(&format!(" at offset {}: ", error.offset), ": ", 1).as_bytes()
+                )
             ),
             json: if as_json { json_or(json::refused(&error, dialect, order)) } else { String::new() },
         }),
@@ -109,16 +119,6 @@ const fn order_name(order: ByteOrder) -> &'static str {
     match order {
         ByteOrder::Little => "little",
         ByteOrder::Big => "big",
-    }
-}
-
-/// Standard output may be a pipe whose reader has had enough; that is no failure of ours to talk about.
-fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::ours(format!("failed to write standard output: {}", super::failure::words(&error))))
-        }
-        _ => Ok(()),
     }
 }
 

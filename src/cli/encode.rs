@@ -1,12 +1,13 @@
 //! `nsexec encode`: the bootstrap message of these flags.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use nsexec::bootstrap::{self, ByteOrder};
 
 use super::args::EncodeArgs;
 use super::facts::Facts;
-use super::failure::{Failure, words};
+use super::failure::Failure;
+use super::output;
 use super::request;
 
 /// Writes the message to standard output.
@@ -28,8 +29,5 @@ pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
              `nsexec encode … | nsexec decode`",
         ));
     }
-    io::stdout()
-        .write_all(&message)
-        .and_then(|()| io::stdout().flush())
-        .map_err(|error| Failure::ours(format!("failed to write standard output: {}", words(&error))))
+    output::write(&message)
 }

@@ -57,7 +57,12 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
     let joined = joins.iter().map(|(kind, _)| *kind).collect();
     let paths: Vec<String> =
         joins.iter().map(|(kind, fd)| format!("{}:/proc/self/fd/{}", kind.name(), fd.as_raw_fd())).collect();
-    let request = request(joined, &paths.join(","), args.preserve_credentials, !geteuid().is_root())?;
+    let mut request = request(joined, &paths.join(","), args.preserve_credentials, !geteuid().is_root())?;
+    let stands_for = |(kind, fd): &(NsKind, OwnedFd)| {
+        let name = format!("/proc/{}/ns/{}", args.target, kind.proc_name());
+        (format!("/proc/self/fd/{}", fd.as_raw_fd()), name)
+    };
+    request.stands_for = joins.iter().map(stands_for).collect();
     // `joins` holds the descriptors open until the stages, which are forks, have used them.
     let job =
         Job { request: &request, command: &args.command, verbose: args.verbose, mount_proc_flag: false };
@@ -92,6 +97,7 @@ fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result
             mount_proc: false,
             kill_child: false,
         },
+        stands_for: Vec::new(),
     })
 }
 
@@ -207,6 +213,16 @@ mod tests {
         assert_eq!(decided(net, false), (Credentials::Keep, Setgroups::FromMessage));
         assert_eq!(decided(with_user, false), (Credentials::Root, Setgroups::DropIfAllowed));
         assert_eq!(decided(with_user, true), (Credentials::Keep, Setgroups::FromMessage));
+    }
+
+    #[test]
+    fn descriptors_are_shown_as_what_they_stand_for() {
+        let mut request = request(NsSet::EMPTY, "", false, false).unwrap();
+        let pair = |fd: i32, kind: &str| (format!("/proc/self/fd/{fd}"), format!("/proc/9/ns/{kind}"));
+        request.stands_for = vec![pair(1, "uts"), pair(12, "net")];
+        let shown =
+            request.in_known_names("/proc/self/fd/12: no; /proc/self/fd/1, /proc/self/fd/13 /proc/self/fd/1");
+        assert_eq!(shown, "/proc/9/ns/net: no; /proc/9/ns/uts, /proc/self/fd/13 /proc/9/ns/uts");
     }
 
     #[test]

@@ -7,10 +7,6 @@ use std::io;
 pub(crate) const FAILED: u8 = 1;
 /// Wrong usage.
 pub(crate) const USAGE: u8 = 2;
-/// The command was found and cannot be executed.
-pub(crate) const NOT_EXECUTABLE: u8 = 126;
-/// The command was not found.
-pub(crate) const NOT_FOUND: u8 = 127;
 
 /// What is said on standard error, and the exit status.
 #[derive(Clone, PartialEq, Eq, Debug)]

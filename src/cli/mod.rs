@@ -11,6 +11,7 @@ mod failure;
 mod hints;
 mod init;
 mod maps;
+mod output;
 mod plan;
 mod replay;
 mod request;
@@ -21,8 +22,8 @@ mod trace;
 mod values;
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 use clap::error::ErrorKind;
@@ -34,8 +35,13 @@ use failure::{Failure, USAGE};
 /// The whole program, with its arguments, the name first. Gives its exit status.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
     hold_standard_descriptors();
-    // Ends the process by itself where the command line is wrong (2) or asks for help or the version (0).
-    let cli = Cli::parse_from(arguments);
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        // Help, or the version: what was asked for, so that it must arrive.
+        Err(text) if !text.use_stderr() => return asked_for(&text),
+        // Ends the process with 2.
+        Err(error) => error.exit(),
+    };
     let (name, result) = match &cli.command {
         Command::Run(args) => ("run", run::run(args)),
         Command::Enter(args) => ("enter", enter::enter(args)),
@@ -60,11 +66,25 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
     status
 }
 
+/// Help or version on standard output. Gives the exit status.
+fn asked_for(text: &clap::Error) -> u8 {
+    let text = text.render();
+    let coloured = std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    let text = if coloured { text.ansi().to_string() } else { text.to_string() };
+    match output::print(&text) {
+        Ok(()) => 0,
+        Err(failure) => report("", failure),
+    }
+}
+
 /// Gives the numbers 0 to 2 to /dev/null where the caller closed them, so that no pipe of ours is taken for a standard
-/// stream. Close-on-exec: the command finds them closed, as the caller meant.
+/// stream. Close-on-exec: the command finds them closed, as the caller meant. Read-only: what is written there is as
+/// lost as it was, with EBADF, and nobody takes it for a success.
 fn hold_standard_descriptors() {
     // Without a /dev/null there is nothing to be done about it.
-    while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+    while let Ok(null) = File::open("/dev/null") {
         if null.as_raw_fd() > 2 {
             return;
         }

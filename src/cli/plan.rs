@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use nsexec::audit::plan::runc::Manner;
@@ -19,6 +19,7 @@ use super::args::{ColourFlag, Format, MannerFlag, PlanArgs};
 use super::assume;
 use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
+use super::output;
 use super::request;
 
 /// Prints a plan. Gives 0 if it ends with a command or an init and breaks no rule, else 1.
@@ -170,10 +171,5 @@ pub(crate) fn outcome(section: &nsexec::audit::Section, run: &Run) -> (String, F
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = String::with_capacity(text.len() + 1);
     let _ = write!(out, "{}{}", text, if text.ends_with('\n') { "" } else { "\n" });
-    match io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush()) {
-        // `| head` has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written
-            .map_err(|error| Failure::ours(format!("failed to write standard output: {}", words(&error)))),
-    }
+    output::print(&out)
 }

@@ -58,9 +58,26 @@ pub(crate) struct Request {
     pub(crate) time_offsets: Option<CString>,
     /// What the message cannot say.
     pub(crate) policy: Policy,
+    /// Paths of the message that mean nothing to people, each with what it stands for.
+    pub(crate) stands_for: Vec<(String, String)>,
 }
 
 impl Request {
+    /// A text about the launch, with the names that people know.
+    pub(crate) fn in_known_names(&self, text: &str) -> String {
+        self.stands_for.iter().fold(text.to_owned(), |text, (path, name)| {
+            let mut pieces = text.split(path.as_str());
+            let mut out = pieces.next().unwrap_or_default().to_owned();
+            for piece in pieces {
+                // A longer number is another descriptor.
+                let whole = !piece.starts_with(|c: char| c.is_ascii_digit());
+                out.push_str(if whole { name } else { path });
+                out.push_str(piece);
+            }
+            out
+        })
+    }
+
     /// The message. Its values were decided before, so that an error here means that the decision was wrong.
     ///
     /// # Errors
@@ -165,6 +182,7 @@ pub(crate) fn decide(
         newgidmap: tool(&facts.newgidmap)?,
         time_offsets: time_offsets(flags)?,
         policy,
+        stands_for: Vec::new(),
     })
 }
 

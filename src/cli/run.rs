@@ -76,17 +76,24 @@ pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<La
         Launcher::new(bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     let (program, arguments) =
         job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
+    let request = job.request.clone();
     launcher
         .command(program, arguments)
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         // Nobody is left to tell if standard error is closed.
-        .on_record(|record| drop(writeln!(io::stderr(), "nsexec: {}: {record}", record.level.name())));
+        .on_record(move |record| {
+            let text = request.in_known_names(&record.to_string());
+            drop(writeln!(io::stderr(), "nsexec: {}: {text}", record.level.name()));
+        });
     Ok(launcher)
 }
 
 /// The launch's failure in one line, with the cause that fits what was asked for and what the machine says.
 pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    explain_there(error, asked(job), || machine_after_failure(job.request))
+    match explain_there(error, asked(job), || machine_after_failure(job.request)) {
+        Failure::Other { text, status } => Failure::Other { text: job.request.in_known_names(&text), status },
+        usage => usage,
+    }
 }
 
 /// What was asked for, as far as it tells causes apart.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::bootstrap::text::PathText;
 use crate::namespace::NsKind;
-use crate::sys::types::{CloneFlags, Pid};
+use crate::sys::types::{CloneFlags, Fd, Pid};
 
 /// One of the two id maps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -159,6 +159,8 @@ pub enum Doing<'m> {
     BlockSigpipe,
     /// Putting the signal mask back before the hand-over.
     RestoreSignals,
+    /// Using the log pipe that the environment names.
+    UseLogPipe(Fd),
     /// Reading the message's header.
     ReadHeader,
     /// Reading the rest of the message.
@@ -238,6 +240,7 @@ impl Doing<'_> {
         match self {
             Self::BlockSigpipe => "block-sigpipe",
             Self::RestoreSignals => "restore-signals",
+            Self::UseLogPipe(_) => "log-pipe",
             Self::ReadHeader => "read-header",
             Self::ReadPayload => "read-payload",
             Self::OomScoreAdj => "oom-score-adj",
@@ -295,6 +298,7 @@ impl fmt::Display for Doing<'_> {
         match *self {
             Self::BlockSigpipe => f.write_str("failed to block SIGPIPE"),
             Self::RestoreSignals => f.write_str("failed to restore the signal mask"),
+            Self::UseLogPipe(fd) => write!(f, "failed to use _LIBCONTAINER_LOGPIPE={}", fd.0),
             Self::ReadHeader => f.write_str("failed to read netlink header"),
             Self::ReadPayload => f.write_str("failed to read netlink payload"),
             Self::OomScoreAdj => f.write_str("failed to update /proc/self/oom_score_adj"),

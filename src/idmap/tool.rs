@@ -67,7 +67,8 @@ pub fn run<'m, S: Sys>(
     let child = match forked.map_err(|errno| Error::Os { doing: Doing::ToolFork, errno })? {
         Fork::Parent { child } => child,
         Fork::Child => {
-            log.forked();
+            // Until its exec it speaks for the stage that made it.
+            log.forked(0);
             let error = become_tool(sys, log, disposition, path, &argv);
             log.fatal(sys, &error);
             return Ok(Written::ToolProcess);

@@ -207,7 +207,10 @@ impl fmt::Display for LaunchError {
             Self::Bootstrap(failure) => failure.fmt(f),
             Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
             Self::Exec { program, errno } => {
-                let name: String = program.to_string_lossy().into_owned();
+                let name: String = match program.is_empty() {
+                    true => "''".into(),
+                    false => program.to_string_lossy().into_owned(),
+                };
                 write!(f, "failed to execute {}: {errno}", OneLine(&name))?;
                 match likely("exec", *errno) {
                     Some(cause) => write!(f, " ({cause})"),
@@ -310,6 +313,8 @@ mod tests {
         };
         assert_eq!((exec(Errno::ENOENT).exit_code(), exec(Errno::EACCES).exit_code()), (127, 126));
         assert_eq!(exec(Errno::ENOENT).to_string(), "failed to execute a\\nb: No such file or directory");
+        let nameless = LaunchError::Exec { program: "".into(), errno: Errno::ENOENT };
+        assert_eq!(nameless.to_string(), "failed to execute '': No such file or directory");
         let failure = Failure {
             trouble: Trouble::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN },
             ended: [None; 3],

@@ -66,22 +66,13 @@ impl Prepared {
     ///
     /// Comes back in the launcher, and with [`Launched::Exit`] in each stage that ends: the caller ends that process.
     pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector) -> Launched {
-        let Texts { name, argv, envp, candidates } = &self.texts;
-        let (mut argv_slots, mut envp_slots) = (slots(argv), slots(envp));
-        let (Some(argv), Some(envp)) =
-            (ExecArgs::build(&argv.text, &mut argv_slots), ExecArgs::build(&envp.text, &mut envp_slots))
-        else {
-            unreachable!("every string has its NUL, and every one a slot");
-        };
+        let (mut argv, mut envp) = self.texts.slots();
         let creates_mounts = self.asked.contains(CloneFlags::NEWNS);
         let tail = Tail {
             propagation: self.policy.propagation.filter(|_| creates_mounts),
             mount_proc: self.policy.mount_proc,
             kill_child: self.policy.kill_child,
-            name,
-            candidates: &candidates.text,
-            argv,
-            envp,
+            ..self.texts.tail(&mut argv, &mut envp)
         };
         let job = Job {
             message: &self.message,
@@ -101,7 +92,27 @@ impl Prepared {
     }
 }
 
-fn slots<'a>(of: &NulTerminated) -> Vec<Option<ArgPtr<'a>>> {
-    // One more for the null pointer at the end.
+impl Texts {
+    /// Room for the pointers that execve takes.
+    pub(super) fn slots<'a>(&self) -> (Slots<'a>, Slots<'a>) {
+        (slots(&self.argv), slots(&self.envp))
+    }
+
+    /// A tail that does nothing but execute the command.
+    pub(super) fn tail<'a>(&'a self, argv: &'a mut Slots<'a>, envp: &'a mut Slots<'a>) -> Tail<'a> {
+        let (Some(argv), Some(envp)) =
+            (ExecArgs::build(&self.argv.text, argv), ExecArgs::build(&self.envp.text, envp))
+        else {
+            unreachable!("every string has its NUL, and every one a slot");
+        };
+        let (name, candidates) = (&self.name[..], &self.candidates.text[..]);
+        Tail { propagation: None, mount_proc: false, kill_child: false, name, candidates, argv, envp }
+    }
+}
+
+/// Pointers, and the null pointer at their end.
+pub(super) type Slots<'a> = Vec<Option<ArgPtr<'a>>>;
+
+fn slots<'a>(of: &NulTerminated) -> Slots<'a> {
     vec![None; of.count + 1]
 }

@@ -430,10 +430,16 @@ impl Family {
         while let Ok(waited) = wait(sys, Pid::ANY) {
             self.ended(waited.pid, waited.status);
         }
-        // A single stranger is stage 1, since stage 2 never comes without it.
+        // Stage 2 never comes without stage 1, and after it: of two strangers the lower number is stage 1's. Numbers can
+        // wrap around (pid_max in proc(5)); then the two change names.
         let mut strangers = self.ended.iter_mut().flatten().filter(|ended| ended.stage.is_none());
-        if let (Some(stranger), None) = (strangers.next(), strangers.next()) {
-            stranger.stage = Some(1);
+        match (strangers.next(), strangers.next()) {
+            (Some(one), None) => one.stage = Some(1),
+            (Some(one), Some(other)) => {
+                let (first, second) = if one.pid < other.pid { (one, other) } else { (other, one) };
+                (first.stage, second.stage) = (Some(1), Some(2));
+            }
+            _ => {}
         }
     }
 }

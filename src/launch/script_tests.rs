@@ -174,6 +174,19 @@ fn without_a_pid_line_all_are_reaped_and_nobody_is_killed() {
 }
 
 #[test]
+fn two_whose_numbers_we_never_learnt_are_told_apart_by_their_order() {
+    let killed = WaitStatus::Signaled(Signal::KILL);
+    for order in [[12, 11, 10], [10, 11, 12], [11, 10, 12]] {
+        let waits = order.map(|pid| Ok((pid, if pid == 11 { killed } else { WaitStatus::Exited(1) })));
+        let kernel = Kernel { init: vec![Ok(b"")], waits: waits.into(), ..Kernel::default() };
+        let (failure, _) = failure(kernel.run());
+        for ended in failure.ended.into_iter().flatten() {
+            assert_eq!(ended.stage.map(i32::from), Some(ended.pid.0 - 10), "{order:?}");
+        }
+    }
+}
+
+#[test]
 fn a_dead_stage_0_is_no_reason_to_kill() {
     let (failure, seen) = failure(
         Kernel {

@@ -1,5 +1,6 @@
 //! The edge of the launcher: memory, the one door to the kernel, the end of the stages. The place with `unsafe` here.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -7,15 +8,18 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 use std::vec;
 use std::vec::Vec;
 
 use super::LaunchError;
 use super::child::Child;
+use super::command::Command;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
 use super::script::Launched;
+use super::tail;
 use crate::bootstrap::MESSAGE_MAX;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
@@ -40,12 +44,14 @@ pub(super) fn spawn<S: Sys>(
     // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends
     // below; on its way it runs the script and the core, which allocate nothing and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
+    let only_here = OnlyHere::new();
     let launched = prepared.run(&mut sys, &mut message, &mut collector);
     if let Launched::Exit(status) = launched {
         // SAFETY: we are a stage, on a copy of the launcher's stack; nothing of it may be unwound or dropped here, and
         // _exit touches no memory.
         unsafe { libc::_exit(status) }
     }
+    drop(only_here);
     drop(guard);
     let (fatal, other) = collector.into_records();
     let result = match launched {
@@ -54,6 +60,76 @@ pub(super) fn spawn<S: Sys>(
         Launched::Exit(_) => unreachable!("ended above"),
     };
     (result, other)
+}
+
+/// Ends a stage in which a panic unwinds, of a recorder, say: the caller's frames are the launcher's alone.
+///
+/// A page that the kernel wipes in every fork says which of the two we are. A pid would not: stage 2 may be process 1 of
+/// its namespace, as the launcher of another one.
+struct OnlyHere(NonNull<u8>);
+
+impl OnlyHere {
+    /// The least that can be mapped.
+    const LEN: usize = 1;
+    /// What the launcher finds in it.
+    const MARK: u8 = 1;
+
+    /// `None` if there is no memory for it, and then no guard.
+    fn new() -> Option<Self> {
+        let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
+        let page = unsafe { libc::mmap(ptr::null_mut(), Self::LEN, rights, kind, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return None;
+        }
+        let page = Self(NonNull::new(page.cast())?);
+        // SAFETY: the page is ours, of this length, writable, and nobody else knows of it.
+        let wiped = unsafe {
+            page.0.write(Self::MARK);
+            libc::madvise(page.0.as_ptr().cast(), Self::LEN, libc::MADV_WIPEONFORK)
+        };
+        (wiped == 0).then_some(page)
+    }
+}
+
+impl Drop for OnlyHere {
+    fn drop(&mut self) {
+        /// As a program of Rust's that panics.
+        const PANICKED: i32 = 101;
+        // SAFETY: the page is mapped until the last line here. That another process has wiped its copy is no race, and
+        // _exit touches no memory.
+        unsafe {
+            if self.0.read_volatile() != Self::MARK {
+                libc::_exit(PANICKED);
+            }
+            libc::munmap(self.0.as_ptr().cast(), Self::LEN);
+        }
+    }
+}
+
+/// Becomes the command, as stage 2 of a launch would; comes back with the reason why not. Signals stay as they are.
+///
+/// `without` are the variables of our environment that it does not get.
+pub fn execute<A: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = A>,
+    without: &[&str],
+) -> LaunchError {
+    let args = args.into_iter().map(|arg| arg.as_ref().into());
+    let mut command = Command::default();
+    command.words = core::iter::once(program.as_ref().into()).chain(args).collect();
+    without.iter().for_each(|name| command.remove_env(name.as_ref()));
+    let texts = match command.texts(std::env::vars_os().collect()) {
+        Ok(texts) => texts,
+        Err(error) => return error.into(),
+    };
+    let (mut argv, mut envp) = texts.slots();
+    // SAFETY: the script executes files and asks for their links, and nothing else.
+    let mut sys = unsafe { LinuxSys::new() };
+    let error = tail::exec(&mut sys, &texts.tail(&mut argv, &mut envp));
+    // It has no other errors; a refusal without a number would be one of input and output.
+    let errno = error.errno().unwrap_or(Errno::EIO);
+    LaunchError::Exec { program: super::command::shown(&texts.name), errno }
 }
 
 /// `waitpid(pid, &status, options | __WALL)`: `None` if nothing has happened yet.

@@ -100,7 +100,7 @@ fn await_go<'m, S: Sys>(sys: &mut S, kill_child: bool, init: Fd) -> Result<bool,
 
 /// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not
 /// given to a shell.
-fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
+pub(super) fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
     let (mut refused, mut missing, mut unreached) = (None, None, None);
     let mut rest = tail.candidates;
     while let Ok(path) = CStr::from_bytes_until_nul(rest) {

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::{NsKind, NsSet};
-use crate::bootstrap::text::{Lossy, Steps};
+use crate::bootstrap::text::{Lossy, PathText, Steps};
 
 /// A list of namespaces to join: not empty, each kind at most once, each with a path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -121,7 +121,7 @@ impl fmt::Display for NsPathsError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Empty => f.write_str("ns paths are empty"),
-            Self::BadEntry { entry } => write!(f, "failed to parse {}", Lossy(entry)),
+            Self::BadEntry { entry } => write!(f, "failed to parse {}", PathText(entry)),
             Self::UnknownType { name } => write!(f, "unknown namespace type {}", Lossy(name)),
             Self::Duplicate { kind } => {
                 write!(f, "found the {kind} namespace twice, wanted each type at most once")
@@ -177,6 +177,7 @@ mod tests {
             |text: &'static [u8]| -> String { NsPaths::parse(text, NsSet::ALL).unwrap_err().to_string() };
         assert_eq!(text(b""), "ns paths are empty");
         assert_eq!(text(b"net:/x,\xff"), "failed to parse \\xff");
+        assert_eq!(text(b"net:/x,"), "failed to parse ''");
         assert_eq!(text(b"foo:/x"), "unknown namespace type foo");
     }
 }

@@ -52,7 +52,7 @@ pub fn run<'m, S: Sys>(
     let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage2, errno })?;
     match forked {
         Fork::Child => {
-            log.forked();
+            log.forked(2);
             init::run(sys, log, cx, parent, init_end)
         }
         Fork::Parent { child } => {

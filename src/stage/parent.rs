@@ -27,7 +27,7 @@ pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Resul
     let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage1, errno })?;
     let stage_1 = match forked {
         Fork::Child => {
-            log.forked();
+            log.forked(1);
             return child::run(sys, log, cx, to_child, to_init);
         }
         Fork::Parent { child } => child,

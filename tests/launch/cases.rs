@@ -14,6 +14,7 @@ use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{Credentials, Policy, Session, Setgroups};
+use nsexec::sys::record::{Line, Recorder, Sink};
 use nsexec::sys::types::{CloneFlags, Errno, Propagation};
 
 use crate::{Case, helper, nobody_left};
@@ -33,6 +34,7 @@ pub(crate) const CASES: &[Case] = &[
     ("threads_that_allocate", threads_that_allocate),
     ("two_threads_launch", two_threads_launch),
     ("a_large_message", a_large_message),
+    ("a_panic_in_a_stage_stays_there", a_panic_in_a_stage_stays_there),
 ];
 
 /// As `nsexec run` is: in the caller's session, nothing mounted, nothing killed.
@@ -352,4 +354,33 @@ fn a_large_message() {
     let mut launcher = Launcher::new(&bootstrap, policy()).unwrap();
     let out = leaves_nothing(|| output(&mut launcher, "wc -l < /proc/self/uid_map"));
     assert_eq!(out.trim(), "340");
+}
+
+/// Panics at the call that gives a stage its name.
+struct Panics(&'static str);
+
+impl Sink for Panics {
+    fn line(&mut self, line: &Line) {
+        assert!(!line.to_string().contains(self.0), "as the test wants it");
+    }
+}
+
+/// A recorder that panics in a stage must not unwind into a copy of what the launcher's caller does.
+fn a_panic_in_a_stage_stays_there() {
+    let us = std::process::id();
+    for (name, stage) in [("0:PARENT", "stage-0"), ("1:CHILD", "stage-1"), ("2:INIT", "stage-2")] {
+        let spawned = std::panic::catch_unwind(|| {
+            leaves_nothing(|| {
+                let mut launcher = everything(false);
+                launcher.command("true", [""; 0]);
+                launcher.spawn_through(|sys| Recorder::new(sys, Panics(name))).unwrap_err().to_string()
+            })
+        });
+        if std::process::id() != us {
+            // A copy of the test: whoever waits for it sees that.
+            std::process::abort();
+        }
+        let text = spawned.unwrap();
+        assert!(text.starts_with(stage) && text.contains("exited with status 101"), "{name}: {text}");
+    }
 }

@@ -85,7 +85,18 @@ class Environment(fixture.ProtocolTest):
 
     def test_descriptor_that_is_not_open(self):
         run = self.start_bad({INIT: "77"})
-        self.assertRefused(run, "^failed to read netlink header.*Bad file descriptor")
+        self.assertRefused(run, f"^failed to read netlink header: Bad file descriptor.*{INIT}")
+
+    def test_log_pipe_that_is_not_open(self):
+        """A socket of our own would take the number, and the records would go into the stages' conversation."""
+        for number in ("5", "6", "77"):
+            with self.subTest(number=number):
+                run = self.start(environment={LOG: number})
+                self.assertEqual(run.wait_stage0(), 1, run.describe())
+                run.finish()
+                self.assertEqual(run.err, f"FATAL: failed to use {LOG}={number}: Bad file descriptor\n".encode())
+                self.assertEqual(run.init_bytes, b"")
+                self.assertEqual(run.log_bytes, b"")
 
     def test_no_init_pipe_returns_untouched(self):
         """Then the program was called by somebody who is no runtime: wrong usage, and nothing on the pipes."""

@@ -21,6 +21,7 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             }
             words
         }
+        Call::Readlink { .. } => fixed(&["/proc belongs to another pid namespace, or is not mounted"]),
         Call::Write { .. } if what == What::Errno(Errno::EPERM) => {
             fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid"])
         }
@@ -60,6 +61,8 @@ pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
         // The end of a dead peer, however it shows.
         (Call::Read { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
         (Call::Send { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
+        // Whatever the kernel says: /proc does not show this process.
+        (Call::Readlink { .. }, _) => texts.push("/proc belongs to another pid namespace".into()),
         // Then the tool is tried, and what it says counts.
         (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => {
             texts.extend(["mapping tool", "map"].map(String::from))
