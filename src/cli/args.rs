@@ -368,9 +368,6 @@ pub(crate) struct PlanArgs {
     /// With --bootstrap: the order in which runc waits
     #[arg(long, value_name = "init|exec", default_value = "init", hide_possible_values = true)]
     pub(crate) manner: MannerFlag,
-    /// With --bootstrap: which of runc's release lines wrote the message
-    #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
-    pub(crate) dialect: &'static Dialect,
     /// What to assume instead of what this machine says; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
     pub(crate) assume: Vec<AssumeValue>,
@@ -397,7 +394,10 @@ pub(crate) struct TraceArgs {
     /// Run under strace too, and compare with what it saw
     #[arg(long)]
     pub(crate) witness: bool,
-    /// Write the record to FILE, as JSON lines
+    /// A witness looks on: leave the record in this folder, for the run that started it.
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub(crate) witnessed: Option<PathBuf>,
+    /// Write the record to FILE, as JSON lines, without the values of environment variables
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Feed the record in FILE back as the kernel's replies, offline: the same error comes out

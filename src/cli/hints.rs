@@ -6,13 +6,16 @@
 
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::Errno;
+use serde::{Deserialize, Serialize};
 
 /// What was asked for, as far as it tells causes apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Asked {
     /// The kinds to create.
+    #[serde(with = "kinds")]
     pub(crate) created: NsSet,
     /// The kinds to join.
+    #[serde(with = "kinds")]
     pub(crate) joined: NsSet,
     /// The caller's effective user id is not 0.
     pub(crate) rootless: bool,
@@ -23,24 +26,43 @@ pub(crate) struct Asked {
 }
 
 /// What the machine says after a failure. `None` and `false` also stand for "cannot tell".
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.
     pub(crate) unprivileged_userns_clone: Option<u64>,
     /// `kernel.apparmor_restrict_unprivileged_userns`, which Ubuntu's kernels have.
     pub(crate) apparmor_restricts: Option<u64>,
     /// The kinds whose `user.max_*_namespaces` is 0.
+    #[serde(with = "kinds")]
     pub(crate) forbidden: NsSet,
     /// A seccomp filter is in force.
     pub(crate) seccomp: bool,
     /// no_new_privs is set.
     pub(crate) no_new_privs: bool,
     /// The kinds that the kernel has at all.
+    #[serde(with = "kinds")]
     pub(crate) kinds: NsSet,
     /// Our effective capabilities, by bit.
     pub(crate) capabilities: Option<u64>,
     /// The first map line that /etc/subuid or /etc/subgid does not cover, as a sentence's object.
     pub(crate) uncovered: Option<String>,
+}
+
+/// A set of kinds as the list of their names.
+mod kinds {
+    use nsexec::namespace::{NsKind, NsSet};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(kinds: &NsSet, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(kinds.iter().map(NsKind::name))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NsSet, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        let kind = |name: &String| NsKind::from_name(name.as_bytes());
+        names.iter().map(kind).collect::<Option<NsSet>>().ok_or_else(|| D::Error::custom("no such kind"))
+    }
 }
 
 /// What went wrong, for the rows to look at.
@@ -174,6 +196,12 @@ const ROWS: &[Row] = &[
         say: APPARMOR,
     },
     Row { codes: MAPS, errnos: &[Errno::EACCES], when: |case| case.apparmor(), say: APPARMOR },
+    Row {
+        codes: &["foreign-proc"],
+        errnos: ANY,
+        when: ALWAYS,
+        say: "mount a fresh /proc where we are, before: --mount-proc of an outer nsexec run, or mount -t proc proc /proc",
+    },
     Row {
         codes: &["uid-map", "gid-map"],
         errnos: &[Errno::EINVAL],

@@ -13,6 +13,7 @@ mod init;
 mod maps;
 mod output;
 mod plan;
+mod replay;
 mod request;
 mod run;
 #[cfg(test)]
@@ -47,7 +48,13 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
         Command::Plan(args) => ("plan", plan::plan_command(args)),
-        Command::Trace(args) => ("trace", trace::trace(args)),
+        Command::Trace(args) => (
+            "trace",
+            match &args.replay {
+                Some(file) => replay::replay(file),
+                None => trace::trace(args),
+            },
+        ),
         Command::Init(args) => ("init", init::init(args)),
     };
     let status = match result {

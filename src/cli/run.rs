@@ -60,7 +60,7 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     let mut launcher = launcher_of(&bootstrap, job)?;
     // Before the fork: from here on no signal ends us and leaves the command behind.
     let signals = Signals::take().map_err(|error| os("failed to block signals", &error))?;
-    launcher.signals(signals.original());
+    launcher.supervised(&signals);
     let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
     let status =
         supervise(&mut child, &signals).map_err(|error| os("failed to wait for the command", &error))?;

@@ -12,8 +12,8 @@ use nsexec::audit::plan::{Plan, Start, plan};
 use nsexec::audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec::audit::{Origin, Role, Run, sections, witness};
 use nsexec::bootstrap::Dialect;
-use nsexec::launch::Launcher;
 use nsexec::launch::signals::{Signals, supervise};
+use nsexec::launch::{Launcher, Values};
 use nsexec::sys::record::Recorder;
 use nsexec::sys::record::shared::SharedSink;
 
@@ -21,6 +21,7 @@ use super::args::TraceArgs;
 use super::assume;
 use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
+use super::replay;
 use super::request::{self, Request};
 use super::run::{self, Job};
 
@@ -42,7 +43,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let facts = Facts::of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     if args.witness {
-        return witnessed(args, &request);
+        return witnessed(&request);
     }
     recorded(args, facts, &request)
 }
@@ -60,7 +61,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let mut launcher = run::launcher_of(&bootstrap, &job)?;
     // Before the sink: its descriptor comes after the signals', as in every run.
     let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
-    launcher.signals(signals.original());
+    launcher.supervised(&signals);
     let plan = planned(&launcher, facts, args)?;
 
     let (sink, reader) =
@@ -71,6 +72,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         Recorder::new(sys, sink)
     });
     witness::mark_end();
+    let failed = started.is_err();
     let status = match started {
         Ok(mut child) => {
             let status = supervise(&mut child, &signals)
@@ -88,8 +90,12 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let record = reader.read().map_err(|error| ours("failed to read the record", &error))?;
     let mut record = sections::of_record(&record, Role::Launcher);
     record.notes.insert("plan".to_owned(), plan.hash.clone());
+    if let Some(folder) = &args.witnessed {
+        write_json(&record, &folder.join(RECORD))?;
+    }
     if let Some(file) = &args.json {
-        write_json(&record, file)?;
+        let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)?;
     }
     let agrees = report(&plan, &record, status, request);
     Ok(if agrees { status } else { NOT_AS_PLANNED })
@@ -153,7 +159,7 @@ impl Drop for Folder {
 }
 
 /// Runs ourselves under strace, and compares what it saw with what the recorder said.
-fn witnessed(args: &TraceArgs, request: &Request) -> Result<u8, Failure> {
+fn witnessed(request: &Request) -> Result<u8, Failure> {
     let names_only = witness_of_a_user(request)?;
     let folder = Folder::new().map_err(|error| {
         Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
@@ -164,11 +170,6 @@ fn witnessed(args: &TraceArgs, request: &Request) -> Result<u8, Failure> {
         return Ok(status);
     }
     let agrees = confront(&folder.0, names_only)?;
-    if let Some(file) = &args.json {
-        fs::copy(folder.0.join(RECORD), file).map_err(|error| {
-            Failure::ours(format!("failed to write {}: {}", file.display(), words(&error)))
-        })?;
-    }
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
@@ -204,7 +205,8 @@ fn under_strace(folder: &Path) -> Result<u8, Failure> {
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // Flags stand before the command, so the first one is ours.
     if let Some(flag) = arguments.iter_mut().find(|argument| *argument == "--witness") {
-        *flag = OsString::from(format!("--json={}", folder.join(RECORD).display()));
+        *flag = OsString::from("--witnessed=");
+        flag.push(folder);
     }
     let mut strace = Command::new("strace");
     strace

@@ -28,6 +28,11 @@ pub enum LaunchError {
     },
     /// A stage failed.
     Bootstrap(StageFailure),
+    /// This signal came before the command ran, to a launcher that listens for it.
+    Interrupted {
+        /// Which.
+        signal: Signal,
+    },
     /// The namespaces are there, but the command could not be executed in them.
     Exec {
         /// Its name.
@@ -60,6 +65,7 @@ impl LaunchError {
             Self::Exec { errno, .. } => exec_status(*errno),
             Self::Command(_) => 2,
             Self::Bootstrap(failure) => failure.asked_to_end().map_or(1, |signal| 128 + signal.0),
+            Self::Interrupted { signal } => 128 + signal.0,
             _ => 1,
         }
     }
@@ -73,6 +79,7 @@ impl LaunchError {
         let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
         match (failure.trouble, records.first()) {
             (Trouble::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
+            (Trouble::Interrupted(signal), _) => Self::Interrupted { signal },
             (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
                 if code == "exec" =>
             {
@@ -172,6 +179,7 @@ impl fmt::Display for Trouble {
             Self::BadPidLine => f.write_str("stage-0 sent something that is no pid line"),
             Self::StageFailed => f.write_str("a stage failed without a word"),
             Self::FatalRecord => f.write_str("the command was not started"),
+            Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
         }
     }
 }
@@ -197,6 +205,7 @@ impl fmt::Display for LaunchError {
             Self::Command(error) => error.fmt(f),
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
             Self::Bootstrap(failure) => failure.fmt(f),
+            Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
             Self::Exec { program, errno } => {
                 let name: String = match program.is_empty() {
                     true => "''".into(),

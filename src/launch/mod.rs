@@ -37,6 +37,8 @@ mod causes;
 mod child;
 mod command;
 mod error;
+#[cfg(feature = "audit")]
+mod note;
 mod prepared;
 mod proc_status;
 mod record;
@@ -60,6 +62,8 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
+#[cfg(feature = "audit")]
+pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
 pub use spawn::{execute, owner_of};
@@ -69,7 +73,7 @@ use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Pid};
+use crate::sys::types::{CloneFlags, Fd};
 use command::Command;
 use proc_status::ProcStatus;
 use script::ChildSignals;
@@ -84,6 +88,7 @@ pub struct Launcher {
     level: Level,
     command: Command,
     signals: Option<ChildSignals>,
+    interrupt: Option<Fd>,
     on_record: Option<record::OnRecord>,
 }
 
@@ -117,6 +122,7 @@ impl Launcher {
             level: Level::Warning,
             command: Command::default(),
             signals: None,
+            interrupt: None,
             on_record: None,
         })
     }
@@ -175,6 +181,15 @@ impl Launcher {
         self
     }
 
+    /// The command begins with the signals as they were before [`Signals::take`](signals::Signals::take), and INT, TERM,
+    /// HUP and QUIT end a launch that takes long, unless they were ignored or blocked then:
+    /// [`LaunchError::Interrupted`]. `signals` must live until the last launch.
+    pub fn supervised(&mut self, signals: &signals::Signals) -> &mut Self {
+        self.signals = Some(signals.original());
+        self.interrupt = Some(signals.interrupt());
+        self
+    }
+
     /// Everything that a launch needs, made before any fork: what [`spawn`](Self::spawn) runs, and what a plan runs on a
     /// simulated kernel.
     ///
@@ -187,6 +202,7 @@ impl Launcher {
             policy: self.policy,
             level: self.level,
             signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
+            interrupt: self.interrupt,
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
     }
@@ -210,34 +226,25 @@ impl Launcher {
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let prepared = self.prepare()?;
         let (launched, records) = spawn::spawn(&prepared, wrap);
-        let launched = launched.map(|pid| Unclaimed { pid, claimed: false });
+        let first = prepared.asked.contains(CloneFlags::NEWPID);
+        let mut launched = launched.map(|pid| Child::new(pid, first));
         if let Some(take) = &mut self.on_record {
+            let unclaimed = launched.as_mut().ok().map(Unclaimed);
             records.iter().for_each(take);
+            // From here on it is the caller's.
+            core::mem::forget(unclaimed);
         }
-        launched.map(Unclaimed::claim)
+        launched
     }
 }
 
-/// A command whose launch the caller does not know of yet. It ends with the launch's own unwinding.
-struct Unclaimed {
-    pid: Pid,
-    claimed: bool,
-}
+/// A command whose launch the caller does not know of yet. It ends if the caller's own code unwinds.
+struct Unclaimed<'c>(&'c mut Child);
 
-impl Unclaimed {
-    fn claim(mut self) -> Child {
-        self.claimed = true;
-        Child::new(self.pid)
-    }
-}
-
-impl Drop for Unclaimed {
+impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
-        if !self.claimed {
-            let mut child = Child::new(self.pid);
-            // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -129,6 +129,12 @@ impl Collector {
         (self.fatal, self.other)
     }
 
+    /// The fatal records, in the order in which they came.
+    #[must_use]
+    pub fn into_fatal(self) -> Vec<Record> {
+        self.fatal
+    }
+
     fn end_line(&mut self) {
         let line = core::mem::take(&mut self.line);
         let line = String::from_utf8_lossy(&line);

@@ -53,10 +53,7 @@ pub(super) fn spawn<S: Sys>(
     let (fatal, other) = collector.into_records();
     let result = match launched {
         Launched::Started { pid } => Ok(pid),
-        Launched::Failed(failure) => {
-            let program = super::command::shown(&prepared.texts.name);
-            Err(LaunchError::new(failure, fatal, program, prepared.asked))
-        }
+        Launched::Failed(failure) => Err(prepared.explain(failure, fatal)),
         Launched::Exit(_) => unreachable!("ended above"),
     };
     (result, other)

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, encode};
 use nsexec::idmap::IdMap;
-use nsexec::launch::script::{ChildSignals, Job, Launched, LogReader, launch};
+use nsexec::launch::script::{ChildSignals, Failure, Job, Launched, LogReader, Trouble, launch};
 use nsexec::launch::tail::Tail;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
@@ -91,34 +91,46 @@ impl LogReader for Records {
 /// Makes a start of our own launcher: stage 0 by a fork without exec, a command at the end, whose status it takes.
 pub(crate) fn our_own(sim: &mut Sim, policy: Policy, level: Level, message: Vec<u8>) {
     sim.program(COMMAND, Program::ends(Ended::Exit(0)));
-    sim.launcher(move |sys| {
-        let mut memory = vec![0; 65_536];
-        let candidates = [COMMAND.as_bytes(), b"\0"].concat();
-        let mut slots = [None; 2];
-        let tail = Tail {
-            propagation: policy.propagation,
-            mount_proc: policy.mount_proc,
-            kill_child: policy.kill_child,
-            name: b"command",
-            candidates: &candidates,
-            argv: ExecArgs::build(b"command\0", &mut slots).unwrap(),
-            envp: ExecArgs::EMPTY,
-        };
-        let job = Job { message: &message, policy: &policy, level, signals: ChildSignals::default(), tail };
-        match launch(sys, &job, &mut Scratch { message: &mut memory }, &mut Records::default()) {
-            Launched::Started { pid } => {
-                // Without its exec it ends as a stage: __WALL, which the trait does not have.
-                let status = wait(sys, pid).or_else(|| wait_for(sys, pid, WaitFor::Stages));
-                Ended::Exit(if status == Some(WaitStatus::Exited(0)) { 0 } else { 1 })
-            }
-            Launched::Failed(_) => Ended::Exit(1),
-            Launched::Exit(status) => Ended::Exit(status),
+    sim.launcher(move |sys| start_our_own(sys, &policy, level, &message, None));
+}
+
+/// What our own launcher does.
+pub(crate) fn start_our_own(
+    sys: &mut SimSys,
+    policy: &Policy,
+    level: Level,
+    message: &[u8],
+    interrupt: Option<Fd>,
+) -> Ended {
+    let mut memory = vec![0; 65_536];
+    let candidates = [COMMAND.as_bytes(), b"\0"].concat();
+    let mut slots = [None; 2];
+    let tail = Tail {
+        propagation: policy.propagation,
+        mount_proc: policy.mount_proc,
+        kill_child: policy.kill_child,
+        name: b"command",
+        candidates: &candidates,
+        argv: ExecArgs::build(b"command\0", &mut slots).unwrap(),
+        envp: ExecArgs::EMPTY,
+    };
+    let job = Job { message, policy, level, signals: ChildSignals::default(), interrupt, tail };
+    match launch(sys, &job, &mut Scratch { message: &mut memory }, &mut Records::default()) {
+        Launched::Started { pid } => {
+            // Without its exec it ends as a stage: __WALL, which the trait does not have.
+            let status = wait(sys, pid).or_else(|| wait_for(sys, pid, WaitFor::Stages));
+            Ended::Exit(if status == Some(WaitStatus::Exited(0)) { 0 } else { 1 })
         }
-    });
+        Launched::Failed(Failure { trouble: Trouble::Interrupted(signal), .. }) => {
+            Ended::Exit(128 + signal.0)
+        }
+        Launched::Failed(_) => Ended::Exit(1),
+        Launched::Exit(status) => Ended::Exit(status),
+    }
 }
 
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
-pub(crate) fn runc_init(sys: &mut SimSys, init: Fd, log: Fd, level: Level) -> Ended {
+pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let mut memory = vec![0; 65_536];
     let environment = Environment { init: Some(init), log: Some(log), level };
     let policy = Policy::runc(&Dialect::V1_2);

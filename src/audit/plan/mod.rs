@@ -243,7 +243,13 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
         sim.program(path, Program::ends(Ended::Stay));
     }
     sim.block(assumptions.blocked);
-    let prepared = Rc::new(prepared.clone());
+    let mut prepared = prepared.clone();
+    if prepared.is_interruptible() {
+        // Nobody will: a pipe into which nothing is written.
+        let (interrupt, _) = sim.pipe(false);
+        prepared = prepared.interrupted_through(interrupt);
+    }
+    let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let mut memory = vec![0; prepared.message().len()];
         match prepared.run(sys, &mut memory, &mut Collector::default()) {

@@ -93,7 +93,13 @@ fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
                 *foreign = true;
                 return;
             }
-            Call::Openat { dir: Fd::CWD, path, .. } | Call::LinkCount { path } if *foreign => path,
+            Call::Openat { dir: Fd::CWD, path, .. }
+            | Call::LinkCount { path }
+            | Call::Readlink { path, .. }
+                if *foreign =>
+            {
+                path
+            }
             _ => return,
         };
         let path = super::reading::shown(&path.0);

@@ -91,7 +91,10 @@ impl Sim {
                 }
                 // Nobody sets the machine's own clocks through this file.
                 Kind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
-                Kind::Mnt => State::Mnt { proc: NsId(position(Kind::Pid)) },
+                Kind::Mnt => {
+                    let proc = NsId(position(Kind::Pid));
+                    State::Mnt { proc: (!kernel.settings.proc_missing).then_some(proc) }
+                }
                 _ => State::Plain,
             };
             kernel.add_namespace(kind, FIRST_USER, state);
@@ -166,10 +169,6 @@ impl Sim {
     /// A file that is no executable.
     pub fn file(&mut self, path: &str, file: Extra) {
         self.kernel.files.insert(path.to_string(), file);
-    }
-
-    pub(super) fn into_kernel(self) -> Kernel {
-        self.kernel
     }
 
     /// Takes a file away.
