@@ -167,7 +167,7 @@ fn a_command_that_is_not_there() {
         failure(plain().command("/no/such", [""; 0])),
         (format!("failed to execute /no/such{text}"), 127)
     );
-    assert_eq!(failure(everything(true).command("", [""; 0])), (format!("failed to execute {text}"), 127));
+    assert_eq!(failure(everything(true).command("", [""; 0])), (format!("failed to execute ''{text}"), 127));
     let text = "failed to execute /dev/null/a: Not a directory".to_string();
     assert_eq!(failure(plain().command("/dev/null/a", [""; 0])), (text, 127));
     assert_eq!(failure(&mut plain()), ("no command given".into(), 2));
