@@ -358,6 +358,12 @@ fn the_c_waits_for_its_log_and_ours_does_not() {
         assert!(is_started(&report), "{report}");
     });
     println!("ours: started in each of {} schedules (complete: {})", schedules.count, schedules.complete);
+    for seed in 0..200 {
+        let report = c.run(&mut Random::new(seed), None);
+        assert!(!stuck(&report).is_empty(), "seed {seed}\n{report}");
+        let report = ours.run(&mut Random::new(seed), None);
+        assert!(is_started(&report), "seed {seed}\n{report}");
+    }
     // With room for all records the same model starts.
     let roomy = scenario.setting(|settings| settings.pipe_buffer = 65_536);
     let c = with_the_c(roomy.launched(Manner::Init, Level::Debug), &roomy, Level::Debug);

@@ -1,7 +1,8 @@
 //! Schedules: the processes of a start in any order, and it is the same start.
 //!
 //! Every run-to-block schedule of every scenario without faults, as far as there are not too many, and random preemptive
-//! ones: the sections, as a comparison sees them, and the ends of all processes never change.
+//! ones: the sections, as a comparison sees them, the ends of all processes, and what our launcher tells its caller never
+//! change. Nothing has to be pruned: the protocol leaves at most a few choices, since somebody waits for almost every word.
 //!
 //! The seed is fixed where CI is set, and else drawn and printed; `NSEXEC_SEED=N` repeats a run.
 
@@ -9,8 +10,8 @@ mod scenarios;
 
 use nsexec::audit::Run;
 use nsexec::audit::diff::compare;
-use nsexec::sys::sim::{Choice, End, Oldest, Random, Report, Who, all_schedules};
-use scenarios::{Start, on_all_cores};
+use nsexec::sys::sim::{Choice, End, Oldest, Random, Who, all_schedules};
+use scenarios::{Ran, Start, on_all_cores};
 
 /// Schedules of one start. Most have fewer; those that do not are listed by name when the test runs.
 const BOUND: usize = 3_000;
@@ -18,41 +19,56 @@ const BOUND: usize = 3_000;
 /// Random schedules of one start: times the starts, more than 10,000.
 const RANDOM: u64 = 100;
 
+/// Starts in which a section depends on the order, by the beginning of the name, and why. Their outcomes do not.
+const RACES: &[(&str, &str)] = &[
+    (
+        "small_buffers",
+        "the message is longer than the socket holds, so how it is read depends on how it is sent",
+    ),
+    ("proc_masked", "stage 2 fails while the launcher gives it the word to go, which finds it alive or dead"),
+];
+
 /// What may not depend on the order.
 struct Wanted {
     run: Run,
-    ends: Vec<(Who, End)>,
+    outcome: Outcome,
 }
+
+/// How every process ended, and what our launcher told its caller.
+type Outcome = (Vec<(Who, End)>, Option<String>);
 
 impl Wanted {
     fn of(start: &Start) -> Self {
         let ran = start.run(&mut Oldest, None);
-        Self { run: Start::sections(&ran), ends: ends(&ran.report) }
+        Self { run: Start::sections(&ran), outcome: outcome(&ran) }
     }
 
     /// What is different with this order, if anything is.
     fn differs(&self, start: &Start, choice: &mut dyn Choice) -> Option<String> {
         let ran = start.run(choice, None);
+        let found = outcome(&ran);
+        if found != self.outcome {
+            return Some(format!("{}: {found:?} and not {:?}\n{}", start.name, self.outcome, ran.report));
+        }
+        if RACES.iter().any(|(name, _)| start.name.starts_with(name)) {
+            return None;
+        }
         let diff = compare(&self.run, &Start::sections(&ran));
-        let same = diff.is_empty() && ends(&ran.report) == self.ends;
-        (!same).then(|| format!("{}\n{diff}\n{}", start.name, ran.report))
+        (!diff.is_empty()).then(|| format!("{}\n{diff}\n{}", start.name, ran.report))
     }
 }
 
-fn ends(report: &Report) -> Vec<(Who, End)> {
+fn outcome(ran: &Ran) -> Outcome {
     let mut ends: Vec<_> =
-        report.processes.iter().map(|process| (process.who, process.end.clone())).collect();
+        ran.report.processes.iter().map(|process| (process.who, process.end.clone())).collect();
     ends.sort_by_key(|(who, _)| *who);
-    ends
+    (ends, ran.told.as_ref().map(ToString::to_string))
 }
 
-/// Why the order is allowed to matter in a start, by a part of its name.
-///
-/// A full pipe is full for whoever comes later, and drops that one's records: such are the starts with small buffers.
-/// And where a stage fails, the others learn of it in the middle of something: which record comes first, and how far
-/// stage 0 is when it does, is a race by nature. Their outcome is not.
-fn order_matters(start: &Start) -> bool {
-    start.name.starts_with("small_buffers") || start.scenario.refused.is_some()
+/// Fails with the first, and names all.
+fn none(broken: &[String]) {
+    let names: Vec<&str> = broken.iter().filter_map(|text| text.lines().next()).collect();
+    assert!(broken.is_empty(), "{} starts depend on the order: {names:#?}\n{}", broken.len(), broken[0]);
 }
 
 #[test]
@@ -74,9 +90,11 @@ fn every_run_to_block_schedule_is_the_same_start() {
         .collect();
     println!("{all} run-to-block schedules of {} starts", results.len());
     println!("bounded at {BOUND}: {} starts: {}", bounded.len(), bounded.join(", "));
-    let broken: Vec<&String> = results.iter().flat_map(|(.., broken)| broken).collect();
-    broken.iter().for_each(|text| println!("{}", text.lines().take(14).collect::<Vec<_>>().join("\n")));
-    assert!(broken.is_empty(), "{} starts depend on the order; the first: {}", broken.len(), broken[0]);
+    for (name, why) in RACES {
+        println!("outcomes alone are compared in {name}: {why}");
+    }
+    let broken: Vec<String> = results.into_iter().flat_map(|(.., broken)| broken).collect();
+    none(&broken);
 }
 
 #[test]
@@ -94,9 +112,7 @@ fn every_random_schedule_is_the_same_start() {
     let count = broken.len() as u64 * RANDOM;
     println!("{count} random schedules of {} starts", broken.len());
     assert!(count >= 10_000);
-    let broken: Vec<String> = broken.concat();
-    broken.iter().for_each(|text| println!("{}", text.lines().take(14).collect::<Vec<_>>().join("\n")));
-    assert!(broken.is_empty(), "{} starts depend on the order; the first: {}", broken.len(), broken[0]);
+    none(&broken.concat());
 }
 
 fn seed() -> u64 {

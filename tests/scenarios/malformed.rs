@@ -34,11 +34,11 @@ const VECTORS: &[(&str, &str, &str)] = &[
     ("bad_time_offsets", "70_timens_bad_clock", ""),
 ];
 
-/// Those without a vector: the attributes, as they stand in the message.
-/// A name, and the attributes with their types.
-type Raw = (&'static str, &'static [(u16, &'static [u8])]);
+/// Number and value of an attribute.
+type Attribute = (u16, &'static [u8]);
 
-const RAW: &[Raw] = &[
+/// Those without a vector: the attributes, as they stand in the message.
+const RAW: &[(&str, &[Attribute])] = &[
     ("missing_attribute", &[]),
     ("duplicate_namespace", &[(27281, &[0; 4]), (27282, b"net:/a,net:/b\0")]),
     ("bad_id_map", &[(27281, &[0; 4]), (27283, b"0 0 1\n5 0 1\n\0")]),
@@ -79,7 +79,7 @@ fn from_vector(name: &str, file: &str) -> Scenario {
 }
 
 /// A message of these attributes.
-fn raw(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+fn raw(attributes: &[Attribute]) -> Vec<u8> {
     let mut payload: Vec<u8> = Vec::new();
     for (number, value) in attributes {
         let len = u16::try_from(value.len() + 4).expect("short");

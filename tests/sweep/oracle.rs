@@ -30,7 +30,7 @@ use nsexec::launch::Record;
 use nsexec::log::Level;
 use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, What, Who};
-use nsexec::sys::types::{Errno, Fd, Signal};
+use nsexec::sys::types::{Errno, Fd};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
 use super::scenarios::{Ran, Start, Way};
@@ -124,8 +124,8 @@ impl Case<'_> {
                 process.end != End::HandedOver && process.reaped_by.is_none()
             }
             _ => {
-                !(reaped_by(process, Section::Launcher)
-                    || refused_wait && self.at().section == Section::Launcher)
+                let excused = refused_wait && self.at().section == Section::Launcher;
+                !excused && !reaped_by(process, Section::Launcher)
             }
         })?;
         Some(("everybody is reaped", format!("{}: {:?}", unreaped.who, unreaped.reaped_by)))
@@ -372,9 +372,4 @@ fn fatal_records(start: &Start, report: &Report) -> Vec<Record> {
         .collect();
     let text = String::from_utf8_lossy(&bytes);
     text.lines().filter_map(Record::parse).filter(|record| record.level <= Level::Fatal).collect()
-}
-
-/// Whether somebody was killed.
-pub(crate) fn killed(report: &Report) -> bool {
-    report.processes.iter().any(|process| process.end == End::Signaled(Signal::KILL))
 }
