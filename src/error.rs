@@ -27,8 +27,26 @@ pub enum ToolFailure {
     Ended(WaitStatus),
     /// Stage 1 died while the tool ran.
     Stage1Died,
+    /// The launcher died, or closed its end of the init pipe, while the tool ran.
+    LauncherDied,
     /// It said success, but the map is not what was asked for.
     WroteOther(MapMismatch),
+}
+
+impl ToolFailure {
+    /// A stable name for programs.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::NotPresent => "mapping-tool-missing",
+            Self::NotAbsolute => "mapping-tool-path",
+            Self::TooManyArguments => "mapping-tool-arguments",
+            Self::Ended(WaitStatus::Signaled(_)) => "mapping-tool-signal",
+            Self::Ended(_) => "mapping-tool-status",
+            Self::Stage1Died => "mapping-tool-stage-1-died",
+            Self::LauncherDied => "mapping-tool-launcher-died",
+            Self::WroteOther(_) => "mapping-tool-wrote-other",
+        }
+    }
 }
 
 /// A message that says something which cannot be done, found before any call.
@@ -99,6 +117,13 @@ pub enum Error<'m> {
         /// What it lies on.
         found: FsType,
     },
+    /// /proc shows the processes of another pid namespace than ours, or none.
+    ForeignProc {
+        /// Our own number.
+        own: Pid,
+        /// The number that /proc/self says, if there is one.
+        found: Option<Pid>,
+    },
     /// A namespace that was refused in every pass.
     NotJoined {
         /// Its kind.
@@ -139,8 +164,9 @@ impl<'m> Error<'m> {
             Self::Parse(_) => "message",
             Self::Refused(_) => "refused",
             Self::UnexpectedSync { .. } => "sync",
+            Self::ForeignProc { .. } => "foreign-proc",
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
-            Self::MappingTool { .. } => "mapping-tool",
+            Self::MappingTool { why, .. } => why.code(),
             Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
                 doing.code()
             }
@@ -153,6 +179,8 @@ impl<'m> Error<'m> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => Some(Errno::EPERM),
+            // What the tool was wanted for.
+            Self::MappingTool { why: ToolFailure::NotPresent, .. } => Some(Errno::EPERM),
             _ => None,
         }
     }
@@ -196,6 +224,13 @@ impl fmt::Display for Error<'_> {
                 }
                 doing => write!(f, "{doing}: not a file of procfs (file system type {:#x})", found.0),
             },
+            Self::ForeignProc { own, found } => {
+                f.write_str("/proc belongs to another pid namespace, or is not mounted: ")?;
+                match found {
+                    Some(found) => write!(f, "we are process {own}, and /proc/self is {found}"),
+                    None => write!(f, "we are process {own}, and there is no /proc/self"),
+                }
+            }
             Self::NotJoined { kind, path } => write!(
                 f,
                 "failed to setns({:#x}) into {kind} namespace (with path {}): {}",
@@ -233,6 +268,7 @@ fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailu
             }
         }
         ToolFailure::Stage1Died => write!(f, "stage-1 ({pid}) died while {tool}map was running"),
+        ToolFailure::LauncherDied => write!(f, "the launcher is gone: {tool}map was still running"),
         ToolFailure::WroteOther(mismatch) => {
             write!(f, "{tool}map said success, but /proc/{pid}/{} differs: {mismatch}", kind.file().as_str())
         }

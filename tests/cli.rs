@@ -79,8 +79,9 @@ impl Caller {
         json["ok"].clone()
     }
 
-    /// Whether this user may make namespaces here at all; some containers and kernels forbid it.
-    fn may_unshare(&self) -> bool {
+    /// Whether this user may make namespaces here at all; some containers and kernels forbid it. If not, `test` is
+    /// skipped.
+    fn may_unshare(&self, test: &str) -> bool {
         let mut probe = Command::new("unshare");
         probe.args([
             "--user",
@@ -97,7 +98,9 @@ impl Caller {
         }
         let may = probe.current_dir("/").output().is_ok_and(|output| output.status.success());
         if !may {
-            eprintln!("skipped: uid {} may not make namespaces here", self.uid);
+            // A line of its own, in one piece, whatever the harness is writing just then.
+            let line = format!("\nskipped: cli::{test}@{}: it may not make namespaces here\n", self.uid);
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
         }
         may
     }
@@ -253,7 +256,7 @@ fn a_malformed_message_is_one_line_and_status_1() {
 #[test]
 fn the_first_command_of_the_readme() {
     for caller in Caller::all() {
-        if !caller.may_unshare() {
+        if !caller.may_unshare("the_first_command_of_the_readme") {
             continue;
         }
         let script = "echo pid $$ uid $(id -u) gid $(id -g); ls -d /proc/[0-9]* | head -1";
@@ -265,7 +268,7 @@ fn the_first_command_of_the_readme() {
 #[test]
 fn the_exit_status_is_the_commands() {
     for caller in Caller::all() {
-        if !caller.may_unshare() {
+        if !caller.may_unshare("the_exit_status_is_the_commands") {
             continue;
         }
         let status = |command: &[&str]| {
@@ -284,6 +287,7 @@ fn the_exit_status_is_the_commands() {
             let (status, err) = status(&[command]);
             assert_eq!((status, err.lines().count()), (wanted, 1), "{err}");
             assert!(err.starts_with(&format!("nsexec: failed to execute {command}: ")), "{err}");
+            assert_eq!(err.contains("in PATH"), command == "no-such-command", "{err}");
         }
     }
 }
@@ -291,7 +295,7 @@ fn the_exit_status_is_the_commands() {
 #[test]
 fn a_refusal_is_one_line_with_a_way_out() {
     for caller in Caller::all() {
-        if !caller.may_unshare() {
+        if !caller.may_unshare("a_refusal_is_one_line_with_a_way_out") {
             continue;
         }
         let refused = |args: &[&str]| {
@@ -323,9 +327,33 @@ fn a_refusal_is_one_line_with_a_way_out() {
 }
 
 #[test]
+fn a_limit_on_open_files_is_named_wherever_it_is_met() {
+    let caller = Caller::all().remove(0);
+    if !caller.may_unshare("a_limit_on_open_files_is_named_wherever_it_is_met") {
+        return;
+    }
+    let mut refused = 0;
+    for limit in 4..20 {
+        let script = format!("ulimit -n {limit}; exec {}/nsexec run -r -- true", caller.folder.display());
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        if output.status.success() {
+            break;
+        }
+        assert!(
+            err.contains("Too many open files (the limit on open files is reached: ulimit -n)"),
+            "{limit}: {err}"
+        );
+        assert_eq!((output.status.code(), err.lines().count()), (Some(1), 1), "{limit}: {err}");
+        refused += 1;
+    }
+    assert!(refused > 2, "{refused}");
+}
+
+#[test]
 fn what_the_stages_do_is_told_when_asked_for() {
     let caller = Caller::all().remove(0);
-    if caller.may_unshare() {
+    if caller.may_unshare("what_the_stages_do_is_told_when_asked_for") {
         let (status, out, err) = caller.run(&["run", "-v", "-r", "--", "true"]);
         assert_eq!((status, out.as_str()), (0, ""));
         assert!(err.contains("nsexec: debug: stage-1: ~> nsexec stage-1"), "{err}");
@@ -334,9 +362,33 @@ fn what_the_stages_do_is_told_when_asked_for() {
 }
 
 #[test]
+fn a_reader_of_standard_error_that_goes_away_ends_nobody() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_reader_of_standard_error_that_goes_away_ends_nobody") {
+            continue;
+        }
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        drop(read);
+        let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status; exit 7";
+        let mut command = caller.command(&["run", "-v", "-r", "--", "sh", "-c", script]);
+        let own = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(write).spawn().unwrap();
+        drop(command);
+        let output = child.wait_with_output().unwrap();
+        // Not by SIGPIPE, which would be 141 and leave the command behind; and the command has the caller's mask.
+        assert_eq!(output.status.code(), Some(7));
+        let mask = own.lines().find(|line| line.starts_with("SigBlk")).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with(mask), "{text} {mask}");
+        let ignored = text.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x1000, 0, "{text}");
+    }
+}
+
+#[test]
 fn enter_joins_what_differs_and_passes_over_the_rest() {
     for caller in Caller::all() {
-        if !caller.may_unshare() {
+        if !caller.may_unshare("enter_joins_what_differs_and_passes_over_the_rest") {
             continue;
         }
         let script = "echo $$; exec 1>&-; readlink /proc/self/ns/user >/dev/null; read line";
@@ -412,7 +464,7 @@ fn enter_with_nothing_left_to_join_just_runs() {
 #[test]
 fn nothing_is_left_open_for_the_command() {
     for caller in Caller::all() {
-        if !caller.may_unshare() {
+        if !caller.may_unshare("nothing_is_left_open_for_the_command") {
             continue;
         }
         // Whatever the harness leaves open, and the one with which ls reads the folder.

@@ -24,6 +24,7 @@ const CASES: &[Case] = &[
     ("descriptors_are_marked_close_on_exec", descriptors_are_marked_close_on_exec),
     ("the_directory_of_descriptors_is_listed", the_directory_of_descriptors_is_listed),
     ("fstatfs_knows_a_namespace_and_procfs", fstatfs_knows_a_namespace_and_procfs),
+    ("a_link_is_read_without_a_nul", a_link_is_read_without_a_nul),
     ("opens_are_close_on_exec_and_as_asked", opens_are_close_on_exec_and_as_asked),
     ("a_sibling_is_a_child_of_our_parent", a_sibling_is_a_child_of_our_parent),
     ("a_child_without_exit_signal_is_for_stages_alone", a_child_without_exit_signal_is_for_stages_alone),
@@ -230,6 +231,16 @@ fn fstatfs_knows_a_namespace_and_procfs(sys: &mut LinuxSys) {
     let (pipe, _) = sys.pipe2().unwrap();
     assert!(![Ok(FsType::NSFS), Ok(FsType::PROC)].contains(&sys.fstatfs(pipe)));
     assert_eq!(sys.fstatfs(Fd(99)), Err(Errno::EBADF));
+}
+
+fn a_link_is_read_without_a_nul(sys: &mut LinuxSys) {
+    let mut buffer = [b'x'; 16];
+    let len = sys.readlink(c"/proc/self", &mut buffer).unwrap();
+    assert_eq!(buffer[..len], *std::process::id().to_string().as_bytes());
+    assert!(buffer[len..].iter().all(|byte| *byte == b'x'), "nothing behind it is touched");
+    assert_eq!(sys.readlink(c"/proc/self", &mut buffer[..1]), Ok(1));
+    assert_eq!(sys.readlink(c"/proc/self/status", &mut buffer), Err(Errno::EINVAL));
+    assert_eq!(sys.readlink(c"/nowhere", &mut buffer), Err(Errno::ENOENT));
 }
 
 fn opens_are_close_on_exec_and_as_asked(sys: &mut LinuxSys) {

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
             failed += 1;
         }
         if !root {
-            println!("skipped: {}: needs root", rule.name);
+            println!("skipped: parity::{}: needs root", rule.name);
             skipped += 1;
             continue;
         }
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         // With hidepid some processes are not there for others (proc(5)); the simulator has that too.
         let wanted = if hidden { on_the_simulator(&rule, true) } else { rule.wanted.to_owned() };
         if let Some(reason) = real.strip_prefix("skip: ") {
-            println!("skipped: {}: {reason}", rule.name);
+            println!("skipped: parity::{}: {reason}", rule.name);
             skipped += 1;
         } else if real != wanted {
             println!("FAILED {}\n  wanted    {wanted}\n  real      {real}", rule.name);
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
             held += 1;
         }
     }
-    println!("{held} rules hold here and in the simulator, {skipped} skipped, {failed} failures");
+    println!("rules that hold here and in the simulator: {held} passed, {failed} failed, {skipped} skipped");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -9,12 +9,14 @@
 //! | [`witness`] | strace's output in the same schema |
 //! | [`rules`] | what must hold in every run, each with its reason |
 //! | [`plan`] | a run before it happens, on the simulated kernel |
+//! | [`replay`] | a run of another machine, fed back as the replies |
 //! | [`render`] | a run as text, as a diagram, as a picture |
 
 pub mod diff;
 pub mod normalise;
 pub mod plan;
 pub mod render;
+pub mod replay;
 pub mod rules;
 pub mod sections;
 pub mod transcript;

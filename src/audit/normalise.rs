@@ -24,7 +24,7 @@ pub const RENAMED: &[(&str, &str, Grade)] = &[
     ("descriptor", "numbered from 3 in the order in which the process or its ancestors met it", Grade::Full),
     (
         "pid",
-        "99 for the launcher, 100 + n for stage n, 110 + n for a mapping tool; also in paths, records, argv",
+        "99 for the launcher, 100 + n for stage n, 110 + n for a mapping tool; also in paths, links, records, argv",
         Grade::Full,
     ),
     ("address", "1 for a thread id's and a trampoline's, 2 for a handler's", Grade::Full),
@@ -178,6 +178,7 @@ impl Names {
             Reply::Data(_) if self.grade == Grade::Witness && matches!(call, Call::Getdents64 { .. }) => {
                 Reply::Data(Bytes::default())
             }
+            Reply::Data(data) if matches!(call, Call::Readlink { .. }) => Reply::Data(self.whole_pid(data)),
             Reply::Data(data) => Reply::Data(self.word_or_text(state, data)),
             Reply::Links(_) if self.grade == Grade::Witness => Reply::Links(0),
             Reply::Polled { count, fds } => Reply::Polled { count: *count, fds: poll_fds(state, fds) },

@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::record::{Line, Reply, SCHEMA};
+use crate::sys::record::{self, Line, SCHEMA};
 use crate::sys::types::{Signal, WaitStatus};
 
 /// Where a run comes from.
@@ -135,15 +135,9 @@ impl Section {
         Self { role, name: role.to_string(), lines: Vec::new(), end: End::Unknown, foreign: Vec::new() }
     }
 
-    /// Adds a line. A failed exec takes the place of its announcement, as in
-    /// [`Transcript::push`](crate::sys::record::Transcript::push).
+    /// Adds a line, as [`record::push`].
     pub fn push(&mut self, line: Line) {
-        let announced =
-            self.lines.last().is_some_and(|last| last.reply == Reply::NoReturn && last.call == line.call);
-        if announced {
-            self.lines.pop();
-        }
-        self.lines.push(line);
+        record::push(&mut self.lines, line);
     }
 }
 
@@ -260,7 +254,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::record::Call;
+    use crate::sys::record::{Call, Reply};
     use crate::sys::types::Pid;
 
     #[test]

@@ -84,6 +84,14 @@ Examples:
 
 Exit status: 0 if the plan ends with the command and breaks no rule, else 1.";
 
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  nsexec trace -r -n -- ip address
+  nsexec trace --witness --all -- true
+  nsexec trace --json run.jsonl -r -p -- true; nsexec trace --replay run.jsonl
+
+Exit status: that of the command if everything went as planned, else 3.";
+
 const INIT_EXAMPLES: &str = "\
 _LIBCONTAINER_INITPIPE names the descriptor on which one bootstrap message comes and the
 line with both pids goes; _LIBCONTAINER_LOGPIPE, if set, one for log records. This process
@@ -117,6 +125,9 @@ pub(crate) enum Command {
     /// Show what run would do, call by call, without doing it and without privileges
     #[command(after_help = PLAN_EXAMPLES)]
     Plan(PlanArgs),
+    /// Run a command, record every call, and compare with the plan
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(TraceArgs),
     /// Be the first stage for a parent that speaks runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
@@ -357,9 +368,6 @@ pub(crate) struct PlanArgs {
     /// With --bootstrap: the order in which runc waits
     #[arg(long, value_name = "init|exec", default_value = "init", hide_possible_values = true)]
     pub(crate) manner: MannerFlag,
-    /// With --bootstrap: which of runc's release lines wrote the message
-    #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
-    pub(crate) dialect: &'static Dialect,
     /// What to assume instead of what this machine says; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
     pub(crate) assume: Vec<AssumeValue>,
@@ -372,6 +380,32 @@ pub(crate) struct PlanArgs {
     /// List the rules that every plan is held against, with their reasons
     #[arg(long)]
     pub(crate) rules: bool,
+    /// The command and its arguments, behind `--`
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `nsexec trace`.
+#[derive(Args, Debug)]
+pub(crate) struct TraceArgs {
+    /// What is created, joined and mapped.
+    #[command(flatten)]
+    pub(crate) namespaces: NamespaceFlags,
+    /// Run under strace too, and compare with what it saw
+    #[arg(long)]
+    pub(crate) witness: bool,
+    /// A witness looks on: leave the record in this folder, for the run that started it.
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub(crate) witnessed: Option<PathBuf>,
+    /// Write the record to FILE, as JSON lines, without the values of environment variables
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Feed the record in FILE back as the kernel's replies, offline: the same error comes out
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    pub(crate) replay: Option<PathBuf>,
+    /// Say on standard error what each stage does
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
     /// The command and its arguments, behind `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
@@ -406,7 +440,7 @@ mod tests {
         let mut cli = Cli::command().term_width(100);
         cli.build();
         let mut out = cli.render_help().to_string();
-        for name in ["run", "enter", "plan", "decode", "encode", "init"] {
+        for name in ["run", "enter", "plan", "trace", "decode", "encode", "init"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help();
             out += &format!("\n---- {name}\n{help}");
         }

@@ -1,18 +1,24 @@
 //! What a plan assumes: from the machine, changed by `--assume`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use nsexec::audit::plan::{Assumptions, Kernel, Owner};
+use nsexec::audit::plan::{Amiss, Assumptions, Kernel, Owner};
 use nsexec::launch::Prepared;
 use nsexec::namespace::NsKind;
 use nsexec::sys::sim::ALL_CAPS;
+use nsexec::sys::types::SignalSet;
 
 use super::facts::{Facts, SubRange};
 use super::values::JoinValue;
+
+/// What an ioctl says of a file that does not know it.
+const ENOTTY: i32 = nix::errno::Errno::ENOTTY as i32;
 
 /// One `--assume KEY=VALUE`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,18 +88,23 @@ impl AssumeValue {
 /// The machine as it is. The caller's subordinate ids are `facts`'.
 pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let hex = |name: &str| {
+        let digits = status.lines().find_map(|line| line.strip_prefix(name));
+        digits.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+    };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     Assumptions {
         uid: facts.euid,
         gid: facts.egid,
-        capabilities: capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0),
+        capabilities: hex("CapEff:"),
         kernel: Kernel::parse(&release).unwrap_or(Kernel::CURRENT),
         subuid: first_range(&facts.subuids),
         subgid: first_range(&facts.subgids),
         owners: owners(joined),
         proc_masked: covers_proc(&mounts),
+        blocked: SignalSet(hex("SigBlk:")),
+        amiss: BTreeMap::new(),
         command: None,
     }
 }
@@ -113,8 +124,26 @@ fn path_of(join: &JoinValue) -> &Path {
     Path::new(OsStr::from_bytes(&join.path))
 }
 
+/// The paths to join that are no namespaces on this machine.
+pub(crate) fn amiss(joined: &[JoinValue]) -> BTreeMap<Vec<u8>, Amiss> {
+    let look = |join: &JoinValue| match fs::metadata(path_of(join)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Amiss::Forbidden),
+        Err(_) => Some(Amiss::Missing),
+        Ok(data) if data.file_type().is_fifo() => Some(Amiss::Fifo),
+        // nsfs has no directory and no device; whether a file is on it, its link says.
+        Ok(_)
+            if nsexec::launch::owner_of(path_of(join))
+                .is_err_and(|error| error.raw_os_error() == Some(ENOTTY)) =>
+        {
+            Some(Amiss::Regular)
+        }
+        Ok(_) => None,
+    };
+    joined.iter().filter_map(|join| look(join).map(|amiss| (join.path.clone(), amiss))).collect()
+}
+
 /// Who owns what is joined, as far as the kernel tells.
-fn owners(joined: &[JoinValue]) -> std::collections::BTreeMap<NsKind, Owner> {
+fn owners(joined: &[JoinValue]) -> BTreeMap<NsKind, Owner> {
     let identity = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
     let user = joined.iter().find(|join| join.kind == NsKind::User).and_then(|join| identity(path_of(join)));
     let others = joined.iter().filter(|join| join.kind != NsKind::User);
@@ -163,6 +192,7 @@ pub(crate) fn facts_under(assumptions: &Assumptions, facts: Facts) -> Facts {
     };
     let ordinary = assumptions.uid != 0;
     Facts {
+        capabilities: Some(assumptions.capabilities),
         euid: assumptions.uid,
         egid: assumptions.gid,
         newuidmap: tool(facts.newuidmap, "newuidmap", ordinary && assumptions.subuid.is_some()),

@@ -15,7 +15,7 @@ use super::request;
 /// Flags that contradict each other, or that no message can express.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     request::refuse_unsayable(&args.namespaces, &args.command)?;
-    let facts = Facts::gather(args.namespaces.maps_ids());
+    let facts = Facts::of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
     let bootstrap = request.bootstrap()?;
     let mut message = vec![0; bootstrap::encoded_len(&bootstrap)];

@@ -10,8 +10,9 @@ use nix::unistd::{User, getegid, geteuid, getuid};
 use nsexec::idmap::Extent;
 use nsexec::namespace::{NsKind, NsSet};
 
+use super::args::NamespaceFlags;
 use super::hints::Machine;
-use super::request::Request;
+use super::request::{Request, creates_user};
 
 /// Subordinate ids of a user: one line of /etc/subuid or /etc/subgid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,9 +42,20 @@ pub(crate) struct Facts {
     pub(crate) newgidmap: Option<PathBuf>,
     /// Which kinds of namespace the kernel has.
     pub(crate) kinds: NsSet,
+    /// root's effective capabilities, by bit, where they matter.
+    pub(crate) capabilities: Option<u64>,
 }
 
 impl Facts {
+    /// What matters to these flags.
+    pub(crate) fn of(flags: &NamespaceFlags) -> Self {
+        let mut facts = Self::gather(flags.maps_ids());
+        if facts.euid == 0 && creates_user(flags) {
+            facts.capabilities = effective(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+        }
+        facts
+    }
+
     /// Asks. Name and subordinate ids cost a look into several files, so only if `ids` are mapped.
     pub(crate) fn gather(ids: bool) -> Self {
         let user = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
@@ -67,6 +79,7 @@ impl Facts {
             newuidmap: find("newuidmap"),
             newgidmap: find("newgidmap"),
             kinds: kinds_of_kernel(),
+            capabilities: None,
             user,
         }
     }
@@ -99,6 +112,7 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
         seccomp: status_field(&status, "Seccomp") == Some("2"),
         no_new_privs: status_field(&status, "NoNewPrivs") == Some("1"),
         kinds: kinds_of_kernel(),
+        capabilities: effective(&status),
         uncovered: uncovered.flatten(),
     }
 }
@@ -106,6 +120,11 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
 /// A value of /proc/self/status.
 fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// The effective capabilities.
+fn effective(status: &str) -> Option<u64> {
+    u64::from_str_radix(status_field(status, "CapEff")?, 16).ok()
 }
 
 /// Whether the mapping tools let the caller map this line: ids out of one range, or the own id alone.

@@ -6,37 +6,63 @@
 
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::Errno;
+use serde::{Deserialize, Serialize};
 
 /// What was asked for, as far as it tells causes apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Asked {
     /// The kinds to create.
+    #[serde(with = "kinds")]
     pub(crate) created: NsSet,
     /// The kinds to join.
+    #[serde(with = "kinds")]
     pub(crate) joined: NsSet,
     /// The caller's effective user id is not 0.
     pub(crate) rootless: bool,
     /// `--mount-proc` was given; without it /proc is mounted because no flag at all was given.
     pub(crate) mount_proc_flag: bool,
+    /// The command was given with a slash, so that it was not looked for.
+    pub(crate) command_path: bool,
 }
 
 /// What the machine says after a failure. `None` and `false` also stand for "cannot tell".
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.
     pub(crate) unprivileged_userns_clone: Option<u64>,
     /// `kernel.apparmor_restrict_unprivileged_userns`, which Ubuntu's kernels have.
     pub(crate) apparmor_restricts: Option<u64>,
     /// The kinds whose `user.max_*_namespaces` is 0.
+    #[serde(with = "kinds")]
     pub(crate) forbidden: NsSet,
     /// A seccomp filter is in force.
     pub(crate) seccomp: bool,
     /// no_new_privs is set.
     pub(crate) no_new_privs: bool,
     /// The kinds that the kernel has at all.
+    #[serde(with = "kinds")]
     pub(crate) kinds: NsSet,
+    /// Our effective capabilities, by bit.
+    pub(crate) capabilities: Option<u64>,
     /// The first map line that /etc/subuid or /etc/subgid does not cover, as a sentence's object.
     pub(crate) uncovered: Option<String>,
+}
+
+/// A set of kinds as the list of their names.
+mod kinds {
+    use nsexec::namespace::{NsKind, NsSet};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(kinds: &NsSet, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(kinds.iter().map(NsKind::name))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NsSet, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        let kind = |name: &String| NsKind::from_name(name.as_bytes());
+        names.iter().map(kind).collect::<Option<NsSet>>().ok_or_else(|| D::Error::custom("no such kind"))
+    }
 }
 
 /// What went wrong, for the rows to look at.
@@ -69,10 +95,22 @@ impl Case<'_> {
         self.asked.created.iter().filter(|kind| !self.machine.kinds.contains(*kind)).collect()
     }
 
+    /// The capabilities that root maps ids with, and we lack.
+    fn lacking(&self) -> Vec<&'static str> {
+        let has = |bit: u32| self.machine.capabilities.is_none_or(|set| set & 1 << bit != 0);
+        MAPPING_CAPS.into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
+    }
+
     fn forbidden(&self) -> NsSet {
         self.asked.created.intersection(self.machine.forbidden)
     }
 }
+
+/// What the kernel wants of who maps ids (user_namespaces(7)), by the bits of capabilities(7).
+const MAPPING_CAPS: [(u32, &str); 3] = [(CAP_SETGID, "CAP_SETGID"), (7, "CAP_SETUID"), (31, "CAP_SETFCAP")];
+
+/// Its bit in a set of capabilities.
+pub(crate) const CAP_SETGID: u32 = 6;
 
 /// One cause: where it shows, when it is likely, and what to say. The first row that fits is taken, so what the
 /// machine proves stands before what is only usual.
@@ -85,7 +123,13 @@ struct Row {
 
 const UNSHARE: &[&str] = &["unshare-user", "unshare-remaining"];
 const MAPS: &[&str] = &["uid-map", "gid-map", "setgroups-file", "open-proc"];
+const SECURITY_MODULE: &str =
+    "a security module (AppArmor, SELinux) forbids it to this program: its audit log says which rule";
+const APPARMOR: &str = "kernel.apparmor_restrict_unprivileged_userns is on, so AppArmor takes all privileges from a \
+                        new user namespace: an AppArmor profile for this program that says `userns,` allows it";
 const DENIED: &[Errno] = &[Errno::EPERM, Errno::EACCES];
+/// The steps that need descriptors.
+const OPENING: &[&str] = &["start", "make-sync-pipe", "open-namespace", "open-proc", "uid-map", "gid-map"];
 /// Stands for "whatever the errno", also none.
 const ANY: &[Errno] = &[];
 
@@ -110,8 +154,7 @@ const ROWS: &[Row] = &[
         codes: &["unshare-remaining", "mount-propagation", "mount-proc", "become-root"],
         errnos: DENIED,
         when: |case| case.apparmor(),
-        say: "kernel.apparmor_restrict_unprivileged_userns is on, so AppArmor takes all privileges from a new user \
-              namespace: an AppArmor profile for this program that says `userns,` allows it",
+        say: APPARMOR,
     },
     Row {
         codes: UNSHARE,
@@ -131,12 +174,8 @@ const ROWS: &[Row] = &[
         when: |case| !case.in_new_user(),
         say: "this root lacks CAP_SYS_ADMIN, as in most containers: add -r for a user namespace of its own",
     },
-    Row {
-        codes: UNSHARE,
-        errnos: DENIED,
-        when: ALWAYS,
-        say: "a security module (AppArmor, SELinux) forbids it to this program: its audit log says which rule",
-    },
+    Row { codes: UNSHARE, errnos: &[Errno::EACCES], when: ALWAYS, say: SECURITY_MODULE },
+    Row { codes: &["unshare-remaining"], errnos: &[Errno::EPERM], when: ALWAYS, say: SECURITY_MODULE },
     Row {
         codes: UNSHARE,
         errnos: &[Errno::ENOSPC, Errno::EUSERS],
@@ -151,17 +190,17 @@ const ROWS: &[Row] = &[
     },
     // -- mapping -----------------------------------------------------------------------------------------------
     Row {
-        codes: MAPS,
-        errnos: DENIED,
-        when: |case| case.apparmor(),
-        say: "kernel.apparmor_restrict_unprivileged_userns is on, so AppArmor takes all privileges from a new user \
-              namespace: an AppArmor profile for this program that says `userns,` allows it",
-    },
-    Row {
-        codes: &["uid-map", "gid-map"],
+        codes: &["setgroups-file", "mapping-tool-missing"],
         errnos: &[Errno::EPERM],
+        when: |case| case.apparmor(),
+        say: APPARMOR,
+    },
+    Row { codes: MAPS, errnos: &[Errno::EACCES], when: |case| case.apparmor(), say: APPARMOR },
+    Row {
+        codes: &["foreign-proc"],
+        errnos: ANY,
         when: ALWAYS,
-        say: "an id outside is not mapped where we are: /proc/self/uid_map and gid_map show which are",
+        say: "mount a fresh /proc where we are, before: --mount-proc of an outer nsexec run, or mount -t proc proc /proc",
     },
     Row {
         codes: &["uid-map", "gid-map"],
@@ -169,37 +208,71 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "the kernel takes one write of less than a page, 340 lines since 4.15, five before",
     },
+    // Not ENOENT: that is a stage that has ended.
     Row {
         codes: MAPS,
-        errnos: &[Errno::EACCES, Errno::ENOENT],
+        errnos: &[Errno::EACCES],
         when: ALWAYS,
         say: "this /proc hides or covers the files of our own processes: hidepid, or a container's masked /proc",
     },
+    // The kernel refused our own write. root has no tool.
     Row {
-        codes: &["mapping-tool", "mapping-tool-exec"],
+        codes: &["mapping-tool-missing"],
+        errnos: &[Errno::EPERM],
+        when: |case| !case.asked.rootless && !case.lacking().is_empty(),
+        say: "this root lacks {lacking}: without CAP_SETUID and CAP_SETGID it may map its own ids alone, without \
+              CAP_SETFCAP (since Linux 5.12) not its own user id",
+    },
+    Row {
+        codes: &["mapping-tool-missing"],
+        errnos: &[Errno::EPERM],
+        when: |case| !case.asked.rootless,
+        say: "an id outside is not mapped where we are: /proc/self/uid_map and gid_map show which are",
+    },
+    Row {
+        codes: &["mapping-tool-missing"],
+        errnos: &[Errno::EPERM],
+        when: ALWAYS,
+        say: "even the own id is refused: it is not mapped where we are (/proc/self/uid_map and gid_map show which \
+              are), or a security module forbids it",
+    },
+    Row {
+        codes: &["mapping-tool-exec"],
+        errnos: &[Errno::ENOENT, Errno::EACCES],
+        when: ALWAYS,
+        say: "it was found in PATH, and cannot be executed there: its interpreter is missing, or it lies on a noexec \
+              mount",
+    },
+    Row {
+        codes: &["mapping-tool-status"],
         errnos: ANY,
         when: |case| case.machine.no_new_privs,
         say: "no_new_privs is set on us, so that the tool's setuid bit has no effect",
     },
     Row {
-        codes: &["mapping-tool"],
+        codes: &["mapping-tool-status"],
         errnos: ANY,
         when: |case| case.machine.uncovered.is_some(),
         say: "{uncovered}",
     },
-    // Root of a user namespace: the kernel refused, and root has no tool.
     Row {
-        codes: &["mapping-tool"],
-        errnos: ANY,
-        when: |case| !case.asked.rootless,
-        say: "an id outside is not mapped where we are: /proc/self/uid_map and gid_map show which are",
-    },
-    Row {
-        codes: &["mapping-tool"],
+        codes: &["mapping-tool-status"],
         errnos: ANY,
         when: ALWAYS,
         say: "its own message should stand above; it must be setuid root or have its file capabilities, and \
               /etc/subuid and /etc/subgid must give you all these ids",
+    },
+    Row {
+        codes: &["mapping-tool-signal"],
+        errnos: ANY,
+        when: ALWAYS,
+        say: "somebody ended it: a limit on its time or memory, or a seccomp filter",
+    },
+    Row {
+        codes: &["mapping-tool-wrote-other"],
+        errnos: ANY,
+        when: ALWAYS,
+        say: "the first newuidmap and newgidmap in PATH must be those of shadow-utils (package uidmap)",
     },
     Row {
         codes: &["become-root", "setuid", "setgid"],
@@ -279,12 +352,30 @@ const ROWS: &[Row] = &[
         say: "a limit on processes is reached: ulimit -u, or pids.max of the cgroup",
     },
     Row {
+        codes: OPENING,
+        errnos: &[Errno::EMFILE],
+        when: ALWAYS,
+        say: "the limit on open files is reached: ulimit -n",
+    },
+    Row {
+        codes: OPENING,
+        errnos: &[Errno::ENFILE],
+        when: ALWAYS,
+        say: "the machine's limit on open files is reached: sysctl fs.file-max",
+    },
+    Row {
         codes: &["spawn-stage-2"],
         errnos: &[Errno::ENOMEM],
         when: |case| case.asked.joined.contains(NsKind::Pid),
         say: "the first process of that pid namespace has ended, and so has the namespace",
     },
     // -- the command -------------------------------------------------------------------------------------------
+    Row {
+        codes: &["exec"],
+        errnos: &[Errno::ENOENT],
+        when: |case| case.asked.command_path,
+        say: "no such file, or the interpreter that it names is missing",
+    },
     Row {
         codes: &["exec"],
         errnos: &[Errno::ENOENT],
@@ -321,15 +412,26 @@ fn fill(text: &str, case: &Case<'_>) -> String {
         case.forbidden().iter().map(|kind| format!("user.max_{}_namespaces", kind.name())).collect();
     text.replace("{forbidden}", &sysctls.join(" and "))
         .replace("{missing}", &case.missing().to_string())
+        .replace("{lacking}", &case.lacking().join(" and "))
         .replace("{uncovered}", case.machine.uncovered.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::run::explain_there;
+    use nsexec::launch::script::{Step, Trouble};
+    use nsexec::launch::{LaunchError, Record, StageFailure};
+    use nsexec::log::Level;
+    use nsexec::sys::types::CloneFlags;
 
-    const USER: Asked =
-        Asked { created: NsSet::EMPTY, joined: NsSet::EMPTY, rootless: true, mount_proc_flag: false };
+    const USER: Asked = Asked {
+        created: NsSet::EMPTY,
+        joined: NsSet::EMPTY,
+        rootless: true,
+        mount_proc_flag: false,
+        command_path: false,
+    };
 
     fn cause(code: &str, errno: Errno, asked: Asked, machine: &Machine) -> String {
         likely_cause(code, Some(errno), asked, machine).unwrap_or_default()
@@ -358,7 +460,7 @@ mod tests {
         let seccomp = Machine { seccomp: true, ..Machine::default() };
         assert!(cause("unshare-user", Errno::EPERM, asked, &seccomp).starts_with("a seccomp filter"));
         let apparmor = Machine { apparmor_restricts: Some(1), ..Machine::default() };
-        assert!(cause("uid-map", Errno::EPERM, asked, &apparmor).contains("AppArmor"));
+        assert!(cause("uid-map", Errno::EACCES, asked, &apparmor).contains("AppArmor"));
     }
 
     #[test]
@@ -392,13 +494,23 @@ mod tests {
     #[test]
     fn the_mapping_tool_has_no_errno_of_its_own() {
         let asked = created(&[NsKind::User]);
-        let cause = |machine: &Machine| likely_cause("mapping-tool", None, asked, machine).unwrap();
+        let cause = |machine: &Machine| likely_cause("mapping-tool-status", None, asked, machine).unwrap();
         assert!(cause(&Machine::default()).contains("/etc/subuid"));
         let uncovered = Some("/etc/subuid gives you no 5000".to_owned());
         assert_eq!(cause(&Machine { uncovered, ..Machine::default() }), "/etc/subuid gives you no 5000");
         assert!(cause(&Machine { no_new_privs: true, ..Machine::default() }).starts_with("no_new_privs"));
-        let root = Asked { rootless: false, ..asked };
-        assert!(likely_cause("mapping-tool", None, root, &Machine::default()).unwrap().contains("uid_map"));
+    }
+
+    #[test]
+    fn a_root_that_may_not_map_is_told_what_it_lacks() {
+        let root = Asked { rootless: false, ..created(&[NsKind::User]) };
+        let cause = |capabilities| {
+            let machine = Machine { capabilities, ..Machine::default() };
+            cause("mapping-tool-missing", Errno::EPERM, root, &machine)
+        };
+        assert!(cause(Some(u64::MAX)).contains("uid_map") && cause(None).contains("uid_map"));
+        assert!(cause(Some(!0x40)).starts_with("this root lacks CAP_SETGID:"));
+        assert!(cause(Some(0)).starts_with("this root lacks CAP_SETGID and CAP_SETUID and CAP_SETFCAP:"));
     }
 
     #[test]
@@ -416,10 +528,95 @@ mod tests {
         assert_eq!(likely_cause("unshare-user", None, USER, &Machine::default()), None);
     }
 
+    /// A failure of this step, as the launch reports it.
+    fn failed(code: &str, errno: Option<Errno>) -> LaunchError {
+        let os = errno.unwrap_or(Errno::EIO);
+        match code {
+            "start" => LaunchError::Start { step: Step::MakeInitPipe, errno: os },
+            "exec" => LaunchError::Exec { program: "x".into(), errno: os },
+            _ => LaunchError::Bootstrap(StageFailure {
+                records: vec![Record {
+                    level: Level::Fatal,
+                    stage: Some(0),
+                    pid: 7,
+                    text: "it failed".to_owned(),
+                    code: Some(code.to_owned()),
+                    errno,
+                }],
+                ended: Vec::new(),
+                trouble: Trouble::NoPidLine,
+                asked: CloneFlags::EMPTY,
+            }),
+        }
+    }
+
+    /// The situations that rows tell apart.
+    fn situations() -> Vec<(Asked, Machine)> {
+        let of = |kinds: &[NsKind]| kinds.iter().copied().collect::<NsSet>();
+        let sets = [of(&[]), of(&[NsKind::User]), of(&[NsKind::User, NsKind::Pid]), of(&[NsKind::Pid])];
+        let machines = [
+            Machine { kinds: NsSet::ALL, ..Machine::default() },
+            Machine::default(),
+            Machine { unprivileged_userns_clone: Some(0), ..Machine::default() },
+            Machine { apparmor_restricts: Some(1), ..Machine::default() },
+            Machine { forbidden: NsSet::ALL, ..Machine::default() },
+            Machine { seccomp: true, ..Machine::default() },
+            Machine { no_new_privs: true, ..Machine::default() },
+            Machine { capabilities: Some(0), ..Machine::default() },
+            Machine { uncovered: Some("that is not yours".to_owned()), ..Machine::default() },
+        ];
+        let mut all = Vec::new();
+        for (created, joined) in
+            sets.iter().flat_map(|created| sets.iter().map(move |joined| (created, joined)))
+        {
+            for flags in 0..8 {
+                let asked = Asked {
+                    created: *created,
+                    joined: *joined,
+                    rootless: flags & 1 != 0,
+                    mount_proc_flag: flags & 2 != 0,
+                    command_path: flags & 4 != 0,
+                };
+                all.extend(machines.iter().map(|machine| (asked, machine.clone())));
+            }
+        }
+        all
+    }
+
+    /// Each row, with each of its steps and errnos, comes out of the program's own way from a failure to a line.
     #[test]
-    fn every_row_can_be_reached_by_some_code() {
+    fn every_row_is_said_in_some_situation() {
+        let situations = situations();
+        let mut unsaid = Vec::new();
         for row in ROWS {
-            assert!(!row.codes.is_empty() && !row.say.is_empty() && !row.say.ends_with('.'), "{}", row.say);
+            assert!(!row.codes.is_empty() && !row.say.ends_with('.'), "{}", row.say);
+            let errnos: Vec<_> = if row.errnos.is_empty() {
+                vec![None]
+            } else {
+                row.errnos.iter().copied().map(Some).collect()
+            };
+            for (code, errno) in
+                row.codes.iter().flat_map(|code| errnos.iter().map(move |errno| (code, *errno)))
+            {
+                let said = situations.iter().any(|(asked, machine)| {
+                    let said = fill(row.say, &Case { asked: *asked, machine });
+                    let line = explain_there(&failed(code, errno), *asked, || machine.clone()).to_string();
+                    line.ends_with(&format!(" ({said})"))
+                });
+                if !said {
+                    unsaid.push(format!("{code} {errno:?}: {}", row.say));
+                }
+            }
+        }
+        assert!(unsaid.is_empty(), "{unsaid:#?}");
+    }
+
+    /// Names that no failure has would never be looked up.
+    #[test]
+    fn every_code_is_one_of_the_librarys() {
+        let source = [include_str!("../error.rs"), include_str!("../error/doing.rs")].concat();
+        for code in ROWS.iter().flat_map(|row| row.codes) {
+            assert!(*code == "start" || source.contains(&format!("=> \"{code}\",")), "{code}");
         }
     }
 }

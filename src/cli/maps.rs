@@ -6,7 +6,7 @@ use std::fmt::Write;
 use nsexec::idmap::{EXTENTS_MAX, Extent, IdMap, IdMapReason, MAP_TEXT_MAX, Side};
 
 use super::facts::SubRange;
-use super::request::UsageError;
+use super::failure::Failure;
 use super::values::MapValue;
 
 /// What differs between the map of users and that of groups.
@@ -56,14 +56,14 @@ struct Line {
 /// The map of one side.
 ///
 /// # Errors
-/// Lines that overlap, are too many, leave out id 0, or that nobody can write for this caller.
+/// Wrong usage: lines that overlap, are too many, leave out id 0. Ours: what this machine does not give this caller.
 pub(crate) fn decide(
     ids: Ids<'_>,
     values: &[MapValue],
     root: bool,
     rootless: bool,
     who: &str,
-) -> Result<Map, UsageError> {
+) -> Result<Map, Failure> {
     let lines = lines(ids, values, root, who)?;
     let mut text = String::new();
     for Line { extent, .. } in &lines {
@@ -71,22 +71,22 @@ pub(crate) fn decide(
         let _ = writeln!(text, "{extent}");
     }
     if lines.len() > EXTENTS_MAX || text.len() > MAP_TEXT_MAX {
-        return Err(UsageError(format!(
+        return Err(Failure::Usage(format!(
             "{}: {} lines of {} bytes in all, the kernel takes at most {EXTENTS_MAX} lines and {MAP_TEXT_MAX} bytes",
             ids.flag,
             lines.len(),
             text.len()
         )));
     }
-    let text = CString::new(text).map_err(|error| UsageError(error.to_string()))?;
+    let text = CString::new(text).map_err(|error| Failure::Usage(error.to_string()))?;
     let map = IdMap::parse(&text).map_err(|error| match error.reason {
         IdMapReason::Overlap { other_line, side } => {
             overlap(ids.noun, &lines, [other_line, error.line], side)
         }
-        _ => UsageError(format!("{}: {error}", ids.flag)),
+        _ => Failure::Usage(format!("{}: {error}", ids.flag)),
     })?;
     if !map.maps_inside(0) {
-        return Err(UsageError(format!(
+        return Err(Failure::Usage(format!(
             "{}: {} id 0 is not mapped, and the command starts as id 0: add -r, which maps the caller to it, or a \
              line that contains 0",
             ids.flag, ids.noun
@@ -95,7 +95,7 @@ pub(crate) fn decide(
     let extents: Vec<Extent> = lines.into_iter().map(|line| line.extent).collect();
     let own = matches!(extents.as_slice(), [Extent { outside, count: 1, .. }] if *outside == ids.own);
     if rootless && !own && !ids.tool_found {
-        return Err(UsageError(format!(
+        return Err(Failure::ours(format!(
             "{}: more than the own id needs {}, which is not in PATH (packages: uidmap, shadow-utils)",
             ids.flag, ids.tool
         )));
@@ -104,7 +104,7 @@ pub(crate) fn decide(
 }
 
 /// The lines that are asked for. A side that says nothing maps the caller's own id to 0.
-fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec<Line>, UsageError> {
+fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec<Line>, Failure> {
     let own = |source: &str| Line {
         extent: Extent { inside: 0, outside: ids.own, count: 1 },
         source: source.to_owned(),
@@ -135,9 +135,10 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
                 let source = format!("{} auto", ids.flag);
                 lines.push(own(&source));
                 let before = lines.len();
-                lines.extend(above(ids.ranges).map(|extent| Line { extent, source: source.clone() }));
+                lines
+                    .extend(above(ids.ranges, ids.own).map(|extent| Line { extent, source: source.clone() }));
                 if lines.len() == before {
-                    return Err(UsageError(format!(
+                    return Err(Failure::ours(format!(
                         "{} auto: {} has no range for {who}; one is added with, for example, \
                          `usermod --add-sub{}s 100000-165535 USER`",
                         ids.flag,
@@ -151,22 +152,67 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
     Ok(lines)
 }
 
-/// The ranges one after the other, from id 1 on. What would go past the last id is cut.
-fn above(ranges: &[SubRange]) -> impl Iterator<Item = Extent> {
+/// The ranges one after the other, from id 1 on. What would go past the last id is cut; so is what stands in the file
+/// twice, and the own id, which is mapped already: the kernel takes each id once, and each part of a range is one that
+/// the tool allows.
+fn above(ranges: &[SubRange], own: u32) -> impl Iterator<Item = Extent> {
+    let mut taken = vec![(u64::from(own), u64::from(own) + 1)];
     let mut inside: u32 = 1;
-    ranges.iter().filter_map(move |range| {
-        let count = range.count.min(u32::MAX - inside).min(u32::MAX - range.first);
-        let extent = Extent { inside, outside: range.first, count };
-        inside += count;
-        (count > 0).then_some(extent)
-    })
+    let mut lines = Vec::new();
+    for range in ranges {
+        let end = (u64::from(range.first) + u64::from(range.count)).min(u64::from(u32::MAX));
+        let whole = (u64::from(range.first), end);
+        let parts = taken.iter().fold(vec![whole], |parts, cut| {
+            // What is left of each part before the cut, and behind it.
+            let around = |(from, to): (u64, u64)| [(from, to.min(cut.0)), (from.max(cut.1), to)];
+            parts.into_iter().flat_map(around).filter(|(from, to)| from < to).collect()
+        });
+        taken.push(whole);
+        for (from, to) in parts {
+            let (Ok(outside), Ok(count)) = (u32::try_from(from), u32::try_from(to - from)) else { continue };
+            let count = count.min(u32::MAX - inside);
+            if count > 0 {
+                lines.push(Extent { inside, outside, count });
+                inside += count;
+            }
+        }
+    }
+    lines.into_iter()
 }
 
-fn overlap(noun: &str, lines: &[Line], numbers: [usize; 2], side: Side) -> UsageError {
+fn overlap(noun: &str, lines: &[Line], numbers: [usize; 2], side: Side) -> Failure {
     let [first, second] = numbers.map(|number| lines.get(number - 1).map_or("", |line| line.source.as_str()));
     let side = match side {
         Side::Inside => "inside",
         Side::Outside => "outside",
     };
-    UsageError(format!("{first} and {second} overlap: each {noun} id {side} can be mapped only once"))
+    Failure::Usage(format!("{first} and {second} overlap: each {noun} id {side} can be mapped only once"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auto(own: u32, ranges: &[(u32, u32)]) -> String {
+        let ranges: Vec<_> = ranges.iter().map(|&(first, count)| SubRange { first, count }).collect();
+        let lines: Vec<String> = above(&ranges, own).map(|line| line.to_string()).collect();
+        lines.join("; ")
+    }
+
+    #[test]
+    fn what_the_file_says_twice_is_mapped_once() {
+        assert_eq!(auto(1000, &[(5000, 10), (5000, 10)]), "1 5000 10");
+        assert_eq!(auto(1000, &[(5000, 10), (5005, 10)]), "1 5000 10; 11 5010 5");
+        assert_eq!(auto(1000, &[(5005, 10), (5000, 20)]), "1 5005 10; 11 5000 5; 16 5015 5");
+        assert_eq!(auto(1000, &[(5000, 20), (5005, 5)]), "1 5000 20");
+        assert_eq!(auto(1000, &[(5000, 10), (5010, 10)]), "1 5000 10; 11 5010 10");
+    }
+
+    #[test]
+    fn the_own_id_is_not_mapped_again() {
+        assert_eq!(auto(1000, &[(1000, 1)]), "");
+        assert_eq!(auto(1000, &[(1000, 3)]), "1 1001 2");
+        assert_eq!(auto(1000, &[(998, 3)]), "1 998 2");
+        assert_eq!(auto(1000, &[(0, 2000)]), "1 0 1000; 1001 1001 999");
+    }
 }

@@ -12,10 +12,12 @@ mod hints;
 mod init;
 mod maps;
 mod plan;
+mod replay;
 mod request;
 mod run;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod values;
 
 use std::ffi::OsString;
@@ -40,6 +42,13 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
         Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
         Command::Plan(args) => ("plan", plan::plan_command(args)),
+        Command::Trace(args) => (
+            "trace",
+            match &args.replay {
+                Some(file) => replay::replay(file),
+                None => trace::trace(args),
+            },
+        ),
         Command::Init(args) => ("init", init::init(args)),
     };
     let status = match result {

@@ -10,7 +10,9 @@ use nsexec::audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec::audit::render::{Document, Fact, Fate, Section, mermaid, svg, text};
 use nsexec::audit::rules::{self, Severity};
 use nsexec::audit::{End, Role, Run};
+use nsexec::bootstrap::Dialect;
 use nsexec::launch::Launcher;
+use nsexec::launch::signals::Signals;
 use nsexec::policy::Policy;
 
 use super::args::{ColourFlag, Format, MannerFlag, PlanArgs};
@@ -37,11 +39,14 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
 }
 
 fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
-    let machine = Facts::gather(args.namespaces.maps_ids());
+    // As run does, so that the plan has run's masks; this process ends before anybody could miss a signal.
+    let signals = Signals::take()
+        .map_err(|error| Failure::ours(format!("failed to block signals: {}", words(&error))))?;
+    let machine = Facts::of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
     let facts = assume::facts_under(&assumptions, machine);
-    let request = request::decide(&args.namespaces, &facts, args.dialect)?;
+    let request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -49,7 +54,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let nothing = [std::ffi::OsString::from("/bin/true")];
     let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
     if let Some((program, arguments)) = command.split_first() {
-        launcher.command(program, arguments);
+        launcher.command(program, arguments).supervised(&signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     if assumptions.command.is_none() {
@@ -74,7 +79,7 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
         MannerFlag::Init => Manner::Init,
         MannerFlag::Exec => Manner::Exec,
     };
-    finish(&Start::Runc { message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
+    finish(&Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }, &assumptions)
 }
 
 fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {

@@ -16,6 +16,8 @@ use nsexec::timens::TimeOffsets;
 
 use super::args::{NamespaceFlags, SetgroupsFlag};
 use super::facts::Facts;
+use super::failure::Failure;
+use super::hints::CAP_SETGID;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
 
@@ -99,6 +101,16 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Whether an unprivileged writer needs a mapping tool: for more than one line, or another id than the own.
+    pub(crate) fn needs_tools(&self) -> bool {
+        let single = |map: &Option<Map>| {
+            map.as_ref().is_none_or(|map| matches!(map.extents(), [one] if one.count == 1))
+        };
+        self.rootless && !(single(&self.users) && single(&self.groups))
+    }
+}
+
 fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
     UsageError(format!("{flag}: {error}"))
 }
@@ -106,16 +118,17 @@ fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
 /// Decides what `flags` ask for.
 ///
 /// # Errors
-/// The first thing that cannot be meant, or cannot be had.
+/// The first thing that cannot be meant (wrong usage), or cannot be had here (ours).
 pub(crate) fn decide(
     flags: &NamespaceFlags,
     facts: &Facts,
     dialect: &'static Dialect,
-) -> Result<Request, UsageError> {
+) -> Result<Request, Failure> {
+    refuse_unspeakable(flags, dialect)?;
     let kinds = Kinds::of(flags, facts.kinds.intersection(dialect.namespaces))?;
     let user = kinds.created.contains(NsKind::User);
     if flags.setgroups.is_some() && !user {
-        return Err(UsageError(
+        return Err(Failure::Usage(
             "--setgroups is about a new user namespace: add -U and a map, or -r".to_owned(),
         ));
     }
@@ -125,12 +138,7 @@ pub(crate) fn decide(
     // itself, and only after "deny" (spec 3.5).
     let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
     let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
-    let setgroups = match flags.setgroups {
-        None => Setgroups::FromMessage,
-        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
-        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
-        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
-    };
+    let setgroups = setgroups_of(flags, facts, &kinds, setgroup)?;
     let tool = |found: &Option<std::path::PathBuf>| {
         found.as_deref().filter(|_| rootless && user).map(c_path).transpose()
     };
@@ -158,6 +166,51 @@ pub(crate) fn decide(
         time_offsets: time_offsets(flags)?,
         policy,
     })
+}
+
+/// Kinds that are named, and that the dialect has no word for.
+fn refuse_unspeakable(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), UsageError> {
+    let joined = flags.join.iter().map(|join| (join.kind, format!("--join {}=…", flag_of(join.kind))));
+    let mut named = reasons(flags).into_iter().chain(joined);
+    match named.find(|(kind, _)| !dialect.namespaces.contains(*kind)) {
+        None => Ok(()),
+        Some((kind, flag)) => {
+            let newest = Dialect::V1_2.name();
+            Err(UsageError(format!(
+                "{flag}: dialect {dialect} knows no {} namespaces; {newest} does",
+                flag_of(kind)
+            )))
+        }
+    }
+}
+
+/// `setgroup` is what the message says.
+fn setgroups_of(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    kinds: &Kinds,
+    setgroup: bool,
+) -> Result<Setgroups, UsageError> {
+    let (user, rootless) = (kinds.created.contains(NsKind::User), facts.euid != 0);
+    Ok(match flags.setgroups {
+        // Whoever becomes root of another's namespace shall not bring the host's groups along; as enter.
+        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
+        // A root without this privilege is in an ordinary user's place: its own group is mapped only after "deny".
+        None if user && !rootless && !setgroup && lacks_setgid(facts) => Setgroups::Deny,
+        None => Setgroups::FromMessage,
+        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
+        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
+        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
+    })
+}
+
+fn lacks_setgid(facts: &Facts) -> bool {
+    facts.capabilities.is_some_and(|set| set & 1 << CAP_SETGID == 0)
+}
+
+/// Whether these flags ask for a new user namespace.
+pub(crate) fn creates_user(flags: &NamespaceFlags) -> bool {
+    Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
 }
 
 /// Inside a user namespace that we just entered we are its root; elsewhere whoever we were.
@@ -253,10 +306,10 @@ fn maps_of(
     flags: &NamespaceFlags,
     facts: &Facts,
     kinds: &Kinds,
-) -> Result<(Option<Map>, Option<Map>), UsageError> {
+) -> Result<(Option<Map>, Option<Map>), Failure> {
     let mapped = flags.map_root_user || !flags.map_users.is_empty() || !flags.map_groups.is_empty();
     if !mapped && !kinds.root_by_default {
-        return Err(UsageError(
+        return Err(Failure::Usage(
             "--user without a map: nobody inside would have an id; add -r, which maps the caller to root"
                 .to_owned(),
         ));

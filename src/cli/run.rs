@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 
-use nsexec::bootstrap::Dialect;
+use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::{Signals, supervise};
 use nsexec::launch::{LaunchError, Launcher, likely};
 use nsexec::log::Level;
@@ -12,7 +13,7 @@ use nsexec::sys::types::Errno;
 use super::args::RunArgs;
 use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
-use super::hints::{Asked, likely_cause};
+use super::hints::{Asked, Machine, likely_cause};
 use super::request::{self, Request};
 
 /// Decides, starts, waits.
@@ -21,7 +22,7 @@ use super::request::{self, Request};
 /// Wrong usage, or the bootstrap's failure.
 pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let flags = &args.namespaces;
-    let facts = Facts::gather(flags.maps_ids());
+    let facts = Facts::of(flags);
     let request = request::decide(flags, &facts, &Dialect::V1_2)?;
     start(&Job {
         request: &request,
@@ -49,41 +50,65 @@ pub(crate) struct Job<'j> {
 /// # Errors
 /// Why it was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
-    let os = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    let os = |what: &str, error: &io::Error| {
+        let errno = error.raw_os_error().map(Errno);
+        let cause = likely_cause("start", errno, asked(job), &Machine::default());
+        let cause = cause.map_or(String::new(), |cause| format!(" ({cause})"));
+        Failure::ours(format!("{what}: {}{cause}", words(error)))
+    };
     let bootstrap = job.request.bootstrap()?;
-    let mut launcher =
-        Launcher::new(&bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
-    let (program, arguments) =
-        job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
+    let mut launcher = launcher_of(&bootstrap, job)?;
     // Before the fork: from here on no signal ends us and leaves the command behind.
     let signals = Signals::take().map_err(|error| os("failed to block signals", &error))?;
-    launcher
-        .command(program, arguments)
-        .signals(signals.original())
-        .level(if job.verbose { Level::Debug } else { Level::Warning })
-        // Nobody is left to tell if standard error is closed.
-        .on_record(|record| drop(writeln!(io::stderr(), "nsexec: {}: {record}", record.level.name())));
+    launcher.supervised(&signals);
     let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
     let status =
         supervise(&mut child, &signals).map_err(|error| os("failed to wait for the command", &error))?;
     Ok(u8::try_from(status).unwrap_or(FAILED))
 }
 
+/// The launcher of this job, but for its signals.
+///
+/// # Errors
+/// A message that cannot be encoded, no command.
+pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<Launcher, Failure> {
+    let mut launcher =
+        Launcher::new(bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
+    let (program, arguments) =
+        job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
+    launcher
+        .command(program, arguments)
+        .level(if job.verbose { Level::Debug } else { Level::Warning })
+        // Nobody is left to tell if standard error is closed.
+        .on_record(|record| drop(writeln!(io::stderr(), "nsexec: {}: {record}", record.level.name())));
+    Ok(launcher)
+}
+
 /// The launch's failure in one line, with the cause that fits what was asked for and what the machine says.
-fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
-    let text = error.to_string();
-    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
-    let asked = Asked {
+pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
+    explain_there(error, asked(job), || machine_after_failure(job.request))
+}
+
+/// What was asked for, as far as it tells causes apart.
+pub(crate) fn asked(job: &Job<'_>) -> Asked {
+    Asked {
         created: job.request.created,
         joined: job.request.joined,
         rootless: job.request.rootless,
         mount_proc_flag: job.mount_proc_flag,
-    };
+        command_path: job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/')),
+    }
+}
+
+/// As [`explain`], for what was asked for on any machine.
+pub(crate) fn explain_there(error: &LaunchError, asked: Asked, machine: impl FnOnce() -> Machine) -> Failure {
+    let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
+    let text = error.to_string();
+    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
     // The library's general word on this step, which ours replaces.
     let general = errno.and_then(|errno| likely(code, errno)).map(|cause| format!(" ({cause})"));
     let bare = general.as_deref().and_then(|general| text.strip_suffix(general)).unwrap_or(&text);
-    let text = match likely_cause(code, errno, asked, &machine_after_failure(job.request)) {
+    let text = match likely_cause(code, errno, asked, &machine()) {
         Some(cause) => format!("{bare} ({cause})"),
         None => text,
     };

@@ -181,6 +181,8 @@ pub enum Doing<'m> {
     SpawnStage2,
     /// Talking to another stage.
     Sync(SyncStep),
+    /// Finding out whether /proc shows our pid namespace.
+    ReadProcSelf,
     /// Opening /proc/PID of stage 1.
     OpenProcDir(Pid),
     /// Writing one of stage 1's files in /proc.
@@ -247,6 +249,7 @@ impl Doing<'_> {
             Self::SpawnStage1 => "spawn-stage-1",
             Self::SpawnStage2 => "spawn-stage-2",
             Self::Sync(_) => "sync",
+            Self::ReadProcSelf => "read-proc-self",
             Self::OpenProcDir(_) => "open-proc",
             Self::Update(_, ProcFile::UidMap) => "uid-map",
             Self::Update(_, ProcFile::GidMap) => "gid-map",
@@ -313,6 +316,7 @@ impl fmt::Display for Doing<'_> {
             Self::SpawnStage1 => f.write_str("unable to spawn stage-1"),
             Self::SpawnStage2 => f.write_str("unable to spawn stage-2"),
             Self::Sync(step) => f.write_str(step.text()),
+            Self::ReadProcSelf => f.write_str("failed to read the link /proc/self"),
             Self::OpenProcDir(pid) => write!(f, "failed to open /proc/{pid}"),
             Self::Update(pid, ProcFile::Setgroups) => {
                 write!(f, "failed to write 'deny' to /proc/{pid}/setgroups")

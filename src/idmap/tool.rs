@@ -73,12 +73,12 @@ pub fn run<'m, S: Sys>(
             return Ok(Written::ToolProcess);
         }
     };
-    let alive = watch(sys, child, writing.stage_1);
+    let watched = watch(sys, child, writing.stage_1, writing.init_pipe);
     let status = reap(sys, child)?;
     // Only a wrong argument makes this fail, and it was right a moment ago.
     let _ = sys.sigaction(Signal::CHLD, disposition);
-    if alive.is_break() {
-        return Err(fail(ToolFailure::Stage1Died));
+    if let ControlFlow::Break(died) = watched {
+        return Err(fail(died));
     }
     if status != WaitStatus::Exited(0) {
         return Err(fail(ToolFailure::Ended(status)));
@@ -147,12 +147,21 @@ fn descriptors(mut entries: &[u8]) -> impl Iterator<Item = Fd> {
     .flatten()
 }
 
-/// Waits until the tool has ended, or stage 1: then the tool is killed, since nobody needs its map (evidence
-/// E8). In a run without faults only the tool's pidfd becomes ready, since stage 1 waits for us.
-fn watch<S: Sys>(sys: &mut S, tool: Pid, stage_1: Fd) -> ControlFlow<()> {
-    // Before 5.3 there is no pidfd: then the wait alone decides, and a dead stage 1 is noticed after it.
+/// Waits until the tool has ended, or stage 1, or the launcher: then the tool is killed, since nobody needs its map
+/// (evidence E7 and E8).
+///
+/// Of the init pipe only the hang-up is waited for, with no event asked for: bytes may lie in it that are the init's. In a
+/// run without faults the reply never varies: only the tool's pidfd becomes ready, since stage 1 waits for us, and the
+/// launcher for stage 1.
+fn watch<S: Sys>(sys: &mut S, tool: Pid, stage_1: Fd, init_pipe: Fd) -> ControlFlow<ToolFailure> {
+    const NOTHING: PollEvents = PollEvents(0);
+    // Before 5.3 there is no pidfd: then the wait alone decides, and a death is noticed after it.
     let Ok(pidfd) = sys.pidfd_open(tool) else { return ControlFlow::Continue(()) };
-    let mut ready = [PollFd::new(pidfd, PollEvents::IN), PollFd::new(stage_1, PollEvents::IN)];
+    let mut ready = [
+        PollFd::new(pidfd, PollEvents::IN),
+        PollFd::new(stage_1, PollEvents::IN),
+        PollFd::new(init_pipe, NOTHING),
+    ];
     let polled = loop {
         match sys.poll(&mut ready, -1) {
             Err(Errno::EINTR) => {}
@@ -160,13 +169,16 @@ fn watch<S: Sys>(sys: &mut S, tool: Pid, stage_1: Fd) -> ControlFlow<()> {
         }
     };
     let _ = sys.close(pidfd);
-    let died = matches!((polled, ready), (Ok(_), [_, stage]) if stage.revents != PollEvents(0));
-    if !died {
-        return ControlFlow::Continue(());
-    }
+    let died = match (polled, ready) {
+        (Ok(_), [_, stage, _]) if stage.revents != NOTHING => ToolFailure::Stage1Died,
+        // Its map is in force: the pid line will find nobody.
+        (Ok(_), [tool, ..]) if tool.revents != NOTHING => return ControlFlow::Continue(()),
+        (Ok(_), [.., launcher]) if launcher.revents.contains(PollEvents::HUP) => ToolFailure::LauncherDied,
+        _ => return ControlFlow::Continue(()),
+    };
     // It is our child and not reaped yet, so the number is still its own.
     let _ = sys.kill(tool, Signal::KILL);
-    ControlFlow::Break(())
+    ControlFlow::Break(died)
 }
 
 fn reap<'m, S: Sys>(sys: &mut S, child: Pid) -> Result<WaitStatus, Error<'m>> {
@@ -264,19 +276,33 @@ mod tests {
         assert_eq!(close_on_exec(&mut sys), Ok(()));
     }
 
-    #[test]
-    fn a_stage_1_that_dies_takes_the_tool_with_it() {
+    /// What comes of a tool when these events come of its pidfd, of stage 1 and of the init pipe.
+    fn watched(events: [PollEvents; 3], kills: usize) -> ControlFlow<ToolFailure> {
         let mut sys = MockSys::new();
         sys.expect_pidfd_open().once().returning(|_| Ok(Fd(9)));
-        sys.expect_poll().once().returning(|fds, _| {
-            fds[1].revents = PollEvents::IN;
+        sys.expect_poll().once().returning(move |fds, _| {
+            assert_eq!([fds[0].fd, fds[1].fd, fds[2].fd], [Fd(9), Fd(4), Fd(3)]);
+            assert_eq!(fds[2].events, PollEvents(0), "what lies in the init pipe is the init's");
+            for (fd, events) in fds.iter_mut().zip(events) {
+                fd.revents = events;
+            }
             Ok(1)
         });
         sys.expect_close().once().returning(|_| Ok(()));
         sys.expect_kill()
-            .once()
+            .times(kills)
             .withf(|pid, signal| (*pid, *signal) == (Pid(7), Signal::KILL))
             .returning(|_, _| Ok(()));
-        assert!(watch(&mut sys, Pid(7), Fd(4)).is_break());
+        watch(&mut sys, Pid(7), Fd(4), Fd(3))
+    }
+
+    #[test]
+    fn whoever_dies_takes_the_tool_with_it() {
+        const NO: PollEvents = PollEvents(0);
+        let died = ControlFlow::Break;
+        assert_eq!(watched([NO, PollEvents::IN, NO], 1), died(ToolFailure::Stage1Died));
+        assert_eq!(watched([NO, NO, PollEvents::HUP], 1), died(ToolFailure::LauncherDied));
+        assert_eq!(watched([PollEvents::IN, NO, PollEvents::HUP], 0), ControlFlow::Continue(()));
+        assert_eq!(watched([PollEvents::IN, NO, NO], 0), ControlFlow::Continue(()));
     }
 }

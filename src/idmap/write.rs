@@ -22,11 +22,12 @@ pub struct ProcDir {
 }
 
 impl ProcDir {
-    /// Opens /proc/PID.
+    /// Opens /proc/PID, if /proc is ours.
     ///
     /// # Errors
-    /// [`Doing::OpenProcDir`].
+    /// [`Error::ForeignProc`], [`Doing::ReadProcSelf`] or [`Doing::OpenProcDir`].
     pub fn open<'m, S: Sys>(sys: &mut S, pid: Pid) -> Result<Self, Error<'m>> {
+        check_numbering(sys)?;
         let os = |errno| Error::Os { doing: Doing::OpenProcDir(pid), errno };
         let mut buffer = [0; 32];
         let mut line = Line::new(&mut buffer);
@@ -97,6 +98,26 @@ impl ProcDir {
     }
 }
 
+/// Makes sure that /proc counts processes as we do. In a new pid namespace with the old /proc a number that a clone gave us
+/// is there somebody else's, whose user namespace would get our maps.
+///
+/// The link names us in the numbering of the pid namespace that the procfs was mounted for, and is not there for a process
+/// which that one does not see (pid_namespaces(7), "/proc and PID namespaces").
+fn check_numbering<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
+    let own = sys.getpid();
+    let mut buffer = [0; 16];
+    let found = match sys.readlink(c"/proc/self", &mut buffer) {
+        Ok(len) => {
+            let text = core::str::from_utf8(buffer.get(..len).unwrap_or_default());
+            text.ok().and_then(|text| text.parse().ok()).map(Pid)
+        }
+        // Nothing is there, or no link: an empty folder, a file, another file system.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => None,
+        Err(errno) => return Err(Error::Os { doing: Doing::ReadProcSelf, errno }),
+    };
+    if found == Some(own) { Ok(()) } else { Err(Error::ForeignProc { own, found }) }
+}
+
 /// A write that a signal interrupted before it began is made again.
 fn write_uninterrupted<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<usize, Errno> {
     loop {
@@ -129,6 +150,8 @@ pub struct Writing<'w, 'm> {
     pub setgroups: Setgroups,
     /// Stage 0's end of the sync pipe: it becomes readable when stage 1 dies.
     pub stage_1: Fd,
+    /// The init pipe: it is hung up when the launcher dies.
+    pub init_pipe: Fd,
     /// For the mapping tool's process.
     pub tid: Option<TidAddress>,
 }
@@ -221,6 +244,34 @@ mod tests {
             let target = ProcDir { pid: Pid(7), dir: Fd(8) };
             let refused = Err(Error::Os { doing: Doing::Check(Pid(7), ProcFile::Setgroups), errno });
             assert_eq!(deny_setgroups(&mut sys, target), refused);
+        }
+    }
+
+    #[test]
+    fn nothing_is_opened_in_the_proc_of_another_pid_namespace() {
+        let foreign = |own, found: Option<i32>| Error::ForeignProc { own: Pid(own), found: found.map(Pid) };
+        let os = |errno| Error::Os { doing: Doing::ReadProcSelf, errno };
+        let cases = [
+            (Ok("4711"), Err(foreign(2, Some(4711)))),
+            (Ok("/somewhere"), Err(foreign(2, None))),
+            (Err(Errno::ENOENT), Err(foreign(2, None))),
+            (Err(Errno::EINVAL), Err(foreign(2, None))),
+            (Err(Errno::EACCES), Err(os(Errno::EACCES))),
+            (Ok("2"), Ok(())),
+        ];
+        for (link, wanted) in cases {
+            let mut sys = MockSys::new();
+            sys.expect_getpid().returning(|| Pid(2));
+            sys.expect_readlink().withf(|path, _| path == c"/proc/self").returning(move |_, buf| {
+                let text = link?;
+                buf[..text.len()].copy_from_slice(text.as_bytes());
+                Ok(text.len())
+            });
+            // An open would be a call that nobody expects, except where the number is ours.
+            if wanted.is_ok() {
+                sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+            }
+            assert_eq!(ProcDir::open(&mut sys, Pid(3)).map(|_| ()), wanted);
         }
     }
 

@@ -36,11 +36,10 @@ const CAUSES: &[Cause] = &[
         Errno::EINVAL,
         "an id of the map is not mapped out there, ranges overlap, or the map is too long",
     ),
-    ("uid-map", Errno::EPERM, "only root may map other ids than one's own"),
     (
-        "gid-map",
+        "mapping-tool-missing",
         Errno::EPERM,
-        "only root may map other ids than one's own; and setgroups must be denied first",
+        "only root may map other ids than one's own; and for the own group setgroups must be denied first",
     ),
     ("become-root", Errno::EINVAL, "the map has no id 0"),
     ("oom-score-adj", Errno::EACCES, "lowering it needs CAP_SYS_RESOURCE"),

@@ -13,12 +13,19 @@ use crate::sys::types::Pid;
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
+    first: bool,
     status: Option<ExitStatus>,
 }
 
 impl Child {
-    pub(super) const fn new(pid: Pid) -> Self {
-        Self { pid, status: None }
+    /// `first`: it was asked for in a new pid namespace, of which it is process 1.
+    pub(super) const fn new(pid: Pid, first: bool) -> Self {
+        Self { pid, first, status: None }
+    }
+
+    /// Whether it is process 1 of a pid namespace of its own, which no signal without a handler ends.
+    pub(super) const fn is_first(&self) -> bool {
+        self.first
     }
 
     /// Its process id, in our numbering. It belongs to this child until it has been waited for.

@@ -69,7 +69,7 @@ pub(super) struct NulTerminated {
 }
 
 impl NulTerminated {
-    fn push(&mut self, parts: &[&[u8]]) {
+    pub(super) fn push(&mut self, parts: &[&[u8]]) {
         self.text.extend(parts.iter().copied().flatten());
         self.text.push(0);
         self.count += 1;

@@ -28,6 +28,11 @@ pub enum LaunchError {
     },
     /// A stage failed.
     Bootstrap(StageFailure),
+    /// This signal came before the command ran, to a launcher that listens for it.
+    Interrupted {
+        /// Which.
+        signal: Signal,
+    },
     /// The namespaces are there, but the command could not be executed in them.
     Exec {
         /// Its name.
@@ -60,6 +65,7 @@ impl LaunchError {
             Self::Exec { errno, .. } => exec_status(*errno),
             Self::Command(_) => 2,
             Self::Bootstrap(failure) => failure.asked_to_end().map_or(1, |signal| 128 + signal.0),
+            Self::Interrupted { signal } => 128 + signal.0,
             _ => 1,
         }
     }
@@ -73,6 +79,7 @@ impl LaunchError {
         let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
         match (failure.trouble, records.first()) {
             (Trouble::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
+            (Trouble::Interrupted(signal), _) => Self::Interrupted { signal },
             (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
                 if code == "exec" =>
             {
@@ -130,7 +137,7 @@ impl StageFailure {
 /// Whether a record says no more than that another process is gone: its death has a cause of its own.
 fn is_consequence(record: &Record) -> bool {
     match record.code.as_deref() {
-        Some("sync") => true,
+        Some("sync" | "mapping-tool-stage-1-died") => true,
         Some("open-proc" | "uid-map" | "gid-map" | "setgroups-file" | "time-offsets" | "read-back") => {
             matches!(record.errno, Some(Errno::ENOENT | Errno::ESRCH))
         }
@@ -172,6 +179,7 @@ impl fmt::Display for Trouble {
             Self::BadPidLine => f.write_str("stage-0 sent something that is no pid line"),
             Self::StageFailed => f.write_str("a stage failed without a word"),
             Self::FatalRecord => f.write_str("the command was not started"),
+            Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
         }
     }
 }
@@ -197,6 +205,7 @@ impl fmt::Display for LaunchError {
             Self::Command(error) => error.fmt(f),
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
             Self::Bootstrap(failure) => failure.fmt(f),
+            Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
             Self::Exec { program, errno } => {
                 let name: String = program.to_string_lossy().into_owned();
                 write!(f, "failed to execute {}: {errno}", OneLine(&name))?;
@@ -267,11 +276,16 @@ mod tests {
         let cause = record(
             0,
             "failed to use newuid map on 101: newuidmap exited with status 1",
-            "mapping-tool",
+            "mapping-tool-status",
             None,
         );
         let text = shown(vec![cause], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
         assert_eq!(text, "stage-0: failed to use newuid map on 101: newuidmap exited with status 1");
+        // But where the tool was interrupted by its end, that end is what is to be told.
+        let died =
+            record(0, "stage-1 (101) died while newuidmap was running", "mapping-tool-stage-1-died", None);
+        let text = shown(vec![died.clone()], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
+        assert_eq!(text, std::format!("stage-1 (pid 101) was killed by SIGKILL; stage-0: {}", died.text));
     }
 
     #[test]

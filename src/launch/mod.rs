@@ -37,6 +37,8 @@ mod causes;
 mod child;
 mod command;
 mod error;
+#[cfg(feature = "audit")]
+mod note;
 mod prepared;
 mod proc_status;
 mod record;
@@ -60,6 +62,8 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
+#[cfg(feature = "audit")]
+pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
 pub use spawn::owner_of;
@@ -69,7 +73,7 @@ use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::CloneFlags;
+use crate::sys::types::{CloneFlags, Fd};
 use command::Command;
 use proc_status::ProcStatus;
 use script::ChildSignals;
@@ -84,6 +88,7 @@ pub struct Launcher {
     level: Level,
     command: Command,
     signals: Option<ChildSignals>,
+    interrupt: Option<Fd>,
     on_record: Option<record::OnRecord>,
 }
 
@@ -117,6 +122,7 @@ impl Launcher {
             level: Level::Warning,
             command: Command::default(),
             signals: None,
+            interrupt: None,
             on_record: None,
         })
     }
@@ -157,8 +163,10 @@ impl Launcher {
         self
     }
 
-    /// Who gets the stages' records, fatal ones excepted: those are in the error. Called by [`spawn`](Self::spawn), in
-    /// this process.
+    /// Who gets the stages' records, fatal ones excepted: those are in the error.
+    ///
+    /// Called by [`spawn`](Self::spawn) in this process, when the launch is over: the command runs, or nothing is left of
+    /// it. `take` may launch something itself. If it panics, the command is killed and reaped, and the panic goes on.
     pub fn on_record(&mut self, take: impl FnMut(&Record) + 'static) -> &mut Self {
         self.on_record = Some(Box::new(take));
         self
@@ -170,6 +178,15 @@ impl Launcher {
     /// not ignored, as with [`std::process::Command`].
     pub fn signals(&mut self, signals: ChildSignals) -> &mut Self {
         self.signals = Some(signals);
+        self
+    }
+
+    /// The command begins with the signals as they were before [`Signals::take`](signals::Signals::take), and INT, TERM,
+    /// HUP and QUIT end a launch that takes long, unless they were ignored or blocked then:
+    /// [`LaunchError::Interrupted`]. `signals` must live until the last launch.
+    pub fn supervised(&mut self, signals: &signals::Signals) -> &mut Self {
+        self.signals = Some(signals.original());
+        self.interrupt = Some(signals.interrupt());
         self
     }
 
@@ -185,6 +202,7 @@ impl Launcher {
             policy: self.policy,
             level: self.level,
             signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
+            interrupt: self.interrupt,
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
     }
@@ -207,7 +225,26 @@ impl Launcher {
     /// As [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let prepared = self.prepare()?;
-        let collector = record::Collector::new(self.on_record.as_mut());
-        spawn::spawn(&prepared, wrap, collector).map(Child::new)
+        let (launched, records) = spawn::spawn(&prepared, wrap);
+        let first = prepared.asked.contains(CloneFlags::NEWPID);
+        let mut launched = launched.map(|pid| Child::new(pid, first));
+        if let Some(take) = &mut self.on_record {
+            let unclaimed = launched.as_mut().ok().map(Unclaimed);
+            records.iter().for_each(take);
+            // From here on it is the caller's.
+            core::mem::forget(unclaimed);
+        }
+        launched
+    }
+}
+
+/// A command whose launch the caller does not know of yet. It ends if the caller's own code unwinds.
+struct Unclaimed<'c>(&'c mut Child);
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -3,15 +3,16 @@
 use std::vec;
 use std::vec::Vec;
 
-use super::command::{NulTerminated, Texts};
-use super::record::Collector;
-use super::script::{ChildSignals, Job, Launched, launch};
+use super::command::{NulTerminated, Texts, shown};
+use super::error::LaunchError;
+use super::record::{Collector, Record};
+use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::tail::Tail;
 use crate::log::Level;
 use crate::nsexec::Scratch;
 use crate::policy::Policy;
 use crate::sys::Sys;
-use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs};
+use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
 
 /// What a launch is made of: message, policy, command, signals. Nothing in it depends on where it will run, so that a
 /// plan and the launch itself run the same.
@@ -22,6 +23,7 @@ pub struct Prepared {
     pub(super) policy: Policy,
     pub(super) level: Level,
     pub(super) signals: ChildSignals,
+    pub(super) interrupt: Option<Fd>,
     pub(super) texts: Texts,
 }
 
@@ -47,11 +49,23 @@ impl Prepared {
             .filter_map(|path| path.strip_suffix(&[0]))
     }
 
+    /// Whether a signal may end the launch.
+    #[must_use]
+    pub const fn is_interruptible(&self) -> bool {
+        self.interrupt.is_some()
+    }
+
+    /// The same launch with another descriptor for its interruption, as on a machine where the first one is not open.
+    #[must_use]
+    pub fn interrupted_through(self, interrupt: Fd) -> Self {
+        Self { interrupt: Some(interrupt), ..self }
+    }
+
     /// The launch, over any backend. `memory` takes the message in stage 0: [`MESSAGE_MAX`](crate::bootstrap::MESSAGE_MAX)
     /// bytes are enough for every one. Allocates before the fork only.
     ///
     /// Comes back in the launcher, and with [`Launched::Exit`] in each stage that ends: the caller ends that process.
-    pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector<'_>) -> Launched {
+    pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector) -> Launched {
         let Texts { name, argv, envp, candidates } = &self.texts;
         let (mut argv_slots, mut envp_slots) = (slots(argv), slots(envp));
         let (Some(argv), Some(envp)) =
@@ -74,9 +88,16 @@ impl Prepared {
             policy: &self.policy,
             level: self.level,
             signals: self.signals,
+            interrupt: self.interrupt,
             tail,
         };
         launch(sys, &job, &mut Scratch { message: memory }, log)
+    }
+
+    /// Why this launch came to nothing: what the launcher saw, and the fatal records that the stages wrote.
+    #[must_use]
+    pub fn explain(&self, failure: Failure, fatal: Vec<Record>) -> LaunchError {
+        LaunchError::new(failure, fatal, shown(&self.texts.name), self.asked)
     }
 }
 

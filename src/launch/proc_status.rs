@@ -1,6 +1,8 @@
 //! /proc/PID/status: what a process does with its signals (proc_pid_status(5)).
 
+use std::format;
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::string::String;
 
 use super::script::ChildSignals;
@@ -41,9 +43,24 @@ impl ProcStatus {
         Self::read("/proc/thread-self/status").unwrap_or_default()
     }
 
-    /// Of another process. `None` if it is gone, or there is no /proc.
-    pub(super) fn of(pid: Pid) -> Option<Self> {
-        Self::read(&std::format!("/proc/{pid}/status"))
+    /// Of a child that we have not reaped. `None` if it has ended, or if this /proc does not tell.
+    ///
+    /// /proc may be that of another pid namespace, in which our number for the child is a stranger's. The child's number
+    /// there is what its pidfd says there (pidfd_open(2), proc_pid_fdinfo(5)). Without a pidfd, before Linux 5.3, our number
+    /// counts if /proc has our own for us.
+    pub(super) fn of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Self> {
+        let number = match pidfd {
+            Some(pidfd) => {
+                number_in(&fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?)?
+            }
+            None if fs::read_link("/proc/self").ok()?.to_str()
+                == Some(&format!("{}", std::process::id())) =>
+            {
+                pid
+            }
+            None => return None,
+        };
+        Self::read(&format!("/proc/{number}/status"))
     }
 
     fn read(path: &str) -> Option<Self> {
@@ -79,9 +96,24 @@ impl ProcStatus {
     }
 }
 
+/// The line of a pidfd's file in fdinfo: −1 if the process has ended, 0 if this /proc does not show it.
+fn number_in(fdinfo: &str) -> Option<Pid> {
+    let number = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (number > 0).then_some(Pid(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pidfd_says_its_number_or_none() {
+        for (line, number) in [("4711", Some(Pid(4711))), ("0", None), ("-1", None), ("", None)] {
+            let text = format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nPid:\t{line}\nNSpid:\t{line}\t1\n");
+            assert_eq!(number_in(&text), number);
+        }
+        assert_eq!(number_in("pos:\t0\n"), None);
+    }
 
     const TEXT: &str = "Name:\ta\nb: c\nNSpid:\t4711\t12\t1\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001001\n\
                         SigCgt:\t0000000100004440\n";

@@ -109,30 +109,29 @@ fn unescape(text: &str) -> Option<(String, &str)> {
 /// Keeps at most this many fatal records: three stages have one each, and one more for each namespace not joined.
 const FATAL_MAX: usize = 32;
 
+/// And this many others: the most talkative launch, with 340 map lines, has far fewer.
+const OTHER_MAX: usize = 4096;
+
 /// Who is told of the records that are not fatal.
 pub(super) type OnRecord = Box<dyn FnMut(&Record)>;
 
-/// Takes what comes from a log pipe apart: fatal records are kept, others go to the caller's function.
-#[derive(Default)]
-pub struct Collector<'c> {
+/// Takes what comes from a log pipe apart, and keeps it: nobody else's code runs while the stages do.
+#[derive(Debug, Default)]
+pub struct Collector {
     line: Vec<u8>,
     fatal: Vec<Record>,
-    other: Option<&'c mut OnRecord>,
+    other: Vec<Record>,
 }
 
-impl core::fmt::Debug for Collector<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Collector").field("fatal", &self.fatal).finish_non_exhaustive()
-    }
-}
-
-impl<'c> Collector<'c> {
-    pub(super) fn new(other: Option<&'c mut OnRecord>) -> Self {
-        Self { line: Vec::new(), fatal: Vec::new(), other }
+impl Collector {
+    /// The fatal records, and the others; each in the order in which they came.
+    pub(super) fn into_records(self) -> (Vec<Record>, Vec<Record>) {
+        (self.fatal, self.other)
     }
 
     /// The fatal records, in the order in which they came.
-    pub(super) fn into_fatal(self) -> Vec<Record> {
+    #[must_use]
+    pub fn into_fatal(self) -> Vec<Record> {
         self.fatal
     }
 
@@ -148,17 +147,17 @@ impl<'c> Collector<'c> {
             code: None,
             errno: None,
         });
-        if record.level <= Level::Fatal {
-            if self.fatal.len() < FATAL_MAX {
-                self.fatal.push(record);
-            }
-        } else if let Some(other) = &mut self.other {
-            other(&record);
+        let (records, max) = match record.level {
+            Level::Panic | Level::Fatal => (&mut self.fatal, FATAL_MAX),
+            _ => (&mut self.other, OTHER_MAX),
+        };
+        if records.len() < max {
+            records.push(record);
         }
     }
 }
 
-impl LogReader for Collector<'_> {
+impl LogReader for Collector {
     fn take(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if *byte == b'\n' {
@@ -235,16 +234,12 @@ mod tests {
         bytes.extend(laid_out(Level::Fatal, (Writer::Stage(1), Pid(6)), "two", None));
         bytes.extend(b"no record\n");
         for size in 1..bytes.len() {
-            let seen = std::rc::Rc::new(core::cell::RefCell::new(Vec::new()));
-            let other = seen.clone();
-            let mut other: Box<dyn FnMut(&Record)> =
-                Box::new(move |record| other.borrow_mut().push(record.clone()));
-            let mut collector = Collector::new(Some(&mut other));
+            let mut collector = Collector::default();
             bytes.chunks(size).for_each(|piece| collector.take(piece));
             assert!(collector.fatal());
-            let fatal = collector.into_fatal();
+            let (fatal, other) = collector.into_records();
             assert_eq!((fatal.len(), fatal[0].to_string()), (1, "stage-1: two".into()));
-            let texts: Vec<_> = seen.borrow().iter().map(ToString::to_string).collect();
+            let texts: Vec<_> = other.iter().map(ToString::to_string).collect();
             assert_eq!(texts, ["stage-0: one", "no record"]);
         }
     }

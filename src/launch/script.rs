@@ -1,8 +1,9 @@
 //! The launcher's half of the protocol: descriptors, fork, message, pid line, the reaping, the word to go.
 //!
 //! The stages end without SIGCHLD (their exit signal is none, which CLONE_PARENT hands on), so that only a wait for
-//! [`WaitFor::Stages`] sees them. A program in which this library runs never takes them by accident, and our own wait
-//! for any of them never takes a child of that program. The command's exec turns the signal into SIGCHLD.
+//! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) sees them. A program in which this library runs never takes
+//! them by accident, and our own wait for any of them never takes a child of that program. The command's exec turns the
+//! signal into SIGCHLD.
 
 use core::fmt;
 
@@ -16,7 +17,8 @@ use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
 use crate::sys::types::{
-    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitFor, WaitStatus,
+    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet, SysResult,
+    WaitFor, WaitStatus,
 };
 
 /// The byte that lets stage 2 execute the command. Without it, it ends: the launcher is gone.
@@ -48,6 +50,8 @@ pub struct Job<'a> {
     pub level: Level,
     /// The stages' signals, and the command's.
     pub signals: ChildSignals,
+    /// What ends the launch when it becomes readable: a signalfd, whose records begin with the signal's number.
+    pub interrupt: Option<Fd>,
     /// What stage 2 does last.
     pub tail: Tail<'a>,
 }
@@ -114,6 +118,8 @@ pub enum Trouble {
     StageFailed,
     /// Everything went well, but for a fatal record: the command could not be started.
     FatalRecord,
+    /// This signal came before there was a pid line.
+    Interrupted(Signal),
 }
 
 /// What the launcher was about.
@@ -190,7 +196,7 @@ pub fn launch<S: Sys, L: LogReader>(
     match forked {
         Ok((mask, stage_0)) => {
             restore_mask(sys, mask);
-            serve(sys, job.message, pipes, Family::new(stage_0), log)
+            serve(sys, job, pipes, Family::new(stage_0), log)
         }
         Err((mask, trouble)) => {
             if let Some(mask) = mask {
@@ -250,12 +256,12 @@ fn stages<S: Sys>(
 /// What the launcher does while the stages live. Leaves no process and no descriptor but the command.
 fn serve<S: Sys, L: LogReader>(
     sys: &mut S,
-    message: &[u8],
+    job: &Job<'_>,
     pipes: Pipes,
     mut family: Family,
     log: &mut L,
 ) -> Launched {
-    let result = converse(sys, message, pipes.init, &mut family);
+    let result = converse(sys, job, pipes.init, &mut family);
     if result.is_err_and(|trouble| !trouble.ends_them()) {
         family.kill(sys);
     }
@@ -280,9 +286,12 @@ fn serve<S: Sys, L: LogReader>(
 }
 
 /// Message, pid line, the end of stages 1 and 0, the word to go.
-fn converse<S: Sys>(sys: &mut S, message: &[u8], init: Fd, family: &mut Family) -> Result<Pid, Trouble> {
+fn converse<S: Sys>(sys: &mut S, job: &Job<'_>, init: Fd, family: &mut Family) -> Result<Pid, Trouble> {
     let os = |step| move |errno| Trouble::Os { step, errno };
-    send_all(sys, init, message).map_err(os(Step::SendMessage))?;
+    send_all(sys, init, job.message).map_err(os(Step::SendMessage))?;
+    if let Some(signal) = job.interrupt.and_then(|interrupt| interrupted(sys, init, interrupt)) {
+        return Err(Trouble::Interrupted(signal));
+    }
     let (stage_1, stage_2) = read_pid_line(sys, init)?;
     let [stage_0, ..] = family.pids;
     family.pids = [stage_0, Some(stage_1), Some(stage_2)];
@@ -299,6 +308,40 @@ fn converse<S: Sys>(sys: &mut S, message: &[u8], init: Fd, family: &mut Family) 
     }
     send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
     Ok(stage_2)
+}
+
+/// Waits until there is something on the init pipe, or somebody wants the launch to end: then with which signal.
+///
+/// Here is where a launch may take long, with a mapping tool that asks a directory service, say. Nothing else is waited
+/// for without a limit: what comes after the pid line are a few calls of stage 2.
+///
+/// In a run without faults the reply of the poll never varies: the stages hold their end of the init pipe until the word to
+/// go, and what comes is the pid line.
+fn interrupted<S: Sys>(sys: &mut S, init: Fd, interrupt: Fd) -> Option<Signal> {
+    // struct signalfd_siginfo (signalfd(2)); a kernel gives whole ones.
+    const RECORD: usize = 128;
+    loop {
+        let mut ready = [PollFd::new(init, PollEvents::IN), PollFd::new(interrupt, PollEvents::IN)];
+        match sys.poll(&mut ready, -1) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            // Then it cannot be interrupted.
+            Err(_) => return None,
+        }
+        if !ready.iter().any(|fd| fd.fd == interrupt && fd.revents.contains(PollEvents::IN)) {
+            return None;
+        }
+        let mut record = [0; RECORD];
+        match sys.read(interrupt, &mut record) {
+            Ok(RECORD) => {
+                let [one, two, three, four, ..] = record;
+                return i32::try_from(u32::from_ne_bytes([one, two, three, four])).ok().map(Signal);
+            }
+            // Somebody else has taken it.
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            _ => return None,
+        }
+    }
 }
 
 /// Up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes: one read, as the line was one write.
@@ -404,6 +447,8 @@ impl Trouble {
     const fn ends_them(&self) -> bool {
         match self {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
+            // Stage 0 sees the hang-up while its mapping tool runs, and takes it along. A SIGKILL to stage 0 would leave it.
+            Self::Interrupted(_) => true,
             Self::Os { step: Step::SendMessage | Step::SendGo, errno } => matches!(*errno, Errno::EPIPE),
             Self::Os { .. } | Self::BadPidLine => false,
         }

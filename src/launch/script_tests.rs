@@ -98,7 +98,7 @@ fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
         envp: ExecArgs::EMPTY,
     };
     let signals = ChildSignals::default();
-    f(&Job { message: b"message", policy: &policy, level: Level::Warning, signals, tail })
+    f(&Job { message: b"message", policy: &policy, level: Level::Warning, signals, interrupt: None, tail })
 }
 
 #[derive(Default)]
@@ -293,4 +293,37 @@ fn the_members_of_a_set_are_its_signals() {
     assert_eq!(all, (1..=64).collect::<Vec<_>>());
     let set = SignalSet(1 << 16 | 1 | 1 << 63);
     assert_eq!(members(set).collect::<Vec<_>>(), [Signal::HUP, Signal::CHLD, Signal(64)]);
+}
+
+/// What comes of a launch whose polls have these events, of the init pipe and of the signalfd, and whose reads of the latter
+/// give this.
+fn interrupted_by(polls: &'static [Result<[i16; 2], Errno>], record: Result<u32, Errno>) -> Option<Signal> {
+    const INTERRUPT: Fd = Fd(7);
+    let mut sys = MockSys::new();
+    let mut polls = polls.iter();
+    sys.expect_poll().returning(move |fds, timeout| {
+        assert_eq!(([fds[0].fd, fds[1].fd], timeout), ([INIT, INTERRUPT], -1));
+        let events = (*polls.next().expect("no such poll"))?;
+        for (fd, events) in fds.iter_mut().zip(events) {
+            fd.revents = PollEvents(events);
+        }
+        Ok(1)
+    });
+    sys.expect_read().withf(|fd, _| *fd == INTERRUPT).returning(move |_, buffer| {
+        buffer[..4].copy_from_slice(&record?.to_ne_bytes());
+        Ok(128)
+    });
+    interrupted(&mut sys, INIT, INTERRUPT)
+}
+
+#[test]
+fn a_signal_goes_before_the_pid_line_and_nothing_else_does() {
+    assert_eq!(interrupted_by(&[Ok([1, 0])], Ok(15)), None);
+    assert_eq!(interrupted_by(&[Ok([0, 1])], Ok(15)), Some(Signal::TERM));
+    assert_eq!(interrupted_by(&[Ok([1, 1])], Ok(2)), Some(Signal::INT));
+    assert_eq!(interrupted_by(&[Err(Errno::EINTR), Ok([0, 1])], Ok(1)), Some(Signal::HUP));
+    // Taken by somebody else meanwhile; not open; no poll at all: the launch goes on.
+    assert_eq!(interrupted_by(&[Ok([0, 1]), Ok([1, 0])], Err(Errno::EAGAIN)), None);
+    assert_eq!(interrupted_by(&[Ok([0, 0x20])], Ok(15)), None);
+    assert_eq!(interrupted_by(&[Err(Errno::ENOSYS)], Ok(15)), None);
 }

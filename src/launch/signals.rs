@@ -20,7 +20,7 @@ use crate::sys::types::{Fd, PollEvents, PollFd, Signal, SignalSet};
 
 /// What is taken from the beginning. SIGINT and the like reach stages directly, as members of the terminal's process
 /// group; the launcher must live to tell.
-const EARLY: [Known; 10] = [
+const EARLY: [Known; 16] = [
     Known::SIGINT,
     Known::SIGTERM,
     Known::SIGHUP,
@@ -31,7 +31,16 @@ const EARLY: [Known; 10] = [
     Known::SIGUSR2,
     Known::SIGWINCH,
     Known::SIGALRM,
+    Known::SIGVTALRM,
+    Known::SIGPROF,
+    Known::SIGIO,
+    Known::SIGXCPU,
+    Known::SIGPWR,
+    Known::SIGSTKFLT,
 ];
+
+/// What ends a launch that takes long.
+const ENDING: [Known; 4] = [Known::SIGINT, Known::SIGTERM, Known::SIGHUP, Known::SIGQUIT];
 
 /// What is taken once the command runs. Before that, Ctrl-Z stops the launcher together with its stages.
 const LATE: Known = Known::SIGTSTP;
@@ -44,12 +53,13 @@ const LOOK_MS: i32 = 1000;
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
+    interrupt: SignalFd,
     original: ChildSignals,
 }
 
 impl Signals {
     /// Blocks what is to be passed on or acted upon, and gives SIGCHLD its default disposition, without which a
-    /// command's status would be lost.
+    /// command's status would be lost. SIGPIPE is blocked too: a write to a closed pipe is an error here, and no end.
     ///
     /// Early in a program with one thread, which then ends with the command: nothing is ever put back. A SIGPIPE that is
     /// ignored is taken for the caller's wish, and the command gets it so: a program that Rust's runtime starts gives
@@ -71,9 +81,22 @@ impl Signals {
         let early: SigSet = EARLY.into_iter().collect();
         let mut all = early;
         all.add(LATE);
-        let descriptor = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        early.thread_block()?;
-        Ok(Self { descriptor, original })
+        // Those that the caller ignores or has blocked are not for us: the command will have them so.
+        let unwanted = SignalSet(before.ignored.0 | before.blocked.0);
+        let ending = ENDING.into_iter().filter(|signal| !unwanted.contains(set_of(Signal(*signal as i32))));
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let interrupt = SignalFd::with_flags(&ending.collect(), flags)?;
+        let descriptor = SignalFd::with_flags(&all, flags)?;
+        // Blocked and never read: nobody's closed standard error may end us and leave the command behind.
+        let mut held = early;
+        held.add(Known::SIGPIPE);
+        held.thread_block()?;
+        Ok(Self { descriptor, interrupt, original })
+    }
+
+    /// Readable when the caller wants a launch to end.
+    pub(super) fn interrupt(&self) -> Fd {
+        Fd(self.interrupt.as_raw_fd())
     }
 
     /// What the command is to begin with: everything as it was before [`take`](Self::take). For
@@ -96,7 +119,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     SigSet::from(LATE).thread_block()?;
     let pidfd = spawn::pidfd(child);
     // What came before the command was there: the terminal cannot have told it.
-    let mut killed_for = pass_all_on(child, signals, false)?;
+    let mut killed_for = pass_all_on((child, pidfd.as_ref()), signals, false)?;
     loop {
         match child.changed(libc::WNOHANG | libc::WUNTRACED)? {
             Some(status) if status.stopped_signal().is_some() => {
@@ -108,13 +131,17 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             None => {}
         }
         wait_for_news(signals, pidfd.as_ref())?;
-        let killed = pass_all_on(child, signals, true)?;
+        let killed = pass_all_on((child, pidfd.as_ref()), signals, true)?;
         killed_for = killed_for.or(killed);
     }
 }
 
 /// Acts upon all signals that have come. `Some` if the command was killed for one of them.
-fn pass_all_on(child: &Child, signals: &Signals, told: bool) -> io::Result<Option<Signal>> {
+fn pass_all_on(
+    child: (&Child, Option<&OwnedFd>),
+    signals: &Signals,
+    told: bool,
+) -> io::Result<Option<Signal>> {
     let mut killed_for = None;
     while let Some(info) = signals.descriptor.read_signal()? {
         let killed = pass_on(child, &info, told)?;
@@ -141,7 +168,11 @@ fn wait_for_news(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
 
 /// Acts upon one signal. `told`: if it came from the terminal, the command was there to get it, too. `Some` if the
 /// command was killed for it.
-fn pass_on(child: &Child, info: &siginfo, told: bool) -> io::Result<Option<Signal>> {
+fn pass_on(
+    (child, pidfd): (&Child, Option<&OwnedFd>),
+    info: &siginfo,
+    told: bool,
+) -> io::Result<Option<Signal>> {
     let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(None) };
     // The command has sent it to its whole process group, and so to us.
     let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
@@ -150,7 +181,8 @@ fn pass_on(child: &Child, info: &siginfo, told: bool) -> io::Result<Option<Signa
     }
     let context = Context {
         delivered: told && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
-        command: ProcStatus::of(child.pid()),
+        command: ProcStatus::of_child(child.pid(), pidfd),
+        first: child.is_first(),
     };
     match reaction(Signal(number), context) {
         Reaction::Leave => Ok(None),
@@ -171,6 +203,8 @@ struct Context {
     delivered: bool,
     /// What the command does with signals, if that can be seen.
     command: Option<ProcStatus>,
+    /// It is process 1 of a pid namespace, as far as the launcher knows.
+    first: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -185,7 +219,7 @@ enum Reaction {
 ///
 /// Between our look and the signal the command may change its mind. A shell that catches SIGINT and executes a program
 /// just then loses it, as process 1 loses every signal that it does not catch; a second one meets the program.
-fn reaction(signal: Signal, Context { delivered, command }: Context) -> Reaction {
+fn reaction(signal: Signal, Context { delivered, command, first }: Context) -> Reaction {
     let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
     let set = set_of(signal);
     // Blocked is as good as caught: it stays pending, and somebody will take it (tini, a launcher like this one).
@@ -202,8 +236,8 @@ fn reaction(signal: Signal, Context { delivered, command }: Context) -> Reaction
                 _ => forward,
             }
         }
-        // Nothing is known of it, except that it is to end.
-        (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT, None) => Reaction::Kill,
+        // Nothing is known of it, except that it is to end, and that the signal alone would not end it.
+        (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT, None) if first => Reaction::Kill,
         _ => forward,
     }
 }
@@ -215,7 +249,7 @@ mod tests {
     fn reacts(signal: i32, delivered: bool, is_init: bool, set: impl FnOnce(&mut ProcStatus)) -> Reaction {
         let mut command = ProcStatus { is_init, ..ProcStatus::default() };
         set(&mut command);
-        reaction(Signal(signal), Context { delivered, command: Some(command) })
+        reaction(Signal(signal), Context { delivered, command: Some(command), first: is_init })
     }
 
     #[test]
@@ -230,7 +264,10 @@ mod tests {
                 assert_eq!(reacts(signal, delivered, true, |command| command.ignored = set), Reaction::Leave);
                 assert_eq!(reacts(signal, delivered, false, |_| {}), forward);
             }
-            assert_eq!(reaction(Signal(signal), Context { delivered: true, command: None }), Reaction::Kill);
+            // Where /proc does not tell, the launcher knows whether it is process 1.
+            let unseen = |first| Context { delivered: false, command: None, first };
+            assert_eq!(reaction(Signal(signal), unseen(true)), Reaction::Kill);
+            assert_eq!(reaction(Signal(signal), unseen(false)), Reaction::Forward);
         }
     }
 

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::vec;
+use std::vec::Vec;
 
 use super::LaunchError;
 use super::child::Child;
 use super::prepared::Prepared;
-use super::record::Collector;
+use super::record::{Collector, Record};
 use super::script::Launched;
 use crate::bootstrap::MESSAGE_MAX;
 use crate::sys::Sys;
@@ -25,12 +26,13 @@ use crate::sys::types::{Errno, Pid, PollFd, SigAction, Signal};
 /// stages alive for ever.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Allocates everything, forks, and ends the stages. Comes back in the launcher only, with the command's pid.
+/// Allocates everything, forks, and ends the stages. Comes back in the launcher only, with the command's pid, and the
+/// records that are not in the error. Nothing of the caller's runs in here.
 pub(super) fn spawn<S: Sys>(
     prepared: &Prepared,
     wrap: impl FnOnce(LinuxSys) -> S,
-    mut collector: Collector<'_>,
-) -> Result<Pid, LaunchError> {
+) -> (Result<Pid, LaunchError>, Vec<Record>) {
+    let mut collector = Collector::default();
     // For stage 0, which must not allocate: this process may have other threads.
     let mut message = vec![0; MESSAGE_MAX];
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,14 +47,13 @@ pub(super) fn spawn<S: Sys>(
         unsafe { libc::_exit(status) }
     }
     drop(guard);
-    match launched {
+    let (fatal, other) = collector.into_records();
+    let result = match launched {
         Launched::Started { pid } => Ok(pid),
-        Launched::Failed(failure) => {
-            let program = super::command::shown(&prepared.texts.name);
-            Err(LaunchError::new(failure, collector.into_fatal(), program, prepared.asked))
-        }
+        Launched::Failed(failure) => Err(prepared.explain(failure, fatal)),
         Launched::Exit(_) => unreachable!("ended above"),
-    }
+    };
+    (result, other)
 }
 
 /// `waitpid(pid, &status, options | __WALL)`: `None` if nothing has happened yet.

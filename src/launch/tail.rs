@@ -101,28 +101,31 @@ fn await_go<'m, S: Sys>(sys: &mut S, kill_child: bool, init: Fd) -> Result<bool,
 /// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not
 /// given to a shell.
 fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
-    let mut refused = None;
-    let mut last = Errno::ENOENT;
+    let (mut refused, mut missing, mut unreached) = (None, None, None);
     let mut rest = tail.candidates;
     while let Ok(path) = CStr::from_bytes_until_nul(rest) {
-        last = sys.execve(path, &tail.argv, &tail.envp);
-        match last {
-            Errno::ENOENT | Errno::ENOTDIR => {}
+        match sys.execve(path, &tail.argv, &tail.envp) {
+            errno @ (Errno::ENOENT | Errno::ENOTDIR) => missing = Some(errno),
+            // The folder cannot be asked: a name too long for it, a network that does not answer.
+            errno @ (Errno::ENAMETOOLONG | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {
+                unreached = Some(errno);
+            }
             // There may be another further on; if not, this one is what is worth telling. But a folder of PATH that
             // we may not search says the same of what is not in it, and that is worth nothing.
             Errno::EACCES if tail.name.contains(&b'/') || sys.link_count(path).is_ok() => {
-                refused = Some(last)
+                refused = Some(Errno::EACCES);
             }
-            Errno::EACCES => last = Errno::ENOENT,
+            Errno::EACCES => missing = Some(Errno::ENOENT),
             // It is there, and cannot run: the next one would be another program.
-            _ => {
-                refused = Some(last);
+            errno => {
+                refused = Some(errno);
                 break;
             }
         }
         rest = rest.get(path.to_bytes_with_nul().len()..).unwrap_or_default();
     }
-    Error::Os { doing: Doing::Exec(tail.name), errno: refused.unwrap_or(last) }
+    let errno = refused.or(missing).or(unreached).unwrap_or(Errno::ENOENT);
+    Error::Os { doing: Doing::Exec(tail.name), errno }
 }
 
 /// The status of a command that could not be executed, as a shell gives it.
@@ -192,7 +195,7 @@ mod tests {
                 .returning(move |_, _, _| *errno);
         }
         // One that is never tried after an errno that ends the search.
-        if !matches!(replies.last(), Some((_, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES))) {
+        if matches!(replies.last(), Some((_, Errno::ENOEXEC | Errno::E2BIG))) {
             candidates.extend(c"/never".to_bytes_with_nul());
         }
         reports(&mut sys, text);
@@ -218,6 +221,19 @@ mod tests {
     fn a_folder_that_may_not_be_searched_holds_no_command() {
         let text = "failed to execute cmd: No such file or directory";
         assert_eq!(tries(&[(c"/a", Errno::ENOENT), (c"/hidden", Errno::EACCES)], text), 127);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_asked_does_not_end_the_search() {
+        for errno in [Errno::ENAMETOOLONG, Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT] {
+            let two =
+                |a: Errno, b: Errno| std::boxed::Box::leak(std::boxed::Box::new([(c"/a", a), (c"/b", b)]));
+            let missing = "failed to execute cmd: No such file or directory";
+            assert_eq!(tries(two(errno, Errno::ENOENT), missing), 127);
+            assert_eq!(tries(two(Errno::ENOENT, errno), missing), 127);
+            assert_eq!(tries(two(errno, Errno::EACCES), "failed to execute cmd: Permission denied"), 126);
+            assert_eq!(tries(two(errno, errno), &format!("failed to execute cmd: {errno}")), 126);
+        }
     }
 
     #[test]

@@ -100,7 +100,8 @@ fn write_for<'m, S: Sys>(
             offsets_file = Some(target.open_file(sys, ProcFile::TimensOffsets, OpenFlags::ReadWrite)?);
         }
         let setgroups = cx.policy.setgroups;
-        let writing = Writing { bootstrap: boot, setgroups, stage_1: child.fd(), tid: cx.tid };
+        let writing =
+            Writing { bootstrap: boot, setgroups, stage_1: child.fd(), init_pipe: cx.init_pipe, tid: cx.tid };
         if write::write_maps(sys, log, target, writing)? == Written::ToolProcess {
             return Ok(Written::ToolProcess);
         }

@@ -54,6 +54,10 @@ fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
     sys.expect_write_nowait().returning(|_, buf| Ok(buf.len()));
     sys.expect_tid_address().returning(|| Ok(TidAddress { address: 0x7f00, cached: 100 }));
     sys.expect_gettid().returning(|| Pid(100));
+    sys.expect_readlink().returning(|_, buf| {
+        buf[..3].copy_from_slice(b"100");
+        Ok(3)
+    });
     sys.expect_getpid().returning(|| Pid(100));
     sys.expect_sched_getaffinity().returning(|| Ok(3));
     sys.expect_sigprocmask().returning(|_, _| Ok(SignalSet::EMPTY));

@@ -186,19 +186,13 @@ impl fmt::Display for Errno {
 mod tests {
     extern crate std;
 
-    use core::ffi::CStr;
     use std::string::{String, ToString};
 
     use super::*;
 
     fn strerror(errno: i32) -> String {
-        let mut text = [0; 128];
-        // SAFETY: the buffer is writable for the length given, and the text put into it ends with a NUL.
-        let text = unsafe {
-            assert_eq!(libc::strerror_r(errno, text.as_mut_ptr(), text.len()) & !libc::EINVAL, 0);
-            CStr::from_ptr(text.as_ptr())
-        };
-        text.to_str().unwrap().to_string()
+        let text = std::io::Error::from_raw_os_error(errno).to_string();
+        text.strip_suffix(&std::format!(" (os error {errno})")).unwrap().to_string()
     }
 
     #[cfg(target_env = "gnu")]

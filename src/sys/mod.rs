@@ -92,6 +92,13 @@ pub trait Sys {
     /// 0. stat(2); /proc/PID/task in proc(5).
     fn link_count(&mut self, path: &CStr) -> SysResult<u64>;
 
+    /// `readlinkat(AT_FDCWD, path, buf, len)`: whom does /proc/self name? Stage 0, before it writes into stage 1's /proc.
+    /// readlink(2); /proc/self in proc(5). What does not fit is cut without a word.
+    ///
+    /// Told apart: `ENOENT`, `ENOTDIR` and `EINVAL`, there is no such link: whatever lies at /proc, it is no procfs that
+    /// we are in.
+    fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize>;
+
     /// `socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0)`: a sync pipe, the launcher's init pipe.
     /// socketpair(2).
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)>;

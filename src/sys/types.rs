@@ -263,6 +263,14 @@ impl PollEvents {
     pub const IN: Self = Self(0x1);
     /// Room to write.
     pub const OUT: Self = Self(0x4);
+    /// The other end is gone. Comes unasked.
+    pub const HUP: Self = Self(0x10);
+
+    /// Whether every event of `other` is in this set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// Which process a new one becomes, seen from the caller of a clone point.

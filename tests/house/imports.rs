@@ -67,6 +67,11 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
     // Only scripts over `Sys` here: they run between a fork and an exec.
     Row { modules: &["launch::script", "launch::tail"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
+    Row {
+        modules: &["launch::note"],
+        may: &[WORDS, PURE, &["launch::*", "log", "sys::record::*", "serde", "serde_json"], SCRIPTS, STD],
+        core: false,
+    },
     Row { modules: &["launch::*"], may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
     Row { modules: &["entry"], may: &[WORDS, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
     Row {
@@ -80,6 +85,8 @@ pub(crate) const TABLE: &[Row] = &[
         may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["audit::*", "sys::sim::*", "serde", "sha2"]],
         core: false,
     },
+    // So does a replay, on recorded replies.
+    Row { modules: &["audit::replay::*"], may: &[WORDS, PURE, STD, LAUNCHER, &["audit::*"]], core: false },
     Row {
         modules: &["audit::*"],
         may: &[

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::harness::{BOTH, PidFd, Test, children, test};
+use crate::harness::{BOTH, PidFd, Test, USER, children, test};
 use crate::kit::{Ctx, DEADLINE, Live, PROMPT, until};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -18,6 +18,9 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_signal_to_a_command_that_does_not_listen, BOTH),
     test!(a_signal_to_a_command_that_listens, BOTH),
     test!(a_signal_that_the_command_ignores, BOTH),
+    test!(a_signal_where_proc_is_stale_or_missing, BOTH),
+    test!(a_signal_during_the_start_ends_it, USER),
+    test!(an_ignored_signal_does_not_end_the_start, USER),
     test!(other_signals_pass_through, BOTH),
     test!(stop_and_continue_by_signals, BOTH),
     test!(descendants_of_the_first_process_end_with_it, BOTH),
@@ -107,6 +110,33 @@ fn a_signal_to_a_command_that_listens(ctx: &Ctx) {
     }
 }
 
+/// In a new pid namespace with the old /proc the command's number is a stranger's there.
+fn a_signal_where_proc_is_stale_or_missing(ctx: &Ctx) {
+    let bin = ctx.bin.display();
+    let user: &[&str] = if ctx.root() { &[] } else { &["-r"] };
+    let signalled =
+        |inner: &str| format!("{bin} run {inner} & p=$!; sleep 0.5; kill -TERM $p; wait $p; echo $?");
+    let trap = "sh -c 'trap \"exit 5\" TERM; while :; do sleep 0.02; done'";
+    let (handles, ignores) = (format!("-n -- {trap}"), "-n -- sh -c 'trap \"\" TERM; sleep 1; exit 6'");
+    let stale = [("-n -- sleep 100", 143), ("-n -p -- sleep 100", 143), (&handles, 5), (ignores, 6)];
+    for (inner, status) in stale {
+        let done = ctx.nsexec([&["run"], user, &["-p", "--", "sh", "-c", &signalled(inner)]].concat()).done();
+        assert_eq!(done.text().lines().last(), Some(&*status.to_string()), "{inner}: {}", done.err);
+        assert!(done.took < PROMPT, "{inner} took {:?}", done.took);
+    }
+    if !ctx.root() {
+        // What was mounted before the user namespace was made cannot be taken away in it.
+        return;
+    }
+    // Nobody can look: what is known to be process 1 is killed, others get the signal.
+    for (inner, status) in [("-n -- sleep 100", 143), ("-n -p -- sleep 100", 143), (&handles, 5)] {
+        let script = format!("umount -l /proc; {}", signalled(inner));
+        let done = ctx.nsexec([&["run"], user, &["-m", "--", "sh", "-c", &script]].concat()).done();
+        assert_eq!(done.text().lines().last(), Some(&*status.to_string()), "{inner}: {}", done.err);
+        assert!(done.took < PROMPT, "{inner} took {:?}", done.took);
+    }
+}
+
 fn a_signal_that_the_command_ignores(ctx: &Ctx) {
     for place in PLACES {
         let live =
@@ -193,4 +223,52 @@ fn a_grandchild_that_lives_on_does_not_keep_us(ctx: &Ctx) {
     let pid = Pid::from_raw(done.text().trim().parse().unwrap());
     kill(pid, Signal::SIGKILL).unwrap();
     waitpid(pid, None).unwrap();
+}
+
+/// A folder with a newuidmap that says that it runs and then takes its time, and what PATH must be for it.
+fn slow_tool(ctx: &Ctx, then: &str) -> (std::path::PathBuf, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = ctx.file("slow");
+    std::fs::create_dir(&folder).unwrap();
+    let tool = folder.join("newuidmap");
+    let runs = folder.join("runs");
+    let script = format!("#!/bin/sh\necho $$ > {}\n{then}\n", runs.display());
+    std::fs::write(&tool, script).unwrap();
+    std::fs::set_permissions(&tool, PermissionsExt::from_mode(0o755)).unwrap();
+    (runs, format!("{}:/usr/bin:/bin", folder.display()))
+}
+
+fn a_signal_during_the_start_ends_it(ctx: &Ctx) {
+    ctx.needs("newuidmap");
+    let (runs, path) = slow_tool(ctx, "exec /bin/sleep 100");
+    for signal in ASKING {
+        let live = ctx
+            .nsexec(["run", "-r", "--map-users", "auto", "--", "echo", "it ran"])
+            .env("PATH", &path)
+            .start();
+        crate::kit::until(&format!("the tool runs for {signal}"), || {
+            std::fs::read_to_string(&runs).is_ok_and(|text| text.ends_with('\n'))
+        });
+        let tool: i32 = std::fs::read_to_string(&runs).unwrap().trim().parse().unwrap();
+        std::fs::remove_file(&runs).unwrap();
+        let tool = PidFd::open(tool).unwrap();
+        live.signal(signal);
+        let done = live.done();
+        done.exits(128 + signal as i32);
+        assert_eq!(done.text(), "");
+        assert_eq!(done.err, format!("nsexec: {} came before the command was started\n", signal.as_str()));
+        assert!(done.took < PROMPT, "{signal} took {:?}", done.took);
+        assert!(tool.ends_within(Duration::from_secs(1)), "{signal}: the tool lives on");
+    }
+}
+
+/// As under nohup.
+fn an_ignored_signal_does_not_end_the_start(ctx: &Ctx) {
+    ctx.needs("newuidmap");
+    let (runs, path) = slow_tool(ctx, "/bin/sleep 0.5; exec /usr/bin/newuidmap \"$@\"");
+    let script = format!("trap '' HUP; exec {} run -r --map-users auto -- echo it ran", ctx.bin.display());
+    let live = ctx.cmd("sh", ["-c", &script]).env("PATH", &path).start();
+    crate::kit::until("the tool runs", || runs.exists());
+    live.signal(Signal::SIGHUP);
+    assert_eq!(live.done().ok(), "it ran\n");
 }

@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(root_is_missing, BOTH),
     test!(an_id_that_is_not_ours_to_map, BOTH),
     test!(no_tool_in_the_path, USER),
+    test!(a_root_without_the_capabilities_to_map, ROOT),
 ];
 
 type Line = (u32, u32, u32);
@@ -276,5 +277,25 @@ fn no_tool_in_the_path(ctx: &Ctx) {
     let (first, _) = subordinate(ctx);
     let line = format!("1:{first}:1");
     let cmd = ctx.nsexec(["run", "-r", "--map-users", &line, "--", "/bin/true"]);
-    cmd.env("PATH", "/nonexistent").misused(&["newuidmap", "PATH"]);
+    cmd.env("PATH", "/nonexistent").refused(1, &["newuidmap", "PATH"]);
+}
+
+fn a_root_without_the_capabilities_to_map(ctx: &Ctx) {
+    ctx.needs("setpriv");
+    let bin = ctx.bin.to_str().expect("UTF-8");
+    let without = |caps: &str, args: &[&str]| {
+        ctx.cmd("setpriv", [&["--bounding-set", caps, bin, "run"], args].concat())
+    };
+    let script = ["--", "sh", "-c", "id -u; id -g; cat /proc/self/setgroups"];
+    assert_eq!(without("-setgid", &script).ok(), "0\n0\ndeny\n");
+    assert_eq!(without("-setgid,-setuid", &script).ok(), "0\n0\ndeny\n");
+    without("-setgid", &["--map-groups", "0:5:5", "--", "true"])
+        .refused(1, &["gid_map", "lacks CAP_SETGID:"]);
+    without("-setgid", &["-r", "--setgroups", "allow", "--", "true"]).refused(1, &["lacks CAP_SETGID:"]);
+    without("-setuid", &["--map-users", "0:5:5", "--", "true"]).refused(1, &["uid_map", "lacks CAP_SETUID:"]);
+    // Since Linux 5.12; before, it works.
+    let done = without("-setfcap", &["-r", "--", "true"]).done();
+    if !done.status.success() {
+        done.refused(1, &["uid_map", "lacks CAP_SETFCAP:"]);
+    }
 }

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(joined_and_created_together, BOTH),
     test!(a_bind_mounted_namespace, ROOT),
     test!(root_inside_after_the_join, BOTH),
+    test!(the_hosts_groups_stay_outside, ROOT),
     test!(a_missing_path, BOTH),
     test!(a_path_that_is_no_namespace, BOTH),
     test!(a_fifo, BOTH),
@@ -197,6 +198,18 @@ fn refused(ctx: &Ctx, kind: &str, path: &Path, words: &[&str]) {
     let join = format!("{kind}={}", path.display());
     let words = [words, &[path.to_str().unwrap()]].concat();
     ctx.nsexec(["run", "--join", &join, "--", "echo", "it ran"]).refused(1, &words);
+}
+
+fn the_hosts_groups_stay_outside(ctx: &Ctx) {
+    ctx.needs("setpriv");
+    let live = sleeper(ctx, &["--map-users", "0:30000:10", "--map-groups", "0:30000:10"]);
+    let join = format!("user=/proc/{}/ns/user", live.command());
+    let bin = ctx.bin.to_str().expect("UTF-8");
+    let groups = ["--groups", "24,30003", bin];
+    let run = ["run", "--join", &join, "--", "grep", "^Groups:", "/proc/self/status"];
+    let text = ctx.cmd("setpriv", [&groups[..], &run].concat()).ok();
+    assert_eq!(text.trim(), "Groups:");
+    live.end();
 }
 
 fn a_missing_path(ctx: &Ctx) {

@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(mount_proc_without_a_pid_namespace, BOTH),
     test!(a_masked_proc_is_named, ROOT),
     test!(a_masked_proc_for_a_user, USER),
+    test!(a_stale_proc_gets_no_map_of_ours, BOTH),
+    test!(a_missing_proc_is_named, ROOT),
 ];
 
 fn mountinfo() -> String {
@@ -139,4 +141,38 @@ fn a_masked_proc_for_a_user(ctx: &Ctx) {
     let script =
         format!("mount -t tmpfs -o ro mask /proc/irq; exec {} run -- echo it ran", ctx.bin.display());
     ctx.nsexec(["run", "--", "sh", "-c", &script]).refused(1, &["/proc", "Operation not permitted", "--all"]);
+}
+
+/// In a new pid namespace with the old /proc our stages have the numbers of strangers there.
+fn a_stale_proc_gets_no_map_of_ours(ctx: &Ctx) {
+    let bin = ctx.bin.display();
+    let outer = if ctx.root() { &["run", "-p"][..] } else { &["run", "-r", "-p"] };
+    let words = ["/proc belongs to another pid namespace", "we are process 2", "--mount-proc"];
+    for inner in ["-r -- id -u", "-T -r --boottime 10 -- id -u", "-r -p --mount-proc -- id -u"] {
+        let script = format!("exec {bin} run {inner}");
+        let line = ctx.nsexec([outer, &["--", "sh", "-c", &script]].concat()).refused(1, &words);
+        assert!(!line.contains("gone"), "{line}");
+        // The way out that is named is one.
+        let fresh = [outer, &["--mount-proc", "--", "sh", "-c", &script]].concat();
+        assert_eq!(ctx.nsexec(fresh).ok(), "0\n");
+    }
+    // Without maps and offsets nothing is asked of /proc.
+    let script = format!("exec {bin} run -n -- echo it ran");
+    if ctx.root() {
+        assert_eq!(ctx.nsexec(["run", "-p", "--", "sh", "-c", &script]).ok(), "it ran\n");
+    }
+}
+
+fn a_missing_proc_is_named(ctx: &Ctx) {
+    let bin = ctx.bin.display();
+    for cover in ["umount -l /proc", "mount -t tmpfs cover /proc"] {
+        let script = format!("{cover}; exec {bin} run -r -- id -u");
+        let line = ctx
+            .nsexec(["run", "-m", "--", "sh", "-c", &script])
+            .refused(1, &["/proc", "is not mounted", "there is no /proc/self", "mount -t proc"]);
+        assert!(!line.contains("gone"), "{line}");
+        // The way out that is named is one.
+        let script = format!("{cover}; mount -t proc proc /proc; exec {bin} run -r -- id -u");
+        assert_eq!(ctx.nsexec(["run", "-m", "--", "sh", "-c", &script]).ok(), "0\n");
+    }
 }

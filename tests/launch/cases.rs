@@ -26,6 +26,8 @@ pub(crate) const CASES: &[Case] = &[
     ("a_join_that_fails", a_join_that_fails),
     ("a_refused_mount", a_refused_mount),
     ("records_arrive", records_arrive),
+    ("a_record_taker_may_launch", a_record_taker_may_launch),
+    ("a_record_taker_that_panics", a_record_taker_that_panics),
     ("a_strangers_child_is_left_alone", a_strangers_child_is_left_alone),
     ("kill_child", kill_child),
     ("threads_that_allocate", threads_that_allocate),
@@ -230,6 +232,31 @@ fn records_arrive() {
     ] {
         assert!(records.iter().any(|record| record == want), "{want}: {records:#?}");
     }
+}
+
+fn a_record_taker_may_launch() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let mut launcher = everything(false);
+    launcher.level(Level::Debug).on_record(move |_| {
+        // Would wait for itself, if the launch were not over.
+        send.send(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success()).unwrap();
+    });
+    assert!(leaves_nothing(|| launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap()).success());
+    assert!(leaves_nothing(|| launcher.command("/no/such", [""; 0]).spawn()).is_err());
+    let launched: Vec<bool> = receive.try_iter().collect();
+    assert!(launched.len() > 10 && launched.iter().all(|success| *success));
+}
+
+fn a_record_taker_that_panics() {
+    let mut launcher = everything(false);
+    launcher.level(Level::Debug).on_record(|_| panic!("on purpose"));
+    leaves_nothing(|| {
+        let spawn = std::panic::AssertUnwindSafe(|| launcher.command("sleep", ["1000"]).spawn());
+        assert!(std::panic::catch_unwind(spawn).is_err());
+    });
+    // The command is gone, and the next launch is not blocked.
+    nobody_left(Duration::ZERO).unwrap();
+    assert!(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
 }
 
 fn a_strangers_child_is_left_alone() {

@@ -127,6 +127,12 @@ fn a_supervised_command_gets_what_it_handles() {
             (Signal::SIGHUP, 1),
             (Signal::SIGQUIT, 3),
             (Signal::SIGUSR1, 10),
+            (Signal::SIGSTKFLT, 16),
+            (Signal::SIGXCPU, 24),
+            (Signal::SIGVTALRM, 26),
+            (Signal::SIGPROF, 27),
+            (Signal::SIGIO, 29),
+            (Signal::SIGPWR, 30),
         ] {
             let script = format!("trap 'exit {status}' {status}; echo; while :; do sleep 0.02; done");
             let (supervisor, _reader) = supervised(kind, &script);

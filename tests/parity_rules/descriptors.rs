@@ -26,6 +26,9 @@ rules! {
     User the_types_of_file_systems = "true true true";
     User the_list_of_descriptors_is_complete = "true 0";
     User one_thread_is_three_links = "3";
+    User proc_self_is_a_link_to_ones_own_number = "true true true";
+    Root proc_self_keeps_the_numbering_of_its_proc = "false true";
+    User what_is_no_link_cannot_be_read_as_one = "EINVAL EINVAL ENOENT EINVAL";
 }
 
 fn a_new_descriptor_takes_the_lowest_number<S: Sys>(sys: &mut S) -> Said {
@@ -277,4 +280,49 @@ fn the_list_of_descriptors_is_complete<S: Sys>(sys: &mut S) -> Said {
 
 fn one_thread_is_three_links<S: Sys>(sys: &mut S) -> Said {
     Ok(sys.link_count(c"/proc/self/task").unwrap().to_string())
+}
+
+fn proc_self<S: Sys>(sys: &mut S) -> String {
+    let mut buffer = [0; 16];
+    let len = sys.readlink(c"/proc/self", &mut buffer).unwrap();
+    String::from_utf8(buffer[..len].to_vec()).unwrap()
+}
+
+fn proc_self_is_a_link_to_ones_own_number<S: Sys>(sys: &mut S) -> Said {
+    let own = proc_self(sys);
+    let mut short = [0; 1];
+    let cut = sys.readlink(c"/proc/self", &mut short) == Ok(1) && own.as_bytes().starts_with(&short);
+    let before = own == sys.getpid().to_string();
+    let child = in_child(sys, |sys| i32::from(proc_self(sys) == sys.getpid().to_string()))?;
+    Ok(words(&[before.to_string(), cut.to_string(), (child == 1).to_string()]))
+}
+
+fn proc_self_keeps_the_numbering_of_its_proc<S: Sys>(sys: &mut S) -> Said {
+    sys.unshare(CloneFlags::NEWPID).unwrap();
+    let (ours, theirs) = sys.socketpair().unwrap();
+    match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => {
+            let number = proc_self(sys);
+            let own = sys.getpid().to_string();
+            sys.send(theirs, number.as_bytes()).unwrap();
+            Err(i32::from(number == own))
+        }
+        Fork::Parent { child } => {
+            let mut number = [0; 16];
+            let len = sys.read(ours, &mut number).unwrap();
+            let outer = number[..len] == *child.to_string().as_bytes();
+            let own = exit_status(sys, child) == 1;
+            Ok(words(&[own.to_string(), outer.to_string()]))
+        }
+    }
+}
+
+fn what_is_no_link_cannot_be_read_as_one<S: Sys>(sys: &mut S) -> Said {
+    let mut buffer = [0; 16];
+    Ok(words(&[
+        say(sys.readlink(c"/proc/self/uid_map", &mut buffer)),
+        say(sys.readlink(c"/proc/self/task", &mut buffer)),
+        say(sys.readlink(c"/proc/99999999", &mut buffer)),
+        say(sys.readlink(c"/proc/self", &mut [])),
+    ]))
 }

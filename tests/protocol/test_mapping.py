@@ -291,13 +291,17 @@ class Deaths(Mapping):
         self.assertRegex(run.fatal()[0].text, "died|dead|killed|gone|exited|ended")
 
     def test_parent_dies_while_the_tool_runs(self):
-        """runc is killed: its ends of the pipes are closed. When the tool is over nobody lives on."""
+        """runc is killed: its ends of the pipes are closed. Nobody lives on, the tool neither."""
         run = self.blocked()
+        begun = time.monotonic()
         run.close_init()
         os.close(run.log_read)
         run.readers.pop(run.log_read)
         run.log_read = None
-        os.kill(self.tool_pid, signal.SIGTERM)
+        run.until(lambda: run.pid in run.statuses, "stage 0 notices", 2)
+        self.assertLess(time.monotonic() - begun, 1.0)
+        self.assertFalse(parent.is_alive(self.tool_pid), "the tool was killed, and reaped by stage 0")
+        self.end_tool(run)
         run.finish(5)
         self.assertEqual(run.statuses[run.pid], 1)
 

@@ -221,6 +221,10 @@ fn not_mapped() -> Vec<Scenario> {
         root("no_map", "a user namespace without maps", &user)
             .refused("failed to become root in user namespace: Invalid argument")
             .ways(INIT),
+        root("proc_missing", "no procfs of ours at /proc: nothing is written there", &mapped(&[], WIDE))
+            .setting(|settings| settings.proc_missing = true)
+            .refused("/proc belongs to another pid namespace, or is not mounted")
+            .ways(OURS),
         Scenario::new(
             "deny_refused",
             "the setgroups file cannot be written, as under an outer filter",

@@ -101,6 +101,10 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         }
         // stat(2).
         Call::LinkCount { .. } => &[Errno::EACCES, Errno::ENOENT, Errno::ENOTDIR, Errno::ENOMEM],
+        // readlink(2).
+        Call::Readlink { .. } => {
+            &[Errno::ENOENT, Errno::EACCES, Errno::EINVAL, Errno::ENOTDIR, Errno::ELOOP, Errno::ENOMEM]
+        }
         // socketpair(2), pipe(2).
         Call::Socketpair => &[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EPERM],
         Call::Pipe2 => &[Errno::EMFILE, Errno::ENFILE],

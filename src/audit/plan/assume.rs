@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::sim::{ALL_CAPS, Allowance};
-use crate::sys::types::Errno;
+use crate::sys::types::{Errno, SignalSet};
 
 /// Who owns a namespace that is joined (ioctl_ns(2), NS_GET_USERNS).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -19,6 +19,30 @@ pub enum Owner {
     Joined,
     /// The caller's own.
     Caller,
+}
+
+/// What a path to join is instead of a namespace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Amiss {
+    /// Nothing is there.
+    Missing,
+    /// It may not be opened.
+    Forbidden,
+    /// A FIFO.
+    Fifo,
+    /// A file of another kind.
+    Regular,
+}
+
+impl Amiss {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Forbidden => "may not be opened",
+            Self::Fifo => "a FIFO",
+            Self::Regular => "no namespace",
+        }
+    }
 }
 
 /// A kernel, by what it has of what we use.
@@ -82,7 +106,11 @@ pub struct Assumptions {
     pub owners: BTreeMap<NsKind, Owner>,
     /// A part of /proc is covered, as in most containers.
     pub proc_masked: bool,
-    /// The file that the search for the command finds. Not in the hash: where a machine keeps its programs changes
+    /// What the launcher has blocked when it forks. Not in the hash: it puts it back.
+    pub blocked: SignalSet,
+    /// Paths to join that are not what they should be. A path that is not here is a namespace of its kind.
+    pub amiss: BTreeMap<Vec<u8>, Amiss>,
+    /// The file that the search for the command finds; empty if it finds none, `None` for the first place it looks. Not in the hash: where a machine keeps its programs changes
     /// nothing before the last call.
     pub command: Option<Vec<u8>>,
 }
@@ -100,6 +128,8 @@ impl Assumptions {
             subgid: None,
             owners: BTreeMap::new(),
             proc_masked: false,
+            blocked: SignalSet::EMPTY,
+            amiss: BTreeMap::new(),
             command: None,
         }
     }
@@ -146,6 +176,9 @@ impl Assumptions {
             ("subordinate group ids", range(self.subgid)),
             ("/proc", if self.proc_masked { "partly covered" } else { "whole" }.to_string()),
         ]);
+        for (path, amiss) in &self.amiss {
+            lines.push((String::from_utf8_lossy(path).into_owned(), amiss.words().to_string()));
+        }
         for kind in joined.iter().filter(|kind| *kind != NsKind::User) {
             let owner = match self.owner(kind, joined) {
                 Owner::Joined => "the joined user namespace",

@@ -14,7 +14,7 @@ use std::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
-pub use assume::{Assumptions, Kernel, Owner};
+pub use assume::{Amiss, Assumptions, Kernel, Owner};
 use runc::Manner;
 
 use super::rules::{self, Facts, Finding};
@@ -223,18 +223,33 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
         let pid = inside.filter(|_| in_user).unwrap_or(outside);
         // A path that is no text is not known to the simulated machine, which then has no such file.
         if let Ok(path) = core::str::from_utf8(entry.path) {
-            let namespace = sim.namespace(pid, kind_of(entry.kind));
-            sim.file(path, Extra::Namespace(namespace));
+            match assumptions.amiss.get(entry.path) {
+                None => {
+                    let namespace = sim.namespace(pid, kind_of(entry.kind));
+                    sim.file(path, Extra::Namespace(namespace));
+                }
+                Some(Amiss::Missing) => {}
+                Some(Amiss::Forbidden) => sim.file(path, Extra::Forbidden),
+                Some(Amiss::Fifo) => sim.file(path, Extra::Fifo),
+                Some(Amiss::Regular) => sim.file(path, Extra::Regular(Rc::from(&b""[..]))),
+            }
         }
     }
 }
 
 fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     let found = assumptions.command.as_deref().or_else(|| prepared.candidates().next());
-    if let Some(Ok(path)) = found.map(core::str::from_utf8) {
+    if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
         sim.program(path, Program::ends(Ended::Stay));
     }
-    let prepared = Rc::new(prepared.clone());
+    sim.block(assumptions.blocked);
+    let mut prepared = prepared.clone();
+    if prepared.is_interruptible() {
+        // Nobody will: a pipe into which nothing is written.
+        let (interrupt, _) = sim.pipe(false);
+        prepared = prepared.interrupted_through(interrupt);
+    }
+    let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let mut memory = vec![0; prepared.message().len()];
         match prepared.run(sys, &mut memory, &mut Collector::default()) {

@@ -74,8 +74,8 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
 }
 
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
-pub fn runc_init(
-    sys: &mut SimSys,
+pub fn runc_init<S: Sys>(
+    sys: &mut S,
     (init, log): (Fd, Fd),
     level: Level,
     policy: &Policy,

@@ -282,7 +282,9 @@ impl Context {
     pub fn peer(&self) -> Option<Role> {
         match (self.object.as_ref()?, self.role) {
             (Object::End { channel: Channel::Init, outer: false }, _) => Some(Role::Launcher),
-            (Object::End { channel: Channel::Init, outer: true }, _) if self.word == Some(Word::Go) => {
+            (Object::End { channel: Channel::Init, outer: true }, _)
+                if matches!(self.word, Some(Word::Go | Word::Configuration)) =>
+            {
                 Some(Role::Stage2)
             }
             (Object::End { channel: Channel::ToStage1, outer: true }, _) => Some(Role::Stage1),

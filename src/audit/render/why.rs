@@ -134,7 +134,10 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
             Channel::ToStage2 => "another with stage 2, so that neither takes the other's messages",
         },
         (Call::Pipe2, _) => "the log pipe",
-        (Call::Poll { fds, .. }, _) if fds.len() == 2 => "the end of the tool, or the death of stage 1",
+        (Call::Poll { fds, .. }, _) if fds.len() > 1 => match context.role? {
+            Role::Launcher => "the pid line, or a signal that ends the launch",
+            _ => "the end of the tool, or the death of stage 1 or the launcher",
+        },
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) => {
             "the tool may be setuid root: it gets the standard descriptors alone"
         }
@@ -158,6 +161,7 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::Fork { .. }, Role::Stage0) => "the mapping tool",
         (Call::Fork { .. }, Role::Tool) => "a copy of stage 0 begins, to become the tool",
         (Call::Execve { .. }, Role::Tool) => "the tool, with an empty environment",
+        (Call::Execve { .. }, Role::Stage0) => "the runtime's own program, again",
         (Call::Execve { .. }, _) => "the command",
         (Call::Wait4 { .. }, _) => match context.target? {
             Role::Launcher => return None,
@@ -220,6 +224,7 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
         Call::SetPdeathsig { .. } => "the command dies with the launcher's thread",
         Call::TidAddress => "where the libc caches its thread id, for the clones to refresh",
         Call::SchedGetaffinity => "for a debug record: runc's tests read it",
+        Call::Readlink { .. } => "is /proc that of our pid namespace?",
         Call::LinkCount { .. } => "how many threads are there?",
         _ => return None,
     })

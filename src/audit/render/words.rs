@@ -20,6 +20,8 @@ pub enum Word {
     Go,
     /// A value that is no message.
     Unknown(u32),
+    /// A Go runtime tells its init what to do: a JSON object, when the bootstrap is over.
+    Configuration,
     /// So many bytes that are none of these.
     Bytes(usize),
 }
@@ -53,8 +55,13 @@ impl Word {
     /// Bytes on the init pipe, from the launcher.
     #[must_use]
     pub fn from_launcher(data: &[u8]) -> Self {
-        // The smallest message is a header of 16 bytes; the word to go is one.
-        if data == b"G" { Self::Go } else { Self::Bootstrap(data.len()) }
+        match data {
+            // The smallest message is a header of 16 bytes; the word to go is one.
+            b"G" => Self::Go,
+            // A length of that many bytes no message has: 1 MiB is the most.
+            [b'{', b'"', ..] => Self::Configuration,
+            _ => Self::Bootstrap(data.len()),
+        }
     }
 
     /// Bytes on the init pipe, to the launcher.
@@ -72,6 +79,7 @@ impl Word {
             Self::Bootstrap(_) => "the bootstrap message".into(),
             Self::PidLine => "the pid line".into(),
             Self::Go => "go".into(),
+            Self::Configuration => "the configuration, which is not ours".into(),
             Self::Unknown(value) => format!("{value:#x}, which is no message"),
             Self::Bytes(1) => "1 byte".into(),
             Self::Bytes(count) => format!("{count} bytes"),

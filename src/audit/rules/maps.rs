@@ -12,7 +12,7 @@ use crate::audit::transcript::{Role, Run};
 use crate::idmap::write::writes_deny;
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
-use crate::sys::types::{Errno, WaitStatus};
+use crate::sys::types::{Errno, OpenFlags, WaitStatus};
 
 pub(super) const ONCE: Rule = Rule {
     name: "maps-once",
@@ -39,6 +39,15 @@ pub(super) const CHECKED: Rule = Rule {
     reference: "CVE-2019-19921, CVE-2025-52881; evidence 2",
     severity: Severity::Breach,
     check: checked,
+};
+
+pub(super) const OWN_PROC: Rule = Rule {
+    name: "procfs-own",
+    reason: "Before stage 0 opens a process's directory in /proc by its number, /proc/self has given the number that getpid \
+             gives: in the /proc of another pid namespace the number is a stranger's.",
+    reference: "pid_namespaces(7)",
+    severity: Severity::Breach,
+    check: own_proc,
 };
 
 pub(super) const SETGROUPS: Rule = Rule {
@@ -95,6 +104,27 @@ fn checked(run: &Run, _: &Facts) -> Vec<Finding> {
             findings.push(Finding::at(site, format!("{} is written unchecked", shown(file))));
         }
     });
+    findings
+}
+
+fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
+    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let mut findings = Vec::new();
+    let (mut own, mut named) = (None, None);
+    for (index, line) in section.lines.iter().enumerate() {
+        match (&line.call, &line.reply) {
+            (Call::Getpid, Reply::Pid(pid)) => own = Some(format!("{pid}").into_bytes()),
+            (Call::Readlink { path, .. }, Reply::Data(data)) if path.0 == b"/proc/self" => {
+                named = Some(data.0.clone());
+            }
+            (Call::Openat { flags: OpenFlags::Directory, path, .. }, _)
+                if path.0.starts_with(b"/proc/") && (own.is_none() || own != named) =>
+            {
+                findings.push(Finding::on(section, index, format!("opens {} unchecked", shown(&path.0))));
+            }
+            _ => {}
+        }
+    }
     findings
 }
 

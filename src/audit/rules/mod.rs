@@ -120,6 +120,7 @@ pub const RULES: &[Rule] = &[
     user_namespace::FIRST,
     maps::ONCE,
     maps::ACKNOWLEDGED,
+    maps::OWN_PROC,
     maps::CHECKED,
     maps::SETGROUPS,
     maps::TOOL,

@@ -173,6 +173,8 @@ const FORGERIES: &[Forgery] = &[
     ("maps-acknowledged-when-written", "tools", |f| {
         f.edited(PARENT, "EPERM (Operation not permitted)", "EINTR (Interrupted system call)")
     }),
+    ("procfs-own", "user_and_all", |f| f.without(PARENT, "readlinkat")),
+    ("procfs-own", "user_and_all", |f| f.edited(PARENT, "\"/proc/self\", \"", "\"/proc/self\", \"1")),
     ("procfs-checked", "user_and_all", |f| f.without(PARENT, "fstatfs")),
     ("setgroups-before-gid-map", "window", |f| f.cut(PARENT, "\"setgroups\"", 4)),
     ("setgroups-before-gid-map", "rootless", |f| f.edited(PARENT, "\"deny\"", "\"allo\"")),

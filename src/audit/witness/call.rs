@@ -65,6 +65,10 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
             let links = field(found, "st_nlink").and_then(number).unwrap_or(0);
             (Call::LinkCount { path: bytes(path)? }, Some(Reply::Links(links)))
         }
+        ("readlinkat", ["AT_FDCWD", path, target, len]) => {
+            let reply = count(result).and_then(|_| bytes(target)).map(Reply::Data);
+            (Call::Readlink { path: bytes(path)?, len: len.parse().ok()? }, reply)
+        }
         ("socketpair", ["AF_UNIX", "SOCK_STREAM|SOCK_CLOEXEC", "0", made]) => {
             (Call::Socketpair, pair(made).map(|(one, other)| Reply::Pair(one, other)))
         }

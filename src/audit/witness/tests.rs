@@ -100,6 +100,9 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         (bytes(), any::<u64>())
             .prop_map(|(path, links)| (Call::LinkCount { path }, Reply::Links(links)))
             .boxed(),
+        (bytes(), 0..5000_usize, bytes())
+            .prop_map(|(path, len, data)| (Call::Readlink { path, len }, Reply::Data(data)))
+            .boxed(),
         pair(Call::Socketpair),
         pair(Call::Pipe2),
         unit(fd().prop_map(|first| Call::CloseRangeCloexec { first }).boxed()),

@@ -17,6 +17,7 @@ fn ann() -> Facts {
         newuidmap: Some(PathBuf::from("/usr/bin/newuidmap")),
         newgidmap: Some(PathBuf::from("/usr/bin/newgidmap")),
         kinds: NsSet::ALL,
+        capabilities: None,
     }
 }
 
@@ -150,11 +151,29 @@ fn the_policy_is_that_of_a_terminal() {
     assert_eq!(policy("-m").propagation, Some(Propagation::Private));
     assert_eq!(policy("--join mnt=/m").propagation, None);
     assert_eq!(policy("-r").setgroups, Setgroups::FromMessage);
+    assert_eq!(policy("--join user=/u").setgroups, Setgroups::DropIfAllowed);
+    assert_eq!(policy("--join net=/n").setgroups, Setgroups::FromMessage);
     assert_eq!(policy("-r --setgroups deny").setgroups, Setgroups::Deny);
     assert_eq!(policy("--map-groups 0:200000:5 --setgroups allow").setgroups, Setgroups::Allow);
     assert_eq!(request("-r --setgroups allow", &root()).policy.setgroups, Setgroups::Allow);
     assert!(policy("--mount-proc").mount_proc && !policy("-mp").mount_proc);
     assert!(policy("-n --kill-child").kill_child);
+}
+
+#[test]
+fn a_root_that_may_not_set_groups_denies_them_for_its_own_group() {
+    let setgroups =
+        |words, facts: Facts, caps| request(words, &Facts { capabilities: caps, ..facts }).policy.setgroups;
+    const WITHOUT: Option<u64> = Some(!(1 << CAP_SETGID));
+    assert_eq!(setgroups("", root(), WITHOUT), Setgroups::Deny);
+    assert_eq!(setgroups("-r", root(), WITHOUT), Setgroups::Deny);
+    assert_eq!(setgroups("-r", root(), Some(u64::MAX)), Setgroups::FromMessage);
+    assert_eq!(setgroups("-r", root(), None), Setgroups::FromMessage);
+    assert_eq!(setgroups("-n", root(), WITHOUT), Setgroups::FromMessage);
+    assert_eq!(setgroups("-r --setgroups allow", root(), WITHOUT), Setgroups::Allow);
+    assert_eq!(setgroups("--map-groups 0:5:5", root(), WITHOUT), Setgroups::FromMessage);
+    // An ordinary user's message says it already.
+    assert_eq!(setgroups("-r", ann(), Some(0)), Setgroups::FromMessage);
 }
 
 #[test]
@@ -223,6 +242,26 @@ fn encode_takes_what_is_only_implied() {
 fn an_old_dialect_has_no_word_for_time() {
     let decided = decide(&flags("--all"), &root(), &Dialect::V1_0).unwrap();
     assert!(!decided.created.contains(NsKind::Time));
-    let joined = decide(&flags("--join time=/t"), &root(), &Dialect::V1_1).unwrap();
-    assert_eq!(joined.bootstrap().unwrap_err().to_string(), "--join: unknown namespace type time");
+    let refused = |words, dialect| decide(&flags(words), &root(), dialect).unwrap_err();
+    for (words, flag) in
+        [("--join time=/t", "--join time=…"), ("-T", "--time"), ("-r --boottime 1", "--boottime")]
+    {
+        for dialect in [&Dialect::SEED, &Dialect::V1_0, &Dialect::V1_1] {
+            let text = format!("{flag}: dialect {dialect} knows no time namespaces; v1_2 does");
+            assert_eq!(refused(words, dialect), Failure::Usage(text));
+        }
+    }
+}
+
+#[test]
+fn what_the_machine_lacks_is_no_wrong_usage() {
+    let status = |words, facts| match decide(&flags(words), &facts, &Dialect::V1_2).unwrap_err() {
+        Failure::Usage(_) => 2,
+        Failure::Other { status, .. } => status,
+    };
+    assert_eq!(status("--map-users auto", bob()), 1);
+    assert_eq!(status("--map-groups auto", root()), 1);
+    assert_eq!(status("--map-users 0:5000:10", bob()), 1);
+    assert_eq!(status("--map-users 5:5:5", ann()), 2);
+    assert_eq!(status("-U", bob()), 2);
 }

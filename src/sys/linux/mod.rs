@@ -15,8 +15,8 @@
 //!    `int` to a parameter that the kernel declares as `int` or `unsigned int`.
 //! 3. **Order.** Only clone's differs by architecture: `raw.rs`.
 //!
-//! The calls: openat close read write pwritev2 sendto poll (aarch64: ppoll) fstatfs newfstatat socketpair pipe2 close_range
-//! getdents64 fcntl(F_SETFD) · clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
+//! The calls: openat close read write pwritev2 sendto poll (aarch64: ppoll) fstatfs newfstatat readlinkat socketpair pipe2
+//! close_range getdents64 fcntl(F_SETFD) · clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
 //! setuid setgid setgroups sched_getaffinity mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME,
 //! PR_SET_PDEATHSIG) · rt_sigprocmask rt_sigaction rt_sigtimedwait. There are no others.
 
@@ -155,6 +155,14 @@ impl Sys for LinuxSys {
         #[allow(clippy::unnecessary_cast, reason = "aarch64 declares it with 32 bits")]
         let count = stat.st_nlink as u64;
         Ok(count)
+    }
+
+    fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize> {
+        // SAFETY: the path ends with its NUL and lives through the call; the kernel writes at most `len` bytes, and no
+        // NUL, to the slice, which we hold exclusively.
+        count(unsafe {
+            syscall(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), buf.as_mut_ptr(), buf.len())
+        })
     }
 
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {

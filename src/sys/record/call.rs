@@ -76,6 +76,7 @@ pub enum Call {
     Poll { fds: Vec<PollFd>, timeout_ms: i32 },
     Fstatfs { fd: Fd },
     LinkCount { path: Bytes },
+    Readlink { path: Bytes, len: usize },
     Socketpair,
     Pipe2,
     CloseRangeCloexec { first: Fd },
@@ -121,6 +122,7 @@ impl Call {
             Self::Poll { .. } => "poll",
             Self::Fstatfs { .. } => "fstatfs",
             Self::LinkCount { .. } => "newfstatat",
+            Self::Readlink { .. } => "readlinkat",
             Self::Socketpair => "socketpair",
             Self::Pipe2 => "pipe2",
             Self::CloseRangeCloexec { .. } => "close_range",
@@ -149,6 +151,58 @@ impl Call {
             Self::Sigprocmask { .. } => "rt_sigprocmask",
             Self::Sigaction { .. } => "rt_sigaction",
             Self::Sigtimedwait { .. } => "rt_sigtimedwait",
+        }
+    }
+
+    /// Whether the kernel can give this reply to this call: of its kind, and not longer than what there was room for.
+    /// What comes from a file may be anything.
+    #[must_use]
+    pub fn admits(&self, reply: &Reply) -> bool {
+        match (self, reply) {
+            (Self::Getpid | Self::Gettid, reply) => matches!(reply, Reply::Pid(_)),
+            (_, Reply::Errno(_)) => true,
+            (Self::Openat { .. } | Self::PidfdOpen { .. }, Reply::Fd(_)) => true,
+            (
+                Self::Read { len, .. } | Self::Readlink { len, .. } | Self::Getdents64 { len, .. },
+                Reply::Data(data),
+            ) => data.0.len() <= *len,
+            (
+                Self::Write { data, .. } | Self::WriteNowait { data, .. } | Self::Send { data, .. },
+                Reply::Count(count),
+            ) => *count <= data.0.len(),
+            (Self::Poll { fds, .. }, Reply::Polled { count, fds: found }) => {
+                found.len() == fds.len() && *count <= fds.len()
+            }
+            (Self::Fstatfs { .. }, Reply::FsType(_))
+            | (Self::LinkCount { .. }, Reply::Links(_))
+            | (Self::Socketpair | Self::Pipe2, Reply::Pair(..))
+            | (Self::CloneSibling { .. } | Self::Fork { .. }, Reply::Parent(_) | Reply::Child)
+            | (Self::Execve { .. }, Reply::NoReturn)
+            | (Self::Wait4 { .. }, Reply::Waited(_))
+            | (Self::TidAddress, Reply::TidAddress(_))
+            | (Self::SchedGetaffinity, Reply::Affinity(_))
+            | (Self::Sigprocmask { .. }, Reply::Mask(_))
+            | (Self::Sigaction { .. }, Reply::Action(_))
+            | (Self::Sigtimedwait { .. }, Reply::Signal(_)) => true,
+            (
+                Self::Close { .. }
+                | Self::CloseRangeCloexec { .. }
+                | Self::SetCloexec { .. }
+                | Self::Kill { .. }
+                | Self::Setns { .. }
+                | Self::Unshare { .. }
+                | Self::SetDumpable { .. }
+                | Self::SetName { .. }
+                | Self::SetPdeathsig { .. }
+                | Self::Setsid
+                | Self::Setresuid { .. }
+                | Self::Setuid { .. }
+                | Self::Setgid { .. }
+                | Self::DropGroups
+                | Self::Mount { .. },
+                reply,
+            ) => *reply == Reply::Unit,
+            _ => false,
         }
     }
 }

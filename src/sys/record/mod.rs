@@ -19,12 +19,19 @@
 //! `= 0`, as strace does. If it comes back after all, the same call follows with its errno, and takes the place of the
 //! first: [`Transcript::push`].
 //!
+//! **Back again.** [`replay()`] hands recorded replies out to the code that made the calls. It and the simulated kernel
+//! take calls as data: both are an [`Answer`].
+//!
 //! **Forks.** A recorder in memory is copied with everything else, so that each process goes on with its own copy. A
 //! sink that all processes share is another implementation of [`Sink`]: [`shared::SharedSink`]. Recording allocates, also in the child of a clone: do it in a program with one thread.
 
+#[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that gave it")]
+mod answer;
 mod call;
+mod environment;
 mod names;
 mod recorder;
+mod replay;
 pub mod shared;
 mod strace;
 #[cfg(test)]
@@ -38,9 +45,12 @@ use core::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
+pub use answer::Answer;
 pub use call::{Bytes, Call, Reply};
+pub use environment::without_value;
 pub(crate) use names::{POLL_FLAGS, SA_FLAGS};
 pub use recorder::Recorder;
+pub use replay::{Misfit, Replay, replay};
 
 /// One call and what it came back with.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,6 +110,14 @@ struct Header {
     section: String,
 }
 
+/// Adds a line to those of a process. A failed exec takes the place of its announcement.
+pub fn push(lines: &mut Vec<Line>, line: Line) {
+    if lines.last().is_some_and(|last| last.reply == Reply::NoReturn && last.call == line.call) {
+        lines.pop();
+    }
+    lines.push(line);
+}
+
 impl Transcript {
     /// No line yet.
     #[must_use]
@@ -107,14 +125,9 @@ impl Transcript {
         Self { section: section.into(), lines: Vec::new() }
     }
 
-    /// Adds a line. A failed exec takes the place of its announcement.
+    /// Adds a line, as [`push`].
     pub fn push(&mut self, line: Line) {
-        let announced =
-            self.lines.last().is_some_and(|last| last.reply == Reply::NoReturn && last.call == line.call);
-        if announced {
-            self.lines.pop();
-        }
-        self.lines.push(line);
+        push(&mut self.lines, line);
     }
 
     /// As JSON lines: a header with the schema and the section, then one line for each call.

@@ -120,6 +120,11 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
         self.done(Call::LinkCount { path: path.to_bytes().into() }, result, |count| Reply::Links(*count))
     }
 
+    fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize> {
+        let result = self.inner.readlink(path, buf);
+        self.data(Call::Readlink { path: path.to_bytes().into(), len: buf.len() }, result, buf)
+    }
+
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {
         let result = self.inner.socketpair();
         self.pair(Call::Socketpair, result)

@@ -58,6 +58,12 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
             }
             _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, 0", Quoted::data(path)),
         },
+        Call::Readlink { path, len } => match reply {
+            Reply::Data(data) => {
+                write!(f, "AT_FDCWD, {}, {}, {len}", Quoted::data(path), Quoted::data(data))
+            }
+            _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, {len}", Quoted::data(path)),
+        },
         Call::Socketpair => pair(f, "AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, ", reply),
         Call::Pipe2 => pair(f, "", reply).and_then(|()| f.write_str(", O_CLOEXEC")),
         Call::CloseRangeCloexec { first } => write!(f, "{}, {}, CLOSE_RANGE_CLOEXEC", first.0, u32::MAX),

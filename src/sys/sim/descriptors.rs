@@ -344,8 +344,8 @@ impl Kernel {
         }
     }
 
-    /// Whose processes a process's /proc shows.
-    pub(super) fn proc_pid_ns(&self, me: Task) -> NsId {
+    /// Whose processes a process's /proc shows, if it has one.
+    pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
         let mnt = self.process(me).ns.get(super::Kind::Mnt);
         match self.namespaces[mnt.0].state {
             State::Mnt { proc } => proc,

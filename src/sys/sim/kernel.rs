@@ -55,6 +55,8 @@ pub struct Settings {
     pub leaks_descriptors: bool,
     /// A part of /proc is covered: nobody may mount a fresh one in a user namespace.
     pub proc_masked: bool,
+    /// Nothing is mounted at /proc, until somebody mounts it.
+    pub proc_missing: bool,
     /// /proc is mounted with hidepid=invisible: of a process that we may not look into there is nothing (proc(5)).
     pub proc_hides_processes: bool,
     /// The libc caches its thread id at an address that the kernel knows, as glibc does.
@@ -77,6 +79,7 @@ impl Default for Settings {
             no_new_privs: false,
             leaks_descriptors: false,
             proc_masked: false,
+            proc_missing: false,
             proc_hides_processes: false,
             tid_cache: true,
             calls: 20_000,
@@ -136,6 +139,7 @@ impl Kernel {
             Call::Poll { fds, timeout_ms } => self.poll(me, fds, *timeout_ms)?,
             Call::Fstatfs { fd } => Reply::FsType(self.fstatfs(me, *fd)?),
             Call::LinkCount { path } => Reply::Links(self.link_count(me, &path.0)?),
+            Call::Readlink { path, len } => data(self.readlink(me, &path.0, *len)?),
             Call::Socketpair => self
                 .socketpair(me, !self.settings.leaks_descriptors)
                 .map(|(one, other)| Reply::Pair(one, other))?,
@@ -238,7 +242,7 @@ impl Kernel {
             if !admin(self.owner(pid)) || foreign && self.settings.proc_masked {
                 return Err(Errno::EPERM);
             }
-            self.namespaces[mnt.0].state = State::Mnt { proc: pid };
+            self.namespaces[mnt.0].state = State::Mnt { proc: Some(pid) };
         }
         Ok(())
     }

@@ -13,7 +13,7 @@
 //! | `descriptors`, `streams` | tables and what is open; pipes, socket pairs, polls |
 //! | `procfs` | paths and files |
 //! | `signals` | masks, dispositions, delivery |
-//! | `replay`, `calls` | [`SimSys`]: fork and blocking by replay; its calls |
+//! | `replay` | [`SimSys`]: fork and blocking by replay |
 //! | `schedule`, `fault` | orders of a run, and what goes wrong in it |
 //! | `program`, `setup` | what runs, and the machine before it |
 //! | `report`, `dump` | what came of it |
@@ -40,7 +40,6 @@
 //!
 //! It may panic, at a mistake of the simulator or of a test; no byte that a simulated process writes makes it do so.
 
-mod calls;
 mod creds;
 mod descriptors;
 mod dump;
@@ -66,7 +65,7 @@ pub use namespaces::{Kind, NsId};
 pub use process::{Reaper, Section, Task, Who};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
-pub use replay::{Misfit, SimSys, replay};
+pub use replay::SimSys;
 pub use report::{End, ProcessReport, Report};
 pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
 pub use setup::{Container, Sim, User};

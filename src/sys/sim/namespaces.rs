@@ -123,7 +123,7 @@ pub(super) enum State {
     Time(TimeNs),
     /// Whose processes its /proc shows.
     Mnt {
-        proc: NsId,
+        proc: Option<NsId>,
     },
     Plain,
 }

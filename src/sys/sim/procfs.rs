@@ -76,6 +76,21 @@ impl Kernel {
         })
     }
 
+    /// readlink(2) of /proc/self, in the numbering of the pid namespace that the mounted /proc belongs to; it is not there
+    /// for somebody whom that namespace does not see (proc_self_get_link). Other links are not modelled, and are none.
+    pub(super) fn readlink(&self, me: Task, path: &[u8], len: usize) -> SysResult<Vec<u8>> {
+        if len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if path != b"/proc/self" {
+            return self.resolve(me, Fd::CWD, path).and(Err(Errno::EINVAL));
+        }
+        let number = self.proc_pid_ns(me).and_then(|ns| self.number(me, ns)).ok_or(Errno::ENOENT)?;
+        let mut text = std::format!("{number}").into_bytes();
+        text.truncate(len);
+        Ok(text)
+    }
+
     fn resolve(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Node> {
         let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
         if let Some(extra) = self.files.get(text) {
@@ -86,7 +101,7 @@ impl Kernel {
         }
         if let Some(in_proc) = text.strip_prefix("/proc/") {
             let (who, rest) = in_proc.split_once('/').unwrap_or((in_proc, ""));
-            let seen_from = self.proc_pid_ns(me);
+            let seen_from = self.proc_pid_ns(me).ok_or(Errno::ENOENT)?;
             let task = match who {
                 "self" | "thread-self" => self.number(me, seen_from).map(|_| me),
                 number => number.parse().ok().and_then(|pid| self.find(seen_from, pid)),

@@ -10,15 +10,14 @@
 
 use core::cell::RefCell;
 use std::boxed::Box;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::vec::Vec;
 
 use super::fault::{Fault, What, shortened};
 use super::kernel::{Halt, Kernel};
 use super::process::Task;
-use super::program::Ended;
-use crate::sys::record::{Call, Line, Reply};
+use crate::sys::record::{Answer, Call, Line, Reply};
 use crate::sys::types::{Signal, WaitStatus};
 
 /// The payload of an unwinding: this turn of the process is over.
@@ -29,57 +28,6 @@ pub(super) struct World {
     pub(super) kernel: Kernel,
     pub(super) fault: Option<Fault>,
     pub(super) fired: bool,
-    /// There are only the replies that were recorded; what does not fit them is kept here.
-    pub(super) offline: Option<Vec<Misfit>>,
-}
-
-/// Where a function leaves the path of a recording.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Misfit {
-    /// It made another call than the recorded one.
-    Other {
-        /// The place in the recording.
-        line: usize,
-        /// The recorded call.
-        recorded: Call,
-        /// The one that was made.
-        made: Call,
-    },
-    /// It made one more call than were recorded.
-    Beyond {
-        /// The one that was made.
-        made: Call,
-    },
-    /// It ended, and calls were left.
-    Before {
-        /// The first of those that were left.
-        line: usize,
-    },
-    /// An exec that succeeded: from there on it is another program.
-    Exec,
-}
-
-/// Runs `main` on the replies of a recording alone, without any kernel. The lines are those of one process, and before
-/// them those of its makers up to the clone that made it.
-///
-/// # Errors
-/// Where it leaves the path of the recording.
-pub fn replay(lines: &[Line], main: impl Fn(&mut SimSys) -> Ended) -> Result<Ended, Box<Misfit>> {
-    let mut kernel = super::Sim::new(super::Settings::default(), &super::User::root()).into_kernel();
-    let me = Task(0);
-    kernel.process_mut(me).replay = lines.into();
-    let world = World { kernel, fault: None, fired: false, offline: Some(Vec::new()) };
-    let world = Rc::new(RefCell::new(world));
-    let mut sys = SimSys::new(Rc::clone(&world), me, usize::MAX);
-    match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
-        Ok(_) if sys.cursor < lines.len() => Err(Box::new(Misfit::Before { line: sys.cursor })),
-        Ok(ended) => Ok(ended),
-        Err(payload) if payload.is::<TurnOver>() => {
-            let misfit = world.borrow_mut().offline.as_mut().and_then(Vec::pop);
-            Err(Box::new(misfit.unwrap_or(Misfit::Exec)))
-        }
-        Err(payload) => resume_unwind(payload),
-    }
 }
 
 /// The door to the simulated kernel, for one turn of one process.
@@ -152,18 +100,6 @@ impl World {
         here.then_some(fault.what)
     }
 
-    /// A call that is not the recorded one: in a run a mistake of the function, offline a result.
-    fn misfit(&mut self, me: Task, line: usize, recorded: Call, made: Call) -> Option<Reply> {
-        let Some(misfits) = &mut self.offline else {
-            let who = self.kernel.process(me).who;
-            panic!(
-                "{who} is not pure at line {line} of its replay: recorded {recorded}, now it calls {made}"
-            );
-        };
-        misfits.push(Misfit::Other { line, recorded, made });
-        None
-    }
-
     fn record(&mut self, me: Task, call: Call, reply: Reply) -> Reply {
         self.kernel.process_mut(me).replay.push(Line { call, reply: reply.clone() });
         reply
@@ -189,21 +125,20 @@ impl SimSys {
             panic!("{} is not pure: recorded {line}, now it ended without another call", process.who);
         }
     }
+}
 
-    /// The reply to `call`: a recorded one, or the kernel's.
-    pub(super) fn ask(&mut self, call: Call) -> Reply {
+impl Answer for SimSys {
+    /// A recorded reply, or the kernel's.
+    fn answer(&mut self, call: Call) -> Reply {
         let world = Rc::clone(&self.world);
         let mut world = world.borrow_mut();
-        let reply = match world.kernel.process(self.me).replay.get(self.cursor) {
+        let process = world.kernel.process(self.me);
+        let reply = match process.replay.get(self.cursor) {
             Some(line) if line.call == call => Some(line.reply.clone()),
-            Some(line) => {
-                let recorded = line.call.clone();
-                world.misfit(self.me, self.cursor, recorded, call)
-            }
-            None if world.offline.is_some() => {
-                world.offline = Some(std::vec![Misfit::Beyond { made: call }]);
-                None
-            }
+            Some(line) => panic!(
+                "{} is not pure at line {} of its replay: recorded {}, now it calls {call}",
+                process.who, self.cursor, line.call
+            ),
             None if self.quantum == 0 || world.kernel.calls > world.kernel.settings.calls => None,
             None => {
                 self.quantum -= 1;
@@ -211,13 +146,8 @@ impl SimSys {
             }
         };
         drop(world);
-        match reply {
-            // Only offline: alive the process has become another.
-            None | Some(Reply::NoReturn) => resume_unwind(Box::new(TurnOver)),
-            Some(reply) => {
-                self.cursor += 1;
-                reply
-            }
-        }
+        let Some(reply) = reply else { resume_unwind(Box::new(TurnOver)) };
+        self.cursor += 1;
+        reply
     }
 }

@@ -133,7 +133,7 @@ pub fn all_schedules(bound: usize, mut run: impl FnMut(&mut Script)) -> Enumerat
 
 /// Runs until nobody can go on.
 pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
-    let world = Rc::new(RefCell::new(World { kernel, fault, fired: false, offline: None }));
+    let world = Rc::new(RefCell::new(World { kernel, fault, fired: false }));
     let mut endless = false;
     loop {
         let ready = world.borrow().kernel.ready();

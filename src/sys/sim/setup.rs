@@ -91,7 +91,10 @@ impl Sim {
                 }
                 // Nobody sets the machine's own clocks through this file.
                 Kind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
-                Kind::Mnt => State::Mnt { proc: NsId(position(Kind::Pid)) },
+                Kind::Mnt => {
+                    let proc = NsId(position(Kind::Pid));
+                    State::Mnt { proc: (!kernel.settings.proc_missing).then_some(proc) }
+                }
                 _ => State::Plain,
             };
             kernel.add_namespace(kind, FIRST_USER, state);
@@ -168,10 +171,6 @@ impl Sim {
         self.kernel.files.insert(path.to_string(), file);
     }
 
-    pub(super) fn into_kernel(self) -> Kernel {
-        self.kernel
-    }
-
     /// Takes a file away.
     pub fn remove_file(&mut self, path: &str) {
         self.kernel.files.remove(path);
@@ -189,6 +188,11 @@ impl Sim {
         let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
         self.kernel.set_cloexec(self.launcher, write, !inherited).expect("it was just made");
         (read, write)
+    }
+
+    /// The launcher begins with these signals blocked.
+    pub fn block(&mut self, signals: SignalSet) {
+        self.kernel.process_mut(self.launcher).mask = signals;
     }
 
     /// The launcher begins with this signal ignored.

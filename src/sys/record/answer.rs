@@ -1,39 +1,45 @@
-//! The calls of [`SimSys`]: each becomes a [`Call`], and its [`Reply`] becomes a result.
+//! A backend that takes a call as data and gives its reply as data: [`Answer`], and [`Sys`] over it.
 
 use core::ffi::CStr;
 
-use super::replay::SimSys;
+use super::{Bytes, Call, Reply};
 use crate::sys::Sys;
-use crate::sys::record::{Bytes, Call, Reply};
 use crate::sys::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
     SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
-impl SimSys {
+/// Who answers calls, without being asked one by one.
+pub trait Answer {
+    /// The reply to `call`. It must be one that the call can have ([`Call::admits`]): another is a mistake, and panics.
+    fn answer(&mut self, call: Call) -> Reply;
+}
+
+/// The replies as results.
+trait Results: Answer {
     fn unit(&mut self, call: Call) -> SysResult<()> {
-        match self.ask(call) {
+        match self.answer(call) {
             Reply::Unit => Ok(()),
             reply => Err(errno(reply)),
         }
     }
 
     fn fd(&mut self, call: Call) -> SysResult<Fd> {
-        match self.ask(call) {
+        match self.answer(call) {
             Reply::Fd(fd) => Ok(fd),
             reply => Err(errno(reply)),
         }
     }
 
     fn count(&mut self, call: Call) -> SysResult<usize> {
-        match self.ask(call) {
+        match self.answer(call) {
             Reply::Count(count) => Ok(count),
             reply => Err(errno(reply)),
         }
     }
 
     fn data(&mut self, call: Call, buf: &mut [u8]) -> SysResult<usize> {
-        match self.ask(call) {
+        match self.answer(call) {
             Reply::Data(Bytes(bytes)) => {
                 buf[..bytes.len()].copy_from_slice(&bytes);
                 Ok(bytes.len())
@@ -43,14 +49,14 @@ impl SimSys {
     }
 
     fn pair(&mut self, call: Call) -> SysResult<(Fd, Fd)> {
-        match self.ask(call) {
+        match self.answer(call) {
             Reply::Pair(one, other) => Ok((one, other)),
             reply => Err(errno(reply)),
         }
     }
 
     fn forked(&mut self, call: Call) -> SysResult<Fork> {
-        match self.ask(call) {
+        match self.answer(call) {
             Reply::Parent(child) => Ok(Fork::Parent { child }),
             Reply::Child => Ok(Fork::Child),
             reply => Err(errno(reply)),
@@ -58,22 +64,24 @@ impl SimSys {
     }
 
     fn id(&mut self, call: Call) -> Pid {
-        match self.ask(call) {
+        match self.answer(call) {
             Reply::Pid(pid) => pid,
             reply => panic!("getpid and gettid cannot fail: {reply:?}"),
         }
     }
 }
 
+impl<A: Answer> Results for A {}
+
 /// The errno of a reply that is one.
 fn errno(reply: Reply) -> Errno {
     match reply {
         Reply::Errno(errno) => errno,
-        other => panic!("the simulated kernel replied {other:?} to a call that has no such reply"),
+        other => panic!("{other:?} is no reply to this call"),
     }
 }
 
-impl Sys for SimSys {
+impl<A: Answer> Sys for A {
     fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
         self.fd(Call::Openat { dir, path: path.to_bytes().into(), flags })
     }
@@ -100,7 +108,7 @@ impl Sys for SimSys {
 
     fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize> {
         let asked = fds.iter().map(|fd| PollFd::new(fd.fd, fd.events)).collect();
-        match self.ask(Call::Poll { fds: asked, timeout_ms }) {
+        match self.answer(Call::Poll { fds: asked, timeout_ms }) {
             Reply::Polled { count, fds: found } => {
                 fds.copy_from_slice(&found);
                 Ok(count)
@@ -110,17 +118,21 @@ impl Sys for SimSys {
     }
 
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
-        match self.ask(Call::Fstatfs { fd }) {
+        match self.answer(Call::Fstatfs { fd }) {
             Reply::FsType(kind) => Ok(kind),
             reply => Err(errno(reply)),
         }
     }
 
     fn link_count(&mut self, path: &CStr) -> SysResult<u64> {
-        match self.ask(Call::LinkCount { path: path.to_bytes().into() }) {
+        match self.answer(Call::LinkCount { path: path.to_bytes().into() }) {
             Reply::Links(count) => Ok(count),
             reply => Err(errno(reply)),
         }
+    }
+
+    fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize> {
+        self.data(Call::Readlink { path: path.to_bytes().into(), len: buf.len() }, buf)
     }
 
     fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {
@@ -153,7 +165,7 @@ impl Sys for SimSys {
 
     fn execve<'a>(&mut self, path: &CStr, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
         let strings = |args: &ExecArgs<'a>| args.strings().map(Bytes::from).collect();
-        errno(self.ask(Call::Execve {
+        errno(self.answer(Call::Execve {
             path: path.to_bytes().into(),
             argv: strings(argv),
             envp: strings(envp),
@@ -161,7 +173,7 @@ impl Sys for SimSys {
     }
 
     fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited> {
-        match self.ask(Call::Wait4 { pid, which }) {
+        match self.answer(Call::Wait4 { pid, which }) {
             Reply::Waited(waited) => Ok(waited),
             reply => Err(errno(reply)),
         }
@@ -184,7 +196,7 @@ impl Sys for SimSys {
     }
 
     fn tid_address(&mut self) -> SysResult<TidAddress> {
-        match self.ask(Call::TidAddress) {
+        match self.answer(Call::TidAddress) {
             Reply::TidAddress(tid) => Ok(tid),
             reply => Err(errno(reply)),
         }
@@ -231,7 +243,7 @@ impl Sys for SimSys {
     }
 
     fn sched_getaffinity(&mut self) -> SysResult<u64> {
-        match self.ask(Call::SchedGetaffinity) {
+        match self.answer(Call::SchedGetaffinity) {
             Reply::Affinity(cpus) => Ok(cpus),
             reply => Err(errno(reply)),
         }
@@ -242,21 +254,21 @@ impl Sys for SimSys {
     }
 
     fn sigprocmask(&mut self, how: MaskHow, set: SignalSet) -> SysResult<SignalSet> {
-        match self.ask(Call::Sigprocmask { how, set }) {
+        match self.answer(Call::Sigprocmask { how, set }) {
             Reply::Mask(old) => Ok(old),
             reply => Err(errno(reply)),
         }
     }
 
     fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction> {
-        match self.ask(Call::Sigaction { signal, action }) {
+        match self.answer(Call::Sigaction { signal, action }) {
             Reply::Action(old) => Ok(old),
             reply => Err(errno(reply)),
         }
     }
 
     fn sigtimedwait(&mut self, set: SignalSet) -> SysResult<Signal> {
-        match self.ask(Call::Sigtimedwait { set }) {
+        match self.answer(Call::Sigtimedwait { set }) {
             Reply::Signal(signal) => Ok(signal),
             reply => Err(errno(reply)),
         }

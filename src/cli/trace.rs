@@ -1,0 +1,252 @@
+//! `nsexec trace`: runs a command, records every call, and compares what happened with the plan, and with a witness.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nsexec::audit::diff::{Diff, compare};
+use nsexec::audit::plan::{Plan, Start, plan};
+use nsexec::audit::rules::{self, Facts as RuleFacts, Severity};
+use nsexec::audit::{Origin, Role, Run, sections, witness};
+use nsexec::bootstrap::Dialect;
+use nsexec::launch::signals::{Signals, supervise};
+use nsexec::launch::{Launcher, Values};
+use nsexec::sys::record::Recorder;
+use nsexec::sys::record::shared::SharedSink;
+
+use super::args::TraceArgs;
+use super::assume;
+use super::facts::Facts;
+use super::failure::{FAILED, Failure, words};
+use super::replay;
+use super::request::{self, Request};
+use super::run::{self, Job};
+
+/// Something went otherwise than planned.
+const NOT_AS_PLANNED: u8 = 3;
+
+/// What strace writes into, below the witness's folder; and what the recorder says.
+const STRACE_PREFIX: &str = "strace";
+const RECORD: &str = "record.jsonl";
+
+/// Runs, records, compares. Gives the command's status if all went as planned, else 3.
+///
+/// # Errors
+/// Wrong usage; what kept the command from being started or recorded.
+pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
+    if args.command.is_empty() {
+        return Err(Failure::Usage("the command is missing: put it behind --".to_owned()));
+    }
+    let facts = Facts::of(&args.namespaces);
+    let request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    if args.witness {
+        return witnessed(&request);
+    }
+    recorded(args, facts, &request)
+}
+
+/// Without a witness, or with one that looks on from outside.
+fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Failure> {
+    let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    let job = Job {
+        request,
+        command: &args.command,
+        verbose: args.verbose,
+        mount_proc_flag: args.namespaces.mount_proc,
+    };
+    let bootstrap = request.bootstrap()?;
+    let mut launcher = run::launcher_of(&bootstrap, &job)?;
+    // Before the sink: its descriptor comes after the signals', as in every run.
+    let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
+    launcher.supervised(&signals);
+    let plan = planned(&launcher, facts, args)?;
+
+    let (sink, reader) =
+        SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
+    let recorder = sink.fd();
+    let started = launcher.spawn_through(|sys| {
+        witness::mark_begin(Some(recorder));
+        Recorder::new(sys, sink)
+    });
+    witness::mark_end();
+    let failed = started.is_err();
+    let status = match started {
+        Ok(mut child) => {
+            let status = supervise(&mut child, &signals)
+                .map_err(|error| ours("failed to wait for the command", &error))?;
+            u8::try_from(status).unwrap_or(FAILED)
+        }
+        Err(error) => {
+            let Failure::Other { text, status } = run::explain(&error, &job) else {
+                return Err(Failure::ours(error.to_string()));
+            };
+            let _ = writeln!(io::stderr(), "nsexec: {text}");
+            status
+        }
+    };
+    let record = reader.read().map_err(|error| ours("failed to read the record", &error))?;
+    let mut record = sections::of_record(&record, Role::Launcher);
+    record.notes.insert("plan".to_owned(), plan.hash.clone());
+    if let Some(folder) = &args.witnessed {
+        write_json(&record, &folder.join(RECORD))?;
+    }
+    if let Some(file) = &args.json {
+        let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)?;
+    }
+    let agrees = report(&plan, &record, status, request);
+    Ok(if agrees { status } else { NOT_AS_PLANNED })
+}
+
+/// The plan of this very launch on this very machine.
+fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, Failure> {
+    let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
+    assumptions.amiss = assume::amiss(&args.namespaces.join);
+    // Not looked for in another root directory: there the search may find something else.
+    assumptions.command = Some(assume::find_command(&prepared).unwrap_or_default());
+    plan(&Start::Launcher(prepared), &assumptions).map_err(|error| Failure::ours(error.to_string()))
+}
+
+/// Says on standard error how record and plan compare. Whether they agree, and no rule is broken.
+fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
+    let mut out = io::stderr();
+    let diff = compare(&plan.run, record);
+    let findings = rules::check(record, &RuleFacts::of(record, request.policy));
+    let breaches = findings.iter().filter(|finding| finding.severity == Severity::Breach).count();
+    let calls: usize = record.sections.iter().map(|section| section.lines.len()).sum();
+    let summary = format!("{calls} calls of {} processes, plan {}", record.sections.len(), plan.hash);
+    // Nobody is left to tell if standard error is closed.
+    let _ = if diff.is_empty() {
+        writeln!(out, "nsexec: as planned: {summary}; status {status}")
+    } else {
+        write!(out, "nsexec: not as planned: {summary}; status {status}\n{diff}")
+    };
+    for finding in &findings {
+        let _ = writeln!(out, "nsexec: {finding}");
+    }
+    if record.lost > 0 {
+        let _ = writeln!(out, "nsexec: {} lines of the record were lost", record.lost);
+    }
+    diff.is_empty() && breaches == 0
+}
+
+fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
+    let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
+    fs::write(file, text)
+        .map_err(|error| Failure::ours(format!("failed to write {}: {}", file.display(), words(&error))))
+}
+
+/// The witness's folder; gone when this is.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("nsexec-witness.{}", std::process::id()));
+        // Nobody else is to read what the command's arguments were.
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs ourselves under strace, and compares what it saw with what the recorder said.
+fn witnessed(request: &Request) -> Result<u8, Failure> {
+    let names_only = witness_of_a_user(request)?;
+    let folder = Folder::new().map_err(|error| {
+        Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
+    })?;
+    let status = under_strace(&folder.0)?;
+    if status != NOT_AS_PLANNED && !folder.0.join(RECORD).exists() {
+        // It did not come to a run, and has said why.
+        return Ok(status);
+    }
+    let agrees = confront(&folder.0, names_only)?;
+    Ok(if agrees { status } else { NOT_AS_PLANNED })
+}
+
+/// Whether the witness sees names and numbers only.
+///
+/// An ordinary user's strace takes the setuid bit from the mapping tools, which then cannot map; and of a process that is
+/// not dumpable it reads no memory, so that it shows pointers.
+fn witness_of_a_user(request: &Request) -> Result<bool, Failure> {
+    if !request.rootless {
+        return Ok(false);
+    }
+    if request.needs_tools() {
+        return Err(Failure::ours(
+            "a mapping tool cannot be witnessed by its user's strace, which takes the setuid bit from it: as root, \
+             watch with strace -u, or leave --witness out",
+        ));
+    }
+    let names_only = !request.joined.is_empty();
+    if names_only {
+        let _ = writeln!(
+            io::stderr(),
+            "nsexec: joins make a process non-dumpable, so that its user's strace sees no strings: comparing names and \
+             numbers"
+        );
+    }
+    Ok(names_only)
+}
+
+/// This very command line under strace, as the traced run of the outer one. Gives its status.
+fn under_strace(folder: &Path) -> Result<u8, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::ours(format!("failed to find our own program: {}", words(&error))))?;
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Flags stand before the command, so the first one is ours.
+    if let Some(flag) = arguments.iter_mut().find(|argument| *argument == "--witness") {
+        *flag = OsString::from("--witnessed=");
+        flag.push(folder);
+    }
+    let mut strace = Command::new("strace");
+    strace
+        .args(witness::FLAGS)
+        .arg("-o")
+        .arg(folder.join(STRACE_PREFIX))
+        .arg("--")
+        .arg(program)
+        .args(arguments);
+    let status = strace.status().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::ours("strace is not here: install it (Debian's package strace)"),
+        _ => Failure::ours(format!("failed to start strace: {}", words(&error))),
+    })?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))
+}
+
+/// The record against what strace saw. Whether they agree.
+fn confront(folder: &Path, names_only: bool) -> Result<bool, Failure> {
+    let text = fs::read_to_string(folder.join(RECORD))
+        .map_err(|error| Failure::ours(format!("failed to read the record: {}", words(&error))))?;
+    let record = Run::from_json_lines(&text).map_err(|error| Failure::ours(error.to_string()))?;
+    let of_strace = |error: witness::WitnessError| Failure::ours(format!("strace's output: {error}"));
+    let files = witness::read_files(&folder.join(STRACE_PREFIX)).map_err(of_strace)?;
+    let (agrees, differences, calls) = if names_only {
+        let seen = witness::outline::of_files(&files, Role::Launcher).map_err(of_strace)?;
+        let said = witness::outline::of_run(&record);
+        let sections = witness::outline::compare(&said, &seen);
+        let diff = Diff { left: Origin::Recorded, right: Origin::Witnessed, sections };
+        (diff.is_empty(), diff.to_string(), said.iter().map(|process| process.calls.len()).sum::<usize>())
+    } else {
+        let seen = witness::run_of(&files, Role::Launcher).map_err(of_strace)?;
+        let diff = compare(&record, &seen);
+        let calls = seen.sections.iter().map(|section| section.lines.len()).sum();
+        (diff.is_empty(), diff.to_string(), calls)
+    };
+    let mut out = io::stderr();
+    let _ = if agrees {
+        writeln!(out, "nsexec: the witness agrees: {calls} calls")
+    } else {
+        write!(out, "nsexec: the witness disagrees\n{differences}")
+    };
+    Ok(agrees)
+}

@@ -1,0 +1,312 @@
+//! Records of real launches, replayed in another process that asks no kernel: the same processes, the same error in the
+//! same words. And one of a machine that this one is not.
+//!
+//! Each launch is this program, run again with a single thread; some as root, some as an ordinary user.
+//! `NSEXEC_REPLAY_KEEP=DIR` leaves the records there.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::rc::Rc;
+
+use nsexec::audit::replay::{Outcome, keep, replay};
+use nsexec::audit::{Role, Run, sections};
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::idmap::IdMap;
+use nsexec::launch::script::Launched;
+use nsexec::launch::{Collector, Launcher, Values};
+use nsexec::log::Level;
+use nsexec::namespace::NsSet;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::policy::Policy;
+use nsexec::sys::record::shared::SharedSink;
+use nsexec::sys::record::{Call, Recorder};
+use nsexec::sys::sim::{Ended, Fault, Oldest, Program, Section, Settings, Sim, User, What};
+use nsexec::sys::types::{CloneFlags, Errno};
+
+const CASE: &str = "NSEXEC_REPLAY_CASE";
+const OUT: &str = "NSEXEC_REPLAY_OUT";
+const KEEP: &str = "NSEXEC_REPLAY_KEEP";
+const SECRET: &str = "a-value-that-nobody-may-see";
+
+/// An ordinary user that every Debian has.
+const USER_ID: &str = "1";
+
+/// What is launched, by whom, and what comes of it.
+struct Case {
+    name: &'static str,
+    /// What starts it; root without.
+    through: &'static [&'static str],
+    flags: u32,
+    join: &'static str,
+    map: &'static str,
+    tool: &'static str,
+    command: &'static str,
+    /// In the error; nothing for a success.
+    error: &'static str,
+    status: u8,
+    processes: usize,
+}
+
+const PLAIN: Case = Case {
+    name: "success",
+    through: &[],
+    flags: 0x6c02_0000,
+    join: "",
+    map: "",
+    tool: "",
+    command: "/bin/true",
+    error: "",
+    status: 0,
+    processes: 4,
+};
+
+const AS_USER: &[&str] = &["setpriv", "--reuid", USER_ID, "--regid", USER_ID, "--clear-groups"];
+
+const CASES: &[Case] = &[
+    PLAIN,
+    Case { name: "success_rootless", through: AS_USER, flags: 0x7e02_0080, map: "0 1 1\n", ..PLAIN },
+    Case {
+        name: "unshare_refused",
+        through: AS_USER,
+        error: "stage-1: failed to unshare remaining namespaces: Operation not permitted",
+        status: 1,
+        processes: 3,
+        ..PLAIN
+    },
+    // A limit of the user namespace that the launcher is in.
+    Case {
+        name: "no_space",
+        through: &[
+            "unshare",
+            "-Ur",
+            "sh",
+            "-c",
+            "echo 0 >/proc/sys/user/max_net_namespaces; exec \"$@\"",
+            "sh",
+        ],
+        error: "No space left on device",
+        status: 1,
+        processes: 3,
+        ..PLAIN
+    },
+    Case {
+        name: "nothing_to_join",
+        flags: 0,
+        join: "net:/proc/self/ns/net,uts:/nowhere",
+        error: "/nowhere: No such file or directory",
+        status: 1,
+        processes: 3,
+        ..PLAIN
+    },
+    Case {
+        name: "tool_fails",
+        through: AS_USER,
+        flags: 0x1000_0000,
+        map: "0 1 1\n1 100000 10\n",
+        tool: "/bin/false",
+        error: "newuidmap exited with status 1",
+        status: 1,
+        processes: 4,
+        ..PLAIN
+    },
+    Case {
+        name: "no_such_command",
+        command: "nsexec-has-no-such-command",
+        error: "failed to execute nsexec-has-no-such-command: No such file or directory",
+        status: 127,
+        ..PLAIN
+    },
+    Case { name: "no_permission", command: "/etc/passwd", error: "Permission denied", status: 126, ..PLAIN },
+];
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CASE) {
+        let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
+        record(case, Path::new(&std::env::var_os(OUT).expect("where to")));
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let (mut passed, mut skipped) = (0, 0);
+    if wanted("another_machine") {
+        another_machine();
+        println!("case another_machine ... ok");
+        passed += 1;
+    }
+    let root = nix::unistd::Uid::effective().is_root();
+    let place = Place::new();
+    for case in CASES.iter().filter(|case| wanted(case.name)) {
+        if root {
+            // It fails by a panic.
+            check(case, &place);
+            println!("case {} ... ok", case.name);
+            passed += 1;
+        } else {
+            println!("skipped: replay::{}: needs root", case.name);
+            skipped += 1;
+        }
+    }
+    println!("replay: {passed} passed, 0 failed, {skipped} skipped");
+    ExitCode::SUCCESS
+}
+
+// -- the launch ----------------------------------------------------------------------------------------------------------
+
+fn launcher(case: &Case) -> Launcher {
+    let text = |text: &str| CString::new(text).unwrap();
+    let (map, tool) = (text(case.map), text(case.tool));
+    let mut asked = Bootstrap::new(CloneFlags(case.flags)).with_rootless_euid(!case.map.is_empty());
+    if !case.join.is_empty() {
+        asked = asked.with_namespaces(NsPaths::parse(case.join.as_bytes(), NsSet::ALL).unwrap());
+    }
+    if !case.map.is_empty() {
+        let map = IdMap::parse(&map).unwrap();
+        asked = asked.with_uid_map(map).with_gid_map(map);
+    }
+    if !case.tool.is_empty() {
+        asked = asked.with_uidmap_path(&tool).with_gidmap_path(&tool).with_setgroup(true);
+    }
+    let mut launcher = Launcher::new(&asked, Policy::runc(&Dialect::V1_2)).unwrap();
+    launcher.command(case.command, [""; 0]).env("TOKEN", SECRET).level(Level::Debug);
+    launcher
+}
+
+/// Launches, and leaves the record and the error in words.
+fn record(case: &Case, out: &Path) {
+    let mut launcher = launcher(case);
+    let job = launcher.prepare().unwrap();
+    let (sink, reader) = SharedSink::new().unwrap();
+    let (text, status) = match launcher.spawn_through(|sys| Recorder::new(sys, sink)) {
+        Ok(mut child) => {
+            child.wait().unwrap();
+            (String::new(), 0)
+        }
+        Err(error) => (error.to_string(), error.exit_code()),
+    };
+    let run = sections::of_record(&reader.read().unwrap(), Role::Launcher);
+    fs::write(out, keep(&run, &job, Values::LeftOut).to_json_lines().unwrap()).unwrap();
+    fs::write(out.with_extension("error"), format!("{status} {text}")).unwrap();
+}
+
+/// A folder with a copy of this program, which every user may enter.
+struct Place {
+    folder: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("nsexec-replay-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::copy(std::env::current_exe().unwrap(), folder.join("program")).unwrap();
+        Self { folder }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+// -- the replay ----------------------------------------------------------------------------------------------------------
+
+fn check(case: &Case, place: &Place) {
+    let out = place.folder.join(case.name).with_extension("jsonl");
+    let program = place.folder.join("program");
+    let words: Vec<&str> = case.through.iter().copied().chain([program.to_str().unwrap()]).collect();
+    let status =
+        Command::new(words[0]).args(&words[1..]).env(CASE, case.name).env(OUT, &out).status().unwrap();
+    assert!(status.success(), "{}: {status}", case.name);
+    let (text, told) =
+        (fs::read_to_string(&out).unwrap(), fs::read_to_string(out.with_extension("error")).unwrap());
+    if let Some(folder) = std::env::var_os(KEEP) {
+        fs::write(Path::new(&folder).join(case.name).with_extension("jsonl"), &text).unwrap();
+    }
+    let (status, error) = told.split_once(' ').unwrap();
+    assert!(error.contains(case.error) && error.is_empty() == case.error.is_empty(), "{}: {told}", case.name);
+    assert_eq!(status.parse(), Ok(case.status), "{}: {told}", case.name);
+    assert!(text.contains("TOKEN=…") && !text.contains(SECRET), "{}", case.name);
+
+    let run = Run::from_json_lines(&text).unwrap();
+    let replayed = replay(&run).unwrap();
+    let shown = || replayed.processes.iter().map(|process| format!("{process}\n")).collect::<String>();
+    assert!(replayed.agrees(), "{}\n{}", case.name, shown());
+    assert_eq!(replayed.processes.len(), case.processes, "{}\n{}", case.name, shown());
+    assert_eq!(replayed.error.as_ref().map(ToString::to_string).unwrap_or_default(), error, "{}", case.name);
+    assert_eq!(replayed.status(), case.status, "{}", case.name);
+
+    program_says(&out, error, case.status);
+    cut(case, &text);
+}
+
+/// The program says the same, and with an end of the record cut off it says so.
+fn program_says(file: &Path, error: &str, status: u8) {
+    let Some(program) = option_env!("CARGO_BIN_EXE_nsexec") else { return };
+    let said = || Command::new(program).args(["trace", "--replay"]).arg(file).output().unwrap();
+    let (out, wanted) = (said(), if error.is_empty() { String::new() } else { format!("nsexec: {error}\n") });
+    assert_eq!(
+        (String::from_utf8_lossy(&out.stderr).into_owned(), out.status.code()),
+        (wanted, Some(status.into()))
+    );
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, &text[..text.trim_end().rfind('\n').unwrap() + 1]).unwrap();
+    let out = said();
+    assert!(String::from_utf8_lossy(&out.stdout).contains("the record ends here"), "{out:?}");
+    assert_eq!(out.status.code(), Some(3));
+}
+
+/// However much of the file is missing, the replay ends, and says so.
+fn cut(case: &Case, text: &str) {
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+    for end in &ends[..ends.len() - 1] {
+        let run = Run::from_json_lines(&text[..*end]).unwrap();
+        let Ok(replayed) = replay(&run) else {
+            assert_eq!(run.sections.len(), 0, "{}, cut at {end}", case.name);
+            continue;
+        };
+        assert!(!replayed.agrees(), "{}, cut at {end}", case.name);
+        for process in &replayed.processes {
+            assert!(
+                !matches!(process.outcome, Outcome::Diverges { .. }),
+                "{}, cut at {end}: {process}",
+                case.name
+            );
+        }
+    }
+}
+
+/// The record of a machine that is out of network namespaces: a simulated one, with pids and descriptors of its own.
+fn another_machine() {
+    let case = Case { flags: 0x4000_0000, ..PLAIN };
+    let job = launcher(&case).prepare().unwrap();
+    let mut sim = Sim::new(Settings::default(), &User::root());
+    sim.program("/bin/true", Program::ends(Ended::Stay));
+    let main = Rc::new(job.clone());
+    sim.launcher(move |sys| {
+        let mut memory = vec![0; main.message().len()];
+        match main.run(sys, &mut memory, &mut Collector::default()) {
+            Launched::Started { .. } => Ended::Stay,
+            Launched::Failed(_) => Ended::Exit(1),
+            Launched::Exit(status) => Ended::Exit(status),
+        }
+    });
+    let whole = sim.run(&mut Oldest, None);
+    let unshare = |call: &Call| matches!(call, Call::Unshare { .. });
+    let (at, _) = whole
+        .places()
+        .find(|(place, line)| place.who.section == Section::Stage1 && unshare(&line.call))
+        .expect("stage 1 unshares");
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
+    let text = keep(&sections::of_report(&report), &job, Values::LeftOut).to_json_lines().unwrap();
+    let replayed = replay(&Run::from_json_lines(&text).unwrap()).unwrap();
+    assert!(replayed.agrees(), "{:?}", replayed.processes);
+    assert_eq!(
+        replayed.error.map(|error| error.to_string()).unwrap_or_default(),
+        "stage-1: failed to unshare remaining namespaces: No space left on device (CLONE_NEWNET) \
+         (a limit in /proc/sys/user/max_*_namespaces is reached)"
+    );
+}
