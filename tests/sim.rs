@@ -2,7 +2,7 @@
 
 mod scenarios;
 
-use nsexec::audit::plan::runc::{Manner, runc_init};
+use nsexec::audit::plan::runc::{CONFIG, Manner, drop_in};
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
@@ -10,7 +10,7 @@ use nsexec::sys::Sys;
 use nsexec::sys::record::{Call, Line, Misfit, Replay, Reply, replay};
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
-use scenarios::for_runc;
+use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
 
 const NOBODY: Option<Fault> = None;
 
@@ -150,7 +150,7 @@ fn a_function_that_is_not_pure_is_named_with_both_calls() {
 
 #[test]
 fn a_fault_happens_once_and_where_it_was_asked_for() {
-    let sim = scenarios::named("nothing").launched(Manner::Init, Level::Warning);
+    let sim = named("nothing").launched(Manner::Init, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let (at, _) = faultless
         .places()
@@ -176,7 +176,7 @@ fn a_fault_happens_once_and_where_it_was_asked_for() {
 
 #[test]
 fn a_short_read_is_read_on() {
-    let sim = scenarios::named("rootful").launched(Manner::Exec, Level::Warning);
+    let sim = named("rootful").launched(Manner::Exec, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let reads = faultless.places().filter(|(place, line)| {
         place.who.section != Section::Launcher && matches!(line.call, Call::Read { .. })
@@ -192,7 +192,7 @@ fn a_short_read_is_read_on() {
 
 /// A tool that does something else than it should; what stage 0 makes of it.
 fn with_tool(program: Program) -> Report {
-    let scenario = scenarios::named("rootless_tools");
+    let scenario = named("rootless_tools");
     let mut sim = scenario.launched(Manner::Init, Level::Warning);
     sim.program("/usr/bin/newuidmap", program);
     sim.run(&mut Oldest, NOBODY)
@@ -208,6 +208,74 @@ fn a_faulty_mapping_tool_ends_the_start() {
     // A tool that never ends: then nothing does, and everybody waits for it.
     let report = with_tool(Program::ends(Ended::Stay));
     assert!(report.stuck().any(|(who, _)| who.section == Section::Stage0), "{}", report.dump);
+}
+
+/// The fatal records of a process.
+fn fatal(report: &Report) -> Vec<String> {
+    let lines = report.processes.iter().flat_map(|process| &process.transcript.lines);
+    let records = lines.filter_map(|line| match &line.call {
+        Call::WriteNowait { data, .. } => Some(String::from_utf8_lossy(&data.0).trim_end().to_string()),
+        _ => None,
+    });
+    records.filter(|record| record.contains("\"fatal\"")).collect()
+}
+
+/// What stage 0 says of a /proc that is not ours, and that it has opened nothing there.
+fn assert_foreign_proc(report: &Report, wanted: &str) {
+    let records = fatal(report);
+    let [record] = &records[..] else { panic!("{records:?}\n{report}") };
+    assert!(record.contains("/proc belongs to another pid namespace, or is not mounted: "), "{record}");
+    assert!(record.contains(wanted), "{record}");
+    assert_eq!(report.stuck().count(), 0, "{report}");
+    assert_eq!(report.alive().count(), 0, "{report}");
+    let lines = report.processes.iter().flat_map(|process| &process.transcript.lines);
+    let opened =
+        lines.filter(|line| matches!(&line.call, Call::Openat { path, .. } if path.0.starts_with(b"/proc")));
+    assert_eq!(opened.count(), 0, "{report}");
+}
+
+#[test]
+fn a_missing_proc_is_named_where_maps_are_to_be_written() {
+    for scenario in for_runc() {
+        let mut sim = Sim::new(Settings { proc_missing: true, ..Settings::default() }, &User::root());
+        drop_in(&mut sim, Manner::Init, Level::Warning, scenario.policy, scenario.message.clone());
+        let report = sim.run(&mut Oldest, NOBODY);
+        match scenario.name {
+            // Nothing is written, so there is nothing to ask of /proc.
+            "nothing" | "rootful" => assert_started(scenario.name, &report),
+            name if ["join", "exec", "oom"].iter().any(|start| name.starts_with(start)) => {}
+            _ => assert_foreign_proc(&report, "there is no /proc/self"),
+        }
+    }
+}
+
+/// As in `nsexec run -p -- nsexec run -r`: the launcher is in a new pid namespace, with the old /proc, in which the number
+/// of its stage 1 is somebody else's.
+#[test]
+fn the_proc_of_another_pid_namespace_is_never_written() {
+    let wanted = for_runc()
+        .into_iter()
+        .filter(|scenario| ["rootful_user", "rootless_single", "time_offsets_user"].contains(&scenario.name));
+    for scenario in wanted {
+        let mut sim = Sim::new(Settings::default(), &User::root());
+        let message = scenario.message.clone();
+        sim.launcher(move |sys| {
+            sys.unshare(CloneFlags::NEWPID).unwrap();
+            match sys.fork(ExitSignal::Chld, None).unwrap() {
+                Fork::Child => {
+                    let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
+                    start_our_own(sys, &policy, Level::Warning, &message, None)
+                }
+                Fork::Parent { child } => match sys.wait4(child, WaitFor::Ordinary) {
+                    Ok(Waited { status: WaitStatus::Exited(status), .. }) => Ended::Exit(status),
+                    other => panic!("{other:?}"),
+                },
+            }
+        });
+        let report = sim.run(&mut Oldest, NOBODY);
+        assert_foreign_proc(&report, "we are process 2, and /proc/self is ");
+        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+    }
 }
 
 #[test]
@@ -305,7 +373,7 @@ fn an_old_kernel_is_enough() {
 
 #[test]
 fn a_limit_on_namespaces_is_no_space() {
-    let mut scenario = scenarios::named("rootful");
+    let mut scenario = named("rootful");
     scenario.sim.settings().limits.insert(Kind::Net, 0);
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
@@ -316,7 +384,7 @@ fn a_limit_on_namespaces_is_no_space() {
 /// What a set-user-id tool can do depends on its bit.
 #[test]
 fn without_new_privileges_the_tool_maps_nothing() {
-    let mut scenario = scenarios::named("rootless_tools");
+    let mut scenario = named("rootless_tools");
     scenario.sim.settings().no_new_privs = true;
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
     assert_eq!(report.find(Section::MappingTool).unwrap().end, End::Exited(1), "{report}");
@@ -333,7 +401,7 @@ fn what_is_no_namespace_is_not_joined() {
         (Some(Extra::Forbidden), "EACCES"),
         (None, "ENOENT"),
     ] {
-        let mut scenario = scenarios::named("exec_foreign_net");
+        let mut scenario = named("exec_foreign_net");
         match extra {
             Some(extra) => scenario.sim.file("/run/netns/blue", extra),
             None => scenario.sim.remove_file("/run/netns/blue"),
@@ -418,7 +486,7 @@ fn ancestry(report: &Report, line_of: &[Section]) -> Vec<Line> {
 
 #[test]
 fn a_recording_gives_the_same_error_without_a_kernel() {
-    let scenario = scenarios::named("rootful_user");
+    let scenario = named("rootful_user");
     let sim = scenario.launched(Manner::Init, Level::Warning);
     let faultless = sim.run(&mut Oldest, NOBODY);
     let unshare = |line: &Line| matches!(line.call, Call::Unshare { .. });
@@ -427,8 +495,7 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
         .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
         .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
-    let policy = Policy::runc(&Dialect::V1_2);
-    let main = |sys: &mut Replay<'_>| runc_init(sys, (Fd(4), Fd(6)), Level::Warning, &policy, 4096);
+    let main = |sys: &mut Replay<'_>| runc_init(sys, Fd(4), Fd(6), Level::Warning);
     let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
     assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
     let lines = ancestry(&report, &[Section::Stage0]);
@@ -445,4 +512,95 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
     let mut long = lines.clone();
     long.push(other[0].clone());
     assert_eq!(replay(&long, main), Err(Box::new(Misfit::Before { line: lines.len() })));
+}
+
+/// A signalfd's record of one signal.
+fn siginfo(signal: Signal) -> Vec<u8> {
+    let mut record = u32::try_from(signal.0).unwrap().to_ne_bytes().to_vec();
+    record.resize(128, 0);
+    record
+}
+
+fn tools() -> Scenario {
+    named("rootless_tools")
+}
+
+fn kept() -> Policy {
+    Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) }
+}
+
+/// Whether a signal comes while a tool runs that never ends, or whenever else: the launch ends with it, or has
+/// started the command.
+#[test]
+fn an_interrupted_launch_leaves_nobody() {
+    for (stays, count) in [(true, 300), (false, 1500)] {
+        let Scenario { mut sim, message, .. } = tools();
+        if stays {
+            sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
+        }
+        sim.program(COMMAND, Program::ends(Ended::Exit(0)));
+        sim.launcher(move |sys| {
+            let (read, write) = sys.pipe2().unwrap();
+            // Somebody who sends it, at any time.
+            let Fork::Parent { child } = sys.fork(ExitSignal::Chld, None).unwrap() else {
+                sys.write(write, &siginfo(Signal::TERM)).unwrap();
+                return Ended::Exit(0);
+            };
+            let ended = start_our_own(sys, &kept(), Level::Warning, &message, Some(read));
+            // The stages come back from there too, and have no such child.
+            let _ = sys.wait4(child, WaitFor::Ordinary);
+            ended
+        });
+        let mut seen = std::collections::BTreeSet::new();
+        let mut check = |report: &Report| {
+            let all = || format!("{report}");
+            assert!(!report.endless, "{}", all());
+            assert_eq!(report.stuck().count(), 0, "{}", all());
+            assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
+            let End::Exited(status) = report.find(Section::Launcher).unwrap().end else {
+                panic!("{}", all())
+            };
+            assert!(status == 143 || status == 0 && !stays, "{status}: {}", all());
+            seen.insert(status);
+        };
+        let enumerated = all_schedules(count, |script| check(&sim.run(script, NOBODY)));
+        for seed in 0..200 {
+            check(&sim.run(&mut Random::new(seed), NOBODY));
+        }
+        assert_eq!(seen.len(), if stays { 1 } else { 2 }, "both come: {seen:?}");
+        println!("interrupted, a tool that stays: {stays}: {enumerated:?}");
+    }
+}
+
+/// Evidence E7, from the other side: nobody needs the tool's map any more.
+#[test]
+fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
+    let Scenario { mut sim, message, .. } = tools();
+    sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
+    sim.launcher(move |sys| {
+        let (init, stage_init) = sys.socketpair().unwrap();
+        if let Fork::Child = sys.fork(ExitSignal::Chld, None).unwrap() {
+            sys.close(init).unwrap();
+            return runc_init(sys, stage_init, Fd::STDERR, Level::Warning);
+        }
+        sys.close(stage_init).unwrap();
+        // The configuration lies in the pipe already, as runc may have it.
+        sys.send(init, &message).unwrap();
+        sys.send(init, CONFIG).unwrap();
+        // Time passes when nobody can go on: the tool runs, and all wait for it.
+        assert_eq!(sys.poll(&mut [], 1000), Ok(0));
+        Ended::Signal(Signal::KILL)
+    });
+    let check = |report: &Report| {
+        let tool = report.find(Section::MappingTool).unwrap_or_else(|| panic!("no tool\n{report}"));
+        assert_eq!(
+            (tool.end.clone(), tool.reaped_by.is_some()),
+            (End::Signaled(Signal::KILL), true),
+            "{report}"
+        );
+        assert_eq!(report.stuck().count(), 0, "{report}");
+        assert_eq!(report.alive().count(), 0, "{report}");
+        assert!(report.to_string().contains("the launcher is gone: newuidmap was still running"), "{report}");
+    };
+    all_schedules(300, |script| check(&sim.run(script, NOBODY)));
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use nsexec::launch::script::{Job, Launched, LogReader, Trouble, launch};
+use nsexec::launch::script::{ChildSignals, Job, Launched, LogReader, Trouble, launch};
 use nsexec::launch::tail::Tail;
 use nsexec::launch::{LaunchError, Record, StageFailure};
 use nsexec::log::Level;
@@ -50,39 +50,64 @@ pub(super) fn our_own(
     sim.program(COMMAND, Program::ends(Ended::Exit(0)));
     let (message, signals, candidates) = (scenario.message.clone(), scenario.signals, scenario.candidates);
     sim.launcher(move |sys| {
-        let mut memory = vec![0; message.len()];
         let mut slots = [None; 2];
-        let tail = Tail {
-            propagation: policy.propagation,
-            mount_proc: policy.mount_proc,
-            kill_child: policy.kill_child,
-            name: b"command",
-            candidates,
-            argv: ExecArgs::build(b"command\0", &mut slots).expect("two slots"),
-            envp: ExecArgs::EMPTY,
-        };
+        let tail = tail_of(&policy, candidates, &mut slots);
         let job = Job { message: &message, policy: &policy, level, signals, interrupt: None, tail };
-        let mut records = Records::default();
-        match launch(sys, &job, &mut Scratch { message: &mut memory }, &mut records) {
-            Launched::Started { pid } => {
-                // Without its exec it ends as a stage, and it may become a command while we wait for the stage: __WALL,
-                // which the trait does not have.
-                let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
-                match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
-                    Some(WaitStatus::Exited(status)) => Ended::Exit(status),
-                    Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),
-                    Some(WaitStatus::Other(_)) | None => Ended::Exit(1),
-                }
-            }
-            Launched::Failed(failure) => {
-                let error = error_of(failure, records.fatal_ones(), &message);
-                let status = error.exit_code();
-                *told.borrow_mut() = Some(error);
-                Ended::Exit(status)
-            }
-            Launched::Exit(status) => Ended::Exit(status),
-        }
+        launched(sys, &job, |error| *told.borrow_mut() = Some(error))
     });
+}
+
+/// What our own launcher does, to whom `interrupt` says if it shall end.
+pub(crate) fn start_our_own(
+    sys: &mut SimSys,
+    policy: &Policy,
+    level: Level,
+    message: &[u8],
+    interrupt: Option<Fd>,
+) -> Ended {
+    let mut slots = [None; 2];
+    let tail = tail_of(policy, b"/bin/command\0", &mut slots);
+    let job = Job { message, policy, level, signals: ChildSignals::default(), interrupt, tail };
+    launched(sys, &job, |_| {})
+}
+
+fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>; 2]) -> Tail<'a> {
+    Tail {
+        propagation: policy.propagation,
+        mount_proc: policy.mount_proc,
+        kill_child: policy.kill_child,
+        name: b"command",
+        candidates,
+        argv: ExecArgs::build(b"command\0", slots).expect("two slots"),
+        envp: ExecArgs::EMPTY,
+    }
+}
+
+fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> Ended {
+    let mut memory = vec![0; job.message.len()];
+    let mut records = Records::default();
+    match launch(sys, job, &mut Scratch { message: &mut memory }, &mut records) {
+        Launched::Started { pid } => {
+            // Without its exec it ends as a stage, and it may become a command while we wait for the stage: __WALL,
+            // which the trait does not have.
+            let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
+            match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
+                Some(WaitStatus::Exited(status)) => Ended::Exit(status),
+                Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),
+                Some(WaitStatus::Other(_)) | None => Ended::Exit(1),
+            }
+        }
+        Launched::Failed(failure) => {
+            let error = error_of(failure, records.fatal_ones(), job.message);
+            let status = match failure.trouble {
+                Trouble::Interrupted(signal) => 128 + signal.0,
+                _ => error.exit_code(),
+            };
+            tell(error);
+            Ended::Exit(status)
+        }
+        Launched::Exit(status) => Ended::Exit(status),
+    }
 }
 
 /// As `Launcher::spawn` makes it.

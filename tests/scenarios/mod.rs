@@ -10,7 +10,7 @@
 //!
 //! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
 mod launching;
 mod malformed;
@@ -33,9 +33,11 @@ use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{LogForm, Policy, Session};
-use nsexec::sys::sim::{Choice, Fault, Kind, Program, Report, Settings, Sim, User};
-use nsexec::sys::types::{CloneFlags, Pid};
+use nsexec::sys::Sys;
+use nsexec::sys::sim::{Choice, Ended, Fault, Kind, Program, Report, Settings, Sim, User};
+use nsexec::sys::types::{CloneFlags, Fd, Pid};
 
+pub(crate) use launching::{COMMAND, start_our_own};
 pub(crate) use starts::realistic;
 
 /// Who launches, and how.
@@ -227,6 +229,12 @@ pub(crate) fn for_runc() -> Vec<Scenario> {
 /// One of the realistic sets.
 pub(crate) fn named(name: &str) -> Scenario {
     realistic().into_iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
+}
+
+/// What `runc init` is, with runc's policy.
+pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
+    let policy = Policy::runc(&Dialect::V1_2);
+    nsexec::audit::plan::runc::runc_init(sys, (init, log), level, &policy, 4096)
 }
 
 /// Every scenario, each of its ways.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::policy::Policy;
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Container, Ended, Extra, Kind, Program, Sim, User};
+use nsexec::sys::sim::{Container, Ended, Extra, Kind, Program, Settings, Sim, User};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Signal};
 use nsexec::timens::TimeOffsets;
 
@@ -221,6 +221,12 @@ fn not_mapped() -> Vec<Scenario> {
         root("no_map", "a user namespace without maps", &user)
             .refused("failed to become root in user namespace: Invalid argument")
             .ways(INIT),
+        Scenario {
+            sim: Sim::new(Settings { proc_missing: true, ..Settings::default() }, &User::root()),
+            ..root("proc_missing", "no procfs of ours at /proc: nothing is written there", &mapped(&[], WIDE))
+                .refused("/proc belongs to another pid namespace, or is not mounted")
+                .ways(OURS)
+        },
         Scenario::new(
             "deny_refused",
             "the setgroups file cannot be written, as under an outer filter",

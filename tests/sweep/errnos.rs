@@ -49,8 +49,6 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOMEM,
             Errno::ELOOP,
         ],
-        // readlink(2), of /proc/self: ENOENT where it shows another pid namespace, or nothing is mounted.
-        Call::Readlink { .. } => &[Errno::ENOENT, Errno::EACCES, Errno::EIO, Errno::ENOMEM, Errno::ELOOP],
         // close(2): the number is free whatever it says.
         Call::Close { .. } => &[Errno::EINTR, Errno::EIO, Errno::EBADF],
         // read(2), recv(2), pipe(7). A file of /proc is never not ready, and has no peer.
@@ -103,6 +101,10 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         }
         // stat(2).
         Call::LinkCount { .. } => &[Errno::EACCES, Errno::ENOENT, Errno::ENOTDIR, Errno::ENOMEM],
+        // readlink(2).
+        Call::Readlink { .. } => {
+            &[Errno::ENOENT, Errno::EACCES, Errno::EINVAL, Errno::ENOTDIR, Errno::ELOOP, Errno::ENOMEM]
+        }
         // socketpair(2), pipe(2).
         Call::Socketpair => &[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EPERM],
         Call::Pipe2 => &[Errno::EMFILE, Errno::ENFILE],

@@ -21,7 +21,6 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             }
             words
         }
-        Call::Readlink { .. } => fixed(&["/proc belongs to another pid namespace, or is not mounted"]),
         Call::Write { .. } if what == What::Errno(Errno::EPERM) => {
             fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid"])
         }
@@ -31,6 +30,7 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
         Call::Send { .. } => fixed(&["failed to sync with"]),
         Call::Fstatfs { .. } => fixed(&["failed to check", "failed to open", "oom_score_adj"]),
         Call::Poll { .. } => fixed(&["failed to sync with", "netlink", "word to go"]),
+        Call::Readlink { .. } => fixed(&["/proc"]),
         Call::Socketpair => fixed(&["sync pipe"]),
         Call::CloneSibling { .. } => fixed(&["unable to spawn stage-"]),
         Call::Fork { .. } => fixed(&["failed to fork"]),
@@ -61,8 +61,10 @@ pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
         // The end of a dead peer, however it shows.
         (Call::Read { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
         (Call::Send { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
-        // Whatever the kernel says: /proc does not show this process.
-        (Call::Readlink { .. }, _) => texts.push("/proc belongs to another pid namespace".into()),
+        // No such link: whatever lies at /proc is no procfs that we are in.
+        (Call::Readlink { .. }, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {
+            texts.push("there is no /proc/self".into());
+        }
         // Then the tool is tried, and what it says counts.
         (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => {
             texts.extend(["mapping tool", "map"].map(String::from))

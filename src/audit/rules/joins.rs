@@ -95,8 +95,7 @@ fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
             }
             // The command is looked for where it will run; a stat opens nothing.
             Call::LinkCount { path } if *foreign && path.0.starts_with(b"/proc/") => path,
-            Call::Openat { dir: Fd::CWD, path, .. } if *foreign => path,
-            Call::Readlink { path, .. } if *foreign => path,
+            Call::Openat { dir: Fd::CWD, path, .. } | Call::Readlink { path, .. } if *foreign => path,
             _ => return,
         };
         let path = super::reading::shown(&path.0);
