@@ -132,16 +132,15 @@ fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
             fate: *fate,
         })
         .collect();
-    let facts = |lines: &[(String, String)]| -> Vec<(String, String)> { lines.to_vec() };
-    let all = [facts(&plan.assumptions), facts(&plan.policy)].concat();
-    let all: Vec<Fact<'_>> = all.iter().map(|(key, value)| Fact { key, value }).collect();
+    let taken_for_granted = plan.assumptions.iter().chain(&plan.policy);
+    let facts: Vec<Fact<'_>> = taken_for_granted.map(|(key, value)| Fact { key, value }).collect();
     let log: Vec<&str> = plan.log.iter().map(String::as_str).collect();
     let findings: Vec<String> = plan.findings.iter().map(ToString::to_string).collect();
     let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
     show(&Document {
         title: if plan.succeeds { "Plan of a start" } else { "Plan of a start that will fail" },
         hash: Some(&plan.hash),
-        assumptions: &all,
+        assumptions: &facts,
         sections: &sections,
         pid_line: plan.pid_line.as_deref(),
         log: &log,
