@@ -194,8 +194,8 @@ pub(super) fn default_disposition(signal: Signal) -> io::Result<()> {
 /// # Errors
 /// `EPERM` if the owner is outside of our own user namespace; `ENOTTY` if the file is no namespace.
 pub fn owner_of(path: &Path) -> io::Result<(u64, u64)> {
-    /// `_IO(0xb7, 0x1)`.
-    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    /// `_IO(0xb7, 0x1)`, in the type that the libc gives a request: musl has another one than glibc.
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     // SAFETY: this request takes no argument, and gives a new descriptor or −1.
     let owner = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_USERNS) };
