@@ -30,8 +30,8 @@ class Unavailable(Exception):
     """What cannot be had here and now: a skip with this reason, if tests/allowed-skips has its name."""
 
 
-def say(*words):
-    print(*words, flush=True)
+def say(*words, **how):
+    print(*words, flush=True, **how)
 
 
 def output(*argv, **options):

@@ -1,0 +1,157 @@
+"""Two observations of the same run, one with runc's own C and one with ours: equal, but for what is listed.
+
+Who this is: part of `run`; it reads the README, the list of deviations and the list of skips, and prints.
+"""
+
+import difflib
+import fnmatch
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from packages import ROOT, Unavailable, say
+
+LIST = Path(__file__).with_name("deviations.toml")
+
+
+@dataclass
+class Deviation:
+    """One entry of deviations.toml: what is looked at, what is done to it before the comparison, and the row of the
+    README's table that says why."""
+
+    row: str
+    clients: str
+    field: str
+    match: re.Pattern
+    # drop: lines that match. replace: what matches, by `into`. unordered: lines that match, among themselves.
+    kind: str
+    side: str
+    into: str
+    used: bool = False
+
+    def applies_to(self, client, field):
+        return fnmatch.fnmatch(client, self.clients) and fnmatch.fnmatch(field, self.field)
+
+    def edit(self, lines):
+        if self.kind == "drop":
+            kept = [line for line in lines if not self.match.search(line)]
+        elif self.kind == "replace":
+            kept = [self.match.sub(self.into, line) for line in lines]
+        else:
+            places = [at for at, line in enumerate(lines) if self.match.search(line)]
+            kept = list(lines)
+            for place, line in zip(places, sorted(lines[at] for at in places)):
+                kept[place] = line
+        return kept
+
+
+def deviations():
+    table = tomllib.loads(LIST.read_text())
+    found = []
+    for entry in table.get("deviation", []):
+        found.append(
+            Deviation(
+                row=entry["row"],
+                clients=entry["clients"],
+                field=entry["field"],
+                match=re.compile(entry["match"]),
+                kind=entry["kind"],
+                side=entry.get("side", "both"),
+                into=entry.get("into", ""),
+            )
+        )
+        if found[-1].kind not in ("drop", "replace", "unordered") or found[-1].side not in ("both", "c", "ours"):
+            raise ValueError(f"{LIST.name}: {entry}")
+    return found
+
+
+def rows():
+    """The first cells of the README's tables of deviations."""
+    text = (ROOT / "README.md").read_text()
+    section = re.search(r"^## Deviations from runc$(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    return {line.split("|")[1].strip() for line in section[1].splitlines() if line.startswith("|")} - {"", "---"}
+
+
+class Judge:
+    """Counts, and the last line."""
+
+    def __init__(self, show=False):
+        self.show = show
+        self.passed = self.failed = self.skipped = 0
+        self.deviations = deviations()
+        # Clients of which every case was compared: only then is an unused entry a stale one.
+        self.compared = set()
+        known = rows()
+        for deviation in self.deviations:
+            if deviation.row not in known:
+                self.fail("deviations", f"no row of the README is called {deviation.row!r}")
+
+    def succeed(self, name):
+        self.passed += 1
+        say(f"ok      {name}")
+
+    def fail(self, name, text):
+        self.failed += 1
+        say(f"FAILED  {name}")
+        for line in str(text).splitlines():
+            say(f"        {line}")
+
+    def skip(self, name, reason):
+        """A skip that tests/allowed-skips does not have is a failure."""
+        say(f"skipped: clients::{name}: {reason}")
+        if allowed(f"clients::{name}"):
+            self.skipped += 1
+        else:
+            self.fail(name, "this skip is not in tests/allowed-skips")
+
+    def check(self, name, problem):
+        """`problem` is empty if all is well."""
+        self.fail(name, problem) if problem else self.succeed(name)
+
+    def compare(self, client, case, c, ours):
+        """`c` and `ours` are Observations of one case."""
+        problems = []
+        if self.show:
+            for field, lines in c.fields.items():
+                say(f"  {field}", *(f"\n      {line}" for line in lines), sep="")
+        for field in list(dict.fromkeys([*c.fields, *ours.fields])):
+            both = [side.fields.get(field, ["(not there)"]) for side in (c, ours)]
+            if both[0] != both[1]:
+                both = self._with_deviations(client, field, both)
+            if both[0] != both[1]:
+                problems += [f"{field}:", *list(difflib.unified_diff(*both, "runc's C", "ours", lineterm="", n=1))]
+        self.check(f"{client} {case}: {len(c.fields)} fields", "\n".join(problems))
+
+    def _with_deviations(self, client, field, both):
+        for deviation in self.deviations:
+            if not deviation.applies_to(client, field):
+                continue
+            before = list(both)
+            both = [
+                deviation.edit(lines) if deviation.side in ("both", side) else lines
+                for side, lines in zip(("c", "ours"), both)
+            ]
+            deviation.used = deviation.used or both != before
+        return both
+
+    def close(self, complete):
+        """The closing line; true if nothing failed. `complete`: every client ran all of its cases."""
+        for deviation in self.deviations if complete else ():
+            if not deviation.used and any(fnmatch.fnmatch(client, deviation.clients) for client in self.compared):
+                self.fail("deviations", f"an entry that nothing needs: {deviation.row}: {deviation.match.pattern}")
+        say(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
+        return self.failed == 0 and self.passed > 0
+
+
+def allowed(name):
+    who = "root" if os.geteuid() == 0 else "user"
+    for line in (ROOT / "tests/allowed-skips").read_text().splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] in ("any", who) and fnmatch.fnmatch(name, words[1]):
+            return True
+    return False
+
+
+__all__ = ["Judge", "Unavailable"]

@@ -1,0 +1,152 @@
+"""What a run shows of itself, as text that two runs of the same thing have in common.
+
+Who this is: part of `run`, root in the machine's first namespaces; it only reads /proc and log files. An Observation is
+a list of lines for each field. Numbers that a kernel gives out (pids, inodes) are replaced by what they stand for.
+"""
+
+import json
+import os
+import re
+
+KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+
+# What two runs of the same program differ in: memory, scheduling, and the number of threads that a Go program happens
+# to have. SigQ counts the user's signals on the whole machine.
+VARYING = re.compile(r"^(Vm\w+|Rss\w+|HugetlbPages|.*ctxt_switches|Threads|SigQ|FDSize|State)$")
+# The pids of a status, which say where a process stands; NSpid and its like keep the inner ones.
+PIDS = re.compile(r"^(Tgid|Pid|PPid|Ngid|TracerPid|NStgid|NSpid|NSpgid|NSsid)$")
+
+# Where a text of nsexec or of runc has a pid.
+PID_IN_TEXT = [
+    re.compile(pattern)
+    for pattern in (r"(?<=/proc/)\d+", r"(?<=stage-[12] \()\d+(?=\))", r"(?<=stage-2 pid \()\d+(?=\))", r"(?<= on )\d+(?=:|$)")
+]
+
+
+class Names:
+    """Who is who in one run: host pids, namespaces, folders."""
+
+    def __init__(self):
+        self.pids, self.spaces, self.folders = {}, {}, []
+        self.space("host", "self")
+
+    def pid(self, number, name):
+        self.pids.setdefault(int(number), name)
+
+    def space(self, owner, pid):
+        """The namespaces of `pid` that have no name yet are `owner`'s."""
+        for kind in KINDS:
+            link = read_link(f"/proc/{pid}/ns/{kind}")
+            if link is not None:
+                self.spaces.setdefault(link, f"{kind}:{owner}")
+
+    def folder(self, path, name):
+        self.folders.append((str(path), name))
+
+    def __call__(self, text):
+        for path, name in self.folders:
+            text = text.replace(path, name)
+        text = re.sub(r"\b[a-z_]+:\[\d+\]", lambda found: self.spaces.get(found[0], unnumbered(found[0])), text)
+        for pattern in PID_IN_TEXT:
+            text = pattern.sub(lambda found: self.who(found[0]), text)
+        return text
+
+    def who(self, number):
+        return self.pids.get(int(number), number)
+
+
+def unnumbered(link):
+    """`pipe:[4711]` without the number; an unknown namespace stays unknown."""
+    return re.sub(r":\[\d+\]", "", link) if link.startswith(("pipe:", "socket:")) else re.sub(r"\[\d+\]", "other", link)
+
+
+def inner(number):
+    """A pid inside of a pid namespace: the first is 1, the others depend on how many threads a Go program had."""
+    return number if number == "1" or not number.isdigit() else "N"
+
+
+def read(path):
+    try:
+        with open(path, errors="backslashreplace") as file:
+            return file.read()
+    except OSError as error:
+        return f"{error.strerror}\n"
+
+
+def read_link(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+class Observation:
+    """The fields of one run, in the order in which they were seen."""
+
+    def __init__(self):
+        self.fields = {}
+        self.names = Names()
+
+    def add(self, field, lines):
+        """Lines of text, or one text."""
+        if isinstance(lines, str):
+            lines = lines.splitlines()
+        self.fields[field] = [self.names(line) for line in lines]
+
+    def process(self, when, pid):
+        """What /proc says of a live process."""
+        self.names.pid(pid, when)
+        self.add(f"{when}: status", self._status(pid))
+        self.add(f"{when}: ns", [f"{kind} {read_link(f'/proc/{pid}/ns/{kind}')}" for kind in KINDS])
+        for name in ("uid_map", "gid_map", "setgroups", "oom_score_adj", "timens_offsets"):
+            self.add(f"{when}: {name}", re.sub(r"[ \t]+", " ", read(f"/proc/{pid}/{name}")))
+        self.add(f"{when}: descriptors", list(descriptors(pid)))
+        self.add(f"{when}: exe", str(read_link(f"/proc/{pid}/exe")))
+        self.add(f"{when}: root and cwd", [str(read_link(f"/proc/{pid}/{name}")) for name in ("root", "cwd")])
+        self.add(f"{when}: cgroup", read(f"/proc/{pid}/cgroup"))
+        self.add(f"{when}: mounts", read(f"/proc/{pid}/mounts"))
+
+    def _status(self, pid):
+        for line in read(f"/proc/{pid}/status").splitlines():
+            key, _, value = line.partition(":")
+            if VARYING.match(key):
+                continue
+            words = value.split()
+            if PIDS.match(key):
+                words = [self.names.who(words[0]), *map(inner, words[1:])]
+            yield f"{key}: {' '.join(words)}"
+
+    def log(self, when, lines):
+        """Records of runc's log in JSON, each stage's in their order: the three write at the same time, so the order
+        between them is chance."""
+        records = [json.loads(line) for line in lines if line.strip()]
+        heads = [re.match(r"(nsexec(?:-[012])?)\[(\d+)\]: ?", record["msg"]) for record in records]
+        for head in heads:
+            if head and head[1] in ("nsexec-0", "nsexec-1"):
+                self.names.pid(head[2], f"stage {head[1][-1]}")
+        for record in records:
+            found = re.search(r"forward stage-1 \((\d+)\) and stage-2 \((\d+)\)", record["msg"])
+            if found:
+                self.names.pid(found[2], "stage 2")
+        parts = {}
+        for record, head in zip(records, heads):
+            who = head[1] if head else "go"
+            text = record["msg"][head.end():] if head else record["msg"]
+            # Stage 2 writes its pid as its own namespace sees it.
+            number = f"[{inner(self.names.who(head[2]))}] " if head else ""
+            parts.setdefault(who, []).append(f"{record['level']} {number}{text}")
+        for who in sorted(parts):
+            # Two Go programs and several goroutines write here, in no order.
+            self.add(f"{when}: log of {who}", sorted(parts[who]) if who == "go" else parts[who])
+
+
+def descriptors(pid):
+    """Number, target and flags of each: flags show close-on-exec."""
+    try:
+        numbers = sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+    except OSError as error:
+        yield error.strerror
+        return
+    for number in numbers:
+        flags = re.search(r"^flags:\s*(\d+)", read(f"/proc/{pid}/fdinfo/{number}"), re.MULTILINE)
+        yield f"{number} {read_link(f'/proc/{pid}/fd/{number}')} {flags and flags[1]}"

@@ -1,0 +1,101 @@
+"""Containers in the words of the OCI runtime specification, and their root: one static busybox.
+
+Who this is: part of `run`; it writes below the run's folder.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from packages import install
+
+ENVIRONMENT = ["PATH=/bin", "TERM=dumb"]
+BASIC = ("pid", "network", "ipc", "uts", "mount")
+CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID", "CAP_CHOWN"]
+
+# What a process of a container says about itself; then it waits for a line, and ends with the status that is asked for.
+TELL = r"""
+id
+hostname
+for name in uid_map gid_map setgroups oom_score_adj timens_offsets cgroup; do
+    echo "$name:"; cat /proc/self/$name 2>&1 | tr -s ' \t' ' '
+done
+readlink /proc/self/ns/*
+grep -E '^(Uid|Gid|Groups|NSpid|NSpgid|NSsid|Cap|NoNewPrivs|Seccomp|Sig(Blk|Ign|Cgt))' /proc/self/status
+for number in 0 1 2 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$number; done
+"""
+WAIT = r"""
+echo ready
+read -r status
+exit "$status"
+"""
+
+
+def shell(script):
+    return ["/bin/sh", "-c", script]
+
+
+def busybox_root(folder):
+    """A root directory below `folder`, with every place that the mounts need."""
+    install("busybox-static")
+    root = Path(folder) / "rootfs"
+    for name in ("bin", "dev", "proc", "sys", "tmp", "etc", "data"):
+        (root / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    names = subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for name in names:
+        if name != "busybox":
+            (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nsomebody:x:5:5:somebody:/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nsomebody:x:5:\n")
+    return root
+
+
+def mount(destination, kind, source, *options):
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
+
+
+def bind(source, destination, *options):
+    return mount(destination, "bind", str(source), "bind", *options)
+
+
+def process(args, uid=0, gid=0, groups=()):
+    user = {"uid": uid, "gid": gid}
+    if groups:
+        user["additionalGids"] = list(groups)
+    kinds = ("bounding", "effective", "permitted")
+    capabilities = {kind: CAPABILITIES for kind in kinds}
+    # Deliberately no terminal: its number would differ from run to run.
+    return {
+        "terminal": False, "user": user, "args": args, "env": ENVIRONMENT, "cwd": "/",
+        "capabilities": capabilities, "noNewPrivileges": False,
+    }
+
+
+def spec(root, args, *, namespaces=BASIC, join=None, uids=None, gids=None, mounts=(), oom=None, offsets=None, user=None):
+    """`namespaces`: kinds to create. `join`: paths by kind. `uids`, `gids`: triples of container, host, size."""
+    spaces = [{"type": kind} for kind in namespaces]
+    spaces += [{"type": kind, "path": str(path)} for kind, path in (join or {}).items()]
+    own_process = process(args) if user is None else process(args, *user)
+    if oom is not None:
+        own_process["oomScoreAdj"] = oom
+    linux = {"namespaces": spaces, "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"]}
+    if uids:
+        linux["uidMappings"] = [dict(zip(("containerID", "hostID", "size"), line)) for line in uids]
+        linux["gidMappings"] = [dict(zip(("containerID", "hostID", "size"), line)) for line in gids or uids]
+    if offsets:
+        linux["timeOffsets"] = offsets
+    made = {
+        "ociVersion": "1.0.2",
+        "root": {"path": str(root), "readonly": False},
+        "process": own_process,
+        "mounts": [
+            mount("/proc", "proc", "proc"),
+            mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+            *mounts,
+        ],
+        "linux": linux,
+    }
+    if "uts" in namespaces:
+        made["hostname"] = "inside"
+    return made

@@ -1,0 +1,235 @@
+"""The real libcontainer as a library: Debian 12's 1.1.5 with nsexec_v1_1, and sid's with nsexec.
+
+Who this is: part of `run`. The client (libcontainer/main.go) is started by it, as root or as the user nsexec-test, with
+runc's own C and with ours; it is told what to do line by line, and looked at in between.
+"""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import fixture
+import oci
+import undo
+from build import Go
+from observe import Observation, inner
+from packages import RUNC_SOURCE, STABLE_GOPATH, Unavailable, install, new_go, say, sid_runc, stable_go, version_of
+
+NAME = "libcontainer"
+SOURCE = Path(__file__).with_name("libcontainer")
+LIMIT = 30.0
+
+
+class Client:
+    """One running client, and what one case of it showed."""
+
+    def __init__(self, binary, folder, container, user=None):
+        self.folder, self.container = folder, container
+        who = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
+        self.errors = open(folder / "client.err", "w+")
+        self.program = subprocess.Popen(
+            [binary], cwd="/", env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self.errors, text=True, bufsize=1, start_new_session=True, **who,
+        )
+        self.seen = Observation()
+        self.seen.names.pid(self.program.pid, "client")
+        self.seen.names.folder(folder, "FOLDER")
+        self.seen.names.folder(container, "CONTAINER")
+        self.read_log = 0
+        self.gates = []
+
+    def tell(self, do, **fields):
+        self.program.stdin.write(json.dumps({"do": do, **fields}) + "\n")
+        self.program.stdin.flush()
+        line = self.program.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the client ended, status {self.program.wait()}: {self.said()}")
+        return json.loads(line)
+
+    def said(self):
+        self.errors.flush()
+        return (self.folder / "client.err").read_text()
+
+    def process(self, when, do, **fields):
+        """Creates a container or executes in one, with files for its standard descriptors. The pid, or None after an
+        error, which is part of what was seen."""
+        gate = self.folder / f"{when}.in"
+        os.mkfifo(gate)
+        os.chmod(gate, 0o666)
+        # Both ends, so that neither side waits for the other at the open.
+        self.gates.append(os.open(gate, os.O_RDWR | os.O_CLOEXEC))
+        for end in ("out", "err"):
+            (self.folder / f"{when}.{end}").touch()
+            os.chmod(self.folder / f"{when}.{end}", 0o666)
+        answer = self.tell(do, stdin=str(gate), stdout=str(self.folder / f"{when}.out"),
+                           stderr=str(self.folder / f"{when}.err"), **fields)
+        self.log(when)
+        self.seen.add(f"{when}: error", answer.get("error", "none"))
+        return answer.get("pid")
+
+    def log(self, when):
+        path = self.folder / "log"
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.seen.log(when, lines[self.read_log:])
+        self.read_log = len(lines)
+
+    def until_ready(self, when):
+        out, limit = self.folder / f"{when}.out", time.monotonic() + LIMIT
+        while "ready\n" not in out.read_text():
+            if time.monotonic() > limit:
+                raise RuntimeError(f"{when}: not ready: {out.read_text()}{(self.folder / f'{when}.err').read_text()}")
+            time.sleep(0.01)
+
+    def end(self, when, number, pid, status):
+        """Lets a waiting process go, with the status that it shall end with."""
+        os.write(self.gates[number], f"{status}\n".encode())
+        answer = self.tell("wait", pid=pid)
+        self.seen.add(f"{when}: end", [answer.get("status", ""), answer.get("error", "none")])
+        self.output(when)
+
+    def output(self, when):
+        for end in ("out", "err"):
+            text = (self.folder / f"{when}.{end}").read_text()
+            self.seen.add(f"{when}: std{end}", [inner_pids(line) for line in text.splitlines()])
+
+    def close(self):
+        self.program.stdin.close()
+        status = self.program.wait(LIMIT)
+        self.seen.add("client: end", [f"status {status}", *self.said().splitlines()])
+        for gate in self.gates:
+            os.close(gate)
+        self.errors.close()
+
+
+def inner_pids(line):
+    """What oci.TELL prints of /proc/self/status has pids of the container."""
+    return " ".join(map(inner, line.split())) if line.startswith("NS") else line
+
+
+class Case:
+    """A container: its specification, who runs it, and what is expected of it."""
+
+    def __init__(self, name, *, rootless=False, execs=True, only=None, setup=None, **spec):
+        self.name, self.rootless, self.execs, self.only, self.setup, self.spec = name, rootless, execs, only, setup, spec
+
+
+ROOT_MAP = [(0, 100000, 65536)]
+
+CASES = [
+    Case("as root", oom=500),
+    Case("as another user", user=(5, 5, (7, 8))),
+    Case("with a user namespace", namespaces=("user", *oci.BASIC), uids=ROOT_MAP),
+    Case("with a cgroup namespace", namespaces=(*oci.BASIC, "cgroup")),
+    Case("with all namespaces", namespaces=("user", *oci.BASIC, "cgroup"), uids=ROOT_MAP, oom=100),
+    Case("rootless with one id", rootless=True, namespaces=("user", "pid", "ipc", "uts", "mount"), uids="one"),
+    Case("rootless with newuidmap and newgidmap", rootless=True, namespaces=("user", *oci.BASIC), uids="subordinate"),
+]
+
+
+def run_case(case, binary, root):
+    """One run of one case: everything that it showed."""
+    with undo.Undo() as stack:
+        folder = stack.folder()
+        user = fixture.ordinary_user() if case.rootless else None
+        container = f"{undo.PREFIX}-{os.getpid()}"
+        stack.callback(undo.remove_cgroups, container)
+        stack.callback(undo.end_children)
+        if user is not None:
+            os.chown(folder, user.uid, user.gid)
+        wanted = dict(case.spec)
+        if wanted.get("uids") == "one":
+            wanted["uids"], wanted["gids"] = [(0, user.uid, 1)], [(0, user.gid, 1)]
+        elif wanted.get("uids") == "subordinate":
+            size = fixture.COUNT
+            wanted["uids"] = [(0, user.uid, 1), (1, fixture.FIRST, size)]
+            wanted["gids"] = [(0, user.gid, 1), (1, fixture.FIRST, size)]
+        if case.setup is not None:
+            case.setup(wanted, folder, stack)
+        client = Client(binary, folder, container, user)
+        spec = oci.spec(root, oci.shell(oci.TELL + oci.WAIT), **wanted)
+        follow(case, client, spec)
+        return client.seen
+
+
+def follow(case, client, spec):
+    """create, look, start, look, exec, look, end of both, delete, look."""
+    seen = client.seen
+    state = client.folder / "state"
+    init = client.process("init", "create", root=str(state), id=client.container, log=str(client.folder / "log"), spec=spec)
+    if init is not None:
+        seen.names.space("container", init)
+        seen.process("created", init)
+        seen.add("start", client.tell("start").get("error", "none"))
+        client.until_ready("init")
+        seen.process("running", init)
+        if case.execs:
+            process = oci.process(oci.shell(oci.TELL + oci.WAIT), 5, 5) if not case.rootless else oci.process(
+                oci.shell(oci.TELL + oci.WAIT))
+            inside = client.process("exec", "exec", process=process)
+            if inside is not None:
+                client.until_ready("exec")
+                seen.process("executed", inside)
+                client.end("exec", 1, inside, 3)
+        client.end("init", 0, init, 7)
+        client.log("end")
+        seen.add("delete", client.tell("delete").get("error", "none"))
+    else:
+        client.output("init")
+    client.close()
+    seen.add("left: processes", undo.settle())
+    seen.add("left: state", sorted(os.listdir(state)) if state.exists() else [])
+    seen.add("left: cgroups", sorted(map(str, undo.cgroups_named(client.container))))
+
+
+class Version:
+    """One libcontainer: how it is built, and which cases it knows."""
+
+    def __init__(self, client, go, flags):
+        self.client, self.go, self.flags = client, go, flags
+        self.cases = [case for case in CASES if case.only in (None, client)]
+
+
+STABLE, SID = f"{NAME}-debian12", f"{NAME}-sid"
+
+
+def stable():
+    install(RUNC_SOURCE)
+    say(f"Debian 12: {RUNC_SOURCE} {version_of(RUNC_SOURCE)}")
+    return Version(STABLE, Go(stable_go(), STABLE_GOPATH), ["libcontainer_1_1", "nsexec_v1_1"])
+
+
+def sid():
+    return Version(SID, Go(new_go(), sid_runc().gopath), [])
+
+
+def suite(job, stack):
+    finders = {STABLE: stable, SID: sid}
+    wanted = [client for client in finders if any(job.wants(client, case.name) for case in CASES)]
+    if not wanted:
+        return
+    install("uidmap")
+    root = oci.busybox_root(stack.folder())
+    for client in wanted:
+        try:
+            version = finders[client]()
+        except Unavailable as reason:
+            job.judge.skip(client, reason)
+        else:
+            one_version(job, stack, root, version)
+
+
+def one_version(job, stack, root, version):
+    binaries = stack.folder()
+    theirs = version.go.build(SOURCE, binaries / "runc-c/client", f"-tags={','.join(version.flags)}")
+    if job.c_only:
+        ours = theirs
+    else:
+        tags = ",".join([*version.flags, "nsexec_ours"])
+        ours = version.go.build(SOURCE, binaries / "ours/client", f"-tags={tags}", ours=True)
+    for case in version.cases:
+        if job.wants(version.client, case.name):
+            c = run_case(case, theirs, root)
+            job.judge.compare(version.client, case.name, c, run_case(case, ours, root))
+    job.judge.compared.add(version.client)
