@@ -7,6 +7,7 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 
 use crate::bootstrap::MESSAGE_MAX;
+use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::env::{Environment, RawEnv};
 use crate::error::{Error, Refusal};
 use crate::log::{Level, Log};
@@ -15,6 +16,7 @@ use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
+use crate::sys::types::Fd;
 
 /// The message's memory. In .bss, so that a process without a bootstrap pays nothing for it.
 struct Memory(UnsafeCell<[u8; MESSAGE_MAX]>);
@@ -87,17 +89,31 @@ pub fn init() -> Outcome {
     if variable(c"_LIBCONTAINER_INITPIPE").is_none_or(<[u8]>::is_empty) {
         return Outcome::NotInit;
     }
-    let policy = Policy::runc(&crate::bootstrap::dialect::Dialect::V1_2);
+    drop_in(&Policy::runc(&Dialect::V1_2))
+}
+
+/// [`init`] with any policy, and exactly as runc's C where the environment is wrong: a log pipe that is no number
+/// ends also a process without an init pipe.
+pub fn drop_in(policy: &Policy) -> Outcome {
+    let environment = Environment::parse(raw_environment(), policy.dialect);
+    if matches!(environment, Ok(Environment { init: None, .. })) {
+        return Outcome::NotInit;
+    }
     // SAFETY: nothing is forked before the threads are counted, and the calls until then are harmless with them.
     let mut sys = unsafe { LinuxSys::new() };
     if let Some(threads) = more_than_one_thread(&mut sys) {
-        let log = Environment::parse(raw_environment(), policy.dialect).ok().and_then(|known| known.log);
-        let mut log = Log::open(&mut sys, log, Level::Fatal, policy.log_form);
+        let mut log = Log::open(&mut sys, log_pipe(policy.dialect), Level::Fatal, policy.log_form);
         log.fatal(&mut sys, &Error::Refused(Refusal::Threads(threads)));
         exit(1);
     }
     // SAFETY: there is one thread, and it is here.
-    unsafe { run(&policy) }
+    unsafe { run(policy) }
+}
+
+/// The log pipe that the environment names.
+#[must_use]
+pub fn log_pipe(dialect: &Dialect) -> Option<Fd> {
+    Environment::parse(raw_environment(), dialect).map_or_else(|error| error.log, |known| known.log)
 }
 
 /// The number of threads, if it is not one. Without a /proc nobody can tell.

@@ -12,6 +12,7 @@
 //! | [`sync`], [`log`], [`json`], [`error`] | what stages tell each other, the launcher and people |
 //! | [`sys`] | the one door to the kernel: the trait, the real backend, the recorder, the simulated kernel |
 //! | [`entry`] | the edge in the child: environment, core, exit or return |
+//! | `capi` | the C symbols of `libnsexec.a` (feature `capi`) |
 //! | `audit` | runs as data: sections, comparison, the strace witness, rules (feature `audit`) |
 //! | `launch` | the launcher's half of the protocol (feature `std`) |
 //!
@@ -45,6 +46,8 @@ extern crate std;
 )]
 pub mod audit;
 pub mod bootstrap;
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod entry;
 pub mod error;
 pub mod idmap;

@@ -175,24 +175,30 @@ impl Log {
         }
     }
 
-    /// The last word: never filtered, and given some time. Without a log pipe it goes to standard error.
+    /// The error that ends this process: never filtered, and given some time. Without a log pipe it goes to standard
+    /// error.
     pub fn fatal<S: Sys>(&mut self, sys: &mut S, error: &Error<'_>) {
+        let details = match self.form {
+            LogForm::Runc => None,
+            LogForm::Detailed => Some(Details { code: error.code(), errno: error.errno() }),
+        };
+        self.last_word(sys, format_args!("{error}"), details);
+    }
+
+    /// [`Self::fatal`] of any text.
+    pub fn last_word<S: Sys>(&mut self, sys: &mut S, text: fmt::Arguments<'_>, details: Option<Details>) {
         self.report_dropped(sys);
         let mut buffer = [0; RECORD_MAX];
         if self.fd.is_none() {
             let mut line = Line::new(&mut buffer);
-            let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "FATAL: {error}");
+            let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "FATAL: {text}");
             let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
             // There is nobody left to tell if this fails.
             let _ = sys.write(Fd::STDERR, line.bytes());
             return;
         }
-        let details = match self.form {
-            LogForm::Runc => None,
-            LogForm::Detailed => Some(Details { code: error.code(), errno: error.errno() }),
-        };
         let writer = (self.writer, self.own_pid(sys));
-        let len = layout(&mut buffer, Level::Fatal, writer, format_args!("{error}"), details);
+        let len = layout(&mut buffer, Level::Fatal, writer, text, details);
         self.put(sys, buffer.get(..len).unwrap_or_default(), FATAL_WAIT_MS);
     }
 
