@@ -11,7 +11,7 @@ use std::vec::Vec;
 use crate::bootstrap::env::Environment;
 use crate::launch::script::parse_pid_line;
 use crate::log::Level;
-use crate::nsexec::{Scratch, bootstrap};
+use crate::nsexec::{READY, Scratch, executed};
 use crate::pipe::{read_full, send_all};
 use crate::policy::Policy;
 use crate::stage::Outcome;
@@ -59,7 +59,8 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
         let _ = sys.close(stage_init);
         let _ = sys.close(stage_log);
         let mut current = child;
-        let status = if converse(sys, manner, &message, init, &mut current).is_some() {
+        let talk = Talk { manner, ready_byte: policy.dialect.ready_byte, message: &message };
+        let status = if converse(sys, &talk, init, &mut current).is_some() {
             0
         } else {
             // runc's terminate: SIGKILL and wait.
@@ -83,7 +84,7 @@ pub fn runc_init<S: Sys>(
 ) -> Ended {
     let mut memory = vec![0; memory];
     let environment = Environment { init: Some(init), log: Some(log), level };
-    match bootstrap(sys, environment, policy, &mut Scratch { message: &mut memory }) {
+    match executed(sys, environment, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
         Outcome::HandOver => {
@@ -99,10 +100,22 @@ pub fn runc_init<S: Sys>(
     }
 }
 
-fn converse(sys: &mut SimSys, manner: Manner, message: &[u8], init: Fd, current: &mut Pid) -> Option<()> {
+/// What the launcher says and hears.
+struct Talk<'t> {
+    manner: Manner,
+    ready_byte: bool,
+    message: &'t [u8],
+}
+
+fn converse(sys: &mut SimSys, talk: &Talk<'_>, init: Fd, current: &mut Pid) -> Option<()> {
     let stage_0 = *current;
-    send_all(sys, init, message).ok()?;
-    match manner {
+    // The older lines' Go reads the ready byte in a thread of its own, and goes on when it has the byte and the message is out.
+    send_all(sys, init, talk.message).ok()?;
+    if talk.ready_byte {
+        let mut byte = [0];
+        (read_full(sys, init, &mut byte) == Ok(1) && byte == [READY]).then_some(())?;
+    }
+    match talk.manner {
         Manner::Init => {
             let (stage_1, stage_2) = read_pids(sys, init)?;
             wait(sys, stage_1);
