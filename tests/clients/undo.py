@@ -36,24 +36,44 @@ def children():
     return found
 
 
+def living():
+    """Our descendants that have not ended; our own dead children are reaped."""
+    found, rest = [], children()
+    while rest:
+        pid = rest.pop()
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
+            tasks = os.listdir(f"/proc/{pid}/task")
+            rest += [int(word) for task in tasks for word in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
+            if state != "Z":
+                found.append(pid)
+            else:
+                os.waitpid(pid, os.WNOHANG)
+        except (OSError, IndexError):
+            pass
+    return found
+
+
 def end_children():
-    """Kills and reaps what is left of our descendants; tells which lived. A child of a killed one becomes ours."""
-    left = []
+    """Kills and reaps what is left of our descendants; tells which lived. A child of a killed one becomes ours.
+
+    No wait for a single one: the first process of a pid namespace ends only after the last of the others is reaped."""
+    left = {}
     for _ in range(1000):
         now = children()
         if not now:
-            return left
+            break
         for pid in now:
             try:
                 state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
-                name = Path(f"/proc/{pid}/comm").read_text().strip()
-                if state != "Z":
-                    left.append(f"{name} [{pid}]")
+                if state != "Z" and pid not in left:
+                    left[pid] = f"{Path(f'/proc/{pid}/comm').read_text().strip()} [{pid}]"
                     os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                os.waitpid(pid, os.WNOHANG)
             except (OSError, IndexError):
                 pass
-    return left
+        time.sleep(0.005)
+    return list(left.values())
 
 
 def settle():

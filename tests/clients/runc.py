@@ -1,0 +1,214 @@
+"""One run of one case with a runc: its folder, its bundle, its commands, and what they showed.
+
+Who this is: part of `run`, root, the subreaper of all that runc leaves behind. What a case starts is below a folder, a
+cgroup and processes of its own, and gone after it.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import fixture
+import oci
+import undo
+from observe import Observation, read
+
+# When we give up, in seconds. No case asserts a time.
+LIMIT = 60.0
+
+# Go's scheduler sends itself SIGURG, and runc says so as often as it happens; and what differs between two builds.
+NOISE = re.compile(r"sending signal to process urgent I/O condition|^cloning /proc/self/exe binary|mount source thread|fd:\d+\)$")
+
+
+def wait_for(what, condition):
+    """The first true answer of `condition`."""
+    until = time.monotonic() + LIMIT
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > until:
+            raise AssertionError(f"waited in vain for {what}")
+        time.sleep(0.01)
+
+
+def gone(pid):
+    """Whether a process below us has ended; it is reaped if it is our own child."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass
+    return not os.path.exists(f"/proc/{pid}")
+
+
+class Ended:
+    """A command that has ended."""
+
+    def __init__(self, status, out, err):
+        self.status, self.out, self.err = status, out, err
+
+    def must(self, status=0):
+        if self.status != status:
+            raise AssertionError(f"status {self.status} and not {status}\n{self.out}{self.err}")
+        return self
+
+    def must_fail(self):
+        if self.status == 0:
+            raise AssertionError(f"it succeeded\n{self.out}{self.err}")
+        return self
+
+
+class Runc:
+    """A fresh bundle, and a binary: runc with its own C, or with ours."""
+
+    def __init__(self, stack, binary, line):
+        self.stack, self.binary, self.line = stack, binary, line
+        self.folder = stack.folder()
+        self.id = f"{undo.PREFIX}-{os.getpid()}"
+        stack.callback(undo.remove_cgroups, self.id)
+        self.state, self.log = self.folder / "state", self.folder / "log"
+        self.state.mkdir()
+        # A folder for each container, which has its files as `create` wrote them.
+        self.root = oci.busybox_root(self.folder)
+        self.user = None
+        self.held = []
+        self.counter = 0
+        self.seen = Observation()
+        names = self.seen.names
+        names.folder(binary.parent, "BINARY")
+        names.folder(self.folder, "FOLDER")
+        names.folder(self.id, "CONTAINER")
+        stack.callback(undo.end_children)
+
+    # -- who runs it ------------------------------------------------------------------------------------------------
+
+    def rootless(self):
+        """From now on an ordinary user with subordinate ids calls runc; the folder is his."""
+        self.user = fixture.ordinary_user()
+        for path in (self.folder, self.state, self.root, *self.root.rglob("*")):
+            os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
+        return self.user
+
+    def _who(self):
+        return {} if self.user is None else {"user": self.user.uid, "group": self.user.gid, "extra_groups": []}
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    def argv(self, *words, debug=True):
+        """`debug`: to the log file, so that standard error is the container's, and runc's last word."""
+        log = ["--debug", "--log", self.log, "--log-format", "json"] if debug else []
+        return [str(word) for word in (self.binary, "--root", self.state, *log, *words)]
+
+    def popen(self, *words, debug=True, **how):
+        return self.popen_argv(self.argv(*words, debug=debug), **how)
+
+    def popen_argv(self, argv, **how):
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": str(self.folder)}
+        how = {"stdin": subprocess.DEVNULL, "cwd": self.folder, "env": environment, **self._who(), **how}
+        return subprocess.Popen(argv, **how)
+
+    def runc(self, *words, debug=True, **how):
+        """Into files and not into pipes: a detached container that holds them must not keep us waiting."""
+        self.counter += 1
+        out, err = (self.folder / f"{end}{self.counter}" for end in ("out", "err"))
+        with open(out, "w") as out_file, open(err, "w") as err_file:
+            status = self.popen(*words, debug=debug, stdout=out_file, stderr=err_file, **how).wait(LIMIT)
+        return Ended(status, read(out), read(err))
+
+    def output(self):
+        """What the last command's container has written by now."""
+        return read(self.folder / f"out{self.counter}")
+
+    def configure(self, args=("/bin/sleep", "1000"), **wanted):
+        """`args`: the container's command; `terminal`: whether it has one; the rest as oci.spec has it."""
+        terminal = wanted.pop("terminal", False)
+        spec = oci.spec(self.root, list(args), **wanted)
+        spec["process"]["terminal"] = terminal
+        (self.folder / "config.json").write_text(json.dumps(spec))
+
+    def run(self, args, **wanted):
+        """A container in the foreground, to its end."""
+        self.configure(args, **wanted)
+        return self.runc("run", self.id)
+
+    def start(self, args=("/bin/sleep", "1000"), **wanted):
+        """A detached container; the number of its init."""
+        self.configure(args, **wanted)
+        self.runc("run", "--detach", "--pid-file", self.folder / "pid", self.id).must()
+        return self.pid_in("pid")
+
+    def pid_in(self, file):
+        return int(read(self.folder / file))
+
+    # -- what is seen -----------------------------------------------------------------------------------------------
+
+    def see(self, when, ended):
+        """A command's end."""
+        self.seen.add(f"{when}: status", [str(ended.status)])
+        self.seen.add(f"{when}: stdout", ended.out)
+        self.seen.add(f"{when}: stderr", [timeless(line) for line in ended.err.splitlines()])
+
+    def see_log(self, when):
+        """The records since the last time, which are taken away."""
+        lines = read(self.log).splitlines() if self.log.exists() else []
+        self.see_records(when, [json.loads(line) for line in lines])
+        self.log.unlink(missing_ok=True)
+
+    def see_records(self, when, records):
+        # Go walks a map to write the offsets: their order is chance.
+        texts = [(record["level"], re.sub(r"'(boottime .*)\n(monotonic .*)\n'", r"'\2\n\1\n'", record["msg"])) for record in records]
+        kept = [json.dumps({"level": level, "msg": text}) for level, text in texts if not NOISE.search(text)]
+        self.seen.log(when, kept)
+
+    def forget_log(self):
+        self.log.unlink(missing_ok=True)
+
+    def said(self, field):
+        """The lines of a field that has been seen."""
+        return "\n".join(self.seen.fields[field])
+
+    # -- surroundings -----------------------------------------------------------------------------------------------
+
+    def holder(self, *flags):
+        """A process with namespaces of its own; its number."""
+        child = subprocess.Popen(
+            ["unshare", *flags, "sh", "-c", "echo here; exec sleep 1000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        self.held.append(child.pid)
+        self.stack.callback(child.stdout.close)
+        if child.stdout.readline() != b"here\n":
+            raise RuntimeError("unshare failed")
+        if "--user" in flags:
+            for file in ("uid_map", "gid_map"):
+                Path(f"/proc/{child.pid}/{file}").write_text("0 100000 65536\n")
+        self.seen.names.pid(child.pid, "holder")
+        self.seen.names.space("holder", child.pid)
+        return child.pid
+
+    def finish(self):
+        """All processes are ended, the containers deleted, and what is left then is told."""
+        # First the inits: `delete --force` waits in vain for one that is dead and that only we can reap.
+        undo.end_children()
+        for name in sorted(os.listdir(self.state)):
+            self.seen.add("delete", [str(self.runc("delete", "--force", name, debug=False).status)])
+        self.seen.add("left: processes", undo.end_children())
+        self.seen.add("left: state", os.listdir(self.state))
+        self.seen.add("left: cgroups", list(map(str, undo.cgroups_named(self.id))))
+        mounts = undo.mounts_below(self.folder)
+        self.seen.add("left: mounts", mounts)
+
+
+def timeless(line):
+    """A line of runc's in text, or of the container's, without its time and numbers of nsexec's stages."""
+    line = re.sub(r'time="[^"]*"', "time=T", line)
+    return re.sub(r"(nsexec(?:-\d)?)\[\d+\]", r"\1[N]", line)
+
+
+def logrus(text):
+    """The records of logrus' text form."""
+    for found in re.finditer(r'^time="[^"]*" level=(\w+) msg=("(?:[^"\\]|\\.)*"|\S+)', text, re.MULTILINE):
+        message = json.loads(found[2]) if found[2].startswith('"') else found[2]
+        yield {"level": found[1], "msg": message}
