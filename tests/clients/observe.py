@@ -16,6 +16,9 @@ VARYING = re.compile(r"^(Vm\w+|Rss\w+|HugetlbPages|.*ctxt_switches|Threads|SigQ|
 # The pids of a status, which say where a process stands; NSpid and its like keep the inner ones.
 PIDS = re.compile(r"^(Tgid|Pid|PPid|Ngid|TracerPid|NStgid|NSpid|NSpgid|NSsid)$")
 
+# What runc's Go code logs of its own goroutines: how much of it is written before an end, is chance.
+GO_CHATTER = re.compile(r"^debug (reading|read|writing) sync|^debug sync pipe closed|^debug mount source thread")
+
 # Where a text of nsexec or of runc has a pid.
 PID_IN_TEXT = [
     re.compile(pattern)
@@ -137,7 +140,10 @@ class Observation:
             parts.setdefault(who, []).append(f"{record['level']} {number}{text}")
         for who in sorted(parts):
             # Two Go programs and several goroutines write here, in no order.
-            self.add(f"{when}: log of {who}", sorted(parts[who]) if who == "go" else parts[who])
+            lines = parts[who]
+            if who == "go":
+                lines = sorted(line for line in lines if not GO_CHATTER.match(line))
+            self.add(f"{when}: log of {who}", lines)
 
 
 def descriptors(pid):
