@@ -49,6 +49,8 @@ class Names:
     def __call__(self, text):
         for path, name in self.folders:
             text = text.replace(path, name)
+        # The size of the program itself, which Go logs where it makes a sealed copy.
+        text = re.sub(r"\(\d+ bytes\)", "(SIZE bytes)", text)
         text = re.sub(r"\b[a-z_]+:\[\d+\]", lambda found: self.spaces.get(found[0], unnumbered(found[0])), text)
         for pattern in PID_IN_TEXT:
             text = pattern.sub(lambda found: self.who(found[0]), text)
@@ -144,6 +146,15 @@ class Observation:
             if who == "go":
                 lines = sorted(line for line in lines if not GO_CHATTER.match(line))
             self.add(f"{when}: log of {who}", lines)
+
+
+def waits_for_start(pid):
+    """Whether the init of a created container has come to the fifo at which it waits for its start."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False
+    return any(read(f"/proc/{pid}/task/{task}/wchan") == "wait_for_partner" for task in tasks)
 
 
 def descriptors(pid):
