@@ -82,7 +82,7 @@ pub fn runc_init<S: Sys>(
     memory: usize,
 ) -> Ended {
     let mut memory = vec![0; memory];
-    let environment = Environment { init: Some(init), log: Some(log), level };
+    let environment = Environment::new(Some(init), Some(log), level);
     match bootstrap(sys, environment, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
@@ -147,7 +147,7 @@ fn read_pids(sys: &mut SimSys, init: Fd) -> Option<(Pid, Pid)> {
             Err(_) => return None,
         }
     }
-    parse_pid_line(&line)
+    parse_pid_line(&line, crate::bootstrap::dialect::PidLine::Stages)
 }
 
 fn read_log(sys: &mut SimSys, log: Fd) {
