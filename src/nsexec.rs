@@ -6,7 +6,7 @@ use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
 use crate::error::{Doing, Error};
 use crate::log::{Level, Log};
 use crate::namespace::unshare::refuse_impossible;
-use crate::pipe::read_full;
+use crate::pipe::{read_full, send_all};
 use crate::policy::Policy;
 use crate::stage::{Context, Outcome, parent, sources};
 use crate::sys::Sys;
@@ -26,7 +26,7 @@ pub struct Scratch<'s> {
 pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &mut Scratch<'_>) -> Outcome {
     match Environment::parse(raw, policy.dialect) {
         Ok(environment) => match missing_log_pipe(sys, environment) {
-            None => bootstrap(sys, environment, policy, scratch),
+            None => executed(sys, environment, policy, scratch),
             Some(fd) => {
                 let mut log = Log::open(sys, None, Level::Debug, policy.log_form);
                 log.fatal(sys, &Error::Os { doing: Doing::UseLogPipe(fd), errno: Errno::EBADF });
@@ -50,6 +50,31 @@ fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment<'_>) -> Option
     // Any other refusal is one of the call, and not of the descriptor.
     (sys.fstatfs(fd) == Err(Errno::EBADF)).then_some(fd)
 }
+
+/// What a launcher expects of a program that it has executed, over known descriptors: the first steps of runc's older
+/// lines, and then the [`bootstrap`]. Reports its own failure, once.
+///
+/// We are as in [`nsexec`]. The launcher has written the message by now, or waits for the ready byte before it does.
+pub fn executed<S: Sys>(
+    sys: &mut S,
+    environment: Environment,
+    policy: &Policy,
+    scratch: &mut Scratch<'_>,
+) -> Outcome {
+    let Some(init_pipe) = environment.init else { return Outcome::NotInit };
+    if policy.dialect.ready_byte {
+        // From here on the launcher may kill us without leaving anything behind (runc 4ecff8d9d).
+        if let Err(errno) = send_all(sys, init_pipe, &[READY]) {
+            let mut log = Log::open(sys, environment.log, environment.level, policy.log_form);
+            log.fatal(sys, &Error::Os { doing: Doing::InformLauncher, errno });
+            return Outcome::Exit(1);
+        }
+    }
+    bootstrap(sys, environment, policy, scratch)
+}
+
+/// The ready byte: all that a launcher of 1.0 or 1.1 reads before the pid line.
+pub const READY: u8 = 0;
 
 /// The bootstrap over known descriptors. Reports its own failure, once.
 ///

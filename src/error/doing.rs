@@ -171,6 +171,8 @@ pub enum Doing<'m> {
     RestoreSignals,
     /// Using the log pipe that the environment names.
     UseLogPipe(Fd),
+    /// Telling the launcher that the message may come.
+    InformLauncher,
     /// Reading the message's header.
     ReadHeader,
     /// Reading the rest of the message.
@@ -273,6 +275,7 @@ impl Doing<'_> {
             Self::BlockSigpipe => "block-sigpipe",
             Self::RestoreSignals => "restore-signals",
             Self::UseLogPipe(_) => "log-pipe",
+            Self::InformLauncher => "ready-byte",
             Self::ReadHeader => "read-header",
             Self::ReadPayload => "read-payload",
             Self::OomScoreAdj => "oom-score-adj",
@@ -341,6 +344,7 @@ impl fmt::Display for Doing<'_> {
             Self::BlockSigpipe => f.write_str("failed to block SIGPIPE"),
             Self::RestoreSignals => f.write_str("failed to restore the signal mask"),
             Self::UseLogPipe(fd) => write!(f, "failed to use _LIBCONTAINER_LOGPIPE={}", fd.0),
+            Self::InformLauncher => f.write_str("could not inform the parent we are past initial setup"),
             Self::ReadHeader => f.write_str("failed to read netlink header"),
             Self::ReadPayload => f.write_str("failed to read netlink payload"),
             Self::OomScoreAdj => f.write_str("failed to update /proc/self/oom_score_adj"),
