@@ -162,43 +162,6 @@ func TestRefusesAPathOfAnotherKind(t *testing.T) {
 	refused(t, fmt.Sprintf("net:/proc/%d/ns/pid", os.Getpid()), "net")
 }
 
-func TestLogIsRecords(t *testing.T) {
-	if dialect == "seed" {
-		t.Skip("this line of runc has no log pipe")
-	}
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Close()
-	p := start(t, own(), write)
-	write.Close()
-
-	records := 0
-	lines := json.NewDecoder(read)
-	lines.DisallowUnknownFields()
-	for {
-		var record struct{ Level, Msg string }
-		// The end comes only when each of the three has let go of the pipe.
-		if err := lines.Decode(&record); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal("a record:", err)
-		}
-		if record.Level == "" || record.Msg == "" {
-			t.Errorf("a record without words: %+v", record)
-		}
-		records++
-	}
-	if records == 0 {
-		t.Error("no record")
-	}
-	if err := p.command.Wait(); err != nil {
-		t.Fatal("stage 0:", err)
-	}
-	p.reap()
-}
-
 // This test process itself has the constructor in it, and no init pipe: it is here, so nothing happened to it.
 func TestDoesNothingWithoutAnInitPipe(t *testing.T) {
 	command := exec.Command("/proc/self/exe")

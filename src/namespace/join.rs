@@ -157,7 +157,77 @@ impl fmt::Display for Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::string::String;
+    use std::vec::Vec;
+    use std::{cell::RefCell, format};
+
     use super::*;
+    use crate::log::Level;
+    use crate::policy::LogForm;
+    use crate::sys::MockSys;
+    use crate::sys::types::{Pid, SignalSet};
+
+    /// Joins a list whose first pass has one EPERM, for ipc; what was called, and what was logged.
+    fn joined(dialect: &'static Dialect) -> (Vec<String>, Vec<String>) {
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let records = Rc::new(RefCell::new(Vec::new()));
+        let mut sys = MockSys::new();
+        let mut next = 9;
+        sys.expect_openat().returning(move |_, _, _| {
+            next += 1;
+            Ok(Fd(next))
+        });
+        sys.expect_fstatfs().returning(|_| Ok(FsType::NSFS));
+        sys.expect_close().returning(|_| Ok(()));
+        sys.expect_sigprocmask().returning(|_, _| Ok(SignalSet::EMPTY));
+        sys.expect_getpid().returning(|| Pid(7));
+        let (log, mut refusals) = (Rc::clone(&calls), 1);
+        sys.expect_setns().returning_st(move |fd, _| {
+            log.borrow_mut().push(format!("setns {}", fd.0));
+            let refused = fd == Fd(11) && refusals > 0;
+            refusals -= i32::from(refused);
+            if refused { Err(Errno::EPERM) } else { Ok(()) }
+        });
+        let log = Rc::clone(&calls);
+        sys.expect_setresuid().returning_st(move |id| {
+            log.borrow_mut().push(format!("setresuid {id}"));
+            Ok(())
+        });
+        let lines = Rc::clone(&records);
+        sys.expect_write_nowait().returning_st(move |_, bytes| {
+            let line = String::from_utf8(bytes.to_vec()).unwrap();
+            lines.borrow_mut().push(line.split("into ").nth(1).unwrap().trim_end_matches("\"}\n").into());
+            Ok(bytes.len())
+        });
+        let mut log = Log::open(&mut sys, Some(Fd(3)), Level::Debug, LogForm::Runc);
+        let paths = NsPaths::parse(b"user:/u,ipc:/i,net:/n", dialect.namespaces).unwrap();
+        assert_eq!(join(&mut sys, &mut log, paths, &Policy::runc(dialect)), Ok(()));
+        drop(sys);
+        (Rc::into_inner(calls).unwrap().into_inner(), Rc::into_inner(records).unwrap().into_inner())
+    }
+
+    #[test]
+    fn every_dialect_joins_in_three_passes() {
+        for dialect in Dialect::ALL {
+            let wanted = ["setns 11", "setns 12", "setns 10", "setresuid 0", "setns 11"];
+            assert_eq!(joined(dialect).0, wanted, "{}", dialect.name());
+        }
+    }
+
+    #[test]
+    fn a_join_is_logged_with_its_own_answer() {
+        for dialect in Dialect::ALL {
+            let answers = match dialect.setns_result_logged {
+                true => [": Operation not permitted", ": Success", ": Success", ": Success"],
+                false => [""; 4],
+            };
+            let names = ["ipc", "net", "user", "ipc"].into_iter().zip(["/i", "/n", "/u", "/i"]);
+            let text = |((kind, path), answer)| format!("{kind} namespace (with path {path}){answer}");
+            let wanted: Vec<String> = names.zip(answers).map(text).collect();
+            assert_eq!(joined(dialect).1, wanted, "{}", dialect.name());
+        }
+    }
 
     #[test]
     fn each_kind_but_user_has_two_chances_and_user_one() {

@@ -17,7 +17,9 @@ VARYING = re.compile(r"^(Vm\w+|Rss\w+|HugetlbPages|.*ctxt_switches|Threads|SigQ|
 PIDS = re.compile(r"^(Tgid|Pid|PPid|Ngid|TracerPid|NStgid|NSpid|NSpgid|NSsid)$")
 
 # What runc's Go code logs of its own goroutines: how much of it is written before an end, is chance.
-GO_CHATTER = re.compile(r"^debug (reading|read|writing) sync|^debug sync pipe closed|^debug mount source thread")
+GO_CHATTER = re.compile(
+    r"^debug (reading|read|writing) sync|^debug sync pipe closed|^debug mount source thread|^warning Failed to remove cgroup"
+)
 
 # Where a text of nsexec or of runc has a pid.
 PID_IN_TEXT = [
@@ -127,8 +129,9 @@ class Observation:
         records = [json.loads(line) for line in lines if line.strip()]
         heads = [re.match(r"(nsexec(?:-[012])?)\[(\d+)\]: ?", record["msg"]) for record in records]
         for head in heads:
-            if head and head[1] in ("nsexec-0", "nsexec-1"):
-                self.names.pid(head[2], f"stage {head[1][-1]}")
+            if head and head[1] != "nsexec-2":
+                # Before it knows its stage it is stage 0.
+                self.names.pid(head[2], f"stage {head[1][-1] if head[1] != 'nsexec' else 0}")
         for record in records:
             found = re.search(r"forward stage-1 \((\d+)\) and stage-2 \((\d+)\)", record["msg"])
             if found:

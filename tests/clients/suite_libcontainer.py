@@ -186,9 +186,15 @@ CASES = [
          tell=UPTIME),
     Case("with a network namespace that is none", namespaces=("pid", "ipc", "uts", "mount"), setup=network_that_is_none),
     Case("with maps that overlap", namespaces=USERNS, uids=[(0, 100000, 10), (5, 200000, 10)]),
-    Case("rootless with ids of somebody else", rootless=True, namespaces=USERNS, uids=[(0, 1, 1), (1, 200000, 10)]),
+    Case("rootless with ids of somebody else", rootless=True, namespaces=USERNS, uids="foreign"),
     Case("with a command that is not there", args=["/bin/nothing"]),
 ]
+
+
+def maps(user, how):
+    """Root inside is the user outside; what more there is comes from /etc/subuid, or is not the user's."""
+    more = {"one": [], "subordinate": [(1, fixture.FIRST, fixture.COUNT)], "foreign": [(1, 200000, 10)]}[how]
+    return [(0, user.uid, 1), *more], [(0, user.gid, 1), *more]
 
 
 def run_case(case, binary, root):
@@ -202,12 +208,8 @@ def run_case(case, binary, root):
         if user is not None:
             os.chown(folder, user.uid, user.gid)
         wanted = dict(case.spec)
-        if wanted.get("uids") == "one":
-            wanted["uids"], wanted["gids"] = [(0, user.uid, 1)], [(0, user.gid, 1)]
-        elif wanted.get("uids") == "subordinate":
-            size = fixture.COUNT
-            wanted["uids"] = [(0, user.uid, 1), (1, fixture.FIRST, size)]
-            wanted["gids"] = [(0, user.gid, 1), (1, fixture.FIRST, size)]
+        if user is not None:
+            wanted["uids"], wanted["gids"] = maps(user, wanted["uids"])
         if case.setup is not None:
             case.setup(wanted, folder, stack)
         client = Client(binary, folder, container, user)
