@@ -255,21 +255,21 @@ def follow(case, client, spec):
 
 
 class Version:
-    """One libcontainer: how it is built, and which cases it knows."""
+    """One libcontainer: how it is built, with which tags and with which wrong ones, and which cases it knows."""
 
-    def __init__(self, client, go, flags):
-        self.client, self.go, self.flags = client, go, flags
+    def __init__(self, client, go, flags, wrong):
+        self.client, self.go, self.flags, self.wrong = client, go, flags, wrong
         self.cases = [case for case in CASES if case.only in (None, client)]
 
 
 def stable():
     install(RUNC_SOURCE)
     say(f"Debian 12: {RUNC_SOURCE} {version_of(RUNC_SOURCE)}")
-    return Version(STABLE, Go(stable_go(), STABLE_GOPATH), ["libcontainer_1_1", "nsexec_v1_1"])
+    return Version(STABLE, Go(stable_go(), STABLE_GOPATH), ["libcontainer_1_1", "nsexec_v1_1"], ["libcontainer_1_1"])
 
 
 def sid():
-    return Version(SID, Go(new_go(), sid_runc().gopath), [])
+    return Version(SID, Go(new_go(), sid_runc().gopath), [], ["nsexec_v1_1"])
 
 
 def suite(job, stack):
@@ -300,4 +300,15 @@ def one_version(job, stack, root, version):
         if job.wants(version.client, case.name):
             c = run_case(case, theirs, root)
             job.judge.compare(version.client, case.name, c, run_case(case, ours, root))
+    if not job.c_only and job.wants(version.client, "with the wrong dialect"):
+        wrong = version.go.build(SOURCE, binaries / "wrong/client", f"-tags={','.join([*version.wrong, 'nsexec_ours'])}", ours=True)
+        job.judge.check(f"{version.client} with the wrong dialect", wrong_dialect(wrong, root))
     job.judge.compared.add(version.client)
+
+
+def wrong_dialect(binary, root):
+    """Says so if a container starts, or something is left, with an nsexec of the other side of 1.2."""
+    seen = run_case(CASES[0], binary, root)
+    error = seen.fields["init: error"]
+    left = {name: lines for name, lines in seen.fields.items() if name.startswith("left: ") and name != "left: state" and lines}
+    return "" if error != ["none"] and not left else f"error: {error}; left: {left}"
