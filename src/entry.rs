@@ -41,6 +41,7 @@ fn raw_environment() -> RawEnv<'static> {
         init_pipe: variable(c"_LIBCONTAINER_INITPIPE"),
         log_pipe: variable(c"_LIBCONTAINER_LOGPIPE"),
         log_level: variable(c"_LIBCONTAINER_LOGLEVEL"),
+        mount_fds: variable(c"_LIBCONTAINER_MOUNT_FDS"),
     }
 }
 

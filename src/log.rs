@@ -7,7 +7,9 @@ use core::fmt::{self, Write};
 
 use crate::error::Error;
 use crate::json::{Escaped, Line};
+use crate::pipe::send_all;
 use crate::policy::LogForm;
+use crate::sync::Message;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
 
@@ -125,6 +127,8 @@ pub struct Log {
     dropped: u32,
     raised_sigpipe: bool,
     mask: SignalSet,
+    /// The sync pipe over which this stage tells stage 0 that it failed.
+    stage_0: Option<Fd>,
 }
 
 impl Log {
@@ -135,7 +139,8 @@ impl Log {
     pub fn open<S: Sys>(sys: &mut S, fd: Option<Fd>, level: Level, form: LogForm) -> Self {
         // Only a wrong argument makes this fail. Then nothing is blocked, and nothing has to be put back.
         let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap_or(SignalSet::PIPE);
-        Self { fd, level, form, writer: Writer::Setup, pid: None, dropped: 0, raised_sigpipe: false, mask }
+        let writer = Writer::Setup;
+        Self { fd, level, form, writer, pid: None, dropped: 0, raised_sigpipe: false, mask, stage_0: None }
     }
 
     /// This process is stage `stage` from now on, and has a number of its own.
@@ -147,8 +152,23 @@ impl Log {
     /// A new process, of stage `stage` from its first call on, has its own number and no pending signal.
     pub fn forked(&mut self, stage: u8) {
         self.enter_stage(stage);
+        self.stage_0 = None;
         self.raised_sigpipe = false;
         self.dropped = 0;
+    }
+
+    /// From here on a failure of this process is also told to stage 0, over this sync pipe; or to nobody.
+    pub fn tell_stage_0(&mut self, sync: Option<Fd>) {
+        self.stage_0 = sync;
+    }
+
+    /// Tells stage 0 that this process has failed, where it shall know: after the text, since stage 0 kills who is left.
+    pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
+        let Some(fd) = self.stage_0 else { return };
+        for word in [Message::Failed.value(), status] {
+            // A stage 0 that is gone need not know.
+            let _ = send_all(sys, fd, &word.to_ne_bytes());
+        }
     }
 
     /// Whether a record of this level is wanted at all.

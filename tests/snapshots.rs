@@ -173,7 +173,9 @@ fn log(report: &Report) -> Vec<String> {
 
 fn pid_line(run: &Run) -> Option<String> {
     run.section(Role::Stage(0))?.lines.iter().find_map(|line| match &line.call {
-        Call::Send { data, .. } if data.0.starts_with(b"{\"stage1_pid\"") => {
+        Call::Send { data, .. }
+            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
+        {
             Some(String::from_utf8_lossy(&data.0).trim_end().to_owned())
         }
         _ => None,

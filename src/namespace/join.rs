@@ -5,13 +5,15 @@
 //! then again what was refused, now with the privileges inside it (runc#4390, setns(2)).
 
 use core::ffi::CStr;
+use core::fmt;
 
 use super::paths::{NsEntry, NsPaths};
 use super::{NsKind, NsSet};
+use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::text::PathText;
 use crate::error::{Doing, Error};
 use crate::log::Log;
-use crate::policy::Credentials;
+use crate::policy::{Credentials, Policy};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags};
 
@@ -62,7 +64,7 @@ pub fn join<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     paths: NsPaths<'m>,
-    credentials: Credentials,
+    policy: &Policy,
 ) -> Result<(), Error<'m>> {
     // No kind comes twice, so eight places are enough.
     let mut targets: [Option<Target<'m>>; NsKind::ALL.len()] = [None; NsKind::ALL.len()];
@@ -72,13 +74,16 @@ pub fn join<'m, S: Sys>(
     for pass in Pass::ALL {
         for target in targets.iter_mut().flatten() {
             if pass.takes(target.entry.kind) {
-                join_one(sys, log, target)?;
+                join_one(sys, log, target, policy.dialect)?;
             }
         }
         let in_user = |target: &Target<'_>| target.entry.kind == NsKind::User && target.fd.is_none();
         // Root inside from now on: otherwise objects that later joins and unshares make get a foreign owner
         // (the label of a new ipc namespace's mqueue, runc#4466).
-        if pass == Pass::User && credentials == Credentials::Root && targets.iter().flatten().any(in_user) {
+        if pass == Pass::User
+            && policy.credentials == Credentials::Root
+            && targets.iter().flatten().any(in_user)
+        {
             sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
         }
     }
@@ -105,20 +110,27 @@ fn open<'m, S: Sys>(sys: &mut S, entry: NsEntry<'m>) -> Result<Fd, Error<'m>> {
 }
 
 /// `path` with a NUL behind it, or `None` if it is longer than any path may be.
-fn terminated<'b>(buffer: &'b mut [u8; PATH_MAX], path: &[u8]) -> Option<&'b CStr> {
+#[must_use]
+pub fn terminated<'b>(buffer: &'b mut [u8; PATH_MAX], path: &[u8]) -> Option<&'b CStr> {
     buffer.get_mut(..path.len())?.copy_from_slice(path);
     *buffer.get_mut(path.len())? = 0;
     CStr::from_bytes_until_nul(buffer).ok()
 }
 
 /// One setns, if the namespace is not joined yet. EPERM leaves it for a later pass, and closes nothing.
-fn join_one<'m, S: Sys>(sys: &mut S, log: &mut Log, target: &mut Target<'m>) -> Result<(), Error<'m>> {
+fn join_one<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    target: &mut Target<'m>,
+    dialect: &Dialect,
+) -> Result<(), Error<'m>> {
     let Some(fd) = target.fd else { return Ok(()) };
     let NsEntry { kind, path } = target.entry;
     let joined = sys.setns(fd, kind.flag());
     let answer = Errno(joined.map_or_else(|errno| errno.0, |()| 0));
     let (flag, shown) = (kind.flag().0, PathText(path));
-    log.debug(sys, format_args!("setns({flag:#x}) into {kind} namespace (with path {shown}): {answer}"));
+    let answer = Answer(Some(answer).filter(|_| dialect.setns_result_logged));
+    log.debug(sys, format_args!("setns({flag:#x}) into {kind} namespace (with path {shown}){answer}"));
     match joined {
         Ok(()) => {
             // A failing close of a descriptor that was only read loses nothing.
@@ -131,9 +143,91 @@ fn join_one<'m, S: Sys>(sys: &mut S, log: &mut Log, target: &mut Target<'m>) -> 
     }
 }
 
+/// What setns answered, at the end of its record, where the dialect says it.
+struct Answer(Option<Errno>);
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(errno) => write!(f, ": {errno}"),
+            None => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::string::String;
+    use std::vec::Vec;
+    use std::{cell::RefCell, format};
+
     use super::*;
+    use crate::log::Level;
+    use crate::policy::LogForm;
+    use crate::sys::MockSys;
+    use crate::sys::types::{Pid, SignalSet};
+
+    /// Joins a list whose first pass has one EPERM, for ipc; what was called, and what was logged.
+    fn joined(dialect: &'static Dialect) -> (Vec<String>, Vec<String>) {
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let records = Rc::new(RefCell::new(Vec::new()));
+        let mut sys = MockSys::new();
+        let mut next = 9;
+        sys.expect_openat().returning(move |_, _, _| {
+            next += 1;
+            Ok(Fd(next))
+        });
+        sys.expect_fstatfs().returning(|_| Ok(FsType::NSFS));
+        sys.expect_close().returning(|_| Ok(()));
+        sys.expect_sigprocmask().returning(|_, _| Ok(SignalSet::EMPTY));
+        sys.expect_getpid().returning(|| Pid(7));
+        let (log, mut refusals) = (Rc::clone(&calls), 1);
+        sys.expect_setns().returning_st(move |fd, _| {
+            log.borrow_mut().push(format!("setns {}", fd.0));
+            let refused = fd == Fd(11) && refusals > 0;
+            refusals -= i32::from(refused);
+            if refused { Err(Errno::EPERM) } else { Ok(()) }
+        });
+        let log = Rc::clone(&calls);
+        sys.expect_setresuid().returning_st(move |id| {
+            log.borrow_mut().push(format!("setresuid {id}"));
+            Ok(())
+        });
+        let lines = Rc::clone(&records);
+        sys.expect_write_nowait().returning_st(move |_, bytes| {
+            let line = String::from_utf8(bytes.to_vec()).unwrap();
+            lines.borrow_mut().push(line.split("into ").nth(1).unwrap().trim_end_matches("\"}\n").into());
+            Ok(bytes.len())
+        });
+        let mut log = Log::open(&mut sys, Some(Fd(3)), Level::Debug, LogForm::Runc);
+        let paths = NsPaths::parse(b"user:/u,ipc:/i,net:/n", dialect.namespaces).unwrap();
+        assert_eq!(join(&mut sys, &mut log, paths, &Policy::runc(dialect)), Ok(()));
+        drop(sys);
+        (Rc::into_inner(calls).unwrap().into_inner(), Rc::into_inner(records).unwrap().into_inner())
+    }
+
+    #[test]
+    fn every_dialect_joins_in_three_passes() {
+        for dialect in Dialect::ALL {
+            let wanted = ["setns 11", "setns 12", "setns 10", "setresuid 0", "setns 11"];
+            assert_eq!(joined(dialect).0, wanted, "{}", dialect.name());
+        }
+    }
+
+    #[test]
+    fn a_join_is_logged_with_its_own_answer() {
+        for dialect in Dialect::ALL {
+            let answers = match dialect.setns_result_logged {
+                true => [": Operation not permitted", ": Success", ": Success", ": Success"],
+                false => [""; 4],
+            };
+            let names = ["ipc", "net", "user", "ipc"].into_iter().zip(["/i", "/n", "/u", "/i"]);
+            let text = |((kind, path), answer)| format!("{kind} namespace (with path {path}){answer}");
+            let wanted: Vec<String> = names.zip(answers).map(text).collect();
+            assert_eq!(joined(dialect).1, wanted, "{}", dialect.name());
+        }
+    }
 
     #[test]
     fn each_kind_but_user_has_two_chances_and_user_one() {

@@ -217,6 +217,8 @@ pub enum OpenFlags {
     Directory,
     /// `O_RDONLY|O_DIRECTORY|O_CLOEXEC`: a directory that is listed.
     List,
+    /// `O_PATH|O_CLOEXEC`: a mount source, of which only the place is wanted. Opens no device and waits for no FIFO.
+    Path,
 }
 
 /// The type of a file system, as `statfs` reports it.
@@ -229,6 +231,18 @@ impl FsType {
     pub const NSFS: Self = Self(0x6e73_6673);
     /// `PROC_SUPER_MAGIC`: the file is one of procfs.
     pub const PROC: Self = Self(0x9fa0);
+}
+
+/// What came with one byte of a socket: a message with at most one descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+pub struct Received {
+    /// The byte; `None` at the end of the file.
+    pub byte: Option<u8>,
+    /// The descriptor, close-on-exec.
+    pub fd: Option<Fd>,
+    /// `MSG_CTRUNC`: more was sent than one descriptor. The kernel has closed what had no room.
+    pub truncated: bool,
 }
 
 /// One descriptor of a `poll`, laid out as the kernel reads it, so that a backend needs no loop.

@@ -23,16 +23,18 @@ class Deviation:
 
     row: str
     clients: str
+    cases: str
     field: str
     match: re.Pattern
-    # drop: lines that match. replace: what matches, by `into`. unordered: lines that match, among themselves.
+    # drop: lines that match. replace: what matches, by `into`. set: lines that match, sorted and each once.
     kind: str
     side: str
     into: str
     used: bool = False
 
-    def applies_to(self, client, field):
-        return fnmatch.fnmatch(client, self.clients) and fnmatch.fnmatch(field, self.field)
+    def applies_to(self, client, case, field):
+        wanted = ((client, self.clients), (case, self.cases), (field, self.field))
+        return all(fnmatch.fnmatch(text, pattern) for text, pattern in wanted)
 
     def edit(self, lines):
         if self.kind == "drop":
@@ -40,10 +42,11 @@ class Deviation:
         elif self.kind == "replace":
             kept = [self.match.sub(self.into, line) for line in lines]
         else:
-            places = [at for at, line in enumerate(lines) if self.match.search(line)]
-            kept = list(lines)
-            for place, line in zip(places, sorted(lines[at] for at in places)):
-                kept[place] = line
+            matching = sorted({line for line in lines if self.match.search(line)})
+            # They take the place of the first.
+            first = next((at for at, line in enumerate(lines) if self.match.search(line)), len(lines))
+            others = [line for line in lines[first:] if not self.match.search(line)]
+            kept = [*lines[:first], *matching, *others]
         return kept
 
 
@@ -55,6 +58,7 @@ def deviations():
             Deviation(
                 row=entry["row"],
                 clients=entry["clients"],
+                cases=entry.get("cases", "*"),
                 field=entry["field"],
                 match=re.compile(entry["match"]),
                 kind=entry["kind"],
@@ -62,7 +66,7 @@ def deviations():
                 into=entry.get("into", ""),
             )
         )
-        if found[-1].kind not in ("drop", "replace", "unordered") or found[-1].side not in ("both", "c", "ours"):
+        if found[-1].kind not in ("drop", "replace", "set") or found[-1].side not in ("both", "c", "ours"):
             raise ValueError(f"{LIST.name}: {entry}")
     return found
 
@@ -117,16 +121,17 @@ class Judge:
             for field, lines in c.fields.items():
                 say(f"  {field}", *(f"\n      {line}" for line in lines), sep="")
         for field in list(dict.fromkeys([*c.fields, *ours.fields])):
-            both = [side.fields.get(field, ["(not there)"]) for side in (c, ours)]
+            # A stage that never was has no log; that is as if it were empty.
+            both = [side.fields.get(field, []) for side in (c, ours)]
             if both[0] != both[1]:
-                both = self._with_deviations(client, field, both)
+                both = self._with_deviations(client, case, field, both)
             if both[0] != both[1]:
                 problems += [f"{field}:", *list(difflib.unified_diff(*both, "runc's C", "ours", lineterm="", n=1))]
         self.check(f"{client} {case}: {len(c.fields)} fields", "\n".join(problems))
 
-    def _with_deviations(self, client, field, both):
+    def _with_deviations(self, client, case, field, both):
         for deviation in self.deviations:
-            if not deviation.applies_to(client, field):
+            if not deviation.applies_to(client, case, field):
                 continue
             before = list(both)
             both = [

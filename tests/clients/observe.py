@@ -16,6 +16,11 @@ VARYING = re.compile(r"^(Vm\w+|Rss\w+|HugetlbPages|.*ctxt_switches|Threads|SigQ|
 # The pids of a status, which say where a process stands; NSpid and its like keep the inner ones.
 PIDS = re.compile(r"^(Tgid|Pid|PPid|Ngid|TracerPid|NStgid|NSpid|NSpgid|NSsid)$")
 
+# What runc's Go code logs of its own goroutines: how much of it is written before an end, is chance.
+GO_CHATTER = re.compile(
+    r"^debug (reading|read|writing) sync|^debug sync pipe closed|^debug mount source thread|^warning Failed to remove cgroup"
+)
+
 # Where a text of nsexec or of runc has a pid.
 PID_IN_TEXT = [
     re.compile(pattern)
@@ -46,6 +51,8 @@ class Names:
     def __call__(self, text):
         for path, name in self.folders:
             text = text.replace(path, name)
+        # The size of the program itself, which Go logs where it makes a sealed copy.
+        text = re.sub(r"\(\d+ bytes\)", "(SIZE bytes)", text)
         text = re.sub(r"\b[a-z_]+:\[\d+\]", lambda found: self.spaces.get(found[0], unnumbered(found[0])), text)
         for pattern in PID_IN_TEXT:
             text = pattern.sub(lambda found: self.who(found[0]), text)
@@ -122,8 +129,9 @@ class Observation:
         records = [json.loads(line) for line in lines if line.strip()]
         heads = [re.match(r"(nsexec(?:-[012])?)\[(\d+)\]: ?", record["msg"]) for record in records]
         for head in heads:
-            if head and head[1] in ("nsexec-0", "nsexec-1"):
-                self.names.pid(head[2], f"stage {head[1][-1]}")
+            if head and head[1] != "nsexec-2":
+                # Before it knows its stage it is stage 0.
+                self.names.pid(head[2], f"stage {head[1][-1] if head[1] != 'nsexec' else 0}")
         for record in records:
             found = re.search(r"forward stage-1 \((\d+)\) and stage-2 \((\d+)\)", record["msg"])
             if found:
@@ -137,7 +145,19 @@ class Observation:
             parts.setdefault(who, []).append(f"{record['level']} {number}{text}")
         for who in sorted(parts):
             # Two Go programs and several goroutines write here, in no order.
-            self.add(f"{when}: log of {who}", sorted(parts[who]) if who == "go" else parts[who])
+            lines = parts[who]
+            if who == "go":
+                lines = sorted(line for line in lines if not GO_CHATTER.match(line))
+            self.add(f"{when}: log of {who}", lines)
+
+
+def waits_for_start(pid):
+    """Whether the init of a created container has come to the fifo at which it waits for its start."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False
+    return any(read(f"/proc/{pid}/task/{task}/wchan") == "wait_for_partner" for task in tasks)
 
 
 def descriptors(pid):

@@ -14,10 +14,11 @@ import fixture
 import oci
 import undo
 from build import Go
-from observe import Observation, inner
+from observe import Observation, descriptors, inner, waits_for_start
 from packages import RUNC_SOURCE, STABLE_GOPATH, Unavailable, install, new_go, say, sid_runc, stable_go, version_of
 
 NAME = "libcontainer"
+STABLE, SID = f"{NAME}-debian12", f"{NAME}-sid"
 SOURCE = Path(__file__).with_name("libcontainer")
 LIMIT = 30.0
 
@@ -35,6 +36,7 @@ class Client:
         )
         self.seen = Observation()
         self.seen.names.pid(self.program.pid, "client")
+        self.seen.names.folder(binary, "PROGRAM")
         self.seen.names.folder(folder, "FOLDER")
         self.seen.names.folder(container, "CONTAINER")
         self.read_log = 0
@@ -70,17 +72,28 @@ class Client:
         return answer.get("pid")
 
     def log(self, when):
+        # After an error 1.3 does not wait for its log to end; the end of the log pipe shows in its descriptors.
+        self.until(lambda: not self.has_log_pipe(), "the client has read its log to the end")
         path = self.folder / "log"
         lines = path.read_text().splitlines() if path.exists() else []
         self.seen.log(when, lines[self.read_log:])
         self.read_log = len(lines)
 
-    def until_ready(self, when):
-        out, limit = self.folder / f"{when}.out", time.monotonic() + LIMIT
-        while "ready\n" not in out.read_text():
+    def has_log_pipe(self):
+        """One end of a pipe; of the pipe that Go's own poller has, both ends are there."""
+        lines = [line.split() for line in descriptors(self.program.pid)]
+        pipes = [words[1] for words in lines if int(words[0]) > 2 and words[1].startswith("pipe:")]
+        return any(pipes.count(pipe) == 1 for pipe in pipes)
+
+    def until(self, holds, what):
+        limit = time.monotonic() + LIMIT
+        while not holds():
             if time.monotonic() > limit:
-                raise RuntimeError(f"{when}: not ready: {out.read_text()}{(self.folder / f'{when}.err').read_text()}")
+                raise RuntimeError(f"not within {LIMIT} s: {what}")
             time.sleep(0.01)
+
+    def until_ready(self, when):
+        self.until(lambda: "ready\n" in (self.folder / f"{when}.out").read_text(), f"{when} says that it is ready")
 
     def end(self, when, number, pid, status):
         """Lets a waiting process go, with the status that it shall end with."""
@@ -116,16 +129,72 @@ class Case:
 
 
 ROOT_MAP = [(0, 100000, 65536)]
+USERNS = ("user", *oci.BASIC)
+ROOTLESS = ("user", "pid", "ipc", "uts", "mount")
+
+
+def foreign_network(wanted, folder, stack):
+    """A network namespace of the machine, as `ip netns add` makes one: a file, held by a mount."""
+    place = folder / "network"
+    place.touch()
+    subprocess.run(["unshare", f"--net={place}", "true"], check=True)
+    stack.callback(subprocess.run, ["umount", place])
+    wanted["join"] = {"network": place}
+
+
+def network_that_is_none(wanted, folder, stack):
+    """A file, but no namespace: Go looks only whether it is there."""
+    foreign_network(wanted, folder, stack)
+    wanted["join"] = {"network": folder / "log"}
+    (folder / "log").touch()
+
+
+def closed_sources(wanted, folder, stack):
+    """A directory and a file below a folder that root alone may enter: not the container's root, who is another."""
+    closed = folder / "closed"
+    (closed / "directory").mkdir(parents=True)
+    (closed / "directory/file").write_text("behind a closed door\n")
+    (closed / "other").write_text("another file\n")
+    closed.chmod(0o700)
+    wanted["mounts"] = [
+        oci.bind(closed / "directory", "/data", "ro"),
+        oci.mount("/tmp", "tmpfs", "tmpfs"),
+        oci.bind(closed / "other", "/tmp/other"),
+    ]
+    wanted["tell"] = "ls /data; cat /data/file /tmp/other; cat /proc/self/mountinfo | cut -d' ' -f5,6\n"
+
+
+DAY = {"monotonic": {"secs": 86400, "nanosecs": 5}, "boottime": {"secs": 172800, "nanosecs": 0}}
+UPTIME = 'read -r up rest < /proc/uptime; [ "${up%.*}" -gt 172800 ] && echo two days ahead\n'
 
 CASES = [
     Case("as root", oom=500),
     Case("as another user", user=(5, 5, (7, 8))),
-    Case("with a user namespace", namespaces=("user", *oci.BASIC), uids=ROOT_MAP),
+    Case("with a user namespace", namespaces=USERNS, uids=ROOT_MAP),
     Case("with a cgroup namespace", namespaces=(*oci.BASIC, "cgroup")),
-    Case("with all namespaces", namespaces=("user", *oci.BASIC, "cgroup"), uids=ROOT_MAP, oom=100),
-    Case("rootless with one id", rootless=True, namespaces=("user", "pid", "ipc", "uts", "mount"), uids="one"),
-    Case("rootless with newuidmap and newgidmap", rootless=True, namespaces=("user", *oci.BASIC), uids="subordinate"),
+    Case("with all namespaces", namespaces=(*USERNS, "cgroup"), uids=ROOT_MAP, oom=100),
+    Case("rootless with one id", rootless=True, namespaces=ROOTLESS, uids="one"),
+    Case("rootless with newuidmap and newgidmap", rootless=True, namespaces=USERNS, uids="subordinate"),
+    Case("with mount sources behind a closed door", namespaces=USERNS, uids=ROOT_MAP, setup=closed_sources),
+    Case("with a foreign network namespace", namespaces=("pid", "ipc", "uts", "mount"), setup=foreign_network),
+    Case("with a user namespace and a foreign network namespace", only=SID, namespaces=ROOTLESS, uids=ROOT_MAP,
+         setup=foreign_network),
+    Case("with time offsets", only=SID, namespaces=(*oci.BASIC, "time"), offsets=DAY, tell=UPTIME),
+    Case("with a user namespace and time offsets", only=SID, namespaces=(*USERNS, "time"), uids=ROOT_MAP, offsets=DAY,
+         tell=UPTIME),
+    Case("rootless with time offsets", only=SID, rootless=True, namespaces=(*ROOTLESS, "time"), uids="one", offsets=DAY,
+         tell=UPTIME),
+    Case("with a network namespace that is none", namespaces=("pid", "ipc", "uts", "mount"), setup=network_that_is_none),
+    Case("with maps that overlap", namespaces=USERNS, uids=[(0, 100000, 10), (5, 200000, 10)]),
+    Case("rootless with ids of somebody else", rootless=True, namespaces=USERNS, uids="foreign"),
+    Case("with a command that is not there", args=["/bin/nothing"]),
 ]
+
+
+def maps(user, how):
+    """Root inside is the user outside; what more there is comes from /etc/subuid, or is not the user's."""
+    more = {"one": [], "subordinate": [(1, fixture.FIRST, fixture.COUNT)], "foreign": [(1, 200000, 10)]}[how]
+    return [(0, user.uid, 1), *more], [(0, user.gid, 1), *more]
 
 
 def run_case(case, binary, root):
@@ -133,22 +202,19 @@ def run_case(case, binary, root):
     with undo.Undo() as stack:
         folder = stack.folder()
         user = fixture.ordinary_user() if case.rootless else None
-        container = f"{undo.PREFIX}-{os.getpid()}"
+        container = f"{undo.PREFIX}.{os.getpid()}"
         stack.callback(undo.remove_cgroups, container)
         stack.callback(undo.end_children)
         if user is not None:
             os.chown(folder, user.uid, user.gid)
         wanted = dict(case.spec)
-        if wanted.get("uids") == "one":
-            wanted["uids"], wanted["gids"] = [(0, user.uid, 1)], [(0, user.gid, 1)]
-        elif wanted.get("uids") == "subordinate":
-            size = fixture.COUNT
-            wanted["uids"] = [(0, user.uid, 1), (1, fixture.FIRST, size)]
-            wanted["gids"] = [(0, user.gid, 1), (1, fixture.FIRST, size)]
+        if user is not None:
+            wanted["uids"], wanted["gids"] = maps(user, wanted["uids"])
         if case.setup is not None:
             case.setup(wanted, folder, stack)
         client = Client(binary, folder, container, user)
-        spec = oci.spec(root, oci.shell(oci.TELL + oci.WAIT), **wanted)
+        args = wanted.pop("args", oci.shell(oci.TELL + wanted.pop("tell", "") + oci.WAIT))
+        spec = oci.spec(root, args, **wanted)
         follow(case, client, spec)
         return client.seen
 
@@ -160,8 +226,13 @@ def follow(case, client, spec):
     init = client.process("init", "create", root=str(state), id=client.container, log=str(client.folder / "log"), spec=spec)
     if init is not None:
         seen.names.space("container", init)
+        client.until(lambda: waits_for_start(init), "the created container waits for its start")
         seen.process("created", init)
         seen.add("start", client.tell("start").get("error", "none"))
+        if case.spec.get("args"):
+            client.end("init", 0, init, 7)
+            client.close()
+            return
         client.until_ready("init")
         seen.process("running", init)
         if case.execs:
@@ -184,24 +255,21 @@ def follow(case, client, spec):
 
 
 class Version:
-    """One libcontainer: how it is built, and which cases it knows."""
+    """One libcontainer: how it is built, with which tags and with which wrong ones, and which cases it knows."""
 
-    def __init__(self, client, go, flags):
-        self.client, self.go, self.flags = client, go, flags
+    def __init__(self, client, go, flags, wrong):
+        self.client, self.go, self.flags, self.wrong = client, go, flags, wrong
         self.cases = [case for case in CASES if case.only in (None, client)]
-
-
-STABLE, SID = f"{NAME}-debian12", f"{NAME}-sid"
 
 
 def stable():
     install(RUNC_SOURCE)
     say(f"Debian 12: {RUNC_SOURCE} {version_of(RUNC_SOURCE)}")
-    return Version(STABLE, Go(stable_go(), STABLE_GOPATH), ["libcontainer_1_1", "nsexec_v1_1"])
+    return Version(STABLE, Go(stable_go(), STABLE_GOPATH), ["libcontainer_1_1", "nsexec_v1_1"], ["libcontainer_1_1"])
 
 
 def sid():
-    return Version(SID, Go(new_go(), sid_runc().gopath), [])
+    return Version(SID, Go(new_go(), sid_runc().gopath), [], ["nsexec_v1_1"])
 
 
 def suite(job, stack):
@@ -232,4 +300,15 @@ def one_version(job, stack, root, version):
         if job.wants(version.client, case.name):
             c = run_case(case, theirs, root)
             job.judge.compare(version.client, case.name, c, run_case(case, ours, root))
+    if not job.c_only and job.wants(version.client, "with the wrong dialect"):
+        wrong = version.go.build(SOURCE, binaries / "wrong/client", f"-tags={','.join([*version.wrong, 'nsexec_ours'])}", ours=True)
+        job.judge.check(f"{version.client} with the wrong dialect", wrong_dialect(wrong, root))
     job.judge.compared.add(version.client)
+
+
+def wrong_dialect(binary, root):
+    """Says so if a container starts, or something is left, with an nsexec of the other side of 1.2."""
+    seen = run_case(CASES[0], binary, root)
+    error = seen.fields["init: error"]
+    left = {name: lines for name, lines in seen.fields.items() if name.startswith("left: ") and name != "left: state" and lines}
+    return "" if error != ["none"] and not left else f"error: {error}; left: {left}"

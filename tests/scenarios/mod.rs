@@ -22,10 +22,10 @@ use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
 use nsexec::audit::Run;
-use nsexec::audit::plan::runc::{Manner, drop_in};
+use nsexec::audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
 use nsexec::audit::rules::{Facts, Finding, check};
 use nsexec::audit::sections::of_report;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::script::ChildSignals;
@@ -84,6 +84,8 @@ pub(crate) struct Scenario {
     pub(crate) signals: ChildSignals,
     /// The files that our own launcher tries, each with its NUL.
     pub(crate) candidates: &'static [u8],
+    /// What runc's launcher says of the numbers for mount sources.
+    pub(crate) mount_numbers: MountNumbers,
     pub(crate) ways: &'static [Way],
     /// A part of the first fatal record, if it does not start.
     pub(crate) refused: Option<&'static str>,
@@ -105,6 +107,7 @@ impl Scenario {
             level: Level::Warning,
             signals: ChildSignals::default(),
             candidates: b"/bin/command\0",
+            mount_numbers: MountNumbers::Kept,
             ways: Way::ALL,
             refused: None,
         }
@@ -137,10 +140,15 @@ impl Scenario {
         self
     }
 
+    fn launch(&self, manner: Manner, policy: Policy) -> Launch {
+        let Self { level, mount_numbers, .. } = *self;
+        Launch { manner, level, policy, message: self.message.clone(), mount_numbers }
+    }
+
     /// The machine with a launcher of runc's.
     pub(crate) fn launched(&self, manner: Manner, level: Level) -> Sim {
         let mut sim = self.sim.clone();
-        drop_in(&mut sim, manner, level, self.policy, self.message.clone());
+        drop_in(&mut sim, Launch { level, ..self.launch(manner, self.policy) });
         sim
     }
 
@@ -179,10 +187,9 @@ impl Start {
             Way::Ours => Policy { session: Session::Keep, log_form: LogForm::Detailed, ..scenario.policy },
             _ => scenario.policy,
         };
-        let message = scenario.message.clone();
         match way {
-            Way::Init => drop_in(&mut sim, Manner::Init, scenario.level, policy, message),
-            Way::Exec => drop_in(&mut sim, Manner::Exec, scenario.level, policy, message),
+            Way::Init => drop_in(&mut sim, scenario.launch(Manner::Init, policy)),
+            Way::Exec => drop_in(&mut sim, scenario.launch(Manner::Exec, policy)),
             Way::Ours => launching::our_own(&mut sim, &scenario, (policy, scenario.level), Rc::clone(&told)),
         }
         let name = match scenario.ways {
@@ -234,7 +241,7 @@ pub(crate) fn named(name: &str) -> Scenario {
 /// What `runc init` is, with runc's policy.
 pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let policy = Policy::runc(&Dialect::V1_2);
-    nsexec::audit::plan::runc::runc_init(sys, (init, log), level, &policy, 4096)
+    nsexec::audit::plan::runc::runc_init(sys, Environment::new(Some(init), Some(log), level), &policy, 4096)
 }
 
 /// Every scenario, each of its ways.

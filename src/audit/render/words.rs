@@ -106,6 +106,9 @@ pub const fn in_words(message: Message) -> &'static str {
         Message::ChildFinish => "done",
         Message::TimeoffsetsPls => "request the time offsets",
         Message::TimeoffsetsAck => "the time offsets are written",
+        Message::MountsourcesPls => "request the mount sources",
+        Message::MountsourcesAck => "the mount sources are sent",
+        Message::Failed => "failed, with this status",
     }
 }
 

@@ -6,6 +6,8 @@ package main
 import (
 	"os"
 
+	// Without it no container may have rules for devices.
+	_ "github.com/opencontainers/cgroups/devices"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runtime-spec/specs-go"

@@ -1,0 +1,3 @@
+module github.com/nsexec/nsexec/bindings/go
+
+go 1.17

@@ -1,0 +1,173 @@
+package nsenter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Who this is: the parent, in the place of runc. What it expects is what runc's own tests of its C expect: the shape of
+// the pid line and of the log records, success and failure. It makes network namespaces, which takes root.
+
+// Stage 2 returns into the Go runtime of this very binary, under this name; it has nothing to do there.
+const helper = "nsenter-helper"
+
+func init() {
+	if os.Args[0] == helper {
+		os.Exit(0)
+	}
+}
+
+const (
+	cloneFlags = 27281
+	nsPaths    = 27282
+	message    = 62000
+)
+
+// One attribute: length and type in host order, the value, zeros up to a multiple of four.
+func attribute(number uint16, value []byte) []byte {
+	made := make([]byte, 4, 4+len(value)+3)
+	binary.LittleEndian.PutUint16(made, uint16(4+len(value)))
+	binary.LittleEndian.PutUint16(made[2:], number)
+	made = append(made, value...)
+	return append(made, make([]byte, (4-len(value)%4)%4)...)
+}
+
+// A new network namespace, and `paths` to join.
+func bootstrap(paths string) []byte {
+	flags := make([]byte, 4)
+	binary.LittleEndian.PutUint32(flags, syscall.CLONE_NEWNET)
+	body := append(attribute(cloneFlags, flags), attribute(nsPaths, append([]byte(paths), 0))...)
+	header := make([]byte, 16)
+	binary.LittleEndian.PutUint32(header, uint32(16+len(body)))
+	binary.LittleEndian.PutUint16(header[4:], message)
+	binary.LittleEndian.PutUint16(header[6:], 1)
+	return append(header, body...)
+}
+
+// A parent with its running stage 0.
+type parent struct {
+	t       *testing.T
+	command *exec.Cmd
+	init    *os.File
+	stderr  bytes.Buffer
+}
+
+func start(t *testing.T, paths string, log *os.File) *parent {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("a network namespace takes root")
+	}
+	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal("socketpair:", err)
+	}
+	ours, theirs := os.NewFile(uintptr(ends[0]), "ours"), os.NewFile(uintptr(ends[1]), "theirs")
+	t.Cleanup(func() { ours.Close() })
+	p := &parent{t: t, init: ours}
+	p.command = &exec.Cmd{
+		Path:       "/proc/self/exe",
+		Args:       []string{helper},
+		ExtraFiles: []*os.File{theirs},
+		Env:        []string{"_LIBCONTAINER_INITPIPE=3"},
+		Stderr:     &p.stderr,
+	}
+	if log != nil {
+		p.command.ExtraFiles = append(p.command.ExtraFiles, log)
+		p.command.Env = append(p.command.Env, "_LIBCONTAINER_LOGPIPE=4")
+	}
+	if err := p.command.Start(); err != nil {
+		t.Fatal("the helper does not start:", err)
+	}
+	theirs.Close()
+	if _, err := ours.Write(bootstrap(paths)); err != nil {
+		t.Fatal("the message:", err)
+	}
+	if dialect == "v1_1" || dialect == "v1_0" {
+		ready := []byte{1}
+		if _, err := io.ReadFull(ours, ready); err != nil || ready[0] != 0 {
+			t.Fatalf("the ready byte: %v, %v", ready, err)
+		}
+	}
+	return p
+}
+
+// The pid line: one object with two keys, and no others. Reaps both.
+func (p *parent) reap() {
+	p.t.Helper()
+	first, second := "stage1_pid", "stage2_pid"
+	if dialect == "seed" {
+		first, second = "pid_first", "pid"
+	}
+	var pids map[string]int
+	if err := json.NewDecoder(p.init).Decode(&pids); err != nil {
+		p.t.Fatal("the pid line:", err)
+	}
+	if len(pids) != 2 || pids[first] <= 0 || pids[second] <= 0 {
+		p.t.Fatalf("the pid line: %v", pids)
+	}
+	for _, name := range []string{first, second} {
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(pids[name], &status, 0, nil); err != nil {
+			p.t.Fatalf("%s: %v", name, err)
+		}
+		if !status.Exited() || status.ExitStatus() != 0 {
+			p.t.Errorf("%s: wait status %#x", name, status)
+		}
+	}
+}
+
+// The own pid namespace: one may join that.
+func own() string {
+	return fmt.Sprintf("pid:/proc/%d/ns/pid", os.Getpid())
+}
+
+func TestJoinsWhatIsThere(t *testing.T) {
+	p := start(t, own(), nil)
+	if err := p.command.Wait(); err != nil {
+		t.Fatalf("stage 0: %v: %s", err, &p.stderr)
+	}
+	p.reap()
+}
+
+// A refusal: a status that is not 0, no pid line, and the cause on standard error, since there is no log pipe.
+func refused(t *testing.T, paths, cause string) {
+	t.Helper()
+	p := start(t, paths, nil)
+	var status *exec.ExitError
+	if err := p.command.Wait(); !errors.As(err, &status) || status.ExitCode() != 1 {
+		t.Errorf("stage 0: %v", err)
+	}
+	if rest, err := io.ReadAll(p.init); len(rest) != 0 || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("on the init pipe: %q, %v", rest, err)
+	}
+	if !strings.Contains(p.stderr.String(), cause) {
+		t.Errorf("%q does not name %q", &p.stderr, cause)
+	}
+}
+
+func TestRefusesAPathThatIsNotThere(t *testing.T) {
+	refused(t, "pid:/proc/-1/ns/pid", "/proc/-1/ns/pid")
+}
+
+func TestRefusesAPathOfAnotherKind(t *testing.T) {
+	refused(t, fmt.Sprintf("net:/proc/%d/ns/pid", os.Getpid()), "net")
+}
+
+// This test process itself has the constructor in it, and no init pipe: it is here, so nothing happened to it.
+func TestDoesNothingWithoutAnInitPipe(t *testing.T) {
+	command := exec.Command("/proc/self/exe")
+	command.Args[0] = helper
+	command.Env = []string{"_LIBCONTAINER_LOGLEVEL=5"}
+	if out, err := command.CombinedOutput(); err != nil || len(out) != 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,12 @@
+//go:build linux && cgo && !nsexec_v1_1 && !nsexec_v1_0 && !nsexec_seed
+// +build linux,cgo,!nsexec_v1_1,!nsexec_v1_0,!nsexec_seed
+
+package nsenter
+
+// #cgo pkg-config: nsexec
+// #include <nsexec.h>
+// static void __attribute__((constructor)) start(void) { nsexec(); }
+import "C"
+
+// The parent is runc 1.2.0 or later. A second dialect's tag would define the name twice, and not compile.
+const dialect = "v1_2"

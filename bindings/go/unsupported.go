@@ -1,0 +1,7 @@
+//go:build !linux || !cgo
+// +build !linux !cgo
+
+package nsenter
+
+// Without the constructor a container would start in the namespaces of its parent: that must not even compile.
+const dialect = this_package_needs_linux_and_cgo

@@ -1,0 +1,62 @@
+"""bindings/go by itself: its own tests, which are what runc expects of its C, in each dialect.
+
+Who this is: part of `run`, as root; the tests make network namespaces.
+"""
+
+import re
+import subprocess
+
+from build import WORK, archive
+from packages import ROOT, stable_go
+
+NAME = "bindings"
+TAGS = ("", "nsexec_v1_1", "nsexec_v1_0", "nsexec_seed")
+
+
+def suite(job, stack):
+    dialects = [tag for tag in TAGS if job.wants(NAME, tag)]
+    if not dialects:
+        return
+    go = stable_go()
+    environment = go_environment()
+    for tag in dialects:
+        # -count=1: the archive is not among the files whose change Go's cache notices.
+        command = [go, "test", "-count=1", "-v", "-vet=all", f"-tags={tag}", "."]
+        done = subprocess.run(
+            command, cwd=ROOT / "bindings/go", env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        results = re.findall(r"^--- (PASS|FAIL|SKIP): (\S+)", done.stdout, re.MULTILINE)
+        for result, test in results:
+            name = f"{NAME} {tag or 'nsexec'} {test}"
+            job.judge.check(name, "" if result == "PASS" else done.stdout + done.stderr)
+        if not results or done.returncode != 0 and not any(result == "FAIL" for result, _ in results):
+            job.judge.fail(f"{NAME} {tag or 'nsexec'}", done.stdout + done.stderr)
+    if "" in dialects:
+        misuse(job, go, environment)
+
+
+def go_environment():
+    return {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(WORK),
+        "GOCACHE": str(WORK / "go-cache"),
+        "GOPROXY": "off",
+        "PKG_CONFIG_PATH": str(archive()),
+    }
+
+
+def misuse(job, go, environment):
+    """Where the constructor would be missing, or be there twice, nothing is built."""
+    attempts = {
+        "two dialects": ({}, "-tags=nsexec_v1_1 nsexec_v1_0", "dialect redeclared"),
+        "without cgo": ({"CGO_ENABLED": "0"}, "-tags=", "this_package_needs_linux_and_cgo"),
+        "not Linux": ({"GOOS": "freebsd", "CGO_ENABLED": "0"}, "-tags=", "this_package_needs_linux_and_cgo"),
+    }
+    for name, (more, tags, words) in attempts.items():
+        done = subprocess.run(
+            [go, "build", tags, "."], cwd=ROOT / "bindings/go", env={**environment, **more}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True,
+        )
+        text = done.stdout + done.stderr
+        refused = done.returncode != 0 and words in text
+        job.judge.check(f"{NAME}: {name} is not built", "" if refused else f"status {done.returncode}\n{text}")
