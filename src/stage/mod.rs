@@ -60,6 +60,10 @@ pub(crate) struct Wards {
 impl Wards {
     /// Kills them, and passes the error on. The launcher reaps.
     pub(crate) fn kill<'m, S: Sys>(self, sys: &mut S, error: Error<'m>) -> Error<'m> {
+        // Whoever told has killed its own, and ends with a status of its own.
+        if matches!(error, Error::ToldFailure { .. }) {
+            return error;
+        }
         for pid in [self.stage_1, self.stage_2].into_iter().flatten() {
             // ESRCH: it was faster.
             let _ = sys.kill(pid, Signal::KILL);

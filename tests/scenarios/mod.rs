@@ -7,11 +7,13 @@
 //! | `starts` | those that end with an init or a command |
 //! | `refusals` | those that end with an error, the kernel's and our own |
 //! | `malformed` | messages that are none |
+//! | `dialects` | both in the older lines of runc |
 //!
 //! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
 
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
+mod dialects;
 mod launching;
 mod malformed;
 mod refusals;
@@ -25,6 +27,7 @@ use nsexec::audit::Run;
 use nsexec::audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
 use nsexec::audit::rules::{Facts, Finding, check};
 use nsexec::audit::sections::of_report;
+use nsexec::bootstrap::dialect::CgroupPlacement;
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
@@ -62,11 +65,21 @@ impl Way {
         }
     }
 
-    pub(crate) const fn words(self) -> &'static str {
-        match self {
-            Self::Init => "as runc run: pid line, stage 1, stage 0, configuration",
-            Self::Exec => "as runc exec: stage 0, pid line, stage 1, configuration",
-            Self::Ours => "our own",
+    pub(crate) const fn words(self, dialect: &Dialect) -> &'static str {
+        match (self, dialect.pid_line_late, dialect.cgroup_namespace, dialect.ready_byte) {
+            (Self::Init, true, ..) => "as the seed's runc run: stage 0, pid line, stage 1, configuration",
+            (Self::Init, _, CgroupPlacement::Stage2AfterByte, _) => {
+                "as runc run of 1.0: ready byte, pid line, stage 1, the cgroup's byte, stage 0, configuration"
+            }
+            (Self::Init, .., true) => {
+                "as runc run of 1.1: ready byte, pid line, stage 1, stage 0, configuration"
+            }
+            (Self::Exec, .., true) => {
+                "as runc exec of 1.0 and 1.1: ready byte, stage 0, pid line, stage 1, configuration"
+            }
+            (Self::Init, ..) => "as runc run: pid line, stage 1, stage 0, configuration",
+            (Self::Exec, ..) => "as runc exec: stage 0, pid line, stage 1, configuration",
+            (Self::Ours, ..) => "our own",
         }
     }
 }
@@ -116,9 +129,10 @@ impl Scenario {
     /// With what its namespaces to join need: `prepare` makes them, and gives the list.
     pub(crate) fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
         let paths = prepare(&mut self.sim);
-        let (old, _) =
-            nsexec::bootstrap::decode(&self.message, &Dialect::V1_2, ByteOrder::NATIVE).expect("our own");
-        self.message = message(&old.with_namespaces(join(&paths)));
+        let dialect = self.policy.dialect;
+        let (old, _) = nsexec::bootstrap::decode(&self.message, dialect, ByteOrder::NATIVE).expect("our own");
+        let joining = old.with_namespaces(join(&paths));
+        self.message = encoded(&joining, dialect);
         self
     }
 
@@ -223,7 +237,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(starts::joined());
     all.extend(realistic());
     all.extend(starts::old_and_small());
+    all.extend(dialects::starts());
     all.extend(refusals::all());
+    all.extend(dialects::refusals());
     all.extend(malformed::all());
     all
 }
@@ -288,8 +304,13 @@ pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T>
 
 /// The bytes of a message.
 pub(crate) fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
+    encoded(bootstrap, &Dialect::V1_2)
+}
+
+/// The same in another dialect.
+pub(crate) fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = vec![0; encoded_len(bootstrap)];
-    let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut bytes).expect("a message");
+    let len = encode(bootstrap, dialect, ByteOrder::NATIVE, &mut bytes).expect("a message");
     bytes.truncate(len);
     bytes
 }

@@ -37,7 +37,7 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             "word to go",
             "read synchronisation value",
         ]),
-        Call::Send { .. } => fixed(&["failed to sync with"]),
+        Call::Send { .. } => fixed(&["failed to sync with", "could not inform the parent"]),
         Call::Fstatfs { .. } => fixed(&[
             "failed to check",
             "failed to open",
