@@ -8,7 +8,8 @@ use core::ffi::CStr;
 use std::vec;
 use std::vec::Vec;
 
-use crate::bootstrap::env::Environment;
+use crate::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
+use crate::cloned::STRINGS_MAX;
 use crate::launch::script::parse_pid_line;
 use crate::log::Level;
 use crate::nsexec::{READY, Scratch, executed};
@@ -16,7 +17,7 @@ use crate::pipe::{read_full, send_all};
 use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
-use crate::sys::sim::{Ended, Program, Sim, SimSys};
+use crate::sys::sim::{Ended, Extra, Program, Sim, SimSys};
 use crate::sys::types::{Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus};
 
 /// In which order the launcher waits.
@@ -31,6 +32,9 @@ pub enum Manner {
 /// What the launcher says to the init when the bootstrap is over: a JSON object.
 pub const CONFIG: &[u8] = b"{\"args\":[]}\n";
 
+/// Bytes that a program copies at once where the kernel does not.
+const COPYING: usize = 4096;
+
 /// Where the runtime's program lies.
 const RUNC: &CStr = c"/usr/bin/runc";
 
@@ -39,10 +43,17 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
     let (init, stage_init) = sim.socketpair(true);
     let (log, stage_log) = sim.pipe(true);
     let memory = message.len();
+    if policy.dialect.cloned_binary {
+        sim.file("/tmp", Extra::Directory);
+    }
     let path = RUNC.to_str().unwrap_or_default();
     sim.program(
         path,
-        Program::new(move |sys| runc_init(sys, (stage_init, stage_log), level, &policy, memory)),
+        Program::new(move |sys| {
+            let environ = sys.environ();
+            let own = own_program(&environ);
+            runc_init(sys, (stage_init, stage_log), own, level, &policy, memory)
+        }),
     );
     sim.launcher(move |sys| {
         let child = match sys.fork(ExitSignal::Chld, None) {
@@ -74,17 +85,30 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
     });
 }
 
+/// What an environment says about the program.
+#[must_use]
+pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
+    let is_mark = |variable: &[u8]| {
+        variable.strip_prefix(CLONED_BINARY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let marked = environ.split(|byte| *byte == 0).any(is_mark);
+    OwnProgram { state_dir: None, marked, environ: Some(environ) }
+}
+
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
 pub fn runc_init<S: Sys>(
     sys: &mut S,
     (init, log): (Fd, Fd),
+    own: OwnProgram<'_>,
     level: Level,
     policy: &Policy,
     memory: usize,
 ) -> Ended {
+    // With room for the arguments and the environment of a copy.
+    let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPYING } else { 0 };
     let mut memory = vec![0; memory];
     let environment = Environment { init: Some(init), log: Some(log), level };
-    match executed(sys, environment, policy, &mut Scratch { message: &mut memory }) {
+    match executed(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
         Outcome::HandOver => {
