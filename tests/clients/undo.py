@@ -13,6 +13,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from parent import OUTSIDERS
+
 # All our containers and folders begin so; the pid tells two runs apart.
 PREFIX = "nsexec-client"
 
@@ -26,14 +28,14 @@ def become_subreaper():
 
 
 def children():
-    """Our own, from the kernel: living ones and zombies."""
+    """Our own, from the kernel: living ones and zombies; without those that a case needs to its end."""
     found = []
     for task in os.listdir("/proc/self/task"):
         try:
             found += map(int, Path(f"/proc/self/task/{task}/children").read_text().split())
         except OSError:
             pass
-    return found
+    return [pid for pid in found if pid not in OUTSIDERS]
 
 
 def living():
@@ -79,12 +81,13 @@ def end_children():
 def settle():
     """Reaps the children that have ended. Names those that live on after a moment: who is to end by himself may."""
     for _ in range(200):
-        while True:
+        for pid in children():
             try:
-                if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    break
+                os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
-                return []
+                pass
+        if not children():
+            return []
         time.sleep(0.01)
     return end_children()
 

@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `cloned` | the first steps of runc's older lines |
 //! | `launching` | our own launcher as a simulated process, and what it tells its caller |
 //! | `starts` | those that end with an init or a command |
 //! | `refusals` | those that end with an error, the kernel's and our own |
@@ -13,6 +14,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
+mod cloned;
 mod dialects;
 mod launching;
 mod malformed;
@@ -28,7 +30,7 @@ use nsexec::audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
 use nsexec::audit::rules::{Facts, Finding, check};
 use nsexec::audit::sections::of_report;
 use nsexec::bootstrap::dialect::CgroupPlacement;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, OwnProgram, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::script::ChildSignals;
@@ -241,6 +243,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(refusals::all());
     all.extend(dialects::refusals());
     all.extend(malformed::all());
+    all.extend(cloned::all());
     all
 }
 
@@ -257,7 +260,8 @@ pub(crate) fn named(name: &str) -> Scenario {
 /// What `runc init` is, with runc's policy.
 pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let policy = Policy::runc(&Dialect::V1_2);
-    nsexec::audit::plan::runc::runc_init(sys, Environment::new(Some(init), Some(log), level), &policy, 4096)
+    let environment = Environment::new(Some(init), Some(log), level);
+    nsexec::audit::plan::runc::runc_init(sys, environment, OwnProgram::default(), &policy, 4096)
 }
 
 /// Every scenario, each of its ways.

@@ -4,6 +4,9 @@ use nsexec::sys::record::Call;
 use nsexec::sys::sim::What;
 use nsexec::sys::types::Errno;
 
+/// What begins the text of every step on the way to a copy of the program.
+const CLONED: &str = "could not ensure we are a cloned binary";
+
 /// Words of which one must stand in the record of a call that failed.
 pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -13,6 +16,10 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             let mut words = match path.as_str() {
                 "/proc/self/fd" => vec!["descriptors".to_owned()],
                 "/proc/self/ns/mnt" => vec!["failed to get current mount namespace".to_owned()],
+                // One text for all steps of the copy.
+                path if path.starts_with("/tmp/") || path.starts_with("/proc/self/fd/") => {
+                    vec![CLONED.to_owned()]
+                }
                 path => vec![path.to_owned()],
             };
             // A map that is refused is tried with the tool.
@@ -23,9 +30,9 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             words
         }
         Call::Write { .. } if what == What::Errno(Errno::EPERM) => {
-            fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid"])
+            fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid", CLONED])
         }
-        Call::Write { .. } => fixed(&["failed to update", "failed to write"]),
+        Call::Write { .. } => fixed(&["failed to update", "failed to write", CLONED]),
         Call::SendFd { .. } => fixed(&["failed to send mount source"]),
         Call::ReceiveFd { .. } => fixed(&["failed to receive the mount source"]),
         Call::Dup3 { .. } => fixed(&["cannot dup3 a mount source"]),
@@ -36,8 +43,18 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             "read back",
             "word to go",
             "read synchronisation value",
+            CLONED,
         ]),
-        Call::Send { .. } => fixed(&["failed to sync with", "could not inform the parent"]),
+        Call::Send { .. } => fixed(&["failed to sync with", "past initial setup"]),
+        Call::GetSeals { .. }
+        | Call::AddSeals { .. }
+        | Call::MemfdCreate { .. }
+        | Call::Sendfile { .. }
+        | Call::Fchmod { .. }
+        | Call::Unlink { .. }
+        | Call::IsReadOnly { .. }
+        | Call::LinkCount { .. }
+        | Call::Execveat { .. } => fixed(&[CLONED]),
         Call::Fstatfs { .. } => fixed(&[
             "failed to check",
             "failed to open",
@@ -45,14 +62,19 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             "mount namespace",
             "open descriptor",
         ]),
-        Call::Poll { .. } => {
-            fixed(&["failed to sync with", "netlink", "word to go", "synchronisation value", "mount source"])
-        }
+        Call::Poll { .. } => fixed(&[
+            "failed to sync with",
+            "netlink",
+            "word to go",
+            "past initial setup",
+            "synchronisation value",
+            "mount source",
+        ]),
         Call::Readlink { .. } => fixed(&["/proc"]),
         Call::Socketpair => fixed(&["sync pipe"]),
         Call::CloneSibling { .. } => fixed(&["unable to spawn stage-"]),
         Call::Fork { .. } => fixed(&["failed to fork"]),
-        Call::Execve { .. } => fixed(&["failed to execv", "failed to execute"]),
+        Call::Execve { .. } => fixed(&["failed to execv", "failed to execute", CLONED]),
         Call::Wait4 { .. } | Call::Sigaction { .. } => fixed(&["failed to waitpid"]),
         Call::CloseRangeCloexec { .. } | Call::Getdents64 { .. } | Call::SetCloexec { .. } => {
             fixed(&["descriptors"])

@@ -20,8 +20,9 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, Dialect, EnvironmentForm};
-use crate::bootstrap::env::Environment;
+use crate::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
 use crate::bootstrap::{ByteOrder, decode};
+use crate::cloned::STRINGS_MAX;
 use crate::launch::script::parse_pid_line;
 use crate::log::Level;
 use crate::nsexec::{READY, Scratch, executed};
@@ -29,7 +30,7 @@ use crate::pipe::{read_full, send_all};
 use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
-use crate::sys::sim::{Ended, Program, Sim, SimSys};
+use crate::sys::sim::{Ended, Extra, Program, Sim, SimSys};
 use crate::sys::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus,
 };
@@ -72,6 +73,9 @@ pub struct Launch {
 /// What the launcher says to the init when the bootstrap is over: a JSON object.
 pub const CONFIG: &[u8] = b"{\"args\":[]}\n";
 
+/// Bytes that a program copies at once where the kernel does not.
+const COPYING: usize = 4096;
+
 /// Where the runtime's program lies.
 const RUNC: &CStr = c"/usr/bin/runc";
 
@@ -90,10 +94,14 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
         MountNumbers::Said(text) => Some(text.into()),
     };
     let memory = message.len();
+    if dialect.cloned_binary {
+        sim.file("/tmp", Extra::Directory);
+    }
     let program = Program::new(move |sys| {
         let pipes = Environment::new(Some(stage_init), stage_log, level);
         let environment = Environment { mount_fds: mount_fds.as_deref().map(str::as_bytes), ..pipes };
-        runc_init(sys, environment, &policy, memory)
+        let environ = sys.environ();
+        runc_init(sys, environment, own_program(&environ), &policy, memory)
     });
     sim.program(RUNC.to_str().unwrap_or_default(), program);
     sim.launcher(move |sys| {
@@ -157,10 +165,28 @@ fn keep_numbers(
     (Some(format!("[{}]", numbers.join(","))), kept)
 }
 
+/// What an environment says about the program.
+#[must_use]
+pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
+    let is_mark = |variable: &[u8]| {
+        variable.strip_prefix(CLONED_BINARY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let marked = environ.split(|byte| *byte == 0).any(is_mark);
+    OwnProgram { state_dir: None, marked, environ: Some(environ) }
+}
+
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
-pub fn runc_init<S: Sys>(sys: &mut S, environment: Environment<'_>, policy: &Policy, memory: usize) -> Ended {
+pub fn runc_init<S: Sys>(
+    sys: &mut S,
+    environment: Environment<'_>,
+    own: OwnProgram<'_>,
+    policy: &Policy,
+    memory: usize,
+) -> Ended {
+    // With room for the arguments and the environment of a copy.
+    let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPYING } else { 0 };
     let mut memory = vec![0; memory];
-    match executed(sys, environment, policy, &mut Scratch { message: &mut memory }) {
+    match executed(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
         Outcome::HandOver => {

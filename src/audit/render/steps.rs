@@ -43,6 +43,7 @@ pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
         Call::Openat { flags: OpenFlags::Path, path, .. } => {
             plain(Mark::Setup, format!("opens mount source\n{}", one_line(&path.0, DATA_LIMIT)))
         }
+        Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),
         Call::Execve { path, argv, .. } => plain(Mark::Setup, becomes(seen, path, argv)),
         Call::Write { data, .. } | Call::WriteNowait { data, .. } => writes(seen, data),
         _ => None,
@@ -103,6 +104,8 @@ fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
     let (mark, text) = match (&seen.line.call, errno) {
         (_, Errno::EINTR | Errno::EAGAIN)
         | (Call::PidfdOpen { .. } | Call::TidAddress | Call::CloseRangeCloexec { .. }, _)
+        | (Call::GetSeals { .. } | Call::MemfdCreate { .. } | Call::Sendfile { .. }, _)
+        | (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM)
         | (Call::Send { .. }, Errno::ENOTSOCK)
         | (Call::Kill { .. }, Errno::ESRCH)
         | (Call::Wait4 { .. }, Errno::ECHILD)

@@ -46,6 +46,8 @@ pub enum Object {
     Process,
     /// The place of a mount source, by its path if it was opened here.
     MountSource(String),
+    /// A copy of the program in memory.
+    Copy,
 }
 
 /// What is known at a line, besides the line.
@@ -163,6 +165,11 @@ pub fn descriptor(call: &Call) -> Option<Fd> {
         | Call::Fstatfs { fd }
         | Call::Getdents64 { fd, .. }
         | Call::SetCloexec { fd }
+        | Call::GetSeals { fd }
+        | Call::AddSeals { fd, .. }
+        | Call::Sendfile { to: fd, .. }
+        | Call::Fchmod { fd, .. }
+        | Call::Execveat { fd, .. }
         | Call::Setns { fd, .. }
         | Call::Dup3 { fd, .. }
         | Call::SendFd { socket: fd, .. }
@@ -242,8 +249,16 @@ impl Process {
                 self.table.insert(fd.0, Object::Process);
                 Some(Object::Process)
             }
+            (Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+                self.table.insert(fd.0, Object::Copy);
+                Some(Object::Copy)
+            }
             (Call::Openat { path, flags, .. }, reply) => {
-                let object = opened(path, *flags);
+                let object = match opened(path, *flags) {
+                    // Before there are stages it is a copy of the program.
+                    Object::MountSource(_) if self.pairs == 0 => Object::Copy,
+                    object => object,
+                };
                 if let Reply::Fd(fd) = reply {
                     self.table.insert(fd.0, object.clone());
                 }
@@ -282,7 +297,7 @@ impl Process {
                 self.table.insert(fd.0, Object::MountSource(String::new()));
             }
             // What is inherited now is known by what is done with it: a runc that starts itself anew as stage 0.
-            (Call::Execve { .. }, Reply::NoReturn) => self.table.clear(),
+            (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.table.clear(),
             (Call::Setns { kind, .. }, Reply::Unit) => self.in_user |= kind.contains(CloneFlags::NEWUSER),
             (Call::Setns { fd, .. }, Reply::Errno(Errno::EPERM)) => self.refused.push(*fd),
             (Call::Unshare { flags }, Reply::Unit) => self.in_user |= flags.contains(CloneFlags::NEWUSER),
@@ -298,6 +313,7 @@ fn opened(path: &Bytes, flags: OpenFlags) -> Object {
         OpenFlags::Namespace => Object::Namespace(path.into_owned()),
         OpenFlags::Directory => Object::ProcDir,
         OpenFlags::Path => Object::MountSource(path.into_owned()),
+        OpenFlags::Unnamed | OpenFlags::New => Object::Copy,
         _ => Object::ProcFile(path.rsplit('/').next().unwrap_or_default().to_owned()),
     }
 }

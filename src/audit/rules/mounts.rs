@@ -60,7 +60,14 @@ struct Sender {
 
 impl Sender {
     fn walk(mut self, section: &Section) -> Found {
-        section.lines.iter().enumerate().find_map(|(at, line)| self.see(line).map(|what| (at, what.into())))
+        // What comes before the sync pipes is about our own program.
+        let begin = section.lines.iter().position(|line| line.call == Call::Socketpair)?;
+        section
+            .lines
+            .iter()
+            .enumerate()
+            .skip(begin)
+            .find_map(|(at, line)| self.see(line).map(|what| (at, what.into())))
     }
 
     fn see(&mut self, line: &Line) -> Option<&'static str> {

@@ -155,6 +155,28 @@ impl From<KernelSigaction> for SigAction {
     }
 }
 
+/// The kernel's `struct statfs` on 64-bit Linux. The libc crate keeps the flags of glibc's to itself.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct KernelStatfs {
+    kind: c_long,
+    block_size: c_long,
+    blocks: [u64; 3],
+    files: [u64; 2],
+    id: [c_int; 2],
+    name_len: c_long,
+    fragment_size: c_long,
+    pub(super) flags: c_ulong,
+    spare: [c_long; 4],
+}
+
+const _: () = {
+    assert!(size_of::<KernelStatfs>() == size_of::<libc::statfs>());
+    assert!(offset_of!(KernelStatfs, files) == offset_of!(libc::statfs, f_files));
+    assert!(offset_of!(KernelStatfs, id) == offset_of!(libc::statfs, f_fsid));
+    assert!(offset_of!(KernelStatfs, name_len) == offset_of!(libc::statfs, f_namelen));
+};
+
 // `poll` is given our own array: it must be laid out as the kernel's.
 const _: () = {
     assert!(size_of::<PollFd>() == size_of::<libc::pollfd>());

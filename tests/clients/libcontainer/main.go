@@ -31,6 +31,8 @@ type command struct {
 	// create and exec: the process, and the files that are its standard descriptors.
 	Process               *specs.Process
 	Stdin, Stdout, Stderr string
+	// How many descriptors more the process gets, as with runc's --preserve-fds.
+	Extra int
 	// wait and signal
 	Pid    int
 	Signal int
@@ -140,6 +142,14 @@ func (c *client) start(told *command, reply *answer, isInit bool) error {
 		defer files[i].Close()
 	}
 	started.Stdin, started.Stdout, started.Stderr = files[0], files[1], files[2]
+	for i := 0; i < told.Extra; i++ {
+		file, err := os.Open("/dev/null")
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		started.ExtraFiles = append(started.ExtraFiles, file)
+	}
 	if isInit {
 		err = c.container.Start(started)
 	} else {
