@@ -3,6 +3,9 @@
 Who this is: part of `run`; it writes below the run's folder.
 """
 
+import hashlib
+import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -101,3 +104,31 @@ def spec(
     if "uts" in namespaces:
         made["hostname"] = "inside"
     return made
+
+
+def image(root, to, name):
+    """An OCI image of one layer, as the tar that `ctr images import` takes."""
+    layer = to.parent / "layer.tar"
+    subprocess.run(["tar", "-C", root, "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf", layer, "."], check=True)
+    content = to.parent / "image"
+    (content / "blobs/sha256").mkdir(parents=True)
+
+    def blob(kind, data):
+        digest = hashlib.sha256(data).hexdigest()
+        (content / "blobs/sha256" / digest).write_bytes(data)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
+
+    def document(kind, **words):
+        return blob(kind, json.dumps(words).encode())
+
+    whole = blob("layer.v1.tar", layer.read_bytes())
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    config = document(
+        "config.v1+json", os="linux", architecture=machine, config={"Env": ENVIRONMENT, "Cmd": ["/bin/sh"]},
+        rootfs={"type": "layers", "diff_ids": [whole["digest"]]},
+    )
+    manifest = document("manifest.v1+json", schemaVersion=2, config=config, layers=[whole])
+    manifest["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
+    (content / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    (content / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    subprocess.run(["tar", "-C", content, "-cf", to, "oci-layout", "index.json", "blobs"], check=True)

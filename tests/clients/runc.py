@@ -4,9 +4,12 @@ Who this is: part of `run`, root, the subreaper of all that runc leaves behind. 
 cgroup and processes of its own, and gone after it.
 """
 
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -14,10 +17,21 @@ from pathlib import Path
 import fixture
 import oci
 import undo
-from observe import Observation, read
+from observe import Observation, descriptors, read, waits_for_start
+
+# What a process of a container says about itself.
+ASK = r"""
+id; hostname; cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '
+grep -E '^(Cap|Groups|NoNewPrivs|Seccomp:|Sig(Blk|Ign|Cgt))' /proc/self/status
+for number in 0 1 2 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$number; done
+true
+"""
 
 # When we give up, in seconds. No case asserts a time.
 LIMIT = 60.0
+
+# Enough for newuidmap's complaint of ids that are not the caller's, too little for what runc says in the end.
+TOOLS_WORDS = 64
 
 # Go's scheduler sends itself SIGURG, and runc says so as often as it happens; and what differs between two builds.
 NOISE = re.compile(r"sending signal to process urgent I/O condition|^cloning /proc/self/exe binary|mount source thread|fd:\d+\)$")
@@ -44,6 +58,24 @@ def gone(pid):
     return not os.path.exists(f"/proc/{pid}")
 
 
+def log_pipes(pid):
+    """How many pipes a runc reads from: of its log, and of a container's output. Of Go's own it has both ends."""
+    lines = [line.split() for line in descriptors(pid)]
+    pipes = [words[1] for words in lines if words[0].isdigit() and int(words[0]) > 2 and words[1].startswith("pipe:")]
+    return sum(pipes.count(pipe) == 1 for pipe in pipes)
+
+
+def expect(condition, *words):
+    """What must be so with both binaries."""
+    if not condition:
+        raise AssertionError(" ".join(map(str, words)))
+
+
+def title(case):
+    """A case's function as words."""
+    return case.__name__.strip("_").replace("_", " ")
+
+
 class Ended:
     """A command that has ended."""
 
@@ -59,6 +91,21 @@ class Ended:
         if self.status == 0:
             raise AssertionError(f"it succeeded\n{self.out}{self.err}")
         return self
+
+
+def at_a_terminal(engine, *words):
+    """The command with a terminal of its own."""
+    outer, inner = pty.openpty()
+    child = engine.popen(*words, stdin=inner, stdout=inner, stderr=inner, start_new_session=True)
+    os.close(inner)
+    held = b""
+    while select.select([outer], [], [], LIMIT)[0]:
+        try:
+            held += os.read(outer, 4096)
+        except OSError:  # EIO: nobody holds the other end any more
+            break
+    os.close(outer)
+    return Ended(child.wait(LIMIT), held.decode(errors="replace").replace("\r\n", "\n"), "")
 
 
 class Runc:
@@ -134,6 +181,23 @@ class Runc:
         self.configure(args, **wanted)
         return self.runc("run", self.id)
 
+    def run_to_failure(self, args, **wanted):
+        """As `run`, for one that fails: runc does not wait then for the end of its log, and its own end would cut it
+        off. So its last word has to wait, until runc has closed the log pipe: standard error is a pipe that has room
+        for the words of a mapping tool, but not for that."""
+        self.configure(args, **wanted)
+        reader, writer = os.pipe()
+        filling = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096) - TOOLS_WORDS
+        os.write(writer, bytes(filling))
+        self.counter += 1
+        with open(self.folder / f"out{self.counter}", "w") as out:
+            child = self.popen("run", self.id, stdout=out, stderr=writer)
+        os.close(writer)
+        wait_for("the end of the log", lambda: '"level":"error"' in read(self.log) and log_pipes(child.pid) == 0)
+        with open(reader, errors="replace") as file:
+            err = file.read()[filling:]
+        return Ended(child.wait(LIMIT), self.output(), err)
+
     def start(self, args=("/bin/sleep", "1000"), **wanted):
         """A detached container; the number of its init."""
         self.configure(args, **wanted)
@@ -142,6 +206,14 @@ class Runc:
 
     def pid_in(self, file):
         return int(read(self.folder / file))
+
+    def see_process(self, when, pid, command="sleep"):
+        """What /proc says, once the process runs its command; `create` leaves it waiting for that, which is `None`."""
+        if command is None:
+            wait_for("the init at its fifo", lambda: waits_for_start(pid))
+        else:
+            wait_for(command, lambda: read(f"/proc/{pid}/comm").strip() == command)
+        self.seen.process(when, pid)
 
     # -- what is seen -----------------------------------------------------------------------------------------------
 
@@ -153,15 +225,8 @@ class Runc:
 
     def see_log(self, when):
         """The records since the last time, which are taken away."""
-        lines = read(self.log).splitlines() if self.log.exists() else []
-        self.see_records(when, [json.loads(line) for line in lines])
+        self.seen.log(when, log_lines(read(self.log) if self.log.exists() else ""))
         self.log.unlink(missing_ok=True)
-
-    def see_records(self, when, records):
-        # Go walks a map to write the offsets: their order is chance.
-        texts = [(record["level"], re.sub(r"'(boottime .*)\n(monotonic .*)\n'", r"'\2\n\1\n'", record["msg"])) for record in records]
-        kept = [json.dumps({"level": level, "msg": text}) for level, text in texts if not NOISE.search(text)]
-        self.seen.log(when, kept)
 
     def forget_log(self):
         self.log.unlink(missing_ok=True)
@@ -208,7 +273,20 @@ def timeless(line):
 
 
 def logrus(text):
-    """The records of logrus' text form."""
+    """logrus' text form as JSON lines."""
+    lines = []
     for found in re.finditer(r'^time="[^"]*" level=(\w+) msg=("(?:[^"\\]|\\.)*"|\S+)', text, re.MULTILINE):
         message = json.loads(found[2]) if found[2].startswith('"') else found[2]
-        yield {"level": found[1], "msg": message}
+        lines.append(json.dumps({"level": found[1], "msg": message}))
+    return "\n".join(lines)
+
+
+def log_lines(text):
+    """runc's log in JSON, for Observation.log: without what is chance."""
+    lines = []
+    for record in map(json.loads, text.splitlines()):
+        if not NOISE.search(record["msg"]):
+            # Go walks a map to write the offsets: their order is chance.
+            record["msg"] = re.sub(r"'(boottime .*)\n(monotonic .*)\n'", r"'\2\n\1\n'", record["msg"])
+            lines.append(json.dumps(record))
+    return lines

@@ -3,7 +3,6 @@
 Who this is: part of `run`. It calls capi/build and go build, which write below target/clients and nowhere else.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -14,13 +13,11 @@ RUNC = "github.com/opencontainers/runc"
 # As Debian builds it. Of the three only seccomp needs a library.
 TAGS = "seccomp apparmor selinux"
 
-# All that is left of runc's package nsenter. With another archive it is another text, so that Go links anew.
+# All that is left of runc's package nsenter.
 NSENTER = """\
 //go:build linux
 
 package nsenter
-
-// sha256 of libnsexec.a: {digest}
 
 // #cgo pkg-config: nsexec
 // #include <nsexec.h>
@@ -41,23 +38,24 @@ class Line:
         """`side`/runc: the name must be runc, since podman and others look at it."""
         target = self.folder / side / "runc"
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Go does not know of the archive, which may have changed: without the target it links anew.
+        target.unlink(missing_ok=True)
         environment = self.go.environment(ours=False)
         options = ["-tags", TAGS, "-ldflags", f"-X main.version={self.version}"]
         if archive is not None:
             environment["PKG_CONFIG_PATH"] = str(archive)
-            options += ["-overlay", self.overlay(archive)]
+            options += ["-overlay", self.overlay()]
         output(self.go.binary, "build", *options, "-o", target, RUNC, env=environment)
         return target
 
-    def overlay(self, archive):
+    def overlay(self):
         """For `go build -overlay`: an empty replacement takes a file away."""
         nsenter = self.go.gopath / "src" / RUNC / "libcontainer/nsenter"
         replace = {str(path): "" for path in nsenter.iterdir() if path.suffix in (".c", ".h", ".go")}
         if str(nsenter / "nsexec.c") not in replace:
             raise RuntimeError(f"{nsenter} has no nsexec.c")
-        digest = hashlib.sha256((archive / "libnsexec.a").read_bytes()).hexdigest()
         ours = self.folder / "nsenter.go"
-        ours.write_text(NSENTER.format(digest=digest, symbol=self.symbol))
+        ours.write_text(NSENTER.format(symbol=self.symbol))
         replace[str(nsenter / "nsenter.go")] = str(ours)
         file = self.folder / "overlay.json"
         file.write_text(json.dumps({"Replace": replace}, indent=1))

@@ -7,7 +7,6 @@ asserts what must be so with both binaries. That the two agree is compared by th
 import array
 import json
 import os
-import pty
 import select
 import socket
 import traceback
@@ -17,24 +16,13 @@ import oci
 import runtimes
 import undo
 from packages import install
-from runc import LIMIT, Ended, Runc, gone, logrus, wait_for
+from runc import ASK, LIMIT, Runc, at_a_terminal, expect, gone, log_lines, logrus, title, wait_for
 
 NAME = "runc"
 FIRST = 100000
 TWO_EXTENTS = [(0, FIRST, 1000), (1000, 300000, 500)]
 WITH_USER = ("user", *oci.BASIC)
 TERMINAL = [oci.mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")]
-ASK = r"""
-id; hostname; cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '
-grep -E '^(Cap|Groups|NoNewPrivs|Seccomp:|Sig(Blk|Ign|Cgt))' /proc/self/status
-for number in 0 1 2 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$number; done
-true
-"""
-
-
-def expect(condition, *words):
-    if not condition:
-        raise AssertionError(" ".join(map(str, words)))
 
 
 def for_the_container(run):
@@ -48,18 +36,18 @@ def for_the_container(run):
 def run(run):
     """With the records that runc's own suite looks for (debug.bats)."""
     done = run.run(oci.shell(f"echo hello; {ASK}")).must()
-    run.see("run", done)
-    run.see_log("run")
+    run.see("init", done)
+    run.see_log("init")
     expect("hello" in done.out, done.out)
-    expect("=> nsexec container setup" in run.said("run: log of nsexec"), run.seen.fields)
-    expect("child process in init()" in run.said("run: log of go"), run.seen.fields)
+    expect("=> nsexec container setup" in run.said("init: log of nsexec"), run.seen.fields)
+    expect("child process in init()" in run.said("init: log of go"), run.seen.fields)
 
 
 def run_with_debug_on_stderr(run):
     run.configure(["/bin/echo", "hello"])
     done = run.runc("--debug", "run", run.id, debug=False).must()
     expect("level=debug" in done.err and "nsexec container setup" in done.err, done.err)
-    run.see_records("run", list(logrus(done.err)))
+    run.seen.log("init", log_lines(logrus(done.err)))
     expect("affinity: 0x" in done.err or run.line == "debian12", done.err)
 
 
@@ -70,25 +58,25 @@ def run_without_debug(run):
 
 
 def run_with_a_status(run):
-    run.see("run", run.run(oci.shell("exit 37")).must(37))
+    run.see("init", run.run(oci.shell("exit 37")).must(37))
 
 
 def run_with_a_mount_namespace_alone(run):
-    run.see("run", run.run(oci.shell(ASK.replace("hostname;", "")), namespaces=("mount",)).must())
-    run.see_log("run")
+    run.see("init", run.run(oci.shell(ASK.replace("hostname;", "")), namespaces=("mount",)).must())
+    run.see_log("init")
 
 
 def run_detached(run):
-    run.seen.process("init", run.start(oom=500))
+    run.see_process("init", run.start(oom=500))
     expect(run.said("init: oom_score_adj") == "500", run.seen.fields)
-    run.see_log("run")
+    run.see_log("init")
 
 
 def run_in_a_user_namespace(run):
     for_the_container(run)
-    run.seen.process("init", run.start(namespaces=WITH_USER, uids=TWO_EXTENTS))
+    run.see_process("init", run.start(namespaces=WITH_USER, uids=TWO_EXTENTS))
     expect(run.said("init: uid_map").split() == "0 100000 1000 1000 300000 500".split(), run.seen.fields)
-    run.see_log("run")
+    run.see_log("init")
 
 
 def every_kind(run):
@@ -101,30 +89,30 @@ def every_kind(run):
 
 def run_in_every_namespace(run):
     for_the_container(run)
-    run.seen.process("init", run.start(**every_kind(run)))
+    run.see_process("init", run.start(**every_kind(run)))
     expect("host" not in run.said("init: ns") or run.line == "debian12", run.seen.fields["init: ns"])
     if run.line != "debian12":
         expect(run.said("init: timens_offsets") == "monotonic 86400 5\nboottime 7 0", run.seen.fields)
-    run.see_log("run")
+    run.see_log("init")
 
 
 def run_in_namespaces_of_another(run):
     holder = run.holder("--net", "--ipc", "--uts")
     paths = {kind: f"/proc/{holder}/ns/{file}" for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))}
-    run.seen.process("init", run.start(namespaces=("pid", "mount"), join=paths))
+    run.see_process("init", run.start(namespaces=("pid", "mount"), join=paths))
     expect(run.said("init: ns").count("holder") == 3, run.seen.fields["init: ns"])
-    run.see_log("run")
+    run.see_log("init")
 
 
-def run_in_a_foreign_network(run):
+def with_a_user_namespace_and_a_foreign_network_namespace(run):
     """The host's user namespace owns the network, the container has one of its own (runc#4390)."""
     for_the_container(run)
     holder = run.holder("--net")
-    run.seen.process(
+    run.see_process(
         "init", run.start(namespaces=("user", "pid", "ipc", "uts", "mount"), join={"network": f"/proc/{holder}/ns/net"}, uids=TWO_EXTENTS)
     )
     expect("net net:holder" in run.said("init: ns"), run.seen.fields["init: ns"])
-    run.see_log("run")
+    run.see_log("init")
 
 
 def run_in_a_user_namespace_of_another(run):
@@ -133,14 +121,14 @@ def run_in_a_user_namespace_of_another(run):
     holder = run.holder("--user", "--net")
     run.configure(namespaces=("pid", "ipc", "uts", "mount"), join={"user": f"/proc/{holder}/ns/user", "network": f"/proc/{holder}/ns/net"})
     done = run.runc("run", "--detach", "--pid-file", run.folder / "pid", run.id)
-    run.see("run", done)
+    run.see("init", done)
     if run.line == "debian12":
         expect("no uid mappings found" in done.err, done.err)
     else:
         done.must()
-        run.seen.process("init", run.pid_in("pid"))
+        run.see_process("init", run.pid_in("pid"))
         expect(run.said("init: ns").count("holder") == 2, run.seen.fields["init: ns"])
-    run.see_log("run")
+    run.see_log("init")
 
 
 def run_in_a_pid_namespace_of_another(run):
@@ -151,9 +139,9 @@ def run_in_a_pid_namespace_of_another(run):
     run.forget_log()
     run.configure(namespaces=("ipc", "uts", "mount", "network"), join={"pid": f"/proc/{first}/ns/pid"})
     run.runc("run", "--detach", "--pid-file", run.folder / "pid2", f"{run.id}-2").must()
-    run.seen.process("second", run.pid_in("pid2"))
+    run.see_process("second", run.pid_in("pid2"))
     expect("pid pid:first" in run.said("second: ns"), run.seen.fields["second: ns"])
-    run.see_log("run")
+    run.see_log("init")
 
 
 def bind_sources_out_of_reach(run):
@@ -169,8 +157,8 @@ def bind_sources_out_of_reach(run):
     secret.chmod(0o700)
     script = "cat /data/a/file /data/b/file /data/c/file; stat -c %u:%a /data/a; exit 5"
     done = run.run(oci.shell(script), namespaces=WITH_USER, uids=TWO_EXTENTS, mounts=mounts)
-    run.see("run", done)
-    run.see_log("run")
+    run.see("init", done)
+    run.see_log("init")
     expect(done.must(5).out.startswith("of a\nof b\nof c\n"), done.out)
 
 
@@ -182,7 +170,7 @@ def create_and_start(run):
     run.configure(oci.shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"))
     run.see("create", run.runc("create", "--pid-file", run.folder / "pid", run.id).must())
     pid, created = run.pid_in("pid"), run.counter
-    run.seen.process("created", pid)
+    run.see_process("created", pid, None)
     run.see_log("create")
     expect(state_of(run) == "created", state_of(run))
     run.forget_log()
@@ -213,7 +201,7 @@ def into(run, **wanted):
 def executed(run):
     """A detached process in the container, looked at."""
     run.runc("exec", "--detach", "--pid-file", run.folder / "pid2", run.id, "/bin/sleep", "1000").must()
-    run.seen.process("executed", run.pid_in("pid2"))
+    run.see_process("executed", run.pid_in("pid2"))
     expect("other" not in run.said("executed: ns"), run.seen.fields["executed: ns"])
     run.see_log("exec")
 
@@ -291,28 +279,13 @@ def read_all(reader):
 # -- terminals ---------------------------------------------------------------------------------------------------------
 
 
-def at_a_terminal(run, *words):
-    """The command with a terminal of its own."""
-    outer, inner = pty.openpty()
-    child = run.popen(*words, stdin=inner, stdout=inner, stderr=inner, start_new_session=True)
-    os.close(inner)
-    held = b""
-    while select.select([outer], [], [], LIMIT)[0]:
-        try:
-            held += os.read(outer, 4096)
-        except OSError:  # EIO: nobody holds the other end any more
-            break
-    os.close(outer)
-    return Ended(child.wait(LIMIT), held.decode(errors="replace").replace("\r\n", "\n"), "")
-
-
 def terminals(run):
     """Of `run` and of `exec`."""
     script = oci.shell("tty; test -t 0 && echo a terminal; exit 4")
     run.configure(script, terminal=True, mounts=TERMINAL)
     for_run = at_a_terminal(run, "run", run.id)
-    run.see("run", for_run)
-    run.see_log("run")
+    run.see("init", for_run)
+    run.see_log("init")
     expect("a terminal" in for_run.must(4).out, for_run.out)
     into(run, mounts=TERMINAL)
     for_exec = at_a_terminal(run, "exec", "--tty", run.id, *script)
@@ -322,7 +295,7 @@ def terminals(run):
 
 def console_socket(run):
     """`create` sends the terminal's outer end over a socket."""
-    run.configure(oci.shell("test -t 0 && echo a terminal; read line; exec sleep 1000"), terminal=True, mounts=TERMINAL)
+    run.configure(oci.shell("test -t 0 && echo a terminal; exec sleep 1000"), terminal=True, mounts=TERMINAL)
     path = run.folder / "console"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -334,13 +307,13 @@ def console_socket(run):
             data, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4))
     terminal = array.array("i", ancillary[0][2])[0]
     run.seen.add("create", [str(created.wait(LIMIT)), data.decode()])
-    run.seen.process("created", run.pid_in("pid"))
+    run.see_process("created", run.pid_in("pid"), None)
     run.runc("start", run.id).must()
     held = b""
     while b"a terminal" not in held:
         expect(select.select([terminal], [], [], LIMIT)[0], held)
         held += os.read(terminal, 4096)
-    run.seen.process("running", run.pid_in("pid"))
+    run.see_process("running", run.pid_in("pid"))
     run.seen.add("said", held.decode())
     os.close(terminal)
 
@@ -360,8 +333,8 @@ def many_ids(run):
 
 
 def started_by_a_user(run, wanted, *exec_options):
-    run.seen.process("init", run.start(**wanted))
-    run.see_log("run")
+    run.see_process("init", run.start(**wanted))
+    run.see_log("init")
     run.seen.names.pid(run.pid_in("pid"), "init")
     run.see("exec", run.runc("exec", *exec_options, run.id, *oci.shell(f"{ASK}\nexit 6")).must(6))
     run.see_log("exec")
@@ -380,7 +353,7 @@ def rootless_with_newuidmap(run):
 def rootless_create_and_start(run):
     run.configure(**many_ids(run))
     run.see("create", run.runc("create", "--pid-file", run.folder / "pid", run.id).must())
-    run.seen.process("created", run.pid_in("pid"))
+    run.see_process("created", run.pid_in("pid"), None)
     run.see("start", run.runc("start", run.id).must())
     run.see_log("create and start")
 
@@ -390,8 +363,8 @@ def rootless_create_and_start(run):
 
 def fails(run, args=("/bin/true",), **wanted):
     """`run` that fails: no process is left by then, but for a holder."""
-    run.see("run", run.run(args, **wanted).must_fail())
-    run.see_log("run")
+    run.see("init", run.run_to_failure(args, **wanted).must_fail())
+    run.see_log("init")
     nothing_left(run)
 
 
@@ -400,57 +373,57 @@ def nothing_left(run):
     wait_for("the end of all processes", lambda: set(undo.living()) <= set(run.held))
 
 
-def fails_where_a_path_is_absent(run):
+def with_a_path_that_is_absent(run):
     fails(run, namespaces=("pid", "mount"), join={"network": "/proc/self/ns/absent"})
 
 
-def fails_where_a_path_is_no_namespace(run):
+def with_a_network_namespace_that_is_none(run):
     (run.folder / "file").touch()
     fails(run, namespaces=("pid", "mount"), join={"network": run.folder / "file"})
 
 
-def fails_where_a_path_is_of_another_kind(run):
+def with_a_network_namespace_of_another_kind(run):
     holder = run.holder("--uts")
     fails(run, namespaces=("pid", "mount"), join={"network": f"/proc/{holder}/ns/uts"})
 
 
-def fails_in_the_own_user_namespace(run):
+def with_the_own_user_namespace(run):
     fails(run, namespaces=("pid", "mount"), join={"user": "/proc/1/ns/user"})
 
 
-def fails_where_a_map_overlaps(run):
+def with_maps_that_overlap(run):
     fails(run, namespaces=WITH_USER, uids=[(0, FIRST, 10), (5, 300000, 10)])
 
 
-def fails_where_a_map_has_no_root(run):
+def with_maps_without_root(run):
     fails(run, namespaces=WITH_USER, uids=[(1, FIRST, 10)])
 
 
-def fails_where_ids_are_not_the_users(run):
+def rootless_with_ids_of_somebody_else(run):
     wanted = many_ids(run)
     wanted["uids"] = [(0, run.user.uid, 1), (1, 1, 10)]
     fails(run, **wanted)
 
 
-def fails_where_a_score_is_refused(run):
+def with_a_score_that_is_none(run):
     """The kernel takes no such number."""
     fails(run, oom=1001)
 
 
-def fails_where_the_program_is_absent(run):
+def with_a_command_that_is_not_there(run):
     fails(run, ["/bin/absent"])
 
 
-def fails_where_the_program_is_not_executable(run):
+def with_a_command_that_is_not_executable(run):
     fails(run, ["/etc/passwd"])
 
 
-def fails_to_exec_what_is_absent(run):
+def exec_of_a_command_that_is_not_there(run):
     into(run)
     run.see("exec", run.runc("exec", run.id, "/bin/absent").must_fail())
 
 
-def fails_to_exec_in_the_stopped(run):
+def exec_in_a_container_that_has_ended(run):
     init = run.start(["/bin/true"])
     wait_for("its end", lambda: gone(init))
     run.see("exec", run.runc("exec", run.id, "/bin/true").must_fail())
@@ -458,19 +431,15 @@ def fails_to_exec_in_the_stopped(run):
 
 CASES = [
     run, run_with_debug_on_stderr, run_without_debug, run_with_a_status, run_with_a_mount_namespace_alone, run_detached,
-    run_in_a_user_namespace, run_in_every_namespace, run_in_namespaces_of_another, run_in_a_foreign_network,
+    run_in_a_user_namespace, run_in_every_namespace, run_in_namespaces_of_another, with_a_user_namespace_and_a_foreign_network_namespace,
     run_in_a_user_namespace_of_another, run_in_a_pid_namespace_of_another, bind_sources_out_of_reach, create_and_start,
     exec_, exec_as_another_user, exec_detached, exec_in_a_user_namespace, exec_in_every_namespace, preserved_descriptors,
     terminals, console_socket, rootless_with_one_id, rootless_with_newuidmap, rootless_create_and_start,
-    fails_where_a_path_is_absent, fails_where_a_path_is_no_namespace, fails_where_a_path_is_of_another_kind,
-    fails_in_the_own_user_namespace, fails_where_a_map_overlaps, fails_where_a_map_has_no_root,
-    fails_where_ids_are_not_the_users, fails_where_a_score_is_refused, fails_where_the_program_is_absent,
-    fails_where_the_program_is_not_executable, fails_to_exec_what_is_absent, fails_to_exec_in_the_stopped,
+    with_a_path_that_is_absent, with_a_network_namespace_that_is_none, with_a_network_namespace_of_another_kind,
+    with_the_own_user_namespace, with_maps_that_overlap, with_maps_without_root,
+    rootless_with_ids_of_somebody_else, with_a_score_that_is_none, with_a_command_that_is_not_there,
+    with_a_command_that_is_not_executable, exec_of_a_command_that_is_not_there, exec_in_a_container_that_has_ended,
 ]
-
-
-def title(case):
-    return case.__name__.strip("_").replace("_", " ")
 
 
 def observed(case, binary, line):
