@@ -4,11 +4,12 @@
 //! read through the libc, and the stages that end are ended.
 
 use core::cell::UnsafeCell;
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 
 use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::dialect::Dialect;
-use crate::bootstrap::env::{Environment, RawEnv};
+use crate::bootstrap::env::{Environment, OwnProgram, RawEnv};
+use crate::cloned::STRINGS_MAX;
 use crate::error::{Error, Refusal};
 use crate::log::{Level, Log};
 use crate::nsexec::{Scratch, nsexec};
@@ -18,13 +19,22 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::Fd;
 
-/// The message's memory. In .bss, so that a process without a bootstrap pays nothing for it.
-struct Memory(UnsafeCell<[u8; MESSAGE_MAX]>);
+/// Memory of the core. In .bss, so that a process without a bootstrap pays nothing for it.
+struct Memory<const LEN: usize>(UnsafeCell<[u8; LEN]>);
 
 // SAFETY: `run` is the only user, and its caller promises a single thread.
-unsafe impl Sync for Memory {}
+unsafe impl<const LEN: usize> Sync for Memory<LEN> {}
 
-static MEMORY: Memory = Memory(UnsafeCell::new([0; MESSAGE_MAX]));
+/// The message's.
+static MEMORY: Memory<MESSAGE_MAX> = Memory(UnsafeCell::new([0; MESSAGE_MAX]));
+
+/// That of the environment, for a copy of the program to be handed.
+static ENVIRONMENT: Memory<STRINGS_MAX> = Memory(UnsafeCell::new([0; STRINGS_MAX]));
+
+unsafe extern "C" {
+    /// The libc's: an array of strings, whose last element is null.
+    static environ: *const *const c_char;
+}
 
 /// The value of an environment variable, as bytes.
 fn variable(name: &CStr) -> Option<&'static [u8]> {
@@ -41,7 +51,30 @@ fn raw_environment() -> RawEnv<'static> {
         init_pipe: variable(c"_LIBCONTAINER_INITPIPE"),
         log_pipe: variable(c"_LIBCONTAINER_LOGPIPE"),
         log_level: variable(c"_LIBCONTAINER_LOGLEVEL"),
+        own: OwnProgram {
+            state_dir: variable(c"_LIBCONTAINER_STATEDIR"),
+            marked: variable(c"_LIBCONTAINER_CLONED_BINARY").is_some(),
+            environ: None,
+        },
     }
+}
+
+/// All variables, each with its NUL, in `memory`; `None` if there is no room.
+fn all_variables(memory: &mut [u8]) -> Option<&[u8]> {
+    let mut used: usize = 0;
+    // SAFETY: with a single thread nobody changes the environment, or the pointer to it, while we read.
+    let mut next = unsafe { environ };
+    // SAFETY: the pointer is null, where clearenv(3) was called, or to an element of the array, whose last one is null.
+    while let Some(variable) = unsafe { next.as_ref() }.filter(|variable| !variable.is_null()) {
+        // SAFETY: each of the others is a string with its NUL.
+        let variable = unsafe { CStr::from_ptr(*variable) }.to_bytes_with_nul();
+        let end = used.checked_add(variable.len())?;
+        memory.get_mut(used..end)?.copy_from_slice(variable);
+        used = end;
+        // SAFETY: this element was not the last.
+        next = unsafe { next.add(1) };
+    }
+    memory.get(..used)
 }
 
 /// The bootstrap, as the environment asks for it, with `policy`.
@@ -56,7 +89,12 @@ pub unsafe fn run(policy: &Policy) -> Outcome {
     let mut sys = unsafe { LinuxSys::new() };
     // SAFETY: the caller promises that nobody else is in here.
     let message = unsafe { &mut *MEMORY.0.get() };
-    match nsexec(&mut sys, raw_environment(), policy, &mut Scratch { message }) {
+    let mut raw = raw_environment();
+    if policy.dialect.cloned_binary {
+        // SAFETY: as for the message.
+        raw.own.environ = all_variables(unsafe { &mut *ENVIRONMENT.0.get() });
+    }
+    match nsexec(&mut sys, raw, policy, &mut Scratch { message }) {
         Outcome::Exit(status) => exit(status),
         outcome => outcome,
     }
@@ -86,10 +124,18 @@ fn exit(status: i32) -> ! {
 /// assert_eq!(nsexec::init(), Outcome::NotInit);
 /// ```
 pub fn init() -> Outcome {
+    init_as(&Dialect::V1_2)
+}
+
+/// [`init`] for a parent of another of runc's release lines.
+///
+/// In `v1_0` and `v1_1` the program is executed a second time, from a sealed copy, with its arguments and environment as
+/// they were: whatever comes before this call happens twice.
+pub fn init_as(dialect: &'static Dialect) -> Outcome {
     if variable(c"_LIBCONTAINER_INITPIPE").is_none_or(<[u8]>::is_empty) {
         return Outcome::NotInit;
     }
-    drop_in(&Policy::runc(&Dialect::V1_2))
+    drop_in(&Policy::runc(dialect))
 }
 
 /// [`init`] with any policy, and exactly as runc's C where the environment is wrong: a log pipe that is no number

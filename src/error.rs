@@ -12,7 +12,7 @@ use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, FsType, Pid, WaitStatus};
-pub use doing::{Doing, MapKind, ProcFile, SyncPipe, SyncStep};
+pub use doing::{Cloning, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// Why the mapping tool did not serve.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -60,6 +60,10 @@ pub enum Refusal {
     Threads(u64),
     /// A map that no single write can carry.
     MapTooLarge(MapKind, IdMapTooLarge),
+    /// More or longer arguments or variables than can be handed on to a copy of our program.
+    OwnArguments,
+    /// The copy of our program would not be known for one, and would copy itself again.
+    CopyUnknown,
 }
 
 impl fmt::Display for Refusal {
@@ -73,6 +77,12 @@ impl fmt::Display for Refusal {
                 write!(f, "the process has {count} threads: call the bootstrap before any is started")
             }
             Self::MapTooLarge(kind, too_large) => write!(f, "{}: {too_large}", kind.file().as_str()),
+            Self::OwnArguments => f.write_str(
+                "could not ensure we are a cloned binary: too many or too long arguments or variables to hand on",
+            ),
+            Self::CopyUnknown => f.write_str(
+                "could not ensure we are a cloned binary: the copy would not be known for one, and be copied again",
+            ),
         }
     }
 }
@@ -206,6 +216,9 @@ impl fmt::Display for Error<'_> {
             } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
             Self::Os { doing: doing @ Doing::ReadHeader, errno: errno @ Errno::EBADF } => {
                 write!(f, "{doing}: {errno} (_LIBCONTAINER_INITPIPE names no open descriptor)")
+            }
+            Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {
+                write!(f, "{doing}: {errno} ({})", step.text())
             }
             Self::Os { doing, errno } => write!(f, "{doing}: {errno}"),
             Self::Short { doing: Doing::Update(pid, file), got, want } => {

@@ -7,6 +7,7 @@
 //! | [`nsexec`] | the top script, a table of contents of the whole bootstrap |
 //! | [`stage`] | the three processes: [`stage::parent`], [`stage::child`], [`stage::init`] |
 //! | [`bootstrap`] | the message: decoder, encoder, dialects, environment |
+//! | [`cloned`] | the sealed copy of our own program, for runc's older lines |
 //! | [`namespace`] | kinds, paths, join passes, unshare steps |
 //! | [`idmap`], [`timens`] | id maps and time offsets, as values and as writes |
 //! | [`sync`], [`log`], [`json`], [`error`] | what stages tell each other, the launcher and people |
@@ -48,6 +49,7 @@ pub mod audit;
 pub mod bootstrap;
 #[cfg(feature = "capi")]
 pub mod capi;
+pub mod cloned;
 pub mod entry;
 pub mod error;
 pub mod idmap;

@@ -5,6 +5,7 @@
 
 use core::fmt::{self, Write};
 
+use crate::bootstrap::dialect::FatalWithoutLog;
 use crate::error::Error;
 use crate::json::{Escaped, Line};
 use crate::policy::LogForm;
@@ -120,6 +121,7 @@ pub struct Log {
     fd: Option<Fd>,
     level: Level,
     form: LogForm,
+    without_pipe: FatalWithoutLog,
     writer: Writer,
     pid: Option<Pid>,
     dropped: u32,
@@ -128,14 +130,23 @@ pub struct Log {
 }
 
 impl Log {
-    /// Records up to `level` to `fd`; without one only a fatal record, to standard error.
+    /// Records up to `level` to `fd`; without one only a fatal text, to standard error: see [`Self::without_pipe`].
     ///
     /// SIGPIPE is blocked from here to [`Self::restore_signals`]: the reader of a log pipe may go at any time,
     /// and the stage must not.
     pub fn open<S: Sys>(sys: &mut S, fd: Option<Fd>, level: Level, form: LogForm) -> Self {
         // Only a wrong argument makes this fail. Then nothing is blocked, and nothing has to be put back.
         let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap_or(SignalSet::PIPE);
-        Self { fd, level, form, writer: Writer::Setup, pid: None, dropped: 0, raised_sigpipe: false, mask }
+        let without_pipe = FatalWithoutLog::Fatal;
+        let (writer, pid, dropped, raised_sigpipe) = (Writer::Setup, None, 0, false);
+        Self { fd, level, form, without_pipe, writer, pid, dropped, raised_sigpipe, mask }
+    }
+
+    /// What becomes of a fatal text where there is no log pipe, if it is not that of runc 1.1 and later.
+    #[must_use]
+    pub const fn without_pipe(mut self, what: FatalWithoutLog) -> Self {
+        self.without_pipe = what;
+        self
     }
 
     /// This process is stage `stage` from now on, and has a number of its own.
@@ -176,7 +187,7 @@ impl Log {
     }
 
     /// The error that ends this process: never filtered, and given some time. Without a log pipe it goes to standard
-    /// error.
+    /// error, where the dialect says so.
     pub fn fatal<S: Sys>(&mut self, sys: &mut S, error: &Error<'_>) {
         let details = match self.form {
             LogForm::Runc => None,
@@ -190,8 +201,13 @@ impl Log {
         self.report_dropped(sys);
         let mut buffer = [0; RECORD_MAX];
         if self.fd.is_none() {
+            let head = match self.without_pipe {
+                FatalWithoutLog::Fatal => "FATAL: ",
+                FatalWithoutLog::Nsenter => "nsenter: ",
+                FatalWithoutLog::Nowhere => return,
+            };
             let mut line = Line::new(&mut buffer);
-            let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "FATAL: {text}");
+            let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "{head}{text}");
             let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
             // There is nobody left to tell if this fails.
             let _ = sys.write(Fd::STDERR, line.bytes());

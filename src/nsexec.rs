@@ -1,12 +1,16 @@
 //! The top script, a table of contents: log, message, oom score, dumpable, stages.
 
-use crate::bootstrap::env::{Environment, RawEnv};
+use core::fmt::Write;
+
+use crate::bootstrap::env::{EnvError, EnvReason, Environment, OwnProgram, RawEnv};
 use crate::bootstrap::text::Lossy;
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
+use crate::cloned;
 use crate::error::{Doing, Error};
-use crate::log::{Level, Log};
+use crate::json::Line;
+use crate::log::{Level, Log, RECORD_MAX};
 use crate::namespace::unshare::refuse_impossible;
-use crate::pipe::read_full;
+use crate::pipe::{read_full, send_all};
 use crate::policy::Policy;
 use crate::stage::{Context, Outcome, parent};
 use crate::sys::Sys;
@@ -26,7 +30,7 @@ pub struct Scratch<'s> {
 pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &mut Scratch<'_>) -> Outcome {
     match Environment::parse(raw, policy.dialect) {
         Ok(environment) => match missing_log_pipe(sys, environment) {
-            None => bootstrap(sys, environment, policy, scratch),
+            None => executed(sys, environment, raw.own, policy, scratch),
             Some(fd) => {
                 let mut log = Log::open(sys, None, Level::Debug, policy.log_form);
                 log.fatal(sys, &Error::Os { doing: Doing::UseLogPipe(fd), errno: Errno::EBADF });
@@ -35,11 +39,31 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
         },
         // A wrong number kills the process also where no init pipe is named, as in runc.
         Err(error) => {
-            let mut log = Log::open(sys, error.log, Level::Debug, policy.log_form);
-            log.fatal(sys, &Error::Environment(error));
+            if error.reason == EnvReason::NotANumberOld {
+                // 1.0 says so on standard error, where it says nothing else.
+                say_unlogged(sys, error);
+                return Outcome::Exit(1);
+            }
+            let known = Environment { init: None, log: error.log, level: Level::Debug };
+            open_log(sys, known, policy).fatal(sys, &Error::Environment(error));
             Outcome::Exit(1)
         }
     }
+}
+
+fn open_log<S: Sys>(sys: &mut S, environment: Environment, policy: &Policy) -> Log {
+    let log = Log::open(sys, environment.log, environment.level, policy.log_form);
+    log.without_pipe(policy.dialect.fatal_without_log)
+}
+
+/// A text on standard error, as it is.
+fn say_unlogged<S: Sys>(sys: &mut S, error: EnvError<'_>) {
+    let mut buffer = [0; RECORD_MAX];
+    let mut line = Line::new(&mut buffer);
+    let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "{error}");
+    let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
+    // There is nobody left to tell if this fails.
+    let _ = sys.write(Fd::STDERR, line.bytes());
 }
 
 /// The log pipe's number where it is none of an open descriptor: a socket of ours would take it, and the records would go
@@ -51,6 +75,48 @@ fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment) -> Option<Fd>
     (sys.fstatfs(fd) == Err(Errno::EBADF)).then_some(fd)
 }
 
+/// What a launcher expects of a program that it has executed, over known descriptors: the first steps of runc's older
+/// lines, and then the [`bootstrap`]. Reports its own failure, once.
+///
+/// We are as in [`nsexec`]. The launcher has written the message by now, or waits for the ready byte before it does.
+pub fn executed<S: Sys>(
+    sys: &mut S,
+    environment: Environment,
+    own: OwnProgram<'_>,
+    policy: &Policy,
+    scratch: &mut Scratch<'_>,
+) -> Outcome {
+    let Some(init_pipe) = environment.init else { return Outcome::NotInit };
+    // The log is opened by whoever needs it: it blocks SIGPIPE, and a mask survives the exec of a copy.
+    if let Err(error) = first_steps(sys, init_pipe, own, policy, scratch) {
+        open_log(sys, environment, policy).fatal(sys, &error);
+        return Outcome::Exit(1);
+    }
+    bootstrap(sys, environment, policy, scratch)
+}
+
+fn first_steps<S: Sys>(
+    sys: &mut S,
+    init_pipe: Fd,
+    own: OwnProgram<'_>,
+    policy: &Policy,
+    scratch: &mut Scratch<'_>,
+) -> Result<(), Error<'static>> {
+    if policy.dialect.cloned_binary {
+        // The message's memory is still free.
+        cloned::ensure(sys, own, scratch.message)?;
+    }
+    if policy.dialect.ready_byte {
+        // From here on the launcher may kill us without leaving anything behind (runc 4ecff8d9d).
+        send_all(sys, init_pipe, &[READY])
+            .map_err(|errno| Error::Os { doing: Doing::InformLauncher, errno })?;
+    }
+    Ok(())
+}
+
+/// The ready byte: all that a launcher of 1.0 or 1.1 reads before the pid line.
+pub const READY: u8 = 0;
+
 /// The bootstrap over known descriptors. Reports its own failure, once.
 ///
 /// We are as in [`nsexec`], or the launcher's own child, which knows its descriptors without an environment.
@@ -61,7 +127,7 @@ pub fn bootstrap<S: Sys>(
     scratch: &mut Scratch<'_>,
 ) -> Outcome {
     let Some(init_pipe) = environment.init else { return Outcome::NotInit };
-    let mut log = Log::open(sys, environment.log, environment.level, policy.log_form);
+    let mut log = open_log(sys, environment, policy);
     match stages(sys, &mut log, init_pipe, policy, scratch) {
         Ok(outcome) => outcome,
         Err(error) => {
@@ -80,7 +146,9 @@ fn stages<'m, S: Sys>(
     scratch: &'m mut Scratch<'_>,
 ) -> Result<Outcome, Error<'m>> {
     log.debug(sys, format_args!("=> nsexec container setup"));
-    log_affinity(sys, log);
+    if policy.dialect.affinity_logged {
+        log_affinity(sys, log);
+    }
     // Blocks until the launcher has moved us where it wants us, so nothing that uses resources comes before.
     let bootstrap = read_message(sys, init_pipe, policy, scratch.message)?;
     refuse_impossible(&bootstrap).map_err(Error::Refused)?;

@@ -67,7 +67,7 @@ fn compare(directory: &Path) -> Vec<String> {
         let Entry { section, line } = serde_json::from_str(entry).unwrap();
         sections.entry(section).or_default().push(line);
     }
-    assert_eq!(sections.len(), 7, "the first process, and one for each clone");
+    assert_eq!(sections.len(), 8, "the first process, and one for each clone");
     let mut differences = Vec::new();
     let mut compared = 0;
     for transcript in sections.values() {
@@ -101,6 +101,11 @@ fn is_noise(line: &str) -> bool {
 
 /// Whether the lines are the same, but for what the recorder says that it does not know.
 fn agree(our: &str, their: &str) -> bool {
+    // All that `Sys` passes on of a file system's state is one flag.
+    if let (true, Some((head, state))) = (our.starts_with("statfs("), their.split_once(", {")) {
+        let flag = if state.contains("ST_RDONLY") { "ST_RDONLY" } else { "0" };
+        return our == format!("{head}, {{f_flags={flag}, ...}}) = 0");
+    }
     // Of these two `Sys` does not pass on the number that the kernel returned.
     let reply_unknown = our.starts_with("sched_getaffinity(") || our == "setsid() = 0";
     let (our, their) = match their.rsplit_once(" = ") {
@@ -190,6 +195,7 @@ fn inner(directory: &Path) {
     sys.getpid();
     strings(sys);
     descriptors(sys);
+    copies(sys, directory);
     polls(sys);
     identity(sys);
     signals(sys);
@@ -245,6 +251,41 @@ fn descriptors(sys: &mut Traced) {
     sys.set_cloexec(write).unwrap();
     refused(sys.set_cloexec(none));
     sys.close_range_cloexec(Fd(3)).unwrap();
+}
+
+/// The calls that a copy of the program takes, but for the exec: that is among the processes.
+fn copies(sys: &mut Traced, directory: &Path) {
+    let none = Fd(99);
+    let path = |name: &str| std::ffi::CString::new(directory.join(name).to_str().unwrap()).unwrap();
+    let exe = sys.openat(Fd::CWD, c"/proc/self/exe", OpenFlags::ReadOnly).unwrap();
+    // The file system of the tests may answer, or not.
+    let _ = sys.get_seals(exe);
+    for exec in [true, false] {
+        // A kernel before 6.3 refuses the first one.
+        let Ok(copy) = sys.memfd_create(c"a \"name\"", exec) else { continue };
+        assert_eq!(sys.get_seals(copy), Ok(Seals(0)));
+        sys.sendfile(copy, exe, 4096).unwrap();
+        sys.add_seals(copy, Seals::CONTENT).unwrap();
+        assert_eq!(sys.get_seals(copy), Ok(Seals::CONTENT));
+        refused(sys.add_seals(copy, Seals::SEAL));
+        sys.close(copy).unwrap();
+    }
+    refused(sys.get_seals(none));
+    refused(sys.sendfile(none, exe, 1));
+    let name = path("new");
+    let new = sys.openat(Fd::CWD, &name, OpenFlags::New).unwrap();
+    refused(sys.openat(Fd::CWD, &name, OpenFlags::New));
+    sys.fchmod(new, 0o500).unwrap();
+    refused(sys.fchmod(none, 0));
+    let bare = sys.openat(Fd::CWD, &name, OpenFlags::Path).unwrap();
+    sys.unlink(&name).unwrap();
+    refused(sys.unlink(&name));
+    refused(sys.openat(Fd::CWD, c"/nowhere", OpenFlags::Unnamed));
+    sys.is_read_only(c"/proc/self/exe").unwrap();
+    refused(sys.is_read_only(c"/nowhere"));
+    for fd in [exe, new, bare] {
+        sys.close(fd).unwrap();
+    }
 }
 
 fn polls(sys: &mut Traced) {
@@ -347,6 +388,18 @@ fn processes(sys: &mut Traced) {
     sys.wait4(mounts, WaitFor::Ordinary).unwrap();
     let execs = child(sys, |sys| sys.fork(ExitSignal::Chld, tid), exec);
     sys.wait4(execs, WaitFor::Ordinary).unwrap();
+    let copy = child(
+        sys,
+        |sys| sys.fork(ExitSignal::Chld, tid),
+        |sys| {
+            let exe = sys.openat(Fd::CWD, c"/bin/true", OpenFlags::ReadOnly).unwrap();
+            sys.execveat(Fd(99), &ExecArgs::EMPTY, &ExecArgs::EMPTY);
+            let mut slots = [const { None }; 3];
+            let argv = ExecArgs::build(b"runc\0init\0", &mut slots).unwrap();
+            sys.execveat(exe, &argv, &ExecArgs::EMPTY);
+        },
+    );
+    sys.wait4(copy, WaitFor::Ordinary).unwrap();
     refused(sys.pidfd_open(Pid(-1)));
 }
 

@@ -147,7 +147,17 @@ impl Names {
             | Call::Fstatfs { fd }
             | Call::Getdents64 { fd, .. }
             | Call::SetCloexec { fd }
+            | Call::GetSeals { fd }
+            | Call::AddSeals { fd, .. }
+            | Call::Fchmod { fd, .. }
             | Call::Setns { fd, .. } => *fd = state.fd(*fd),
+            Call::Sendfile { to, from, .. } => (*to, *from) = (state.fd(*to), state.fd(*from)),
+            Call::Execveat { fd, envp, .. } => {
+                *fd = state.fd(*fd);
+                if self.grade == Grade::Witness {
+                    *envp = vec![Bytes::default(); envp.len()];
+                }
+            }
             Call::Poll { fds, .. } => *fds = poll_fds(state, fds),
             Call::CloneSibling { tid } | Call::Fork { tid, .. } => {
                 *tid = tid.map(|tid| self.tid(tid, None));

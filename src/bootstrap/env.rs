@@ -14,6 +14,11 @@ pub const LOG_PIPE: &str = "_LIBCONTAINER_LOGPIPE";
 /// The variable with the log level.
 pub const LOG_LEVEL: &str = "_LIBCONTAINER_LOGLEVEL";
 
+/// The variable with the directory for a copy of our own program.
+pub const STATE_DIR: &str = "_LIBCONTAINER_STATEDIR";
+/// The variable that says that we are such a copy.
+pub const CLONED_BINARY: &str = "_LIBCONTAINER_CLONED_BINARY";
+
 /// What the level is when nobody says.
 const DEFAULT_LEVEL: Level = Level::Debug;
 
@@ -26,6 +31,19 @@ pub struct RawEnv<'e> {
     pub log_pipe: Option<&'e [u8]>,
     /// Of [`LOG_LEVEL`].
     pub log_level: Option<&'e [u8]>,
+    /// For the dialects that copy their own program.
+    pub own: OwnProgram<'e>,
+}
+
+/// What the environment says about our own program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OwnProgram<'e> {
+    /// Of [`STATE_DIR`].
+    pub state_dir: Option<&'e [u8]>,
+    /// [`CLONED_BINARY`] is there, with any value.
+    pub marked: bool,
+    /// All of the environment, to be handed on: each variable with its NUL. `None` where it is too long.
+    pub environ: Option<&'e [u8]>,
 }
 
 /// What the environment asks for.
@@ -165,7 +183,7 @@ mod tests {
 
     fn raw<'e>(init: &'e str, log: &'e str, level: &'e str) -> RawEnv<'e> {
         let value = |text: &'e str| (text != "unset").then_some(text.as_bytes());
-        RawEnv { init_pipe: value(init), log_pipe: value(log), log_level: value(level) }
+        RawEnv { init_pipe: value(init), log_pipe: value(log), log_level: value(level), ..RawEnv::default() }
     }
 
     fn refused(raw: RawEnv<'_>) -> EnvError<'_> {

@@ -20,7 +20,7 @@ use core::ffi::CStr;
 pub use attribute::{Attribute, MountSources, OomScoreAdj, OomScoreAdjError};
 pub use dialect::Dialect;
 pub use encode::{EncodeError, encode, encoded_len};
-pub use env::{EnvError, Environment, RawEnv};
+pub use env::{EnvError, Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
 pub use message::{ByteOrder, HEADER_LEN, Header, MESSAGE_MAX, decode};
 pub use text::Steps;

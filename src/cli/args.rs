@@ -365,6 +365,9 @@ pub(crate) struct PlanArgs {
     /// Plan what a Go runtime causes with this bootstrap message instead; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap: Option<PathBuf>,
+    /// With --bootstrap: which of runc's release lines launches: seed, v1_0, v1_1 or v1_2
+    #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect, requires = "bootstrap")]
+    pub(crate) dialect: &'static Dialect,
     /// With --bootstrap: the order in which runc waits
     #[arg(long, value_name = "init|exec", default_value = "init", hide_possible_values = true)]
     pub(crate) manner: MannerFlag,
@@ -414,6 +417,9 @@ pub(crate) struct TraceArgs {
 /// `nsexec init`.
 #[derive(Args, Debug)]
 pub(crate) struct InitArgs {
+    /// Which of runc's release lines the parent speaks: seed, v1_0, v1_1 or v1_2
+    #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
+    pub(crate) dialect: &'static Dialect,
     /// What stage 2 executes, behind `--`; without it stage 2 exits 0
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,

@@ -3,6 +3,7 @@
 use std::env;
 use std::os::unix::ffi::OsStrExt;
 
+use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::execute;
 use nsexec::stage::Outcome;
 
@@ -16,7 +17,7 @@ use super::run::explain_there;
 /// # Errors
 /// No init pipe in the environment, or a command that cannot be executed.
 pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
-    match nsexec::init() {
+    match nsexec::entry::init_as(args.dialect) {
         Outcome::HandOver => {}
         Outcome::Exit(status) => return Ok(u8::try_from(status).unwrap_or(FAILED)),
         Outcome::NotInit => {
@@ -30,12 +31,13 @@ pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
     let Some((program, arguments)) = args.command.split_first() else { return Ok(0) };
     // The parent reads the log pipe up to its end before it goes on, so the command must not hold it open. The init
     // pipe stays: what follows the message in it is for whoever comes after the bootstrap.
-    if let Some(fd) =
-        env::var("_LIBCONTAINER_LOGPIPE").ok().and_then(|value| value.trim().parse::<i32>().ok())
-    {
+    let logs = args.dialect.environment != EnvironmentForm::InitOnly;
+    let log = env::var("_LIBCONTAINER_LOGPIPE").ok().filter(|_| logs);
+    if let Some(fd) = log.and_then(|value| value.trim().parse::<i32>().ok()) {
         let _ = nix::unistd::close(fd);
     }
-    let error = execute(program, arguments, &["_LIBCONTAINER_LOGPIPE", "_LIBCONTAINER_LOGLEVEL"]);
+    let ours = ["_LIBCONTAINER_LOGPIPE", "_LIBCONTAINER_LOGLEVEL", "_LIBCONTAINER_CLONED_BINARY"];
+    let error = execute(program, arguments, &ours);
     let asked = Asked { command_path: program.as_bytes().contains(&b'/'), ..Asked::default() };
     Err(explain_there(&error, asked, Machine::default))
 }

@@ -80,7 +80,7 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
         MannerFlag::Init => Manner::Init,
         MannerFlag::Exec => Manner::Exec,
     };
-    finish(&Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }, &assumptions)
+    finish(&Start::Runc { message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
 }
 
 fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {

@@ -142,6 +142,43 @@ impl SyncStep {
     }
 }
 
+/// A step on the way to a copy of our own program. runc has one text for all of them, behind which ours names the step.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Cloning {
+    /// Opening our program.
+    OpenExe,
+    /// Looking whether a file has a name, and where it lies.
+    Look,
+    /// Reading our arguments.
+    ReadArguments,
+    /// Making a file in a directory.
+    Create,
+    /// Taking its name away.
+    Unlink,
+    /// Filling the copy.
+    Copy,
+    /// Keeping the copy from being changed.
+    Seal,
+    /// Executing the copy.
+    Exec,
+}
+
+impl Cloning {
+    /// The step.
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::OpenExe => "opening /proc/self/exe",
+            Self::Look => "looking at its file",
+            Self::ReadArguments => "reading /proc/self/cmdline",
+            Self::Create => "creating a file in _LIBCONTAINER_STATEDIR or /tmp",
+            Self::Unlink => "unlinking the copy",
+            Self::Copy => "copying",
+            Self::Seal => "sealing the copy",
+            Self::Exec => "executing the copy",
+        }
+    }
+}
+
 /// The sync pipe's ends, as runc's texts name them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SyncPipe {
@@ -161,6 +198,10 @@ pub enum Doing<'m> {
     RestoreSignals,
     /// Using the log pipe that the environment names.
     UseLogPipe(Fd),
+    /// Making sure that we run from a copy of our program that nobody can write to.
+    EnsureCloned(Cloning),
+    /// Telling the launcher that the message may come.
+    InformLauncher,
     /// Reading the message's header.
     ReadHeader,
     /// Reading the rest of the message.
@@ -241,6 +282,8 @@ impl Doing<'_> {
             Self::BlockSigpipe => "block-sigpipe",
             Self::RestoreSignals => "restore-signals",
             Self::UseLogPipe(_) => "log-pipe",
+            Self::EnsureCloned(_) => "cloned-binary",
+            Self::InformLauncher => "ready-byte",
             Self::ReadHeader => "read-header",
             Self::ReadPayload => "read-payload",
             Self::OomScoreAdj => "oom-score-adj",
@@ -299,6 +342,8 @@ impl fmt::Display for Doing<'_> {
             Self::BlockSigpipe => f.write_str("failed to block SIGPIPE"),
             Self::RestoreSignals => f.write_str("failed to restore the signal mask"),
             Self::UseLogPipe(fd) => write!(f, "failed to use _LIBCONTAINER_LOGPIPE={}", fd.0),
+            Self::EnsureCloned(_) => f.write_str("could not ensure we are a cloned binary"),
+            Self::InformLauncher => f.write_str("could not inform the parent we are past initial setup"),
             Self::ReadHeader => f.write_str("failed to read netlink header"),
             Self::ReadPayload => f.write_str("failed to read netlink payload"),
             Self::OomScoreAdj => f.write_str("failed to update /proc/self/oom_score_adj"),

@@ -38,7 +38,7 @@ pub mod types;
 use core::ffi::CStr;
 
 use types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
     SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
@@ -115,6 +115,42 @@ pub trait Sys {
 
     /// `fcntl(fd, F_SETFD, FD_CLOEXEC)`: the same, descriptor by descriptor. fcntl(2).
     fn set_cloexec(&mut self, fd: Fd) -> SysResult<()>;
+
+    // -- the copy of our own program, before the first word to a launcher of 1.0 or 1.1 ---------------------
+
+    /// `fcntl(fd, F_GET_SEALS)`: is our program such a copy? Is the new one sealed? fcntl(2).
+    ///
+    /// Told apart: any error means a file that cannot have seals.
+    fn get_seals(&mut self, fd: Fd) -> SysResult<Seals>;
+
+    /// `fcntl(fd, F_ADD_SEALS, seals)`: from now on nobody changes the copy. fcntl(2).
+    fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()>;
+
+    /// `memfd_create(name, MFD_CLOEXEC|MFD_ALLOW_SEALING)`, with `exec` also `MFD_EXEC`: a file in memory. memfd_create(2),
+    /// Linux 3.17; MFD_EXEC since 6.3, where vm.memfd_noexec could otherwise take the right to execute it.
+    ///
+    /// Told apart: `EINVAL`, no such flag; any other means to use a file of a directory.
+    fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd>;
+
+    /// `sendfile(to, from, NULL, len)`: copies, from where both are. sendfile(2).
+    ///
+    /// Told apart: `EINTR`; any other means to read and write.
+    fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize>;
+
+    /// `fchmod(fd, mode)`: a copy that cannot be sealed is for nobody to write. fchmod(2).
+    fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()>;
+
+    /// `unlinkat(AT_FDCWD, path, 0)`: takes its name from such a copy. unlink(2).
+    fn unlink(&mut self, path: &CStr) -> SysResult<()>;
+
+    /// `statfs(path, &stat)`, of which `ST_RDONLY`: does it lie where nobody can write? statfs(2).
+    fn is_read_only(&mut self, path: &CStr) -> SysResult<bool>;
+
+    /// `execveat(fd, "", argv, envp, AT_EMPTY_PATH)`: becomes the copy. Comes back only to report why not. execveat(2),
+    /// Linux 3.19.
+    ///
+    /// Told apart: `ENOSYS`, an older kernel, and `EPERM`, a filter that does not know the call: by its path in /proc.
+    fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno;
 
     // -- processes -----------------------------------------------------------------------------------------
 

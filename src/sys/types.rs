@@ -217,6 +217,24 @@ pub enum OpenFlags {
     Directory,
     /// `O_RDONLY|O_DIRECTORY|O_CLOEXEC`: a directory that is listed.
     List,
+    /// `O_RDWR|O_TMPFILE|O_EXCL|O_CLOEXEC`, mode 0700: a file in this directory that has no name and never gets one.
+    Unnamed,
+    /// `O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC`, mode 0700: a file that was not there before, nor a link of its name.
+    New,
+    /// `O_PATH|O_CLOEXEC`: a file that is executed and no more, so that it is open for writing nowhere.
+    Path,
+}
+
+/// What may never be done to a file again (fcntl(2), "File Sealing").
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+pub struct Seals(pub u32);
+
+impl Seals {
+    /// `F_SEAL_SEAL`: no seal is added any more. All that a file of tmpfs has, and a memfd without sealing.
+    pub const SEAL: Self = Self(0x1);
+    /// `F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE`: its content is what it is.
+    pub const CONTENT: Self = Self(0xf);
 }
 
 /// The type of a file system, as `statfs` reports it.

@@ -32,8 +32,17 @@ const PURE: &[&str] = &[
 ];
 
 /// What walks over `Sys`, and is walked by the stages.
-const ACTING: &[&str] =
-    &["idmap::tool", "idmap::write", "log", "namespace::join", "namespace::unshare", "pipe", "sync", "sys"];
+const ACTING: &[&str] = &[
+    "cloned",
+    "idmap::tool",
+    "idmap::write",
+    "log",
+    "namespace::join",
+    "namespace::unshare",
+    "pipe",
+    "sync",
+    "sys",
+];
 
 const SCRIPTS: &[&str] = &["launch::command", "launch::script", "launch::tail", "nsexec", "stage::*"];
 
@@ -116,8 +125,16 @@ const PURE_MODULES: &[&str] = &[
     "timens",
 ];
 
-const ACTING_MODULES: &[&str] =
-    &["idmap::tool", "idmap::write", "log", "namespace::join", "namespace::unshare", "pipe", "sync"];
+const ACTING_MODULES: &[&str] = &[
+    "cloned",
+    "idmap::tool",
+    "idmap::write",
+    "log",
+    "namespace::join",
+    "namespace::unshare",
+    "pipe",
+    "sync",
+];
 
 const PROGRAM: &[&str] = &["nsexec", "clap", "nix", "serde", "serde_json", "terminal_size"];
 

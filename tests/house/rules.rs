@@ -22,6 +22,7 @@ const UNSAFE_FILES: &[&str] =
 /// Where the scripts are that say which process they run in.
 const SCRIPT_FILES: &[&str] = &[
     "src/stage/",
+    "src/cloned.rs",
     "src/nsexec.rs",
     "src/launch/script.rs",
     "src/launch/tail.rs",

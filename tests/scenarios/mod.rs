@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `cloned` | the first steps of runc's older lines |
 //! | `launching` | our own launcher as a simulated process, and what it tells its caller |
 //! | `starts` | those that end with an init or a command |
 //! | `refusals` | those that end with an error, the kernel's and our own |
@@ -12,6 +13,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
+mod cloned;
 mod launching;
 mod malformed;
 mod refusals;
@@ -25,7 +27,7 @@ use nsexec::audit::Run;
 use nsexec::audit::plan::runc::{Manner, drop_in};
 use nsexec::audit::rules::{Facts, Finding, check};
 use nsexec::audit::sections::of_report;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, OwnProgram, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::script::ChildSignals;
@@ -218,6 +220,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(starts::old_and_small());
     all.extend(refusals::all());
     all.extend(malformed::all());
+    all.extend(cloned::all());
     all
 }
 
@@ -234,7 +237,7 @@ pub(crate) fn named(name: &str) -> Scenario {
 /// What `runc init` is, with runc's policy.
 pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let policy = Policy::runc(&Dialect::V1_2);
-    nsexec::audit::plan::runc::runc_init(sys, (init, log), level, &policy, 4096)
+    nsexec::audit::plan::runc::runc_init(sys, (init, log), OwnProgram::default(), level, &policy, 4096)
 }
 
 /// Every scenario, each of its ways.

@@ -114,6 +114,34 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::Getdents64 { .. } => &[Errno::ENOENT, Errno::EINVAL, Errno::EBADF],
         // fcntl(2).
         Call::SetCloexec { .. } => &[Errno::EBADF, Errno::EPERM],
+        // fcntl(2), memfd_create(2), sendfile(2), chmod(2), unlink(2), statfs(2), execveat(2).
+        Call::GetSeals { .. } => &[Errno::EINVAL, Errno::EBADF, Errno::EPERM],
+        Call::AddSeals { .. } => &[Errno::EPERM, Errno::EBUSY, Errno::EINVAL],
+        Call::MemfdCreate { .. } => &[
+            Errno::ENOSYS,
+            Errno::EINVAL,
+            Errno::EACCES,
+            Errno::EPERM,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+        ],
+        Call::Sendfile { .. } => {
+            &[Errno::EINTR, Errno::EINVAL, Errno::ENOSYS, Errno::EPERM, Errno::EIO, Errno::ENOMEM]
+        }
+        Call::Fchmod { .. } => &[Errno::EPERM, Errno::EIO, Errno::ENOMEM],
+        Call::Unlink { .. } => &[Errno::EACCES, Errno::EPERM, Errno::ENOENT, Errno::EBUSY, Errno::EIO],
+        Call::IsReadOnly { .. } => &[Errno::EACCES, Errno::ENOSYS, Errno::EIO, Errno::ENOMEM],
+        Call::Execveat { .. } => &[
+            Errno::ENOSYS,
+            Errno::EPERM,
+            Errno::EINVAL,
+            Errno::EACCES,
+            Errno::ENOEXEC,
+            Errno::ETXTBSY,
+            Errno::E2BIG,
+            Errno::ENOMEM,
+        ],
         // clone(2). EBUSY, EOPNOTSUPP and EPERM come with a control group, a filter.
         Call::CloneSibling { .. } | Call::Fork { .. } => &[
             Errno::EAGAIN,
@@ -196,6 +224,8 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
         Call::Write { .. } => errno == Errno::EINTR,
         Call::Unshare { .. } => errno == Errno::EINVAL,
         Call::TidAddress | Call::SetName { .. } | Call::PidfdOpen { .. } => true,
+        Call::MemfdCreate { .. } | Call::Sendfile { .. } => true,
+        Call::Execveat { .. } => [Errno::ENOSYS, Errno::EPERM].contains(&errno),
         Call::CloseRangeCloexec { .. } => [Errno::ENOSYS, Errno::EINVAL].contains(&errno),
         _ => false,
     }

@@ -57,7 +57,7 @@ fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
     let about = about(lines, at.line, at.who.section == Section::Launcher);
     let mut faults: Vec<What> = class(&line.call, about).iter().copied().map(What::Errno).collect();
     match &line.call {
-        Call::Read { .. } => faults.extend([1, 3].map(What::Short)),
+        Call::Read { .. } | Call::Sendfile { .. } => faults.extend([1, 3].map(What::Short)),
         Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. } => {
             faults.push(What::Short(1));
             faults.extend((data.0.len() > 2).then(|| What::Short(data.0.len() - 1)));

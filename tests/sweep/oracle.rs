@@ -151,7 +151,9 @@ impl Case<'_> {
                 is_retried(&line.call, errno)
                     || is_nonblocking(&line.call, errno) && self.at().section != Section::Launcher
             }
-            What::Short(_) => matches!(line.call, Call::Read { .. } | Call::Send { .. }),
+            What::Short(_) => {
+                matches!(line.call, Call::Read { .. } | Call::Send { .. } | Call::Sendfile { .. })
+            }
             _ => false,
         };
         let of_log = !self.is_kill() && self.is_of_log(line) && self.at().section != Section::Launcher;
@@ -234,7 +236,8 @@ impl Case<'_> {
                 runtime || errno == Some(Errno::ECONNRESET)
             }
             (Call::Openat { path, .. }, _) => path.0 == b"setgroups" && errno == Some(Errno::ENOENT),
-            (Call::LinkCount { .. }, _) => true,
+            // But not of a copy of the program.
+            (Call::LinkCount { path }, _) => !path.0.starts_with(b"/proc/self/"),
             (_, Section::Launcher) => self.is_of_log(line),
             _ => false,
         }

@@ -4,6 +4,9 @@ use nsexec::sys::record::Call;
 use nsexec::sys::sim::What;
 use nsexec::sys::types::Errno;
 
+/// What begins the text of every step on the way to a copy of the program.
+const CLONED: &str = "could not ensure we are a cloned binary";
+
 /// Words of which one must stand in the record of a call that failed.
 pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -12,6 +15,10 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             let path = String::from_utf8_lossy(&path.0).into_owned();
             let mut words = match path.as_str() {
                 "/proc/self/fd" => vec!["descriptors".to_owned()],
+                // One text for all steps of the copy.
+                path if path.starts_with("/tmp/") || path.starts_with("/proc/self/fd/") => {
+                    vec![CLONED.to_owned()]
+                }
                 path => vec![path.to_owned()],
             };
             // A map that is refused is tried with the tool.
@@ -22,19 +29,28 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             words
         }
         Call::Write { .. } if what == What::Errno(Errno::EPERM) => {
-            fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid"])
+            fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid", CLONED])
         }
-        Call::Write { .. } => fixed(&["failed to update", "failed to write"]),
+        Call::Write { .. } => fixed(&["failed to update", "failed to write", CLONED]),
         Call::Close { .. } => fixed(&["failed to close"]),
-        Call::Read { .. } => fixed(&["netlink", "failed to sync with", "read back", "word to go"]),
-        Call::Send { .. } => fixed(&["failed to sync with"]),
+        Call::Read { .. } => fixed(&["netlink", "failed to sync with", "read back", "word to go", CLONED]),
+        Call::Send { .. } => fixed(&["failed to sync with", "past initial setup"]),
+        Call::GetSeals { .. }
+        | Call::AddSeals { .. }
+        | Call::MemfdCreate { .. }
+        | Call::Sendfile { .. }
+        | Call::Fchmod { .. }
+        | Call::Unlink { .. }
+        | Call::IsReadOnly { .. }
+        | Call::LinkCount { .. }
+        | Call::Execveat { .. } => fixed(&[CLONED]),
         Call::Fstatfs { .. } => fixed(&["failed to check", "failed to open", "oom_score_adj"]),
-        Call::Poll { .. } => fixed(&["failed to sync with", "netlink", "word to go"]),
+        Call::Poll { .. } => fixed(&["failed to sync with", "netlink", "word to go", "past initial setup"]),
         Call::Readlink { .. } => fixed(&["/proc"]),
         Call::Socketpair => fixed(&["sync pipe"]),
         Call::CloneSibling { .. } => fixed(&["unable to spawn stage-"]),
         Call::Fork { .. } => fixed(&["failed to fork"]),
-        Call::Execve { .. } => fixed(&["failed to execv", "failed to execute"]),
+        Call::Execve { .. } => fixed(&["failed to execv", "failed to execute", CLONED]),
         Call::Wait4 { .. } | Call::Sigaction { .. } => fixed(&["failed to waitpid"]),
         Call::CloseRangeCloexec { .. } | Call::Getdents64 { .. } | Call::SetCloexec { .. } => {
             fixed(&["descriptors"])

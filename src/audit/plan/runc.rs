@@ -8,15 +8,16 @@ use core::ffi::CStr;
 use std::vec;
 use std::vec::Vec;
 
-use crate::bootstrap::env::Environment;
+use crate::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
+use crate::cloned::STRINGS_MAX;
 use crate::launch::script::parse_pid_line;
 use crate::log::Level;
-use crate::nsexec::{Scratch, bootstrap};
+use crate::nsexec::{READY, Scratch, executed};
 use crate::pipe::{read_full, send_all};
 use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
-use crate::sys::sim::{Ended, Program, Sim, SimSys};
+use crate::sys::sim::{Ended, Extra, Program, Sim, SimSys};
 use crate::sys::types::{Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus};
 
 /// In which order the launcher waits.
@@ -31,6 +32,9 @@ pub enum Manner {
 /// What the launcher says to the init when the bootstrap is over: a JSON object.
 pub const CONFIG: &[u8] = b"{\"args\":[]}\n";
 
+/// Bytes that a program copies at once where the kernel does not.
+const COPYING: usize = 4096;
+
 /// Where the runtime's program lies.
 const RUNC: &CStr = c"/usr/bin/runc";
 
@@ -39,10 +43,17 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
     let (init, stage_init) = sim.socketpair(true);
     let (log, stage_log) = sim.pipe(true);
     let memory = message.len();
+    if policy.dialect.cloned_binary {
+        sim.file("/tmp", Extra::Directory);
+    }
     let path = RUNC.to_str().unwrap_or_default();
     sim.program(
         path,
-        Program::new(move |sys| runc_init(sys, (stage_init, stage_log), level, &policy, memory)),
+        Program::new(move |sys| {
+            let environ = sys.environ();
+            let own = own_program(&environ);
+            runc_init(sys, (stage_init, stage_log), own, level, &policy, memory)
+        }),
     );
     sim.launcher(move |sys| {
         let child = match sys.fork(ExitSignal::Chld, None) {
@@ -59,7 +70,8 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
         let _ = sys.close(stage_init);
         let _ = sys.close(stage_log);
         let mut current = child;
-        let status = if converse(sys, manner, &message, init, &mut current).is_some() {
+        let talk = Talk { manner, ready_byte: policy.dialect.ready_byte, message: &message };
+        let status = if converse(sys, &talk, init, &mut current).is_some() {
             0
         } else {
             // runc's terminate: SIGKILL and wait.
@@ -73,17 +85,30 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
     });
 }
 
+/// What an environment says about the program.
+#[must_use]
+pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
+    let is_mark = |variable: &[u8]| {
+        variable.strip_prefix(CLONED_BINARY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let marked = environ.split(|byte| *byte == 0).any(is_mark);
+    OwnProgram { state_dir: None, marked, environ: Some(environ) }
+}
+
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
 pub fn runc_init<S: Sys>(
     sys: &mut S,
     (init, log): (Fd, Fd),
+    own: OwnProgram<'_>,
     level: Level,
     policy: &Policy,
     memory: usize,
 ) -> Ended {
+    // With room for the arguments and the environment of a copy.
+    let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPYING } else { 0 };
     let mut memory = vec![0; memory];
     let environment = Environment { init: Some(init), log: Some(log), level };
-    match bootstrap(sys, environment, policy, &mut Scratch { message: &mut memory }) {
+    match executed(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
         Outcome::HandOver => {
@@ -99,10 +124,22 @@ pub fn runc_init<S: Sys>(
     }
 }
 
-fn converse(sys: &mut SimSys, manner: Manner, message: &[u8], init: Fd, current: &mut Pid) -> Option<()> {
+/// What the launcher says and hears.
+struct Talk<'t> {
+    manner: Manner,
+    ready_byte: bool,
+    message: &'t [u8],
+}
+
+fn converse(sys: &mut SimSys, talk: &Talk<'_>, init: Fd, current: &mut Pid) -> Option<()> {
     let stage_0 = *current;
-    send_all(sys, init, message).ok()?;
-    match manner {
+    // The older lines' Go reads the ready byte in a thread of its own, and goes on when it has the byte and the message is out.
+    send_all(sys, init, talk.message).ok()?;
+    if talk.ready_byte {
+        let mut byte = [0];
+        (read_full(sys, init, &mut byte) == Ok(1) && byte == [READY]).then_some(())?;
+    }
+    match talk.manner {
         Manner::Init => {
             let (stage_1, stage_2) = read_pids(sys, init)?;
             wait(sys, stage_1);

@@ -36,6 +36,7 @@ pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
         Call::DropGroups => plain(Mark::Identity, "no other groups".into()),
         Call::SetPdeathsig { .. } => plain(Mark::Setup, "dies with the launcher".into()),
         Call::Mount { mount } => plain(Mark::Setup, mounts(*mount).into()),
+        Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),
         Call::Execve { path, argv, .. } => plain(Mark::Setup, becomes(seen, path, argv)),
         Call::Write { data, .. } | Call::WriteNowait { data, .. } => writes(seen, data),
         _ => None,
@@ -91,6 +92,8 @@ fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
     let (mark, text) = match (&seen.line.call, errno) {
         (_, Errno::EINTR | Errno::EAGAIN)
         | (Call::PidfdOpen { .. } | Call::TidAddress | Call::CloseRangeCloexec { .. }, _)
+        | (Call::GetSeals { .. } | Call::MemfdCreate { .. } | Call::Sendfile { .. }, _)
+        | (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM)
         | (Call::Send { .. }, Errno::ENOTSOCK)
         | (Call::Kill { .. }, Errno::ESRCH)
         | (Call::Wait4 { .. }, Errno::ECHILD)

@@ -44,6 +44,8 @@ pub enum Object {
     ProcFile(String),
     /// A process.
     Process,
+    /// A copy of the program in memory.
+    Copy,
 }
 
 /// What is known at a line, besides the line.
@@ -149,6 +151,11 @@ pub fn descriptor(call: &Call) -> Option<Fd> {
         | Call::Fstatfs { fd }
         | Call::Getdents64 { fd, .. }
         | Call::SetCloexec { fd }
+        | Call::GetSeals { fd }
+        | Call::AddSeals { fd, .. }
+        | Call::Sendfile { to: fd, .. }
+        | Call::Fchmod { fd, .. }
+        | Call::Execveat { fd, .. }
         | Call::Setns { fd, .. } => Some(*fd),
         Call::Openat { dir, .. } if *dir != Fd::CWD => Some(*dir),
         _ => None,
@@ -224,6 +231,10 @@ impl Process {
                 self.table.insert(fd.0, Object::Process);
                 Some(Object::Process)
             }
+            (Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+                self.table.insert(fd.0, Object::Copy);
+                Some(Object::Copy)
+            }
             (Call::Openat { path, flags, .. }, reply) => {
                 let object = opened(path, *flags);
                 if let Reply::Fd(fd) = reply {
@@ -257,7 +268,7 @@ impl Process {
                 self.table.remove(&fd.0);
             }
             // What is inherited now is known by what is done with it: a runc that starts itself anew as stage 0.
-            (Call::Execve { .. }, Reply::NoReturn) => self.table.clear(),
+            (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.table.clear(),
             (Call::Setns { kind, .. }, Reply::Unit) => self.in_user |= kind.contains(CloneFlags::NEWUSER),
             (Call::Setns { fd, .. }, Reply::Errno(Errno::EPERM)) => self.refused.push(*fd),
             (Call::Unshare { flags }, Reply::Unit) => self.in_user |= flags.contains(CloneFlags::NEWUSER),
@@ -272,6 +283,7 @@ fn opened(path: &Bytes, flags: OpenFlags) -> Object {
     match flags {
         OpenFlags::Namespace => Object::Namespace(path.into_owned()),
         OpenFlags::Directory => Object::ProcDir,
+        OpenFlags::Unnamed | OpenFlags::New => Object::Copy,
         _ => Object::ProcFile(path.rsplit('/').next().unwrap_or_default().to_owned()),
     }
 }

@@ -3,7 +3,7 @@
 use super::Role;
 use super::walk::{Channel, Context, Object};
 use crate::sys::record::{Call, Line, Reply};
-use crate::sys::types::{CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, Signal, SignalSet};
+use crate::sys::types::{CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, Seals, Signal, SignalSet};
 
 /// Why this call is made here, if it is a step of the protocol; or what its failure means.
 #[must_use]
@@ -15,6 +15,14 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         Call::Openat { .. } | Call::Close { .. } | Call::Fstatfs { .. } | Call::Write { .. } => {
             files(line, context)
         }
+        Call::GetSeals { .. }
+        | Call::AddSeals { .. }
+        | Call::MemfdCreate { .. }
+        | Call::Sendfile { .. }
+        | Call::Fchmod { .. }
+        | Call::Unlink { .. }
+        | Call::IsReadOnly { .. }
+        | Call::Execveat { .. } => copying(line, context),
         Call::Read { .. } => read(line, context),
         Call::Socketpair
         | Call::Pipe2
@@ -54,6 +62,11 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::TidAddress, _) => "this kernel cannot tell: do without",
         (Call::Kill { .. }, Errno::ESRCH) => "it was faster",
         (Call::Wait4 { .. }, Errno::ECHILD) => "nobody is left",
+        (Call::GetSeals { .. }, _) => "a file that can have none",
+        (Call::MemfdCreate { exec: true, .. }, Errno::EINVAL) => "an older kernel, which needs no such flag",
+        (Call::MemfdCreate { .. }, _) => "no file in memory: one of a directory, then",
+        (Call::Sendfile { .. }, _) => "by hand, then",
+        (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM) => "by its path, then",
         (Call::Execve { .. }, Errno::ENOENT | Errno::ENOTDIR) => "not here",
         _ => return None,
     })
@@ -76,6 +89,9 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
         }
         (Call::Openat { .. }, _) if file == "timens_offsets" => "opened while stage 1 lets us, written later",
         (Call::Openat { .. }, _) if file == "oom_score_adj" => "while /proc/self is still ours",
+        (Call::Openat { .. }, _) if file == "exe" => "our own program: could a container write to it?",
+        (Call::Openat { .. }, _) if file == "cmdline" => "our arguments, for the copy",
+        (Call::Openat { .. }, Object::Copy) => "a copy that nobody finds",
         (Call::Fstatfs { .. }, object) => match (&line.reply, object) {
             (Reply::FsType(FsType::NSFS), Object::Namespace(_)) => "a namespace indeed",
             (Reply::FsType(FsType::PROC), Object::ProcFile(_)) => {
@@ -119,11 +135,34 @@ fn read(line: &Line, context: &Context) -> Option<&'static str> {
             _ if context.role == Some(Role::Launcher) => "end of file: the stages are gone",
             _ => "end of file: stage 0 is gone",
         }),
+        // Our own program and arguments.
+        (Object::ProcFile(file), _) if file == "cmdline" || file == "exe" => None,
         (Object::ProcFile(_), _) => Some("what the tool wrote"),
         (Object::Log, _) if data.0.is_empty() => Some("end of file: nobody is left who could log"),
         (Object::Log, _) => Some("what the stages log"),
         _ => None,
     }
+}
+
+/// The copy of the program (CVE-2019-5736).
+fn copying(line: &Line, context: &Context) -> Option<&'static str> {
+    Some(match (&line.call, &line.reply) {
+        (Call::GetSeals { .. }, Reply::Seals(Seals::CONTENT)) if context.object == Some(Object::Copy) => {
+            "the copy will be known for one"
+        }
+        (Call::GetSeals { .. }, Reply::Seals(Seals::CONTENT)) => "a sealed copy already: go on",
+        (Call::GetSeals { .. }, _) => "not a sealed copy",
+        (Call::AddSeals { .. }, _) => "from here on nobody can change the copy, not even its owner",
+        (Call::MemfdCreate { .. }, _) => {
+            "a container that writes to /proc/PID/exe must not reach the runtime (CVE-2019-5736)"
+        }
+        (Call::Sendfile { .. }, Reply::Count(0)) => "all of it",
+        (Call::Fchmod { .. }, _) => "nobody may write to the copy",
+        (Call::Unlink { .. }, _) => "nobody finds the copy",
+        (Call::IsReadOnly { .. }, _) => "is it where nobody can write?",
+        (Call::Execveat { .. }, _) => "the copy, which begins anew",
+        _ => return None,
+    })
 }
 
 fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
@@ -225,7 +264,9 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
         Call::TidAddress => "where the libc caches its thread id, for the clones to refresh",
         Call::SchedGetaffinity => "for a debug record: runc's tests read it",
         Call::Readlink { .. } => "is /proc that of our pid namespace?",
-        Call::LinkCount { .. } => "how many threads are there?",
+        Call::LinkCount { path } if path.0.ends_with(b"/task") => "how many threads are there?",
+        Call::LinkCount { path } if path.0.starts_with(b"/proc/self/") => "does it have a name?",
+        Call::LinkCount { .. } => "is it there?",
         _ => return None,
     })
 }

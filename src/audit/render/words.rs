@@ -14,6 +14,8 @@ pub enum Word {
     Pid(i32),
     /// The bootstrap message, or a piece of it, with this many bytes.
     Bootstrap(usize),
+    /// The ready byte: the message may come.
+    Ready,
     /// Both pids, for the launcher.
     PidLine,
     /// The launcher lets stage 2 execute the command.
@@ -67,7 +69,11 @@ impl Word {
     /// Bytes on the init pipe, to the launcher.
     #[must_use]
     pub fn to_launcher(data: &[u8]) -> Self {
-        if data.starts_with(b"{\"stage1_pid\"") { Self::PidLine } else { Self::Bytes(data.len()) }
+        match data {
+            [0] => Self::Ready,
+            data if data.starts_with(b"{\"stage1_pid\"") => Self::PidLine,
+            data => Self::Bytes(data.len()),
+        }
     }
 
     /// In words.
@@ -77,6 +83,7 @@ impl Word {
             Self::Sync(message) => in_words(*message).into(),
             Self::Pid(pid) => format!("the pid of stage 2: {pid}"),
             Self::Bootstrap(_) => "the bootstrap message".into(),
+            Self::Ready => "ready".into(),
             Self::PidLine => "the pid line".into(),
             Self::Go => "go".into(),
             Self::Configuration => "the configuration, which is not ours".into(),

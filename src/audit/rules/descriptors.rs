@@ -69,7 +69,7 @@ impl Table {
         let by = site.section.role;
         match (&site.line.call, &site.line.reply) {
             (_, Reply::Child) => self.pairs = 0,
-            (Call::Openat { .. }, Reply::Fd(fd)) => {
+            (Call::Openat { .. } | Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
                 self.open.insert(*fd, Open { by, what: What::File });
             }
             (Call::PidfdOpen { .. }, Reply::Fd(fd)) => {
@@ -81,6 +81,8 @@ impl Table {
                 }
                 self.pairs += 1;
             }
+            // All that we open is close-on-exec.
+            (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.open.clear(),
             // The number is free whatever close says.
             (Call::Close { fd }, _) => {
                 self.open.remove(fd);

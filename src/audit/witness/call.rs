@@ -8,10 +8,10 @@ use super::words::{
     Parts, address, array, clone_flags, cpus, errno, fd, field, flags, id, number, pair, poll_events, signal,
     signal_set, split, string, whole,
 };
-use crate::sys::record::{Bytes, Call, Line, Reply, SA_FLAGS};
+use crate::sys::record::{Bytes, Call, Line, Reply, SA_FLAGS, SEALS};
 use crate::sys::types::{
-    ExitSignal, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Propagation, SigAction, Signal, TidAddress,
-    WaitFor, WaitStatus, Waited,
+    ExitSignal, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Propagation, Seals, SigAction, Signal,
+    TidAddress, WaitFor, WaitStatus, Waited,
 };
 
 /// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
@@ -27,6 +27,7 @@ pub fn parse_line(line: &str) -> Option<Line> {
     let args = &args[..];
     let (call, reply) = None
         .or_else(|| descriptor(name, args, result))
+        .or_else(|| copying(name, args, result))
         .or_else(|| transfer(name, args, result))
         .or_else(|| process(name, args, result))
         .or_else(|| identity(name, args, result))
@@ -56,8 +57,9 @@ fn bytes(text: &str) -> Option<Bytes> {
 /// Calls that make, close and describe descriptors.
 fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
     Some(match (name, args) {
-        ("openat", [dir, path, flags]) => {
-            (Call::Openat { dir: fd(dir)?, path: bytes(path)?, flags: open_flags(flags)? }, new_fd(result))
+        ("openat", [dir, path, flags, mode @ ..]) => {
+            let flags = open_flags(flags).filter(|flags| *mode == *mode_of(*flags))?;
+            (Call::Openat { dir: fd(dir)?, path: bytes(path)?, flags }, new_fd(result))
         }
         ("close", [number]) => (Call::Close { fd: fd(number)? }, unit(result)),
         ("fstatfs", [number, found]) => (Call::Fstatfs { fd: fd(number)? }, fs_type(found)),
@@ -95,8 +97,66 @@ fn open_flags(text: &str) -> Option<OpenFlags> {
         "O_RDONLY|O_NONBLOCK|O_CLOEXEC" => OpenFlags::Namespace,
         "O_RDONLY|O_CLOEXEC|O_PATH|O_DIRECTORY" => OpenFlags::Directory,
         "O_RDONLY|O_CLOEXEC|O_DIRECTORY" => OpenFlags::List,
+        "O_RDWR|O_EXCL|O_CLOEXEC|O_TMPFILE" => OpenFlags::Unnamed,
+        "O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC" => OpenFlags::New,
+        "O_RDONLY|O_CLOEXEC|O_PATH" => OpenFlags::Path,
         _ => return None,
     })
+}
+
+/// What stands behind the flags: the mode, where a file is made.
+const fn mode_of(flags: OpenFlags) -> &'static [&'static str] {
+    match flags {
+        OpenFlags::Unnamed | OpenFlags::New => &["0700"],
+        _ => &[],
+    }
+}
+
+/// The copy of our own program.
+fn copying(name: &str, args: &[&str], result: &str) -> Read {
+    Some(match (name, args) {
+        ("fcntl", [number, "F_GET_SEALS"]) => {
+            // `0`, `0xf (seals F_SEAL_SEAL|…)`.
+            let word = number_of(result.split(" (").next()?);
+            (Call::GetSeals { fd: fd(number)? }, word.map(|word| Reply::Seals(Seals(word))))
+        }
+        ("fcntl", [number, "F_ADD_SEALS", seals]) => {
+            let seals = Seals(u32::try_from(flags(seals, SEALS)?).ok()?);
+            (Call::AddSeals { fd: fd(number)?, seals }, unit(result))
+        }
+        ("memfd_create", [name, flags]) => {
+            let exec = match *flags {
+                "MFD_CLOEXEC|MFD_ALLOW_SEALING|0x10" | "MFD_CLOEXEC|MFD_ALLOW_SEALING|MFD_EXEC" => true,
+                "MFD_CLOEXEC|MFD_ALLOW_SEALING" => false,
+                _ => return None,
+            };
+            (Call::MemfdCreate { name: bytes(name)?, exec }, new_fd(result))
+        }
+        ("sendfile", [to, from, "NULL", len]) => {
+            let call = Call::Sendfile { to: fd(to)?, from: fd(from)?, len: len.parse().ok()? };
+            (call, count(result).map(Reply::Count))
+        }
+        ("fchmod", [number, mode]) => {
+            let mode = u32::from_str_radix(mode, 8).ok()?;
+            (Call::Fchmod { fd: fd(number)?, mode }, unit(result))
+        }
+        ("unlinkat", ["AT_FDCWD", path, "0"]) => (Call::Unlink { path: bytes(path)? }, unit(result)),
+        ("statfs", [path, found]) => {
+            let flags = field(found, "f_flags");
+            let read_only = flags.map(|flags| flags.split('|').any(|flag| flag == "ST_RDONLY"));
+            (Call::IsReadOnly { path: bytes(path)? }, read_only.map(Reply::ReadOnly))
+        }
+        ("execveat", [number, "\"\"", argv, envp, "AT_EMPTY_PATH"]) => {
+            let argv = array(argv)?.into_iter().map(bytes).collect::<Option<_>>()?;
+            let call = Call::Execveat { fd: fd(number)?, argv, envp: environment(envp)? };
+            (call, (result == "0").then_some(Reply::NoReturn))
+        }
+        _ => return None,
+    })
+}
+
+fn number_of(text: &str) -> Option<u32> {
+    number(text).and_then(|word| u32::try_from(word).ok())
 }
 
 /// strace's names of the file systems that somebody may hand us; of others the number is not known here.

@@ -49,7 +49,7 @@ fn poll_fd() -> impl Strategy<Value = PollFd> {
 
 fn open_flags() -> impl Strategy<Value = OpenFlags> {
     use OpenFlags::*;
-    proptest::sample::select(std::vec![ReadWrite, ReadOnly, Namespace, Directory, List])
+    proptest::sample::select(std::vec![ReadWrite, ReadOnly, Namespace, Directory, List, Unnamed, New, Path])
 }
 
 fn exit_signal() -> impl Strategy<Value = ExitSignal> {
@@ -150,7 +150,33 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
             .prop_map(|(set, signal)| (Call::Sigtimedwait { set }, Reply::Signal(signal)))
             .boxed(),
     ];
-    proptest::strategy::Union::new(parts)
+    proptest::strategy::Union::new(parts.into_iter().chain(copies()))
+}
+
+/// Of a process that copies its own program.
+fn copies() -> Vec<BoxedStrategy<(Call, Reply)>> {
+    let seals = || (0..0x40_u32).prop_map(Seals);
+    let unit = |call: BoxedStrategy<Call>| call.prop_map(|call| (call, Reply::Unit)).boxed();
+    std::vec![
+        (fd(), seals()).prop_map(|(fd, seals)| (Call::GetSeals { fd }, Reply::Seals(seals))).boxed(),
+        unit((fd(), seals()).prop_map(|(fd, seals)| Call::AddSeals { fd, seals }).boxed()),
+        (bytes(), any::<bool>(), fd())
+            .prop_map(|(name, exec, fd)| (Call::MemfdCreate { name, exec }, Reply::Fd(fd)))
+            .boxed(),
+        (fd(), fd(), any::<usize>(), any::<usize>())
+            .prop_map(|(to, from, len, count)| (Call::Sendfile { to, from, len }, Reply::Count(count)))
+            .boxed(),
+        unit((fd(), 0..0o10000_u32).prop_map(|(fd, mode)| Call::Fchmod { fd, mode }).boxed()),
+        unit(bytes().prop_map(|path| Call::Unlink { path }).boxed()),
+        (bytes(), any::<bool>())
+            .prop_map(|(path, is)| (Call::IsReadOnly { path }, Reply::ReadOnly(is)))
+            .boxed(),
+        (fd(), proptest::collection::vec(bytes(), 0..5), 0..4_usize)
+            .prop_map(|(fd, argv, count)| {
+                (Call::Execveat { fd, argv, envp: std::vec![Bytes::default(); count] }, Reply::NoReturn)
+            })
+            .boxed(),
+    ]
 }
 
 fn polls() -> impl Strategy<Value = (Call, Reply)> {

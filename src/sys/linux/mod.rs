@@ -16,7 +16,8 @@
 //! 3. **Order.** Only clone's differs by architecture: `raw.rs`.
 //!
 //! The calls: openat close read write pwritev2 sendto poll (aarch64: ppoll) fstatfs newfstatat readlinkat socketpair pipe2
-//! close_range getdents64 fcntl(F_SETFD) · clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
+//! close_range getdents64 fcntl(F_SETFD) · fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod unlinkat statfs execveat ·
+//! clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
 //! setuid setgid setgroups sched_getaffinity mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME,
 //! PR_SET_PDEATHSIG) · rt_sigprocmask rt_sigaction rt_sigtimedwait. There are no others.
 
@@ -31,9 +32,9 @@ use libc::syscall;
 use super::Sys;
 use super::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Propagation, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
+    Propagation, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
-use raw::{KernelSigaction, SIGSET_SIZE, count, errno, fd, reply, unit};
+use raw::{KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, unit};
 
 /// The kernel of this machine.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ impl Sys for LinuxSys {
     // -- descriptors ---------------------------------------------------------------------------------------
 
     fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+        // Who may do what with a file that is made: its owner, all of it.
+        let mode: c_int = 0o700;
         let flags = libc::O_CLOEXEC
             | match flags {
                 OpenFlags::ReadWrite => libc::O_RDWR,
@@ -76,10 +79,13 @@ impl Sys for LinuxSys {
                 OpenFlags::Namespace => libc::O_RDONLY | libc::O_NONBLOCK,
                 OpenFlags::Directory => libc::O_PATH | libc::O_DIRECTORY,
                 OpenFlags::List => libc::O_RDONLY | libc::O_DIRECTORY,
+                OpenFlags::Unnamed => libc::O_RDWR | libc::O_TMPFILE | libc::O_EXCL,
+                OpenFlags::New => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+                OpenFlags::Path => libc::O_PATH,
             };
-        // SAFETY: the path ends with its NUL, and lives through the call, which only reads it. Without O_CREAT
-        // the kernel does not look at the mode.
-        fd(unsafe { syscall(libc::SYS_openat, dir.0, path.as_ptr(), flags, 0) })
+        // SAFETY: the path ends with its NUL, and lives through the call, which only reads it. Where no file is made the
+        // kernel does not look at the mode.
+        fd(unsafe { syscall(libc::SYS_openat, dir.0, path.as_ptr(), flags, mode) })
     }
 
     fn close(&mut self, fd: Fd) -> SysResult<()> {
@@ -198,6 +204,54 @@ impl Sys for LinuxSys {
         let flags = c_long::from(libc::FD_CLOEXEC);
         // SAFETY: numbers; only the descriptor's flag changes.
         unit(unsafe { syscall(libc::SYS_fcntl, fd.0, libc::F_SETFD, flags) })
+    }
+
+    // -- the copy of our own program -----------------------------------------------------------------------
+
+    fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
+        // SAFETY: numbers.
+        reply(unsafe { syscall(libc::SYS_fcntl, fd.0, libc::F_GET_SEALS) }).map(|seals| Seals(seals as u32))
+    }
+
+    fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()> {
+        // SAFETY: numbers.
+        unit(unsafe { syscall(libc::SYS_fcntl, fd.0, libc::F_ADD_SEALS, c_ulong::from(seals.0)) })
+    }
+
+    fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd> {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | if exec { MFD_EXEC } else { 0 };
+        // SAFETY: the name ends with its NUL, and the kernel copies it.
+        fd(unsafe { syscall(libc::SYS_memfd_create, name.as_ptr(), flags) })
+    }
+
+    fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
+        let offset = ptr::null_mut::<libc::off_t>();
+        // SAFETY: numbers, and a null: the kernel uses the file's own position.
+        count(unsafe { syscall(libc::SYS_sendfile, to.0, from.0, offset, len) })
+    }
+
+    fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()> {
+        // SAFETY: numbers.
+        unit(unsafe { syscall(libc::SYS_fchmod, fd.0, mode) })
+    }
+
+    fn unlink(&mut self, path: &CStr) -> SysResult<()> {
+        // SAFETY: the path ends with its NUL, and the kernel only reads it.
+        unit(unsafe { syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0) })
+    }
+
+    fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
+        let mut stat = KernelStatfs::default();
+        // SAFETY: the path ends with its NUL, and the kernel only reads it; it fills its own structure.
+        unit(unsafe { syscall(libc::SYS_statfs, path.as_ptr(), &raw mut stat) })?;
+        Ok(stat.flags & libc::ST_RDONLY != 0)
+    }
+
+    fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
+        let (argv, envp) = (argv.pointers().as_ptr(), envp.pointers().as_ptr());
+        // SAFETY: as in `execve`; the path is a literal with NUL.
+        unsafe { syscall(libc::SYS_execveat, fd.0, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
+        errno()
     }
 
     // -- processes -----------------------------------------------------------------------------------------
@@ -381,6 +435,9 @@ impl Sys for LinuxSys {
         reply(raw).map(|signal| Signal(signal as i32))
     }
 }
+
+/// Linux 6.3; the libc crate has no name for it with every libc.
+const MFD_EXEC: u32 = 0x10;
 
 /// prctl(2)'s number for the address that set_tid_address(2) registered; the libc crate has no name for it.
 const PR_GET_TID_ADDRESS: c_int = 40;

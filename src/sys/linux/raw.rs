@@ -1,6 +1,6 @@
 //! What the methods of [`LinuxSys`](super::LinuxSys) share: the errno, the clone, and the kernel's own layouts.
 
-use core::ffi::{c_long, c_ulong};
+use core::ffi::{c_int, c_long, c_ulong};
 use core::mem::{align_of, offset_of, size_of};
 
 use crate::sys::types::{Errno, Fd, Fork, Pid, PollFd, SigAction, SignalSet, SysResult, TidAddress};
@@ -96,6 +96,28 @@ impl From<KernelSigaction> for SigAction {
         Self { handler, flags, restorer, mask: SignalSet(mask) }
     }
 }
+
+/// The kernel's `struct statfs` on 64-bit Linux. The libc crate keeps the flags of glibc's to itself.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct KernelStatfs {
+    kind: c_long,
+    block_size: c_long,
+    blocks: [u64; 3],
+    files: [u64; 2],
+    id: [c_int; 2],
+    name_len: c_long,
+    fragment_size: c_long,
+    pub(super) flags: c_ulong,
+    spare: [c_long; 4],
+}
+
+const _: () = {
+    assert!(size_of::<KernelStatfs>() == size_of::<libc::statfs>());
+    assert!(offset_of!(KernelStatfs, files) == offset_of!(libc::statfs, f_files));
+    assert!(offset_of!(KernelStatfs, id) == offset_of!(libc::statfs, f_fsid));
+    assert!(offset_of!(KernelStatfs, name_len) == offset_of!(libc::statfs, f_namelen));
+};
 
 // `poll` is given our own array: it must be laid out as the kernel's.
 const _: () = {

@@ -1,11 +1,12 @@
 //! A backend that takes a call as data and gives its reply as data: [`Answer`], and [`Sys`] over it.
 
 use core::ffi::CStr;
+use std::vec::Vec;
 
 use super::{Bytes, Call, Reply};
 use crate::sys::Sys;
 use crate::sys::types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
     SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
@@ -79,6 +80,11 @@ fn errno(reply: Reply) -> Errno {
         Reply::Errno(errno) => errno,
         other => panic!("{other:?} is no reply to this call"),
     }
+}
+
+/// The strings of an exec.
+fn strings(args: &ExecArgs<'_>) -> Vec<Bytes> {
+    args.strings().map(Bytes::from).collect()
 }
 
 impl<A: Answer> Sys for A {
@@ -155,6 +161,44 @@ impl<A: Answer> Sys for A {
         self.unit(Call::SetCloexec { fd })
     }
 
+    fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
+        match self.answer(Call::GetSeals { fd }) {
+            Reply::Seals(seals) => Ok(seals),
+            reply => Err(errno(reply)),
+        }
+    }
+
+    fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()> {
+        self.unit(Call::AddSeals { fd, seals })
+    }
+
+    fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd> {
+        self.fd(Call::MemfdCreate { name: name.to_bytes().into(), exec })
+    }
+
+    fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
+        self.count(Call::Sendfile { to, from, len })
+    }
+
+    fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()> {
+        self.unit(Call::Fchmod { fd, mode })
+    }
+
+    fn unlink(&mut self, path: &CStr) -> SysResult<()> {
+        self.unit(Call::Unlink { path: path.to_bytes().into() })
+    }
+
+    fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
+        match self.answer(Call::IsReadOnly { path: path.to_bytes().into() }) {
+            Reply::ReadOnly(read_only) => Ok(read_only),
+            reply => Err(errno(reply)),
+        }
+    }
+
+    fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
+        errno(self.answer(Call::Execveat { fd, argv: strings(argv), envp: strings(envp) }))
+    }
+
     fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
         self.forked(Call::CloneSibling { tid })
     }
@@ -164,7 +208,6 @@ impl<A: Answer> Sys for A {
     }
 
     fn execve<'a>(&mut self, path: &CStr, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
-        let strings = |args: &ExecArgs<'a>| args.strings().map(Bytes::from).collect();
         errno(self.answer(Call::Execve {
             path: path.to_bytes().into(),
             argv: strings(argv),

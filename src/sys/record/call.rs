@@ -6,8 +6,8 @@ use std::vec::Vec;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::sys::types::{
-    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, SigAction, Signal,
-    SignalSet, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals, SigAction,
+    Signal, SignalSet, TidAddress, WaitFor, Waited,
 };
 
 /// Bytes of a path, a buffer or an argument.
@@ -82,6 +82,14 @@ pub enum Call {
     CloseRangeCloexec { first: Fd },
     Getdents64 { fd: Fd, len: usize },
     SetCloexec { fd: Fd },
+    GetSeals { fd: Fd },
+    AddSeals { fd: Fd, seals: Seals },
+    MemfdCreate { name: Bytes, exec: bool },
+    Sendfile { to: Fd, from: Fd, len: usize },
+    Fchmod { fd: Fd, mode: u32 },
+    Unlink { path: Bytes },
+    IsReadOnly { path: Bytes },
+    Execveat { fd: Fd, argv: Vec<Bytes>, envp: Vec<Bytes> },
     CloneSibling { tid: Option<TidAddress> },
     Fork { exit: ExitSignal, tid: Option<TidAddress> },
     Execve { path: Bytes, argv: Vec<Bytes>, envp: Vec<Bytes> },
@@ -127,7 +135,13 @@ impl Call {
             Self::Pipe2 => "pipe2",
             Self::CloseRangeCloexec { .. } => "close_range",
             Self::Getdents64 { .. } => "getdents64",
-            Self::SetCloexec { .. } => "fcntl",
+            Self::SetCloexec { .. } | Self::GetSeals { .. } | Self::AddSeals { .. } => "fcntl",
+            Self::MemfdCreate { .. } => "memfd_create",
+            Self::Sendfile { .. } => "sendfile",
+            Self::Fchmod { .. } => "fchmod",
+            Self::Unlink { .. } => "unlinkat",
+            Self::IsReadOnly { .. } => "statfs",
+            Self::Execveat { .. } => "execveat",
             Self::CloneSibling { .. } | Self::Fork { .. } => "clone",
             Self::Execve { .. } => "execve",
             Self::Wait4 { .. } => "wait4",
@@ -161,7 +175,8 @@ impl Call {
         match (self, reply) {
             (Self::Getpid | Self::Gettid, reply) => matches!(reply, Reply::Pid(_)),
             (_, Reply::Errno(_)) => true,
-            (Self::Openat { .. } | Self::PidfdOpen { .. }, Reply::Fd(_)) => true,
+            (Self::Openat { .. } | Self::PidfdOpen { .. } | Self::MemfdCreate { .. }, Reply::Fd(_)) => true,
+            (Self::Sendfile { len, .. }, Reply::Count(count)) => count <= len,
             (
                 Self::Read { len, .. } | Self::Readlink { len, .. } | Self::Getdents64 { len, .. },
                 Reply::Data(data),
@@ -177,7 +192,9 @@ impl Call {
             | (Self::LinkCount { .. }, Reply::Links(_))
             | (Self::Socketpair | Self::Pipe2, Reply::Pair(..))
             | (Self::CloneSibling { .. } | Self::Fork { .. }, Reply::Parent(_) | Reply::Child)
-            | (Self::Execve { .. }, Reply::NoReturn)
+            | (Self::Execve { .. } | Self::Execveat { .. }, Reply::NoReturn)
+            | (Self::GetSeals { .. }, Reply::Seals(_))
+            | (Self::IsReadOnly { .. }, Reply::ReadOnly(_))
             | (Self::Wait4 { .. }, Reply::Waited(_))
             | (Self::TidAddress, Reply::TidAddress(_))
             | (Self::SchedGetaffinity, Reply::Affinity(_))
@@ -188,6 +205,9 @@ impl Call {
                 Self::Close { .. }
                 | Self::CloseRangeCloexec { .. }
                 | Self::SetCloexec { .. }
+                | Self::AddSeals { .. }
+                | Self::Fchmod { .. }
+                | Self::Unlink { .. }
                 | Self::Kill { .. }
                 | Self::Setns { .. }
                 | Self::Unshare { .. }
@@ -225,6 +245,10 @@ pub enum Reply {
     FsType(FsType),
     /// The number of links to a file.
     Links(u64),
+    /// The seals of a file.
+    Seals(Seals),
+    /// Whether a file system is mounted read-only.
+    ReadOnly(bool),
     /// What a poll found.
     Polled {
         /// How many descriptors have something.

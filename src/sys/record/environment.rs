@@ -17,7 +17,7 @@ pub fn without_value(variable: &[u8]) -> Bytes {
 impl Call {
     /// Takes the values out of an exec's environment. The names stay, and their order.
     pub fn leave_values_out(&mut self) {
-        if let Self::Execve { envp, .. } = self {
+        if let Self::Execve { envp, .. } | Self::Execveat { envp, .. } = self {
             envp.iter_mut().for_each(|variable| *variable = without_value(&variable.0));
         }
     }

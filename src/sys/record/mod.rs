@@ -8,6 +8,7 @@
 //!   buffer of directory entries;
 //! - of a file system fstatfs shows the type alone, `{f_type=NSFS_MAGIC, ...}`;
 //! - of a file's status newfstatat shows the number of links alone, `{st_nlink=3, ...}`, which strace leaves out;
+//! - of a file system statfs shows alone whether it is mounted read-only, `{f_flags=ST_RDONLY, ...}`;
 //! - setsid shows 0, and not the number of the new session, which is the caller's pid;
 //! - sched_getaffinity shows the first 64 CPUs, and 8 for their size;
 //! - a core dump is not shown (`WCOREDUMP(s)`);
@@ -48,7 +49,7 @@ use serde::{Deserialize, Serialize};
 pub use answer::Answer;
 pub use call::{Bytes, Call, Reply};
 pub use environment::without_value;
-pub(crate) use names::{POLL_FLAGS, SA_FLAGS};
+pub(crate) use names::{POLL_FLAGS, SA_FLAGS, SEALS};
 pub use recorder::Recorder;
 pub use replay::{Misfit, Replay, replay};
 

@@ -79,6 +79,15 @@ pub(crate) const SA_FLAGS: &[(u64, &str)] = &[
     (2, "SA_NOCLDWAIT"),
 ];
 
+/// The seals of fcntl(2), in strace's order.
+pub(crate) const SEALS: &[(u64, &str)] = &[
+    (0x1, "F_SEAL_SEAL"),
+    (0x2, "F_SEAL_SHRINK"),
+    (0x4, "F_SEAL_GROW"),
+    (0x8, "F_SEAL_WRITE"),
+    (0x10, "F_SEAL_FUTURE_WRITE"),
+];
+
 /// The events of poll(2), in strace's order.
 pub(crate) const POLL_FLAGS: &[(u64, &str)] = &[
     (0x1, "POLLIN"),

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use super::{Call, Line, Reply, Sink};
 use crate::sys::Sys;
 use crate::sys::types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
     SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
@@ -64,6 +64,15 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
             Fork::Parent { child } => Reply::Parent(*child),
             Fork::Child => Reply::Child,
         })
+    }
+
+    /// Records an exec before the call, since after it there is nobody to record.
+    fn announced(&mut self, call: Call, exec: impl FnOnce(&mut S) -> Errno) -> Errno {
+        let announcement = Line { call, reply: Reply::NoReturn };
+        self.sink.line(&announcement);
+        let errno = exec(&mut self.inner);
+        self.sink.line(&Line { reply: Reply::Errno(errno), ..announcement });
+        errno
     }
 
     fn id(&mut self, call: Call, pid: Pid) -> Pid {
@@ -150,6 +159,50 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
         self.unit(Call::SetCloexec { fd }, result)
     }
 
+    fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
+        let result = self.inner.get_seals(fd);
+        self.done(Call::GetSeals { fd }, result, |seals| Reply::Seals(*seals))
+    }
+
+    fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()> {
+        let result = self.inner.add_seals(fd, seals);
+        self.unit(Call::AddSeals { fd, seals }, result)
+    }
+
+    fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd> {
+        let result = self.inner.memfd_create(name, exec);
+        self.fd(Call::MemfdCreate { name: name.to_bytes().into(), exec }, result)
+    }
+
+    fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
+        let result = self.inner.sendfile(to, from, len);
+        self.count(Call::Sendfile { to, from, len }, result)
+    }
+
+    fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()> {
+        let result = self.inner.fchmod(fd, mode);
+        self.unit(Call::Fchmod { fd, mode }, result)
+    }
+
+    fn unlink(&mut self, path: &CStr) -> SysResult<()> {
+        let result = self.inner.unlink(path);
+        self.unit(Call::Unlink { path: path.to_bytes().into() }, result)
+    }
+
+    fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
+        let result = self.inner.is_read_only(path);
+        self.done(Call::IsReadOnly { path: path.to_bytes().into() }, result, |is| Reply::ReadOnly(*is))
+    }
+
+    fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
+        let call = Call::Execveat {
+            fd,
+            argv: argv.strings().map(Into::into).collect(),
+            envp: envp.strings().map(Into::into).collect(),
+        };
+        self.announced(call, |inner| inner.execveat(fd, argv, envp))
+    }
+
     fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
         // Two processes come back from here, and each records its own.
         let result = self.inner.clone_sibling(tid);
@@ -167,12 +220,7 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
             argv: argv.strings().map(Into::into).collect(),
             envp: envp.strings().map(Into::into).collect(),
         };
-        // Before the call, since after it there is nobody to record.
-        let announcement = Line { call, reply: Reply::NoReturn };
-        self.sink.line(&announcement);
-        let errno = self.inner.execve(path, argv, envp);
-        self.sink.line(&Line { reply: Reply::Errno(errno), ..announcement });
-        errno
+        self.announced(call, |inner| inner.execve(path, argv, envp))
     }
 
     fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited> {

@@ -2,11 +2,11 @@
 
 use core::fmt::{self, Display, Formatter};
 
-use super::names::{Cpus, Quoted, SA_FLAGS, Set, SignalName, clone_flags, flags, poll_events};
+use super::names::{Cpus, Quoted, SA_FLAGS, SEALS, Set, SignalName, clone_flags, flags, poll_events};
 use super::{Bytes, Call, Line, Reply};
 use crate::sys::types::{
-    ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, PollFd, Propagation, SigAction, TidAddress, WaitFor,
-    WaitStatus,
+    ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, PollFd, Propagation, Seals, SigAction, TidAddress,
+    WaitFor, WaitStatus,
 };
 
 /// An address that strace sees and we don't.
@@ -52,23 +52,21 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
             write!(f, ", {}, {timeout_ms}", fds.len())
         }
         Call::Fstatfs { fd } => fstatfs(f, *fd, reply),
-        Call::LinkCount { path } => match reply {
-            Reply::Links(count) => {
-                write!(f, "AT_FDCWD, {}, {{st_nlink={count}, ...}}, 0", Quoted::data(path))
-            }
-            _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, 0", Quoted::data(path)),
-        },
-        Call::Readlink { path, len } => match reply {
-            Reply::Data(data) => {
-                write!(f, "AT_FDCWD, {}, {}, {len}", Quoted::data(path), Quoted::data(data))
-            }
-            _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, {len}", Quoted::data(path)),
-        },
+        Call::LinkCount { path } => link_count(f, path, reply),
+        Call::Readlink { path, len } => readlink(f, path, *len, reply),
         Call::Socketpair => pair(f, "AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, ", reply),
         Call::Pipe2 => pair(f, "", reply).and_then(|()| f.write_str(", O_CLOEXEC")),
         Call::CloseRangeCloexec { first } => write!(f, "{}, {}, CLOSE_RANGE_CLOEXEC", first.0, u32::MAX),
         Call::Getdents64 { fd, len } => getdents(f, *fd, *len, reply),
         Call::SetCloexec { fd } => write!(f, "{}, F_SETFD, FD_CLOEXEC", fd.0),
+        Call::GetSeals { .. }
+        | Call::AddSeals { .. }
+        | Call::MemfdCreate { .. }
+        | Call::Sendfile { .. }
+        | Call::Fchmod { .. }
+        | Call::Unlink { .. }
+        | Call::IsReadOnly { .. }
+        | Call::Execveat { .. } => copying(f, call, reply),
         Call::CloneSibling { tid } => clone(f, "CLONE_PARENT|", "SIGCHLD", *tid),
         Call::Fork { exit: ExitSignal::Chld, tid } => clone(f, "", "SIGCHLD", *tid),
         Call::Fork { exit: ExitSignal::None, tid } => clone(f, "", "0", *tid),
@@ -103,17 +101,54 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     }
 }
 
+/// The calls of a process that copies its own program.
+fn copying(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
+    match call {
+        Call::GetSeals { fd } => write!(f, "{}, F_GET_SEALS", fd.0),
+        Call::AddSeals { fd, seals } => {
+            write!(f, "{}, F_ADD_SEALS, ", fd.0)?;
+            seal_names(f, *seals)
+        }
+        Call::MemfdCreate { name, exec } => {
+            // strace 6.1 has no name for MFD_EXEC.
+            let exec = if *exec { "|0x10" } else { "" };
+            write!(f, "{}, MFD_CLOEXEC|MFD_ALLOW_SEALING{exec}", Quoted::data(name))
+        }
+        Call::Sendfile { to, from, len } => write!(f, "{}, {}, NULL, {len}", to.0, from.0),
+        Call::Fchmod { fd, mode } => write!(f, "{}, 0{mode:02o}", fd.0),
+        Call::Unlink { path } => write!(f, "AT_FDCWD, {}, 0", Quoted::data(path)),
+        Call::IsReadOnly { path } => match reply {
+            Reply::ReadOnly(true) => write!(f, "{}, {{f_flags=ST_RDONLY, ...}}", Quoted::data(path)),
+            Reply::ReadOnly(false) => write!(f, "{}, {{f_flags=0, ...}}", Quoted::data(path)),
+            _ => write!(f, "{}, {SOMEWHERE}", Quoted::data(path)),
+        },
+        Call::Execveat { fd, argv, envp } => {
+            write!(f, "{}, \"\", ", fd.0)?;
+            exec_arrays(f, argv, envp)?;
+            f.write_str(", AT_EMPTY_PATH")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::Unit
         | Reply::Pair(..)
         | Reply::FsType(_)
         | Reply::Links(_)
+        | Reply::ReadOnly(_)
+        | Reply::Seals(Seals(0))
         | Reply::TidAddress(_)
         | Reply::Mask(_)
         | Reply::Action(_)
         | Reply::Child
         | Reply::NoReturn => f.write_str("0"),
+        Reply::Seals(seals) => {
+            write!(f, "{:#x} (seals ", seals.0)?;
+            seal_names(f, *seals)?;
+            f.write_str(")")
+        }
         Reply::Fd(fd) => write!(f, "{}", fd.0),
         Reply::Count(count) => write!(f, "{count}"),
         Reply::Data(data) => write!(f, "{}", data.0.len()),
@@ -150,6 +185,9 @@ fn openat(f: &mut Formatter<'_>, dir: Fd, path: &Bytes, flags: OpenFlags) -> fmt
         OpenFlags::Namespace => "O_RDONLY|O_NONBLOCK|O_CLOEXEC",
         OpenFlags::Directory => "O_RDONLY|O_CLOEXEC|O_PATH|O_DIRECTORY",
         OpenFlags::List => "O_RDONLY|O_CLOEXEC|O_DIRECTORY",
+        OpenFlags::Unnamed => "O_RDWR|O_EXCL|O_CLOEXEC|O_TMPFILE, 0700",
+        OpenFlags::New => "O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC, 0700",
+        OpenFlags::Path => "O_RDONLY|O_CLOEXEC|O_PATH",
     };
     if dir == Fd::CWD {
         f.write_str("AT_FDCWD")?
@@ -193,6 +231,20 @@ fn fstatfs(f: &mut Formatter<'_>, fd: Fd, reply: &Reply) -> fmt::Result {
     }
 }
 
+fn link_count(f: &mut Formatter<'_>, path: &Bytes, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Links(count) => write!(f, "AT_FDCWD, {}, {{st_nlink={count}, ...}}, 0", Quoted::data(path)),
+        _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, 0", Quoted::data(path)),
+    }
+}
+
+fn readlink(f: &mut Formatter<'_>, path: &Bytes, len: usize, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Data(data) => write!(f, "AT_FDCWD, {}, {}, {len}", Quoted::data(path), Quoted::data(data)),
+        _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, {len}", Quoted::data(path)),
+    }
+}
+
 fn pair(f: &mut Formatter<'_>, before: &str, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::Pair(one, other) => write!(f, "{before}[{}, {}]", one.0, other.0),
@@ -233,12 +285,21 @@ fn clone(f: &mut Formatter<'_>, flags: &str, signal: &str, tid: Option<TidAddres
 }
 
 fn execve(f: &mut Formatter<'_>, path: &Bytes, argv: &[Bytes], envp: &[Bytes]) -> fmt::Result {
-    write!(f, "{}, [", Quoted::data(path))?;
+    write!(f, "{}, ", Quoted::data(path))?;
+    exec_arrays(f, argv, envp)
+}
+
+fn exec_arrays(f: &mut Formatter<'_>, argv: &[Bytes], envp: &[Bytes]) -> fmt::Result {
+    f.write_str("[")?;
     for (index, arg) in argv.iter().enumerate() {
         write!(f, "{}{}", if index == 0 { "" } else { ", " }, Quoted::data(arg))?;
     }
     let plural = if envp.len() == 1 { "" } else { "s" };
     write!(f, "], {SOMEWHERE} /* {} var{plural} */", envp.len())
+}
+
+fn seal_names(f: &mut Formatter<'_>, seals: Seals) -> fmt::Result {
+    flags(f, seals.0.into(), SEALS, "F_SEAL_???")
 }
 
 fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Reply) -> fmt::Result {

@@ -46,6 +46,8 @@ pub(super) enum Object {
     /// What is written here can be read in the report.
     Sink,
     Regular(Rc<[u8]>),
+    /// A file that a process made.
+    Made(usize, Access),
     Fifo,
     /// Any other directory.
     Directory(FsType),
@@ -67,13 +69,16 @@ impl Object {
             Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
             Self::Pidfd(_) => PIDFS,
             Self::Directory(kind) | Self::PathOnly(kind) => *kind,
-            Self::Null | Self::Sink | Self::Regular(_) | Self::Fifo => TMPFS,
+            Self::Null | Self::Sink | Self::Regular(_) | Self::Made(..) | Self::Fifo => TMPFS,
         }
     }
 
     /// Opened by O_PATH.
     fn is_path_only(&self) -> bool {
-        matches!(self, Self::PathOnly(_) | Self::ProcDir(_, Access::PathOnly))
+        matches!(
+            self,
+            Self::PathOnly(_) | Self::ProcDir(_, Access::PathOnly) | Self::Made(_, Access::PathOnly)
+        )
     }
 }
 
@@ -233,7 +238,13 @@ impl Kernel {
             Object::Directory(_) | Object::FdList(_) | Object::ProcDir(_, Access::Read | Access::Both) => {
                 return Err(Errno::EISDIR.into());
             }
-            Object::ProcDir(_, Access::PathOnly) | Object::PathOnly(_) | Object::PipeWrite(_) => {
+            Object::Made(made, Access::Read | Access::Both) => {
+                self.advance(index, &self.made_content(made), len)
+            }
+            Object::ProcDir(_, Access::PathOnly)
+            | Object::Made(_, Access::PathOnly)
+            | Object::PathOnly(_)
+            | Object::PipeWrite(_) => {
                 return Err(Errno::EBADF.into());
             }
         };
@@ -278,6 +289,12 @@ impl Kernel {
                 }
                 Ok(written)
             }
+            Object::Made(made, Access::Both) => {
+                let offset = self.descriptions[index].offset;
+                let written = self.write_made(made, offset, data)?;
+                self.descriptions[index].offset += written;
+                Ok(written)
+            }
             Object::Sink => {
                 self.sink.extend_from_slice(data);
                 Ok(data.len())
@@ -320,6 +337,12 @@ impl Kernel {
         }
         self.descriptions[index].offset += taken;
         Ok(bytes)
+    }
+
+    /// Whether anybody has the file open for writing.
+    pub(super) fn is_open_for_writing(&self, made: usize) -> bool {
+        let writes = |object: &Object| matches!(object, Object::Made(index, Access::Both) if *index == made);
+        self.descriptions.iter().any(|description| description.refs > 0 && writes(&description.object))
     }
 
     /// What a descriptor is, for people.

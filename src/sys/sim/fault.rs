@@ -56,7 +56,9 @@ impl core::fmt::Display for Fault {
 pub(super) fn shortened(call: &Call, len: usize) -> Option<Call> {
     let mut call = call.clone();
     match &mut call {
-        Call::Read { len: wanted, .. } if *wanted > len => *wanted = len,
+        Call::Read { len: wanted, .. } | Call::Sendfile { len: wanted, .. } if *wanted > len => {
+            *wanted = len;
+        }
         Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. }
             if data.0.len() > len =>
         {

@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::creds::{ALL_CAPS, cap};
 use super::descriptors::{Description, Object};
+use super::files::Made;
 use super::namespaces::{Kind, Namespace, NsId, State};
 use super::process::{Process, Task};
 use super::procfs::Extra;
@@ -43,7 +44,8 @@ pub struct Settings {
     pub processes: usize,
     /// Namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<Kind, usize>,
-    /// System calls that this kernel does not have, by strace's name, and what it says: `("pidfd_open", ENOSYS)`.
+    /// System calls that this kernel does not have, by strace's name, and what it says: `("pidfd_open", ENOSYS)`; also
+    /// the flags `MFD_EXEC` and `O_TMPFILE`.
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The capabilities that an exec may give (capabilities(7)).
     pub bounding: u64,
@@ -59,6 +61,10 @@ pub struct Settings {
     pub proc_missing: bool,
     /// /proc is mounted with hidepid=invisible: of a process that we may not look into there is nothing (proc(5)).
     pub proc_hides_processes: bool,
+    /// All files lie on tmpfs, which answers a question for seals.
+    pub files_on_tmpfs: bool,
+    /// Nothing can be executed in the directories where files are made.
+    pub directories_noexec: bool,
     /// The libc caches its thread id at an address that the kernel knows, as glibc does.
     pub tid_cache: bool,
     /// Calls that a run may make before it counts as endless.
@@ -81,6 +87,8 @@ impl Default for Settings {
             proc_masked: false,
             proc_missing: false,
             proc_hides_processes: false,
+            files_on_tmpfs: false,
+            directories_noexec: false,
             tid_cache: true,
             calls: 20_000,
         }
@@ -100,6 +108,9 @@ pub(super) struct Kernel {
     pub(super) pairs: Vec<Pair>,
     pub(super) files: BTreeMap<String, Extra>,
     pub(super) programs: BTreeMap<String, Program>,
+    /// The files that processes made, and the names of those that have one.
+    pub(super) made: Vec<Made>,
+    pub(super) names: BTreeMap<String, usize>,
     /// What was written to standard error.
     pub(super) sink: Vec<u8>,
     /// Milliseconds that all have waited together.
@@ -151,10 +162,18 @@ impl Kernel {
             Call::SetCloexec { fd } => unit(self.set_cloexec(me, *fd, true)?),
             Call::CloneSibling { .. } => self.forked(me, call, true, ExitSignal::Chld)?,
             Call::Fork { exit, .. } => self.forked(me, call, false, *exit)?,
-            Call::Execve { path, argv, .. } => {
-                self.execve(me, &path.0, argv.iter().map(|arg| arg.0.clone()).collect())?;
+            Call::Execve { path, argv, envp } => {
+                self.execve(me, &path.0, strings(argv), strings(envp))?;
                 return Err(Halt::Gone);
             }
+            Call::GetSeals { .. }
+            | Call::AddSeals { .. }
+            | Call::MemfdCreate { .. }
+            | Call::Sendfile { .. }
+            | Call::Fchmod { .. }
+            | Call::Unlink { .. }
+            | Call::IsReadOnly { .. }
+            | Call::Execveat { .. } => self.copying(me, call)?,
             Call::Wait4 { pid, which } => Reply::Waited(self.wait4(me, *pid, *which)?),
             Call::Kill { pid, signal } => unit(self.kill(me, *pid, *signal)?),
             Call::PidfdOpen { pid } => Reply::Fd(self.pidfd_open(me, *pid)?),
@@ -175,6 +194,25 @@ impl Kernel {
             Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
             Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
             Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
+        })
+    }
+
+    /// The calls of a process that copies its own program.
+    fn copying(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
+        let unit = |()| Reply::Unit;
+        Ok(match call {
+            Call::GetSeals { fd } => Reply::Seals(self.get_seals(me, *fd)?),
+            Call::AddSeals { fd, seals } => unit(self.add_seals(me, *fd, *seals)?),
+            Call::MemfdCreate { exec, .. } => Reply::Fd(self.memfd_create(me, *exec)?),
+            Call::Sendfile { to, from, len } => Reply::Count(self.sendfile(me, *to, *from, *len)?),
+            Call::Fchmod { fd, mode } => unit(self.fchmod(me, *fd, *mode)?),
+            Call::Unlink { path } => unit(self.unlink(&path.0)?),
+            Call::IsReadOnly { path } => Reply::ReadOnly(self.is_read_only(me, &path.0)?),
+            Call::Execveat { fd, argv, envp } => {
+                self.execveat(me, *fd, strings(argv), strings(envp))?;
+                return Err(Halt::Gone);
+            }
+            other => panic!("{other} copies nothing"),
         })
     }
 
@@ -298,4 +336,9 @@ impl Kernel {
     pub(super) fn ignore(&mut self, task: Task, signal: Signal) {
         self.process_mut(task).actions.insert(signal.0, SigAction::IGNORE);
     }
+}
+
+/// The strings of an exec.
+fn strings(args: &[Bytes]) -> Vec<Vec<u8>> {
+    args.iter().map(|arg| arg.0.clone()).collect()
 }

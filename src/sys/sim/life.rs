@@ -4,9 +4,13 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::creds::ALL_CAPS;
+use super::descriptors::{Access, Object};
+use super::files::Exe;
 use super::kernel::{Halt, Kernel};
 use super::namespaces::Kind;
 use super::process::{Life, Reaper, Section, Task, Who};
+use super::procfs::Node;
+use super::program::Program;
 use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::{
     Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitFor, WaitStatus, Waited,
@@ -65,18 +69,38 @@ impl Kernel {
     }
 
     /// execve(2): another program, with the same descriptors but for those that are close-on-exec.
-    pub(super) fn execve(&mut self, me: Task, path: &[u8], argv: Vec<Vec<u8>>) -> Result<(), Errno> {
+    pub(super) fn execve(
+        &mut self,
+        me: Task,
+        path: &[u8],
+        argv: Vec<Vec<u8>>,
+        envp: Vec<Vec<u8>>,
+    ) -> Result<(), Errno> {
         let text = String::from_utf8_lossy(path).into_owned();
-        let Some(program) = self.programs.get(&text).cloned() else {
-            return Err(match self.files.get(&text) {
-                Some(_) => Errno::EACCES,
-                None => Errno::ENOENT,
-            });
+        let (program, exe) = match self.programs.get(&text) {
+            Some(program) => (program.clone(), Exe::File(text.clone())),
+            None => match self.resolve(me, Fd::CWD, path)? {
+                Node::Made(index) => self.program_in(&Object::Made(index, Access::PathOnly))?,
+                Node::Opened(object) => self.program_in(&object)?,
+                _ => return Err(Errno::EACCES),
+            },
         };
+        self.become_program(me, program, exe, (&text, argv, envp));
+        Ok(())
+    }
+
+    /// What a successful exec does.
+    pub(super) fn become_program(
+        &mut self,
+        me: Task,
+        program: Program,
+        exe: Exe,
+        (path, argv, environ): (&str, Vec<Vec<u8>>, Vec<Vec<u8>>),
+    ) {
         self.change_creds_for_exec(me, program.setuid_root);
         let process = self.process_mut(me);
-        process.name = text.rsplit('/').next().unwrap_or_default().chars().take(15).collect();
-        process.argv = argv;
+        process.name = path.rsplit('/').next().unwrap_or_default().chars().take(15).collect();
+        (process.argv, process.environ, process.exe) = (argv, environ, exe);
         // Handlers are gone with the memory; what is ignored stays so (signal(7)).
         process.actions.retain(|_, action| action.handler == SigAction::IGNORE.handler);
         process.exit_signal = ExitSignal::Chld;
@@ -92,7 +116,6 @@ impl Kernel {
             // It is there.
             let _ = self.close(me, fd);
         }
-        Ok(())
     }
 
     /// Root gets everything, anybody else nothing; a set-user-id program makes root of its user, in a namespace where

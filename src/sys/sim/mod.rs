@@ -12,6 +12,7 @@
 //! | `namespaces` | owners, joining, creating |
 //! | `descriptors`, `streams` | tables and what is open; pipes, socket pairs, polls |
 //! | `procfs` | paths and files |
+//! | `files` | files that processes make, and the programs in them |
 //! | `signals` | masks, dispositions, delivery |
 //! | `replay` | [`SimSys`]: fork and blocking by replay |
 //! | `schedule`, `fault` | orders of a run, and what goes wrong in it |
@@ -44,6 +45,7 @@ mod creds;
 mod descriptors;
 mod dump;
 mod fault;
+mod files;
 mod idmaps;
 mod kernel;
 mod life;

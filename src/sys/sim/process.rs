@@ -7,6 +7,7 @@ use std::vec::Vec;
 
 use super::creds::Creds;
 use super::descriptors::Table;
+use super::files::Exe;
 use super::kernel::Kernel;
 use super::namespaces::{Kind, NsId, NsProxy};
 use super::program::{Main, Rest};
@@ -108,6 +109,8 @@ pub(super) struct Process {
     pub(super) group: Task,
     pub(super) name: String,
     pub(super) argv: Vec<Vec<u8>>,
+    pub(super) environ: Vec<Vec<u8>>,
+    pub(super) exe: Exe,
     pub(super) creds: Creds,
     pub(super) ns: NsProxy,
     pub(super) dumpable: bool,

@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::creds::{Creds, cap};
 use super::descriptors::{Access, Object, TMPFS};
+use super::files::{Exe, executable};
 use super::idmaps::{Ids, PAGE};
 use super::kernel::Kernel;
 use super::namespaces::{Kind, NsId};
@@ -20,16 +21,23 @@ pub(super) enum ProcFile {
     Setgroups,
     TimensOffsets,
     OomScoreAdj,
+    Cmdline,
 }
 
 /// What a path leads to.
-enum Node {
+pub(super) enum Node {
     Dir(Task),
     File(Task, ProcFile),
     Ns(Task, Kind, bool),
     FdDir(Task),
     TaskDir,
     Extra(Extra),
+    /// A file that a process made.
+    Made(usize),
+    /// What a descriptor of /proc/PID/fd is.
+    Opened(Object),
+    /// What a process runs, at /proc/PID/exe.
+    Exe(Rc<[u8]>),
 }
 
 /// A file that a test puts somewhere.
@@ -58,6 +66,9 @@ impl Kernel {
         if path.len() >= PAGE {
             return Err(Errno::ENAMETOOLONG);
         }
+        if matches!(flags, OpenFlags::Unnamed | OpenFlags::New) {
+            return self.open_new(me, path, flags);
+        }
         let node = self.resolve(me, dir, path)?;
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
@@ -72,6 +83,7 @@ impl Kernel {
         Ok(match self.resolve(me, Fd::CWD, path)? {
             Node::TaskDir => 3,
             Node::Dir(_) | Node::FdDir(_) | Node::Extra(Extra::Directory) => 2,
+            Node::Made(index) | Node::Opened(Object::Made(index, _)) => self.made_links(index),
             _ => 1,
         })
     }
@@ -91,13 +103,21 @@ impl Kernel {
         Ok(text)
     }
 
-    fn resolve(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Node> {
+    /// statfs(2), of which ST_RDONLY: nothing is mounted so.
+    pub(super) fn is_read_only(&self, me: Task, path: &[u8]) -> SysResult<bool> {
+        self.resolve(me, Fd::CWD, path).map(|_| false)
+    }
+
+    pub(super) fn resolve(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Node> {
         let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
         if let Some(extra) = self.files.get(text) {
             return Ok(Node::Extra(extra.clone()));
         }
         if self.programs.contains_key(text) {
-            return Ok(Node::Extra(Extra::Regular(Rc::from(b"\x7fELF".as_slice()))));
+            return Ok(Node::Extra(Extra::Regular(Rc::from(executable(text)))));
+        }
+        if let Some(index) = self.names.get(text) {
+            return Ok(Node::Made(*index));
         }
         if let Some(in_proc) = text.strip_prefix("/proc/") {
             let (who, rest) = in_proc.split_once('/').unwrap_or((in_proc, ""));
@@ -108,7 +128,7 @@ impl Kernel {
             };
             let task = task.ok_or(Errno::ENOENT)?;
             self.permit_lookup(me, task, rest)?;
-            return proc_node(task, rest);
+            return self.proc_node(me, task, rest);
         }
         if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
             return Err(Errno::ENOENT);
@@ -118,7 +138,7 @@ impl Kernel {
             Object::ProcDir(task, _) if self.process(task).is_reaped() => Err(Errno::ESRCH),
             Object::ProcDir(task, _) => {
                 self.permit_lookup(me, task, text)?;
-                proc_node(task, text)
+                self.proc_node(me, task, text)
             }
             Object::FdList(_) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
             _ => Err(Errno::ENOTDIR),
@@ -163,6 +183,14 @@ impl Kernel {
             Node::Ns(..) | Node::Extra(Extra::Namespace(_)) => {
                 namespace.map(Object::Namespace).ok_or(Errno::ENOENT)
             }
+            Node::Made(index) | Node::Opened(Object::Made(index, _)) => {
+                Ok(Object::Made(index, made_access(flags)))
+            }
+            // Somebody runs it.
+            Node::Exe(_) if writes => Err(Errno::ETXTBSY),
+            Node::Exe(content) => Ok(Object::Regular(content)),
+            // Nobody opens another one again.
+            Node::Opened(_) => Err(Errno::ENXIO),
             Node::Extra(Extra::Fifo) => Ok(Object::Fifo),
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
             Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
@@ -239,6 +267,10 @@ impl Kernel {
             ProcFile::UidMap => Ok(of.uid_map.text(&reader.uid_map)),
             ProcFile::GidMap => Ok(of.gid_map.text(&reader.gid_map)),
             ProcFile::Setgroups => Ok(if of.setgroups { "allow\n".into() } else { "deny\n".into() }),
+            ProcFile::Cmdline => {
+                let text = |arg: &Vec<u8>| String::from_utf8_lossy(arg).into_owned() + "\0";
+                Ok(process.argv.iter().map(text).collect())
+            }
             ProcFile::OomScoreAdj if process.is_reaped() => Err(Errno::ESRCH),
             ProcFile::OomScoreAdj => Ok(std::format!("{}\n", process.oom)),
             ProcFile::TimensOffsets if !process.is_alive() => Err(Errno::ESRCH),
@@ -279,6 +311,7 @@ impl Kernel {
                 self.write_offsets(opener, task, data)
             }
             ProcFile::OomScoreAdj => self.write_oom(me, task, data),
+            ProcFile::Cmdline => Err(Errno::EINVAL),
         }
     }
 
@@ -332,6 +365,32 @@ impl Kernel {
     }
 }
 
+const fn made_access(flags: OpenFlags) -> Access {
+    match flags {
+        OpenFlags::Path => Access::PathOnly,
+        OpenFlags::ReadWrite => Access::Both,
+        _ => Access::Read,
+    }
+}
+
+impl Kernel {
+    /// What is at /proc/PID/REST. The links to programs and descriptors ask who may look (proc_fd_access_allowed).
+    fn proc_node(&self, me: Task, task: Task, rest: &str) -> SysResult<Node> {
+        let number = rest.strip_prefix("fd/").and_then(|number| number.parse().ok()).map(Fd);
+        if (rest == "exe" || number.is_some()) && !self.may_inspect(me, task) {
+            return Err(Errno::EACCES);
+        }
+        if let Some(fd) = number {
+            return self.object(task, fd).cloned().map(Node::Opened).map_err(|_| Errno::ENOENT);
+        }
+        match (rest, &self.process(task).exe) {
+            ("exe", Exe::File(path)) => Ok(Node::Exe(Rc::from(executable(path)))),
+            ("exe", Exe::Made(index)) => Ok(Node::Made(*index)),
+            _ => proc_node(task, rest),
+        }
+    }
+}
+
 fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
     let file = |file| Ok(Node::File(task, file));
     match rest.trim_end_matches('/') {
@@ -341,6 +400,7 @@ fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
         "setgroups" => file(ProcFile::Setgroups),
         "timens_offsets" => file(ProcFile::TimensOffsets),
         "oom_score_adj" => file(ProcFile::OomScoreAdj),
+        "cmdline" => file(ProcFile::Cmdline),
         "fd" => Ok(Node::FdDir(task)),
         "task" => Ok(Node::TaskDir),
         "ns/pid_for_children" => Ok(Node::Ns(task, Kind::Pid, true)),

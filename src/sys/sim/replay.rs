@@ -117,6 +117,14 @@ impl SimSys {
         self.world.borrow().kernel.process(self.me).argv.clone()
     }
 
+    /// The environment that this program was executed with: each variable with its NUL.
+    #[must_use]
+    pub fn environ(&self) -> Vec<u8> {
+        let world = self.world.borrow();
+        let variables = &world.kernel.process(self.me).environ;
+        variables.iter().flat_map(|variable| variable.iter().copied().chain([0])).collect()
+    }
+
     /// The replies that the function did not ask for again, if there are any: then it is not pure.
     pub(super) fn assert_all_replayed(&self) {
         let world = self.world.borrow();

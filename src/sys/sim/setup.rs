@@ -8,6 +8,7 @@ use std::vec::Vec;
 use super::creds::{ALL_CAPS, Creds};
 use super::descriptors::Object;
 use super::fault::Fault;
+use super::files::Exe;
 use super::idmaps::{Ids, Map};
 use super::kernel::{Kernel, Settings};
 use super::namespaces::{Kind, NsId, NsProxy, PidNs, State, TimeNs, UserNs};
@@ -123,6 +124,8 @@ impl Sim {
             group: task,
             name: String::new(),
             argv: Vec::new(),
+            environ: Vec::new(),
+            exe: Exe::Unknown,
             creds: Creds {
                 user: FIRST_USER,
                 uid: [user.uid; 3],

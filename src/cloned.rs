@@ -1,0 +1,286 @@
+//! The copy of our own program that nobody can write to (CVE-2019-5736).
+//!
+//! A container's process that gets hold of /proc/PID/exe of a stage can write to the runtime's binary once the stage has
+//! ended, and everybody's next container runs what it wrote. So runc up to 1.1 executes itself once more, from a sealed
+//! copy, before it says its first word to the launcher; since 1.2 its Go half does it (spec 2.7).
+//!
+//! A copy is known by its seals. One that cannot have any, since this kernel has no memfd, is known by a mark in the
+//! environment and by having no name. Before a copy is executed it is held against the very same question, so that
+//! nothing can make us execute ourselves for ever.
+
+#[cfg(test)]
+mod tests;
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
+use crate::error::{Cloning, Doing, Error, Refusal};
+use crate::json::Line;
+use crate::sys::Sys;
+use crate::sys::types::{Errno, ExecArgs, Fd, OpenFlags, Seals, SysResult};
+
+/// Bytes of our arguments with their NULs, and of our environment: what Linux lets a single string have
+/// (`MAX_ARG_STRLEN`). A launcher gives us a few hundred.
+pub const STRINGS_MAX: usize = 131_072;
+
+/// Arguments: a launcher gives us two.
+pub const ARGUMENTS_MAX: usize = 256;
+
+/// Environment variables: a launcher gives us about ten.
+pub const VARIABLES_MAX: usize = 1024;
+
+/// Names that are tried for a copy in a directory: somebody else may have taken the first ones.
+const NAMES_MAX: u8 = 16;
+
+/// What one `sendfile` copies at most.
+const SENDFILE_MAX: usize = 0x7fff_f000;
+
+/// The longest path that the kernel takes, with its NUL.
+const PATH_MAX: usize = 4096;
+
+/// Where a copy is made if the environment names no absolute directory.
+const DEFAULT_DIR: &[u8] = b"/tmp";
+
+const SELF_EXE: &CStr = c"/proc/self/exe";
+const NAME: &CStr = c"runc_cloned:/proc/self/exe";
+
+/// Whether a file is a copy of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Cloned,
+    NotCloned,
+    /// Its seals do not tell. It is one if it lies where nobody can write, or has no name.
+    AskFile,
+}
+
+/// `marked`: whoever executed us says that we are a copy.
+fn verdict(seals: SysResult<Seals>, marked: bool) -> Verdict {
+    match seals {
+        Ok(Seals::CONTENT) => Verdict::Cloned,
+        // tmpfs says this of every file of it, our own copies without a name among them.
+        Ok(Seals::SEAL) | Err(_) if marked => Verdict::AskFile,
+        _ => Verdict::NotCloned,
+    }
+}
+
+/// How a copy is kept from being changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// By seals.
+    Memory,
+    /// By having no name, and no write permission.
+    File,
+}
+
+/// Makes sure that we run from a copy that nobody can write to. Comes back with success only where that is so: otherwise
+/// the program begins anew.
+///
+/// We are whoever the launcher has executed, before our first word to it.
+///
+/// # Errors
+/// Why there is no copy.
+pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Result<(), Error<'static>> {
+    let exe = sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly).map_err(|errno| {
+        if errno == Errno::EACCES {
+            // The text that people look for; there is nobody to tell if this fails.
+            let _ = sys.write(Fd::STDERR, b"you have no read access to runc binary file\n");
+        }
+        os(Cloning::OpenExe, errno)
+    })?;
+    let cloned = match verdict(sys.get_seals(exe), own.marked) {
+        Verdict::Cloned => true,
+        Verdict::NotCloned => false,
+        Verdict::AskFile => is_out_of_reach(sys, SELF_EXE)?,
+    };
+    if cloned {
+        // It is close-on-exec, and nobody's end: nothing depends on the close.
+        let _ = sys.close(exe);
+        return Ok(());
+    }
+    let (argv, rest) = memory.split_at_mut_checked(STRINGS_MAX).ok_or(TOO_LARGE)?;
+    let (envp, buffer) = rest.split_at_mut_checked(STRINGS_MAX).ok_or(TOO_LARGE)?;
+    let argv = arguments(sys, argv)?;
+    let envp = environment(own.environ, envp).ok_or(TOO_LARGE)?;
+    let (mut argv_slots, mut envp_slots) = ([None; ARGUMENTS_MAX + 1], [None; VARIABLES_MAX + 1]);
+    let argv = ExecArgs::build(argv, &mut argv_slots).ok_or(TOO_LARGE)?;
+    let envp = ExecArgs::build(envp, &mut envp_slots).ok_or(TOO_LARGE)?;
+
+    let (copy, kind) = create(sys, own.state_dir)?;
+    copy_all(sys, copy, exe, buffer)?;
+    let _ = sys.close(exe);
+    let copy = protect(sys, copy, kind)?;
+    Err(os(Cloning::Exec, execute(sys, copy, &argv, &envp)))
+}
+
+const TOO_LARGE: Error<'static> = Error::Refused(Refusal::OwnArguments);
+
+const fn os(step: Cloning, errno: Errno) -> Error<'static> {
+    Error::Os { doing: Doing::EnsureCloned(step), errno }
+}
+
+/// Whether nobody can write to the file at `path`: there is no way to write on its mount, or none to find it.
+fn is_out_of_reach<S: Sys>(sys: &mut S, path: &CStr) -> Result<bool, Error<'static>> {
+    let failed = |errno| os(Cloning::Look, errno);
+    Ok(sys.is_read_only(path).map_err(failed)? || sys.link_count(path).map_err(failed)? == 0)
+}
+
+/// Our arguments, each with its NUL. Read again, since nobody hands them to an ELF constructor.
+fn arguments<'a, S: Sys>(sys: &mut S, memory: &'a mut [u8]) -> Result<&'a [u8], Error<'static>> {
+    let failed = |errno| os(Cloning::ReadArguments, errno);
+    let fd = sys.openat(Fd::CWD, c"/proc/self/cmdline", OpenFlags::ReadOnly).map_err(failed)?;
+    let got = crate::pipe::read_full(sys, fd, memory);
+    let _ = sys.close(fd);
+    let got = got.map_err(failed)?;
+    // A full buffer may not be all.
+    if got < memory.len() { memory.get(..got).ok_or(TOO_LARGE) } else { Err(TOO_LARGE) }
+}
+
+/// Our environment with the mark, once, each variable with its NUL. `None`: there is no room.
+fn environment<'a>(own: Option<&[u8]>, memory: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut line = Line::new(memory);
+    let is_mark = |variable: &[u8]| {
+        variable.strip_prefix(CLONED_BINARY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let variables = own?.split_inclusive(|byte| *byte == 0).filter(|variable| !is_mark(variable));
+    for variable in variables {
+        line.push_bytes(variable).ok()?;
+    }
+    write!(line, "{CLONED_BINARY}=1\0").ok()?;
+    let len = line.len();
+    memory.get(..len)
+}
+
+/// A new empty file: in memory; else without a name in the directory; else with a name, which is taken away at once.
+fn create<S: Sys>(sys: &mut S, state_dir: Option<&[u8]>) -> Result<(Fd, Kind), Error<'static>> {
+    let mut memory = sys.memfd_create(NAME, true);
+    if memory == Err(Errno::EINVAL) {
+        // Linux before 6.3 does not know the flag, and needs none.
+        memory = sys.memfd_create(NAME, false);
+    }
+    if let Ok(fd) = memory {
+        return Ok((fd, Kind::Memory));
+    }
+    // Before 3.17, with vm.memfd_noexec = 2, behind a filter.
+    let dir = state_dir.filter(|dir| dir.starts_with(b"/")).unwrap_or(DEFAULT_DIR);
+    let mut buffer = [0; PATH_MAX];
+    let unnamed = {
+        let path = text(&mut buffer, |line| line.push_bytes(dir))?;
+        sys.openat(Fd::CWD, path, OpenFlags::Unnamed)
+    };
+    match unnamed {
+        Ok(fd) => Ok((fd, Kind::File)),
+        // Before 3.11, and on file systems that have no such files.
+        Err(_) => create_named(sys, dir, &mut buffer).map(|fd| (fd, Kind::File)),
+    }
+}
+
+fn create_named<S: Sys>(sys: &mut S, dir: &[u8], buffer: &mut [u8]) -> Result<Fd, Error<'static>> {
+    let pid = sys.getpid();
+    let mut errno = Errno::EEXIST;
+    for number in 0..NAMES_MAX {
+        let path = text(buffer, |line| {
+            line.push_bytes(dir)?;
+            write!(line, "/runc.{pid}.{number}")
+        })?;
+        match sys.openat(Fd::CWD, path, OpenFlags::New) {
+            Ok(fd) => {
+                sys.unlink(path).map_err(|errno| os(Cloning::Unlink, errno))?;
+                return Ok(fd);
+            }
+            // Somebody else's: another name.
+            Err(Errno::EEXIST) => {}
+            Err(other) => {
+                errno = other;
+                break;
+            }
+        }
+    }
+    Err(os(Cloning::Create, errno))
+}
+
+/// A text with its NUL in `buffer`.
+fn text(
+    buffer: &mut [u8],
+    write: impl FnOnce(&mut Line<'_>) -> fmt::Result,
+) -> Result<&CStr, Error<'static>> {
+    let mut line = Line::new(buffer);
+    let whole = write(&mut line).and_then(|()| line.push_bytes(&[0]));
+    let len = line.len();
+    let text = buffer.get(..len).filter(|_| whole.is_ok());
+    text.and_then(|text| CStr::from_bytes_until_nul(text).ok())
+        .ok_or(os(Cloning::Create, Errno::ENAMETOOLONG))
+}
+
+/// Copies all of `from`: by the kernel, and the rest by hand where it cannot copy between these two.
+fn copy_all<S: Sys>(sys: &mut S, to: Fd, from: Fd, buffer: &mut [u8]) -> Result<(), Error<'static>> {
+    loop {
+        match sys.sendfile(to, from, SENDFILE_MAX) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+    // Both are where the last successful call left them.
+    loop {
+        let got = match sys.read(from, buffer) {
+            Ok(0) => return Ok(()),
+            Ok(got) => got,
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(os(Cloning::Copy, errno)),
+        };
+        let mut rest = buffer.get(..got).unwrap_or_default();
+        while !rest.is_empty() {
+            match sys.write(to, rest) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(os(Cloning::Copy, errno)),
+            }
+        }
+    }
+}
+
+/// Sees to it that nobody changes the copy any more, and that it will be known for one. Gives the descriptor to execute.
+fn protect<S: Sys>(sys: &mut S, copy: Fd, kind: Kind) -> Result<Fd, Error<'static>> {
+    let failed = |errno| os(Cloning::Seal, errno);
+    if kind == Kind::Memory {
+        sys.add_seals(copy, Seals::CONTENT).map_err(failed)?;
+        // A kernel may have added one of its own (vm.memfd_noexec): then we would copy ourselves for ever.
+        return match sys.get_seals(copy).map_err(failed)? {
+            Seals::CONTENT => Ok(copy),
+            _ => Err(Error::Refused(Refusal::CopyUnknown)),
+        };
+    }
+    // Its owner may read it: who cannot read its own program is not dumpable, and cannot ask for its seals either.
+    sys.fchmod(copy, 0o500).map_err(failed)?;
+    let mut buffer = [0; 32];
+    let path = proc_path(&mut buffer, copy)?;
+    let known = match verdict(sys.get_seals(copy), true) {
+        Verdict::Cloned => true,
+        Verdict::NotCloned => false,
+        Verdict::AskFile => is_out_of_reach(sys, path)?,
+    };
+    if !known {
+        return Err(Error::Refused(Refusal::CopyUnknown));
+    }
+    // What is open for writing cannot be executed (ETXTBSY).
+    let reopened = sys.openat(Fd::CWD, path, OpenFlags::Path).map_err(failed)?;
+    let _ = sys.close(copy);
+    Ok(reopened)
+}
+
+/// The path of an open file of ours.
+fn proc_path(buffer: &mut [u8], fd: Fd) -> Result<&CStr, Error<'static>> {
+    text(buffer, |line| write!(line, "/proc/self/fd/{}", fd.0))
+}
+
+fn execute<'a, S: Sys>(sys: &mut S, copy: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
+    match sys.execveat(copy, argv, envp) {
+        // Before 3.19; a filter that does not know the call.
+        errno @ (Errno::ENOSYS | Errno::EPERM) => {
+            let mut buffer = [0; 32];
+            proc_path(&mut buffer, copy).map_or(errno, |path| sys.execve(path, argv, envp))
+        }
+        errno => errno,
+    }
+}

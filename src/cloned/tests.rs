@@ -1,0 +1,334 @@
+//! Every branch on the way to a copy, over a mock of the kernel.
+
+extern crate std;
+use std::string::ToString;
+use std::vec;
+use std::vec::Vec;
+
+use mockall::predicate::eq;
+
+use super::*;
+use crate::sys::MockSys;
+
+const EXE: Fd = Fd(3);
+const CMDLINE: Fd = Fd(4);
+const COPY: Fd = Fd(5);
+
+/// The program can be read, and says this of its seals.
+fn running(seals: SysResult<Seals>) -> MockSys {
+    let mut sys = MockSys::new();
+    sys.expect_openat().withf(|_, path, _| path == SELF_EXE).return_const(Ok(EXE));
+    sys.expect_get_seals().with(eq(EXE)).return_const(seals);
+    sys.expect_close().return_const(Ok(()));
+    sys
+}
+
+/// It was executed as `runc init`.
+fn with_arguments(mut sys: MockSys, text: &'static [u8]) -> MockSys {
+    sys.expect_openat().withf(|_, path, _| path == c"/proc/self/cmdline").return_const(Ok(CMDLINE));
+    let mut rest = text;
+    sys.expect_read().withf(|fd, _| *fd == CMDLINE).returning_st(move |_, buf| {
+        let (now, later) = rest.split_at(rest.len().min(buf.len()));
+        rest = later;
+        buf[..now.len()].copy_from_slice(now);
+        Ok(now.len())
+    });
+    sys
+}
+
+/// There is a memfd, and the copy of the program goes into it.
+fn with_memfd(sys: MockSys) -> MockSys {
+    let mut sys = with_arguments(sys, b"runc\0init\0");
+    sys.expect_memfd_create().withf(|name, exec| name == NAME && *exec).return_const(Ok(COPY));
+    sys.expect_sendfile().once().return_const(Ok(7_usize));
+    sys.expect_sendfile().once().return_const(Ok(0_usize));
+    sys.expect_add_seals().with(eq(COPY), eq(Seals::CONTENT)).return_const(Ok(()));
+    sys
+}
+
+/// There is none, and the copy goes into a file of a directory, of which this is said.
+fn with_file(sys: MockSys, links: u64) -> MockSys {
+    let mut sys = with_arguments(sys, b"runc\0init\0");
+    sys.expect_memfd_create().return_const(Err(Errno::ENOSYS));
+    sys.expect_sendfile().return_const(Ok(0_usize));
+    sys.expect_fchmod().with(eq(COPY), eq(0o500)).return_const(Ok(()));
+    sys.expect_is_read_only().withf(|path| path == c"/proc/self/fd/5").return_const(Ok(false));
+    sys.expect_link_count().withf(|path| path == c"/proc/self/fd/5").return_const(Ok(links));
+    sys
+}
+
+fn own<'e>(marked: bool) -> OwnProgram<'e> {
+    OwnProgram { state_dir: Some(b"/run/runc"), marked, environ: Some(b"A=1\0B=\0") }
+}
+
+fn ensure_with(sys: &mut MockSys, own: OwnProgram<'_>) -> Result<(), std::string::String> {
+    ensure(sys, own, &mut vec![0; 2 * STRINGS_MAX + 4]).map_err(|error| error.to_string())
+}
+
+fn refused(text: &str) -> Result<(), std::string::String> {
+    Err(std::format!("could not ensure we are a cloned binary: {text}"))
+}
+
+#[test]
+fn a_sealed_program_is_not_copied_again() {
+    for marked in [true, false] {
+        // Nothing else is called: the mock would say so.
+        assert_eq!(ensure_with(&mut running(Ok(Seals::CONTENT)), own(marked)), Ok(()));
+    }
+}
+
+#[test]
+fn only_a_marked_program_is_known_by_its_file() {
+    let verdicts = |seals| (verdict(seals, false), verdict(seals, true));
+    assert_eq!(verdicts(Ok(Seals::CONTENT)), (Verdict::Cloned, Verdict::Cloned));
+    assert_eq!(verdicts(Err(Errno::EINVAL)), (Verdict::NotCloned, Verdict::AskFile));
+    assert_eq!(verdicts(Ok(Seals::SEAL)), (Verdict::NotCloned, Verdict::AskFile));
+    // Any others are somebody else's idea of a seal.
+    for seals in [0, 0x7, 0xe, 0x1f, 0x2f] {
+        assert_eq!(verdicts(Ok(Seals(seals))), (Verdict::NotCloned, Verdict::NotCloned), "{seals:#x}");
+    }
+    for (read_only, links, cloned) in
+        [(Ok(true), None, true), (Ok(false), Some(Ok(0)), true), (Ok(false), Some(Ok(1)), false)]
+    {
+        let mut sys = running(Err(Errno::EINVAL));
+        sys.expect_is_read_only().withf(|path| path == SELF_EXE).return_const(read_only);
+        if let Some(links) = links {
+            sys.expect_link_count().withf(|path| path == SELF_EXE).return_const(links);
+        }
+        if cloned {
+            assert_eq!(ensure_with(&mut sys, own(true)), Ok(()));
+        } else {
+            let mut sys = with_memfd(sys);
+            sys.expect_get_seals().with(eq(COPY)).return_const(Ok(Seals::CONTENT));
+            sys.expect_execveat().return_const(Errno::EACCES);
+            assert_eq!(ensure_with(&mut sys, own(true)), refused("Permission denied (executing the copy)"));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_is_no_answer() {
+    let mut sys = running(Err(Errno::EINVAL));
+    sys.expect_is_read_only().return_const(Err(Errno::EIO));
+    assert_eq!(ensure_with(&mut sys, own(true)), refused("Input/output error (looking at its file)"));
+    let mut sys = running(Err(Errno::EINVAL));
+    sys.expect_is_read_only().return_const(Ok(false));
+    sys.expect_link_count().return_const(Err(Errno::EACCES));
+    assert_eq!(ensure_with(&mut sys, own(true)), refused("Permission denied (looking at its file)"));
+}
+
+#[test]
+fn no_read_access_is_told_on_standard_error_too() {
+    let mut sys = MockSys::new();
+    sys.expect_openat().return_const(Err(Errno::EACCES));
+    let text: &[u8] = b"you have no read access to runc binary file\n";
+    sys.expect_write().once().with(eq(Fd::STDERR), eq(text)).returning(|_, text| Ok(text.len()));
+    assert_eq!(ensure_with(&mut sys, own(false)), refused("Permission denied (opening /proc/self/exe)"));
+    let mut sys = MockSys::new();
+    sys.expect_openat().return_const(Err(Errno::ENOENT));
+    assert_eq!(
+        ensure_with(&mut sys, own(false)),
+        refused("No such file or directory (opening /proc/self/exe)")
+    );
+}
+
+#[test]
+fn a_copy_is_sealed_and_executed_with_arguments_environment_and_mark() {
+    let mut sys = with_memfd(running(Err(Errno::EINVAL)));
+    sys.expect_get_seals().with(eq(COPY)).once().return_const(Ok(Seals::CONTENT));
+    sys.expect_execveat()
+        .once()
+        .withf(|fd, argv, envp| {
+            let strings = |args: &ExecArgs<'_>| args.strings().map(Vec::from).collect::<Vec<_>>();
+            *fd == COPY
+                && strings(argv) == [b"runc", b"init"]
+                && strings(envp) == [&b"A=1"[..], b"B=", b"_LIBCONTAINER_CLONED_BINARY=1"]
+        })
+        .return_const(Errno::ENOEXEC);
+    assert_eq!(ensure_with(&mut sys, own(false)), refused("Exec format error (executing the copy)"));
+}
+
+#[test]
+fn the_mark_is_there_once() {
+    let mut memory = [0; 256];
+    let old =
+        b"_LIBCONTAINER_CLONED_BINARY=0\0A=1\0_LIBCONTAINER_CLONED_BINARY=\0_LIBCONTAINER_CLONED_BINARYX=2\0";
+    assert_eq!(
+        environment(Some(old), &mut memory),
+        Some(&b"A=1\0_LIBCONTAINER_CLONED_BINARYX=2\0_LIBCONTAINER_CLONED_BINARY=1\0"[..])
+    );
+    assert_eq!(environment(None, &mut memory), None);
+    assert_eq!(environment(Some(b"A=1\0"), &mut memory[..33]), None);
+    assert!(environment(Some(b"A=1\0"), &mut memory[..34]).is_some());
+}
+
+#[test]
+fn what_cannot_be_handed_on_is_refused_before_anything_is_made() {
+    let too_large = refused("too many or too long arguments or variables to hand on");
+    // One argument more than there is a place for; one byte more than the memory has.
+    for arguments in [vec![0; ARGUMENTS_MAX + 1], vec![b'a'; STRINGS_MAX]] {
+        let mut sys = with_arguments(running(Err(Errno::EINVAL)), arguments.leak());
+        assert_eq!(ensure_with(&mut sys, own(false)), too_large);
+    }
+    for environ in [None, Some(&[0_u8; VARIABLES_MAX][..])] {
+        let mut sys = with_arguments(running(Err(Errno::EINVAL)), b"runc\0init\0");
+        assert_eq!(ensure_with(&mut sys, OwnProgram { environ, ..own(false) }), too_large);
+    }
+    // Without the memory for them.
+    let mut sys = running(Err(Errno::EINVAL));
+    assert_eq!(ensure(&mut sys, own(false), &mut [0; 100]), Err(TOO_LARGE));
+    let mut sys = running(Err(Errno::EINVAL));
+    sys.expect_openat().return_const(Err(Errno::EMFILE));
+    assert_eq!(
+        ensure_with(&mut sys, own(false)),
+        refused("Too many open files (reading /proc/self/cmdline)")
+    );
+}
+
+#[test]
+fn a_kernel_without_the_exec_flag_is_asked_again_without_it() {
+    let mut sys = MockSys::new();
+    sys.expect_memfd_create().with(eq(NAME), eq(true)).once().return_const(Err(Errno::EINVAL));
+    sys.expect_memfd_create().with(eq(NAME), eq(false)).once().return_const(Ok(COPY));
+    assert_eq!(create(&mut sys, None), Ok((COPY, Kind::Memory)));
+}
+
+#[test]
+fn without_memory_a_file_of_the_state_directory_serves() {
+    let unnamed = |dir: Option<&'static [u8]>, expected: &'static CStr| {
+        let mut sys = MockSys::new();
+        sys.expect_memfd_create().once().return_const(Err(Errno::EPERM));
+        sys.expect_openat()
+            .once()
+            .withf(move |dir, path, flags| {
+                *dir == Fd::CWD && path == expected && *flags == OpenFlags::Unnamed
+            })
+            .return_const(Ok(COPY));
+        assert_eq!(create(&mut sys, dir), Ok((COPY, Kind::File)));
+    };
+    unnamed(Some(b"/run/runc"), c"/run/runc");
+    unnamed(Some(b"run/runc"), c"/tmp");
+    unnamed(Some(b""), c"/tmp");
+    unnamed(None, c"/tmp");
+    let long = [&b"/"[..], &[b'a'; PATH_MAX]].concat();
+    let mut sys = MockSys::new();
+    sys.expect_memfd_create().return_const(Err(Errno::EPERM));
+    assert_eq!(create(&mut sys, Some(&long)), Err(os(Cloning::Create, Errno::ENAMETOOLONG)));
+}
+
+#[test]
+fn a_file_with_a_name_loses_it_at_once() {
+    let named = |taken: usize| {
+        let mut sys = MockSys::new();
+        sys.expect_memfd_create().return_const(Err(Errno::ENOSYS));
+        sys.expect_openat().once().return_const(Err(Errno::EISDIR));
+        sys.expect_getpid().return_const(crate::sys::types::Pid(42));
+        sys.expect_openat().times(taken).return_const(Err(Errno::EEXIST));
+        sys
+    };
+    let mut sys = named(2);
+    let path = c"/run/runc/runc.42.2";
+    sys.expect_openat()
+        .once()
+        .withf(move |_, found, flags| found == path && *flags == OpenFlags::New)
+        .return_const(Ok(COPY));
+    sys.expect_unlink().once().withf(move |found| found == path).return_const(Ok(()));
+    assert_eq!(create(&mut sys, Some(b"/run/runc")), Ok((COPY, Kind::File)));
+    assert_eq!(
+        create(&mut named(NAMES_MAX.into()), Some(b"/run/runc")),
+        Err(os(Cloning::Create, Errno::EEXIST))
+    );
+    let mut sys = named(1);
+    sys.expect_openat().once().return_const(Err(Errno::EROFS));
+    let error = create(&mut sys, None).unwrap_err().to_string();
+    assert_eq!(
+        Err(error),
+        refused("Read-only file system (creating a file in _LIBCONTAINER_STATEDIR or /tmp)")
+    );
+    let mut sys = named(0);
+    sys.expect_openat().once().return_const(Ok(COPY));
+    sys.expect_unlink().return_const(Err(Errno::EACCES));
+    assert_eq!(create(&mut sys, None), Err(os(Cloning::Unlink, Errno::EACCES)));
+}
+
+#[test]
+fn a_copy_is_whole_whatever_comes_in_pieces() {
+    let mut sys = MockSys::new();
+    for reply in [Err(Errno::EINTR), Ok(4), Ok(3), Ok(0)] {
+        sys.expect_sendfile().once().with(eq(COPY), eq(EXE), eq(SENDFILE_MAX)).return_const(reply);
+    }
+    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Ok(()));
+
+    // By hand, from where the kernel gave up.
+    let mut sys = MockSys::new();
+    sys.expect_sendfile().once().return_const(Ok(4_usize));
+    sys.expect_sendfile().once().return_const(Err(Errno::EINVAL));
+    sys.expect_read().once().return_const(Err(Errno::EINTR));
+    sys.expect_read().once().returning(|_, buf| {
+        buf[..3].copy_from_slice(b"abc");
+        Ok(3)
+    });
+    sys.expect_write().once().withf(|_, rest| rest == b"abc").return_const(Err(Errno::EINTR));
+    sys.expect_write().once().withf(|_, rest| rest == b"abc").return_const(Ok(2_usize));
+    sys.expect_write().once().withf(|_, rest| rest == b"c").return_const(Ok(1_usize));
+    sys.expect_read().once().return_const(Ok(0_usize));
+    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Ok(()));
+
+    let mut sys = MockSys::new();
+    sys.expect_sendfile().return_const(Err(Errno::EIO));
+    sys.expect_read().return_const(Err(Errno::EIO));
+    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(Cloning::Copy, Errno::EIO)));
+    let mut sys = MockSys::new();
+    sys.expect_sendfile().return_const(Err(Errno::EIO));
+    sys.expect_read().return_const(Ok(1_usize));
+    sys.expect_write().return_const(Err(Errno::ENOSPC));
+    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(Cloning::Copy, Errno::ENOSPC)));
+}
+
+#[test]
+fn a_copy_that_would_not_be_known_for_one_is_not_executed() {
+    let unknown = refused("the copy would not be known for one, and be copied again");
+    // The kernel has added F_SEAL_EXEC.
+    let mut sys = with_memfd(running(Err(Errno::EINVAL)));
+    sys.expect_get_seals().with(eq(COPY)).return_const(Ok(Seals(0x2f)));
+    assert_eq!(ensure_with(&mut sys, own(false)), unknown);
+    // A file that still has a name, as on NFS.
+    let mut sys = with_file(running(Err(Errno::EINVAL)), 1);
+    sys.expect_openat().once().return_const(Ok(COPY));
+    sys.expect_get_seals().with(eq(COPY)).return_const(Err(Errno::EINVAL));
+    assert_eq!(ensure_with(&mut sys, own(false)), unknown);
+    let mut sys = with_memfd(running(Err(Errno::EINVAL)));
+    sys.expect_get_seals().with(eq(COPY)).return_const(Err(Errno::EINVAL));
+    assert_eq!(ensure_with(&mut sys, own(false)), refused("Invalid argument (sealing the copy)"));
+}
+
+#[test]
+fn a_copy_in_a_file_is_executed_by_a_descriptor_that_cannot_write() {
+    for seals in [Err(Errno::EINVAL), Ok(Seals::SEAL)] {
+        let mut sys = with_file(running(seals), 0);
+        sys.expect_openat().once().withf(|_, _, flags| *flags == OpenFlags::Unnamed).return_const(Ok(COPY));
+        sys.expect_get_seals().with(eq(COPY)).return_const(seals);
+        sys.expect_openat()
+            .once()
+            .withf(|_, path, flags| path == c"/proc/self/fd/5" && *flags == OpenFlags::Path)
+            .return_const(Ok(Fd(6)));
+        sys.expect_execveat().once().withf(|fd, _, _| *fd == Fd(6)).return_const(Errno::ENOMEM);
+        assert_eq!(ensure_with(&mut sys, own(false)), refused("Cannot allocate memory (executing the copy)"));
+    }
+}
+
+#[test]
+fn where_the_call_is_missing_the_copy_is_executed_by_its_path() {
+    for (refusal, falls_back) in [(Errno::ENOSYS, true), (Errno::EPERM, true), (Errno::EACCES, false)] {
+        let mut sys = MockSys::new();
+        sys.expect_execveat().once().return_const(refusal);
+        if falls_back {
+            sys.expect_execve()
+                .once()
+                .withf(|path, _, _| path == c"/proc/self/fd/5")
+                .return_const(Errno::ETXTBSY);
+        }
+        let errno = execute(&mut sys, COPY, &ExecArgs::EMPTY, &ExecArgs::EMPTY);
+        assert_eq!(errno, if falls_back { Errno::ETXTBSY } else { refusal });
+    }
+}
