@@ -3,7 +3,7 @@
 use std::vec::Vec;
 
 use crate::audit::transcript::{Role, Run};
-use crate::bootstrap::dialect::Dialect;
+use crate::bootstrap::dialect::{CgroupPlacement, Dialect};
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
 use crate::namespace::NsKind;
 use crate::policy::Policy;
@@ -36,6 +36,8 @@ pub struct Asked {
     pub uid_map: bool,
     /// There is a gid map.
     pub gid_map: bool,
+    /// There are sources of bind mounts.
+    pub mount_sources: bool,
     /// Absolute paths of the mapping tools.
     pub tools: Vec<Vec<u8>>,
 }
@@ -53,6 +55,12 @@ impl Facts {
     #[must_use]
     pub fn of_drop_in(run: &Run) -> Self {
         Self::of(run, Policy::runc(&Dialect::V1_2))
+    }
+
+    /// Whether stage 2 creates the cgroup namespace, by the dialect and the message.
+    pub(super) fn cgroup_in_stage_2(&self) -> bool {
+        let placed = self.policy.dialect.cgroup_namespace != CgroupPlacement::WithOthers;
+        placed && self.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWCGROUP))
     }
 
     pub(super) fn creates_user(&self) -> bool {
@@ -78,6 +86,7 @@ impl Asked {
             setgroup: bootstrap.setgroup(),
             uid_map: bootstrap.uid_map().is_some(),
             gid_map: bootstrap.gid_map().is_some(),
+            mount_sources: bootstrap.mount_sources().is_some(),
             tools: tools.into_iter().flatten().map(|path| path.to_bytes().into()).collect(),
         }
     }

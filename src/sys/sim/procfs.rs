@@ -72,7 +72,7 @@ impl Kernel {
         let node = self.resolve(me, dir, path)?;
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
-            (OpenFlags::Directory, object) => Object::PathOnly(object.fs_type()),
+            (OpenFlags::Directory | OpenFlags::Path, object) => Object::PathOnly(object.fs_type()),
             (_, object) => object,
         };
         self.install(me, object, true)
