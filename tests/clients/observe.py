@@ -4,9 +4,13 @@ Who this is: part of `run`, root in the machine's first namespaces; it only read
 a list of lines for each field. Numbers that a kernel gives out (pids, inodes) are replaced by what they stand for.
 """
 
+import fcntl
 import json
 import os
 import re
+
+# Python 3.11 has no name for it.
+F_GET_SEALS = 1034
 
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
@@ -108,7 +112,7 @@ class Observation:
         for name in ("uid_map", "gid_map", "setgroups", "oom_score_adj", "timens_offsets"):
             self.add(f"{when}: {name}", re.sub(r"[ \t]+", " ", read(f"/proc/{pid}/{name}")))
         self.add(f"{when}: descriptors", list(descriptors(pid)))
-        self.add(f"{when}: exe", str(read_link(f"/proc/{pid}/exe")))
+        self.add(f"{when}: exe", f"{read_link(f'/proc/{pid}/exe')}, {seals(f'/proc/{pid}/exe')}")
         self.add(f"{when}: root and cwd", [str(read_link(f"/proc/{pid}/{name}")) for name in ("root", "cwd")])
         self.add(f"{when}: cgroup", read(f"/proc/{pid}/cgroup"))
         self.add(f"{when}: mounts", read(f"/proc/{pid}/mounts"))
@@ -149,6 +153,15 @@ class Observation:
             if who == "go":
                 lines = sorted(line for line in lines if not GO_CHATTER.match(line))
             self.add(f"{when}: log of {who}", lines)
+
+
+def seals(path):
+    """The seals of a file in memory (0xf: nothing can be changed any more)."""
+    try:
+        with open(path, "rb") as file:
+            return f"seals {fcntl.fcntl(file, F_GET_SEALS):#x}"
+    except OSError:
+        return "no seals"
 
 
 def waits_for_start(pid):

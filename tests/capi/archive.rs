@@ -1,0 +1,175 @@
+//! What is in the archive, and what is not.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run};
+
+pub(crate) const CASES: &[Case] = &[
+    ("the_archive_shows_five_symbols_and_asks_for_the_libc_alone", symbols),
+    ("the_check_of_symbols_finds_what_is_too_much", symbols_are_checked),
+    ("the_object_is_position_independent_without_groups", sections),
+    ("the_same_sources_give_the_same_bytes", bytes),
+];
+
+const VISIBLE: [&str; 5] = ["escape_json_string", "nsexec", "nsexec_seed", "nsexec_v1_0", "nsexec_v1_1"];
+
+/// What the C library has to give. glibc and musl both do.
+const FROM_LIBC: &[&str] = &[
+    "__errno_location",
+    "_exit",
+    "bcmp",
+    "calloc",
+    "environ",
+    "free",
+    "getenv",
+    "malloc",
+    "memcmp",
+    "memcpy",
+    "memmove",
+    "memset",
+    "strdup",
+    "strlen",
+    "syscall",
+];
+
+/// Which names are wrong in an archive or object, and all that it asks for.
+fn violations(file: &Path) -> Result<(Vec<String>, Vec<String>), String> {
+    let shown = listed(file, "--defined-only")?;
+    let asked = listed(file, "--undefined-only")?;
+    let mut wrong: Vec<String> = Vec::new();
+    wrong
+        .extend(VISIBLE.iter().filter(|name| !shown.contains(**name)).map(|name| format!("missing: {name}")));
+    wrong.extend(
+        shown.iter().filter(|name| !VISIBLE.contains(&name.as_str())).map(|name| format!("visible: {name}")),
+    );
+    wrong.extend(
+        asked
+            .iter()
+            .filter(|name| !FROM_LIBC.contains(&name.as_str()))
+            .map(|name| format!("asked for: {name}")),
+    );
+    Ok((wrong, asked.into_iter().collect()))
+}
+
+/// All global and weak names of that sort.
+fn listed(file: &Path, sort: &str) -> Result<BTreeSet<String>, String> {
+    let text = run(command("nm").args(["--extern-only", sort]).arg(file))?;
+    // `ADDRESS TYPE NAME`, `TYPE NAME`, or the heading of an archive's member.
+    let name = |line: &str| line.rsplit_once(' ').map(|(_, name)| name.to_owned());
+    Ok(text.lines().filter_map(name).collect())
+}
+
+fn symbols() -> Outcome {
+    let mut said = String::new();
+    for kind in Kind::SHIPPED {
+        let archive = kind.archive()?;
+        let members = run(command("ar").arg("t").arg(&archive))?;
+        if members.trim() != "nsexec.o" {
+            return Err(format!("{}: members {members}", kind.name()));
+        }
+        let (wrong, asked) = violations(&archive)?;
+        if !wrong.is_empty() {
+            return Err(format!("{}: {}", kind.name(), wrong.join(", ")));
+        }
+        // A constructor in every program that links us would be a surprise; an unwinder a dependency.
+        let bytes = fs::read(&archive).map_err(|error| error.to_string())?;
+        for never in ["_Unwind_", "on \"purpose\"", "libgcc_s"] {
+            if bytes.windows(never.len()).any(|window| window == never.as_bytes()) {
+                return Err(format!("{}: it has {never}", kind.name()));
+            }
+        }
+        said += &format!("{}: asks the libc for {}\n", kind.name(), asked.join(" "));
+    }
+    Ok(Said::Held(said))
+}
+
+/// The check of the case above, on an object that has all faults.
+fn symbols_are_checked() -> Outcome {
+    let source = folder().join("faulty.c");
+    let object = folder().join("faulty.o");
+    let text = "void _Unwind_Resume(void); void nsexec(void) { _Unwind_Resume(); }\n\
+                __attribute__((weak)) void rust_eh_personality(void) {}\n\
+                int shared = 1; static int own = 2; int *show(void) { return &own; }\n";
+    fs::write(&source, text).map_err(|error| error.to_string())?;
+    run(command("gcc").arg("-c").arg(&source).arg("-o").arg(&object))?;
+    let (wrong, _) = violations(&object)?;
+    let wanted = [
+        "missing: escape_json_string",
+        "missing: nsexec_seed",
+        "missing: nsexec_v1_0",
+        "missing: nsexec_v1_1",
+        "visible: rust_eh_personality",
+        "visible: shared",
+        "visible: show",
+        "asked for: _Unwind_Resume",
+    ];
+    match wrong == wanted {
+        true => Ok(Said::Held(String::new())),
+        false => Err(format!("found: {wrong:?}")),
+    }
+}
+
+/// A group of the same name in another library would take ours away; an executable stack is nobody's wish; a
+/// thread-local needs what a static program may not have. That no relocation touches the code is shown by the shared
+/// object among the programs.
+fn sections() -> Outcome {
+    for kind in Kind::SHIPPED {
+        let text = run(command("readelf")
+            .args(["--wide", "--section-headers", "--section-groups"])
+            .arg(kind.archive()?))?;
+        if !text.contains("There are no section groups in this file.") {
+            return Err(format!("{}: section groups", kind.name()));
+        }
+        let stack =
+            text.lines().find(|line| line.contains(" .note.GNU-stack ")).ok_or("no .note.GNU-stack")?;
+        let flags = stack.split_whitespace().rev().nth(3).unwrap_or_default();
+        if flags.contains('X') {
+            return Err(format!("{}: an executable stack: {stack}", kind.name()));
+        }
+        let never =
+            [" .tdata", " .tbss", " .init_array", " .fini_array", " .ctors", " .llvmbc", " .gnu.lto_"];
+        if let Some(found) = never.iter().find(|name| text.contains(**name)) {
+            return Err(format!("{}: a section{found}", kind.name()));
+        }
+    }
+    Ok(Said::Held(String::new()))
+}
+
+/// Built once more, in a folder of another name, with another home for cargo.
+fn bytes() -> Outcome {
+    let text = |error: std::io::Error| error.to_string();
+    let copy = folder().join("the same sources");
+    fs::create_dir_all(&copy).map_err(text)?;
+    let parts = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "src", "capi", "tests", "examples"];
+    run(command("cp").arg("-r").args(parts.map(|part| root().join(part))).arg(&copy))?;
+    let home = folder().join("home of cargo");
+    fs::create_dir_all(&home).map_err(text)?;
+    let known = std::env::var_os("CARGO_HOME")
+        .map_or_else(|| Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cargo"), Into::into);
+    if known.join("registry").exists() {
+        std::os::unix::fs::symlink(known.join("registry"), home.join("registry")).map_err(text)?;
+    }
+    for kind in Kind::SHIPPED {
+        let again = folder().join("again").join(kind.name());
+        let mut build = command(copy.join("capi/build"));
+        if kind == Kind::Debug {
+            build.arg("--debug");
+        }
+        run(build.arg(&again).env("CARGO_TARGET_DIR", copy.join("target")).env("CARGO_HOME", &home))?;
+        for file in ["libnsexec.a", "nsexec.h", "nsexec.pc"] {
+            let first = fs::read(kind.folder()?.join(file)).map_err(text)?;
+            let second = fs::read(again.join(file)).map_err(text)?;
+            if first != second {
+                return Err(format!(
+                    "{}: {file} differs: {} and {} bytes",
+                    kind.name(),
+                    first.len(),
+                    second.len()
+                ));
+            }
+        }
+    }
+    Ok(Said::Held(String::new()))
+}

@@ -1,0 +1,15 @@
+//! A Rust program with std, for which the C symbols are functions like others.
+
+use nsexec::stage::Outcome;
+
+fn main() {
+    nsexec::capi::nsexec();
+    nsexec::capi::nsexec_v1_1();
+    nsexec::capi::nsexec_v1_0();
+    nsexec::capi::nsexec_seed();
+    assert_eq!(nsexec::init(), Outcome::NotInit);
+    // The program's own handler and unwinder are in their places.
+    std::panic::set_hook(Box::new(|_| {}));
+    assert!(std::panic::catch_unwind(|| panic!()).is_err());
+    println!("untouched");
+}

@@ -1,0 +1,8 @@
+//! A Rust program with std that depends on the core alone.
+
+use nsexec::stage::Outcome;
+
+fn main() {
+    assert_eq!(nsexec::init(), Outcome::NotInit);
+    println!("untouched");
+}

@@ -1,0 +1,55 @@
+//! `libnsexec.a` as a client has it: built, looked into, linked in every way that a runtime may link it, and the
+//! programs driven by the independent parent of `tests/protocol`.
+//!
+//! Who this is: a process that only starts others: `capi/build`, compilers, strace, Python, and what they made.
+//! `capi WORD…` runs the cases whose name has one of the words.
+
+mod archive;
+mod consumers;
+mod escape;
+mod kit;
+mod programs;
+mod sizes;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use kit::{Case, Folder, Said};
+
+fn main() -> ExitCode {
+    let cases: Vec<Case> =
+        [archive::CASES, programs::CASES, sizes::CASES, escape::CASES, consumers::CASES].concat();
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if std::env::args().any(|word| word == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let folder = Folder::make();
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, case) in cases {
+        if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        let start = Instant::now();
+        match case() {
+            Ok(Said::Held(what)) => {
+                passed += 1;
+                println!("case {name} ... ok, {} ms{}", start.elapsed().as_millis(), indented(&what));
+            }
+            Ok(Said::Skipped(reason)) => {
+                skipped += 1;
+                println!("skipped: capi::{name}: {reason}");
+            }
+            Err(problem) => {
+                failed += 1;
+                println!("case {name} ... FAILED{}", indented(&problem));
+            }
+        }
+    }
+    drop(folder);
+    println!("capi: {passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn indented(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("\n    {line}")).collect()
+}
