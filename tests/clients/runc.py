@@ -19,6 +19,10 @@ import oci
 import undo
 from observe import Observation, descriptors, read, waits_for_start
 
+FIRST = 100000
+TWO_EXTENTS = [(0, FIRST, 1000), (1000, 300000, 500)]
+WITH_USER = ("user", *oci.BASIC)
+
 # What a process of a container says about itself.
 ASK = r"""
 id; hostname; cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '
@@ -33,8 +37,12 @@ LIMIT = 60.0
 # Enough for newuidmap's complaint of ids that are not the caller's, too little for what runc says in the end.
 TOOLS_WORDS = 64
 
-# Go's scheduler sends itself SIGURG, and runc says so as often as it happens; and what differs between two builds.
-NOISE = re.compile(r"sending signal to process urgent I/O condition|^cloning /proc/self/exe binary|mount source thread|fd:\d+\)$")
+# Go's scheduler sends itself SIGURG, and runc says so as often as it happens; what differs between two builds; and
+# libseccomp's program, which Go has filled from a map.
+NOISE = re.compile(
+    r"sending signal to process urgent I/O condition|^cloning /proc/self/exe binary|mount source thread|fd:\d+\)$"
+    r"|^  \[ *\d+\] "
+)
 
 
 def wait_for(what, condition):
@@ -135,9 +143,27 @@ class Runc:
     def rootless(self):
         """From now on an ordinary user with subordinate ids calls runc; the folder is his."""
         self.user = fixture.ordinary_user()
-        for path in (self.folder, self.state, self.root, *self.root.rglob("*")):
-            os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
+        self.give(self.folder, self.state, self.root, *self.root.rglob("*"))
         return self.user
+
+    def give(self, *paths):
+        """To the user."""
+        for path in paths:
+            os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
+
+    def one_id(self):
+        """An ordinary user who needs no tool: the namespaces and maps."""
+        user = self.rootless()
+        return {"namespaces": WITH_USER, "uids": [(0, user.uid, 1)], "gids": [(0, user.gid, 1)]}
+
+    def many_ids(self):
+        """An ordinary user with newuidmap and newgidmap."""
+        user, more = self.rootless(), (1, fixture.FIRST, fixture.COUNT)
+        return {"namespaces": WITH_USER, "uids": [(0, user.uid, 1), more], "gids": [(0, user.gid, 1), more]}
+
+    def for_the_container(self):
+        """The root directory belongs to the container's root."""
+        os.chown(self.root, FIRST, FIRST)
 
     def _who(self):
         return {} if self.user is None else {"user": self.user.uid, "group": self.user.gid, "extra_groups": []}
@@ -150,10 +176,11 @@ class Runc:
         return [str(word) for word in (self.binary, "--root", self.state, *log, *words)]
 
     def popen(self, *words, debug=True, **how):
+        """runc, and a folder `tools` of the case's before the machine's."""
         return self.popen_argv(self.argv(*words, debug=debug), **how)
 
     def popen_argv(self, argv, **how):
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": str(self.folder)}
+        environment = {"PATH": f"{self.folder}/tools:/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": str(self.folder)}
         how = {"stdin": subprocess.DEVNULL, "cwd": self.folder, "env": environment, **self._who(), **how}
         return subprocess.Popen(argv, **how)
 
@@ -204,6 +231,13 @@ class Runc:
         self.runc("run", "--detach", "--pid-file", self.folder / "pid", self.id).must()
         return self.pid_in("pid")
 
+    def into(self, **wanted):
+        """A container to execute in."""
+        init = self.start(**wanted)
+        self.seen.names.pid(init, "init")
+        self.seen.names.space("init", init)
+        self.forget_log()
+
     def pid_in(self, file):
         return int(read(self.folder / file))
 
@@ -252,6 +286,10 @@ class Runc:
         self.seen.names.pid(child.pid, "holder")
         self.seen.names.space("holder", child.pid)
         return child.pid
+
+    def nothing_left(self):
+        """Whatever is to end by itself may take its moment."""
+        wait_for("the end of all processes", lambda: set(undo.living()) <= set(self.held))
 
     def finish(self):
         """All processes are ended, the containers deleted, and what is left then is told."""

@@ -5,7 +5,6 @@ what it starts (conmon, containers) below us. The image is made of the busybox r
 """
 
 import json
-import os
 import re
 import subprocess
 import traceback
@@ -136,7 +135,8 @@ class Case:
 
     def finish(self):
         # The newest first: others may stand on the older ones.
-        for name in self.engine.podman("ps", "--all", "--quiet", "--sort", "created").must().out.split():
+        oldest_first = self.engine.podman("ps", "--all", "--quiet", "--sort", "created").must().out.split()
+        for name in reversed(oldest_first):
             self.engine.podman("rm", "--force", "--time", "0", name).must()
         self.seen.add("left: processes", undo.settle())
         self.seen.add("left: containers", self.engine.podman("ps", "--all", "--quiet").must().out)

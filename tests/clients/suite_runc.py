@@ -11,23 +11,16 @@ import select
 import socket
 import traceback
 
-import fixture
 import oci
+import runc_deaths
+import runc_refusals
 import runtimes
 import undo
 from packages import install
-from runc import ASK, LIMIT, Runc, at_a_terminal, expect, gone, log_lines, logrus, title, wait_for
+from runc import ASK, FIRST, LIMIT, TWO_EXTENTS, WITH_USER, Runc, at_a_terminal, expect, gone, log_lines, logrus, title, wait_for
 
 NAME = "runc"
-FIRST = 100000
-TWO_EXTENTS = [(0, FIRST, 1000), (1000, 300000, 500)]
-WITH_USER = ("user", *oci.BASIC)
 TERMINAL = [oci.mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")]
-
-
-def for_the_container(run):
-    """The root directory belongs to the container's root."""
-    os.chown(run.root, FIRST, FIRST)
 
 
 # -- run, as root ------------------------------------------------------------------------------------------------------
@@ -73,7 +66,7 @@ def run_detached(run):
 
 
 def run_in_a_user_namespace(run):
-    for_the_container(run)
+    run.for_the_container()
     run.see_process("init", run.start(namespaces=WITH_USER, uids=TWO_EXTENTS))
     expect(run.said("init: uid_map").split() == "0 100000 1000 1000 300000 500".split(), run.seen.fields)
     run.see_log("init")
@@ -88,7 +81,7 @@ def every_kind(run):
 
 
 def run_in_every_namespace(run):
-    for_the_container(run)
+    run.for_the_container()
     run.see_process("init", run.start(**every_kind(run)))
     expect("host" not in run.said("init: ns") or run.line == "debian12", run.seen.fields["init: ns"])
     if run.line != "debian12":
@@ -106,7 +99,7 @@ def run_in_namespaces_of_another(run):
 
 def with_a_user_namespace_and_a_foreign_network_namespace(run):
     """The host's user namespace owns the network, the container has one of its own (runc#4390)."""
-    for_the_container(run)
+    run.for_the_container()
     holder = run.holder("--net")
     run.see_process(
         "init", run.start(namespaces=("user", "pid", "ipc", "uts", "mount"), join={"network": f"/proc/{holder}/ns/net"}, uids=TWO_EXTENTS)
@@ -117,7 +110,7 @@ def with_a_user_namespace_and_a_foreign_network_namespace(run):
 
 def run_in_a_user_namespace_of_another(run):
     """1.1 refuses it without maps, in Go; sid joins it, and a network that it owns."""
-    for_the_container(run)
+    run.for_the_container()
     holder = run.holder("--user", "--net")
     run.configure(namespaces=("pid", "ipc", "uts", "mount"), join={"user": f"/proc/{holder}/ns/user", "network": f"/proc/{holder}/ns/net"})
     done = run.runc("run", "--detach", "--pid-file", run.folder / "pid", run.id)
@@ -146,7 +139,7 @@ def run_in_a_pid_namespace_of_another(run):
 
 def bind_sources_out_of_reach(run):
     """Below a folder that the container's root may not enter: 1.1 passes descriptors between the stages for it."""
-    for_the_container(run)
+    run.for_the_container()
     secret = run.folder / "secret"
     mounts = []
     for name in ("a", "b", "c"):
@@ -190,14 +183,6 @@ def state_of(run):
 # -- exec --------------------------------------------------------------------------------------------------------------
 
 
-def into(run, **wanted):
-    """A container to execute in."""
-    init = run.start(**wanted)
-    run.seen.names.pid(init, "init")
-    run.seen.names.space("init", init)
-    run.forget_log()
-
-
 def executed(run):
     """A detached process in the container, looked at."""
     run.runc("exec", "--detach", "--pid-file", run.folder / "pid2", run.id, "/bin/sleep", "1000").must()
@@ -208,7 +193,7 @@ def executed(run):
 
 def exec_(run):
     """With the records that runc's own suite looks for (debug.bats)."""
-    into(run)
+    run.into()
     done = run.runc("exec", "--env", "A=b", "--cwd", "/tmp", run.id, *oci.shell(f"pwd; echo $A; {ASK}\nexit 9")).must(9)
     run.see("exec", done)
     run.see_log("exec")
@@ -217,20 +202,20 @@ def exec_(run):
 
 
 def exec_as_another_user(run):
-    into(run)
+    run.into()
     done = run.runc("exec", "--user", "5:5", "--additional-gids", "7", run.id, "/bin/id").must()
     run.see("exec", done)
     expect("uid=5" in done.out, done.out)
 
 
 def exec_detached(run):
-    into(run)
+    run.into()
     executed(run)
 
 
 def exec_in_a_user_namespace(run):
-    for_the_container(run)
-    into(run, namespaces=WITH_USER, uids=TWO_EXTENTS)
+    run.for_the_container()
+    run.into(namespaces=WITH_USER, uids=TWO_EXTENTS)
     done = run.runc("exec", run.id, *oci.shell(ASK)).must()
     run.see("ask", done)
     expect(str(FIRST) in done.out, done.out)
@@ -239,8 +224,8 @@ def exec_in_a_user_namespace(run):
 
 
 def exec_in_every_namespace(run):
-    for_the_container(run)
-    into(run, **every_kind(run))
+    run.for_the_container()
+    run.into(**every_kind(run))
     executed(run)
 
 
@@ -249,7 +234,7 @@ def preserved_descriptors(run):
     script = oci.shell("echo three >&3; echo four >&4; for n in 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$n; done; true")
     run.configure(script)
     run.seen.add("run: said", preserving(run, "run", "--preserve-fds", "2", run.id))
-    into(run)
+    run.into()
     run.seen.add("exec: said", preserving(run, "exec", "--preserve-fds", "2", run.id, *script))
     for when in ("run", "exec"):
         expect(run.seen.fields[f"{when}: said"] == ["0", "three", "four", "pipe", "pipe"], run.seen.fields)
@@ -287,7 +272,7 @@ def terminals(run):
     run.see("init", for_run)
     run.see_log("init")
     expect("a terminal" in for_run.must(4).out, for_run.out)
-    into(run, mounts=TERMINAL)
+    run.into(mounts=TERMINAL)
     for_exec = at_a_terminal(run, "exec", "--tty", run.id, *script)
     run.see("exec", for_exec)
     expect("a terminal" in for_exec.must(4).out, for_exec.out)
@@ -321,17 +306,6 @@ def console_socket(run):
 # -- an ordinary user --------------------------------------------------------------------------------------------------
 
 
-def one_id(run):
-    user = run.rootless()
-    return {"namespaces": WITH_USER, "uids": [(0, user.uid, 1)], "gids": [(0, user.gid, 1)]}
-
-
-def many_ids(run):
-    user = run.rootless()
-    more = (1, fixture.FIRST, fixture.COUNT)
-    return {"namespaces": WITH_USER, "uids": [(0, user.uid, 1), more], "gids": [(0, user.gid, 1), more]}
-
-
 def started_by_a_user(run, wanted, *exec_options):
     run.see_process("init", run.start(**wanted))
     run.see_log("init")
@@ -341,92 +315,21 @@ def started_by_a_user(run, wanted, *exec_options):
 
 
 def rootless_with_one_id(run):
-    started_by_a_user(run, one_id(run))
+    started_by_a_user(run, run.one_id())
     expect(run.said("init: setgroups") == "deny", run.seen.fields)
 
 
 def rootless_with_newuidmap(run):
-    started_by_a_user(run, many_ids(run), "--user", "5:5")
+    started_by_a_user(run, run.many_ids(), "--user", "5:5")
     expect(len(run.seen.fields["init: uid_map"]) == 2, run.seen.fields)
 
 
 def rootless_create_and_start(run):
-    run.configure(**many_ids(run))
+    run.configure(**run.many_ids())
     run.see("create", run.runc("create", "--pid-file", run.folder / "pid", run.id).must())
     run.see_process("created", run.pid_in("pid"), None)
     run.see("start", run.runc("start", run.id).must())
     run.see_log("create and start")
-
-
-# -- what fails --------------------------------------------------------------------------------------------------------
-
-
-def fails(run, args=("/bin/true",), **wanted):
-    """`run` that fails: no process is left by then, but for a holder."""
-    run.see("init", run.run_to_failure(args, **wanted).must_fail())
-    run.see_log("init")
-    nothing_left(run)
-
-
-def nothing_left(run):
-    """Whatever is to end by itself may take its moment."""
-    wait_for("the end of all processes", lambda: set(undo.living()) <= set(run.held))
-
-
-def with_a_path_that_is_absent(run):
-    fails(run, namespaces=("pid", "mount"), join={"network": "/proc/self/ns/absent"})
-
-
-def with_a_network_namespace_that_is_none(run):
-    (run.folder / "file").touch()
-    fails(run, namespaces=("pid", "mount"), join={"network": run.folder / "file"})
-
-
-def with_a_network_namespace_of_another_kind(run):
-    holder = run.holder("--uts")
-    fails(run, namespaces=("pid", "mount"), join={"network": f"/proc/{holder}/ns/uts"})
-
-
-def with_the_own_user_namespace(run):
-    fails(run, namespaces=("pid", "mount"), join={"user": "/proc/1/ns/user"})
-
-
-def with_maps_that_overlap(run):
-    fails(run, namespaces=WITH_USER, uids=[(0, FIRST, 10), (5, 300000, 10)])
-
-
-def with_maps_without_root(run):
-    fails(run, namespaces=WITH_USER, uids=[(1, FIRST, 10)])
-
-
-def rootless_with_ids_of_somebody_else(run):
-    wanted = many_ids(run)
-    wanted["uids"] = [(0, run.user.uid, 1), (1, 1, 10)]
-    fails(run, **wanted)
-
-
-def with_a_score_that_is_none(run):
-    """The kernel takes no such number."""
-    fails(run, oom=1001)
-
-
-def with_a_command_that_is_not_there(run):
-    fails(run, ["/bin/absent"])
-
-
-def with_a_command_that_is_not_executable(run):
-    fails(run, ["/etc/passwd"])
-
-
-def exec_of_a_command_that_is_not_there(run):
-    into(run)
-    run.see("exec", run.runc("exec", run.id, "/bin/absent").must_fail())
-
-
-def exec_in_a_container_that_has_ended(run):
-    init = run.start(["/bin/true"])
-    wait_for("its end", lambda: gone(init))
-    run.see("exec", run.runc("exec", run.id, "/bin/true").must_fail())
 
 
 CASES = [
@@ -435,10 +338,7 @@ CASES = [
     run_in_a_user_namespace_of_another, run_in_a_pid_namespace_of_another, bind_sources_out_of_reach, create_and_start,
     exec_, exec_as_another_user, exec_detached, exec_in_a_user_namespace, exec_in_every_namespace, preserved_descriptors,
     terminals, console_socket, rootless_with_one_id, rootless_with_newuidmap, rootless_create_and_start,
-    with_a_path_that_is_absent, with_a_network_namespace_that_is_none, with_a_network_namespace_of_another_kind,
-    with_the_own_user_namespace, with_maps_that_overlap, with_maps_without_root,
-    rootless_with_ids_of_somebody_else, with_a_score_that_is_none, with_a_command_that_is_not_there,
-    with_a_command_that_is_not_executable, exec_of_a_command_that_is_not_there, exec_in_a_container_that_has_ended,
+    *runc_refusals.CASES, *runc_deaths.CASES,
 ]
 
 
