@@ -268,7 +268,7 @@ class Fallbacks(Dialects):
                 self.unnamed(run, self.scratch, rf"runc\.{run.pid}\.0")
         self.assertEqual(os.listdir(self.scratch), [])
 
-    def test_an_ordinary_user(self):
+    def test_an_ordinary_users_copy(self):
         """Who may read the copy is dumpable, and so may write its oom_score_adj."""
         state, user = self.state(), fixture.ordinary_user()
         os.chown(state, user.uid, user.gid)
