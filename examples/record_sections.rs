@@ -126,7 +126,7 @@ fn launch(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8
 }
 
 fn stages(sys: &mut Recorder<LinuxSys, Shared>, init: Fd, log: Fd, memory: &mut [u8], level: Level) -> i32 {
-    let environment = Environment { init: Some(init), log: Some(log), level };
+    let environment = Environment::new(Some(init), Some(log), level);
     let policy = Policy::runc(&Dialect::V1_2);
     match bootstrap(sys, environment, &policy, &mut Scratch { message: memory }) {
         Outcome::Exit(status) => status,

@@ -50,6 +50,7 @@ fn raw_environment() -> RawEnv<'static> {
         init_pipe: variable(c"_LIBCONTAINER_INITPIPE"),
         log_pipe: variable(c"_LIBCONTAINER_LOGPIPE"),
         log_level: variable(c"_LIBCONTAINER_LOGLEVEL"),
+        mount_fds: variable(c"_LIBCONTAINER_MOUNT_FDS"),
         own: OwnProgram {
             state_dir: variable(c"_LIBCONTAINER_STATEDIR"),
             marked: variable(c"_LIBCONTAINER_CLONED_BINARY").is_some(),

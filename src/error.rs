@@ -8,10 +8,11 @@ use core::fmt;
 
 use crate::bootstrap::env::EnvError;
 use crate::bootstrap::error::ParseError;
+use crate::bootstrap::mount_fds::MountFdsError;
 use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
-use crate::sys::types::{CloneFlags, Errno, FsType, Pid, WaitStatus};
+use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, WaitStatus};
 pub use doing::{Cloning, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// Why the mapping tool did not serve.
@@ -120,6 +121,22 @@ pub enum Error<'m> {
         /// What came.
         value: u32,
     },
+    /// Another stage has failed, and has said why: nothing is left to say, only to end with this status.
+    ToldFailure {
+        /// The status.
+        status: u32,
+    },
+    /// The numbers of the mount sources.
+    MountFds(MountFdsError),
+    /// What came in the place of the mount source for this number was not one descriptor.
+    NoDescriptor {
+        /// The number.
+        number: Fd,
+        /// There were too many, or no place for it.
+        truncated: bool,
+    },
+    /// Another byte came than the launcher's word that the cgroup namespace can be made.
+    UnexpectedByte(u8),
     /// A file that should be a namespace, or a procfs file, lies on another file system.
     WrongFileSystem {
         /// What for.
@@ -173,7 +190,10 @@ impl<'m> Error<'m> {
             Self::Environment(_) => "environment",
             Self::Parse(_) => "message",
             Self::Refused(_) => "refused",
-            Self::UnexpectedSync { .. } => "sync",
+            Self::UnexpectedSync { .. } | Self::ToldFailure { .. } => "sync",
+            Self::MountFds(_) => "mount-fds",
+            Self::NoDescriptor { .. } => "mount-source",
+            Self::UnexpectedByte(_) => "cgroup-byte",
             Self::ForeignProc { .. } => "foreign-proc",
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
             Self::MappingTool { why, .. } => why.code(),
@@ -211,6 +231,7 @@ impl fmt::Display for Error<'_> {
                     doing @ (Doing::OpenProcDir(pid)
                     | Doing::Update(pid, _)
                     | Doing::Check(pid, _)
+                    | Doing::OpenMountNamespace(pid)
                     | Doing::ReadBack(pid, _)),
                 errno: errno @ (Errno::ENOENT | Errno::ESRCH),
             } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
@@ -229,17 +250,16 @@ impl fmt::Display for Error<'_> {
                 Some(text) => write!(f, "{text}: got {value}"),
                 None => write!(f, "unexpected sync value: {value}"),
             },
-            Self::WrongFileSystem { doing, found } => match doing {
-                Doing::OpenNamespace(path) => {
-                    write!(
-                        f,
-                        "failed to open {}: not a namespace (file system type {:#x})",
-                        PathText(path),
-                        found.0
-                    )
-                }
-                doing => write!(f, "{doing}: not a file of procfs (file system type {:#x})", found.0),
-            },
+            Self::ToldFailure { status } => write!(f, "another stage failed (status {status})"),
+            Self::MountFds(error) => error.fmt(f),
+            Self::NoDescriptor { number, truncated: true } => {
+                write!(f, "{}: received truncated control message", Doing::ReceiveMountSource(number))
+            }
+            Self::NoDescriptor { number, truncated: false } => {
+                write!(f, "{}: received message without control message", Doing::ReceiveMountSource(number))
+            }
+            Self::UnexpectedByte(value) => write!(f, "received unknown synchronisation value: {value}"),
+            Self::WrongFileSystem { doing, found } => wrong_file_system(f, doing, found),
             Self::ForeignProc { own, found } => {
                 f.write_str("/proc belongs to another pid namespace, or is not mounted: ")?;
                 match found {
@@ -261,6 +281,24 @@ impl fmt::Display for Error<'_> {
 }
 
 impl core::error::Error for Error<'_> {}
+
+fn wrong_file_system(f: &mut fmt::Formatter<'_>, doing: Doing<'_>, found: FsType) -> fmt::Result {
+    let what = match doing {
+        Doing::OpenNamespace(path) => {
+            write!(f, "failed to open {}", PathText(path))?;
+            "namespace"
+        }
+        Doing::OpenOwnMountNamespace | Doing::OpenMountNamespace(_) => {
+            write!(f, "{doing}")?;
+            "namespace"
+        }
+        doing => {
+            write!(f, "{doing}")?;
+            "file of procfs"
+        }
+    };
+    write!(f, ": not a {what} (file system type {:#x})", found.0)
+}
 
 fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailure) -> fmt::Result {
     let tool = kind.tool();

@@ -2,6 +2,7 @@
 
 use core::fmt::{self, Write};
 
+use crate::bootstrap::dialect::PidLine;
 use crate::sys::types::Pid;
 
 /// How one character stands in a JSON string: runc's escapes, which are the short ones, and `\u00xx` in
@@ -105,12 +106,15 @@ impl Write for Limited<'_, '_> {
 /// Room for the longest pid line: two keys and two ids of ten digits.
 pub const PID_LINE_MAX: usize = 64;
 
-/// The line that tells the launcher both pids, since runc 1.0.0-rc94. Written once, in one write.
+/// The line that tells the launcher both pids, in its dialect's keys. Written once, in one write.
 #[must_use]
-pub fn pid_line(buffer: &mut [u8; PID_LINE_MAX], stage_1: Pid, stage_2: Pid) -> usize {
+pub fn pid_line(buffer: &mut [u8; PID_LINE_MAX], form: PidLine, stage_1: Pid, stage_2: Pid) -> usize {
     let mut line = Line::new(buffer);
     // Two i32 and 34 bytes around them always fit.
-    let _ = writeln!(line, "{{\"stage1_pid\":{stage_1},\"stage2_pid\":{stage_2}}}");
+    let _ = match form {
+        PidLine::Stages => writeln!(line, "{{\"stage1_pid\":{stage_1},\"stage2_pid\":{stage_2}}}"),
+        PidLine::PidAndFirst => writeln!(line, "{{\"pid\": {stage_2}, \"pid_first\": {stage_1}}}"),
+    };
     line.len()
 }
 
@@ -129,8 +133,10 @@ mod tests {
     #[test]
     fn the_longest_pid_line_fits() {
         let mut buffer = [0; PID_LINE_MAX];
-        let len = pid_line(&mut buffer, Pid(i32::MAX), Pid(i32::MAX));
+        let len = pid_line(&mut buffer, PidLine::Stages, Pid(i32::MAX), Pid(i32::MAX));
         assert_eq!(&buffer[..len], b"{\"stage1_pid\":2147483647,\"stage2_pid\":2147483647}\n");
+        let len = pid_line(&mut buffer, PidLine::PidAndFirst, Pid(1), Pid(2));
+        assert_eq!(&buffer[..len], b"{\"pid\": 2, \"pid_first\": 1}\n");
     }
 
     #[test]

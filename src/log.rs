@@ -8,7 +8,9 @@ use core::fmt::{self, Write};
 use crate::bootstrap::dialect::FatalWithoutLog;
 use crate::error::Error;
 use crate::json::{Escaped, Line};
+use crate::pipe::send_all;
 use crate::policy::LogForm;
+use crate::sync::Message;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
 
@@ -127,6 +129,8 @@ pub struct Log {
     dropped: u32,
     raised_sigpipe: bool,
     mask: SignalSet,
+    /// The sync pipe over which this stage tells stage 0 that it failed.
+    stage_0: Option<Fd>,
 }
 
 impl Log {
@@ -139,7 +143,8 @@ impl Log {
         let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap_or(SignalSet::PIPE);
         let without_pipe = FatalWithoutLog::Fatal;
         let (writer, pid, dropped, raised_sigpipe) = (Writer::Setup, None, 0, false);
-        Self { fd, level, form, without_pipe, writer, pid, dropped, raised_sigpipe, mask }
+        let stage_0 = None;
+        Self { fd, level, form, without_pipe, writer, pid, dropped, raised_sigpipe, mask, stage_0 }
     }
 
     /// What becomes of a fatal text where there is no log pipe, if it is not that of runc 1.1 and later.
@@ -158,8 +163,23 @@ impl Log {
     /// A new process, of stage `stage` from its first call on, has its own number and no pending signal.
     pub fn forked(&mut self, stage: u8) {
         self.enter_stage(stage);
+        self.stage_0 = None;
         self.raised_sigpipe = false;
         self.dropped = 0;
+    }
+
+    /// From here on a failure of this process is also told to stage 0, over this sync pipe; or to nobody.
+    pub fn tell_stage_0(&mut self, sync: Option<Fd>) {
+        self.stage_0 = sync;
+    }
+
+    /// Tells stage 0 that this process has failed, where it shall know: after the text, since stage 0 kills who is left.
+    pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
+        let Some(fd) = self.stage_0 else { return };
+        for word in [Message::Failed.value(), status] {
+            // A stage 0 that is gone need not know.
+            let _ = send_all(sys, fd, &word.to_ne_bytes());
+        }
     }
 
     /// Whether a record of this level is wanted at all.

@@ -13,7 +13,7 @@ use crate::log::{Level, Log, RECORD_MAX};
 use crate::namespace::unshare::refuse_impossible;
 use crate::pipe::{read_full, send_all};
 use crate::policy::Policy;
-use crate::stage::{Context, Outcome, parent};
+use crate::stage::{Context, Outcome, parent, sources};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags, TidAddress};
 
@@ -45,14 +45,14 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
                 say_unlogged(sys, error);
                 return Outcome::Exit(1);
             }
-            let known = Environment { init: None, log: error.log, level: Level::Debug };
+            let known = Environment::new(None, error.log, Level::Debug);
             open_log(sys, known, policy).fatal(sys, &Error::Environment(error));
             Outcome::Exit(1)
         }
     }
 }
 
-fn open_log<S: Sys>(sys: &mut S, environment: Environment, policy: &Policy) -> Log {
+fn open_log<S: Sys>(sys: &mut S, environment: Environment<'_>, policy: &Policy) -> Log {
     let log = Log::open(sys, environment.log, environment.level, policy.log_form);
     log.without_pipe(policy.dialect.fatal_without_log)
 }
@@ -69,7 +69,7 @@ fn say_unlogged<S: Sys>(sys: &mut S, error: EnvError<'_>) {
 
 /// The log pipe's number where it is none of an open descriptor: a socket of ours would take it, and the records would go
 /// into the stages' conversation.
-fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment) -> Option<Fd> {
+fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment<'_>) -> Option<Fd> {
     // Without an init pipe nothing is touched.
     let fd = environment.log.filter(|_| environment.init.is_some())?;
     // Any other refusal is one of the call, and not of the descriptor.
@@ -82,7 +82,7 @@ fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment) -> Option<Fd>
 /// We are as in [`nsexec`]. The launcher has written the message by now, or waits for the ready byte before it does.
 pub fn executed<S: Sys>(
     sys: &mut S,
-    environment: Environment,
+    environment: Environment<'_>,
     own: OwnProgram<'_>,
     policy: &Policy,
     scratch: &mut Scratch<'_>,
@@ -123,16 +123,20 @@ pub const READY: u8 = 0;
 /// We are as in [`nsexec`], or the launcher's own child, which knows its descriptors without an environment.
 pub fn bootstrap<S: Sys>(
     sys: &mut S,
-    environment: Environment,
+    environment: Environment<'_>,
     policy: &Policy,
     scratch: &mut Scratch<'_>,
 ) -> Outcome {
     let Some(init_pipe) = environment.init else { return Outcome::NotInit };
+    let pipes = (init_pipe, environment);
     let mut log = open_log(sys, environment, policy);
-    match stages(sys, &mut log, init_pipe, policy, scratch) {
+    match stages(sys, &mut log, pipes, policy, scratch) {
         Ok(outcome) => outcome,
+        // It has said why; a consequence would only hide that. A status of 0 would hide it too.
+        Err(Error::ToldFailure { status }) => Outcome::Exit(i32::try_from(status.clamp(1, 255)).unwrap_or(1)),
         Err(error) => {
             log.fatal(sys, &error);
+            log.report_failure(sys, 1);
             Outcome::Exit(1)
         }
     }
@@ -142,7 +146,7 @@ pub fn bootstrap<S: Sys>(
 fn stages<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
-    init_pipe: Fd,
+    (init_pipe, environment): (Fd, Environment<'_>),
     policy: &Policy,
     scratch: &'m mut Scratch<'_>,
 ) -> Result<Outcome, Error<'m>> {
@@ -153,6 +157,7 @@ fn stages<'m, S: Sys>(
     // Blocks until the launcher has moved us where it wants us, so nothing that uses resources comes before.
     let bootstrap = read_message(sys, init_pipe, policy, scratch.message)?;
     refuse_impossible(&bootstrap).map_err(Error::Refused)?;
+    let mount_fds = sources::check(sys, &bootstrap, environment)?;
     if let Some(score) = bootstrap.oom_score_adj() {
         // While /proc/self is still ours; both forks inherit it.
         let text = Lossy(score.text());
@@ -166,7 +171,7 @@ fn stages<'m, S: Sys>(
         sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::NonDumpable, errno })?;
     }
     let tid = thread_id_cache(sys);
-    parent::run(sys, log, Context { bootstrap: &bootstrap, policy, init_pipe, tid })
+    parent::run(sys, log, Context { bootstrap: &bootstrap, policy, init_pipe, mount_fds, tid })
 }
 
 /// Reads exactly one message, and not a byte more: what follows it in the pipe is the init's.

@@ -3,7 +3,7 @@
 //! runc's C calls read and write once and takes `EINTR` or a short count for the end; these go on.
 
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, PollEvents, PollFd};
+use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Received};
 
 /// Fills `buf` from `fd`, and gives the bytes that came: fewer than asked for only at the end of file.
 ///
@@ -49,6 +49,38 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
         }
     }
     Ok(())
+}
+
+/// Sends `fd` over `socket`, with one byte.
+///
+/// # Errors
+/// The errno of the send; `EPIPE` if the peer is dead.
+pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
+    loop {
+        match sys.send_fd(socket, fd) {
+            // One byte is never sent in part.
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::OUT)?,
+            Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Receives one byte from `socket`, and what comes with it. A peer that died reads as the end of the file.
+///
+/// # Errors
+/// The errno of the receive.
+pub fn receive_fd<S: Sys>(sys: &mut S, socket: Fd) -> Result<Received, Errno> {
+    loop {
+        match sys.receive_fd(socket) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::IN)?,
+            Err(Errno::ECONNRESET) => return Ok(Received { byte: None, fd: None, truncated: false }),
+            received => return received,
+        }
+    }
 }
 
 fn wait_for<S: Sys>(sys: &mut S, fd: Fd, events: PollEvents) -> Result<(), Errno> {

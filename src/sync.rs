@@ -6,9 +6,9 @@
 use core::marker::PhantomData;
 
 use crate::error::{Doing, Error, SyncPipe, SyncStep};
-use crate::pipe::{read_full, send_all};
+use crate::pipe::{read_full, receive_fd, send_all, send_fd};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, Pid};
+use crate::sys::types::{Errno, Fd, Pid, Received};
 
 /// What one stage tells another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -29,6 +29,12 @@ pub enum Message {
     TimeoffsetsPls,
     /// Stage 0 has written them.
     TimeoffsetsAck,
+    /// Stage 1 asks for its mount sources, in 1.1: the number was given out twice, as that of the attribute.
+    MountsourcesPls,
+    /// Stage 0 has sent them.
+    MountsourcesAck,
+    /// In the seed: a stage has failed, and has said why; the status follows that stage 0 shall end with.
+    Failed,
 }
 
 impl Message {
@@ -42,8 +48,9 @@ impl Message {
             Self::RecvpidAck => 0x43,
             Self::Grandchild => 0x44,
             Self::ChildFinish => 0x45,
-            Self::TimeoffsetsPls => 0x46,
-            Self::TimeoffsetsAck => 0x47,
+            Self::TimeoffsetsPls | Self::MountsourcesPls => 0x46,
+            Self::TimeoffsetsAck | Self::MountsourcesAck => 0x47,
+            Self::Failed => 0xff,
         }
     }
 }
@@ -120,6 +127,31 @@ impl End<OfChild> {
     }
 }
 
+impl End<OfParent> {
+    /// Sends a descriptor, which stays open here.
+    ///
+    /// # Errors
+    /// `doing`; `EPIPE` if the peer is dead.
+    pub fn send_fd<'m, S: Sys>(&self, sys: &mut S, fd: Fd, doing: Doing<'m>) -> Result<(), Error<'m>> {
+        send_fd(sys, self.fd, fd).map_err(|errno| Error::Os { doing, errno })
+    }
+}
+
+impl End<OfChild> {
+    /// Receives the descriptor that shall get this number: exactly one.
+    ///
+    /// # Errors
+    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if something else came than one descriptor.
+    pub fn receive_fd<'m, S: Sys>(&self, sys: &mut S, number: Fd) -> Result<Fd, Error<'m>> {
+        let doing = Doing::ReceiveMountSource(number);
+        match receive_fd(sys, self.fd).map_err(|errno| Error::Os { doing, errno })? {
+            Received { byte: None, .. } => Err(Error::Short { doing, got: 0, want: 1 }),
+            Received { fd: Some(fd), truncated: false, .. } => Ok(fd),
+            Received { truncated, .. } => Err(Error::NoDescriptor { number, truncated }),
+        }
+    }
+}
+
 impl<Side> End<Side> {
     /// The descriptor, for a poll.
     #[must_use]
@@ -138,10 +170,14 @@ impl<Side> End<Side> {
     /// Waits for `message`.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::UnexpectedSync`] if it said something else.
+    /// [`Error::Short`] if the peer died, [`Error::ToldFailure`] if it failed and said so, [`Error::UnexpectedSync`] if it
+    /// said something else.
     pub fn expect<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
         match self.receive_word(sys, step)? {
             value if value == message.value() => Ok(()),
+            value if value == Message::Failed.value() => {
+                Err(Error::ToldFailure { status: self.receive_word(sys, step)? })
+            }
             value => Err(Error::UnexpectedSync { step, value }),
         }
     }

@@ -404,7 +404,7 @@ fn launch(sys: &mut Recorded, message: &[u8], level: Level, memory: &mut [u8]) {
         Fork::Child => {
             sys.close(init).unwrap();
             sys.close(log).unwrap();
-            stages(sys, Environment { init: Some(stage_init), log: Some(stage_log), level }, memory)
+            stages(sys, Environment::new(Some(stage_init), Some(stage_log), level), memory)
         }
         Fork::Parent { child } => child,
     };

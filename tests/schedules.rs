@@ -26,6 +26,14 @@ const RACES: &[(&str, &str)] = &[
         "the message is longer than the socket holds, so how it is read depends on how it is sent",
     ),
     ("proc_missing", "stage 0 gives up at once, and kills stage 1 wherever it is by then"),
+    (
+        "v1_0_setsid_refused",
+        "stage 2 fails while the launcher gives it the cgroup's byte, which finds it alive or dead",
+    ),
+    (
+        "v1_1_mounts_missing",
+        "stage 0 gives up after the first source, and kills stage 1 before or after it is in its place",
+    ),
     ("cloned_on_noexec", "stage 0 ends without reading, before or after the launcher has sent the message"),
     ("proc_masked", "stage 2 fails while the launcher gives it the word to go, which finds it alive or dead"),
 ];

@@ -2,7 +2,7 @@
 
 mod scenarios;
 
-use nsexec::audit::plan::runc::{CONFIG, Manner, drop_in};
+use nsexec::audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
@@ -238,7 +238,9 @@ fn assert_foreign_proc(report: &Report, wanted: &str) {
 fn a_missing_proc_is_named_where_maps_are_to_be_written() {
     for scenario in for_runc() {
         let mut sim = Sim::new(Settings { proc_missing: true, ..Settings::default() }, &User::root());
-        drop_in(&mut sim, Manner::Init, Level::Warning, scenario.policy, scenario.message.clone());
+        let (manner, level, mount_numbers) = (Manner::Init, Level::Warning, MountNumbers::Kept);
+        let (policy, message) = (scenario.policy, scenario.message.clone());
+        drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
         let report = sim.run(&mut Oldest, NOBODY);
         match scenario.name {
             // Nothing is written, so there is nothing to ask of /proc.

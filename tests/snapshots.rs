@@ -53,7 +53,10 @@ fn every_scenario_ends_as_it_says() {
     for start in starts() {
         let ran = start.run(&mut Oldest, None);
         let records = log(&ran.report);
-        let fatal = records.iter().find(|record| record.contains("\"level\":\"fatal\""));
+        let is_fatal = |record: &&String| {
+            ["\"level\":\"fatal\"", "FATAL: ", "nsenter: "].iter().any(|mark| record.contains(mark))
+        };
+        let fatal = records.iter().find(is_fatal);
         let ends_well = match start.scenario.refused {
             None => started(&ran.report) && fatal.is_none(),
             Some(part) => {
@@ -128,7 +131,7 @@ fn told(start: &Start, ran: &Ran) -> String {
 fn facts(start: &Start) -> Vec<(&'static str, String)> {
     let policy = start.policy;
     let mut facts = vec![
-        ("launcher", start.way.words().to_owned()),
+        ("launcher", start.way.words(policy.dialect).to_owned()),
         ("dialect", policy.dialect.name().to_owned()),
         ("log level", start.scenario.level.name().to_owned()),
     ];
@@ -160,8 +163,12 @@ fn fate(end: End) -> Fate {
     }
 }
 
-/// What the launcher read from the log pipe: the records in the order in which they were written.
+/// What the launcher read from the log pipe: the records in the order in which they were written. In the seed, which has no
+/// log pipe, what is on standard error.
 fn log(report: &Report) -> Vec<String> {
+    if !report.stderr.is_empty() {
+        return String::from_utf8_lossy(&report.stderr).lines().map(str::to_owned).collect();
+    }
     let launcher = report.find(sim::Section::Launcher).map(|launcher| &launcher.transcript.lines);
     let read = launcher.into_iter().flatten().filter_map(|line| match (&line.call, &line.reply) {
         (Call::Read { .. }, Reply::Data(data)) if data.0.starts_with(b"{\"level\":") => Some(&data.0[..]),
@@ -173,7 +180,9 @@ fn log(report: &Report) -> Vec<String> {
 
 fn pid_line(run: &Run) -> Option<String> {
     run.section(Role::Stage(0))?.lines.iter().find_map(|line| match &line.call {
-        Call::Send { data, .. } if data.0.starts_with(b"{\"stage1_pid\"") => {
+        Call::Send { data, .. }
+            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
+        {
             Some(String::from_utf8_lossy(&data.0).trim_end().to_owned())
         }
         _ => None,

@@ -8,7 +8,7 @@ use std::vec::Vec;
 use super::sections::{Site, inherit, pids};
 use super::transcript::{Role, Run, Section};
 use crate::sys::record::{Bytes, Call, Line, Reply};
-use crate::sys::types::{Errno, Fd, Pid, PollFd, SigAction, TidAddress, Waited};
+use crate::sys::types::{Errno, Fd, Pid, PollFd, Received, SigAction, TidAddress, Waited};
 
 /// How much two runs have to agree in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -151,6 +151,15 @@ impl Names {
             | Call::AddSeals { fd, .. }
             | Call::Fchmod { fd, .. }
             | Call::Setns { fd, .. } => *fd = state.fd(*fd),
+            Call::SendFd { socket, fd } => {
+                *socket = state.fd(*socket);
+                *fd = state.fd(*fd);
+            }
+            Call::ReceiveFd { socket } => *socket = state.fd(*socket),
+            Call::Dup3 { fd, number } => {
+                *fd = state.fd(*fd);
+                *number = state.fd(*number);
+            }
             Call::Sendfile { to, from, .. } => (*to, *from) = (state.fd(*to), state.fd(*from)),
             Call::Execveat { fd, envp, .. } => {
                 *fd = state.fd(*fd);
@@ -184,6 +193,9 @@ impl Names {
         let own = pid_of(site.section.role);
         match reply {
             Reply::Fd(fd) => Reply::Fd(state.new_fd(*fd)),
+            Reply::Received(received) => {
+                Reply::Received(Received { fd: received.fd.map(|fd| state.new_fd(fd)), ..*received })
+            }
             Reply::Pair(one, other) => Reply::Pair(state.new_fd(*one), state.new_fd(*other)),
             Reply::Data(_) if self.grade == Grade::Witness && matches!(call, Call::Getdents64 { .. }) => {
                 Reply::Data(Bytes::default())
@@ -206,6 +218,9 @@ impl Names {
             }
             Reply::Errno(Errno::ECONNRESET) if matches!(call, Call::Read { .. }) => {
                 Reply::Data(Bytes::default())
+            }
+            Reply::Errno(Errno::ECONNRESET) if matches!(call, Call::ReceiveFd { .. }) => {
+                Reply::Received(Received { byte: None, fd: None, truncated: false })
             }
             Reply::Errno(Errno::ECONNRESET) => Reply::Errno(Errno::EPIPE),
             other => other.clone(),

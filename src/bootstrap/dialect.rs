@@ -1,6 +1,9 @@
 //! What differs between runc's release lines, as data (spec section 2).
 //!
 //! Nothing in the core asks "which version is this?"; it asks for the one thing that differs.
+//!
+//! What a later line of runc mended is not here, since every dialect has it: joins in three passes (1.3), root in a joined
+//! user namespace (1.2.1), more tries of an `unshare` that gives EINVAL (1.1.5), unknown kinds refused (1.3).
 
 use core::fmt;
 
@@ -29,13 +32,9 @@ pub struct Dialect {
     pub pid_line_late: bool,
     /// Who makes the cgroup namespace, and when. Spec 2.1.
     pub cgroup_namespace: CgroupPlacement,
-    /// In which order namespaces are joined. Spec 2.1.
-    pub join_order: JoinOrder,
-    /// Whether stage 1 becomes root also in a user namespace that it joined, not only in one that it made
-    /// (runc 1.2.1). Spec 2.1.
-    pub root_after_join: bool,
-    /// How often `unshare` is tried again after EINVAL (runc 1.1.5, runc#3704). Spec 2.1.
-    pub unshare_retries: u8,
+    /// Whether a stage that fails says so to stage 0 over its sync pipe, which then ends with its code and says nothing
+    /// more. Otherwise stage 0 sees that it is gone, and says that. Spec 2.1.
+    pub failure_over_sync: bool,
     /// Whether the first record but one tells the CPU affinity (runc 1.3). Spec 2.1.
     pub affinity_logged: bool,
     /// Where a fatal text goes when there is no log pipe. Spec 2.5.
@@ -92,15 +91,6 @@ pub enum CgroupPlacement {
     Stage2,
 }
 
-/// In which order namespaces are joined.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum JoinOrder {
-    /// That of the list; the first failure ends it.
-    List,
-    /// What can be joined without the user namespace, then the user namespace, then the rest (runc 1.3).
-    Passes,
-}
-
 /// Where a fatal text goes when there is no log pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum FatalWithoutLog {
@@ -111,6 +101,9 @@ pub enum FatalWithoutLog {
     /// To standard error, as `nsenter: TEXT: ERROR`.
     Nsenter,
 }
+
+/// The launcher's word that stage 2 is in its cgroup ([`CgroupPlacement::Stage2AfterByte`]). Spec 2.3.
+pub const CGROUP_BYTE: u8 = 0x80;
 
 impl Dialect {
     /// The commit of 2018 that the rewrite started from: no log pipe, the pid line last.
@@ -124,9 +117,7 @@ impl Dialect {
         pid_line: PidLine::PidAndFirst,
         pid_line_late: true,
         cgroup_namespace: CgroupPlacement::WithOthers,
-        join_order: JoinOrder::List,
-        root_after_join: false,
-        unshare_retries: 0,
+        failure_over_sync: true,
         affinity_logged: false,
         fatal_without_log: FatalWithoutLog::Nsenter,
         unshare_remaining_text: "unshare remaining namespaces",
@@ -142,6 +133,7 @@ impl Dialect {
         cloned_binary: true,
         pid_line: PidLine::Stages,
         pid_line_late: false,
+        failure_over_sync: false,
         cgroup_namespace: CgroupPlacement::Stage2AfterByte,
         fatal_without_log: FatalWithoutLog::Nowhere,
         unshare_remaining_text: "unshare remaining namespace (except cgroupns)",
@@ -154,7 +146,6 @@ impl Dialect {
         attribute_27290: Attribute27290::MountSources,
         environment: EnvironmentForm::Numbers,
         cgroup_namespace: CgroupPlacement::Stage2,
-        unshare_retries: 5,
         fatal_without_log: FatalWithoutLog::Fatal,
         unshare_remaining_text: "unshare remaining namespaces (except cgroupns)",
         awaiting_maps_text: "waiting stage-0 to complete the mapping of user namespace",
@@ -169,8 +160,6 @@ impl Dialect {
         ready_byte: false,
         cloned_binary: false,
         cgroup_namespace: CgroupPlacement::WithOthers,
-        join_order: JoinOrder::Passes,
-        root_after_join: true,
         affinity_logged: true,
         unshare_remaining_text: "unshare remaining namespaces",
         setns_result_logged: true,

@@ -14,6 +14,8 @@ pub const LOG_PIPE: &str = "_LIBCONTAINER_LOGPIPE";
 /// The variable with the log level.
 pub const LOG_LEVEL: &str = "_LIBCONTAINER_LOGLEVEL";
 
+/// The variable with the numbers of the mount sources, in 1.1: [`MountFds`](super::mount_fds::MountFds).
+pub const MOUNT_FDS: &str = "_LIBCONTAINER_MOUNT_FDS";
 /// The variable with the directory for a copy of our own program.
 pub const STATE_DIR: &str = "_LIBCONTAINER_STATEDIR";
 /// The variable that says that we are such a copy.
@@ -31,6 +33,8 @@ pub struct RawEnv<'e> {
     pub log_pipe: Option<&'e [u8]>,
     /// Of [`LOG_LEVEL`].
     pub log_level: Option<&'e [u8]>,
+    /// Of [`MOUNT_FDS`].
+    pub mount_fds: Option<&'e [u8]>,
     /// For the dialects that copy their own program.
     pub own: OwnProgram<'e>,
 }
@@ -48,13 +52,15 @@ pub struct OwnProgram<'e> {
 
 /// What the environment asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Environment {
+pub struct Environment<'e> {
     /// Where the message comes from. Without it this process is not a stage, and nothing is to be done.
     pub init: Option<Fd>,
     /// Where log records go.
     pub log: Option<Fd>,
     /// Which of them.
     pub level: Level,
+    /// [`MOUNT_FDS`], unread: it is looked at only where the message has mount sources.
+    pub mount_fds: Option<&'e [u8]>,
 }
 
 /// Why the environment is refused, with what was known by then, so that it can be logged.
@@ -87,7 +93,13 @@ pub enum EnvReason {
     },
 }
 
-impl Environment {
+impl<'e> Environment<'e> {
+    /// The pipes, and nothing else.
+    #[must_use]
+    pub const fn new(init: Option<Fd>, log: Option<Fd>, level: Level) -> Self {
+        Self { init, log, level, mount_fds: None }
+    }
+
     /// Reads the variables in runc's order: the log pipe, the level if there is a log pipe, the init pipe. A
     /// variable that is empty is not present.
     ///
@@ -96,9 +108,9 @@ impl Environment {
     /// # Errors
     ///
     /// The first variable that is not right.
-    pub fn parse<'e>(raw: RawEnv<'e>, dialect: &Dialect) -> Result<Self, EnvError<'e>> {
+    pub fn parse(raw: RawEnv<'e>, dialect: &Dialect) -> Result<Self, EnvError<'e>> {
         let form = dialect.environment;
-        let mut known = Self { init: None, log: None, level: DEFAULT_LEVEL };
+        let mut known = Self { mount_fds: raw.mount_fds, ..Self::new(None, None, DEFAULT_LEVEL) };
         if form != EnvironmentForm::InitOnly {
             let log = number(raw.log_pipe).map_err(|reason| match (form, reason) {
                 (EnvironmentForm::TextLevel, EnvReason::NotANumber) => EnvReason::NotANumberOld,
@@ -120,7 +132,7 @@ impl Environment {
     }
 
     /// Adds to a failure whose it is and what is known.
-    fn told<'e>(
+    fn told(
         &self,
         name: &'static str,
         value: Option<&'e [u8]>,
@@ -193,7 +205,7 @@ mod tests {
     #[test]
     fn unset_and_empty_are_not_present() {
         for value in ["unset", ""] {
-            let nothing = Environment { init: None, log: None, level: Level::Debug };
+            let nothing = Environment::new(None, None, Level::Debug);
             assert_eq!(Environment::parse(raw(value, value, value), &Dialect::V1_2), Ok(nothing));
             let log = Environment { log: Some(Fd(4)), ..nothing };
             assert_eq!(Environment::parse(raw(value, "4", value), &Dialect::V1_2), Ok(log));
@@ -253,9 +265,9 @@ mod tests {
     #[test]
     fn older_lines_know_less() {
         let seed = Environment::parse(raw("3", "junk", "junk"), &Dialect::SEED).unwrap();
-        assert_eq!(seed, Environment { init: Some(Fd(3)), log: None, level: Level::Debug });
+        assert_eq!(seed, Environment::new(Some(Fd(3)), None, Level::Debug));
         let old = Environment::parse(raw("-1", "4", "info"), &Dialect::V1_0).unwrap();
-        assert_eq!(old, Environment { init: None, log: Some(Fd(4)), level: Level::Debug });
+        assert_eq!(old, Environment::new(None, Some(Fd(4)), Level::Debug));
         let error = Environment::parse(raw("3", "x", "info"), &Dialect::V1_0).unwrap_err();
         assert_eq!(error.to_string(), "unable to parse _LIBCONTAINER_LOGPIPE, value: x");
     }

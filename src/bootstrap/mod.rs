@@ -13,6 +13,7 @@ pub mod encode;
 pub mod env;
 pub mod error;
 pub mod message;
+pub mod mount_fds;
 pub mod text;
 
 use core::ffi::CStr;
@@ -23,6 +24,7 @@ pub use encode::{EncodeError, encode, encoded_len};
 pub use env::{EnvError, Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
 pub use message::{ByteOrder, HEADER_LEN, Header, MESSAGE_MAX, decode};
+pub use mount_fds::{MountFds, MountFdsError};
 pub use text::Steps;
 
 use crate::idmap::IdMap;

@@ -96,6 +96,12 @@ pub enum SyncStep {
     WriteTimeoffsetsPls,
     /// Stage 1 waits for the offsets.
     ReadTimeoffsetsAck,
+    /// Stage 0 tells stage 1 that it has sent the mount sources.
+    WriteMountsourcesAck,
+    /// Stage 1 asks for the mount sources.
+    WriteMountsourcesPls,
+    /// Stage 1 waits for the end of the mount sources.
+    ReadMountsourcesAck,
     /// Stage 1 announces the pid of stage 2.
     WriteRecvpidPls,
     /// Stage 1 sends it.
@@ -122,6 +128,9 @@ impl SyncStep {
             Self::ReadUsermapAck => "failed to sync with parent: read(SYNC_USERMAP_ACK)",
             Self::WriteTimeoffsetsPls => "failed to sync with parent: write(SYNC_TIMEOFFSETS_PLS)",
             Self::ReadTimeoffsetsAck => "failed to sync with parent: read(SYNC_TIMEOFFSETS_ACK)",
+            Self::WriteMountsourcesAck => "failed to sync with child: write(SYNC_MOUNTSOURCES_ACK)",
+            Self::WriteMountsourcesPls => "failed to sync with parent: write(SYNC_MOUNTSOURCES_PLS)",
+            Self::ReadMountsourcesAck => "failed to sync with parent: read(SYNC_MOUNTSOURCES_ACK)",
             Self::WriteRecvpidPls => "failed to sync with parent: write(SYNC_RECVPID_PLS)",
             Self::WriteStage2Pid => "failed to sync with parent: write(stage2_pid)",
             Self::ReadRecvpidAck => "failed to sync with parent: read(SYNC_RECVPID_ACK)",
@@ -135,6 +144,7 @@ impl SyncStep {
         match self {
             Self::ReadUsermapAck => Some("failed to sync with parent: SYNC_USERMAP_ACK"),
             Self::ReadTimeoffsetsAck => Some("failed to sync with parent: SYNC_TIMEOFFSETS_ACK"),
+            Self::ReadMountsourcesAck => Some("failed to sync with parent: SYNC_MOUNTSOURCES_ACK"),
             Self::ReadRecvpidAck => Some("failed to sync with parent: SYNC_RECVPID_ACK"),
             Self::ReadGrandchild => Some("failed to sync with parent: SYNC_GRANDCHILD"),
             _ => None,
@@ -252,6 +262,28 @@ pub enum Doing<'m> {
     UnshareUser,
     /// Creating the other namespaces.
     UnshareRemaining(CloneFlags),
+    /// Finding out whether the numbers for the mount sources are kept free.
+    CheckMountFd(Fd),
+    /// Opening our own mount namespace, to come back to it.
+    OpenOwnMountNamespace,
+    /// Opening stage 1's mount namespace.
+    OpenMountNamespace(Pid),
+    /// Going into it.
+    EnterMountNamespace,
+    /// Coming back.
+    LeaveMountNamespace,
+    /// Opening the source of a bind mount.
+    OpenMountSource(&'m [u8]),
+    /// Sending it to stage 1.
+    SendMountSource(&'m [u8]),
+    /// Receiving the one for this number.
+    ReceiveMountSource(Fd),
+    /// Putting it there.
+    PlaceMountSource(Fd),
+    /// Waiting until the launcher has put stage 2 into its cgroup.
+    ReadCgroupByte,
+    /// Creating the cgroup namespace, where stage 2 does it.
+    UnshareCgroup,
     /// Becoming user 0 of the user namespace.
     BecomeRoot,
     /// setsid.
@@ -312,6 +344,15 @@ impl Doing<'_> {
             Self::Join(..) => "join",
             Self::UnshareUser => "unshare-user",
             Self::UnshareRemaining(_) => "unshare-remaining",
+            Self::CheckMountFd(_) => "mount-fds",
+            Self::OpenOwnMountNamespace | Self::OpenMountNamespace(_) => "open-mount-namespace",
+            Self::EnterMountNamespace | Self::LeaveMountNamespace => "mount-namespace",
+            Self::OpenMountSource(_) => "open-mount-source",
+            Self::SendMountSource(_) | Self::ReceiveMountSource(_) | Self::PlaceMountSource(_) => {
+                "mount-source"
+            }
+            Self::ReadCgroupByte => "cgroup-byte",
+            Self::UnshareCgroup => "unshare-cgroup",
             Self::BecomeRoot => "become-root",
             Self::Setsid => "setsid",
             Self::Setuid => "setuid",
@@ -331,7 +372,30 @@ impl Doing<'_> {
         match self {
             Self::UnshareUser => Some(CloneFlags::NEWUSER),
             Self::UnshareRemaining(flags) => Some(*flags),
+            Self::UnshareCgroup => Some(CloneFlags::NEWCGROUP),
             _ => None,
+        }
+    }
+}
+
+impl Doing<'_> {
+    /// The texts of 1.1, about mount sources.
+    fn mount_source_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::CheckMountFd(fd) => {
+                write!(f, "failed to check descriptor {}, kept for a mount source", fd.0)
+            }
+            Self::OpenOwnMountNamespace => f.write_str("failed to get current mount namespace"),
+            Self::OpenMountNamespace(pid) => {
+                write!(f, "failed to get container mount namespace (/proc/{pid}/ns/mnt)")
+            }
+            Self::EnterMountNamespace => f.write_str("failed to setns to container mntns"),
+            Self::LeaveMountNamespace => f.write_str("failed to setns to host mntns"),
+            Self::OpenMountSource(path) => write!(f, "failed to open mount source {}", PathText(path)),
+            Self::SendMountSource(path) => write!(f, "failed to send mount source {}", PathText(path)),
+            Self::ReceiveMountSource(fd) => write!(f, "failed to receive the mount source for fd {}", fd.0),
+            Self::PlaceMountSource(fd) => write!(f, "cannot dup3 a mount source to {}", fd.0),
+            _ => Ok(()),
         }
     }
 }
@@ -384,6 +448,17 @@ impl fmt::Display for Doing<'_> {
             Self::Join(kind, _) => write!(f, "failed to setns into {kind} namespace"),
             Self::UnshareUser => f.write_str("failed to unshare user namespace"),
             Self::UnshareRemaining(_) => f.write_str("failed to unshare remaining namespaces"),
+            Self::CheckMountFd(_)
+            | Self::OpenOwnMountNamespace
+            | Self::OpenMountNamespace(_)
+            | Self::EnterMountNamespace
+            | Self::LeaveMountNamespace
+            | Self::OpenMountSource(_)
+            | Self::SendMountSource(_)
+            | Self::ReceiveMountSource(_)
+            | Self::PlaceMountSource(_) => self.mount_source_text(f),
+            Self::ReadCgroupByte => f.write_str("read synchronisation value failed"),
+            Self::UnshareCgroup => f.write_str("failed to unshare cgroup namespace"),
             Self::BecomeRoot => f.write_str("failed to become root in user namespace"),
             Self::Setsid => f.write_str("setsid failed"),
             Self::Setuid => f.write_str("setuid failed"),

@@ -69,6 +69,20 @@ impl ProcDir {
         }
     }
 
+    /// Opens its mount namespace, and makes sure that it is one.
+    ///
+    /// # Errors
+    /// [`Doing::OpenMountNamespace`], or [`Error::WrongFileSystem`].
+    pub fn open_mount_namespace<'m, S: Sys>(self, sys: &mut S) -> Result<Fd, Error<'m>> {
+        let doing = Doing::OpenMountNamespace(self.pid);
+        let os = |errno| Error::Os { doing, errno };
+        let fd = sys.openat(self.dir, c"ns/mnt", OpenFlags::Namespace).map_err(os)?;
+        match sys.fstatfs(fd).map_err(os)? {
+            FsType::NSFS => Ok(fd),
+            found => Err(Error::WrongFileSystem { doing, found }),
+        }
+    }
+
     /// One write of `bytes` to an open file, and its close. The kernel parses each write on its own, so there is
     /// no second one: a short count is an error.
     ///

@@ -8,6 +8,7 @@
 use core::fmt;
 
 use super::tail::{self, Tail};
+use crate::bootstrap::dialect::PidLine;
 use crate::bootstrap::env::Environment;
 use crate::json::PID_LINE_MAX;
 use crate::log::Level;
@@ -243,8 +244,7 @@ fn stages<S: Sys>(
         let _ = sys.sigaction(signal, SigAction::IGNORE);
     }
     restore_mask(sys, job.signals.mask.unwrap_or(mask));
-    let environment =
-        Environment { init: Some(pipes.stage_init), log: Some(pipes.stage_log), level: job.level };
+    let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
     match bootstrap(sys, environment, job.policy, scratch) {
         Outcome::Exit(status) => status,
         Outcome::HandOver => tail::run(sys, &job.tail, pipes.stage_init, pipes.stage_log),
@@ -292,7 +292,7 @@ fn converse<S: Sys>(sys: &mut S, job: &Job<'_>, init: Fd, family: &mut Family) -
     if let Some(signal) = job.interrupt.and_then(|interrupt| interrupted(sys, init, interrupt)) {
         return Err(Trouble::Interrupted(signal));
     }
-    let (stage_1, stage_2) = read_pid_line(sys, init)?;
+    let (stage_1, stage_2) = read_pid_line(sys, init, job.policy.dialect.pid_line)?;
     let [stage_0, ..] = family.pids;
     family.pids = [stage_0, Some(stage_1), Some(stage_2)];
     // Stage 0 ends last of the two: with status 0, all three have done their part. Both are waited for in any case, since
@@ -345,7 +345,7 @@ fn interrupted<S: Sys>(sys: &mut S, init: Fd, interrupt: Fd) -> Option<Signal> {
 }
 
 /// Up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes: one read, as the line was one write.
-fn read_pid_line<S: Sys>(sys: &mut S, init: Fd) -> Result<(Pid, Pid), Trouble> {
+fn read_pid_line<S: Sys>(sys: &mut S, init: Fd, form: PidLine) -> Result<(Pid, Pid), Trouble> {
     let mut buffer = [0; PID_LINE_MAX];
     let mut got: usize = 0;
     while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
@@ -360,17 +360,23 @@ fn read_pid_line<S: Sys>(sys: &mut S, init: Fd) -> Result<(Pid, Pid), Trouble> {
             break;
         }
     }
-    parse_pid_line(buffer.get(..got).unwrap_or_default()).ok_or(Trouble::BadPidLine)
+    parse_pid_line(buffer.get(..got).unwrap_or_default(), form).ok_or(Trouble::BadPidLine)
 }
 
 /// Both pids of a pid line, of stage 1 and of stage 2: nothing but what [`pid_line`](crate::json::pid_line) writes.
 #[must_use]
-pub fn parse_pid_line(line: &[u8]) -> Option<(Pid, Pid)> {
-    let rest = line.strip_prefix(b"{\"stage1_pid\":")?;
-    let (stage_1, rest) = parse_pid(rest)?;
-    let rest = rest.strip_prefix(b",\"stage2_pid\":")?;
-    let (stage_2, rest) = parse_pid(rest)?;
-    (rest == b"}\n" && stage_1 != stage_2).then_some((stage_1, stage_2))
+pub fn parse_pid_line(line: &[u8], form: PidLine) -> Option<(Pid, Pid)> {
+    let (before, between): (&[u8], &[u8]) = match form {
+        PidLine::Stages => (b"{\"stage1_pid\":", b",\"stage2_pid\":"),
+        PidLine::PidAndFirst => (b"{\"pid\": ", b", \"pid_first\": "),
+    };
+    let (one, rest) = parse_pid(line.strip_prefix(before)?)?;
+    let (other, rest) = parse_pid(rest.strip_prefix(between)?)?;
+    let pids = match form {
+        PidLine::Stages => (one, other),
+        PidLine::PidAndFirst => (other, one),
+    };
+    (rest == b"}\n" && one != other).then_some(pids)
 }
 
 fn parse_pid(text: &[u8]) -> Option<(Pid, &[u8])> {

@@ -282,7 +282,7 @@ fn a_fork_that_fails_leaves_no_descriptor() {
 
 #[test]
 fn the_pid_line_is_ours_or_nothing() {
-    assert_eq!(parse_pid_line(PID_LINE), Some((Pid(11), Pid(12))));
+    assert_eq!(parse_pid_line(PID_LINE, PidLine::Stages), Some((Pid(11), Pid(12))));
     for bad in [
         &b""[..],
         b"{\"stage1_pid\":11,\"stage2_pid\":12}",
@@ -296,7 +296,7 @@ fn the_pid_line_is_ours_or_nothing() {
         b"{\"stage1_pid\":11,\"stage2_pid\":12}\nx",
         b"{\"pid\": 12, \"pid_first\": 11}\n",
     ] {
-        assert_eq!(parse_pid_line(bad), None, "{}", String::from_utf8_lossy(bad));
+        assert_eq!(parse_pid_line(bad, PidLine::Stages), None, "{}", String::from_utf8_lossy(bad));
     }
 }
 

@@ -5,13 +5,15 @@
 //! then again what was refused, now with the privileges inside it (runc#4390, setns(2)).
 
 use core::ffi::CStr;
+use core::fmt;
 
 use super::paths::{NsEntry, NsPaths};
 use super::{NsKind, NsSet};
+use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::text::PathText;
 use crate::error::{Doing, Error};
 use crate::log::Log;
-use crate::policy::Credentials;
+use crate::policy::{Credentials, Policy};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags};
 
@@ -62,7 +64,7 @@ pub fn join<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     paths: NsPaths<'m>,
-    credentials: Credentials,
+    policy: &Policy,
 ) -> Result<(), Error<'m>> {
     // No kind comes twice, so eight places are enough.
     let mut targets: [Option<Target<'m>>; NsKind::ALL.len()] = [None; NsKind::ALL.len()];
@@ -72,13 +74,16 @@ pub fn join<'m, S: Sys>(
     for pass in Pass::ALL {
         for target in targets.iter_mut().flatten() {
             if pass.takes(target.entry.kind) {
-                join_one(sys, log, target)?;
+                join_one(sys, log, target, policy.dialect)?;
             }
         }
         let in_user = |target: &Target<'_>| target.entry.kind == NsKind::User && target.fd.is_none();
         // Root inside from now on: otherwise objects that later joins and unshares make get a foreign owner
         // (the label of a new ipc namespace's mqueue, runc#4466).
-        if pass == Pass::User && credentials == Credentials::Root && targets.iter().flatten().any(in_user) {
+        if pass == Pass::User
+            && policy.credentials == Credentials::Root
+            && targets.iter().flatten().any(in_user)
+        {
             sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
         }
     }
@@ -105,20 +110,27 @@ fn open<'m, S: Sys>(sys: &mut S, entry: NsEntry<'m>) -> Result<Fd, Error<'m>> {
 }
 
 /// `path` with a NUL behind it, or `None` if it is longer than any path may be.
-fn terminated<'b>(buffer: &'b mut [u8; PATH_MAX], path: &[u8]) -> Option<&'b CStr> {
+#[must_use]
+pub fn terminated<'b>(buffer: &'b mut [u8; PATH_MAX], path: &[u8]) -> Option<&'b CStr> {
     buffer.get_mut(..path.len())?.copy_from_slice(path);
     *buffer.get_mut(path.len())? = 0;
     CStr::from_bytes_until_nul(buffer).ok()
 }
 
 /// One setns, if the namespace is not joined yet. EPERM leaves it for a later pass, and closes nothing.
-fn join_one<'m, S: Sys>(sys: &mut S, log: &mut Log, target: &mut Target<'m>) -> Result<(), Error<'m>> {
+fn join_one<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    target: &mut Target<'m>,
+    dialect: &Dialect,
+) -> Result<(), Error<'m>> {
     let Some(fd) = target.fd else { return Ok(()) };
     let NsEntry { kind, path } = target.entry;
     let joined = sys.setns(fd, kind.flag());
     let answer = Errno(joined.map_or_else(|errno| errno.0, |()| 0));
     let (flag, shown) = (kind.flag().0, PathText(path));
-    log.debug(sys, format_args!("setns({flag:#x}) into {kind} namespace (with path {shown}): {answer}"));
+    let answer = Answer(Some(answer).filter(|_| dialect.setns_result_logged));
+    log.debug(sys, format_args!("setns({flag:#x}) into {kind} namespace (with path {shown}){answer}"));
     match joined {
         Ok(()) => {
             // A failing close of a descriptor that was only read loses nothing.
@@ -128,6 +140,18 @@ fn join_one<'m, S: Sys>(sys: &mut S, log: &mut Log, target: &mut Target<'m>) -> 
         }
         Err(Errno::EPERM) => Ok(()),
         Err(errno) => Err(Error::Os { doing: Doing::Join(kind, path), errno }),
+    }
+}
+
+/// What setns answered, at the end of its record, where the dialect says it.
+struct Answer(Option<Errno>);
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(errno) => write!(f, ": {errno}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{NsKind, NsSet};
 use crate::bootstrap::Bootstrap;
+use crate::bootstrap::dialect::CgroupPlacement;
 use crate::error::{MapKind, Refusal};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, SysResult};
@@ -9,20 +10,28 @@ use crate::sys::types::{CloneFlags, Errno, SysResult};
 /// How often an unshare that gives EINVAL is tried in all: runc's number (runc#3704, since 1.1.5).
 pub const UNSHARE_TRIES: u32 = 5;
 
-/// The unshare steps of stage 1.
+/// The unshare steps of stage 1, and of stage 2 in older dialects.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct UnshareSteps {
     /// The user namespace comes first and alone: the others are then created by its root, and so owned by it.
     pub user: bool,
     /// Everything else in one call, which is made also when nothing is asked for.
     pub remaining: CloneFlags,
+    /// Whether stage 2 makes the cgroup namespace: then it is not among the remaining ones.
+    pub cgroup_in_stage_2: bool,
 }
 
 impl UnshareSteps {
     /// The steps for the kinds that a message asks to create.
     #[must_use]
-    pub const fn new(flags: CloneFlags) -> Self {
-        Self { user: flags.contains(CloneFlags::NEWUSER), remaining: flags.without(CloneFlags::NEWUSER) }
+    pub const fn new(flags: CloneFlags, cgroup: CgroupPlacement) -> Self {
+        let by_stage_2 = !matches!(cgroup, CgroupPlacement::WithOthers);
+        let remaining = flags.without(CloneFlags::NEWUSER);
+        Self {
+            user: flags.contains(CloneFlags::NEWUSER),
+            remaining: if by_stage_2 { remaining.without(CloneFlags::NEWCGROUP) } else { remaining },
+            cgroup_in_stage_2: by_stage_2 && flags.contains(CloneFlags::NEWCGROUP),
+        }
     }
 }
 
@@ -89,7 +98,12 @@ mod tests {
 
     #[test]
     fn the_user_namespace_is_a_step_of_its_own() {
-        let steps = UnshareSteps::new(CloneFlags::NEWUSER.union(CloneFlags::NEWNET));
-        assert_eq!(steps, UnshareSteps { user: true, remaining: CloneFlags::NEWNET });
+        let flags = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
+        let steps = UnshareSteps::new(flags, CgroupPlacement::WithOthers);
+        let wanted = UnshareSteps { user: true, remaining: CloneFlags::NEWNET, cgroup_in_stage_2: false };
+        assert_eq!(steps, wanted);
+        let flags = flags.union(CloneFlags::NEWCGROUP);
+        let steps = UnshareSteps::new(flags, CgroupPlacement::Stage2);
+        assert_eq!(steps, UnshareSteps { cgroup_in_stage_2: true, ..wanted });
     }
 }

@@ -1,6 +1,6 @@
 //! Stage 1, the child: joins and creates namespaces, and makes stage 2 in them.
 
-use super::{Context, Outcome, Wards, enter, init};
+use super::{Context, Outcome, Wards, enter, init, sources};
 use crate::bootstrap::Bootstrap;
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
@@ -29,17 +29,21 @@ pub fn run<'m, S: Sys>(
     log.enter_stage(1);
     // Both of stage 0's ends: if one stayed open here, the death of stage 0 would go unnoticed.
     let parent = to_child.into_child(sys)?;
+    if cx.policy.dialect.failure_over_sync {
+        log.tell_stage_0(Some(parent.fd()));
+    }
     let init_end = to_init.into_child(sys)?;
     enter(sys, log, 1);
-    let steps = UnshareSteps::new(cx.bootstrap.clone_flags());
+    let dialect = cx.policy.dialect;
+    let steps = UnshareSteps::new(cx.bootstrap.clone_flags(), dialect.cgroup_namespace);
     if let Some(paths) = cx.bootstrap.namespaces() {
-        join(sys, log, paths, cx.policy.credentials)?;
+        join(sys, log, paths, cx.policy)?;
     }
     if steps.user {
         create_user_namespace(sys, log, cx, &parent)?;
     }
     // Not merged into the clone: kernels before 3.12 could not clone with CLONE_PARENT and CLONE_NEWPID.
-    log.debug(sys, format_args!("unshare remaining namespaces"));
+    log.debug(sys, format_args!("{}", dialect.unshare_remaining_text));
     unshare(sys, steps.remaining)
         .map_err(|errno| Error::Os { doing: Doing::UnshareRemaining(steps.remaining), errno })?;
     if cx.bootstrap.timens_offsets().is_some() {
@@ -47,6 +51,12 @@ pub fn run<'m, S: Sys>(
         log.debug(sys, format_args!("request stage-0 to write timens offsets"));
         parent.say(sys, Message::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
         parent.expect(sys, Message::TimeoffsetsAck, SyncStep::ReadTimeoffsetsAck)?;
+    }
+    if let Some(numbers) = cx.mount_fds {
+        // As root of the container and in its mount namespace, where stage 0 opens them.
+        parent.say(sys, Message::MountsourcesPls, SyncStep::WriteMountsourcesPls)?;
+        sources::receive(sys, numbers, &parent)?;
+        parent.expect(sys, Message::MountsourcesAck, SyncStep::ReadMountsourcesAck)?;
     }
     log.debug(sys, format_args!("spawn stage-2"));
     let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage2, errno })?;
@@ -80,7 +90,7 @@ fn create_user_namespace<'m, S: Sys>(
     }
     log.debug(sys, format_args!("request stage-0 to map user namespace"));
     parent.say(sys, Message::UsermapPls, SyncStep::WriteUsermapPls)?;
-    log.debug(sys, format_args!("waiting stage-0 to complete the mapping of user namespace"));
+    log.debug(sys, format_args!("{}", cx.policy.dialect.awaiting_maps_text));
     parent.expect(sys, Message::UsermapAck, SyncStep::ReadUsermapAck)?;
     if window {
         log.debug(sys, format_args!("re-set process as non-dumpable"));

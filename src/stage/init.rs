@@ -2,12 +2,15 @@
 
 use super::{Context, Outcome, enter};
 use crate::bootstrap::Bootstrap;
+use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
+use crate::namespace::unshare::{UnshareSteps, unshare};
+use crate::pipe::read_full;
 use crate::policy::{Credentials, Session, Setgroups};
 use crate::sync::{End, Message, OfChild};
 use crate::sys::Sys;
-use crate::sys::types::Errno;
+use crate::sys::types::{CloneFlags, Errno, Fd};
 
 /// Whether, and how strictly, stage 2 drops its supplementary groups.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -49,6 +52,9 @@ pub fn run<'m, S: Sys>(
     // Already a failure of this close is this stage's.
     log.enter_stage(2);
     stage_1s_end.close(sys)?;
+    if cx.policy.dialect.failure_over_sync {
+        log.tell_stage_0(Some(parent.fd()));
+    }
     enter(sys, log, 2);
     parent.expect(sys, Message::Grandchild, SyncStep::ReadGrandchild)?;
     let os = |doing| move |errno| Error::Os { doing, errno };
@@ -67,12 +73,43 @@ pub fn run<'m, S: Sys>(
             }
         }
     }
+    create_cgroup_namespace(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
     parent.say(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    log.tell_stage_0(None);
     parent.close(sys)?;
     log.debug(sys, format_args!("<= nsexec container setup"));
     log.debug(sys, format_args!("booting up go runtime ..."));
     log.report_dropped(sys);
     log.restore_signals(sys).map_err(os(Doing::RestoreSignals))?;
     Ok(Outcome::HandOver)
+}
+
+/// The cgroup namespace, where it is ours to make: its root is the cgroup in which its maker is, and the launcher of these
+/// lines puts stage 2 into one.
+fn create_cgroup_namespace<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+) -> Result<(), Error<'m>> {
+    let placement = cx.policy.dialect.cgroup_namespace;
+    if !UnshareSteps::new(cx.bootstrap.clone_flags(), placement).cgroup_in_stage_2 {
+        return Ok(());
+    }
+    if placement == CgroupPlacement::Stage2AfterByte {
+        await_cgroup(sys, cx.init_pipe)?;
+    }
+    log.debug(sys, format_args!("unshare cgroup namespace"));
+    unshare(sys, CloneFlags::NEWCGROUP).map_err(|errno| Error::Os { doing: Doing::UnshareCgroup, errno })
+}
+
+/// The launcher's word, which comes after the pid line: by then stage 2 is in its cgroup. It ends as the launcher does.
+fn await_cgroup<'m, S: Sys>(sys: &mut S, init_pipe: Fd) -> Result<(), Error<'m>> {
+    let doing = Doing::ReadCgroupByte;
+    let mut byte = [0];
+    match read_full(sys, init_pipe, &mut byte).map_err(|errno| Error::Os { doing, errno })? {
+        0 => Err(Error::Short { doing, got: 0, want: 1 }),
+        _ if byte == [CGROUP_BYTE] => Ok(()),
+        _ => Err(Error::UnexpectedByte(u8::from_ne_bytes(byte))),
+    }
 }

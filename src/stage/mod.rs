@@ -11,10 +11,11 @@
 pub mod child;
 pub mod init;
 pub mod parent;
+pub mod sources;
 #[cfg(all(test, feature = "audit"))]
 mod tests;
 
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, MountFds};
 use crate::error::Error;
 use crate::log::Log;
 use crate::policy::Policy;
@@ -42,6 +43,8 @@ pub struct Context<'c, 'm> {
     pub policy: &'c Policy,
     /// Where the pid line goes.
     pub init_pipe: Fd,
+    /// Where the mount sources go, if the message has any.
+    pub mount_fds: Option<MountFds<'c>>,
     /// Where the libc caches its thread id, if it does.
     pub tid: Option<TidAddress>,
 }
@@ -57,6 +60,10 @@ pub(crate) struct Wards {
 impl Wards {
     /// Kills them, and passes the error on. The launcher reaps.
     pub(crate) fn kill<'m, S: Sys>(self, sys: &mut S, error: Error<'m>) -> Error<'m> {
+        // Whoever told has killed its own, and ends with a status of its own.
+        if matches!(error, Error::ToldFailure { .. }) {
+            return error;
+        }
         for pid in [self.stage_1, self.stage_2].into_iter().flatten() {
             // ESRCH: it was faster.
             let _ = sys.kill(pid, Signal::KILL);

@@ -1,6 +1,6 @@
 //! Stage 0, the parent: writes for stage 1 what only an outsider may write, and reports both pids.
 
-use super::{Context, Outcome, Wards, child, enter};
+use super::{Context, Outcome, Wards, child, enter, sources};
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep};
 use crate::idmap::write::{self, ProcDir, Writing, Written};
@@ -56,7 +56,12 @@ fn serve<'m, S: Sys>(
         Ok(Written::ToolProcess) => return Ok(Outcome::Exit(1)),
         Err(error) => return Err(unless_dead(sys, &child, error)),
     }
-    forward_pids(sys, log, cx, wards, &child)?;
+    take_pid(sys, log, wards, &child)?;
+    let late = cx.policy.dialect.pid_line_late;
+    let Some(stage_2) = wards.stage_2 else { return Ok(Outcome::Exit(1)) };
+    if !late {
+        forward_pids(sys, log, cx, stage_1, stage_2)?;
+    }
     child.expect(sys, Message::ChildFinish, SyncStep::Stage1Next)?;
     log.debug(sys, format_args!("stage-1 complete"));
     log.debug(sys, format_args!("<- stage-1 synchronisation loop"));
@@ -69,12 +74,15 @@ fn serve<'m, S: Sys>(
     init.expect(sys, Message::ChildFinish, SyncStep::Stage2Next)?;
     log.debug(sys, format_args!("stage-2 complete"));
     log.debug(sys, format_args!("<- stage-2 synchronisation loop"));
+    if late {
+        forward_pids(sys, log, cx, stage_1, stage_2)?;
+    }
     log.debug(sys, format_args!("<~ nsexec stage-0"));
     log.report_dropped(sys);
     Ok(Outcome::Exit(0))
 }
 
-/// Writes the maps and the time offsets of stage 1, when it asks for them.
+/// Writes the maps and the time offsets of stage 1, and opens its mount sources, when it asks for them.
 ///
 /// The offsets' file is opened together with the maps, while stage 1 lets us, and written later: after that
 /// stage 1 may be non-dumpable for good, and its files root's (spec 4.2.27).
@@ -88,7 +96,8 @@ fn write_for<'m, S: Sys>(
     let boot = cx.bootstrap;
     let creates_user = boot.clone_flags().contains(CloneFlags::NEWUSER);
     let offsets = boot.timens_offsets();
-    if !creates_user && offsets.is_none() {
+    let mount_sources = boot.mount_sources();
+    if !creates_user && offsets.is_none() && mount_sources.is_none() {
         return Ok(Written::Done);
     }
     let target = ProcDir::open(sys, stage_1)?;
@@ -115,6 +124,11 @@ fn write_for<'m, S: Sys>(
         write_offsets(sys, target, offsets_file, offsets.text_with_nul())?;
         child.say(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
     }
+    if let Some(sources) = mount_sources {
+        child.expect(sys, Message::MountsourcesPls, SyncStep::Stage1Next)?;
+        sources::send(sys, sources, target, child)?;
+        child.say(sys, Message::MountsourcesAck, SyncStep::WriteMountsourcesAck)?;
+    }
     target.close(sys);
     Ok(Written::Done)
 }
@@ -125,7 +139,11 @@ fn unless_dead<'m, S: Sys>(sys: &mut S, child: &End<OfParent>, error: Error<'m>)
     let Error::Os { errno: Errno::EACCES | Errno::ENOENT | Errno::ESRCH, doing } = error else {
         return error;
     };
-    if !matches!(doing, Doing::OpenProcDir(_) | Doing::Update(..) | Doing::ReadBack(..)) {
+    let of_stage_1 = matches!(
+        doing,
+        Doing::OpenProcDir(_) | Doing::Update(..) | Doing::ReadBack(..) | Doing::OpenMountNamespace(_)
+    );
+    if !of_stage_1 {
         return error;
     }
     // Alive it says nothing before our answer, so anything to read is its end.
@@ -150,24 +168,31 @@ fn write_offsets<'m, S: Sys>(
     target.write_once(sys, file, fd, text)
 }
 
-/// Takes the pid of stage 2 from stage 1 and writes the pid line: once, in one write, and only now that stage 2
-/// exists. Both pids are as seen from here, which is as the launcher sees them.
-fn forward_pids<'m, S: Sys>(
+/// Takes the pid of stage 2 from stage 1.
+fn take_pid<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
-    cx: Context<'_, 'm>,
     wards: &mut Wards,
     child: &End<OfParent>,
 ) -> Result<(), Error<'m>> {
     child.expect(sys, Message::RecvpidPls, SyncStep::Stage1Next)?;
     log.debug(sys, format_args!("stage-1 requested pid to be forwarded"));
-    let stage_2 = child.expect_pid(sys, SyncStep::Stage2Pid)?;
-    wards.stage_2 = Some(stage_2);
-    child.say(sys, Message::RecvpidAck, SyncStep::WriteRecvpidAck)?;
-    let Some(stage_1) = wards.stage_1 else { return Ok(()) };
+    wards.stage_2 = Some(child.expect_pid(sys, SyncStep::Stage2Pid)?);
+    child.say(sys, Message::RecvpidAck, SyncStep::WriteRecvpidAck)
+}
+
+/// Writes the pid line: once, in one write, and only now that stage 2 exists. Both pids are as seen from here, which is as
+/// the launcher sees them.
+fn forward_pids<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    stage_1: Pid,
+    stage_2: Pid,
+) -> Result<(), Error<'m>> {
     log.debug(sys, format_args!("forward stage-1 ({stage_1}) and stage-2 ({stage_2}) pids to runc"));
     let mut buffer = [0; PID_LINE_MAX];
-    let len = pid_line(&mut buffer, stage_1, stage_2);
+    let len = pid_line(&mut buffer, cx.policy.dialect.pid_line, stage_1, stage_2);
     send_all(sys, cx.init_pipe, buffer.get(..len).unwrap_or_default())
         .map_err(|errno| Error::Os { doing: Doing::PidLine, errno })
 }

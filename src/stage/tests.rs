@@ -95,7 +95,7 @@ fn run(sys: MockSys, level: Level) -> (Outcome, String) {
     let transcript = Rc::new(RefCell::new(Transcript::new("one process")));
     let mut recorder = Recorder::new(sys, transcript.clone());
     let mut memory = std::vec![0; MESSAGE_MAX];
-    let environment = Environment { init: Some(Fd(3)), log: Some(Fd(4)), level };
+    let environment = Environment::new(Some(Fd(3)), Some(Fd(4)), level);
     let policy = Policy::runc(&Dialect::V1_2);
     let outcome = bootstrap(&mut recorder, environment, &policy, &mut Scratch { message: &mut memory });
     let lines: Vec<String> = transcript.borrow().lines.iter().map(ToString::to_string).collect();

@@ -38,8 +38,8 @@ pub mod types;
 use core::ffi::CStr;
 
 use types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
-    SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// Everything that the bootstrap and the launcher ask of the kernel.
@@ -79,6 +79,24 @@ pub trait Sys {
     ///
     /// Told apart: `EINTR`; `EAGAIN`; `ENOTSOCK`, the init pipe is not a socket: write.
     fn send(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize>;
+
+    /// `sendmsg(socket, {one byte NUL, SCM_RIGHTS with fd}, MSG_NOSIGNAL)`: a mount source, from stage 0 to stage 1.
+    /// sendmsg(2), unix(7).
+    ///
+    /// Told apart: `EINTR`; `EAGAIN`; `EPIPE` and `ECONNRESET`, the peer is gone.
+    fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize>;
+
+    /// `recvmsg(socket, {one byte, room for one descriptor}, MSG_CMSG_CLOEXEC)`: a mount source, in stage 1. recvmsg(2),
+    /// unix(7). A second descriptor has no room, and is closed by the kernel.
+    ///
+    /// Told apart: `EINTR`; `EAGAIN`; `ECONNRESET`, the peer died, which counts as end of file.
+    fn receive_fd(&mut self, socket: Fd) -> SysResult<Received>;
+
+    /// `dup3(fd, number, O_CLOEXEC)`: puts a mount source at the number that the runtime has kept free for it; what was
+    /// there is closed. Stage 1. dup(2).
+    ///
+    /// Told apart: `EINTR` and `EBUSY`, again.
+    fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()>;
 
     /// `poll(fds, timeout)`: only where a plain read would not do. poll(2). The timeout is in milliseconds,
     /// −1 for none.

@@ -221,7 +221,8 @@ pub enum OpenFlags {
     Unnamed,
     /// `O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC`, mode 0700: a file that was not there before, nor a link of its name.
     New,
-    /// `O_PATH|O_CLOEXEC`: a file that is executed and no more, so that it is open for writing nowhere.
+    /// `O_PATH|O_CLOEXEC`: a file that is executed and no more, so that it is open for writing nowhere; a mount source, of
+    /// which only the place is wanted, so that no device is opened and no FIFO waited for.
     Path,
 }
 
@@ -247,6 +248,18 @@ impl FsType {
     pub const NSFS: Self = Self(0x6e73_6673);
     /// `PROC_SUPER_MAGIC`: the file is one of procfs.
     pub const PROC: Self = Self(0x9fa0);
+}
+
+/// What came with one byte of a socket: a message with at most one descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+pub struct Received {
+    /// The byte; `None` at the end of the file.
+    pub byte: Option<u8>,
+    /// The descriptor, close-on-exec.
+    pub fd: Option<Fd>,
+    /// `MSG_CTRUNC`: more was sent than one descriptor. The kernel has closed what had no room.
+    pub truncated: bool,
 }
 
 /// One descriptor of a `poll`, laid out as the kernel reads it, so that a backend needs no loop.

@@ -8,12 +8,14 @@
 //! | `starts` | those that end with an init or a command |
 //! | `refusals` | those that end with an error, the kernel's and our own |
 //! | `malformed` | messages that are none |
+//! | `dialects` | both in the older lines of runc |
 //!
 //! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
 
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
 mod cloned;
+mod dialects;
 mod launching;
 mod malformed;
 mod refusals;
@@ -24,10 +26,11 @@ use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
 use nsexec::audit::Run;
-use nsexec::audit::plan::runc::{Manner, drop_in};
+use nsexec::audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
 use nsexec::audit::rules::{Facts, Finding, check};
 use nsexec::audit::sections::of_report;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, OwnProgram, encode, encoded_len};
+use nsexec::bootstrap::dialect::CgroupPlacement;
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, OwnProgram, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::script::ChildSignals;
@@ -64,11 +67,21 @@ impl Way {
         }
     }
 
-    pub(crate) const fn words(self) -> &'static str {
-        match self {
-            Self::Init => "as runc run: pid line, stage 1, stage 0, configuration",
-            Self::Exec => "as runc exec: stage 0, pid line, stage 1, configuration",
-            Self::Ours => "our own",
+    pub(crate) const fn words(self, dialect: &Dialect) -> &'static str {
+        match (self, dialect.pid_line_late, dialect.cgroup_namespace, dialect.ready_byte) {
+            (Self::Init, true, ..) => "as the seed's runc run: stage 0, pid line, stage 1, configuration",
+            (Self::Init, _, CgroupPlacement::Stage2AfterByte, _) => {
+                "as runc run of 1.0: ready byte, pid line, stage 1, the cgroup's byte, stage 0, configuration"
+            }
+            (Self::Init, .., true) => {
+                "as runc run of 1.1: ready byte, pid line, stage 1, stage 0, configuration"
+            }
+            (Self::Exec, .., true) => {
+                "as runc exec of 1.0 and 1.1: ready byte, stage 0, pid line, stage 1, configuration"
+            }
+            (Self::Init, ..) => "as runc run: pid line, stage 1, stage 0, configuration",
+            (Self::Exec, ..) => "as runc exec: stage 0, pid line, stage 1, configuration",
+            (Self::Ours, ..) => "our own",
         }
     }
 }
@@ -86,6 +99,8 @@ pub(crate) struct Scenario {
     pub(crate) signals: ChildSignals,
     /// The files that our own launcher tries, each with its NUL.
     pub(crate) candidates: &'static [u8],
+    /// What runc's launcher says of the numbers for mount sources.
+    pub(crate) mount_numbers: MountNumbers,
     pub(crate) ways: &'static [Way],
     /// A part of the first fatal record, if it does not start.
     pub(crate) refused: Option<&'static str>,
@@ -107,6 +122,7 @@ impl Scenario {
             level: Level::Warning,
             signals: ChildSignals::default(),
             candidates: b"/bin/command\0",
+            mount_numbers: MountNumbers::Kept,
             ways: Way::ALL,
             refused: None,
         }
@@ -115,9 +131,10 @@ impl Scenario {
     /// With what its namespaces to join need: `prepare` makes them, and gives the list.
     pub(crate) fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
         let paths = prepare(&mut self.sim);
-        let (old, _) =
-            nsexec::bootstrap::decode(&self.message, &Dialect::V1_2, ByteOrder::NATIVE).expect("our own");
-        self.message = message(&old.with_namespaces(join(&paths)));
+        let dialect = self.policy.dialect;
+        let (old, _) = nsexec::bootstrap::decode(&self.message, dialect, ByteOrder::NATIVE).expect("our own");
+        let joining = old.with_namespaces(join(&paths));
+        self.message = encoded(&joining, dialect);
         self
     }
 
@@ -139,10 +156,15 @@ impl Scenario {
         self
     }
 
+    fn launch(&self, manner: Manner, policy: Policy) -> Launch {
+        let Self { level, mount_numbers, .. } = *self;
+        Launch { manner, level, policy, message: self.message.clone(), mount_numbers }
+    }
+
     /// The machine with a launcher of runc's.
     pub(crate) fn launched(&self, manner: Manner, level: Level) -> Sim {
         let mut sim = self.sim.clone();
-        drop_in(&mut sim, manner, level, self.policy, self.message.clone());
+        drop_in(&mut sim, Launch { level, ..self.launch(manner, self.policy) });
         sim
     }
 
@@ -181,10 +203,9 @@ impl Start {
             Way::Ours => Policy { session: Session::Keep, log_form: LogForm::Detailed, ..scenario.policy },
             _ => scenario.policy,
         };
-        let message = scenario.message.clone();
         match way {
-            Way::Init => drop_in(&mut sim, Manner::Init, scenario.level, policy, message),
-            Way::Exec => drop_in(&mut sim, Manner::Exec, scenario.level, policy, message),
+            Way::Init => drop_in(&mut sim, scenario.launch(Manner::Init, policy)),
+            Way::Exec => drop_in(&mut sim, scenario.launch(Manner::Exec, policy)),
             Way::Ours => launching::our_own(&mut sim, &scenario, (policy, scenario.level), Rc::clone(&told)),
         }
         let name = match scenario.ways {
@@ -218,7 +239,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(starts::joined());
     all.extend(realistic());
     all.extend(starts::old_and_small());
+    all.extend(dialects::starts());
     all.extend(refusals::all());
+    all.extend(dialects::refusals());
     all.extend(malformed::all());
     all.extend(cloned::all());
     all
@@ -237,7 +260,8 @@ pub(crate) fn named(name: &str) -> Scenario {
 /// What `runc init` is, with runc's policy.
 pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let policy = Policy::runc(&Dialect::V1_2);
-    nsexec::audit::plan::runc::runc_init(sys, (init, log), OwnProgram::default(), level, &policy, 4096)
+    let environment = Environment::new(Some(init), Some(log), level);
+    nsexec::audit::plan::runc::runc_init(sys, environment, OwnProgram::default(), &policy, 4096)
 }
 
 /// Every scenario, each of its ways.
@@ -284,8 +308,13 @@ pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T>
 
 /// The bytes of a message.
 pub(crate) fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
+    encoded(bootstrap, &Dialect::V1_2)
+}
+
+/// The same in another dialect.
+pub(crate) fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = vec![0; encoded_len(bootstrap)];
-    let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut bytes).expect("a message");
+    let len = encode(bootstrap, dialect, ByteOrder::NATIVE, &mut bytes).expect("a message");
     bytes.truncate(len);
     bytes
 }

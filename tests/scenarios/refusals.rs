@@ -345,13 +345,13 @@ fn of_the_command() -> Vec<Scenario> {
 
 impl Scenario {
     /// A filter of an outer container, or a kernel without it, answers a call with this errno.
-    fn filtered(mut self, call: &'static str, errno: Errno) -> Self {
+    pub(super) fn filtered(mut self, call: &'static str, errno: Errno) -> Self {
         self.sim.settings().lacks.insert(call, errno);
         self
     }
 
     /// The limit on namespaces of this kind is reached.
-    fn without_room_for(mut self, kind: Kind) -> Self {
+    pub(super) fn without_room_for(mut self, kind: Kind) -> Self {
         self.sim.settings().limits.insert(kind, 0);
         self
     }

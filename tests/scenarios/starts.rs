@@ -235,7 +235,7 @@ fn joins() -> Vec<Scenario> {
 }
 
 /// A user namespace of one container, a network namespace that belongs to the machine.
-fn foreign_net(sim: &mut Sim) -> String {
+pub(super) fn foreign_net(sim: &mut Sim) -> String {
     let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &[] });
     let other = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
     sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(other, Kind::Net)));

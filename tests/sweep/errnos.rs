@@ -93,6 +93,25 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOBUFS,
             Errno::ENOMEM,
         ],
+        // sendmsg(2), unix(7): ETOOMANYREFS beyond the limit of descriptors on their way.
+        Call::SendFd { .. } => &[
+            Errno::EINTR,
+            Errno::EAGAIN,
+            Errno::EPIPE,
+            Errno::ECONNRESET,
+            Errno::ENOBUFS,
+            Errno::ENOMEM,
+            Errno::EBADF,
+            Errno::EPERM,
+        ],
+        // recvmsg(2).
+        Call::ReceiveFd { .. } => {
+            &[Errno::EINTR, Errno::EAGAIN, Errno::ECONNRESET, Errno::ENOMEM, Errno::EBADF, Errno::ENOSYS]
+        }
+        // dup(2).
+        Call::Dup3 { .. } => {
+            &[Errno::EINTR, Errno::EBADF, Errno::EBUSY, Errno::EINVAL, Errno::EMFILE, Errno::EPERM]
+        }
         // poll(2).
         Call::Poll { .. } => &[Errno::EINTR, Errno::ENOMEM, Errno::EINVAL],
         // statfs(2).
@@ -221,7 +240,9 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
         Call::Close { .. } | Call::Poll { .. } | Call::Wait4 { .. } => errno == Errno::EINTR,
         Call::Read { .. } => errno == Errno::EINTR,
         Call::Send { .. } => [Errno::EINTR, Errno::ENOTSOCK].contains(&errno),
-        Call::Write { .. } => errno == Errno::EINTR,
+        Call::Write { .. } | Call::SendFd { .. } | Call::ReceiveFd { .. } | Call::Dup3 { .. } => {
+            errno == Errno::EINTR
+        }
         Call::Unshare { .. } => errno == Errno::EINVAL,
         Call::TidAddress | Call::SetName { .. } | Call::PidfdOpen { .. } => true,
         Call::MemfdCreate { .. } | Call::Sendfile { .. } => true,
@@ -234,5 +255,7 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
 /// Whether it is an errno of a descriptor that is non-blocking: a stage polls and goes on. A launcher's descriptors are
 /// its own, and block.
 pub(crate) fn is_nonblocking(call: &Call, errno: Errno) -> bool {
-    matches!(call, Call::Read { .. } | Call::Send { .. }) && errno == Errno::EAGAIN
+    let moves =
+        matches!(call, Call::Read { .. } | Call::Send { .. } | Call::SendFd { .. } | Call::ReceiveFd { .. });
+    moves && errno == Errno::EAGAIN
 }

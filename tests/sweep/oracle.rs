@@ -26,8 +26,10 @@
 //! knows, and then exits. The others are zombies until the machine's init reaps them; they must be dead all the same.
 
 use nsexec::audit::rules::Severity;
+use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::Record;
 use nsexec::log::Level;
+use nsexec::sync::Message;
 use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, What, Who};
 use nsexec::sys::types::{Errno, Fd};
@@ -137,7 +139,7 @@ impl Case<'_> {
 
     fn pid_line_once(&self) -> Option<Broken> {
         let stage_0 = self.report().find(Section::Stage0)?;
-        let lines = sends(stage_0).filter(|(_, data)| data.starts_with(b"{\"stage1_pid\"")).count();
+        let lines = sends(stage_0).filter(|(_, data)| is_pid_line(data)).count();
         let there = self.report().find(Section::Stage2).is_some();
         (lines > 1 || lines == 1 && !there)
             .then(|| ("one pid line", format!("{lines} of them, stage 2: {there}")))
@@ -232,7 +234,8 @@ impl Case<'_> {
         match (&line.call, self.at().section) {
             _ if self.is_kill() => false,
             (Call::Execve { .. }, Section::Stage0) => runtime,
-            (Call::Read { fd, .. }, Section::Stage2) if *fd == STAGE_INIT => {
+            // What stage 2 reads before, in 1.0, is its own.
+            (Call::Read { fd, .. }, Section::Stage2) if *fd == STAGE_INIT && self.is_after_finish() => {
                 runtime || errno == Some(Errno::ECONNRESET)
             }
             (Call::Openat { path, .. }, _) => path.0 == b"setgroups" && errno == Some(Errno::ENOENT),
@@ -241,6 +244,14 @@ impl Case<'_> {
             (_, Section::Launcher) => self.is_of_log(line),
             _ => false,
         }
+    }
+
+    /// The process has said that it has finished.
+    fn is_after_finish(&self) -> bool {
+        let process = self.whole.report.processes.iter().find(|process| process.who == self.at());
+        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        let finished = Message::ChildFinish.value().to_ne_bytes();
+        before.iter().any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == finished))
     }
 
     /// Only ours can say something.
@@ -338,6 +349,11 @@ fn ends(report: &Report) -> Vec<(Who, End)> {
     ends
 }
 
+/// In the keys of every dialect.
+fn is_pid_line(data: &[u8]) -> bool {
+    data.starts_with(b"{\"stage1_pid\"") || data.starts_with(b"{\"pid\"")
+}
+
 /// What a process has sent, and how much of it went.
 fn sends(process: &ProcessReport) -> impl Iterator<Item = (usize, &[u8])> {
     process.transcript.lines.iter().filter_map(|line| match (&line.call, &line.reply) {
@@ -351,7 +367,7 @@ fn sends(process: &ProcessReport) -> impl Iterator<Item = (usize, &[u8])> {
 /// The two ends of the log pipe. runc's model is given them: the launcher's second pair.
 fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
     if start.way != Way::Ours {
-        return Some((Fd(5), Fd(6)));
+        return has_log_pipe(start).then_some((Fd(5), Fd(6)));
     }
     report.find(Section::Launcher)?.transcript.lines.iter().find_map(|line| match line.reply {
         Reply::Pair(read, write) if line.call == Call::Pipe2 => Some((read, write)),
@@ -359,8 +375,35 @@ fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
     })
 }
 
+fn has_log_pipe(start: &Start) -> bool {
+    start.policy.dialect.environment != EnvironmentForm::InitOnly
+}
+
+/// The texts on standard error, each with the stage that wrote it.
+fn fatal_texts(report: &Report) -> Vec<Record> {
+    let stages =
+        [(Section::Stage0, 0), (Section::MappingTool, 0), (Section::Stage1, 1), (Section::Stage2, 2)];
+    let wrote = |section, text: &str| {
+        let lines = report.processes.iter().filter(|process| process.who.section == section);
+        let mut lines = lines.flat_map(|process| &process.transcript.lines);
+        lines.any(|line| matches!(&line.call, Call::Write { fd: Fd::STDERR, data } if data.0.starts_with(text.as_bytes())))
+    };
+    let of = |text: &str| {
+        let stage = stages.into_iter().find(|(section, _)| wrote(*section, text)).map(|(_, stage)| stage);
+        let head = stage.map_or_else(|| "nsexec[1]".to_owned(), |stage| format!("nsexec-{stage}[1]"));
+        Record::parse(&format!(
+            "{{\"level\":\"fatal\", \"msg\": {}}}",
+            serde_json::json!(format!("{head}: {text}"))
+        ))
+    };
+    String::from_utf8_lossy(&report.stderr).lines().filter_map(of).collect()
+}
+
 /// The fatal records in the order in which they were written, as the launcher read them.
 fn fatal_records(start: &Start, report: &Report) -> Vec<Record> {
+    if !has_log_pipe(start) {
+        return fatal_texts(report);
+    }
     let pipe = log_pipe(start, report).map(|(read, _)| read);
     let launcher = report.find(Section::Launcher).map(|launcher| &launcher.transcript.lines);
     let bytes: Vec<u8> = launcher

@@ -15,6 +15,7 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             let path = String::from_utf8_lossy(&path.0).into_owned();
             let mut words = match path.as_str() {
                 "/proc/self/fd" => vec!["descriptors".to_owned()],
+                "/proc/self/ns/mnt" => vec!["failed to get current mount namespace".to_owned()],
                 // One text for all steps of the copy.
                 path if path.starts_with("/tmp/") || path.starts_with("/proc/self/fd/") => {
                     vec![CLONED.to_owned()]
@@ -32,8 +33,18 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid", CLONED])
         }
         Call::Write { .. } => fixed(&["failed to update", "failed to write", CLONED]),
+        Call::SendFd { .. } => fixed(&["failed to send mount source"]),
+        Call::ReceiveFd { .. } => fixed(&["failed to receive the mount source"]),
+        Call::Dup3 { .. } => fixed(&["cannot dup3 a mount source"]),
         Call::Close { .. } => fixed(&["failed to close"]),
-        Call::Read { .. } => fixed(&["netlink", "failed to sync with", "read back", "word to go", CLONED]),
+        Call::Read { .. } => fixed(&[
+            "netlink",
+            "failed to sync with",
+            "read back",
+            "word to go",
+            "read synchronisation value",
+            CLONED,
+        ]),
         Call::Send { .. } => fixed(&["failed to sync with", "past initial setup"]),
         Call::GetSeals { .. }
         | Call::AddSeals { .. }
@@ -44,8 +55,21 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
         | Call::IsReadOnly { .. }
         | Call::LinkCount { .. }
         | Call::Execveat { .. } => fixed(&[CLONED]),
-        Call::Fstatfs { .. } => fixed(&["failed to check", "failed to open", "oom_score_adj"]),
-        Call::Poll { .. } => fixed(&["failed to sync with", "netlink", "word to go", "past initial setup"]),
+        Call::Fstatfs { .. } => fixed(&[
+            "failed to check",
+            "failed to open",
+            "oom_score_adj",
+            "mount namespace",
+            "open descriptor",
+        ]),
+        Call::Poll { .. } => fixed(&[
+            "failed to sync with",
+            "netlink",
+            "word to go",
+            "past initial setup",
+            "synchronisation value",
+            "mount source",
+        ]),
         Call::Readlink { .. } => fixed(&["/proc"]),
         Call::Socketpair => fixed(&["sync pipe"]),
         Call::CloneSibling { .. } => fixed(&["unable to spawn stage-"]),
@@ -76,7 +100,10 @@ pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
     match (call, errno) {
         // The end of a dead peer, however it shows.
         (Call::Read { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
-        (Call::Send { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
+        (Call::ReceiveFd { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
+        // Of a number that is kept for a mount source.
+        (Call::Fstatfs { .. }, Errno::EBADF) => texts.push("no open descriptor".into()),
+        (Call::Send { .. } | Call::SendFd { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
         // No such link: whatever lies at /proc is no procfs that we are in.
         (Call::Readlink { .. }, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {
             texts.push("there is no /proc/self".into());

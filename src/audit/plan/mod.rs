@@ -15,7 +15,7 @@ use std::vec::Vec;
 use sha2::{Digest, Sha256};
 
 pub use assume::{Amiss, Assumptions, Kernel, Owner};
-use runc::Manner;
+use runc::{Launch, Manner, MountNumbers};
 
 use super::rules::{self, Facts, Finding};
 use super::sections::of_report;
@@ -112,7 +112,9 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     match start {
         Start::Launcher(prepared) => our_launcher(&mut sim, prepared, assumptions),
         Start::Runc { message, manner, policy } => {
-            runc::drop_in(&mut sim, *manner, Level::Warning, *policy, message.clone());
+            let (level, mount_numbers) = (Level::Warning, MountNumbers::Kept);
+            let (manner, policy, message) = (*manner, *policy, message.clone());
+            runc::drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
         }
     }
     let report = sim.run(&mut Oldest, None);
@@ -203,6 +205,13 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
         }
     }
     join_targets(&mut sim, bootstrap, &caller, assumptions);
+    // Whatever they are: a path that says where.
+    let sources = bootstrap.mount_sources().into_iter().flat_map(|sources| sources.iter());
+    for source in sources.filter(|source| !source.is_empty()) {
+        if let Ok(path) = core::str::from_utf8(source) {
+            sim.file(path, Extra::Directory);
+        }
+    }
     sim
 }
 
@@ -279,7 +288,9 @@ fn run_of(report: &Report) -> Run {
 fn pid_line(run: &Run) -> Option<String> {
     let lines = &run.section(Role::Stage(0))?.lines;
     lines.iter().find_map(|line| match &line.call {
-        Call::Send { data, .. } if data.0.starts_with(b"{\"stage1_pid\"") => {
+        Call::Send { data, .. }
+            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
+        {
             Some(String::from_utf8_lossy(&data.0).trim_end().to_string())
         }
         _ => None,

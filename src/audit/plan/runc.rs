@@ -1,14 +1,27 @@
-//! A start of the drop-in on the simulated kernel: runc's two manners of launching (spec 2.8), and what its `init` does
-//! when the bootstrap has handed over.
+//! A start of the drop-in on the simulated kernel: how the Go halves of runc's release lines launch (spec 2.8), and what
+//! their `init` does when the bootstrap has handed over.
 //!
 //! A Go runtime is not our code, so this is a likeness, as small as it can be: who is told what, and who waits for whom.
+//!
+//! | line | `runc run` | `runc exec` |
+//! |---|---|---|
+//! | seed | stage 0, pid line, stage 1 | the same |
+//! | 1.0 | ready byte, pid line, stage 1, is stage 2 there, the byte 0x80 with a cgroup namespace, stage 0 | ready byte, stage 0, pid line, stage 1 |
+//! | 1.1 | the same without that byte, and with numbers kept free for mount sources | the same |
+//! | since 1.2 | pid line, stage 1, is stage 2 there, stage 0 | stage 0, pid line, stage 1 |
+//!
+//! And then the configuration, in all of them.
 
 use core::ffi::CStr;
 
+use std::format;
+use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
+use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, Dialect, EnvironmentForm};
 use crate::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
+use crate::bootstrap::{ByteOrder, decode};
 use crate::cloned::STRINGS_MAX;
 use crate::launch::script::parse_pid_line;
 use crate::log::Level;
@@ -18,7 +31,9 @@ use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
 use crate::sys::sim::{Ended, Extra, Program, Sim, SimSys};
-use crate::sys::types::{Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus};
+use crate::sys::types::{
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus,
+};
 
 /// In which order the launcher waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +42,32 @@ pub enum Manner {
     Init,
     /// `runc exec`: stage 0, pid line, stage 1, configuration.
     Exec,
+}
+
+/// What the launcher says of the numbers that it keeps free for mount sources.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MountNumbers {
+    /// One for each source, and it says which.
+    Kept,
+    /// Nothing.
+    Unsaid,
+    /// Something else.
+    Said(&'static str),
+}
+
+/// A start.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Whether it is `runc run` or `runc exec`.
+    pub manner: Manner,
+    /// What is logged.
+    pub level: Level,
+    /// The policy, with the dialect.
+    pub policy: Policy,
+    /// The bytes on the init pipe.
+    pub message: Vec<u8>,
+    /// The numbers of the mount sources, if the message has any.
+    pub mount_numbers: MountNumbers,
 }
 
 /// What the launcher says to the init when the bootstrap is over: a JSON object.
@@ -39,22 +80,30 @@ const COPYING: usize = 4096;
 const RUNC: &CStr = c"/usr/bin/runc";
 
 /// Makes a drop-in start of `sim`'s launcher: init pipe and log pipe, stage 0 by fork and exec.
-pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, message: Vec<u8>) {
+pub fn drop_in(sim: &mut Sim, launch: Launch) {
+    let Launch { manner, level, policy, message, mount_numbers } = launch;
+    let dialect = policy.dialect;
     let (init, stage_init) = sim.socketpair(true);
-    let (log, stage_log) = sim.pipe(true);
+    // The seed has no log pipe.
+    let log = (dialect.environment != EnvironmentForm::InitOnly).then(|| sim.pipe(true));
+    let stage_log = log.map(|(_, write)| write);
+    let (numbers, kept) = keep_numbers(sim, &message, dialect, stage_init);
+    let mount_fds = match mount_numbers {
+        MountNumbers::Kept => numbers,
+        MountNumbers::Unsaid => None,
+        MountNumbers::Said(text) => Some(text.into()),
+    };
     let memory = message.len();
-    if policy.dialect.cloned_binary {
+    if dialect.cloned_binary {
         sim.file("/tmp", Extra::Directory);
     }
-    let path = RUNC.to_str().unwrap_or_default();
-    sim.program(
-        path,
-        Program::new(move |sys| {
-            let environ = sys.environ();
-            let own = own_program(&environ);
-            runc_init(sys, (stage_init, stage_log), own, level, &policy, memory)
-        }),
-    );
+    let program = Program::new(move |sys| {
+        let pipes = Environment::new(Some(stage_init), stage_log, level);
+        let environment = Environment { mount_fds: mount_fds.as_deref().map(str::as_bytes), ..pipes };
+        let environ = sys.environ();
+        runc_init(sys, environment, own_program(&environ), &policy, memory)
+    });
+    sim.program(RUNC.to_str().unwrap_or_default(), program);
     sim.launcher(move |sys| {
         let child = match sys.fork(ExitSignal::Chld, None) {
             Ok(Fork::Child) => {
@@ -67,11 +116,12 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
             Ok(Fork::Parent { child }) => child,
             Err(_) => return Ended::Exit(1),
         };
-        let _ = sys.close(stage_init);
-        let _ = sys.close(stage_log);
+        for fd in [stage_init].into_iter().chain(stage_log).chain(kept.iter().copied()) {
+            let _ = sys.close(fd);
+        }
         let mut current = child;
-        let talk = Talk { manner, ready_byte: policy.dialect.ready_byte, message: &message };
-        let status = if converse(sys, &talk, init, &mut current).is_some() {
+        let talk = Talk { manner, dialect, message: &message };
+        let status = if talk.converse(sys, init, &mut current).is_some() {
             0
         } else {
             // runc's terminate: SIGKILL and wait.
@@ -80,9 +130,39 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
             1
         };
         let _ = sys.close(init);
-        read_log(sys, log);
+        if let Some((log, _)) = log {
+            read_log(sys, log);
+        }
         Ended::Exit(status)
     });
+}
+
+/// Copies of the stages' end of the init pipe, one for each mount source, and the list of their numbers.
+fn keep_numbers(
+    sim: &mut Sim,
+    message: &[u8],
+    dialect: &Dialect,
+    stage_init: Fd,
+) -> (Option<String>, Vec<Fd>) {
+    let sources = decode(message, dialect, ByteOrder::NATIVE).ok();
+    let Some(sources) = sources.and_then(|(bootstrap, _)| bootstrap.mount_sources()) else {
+        return (None, Vec::new());
+    };
+    /// The first number that none of the standard descriptors and the pipes has.
+    const FIRST: i32 = 7;
+    let mut kept = Vec::new();
+    let mut numbers = Vec::new();
+    for source in sources.iter() {
+        if source.is_empty() {
+            numbers.push("-1".into());
+            continue;
+        }
+        let number = Fd(FIRST.saturating_add(i32::try_from(kept.len()).unwrap_or(i32::MAX)));
+        sim.duplicate(stage_init, number);
+        kept.push(number);
+        numbers.push(format!("{}", number.0));
+    }
+    (Some(format!("[{}]", numbers.join(","))), kept)
 }
 
 /// What an environment says about the program.
@@ -98,27 +178,27 @@ pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.
 pub fn runc_init<S: Sys>(
     sys: &mut S,
-    (init, log): (Fd, Fd),
+    environment: Environment<'_>,
     own: OwnProgram<'_>,
-    level: Level,
     policy: &Policy,
     memory: usize,
 ) -> Ended {
     // With room for the arguments and the environment of a copy.
     let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPYING } else { 0 };
     let mut memory = vec![0; memory];
-    let environment = Environment { init: Some(init), log: Some(log), level };
     match executed(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
         Outcome::HandOver => {
             let mut config = vec![0; CONFIG.len()];
-            match read_full(sys, init, &mut config) {
-                Ok(got) if got == CONFIG.len() => {}
+            let got = environment.init.map(|init| read_full(sys, init, &mut config));
+            if got != Some(Ok(CONFIG.len())) {
                 // The configuration does not come: `runc init` fails.
-                _ => return Ended::Exit(1),
+                return Ended::Exit(1);
             }
-            let _ = sys.close(log);
+            if let Some(log) = environment.log {
+                let _ = sys.close(log);
+            }
             Ended::HandOver
         }
     }
@@ -127,35 +207,62 @@ pub fn runc_init<S: Sys>(
 /// What the launcher says and hears.
 struct Talk<'t> {
     manner: Manner,
-    ready_byte: bool,
+    dialect: &'static Dialect,
     message: &'t [u8],
 }
 
-fn converse(sys: &mut SimSys, talk: &Talk<'_>, init: Fd, current: &mut Pid) -> Option<()> {
-    let stage_0 = *current;
-    // The older lines' Go reads the ready byte in a thread of its own, and goes on when it has the byte and the message is out.
-    send_all(sys, init, talk.message).ok()?;
-    if talk.ready_byte {
-        let mut byte = [0];
-        (read_full(sys, init, &mut byte) == Ok(1) && byte == [READY]).then_some(())?;
-    }
-    match talk.manner {
-        Manner::Init => {
-            let (stage_1, stage_2) = read_pids(sys, init)?;
+impl Talk<'_> {
+    fn converse(&self, sys: &mut SimSys, init: Fd, current: &mut Pid) -> Option<()> {
+        let stage_0 = *current;
+        // The older lines' Go reads the ready byte in a thread of its own, and goes on when it has the byte and the message is
+        // out.
+        send_all(sys, init, self.message).ok()?;
+        if self.dialect.ready_byte {
+            let mut byte = [0];
+            (read_full(sys, init, &mut byte) == Ok(1) && byte == [READY]).then_some(())?;
+        }
+        // A pid line that comes at the very end leaves no choice.
+        let stage_2 = if self.manner == Manner::Init && !self.dialect.pid_line_late {
+            let (stage_1, stage_2) = self.read_pids(sys, init)?;
             wait(sys, stage_1);
             // It reads stage 2's links in /proc/PID/fd, so stage 2 must be alive.
             sys.kill(stage_2, Signal(0)).ok()?;
+            if self.awaits_cgroup_byte() {
+                send_all(sys, init, &[CGROUP_BYTE]).ok()?;
+            }
             succeeded(wait(sys, stage_0))?;
-            *current = stage_2;
-        }
-        Manner::Exec => {
+            stage_2
+        } else {
             succeeded(wait(sys, stage_0))?;
-            let (stage_1, stage_2) = read_pids(sys, init)?;
+            let (stage_1, stage_2) = self.read_pids(sys, init)?;
             wait(sys, stage_1);
-            *current = stage_2;
-        }
+            stage_2
+        };
+        *current = stage_2;
+        send_all(sys, init, CONFIG).ok()
     }
-    send_all(sys, init, CONFIG).ok()
+
+    /// The launcher knows what it has asked for.
+    fn awaits_cgroup_byte(&self) -> bool {
+        let asked = decode(self.message, self.dialect, ByteOrder::NATIVE).ok();
+        self.dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte
+            && asked.is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
+    }
+
+    /// Go decodes one JSON object; nothing comes behind it until the configuration has gone out.
+    fn read_pids(&self, sys: &mut SimSys, init: Fd) -> Option<(Pid, Pid)> {
+        let mut line = Vec::new();
+        let mut buffer = [0; 512];
+        while !line.ends_with(b"\n") {
+            match sys.read(init, &mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => line.extend(buffer.iter().take(count)),
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+        parse_pid_line(&line, self.dialect.pid_line)
+    }
 }
 
 fn succeeded(status: Option<WaitStatus>) -> Option<()> {
@@ -170,21 +277,6 @@ fn wait(sys: &mut SimSys, pid: Pid) -> Option<WaitStatus> {
             Err(_) => return None,
         }
     }
-}
-
-/// Go decodes one JSON object; nothing comes behind it until the configuration has gone out.
-fn read_pids(sys: &mut SimSys, init: Fd) -> Option<(Pid, Pid)> {
-    let mut line = Vec::new();
-    let mut buffer = [0; 512];
-    while !line.ends_with(b"\n") {
-        match sys.read(init, &mut buffer) {
-            Ok(0) => return None,
-            Ok(count) => line.extend(buffer.iter().take(count)),
-            Err(Errno::EINTR) => {}
-            Err(_) => return None,
-        }
-    }
-    parse_pid_line(&line)
 }
 
 fn read_log(sys: &mut SimSys, log: Fd) {

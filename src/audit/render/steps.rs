@@ -10,7 +10,7 @@ use super::walk::{Object, Seen};
 use super::words::{fatal_text, one_line};
 use crate::namespace::NsSet;
 use crate::sys::record::{Bytes, Call, Reply};
-use crate::sys::types::{CloneFlags, Errno, Mount, Propagation};
+use crate::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation};
 
 /// As many characters of a map or path as a note shows.
 const DATA_LIMIT: usize = 60;
@@ -22,6 +22,9 @@ pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
         return failure(seen, errno);
     }
     match &seen.line.call {
+        Call::Setns { .. } if seen.context.role == Some(Role::Stage0) => {
+            plain(Mark::Setup, if is_own(seen) { "comes back" } else { "goes into stage 1's mnt" }.into())
+        }
         Call::Setns { kind, .. } => namespaces(Mark::Join, *kind, seen),
         Call::Unshare { flags } => namespaces(Mark::Create, *flags, seen),
         Call::SetDumpable { dumpable: true } => plain(Mark::Privacy, "dumpable window opens".into()),
@@ -36,11 +39,20 @@ pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
         Call::DropGroups => plain(Mark::Identity, "no other groups".into()),
         Call::SetPdeathsig { .. } => plain(Mark::Setup, "dies with the launcher".into()),
         Call::Mount { mount } => plain(Mark::Setup, mounts(*mount).into()),
+        Call::Dup3 { number, .. } => plain(Mark::Setup, format!("mount source at {}", number.0)),
+        Call::Openat { flags: OpenFlags::Path, path, .. } => {
+            plain(Mark::Setup, format!("opens mount source\n{}", one_line(&path.0, DATA_LIMIT)))
+        }
         Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),
         Call::Execve { path, argv, .. } => plain(Mark::Setup, becomes(seen, path, argv)),
         Call::Write { data, .. } | Call::WriteNowait { data, .. } => writes(seen, data),
         _ => None,
     }
+}
+
+/// Whether the namespace is the one that stage 0 came from.
+fn is_own(seen: &Seen<'_>) -> bool {
+    matches!(&seen.context.object, Some(Object::Namespace(path)) if path.starts_with("/proc/self/"))
 }
 
 fn namespaces(mark: Mark, flags: CloneFlags, seen: &Seen<'_>) -> Option<Note> {

@@ -153,7 +153,8 @@ pub fn comment(seen: &Seen<'_>) -> Option<String> {
     let (Some(word), Some(peer)) = (&seen.context.word, seen.context.peer()) else {
         return reason.map(ToString::to_string);
     };
-    let arrow = if matches!(seen.line.call, Call::Read { .. }) { '←' } else { '→' };
+    let arrow =
+        if matches!(seen.line.call, Call::Read { .. } | Call::ReceiveFd { .. }) { '←' } else { '→' };
     let mut parts: Vec<String> = vec![format!("{arrow} {}: {}", peer.name(), word.text())];
     if let Word::Bootstrap(bytes) = word {
         parts.push(format!("{bytes} bytes"));

@@ -11,7 +11,7 @@ use std::vec::Vec;
 use super::words::Word;
 use super::{Document, Role, Section};
 use crate::sys::record::{Bytes, Call, Line, Reply};
-use crate::sys::types::{CloneFlags, Errno, Fd, OpenFlags};
+use crate::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Received};
 
 /// Where two processes talk to each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -44,6 +44,8 @@ pub enum Object {
     ProcFile(String),
     /// A process.
     Process,
+    /// The place of a mount source, by its path if it was opened here.
+    MountSource(String),
     /// A copy of the program in memory.
     Copy,
 }
@@ -83,12 +85,13 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<Seen<'a>>> {
     // Parents before children, since children inherit. The sort is stable: two mapping tools keep their order.
     order.sort_by_key(|(_, section)| Role::of(section.name));
     let pids = pids(document);
+    let mount_sources = document.sections.iter().any(has_mount_sources);
     let mut births = BTreeMap::<Role, VecDeque<Process>>::new();
     let mut walked: Vec<(usize, Vec<Seen<'a>>)> = Vec::new();
     for (index, section) in order {
         let role = Role::of(section.name);
         let inherited = role.and_then(|role| births.get_mut(&role)?.pop_front());
-        let mut process = Process { role, ..inherited.unwrap_or_default() };
+        let mut process = Process { role, mount_sources, ..inherited.unwrap_or_default() };
         let mut seen = Vec::new();
         for line in section.lines {
             let context = Context { target: target(line, &pids), ..process.look(line) };
@@ -101,6 +104,17 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<Seen<'a>>> {
     }
     walked.sort_by_key(|(index, _)| *index);
     walked.into_iter().map(|(_, seen)| seen).collect()
+}
+
+/// Whether a stage sends or receives mount sources, or is about to: stage 0 opens its own mount namespace for nothing else.
+fn has_mount_sources(section: &Section<'_>) -> bool {
+    section.lines.iter().any(|line| match &line.call {
+        Call::SendFd { .. } | Call::ReceiveFd { .. } => true,
+        Call::Openat { path, .. } => {
+            path.0 == b"/proc/self/ns/mnt" && Role::of(section.name) == Some(Role::Stage0)
+        }
+        _ => false,
+    })
 }
 
 /// Whose the pids are. The launcher's pid namespace numbers all of ours, and each sees only its own makes.
@@ -156,7 +170,10 @@ pub fn descriptor(call: &Call) -> Option<Fd> {
         | Call::Sendfile { to: fd, .. }
         | Call::Fchmod { fd, .. }
         | Call::Execveat { fd, .. }
-        | Call::Setns { fd, .. } => Some(*fd),
+        | Call::Setns { fd, .. }
+        | Call::Dup3 { fd, .. }
+        | Call::SendFd { socket: fd, .. }
+        | Call::ReceiveFd { socket: fd } => Some(*fd),
         Call::Openat { dir, .. } if *dir != Fd::CWD => Some(*dir),
         _ => None,
     }
@@ -170,6 +187,7 @@ struct Process {
     pairs: usize,
     in_user: bool,
     window: bool,
+    mount_sources: bool,
     refused: Vec<Fd>,
     said: BTreeMap<(Channel, bool), Word>,
 }
@@ -236,7 +254,11 @@ impl Process {
                 Some(Object::Copy)
             }
             (Call::Openat { path, flags, .. }, reply) => {
-                let object = opened(path, *flags);
+                let object = match opened(path, *flags) {
+                    // Before there are stages it is a copy of the program.
+                    Object::MountSource(_) if self.pairs == 0 => Object::Copy,
+                    object => object,
+                };
                 if let Reply::Fd(fd) = reply {
                     self.table.insert(fd.0, object.clone());
                 }
@@ -251,12 +273,16 @@ impl Process {
         let (data, sends) = match (&line.call, &line.reply) {
             (Call::Send { data, .. } | Call::Write { data, .. }, _) => (data, true),
             (Call::Read { .. }, Reply::Data(data)) if !data.0.is_empty() => (data, false),
+            (Call::SendFd { .. }, _) => return Some(Word::MountSource),
+            (Call::ReceiveFd { .. }, Reply::Received(received)) => {
+                return received.byte.map(|_| Word::MountSource);
+            }
             _ => return None,
         };
         let word = match (channel, sends == *outer) {
             (Channel::Init, true) => Word::from_launcher(&data.0),
             (Channel::Init, false) => Word::to_launcher(&data.0),
-            _ => Word::between_stages(&data.0, self.said.get(&(*channel, sends))),
+            _ => Word::between_stages(&data.0, self.said.get(&(*channel, sends)), self.mount_sources),
         };
         self.said.insert((*channel, sends), word.clone());
         Some(word)
@@ -266,6 +292,9 @@ impl Process {
         match (&line.call, &line.reply) {
             (Call::Close { fd }, _) => {
                 self.table.remove(&fd.0);
+            }
+            (_, Reply::Received(Received { fd: Some(fd), .. })) => {
+                self.table.insert(fd.0, Object::MountSource(String::new()));
             }
             // What is inherited now is known by what is done with it: a runc that starts itself anew as stage 0.
             (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.table.clear(),
@@ -283,6 +312,7 @@ fn opened(path: &Bytes, flags: OpenFlags) -> Object {
     match flags {
         OpenFlags::Namespace => Object::Namespace(path.into_owned()),
         OpenFlags::Directory => Object::ProcDir,
+        OpenFlags::Path => Object::MountSource(path.into_owned()),
         OpenFlags::Unnamed | OpenFlags::New => Object::Copy,
         _ => Object::ProcFile(path.rsplit('/').next().unwrap_or_default().to_owned()),
     }
@@ -295,7 +325,7 @@ impl Context {
         match (self.object.as_ref()?, self.role) {
             (Object::End { channel: Channel::Init, outer: false }, _) => Some(Role::Launcher),
             (Object::End { channel: Channel::Init, outer: true }, _)
-                if matches!(self.word, Some(Word::Go | Word::Configuration)) =>
+                if matches!(self.word, Some(Word::Go | Word::Configuration | Word::CgroupReady)) =>
             {
                 Some(Role::Stage2)
             }

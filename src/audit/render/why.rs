@@ -48,7 +48,7 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
         (_, Errno::EINTR) => "a signal came first: once more",
         (_, Errno::EAGAIN) if log => "the log pipe is full: nobody waits for it",
         (Call::Read { .. }, Errno::ECONNRESET) => "the peer died with our bytes unread: an end of file",
-        (Call::Send { .. }, Errno::EPIPE) => "the peer is gone",
+        (Call::Send { .. } | Call::SendFd { .. }, Errno::EPIPE) => "the peer is gone",
         (Call::Send { .. }, Errno::ENOTSOCK) => "no socket: a write is as good",
         (Call::Setns { .. }, Errno::EPERM) if context.again => "not ours to join, in any pass",
         (Call::Setns { .. }, Errno::EPERM) => "not ours to join yet: again after the user namespace",
@@ -78,6 +78,13 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
         _ => "",
     };
     Some(match (&line.call, context.object.as_ref()?) {
+        (Call::Openat { .. }, Object::MountSource(_)) => {
+            "with our privileges, in its mount namespace: a place, and no more"
+        }
+        (Call::Openat { .. }, Object::Namespace(path)) if path == "/proc/self/ns/mnt" => "to come back to it",
+        (Call::Openat { .. }, Object::Namespace(_)) if context.role == Some(Role::Stage0) => {
+            "the kernel binds no mount of another mount namespace"
+        }
         (Call::Openat { .. }, Object::Namespace(_)) => {
             "all of them before any join: afterwards a path may be out of reach"
         }
@@ -234,6 +241,14 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
 
 fn identity(call: &Call, context: &Context) -> Option<&'static str> {
     Some(match call {
+        Call::Setns { .. } if context.role == Some(Role::Stage0) => match &context.object {
+            Some(Object::Namespace(path)) if path == "/proc/self/ns/mnt" => "back, before anything else",
+            _ => "into stage 1's mount namespace, for its sources alone",
+        },
+        Call::Dup3 { .. } => "where the runtime has kept a number free for it",
+        Call::Unshare { .. } if context.role == Some(Role::Stage2) => {
+            "its root is the cgroup in which we are by now"
+        }
         Call::Setns { kind: CloneFlags::NEWUSER, .. } => "second pass: from here on its privileges are ours",
         Call::Setns { .. } if context.again => "third pass: with the privileges inside",
         Call::Setns { .. } => "first pass: with the privileges that we came with",

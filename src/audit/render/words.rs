@@ -3,6 +3,7 @@
 use std::format;
 use std::string::{String, ToString};
 
+use crate::bootstrap::dialect::CGROUP_BYTE;
 use crate::sync::Message;
 
 /// What one transfer between two processes says.
@@ -20,6 +21,12 @@ pub enum Word {
     PidLine,
     /// The launcher lets stage 2 execute the command.
     Go,
+    /// The launcher of 1.0 has put stage 2 into its cgroup.
+    CgroupReady,
+    /// A mount source, as a descriptor that comes with a byte.
+    MountSource,
+    /// What stage 0 shall end with, which follows [`Message::Failed`].
+    Status(u32),
     /// A value that is no message.
     Unknown(u32),
     /// A Go runtime tells its init what to do: a JSON object, when the bootstrap is over.
@@ -28,7 +35,7 @@ pub enum Word {
     Bytes(usize),
 }
 
-const MESSAGES: [Message; 8] = [
+const MESSAGES: [Message; 9] = [
     Message::UsermapPls,
     Message::UsermapAck,
     Message::RecvpidPls,
@@ -37,17 +44,26 @@ const MESSAGES: [Message; 8] = [
     Message::ChildFinish,
     Message::TimeoffsetsPls,
     Message::TimeoffsetsAck,
+    Message::Failed,
 ];
 
 impl Word {
-    /// Four bytes between two stages. After [`Message::RecvpidPls`] they are a pid.
+    /// Four bytes between two stages. After [`Message::RecvpidPls`] they are a pid. In a run with mount sources two of the
+    /// messages are about them, and not about time offsets.
     #[must_use]
-    pub fn between_stages(data: &[u8], after: Option<&Self>) -> Self {
+    pub fn between_stages(data: &[u8], after: Option<&Self>, mount_sources: bool) -> Self {
         let Ok(bytes) = <[u8; 4]>::try_from(data) else { return Self::Bytes(data.len()) };
         if after == Some(&Self::Sync(Message::RecvpidPls)) {
             return Self::Pid(i32::from_ne_bytes(bytes));
         }
         let value = u32::from_ne_bytes(bytes);
+        if after == Some(&Self::Sync(Message::Failed)) {
+            return Self::Status(value);
+        }
+        let of_1_1 = [Message::MountsourcesPls, Message::MountsourcesAck].into_iter();
+        if let Some(message) = of_1_1.filter(|_| mount_sources).find(|message| message.value() == value) {
+            return Self::Sync(message);
+        }
         match MESSAGES.into_iter().find(|message| message.value() == value) {
             Some(message) => Self::Sync(message),
             None => Self::Unknown(value),
@@ -60,6 +76,7 @@ impl Word {
         match data {
             // The smallest message is a header of 16 bytes; the word to go is one.
             b"G" => Self::Go,
+            [CGROUP_BYTE] => Self::CgroupReady,
             // A length of that many bytes no message has: 1 MiB is the most.
             [b'{', b'"', ..] => Self::Configuration,
             _ => Self::Bootstrap(data.len()),
@@ -71,7 +88,7 @@ impl Word {
     pub fn to_launcher(data: &[u8]) -> Self {
         match data {
             [0] => Self::Ready,
-            data if data.starts_with(b"{\"stage1_pid\"") => Self::PidLine,
+            data if data.starts_with(b"{\"stage1_pid\"") || data.starts_with(b"{\"pid\"") => Self::PidLine,
             data => Self::Bytes(data.len()),
         }
     }
@@ -87,6 +104,9 @@ impl Word {
             Self::PidLine => "the pid line".into(),
             Self::Go => "go".into(),
             Self::Configuration => "the configuration, which is not ours".into(),
+            Self::CgroupReady => "your cgroup is ready".into(),
+            Self::MountSource => "a mount source".into(),
+            Self::Status(status) => format!("status {status}"),
             Self::Unknown(value) => format!("{value:#x}, which is no message"),
             Self::Bytes(1) => "1 byte".into(),
             Self::Bytes(count) => format!("{count} bytes"),
@@ -106,6 +126,9 @@ pub const fn in_words(message: Message) -> &'static str {
         Message::ChildFinish => "done",
         Message::TimeoffsetsPls => "request the time offsets",
         Message::TimeoffsetsAck => "the time offsets are written",
+        Message::MountsourcesPls => "request the mount sources",
+        Message::MountsourcesAck => "the mount sources are sent",
+        Message::Failed => "failed, with this status",
     }
 }
 

@@ -11,7 +11,7 @@ use crate::audit::sections::{Site, inherit};
 use crate::audit::transcript::{End, Role, Run, Section};
 use crate::sync::Message;
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::{Fd, MaskHow};
+use crate::sys::types::{Fd, MaskHow, Received};
 
 pub(super) const CLOSED_FIRST: Rule = Rule {
     name: "foreign-ends-closed-first",
@@ -70,6 +70,9 @@ impl Table {
         match (&site.line.call, &site.line.reply) {
             (_, Reply::Child) => self.pairs = 0,
             (Call::Openat { .. } | Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+                self.open.insert(*fd, Open { by, what: What::File });
+            }
+            (_, Reply::Received(Received { fd: Some(fd), .. })) => {
                 self.open.insert(*fd, Open { by, what: What::File });
             }
             (Call::PidfdOpen { .. }, Reply::Fd(fd)) => {

@@ -29,11 +29,16 @@ pub(super) const WINDOW: Rule = Rule {
     check: window,
 };
 
-fn not_while_joining(run: &Run, _: &Facts) -> Vec<Finding> {
+fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     // A program that execs is dumpable, if nobody says otherwise.
     inherit(run, &true, |dumpable, site| match site.line.call {
         Call::SetDumpable { dumpable: wanted } if succeeded(site.line) => *dumpable = wanted,
+        // For the mount sources of a container that it has just made: nobody but stage 1 is in there. Where something was
+        // joined it is not dumpable.
+        Call::Setns { kind: CloneFlags::NEWNS, .. }
+            if site.section.role == Role::Stage(0)
+                && facts.asked.as_ref().is_some_and(|asked| !asked.lists_namespaces) => {}
         Call::Setns { kind, .. } if *dumpable => {
             findings.push(Finding::at(site, std::format!("setns({kind}) while dumpable")));
         }

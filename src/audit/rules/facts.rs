@@ -1,14 +1,15 @@
 //! What rules need to know besides the calls: what was asked for.
 
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use crate::audit::transcript::{Role, Run};
-use crate::bootstrap::dialect::Dialect;
+use crate::bootstrap::dialect::{CgroupPlacement, Dialect};
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
 use crate::namespace::NsKind;
 use crate::policy::Policy;
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::CloneFlags;
+use crate::sys::types::{CloneFlags, Fd};
 
 /// What was asked for: the message that stage 0 read, and the policy.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,6 +37,8 @@ pub struct Asked {
     pub uid_map: bool,
     /// There is a gid map.
     pub gid_map: bool,
+    /// There are sources of bind mounts.
+    pub mount_sources: bool,
     /// Absolute paths of the mapping tools.
     pub tools: Vec<Vec<u8>>,
 }
@@ -44,8 +47,9 @@ impl Facts {
     /// From the bytes that stage 0 read from the init pipe, in the dialect of the policy.
     #[must_use]
     pub fn of(run: &Run, policy: Policy) -> Self {
-        let message = message(run);
-        let asked = decoded(&message, policy.dialect).map(|bootstrap| Asked::of(&bootstrap));
+        let read = read_first(run);
+        let mut messages = read.values().filter_map(|bytes| decoded(bytes, policy.dialect));
+        let asked = messages.next().map(|bootstrap| Asked::of(&bootstrap));
         Self { policy, asked }
     }
 
@@ -53,6 +57,12 @@ impl Facts {
     #[must_use]
     pub fn of_drop_in(run: &Run) -> Self {
         Self::of(run, Policy::runc(&Dialect::V1_2))
+    }
+
+    /// Whether stage 2 creates the cgroup namespace, by the dialect and the message.
+    pub(super) fn cgroup_in_stage_2(&self) -> bool {
+        let placed = self.policy.dialect.cgroup_namespace != CgroupPlacement::WithOthers;
+        placed && self.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWCGROUP))
     }
 
     pub(super) fn creates_user(&self) -> bool {
@@ -78,26 +88,27 @@ impl Asked {
             setgroup: bootstrap.setgroup(),
             uid_map: bootstrap.uid_map().is_some(),
             gid_map: bootstrap.gid_map().is_some(),
+            mount_sources: bootstrap.mount_sources().is_some(),
             tools: tools.into_iter().flatten().map(|path| path.to_bytes().into()).collect(),
         }
     }
 }
 
-/// What stage 0 read before it did anything else with a descriptor: its first reads of one descriptor.
-fn message(run: &Run) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut pipe = None;
+/// What stage 0 read before it made the sync pipes, by descriptor: the message, from one that it did not close.
+fn read_first(run: &Run) -> BTreeMap<Fd, Vec<u8>> {
+    let mut read = BTreeMap::<Fd, Vec<u8>>::new();
     for line in run.section(Role::Stage(0)).into_iter().flat_map(|section| &section.lines) {
         match (&line.call, &line.reply) {
-            (Call::Read { fd, .. }, Reply::Data(data)) if *pipe.get_or_insert(*fd) == *fd => {
-                bytes.extend(&data.0);
-            }
+            (Call::Read { fd, .. }, Reply::Data(data)) => read.entry(*fd).or_default().extend(&data.0),
+            // In older dialects it reads its own program first, and copies it.
+            (Call::Close { fd }, _) => drop(read.remove(fd)),
+            (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => read.clear(),
             // The sync pipes come after the message.
             (Call::Socketpair, _) => break,
             _ => {}
         }
     }
-    bytes
+    read
 }
 
 fn decoded<'m>(message: &'m [u8], dialect: &Dialect) -> Option<Bootstrap<'m>> {

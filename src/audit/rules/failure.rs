@@ -9,6 +9,7 @@ use super::{Facts, Finding, Rule, Severity};
 use crate::audit::transcript::{Role, Run, Section};
 use crate::namespace::unshare::UNSHARE_TRIES;
 use crate::policy::Setgroups;
+use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::{CloneFlags, Errno};
 
@@ -39,6 +40,8 @@ struct State {
     tries: u32,
     /// The unshare that is being tried.
     trying: Option<CloneFlags>,
+    /// It tells stage 0 of its failure, in the seed.
+    tells: bool,
 }
 
 fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
@@ -55,6 +58,8 @@ fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
 impl State {
     /// What the line does although it should not.
     fn forbids(&self, line: &Line) -> Option<String> {
+        let ends =
+            |line: &Line| ends(line) || self.tells && matches!(line.call, Call::Send { .. }) || tells(line);
         if let Some(failed) = &self.failed {
             return (!ends(line)).then(|| format!("goes on with {} after {failed}", line.call.name()));
         }
@@ -79,6 +84,7 @@ impl State {
     }
 
     fn see(&mut self, section: &Section, line: &Line, facts: &Facts) {
+        self.tells |= tells(line);
         let map = self.files.written(line).is_some();
         self.files.see(line);
         if !matches!(line.call, Call::Unshare { .. }) && !reports(line) {
@@ -105,6 +111,8 @@ impl State {
             }
             Call::DropGroups
                 if errno == Errno::EPERM && facts.policy.setgroups == Setgroups::DropIfAllowed => {}
+            // Made again.
+            Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}
             _ if map || is_step(&line.call) => {
                 self.failed = Some(format!("{} failed ({})", line.call.name(), errno));
@@ -114,11 +122,18 @@ impl State {
     }
 }
 
+/// The first word of a failure that is told to stage 0.
+fn tells(line: &Line) -> bool {
+    let word = Message::Failed.value().to_ne_bytes();
+    matches!(&line.call, Call::Send { data, .. } if data.0 == word)
+}
+
 /// A call without whose success nothing may go on.
 fn is_step(call: &Call) -> bool {
     matches!(
         call,
         Call::Setns { .. }
+            | Call::Dup3 { .. }
             | Call::Unshare { .. }
             | Call::SetDumpable { .. }
             | Call::SetPdeathsig { .. }

@@ -8,6 +8,7 @@ use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::sections::inherit;
 use crate::audit::transcript::{Role, Run};
+use crate::sync::Message;
 use crate::sys::record::{Call, Reply};
 use crate::sys::types::{CloneFlags, Fd, FsType, OpenFlags};
 
@@ -95,6 +96,8 @@ fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
             }
             // The command is looked for where it will run; a stat opens nothing.
             Call::LinkCount { path } if *foreign && path.0.starts_with(b"/proc/") => path,
+            // Mount sources, which are to be found there; what else stage 0 may do there is a rule of its own.
+            Call::Openat { flags: OpenFlags::Path, .. } if site.section.role == Role::Stage(0) => return,
             Call::Openat { dir: Fd::CWD, path, .. } | Call::Readlink { path, .. } if *foreign => path,
             _ => return,
         };
@@ -120,10 +123,20 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
                 let what = format!("stage 2 comes with {joined} joined, asked was {}", asked.joined);
                 findings.push(Finding::at(site, what));
             }
-            if *created != asked.created {
-                let what = format!("stage 2 comes with {created} created, asked was {}", asked.created);
+            let later = if facts.cgroup_in_stage_2() { CloneFlags::NEWCGROUP } else { CloneFlags::EMPTY };
+            let wanted = asked.created.without(later);
+            if *created != wanted {
+                let what = format!("stage 2 comes with {created} created, asked was {wanted}");
                 findings.push(Finding::at(site, what));
             }
+        }
+        Call::Send { ref data, .. }
+            if site.section.role == Role::Stage(2)
+                && data.0 == Message::ChildFinish.value().to_ne_bytes()
+                && *created != asked.created =>
+        {
+            let what = format!("finishes with {created} created, asked was {}", asked.created);
+            findings.push(Finding::at(site, what));
         }
         _ => {}
     });

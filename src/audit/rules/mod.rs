@@ -10,6 +10,7 @@ mod facts;
 mod failure;
 mod joins;
 mod maps;
+mod mounts;
 mod protocol;
 mod reading;
 #[cfg(test)]
@@ -124,6 +125,7 @@ pub const RULES: &[Rule] = &[
     maps::CHECKED,
     maps::SETGROUPS,
     maps::TOOL,
+    mounts::SOURCES,
     failure::NOTHING_AFTER,
     protocol::PID_LINE,
     protocol::STAGE_2_WAITS,

@@ -3,13 +3,14 @@
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{reports, succeeded, word_at, words};
+use super::reading::{Word, reports, succeeded, word_at, words};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::sections::pids;
 use crate::audit::transcript::{Role, Run};
+use crate::bootstrap::dialect::PidLine;
 use crate::log::RECORD_MAX;
 use crate::sync::Message;
-use crate::sys::record::{Call, Reply};
+use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::Pid;
 
 pub(super) const WHOLE: Rule = Rule {
@@ -31,8 +32,9 @@ pub(super) const DECLARED: Rule = Rule {
 
 pub(super) const PID_LINE: Rule = Rule {
     name: "pid-line-once",
-    reason: "The pid line is written once, by stage 0, and only when stage 2 exists: whoever reads it counts on both \
-             processes being there.",
+    reason: "The pid line is written once, by stage 0, in the keys of the dialect, and only when stage 2 exists: whoever \
+             reads it counts on both processes being there. Before stage 2 has its word, since the launcher waits for the \
+             line; in the seed when stage 2 has finished, since there it waits for stage 0 first.",
     reference: "spec 4.3; runc#3498",
     severity: Severity::Breach,
     check: pid_line,
@@ -81,7 +83,8 @@ fn declared(run: &Run, _: &Facts) -> Vec<Finding> {
     run.sections.iter().flat_map(foreign).collect()
 }
 
-fn pid_line(run: &Run, _: &Facts) -> Vec<Finding> {
+fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let dialect = facts.policy.dialect;
     let mut findings = Vec::new();
     let mut written = 0;
     for section in &run.sections {
@@ -106,12 +109,17 @@ fn pid_line(run: &Run, _: &Facts) -> Vec<Finding> {
                 "the pid line comes from another than stage 0"
             } else if written > 1 {
                 "the pid line is written a second time"
+            } else if !in_time(&said, index, dialect.pid_line_late) {
+                "the pid line is written at another time than this dialect's"
             } else {
-                let number = |word: super::reading::Word| format!(":{}}}", word.value).into_bytes();
+                let number = |word: super::reading::Word| match dialect.pid_line {
+                    PidLine::Stages => format!(",\"stage2_pid\":{}}}", word.value).into_bytes(),
+                    PidLine::PidAndFirst => format!("{{\"pid\": {},", word.value).into_bytes(),
+                };
                 let pid = known.filter(|word| word.index < index).map(number);
                 let names = |pid: Vec<u8>| data.windows(pid.len()).any(|part| part == pid);
                 match pid {
-                    Some(pid) if names(pid.clone()) || data.starts_with(b"{\"pid\"") => continue,
+                    Some(pid) if names(pid.clone()) => continue,
                     Some(_) => "the pid line names another process than stage 1 did",
                     None => "the pid line is written before stage 2 is known",
                 }
@@ -122,10 +130,21 @@ fn pid_line(run: &Run, _: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Whether it is the time for the pid line: before stage 2 has its word, or after it has finished.
+fn in_time(said: &[Word], index: usize, late: bool) -> bool {
+    let go = said.iter().find(|word| word.is(true, Message::Grandchild)).map(|word| word.index);
+    let finished =
+        said.iter().find(|word| word.is(false, Message::ChildFinish) && go.is_some_and(|at| at < word.index));
+    if late { finished.is_some_and(|word| word.index < index) } else { go.is_none_or(|at| index < at) }
+}
+
 fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
     let go = word_at(section, false, Message::Grandchild);
     let finished = word_at(section, true, Message::ChildFinish);
+    let failed = Message::Failed.value().to_ne_bytes();
+    let is_failure = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == failed);
+    let tells = section.lines.iter().position(is_failure);
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
         let changes = matches!(
@@ -138,9 +157,12 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
                 | Call::Mount { .. }
                 | Call::Execve { .. }
                 | Call::SetPdeathsig { .. }
+                | Call::Unshare { .. }
                 | Call::Send { .. }
         );
-        if changes && go.is_none_or(|at| index < at) {
+        // A stage that fails says so at any time, in the seed.
+        let tells_failure = tells.is_some_and(|at| at <= index);
+        if changes && !tells_failure && go.is_none_or(|at| index < at) {
             let what = format!("{} before the word of stage 0", line.call.name());
             findings.push(Finding::on(section, index, what));
         }
@@ -150,6 +172,7 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
                 | Call::Setuid { .. }
                 | Call::Setgid { .. }
                 | Call::Setresuid { .. }
+                | Call::Unshare { .. }
                 | Call::DropGroups
         );
         if identity && finished.is_some_and(|at| at < index) {

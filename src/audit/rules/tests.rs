@@ -1,14 +1,20 @@
 //! Every rule holds in what the real kernel recorded (`tests/audit_record.rs`, left in `tests/records`), and each is broken
-//! by a line that is missing, moved, changed or too many: that rule, and no other.
+//! by a line that is missing, moved, changed or too many: that rule, and no other. The older dialects are planned runs.
 
 use std::collections::BTreeSet;
 use std::string::ToString;
 use std::vec::Vec;
 
 use super::*;
-use crate::audit::transcript::{Foreign, Role};
+use crate::audit::plan::runc::Manner;
+use crate::audit::plan::{Assumptions, Start, plan};
+use crate::audit::transcript::{End, Foreign, Role};
 use crate::audit::witness::parse_line;
+use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, MountSources, encode, encoded_len};
+use crate::idmap::IdMap;
+use crate::policy::Policy;
 use crate::sys::record::Line;
+use crate::sys::types::CloneFlags;
 
 macro_rules! records {
     ($($name:literal),*) => {
@@ -29,14 +35,49 @@ const RECORDS: &[(&str, &str)] = records![
     "refused_join"
 ];
 
+/// Planned starts of older dialects: what only they do.
+const PLANNED: &[&str] = &["mounts", "cgroup_byte", "late_pid_line"];
+
+fn dialect(name: &str) -> &'static Dialect {
+    match name {
+        "mounts" => &Dialect::V1_1,
+        "cgroup_byte" => &Dialect::V1_0,
+        "late_pid_line" => &Dialect::SEED,
+        _ => &Dialect::V1_2,
+    }
+}
+
+fn planned(name: &str) -> Run {
+    let dialect = dialect(name);
+    let sources = MountSources::parse(b"/a\0\0/b\0\0").unwrap();
+    let kinds = [CloneFlags::NEWUSER, CloneFlags::NEWNS, CloneFlags::NEWCGROUP];
+    let bootstrap = Bootstrap::new(kinds.into_iter().fold(CloneFlags::EMPTY, CloneFlags::union))
+        .with_uid_map(IdMap::parse(c"0 1000 10\n").unwrap())
+        .with_gid_map(IdMap::parse(c"0 1000 10\n").unwrap());
+    let bootstrap = if name == "mounts" { bootstrap.with_mount_sources(sources) } else { bootstrap };
+    let mut message = std::vec![0; encoded_len(&bootstrap)];
+    encode(&bootstrap, dialect, ByteOrder::NATIVE, &mut message).unwrap();
+    let start = Start::Runc { message, manner: Manner::Init, policy: Policy::runc(dialect) };
+    let plan = plan(&start, &Assumptions::root()).unwrap();
+    assert!(plan.succeeds, "{name}: {:?}", plan.log);
+    plan.run
+}
+
 fn record(name: &str) -> Run {
+    if PLANNED.contains(&name) {
+        return planned(name);
+    }
     let (_, text) = RECORDS.iter().find(|(known, _)| *known == name).expect("a record of this name");
     Run::from_json_lines(text).unwrap()
 }
 
 /// The rules that a run breaks.
-fn broken(run: &Run) -> BTreeSet<&'static str> {
-    check(run, &Facts::of_drop_in(run)).iter().map(|finding| finding.rule).collect()
+fn broken(run: &Run, name: &str) -> BTreeSet<&'static str> {
+    check(run, &facts(run, name)).iter().map(|finding| finding.rule).collect()
+}
+
+fn facts(run: &Run, name: &str) -> Facts {
+    Facts::of(run, Policy::runc(dialect(name)))
 }
 
 const LAUNCHER: Role = Role::Launcher;
@@ -196,6 +237,29 @@ const FORGERIES: &[Forgery] = &[
     }),
     ("pid-line-once", "nothing", |f| f.twice(PARENT, "stage1_pid")),
     ("pid-line-once", "nothing", |f| f.moved(PARENT, "stage1_pid", "read(6")),
+    ("pid-line-once", "late_pid_line", |f| f.moved(PARENT, "pid_first", "read(7, \"E")),
+    ("pid-line-once", "late_pid_line", |f| {
+        f.edited(
+            PARENT,
+            "{\\\"pid\\\": 103, \\\"pid_first\\\": 102}",
+            "{\\\"pid\\\": 102, \\\"pid_first\\\": 103}",
+        )
+    }),
+    ("pid-line-once", "cgroup_byte", |f| f.moved(PARENT, "stage1_pid", "read(8, \"E")),
+    ("user-namespace-first", "cgroup_byte", |f| f.moved(INIT, "unshare", "read(4, \"\\200")),
+    ("user-namespace-first", "cgroup_byte", |f| f.without(INIT, "read(4, \"\\200")),
+    ("as-asked", "cgroup_byte", |f| f.without(INIT, "unshare")),
+    ("as-asked", "mounts", |f| {
+        f.edited(CHILD, "unshare(CLONE_NEWNS)", "unshare(CLONE_NEWNS|CLONE_NEWCGROUP)")
+    }),
+    ("mount-sources", "mounts", |f| f.moved(PARENT, "O_PATH) = ", "setns(")),
+    ("mount-sources", "mounts", |f| f.moved(PARENT, "\"G", "setns(9")),
+    ("mount-sources", "mounts", |f| f.edited(PARENT, "cmsg_data=[12]", "cmsg_data=[4]")),
+    ("mount-sources", "mounts", |f| f.edited(PARENT, "setns(9", "setns(11")),
+    ("mount-sources", "mounts", |f| f.edited(CHILD, "dup3(5", "dup3(3")),
+    ("mount-sources", "mounts", |f| f.without(CHILD, "dup3")),
+    ("mount-sources", "mounts", |f| f.twice(CHILD, "recvmsg")),
+    ("mount-sources", "nothing", |f| f.with(CHILD, "unshare", "dup3(6, 90, O_CLOEXEC) = 90")),
     ("stage-2-waits", "nothing", |f| f.moved(INIT, "setsid", "read(")),
     ("stage-2-waits", "nothing", |f| f.moved(INIT, "sendto", "setgid")),
     ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(-1, SIGKILL) = 0")),
@@ -208,13 +272,13 @@ const FORGERIES: &[Forgery] = &[
 
 #[test]
 fn what_the_kernel_recorded_keeps_every_rule() {
-    for (name, _) in RECORDS {
+    for name in RECORDS.iter().map(|(name, _)| name).chain(PLANNED) {
         let run = record(name);
-        let facts = Facts::of_drop_in(&run);
+        let facts = facts(&run, name);
         assert!(facts.asked.is_some(), "{name}");
         let findings: Vec<_> = check(&run, &facts).iter().map(ToString::to_string).collect();
         match *name {
-            "five" => assert_eq!(broken(&run), ["cgroup-namespace"].into(), "{findings:#?}"),
+            "five" => assert_eq!(broken(&run, name), ["cgroup-namespace"].into(), "{findings:#?}"),
             _ => assert!(findings.is_empty(), "{name}: {findings:#?}"),
         }
     }
@@ -234,19 +298,22 @@ fn broken_off(whole: &Run, number: usize, length: usize) -> Run {
         });
     }
     run.sections[number].lines.truncate(length);
+    run.sections[number].end = End::Unknown;
     run
 }
 
 /// A process may be killed at any line: what is there then still keeps the rules.
 #[test]
 fn a_run_that_breaks_off_anywhere_keeps_every_rule() {
-    for name in ["user_and_all", "window", "tools", "join"] {
+    for name in ["user_and_all", "window", "tools", "join"].iter().chain(PLANNED) {
         let whole = record(name);
         for (number, section) in whole.sections.iter().enumerate() {
             for length in 0..section.lines.len() {
                 let run = broken_off(&whole, number, length);
-                let findings: Vec<_> =
-                    check(&run, &Facts::of_drop_in(&run)).iter().map(ToString::to_string).collect();
+                let mut findings = check(&run, &facts(&run, name));
+                // A Go runtime is a likeness, whose own section is nobody's promise.
+                findings.retain(|finding| !PLANNED.contains(name) || finding.section != "launcher");
+                let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
                 assert!(findings.is_empty(), "{name}, {} up to {length}: {findings:#?}", section.name);
             }
         }
@@ -258,7 +325,7 @@ fn each_forgery_breaks_its_rule_and_no_other() {
     let mut wrong = Vec::new();
     for (number, (rule, name, forge)) in FORGERIES.iter().enumerate() {
         let run = forge(Forger(record(name))).0;
-        let broken = broken(&run);
+        let broken = broken(&run, name);
         if broken != BTreeSet::from([*rule]) {
             wrong.push(std::format!("{number}: {rule} on {name} broke {broken:?}"));
         }

@@ -5,14 +5,16 @@ use std::vec::Vec;
 
 use super::reading::{succeeded, word_at};
 use super::{Facts, Finding, Rule, Severity};
-use crate::audit::transcript::{Role, Run};
+use crate::audit::transcript::{Role, Run, Section};
+use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
 use crate::sync::Message;
-use crate::sys::record::Call;
+use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::CloneFlags;
 
 pub(super) const FIRST: Rule = Rule {
     name: "user-namespace-first",
-    reason: "Namespaces are created in stage 1 alone. The user namespace comes first, by itself, and is mapped before any \
+    reason: "Namespaces are created in stage 1 alone, but for the cgroup namespace of 1.0 and 1.1, which stage 2 makes when \
+             stage 0 and the launcher have given their words. The user namespace comes first, by itself, and is mapped before any \
              other is made and before stage 1 becomes root in it: what comes after is then owned by its root.",
     reference: "spec 3.3 steps 7 to 12; runc issue #4466 and its SELinux label of mqueue",
     severity: Severity::Breach,
@@ -27,6 +29,14 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
         for (index, line) in section.lines.iter().enumerate() {
             let is_mapped = mapped.is_some_and(|at| at < index);
             let what = match line.call {
+                Call::Unshare { flags: CloneFlags::NEWCGROUP }
+                    if section.role == Role::Stage(2) && facts.cgroup_in_stage_2() =>
+                {
+                    match cgroup_words(section, facts).is_some_and(|at| at < index) {
+                        true => continue,
+                        false => "creates the cgroup namespace before the words for it".into(),
+                    }
+                }
                 Call::Unshare { flags } if section.role != Role::Stage(1) => {
                     format!("unshare({flags}) outside of stage 1")
                 }
@@ -49,4 +59,14 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The line at which stage 2 has all words that it needs for its cgroup namespace: stage 0's, and in 1.0 the launcher's.
+fn cgroup_words(section: &Section, facts: &Facts) -> Option<usize> {
+    let go = word_at(section, false, Message::Grandchild)?;
+    if facts.policy.dialect.cgroup_namespace != CgroupPlacement::Stage2AfterByte {
+        return Some(go);
+    }
+    let is_byte = |line: &Line| matches!(&line.reply, Reply::Data(data) if data.0 == [CGROUP_BYTE]);
+    section.lines.iter().position(is_byte).filter(|at| go < *at)
 }

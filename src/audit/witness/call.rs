@@ -10,8 +10,8 @@ use super::words::{
 };
 use crate::sys::record::{Bytes, Call, Line, Reply, SA_FLAGS, SEALS};
 use crate::sys::types::{
-    ExitSignal, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Propagation, Seals, SigAction, Signal,
-    TidAddress, WaitFor, WaitStatus, Waited,
+    ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Propagation, Received, Seals, SigAction,
+    Signal, TidAddress, WaitFor, WaitStatus, Waited,
 };
 
 /// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
@@ -85,6 +85,10 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
             (call, count(result).map(|count| Reply::Data(Bytes(vec![0; count]))))
         }
         ("fcntl", [number, "F_SETFD", "FD_CLOEXEC"]) => (Call::SetCloexec { fd: fd(number)? }, unit(result)),
+        ("dup3", [of, number, "O_CLOEXEC"]) => {
+            let call = Call::Dup3 { fd: fd(of)?, number: fd(number)? };
+            (call, fd(result).filter(|made| made.0 >= 0).map(|_| Reply::Unit))
+        }
         ("pidfd_open", [pid, "0"]) => (Call::PidfdOpen { pid: Pid(pid.parse().ok()?) }, new_fd(result)),
         _ => return None,
     })
@@ -195,6 +199,12 @@ fn transfer(name: &str, args: &[&str], result: &str) -> Read {
         ("sendto", [number, data, _, "MSG_NOSIGNAL", "NULL", "0"]) => {
             (Call::Send { fd: fd(number)?, data: bytes(data)? }, taken)
         }
+        ("sendmsg", [number, message, "MSG_NOSIGNAL"]) if one_byte(message)? == [0] => {
+            (Call::SendFd { socket: fd(number)?, fd: rights(message)? }, taken)
+        }
+        ("recvmsg", [number, message, "MSG_CMSG_CLOEXEC"]) => {
+            (Call::ReceiveFd { socket: fd(number)? }, received(message, result).map(Reply::Received))
+        }
         ("poll", [fds, _, timeout]) => {
             let fds = polled(array(fds)?, "events")?;
             (Call::Poll { fds: fds.clone(), timeout_ms: timeout.parse().ok()? }, found(fds, result))
@@ -206,6 +216,31 @@ fn transfer(name: &str, args: &[&str], result: &str) -> Read {
         }
         _ => return None,
     })
+}
+
+/// The bytes of a message that has one piece.
+fn one_byte(message: &str) -> Option<Vec<u8>> {
+    let [piece] = array(field(message, "msg_iov")?)?[..] else { return None };
+    (field(piece, "iov_len")? == "1").then_some(whole(field(piece, "iov_base")?)?)
+}
+
+/// The one descriptor that comes with a message.
+fn rights(message: &str) -> Option<Fd> {
+    let [control] = array(field(message, "msg_control")?)?[..] else { return None };
+    let is_fd = field(control, "cmsg_level")? == "SOL_SOCKET" && field(control, "cmsg_type")? == "SCM_RIGHTS";
+    let [number] = array(field(control, "cmsg_data")?)?[..] else { return None };
+    fd(number).filter(|_| is_fd)
+}
+
+/// Control messages that are no descriptor, or more than one, are none that we have room for.
+fn received(message: &str, result: &str) -> Option<Received> {
+    let byte = one_byte(message)?.first().copied().filter(|_| result != "0");
+    let fd = match field(message, "msg_control") {
+        Some(_) => Some(rights(message)?),
+        None => None,
+    };
+    let truncated = field(message, "msg_flags")?.split('|').any(|flag| flag == "MSG_CTRUNC");
+    Some(Received { byte, fd, truncated })
 }
 
 /// `{fd=5, events=POLLIN}`, `{fd=-1}`: here as what is waited for, whatever the field is called.

@@ -15,9 +15,9 @@
 //!    `int` to a parameter that the kernel declares as `int` or `unsigned int`.
 //! 3. **Order.** Only clone's differs by architecture: `raw.rs`.
 //!
-//! The calls: openat close read write pwritev2 sendto poll (aarch64: ppoll) fstatfs newfstatat readlinkat socketpair pipe2
-//! close_range getdents64 fcntl(F_SETFD) · fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod unlinkat statfs execveat ·
-//! clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
+//! The calls: openat close read write pwritev2 sendto sendmsg recvmsg dup3 poll (aarch64: ppoll) fstatfs newfstatat readlinkat
+//! socketpair pipe2 close_range getdents64 fcntl(F_SETFD) · fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod
+//! unlinkat statfs execveat · clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
 //! setuid setgid setgroups sched_getaffinity mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME,
 //! PR_SET_PDEATHSIG) · rt_sigprocmask rt_sigaction rt_sigtimedwait. There are no others.
 
@@ -32,9 +32,12 @@ use libc::syscall;
 use super::Sys;
 use super::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Propagation, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
+    Propagation, Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus,
+    Waited,
 };
-use raw::{KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, unit};
+use raw::{
+    KernelMsghdr, KernelRights, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, unit,
+};
 
 /// The kernel of this machine.
 #[derive(Debug)]
@@ -119,6 +122,32 @@ impl Sys for LinuxSys {
         count(unsafe {
             syscall(libc::SYS_sendto, fd.0, buf.as_ptr(), buf.len(), libc::MSG_NOSIGNAL, address, length)
         })
+    }
+
+    fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize> {
+        let (mut byte, mut rights) = ([0], KernelRights::of(fd));
+        let mut iov = raw::iovec(&mut byte);
+        let message = KernelMsghdr::new(&mut iov, &mut rights);
+        // SAFETY: the kernel reads the header, the one iovec with its byte, and the control message with its one number, all
+        // on this stack.
+        count(unsafe { syscall(libc::SYS_sendmsg, socket.0, &raw const message, libc::MSG_NOSIGNAL) })
+    }
+
+    fn receive_fd(&mut self, socket: Fd) -> SysResult<Received> {
+        let (mut byte, mut rights) = ([0], KernelRights::default());
+        let mut iov = raw::iovec(&mut byte);
+        let mut message = KernelMsghdr::new(&mut iov, &mut rights);
+        // SAFETY: the kernel writes one byte at most through the iovec, as much as the header says to the control message,
+        // and to the header itself, all on this stack.
+        let got =
+            count(unsafe { syscall(libc::SYS_recvmsg, socket.0, &raw mut message, libc::MSG_CMSG_CLOEXEC) })?;
+        let (fd, truncated) = (message.carries(&rights), message.is_truncated());
+        Ok(Received { byte: (got > 0).then_some(byte[0]), fd, truncated })
+    }
+
+    fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
+        // SAFETY: numbers; that both descriptors are ours is what `new` asks of the caller.
+        reply(unsafe { syscall(libc::SYS_dup3, fd.0, number.0, libc::O_CLOEXEC) }).map(|_| ())
     }
 
     #[cfg(target_arch = "x86_64")]

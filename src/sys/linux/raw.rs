@@ -11,6 +11,64 @@ compile_error!(
      and its layout of the kernel's sigaction checked."
 );
 
+/// The kernel's `struct user_msghdr` of one iovec and one control message. The libc's differ in the width of two lengths.
+#[repr(C)]
+pub(super) struct KernelMsghdr {
+    name: usize,
+    name_len: c_int,
+    iov: *mut libc::iovec,
+    iov_len: usize,
+    control: *mut KernelRights,
+    control_len: usize,
+    flags: c_int,
+}
+
+/// The kernel's `struct cmsghdr` with one descriptor behind it.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct KernelRights {
+    len: usize,
+    level: c_int,
+    kind: c_int,
+    fd: c_int,
+}
+
+/// `CMSG_LEN(sizeof(int))`. Not `CMSG_SPACE`, whose padding would have room for a second descriptor.
+const RIGHTS_LEN: usize = offset_of!(KernelRights, fd) + size_of::<c_int>();
+
+const _: () = assert!(offset_of!(KernelRights, fd) == 16 && offset_of!(KernelMsghdr, control) == 32);
+
+/// One piece of memory for a message.
+pub(super) fn iovec(bytes: &mut [u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
+}
+
+impl KernelRights {
+    /// SCM_RIGHTS (unix(7)) with `fd`.
+    pub(super) fn of(fd: Fd) -> Self {
+        Self { len: RIGHTS_LEN, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, fd: fd.0 }
+    }
+}
+
+impl KernelMsghdr {
+    /// A message of these two, without an address.
+    pub(super) fn new(iov: &mut libc::iovec, rights: &mut KernelRights) -> Self {
+        Self { name: 0, name_len: 0, iov, iov_len: 1, control: rights, control_len: RIGHTS_LEN, flags: 0 }
+    }
+
+    /// The descriptor that the kernel has put into `rights`, if it has: it says how much of them it filled.
+    pub(super) fn carries(&self, rights: &KernelRights) -> Option<Fd> {
+        let filled = self.control_len >= RIGHTS_LEN && rights.len >= RIGHTS_LEN;
+        let is_fd = (rights.level, rights.kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+        (filled && is_fd).then_some(Fd(rights.fd))
+    }
+
+    /// MSG_CTRUNC (recvmsg(2)).
+    pub(super) fn is_truncated(&self) -> bool {
+        self.flags & libc::MSG_CTRUNC != 0
+    }
+}
+
 /// What `libc::syscall` returned: −1 stands for the errno.
 pub(super) fn reply(raw: c_long) -> SysResult<c_long> {
     if raw == -1 { Err(errno()) } else { Ok(raw) }

@@ -6,8 +6,8 @@ use std::vec::Vec;
 use super::{Bytes, Call, Reply};
 use crate::sys::Sys;
 use crate::sys::types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
-    SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// Who answers calls, without being asked one by one.
@@ -110,6 +110,21 @@ impl<A: Answer> Sys for A {
 
     fn send(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
         self.count(Call::Send { fd, data: buf.into() })
+    }
+
+    fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize> {
+        self.count(Call::SendFd { socket, fd })
+    }
+
+    fn receive_fd(&mut self, socket: Fd) -> SysResult<Received> {
+        match self.answer(Call::ReceiveFd { socket }) {
+            Reply::Received(received) => Ok(received),
+            reply => Err(errno(reply)),
+        }
+    }
+
+    fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
+        self.unit(Call::Dup3 { fd, number })
     }
 
     fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize> {

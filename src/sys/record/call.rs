@@ -6,8 +6,8 @@ use std::vec::Vec;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::sys::types::{
-    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals, SigAction,
-    Signal, SignalSet, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Received, Seals,
+    SigAction, Signal, SignalSet, TidAddress, WaitFor, Waited,
 };
 
 /// Bytes of a path, a buffer or an argument.
@@ -73,6 +73,9 @@ pub enum Call {
     Write { fd: Fd, data: Bytes },
     WriteNowait { fd: Fd, data: Bytes },
     Send { fd: Fd, data: Bytes },
+    SendFd { socket: Fd, fd: Fd },
+    ReceiveFd { socket: Fd },
+    Dup3 { fd: Fd, number: Fd },
     Poll { fds: Vec<PollFd>, timeout_ms: i32 },
     Fstatfs { fd: Fd },
     LinkCount { path: Bytes },
@@ -127,6 +130,9 @@ impl Call {
             Self::Write { .. } => "write",
             Self::WriteNowait { .. } => "pwritev2",
             Self::Send { .. } => "sendto",
+            Self::SendFd { .. } => "sendmsg",
+            Self::ReceiveFd { .. } => "recvmsg",
+            Self::Dup3 { .. } => "dup3",
             Self::Poll { .. } => "poll",
             Self::Fstatfs { .. } => "fstatfs",
             Self::LinkCount { .. } => "newfstatat",
@@ -188,6 +194,10 @@ impl Call {
             (Self::Poll { fds, .. }, Reply::Polled { count, fds: found }) => {
                 found.len() == fds.len() && *count <= fds.len()
             }
+            (Self::SendFd { .. }, Reply::Count(count)) => *count <= 1,
+            (Self::ReceiveFd { .. }, Reply::Received(received)) => {
+                received.byte.is_some() || received.fd.is_none() && !received.truncated
+            }
             (Self::Fstatfs { .. }, Reply::FsType(_))
             | (Self::LinkCount { .. }, Reply::Links(_))
             | (Self::Socketpair | Self::Pipe2, Reply::Pair(..))
@@ -203,6 +213,7 @@ impl Call {
             | (Self::Sigtimedwait { .. }, Reply::Signal(_)) => true,
             (
                 Self::Close { .. }
+                | Self::Dup3 { .. }
                 | Self::CloseRangeCloexec { .. }
                 | Self::SetCloexec { .. }
                 | Self::AddSeals { .. }
@@ -241,6 +252,8 @@ pub enum Reply {
     Count(usize),
     /// These bytes were read.
     Data(Bytes),
+    /// A byte, and what came with it.
+    Received(Received),
     /// The type of a file system.
     FsType(FsType),
     /// The number of links to a file.

@@ -5,8 +5,8 @@ use core::ffi::CStr;
 use super::{Call, Line, Reply, Sink};
 use crate::sys::Sys;
 use crate::sys::types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
-    SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
+    Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// A backend whose every call is a line.
@@ -110,6 +110,21 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
     fn send(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
         let result = self.inner.send(fd, buf);
         self.count(Call::Send { fd, data: buf.into() }, result)
+    }
+
+    fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize> {
+        let result = self.inner.send_fd(socket, fd);
+        self.count(Call::SendFd { socket, fd }, result)
+    }
+
+    fn receive_fd(&mut self, socket: Fd) -> SysResult<Received> {
+        let result = self.inner.receive_fd(socket);
+        self.done(Call::ReceiveFd { socket }, result, |received| Reply::Received(*received))
+    }
+
+    fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
+        let result = self.inner.dup3(fd, number);
+        self.unit(Call::Dup3 { fd, number }, result)
     }
 
     fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize> {

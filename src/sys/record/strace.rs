@@ -5,8 +5,8 @@ use core::fmt::{self, Display, Formatter};
 use super::names::{Cpus, Quoted, SA_FLAGS, SEALS, Set, SignalName, clone_flags, flags, poll_events};
 use super::{Bytes, Call, Line, Reply};
 use crate::sys::types::{
-    ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, PollFd, Propagation, Seals, SigAction, TidAddress,
-    WaitFor, WaitStatus,
+    ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, PollFd, Propagation, Received, Seals, SigAction,
+    TidAddress, WaitFor, WaitStatus,
 };
 
 /// An address that strace sees and we don't.
@@ -20,7 +20,10 @@ impl Display for Line {
         write!(f, "{}(", self.call.name())?;
         arguments(f, &self.call, &self.reply)?;
         f.write_str(") = ")?;
-        result(f, &self.reply)
+        match (returned(&self.call), &self.reply) {
+            (Some(number), Reply::Unit) => write!(f, "{}", number.0),
+            (_, reply) => result(f, reply),
+        }
     }
 }
 
@@ -47,6 +50,9 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
         Call::Send { fd, data } => {
             write!(f, "{}, {}, {}, MSG_NOSIGNAL, NULL, 0", fd.0, Quoted::data(data), data.0.len())
         }
+        Call::SendFd { socket, fd } => send_fd(f, *socket, *fd),
+        Call::ReceiveFd { socket } => receive_fd(f, *socket, reply),
+        Call::Dup3 { fd, number } => write!(f, "{}, {}, O_CLOEXEC", fd.0, number.0),
         Call::Poll { fds, timeout_ms } => {
             polled(f, fds.iter(), |fd| ("events", fd.events))?;
             write!(f, ", {}, {timeout_ms}", fds.len())
@@ -101,6 +107,45 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     }
 }
 
+/// What a message of ours looks like before what came with it: no address, one byte.
+const ONE_BYTE: &str = "msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base=";
+
+fn send_fd(f: &mut Formatter<'_>, socket: Fd, fd: Fd) -> fmt::Result {
+    write!(f, "{}, {{{ONE_BYTE}\"\\0\", iov_len=1}}], msg_iovlen=1, ", socket.0)?;
+    rights(f, fd)?;
+    f.write_str(", msg_flags=0}, MSG_NOSIGNAL")
+}
+
+fn receive_fd(f: &mut Formatter<'_>, socket: Fd, reply: &Reply) -> fmt::Result {
+    let Reply::Received(Received { byte, fd, truncated }) = reply else {
+        return match reply {
+            Reply::Errno(_) => write!(f, "{}, {{msg_namelen=0}}, MSG_CMSG_CLOEXEC", socket.0),
+            _ => write!(f, "{}, {SOMEWHERE}, MSG_CMSG_CLOEXEC", socket.0),
+        };
+    };
+    let byte = byte.as_slice();
+    write!(f, "{}, {{{ONE_BYTE}{}, iov_len=1}}], msg_iovlen=1, ", socket.0, Quoted(byte, byte.len()))?;
+    match fd {
+        Some(fd) => rights(f, *fd)?,
+        None => f.write_str("msg_controllen=0")?,
+    }
+    let cut = if *truncated { "MSG_CTRUNC|" } else { "" };
+    write!(f, ", msg_flags={cut}MSG_CMSG_CLOEXEC}}, MSG_CMSG_CLOEXEC")
+}
+
+fn rights(f: &mut Formatter<'_>, fd: Fd) -> fmt::Result {
+    let about = "cmsg_len=20, cmsg_level=SOL_SOCKET, cmsg_type=SCM_RIGHTS";
+    write!(f, "msg_control=[{{{about}, cmsg_data=[{}]}}], msg_controllen=20", fd.0)
+}
+
+/// A call that gives back one of its arguments: the number that a descriptor has now.
+fn returned(call: &Call) -> Option<Fd> {
+    match call {
+        Call::Dup3 { number, .. } => Some(*number),
+        _ => None,
+    }
+}
+
 /// The calls of a process that copies its own program.
 fn copying(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     match call {
@@ -152,6 +197,7 @@ fn result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
         Reply::Fd(fd) => write!(f, "{}", fd.0),
         Reply::Count(count) => write!(f, "{count}"),
         Reply::Data(data) => write!(f, "{}", data.0.len()),
+        Reply::Received(received) => write!(f, "{}", usize::from(received.byte.is_some())),
         Reply::Polled { count: 0, .. } => f.write_str("0 (Timeout)"),
         Reply::Polled { count, fds } => {
             write!(f, "{count} (")?;

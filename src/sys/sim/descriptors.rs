@@ -86,8 +86,8 @@ impl Object {
 #[derive(Clone, Debug)]
 pub(super) struct Description {
     pub(super) object: Object,
-    /// In how many places of descriptor tables it is.
-    refs: usize,
+    /// In how many places of descriptor tables it is, and how often on its way through a socket.
+    pub(super) refs: usize,
     offset: usize,
     /// The credentials of its opener, which the files of /proc ask for.
     opener: Creds,
@@ -104,7 +104,7 @@ pub(super) struct Slot {
 pub(super) type Table = BTreeMap<i32, Slot>;
 
 impl Kernel {
-    fn slot(&self, me: Task, fd: Fd) -> SysResult<Slot> {
+    pub(super) fn slot(&self, me: Task, fd: Fd) -> SysResult<Slot> {
         self.process(me).fds.get(&fd.0).copied().ok_or(Errno::EBADF)
     }
 
@@ -124,13 +124,44 @@ impl Kernel {
 
     /// Opens `object` at the lowest free number.
     pub(super) fn install(&mut self, me: Task, object: Object, cloexec: bool) -> SysResult<Fd> {
+        let number = self.free_number(me)?;
         let opener = self.process(me).creds.clone();
-        let table = &self.process(me).fds;
-        let number = (0..self.settings.descriptors).find(|n| !table.contains_key(n)).ok_or(Errno::EMFILE)?;
         self.descriptions.push(Description { object, refs: 1, offset: 0, opener });
         let description = self.descriptions.len() - 1;
         self.process_mut(me).fds.insert(number, Slot { description, cloexec });
         Ok(Fd(number))
+    }
+
+    fn free_number(&self, me: Task) -> SysResult<i32> {
+        let table = &self.process(me).fds;
+        (0..self.settings.descriptors).find(|number| !table.contains_key(number)).ok_or(Errno::EMFILE)
+    }
+
+    /// Puts what came through a socket at the lowest free number; without one it is closed.
+    pub(super) fn put(&mut self, me: Task, slot: Slot) -> SysResult<Fd> {
+        let number = self.free_number(me).inspect_err(|_| self.release(slot))?;
+        self.process_mut(me).fds.insert(number, slot);
+        Ok(Fd(number))
+    }
+
+    /// dup3(2) with O_CLOEXEC. EINVAL, the same number twice; EBADF, not open, or beyond the limit.
+    pub(super) fn dup3(&mut self, me: Task, fd: Fd, number: Fd) -> SysResult<()> {
+        if fd == number {
+            return Err(Errno::EINVAL);
+        }
+        if !(0..self.settings.descriptors).contains(&number.0) {
+            return Err(Errno::EBADF);
+        }
+        self.duplicate(me, fd, number, true)
+    }
+
+    pub(super) fn duplicate(&mut self, me: Task, fd: Fd, number: Fd, cloexec: bool) -> SysResult<()> {
+        let description = self.slot(me, fd)?.description;
+        self.descriptions[description].refs += 1;
+        if let Some(old) = self.process_mut(me).fds.insert(number.0, Slot { description, cloexec }) {
+            self.release(old);
+        }
+        Ok(())
     }
 
     /// Counts one more place for everything in a table that a fork copied.
@@ -162,6 +193,9 @@ impl Kernel {
                 pair.open[side] = false;
                 pair.reset[1 - side] = !pair.bytes[side].is_empty();
                 pair.bytes[side].clear();
+                for (_, description) in core::mem::take(&mut pair.rights[side]) {
+                    self.release(Slot { description, cloexec: true });
+                }
             }
             _ => {}
         }
@@ -181,7 +215,7 @@ impl Kernel {
 
     pub(super) fn socketpair(&mut self, me: Task, cloexec: bool) -> SysResult<(Fd, Fd)> {
         let capacity = self.settings.socket_buffer;
-        self.pairs.push(Pair { bytes: Default::default(), capacity, open: [true; 2], reset: [false; 2] });
+        self.pairs.push(Pair::new(capacity));
         let pair = self.pairs.len() - 1;
         let one = self.install(me, Object::Socket(pair, 0), cloexec)?;
         let other = self.install(me, Object::Socket(pair, 1), cloexec);
@@ -210,16 +244,12 @@ impl Kernel {
         let index = self.slot(me, fd)?.description;
         let bytes = match self.descriptions[index].object.clone() {
             Object::Socket(pair, side) => {
-                let pair = &mut self.pairs[pair];
-                if !pair.bytes[side].is_empty() || len == 0 {
-                    take(&mut pair.bytes[side], len)
-                } else if core::mem::take(&mut pair.reset[side]) {
-                    return Err(Errno::ECONNRESET.into());
-                } else if pair.open[1 - side] {
-                    return Err(Halt::Block);
-                } else {
-                    Vec::new()
+                let (bytes, came) = self.pairs[pair].take(side, len).ok_or(Halt::Block)??;
+                // A read has no room for descriptors: they are closed (unix(7)).
+                for description in came {
+                    self.release(Slot { description, cloexec: true });
                 }
+                bytes
             }
             Object::PipeRead(pipe) => {
                 let pipe = &mut self.pipes[pipe];

@@ -147,6 +147,9 @@ impl Kernel {
             Call::Write { fd, data } => Reply::Count(self.write(me, *fd, &data.0, Writing::Wait)?),
             Call::WriteNowait { fd, data } => Reply::Count(self.write(me, *fd, &data.0, Writing::NoWait)?),
             Call::Send { fd, data } => Reply::Count(self.write(me, *fd, &data.0, Writing::Send)?),
+            Call::SendFd { socket, fd } => Reply::Count(self.send_fd(me, *socket, *fd)?),
+            Call::ReceiveFd { socket } => Reply::Received(self.receive_fd(me, *socket)?),
+            Call::Dup3 { fd, number } => unit(self.dup3(me, *fd, *number)?),
             Call::Poll { fds, timeout_ms } => self.poll(me, fds, *timeout_ms)?,
             Call::Fstatfs { fd } => Reply::FsType(self.fstatfs(me, *fd)?),
             Call::LinkCount { path } => Reply::Links(self.link_count(me, &path.0)?),
@@ -293,7 +296,7 @@ impl Kernel {
         }
         match &process.blocked {
             None => true,
-            Some(Call::Read { fd, .. }) => match self.object(task, *fd) {
+            Some(Call::Read { fd, .. } | Call::ReceiveFd { socket: fd }) => match self.object(task, *fd) {
                 Ok(Object::Socket(pair, side)) => self.pairs[*pair].readable(*side),
                 Ok(Object::PipeRead(pipe)) => self.pipes[*pipe].readable(),
                 _ => true,
@@ -306,6 +309,10 @@ impl Kernel {
                     _ => true,
                 }
             }
+            Some(Call::SendFd { socket, .. }) => match self.object(task, *socket) {
+                Ok(Object::Socket(pair, side)) => self.pairs[*pair].writable(*side),
+                _ => true,
+            },
             Some(Call::Poll { fds, .. }) => {
                 self.polled(task, fds).0 > 0
                     || process.deadline.is_some_and(|deadline| deadline <= self.clock)

@@ -193,6 +193,11 @@ impl Sim {
         (read, write)
     }
 
+    /// Another number for a descriptor of the launcher, inherited: a place that it keeps free for stage 1.
+    pub fn duplicate(&mut self, fd: Fd, number: Fd) {
+        self.kernel.duplicate(self.launcher, fd, number, false).expect("an open descriptor");
+    }
+
     /// The launcher begins with these signals blocked.
     pub fn block(&mut self, signals: SignalSet) {
         self.kernel.process_mut(self.launcher).mask = signals;

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::vec::Vec;
 
-use super::descriptors::{Access, Object};
+use super::descriptors::{Access, Object, Slot};
 use super::kernel::{Halt, Kernel};
 use super::process::Task;
-use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Signal};
+use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Received, Signal, SysResult};
 
 /// `PIPE_BUF`: a write to a pipe up to this size is whole or does not happen (pipe(7)).
 const PIPE_BUF: usize = 4096;
@@ -28,6 +28,8 @@ pub(super) struct Pipe {
 pub(super) struct Pair {
     /// To be read by side i.
     pub(super) bytes: [VecDeque<u8>; 2],
+    /// Descriptors on their way to side i: which byte of `bytes` each comes with, and its open file description.
+    pub(super) rights: [VecDeque<(usize, usize)>; 2],
     pub(super) capacity: usize,
     pub(super) open: [bool; 2],
     /// The peer of side i was closed with bytes unread, and side i has not been told.
@@ -48,6 +50,27 @@ impl Pipe {
 }
 
 impl Pair {
+    pub(super) fn new(capacity: usize) -> Self {
+        let (bytes, rights) = Default::default();
+        Self { bytes, rights, capacity, open: [true; 2], reset: [false; 2] }
+    }
+
+    /// What a read of `side` takes, and the descriptors that came with it. `None`: it waits.
+    pub(super) fn take(&mut self, side: usize, len: usize) -> Option<SysResult<(Vec<u8>, Vec<usize>)>> {
+        if self.bytes[side].is_empty() && len > 0 {
+            return match core::mem::take(&mut self.reset[side]) {
+                true => Some(Err(Errno::ECONNRESET)),
+                false if self.open[1 - side] => None,
+                false => Some(Ok(Default::default())),
+            };
+        }
+        let taken = take(&mut self.bytes[side], len);
+        let (came, later): (Vec<_>, Vec<_>) =
+            self.rights[side].drain(..).partition(|(at, _)| *at < taken.len());
+        self.rights[side] = later.into_iter().map(|(at, of)| (at - taken.len(), of)).collect();
+        Some(Ok((taken, came.into_iter().map(|(_, of)| of).collect())))
+    }
+
     /// A read of `side` would come back.
     pub(super) fn readable(&self, side: usize) -> bool {
         !self.bytes[side].is_empty() || self.reset[side] || !self.open[1 - side]
@@ -126,6 +149,40 @@ impl Kernel {
         }
     }
 
+    /// sendmsg(2) of one byte with one descriptor. What is sent is the open file description.
+    pub(super) fn send_fd(&mut self, me: Task, socket: Fd, fd: Fd) -> Result<usize, Halt> {
+        let description = self.slot(me, fd)?.description;
+        let sent = self.write(me, socket, &[0], Writing::Send)?;
+        if let (1, Object::Socket(pair, side)) = (sent, self.object(me, socket)?.clone()) {
+            let pair = &mut self.pairs[pair];
+            pair.rights[1 - side].push_back((pair.bytes[1 - side].len() - 1, description));
+            self.descriptions[description].refs += 1;
+        }
+        Ok(sent)
+    }
+
+    /// recvmsg(2) of one byte, with room for one descriptor. What has no room, in the message or in the table, is closed,
+    /// and the message truncated (scm_detach_fds).
+    pub(super) fn receive_fd(&mut self, me: Task, socket: Fd) -> Result<Received, Halt> {
+        let Object::Socket(pair, side) = *self.object(me, socket)? else {
+            return Err(Errno::ENOTSOCK.into());
+        };
+        let (bytes, came) = self.pairs[pair].take(side, 1).ok_or(Halt::Block)??;
+        let mut came = came.into_iter();
+        let mut truncated = false;
+        let mut fd = None;
+        if let Some(description) = came.next() {
+            let slot = Slot { description, cloexec: true };
+            fd = self.put(me, slot).ok();
+            truncated = fd.is_none();
+        }
+        for description in came {
+            self.release(Slot { description, cloexec: true });
+            truncated = true;
+        }
+        Ok(Received { byte: bytes.first().copied(), fd, truncated })
+    }
+
     /// What a poll finds at once: how many have something, and what (poll(2)).
     pub(super) fn polled(&self, me: Task, fds: &[PollFd]) -> (usize, Vec<PollFd>) {
         let fds: Vec<PollFd> = fds
@@ -148,7 +205,7 @@ impl Kernel {
         let Ok(object) = self.object(me, fd) else { return POLLNVAL };
         match *object {
             Object::Socket(pair, side) => {
-                let Pair { bytes, capacity, open, reset } = &self.pairs[pair];
+                let Pair { bytes, capacity, open, reset, .. } = &self.pairs[pair];
                 let (own, peer) = (side, 1 - side);
                 bits(!bytes[own].is_empty() || !open[peer], input)
                     | bits(bytes[peer].len() < *capacity, output)

@@ -10,7 +10,7 @@ use super::super::words::Word;
 use super::super::{Document, Fate, Role};
 use super::{Carried, What};
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::Pid;
+use crate::sys::types::{Pid, Received};
 
 /// The place of an act: its lane, and its index there.
 pub(super) type Place = (usize, usize);
@@ -142,6 +142,9 @@ impl Linker {
                 }
             }
             _ if seen.context.word.is_some() => self.transfer(lane, index, seen, role),
+            (Call::ReceiveFd { .. }, Reply::Received(Received { byte: None, .. })) => {
+                self.end_of_file(lane, index, seen, role);
+            }
             (Call::Read { .. }, Reply::Data(data)) if data.0.is_empty() => {
                 self.end_of_file(lane, index, seen, role);
             }
@@ -187,6 +190,10 @@ impl Linker {
                 self.reading.push(lane);
                 let orphan = first.then(|| message(peer, role, false));
                 (data.0.len(), Deed::Receive { messages: 0, orphan }, (&mut self.read, !outer))
+            }
+            (_, Reply::Received(_)) => {
+                let orphan = Some(message(peer, role, false));
+                (1, Deed::Receive { messages: 0, orphan }, (&mut self.read, !outer))
             }
             (_, reply) => {
                 let sent = if let Reply::Count(count) = reply { *count } else { 0 };

@@ -1,0 +1,183 @@
+//! Mount sources (1.1): stage 0 opens the sources of the container's bind mounts, and stage 1 puts each where the runtime
+//! has kept a number free for it.
+//!
+//! A source may lie where the container's root may not go, so stage 0 opens it, with the caller's privileges; but in the
+//! container's mount namespace, since the kernel binds no mount of another one (mount(2), EINVAL).
+
+use crate::bootstrap::mount_fds::{MountFds, MountFdsError};
+use crate::bootstrap::{Bootstrap, Environment, MountSources};
+use crate::error::{Doing, Error};
+use crate::idmap::write::ProcDir;
+use crate::namespace::join::{PATH_MAX, terminated};
+use crate::sync::{End, OfChild, OfParent};
+use crate::sys::Sys;
+use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags};
+
+/// Whether both sides agree, and every number is kept free: before a socket of ours could get it.
+///
+/// We are whoever becomes stage 0, with the message and nothing else.
+///
+/// # Errors
+/// [`Error::MountFds`]. `None` without mount sources in the message; then the variable is not looked at.
+pub fn check<'m, 'e, S: Sys>(
+    sys: &mut S,
+    bootstrap: &Bootstrap<'m>,
+    environment: Environment<'e>,
+) -> Result<Option<MountFds<'e>>, Error<'m>> {
+    let Some(sources) = bootstrap.mount_sources() else { return Ok(None) };
+    let value = environment.mount_fds.ok_or(Error::MountFds(MountFdsError::NotSet))?;
+    let numbers = MountFds::parse(value).map_err(Error::MountFds)?;
+    numbers.check(sources).map_err(Error::MountFds)?;
+    for number in numbers.iter().flatten() {
+        if [environment.init, environment.log].contains(&Some(number)) {
+            return Err(Error::MountFds(MountFdsError::InUse(number)));
+        }
+        match sys.fstatfs(number) {
+            Ok(_) => {}
+            Err(Errno::EBADF) => return Err(Error::MountFds(MountFdsError::NotOpen(number))),
+            Err(errno) => return Err(Error::Os { doing: Doing::CheckMountFd(number), errno }),
+        }
+    }
+    Ok(Some(numbers))
+}
+
+/// Opens every source in stage 1's mount namespace, and sends it.
+///
+/// We are stage 0, in the caller's namespaces, with the caller's privileges, and for as long as we open in the mount
+/// namespace of stage 1, which waits for each of them. We have a single thread and share no working directory, which
+/// setns(2) asks for; nothing is looked up by path between going and coming back but the sources.
+///
+/// # Errors
+/// What ends the bootstrap; then we end where we are.
+pub(super) fn send<'m, S: Sys>(
+    sys: &mut S,
+    sources: MountSources<'m>,
+    target: ProcDir,
+    child: &End<OfParent>,
+) -> Result<(), Error<'m>> {
+    // Both before the first setns: after it, /proc is whatever is mounted there.
+    let own = open_own(sys)?;
+    let container = target.open_mount_namespace(sys)?;
+    let enter = |doing| move |errno| Error::Os { doing, errno };
+    sys.setns(container, CloneFlags::NEWNS).map_err(enter(Doing::EnterMountNamespace))?;
+    for source in sources.iter().filter(|source| !source.is_empty()) {
+        let doing = Doing::OpenMountSource(source);
+        let mut buffer = [0; PATH_MAX];
+        let path = terminated(&mut buffer, source).ok_or(Error::Os { doing, errno: Errno::ENAMETOOLONG })?;
+        let fd = sys.openat(Fd::CWD, path, OpenFlags::Path).map_err(enter(doing))?;
+        child.send_fd(sys, fd, Doing::SendMountSource(source))?;
+        // Stage 1 has its own copy; one that only says where a file is loses nothing.
+        let _ = sys.close(fd);
+    }
+    sys.setns(own, CloneFlags::NEWNS).map_err(enter(Doing::LeaveMountNamespace))?;
+    let _ = sys.close(own);
+    let _ = sys.close(container);
+    Ok(())
+}
+
+fn open_own<'m, S: Sys>(sys: &mut S) -> Result<Fd, Error<'m>> {
+    let doing = Doing::OpenOwnMountNamespace;
+    let os = |errno| Error::Os { doing, errno };
+    let fd = sys.openat(Fd::CWD, c"/proc/self/ns/mnt", OpenFlags::Namespace).map_err(os)?;
+    match sys.fstatfs(fd).map_err(os)? {
+        FsType::NSFS => Ok(fd),
+        found => Err(Error::WrongFileSystem { doing, found }),
+    }
+}
+
+/// Takes the sources one after the other, each to its number.
+///
+/// We are stage 1, in the container's namespaces, root of its user namespace; stage 0 sends in the order of the mounts.
+///
+/// # Errors
+/// What ends the bootstrap.
+pub(super) fn receive<'m, S: Sys>(
+    sys: &mut S,
+    numbers: MountFds<'_>,
+    parent: &End<OfChild>,
+) -> Result<(), Error<'m>> {
+    for number in numbers.iter().flatten() {
+        let fd = parent.receive_fd(sys, number)?;
+        let placed = loop {
+            match sys.dup3(fd, number) {
+                Err(Errno::EINTR) => {}
+                result => break result,
+            }
+        };
+        placed.map_err(|errno| Error::Os { doing: Doing::PlaceMountSource(number), errno })?;
+        let _ = sys.close(fd);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Level;
+    use crate::sys::MockSys;
+    use crate::sys::types::Received;
+
+    fn message(sources: &[u8]) -> Bootstrap<'_> {
+        Bootstrap::new(CloneFlags::NEWNS).with_mount_sources(MountSources::parse(sources).unwrap())
+    }
+
+    fn environment(numbers: Option<&str>) -> Environment<'_> {
+        let pipes = Environment::new(Some(Fd(3)), Some(Fd(4)), Level::Debug);
+        Environment { mount_fds: numbers.map(str::as_bytes), ..pipes }
+    }
+
+    #[test]
+    fn what_both_sides_say_must_agree_before_anything_is_made() {
+        let two = message(b"/a\0\0/b\0\0");
+        let cases = [
+            (None, Err(MountFdsError::NotSet)),
+            (Some(""), Err(MountFdsError::NoBeginning)),
+            (Some("[7,-1]"), Err(MountFdsError::Counts { message: 3, environment: 2 })),
+            (Some("[7,8,-1]"), Err(MountFdsError::Unpaired { mount: 2, source: false })),
+            (Some("[7,-1,4]"), Err(MountFdsError::InUse(Fd(4)))),
+            (Some("[3,-1,7]"), Err(MountFdsError::InUse(Fd(3)))),
+            (Some("[7,-1,9]"), Err(MountFdsError::NotOpen(Fd(9)))),
+            (Some("[7,-1,8]"), Ok(Some(MountFds::parse(b"[7,-1,8]").unwrap()))),
+        ];
+        for (numbers, wanted) in cases {
+            let mut sys = MockSys::new();
+            let open = |fd: Fd| if fd.0 < 9 { Ok(FsType(0x534f_434b)) } else { Err(Errno::EBADF) };
+            sys.expect_fstatfs().returning(open);
+            let found = check(&mut sys, &two, environment(numbers));
+            assert_eq!(found, wanted.map_err(Error::MountFds), "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn without_mount_sources_nobody_looks_at_the_variable() {
+        let nothing = Bootstrap::new(CloneFlags::NEWNS);
+        assert_eq!(check(&mut MockSys::new(), &nothing, environment(Some("junk"))), Ok(None));
+    }
+
+    #[test]
+    fn exactly_one_descriptor_comes_with_a_byte() {
+        let end = || Received { byte: Some(0), fd: Some(Fd(9)), truncated: false };
+        let number = Fd(20);
+        let doing = Doing::ReceiveMountSource(number);
+        let cases = [
+            (Ok(end()), Ok(())),
+            (Ok(Received { truncated: true, ..end() }), Err(Error::NoDescriptor { number, truncated: true })),
+            (Ok(Received { fd: None, ..end() }), Err(Error::NoDescriptor { number, truncated: false })),
+            (Ok(Received { byte: None, fd: None, ..end() }), Err(Error::Short { doing, got: 0, want: 1 })),
+            (Err(Errno::ECONNRESET), Err(Error::Short { doing, got: 0, want: 1 })),
+            (Err(Errno::ENOMEM), Err(Error::Os { doing, errno: Errno::ENOMEM })),
+        ];
+        for (received, wanted) in cases {
+            let mut sys = MockSys::new();
+            sys.expect_socketpair().returning(|| Ok((Fd(5), Fd(6))));
+            sys.expect_close().returning(|_| Ok(()));
+            sys.expect_receive_fd().times(1).returning(move |_| received);
+            if wanted.is_ok() {
+                sys.expect_dup3().once().withf(|fd, to| (fd.0, to.0) == (9, 20)).returning(|_, _| Ok(()));
+            }
+            let pair = crate::sync::Pair::open(&mut sys, crate::error::SyncPipe::Child).unwrap();
+            let parent = pair.into_child(&mut sys).unwrap();
+            assert_eq!(receive(&mut sys, MountFds::parse(b"[-1,20]").unwrap(), &parent), wanted);
+        }
+    }
+}
