@@ -138,8 +138,8 @@ func TestJoinsWhatIsThere(t *testing.T) {
 	p.reap()
 }
 
-// A refusal: a status that is not 0, no pid line, and the cause: in the log, or on standard error without one. Only 1.0 says
-// nothing without a log.
+// A refusal: a status that is not 0, no pid line, and the cause: in the log, or on standard error without one. Only 1.0
+// says nothing without a log.
 func refused(t *testing.T, paths, cause string) {
 	t.Helper()
 	read, write, err := os.Pipe()

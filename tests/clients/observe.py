@@ -76,6 +76,10 @@ def inner(number):
     return number if number == "1" or not number.isdigit() else "N"
 
 
+def by_line(text):
+    return "".join(sorted(text.splitlines(keepends=True)))
+
+
 def read(path):
     try:
         with open(path, errors="backslashreplace") as file:
@@ -144,6 +148,8 @@ class Observation:
         for record, head in zip(records, heads):
             who = head[1] if head else "go"
             text = record["msg"][head.end():] if head else record["msg"]
+            # Go sends the offsets in the order of a map, which is chance.
+            text = re.sub(r"(?<=/timens_offsets to ')[^']*", lambda found: by_line(found[0]), text)
             # Stage 2 writes its pid as its own namespace sees it.
             number = f"[{inner(self.names.who(head[2]))}] " if head else ""
             parts.setdefault(who, []).append(f"{record['level']} {number}{text}")
