@@ -36,6 +36,9 @@ const NAMES_MAX: u8 = 16;
 /// What one `sendfile` copies at most.
 const SENDFILE_MAX: usize = 0x7fff_f000;
 
+/// How often sealing is tried. Each time the kernel itself waits for a tenth of a second.
+const SEAL_TRIES: u8 = 5;
+
 /// The longest path that the kernel takes, with its NUL.
 const PATH_MAX: usize = 4096;
 
@@ -240,11 +243,23 @@ fn copy_all<S: Sys>(sys: &mut S, to: Fd, from: Fd, buffer: &mut [u8]) -> Result<
     }
 }
 
+/// Seals the copy. The kernel refuses with EBUSY as long as somebody else holds one of its pages (memfd_wait_for_pins in
+/// mm/memfd.c), after it has waited itself: so it may be under load, though nobody but us knows the file.
+fn seal<S: Sys>(sys: &mut S, copy: Fd) -> SysResult<()> {
+    for _ in 1..SEAL_TRIES {
+        match sys.add_seals(copy, Seals::CONTENT) {
+            Err(Errno::EBUSY) => {}
+            other => return other,
+        }
+    }
+    sys.add_seals(copy, Seals::CONTENT)
+}
+
 /// Sees to it that nobody changes the copy any more, and that it will be known for one. Gives the descriptor to execute.
 fn protect<S: Sys>(sys: &mut S, copy: Fd, kind: Kind) -> Result<Fd, Error<'static>> {
     let failed = |errno| os(Cloning::Seal, errno);
     if kind == Kind::Memory {
-        sys.add_seals(copy, Seals::CONTENT).map_err(failed)?;
+        seal(sys, copy).map_err(failed)?;
         // A kernel may have added one of its own (vm.memfd_noexec): then we would copy ourselves for ever.
         return match sys.get_seals(copy).map_err(failed)? {
             Seals::CONTENT => Ok(copy),

@@ -46,6 +46,14 @@ fn with_memfd(sys: MockSys) -> MockSys {
     sys
 }
 
+/// The kernel holds a page of the copy for so many tries to seal it.
+fn seals_after(refusals: usize) -> SysResult<()> {
+    let mut sys = MockSys::new();
+    sys.expect_add_seals().times(refusals).with(eq(COPY), eq(Seals::CONTENT)).return_const(Err(Errno::EBUSY));
+    sys.expect_add_seals().times(0..=1).with(eq(COPY), eq(Seals::CONTENT)).return_const(Ok(()));
+    seal(&mut sys, COPY)
+}
+
 /// There is none, and the copy goes into a file of a directory, of which this is said.
 fn with_file(sys: MockSys, links: u64) -> MockSys {
     let mut sys = with_arguments(sys, b"runc\0init\0");
@@ -146,6 +154,16 @@ fn a_copy_is_sealed_and_executed_with_arguments_environment_and_mark() {
         })
         .return_const(Errno::ENOEXEC);
     assert_eq!(ensure_with(&mut sys, own(false)), refused("Exec format error (executing the copy)"));
+}
+
+#[test]
+fn a_copy_that_the_kernel_still_holds_is_sealed_later() {
+    assert_eq!(seals_after(1), Ok(()));
+    assert_eq!(seals_after(usize::from(SEAL_TRIES) - 1), Ok(()));
+    assert_eq!(seals_after(usize::from(SEAL_TRIES)), Err(Errno::EBUSY));
+    let mut sys = MockSys::new();
+    sys.expect_add_seals().once().return_const(Err(Errno::EPERM));
+    assert_eq!(seal(&mut sys, COPY), Err(Errno::EPERM));
 }
 
 #[test]

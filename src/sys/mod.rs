@@ -142,6 +142,8 @@ pub trait Sys {
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals>;
 
     /// `fcntl(fd, F_ADD_SEALS, seals)`: from now on nobody changes the copy. fcntl(2).
+    ///
+    /// Told apart: `EBUSY`, the kernel still holds a page of it: again.
     fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()>;
 
     /// `memfd_create(name, MFD_CLOEXEC|MFD_ALLOW_SEALING)`, with `exec` also `MFD_EXEC`: a file in memory. memfd_create(2),

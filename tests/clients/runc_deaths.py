@@ -9,7 +9,8 @@ import random
 import signal
 import subprocess
 
-from observe import read
+import undo
+from observe import read, waits_for_start
 from runc import LIMIT, expect, wait_for
 
 # How often, and how long after its start, runc is killed in `runc_at_any_moment`.
@@ -76,7 +77,8 @@ def newuidmap_dies(run):
 
 
 def runc_dies_at_any_moment(run):
-    """The container's own command ends by itself, if it came to that."""
+    """The container's own command ends by itself, if it came to that. A container that is created waits for its start,
+    also without the runc that was to start it; nobody else is left."""
     chance = random.Random(SEED)
     run.for_the_container()
     run.configure(["/bin/true"], namespaces=("user", "pid", "ipc", "uts", "mount"), uids=[(0, 100000, 65536)])
@@ -87,7 +89,8 @@ def runc_dies_at_any_moment(run):
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait(LIMIT)
-        run.nothing_left()
+        wait_for("the end of all who do not wait for a start", lambda: all(map(waits_for_start, undo.living())))
+        undo.end_children()
 
 
 CASES = [

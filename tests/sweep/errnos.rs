@@ -246,6 +246,7 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
         Call::Unshare { .. } => errno == Errno::EINVAL,
         Call::TidAddress | Call::SetName { .. } | Call::PidfdOpen { .. } => true,
         Call::MemfdCreate { .. } | Call::Sendfile { .. } => true,
+        Call::AddSeals { .. } => errno == Errno::EBUSY,
         Call::Execveat { .. } => [Errno::ENOSYS, Errno::EPERM].contains(&errno),
         Call::CloseRangeCloexec { .. } => [Errno::ENOSYS, Errno::EINVAL].contains(&errno),
         _ => false,
