@@ -116,6 +116,8 @@ class Observation:
         for name in ("uid_map", "gid_map", "setgroups", "oom_score_adj", "timens_offsets"):
             self.add(f"{when}: {name}", re.sub(r"[ \t]+", " ", read(f"/proc/{pid}/{name}")))
         self.add(f"{when}: descriptors", list(descriptors(pid)))
+        # The signal that its parent gets: of the clone, not of runc.
+        self.add(f"{when}: exit signal", read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[35:36])
         self.add(f"{when}: exe", f"{read_link(f'/proc/{pid}/exe')}, {seals(f'/proc/{pid}/exe')}")
         self.add(f"{when}: root and cwd", [str(read_link(f"/proc/{pid}/{name}")) for name in ("root", "cwd")])
         self.add(f"{when}: cgroup", read(f"/proc/{pid}/cgroup"))

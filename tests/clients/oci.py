@@ -109,7 +109,8 @@ def spec(
 def image(root, to, name):
     """An OCI image of one layer, as the tar that `ctr images import` takes."""
     layer = to.parent / "layer.tar"
-    subprocess.run(["tar", "-C", root, "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf", layer, "."], check=True)
+    plain = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0"]
+    subprocess.run(["tar", "-C", root, *plain, "-cf", layer, "."], check=True)
     content = to.parent / "image"
     (content / "blobs/sha256").mkdir(parents=True)
 

@@ -180,7 +180,8 @@ class Runc:
         return self.popen_argv(self.argv(*words, debug=debug), **how)
 
     def popen_argv(self, argv, **how):
-        environment = {"PATH": f"{self.folder}/tools:/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": str(self.folder)}
+        path = f"{self.folder}/tools:/usr/sbin:/usr/bin:/sbin:/bin"
+        environment = {"PATH": path, "XDG_RUNTIME_DIR": str(self.folder)}
         how = {"stdin": subprocess.DEVNULL, "cwd": self.folder, "env": environment, **self._who(), **how}
         return subprocess.Popen(argv, **how)
 
@@ -274,7 +275,8 @@ class Runc:
     def holder(self, *flags):
         """A process with namespaces of its own; its number."""
         child = subprocess.Popen(
-            ["unshare", *flags, "sh", "-c", "echo here; exec sleep 1000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            ["unshare", *flags, "sh", "-c", "echo here; exec sleep 1000"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )
         self.held.append(child.pid)
         self.stack.callback(child.stdout.close)

@@ -1,7 +1,7 @@
 """Somebody dies while a container starts: nobody else lives on, and nobody hangs.
 
-Who this is: part of `run`, cases of suite_runc. The moment is held by a newuidmap of ours, which waits before it becomes
-the real one: stage 0 waits for it then, stage 1 for its map, and runc for the numbers of both.
+Who this is: part of `run`, cases of suite_runc. The moment is held by a newuidmap of ours, which waits before it
+becomes the real one: stage 0 waits for it then, stage 1 for its map, and runc for the numbers of both.
 """
 
 import os
@@ -17,6 +17,13 @@ from runc import LIMIT, expect, wait_for
 TIMES, WITHIN = 16, 0.08
 SEED = 4
 
+TOOL = """\
+#!/bin/sh
+echo $$ >{folder}/tool
+read line <{folder}/gate
+exec /usr/bin/newuidmap "$@"
+"""
+
 
 def held(run):
     """`runc run` by an ordinary user, as far as newuidmap: runc, stage 0, stage 1 and the tool."""
@@ -28,7 +35,7 @@ def held(run):
     gate = open(os.open(run.folder / "gate", os.O_RDWR), "w")
     run.stack.callback(gate.close)
     tool = tools / "newuidmap"
-    tool.write_text(f"#!/bin/sh\necho $$ >{run.folder}/tool\nread line <{run.folder}/gate\nexec /usr/bin/newuidmap \"$@\"\n")
+    tool.write_text(TOOL.format(folder=run.folder))
     tool.chmod(0o755)
     run.give(run.folder / "gate")
     with open(run.folder / "err", "w") as err:
@@ -49,7 +56,8 @@ def children(pid):
 
 
 def dies(run, who):
-    """`who` is killed; then the tool may go on, if it lives. (With ours it is dead where runc is: stage 0 sees to that.)"""
+    """`who` is killed; then the tool may go on, if it lives. (With ours it does not where runc is dead: stage 0 sees to
+    that.)"""
     child, found, gate = held(run)
     os.kill(found[who], signal.SIGKILL)
     gate.write("go\n")
@@ -94,6 +102,6 @@ def runc_dies_at_any_moment(run):
 
 
 CASES = [
-    runc_dies_while_ids_are_mapped, stage_0_dies_while_ids_are_mapped, stage_1_dies_while_ids_are_mapped, newuidmap_dies,
-    runc_dies_at_any_moment,
+    runc_dies_while_ids_are_mapped, stage_0_dies_while_ids_are_mapped, stage_1_dies_while_ids_are_mapped,
+    newuidmap_dies, runc_dies_at_any_moment,
 ]

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 import build
-from packages import RUNC_SOURCE, STABLE_GOPATH, WORK, Unavailable, install, locked, new_go, output, say, sid_runc, stable_go, version_of
+from packages import RUNC_SOURCE, STABLE_GOPATH, WORK, Unavailable, install, locked, new_go, output, say
+from packages import sid_runc, stable_go, version_of
 
 RUNC = "github.com/opencontainers/runc"
 # As Debian builds it. Of the three only seccomp needs a library.

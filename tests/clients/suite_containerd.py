@@ -1,7 +1,7 @@
 """containerd, the engine below Kubernetes, with each runc: containers of a plain root directory and of an image.
 
-Who this is: part of `run`, root. A containerd of this run's: its root, state and socket lie below a folder of its own, it
-loads no plugin for Kubernetes, and it, its shims and its containers end with the run.
+Who this is: part of `run`, root. A containerd of this run's: its root, state and socket lie below a folder of its own,
+it loads no plugin for Kubernetes, and it, its shims and its containers end with the run.
 """
 
 import os
@@ -30,8 +30,8 @@ root = "{folder}/root"
 state = "{folder}/state"
 disabled_plugins = [
     "io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
-    "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-    "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+    "io.containerd.tracing.processor.v1.otlp", "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
 ]
 [grpc]
 address = "{folder}/socket"
@@ -123,7 +123,8 @@ class Case:
         raise AssertionError(f"no task {name}")
 
     def exec(self, name, *command):
-        return self.engine.ctr("tasks", "exec", "--fifo-dir", self.engine.folder / "fifo", "--exec-id", "second", name, *command)
+        options = ["--fifo-dir", self.engine.folder / "fifo", "--exec-id", "second"]
+        return self.engine.ctr("tasks", "exec", *options, name, *command)
 
     def see(self, when, ended):
         self.seen.add(f"{when}: status", [str(ended.status)])
@@ -136,8 +137,9 @@ class Case:
         self.seen.names.pid(parent, read(f"/proc/{parent}/comm").strip())
         self.seen.process(when, pid)
         # The number of a snapshot.
-        for field in ("mounts", "root and cwd"):
-            self.seen.fields[f"{when}: {field}"] = [re.sub(r"snapshots/\d+", "snapshots/N", line) for line in self.seen.fields[f"{when}: {field}"]]
+        for field in (f"{when}: mounts", f"{when}: root and cwd"):
+            lines = self.seen.fields[field]
+            self.seen.fields[field] = [re.sub(r"snapshots/\d+", "snapshots/N", line) for line in lines]
 
     def said(self, field):
         return "\n".join(self.seen.fields[field])
@@ -196,7 +198,8 @@ def killed(case):
     """A container that has a handler for SIGTERM."""
     script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
     started = case.engine.popen(
-        "run", *map(str, case.with_binary), "--rm", "--rootfs", case.root, "one", *oci.shell(script), stdout=subprocess.PIPE, text=True
+        "run", *case.with_binary, "--rm", "--rootfs", case.root, "one", *oci.shell(script), stdout=subprocess.PIPE,
+        text=True,
     )
     expect(started.stdout.readline() == "ready\n")
     case.see("kill", case.engine.ctr("tasks", "kill", "--signal", "SIGTERM", "one").must())
@@ -232,8 +235,9 @@ def exec_of_a_command_that_is_not_there(case):
 
 
 CASES = [
-    run, run_an_image, run_detached_and_exec, run_an_image_detached_and_exec, run_with_maps, run_in_a_network_of_another,
-    killed, run_at_a_terminal, with_a_command_that_is_not_there, with_a_path_that_is_no_namespace,
+    run, run_an_image, run_detached_and_exec, run_an_image_detached_and_exec, run_with_maps,
+    run_in_a_network_of_another, killed, run_at_a_terminal, with_a_command_that_is_not_there,
+    with_a_path_that_is_no_namespace,
     exec_of_a_command_that_is_not_there,
 ]
 

@@ -58,8 +58,9 @@ class Podman:
         (self.folder / "containers.conf").write_text(CONFIGURATION)
         stack.callback(undo.end_children)
         self.options = [
-            "--root", self.folder / "storage", "--runroot", self.folder / "run/root", "--tmpdir", self.folder / "run/libpod",
-            "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", binary,
+            "--root", self.folder / "storage", "--runroot", self.folder / "run/root",
+            "--tmpdir", self.folder / "run/libpod", "--storage-driver", "vfs",
+            "--cgroup-manager", "cgroupfs", "--runtime", binary,
         ]
         archive = self.folder / "root.tar"
         subprocess.run(["tar", "-C", root, "--sort=name", "-cf", archive, "."], check=True)
@@ -70,8 +71,9 @@ class Podman:
 
     def popen(self, *words, **how):
         environment = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder / "home"), "XDG_RUNTIME_DIR": str(self.folder / "run"),
-            "TMPDIR": str(self.folder / "tmp"), "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder / "home"),
+            "XDG_RUNTIME_DIR": str(self.folder / "run"), "TMPDIR": str(self.folder / "tmp"),
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
         }
         how = {"stdin": subprocess.DEVNULL, "cwd": "/", "env": environment, **how}
         return subprocess.Popen(self.argv(*words), **how)
@@ -120,7 +122,8 @@ class Case:
     def see(self, when, ended):
         self.seen.add(f"{when}: status", [str(ended.status)])
         self.seen.add(f"{when}: stdout", ended.out)
-        self.seen.add(f"{when}: stderr", [re.sub(r"\b[0-9a-f]{64}\b", "ID", timeless(line)) for line in ended.err.splitlines()])
+        lines = map(timeless, ended.err.splitlines())
+        self.seen.add(f"{when}: stderr", [re.sub(r"\b[0-9a-f]{64}\b", "ID", line) for line in lines])
 
     def see_process(self, when, pid, command="sleep"):
         wait_for(command, lambda: read(f"/proc/{pid}/comm").strip() == command)
@@ -141,7 +144,8 @@ class Case:
         self.seen.add("left: processes", undo.settle())
         self.seen.add("left: containers", self.engine.podman("ps", "--all", "--quiet").must().out)
         # Of the engine's own mounts one may stay until its end: its storage's.
-        self.seen.add("left: mounts", [place for place in undo.mounts_below(self.engine.folder) if "containers" in place])
+        places = undo.mounts_below(self.engine.folder)
+        self.seen.add("left: mounts", [place for place in places if "containers" in place])
 
 
 def run(case):
@@ -242,8 +246,9 @@ def exec_of_a_command_that_is_not_there(case):
 
 CASES = [
     run, run_detached_and_exec, run_with_maps, run_with_a_cgroup_namespace, run_with_a_source_behind_a_closed_door,
-    run_in_namespaces_of_another, create_start_and_stop, run_with_debug, run_at_a_terminal, with_a_command_that_is_not_there,
-    with_a_command_that_is_not_executable, with_a_path_that_is_no_namespace, exec_of_a_command_that_is_not_there,
+    run_in_namespaces_of_another, create_start_and_stop, run_with_debug, run_at_a_terminal,
+    with_a_command_that_is_not_there, with_a_command_that_is_not_executable, with_a_path_that_is_no_namespace,
+    exec_of_a_command_that_is_not_there,
 ]
 
 

@@ -16,8 +16,10 @@ import runc_deaths
 import runc_refusals
 import runtimes
 import undo
+from observe import read
 from packages import install
-from runc import ASK, FIRST, LIMIT, TWO_EXTENTS, WITH_USER, Runc, at_a_terminal, expect, gone, log_lines, logrus, title, wait_for
+from runc import ASK, FIRST, LIMIT, TWO_EXTENTS, WITH_USER, Runc, at_a_terminal, expect, gone, log_lines, logrus
+from runc import title, wait_for
 
 NAME = "runc"
 TERMINAL = [oci.mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")]
@@ -101,9 +103,8 @@ def with_a_user_namespace_and_a_foreign_network_namespace(run):
     """The host's user namespace owns the network, the container has one of its own (runc#4390)."""
     run.for_the_container()
     holder = run.holder("--net")
-    run.see_process(
-        "init", run.start(namespaces=("user", "pid", "ipc", "uts", "mount"), join={"network": f"/proc/{holder}/ns/net"}, uids=TWO_EXTENTS)
-    )
+    kinds, join = ("user", "pid", "ipc", "uts", "mount"), {"network": f"/proc/{holder}/ns/net"}
+    run.see_process("init", run.start(namespaces=kinds, join=join, uids=TWO_EXTENTS))
     expect("net net:holder" in run.said("init: ns"), run.seen.fields["init: ns"])
     run.see_log("init")
 
@@ -112,7 +113,8 @@ def run_in_a_user_namespace_of_another(run):
     """1.1 refuses it without maps, in Go; sid joins it, and a network that it owns."""
     run.for_the_container()
     holder = run.holder("--user", "--net")
-    run.configure(namespaces=("pid", "ipc", "uts", "mount"), join={"user": f"/proc/{holder}/ns/user", "network": f"/proc/{holder}/ns/net"})
+    paths = {"user": f"/proc/{holder}/ns/user", "network": f"/proc/{holder}/ns/net"}
+    run.configure(namespaces=("pid", "ipc", "uts", "mount"), join=paths)
     done = run.runc("run", "--detach", "--pid-file", run.folder / "pid", run.id)
     run.see("init", done)
     if run.line == "debian12":
@@ -229,6 +231,21 @@ def exec_in_every_namespace(run):
     executed(run)
 
 
+def exec_with_an_affinity(run):
+    """With the record that runc's own suite looks for since 1.3 (cpu_affinity.bats); 1.1 knows no affinity."""
+    run.configure()
+    config = run.folder / "config.json"
+    words = json.loads(read(config))
+    words["process"]["execCPUAffinity"] = {"initial": "0"}
+    config.write_text(json.dumps(words))
+    run.runc("run", "--detach", run.id).must()
+    run.forget_log()
+    done = run.runc("exec", run.id, "/bin/grep", "Cpus_allowed_list", "/proc/self/status").must()
+    run.see("exec", done)
+    run.see_log("exec")
+    expect("affinity: 0x1\n" in run.said("exec: log of nsexec") + "\n" or run.line == "debian12", run.seen.fields)
+
+
 def preserved_descriptors(run):
     """--preserve-fds 2: 3 and 4 are the caller's, and nothing else is."""
     script = oci.shell("echo three >&3; echo four >&4; for n in 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$n; done; true")
@@ -334,9 +351,11 @@ def rootless_create_and_start(run):
 
 CASES = [
     run, run_with_debug_on_stderr, run_without_debug, run_with_a_status, run_with_a_mount_namespace_alone, run_detached,
-    run_in_a_user_namespace, run_in_every_namespace, run_in_namespaces_of_another, with_a_user_namespace_and_a_foreign_network_namespace,
+    run_in_a_user_namespace, run_in_every_namespace, run_in_namespaces_of_another,
+    with_a_user_namespace_and_a_foreign_network_namespace,
     run_in_a_user_namespace_of_another, run_in_a_pid_namespace_of_another, bind_sources_out_of_reach, create_and_start,
-    exec_, exec_as_another_user, exec_detached, exec_in_a_user_namespace, exec_in_every_namespace, preserved_descriptors,
+    exec_, exec_as_another_user, exec_detached, exec_in_a_user_namespace, exec_in_every_namespace,
+    exec_with_an_affinity, preserved_descriptors,
     terminals, console_socket, rootless_with_one_id, rootless_with_newuidmap, rootless_create_and_start,
     *runc_refusals.CASES, *runc_deaths.CASES,
 ]

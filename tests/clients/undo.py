@@ -45,8 +45,8 @@ def living():
         pid = rest.pop()
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0]
-            tasks = os.listdir(f"/proc/{pid}/task")
-            rest += [int(word) for task in tasks for word in Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
+            for task in os.listdir(f"/proc/{pid}/task"):
+                rest += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
             if state != "Z":
                 found.append(pid)
             else:
