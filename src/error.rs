@@ -259,20 +259,7 @@ impl fmt::Display for Error<'_> {
                 write!(f, "{}: received message without control message", Doing::ReceiveMountSource(number))
             }
             Self::UnexpectedByte(value) => write!(f, "received unknown synchronisation value: {value}"),
-            Self::WrongFileSystem { doing, found } => match doing {
-                Doing::OpenOwnMountNamespace | Doing::OpenMountNamespace(_) => {
-                    write!(f, "{doing}: not a namespace (file system type {:#x})", found.0)
-                }
-                Doing::OpenNamespace(path) => {
-                    write!(
-                        f,
-                        "failed to open {}: not a namespace (file system type {:#x})",
-                        PathText(path),
-                        found.0
-                    )
-                }
-                doing => write!(f, "{doing}: not a file of procfs (file system type {:#x})", found.0),
-            },
+            Self::WrongFileSystem { doing, found } => wrong_file_system(f, doing, found),
             Self::ForeignProc { own, found } => {
                 f.write_str("/proc belongs to another pid namespace, or is not mounted: ")?;
                 match found {
@@ -294,6 +281,24 @@ impl fmt::Display for Error<'_> {
 }
 
 impl core::error::Error for Error<'_> {}
+
+fn wrong_file_system(f: &mut fmt::Formatter<'_>, doing: Doing<'_>, found: FsType) -> fmt::Result {
+    let what = match doing {
+        Doing::OpenNamespace(path) => {
+            write!(f, "failed to open {}", PathText(path))?;
+            "namespace"
+        }
+        Doing::OpenOwnMountNamespace | Doing::OpenMountNamespace(_) => {
+            write!(f, "{doing}")?;
+            "namespace"
+        }
+        doing => {
+            write!(f, "{doing}")?;
+            "file of procfs"
+        }
+    };
+    write!(f, ": not a {what} (file system type {:#x})", found.0)
+}
 
 fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailure) -> fmt::Result {
     let tool = kind.tool();

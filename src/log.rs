@@ -318,3 +318,32 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Doing;
+    use crate::sys::MockSys;
+
+    #[test]
+    fn without_a_log_pipe_the_last_word_is_the_dialects() {
+        for (what, expected) in [
+            (FatalWithoutLog::Fatal, Some(&b"FATAL: setsid failed: Operation not permitted\n"[..])),
+            (FatalWithoutLog::Nsenter, Some(b"nsenter: setsid failed: Operation not permitted\n")),
+            (FatalWithoutLog::Nowhere, None),
+        ] {
+            let mut sys = MockSys::new();
+            sys.expect_sigprocmask().return_const(Ok(SignalSet::EMPTY));
+            if let Some(expected) = expected {
+                sys.expect_write()
+                    .once()
+                    .withf(move |fd, text| *fd == Fd::STDERR && text == expected)
+                    .returning(|_, text| Ok(text.len()));
+            }
+            let mut log = Log::open(&mut sys, None, Level::Debug, LogForm::Runc).without_pipe(what);
+            // A record that is not the last word goes nowhere.
+            log.debug(&mut sys, format_args!("spawn stage-1"));
+            log.fatal(&mut sys, &Error::Os { doing: Doing::Setsid, errno: Errno::EPERM });
+        }
+    }
+}

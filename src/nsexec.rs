@@ -243,3 +243,76 @@ pub fn thread_id_cache<S: Sys>(sys: &mut S) -> Option<TidAddress> {
     let cache = sys.tid_address().ok()?;
     (cache.address != 0 && cache.cached == sys.gettid().0).then_some(cache)
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use mockall::Sequence;
+    use mockall::predicate::eq;
+
+    use super::*;
+    use crate::bootstrap::dialect::Dialect;
+    use crate::sys::MockSys;
+    use crate::sys::types::Seals;
+
+    const INIT: Fd = Fd(7);
+
+    fn first(sys: &mut MockSys, dialect: &'static Dialect) -> Result<(), std::string::String> {
+        let (own, mut memory) = (OwnProgram::default(), [0; 16]);
+        let mut scratch = Scratch { message: &mut memory };
+        first_steps(sys, INIT, own, &Policy::runc(dialect), &mut scratch).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_ready_byte_comes_when_the_program_is_a_sealed_copy_and_in_two_lines_only() {
+        for dialect in [&Dialect::V1_0, &Dialect::V1_1] {
+            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
+            sys.expect_openat().once().in_sequence(&mut order).return_const(Ok(Fd(8)));
+            sys.expect_get_seals().once().in_sequence(&mut order).return_const(Ok(Seals::CONTENT));
+            sys.expect_close().once().in_sequence(&mut order).return_const(Ok(()));
+            let byte: &[u8] = &[0];
+            sys.expect_send()
+                .once()
+                .in_sequence(&mut order)
+                .with(eq(INIT), eq(byte))
+                .return_const(Ok(1_usize));
+            assert_eq!(first(&mut sys, dialect), Ok(()));
+        }
+        for dialect in [&Dialect::SEED, &Dialect::V1_2] {
+            // Nothing is called: the mock would say so.
+            assert_eq!(first(&mut MockSys::new(), dialect), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_byte_goes_out_where_there_is_no_copy() {
+        let mut sys = MockSys::new();
+        sys.expect_openat().once().return_const(Err(Errno::EMFILE));
+        let text = "could not ensure we are a cloned binary: Too many open files (opening /proc/self/exe)"
+            .to_string();
+        assert_eq!(first(&mut sys, &Dialect::V1_1), Err(text));
+    }
+
+    #[test]
+    fn a_byte_that_nobody_takes_is_an_error() {
+        let mut sys = MockSys::new();
+        sys.expect_openat().return_const(Ok(Fd(8)));
+        sys.expect_get_seals().return_const(Ok(Seals::CONTENT));
+        sys.expect_close().return_const(Ok(()));
+        sys.expect_send().once().return_const(Err(Errno::ECONNRESET));
+        let text = "could not inform the parent we are past initial setup: Broken pipe".to_string();
+        assert_eq!(first(&mut sys, &Dialect::V1_0), Err(text));
+    }
+
+    #[test]
+    fn a_wrong_log_pipe_of_1_0_is_told_as_it_is() {
+        let mut sys = MockSys::new();
+        let text: &[u8] = b"unable to parse _LIBCONTAINER_LOGPIPE, value: x\n";
+        sys.expect_write().once().with(eq(Fd::STDERR), eq(text)).returning(|_, text| Ok(text.len()));
+        let raw = RawEnv { log_pipe: Some(b"x"), ..RawEnv::default() };
+        let outcome = nsexec(&mut sys, raw, &Policy::runc(&Dialect::V1_0), &mut Scratch { message: &mut [] });
+        assert_eq!(outcome, Outcome::Exit(1));
+    }
+}

@@ -96,6 +96,7 @@ fn on_the_simulator(rule: &Rule, proc_hides_processes: bool) -> String {
     sim.program("/bin/true", Program::ends(Ended::Exit(0)));
     sim.file("/etc/passwd", Extra::Regular(b"root\n".as_slice().into()));
     sim.file("/etc", Extra::Directory);
+    sim.file("/tmp", Extra::Directory);
     let said = Rc::new(RefCell::new(None));
     let (saying, contract) = (said.clone(), rule.sim);
     sim.launcher(move |sys| match contract(sys) {

@@ -34,6 +34,7 @@ const RACES: &[(&str, &str)] = &[
         "v1_1_mounts_missing",
         "stage 0 gives up after the first source, and kills stage 1 before or after it is in its place",
     ),
+    ("cloned_on_noexec", "stage 0 ends without reading, before or after the launcher has sent the message"),
     ("proc_masked", "stage 2 fails while the launcher gives it the word to go, which finds it alive or dead"),
 ];
 

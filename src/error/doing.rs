@@ -378,6 +378,28 @@ impl Doing<'_> {
     }
 }
 
+impl Doing<'_> {
+    /// The texts of 1.1, about mount sources.
+    fn mount_source_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::CheckMountFd(fd) => {
+                write!(f, "failed to check descriptor {}, kept for a mount source", fd.0)
+            }
+            Self::OpenOwnMountNamespace => f.write_str("failed to get current mount namespace"),
+            Self::OpenMountNamespace(pid) => {
+                write!(f, "failed to get container mount namespace (/proc/{pid}/ns/mnt)")
+            }
+            Self::EnterMountNamespace => f.write_str("failed to setns to container mntns"),
+            Self::LeaveMountNamespace => f.write_str("failed to setns to host mntns"),
+            Self::OpenMountSource(path) => write!(f, "failed to open mount source {}", PathText(path)),
+            Self::SendMountSource(path) => write!(f, "failed to send mount source {}", PathText(path)),
+            Self::ReceiveMountSource(fd) => write!(f, "failed to receive the mount source for fd {}", fd.0),
+            Self::PlaceMountSource(fd) => write!(f, "cannot dup3 a mount source to {}", fd.0),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Doing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -426,19 +448,15 @@ impl fmt::Display for Doing<'_> {
             Self::Join(kind, _) => write!(f, "failed to setns into {kind} namespace"),
             Self::UnshareUser => f.write_str("failed to unshare user namespace"),
             Self::UnshareRemaining(_) => f.write_str("failed to unshare remaining namespaces"),
-            Self::CheckMountFd(fd) => {
-                write!(f, "failed to check descriptor {}, kept for a mount source", fd.0)
-            }
-            Self::OpenOwnMountNamespace => f.write_str("failed to get current mount namespace"),
-            Self::OpenMountNamespace(pid) => {
-                write!(f, "failed to get container mount namespace (/proc/{pid}/ns/mnt)")
-            }
-            Self::EnterMountNamespace => f.write_str("failed to setns to container mntns"),
-            Self::LeaveMountNamespace => f.write_str("failed to setns to host mntns"),
-            Self::OpenMountSource(path) => write!(f, "failed to open mount source {}", PathText(path)),
-            Self::SendMountSource(path) => write!(f, "failed to send mount source {}", PathText(path)),
-            Self::ReceiveMountSource(fd) => write!(f, "failed to receive the mount source for fd {}", fd.0),
-            Self::PlaceMountSource(fd) => write!(f, "cannot dup3 a mount source to {}", fd.0),
+            Self::CheckMountFd(_)
+            | Self::OpenOwnMountNamespace
+            | Self::OpenMountNamespace(_)
+            | Self::EnterMountNamespace
+            | Self::LeaveMountNamespace
+            | Self::OpenMountSource(_)
+            | Self::SendMountSource(_)
+            | Self::ReceiveMountSource(_)
+            | Self::PlaceMountSource(_) => self.mount_source_text(f),
             Self::ReadCgroupByte => f.write_str("read synchronisation value failed"),
             Self::UnshareCgroup => f.write_str("failed to unshare cgroup namespace"),
             Self::BecomeRoot => f.write_str("failed to become root in user namespace"),

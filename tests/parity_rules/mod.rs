@@ -1,6 +1,7 @@
 //! The contracts. Each begins as a process of its own, as root or as an ordinary user of this machine.
 
 mod descriptors;
+mod files;
 mod identity;
 mod namespaces;
 mod processes;
@@ -37,7 +38,7 @@ use rules;
 
 /// Every rule.
 pub(crate) fn all() -> impl Iterator<Item = Rule> {
-    [descriptors::RULES, processes::RULES, identity::RULES, namespaces::RULES]
+    [descriptors::RULES, files::RULES, processes::RULES, identity::RULES, namespaces::RULES]
         .into_iter()
         .flatten()
         .map(|rule| Rule { ..*rule })

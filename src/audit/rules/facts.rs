@@ -1,5 +1,6 @@
 //! What rules need to know besides the calls: what was asked for.
 
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use crate::audit::transcript::{Role, Run};
@@ -8,7 +9,7 @@ use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
 use crate::namespace::NsKind;
 use crate::policy::Policy;
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::CloneFlags;
+use crate::sys::types::{CloneFlags, Fd};
 
 /// What was asked for: the message that stage 0 read, and the policy.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,8 +47,9 @@ impl Facts {
     /// From the bytes that stage 0 read from the init pipe, in the dialect of the policy.
     #[must_use]
     pub fn of(run: &Run, policy: Policy) -> Self {
-        let message = message(run);
-        let asked = decoded(&message, policy.dialect).map(|bootstrap| Asked::of(&bootstrap));
+        let read = read_first(run);
+        let mut messages = read.values().filter_map(|bytes| decoded(bytes, policy.dialect));
+        let asked = messages.next().map(|bootstrap| Asked::of(&bootstrap));
         Self { policy, asked }
     }
 
@@ -92,21 +94,21 @@ impl Asked {
     }
 }
 
-/// What stage 0 read before it did anything else with a descriptor: its first reads of one descriptor.
-fn message(run: &Run) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut pipe = None;
+/// What stage 0 read before it made the sync pipes, by descriptor: the message, from one that it did not close.
+fn read_first(run: &Run) -> BTreeMap<Fd, Vec<u8>> {
+    let mut read = BTreeMap::<Fd, Vec<u8>>::new();
     for line in run.section(Role::Stage(0)).into_iter().flat_map(|section| &section.lines) {
         match (&line.call, &line.reply) {
-            (Call::Read { fd, .. }, Reply::Data(data)) if *pipe.get_or_insert(*fd) == *fd => {
-                bytes.extend(&data.0);
-            }
+            (Call::Read { fd, .. }, Reply::Data(data)) => read.entry(*fd).or_default().extend(&data.0),
+            // In older dialects it reads its own program first, and copies it.
+            (Call::Close { fd }, _) => drop(read.remove(fd)),
+            (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => read.clear(),
             // The sync pipes come after the message.
             (Call::Socketpair, _) => break,
             _ => {}
         }
     }
-    bytes
+    read
 }
 
 fn decoded<'m>(message: &'m [u8], dialect: &Dialect) -> Option<Bootstrap<'m>> {

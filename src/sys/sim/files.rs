@@ -135,7 +135,7 @@ impl Kernel {
                 Object::Regular(_) | Object::Made(_, Access::Read | Access::Both),
                 Object::Made(_, Access::Both),
             ) => {}
-            (_, Object::Made(..)) => return Err(Errno::EINVAL.into()),
+            (_, Object::Made(_, Access::Both)) => return Err(Errno::EINVAL.into()),
             _ => return Err(Errno::EBADF.into()),
         }
         let bytes = self.read(me, from, len)?;
@@ -167,7 +167,15 @@ impl Kernel {
 
     /// fcntl(2), F_ADD_SEALS.
     pub(super) fn add_seals(&mut self, me: Task, fd: Fd, seals: Seals) -> SysResult<()> {
-        let Object::Made(index, Access::Both) = *self.object(me, fd)? else { return Err(Errno::EINVAL) };
+        let index = match *self.object(me, fd)? {
+            Object::Made(_, Access::PathOnly) => return Err(Errno::EBADF),
+            Object::Made(index, Access::Both) => index,
+            Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink => {
+                return Err(Errno::EINVAL);
+            }
+            // Only a writer may (memfd_add_seals).
+            _ => return Err(Errno::EPERM),
+        };
         let made = &mut self.made[index];
         if made.is_sealed(F_SEAL_SEAL) {
             return Err(Errno::EPERM);

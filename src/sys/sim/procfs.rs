@@ -72,6 +72,8 @@ impl Kernel {
         let node = self.resolve(me, dir, path)?;
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
+            // It knows for itself what it is open for.
+            (OpenFlags::Path, object @ Object::Made(..)) => object,
             (OpenFlags::Directory | OpenFlags::Path, object) => Object::PathOnly(object.fs_type()),
             (_, object) => object,
         };

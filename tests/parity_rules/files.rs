@@ -1,0 +1,165 @@
+//! Files that a process makes, and the programs in them.
+
+use super::*;
+
+rules! {
+    User seals_are_added_once_and_keep_the_content = "0 ok 15 EPERM EPERM EPERM";
+    User what_can_have_no_seals = "EINVAL EBADF EBADF EPERM";
+    User a_program_in_memory_runs_while_it_is_open_for_writing = "0";
+    User a_part_of_a_program_is_none = "ENOEXEC";
+    User a_file_runs_when_nobody_can_write_to_it_any_more = "ETXTBSY 0";
+    User a_file_runs_by_its_path_in_proc = "0";
+    User a_file_without_permission_does_not_run = "EACCES";
+    User an_unnamed_file_has_no_link = "0";
+    User a_named_file_is_new_until_its_name_is_taken = "ok EEXIST 1 ok 0 ENOENT";
+    User where_no_file_can_be_made = "ENOENT ENOENT ENOTDIR";
+    User a_copy_goes_on_where_the_last_call_stopped = "3 0 true";
+    User what_is_opened_for_its_path_alone = "EBADF EBADF EBADF";
+}
+
+fn memfd<S: Sys>(sys: &mut S) -> Fd {
+    // A kernel before 6.3 does not know the flag.
+    sys.memfd_create(c"parity", true).or_else(|_| sys.memfd_create(c"parity", false)).unwrap()
+}
+
+/// Copies this much of /bin/true.
+fn copy<S: Sys>(sys: &mut S, to: Fd, len: usize) {
+    let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
+    let mut left = len;
+    while left > 0 {
+        match sys.sendfile(to, program, left).unwrap() {
+            0 => break,
+            count => left -= count,
+        }
+    }
+    sys.close(program).unwrap();
+}
+
+const ALL: usize = 1 << 30;
+
+/// What a child that executes this ends with.
+fn executes<S: Sys>(sys: &mut S, fd: Fd) -> Result<i32, i32> {
+    in_child(sys, |sys| {
+        let mut slots = [None; 2];
+        let argv = ExecArgs::build(b"true\0", &mut slots).unwrap();
+        sys.execveat(fd, &argv, &ExecArgs::EMPTY).0
+    })
+}
+
+fn unnamed<S: Sys>(sys: &mut S) -> Fd {
+    open(sys, c"/tmp", OpenFlags::Unnamed).unwrap()
+}
+
+fn path_of(fd: Fd) -> CString {
+    path(&format!("/proc/self/fd/{}", fd.0))
+}
+
+fn seals_are_added_once_and_keep_the_content<S: Sys>(sys: &mut S) -> Said {
+    let fd = memfd(sys);
+    let before = sys.get_seals(fd).unwrap().0.to_string();
+    let added = say(sys.add_seals(fd, Seals::CONTENT));
+    let after = sys.get_seals(fd).unwrap().0.to_string();
+    let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
+    let refused =
+        [say(sys.write(fd, b"x")), say(sys.sendfile(fd, program, 1)), say(sys.add_seals(fd, Seals::SEAL))];
+    Ok(words(&[before, added, after, words(&refused)]))
+}
+
+fn what_can_have_no_seals<S: Sys>(sys: &mut S) -> Said {
+    let (pipe, _) = sys.pipe2().unwrap();
+    let fd = memfd(sys);
+    let bare = open(sys, &path_of(fd), OpenFlags::Path).unwrap();
+    let found = [pipe, bare, Fd(99)].map(|fd| say(sys.get_seals(fd)));
+    Ok(words(&[words(&found), say(sys.add_seals(pipe, Seals::SEAL))]))
+}
+
+fn a_program_in_memory_runs_while_it_is_open_for_writing<S: Sys>(sys: &mut S) -> Said {
+    let fd = memfd(sys);
+    copy(sys, fd, ALL);
+    Ok(executes(sys, fd)?.to_string())
+}
+
+fn a_part_of_a_program_is_none<S: Sys>(sys: &mut S) -> Said {
+    let fd = memfd(sys);
+    copy(sys, fd, 3);
+    Ok(name(executes(sys, fd)?))
+}
+
+fn a_file_runs_when_nobody_can_write_to_it_any_more<S: Sys>(sys: &mut S) -> Said {
+    let fd = unnamed(sys);
+    copy(sys, fd, ALL);
+    sys.fchmod(fd, 0o500).unwrap();
+    let busy = name(executes(sys, fd)?);
+    let bare = open(sys, &path_of(fd), OpenFlags::Path).unwrap();
+    sys.close(fd).unwrap();
+    Ok(format!("{busy} {}", executes(sys, bare)?))
+}
+
+fn a_file_runs_by_its_path_in_proc<S: Sys>(sys: &mut S) -> Said {
+    let fd = memfd(sys);
+    copy(sys, fd, ALL);
+    let status = in_child(sys, |sys| {
+        let mut slots = [None; 2];
+        let argv = ExecArgs::build(b"true\0", &mut slots).unwrap();
+        sys.execve(&path_of(fd), &argv, &ExecArgs::EMPTY).0
+    })?;
+    Ok(status.to_string())
+}
+
+fn a_file_without_permission_does_not_run<S: Sys>(sys: &mut S) -> Said {
+    let fd = memfd(sys);
+    copy(sys, fd, ALL);
+    sys.fchmod(fd, 0o600).unwrap();
+    Ok(name(executes(sys, fd)?))
+}
+
+fn an_unnamed_file_has_no_link<S: Sys>(sys: &mut S) -> Said {
+    let fd = unnamed(sys);
+    Ok(sys.link_count(&path_of(fd)).unwrap().to_string())
+}
+
+fn a_named_file_is_new_until_its_name_is_taken<S: Sys>(sys: &mut S) -> Said {
+    let name = path(&format!("/tmp/nsexec-parity.{}", sys.getpid()));
+    let made = open(sys, &name, OpenFlags::New);
+    let again = say(open(sys, &name, OpenFlags::New));
+    let links = sys.link_count(&name).unwrap().to_string();
+    let taken = say(sys.unlink(&name));
+    let fd = made.unwrap();
+    let none = sys.link_count(&path_of(fd)).unwrap().to_string();
+    Ok(words(&[say(made), again, links, taken, none, say(sys.unlink(&name))]))
+}
+
+fn where_no_file_can_be_made<S: Sys>(sys: &mut S) -> Said {
+    let refused = [
+        (c"/nowhere", OpenFlags::Unnamed),
+        (c"/nowhere/x", OpenFlags::New),
+        (c"/etc/passwd", OpenFlags::Unnamed),
+    ];
+    Ok(words(&refused.map(|(path, flags)| say(open(sys, path, flags)))))
+}
+
+/// sendfile moves both positions, and so a read and a write go on from there.
+fn a_copy_goes_on_where_the_last_call_stopped<S: Sys>(sys: &mut S) -> Said {
+    let fd = memfd(sys);
+    let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
+    let first = sys.sendfile(fd, program, 3).unwrap();
+    let mut rest = [0; 65_536];
+    loop {
+        let count = sys.read(program, &mut rest).unwrap();
+        if count == 0 {
+            break;
+        }
+        assert_eq!(sys.write(fd, &rest[..count]), Ok(count));
+    }
+    let end = sys.sendfile(fd, program, 3).unwrap();
+    Ok(format!("{first} {end} {}", executes(sys, fd)? == 0))
+}
+
+fn what_is_opened_for_its_path_alone<S: Sys>(sys: &mut S) -> Said {
+    let fd = memfd(sys);
+    let bare = open(sys, &path_of(fd), OpenFlags::Path).unwrap();
+    let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
+    let refused =
+        [say(sys.write(bare, b"x")), say(sys.read(bare, &mut [0])), say(sys.sendfile(bare, program, 1))];
+    Ok(words(&refused))
+}
