@@ -1,6 +1,7 @@
 //! Programs that link the archive, in every way that a runtime may: linked, driven, and looked at by strace.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,7 @@ use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run, sources,
 
 pub(crate) const CASES: &[Case] = &[
     ("programs_link_in_every_way", linked_in_every_way),
+    ("what_cargo_makes_does_not_link_beside_rust_with_std", raw_library),
     ("programs_need_the_libc_alone", needed),
     ("programs_are_driven_by_the_independent_parent", driven),
     ("without_an_init_pipe_there_is_no_call_of_ours", untouched),
@@ -243,6 +245,23 @@ fn neighbour(name: &str) -> Result<(), String> {
 fn linked_in_every_way() -> Outcome {
     let names: Vec<&str> = programs()?.iter().map(|program| program.name.as_str()).collect();
     Ok(Said::Held(format!("{}: {}", names.len(), names.join(" "))))
+}
+
+/// The control of the neighbours: without the second half of `capi/build` they are told of two panic handlers.
+fn raw_library() -> Outcome {
+    Kind::Debug.folder()?;
+    neighbour("with_std")?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let mut cc = command("gcc");
+    cc.args(["-DSTART=nsexec", "-DNEIGHBOUR", "-I"]).arg(Kind::Debug.folder()?);
+    cc.arg("-o").arg(folder().join("raw")).arg(sources().join("c/program.c"));
+    cc.arg("-L").arg(target.join("capi/capi-debug")).arg("-L").arg(folder());
+    match run(cc.args(["-lnsexec", "-lwith_std"]).args(STD)) {
+        Err(said) if said.contains("multiple definition of") && said.contains("rust_begin_unwind") => {
+            Ok(Said::Held(String::new()))
+        }
+        other => Err(format!("{other:?}")),
+    }
 }
 
 /// What the dynamic programs ask the loader for.
