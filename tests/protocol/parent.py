@@ -270,8 +270,9 @@ class Bootstrap:
 
     def __init__(self, argv, *, init_fd=3, log_fd=4, log_level="5", environment=None, extra=None,
                  stdin=None, init_type=socket.SOCK_STREAM, init_nonblocking=False, log_size=None,
-                 log_filled=False, log_reader=True, **how):
-        """`extra`: number → descriptor; `log_fd=None`: no log pipe; `init_fd=None`: no init pipe;
+                 log_filled=False, log_reader=True, kept=(), **how):
+        """`extra`: number → descriptor; `log_fd=None`: no log pipe; `init_fd=None`: no init pipe; `kept`: numbers that
+        are kept free for mount sources by copies of the init pipe, as the Go half of 1.1 does it;
         `environment`: replaces single variables (a value of None takes one away)."""
         self.init, self.log_read, self.tracer = None, None, None
         self.init_bytes, self.log_bytes, self.out, self.err = b"", b"", b"", b""
@@ -295,7 +296,7 @@ class Bootstrap:
             self.init.setblocking(False)
             if init_nonblocking:
                 theirs.setblocking(False)
-            wanted[init_fd] = theirs.fileno()
+            wanted.update({number: theirs.fileno() for number in (init_fd, *kept)})
             variables["_LIBCONTAINER_INITPIPE"] = str(init_fd)
             self.readers[self.init.fileno()] = self._read_init
         if log_fd is not None:
@@ -468,6 +469,19 @@ class Bootstrap:
 
     PID_LINE = re.compile(rb'\{"stage1_pid":([1-9][0-9]*),"stage2_pid":([1-9][0-9]*)\}\n')
 
+    LATE_PID_LINE = re.compile(rb'\{"pid": ([1-9][0-9]*), "pid_first": ([1-9][0-9]*)\}\n')
+
+    def read_late_pids(self, seconds=5.0):
+        """The pid line of the seed, which names stage 2 first."""
+        self.until(lambda: b"\n" in self.init_bytes or self.init_eof, "the pid line or EOF", seconds)
+        match = self.LATE_PID_LINE.fullmatch(self.init_bytes)
+        if match is None:
+            raise AssertionError(f"no pid line: {self.init_bytes!r}\n{self.describe()}")
+        self.stage2, self.stage1 = int(match[1]), int(match[2])
+        self.watch_process(self.stage1)
+        self.watch_process(self.stage2)
+        return self.stage1, self.stage2
+
     def read_pids(self, seconds=5.0, before=b""):
         """The pid line, by its exact bytes, or EOF."""
         self.until(lambda: b"\n" in self.init_bytes or self.init_eof, "the pid line or EOF", seconds)
@@ -498,6 +512,15 @@ class Bootstrap:
                 self.wait(self.stage2)
         if self.wait_stage0() != 0:
             raise AssertionError(f"error waiting for our first child to exit: {self.describe()}")
+        return self
+
+    def like_seed(self, data):
+        """The seed's runc, run or exec: message, reap stage 0, only then the pid line, reap stage 1 (spec 2.8)."""
+        self.send(data)
+        if self.wait_stage0() != 0:
+            raise AssertionError(f"stage 0 failed: {self.describe()}")
+        self.read_late_pids()
+        self.wait(self.stage1)
         return self
 
     def like_exec(self, data, before=b""):
