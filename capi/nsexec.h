@@ -20,9 +20,9 @@
  *
  * - Without _LIBCONTAINER_INITPIPE they return at once, and make no system call. (A _LIBCONTAINER_LOGPIPE that is
  *   no number ends the process also then, as in runc.)
- * - A failure is one record of level fatal on the descriptor that _LIBCONTAINER_LOGPIPE names, or one line on standard
- *   error without one, and exit status 1; so is a bug of ours. They never return after a failure, and run no handler
- *   of atexit(3).
+ * - A failure is told by a record of level fatal on the descriptor that _LIBCONTAINER_LOGPIPE names, and without one by
+ *   a line on standard error (in 1.0 then nowhere; the oldest line knows no log pipe), and exit status 1. So is a bug
+ *   of ours. They never return after a failure, and run no handler of atexit(3).
  * - A process with more than one thread is refused: see above.
  * - They allocate no memory and change no variable of the environment. Signal mask and dispositions are after them
  *   what they were before.
@@ -38,10 +38,13 @@ extern "C" {
 /* The parent is runc 1.2.0 or later, up to today's. */
 void nsexec(void);
 
-/* The parent is runc 1.1.0 to 1.1.15. */
+/*
+ * The parent is runc 1.1.0 to 1.1.15. The process first executes a sealed copy of its own program (CVE-2019-5736), with
+ * the same arguments and environment: what comes before this call happens twice.
+ */
 void nsexec_v1_1(void);
 
-/* The parent is runc 1.0.0-rc94 to 1.0.3. */
+/* The parent is runc 1.0.0-rc94 to 1.0.3. As nsexec_v1_1, with the copy. */
 void nsexec_v1_0(void);
 
 /* The parent is runc as it was in 2018, before 1.0.0-rc6. */

@@ -1,12 +1,13 @@
 """Programs in C that link libnsexec.a, each driven by the independent parent of tests/protocol.
 
 Who this is: root, parent of each program, as runc is of itself. NSEXEC_PROGRAMS is JSON: a list of objects with the
-program's `name`, its `path`, what its main prints as `number`, and whether it is to `panic` or to be `refused` for its
-threads. The tests of a program are made at the end of this file.
+program's `name`, its `path`, what its main prints as `number`, the function that it calls as `start`, and whether it
+is to `panic`, or has `threads` by then. The tests of a program are made at the end of this file.
 """
 
 import json
 import os
+import re
 import sys
 import unittest
 
@@ -83,6 +84,96 @@ class Threaded(Linked):
                          "the process has 2 threads: call the bootstrap before any is started")
 
 
+LOG = "_LIBCONTAINER_LOGPIPE"
+
+
+class Older(Linked):
+    """The bootstraps of runc's older lines, each by its parent's manners (spec 2.8). The details are those of
+    tests/protocol; here is shown that each symbol is its own line's."""
+
+    SEALED = ("nsexec_v1_0", "nsexec_v1_1")
+    ALL = SIX | FLAG["cgroup"]
+
+    def launch(self, program, **how):
+        start = program["start"]
+        if start == "nsexec_seed":
+            how = {"log_fd": None, "log_level": None, **how}
+        if start == "nsexec_v1_0":
+            how = {"log_level": "debug", **how}
+        return super().launch(program, **how)
+
+    def ready(self, run, program):
+        """The ready byte, from a sealed copy of the program, in the lines that have both."""
+        if program["start"] not in self.SEALED:
+            return b""
+        run.until(lambda: run.init_bytes or run.init_eof, "the ready byte")
+        self.assertEqual(run.init_bytes, b"\0", run.describe())
+        self.assertIn("memfd:", os.readlink(f"/proc/{run.pid}/exe"))
+        return b"\0"
+
+    def learn_pids(self, run, before, line):
+        run.until(lambda: b"\n" in run.init_bytes or run.init_eof, "the pid line or EOF")
+        match = re.fullmatch(re.escape(before) + line, run.init_bytes)
+        self.assertIsNotNone(match, run.describe())
+        run.stage1, run.stage2 = int(match["stage1"]), int(match["stage2"])
+        run.watch_process(run.stage1)
+        run.watch_process(run.stage2)
+
+    def init(self, program):
+        run = self.launch(program)
+        before = self.ready(run, program)
+        run.send(message(self.ALL, uidmap="0 0 1\n", gidmap="0 0 1\n"))
+        if program["start"] == "nsexec_seed":
+            # After stage 2 is ready, and so the last thing that stage 0 does.
+            self.learn_pids(run, before, rb'\{"pid": (?P<stage2>\d+), "pid_first": (?P<stage1>\d+)\}\n')
+        else:
+            self.learn_pids(run, before, rb'\{"stage1_pid":(?P<stage1>\d+),"stage2_pid":(?P<stage2>\d+)\}\n')
+        if program["start"] == "nsexec_v1_0":
+            # Stage 2 waits for the launcher to have put it into its cgroup.
+            run.wait(run.stage1)
+            self.assertTrue(parent.is_alive(run.stage2))
+            self.assertEqual(run.out, b"")
+            run.send(b"\x80")
+        for pid in (run.stage1, run.stage2, run.pid):
+            run.wait(pid)
+        self.assertMain(run, program, 1)
+
+    def refusal(self, program):
+        run = self.launch(program)
+        before = self.ready(run, program)
+        run.send(message(paths="net:/nonexistent"))
+        self.assertEqual(run.wait_stage0(), 1, run.describe())
+        run.finish()
+        self.assertEqual((run.out, run.init_bytes), (b"", before))
+        if program["start"] == "nsexec_seed":
+            self.assertRegex(run.err, rb"\Ansenter: [^\n]*/nonexistent")
+        else:
+            self.assertEqual(run.err, b"")
+            self.assertIn("/nonexistent", run.fatal()[0].text)
+
+    def environment(self, program):
+        """A log pipe that is no number, and no init pipe: each line has its own word for it."""
+        said = {
+            "nsexec_seed": None,  # it knows no log pipe
+            "nsexec_v1_0": f"unable to parse {LOG}, value: 4x\n",
+            "nsexec_v1_1": f"FATAL: unable to parse {LOG}=4x\n",
+        }[program["start"]]
+        run = self.launch(program, init_fd=None, log_fd=None, log_level=None, environment={LOG: "4x"})
+        self.assertEqual(run.wait_stage0(), 0 if said is None else 1, run.describe())
+        run.finish()
+        self.assertEqual(run.err.decode(), said or "")
+        self.assertEqual(run.out != b"", said is None)
+
+    def time_namespace(self, program):
+        """Only today's line knows the kind."""
+        run = self.launch(program)
+        before = self.ready(run, program)
+        run.send(message(paths="time:/proc/self/ns/time"))
+        self.assertEqual(run.wait_stage0(), 1, run.describe())
+        run.finish()
+        self.assertEqual((run.out, run.init_bytes), (b"", before))
+
+
 PANIC = r'bug in nsexec, at src/capi\.rs:[0-9]+:[0-9]+: on "purpose"\nin two lines'
 
 
@@ -125,6 +216,8 @@ def tests_of(program):
         return Panicking, [name for name in vars(Panicking) if name.startswith("a_")]
     if program["threads"]:
         return Threaded, ["untouched", "a_process_with_two_threads_is_refused"]
+    if program["start"] != "nsexec":
+        return Older, ["untouched", "init", "refusal", "environment", "time_namespace"]
     return Linked, ["untouched", "init", "exec", "rootless", "refusal", "refusal_without_log"]
 
 

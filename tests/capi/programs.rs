@@ -1,6 +1,7 @@
 //! Programs that link the archive, in every way that a runtime may: linked, driven, and looked at by strace.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,16 +13,23 @@ use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run, sources,
 
 pub(crate) const CASES: &[Case] = &[
     ("programs_link_in_every_way", linked_in_every_way),
+    ("what_cargo_makes_does_not_link_beside_rust_with_std", raw_library),
     ("programs_need_the_libc_alone", needed),
     ("programs_are_driven_by_the_independent_parent", driven),
     ("without_an_init_pipe_there_is_no_call_of_ours", untouched),
 ];
+
+const TODAY: &str = "nsexec";
+
+const OLDER: [&str; 3] = ["nsexec_v1_1", "nsexec_v1_0", "nsexec_seed"];
 
 /// A linked program.
 #[derive(Clone, Debug)]
 struct Program {
     name: String,
     path: PathBuf,
+    /// The function that it calls.
+    start: &'static str,
     /// What its main prints.
     number: i32,
     threads: bool,
@@ -67,6 +75,7 @@ const STATIC_STD: &[&str] = &["-lgcc_eh", "-lpthread", "-lm", "-ldl", "-lc"];
 struct Recipe<'a> {
     name: &'a str,
     kind: Kind,
+    start: &'static str,
     compiler: &'a [&'a str],
     defines: &'a [&'a str],
     libraries: Vec<&'a str>,
@@ -78,7 +87,8 @@ fn link(recipe: &Recipe<'_>) -> Result<PathBuf, String> {
     let lib = recipe.kind.folder()?;
     let (compiler, flags) = recipe.compiler.split_first().ok_or("no compiler")?;
     let mut cc = command(compiler);
-    cc.args(flags).args(["-Wall", "-Wextra", "-Werror", "-O1", "-g"]).args(recipe.defines);
+    cc.args(flags).args(["-Wall", "-Wextra", "-Werror", "-O1", "-g"]);
+    cc.arg(format!("-DSTART={}", recipe.start)).args(recipe.defines);
     cc.arg("-I").arg(&lib).arg("-o").arg(&path).arg(sources().join("c/program.c"));
     cc.arg("-L").arg(&lib).arg("-L").arg(folder()).args(&recipe.libraries).arg("-pthread");
     run(&mut cc)?;
@@ -91,6 +101,7 @@ fn program(recipe: &Recipe<'_>) -> Result<Program, String> {
     Ok(Program {
         name: format!("{}_{}", recipe.kind.name(), recipe.name.replace('-', "_")),
         path,
+        start: recipe.start,
         number: if neighbour { 44 } else { 42 },
         threads: recipe.defines.contains(&"-DTHREAD"),
         kind: recipe.kind,
@@ -98,7 +109,7 @@ fn program(recipe: &Recipe<'_>) -> Result<Program, String> {
     })
 }
 
-/// All programs of today's dialect, linked at the first call.
+/// All programs, linked at the first call.
 fn programs() -> Result<&'static [Program], String> {
     static LINKED: OnceLock<Result<Vec<Program>, String>> = OnceLock::new();
     LINKED.get_or_init(all_programs).as_deref().map_err(Clone::clone)
@@ -106,32 +117,26 @@ fn programs() -> Result<&'static [Program], String> {
 
 fn all_programs() -> Result<Vec<Program>, String> {
     let mut all = Vec::new();
+    let mut add = |name: &str, kind, start, compiler: &[&str], defines: &[&str], libraries: &[&str]| {
+        let libraries = libraries.to_vec();
+        let recipe = Recipe { name, kind, start, compiler, defines, libraries };
+        program(&recipe).map(|program| all.push(program))
+    };
     for kind in Kind::SHIPPED {
         for (name, compiler, libraries) in ways() {
-            let libraries = libraries.to_vec();
-            all.push(program(&Recipe {
-                name,
-                kind,
-                compiler: &compiler,
-                defines: &["-DSTART=nsexec"],
-                libraries,
-            })?);
+            add(name, kind, TODAY, &compiler, &[], libraries)?;
         }
+        add("threads", kind, TODAY, &["gcc"], &["-DTHREAD"], &["-lnsexec"])?;
+        for start in OLDER {
+            add(start, kind, start, &["gcc"], &[], &["-lnsexec"])?;
+            add(&format!("{start}-static-pie"), kind, start, &["gcc", "-static-pie"], &[], &["-lnsexec"])?;
+        }
+    }
+    add("dynamic", Kind::Panics, TODAY, &["gcc"], &[], &["-lnsexec"])?;
+    for kind in Kind::SHIPPED {
         all.push(shared_object(kind)?);
         all.extend(beside_other_rust(kind)?);
-        let defines = ["-DSTART=nsexec", "-DTHREAD"];
-        let libraries = vec!["-lnsexec"];
-        all.push(program(&Recipe {
-            name: "threads",
-            kind,
-            compiler: &["gcc"],
-            defines: &defines,
-            libraries,
-        })?);
     }
-    let (kind, defines) = (Kind::Panics, ["-DSTART=nsexec"]);
-    let libraries = vec!["-lnsexec"];
-    all.push(program(&Recipe { name: "dynamic", kind, compiler: &["gcc"], defines: &defines, libraries })?);
     Ok(all)
 }
 
@@ -179,10 +184,19 @@ fn shared_object(kind: Kind) -> Result<Program, String> {
     run(cc.arg("-L").arg(&lib).arg("-lnsexec"))?;
     let header = folder().join("begin.h");
     fs::write(&header, "void begin(void);\n").map_err(|error| error.to_string())?;
-    let defines = ["-DSTART=begin", "-include", header.to_str().ok_or("a path in UTF-8")?];
+    let defines = ["-include", header.to_str().ok_or("a path in UTF-8")?];
     let (library, path) = (format!("-l{name}"), format!("-Wl,-rpath,{}", folder().display()));
     let libraries = vec![library.as_str(), path.as_str()];
-    program(&Recipe { name: "shared-object", kind, compiler: &["gcc"], defines: &defines, libraries })
+    let linked = program(&Recipe {
+        name: "shared-object",
+        kind,
+        start: "begin",
+        compiler: &["gcc"],
+        defines: &defines,
+        libraries,
+    })?;
+    // By way of the library it is today's.
+    Ok(Program { start: TODAY, ..linked })
 }
 
 /// Beside another Rust library, with std and without, in either order.
@@ -197,10 +211,17 @@ fn beside_other_rust(kind: Kind) -> Result<Vec<Program>, String> {
             {
                 let name = format!("{order}-{library}{how}");
                 let libraries = libraries.iter().chain(needs).copied().collect();
-                let defines = &["-DSTART=nsexec", "-DNEIGHBOUR"];
+                let (start, defines) = (TODAY, &["-DNEIGHBOUR"]);
                 // glibc warns of its own resolver in a static program.
                 let compiler: Vec<&str> = compiler.iter().copied().chain(["-Wl,--no-warnings"]).collect();
-                all.push(program(&Recipe { name: &name, kind, compiler: &compiler, defines, libraries })?);
+                all.push(program(&Recipe {
+                    name: &name,
+                    kind,
+                    start,
+                    compiler: &compiler,
+                    defines,
+                    libraries,
+                })?);
             }
         }
     }
@@ -224,6 +245,23 @@ fn neighbour(name: &str) -> Result<(), String> {
 fn linked_in_every_way() -> Outcome {
     let names: Vec<&str> = programs()?.iter().map(|program| program.name.as_str()).collect();
     Ok(Said::Held(format!("{}: {}", names.len(), names.join(" "))))
+}
+
+/// The control of the neighbours: without the second half of `capi/build` they are told of two panic handlers.
+fn raw_library() -> Outcome {
+    Kind::Debug.folder()?;
+    neighbour("with_std")?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let mut cc = command("gcc");
+    cc.args(["-DSTART=nsexec", "-DNEIGHBOUR", "-I"]).arg(Kind::Debug.folder()?);
+    cc.arg("-o").arg(folder().join("raw")).arg(sources().join("c/program.c"));
+    cc.arg("-L").arg(target.join("capi/capi-debug")).arg("-L").arg(folder());
+    match run(cc.args(["-lnsexec", "-lwith_std"]).args(STD)) {
+        Err(said) if said.contains("multiple definition of") && said.contains("rust_begin_unwind") => {
+            Ok(Said::Held(String::new()))
+        }
+        other => Err(format!("{other:?}")),
+    }
 }
 
 /// What the dynamic programs ask the loader for.
@@ -263,6 +301,7 @@ fn driven() -> Outcome {
             serde_json::json!({
                 "name": program.name,
                 "path": program.path,
+                "start": program.start,
                 "number": program.number,
                 "threads": program.threads,
                 "panic": program.kind == Kind::Panics,

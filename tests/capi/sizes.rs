@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::kit::{Case, Kind, Outcome, Said, folder, run, there_is};
+use crate::kit::{Case, Kind, Outcome, Said, command, folder, run, there_is};
 use crate::programs::plain;
 
 pub(crate) const CASES: &[Case] = &[("a_program_grows_by_less_than_200_kb", growth)];
@@ -46,5 +46,8 @@ fn growth() -> Outcome {
             return Err(said);
         }
     }
+    let sections = run(command("size").arg(Kind::Release.archive()?))?;
+    let numbers: Vec<&str> = sections.lines().nth(1).unwrap_or_default().split_whitespace().take(3).collect();
+    said += &format!("sections: {} text, {} data, {} zeroes", numbers[0], numbers[1], numbers[2]);
     Ok(Said::Held(said))
 }
