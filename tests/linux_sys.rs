@@ -161,11 +161,19 @@ fn a_descriptor_travels_with_a_byte(sys: &mut LinuxSys) {
 }
 
 fn a_second_descriptor_has_no_room(sys: &mut LinuxSys) {
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    /// A control message with two, as on every 64-bit machine.
+    #[repr(C)]
+    struct Two(usize, i32, i32, [i32; 2]);
     let (one, other) = sys.socketpair().unwrap();
-    let two = [ControlMessage::ScmRights(&[1, 2])];
-    let byte = [std::io::IoSlice::new(b"\0")];
-    assert_eq!(sendmsg::<()>(one.0, &byte, &two, MsgFlags::empty(), None), Ok(1));
+    let mut two = Two(24, libc::SOL_SOCKET, libc::SCM_RIGHTS, [1, 2]);
+    let mut byte = 0_u8;
+    let mut iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: a structure of numbers and pointers, for which zeroes are values.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut iov, 1);
+    (message.msg_control, message.msg_controllen) = ((&raw mut two).cast(), size_of::<Two>() as _);
+    // SAFETY: all that the message points to is on this stack.
+    assert_eq!(unsafe { libc::sendmsg(one.0, &raw const message, 0) }, 1);
     let received = sys.receive_fd(other).unwrap();
     assert!(received.truncated && received.fd.is_some());
     // The kernel has closed the second: the next number is free.
