@@ -2,7 +2,8 @@
 
 use core::fmt::Write;
 
-use crate::bootstrap::env::{EnvError, EnvReason, Environment, OwnProgram, RawEnv};
+use crate::bootstrap::dialect::EnvironmentForm;
+use crate::bootstrap::env::{EnvError, Environment, LOG_PIPE, OwnProgram, RawEnv};
 use crate::bootstrap::text::Lossy;
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
 use crate::cloned;
@@ -39,7 +40,7 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
         },
         // A wrong number kills the process also where no init pipe is named, as in runc.
         Err(error) => {
-            if error.reason == EnvReason::NotANumberOld {
+            if error.name == LOG_PIPE && policy.dialect.environment == EnvironmentForm::TextLevel {
                 // 1.0 says so on standard error, where it says nothing else.
                 say_unlogged(sys, error);
                 return Outcome::Exit(1);
@@ -308,11 +309,17 @@ mod tests {
 
     #[test]
     fn a_wrong_log_pipe_of_1_0_is_told_as_it_is() {
-        let mut sys = MockSys::new();
-        let text: &[u8] = b"unable to parse _LIBCONTAINER_LOGPIPE, value: x\n";
-        sys.expect_write().once().with(eq(Fd::STDERR), eq(text)).returning(|_, text| Ok(text.len()));
-        let raw = RawEnv { log_pipe: Some(b"x"), ..RawEnv::default() };
-        let outcome = nsexec(&mut sys, raw, &Policy::runc(&Dialect::V1_0), &mut Scratch { message: &mut [] });
-        assert_eq!(outcome, Outcome::Exit(1));
+        let wrong: [(&[u8], &[u8]); 2] = [
+            (b"x", b"unable to parse _LIBCONTAINER_LOGPIPE, value: x\n"),
+            (b"-7", b"bad value for _LIBCONTAINER_LOGPIPE=-7 (-7)\n"),
+        ];
+        for (value, text) in wrong {
+            let mut sys = MockSys::new();
+            sys.expect_write().once().with(eq(Fd::STDERR), eq(text)).returning(|_, text| Ok(text.len()));
+            let raw = RawEnv { log_pipe: Some(value), ..RawEnv::default() };
+            let outcome =
+                nsexec(&mut sys, raw, &Policy::runc(&Dialect::V1_0), &mut Scratch { message: &mut [] });
+            assert_eq!(outcome, Outcome::Exit(1));
+        }
     }
 }

@@ -277,6 +277,38 @@ fn decode_reads_its_message_and_no_more() {
     assert!(out.contains("creates user;"), "{out}");
 }
 
+/// The older lines make a copy of the program and say that they are ready before they read.
+#[test]
+fn a_plan_of_an_older_line_shows_its_first_steps() {
+    let caller = Caller::all().remove(0);
+    let plan = |dialect: &str| {
+        let text = format!("$N encode --dialect {dialect} -r | $N plan --bootstrap - --dialect {dialect}");
+        let (status, out, err) = script(&caller, &text);
+        assert_eq!((status, err.as_str()), (0, ""), "{out}");
+        assert!(out.contains(&format!("dialect{}{dialect}\n", " ".repeat(17))), "{out}");
+        let steps = [
+            "memfd_create(",
+            "F_ADD_SEALS",
+            "execveat(",
+            ", \"\\0\", 1, MSG_NOSIGNAL",
+            "the bootstrap message, 16 bytes",
+        ];
+        let stage_0 = out.split("\nstage-0 parent\n").nth(1).unwrap().to_owned();
+        steps.map(|step| stage_0.find(step))
+    };
+    for dialect in ["v1_0", "v1_1"] {
+        let found = plan(dialect);
+        assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{dialect}: {found:?}");
+    }
+    let old = "$N encode --dialect v1_1 -r | $N plan --bootstrap - --dialect v1_1 --assume kernel=5.15";
+    let (status, out, _) = script(&caller, old);
+    assert!(status == 0 && out.contains("MFD_EXEC (6.3)          no\n"), "{out}");
+    assert!(out.contains("MFD_ALLOW_SEALING) = 5"), "{out}");
+    assert!(matches!(plan("v1_2"), [None, None, None, None, Some(_)]));
+    let (status, _, err) = caller.run(&["plan", "--dialect", "v1_1", "-r"]);
+    assert!(status == 2 && err.contains("--bootstrap"), "{err}");
+}
+
 #[test]
 fn what_cannot_be_written_is_a_failure() {
     let caller = Caller::all().remove(0);

@@ -77,6 +77,12 @@ impl Kernel {
         let lacking = LEVELS.iter().filter(|(since, ..)| self < *since);
         lacking.filter_map(|(.., call)| call.map(|call| (call, Errno::ENOSYS))).collect()
     }
+
+    /// Whether memfd_create takes the flag of Linux 6.3.
+    #[must_use]
+    pub fn knows_mfd_exec(self) -> bool {
+        self >= Self { major: 6, minor: 3 }
+    }
 }
 
 /// Since when there is what, newest first.

@@ -28,6 +28,7 @@ use crate::namespace::{NsKind, NsSet};
 use crate::policy::Policy;
 use crate::sys::record::Call;
 use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
+use crate::sys::types::Errno;
 
 /// What is planned.
 #[derive(Clone, Debug)]
@@ -99,7 +100,12 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         .map_err(|error| PlanError::Message(error.to_string()))?;
     let joined = bootstrap.namespaces().map_or(NsSet::EMPTY, |paths| paths.kinds());
     let policy_lines = policy_lines(&policy);
-    let assumption_lines = assumptions.lines(joined);
+    let mut assumption_lines = assumptions.lines(joined);
+    if policy.dialect.cloned_binary {
+        // Only these make a file in memory, so only their plans depend on it.
+        let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
+        assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
+    }
     let hash = hash(&bootstrap, &policy, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
 
     let mut sim = machine(&bootstrap, assumptions);
@@ -178,11 +184,11 @@ const fn kind_of(kind: NsKind) -> sim::Kind {
 
 /// The machine of the assumptions, with the namespaces that are to be joined.
 fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
-    let settings = Settings {
-        lacks: assumptions.kernel.lacks(),
-        proc_masked: assumptions.proc_masked,
-        ..Settings::default()
-    };
+    let mut lacks = assumptions.kernel.lacks();
+    if !assumptions.kernel.knows_mfd_exec() {
+        lacks.insert("MFD_EXEC", Errno::EINVAL);
+    }
+    let settings = Settings { lacks, proc_masked: assumptions.proc_masked, ..Settings::default() };
     let caller = User {
         uid: assumptions.uid,
         gid: assumptions.gid,
