@@ -99,6 +99,8 @@ def runc_dies_at_any_moment(run):
             child.wait(LIMIT)
         wait_for("the end of all who do not wait for a start", lambda: all(map(waits_for_start, undo.living())))
         undo.end_children()
+        # Nobody was left to remove it.
+        undo.remove_cgroups(run.id)
 
 
 CASES = [
