@@ -321,6 +321,23 @@ mod tests {
         }));
     }
 
+    /// What runc itself does is no breach of ours, and it does not kill whom it has reaped.
+    #[test]
+    fn a_runtimes_start_that_fails_keeps_every_rule() {
+        let mut message = vec![0; 1024];
+        let bootstrap = Bootstrap::new(CloneFlags::NEWNET);
+        let len = encode(&bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+        message.truncate(len);
+        for manner in [Manner::Init, Manner::Exec] {
+            let policy = Policy::runc(&Dialect::V1_2);
+            let start = Start::Runc { message: message.clone(), manner, policy };
+            let plan = plan(&start, &Assumptions::ordinary(1000)).unwrap();
+            let breaches: Vec<_> =
+                plan.findings.iter().filter(|found| found.severity == rules::Severity::Breach).collect();
+            assert!(!plan.succeeds && breaches.is_empty(), "{manner:?}: {breaches:?}");
+        }
+    }
+
     #[test]
     fn the_hash_is_that_of_what_is_asked_and_assumed_and_of_nothing_else() {
         let hash = |start: &Start, assumptions: &Assumptions| plan(start, assumptions).unwrap().hash;

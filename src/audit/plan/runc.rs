@@ -58,13 +58,15 @@ pub fn drop_in(sim: &mut Sim, manner: Manner, level: Level, policy: Policy, mess
         };
         let _ = sys.close(stage_init);
         let _ = sys.close(stage_log);
-        let mut current = child;
+        let mut current = Some(child);
         let status = if converse(sys, manner, &message, init, &mut current).is_some() {
             0
         } else {
-            // runc's terminate: SIGKILL and wait.
-            let _ = sys.kill(current, Signal::KILL);
-            let _ = wait(sys, current);
+            // runc's terminate: SIGKILL and wait. Go's os.Process kills nobody whom it has reaped.
+            if let Some(pid) = current {
+                let _ = sys.kill(pid, Signal::KILL);
+                let _ = wait(sys, pid);
+            }
             1
         };
         let _ = sys.close(init);
@@ -99,8 +101,15 @@ pub fn runc_init<S: Sys>(
     }
 }
 
-fn converse(sys: &mut SimSys, manner: Manner, message: &[u8], init: Fd, current: &mut Pid) -> Option<()> {
-    let stage_0 = *current;
+/// `current` is the process that runc's handle stands for, until it is reaped.
+fn converse(
+    sys: &mut SimSys,
+    manner: Manner,
+    message: &[u8],
+    init: Fd,
+    current: &mut Option<Pid>,
+) -> Option<()> {
+    let stage_0 = (*current)?;
     send_all(sys, init, message).ok()?;
     match manner {
         Manner::Init => {
@@ -108,20 +117,24 @@ fn converse(sys: &mut SimSys, manner: Manner, message: &[u8], init: Fd, current:
             wait(sys, stage_1);
             // It reads stage 2's links in /proc/PID/fd, so stage 2 must be alive.
             sys.kill(stage_2, Signal(0)).ok()?;
-            succeeded(wait(sys, stage_0))?;
-            *current = stage_2;
+            succeeded(wait(sys, stage_0), current)?;
+            *current = Some(stage_2);
         }
         Manner::Exec => {
-            succeeded(wait(sys, stage_0))?;
+            succeeded(wait(sys, stage_0), current)?;
             let (stage_1, stage_2) = read_pids(sys, init)?;
             wait(sys, stage_1);
-            *current = stage_2;
+            *current = Some(stage_2);
         }
     }
     send_all(sys, init, CONFIG).ok()
 }
 
-fn succeeded(status: Option<WaitStatus>) -> Option<()> {
+fn succeeded(status: Option<WaitStatus>, current: &mut Option<Pid>) -> Option<()> {
+    // A wait that failed has reaped nobody.
+    if status.is_some() {
+        *current = None;
+    }
     (status == Some(WaitStatus::Exited(0))).then_some(())
 }
 
