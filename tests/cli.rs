@@ -295,6 +295,37 @@ fn what_cannot_be_written_is_a_failure() {
 }
 
 #[test]
+fn an_input_without_an_end_is_read_as_far_as_it_may_be_one() {
+    let caller = Caller::all().remove(0);
+    let (status, out, err) = script(&caller, "($N encode -r; exec yes) | $N plan --bootstrap -");
+    assert_eq!((status, err.as_str(), out.starts_with("Plan of a start\n")), (0, "", true), "{out}");
+    let (status, _, err) = script(&caller, "ulimit -v 4000000; $N plan --bootstrap /dev/zero");
+    assert_eq!((status, err.as_str()), (1, "nsexec: unexpected msg type 0\n"));
+    let (status, out, err) = script(&caller, "ulimit -v 4000000; $N trace --replay /dev/zero");
+    assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+    assert!(err.contains("/dev/zero cannot be replayed: it has more than "), "{err}");
+}
+
+#[test]
+fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_record_that_cannot_be_kept_is_known_before_anything_runs") {
+            continue;
+        }
+        let (status, out, err) = script(&caller, "$N trace --json /no/such/folder/r -r -- echo ran");
+        let refused = "nsexec: failed to write /no/such/folder/r: No such file or directory\n";
+        assert_eq!((status, out.as_str(), err.as_str()), (1, "", refused));
+        // What fails later does not hide what has been found.
+        let (status, out, err) = script(&caller, "$N trace --json /dev/full -r -C -- echo ran");
+        assert_eq!((status, out.as_str(), err.lines().count()), (1, "ran\n", 2), "{err}");
+        assert!(
+            err.starts_with("nsexec: as planned: ") && err.ends_with("No space left on device\n"),
+            "{err}"
+        );
+    }
+}
+
+#[test]
 fn the_first_command_of_the_readme() {
     for caller in Caller::all() {
         if !caller.may_unshare("the_first_command_of_the_readme") {

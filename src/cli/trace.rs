@@ -63,6 +63,10 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
     launcher.supervised(&signals);
     let plan = planned(&launcher, facts, args)?;
+    if let Some(file) = &args.json {
+        // Before anything runs: what cannot be kept need not be done.
+        fs::File::create(file).map_err(|error| unwritten(file, &error))?;
+    }
 
     let (sink, reader) =
         SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
@@ -93,11 +97,12 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     if let Some(folder) = &args.witnessed {
         write_json(&record, &folder.join(RECORD))?;
     }
-    if let Some(file) = &args.json {
+    let kept = args.json.as_ref().map_or(Ok(()), |file| {
         let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)?;
-    }
+        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
+    });
     let agrees = report(&plan, &record, status, request);
+    kept?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
@@ -136,8 +141,11 @@ fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
 
 fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
     let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
-    fs::write(file, text)
-        .map_err(|error| Failure::ours(format!("failed to write {}: {}", file.display(), words(&error))))
+    fs::write(file, text).map_err(|error| unwritten(file, &error))
+}
+
+fn unwritten(file: &Path, error: &io::Error) -> Failure {
+    Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
 }
 
 /// The witness's folder; gone when this is.
