@@ -83,6 +83,8 @@ fn declared(run: &Run, _: &Facts) -> Vec<Finding> {
 
 fn pid_line(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let stage_1 = pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1));
+    let stage_1 = stage_1.map(|(_, pid)| format!("{{\"stage1_pid\":{pid},").into_bytes());
     let mut written = 0;
     for section in &run.sections {
         let said = words(section);
@@ -106,6 +108,10 @@ fn pid_line(run: &Run, _: &Facts) -> Vec<Finding> {
                 "the pid line comes from another than stage 0"
             } else if written > 1 {
                 "the pid line is written a second time"
+            } else if data.starts_with(b"{\"stage1_pid\"")
+                && stage_1.as_ref().is_some_and(|stage_1| !data.starts_with(stage_1))
+            {
+                "the pid line names another process than stage 1"
             } else {
                 let number = |word: super::reading::Word| format!(":{}}}", word.value).into_bytes();
                 let pid = known.filter(|word| word.index < index).map(number);
