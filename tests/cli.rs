@@ -326,6 +326,26 @@ fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
 }
 
 #[test]
+fn a_record_without_room_fails_nothing_and_says_what_it_lost() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_record_without_room_fails_nothing_and_says_what_it_lost") {
+            continue;
+        }
+        for limit in [0, 20] {
+            // The limit is for this program's files alone: what it prints goes through a pipe.
+            let (status, out, err) =
+                script(&caller, &format!("ulimit -f {limit}; $N trace -r -C -- echo ran 2>&1 | cat"));
+            assert_eq!(status, 0, "{err}");
+            let out: Vec<&str> = out.lines().collect();
+            assert_eq!(out[0], "ran", "{limit}: {out:#?}");
+            let lost = out.iter().find_map(|line| line.strip_suffix(" lines of the record were lost"));
+            let lost: usize = lost.unwrap_or_default().trim_start_matches("nsexec: ").parse().unwrap_or(0);
+            assert!(if limit == 0 { lost > 80 } else { (1..80).contains(&lost) }, "{limit}: {out:#?}");
+        }
+    }
+}
+
+#[test]
 fn the_first_command_of_the_readme() {
     for caller in Caller::all() {
         if !caller.may_unshare("the_first_command_of_the_readme") {
