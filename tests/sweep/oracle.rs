@@ -249,6 +249,11 @@ impl Case<'_> {
             Call::Openat { .. } | Call::Write { .. } => {
                 errno == Errno::EPERM && self.whole.report.find(Section::MappingTool).is_some()
             }
+            // The search goes on, as it does without the fault.
+            Call::Execve { .. } => {
+                matches!(line.reply, Reply::Errno(_))
+                    && [Errno::ENOENT, Errno::ENOTDIR, Errno::EACCES].contains(&errno)
+            }
             // Then the wait for the tool alone decides.
             Call::Poll { .. } => section == Section::Stage0,
             // It is in a record alone.

@@ -65,6 +65,9 @@ fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
     None
 }
 
+/// Whether a step is asked for, how it is called, and whether a line is it.
+type Step = (bool, &'static str, fn(&Line) -> bool);
+
 /// What stage 2 is when it says that it has finished.
 fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
     let policy = facts.policy;
@@ -72,8 +75,7 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
     let bootstrap =
         Bootstrap::new(CloneFlags::EMPTY).with_setgroup(asked.setgroup).with_rootless_euid(asked.rootless);
     let groups = if root { drop_groups(policy.setgroups, &bootstrap) } else { DropGroups::No };
-    // Whether a step is asked for, how it is called, and whether a line is it.
-    let steps: [(bool, &str, fn(&Line) -> bool); 4] = [
+    let steps: [Step; 4] = [
         (policy.session == Session::New, "setsid", |line| line.call == Call::Setsid),
         (root, "setuid(0)", |line| line.call == Call::Setuid { uid: 0 }),
         (root, "setgid(0)", |line| line.call == Call::Setgid { gid: 0 }),
