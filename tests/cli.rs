@@ -325,6 +325,57 @@ fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
     }
 }
 
+/// A message, a record and a file's name may be anybody's.
+#[test]
+fn nothing_that_is_read_acts_upon_the_terminal() {
+    let caller = Caller::all().remove(0);
+    let record = "{\"schema\":1,\"run\":\"recorded\"}\n{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\n\
+                  {\"call\":\"\\u001b[31mX\\u202e\",\"reply\":\"unit\"}\n";
+    fs::write(caller.folder.join("record"), record).unwrap();
+    let name = "$(printf 'no\\033[31m\\342\\200\\256such')";
+    // The name of a mapping tool is that of a section.
+    let maps = "--assume uid=1000 --assume gid=1000 --assume caps=none \
+                --assume subuid=100000:65536 --assume subgid=100000:65536";
+    fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/\x1b[31mmap\xe2\x80\xae")).unwrap();
+    for command in [
+        "trace --replay record".to_owned(),
+        format!("trace --replay {name}"),
+        format!("plan --bootstrap {name}"),
+        format!("plan --bootstrap m {maps}"),
+        format!("plan --bootstrap m --format svg {maps}"),
+        format!("plan --bootstrap m --format mermaid {maps}"),
+        "decode m".to_owned(),
+    ] {
+        let (_, out, err) = script(&caller, &format!("$N {command}"));
+        let text = out + &err;
+        assert!(text.len() > 50 && !text.contains(['\u{1b}', '\u{202e}']), "{command}: {text:?}");
+    }
+}
+
+/// A rootless message with two lines of ids and a mapping tool of this name.
+fn with_a_tool_named(name: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    let mut attribute = |number: u16, value: &[u8]| {
+        payload.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+        payload.extend(number.to_ne_bytes());
+        payload.extend(value);
+        payload.resize(payload.len().next_multiple_of(4), 0);
+    };
+    let tool = [name, b"\0"].concat();
+    attribute(27281, &0x1000_0000_u32.to_ne_bytes());
+    attribute(27283, b"0 1000 1\n1 100000 65536\n\0");
+    attribute(27284, b"0 1000 1\n1 100000 65536\n\0");
+    attribute(27285, &1_u32.to_ne_bytes());
+    attribute(27287, &1_u32.to_ne_bytes());
+    attribute(27288, &tool);
+    attribute(27289, &tool);
+    let mut message = u32::try_from(16 + payload.len()).unwrap().to_ne_bytes().to_vec();
+    message.extend(62000_u16.to_ne_bytes());
+    message.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    message.extend(payload);
+    message
+}
+
 #[test]
 fn a_record_without_room_fails_nothing_and_says_what_it_lost() {
     for caller in Caller::all() {

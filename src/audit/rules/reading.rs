@@ -1,9 +1,11 @@
 //! What a line means, for the rules: the words of the sync pipes, the files of /proc, the calls that only report.
 
 use std::collections::BTreeMap;
+use std::string::String;
 use std::vec::Vec;
 
 use crate::audit::transcript::Section;
+use crate::bootstrap::text::is_unseen;
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::Fd;
@@ -130,7 +132,7 @@ impl ProcFiles {
     }
 }
 
-/// For a finding.
-pub(super) fn shown(file: &[u8]) -> std::borrow::Cow<'_, str> {
-    std::string::String::from_utf8_lossy(file)
+/// A path or a name for a finding, which is for a terminal.
+pub(super) fn shown(file: &[u8]) -> String {
+    String::from_utf8_lossy(file).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect()
 }
