@@ -325,6 +325,25 @@ fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
     }
 }
 
+/// Ctrl-C reaches nsexec, strace, nsexec under strace, and the command: the verdict comes, and the folder goes.
+#[test]
+fn an_interrupted_witness_tells_and_leaves_nothing() {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: an_interrupted_witness_tells_and_leaves_nothing: no strace");
+        return;
+    }
+    for caller in Caller::all() {
+        if !caller.may_unshare("an_interrupted_witness_tells_and_leaves_nothing") {
+            continue;
+        }
+        let text = "mkdir w; TMPDIR=$PWD/w setsid -w $N trace --witness -r -C -- sh -c 'kill -INT 0; sleep 50'; \
+                    echo $?; ls w";
+        let (_, out, err) = script(&caller, text);
+        assert!(err.contains("status 130") && err.contains("the witness agrees"), "{err}");
+        assert_eq!(out, "130\n");
+    }
+}
+
 /// A message, a record and a file's name may be anybody's.
 #[test]
 fn nothing_that_is_read_acts_upon_the_terminal() {
