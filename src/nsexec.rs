@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::bootstrap::dialect::Dialect;
     use crate::sys::MockSys;
-    use crate::sys::types::Seals;
+    use crate::sys::types::{Pid, Seals};
 
     const INIT: Fd = Fd(7);
 
@@ -320,6 +320,32 @@ mod tests {
             let outcome =
                 nsexec(&mut sys, raw, &Policy::runc(&Dialect::V1_0), &mut Scratch { message: &mut [] });
             assert_eq!(outcome, Outcome::Exit(1));
+        }
+    }
+
+    /// Whoever can mount over /proc must not get our score written into a file of theirs.
+    #[test]
+    fn a_score_is_written_to_procfs_alone() {
+        let mut sys = MockSys::new();
+        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));
+        // A write would be a call that nobody expects.
+        let refused = write_oom_score(&mut sys, b"5\0");
+        let found = FsType(0x0102_1994);
+        assert_eq!(refused, Err(Error::WrongFileSystem { doing: Doing::OomScoreAdj, found }));
+    }
+
+    /// musl registers the address of a lock, and nothing may be written there.
+    #[test]
+    fn an_address_that_does_not_hold_our_number_is_no_cache() {
+        for (address, cached, is_cache) in
+            [(0x7f00, 7, true), (0x7f00, 0, false), (0x7f00, 8, false), (0, 7, false)]
+        {
+            let mut sys = MockSys::new();
+            let at = TidAddress { address, cached };
+            sys.expect_tid_address().returning(move || Ok(at));
+            sys.expect_gettid().returning(|| Pid(7));
+            assert_eq!(thread_id_cache(&mut sys), is_cache.then_some(at), "{at:?}");
         }
     }
 }

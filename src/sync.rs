@@ -217,3 +217,24 @@ impl<Side> End<Side> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::MockSys;
+
+    /// kill(2) takes 0 for our process group, and -1 for everybody.
+    #[test]
+    fn a_number_that_names_no_process_is_no_pid() {
+        for (number, is_pid) in [(1, true), (i32::MAX, true), (0, false), (-1, false), (i32::MIN, false)] {
+            let mut sys = MockSys::new();
+            sys.expect_read().once().returning(move |_, word| {
+                word.copy_from_slice(&number.to_ne_bytes());
+                Ok(4)
+            });
+            let end: End<OfParent> = End { pipe: SyncPipe::Child, fd: Fd(3), side: PhantomData };
+            let found = end.expect_pid(&mut sys, SyncStep::Stage2Pid);
+            assert_eq!(found.ok(), is_pid.then_some(Pid(number)), "{number}");
+        }
+    }
+}

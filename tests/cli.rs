@@ -327,6 +327,127 @@ fn what_cannot_be_written_is_a_failure() {
 }
 
 #[test]
+fn an_input_without_an_end_is_read_as_far_as_it_may_be_one() {
+    let caller = Caller::all().remove(0);
+    let (status, out, err) = script(&caller, "($N encode -r; exec yes) | $N plan --bootstrap -");
+    assert_eq!((status, err.as_str(), out.starts_with("Plan of a start\n")), (0, "", true), "{out}");
+    let (status, _, err) = script(&caller, "ulimit -v 4000000; $N plan --bootstrap /dev/zero");
+    assert_eq!((status, err.as_str()), (1, "nsexec: unexpected msg type 0\n"));
+    let (status, out, err) = script(&caller, "ulimit -v 4000000; $N trace --replay /dev/zero");
+    assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+    assert!(err.contains("/dev/zero cannot be replayed: it has more than "), "{err}");
+}
+
+#[test]
+fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_record_that_cannot_be_kept_is_known_before_anything_runs") {
+            continue;
+        }
+        let (status, out, err) = script(&caller, "$N trace --json /no/such/folder/r -r -- echo ran");
+        let refused = "nsexec: failed to write /no/such/folder/r: No such file or directory\n";
+        assert_eq!((status, out.as_str(), err.as_str()), (1, "", refused));
+        // What fails later does not hide what has been found.
+        let (status, out, err) = script(&caller, "$N trace --json /dev/full -r -C -- echo ran");
+        assert_eq!((status, out.as_str(), err.lines().count()), (1, "ran\n", 2), "{err}");
+        assert!(
+            err.starts_with("nsexec: as planned: ") && err.ends_with("No space left on device\n"),
+            "{err}"
+        );
+    }
+}
+
+/// Ctrl-C reaches nsexec, strace, nsexec under strace, and the command: the verdict comes, and the folder goes.
+#[test]
+fn an_interrupted_witness_tells_and_leaves_nothing() {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: an_interrupted_witness_tells_and_leaves_nothing: no strace");
+        return;
+    }
+    for caller in Caller::all() {
+        if !caller.may_unshare("an_interrupted_witness_tells_and_leaves_nothing") {
+            continue;
+        }
+        let text = "mkdir w; TMPDIR=$PWD/w setsid -w $N trace --witness -r -C -- sh -c 'kill -INT 0; sleep 50'; \
+                    echo $?; ls w";
+        let (_, out, err) = script(&caller, text);
+        assert!(err.contains("status 130") && err.contains("the witness agrees"), "{err}");
+        assert_eq!(out, "130\n");
+    }
+}
+
+/// A message, a record and a file's name may be anybody's.
+#[test]
+fn nothing_that_is_read_acts_upon_the_terminal() {
+    let caller = Caller::all().remove(0);
+    let record = "{\"schema\":1,\"run\":\"recorded\"}\n{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\n\
+                  {\"call\":\"\\u001b[31mX\\u202e\",\"reply\":\"unit\"}\n";
+    fs::write(caller.folder.join("record"), record).unwrap();
+    let name = "$(printf 'no\\033[31m\\342\\200\\256such')";
+    // The name of a mapping tool is that of a section.
+    let maps = "--assume uid=1000 --assume gid=1000 --assume caps=none \
+                --assume subuid=100000:65536 --assume subgid=100000:65536";
+    fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/\x1b[31mmap\xe2\x80\xae")).unwrap();
+    for command in [
+        "trace --replay record".to_owned(),
+        format!("trace --replay {name}"),
+        format!("plan --bootstrap {name}"),
+        format!("plan --bootstrap m {maps}"),
+        format!("plan --bootstrap m --format svg {maps}"),
+        format!("plan --bootstrap m --format mermaid {maps}"),
+        "decode m".to_owned(),
+    ] {
+        let (_, out, err) = script(&caller, &format!("$N {command}"));
+        let text = out + &err;
+        assert!(text.len() > 50 && !text.contains(['\u{1b}', '\u{202e}']), "{command}: {text:?}");
+    }
+}
+
+/// A rootless message with two lines of ids and a mapping tool of this name.
+fn with_a_tool_named(name: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    let mut attribute = |number: u16, value: &[u8]| {
+        payload.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+        payload.extend(number.to_ne_bytes());
+        payload.extend(value);
+        payload.resize(payload.len().next_multiple_of(4), 0);
+    };
+    let tool = [name, b"\0"].concat();
+    attribute(27281, &0x1000_0000_u32.to_ne_bytes());
+    attribute(27283, b"0 1000 1\n1 100000 65536\n\0");
+    attribute(27284, b"0 1000 1\n1 100000 65536\n\0");
+    attribute(27285, &1_u32.to_ne_bytes());
+    attribute(27287, &1_u32.to_ne_bytes());
+    attribute(27288, &tool);
+    attribute(27289, &tool);
+    let mut message = u32::try_from(16 + payload.len()).unwrap().to_ne_bytes().to_vec();
+    message.extend(62000_u16.to_ne_bytes());
+    message.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    message.extend(payload);
+    message
+}
+
+#[test]
+fn a_record_without_room_fails_nothing_and_says_what_it_lost() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_record_without_room_fails_nothing_and_says_what_it_lost") {
+            continue;
+        }
+        for limit in [0, 20] {
+            // The limit is for this program's files alone: what it prints goes through a pipe.
+            let (status, out, err) =
+                script(&caller, &format!("ulimit -f {limit}; $N trace -r -C -- echo ran 2>&1 | cat"));
+            assert_eq!(status, 0, "{err}");
+            let out: Vec<&str> = out.lines().collect();
+            assert_eq!(out[0], "ran", "{limit}: {out:#?}");
+            let lost = out.iter().find_map(|line| line.strip_suffix(" lines of the record were lost"));
+            let lost: usize = lost.unwrap_or_default().trim_start_matches("nsexec: ").parse().unwrap_or(0);
+            assert!(if limit == 0 { lost > 80 } else { (1..80).contains(&lost) }, "{limit}: {out:#?}");
+        }
+    }
+}
+
+#[test]
 fn the_first_command_of_the_readme() {
     for caller in Caller::all() {
         if !caller.may_unshare("the_first_command_of_the_readme") {

@@ -341,7 +341,7 @@ struct OneLine<'t>(&'t str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let shown = |c: char| if crate::bootstrap::text::is_unseen(c) { '\u{fffd}' } else { c };
         f.write_str(&self.0.chars().map(shown).collect::<String>())
     }
 }

@@ -6,6 +6,7 @@ use std::vec::Vec;
 use std::format;
 
 use super::transcript::{End, Origin, Role, Run, Section};
+use crate::bootstrap::text::is_unseen;
 use crate::sys::record::shared::Record;
 use crate::sys::record::{Call, Line, Reply};
 use crate::sys::sim;
@@ -139,7 +140,8 @@ fn executed(lines: &[Line]) -> Option<String> {
     lines.iter().rev().find_map(|line| match &line.call {
         Call::Execve { path, .. } => {
             let name = path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            Some(String::from_utf8_lossy(name).into_owned())
+            // The message named it, and may be anybody's.
+            Some(String::from_utf8_lossy(name).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect())
         }
         _ => None,
     })

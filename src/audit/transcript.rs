@@ -227,11 +227,13 @@ impl Run {
         let refused = |line, reason: &dyn fmt::Display| ReadError { line, reason: reason.to_string() };
         let mut lines = (1..).zip(text.lines());
         let (_, first) = lines.next().ok_or(refused(1, &"an empty text is not a run"))?;
-        let header: Header = serde_json::from_str(first).map_err(|error| refused(1, &error))?;
-        if header.schema != SCHEMA {
-            let why = std::format!("schema {} of a run; this program reads {SCHEMA}", header.schema);
+        // Before anything that another version may have otherwise.
+        let record::Version { schema } = serde_json::from_str(first).map_err(|error| refused(1, &error))?;
+        if schema != SCHEMA {
+            let why = std::format!("schema {schema} of a run; this program reads {SCHEMA}");
             return Err(refused(1, &why));
         }
+        let header: Header = serde_json::from_str(first).map_err(|error| refused(1, &error))?;
         let Header { run: origin, lost, notes, .. } = header;
         let mut run = Self { origin, lost, notes, sections: Vec::new() };
         for (number, line) in lines {
@@ -240,6 +242,10 @@ impl Run {
             if value.get("section").is_some() {
                 let Opening { section: name, role, end, foreign } =
                     serde_json::from_value(value).map_err(|error| refused(number, &error))?;
+                // A reader that looks for a process would find one of the two.
+                if run.section(role).is_some() {
+                    return Err(refused(number, &std::format!("a second section of the {role}")));
+                }
                 run.sections.push(Section { role, name, lines: Vec::new(), end, foreign });
             } else {
                 let line = serde_json::from_value(value).map_err(|error| refused(number, &error))?;
@@ -276,12 +282,17 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_run_is_refused_with_its_line() {
+        const LAUNCHER: &str = "{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\n";
         let header = "{\"schema\":1,\"run\":\"planned\"}\n";
+        // A later version need not know the rest as we do.
+        let later = Run::from_json_lines("{\"schema\":2,\"run\":{\"of\":\"something else\"}}").unwrap_err();
+        assert!(later.reason.starts_with("schema 2 of a run"), "{later}");
         for (text, line) in [
             (String::new(), 1),
             ("{\"schema\":9,\"run\":\"planned\"}".into(), 1),
+            (header.to_string() + LAUNCHER + LAUNCHER, 3),
             (header.to_string() + "{\"call\":\"setsid\",\"reply\":\"unit\"}", 2),
-            (header.to_string() + "{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\nx", 3),
+            (header.to_string() + LAUNCHER + "x", 3),
         ] {
             assert_eq!(Run::from_json_lines(&text).unwrap_err().line, line, "{text}");
         }

@@ -98,6 +98,16 @@ pub(crate) fn signed_decimal(word: &[u8], steps: &Steps) -> Result<i64, NotDecim
     .ok_or(NotDecimal::TooLarge)
 }
 
+/// Whether a character shows nothing itself and changes how others are shown: control characters, and those of Unicode's
+/// format characters that turn the direction of a text, or are not there to be seen (category Cf). A name with one of them
+/// could look like another name.
+#[must_use]
+pub fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 /// Bytes that are mostly text: valid UTF-8 as it is, every other byte as `\xNN`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lossy<'a>(pub &'a [u8]);

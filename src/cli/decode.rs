@@ -19,22 +19,7 @@ use super::output;
 /// # Errors
 /// A file that cannot be read, a message that is malformed.
 pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
-    let name = if args.file == Path::new("-") { "standard input" } else { &*args.file.to_string_lossy() };
-    let failed =
-        |error: io::Error| Failure::ours(format!("failed to read {name}: {}", super::failure::words(&error)));
-    let mut input = if args.file == Path::new("-") {
-        if io::stdin().is_terminal() {
-            return Err(Failure::ours(
-                "standard input is a terminal, and a bootstrap message is binary: name a file, or use a pipe, \
-                 as in `nsexec encode -r | nsexec decode`",
-            ));
-        }
-        // Not the standard library's handle, which reads ahead: what follows belongs to the next reader.
-        File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
-    } else {
-        File::open(&args.file).map_err(failed)?
-    };
-    let message = read_message(&mut input).map_err(failed)?;
+    let Opened { name, input, message } = open(&args.file)?;
     let order = order_of(&message);
     let shown = show(&message, args.dialect, order, args.json);
     let text = match &shown {
@@ -49,6 +34,39 @@ pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
         let _ = writeln!(io::stderr(), "nsexec: note: {surplus} bytes follow the message in {name}");
     }
     Ok(())
+}
+
+/// A message, and the input that it came from.
+pub(crate) struct Opened {
+    /// For people.
+    pub(crate) name: String,
+    pub(crate) input: File,
+    pub(crate) message: Vec<u8>,
+}
+
+/// Reads one message from a file, or from standard input if it is `-`, and not a byte more: an input may have no end.
+///
+/// # Errors
+/// A file that cannot be read, a terminal.
+pub(crate) fn open(file: &Path) -> Result<Opened, Failure> {
+    let is_stdin = file == Path::new("-");
+    let name = if is_stdin { "standard input".into() } else { file.to_string_lossy().into_owned() };
+    let failed =
+        |error: io::Error| Failure::ours(format!("failed to read {name}: {}", super::failure::words(&error)));
+    let mut input = if is_stdin {
+        if io::stdin().is_terminal() {
+            return Err(Failure::ours(
+                "standard input is a terminal, and a bootstrap message is binary: name a file, or use a pipe, \
+                 as in `nsexec encode -r | nsexec decode`",
+            ));
+        }
+        // Not the standard library's handle, which reads ahead: what follows belongs to the next reader.
+        File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
+    } else {
+        File::open(file).map_err(failed)?
+    };
+    let message = read_message(&mut input).map_err(failed)?;
+    Ok(Opened { name, input, message })
 }
 
 /// How many bytes of a regular file follow. A pipe may have no end, and is the next reader's.

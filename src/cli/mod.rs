@@ -28,6 +28,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use nsexec::bootstrap::text::is_unseen;
 
 use args::{Cli, Command};
 use failure::{Failure, USAGE};
@@ -101,10 +102,17 @@ fn report(command: &str, failure: Failure) -> u8 {
             USAGE
         }
         Failure::Other { text, status } => {
-            let _ = writeln!(std::io::stderr(), "nsexec: {text}");
+            // What a file says, or how it is called, is not to act upon the terminal.
+            let shown: String = text.chars().map(seen).collect();
+            let _ = writeln!(std::io::stderr(), "nsexec: {shown}");
             status
         }
     }
+}
+
+/// A failure may have several lines.
+fn seen(c: char) -> char {
+    if c != '\n' && is_unseen(c) { '?' } else { c }
 }
 
 /// What clap would say.

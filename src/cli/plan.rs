@@ -1,7 +1,6 @@
 //! `nsexec plan`: what will happen, without doing it and without privileges.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
@@ -17,6 +16,7 @@ use nsexec::policy::Policy;
 
 use super::args::{ColourFlag, Format, MannerFlag, PlanArgs};
 use super::assume;
+use super::decode;
 use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
 use super::output;
@@ -65,15 +65,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
 }
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
-    let read =
-        |error: &io::Error| Failure::ours(format!("failed to read {}: {}", file.display(), words(error)));
-    let message = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut io::stdin(), &mut bytes).map_err(|error| read(&error))?;
-        bytes
-    } else {
-        fs::read(file).map_err(|error| read(&error))?
-    };
+    let message = decode::open(file)?.message;
     let mut assumptions = assume::of_machine(&Facts::gather(true), &[]);
     assume::apply(&mut assumptions, &args.assume);
     let manner = match args.manner {

@@ -2,21 +2,26 @@
 //! what a record needs for it.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use nsexec::audit::Run;
 use nsexec::audit::replay::{self, DIVERGED, Replayed};
 use nsexec::launch::{Prepared, Values};
+use nsexec::sys::record::shared::PROCESS_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::facts::machine_after_failure;
 use super::failure::{Failure, words};
 use super::hints::{Asked, Machine};
+use super::output;
 use super::run::{self, Job};
 
 /// The name of the note with what the likely cause of a failure is told by.
 const CIRCUMSTANCES: &str = "circumstances";
+
+/// The largest record that is read: so much the processes of a run may write, and their notes as much again.
+const RECORD_MAX: usize = 2 * 8 * PROCESS_MAX;
 
 /// What the replies do not say, and a cause depends on.
 #[derive(Serialize, Deserialize)]
@@ -47,19 +52,28 @@ pub(crate) fn keep(record: &Run, prepared: &Prepared, failed: Option<&Job<'_>>, 
 /// The failure that the record ends with; a file that is no record.
 pub(crate) fn replay(file: &Path) -> Result<u8, Failure> {
     let no_record = |why: String| Failure::ours(format!("{} cannot be replayed: {why}", file.display()));
-    let text = fs::read_to_string(file)
+    let text = read(file)
         .map_err(|error| Failure::ours(format!("failed to read {}: {}", file.display(), words(&error))))?;
+    if text.len() > RECORD_MAX {
+        return Err(no_record(format!("it has more than {RECORD_MAX} bytes, which no record has")));
+    }
     let run = Run::from_json_lines(&text).map_err(|error| no_record(error.to_string()))?;
     let replayed = replay::replay(&run).map_err(|error| no_record(error.to_string()))?;
     let mut out = report(&replayed);
     let result = conclude(&run, &replayed, &mut out);
-    match io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::ours(format!("failed to write standard output: {}", words(&error))))
-        }
-        // `| head` has seen enough.
-        _ => result,
+    output::print(&out)?;
+    result
+}
+
+/// A byte more than a record may have, at most: a file may have no end.
+fn read(file: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(file)?.take(RECORD_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    // What is cut within a character is too long anyway.
+    if bytes.len() > RECORD_MAX {
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))
 }
 
 fn report(replayed: &Replayed) -> String {

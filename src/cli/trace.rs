@@ -1,21 +1,22 @@
 //! `nsexec trace`: runs a command, records every call, and compares what happened with the plan, and with a witness.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nsexec::audit::diff::{Diff, compare};
 use nsexec::audit::plan::{Plan, Start, plan};
 use nsexec::audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec::audit::{Origin, Role, Run, sections, witness};
-use nsexec::bootstrap::Dialect;
+use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::{Signals, supervise};
-use nsexec::launch::{Launcher, Values};
+use nsexec::launch::{LaunchError, Launcher, Values};
+use nsexec::policy::{Credentials, Policy, Session};
 use nsexec::sys::record::Recorder;
 use nsexec::sys::record::shared::SharedSink;
+use nsexec::sys::types::{CloneFlags, Errno};
 
 use super::args::TraceArgs;
 use super::assume;
@@ -63,6 +64,10 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
     launcher.supervised(&signals);
     let plan = planned(&launcher, facts, args)?;
+    if let Some(file) = &args.json {
+        // Before anything runs: what cannot be kept need not be done.
+        fs::File::create(file).map_err(|error| unwritten(file, &error))?;
+    }
 
     let (sink, reader) =
         SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
@@ -93,11 +98,12 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     if let Some(folder) = &args.witnessed {
         write_json(&record, &folder.join(RECORD))?;
     }
-    if let Some(file) = &args.json {
+    let kept = args.json.as_ref().map_or(Ok(()), |file| {
         let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)?;
-    }
+        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
+    });
     let agrees = report(&plan, &record, status, request);
+    kept?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
@@ -136,8 +142,11 @@ fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
 
 fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
     let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
-    fs::write(file, text)
-        .map_err(|error| Failure::ours(format!("failed to write {}: {}", file.display(), words(&error))))
+    fs::write(file, text).map_err(|error| unwritten(file, &error))
+}
+
+fn unwritten(file: &Path, error: &io::Error) -> Failure {
+    Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
 }
 
 /// The witness's folder; gone when this is.
@@ -208,19 +217,28 @@ fn under_strace(folder: &Path) -> Result<u8, Failure> {
         *flag = OsString::from("--witnessed=");
         flag.push(folder);
     }
-    let mut strace = Command::new("strace");
-    strace
-        .args(witness::FLAGS)
-        .arg("-o")
-        .arg(folder.join(STRACE_PREFIX))
-        .arg("--")
-        .arg(program)
-        .args(arguments);
-    let status = strace.status().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::ours("strace is not here: install it (Debian's package strace)"),
-        _ => Failure::ours(format!("failed to start strace: {}", words(&error))),
+    let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    // Ctrl-C reaches all of us: we live to tell, and to take the folder away. strace gets the signals as they were.
+    let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
+    let policy =
+        Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
+    let mut launcher = Launcher::new(&bootstrap, policy)
+        .map_err(|error| Failure::ours(format!("failed to start strace: {error}")))?;
+    let out = folder.join(STRACE_PREFIX);
+    let mut words_of_strace: Vec<&OsStr> = witness::FLAGS.iter().map(OsStr::new).collect();
+    words_of_strace.extend([OsStr::new("-o"), out.as_os_str(), OsStr::new("--"), program.as_os_str()]);
+    words_of_strace.extend(arguments.iter().map(OsString::as_os_str));
+    launcher.command("strace", words_of_strace).supervised(&signals);
+    let mut child = launcher.spawn().map_err(|error| match error {
+        LaunchError::Exec { errno: Errno::ENOENT, .. } => {
+            Failure::ours("strace is not here: install it (Debian's package strace)")
+        }
+        error => Failure::ours(format!("failed to start strace: {error}")),
     })?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))
+    let status =
+        supervise(&mut child, &signals).map_err(|error| ours("failed to wait for strace", &error))?;
+    Ok(u8::try_from(status).unwrap_or(FAILED))
 }
 
 /// The record against what strace saw. Whether they agree.

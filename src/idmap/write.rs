@@ -299,6 +299,38 @@ mod tests {
         assert!(!writes_deny(Setgroups::Allow, true, false));
     }
 
+    /// Kernels before 3.19 have no such file; the map that follows says whether the task is there.
+    #[test]
+    fn without_a_setgroups_file_there_is_nothing_to_deny() {
+        for (errno, goes_on) in [(Errno::ENOENT, true), (Errno::EACCES, false), (Errno::ESRCH, false)] {
+            let mut sys = MockSys::new();
+            sys.expect_openat().once().returning(move |_, _, _| Err(errno));
+            assert_eq!(deny_setgroups(&mut sys, ProcDir { pid: Pid(7), dir: Fd(8) }).is_ok(), goes_on);
+        }
+    }
+
+    /// The kernel takes 4,095 bytes, and counts the NUL.
+    #[test]
+    fn the_longest_map_is_written_without_its_nul() {
+        use crate::idmap::MAP_TEXT_MAX;
+        let mut text: std::string::String = (0..341).map(|n| std::format!("{n} {n} 1\n")).collect();
+        text.truncate(text.trim_end().rfind('\n').unwrap() + 1);
+        let filling = std::iter::repeat_n(' ', MAP_TEXT_MAX - text.len()).collect::<std::string::String>();
+        text.insert_str(1, &filling);
+        let text = std::ffi::CString::new(text).unwrap();
+        let map = IdMap::parse(&text).unwrap();
+        let mut sys = MockSys::new();
+        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_fstatfs().once().returning(|_| Ok(FsType::PROC));
+        sys.expect_write()
+            .once()
+            .withf(|_, data| data.len() == MAP_TEXT_MAX)
+            .returning(|_, data| Ok(data.len()));
+        sys.expect_close().once().returning(|_| Ok(()));
+        let target = ProcDir { pid: Pid(7), dir: Fd(8) };
+        assert_eq!(write_map(&mut sys, target, ProcFile::UidMap, map), Ok(()));
+    }
+
     #[test]
     fn a_file_that_is_not_procfs_is_never_written() {
         let mut sys = crate::sys::MockSys::new();

@@ -49,6 +49,11 @@ impl Prepared {
             .filter_map(|path| path.strip_suffix(&[0]))
     }
 
+    /// The command's arguments, its name first, as they were given.
+    pub fn argv(&self) -> impl Iterator<Item = &[u8]> {
+        self.texts.argv.text.split_inclusive(|byte| *byte == 0).filter_map(|word| word.strip_suffix(&[0]))
+    }
+
     /// Whether a signal may end the launch.
     #[must_use]
     pub const fn is_interruptible(&self) -> bool {

@@ -7,6 +7,7 @@ use std::vec::Vec;
 use core::fmt;
 
 use super::script::LogReader;
+use crate::bootstrap::text::is_unseen;
 use crate::log::{Level, RECORD_MAX};
 use crate::sys::types::Errno;
 
@@ -67,13 +68,13 @@ impl fmt::Display for Record {
     }
 }
 
-/// Text for a terminal: a control character, which a path may contain, is shown escaped.
+/// Text for a terminal: a control character, which a path may contain, is shown escaped, and so is what turns a text around.
 pub(super) struct OneLine<'t>(pub(super) &'t str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
-        self.0.chars().try_for_each(|c| match c.is_control() {
+        self.0.chars().try_for_each(|c| match is_unseen(c) {
             true => write!(f, "{}", c.escape_default()),
             false => f.write_char(c),
         })

@@ -279,3 +279,13 @@ fn a_stage_that_told_its_failure_leaves_stage_0_nothing_to_say() {
         assert!(!transcript.contains("write(2") && !transcript.contains("kill("), "{transcript}");
     }
 }
+
+/// Nobody else knows stage 2 by then.
+#[test]
+fn a_stage_1_that_is_left_alone_takes_stage_2_along() {
+    let reads = std::vec![message(&Bootstrap::new(CloneFlags::EMPTY))];
+    let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
+    assert_eq!(outcome, Outcome::Exit(1));
+    let killed = transcript.find("kill(102, SIGKILL)").expect("stage 2 is killed");
+    assert!(transcript.find("\\\"level\\\":\\\"fatal\\\"").is_some_and(|told| killed < told), "{transcript}");
+}

@@ -8,6 +8,7 @@
 //! | a mapping tool is dead, and stage 0 has reaped it | stage 0 died; its wait was refused: then the machine's init does |
 //! | the first fatal record is of the process that met the fault, and says the step and the errno | the log itself has the fault; SIGKILL leaves no record |
 //! | our launcher names the stage that was killed, and the signal; and its own trouble | another failure came first |
+//! | what fails and is not known to be harmless is fatal | |
 //! | what is retried changes nothing; what befalls the log changes nothing | |
 //! | the pid line is written at most once, and after stage 2 was made | |
 //! | the rules hold | in the launcher's section if it is runc's |
@@ -29,6 +30,7 @@ use nsexec::audit::rules::Severity;
 use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::Record;
 use nsexec::log::Level;
+use nsexec::policy::Setgroups;
 use nsexec::sync::Message;
 use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, What, Who};
@@ -61,6 +63,7 @@ impl Case<'_> {
             self.pid_line_once(),
             self.tolerated(),
             self.cause_is_named(),
+            self.nothing_is_passed_over(),
             self.rules_hold(),
         ];
         checks.into_iter().flatten().collect()
@@ -214,6 +217,64 @@ impl Case<'_> {
             _ if self.is_kill() => self.launcher_names_the_dead(),
             _ => self.stage_names_its_trouble(first.as_ref()),
         }
+    }
+
+    /// A start that goes on as if nothing had been may do so: what is not known to be harmless is fatal.
+    fn nothing_is_passed_over(&self) -> Option<Broken> {
+        let line = self.line?;
+        let not_ours = self.at().section == Section::Launcher && self.start.way != Way::Ours;
+        let known = self.is_kill() || not_ours || self.is_of_log(line) || self.in_another_program();
+        if known || !started(&self.whole.report) || !self.ended_the_same() || self.is_nobodys() {
+            return None;
+        }
+        let harmless = match self.fault.what {
+            What::Errno(errno) => {
+                is_retried(&line.call, errno)
+                    || is_nonblocking(&line.call, errno)
+                    || self.is_harmless(line, errno)
+            }
+            // A write that is refused anyway takes nothing.
+            _ => {
+                matches!(line.call, Call::Read { .. } | Call::Send { .. })
+                    || matches!(line.reply, Reply::Errno(_))
+            }
+        };
+        (!harmless).then(|| ("nothing is passed over", line.to_string()))
+    }
+
+    /// Whether the core may go on after it.
+    fn is_harmless(&self, line: &Line, errno: Errno) -> bool {
+        let section = self.at().section;
+        match &line.call {
+            // The number is free whatever it says; and only a wrong argument makes these fail.
+            Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
+            // There is another way, or another pass.
+            Call::CloseRangeCloexec { .. } | Call::Setns { .. } => errno == Errno::EPERM,
+            Call::Openat { .. } | Call::Write { .. } => {
+                errno == Errno::EPERM && self.whole.report.find(Section::MappingTool).is_some()
+            }
+            // The search goes on, as it does without the fault.
+            Call::Execve { .. } => {
+                matches!(line.reply, Reply::Errno(_))
+                    && [Errno::ENOENT, Errno::ENOTDIR, Errno::EACCES].contains(&errno)
+            }
+            // Then the wait for the tool alone decides.
+            Call::Poll { .. } => section == Section::Stage0,
+            // It is in a record alone.
+            Call::SchedGetaffinity => true,
+            Call::DropGroups => {
+                errno == Errno::EPERM && self.start.policy.setgroups == Setgroups::DropIfAllowed
+            }
+            // The scenario's own wait for its command, which is made in several ways.
+            Call::Wait4 { .. } => section == Section::Launcher && self.is_after_the_word_to_go(),
+            _ => false,
+        }
+    }
+
+    fn is_after_the_word_to_go(&self) -> bool {
+        let launcher = self.whole.report.find(Section::Launcher).map(|launcher| &launcher.transcript.lines);
+        let mut before = launcher.into_iter().flatten().take(self.fault.at.line);
+        before.any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == b"G"))
     }
 
     /// The fault is in a program that a process of ours has executed.

@@ -55,7 +55,8 @@ pub struct Plan {
     pub assumptions: Vec<(String, String)>,
     /// What the message cannot say, in words.
     pub policy: Vec<(String, String)>,
-    /// SHA-256 over message, dialect, policy and assumptions, normalised: the same on every machine.
+    /// SHA-256 over message, dialect, policy, assumptions, and the command's arguments as they were given or the runtime's
+    /// manner, normalised: the same on every machine. Not in it is the environment, with what a search of PATH finds.
     pub hash: String,
     /// What the rules found.
     pub findings: Vec<Finding>,
@@ -106,7 +107,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
         assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
     }
-    let hash = hash(&bootstrap, &policy, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
+    let hash = hash(start, &bootstrap, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
 
     let mut sim = machine(&bootstrap, assumptions);
     match start {
@@ -153,20 +154,35 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
 
 /// The message is hashed as a little-endian machine would send it.
 fn hash(
+    start: &Start,
     bootstrap: &Bootstrap<'_>,
-    policy: &Policy,
     policy_lines: &[(String, String)],
     assumptions: &[(String, String)],
 ) -> Result<String, EncodeError> {
+    let (Policy { dialect, .. }, who) = match start {
+        Start::Launcher(prepared) => (prepared.policy(), words(prepared)),
+        Start::Runc { policy, manner, .. } => (policy, format!("manner: {manner:?}\n").into_bytes()),
+    };
     let mut message = vec![0; encoded_len(bootstrap)];
-    let len = encode(bootstrap, policy.dialect, ByteOrder::Little, &mut message)?;
+    let len = encode(bootstrap, dialect, ByteOrder::Little, &mut message)?;
     let mut hash = Sha256::new();
     hash.update(b"nsexec plan 1\n");
     for (key, value) in policy_lines.iter().chain(assumptions) {
         hash.update(format!("{key}: {value}\n"));
     }
+    hash.update(who);
     hash.update(message.get(HEADER_LEN..len).unwrap_or_default());
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The command's arguments, for the hash: how many, and each with its NUL.
+fn words(prepared: &Prepared) -> Vec<u8> {
+    let mut words = format!("command: {} words\n", prepared.argv().count()).into_bytes();
+    for word in prepared.argv() {
+        words.extend(word);
+        words.push(0);
+    }
+    words
 }
 
 const fn kind_of(kind: NsKind) -> sim::Kind {
@@ -338,6 +354,25 @@ mod tests {
         }));
     }
 
+    fn of_runc(manner: Manner) -> Start {
+        let mut message = vec![0; 1024];
+        let bootstrap = Bootstrap::new(CloneFlags::NEWNET);
+        let len = encode(&bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+        message.truncate(len);
+        Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }
+    }
+
+    /// What runc itself does is no breach of ours, and it does not kill whom it has reaped.
+    #[test]
+    fn a_runtimes_start_that_fails_keeps_every_rule() {
+        for manner in [Manner::Init, Manner::Exec] {
+            let plan = plan(&of_runc(manner), &Assumptions::ordinary(1000)).unwrap();
+            let breaches: Vec<_> =
+                plan.findings.iter().filter(|found| found.severity == rules::Severity::Breach).collect();
+            assert!(!plan.succeeds && breaches.is_empty(), "{manner:?}: {breaches:?}");
+        }
+    }
+
     #[test]
     fn the_hash_is_that_of_what_is_asked_and_assumed_and_of_nothing_else() {
         let hash = |start: &Start, assumptions: &Assumptions| plan(start, assumptions).unwrap().hash;
@@ -351,6 +386,17 @@ mod tests {
         assert_eq!(one, hash(&net, &newer));
         assert_ne!(one, hash(&prepared(CloneFlags::NEWUTS), &root));
         assert_ne!(one, hash(&net, &Assumptions::ordinary(1000)));
+        let mut launcher =
+            Launcher::new(&Bootstrap::new(CloneFlags::NEWNET), Policy::runc(&Dialect::V1_2)).unwrap();
+        let mut of = |words: &[&str]| {
+            let prepared = launcher.command("/bin/true", words).prepare().unwrap();
+            hash(&Start::Launcher(prepared), &root)
+        };
+        assert_eq!(of(&[]), one);
+        let others = [of(&["a", "b"]), of(&["a b"]), of(&["a", "", "b"]), one.clone()];
+        assert_eq!(others.iter().collect::<std::collections::BTreeSet<_>>().len(), others.len());
         assert_eq!(one.len(), 64);
+        let (init, exec) = (of_runc(Manner::Init), of_runc(Manner::Exec));
+        assert_ne!(hash(&init, &root), hash(&exec, &root));
     }
 }

@@ -119,14 +119,16 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
         for fd in [stage_init].into_iter().chain(stage_log).chain(kept.iter().copied()) {
             let _ = sys.close(fd);
         }
-        let mut current = child;
+        let mut current = Some(child);
         let talk = Talk { manner, dialect, message: &message };
         let status = if talk.converse(sys, init, &mut current).is_some() {
             0
         } else {
-            // runc's terminate: SIGKILL and wait.
-            let _ = sys.kill(current, Signal::KILL);
-            let _ = wait(sys, current);
+            // runc's terminate: SIGKILL and wait. Go's os.Process kills nobody whom it has reaped.
+            if let Some(pid) = current {
+                let _ = sys.kill(pid, Signal::KILL);
+                let _ = wait(sys, pid);
+            }
             1
         };
         let _ = sys.close(init);
@@ -212,8 +214,9 @@ struct Talk<'t> {
 }
 
 impl Talk<'_> {
-    fn converse(&self, sys: &mut SimSys, init: Fd, current: &mut Pid) -> Option<()> {
-        let stage_0 = *current;
+    /// `current` is the process that runc's handle stands for, until it is reaped.
+    fn converse(&self, sys: &mut SimSys, init: Fd, current: &mut Option<Pid>) -> Option<()> {
+        let stage_0 = (*current)?;
         // The older lines' Go reads the ready byte in a thread of its own, and goes on when it has the byte and the message is
         // out.
         send_all(sys, init, self.message).ok()?;
@@ -230,15 +233,15 @@ impl Talk<'_> {
             if self.awaits_cgroup_byte() {
                 send_all(sys, init, &[CGROUP_BYTE]).ok()?;
             }
-            succeeded(wait(sys, stage_0))?;
+            succeeded(wait(sys, stage_0), current)?;
             stage_2
         } else {
-            succeeded(wait(sys, stage_0))?;
+            succeeded(wait(sys, stage_0), current)?;
             let (stage_1, stage_2) = self.read_pids(sys, init)?;
             wait(sys, stage_1);
             stage_2
         };
-        *current = stage_2;
+        *current = Some(stage_2);
         send_all(sys, init, CONFIG).ok()
     }
 
@@ -265,7 +268,11 @@ impl Talk<'_> {
     }
 }
 
-fn succeeded(status: Option<WaitStatus>) -> Option<()> {
+fn succeeded(status: Option<WaitStatus>, current: &mut Option<Pid>) -> Option<()> {
+    // A wait that failed has reaped nobody.
+    if status.is_some() {
+        *current = None;
+    }
     (status == Some(WaitStatus::Exited(0))).then_some(())
 }
 

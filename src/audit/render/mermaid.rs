@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::events::{Carried, Event, Mark, Note, What, events};
 use super::{Document, Fate, Role};
+use crate::bootstrap::text::is_unseen;
 
 /// The document as the text of a `sequenceDiagram`, with a newline at the end.
 #[must_use]
@@ -126,7 +127,7 @@ fn escaped(text: &str) -> String {
         match c {
             ';' | '#' | '<' | '>' | '&' | '"' | '%' => out.push_str(&format!("#{};", u32::from(c))),
             '\n' => out.push_str("<br/>"),
-            c if c.is_control() => out.push('?'),
+            c if is_unseen(c) => out.push('?'),
             c => out.push(c),
         }
     }

@@ -8,6 +8,7 @@ use std::vec::Vec;
 use anstyle::{AnsiColor, Style};
 
 use super::walk::descriptor;
+use crate::bootstrap::text::is_unseen;
 use crate::sys::record::{Call, Line, Reply};
 
 /// A quoted string of more bytes than this is abbreviated,
@@ -60,19 +61,23 @@ pub(super) fn width(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.text.chars().count()).sum()
 }
 
-/// With or without colour, and never with blanks at the end.
+/// With or without colour, and never with blanks at the end. A colour lasts over all pieces that have it, which folding has
+/// made one a word. Names come from a message or another machine: nothing of them may act upon the terminal.
 pub(super) fn paint(spans: &[Span], colour: bool) -> String {
     let end = spans.iter().rposition(|span| !span.text.trim_end().is_empty()).map_or(0, |last| last + 1);
     let mut out = String::new();
+    let mut on = Style::new();
     for (index, Span { text, ink }) in spans.iter().take(end).enumerate() {
         let text = if index + 1 == end { text.trim_end() } else { text };
-        let text = text.replace(GLUE, " ");
-        match ink.style() {
-            style if colour && style != Style::new() => out.push_str(&format!("{style}{text}{style:#}")),
-            _ => out.push_str(&text),
+        let style = if colour { ink.style() } else { Style::new() };
+        if style != on {
+            out.push_str(&format!("{on:#}{style}"));
+            on = style;
         }
+        let seen = |c: char| if is_unseen(c) { '?' } else { c };
+        out.extend(text.replace(GLUE, " ").chars().map(seen));
     }
-    out
+    out + &format!("{on:#}")
 }
 
 /// A line in strace's dialect, in pieces, with long strings abbreviated.

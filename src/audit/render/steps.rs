@@ -86,11 +86,24 @@ fn becomes(seen: &Seen<'_>, path: &Bytes, argv: &[Bytes]) -> String {
     format!("{what}\n{}", one_line(command.trim_end().as_bytes(), DATA_LIMIT))
 }
 
+/// A map of a few lines on one line; of more the first two, each on its own, and how many follow.
+fn some_lines(data: &[u8]) -> String {
+    let ends = |byte: &u8| *byte == b'\n' || *byte == 0;
+    let lines: Vec<&[u8]> = data.split(ends).filter(|line| !line.is_empty()).collect();
+    match lines[..] {
+        [first, second, ref rest @ ..] if rest.len() > 1 => {
+            let [first, second] = [first, second].map(|line| one_line(line, DATA_LIMIT));
+            format!("{first}\n{second}\n… and {} lines more", rest.len())
+        }
+        _ => one_line(data, DATA_LIMIT),
+    }
+}
+
 fn writes(seen: &Seen<'_>, data: &Bytes) -> Option<Note> {
     let shown = one_line(&data.0, DATA_LIMIT);
     let (mark, text) = match seen.context.object.as_ref()? {
         Object::ProcFile(name) if name == "oom_score_adj" => (Mark::Setup, format!("oom score {shown}")),
-        Object::ProcFile(name) => (Mark::Maps, format!("writes {name}\n{shown}")),
+        Object::ProcFile(name) => (Mark::Maps, format!("writes {name}\n{}", some_lines(&data.0))),
         Object::Log => (Mark::Failed, fatal_text(&data.0)?),
         _ => return None,
     };
@@ -125,4 +138,17 @@ fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
         (call, _) => (Mark::Failed, format!("{} fails: {name}", call.name())),
     };
     Some(Note { mark, kinds: NsSet::EMPTY, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_map_no_line_is_torn() {
+        let lines = |count: usize| (0..count).map(|n| format!("{n} {n} 1\n")).collect::<String>();
+        assert_eq!(some_lines(b"0 0 1\n\0"), "0 0 1");
+        assert_eq!(some_lines(lines(3).as_bytes()), "0 0 1; 1 1 1; 2 2 1");
+        assert_eq!(some_lines(lines(340).as_bytes()), "0 0 1\n1 1 1\n… and 338 lines more");
+    }
 }

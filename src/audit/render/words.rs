@@ -4,6 +4,7 @@ use std::format;
 use std::string::{String, ToString};
 
 use crate::bootstrap::dialect::CGROUP_BYTE;
+use crate::bootstrap::text::is_unseen;
 use crate::sync::Message;
 
 /// What one transfer between two processes says.
@@ -137,7 +138,7 @@ pub const fn in_words(message: Message) -> &'static str {
 pub fn one_line(data: &[u8], limit: usize) -> String {
     let text = String::from_utf8_lossy(data);
     let text = text.trim_end_matches(['\n', '\0']).replace('\n', "; ");
-    let shown: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let shown: String = text.chars().map(|c| if is_unseen(c) { '?' } else { c }).collect();
     if shown.chars().count() <= limit {
         return shown;
     }
@@ -154,4 +155,15 @@ pub fn fatal_text(record: &[u8]) -> Option<String> {
     let record: serde_json::Value = serde_json::from_slice(record).ok()?;
     (record.get("level")?.as_str()? == "fatal").then_some(())?;
     Some(record.get("msg")?.as_str()?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path that is shown turned around, or with a part unseen, could pass for another (CVE-2021-42574).
+    #[test]
+    fn what_turns_a_text_around_is_not_shown() {
+        assert_eq!(one_line("/a\u{202e}b\u{200b}\u{1b}[31m\u{2066}é".as_bytes(), 60), "/a?b??[31m?é");
+    }
 }

@@ -33,10 +33,12 @@ pub struct Asked {
     pub rootless: bool,
     /// The new namespace may change groups.
     pub setgroup: bool,
-    /// There is a uid map.
-    pub uid_map: bool,
-    /// There is a gid map.
-    pub gid_map: bool,
+    /// The uid map's text, if there is one.
+    pub uid_map: Option<Vec<u8>>,
+    /// The gid map's.
+    pub gid_map: Option<Vec<u8>>,
+    /// The time offsets' text.
+    pub offsets: Option<Vec<u8>>,
     /// There are sources of bind mounts.
     pub mount_sources: bool,
     /// Absolute paths of the mapping tools.
@@ -86,8 +88,9 @@ impl Asked {
             lists_namespaces: kinds.is_some(),
             rootless: bootstrap.rootless_euid(),
             setgroup: bootstrap.setgroup(),
-            uid_map: bootstrap.uid_map().is_some(),
-            gid_map: bootstrap.gid_map().is_some(),
+            uid_map: bootstrap.uid_map().map(|map| map.text().into()),
+            gid_map: bootstrap.gid_map().map(|map| map.text().into()),
+            offsets: bootstrap.timens_offsets().map(|offsets| offsets.text().into()),
             mount_sources: bootstrap.mount_sources().is_some(),
             tools: tools.into_iter().flatten().map(|path| path.to_bytes().into()).collect(),
         }

@@ -5,14 +5,13 @@ use std::format;
 use std::string::ToString;
 use std::vec::Vec;
 
-use super::reading::{ProcFiles, shown, words};
+use super::reading::{OOM_SCORE, ProcFiles, file_of, shown};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::sections::{Site, inherit, pids};
 use crate::audit::transcript::{Role, Run};
 use crate::idmap::write::writes_deny;
-use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
-use crate::sys::types::{Errno, OpenFlags, WaitStatus};
+use crate::sys::types::{Errno, OpenFlags, Pid};
 
 pub(super) const ONCE: Rule = Rule {
     name: "maps-once",
@@ -21,15 +20,6 @@ pub(super) const ONCE: Rule = Rule {
     reference: "user_namespaces(7); spec 6.1 and 4.2.5",
     severity: Severity::Breach,
     check: once,
-};
-
-pub(super) const ACKNOWLEDGED: Rule = Rule {
-    name: "maps-acknowledged-when-written",
-    reason: "Stage 0 acknowledges the maps only when each that was asked for was taken whole, or a mapping tool has ended \
-             with status 0; and a tool is asked only where the kernel said EPERM.",
-    reference: "spec 3.6, 4.2.5 and 4.2.7",
-    severity: Severity::Breach,
-    check: acknowledged,
 };
 
 pub(super) const CHECKED: Rule = Rule {
@@ -43,9 +33,10 @@ pub(super) const CHECKED: Rule = Rule {
 
 pub(super) const OWN_PROC: Rule = Rule {
     name: "procfs-own",
-    reason: "Before stage 0 opens a process's directory in /proc by its number, /proc/self has given the number that getpid \
-             gives: in the /proc of another pid namespace the number is a stranger's.",
-    reference: "pid_namespaces(7)",
+    reason: "What stage 0 writes for stage 1 it writes below one descriptor of stage 1's directory in /proc; and before it \
+             opens that by its number, /proc/self has given the number that getpid gives: in the /proc of another pid \
+             namespace the number is a stranger's.",
+    reference: "pid_namespaces(7); CVE-2019-19921",
     severity: Severity::Breach,
     check: own_proc,
 };
@@ -62,7 +53,7 @@ pub(super) const SETGROUPS: Rule = Rule {
 pub(super) const TOOL: Rule = Rule {
     name: "mapping-tool",
     reason: "The mapping tool may be setuid root: it is named by an absolute path, gets an empty environment and no \
-             descriptor of ours, and works on stage 1.",
+             descriptor of ours, and is to write on stage 1 the map that was asked for.",
     reference: "spec 3.6, 4.2.8 and 4.2.9",
     severity: Severity::Breach,
     check: tool,
@@ -109,75 +100,49 @@ fn checked(run: &Run, _: &Facts) -> Vec<Finding> {
 
 fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let stage_1 = stage_1(run).map(|pid| format!("/proc/{pid}").into_bytes());
     let mut findings = Vec::new();
     let (mut own, mut named) = (None, None);
+    let mut directory = None;
     for (index, line) in section.lines.iter().enumerate() {
+        let mut found = |path: &[u8], how: &str| {
+            findings.push(Finding::on(section, index, format!("opens {} {how}", shown(path))));
+        };
         match (&line.call, &line.reply) {
             (Call::Getpid, Reply::Pid(pid)) => own = Some(format!("{pid}").into_bytes()),
             (Call::Readlink { path, .. }, Reply::Data(data)) if path.0 == b"/proc/self" => {
                 named = Some(data.0.clone());
             }
-            (Call::Openat { flags: OpenFlags::Directory, path, .. }, _)
-                if path.0.starts_with(b"/proc/") && (own.is_none() || own != named) =>
+            (Call::Openat { flags: OpenFlags::Directory, path, .. }, reply)
+                if path.0.starts_with(b"/proc/") =>
             {
-                findings.push(Finding::on(section, index, format!("opens {} unchecked", shown(&path.0))));
+                if own.is_none() || own != named {
+                    found(&path.0, "unchecked");
+                } else if stage_1.as_ref().is_some_and(|stage_1| *stage_1 != path.0) {
+                    found(&path.0, "and not stage 1's directory");
+                } else if let Reply::Fd(fd) = reply {
+                    directory = Some(*fd);
+                }
             }
+            (Call::Openat { dir, path, .. }, _)
+                if file_of(&path.0).is_some_and(|file| file != OOM_SCORE) && directory != Some(*dir) =>
+            {
+                found(&path.0, "elsewhere than below stage 1's directory");
+            }
+            (Call::Close { fd }, _) if directory == Some(*fd) => directory = None,
             _ => {}
         }
     }
     findings
+}
+
+fn stage_1(run: &Run) -> Option<Pid> {
+    pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1)).map(|(_, pid)| pid)
 }
 
 /// Whether a write was taken whole.
 fn taken(line: &Line) -> bool {
     matches!((&line.call, &line.reply), (Call::Write { data, .. }, Reply::Count(count)) if *count == data.0.len())
-}
-
-fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
-    let mut findings = Vec::new();
-    let mut files = ProcFiles::default();
-    let mut refused: Option<&[u8]> = None;
-    let mut done: BTreeSet<&[u8]> = BTreeSet::new();
-    let said = words(section);
-    for (index, line) in section.lines.iter().enumerate() {
-        match (&line.call, &line.reply) {
-            (Call::Write { .. }, reply) => {
-                if let Some((file, _)) = files.written(line) {
-                    if taken(line) {
-                        done.insert(file);
-                    } else if *reply == Reply::Errno(Errno::EPERM) {
-                        refused = Some(file);
-                    }
-                }
-            }
-            (Call::Openat { path, .. }, Reply::Errno(Errno::EPERM)) => {
-                refused = [&b"uid_map"[..], b"gid_map"].into_iter().find(|file| *file == path.0);
-            }
-            (Call::Fork { .. }, Reply::Parent(_)) if refused.is_none() => {
-                findings.push(Finding::on(section, index, "a mapping tool where the kernel refused no map"));
-            }
-            (Call::Wait4 { .. }, Reply::Waited(waited)) if waited.status == WaitStatus::Exited(0) => {
-                done.extend(refused.take());
-            }
-            _ => {}
-        }
-        files.see(line);
-        let acknowledges =
-            |word: &&super::reading::Word| word.index == index && word.is(true, Message::UsermapAck);
-        if said.iter().any(|word| acknowledges(&word)) {
-            let asked = facts.asked.as_ref();
-            let wanted = [
-                (&b"uid_map"[..], asked.is_some_and(|asked| asked.uid_map)),
-                (b"gid_map", asked.is_some_and(|asked| asked.gid_map)),
-            ];
-            for (file, _) in wanted.into_iter().filter(|(file, wanted)| *wanted && !done.contains(file)) {
-                let what = format!("acknowledges the maps without {}", shown(file));
-                findings.push(Finding::on(section, index, what));
-            }
-        }
-    }
-    findings
 }
 
 fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
@@ -215,8 +180,20 @@ fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// The numbers of a map, as a tool gets them: each an argument.
+fn numbers(text: &[u8]) -> Vec<Vec<u8>> {
+    let words = text.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let number = |word: &[u8]| {
+        let number: Option<u32> = core::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+        number.map_or_else(|| word.to_vec(), |number| format!("{number}").into_bytes())
+    };
+    words.map(number).collect()
+}
+
 fn tool(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let stage_1 = pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1)).map(|(_, pid)| pid);
+    let stage_1 = stage_1(run);
+    let maps = facts.asked.iter().flat_map(|asked| [&asked.uid_map, &asked.gid_map]);
+    let maps: Vec<Vec<Vec<u8>>> = maps.flatten().map(|text| numbers(text)).collect();
     let mut findings = Vec::new();
     for section in run.sections.iter().filter(|section| matches!(section.role, Role::Tool(_))) {
         let mut shut = false;
@@ -236,6 +213,11 @@ fn tool(run: &Run, facts: &Facts) -> Vec<Finding> {
                 (argv.first() != Some(path), "under another name"),
                 (stage_1.is_some_and(|stage_1| pid != Some(stage_1.0)), "for another process than stage 1"),
                 (!shut, "without closing our descriptors"),
+                (
+                    asked.is_some()
+                        && !maps.iter().any(|map| argv.iter().skip(2).map(|word| &word.0).eq(map)),
+                    "for another map than was asked for",
+                ),
             ];
             for (_, what) in wrong.into_iter().filter(|(wrong, _)| *wrong) {
                 findings.push(Finding::on(section, index, format!("executes a mapping tool {what}")));

@@ -4,11 +4,13 @@
 //! was killed, or a call failed, keeps the rules as far as it went: none says that something must happen at last, but each
 //! says what must have happened before, or must not happen after.
 
+mod acknowledged;
 mod descriptors;
 mod dumpable;
 mod facts;
 mod failure;
 mod first_steps;
+mod identity;
 mod joins;
 mod maps;
 mod mounts;
@@ -123,12 +125,13 @@ pub const RULES: &[Rule] = &[
     joins::CGROUP,
     user_namespace::FIRST,
     maps::ONCE,
-    maps::ACKNOWLEDGED,
+    acknowledged::ACKNOWLEDGED,
     maps::OWN_PROC,
     maps::CHECKED,
     maps::SETGROUPS,
     maps::TOOL,
     mounts::SOURCES,
+    identity::AS_ASKED,
     failure::NOTHING_AFTER,
     protocol::PID_LINE,
     protocol::STAGE_2_WAITS,

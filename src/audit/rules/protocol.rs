@@ -86,6 +86,11 @@ fn declared(run: &Run, _: &Facts) -> Vec<Finding> {
 fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
     let dialect = facts.policy.dialect;
     let mut findings = Vec::new();
+    let stage_1 = pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1));
+    let stage_1 = stage_1.map(|(_, pid)| match dialect.pid_line {
+        PidLine::Stages => format!("{{\"stage1_pid\":{pid},").into_bytes(),
+        PidLine::PidAndFirst => format!(" \"pid_first\": {pid}}}").into_bytes(),
+    });
     let mut written = 0;
     for section in &run.sections {
         let said = words(section);
@@ -111,15 +116,16 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
                 "the pid line is written a second time"
             } else if !in_time(&said, index, dialect.pid_line_late) {
                 "the pid line is written at another time than this dialect's"
+            } else if stage_1.as_ref().is_some_and(|pid| !names(data, pid)) {
+                "the pid line names another process than stage 1"
             } else {
                 let number = |word: super::reading::Word| match dialect.pid_line {
                     PidLine::Stages => format!(",\"stage2_pid\":{}}}", word.value).into_bytes(),
                     PidLine::PidAndFirst => format!("{{\"pid\": {},", word.value).into_bytes(),
                 };
                 let pid = known.filter(|word| word.index < index).map(number);
-                let names = |pid: Vec<u8>| data.windows(pid.len()).any(|part| part == pid);
                 match pid {
-                    Some(pid) if names(pid.clone()) => continue,
+                    Some(pid) if names(data, &pid) => continue,
                     Some(_) => "the pid line names another process than stage 1 did",
                     None => "the pid line is written before stage 2 is known",
                 }
@@ -128,6 +134,10 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn names(line: &[u8], pid: &[u8]) -> bool {
+    line.windows(pid.len()).any(|part| part == pid)
 }
 
 /// Whether it is the time for the pid line: before stage 2 has its word, or after it has finished.

@@ -1,9 +1,11 @@
 //! What a line means, for the rules: the words of the sync pipes, the files of /proc, the calls that only report.
 
 use std::collections::BTreeMap;
+use std::string::String;
 use std::vec::Vec;
 
 use crate::audit::transcript::Section;
+use crate::bootstrap::text::is_unseen;
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::Fd;
@@ -81,9 +83,17 @@ pub(super) fn word_at(section: &Section, sent: bool, message: Message) -> Option
     words(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
 }
 
-/// The files of another process in /proc that a stage writes. Its own oom_score_adj is not among them: it is written before
-/// anything is joined or made, in a /proc that the caller vouches for.
-pub(super) const PROC_FILES: [&[u8]; 4] = [b"uid_map", b"gid_map", b"setgroups", b"timens_offsets"];
+/// What stage 0 writes of its own; the other files are stage 1's.
+pub(super) const OOM_SCORE: &[u8] = b"oom_score_adj";
+
+/// The files in /proc that a stage writes.
+const PROC_FILES: [&[u8]; 5] = [b"uid_map", b"gid_map", b"setgroups", b"timens_offsets", OOM_SCORE];
+
+/// Which of them a path names.
+pub(super) fn file_of(path: &[u8]) -> Option<&'static [u8]> {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    PROC_FILES.into_iter().find(|file| *file == name)
+}
 
 /// Which of the open descriptors are files of /proc, and which were found to be procfs's.
 #[derive(Clone, Debug, Default)]
@@ -96,9 +106,8 @@ impl ProcFiles {
         use crate::sys::types::FsType;
         match (&line.call, &line.reply) {
             (Call::Openat { path, .. }, Reply::Fd(fd)) => {
-                let name = path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
                 self.open.remove(fd);
-                if let Some(file) = PROC_FILES.into_iter().find(|file| *file == name) {
+                if let Some(file) = file_of(&path.0) {
                     self.open.insert(*fd, (file, false));
                 }
             }
@@ -123,7 +132,7 @@ impl ProcFiles {
     }
 }
 
-/// For a finding.
-pub(super) fn shown(file: &[u8]) -> std::borrow::Cow<'_, str> {
-    std::string::String::from_utf8_lossy(file)
+/// A path or a name for a finding, which is for a terminal.
+pub(super) fn shown(file: &[u8]) -> String {
+    String::from_utf8_lossy(file).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect()
 }

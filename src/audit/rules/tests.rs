@@ -112,12 +112,6 @@ impl Forger {
         self
     }
 
-    fn changed(mut self, role: Role, part: &str, text: &str) -> Self {
-        let at = self.at(role, part);
-        self.lines(role)[at] = parse_line(text).expect(text);
-        self
-    }
-
     /// Exchanges a part of a line's text.
     fn edited(mut self, role: Role, part: &str, by: &str) -> Self {
         let at = self.at(role, part);
@@ -214,7 +208,9 @@ const FORGERIES: &[Forgery] = &[
     ("user-namespace-first", "user_and_all", |f| {
         f.moved(CHILD, "unshare(CLONE_NEWTIME", "unshare(CLONE_NEWUSER")
     }),
-    ("user-namespace-first", "user_and_all", |f| f.moved(CHILD, "unshare(CLONE_NEWTIME", "read(")),
+    ("user-namespace-first", "user_and_all", |f| {
+        f.moved(CHILD, "unshare(CLONE_NEWTIME", "read(").moved(CHILD, "setresuid", "unshare(CLONE_NEWTIME")
+    }),
     ("user-namespace-first", "user_and_all", |f| f.moved(CHILD, "setresuid", "read(")),
     ("user-namespace-first", "nothing", |f| f.with(INIT, "setsid", "unshare(0) = 0")),
     ("maps-once", "user_and_all", |f| f.twice(PARENT, "write(")),
@@ -235,16 +231,34 @@ const FORGERIES: &[Forgery] = &[
     ("procfs-own", "user_and_all", |f| f.without(PARENT, "readlinkat")),
     ("procfs-own", "user_and_all", |f| f.edited(PARENT, "\"/proc/self\", \"", "\"/proc/self\", \"1")),
     ("procfs-checked", "user_and_all", |f| f.without(PARENT, "fstatfs")),
+    ("procfs-own", "user_and_all", |f| f.edited(PARENT, "/proc/2", "/proc/3")),
+    ("procfs-own", "user_and_all", |f| {
+        let open = "openat(AT_FDCWD, \"/proc/1/uid_map\", O_RDWR|O_CLOEXEC) = -1 EACCES (Permission denied)";
+        f.with(PARENT, "fstatfs", open)
+    }),
+    ("maps-acknowledged-when-written", "user_and_all", |f| f.edited(PARENT, "\"0 100000 ", "\"0 000000 ")),
+    ("maps-acknowledged-when-written", "user_and_all", |f| f.without(PARENT, "write(8, \"boottime")),
+    ("maps-acknowledged-when-written", "tools", |f| f.cut(PARENT, "O_RDONLY|O_CLOEXEC) = ", 5)),
+    ("mapping-tool", "tools", |f| f.edited(Role::Tool(1), "\"100000\"", "\"0\"")),
+    ("identity-as-asked", "nothing", |f| f.without(INIT, "setsid")),
+    ("identity-as-asked", "nothing", |f| f.without(INIT, "setuid")),
+    ("identity-as-asked", "nothing", |f| f.edited(INIT, "setgid(0)", "setgid(5)")),
+    ("identity-as-asked", "nothing", |f| f.with(INIT, "sendto", "setgroups(0, NULL) = 0")),
+    ("identity-as-asked", "user_and_all", |f| f.without(INIT, "setgroups")),
+    ("identity-as-asked", "user_and_all", |f| f.without(CHILD, "setresuid")),
+    ("identity-as-asked", "user_and_all", |f| f.moved(CHILD, "setresuid", "sendto(4, \"F")),
+    ("user-namespace-first", "user_and_all", |f| f.moved(CHILD, "sendto(4, \"@", "unshare(CLONE_NEWUSER")),
+    ("pid-line-once", "nothing", |f| f.edited(PARENT, "\"{\\\"stage1_pid\\\":", "\"{\\\"stage1_pid\\\":1")),
     ("setgroups-before-gid-map", "window", |f| f.cut(PARENT, "\"setgroups\"", 4)),
     ("setgroups-before-gid-map", "rootless", |f| f.edited(PARENT, "\"deny\"", "\"allo\"")),
     ("mapping-tool", "tools", |f| f.edited(Role::Tool(0), "0 vars", "1 var")),
     ("mapping-tool", "tools", |f| f.without(Role::Tool(1), "close_range")),
     ("mapping-tool", "tools", |f| f.edited(Role::Tool(1), "/usr/bin/newgidmap", "newgidmap")),
     ("nothing-after-failure", "user_and_all", |f| {
-        f.changed(CHILD, "setresuid", "setresuid(0, 0, 0) = -1 EPERM (Operation not permitted)")
+        f.with(CHILD, "setresuid", "setresuid(0, 0, 0) = -1 EPERM (Operation not permitted)")
     }),
     ("nothing-after-failure", "nothing", |f| {
-        f.changed(INIT, "setgid", "setgid(0) = -1 EINVAL (Invalid argument)")
+        f.with(INIT, "setgid", "setgid(0) = -1 EINVAL (Invalid argument)")
     }),
     ("nothing-after-failure", "refused_join", |f| {
         f.with(CHILD, "pwritev2", "prctl(PR_SET_NAME, \"on\") = 0")
@@ -279,7 +293,7 @@ const FORGERIES: &[Forgery] = &[
     ("mount-sources", "mounts", |f| f.twice(CHILD, "recvmsg")),
     ("mount-sources", "nothing", |f| f.with(CHILD, "unshare", "dup3(6, 90, O_CLOEXEC) = 90")),
     ("stage-2-waits", "nothing", |f| f.moved(INIT, "setsid", "read(")),
-    ("stage-2-waits", "nothing", |f| f.moved(INIT, "sendto", "setgid")),
+    ("stage-2-waits", "nothing", |f| f.with(INIT, "rt_sigprocmask(SIG_SETMASK", "setgid(0) = 0")),
     ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(-1, SIGKILL) = 0")),
     ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(0, SIGKILL) = 0")),
     ("records-whole", "nothing", |f| {

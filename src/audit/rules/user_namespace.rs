@@ -25,6 +25,7 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for section in &run.sections {
         let mapped = word_at(section, false, Message::UsermapAck);
+        let asks = word_at(section, true, Message::UsermapPls);
         let mut has_user = false;
         for (index, line) in section.lines.iter().enumerate() {
             let is_mapped = mapped.is_some_and(|at| at < index);
@@ -49,6 +50,9 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
                 }
                 Call::Unshare { flags } if facts.creates_user() && !(has_user && is_mapped) => {
                     format!("unshare({flags}) before the user namespace is there and mapped")
+                }
+                _ if asks == Some(index) && !has_user => {
+                    "asks for maps before the user namespace is there".into()
                 }
                 Call::Setresuid { .. } if has_user && !is_mapped => {
                     "changes its user id before the user namespace is mapped".into()

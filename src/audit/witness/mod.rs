@@ -32,7 +32,8 @@ pub use call::parse_line;
 /// How strace is called; then `-o PREFIX`, and the program. The length of strings is that of the largest message.
 pub const FLAGS: &[&str] = &["-ff", "-q", "-a", "1", "-s", "1048576"];
 
-/// What is left out of what strace saw, by the beginning of its line, and why. Besides these: the recorder's own writes,
+/// What is left out of what strace saw, by the beginning of its line, and why. An allocator's call that maps a file, or makes
+/// memory code, is not an allocator's, and stays. Besides these: the recorder's own writes,
 /// the call in which a process was killed, and the first half of a call that a signal interrupted and the kernel took up
 /// again.
 pub const LEFT_OUT: &[(&str, &str)] = &[
@@ -232,8 +233,13 @@ impl Reading<'_> {
 /// back.
 fn is_left_out(line: &str, recorder: Option<&str>) -> bool {
     recorder.is_some_and(|recorder| line.starts_with(recorder))
-        || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning))
+        || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning)) && !maps_a_file_or_code(line)
         || line.ends_with("<unfinished ...>) = ?")
+}
+
+/// What no allocator does: a file in memory, or memory that is code.
+fn maps_a_file_or_code(line: &str) -> bool {
+    line.contains("PROT_EXEC") || line.starts_with("mmap(") && !line.contains("MAP_ANONYMOUS")
 }
 
 /// `+++ exited with 0 +++`, `+++ killed by SIGKILL +++`.

@@ -265,6 +265,39 @@ fn what_is_not_ours_is_no_line() {
 
 /// Two processes, as strace 6.1 wrote them, shortened.
 #[test]
+fn what_is_left_out_is_the_allocators() {
+    for (line, left_out) in [
+        ("mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000", true),
+        ("mprotect(0x7f0000000000, 4096, PROT_READ|PROT_WRITE) = 0", true),
+        ("mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3, 0) = 0x7f0000000000", false),
+        ("mmap(NULL, 4096, PROT_READ|PROT_EXEC, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000", false),
+        ("mprotect(0x7f0000000000, 4096, PROT_READ|PROT_EXEC) = 0", false),
+        ("write(3, \"a line\", 6) = 6", true),
+        ("write(4, \"a line\", 6) = 6", false),
+        ("uname({sysname=\"Linux\", ...}) = 0", false),
+    ] {
+        assert_eq!(is_left_out(line, Some("write(3, ")), left_out, "{line}");
+    }
+}
+
+/// The page that a reader is sent to has the whole list, and nothing that the code does not do.
+#[test]
+fn the_documentation_has_the_list() {
+    use crate::audit::normalise::RENAMED;
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/comparison.md"));
+    let row = |(what, how, _): &(&str, &str, _)| std::format!("| {what} | {how} |");
+    for entry in RENAMED {
+        assert!(page.contains(&row(entry)), "{}", row(entry));
+    }
+    for (beginning, _) in LEFT_OUT {
+        assert!(page.contains(&std::format!("`{beginning}`")), "{beginning}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.contains("| becomes |")).count();
+    // The header, the four rows and the recorder's own of what is left out.
+    assert_eq!(rows, RENAMED.len() + 5);
+}
+
+#[test]
 fn a_run_begins_at_the_mark_and_follows_the_clones() {
     let launcher = "execve(\"/x\", [\"/x\"], 0x7ffd /* 9 vars */) = 0\nbrk(NULL) = 0x55\n\
         statx(AT_FDCWD, \"/nsexec-witness/begin/recorder/3\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use nsexec::bootstrap::text::is_unseen;
 use nsexec::bootstrap::{Attribute, Bootstrap, ByteOrder, Dialect, HEADER_LEN};
 use nsexec::idmap::IdMap;
 use nsexec::namespace::NsSet;
@@ -180,7 +181,7 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     let mut out = String::new();
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
+            if is_unseen(c) || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
         }
         for byte in chunk.invalid() {
             // Writing to a String cannot fail.

@@ -104,6 +104,12 @@ pub struct Transcript {
 /// The version of the JSON form. Goes up with each change that an older reader would misunderstand.
 pub const SCHEMA: u32 = 1;
 
+/// What the first line of every version has.
+#[derive(Deserialize)]
+pub(crate) struct Version {
+    pub(crate) schema: u32,
+}
+
 /// The first line of a transcript as JSON lines.
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -153,11 +159,12 @@ impl Transcript {
     /// The text is not a transcript, or one of another schema.
     pub fn from_json_lines(text: &str) -> Result<Self, serde_json::Error> {
         let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
-        let Header { schema, section } = serde_json::from_str(first)?;
+        let Version { schema } = serde_json::from_str(first)?;
         if schema != SCHEMA {
             let why = std::format!("schema {schema} of a transcript; this program reads {SCHEMA}");
             return Err(serde::de::Error::custom(why));
         }
+        let Header { section, .. } = serde_json::from_str(first)?;
         let lines = rest.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         Ok(Self { section, lines })
     }

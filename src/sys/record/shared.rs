@@ -1,12 +1,16 @@
 //! A sink that all processes of a run share: on the real kernel each has its own memory after the clone.
 //!
-//! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending, so that a line is whole or not
-//! there at all, the lines of one process are in its order, and what a process wrote stays when it is killed. Nothing is
-//! shared but the file: who a process is follows from whose how-manieth child it is, and each process counts for itself.
+//! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending, so that a line is whole, the lines of
+//! one process are in its order, and what a process wrote stays when it is killed. A line begins with its newline: one that
+//! was cut, since its process was killed in the write, takes no other along. Nothing is shared but the file: who a process
+//! is follows from whose how-manieth child it is, and each process counts for itself.
 //!
 //! The sink never blocks (a memfd takes what fits into memory) and never fails its user: a line that cannot be written is
-//! lost, and one byte says so. The file is close-on-exec. Its own calls are that write, and those by which the allocator gets memory; a comparison with a
-//! witness leaves them out ([`audit::witness`](crate::audit::witness)).
+//! lost, and counted in an eventfd (eventfd(2)), which needs no room. Both are close-on-exec. Its own calls are these
+//! writes, and those by which the allocator gets memory; a comparison with a witness leaves them out, but for the counting
+//! ([`audit::witness`](crate::audit::witness)).
+
+use core::cell::Cell;
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -19,6 +23,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -29,15 +34,12 @@ use crate::sys::types::Fd;
 /// and all of it escaped as six characters a byte, has 6 MiB.
 pub const PROCESS_MAX: usize = 8 << 20;
 
-/// How many lost lines one process may mark, each with a byte. Far more than it has lines.
-const MARKS_MAX: usize = 1 << 16;
-
 /// So many processes a run has at most: launcher, three stages, two mapping tools, and some to spare.
 const PROCESSES: usize = 8;
 
 const NAME: &CStr = c"nsexec-record";
 
-/// One line as the file holds it. A lost line is an empty one.
+/// One line as the file holds it.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     /// Whose line: see [`Process::lineage`].
@@ -49,6 +51,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct SharedSink {
     file: Rc<File>,
+    lost: Rc<EventFd>,
     lineage: Vec<u32>,
     /// Children made by this process so far.
     children: u32,
@@ -56,14 +59,15 @@ pub struct SharedSink {
     written: usize,
     /// How many they may be.
     limit: usize,
-    /// Lines marked as lost by this process.
-    marks: usize,
 }
 
 /// The reading side, for the process that made the sink.
 #[derive(Debug)]
 pub struct SharedReader {
     file: Rc<File>,
+    lost: Rc<EventFd>,
+    /// Lost lines that have been read from it.
+    counted: Cell<u64>,
 }
 
 /// What all processes handed over.
@@ -89,17 +93,18 @@ impl SharedSink {
     /// Makes the file. To be called before the first fork.
     ///
     /// # Errors
-    /// Those of memfd_create(2) and fcntl(2): no memory, no descriptor. And [`io::ErrorKind::FileTooLarge`] where a
-    /// limit of the size of files leaves no room.
+    /// Those of memfd_create(2), fcntl(2) and eventfd(2): no memory, no descriptor.
     pub fn new() -> io::Result<(Self, SharedReader)> {
         let file = File::from(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?);
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
         fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_APPEND))?;
         let file = Rc::new(file);
-        let reader = SharedReader { file: Rc::clone(&file) };
-        let share = (largest_file() / PROCESSES).checked_sub(MARKS_MAX);
-        let limit = share.ok_or(io::ErrorKind::FileTooLarge)?.min(PROCESS_MAX);
-        Ok((Self { file, lineage: Vec::new(), children: 0, written: 0, limit, marks: 0 }, reader))
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let lost = Rc::new(EventFd::from_value_and_flags(0, flags)?);
+        let reader = SharedReader { file: Rc::clone(&file), lost: Rc::clone(&lost), counted: Cell::new(0) };
+        // Where there is no room for a line, all are lost.
+        let limit = (largest_file() / PROCESSES).min(PROCESS_MAX);
+        Ok((Self { file, lost, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
     }
 
     /// Sets how many bytes one process may write, below [`PROCESS_MAX`].
@@ -114,13 +119,13 @@ impl SharedSink {
         Fd(self.file.as_raw_fd())
     }
 
-    /// One write; whether it took all.
-    fn append(&mut self, bytes: &[u8]) -> bool {
+    /// One write; how much it took.
+    fn append(&mut self, bytes: &[u8]) -> usize {
         loop {
             match (&*self.file).write(bytes) {
-                Ok(count) => return count == bytes.len(),
+                Ok(count) => return count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+                Err(_) => return 0,
             }
         }
     }
@@ -132,20 +137,20 @@ impl Sink for SharedSink {
             Reply::Child => {
                 // What follows is a copy of our parent's memory, from before it counted us.
                 self.lineage.push(self.children);
-                (self.children, self.written, self.marks) = (0, 0, 0);
+                (self.children, self.written) = (0, 0);
             }
             Reply::Parent(_) => self.children += 1,
             _ => {}
         }
         let entry = Entry { of: self.lineage.clone(), line: line.clone() };
-        let text = serde_json::to_string(&entry).map(|text| text + "\n").unwrap_or_default();
+        let text = serde_json::to_string(&entry).map(|text| std::format!("\n{text}")).unwrap_or_default();
         let fits = self.written.saturating_add(text.len()) <= self.limit;
-        if !text.is_empty() && fits && self.append(text.as_bytes()) {
-            self.written += text.len();
-        } else if self.marks < MARKS_MAX {
-            self.marks += 1;
-            // Also ends a line that was cut, so that it takes no other along.
-            self.append(b"\n");
+        let took = if fits { self.append(text.as_bytes()) } else { 0 };
+        self.written += took;
+        // More than its newline: the reader finds what is there of it.
+        if took <= 1 {
+            // It would fail at 2^64.
+            let _ = self.lost.write(1);
         }
     }
 }
@@ -160,9 +165,11 @@ impl SharedReader {
         let mut bytes = std::vec![0; length];
         // By position: the offset belongs to those who write.
         self.file.read_exact_at(&mut bytes, 0)?;
-        let mut lost = 0;
+        // Nothing to read is an error of a counter that does not wait. What is read is taken away.
+        self.counted.set(self.counted.get() + self.lost.read().unwrap_or(0));
+        let mut lost = self.counted.get();
         let mut processes = BTreeMap::<Vec<u32>, Vec<Line>>::new();
-        for text in bytes.split_inclusive(|byte| *byte == b'\n') {
+        for text in bytes.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
             match serde_json::from_slice::<Entry>(text) {
                 Ok(Entry { of, line }) => processes.entry(of).or_default().push(line),
                 Err(_) => lost += 1,
@@ -194,7 +201,8 @@ mod tests {
 
     /// A fork copies the sink, and shares the file.
     fn fork(sink: &SharedSink) -> SharedSink {
-        SharedSink { file: Rc::clone(&sink.file), lineage: sink.lineage.clone(), ..*sink }
+        let (file, lost) = (Rc::clone(&sink.file), Rc::clone(&sink.lost));
+        SharedSink { file, lost, lineage: sink.lineage.clone(), ..*sink }
     }
 
     #[test]
@@ -222,8 +230,40 @@ mod tests {
         for _ in 0..5 {
             sink.line(&line(Reply::Parent(Pid(1))));
         }
+        for _ in 0..2 {
+            let record = reader.read().unwrap();
+            let [process] = &record.processes[..] else { panic!("one process") };
+            assert_eq!((process.lines.len(), record.lost), (2, 3));
+        }
+    }
+
+    #[test]
+    fn without_any_room_every_line_is_counted() {
+        let (sink, reader) = SharedSink::new().unwrap();
+        let mut sink = sink.with_limit(0);
+        for _ in 0..70_000 {
+            sink.line(&line(Reply::Parent(Pid(1))));
+        }
+        assert_eq!(reader.read().unwrap(), Record { processes: Vec::new(), lost: 70_000 });
+    }
+
+    #[test]
+    fn a_process_that_is_killed_in_its_write_takes_no_other_line_along() {
+        let (mut sink, reader) = SharedSink::new().unwrap();
+        sink.line(&line(Reply::Parent(Pid(1))));
+        sink.append(b"\n{\"of\":[0],\"line\":{\"call\":{\"wri");
+        sink.line(&line(Reply::Parent(Pid(1))));
         let record = reader.read().unwrap();
-        let [process] = &record.processes[..] else { panic!("one process") };
-        assert_eq!((process.lines.len(), record.lost), (2, 3));
+        assert_eq!((record.processes[0].lines.len(), record.processes.len(), record.lost), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_costs_the_lines_alone() {
+        let (mut sink, reader) = SharedSink::new().unwrap();
+        sink.line(&line(Reply::Parent(Pid(1))));
+        sink.file = Rc::new(File::options().write(true).open("/dev/full").unwrap());
+        sink.line(&line(Reply::Parent(Pid(1))));
+        let record = reader.read().unwrap();
+        assert_eq!((record.processes[0].lines.len(), record.lost), (1, 1));
     }
 }

@@ -16,6 +16,9 @@ const SMALL: Font = Font::Sans(11);
 const DATA: Font = Font::Mono(11);
 const ROW: i32 = 24;
 
+/// So many lines of a list: a diagram is no log viewer.
+const SOME: usize = 12;
+
 /// What the bars say.
 const COLOURS: &str = "A bar has the colours of the namespaces that its process is in. New pid and time namespaces are for children only.";
 
@@ -33,10 +36,11 @@ pub(super) fn footer(document: &Document<'_>, events: &[Event], top: i32, width:
     let facts: Vec<String> =
         document.assumptions.iter().map(|fact| format!("{}: {}", fact.key, fact.value)).collect();
     let facts: Vec<&str> = facts.iter().map(String::as_str).collect();
-    page.list("Assumptions", &facts, SMALL, "ink");
-    page.list("Pid line", document.pid_line.as_slice(), DATA, "ink");
-    page.list("Log", document.log, DATA, "ink");
-    page.list("Rules", document.findings, SMALL, "ink");
+    // The hash is of them all, and there is one for each kind that is joined.
+    page.list("Assumptions", &facts, SMALL, 40);
+    page.list("Pid line", document.pid_line.as_slice(), DATA, SOME);
+    page.list("Log", document.log, DATA, SOME);
+    page.list("Rules", document.findings, SMALL, SOME);
     Layout { width, height: page.y + MARGIN - 10, groups: page.groups }
 }
 
@@ -174,21 +178,19 @@ impl Page {
         group.texts.push(text.class("soft"));
     }
 
-    fn list(&mut self, heading: &str, items: &[&str], font: Font, class: &'static str) {
-        /// A diagram is no log viewer.
-        const LINES: usize = 12;
+    fn list(&mut self, heading: &str, items: &[&str], font: Font, limit: usize) {
         let inner = self.width - 2 * MARGIN - 110;
         let lines: Vec<String> = items.iter().flat_map(|item| font.wrap(item, inner, 3)).collect();
         if lines.is_empty() {
             return;
         }
-        let more = lines.len().saturating_sub(LINES);
-        let mut lines: Vec<(String, Font)> = lines.into_iter().take(LINES).map(|line| (line, font)).collect();
+        let more = lines.len().saturating_sub(limit);
+        let mut lines: Vec<(String, Font)> = lines.into_iter().take(limit).map(|line| (line, font)).collect();
         if more > 0 {
             lines.push((format!("… and {more} more"), SMALL));
         }
         let heading = Text::new(MARGIN, self.y, 100, vec![(heading.into(), Font::Bold(11))]);
-        let text = Text::new(MARGIN + 110, self.y, inner, lines).class(class);
+        let text = Text::new(MARGIN + 110, self.y, inner, lines).class("ink");
         self.y = text.rect.bottom() + 10;
         self.groups.push(Group { texts: vec![heading, text], ..Group::default() });
     }

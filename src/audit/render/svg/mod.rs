@@ -18,6 +18,7 @@ use std::vec::Vec;
 
 use super::Document;
 use super::events::{Event, What, events};
+use crate::bootstrap::text::is_unseen;
 use shape::{Group, Head, Layout, Shape, Text};
 
 /// The document as an SVG, with a newline at the end.
@@ -149,7 +150,7 @@ fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\n' => out.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c if is_unseen(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

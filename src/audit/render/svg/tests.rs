@@ -82,6 +82,29 @@ fn nor_does_a_long_or_an_empty_one() {
     }
 }
 
+/// As many as a plan can have: a join of each kind, and the policy.
+#[test]
+fn every_assumption_is_in_the_picture() {
+    let keys: Vec<String> = (0..30).map(|number| std::format!("assumption {number}")).collect();
+    let facts: Vec<Fact<'_>> = keys.iter().map(|key| Fact { key, value: "is so" }).collect();
+    for sample in samples() {
+        sample.with(|document| {
+            let document = Document { assumptions: &facts, ..*document };
+            let shown = layout(&document, &events(&document));
+            let lines: Vec<&String> = shown
+                .groups
+                .iter()
+                .flat_map(|group| &group.texts)
+                .flat_map(|text| &text.lines)
+                .map(|(line, _)| line)
+                .collect();
+            for key in &keys {
+                assert!(lines.iter().any(|line| line.starts_with(key)), "{key}");
+            }
+        });
+    }
+}
+
 #[test]
 fn a_wrapped_text_is_whole_and_fits() {
     let font = Font::Mono(11);

@@ -1,0 +1,117 @@
+//! Who the processes become.
+
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::facts::Asked;
+use super::reading::{succeeded, word_at};
+use super::{Facts, Finding, Rule, Severity};
+use crate::audit::transcript::{Role, Run, Section};
+use crate::bootstrap::dialect::Dialect;
+use crate::policy::{Credentials, Session, Setgroups};
+use crate::sync::Message;
+use crate::sys::record::{Call, Line, Reply};
+use crate::sys::types::{CloneFlags, Errno};
+
+pub(super) const AS_ASKED: Rule = Rule {
+    name: "identity-as-asked",
+    reason: "Stage 1 is root of its user namespace before it makes anything in it, and stage 2 says that it has finished \
+             only as leader of a new session, as user and group 0, and without the caller's groups, each where that was \
+             asked for: a group that stays opens files to the container.",
+    reference: "CVE-2018-7169, CVE-2022-2995; spec 3.3 steps 4 and 11, 3.4 and 3.5; runc#4466",
+    severity: Severity::Breach,
+    check: as_asked,
+};
+
+fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(asked) = &facts.asked else { return Vec::new() };
+    let of_stage_1 = run.section(Role::Stage(1)).and_then(|section| root_first(section, facts));
+    let of_stage_2 = run.section(Role::Stage(2)).map(|section| stage_2(section, facts, asked));
+    of_stage_1.into_iter().chain(of_stage_2.into_iter().flatten()).collect()
+}
+
+/// The first thing that stage 1 does in a user namespace without being its root.
+fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
+    let root = facts.policy.credentials == Credentials::Root;
+    // Since runc 1.2.1 also after a join.
+    let joins = facts.policy.dialect.name() == Dialect::V1_2.name();
+    let mut owed = false;
+    for (index, line) in section.lines.iter().enumerate() {
+        let what = match line.call {
+            Call::Setresuid { .. } if !root => "changes its user id, which was not asked for".into(),
+            Call::Setresuid { uid: 0 } if succeeded(line) => {
+                owed = false;
+                continue;
+            }
+            Call::Setresuid { uid } if uid != 0 => format!("becomes user {uid}"),
+            Call::Unshare { .. } | Call::Setns { .. } | Call::CloneSibling { .. } if owed => {
+                format!("{} before it is root in the user namespace", line.call.name())
+            }
+            Call::Unshare { flags } if succeeded(line) => {
+                owed |= root && flags.contains(CloneFlags::NEWUSER);
+                continue;
+            }
+            Call::Setns { kind: CloneFlags::NEWUSER, .. } if succeeded(line) => {
+                owed |= root && joins;
+                continue;
+            }
+            _ => continue,
+        };
+        return Some(Finding::on(section, index, what));
+    }
+    None
+}
+
+/// Whether a step is asked for, how it is called, and whether a line is it.
+type Step = (bool, &'static str, fn(&Line) -> bool);
+
+/// What stage 2 is when it says that it has finished.
+fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
+    let policy = facts.policy;
+    let root = policy.credentials == Credentials::Root;
+    // The table of spec 3.5 again, and not the core's word for it.
+    let drops = match policy.setgroups {
+        Setgroups::FromMessage => asked.setgroup && !asked.rootless,
+        Setgroups::DropIfAllowed => true,
+        Setgroups::Deny | Setgroups::Allow => false,
+    };
+    let steps: [Step; 4] = [
+        (policy.session == Session::New, "setsid", |line| line.call == Call::Setsid),
+        (root, "setuid(0)", |line| line.call == Call::Setuid { uid: 0 }),
+        (root, "setgid(0)", |line| line.call == Call::Setgid { gid: 0 }),
+        (root && drops, "setgroups(0, NULL)", |line| line.call == Call::DropGroups),
+    ];
+    let made = |line: &Line| {
+        let may_be_denied = policy.setgroups == Setgroups::DropIfAllowed;
+        let denied = may_be_denied && line.reply == Reply::Errno(Errno::EPERM);
+        succeeded(line) || line.call == Call::DropGroups && denied
+    };
+    let finished = word_at(section, true, Message::ChildFinish);
+    let mut findings = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let changes = matches!(
+            line.call,
+            Call::Setsid
+                | Call::Setuid { .. }
+                | Call::Setgid { .. }
+                | Call::DropGroups
+                | Call::Setresuid { .. }
+        );
+        if changes && !steps.iter().any(|(asked, _, is)| *asked && is(line)) {
+            findings.push(Finding::on(section, index, format!("{} was not asked for", line.call.name())));
+        }
+        if finished == Some(index) {
+            let before = section.lines.get(..index).unwrap_or_default();
+            let missing = steps
+                .iter()
+                .filter(|(asked, _, is)| *asked && !before.iter().any(|line| is(line) && made(line)));
+            let missing: Vec<&str> = missing.map(|(_, name, _)| *name).collect();
+            if !missing.is_empty() {
+                let what: String = format!("has finished without {}", missing.join(" and "));
+                findings.push(Finding::on(section, index, what));
+            }
+        }
+    }
+    findings
+}
