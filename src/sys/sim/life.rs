@@ -70,7 +70,7 @@ impl Kernel {
         let Some(program) = self.programs.get(&text).cloned() else {
             return Err(match self.files.get(&text) {
                 Some(_) => Errno::EACCES,
-                None => Errno::ENOENT,
+                None => self.not_there(&text),
             });
         };
         self.change_creds_for_exec(me, program.setuid_root);

@@ -45,10 +45,10 @@ pub enum Extra {
     Directory,
     /// A file that nobody may open (EACCES).
     Forbidden,
+    /// A file in a folder that nobody may search: not even what it is can be asked (EACCES).
+    Hidden,
 }
 
-/// Uptime of the simulated machine, in seconds: neither clock can be set back further.
-const UPTIME: i64 = 1000;
 /// `KTIME_SEC_MAX`.
 const SECONDS_MAX: i64 = i64::MAX / 1_000_000_000;
 
@@ -93,8 +93,10 @@ impl Kernel {
 
     fn resolve(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Node> {
         let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
-        if let Some(extra) = self.files.get(text) {
-            return Ok(Node::Extra(extra.clone()));
+        match self.files.get(text) {
+            Some(Extra::Hidden) => return Err(Errno::EACCES),
+            Some(extra) => return Ok(Node::Extra(extra.clone())),
+            None => {}
         }
         if self.programs.contains_key(text) {
             return Ok(Node::Extra(Extra::Regular(Rc::from(b"\x7fELF".as_slice()))));
@@ -111,7 +113,7 @@ impl Kernel {
             return proc_node(task, rest);
         }
         if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
-            return Err(Errno::ENOENT);
+            return Err(self.not_there(text));
         }
         match *self.object(me, dir)? {
             // A held directory outlives its task, and says so (spec 6.9).
@@ -123,6 +125,16 @@ impl Kernel {
             Object::FdList(_) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
             _ => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// Why a path outside of /proc leads nowhere: one of its folders is a file, or there is none (path_resolution(7)).
+    pub(super) fn not_there(&self, path: &str) -> Errno {
+        let no_folder = |folder: &str| match self.files.get(folder) {
+            Some(file) => !matches!(file, Extra::Directory | Extra::Hidden),
+            None => self.programs.contains_key(folder),
+        };
+        let folders = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
+        if folders.into_iter().any(no_folder) { Errno::ENOTDIR } else { Errno::ENOENT }
     }
 
     /// What is in the directory of a process that /proc hides (proc_pid_permission). The directory itself can be opened.
@@ -166,7 +178,7 @@ impl Kernel {
             Node::Extra(Extra::Fifo) => Ok(Object::Fifo),
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
             Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
-            Node::Extra(Extra::Forbidden) => Err(Errno::EACCES),
+            Node::Extra(Extra::Forbidden | Extra::Hidden) => Err(Errno::EACCES),
         }
     }
 
@@ -296,7 +308,7 @@ impl Kernel {
         if !self.capable(opener, self.owner(ns), cap::SYS_TIME) {
             return Err(Errno::EPERM);
         }
-        if offsets.iter().any(|(_, secs)| *secs > SECONDS_MAX / 2 || *secs < -UPTIME) {
+        if offsets.iter().any(|(_, secs)| *secs > SECONDS_MAX / 2 || *secs < -self.settings.uptime) {
             return Err(Errno::ERANGE);
         }
         let time = self.time_ns_mut(ns);
