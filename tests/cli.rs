@@ -719,3 +719,50 @@ fn init_says_of_its_command_what_run_says() {
         }
     }
 }
+
+#[test]
+fn a_plan_looks_at_what_it_is_to_join_unless_another_machine_is_meant() {
+    for caller in Caller::all() {
+        let plan = |args: &[&str]| {
+            let (status, out, err) =
+                caller.run(&[&["plan", "--assume", "uid=0"], args, &["--", "true"]].concat());
+            assert_eq!(err, "", "{args:?}");
+            // In columns as wide as the widest word.
+            (status, out.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let (status, text) = plan(&["--join", "net=/no/such"]);
+        assert!(status == 1 && text.contains("net namespace to join missing"), "{text}");
+        assert!(text.contains("failed to open /no/such: No such file or directory"), "{text}");
+        let (status, text) = plan(&["--join", "net=/etc/passwd"]);
+        assert!(status == 1 && text.contains("net namespace to join no namespace"), "{text}");
+        let (status, text) = plan(&["--join", "net=/no/such", "--assume", "join=net:there"]);
+        assert!(status == 0 && !text.contains("namespace to join"), "{text}");
+        let (status, text) = plan(&["--join", "net=/proc/self/ns/net", "--assume", "join=net:fifo"]);
+        assert!(status == 1 && text.contains("net namespace to join a FIFO"), "{text}");
+        // What decides what root may do in a user namespace that is there already.
+        let user = ["--join", "user=/no/such", "--assume", "join=user:there", "--assume", "setgroups=deny"];
+        let (status, text) = plan(&user);
+        assert!(status == 0 && text.contains("setgroups in it denied"), "{text}");
+        assert!(text.contains("setgroups(0, NULL) = -1 EPERM"), "{text}");
+        let (status, text) = plan(&[&user[..], &["--assume", "user-map=none"]].concat());
+        assert!(status == 1 && text.contains("user ids in it none mapped"), "{text}");
+    }
+}
+
+#[test]
+fn a_plan_looks_for_the_command_as_far_as_it_can_be_refused() {
+    for caller in Caller::all() {
+        for (command, status, reply) in [
+            ("/etc/passwd", 1, "-1 EACCES"),
+            ("/etc/passwd/sh", 1, "-1 ENOTDIR"),
+            ("/etc", 1, "-1 EACCES"),
+            // Nothing says that it is not on the machine that is meant.
+            ("/no/such", 0, "0"),
+        ] {
+            let (found, text, _) = caller.run(&["plan", "-r", "--", command]);
+            let tried = text.lines().find(|line| line.trim_start().starts_with("execve("));
+            let tried = tried.unwrap_or_default();
+            assert!(found == status && tried.contains(&format!("vars */) = {reply}")), "{command}: {text}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::vec::Vec;
 use super::normalise::{Grade, normalise};
 use super::transcript::{End, Origin, Run, Section};
 use crate::sys::record::{Line, Reply};
+use crate::sys::types::Signal;
 
 /// Lines shown before and behind the first that differs.
 pub const CONTEXT: usize = 2;
@@ -117,6 +118,12 @@ fn difference(name: String, sections: [Option<&Section>; 2]) -> Option<Differenc
     let [left, right] = sections.map(|section| section.map(|section| items(section, ends)));
     let (left, right) = (left.unwrap_or_default(), right.unwrap_or_default());
     let same = left.iter().zip(&right).take_while(|(left, right)| left.same(right)).count();
+    let killed =
+        |section: Option<&Section>| section.is_some_and(|section| section.end == End::Signaled(Signal::KILL));
+    // Both end with that line; before it, one has come further.
+    if sections.into_iter().all(killed) && same + 1 >= left.len().min(right.len()) {
+        return None;
+    }
     if same == left.len() && same == right.len() && sections.iter().all(Option::is_some) {
         return None;
     }
@@ -188,6 +195,25 @@ stage-1 child: line 4 differs
   >    4  prctl(PR_SET_NAME, \"x\") = 0
 ";
         assert_eq!(diff.to_string(), expected);
+    }
+
+    #[test]
+    fn of_whom_sigkill_ended_only_what_both_came_to_is_compared() {
+        let killed = |names: &[&str], signal| {
+            let mut run = run(names);
+            run.sections[0].end = End::Signaled(signal);
+            run
+        };
+        let whole = killed(&["a", "b", "c"], Signal::KILL);
+        for shorter in [&["a"][..], &["a", "b"], &[], &["a", "b", "c"]] {
+            assert!(compare(&whole, &killed(shorter, Signal::KILL)).is_empty(), "{shorter:?}");
+            assert!(compare(&killed(shorter, Signal::KILL), &whole).is_empty(), "{shorter:?}");
+        }
+        assert!(!compare(&whole, &killed(&["a", "x"], Signal::KILL)).is_empty());
+        assert!(!compare(&whole, &killed(&["a", "b"], Signal::TERM)).is_empty());
+        assert!(
+            !compare(&killed(&["a", "b", "c"], Signal::TERM), &killed(&["a", "b"], Signal::TERM)).is_empty()
+        );
     }
 
     #[test]

@@ -36,6 +36,12 @@ pub const RENAMED: &[(&str, &str, Grade)] = &[
     ("CPU mask", "0, also in its record", Grade::Full),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE", Grade::Full),
     ("the launcher's reads of the log pipe", "one read, its records sorted", Grade::Full),
+    ("the launcher's reaping of whoever is left", "in the order of the stages", Grade::Full),
+    (
+        "where SIGKILL struck",
+        "of two processes that it ended, only what both came to: the recorder writes down what has come back",
+        Grade::Full,
+    ),
     ("environment of an exec", "the number of its strings", Grade::Witness),
     ("links of a file, entries of a directory, cached thread id", "0", Grade::Witness),
     ("name of a process", "its first 15 bytes", Grade::Witness),
@@ -66,6 +72,7 @@ pub fn normalise(run: &Run, grade: Grade) -> Run {
         let mut lines = lines.remove(&section.role).unwrap_or_default();
         if section.role == Role::Launcher {
             merge_log_reads(&mut lines);
+            sort_reaping(&mut lines);
         }
         normal.sections.push(Section { lines, ..section.clone() });
     }
@@ -356,9 +363,21 @@ fn merge_log_reads(lines: &mut Vec<Line>) {
     }
 }
 
+/// Of several that have ended wait4 gives any first: who that is depends on who was faster.
+fn sort_reaping(lines: &mut [Line]) {
+    let reaped = |line: &Line| match (&line.call, &line.reply) {
+        (Call::Wait4 { pid: Pid::ANY, .. }, Reply::Waited(waited)) => Some(waited.pid.0),
+        _ => None,
+    };
+    for run in lines.chunk_by_mut(|one, other| reaped(one).is_some() && reaped(other).is_some()) {
+        run.sort_by_key(reaped);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::types::{WaitFor, WaitStatus};
 
     fn names() -> Names {
         Names { pids: [(4711, 101), (4712, 102)].into(), grade: Grade::Full }
@@ -402,6 +421,17 @@ mod tests {
             .filter_map(|line| if let Call::Close { fd } = line.call { Some(fd.0) } else { None })
             .collect();
         assert_eq!(closed, [3, 5, 7, 2]);
+    }
+
+    #[test]
+    fn whoever_is_left_is_reaped_in_any_order() {
+        let wait = |which: Pid, found: i32| Line {
+            call: Call::Wait4 { pid: which, which: WaitFor::Stages },
+            reply: Reply::Waited(Waited { pid: Pid(found), status: WaitStatus::Exited(found) }),
+        };
+        let mut lines = [wait(Pid(102), 102), wait(Pid::ANY, 101), wait(Pid::ANY, 100), wait(Pid(99), 99)];
+        sort_reaping(&mut lines);
+        assert_eq!(lines, [wait(Pid(102), 102), wait(Pid::ANY, 100), wait(Pid::ANY, 101), wait(Pid(99), 99)]);
     }
 
     #[test]

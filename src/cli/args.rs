@@ -74,7 +74,11 @@ const PLAN_EXAMPLES: &str = "\
 The calls are those of the program itself, made on a simulated kernel. What the machine has a
 say in is assumed, shown, and changed by --assume:
   uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
-  owner=KIND:caller|joined proc=whole|covered command=FILE
+  owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
+  join=KIND:there|missing|below-file|forbidden|fifo|file|other-kind|own
+and of a user namespace that is joined: maker=UID setgroups=allow|deny
+  user-map=I:O:N,…|none group-map=I:O:N,…|none
+Paths to join are looked at on this machine; join=KIND:there is for another one.
 
 Examples:
   nsexec plan -r -n -- ip address

@@ -1,24 +1,29 @@
 //! What a plan assumes: from the machine, changed by `--assume`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nsexec::audit::plan::{Amiss, Assumptions, Kernel, Owner};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::statfs::statfs;
+use nix::unistd::{AccessFlags, faccessat, getegid, geteuid};
+use nsexec::audit::plan::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
+use nsexec::idmap::{Extent, IdMap, parse_line};
 use nsexec::launch::Prepared;
 use nsexec::namespace::NsKind;
-use nsexec::sys::sim::ALL_CAPS;
-use nsexec::sys::types::SignalSet;
+use nsexec::sys::sim::{ALL_CAPS, Settings};
+use nsexec::sys::types::{FsType, SignalSet};
 
 use super::facts::{Facts, SubRange};
 use super::values::JoinValue;
 
 /// What an ioctl says of a file that does not know it.
 const ENOTTY: i32 = nix::errno::Errno::ENOTTY as i32;
+const EACCES: i32 = nix::errno::Errno::EACCES as i32;
 
 /// One `--assume KEY=VALUE`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,11 +37,20 @@ pub(crate) enum AssumeValue {
     Owner(NsKind, Owner),
     ProcMasked(bool),
     Command(String),
+    Join(NsKind, Option<Amiss>),
+    Maker(u32),
+    UserMap(Vec<Extent>),
+    GroupMap(Vec<Extent>),
+    Setgroups(bool),
+    Uptime(i64),
 }
 
 /// The keys and their shapes, for people.
 pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, kernel=X.Y, subuid=FIRST:COUNT|none, \
-                               subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, command=FILE";
+                               subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, command=FILE, \
+                               join=KIND:there|missing|below-file|forbidden|fifo|file|other-kind|own, maker=UID, \
+                               user-map=I:O:N,…|none, group-map=I:O:N,…|none, setgroups=allow|deny, \
+                               uptime=SECONDS";
 
 impl AssumeValue {
     /// Reads one.
@@ -80,9 +94,36 @@ impl AssumeValue {
                 _ => return Err(wrong()),
             }),
             "command" => Self::Command(value.to_owned()),
+            "join" => {
+                let (kind, what) = value.split_once(':').ok_or_else(wrong)?;
+                let amiss = Amiss::ALL.into_iter().find(|(word, _)| *word == what).map(|(_, amiss)| amiss);
+                if amiss.is_none() && what != "there" {
+                    return Err(wrong());
+                }
+                Self::Join(NsKind::from_name(kind.as_bytes()).ok_or_else(wrong)?, amiss)
+            }
+            "uptime" => Self::Uptime(value.parse().ok().filter(|seconds| *seconds >= 0).ok_or_else(wrong)?),
+            "maker" => Self::Maker(number()?),
+            "user-map" => Self::UserMap(map(value).ok_or_else(wrong)?),
+            "group-map" => Self::GroupMap(map(value).ok_or_else(wrong)?),
+            "setgroups" => Self::Setgroups(match value {
+                "allow" => true,
+                "deny" => false,
+                _ => return Err(wrong()),
+            }),
             _ => return Err(format!("no key '{key}'; the keys: {KEYS}")),
         })
     }
+}
+
+/// `0:1000:1,1:100000:65536`: lines of a map that the kernel would take.
+fn map(text: &str) -> Option<Vec<Extent>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let lines = text.replace(':', " ").replace(',', "\n");
+    let lines = CString::new(lines).ok()?;
+    IdMap::parse(&lines).ok().map(|map| map.extents().collect())
 }
 
 /// The machine as it is. The caller's subordinate ids are `facts`'.
@@ -94,6 +135,8 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
     };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let uptime = uptime.split('.').next().and_then(|seconds| seconds.parse().ok());
     Assumptions {
         uid: facts.euid,
         gid: facts.egid,
@@ -103,9 +146,13 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
         subgid: first_range(&facts.subgids),
         owners: owners(joined),
         proc_masked: covers_proc(&mounts),
+        uptime: uptime.unwrap_or(Settings::default().uptime),
         blocked: SignalSet(hex("SigBlk:")),
-        amiss: BTreeMap::new(),
+        file_system: file_system(joined),
+        amiss: amiss(joined),
+        joined_user: joined_user(joined),
         command: None,
+        refused: BTreeMap::new(),
     }
 }
 
@@ -124,27 +171,87 @@ fn path_of(join: &JoinValue) -> &Path {
     Path::new(OsStr::from_bytes(&join.path))
 }
 
-/// The paths to join that are no namespaces on this machine.
-pub(crate) fn amiss(joined: &[JoinValue]) -> BTreeMap<Vec<u8>, Amiss> {
-    let look = |join: &JoinValue| match fs::metadata(path_of(join)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(Amiss::Forbidden),
-        Err(_) => Some(Amiss::Missing),
-        Ok(data) if data.file_type().is_fifo() => Some(Amiss::Fifo),
-        // nsfs has no directory and no device; whether a file is on it, its link says.
-        Ok(_)
-            if nsexec::launch::owner_of(path_of(join))
-                .is_err_and(|error| error.raw_os_error() == Some(ENOTTY)) =>
-        {
-            Some(Amiss::Regular)
+/// The paths to join that are no namespaces of their kinds on this machine.
+fn amiss(joined: &[JoinValue]) -> BTreeMap<NsKind, Amiss> {
+    joined.iter().filter_map(|join| look(join).map(|amiss| (join.kind, amiss))).collect()
+}
+
+/// That of the first path that is no namespace: it is the one that the refusal names.
+fn file_system(joined: &[JoinValue]) -> FsType {
+    let is_file = |join: &&JoinValue| matches!(look(join), Some(Amiss::Fifo | Amiss::Regular));
+    let first = joined.iter().find(is_file).and_then(|join| statfs(path_of(join)).ok());
+    first.map_or(Settings::default().file_system, |found| FsType(found.filesystem_type().0))
+}
+
+fn look(join: &JoinValue) -> Option<Amiss> {
+    let path = path_of(join);
+    let data = match fs::metadata(path) {
+        Ok(data) => data,
+        Err(error) => {
+            return Some(match error.kind() {
+                io::ErrorKind::PermissionDenied => Amiss::Forbidden,
+                io::ErrorKind::NotADirectory => Amiss::BelowFile,
+                _ => Amiss::Missing,
+            });
         }
-        Ok(_) => None,
     };
-    joined.iter().filter_map(|join| look(join).map(|amiss| (join.path.clone(), amiss))).collect()
+    if data.file_type().is_fifo() {
+        return Some(Amiss::Fifo);
+    }
+    match nsexec::launch::kind_of(path) {
+        Ok(kind) if kind != join.kind.flag() => Some(Amiss::OtherKind),
+        Ok(_) => {
+            let own = fs::metadata(format!("/proc/self/ns/{}", join.kind.proc_name()));
+            let same = own.is_ok_and(|own| (own.dev(), own.ino()) == (data.dev(), data.ino()));
+            same.then_some(Amiss::Own)
+        }
+        Err(error) => match error.raw_os_error() {
+            // nsfs has no directory and no device.
+            Some(ENOTTY) => Some(Amiss::Regular),
+            Some(EACCES) => Some(Amiss::Forbidden),
+            _ => None,
+        },
+    }
+}
+
+/// The user namespace that is joined. Its maps and its setgroups are in the files of each of its processes: of the one
+/// whose /proc/PID/ns/user is joined, or else of the first that we find in it. Without any (it is bound to a path, say)
+/// they are taken to be as the caller would have made them.
+fn joined_user(joined: &[JoinValue]) -> Option<JoinedUser> {
+    let path = path_of(joined.iter().find(|join| join.kind == NsKind::User)?);
+    let wanted = identity(path)?;
+    let maker = nsexec::launch::maker_of(path).ok()?;
+    let is_in = |folder: &PathBuf| identity(&folder.join("ns/user")) == Some(wanted);
+    let named = path.ancestors().nth(2).map(Path::to_owned).filter(is_in);
+    let folder = named.or_else(|| {
+        let all = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
+        all.into_iter().find(is_in)
+    });
+    let usual = JoinedUser { maker, ..JoinedUser::made_by(geteuid().as_raw(), getegid().as_raw()) };
+    let Some(folder) = folder else { return Some(usual) };
+    let read = |file: &str| fs::read_to_string(folder.join(file));
+    let map = |file: &str| Some(extents(&read(file).ok()?));
+    let denied = read("setgroups").map(|word| word.trim() == "deny");
+    Some(JoinedUser {
+        maker,
+        users: map("uid_map").unwrap_or(usual.users),
+        groups: map("gid_map").unwrap_or(usual.groups),
+        setgroups: denied.map_or(usual.setgroups, |denied| !denied),
+    })
+}
+
+/// The lines of a map's file. Ids that have no number here are left out: nobody here can be one of them.
+fn extents(text: &str) -> Vec<Extent> {
+    let lines = text.lines().filter_map(|line| parse_line(line.as_bytes()).ok());
+    lines.filter(|line| line.outside != u32::MAX).collect()
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
 }
 
 /// Who owns what is joined, as far as the kernel tells.
 fn owners(joined: &[JoinValue]) -> BTreeMap<NsKind, Owner> {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
     let user = joined.iter().find(|join| join.kind == NsKind::User).and_then(|join| identity(path_of(join)));
     let others = joined.iter().filter(|join| join.kind != NsKind::User);
     others
@@ -165,6 +272,8 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
     }) {
         let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
         assumptions.capabilities = usual.capabilities;
+        // What we may not open says nothing about somebody else.
+        assumptions.amiss.retain(|_, amiss| *amiss != Amiss::Forbidden);
         (assumptions.gid, assumptions.subuid, assumptions.subgid) = (usual.gid, None, None);
     }
     for value in given {
@@ -178,7 +287,26 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
             AssumeValue::Owner(kind, owner) => drop(assumptions.owners.insert(kind, owner)),
             AssumeValue::ProcMasked(masked) => assumptions.proc_masked = masked,
             AssumeValue::Command(file) => assumptions.command = Some(file.into_bytes()),
+            AssumeValue::Uptime(seconds) => assumptions.uptime = seconds,
+            AssumeValue::Join(kind, None) => drop(assumptions.amiss.remove(&kind)),
+            AssumeValue::Join(kind, Some(amiss)) => drop(assumptions.amiss.insert(kind, amiss)),
+            AssumeValue::Maker(_)
+            | AssumeValue::UserMap(_)
+            | AssumeValue::GroupMap(_)
+            | AssumeValue::Setgroups(_) => {}
         }
+    }
+    // Only now it is known who the caller is.
+    for value in given {
+        let mut joined = assumptions.joined_user();
+        match value.clone() {
+            AssumeValue::Maker(uid) => joined.maker = uid,
+            AssumeValue::UserMap(map) => joined.users = map,
+            AssumeValue::GroupMap(map) => joined.groups = map,
+            AssumeValue::Setgroups(allowed) => joined.setgroups = allowed,
+            _ => continue,
+        }
+        assumptions.joined_user = Some(joined);
     }
 }
 
@@ -211,14 +339,27 @@ pub(crate) fn facts_under(assumptions: &Assumptions, facts: Facts) -> Facts {
     }
 }
 
-/// The first candidate that is there and may be executed: what the search of the launch will find, unless it happens in
-/// another root directory.
-pub(crate) fn find_command(prepared: &Prepared) -> Option<Vec<u8>> {
-    let executable = |path: &&[u8]| {
-        let path = Path::new(OsStr::from_bytes(path));
-        super::facts::is_executable(path)
-    };
-    prepared.candidates().find(executable).map(<[u8]>::to_vec)
+/// What the search for the command meets: the first candidate that is there and may be executed, and where it is refused
+/// before. So the search of the launch will go, unless it happens in another root directory or as somebody else.
+pub(crate) fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
+    let mut refused = BTreeMap::new();
+    for candidate in prepared.candidates() {
+        let path = Path::new(OsStr::from_bytes(candidate));
+        let why = match fs::metadata(path) {
+            Ok(data) if data.is_file() && may_execute(path) => return (Some(candidate.to_vec()), refused),
+            Ok(_) => Refused::NotExecutable,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Refused::Hidden,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Refused::BelowFile,
+            Err(_) => continue,
+        };
+        refused.insert(candidate.to_vec(), why);
+    }
+    (None, refused)
+}
+
+/// Whether we may, as execve will ask: by the effective ids and the privileges.
+fn may_execute(path: &Path) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
 }
 
 #[cfg(test)]
@@ -233,9 +374,32 @@ mod tests {
         assert_eq!(parse("subuid=100000:65536"), Ok(AssumeValue::SubUid(Some((100_000, 65_536)))));
         assert_eq!(parse("subgid=none"), Ok(AssumeValue::SubGid(None)));
         assert_eq!(parse("owner=net:caller"), Ok(AssumeValue::Owner(NsKind::Net, Owner::Caller)));
-        for wrong in
-            ["uid", "uid=x", "uid=-1", "caps=many", "kernel=new", "owner=net", "owner=foo:caller", "a=b"]
-        {
+        assert_eq!(parse("join=net:there"), Ok(AssumeValue::Join(NsKind::Net, None)));
+        assert_eq!(parse("join=mnt:fifo"), Ok(AssumeValue::Join(NsKind::Mnt, Some(Amiss::Fifo))));
+        let two =
+            vec![Extent { inside: 0, outside: 7, count: 1 }, Extent { inside: 1, outside: 5000, count: 10 }];
+        assert_eq!(parse("user-map=0:7:1,1:5000:10"), Ok(AssumeValue::UserMap(two)));
+        assert_eq!(parse("group-map=none"), Ok(AssumeValue::GroupMap(Vec::new())));
+        assert_eq!(parse("setgroups=deny"), Ok(AssumeValue::Setgroups(false)));
+        for wrong in [
+            "join=net",
+            "join=net:gone",
+            "join=foo:there",
+            "user-map=",
+            "user-map=0:7",
+            "user-map=0:7:1,0:8:1",
+            "setgroups=no",
+            "maker=me",
+            "uptime=-1",
+            "uid",
+            "uid=x",
+            "uid=-1",
+            "caps=many",
+            "kernel=new",
+            "owner=net",
+            "owner=foo:caller",
+            "a=b",
+        ] {
             assert!(parse(wrong).unwrap_err().contains(KEYS), "{wrong}");
         }
     }
@@ -246,6 +410,60 @@ mod tests {
         apply(&mut assumptions, &[AssumeValue::SubUid(Some((5, 6))), AssumeValue::Uid(1000)]);
         assert_eq!((assumptions.uid, assumptions.gid, assumptions.capabilities), (1000, 1000, 0));
         assert_eq!((assumptions.subuid, assumptions.subgid), (Some((5, 6)), None));
+    }
+
+    #[test]
+    fn what_is_said_of_a_joined_user_namespace_changes_what_the_caller_would_have_made() {
+        let mut assumptions = Assumptions::root();
+        // In any order: whoever the caller is, is known first.
+        apply(&mut assumptions, &[AssumeValue::Setgroups(true), AssumeValue::Uid(1000)]);
+        let wanted = JoinedUser { setgroups: true, ..JoinedUser::made_by(1000, 1000) };
+        assert_eq!(assumptions.joined_user, Some(wanted));
+        let mut assumptions = Assumptions::root();
+        apply(&mut assumptions, &[AssumeValue::Uid(1000)]);
+        assert_eq!(assumptions.joined_user, None);
+    }
+
+    #[test]
+    fn a_path_is_what_is_said_of_it() {
+        let mut assumptions = Assumptions {
+            amiss: [(NsKind::Net, Amiss::Missing), (NsKind::Uts, Amiss::Forbidden)].into(),
+            ..Assumptions::root()
+        };
+        apply(&mut assumptions, &[AssumeValue::Join(NsKind::Net, None)]);
+        assert_eq!(assumptions.amiss, [(NsKind::Uts, Amiss::Forbidden)].into());
+        // Closed to us, but who knows to whom else.
+        apply(&mut assumptions, &[AssumeValue::Uid(1000), AssumeValue::Join(NsKind::Ipc, Some(Amiss::Fifo))]);
+        assert_eq!(assumptions.amiss, [(NsKind::Ipc, Amiss::Fifo)].into());
+    }
+
+    #[test]
+    fn a_path_to_join_is_looked_at() {
+        let look = |kind, path: &str| look(&JoinValue { kind, path: path.as_bytes().to_vec() });
+        assert_eq!(look(NsKind::Net, "/no/such/file"), Some(Amiss::Missing));
+        assert_eq!(look(NsKind::Net, "/etc/passwd/net"), Some(Amiss::BelowFile));
+        assert_eq!(look(NsKind::Net, "/etc/passwd"), Some(Amiss::Regular));
+        assert_eq!(look(NsKind::Net, "/etc"), Some(Amiss::Regular));
+        assert_eq!(look(NsKind::Net, "/proc/self/ns/uts"), Some(Amiss::OtherKind));
+        assert_eq!(look(NsKind::Net, "/proc/self/ns/net"), Some(Amiss::Own));
+    }
+
+    #[test]
+    fn a_joined_user_namespace_is_read_from_a_process_in_it() {
+        let join =
+            |path: &str| joined_user(&[JoinValue { kind: NsKind::User, path: path.as_bytes().to_vec() }]);
+        // Our own, which is as good as any: by its process, and by another name, for which one is looked for.
+        let own = join("/proc/self/ns/user");
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+        assert_eq!(own.as_ref().unwrap().users, extents(&map));
+        assert_eq!(join("/proc/thread-self/ns/user"), own);
+        assert_eq!(join("/no/such/file"), None);
+    }
+
+    #[test]
+    fn ids_without_a_number_here_are_nobodys() {
+        let text = "         0       1000          1\n         1 4294967295          5\n";
+        assert_eq!(extents(text), [Extent { inside: 0, outside: 1000, count: 1 }]);
     }
 
     #[test]

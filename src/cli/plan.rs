@@ -58,8 +58,11 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
         launcher.command(program, arguments).supervised(&signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-    if assumptions.command.is_none() {
-        assumptions.command = assume::find_command(&prepared);
+    // Whoever names a file means another machine, where this one's folders say nothing.
+    if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
+        let (found, refused) = assume::search(&prepared);
+        assumptions.command = assumptions.command.or(found);
+        assumptions.refused = refused;
     }
     finish(&Start::Launcher(prepared), &assumptions)
 }

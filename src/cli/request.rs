@@ -120,11 +120,12 @@ impl Request {
 
 impl Request {
     /// Whether an unprivileged writer needs a mapping tool: for more than one line, or another id than the own.
-    pub(crate) fn needs_tools(&self) -> bool {
-        let single = |map: &Option<Map>| {
-            map.as_ref().is_none_or(|map| matches!(map.extents(), [one] if one.count == 1))
+    pub(crate) fn needs_tools(&self, facts: &Facts) -> bool {
+        let single = |map: &Option<Map>, own| {
+            let extents = map.as_ref().map(Map::extents);
+            extents.is_none_or(|lines| matches!(lines, [one] if one.count == 1 && one.outside == own))
         };
-        self.rootless && !(single(&self.users) && single(&self.groups))
+        self.rootless && !(single(&self.users, facts.euid) && single(&self.groups, facts.egid))
     }
 }
 

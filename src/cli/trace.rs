@@ -44,7 +44,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     let facts = Facts::of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     if args.witness {
-        return witnessed(&request);
+        return witnessed(&request, &facts);
     }
     recorded(args, facts, &request)
 }
@@ -111,9 +111,9 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
 fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
-    assumptions.amiss = assume::amiss(&args.namespaces.join);
     // Not looked for in another root directory: there the search may find something else.
-    assumptions.command = Some(assume::find_command(&prepared).unwrap_or_default());
+    let (found, refused) = assume::search(&prepared);
+    (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
     plan(&Start::Launcher(prepared), &assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
 
@@ -168,8 +168,8 @@ impl Drop for Folder {
 }
 
 /// Runs ourselves under strace, and compares what it saw with what the recorder said.
-fn witnessed(request: &Request) -> Result<u8, Failure> {
-    let names_only = witness_of_a_user(request)?;
+fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
+    let names_only = witness_of_a_user(request, facts)?;
     let folder = Folder::new().map_err(|error| {
         Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
     })?;
@@ -186,11 +186,11 @@ fn witnessed(request: &Request) -> Result<u8, Failure> {
 ///
 /// An ordinary user's strace takes the setuid bit from the mapping tools, which then cannot map; and of a process that is
 /// not dumpable it reads no memory, so that it shows pointers.
-fn witness_of_a_user(request: &Request) -> Result<bool, Failure> {
+fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> {
     if !request.rootless {
         return Ok(false);
     }
-    if request.needs_tools() {
+    if request.needs_tools(facts) {
         return Err(Failure::ours(
             "a mapping tool cannot be witnessed by its user's strace, which takes the setuid bit from it: as root, \
              watch with strace -u, or leave --witness out",

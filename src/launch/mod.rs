@@ -66,7 +66,7 @@ pub use error::{LaunchError, StageFailure};
 pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
-pub use spawn::{execute, owner_of};
+pub use spawn::{execute, kind_of, maker_of, owner_of};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
 use crate::log::Level;

@@ -23,7 +23,7 @@ use super::tail;
 use crate::bootstrap::MESSAGE_MAX;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{Errno, Pid, PollFd, SigAction, Signal};
+use crate::sys::types::{CloneFlags, Errno, Pid, PollFd, SigAction, Signal};
 
 /// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
 /// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
@@ -189,20 +189,47 @@ pub(super) fn default_disposition(signal: Signal) -> io::Result<()> {
     }
 }
 
+/// A namespace file's answer to a request that takes no argument (ioctl_ns(2)). `_IO(0xb7, N)`, in the type that the libc
+/// gives a request: musl has another one than glibc.
+fn asked(path: &Path, request: libc::Ioctl) -> io::Result<libc::c_int> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // SAFETY: these requests touch no memory of ours; what they give is a number or a new descriptor, or −1.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
 /// Device and inode of the user namespace that owns the namespace at `path` (ioctl_ns(2), NS_GET_USERNS, Linux 4.9).
 ///
 /// # Errors
 /// `EPERM` if the owner is outside of our own user namespace; `ENOTTY` if the file is no namespace.
 pub fn owner_of(path: &Path) -> io::Result<(u64, u64)> {
-    /// `_IO(0xb7, 0x1)`, in the type that the libc gives a request: musl has another one than glibc.
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    // SAFETY: this request takes no argument, and gives a new descriptor or −1.
-    let owner = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_USERNS) };
-    if owner < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let owner = asked(path, NS_GET_USERNS)?;
     // SAFETY: the kernel made it just now for us.
     let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
     owner.metadata().map(|data| (data.dev(), data.ino()))
+}
+
+/// Of which kind the namespace at `path` is, as the flag that creates one (ioctl_ns(2), NS_GET_NSTYPE, Linux 4.11).
+///
+/// # Errors
+/// `ENOTTY` if the file is no namespace.
+pub fn kind_of(path: &Path) -> io::Result<CloneFlags> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    asked(path, NS_GET_NSTYPE).map(|flag| CloneFlags(u32::from_ne_bytes(flag.to_ne_bytes())))
+}
+
+/// The user id of whoever made the user namespace at `path`, as we see it (ioctl_ns(2), NS_GET_OWNER_UID, Linux 4.11).
+///
+/// # Errors
+/// `EINVAL` if it is a namespace of another kind; `ENOTTY` if the file is none.
+pub fn maker_of(path: &Path) -> io::Result<u32> {
+    const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: this request writes one uid_t, for which there is room.
+    match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) } {
+        0 => Ok(uid),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

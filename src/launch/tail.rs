@@ -42,19 +42,24 @@ pub struct Tail<'a> {
 /// We are stage 2, the container's init, in all its namespaces, with all the privileges that it will ever have. The
 /// launcher has reaped the others, and waits for us to go or to say why not.
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, init: Fd, log: Fd) -> i32 {
-    let error = match prepare(sys, tail) {
+    let (error, told) = match prepare(sys, tail) {
         Ok(()) => match await_go(sys, tail.kill_child, init) {
-            Ok(true) => exec(sys, tail),
+            Ok(true) => (exec(sys, tail), true),
             // The launcher is gone, and nobody would know of the command.
             Ok(false) => return 1,
-            Err(error) => error,
+            Err(error) => (error, true),
         },
-        Err(error) => error,
+        Err(error) => (error, false),
     };
     // Opened only now: it blocks SIGPIPE, and the command must begin with the caller's mask.
     let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
     log.enter_stage(2);
     log.fatal(sys, &error);
+    if !told {
+        // The launcher does not know yet. If we were gone by the time of its word, or not quite, its calls would depend
+        // on who was faster.
+        let _ = await_go(sys, false, init);
+    }
     match error {
         Error::Os { doing: Doing::Exec(_), errno } => exec_status(errno),
         _ => 1,
@@ -262,6 +267,11 @@ mod tests {
             .withf(|m| *m == Mount::Proc)
             .returning(|_| Err(Errno::EPERM));
         reports(&mut sys, "failed to mount /proc: Operation not permitted");
+        // The word is taken, whatever it is: the launcher's sending it must not depend on who is faster.
+        sys.expect_read().once().returning(|_, word| {
+            word[0] = GO;
+            Ok(1)
+        });
         let tail = Tail {
             propagation: Some(Propagation::Private),
             mount_proc: true,

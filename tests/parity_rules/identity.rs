@@ -55,6 +55,8 @@ rules! {
     User half_a_privilege_is_none = "EPERM ok";
     Root a_map_needs_the_writers_privilege_too = "EPERM ok";
     Root fewer_capabilities_see_less = "EACCES";
+    Root groups_go_where_the_joined_namespace_allows_it = "EPERM EPERM ok";
+    Root nobody_is_root_in_a_namespace_without_a_map = "EINVAL EINVAL";
     Root a_process_of_root_is_closed_to_users = "EACCES EACCES ok";
 }
 
@@ -517,6 +519,49 @@ fn root_in_a_strangers_namespace_is_not_dumpable<S: Sys>(sys: &mut S) -> Said {
     joined.end(sys);
     owner.end(sys);
     Ok(name(said))
+}
+
+/// Joins a user namespace of a stranger, to which root writes these files, and does something there.
+fn joined<S: Sys>(
+    sys: &mut S,
+    files: &[(&str, &str)],
+    then: impl FnOnce(&mut S) -> Errno,
+) -> Result<String, i32> {
+    let owner = child(sys, |sys| {
+        sys.setgid(USER).unwrap();
+        sys.setresuid(USER).unwrap();
+        sys.set_dumpable(true).unwrap();
+        user_ns(sys)
+    })?;
+    assert_eq!(owner.began, 0);
+    for (file, text) in files {
+        put_for(sys, owner.pid, file, text).unwrap();
+    }
+    let ns = open(sys, &proc_path(owner.pid, "ns/user"), OpenFlags::Namespace).unwrap();
+    let guest = child(sys, |sys| {
+        sys.setns(ns, CloneFlags::NEWUSER).unwrap();
+        then(sys)
+    })?;
+    let said = name(guest.began);
+    guest.end(sys);
+    owner.end(sys);
+    Ok(said)
+}
+
+/// Whoever enters one has every capability in it; whether groups may go is the namespace's own word, for everybody.
+fn groups_go_where_the_joined_namespace_allows_it<S: Sys>(sys: &mut S) -> Said {
+    let map = format!("0 {USER} 1\n");
+    let unmapped = joined(sys, &[], |sys| code(sys.drop_groups()))?;
+    let denied = [("setgroups", "deny"), ("gid_map", map.as_str())];
+    let denied = joined(sys, &denied, |sys| code(sys.drop_groups()))?;
+    let allowed = joined(sys, &[("gid_map", "0 100000 65536\n")], |sys| code(sys.drop_groups()))?;
+    Ok(words(&[unmapped, denied, allowed]))
+}
+
+fn nobody_is_root_in_a_namespace_without_a_map<S: Sys>(sys: &mut S) -> Said {
+    let user = joined(sys, &[], |sys| code(sys.setresuid(0)))?;
+    let group = joined(sys, &[("uid_map", "0 100000 65536\n")], |sys| code(sys.setgid(0)))?;
+    Ok(words(&[user, group]))
 }
 
 fn a_wide_group_map_needs_no_deny<S: Sys>(sys: &mut S) -> Said {

@@ -3,6 +3,7 @@
 use super::*;
 
 rules! {
+    User files_that_are_not_executed = "EACCES ENOTDIR ENOTDIR ENOENT ENOTDIR";
     User a_child_without_exit_signal_is_for_stages_alone = "ECHILD 5";
     User an_ordinary_child_is_not_for_stages = "ECHILD 5";
     User an_ignored_sigchld_reaps_the_child = "ECHILD";
@@ -394,4 +395,12 @@ fn wait_takes_any_child<S: Sys>(sys: &mut S) -> Said {
     let mut pids = [(); 2].map(|()| sys.wait4(Pid::ANY, WaitFor::Ordinary).unwrap().pid);
     pids.sort();
     Ok((pids == [one, other]).to_string())
+}
+
+/// A file without the right, one below a file, twice; one in no folder. To look at one below a file is no better.
+fn files_that_are_not_executed<S: Sys>(sys: &mut S) -> Said {
+    let files = [c"/etc/passwd", c"/etc/passwd/sh", c"/etc/passwd/bin/sh", c"/no/such/sh"];
+    let mut said: Vec<String> = files.map(|file| name(exec(sys, file))).to_vec();
+    said.push(say(sys.link_count(c"/etc/passwd/sh")));
+    Ok(words(&said))
 }

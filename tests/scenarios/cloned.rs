@@ -49,7 +49,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "the same on a file system that answers a question for seals: it is copied once",
             &[no_memfd],
         )
-        .setting(|settings| settings.files_on_tmpfs = true),
+        .setting(|settings| settings.programs_on_tmpfs = true),
         lacking(
             "cloned_by_hand",
             "a kernel that lacks everything: a file whose name is taken away, read and written, executed by its path",

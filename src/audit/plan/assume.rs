@@ -7,9 +7,10 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::idmap::Extent;
 use crate::namespace::{NsKind, NsSet};
-use crate::sys::sim::{ALL_CAPS, Allowance};
-use crate::sys::types::{Errno, SignalSet};
+use crate::sys::sim::{ALL_CAPS, Allowance, Settings};
+use crate::sys::types::{Errno, FsType, SignalSet};
 
 /// Who owns a namespace that is joined (ioctl_ns(2), NS_GET_USERNS).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -21,28 +22,86 @@ pub enum Owner {
     Caller,
 }
 
-/// What a path to join is instead of a namespace.
+/// The user namespace that is joined, as far as it decides what may be done in it. The numbers are those of the caller's
+/// user namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinedUser {
+    /// Who made it (ioctl_ns(2), NS_GET_OWNER_UID).
+    pub maker: u32,
+    /// Its user ids; nothing as long as nobody has written the map.
+    pub users: Vec<Extent>,
+    /// Its group ids, likewise.
+    pub groups: Vec<Extent>,
+    /// Whether groups may be changed in it (user_namespaces(7), "/proc/PID/setgroups").
+    pub setgroups: bool,
+}
+
+impl JoinedUser {
+    /// One as this caller would make it: root with 65,536 ids that are nobody else's; an ordinary user with its own id
+    /// alone, for which the kernel wants setgroups denied.
+    #[must_use]
+    pub fn made_by(uid: u32, gid: u32) -> Self {
+        let map = |own| match uid {
+            0 => std::vec![Extent { inside: 0, outside: 100_000, count: 65_536 }],
+            _ => std::vec![Extent { inside: 0, outside: own, count: 1 }],
+        };
+        Self { maker: uid, users: map(uid), groups: map(gid), setgroups: uid == 0 }
+    }
+}
+
+/// What a path to join is instead of a namespace of its kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Amiss {
     /// Nothing is there.
     Missing,
+    /// One of its folders is a file.
+    BelowFile,
     /// It may not be opened.
     Forbidden,
     /// A FIFO.
     Fifo,
     /// A file of another kind.
     Regular,
+    /// A namespace of another kind.
+    OtherKind,
+    /// The caller's own namespace; no difference but for a user namespace, which cannot be joined twice.
+    Own,
 }
 
 impl Amiss {
-    const fn words(self) -> &'static str {
+    /// Every one, with the word for it.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("missing", Self::Missing),
+        ("below-file", Self::BelowFile),
+        ("forbidden", Self::Forbidden),
+        ("fifo", Self::Fifo),
+        ("file", Self::Regular),
+        ("other-kind", Self::OtherKind),
+        ("own", Self::Own),
+    ];
+
+    pub(super) const fn words(self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::BelowFile => "below a file",
             Self::Forbidden => "may not be opened",
             Self::Fifo => "a FIFO",
             Self::Regular => "no namespace",
+            Self::OtherKind => "of another kind",
+            Self::Own => "the caller's own",
         }
     }
+}
+
+/// Why a file that the search for the command meets is not executed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Refused {
+    /// It is there, and may not be executed.
+    NotExecutable,
+    /// A folder on the way may not be searched.
+    Hidden,
+    /// A folder on the way is a file.
+    BelowFile,
 }
 
 /// A kernel, by what it has of what we use.
@@ -112,13 +171,21 @@ pub struct Assumptions {
     pub owners: BTreeMap<NsKind, Owner>,
     /// A part of /proc is covered, as in most containers.
     pub proc_masked: bool,
+    /// For how many seconds the machine has been up: its clocks cannot be set back further. Not in the hash.
+    pub uptime: i64,
     /// What the launcher has blocked when it forks. Not in the hash: it puts it back.
     pub blocked: SignalSet,
-    /// Paths to join that are not what they should be. A path that is not here is a namespace of its kind.
-    pub amiss: BTreeMap<Vec<u8>, Amiss>,
-    /// The file that the search for the command finds; empty if it finds none, `None` for the first place it looks. Not in the hash: where a machine keeps its programs changes
-    /// nothing before the last call.
+    /// The kinds to join whose paths are not what they should be. Any other path is a namespace of its kind.
+    pub amiss: BTreeMap<NsKind, Amiss>,
+    /// The file system of those that are FIFOs or files (statfs(2)): the refusal names it.
+    pub file_system: FsType,
+    /// The user namespace that is joined; `None` for one that the caller would have made.
+    pub joined_user: Option<JoinedUser>,
+    /// The file that the search for the command finds; empty if it finds none, `None` for the first place it looks and
+    /// is not refused at. Not in the hash: where a machine keeps its programs changes nothing before the last call.
     pub command: Option<Vec<u8>>,
+    /// The files at which the search is refused. Not in the hash either.
+    pub refused: BTreeMap<Vec<u8>, Refused>,
 }
 
 impl Assumptions {
@@ -134,9 +201,13 @@ impl Assumptions {
             subgid: None,
             owners: BTreeMap::new(),
             proc_masked: false,
+            uptime: Settings::default().uptime,
             blocked: SignalSet::EMPTY,
             amiss: BTreeMap::new(),
+            file_system: Settings::default().file_system,
+            joined_user: None,
             command: None,
+            refused: BTreeMap::new(),
         }
     }
 
@@ -151,6 +222,12 @@ impl Assumptions {
     pub fn owner(&self, kind: NsKind, joined: NsSet) -> Owner {
         let default = if joined.contains(NsKind::User) { Owner::Joined } else { Owner::Caller };
         self.owners.get(&kind).copied().unwrap_or(default)
+    }
+
+    /// The user namespace that is joined, if one is.
+    #[must_use]
+    pub fn joined_user(&self) -> JoinedUser {
+        self.joined_user.clone().unwrap_or_else(|| JoinedUser::made_by(self.uid, self.gid))
     }
 
     pub(super) fn users(&self) -> Option<Allowance> {
@@ -182,8 +259,22 @@ impl Assumptions {
             ("subordinate group ids", range(self.subgid)),
             ("/proc", if self.proc_masked { "partly covered" } else { "whole" }.to_string()),
         ]);
-        for (path, amiss) in &self.amiss {
-            lines.push((String::from_utf8_lossy(path).into_owned(), amiss.words().to_string()));
+        for (kind, amiss) in self.amiss.iter().filter(|(kind, _)| joined.contains(**kind)) {
+            lines.push((format!("{kind} namespace to join"), amiss.words().to_string()));
+        }
+        let is_file = |amiss: &Amiss| matches!(amiss, Amiss::Fifo | Amiss::Regular);
+        if self.amiss.iter().any(|(kind, amiss)| joined.contains(*kind) && is_file(amiss)) {
+            let FsType(number) = self.file_system;
+            lines.push(("file system of what is no namespace".to_string(), format!("{number:#x}")));
+        }
+        if joined.contains(NsKind::User) {
+            let JoinedUser { maker, users, groups, setgroups } = self.joined_user();
+            lines.extend(vec_of([
+                ("maker of the joined user namespace", format!("user {maker}")),
+                ("user ids in it", shown(&users)),
+                ("group ids in it", shown(&groups)),
+                ("setgroups in it", if setgroups { "allowed" } else { "denied" }.to_string()),
+            ]));
         }
         for kind in joined.iter().filter(|kind| *kind != NsKind::User) {
             let owner = match self.owner(kind, joined) {
@@ -194,6 +285,12 @@ impl Assumptions {
         }
         lines
     }
+}
+
+/// `0 1000 1, 1 100000 65536`
+fn shown(map: &[Extent]) -> String {
+    let lines: Vec<String> = map.iter().map(ToString::to_string).collect();
+    if lines.is_empty() { "none mapped".to_string() } else { lines.join(", ") }
 }
 
 fn vec_of<const N: usize>(lines: [(&str, String); N]) -> Vec<(String, String)> {

@@ -6,6 +6,7 @@
 mod assume;
 pub mod runc;
 
+use std::ffi::CString;
 use std::format;
 use std::rc::Rc;
 use std::string::{String, ToString};
@@ -14,13 +15,14 @@ use std::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
-pub use assume::{Amiss, Assumptions, Kernel, Owner};
+pub use assume::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
 use runc::{Launch, Manner, MountNumbers};
 
 use super::rules::{self, Facts, Finding};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
+use crate::idmap::{Extent, IdMap};
 use crate::launch::script::Launched;
 use crate::launch::{Collector, Prepared};
 use crate::log::Level;
@@ -28,7 +30,8 @@ use crate::namespace::{NsKind, NsSet};
 use crate::policy::Policy;
 use crate::sys::record::Call;
 use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
-use crate::sys::types::Errno;
+use crate::sys::types::{Errno, Pid};
+use crate::timens::TimeOffsets;
 
 /// What is planned.
 #[derive(Clone, Debug)]
@@ -108,6 +111,10 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
     }
     let hash = hash(start, &bootstrap, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
+    let set_back = |offsets: TimeOffsets<'_>| offsets.text().contains(&b'-');
+    if bootstrap.timens_offsets().is_some_and(set_back) {
+        assumption_lines.push(("up since".to_string(), format!("{} seconds", assumptions.uptime)));
+    }
 
     let mut sim = machine(&bootstrap, assumptions);
     match start {
@@ -204,7 +211,13 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
     if !assumptions.kernel.knows_mfd_exec() {
         lacks.insert("MFD_EXEC", Errno::EINVAL);
     }
-    let settings = Settings { lacks, proc_masked: assumptions.proc_masked, ..Settings::default() };
+    let settings = Settings {
+        lacks,
+        proc_masked: assumptions.proc_masked,
+        uptime: assumptions.uptime,
+        file_system: assumptions.file_system,
+        ..Settings::default()
+    };
     let caller = User {
         uid: assumptions.uid,
         gid: assumptions.gid,
@@ -238,41 +251,83 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
         let owned = joined.iter().filter(|kind| *kind != NsKind::User);
         owned.filter(|kind| assumptions.owner(*kind, joined) == owner).map(kind_of).collect()
     };
-    // As the caller would have made it, with its own id as root.
-    let (users, groups) = if caller.uid == 0 {
-        ("0 100000 65536\n".to_string(), "0 100000 65536\n".to_string())
-    } else {
-        (format!("0 {} 1\n", caller.uid), format!("0 {} 1\n", caller.gid))
-    };
-    let inside = joined.contains(NsKind::User).then(|| {
-        let kinds = of(Owner::Joined);
-        sim.container(&Container { maker: caller.clone(), maps: Some((&users, &groups)), kinds: &kinds })
-    });
+    let inside =
+        joined.contains(NsKind::User).then(|| user_container(sim, caller, assumptions, &of(Owner::Joined)));
     let outside = sim.container(&Container { maker: User::root(), maps: None, kinds: &of(Owner::Caller) });
-    for entry in paths.iter() {
+    // One file may be named for two kinds: it is what it is for the kind that it has.
+    let is_other = |kind| assumptions.amiss.get(&kind) == Some(&Amiss::OtherKind);
+    let (wrong, right): (Vec<_>, Vec<_>) = paths.iter().partition(|entry| is_other(entry.kind));
+    for entry in wrong.into_iter().chain(right) {
         let in_user = entry.kind == NsKind::User || assumptions.owner(entry.kind, joined) == Owner::Joined;
         let pid = inside.filter(|_| in_user).unwrap_or(outside);
         // A path that is no text is not known to the simulated machine, which then has no such file.
-        if let Ok(path) = core::str::from_utf8(entry.path) {
-            match assumptions.amiss.get(entry.path) {
-                None => {
-                    let namespace = sim.namespace(pid, kind_of(entry.kind));
-                    sim.file(path, Extra::Namespace(namespace));
-                }
-                Some(Amiss::Missing) => {}
-                Some(Amiss::Forbidden) => sim.file(path, Extra::Forbidden),
-                Some(Amiss::Fifo) => sim.file(path, Extra::Fifo),
-                Some(Amiss::Regular) => sim.file(path, Extra::Regular(Rc::from(&b""[..]))),
+        let Ok(path) = core::str::from_utf8(entry.path) else { continue };
+        let file = match assumptions.amiss.get(&entry.kind) {
+            None => Extra::Namespace(sim.namespace(pid, kind_of(entry.kind))),
+            Some(Amiss::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), kind_of(entry.kind))),
+            Some(Amiss::OtherKind) => {
+                let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
+                Extra::Namespace(sim.namespace(outside, other))
             }
+            Some(Amiss::Missing) => continue,
+            Some(Amiss::BelowFile) => {
+                sim.file(above(path), Extra::Regular(Rc::from(&b""[..])));
+                continue;
+            }
+            Some(Amiss::Forbidden) => Extra::Forbidden,
+            Some(Amiss::Fifo) => Extra::Fifo,
+            Some(Amiss::Regular) => Extra::Regular(Rc::from(&b""[..])),
+        };
+        sim.file(path, file);
+    }
+}
+
+/// What a path is below of.
+fn above(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(above, _)| above)
+}
+
+/// Somebody in the user namespace that is joined, with the namespaces that it owns.
+fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds: &[sim::Kind]) -> Pid {
+    let JoinedUser { maker, users, groups, setgroups } = assumptions.joined_user();
+    let maker = match maker {
+        uid if uid == caller.uid => caller.clone(),
+        0 => User::root(),
+        uid => User::ordinary(uid),
+    };
+    let text = |map: &[Extent]| map.iter().map(|line| format!("{line}\n")).collect::<String>();
+    // What is no map nobody can have written.
+    let checked = |text: String| {
+        let right = CString::new(text.clone()).is_ok_and(|text| IdMap::parse(&text).is_ok());
+        if right { text } else { String::new() }
+    };
+    let (users, groups) = (checked(text(&users)), checked(text(&groups)));
+    let pid = sim.container(&Container { maker, maps: Some((&users, &groups)), kinds });
+    if !setgroups {
+        sim.deny_setgroups(pid);
+    }
+    pid
+}
+
+/// The files that the search for the command meets.
+fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+    for (path, refused) in &assumptions.refused {
+        let Ok(path) = core::str::from_utf8(path) else { continue };
+        match refused {
+            Refused::NotExecutable => sim.file(path, Extra::Forbidden),
+            Refused::Hidden => sim.file(path, Extra::Hidden),
+            Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
         }
+    }
+    let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
+    let found = assumptions.command.as_deref().or_else(first);
+    if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
+        sim.program(path, Program::ends(Ended::Stay));
     }
 }
 
 fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
-    let found = assumptions.command.as_deref().or_else(|| prepared.candidates().next());
-    if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
-        sim.program(path, Program::ends(Ended::Stay));
-    }
+    search(sim, prepared, assumptions);
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
     if prepared.is_interruptible() {
@@ -327,8 +382,10 @@ mod tests {
     use super::*;
     use crate::bootstrap::Dialect;
     use crate::launch::Launcher;
-    use crate::policy::Policy;
+    use crate::namespace::paths::NsPaths;
+    use crate::policy::{Credentials, Policy, Setgroups};
     use crate::sys::types::CloneFlags;
+    use core::ffi::CStr;
 
     fn prepared(flags: CloneFlags) -> Start {
         let mut launcher = Launcher::new(&Bootstrap::new(flags), Policy::runc(&Dialect::V1_2)).unwrap();
@@ -371,6 +428,120 @@ mod tests {
                 plan.findings.iter().filter(|found| found.severity == rules::Severity::Breach).collect();
             assert!(!plan.succeeds && breaches.is_empty(), "{manner:?}: {breaches:?}");
         }
+    }
+
+    /// A launch that joins, and drops its groups if it may.
+    fn joining(path: &CStr, assumptions: &Assumptions) -> Plan {
+        let paths = NsPaths::parse(path.to_bytes(), NsSet::ALL).unwrap();
+        let policy = Policy {
+            credentials: Credentials::Root,
+            setgroups: Setgroups::DropIfAllowed,
+            ..Policy::runc(&Dialect::V1_2)
+        };
+        let message = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+        let mut launcher = Launcher::new(&message, policy).unwrap();
+        plan(&Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap()), assumptions)
+            .unwrap()
+    }
+
+    fn answer(plan: &Plan, call: &str) -> String {
+        let lines = plan.run.sections.iter().flat_map(|section| &section.lines);
+        let found = lines.map(ToString::to_string).find(|line| line.starts_with(call));
+        found.and_then(|line| line.split_once(" = ").map(|(_, reply)| reply.to_string())).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_may_be_done_in_a_joined_user_namespace_is_its_own_word() {
+        let with = |change: &dyn Fn(&mut JoinedUser)| {
+            let mut user = JoinedUser::made_by(1000, 100);
+            change(&mut user);
+            joining(c"user:/u", &Assumptions { joined_user: Some(user), ..Assumptions::root() })
+        };
+        let denied = with(&|_| {});
+        assert!(denied.succeeds && answer(&denied, "setgroups").starts_with("-1 EPERM"), "{:?}", denied.log);
+        assert!(denied.assumptions.contains(&("setgroups in it".to_string(), "denied".to_string())));
+        assert!(
+            denied.assumptions.contains(&("group ids in it".to_string(), "0 100 1".to_string())),
+            "{denied:?}"
+        );
+        let allowed = with(&|user| user.setgroups = true);
+        assert!(allowed.succeeds && answer(&allowed, "setgroups") == "0", "{:?}", allowed.log);
+        assert_ne!(allowed.hash, denied.hash);
+        let unmapped = with(&|user| (user.users, user.groups) = (Vec::new(), Vec::new()));
+        assert!(!unmapped.succeeds && answer(&unmapped, "setresuid").starts_with("-1 EINVAL"));
+        // What nobody can have written is no map.
+        let nonsense = with(&|user| user.users.push(Extent { inside: 0, outside: 7, count: 0 }));
+        assert_eq!(answer(&nonsense, "setresuid"), answer(&unmapped, "setresuid"));
+        // Without a word about it: as root would have made it, and as an ordinary user would.
+        assert_eq!(answer(&joining(c"user:/u", &Assumptions::root()), "setgroups"), "0");
+        let own = joining(c"user:/u", &Assumptions::ordinary(1000));
+        assert!(own.succeeds && answer(&own, "setgroups").starts_with("-1 EPERM"), "{:?}", own.log);
+        // Of somebody else, to whom the caller is nobody.
+        let foreign =
+            Assumptions { joined_user: Some(JoinedUser::made_by(7, 7)), ..Assumptions::ordinary(1000) };
+        assert!(answer(&joining(c"user:/u", &foreign), "setns").starts_with("-1 EPERM"));
+    }
+
+    #[test]
+    fn a_path_that_is_not_what_it_should_be_is_a_planned_failure() {
+        for (amiss, call, reply) in [
+            (Amiss::Missing, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOENT"),
+            (Amiss::BelowFile, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOTDIR"),
+            (Amiss::Forbidden, "openat(AT_FDCWD, \"/x/n\"", "-1 EACCES"),
+            (Amiss::Fifo, "fstatfs", "{f_type=0x1021994"),
+            (Amiss::OtherKind, "setns", "-1 EINVAL"),
+            (Amiss::Own, "setns", "-1 EINVAL"),
+        ] {
+            let assumptions = Assumptions { amiss: [(NsKind::User, amiss)].into(), ..Assumptions::root() };
+            let plan = joining(c"user:/x/n", &assumptions);
+            assert!(!plan.succeeds, "{amiss:?}");
+            let lines = plan.run.sections.iter().flat_map(|section| &section.lines);
+            let found =
+                lines.map(ToString::to_string).any(|line| line.starts_with(call) && line.contains(reply));
+            assert!(found, "{amiss:?}: {:?}", plan.log);
+            assert!(
+                plan.assumptions.contains(&("user namespace to join".to_string(), amiss.words().to_string()))
+            );
+        }
+        let own = Assumptions { amiss: [(NsKind::Net, Amiss::Own)].into(), ..Assumptions::root() };
+        assert!(joining(c"net:/proc/self/ns/net", &own).succeeds);
+    }
+
+    #[test]
+    fn one_file_named_for_two_kinds_is_of_the_one_that_it_is() {
+        let amiss = [(NsKind::Time, Amiss::OtherKind)].into();
+        let plan = joining(c"ipc:/x,time:/x", &Assumptions { amiss, ..Assumptions::root() });
+        assert!(plan.log.iter().any(|record| record.contains("setns into time namespace")), "{:?}", plan.log);
+    }
+
+    #[test]
+    fn the_search_is_refused_where_the_machine_refuses_it() {
+        let search = |refused: &[(&str, Refused)], command: Option<&str>| {
+            let refused = refused.iter().map(|(path, why)| (path.as_bytes().to_vec(), *why)).collect();
+            let command = command.map(|path| path.as_bytes().to_vec());
+            let plan =
+                plan(&prepared(CloneFlags::EMPTY), &Assumptions { refused, command, ..Assumptions::root() });
+            answer(&plan.unwrap(), "execve")
+        };
+        assert_eq!(search(&[], None), "0");
+        assert!(search(&[], Some("")).starts_with("-1 ENOENT"));
+        for (why, errno) in
+            [(Refused::NotExecutable, "EACCES"), (Refused::Hidden, "EACCES"), (Refused::BelowFile, "ENOTDIR")]
+        {
+            assert!(search(&[("/bin/true", why)], None).starts_with(&format!("-1 {errno}")), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn how_far_a_clock_can_be_set_back_is_the_machines_word_and_not_in_the_hash() {
+        let back = TimeOffsets::parse(c"monotonic -5000 0\n").unwrap();
+        let message = Bootstrap::new(CloneFlags::NEWTIME).with_timens_offsets(back);
+        let mut launcher = Launcher::new(&message, Policy::runc(&Dialect::V1_2)).unwrap();
+        let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
+        let after = |uptime| plan(&start, &Assumptions { uptime, ..Assumptions::root() }).unwrap();
+        assert!(after(5000).succeeds && !after(4999).succeeds);
+        assert_eq!(after(5000).hash, after(4999).hash);
+        assert!(after(5000).assumptions.contains(&("up since".to_string(), "5000 seconds".to_string())));
     }
 
     #[test]

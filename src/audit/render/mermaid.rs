@@ -19,6 +19,10 @@ pub fn mermaid(document: &Document<'_>) -> String {
     for line in participants(&events) {
         out.push_str(&format!("    {line}\n"));
     }
+    if let Some(hash) = document.hash {
+        let (first, last) = (id(Role::Launcher), id(Role::Stage2));
+        out.push_str(&format!("    Note over {first},{last}: plan {}\n", escaped(hash)));
+    }
     let mut made: Vec<Role> = Vec::new();
     let mut rest = events.as_slice();
     while let Some((event, after)) = rest.split_first() {

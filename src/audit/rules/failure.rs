@@ -16,7 +16,7 @@ use crate::sys::types::{CloneFlags, Errno};
 pub(super) const NOTHING_AFTER: Rule = Rule {
     name: "nothing-after-failure",
     reason: "After a join, a creation, a map or a change of identity was refused, a process only tells, closes, kills those \
-             who wait for it, and ends. Told apart: EINVAL of an unshare, tried five times; EPERM of a join, tried once more \
+             who wait for it, takes the launcher's word to go, and ends. Told apart: EINVAL of an unshare, tried five times; EPERM of a join, tried once more \
              after the user namespace; EPERM of a map, for which there is a tool; EPERM of setgroups where the policy lets \
              it be; EINTR.",
     reference: "spec 3.3 and 4.1; evidence 4.10; runc#3704, runc#4390",
@@ -47,7 +47,7 @@ struct State {
 fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
     let mut state = State::default();
     for (index, line) in section.lines.iter().enumerate() {
-        if let Some(what) = state.forbids(line) {
+        if let Some(what) = state.forbids(section, line) {
             return Some(Finding::on(section, index, what));
         }
         state.see(section, line, facts);
@@ -57,11 +57,14 @@ fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
 
 impl State {
     /// What the line does although it should not.
-    fn forbids(&self, line: &Line) -> Option<String> {
+    fn forbids(&self, section: &Section, line: &Line) -> Option<String> {
         let ends =
             |line: &Line| ends(line) || self.tells && matches!(line.call, Call::Send { .. }) || tells(line);
         if let Some(failed) = &self.failed {
-            return (!ends(line)).then(|| format!("goes on with {} after {failed}", line.call.name()));
+            // Stage 2 that does not go takes the word all the same, so that it does not reach a closed pipe.
+            let word = section.role == Role::Stage(2) && matches!(line.call, Call::Read { len: 1, .. });
+            return (!ends(line) && !word)
+                .then(|| format!("goes on with {} after {failed}", line.call.name()));
         }
         if let Some(flags) = self.trying {
             let again = line.call == Call::Unshare { flags };

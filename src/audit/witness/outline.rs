@@ -7,13 +7,13 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::{WitnessError, between_the_marks, is_left_out, parse_line, words};
+use super::{WitnessError, between_the_marks, end_of, is_left_out, parse_line, words};
 use crate::audit::diff::CONTEXT;
 use crate::audit::diff::Difference;
 use crate::audit::sections::child_role;
-use crate::audit::transcript::{Role, Run};
+use crate::audit::transcript::{End, Role, Run};
 use crate::sys::record::Reply;
-use crate::sys::types::Errno;
+use crate::sys::types::{Errno, Signal};
 
 /// The calls of one process: `setns`, `unshare = -1 EPERM`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +22,8 @@ pub struct Outline {
     pub role: Role,
     /// Its calls, in order.
     pub calls: Vec<String>,
+    /// Whether SIGKILL ended it: then nobody knows how far it came.
+    pub killed: bool,
 }
 
 fn shown(name: &str, errno: Option<Errno>) -> String {
@@ -40,7 +42,8 @@ pub fn of_run(run: &Run) -> Vec<Outline> {
             Reply::Errno(errno) => shown(line.call.name(), Some(errno)),
             _ => shown(line.call.name(), None),
         });
-        Outline { role: section.role, calls: calls.collect() }
+        let killed = section.end == End::Signaled(Signal::KILL);
+        Outline { role: section.role, calls: calls.collect(), killed }
     };
     run.sections.iter().map(of).collect()
 }
@@ -56,6 +59,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
     while let Some((role, text)) = waiting.pop() {
         let mut calls = Vec::new();
         let mut tools = 0_u8;
+        let killed = text.lines().any(|line| end_of(line) == Some(End::Signaled(Signal::KILL)));
         for line in text.lines().filter(|line| !is_left_out(line, recorder.as_deref())) {
             let Some(parts) = words::split(line) else { continue };
             if parts.result.starts_with("? ERESTART") {
@@ -73,7 +77,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
                 break;
             }
         }
-        outlines.push(Outline { role, calls });
+        outlines.push(Outline { role, calls, killed });
     }
     outlines.sort_by_key(|outline| outline.role);
     Ok(outlines)
@@ -82,18 +86,19 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
 /// The first difference of each process.
 #[must_use]
 pub fn compare(left: &[Outline], right: &[Outline]) -> Vec<Difference> {
-    let calls = |outlines: &[Outline], role| -> Vec<String> {
+    let calls = |outlines: &[Outline], role| -> (Vec<String>, bool) {
         let found = outlines.iter().find(|outline| outline.role == role);
-        found.map(|outline| outline.calls.clone()).unwrap_or_default()
+        found.map(|outline| (outline.calls.clone(), outline.killed)).unwrap_or_default()
     };
     let mut roles: Vec<Role> = left.iter().chain(right).map(|outline| outline.role).collect();
     roles.sort_unstable();
     roles.dedup();
     let mut differences = Vec::new();
     for role in roles {
-        let (left, right) = (calls(left, role), calls(right, role));
+        let ((left, one_killed), (right, other_killed)) = (calls(left, role), calls(right, role));
         let same = left.iter().zip(&right).take_while(|(left, right)| left == right).count();
-        if left != right {
+        let short = one_killed && other_killed && same == left.len().min(right.len());
+        if left != right && !short {
             let around = |calls: &[String]| {
                 let numbered = calls.iter().enumerate().skip(same.saturating_sub(CONTEXT));
                 numbered

@@ -50,6 +50,20 @@ fn map(map: &Option<Map>) -> String {
 }
 
 #[test]
+fn a_map_of_any_id_but_the_own_needs_a_tool() {
+    let needs = |words: &str, facts: &Facts| request(words, facts).needs_tools(facts);
+    for own in ["-r", "--map-users 0:1000:1", "--map-users 0:1000:1 --map-groups 0:100:1", "-n"] {
+        assert!(!needs(own, &ann()), "{own}");
+    }
+    for other in
+        ["--map-users 0:100000:1", "--map-groups 0:200000:1", "--map-users auto", "-r --map-groups 1:5:1"]
+    {
+        assert!(needs(other, &ann()), "{other}");
+        assert!(!needs(&other.replace("auto", "0:5:2"), &root()), "{other}");
+    }
+}
+
+#[test]
 fn what_is_named_and_what_is_implied_is_created() {
     assert_eq!(kinds("-n"), "net | ");
     assert_eq!(kinds("-UmpniuCT -r"), "cgroup, ipc, mnt, net, pid, time, user, uts | ");

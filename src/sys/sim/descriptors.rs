@@ -336,7 +336,10 @@ impl Kernel {
 
     /// fstatfs(2), of which the type.
     pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
-        Ok(self.object(me, fd)?.fs_type())
+        Ok(match self.object(me, fd)? {
+            Object::Regular(_) | Object::Fifo => self.settings.file_system,
+            object => object.fs_type(),
+        })
     }
 
     /// getdents64(2), of a list of descriptors: as many whole records as fit.

@@ -160,7 +160,7 @@ impl Kernel {
             Object::Made(index, _) if self.made[*index].seals.is_some() => {
                 self.made[*index].seals.ok_or(Errno::EINVAL)
             }
-            Object::Made(..) | Object::Regular(_) if self.settings.files_on_tmpfs => Ok(Seals::SEAL),
+            Object::Made(..) | Object::Regular(_) if self.settings.programs_on_tmpfs => Ok(Seals::SEAL),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::creds::{ALL_CAPS, cap};
-use super::descriptors::{Description, Object};
+use super::descriptors::{Description, Object, TMPFS};
 use super::files::Made;
 use super::namespaces::{Kind, Namespace, NsId, State};
 use super::process::{Process, Task};
@@ -13,7 +13,7 @@ use super::procfs::Extra;
 use super::program::Program;
 use super::streams::{Pair, Pipe, Writing};
 use crate::sys::record::{Bytes, Call, Reply};
-use crate::sys::types::{Errno, ExitSignal, Mount, PollFd, SigAction, Signal, SysResult, TidAddress};
+use crate::sys::types::{Errno, ExitSignal, FsType, Mount, PollFd, SigAction, Signal, SysResult, TidAddress};
 
 /// Why a call does not come back with a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,10 +61,14 @@ pub struct Settings {
     pub proc_missing: bool,
     /// /proc is mounted with hidepid=invisible: of a process that we may not look into there is nothing (proc(5)).
     pub proc_hides_processes: bool,
-    /// All files lie on tmpfs, which answers a question for seals.
-    pub files_on_tmpfs: bool,
+    /// Programs lie on tmpfs, which answers a question for seals.
+    pub programs_on_tmpfs: bool,
     /// Nothing can be executed in the directories where files are made.
     pub directories_noexec: bool,
+    /// How long the machine has been up, in seconds: neither clock can be set back further (time_namespaces(7)).
+    pub uptime: i64,
+    /// The file system of files that are put somewhere (statfs(2)).
+    pub file_system: FsType,
     /// The libc caches its thread id at an address that the kernel knows, as glibc does.
     pub tid_cache: bool,
     /// Calls that a run may make before it counts as endless.
@@ -87,8 +91,10 @@ impl Default for Settings {
             proc_masked: false,
             proc_missing: false,
             proc_hides_processes: false,
-            files_on_tmpfs: false,
+            programs_on_tmpfs: false,
             directories_noexec: false,
+            uptime: 1000,
+            file_system: TMPFS,
             tid_cache: true,
             calls: 20_000,
         }

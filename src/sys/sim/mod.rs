@@ -50,6 +50,7 @@ mod idmaps;
 mod kernel;
 mod life;
 mod namespaces;
+mod proc_values;
 mod process;
 mod procfs;
 mod program;

@@ -58,7 +58,8 @@ impl User {
 pub struct Container<'a> {
     /// Who made it, in the first user namespace.
     pub maker: User,
-    /// The uid and gid map of its user namespace, if it has one of its own.
+    /// The uid and gid map of its user namespace, if it has one of its own; an empty text is a map that nobody has
+    /// written. Its process is root inside where root is mapped.
     pub maps: Option<(&'a str, &'a str)>,
     /// Its other namespaces: owned by its user namespace.
     pub kinds: &'a [Kind],
@@ -159,6 +160,12 @@ impl Sim {
         task
     }
 
+    /// The launcher's pid.
+    #[must_use]
+    pub fn launcher_pid(&self) -> Pid {
+        self.kernel.process(self.launcher).numbers.last().map_or(Pid(0), |(_, pid)| *pid)
+    }
+
     /// What the launcher does.
     pub fn launcher(&mut self, main: impl Fn(&mut SimSys) -> Ended + 'static) {
         self.kernel.process_mut(self.launcher).main = Some(Rc::new(main));
@@ -227,13 +234,15 @@ impl Sim {
                 effective: ALL_CAPS,
             };
             let user = kernel.process(task).creds.user;
-            for (ids, map) in [(Ids::Users, uid_map), (Ids::Groups, gid_map)] {
+            let maps = [(Ids::Users, uid_map), (Ids::Groups, gid_map)];
+            for (ids, map) in maps.into_iter().filter(|(_, map)| !map.is_empty()) {
                 kernel
                     .write_map((&root, &root), user, ids, (0, map.as_bytes()))
                     .expect("a map that root may write");
             }
-            kernel.setresuid(task, 0).expect("a map with root");
-            kernel.setgid(task, 0).expect("a map with root's group");
+            // EINVAL where root is not mapped.
+            let _ = kernel.setresuid(task, 0);
+            let _ = kernel.setgid(task, 0);
         }
         let flags = container.kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()));
         kernel.unshare(task, flags).expect("namespaces of its own");
@@ -255,6 +264,15 @@ impl Sim {
         process.mm_user = process.creds.user;
         process.rest = Some(Rest::Background);
         process.numbers.last().map_or(Pid(0), |(_, pid)| *pid)
+    }
+
+    /// "deny" in the setgroups file of a container's user namespace, as its maker wrote it before the group map.
+    ///
+    /// # Panics
+    /// If there is no such process.
+    pub fn deny_setgroups(&mut self, pid: Pid) {
+        let user = self.namespace(pid, Kind::User);
+        self.kernel.user_mut(user).setgroups = false;
     }
 
     /// A namespace of a container, to be bound to a path: [`Extra::Namespace`].

@@ -1,0 +1,298 @@
+//! One configuration: planned, recorded, and seen by strace; and whether the three agree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use nsexec::audit::diff::compare;
+use nsexec::audit::{End, Role, Run, witness};
+use nsexec::sys::record::Call;
+use nsexec::sys::types::Signal;
+
+use crate::draw::{Config, Ids, KINDS};
+use crate::targets::Targets;
+use crate::{As, Who};
+
+/// What became of a configuration in which all three agreed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Agreed {
+    pub(crate) fate: Fate,
+    pub(crate) calls: usize,
+}
+
+/// How far it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// The command ran.
+    Ran,
+    /// It was looked for in vain.
+    NotFound,
+    /// The kernel or a tool refused before.
+    Refused,
+}
+
+/// Whose strace looks on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Witnesses {
+    /// Root's, with `-u` for an ordinary user.
+    Root,
+    /// The caller's own.
+    Own,
+}
+
+/// The surroundings of all configurations.
+#[derive(Debug)]
+pub(crate) struct Stage<'s> {
+    pub(crate) bin: &'s Path,
+    pub(crate) targets: &'s Targets,
+    pub(crate) witnesses: Witnesses,
+}
+
+impl Stage<'_> {
+    /// The flags and the command of a configuration.
+    pub(crate) fn args(&self, config: &Config, caller: &As) -> Vec<String> {
+        let mut args: Vec<String> = Vec::new();
+        for (kind, (name, flag, _)) in KINDS.iter().enumerate() {
+            if config.creates(kind) {
+                args.push((*flag).to_owned());
+            }
+            if let Some(place) = config.joins[kind] {
+                args.extend(["--join".to_owned(), format!("{name}={}", self.targets.path(kind, place))]);
+            }
+        }
+        if config.root_flag {
+            args.push("-r".to_owned());
+        }
+        for (flag, ids, own) in
+            [("--map-users", config.users, caller.uid), ("--map-groups", config.groups, caller.gid)]
+        {
+            args.extend(
+                lines(ids, own, config.root_flag, caller)
+                    .into_iter()
+                    .flat_map(|line| [flag.to_owned(), line]),
+            );
+        }
+        let word = config.setgroups.map(|allow| if allow { "allow" } else { "deny" }.to_owned());
+        let values = [
+            ("--setgroups", word),
+            ("--monotonic", config.monotonic.map(|seconds| seconds.to_string())),
+            ("--boottime", config.boottime.map(|seconds| seconds.to_string())),
+            ("--oom-score-adj", config.oom.map(|score| score.to_string())),
+        ];
+        for (flag, value) in values {
+            args.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
+        }
+        args.extend(config.mount_proc.then(|| "--mount-proc".to_owned()));
+        args.extend(config.kill_child.then(|| "--kill-child".to_owned()));
+        args.push("--".to_owned());
+        args.extend(config.command.words.iter().map(|word| (*word).to_owned()));
+        args
+    }
+
+    /// Plans, records, looks on, and compares.
+    ///
+    /// # Errors
+    /// The first disagreement.
+    pub(crate) fn confront(&self, config: &Config, caller: &As, folder: &Path) -> Result<Agreed, String> {
+        let args = self.args(config, caller);
+        let (plan, succeeds) = self.plan(config, caller, &args)?;
+        let (record, seen, said) = self.witnessed(caller, &args, folder)?;
+        let agree = |what: &str, left: &Run, right: &Run| {
+            let diff = compare(left, right);
+            if diff.is_empty() { Ok(()) } else { Err(format!("{what}\n{diff}")) }
+        };
+        agree("plan and record differ:", &plan, &record)?;
+        agree("record and strace differ:", &record, &seen)?;
+        agree("plan and strace differ:", &plan, &seen)?;
+        let ran = record.section(Role::Stage(2)).is_some_and(|init| init.end == End::Executed);
+        if ran != succeeds {
+            return Err(format!("the plan succeeds: {succeeds}; the command ran: {ran}"));
+        }
+        // What the program itself said of all this.
+        let status = said.status.code().unwrap_or(-1);
+        let fate = fate(&record, ran);
+        // The command's, or that of a search in vain, or of a refusal before it.
+        let expected = match fate {
+            Fate::Ran => config.status(),
+            Fate::NotFound => config.command.status,
+            Fate::Refused => 1,
+        };
+        if status != expected {
+            return Err(format!("status {status}, not {expected}\n{}", words(&said)));
+        }
+        let calls: usize = record.sections.iter().map(|section| section.lines.len()).sum();
+        let hash = plan.notes.get("hash").ok_or("the plan has no hash")?;
+        let as_planned =
+            format!("nsexec: as planned: {calls} calls of {} processes, plan {hash}", record.sections.len());
+        if !words(&said).contains(&as_planned) {
+            return Err(format!("'{as_planned}' is not said:\n{}", words(&said)));
+        }
+        if ran {
+            on_paper(config, folder)?;
+        }
+        let killed = record.sections.iter().any(|section| section.end == End::Signaled(Signal::KILL));
+        self.by_the_program_itself(config, caller, &args, (status, calls, killed))?;
+        Ok(Agreed { fate, calls })
+    }
+
+    fn plan(&self, config: &Config, caller: &As, args: &[String]) -> Result<(Run, bool), String> {
+        let mut command = Command::new(self.bin);
+        command.args(["plan", "--format", "json"]);
+        if !config.command.there {
+            // A plan alone takes a command for granted that is not on this machine.
+            command.args(["--assume", "command="]);
+        }
+        command.args(args);
+        caller.put_on(&mut command);
+        let output = output(&mut command)?;
+        let run = Run::from_json_lines(&String::from_utf8_lossy(&output.stdout));
+        match (output.status.code(), run) {
+            (Some(0), Ok(run)) => Ok((without_values(run), true)),
+            (Some(1), Ok(run)) => Ok((without_values(run), false)),
+            _ => Err(format!("no plan: {}\n{}", output.status, words(&output))),
+        }
+    }
+
+    /// Runs it under a strace of ours; the record, what strace saw, and what the program said.
+    fn witnessed(&self, caller: &As, args: &[String], folder: &Path) -> Result<(Run, Run, Output), String> {
+        for entry in fs::read_dir(folder).map_err(|error| error.to_string())?.flatten() {
+            fs::remove_file(entry.path()).map_err(|error| error.to_string())?;
+        }
+        let record = folder.join("record");
+        let mut command = Command::new("strace");
+        command.args(witness::FLAGS).arg("-o").arg(folder.join("strace"));
+        match self.witnesses {
+            Witnesses::Own => {}
+            Witnesses::Root if caller.who == Who::Root => {}
+            Witnesses::Root => {
+                command.args(["-u", &caller.name]);
+            }
+        }
+        command.arg("--").arg(self.bin).args(["trace", "--json"]).arg(&record).args(args);
+        caller.surround(&mut command);
+        let said = output(&mut command)?;
+        let text =
+            fs::read_to_string(&record).map_err(|error| format!("no record: {error}\n{}", words(&said)))?;
+        let record = Run::from_json_lines(&text).map_err(|error| error.to_string())?;
+        let files = witness::read_files(&folder.join("strace")).map_err(|error| error.to_string())?;
+        let seen = witness::run_of(&files, Role::Launcher).map_err(|error| error.to_string())?;
+        Ok((record, seen, said))
+    }
+
+    /// `nsexec trace --witness`, where it can.
+    fn by_the_program_itself(
+        &self,
+        config: &Config,
+        caller: &As,
+        args: &[String],
+        (status, calls, killed): (i32, usize, bool),
+    ) -> Result<(), String> {
+        let mut command = Command::new(self.bin);
+        command.args(["trace", "--witness"]).args(args);
+        caller.put_on(&mut command);
+        let said = output(&mut command)?;
+        let words = words(&said);
+        if caller.who == Who::User && config.uses_tools() {
+            // Its own strace would take the setuid bit from the tool.
+            let refused = said.status.code() == Some(1) && words.contains("strace -u");
+            return if refused { Ok(()) } else { Err(format!("a tool is witnessed by its user:\n{words}")) };
+        }
+        // The record has a line for the birth of each process, of which names and numbers tell nothing.
+        let agrees = words.contains("nsexec: as planned: ") && words.contains("nsexec: the witness agrees: ");
+        // Of a process that was killed each run may tell another part.
+        let whole = killed || words.contains(&format!("the witness agrees: {calls} calls"));
+        let names_only = caller.who == Who::User && config.joined() > 0;
+        if said.status.code() != Some(status) || !agrees || (!whole && !names_only) {
+            return Err(format!(
+                "trace --witness: {}, after {status} and {calls} calls\n{words}",
+                said.status
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// As a record is kept: the environment by its names.
+fn without_values(mut run: Run) -> Run {
+    for line in run.sections.iter_mut().flat_map(|section| &mut section.lines) {
+        let Call::Execve { envp, .. } = &mut line.call else { continue };
+        for variable in envp {
+            let name = variable.0.split(|byte| *byte == b'=').next().unwrap_or_default();
+            variable.0 = [name, "=…".as_bytes()].concat();
+        }
+    }
+    run
+}
+
+/// The values of one side's flags.
+fn lines(ids: Ids, own: u32, root_flag: bool, caller: &As) -> Vec<String> {
+    let first = caller.subordinate;
+    let all = match ids {
+        Ids::Unsaid => vec![],
+        Ids::Own => vec![format!("0:{own}:1")],
+        Ids::Auto => vec!["auto".to_owned()],
+        Ids::Wide => vec![format!("0:{first}:1000")],
+        Ids::Both => vec![format!("0:{own}:1"), format!("1:{first}:1000")],
+        Ids::Many => (0..7).map(|line| format!("{line}:{}:1", first + 6 - line)).collect(),
+        // The first ids of a system are root's and the daemons'.
+        Ids::Foreign => vec!["0:7:1".to_owned()],
+    };
+    // -r says the first line of these.
+    all.into_iter().skip(usize::from(root_flag && ids == Ids::Both)).collect()
+}
+
+fn fate(record: &Run, ran: bool) -> Fate {
+    let init = record.section(Role::Stage(2));
+    let searched = init.is_some_and(|init| init.lines.iter().any(|line| line.call.name() == "execve"));
+    match (ran, searched) {
+        (true, _) => Fate::Ran,
+        (false, true) => Fate::NotFound,
+        (false, false) => Fate::Refused,
+    }
+}
+
+/// Without any of our own reading of strace: every namespace that was asked for was joined or created, and no other.
+fn on_paper(config: &Config, folder: &Path) -> Result<(), String> {
+    let (mut joined, mut unshared) = (0, 0);
+    let files = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
+    for path in files.map(|entry| entry.path()).filter(|path| !path.ends_with("record")) {
+        for line in fs::read_to_string(path).unwrap_or_default().lines().filter(|line| line.ends_with(" = 0"))
+        {
+            joined += usize::from(line.starts_with("setns("));
+            if let Some(flags) = line.strip_prefix("unshare(").and_then(|rest| rest.strip_suffix(") = 0")) {
+                unshared |= flags.split('|').map(flag).sum::<u32>();
+            }
+        }
+    }
+    let (to_join, to_unshare) = (config.joined(), config.unshared());
+    if (joined, unshared) == (to_join, to_unshare) {
+        return Ok(());
+    }
+    Err(format!("strace saw {joined} joins of {to_join}, and created {unshared:#x} of {to_unshare:#x}"))
+}
+
+fn flag(word: &str) -> u32 {
+    let name = |kind: &str| match kind {
+        "mnt" => "CLONE_NEWNS".to_owned(),
+        kind => format!("CLONE_NEW{}", kind.to_uppercase()),
+    };
+    KINDS.iter().find(|(kind, ..)| name(kind) == word).map_or(0, |kind| kind.2)
+}
+
+fn output(command: &mut Command) -> Result<Output, String> {
+    command.output().map_err(|error| format!("{:?}: {error}", command.get_program()))
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder of one thread, for a record that the caller writes and what strace writes.
+pub(crate) fn folder(above: &Path, name: &str, caller: &As) -> PathBuf {
+    let folder = above.join(name);
+    fs::create_dir(&folder).expect("a folder for the records");
+    if caller.switches {
+        std::os::unix::fs::chown(&folder, Some(caller.uid), Some(caller.gid)).expect("chown");
+    }
+    folder
+}

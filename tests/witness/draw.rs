@@ -1,0 +1,303 @@
+//! What a configuration is, and how one is drawn: every combination of kinds to create, and around each what proptest
+//! gives.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::{Who, targets::Target};
+
+/// The kinds, with the flag that creates each; their places are the bits of a combination.
+pub(crate) const KINDS: [(&str, &str, u32); 8] = [
+    ("user", "--user", 0x1000_0000),
+    ("mnt", "--mount", 0x0002_0000),
+    ("pid", "--pid", 0x2000_0000),
+    ("net", "--net", 0x4000_0000),
+    ("ipc", "--ipc", 0x0800_0000),
+    ("uts", "--uts", 0x0400_0000),
+    ("cgroup", "--cgroup", 0x0200_0000),
+    ("time", "--time", 0x0000_0080),
+];
+
+const USER: usize = 0;
+const MNT: usize = 1;
+const PID: usize = 2;
+const TIME: usize = 7;
+
+/// A command, and how it ends if it runs; as pid 1 a signal of its own does not end it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Command {
+    pub(crate) words: &'static [&'static str],
+    pub(crate) status: i32,
+    pub(crate) as_pid_1: i32,
+    /// Whether the search finds it.
+    pub(crate) there: bool,
+}
+
+const fn command(words: &'static [&'static str], status: i32) -> Command {
+    Command { words, status, as_pid_1: status, there: true }
+}
+
+const fn nothing(words: &'static [&'static str], status: i32) -> Command {
+    Command { there: false, ..command(words, status) }
+}
+
+const COMMANDS: &[Command] = &[
+    command(&["true"], 0),
+    command(&["/bin/true"], 0),
+    command(&["sh", "-c", "exit 7"], 7),
+    command(&["false"], 1),
+    Command { as_pid_1: 9, ..command(&["sh", "-c", "kill -TERM $$; exit 9"], 143) },
+];
+
+const NO_COMMANDS: &[Command] = &[
+    nothing(&["no-such-command", "it", "ran"], 127),
+    nothing(&["/no/such/command"], 127),
+    nothing(&["/etc/passwd/sh"], 127),
+    nothing(&["/etc/passwd"], 126),
+    nothing(&["/etc"], 126),
+];
+
+/// Where a namespace to join lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// Where it should be.
+    Of(Target),
+    /// Another kind of the same process.
+    OtherKind(Target),
+    /// Our own.
+    Own,
+    Missing,
+    BelowFile,
+    Fifo,
+    Regular,
+}
+
+/// The ids of one side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ids {
+    /// No flag: the own id as 0.
+    Unsaid,
+    /// The own id as 0, spelled out.
+    Own,
+    /// All subordinate ids as the program finds them.
+    Auto,
+    /// Subordinate ids alone.
+    Wide,
+    /// The own id, and subordinate ones behind it.
+    Both,
+    /// More than five lines, which the kernel sorts.
+    Many,
+    /// One id that is nobody's to give.
+    Foreign,
+}
+
+/// One start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Config {
+    /// Bit n: kind n of [`KINDS`] is created.
+    pub(crate) created: u8,
+    pub(crate) root_flag: bool,
+    pub(crate) users: Ids,
+    pub(crate) groups: Ids,
+    pub(crate) setgroups: Option<bool>,
+    pub(crate) monotonic: Option<i64>,
+    pub(crate) boottime: Option<i64>,
+    pub(crate) oom: Option<i32>,
+    pub(crate) mount_proc: bool,
+    pub(crate) kill_child: bool,
+    /// For each kind that is not created, perhaps a place.
+    pub(crate) joins: [Option<Place>; 8],
+    pub(crate) command: Command,
+}
+
+/// Around one combination of kinds. `alone`: without joins and mapping tools, which an ordinary user's own strace cannot
+/// witness.
+pub(crate) fn config(who: Who, alone: bool, created: u8) -> impl Strategy<Value = Config> {
+    let ids = move || match who {
+        // Root has no subordinate ids.
+        Who::Root => select(&[Ids::Unsaid, Ids::Own, Ids::Wide, Ids::Both, Ids::Many][..]),
+        Who::User if alone => select(&[Ids::Unsaid, Ids::Own][..]),
+        Who::User => select(
+            &[Ids::Unsaid, Ids::Unsaid, Ids::Own, Ids::Auto, Ids::Wide, Ids::Both, Ids::Many, Ids::Foreign][..],
+        ),
+    };
+    let flags = (rarely(), rarely(), proptest::option::weighted(0.2, any::<bool>()));
+    let clock = || {
+        let seconds = prop_oneof![4 => select(&[0, -1, -1500, -100_000, 86_400][..]), 1 => select(&[i64::MAX, -1_000_000_000_000][..])];
+        proptest::option::weighted(0.25, seconds)
+    };
+    let any_command = prop_oneof![4 => select(COMMANDS), 1 => select(NO_COMMANDS)];
+    let oom = proptest::option::weighted(0.3, select(&[0, 1, 500, 1000, -1, -500][..]));
+    (any::<bool>(), ids(), ids(), flags, (clock(), clock()), oom, joins(who, alone), any_command).prop_map(
+        move |(
+            root_flag,
+            users,
+            groups,
+            (mount_proc, kill_child, setgroups),
+            clocks,
+            oom,
+            joins,
+            command,
+        )| {
+            let drawn = Config {
+                created,
+                root_flag,
+                users,
+                groups,
+                setgroups,
+                monotonic: clocks.0,
+                boottime: clocks.1,
+                oom,
+                mount_proc,
+                kill_child,
+                joins,
+                command,
+            };
+            drawn.meant(who)
+        },
+    )
+}
+
+fn rarely() -> impl Strategy<Value = bool> {
+    proptest::bool::weighted(0.25)
+}
+
+/// Half of the configurations join nothing. The others join from one process, now and then one kind from elsewhere.
+fn joins(who: Who, alone: bool) -> BoxedStrategy<[Option<Place>; 8]> {
+    if alone {
+        return Just([None; 8]).boxed();
+    }
+    let targets: &'static [Target] = match who {
+        Who::Root => Target::ALL,
+        // Its own sandboxes more often: the others are closed to it.
+        Who::User => {
+            &[Target::UsersSandbox, Target::UsersSandbox, Target::UsersWideSandbox, Target::RootsSandbox]
+        }
+    };
+    let some = (select(targets), any::<u8>(), proptest::option::weighted(0.25, elsewhere()), 0_usize..8);
+    proptest::option::of(some)
+        .prop_map(move |some| {
+            let mut joins = [None; 8];
+            let Some((target, kinds, elsewhere, nth)) = some else { return joins };
+            for (kind, join) in joins.iter_mut().enumerate() {
+                let wanted = kinds >> kind & 1 == 1 || (kind == USER && who == Who::User);
+                *join = wanted.then_some(Place::Of(target));
+            }
+            if elsewhere.is_some() {
+                joins[nth] = elsewhere;
+            }
+            joins
+        })
+        .boxed()
+}
+
+fn elsewhere() -> impl Strategy<Value = Place> {
+    prop_oneof![
+        2 => Just(Place::Of(Target::ForeignNet)),
+        1 => select(Target::ALL).prop_map(Place::Of),
+        1 => select(Target::ALL).prop_map(Place::OtherKind),
+        1 => select(&[Place::Own, Place::Missing, Place::BelowFile, Place::Fifo, Place::Regular][..]),
+    ]
+}
+
+impl Config {
+    pub(crate) fn creates(&self, kind: usize) -> bool {
+        self.created >> kind & 1 == 1
+    }
+
+    /// Without what contradicts itself: that is refused as wrong usage, before there is anything to witness.
+    pub(crate) fn meant(mut self, who: Who) -> Self {
+        for kind in 0..8 {
+            if self.creates(kind) {
+                self.joins[kind] = None;
+            }
+        }
+        let foreign_net = Some(Place::Of(Target::ForeignNet));
+        for (kind, (name, ..)) in KINDS.iter().enumerate() {
+            // It has a network of its own, and is at home in everything else.
+            if self.joins[kind] == foreign_net && *name != "net" {
+                self.joins[kind] = None;
+            }
+        }
+        self.mount_proc &= self.joins[MNT].is_none();
+        if self.joins[TIME].is_some() {
+            (self.monotonic, self.boottime) = (None, None);
+        }
+        if self.creates(USER) {
+            self.root_flag |= self.users == Ids::Unsaid && self.groups == Ids::Unsaid;
+            // With -r the own id comes first, and cannot be 0 twice.
+            if self.root_flag {
+                for ids in [&mut self.users, &mut self.groups] {
+                    *ids = if matches!(ids, Ids::Wide | Ids::Many | Ids::Foreign) { Ids::Both } else { *ids };
+                }
+            }
+            let own_group = matches!(self.groups, Ids::Unsaid | Ids::Own);
+            if who == Who::User && own_group && self.setgroups == Some(true) {
+                self.setgroups = None;
+            }
+        } else {
+            (self.root_flag, self.users, self.groups, self.setgroups) =
+                (false, Ids::Unsaid, Ids::Unsaid, None);
+        }
+        self
+    }
+
+    /// No flag that names a namespace: then the program creates all of them, and mounts /proc.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.kinds_created() == 0 && self.joins.iter().all(Option::is_none)
+    }
+
+    fn kinds_created(&self) -> u8 {
+        let clocks = self.monotonic.or(self.boottime).is_some();
+        self.created | u8::from(self.mount_proc) << MNT | u8::from(clocks) << TIME
+    }
+
+    /// The kinds that are created, named or implied, as the flags of unshare(2).
+    pub(crate) fn unshared(&self) -> u32 {
+        let created = if self.is_bare() { 0xff } else { self.kinds_created() };
+        KINDS.iter().enumerate().filter(|(kind, _)| created >> kind & 1 == 1).map(|(_, kind)| kind.2).sum()
+    }
+
+    pub(crate) fn joined(&self) -> usize {
+        self.joins.iter().flatten().count()
+    }
+
+    /// Whether an ordinary user's maps go through newuidmap or newgidmap.
+    pub(crate) fn uses_tools(&self) -> bool {
+        let own = |ids| matches!(ids, Ids::Unsaid | Ids::Own);
+        self.creates(USER) && !(own(self.users) && own(self.groups))
+    }
+
+    /// How the command ends that was started.
+    pub(crate) fn status(&self) -> i32 {
+        let pid_1 = self.is_bare() || self.creates(PID);
+        if pid_1 { self.command.as_pid_1 } else { self.command.status }
+    }
+
+    /// Simpler ones, the simplest first.
+    pub(crate) fn simpler(&self, who: Who) -> Vec<Self> {
+        let mut all = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Self)| {
+            let mut simpler = self.clone();
+            change(&mut simpler);
+            let simpler = simpler.meant(who);
+            if simpler != *self {
+                all.push(simpler);
+            }
+        };
+        with(&|config| config.joins = [None; 8]);
+        for kind in 0..8 {
+            with(&|config| config.created &= !(1 << kind));
+            with(&|config| config.joins[kind] = None);
+        }
+        with(&|config| (config.monotonic, config.boottime) = (None, None));
+        with(&|config| config.oom = None);
+        with(&|config| config.mount_proc = false);
+        with(&|config| config.kill_child = false);
+        with(&|config| config.setgroups = None);
+        with(&|config| config.users = Ids::Unsaid);
+        with(&|config| config.groups = Ids::Unsaid);
+        with(&|config| config.command = COMMANDS[1]);
+        all
+    }
+}

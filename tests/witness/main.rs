@@ -1,0 +1,369 @@
+//! Plan = recorder = strace, for configurations that are drawn: every combination of kinds to create, as root and as an
+//! ordinary user, and around each what proptest gives of maps, joins, clocks, scores and commands. Whether the kernel
+//! takes a configuration or refuses it, all three say the same, line by line.
+//!
+//! `cargo test --test witness [WORD…]` runs the configurations whose names contain a word: `root`, `user/17`. The seed is
+//! fixed where CI is set, and else drawn and printed; `NSEXEC_SEED=N` repeats a run.
+
+mod confront;
+mod draw;
+#[path = "../kernel/harness/user.rs"]
+mod ordinary;
+mod targets;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::{env, io, thread};
+
+use nix::unistd::{User, geteuid, mkdtemp};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config as Proptest, RngAlgorithm, TestRng, TestRunner};
+
+use confront::{Agreed, Fate, Stage, Witnesses};
+use draw::Config;
+use ordinary::Ordinary;
+use targets::Targets;
+
+/// Debian's.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Every combination of the eight kinds.
+const COMBINATIONS: usize = 256;
+
+/// The seed in CI.
+const SEED: u64 = 20_261_125;
+
+/// As whom a configuration runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Who {
+    /// Uid 0 of the machine.
+    Root,
+    /// A user without any privilege.
+    User,
+}
+
+impl Who {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::User => "user",
+        }
+    }
+}
+
+/// Somebody who starts commands.
+#[derive(Clone, Debug)]
+pub(crate) struct As {
+    pub(crate) who: Who,
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// First of many subordinate ids; root's are anybody's.
+    pub(crate) subordinate: u32,
+    /// Whether newuidmap and newgidmap give them.
+    pub(crate) has_tools: bool,
+    /// Whether we are somebody else.
+    pub(crate) switches: bool,
+    /// Where its commands are searched.
+    pub(crate) path: String,
+}
+
+impl As {
+    fn root(folder: &Path) -> Self {
+        Self {
+            who: Who::Root,
+            name: "root".to_owned(),
+            uid: 0,
+            gid: 0,
+            subordinate: 30_000,
+            has_tools: false,
+            switches: false,
+            path: format!("{0}/file/bin:{0}:{PATH}", folder.display()),
+        }
+    }
+
+    /// Its search also comes by a folder that only root may enter.
+    fn ordinary(user: &Ordinary, folder: &Path) -> Option<Self> {
+        let name = User::from_uid(user.uid.into()).ok().flatten()?.name;
+        let first = |file: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let line =
+                text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")).map(str::to_owned))?;
+            let (first, count) = line.split_once(':')?;
+            first.parse::<u32>().ok().filter(|_| count.parse::<u32>().is_ok_and(|count| count >= 1000))
+        };
+        let subordinate = first("/etc/subuid").filter(|found| first("/etc/subgid") == Some(*found));
+        Some(Self {
+            who: Who::User,
+            uid: user.uid,
+            gid: user.gid,
+            subordinate: subordinate.unwrap_or_default(),
+            has_tools: subordinate.is_some(),
+            switches: geteuid().is_root(),
+            // Its own it could enter as root of a user namespace (capabilities(7), CAP_DAC_OVERRIDE).
+            path: match geteuid().is_root() {
+                true => format!("{0}/hidden:{0}/file/bin:{PATH}", folder.display()),
+                false => format!("{0}/file/bin:{PATH}", folder.display()),
+            },
+            name,
+        })
+    }
+
+    /// Makes a command this one's.
+    pub(crate) fn put_on(&self, command: &mut Command) {
+        self.surround(command);
+        if self.switches {
+            command.uid(self.uid).gid(self.gid);
+        }
+    }
+}
+
+impl As {
+    /// The environment alone.
+    pub(crate) fn surround(&self, command: &mut Command) {
+        command.env_clear().env("PATH", &self.path).env("LC_ALL", "C").stdin(Stdio::null());
+    }
+}
+
+/// One configuration, by its combination of kinds.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    who: Who,
+    nth: usize,
+}
+
+impl Case {
+    fn name(self) -> String {
+        format!("{}/{}", self.who.word(), self.nth)
+    }
+
+    /// Its own random numbers, so that it can be drawn alone.
+    fn drawn(self, seed: u64, witnesses: Witnesses) -> Config {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        bytes[8..16].copy_from_slice(&(self.nth as u64).to_le_bytes());
+        bytes[16] = self.who as u8;
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let mut runner = TestRunner::new_with_rng(Proptest::default(), rng);
+        let created = u8::try_from(self.nth % COMBINATIONS).unwrap_or_default();
+        draw::config(self.who, witnesses == Witnesses::Own, created)
+            .new_tree(&mut runner)
+            .expect("nothing is filtered")
+            .current()
+    }
+}
+
+/// What happened to all configurations of one caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Counts {
+    agreed: usize,
+    failed: usize,
+    skipped: usize,
+    ran: usize,
+    not_found: usize,
+    refused: usize,
+    joined: usize,
+    tools: usize,
+    calls: usize,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let seed = seed();
+    println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
+    let user = Ordinary::provide();
+    let folder = Folder::make().expect("a folder for the tests");
+    let counts = run(&words, seed, user.as_ref(), &folder);
+    drop(folder);
+    drop(user);
+    let [passed, failed, skipped] = counts.iter().fold([0; 3], |sum: [usize; 3], one| {
+        [sum[0] + one.agreed, sum[1] + one.failed, sum[2] + one.skipped]
+    });
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 && passed > 0 || passed + failed == 0 && skipped > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(words: &[String], seed: u64, user: Result<&Ordinary, &String>, folder: &Folder) -> [Counts; 2] {
+    let mut counts = [Counts::default(); 2];
+    let mut skip = |who: Who, what: &str, reason: &str| {
+        println!("skipped: witness::{what}@{}: {reason}", who.word());
+        counts[who as usize].skipped += 1;
+    };
+    if Command::new("strace").arg("-V").output().is_err() {
+        skip(Who::Root, "drawn", "strace is not here");
+        skip(Who::User, "drawn", "strace is not here");
+        return counts;
+    }
+    let root = geteuid().is_root().then(|| As::root(&folder.path));
+    if root.is_none() {
+        skip(Who::Root, "drawn", "needs root");
+        skip(Who::User, "joins_and_tools", "they are witnessed by a root strace with -u");
+    }
+    let user = user
+        .map_err(Clone::clone)
+        .and_then(|user| As::ordinary(user, &folder.path).ok_or("a user without a name".to_owned()));
+    if let Err(reason) = &user {
+        skip(Who::User, "drawn", reason);
+    }
+    let user = user.ok();
+    let targets =
+        Targets::start(&folder.bin, &folder.path, root.as_ref(), user.as_ref()).expect("processes to join");
+    let witnesses = if root.is_some() { Witnesses::Root } else { Witnesses::Own };
+    let stage = Stage { bin: &folder.bin, targets: &targets, witnesses };
+    let wanted =
+        |case: &Case| words.is_empty() || words.iter().any(|word| case.name().contains(word.as_str()));
+    for caller in [root, user].into_iter().flatten() {
+        let cases = (0..COMBINATIONS).map(|nth| Case { who: caller.who, nth }).filter(wanted).collect();
+        let skipped = counts[caller.who as usize].skipped;
+        let mut found = drawn(&stage, &caller, cases, seed, &folder.path);
+        if words.is_empty() {
+            found.failed += usize::from(!is_enough(&found, caller.who, witnesses));
+        }
+        counts[caller.who as usize] = Counts { skipped, ..found };
+    }
+    counts
+}
+
+/// All configurations of one caller, on every core.
+fn drawn(stage: &Stage<'_>, caller: &As, cases: VecDeque<Case>, seed: u64, folder: &Path) -> Counts {
+    let queue = Mutex::new(cases);
+    let counts = Mutex::new(Counts::default());
+    thread::scope(|scope| {
+        for nth in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let (queue, counts) = (&queue, &counts);
+            let folder = confront::folder(folder, &format!("{}-{nth}", caller.who.word()), caller);
+            scope.spawn(move || {
+                loop {
+                    let Some(case) = queue.lock().unwrap().pop_front() else { break };
+                    let config = case.drawn(seed, stage.witnesses);
+                    let found = stage.confront(&config, caller, &folder);
+                    let mut counts = counts.lock().unwrap();
+                    match found {
+                        Ok(agreed) => counts.add(&config, caller.who, agreed),
+                        Err(what) => {
+                            counts.failed += 1;
+                            drop(counts);
+                            complain(stage, caller, case, seed, &folder, (&config, what));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let counts = counts.into_inner().unwrap();
+    let Counts { agreed, failed, ran, not_found, refused, joined, tools, calls, .. } = counts;
+    println!(
+        "as {}: {} configurations: {ran} ran, {not_found} found no command, {refused} were refused; of those that were \
+         not, {joined} joined, {tools} went through mapping tools; {calls} calls agreed",
+        caller.name,
+        agreed + failed
+    );
+    counts
+}
+
+impl Counts {
+    fn add(&mut self, config: &Config, who: Who, agreed: Agreed) {
+        self.agreed += 1;
+        let refused = agreed.fate == Fate::Refused;
+        self.ran += usize::from(agreed.fate == Fate::Ran);
+        self.not_found += usize::from(agreed.fate == Fate::NotFound);
+        self.refused += usize::from(refused);
+        // Those that came to pass: a refusal is seen in its own number.
+        self.joined += usize::from(!refused && config.joined() > 0);
+        self.tools += usize::from(!refused && who == Who::User && config.uses_tools());
+        self.calls += agreed.calls;
+    }
+}
+
+/// Whether so much was drawn that agreement says something.
+fn is_enough(counts: &Counts, who: Who, witnesses: Witnesses) -> bool {
+    let (all, ran, refused, joined, tools) = match (who, witnesses) {
+        (Who::Root, _) => (200, 80, 50, 30, 0),
+        (Who::User, Witnesses::Root) => (200, 30, 80, 10, 10),
+        (Who::User, Witnesses::Own) => (200, 30, 80, 0, 0),
+    };
+    let least = [(counts.agreed + counts.failed, all), (counts.ran, ran), (counts.refused, refused)];
+    let enough = least
+        .into_iter()
+        .chain([(counts.joined, joined), (counts.tools, tools)])
+        .all(|(is, least)| is >= least);
+    if !enough {
+        println!(
+            "too few: wanted are {all}: {ran} that ran, {refused} refused, {joined} with joins, {tools} through tools"
+        );
+    }
+    enough
+}
+
+/// A failure: the smallest configuration that still fails, what differs, and how to see it again.
+fn complain(stage: &Stage<'_>, caller: &As, case: Case, seed: u64, folder: &Path, first: (&Config, String)) {
+    let (mut config, mut what) = (first.0.clone(), first.1);
+    // Each round makes it smaller, so this ends.
+    'smaller: loop {
+        for simpler in config.simpler(caller.who) {
+            if let Err(still) = stage.confront(&simpler, caller, folder) {
+                (config, what) = (simpler, still);
+                continue 'smaller;
+            }
+        }
+        break;
+    }
+    let line = |config: &Config| format!("nsexec trace {}", stage.args(config, caller).join(" "));
+    println!(
+        "failed: {} as {}\n    drawn:    {}\n    smallest: {}\n    again:    NSEXEC_SEED={seed} cargo test --test witness {}\n    {}",
+        case.name(),
+        caller.name,
+        line(first.0),
+        line(&config),
+        case.name(),
+        what.trim_end().replace('\n', "\n    ")
+    );
+}
+
+fn seed() -> u64 {
+    let given = env::var("NSEXEC_SEED").ok().and_then(|seed| seed.parse().ok());
+    let drawn = || {
+        let mut bytes = [0; 8];
+        let read =
+            fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes));
+        read.map_or(SEED, |()| u64::from_le_bytes(bytes))
+    };
+    given.unwrap_or_else(|| if env::var_os("CI").is_some() { SEED } else { drawn() })
+}
+
+/// Where the program's copy lies, enterable for everybody. Removed at the end.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    bin: PathBuf,
+}
+
+impl Folder {
+    fn make() -> io::Result<Self> {
+        let path = mkdtemp(&env::temp_dir().join("nsexec-test.XXXXXX"))?;
+        let bin = path.join("nsexec");
+        let made = Self { path, bin };
+        fs::set_permissions(&made.path, fs::Permissions::from_mode(0o755))?;
+        fs::create_dir(made.path.join("hidden"))?;
+        fs::set_permissions(made.path.join("hidden"), fs::Permissions::from_mode(0o600))?;
+        fs::copy(env!("CARGO_BIN_EXE_nsexec"), &made.bin)?;
+        fs::set_permissions(&made.bin, fs::Permissions::from_mode(0o755))?;
+        Ok(made)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.path)
+            .unwrap_or_else(|error| println!("{} is left: {error}", self.path.display()));
+    }
+}
