@@ -18,6 +18,9 @@ const CASES: &[Case] = &[
     ("a_send_to_a_dead_peer_raises_no_signal", a_send_to_a_dead_peer_raises_no_signal),
     ("a_peer_that_dies_with_unread_bytes_resets", a_peer_that_dies_with_unread_bytes_resets),
     ("a_send_to_a_pipe_is_refused", a_send_to_a_pipe_is_refused),
+    ("a_descriptor_travels_with_a_byte", a_descriptor_travels_with_a_byte),
+    ("a_second_descriptor_has_no_room", a_second_descriptor_has_no_room),
+    ("a_copy_at_a_number_is_close_on_exec", a_copy_at_a_number_is_close_on_exec),
     ("write_nowait_does_not_block", write_nowait_does_not_block),
     ("a_plain_write_to_a_dead_peer_leaves_a_signal", a_plain_write_to_a_dead_peer_leaves_a_signal),
     ("poll_tells_what_has_come", poll_tells_what_has_come),
@@ -135,6 +138,61 @@ fn a_peer_that_dies_with_unread_bytes_resets(sys: &mut LinuxSys) {
 fn a_send_to_a_pipe_is_refused(sys: &mut LinuxSys) {
     let (_, write) = sys.pipe2().unwrap();
     assert_eq!(sys.send(write, b"x"), Err(Errno::ENOTSOCK));
+}
+
+fn a_descriptor_travels_with_a_byte(sys: &mut LinuxSys) {
+    let (one, other) = sys.socketpair().unwrap();
+    let (read, write) = sys.pipe2().unwrap();
+    assert_eq!(sys.send_fd(one, write), Ok(1));
+    let Ok(Received { byte: Some(0), fd: Some(fd), truncated: false }) = sys.receive_fd(other) else {
+        panic!("a byte and a descriptor");
+    };
+    assert_eq!(fd_flags(fd), libc::FD_CLOEXEC);
+    assert_eq!(sys.write(fd, b"through it"), Ok(10));
+    assert_eq!(sys.read(read, &mut [0; 16]), Ok(10));
+    // A byte alone, and the end of the file.
+    assert_eq!(sys.send(one, b"x"), Ok(1));
+    assert_eq!(sys.receive_fd(other), Ok(Received { byte: Some(b'x'), fd: None, truncated: false }));
+    sys.close(one).unwrap();
+    assert_eq!(sys.receive_fd(other), Ok(Received { byte: None, fd: None, truncated: false }));
+    assert_eq!(sys.send_fd(other, read), Err(Errno::EPIPE));
+    assert_eq!(sys.receive_fd(read), Err(Errno::ENOTSOCK));
+    assert_eq!(sys.send_fd(other, Fd(900)), Err(Errno::EBADF));
+}
+
+fn a_second_descriptor_has_no_room(sys: &mut LinuxSys) {
+    /// A control message with two, as on every 64-bit machine.
+    #[repr(C)]
+    struct Two(usize, i32, i32, [i32; 2]);
+    let (one, other) = sys.socketpair().unwrap();
+    let mut two = Two(24, libc::SOL_SOCKET, libc::SCM_RIGHTS, [1, 2]);
+    let mut byte = 0_u8;
+    let mut iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: a structure of numbers and pointers, for which zeroes are values.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut iov, 1);
+    (message.msg_control, message.msg_controllen) = ((&raw mut two).cast(), size_of::<Two>() as _);
+    // SAFETY: all that the message points to is on this stack.
+    assert_eq!(unsafe { libc::sendmsg(one.0, &raw const message, 0) }, 1);
+    let received = sys.receive_fd(other).unwrap();
+    assert!(received.truncated && received.fd.is_some());
+    // The kernel has closed the second: the next number is free.
+    let next = sys.openat(Fd::CWD, c"/dev/null", OpenFlags::ReadOnly).unwrap();
+    assert_eq!(received.fd.map(|fd| fd.0 + 1), Some(next.0));
+}
+
+fn a_copy_at_a_number_is_close_on_exec(sys: &mut LinuxSys) {
+    let (read, write) = sys.pipe2().unwrap();
+    let (one, other) = sys.socketpair().unwrap();
+    // What was there is closed.
+    assert_eq!(sys.dup3(write, other), Ok(()));
+    assert_eq!(fd_flags(other), libc::FD_CLOEXEC);
+    assert_eq!(sys.read(one, &mut [0; 4]), Ok(0));
+    assert_eq!(sys.write(other, b"x"), Ok(1));
+    assert_eq!(sys.read(read, &mut [0; 4]), Ok(1));
+    assert_eq!(sys.dup3(write, write), Err(Errno::EINVAL));
+    assert_eq!(sys.dup3(Fd(900), other), Err(Errno::EBADF));
+    assert_eq!(sys.dup3(write, Fd(-1)), Err(Errno::EBADF));
 }
 
 fn write_nowait_does_not_block(sys: &mut LinuxSys) {

@@ -188,6 +188,26 @@ fn refused<T: std::fmt::Debug>(result: SysResult<T>) {
     result.unwrap_err();
 }
 
+/// Descriptors that travel, and copies at a number.
+fn rights(sys: &mut Traced) {
+    let (one, other) = sys.socketpair().unwrap();
+    let place = sys.openat(Fd::CWD, c"/", OpenFlags::Path).unwrap();
+    sys.send_fd(one, place).unwrap();
+    let fd = sys.receive_fd(other).unwrap().fd.unwrap();
+    sys.dup3(fd, Fd(40)).unwrap();
+    sys.close(Fd(40)).unwrap();
+    sys.send(one, b"x").unwrap();
+    sys.receive_fd(other).unwrap();
+    sys.close(one).unwrap();
+    sys.receive_fd(other).unwrap();
+    refused(sys.send_fd(other, place));
+    refused(sys.receive_fd(Fd(900)));
+    refused(sys.dup3(fd, fd));
+    sys.close(fd).unwrap();
+    sys.close(place).unwrap();
+    sys.close(other).unwrap();
+}
+
 fn inner(directory: &Path) {
     // SAFETY: this process has a single thread.
     let sys = unsafe { LinuxSys::new() };
@@ -196,6 +216,7 @@ fn inner(directory: &Path) {
     strings(sys);
     descriptors(sys);
     copies(sys, directory);
+    rights(sys);
     polls(sys);
     identity(sys);
     signals(sys);

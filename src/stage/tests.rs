@@ -80,8 +80,12 @@ fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
 
 /// The message's bytes as a read of the header and a read of the payload.
 fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
+    in_dialect(bootstrap, &Dialect::V1_2)
+}
+
+fn in_dialect(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = std::vec![0; 4096];
-    let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut bytes).unwrap();
+    let len = encode(bootstrap, dialect, ByteOrder::NATIVE, &mut bytes).unwrap();
     bytes.truncate(len);
     bytes
 }
@@ -92,11 +96,15 @@ fn word(message: Message) -> Vec<u8> {
 
 /// One process of a run: its outcome and its calls.
 fn run(sys: MockSys, level: Level) -> (Outcome, String) {
+    run_as(sys, level, &Dialect::V1_2)
+}
+
+fn run_as(sys: MockSys, level: Level, dialect: &'static Dialect) -> (Outcome, String) {
     let transcript = Rc::new(RefCell::new(Transcript::new("one process")));
     let mut recorder = Recorder::new(sys, transcript.clone());
     let mut memory = std::vec![0; MESSAGE_MAX];
     let environment = Environment::new(Some(Fd(3)), Some(Fd(4)), level);
-    let policy = Policy::runc(&Dialect::V1_2);
+    let policy = Policy::runc(dialect);
     let outcome = bootstrap(&mut recorder, environment, &policy, &mut Scratch { message: &mut memory });
     let lines: Vec<String> = transcript.borrow().lines.iter().map(ToString::to_string).collect();
     (outcome, lines.join("\n"))
@@ -212,4 +220,62 @@ fn a_dead_stage_1_takes_nobody_else_along_and_is_named() {
     let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
     assert_eq!(outcome, Outcome::Exit(1));
     assert_snapshot("stage_0_stage_1_died", outcome, &transcript);
+}
+
+/// Stage 2 of 1.0, with a cgroup namespace to create, and what the launcher says on the init pipe.
+fn stage_2_of_1_0(said: &[u8]) -> (Outcome, String) {
+    let boot = Bootstrap::new(CloneFlags::NEWCGROUP);
+    let reads = std::vec![in_dialect(&boot, &Dialect::V1_0), word(Message::Grandchild), said.to_vec()];
+    run_as(canned(&[CHILD, CHILD], reads), Level::Warning, &Dialect::V1_0)
+}
+
+#[test]
+fn stage_2_of_1_0_creates_its_cgroup_namespace_by_the_launchers_word() {
+    let (outcome, transcript) = stage_2_of_1_0(&[0x80]);
+    assert_eq!(outcome, Outcome::HandOver);
+    let (byte, unshare) =
+        (transcript.find("read(3, \"\\200\", 1) = 1"), transcript.find("unshare(CLONE_NEWCGROUP)"));
+    assert!(byte.is_some() && byte < unshare, "{transcript}");
+    assert!(transcript.contains("unshare(0) = 0"), "stage 1 does not create it: {transcript}");
+}
+
+#[test]
+fn any_other_word_and_none_at_all_are_the_end_of_it() {
+    for (said, text) in [
+        (&[0x81][..], "received unknown synchronisation value: 129"),
+        (b"{", "received unknown synchronisation value: 123"),
+        (b"", "read synchronisation value failed (got 0 of 1 bytes)"),
+    ] {
+        let (outcome, transcript) = stage_2_of_1_0(said);
+        assert_eq!(outcome, Outcome::Exit(1));
+        assert!(transcript.contains(text) && !transcript.contains("NEWCGROUP"), "{transcript}");
+    }
+}
+
+#[test]
+fn the_pid_line_of_the_seed_is_the_last_word_of_stage_0() {
+    let boot = Bootstrap::new(CloneFlags::NEWUTS);
+    let reads = std::vec![
+        in_dialect(&boot, &Dialect::SEED),
+        word(Message::RecvpidPls),
+        102_u32.to_ne_bytes().to_vec(),
+        word(Message::ChildFinish),
+        word(Message::ChildFinish),
+    ];
+    let (outcome, transcript) = run_as(canned(&[STAGE_1], reads), Level::Warning, &Dialect::SEED);
+    assert_eq!(outcome, Outcome::Exit(0));
+    let last = transcript.lines().last().unwrap();
+    assert!(last.contains(r#"{\"pid\": 102, \"pid_first\": 101}\n"#), "{transcript}");
+}
+
+#[test]
+fn a_stage_that_told_its_failure_leaves_stage_0_nothing_to_say() {
+    for (told, status) in [(1_u32, 1), (7, 7), (0, 1), (u32::MAX, 255)] {
+        let boot = Bootstrap::new(CloneFlags::NEWUTS);
+        let reads =
+            std::vec![in_dialect(&boot, &Dialect::SEED), word(Message::Failed), told.to_ne_bytes().to_vec(),];
+        let (outcome, transcript) = run_as(canned(&[STAGE_1], reads), Level::Warning, &Dialect::SEED);
+        assert_eq!(outcome, Outcome::Exit(status));
+        assert!(!transcript.contains("write(2") && !transcript.contains("kill("), "{transcript}");
+    }
 }

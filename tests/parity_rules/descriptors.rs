@@ -11,6 +11,12 @@ rules! {
     User a_send_to_a_dead_peer_is_epipe = "EPIPE EAGAIN";
     User a_write_to_a_dead_peer_kills = "141";
     User a_blocked_sigpipe_stays_pending = "EPIPE ok";
+    User a_descriptor_travels_with_its_byte = "0 true waits, then 0";
+    User a_descriptor_that_is_read_away_is_closed = "1 0 none none";
+    User a_descriptor_on_its_way_is_closed_with_its_socket = "waits, then 0";
+    User a_receive_waits_for_nothing_else = "x none end EPIPE ENOTSOCK EBADF";
+    User a_copy_takes_the_place_of_what_was_there = "0 1 EINVAL EBADF EBADF";
+    User a_place_is_no_file = "EBADF EBADF true";
     User a_full_pipe_refuses_a_record_whole = "16 EAGAIN EAGAIN";
     User a_pipe_is_no_socket = "ENOTSOCK";
     User the_wrong_end_of_a_pipe = "EBADF EBADF";
@@ -325,4 +331,85 @@ fn what_is_no_link_cannot_be_read_as_one<S: Sys>(sys: &mut S) -> Said {
         say(sys.readlink(c"/proc/99999999", &mut buffer)),
         say(sys.readlink(c"/proc/self", &mut [])),
     ]))
+}
+
+fn shown(received: SysResult<Received>) -> String {
+    match received {
+        Ok(Received { byte: None, .. }) => "end".into(),
+        Ok(Received { byte: Some(byte), fd, truncated }) => {
+            let byte = if byte == 0 { "0".into() } else { char::from(byte).to_string() };
+            let fd = if fd.is_some() { "fd" } else { "none" };
+            format!("{byte} {fd}{}", if truncated { " cut" } else { "" })
+        }
+        Err(errno) => say::<()>(Err(errno)),
+    }
+}
+
+fn a_descriptor_travels_with_its_byte<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    let (read, write) = sys.pipe2().unwrap();
+    sys.send_fd(one, write).unwrap();
+    sys.close(write).unwrap();
+    let Received { byte, fd, .. } = sys.receive_fd(other).unwrap();
+    let fd = fd.unwrap();
+    // The lowest free number, and the same open file.
+    let lowest = fd == write;
+    let mut fds = [PollFd::new(read, PollEvents::IN)];
+    let before = if sys.poll(&mut fds, 0) == Ok(0) { "waits" } else { "does not wait" };
+    sys.close(fd).unwrap();
+    let after = sys.read(read, &mut [0; 4]).unwrap();
+    Ok(format!("{} {lowest} {before}, then {after}", byte.unwrap()))
+}
+
+fn a_descriptor_that_is_read_away_is_closed<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    let (read, write) = sys.pipe2().unwrap();
+    sys.send_fd(one, write).unwrap();
+    sys.send(one, b"xy").unwrap();
+    sys.close(write).unwrap();
+    let count = sys.read(other, &mut [0; 1]).unwrap();
+    let end = sys.read(read, &mut [0; 4]).unwrap();
+    let rest = [0, 1].map(|_| if sys.receive_fd(other).unwrap().fd.is_some() { "fd" } else { "none" });
+    Ok(format!("{count} {end} {} {}", rest[0], rest[1]))
+}
+
+fn a_descriptor_on_its_way_is_closed_with_its_socket<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    let (read, write) = sys.pipe2().unwrap();
+    sys.send_fd(one, write).unwrap();
+    sys.close(write).unwrap();
+    let mut fds = [PollFd::new(read, PollEvents::IN)];
+    let before = if sys.poll(&mut fds, 0) == Ok(0) { "waits" } else { "does not wait" };
+    sys.close(other).unwrap();
+    sys.close(one).unwrap();
+    Ok(format!("{before}, then {}", sys.read(read, &mut [0; 4]).unwrap()))
+}
+
+fn a_receive_waits_for_nothing_else<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    let (read, _) = sys.pipe2().unwrap();
+    sys.send(one, b"x").unwrap();
+    let alone = shown(sys.receive_fd(other));
+    sys.close(one).unwrap();
+    let end = shown(sys.receive_fd(other));
+    let dead = say(sys.send_fd(other, read));
+    Ok(format!("{alone} {end} {dead} {} {}", shown(sys.receive_fd(read)), say(sys.send_fd(other, Fd(900)))))
+}
+
+fn a_copy_takes_the_place_of_what_was_there<S: Sys>(sys: &mut S) -> Said {
+    let (one, other) = sys.socketpair().unwrap();
+    let (read, write) = sys.pipe2().unwrap();
+    sys.dup3(write, other).unwrap();
+    let end = sys.read(one, &mut [0; 4]).unwrap();
+    sys.write(other, b"x").unwrap();
+    let through = sys.read(read, &mut [0; 4]).unwrap();
+    let same = say(sys.dup3(write, write));
+    let (closed, beyond) = (say(sys.dup3(Fd(900), other)), say(sys.dup3(write, Fd(-1))));
+    Ok(format!("{end} {through} {same} {closed} {beyond}"))
+}
+
+fn a_place_is_no_file<S: Sys>(sys: &mut S) -> Said {
+    let place = open(sys, c"/proc/self/oom_score_adj", OpenFlags::Path).unwrap();
+    let (read, written) = (say(sys.read(place, &mut [0; 4])), say(sys.write(place, b"0")));
+    Ok(format!("{read} {written} {}", sys.fstatfs(place) == Ok(FsType::PROC)))
 }

@@ -8,6 +8,7 @@ mod descriptors;
 mod dumpable;
 mod facts;
 mod failure;
+mod first_steps;
 mod joins;
 mod maps;
 mod mounts;
@@ -108,6 +109,8 @@ impl fmt::Display for Finding {
 pub const RULES: &[Rule] = &[
     protocol::WHOLE,
     protocol::DECLARED,
+    first_steps::COPY,
+    first_steps::READY,
     descriptors::CLOSED_FIRST,
     descriptors::OWN_ONLY,
     descriptors::NONE_LEFT,

@@ -151,6 +151,9 @@ impl Forger {
 
 type Forgery = (&'static str, &'static str, fn(Forger) -> Forger);
 
+/// As it is sent.
+const READY_BYTE: &str = ", \"\\0\", 1, MSG_NOSIGNAL";
+
 const FORGERIES: &[Forgery] = &[
     ("recorded-whole", "nothing", |mut f| {
         f.0.lost = 1;
@@ -161,6 +164,21 @@ const FORGERIES: &[Forgery] = &[
             .foreign
             .push(Foreign { after: 3, text: "openat(AT_FDCWD, \"/x\", O_RDWR) = 3".into() });
         f
+    }),
+    ("runs-from-a-copy", "mounts", |f| f.without(PARENT, "F_ADD_SEALS")),
+    ("runs-from-a-copy", "mounts", |f| f.moved(PARENT, "F_ADD_SEALS", "sendfile")),
+    ("runs-from-a-copy", "mounts", |f| f.moved(PARENT, READY_BYTE, "memfd_create")),
+    ("runs-from-a-copy", "cgroup_byte", |f| f.edited(PARENT, "execveat(5, ", "execveat(3, ")),
+    ("runs-from-a-copy", "cgroup_byte", |f| {
+        // Both say the same: the maker's question, and that of the copy.
+        let f = f.edited(PARENT, "F_GET_SEALS) = 0xf", "F_GET_SEALS) = 0x7");
+        f.edited(PARENT, "F_GET_SEALS) = 0xf", "F_GET_SEALS) = 0x7")
+    }),
+    ("ready-byte", "mounts", |f| f.without(PARENT, READY_BYTE)),
+    ("ready-byte", "cgroup_byte", |f| f.twice(PARENT, READY_BYTE)),
+    ("ready-byte", "mounts", |f| f.moved(PARENT, READY_BYTE, "PR_GET_TID_ADDRESS")),
+    ("ready-byte", "nothing", |f| {
+        f.with(PARENT, "read(", "sendto(4, \"\\0\", 1, MSG_NOSIGNAL, NULL, 0) = 1")
     }),
     ("foreign-ends-closed-first", "nothing", |f| f.moved(CHILD, "PR_SET_NAME", "close(")),
     ("foreign-ends-closed-first", "nothing", |f| f.moved(PARENT, "read(6", "close(8")),

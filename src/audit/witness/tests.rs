@@ -74,6 +74,13 @@ fn wait_status() -> impl Strategy<Value = WaitStatus> {
     ]
 }
 
+fn received(came: Option<(u8, Option<Fd>, bool)>) -> Received {
+    match came {
+        Some((byte, fd, truncated)) => Received { byte: Some(byte), fd, truncated },
+        None => Received { byte: None, fd: None, truncated: false },
+    }
+}
+
 /// A call, and a reply that it may have.
 fn success() -> impl Strategy<Value = (Call, Reply)> {
     let count = |call: fn(Fd, Bytes) -> Call| {
@@ -93,6 +100,11 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         count(|fd, data| Call::Write { fd, data }).boxed(),
         count(|fd, data| Call::WriteNowait { fd, data }).boxed(),
         count(|fd, data| Call::Send { fd, data }).boxed(),
+        (fd(), fd()).prop_map(|(socket, fd)| (Call::SendFd { socket, fd }, Reply::Count(1))).boxed(),
+        (fd(), proptest::option::of((any::<u8>(), proptest::option::of(fd()), any::<bool>())))
+            .prop_map(|(socket, came)| (Call::ReceiveFd { socket }, Reply::Received(received(came))))
+            .boxed(),
+        unit((fd(), fd()).prop_map(|(fd, number)| Call::Dup3 { fd, number }).boxed()),
         polls().boxed(),
         (fd(), prop_oneof![Just(FsType::NSFS), Just(FsType::PROC), (0..i64::MAX).prop_map(FsType)])
             .prop_map(|(fd, kind)| (Call::Fstatfs { fd }, Reply::FsType(kind)))
