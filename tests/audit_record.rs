@@ -14,7 +14,8 @@ use nsexec::audit::diff::compare;
 use nsexec::audit::rules::{Facts, Severity, check};
 use nsexec::audit::witness::{self, mark_begin, mark_end, outline};
 use nsexec::audit::{End, Role, Run, sections};
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, encode};
+use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, MountSources, encode};
 use nsexec::idmap::IdMap;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
@@ -51,6 +52,10 @@ struct Case {
     rootless: bool,
     setgroup: bool,
     offsets: &'static str,
+    dialect: &'static Dialect,
+    /// Mount sources, each with a NUL, and one NUL more; the numbers that the environment says for them.
+    sources: &'static [u8],
+    numbers: &'static [i32],
     succeeds: bool,
     /// The rules that are broken, on purpose.
     warnings: &'static [&'static str],
@@ -68,6 +73,9 @@ const PLAIN: Case = Case {
     rootless: false,
     setgroup: false,
     offsets: "",
+    dialect: &Dialect::V1_2,
+    sources: b"",
+    numbers: &[],
     succeeds: true,
     warnings: &[],
     sections: &["launcher", "stage-0 parent", "stage-1 child", "stage-2 init"],
@@ -138,6 +146,38 @@ const CASES: &[Case] = &[
         setgroup: true,
         succeeds: false,
         sections: &["launcher", "stage-0 parent", "stage-1 child", "mapping tool (false)"],
+        ..PLAIN
+    },
+    Case {
+        name: "mounts",
+        flags: 0x3202_0000,
+        uid_map: "0 100000 65536\n",
+        gid_map: "0 100000 65536\n",
+        dialect: &Dialect::V1_1,
+        sources: b"/dev\0\0/usr\0\0",
+        numbers: &[60, -1, 61],
+        ..PLAIN
+    },
+    Case {
+        name: "no_such_source",
+        flags: 0x1202_0000,
+        uid_map: "0 100000 65536\n",
+        gid_map: "0 100000 65536\n",
+        dialect: &Dialect::V1_1,
+        sources: b"/nowhere\0\0",
+        numbers: &[60],
+        succeeds: false,
+        sections: &["launcher", "stage-0 parent", "stage-1 child"],
+        ..PLAIN
+    },
+    Case { name: "cgroup_byte", flags: 0x0202_0000, dialect: &Dialect::V1_0, ..PLAIN },
+    Case { name: "late_pid_line", flags: 0x0602_0000, dialect: &Dialect::SEED, ..PLAIN },
+    Case {
+        name: "told_failure",
+        join: "net:/proc/self/ns/net,uts:/nowhere",
+        dialect: &Dialect::SEED,
+        succeeds: false,
+        sections: &["launcher", "stage-0 parent", "stage-1 child"],
         ..PLAIN
     },
     Case {
@@ -340,7 +380,7 @@ fn examine(case: &Case, run: &Run) -> Vec<String> {
 }
 
 fn findings(case: &Case, run: &Run) -> Vec<String> {
-    let facts = Facts::of_drop_in(run);
+    let facts = Facts::of(run, Policy::runc(case.dialect));
     let mut complaints = Vec::new();
     if facts.asked.is_none() {
         complaints.push("the message was not found in what stage 0 read".into());
@@ -376,8 +416,11 @@ fn message(case: &Case) -> Vec<u8> {
     if !case.offsets.is_empty() {
         asked = asked.with_timens_offsets(TimeOffsets::parse(&offsets).unwrap());
     }
+    if !case.sources.is_empty() {
+        asked = asked.with_mount_sources(MountSources::parse(case.sources).unwrap());
+    }
     let mut bytes = vec![0; MESSAGE_MAX];
-    let len = encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut bytes).unwrap();
+    let len = encode(&asked, case.dialect, ByteOrder::NATIVE, &mut bytes).unwrap();
     bytes.truncate(len);
     bytes
 }
@@ -391,20 +434,27 @@ fn launcher(case: &Case, level: Level, out: &Path) {
     mark_begin(Some(sink.fd()));
     // SAFETY: this process has a single thread.
     let mut sys = Recorder::new(unsafe { LinuxSys::new() }, sink);
-    launch(&mut sys, &message, level, &mut memory);
+    launch(&mut sys, case, &message, level, &mut memory);
     mark_end();
     let run = sections::of_record(&reader.read().unwrap(), Role::Launcher);
     fs::write(out, run.to_json_lines().unwrap()).unwrap();
 }
 
-fn launch(sys: &mut Recorded, message: &[u8], level: Level, memory: &mut [u8]) {
+fn launch(sys: &mut Recorded, case: &Case, message: &[u8], level: Level, memory: &mut [u8]) {
     let (init, stage_init) = sys.socketpair().unwrap();
     let (log, stage_log) = sys.pipe2().unwrap();
     let stage_0 = match sys.fork(ExitSignal::None, None).unwrap() {
         Fork::Child => {
             sys.close(init).unwrap();
             sys.close(log).unwrap();
-            stages(sys, Environment::new(Some(stage_init), Some(stage_log), level), memory)
+            // Each is kept free by a copy of the init pipe.
+            for number in case.numbers.iter().filter(|number| **number >= 0) {
+                sys.dup3(stage_init, Fd(*number)).unwrap();
+            }
+            let mount_fds = format!("{:?}", case.numbers);
+            let pipes = Environment::new(Some(stage_init), Some(stage_log), level);
+            let environment = Environment { mount_fds: Some(mount_fds.as_bytes()), ..pipes };
+            stages(sys, environment, case.dialect, memory)
         }
         Fork::Parent { child } => child,
     };
@@ -417,10 +467,14 @@ fn launch(sys: &mut Recorded, message: &[u8], level: Level, memory: &mut [u8]) {
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
         .collect();
+    if case.dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte {
+        send_all(sys, init, &[CGROUP_BYTE]).unwrap();
+    }
     let mut records = [0; 4096];
     while sys.read(log, &mut records).unwrap() > 0 {}
     // {"stage1_pid":A,"stage2_pid":B}: the digits of the keys are numbers too.
-    if let [_, stage_1, _, stage_2] = pids[..] {
+    // {"pid": B, "pid_first": A}: here they are not.
+    if let [_, stage_1, _, stage_2] | [stage_2, stage_1] = pids[..] {
         sys.wait4(Pid(stage_1), WaitFor::Stages).unwrap();
         sys.wait4(stage_0, WaitFor::Stages).unwrap();
         sys.wait4(Pid(stage_2), WaitFor::Ordinary).unwrap();
@@ -432,8 +486,13 @@ fn launch(sys: &mut Recorded, message: &[u8], level: Level, memory: &mut [u8]) {
     sys.close(init).unwrap();
 }
 
-fn stages(sys: &mut Recorded, environment: Environment, memory: &mut [u8]) -> ! {
-    let policy = Policy::runc(&Dialect::V1_2);
+fn stages(
+    sys: &mut Recorded,
+    environment: Environment<'_>,
+    dialect: &'static Dialect,
+    memory: &mut [u8],
+) -> ! {
+    let policy = Policy::runc(dialect);
     let status = match bootstrap(sys, environment, &policy, &mut Scratch { message: memory }) {
         Outcome::HandOver => {
             let mut slots = [const { None }; 2];

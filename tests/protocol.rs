@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Fewer would mean that a file was not found.
-const TESTS: usize = 160;
+const TESTS: usize = 200;
 
 const LIMIT: Duration = Duration::from_secs(180);
 

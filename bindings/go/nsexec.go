@@ -4,8 +4,7 @@
 package nsenter
 
 // #cgo pkg-config: nsexec
-// #include <nsexec.h>
-// static void __attribute__((constructor)) start(void) { nsexec(); }
+// void nsexec(void); static void __attribute__((constructor)) start(void) { nsexec(); }
 import "C"
 
 // The parent is runc 1.2.0 or later. A second dialect's tag would define the name twice, and not compile.

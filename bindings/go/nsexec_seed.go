@@ -4,8 +4,7 @@
 package nsenter
 
 // #cgo pkg-config: nsexec
-// #include <nsexec.h>
-// static void __attribute__((constructor)) start(void) { nsexec_seed(); }
+// void nsexec_seed(void); static void __attribute__((constructor)) start(void) { nsexec_seed(); }
 import "C"
 
 // The parent is runc as it was in 2018, before 1.0.0-rc6.

@@ -4,8 +4,7 @@
 package nsenter
 
 // #cgo pkg-config: nsexec
-// #include <nsexec.h>
-// static void __attribute__((constructor)) start(void) { nsexec_v1_0(); }
+// void nsexec_v1_0(void); static void __attribute__((constructor)) start(void) { nsexec_v1_0(); }
 import "C"
 
 // The parent is runc 1.0.0-rc94 to 1.0.3.

@@ -4,8 +4,7 @@
 package nsenter
 
 // #cgo pkg-config: nsexec
-// #include <nsexec.h>
-// static void __attribute__((constructor)) start(void) { nsexec_v1_1(); }
+// void nsexec_v1_1(void); static void __attribute__((constructor)) start(void) { nsexec_v1_1(); }
 import "C"
 
 // The parent is runc 1.1.0 to 1.1.15.

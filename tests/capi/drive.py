@@ -210,8 +210,33 @@ class Panicking(Linked):
         self.assertEqual((run.out, run.err), (b"", b""))
 
 
+class PanickingStage(Linked):
+    """A panic in the middle of a stage, while the others wait for it."""
+
+    def a_panic_ends_all_stages(self, program):
+        stage = int(program["name"][-1])
+        run = self.launch(program)
+        run.send(message(SIX, uidmap="0 0 1\n", gidmap="0 0 1\n"))
+        self.assertEqual(run.wait_stage0(), 1, run.describe())
+        if stage == 2:
+            run.read_pids()
+            self.assertEqual(run.wait(run.stage2), 1)
+        run.finish()
+        self.assertEqual((run.out, run.err), (b"", b""))
+        fatal = run.fatal()
+        self.assertEqual([bool(re.fullmatch(PANIC, record.text)) for record in fatal],
+                         [True] + [False] * (len(fatal) - 1), "one panic, which is the cause, before what came of it")
+        # It was in the stage that it should be, and the stage had begun.
+        begun = {0: "-> stage-1 synchronisation loop", 1: "~> nsexec stage-1", 2: "~> nsexec stage-2"}[stage]
+        pids = [record.pid for record in run.records if (record.stage, record.text) == (str(stage), begun)]
+        self.assertEqual(pids, [fatal[0].pid], run.describe())
+        self.assertEqual(run.init_bytes != b"", stage == 2, run.describe())
+
+
 def tests_of(program):
     """The methods for this kind of program, by name."""
+    if "stage_" in program["name"]:
+        return PanickingStage, ["a_panic_ends_all_stages"]
     if program["panic"]:
         return Panicking, [name for name in vars(Panicking) if name.startswith("a_")]
     if program["threads"]:

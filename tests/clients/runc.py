@@ -198,10 +198,11 @@ class Runc:
         return read(self.folder / f"out{self.counter}")
 
     def configure(self, args=("/bin/sleep", "1000"), **wanted):
-        """`args`: the container's command; `terminal`: whether it has one; the rest as oci.spec has it."""
-        terminal = wanted.pop("terminal", False)
+        """`args`: the container's command; `terminal`: whether it has one; `affinity`: on which CPUs another command is
+        executed in it; the rest as oci.spec has it."""
+        terminal, affinity = wanted.pop("terminal", False), wanted.pop("affinity", None)
         spec = oci.spec(self.root, list(args), **wanted)
-        spec["process"]["terminal"] = terminal
+        spec["process"].update({"terminal": terminal}, **({"execCPUAffinity": affinity} if affinity else {}))
         (self.folder / "config.json").write_text(json.dumps(spec))
 
     def run(self, args, **wanted):

@@ -16,7 +16,6 @@ import runc_deaths
 import runc_refusals
 import runtimes
 import undo
-from observe import read
 from packages import install
 from runc import ASK, FIRST, LIMIT, TWO_EXTENTS, WITH_USER, Runc, at_a_terminal, expect, gone, log_lines, logrus
 from runc import title, wait_for
@@ -233,13 +232,7 @@ def exec_in_every_namespace(run):
 
 def exec_with_an_affinity(run):
     """With the record that runc's own suite looks for since 1.3 (cpu_affinity.bats); 1.1 knows no affinity."""
-    run.configure()
-    config = run.folder / "config.json"
-    words = json.loads(read(config))
-    words["process"]["execCPUAffinity"] = {"initial": "0"}
-    config.write_text(json.dumps(words))
-    run.runc("run", "--detach", run.id).must()
-    run.forget_log()
+    run.into(affinity={"initial": "0"})
     done = run.runc("exec", run.id, "/bin/grep", "Cpus_allowed_list", "/proc/self/status").must()
     run.see("exec", done)
     run.see_log("exec")
