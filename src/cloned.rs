@@ -14,6 +14,7 @@ mod tests;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
+use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
 use crate::error::{Cloning, Doing, Error, Refusal};
 use crate::json::Line;
@@ -23,6 +24,9 @@ use crate::sys::types::{Errno, ExecArgs, Fd, OpenFlags, Seals, SysResult};
 /// Bytes of our arguments with their NULs, and of our environment: what Linux lets a single string have
 /// (`MAX_ARG_STRLEN`). A launcher gives us a few hundred.
 pub const STRINGS_MAX: usize = 131_072;
+
+// The message's memory serves, which is not needed yet: for both kinds of strings, and to copy.
+const _: () = assert!(MESSAGE_MAX > 2 * STRINGS_MAX);
 
 /// Arguments: a launcher gives us two.
 pub const ARGUMENTS_MAX: usize = 256;

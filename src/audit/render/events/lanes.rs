@@ -10,7 +10,7 @@ use super::super::words::Word;
 use super::super::{Document, Fate, Role};
 use super::{Carried, What};
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::{Pid, Received};
+use crate::sys::types::{Pid, Received, Signal};
 
 /// The place of an act: its lane, and its index there.
 pub(super) type Place = (usize, usize);
@@ -135,7 +135,8 @@ impl Linker {
                     self.push(lane, index, Deed::Wait(target));
                 }
             }
-            (Call::Kill { pid, .. }, Reply::Unit) => {
+            // Signal 0 only asks whether it is there.
+            (Call::Kill { pid, signal: Signal::KILL }, Reply::Unit) => {
                 if let Some(target) = self.lane_of(*pid) {
                     let to = self.lanes.get(target).map_or(role, |lane| lane.role);
                     self.push(lane, index, Deed::Show(What::Kill { from: role, to }, Some(target)));
