@@ -5,8 +5,8 @@
 //! copy, before it says its first word to the launcher; since 1.2 its Go half does it (spec 2.7).
 //!
 //! A copy is known by its seals. One that cannot have any, since this kernel has no memfd, is known by a mark in the
-//! environment and by having no name. Before a copy is executed it is held against the very same question, so that
-//! nothing can make us execute ourselves for ever.
+//! environment and by having no name. Before a copy is executed it is held against the very same question, and the mark
+//! counts, so that nothing can make us execute ourselves for ever.
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +14,7 @@ mod tests;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
+use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
 use crate::error::{Cloning, Doing, Error, Refusal};
 use crate::json::Line;
@@ -23,6 +24,9 @@ use crate::sys::types::{Errno, ExecArgs, Fd, OpenFlags, Seals, SysResult};
 /// Bytes of our arguments with their NULs, and of our environment: what Linux lets a single string have
 /// (`MAX_ARG_STRLEN`). A launcher gives us a few hundred.
 pub const STRINGS_MAX: usize = 131_072;
+
+// The message's memory serves, which is not needed yet: for both kinds of strings, and to copy.
+const _: () = assert!(MESSAGE_MAX > 2 * STRINGS_MAX);
 
 /// Arguments: a launcher gives us two.
 pub const ARGUMENTS_MAX: usize = 256;
@@ -41,6 +45,10 @@ const PATH_MAX: usize = 4096;
 
 /// Where a copy is made if the environment names no absolute directory.
 const DEFAULT_DIR: &[u8] = b"/tmp";
+
+/// The mark of a copy, and that of one that was made although there had been a mark: there is no third. runc's C has
+/// the first alone.
+const MARKS: [&str; 2] = ["1", "2"];
 
 const SELF_EXE: &CStr = c"/proc/self/exe";
 const NAME: &CStr = c"runc_cloned:/proc/self/exe";
@@ -88,7 +96,7 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
         }
         os(Cloning::OpenExe, errno)
     })?;
-    let cloned = match verdict(sys.get_seals(exe), own.marked) {
+    let cloned = match verdict(sys.get_seals(exe), own.mark.is_some()) {
         Verdict::Cloned => true,
         Verdict::NotCloned => false,
         Verdict::AskFile => is_out_of_reach(sys, SELF_EXE)?,
@@ -98,10 +106,11 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
         let _ = sys.close(exe);
         return Ok(());
     }
+    let mark = next_mark(own.mark).ok_or(Error::Refused(Refusal::CopyUnknown))?;
     let (argv, rest) = memory.split_at_mut_checked(STRINGS_MAX).ok_or(TOO_LARGE)?;
     let (envp, buffer) = rest.split_at_mut_checked(STRINGS_MAX).ok_or(TOO_LARGE)?;
     let argv = arguments(sys, argv)?;
-    let envp = environment(own.environ, envp).ok_or(TOO_LARGE)?;
+    let envp = environment(own.environ, mark, envp).ok_or(TOO_LARGE)?;
     let (mut argv_slots, mut envp_slots) = ([None; ARGUMENTS_MAX + 1], [None; VARIABLES_MAX + 1]);
     let argv = ExecArgs::build(argv, &mut argv_slots).ok_or(TOO_LARGE)?;
     let envp = ExecArgs::build(envp, &mut envp_slots).ok_or(TOO_LARGE)?;
@@ -136,8 +145,18 @@ fn arguments<'a, S: Sys>(sys: &mut S, memory: &'a mut [u8]) -> Result<&'a [u8], 
     if got < memory.len() { memory.get(..got).ok_or(TOO_LARGE) } else { Err(TOO_LARGE) }
 }
 
+/// The mark for a copy of a program that has this one. Whatever a launcher may have set, two copies are enough: `None`.
+fn next_mark(mark: Option<&[u8]>) -> Option<&'static str> {
+    let [first, last] = MARKS;
+    match mark {
+        None => Some(first),
+        Some(mark) if mark == last.as_bytes() => None,
+        Some(_) => Some(last),
+    }
+}
+
 /// Our environment with the mark, once, each variable with its NUL. `None`: there is no room.
-fn environment<'a>(own: Option<&[u8]>, memory: &'a mut [u8]) -> Option<&'a [u8]> {
+fn environment<'a>(own: Option<&[u8]>, mark: &str, memory: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut line = Line::new(memory);
     let is_mark = |variable: &[u8]| {
         variable.strip_prefix(CLONED_BINARY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
@@ -146,7 +165,7 @@ fn environment<'a>(own: Option<&[u8]>, memory: &'a mut [u8]) -> Option<&'a [u8]>
     for variable in variables {
         line.push_bytes(variable).ok()?;
     }
-    write!(line, "{CLONED_BINARY}=1\0").ok()?;
+    write!(line, "{CLONED_BINARY}={mark}\0").ok()?;
     let len = line.len();
     memory.get(..len)
 }

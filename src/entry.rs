@@ -53,7 +53,7 @@ fn raw_environment() -> RawEnv<'static> {
         mount_fds: variable(c"_LIBCONTAINER_MOUNT_FDS"),
         own: OwnProgram {
             state_dir: variable(c"_LIBCONTAINER_STATEDIR"),
-            marked: variable(c"_LIBCONTAINER_CLONED_BINARY").is_some(),
+            mark: variable(c"_LIBCONTAINER_CLONED_BINARY"),
             environ: None,
         },
     }

@@ -63,7 +63,7 @@ pub enum Refusal {
     MapTooLarge(MapKind, IdMapTooLarge),
     /// More or longer arguments or variables than can be handed on to a copy of our program.
     OwnArguments,
-    /// The copy of our program would not be known for one, and would copy itself again.
+    /// The copy of our program is not known for one, and would copy itself again.
     CopyUnknown,
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for Refusal {
                 "could not ensure we are a cloned binary: too many or too long arguments or variables to hand on",
             ),
             Self::CopyUnknown => f.write_str(
-                "could not ensure we are a cloned binary: the copy would not be known for one, and be copied again",
+                "could not ensure we are a cloned binary: the copy is not known for one, and would be copied again",
             ),
         }
     }

@@ -44,8 +44,8 @@ pub struct RawEnv<'e> {
 pub struct OwnProgram<'e> {
     /// Of [`STATE_DIR`].
     pub state_dir: Option<&'e [u8]>,
-    /// [`CLONED_BINARY`] is there, with any value.
-    pub marked: bool,
+    /// Of [`CLONED_BINARY`]: that it is there is what counts.
+    pub mark: Option<&'e [u8]>,
     /// All of the environment, to be handed on: each variable with its NUL. `None` where it is too long.
     pub environ: Option<&'e [u8]>,
 }

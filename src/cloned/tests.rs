@@ -58,7 +58,7 @@ fn with_file(sys: MockSys, links: u64) -> MockSys {
 }
 
 fn own<'e>(marked: bool) -> OwnProgram<'e> {
-    OwnProgram { state_dir: Some(b"/run/runc"), marked, environ: Some(b"A=1\0B=\0") }
+    OwnProgram { state_dir: Some(b"/run/runc"), mark: marked.then_some(b""), environ: Some(b"A=1\0B=\0") }
 }
 
 fn ensure_with(sys: &mut MockSys, own: OwnProgram<'_>) -> Result<(), std::string::String> {
@@ -154,12 +154,12 @@ fn the_mark_is_there_once() {
     let old =
         b"_LIBCONTAINER_CLONED_BINARY=0\0A=1\0_LIBCONTAINER_CLONED_BINARY=\0_LIBCONTAINER_CLONED_BINARYX=2\0";
     assert_eq!(
-        environment(Some(old), &mut memory),
+        environment(Some(old), "1", &mut memory),
         Some(&b"A=1\0_LIBCONTAINER_CLONED_BINARYX=2\0_LIBCONTAINER_CLONED_BINARY=1\0"[..])
     );
-    assert_eq!(environment(None, &mut memory), None);
-    assert_eq!(environment(Some(b"A=1\0"), &mut memory[..33]), None);
-    assert!(environment(Some(b"A=1\0"), &mut memory[..34]).is_some());
+    assert_eq!(environment(None, "1", &mut memory), None);
+    assert_eq!(environment(Some(b"A=1\0"), "1", &mut memory[..33]), None);
+    assert!(environment(Some(b"A=1\0"), "1", &mut memory[..34]).is_some());
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_copy_is_whole_whatever_comes_in_pieces() {
 
 #[test]
 fn a_copy_that_would_not_be_known_for_one_is_not_executed() {
-    let unknown = refused("the copy would not be known for one, and be copied again");
+    let unknown = refused("the copy is not known for one, and would be copied again");
     // The kernel has added F_SEAL_EXEC.
     let mut sys = with_memfd(running(Err(Errno::EINVAL)));
     sys.expect_get_seals().with(eq(COPY)).return_const(Ok(Seals(0x2f)));
@@ -331,4 +331,21 @@ fn where_the_call_is_missing_the_copy_is_executed_by_its_path() {
         let errno = execute(&mut sys, COPY, &ExecArgs::EMPTY, &ExecArgs::EMPTY);
         assert_eq!(errno, if falls_back { Errno::ETXTBSY } else { refusal });
     }
+}
+
+/// Whatever the kernel and the file system say, or somebody in between: it ends.
+#[test]
+fn a_third_copy_is_never_made() {
+    let mut marks = vec![None];
+    while let Some(next) = next_mark(*marks.last().unwrap()) {
+        marks.push(Some(next.as_bytes()));
+        assert!(marks.len() < 5);
+    }
+    assert_eq!(marks, [None, Some(&b"1"[..]), Some(b"2")]);
+    let mut sys = running(Ok(Seals(0)));
+    let own = OwnProgram { mark: Some(b"2"), ..own(true) };
+    assert_eq!(
+        ensure_with(&mut sys, own),
+        refused("the copy is not known for one, and would be copied again")
+    );
 }

@@ -192,6 +192,15 @@ class Copy(Dialects):
         self.assertEqual(self.exe(run), COPY)
         self.goes_on(run)
 
+    def test_a_third_copy_is_never_made(self):
+        """A launcher's own mark counts as a copy; that of a second copy, which is none, is the end."""
+        run = self.ready(self.start_as("v1_1", environment={CLONED: "1"}))
+        with open(f"/proc/{run.pid}/environ", "rb") as file:
+            self.assertIn(f"{CLONED}=2".encode(), file.read().split(b"\0"))
+        self.goes_on(run)
+        run = self.start_as("v1_1", environment={CLONED: "2"})
+        self.fails(run, f"^{ENSURE}the copy is not known for one, and would be copied again$")
+
     def test_a_marked_binary_on_a_read_only_mount_is_not_copied(self):
         target = self.scratch_file("read-only")
         shutil.copy(fixture.binary(), target)

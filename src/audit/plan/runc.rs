@@ -168,11 +168,11 @@ fn keep_numbers(
 /// What an environment says about the program.
 #[must_use]
 pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
-    let is_mark = |variable: &[u8]| {
-        variable.strip_prefix(CLONED_BINARY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
-    };
-    let marked = environ.split(|byte| *byte == 0).any(is_mark);
-    OwnProgram { state_dir: None, marked, environ: Some(environ) }
+    let mut variables = environ.split(|byte| *byte == 0);
+    let mark = variables.find_map(|variable| {
+        variable.strip_prefix(CLONED_BINARY.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+    });
+    OwnProgram { state_dir: None, mark, environ: Some(environ) }
 }
 
 /// What `runc init` is: the bootstrap, then the Go half up to the configuration.

@@ -81,7 +81,9 @@ const fn mounts(mount: Mount) -> &'static str {
 
 fn becomes(seen: &Seen<'_>, path: &Bytes, argv: &[Bytes]) -> String {
     let rest: Vec<String> = argv.iter().skip(1).map(|arg| one_line(&arg.0, DATA_LIMIT)).collect();
-    let what = if seen.context.role == Some(Role::Tool) { "becomes" } else { "becomes the command" };
+    // Stage 0 becomes the runtime's program, and from that its copy.
+    let other = matches!(seen.context.role, Some(Role::Tool | Role::Stage0));
+    let what = if other { "becomes" } else { "becomes the command" };
     let command = format!("{} {}", one_line(&path.0, DATA_LIMIT), rest.join(" "));
     format!("{what}\n{}", one_line(command.trim_end().as_bytes(), DATA_LIMIT))
 }
