@@ -296,25 +296,37 @@ fn converse<S: Sys>(sys: &mut S, job: &Job<'_>, init: Fd, family: &mut Family) -
     if let Some(signal) = job.interrupt.and_then(|interrupt| interrupted(sys, init, interrupt)) {
         return Err(Trouble::Interrupted(signal));
     }
-    let (stage_1, stage_2) = read_pid_line(sys, init, job.policy.dialect.pid_line)?;
     let [stage_0, ..] = family.pids;
+    let late = job.policy.dialect.pid_line_late;
+    if late {
+        // The line is stage 0's last word, and stage 2 holds the pipe too: that no line comes shows in stage 0's end alone.
+        wait_for(sys, family, [stage_0])?;
+    }
+    let (stage_1, stage_2) = read_pid_line(sys, init, job.policy.dialect.pid_line)?;
     family.pids = [stage_0, Some(stage_1), Some(stage_2)];
     if awaits_cgroup_byte(job) {
         send_all(sys, init, &[CGROUP_BYTE]).map_err(os(Step::SendCgroupByte))?;
     }
     // Stage 0 ends last of the two: with status 0, all three have done their part. Both are waited for in any case, since
     // neither outlives the other's failure.
+    wait_for(sys, family, [Some(stage_1), stage_0.filter(|_| !late)])?;
+    send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
+    Ok(stage_2)
+}
+
+/// Reaps these stages, all of them, and then says whether one failed.
+fn wait_for<S: Sys, const N: usize>(
+    sys: &mut S,
+    family: &mut Family,
+    stages: [Option<Pid>; N],
+) -> Result<(), Trouble> {
     let mut failed = false;
-    for pid in [Some(stage_1), stage_0].into_iter().flatten() {
-        let waited = wait(sys, pid).map_err(os(Step::Wait))?;
+    for pid in stages.into_iter().flatten() {
+        let waited = wait(sys, pid).map_err(|errno| Trouble::Os { step: Step::Wait, errno })?;
         family.ended(waited.pid, waited.status);
         failed |= waited.status != WaitStatus::Exited(0);
     }
-    if failed {
-        return Err(Trouble::StageFailed);
-    }
-    send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
-    Ok(stage_2)
+    if failed { Err(Trouble::StageFailed) } else { Ok(()) }
 }
 
 /// Whether stage 2 waits for our word before it creates its cgroup namespace, by the dialect and the message. We move nobody
