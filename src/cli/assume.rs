@@ -146,6 +146,7 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
         subgid: first_range(&facts.subgids),
         owners: owners(joined),
         proc_masked: covers_proc(&mounts),
+        no_new_privs: status.lines().any(|line| line == "NoNewPrivs:\t1"),
         uptime: uptime.unwrap_or(Settings::default().uptime),
         blocked: SignalSet(hex("SigBlk:")),
         file_system: file_system(joined),
@@ -271,7 +272,7 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
         _ => None,
     }) {
         let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
-        assumptions.capabilities = usual.capabilities;
+        (assumptions.capabilities, assumptions.no_new_privs) = (usual.capabilities, false);
         // What we may not open says nothing about somebody else.
         assumptions.amiss.retain(|_, amiss| *amiss != Amiss::Forbidden);
         (assumptions.gid, assumptions.subuid, assumptions.subgid) = (usual.gid, None, None);

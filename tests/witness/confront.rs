@@ -96,7 +96,7 @@ impl Stage<'_> {
     pub(crate) fn confront(&self, config: &Config, caller: &As, folder: &Path) -> Result<Agreed, String> {
         let args = self.args(config, caller);
         let (plan, succeeds) = self.plan(config, caller, &args)?;
-        let (record, seen, said) = self.witnessed(caller, &args, folder)?;
+        let (record, seen, said) = self.witnessed(config, caller, &args, folder)?;
         let agree = |what: &str, left: &Run, right: &Run| {
             let diff = compare(left, right);
             if diff.is_empty() { Ok(()) } else { Err(format!("{what}\n{diff}")) }
@@ -135,8 +135,18 @@ impl Stage<'_> {
         Ok(Agreed { fate, calls })
     }
 
+    /// The program, perhaps through setpriv(1), which becomes it.
+    fn program(&self, config: &Config) -> Command {
+        if !config.no_new_privs {
+            return Command::new(self.bin);
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--no-new-privs", "--"]).arg(self.bin);
+        command
+    }
+
     fn plan(&self, config: &Config, caller: &As, args: &[String]) -> Result<(Run, bool), String> {
-        let mut command = Command::new(self.bin);
+        let mut command = self.program(config);
         command.args(["plan", "--format", "json"]);
         if !config.command.there {
             // A plan alone takes a command for granted that is not on this machine.
@@ -154,7 +164,13 @@ impl Stage<'_> {
     }
 
     /// Runs it under a strace of ours; the record, what strace saw, and what the program said.
-    fn witnessed(&self, caller: &As, args: &[String], folder: &Path) -> Result<(Run, Run, Output), String> {
+    fn witnessed(
+        &self,
+        config: &Config,
+        caller: &As,
+        args: &[String],
+        folder: &Path,
+    ) -> Result<(Run, Run, Output), String> {
         for entry in fs::read_dir(folder).map_err(|error| error.to_string())?.flatten() {
             fs::remove_file(entry.path()).map_err(|error| error.to_string())?;
         }
@@ -168,7 +184,9 @@ impl Stage<'_> {
                 command.args(["-u", &caller.name]);
             }
         }
-        command.arg("--").arg(self.bin).args(["trace", "--json"]).arg(&record).args(args);
+        let program = self.program(config);
+        command.arg("--").arg(program.get_program()).args(program.get_args());
+        command.args(["trace", "--json"]).arg(&record).args(args);
         caller.surround(&mut command);
         let said = output(&mut command)?;
         let text =
@@ -187,7 +205,7 @@ impl Stage<'_> {
         args: &[String],
         (status, calls, killed): (i32, usize, bool),
     ) -> Result<(), String> {
-        let mut command = Command::new(self.bin);
+        let mut command = self.program(config);
         command.args(["trace", "--witness"]).args(args);
         caller.put_on(&mut command);
         let said = output(&mut command)?;

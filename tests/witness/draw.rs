@@ -105,6 +105,8 @@ pub(crate) struct Config {
     pub(crate) oom: Option<i32>,
     pub(crate) mount_proc: bool,
     pub(crate) kill_child: bool,
+    /// Under no_new_privs, so that the mapping tools' set-user-id bits do nothing.
+    pub(crate) no_new_privs: bool,
     /// For each kind that is not created, perhaps a place.
     pub(crate) joins: [Option<Place>; 8],
     pub(crate) command: Command,
@@ -121,7 +123,8 @@ pub(crate) fn config(who: Who, alone: bool, created: u8) -> impl Strategy<Value 
             &[Ids::Unsaid, Ids::Unsaid, Ids::Own, Ids::Auto, Ids::Wide, Ids::Both, Ids::Many, Ids::Foreign][..],
         ),
     };
-    let flags = (rarely(), rarely(), proptest::option::weighted(0.2, any::<bool>()));
+    let no_new_privs = proptest::bool::weighted(0.1);
+    let flags = (rarely(), rarely(), no_new_privs, proptest::option::weighted(0.2, any::<bool>()));
     let clock = || {
         let seconds = prop_oneof![4 => select(&[0, -1, -1500, -100_000, 86_400][..]), 1 => select(&[i64::MAX, -1_000_000_000_000][..])];
         proptest::option::weighted(0.25, seconds)
@@ -133,7 +136,7 @@ pub(crate) fn config(who: Who, alone: bool, created: u8) -> impl Strategy<Value 
             root_flag,
             users,
             groups,
-            (mount_proc, kill_child, setgroups),
+            (mount_proc, kill_child, no_new_privs, setgroups),
             clocks,
             oom,
             joins,
@@ -150,6 +153,7 @@ pub(crate) fn config(who: Who, alone: bool, created: u8) -> impl Strategy<Value 
                 oom,
                 mount_proc,
                 kill_child,
+                no_new_privs,
                 joins,
                 command,
             };
@@ -294,6 +298,7 @@ impl Config {
         with(&|config| config.oom = None);
         with(&|config| config.mount_proc = false);
         with(&|config| config.kill_child = false);
+        with(&|config| config.no_new_privs = false);
         with(&|config| config.setgroups = None);
         with(&|config| config.users = Ids::Unsaid);
         with(&|config| config.groups = Ids::Unsaid);

@@ -317,7 +317,10 @@ fn complain(stage: &Stage<'_>, caller: &As, case: Case, seed: u64, folder: &Path
         }
         break;
     }
-    let line = |config: &Config| format!("nsexec trace {}", stage.args(config, caller).join(" "));
+    let line = |config: &Config| {
+        let before = if config.no_new_privs { "setpriv --no-new-privs " } else { "" };
+        format!("{before}nsexec trace {}", stage.args(config, caller).join(" "))
+    };
     println!(
         "failed: {} as {}\n    drawn:    {}\n    smallest: {}\n    again:    NSEXEC_SEED={seed} cargo test --test witness {}\n    {}",
         case.name(),

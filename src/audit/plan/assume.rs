@@ -171,6 +171,8 @@ pub struct Assumptions {
     pub owners: BTreeMap<NsKind, Owner>,
     /// A part of /proc is covered, as in most containers.
     pub proc_masked: bool,
+    /// The set-user-id bit of a mapping tool does nothing (PR_SET_NO_NEW_PRIVS(2const)).
+    pub no_new_privs: bool,
     /// For how many seconds the machine has been up: its clocks cannot be set back further. Not in the hash.
     pub uptime: i64,
     /// What the launcher has blocked when it forks. Not in the hash: it puts it back.
@@ -201,6 +203,7 @@ impl Assumptions {
             subgid: None,
             owners: BTreeMap::new(),
             proc_masked: false,
+            no_new_privs: false,
             uptime: Settings::default().uptime,
             blocked: SignalSet::EMPTY,
             amiss: BTreeMap::new(),
@@ -259,6 +262,13 @@ impl Assumptions {
             ("subordinate group ids", range(self.subgid)),
             ("/proc", if self.proc_masked { "partly covered" } else { "whole" }.to_string()),
         ]);
+        // Said where it is so: nearly nobody has to read of it.
+        if self.no_new_privs {
+            lines.push((
+                "set-user-id bit of the tools".to_string(),
+                "without effect (no_new_privs)".to_string(),
+            ));
+        }
         for (kind, amiss) in self.amiss.iter().filter(|(kind, _)| joined.contains(**kind)) {
             lines.push((format!("{kind} namespace to join"), amiss.words().to_string()));
         }

@@ -214,6 +214,7 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
     let settings = Settings {
         lacks,
         proc_masked: assumptions.proc_masked,
+        no_new_privs: assumptions.no_new_privs,
         uptime: assumptions.uptime,
         file_system: assumptions.file_system,
         ..Settings::default()
@@ -530,6 +531,30 @@ mod tests {
         {
             assert!(search(&[("/bin/true", why)], None).starts_with(&format!("-1 {errno}")), "{why:?}");
         }
+    }
+
+    #[test]
+    fn a_tool_without_its_bit_maps_nothing() {
+        let map = IdMap::parse(c"0 1000 1\n1 100000 65536\n").unwrap();
+        let message = Bootstrap::new(CloneFlags::NEWUSER)
+            .with_rootless_euid(true)
+            .with_uid_map(map)
+            .with_gid_map(map)
+            .with_setgroup(true)
+            .with_uidmap_path(c"/usr/bin/newuidmap")
+            .with_gidmap_path(c"/usr/bin/newgidmap");
+        let policy = Policy { credentials: Credentials::Root, ..Policy::runc(&Dialect::V1_2) };
+        let mut launcher = Launcher::new(&message, policy).unwrap();
+        let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
+        let with = |no_new_privs| {
+            let range = Some((100_000, 65_536));
+            let ordinary = Assumptions { subuid: range, subgid: range, ..Assumptions::ordinary(1000) };
+            plan(&start, &Assumptions { no_new_privs, ..ordinary }).unwrap()
+        };
+        let (whole, without) = (with(false), with(true));
+        assert!(whole.succeeds && !without.succeeds, "{:?} {:?}", whole.log, without.log);
+        assert!(without.log.iter().any(|record| record.contains("newuid map")), "{:?}", without.log);
+        assert_ne!(whole.hash, without.hash);
     }
 
     #[test]
