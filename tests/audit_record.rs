@@ -158,18 +158,6 @@ const CASES: &[Case] = &[
         numbers: &[60, -1, 61],
         ..PLAIN
     },
-    Case {
-        name: "no_such_source",
-        flags: 0x1202_0000,
-        uid_map: "0 100000 65536\n",
-        gid_map: "0 100000 65536\n",
-        dialect: &Dialect::V1_1,
-        sources: b"/nowhere\0\0",
-        numbers: &[60],
-        succeeds: false,
-        sections: &["launcher", "stage-0 parent", "stage-1 child"],
-        ..PLAIN
-    },
     Case { name: "cgroup_byte", flags: 0x0202_0000, dialect: &Dialect::V1_0, ..PLAIN },
     Case { name: "late_pid_line", flags: 0x0602_0000, dialect: &Dialect::SEED, ..PLAIN },
     Case {

@@ -8,8 +8,9 @@
 use core::fmt;
 
 use super::tail::{self, Tail};
-use crate::bootstrap::dialect::PidLine;
+use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, PidLine};
 use crate::bootstrap::env::Environment;
+use crate::bootstrap::{ByteOrder, decode};
 use crate::json::PID_LINE_MAX;
 use crate::log::Level;
 use crate::nsexec::{Scratch, bootstrap, thread_id_cache};
@@ -18,8 +19,8 @@ use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
 use crate::sys::types::{
-    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet, SysResult,
-    WaitFor, WaitStatus,
+    CloneFlags, Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
+    SysResult, WaitFor, WaitStatus,
 };
 
 /// The byte that lets stage 2 execute the command. Without it, it ends: the launcher is gone.
@@ -142,6 +143,8 @@ pub enum Step {
     Wait,
     /// Giving the word to go.
     SendGo,
+    /// Sending stage 2 the word for its cgroup namespace.
+    SendCgroupByte,
 }
 
 impl fmt::Display for Step {
@@ -154,6 +157,7 @@ impl fmt::Display for Step {
             Self::SendMessage => "failed to send the bootstrap message to stage-0",
             Self::ReadPidLine => "failed to read the pid line",
             Self::Wait => "failed to wait for a stage",
+            Self::SendCgroupByte => "failed to tell stage-2 that it is in its cgroup",
             Self::SendGo => "failed to let stage-2 go",
         })
     }
@@ -292,22 +296,46 @@ fn converse<S: Sys>(sys: &mut S, job: &Job<'_>, init: Fd, family: &mut Family) -
     if let Some(signal) = job.interrupt.and_then(|interrupt| interrupted(sys, init, interrupt)) {
         return Err(Trouble::Interrupted(signal));
     }
-    let (stage_1, stage_2) = read_pid_line(sys, init, job.policy.dialect.pid_line)?;
     let [stage_0, ..] = family.pids;
+    let late = job.policy.dialect.pid_line_late;
+    if late {
+        // The line is stage 0's last word, and stage 2 holds the pipe too: that no line comes shows in stage 0's end alone.
+        wait_for(sys, family, [stage_0])?;
+    }
+    let (stage_1, stage_2) = read_pid_line(sys, init, job.policy.dialect.pid_line)?;
     family.pids = [stage_0, Some(stage_1), Some(stage_2)];
+    if awaits_cgroup_byte(job) {
+        send_all(sys, init, &[CGROUP_BYTE]).map_err(os(Step::SendCgroupByte))?;
+    }
     // Stage 0 ends last of the two: with status 0, all three have done their part. Both are waited for in any case, since
     // neither outlives the other's failure.
+    wait_for(sys, family, [Some(stage_1), stage_0.filter(|_| !late)])?;
+    send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
+    Ok(stage_2)
+}
+
+/// Reaps these stages, all of them, and then says whether one failed.
+fn wait_for<S: Sys, const N: usize>(
+    sys: &mut S,
+    family: &mut Family,
+    stages: [Option<Pid>; N],
+) -> Result<(), Trouble> {
     let mut failed = false;
-    for pid in [Some(stage_1), stage_0].into_iter().flatten() {
-        let waited = wait(sys, pid).map_err(os(Step::Wait))?;
+    for pid in stages.into_iter().flatten() {
+        let waited = wait(sys, pid).map_err(|errno| Trouble::Os { step: Step::Wait, errno })?;
         family.ended(waited.pid, waited.status);
         failed |= waited.status != WaitStatus::Exited(0);
     }
-    if failed {
-        return Err(Trouble::StageFailed);
-    }
-    send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
-    Ok(stage_2)
+    if failed { Err(Trouble::StageFailed) } else { Ok(()) }
+}
+
+/// Whether stage 2 waits for our word before it creates its cgroup namespace, by the dialect and the message. We move nobody
+/// into another cgroup, so there is nothing to wait for.
+fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
+    let dialect = job.policy.dialect;
+    let asked = || decode(job.message, dialect, ByteOrder::NATIVE).ok();
+    dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte
+        && asked().is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
 }
 
 /// Waits until there is something on the init pipe, or somebody wants the launch to end: then with which signal.
@@ -461,7 +489,9 @@ impl Trouble {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
             // Stage 0 sees the hang-up while its mapping tool runs, and takes it along. A SIGKILL to stage 0 would leave it.
             Self::Interrupted(_) => true,
-            Self::Os { step: Step::SendMessage | Step::SendGo, errno } => matches!(*errno, Errno::EPIPE),
+            Self::Os { step: Step::SendMessage | Step::SendCgroupByte | Step::SendGo, errno } => {
+                matches!(*errno, Errno::EPIPE)
+            }
             Self::Os { .. } | Self::BadPidLine => false,
         }
     }

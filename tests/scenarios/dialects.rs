@@ -4,7 +4,7 @@ use nsexec::audit::plan::runc::MountNumbers;
 use nsexec::bootstrap::{Bootstrap, Dialect, MountSources};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
-use nsexec::sys::sim::{Container, Extra, Kind, User};
+use nsexec::sys::sim::{Container, Extra, Kind, User, cap};
 use nsexec::sys::types::{CloneFlags, Errno};
 
 use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, foreign_net, mapped, ordinary, tools, with_tools};
@@ -66,7 +66,8 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
             &mapped(&SIX, WIDE).with_setgroup(true),
         )
         .with_records()
-        .ways(INIT),
+        // Nobody launches the seed with a launcher of ours.
+        .ways(if dialect.pid_line_late { INIT } else { &[Way::Init, Way::Ours] }),
         of("rootless", "an ordinary user maps itself alone", &ordinary(), &own).ways(INIT),
         tools(of(
             "tools",
@@ -230,6 +231,9 @@ fn mounts_refused() -> Vec<Scenario> {
         mounts("mounts_forbidden", "a source that nobody may open", &["/srv/secret"])
             .and_file("/srv/secret", Extra::Forbidden)
             .refused("failed to open mount source /srv/secret: Permission denied"),
+        mounts("mounts_unseen", "a root that may not look into stage 1, which is not dumpable", two)
+            .setting(|settings| settings.bounding &= !(1 << cap::SYS_PTRACE))
+            .refused("failed to get container mount namespace (/proc/"),
         said(
             "mounts_unsaid",
             "the variable with the numbers is not set",

@@ -376,7 +376,8 @@ fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
 }
 
 fn has_log_pipe(start: &Start) -> bool {
-    start.policy.dialect.environment != EnvironmentForm::InitOnly
+    // Ours has one in every dialect.
+    start.way == Way::Ours || start.policy.dialect.environment != EnvironmentForm::InitOnly
 }
 
 /// The texts on standard error, each with the stage that wrote it.

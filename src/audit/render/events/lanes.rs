@@ -136,7 +136,7 @@ impl Linker {
                 }
             }
             // Signal 0 only asks whether it is there.
-            (Call::Kill { pid, signal }, Reply::Unit) if *signal != Signal(0) => {
+            (Call::Kill { pid, signal: Signal::KILL }, Reply::Unit) => {
                 if let Some(target) = self.lane_of(*pid) {
                     let to = self.lanes.get(target).map_or(role, |lane| lane.role);
                     self.push(lane, index, Deed::Show(What::Kill { from: role, to }, Some(target)));
