@@ -4,10 +4,13 @@ Who this is: part of `run`, root. A containerd of this run's: its root, state an
 it loads no plugin for Kubernetes, and it, its shims and its containers end with the run.
 """
 
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import oci
@@ -21,8 +24,11 @@ NAME = "containerd"
 IMAGE = "localhost/busybox:1"
 SLEEP = ("/bin/sleep", "1000")
 MAPS = ("--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536")
-# containerd has this place for the sockets of shims, whatever its configuration says.
-SOCKETS = Path("/run/containerd/s")
+# The names of containers: all that the cases use.
+NAMES = ("one", "two")
+# containerd has this place for the sockets of shims, and for what it knows of a runc that it was not told of, whatever
+# its configuration says.
+PLACE = Path("/run/containerd")
 
 CONFIGURATION = """\
 version = 2
@@ -38,14 +44,17 @@ address = "{folder}/socket"
 """
 
 
-def without_sockets(stack):
-    """The shims' sockets that were not there before are removed, and so are folders that were not."""
-    made = [folder for folder in (SOCKETS, SOCKETS.parent) if not folder.exists()]
-    before = set(os.listdir(SOCKETS)) if SOCKETS.exists() else set()
+def without_traces(stack, address, namespace):
+    """What of ours lies in containerd's own place is removed, and the folders that were not there before."""
+    folders = [PLACE / "s", PLACE / "runc", PLACE]
+    made = [folder for folder in folders if not folder.exists()]
 
     def remove():
-        for name in set(os.listdir(SOCKETS)) - before if SOCKETS.exists() else ():
-            (SOCKETS / name).unlink()
+        for name in NAMES:
+            # So a shim names its socket.
+            digest = hashlib.sha256(f"{address}/{namespace}/{name}".encode()).hexdigest()
+            (PLACE / "s" / digest).unlink(missing_ok=True)
+        shutil.rmtree(PLACE / "runc" / namespace, ignore_errors=True)
         for folder in made:
             if folder.exists() and not os.listdir(folder):
                 folder.rmdir()
@@ -63,7 +72,7 @@ class Containerd:
         self.counter = 0
         (self.folder / "config.toml").write_text(CONFIGURATION.format(folder=self.folder))
         (self.folder / "tmp").mkdir()
-        without_sockets(stack)
+        without_traces(stack, self.folder / "socket", self.namespace)
         stack.callback(undo.remove_cgroups, self.namespace)
         # First the daemon, then the shims, which are our children since their first process ended.
         stack.callback(undo.end_children)
@@ -247,8 +256,12 @@ def observed(case, engine, binary, root):
     view = Case(engine, binary, root)
     try:
         case(view)
-    finally:
-        view.finish()
+    except Exception:
+        # The next case shall find nothing of this one; why it failed is what is told.
+        with suppress(Exception):
+            view.finish()
+        raise
+    view.finish()
     return view.seen
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import oci
@@ -257,8 +258,12 @@ def observed(case, engine):
     view = Case(engine)
     try:
         case(view)
-    finally:
-        view.finish()
+    except Exception:
+        # The next case shall find nothing of this one; why it failed is what is told.
+        with suppress(Exception):
+            view.finish()
+        raise
+    view.finish()
     return view.seen
 
 
