@@ -194,16 +194,23 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
 }
 
 fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
-    let known: Vec<Pid> = pids(run).into_iter().map(|(_, pid)| pid).collect();
+    let pids = pids(run);
+    let known: Vec<Pid> = pids.iter().map(|(_, pid)| *pid).collect();
+    let stage_1 = pids.iter().find(|(role, _)| *role == Role::Stage(1)).map(|(_, pid)| *pid);
     let mut findings = Vec::new();
     for section in &run.sections {
         let mut reaped = Vec::new();
-        // Stage 1 and stage 2 are the launcher's to reap, once it has the pid line; stage 0 knows when that may be.
+        // Stage 1 has ended then, and is the launcher's to reap at any time.
+        let over = word_at(section, false, Message::ChildFinish).filter(|_| section.role == Role::Stage(0));
         for (index, line) in section.lines.iter().enumerate() {
             match (&line.call, &line.reply) {
                 (_, Reply::Waited(waited)) => reaped.push(waited.pid),
                 (Call::Kill { pid, .. }, _) if reaped.contains(pid) => {
                     findings.push(Finding::on(section, index, format!("kills {pid}, which it has reaped")));
+                }
+                (Call::Kill { pid, .. }, _) if Some(*pid) == stage_1 && over.is_some_and(|at| at < index) => {
+                    let what = format!("kills {pid}, which has ended and may be somebody else");
+                    findings.push(Finding::on(section, index, what));
                 }
                 (Call::Kill { pid, .. }, _) if !known.contains(pid) && !heard_of(run, *pid) => {
                     findings.push(Finding::on(section, index, format!("kills {pid}, which is none of us")));

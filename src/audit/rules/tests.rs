@@ -296,6 +296,7 @@ const FORGERIES: &[Forgery] = &[
     ("stage-2-waits", "nothing", |f| f.with(INIT, "rt_sigprocmask(SIG_SETMASK", "setgid(0) = 0")),
     ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(-1, SIGKILL) = 0")),
     ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(0, SIGKILL) = 0")),
+    ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "\"D\\0", "kill(32735, SIGKILL) = 0")),
     ("records-whole", "nothing", |f| {
         let record = "pwritev2(7, [{iov_base=\"{\\\"level\\\"\", iov_len=8}], 1, -1, RWF_NOWAIT) = 8";
         f.with(CHILD, "unshare", record)
