@@ -467,6 +467,9 @@ class Bootstrap:
         self.until(lambda: self.pid in self.statuses, "stage 0 exits", seconds)
         return self.statuses[self.pid]
 
+    # A program after the bootstrap that speaks on the init pipe, as the Go half of runc 1.1 does.
+    more_may_follow = False
+
     PID_LINE = re.compile(rb'\{"stage1_pid":([1-9][0-9]*),"stage2_pid":([1-9][0-9]*)\}\n')
 
     LATE_PID_LINE = re.compile(rb'\{"pid": ([1-9][0-9]*), "pid_first": ([1-9][0-9]*)\}\n')
@@ -486,6 +489,8 @@ class Bootstrap:
         """The pid line, by its exact bytes, or EOF."""
         self.until(lambda: b"\n" in self.init_bytes or self.init_eof, "the pid line or EOF", seconds)
         line = self.init_bytes[len(before):] if self.init_bytes.startswith(before) else self.init_bytes
+        if self.more_may_follow:
+            line = line[:line.find(b"\n") + 1]
         match = self.PID_LINE.fullmatch(line)
         if match is None:
             raise AssertionError(f"no pid line: {line!r}\n{self.describe()}")

@@ -30,8 +30,10 @@ class OurParentIsLikeRuncs(fixture.ProtocolTest):
         super().setUp()
 
     def start_runc(self):
-        return self.start(argv=[RUNC, "init"], environment={"_LIBCONTAINER_STATEDIR": self.scratch,
-                                                            "_LIBCONTAINER_INITTYPE": "standard"})
+        run = self.start(argv=[RUNC, "init"], environment={"_LIBCONTAINER_STATEDIR": self.scratch,
+                                                           "_LIBCONTAINER_INITTYPE": "standard"})
+        run.more_may_follow = True
+        return run
 
     def drive(self, manner, data):
         run = self.start_runc()
