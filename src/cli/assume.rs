@@ -181,7 +181,13 @@ fn amiss(joined: &[JoinValue]) -> BTreeMap<NsKind, Amiss> {
 fn file_system(joined: &[JoinValue]) -> FsType {
     let is_file = |join: &&JoinValue| matches!(look(join), Some(Amiss::Fifo | Amiss::Regular));
     let first = joined.iter().find(is_file).and_then(|join| statfs(path_of(join)).ok());
-    first.map_or(Settings::default().file_system, |found| FsType(found.filesystem_type().0))
+    first.map_or(Settings::default().file_system, |found| FsType(magic(found.filesystem_type().0)))
+}
+
+/// A file system's number is signed in glibc, and unsigned in musl.
+fn magic<N: TryInto<i64>>(number: N) -> i64 {
+    // None is over 32 bits.
+    number.try_into().unwrap_or_default()
 }
 
 fn look(join: &JoinValue) -> Option<Amiss> {
