@@ -756,13 +756,17 @@ fn a_plan_looks_for_the_command_as_far_as_it_can_be_refused() {
             ("/etc/passwd", 1, "-1 EACCES"),
             ("/etc/passwd/sh", 1, "-1 ENOTDIR"),
             ("/etc", 1, "-1 EACCES"),
-            // Nothing says that it is not on the machine that is meant.
-            ("/no/such", 0, "0"),
+            ("/no/such", 1, "-1 ENOENT"),
         ] {
             let (found, text, _) = caller.run(&["plan", "-r", "--", command]);
             let tried = text.lines().find(|line| line.trim_start().starts_with("execve("));
             let tried = tried.unwrap_or_default();
             assert!(found == status && tried.contains(&format!("vars */) = {reply}")), "{command}: {text}");
         }
+        // As the launch would find none; another machine may have it.
+        let (status, text, _) = caller.run(&["plan", "-r", "--", "no-such-command"]);
+        assert!(status == 1 && text.contains("failed to execute no-such-command: No such file"), "{text}");
+        let there = ["plan", "-r", "--assume", "command=/no/such", "--", "/no/such"];
+        assert_eq!(caller.run(&there).0, 0);
     }
 }

@@ -78,7 +78,7 @@ say in is assumed, shown, and changed by --assume:
   join=KIND:there|missing|below-file|forbidden|fifo|file|other-kind|own
 and of a user namespace that is joined: maker=UID setgroups=allow|deny
   user-map=I:O:N,…|none group-map=I:O:N,…|none
-Paths to join are looked at on this machine; join=KIND:there is for another one.
+Paths to join and the command are looked for on this machine; join=KIND:there and command=FILE are for another one.
 
 Examples:
   nsexec plan -r -n -- ip address

@@ -61,7 +61,8 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     // Whoever names a file means another machine, where this one's folders say nothing.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
         let (found, refused) = assume::search(&prepared);
-        assumptions.command = assumptions.command.or(found);
+        // One that is nowhere is not found by the launch either; a plan for another machine names its place.
+        assumptions.command = assumptions.command.or(Some(found.unwrap_or_default()));
         assumptions.refused = refused;
     }
     finish(&Start::Launcher(prepared), &assumptions)
