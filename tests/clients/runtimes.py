@@ -4,6 +4,7 @@ Who this is: part of `run`. It calls capi/build and go build, which write below 
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import build
@@ -112,6 +113,19 @@ def each_line(job, client, titles):
             job.judge.skip(full, reason)
             continue
         yield full, line, line.binaries(job.c_only)
+
+
+def observed(case, view):
+    """One run of one case with an engine, through its view of it: all that it showed."""
+    try:
+        case(view)
+    except Exception:
+        # The next case shall find nothing of this one; why it failed is what is told.
+        with suppress(Exception):
+            view.finish()
+        raise
+    view.finish()
+    return view.seen
 
 
 def for_everybody(stack, binaries):

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import traceback
-from contextlib import suppress
 from pathlib import Path
 
 import oci
@@ -251,20 +250,6 @@ CASES = [
 ]
 
 
-def observed(case, engine, binary, root):
-    """One run of one case: all that it showed."""
-    view = Case(engine, binary, root)
-    try:
-        case(view)
-    except Exception:
-        # The next case shall find nothing of this one; why it failed is what is told.
-        with suppress(Exception):
-            view.finish()
-        raise
-    view.finish()
-    return view.seen
-
-
 def suite(job, stack):
     if not any(job.wants(f"{NAME}-{line}", title(case)) for line in runtimes.LINES for case in CASES):
         return
@@ -277,7 +262,7 @@ def suite(job, stack):
             if not job.wants(client, title(case)):
                 continue
             try:
-                c, ours = (observed(case, engine, copies[side], root) for side in ("c", "ours"))
+                c, ours = (runtimes.observed(case, Case(engine, copies[side], root)) for side in ("c", "ours"))
             except Exception:
                 job.judge.fail(f"{client} {title(case)}", traceback.format_exc())
             else:

@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import traceback
-from contextlib import suppress
 from pathlib import Path
 
 import oci
@@ -253,20 +252,6 @@ CASES = [
 ]
 
 
-def observed(case, engine):
-    """One run of one case: all that it showed."""
-    view = Case(engine)
-    try:
-        case(view)
-    except Exception:
-        # The next case shall find nothing of this one; why it failed is what is told.
-        with suppress(Exception):
-            view.finish()
-        raise
-    view.finish()
-    return view.seen
-
-
 def suite(job, stack):
     if not any(job.wants(f"{NAME}-{line}", title(case)) for line in runtimes.LINES for case in CASES):
         return
@@ -281,7 +266,7 @@ def suite(job, stack):
                 if not job.wants(client, title(case)):
                     continue
                 try:
-                    c, ours = observed(case, engines["c"]), observed(case, engines["ours"])
+                    c, ours = runtimes.observed(case, Case(engines["c"])), runtimes.observed(case, Case(engines["ours"]))
                 except Exception:
                     job.judge.fail(f"{client} {title(case)}", traceback.format_exc())
                 else:

@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::facts::Asked;
-use super::reading::{succeeded, word_at};
+use super::reading::{changes_identity, succeeded, word_at};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::transcript::{Role, Run, Section};
 use crate::bootstrap::dialect::Dialect;
@@ -90,15 +90,7 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
     let finished = word_at(section, true, Message::ChildFinish);
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
-        let changes = matches!(
-            line.call,
-            Call::Setsid
-                | Call::Setuid { .. }
-                | Call::Setgid { .. }
-                | Call::DropGroups
-                | Call::Setresuid { .. }
-        );
-        if changes && !steps.iter().any(|(asked, _, is)| *asked && is(line)) {
+        if changes_identity(&line.call) && !steps.iter().any(|(asked, _, is)| *asked && is(line)) {
             findings.push(Finding::on(section, index, format!("{} was not asked for", line.call.name())));
         }
         if finished == Some(index) {

@@ -3,7 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{Word, reports, succeeded, word_at, words};
+use super::reading::{Word, changes_identity, reports, succeeded, word_at, words};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::sections::pids;
 use crate::audit::transcript::{Role, Run};
@@ -157,19 +157,15 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
     let tells = section.lines.iter().position(is_failure);
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
-        let changes = matches!(
-            line.call,
-            Call::Setsid
-                | Call::Setuid { .. }
-                | Call::Setgid { .. }
-                | Call::Setresuid { .. }
-                | Call::DropGroups
-                | Call::Mount { .. }
-                | Call::Execve { .. }
-                | Call::SetPdeathsig { .. }
-                | Call::Unshare { .. }
-                | Call::Send { .. }
-        );
+        let changes = changes_identity(&line.call)
+            || matches!(
+                line.call,
+                Call::Mount { .. }
+                    | Call::Execve { .. }
+                    | Call::SetPdeathsig { .. }
+                    | Call::Unshare { .. }
+                    | Call::Send { .. }
+            );
         // A stage that fails says so at any time, in the seed.
         let tells_failure = tells.is_some_and(|at| at <= index);
         if changes && !tells_failure && go.is_none_or(|at| index < at) {

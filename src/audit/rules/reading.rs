@@ -15,6 +15,14 @@ pub(super) fn succeeded(line: &Line) -> bool {
     !matches!(line.reply, Reply::Errno(_))
 }
 
+/// A call that changes who a process is: its session, its ids, its groups.
+pub(super) fn changes_identity(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Setsid | Call::Setuid { .. } | Call::Setgid { .. } | Call::Setresuid { .. } | Call::DropGroups
+    )
+}
+
 /// A call that changes nothing but what people are told: a record, the number in it, the wait for room in the pipe.
 pub(super) fn reports(line: &Line) -> bool {
     match &line.call {
