@@ -48,6 +48,8 @@ pub enum MountFdsError {
     NotOpen(Fd),
     /// The number is that of the init pipe or the log pipe.
     InUse(Fd),
+    /// Two mounts have the number: the second source would be that of both.
+    Twice(Fd),
 }
 
 impl<'e> MountFds<'e> {
@@ -127,6 +129,7 @@ impl fmt::Display for MountFdsError {
             Self::InUse(fd) => {
                 write!(f, "{MOUNT_FDS} names {}, which is the init pipe or the log pipe", fd.0)
             }
+            Self::Twice(fd) => write!(f, "{MOUNT_FDS} names {} twice", fd.0),
             Self::NoBeginning | Self::NoEnd | Self::NotANumber | Self::OutOfRange => {
                 write!(f, "malformed {MOUNT_FDS} env var: ")?;
                 f.write_str(match self {

@@ -13,7 +13,7 @@ use crate::sync::{End, OfChild, OfParent};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags};
 
-/// Whether both sides agree, and every number is kept free: before a socket of ours could get it.
+/// Whether both sides agree, and every number is kept free, for one source: before a socket of ours could get it.
 ///
 /// We are whoever becomes stage 0, with the message and nothing else.
 ///
@@ -28,7 +28,9 @@ pub fn check<'m, 'e, S: Sys>(
     let value = environment.mount_fds.ok_or(Error::MountFds(MountFdsError::NotSet))?;
     let numbers = MountFds::parse(value).map_err(Error::MountFds)?;
     numbers.check(sources).map_err(Error::MountFds)?;
-    for number in numbers.iter().flatten() {
+    let mut highest = None;
+    for (mount, number) in numbers.iter().enumerate() {
+        let Some(number) = number else { continue };
         if [environment.init, environment.log].contains(&Some(number)) {
             return Err(Error::MountFds(MountFdsError::InUse(number)));
         }
@@ -37,6 +39,11 @@ pub fn check<'m, 'e, S: Sys>(
             Err(Errno::EBADF) => return Err(Error::MountFds(MountFdsError::NotOpen(number))),
             Err(errno) => return Err(Error::Os { doing: Doing::CheckMountFd(number), errno }),
         }
+        // A runtime gives rising numbers, which need no look at the others.
+        if Some(number) <= highest && numbers.iter().take(mount).any(|earlier| earlier == Some(number)) {
+            return Err(Error::MountFds(MountFdsError::Twice(number)));
+        }
+        highest = highest.max(Some(number));
     }
     Ok(Some(numbers))
 }
@@ -137,6 +144,8 @@ mod tests {
             (Some("[7,-1,4]"), Err(MountFdsError::InUse(Fd(4)))),
             (Some("[3,-1,7]"), Err(MountFdsError::InUse(Fd(3)))),
             (Some("[7,-1,9]"), Err(MountFdsError::NotOpen(Fd(9)))),
+            (Some("[7,-1,7]"), Err(MountFdsError::Twice(Fd(7)))),
+            (Some("[8,-1,7]"), Ok(Some(MountFds::parse(b"[8,-1,7]").unwrap()))),
             (Some("[7,-1,8]"), Ok(Some(MountFds::parse(b"[7,-1,8]").unwrap()))),
         ];
         for (numbers, wanted) in cases {

@@ -464,6 +464,23 @@ class MountSources(Older):
         for number in (3, 4):
             self.refused(f"[{number}]", ["/dev"], f"^{MOUNT_FDS} names {number}, which is the init pipe or the log pipe$")
 
+    def test_a_number_twice(self):
+        """runc's C gives both mounts the second source."""
+        for numbers in ("[20,20]", "[20,21,20]", "[21,20,21]"):
+            with self.subTest(numbers=numbers):
+                first = numbers[1:3]
+                self.refused(numbers, ["/dev", "/proc", "/sys"][:numbers.count(",") + 1],
+                             f"^{MOUNT_FDS} names {first} twice$")
+
+    def test_falling_numbers(self):
+        one, other = self.private("one"), self.private("other")
+        run = self.open_run("[21,20]", kept=(20, 21))
+        tracer = Tracer(run)
+        run.like_init(self.sources([one, other]), before=b"\0")
+        self.assertHandedOver(run)
+        found = tracer.named("runc:[2:INIT]").descriptors
+        self.assertEqual((found[21], found[20]), (one, other))
+
     def test_without_sources_the_variable_does_not_matter(self):
         run = self.open_run("junk")
         run.like_init(message(NEWUTS), before=b"\0")
