@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use crate::stage::Outcome;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::Fd;
+use crate::sys::types::{CloneFlags, Errno, Fd};
 
 /// Memory of the core. In .bss, so that a process without a bootstrap pays nothing for it.
 struct Memory<const LEN: usize>(UnsafeCell<[u8; LEN]>);
@@ -148,9 +148,9 @@ pub fn drop_in(policy: &Policy) -> Outcome {
     }
     // SAFETY: nothing is forked before the threads are counted, and the calls until then are harmless with them.
     let mut sys = unsafe { LinuxSys::new() };
-    if let Some(threads) = more_than_one_thread(&mut sys) {
+    if let Err(refusal) = refuse_threads(&mut sys) {
         let mut log = Log::open(&mut sys, log_pipe(policy.dialect), Level::Fatal, policy.log_form);
-        log.fatal(&mut sys, &Error::Refused(Refusal::Threads(threads)));
+        log.fatal(&mut sys, &Error::Refused(refusal));
         exit(1);
     }
     // SAFETY: there is one thread, and it is here.
@@ -163,9 +163,45 @@ pub fn log_pipe(dialect: &Dialect) -> Option<Fd> {
     Environment::parse(raw_environment(), dialect).map_or_else(|error| error.log, |known| known.log)
 }
 
-/// The number of threads, if it is not one. Without a /proc nobody can tell.
-fn more_than_one_thread<S: Sys>(sys: &mut S) -> Option<u64> {
+/// Makes sure that there is no other thread.
+fn refuse_threads<S: Sys>(sys: &mut S) -> Result<(), Refusal> {
     // A directory has a link from its parent and one from itself; each thread's folder adds one.
-    let threads = sys.link_count(c"/proc/self/task").ok()?.saturating_sub(2);
-    (threads > 1).then_some(threads)
+    match sys.link_count(c"/proc/self/task").map(|links| links.saturating_sub(2)) {
+        Ok(0..=1) => Ok(()),
+        Ok(threads) => Err(Refusal::Threads(Some(threads))),
+        // Without a /proc of ours: unshare(2) does nothing with this flag in a single thread, and gives EINVAL in others.
+        Err(_) => match sys.unshare(CloneFlags::THREAD) {
+            Err(Errno::EINVAL) => Err(Refusal::Threads(None)),
+            // Some filters refuse any unshare. The stages will meet that too.
+            Ok(()) | Err(_) => Ok(()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::MockSys;
+
+    #[test]
+    fn threads_are_counted_in_proc_and_seen_without_it() {
+        let cases = [
+            (Ok(3), None, Ok(())),
+            (Ok(4), None, Err(Refusal::Threads(Some(2)))),
+            (Err(Errno::ENOENT), Some(Ok(())), Ok(())),
+            (Err(Errno::ENOENT), Some(Err(Errno::EPERM)), Ok(())),
+            (Err(Errno::ENOENT), Some(Err(Errno::EINVAL)), Err(Refusal::Threads(None))),
+        ];
+        for (links, unshared, wanted) in cases {
+            let mut sys = MockSys::new();
+            sys.expect_link_count().once().return_const(links);
+            if let Some(unshared) = unshared {
+                sys.expect_unshare()
+                    .once()
+                    .withf(|flags| *flags == CloneFlags::THREAD)
+                    .return_const(unshared);
+            }
+            assert_eq!(refuse_threads(&mut sys), wanted, "{links:?}, {unshared:?}");
+        }
+    }
 }

@@ -57,8 +57,8 @@ pub enum Refusal {
     UnknownCloneFlags(CloneFlags),
     /// The same kind is to be joined and created.
     JoinedAndCreated(NsSet),
-    /// The process has this many threads, and may have only one.
-    Threads(u64),
+    /// The process has this many threads, and may have only one. Without a /proc nobody can count them.
+    Threads(Option<u64>),
     /// A map that no single write can carry.
     MapTooLarge(MapKind, IdMapTooLarge),
     /// More or longer arguments or variables than can be handed on to a copy of our program.
@@ -75,7 +75,12 @@ impl fmt::Display for Refusal {
             }
             Self::JoinedAndCreated(set) => write!(f, "asked to both join and create: {set}"),
             Self::Threads(count) => {
-                write!(f, "the process has {count} threads: call the bootstrap before any is started")
+                f.write_str("the process has ")?;
+                match count {
+                    Some(count) => write!(f, "{count}")?,
+                    None => f.write_str("several")?,
+                }
+                f.write_str(" threads: call the bootstrap before any is started")
             }
             Self::MapTooLarge(kind, too_large) => write!(f, "{}: {too_large}", kind.file().as_str()),
             Self::OwnArguments => f.write_str(

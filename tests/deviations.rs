@@ -82,7 +82,7 @@ fn an_error_without_an_errno_does_not_end_in_success() {
     for error in [
         Error::Parse(parse),
         Error::Environment(environment),
-        Error::Refused(Refusal::Threads(2)),
+        Error::Refused(Refusal::Threads(Some(2))),
         Error::Short { doing: Doing::Update(Pid(7), ProcFile::TimensOffsets), got: 27, want: 41 },
         Error::UnexpectedSync { step: SyncStep::Stage1Next, value: 0 },
         Error::MappingTool { kind: MapKind::Uid, pid: Pid(7), why: ended },

@@ -125,6 +125,8 @@ pub struct CloneFlags(pub u32);
 impl CloneFlags {
     /// No namespace.
     pub const EMPTY: Self = Self(0);
+    /// No namespace, and nothing to do for an unshare that a single thread asks for: others get EINVAL.
+    pub const THREAD: Self = Self(0x0001_0000);
     /// Time namespace (Linux 5.6).
     pub const NEWTIME: Self = Self(0x0000_0080);
     /// Mount namespace.

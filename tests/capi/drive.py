@@ -73,6 +73,16 @@ class Linked(fixture.ProtocolTest):
         self.assertRegex(run.err, rb"\AFATAL: [^\n]*/nonexistent")
 
 
+def without_proc():
+    """For `prepare`: from here on nothing is at /proc, for this process alone."""
+    parent.unshare(FLAG["mnt"])
+    parent.mount(None, "/", flags=parent.MS_REC | parent.MS_PRIVATE)
+    while parent.libc.umount2(b"/proc", 2) == 0:  # MNT_DETACH
+        pass
+    if os.path.exists("/proc/self"):
+        raise OSError("there is a /proc left")
+
+
 class Threaded(Linked):
     """Another library's constructor has started a thread. runc's C hangs in setresuid, whose glibc waits for threads
     that the fork did not copy."""
@@ -82,6 +92,13 @@ class Threaded(Linked):
         run.try_send(message(SIX, uidmap="0 0 1\n", gidmap="0 0 1\n"))
         self.assertEqual(self.assertRefused(run, "2 threads"),
                          "the process has 2 threads: call the bootstrap before any is started")
+
+    def two_threads_without_a_proc_are_refused(self, program):
+        """Nobody can count them there."""
+        run = self.launch(program, prepare=without_proc)
+        run.try_send(message(SIX, uidmap="0 0 1\n", gidmap="0 0 1\n"))
+        self.assertEqual(self.assertRefused(run, "several threads"),
+                         "the process has several threads: call the bootstrap before any is started")
 
 
 LOG = "_LIBCONTAINER_LOGPIPE"
@@ -240,7 +257,8 @@ def tests_of(program):
     if program["panic"]:
         return Panicking, [name for name in vars(Panicking) if name.startswith("a_")]
     if program["threads"]:
-        return Threaded, ["untouched", "a_process_with_two_threads_is_refused"]
+        return Threaded, ["untouched", "a_process_with_two_threads_is_refused",
+                          "two_threads_without_a_proc_are_refused"]
     if program["start"] != "nsexec":
         return Older, ["untouched", "init", "refusal", "environment", "time_namespace"]
     return Linked, ["untouched", "init", "exec", "rootless", "refusal", "refusal_without_log"]
