@@ -11,6 +11,8 @@ pub(crate) const CASES: &[Case] = &[
     ("the_check_of_symbols_finds_what_is_too_much", symbols_are_checked),
     ("the_object_is_position_independent_without_groups", sections),
     ("the_same_sources_give_the_same_bytes", bytes),
+    ("the_folder_is_where_the_caller_is", relative),
+    ("the_script_says_how_it_is_called", usage),
 ];
 
 const VISIBLE: [&str; 5] = ["escape_json_string", "nsexec", "nsexec_seed", "nsexec_v1_0", "nsexec_v1_1"];
@@ -169,6 +171,49 @@ fn bytes() -> Outcome {
                     second.len()
                 ));
             }
+        }
+    }
+    Ok(Said::Held(String::new()))
+}
+
+/// A relative folder begins where the caller is, and not where an exported CDPATH says.
+fn relative() -> Outcome {
+    let text = |error: std::io::Error| error.to_string();
+    let (here, elsewhere) = (folder().join("here"), folder().join("elsewhere"));
+    fs::create_dir_all(&here).map_err(text)?;
+    fs::create_dir_all(elsewhere.join("made here")).map_err(text)?;
+    let mut build = command(root().join("capi/build"));
+    run(build.arg("made here").current_dir(&here).env("CDPATH", &elsewhere))?;
+    let names = |folder: &Path| -> Result<BTreeSet<String>, String> {
+        let entries = fs::read_dir(folder).map_err(text)?.flatten();
+        Ok(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    };
+    let made = names(&here.join("made here"))?;
+    if made != ["libnsexec.a", "nsexec.h", "nsexec.pc"].map(str::to_owned).into() {
+        return Err(format!("made: {made:?}"));
+    }
+    let strays = names(&elsewhere.join("made here"))?;
+    if !strays.is_empty() {
+        return Err(format!("strays: {strays:?}"));
+    }
+    Ok(Said::Held(String::new()))
+}
+
+fn usage() -> Outcome {
+    let called = |arguments: &[&str]| -> Result<(Option<i32>, bool, bool), String> {
+        let output =
+            command(root().join("capi/build")).args(arguments).output().map_err(|error| error.to_string())?;
+        let says = |bytes: &[u8]| String::from_utf8_lossy(bytes).starts_with("capi/build [--debug] DIR");
+        Ok((output.status.code(), says(&output.stdout), says(&output.stderr)))
+    };
+    for arguments in [&["--help"][..], &["-h"]] {
+        if called(arguments)? != (Some(0), true, false) {
+            return Err(format!("{arguments:?}: {:?}", called(arguments)?));
+        }
+    }
+    for arguments in [&[][..], &["--debug"], &["--wrong", "x"], &["one", "two"], &[""]] {
+        if called(arguments)? != (Some(2), false, true) {
+            return Err(format!("{arguments:?}: {:?}", called(arguments)?));
         }
     }
     Ok(Said::Held(String::new()))
