@@ -240,8 +240,12 @@ impl fmt::Display for Error<'_> {
                     | Doing::ReadBack(pid, _)),
                 errno: errno @ (Errno::ENOENT | Errno::ESRCH),
             } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
-            Self::Os { doing: doing @ Doing::ReadHeader, errno: errno @ Errno::EBADF } => {
-                write!(f, "{doing}: {errno} (_LIBCONTAINER_INITPIPE names no open descriptor)")
+            Self::Os {
+                doing: doing @ (Doing::ReadHeader | Doing::InformLauncher),
+                errno: errno @ Errno::EBADF,
+            } => {
+                // Closed, or open for the other direction.
+                write!(f, "{doing}: {errno} (_LIBCONTAINER_INITPIPE names no descriptor that is open for it)")
             }
             Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {
                 write!(f, "{doing}: {errno} ({})", step.text())

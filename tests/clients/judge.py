@@ -116,7 +116,7 @@ class Judge:
 
     def compare(self, client, case, c, ours):
         """`c` and `ours` are Observations of one case."""
-        problems = []
+        problems = ["nothing was seen"] if not c.fields else []
         if self.show:
             for field, lines in c.fields.items():
                 say(f"  {field}", *(f"\n      {line}" for line in lines), sep="")

@@ -375,6 +375,13 @@ class ReadyByte(Dialects):
         theirs.close()
         self.fails(run, "^could not inform the parent we are past initial setup: Broken pipe$")
 
+    def test_an_init_pipe_that_is_not_open(self):
+        for dialect in CLONING:
+            with self.subTest(dialect=dialect):
+                self.fails(self.start_as(dialect, environment={INIT: "77"}),
+                           "^could not inform the parent we are past initial setup: Bad file descriptor "
+                           rf"\({INIT} names no descriptor that is open for it\)$")
+
     def test_none_in_the_other_lines(self):
         for dialect in ("seed", "v1_2"):
             with self.subTest(dialect=dialect):

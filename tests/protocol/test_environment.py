@@ -87,6 +87,12 @@ class Environment(fixture.ProtocolTest):
         run = self.start_bad({INIT: "77"})
         self.assertRefused(run, f"^failed to read netlink header: Bad file descriptor.*{INIT}")
 
+    def test_descriptor_of_the_other_direction(self):
+        """It is open: so nobody may be told that it is not."""
+        run = self.start_bad({INIT: "4"})
+        words = f"failed to read netlink header: Bad file descriptor ({INIT} names no descriptor that is open for it)"
+        self.assertEqual(self.assertRefused(run), words)
+
     def test_log_pipe_that_is_not_open(self):
         """A socket of our own would take the number, and the records would go into the stages' conversation."""
         for number in ("5", "6", "77"):
