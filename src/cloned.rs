@@ -19,7 +19,7 @@ use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
 use crate::error::{Cloning, Doing, Error, Refusal};
 use crate::json::Line;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, ExecArgs, Fd, OpenFlags, Seals, SysResult};
+use crate::sys::types::{Errno, ExecArgs, Fd, MaskHow, OpenFlags, Seals, SignalSet, SysResult};
 
 /// Bytes of our arguments with their NULs, and of our environment: what Linux lets a single string have
 /// (`MAX_ARG_STRLEN`). A launcher gives us a few hundred.
@@ -119,7 +119,7 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
     let envp = ExecArgs::build(envp, &mut envp_slots).ok_or(TOO_LARGE)?;
 
     let (copy, kind) = create(sys, own.state_dir)?;
-    copy_all(sys, copy, exe, buffer)?;
+    copy_within_limits(sys, copy, exe, buffer)?;
     let _ = sys.close(exe);
     let copy = protect(sys, copy, kind)?;
     Err(os(Cloning::Exec, execute(sys, copy, &argv, &envp)))
@@ -232,6 +232,24 @@ fn text(
     let text = buffer.get(..len).filter(|_| whole.is_ok());
     text.and_then(|text| CStr::from_bytes_until_nul(text).ok())
         .ok_or(os(Cloning::Create, Errno::ENAMETOOLONG))
+}
+
+/// [`copy_all`], where a limit of the size of files (RLIMIT_FSIZE) is an error: without a handler its signal would end us
+/// without a word. It stays blocked after an error, since it is pending then.
+fn copy_within_limits<S: Sys>(
+    sys: &mut S,
+    to: Fd,
+    from: Fd,
+    buffer: &mut [u8],
+) -> Result<(), Error<'static>> {
+    // Only a wrong argument makes these fail. Then nothing is blocked, and nothing has to be put back.
+    let mask = sys.sigprocmask(MaskHow::Block, SignalSet::XFSZ);
+    copy_all(sys, to, from, buffer)?;
+    if let Ok(mask) = mask {
+        // Before the exec, which keeps a mask.
+        let _ = sys.sigprocmask(MaskHow::Set, mask);
+    }
+    Ok(())
 }
 
 /// Copies all of `from`: by the kernel, and the rest by hand where it cannot copy between these two.

@@ -36,9 +36,17 @@ fn with_arguments(mut sys: MockSys, text: &'static [u8]) -> MockSys {
     sys
 }
 
+/// SIGXFSZ is blocked, and then the mask is again as it was.
+fn with_mask(mut sys: MockSys) -> MockSys {
+    let was = SignalSet(4);
+    sys.expect_sigprocmask().once().with(eq(MaskHow::Block), eq(SignalSet::XFSZ)).return_const(Ok(was));
+    sys.expect_sigprocmask().once().with(eq(MaskHow::Set), eq(was)).return_const(Ok(SignalSet::XFSZ));
+    sys
+}
+
 /// There is a memfd, and the copy of the program goes into it.
 fn with_memfd(sys: MockSys) -> MockSys {
-    let mut sys = with_arguments(sys, b"runc\0init\0");
+    let mut sys = with_mask(with_arguments(sys, b"runc\0init\0"));
     sys.expect_memfd_create().withf(|name, exec| name == NAME && *exec).return_const(Ok(COPY));
     sys.expect_sendfile().once().return_const(Ok(7_usize));
     sys.expect_sendfile().once().return_const(Ok(0_usize));
@@ -56,7 +64,7 @@ fn seals_after(refusals: usize) -> SysResult<()> {
 
 /// There is none, and the copy goes into a file of a directory, of which this is said.
 fn with_file(sys: MockSys, links: u64) -> MockSys {
-    let mut sys = with_arguments(sys, b"runc\0init\0");
+    let mut sys = with_mask(with_arguments(sys, b"runc\0init\0"));
     sys.expect_memfd_create().return_const(Err(Errno::ENOSYS));
     sys.expect_sendfile().return_const(Ok(0_usize));
     sys.expect_fchmod().with(eq(COPY), eq(0o500)).return_const(Ok(()));
@@ -301,6 +309,21 @@ fn a_copy_is_whole_whatever_comes_in_pieces() {
     sys.expect_read().return_const(Ok(1_usize));
     sys.expect_write().return_const(Err(Errno::ENOSPC));
     assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(Cloning::Copy, Errno::ENOSPC)));
+}
+
+/// Otherwise the pending signal ends us before anybody can be told.
+#[test]
+fn after_a_copy_that_a_limit_cuts_its_signal_stays_blocked() {
+    let mut sys = MockSys::new();
+    sys.expect_sigprocmask()
+        .once()
+        .with(eq(MaskHow::Block), eq(SignalSet::XFSZ))
+        .return_const(Ok(SignalSet(4)));
+    sys.expect_sendfile().once().return_const(Err(Errno::EFBIG));
+    sys.expect_read().once().return_const(Ok(1_usize));
+    sys.expect_write().once().return_const(Err(Errno::EFBIG));
+    let cut = copy_within_limits(&mut sys, COPY, EXE, &mut [0; 8]);
+    assert_eq!(cut, Err(os(Cloning::Copy, Errno::EFBIG)));
 }
 
 #[test]

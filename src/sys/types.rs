@@ -98,6 +98,8 @@ impl SignalSet {
     pub const EMPTY: Self = Self(0);
     /// SIGPIPE alone.
     pub const PIPE: Self = Self(1 << 12);
+    /// SIGXFSZ alone: a file would become larger than RLIMIT_FSIZE allows.
+    pub const XFSZ: Self = Self(1 << 24);
 
     /// Whether every signal of `other` is in this set.
     #[must_use]

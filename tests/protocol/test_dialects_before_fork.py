@@ -10,7 +10,9 @@ import fcntl
 import hashlib
 import os
 import platform
+import resource
 import shutil
+import signal
 import socket
 import struct
 import unittest
@@ -93,6 +95,19 @@ class Copy(Dialects):
                 with open(f"/proc/{run.pid}/exe", "rb") as exe, open(fixture.binary(), "rb") as binary:
                     self.assertEqual(fcntl.fcntl(exe, GET_SEALS), ALL_SEALS)
                     self.assertEqual(hashlib.sha256(exe.read()).digest(), hashlib.sha256(binary.read()).digest())
+                self.goes_on(run)
+
+    def test_a_limit_of_the_size_of_files(self):
+        """Its signal would end stage 0 without a word. A limit that is high enough changes nothing, nor does the mask."""
+        def limited(bytes):
+            return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes))
+        for dialect in CLONING:
+            with self.subTest(dialect=dialect):
+                run = self.start_as(dialect, prepare=limited(4096))
+                self.fails(run, "^could not ensure we are a cloned binary: File too large \\(copying\\)$")
+                run = self.ready(self.start_as(dialect, prepare=limited(1 << 30), blocked={signal.SIGUSR1}))
+                self.assertEqual(int(parent.status_of(run.pid)["SigBlk"], 16) & ~(1 << signal.SIGPIPE - 1),
+                                 1 << signal.SIGUSR1 - 1)
                 self.goes_on(run)
 
     def test_an_ordinary_user_too(self):

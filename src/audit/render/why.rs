@@ -231,6 +231,9 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::Sigprocmask { how: MaskHow::Block, set: SignalSet::PIPE }, _) => {
             "a log pipe without a reader must not kill us"
         }
+        (Call::Sigprocmask { how: MaskHow::Block, set: SignalSet::XFSZ }, _) => {
+            "a limit of the size of files must not kill us without a word"
+        }
         (Call::Sigprocmask { how: MaskHow::Block, .. }, Role::Launcher) => {
             "no handler of ours may run in the copy"
         }
