@@ -270,6 +270,12 @@ fn mounts_refused() -> Vec<Scenario> {
             MountNumbers::Said("[4,-1,8]"),
             "_LIBCONTAINER_MOUNT_FDS names 4, which is the init pipe or the log pipe",
         ),
+        said(
+            "mounts_twice",
+            "both sources would come to the same number",
+            MountNumbers::Said("[7,-1,7]"),
+            "_LIBCONTAINER_MOUNT_FDS names 7 twice",
+        ),
         rootless,
     ]
 }
