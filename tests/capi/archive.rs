@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run};
 
@@ -11,6 +11,7 @@ pub(crate) const CASES: &[Case] = &[
     ("the_check_of_symbols_finds_what_is_too_much", symbols_are_checked),
     ("the_object_is_position_independent_without_groups", sections),
     ("the_same_sources_give_the_same_bytes", bytes),
+    ("no_folder_of_the_builder_is_in_it", folders),
     ("the_folder_is_where_the_caller_is", relative),
     ("the_script_says_how_it_is_called", usage),
 ];
@@ -139,13 +140,45 @@ fn sections() -> Outcome {
     Ok(Said::Held(String::new()))
 }
 
+/// A copy of what the archive is made of, in a folder of this name.
+fn sources(name: &str) -> Result<PathBuf, String> {
+    let copy = folder().join(name);
+    fs::create_dir_all(&copy).map_err(|error| error.to_string())?;
+    let parts = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "src", "capi", "tests", "examples"];
+    run(command("cp").arg("-r").args(parts.map(|part| root().join(part))).arg(&copy))?;
+    Ok(copy)
+}
+
+/// Whatever characters they have, and wherever cargo gets flags from besides.
+fn folders() -> Outcome {
+    let text = |error: std::io::Error| error.to_string();
+    let copy = sources("somebody's sources")?;
+    fs::create_dir_all(copy.join(".cargo")).map_err(text)?;
+    let flags = "rustflags = [\"-C\", \"force-frame-pointers=yes\"]\n";
+    let home = std::env::var("HOME").map_err(|error| error.to_string())?;
+    for (name, config, variable) in [
+        ("target", format!("[target.'cfg(unix)']\n{flags}"), None),
+        ("build", format!("[build]\n{flags}"), None),
+        ("environment", String::new(), Some(("RUSTFLAGS", "-C force-frame-pointers=yes"))),
+    ] {
+        fs::write(copy.join(".cargo/config.toml"), config).map_err(text)?;
+        let made = folder().join("folders").join(name);
+        let mut build = command(copy.join("capi/build"));
+        run(build.arg(&made).env("CARGO_TARGET_DIR", copy.join("target")).envs(variable))?;
+        let bytes = fs::read(made.join("libnsexec.a")).map_err(text)?;
+        for never in [folder().to_string_lossy().as_ref(), home.as_str(), "somebody's"] {
+            if bytes.windows(never.len()).any(|window| window == never.as_bytes()) {
+                return Err(format!("flags of {name}: it has {never}"));
+            }
+        }
+    }
+    Ok(Said::Held(String::new()))
+}
+
 /// Built once more, in a folder of another name, with another home for cargo.
 fn bytes() -> Outcome {
     let text = |error: std::io::Error| error.to_string();
-    let copy = folder().join("the same sources");
-    fs::create_dir_all(&copy).map_err(text)?;
-    let parts = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "src", "capi", "tests", "examples"];
-    run(command("cp").arg("-r").args(parts.map(|part| root().join(part))).arg(&copy))?;
+    let copy = sources("the same sources")?;
     let home = folder().join("home of cargo");
     fs::create_dir_all(&home).map_err(text)?;
     let known = std::env::var_os("CARGO_HOME")
