@@ -310,6 +310,39 @@ fn a_plan_of_an_older_line_shows_its_first_steps() {
 }
 
 #[test]
+fn what_a_plan_would_pass_over_is_refused() {
+    let caller = Caller::all().remove(0);
+    fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/map")).unwrap();
+    let kinds = ["-U", "-m", "-p", "-n", "-i", "-u", "-C", "-T", "--all", "-f", "-r"];
+    let more = [
+        "--join net=/x",
+        "--map-users 0:0:1",
+        "--map-groups 0:0:1",
+        "--setgroups deny",
+        "--monotonic 1",
+        "--boottime 1",
+        "--oom-score-adj 1",
+        "--mount-proc",
+        "--kill-child",
+        "-- true",
+    ];
+    for flag in kinds.iter().chain(&more) {
+        let (status, out, err) = script(&caller, &format!("$N plan --bootstrap m {flag}"));
+        assert!(status == 2 && out.is_empty() && err.contains("leave out the flags of run"), "{flag}: {err}");
+    }
+    for beside in ["-r", "--format json", "--bootstrap m", "--assume uid=0", "-- true"] {
+        let (status, out, err) = script(&caller, &format!("$N plan --rules {beside}"));
+        assert!(status == 2 && out.is_empty() && err.contains("cannot be used with"), "{beside}: {err}");
+    }
+    let (status, _, err) = script(&caller, "$N plan --manner exec -r -- true");
+    assert!(status == 2 && err.contains("--bootstrap"), "{err}");
+    for accepted in ["--bootstrap m --manner exec --format json --color never --assume uid=1000", "--rules"] {
+        let (_, out, err) = script(&caller, &format!("$N plan {accepted}"));
+        assert!(!out.is_empty() && err.is_empty(), "{accepted}: {err}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_a_failure() {
     let caller = Caller::all().remove(0);
     for command in

@@ -14,7 +14,7 @@ use nsexec::launch::Launcher;
 use nsexec::launch::signals::Signals;
 use nsexec::policy::Policy;
 
-use super::args::{ColourFlag, Format, MannerFlag, PlanArgs};
+use super::args::{ColourFlag, Format, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::decode;
 use super::facts::Facts;
@@ -69,6 +69,12 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
 }
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
+    // What is passed over would be taken for part of the plan.
+    if args.namespaces != NamespaceFlags::default() || !args.command.is_empty() {
+        let why =
+            "--bootstrap says what is created, joined and mapped: leave out the flags of run and the command";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let message = decode::open(file)?.message;
     let mut assumptions = assume::of_machine(&Facts::gather(true), &[]);
     assume::apply(&mut assumptions, &args.assume);
