@@ -310,6 +310,25 @@ fn a_plan_of_an_older_line_shows_its_first_steps() {
 }
 
 #[test]
+fn a_plan_refuses_a_malformed_message_in_the_words_of_decode() {
+    let caller = Caller::all().remove(0);
+    for make in [
+        "$N encode -r --boottime 5",
+        "$N encode -r | head -c 30",
+        "printf '\\020\\0\\0\\0\\060\\362'",
+        "true",
+    ] {
+        let make = |of: &str| script(&caller, &format!("{make} > m; $N {of} m --dialect v1_0"));
+        let (planned, decoded) = (make("plan --bootstrap"), make("decode"));
+        assert_eq!((planned.0, planned.1.as_str()), (1, ""), "{}", planned.2);
+        assert!(
+            planned.2 == decoded.2 && planned.2.starts_with("nsexec: m: malformed message at offset "),
+            "{planned:?}"
+        );
+    }
+}
+
+#[test]
 fn what_a_plan_would_pass_over_is_refused() {
     let caller = Caller::all().remove(0);
     fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/map")).unwrap();
@@ -365,7 +384,8 @@ fn an_input_without_an_end_is_read_as_far_as_it_may_be_one() {
     let (status, out, err) = script(&caller, "($N encode -r; exec yes) | $N plan --bootstrap -");
     assert_eq!((status, err.as_str(), out.starts_with("Plan of a start\n")), (0, "", true), "{out}");
     let (status, _, err) = script(&caller, "ulimit -v 4000000; $N plan --bootstrap /dev/zero");
-    assert_eq!((status, err.as_str()), (1, "nsexec: unexpected msg type 0\n"));
+    let malformed = "malformed message at offset 4 (unexpected_message_type): unexpected msg type 0\n";
+    assert_eq!((status, err), (1, format!("nsexec: /dev/zero: {malformed}")));
     let (status, out, err) = script(&caller, "ulimit -v 4000000; $N trace --replay /dev/zero");
     assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
     assert!(err.contains("/dev/zero cannot be replayed: it has more than "), "{err}");

@@ -75,14 +75,15 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
             "--bootstrap says what is created, joined and mapped: leave out the flags of run and the command";
         return Err(Failure::Usage(why.to_owned()));
     }
-    let message = decode::open(file)?.message;
+    let opened = decode::open(file)?;
+    opened.check(args.dialect)?;
     let mut assumptions = assume::of_machine(&Facts::gather(true), &[]);
     assume::apply(&mut assumptions, &args.assume);
     let manner = match args.manner {
         MannerFlag::Init => Manner::Init,
         MannerFlag::Exec => Manner::Exec,
     };
-    finish(&Start::Runc { message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
+    finish(&Start::Runc { message: opened.message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
 }
 
 fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
