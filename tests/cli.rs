@@ -329,6 +329,17 @@ fn a_plan_refuses_a_malformed_message_in_the_words_of_decode() {
 }
 
 #[test]
+fn a_plan_says_who_would_wait_for_ever() {
+    let caller = Caller::all().remove(0);
+    // runc 1.0's exec sends no byte before the cgroup namespace, and waits for stage 0 before it sends anything else.
+    let plan = "$N encode -r -C --dialect v1_0 | $N plan --bootstrap - --dialect v1_0 --manner";
+    let (status, out, _) = script(&caller, &format!("{plan} exec"));
+    assert_eq!((status, out.matches("=> waits for ever\n").count()), (1, 3), "{out}");
+    let (status, out, _) = script(&caller, &format!("{plan} init"));
+    assert!(status == 0 && !out.contains("waits for ever"), "{out}");
+}
+
+#[test]
 fn what_a_plan_would_pass_over_is_refused() {
     let caller = Caller::all().remove(0);
     fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/map")).unwrap();

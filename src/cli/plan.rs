@@ -162,8 +162,14 @@ pub(crate) fn outcome(section: &nsexec::audit::Section, run: &Run) -> (String, F
         (_, End::Exited(0)) => Fate::Ended,
         _ => Fate::Failed,
     };
+    // Of a stage a plan knows the end, if there is one.
+    let waits =
+        |section: &nsexec::audit::Section| section.role != Role::Launcher && section.end == End::Unknown;
     let words = match (section.role, section.end, fate) {
         (Role::Launcher, End::Unknown, Fate::LivesOn) => "waits for the command".to_owned(),
+        (_, End::Unknown, _) if waits(section) || run.sections.iter().any(waits) => {
+            "waits for ever".to_owned()
+        }
         (Role::Launcher, End::Unknown, _) => "reports the failure".to_owned(),
         (_, end, _) => end.to_string(),
     };
