@@ -310,6 +310,69 @@ fn a_plan_of_an_older_line_shows_its_first_steps() {
 }
 
 #[test]
+fn a_plan_refuses_a_malformed_message_in_the_words_of_decode() {
+    let caller = Caller::all().remove(0);
+    for make in [
+        "$N encode -r --boottime 5",
+        "$N encode -r | head -c 30",
+        "printf '\\020\\0\\0\\0\\060\\362'",
+        "true",
+    ] {
+        let make = |of: &str| script(&caller, &format!("{make} > m; $N {of} m --dialect v1_0"));
+        let (planned, decoded) = (make("plan --bootstrap"), make("decode"));
+        assert_eq!((planned.0, planned.1.as_str()), (1, ""), "{}", planned.2);
+        assert!(
+            planned.2 == decoded.2 && planned.2.starts_with("nsexec: m: malformed message at offset "),
+            "{planned:?}"
+        );
+    }
+}
+
+#[test]
+fn a_plan_says_who_would_wait_for_ever() {
+    let caller = Caller::all().remove(0);
+    // runc 1.0's exec sends no byte before the cgroup namespace, and waits for stage 0 before it sends anything else.
+    let plan = "$N encode -r -C --dialect v1_0 | $N plan --bootstrap - --dialect v1_0 --manner";
+    let (status, out, _) = script(&caller, &format!("{plan} exec"));
+    assert_eq!((status, out.matches("=> waits for ever\n").count()), (1, 3), "{out}");
+    let (status, out, _) = script(&caller, &format!("{plan} init"));
+    assert!(status == 0 && !out.contains("waits for ever"), "{out}");
+}
+
+#[test]
+fn what_a_plan_would_pass_over_is_refused() {
+    let caller = Caller::all().remove(0);
+    fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/map")).unwrap();
+    let kinds = ["-U", "-m", "-p", "-n", "-i", "-u", "-C", "-T", "--all", "-f", "-r"];
+    let more = [
+        "--join net=/x",
+        "--map-users 0:0:1",
+        "--map-groups 0:0:1",
+        "--setgroups deny",
+        "--monotonic 1",
+        "--boottime 1",
+        "--oom-score-adj 1",
+        "--mount-proc",
+        "--kill-child",
+        "-- true",
+    ];
+    for flag in kinds.iter().chain(&more) {
+        let (status, out, err) = script(&caller, &format!("$N plan --bootstrap m {flag}"));
+        assert!(status == 2 && out.is_empty() && err.contains("leave out the flags of run"), "{flag}: {err}");
+    }
+    for beside in ["-r", "--format json", "--bootstrap m", "--assume uid=0", "-- true"] {
+        let (status, out, err) = script(&caller, &format!("$N plan --rules {beside}"));
+        assert!(status == 2 && out.is_empty() && err.contains("cannot be used with"), "{beside}: {err}");
+    }
+    let (status, _, err) = script(&caller, "$N plan --manner exec -r -- true");
+    assert!(status == 2 && err.contains("--bootstrap"), "{err}");
+    for accepted in ["--bootstrap m --manner exec --format json --color never --assume uid=1000", "--rules"] {
+        let (_, out, err) = script(&caller, &format!("$N plan {accepted}"));
+        assert!(!out.is_empty() && err.is_empty(), "{accepted}: {err}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_a_failure() {
     let caller = Caller::all().remove(0);
     for command in
@@ -332,7 +395,8 @@ fn an_input_without_an_end_is_read_as_far_as_it_may_be_one() {
     let (status, out, err) = script(&caller, "($N encode -r; exec yes) | $N plan --bootstrap -");
     assert_eq!((status, err.as_str(), out.starts_with("Plan of a start\n")), (0, "", true), "{out}");
     let (status, _, err) = script(&caller, "ulimit -v 4000000; $N plan --bootstrap /dev/zero");
-    assert_eq!((status, err.as_str()), (1, "nsexec: unexpected msg type 0\n"));
+    let malformed = "malformed message at offset 4 (unexpected_message_type): unexpected msg type 0\n";
+    assert_eq!((status, err), (1, format!("nsexec: /dev/zero: {malformed}")));
     let (status, out, err) = script(&caller, "ulimit -v 4000000; $N trace --replay /dev/zero");
     assert_eq!((status, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
     assert!(err.contains("/dev/zero cannot be replayed: it has more than "), "{err}");

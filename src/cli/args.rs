@@ -138,7 +138,7 @@ pub(crate) enum Command {
 }
 
 /// One flag for each kind, with the names and letters of util-linux.
-#[derive(Args, Clone, Copy, Debug, Default)]
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KindFlags {
     /// User namespace: ids and privileges
     #[arg(short = 'U', long, help_heading = "Namespaces")]
@@ -193,7 +193,7 @@ pub(crate) enum SetgroupsFlag {
 }
 
 /// Everything that describes namespaces: shared by all commands that make them.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamespaceFlags {
     /// Which kinds are created.
     #[command(flatten)]
@@ -373,7 +373,13 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect, requires = "bootstrap")]
     pub(crate) dialect: &'static Dialect,
     /// With --bootstrap: the order in which runc waits
-    #[arg(long, value_name = "init|exec", default_value = "init", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "init|exec",
+        default_value = "init",
+        hide_possible_values = true,
+        requires = "bootstrap"
+    )]
     pub(crate) manner: MannerFlag,
     /// What to assume instead of what this machine says; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
@@ -385,7 +391,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColourFlag,
     /// List the rules that every plan is held against, with their reasons
-    #[arg(long)]
+    #[arg(long, exclusive = true)]
     pub(crate) rules: bool,
     /// The command and its arguments, behind `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]

@@ -44,6 +44,19 @@ pub(crate) struct Opened {
     pub(crate) message: Vec<u8>,
 }
 
+impl Opened {
+    /// Refuses a message that no stage 0 of this dialect would take, in the words of `decode`.
+    ///
+    /// # Errors
+    /// The message is malformed.
+    pub(crate) fn check(&self, dialect: &Dialect) -> Result<(), Failure> {
+        match nsexec::bootstrap::decode(&self.message, dialect, ByteOrder::NATIVE) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::ours(format!("{}: {}", self.name, malformed(&error)))),
+        }
+    }
+}
+
 /// Reads one message from a file, or from standard input if it is `-`, and not a byte more: an input may have no end.
 ///
 /// # Errors
@@ -94,18 +107,22 @@ fn show(message: &[u8], dialect: &Dialect, order: ByteOrder, as_json: bool) -> R
             Ok(words::render(message.get(..length).unwrap_or(message), &bootstrap, dialect, order))
         }
         Err(error) => Err(Refused {
-            text: format!(
-                "malformed message at offset {} ({}): {}",
-                error.offset,
-                error.kind.name(),
-                // The library's text may say the place itself.
-                words::shown(
-                    error.to_string().replacen(&format!(" at offset {}: ", error.offset), ": ", 1).as_bytes()
-                )
-            ),
+            text: malformed(&error),
             json: if as_json { json_or(json::refused(&error, dialect, order)) } else { String::new() },
         }),
     }
+}
+
+/// The error in one line: where, of which kind, and what.
+fn malformed(error: &ParseError<'_>) -> String {
+    // The library's text may say the place itself.
+    let text = error.to_string().replacen(&format!(" at offset {}: ", error.offset), ": ", 1);
+    format!(
+        "malformed message at offset {} ({}): {}",
+        error.offset,
+        error.kind.name(),
+        words::shown(text.as_bytes())
+    )
 }
 
 /// Header and payload, and not a byte more; less where the input ends, or where the header is wrong: then the decoder

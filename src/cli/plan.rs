@@ -14,7 +14,7 @@ use nsexec::launch::Launcher;
 use nsexec::launch::signals::Signals;
 use nsexec::policy::Policy;
 
-use super::args::{ColourFlag, Format, MannerFlag, PlanArgs};
+use super::args::{ColourFlag, Format, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::decode;
 use super::facts::Facts;
@@ -69,14 +69,21 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
 }
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
-    let message = decode::open(file)?.message;
+    // What is passed over would be taken for part of the plan.
+    if args.namespaces != NamespaceFlags::default() || !args.command.is_empty() {
+        let why =
+            "--bootstrap says what is created, joined and mapped: leave out the flags of run and the command";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let opened = decode::open(file)?;
+    opened.check(args.dialect)?;
     let mut assumptions = assume::of_machine(&Facts::gather(true), &[]);
     assume::apply(&mut assumptions, &args.assume);
     let manner = match args.manner {
         MannerFlag::Init => Manner::Init,
         MannerFlag::Exec => Manner::Exec,
     };
-    finish(&Start::Runc { message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
+    finish(&Start::Runc { message: opened.message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
 }
 
 fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
@@ -155,8 +162,14 @@ pub(crate) fn outcome(section: &nsexec::audit::Section, run: &Run) -> (String, F
         (_, End::Exited(0)) => Fate::Ended,
         _ => Fate::Failed,
     };
+    // Of a stage a plan knows the end, if there is one.
+    let waits =
+        |section: &nsexec::audit::Section| section.role != Role::Launcher && section.end == End::Unknown;
     let words = match (section.role, section.end, fate) {
         (Role::Launcher, End::Unknown, Fate::LivesOn) => "waits for the command".to_owned(),
+        (_, End::Unknown, _) if waits(section) || run.sections.iter().any(waits) => {
+            "waits for ever".to_owned()
+        }
         (Role::Launcher, End::Unknown, _) => "reports the failure".to_owned(),
         (_, end, _) => end.to_string(),
     };
