@@ -18,6 +18,7 @@ use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
 use crate::error::{Cloning, Doing, Error, Refusal};
 use crate::json::Line;
+use crate::namespace::join::PATH_MAX;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, ExecArgs, Fd, MaskHow, OpenFlags, Seals, SignalSet, SysResult};
 
@@ -42,9 +43,6 @@ const SENDFILE_MAX: usize = 0x7fff_f000;
 
 /// How often sealing is tried. Each time the kernel itself waits for a tenth of a second.
 const SEAL_TRIES: u8 = 5;
-
-/// The longest path that the kernel takes, with its NUL.
-const PATH_MAX: usize = 4096;
 
 /// Where a copy is made if the environment names no absolute directory.
 const DEFAULT_DIR: &[u8] = b"/tmp";
@@ -99,12 +97,7 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
         }
         os(Cloning::OpenExe, errno)
     })?;
-    let cloned = match verdict(sys.get_seals(exe), own.mark.is_some()) {
-        Verdict::Cloned => true,
-        Verdict::NotCloned => false,
-        Verdict::AskFile => is_out_of_reach(sys, SELF_EXE)?,
-    };
-    if cloned {
+    if is_copy(sys, exe, SELF_EXE, own.mark.is_some())? {
         // It is close-on-exec, and nobody's end: nothing depends on the close.
         let _ = sys.close(exe);
         return Ok(());
@@ -129,6 +122,16 @@ const TOO_LARGE: Error<'static> = Error::Refused(Refusal::OwnArguments);
 
 const fn os(step: Cloning, errno: Errno) -> Error<'static> {
     Error::Os { doing: Doing::EnsureCloned(step), errno }
+}
+
+/// Whether the open file, which is at `path`, is a copy of ours: the question that decides about a second one, and that each
+/// copy without seals is held against before it is executed.
+fn is_copy<S: Sys>(sys: &mut S, file: Fd, path: &CStr, marked: bool) -> Result<bool, Error<'static>> {
+    match verdict(sys.get_seals(file), marked) {
+        Verdict::Cloned => Ok(true),
+        Verdict::NotCloned => Ok(false),
+        Verdict::AskFile => is_out_of_reach(sys, path),
+    }
 }
 
 /// Whether nobody can write to the file at `path`: there is no way to write on its mount, or none to find it.
@@ -307,12 +310,7 @@ fn protect<S: Sys>(sys: &mut S, copy: Fd, kind: Kind) -> Result<Fd, Error<'stati
     sys.fchmod(copy, 0o500).map_err(failed)?;
     let mut buffer = [0; 32];
     let path = proc_path(&mut buffer, copy)?;
-    let known = match verdict(sys.get_seals(copy), true) {
-        Verdict::Cloned => true,
-        Verdict::NotCloned => false,
-        Verdict::AskFile => is_out_of_reach(sys, path)?,
-    };
-    if !known {
+    if !is_copy(sys, copy, path, true)? {
         return Err(Error::Refused(Refusal::CopyUnknown));
     }
     // What is open for writing cannot be executed (ETXTBSY).
