@@ -131,6 +131,11 @@ pub enum Error<'m> {
         /// The status.
         status: u32,
     },
+    /// The launcher died, or closed its end of the init pipe, while this stage waited for another one.
+    LauncherGone {
+        /// What was waited for.
+        doing: Doing<'m>,
+    },
     /// The numbers of the mount sources.
     MountFds(MountFdsError),
     /// What came in the place of the mount source for this number was not one descriptor.
@@ -196,6 +201,7 @@ impl<'m> Error<'m> {
             Self::Parse(_) => "message",
             Self::Refused(_) => "refused",
             Self::UnexpectedSync { .. } | Self::ToldFailure { .. } => "sync",
+            Self::LauncherGone { .. } => "launcher-gone",
             Self::MountFds(_) => "mount-fds",
             Self::NoDescriptor { .. } => "mount-source",
             Self::UnexpectedByte(_) => "cgroup-byte",
@@ -260,6 +266,9 @@ impl fmt::Display for Error<'_> {
                 None => write!(f, "unexpected sync value: {value}"),
             },
             Self::ToldFailure { status } => write!(f, "another stage failed (status {status})"),
+            Self::LauncherGone { doing } => {
+                write!(f, "the launcher is gone (it closed its end of the init pipe): {doing}")
+            }
             Self::MountFds(error) => error.fmt(f),
             Self::NoDescriptor { number, truncated: true } => {
                 write!(f, "{}: received truncated control message", Doing::ReceiveMountSource(number))
@@ -327,6 +336,7 @@ fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailu
             match status {
                 WaitStatus::Exited(code) => write!(f, "{tool}map exited with status {code}"),
                 WaitStatus::Signaled(signal) => write!(f, "{tool}map was killed by {signal}"),
+                WaitStatus::Stopped(signal) => write!(f, "{tool}map was stopped by {signal}"),
                 WaitStatus::Other(raw) => write!(f, "{tool}map ended with wait status {raw:#x}"),
             }
         }

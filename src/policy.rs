@@ -65,6 +65,9 @@ pub struct Policy {
     pub mount_proc: bool,
     /// The command gets SIGKILL when the launcher's thread dies.
     pub kill_child: bool,
+    /// The kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)), so that a stage which
+    /// somebody has stopped ends too. For our own launcher, whose thread lives until the command runs.
+    pub ends_with_launcher: bool,
 }
 
 impl Policy {
@@ -80,6 +83,7 @@ impl Policy {
             propagation: None,
             mount_proc: false,
             kill_child: false,
+            ends_with_launcher: false,
         }
     }
 }

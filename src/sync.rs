@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 use crate::error::{Doing, Error, SyncPipe, SyncStep};
 use crate::pipe::{read_full, receive_fd, send_all, send_fd};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, Pid, Received};
+use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Received};
 
 /// What one stage tells another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,6 +61,7 @@ pub struct Pair {
     pipe: SyncPipe,
     child: Fd,
     parent: Fd,
+    init_pipe: Fd,
 }
 
 /// Marks the end that stage 0 keeps.
@@ -76,18 +77,20 @@ pub enum OfChild {}
 pub struct End<Side> {
     pipe: SyncPipe,
     fd: Fd,
+    init_pipe: Fd,
     side: PhantomData<Side>,
 }
 
 impl Pair {
-    /// A new pair, close-on-exec: the mapping tool must never hold an end of it (spec 4.2.8).
+    /// A new pair, close-on-exec: the mapping tool must never hold an end of it (spec 4.2.8). A stage that waits on an end
+    /// of it watches `init_pipe` too, whose hang-up is the launcher's death.
     ///
     /// # Errors
     /// [`Doing::MakeSyncPipe`].
-    pub fn open<'m, S: Sys>(sys: &mut S, pipe: SyncPipe) -> Result<Self, Error<'m>> {
+    pub fn open<'m, S: Sys>(sys: &mut S, pipe: SyncPipe, init_pipe: Fd) -> Result<Self, Error<'m>> {
         let (child, parent) =
             sys.socketpair().map_err(|errno| Error::Os { doing: Doing::MakeSyncPipe(pipe), errno })?;
-        Ok(Self { pipe, child, parent })
+        Ok(Self { pipe, child, parent, init_pipe })
     }
 
     /// Keeps stage 0's end and closes the other, so that a dead peer is an end of file.
@@ -96,7 +99,7 @@ impl Pair {
     /// [`Doing::CloseSyncPipe`].
     pub fn into_parent<'m, S: Sys>(self, sys: &mut S) -> Result<End<OfParent>, Error<'m>> {
         close(sys, self.pipe, 0, self.child)?;
-        Ok(End { pipe: self.pipe, fd: self.parent, side: PhantomData })
+        Ok(End { pipe: self.pipe, fd: self.parent, init_pipe: self.init_pipe, side: PhantomData })
     }
 
     /// Keeps the end of stage 1 or stage 2 and closes stage 0's.
@@ -105,7 +108,7 @@ impl Pair {
     /// [`Doing::CloseSyncPipe`].
     pub fn into_child<'m, S: Sys>(self, sys: &mut S) -> Result<End<OfChild>, Error<'m>> {
         close(sys, self.pipe, 1, self.parent)?;
-        Ok(End { pipe: self.pipe, fd: self.child, side: PhantomData })
+        Ok(End { pipe: self.pipe, fd: self.child, init_pipe: self.init_pipe, side: PhantomData })
     }
 }
 
@@ -131,8 +134,9 @@ impl End<OfParent> {
     /// Sends a descriptor, which stays open here.
     ///
     /// # Errors
-    /// `doing`; `EPIPE` if the peer is dead.
+    /// `doing`; `EPIPE` if the peer is dead; [`Error::LauncherGone`].
     pub fn send_fd<'m, S: Sys>(&self, sys: &mut S, fd: Fd, doing: Doing<'m>) -> Result<(), Error<'m>> {
+        self.wait_for(sys, PollEvents::OUT, doing)?;
         send_fd(sys, self.fd, fd).map_err(|errno| Error::Os { doing, errno })
     }
 }
@@ -141,9 +145,11 @@ impl End<OfChild> {
     /// Receives the descriptor that shall get this number: exactly one.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if something else came than one descriptor.
+    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if something else came than one descriptor,
+    /// [`Error::LauncherGone`].
     pub fn receive_fd<'m, S: Sys>(&self, sys: &mut S, number: Fd) -> Result<Fd, Error<'m>> {
         let doing = Doing::ReceiveMountSource(number);
+        self.wait_for(sys, PollEvents::IN, doing)?;
         match receive_fd(sys, self.fd).map_err(|errno| Error::Os { doing, errno })? {
             Received { byte: None, .. } => Err(Error::Short { doing, got: 0, want: 1 }),
             Received { fd: Some(fd), truncated: false, .. } => Ok(fd),
@@ -171,7 +177,7 @@ impl<Side> End<Side> {
     ///
     /// # Errors
     /// [`Error::Short`] if the peer died, [`Error::ToldFailure`] if it failed and said so, [`Error::UnexpectedSync`] if it
-    /// said something else.
+    /// said something else, [`Error::LauncherGone`] if the launcher died first.
     pub fn expect<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
         match self.receive_word(sys, step)? {
             value if value == message.value() => Ok(()),
@@ -207,9 +213,41 @@ impl<Side> End<Side> {
             .map_err(|errno| Error::Os { doing: Doing::Sync(step), errno })
     }
 
+    /// Waits until this end is ready for `events`, or the launcher is gone.
+    ///
+    /// The peer may be stopped for any time (SIGSTOP, a freezer, a container's root), so its silence alone must not hold
+    /// this stage when nobody needs the container any more. Of the init pipe only the hang-up counts: bytes in it are for
+    /// the init. In a run without faults the reply never varies, since the launcher keeps its end open.
+    ///
+    /// # Errors
+    /// [`Error::LauncherGone`].
+    fn wait_for<'m, S: Sys>(
+        &self,
+        sys: &mut S,
+        events: PollEvents,
+        doing: Doing<'m>,
+    ) -> Result<(), Error<'m>> {
+        let mut ready = [PollFd::new(self.fd, events), PollFd::new(self.init_pipe, PollEvents::NONE)];
+        loop {
+            match sys.poll(&mut ready, -1) {
+                Err(Errno::EINTR) => {}
+                // Without a poll the call that follows waits by itself.
+                Err(_) => return Ok(()),
+                Ok(_) => break,
+            }
+        }
+        let [peer, launcher] = ready;
+        // What the peer has sent, or its end, comes first: it may be why the launcher ended.
+        if peer.revents == PollEvents::NONE && launcher.revents.contains(PollEvents::HUP) {
+            return Err(Error::LauncherGone { doing });
+        }
+        Ok(())
+    }
+
     fn receive_word<'m, S: Sys>(&self, sys: &mut S, step: SyncStep) -> Result<u32, Error<'m>> {
         let mut word = [0; 4];
         let doing = Doing::Sync(step);
+        self.wait_for(sys, PollEvents::IN, doing)?;
         match read_full(sys, self.fd, &mut word) {
             Ok(got) if got == word.len() => Ok(u32::from_ne_bytes(word)),
             Ok(got) => Err(Error::Short { doing, got, want: word.len() }),
@@ -223,16 +261,52 @@ mod tests {
     use super::*;
     use crate::sys::MockSys;
 
+    fn end() -> End<OfParent> {
+        End { pipe: SyncPipe::Child, fd: Fd(3), init_pipe: Fd(4), side: PhantomData }
+    }
+
+    /// The result of a wait for a word, when the poll reports these events of the sync pipe and of the init pipe.
+    fn awaited(events: [PollEvents; 2], word: Option<u32>) -> Result<u32, Error<'static>> {
+        let mut sys = MockSys::new();
+        let mut polls = [Err(Errno::EINTR), Ok(events)].into_iter();
+        sys.expect_poll().times(2).returning(move |fds, timeout| {
+            assert_eq!((fds[0].fd, fds[1].fd, timeout), (Fd(3), Fd(4), -1));
+            assert_eq!((fds[0].events, fds[1].events), (PollEvents::IN, PollEvents::NONE));
+            for (fd, events) in fds.iter_mut().zip(polls.next().expect("two polls")?) {
+                fd.revents = events;
+            }
+            Ok(1)
+        });
+        if let Some(word) = word {
+            sys.expect_read().once().returning(move |_, buffer| {
+                buffer.copy_from_slice(&word.to_ne_bytes());
+                Ok(4)
+            });
+        }
+        end().receive_word(&mut sys, SyncStep::Stage1Next)
+    }
+
+    #[test]
+    fn a_launcher_that_is_gone_ends_the_wait_for_a_peer() {
+        let gone = Error::LauncherGone { doing: Doing::Sync(SyncStep::Stage1Next) };
+        assert_eq!(awaited([PollEvents::NONE, PollEvents::HUP], None), Err(gone));
+        // A word that is there is read first.
+        assert_eq!(awaited([PollEvents::IN, PollEvents::HUP], Some(7)), Ok(7));
+        assert_eq!(awaited([PollEvents::HUP, PollEvents::HUP], Some(7)), Ok(7));
+        assert_eq!(awaited([PollEvents::IN, PollEvents::NONE], Some(7)), Ok(7));
+    }
+
     /// kill(2) takes 0 for our process group, and -1 for everybody.
     #[test]
     fn a_number_that_names_no_process_is_no_pid() {
         for (number, is_pid) in [(1, true), (i32::MAX, true), (0, false), (-1, false), (i32::MIN, false)] {
             let mut sys = MockSys::new();
+            sys.expect_poll().once().returning(|_, _| Ok(1));
             sys.expect_read().once().returning(move |_, word| {
                 word.copy_from_slice(&number.to_ne_bytes());
                 Ok(4)
             });
-            let end: End<OfParent> = End { pipe: SyncPipe::Child, fd: Fd(3), side: PhantomData };
+            let end = end();
             let found = end.expect_pid(&mut sys, SyncStep::Stage2Pid);
             assert_eq!(found.ok(), is_pid.then_some(Pid(number)), "{number}");
         }

@@ -8,7 +8,7 @@ use std::vec::Vec;
 use super::sections::{Site, inherit, pids};
 use super::transcript::{Role, Run, Section};
 use crate::sys::record::{Bytes, Call, Line, Reply};
-use crate::sys::types::{Errno, Fd, Pid, PollFd, Received, SigAction, TidAddress, Waited};
+use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited};
 
 /// How much two runs have to agree in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,7 +35,22 @@ pub const RENAMED: &[(&str, &str, Grade)] = &[
     ),
     ("CPU mask", "0, also in its record", Grade::Full),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE", Grade::Full),
-    ("the launcher's reads of the log pipe", "one read, its records sorted", Grade::Full),
+    (
+        "the launcher's reads of the log pipe",
+        "one read, its records sorted; its polls of it are left out",
+        Grade::Full,
+    ),
+    (
+        "the launcher's polls",
+        "the first descriptor that is ready, and no other: it acts on the first",
+        Grade::Full,
+    ),
+    (
+        "how the launcher learns that the stages are dead",
+        "the end of the init pipe and the pidfd of stage 0 mean the same: whichever it sees first",
+        Grade::Full,
+    ),
+    ("a hang-up that comes with data", "left out: the peer may have ended since it sent", Grade::Full),
     ("the launcher's reaping of whoever is left", "in the order of the stages", Grade::Full),
     (
         "where SIGKILL struck",
@@ -73,6 +88,7 @@ pub fn normalise(run: &Run, grade: Grade) -> Run {
         if section.role == Role::Launcher {
             merge_log_reads(&mut lines);
             sort_reaping(&mut lines);
+            settle_polls(&mut lines);
         }
         normal.sections.push(Section { lines, ..section.clone() });
     }
@@ -316,7 +332,12 @@ fn data_of(call: &Call) -> &[u8] {
 }
 
 fn poll_fds(state: &mut State, fds: &[PollFd]) -> Vec<PollFd> {
-    fds.iter().map(|fd| PollFd { fd: state.fd(fd.fd), ..*fd }).collect()
+    let without_hang_up = |events: PollEvents| match events.contains(PollEvents::IN) {
+        true => PollEvents(events.0 & !PollEvents::HUP.0),
+        false => events,
+    };
+    let named = |fd: &PollFd| PollFd { fd: state.fd(fd.fd), revents: without_hang_up(fd.revents), ..*fd };
+    fds.iter().map(named).collect()
 }
 
 fn without_addresses(action: SigAction) -> SigAction {
@@ -340,6 +361,11 @@ fn merge_log_reads(lines: &mut Vec<Line>) {
     let mut all: Vec<u8> = Vec::new();
     let mut first = None;
     let mut index = 0;
+    let polls_log = |line: &Line| match &line.call {
+        Call::Poll { fds, .. } => pipe.is_some() && fds.first().map(|fd| fd.fd) == pipe,
+        _ => false,
+    };
+    lines.retain(|line| !polls_log(line));
     lines.retain(|line| {
         let data = match (&line.call, &line.reply) {
             (Call::Read { fd, .. }, Reply::Data(data)) if Some(*fd) == pipe && !data.0.is_empty() => data,
@@ -360,6 +386,42 @@ fn merge_log_reads(lines: &mut Vec<Line>) {
         let mut records: Vec<&[u8]> = all.split_inclusive(|byte| *byte == b'\n').collect();
         records.sort_unstable();
         *reply = Reply::Data(Bytes(records.concat()));
+    }
+}
+
+/// Which of several descriptors are ready depends on who was faster; the launcher acts on the first. And where the stages
+/// have died, it sees the end of the init pipe or the pidfd of stage 0 first.
+fn settle_polls(lines: &mut Vec<Line>) {
+    let ends = |line: Option<&Line>, wanted: Fd| {
+        let read = line.map(|line| (&line.call, &line.reply));
+        matches!(read, Some((Call::Read { fd, .. }, Reply::Data(data))) if *fd == wanted && data.0.is_empty())
+    };
+    let mut index = 0;
+    while index < lines.len() {
+        let next_ends = match &lines[index].call {
+            Call::Poll { fds, .. } => fds.first().is_some_and(|first| ends(lines.get(index + 1), first.fd)),
+            _ => false,
+        };
+        if let Line { call: Call::Poll { .. }, reply: Reply::Polled { count, fds } } = &mut lines[index] {
+            let first = fds.iter().position(|fd| fd.revents != PollEvents::NONE);
+            for (place, fd) in fds.iter_mut().enumerate() {
+                if Some(place) != first {
+                    fd.revents = PollEvents::NONE;
+                }
+            }
+            *count = usize::from(first.is_some());
+            // The second is the pidfd, where there are as many.
+            let died =
+                next_ends || first == Some(1) && fds.get(1).is_some_and(|fd| fd.events == PollEvents::IN);
+            if let (true, Some(wanted)) = (died && fds.len() > 1, fds.first_mut()) {
+                wanted.revents = PollEvents::HUP;
+                fds.iter_mut().skip(1).for_each(|fd| fd.revents = PollEvents::NONE);
+                if next_ends {
+                    lines.remove(index + 1);
+                }
+            }
+        }
+        index += 1;
     }
 }
 

@@ -90,7 +90,7 @@ pub fn of_report(report: &sim::Report) -> Run {
             sim::End::Exited(status) => End::Exited(status),
             sim::End::Signaled(signal) => End::Signaled(signal),
             sim::End::HandedOver => End::HandedOver,
-            sim::End::Stays | sim::End::Stuck(_) | sim::End::Running => End::Unknown,
+            sim::End::Stays | sim::End::Stopped | sim::End::Stuck(_) | sim::End::Running => End::Unknown,
         };
         run.sections.push(section);
     }

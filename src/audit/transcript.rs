@@ -87,7 +87,7 @@ impl From<WaitStatus> for End {
         match status {
             WaitStatus::Exited(code) => Self::Exited(code),
             WaitStatus::Signaled(signal) => Self::Signaled(signal),
-            WaitStatus::Other(_) => Self::Unknown,
+            WaitStatus::Stopped(_) | WaitStatus::Other(_) => Self::Unknown,
         }
     }
 }

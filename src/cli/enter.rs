@@ -96,6 +96,7 @@ fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result
             propagation: None,
             mount_proc: false,
             kill_child: false,
+            ends_with_launcher: true,
         },
         stands_for: Vec::new(),
     })

@@ -302,6 +302,8 @@ pub enum Doing<'m> {
     MountProc,
     /// Launcher: asking for SIGKILL when the launcher dies.
     KillChild,
+    /// Stage 2 takes back the signal at the launcher's death, before the exec of a command that shall outlive it.
+    OutliveLauncher,
     /// Launcher: starting the command.
     Exec(&'m [u8]),
 }
@@ -362,6 +364,7 @@ impl Doing<'_> {
             Self::MountPropagation => "mount-propagation",
             Self::MountProc => "mount-proc",
             Self::KillChild => "kill-child",
+            Self::OutliveLauncher => "outlive-launcher",
             Self::Exec(_) => "exec",
         }
     }
@@ -468,6 +471,7 @@ impl fmt::Display for Doing<'_> {
             Self::MountPropagation => f.write_str("failed to make the mounts private"),
             Self::MountProc => f.write_str("failed to mount /proc"),
             Self::KillChild => f.write_str("failed to set the parent-death signal"),
+            Self::OutliveLauncher => f.write_str("failed to clear the parent-death signal"),
             Self::Exec(path) => write!(f, "failed to execute {}", PathText(path)),
         }
     }

@@ -74,13 +74,13 @@ impl Child {
         }
     }
 
-    /// A wait with options: an end is remembered, a stop (with WUNTRACED) is not.
+    /// A wait with options: an end is remembered, a stop (WUNTRACED) and a continuation (WCONTINUED) are not.
     pub(super) fn changed(&mut self, options: i32) -> io::Result<Option<ExitStatus>> {
         if self.status.is_some() {
             return Ok(self.status);
         }
         let status = spawn::waitpid(self.pid, options)?;
-        self.status = status.filter(|status| status.stopped_signal().is_none());
+        self.status = status.filter(|status| status.stopped_signal().is_none() && !status.continued());
         Ok(status)
     }
 }

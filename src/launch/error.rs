@@ -33,6 +33,8 @@ pub enum LaunchError {
         /// Which.
         signal: Signal,
     },
+    /// The time that [`Launcher::timeout`](super::Launcher::timeout) allows was over before the command ran.
+    TimedOut,
     /// The namespaces are there, but the command could not be executed in them.
     Exec {
         /// Its name.
@@ -80,6 +82,7 @@ impl LaunchError {
         match (failure.trouble, records.first()) {
             (Trouble::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
             (Trouble::Interrupted(signal), _) => Self::Interrupted { signal },
+            (Trouble::TimedOut, _) => Self::TimedOut,
             (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
                 if code == "exec" =>
             {
@@ -134,10 +137,13 @@ impl StageFailure {
     }
 }
 
+/// The code of [`Error::LauncherGone`](crate::error::Error::LauncherGone).
+const LAUNCHER_GONE: &str = "launcher-gone";
+
 /// Whether a record says no more than that another process is gone: its death has a cause of its own.
 fn is_consequence(record: &Record) -> bool {
     match record.code.as_deref() {
-        Some("sync" | "mapping-tool-stage-1-died") => true,
+        Some("sync" | "mapping-tool-stage-1-died" | LAUNCHER_GONE) => true,
         Some("open-proc" | "uid-map" | "gid-map" | "setgroups-file" | "time-offsets" | "read-back") => {
             matches!(record.errno, Some(Errno::ENOENT | Errno::ESRCH))
         }
@@ -151,7 +157,9 @@ impl fmt::Display for StageFailure {
         if let Some(died) = died {
             died.fmt(f)?;
         }
-        let Some(record) = self.cause().or(self.records.first()) else {
+        // That the launcher closed its end is no news to it.
+        let other = || self.records.iter().find(|record| record.code.as_deref() != Some(LAUNCHER_GONE));
+        let Some(record) = self.cause().or_else(other) else {
             return if died.is_some() { Ok(()) } else { self.trouble.fmt(f) };
         };
         if died.is_some() {
@@ -180,6 +188,7 @@ impl fmt::Display for Trouble {
             Self::StageFailed => f.write_str("a stage failed without a word"),
             Self::FatalRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
+            Self::TimedOut => f.write_str("the time limit passed before the command was started"),
         }
     }
 }
@@ -194,6 +203,7 @@ impl fmt::Display for Ended {
         match self.status {
             WaitStatus::Exited(status) => write!(f, "exited with status {status}"),
             WaitStatus::Signaled(signal) => write!(f, "was killed by {signal}"),
+            WaitStatus::Stopped(signal) => write!(f, "was stopped by {signal}"),
             WaitStatus::Other(raw) => write!(f, "ended with wait status {raw:#x}"),
         }
     }
@@ -206,6 +216,7 @@ impl fmt::Display for LaunchError {
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
             Self::Bootstrap(failure) => failure.fmt(f),
             Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
+            Self::TimedOut => Trouble::TimedOut.fmt(f),
             Self::Exec { program, errno } => {
                 let name: String = match program.is_empty() {
                     true => "''".into(),

@@ -50,9 +50,13 @@ mod spawn;
 /// As [`script`].
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod tail;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod watch;
 
 use std::boxed::Box;
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
@@ -89,6 +93,7 @@ pub struct Launcher {
     command: Command,
     signals: Option<ChildSignals>,
     interrupt: Option<Fd>,
+    timeout: Option<Duration>,
     on_record: Option<record::OnRecord>,
 }
 
@@ -118,11 +123,17 @@ impl Launcher {
         Ok(Self {
             message,
             asked: bootstrap.clone_flags(),
-            policy: Policy { dialect: &Dialect::V1_2, log_form: LogForm::Detailed, ..policy },
+            policy: Policy {
+                dialect: &Dialect::V1_2,
+                log_form: LogForm::Detailed,
+                ends_with_launcher: true,
+                ..policy
+            },
             level: Level::Warning,
             command: Command::default(),
             signals: None,
             interrupt: None,
+            timeout: None,
             on_record: None,
         })
     }
@@ -190,6 +201,15 @@ impl Launcher {
         self
     }
 
+    /// How long the launch may take, from [`spawn`](Self::spawn) until the command runs; by default as long as it likes. Then
+    /// the stages are ended and reaped, and the error is [`LaunchError::TimedOut`].
+    ///
+    /// The command itself may run as long as it likes.
+    pub fn timeout(&mut self, limit: Duration) -> &mut Self {
+        self.timeout = Some(limit);
+        self
+    }
+
     /// Everything that a launch needs, made before any fork: what [`spawn`](Self::spawn) runs, and what a plan runs on a
     /// simulated kernel.
     ///
@@ -203,6 +223,8 @@ impl Launcher {
             level: self.level,
             signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
             interrupt: self.interrupt,
+            timeout: self.timeout,
+            timer: None,
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
     }
@@ -224,7 +246,9 @@ impl Launcher {
     /// # Errors
     /// As [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
-        let prepared = self.prepare()?;
+        let mut prepared = self.prepare()?;
+        let timer = prepared.timeout.map(spawn::timer).transpose()?;
+        prepared.timer = timer.as_ref().map(|timer| Fd(timer.as_fd().as_raw_fd()));
         let (launched, records) = spawn::spawn(&prepared, wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
         let mut launched = launched.map(|pid| Child::new(pid, first));

@@ -76,6 +76,7 @@ impl Prepared {
             level: self.level,
             signals: self.signals,
             interrupt: self.interrupt,
+            timer: self.timer,
             argv: whole(argv),
             envp: match values {
                 Values::LeftOut => strings(envp).map(without_value).collect(),
@@ -107,8 +108,8 @@ impl Prepared {
             envp: joined(&note.envp)?,
             candidates: joined(&note.candidates)?,
         };
-        let Note { message, policy, level, signals, interrupt, .. } = note;
-        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, texts })
+        let Note { message, policy, level, signals, interrupt, timer, .. } = note;
+        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, timeout: None, timer, texts })
     }
 }
 
@@ -144,6 +145,8 @@ struct Note {
     signals: ChildSignals,
     /// The descriptor that ends a launch: its poll is in the record.
     interrupt: Option<Fd>,
+    /// The descriptor of the time limit: its poll is in the record.
+    timer: Option<Fd>,
     argv: Vec<Bytes>,
     envp: Vec<Bytes>,
     candidates: Vec<Bytes>,
@@ -167,6 +170,7 @@ struct PolicyForm {
     propagation: Option<Propagation>,
     mount_proc: bool,
     kill_child: bool,
+    ends_with_launcher: bool,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! A launch with everything made that it needs.
 
+use std::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
@@ -24,6 +25,8 @@ pub struct Prepared {
     pub(super) level: Level,
     pub(super) signals: ChildSignals,
     pub(super) interrupt: Option<Fd>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) timer: Option<Fd>,
     pub(super) texts: Texts,
 }
 
@@ -66,6 +69,18 @@ impl Prepared {
         Self { interrupt: Some(interrupt), ..self }
     }
 
+    /// How long the launch may take.
+    #[must_use]
+    pub const fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// The same launch with a timer that is readable when its time is over (timerfd_create(2)).
+    #[must_use]
+    pub fn timed_through(self, timer: Fd) -> Self {
+        Self { timer: Some(timer), ..self }
+    }
+
     /// The launch, over any backend. `memory` takes the message in stage 0: [`MESSAGE_MAX`](crate::bootstrap::MESSAGE_MAX)
     /// bytes are enough for every one. Allocates before the fork only.
     ///
@@ -85,6 +100,7 @@ impl Prepared {
             level: self.level,
             signals: self.signals,
             interrupt: self.interrupt,
+            timer: self.timer,
             tail,
         };
         launch(sys, &job, &mut Scratch { message: memory }, log)

@@ -8,6 +8,7 @@
 use core::fmt;
 
 use super::tail::{self, Tail};
+use super::watch::{Ready, Stages, Watch};
 use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, PidLine};
 use crate::bootstrap::env::Environment;
 use crate::bootstrap::{ByteOrder, decode};
@@ -20,7 +21,7 @@ use crate::stage::Outcome;
 use crate::sys::Sys;
 use crate::sys::types::{
     CloneFlags, Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
-    SysResult, WaitFor, WaitStatus,
+    WaitStatus,
 };
 
 /// The byte that lets stage 2 execute the command. Without it, it ends: the launcher is gone.
@@ -54,6 +55,8 @@ pub struct Job<'a> {
     pub signals: ChildSignals,
     /// What ends the launch when it becomes readable: a signalfd, whose records begin with the signal's number.
     pub interrupt: Option<Fd>,
+    /// What ends the launch when it becomes readable: a timerfd, once the time for the launch is over.
+    pub timer: Option<Fd>,
     /// What stage 2 does last.
     pub tail: Tail<'a>,
 }
@@ -120,8 +123,10 @@ pub enum Trouble {
     StageFailed,
     /// Everything went well, but for a fatal record: the command could not be started.
     FatalRecord,
-    /// This signal came before there was a pid line.
+    /// This signal came before the command ran.
     Interrupted(Signal),
+    /// The time for the launch was over before the command ran.
+    TimedOut,
 }
 
 /// What the launcher was about.
@@ -131,6 +136,8 @@ pub enum Step {
     MakeInitPipe,
     /// The log pipe.
     MakeLogPipe,
+    /// The timer of a launch with a time limit.
+    MakeTimer,
     /// Blocking signals over the fork.
     BlockSignals,
     /// The fork of stage 0.
@@ -152,6 +159,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::MakeInitPipe => "failed to make the init pipe",
             Self::MakeLogPipe => "failed to make the log pipe",
+            Self::MakeTimer => "failed to make the timer of the launch",
             Self::BlockSignals => "failed to block signals",
             Self::SpawnStage0 => "unable to spawn stage-0",
             Self::SendMessage => "failed to send the bootstrap message to stage-0",
@@ -165,10 +173,10 @@ impl fmt::Display for Step {
 
 /// The two pipes: ours, and what the stages get.
 #[derive(Clone, Copy, Debug)]
-struct Pipes {
-    init: Fd,
+pub(super) struct Pipes {
+    pub(super) init: Fd,
     stage_init: Fd,
-    log: Fd,
+    pub(super) log: Fd,
     stage_log: Fd,
 }
 
@@ -201,7 +209,8 @@ pub fn launch<S: Sys, L: LogReader>(
     match forked {
         Ok((mask, stage_0)) => {
             restore_mask(sys, mask);
-            serve(sys, job, pipes, Family::new(stage_0), log)
+            let stages = Stages::new(sys, stage_0);
+            serve(sys, job, pipes, stages, log)
         }
         Err((mask, trouble)) => {
             if let Some(mask) = mask {
@@ -211,6 +220,14 @@ pub fn launch<S: Sys, L: LogReader>(
             close(sys, pipes.log);
             Launched::Failed(Failure { trouble, ended: [None; STAGES] })
         }
+    }
+}
+
+#[cfg(test)]
+impl Pipes {
+    /// Pipes of which the launcher holds these ends.
+    pub(super) fn of_launcher(init: Fd, log: Fd) -> Self {
+        Self { init, log, stage_init: Fd(-1), stage_log: Fd(-1) }
     }
 }
 
@@ -238,7 +255,12 @@ fn stages<S: Sys>(
     mask: SignalSet,
     scratch: &mut Scratch<'_>,
 ) -> i32 {
-    // First of all: close-on-exec closes nothing until an exec, and the launcher's death must be an end of file.
+    if job.policy.ends_with_launcher {
+        // A stopped stage 0 goes on when the launcher dies, sees the hang-up, and ends the others and the mapping tool.
+        // SIGKILL would leave the tool. A filter may refuse this; then the hang-up alone tells.
+        let _ = sys.set_pdeathsig(Signal::CONT);
+    }
+    // Before anything waits: close-on-exec closes nothing until an exec, and the launcher's death must be an end of file.
     close(sys, pipes.init);
     close(sys, pipes.log);
     for signal in members(job.signals.default) {
@@ -262,71 +284,83 @@ fn serve<S: Sys, L: LogReader>(
     sys: &mut S,
     job: &Job<'_>,
     pipes: Pipes,
-    mut family: Family,
+    mut stages: Stages,
     log: &mut L,
 ) -> Launched {
-    let result = converse(sys, job, pipes.init, &mut family);
-    if result.is_err_and(|trouble| !trouble.ends_them()) {
-        family.kill(sys);
+    let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
+    let started = converse(sys, job, pipes.init, &mut stages, &mut watch);
+    // Up to the command's exec: the log pipe is close-on-exec, and stage 2 is the last one that holds it.
+    let logged = started.and_then(|pid| read_log(sys, &mut watch, pipes.log, log).map(|()| pid));
+    let trouble = match logged {
+        Ok(_) if log.fatal() => Some(Trouble::FatalRecord),
+        Ok(_) => None,
+        Err(trouble) => Some(trouble),
+    };
+    if let Some(trouble) = trouble {
+        stages.end(sys, trouble, pipes, log);
     }
-    if result.is_err() {
-        // Nobody gets the word to go.
-        close(sys, pipes.init);
-    }
-    // Ends when the last stage has ended, or with the command's exec: the pipe is close-on-exec.
-    read_log(sys, pipes.log, log);
     close(sys, pipes.log);
-    if result.is_ok() {
+    if trouble.is_none() {
         // Not before: an open end tells stage 2 that we live.
         close(sys, pipes.init);
     }
-    let trouble = match result {
-        Ok(pid) if !log.fatal() => return Launched::Started { pid },
-        Ok(_) => Trouble::FatalRecord,
-        Err(trouble) => trouble,
-    };
-    family.reap_all(sys);
-    Launched::Failed(Failure { trouble, ended: family.ended })
+    stages.close(sys);
+    match (logged, trouble) {
+        (Ok(pid), None) => Launched::Started { pid },
+        (_, trouble) => {
+            let trouble = trouble.unwrap_or(Trouble::StageFailed);
+            Launched::Failed(Failure { trouble, ended: stages.into_ended() })
+        }
+    }
 }
 
 /// Message, pid line, the end of stages 1 and 0, the word to go.
-fn converse<S: Sys>(sys: &mut S, job: &Job<'_>, init: Fd, family: &mut Family) -> Result<Pid, Trouble> {
+fn converse<S: Sys>(
+    sys: &mut S,
+    job: &Job<'_>,
+    init: Fd,
+    stages: &mut Stages,
+    watch: &mut Watch,
+) -> Result<Pid, Trouble> {
     let os = |step| move |errno| Trouble::Os { step, errno };
-    send_all(sys, init, job.message).map_err(os(Step::SendMessage))?;
-    if let Some(signal) = job.interrupt.and_then(|interrupt| interrupted(sys, init, interrupt)) {
-        return Err(Trouble::Interrupted(signal));
-    }
-    let [stage_0, ..] = family.pids;
+    send_message(sys, watch, init, job.message)?;
     let late = job.policy.dialect.pid_line_late;
     if late {
         // The line is stage 0's last word, and stage 2 holds the pipe too: that no line comes shows in stage 0's end alone.
-        wait_for(sys, family, [stage_0])?;
+        stages.reap(sys, watch, 0)?;
+        stages.all_succeeded()?;
     }
-    let (stage_1, stage_2) = read_pid_line(sys, init, job.policy.dialect.pid_line)?;
-    family.pids = [stage_0, Some(stage_1), Some(stage_2)];
+    let (stage_1, stage_2) = read_pid_line(sys, watch, (init, stages.pidfd(0)), job.policy.dialect.pid_line)?;
+    stages.learn(sys, stage_1, stage_2);
     if awaits_cgroup_byte(job) {
         send_all(sys, init, &[CGROUP_BYTE]).map_err(os(Step::SendCgroupByte))?;
     }
     // Stage 0 ends last of the two: with status 0, all three have done their part. Both are waited for in any case, since
     // neither outlives the other's failure.
-    wait_for(sys, family, [Some(stage_1), stage_0.filter(|_| !late)])?;
+    stages.reap(sys, watch, 1)?;
+    if !late {
+        stages.reap(sys, watch, 0)?;
+    }
+    stages.all_succeeded()?;
+    stages.may_run(stage_2);
     send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
     Ok(stage_2)
 }
 
-/// Reaps these stages, all of them, and then says whether one failed.
-fn wait_for<S: Sys, const N: usize>(
-    sys: &mut S,
-    family: &mut Family,
-    stages: [Option<Pid>; N],
-) -> Result<(), Trouble> {
-    let mut failed = false;
-    for pid in stages.into_iter().flatten() {
-        let waited = wait(sys, pid).map_err(|errno| Trouble::Os { step: Step::Wait, errno })?;
-        family.ended(waited.pid, waited.status);
-        failed |= waited.status != WaitStatus::Exited(0);
+/// How many bytes of the message are sent at once. The smallest send buffer that Linux allows a socket holds more
+/// (`SOCK_MIN_SNDBUF`, socket(7)), so that the first send never waits, and one that poll(2) calls ready does not either.
+const MESSAGE_CHUNK: usize = 2048;
+
+/// Sends the message, piece by piece: a stage 0 that is stopped must not hold the launcher.
+fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]) -> Result<(), Trouble> {
+    let mut chunks = message.chunks(MESSAGE_CHUNK);
+    let os = |errno| Trouble::Os { step: Step::SendMessage, errno };
+    send_all(sys, init, chunks.next().unwrap_or_default()).map_err(os)?;
+    for chunk in chunks {
+        watch.wait(sys, PollFd::new(init, PollEvents::OUT), None)?;
+        send_all(sys, init, chunk).map_err(os)?;
     }
-    if failed { Err(Trouble::StageFailed) } else { Ok(()) }
+    Ok(())
 }
 
 /// Whether stage 2 waits for our word before it creates its cgroup namespace, by the dialect and the message. We move nobody
@@ -338,47 +372,25 @@ fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
         && asked().is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
 }
 
-/// Waits until there is something on the init pipe, or somebody wants the launch to end: then with which signal.
+/// Reads the pid line: up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes. One read, as the line was one
+/// write.
 ///
-/// Here is where a launch may take long, with a mapping tool that asks a directory service, say. Nothing else is waited
-/// for without a limit: what comes after the pid line are a few calls of stage 2.
-///
-/// In a run without faults the reply of the poll never varies: the stages hold their end of the init pipe until the word to
-/// go, and what comes is the pid line.
-fn interrupted<S: Sys>(sys: &mut S, init: Fd, interrupt: Fd) -> Option<Signal> {
-    // struct signalfd_siginfo (signalfd(2)); a kernel gives whole ones.
-    const RECORD: usize = 128;
-    loop {
-        let mut ready = [PollFd::new(init, PollEvents::IN), PollFd::new(interrupt, PollEvents::IN)];
-        match sys.poll(&mut ready, -1) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => continue,
-            // Then it cannot be interrupted.
-            Err(_) => return None,
-        }
-        if !ready.iter().any(|fd| fd.fd == interrupt && fd.revents.contains(PollEvents::IN)) {
-            return None;
-        }
-        let mut record = [0; RECORD];
-        match sys.read(interrupt, &mut record) {
-            Ok(RECORD) => {
-                let [one, two, three, four, ..] = record;
-                return i32::try_from(u32::from_ne_bytes([one, two, three, four])).ok().map(Signal);
-            }
-            // Somebody else has taken it.
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            _ => return None,
-        }
-    }
-}
-
-/// Up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes: one read, as the line was one write.
-fn read_pid_line<S: Sys>(sys: &mut S, init: Fd, form: PidLine) -> Result<(Pid, Pid), Trouble> {
+/// Here a launch may take long: a mapping tool asks a directory service, say. `stage_0` is the pidfd that tells its death,
+/// after which no line comes, whoever else still holds the pipe.
+fn read_pid_line<S: Sys>(
+    sys: &mut S,
+    watch: &mut Watch,
+    (init, stage_0): (Fd, Option<Fd>),
+    form: PidLine,
+) -> Result<(Pid, Pid), Trouble> {
     let mut buffer = [0; PID_LINE_MAX];
     let mut got: usize = 0;
     while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        if watch.wait(sys, PollFd::new(init, PollEvents::IN), stage_0)? == Ready::Death {
+            return Err(Trouble::NoPidLine);
+        }
         match sys.read(init, rest) {
-            // Whoever held the other end has ended, with our bytes unread or not.
+            // Every process that held the other end has ended, with our bytes unread or not.
             Ok(0) | Err(Errno::ECONNRESET) => return Err(Trouble::NoPidLine),
             Ok(count) => got = got.saturating_add(count),
             Err(Errno::EINTR) => {}
@@ -413,68 +425,33 @@ fn parse_pid(text: &[u8]) -> Option<(Pid, &[u8])> {
     (pid > 0 && !digits.starts_with(b"0")).then_some((Pid(pid), rest))
 }
 
-fn read_log<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) {
-    let mut buffer = [0; crate::log::RECORD_MAX];
+/// Reads the log to its end: until the last stage has ended or executed the command.
+fn read_log<S: Sys, L: LogReader>(
+    sys: &mut S,
+    watch: &mut Watch,
+    fd: Fd,
+    log: &mut L,
+) -> Result<(), Trouble> {
     loop {
-        match sys.read(fd, &mut buffer) {
-            Ok(0) => return,
-            Ok(count) => log.take(buffer.get(..count).unwrap_or_default()),
-            Err(Errno::EINTR) => {}
-            // A pipe of our own cannot be read: nothing that could be said would help.
-            Err(_) => return,
+        watch.wait(sys, PollFd::new(fd, PollEvents::IN), None)?;
+        if !read_some(sys, fd, log) {
+            return Ok(());
         }
     }
 }
 
-/// The three stages, as far as the launcher knows them.
-struct Family {
-    pids: [Option<Pid>; STAGES],
-    ended: [Option<Ended>; STAGES],
-    killed: bool,
-}
-
-impl Family {
-    fn new(stage_0: Pid) -> Self {
-        Self { pids: [Some(stage_0), None, None], ended: [None; STAGES], killed: false }
-    }
-
-    /// SIGKILL to whom we know and have not reaped: until then the number is theirs.
-    fn kill<S: Sys>(&mut self, sys: &mut S) {
-        self.killed = true;
-        for pid in self.pids.into_iter().flatten() {
-            if !self.ended.iter().flatten().any(|ended| ended.pid == pid) {
-                // ESRCH cannot be: nobody else reaps them.
-                let _ = sys.kill(pid, Signal::KILL);
-            }
+/// One read of the log. Whether there may be more.
+pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) -> bool {
+    let mut buffer = [0; crate::log::RECORD_MAX];
+    match sys.read(fd, &mut buffer) {
+        Ok(0) => false,
+        Ok(count) => {
+            log.take(buffer.get(..count).unwrap_or_default());
+            true
         }
-    }
-
-    /// Notes how `pid` ended.
-    fn ended(&mut self, pid: Pid, status: WaitStatus) {
-        let stage = (0_u8..).zip(self.pids).find(|(_, known)| *known == Some(pid)).map(|(stage, _)| stage);
-        let killed = self.killed && stage.is_some() && status == WaitStatus::Signaled(Signal::KILL);
-        if let Some(free) = self.ended.iter_mut().find(|slot| slot.is_none()) {
-            *free = Some(Ended { stage, pid, status, killed });
-        }
-    }
-
-    /// Reaps every stage, also one whose pid we never learnt.
-    fn reap_all<S: Sys>(&mut self, sys: &mut S) {
-        // ECHILD: nobody is left.
-        while let Ok(waited) = wait(sys, Pid::ANY) {
-            self.ended(waited.pid, waited.status);
-        }
-        // Stage 2 never comes without stage 1, and after it: of two strangers the lower number is stage 1's. Numbers can
-        // wrap around (pid_max in proc(5)); then the two change names.
-        let mut strangers = self.ended.iter_mut().flatten().filter(|ended| ended.stage.is_none());
-        match (strangers.next(), strangers.next()) {
-            (Some(one), None) => one.stage = Some(1),
-            (Some(one), Some(other)) => {
-                let (first, second) = if one.pid < other.pid { (one, other) } else { (other, one) };
-                (first.stage, second.stage) = (Some(1), Some(2));
-            }
-            _ => {}
-        }
+        Err(Errno::EINTR) => true,
+        // A pipe of our own cannot be read: an error message would not help anybody.
+        Err(_) => false,
     }
 }
 
@@ -482,31 +459,27 @@ impl Trouble {
     /// Whether the stages that are left end by themselves, once our end of the init pipe is closed: each in its own way,
     /// which tells more than SIGKILL.
     ///
-    /// Where nobody holds the other end of the init pipe any more, which all three hold for as long as they live, none
+    /// Where no process holds the other end of the init pipe any more, which all three hold for as long as they live, none
     /// is left. Where stages 0 and 1 have been reaped, stage 2 waits for stage 0, or for the word to go, in vain.
-    const fn ends_them(&self) -> bool {
+    pub(super) const fn ends_them(&self) -> bool {
         match self {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
-            // Stage 0 sees the hang-up while its mapping tool runs, and takes it along. A SIGKILL to stage 0 would leave it.
-            Self::Interrupted(_) => true,
+            // Stage 0 sees the hang-up while its mapping tool runs, and ends it. A SIGKILL to stage 0 would leave the tool.
+            Self::Interrupted(_) | Self::TimedOut => true,
             Self::Os { step: Step::SendMessage | Step::SendCgroupByte | Step::SendGo, errno } => {
                 matches!(*errno, Errno::EPIPE)
             }
             Self::Os { .. } | Self::BadPidLine => false,
         }
     }
-}
 
-fn wait<S: Sys>(sys: &mut S, pid: Pid) -> SysResult<crate::sys::types::Waited> {
-    loop {
-        match sys.wait4(pid, WaitFor::Stages) {
-            Err(Errno::EINTR) => {}
-            result => return result,
-        }
+    /// Whether the caller wants the launch to end now.
+    pub(super) const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Interrupted(_) | Self::TimedOut)
     }
 }
 
-fn close<S: Sys>(sys: &mut S, fd: Fd) {
+pub(super) fn close<S: Sys>(sys: &mut S, fd: Fd) {
     // The number is free whatever close says.
     let _ = sys.close(fd);
 }

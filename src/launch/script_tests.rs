@@ -6,7 +6,7 @@ use std::{format, vec};
 use super::*;
 use crate::bootstrap::Dialect;
 use crate::sys::MockSys;
-use crate::sys::types::{ExecArgs, Fd, TidAddress, Waited};
+use crate::sys::types::{ExecArgs, Fd, TidAddress, WaitFor, Waited};
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);
@@ -74,6 +74,13 @@ impl Kernel {
             let (pid, status) = waits.next().unwrap_or(Err(Errno::ECHILD))?;
             Ok(Waited { pid: Pid(pid), status })
         });
+        // The pidfd of a process has its number.
+        sys.expect_pidfd_open().returning(|pid| Ok(Fd(pid.0)));
+        // What is waited for is always there.
+        sys.expect_poll().returning(|fds, _| {
+            fds[0].revents = fds[0].events;
+            Ok(1)
+        });
         let say = note(&seen);
         sys.expect_kill().returning(move |pid, signal| {
             say(format!("kill {pid} {signal}"));
@@ -98,7 +105,15 @@ fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
         envp: ExecArgs::EMPTY,
     };
     let signals = ChildSignals::default();
-    f(&Job { message: b"message", policy: &policy, level: Level::Warning, signals, interrupt: None, tail })
+    f(&Job {
+        message: b"message",
+        policy: &policy,
+        level: Level::Warning,
+        signals,
+        interrupt: None,
+        timer: None,
+        tail,
+    })
 }
 
 #[derive(Default)]
@@ -124,7 +139,10 @@ fn failure((launched, seen): (Launched, Vec<String>)) -> (Failure, Vec<String>) 
 fn a_launch_without_faults() {
     let (launched, seen) = Kernel::default().run();
     assert_eq!(launched, Launched::Started { pid: Pid(12) });
-    let want = ["close 4", "close 6", "send", "wait 11", "wait 10", "send", "close 5", "close 3"];
+    let want = [
+        "close 4", "close 6", "send", "close 11", "wait 11", "close 10", "wait 10", "send", "close 5",
+        "close 3",
+    ];
     assert_eq!(seen, want);
 }
 
@@ -163,7 +181,7 @@ fn without_a_pid_line_all_are_reaped_and_nobody_is_killed() {
             .run(),
         );
         assert_eq!(failure.trouble, Trouble::NoPidLine);
-        assert_eq!(seen[3..], ["close 3", "close 5", "wait -1", "wait -1", "wait -1", "wait -1"]);
+        assert_eq!(seen[3..], ["close 3", "wait -1", "wait -1", "wait -1", "wait -1", "close 5", "close 10"]);
         // A single unknown one is stage 1, and nobody here has killed it.
         let [one, zero, none] = failure.ended;
         let killed = WaitStatus::Signaled(Signal::KILL);
@@ -197,7 +215,7 @@ fn a_dead_stage_0_is_no_reason_to_kill() {
         .run(),
     );
     assert_eq!(failure.trouble, Trouble::Os { step: Step::SendMessage, errno: Errno::EPIPE });
-    assert_eq!(seen[2..], ["send", "close 3", "close 5", "wait -1", "wait -1"]);
+    assert_eq!(seen[2..], ["send", "close 3", "wait -1", "wait -1", "close 5", "close 10"]);
 }
 
 #[test]
@@ -205,7 +223,7 @@ fn no_pid_line_but_something_else() {
     let (failure, seen) =
         failure(Kernel { init: vec![Ok(b"hello\n")], waits: vec![], ..Kernel::default() }.run());
     assert_eq!(failure.trouble, Trouble::BadPidLine);
-    assert_eq!(seen[3..], ["kill 10 SIGKILL", "close 3", "close 5", "wait -1"]);
+    assert_eq!(seen[3..], ["kill 10 SIGKILL", "close 3", "wait -1", "close 5", "close 10"]);
 }
 
 #[test]
@@ -223,7 +241,8 @@ fn after_a_late_failure_stage_2_ends_by_itself() {
             .run(),
         );
         assert_eq!(failure.trouble, Trouble::StageFailed);
-        assert_eq!(seen[3..], ["wait 11", "wait 10", "close 3", "close 5", "wait -1", "wait -1"]);
+        let want = ["close 11", "wait 11", "close 10", "wait 10", "close 3", "wait -1", "wait -1", "close 5"];
+        assert_eq!(seen[3..], want);
         let want = Ended { stage: Some(2), pid: Pid(12), status: WaitStatus::Exited(1), killed: false };
         assert_eq!(failure.ended[2], Some(want));
     }
@@ -246,7 +265,7 @@ fn a_wait_that_fails_kills_whom_we_have_not_reaped() {
     );
     assert_eq!(failure.trouble, Trouble::Os { step: Step::Wait, errno: Errno::ENOSYS });
     // Not 11, whose number is free.
-    assert_eq!(seen[5..8], ["kill 10 SIGKILL", "kill 12 SIGKILL", "close 3"]);
+    assert_eq!(seen[7..10], ["kill 10 SIGKILL", "kill 12 SIGKILL", "close 3"]);
     assert_eq!(failure.ended[2], Some(Ended { stage: Some(2), pid: Pid(12), status: killed, killed: true }));
 }
 
@@ -306,37 +325,4 @@ fn the_members_of_a_set_are_its_signals() {
     assert_eq!(all, (1..=64).collect::<Vec<_>>());
     let set = SignalSet(1 << 16 | 1 | 1 << 63);
     assert_eq!(members(set).collect::<Vec<_>>(), [Signal::HUP, Signal::CHLD, Signal(64)]);
-}
-
-/// What comes of a launch whose polls have these events, of the init pipe and of the signalfd, and whose reads of the latter
-/// give this.
-fn interrupted_by(polls: &'static [Result<[i16; 2], Errno>], record: Result<u32, Errno>) -> Option<Signal> {
-    const INTERRUPT: Fd = Fd(7);
-    let mut sys = MockSys::new();
-    let mut polls = polls.iter();
-    sys.expect_poll().returning(move |fds, timeout| {
-        assert_eq!(([fds[0].fd, fds[1].fd], timeout), ([INIT, INTERRUPT], -1));
-        let events = (*polls.next().expect("no such poll"))?;
-        for (fd, events) in fds.iter_mut().zip(events) {
-            fd.revents = PollEvents(events);
-        }
-        Ok(1)
-    });
-    sys.expect_read().withf(|fd, _| *fd == INTERRUPT).returning(move |_, buffer| {
-        buffer[..4].copy_from_slice(&record?.to_ne_bytes());
-        Ok(128)
-    });
-    interrupted(&mut sys, INIT, INTERRUPT)
-}
-
-#[test]
-fn a_signal_goes_before_the_pid_line_and_nothing_else_does() {
-    assert_eq!(interrupted_by(&[Ok([1, 0])], Ok(15)), None);
-    assert_eq!(interrupted_by(&[Ok([0, 1])], Ok(15)), Some(Signal::TERM));
-    assert_eq!(interrupted_by(&[Ok([1, 1])], Ok(2)), Some(Signal::INT));
-    assert_eq!(interrupted_by(&[Err(Errno::EINTR), Ok([0, 1])], Ok(1)), Some(Signal::HUP));
-    // Taken by somebody else meanwhile; not open; no poll at all: the launch goes on.
-    assert_eq!(interrupted_by(&[Ok([0, 1]), Ok([1, 0])], Err(Errno::EAGAIN)), None);
-    assert_eq!(interrupted_by(&[Ok([0, 0x20])], Ok(15)), None);
-    assert_eq!(interrupted_by(&[Err(Errno::ENOSYS)], Ok(15)), None);
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as Known, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
@@ -39,11 +40,16 @@ const EARLY: [Known; 16] = [
     Known::SIGSTKFLT,
 ];
 
-/// What ends a launch that takes long.
+/// What asks a program to end: it ends a launch, and is passed on to the command.
 const ENDING: [Known; 4] = [Known::SIGINT, Known::SIGTERM, Known::SIGHUP, Known::SIGQUIT];
 
-/// What is taken once the command runs. Before that, Ctrl-Z stops the launcher together with its stages.
-const LATE: Known = Known::SIGTSTP;
+/// What stops the job of a terminal: Ctrl-Z, and a job in the background that reads from the terminal or writes to it. Taken
+/// once the command runs. Before that they stop the launcher together with its stages.
+const LATE: [Known; 3] = [Known::SIGTSTP, Known::SIGTTIN, Known::SIGTTOU];
+
+/// How long after such a signal a stop of the command counts as its effect. A command may have a handler that saves its
+/// work first.
+const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often to look after the command on a kernel without pidfds (before 5.3), in milliseconds: if it died before its
 /// exec, no SIGCHLD tells.
@@ -80,7 +86,7 @@ impl Signals {
         }
         let early: SigSet = EARLY.into_iter().collect();
         let mut all = early;
-        all.add(LATE);
+        all.extend(LATE);
         // Those that the caller ignores or has blocked are not for us: the command will have them so.
         let unwanted = SignalSet(before.ignored.0 | before.blocked.0);
         let ending = ENDING.into_iter().filter(|signal| !unwanted.contains(set_of(Signal(*signal as i32))));
@@ -107,8 +113,11 @@ impl Signals {
     }
 }
 
-/// Waits for the command, passes signals on, stops and goes on together with it. Gives the status to exit with: the
-/// command's own, or 128 and the number of the signal that ended it.
+/// Waits for the command, passes signals on, and stops with it when the terminal stops their job. Returns the status to exit
+/// with: the command's own, or 128 and the number of the signal that ended it.
+///
+/// A stop of the command alone (a freezer, a debugger, `kill -STOP $$`) does not stop this process: nobody would continue it
+/// when the command is continued.
 ///
 /// INT, TERM, HUP and QUIT end the command even where it is process 1 of its namespace and has not asked for them: then
 /// by SIGKILL, and the status names the signal that came.
@@ -116,38 +125,72 @@ impl Signals {
 /// # Errors
 /// Those of the waiting itself.
 pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
-    SigSet::from(LATE).thread_block()?;
+    LATE.into_iter().collect::<SigSet>().thread_block()?;
     let pidfd = spawn::pidfd(child);
+    let mut killed_for = None;
+    let mut job = Job::default();
     // What came before the command was there: the terminal cannot have told it.
-    let mut killed_for = pass_all_on((child, pidfd.as_ref()), signals, false)?;
+    let mut told = false;
     loop {
-        match child.changed(libc::WNOHANG | libc::WUNTRACED)? {
-            Some(status) if status.stopped_signal().is_some() => {
-                // With the shell's job, of which we are the visible part. Comes back when somebody continues us.
-                raise(Known::SIGSTOP)?;
-                child.signal(libc::SIGCONT)?;
+        while let Some(info) = signals.descriptor.read_signal()? {
+            match pass_on((child, pidfd.as_ref()), &info, told)? {
+                Effect::None => {}
+                Effect::Killed(signal) => killed_for = killed_for.or(Some(signal)),
+                Effect::AskedToEnd => job.ending = true,
+                Effect::JobStops(signal) => job.asked = Some((signal, Instant::now())),
             }
-            Some(status) => return Ok(status_of(status, killed_for)),
-            None => {}
+        }
+        told = true;
+        while let Some(status) = child.changed(libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED)? {
+            match status.stopped_signal() {
+                Some(_) => job.command_stopped = true,
+                None if status.continued() => job = Job::default(),
+                None => return Ok(status_of(status, killed_for)),
+            }
+        }
+        if job.ending && job.command_stopped {
+            // The signal waits until the command is continued (signal(7)). A shell continues a stopped job that it ends.
+            job = Job::default();
+            child.signal(libc::SIGCONT)?;
+        }
+        if let Some(signal) = job.stops(Instant::now()) {
+            stop_with_the_job(signal)?;
+            job = Job::default();
+            child.signal(libc::SIGCONT)?;
         }
         wait_for_news(signals, pidfd.as_ref())?;
-        let killed = pass_all_on((child, pidfd.as_ref()), signals, true)?;
-        killed_for = killed_for.or(killed);
     }
 }
 
-/// Acts upon all signals that have come. `Some` if the command was killed for one of them.
-fn pass_all_on(
-    child: (&Child, Option<&OwnedFd>),
-    signals: &Signals,
-    told: bool,
-) -> io::Result<Option<Signal>> {
-    let mut killed_for = None;
-    while let Some(info) = signals.descriptor.read_signal()? {
-        let killed = pass_on(child, &info, told)?;
-        killed_for = killed_for.or(killed);
+/// What is known of the terminal's job, of which this process is the part that the shell sees.
+#[derive(Clone, Copy, Debug, Default)]
+struct Job {
+    /// This signal came to stop it.
+    asked: Option<(Known, Instant)>,
+    /// The command is stopped.
+    command_stopped: bool,
+    /// It has been sent a signal that asks it to end.
+    ending: bool,
+}
+
+impl Job {
+    /// The signal by which this process stops too: the terminal has stopped the job, and the command has followed.
+    fn stops(&self, now: Instant) -> Option<Known> {
+        let (signal, at) = self.asked.filter(|_| self.command_stopped)?;
+        (now.saturating_duration_since(at) <= STOPS_WITHIN).then_some(signal)
     }
-    Ok(killed_for)
+}
+
+/// Stops this process as the terminal would have, had it not held the signal back. Comes back when it is continued.
+///
+/// In a process group that no shell looks after (orphaned, setpgid(2)) the kernel discards the signal: nobody could continue
+/// the job, so it goes on.
+fn stop_with_the_job(signal: Known) -> io::Result<()> {
+    let set = SigSet::from(signal);
+    raise(signal)?;
+    set.thread_unblock()?;
+    set.thread_block()?;
+    Ok(())
 }
 
 fn status_of(status: ExitStatus, killed_for: Option<Signal>) -> i32 {
@@ -166,18 +209,31 @@ fn wait_for_news(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
     }
 }
 
-/// Acts upon one signal. `told`: if it came from the terminal, the command was there to get it, too. `Some` if the
-/// command was killed for it.
-fn pass_on(
-    (child, pidfd): (&Child, Option<&OwnedFd>),
-    info: &siginfo,
-    told: bool,
-) -> io::Result<Option<Signal>> {
-    let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(None) };
+/// What a signal has led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Effect {
+    /// Nothing that concerns this process.
+    None,
+    /// The command was killed for it.
+    Killed(Signal),
+    /// The command has it, and it asks the command to end.
+    AskedToEnd,
+    /// The terminal's job is to stop: this process does when the command has.
+    JobStops(Known),
+}
+
+/// Acts upon one signal. `told`: if it came from the terminal, the command was there to get it, too.
+fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: bool) -> io::Result<Effect> {
+    let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(Effect::None) };
+    let stops = LATE.into_iter().find(|late| *late as i32 == number);
+    let done = stops.map_or(Effect::None, Effect::JobStops);
     // The command has sent it to its whole process group, and so to us.
     let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
-    if number == libc::SIGCHLD || own {
-        return Ok(None);
+    if own {
+        return Ok(done);
+    }
+    if number == libc::SIGCHLD {
+        return Ok(Effect::None);
     }
     let context = Context {
         delivered: told && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
@@ -185,15 +241,24 @@ fn pass_on(
         first: child.is_first(),
     };
     match reaction(Signal(number), context) {
-        Reaction::Leave => Ok(None),
-        Reaction::Forward => child.signal(number).map(|()| None),
-        Reaction::Stop => child.signal(libc::SIGSTOP).map(|()| None),
-        Reaction::Kill => child.kill().map(|()| Some(Signal(number))),
+        Reaction::Leave if context.ignored(Signal(number)) => Ok(Effect::None),
+        Reaction::Leave => Ok(done),
+        Reaction::Forward => child.signal(number).map(|()| match is_ending(number) {
+            true => Effect::AskedToEnd,
+            false => done,
+        }),
+        Reaction::Stop => child.signal(libc::SIGSTOP).map(|()| done),
+        Reaction::Kill => child.kill().map(|()| Effect::Killed(Signal(number))),
     }
 }
 
 fn in_our_group(child: &Child) -> bool {
     getpgid(Some(nix::unistd::Pid::from_raw(child.pid().0))) == Ok(getpgrp())
+}
+
+/// Whether the signal asks a program to end.
+fn is_ending(number: i32) -> bool {
+    ENDING.into_iter().any(|ending| ending as i32 == number)
 }
 
 /// What a reaction depends on.
@@ -205,6 +270,13 @@ struct Context {
     command: Option<ProcStatus>,
     /// It is process 1 of a pid namespace, as far as the launcher knows.
     first: bool,
+}
+
+impl Context {
+    /// Whether the command ignores this signal.
+    fn ignored(&self, signal: Signal) -> bool {
+        self.command.is_some_and(|command| command.ignored.contains(set_of(signal)))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -227,15 +299,24 @@ fn reaction(signal: Signal, Context { delivered, command, first }: Context) -> R
     match (signal.0, command) {
         // We are being continued; whether the command was stopped with us or by us, it goes on too.
         (libc::SIGCONT, _) => Reaction::Forward,
-        (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT | libc::SIGTSTP, Some(command)) => {
-            match signal.0 {
-                _ if command.ignored.contains(set) => Reaction::Leave,
-                // Process 1 does not get what it has not asked for: others do it from outside.
-                libc::SIGTSTP if command.is_init && !wanted(command) => Reaction::Stop,
-                _ if command.is_init && !wanted(command) => Reaction::Kill,
-                _ => forward,
+        (
+            libc::SIGINT
+            | libc::SIGTERM
+            | libc::SIGHUP
+            | libc::SIGQUIT
+            | libc::SIGTSTP
+            | libc::SIGTTIN
+            | libc::SIGTTOU,
+            Some(command),
+        ) => match signal.0 {
+            _ if command.ignored.contains(set) => Reaction::Leave,
+            // Process 1 does not get what it has not asked for: others do it from outside.
+            libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU if command.is_init && !wanted(command) => {
+                Reaction::Stop
             }
-        }
+            _ if command.is_init && !wanted(command) => Reaction::Kill,
+            _ => forward,
+        },
         // Nothing is known of it, except that it is to end, and that the signal alone would not end it.
         (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT, None) if first => Reaction::Kill,
         _ => forward,
@@ -279,6 +360,30 @@ mod tests {
         let caught = |command: &mut ProcStatus| command.caught = set_of(Signal(libc::SIGTSTP));
         assert_eq!(reacts(libc::SIGTSTP, true, true, caught), Reaction::Leave);
         assert_eq!(reacts(libc::SIGCONT, true, true, |_| {}), Reaction::Forward);
+    }
+
+    #[test]
+    fn a_background_job_that_uses_the_terminal_is_stopped() {
+        for signal in [libc::SIGTTIN, libc::SIGTTOU] {
+            // Process 1 would ignore the signal and try again for ever.
+            assert_eq!(reacts(signal, true, true, |_| {}), Reaction::Stop);
+            assert_eq!(reacts(signal, true, false, |_| {}), Reaction::Leave);
+            let ignored = |command: &mut ProcStatus| command.ignored = set_of(Signal(signal));
+            assert_eq!(reacts(signal, true, true, ignored), Reaction::Leave);
+        }
+    }
+
+    #[test]
+    fn only_a_stop_of_the_job_stops_the_launcher() {
+        let now = Instant::now();
+        let asked = Some((Known::SIGTSTP, now));
+        let stops =
+            |asked, command_stopped, after| Job { asked, command_stopped, ending: false }.stops(now + after);
+        assert_eq!(stops(asked, true, Duration::ZERO), Some(Known::SIGTSTP));
+        // A stop of the command alone; a command that has not stopped; one that was stopped by somebody else, later.
+        assert_eq!(stops(None, true, Duration::ZERO), None);
+        assert_eq!(stops(asked, false, Duration::ZERO), None);
+        assert_eq!(stops(asked, true, STOPS_WITHIN + Duration::from_secs(1)), None);
     }
 
     #[test]

@@ -10,15 +10,19 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use std::vec;
 use std::vec::Vec;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::LaunchError;
 use super::child::Child;
 use super::command::Command;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
-use super::script::Launched;
+use super::script::{Launched, Step};
 use super::tail;
 use crate::bootstrap::MESSAGE_MAX;
 use crate::sys::Sys;
@@ -168,6 +172,20 @@ pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
     let fd = unsafe { LinuxSys::new() }.pidfd_open(child.pid()).ok()?;
     // SAFETY: it was made just now, and nobody else knows of it.
     Some(unsafe { OwnedFd::from_raw_fd(fd.0) })
+}
+
+/// A descriptor that is readable when this time is over (timerfd_create(2)). A limit of zero is over at once.
+///
+/// # Errors
+/// [`LaunchError::Start`]: no descriptor left.
+pub(super) fn timer(limit: Duration) -> Result<TimerFd, LaunchError> {
+    let failed =
+        |errno: nix::errno::Errno| LaunchError::Start { step: Step::MakeTimer, errno: Errno(errno as i32) };
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(failed)?;
+    // A time of zero would disarm the timer (timerfd_settime(2)).
+    let limit = Expiration::OneShot(TimeSpec::from_duration(limit.max(Duration::from_nanos(1))));
+    timer.set(limit, TimerSetTimeFlags::empty()).map_err(failed)?;
+    Ok(timer)
 }
 
 /// Waits until one of the descriptors has something, the time is over, or a signal came.

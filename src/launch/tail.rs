@@ -44,7 +44,7 @@ pub struct Tail<'a> {
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, init: Fd, log: Fd) -> i32 {
     let (error, told) = match prepare(sys, tail) {
         Ok(()) => match await_go(sys, tail.kill_child, init) {
-            Ok(true) => (exec(sys, tail), true),
+            Ok(true) => (become_command(sys, tail), true),
             // The launcher is gone, and nobody would know of the command.
             Ok(false) => return 1,
             Err(error) => (error, true),
@@ -101,6 +101,17 @@ fn await_go<'m, S: Sys>(sys: &mut S, kill_child: bool, init: Fd) -> Result<bool,
             found => return Ok(found.map_err(os)? == 0),
         }
     }
+}
+
+/// Executes the command, which outlives the launcher unless it was asked to end with it.
+fn become_command<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
+    if !tail.kill_child {
+        // Stage 2 ended with the launcher up to here; an exec keeps the signal.
+        if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
+            return Error::Os { doing: Doing::OutliveLauncher, errno };
+        }
+    }
+    exec(sys, tail)
 }
 
 /// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not
@@ -168,6 +179,7 @@ mod tests {
 
     fn going() -> MockSys {
         let mut sys = MockSys::new();
+        sys.expect_set_pdeathsig().withf(|signal| *signal == Signal::NONE).returning(|_| Ok(()));
         sys.expect_read().once().returning(|_, word| {
             word[0] = GO;
             Ok(1)

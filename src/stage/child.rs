@@ -1,9 +1,10 @@
 //! Stage 1, the child: joins and creates namespaces, and makes stage 2 in them.
 
-use super::{Context, Outcome, Wards, enter, init, sources};
+use super::{Context, Outcome, Wards, end_with_launcher, enter, init, sources};
 use crate::bootstrap::Bootstrap;
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
+use crate::namespace::NsKind;
 use crate::namespace::join::join;
 use crate::namespace::unshare::{UnshareSteps, unshare};
 use crate::policy::Credentials;
@@ -25,6 +26,8 @@ pub fn run<'m, S: Sys>(
     to_child: Pair,
     to_init: Pair,
 ) -> Result<Outcome, Error<'m>> {
+    // First of all: from here on a stopped stage 1 ends with the launcher.
+    end_with_launcher(sys, cx.policy);
     // Already a failure of these closes is this stage's.
     log.enter_stage(1);
     // Both of stage 0's ends: if one stayed open here, the death of stage 0 would go unnoticed.
@@ -38,6 +41,9 @@ pub fn run<'m, S: Sys>(
     let steps = UnshareSteps::new(cx.bootstrap.clone_flags(), dialect.cgroup_namespace);
     if let Some(paths) = cx.bootstrap.namespaces() {
         join(sys, log, paths, cx.policy)?;
+        if paths.iter().any(|entry| entry.kind == NsKind::User) {
+            end_with_launcher(sys, cx.policy);
+        }
     }
     if steps.user {
         create_user_namespace(sys, log, cx, &parent)?;
@@ -98,6 +104,7 @@ fn create_user_namespace<'m, S: Sys>(
     }
     if cx.policy.credentials == Credentials::Root {
         sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
+        end_with_launcher(sys, cx.policy);
     }
     Ok(())
 }

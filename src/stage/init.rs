@@ -1,6 +1,6 @@
 //! Stage 2, the init: waits for its turn, becomes who it shall be, and goes back to its caller.
 
-use super::{Context, Outcome, enter};
+use super::{Context, Outcome, end_with_launcher, enter};
 use crate::bootstrap::Bootstrap;
 use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
 use crate::error::{Doing, Error, SyncStep};
@@ -49,6 +49,8 @@ pub fn run<'m, S: Sys>(
     stage_1s_end: End<OfChild>,
     parent: End<OfChild>,
 ) -> Result<Outcome, Error<'m>> {
+    // First of all: from here on a stopped stage 2 ends with the launcher.
+    end_with_launcher(sys, cx.policy);
     // Already a failure of this close is this stage's.
     log.enter_stage(2);
     stage_1s_end.close(sys)?;
@@ -72,6 +74,7 @@ pub fn run<'m, S: Sys>(
                 dropped => dropped.map_err(os(Doing::Setgroups))?,
             }
         }
+        end_with_launcher(sys, cx.policy);
     }
     create_cgroup_namespace(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));

@@ -72,6 +72,17 @@ impl Wards {
     }
 }
 
+/// Asks the kernel to kill this stage when the launcher's thread dies, where the policy says so. A stopped stage cannot
+/// notice that death itself. Repeated after each change of credentials, which may clear the signal.
+///
+/// Called by stages 1 and 2. Stage 0 gets SIGCONT instead ([`launch`](crate::launch)): it may have a mapping tool to end.
+pub(crate) fn end_with_launcher<S: Sys>(sys: &mut S, policy: &Policy) {
+    if policy.ends_with_launcher {
+        // Refused by a filter at most. Then the hang-up of the init pipe alone tells.
+        let _ = sys.set_pdeathsig(Signal::KILL);
+    }
+}
+
 /// Says that this process is a stage from now on: its name, and the first record.
 pub(crate) fn enter<S: Sys>(sys: &mut S, log: &mut Log, stage: u8) {
     let name = match stage {

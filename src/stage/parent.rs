@@ -20,8 +20,8 @@ use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents,
 /// What ends the bootstrap. Stages that exist by then are killed.
 pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Result<Outcome, Error<'m>> {
     // Two pairs, so that stage 1 and stage 2 cannot take each other's messages.
-    let to_child = Pair::open(sys, SyncPipe::Child)?;
-    let to_init = Pair::open(sys, SyncPipe::Grandchild)?;
+    let to_child = Pair::open(sys, SyncPipe::Child, cx.init_pipe)?;
+    let to_init = Pair::open(sys, SyncPipe::Grandchild, cx.init_pipe)?;
     enter(sys, log, 0);
     log.debug(sys, format_args!("spawn stage-1"));
     let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage1, errno })?;

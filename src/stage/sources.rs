@@ -180,11 +180,12 @@ mod tests {
             let mut sys = MockSys::new();
             sys.expect_socketpair().returning(|| Ok((Fd(5), Fd(6))));
             sys.expect_close().returning(|_| Ok(()));
+            sys.expect_poll().once().returning(|_, _| Ok(1));
             sys.expect_receive_fd().times(1).returning(move |_| received);
             if wanted.is_ok() {
                 sys.expect_dup3().once().withf(|fd, to| (fd.0, to.0) == (9, 20)).returning(|_, _| Ok(()));
             }
-            let pair = crate::sync::Pair::open(&mut sys, crate::error::SyncPipe::Child).unwrap();
+            let pair = crate::sync::Pair::open(&mut sys, crate::error::SyncPipe::Child, Fd(9)).unwrap();
             let parent = pair.into_child(&mut sys).unwrap();
             assert_eq!(receive(&mut sys, MountFds::parse(b"[-1,20]").unwrap(), &parent), wanted);
         }

@@ -48,6 +48,11 @@ fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
         }
         Ok(count)
     });
+    // The peer has always sent something, and the launcher lives.
+    sys.expect_poll().returning(|fds, _| {
+        fds[0].revents = fds[0].events;
+        Ok(1)
+    });
     sys.expect_fstatfs().returning(|fd| Ok(if fd.0 >= 40 { FsType::NSFS } else { FsType::PROC }));
     sys.expect_write().returning(|_, buf| Ok(buf.len()));
     sys.expect_send().returning(|_, buf| Ok(buf.len()));

@@ -193,7 +193,10 @@ pub trait Sys {
 
     /// `wait4(pid, &status, flags, NULL)`: stage 0 reaps the mapping tool, the launcher reaps the stages. wait4(2).
     ///
-    /// Told apart: `EINTR`; `ECHILD`, nobody is left.
+    /// With [`WaitFor::StagesNow`] it does not wait, reports stopped stages too, and returns the pid 0 if no stage has changed
+    /// its state.
+    ///
+    /// Told apart: `EINTR`; `ECHILD`, no child is left.
     fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited>;
 
     /// `kill(pid, signal)`: SIGKILL to a stage, on failure. kill(2).
@@ -232,8 +235,9 @@ pub trait Sys {
     /// `prctl(PR_SET_NAME, name)`, at most 15 bytes. PR_SET_NAME(2const).
     fn set_name(&mut self, name: &CStr) -> SysResult<()>;
 
-    /// `prctl(PR_SET_PDEATHSIG, signal)`: stage 2 of our own launcher, never of the drop-in.
-    /// PR_SET_PDEATHSIG(2const).
+    /// `prctl(PR_SET_PDEATHSIG, signal)`: the signal that this process gets when the launcher's thread dies; 0 for none. The
+    /// stages of our own launcher, never of the drop-in: the thread of a Go runtime that started stage 0 may end at any time.
+    /// A fork, and most changes of credentials, clear it. PR_SET_PDEATHSIG(2const).
     fn set_pdeathsig(&mut self, signal: Signal) -> SysResult<()>;
 
     /// `setsid()`: stage 2 leads a session. setsid(2).

@@ -72,6 +72,8 @@ impl SigAction {
 pub struct Signal(pub i32);
 
 impl Signal {
+    /// No signal: what PR_SET_PDEATHSIG takes for none.
+    pub const NONE: Self = Self(0);
     /// Terminal hang-up.
     pub const HUP: Self = Self(1);
     /// Interrupt from the keyboard.
@@ -86,6 +88,10 @@ impl Signal {
     pub const TERM: Self = Self(15);
     /// A child changed state.
     pub const CHLD: Self = Self(17);
+    /// Continues a stopped process.
+    pub const CONT: Self = Self(18);
+    /// Stops a process. Cannot be caught.
+    pub const STOP: Self = Self(19);
 }
 
 /// A set of signals, as the kernel's 64-bit mask.
@@ -294,6 +300,8 @@ impl PollFd {
 pub struct PollEvents(pub i16);
 
 impl PollEvents {
+    /// No event: only an error or a hang-up is reported.
+    pub const NONE: Self = Self(0);
     /// Something to read, an end of file, a pidfd whose process has ended.
     pub const IN: Self = Self(0x1);
     /// Room to write.
@@ -354,6 +362,9 @@ pub enum WaitFor {
     Ordinary,
     /// Children of this thread that end without SIGCHLD: `__WCLONE|__WNOTHREAD`.
     Stages,
+    /// The same children, without waiting, also those that were stopped: `WNOHANG|WUNTRACED|__WCLONE|__WNOTHREAD`. The pid
+    /// 0 means that no child has changed its state.
+    StagesNow,
 }
 
 /// How a process ended.
@@ -365,6 +376,8 @@ pub enum WaitStatus {
     Exited(i32),
     /// A signal ended it.
     Signaled(Signal),
+    /// A signal stopped it.
+    Stopped(Signal),
     /// Anything else that wait reports, as the raw word.
     Other(i32),
 }

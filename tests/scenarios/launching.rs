@@ -48,11 +48,12 @@ pub(super) fn our_own(
     told: Rc<RefCell<Option<LaunchError>>>,
 ) {
     sim.program(COMMAND, Program::ends(Ended::Exit(0)));
+    let interrupt = Some(sim.interrupt());
     let (message, signals, candidates) = (scenario.message.clone(), scenario.signals, scenario.candidates);
     sim.launcher(move |sys| {
         let mut slots = [None; 2];
         let tail = tail_of(&policy, candidates, &mut slots);
-        let job = Job { message: &message, policy: &policy, level, signals, interrupt: None, tail };
+        let job = Job { message: &message, policy: &policy, level, signals, interrupt, timer: None, tail };
         launched(sys, &job, |error| *told.borrow_mut() = Some(error))
     });
 }
@@ -67,7 +68,8 @@ pub(crate) fn start_our_own(
 ) -> Ended {
     let mut slots = [None; 2];
     let tail = tail_of(policy, b"/bin/command\0", &mut slots);
-    let job = Job { message, policy, level, signals: ChildSignals::default(), interrupt, tail };
+    let signals = ChildSignals::default();
+    let job = Job { message, policy, level, signals, interrupt, timer: None, tail };
     launched(sys, &job, |_| {})
 }
 
@@ -94,7 +96,7 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
             match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
                 Some(WaitStatus::Exited(status)) => Ended::Exit(status),
                 Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),
-                Some(WaitStatus::Other(_)) | None => Ended::Exit(1),
+                Some(WaitStatus::Stopped(_) | WaitStatus::Other(_)) | None => Ended::Exit(1),
             }
         }
         Launched::Failed(failure) => {

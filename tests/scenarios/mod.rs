@@ -200,7 +200,12 @@ impl Start {
         let mut sim = scenario.sim.clone();
         // Our launcher keeps the session and reads details from the records (launch::Launcher).
         let policy = match way {
-            Way::Ours => Policy { session: Session::Keep, log_form: LogForm::Detailed, ..scenario.policy },
+            Way::Ours => Policy {
+                session: Session::Keep,
+                log_form: LogForm::Detailed,
+                ends_with_launcher: true,
+                ..scenario.policy
+            },
             _ => scenario.policy,
         };
         match way {

@@ -1,6 +1,7 @@
 //! The fault sweep: in every scenario every call fails once with every errno of its class, every read and write is short
 //! once, and every process, the launcher and the mapping tools too, dies by SIGKILL at every call, while it waits in it,
-//! and before its end.
+//! and before its end. And every process is stopped by SIGSTOP at every call and before its end; when nothing moves any
+//! more, SIGTERM comes to our launcher, or SIGKILL to any.
 //!
 //! The fallbacks are forced twice: every call that may be missing fails here in every scenario, and the scenarios
 //! `old_kernel…` lack all of them at once and are swept too.
@@ -16,12 +17,12 @@ mod steps;
 use std::collections::BTreeMap;
 
 use nsexec::sys::record::{Call, Line};
-use nsexec::sys::sim::{Choice, Fault, Oldest, Place, Section, What, Youngest};
+use nsexec::sys::sim::{Choice, Fault, Oldest, Place, Section, Then, What, Youngest};
 
 use errnos::{about, class};
 use nsexec::sys::types::Errno;
 use oracle::Case;
-use scenarios::{Start, on_all_cores};
+use scenarios::{Start, Way, on_all_cores};
 
 /// What was tried in one start.
 #[derive(Default)]
@@ -29,6 +30,7 @@ struct Tally {
     errnos: usize,
     shorts: usize,
     deaths: usize,
+    stops: usize,
     /// Faults that did not happen: nobody waits in most calls, and a short read of one byte is a whole one.
     idle: usize,
     /// By promise, call and process: how often, and an example.
@@ -40,6 +42,7 @@ impl Tally {
         self.errnos += other.errnos;
         self.shorts += other.shorts;
         self.deaths += other.deaths;
+        self.stops += other.stops;
         self.idle += other.idle;
         for (key, (count, example)) in other.broken {
             self.broken.entry(key).or_insert((0, example)).0 += count;
@@ -47,7 +50,7 @@ impl Tally {
     }
 
     fn tried(&self) -> usize {
-        self.errnos + self.shorts + self.deaths
+        self.errnos + self.shorts + self.deaths + self.stops
     }
 }
 
@@ -68,6 +71,14 @@ fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
     faults
 }
 
+/// What can befall a process before this call or, without one, before its end.
+fn faults_at(lines: &[Line], at: Place, line: Option<&Line>, way: Way, oldest: bool) -> Vec<What> {
+    let mut faults = line.map_or_else(|| vec![What::Kill], |_| faults_of(lines, at));
+    // Each kind of stop in one order: there are as many places as for deaths. runc's launcher hears no signal.
+    faults.push(What::Stop(if oldest && way == Way::Ours { Then::Interrupt } else { Then::KillLauncher }));
+    faults
+}
+
 fn sweep(start: &Start) -> Tally {
     let mut tally = Tally::default();
     let wanted = std::env::var("NSEXEC_SWEEP").unwrap_or_default();
@@ -75,14 +86,14 @@ fn sweep(start: &Start) -> Tally {
         return tally;
     }
     let orders: [fn() -> Box<dyn Choice>; 2] = [|| Box::new(Oldest), || Box::new(Youngest)];
-    for order in orders {
+    for (order, oldest) in orders.into_iter().zip([true, false]) {
         let whole = start.run(&mut *order(), None);
         let places = whole.report.places().map(|(at, line)| (at, Some(line)));
         let ends = whole.report.ends().map(|at| (at, None));
         for (at, line) in places.chain(ends) {
             let lines = whole.report.processes.iter().find(|process| process.who == at.who);
             let lines = lines.map_or(&[][..], |process| &process.transcript.lines);
-            for what in line.map_or_else(|| vec![What::Kill], |_| faults_of(lines, at)) {
+            for what in faults_at(lines, at, line, start.way, oldest) {
                 let fault = Fault { at, what };
                 let ran = start.run(&mut *order(), Some(fault));
                 if !ran.report.fault_fired {
@@ -93,6 +104,7 @@ fn sweep(start: &Start) -> Tally {
                     What::Errno(_) => tally.errnos += 1,
                     What::Short(_) => tally.shorts += 1,
                     What::Kill | What::KillWaking => tally.deaths += 1,
+                    What::Stop(_) => tally.stops += 1,
                 }
                 let case = Case { start, whole: &whole, fault, line, ran: &ran };
                 for (promise, found) in case.broken() {
@@ -125,11 +137,12 @@ fn whatever_fails_the_oracle_holds() {
         all.add(tally);
     }
     println!(
-        "{} faults in {starts} starts: {} errnos, {} short reads and writes, {} deaths; {} could not happen",
+        "{} faults in {starts} starts: {} errnos, {} short reads and writes, {} deaths, {} stops; {} could not happen",
         all.tried(),
         all.errnos,
         all.shorts,
         all.deaths,
+        all.stops,
         all.idle
     );
     for (key, (count, example)) in &all.broken {

@@ -12,6 +12,7 @@
 //! | what is retried changes nothing; what befalls the log changes nothing | |
 //! | the pid line is written at most once, and after stage 2 was made | |
 //! | the rules hold | in the launcher's section if it is runc's |
+//! | a stopped process holds nobody up: SIGTERM to our launcher ends the launch, SIGKILL to any launcher ends all | below runc the stopped process itself stays, until somebody continues it |
 //!
 //! Some things are nobody's to name, and are known:
 //!
@@ -28,13 +29,13 @@
 
 use nsexec::audit::rules::Severity;
 use nsexec::bootstrap::dialect::EnvironmentForm;
-use nsexec::launch::Record;
+use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
 use nsexec::sync::Message;
 use nsexec::sys::record::{Call, Line, Reply};
-use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, What, Who};
-use nsexec::sys::types::{Errno, Fd};
+use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, Then, What, Who};
+use nsexec::sys::types::{Errno, Fd, Signal};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
 use super::scenarios::{Ran, Start, Way};
@@ -55,6 +56,9 @@ pub(crate) type Broken = (&'static str, String);
 impl Case<'_> {
     /// Every promise that does not hold.
     pub(crate) fn broken(&self) -> Vec<Broken> {
+        if let What::Stop(then) = self.fault.what {
+            return self.after_a_stop(then);
+        }
         let checks = [
             self.ends(),
             self.nobody_is_left(),
@@ -93,6 +97,46 @@ impl Case<'_> {
             (_, false) => Some(("nobody waits for ever", stuck.join(", "))),
             _ => None,
         }
+    }
+
+    /// What must hold after a process was stopped: everything ends, with the cause that the person gave.
+    fn after_a_stop(&self, then: Then) -> Vec<Broken> {
+        let checks = [
+            self.ends(),
+            self.nobody_is_left_after(then),
+            (then == Then::Interrupt).then(|| self.everybody_is_reaped()).flatten(),
+            self.pid_line_once(),
+            self.interrupt_is_told(then),
+        ];
+        checks.into_iter().flatten().collect()
+    }
+
+    fn nobody_is_left_after(&self, then: Then) -> Option<Broken> {
+        // Nothing in the drop-in can end a stopped stage. It holds nothing but itself, and ends when it is continued.
+        let excused = |process: &ProcessReport| {
+            self.start.way != Way::Ours && process.who == self.at() && process.end == End::Stopped
+        };
+        let left = self.report().alive().find(|process| {
+            let handed_over = process.end == End::HandedOver;
+            !(handed_over || matches!(process.end, End::Stuck(_)) || excused(process))
+        })?;
+        Some(("nobody is left after a stop", format!("{} lives: {:?} ({then:?})", left.who, left.end)))
+    }
+
+    /// SIGTERM ends a launch that a stop holds up, and the launcher names it. One that has failed already names its cause,
+    /// and one whose command has run has nothing to name.
+    fn interrupt_is_told(&self, then: Then) -> Option<Broken> {
+        if then != Then::Interrupt {
+            return None;
+        }
+        let launcher = self.report().find(Section::Launcher)?;
+        let interrupted = launcher.end == End::Exited(128 + 15)
+            && matches!(self.ran.told, Some(LaunchError::Interrupted { signal: Signal::TERM }));
+        let as_without = launcher.end == ended(self.whole, Section::Launcher)
+            && self.told()
+                == self.whole.told.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        (!(interrupted || as_without))
+            .then(|| ("SIGTERM ends the launch", format!("{:?}, told: {}", launcher.end, self.told())))
     }
 
     fn nobody_is_left(&self) -> Option<Broken> {
@@ -262,8 +306,8 @@ impl Case<'_> {
                 matches!(line.reply, Reply::Errno(_))
                     && [Errno::ENOENT, Errno::ENOTDIR, Errno::EACCES].contains(&errno)
             }
-            // Then the wait for the tool alone decides.
-            Call::Poll { .. } => section == Section::Stage0,
+            // Then the call that follows waits alone.
+            Call::Poll { .. } => true,
             // It is in a record alone.
             Call::SchedGetaffinity => true,
             Call::DropGroups => {
@@ -394,6 +438,10 @@ impl Case<'_> {
         let breach = findings.into_iter().find(|found| found.severity == Severity::Breach)?;
         Some(("the rules hold", breach.to_string()))
     }
+}
+
+fn ended(ran: &Ran, section: Section) -> End {
+    ran.report.find(section).map_or(End::Running, |process| process.end.clone())
 }
 
 /// An init was handed over, or a command was executed.

@@ -336,6 +336,11 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
         let (interrupt, _) = sim.pipe(false);
         prepared = prepared.interrupted_through(interrupt);
     }
+    if prepared.timeout().is_some() {
+        // In a plan the time never passes.
+        let (timer, _) = sim.pipe(false);
+        prepared = prepared.timed_through(timer);
+    }
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let mut memory = vec![0; prepared.message().len()];

@@ -141,6 +141,8 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
                     _ if left.is_empty() => break,
                     // A failed close ends the process, which then has a last word and takes its wards along.
                     Call::Kill { .. } => {}
+                    // What ends a stopped stage comes before everything else.
+                    Call::SetPdeathsig { .. } => {}
                     _ if reports(line) => {}
                     _ => {
                         let call = line.call.name();

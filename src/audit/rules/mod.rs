@@ -135,6 +135,7 @@ pub const RULES: &[Rule] = &[
     failure::NOTHING_AFTER,
     protocol::PID_LINE,
     protocol::STAGE_2_WAITS,
+    protocol::ENDS_WITH_LAUNCHER,
     protocol::KILLS,
     protocol::RECORDS,
 ];

@@ -11,7 +11,7 @@ use crate::bootstrap::dialect::PidLine;
 use crate::log::RECORD_MAX;
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
-use crate::sys::types::Pid;
+use crate::sys::types::{Pid, Signal, WaitStatus};
 
 pub(super) const WHOLE: Rule = Rule {
     name: "recorded-whole",
@@ -47,6 +47,16 @@ pub(super) const STAGE_2_WAITS: Rule = Rule {
     reference: "spec 3.4",
     severity: Severity::Breach,
     check: stage_2_waits,
+};
+
+pub(super) const ENDS_WITH_LAUNCHER: Rule = Rule {
+    name: "ends-with-launcher",
+    reason: "The first call of each stage of our own launcher asks for a signal at the launcher's death: a stopped stage \
+             cannot notice it otherwise. Stage 0 gets SIGCONT, since it may have a mapping tool to end, the others \
+             SIGKILL. The command has none, unless it was asked to end with the launcher.",
+    reference: "PR_SET_PDEATHSIG(2const); SECURITY.md",
+    severity: Severity::Breach,
+    check: ends_with_launcher,
 };
 
 pub(super) const KILLS: Rule = Rule {
@@ -160,11 +170,7 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
         let changes = changes_identity(&line.call)
             || matches!(
                 line.call,
-                Call::Mount { .. }
-                    | Call::Execve { .. }
-                    | Call::SetPdeathsig { .. }
-                    | Call::Unshare { .. }
-                    | Call::Send { .. }
+                Call::Mount { .. } | Call::Execve { .. } | Call::Unshare { .. } | Call::Send { .. }
             );
         // A stage that fails says so at any time, in the seed.
         let tells_failure = tells.is_some_and(|at| at <= index);
@@ -189,6 +195,43 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// The signal that a process has at the launcher's death, at each of its lines. A fork clears it.
+fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
+    if !facts.policy.ends_with_launcher {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        let Role::Stage(number) = section.role else { continue };
+        let wanted = if number == 0 { Signal::CONT } else { Signal::KILL };
+        let mut signal = Signal::NONE;
+        let own = section.lines.iter().enumerate().skip_while(|(_, line)| line.reply == Reply::Child);
+        for (nth, (index, line)) in own.enumerate() {
+            match (&line.call, &line.reply) {
+                (Call::SetPdeathsig { signal: set }, Reply::Unit) => signal = *set,
+                // A filter refuses it: then the hang-up of the init pipe alone tells.
+                (Call::SetPdeathsig { .. }, _) => break,
+                _ if nth == 0 => {
+                    let what = format!("{} before it asked for {wanted}", line.call.name());
+                    findings.push(Finding::on(section, index, what));
+                    break;
+                }
+                (Call::Execve { .. }, Reply::NoReturn) if number == 2 => {
+                    let wanted = if facts.policy.kill_child { Signal::KILL } else { Signal::NONE };
+                    if signal != wanted {
+                        findings.push(Finding::on(section, index, format!("the command has {signal}")));
+                    }
+                }
+                _ => {}
+            }
+            if nth == 0 && signal != wanted {
+                findings.push(Finding::on(section, index, format!("asks for {signal} and not for {wanted}")));
+            }
+        }
+    }
+    findings
+}
+
 fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
     let pids = pids(run);
     let known: Vec<Pid> = pids.iter().map(|(_, pid)| *pid).collect();
@@ -200,7 +243,9 @@ fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
         let over = word_at(section, false, Message::ChildFinish).filter(|_| section.role == Role::Stage(0));
         for (index, line) in section.lines.iter().enumerate() {
             match (&line.call, &line.reply) {
-                (_, Reply::Waited(waited)) => reaped.push(waited.pid),
+                (_, Reply::Waited(waited)) if !matches!(waited.status, WaitStatus::Stopped(_)) => {
+                    reaped.push(waited.pid);
+                }
                 (Call::Kill { pid, .. }, _) if reaped.contains(pid) => {
                     findings.push(Finding::on(section, index, format!("kills {pid}, which it has reaped")));
                 }

@@ -12,6 +12,7 @@ use crate::audit::transcript::{End, Foreign, Role};
 use crate::audit::witness::parse_line;
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, MountSources, encode, encoded_len};
 use crate::idmap::IdMap;
+use crate::launch::{Launcher, Prepared};
 use crate::policy::Policy;
 use crate::sys::record::Line;
 use crate::sys::types::CloneFlags;
@@ -36,7 +37,10 @@ const RECORDS: &[(&str, &str)] = records![
 ];
 
 /// Planned starts of older dialects: what only they do.
-const PLANNED: &[&str] = &["mounts", "cgroup_byte", "late_pid_line"];
+const PLANNED: &[&str] = &["mounts", "cgroup_byte", "late_pid_line", OURS];
+
+/// A planned start of our own launcher.
+const OURS: &str = "ours";
 
 fn dialect(name: &str) -> &'static Dialect {
     match name {
@@ -47,7 +51,16 @@ fn dialect(name: &str) -> &'static Dialect {
     }
 }
 
+fn ours() -> Prepared {
+    let bootstrap = Bootstrap::new(CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP));
+    let mut launcher = Launcher::new(&bootstrap, Policy::runc(&Dialect::V1_2)).unwrap();
+    launcher.command("/bin/true", [""; 0]).prepare().unwrap()
+}
+
 fn planned(name: &str) -> Run {
+    if name == OURS {
+        return plan(&Start::Launcher(ours()), &Assumptions::root()).unwrap().run;
+    }
     let dialect = dialect(name);
     let sources = MountSources::parse(b"/a\0\0/b\0\0").unwrap();
     let kinds = [CloneFlags::NEWUSER, CloneFlags::NEWNS, CloneFlags::NEWCGROUP];
@@ -77,7 +90,8 @@ fn broken(run: &Run, name: &str) -> BTreeSet<&'static str> {
 }
 
 fn facts(run: &Run, name: &str) -> Facts {
-    Facts::of(run, Policy::runc(dialect(name)))
+    let policy = if name == OURS { *ours().policy() } else { Policy::runc(dialect(name)) };
+    Facts::of(run, policy)
 }
 
 const LAUNCHER: Role = Role::Launcher;
@@ -149,6 +163,13 @@ type Forgery = (&'static str, &'static str, fn(Forger) -> Forger);
 const READY_BYTE: &str = ", \"\\0\", 1, MSG_NOSIGNAL";
 
 const FORGERIES: &[Forgery] = &[
+    ("ends-with-launcher", OURS, |f| f.without(PARENT, "PR_SET_PDEATHSIG")),
+    ("ends-with-launcher", OURS, |f| f.edited(PARENT, "SIGCONT", "SIGKILL")),
+    ("ends-with-launcher", OURS, |f| {
+        f.edited(CHILD, "PR_SET_PDEATHSIG, SIGKILL", "PR_SET_PDEATHSIG, SIGCONT")
+    }),
+    ("ends-with-launcher", OURS, |f| f.without(INIT, "PR_SET_PDEATHSIG, SIGKILL")),
+    ("ends-with-launcher", OURS, |f| f.without(INIT, "PR_SET_PDEATHSIG, 0")),
     ("recorded-whole", "nothing", |mut f| {
         f.0.lost = 1;
         f

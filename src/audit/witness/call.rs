@@ -342,6 +342,9 @@ fn wait_for(flags: &str) -> Option<WaitFor> {
     match flags {
         "0" => Some(WaitFor::Ordinary),
         "__WNOTHREAD|__WCLONE" | "__WCLONE|__WNOTHREAD" => Some(WaitFor::Stages),
+        "WNOHANG|WSTOPPED|__WNOTHREAD|__WCLONE" | "WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD" => {
+            Some(WaitFor::StagesNow)
+        }
         _ => None,
     }
 }
@@ -354,6 +357,9 @@ fn wait_status(text: &str) -> Option<WaitStatus> {
     }
     if let Some(killed) = inside.strip_prefix("WIFSIGNALED(s) && WTERMSIG(s) == ") {
         return signal(killed.trim_end_matches(" && WCOREDUMP(s)")).map(WaitStatus::Signaled);
+    }
+    if let Some(stopped) = inside.strip_prefix("WIFSTOPPED(s) && WSTOPSIG(s) == ") {
+        return signal(stopped).map(WaitStatus::Stopped);
     }
     number(inside).and_then(|word| i32::try_from(word).ok()).map(WaitStatus::Other)
 }

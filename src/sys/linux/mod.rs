@@ -313,6 +313,7 @@ impl Sys for LinuxSys {
         let flags = match which {
             WaitFor::Ordinary => 0,
             WaitFor::Stages => libc::__WCLONE | libc::__WNOTHREAD,
+            WaitFor::StagesNow => libc::WNOHANG | libc::WUNTRACED | libc::__WCLONE | libc::__WNOTHREAD,
         };
         let usage = ptr::null_mut::<libc::rusage>();
         // SAFETY: the kernel writes one int to `status`, and nothing to the null.
@@ -321,6 +322,8 @@ impl Sys for LinuxSys {
             WaitStatus::Exited(libc::WEXITSTATUS(status))
         } else if libc::WIFSIGNALED(status) {
             WaitStatus::Signaled(Signal(libc::WTERMSIG(status)))
+        } else if libc::WIFSTOPPED(status) {
+            WaitStatus::Stopped(Signal(libc::WSTOPSIG(status)))
         } else {
             WaitStatus::Other(status)
         };

@@ -351,10 +351,15 @@ fn seal_names(f: &mut Formatter<'_>, seals: Seals) -> fmt::Result {
 fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Reply) -> fmt::Result {
     write!(f, "{pid}, ")?;
     match reply {
+        // No child has changed its state: the kernel has written no status.
+        Reply::Waited(waited) if waited.pid.0 == 0 => f.write_str(SOMEWHERE)?,
         Reply::Waited(waited) => match waited.status {
             WaitStatus::Exited(code) => write!(f, "[{{WIFEXITED(s) && WEXITSTATUS(s) == {code}}}]"),
             WaitStatus::Signaled(signal) => {
                 write!(f, "[{{WIFSIGNALED(s) && WTERMSIG(s) == {}}}]", SignalName(signal))
+            }
+            WaitStatus::Stopped(signal) => {
+                write!(f, "[{{WIFSTOPPED(s) && WSTOPSIG(s) == {}}}]", SignalName(signal))
             }
             WaitStatus::Other(word) => write!(f, "[{word:#x}]"),
         }?,
@@ -363,6 +368,7 @@ fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Reply) -> fmt:
     f.write_str(match which {
         WaitFor::Ordinary => ", 0, NULL",
         WaitFor::Stages => ", __WCLONE|__WNOTHREAD, NULL",
+        WaitFor::StagesNow => ", WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD, NULL",
     })
 }
 

@@ -47,6 +47,7 @@ impl Kernel {
             if process.dumpable { "dumpable" } else { "not dumpable" },
         )?;
         match (process.life, &process.blocked, process.rest) {
+            (Life::Alive, ..) if process.stopped => writeln!(text, "    is stopped")?,
             (Life::Alive, Some(call), _) => writeln!(text, "    waits in {call}")?,
             (Life::Alive, None, Some(rest)) => writeln!(text, "    {rest:?}")?,
             (Life::Alive, None, None) => writeln!(text, "    can run")?,

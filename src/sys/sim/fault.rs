@@ -27,6 +27,17 @@ pub enum What {
     Kill,
     /// SIGKILL while it waits in the call, just when it could have gone on. Never happens at a call that does not wait.
     KillWaking,
+    /// SIGSTOP before the call. When no process can go on without a time limit that passes, this happens.
+    Stop(Then),
+}
+
+/// What happens after a process was stopped, when no other can go on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Then {
+    /// SIGTERM comes to the launcher, and SIGCONT with it if the launcher is the stopped one.
+    Interrupt,
+    /// SIGKILL comes to the launcher.
+    KillLauncher,
 }
 
 /// A fault.
@@ -48,6 +59,12 @@ impl core::fmt::Display for Fault {
             What::Short(len) => write!(f, "short ({len} bytes) at line {line} of {who}"),
             What::Kill => write!(f, "SIGKILL before line {line} of {who}"),
             What::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {who}"),
+            What::Stop(Then::Interrupt) => {
+                write!(f, "SIGSTOP before line {line} of {who}, then SIGTERM to the launcher")
+            }
+            What::Stop(Then::KillLauncher) => {
+                write!(f, "SIGSTOP before line {line} of {who}, then SIGKILL to the launcher")
+            }
         }
     }
 }

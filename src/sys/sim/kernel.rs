@@ -117,6 +117,8 @@ pub(super) struct Kernel {
     /// The files that processes made, and the names of those that have one.
     pub(super) made: Vec<Made>,
     pub(super) names: BTreeMap<String, usize>,
+    /// The write end of the pipe whose read end tells the launcher of a signal that asks for the end of a launch.
+    pub(super) interrupt: Option<usize>,
     /// What was written to standard error.
     pub(super) sink: Vec<u8>,
     /// Milliseconds that all have waited together.
@@ -297,7 +299,7 @@ impl Kernel {
     /// Whether a process can go on: the call that it waits in would come back.
     pub(super) fn is_ready(&self, task: Task) -> bool {
         let process = self.process(task);
-        if !process.is_alive() || process.rest.is_some() || process.main.is_none() {
+        if !process.is_alive() || process.stopped || process.rest.is_some() || process.main.is_none() {
             return false;
         }
         match &process.blocked {
@@ -335,13 +337,26 @@ impl Kernel {
 
     /// Lets the time pass until the first poll gives up. Whether there is one.
     pub(super) fn pass_time(&mut self) -> bool {
-        let deadlines = self.processes.iter().filter(|process| process.is_alive()).filter_map(|p| p.deadline);
+        let running = self.processes.iter().filter(|process| process.is_alive() && !process.stopped);
+        let deadlines = running.filter_map(|process| process.deadline);
         match deadlines.min() {
             Some(deadline) => {
                 self.clock = self.clock.max(deadline);
                 true
             }
             None => false,
+        }
+    }
+
+    /// A signal that asks the launcher to end comes through its signalfd.
+    pub(super) fn interrupt(&mut self, signal: Signal) {
+        /// struct signalfd_siginfo (signalfd(2)).
+        const RECORD: usize = 128;
+        let Some(description) = self.interrupt else { return };
+        if let Object::PipeWrite(pipe) = self.descriptions[description].object {
+            let mut record = std::vec![0; RECORD];
+            record[..4].copy_from_slice(&signal.0.to_ne_bytes());
+            self.pipes[pipe].bytes.extend(record);
         }
     }
 

@@ -59,6 +59,7 @@ impl Kernel {
         }
         child.pending = SignalSet::EMPTY;
         child.pdeathsig = None;
+        (child.stopped, child.stop_report) = (false, None);
         child.unblock();
         child.own = child.replay.len();
         child.past = Vec::new();
@@ -152,6 +153,7 @@ impl Kernel {
         let process = self.process_mut(me);
         process.life = Life::Zombie(status);
         process.rest = None;
+        (process.stopped, process.stop_report) = (false, None);
         process.unblock();
         let table = core::mem::take(&mut process.fds);
         for slot in table.into_values() {
@@ -212,7 +214,7 @@ impl Kernel {
         let seen_from = self.process(me).ns.get(Kind::Pid);
         let wanted = match which {
             WaitFor::Ordinary => ExitSignal::Chld,
-            WaitFor::Stages => ExitSignal::None,
+            WaitFor::Stages | WaitFor::StagesNow => ExitSignal::None,
         };
         self.tasks()
             .filter(|task| {
@@ -229,16 +231,25 @@ impl Kernel {
         if children.is_empty() {
             return Err(Errno::ECHILD.into());
         }
+        let now = which == WaitFor::StagesNow;
+        let seen_from = self.process(me).ns.get(Kind::Pid);
         for child in children {
+            let pid = self.number(child, seen_from).unwrap_or(Pid(0));
             if let Life::Zombie(status) = self.process(child).life {
-                let seen_from = self.process(me).ns.get(Kind::Pid);
-                let pid = self.number(child, seen_from).unwrap_or(Pid(0));
                 let reaper = Reaper::Process(self.process(me).who);
                 self.process_mut(child).life = Life::Reaped(status, reaper);
                 return Ok(Waited { pid, status });
             }
+            // A stop is reported once (wait_task_stopped).
+            if let Some(signal) = self.process(child).stop_report.filter(|_| now) {
+                self.process_mut(child).stop_report = None;
+                return Ok(Waited { pid, status: WaitStatus::Stopped(signal) });
+            }
         }
-        Err(Halt::Block)
+        match now {
+            true => Ok(Waited { pid: Pid(0), status: WaitStatus::Exited(0) }),
+            false => Err(Halt::Block),
+        }
     }
 
     /// Whether a wait would come back.

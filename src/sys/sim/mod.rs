@@ -62,7 +62,7 @@ mod signals;
 mod streams;
 
 pub use creds::{ALL_CAPS, cap};
-pub use fault::{Fault, Place, What};
+pub use fault::{Fault, Place, Then, What};
 pub use kernel::Settings;
 pub use namespaces::{Kind, NsId};
 pub use process::{Reaper, Section, Task, Who};

@@ -123,6 +123,10 @@ pub(super) struct Process {
     pub(super) pending: SignalSet,
     pub(super) actions: BTreeMap<i32, SigAction>,
     pub(super) pdeathsig: Option<Signal>,
+    /// Stopped by a signal: it makes no calls until SIGCONT.
+    pub(super) stopped: bool,
+    /// The signal that stopped it, until its parent has asked.
+    pub(super) stop_report: Option<Signal>,
     /// Bytes that a blocked write has got rid of.
     pub(super) progress: usize,
     /// When the poll that it is in gives up.

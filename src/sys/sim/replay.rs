@@ -69,6 +69,11 @@ impl World {
                 self.kernel.exit(me, WaitStatus::Signaled(Signal::KILL));
                 return None;
             }
+            Some(What::Stop(_)) => {
+                self.fired = true;
+                self.kernel.deliver(me, Signal::STOP, true);
+                return None;
+            }
             Some(What::Short(len)) => made = shortened(&call, len),
             None => {}
         }
@@ -147,6 +152,8 @@ impl Answer for SimSys {
                 "{} is not pure at line {} of its replay: recorded {}, now it calls {call}",
                 process.who, self.cursor, line.call
             ),
+            // It may have stopped itself.
+            None if world.kernel.process(self.me).stopped => None,
             None if self.quantum == 0 || world.kernel.calls > world.kernel.settings.calls => None,
             None => {
                 self.quantum -= 1;

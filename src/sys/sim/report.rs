@@ -22,6 +22,8 @@ pub enum End {
     HandedOver,
     /// It lives, and makes no more calls.
     Stays,
+    /// A signal has stopped it, and none continues it.
+    Stopped,
     /// It waits in this call, and nobody will ever wake it.
     Stuck(Call),
     /// The run was cut off as endless.
@@ -150,6 +152,7 @@ impl ProcessReport {
         let (end, reaped_by) = match process.life {
             Life::Zombie(status) => (ended(status), None),
             Life::Reaped(status, reaper) => (ended(status), Some(reaper)),
+            Life::Alive if process.stopped => (End::Stopped, None),
             Life::Alive => match (process.rest, &process.blocked) {
                 (Some(Rest::HandedOver), _) => (End::HandedOver, None),
                 (Some(_), _) => (End::Stays, None),
@@ -166,6 +169,6 @@ impl ProcessReport {
 fn ended(status: WaitStatus) -> End {
     match status {
         WaitStatus::Exited(status) | WaitStatus::Other(status) => End::Exited(status),
-        WaitStatus::Signaled(signal) => End::Signaled(signal),
+        WaitStatus::Signaled(signal) | WaitStatus::Stopped(signal) => End::Signaled(signal),
     }
 }

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::vec::Vec;
 
-use super::fault::{Fault, What};
+use super::fault::{Fault, Then, What};
 use super::kernel::Kernel;
-use super::process::Task;
+use super::process::{Section, Task};
 use super::program::{Ended, Rest};
 use super::replay::{SimSys, TurnOver, World};
 use super::report::Report;
@@ -135,13 +135,21 @@ pub fn all_schedules(bound: usize, mut run: impl FnMut(&mut Script)) -> Enumerat
 pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
     let world = Rc::new(RefCell::new(World { kernel, fault, fired: false }));
     let mut endless = false;
+    let mut after_stop = match fault {
+        Some(Fault { what: What::Stop(then), .. }) => Some(then),
+        _ => None,
+    };
     loop {
         let ready = world.borrow().kernel.ready();
         if ready.is_empty() {
-            if world.borrow_mut().kernel.pass_time() {
-                continue;
+            let mut world = world.borrow_mut();
+            // A person acts before a time limit of the launcher is over.
+            if let Some(then) = after_stop.take_if(|_| world.fired) {
+                follow_stop(&mut world.kernel, then);
+            } else if !world.kernel.pass_time() {
+                break;
             }
-            break;
+            continue;
         }
         let kernel_calls = |world: &World| world.kernel.calls > world.kernel.settings.calls;
         if kernel_calls(&world.borrow()) {
@@ -153,6 +161,21 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
     }
     let world = world.borrow();
     Report::new(&world.kernel, endless, world.fired)
+}
+
+/// What a person does about a start that a stopped process holds up.
+fn follow_stop(kernel: &mut Kernel, then: Then) {
+    let Some(launcher) = kernel.tasks().find(|task| kernel.process(*task).who.section == Section::Launcher)
+    else {
+        return;
+    };
+    match then {
+        Then::Interrupt => {
+            kernel.interrupt(Signal::TERM);
+            kernel.deliver(launcher, Signal::CONT, true);
+        }
+        Then::KillLauncher => kernel.exit(launcher, WaitStatus::Signaled(Signal::KILL)),
+    }
 }
 
 /// One process goes on until its turn is over.
@@ -171,10 +194,19 @@ fn turn(world: &Rc<RefCell<World>>, task: Task, quantum: usize) {
 }
 
 fn finish(world: &mut World, task: Task, ended: Ended) {
-    if matches!(world.fault_here(task, false), Some(What::Kill)) {
-        world.fired = true;
-        world.kernel.exit(task, WaitStatus::Signaled(Signal::KILL));
-        return;
+    match world.fault_here(task, false) {
+        Some(What::Kill) => {
+            world.fired = true;
+            world.kernel.exit(task, WaitStatus::Signaled(Signal::KILL));
+            return;
+        }
+        // Its function is called again when it is continued.
+        Some(What::Stop(_)) => {
+            world.fired = true;
+            world.kernel.deliver(task, Signal::STOP, true);
+            return;
+        }
+        _ => {}
     }
     let kernel = &mut world.kernel;
     match ended {

@@ -145,6 +145,8 @@ impl Sim {
             pending: SignalSet::EMPTY,
             actions: BTreeMap::new(),
             pdeathsig: None,
+            stopped: false,
+            stop_report: None,
             progress: 0,
             deadline: None,
             blocked: None,
@@ -198,6 +200,16 @@ impl Sim {
         let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
         self.kernel.set_cloexec(self.launcher, write, !inherited).expect("it was just made");
         (read, write)
+    }
+
+    /// The read end, in the launcher, of what a signal that asks for the end of a launch makes readable:
+    /// [`What::Stop`](super::What::Stop).
+    pub fn interrupt(&mut self) -> Fd {
+        let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
+        let slot = self.kernel.process_mut(self.launcher).fds.remove(&write.0).expect("it was just made");
+        // The kernel keeps the write end: no process holds it, and it is never closed.
+        self.kernel.interrupt = Some(slot.description);
+        read
     }
 
     /// Another number for a descriptor of the launcher, inherited: a place that it keeps free for stage 1.

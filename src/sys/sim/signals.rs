@@ -10,8 +10,6 @@ use super::namespaces::Kind;
 use super::process::Task;
 use crate::sys::types::{Errno, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
 
-const STOP: Signal = Signal(19);
-
 /// The set of one signal, empty for a number that is none.
 fn set_of(signal: Signal) -> SignalSet {
     match signal.0 {
@@ -20,8 +18,8 @@ fn set_of(signal: Signal) -> SignalSet {
     }
 }
 
-/// Without a handler nothing happens: SIGCHLD, SIGCONT, SIGURG, SIGWINCH, and the ones that stop a process, which
-/// nothing here does.
+/// Without a handler nothing happens: SIGCHLD, SIGCONT, SIGURG, SIGWINCH, and the signals of a terminal that stop a process,
+/// which are not modelled. SIGSTOP is.
 fn is_harmless(signal: Signal) -> bool {
     matches!(signal.0, 17..=23 | 28)
 }
@@ -31,7 +29,7 @@ impl Kernel {
     pub(super) fn sigprocmask(&mut self, me: Task, how: MaskHow, set: SignalSet) -> Result<SignalSet, Halt> {
         let process = self.process_mut(me);
         let old = process.mask;
-        let set = set.0 & !set_of(Signal::KILL).0 & !set_of(STOP).0;
+        let set = set.0 & !set_of(Signal::KILL).0 & !set_of(Signal::STOP).0;
         process.mask = match how {
             MaskHow::Block => SignalSet(old.0 | set),
             MaskHow::Set => SignalSet(set),
@@ -56,7 +54,7 @@ impl Kernel {
     /// rt_sigaction(2). A signal that is ignored from now on is no longer pending.
     pub(super) fn sigaction(&mut self, me: Task, signal: Signal, action: SigAction) -> SysResult<SigAction> {
         let set = set_of(signal);
-        if set == SignalSet::EMPTY || signal == Signal::KILL || signal == STOP {
+        if set == SignalSet::EMPTY || signal == Signal::KILL || signal == Signal::STOP {
             return Err(Errno::EINVAL);
         }
         let process = self.process_mut(me);
@@ -141,6 +139,14 @@ impl Kernel {
         if !process.is_alive() || is_init && signal == Signal::KILL && !from_above {
             return;
         }
+        if signal == Signal::CONT {
+            // Also where it is blocked or ignored (prepare_signal).
+            (process.stopped, process.stop_report) = (false, None);
+        }
+        if signal == Signal::STOP {
+            self.stop(task, is_init && !from_above);
+            return;
+        }
         if signal != Signal::KILL {
             let action = process.actions.get(&signal.0).copied().unwrap_or(SigAction::DEFAULT);
             let default = action.handler == SigAction::DEFAULT.handler;
@@ -154,5 +160,17 @@ impl Kernel {
             }
         }
         self.exit(task, WaitStatus::Signaled(signal));
+    }
+
+    /// SIGSTOP. The parent learns of it by SIGCHLD and by wait4 (do_notify_parent_cldstop).
+    fn stop(&mut self, task: Task, immune: bool) {
+        let process = self.process_mut(task);
+        if immune || process.stopped {
+            return;
+        }
+        (process.stopped, process.stop_report) = (true, Some(Signal::STOP));
+        if let Some(parent) = process.parent {
+            self.deliver(parent, Signal::CHLD, true);
+        }
     }
 }

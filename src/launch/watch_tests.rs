@@ -1,0 +1,179 @@
+use std::sync::{Arc, Mutex};
+use std::vec::Vec;
+use std::{format, string::String};
+
+use super::*;
+use crate::sys::MockSys;
+use mockall::Sequence;
+
+const WANTED: Fd = Fd(3);
+const DEATH: Fd = Fd(5);
+const INTERRUPT: Fd = Fd(7);
+const TIMER: Fd = Fd(8);
+
+/// What a wait comes to, when its polls report these events of the wanted descriptor, of the pidfd, of the signalfd and of
+/// the timer, and its reads of the signalfd give `record`.
+fn waited(polls: &'static [Result<[i16; 4], Errno>], record: Result<u32, Errno>) -> Result<Ready, Trouble> {
+    let mut sys = MockSys::new();
+    let mut polls = polls.iter();
+    sys.expect_poll().returning(move |fds, timeout| {
+        assert_eq!(timeout, -1);
+        let events = (*polls.next().expect("no such poll"))?;
+        for fd in fds.iter_mut() {
+            let place = [WANTED, DEATH, INTERRUPT, TIMER].iter().position(|known| *known == fd.fd);
+            fd.revents = PollEvents(events[place.expect("a known descriptor")]);
+        }
+        Ok(1)
+    });
+    sys.expect_read().withf(|fd, _| *fd == INTERRUPT).returning(move |_, buffer| {
+        buffer[..4].copy_from_slice(&record?.to_ne_bytes());
+        Ok(128)
+    });
+    let mut watch = Watch { interrupt: Some(INTERRUPT), timer: Some(TIMER) };
+    watch.wait(&mut sys, PollFd::new(WANTED, PollEvents::IN), Some(DEATH))
+}
+
+#[test]
+fn what_is_waited_for_goes_before_a_death_and_a_death_before_a_signal() {
+    assert_eq!(waited(&[Ok([1, 0, 0, 0])], Ok(15)), Ok(Ready::Wanted));
+    assert_eq!(waited(&[Ok([0x10, 1, 1, 1])], Ok(15)), Ok(Ready::Wanted));
+    assert_eq!(waited(&[Ok([0, 1, 1, 1])], Ok(15)), Ok(Ready::Death));
+    assert_eq!(waited(&[Ok([0, 0, 1, 0])], Ok(15)), Err(Trouble::Interrupted(Signal::TERM)));
+    assert_eq!(waited(&[Ok([0, 0, 1, 1])], Ok(2)), Err(Trouble::Interrupted(Signal::INT)));
+    assert_eq!(waited(&[Ok([0, 0, 0, 1])], Ok(15)), Err(Trouble::TimedOut));
+    assert_eq!(waited(&[Err(Errno::EINTR), Ok([0, 0, 1, 0])], Ok(1)), Err(Trouble::Interrupted(Signal::HUP)));
+}
+
+#[test]
+fn a_signal_that_another_reader_took_ends_nothing() {
+    assert_eq!(waited(&[Ok([0, 0, 1, 0]), Ok([1, 0, 0, 0])], Err(Errno::EAGAIN)), Ok(Ready::Wanted));
+}
+
+#[test]
+fn an_unusable_descriptor_is_asked_once() {
+    // POLLNVAL: not open. Asked again, it would keep the launcher busy for ever.
+    assert_eq!(waited(&[Ok([0, 0, 0x20, 0]), Ok([0, 0, 0x20, 1])], Ok(15)), Err(Trouble::TimedOut));
+    assert_eq!(
+        waited(&[Ok([0, 0, 0, 0x20]), Ok([0, 0, 1, 0x20])], Ok(15)),
+        Err(Trouble::Interrupted(Signal::TERM))
+    );
+    assert_eq!(waited(&[Err(Errno::ENOSYS)], Ok(15)), Ok(Ready::Wanted));
+}
+
+/// A launcher in trouble whose log pipe is silent for so many polls and then ends, and whose wait for stopped stages gives
+/// these. What it does, one word each, and how the stages ended.
+fn ended(
+    trouble: Trouble,
+    silent: u32,
+    stopped: &'static [(i32, WaitStatus)],
+) -> (Vec<String>, [Option<Ended>; STAGES]) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let mut sys = MockSys::new();
+    sys.expect_pidfd_open().returning(|_| Err(Errno::ENOSYS));
+    let mut polls = 0;
+    let say = Arc::clone(&seen);
+    sys.expect_poll().returning(move |_, timeout| {
+        assert_eq!(timeout, GRACE_MS);
+        polls += 1;
+        say.lock().unwrap().push(String::from("poll"));
+        Ok(usize::from(polls > silent))
+    });
+    sys.expect_read().returning(|_, _| Ok(0));
+    let say = Arc::clone(&seen);
+    sys.expect_kill().returning(move |pid, signal| {
+        say.lock().unwrap().push(format!("kill {pid} {signal}"));
+        Ok(())
+    });
+    let say = Arc::clone(&seen);
+    sys.expect_close().returning(move |fd| {
+        say.lock().unwrap().push(format!("close {}", fd.0));
+        Ok(())
+    });
+    let mut stopped = stopped.iter();
+    sys.expect_wait4().returning(move |pid, which| {
+        assert_eq!(pid, Pid::ANY);
+        match which {
+            WaitFor::StagesNow => {
+                let (pid, status) = stopped.next().copied().unwrap_or((0, WaitStatus::Exited(0)));
+                Ok(Waited { pid: Pid(pid), status })
+            }
+            _ => Err(Errno::ECHILD),
+        }
+    });
+    let mut stages = Stages::new(&mut sys, Pid(10));
+    let pipes = Pipes::of_launcher(Fd(3), Fd(5));
+    stages.end(&mut sys, trouble, pipes, &mut Silent);
+    let seen = core::mem::take(&mut *seen.lock().unwrap());
+    (seen, stages.into_ended())
+}
+
+struct Silent;
+
+impl LogReader for Silent {
+    fn take(&mut self, _: &[u8]) {}
+    fn fatal(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn an_interrupted_launch_continues_and_then_kills_the_stages() {
+    let interrupted = Trouble::Interrupted(Signal::TERM);
+    let (seen, _) = ended(interrupted, 0, &[]);
+    assert_eq!(seen, ["close 3", "kill 10 SIGCONT", "poll"]);
+    let (seen, _) = ended(Trouble::TimedOut, 1, &[]);
+    assert_eq!(seen, ["close 3", "kill 10 SIGCONT", "poll", "kill 10 SIGKILL", "poll"]);
+}
+
+#[test]
+fn a_stopped_stage_of_unknown_pid_is_found_and_killed() {
+    const STOPPED: WaitStatus = WaitStatus::Stopped(Signal::STOP);
+    const KILLED: WaitStatus = WaitStatus::Signaled(Signal::KILL);
+    let (seen, stages) =
+        ended(Trouble::NoPidLine, 2, &[(11, STOPPED), (0, WaitStatus::Exited(0)), (11, KILLED)]);
+    assert_eq!(seen, ["close 3", "poll", "kill 11 SIGKILL", "poll", "poll"]);
+    assert_eq!(stages[0], Some(Ended { stage: Some(1), pid: Pid(11), status: KILLED, killed: true }));
+}
+
+#[test]
+fn a_silent_stage_that_is_not_stopped_has_time_to_end() {
+    let (seen, _) = ended(Trouble::NoPidLine, PATIENCE - 1, &[]);
+    assert!(!seen.iter().any(|word| word.starts_with("kill")), "{seen:?}");
+    let (seen, _) = ended(Trouble::NoPidLine, PATIENCE, &[]);
+    assert_eq!(seen.iter().filter(|word| *word == "kill 10 SIGKILL").count(), 1);
+}
+
+#[test]
+fn a_stage_that_survives_everything_does_not_hold_the_launcher() {
+    let (seen, stages) = ended(Trouble::TimedOut, u32::MAX, &[]);
+    assert_eq!(seen.iter().filter(|word| *word == "poll").count(), GIVE_UP as usize);
+    assert_eq!(stages, [None; STAGES]);
+}
+
+#[test]
+fn without_a_pidfd_the_end_of_a_stage_is_looked_for() {
+    let mut sys = MockSys::new();
+    let mut order = Sequence::new();
+    sys.expect_pidfd_open().returning(|_| Err(Errno::ENOSYS));
+    let waits = [
+        (0, WaitStatus::Exited(0)),
+        // A stop is no end.
+        (10, WaitStatus::Stopped(Signal::STOP)),
+        (10, WaitStatus::Exited(0)),
+    ];
+    for (pid, status) in waits {
+        sys.expect_wait4()
+            .once()
+            .in_sequence(&mut order)
+            .withf(|pid, which| (*pid, *which) == (Pid(10), WaitFor::StagesNow))
+            .returning(move |_, _| Ok(Waited { pid: Pid(pid), status }));
+    }
+    sys.expect_poll()
+        .times(2)
+        .withf(|fds, timeout| fds.len() == 1 && *timeout == LOOK_MS)
+        .returning(|_, _| Ok(0));
+    let mut stages = Stages::new(&mut sys, Pid(10));
+    let mut watch = Watch { interrupt: Some(INTERRUPT), timer: None };
+    assert_eq!(stages.reap(&mut sys, &mut watch, 0), Ok(()));
+    assert_eq!(stages.all_succeeded(), Ok(()));
+}

@@ -1,0 +1,228 @@
+//! A stopped process holds nobody up: `nsexec run` and `nsexec enter` on the real kernel, with one process of the launch
+//! stopped (SIGSTOP) after each of its system calls, one run for each.
+//!
+//! A tracer (ptrace(2)) walks the launch to the call that is meant, stops the process there, and lets go of all. Then the
+//! launcher gets SIGTERM, or SIGKILL. Afterwards no process may be left, and after SIGTERM the launcher must have said why,
+//! in one line. `NSEXEC_STOPS=N` takes every Nth call only.
+
+mod stepper;
+
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use stepper::{Ending, Launch, Outcome, Then};
+
+/// One kind of launch.
+struct Case {
+    name: &'static str,
+    args: &'static [&'static str],
+    /// The user, root without one.
+    uid: Option<u32>,
+    /// Which programs it needs.
+    needs: &'static [&'static str],
+}
+
+/// An account that every machine has, without privilege. Its subordinate ids are made for the test.
+const USER: u32 = 1;
+const USER_NAME: &str = "daemon";
+
+const CASES: &[Case] = &[
+    Case { name: "run, all namespaces, root", args: &["run", "--", "true"], uid: None, needs: &[] },
+    Case {
+        name: "run, kill child",
+        args: &["run", "-n", "--kill-child", "--", "true"],
+        uid: None,
+        needs: &[],
+    },
+    Case {
+        name: "run, mapping tools, ordinary user",
+        args: &["run", "-r", "-n", "-p", "--map-users", "auto", "--", "true"],
+        uid: Some(USER),
+        needs: &["/usr/bin/newuidmap", "/usr/bin/newgidmap"],
+    },
+    Case {
+        name: "run, ordinary user",
+        args: &["run", "-r", "-u", "--", "true"],
+        uid: Some(USER),
+        needs: &[],
+    },
+    Case { name: "enter, root", args: &["enter", "-t", "TARGET", "-a", "--", "true"], uid: None, needs: &[] },
+];
+
+fn main() -> ExitCode {
+    // Started by libtest's users with --list and filters.
+    let mut args = std::env::args().skip(1);
+    if args.any(|arg| arg == "--list") {
+        CASES.iter().for_each(|case| println!("{}: test", case.name));
+        return ExitCode::SUCCESS;
+    }
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("skipped: stops: needs root, to trace a mapping tool");
+        println!("stops: 0 passed, 0 failed, 1 skipped");
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let place = Place::new();
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for case in CASES.iter().filter(|case| wanted(case.name)) {
+        if let Some(missing) = case.needs.iter().find(|tool| !Path::new(tool).exists()) {
+            println!("skipped: stops/{}: needs {missing}", case.name.replace([' ', ','], "-"));
+            skipped += 1;
+            continue;
+        }
+        if in_a_process_of_its_own(|| run(case, &place)) { passed += 1 } else { failed += 1 }
+    }
+    println!("stops: {passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Calls `test` in a new process, whose children are those of the launch alone: the container is a child of this one. Prints
+/// what it complains of. Whether it had nothing to complain of.
+fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> bool {
+    // SAFETY: this program has one thread.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => waitpid(child, None) == Ok(WaitStatus::Exited(child, 0)),
+        ForkResult::Child => {
+            let complaints = test();
+            complaints.iter().for_each(|complaint| println!("{complaint}"));
+            // Nothing of the parent's is dropped here.
+            process::exit(i32::from(!complaints.is_empty()))
+        }
+    }
+}
+
+/// Mounts subordinate ids for [`USER`] over the machine's, in a mount namespace of this process.
+fn subordinate_ids(place: &Place) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+    let file = place.folder.join("subid");
+    std::fs::write(&file, format!("{USER_NAME}:100000:65536\n")).expect("subordinate ids");
+    for target in ["/etc/subuid", "/etc/subgid"].into_iter().filter(|target| Path::new(target).exists()) {
+        mount(Some(&file), target, none, MsFlags::MS_BIND, none).expect("a bind mount");
+    }
+}
+
+/// A copy of the program that every user may execute, and subordinate ids for [`USER`].
+struct Place {
+    folder: PathBuf,
+    program: PathBuf,
+    target: std::process::Child,
+}
+
+impl Place {
+    fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = std::env::temp_dir().join(format!("nsexec-stops-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let program = folder.join("nsexec");
+        std::fs::copy(env!("CARGO_BIN_EXE_nsexec"), &program).expect("a copy of the program");
+        for path in [&folder, &program] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("permissions");
+        }
+        let target = std::process::Command::new(&program)
+            .args(["run", "--kill-child", "--", "sleep", "1000"])
+            .spawn()
+            .expect("a container to enter");
+        Self { folder, program, target }
+    }
+
+    /// The first process of the container.
+    fn target(&self) -> i32 {
+        let pid = self.target.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let deadline = std::time::Instant::now() + stepper::LIMIT;
+        loop {
+            let children = std::fs::read_to_string(&path).expect("the children of the launcher");
+            let found: Option<i32> = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+            let runs = |pid: &i32| {
+                std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n")
+            };
+            match found.filter(runs) {
+                Some(pid) => return pid,
+                None => assert!(std::time::Instant::now() < deadline, "no container"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // With it ends the container.
+        let _ = self.target.kill();
+        let _ = self.target.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn run(case: &Case, place: &Place) -> Vec<String> {
+    if case.uid.is_some() {
+        subordinate_ids(place);
+    }
+    let target = place.target().to_string();
+    let args = case.args.iter().map(|arg| if *arg == "TARGET" { target.clone() } else { (*arg).to_owned() });
+    let launch = Launch { program: place.program.clone(), args: args.collect(), uid: case.uid };
+    let every: usize = match std::env::var("NSEXEC_STOPS") {
+        Ok(text) => text.parse().expect("NSEXEC_STOPS is a number"),
+        Err(_) => 1,
+    };
+    let calls = launch.count();
+    let total: usize = calls.iter().sum();
+    let mut complaints = Vec::new();
+    let (mut runs, mut slowest) = (0_usize, Duration::ZERO);
+    let mut held_up = 0_usize;
+    for then in [Then::Terminate, Then::Kill] {
+        for (process, count) in calls.iter().enumerate() {
+            // With its last two calls stage 2 becomes the command, which outlives the launcher unless it was asked not to.
+            let outlives =
+                then == Then::Kill && process == calls.len() - 1 && !case.args.contains(&"--kill-child");
+            let count = if outlives { count.saturating_sub(2) } else { *count };
+            for call in (0..count).step_by(every.max(1)) {
+                let outcome = launch.stopped_at(process, call, then);
+                runs += 1;
+                slowest = slowest.max(outcome.took);
+                held_up += usize::from(outcome.ending == Ending::Exited(143));
+                complaints.extend(complaint(process, then, &outcome).map(|what| {
+                    format!("{}: process {process} stopped at call {call}, then {then:?}: {what}", case.name)
+                }));
+            }
+        }
+    }
+    println!(
+        "{}: {total} calls of {} processes, {runs} runs, {held_up} interrupted, the slowest end after {} ms",
+        case.name,
+        calls.len(),
+        slowest.as_millis()
+    );
+    if calls.len() < 4 {
+        complaints.push(format!("only {} processes were seen", calls.len()));
+    }
+    if held_up == 0 {
+        complaints.push("no launch was interrupted: the stops did nothing".to_owned());
+    }
+    complaints
+}
+
+/// What is wrong with this outcome.
+fn complaint(process: usize, then: Then, outcome: &Outcome) -> Option<String> {
+    const LINE: &str = "nsexec: SIGTERM came before the command was started\n";
+    if !outcome.left.is_empty() {
+        return Some(format!("left: {:?}", outcome.left));
+    }
+    match (then, outcome.ending) {
+        (_, Ending::Late) => Some("the launcher did not end".to_owned()),
+        (Then::Kill, Ending::Signaled(9)) => None,
+        // It was faster than the signal.
+        (_, Ending::Exited(0)) if outcome.err.is_empty() => None,
+        // The command itself, or its start.
+        (Then::Terminate, Ending::Exited(143)) if outcome.err.is_empty() || outcome.err == LINE => None,
+        (_, ending) => Some(format!("process {process}: {ending:?}, said {:?}", outcome.err)),
+    }
+}

@@ -1,0 +1,351 @@
+//! The tracer: walks a launch call by call, and stops one process of it (ptrace(2)).
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// Much longer than any launch takes on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// What happens to the launcher after a process was stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Then {
+    /// SIGTERM, and SIGCONT if it is the launcher that was stopped.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}
+
+/// How the launcher ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    Exited(i32),
+    Signaled(i32),
+    /// Not within [`LIMIT`].
+    Late,
+}
+
+/// What came of a launch.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) ending: Ending,
+    pub(crate) err: String,
+    /// From the signal until the last process was gone.
+    pub(crate) took: Duration,
+    /// The processes that were left, killed by now.
+    pub(crate) left: Vec<i32>,
+}
+
+/// A launch: a program, its arguments, its user.
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) uid: Option<u32>,
+}
+
+/// A process of the launch, in the order of birth.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    pid: Pid,
+    /// Calls that count so far: of the launcher those from its first socket pair on, before which there is no launch.
+    calls: usize,
+    counts: bool,
+    in_call: bool,
+    /// It has become the command, whose calls do not count.
+    foreign: bool,
+    alive: bool,
+}
+
+impl Launch {
+    /// How many calls each process makes.
+    pub(crate) fn count(&self) -> Vec<usize> {
+        let mut tracer = Tracer::start(self);
+        tracer.walk(None);
+        tracer.processes.iter().map(|process| process.calls).collect()
+    }
+
+    /// Runs until this process has begun its call of this number, stops it there, and does what comes then.
+    pub(crate) fn stopped_at(&self, process: usize, call: usize, then: Then) -> Outcome {
+        let mut tracer = Tracer::start(self);
+        tracer.walk(Some((process, call)));
+        tracer.finish(process, then)
+    }
+}
+
+struct Tracer {
+    launcher: Pid,
+    processes: Vec<Process>,
+    err: File,
+    /// The end of the launcher, if the tracer has seen it.
+    ended: Option<Ending>,
+}
+
+impl Tracer {
+    fn start(launch: &Launch) -> Self {
+        let err = File::from(memfd_create(c"standard-error", MFdFlags::empty()).expect("a file in memory"));
+        let program = CString::new(launch.program.as_os_str().as_bytes()).expect("a path");
+        let words = launch.args.iter().map(|arg| CString::new(arg.as_str()).expect("no NUL"));
+        let argv: Vec<CString> = std::iter::once(program.clone()).chain(words).collect();
+        let env = [c"PATH=/usr/bin:/bin", c"LC_ALL=C"];
+        nix::sys::prctl::set_child_subreaper(true).expect("a subreaper");
+        let (wait, go) = nix::unistd::pipe().expect("a pipe");
+        // SAFETY: this program has one thread.
+        match unsafe { fork() }.expect("fork") {
+            ForkResult::Child => {
+                let become_it = || -> nix::Result<std::convert::Infallible> {
+                    let null = nix::fcntl::open(
+                        "/dev/null",
+                        nix::fcntl::OFlag::O_RDWR,
+                        nix::sys::stat::Mode::empty(),
+                    )?;
+                    nix::unistd::dup2_stdin(&null)?;
+                    nix::unistd::dup2_stdout(&null)?;
+                    nix::unistd::dup2_stderr(&err)?;
+                    if let Some(uid) = launch.uid {
+                        nix::unistd::setgroups(&[])?;
+                        nix::unistd::setgid(nix::unistd::Gid::from_raw(uid))?;
+                        nix::unistd::setuid(nix::unistd::Uid::from_raw(uid))?;
+                    }
+                    // Until it is traced.
+                    nix::unistd::read(&wait, &mut [0])?;
+                    nix::unistd::close(wait)?;
+                    nix::unistd::close(go)?;
+                    nix::unistd::execve(&program, &argv, &env)
+                };
+                let failed = become_it();
+                eprintln!("{failed:?}");
+                std::process::exit(120);
+            }
+            ForkResult::Parent { child } => {
+                let options = ptrace::Options::PTRACE_O_TRACESYSGOOD
+                    | ptrace::Options::PTRACE_O_TRACEFORK
+                    | ptrace::Options::PTRACE_O_TRACECLONE
+                    | ptrace::Options::PTRACE_O_TRACEVFORK
+                    | ptrace::Options::PTRACE_O_TRACEEXEC
+                    | ptrace::Options::PTRACE_O_EXITKILL;
+                // Not PTRACE_TRACEME: the tracer would count as the user, and a set-user-id tool would have no effect.
+                ptrace::seize(child, options).expect("a tracee");
+                nix::unistd::write(&go, b".").expect("the word to go");
+                drop((wait, go));
+                let status = waitpid(child, None).expect("the exec");
+                let exec = WaitStatus::PtraceEvent(child, Signal::SIGTRAP, nix::libc::PTRACE_EVENT_EXEC);
+                assert_eq!(status, exec, "{:?}", launch.args);
+                ptrace::syscall(child, None).expect("go on");
+                let mut tracer = Self { launcher: child, processes: Vec::new(), err, ended: None };
+                tracer.add(child);
+                tracer
+            }
+        }
+    }
+
+    fn add(&mut self, pid: Pid) {
+        let counts = !self.processes.is_empty();
+        let process = Process { pid, calls: 0, counts, in_call: false, foreign: false, alive: true };
+        self.processes.push(process);
+    }
+
+    /// Until all have ended, or the one that is meant has begun the call that is meant. Then all are let go, and it is
+    /// stopped.
+    fn walk(&mut self, until: Option<(usize, usize)>) {
+        // A child may be seen before its parent's event: which process it is follows from the event.
+        let mut early: BTreeMap<i32, Pid> = BTreeMap::new();
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
+                Ok(status) => status,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return,
+            };
+            let Some(pid) = status.pid() else { continue };
+            let Some(at) = self.processes.iter().position(|process| process.pid == pid) else {
+                early.insert(pid.as_raw(), pid);
+                continue;
+            };
+            match status {
+                WaitStatus::Exited(_, code) => self.has_ended(at, Ending::Exited(code)),
+                WaitStatus::Signaled(_, signal, _) => self.has_ended(at, Ending::Signaled(signal as i32)),
+                WaitStatus::PtraceSyscall(_) => {
+                    let process = &mut self.processes[at];
+                    process.in_call = !process.in_call;
+                    if process.in_call {
+                        process.counts |= is_socketpair(pid);
+                        if process.counts && !process.foreign {
+                            if until == Some((at, process.calls)) {
+                                self.let_go(at, &early);
+                                return;
+                            }
+                            process.calls += 1;
+                        }
+                    }
+                    let _ = ptrace::syscall(pid, None);
+                }
+                // A new process begins with it.
+                WaitStatus::PtraceEvent(_, _, nix::libc::PTRACE_EVENT_STOP) => {
+                    let _ = ptrace::syscall(pid, None);
+                }
+                WaitStatus::PtraceEvent(_, _, event) => {
+                    if event == nix::libc::PTRACE_EVENT_EXEC {
+                        // Of the launcher it is the sealed copy of itself; the call ends only now.
+                        self.processes[at].foreign = at != 0 && !is_mapping_tool(pid);
+                    } else if let Ok(child) = ptrace::getevent(pid) {
+                        let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
+                        self.add(child);
+                        if early.remove(&child.as_raw()).is_some() {
+                            let _ = ptrace::syscall(child, None);
+                        }
+                    }
+                    let _ = ptrace::syscall(pid, None);
+                }
+                // A signal on its way.
+                WaitStatus::Stopped(_, signal) => {
+                    let _ = ptrace::syscall(pid, signal);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn has_ended(&mut self, at: usize, ending: Ending) {
+        self.processes[at].alive = false;
+        if at == 0 {
+            self.ended = Some(ending);
+        }
+    }
+
+    /// Detaches from all; `at`, which is in a call, with SIGSTOP. A process that runs must be stopped before it can be let go.
+    fn let_go(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
+        let meant = self.processes[at].pid;
+        ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
+        for pid in early.values() {
+            let _ = ptrace::detach(*pid, None);
+        }
+        let others: Vec<Pid> =
+            self.processes.iter().filter(|p| p.alive && p.pid != meant).map(|p| p.pid).collect();
+        for pid in others {
+            self.detach_running(pid);
+        }
+    }
+
+    fn detach_running(&mut self, pid: Pid) {
+        // It is stopped by its tracer already, or it will be.
+        if ptrace::detach(pid, None).is_ok() || ptrace::interrupt(pid).is_err() {
+            return;
+        }
+        loop {
+            match waitpid(pid, Some(WaitPidFlag::__WALL)) {
+                Ok(
+                    WaitStatus::PtraceEvent(_, _, nix::libc::PTRACE_EVENT_STOP)
+                    | WaitStatus::PtraceSyscall(_),
+                ) => {
+                    let _ = ptrace::detach(pid, None);
+                    return;
+                }
+                Ok(WaitStatus::Stopped(_, signal)) => {
+                    let _ = ptrace::detach(pid, signal);
+                    return;
+                }
+                Ok(WaitStatus::Exited(_, code)) => return self.note_end(pid, Ending::Exited(code)),
+                Ok(WaitStatus::Signaled(_, signal, _)) => {
+                    return self.note_end(pid, Ending::Signaled(signal as i32));
+                }
+                Ok(WaitStatus::PtraceEvent(_, _, event)) if event != nix::libc::PTRACE_EVENT_EXEC => {
+                    // A child that was born meanwhile: it is a tracee, and is let go of as well.
+                    if let Ok(child) = ptrace::getevent(pid) {
+                        let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
+                        self.add(child);
+                        let _ = waitpid(child, Some(WaitPidFlag::__WALL));
+                        let _ = ptrace::detach(child, None);
+                    }
+                    let _ = ptrace::cont(pid, None);
+                }
+                Ok(_) => {
+                    let _ = ptrace::cont(pid, None);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn note_end(&mut self, pid: Pid, ending: Ending) {
+        if let Some(at) = self.processes.iter().position(|process| process.pid == pid) {
+            self.has_ended(at, ending);
+        }
+    }
+
+    /// The signal to the launcher, its end, and what is left.
+    fn finish(mut self, process: usize, then: Then) -> Outcome {
+        // The others come to their rest first.
+        std::thread::sleep(Duration::from_millis(3));
+        let begun = Instant::now();
+        if self.ended.is_none() {
+            match then {
+                Then::Terminate => {
+                    let _ = kill(self.launcher, Signal::SIGTERM);
+                    if process == 0 {
+                        let _ = kill(self.launcher, Signal::SIGCONT);
+                    }
+                }
+                Then::Kill => {
+                    let _ = kill(self.launcher, Signal::SIGKILL);
+                }
+            }
+        }
+        let mut left = Vec::new();
+        loop {
+            match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => {
+                    if begun.elapsed() > LIMIT {
+                        left = living();
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(WaitStatus::Exited(pid, code)) => self.note_end(pid, Ending::Exited(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.note_end(pid, Ending::Signaled(signal as i32));
+                }
+                Ok(_) => {}
+                // ECHILD: all are gone.
+                Err(_) => break,
+            }
+        }
+        let took = begun.elapsed();
+        let ending = self.ended.unwrap_or(Ending::Late);
+        for pid in &left {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        while !left.is_empty() && waitpid(None, Some(WaitPidFlag::__WALL)).is_ok() {}
+        let mut err = String::new();
+        let _ = self.err.rewind();
+        let _ = self.err.read_to_string(&mut err);
+        Outcome { ending, err, took, left }
+    }
+}
+
+/// Our children: this program is the subreaper of the launch. The container that is entered is not one of the launch.
+fn living() -> Vec<i32> {
+    let me = std::process::id();
+    let text = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn is_mapping_tool(pid: Pid) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| ["newuidmap\n", "newgidmap\n"].contains(&&*name))
+}
+
+/// Whether the call that this process has begun is socketpair(2): the first one of a launch.
+fn is_socketpair(pid: Pid) -> bool {
+    let path = format!("/proc/{pid}/syscall");
+    let number = format!("{}", nix::libc::SYS_socketpair);
+    std::fs::read_to_string(path).is_ok_and(|text| text.split(' ').next() == Some(&number))
+}
