@@ -76,6 +76,20 @@ fn effects_are_where_sys_is() {
 }
 
 #[test]
+fn system_calls_get_whole_registers() {
+    each(rules::variadic);
+    let mut files = Vec::new();
+    for folder in ["tests", "examples"] {
+        collect(&root().join(folder), "rs", &mut files);
+    }
+    let read = |path: &PathBuf| {
+        let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+        Source::new(&name, &fs::read_to_string(path).expect("UTF-8"))
+    };
+    none(files.iter().map(read).flat_map(|source| rules::variadic(&source)).collect());
+}
+
+#[test]
 fn snapshots_have_their_tests() {
     let mut files = Vec::new();
     collect(&root().join("snapshots"), "snap", &mut files);
