@@ -834,3 +834,141 @@ fn a_plan_looks_for_the_command_as_far_as_it_can_be_refused() {
         assert_eq!(caller.run(&there).0, 0);
     }
 }
+
+impl Caller {
+    /// As [`command`](Self::command), where no file may grow (RLIMIT_FSIZE is 0), with what it writes in two files.
+    fn without_file_size(&self, args: &[&str]) -> (Option<i32>, String) {
+        let [out, err] = ["out", "err"].map(|name| self.folder.join(name));
+        let file = |path: &PathBuf| fs::File::create(path).unwrap();
+        let plain = self.command(args);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -f 0; exec \"$0\" \"$@\""])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
+        if self.uid == NOBODY {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = command.stdout(file(&out)).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(fs::read_to_string(&out).unwrap(), "", "{args:?}");
+        // The same with standard error in a file as well: the status alone can say it.
+        let silent = command.stdout(file(&out)).stderr(file(&err)).status().unwrap();
+        assert_eq!(silent.code(), output.status.code(), "{args:?}");
+        assert_eq!(fs::read_to_string(&err).unwrap(), "", "{args:?}");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+/// RLIMIT_FSIZE: wherever the program writes, a file that may not grow is an error in words, and no death by SIGXFSZ.
+#[test]
+fn a_limit_of_the_size_of_files_is_an_error() {
+    for caller in Caller::all() {
+        let message = caller.folder.join("message");
+        fs::write(&message, caller.output(&["encode", "-r"]).stdout).unwrap();
+        let message = message.to_str().unwrap();
+        let too_large = "File too large (the limit of the size of files is below it: ulimit -f)\n";
+        for args in [
+            &["--help"][..],
+            &["--version"],
+            &["run", "--help"],
+            &["encode", "-r"],
+            &["decode", message],
+            &["decode", "--json", message],
+            &["plan", "--rules"],
+            &["plan", "-r", "--", "true"],
+            &["plan", "-r", "--format", "svg", "--", "true"],
+            &["plan", "-r", "--format", "json", "--", "true"],
+            &["plan", "--bootstrap", message],
+        ] {
+            let want = format!("nsexec: failed to write standard output: {too_large}");
+            assert_eq!(caller.without_file_size(args), (Some(1), want), "{args:?}");
+        }
+        // What goes to standard error alone keeps its status.
+        for (args, status) in [
+            (&["--bogus"][..], 2),
+            (&["run", "--setgroups", "deny", "-u", "--", "true"], 2),
+            (&["decode", "/nonexistent"], 1),
+            (&["enter", "-t", "2147483647", "-n", "--", "true"], 1),
+        ] {
+            let (code, err) = caller.without_file_size(args);
+            assert!(code == Some(status) && !err.is_empty(), "{args:?}: {code:?} {err}");
+        }
+    }
+}
+
+/// RLIMIT_NOFILE: with so few descriptors the first thing that lacks one is named, with the limit.
+#[test]
+fn a_limit_of_open_files_is_named() {
+    for caller in Caller::all() {
+        let run = |limit: u32| {
+            let program = caller.folder.join("nsexec");
+            let mut command = Command::new("sh");
+            let script = format!("ulimit -n {limit}; exec {} run -r -- true", program.display());
+            if caller.uid == NOBODY {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            let output =
+                command.args(["-c", &script]).current_dir("/").stdin(Stdio::null()).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        // The loader needs one for its libraries, and gives it back.
+        let want = "nsexec: failed to create the signalfd for signals to the command: Too many open files (the limit on \
+                    open files is reached: ulimit -n)\n";
+        assert_eq!(run(4), (Some(1), want.to_owned()));
+        for limit in 5..9 {
+            let (code, err) = run(limit);
+            let named = err.contains("Too many open files (the limit on open files is reached: ulimit -n)");
+            assert!(code == Some(1) && named && !err.contains("signal"), "{limit}: {code:?} {err}");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_no_file_takes_is_an_error() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_record_that_no_file_takes_is_an_error") {
+            continue;
+        }
+        let json = caller.folder.join("json");
+        fs::write(&json, "").unwrap();
+        fs::set_permissions(&json, fs::Permissions::from_mode(0o666)).unwrap();
+        let json = json.to_str().unwrap();
+        let (code, err) = caller.without_file_size(&["trace", "--json", json, "-r", "--", "true"]);
+        let want = format!("nsexec: failed to write {json}: File too large (the limit of the size of files");
+        assert!(code == Some(1) && err.contains(&want), "{code:?} {err}");
+        assert!(err.contains("lines of the record were lost") && err.contains("ulimit -f"), "{err}");
+        let (code, err) = caller.without_file_size(&["trace", "--witness", "-r", "--", "true"]);
+        assert!(
+            code == Some(1) && err.starts_with("nsexec: strace would be ended by SIGXFSZ"),
+            "{code:?} {err}"
+        );
+        // Of a success that only standard error knows of, nothing is lost but the words.
+        let verbose = ["run", "-v", "-r", "--", "true"];
+        assert_eq!(caller.without_file_size(&verbose).0, Some(0));
+        assert_eq!(caller.without_file_size(&["run", "-r", "--", "/nonexistent"]).0, Some(127));
+        // The command has the signal as the caller had it, and dies of it.
+        let dies = ["run", "-r", "--", "sh", "-c", "exec echo it grows"];
+        assert_eq!(caller.without_file_size(&dies).0, Some(128 + 25));
+        for trap in ["", "trap '' XFSZ;"] {
+            let sets = "grep -E '^Sig(Blk|Ign):' /proc/self/status";
+            let plain = Command::new("bash").args(["-c", &format!("{trap} exec {sets}")]).output().unwrap();
+            let script = format!("{trap} exec {} run -r -- {sets}", caller.folder.join("nsexec").display());
+            let mut through = Command::new("bash");
+            if caller.uid == NOBODY {
+                through.uid(NOBODY).gid(NOBODY);
+            }
+            let through = through.args(["-c", &script]).current_dir("/").output().unwrap();
+            // The libc's own two real-time signals are above the others.
+            let sets = |output: Vec<u8>| -> Vec<u64> {
+                let text = String::from_utf8(output).unwrap();
+                let set =
+                    |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
+                text.lines().map(|line| set(line) & 0x7fff_ffff).collect()
+            };
+            let ignored = if trap.is_empty() { 0 } else { 1 << 24 };
+            let plain = sets(plain.stdout);
+            assert_eq!((sets(through.stdout), plain[1] & (1 << 24)), (plain, ignored), "{trap}");
+        }
+    }
+}

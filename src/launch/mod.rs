@@ -46,6 +46,7 @@ mod record;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod script;
 pub mod signals;
+mod signals_error;
 mod spawn;
 /// As [`script`].
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -66,7 +67,7 @@ pub use error::{LaunchError, StageFailure};
 pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
-pub use spawn::{execute, kind_of, maker_of, owner_of};
+pub use spawn::{execute, kind_of, maker_of, owner_of, without_sigxfsz};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
 use crate::log::Level;

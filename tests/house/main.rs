@@ -90,6 +90,11 @@ fn system_calls_get_whole_registers() {
 }
 
 #[test]
+fn the_program_writes_in_one_place() {
+    each(rules::outputs);
+}
+
+#[test]
 fn snapshots_have_their_tests() {
     let mut files = Vec::new();
     collect(&root().join("snapshots"), "snap", &mut files);

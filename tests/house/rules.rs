@@ -183,6 +183,21 @@ pub(crate) fn variadic(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// What the program writes goes through its one module that guards a write against SIGXFSZ.
+pub(crate) fn outputs(source: &Source) -> Vec<String> {
+    const WRITERS: &[&str] = &["stdout()", "stderr()", "fs::write(", "File::create(", "println!", "print!"];
+    if !source.path.starts_with("src/cli/") || source.path == "src/cli/output.rs" {
+        return Vec::new();
+    }
+    let places = WRITERS.iter().filter_map(|writer| Some((writer, source.code.find(writer)?)));
+    places
+        .map(|(writer, at)| {
+            let line = line_of(&source.code, at);
+            format!("{}:{line}: `{writer}`, and not in output.rs", source.path)
+        })
+        .collect()
+}
+
 /// Every snapshot is named by a test, whole or by the text before what a `format!` puts into it.
 pub(crate) fn snapshots(stems: &[String], tests: &str) -> Vec<String> {
     let named = |stem: &str| {
@@ -321,6 +336,15 @@ mod tests {
         let other =
             "use libc::{c_int}; use raw::syscall; fn f() { syscall!(libc::SYS_close, 3) } // libc::syscall";
         assert!(variadic(&Source::new("src/a.rs", other)).is_empty());
+    }
+
+    #[test]
+    fn a_write_past_the_guard_is_found() {
+        let code = "fn f() { let _ = writeln!(io::stderr(), \"x\"); }";
+        assert_eq!(outputs(&Source::new("src/cli/run.rs", code)).len(), 1);
+        assert!(outputs(&Source::new("src/cli/output.rs", code)).is_empty());
+        let fine = "fn f() { output::complain(format_args!(\"x\")); }";
+        assert!(outputs(&Source::new("src/cli/run.rs", fine)).is_empty());
     }
 
     #[test]

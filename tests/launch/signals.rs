@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     ("the_command_begins_with_the_callers_signals", the_command_begins_with_the_callers_signals),
     ("sigchld_ignored", sigchld_ignored),
     ("sigchld_ignored_and_supervised", sigchld_ignored_and_supervised),
+    ("a_signalfd_without_a_descriptor_is_named", a_signalfd_without_a_descriptor_is_named),
     ("a_supervised_command_gets_what_it_handles", a_supervised_command_gets_what_it_handles),
     ("a_supervised_command_ends_by_what_it_does_not_handle", a_supervised_command_ends),
     ("a_supervised_command_stops_and_goes_on", a_supervised_command_stops_and_goes_on),
@@ -88,6 +89,30 @@ fn sigchld_ignored_and_supervised() {
         let mut child = launcher.command("grep", ["-Eq", pattern, "/proc/self/status"]).spawn().unwrap();
         assert_eq!(exit_code(child.wait().unwrap()), 0, "{pattern}");
     }
+}
+
+/// RLIMIT_NOFILE leaves no descriptor for the first signalfd, then none for the second.
+fn a_signalfd_without_a_descriptor_is_named() {
+    let next = std::os::fd::AsRawFd::as_raw_fd(&std::fs::File::open("/dev/null").unwrap());
+    let next = u64::try_from(next).unwrap();
+    let limit = |soft: u64| {
+        let limits = nix::libc::rlimit { rlim_cur: soft, rlim_max: 1024 };
+        // SAFETY: the kernel reads two numbers.
+        assert_eq!(unsafe { nix::libc::setrlimit(nix::libc::RLIMIT_NOFILE, &raw const limits) }, 0);
+    };
+    let refused = |free: u64| {
+        limit(next + free);
+        let error = Signals::take().map(drop).unwrap_err().to_string();
+        limit(1024);
+        error
+    };
+    let first = "failed to create the signalfd for signals that end a launch: Too many open files";
+    let second = "failed to create the signalfd for signals to the command: Too many open files";
+    assert_eq!([refused(0), refused(1)], [first, second]);
+    // Nothing is left of what failed.
+    assert_eq!(SigSet::thread_get_mask().unwrap(), SigSet::empty());
+    limit(next + 2);
+    drop(Signals::take().unwrap());
 }
 
 /// Supervises a shell script, as process 1 or not.
