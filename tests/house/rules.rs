@@ -185,7 +185,8 @@ pub(crate) fn variadic(source: &Source) -> Vec<String> {
 
 /// What the program writes goes through its one module that guards a write against SIGXFSZ.
 pub(crate) fn outputs(source: &Source) -> Vec<String> {
-    const WRITERS: &[&str] = &["stdout()", "stderr()", "fs::write(", "File::create(", "println!", "print!"];
+    const WRITERS: &[&str] =
+        &["io::stdout()", "io::stderr()", "fs::write(", "File::create(", "println!", "print!"];
     if !source.path.starts_with("src/cli/") || source.path == "src/cli/output.rs" {
         return Vec::new();
     }
