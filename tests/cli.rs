@@ -897,6 +897,123 @@ fn a_limit_of_the_size_of_files_is_an_error() {
     }
 }
 
+/// A setuid or setgid bit, or capabilities of the file, set by mistake: every subcommand refuses before it reads anything.
+#[test]
+fn borrowed_privileges_are_refused() {
+    let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == NOBODY) else {
+        let line = "\nskipped: cli::borrowed_privileges_are_refused: needs root\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    };
+    let program = caller.folder.join("nsexec");
+    let command = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+        // A variable that ends `init`, and others that would change the rest.
+        command
+            .env("_LIBCONTAINER_INITPIPE", "x")
+            .env("_LIBCONTAINER_LOGPIPE", "1")
+            .env("PATH", "/nonexistent");
+        command.output().unwrap()
+    };
+    let mode = |mode: u32| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+    let subcommands: [&[&str]; 12] = [
+        &["run", "-r", "--", "id"],
+        &["enter", "-t", "1", "-a", "--", "id"],
+        &["encode", "-r"],
+        &["decode", "/dev/null"],
+        &["plan", "-r"],
+        &["plan", "--rules"],
+        &["trace", "-r", "--", "id"],
+        &["trace", "--replay", "/dev/null"],
+        &["init"],
+        &["--version"],
+        &["--bogus"],
+        &[],
+    ];
+    let refused = |cause: &str| {
+        for args in subcommands {
+            let output = command(args);
+            let err = String::from_utf8(output.stderr).unwrap();
+            let start = "nsexec: refused to run with privileges that the caller does not have: ";
+            let rest = err.strip_prefix(start).unwrap_or_else(|| panic!("{cause} {args:?}: {err}"));
+            assert!(rest.starts_with(cause) && rest.matches('\n').count() == 1, "{args:?}: {rest}");
+            assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{cause} {args:?}");
+        }
+    };
+    mode(0o4755);
+    refused("effective user id 0, real user id 54321 (a setuid bit on this file");
+    mode(0o2755);
+    refused("effective group id 0, real group id 54321 (a setgid bit on this file");
+    mode(0o755);
+    assert!(command(&["--version"]).status.success());
+    // struct vfs_cap_data (capabilities(7)), version 2: CAP_SYS_ADMIN, effective from the start.
+    let words: [u32; 5] = [0x0200_0001, 1 << 21, 0, 0, 0];
+    let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let path = std::ffi::CString::new(program.to_str().unwrap()).unwrap();
+    // SAFETY: two strings with NUL, and as many bytes as said.
+    let set = unsafe {
+        libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    refused("capabilities of this file (setcap -r removes them)");
+    // Root does not gain anything by its own bit.
+    mode(0o4755);
+    assert!(Command::new(&program).arg("--version").output().unwrap().status.success());
+}
+
+/// RLIMIT_AS: wherever memory ends, the program ends with one line and a status, not by a signal.
+#[test]
+fn memory_that_ends_is_told_in_one_line() {
+    let caller = Caller::all().remove(0);
+    let program = caller.folder.join("nsexec");
+    let message = caller.folder.join("message");
+    fs::write(&message, caller.output(&["encode", "-r"]).stdout).unwrap();
+    let mut told = 0;
+    for args in [
+        &["run", "--", "true"][..],
+        &["trace", "--", "true"],
+        &["plan", "-r"],
+        &["plan", "-r", "--format", "svg"],
+        &["encode", "-r"],
+        &["decode", message.to_str().unwrap()],
+        &["--help"],
+    ] {
+        let limited = |kilobytes: u64| {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", &format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"")])
+                .arg(&program)
+                .args(args);
+            command.stdin(Stdio::null()).current_dir("/").output().unwrap()
+        };
+        // The smallest limit with which all goes well, by 16 KiB.
+        let (mut fails, mut works) = (1_u64 << 10, 1_u64 << 20);
+        while works - fails > 16 {
+            let middle = fails.midpoint(works);
+            *(if limited(middle).status.success() { &mut works } else { &mut fails }) = middle;
+        }
+        for below in (0..48).map(|step| step * 32) {
+            let output = limited(works.saturating_sub(below));
+            let err = String::from_utf8_lossy(&output.stderr);
+            match output.status.code() {
+                Some(0) => {}
+                // The loader did not get as far as the program, or the kernel not as far as the loader.
+                Some(126 | 127) => assert!(!err.starts_with("nsexec: out of"), "{args:?} {err}"),
+                Some(1) => {
+                    let memory = ["out of memory", "Cannot allocate memory", "no memory"];
+                    let is_told =
+                        memory.iter().any(|words| err.contains(words)) && err.starts_with("nsexec: ");
+                    assert!(is_told, "{args:?}, {below} KiB below {works}: {err}");
+                    told += 1;
+                }
+                _ => panic!("{args:?}, {below} KiB below {works}: {} {err}", output.status),
+            }
+        }
+    }
+    assert!(told > 20, "{told}");
+}
+
 /// RLIMIT_NOFILE: with so few descriptors the first thing that lacks one is named, with the limit.
 #[test]
 fn a_limit_of_open_files_is_named() {

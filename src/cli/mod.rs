@@ -28,9 +28,10 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use nsexec::bootstrap::text::is_unseen;
+use nsexec::entry::Elevation;
 
 use args::{Cli, Command};
-use failure::{Failure, USAGE};
+use failure::{FAILED, Failure, USAGE};
 
 /// The whole program, with its arguments, the name first. Gives its exit status.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
@@ -63,6 +64,16 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         Ok(status) => status,
         Err(failure) => report(name, failure),
     }
+}
+
+/// Refuses to run with privileges that the caller does not have. Returns the exit status.
+///
+/// Namespaces, maps and the command would all be made with them: the program has no setuid mode (SECURITY.md).
+pub(crate) fn refuse(elevation: Elevation) -> u8 {
+    output::complain(format_args!(
+        "nsexec: refused to run with privileges that the caller does not have: {elevation}\n"
+    ));
+    FAILED
 }
 
 /// Help or version on standard output. Gives the exit status.

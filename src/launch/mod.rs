@@ -54,7 +54,6 @@ pub mod tail;
 
 use std::boxed::Box;
 use std::ffi::OsStr;
-use std::vec;
 use std::vec::Vec;
 
 use core::fmt;
@@ -69,7 +68,7 @@ pub use prepared::Prepared;
 pub use record::{Collector, Record};
 pub use spawn::{execute, kind_of, maker_of, owner_of, without_sigxfsz};
 
-use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
+use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
 use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
@@ -111,9 +110,11 @@ impl Launcher {
     /// own newest, whatever the policy says.
     ///
     /// # Errors
-    /// If the message cannot carry what `bootstrap` says.
+    /// If the message cannot carry what `bootstrap` says, or there is no memory for it.
     pub fn new(bootstrap: &Bootstrap<'_>, policy: Policy) -> Result<Self, EncodeError> {
-        let mut message = vec![0; encoded_len(bootstrap)];
+        // A longer one is refused below.
+        let needed = encoded_len(bootstrap).min(MESSAGE_MAX);
+        let mut message = zeroed(needed).ok_or(EncodeError::NoMemory { needed })?;
         let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message)?;
         message.truncate(len);
         Ok(Self {
@@ -195,10 +196,13 @@ impl Launcher {
     /// simulated kernel.
     ///
     /// # Errors
-    /// A command that no exec can express.
+    /// A command that no exec can express; no memory for the message or the command's texts.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
+        let bytes = self.message.len();
+        let mut message = zeroed(bytes).ok_or(LaunchError::NoMemory { bytes })?;
+        message.copy_from_slice(&self.message);
         Ok(Prepared {
-            message: self.message.clone(),
+            message,
             asked: self.asked,
             policy: self.policy,
             level: self.level,
@@ -237,6 +241,14 @@ impl Launcher {
         }
         launched
     }
+}
+
+/// Memory of this length, or `None` if there is none.
+fn zeroed(length: usize) -> Option<Vec<u8>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(length).ok()?;
+    memory.resize(length, 0);
+    Some(memory)
 }
 
 /// A command whose launch the caller does not know of yet. It ends if the caller's own code unwinds.

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
-use std::vec;
 use std::vec::Vec;
 
 use super::LaunchError;
@@ -20,7 +19,6 @@ use super::prepared::Prepared;
 use super::record::{Collector, Record};
 use super::script::Launched;
 use super::tail;
-use crate::bootstrap::MESSAGE_MAX;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Errno, MaskHow, Pid, PollFd, SigAction, Signal, SignalSet};
@@ -38,7 +36,10 @@ pub(super) fn spawn<S: Sys>(
 ) -> (Result<Pid, LaunchError>, Vec<Record>) {
     let mut collector = Collector::default();
     // For stage 0, which must not allocate: this process may have other threads.
-    let mut message = vec![0; MESSAGE_MAX];
+    let bytes = prepared.message.len();
+    let Some(mut message) = super::zeroed(bytes) else {
+        return (Err(LaunchError::NoMemory { bytes }), Vec::new());
+    };
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the script closes, reads and writes descriptors of its own, waits for the stages, and changes this
     // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends

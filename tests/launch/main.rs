@@ -4,6 +4,7 @@
 //! whether a process is left. `launch WORD` runs the cases whose name contains the word.
 
 mod cases;
+mod memory;
 mod signals;
 mod sweep;
 
@@ -16,11 +17,14 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
+#[global_allocator]
+static MEMORY: memory::Refusing = memory::Refusing;
+
 /// A case: it fails by a panic.
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [cases::CASES, signals::CASES, sweep::CASES].concat();
+    let cases: Vec<Case> = [cases::CASES, signals::CASES, memory::CASES, sweep::CASES].concat();
     let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
     match words.first().map(String::as_str) {
         Some("--case") => {

@@ -165,10 +165,12 @@ impl SharedReader {
     /// Reads what has come so far: everything, once the processes have ended or executed something else.
     ///
     /// # Errors
-    /// Those of reading the file.
+    /// Those of reading the file; no memory for what is in it.
     pub fn read(&self) -> io::Result<Record> {
         let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
-        let mut bytes = std::vec![0; length];
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        bytes.resize(length, 0);
         // By position: the offset belongs to those who write.
         self.file.read_exact_at(&mut bytes, 0)?;
         // Nothing to read is an error of a counter that does not wait. What is read is taken away.
