@@ -7,6 +7,7 @@ mod cases;
 mod memory;
 mod signals;
 mod sweep;
+mod together;
 
 use std::env::{args, current_exe};
 use std::process::{Command, ExitCode, Stdio};
@@ -20,11 +21,15 @@ use nix::unistd::{Pid, geteuid};
 #[global_allocator]
 static MEMORY: memory::Refusing = memory::Refusing;
 
+/// What a test waits for something that happens soon: much more than it takes, since the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A case: it fails by a panic.
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [cases::CASES, signals::CASES, memory::CASES, sweep::CASES].concat();
+    let cases: Vec<Case> =
+        [cases::CASES, signals::CASES, memory::CASES, together::CASES, sweep::CASES].concat();
     let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
     match words.first().map(String::as_str) {
         Some("--case") => {
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
                 "sleep" => cases::sleep_helper(&words[2..]),
                 "supervise" => signals::supervise_helper(&words[2..]),
                 "die" => sweep::die_helper(&words[2..]),
+                "together" => together::together_helper(&words[2..]),
                 other => panic!("no helper {other}"),
             }
             ExitCode::SUCCESS
