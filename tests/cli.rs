@@ -11,6 +11,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+#[path = "runner/mod.rs"]
+mod runner;
+
+/// A program with the signals that an interactive shell gives it, whatever the runner of the tests has.
+fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(name);
+    runner::fresh(&mut command);
+    command
+}
+
 /// An ordinary user of no name, no group but its own, and no subordinate ids.
 const NOBODY: u32 = 54_321;
 
@@ -29,6 +39,7 @@ impl Caller {
     }
 
     fn new(uid: u32) -> Self {
+        runner::begin();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("nsexec-cli-{}-{number}", std::process::id()));
@@ -36,7 +47,7 @@ impl Caller {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         // Not fs::copy: the descriptor that writes would be inherited by what other threads start just then, and the
         // copy could not be executed as long as they hold it ("Text file busy").
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_nsexec")).arg(&folder).status().unwrap();
+        let copied = program("cp").arg(env!("CARGO_BIN_EXE_nsexec")).arg(&folder).status().unwrap();
         assert!(copied.success());
         fs::set_permissions(folder.join("nsexec"), fs::Permissions::from_mode(0o755)).unwrap();
         Self { folder, uid }
@@ -44,8 +55,11 @@ impl Caller {
 
     /// The program with these arguments, under a watch: a test may fail, but not hang.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("timeout");
-        command.args(["--foreground", "--kill-after=1", "60"]).arg(self.folder.join("nsexec")).args(args);
+        let mut command = program("timeout");
+        command
+            .args(["--foreground", "--kill-after=1", &runner::LIMIT.as_secs().to_string()])
+            .arg(self.folder.join("nsexec"))
+            .args(args);
         command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
         if self.uid == NOBODY {
             command.uid(NOBODY).gid(NOBODY);
@@ -82,7 +96,7 @@ impl Caller {
     /// Whether this user may make namespaces here at all; some containers and kernels forbid it. If not, `test` is
     /// skipped.
     fn may_unshare(&self, test: &str) -> bool {
-        let mut probe = Command::new("unshare");
+        let mut probe = program("unshare");
         probe.args([
             "--user",
             "--map-root-user",
@@ -258,7 +272,8 @@ fn a_malformed_message_is_one_line_and_status_1() {
 /// The program, called `N`, in a shell's script. Status, standard output, standard error.
 fn script(caller: &Caller, text: &str) -> (i32, String, String) {
     let text = format!("N={}/nsexec; cd {}; {text}", caller.folder.display(), caller.folder.display());
-    let output = Command::new("timeout").args(["60", "sh", "-c", &text]).output().unwrap();
+    let output =
+        program("timeout").args([&*runner::LIMIT.as_secs().to_string(), "sh", "-c", &text]).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -593,7 +608,7 @@ fn a_limit_on_open_files_is_named_wherever_it_is_met() {
     let mut refused = 0;
     for limit in 4..20 {
         let script = format!("ulimit -n {limit}; exec {}/nsexec run -r -- true", caller.folder.display());
-        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let output = program("sh").args(["-c", &script]).output().unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         if output.status.success() {
             break;
@@ -650,7 +665,7 @@ fn enter_joins_what_differs_and_passes_over_the_rest() {
             continue;
         }
         let script = "echo $$; exec 1>&-; readlink /proc/self/ns/user >/dev/null; read line";
-        let mut target = Command::new("unshare");
+        let mut target = program("unshare");
         target.args(["--user", "--map-root-user", "--uts", "--net", "sh", "-c", script]);
         if caller.uid == NOBODY {
             target.uid(NOBODY).gid(NOBODY);
@@ -709,7 +724,7 @@ fn enter_with_nothing_left_to_join_just_runs() {
     for caller in Caller::all() {
         // A process whose namespaces are ours, and whom we may look at: the shell that starts the program.
         let script = format!("{}/nsexec enter -t $$ -a -- echo in", caller.folder.display());
-        let mut shell = Command::new("sh");
+        let mut shell = program("sh");
         shell.args(["-c", &script]).current_dir("/");
         if caller.uid == NOBODY {
             shell.uid(NOBODY).gid(NOBODY);
@@ -727,7 +742,7 @@ fn nothing_is_left_open_for_the_command() {
             continue;
         }
         // Whatever the harness leaves open, and the one with which ls reads the folder.
-        let without = Command::new("ls").arg("/proc/self/fd").stdin(Stdio::null()).output().unwrap();
+        let without = program("ls").arg("/proc/self/fd").stdin(Stdio::null()).output().unwrap();
         let without = String::from_utf8(without.stdout).unwrap();
         for args in [&["run", "-r"][..], &["run"], &["run", "-r", "--map-groups", "0:0:1"]] {
             if caller.uid != 0 && args.contains(&"0:0:1") {
@@ -744,7 +759,7 @@ fn initialised(caller: &Caller, command: &str) -> (i32, String) {
     let message = caller.output(&["encode", "-r"]).stdout;
     let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.write_all(&message).unwrap();
-    let mut stage_0 = Command::new(caller.folder.join("nsexec"));
+    let mut stage_0 = program(caller.folder.join("nsexec"));
     stage_0.args(["init", "--", command]).env("PATH", "/usr/bin:/bin").env("_LIBCONTAINER_INITPIPE", "0");
     stage_0.stdin(std::os::fd::OwnedFd::from(theirs)).stderr(Stdio::piped());
     if caller.uid == NOBODY {
@@ -841,7 +856,7 @@ impl Caller {
         let [out, err] = ["out", "err"].map(|name| self.folder.join(name));
         let file = |path: &PathBuf| fs::File::create(path).unwrap();
         let plain = self.command(args);
-        let mut command = Command::new("sh");
+        let mut command = program("sh");
         command
             .args(["-c", "ulimit -f 0; exec \"$0\" \"$@\""])
             .arg(plain.get_program())
@@ -905,9 +920,9 @@ fn borrowed_privileges_are_refused() {
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     };
-    let program = caller.folder.join("nsexec");
+    let nsexec = caller.folder.join("nsexec");
     let command = |args: &[&str]| {
-        let mut command = Command::new(&program);
+        let mut command = program(&nsexec);
         command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
         // A variable that ends `init`, and others that would change the rest.
         command
@@ -916,7 +931,7 @@ fn borrowed_privileges_are_refused() {
             .env("PATH", "/nonexistent");
         command.output().unwrap()
     };
-    let mode = |mode: u32| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |mode: u32| fs::set_permissions(&nsexec, fs::Permissions::from_mode(mode)).unwrap();
     let subcommands: [&[&str]; 12] = [
         &["run", "-r", "--", "id"],
         &["enter", "-t", "1", "-a", "--", "id"],
@@ -950,7 +965,7 @@ fn borrowed_privileges_are_refused() {
     // struct vfs_cap_data (capabilities(7)), version 2: CAP_SYS_ADMIN, effective from the start.
     let words: [u32; 5] = [0x0200_0001, 1 << 21, 0, 0, 0];
     let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let path = std::ffi::CString::new(program.to_str().unwrap()).unwrap();
+    let path = std::ffi::CString::new(nsexec.to_str().unwrap()).unwrap();
     // SAFETY: two strings with NUL, and as many bytes as said.
     let set = unsafe {
         libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
@@ -959,14 +974,14 @@ fn borrowed_privileges_are_refused() {
     refused("capabilities of this file (setcap -r removes them)");
     // Root does not gain anything by its own bit.
     mode(0o4755);
-    assert!(Command::new(&program).arg("--version").output().unwrap().status.success());
+    assert!(program(&nsexec).arg("--version").output().unwrap().status.success());
 }
 
 /// RLIMIT_AS: wherever memory ends, the program ends with one line and a status, not by a signal.
 #[test]
 fn memory_that_ends_is_told_in_one_line() {
     let caller = Caller::all().remove(0);
-    let program = caller.folder.join("nsexec");
+    let nsexec = caller.folder.join("nsexec");
     let message = caller.folder.join("message");
     fs::write(&message, caller.output(&["encode", "-r"]).stdout).unwrap();
     let mut told = 0;
@@ -980,10 +995,10 @@ fn memory_that_ends_is_told_in_one_line() {
         &["--help"],
     ] {
         let limited = |kilobytes: u64| {
-            let mut command = Command::new("sh");
+            let mut command = program("sh");
             command
                 .args(["-c", &format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"")])
-                .arg(&program)
+                .arg(&nsexec)
                 .args(args);
             command.stdin(Stdio::null()).current_dir("/").output().unwrap()
         };
@@ -1019,9 +1034,9 @@ fn memory_that_ends_is_told_in_one_line() {
 fn a_limit_of_open_files_is_named() {
     for caller in Caller::all() {
         let run = |limit: u32| {
-            let program = caller.folder.join("nsexec");
-            let mut command = Command::new("sh");
-            let script = format!("ulimit -n {limit}; exec {} run -r -- true", program.display());
+            let nsexec = caller.folder.join("nsexec");
+            let mut command = program("sh");
+            let script = format!("ulimit -n {limit}; exec {} run -r -- true", nsexec.display());
             if caller.uid == NOBODY {
                 command.uid(NOBODY).gid(NOBODY);
             }
@@ -1069,9 +1084,9 @@ fn a_record_that_no_file_takes_is_an_error() {
         assert_eq!(caller.without_file_size(&dies).0, Some(128 + 25));
         for trap in ["", "trap '' XFSZ;"] {
             let sets = "grep -E '^Sig(Blk|Ign):' /proc/self/status";
-            let plain = Command::new("bash").args(["-c", &format!("{trap} exec {sets}")]).output().unwrap();
+            let plain = program("bash").args(["-c", &format!("{trap} exec {sets}")]).output().unwrap();
             let script = format!("{trap} exec {} run -r -- {sets}", caller.folder.join("nsexec").display());
-            let mut through = Command::new("bash");
+            let mut through = program("bash");
             if caller.uid == NOBODY {
                 through.uid(NOBODY).gid(NOBODY);
             }

@@ -11,6 +11,11 @@ use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 
+#[path = "runner/mod.rs"]
+mod runner;
+
+use runner::LIMIT;
+
 type Case = (&'static str, fn(&mut LinuxSys));
 
 const CASES: &[Case] = &[
@@ -48,20 +53,18 @@ const CASES: &[Case] = &[
 ];
 
 const CASE: &str = "NSEXEC_TEST_CASE";
-/// None of the cases waits for anything: this long means that it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = CASES.iter().find(|(known, _)| *known == name).expect("a case of the list");
+        runner::default_signals();
         // SAFETY: the process has a single thread; the one case that starts more says what it does with them.
         case(&mut unsafe { LinuxSys::new() });
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
+    runner::begin();
     let (mut passed, mut failed) = (0, 0);
-    for (name, _) in CASES.iter().filter(|(name, _)| wanted(name)) {
+    for (name, _) in runner::chosen("linux_sys", CASES, |(name, _)| (*name).to_owned()) {
         let verdict = run(name);
         println!("test {name} ... {verdict}");
         *(if verdict == "ok" { &mut passed } else { &mut failed }) += 1;
@@ -73,7 +76,7 @@ fn main() -> ExitCode {
 fn run(name: &str) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap()).env(CASE, name).spawn().unwrap();
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < LIMIT {
         match child.try_wait().unwrap() {
             Some(status) if status.success() => return "ok".into(),
             Some(status) => return format!("FAILED, {status}"),
@@ -588,7 +591,7 @@ fn a_threaded_program_forks_without_hanging(sys: &mut LinuxSys) {
 fn init_refuses_a_process_with_two_threads(_: &mut LinuxSys) {
     const INIT_PIPE: &str = "_LIBCONTAINER_INITPIPE";
     if std::env::var_os(INIT_PIPE).is_some() {
-        std::thread::spawn(|| std::thread::sleep(PATIENCE));
+        std::thread::spawn(|| std::thread::sleep(LIMIT));
         let _ = nsexec::init();
         unreachable!("it ends the process");
     }

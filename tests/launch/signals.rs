@@ -11,6 +11,7 @@ use nsexec::launch::exit_code;
 use nsexec::launch::signals::{Signals, supervise};
 
 use crate::cases::{everything, leaves_nothing, output, plain};
+use crate::runner::LIMIT;
 use crate::{Case, helper, nobody_left};
 
 pub(crate) const CASES: &[Case] = &[
@@ -28,17 +29,6 @@ fn dispose(signal: Signal, handler: SigHandler) {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: the only handler used here does nothing.
     unsafe { sigaction(signal, &action) }.unwrap();
-}
-
-/// Gives this process the signals that an interactive shell would.
-pub(crate) fn all_default() {
-    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // Rust's runtime has these, as everywhere.
-        if !matches!(signal, Signal::SIGPIPE | Signal::SIGSEGV | Signal::SIGBUS) {
-            dispose(signal, SigHandler::SigDfl);
-        }
-    }
-    SigSet::empty().thread_set_mask().unwrap();
 }
 
 extern "C" fn nothing(_: i32) {}
@@ -141,7 +131,7 @@ fn send(to: &Child, signal: Signal) {
 
 fn ends_with(mut supervisor: Child, status: i32) {
     assert_eq!(supervisor.wait().unwrap().code(), Some(status));
-    nobody_left(Duration::from_secs(1)).unwrap();
+    nobody_left(LIMIT).unwrap();
 }
 
 fn a_supervised_command_gets_what_it_handles() {
@@ -203,7 +193,7 @@ fn fact(pid: i32, which: &str) -> String {
 }
 
 fn becomes(pid: i32, which: &str, want: &str) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + LIMIT;
     while fact(pid, which) != want {
         assert!(Instant::now() < deadline, "{pid} is {}, not {want}", fact(pid, which));
         std::thread::sleep(Duration::from_millis(1));

@@ -11,7 +11,8 @@ use std::time::Duration;
 use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink};
 
 use crate::cases::plain;
-use crate::{Case, PATIENCE, helper, nobody_left};
+use crate::runner::LIMIT;
+use crate::{Case, helper, nobody_left};
 
 pub(crate) const CASES: &[Case] =
     &[("a_launcher_that_dies_in_two_launches_leaves_no_stage", a_launcher_that_dies_in_two_launches)];
@@ -122,7 +123,7 @@ fn a_launcher_that_dies_in_two_launches() {
         launcher.kill().unwrap();
         launcher.wait().unwrap();
         // We are the subreaper: a stage that stays is our child.
-        nobody_left(PATIENCE).unwrap_or_else(|left| panic!("held after call {hold_at}: {left}"));
+        nobody_left(LIMIT).unwrap_or_else(|left| panic!("held after call {hold_at}: {left}"));
         if line == "over\n" {
             assert!(hold_at > 5, "{hold_at}");
             return;

@@ -186,10 +186,8 @@ class Pipe(fixture.ProtocolTest):
         for data in (message(FIVE), message(FIVE | FLAG["user"], uidmap=RANGE, gidmap=RANGE, setgroup=True)):
             for filled in (True, False):
                 run = self.start(log_size=4096, log_filled=filled, log_reader=False)
-                begun = time.monotonic()
                 run.like_init(data)
                 run.wait(run.stage2)
-                self.assertLess(time.monotonic() - begun, 2.0)
                 self.assertEqual(run.statuses, {run.pid: 0, run.stage1: 0, run.stage2: 0})
                 run.finish_without_log()
 
@@ -222,7 +220,7 @@ class Pipe(fixture.ProtocolTest):
     def test_e9_fatal_with_a_full_log_pipe(self):
         run = self.start(log_size=4096, log_filled=True, log_reader=False)
         run.send(message(0, paths="net:/nonexistent"))
-        self.assertEqual(run.wait_stage0(5.0), 1)
+        self.assertEqual(run.wait_stage0(), 1)
         run.finish_without_log()
 
     def test_fatal_waits_a_moment_for_a_slow_reader(self):
