@@ -7,6 +7,7 @@ mod source;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use source::{Source, collect, sources};
 
@@ -92,6 +93,18 @@ fn system_calls_get_whole_registers() {
 #[test]
 fn the_program_writes_in_one_place() {
     each(rules::outputs);
+}
+
+/// A run of nothing would pass.
+#[test]
+fn scripts_refuse_what_chooses_nothing() {
+    for (script, names) in [("tests/run", "the core alone, without std"), (".ci/run", "first-command")] {
+        let output = Command::new(root().join(script)).arg("no-such-thing").output().expect("a script");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{script}: {text}");
+        assert!(text.contains("no-such-thing") && text.contains(names), "{script}: {text}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{script}");
+    }
 }
 
 #[test]
