@@ -140,7 +140,7 @@ impl Elevation {
         let [secure, uid, euid, gid, egid] =
             [libc::AT_SECURE, libc::AT_UID, libc::AT_EUID, libc::AT_GID, libc::AT_EGID]
                 .map(|key| unsafe { libc::getauxval(key) });
-        Self::decide(secure != 0, [uid, euid, gid, egid].map(|id| id as u32))
+        Self::decide(secure != 0, [uid, euid, gid, egid].map(|id| u32::try_from(id).unwrap_or(u32::MAX)))
     }
 
     const fn decide(secure: bool, [uid, euid, gid, egid]: [u32; 4]) -> Option<Self> {

@@ -797,11 +797,10 @@ fn every_argument_fills_its_register(sys: &mut LinuxSys) {
         );
     }
     // The filter can say no: a descriptor with a bit too many, and an argument that close does not have.
-    let wrong: [(fn(&mut LinuxSys) -> Errno, i32); 2] =
-        [(|_| bare_close(1 << 40 | 900, 0), 1), (|_| bare_close(900, 7), 2)];
-    for (call, register) in wrong {
-        assert_eq!(judged(sys, libc::SYS_close, &[Signed], call), register);
-    }
+    let beyond_32_bits = |_: &mut LinuxSys| bare_close(1 << 40 | 900, 0);
+    let not_an_argument = |_: &mut LinuxSys| bare_close(900, 7);
+    assert_eq!(judged(sys, libc::SYS_close, &[Signed], beyond_32_bits), 1);
+    assert_eq!(judged(sys, libc::SYS_close, &[Signed], not_an_argument), 2);
 }
 
 /// close(2) with these registers.
