@@ -3,6 +3,8 @@
 
 mod imports;
 mod rules;
+#[path = "../runner/mod.rs"]
+mod runner;
 mod source;
 
 use std::fs;
@@ -105,6 +107,26 @@ fn scripts_refuse_what_chooses_nothing() {
         assert!(text.contains("no-such-thing") && text.contains(names), "{script}: {text}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{script}");
     }
+}
+
+/// How the suites with a main function of their own choose tests.
+#[test]
+fn a_word_that_chooses_no_test_is_an_error() {
+    let choose = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        runner::choose("suite", ["one", "two"], |name| (*name).to_owned(), &words)
+    };
+    assert_eq!(choose(&[]), Ok(vec!["one", "two"]));
+    assert_eq!(choose(&["w"]), Ok(vec!["two"]));
+    let error = choose(&["w", "typo"]).expect_err("no such test");
+    assert!(error.starts_with("suite: no test has 'typo' in its name"), "{error}");
+    let error = choose(&["typo", "three"]).expect_err("no such test");
+    assert!(
+        error.starts_with("suite: no test has 'typo' or 'three'") && error.ends_with("one\n    two"),
+        "{error}"
+    );
+    let arguments = ["w", "--skip", "typo", "--nocapture", "--test-threads", "1", "--format=json"];
+    assert_eq!(runner::words_of(arguments.into_iter().map(str::to_owned)), ["w"]);
 }
 
 #[test]

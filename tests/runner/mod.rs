@@ -13,15 +13,28 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The limit of a whole test, which may wait several times.
 pub(crate) const TEST_LIMIT: Duration = Duration::from_secs(300);
 
-/// The words of the command line by which tests are chosen. Flags are left out, so that libtest's do no harm.
+/// The words of the command line by which tests are chosen. Libtest's flags and their values are left out.
 pub(crate) fn words() -> Vec<String> {
-    std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect()
+    words_of(std::env::args().skip(1))
+}
+
+pub(crate) fn words_of(mut arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const WITH_VALUE: [&str; 6] = ["--skip", "--test-threads", "--format", "--color", "--logfile", "-Z"];
+    let mut words = Vec::new();
+    while let Some(argument) = arguments.next() {
+        if WITH_VALUE.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !argument.starts_with('-') {
+            words.push(argument);
+        }
+    }
+    words
 }
 
 /// The tests whose name contains one of the words; all of them without a word.
 ///
 /// # Errors
-/// A text that says so and names the tests, if a word chooses none: a suite that ran nothing must not pass.
+/// A text that names the tests, if a word chooses none of them: what ran nothing must not pass.
 pub(crate) fn choose<T>(
     suite: &str,
     tests: impl IntoIterator<Item = T>,
@@ -30,11 +43,12 @@ pub(crate) fn choose<T>(
 ) -> Result<Vec<T>, String> {
     let tests: Vec<T> = tests.into_iter().collect();
     let names: Vec<String> = tests.iter().map(&name).collect();
-    let is_in = |word: &&String| names.iter().any(|name| name.contains(word.as_str()));
-    if !words.is_empty() && !words.iter().any(|word| is_in(&word)) {
+    let in_none = |word: &&String| !names.iter().any(|name| name.contains(word.as_str()));
+    let idle: Vec<String> = words.iter().filter(in_none).map(|word| format!("'{word}'")).collect();
+    if !idle.is_empty() {
         return Err(format!(
-            "{suite}: no test has {} in its name. There are:\n    {}",
-            words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" or "),
+            "{suite}: no test has {} in its name (a word for another suite: cargo test --test SUITE WORD). There are:\n    {}",
+            idle.join(" or "),
             names.join("\n    ")
         ));
     }

@@ -144,8 +144,12 @@ impl Wanted {
         wanted
     }
 
+    fn matches(&self, name: &str, word: &str) -> bool {
+        if self.exact { name == word } else { name.contains(word) }
+    }
+
     fn wants(&self, name: &str) -> bool {
-        let matches = |word: &String| if self.exact { name == word } else { name.contains(word.as_str()) };
+        let matches = |word: &String| self.matches(name, word);
         (self.words.is_empty() || self.words.iter().any(matches)) && !self.skip.iter().any(matches)
     }
 
@@ -157,8 +161,10 @@ impl Wanted {
             cases.iter().for_each(|case| println!("{}: test", name(case)));
             return ExitCode::SUCCESS;
         }
-        if cases.is_empty() {
-            println!("kernel: no test is chosen. There are:\n    {}", all.join("\n    "));
+        let idle = self.words.iter().find(|word| !all.iter().any(|name| self.matches(name, word)));
+        if cases.is_empty() || idle.is_some() {
+            let word = idle.map_or(String::new(), |word| format!(" by '{word}'"));
+            println!("kernel: no test is chosen{word}. There are:\n    {}", all.join("\n    "));
             println!("kernel tests: 0 passed, 1 failed, 0 skipped");
             return ExitCode::FAILURE;
         }
