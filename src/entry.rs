@@ -5,6 +5,7 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
+use core::fmt;
 
 use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::dialect::Dialect;
@@ -107,6 +108,77 @@ fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Privileges of this process that the user who started it does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Elevation {
+    /// The effective user id is not the real one.
+    SetUid {
+        /// The user who started the program.
+        real: u32,
+        /// As whom it runs.
+        effective: u32,
+    },
+    /// The effective group id is not the real one.
+    SetGid {
+        /// The group of the user who started the program.
+        real: u32,
+        /// As which group it runs.
+        effective: u32,
+    },
+    /// Both ids are the user's own: capabilities of the file, or a security module's rule for it.
+    Capabilities,
+}
+
+impl Elevation {
+    /// That of this process, by what the kernel gave it at its exec (getauxval(3)). No system call, and no look at the
+    /// environment.
+    ///
+    /// `None` also for root where all ids are 0: a security module may set AT_SECURE, but root gains nothing.
+    #[must_use]
+    pub fn of_this_process() -> Option<Self> {
+        // SAFETY: looks up numbers that the kernel put on the stack at the exec.
+        let [secure, uid, euid, gid, egid] =
+            [libc::AT_SECURE, libc::AT_UID, libc::AT_EUID, libc::AT_GID, libc::AT_EGID]
+                .map(|key| unsafe { libc::getauxval(key) });
+        Self::decide(secure != 0, [uid, euid, gid, egid].map(|id| u32::try_from(id).unwrap_or(u32::MAX)))
+    }
+
+    const fn decide(secure: bool, [uid, euid, gid, egid]: [u32; 4]) -> Option<Self> {
+        if !secure {
+            None
+        } else if uid != euid {
+            Some(Self::SetUid { real: uid, effective: euid })
+        } else if gid != egid {
+            Some(Self::SetGid { real: gid, effective: egid })
+        } else if uid != 0 {
+            Some(Self::Capabilities)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Elevation {
+    /// The cause, and the remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetUid { real, effective } => write!(
+                f,
+                "effective user id {effective}, real user id {real} (a setuid bit on this file, or on the program that \
+                 started it; chmod u-s removes it)"
+            ),
+            Self::SetGid { real, effective } => write!(
+                f,
+                "effective group id {effective}, real group id {real} (a setgid bit on this file, or on the program that \
+                 started it; chmod g-s removes it)"
+            ),
+            Self::Capabilities => f.write_str(
+                "capabilities of this file (setcap -r removes them), or a security module's rule for it",
+            ),
+        }
+    }
+}
+
 /// The bootstrap for a Rust program that is started as a runc-like runtime starts its init: call it first thing
 /// in `main`.
 ///
@@ -182,6 +254,19 @@ fn refuse_threads<S: Sys>(sys: &mut S) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::sys::MockSys;
+
+    #[test]
+    fn an_elevation_is_told_by_its_ids() {
+        let decide = Elevation::decide;
+        for ids in [[0; 4], [1, 0, 1, 0], [1, 1, 1, 0], [1; 4]] {
+            assert_eq!(decide(false, ids), None, "{ids:?}");
+        }
+        assert_eq!(decide(true, [1, 0, 2, 0]), Some(Elevation::SetUid { real: 1, effective: 0 }));
+        assert_eq!(decide(true, [0, 1, 0, 0]), Some(Elevation::SetUid { real: 0, effective: 1 }));
+        assert_eq!(decide(true, [0, 0, 2, 3]), Some(Elevation::SetGid { real: 2, effective: 3 }));
+        assert_eq!(decide(true, [1; 4]), Some(Elevation::Capabilities));
+        assert_eq!(decide(true, [0; 4]), None);
+    }
 
     #[test]
     fn threads_are_counted_in_proc_and_seen_without_it() {

@@ -325,6 +325,46 @@ mod tests {
     use crate::error::Doing;
     use crate::sys::MockSys;
 
+    /// Two records find no room; then there is room, and the count is written, once.
+    #[test]
+    fn dropped_records_are_counted_and_the_count_is_written_once() {
+        let mut sys = MockSys::new();
+        sys.expect_sigprocmask().return_const(Ok(SignalSet::EMPTY));
+        sys.expect_getpid().once().return_const(Pid(7));
+        sys.expect_write_nowait().times(2).return_const(Err(Errno::EAGAIN));
+        let mut log = Log::open(&mut sys, Some(Fd(4)), Level::Debug, LogForm::Runc);
+        // Nothing was dropped yet: a write would be a third one.
+        log.report_dropped(&mut sys);
+        for _ in 0..2 {
+            log.debug(&mut sys, format_args!("no room"));
+        }
+        // What the level leaves out is not dropped.
+        log.record(&mut sys, Level::Trace, format_args!("too fine"));
+        let line = b"{\"level\":\"warning\", \"msg\": \"nsexec[7]: 2 log records dropped: the log pipe was full\"}\n";
+        sys.checkpoint();
+        sys.expect_write_nowait()
+            .once()
+            .withf(move |fd, record| *fd == Fd(4) && record == line)
+            .returning(|_, record| Ok(record.len()));
+        log.report_dropped(&mut sys);
+        log.report_dropped(&mut sys);
+    }
+
+    /// A stage begins as a copy of the one before, which reports its own count.
+    #[test]
+    fn a_dropped_count_is_not_inherited_by_a_fork() {
+        let mut sys = MockSys::new();
+        sys.expect_sigprocmask().return_const(Ok(SignalSet::EMPTY));
+        sys.expect_getpid().return_const(Pid(7));
+        sys.expect_write_nowait().once().return_const(Err(Errno::EAGAIN));
+        let mut log = Log::open(&mut sys, Some(Fd(4)), Level::Debug, LogForm::Runc);
+        log.debug(&mut sys, format_args!("no room"));
+        let mut copy = log;
+        copy.forked(1);
+        copy.report_dropped(&mut sys);
+        assert_eq!((log.dropped, copy.dropped), (1, 0));
+    }
+
     #[test]
     fn without_a_log_pipe_the_last_word_is_the_dialects() {
         for (what, expected) in [

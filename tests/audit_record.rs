@@ -31,6 +31,9 @@ use nsexec::sys::record::shared::SharedSink;
 use nsexec::sys::types::*;
 use nsexec::timens::TimeOffsets;
 
+#[path = "runner/mod.rs"]
+mod runner;
+
 const CASE: &str = "NSEXEC_AUDIT_CASE";
 const OUT: &str = "NSEXEC_AUDIT_OUT";
 const LEVEL: &str = "NSEXEC_AUDIT_LEVEL";
@@ -189,20 +192,20 @@ const CASES: &[Case] = &[
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
+        runner::default_signals();
         let level = if std::env::var_os(LEVEL).is_some() { Level::Debug } else { Level::Warning };
         launcher(case, level, Path::new(&std::env::var_os(OUT).expect("where to")));
         return ExitCode::SUCCESS;
     }
+    runner::begin();
     if !nix::unistd::Uid::effective().is_root() {
         println!("skipped: audit_record: the cases need root");
         println!("audit_record: 0 passed, 0 failed, 1 skipped");
         return ExitCode::SUCCESS;
     }
     let place = Place::new();
-    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
     let (mut passed, mut failed) = (0, 0);
-    for case in CASES.iter().filter(|case| wanted(case.name)) {
+    for case in runner::chosen("audit_record", CASES, |case| case.name.to_owned()) {
         let complaints = run(case, &place);
         let verdict = if complaints.is_empty() { "ok" } else { "FAILED" };
         println!("test {} ... {verdict}", case.name);

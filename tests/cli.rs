@@ -11,6 +11,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+#[path = "runner/mod.rs"]
+mod runner;
+
+/// A program with the signals that an interactive shell gives it, whatever the runner of the tests has.
+fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(name);
+    runner::fresh(&mut command);
+    command
+}
+
 /// An ordinary user of no name, no group but its own, and no subordinate ids.
 const NOBODY: u32 = 54_321;
 
@@ -29,6 +39,7 @@ impl Caller {
     }
 
     fn new(uid: u32) -> Self {
+        runner::begin();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("nsexec-cli-{}-{number}", std::process::id()));
@@ -36,7 +47,7 @@ impl Caller {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         // Not fs::copy: the descriptor that writes would be inherited by what other threads start just then, and the
         // copy could not be executed as long as they hold it ("Text file busy").
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_nsexec")).arg(&folder).status().unwrap();
+        let copied = program("cp").arg(env!("CARGO_BIN_EXE_nsexec")).arg(&folder).status().unwrap();
         assert!(copied.success());
         fs::set_permissions(folder.join("nsexec"), fs::Permissions::from_mode(0o755)).unwrap();
         Self { folder, uid }
@@ -44,8 +55,11 @@ impl Caller {
 
     /// The program with these arguments, under a watch: a test may fail, but not hang.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("timeout");
-        command.args(["--foreground", "--kill-after=1", "60"]).arg(self.folder.join("nsexec")).args(args);
+        let mut command = program("timeout");
+        command
+            .args(["--foreground", "--kill-after=1", &runner::LIMIT.as_secs().to_string()])
+            .arg(self.folder.join("nsexec"))
+            .args(args);
         command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
         if self.uid == NOBODY {
             command.uid(NOBODY).gid(NOBODY);
@@ -82,7 +96,7 @@ impl Caller {
     /// Whether this user may make namespaces here at all; some containers and kernels forbid it. If not, `test` is
     /// skipped.
     fn may_unshare(&self, test: &str) -> bool {
-        let mut probe = Command::new("unshare");
+        let mut probe = program("unshare");
         probe.args([
             "--user",
             "--map-root-user",
@@ -258,7 +272,8 @@ fn a_malformed_message_is_one_line_and_status_1() {
 /// The program, called `N`, in a shell's script. Status, standard output, standard error.
 fn script(caller: &Caller, text: &str) -> (i32, String, String) {
     let text = format!("N={}/nsexec; cd {}; {text}", caller.folder.display(), caller.folder.display());
-    let output = Command::new("timeout").args(["60", "sh", "-c", &text]).output().unwrap();
+    let output =
+        program("timeout").args([&*runner::LIMIT.as_secs().to_string(), "sh", "-c", &text]).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -593,7 +608,7 @@ fn a_limit_on_open_files_is_named_wherever_it_is_met() {
     let mut refused = 0;
     for limit in 4..20 {
         let script = format!("ulimit -n {limit}; exec {}/nsexec run -r -- true", caller.folder.display());
-        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let output = program("sh").args(["-c", &script]).output().unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         if output.status.success() {
             break;
@@ -650,7 +665,7 @@ fn enter_joins_what_differs_and_passes_over_the_rest() {
             continue;
         }
         let script = "echo $$; exec 1>&-; readlink /proc/self/ns/user >/dev/null; read line";
-        let mut target = Command::new("unshare");
+        let mut target = program("unshare");
         target.args(["--user", "--map-root-user", "--uts", "--net", "sh", "-c", script]);
         if caller.uid == NOBODY {
             target.uid(NOBODY).gid(NOBODY);
@@ -709,7 +724,7 @@ fn enter_with_nothing_left_to_join_just_runs() {
     for caller in Caller::all() {
         // A process whose namespaces are ours, and whom we may look at: the shell that starts the program.
         let script = format!("{}/nsexec enter -t $$ -a -- echo in", caller.folder.display());
-        let mut shell = Command::new("sh");
+        let mut shell = program("sh");
         shell.args(["-c", &script]).current_dir("/");
         if caller.uid == NOBODY {
             shell.uid(NOBODY).gid(NOBODY);
@@ -727,7 +742,7 @@ fn nothing_is_left_open_for_the_command() {
             continue;
         }
         // Whatever the harness leaves open, and the one with which ls reads the folder.
-        let without = Command::new("ls").arg("/proc/self/fd").stdin(Stdio::null()).output().unwrap();
+        let without = program("ls").arg("/proc/self/fd").stdin(Stdio::null()).output().unwrap();
         let without = String::from_utf8(without.stdout).unwrap();
         for args in [&["run", "-r"][..], &["run"], &["run", "-r", "--map-groups", "0:0:1"]] {
             if caller.uid != 0 && args.contains(&"0:0:1") {
@@ -744,7 +759,7 @@ fn initialised(caller: &Caller, command: &str) -> (i32, String) {
     let message = caller.output(&["encode", "-r"]).stdout;
     let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.write_all(&message).unwrap();
-    let mut stage_0 = Command::new(caller.folder.join("nsexec"));
+    let mut stage_0 = program(caller.folder.join("nsexec"));
     stage_0.args(["init", "--", command]).env("PATH", "/usr/bin:/bin").env("_LIBCONTAINER_INITPIPE", "0");
     stage_0.stdin(std::os::fd::OwnedFd::from(theirs)).stderr(Stdio::piped());
     if caller.uid == NOBODY {
@@ -832,5 +847,260 @@ fn a_plan_looks_for_the_command_as_far_as_it_can_be_refused() {
         assert!(status == 1 && text.contains("failed to execute no-such-command: No such file"), "{text}");
         let there = ["plan", "-r", "--assume", "command=/no/such", "--", "/no/such"];
         assert_eq!(caller.run(&there).0, 0);
+    }
+}
+
+impl Caller {
+    /// As [`command`](Self::command), where no file may grow (RLIMIT_FSIZE is 0), with what it writes in two files.
+    fn without_file_size(&self, args: &[&str]) -> (Option<i32>, String) {
+        let [out, err] = ["out", "err"].map(|name| self.folder.join(name));
+        let file = |path: &PathBuf| fs::File::create(path).unwrap();
+        let plain = self.command(args);
+        let mut command = program("sh");
+        command
+            .args(["-c", "ulimit -f 0; exec \"$0\" \"$@\""])
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
+        if self.uid == NOBODY {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = command.stdout(file(&out)).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(fs::read_to_string(&out).unwrap(), "", "{args:?}");
+        // The same with standard error in a file as well: the status alone can say it.
+        let silent = command.stdout(file(&out)).stderr(file(&err)).status().unwrap();
+        assert_eq!(silent.code(), output.status.code(), "{args:?}");
+        assert_eq!(fs::read_to_string(&err).unwrap(), "", "{args:?}");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+/// RLIMIT_FSIZE: wherever the program writes, a file that may not grow is an error in words, and no death by SIGXFSZ.
+#[test]
+fn a_limit_of_the_size_of_files_is_an_error() {
+    for caller in Caller::all() {
+        let message = caller.folder.join("message");
+        fs::write(&message, caller.output(&["encode", "-r"]).stdout).unwrap();
+        let message = message.to_str().unwrap();
+        let too_large = "File too large (the limit of the size of files is below it: ulimit -f)\n";
+        for args in [
+            &["--help"][..],
+            &["--version"],
+            &["run", "--help"],
+            &["encode", "-r"],
+            &["decode", message],
+            &["decode", "--json", message],
+            &["plan", "--rules"],
+            &["plan", "-r", "--", "true"],
+            &["plan", "-r", "--format", "svg", "--", "true"],
+            &["plan", "-r", "--format", "json", "--", "true"],
+            &["plan", "--bootstrap", message],
+        ] {
+            let want = format!("nsexec: failed to write standard output: {too_large}");
+            assert_eq!(caller.without_file_size(args), (Some(1), want), "{args:?}");
+        }
+        // What goes to standard error alone keeps its status.
+        for (args, status) in [
+            (&["--bogus"][..], 2),
+            (&["run", "--setgroups", "deny", "-u", "--", "true"], 2),
+            (&["decode", "/nonexistent"], 1),
+            (&["enter", "-t", "2147483647", "-n", "--", "true"], 1),
+        ] {
+            let (code, err) = caller.without_file_size(args);
+            assert!(code == Some(status) && !err.is_empty(), "{args:?}: {code:?} {err}");
+        }
+    }
+}
+
+/// A setuid or setgid bit, or capabilities of the file, set by mistake: every subcommand refuses before it reads anything.
+#[test]
+fn borrowed_privileges_are_refused() {
+    let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == NOBODY) else {
+        let line = "\nskipped: cli::borrowed_privileges_are_refused: needs root\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    };
+    let nsexec = caller.folder.join("nsexec");
+    let command = |args: &[&str]| {
+        let mut command = program(&nsexec);
+        command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+        // A variable that ends `init`, and others that would change the rest.
+        command
+            .env("_LIBCONTAINER_INITPIPE", "x")
+            .env("_LIBCONTAINER_LOGPIPE", "1")
+            .env("PATH", "/nonexistent");
+        command.output().unwrap()
+    };
+    let mode = |mode: u32| fs::set_permissions(&nsexec, fs::Permissions::from_mode(mode)).unwrap();
+    let subcommands: [&[&str]; 12] = [
+        &["run", "-r", "--", "id"],
+        &["enter", "-t", "1", "-a", "--", "id"],
+        &["encode", "-r"],
+        &["decode", "/dev/null"],
+        &["plan", "-r"],
+        &["plan", "--rules"],
+        &["trace", "-r", "--", "id"],
+        &["trace", "--replay", "/dev/null"],
+        &["init"],
+        &["--version"],
+        &["--bogus"],
+        &[],
+    ];
+    let refused = |cause: &str| {
+        for args in subcommands {
+            let output = command(args);
+            let err = String::from_utf8(output.stderr).unwrap();
+            let start = "nsexec: refused to run with privileges that the caller does not have: ";
+            let rest = err.strip_prefix(start).unwrap_or_else(|| panic!("{cause} {args:?}: {err}"));
+            assert!(rest.starts_with(cause) && rest.matches('\n').count() == 1, "{args:?}: {rest}");
+            assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{cause} {args:?}");
+        }
+    };
+    mode(0o4755);
+    refused("effective user id 0, real user id 54321 (a setuid bit on this file");
+    mode(0o2755);
+    refused("effective group id 0, real group id 54321 (a setgid bit on this file");
+    mode(0o755);
+    assert!(command(&["--version"]).status.success());
+    // struct vfs_cap_data (capabilities(7)), version 2: CAP_SYS_ADMIN, effective from the start.
+    let words: [u32; 5] = [0x0200_0001, 1 << 21, 0, 0, 0];
+    let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let path = std::ffi::CString::new(nsexec.to_str().unwrap()).unwrap();
+    // SAFETY: two strings with NUL, and as many bytes as said.
+    let set = unsafe {
+        libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    refused("capabilities of this file (setcap -r removes them)");
+    // Root does not gain anything by its own bit.
+    mode(0o4755);
+    assert!(program(&nsexec).arg("--version").output().unwrap().status.success());
+}
+
+/// RLIMIT_AS: wherever memory ends, the program ends with one line and a status, not by a signal.
+#[test]
+fn memory_that_ends_is_told_in_one_line() {
+    let caller = Caller::all().remove(0);
+    let nsexec = caller.folder.join("nsexec");
+    let message = caller.folder.join("message");
+    fs::write(&message, caller.output(&["encode", "-r"]).stdout).unwrap();
+    let mut told = 0;
+    for args in [
+        &["run", "--", "true"][..],
+        &["trace", "--", "true"],
+        &["plan", "-r"],
+        &["plan", "-r", "--format", "svg"],
+        &["encode", "-r"],
+        &["decode", message.to_str().unwrap()],
+        &["--help"],
+    ] {
+        let limited = |kilobytes: u64| {
+            let mut command = program("sh");
+            command
+                .args(["-c", &format!("ulimit -v {kilobytes}; exec \"$0\" \"$@\"")])
+                .arg(&nsexec)
+                .args(args);
+            command.stdin(Stdio::null()).current_dir("/").output().unwrap()
+        };
+        // The smallest limit with which all goes well, by 16 KiB.
+        let (mut fails, mut works) = (1_u64 << 10, 1_u64 << 20);
+        while works - fails > 16 {
+            let middle = fails.midpoint(works);
+            *(if limited(middle).status.success() { &mut works } else { &mut fails }) = middle;
+        }
+        for below in (0..48).map(|step| step * 32) {
+            let output = limited(works.saturating_sub(below));
+            let err = String::from_utf8_lossy(&output.stderr);
+            match output.status.code() {
+                Some(0) => {}
+                // The loader did not get as far as the program, or the kernel not as far as the loader.
+                Some(126 | 127) => assert!(!err.starts_with("nsexec: out of"), "{args:?} {err}"),
+                Some(1) => {
+                    let memory = ["out of memory", "Cannot allocate memory", "no memory"];
+                    let is_told =
+                        memory.iter().any(|words| err.contains(words)) && err.starts_with("nsexec: ");
+                    assert!(is_told, "{args:?}, {below} KiB below {works}: {err}");
+                    told += 1;
+                }
+                _ => panic!("{args:?}, {below} KiB below {works}: {} {err}", output.status),
+            }
+        }
+    }
+    assert!(told > 20, "{told}");
+}
+
+/// RLIMIT_NOFILE: with so few descriptors the first thing that lacks one is named, with the limit.
+#[test]
+fn a_limit_of_open_files_is_named() {
+    for caller in Caller::all() {
+        let run = |limit: u32| {
+            let nsexec = caller.folder.join("nsexec");
+            let mut command = program("sh");
+            let script = format!("ulimit -n {limit}; exec {} run -r -- true", nsexec.display());
+            if caller.uid == NOBODY {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            let output =
+                command.args(["-c", &script]).current_dir("/").stdin(Stdio::null()).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        // The loader needs one for its libraries, and gives it back.
+        let want = "nsexec: failed to create the signalfd for signals to the command: Too many open files (the limit on \
+                    open files is reached: ulimit -n)\n";
+        assert_eq!(run(4), (Some(1), want.to_owned()));
+        for limit in 5..9 {
+            let (code, err) = run(limit);
+            let named = err.contains("Too many open files (the limit on open files is reached: ulimit -n)");
+            assert!(code == Some(1) && named && !err.contains("signal"), "{limit}: {code:?} {err}");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_no_file_takes_is_an_error() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_record_that_no_file_takes_is_an_error") {
+            continue;
+        }
+        let json = caller.folder.join("json");
+        fs::write(&json, "").unwrap();
+        fs::set_permissions(&json, fs::Permissions::from_mode(0o666)).unwrap();
+        let json = json.to_str().unwrap();
+        let (code, err) = caller.without_file_size(&["trace", "--json", json, "-r", "--", "true"]);
+        let want = format!("nsexec: failed to write {json}: File too large (the limit of the size of files");
+        assert!(code == Some(1) && err.contains(&want), "{code:?} {err}");
+        assert!(err.contains("lines of the record were lost") && err.contains("ulimit -f"), "{err}");
+        let (code, err) = caller.without_file_size(&["trace", "--witness", "-r", "--", "true"]);
+        assert!(
+            code == Some(1) && err.starts_with("nsexec: strace would be ended by SIGXFSZ"),
+            "{code:?} {err}"
+        );
+        // Of a success that only standard error knows of, nothing is lost but the words.
+        let verbose = ["run", "-v", "-r", "--", "true"];
+        assert_eq!(caller.without_file_size(&verbose).0, Some(0));
+        assert_eq!(caller.without_file_size(&["run", "-r", "--", "/nonexistent"]).0, Some(127));
+        // The command has the signal as the caller had it, and dies of it.
+        let dies = ["run", "-r", "--", "sh", "-c", "exec echo it grows"];
+        assert_eq!(caller.without_file_size(&dies).0, Some(128 + 25));
+        for trap in ["", "trap '' XFSZ;"] {
+            let sets = "grep -E '^Sig(Blk|Ign):' /proc/self/status";
+            let plain = program("bash").args(["-c", &format!("{trap} exec {sets}")]).output().unwrap();
+            let script = format!("{trap} exec {} run -r -- {sets}", caller.folder.join("nsexec").display());
+            let mut through = program("bash");
+            if caller.uid == NOBODY {
+                through.uid(NOBODY).gid(NOBODY);
+            }
+            let through = through.args(["-c", &script]).current_dir("/").output().unwrap();
+            // The libc's own two real-time signals are above the others.
+            let sets = |output: Vec<u8>| -> Vec<u64> {
+                let text = String::from_utf8(output).unwrap();
+                let set =
+                    |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
+                text.lines().map(|line| set(line) & 0x7fff_ffff).collect()
+            };
+            let ignored = if trap.is_empty() { 0 } else { 1 << 24 };
+            let plain = sets(plain.stdout);
+            assert_eq!((sets(through.stdout), plain[1] & (1 << 24)), (plain, ignored), "{trap}");
+        }
     }
 }

@@ -32,11 +32,27 @@ fn clone_bits_that_name_no_namespace_are_refused() {
 
 #[test]
 fn a_map_that_no_write_can_carry_is_refused_before_any_call() {
+    let small = IdMap::parse(c"0 1000 1\n").expect("a map");
+    // As the map of users, of groups, and of both: which one is refused.
     let refused = |lines: &str| {
         let text = std::ffi::CString::new(lines).expect("no NUL");
         let map = IdMap::parse(&text).expect("every line is right");
-        let boot = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map);
-        matches!(refuse_impossible(&boot), Err(Refusal::MapTooLarge(MapKind::Uid, _)))
+        let of = |users, groups| {
+            let boot = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(users).with_gid_map(groups);
+            match refuse_impossible(&boot) {
+                Err(Refusal::MapTooLarge(kind, _)) => Some(kind),
+                Ok(()) => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        let found = [of(map, small), of(small, map), of(map, map)];
+        let alone = refuse_impossible(&Bootstrap::new(CloneFlags::NEWUSER).with_gid_map(map)).is_err();
+        assert_eq!(alone, found[1].is_some(), "a map of groups alone");
+        match found {
+            [None, None, None] => false,
+            [Some(MapKind::Uid), Some(MapKind::Gid), Some(MapKind::Uid)] => true,
+            other => panic!("{other:?}"),
+        }
     };
     let lines =
         |count: u32, first: u32| -> String { (0..count).map(|i| format!("{i} {} 1\n", first + i)).collect() };

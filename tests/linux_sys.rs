@@ -11,6 +11,11 @@ use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 
+#[path = "runner/mod.rs"]
+mod runner;
+
+use runner::LIMIT;
+
 type Case = (&'static str, fn(&mut LinuxSys));
 
 const CASES: &[Case] = &[
@@ -44,23 +49,22 @@ const CASES: &[Case] = &[
     ("affinity_is_the_libcs", affinity_is_the_libcs),
     ("a_threaded_program_forks_without_hanging", a_threaded_program_forks_without_hanging),
     ("init_refuses_a_process_with_two_threads", init_refuses_a_process_with_two_threads),
+    ("every_argument_fills_its_register", every_argument_fills_its_register),
 ];
 
 const CASE: &str = "NSEXEC_TEST_CASE";
-/// None of the cases waits for anything: this long means that it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = CASES.iter().find(|(known, _)| *known == name).expect("a case of the list");
+        runner::default_signals();
         // SAFETY: the process has a single thread; the one case that starts more says what it does with them.
         case(&mut unsafe { LinuxSys::new() });
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
+    runner::begin();
     let (mut passed, mut failed) = (0, 0);
-    for (name, _) in CASES.iter().filter(|(name, _)| wanted(name)) {
+    for (name, _) in runner::chosen("linux_sys", CASES, |(name, _)| (*name).to_owned()) {
         let verdict = run(name);
         println!("test {name} ... {verdict}");
         *(if verdict == "ok" { &mut passed } else { &mut failed }) += 1;
@@ -72,7 +76,7 @@ fn main() -> ExitCode {
 fn run(name: &str) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap()).env(CASE, name).spawn().unwrap();
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < LIMIT {
         match child.try_wait().unwrap() {
             Some(status) if status.success() => return "ok".into(),
             Some(status) => return format!("FAILED, {status}"),
@@ -587,7 +591,7 @@ fn a_threaded_program_forks_without_hanging(sys: &mut LinuxSys) {
 fn init_refuses_a_process_with_two_threads(_: &mut LinuxSys) {
     const INIT_PIPE: &str = "_LIBCONTAINER_INITPIPE";
     if std::env::var_os(INIT_PIPE).is_some() {
-        std::thread::spawn(|| std::thread::sleep(PATIENCE));
+        std::thread::spawn(|| std::thread::sleep(LIMIT));
         let _ = nsexec::init();
         unreachable!("it ends the process");
     }
@@ -595,4 +599,214 @@ fn init_refuses_a_process_with_two_threads(_: &mut LinuxSys) {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(text, "FATAL: the process has 2 threads: call the bootstrap before any is started\n");
+}
+
+// -- the width of arguments --------------------------------------------------------------------------------------
+
+/// How one argument of a system call has to fill its register.
+#[derive(Clone, Copy, Debug)]
+enum Width {
+    /// A pointer, a length, an `unsigned long`: any 64 bits.
+    Whole,
+    /// An `int`: sign-extended.
+    Signed,
+    /// An `unsigned int`: zero-extended.
+    Unsigned,
+}
+
+use Width::{Signed, Unsigned, Whole};
+
+/// A call of `LinuxSys`, the system call behind it, the widths of its arguments, and its error. The other registers are 0.
+type Probe = (&'static str, libc::c_long, &'static [Width], fn(&mut LinuxSys) -> Errno);
+
+#[cfg(target_arch = "x86_64")]
+const POLL: (libc::c_long, &[Width]) = (libc::SYS_poll, &[Whole, Whole, Signed]);
+#[cfg(not(target_arch = "x86_64"))]
+const POLL: (libc::c_long, &[Width]) = (libc::SYS_ppoll, &[Whole, Whole, Whole, Whole, Whole]);
+
+const PROBES: &[Probe] = &[
+    ("openat", libc::SYS_openat, &[Signed, Whole, Signed, Signed], |sys| {
+        sys.openat(Fd::CWD, c"/nowhere", OpenFlags::ReadOnly).unwrap_err()
+    }),
+    ("close", libc::SYS_close, &[Signed], |sys| sys.close(Fd(-9)).unwrap_err()),
+    ("read", libc::SYS_read, &[Signed, Whole, Whole], |sys| sys.read(Fd(-9), &mut [0]).unwrap_err()),
+    ("write", libc::SYS_write, &[Signed, Whole, Whole], |sys| sys.write(Fd(-9), b"x").unwrap_err()),
+    ("write_nowait", libc::SYS_pwritev2, &[Signed, Whole, Whole, Whole, Whole, Signed], |sys| {
+        sys.write_nowait(Fd(-9), b"x").unwrap_err()
+    }),
+    ("send", libc::SYS_sendto, &[Signed, Whole, Whole, Signed, Whole, Signed], |sys| {
+        sys.send(Fd(-9), b"x").unwrap_err()
+    }),
+    ("send_fd", libc::SYS_sendmsg, &[Signed, Whole, Signed], |sys| sys.send_fd(Fd(-9), Fd(0)).unwrap_err()),
+    ("receive_fd", libc::SYS_recvmsg, &[Signed, Whole, Signed], |sys| sys.receive_fd(Fd(-9)).unwrap_err()),
+    ("dup3", libc::SYS_dup3, &[Signed, Signed, Signed], |sys| sys.dup3(Fd(-9), Fd(-8)).unwrap_err()),
+    ("poll", POLL.0, POLL.1, |sys| sys.poll(&mut [], -1).unwrap_err()),
+    ("fstatfs", libc::SYS_fstatfs, &[Signed, Whole], |sys| sys.fstatfs(Fd(-9)).unwrap_err()),
+    ("link_count", libc::SYS_newfstatat, &[Signed, Whole, Whole, Signed], |sys| {
+        sys.link_count(c"/nowhere").unwrap_err()
+    }),
+    ("readlink", libc::SYS_readlinkat, &[Signed, Whole, Whole, Whole], |sys| {
+        sys.readlink(c"/nowhere", &mut [0]).unwrap_err()
+    }),
+    ("socketpair", libc::SYS_socketpair, &[Signed, Signed, Signed, Whole], |sys| {
+        sys.socketpair().unwrap_err()
+    }),
+    ("pipe2", libc::SYS_pipe2, &[Whole, Signed], |sys| sys.pipe2().unwrap_err()),
+    ("close_range_cloexec", libc::SYS_close_range, &[Signed, Unsigned, Unsigned], |sys| {
+        sys.close_range_cloexec(Fd(3)).unwrap_err()
+    }),
+    ("getdents64", libc::SYS_getdents64, &[Signed, Whole, Unsigned], |sys| {
+        sys.getdents64(Fd(-9), &mut [0]).unwrap_err()
+    }),
+    ("set_cloexec", libc::SYS_fcntl, &[Signed, Signed, Whole], |sys| sys.set_cloexec(Fd(-9)).unwrap_err()),
+    ("get_seals", libc::SYS_fcntl, &[Signed, Signed], |sys| sys.get_seals(Fd(-9)).unwrap_err()),
+    ("add_seals", libc::SYS_fcntl, &[Signed, Signed, Whole], |sys| {
+        sys.add_seals(Fd(-9), Seals::CONTENT).unwrap_err()
+    }),
+    ("memfd_create", libc::SYS_memfd_create, &[Whole, Unsigned], |sys| {
+        sys.memfd_create(c"none", true).unwrap_err()
+    }),
+    ("sendfile", libc::SYS_sendfile, &[Signed, Signed, Whole, Whole], |sys| {
+        sys.sendfile(Fd(-9), Fd(-9), 1).unwrap_err()
+    }),
+    ("fchmod", libc::SYS_fchmod, &[Signed, Unsigned], |sys| sys.fchmod(Fd(-9), u32::MAX).unwrap_err()),
+    ("unlink", libc::SYS_unlinkat, &[Signed, Whole, Signed], |sys| sys.unlink(c"/nowhere").unwrap_err()),
+    ("is_read_only", libc::SYS_statfs, &[Whole, Whole], |sys| sys.is_read_only(c"/nowhere").unwrap_err()),
+    ("execveat", libc::SYS_execveat, &[Signed, Whole, Whole, Whole, Signed], |sys| {
+        sys.execveat(Fd(-9), &ExecArgs::EMPTY, &ExecArgs::EMPTY)
+    }),
+    ("execve", libc::SYS_execve, &[Whole, Whole, Whole], |sys| {
+        sys.execve(c"/nowhere", &ExecArgs::EMPTY, &ExecArgs::EMPTY)
+    }),
+    ("fork", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
+        sys.fork(ExitSignal::Chld, None).unwrap_err()
+    }),
+    ("clone_sibling", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
+        sys.clone_sibling(None).unwrap_err()
+    }),
+    ("wait4", libc::SYS_wait4, &[Signed, Whole, Signed, Whole], |sys| {
+        sys.wait4(Pid::ANY, WaitFor::Stages).unwrap_err()
+    }),
+    // No process has this number, and no group: a pid has 22 bits at most.
+    ("kill", libc::SYS_kill, &[Signed, Signed], |sys| sys.kill(Pid(-0x7fff_fff0), Signal(0)).unwrap_err()),
+    ("pidfd_open", libc::SYS_pidfd_open, &[Signed, Unsigned], |sys| sys.pidfd_open(Pid(-1)).unwrap_err()),
+    ("tid_address", libc::SYS_prctl, &[Signed, Whole], |sys| sys.tid_address().unwrap_err()),
+    ("setns", libc::SYS_setns, &[Signed, Signed], |sys| sys.setns(Fd(-9), CloneFlags::NEWNET).unwrap_err()),
+    ("unshare", libc::SYS_unshare, &[Whole], |sys| sys.unshare(CloneFlags::EMPTY).unwrap_err()),
+    ("set_dumpable", libc::SYS_prctl, &[Signed, Whole], |sys| sys.set_dumpable(true).unwrap_err()),
+    ("set_name", libc::SYS_prctl, &[Signed, Whole], |sys| sys.set_name(c"name").unwrap_err()),
+    ("set_pdeathsig", libc::SYS_prctl, &[Signed, Whole], |sys| sys.set_pdeathsig(Signal(0)).unwrap_err()),
+    ("setsid", libc::SYS_setsid, &[], |sys| sys.setsid().unwrap_err()),
+    ("setresuid", libc::SYS_setresuid, &[Unsigned, Unsigned, Unsigned], |sys| {
+        sys.setresuid(u32::MAX).unwrap_err()
+    }),
+    ("setuid", libc::SYS_setuid, &[Unsigned], |sys| sys.setuid(u32::MAX).unwrap_err()),
+    ("setgid", libc::SYS_setgid, &[Unsigned], |sys| sys.setgid(u32::MAX).unwrap_err()),
+    ("drop_groups", libc::SYS_setgroups, &[Signed, Whole], |sys| sys.drop_groups().unwrap_err()),
+    ("sched_getaffinity", libc::SYS_sched_getaffinity, &[Signed, Unsigned, Whole], |sys| {
+        sys.sched_getaffinity().unwrap_err()
+    }),
+    ("mount", libc::SYS_mount, &[Whole, Whole, Whole, Whole, Whole], |sys| {
+        sys.mount(Mount::Propagation(Propagation::Private)).unwrap_err()
+    }),
+    ("sigprocmask", libc::SYS_rt_sigprocmask, &[Signed, Whole, Whole, Whole], |sys| {
+        sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY).unwrap_err()
+    }),
+    ("sigaction", libc::SYS_rt_sigaction, &[Signed, Whole, Whole, Whole], |sys| {
+        sys.sigaction(Signal::CHLD, SigAction::DEFAULT).unwrap_err()
+    }),
+    ("sigtimedwait", libc::SYS_rt_sigtimedwait, &[Whole, Whole, Whole, Whole], |sys| {
+        sys.sigtimedwait(SignalSet::PIPE).unwrap_err()
+    }),
+];
+
+/// What the filter answers if every register is right; and, counted from the next number, which one is not.
+const RIGHT: u32 = 900;
+
+/// A seccomp filter (seccomp(2)) that carries one system call out no more, and answers how its registers were filled.
+fn filter(number: libc::c_long, widths: &[Width]) -> Vec<libc::sock_filter> {
+    let step = |code: u16, k: u32, jt: u8, jf: u8| libc::sock_filter { code, jt, jf, k };
+    let load = |offset: usize| step(0x20, u32::try_from(offset).unwrap(), 0, 0);
+    let is = |k: u32, jt: u8, jf: u8| step(0x15, k, jt, jf);
+    let is_negative = |jt: u8, jf: u8| step(0x35, 1 << 31, jt, jf);
+    let answer = |errno: u32| step(0x06, 0x0005_0000 | errno, 0, 0);
+    let allow = step(0x06, 0x7fff_0000, 0, 0);
+    let mut program = vec![load(0), is(u32::try_from(number).unwrap(), 1, 0), allow];
+    for (register, bad) in (0..6).zip(RIGHT + 1..).map(|(register, errno)| (register, answer(errno))) {
+        let (low, high) = (load(16 + 8 * register), load(16 + 8 * register + 4));
+        match widths.get(register) {
+            Some(Whole) => {}
+            Some(Unsigned) => program.extend([high, is(0, 1, 0), bad]),
+            Some(Signed) => {
+                program.extend([high, is(u32::MAX, 2, 0), is(0, 3, 0), bad]);
+                program.extend([low, is_negative(3, 2), low, is_negative(0, 1), bad]);
+            }
+            None => program.extend([low, is(0, 1, 0), bad, high, is(0, 1, 0), bad]),
+        }
+    }
+    program.push(answer(RIGHT));
+    program
+}
+
+/// Fills the stack below us: what a call leaves undefined there is then wrong, and not 0 by chance.
+#[inline(never)]
+fn soil_the_stack() {
+    std::hint::black_box(&mut [0xa5_u8; 1 << 14]);
+}
+
+/// What a child of ours sees of this call under the filter: 0 if all registers are right, else which one is not, from 1.
+fn judged(
+    sys: &mut LinuxSys,
+    number: libc::c_long,
+    widths: &[Width],
+    call: fn(&mut LinuxSys) -> Errno,
+) -> i32 {
+    let mut program = filter(number, widths);
+    let program =
+        libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
+    match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => {
+            // SAFETY: numbers, and a program that lives through the call.
+            let installed = unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                    && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+            };
+            let answer = if installed {
+                soil_the_stack();
+                call(sys).0 - i32::try_from(RIGHT).unwrap()
+            } else {
+                100
+            };
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(answer.clamp(0, 99 + i32::from(!installed))) }
+        }
+        Fork::Parent { child } => match sys.wait4(child, WaitFor::Ordinary).unwrap().status {
+            WaitStatus::Exited(status) => status,
+            other => panic!("{other:?}"),
+        },
+    }
+}
+
+/// A seccomp filter sees 64 bits of every register, also of an `int` and of arguments that a call does not have.
+fn every_argument_fills_its_register(sys: &mut LinuxSys) {
+    for (name, number, widths, call) in PROBES {
+        let answer = judged(sys, *number, widths, *call);
+        assert_eq!(
+            answer, 0,
+            "{name}: 1 to 6 is the register that is not filled, 100 that there is no seccomp"
+        );
+    }
+    // The filter can say no: a descriptor with a bit too many, and an argument that close does not have.
+    let beyond_32_bits = |_: &mut LinuxSys| bare_close(1 << 40 | 900, 0);
+    let not_an_argument = |_: &mut LinuxSys| bare_close(900, 7);
+    assert_eq!(judged(sys, libc::SYS_close, &[Signed], beyond_32_bits), 1);
+    assert_eq!(judged(sys, libc::SYS_close, &[Signed], not_an_argument), 2);
+}
+
+/// close(2) with these registers.
+fn bare_close(descriptor: libc::c_long, beyond: libc::c_long) -> Errno {
+    let none: libc::c_long = 0;
+    // SAFETY: no descriptor has this number, and the filter does not let the call through.
+    unsafe { libc::syscall(libc::SYS_close, descriptor, beyond, none, none, none, none) };
+    Errno(std::io::Error::last_os_error().raw_os_error().unwrap())
 }

@@ -15,6 +15,8 @@ use nsexec::sys::sim::{Ended, Extra, Oldest, Program, Settings, Sim, SimSys, Use
 
 #[path = "parity_rules/mod.rs"]
 mod rules;
+#[path = "runner/mod.rs"]
+mod runner;
 
 use rules::{As, Said};
 
@@ -30,8 +32,6 @@ struct Rule {
 
 /// The ordinary user. Nobody has this number.
 const UID: u32 = 64_321;
-/// Longer than any rule takes.
-const PATIENCE_SECS: u32 = 20;
 
 fn proc_is_hidden() -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
@@ -41,15 +41,12 @@ fn proc_is_hidden() -> bool {
 }
 
 fn main() -> ExitCode {
-    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    runner::begin();
     // SAFETY: no argument, no failure.
     let root = unsafe { libc::geteuid() } == 0;
     let hidden = proc_is_hidden();
     let (mut held, mut skipped, mut failed) = (0, 0, 0);
-    for rule in rules::all() {
-        if !filters.is_empty() && !filters.iter().any(|filter| rule.name.contains(filter.as_str())) {
-            continue;
-        }
+    for rule in runner::chosen("parity", rules::all(), |rule| rule.name.to_owned()) {
         let simulated = on_the_simulator(&rule, false);
         if simulated != rule.wanted {
             println!("FAILED {}\n  wanted    {}\n  simulated {simulated}", rule.name, rule.wanted);
@@ -136,9 +133,10 @@ fn on_this_machine(rule: &Rule) -> String {
 
 /// The process of a contract, and each process that it makes: they all come back from here.
 fn contract_process(rule: &Rule, writer: &std::fs::File) -> i32 {
+    runner::default_signals();
     // SAFETY: calls with numbers, on a process of our own with one thread.
     unsafe {
-        libc::alarm(PATIENCE_SECS);
+        libc::alarm(u32::try_from(runner::LIMIT.as_secs()).unwrap());
         if rule.who == As::User {
             libc::setgroups(0, std::ptr::null());
             assert_eq!(libc::setresgid(UID, UID, UID), 0);

@@ -26,6 +26,9 @@ use nsexec::sys::record::{Call, Recorder};
 use nsexec::sys::sim::{Ended, Fault, Oldest, Program, Section, Settings, Sim, User, What};
 use nsexec::sys::types::{CloneFlags, Errno};
 
+#[path = "runner/mod.rs"]
+mod runner;
+
 const CASE: &str = "NSEXEC_REPLAY_CASE";
 const OUT: &str = "NSEXEC_REPLAY_OUT";
 const KEEP: &str = "NSEXEC_REPLAY_KEEP";
@@ -125,11 +128,14 @@ const CASES: &[Case] = &[
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
+        runner::default_signals();
         record(case, Path::new(&std::env::var_os(OUT).expect("where to")));
         return ExitCode::SUCCESS;
     }
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    runner::begin();
+    let names = CASES.iter().map(|case| case.name).chain(["another_machine"]);
+    let chosen = runner::chosen("replay", names, |name| (*name).to_owned());
+    let wanted = |name: &str| chosen.contains(&name);
     let (mut passed, mut skipped) = (0, 0);
     if wanted("another_machine") {
         another_machine();
@@ -245,7 +251,7 @@ fn check(case: &Case, place: &Place) {
 
 /// The program says the same, and with an end of the record cut off it says so.
 fn program_says(file: &Path, error: &str, status: u8) {
-    let Some(program) = option_env!("CARGO_BIN_EXE_nsexec") else { return };
+    let program = env!("CARGO_BIN_EXE_nsexec");
     let said = || Command::new(program).args(["trace", "--replay"]).arg(file).output().unwrap();
     let (out, wanted) = (said(), if error.is_empty() { String::new() } else { format!("nsexec: {error}\n") });
     assert_eq!(

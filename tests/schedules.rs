@@ -107,6 +107,9 @@ fn every_run_to_block_schedule_is_the_same_start() {
     none(&broken);
 }
 
+#[path = "runner/mod.rs"]
+mod runner;
+
 #[test]
 fn every_random_schedule_is_the_same_start() {
     let seed = seed();
@@ -126,7 +129,7 @@ fn every_random_schedule_is_the_same_start() {
 }
 
 fn seed() -> u64 {
-    let given = std::env::var("NSEXEC_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = runner::given_seed().expect("a seed");
     let drawn = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |now| u64::from(now.subsec_nanos()))

@@ -17,15 +17,22 @@ use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink, Transcript};
 use nsexec::sys::types::*;
 use serde::{Deserialize, Serialize};
 
+#[path = "runner/mod.rs"]
+mod runner;
+
 const DIRECTORY: &str = "NSEXEC_TEST_DIALECT";
 /// Of the shared memory: far more than the lines need.
 const SIZE: usize = 1 << 20;
 
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
+        runner::default_signals();
         inner(Path::new(&directory));
         return ExitCode::SUCCESS;
     }
+    runner::begin();
+    // One test, of this name.
+    runner::chosen("strace_dialect", ["strace_dialect"], |name| (*name).to_owned());
     if Command::new("strace").arg("-V").output().is_err() {
         println!("skipped: strace_dialect: there is no strace");
         println!("strace_dialect: 0 passed, 0 failed, 1 skipped");

@@ -40,6 +40,11 @@ pub enum EncodeError {
         /// Length of the buffer in bytes.
         room: usize,
     },
+    /// There is no memory for the message. Of the launcher alone: [`encode`] itself needs none.
+    NoMemory {
+        /// Length of the message in bytes.
+        needed: usize,
+    },
     /// The dialect has no such attribute.
     UnknownToDialect {
         /// Which.
@@ -67,6 +72,9 @@ impl fmt::Display for EncodeError {
             }
             Self::BufferTooSmall { needed, room } => {
                 write!(f, "bootstrap message has {needed} bytes, the buffer {room}")
+            }
+            Self::NoMemory { needed } => {
+                write!(f, "no memory for a bootstrap message of {needed} bytes")
             }
             Self::UnknownToDialect { attribute, dialect } => {
                 write!(f, "attribute {attribute} cannot be said in dialect {dialect}")

@@ -4,7 +4,7 @@ mod json;
 mod words;
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Seek, Write};
+use std::io::{self, IsTerminal, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
         return Err(Failure::ours(format!("{name}: {}", refused.text)));
     }
     if let Some(surplus) = surplus(&input).filter(|surplus| *surplus > 0) {
-        let _ = writeln!(io::stderr(), "nsexec: note: {surplus} bytes follow the message in {name}");
+        output::complain(format_args!("nsexec: note: {surplus} bytes follow the message in {name}\n"));
     }
     Ok(())
 }

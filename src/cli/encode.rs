@@ -1,7 +1,5 @@
 //! `nsexec encode`: the bootstrap message of these flags.
 
-use std::io::{self, IsTerminal};
-
 use nsexec::bootstrap::{self, ByteOrder};
 
 use super::args::EncodeArgs;
@@ -23,7 +21,7 @@ pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     let length = bootstrap::encode(&bootstrap, args.dialect, ByteOrder::NATIVE, &mut message)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     message.truncate(length);
-    if io::stdout().is_terminal() {
+    if output::is_terminal() {
         return Err(Failure::ours(
             "standard output is a terminal, and a bootstrap message is binary: redirect it, or use \
              `nsexec encode … | nsexec decode`",

@@ -23,15 +23,15 @@ mod values;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{IsTerminal, Write};
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use nsexec::bootstrap::text::is_unseen;
+use nsexec::entry::Elevation;
 
 use args::{Cli, Command};
-use failure::{Failure, USAGE};
+use failure::{FAILED, Failure, USAGE};
 
 /// The whole program, with its arguments, the name first. Gives its exit status.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
@@ -40,8 +40,10 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         // Help, or the version: what was asked for, so that it must arrive.
         Err(text) if !text.use_stderr() => return asked_for(&text),
-        // Ends the process with 2.
-        Err(error) => error.exit(),
+        Err(error) => {
+            output::print_usage(&error);
+            return USAGE;
+        }
     };
     let (name, result) = match &cli.command {
         Command::Run(args) => ("run", run::run(args)),
@@ -58,19 +60,26 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         ),
         Command::Init(args) => ("init", init::init(args)),
     };
-    let status = match result {
+    match result {
         Ok(status) => status,
         Err(failure) => report(name, failure),
-    };
-    // Rust's own entry would do this at the end. Whoever has closed the other side wants no more.
-    let _ = std::io::stdout().flush();
-    status
+    }
+}
+
+/// Refuses to run with privileges that the caller does not have. Returns the exit status.
+///
+/// Namespaces, maps and the command would all be made with them: the program has no setuid mode (SECURITY.md).
+pub(crate) fn refuse(elevation: Elevation) -> u8 {
+    output::complain(format_args!(
+        "nsexec: refused to run with privileges that the caller does not have: {elevation}\n"
+    ));
+    FAILED
 }
 
 /// Help or version on standard output. Gives the exit status.
 fn asked_for(text: &clap::Error) -> u8 {
     let text = text.render();
-    let coloured = std::io::stdout().is_terminal()
+    let coloured = output::is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
     let text = if coloured { text.ansi().to_string() } else { text.to_string() };
@@ -97,14 +106,13 @@ fn hold_standard_descriptors() {
 fn report(command: &str, failure: Failure) -> u8 {
     match failure {
         Failure::Usage(text) => {
-            // Nobody is left to tell if standard error is closed.
-            let _ = usage_error(command, &text).print();
+            output::print_usage(&usage_error(command, &text));
             USAGE
         }
         Failure::Other { text, status } => {
             // What a file says, or how it is called, is not to act upon the terminal.
             let shown: String = text.chars().map(seen).collect();
-            let _ = writeln!(std::io::stderr(), "nsexec: {shown}");
+            output::complain(format_args!("nsexec: {shown}\n"));
             status
         }
     }

@@ -1,7 +1,6 @@
 //! `nsexec plan`: what will happen, without doing it and without privileges.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use nsexec::audit::plan::runc::Manner;
@@ -11,16 +10,16 @@ use nsexec::audit::rules::{self, Severity};
 use nsexec::audit::{End, Role, Run};
 use nsexec::bootstrap::Dialect;
 use nsexec::launch::Launcher;
-use nsexec::launch::signals::Signals;
 use nsexec::policy::Policy;
 
 use super::args::{ColourFlag, Format, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::decode;
 use super::facts::Facts;
-use super::failure::{FAILED, Failure, words};
+use super::failure::{FAILED, Failure};
 use super::output;
 use super::request;
+use super::run;
 
 /// Prints a plan. Gives 0 if it ends with a command or an init and breaks no rule, else 1.
 ///
@@ -41,8 +40,7 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
 
 fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     // As run does, so that the plan has run's masks; this process ends before anybody could miss a signal.
-    let signals = Signals::take()
-        .map_err(|error| Failure::ours(format!("failed to block signals: {}", words(&error))))?;
+    let signals = run::take_signals()?;
     let machine = Facts::of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
@@ -108,7 +106,7 @@ fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
 
 /// Folded and coloured for a terminal; plain and whole for a pipe.
 pub(crate) fn look(colour: ColourFlag) -> text::Look {
-    let terminal = io::stdout().is_terminal();
+    let terminal = output::is_terminal();
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let colour = match colour {
         ColourFlag::Auto => terminal && wanted,

@@ -1,7 +1,6 @@
 //! `nsexec run`, and the launch that it shares with `enter`.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
@@ -14,6 +13,7 @@ use super::args::RunArgs;
 use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
 use super::hints::{Asked, Machine, likely_cause};
+use super::output;
 use super::request::{self, Request};
 
 /// Decides, starts, waits.
@@ -50,21 +50,27 @@ pub(crate) struct Job<'j> {
 /// # Errors
 /// Why it was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
-    let os = |what: &str, error: &io::Error| {
-        let errno = error.raw_os_error().map(Errno);
-        let cause = likely_cause("start", errno, asked(job), &Machine::default());
-        let cause = cause.map_or(String::new(), |cause| format!(" ({cause})"));
-        Failure::ours(format!("{what}: {}{cause}", words(error)))
-    };
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job)?;
     // Before the fork: from here on no signal ends us and leaves the command behind.
-    let signals = Signals::take().map_err(|error| os("failed to block signals", &error))?;
+    let signals = take_signals()?;
     launcher.supervised(&signals);
     let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
-    let status =
-        supervise(&mut child, &signals).map_err(|error| os("failed to wait for the command", &error))?;
+    let status = supervise(&mut child, &signals)
+        .map_err(|error| Failure::ours(format!("failed to wait for the command: {}", words(&error))))?;
     Ok(u8::try_from(status).unwrap_or(FAILED))
+}
+
+/// Takes the signals of this program, or says which step failed, and its likely cause.
+///
+/// # Errors
+/// Those of [`Signals::take`].
+pub(crate) fn take_signals() -> Result<Signals, Failure> {
+    Signals::take().map_err(|error| {
+        let cause = likely_cause("start", Some(error.errno), Asked::default(), &Machine::default());
+        let cause = cause.map_or(String::new(), |cause| format!(" ({cause})"));
+        Failure::ours(format!("{error}{cause}"))
+    })
 }
 
 /// The launcher of this job, but for its signals.
@@ -80,10 +86,9 @@ pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<La
     launcher
         .command(program, arguments)
         .level(if job.verbose { Level::Debug } else { Level::Warning })
-        // Nobody is left to tell if standard error is closed.
         .on_record(move |record| {
             let text = request.in_known_names(&record.to_string());
-            drop(writeln!(io::stderr(), "nsexec: {}: {text}", record.level.name()));
+            output::show_record(format_args!("nsexec: {}: {text}\n", record.level.name()));
         });
     Ok(launcher)
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -11,17 +11,18 @@ use nsexec::audit::plan::{Plan, Start, plan};
 use nsexec::audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec::audit::{Origin, Role, Run, sections, witness};
 use nsexec::bootstrap::{Bootstrap, Dialect};
-use nsexec::launch::signals::{Signals, supervise};
+use nsexec::launch::signals::supervise;
 use nsexec::launch::{LaunchError, Launcher, Values};
 use nsexec::policy::{Credentials, Policy, Session};
 use nsexec::sys::record::Recorder;
-use nsexec::sys::record::shared::SharedSink;
+use nsexec::sys::record::shared::{SharedSink, largest_file};
 use nsexec::sys::types::{CloneFlags, Errno};
 
 use super::args::TraceArgs;
 use super::assume;
 use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
+use super::output;
 use super::replay;
 use super::request::{self, Request};
 use super::run::{self, Job};
@@ -32,6 +33,10 @@ const NOT_AS_PLANNED: u8 = 3;
 /// What strace writes into, below the witness's folder; and what the recorder says.
 const STRACE_PREFIX: &str = "strace";
 const RECORD: &str = "record.jsonl";
+
+/// The largest file that strace may write, in bytes: a message of 1 MiB, sent and read, with four characters a byte, and
+/// room for all else.
+const WITNESS_FILE: usize = 16 << 20;
 
 /// Runs, records, compares. Gives the command's status if all went as planned, else 3.
 ///
@@ -61,17 +66,17 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let bootstrap = request.bootstrap()?;
     let mut launcher = run::launcher_of(&bootstrap, &job)?;
     // Before the sink: its descriptor comes after the signals', as in every run.
-    let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
+    let signals = run::take_signals()?;
     launcher.supervised(&signals);
     let plan = planned(&launcher, facts, args)?;
     if let Some(file) = &args.json {
         // Before anything runs: what cannot be kept need not be done.
-        fs::File::create(file).map_err(|error| unwritten(file, &error))?;
+        output::create(file)?;
     }
 
     let (sink, reader) =
         SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
-    let recorder = sink.fd();
+    let (recorder, cut) = (sink.fd(), sink.is_cut_by_file_size());
     let started = launcher.spawn_through(|sys| {
         witness::mark_begin(Some(recorder));
         Recorder::new(sys, sink)
@@ -88,7 +93,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
             let Failure::Other { text, status } = run::explain(&error, &job) else {
                 return Err(Failure::ours(error.to_string()));
             };
-            let _ = writeln!(io::stderr(), "nsexec: {text}");
+            output::complain(format_args!("nsexec: {text}\n"));
             status
         }
     };
@@ -103,6 +108,11 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
     });
     let agrees = report(&plan, &record, status, request);
+    if cut && record.lost > 0 {
+        output::complain(format_args!(
+            "nsexec: the record has no more room: see the limit of the size of files, ulimit -f\n"
+        ));
+    }
     kept?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
@@ -119,34 +129,28 @@ fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, 
 
 /// Says on standard error how record and plan compare. Whether they agree, and no rule is broken.
 fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
-    let mut out = io::stderr();
     let diff = compare(&plan.run, record);
     let findings = rules::check(record, &RuleFacts::of(record, request.policy));
     let breaches = findings.iter().filter(|finding| finding.severity == Severity::Breach).count();
     let calls: usize = record.sections.iter().map(|section| section.lines.len()).sum();
     let summary = format!("{calls} calls of {} processes, plan {}", record.sections.len(), plan.hash);
-    // Nobody is left to tell if standard error is closed.
-    let _ = if diff.is_empty() {
-        writeln!(out, "nsexec: as planned: {summary}; status {status}")
+    if diff.is_empty() {
+        output::complain(format_args!("nsexec: as planned: {summary}; status {status}\n"));
     } else {
-        write!(out, "nsexec: not as planned: {summary}; status {status}\n{diff}")
-    };
+        output::complain(format_args!("nsexec: not as planned: {summary}; status {status}\n{diff}"));
+    }
     for finding in &findings {
-        let _ = writeln!(out, "nsexec: {finding}");
+        output::complain(format_args!("nsexec: {finding}\n"));
     }
     if record.lost > 0 {
-        let _ = writeln!(out, "nsexec: {} lines of the record were lost", record.lost);
+        output::complain(format_args!("nsexec: {} lines of the record were lost\n", record.lost));
     }
     diff.is_empty() && breaches == 0
 }
 
 fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
     let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
-    fs::write(file, text).map_err(|error| unwritten(file, &error))
-}
-
-fn unwritten(file: &Path, error: &io::Error) -> Failure {
-    Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
+    output::save(file, &text)
 }
 
 /// The witness's folder; gone when this is.
@@ -170,6 +174,12 @@ impl Drop for Folder {
 /// Runs ourselves under strace, and compares what it saw with what the recorder said.
 fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
     let names_only = witness_of_a_user(request, facts)?;
+    if largest_file() < WITNESS_FILE {
+        return Err(Failure::ours(format!(
+            "strace would be ended by SIGXFSZ: the limit of the size of files (ulimit -f) is below the {WITNESS_FILE} bytes \
+             that a witness may need: raise it, or leave --witness out"
+        )));
+    }
     let folder = Folder::new().map_err(|error| {
         Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
     })?;
@@ -198,11 +208,10 @@ fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> 
     }
     let names_only = !request.joined.is_empty();
     if names_only {
-        let _ = writeln!(
-            io::stderr(),
+        output::complain(format_args!(
             "nsexec: joins make a process non-dumpable, so that its user's strace sees no strings: comparing names and \
-             numbers"
-        );
+             numbers\n"
+        ));
     }
     Ok(names_only)
 }
@@ -219,7 +228,7 @@ fn under_strace(folder: &Path) -> Result<u8, Failure> {
     }
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     // Ctrl-C reaches all of us: we live to tell, and to take the folder away. strace gets the signals as they were.
-    let signals = Signals::take().map_err(|error| ours("failed to block signals", &error))?;
+    let signals = run::take_signals()?;
     let policy =
         Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
@@ -260,11 +269,10 @@ fn confront(folder: &Path, names_only: bool) -> Result<bool, Failure> {
         let calls = seen.sections.iter().map(|section| section.lines.len()).sum();
         (diff.is_empty(), diff.to_string(), calls)
     };
-    let mut out = io::stderr();
-    let _ = if agrees {
-        writeln!(out, "nsexec: the witness agrees: {calls} calls")
+    if agrees {
+        output::complain(format_args!("nsexec: the witness agrees: {calls} calls\n"));
     } else {
-        write!(out, "nsexec: the witness disagrees\n{differences}")
-    };
+        output::complain(format_args!("nsexec: the witness disagrees\n{differences}"));
+    }
     Ok(agrees)
 }

@@ -18,6 +18,8 @@ pub enum CommandError {
     Missing,
     /// An argument, or the name, contains a NUL byte, with which it would end.
     NulInArgument,
+    /// There is no memory for its arguments and its environment, as the kernel gets them.
+    NoMemory,
     /// A variable of the environment contains a NUL byte, or its name an `=` or nothing.
     BadVariable,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for CommandError {
         f.write_str(match self {
             Self::Missing => "no command given",
             Self::NulInArgument => "an argument of the command contains a NUL byte",
+            Self::NoMemory => "no memory for the command's arguments and environment",
             Self::BadVariable => {
                 "a variable of the command's environment has no proper name or contains a NUL byte"
             }
@@ -69,10 +72,13 @@ pub(super) struct NulTerminated {
 }
 
 impl NulTerminated {
-    pub(super) fn push(&mut self, parts: &[&[u8]]) {
+    pub(super) fn push(&mut self, parts: &[&[u8]]) -> Result<(), CommandError> {
+        let length = parts.iter().map(|part| part.len()).sum::<usize>() + 1;
+        self.text.try_reserve(length).map_err(|_| CommandError::NoMemory)?;
         self.text.extend(parts.iter().copied().flatten());
         self.text.push(0);
         self.count += 1;
+        Ok(())
     }
 }
 
@@ -97,7 +103,7 @@ impl Command {
             if word.as_bytes().contains(&0) {
                 return Err(CommandError::NulInArgument);
             }
-            argv.push(&[word.as_bytes()]);
+            argv.push(&[word.as_bytes()])?;
         }
         let environment = self.environment(inherited);
         let mut envp = NulTerminated::default();
@@ -108,10 +114,10 @@ impl Command {
             if bad_name || key.contains(&0) || value.contains(&0) {
                 return Err(CommandError::BadVariable);
             }
-            envp.push(&[key, b"=", value]);
+            envp.push(&[key, b"=", value])?;
         }
         let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_bytes());
-        let candidates = candidates(&name, path);
+        let candidates = candidates(&name, path)?;
         Ok(Texts { name, argv, envp, candidates })
     }
 
@@ -135,20 +141,20 @@ impl Command {
 ///
 /// They are tried after the joins, so in the root directory and the working directory that the command will have. An
 /// empty element of PATH is the working directory (environ(7)).
-fn candidates(name: &[u8], path: Option<&[u8]>) -> NulTerminated {
+fn candidates(name: &[u8], path: Option<&[u8]>) -> Result<NulTerminated, CommandError> {
     let mut candidates = NulTerminated::default();
     // A slash means that it is a path; the empty name is found nowhere.
     if name.contains(&b'/') || name.is_empty() {
-        candidates.push(&[name]);
-        return candidates;
+        candidates.push(&[name])?;
+        return Ok(candidates);
     }
     for directory in path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
         match directory {
-            b"" => candidates.push(&[b"./", name]),
-            directory => candidates.push(&[directory, b"/", name]),
+            b"" => candidates.push(&[b"./", name])?,
+            directory => candidates.push(&[directory, b"/", name])?,
         }
     }
-    candidates
+    Ok(candidates)
 }
 
 /// A name for people.

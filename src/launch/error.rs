@@ -26,6 +26,11 @@ pub enum LaunchError {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// There is no memory for the bootstrap message.
+    NoMemory {
+        /// How many bytes were wanted.
+        bytes: usize,
+    },
     /// A stage failed.
     Bootstrap(StageFailure),
     /// This signal came before the command ran, to a launcher that listens for it.
@@ -65,6 +70,7 @@ impl LaunchError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Exec { errno, .. } => exec_status(*errno),
+            Self::Command(CommandError::NoMemory) => 1,
             Self::Command(_) => 2,
             Self::Bootstrap(failure) => failure.asked_to_end().map_or(1, |signal| 128 + signal.0),
             Self::Interrupted { signal } => 128 + signal.0,
@@ -214,6 +220,7 @@ impl fmt::Display for LaunchError {
         match self {
             Self::Command(error) => error.fmt(f),
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
+            Self::NoMemory { bytes } => write!(f, "no memory for a bootstrap message of {bytes} bytes"),
             Self::Bootstrap(failure) => failure.fmt(f),
             Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
             Self::TimedOut => Trouble::TimedOut.fmt(f),

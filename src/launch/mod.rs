@@ -46,6 +46,7 @@ mod record;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod script;
 pub mod signals;
+mod signals_error;
 mod spawn;
 /// As [`script`].
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -57,7 +58,6 @@ use std::boxed::Box;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
-use std::vec;
 use std::vec::Vec;
 
 use core::fmt;
@@ -70,9 +70,9 @@ pub use error::{LaunchError, StageFailure};
 pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
-pub use spawn::{execute, kind_of, maker_of, owner_of};
+pub use spawn::{execute, kind_of, maker_of, owner_of, without_sigxfsz};
 
-use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
+use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
 use crate::log::Level;
 use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
@@ -115,9 +115,11 @@ impl Launcher {
     /// own newest, whatever the policy says.
     ///
     /// # Errors
-    /// If the message cannot carry what `bootstrap` says.
+    /// If the message cannot carry what `bootstrap` says, or there is no memory for it.
     pub fn new(bootstrap: &Bootstrap<'_>, policy: Policy) -> Result<Self, EncodeError> {
-        let mut message = vec![0; encoded_len(bootstrap)];
+        // A longer one is refused below.
+        let needed = encoded_len(bootstrap).min(MESSAGE_MAX);
+        let mut message = zeroed(needed).ok_or(EncodeError::NoMemory { needed })?;
         let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message)?;
         message.truncate(len);
         Ok(Self {
@@ -214,10 +216,13 @@ impl Launcher {
     /// simulated kernel.
     ///
     /// # Errors
-    /// A command that no exec can express.
+    /// A command that no exec can express; no memory for the message or the command's texts.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
+        let bytes = self.message.len();
+        let mut message = zeroed(bytes).ok_or(LaunchError::NoMemory { bytes })?;
+        message.copy_from_slice(&self.message);
         Ok(Prepared {
-            message: self.message.clone(),
+            message,
             asked: self.asked,
             policy: self.policy,
             level: self.level,
@@ -260,6 +265,14 @@ impl Launcher {
         }
         launched
     }
+}
+
+/// Memory of this length, or `None` if there is none.
+fn zeroed(length: usize) -> Option<Vec<u8>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(length).ok()?;
+    memory.resize(length, 0);
+    Some(memory)
 }
 
 /// A command whose launch the caller does not know of yet. It ends if the caller's own code unwinds.

@@ -46,6 +46,8 @@ pub enum NoteError {
     Message(String),
     /// The command has no name, or one of its strings contains a NUL byte.
     Command,
+    /// There is no memory for its strings.
+    NoMemory,
 }
 
 impl fmt::Display for NoteError {
@@ -57,6 +59,7 @@ impl fmt::Display for NoteError {
             }
             Self::Message(why) => write!(f, "its bootstrap message is malformed: {why}"),
             Self::Command => f.write_str("its command has no name, or a string with a NUL byte"),
+            Self::NoMemory => f.write_str("there is no memory for its strings"),
         }
     }
 }
@@ -123,7 +126,7 @@ fn joined(strings: &[Bytes]) -> Result<NulTerminated, NoteError> {
         if string.0.contains(&0) {
             return Err(NoteError::Command);
         }
-        text.push(&[&string.0]);
+        text.push(&[&string.0]).map_err(|_| NoteError::NoMemory)?;
     }
     Ok(text)
 }

@@ -81,8 +81,8 @@ impl Prepared {
         Self { timer: Some(timer), ..self }
     }
 
-    /// The launch, over any backend. `memory` takes the message in stage 0: [`MESSAGE_MAX`](crate::bootstrap::MESSAGE_MAX)
-    /// bytes are enough for every one. Allocates before the fork only.
+    /// The launch, over any backend. `memory` takes the message in stage 0: as many bytes as the
+    /// [`message`](Self::message) has are enough. Allocates before the fork only.
     ///
     /// Comes back in the launcher, and with [`Launched::Exit`] in each stage that ends: the caller ends that process.
     pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector) -> Launched {

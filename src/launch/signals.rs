@@ -16,6 +16,7 @@ use nix::unistd::{getpgid, getpgrp};
 use super::child::{Child, exit_code};
 use super::proc_status::{ProcStatus, set_of};
 use super::script::ChildSignals;
+pub use super::signals_error::{SignalsError, SignalsStep};
 use super::spawn;
 use crate::sys::types::{Fd, PollEvents, PollFd, Signal, SignalSet};
 
@@ -65,15 +66,16 @@ pub struct Signals {
 
 impl Signals {
     /// Blocks what is to be passed on or acted upon, and gives SIGCHLD its default disposition, without which a
-    /// command's status would be lost. SIGPIPE is blocked too: a write to a closed pipe is an error here, and no end.
+    /// command's status would be lost. SIGPIPE and SIGXFSZ are blocked too: a write to a closed pipe (`EPIPE`), or beyond the
+    /// limit of the size of files (`EFBIG`), is an error here, and no end.
     ///
     /// Early in a program with one thread, which then ends with the command: nothing is ever put back. A SIGPIPE that is
     /// ignored is taken for the caller's wish, and the command gets it so: a program that Rust's runtime starts gives
     /// it its default disposition first, as the runtime ignores it.
     ///
     /// # Errors
-    /// Those of signalfd(2): no descriptor left.
-    pub fn take() -> io::Result<Self> {
+    /// The step that failed, and its errno. `EMFILE`: no descriptor is left for a signalfd.
+    pub fn take() -> Result<Self, SignalsError> {
         let before = ProcStatus::of_this_thread();
         let mut original = before.as_after_an_exec();
         // The caller's own choice: this program does without Rust's start, which would have ignored it.
@@ -82,7 +84,8 @@ impl Signals {
         let sigchld = set_of(Signal::CHLD);
         if before.ignored.contains(sigchld) {
             original.ignore = sigchld;
-            spawn::default_disposition(Signal::CHLD)?;
+            spawn::default_disposition(Signal::CHLD)
+                .map_err(|errno| SignalsStep::DefaultSigchld.failed(errno.0))?;
         }
         let early: SigSet = EARLY.into_iter().collect();
         let mut all = early;
@@ -91,12 +94,15 @@ impl Signals {
         let unwanted = SignalSet(before.ignored.0 | before.blocked.0);
         let ending = ENDING.into_iter().filter(|signal| !unwanted.contains(set_of(Signal(*signal as i32))));
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let interrupt = SignalFd::with_flags(&ending.collect(), flags)?;
-        let descriptor = SignalFd::with_flags(&all, flags)?;
-        // Blocked and never read: nobody's closed standard error may end us and leave the command behind.
+        let interrupt = SignalFd::with_flags(&ending.collect(), flags)
+            .map_err(|errno| SignalsStep::InterruptDescriptor.failed(errno as i32))?;
+        let descriptor = SignalFd::with_flags(&all, flags)
+            .map_err(|errno| SignalsStep::SignalDescriptor.failed(errno as i32))?;
+        // Blocked and never read: a write that fails must not end the launcher and leave the command behind.
         let mut held = early;
         held.add(Known::SIGPIPE);
-        held.thread_block()?;
+        held.add(Known::SIGXFSZ);
+        held.thread_block().map_err(|errno| SignalsStep::Block.failed(errno as i32))?;
         Ok(Self { descriptor, interrupt, original })
     }
 

@@ -11,7 +11,6 @@ use std::process::ExitStatus;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use std::vec;
 use std::vec::Vec;
 
 use nix::sys::time::TimeSpec;
@@ -24,10 +23,9 @@ use super::prepared::Prepared;
 use super::record::{Collector, Record};
 use super::script::{Launched, Step};
 use super::tail;
-use crate::bootstrap::MESSAGE_MAX;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Errno, Pid, PollFd, SigAction, Signal};
+use crate::sys::types::{CloneFlags, Errno, MaskHow, Pid, PollFd, SigAction, Signal, SignalSet};
 
 /// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
 /// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
@@ -42,7 +40,10 @@ pub(super) fn spawn<S: Sys>(
 ) -> (Result<Pid, LaunchError>, Vec<Record>) {
     let mut collector = Collector::default();
     // For stage 0, which must not allocate: this process may have other threads.
-    let mut message = vec![0; MESSAGE_MAX];
+    let bytes = prepared.message.len();
+    let Some(mut message) = super::zeroed(bytes) else {
+        return (Err(LaunchError::NoMemory { bytes }), Vec::new());
+    };
     let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the script closes, reads and writes descriptors of its own, waits for the stages, and changes this
     // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends
@@ -197,14 +198,29 @@ pub(super) fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
     }
 }
 
+/// Runs `write` with SIGXFSZ blocked in this thread: a write beyond the limit of the size of files (RLIMIT_FSIZE,
+/// setrlimit(2)) is then `EFBIG`, and does not end the process. Afterwards the mask is as it was, and no SIGXFSZ of the
+/// write is left pending.
+pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
+    // SAFETY: two changes of this thread's mask, of which the second takes the first one back, and a look at one signal.
+    let mut sys = unsafe { LinuxSys::new() };
+    let before = sys.sigprocmask(MaskHow::Block, SignalSet::XFSZ);
+    let result = write();
+    if let Ok(before) = before {
+        if !before.contains(SignalSet::XFSZ) {
+            // EAGAIN: none came.
+            let _ = sys.sigtimedwait(SignalSet::XFSZ);
+            let _ = sys.sigprocmask(MaskHow::Set, before);
+        }
+    }
+    result
+}
+
 /// Gives a signal of this process its default disposition.
-pub(super) fn default_disposition(signal: Signal) -> io::Result<()> {
+pub(super) fn default_disposition(signal: Signal) -> Result<(), Errno> {
     // SAFETY: one call, of which the default disposition is the argument: no code of ours is registered.
     let mut sys = unsafe { LinuxSys::new() };
-    match sys.sigaction(signal, SigAction::DEFAULT) {
-        Ok(_) => Ok(()),
-        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
-    }
+    sys.sigaction(signal, SigAction::DEFAULT).map(|_| ())
 }
 
 /// A namespace file's answer to a request that takes no argument (ioctl_ns(2)). `_IO(0xb7, N)`, in the type that the libc

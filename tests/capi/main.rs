@@ -9,6 +9,8 @@ mod consumers;
 mod escape;
 mod kit;
 mod programs;
+#[path = "../runner/mod.rs"]
+mod runner;
 mod sizes;
 
 use std::process::ExitCode;
@@ -19,16 +21,14 @@ use kit::{Case, Folder, Said};
 fn main() -> ExitCode {
     let cases: Vec<Case> =
         [archive::CASES, programs::CASES, sizes::CASES, escape::CASES, consumers::CASES].concat();
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     if std::env::args().any(|word| word == "--list") {
         return ExitCode::SUCCESS;
     }
+    let cases = runner::chosen("capi", cases, |(name, _)| (*name).to_owned());
+    runner::begin();
     let folder = Folder::make();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, case) in cases {
-        if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
-            continue;
-        }
         let start = Instant::now();
         match case() {
             Ok(Said::Held(what)) => {

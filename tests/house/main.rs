@@ -3,10 +3,13 @@
 
 mod imports;
 mod rules;
+#[path = "../runner/mod.rs"]
+mod runner;
 mod source;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use source::{Source, collect, sources};
 
@@ -73,6 +76,57 @@ fn the_core_is_under_its_lints() {
 #[test]
 fn effects_are_where_sys_is() {
     each(rules::effects);
+}
+
+#[test]
+fn system_calls_get_whole_registers() {
+    each(rules::variadic);
+    let mut files = Vec::new();
+    for folder in ["tests", "examples"] {
+        collect(&root().join(folder), "rs", &mut files);
+    }
+    let read = |path: &PathBuf| {
+        let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+        Source::new(&name, &fs::read_to_string(path).expect("UTF-8"))
+    };
+    none(files.iter().map(read).flat_map(|source| rules::variadic(&source)).collect());
+}
+
+#[test]
+fn the_program_writes_in_one_place() {
+    each(rules::outputs);
+}
+
+/// A run of nothing would pass.
+#[test]
+fn scripts_refuse_what_chooses_nothing() {
+    for (script, names) in [("tests/run", "the core alone, without std"), (".ci/run", "first-command")] {
+        let output = Command::new(root().join(script)).arg("no-such-thing").output().expect("a script");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{script}: {text}");
+        assert!(text.contains("no-such-thing") && text.contains(names), "{script}: {text}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{script}");
+    }
+}
+
+/// How the suites with a main function of their own choose tests.
+#[test]
+fn a_word_that_chooses_no_test_is_an_error() {
+    let choose = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        runner::choose("suite", ["one", "two"], |name| (*name).to_owned(), &words)
+    };
+    assert_eq!(choose(&[]), Ok(vec!["one", "two"]));
+    assert_eq!(choose(&["w"]), Ok(vec!["two"]));
+    let error = choose(&["w", "typo"]).expect_err("no such test");
+    assert!(error.starts_with("suite: no test has 'typo' in its name"), "{error}");
+    let error = choose(&["typo", "three"]).expect_err("no such test");
+    assert!(
+        error.starts_with("suite: no test has 'typo' or 'three'") && error.ends_with("one\n    two"),
+        "{error}"
+    );
+    let arguments = ["w", "--skip", "typo", "--nocapture", "--test-threads", "1", "--format=json"];
+    assert_eq!(runner::words_of(arguments.into_iter().map(str::to_owned)), ["w"]);
 }
 
 #[test]

@@ -163,6 +163,42 @@ pub(crate) fn effects(source: &Source) -> Vec<String> {
     calls.map(|at| format!("{}:{}: a call on `sys`", source.path, line_of(&source.code, at))).collect()
 }
 
+/// Where the C library's variadic `syscall` may be called, once each: the backend's one call, and the counter-example of
+/// the test of its arguments' widths.
+const VARIADIC_FILES: &[&str] = &["src/sys/linux/raw.rs", "tests/linux_sys.rs"];
+
+/// No call of the libc's variadic `syscall` but the one behind `syscall!`: it leaves the upper half of an `int` undefined.
+pub(crate) fn variadic(source: &Source) -> Vec<String> {
+    let code = &source.code;
+    let mut calls: Vec<usize> = code.match_indices("libc::syscall").map(|(at, _)| at).collect();
+    calls.extend(words(code, "use").filter(|at| {
+        let list = code[at + 3..].split(';').next().unwrap_or_default().trim_start();
+        list.strip_prefix("libc::{").is_some_and(|list| words(list, "syscall").next().is_some())
+    }));
+    let allowed = usize::from(VARIADIC_FILES.contains(&source.path.as_str()));
+    calls
+        .iter()
+        .skip(allowed)
+        .map(|at| format!("{}:{}: the variadic libc::syscall", source.path, line_of(code, *at)))
+        .collect()
+}
+
+/// What the program writes goes through its one module that guards a write against SIGXFSZ.
+pub(crate) fn outputs(source: &Source) -> Vec<String> {
+    const WRITERS: &[&str] =
+        &["io::stdout()", "io::stderr()", "fs::write(", "File::create(", "println!", "print!"];
+    if !source.path.starts_with("src/cli/") || source.path == "src/cli/output.rs" {
+        return Vec::new();
+    }
+    let places = WRITERS.iter().filter_map(|writer| Some((writer, source.code.find(writer)?)));
+    places
+        .map(|(writer, at)| {
+            let line = line_of(&source.code, at);
+            format!("{}:{line}: `{writer}`, and not in output.rs", source.path)
+        })
+        .collect()
+}
+
 /// Every snapshot is named by a test, whole or by the text before what a `format!` puts into it.
 pub(crate) fn snapshots(stems: &[String], tests: &str) -> Vec<String> {
     let named = |stem: &str| {
@@ -287,6 +323,29 @@ mod tests {
         let code = "fn f(sys: &mut S) { sys.close(fd) }";
         assert_eq!(effects(&Source::new("src/json.rs", code)), ["src/json.rs:1: a call on `sys`"]);
         assert!(effects(&Source::new("src/sync.rs", code)).is_empty());
+    }
+
+    #[test]
+    fn a_variadic_system_call_is_found() {
+        let call = "fn f() { libc::syscall(libc::SYS_close, 3) }";
+        assert_eq!(variadic(&Source::new("src/a.rs", call)), ["src/a.rs:1: the variadic libc::syscall"]);
+        for import in ["use libc::syscall;", "use libc::{c_int, syscall};"] {
+            assert_eq!(variadic(&Source::new("tests/a.rs", import)).len(), 1, "{import}");
+        }
+        let backend = |code: &str| variadic(&Source::new("src/sys/linux/raw.rs", code)).len();
+        assert_eq!([backend(call), backend(&format!("{call}{call}"))], [0, 1]);
+        let other =
+            "use libc::{c_int}; use raw::syscall; fn f() { syscall!(libc::SYS_close, 3) } // libc::syscall";
+        assert!(variadic(&Source::new("src/a.rs", other)).is_empty());
+    }
+
+    #[test]
+    fn a_write_past_the_guard_is_found() {
+        let code = "fn f() { let _ = writeln!(io::stderr(), \"x\"); }";
+        assert_eq!(outputs(&Source::new("src/cli/run.rs", code)).len(), 1);
+        assert!(outputs(&Source::new("src/cli/output.rs", code)).is_empty());
+        let fine = "fn f() { output::complain(format_args!(\"x\")); }";
+        assert!(outputs(&Source::new("src/cli/run.rs", fine)).is_empty());
     }
 
     #[test]

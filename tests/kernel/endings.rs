@@ -9,7 +9,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::harness::{BOTH, PidFd, Test, USER, children, test};
-use crate::kit::{Ctx, DEADLINE, Live, PROMPT, until};
+use crate::kit::{Ctx, DEADLINE, Live, until};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(the_exit_status_is_the_commands, BOTH),
@@ -90,7 +90,6 @@ fn a_signal_to_a_command_that_does_not_listen(ctx: &Ctx) {
             live.signal(signal);
             let done = live.done();
             done.exits(128 + signal as i32);
-            assert!(done.took < PROMPT, "{signal} took {:?}", done.took);
             assert!(command.ends_within(Duration::ZERO), "{signal}: the command has ended before us");
         }
     }
@@ -122,7 +121,6 @@ fn a_signal_where_proc_is_stale_or_missing(ctx: &Ctx) {
     for (inner, status) in stale {
         let done = ctx.nsexec([&["run"], user, &["-p", "--", "sh", "-c", &signalled(inner)]].concat()).done();
         assert_eq!(done.text().lines().last(), Some(&*status.to_string()), "{inner}: {}", done.err);
-        assert!(done.took < PROMPT, "{inner} took {:?}", done.took);
     }
     if !ctx.root() {
         // What was mounted before the user namespace was made cannot be taken away in it.
@@ -133,7 +131,6 @@ fn a_signal_where_proc_is_stale_or_missing(ctx: &Ctx) {
         let script = format!("umount -l /proc; {}", signalled(inner));
         let done = ctx.nsexec([&["run"], user, &["-m", "--", "sh", "-c", &script]].concat()).done();
         assert_eq!(done.text().lines().last(), Some(&*status.to_string()), "{inner}: {}", done.err);
-        assert!(done.took < PROMPT, "{inner} took {:?}", done.took);
     }
 }
 
@@ -219,7 +216,6 @@ fn a_grandchild_that_lives_on_does_not_keep_us(ctx: &Ctx) {
     set_child_subreaper(true).unwrap();
     let done = shell(ctx, &["-u"], "sleep 100 & echo $!").done();
     done.exits(0);
-    assert!(done.took < PROMPT, "we ended with the command, after {:?}", done.took);
     let pid = Pid::from_raw(done.text().trim().parse().unwrap());
     kill(pid, Signal::SIGKILL).unwrap();
     waitpid(pid, None).unwrap();
@@ -257,8 +253,7 @@ fn a_signal_during_the_start_ends_it(ctx: &Ctx) {
         done.exits(128 + signal as i32);
         assert_eq!(done.text(), "");
         assert_eq!(done.err, format!("nsexec: {} came before the command was started\n", signal.as_str()));
-        assert!(done.took < PROMPT, "{signal} took {:?}", done.took);
-        assert!(tool.ends_within(Duration::from_secs(1)), "{signal}: the tool lives on");
+        assert!(tool.ends_within(DEADLINE), "{signal}: the tool lives on");
     }
 }
 

@@ -11,12 +11,30 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_process_that_is_left_is_found_and_ended, BOTH),
     test!(an_orphan_of_a_killed_launcher_is_found, BOTH),
     test!(a_mount_that_is_left_is_found, ROOT),
+    test!(ignored_and_blocked_signals_of_the_runner_do_not_come_through, BOTH),
 ];
 
 /// A guard over this script.
 fn guard(ctx: &Ctx, script: &str) -> Done {
     let me = env::current_exe().unwrap();
     ctx.cmd(me, ["--guard", "0", "0", "keep", "sh", "-c", script]).done()
+}
+
+/// As under nohup, in the background of a shell without job control, and under a runner that blocks some signals.
+fn ignored_and_blocked_signals_of_the_runner_do_not_come_through(ctx: &Ctx) {
+    let me = env::current_exe().unwrap();
+    let sets = "grep -E '^Sig(Ign|Blk):' /proc/self/status";
+    let script = format!(
+        "import os, signal\n\
+         for number in (1, 2, 3, 10, 13, 15, 17): signal.signal(number, signal.SIG_IGN)\n\
+         signal.pthread_sigmask(signal.SIG_BLOCK, {{1, 2, 14, 25, 34}})\n\
+         os.execv({me:?}, [{me:?}, '--guard', '0', '0', 'keep', 'sh', '-c', {sets:?}])"
+    );
+    for line in ctx.python(&script).ok().lines() {
+        let set = u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
+        // 32 and 33 are the libc's own, and nobody can set them.
+        assert_eq!(set & !(3 << 31), 0, "{line}");
+    }
 }
 
 fn a_test_that_leaves_nothing_passes(ctx: &Ctx) {

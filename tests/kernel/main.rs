@@ -16,6 +16,8 @@ mod kit;
 mod load;
 mod mounts;
 mod refusals;
+#[path = "../runner/mod.rs"]
+mod runner;
 mod surroundings;
 mod terminal;
 

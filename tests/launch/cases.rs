@@ -17,6 +17,7 @@ use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::record::{Line, Recorder, Sink};
 use nsexec::sys::types::{CloneFlags, Errno, Propagation};
 
+use crate::runner::LIMIT;
 use crate::{Case, helper, nobody_left};
 
 pub(crate) const CASES: &[Case] = &[
@@ -293,7 +294,7 @@ fn kill_child() {
             assert!(nobody_left(Duration::from_millis(100)).is_err());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
-        nobody_left(Duration::from_secs(5)).unwrap();
+        nobody_left(LIMIT).unwrap();
     }
 }
 

@@ -4,8 +4,12 @@
 //! whether a process is left. `launch WORD` runs the cases whose name contains the word.
 
 mod cases;
+mod memory;
+#[path = "../runner/mod.rs"]
+mod runner;
 mod signals;
 mod sweep;
+mod together;
 
 use std::env::{args, current_exe};
 use std::process::{Command, ExitCode, Stdio};
@@ -16,18 +20,23 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
+#[global_allocator]
+static MEMORY: memory::Refusing = memory::Refusing;
+
+use runner::LIMIT;
+
 /// A case: it fails by a panic.
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [cases::CASES, signals::CASES, sweep::CASES].concat();
+    let cases: Vec<Case> =
+        [cases::CASES, signals::CASES, memory::CASES, together::CASES, sweep::CASES].concat();
     let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
     match words.first().map(String::as_str) {
         Some("--case") => {
             let (_, case) = cases.iter().find(|(name, _)| *name == words[1]).expect("a case of this name");
             set_child_subreaper(true).unwrap();
-            // Whoever runs the tests in the background may have had INT and QUIT ignored.
-            signals::all_default();
+            runner::default_signals();
             case();
             ExitCode::SUCCESS
         }
@@ -36,25 +45,30 @@ fn main() -> ExitCode {
                 "sleep" => cases::sleep_helper(&words[2..]),
                 "supervise" => signals::supervise_helper(&words[2..]),
                 "die" => sweep::die_helper(&words[2..]),
+                "together" => together::together_helper(&words[2..]),
                 other => panic!("no helper {other}"),
             }
             ExitCode::SUCCESS
         }
         Some("--list") => ExitCode::SUCCESS,
-        filter => run_all(&cases, filter.filter(|word| !word.starts_with('-')).unwrap_or_default()),
+        _ => run_all(&runner::chosen("launch", cases, |(name, _)| (*name).to_owned())),
     }
 }
 
-fn run_all(cases: &[Case], filter: &str) -> ExitCode {
+fn run_all(cases: &[Case]) -> ExitCode {
+    runner::begin();
     if !geteuid().is_root() {
-        let names = cases.iter().map(|(name, _)| name).filter(|name| name.contains(filter));
-        let skipped = names.inspect(|name| println!("skipped: launch::{name}: needs root")).count();
+        let skipped = cases
+            .iter()
+            .map(|(name, _)| name)
+            .inspect(|name| println!("skipped: launch::{name}: needs root"))
+            .count();
         println!("launch: 0 passed, 0 failed, {skipped} skipped");
         return ExitCode::SUCCESS;
     }
     set_child_subreaper(true).unwrap();
     let (mut passed, mut failed) = (0_u32, 0_u32);
-    for (name, _) in cases.iter().filter(|(name, _)| name.contains(filter)) {
+    for (name, _) in cases {
         let started = Instant::now();
         let problem = run_one(name);
         let took = started.elapsed().as_millis();
@@ -75,7 +89,7 @@ fn run_all(cases: &[Case], filter: &str) -> ExitCode {
 
 fn run_one(name: &str) -> Option<String> {
     let mut child = Command::new(current_exe().unwrap()).args(["--case", name]).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + runner::TEST_LIMIT;
     let status = loop {
         match child.try_wait().unwrap() {
             Some(status) => break status,
@@ -83,7 +97,7 @@ fn run_one(name: &str) -> Option<String> {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 break_left_overs();
-                return Some("still running after 60 s".into());
+                return Some("still running".into());
             }
             None => std::thread::sleep(Duration::from_millis(1)),
         }
@@ -92,14 +106,14 @@ fn run_one(name: &str) -> Option<String> {
         break_left_overs();
         return Some(status.to_string());
     }
-    let left = nobody_left(Duration::from_secs(1)).err();
+    let left = nobody_left(LIMIT).err();
     break_left_overs();
     left
 }
 
 /// Ends what a failed case has left, so that the next one begins with nobody. The death of one may give us another.
 fn break_left_overs() {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + LIMIT;
     while nobody_left(Duration::from_millis(10)).is_err() && Instant::now() < deadline {
         for pid in our_children() {
             let _ = nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

@@ -11,12 +11,14 @@ use nsexec::launch::exit_code;
 use nsexec::launch::signals::{Signals, supervise};
 
 use crate::cases::{everything, leaves_nothing, output, plain};
+use crate::runner::LIMIT;
 use crate::{Case, helper, nobody_left};
 
 pub(crate) const CASES: &[Case] = &[
     ("the_command_begins_with_the_callers_signals", the_command_begins_with_the_callers_signals),
     ("sigchld_ignored", sigchld_ignored),
     ("sigchld_ignored_and_supervised", sigchld_ignored_and_supervised),
+    ("a_signalfd_without_a_descriptor_is_named", a_signalfd_without_a_descriptor_is_named),
     ("a_supervised_command_gets_what_it_handles", a_supervised_command_gets_what_it_handles),
     ("a_supervised_command_ends_by_what_it_does_not_handle", a_supervised_command_ends),
     ("a_supervised_command_stops_and_goes_on", a_supervised_command_stops_and_goes_on),
@@ -27,17 +29,6 @@ fn dispose(signal: Signal, handler: SigHandler) {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: the only handler used here does nothing.
     unsafe { sigaction(signal, &action) }.unwrap();
-}
-
-/// Gives this process the signals that an interactive shell would.
-pub(crate) fn all_default() {
-    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // Rust's runtime has these, as everywhere.
-        if !matches!(signal, Signal::SIGPIPE | Signal::SIGSEGV | Signal::SIGBUS) {
-            dispose(signal, SigHandler::SigDfl);
-        }
-    }
-    SigSet::empty().thread_set_mask().unwrap();
 }
 
 extern "C" fn nothing(_: i32) {}
@@ -90,6 +81,30 @@ fn sigchld_ignored_and_supervised() {
     }
 }
 
+/// RLIMIT_NOFILE leaves no descriptor for the first signalfd, then none for the second.
+fn a_signalfd_without_a_descriptor_is_named() {
+    let next = std::os::fd::AsRawFd::as_raw_fd(&std::fs::File::open("/dev/null").unwrap());
+    let next = u64::try_from(next).unwrap();
+    let limit = |soft: u64| {
+        let limits = nix::libc::rlimit { rlim_cur: soft, rlim_max: 1024 };
+        // SAFETY: the kernel reads two numbers.
+        assert_eq!(unsafe { nix::libc::setrlimit(nix::libc::RLIMIT_NOFILE, &raw const limits) }, 0);
+    };
+    let refused = |free: u64| {
+        limit(next + free);
+        let error = Signals::take().map(drop).unwrap_err().to_string();
+        limit(1024);
+        error
+    };
+    let first = "failed to create the signalfd for signals that end a launch: Too many open files";
+    let second = "failed to create the signalfd for signals to the command: Too many open files";
+    assert_eq!([refused(0), refused(1)], [first, second]);
+    // Nothing is left of what failed.
+    assert_eq!(SigSet::thread_get_mask().unwrap(), SigSet::empty());
+    limit(next + 2);
+    drop(Signals::take().unwrap());
+}
+
 /// Supervises a shell script, as process 1 or not.
 pub(crate) fn supervise_helper(words: &[String]) {
     let signals = Signals::take().unwrap();
@@ -116,7 +131,7 @@ fn send(to: &Child, signal: Signal) {
 
 fn ends_with(mut supervisor: Child, status: i32) {
     assert_eq!(supervisor.wait().unwrap().code(), Some(status));
-    nobody_left(Duration::from_secs(1)).unwrap();
+    nobody_left(LIMIT).unwrap();
 }
 
 fn a_supervised_command_gets_what_it_handles() {
@@ -178,7 +193,7 @@ fn fact(pid: i32, which: &str) -> String {
 }
 
 fn becomes(pid: i32, which: &str, want: &str) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + LIMIT;
     while fact(pid, which) != want {
         assert!(Instant::now() < deadline, "{pid} is {}, not {want}", fact(pid, which));
         std::thread::sleep(Duration::from_millis(1));

@@ -1,13 +1,13 @@
 //! Sudden death of each of the four processes after each of its system calls, on the real kernel.
 
 use std::io::Write;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nsexec::launch::{LaunchError, exit_code};
 use nsexec::sys::record::{Line, Recorder, Reply, Sink};
 
 use crate::cases::{everything, leaves_nothing};
+use crate::runner::LIMIT;
 use crate::{Case, helper, nobody_left};
 
 pub(crate) const CASES: &[Case] = &[
@@ -63,7 +63,7 @@ pub(crate) fn die_helper(words: &[String]) {
 fn the_launcher_dies() {
     for line in 1.. {
         let output = helper(&["die", &line.to_string()]).output().unwrap();
-        nobody_left(Duration::from_secs(5)).unwrap_or_else(|left| panic!("after line {line}: {left}"));
+        nobody_left(LIMIT).unwrap_or_else(|left| panic!("after line {line}: {left}"));
         if !output.stdout.is_empty() {
             // As many as there are calls in the script.
             assert!(line > 15, "{line}");

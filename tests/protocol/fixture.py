@@ -30,7 +30,7 @@ PYTHON = "/usr/bin/python3"
 
 
 def _run(*command):
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30)
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=parent.LIMIT)
 
 
 class _User:
@@ -84,7 +84,7 @@ class _User:
                     file.write("".join(line + "\n" for line in lines if line != entry))
         if "user" in made:
             subprocess.run(["userdel", NAME], check=False, stdin=subprocess.DEVNULL,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30)
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=parent.LIMIT)
         os.unlink(MADE)
 
 
@@ -191,7 +191,7 @@ class ProtocolTest(unittest.TestCase):
         self.assertEqual([record for record in run.records if record.level in ("fatal", "error")], [])
         return run
 
-    def assertRefused(self, run, *words, records=(1,), seconds=5.0):
+    def assertRefused(self, run, *words, records=(1,), seconds=parent.LIMIT):
         """Exit status 1, no pid line, nothing on stdout or stderr, and the cause in the first fatal record.
         `records`: how many fatal records there may be; where stage 1 fails, stage 0 may add the consequence."""
         self.assertEqual(run.wait_stage0(seconds), 1, run.describe())
@@ -205,5 +205,5 @@ class ProtocolTest(unittest.TestCase):
             self.assertRegex(fatal[0].text, word, run.describe())
         return fatal[0].text
 
-    def assertStageFailed(self, run, *words, seconds=5.0):
+    def assertStageFailed(self, run, *words, seconds=parent.LIMIT):
         return self.assertRefused(run, *words, records=(1, 2), seconds=seconds)

@@ -23,6 +23,10 @@ import sys
 import time
 import traceback
 
+# Of every wait for something that happens soon, in seconds. Far longer than it takes, since the machine may be busy: a test
+# asserts that something happens, and never how fast. What must not end by itself meanwhile lives longer.
+LIMIT = 60.0
+
 # ---------------------------------------------------------------------------------------------------------
 # The message
 
@@ -378,7 +382,7 @@ class Bootstrap:
     def log_eof(self):
         return self.log_read is None
 
-    def until(self, condition, what, seconds=5.0):
+    def until(self, condition, what, seconds=LIMIT):
         end = time.monotonic() + seconds
         while not condition():
             left = end - time.monotonic()
@@ -428,7 +432,7 @@ class Bootstrap:
 
     # --- the parent's acts
 
-    def send(self, data, seconds=5.0):
+    def send(self, data, seconds=LIMIT):
         end = time.monotonic() + seconds
         data = memoryview(data)
         while data:
@@ -439,6 +443,14 @@ class Bootstrap:
                     raise TimeoutError("the init pipe takes no more bytes\n" + self.describe())
                 self._turn(0.005)
         return self
+
+    def reads_init(self):
+        """Whether stage 0 sleeps in a system call on its init pipe, which is descriptor 3 unless told otherwise."""
+        try:
+            with open(f"/proc/{self.pid}/syscall") as file:
+                return file.read().split()[1:2] == ["0x3"]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
 
     def try_send(self, data):
         """For a stage 0 that may be gone already: runc's Go code gets EPIPE there too."""
@@ -463,7 +475,7 @@ class Bootstrap:
         self.init.close()
         return self
 
-    def wait_stage0(self, seconds=5.0):
+    def wait_stage0(self, seconds=LIMIT):
         self.until(lambda: self.pid in self.statuses, "stage 0 exits", seconds)
         return self.statuses[self.pid]
 
@@ -474,7 +486,7 @@ class Bootstrap:
 
     LATE_PID_LINE = re.compile(rb'\{"pid": ([1-9][0-9]*), "pid_first": ([1-9][0-9]*)\}\n')
 
-    def read_late_pids(self, seconds=5.0):
+    def read_late_pids(self, seconds=LIMIT):
         """The pid line of the seed, which names stage 2 first."""
         self.until(lambda: b"\n" in self.init_bytes or self.init_eof, "the pid line or EOF", seconds)
         match = self.LATE_PID_LINE.fullmatch(self.init_bytes)
@@ -485,7 +497,7 @@ class Bootstrap:
         self.watch_process(self.stage2)
         return self.stage1, self.stage2
 
-    def read_pids(self, seconds=5.0, before=b""):
+    def read_pids(self, seconds=LIMIT, before=b""):
         """The pid line, by its exact bytes, or EOF."""
         self.until(lambda: b"\n" in self.init_bytes or self.init_eof, "the pid line or EOF", seconds)
         line = self.init_bytes[len(before):] if self.init_bytes.startswith(before) else self.init_bytes
@@ -499,7 +511,7 @@ class Bootstrap:
         self.watch_process(self.stage2)
         return self.stage1, self.stage2
 
-    def wait(self, pid, seconds=5.0):
+    def wait(self, pid, seconds=LIMIT):
         self.until(lambda: pid in self.statuses, f"process {pid} exits", seconds)
         return self.statuses[pid]
 
@@ -537,7 +549,7 @@ class Bootstrap:
         self.wait(self.stage1)
         return self
 
-    def finish(self, seconds=5.0):
+    def finish(self, seconds=LIMIT):
         """Everything is over by itself: all children dead and reaped, all pipes at EOF."""
         self.until(lambda: not self.pidfds, "the known processes exit", seconds)
         self.reap_strays(seconds)
@@ -547,7 +559,7 @@ class Bootstrap:
             self.until(lambda: self.init_eof, "the init pipe at EOF", seconds)
         return self
 
-    def finish_without_log(self, seconds=5.0):
+    def finish_without_log(self, seconds=LIMIT):
         """As `finish`, where nobody reads the log."""
         os.close(self.log_read)
         self.log_read = None
@@ -556,7 +568,7 @@ class Bootstrap:
     def read_log_from_now_on(self):
         self._watch(self.log_read, "log_bytes")
 
-    def reap_strays(self, seconds=3.0):
+    def reap_strays(self, seconds=LIMIT):
         """Children that we were never told of (a stage 1 before its pid line) must end by themselves."""
         end = time.monotonic() + seconds
         while True:
@@ -586,7 +598,7 @@ class Bootstrap:
 
     def abandon(self):
         """After a failed test: kill what is ours, by pid, and close. A tool comes to us when its stage 0 is dead."""
-        end = time.monotonic() + 3
+        end = time.monotonic() + LIMIT
         while own_children() and time.monotonic() < end:
             for pid in own_children():
                 try:

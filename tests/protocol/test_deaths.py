@@ -34,8 +34,8 @@ class TheParent(fixture.ProtocolTest):
             self.assertRefusedWithoutInit(run, "failed to read netlink (header|payload)")
 
     def assertRefusedWithoutInit(self, run, words):
-        self.assertEqual(run.wait_stage0(2), 1)
-        run.finish(2)
+        self.assertEqual(run.wait_stage0(), 1)
+        run.finish()
         self.assertEqual(len(run.fatal()), 1)
         self.assertRegex(run.fatal()[0].text, words)
 
@@ -45,8 +45,8 @@ class TheParent(fixture.ProtocolTest):
             run = self.start()
             run.send(data)
             run.close_init()
-            self.assertEqual(run.wait_stage0(2), 1)
-            run.finish(2)
+            self.assertEqual(run.wait_stage0(), 1)
+            run.finish()
             self.assertRegex(run.fatal()[0].text, r"^failed to sync with runc: write\(pid-JSON\)")
             self.assertNotIn("<= nsexec container setup", run.texts("2"))
 
@@ -54,8 +54,8 @@ class TheParent(fixture.ProtocolTest):
         run = self.start(log_reader=None)
         run.send(EVERYTHING)
         run.close_init()
-        self.assertEqual(run.wait_stage0(2), 1)
-        run.finish(2)
+        self.assertEqual(run.wait_stage0(), 1)
+        run.finish()
 
     def test_at_every_system_call(self):
         """Counted over all stages together."""
@@ -71,8 +71,8 @@ class TheParent(fixture.ProtocolTest):
             run = self.start()
             Stepper(run, at)
             run.try_send(EVERYTHING)
-            run.wait_stage0(3)
-            run.finish(3)
+            run.wait_stage0()
+            run.finish()
             self.assertIn(run.statuses[run.pid], (0, 1))
             if run.statuses[run.pid] == 1:
                 self.assertTrue(run.fatal(), run.describe())
@@ -98,8 +98,8 @@ class EachStage(fixture.ProtocolTest):
             stepper = Stepper(run, at)
             run.try_send(EVERYTHING)
             with self.subTest(victim=victim, moment=moments):
-                run.wait_stage0(3)
-                run.finish(3)  # nobody is left, nothing is killed by us, all pipes are at their end
+                run.wait_stage0()
+                run.finish()  # nobody is left, nothing is killed by us, all pipes are at their end
                 code = run.statuses[run.pid]
                 codes[code] = codes.get(code, 0) + 1
                 if state["killed"]:

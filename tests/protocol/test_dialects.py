@@ -279,7 +279,7 @@ class CgroupByte(Older):
 
     def test_stage_2_waits_for_the_byte(self):
         run = self.waiting()
-        parent.wait_until(lambda: self.reads_init_pipe(run), 3, "stage 2 reads the init pipe")
+        parent.wait_until(lambda: self.reads_init_pipe(run), parent.LIMIT, "stage 2 reads the init pipe")
         self.assertNotIn(run.pid, run.statuses)
         ours, theirs = (parent.namespaces_of(pid)["cgroup"] for pid in (os.getpid(), run.stage2))
         self.assertEqual(ours, theirs)

@@ -358,7 +358,7 @@ class ReadyByte(Dialects):
         def blocked():
             with open(f"/proc/{run.pid}/syscall") as file:
                 return file.read().split()[:2] == [str(SENDTO), "0x3"]
-        parent.wait_until(blocked, 5, "stage 0 sends the ready byte")
+        parent.wait_until(blocked, parent.LIMIT, "stage 0 sends the ready byte")
         unread = struct.unpack("i", fcntl.ioctl(theirs, 0x541b, b"\0" * 4))[0]  # FIONREAD
         self.assertEqual(unread, len(data))
         self.assertEqual(run.records, [])
@@ -401,7 +401,7 @@ class ReadyByte(Dialects):
         for dialect in ("seed", "v1_2"):
             with self.subTest(dialect=dialect):
                 run = self.start_as(dialect)
-                parent.wait_until(lambda: self.waits(run), 5, "stage 0 waits for the message")
+                parent.wait_until(lambda: self.waits(run), parent.LIMIT, "stage 0 waits for the message")
                 self.assertEqual(self.exe(run), fixture.binary())
                 run.shut_down()
                 self.assertEqual(run.wait_stage0(), 1, run.describe())

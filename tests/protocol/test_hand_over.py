@@ -214,7 +214,7 @@ class Stage2(Traced):
             self.assertEqual(run.fatal(), [])
             self.assertEqual(run.texts("0")[-1], "<~ nsexec stage-0")
             run.until(lambda: not run.pidfds, "stage 0 is gone")
-            parent.wait_until(lambda: not parent.own_children(), 3, "no child is left")
+            parent.wait_until(lambda: not parent.own_children(), parent.LIMIT, "no child is left")
         finally:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

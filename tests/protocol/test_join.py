@@ -5,7 +5,6 @@ ordinary user where its own container is joined.
 """
 
 import os
-import time
 import unittest
 
 import fixture
@@ -129,11 +128,9 @@ class NoNamespaces(fixture.ProtocolTest):
     def refuse(self, path, *words):
         path = path.encode() if isinstance(path, str) else path
         for before in (b"", b"uts:/proc/self/ns/uts,"):
-            begun = time.monotonic()
             run = self.start()
             run.try_send(message(0, paths=before + b"net:" + path))
             self.assertStageFailed(run, *words)
-            self.assertLess(time.monotonic() - begun, 2.0)
             self.assertEqual([text for text in run.texts("1") if text.startswith("setns")], [], "nothing was joined")
 
     def test_missing(self):
@@ -174,12 +171,10 @@ class NoNamespaces(fixture.ProtocolTest):
     def test_too_long(self):
         for size in (4096, 5000, 60000):
             path = "/" + "a" * (size - 1)
-            begun = time.monotonic()
             run = self.start()
             run.try_send(message(0, paths=b"net:" + path.encode()))
             text = self.assertStageFailed(run, "/aaaaaa")
             self.assertRegex(text, "File name too long|too long|4,?09[56]")
-            self.assertLess(time.monotonic() - begun, 2.0)
 
     def test_removed_process(self):
         with Container(self, ("net",)) as container:

@@ -7,7 +7,6 @@ real tool, or fail in some way, or block until the test lets them go or kills th
 
 import os
 import signal
-import time
 import unittest
 
 import fixture
@@ -60,9 +59,9 @@ class Mapping(fixture.ProtocolTest):
         run = self.start(user=self.user, **how)
         run.send(self.message(uidtool=tool))
         path = os.path.join(self.scratch, "uid.pid")
-        run.until(lambda: os.path.exists(path) or run.pid in run.statuses, "the tool runs", 5)
+        run.until(lambda: os.path.exists(path) or run.pid in run.statuses, "the tool runs")
         self.tool_pid = int(self.seen("uid", "pid"))
-        parent.wait_until(lambda: parent.status_of(self.tool_pid)["Name"] == "sleep", 3, "the tool blocks")
+        parent.wait_until(lambda: parent.status_of(self.tool_pid)["Name"] == "sleep", parent.LIMIT, "the tool blocks")
         run.stage1 = int(self.seen("uid", "argv").split()[0])
         run.watch_process(run.stage1)
         return run
@@ -153,8 +152,8 @@ class Sight(Mapping):
             with open(f"/proc/{run.pid}/task/{run.pid}/children") as file:
                 found = [int(word) for word in file.read().split()]
             return [pid for pid in found if parent.status_of(pid)["Name"] == "sleep"]
-        self.tool_pid, = parent.wait_until(tool, 3, "the tool runs")
-        parent.wait_until(lambda: parent.status_of(self.tool_pid)["State"][0] == "S", 3, "the tool sleeps")
+        self.tool_pid, = parent.wait_until(tool, parent.LIMIT, "the tool runs")
+        parent.wait_until(lambda: parent.status_of(self.tool_pid)["State"][0] == "S", parent.LIMIT, "the tool sleeps")
         with open(f"/proc/{self.tool_pid}/cmdline", "rb") as file:
             argv = file.read().decode().split("\0")
         with open(f"/proc/{self.tool_pid}/environ", "rb") as file:
@@ -265,11 +264,9 @@ class Deaths(Mapping):
 
     def test_e7_stage_0_killed(self):
         run = self.blocked()
-        begun = time.monotonic()
         os.kill(run.pid, signal.SIGKILL)
-        run.until(lambda: run.stage1 in run.statuses, "stage 1 is gone", 2)
-        run.until(lambda: run.init_eof and run.log_eof, "EOF on the init pipe and the log pipe", 2)
-        self.assertLess(time.monotonic() - begun, 1.0)
+        run.until(lambda: run.stage1 in run.statuses, "stage 1 is gone")
+        run.until(lambda: run.init_eof and run.log_eof, "EOF on the init pipe and the log pipe")
         self.assertTrue(parent.is_alive(self.tool_pid), "and that while the tool is still there")
         self.end_tool(run)
         run.finish()
@@ -278,10 +275,8 @@ class Deaths(Mapping):
 
     def test_e8_stage_1_killed(self):
         run = self.blocked()
-        begun = time.monotonic()
         os.kill(run.stage1, signal.SIGKILL)
-        run.until(lambda: run.pid in run.statuses, "stage 0 notices", 2)
-        self.assertLess(time.monotonic() - begun, 1.0)
+        run.until(lambda: run.pid in run.statuses, "stage 0 notices")
         self.assertEqual(run.statuses[run.pid], 1)
         self.end_tool(run)
         run.finish()
@@ -293,16 +288,14 @@ class Deaths(Mapping):
     def test_parent_dies_while_the_tool_runs(self):
         """runc is killed: its ends of the pipes are closed. Nobody lives on, the tool neither."""
         run = self.blocked()
-        begun = time.monotonic()
         run.close_init()
         os.close(run.log_read)
         run.readers.pop(run.log_read)
         run.log_read = None
-        run.until(lambda: run.pid in run.statuses, "stage 0 notices", 2)
-        self.assertLess(time.monotonic() - begun, 1.0)
+        run.until(lambda: run.pid in run.statuses, "stage 0 notices")
         self.assertFalse(parent.is_alive(self.tool_pid), "the tool was killed, and reaped by stage 0")
         self.end_tool(run)
-        run.finish(5)
+        run.finish()
         self.assertEqual(run.statuses[run.pid], 1)
 
     def test_parent_dies_and_the_tool_succeeds(self):

@@ -18,7 +18,7 @@ RUNC = "/usr/sbin/runc"
 def runc_version():
     if not os.path.exists(RUNC):
         return None
-    text = subprocess.run([RUNC, "--version"], capture_output=True, text=True, timeout=10).stdout
+    text = subprocess.run([RUNC, "--version"], capture_output=True, text=True, timeout=parent.LIMIT).stdout
     return text.split()[2] if text.startswith("runc version") else None
 
 

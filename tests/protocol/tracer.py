@@ -93,7 +93,7 @@ class Stepper:
     def __init__(self, run, at):
         self.run, self.at = run, at
         # Not the start-up of the program: from its wait for the message on.
-        parent.wait_until(lambda: self._waits(run.pid), 3, "stage 0 waits for the message")
+        parent.wait_until(lambda: self._waits(run.pid), parent.LIMIT, "stage 0 waits for the message")
         self.order, self.counts = [run.pid], {run.pid: 0}
         self.traced = {run.pid}
         parent.check(parent.libc.ptrace(SEIZE, run.pid, None, O_FORK | O_VFORK | O_CLONE | O_SYSGOOD), "PTRACE_SEIZE")

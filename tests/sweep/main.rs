@@ -79,10 +79,14 @@ fn faults_at(lines: &[Line], at: Place, line: Option<&Line>, way: Way, oldest: b
     faults
 }
 
+/// The part of a start's name by which `NSEXEC_SWEEP` chooses; all have the empty one.
+fn wanted() -> String {
+    std::env::var("NSEXEC_SWEEP").unwrap_or_default()
+}
+
 fn sweep(start: &Start) -> Tally {
     let mut tally = Tally::default();
-    let wanted = std::env::var("NSEXEC_SWEEP").unwrap_or_default();
-    if !start.name.contains(&wanted) {
+    if !start.name.contains(&wanted()) {
         return tally;
     }
     let orders: [fn() -> Box<dyn Choice>; 2] = [|| Box::new(Oldest), || Box::new(Youngest)];
@@ -130,6 +134,13 @@ fn note(tally: &mut Tally, case: &Case<'_>, promise: &str, found: &str) {
 
 #[test]
 fn whatever_fails_the_oracle_holds() {
+    let names: Vec<String> = scenarios::starts().into_iter().map(|start| start.name.to_string()).collect();
+    let wanted = wanted();
+    assert!(
+        names.iter().any(|name| name.contains(&wanted)),
+        "NSEXEC_SWEEP={wanted}: no start has this in its name. There are:\n    {}",
+        names.join("\n    ")
+    );
     let mut all = Tally::default();
     let mut starts = 0;
     for tally in on_all_cores(sweep) {
@@ -151,6 +162,22 @@ fn whatever_fails_the_oracle_holds() {
     let failed: usize = all.broken.values().map(|(count, _)| count).sum();
     println!("{} held, {failed} broke", all.tried().saturating_sub(failed));
     assert!(all.broken.is_empty(), "{:#?}", all.broken.keys().collect::<Vec<_>>());
+}
+
+/// A sweep of nothing would hold.
+#[test]
+fn a_filter_that_chooses_no_start_fails() {
+    let sweep = |filter: &str| {
+        let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
+        command
+            .args(["--exact", "whatever_fails_the_oracle_holds", "--nocapture"])
+            .env("NSEXEC_SWEEP", filter);
+        command.output().expect("a second run of this program")
+    };
+    let refused = sweep("typo");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{text}");
+    assert!(text.contains("NSEXEC_SWEEP=typo: no start") && text.contains("\n    rootful_ours\n"), "{text}");
 }
 
 /// An oracle that never says no would be none: the same run is right for the fault that happened, and for no other.

@@ -9,6 +9,8 @@ mod confront;
 mod draw;
 #[path = "../kernel/harness/user.rs"]
 mod ordinary;
+#[path = "../runner/mod.rs"]
+mod runner;
 mod targets;
 
 use std::collections::VecDeque;
@@ -126,7 +128,7 @@ impl As {
 impl As {
     /// The environment alone.
     pub(crate) fn surround(&self, command: &mut Command) {
-        command.env_clear().env("PATH", &self.path).env("LC_ALL", "C").stdin(Stdio::null());
+        runner::fresh(command).env_clear().env("PATH", &self.path).env("LC_ALL", "C").stdin(Stdio::null());
     }
 }
 
@@ -173,8 +175,22 @@ struct Counts {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let seed = seed();
+    runner::begin();
+    let words = runner::words();
+    let all = [Who::Root, Who::User]
+        .into_iter()
+        .flat_map(|who| (0..COMBINATIONS).map(move |nth| Case { who, nth }));
+    if let Err(error) = runner::choose("witness", all, |case| case.name(), &words) {
+        println!("{error}\n0 passed, 1 failed, 0 skipped");
+        return ExitCode::FAILURE;
+    }
+    let seed = match seed() {
+        Ok(seed) => seed,
+        Err(error) => {
+            println!("{error}\n0 passed, 1 failed, 0 skipped");
+            return ExitCode::FAILURE;
+        }
+    };
     println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
     let user = Ordinary::provide();
     let folder = Folder::make().expect("a folder for the tests");
@@ -332,15 +348,15 @@ fn complain(stage: &Stage<'_>, caller: &As, case: Case, seed: u64, folder: &Path
     );
 }
 
-fn seed() -> u64 {
-    let given = env::var("NSEXEC_SEED").ok().and_then(|seed| seed.parse().ok());
+fn seed() -> Result<u64, String> {
     let drawn = || {
         let mut bytes = [0; 8];
         let read =
             fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes));
         read.map_or(SEED, |()| u64::from_le_bytes(bytes))
     };
-    given.unwrap_or_else(|| if env::var_os("CI").is_some() { SEED } else { drawn() })
+    let drawn = || if env::var_os("CI").is_some() { SEED } else { drawn() };
+    runner::given_seed().map(|given| given.unwrap_or_else(drawn))
 }
 
 /// Where the program's copy lies, enterable for everybody. Removed at the end.

@@ -3,7 +3,7 @@
 //! # How to audit this file
 //!
 //! Hold each method against the system call's man page and the doc of its method in [`Sys`]. All go through
-//! `libc::syscall`, and not through the libc's function of the same name, for two reasons. Those of setuid,
+//! `syscall!`, and not through the libc's function of the same name, for two reasons. Those of setuid,
 //! setgid, setgroups and setresuid broadcast to every thread that the libc knows, and wait for ever in the child
 //! of a threaded process, which has the one thread. And what a call does is then the same with every libc.
 //!
@@ -11,8 +11,9 @@
 //!
 //! 1. **Pointers.** Each that is passed comes from a reference or a slice that lives through the call, or is null.
 //!    No call here keeps one, but for the `tid` of a clone, which the libc itself had registered.
-//! 2. **Width.** `syscall` is variadic, and takes whole registers: what is passed is a `c_long`, a pointer, or an
-//!    `int` to a parameter that the kernel declares as `int` or `unsigned int`.
+//! 2. **Width.** The macro `syscall!` passes six whole registers: each argument becomes a `Word` (`raw.rs`), signed ones
+//!    sign-extended, unsigned ones zero-extended, and those that a call lacks are 0. The libc's function of this name is
+//!    variadic and leaves the upper half of an `int` undefined, which a seccomp filter sees. Nothing else calls that one.
 //! 3. **Order.** Only clone's differs by architecture: `raw.rs`.
 //!
 //! The calls: openat close read write pwritev2 sendto sendmsg recvmsg dup3 poll (aarch64: ppoll) fstatfs newfstatat readlinkat
@@ -27,8 +28,6 @@ use core::ffi::{CStr, c_int, c_long, c_ulong};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use libc::syscall;
-
 use super::Sys;
 use super::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
@@ -36,7 +35,8 @@ use super::types::{
     Waited,
 };
 use raw::{
-    KernelMsghdr, KernelRights, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, unit,
+    KernelMsghdr, KernelRights, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall,
+    unit,
 };
 
 /// The kernel of this machine.
@@ -88,22 +88,22 @@ impl Sys for LinuxSys {
             };
         // SAFETY: the path ends with its NUL, and lives through the call, which only reads it. Where no file is made the
         // kernel does not look at the mode.
-        fd(unsafe { syscall(libc::SYS_openat, dir.0, path.as_ptr(), flags, mode) })
+        fd(unsafe { syscall!(libc::SYS_openat, dir.0, path.as_ptr(), flags, mode) })
     }
 
     fn close(&mut self, fd: Fd) -> SysResult<()> {
         // SAFETY: a number; that the descriptor is ours to close is what `new` asks of the caller.
-        unit(unsafe { syscall(libc::SYS_close, fd.0) })
+        unit(unsafe { syscall!(libc::SYS_close, fd.0) })
     }
 
     fn read(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
         // SAFETY: the kernel writes at most `len` bytes to the slice, which we hold exclusively.
-        count(unsafe { syscall(libc::SYS_read, fd.0, buf.as_mut_ptr(), buf.len()) })
+        count(unsafe { syscall!(libc::SYS_read, fd.0, buf.as_mut_ptr(), buf.len()) })
     }
 
     fn write(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
         // SAFETY: the kernel reads at most `len` bytes of the slice.
-        count(unsafe { syscall(libc::SYS_write, fd.0, buf.as_ptr(), buf.len()) })
+        count(unsafe { syscall!(libc::SYS_write, fd.0, buf.as_ptr(), buf.len()) })
     }
 
     fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
@@ -112,7 +112,7 @@ impl Sys for LinuxSys {
         // SAFETY: one iovec, on this stack, over the slice, which the kernel only reads. On a 64-bit kernel the
         // low half is the whole offset, and −1 means the descriptor's own.
         count(unsafe {
-            syscall(libc::SYS_pwritev2, fd.0, &raw const iov, iovcnt, pos_low, pos_high, libc::RWF_NOWAIT)
+            syscall!(libc::SYS_pwritev2, fd.0, &raw const iov, iovcnt, pos_low, pos_high, libc::RWF_NOWAIT)
         })
     }
 
@@ -120,7 +120,7 @@ impl Sys for LinuxSys {
         let (address, length) = (ptr::null::<libc::sockaddr>(), 0);
         // SAFETY: the kernel reads at most `len` bytes of the slice. No address: the socket is connected.
         count(unsafe {
-            syscall(libc::SYS_sendto, fd.0, buf.as_ptr(), buf.len(), libc::MSG_NOSIGNAL, address, length)
+            syscall!(libc::SYS_sendto, fd.0, buf.as_ptr(), buf.len(), libc::MSG_NOSIGNAL, address, length)
         })
     }
 
@@ -130,7 +130,7 @@ impl Sys for LinuxSys {
         let message = KernelMsghdr::new(&mut iov, &mut rights);
         // SAFETY: the kernel reads the header, the one iovec with its byte, and the control message with its one number, all
         // on this stack.
-        count(unsafe { syscall(libc::SYS_sendmsg, socket.0, &raw const message, libc::MSG_NOSIGNAL) })
+        count(unsafe { syscall!(libc::SYS_sendmsg, socket.0, &raw const message, libc::MSG_NOSIGNAL) })
     }
 
     fn receive_fd(&mut self, socket: Fd) -> SysResult<Received> {
@@ -139,21 +139,22 @@ impl Sys for LinuxSys {
         let mut message = KernelMsghdr::new(&mut iov, &mut rights);
         // SAFETY: the kernel writes one byte at most through the iovec, as much as the header says to the control message,
         // and to the header itself, all on this stack.
-        let got =
-            count(unsafe { syscall(libc::SYS_recvmsg, socket.0, &raw mut message, libc::MSG_CMSG_CLOEXEC) })?;
+        let got = count(unsafe {
+            syscall!(libc::SYS_recvmsg, socket.0, &raw mut message, libc::MSG_CMSG_CLOEXEC)
+        })?;
         let (fd, truncated) = (message.carries(&rights), message.is_truncated());
         Ok(Received { byte: (got > 0).then_some(byte[0]), fd, truncated })
     }
 
     fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
         // SAFETY: numbers; that both descriptors are ours is what `new` asks of the caller.
-        reply(unsafe { syscall(libc::SYS_dup3, fd.0, number.0, libc::O_CLOEXEC) }).map(|_| ())
+        reply(unsafe { syscall!(libc::SYS_dup3, fd.0, number.0, libc::O_CLOEXEC) }).map(|_| ())
     }
 
     #[cfg(target_arch = "x86_64")]
     fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize> {
         // SAFETY: the slice, held exclusively, is an array of the kernel's pollfd: asserted in raw.rs.
-        count(unsafe { syscall(libc::SYS_poll, fds.as_mut_ptr(), fds.len(), timeout_ms) })
+        count(unsafe { syscall!(libc::SYS_poll, fds.as_mut_ptr(), fds.len(), timeout_ms) })
     }
 
     /// As ppoll(2) with no signal mask: the newer architectures have no other.
@@ -166,13 +167,13 @@ impl Sys for LinuxSys {
         let mask = ptr::null::<u64>();
         // SAFETY: the slice, held exclusively, is an array of the kernel's pollfd: asserted in raw.rs. The limit
         // stands on this stack; the kernel writes to it what was left.
-        count(unsafe { syscall(libc::SYS_ppoll, fds.as_mut_ptr(), fds.len(), limit, mask, SIGSET_SIZE) })
+        count(unsafe { syscall!(libc::SYS_ppoll, fds.as_mut_ptr(), fds.len(), limit, mask, SIGSET_SIZE) })
     }
 
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
         let mut stat = MaybeUninit::<libc::statfs>::zeroed();
         // SAFETY: on 64-bit Linux the libc's statfs is the kernel's, which is what the kernel fills.
-        unit(unsafe { syscall(libc::SYS_fstatfs, fd.0, stat.as_mut_ptr()) })?;
+        unit(unsafe { syscall!(libc::SYS_fstatfs, fd.0, stat.as_mut_ptr()) })?;
         // SAFETY: integers and arrays of integers, for which the zeroes that it began with are values too.
         let stat = unsafe { stat.assume_init() };
         #[allow(clippy::unnecessary_cast, reason = "musl declares it unsigned")]
@@ -184,7 +185,7 @@ impl Sys for LinuxSys {
         let mut stat = MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the path ends with its NUL and lives through the call; on 64-bit Linux the libc's stat is the
         // kernel's, which is what the kernel fills.
-        unit(unsafe { syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), stat.as_mut_ptr(), 0) })?;
+        unit(unsafe { syscall!(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), stat.as_mut_ptr(), 0) })?;
         // SAFETY: integers, for which the zeroes that it began with are values too.
         let stat = unsafe { stat.assume_init() };
         #[allow(clippy::unnecessary_cast, reason = "aarch64 declares it with 32 bits")]
@@ -196,7 +197,7 @@ impl Sys for LinuxSys {
         // SAFETY: the path ends with its NUL and lives through the call; the kernel writes at most `len` bytes, and no
         // NUL, to the slice, which we hold exclusively.
         count(unsafe {
-            syscall(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), buf.as_mut_ptr(), buf.len())
+            syscall!(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), buf.as_mut_ptr(), buf.len())
         })
     }
 
@@ -204,21 +205,21 @@ impl Sys for LinuxSys {
         let mut pair: [c_int; 2] = [-1; 2];
         let (kind, protocol) = (libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
         // SAFETY: the kernel writes two ints to the array of two.
-        unit(unsafe { syscall(libc::SYS_socketpair, libc::AF_UNIX, kind, protocol, pair.as_mut_ptr()) })?;
+        unit(unsafe { syscall!(libc::SYS_socketpair, libc::AF_UNIX, kind, protocol, pair.as_mut_ptr()) })?;
         Ok((Fd(pair[0]), Fd(pair[1])))
     }
 
     fn pipe2(&mut self) -> SysResult<(Fd, Fd)> {
         let mut pair: [c_int; 2] = [-1; 2];
         // SAFETY: the kernel writes two ints to the array of two.
-        unit(unsafe { syscall(libc::SYS_pipe2, pair.as_mut_ptr(), libc::O_CLOEXEC) })?;
+        unit(unsafe { syscall!(libc::SYS_pipe2, pair.as_mut_ptr(), libc::O_CLOEXEC) })?;
         Ok((Fd(pair[0]), Fd(pair[1])))
     }
 
     fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()> {
         let (last, cloexec) = (u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         // SAFETY: numbers; with this flag nothing is closed before an exec.
-        unit(unsafe { syscall(libc::SYS_close_range, first.0, last, cloexec) })
+        unit(unsafe { syscall!(libc::SYS_close_range, first.0, last, cloexec) })
     }
 
     fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
@@ -226,60 +227,60 @@ impl Sys for LinuxSys {
         let len = u32::try_from(buf.len()).unwrap_or(u32::MAX);
         // SAFETY: the kernel writes at most `len` bytes, which the slice, held exclusively, has. Its entries need no
         // alignment: the kernel writes them with put_user, and we read bytes.
-        count(unsafe { syscall(libc::SYS_getdents64, fd.0, buf.as_mut_ptr(), len) })
+        count(unsafe { syscall!(libc::SYS_getdents64, fd.0, buf.as_mut_ptr(), len) })
     }
 
     fn set_cloexec(&mut self, fd: Fd) -> SysResult<()> {
         let flags = c_long::from(libc::FD_CLOEXEC);
         // SAFETY: numbers; only the descriptor's flag changes.
-        unit(unsafe { syscall(libc::SYS_fcntl, fd.0, libc::F_SETFD, flags) })
+        unit(unsafe { syscall!(libc::SYS_fcntl, fd.0, libc::F_SETFD, flags) })
     }
 
     // -- the copy of our own program -----------------------------------------------------------------------
 
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
         // SAFETY: numbers.
-        reply(unsafe { syscall(libc::SYS_fcntl, fd.0, libc::F_GET_SEALS) }).map(|seals| Seals(seals as u32))
+        reply(unsafe { syscall!(libc::SYS_fcntl, fd.0, libc::F_GET_SEALS) }).map(|seals| Seals(seals as u32))
     }
 
     fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()> {
         // SAFETY: numbers.
-        unit(unsafe { syscall(libc::SYS_fcntl, fd.0, libc::F_ADD_SEALS, c_ulong::from(seals.0)) })
+        unit(unsafe { syscall!(libc::SYS_fcntl, fd.0, libc::F_ADD_SEALS, c_ulong::from(seals.0)) })
     }
 
     fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd> {
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | if exec { MFD_EXEC } else { 0 };
         // SAFETY: the name ends with its NUL, and the kernel copies it.
-        fd(unsafe { syscall(libc::SYS_memfd_create, name.as_ptr(), flags) })
+        fd(unsafe { syscall!(libc::SYS_memfd_create, name.as_ptr(), flags) })
     }
 
     fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
         let offset = ptr::null_mut::<libc::off_t>();
         // SAFETY: numbers, and a null: the kernel uses the file's own position.
-        count(unsafe { syscall(libc::SYS_sendfile, to.0, from.0, offset, len) })
+        count(unsafe { syscall!(libc::SYS_sendfile, to.0, from.0, offset, len) })
     }
 
     fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()> {
         // SAFETY: numbers.
-        unit(unsafe { syscall(libc::SYS_fchmod, fd.0, mode) })
+        unit(unsafe { syscall!(libc::SYS_fchmod, fd.0, mode) })
     }
 
     fn unlink(&mut self, path: &CStr) -> SysResult<()> {
         // SAFETY: the path ends with its NUL, and the kernel only reads it.
-        unit(unsafe { syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0) })
+        unit(unsafe { syscall!(libc::SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0) })
     }
 
     fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
         let mut stat = KernelStatfs::default();
         // SAFETY: the path ends with its NUL, and the kernel only reads it; it fills its own structure.
-        unit(unsafe { syscall(libc::SYS_statfs, path.as_ptr(), &raw mut stat) })?;
+        unit(unsafe { syscall!(libc::SYS_statfs, path.as_ptr(), &raw mut stat) })?;
         Ok(stat.flags & libc::ST_RDONLY != 0)
     }
 
     fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
         let (argv, envp) = (argv.pointers().as_ptr(), envp.pointers().as_ptr());
         // SAFETY: as in `execve`; the path is a literal with NUL.
-        unsafe { syscall(libc::SYS_execveat, fd.0, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
+        unsafe { syscall!(libc::SYS_execveat, fd.0, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
         errno()
     }
 
@@ -304,7 +305,7 @@ impl Sys for LinuxSys {
         let (argv, envp) = (argv.pointers().as_ptr(), envp.pointers().as_ptr());
         // SAFETY: both arrays are pointers to strings with NUL, of which the last is null: `ExecArgs` has no other
         // constructor. `Option<ArgPtr>` is one nullable pointer. The kernel copies before it changes anything.
-        unsafe { syscall(libc::SYS_execve, path.as_ptr(), argv, envp) };
+        unsafe { syscall!(libc::SYS_execve, path.as_ptr(), argv, envp) };
         errno()
     }
 
@@ -317,7 +318,7 @@ impl Sys for LinuxSys {
         };
         let usage = ptr::null_mut::<libc::rusage>();
         // SAFETY: the kernel writes one int to `status`, and nothing to the null.
-        let pid = reply(unsafe { syscall(libc::SYS_wait4, pid.0, &raw mut status, flags, usage) })?;
+        let pid = reply(unsafe { syscall!(libc::SYS_wait4, pid.0, &raw mut status, flags, usage) })?;
         let status = if libc::WIFEXITED(status) {
             WaitStatus::Exited(libc::WEXITSTATUS(status))
         } else if libc::WIFSIGNALED(status) {
@@ -332,28 +333,28 @@ impl Sys for LinuxSys {
 
     fn kill(&mut self, pid: Pid, signal: Signal) -> SysResult<()> {
         // SAFETY: numbers.
-        unit(unsafe { syscall(libc::SYS_kill, pid.0, signal.0) })
+        unit(unsafe { syscall!(libc::SYS_kill, pid.0, signal.0) })
     }
 
     fn pidfd_open(&mut self, pid: Pid) -> SysResult<Fd> {
         // SAFETY: numbers.
-        fd(unsafe { syscall(libc::SYS_pidfd_open, pid.0, 0) })
+        fd(unsafe { syscall!(libc::SYS_pidfd_open, pid.0, 0) })
     }
 
     fn getpid(&mut self) -> Pid {
         // SAFETY: no argument, and it cannot fail.
-        Pid(unsafe { syscall(libc::SYS_getpid) } as i32)
+        Pid(unsafe { syscall!(libc::SYS_getpid) } as i32)
     }
 
     fn gettid(&mut self) -> Pid {
         // SAFETY: no argument, and it cannot fail.
-        Pid(unsafe { syscall(libc::SYS_gettid) } as i32)
+        Pid(unsafe { syscall!(libc::SYS_gettid) } as i32)
     }
 
     fn tid_address(&mut self) -> SysResult<TidAddress> {
         let mut pointer: *mut c_int = ptr::null_mut();
         // SAFETY: the kernel writes one pointer to `pointer`.
-        unit(unsafe { syscall(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut pointer) })?;
+        unit(unsafe { syscall!(libc::SYS_prctl, PR_GET_TID_ADDRESS, &raw mut pointer) })?;
         let address = pointer as usize;
         if pointer.is_null() {
             return Ok(TidAddress { address, cached: 0 });
@@ -367,59 +368,59 @@ impl Sys for LinuxSys {
 
     fn setns(&mut self, fd: Fd, kind: CloneFlags) -> SysResult<()> {
         // SAFETY: numbers; memory stays as it is.
-        unit(unsafe { syscall(libc::SYS_setns, fd.0, kind.0) })
+        unit(unsafe { syscall!(libc::SYS_setns, fd.0, kind.0) })
     }
 
     fn unshare(&mut self, flags: CloneFlags) -> SysResult<()> {
         // SAFETY: numbers; flags that would unshare memory are refused by the kernel or change nothing.
-        unit(unsafe { syscall(libc::SYS_unshare, c_ulong::from(flags.0)) })
+        unit(unsafe { syscall!(libc::SYS_unshare, c_ulong::from(flags.0)) })
     }
 
     fn set_dumpable(&mut self, dumpable: bool) -> SysResult<()> {
         // SAFETY: numbers.
-        unit(unsafe { syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, c_ulong::from(dumpable)) })
+        unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_DUMPABLE, c_ulong::from(dumpable)) })
     }
 
     fn set_name(&mut self, name: &CStr) -> SysResult<()> {
         // SAFETY: the kernel reads up to the string's NUL, and not more than 15 bytes.
-        unit(unsafe { syscall(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr()) })
+        unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr()) })
     }
 
     fn set_pdeathsig(&mut self, signal: Signal) -> SysResult<()> {
         // SAFETY: numbers.
-        unit(unsafe { syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, c_long::from(signal.0)) })
+        unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, c_long::from(signal.0)) })
     }
 
     fn setsid(&mut self) -> SysResult<()> {
         // SAFETY: no argument.
-        unit(unsafe { syscall(libc::SYS_setsid) })
+        unit(unsafe { syscall!(libc::SYS_setsid) })
     }
 
     fn setresuid(&mut self, uid: u32) -> SysResult<()> {
         // SAFETY: numbers; the ids change for this thread alone, which `new` covers.
-        unit(unsafe { syscall(libc::SYS_setresuid, uid, uid, uid) })
+        unit(unsafe { syscall!(libc::SYS_setresuid, uid, uid, uid) })
     }
 
     fn setuid(&mut self, uid: u32) -> SysResult<()> {
         // SAFETY: as in `setresuid`.
-        unit(unsafe { syscall(libc::SYS_setuid, uid) })
+        unit(unsafe { syscall!(libc::SYS_setuid, uid) })
     }
 
     fn setgid(&mut self, gid: u32) -> SysResult<()> {
         // SAFETY: as in `setresuid`.
-        unit(unsafe { syscall(libc::SYS_setgid, gid) })
+        unit(unsafe { syscall!(libc::SYS_setgid, gid) })
     }
 
     fn drop_groups(&mut self) -> SysResult<()> {
         // SAFETY: as in `setresuid`; of a list of no groups the kernel reads nothing.
-        unit(unsafe { syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) })
+        unit(unsafe { syscall!(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) })
     }
 
     fn sched_getaffinity(&mut self) -> SysResult<u64> {
         // 1,024 CPUs, as the libc's cpu_set_t: a kernel built for more answers EINVAL.
         let mut mask = [0_u64; 16];
         // SAFETY: the kernel writes at most the length given to the array, which has it.
-        unit(unsafe { syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) })?;
+        unit(unsafe { syscall!(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) })?;
         Ok(mask[0])
     }
 
@@ -430,7 +431,7 @@ impl Sys for LinuxSys {
             Mount::Proc => (proc, on_proc, proc, libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
         };
         // SAFETY: each pointer is null or a literal with NUL, and the kernel only reads them.
-        unit(unsafe { syscall(libc::SYS_mount, source, target, kind, flags, none) })
+        unit(unsafe { syscall!(libc::SYS_mount, source, target, kind, flags, none) })
     }
 
     // -- signals -----------------------------------------------------------------------------------------
@@ -442,7 +443,9 @@ impl Sys for LinuxSys {
         };
         let mut old: u64 = 0;
         // SAFETY: the kernel reads 8 bytes of one and writes 8 bytes to the other.
-        unit(unsafe { syscall(libc::SYS_rt_sigprocmask, how, &raw const set.0, &raw mut old, SIGSET_SIZE) })?;
+        unit(unsafe {
+            syscall!(libc::SYS_rt_sigprocmask, how, &raw const set.0, &raw mut old, SIGSET_SIZE)
+        })?;
         Ok(SignalSet(old))
     }
 
@@ -452,7 +455,7 @@ impl Sys for LinuxSys {
         // SAFETY: both are the kernel's struct. A handler in `action` is one that the kernel gave us before, and
         // still there: we unload nothing.
         let raw =
-            unsafe { syscall(libc::SYS_rt_sigaction, signal.0, &raw const new, &raw mut old, SIGSET_SIZE) };
+            unsafe { syscall!(libc::SYS_rt_sigaction, signal.0, &raw const new, &raw mut old, SIGSET_SIZE) };
         unit(raw)?;
         Ok(old.into())
     }
@@ -462,7 +465,7 @@ impl Sys for LinuxSys {
         let info = ptr::null_mut::<libc::siginfo_t>();
         // SAFETY: the kernel reads 8 bytes of the set and the time, and writes nothing to the null.
         let raw = unsafe {
-            syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, info, &raw const at_once, SIGSET_SIZE)
+            syscall!(libc::SYS_rt_sigtimedwait, &raw const set.0, info, &raw const at_once, SIGSET_SIZE)
         };
         reply(raw).map(|signal| Signal(signal as i32))
     }

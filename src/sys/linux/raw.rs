@@ -69,7 +69,81 @@ impl KernelMsghdr {
     }
 }
 
-/// What `libc::syscall` returned: −1 stands for the errno.
+/// One argument of a system call: all 64 bits of its register. Its constructors are the impls of `From` below, so that an
+/// argument of another type does not compile.
+#[derive(Clone, Copy)]
+pub(super) struct Word(c_long);
+
+/// Sign-extended, as a C compiler extends an `int`.
+impl From<i32> for Word {
+    fn from(value: i32) -> Self {
+        Self(c_long::from(value))
+    }
+}
+
+/// Zero-extended: an id of 4294967295 stays one.
+impl From<u32> for Word {
+    fn from(value: u32) -> Self {
+        Self(c_long::from(value))
+    }
+}
+
+impl From<c_long> for Word {
+    fn from(value: c_long) -> Self {
+        Self(value)
+    }
+}
+
+impl From<c_ulong> for Word {
+    fn from(value: c_ulong) -> Self {
+        Self(value as c_long)
+    }
+}
+
+impl From<usize> for Word {
+    fn from(value: usize) -> Self {
+        Self(value as c_long)
+    }
+}
+
+impl<T> From<*const T> for Word {
+    fn from(pointer: *const T) -> Self {
+        Self(pointer as c_long)
+    }
+}
+
+impl<T> From<*mut T> for Word {
+    fn from(pointer: *mut T) -> Self {
+        Self(pointer as c_long)
+    }
+}
+
+/// `syscall!(NUMBER, ARGUMENT…)`: the system call with these arguments, at most six, each a [`Word`]; the missing ones are 0.
+///
+/// Unsafe, as the system call is: see [`call`].
+macro_rules! syscall {
+    ($number:expr $(, $argument:expr)* $(,)?) => {
+        $crate::sys::linux::raw::call($number, [$($crate::sys::linux::raw::Word::from($argument)),*])
+    };
+}
+pub(super) use syscall;
+
+/// The system call: −1 stands for the errno.
+///
+/// # Safety
+/// That of the system call. Every pointer among the arguments must be valid for what the call does with it.
+pub(super) unsafe fn call<const N: usize>(number: c_long, arguments: [Word; N]) -> c_long {
+    const { assert!(N <= 6, "the kernel takes six arguments") };
+    let mut all = [0; 6];
+    for (register, Word(value)) in all.iter_mut().zip(arguments) {
+        *register = value;
+    }
+    let [one, two, three, four, five, six] = all;
+    // SAFETY: the caller's. Each argument is a c_long, as wide as a register.
+    unsafe { libc::syscall(number, one, two, three, four, five, six) }
+}
+
+/// What [`call`] returned: −1 stands for the errno.
 pub(super) fn reply(raw: c_long) -> SysResult<c_long> {
     if raw == -1 { Err(errno()) } else { Ok(raw) }
 }
@@ -114,10 +188,10 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>) -> SysResult
     #[cfg(target_arch = "x86_64")]
     // SAFETY: without CLONE_VM the child has its own memory, so that its return down this frame changes nothing
     // of ours. The kernel writes to `ctid` alone, in the child's memory, where the libc has a pid_t (above).
-    let raw = unsafe { libc::syscall(libc::SYS_clone, flags, stack, ptid, ctid, tls) };
+    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, ptid, ctid, tls) };
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: as above; this is the order of aarch64 (CONFIG_CLONE_BACKWARDS).
-    let raw = unsafe { libc::syscall(libc::SYS_clone, flags, stack, ptid, tls, ctid) };
+    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, ptid, tls, ctid) };
     reply(raw).map(|pid| match pid {
         0 => Fork::Child,
         pid => Fork::Parent { child: Pid(pid as i32) },

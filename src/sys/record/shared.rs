@@ -107,6 +107,12 @@ impl SharedSink {
         Ok((Self { file, lost, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
     }
 
+    /// Whether the limit of the size of files (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
+    #[must_use]
+    pub const fn is_cut_by_file_size(&self) -> bool {
+        self.limit < PROCESS_MAX
+    }
+
     /// Sets how many bytes one process may write, below [`PROCESS_MAX`].
     #[must_use]
     pub fn with_limit(self, limit: usize) -> Self {
@@ -159,10 +165,12 @@ impl SharedReader {
     /// Reads what has come so far: everything, once the processes have ended or executed something else.
     ///
     /// # Errors
-    /// Those of reading the file.
+    /// Those of reading the file; no memory for what is in it.
     pub fn read(&self) -> io::Result<Record> {
         let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
-        let mut bytes = std::vec![0; length];
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        bytes.resize(length, 0);
         // By position: the offset belongs to those who write.
         self.file.read_exact_at(&mut bytes, 0)?;
         // Nothing to read is an error of a counter that does not wait. What is read is taken away.
@@ -180,8 +188,9 @@ impl SharedReader {
     }
 }
 
-/// RLIMIT_FSIZE: a write beyond it does not only fail, it ends the process with SIGXFSZ (setrlimit(2)).
-fn largest_file() -> usize {
+/// RLIMIT_FSIZE in bytes: a write beyond it does not only fail, it ends the process with SIGXFSZ (setrlimit(2)).
+#[must_use]
+pub fn largest_file() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let words = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
     // "unlimited" is no number.

@@ -10,20 +10,18 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, geteuid};
 
 use super::{PidFd, children, me};
-
-/// Afterwards a killed process must be gone: it has nothing left to do.
-const DEATH: Duration = Duration::from_secs(5);
+use crate::runner::{LIMIT, default_signals};
 
 /// `--guard UID GID drop|keep COMMAND…`: exits with the command's status if nothing is left, else with 1.
 pub(super) fn main(args: &[String], deadline: Duration) -> ExitCode {
     let [uid, gid, drop, program, rest @ ..] = args else { panic!("--guard UID GID drop|keep COMMAND…") };
-    // The harness's mask comes with a Command, and would go on to all below us.
-    SigSet::all().thread_unblock().expect("unblock signals");
+    // The harness's mask and what its caller ignores would go on to all below us.
+    default_signals();
     if geteuid().is_root() {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace for the guard");
         for propagation in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
@@ -81,7 +79,7 @@ fn end(pid: i32) {
     println!("process left: {pid} {name} ({state}): {}", word("cmdline").replace('\0', " "));
     let fd = PidFd::open(pid).expect("pidfd of a child");
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill a child");
-    assert!(fd.ends_within(DEATH), "{pid} outlives SIGKILL");
+    assert!(fd.ends_within(LIMIT), "{pid} outlives SIGKILL");
     waitid(Id::PIDFd(fd.fd().as_fd()), WaitPidFlag::WEXITED).expect("reap a child");
 }
 

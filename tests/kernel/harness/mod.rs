@@ -21,6 +21,7 @@ pub(crate) use pidfd::{PidFd, children, me};
 pub(crate) use user::Ordinary;
 
 use crate::kit::Ctx;
+use crate::runner::{self, TEST_LIMIT};
 
 /// As whom a test runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,9 +78,6 @@ pub(crate) const SKIPPED: i32 = 77;
 /// Whether a signal asked us to come to an end.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// Longer than any test takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(40);
-
 enum Verdict {
     Passed,
     Failed(String),
@@ -95,7 +93,7 @@ pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
         .collect();
     let mut args = env::args().skip(1);
     match args.next().as_deref() {
-        Some("--guard") => guard::main(&args.collect::<Vec<_>>(), DEADLINE),
+        Some("--guard") => guard::main(&args.collect::<Vec<_>>(), TEST_LIMIT),
         Some("--one") => one(&cases, &args.collect::<Vec<_>>()),
         _ => Wanted::from_args(env::args().skip(1)).run(&cases),
     }
@@ -146,19 +144,32 @@ impl Wanted {
         wanted
     }
 
+    fn matches(&self, name: &str, word: &str) -> bool {
+        if self.exact { name == word } else { name.contains(word) }
+    }
+
     fn wants(&self, name: &str) -> bool {
-        let matches = |word: &String| if self.exact { name == word } else { name.contains(word.as_str()) };
+        let matches = |word: &String| self.matches(name, word);
         (self.words.is_empty() || self.words.iter().any(matches)) && !self.skip.iter().any(matches)
     }
 
     fn run(&self, cases: &[(&Test, Who)]) -> ExitCode {
-        let cases: VecDeque<_> =
-            cases.iter().copied().filter(|(test, who)| self.wants(&test.name(*who))).collect();
+        let name = |(test, who): &(&Test, Who)| test.name(*who);
+        let all = cases.iter().copied().map(|case| name(&case)).collect::<Vec<_>>();
+        let cases: VecDeque<_> = cases.iter().copied().filter(|case| self.wants(&name(case))).collect();
         if self.list {
-            cases.iter().for_each(|(test, who)| println!("{}: test", test.name(*who)));
+            cases.iter().for_each(|case| println!("{}: test", name(case)));
             return ExitCode::SUCCESS;
         }
+        let idle = self.words.iter().find(|word| !all.iter().any(|name| self.matches(name, word)));
+        if cases.is_empty() || idle.is_some() {
+            let word = idle.map_or(String::new(), |word| format!(" by '{word}'"));
+            println!("kernel: no test is chosen{word}. There are:\n    {}", all.join("\n    "));
+            println!("kernel tests: 0 passed, 1 failed, 0 skipped");
+            return ExitCode::FAILURE;
+        }
         let start = Instant::now();
+        runner::begin();
         stop_by_signal();
         let ordinary = Ordinary::provide();
         let folder = Folder::make().expect("a folder for the tests");

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::getpid;
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::types::Pid;
 
 /// A process that stays the same one.
 #[derive(Debug)]
@@ -15,12 +18,11 @@ pub(crate) struct PidFd(OwnedFd);
 
 impl PidFd {
     pub(crate) fn open(pid: i32) -> io::Result<Self> {
-        // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = Errno::result(fd)?;
-        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
-        // SAFETY: the kernel has just made this descriptor; nobody else knows it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        // SAFETY: one call, which changes nothing but that it makes a descriptor.
+        let opened = unsafe { LinuxSys::new() }.pidfd_open(Pid(pid));
+        let fd = opened.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        // SAFETY: the kernel has just made this descriptor; no other owner exists.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd.0) }))
     }
 
     /// Waits until the process has ended, children and others alike; false if the time is over first.

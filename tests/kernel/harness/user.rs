@@ -34,6 +34,10 @@ impl Ordinary {
             let new = "--system --no-create-home --home-dir /nonexistent --shell /bin/sh --user-group";
             tool("useradd", new)?;
             fs::write(MADE, "user\n").map_err(|error| format!("{MADE}: {error}"))?;
+        }
+        // Without them it is a user of ours that a killed run has left: to be removed as well.
+        if !has_subordinate_ids() {
+            fs::write(MADE, "user\n").map_err(|error| format!("{MADE}: {error}"))?;
             tool("usermod", &format!("--add-subuids {SUBORDINATE} --add-subgids {SUBORDINATE}"))?;
         }
         used.relock(FlockArg::LockShared).map_err(|error| format!("{LOCK}: {error}"))?;
@@ -60,6 +64,13 @@ impl Drop for Ordinary {
 
 fn find() -> Option<User> {
     User::from_name(NAME).ok().flatten()
+}
+
+fn has_subordinate_ids() -> bool {
+    ["/etc/subuid", "/etc/subgid"].iter().all(|file| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| line.starts_with(&format!("{NAME}:")))
+    })
 }
 
 fn lock() -> Result<Flock<File>, String> {
