@@ -97,7 +97,7 @@ def recognised(stack, go, environment, line):
     symbol = LINES[line].symbol
     if done.returncode != 0 or f"symbol {symbol}." not in done.stdout:
         return f"status {done.returncode}\n{done.stdout}{done.stderr}"
-    kept = {path.name for path in (folder / "libcontainer/nsenter").rglob("*") if path.is_file()}
+    kept = {path.name for path in (folder / "libcontainer/nsenter").rglob("*") if not path.is_dir()}
     expected = {"nsexec.go", "unsupported.go", "nsenter_test.go", "README.md", "escape.go"}
     if {name for name in kept if not name.startswith("is_for_")} != expected:
         return f"in the package are {sorted(kept)}"
@@ -114,7 +114,8 @@ def recognised(stack, go, environment, line):
         shutil.rmtree(newer / "libcontainer/nsenter")
         shutil.copytree(folder / "libcontainer/nsenter", newer / "libcontainer/nsenter")
         done = build(go, environment, newer)
-        if done.returncode == 0 or not re.search(r"is_for_runc_\w+\.go:\d+:\d+: undefined: libcontainer\.", done.stderr):
+        reported = re.search(r"is_for_runc_\w+\.go:\d+:\d+: undefined: libcontainer\.", done.stderr)
+        if done.returncode == 0 or not reported:
             return f"with the libcontainer of {other}: status {done.returncode}\n{done.stderr}"
         done = replace(newer)
         if done.returncode != 0 or build(go, environment, newer).returncode != 0:
