@@ -190,5 +190,8 @@ def suite(job, name):
                 recipe(line)
             except (AssertionError, RuntimeError) as error:
                 problem = str(error)
+            finally:
+                # A tree with its modules is some 200 MB.
+                shutil.rmtree(WORK / "recipes", ignore_errors=True)
             job.judge.check(f"{name} {line_name} {title}", problem)
 

@@ -43,6 +43,20 @@ LINES = {
 }
 
 
+# The row of the README's table whose build command the script prints.
+ROWS = {
+    "1.2": "runc 1.5 and main",
+    "1.1": "runc 1.1.0 to 1.1.15",
+    "1.0": "runc 1.0.0-rc94 to 1.0.3",
+    "2018": "runc as of 2018, before 1.0.0-rc6",
+}
+
+
+def place(stack, line):
+    """Where a tree of that line lies; before modules there was GOPATH."""
+    return stack.folder() / "src" / RUNC if line == "2018" else stack.folder() / "runc"
+
+
 def make(folder, line, **other):
     """A tree of that line in `folder`; `other` replaces parts of it."""
     sources = LINES[line]
@@ -63,7 +77,12 @@ def make(folder, line, **other):
     (nsenter / "test/escape.c").symlink_to("../escape.c")
     imports = f'import (\n\t_ "{RUNC}/libcontainer"\n\t_ "{RUNC}/libcontainer/nsenter"\n)'
     (folder / "main.go").write_text(f"package main\n\n{imports}\n\nfunc main() {{}}\n")
-    (folder / "go.mod").write_text(f"module {RUNC}\n\ngo 1.17\n")
+    if line != "2018":
+        (folder / "go.mod").write_text(f"module {RUNC}\n\ngo 1.17\n")
+        (folder / "vendor").mkdir(exist_ok=True)
+        (folder / "vendor/modules.txt").touch()
+    tags = "seccomp libpathrs" if line == "1.2" else "seccomp"
+    (folder / "Makefile").write_text(f"BUILDTAGS := {tags}\nBUILDTAGS += $(EXTRA_BUILDTAGS)\n")
     (folder / "VERSION").write_text(other.get("version", sources.version) + "\n")
     return folder
 
@@ -74,6 +93,9 @@ def replace(folder):
 
 def build(go, environment, folder, *options):
     """`go build`; the status and what it printed. The environment has the archive's folder."""
+    if RUNC in str(folder):
+        gopath = str(folder).removesuffix(f"/src/{RUNC}")
+        environment = {**environment, "GO111MODULE": "off", "GOPATH": gopath}
     return subprocess.run(
         [go, "build", *options, "-o", folder / "runc", "."], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
         capture_output=True, text=True,
@@ -92,11 +114,14 @@ def constructor(folder):
 
 def recognised(stack, go, environment, line):
     """The package calls the line's symbol, whatever the tag is, and is not compiled with another libcontainer."""
-    folder = make(stack.folder() / "runc", line)
+    folder = make(place(stack, line), line)
     done = replace(folder)
     symbol = LINES[line].symbol
     if done.returncode != 0 or f"symbol {symbol}." not in done.stdout:
         return f"status {done.returncode}\n{done.stdout}{done.stderr}"
+    command = recipes.Readme().in_place[ROWS[line]]
+    if done.stdout.splitlines()[-1] != f"    PKG_CONFIG_PATH={recipes.ARCHIVE} {command}":
+        return f"the README builds with\n{command}\nand the script prints\n{done.stdout}"
     kept = {path.name for path in (folder / "libcontainer/nsenter").rglob("*") if not path.is_dir()}
     expected = {"nsexec.go", "unsupported.go", "nsenter_test.go", "README.md", "escape.go"}
     if {name for name in kept if not name.startswith("is_for_")} != expected:
@@ -110,7 +135,7 @@ def recognised(stack, go, environment, line):
     for other in LINES:
         if other == line:
             continue
-        newer = make(stack.folder() / "runc", other)
+        newer = make(place(stack, other), other)
         shutil.rmtree(newer / "libcontainer/nsenter")
         shutil.copytree(folder / "libcontainer/nsenter", newer / "libcontainer/nsenter")
         done = build(go, environment, newer)
@@ -125,19 +150,20 @@ def recognised(stack, go, environment, line):
     return ""
 
 
-def vendored(stack, go, environment, place):
+def vendored(stack, go, environment, named):
     """A program with a vendored libcontainer: DIR is the program's folder, or the package's."""
     program = stack.folder() / "vendor of containers"
     inner = program / "vendor" / RUNC
     make(inner, "1.1")
-    for name in ("go.mod", "main.go", "VERSION"):
+    shutil.rmtree(inner / "vendor")
+    for name in ("go.mod", "main.go", "VERSION", "Makefile"):
         shutil.move(inner / name, program / name)
     shutil.rmtree(inner / "libcontainer/nsenter/test")
     (program / "go.mod").write_text(f"module example.org/program\n\ngo 1.17\n\nrequire {RUNC} v1.1.15\n")
     (program / "vendor/modules.txt").write_text(
         f"# {RUNC} v1.1.15\n## explicit; go 1.17\n{RUNC}/libcontainer\n{RUNC}/libcontainer/nsenter\n"
     )
-    done = replace(program if place == "program" else inner / "libcontainer/nsenter")
+    done = replace(program if named == "program" else inner / "libcontainer/nsenter")
     if done.returncode != 0:
         return f"status {done.returncode}\n{done.stderr}"
     done = build(go, environment, program, "-mod=vendor")
@@ -235,7 +261,7 @@ def refused(stack, _go, _environment, damage):
 
 CASES = {
     **{f"replace recognises runc {line}": (recognised, line) for line in LINES},
-    **{f"replace takes a vendored {place}": (vendored, place) for place in ("program", "package")},
+    **{f"replace takes a vendored {named}": (vendored, named) for named in ("program", "package")},
     **{f"replace refuses {damage.__name__.replace('_', ' ')}": (refused, damage) for damage in REFUSALS},
 }
 
