@@ -7,6 +7,8 @@
 // the environment that returns at once. Where it is, the process becomes stage 0 of the bootstrap, and of the processes
 // that come of it only the container's init reaches Go's runtime.
 //
+// A program that is built on libcontainer imports .../bindings/go/runc, which also checks the build tag.
+//
 // The build tag says which line of runc the parent is; there may be one:
 //
 //	(none)       runc 1.2.0 or later

@@ -1,19 +1,30 @@
-"""bindings/go by itself: its own tests, which are what runc expects of its C, in each dialect.
+"""bindings/go: its own tests in each dialect, which are what runc expects of its C; the script `replace`; and the README's
+two recipes for a Go runtime, with the real runc as a module with its folder vendor.
 
-Who this is: part of `run`, as root; the tests make network namespaces.
+Who this is: part of `run`, as root; the tests make network namespaces, and start a container.
 """
 
 import re
 import subprocess
 
+import recipes
+import replaced
 from build import WORK, archive
-from packages import ROOT, stable_go
+from packages import ROOT, install, stable_go
 
 NAME = "bindings"
 TAGS = ("", "nsexec_v1_1", "nsexec_v1_0", "nsexec_seed")
 
 
 def suite(job, stack):
+    own_tests(job)
+    if any(job.wants(NAME, title) for title in replaced.CASES):
+        install("binutils")
+        replaced.suite(job, NAME, stack, stable_go(), go_environment())
+    recipes.suite(job, NAME)
+
+
+def own_tests(job):
     dialects = [tag for tag in TAGS if job.wants(NAME, tag)]
     if not dialects:
         return
