@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 pub use assume::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
 use runc::{Launch, Manner, MountNumbers};
 
+use super::normalise::INTERRUPT;
 use super::rules::{self, Facts, Finding};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
@@ -30,7 +31,7 @@ use crate::namespace::{NsKind, NsSet};
 use crate::policy::Policy;
 use crate::sys::record::Call;
 use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
-use crate::sys::types::{Errno, Pid};
+use crate::sys::types::{Errno, Fd, Pid};
 use crate::timens::TimeOffsets;
 
 /// What is planned.
@@ -117,16 +118,18 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
 
     let mut sim = machine(&bootstrap, assumptions);
-    match start {
+    let interrupt = match start {
         Start::Launcher(prepared) => our_launcher(&mut sim, prepared, assumptions),
         Start::Runc { message, manner, policy } => {
             let (level, mount_numbers) = (Level::Warning, MountNumbers::Kept);
             let (manner, policy, message) = (*manner, *policy, message.clone());
             runc::drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
+            None
         }
-    }
+    };
     let report = sim.run(&mut Oldest, None);
-    let run = run_of(&report);
+    let mut run = run_of(&report);
+    run.notes.extend(interrupt.map(|Fd(fd)| (INTERRUPT.to_string(), fd.to_string())));
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
     let succeeds =
@@ -327,7 +330,8 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     }
 }
 
-fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+/// Gives the descriptor that would interrupt the launch.
+fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
     search(sim, prepared, assumptions);
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
@@ -336,6 +340,7 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
         let (interrupt, _) = sim.pipe(false);
         prepared = prepared.interrupted_through(interrupt);
     }
+    let interrupt = prepared.interrupt();
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let mut memory = vec![0; prepared.message().len()];
@@ -346,6 +351,7 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
             Launched::Exit(status) => Ended::Exit(status),
         }
     });
+    interrupt
 }
 
 /// The simulated processes as a run. How the launcher ends is not planned: it goes on with its program.
