@@ -319,6 +319,91 @@ stage-1 child: line 4 differs
         );
     }
 
+    /// Two views of one run: the recorder may lack one call, or have announced an exec, and no more.
+    #[test]
+    fn of_one_run_the_record_lacks_one_call_at_most() {
+        let killed = |origin, names: &[&str]| {
+            let mut run = run(names);
+            (run.origin, run.sections[0].end) = (origin, End::Signaled(Signal::KILL));
+            run
+        };
+        let record = |names: &[&str]| killed(Origin::Recorded, names);
+        let seen = |names: &[&str]| killed(Origin::Witnessed, names);
+        for (said, saw, same) in [
+            (&["a"][..], &["a", "b"][..], true),
+            (&["a", "b"], &["a", "b"], true),
+            (&["a"], &["a", "b", "c"], false),
+            (&["a", "b"], &["a"], false),
+            (&["a"], &["x"], false),
+        ] {
+            assert_eq!(compare(&record(said), &seen(saw)).is_empty(), same, "{said:?}, {saw:?}");
+            assert_eq!(compare(&seen(saw), &record(said)).is_empty(), same, "{said:?}, {saw:?}");
+        }
+        let mut announced = record(&["a"]);
+        let exec = Call::Execve { path: Bytes::default(), argv: vec![], envp: vec![] };
+        announced.sections[0].lines.push(Line { call: exec, reply: Reply::NoReturn });
+        assert!(compare(&announced, &seen(&["a"])).is_empty());
+        // A process that was killed before its first line is known to the witness alone.
+        let nothing = Run { origin: Origin::Recorded, ..Run::default() };
+        assert!(compare(&nothing, &seen(&[])).is_empty());
+        assert!(!compare(&nothing, &seen(&["a"])).is_empty());
+    }
+
+    /// A record and a witness are of one run, so nothing is renamed; a plan is of another.
+    #[test]
+    fn only_different_runs_are_renamed() {
+        let kill = |origin, pid| {
+            let mut section = Section::new(Role::Launcher);
+            let fork = Call::Fork { exit: crate::sys::types::ExitSignal::None, tid: None };
+            let pid = crate::sys::types::Pid(pid);
+            section.lines = vec![
+                Line { call: fork, reply: Reply::Parent(pid) },
+                Line { call: Call::Kill { pid, signal: Signal::KILL }, reply: Reply::Unit },
+            ];
+            Run { origin, sections: vec![section], ..Run::default() }
+        };
+        use Origin::{Planned, Recorded, Witnessed};
+        for (one, other, same) in [
+            (Planned, Recorded, true),
+            (Planned, Witnessed, true),
+            (Recorded, Recorded, true),
+            (Recorded, Witnessed, false),
+            (Witnessed, Recorded, false),
+        ] {
+            assert_eq!(compare(&kill(one, 7), &kill(other, 8)).is_empty(), same, "{one} and {other}");
+            assert!(compare(&kill(one, 7), &kill(other, 7)).is_empty());
+        }
+    }
+
+    #[test]
+    fn environments_differ_by_their_names() {
+        let exec = |variables: &[&str]| {
+            let mut run = run(&["a"]);
+            let envp = variables.iter().map(|variable| variable.as_bytes().into()).collect();
+            let call = Call::Execve { path: Bytes::default(), argv: vec![], envp };
+            run.sections[0].lines.push(Line { call, reply: Reply::NoReturn });
+            run
+        };
+        let said = |left: &[&str], right: &[&str]| {
+            let text = compare(&exec(left), &exec(right)).to_string();
+            assert!(!text.contains("s3cret"), "{text}");
+            let found =
+                text.split_once("the environments differ: ").and_then(|(_, rest)| rest.split_once(')'));
+            found.map(|(words, _)| words.to_string()).unwrap_or(text)
+        };
+        assert_eq!(said(&["A=s3cret"], &["A=s3cret"]), "");
+        assert_eq!(
+            said(&["A=s3cret"], &["A=s3cret", "LD_PRELOAD=s3cret"]),
+            "LD_PRELOAD is in the second alone"
+        );
+        assert_eq!(
+            said(&["A=s3cret1", "B=1"], &["A=s3cret2"]),
+            "A has another value, B is in the first alone"
+        );
+        assert_eq!(said(&["A=1", "B=s3cret"], &["B=s3cret", "A=1"]), "another order");
+        assert_eq!(said(&["A\x1b=s3cret"], &[]), "A\\x1b is in the first alone");
+    }
+
     #[test]
     fn one_line_less_one_process_less_and_an_undeclared_call_are_differences() {
         let whole = run(&["a", "b"]);
