@@ -440,6 +440,57 @@ fn an_interrupted_witness_tells_and_leaves_nothing() {
     }
 }
 
+/// The command's arguments, its name, its environment, a score and a map are the caller's, and no pids, whatever numbers a
+/// simulated or a real process has.
+#[test]
+fn numbers_of_the_caller_are_not_taken_for_pids() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("numbers_of_the_caller_are_not_taken_for_pids") {
+            continue;
+        }
+        let before = "ln -sf /bin/true 101; export PID=101 LIST=102:$$;";
+        for command in [
+            // The number of each simulated process comes first once.
+            "for pid in 98 99 100 101 102 103 104 110 111 112 $$; do $N trace -r -n -- true $pid || exit; done",
+            "$N trace -r -n -- true 100 101 102 /proc/101 '(101)' 'nsexec-1[101]: (102)' '\"pid\": 101' $$",
+            "$N trace -r -C -- ./101 101",
+            "$N trace -r -C --oom-score-adj 101 -- true 101",
+            "$N trace -r -p -- sh -c 'exit 0' 101",
+            "$N trace -C --join net=/proc/101/ns/net -- true; [ $? = 1 ]",
+            "$N trace -C --join net=/proc/101 -- true; [ $? = 1 ]",
+            // Those of the simulation are there, and not here: the numbers of processes that have ended.
+            "for pid in 100 101 102 103; do $N trace -r -C -- /proc/$pid/exe; [ $? = 3 ] && exit 3; done; true",
+        ] {
+            let (status, _, err) = script(&caller, &format!("{before} {command}"));
+            assert!(
+                status == 0 && err.contains("as planned") && !err.contains("not as planned"),
+                "{command}: {err}"
+            );
+        }
+    }
+}
+
+/// What strace writes and the whole record have the environment in them: they are never in a file, and neither is shown.
+#[test]
+fn a_witness_keeps_the_secrets_of_the_environment() {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: a_witness_keeps_the_secrets_of_the_environment: no strace");
+        return;
+    }
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_witness_keeps_the_secrets_of_the_environment") {
+            continue;
+        }
+        let text = "mkdir w; export TMPDIR=$PWD/w TOKEN=s3cret-value MARK=/nsexec-witness/end; \
+                    $N trace --witness --json r -r -C -- sh -c 'find w -type f; find w -type p | wc -l' /nsexec-witness/begin; \
+                    ls w; grep -c s3cret r";
+        let (_, out, err) = script(&caller, text);
+        assert!(err.contains("the witness agrees") && err.contains("nsexec: as planned"), "{err}");
+        assert!(!err.contains("s3cret"), "{err}");
+        assert_eq!(out, "2\n0\n");
+    }
+}
+
 /// A message, a record and a file's name may be anybody's.
 #[test]
 fn nothing_that_is_read_acts_upon_the_terminal() {

@@ -273,7 +273,8 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
                 let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
                 Extra::Namespace(sim.namespace(outside, other))
             }
-            Some(Amiss::Missing) => continue,
+            // The simulated /proc has processes of its own, whose numbers are not the machine's.
+            Some(Amiss::Missing) => Extra::Missing,
             Some(Amiss::BelowFile) => {
                 sim.file(above(path), Extra::Regular(Rc::from(&b""[..])));
                 continue;
@@ -325,6 +326,13 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     }
     let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
     let found = assumptions.command.as_deref().or_else(first);
+    for path in prepared.candidates().filter(|path| path.starts_with(b"/proc/") && Some(*path) != found) {
+        // As for a path to join.
+        let Ok(path) = core::str::from_utf8(path) else { continue };
+        if !assumptions.refused.contains_key(path.as_bytes()) {
+            sim.file(path, Extra::Missing);
+        }
+    }
     if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
         sim.program(path, Program::ends(Ended::Stay));
     }

@@ -54,6 +54,8 @@ pub enum Extra {
     Forbidden,
     /// A file in a folder that nobody may search: not even what it is can be asked (EACCES).
     Hidden,
+    /// Nothing, also where a path in /proc leads to a simulated process (ENOENT).
+    Missing,
 }
 
 impl Kernel {
@@ -110,6 +112,7 @@ impl Kernel {
         let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
         match self.files.get(text) {
             Some(Extra::Hidden) => return Err(Errno::EACCES),
+            Some(Extra::Missing) => return Err(Errno::ENOENT),
             Some(extra) => return Ok(Node::Extra(extra.clone())),
             None => {}
         }
@@ -148,7 +151,7 @@ impl Kernel {
     /// Why a path outside of /proc leads nowhere: one of its folders is a file, or there is none (path_resolution(7)).
     pub(super) fn not_there(&self, path: &str) -> Errno {
         let no_folder = |folder: &str| match self.files.get(folder) {
-            Some(file) => !matches!(file, Extra::Directory | Extra::Hidden),
+            Some(file) => !matches!(file, Extra::Directory | Extra::Hidden | Extra::Missing),
             None => self.programs.contains_key(folder),
         };
         let folders = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
@@ -205,6 +208,7 @@ impl Kernel {
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
             Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
             Node::Extra(Extra::Forbidden | Extra::Hidden) => Err(Errno::EACCES),
+            Node::Extra(Extra::Missing) => Err(Errno::ENOENT),
         }
     }
 
