@@ -217,6 +217,7 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
     let settings = Settings {
         lacks,
         proc_masked: assumptions.proc_masked,
+        hidepid: assumptions.hidepid,
         no_new_privs: assumptions.no_new_privs,
         uptime: assumptions.uptime,
         file_system: assumptions.file_system,
@@ -280,6 +281,7 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
                 continue;
             }
             Some(Amiss::Forbidden) => Extra::Forbidden,
+            Some(Amiss::NotPermitted) => Extra::NotPermitted,
             Some(Amiss::Fifo) => Extra::Fifo,
             Some(Amiss::Regular) => Extra::Regular(Rc::from(&b""[..])),
         };
@@ -321,6 +323,7 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
         match refused {
             Refused::NotExecutable => sim.file(path, Extra::Forbidden),
             Refused::Hidden => sim.file(path, Extra::Hidden),
+            Refused::NotPermitted => sim.file(path, Extra::NotPermitted),
             Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
         }
     }
@@ -503,6 +506,7 @@ mod tests {
             (Amiss::Missing, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOENT"),
             (Amiss::BelowFile, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOTDIR"),
             (Amiss::Forbidden, "openat(AT_FDCWD, \"/x/n\"", "-1 EACCES"),
+            (Amiss::NotPermitted, "openat(AT_FDCWD, \"/x/n\"", "-1 EPERM"),
             (Amiss::Fifo, "fstatfs", "{f_type=0x1021994"),
             (Amiss::OtherKind, "setns", "-1 EINVAL"),
             (Amiss::Own, "setns", "-1 EINVAL"),
@@ -540,9 +544,12 @@ mod tests {
         };
         assert_eq!(search(&[], None), "0");
         assert!(search(&[], Some("")).starts_with("-1 ENOENT"));
-        for (why, errno) in
-            [(Refused::NotExecutable, "EACCES"), (Refused::Hidden, "EACCES"), (Refused::BelowFile, "ENOTDIR")]
-        {
+        for (why, errno) in [
+            (Refused::NotExecutable, "EACCES"),
+            (Refused::Hidden, "EACCES"),
+            (Refused::NotPermitted, "EPERM"),
+            (Refused::BelowFile, "ENOTDIR"),
+        ] {
             assert!(search(&[("/bin/true", why)], None).starts_with(&format!("-1 {errno}")), "{why:?}");
         }
     }
