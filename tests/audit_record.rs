@@ -324,7 +324,7 @@ fn record(case: &Case, place: &Place, debug: bool, tracer: Tracer) -> Run {
     if tracer != Tracer::Nobody {
         words.push("strace".into());
         // One file for all, and one for each process.
-        let form = |flag: &&'static str| if debug && **flag == *"-ff" { "-f" } else { flag };
+        let form = |flag: &&'static str| if !debug && **flag == *"-f" { "-ff" } else { flag };
         words.extend(witness::FLAGS.iter().map(|flag| form(flag).into()));
         words.extend(["-o".into(), strace.to_str().unwrap().into()]);
         if case.user && tracer == Tracer::Root {

@@ -11,8 +11,10 @@ use nsexec::audit::sections::of_report;
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::Policy;
+use nsexec::sys::record::{Call, Line, Reply};
 use nsexec::sys::sim::*;
 use nsexec::sys::types::*;
+use serde_json::Value;
 
 fn breaches(report: &Report, policy: Policy) -> Vec<String> {
     let run = of_report(report);
@@ -96,4 +98,93 @@ fn every_start_keeps_every_rule_with_any_fault() {
         println!("== {rule}: {times} times\n{example}\n");
     }
     assert!(bad.is_empty());
+}
+
+/// Every number in a call, and in a reply that returns nothing new, each changed alone.
+fn variations(line: &Line) -> Vec<Line> {
+    fn changed(value: &Value) -> Vec<Value> {
+        match value {
+            // Both a number that nobody knows, and one that somebody may.
+            Value::Number(number) => number.as_i64().map_or(vec![], |number| {
+                [number + 1, number ^ 1, 7_000_000].map(Value::from).into_iter().collect()
+            }),
+            Value::Array(items) => (0..items.len())
+                .flat_map(|at| {
+                    changed(&items[at]).into_iter().map(move |item| {
+                        let mut items = items.clone();
+                        items[at] = item;
+                        Value::Array(items)
+                    })
+                })
+                .collect(),
+            Value::Object(fields) => fields
+                .iter()
+                .flat_map(|(name, field)| {
+                    changed(field).into_iter().map(move |field| {
+                        let mut fields = fields.clone();
+                        fields.insert(name.clone(), field);
+                        Value::Object(fields)
+                    })
+                })
+                .collect(),
+            _ => vec![],
+        }
+    }
+    let calls = changed(&serde_json::to_value(&line.call).unwrap()).into_iter();
+    let calls = calls.filter_map(|call| serde_json::from_value(call).ok());
+    let mut all: Vec<Line> = calls.map(|call| Line { call, reply: line.reply.clone() }).collect();
+    if matches!(line.reply, Reply::Waited(_) | Reply::Polled { .. } | Reply::Count(_) | Reply::Mask(_)) {
+        let replies = changed(&serde_json::to_value(&line.reply).unwrap()).into_iter();
+        let replies = replies.filter_map(|reply| serde_json::from_value(reply).ok());
+        all.extend(replies.map(|reply| Line { call: line.call.clone(), reply }));
+    }
+    all.retain(|other| other != line);
+    all
+}
+
+/// What a comparison with the plan does not look at: the cached thread id of a clone, which is not the kernel's business,
+/// and how the launcher's reads of the log are cut.
+fn does_not_count(line: &Line, other: &Line) -> bool {
+    let without_cached = |call: &Call| match call {
+        Call::CloneSibling { tid: Some(tid) } => {
+            Call::CloneSibling { tid: Some(TidAddress { cached: 0, ..*tid }) }
+        }
+        Call::Fork { exit, tid: Some(tid) } => {
+            Call::Fork { exit: *exit, tid: Some(TidAddress { cached: 0, ..*tid }) }
+        }
+        call => call.clone(),
+    };
+    let is_log = |line: &Line| matches!(&line.reply, Reply::Data(data) if data.0.starts_with(b"{\"level\""));
+    match (&line.call, &other.call) {
+        (Call::Read { fd, .. }, Call::Read { fd: same, .. }) if is_log(line) => fd == same,
+        (one, other) => without_cached(one) == without_cached(other) && one != other,
+    }
+}
+
+/// A descriptor, a pid, an address, a flag, a length: where a run has another than the plan, it is not as planned.
+#[test]
+fn every_number_counts_against_the_plan() {
+    let policy = Policy::runc(&Dialect::V1_2);
+    let (mut count, mut missed) = (0, Vec::new());
+    for scenario in scenarios::for_runc() {
+        let plan = of_report(&scenario.launched_by_us(policy, Level::Debug).run(&mut Oldest, None));
+        assert!(compare(&plan, &plan).is_empty());
+        for (at, section) in plan.sections.iter().enumerate() {
+            for (index, line) in section.lines.iter().enumerate() {
+                for other in variations(line).into_iter().filter(|other| !does_not_count(line, other)) {
+                    let mut run = plan.clone();
+                    run.sections[at].lines[index] = other.clone();
+                    count += 1;
+                    if compare(&plan, &run).is_empty() {
+                        missed.push(format!(
+                            "{}, {}: {line} is taken for {other}",
+                            scenario.name, section.name
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    println!("{count} numbers");
+    assert!(missed.is_empty(), "{} of {count}:\n{}", missed.len(), missed.join("\n"));
 }

@@ -270,6 +270,15 @@ fn a_malformed_message_is_one_line_and_status_1() {
 }
 
 /// The program, called `N`, in a shell's script. Status, standard output, standard error.
+/// How a script, which runs as root if we do, runs a command as the caller.
+fn becoming(caller: &Caller) -> String {
+    if caller.uid == NOBODY {
+        format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
+    } else {
+        String::new()
+    }
+}
+
 fn script(caller: &Caller, text: &str) -> (i32, String, String) {
     let text = format!("N={}/nsexec; cd {}; {text}", caller.folder.display(), caller.folder.display());
     let output =
@@ -452,6 +461,107 @@ fn an_interrupted_witness_tells_and_leaves_nothing() {
         let (_, out, err) = script(&caller, text);
         assert!(err.contains("status 130") && err.contains("the witness agrees"), "{err}");
         assert_eq!(out, "130\n");
+    }
+}
+
+/// The command's arguments, its name, its environment, a score and a map are the caller's, and no pids, whatever numbers a
+/// simulated or a real process has.
+#[test]
+fn numbers_of_the_caller_are_not_taken_for_pids() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("numbers_of_the_caller_are_not_taken_for_pids") {
+            continue;
+        }
+        let before =
+            format!("ln -sf /bin/true 101; export PID=101 LIST=102:$$; N=\"{} $N\";", becoming(&caller));
+        for command in [
+            // The number of each simulated process comes first once.
+            "for pid in 98 99 100 101 102 103 104 110 111 112 $$; do $N trace -r -n -- true $pid || exit; done",
+            "$N trace -r -n -- true 100 101 102 /proc/101 '(101)' 'nsexec-1[101]: (102)' '\"pid\": 101' $$",
+            "$N trace -r -C -- ./101 101",
+            "$N trace -r -C --oom-score-adj 101 -- true 101",
+            "$N trace -r -p -- sh -c 'exit 0' 101",
+            "$N trace -C --join net=/proc/101/ns/net -- true; [ $? = 1 ]",
+            "$N trace -C --join net=/proc/101 -- true; [ $? = 1 ]",
+            // Those of the simulation are there, and not here: the numbers of processes that have ended.
+            "for pid in 100 101 102 103; do $N trace -r -C -- /proc/$pid/exe; [ $? = 3 ] && exit 3; done; true",
+        ] {
+            let (status, _, err) = script(&caller, &format!("{before} {command}"));
+            assert!(
+                status == 0 && err.contains("as planned") && !err.contains("not as planned"),
+                "{command}: {err}"
+            );
+        }
+    }
+}
+
+/// Where /proc hides the processes of others a path to join into one of them is refused, in each mode otherwise, and a trace
+/// knows it.
+#[test]
+fn a_proc_that_hides_processes_is_planned_for() {
+    let callers = Caller::all();
+    let [root, user] = &callers[..] else {
+        println!("skipped: cli::a_proc_that_hides_processes_is_planned_for@root: needs root");
+        return;
+    };
+    if !user.may_unshare("a_proc_that_hides_processes_is_planned_for") {
+        return;
+    }
+    let text = "for join in net=/proc/$1/ns/net user=/proc/$1/ns/user net=/proc/$1; do\n\
+                $AS $N trace --join $join -- true 2>&1; echo $join $?\ndone\n\
+                $AS $N trace -r -n -p -- true 2>&1; echo $?\n\
+                $AS $N trace -r -- /proc/$1/exe 2>&1; echo exe $?\n";
+    fs::write(root.folder.join("as-the-user"), text).unwrap();
+    for (mode, word, refusal) in [
+        (0, "off", "Permission denied"),
+        (1, "noaccess", "Operation not permitted"),
+        (2, "invisible", "No such file or directory"),
+        (4, "ptraceable", "No such file or directory"),
+    ] {
+        let command = format!(
+            "export N AS='{}'; unshare -m sh -c 'mount -t proc -o hidepid={mode} proc /proc && sh as-the-user $$'; \
+             unshare -m sh -c 'mount -t proc -o hidepid={mode} proc /proc && \
+             $AS $N plan -r -- true | grep -c \"hidepid of /proc.*{word}\"'",
+            becoming(user)
+        );
+        let (_, out, err) = script(root, &command);
+        assert!(!out.contains("not as planned"), "hidepid={mode}: {out}{err}");
+        assert_eq!(out.matches("nsexec: as planned").count(), 5, "hidepid={mode}: {out}{err}");
+        assert!(out.contains(&format!("/ns/net: {refusal}")), "hidepid={mode}: {out}{err}");
+        let assumed = if mode == 0 { "0\n" } else { "1\n" };
+        assert!(out.ends_with(assumed), "hidepid={mode}: {out}{err}");
+    }
+    // For another machine.
+    let plan = |assume: &str| {
+        let (status, out, err) = script(user, &format!("$N plan {assume} --join net=/proc/1/ns/net -- true"));
+        assert!(status <= 1, "{err}");
+        out
+    };
+    assert!(plan("--assume hidepid=2 --assume uid=5").contains("invisible"));
+    assert!(plan("--assume join=net:not-permitted").contains("Operation not permitted"));
+}
+
+/// What strace writes and the whole record have the environment in them: they are never in a file, and neither is shown.
+#[test]
+fn a_witness_keeps_the_secrets_of_the_environment() {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: a_witness_keeps_the_secrets_of_the_environment: no strace");
+        return;
+    }
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_witness_keeps_the_secrets_of_the_environment") {
+            continue;
+        }
+        let text = format!(
+            "mkdir w; touch r; chmod 777 w r; export TMPDIR=$PWD/w TOKEN=s3cret-value MARK=/nsexec-witness/end; \
+             {} $N trace --witness --json r -r -C -- sh -c 'find w -type f; find w -type p | wc -l' /nsexec-witness/begin; \
+             ls w; grep -c s3cret r",
+            becoming(&caller)
+        );
+        let (_, out, err) = script(&caller, &text);
+        assert!(err.contains("the witness agrees") && err.contains("nsexec: as planned"), "{err}");
+        assert!(!err.contains("s3cret"), "{err}");
+        assert_eq!(out, "2\n0\n");
     }
 }
 

@@ -5,13 +5,14 @@
 //! a line `skipped: NAME: REASON`.
 
 use std::cell::RefCell;
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::sim::{Ended, Extra, Oldest, Program, Settings, Sim, SimSys, User};
+use nsexec::sys::sim::{Ended, Extra, HidePid, Oldest, Program, Settings, Sim, SimSys, User};
 
 #[path = "parity_rules/mod.rs"]
 mod rules;
@@ -33,46 +34,131 @@ struct Rule {
 /// The ordinary user. Nobody has this number.
 const UID: u32 = 64_321;
 
-fn proc_is_hidden() -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut options = mounts.lines().filter(|line| line.split(' ').nth(1) == Some("/proc"));
-    options
-        .any(|line| line.contains("hidepid=") && !line.contains("hidepid=off") && !line.contains("hidepid=0"))
+/// What this machine's /proc hides, found out by trying: an ordinary user looks at a process of root's. The mount's options
+/// may say it in words that are not known here.
+fn hidepid() -> HidePid {
+    let waits = std::process::Command::new("sleep").arg("100").spawn();
+    let mut waits = waits.expect("a process to look at");
+    let folder = CString::new(format!("/proc/{}", waits.id())).unwrap();
+    let file = CString::new(format!("/proc/{}/stat", waits.id())).unwrap();
+    let found = of_child(|writer| {
+        become_the_user();
+        // SAFETY: the path lives.
+        let opens = |path: &CStr| unsafe { libc::open(path.as_ptr(), libc::O_PATH) } >= 0;
+        let reads = opens(&file);
+        let errno = std::io::Error::last_os_error().raw_os_error();
+        let mode = match (reads, errno, opens(&folder)) {
+            (true, ..) => HidePid::Off,
+            (_, Some(libc::EPERM), _) => HidePid::NoAccess,
+            (_, _, true) => HidePid::Invisible,
+            _ => HidePid::Ptraceable,
+        };
+        write_all(writer, mode.word());
+        0
+    });
+    waits.kill().unwrap();
+    waits.wait().unwrap();
+    HidePid::parse(&found).unwrap_or_else(|| panic!("no mode: {found}"))
+}
+
+/// Mounts a /proc of this mode over /proc, in a mount namespace of our own.
+fn mount_proc(mode: HidePid) -> Result<(), String> {
+    // The number, which kernels before 5.8 know too.
+    let (_, number, _) = HidePid::ALL.into_iter().find(|(.., other)| *other == mode).unwrap();
+    let options = CString::new(format!("hidepid={number}")).unwrap();
+    let failed = |what: &str| format!("{what}: {}", std::io::Error::last_os_error());
+    // SAFETY: strings that live, and null pointers where the kernel takes them.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) != 0 {
+            return Err(failed("unshare"));
+        }
+        let (null, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        if libc::mount(null, c"/".as_ptr(), null, private, null.cast()) != 0 {
+            return Err(failed("mount /"));
+        }
+        let (proc, place) = (c"proc".as_ptr(), c"/proc".as_ptr());
+        if libc::mount(proc, place, proc, 0, options.as_ptr().cast()) != 0 {
+            return Err(failed("mount /proc"));
+        }
+    }
+    Ok(())
+}
+
+/// How the rules did.
+#[derive(Default)]
+struct Counts {
+    held: usize,
+    skipped: usize,
+    failed: usize,
 }
 
 fn main() -> ExitCode {
     runner::begin();
     // SAFETY: no argument, no failure.
     let root = unsafe { libc::geteuid() } == 0;
-    let hidden = proc_is_hidden();
-    let (mut held, mut skipped, mut failed) = (0, 0, 0);
+    let mut counts = Counts::default();
+    // An ordinary user runs no rule here.
+    let own = if root { hidepid() } else { HidePid::Off };
+    each_rule(root, own, &mut counts);
+    for (word, _, mode) in HidePid::ALL {
+        if !root {
+            println!("skipped: parity::hidepid-{word}: needs root");
+            counts.skipped += 1;
+            continue;
+        }
+        if mode == own {
+            continue;
+        }
+        if let Err(why) = mount_proc(mode) {
+            println!("skipped: parity::hidepid-{word}: {why}");
+            counts.skipped += 1;
+            continue;
+        }
+        let found = hidepid();
+        if found != mode {
+            println!("FAILED a /proc that is mounted with hidepid={word} is taken for {}", found.word());
+            counts.failed += 1;
+            continue;
+        }
+        println!("with hidepid={word}");
+        each_rule(root, mode, &mut counts);
+    }
+    let Counts { held, skipped, failed } = counts;
+    println!("rules that hold here and in the simulator: {held} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Every rule, where /proc hides this.
+fn each_rule(root: bool, hidepid: HidePid, counts: &mut Counts) {
     for rule in runner::chosen("parity", rules::all(), |rule| rule.name.to_owned()) {
-        let simulated = on_the_simulator(&rule, false);
+        let simulated = on_the_simulator(&rule, HidePid::Off);
         if simulated != rule.wanted {
             println!("FAILED {}\n  wanted    {}\n  simulated {simulated}", rule.name, rule.wanted);
-            failed += 1;
+            counts.failed += 1;
         }
         if !root {
             println!("skipped: parity::{}: needs root", rule.name);
-            skipped += 1;
+            counts.skipped += 1;
             continue;
         }
         let real = on_this_machine(&rule);
-        // With hidepid some processes are not there for others (proc(5)); the simulator has that too.
-        let wanted = if hidden { on_the_simulator(&rule, true) } else { rule.wanted.to_owned() };
+        // What is hidden from others depends on the mode (proc(5)), and the simulator has that too.
+        let wanted = on_the_simulator(&rule, hidepid);
         if let Some(reason) = real.strip_prefix("skip: ") {
             println!("skipped: parity::{}: {reason}", rule.name);
-            skipped += 1;
+            counts.skipped += 1;
         } else if real != wanted {
-            println!("FAILED {}\n  wanted    {wanted}\n  real      {real}", rule.name);
-            failed += 1;
+            println!(
+                "FAILED {} with hidepid={}\n  wanted    {wanted}\n  real      {real}",
+                rule.name,
+                hidepid.word()
+            );
+            counts.failed += 1;
         } else {
             println!("rule {} ... {real}", rule.name);
-            held += 1;
+            counts.held += 1;
         }
     }
-    println!("rules that hold here and in the simulator: {held} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The capabilities of this process, as far as it may hand them on.
@@ -82,13 +168,13 @@ fn own_caps() -> u64 {
     u64::from_str_radix(line.trim(), 16).unwrap()
 }
 
-fn on_the_simulator(rule: &Rule, proc_hides_processes: bool) -> String {
+fn on_the_simulator(rule: &Rule, hidepid: HidePid) -> String {
     let caps = own_caps();
     let user = match rule.who {
         As::Root => User { caps, ..User::root() },
         As::User => User { groups: Vec::new(), ..User::ordinary(UID) },
     };
-    let mut sim = Sim::new(Settings { bounding: caps, proc_hides_processes, ..Settings::default() }, &user);
+    let mut sim = Sim::new(Settings { bounding: caps, hidepid, ..Settings::default() }, &user);
     sim.program("/bin/sleep", Program::ends(Ended::Stay));
     sim.program("/bin/true", Program::ends(Ended::Exit(0)));
     sim.file("/etc/passwd", Extra::Regular(b"root\n".as_slice().into()));
@@ -108,8 +194,13 @@ fn on_the_simulator(rule: &Rule, proc_hides_processes: bool) -> String {
     text.unwrap_or_else(|| format!("nothing\n{}", report.dump))
 }
 
-#[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn on_this_machine(rule: &Rule) -> String {
+    of_child(|writer| contract_process(rule, writer))
+}
+
+/// What a process of its own writes, before it ends with the status that it gives.
+#[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
+fn of_child(body: impl FnOnce(&std::fs::File) -> i32) -> String {
     let mut pipe = [0; 2];
     // SAFETY: room for two numbers.
     assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
@@ -118,7 +209,7 @@ fn on_this_machine(rule: &Rule) -> String {
     // SAFETY: this program has one thread.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let status = contract_process(rule, &writer);
+        let status = body(&writer);
         // SAFETY: ends the process, and runs nothing that belongs to its parent.
         unsafe { libc::_exit(status) };
     }
@@ -131,26 +222,36 @@ fn on_this_machine(rule: &Rule) -> String {
     if text.is_empty() { format!("nothing, wait status {status:#x}") } else { text }
 }
 
+fn write_all(writer: &std::fs::File, text: &str) {
+    // SAFETY: the text lives, and the descriptor is open.
+    unsafe { libc::write(writer.as_raw_fd(), text.as_ptr().cast(), text.len()) };
+}
+
+/// This process is the ordinary user's from here on.
+fn become_the_user() {
+    // SAFETY: calls with numbers, on a process of our own with one thread.
+    unsafe {
+        libc::setgroups(0, std::ptr::null());
+        assert_eq!(libc::setresgid(UID, UID, UID), 0);
+        assert_eq!(libc::setresuid(UID, UID, UID), 0);
+        libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+    }
+}
+
 /// The process of a contract, and each process that it makes: they all come back from here.
 fn contract_process(rule: &Rule, writer: &std::fs::File) -> i32 {
     runner::default_signals();
-    // SAFETY: calls with numbers, on a process of our own with one thread.
-    unsafe {
-        libc::alarm(u32::try_from(runner::LIMIT.as_secs()).unwrap());
-        if rule.who == As::User {
-            libc::setgroups(0, std::ptr::null());
-            assert_eq!(libc::setresgid(UID, UID, UID), 0);
-            assert_eq!(libc::setresuid(UID, UID, UID), 0);
-            libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
-        }
+    // SAFETY: a number.
+    unsafe { libc::alarm(u32::try_from(runner::LIMIT.as_secs()).unwrap()) };
+    if rule.who == As::User {
+        become_the_user();
     }
     // SAFETY: one thread.
     let mut sys = unsafe { LinuxSys::new() };
     let contract = rule.real;
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| contract(&mut sys))) {
         Ok(Ok(text)) => {
-            // SAFETY: the text lives, and the descriptor is open.
-            unsafe { libc::write(writer.as_raw_fd(), text.as_ptr().cast(), text.len()) };
+            write_all(writer, &text);
             0
         }
         Ok(Err(status)) => status,

@@ -6,9 +6,10 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::normalise::{Grade, normalise};
+use super::normalise::normalise;
 use super::transcript::{End, Origin, Run, Section};
-use crate::sys::record::{Line, Reply};
+use super::witness::as_told;
+use crate::sys::record::{Bytes, Call, Line, Reply, without_value};
 use crate::sys::types::Signal;
 
 /// Lines shown before and behind the first that differs.
@@ -36,6 +37,8 @@ pub struct Difference {
     pub left: Vec<(usize, String)>,
     /// The same in the second run.
     pub right: Vec<(usize, String)>,
+    /// What the lines do not show: the names of the variables in which two environments differ. Never a value.
+    pub unseen: Option<String>,
 }
 
 impl Diff {
@@ -46,13 +49,22 @@ impl Diff {
     }
 }
 
-/// Compares two runs, as far as a witness can tell if one of them is one.
+/// Compares two runs.
+///
+/// A record and a witness are taken for two views of the same run: they must be equal as they are, but for what strace does
+/// not tell ([`UNTOLD`](super::witness::UNTOLD)). Any other two runs are different ones, and are compared as
+/// [`normalise`] has them.
 #[must_use]
 pub fn compare(left: &Run, right: &Run) -> Diff {
-    let witnessed = [left.origin, right.origin].contains(&Origin::Witnessed);
-    let grade = if witnessed { Grade::Witness } else { Grade::Full };
+    let origins = [left.origin, right.origin];
+    let witnessed = origins.contains(&Origin::Witnessed);
+    let same_run = witnessed && origins.contains(&Origin::Recorded);
+    let prepared = |run: &Run| {
+        let run = if witnessed { as_told(run) } else { run.clone() };
+        if same_run { run } else { normalise(&run) }
+    };
     let mut diff = Diff { left: left.origin, right: right.origin, sections: Vec::new() };
-    let (left, right) = (normalise(left, grade), normalise(right, grade));
+    let (left, right) = (prepared(left), prepared(right));
     let mut roles: Vec<_> = left.sections.iter().chain(&right.sections).map(|section| section.role).collect();
     roles.sort_unstable();
     roles.dedup();
@@ -60,7 +72,7 @@ pub fn compare(left: &Run, right: &Run) -> Diff {
         let sections = [left.section(role), right.section(role)];
         let name =
             sections.iter().flatten().next().map_or_else(|| role.to_string(), |some| some.name.clone());
-        diff.sections.extend(difference(name, sections));
+        diff.sections.extend(difference(name, sections, same_run.then_some(origins)));
     }
     diff
 }
@@ -106,7 +118,12 @@ fn items(section: &Section, ends: bool) -> Vec<Item<'_>> {
     items
 }
 
-fn difference(name: String, sections: [Option<&Section>; 2]) -> Option<Difference> {
+/// `same_run`: where the two come from, if they are views of one run.
+fn difference(
+    name: String,
+    sections: [Option<&Section>; 2],
+    same_run: Option<[Origin; 2]>,
+) -> Option<Difference> {
     // The end of a process that executed something is that program's.
     let known = |section: &Option<&Section>| {
         section.is_none_or(|section| {
@@ -120,9 +137,29 @@ fn difference(name: String, sections: [Option<&Section>; 2]) -> Option<Differenc
     let same = left.iter().zip(&right).take_while(|(left, right)| left.same(right)).count();
     let killed =
         |section: Option<&Section>| section.is_some_and(|section| section.end == End::Signaled(Signal::KILL));
+    // It ended before the recorder had written down that there is such a process.
+    let unborn = match (same_run, sections) {
+        (Some([Origin::Recorded, _]), [None, Some(seen)])
+        | (Some([Origin::Witnessed, _]), [Some(seen), None]) => {
+            killed(Some(seen))
+                && seen.foreign.is_empty()
+                && seen.lines.iter().all(|line| line.reply == Reply::Child)
+        }
+        _ => false,
+    };
+    if unborn {
+        return None;
+    }
     // Both end with that line; before it, one has come further.
     if sections.into_iter().all(killed) && same + 1 >= left.len().min(right.len()) {
-        return None;
+        let rest = |items| rest_before_the_end(items, same);
+        let may_be = same_run.is_none_or(|origins| match origins {
+            [Origin::Witnessed, _] => struck_between(rest(&right), rest(&left)),
+            _ => struck_between(rest(&left), rest(&right)),
+        });
+        if may_be {
+            return None;
+        }
     }
     if same == left.len() && same == right.len() && sections.iter().all(Option::is_some) {
         return None;
@@ -132,7 +169,70 @@ fn difference(name: String, sections: [Option<&Section>; 2]) -> Option<Differenc
         let shown = numbered.take_while(|(index, _)| *index <= same + CONTEXT);
         shown.map(|(index, item)| (index + 1, item.text())).collect()
     };
-    Some(Difference { section: name, line: same + 1, left: around(&left), right: around(&right) })
+    let unseen = left.get(same).zip(right.get(same)).and_then(|(left, right)| unseen(left, right));
+    Some(Difference { section: name, line: same + 1, left: around(&left), right: around(&right), unseen })
+}
+
+/// The items behind the `same` first ones, without the end.
+fn rest_before_the_end<'i, 's>(items: &'i [Item<'s>], same: usize) -> &'i [Item<'s>] {
+    items.get(same..items.len().saturating_sub(1)).unwrap_or_default()
+}
+
+/// Whether a record and a witness of one process can go apart like this where SIGKILL ends it: before the recorder wrote
+/// down the last call, or before the exec that it had announced.
+fn struck_between(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
+    match (record, witness) {
+        ([], []) | ([], [Item::Line(_)]) => true,
+        ([Item::Line(announced)], []) => announced.reply == Reply::NoReturn,
+        _ => false,
+    }
+}
+
+/// In what two lines differ that read the same.
+fn unseen(left: &Item<'_>, right: &Item<'_>) -> Option<String> {
+    let (Item::Line(left), Item::Line(right)) = (left, right) else { return None };
+    match (&left.call, &right.call) {
+        (
+            Call::Execve { envp: left, .. } | Call::Execveat { envp: left, .. },
+            Call::Execve { envp: right, .. } | Call::Execveat { envp: right, .. },
+        ) if left != right => Some(format!("the environments differ: {}", environments(left, right))),
+        _ if left.to_string() == right.to_string() => {
+            Some("they differ in what the lines do not show".to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The variables in which two environments differ, by their names: what people keep in the values is nobody's business.
+fn environments(left: &[Bytes], right: &[Bytes]) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut behind: Vec<&Bytes> = right.iter().collect();
+    let mut missing: Vec<&Bytes> = Vec::new();
+    for variable in left {
+        match behind.iter().position(|other| *other == variable) {
+            Some(at) => drop(behind.remove(at)),
+            None => missing.push(variable),
+        }
+    }
+    let name = |variable: &Bytes| {
+        let name = without_value(&variable.0).0;
+        let end = name.iter().rposition(|byte| *byte == b'=').unwrap_or(0);
+        name.get(..end).unwrap_or_default().escape_ascii().to_string()
+    };
+    for variable in missing {
+        match behind.iter().position(|other| name(other) == name(variable)) {
+            Some(at) => {
+                behind.remove(at);
+                words.push(format!("{} has another value", name(variable)));
+            }
+            None => words.push(format!("{} is in the first alone", name(variable))),
+        }
+    }
+    words.extend(behind.into_iter().map(|variable| format!("{} is in the second alone", name(variable))));
+    if words.is_empty() {
+        words.push("another order".to_string());
+    }
+    words.join(", ")
 }
 
 impl fmt::Display for Diff {
@@ -151,6 +251,9 @@ impl fmt::Display for Diff {
                 if lines.last().is_some_and(|(number, _)| *number < difference.line) {
                     writeln!(f, "  > {:>4}  (nothing more)", difference.line)?;
                 }
+            }
+            if let Some(unseen) = &difference.unseen {
+                writeln!(f, "  ({unseen})")?;
             }
         }
         Ok(())
@@ -214,6 +317,91 @@ stage-1 child: line 4 differs
         assert!(
             !compare(&killed(&["a", "b", "c"], Signal::TERM), &killed(&["a", "b"], Signal::TERM)).is_empty()
         );
+    }
+
+    /// Two views of one run: the recorder may lack one call, or have announced an exec, and no more.
+    #[test]
+    fn of_one_run_the_record_lacks_one_call_at_most() {
+        let killed = |origin, names: &[&str]| {
+            let mut run = run(names);
+            (run.origin, run.sections[0].end) = (origin, End::Signaled(Signal::KILL));
+            run
+        };
+        let record = |names: &[&str]| killed(Origin::Recorded, names);
+        let seen = |names: &[&str]| killed(Origin::Witnessed, names);
+        for (said, saw, same) in [
+            (&["a"][..], &["a", "b"][..], true),
+            (&["a", "b"], &["a", "b"], true),
+            (&["a"], &["a", "b", "c"], false),
+            (&["a", "b"], &["a"], false),
+            (&["a"], &["x"], false),
+        ] {
+            assert_eq!(compare(&record(said), &seen(saw)).is_empty(), same, "{said:?}, {saw:?}");
+            assert_eq!(compare(&seen(saw), &record(said)).is_empty(), same, "{said:?}, {saw:?}");
+        }
+        let mut announced = record(&["a"]);
+        let exec = Call::Execve { path: Bytes::default(), argv: vec![], envp: vec![] };
+        announced.sections[0].lines.push(Line { call: exec, reply: Reply::NoReturn });
+        assert!(compare(&announced, &seen(&["a"])).is_empty());
+        // A process that was killed before its first line is known to the witness alone.
+        let nothing = Run { origin: Origin::Recorded, ..Run::default() };
+        assert!(compare(&nothing, &seen(&[])).is_empty());
+        assert!(!compare(&nothing, &seen(&["a"])).is_empty());
+    }
+
+    /// A record and a witness are of one run, so nothing is renamed; a plan is of another.
+    #[test]
+    fn only_different_runs_are_renamed() {
+        let kill = |origin, pid| {
+            let mut section = Section::new(Role::Launcher);
+            let fork = Call::Fork { exit: crate::sys::types::ExitSignal::None, tid: None };
+            let pid = crate::sys::types::Pid(pid);
+            section.lines = vec![
+                Line { call: fork, reply: Reply::Parent(pid) },
+                Line { call: Call::Kill { pid, signal: Signal::KILL }, reply: Reply::Unit },
+            ];
+            Run { origin, sections: vec![section], ..Run::default() }
+        };
+        use Origin::{Planned, Recorded, Witnessed};
+        for (one, other, same) in [
+            (Planned, Recorded, true),
+            (Planned, Witnessed, true),
+            (Recorded, Recorded, true),
+            (Recorded, Witnessed, false),
+            (Witnessed, Recorded, false),
+        ] {
+            assert_eq!(compare(&kill(one, 7), &kill(other, 8)).is_empty(), same, "{one} and {other}");
+            assert!(compare(&kill(one, 7), &kill(other, 7)).is_empty());
+        }
+    }
+
+    #[test]
+    fn environments_differ_by_their_names() {
+        let exec = |variables: &[&str]| {
+            let mut run = run(&["a"]);
+            let envp = variables.iter().map(|variable| variable.as_bytes().into()).collect();
+            let call = Call::Execve { path: Bytes::default(), argv: vec![], envp };
+            run.sections[0].lines.push(Line { call, reply: Reply::NoReturn });
+            run
+        };
+        let said = |left: &[&str], right: &[&str]| {
+            let text = compare(&exec(left), &exec(right)).to_string();
+            assert!(!text.contains("s3cret"), "{text}");
+            let found =
+                text.split_once("the environments differ: ").and_then(|(_, rest)| rest.split_once(')'));
+            found.map(|(words, _)| words.to_string()).unwrap_or(text)
+        };
+        assert_eq!(said(&["A=s3cret"], &["A=s3cret"]), "");
+        assert_eq!(
+            said(&["A=s3cret"], &["A=s3cret", "LD_PRELOAD=s3cret"]),
+            "LD_PRELOAD is in the second alone"
+        );
+        assert_eq!(
+            said(&["A=s3cret1", "B=1"], &["A=s3cret2"]),
+            "A has another value, B is in the first alone"
+        );
+        assert_eq!(said(&["A=1", "B=s3cret"], &["B=s3cret", "A=1"]), "another order");
+        assert_eq!(said(&["A\x1b=s3cret"], &[]), "A\\x1b is in the first alone");
     }
 
     #[test]

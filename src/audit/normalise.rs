@@ -1,66 +1,74 @@
-//! What a comparison leaves out or renames: [`RENAMED`], and nothing else.
+//! What a comparison of two different runs renames: [`RENAMED`], and nothing else. The record of a run and a witness of the
+//! same run are not compared through here, but as they are ([`witness::as_told`](super::witness::as_told)).
+//!
+//! A number is renamed only if the run itself says where it comes from: the call that returned it, or the note
+//! [`INTERRUPT`]. Any other number stays recognisable as unknown ([`UNKNOWN_FD`], [`UNKNOWN_PID`]), so that it is equal to
+//! none that is known. Numbers that the caller chose are never renamed: arguments, paths to join, scores, maps.
 
-use std::collections::BTreeMap;
-use std::format;
-use std::vec;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use super::sections::{Site, inherit, pids};
 use super::transcript::{Role, Run, Section};
 use crate::sys::record::{Bytes, Call, Line, Reply};
-use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited};
+use crate::sys::types::{
+    Errno, Fd, OpenFlags, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited,
+};
 
-/// How much two runs have to agree in.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Grade {
-    /// Everything that is recorded.
-    Full,
-    /// What strace tells too.
-    Witness,
-}
-
-/// The list: what, how, and whether only for a comparison with a witness.
-pub const RENAMED: &[(&str, &str, Grade)] = &[
-    ("descriptor", "numbered from 3 in the order in which the process or its ancestors met it", Grade::Full),
+/// What is renamed, and how.
+pub const RENAMED: &[(&str, &str)] = &[
+    ("descriptor", "numbered from 3 in the order in which calls of the process or its ancestors returned it"),
+    ("the descriptor that interrupts a launch, and that of its time limit", "900000 and 900001"),
+    ("descriptor that no call returned", "1000000 and its number"),
     (
         "pid",
-        "99 for the launcher, 100 + n for stage n, 110 + n for a mapping tool; also in paths, links, records, argv",
-        Grade::Full,
-    ),
-    ("address", "1 for a thread id's and a trampoline's, 2 for a handler's", Grade::Full),
-    (
-        "a disposition as it was",
-        "its handler alone: the flags and the mask are the caller's libc's",
-        Grade::Full,
-    ),
-    ("CPU mask", "0, also in its record", Grade::Full),
-    ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE", Grade::Full),
-    (
-        "the launcher's reads of the log pipe",
-        "one read, its records sorted; its polls of it are left out",
-        Grade::Full,
+        "99 for the launcher, 100 + n for stage n, 110 + n for a mapping tool, where the call that made the process \
+         returned it",
     ),
     (
-        "the launcher's polls",
-        "the first descriptor that is ready, and no other: it acts on the first",
-        Grade::Full,
+        "pid in a text",
+        "the same, in the path /proc/PID, the pid line, a log record, a mapping tool's argv[1]",
     ),
+    ("what a process is told of its own number", "the same, whatever its pid namespace"),
+    ("pid that no call returned", "10000000 and its number"),
+    ("address of a thread id", "1, where the kernel returned it"),
+    ("address of a handler, and of its trampoline", "2, and 1, where the kernel returned it"),
+    ("a disposition as it was", "its handler alone: the flags and the mask are the caller's libc's"),
+    ("CPU mask", "0, also in its record"),
+    ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE"),
+    ("the launcher's reads of the log pipe", "one read, its records sorted; its polls of it are left out"),
+    ("the launcher's polls", "the first descriptor that is ready, and no other: it acts on the first"),
     (
         "how the launcher learns that the stages are dead",
         "the end of the init pipe and the pidfd of stage 0 mean the same: whichever it sees first",
-        Grade::Full,
     ),
-    ("a hang-up that comes with data", "left out: the peer may have ended since it sent", Grade::Full),
-    ("the launcher's reaping of whoever is left", "in the order of the stages", Grade::Full),
+    ("a hang-up that comes with data", "left out: the peer may have ended since it sent"),
+    ("the launcher's reaping of whoever is left", "in the order of the stages"),
     (
         "where SIGKILL struck",
         "of two processes that it ended, only what both came to: the recorder writes down what has come back",
-        Grade::Full,
     ),
-    ("environment of an exec", "the number of its strings", Grade::Witness),
-    ("links of a file, entries of a directory, cached thread id", "0", Grade::Witness),
-    ("name of a process", "its first 15 bytes", Grade::Witness),
 ];
+
+/// The note of a run with the descriptor that interrupts the launch, which was there before anything was recorded.
+pub const INTERRUPT: &str = "interrupt";
+
+/// Stands for the descriptor of the note [`INTERRUPT`].
+const INTERRUPT_FD: i32 = 900_000;
+
+/// The note of a run with the timer of its time limit, which was there before anything was recorded.
+pub const TIMER: &str = "timer";
+
+/// Stands for the descriptor of the note [`TIMER`].
+const TIMER_FD: i32 = 900_001;
+
+/// Added to a descriptor that no call returned. No descriptor is that large (nr_open in proc(5)).
+pub const UNKNOWN_FD: i32 = 1_000_000;
+
+/// Added to a pid that no call returned. No pid is that large (pid_max in proc(5)).
+pub const UNKNOWN_PID: i32 = 10_000_000;
 
 /// The number that stands for a process.
 #[must_use]
@@ -73,13 +81,12 @@ pub fn pid_of(role: Role) -> Pid {
     })
 }
 
-/// The run as it is compared.
+/// The run as it is compared with another run.
 #[must_use]
-pub fn normalise(run: &Run, grade: Grade) -> Run {
-    let names =
-        Names { pids: pids(run).into_iter().map(|(role, pid)| (pid.0, pid_of(role).0)).collect(), grade };
+pub fn normalise(run: &Run) -> Run {
+    let names = Names::of(run);
     let mut lines: BTreeMap<Role, Vec<Line>> = BTreeMap::new();
-    inherit(run, &State::default(), |state, site| {
+    inherit(run, &State::of(run), |state, site| {
         lines.entry(site.section.role).or_default().push(names.line(state, site));
     });
     let mut normal = Run { origin: run.origin, ..Run::default() };
@@ -87,6 +94,7 @@ pub fn normalise(run: &Run, grade: Grade) -> Run {
         let mut lines = lines.remove(&section.role).unwrap_or_default();
         if section.role == Role::Launcher {
             merge_log_reads(&mut lines);
+            names.records(&mut lines);
             sort_reaping(&mut lines);
             settle_polls(&mut lines);
         }
@@ -95,75 +103,169 @@ pub fn normalise(run: &Run, grade: Grade) -> Run {
     normal
 }
 
-/// What a process knows at a line.
+/// Where the numbers come from that a process has at a line: everything is here that a call returned to it or to one of
+/// its ancestors.
 #[derive(Clone, Debug)]
 struct State {
     fds: BTreeMap<i32, i32>,
     next: i32,
     /// The next word on a sync pipe is a pid.
     pid_comes: bool,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self { fds: BTreeMap::new(), next: 3, pid_comes: false }
-    }
+    /// Where the kernel said that the thread id is cached.
+    tid: Option<usize>,
+    /// Handlers and trampolines of dispositions as they were.
+    handlers: BTreeSet<usize>,
+    restorers: BTreeSet<usize>,
 }
 
 impl State {
-    /// A descriptor that is known, or was there before anything was recorded.
-    fn fd(&mut self, fd: Fd) -> Fd {
-        if fd.0 <= 2 {
-            return fd;
-        }
-        match self.fds.get(&fd.0) {
-            Some(known) => Fd(*known),
-            None => self.new_fd(fd),
+    fn of(run: &Run) -> Self {
+        let noted = |note: &str, known: i32| run.notes.get(note)?.parse().ok().map(|fd| (fd, known));
+        let there = [noted(INTERRUPT, INTERRUPT_FD), noted(TIMER, TIMER_FD)];
+        Self {
+            fds: there.into_iter().flatten().collect(),
+            next: 3,
+            pid_comes: false,
+            tid: None,
+            handlers: BTreeSet::new(),
+            restorers: BTreeSet::new(),
         }
     }
 
+    /// A descriptor as it is compared. The standard ones, and what is none, keep their numbers.
+    fn fd(&self, Fd(fd): Fd) -> Fd {
+        match self.fds.get(&fd) {
+            Some(known) => Fd(*known),
+            None if fd <= 2 => Fd(fd),
+            None => Fd(fd.saturating_add(UNKNOWN_FD)),
+        }
+    }
+
+    /// A descriptor that a call has just returned.
     fn new_fd(&mut self, fd: Fd) -> Fd {
         let number = self.next;
         self.next += 1;
         self.fds.insert(fd.0, number);
         Fd(number)
     }
+
+    fn poll_fds(&self, fds: &[PollFd]) -> Vec<PollFd> {
+        // The peer may have ended since it sent.
+        let without_hang_up = |events: PollEvents| match events.contains(PollEvents::IN) {
+            true => PollEvents(events.0 & !PollEvents::HUP.0),
+            false => events,
+        };
+        let named = |fd: &PollFd| PollFd { fd: self.fd(fd.fd), revents: without_hang_up(fd.revents), ..*fd };
+        fds.iter().map(named).collect()
+    }
+
+    /// An action that is set: its addresses are known if a disposition had them.
+    fn action(&self, action: SigAction) -> SigAction {
+        let known = |addresses: &BTreeSet<usize>, address, name| {
+            if addresses.contains(&address) { name } else { address }
+        };
+        SigAction {
+            handler: known(&self.handlers, action.handler, 2),
+            restorer: known(&self.restorers, action.restorer, 1),
+            ..action
+        }
+    }
+
+    /// A disposition as it was.
+    fn old_action(&mut self, action: SigAction) -> SigAction {
+        // 0 and 1 are the default and to be ignored.
+        if action.handler > 1 {
+            self.handlers.insert(action.handler);
+        }
+        if action.restorer != 0 {
+            self.restorers.insert(action.restorer);
+        }
+        SigAction { handler: action.handler.min(2), ..SigAction::DEFAULT }
+    }
 }
 
+/// The processes of a run, and what they are called.
 struct Names {
+    /// By the number that the call returned which made the process.
     pids: BTreeMap<i32, i32>,
-    grade: Grade,
+    /// The numbers of each process: that one, and those that the process itself was told.
+    own: BTreeMap<Role, BTreeSet<i32>>,
+    /// The CPU masks that the kernel told.
+    masks: BTreeSet<u64>,
 }
 
 impl Names {
+    fn of(run: &Run) -> Self {
+        let made = pids(run);
+        let mut own: BTreeMap<Role, BTreeSet<i32>> = BTreeMap::new();
+        for (role, pid) in &made {
+            own.entry(*role).or_default().insert(pid.0);
+        }
+        let mut masks = BTreeSet::new();
+        for section in &run.sections {
+            for line in &section.lines {
+                match line.reply {
+                    Reply::Pid(pid) => drop(own.entry(section.role).or_default().insert(pid.0)),
+                    Reply::Affinity(mask) => drop(masks.insert(mask)),
+                    _ => {}
+                }
+            }
+        }
+        Self { pids: made.into_iter().map(|(role, pid)| (pid.0, pid_of(role).0)).collect(), own, masks }
+    }
+
+    /// A process as it is compared. 0 and below are no process, but a group or all.
+    fn pid(&self, Pid(pid): Pid) -> Pid {
+        match self.pids.get(&pid) {
+            Some(known) => Pid(*known),
+            None if pid <= 0 => Pid(pid),
+            None => Pid(pid.saturating_add(UNKNOWN_PID)),
+        }
+    }
+
+    /// What a process says is its own number.
+    fn own(&self, role: Role, number: i32) -> Pid {
+        let known = self.own.get(&role).is_some_and(|own| own.contains(&number));
+        if known { pid_of(role) } else { Pid(number.saturating_add(UNKNOWN_PID)) }
+    }
+
     fn line(&self, state: &mut State, site: Site<'_>) -> Line {
         let Line { call, reply } = site.line;
+        let role = site.section.role;
         let whole = matches!(reply, Reply::Count(count) if *count == data_of(call).len());
-        let renamed = self.call(state, call);
-        if let (Call::Close { fd }, Reply::Unit) = (call, reply) {
-            state.fds.remove(&fd.0);
+        let mut renamed = self.call(state, role, call);
+        match (call, reply, &mut renamed) {
+            (Call::Close { fd }, Reply::Unit, _) => drop(state.fds.remove(&fd.0)),
+            // It is another file's from here on.
+            (Call::Dup3 { number, .. }, Reply::Unit, Call::Dup3 { number: new, .. }) => {
+                *new = state.new_fd(*number);
+            }
+            _ => {}
         }
         let reply = match reply {
             Reply::Count(_) if whole => Reply::Count(data_of(&renamed).len()),
-            reply => self.reply(state, site, call, reply),
+            reply => self.reply(state, role, call, reply),
         };
         Line { call: renamed, reply }
     }
 
-    fn call(&self, state: &mut State, call: &Call) -> Call {
+    fn call(&self, state: &mut State, role: Role, call: &Call) -> Call {
         let mut call = call.clone();
         match &mut call {
-            Call::Openat { dir, path, .. } => {
+            Call::Openat { dir, path, flags } => {
                 *dir = state.fd(*dir);
-                *path = self.text(path);
+                // The directory of stage 1. Other paths are the caller's.
+                if *flags == OpenFlags::Directory {
+                    *path = self.proc_path(path);
+                }
             }
             Call::Write { fd, data } | Call::WriteNowait { fd, data } => {
                 *fd = state.fd(*fd);
-                *data = self.text(data);
+                *data = self.record(data);
             }
             Call::Send { fd, data } => {
                 *fd = state.fd(*fd);
-                *data = self.word_or_text(state, data);
+                *data = self.word_or_line(state, data);
             }
             Call::Close { fd }
             | Call::Read { fd, .. }
@@ -173,155 +275,71 @@ impl Names {
             | Call::GetSeals { fd }
             | Call::AddSeals { fd, .. }
             | Call::Fchmod { fd, .. }
+            | Call::Execveat { fd, .. }
             | Call::Setns { fd, .. } => *fd = state.fd(*fd),
-            Call::SendFd { socket, fd } => {
-                *socket = state.fd(*socket);
-                *fd = state.fd(*fd);
-            }
+            Call::SendFd { socket, fd } => (*socket, *fd) = (state.fd(*socket), state.fd(*fd)),
             Call::ReceiveFd { socket } => *socket = state.fd(*socket),
-            Call::Dup3 { fd, number } => {
-                *fd = state.fd(*fd);
-                *number = state.fd(*number);
-            }
+            Call::Dup3 { fd, number } => (*fd, *number) = (state.fd(*fd), state.fd(*number)),
             Call::Sendfile { to, from, .. } => (*to, *from) = (state.fd(*to), state.fd(*from)),
-            Call::Execveat { fd, envp, .. } => {
-                *fd = state.fd(*fd);
-                if self.grade == Grade::Witness {
-                    *envp = vec![Bytes::default(); envp.len()];
-                }
-            }
-            Call::Poll { fds, .. } => *fds = poll_fds(state, fds),
+            Call::Poll { fds, .. } => *fds = state.poll_fds(fds),
             Call::CloneSibling { tid } | Call::Fork { tid, .. } => {
-                *tid = tid.map(|tid| self.tid(tid, None));
+                *tid = tid.map(|TidAddress { address, .. }| TidAddress {
+                    address: if state.tid == Some(address) { 1 } else { address },
+                    cached: 0,
+                });
             }
-            Call::Execve { argv, envp, .. } => {
+            Call::Execve { argv, .. } if matches!(role, Role::Tool(_)) => {
                 if let Some(pid) = argv.get_mut(1) {
-                    *pid = self.whole_pid(pid);
-                }
-                if self.grade == Grade::Witness {
-                    *envp = vec![Bytes::default(); envp.len()];
+                    *pid = self.digits(pid, |pid| self.pid(Pid(pid)));
                 }
             }
             Call::Wait4 { pid, .. } | Call::Kill { pid, .. } | Call::PidfdOpen { pid } => {
                 *pid = self.pid(*pid);
             }
-            Call::SetName { name } if self.grade == Grade::Witness => name.0.truncate(15),
-            Call::Sigaction { action, .. } => *action = without_addresses(*action),
+            Call::Sigaction { action, .. } => *action = state.action(*action),
             _ => {}
         }
         call
     }
 
-    fn reply(&self, state: &mut State, site: Site<'_>, call: &Call, reply: &Reply) -> Reply {
-        let own = pid_of(site.section.role);
+    fn reply(&self, state: &mut State, role: Role, call: &Call, reply: &Reply) -> Reply {
         match reply {
             Reply::Fd(fd) => Reply::Fd(state.new_fd(*fd)),
             Reply::Received(received) => {
                 Reply::Received(Received { fd: received.fd.map(|fd| state.new_fd(fd)), ..*received })
             }
             Reply::Pair(one, other) => Reply::Pair(state.new_fd(*one), state.new_fd(*other)),
-            Reply::Data(_) if self.grade == Grade::Witness && matches!(call, Call::Getdents64 { .. }) => {
-                Reply::Data(Bytes::default())
-            }
-            Reply::Data(data) if matches!(call, Call::Readlink { .. }) => Reply::Data(self.whole_pid(data)),
-            Reply::Data(data) => Reply::Data(self.word_or_text(state, data)),
-            Reply::Links(_) if self.grade == Grade::Witness => Reply::Links(0),
-            Reply::Polled { count, fds } => Reply::Polled { count: *count, fds: poll_fds(state, fds) },
+            Reply::Data(data) => Reply::Data(match call {
+                Call::Readlink { path, .. } if path.0 == b"/proc/self" => {
+                    self.digits(data, |pid| self.own(role, pid))
+                }
+                Call::Read { .. } => self.word_or_line(state, data),
+                _ => data.clone(),
+            }),
+            Reply::Polled { count, fds } => Reply::Polled { count: *count, fds: state.poll_fds(fds) },
             Reply::Parent(pid) => Reply::Parent(self.pid(*pid)),
             Reply::Waited(Waited { pid, status }) => {
                 Reply::Waited(Waited { pid: self.pid(*pid), status: *status })
             }
             // In its own numbering, which may be that of a new namespace.
-            Reply::Pid(_) => Reply::Pid(own),
-            Reply::TidAddress(tid) => Reply::TidAddress(self.tid(*tid, Some(own))),
+            Reply::Pid(_) => Reply::Pid(pid_of(role)),
+            Reply::TidAddress(TidAddress { address, cached }) => {
+                state.tid = Some(*address).filter(|address| *address != 0);
+                let cached = if *cached == 0 { 0 } else { self.own(role, *cached).0 };
+                Reply::TidAddress(TidAddress { address: usize::from(*address != 0), cached })
+            }
             Reply::Affinity(_) => Reply::Affinity(0),
-            Reply::Action(action) => {
-                let SigAction { handler, .. } = without_addresses(*action);
-                Reply::Action(SigAction { handler, ..SigAction::DEFAULT })
-            }
-            Reply::Errno(Errno::ECONNRESET) if matches!(call, Call::Read { .. }) => {
-                Reply::Data(Bytes::default())
-            }
-            Reply::Errno(Errno::ECONNRESET) if matches!(call, Call::ReceiveFd { .. }) => {
-                Reply::Received(Received { byte: None, fd: None, truncated: false })
-            }
-            Reply::Errno(Errno::ECONNRESET) => Reply::Errno(Errno::EPIPE),
+            Reply::Action(action) => Reply::Action(state.old_action(*action)),
+            Reply::Errno(Errno::ECONNRESET) => match call {
+                Call::Read { .. } => Reply::Data(Bytes::default()),
+                Call::ReceiveFd { .. } => {
+                    Reply::Received(Received { byte: None, fd: None, truncated: false })
+                }
+                _ => Reply::Errno(Errno::EPIPE),
+            },
             other => other.clone(),
         }
     }
-
-    fn pid(&self, pid: Pid) -> Pid {
-        Pid(self.pids.get(&pid.0).copied().unwrap_or(pid.0))
-    }
-
-    fn tid(&self, tid: TidAddress, own: Option<Pid>) -> TidAddress {
-        let cached = match (self.grade, own) {
-            (Grade::Full, Some(own)) if tid.cached != 0 => own.0,
-            _ => 0,
-        };
-        TidAddress { address: usize::from(tid.address != 0), cached }
-    }
-
-    fn whole_pid(&self, argument: &Bytes) -> Bytes {
-        let pid = core::str::from_utf8(&argument.0).ok().and_then(|text| text.parse().ok());
-        match pid.and_then(|pid: i32| self.pids.get(&pid)) {
-            Some(known) => Bytes(format!("{known}").into_bytes()),
-            None => argument.clone(),
-        }
-    }
-
-    /// A word of a sync pipe: after the announcement of a pid comes a pid.
-    fn word_or_text(&self, state: &mut State, data: &Bytes) -> Bytes {
-        const RECVPID_PLS: [u8; 4] = 0x42_u32.to_ne_bytes();
-        let Ok(word) = <[u8; 4]>::try_from(&data.0[..]) else { return self.text(data) };
-        if core::mem::take(&mut state.pid_comes) {
-            return Bytes(self.pid(Pid(i32::from_ne_bytes(word))).0.to_ne_bytes().into());
-        }
-        state.pid_comes = word == RECVPID_PLS;
-        data.clone()
-    }
-
-    /// Pids in paths of /proc, in log records and in the pid line; the CPU mask in its record.
-    fn text(&self, data: &Bytes) -> Bytes {
-        /// What stands before a pid.
-        const BEFORE: [&[u8]; 7] =
-            [b"/proc/", b"(", b"stage1_pid\":", b"stage2_pid\":", b"\"pid\": ", b"pid_first\": ", b" on "];
-        const MASK: &[u8] = b"affinity: 0x";
-        let mut out: Vec<u8> = Vec::new();
-        let mut rest = &data.0[..];
-        while let Some((first, tail)) = rest.split_first() {
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            if out.ends_with(MASK) {
-                out.push(b'0');
-                let hex = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-                rest = &rest[hex.max(1)..];
-            } else if digits > 0 {
-                let number = core::str::from_utf8(&rest[..digits]).unwrap_or_default();
-                let known = number.parse().ok().and_then(|pid: i32| self.pids.get(&pid).copied());
-                let known = known.filter(|_| BEFORE.iter().any(|before| out.ends_with(before)));
-                match record_writer(&out).or(known) {
-                    Some(known) => out.extend(format!("{known}").bytes()),
-                    None => out.extend(&rest[..digits]),
-                }
-                rest = &rest[digits..];
-            } else {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-        Bytes(out)
-    }
-}
-
-/// At the head of a record, `nsexec-1[`, the stage says who writes, whatever its number is in its own namespace.
-fn record_writer(before: &[u8]) -> Option<i32> {
-    let head = before.strip_suffix(b"[")?;
-    let stage = match head {
-        [.., b'n', b's', b'e', b'x', b'e', b'c', b'-', stage @ b'0'..=b'2'] => stage - b'0',
-        [.., b'n', b's', b'e', b'x', b'e', b'c'] => 0,
-        _ => return None,
-    };
-    Some(pid_of(Role::Stage(stage)).0)
 }
 
 fn data_of(call: &Call) -> &[u8] {
@@ -329,20 +347,6 @@ fn data_of(call: &Call) -> &[u8] {
         Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. } => &data.0,
         _ => &[],
     }
-}
-
-fn poll_fds(state: &mut State, fds: &[PollFd]) -> Vec<PollFd> {
-    let without_hang_up = |events: PollEvents| match events.contains(PollEvents::IN) {
-        true => PollEvents(events.0 & !PollEvents::HUP.0),
-        false => events,
-    };
-    let named = |fd: &PollFd| PollFd { fd: state.fd(fd.fd), revents: without_hang_up(fd.revents), ..*fd };
-    fds.iter().map(named).collect()
-}
-
-fn without_addresses(action: SigAction) -> SigAction {
-    let restorer = usize::from(action.restorer != 0);
-    SigAction { handler: action.handler.min(2), restorer, ..action }
 }
 
 /// How the stages' records come through the log pipe depends on who was faster.
@@ -437,78 +441,4 @@ fn sort_reaping(lines: &mut [Line]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::types::{WaitFor, WaitStatus};
-
-    fn names() -> Names {
-        Names { pids: [(4711, 101), (4712, 102)].into(), grade: Grade::Full }
-    }
-
-    #[test]
-    fn pids_are_renamed_where_a_pid_stands_and_nowhere_else() {
-        for (text, renamed) in [
-            ("/proc/4711", "/proc/101"),
-            ("/proc/47110/x", "/proc/47110/x"),
-            ("0 4711 1\n", "0 4711 1\n"),
-            ("{\"stage1_pid\":4711,\"stage2_pid\":4712}\n", "{\"stage1_pid\":101,\"stage2_pid\":102}\n"),
-            ("\"nsexec-2[1]: pid (4712)\"", "\"nsexec-2[102]: pid (102)\""),
-            ("\"nsexec[9]: affinity: 0xff3\"", "\"nsexec[100]: affinity: 0x0\""),
-        ] {
-            assert_eq!(names().text(&text.as_bytes().into()), renamed.as_bytes().into());
-        }
-    }
-
-    #[test]
-    fn a_word_is_a_pid_only_after_its_announcement() {
-        let mut state = State::default();
-        let word = |number: i32| Bytes(number.to_ne_bytes().into());
-        let said = [4711, 0x42, 4712, 4711].map(|number| names().word_or_text(&mut state, &word(number)));
-        assert_eq!(said, [4711, 0x42, 102, 4711].map(word));
-    }
-
-    #[test]
-    fn descriptors_count_up_however_the_kernel_reuses_them() {
-        let mut run = Run::default();
-        let mut section = Section::new(Role::Stage(1));
-        for fd in [7, 7, 5] {
-            section.lines.push(Line { call: Call::Pipe2, reply: Reply::Pair(Fd(fd), Fd(fd + 1)) });
-            section.lines.push(Line { call: Call::Close { fd: Fd(fd) }, reply: Reply::Unit });
-        }
-        section.lines.push(Line { call: Call::Close { fd: Fd(2) }, reply: Reply::Unit });
-        run.sections.push(section);
-        let lines = &normalise(&run, Grade::Full).sections[0].lines;
-        let closed: Vec<i32> = lines
-            .iter()
-            .filter_map(|line| if let Call::Close { fd } = line.call { Some(fd.0) } else { None })
-            .collect();
-        assert_eq!(closed, [3, 5, 7, 2]);
-    }
-
-    #[test]
-    fn whoever_is_left_is_reaped_in_any_order() {
-        let wait = |which: Pid, found: i32| Line {
-            call: Call::Wait4 { pid: which, which: WaitFor::Stages },
-            reply: Reply::Waited(Waited { pid: Pid(found), status: WaitStatus::Exited(found) }),
-        };
-        let mut lines = [wait(Pid(102), 102), wait(Pid::ANY, 101), wait(Pid::ANY, 100), wait(Pid(99), 99)];
-        sort_reaping(&mut lines);
-        assert_eq!(lines, [wait(Pid(102), 102), wait(Pid::ANY, 100), wait(Pid::ANY, 101), wait(Pid(99), 99)]);
-    }
-
-    #[test]
-    fn the_log_arrives_in_pieces_and_is_one() {
-        let read = |text: &str| Line {
-            call: Call::Read { fd: Fd(3), len: 4096 },
-            reply: Reply::Data(text.as_bytes().into()),
-        };
-        let mut lines = vec![
-            Line { call: Call::Pipe2, reply: Reply::Pair(Fd(3), Fd(4)) },
-            read("b\na"),
-            read("\n"),
-            read(""),
-        ];
-        merge_log_reads(&mut lines);
-        assert_eq!(lines[1..], [read("a\nb\n"), read("")]);
-    }
-}
+mod tests;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use nsexec::audit::plan::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused
 use nsexec::idmap::{Extent, IdMap, parse_line};
 use nsexec::launch::Prepared;
 use nsexec::namespace::NsKind;
-use nsexec::sys::sim::{ALL_CAPS, Settings};
+use nsexec::sys::sim::{ALL_CAPS, HidePid, Settings};
 use nsexec::sys::types::{FsType, SignalSet};
 
 use super::facts::{Facts, SubRange};
@@ -24,6 +23,8 @@ use super::values::JoinValue;
 /// What an ioctl says of a file that does not know it.
 const ENOTTY: i32 = nix::errno::Errno::ENOTTY as i32;
 const EACCES: i32 = nix::errno::Errno::EACCES as i32;
+const EPERM: i32 = nix::errno::Errno::EPERM as i32;
+const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
 
 /// One `--assume KEY=VALUE`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +37,7 @@ pub(crate) enum AssumeValue {
     SubGid(Option<(u32, u32)>),
     Owner(NsKind, Owner),
     ProcMasked(bool),
+    HidePid(HidePid),
     Command(String),
     Join(NsKind, Option<Amiss>),
     Maker(u32),
@@ -47,8 +49,9 @@ pub(crate) enum AssumeValue {
 
 /// The keys and their shapes, for people.
 pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, kernel=X.Y, subuid=FIRST:COUNT|none, \
-                               subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, command=FILE, \
-                               join=KIND:there|missing|below-file|forbidden|fifo|file|other-kind|own, maker=UID, \
+                               subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, \
+                               hidepid=off|noaccess|invisible|ptraceable, command=FILE, \
+                               join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own, maker=UID, \
                                user-map=I:O:N,…|none, group-map=I:O:N,…|none, setgroups=allow|deny, \
                                uptime=SECONDS";
 
@@ -93,6 +96,7 @@ impl AssumeValue {
                 "covered" => true,
                 _ => return Err(wrong()),
             }),
+            "hidepid" => Self::HidePid(HidePid::parse(value).ok_or_else(wrong)?),
             "command" => Self::Command(value.to_owned()),
             "join" => {
                 let (kind, what) = value.split_once(':').ok_or_else(wrong)?;
@@ -146,6 +150,7 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
         subgid: first_range(&facts.subgids),
         owners: owners(joined),
         proc_masked: covers_proc(&mounts),
+        hidepid: hidepid(&mounts, &own_groups(&status)),
         no_new_privs: status.lines().any(|line| line == "NoNewPrivs:\t1"),
         uptime: uptime.unwrap_or(Settings::default().uptime),
         blocked: SignalSet(hex("SigBlk:")),
@@ -166,6 +171,25 @@ fn first_range(ranges: &[SubRange]) -> Option<(u32, u32)> {
 /// namespace).
 fn covers_proc(mountinfo: &str) -> bool {
     mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with("/proc/"))
+}
+
+/// What the mounted /proc hides from a caller in these groups. The last mount is the one that is seen.
+fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    // Behind the file system's type and its source.
+    let options = line.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(2)).unwrap_or_default();
+    let value =
+        |name| options.split(',').find_map(|option: &str| option.strip_prefix(name)?.strip_prefix('='));
+    let mode = value("hidepid").and_then(HidePid::parse).unwrap_or_default();
+    let exempt = value("gid").and_then(|gid| gid.parse().ok()).unwrap_or(0);
+    if mode != HidePid::Ptraceable && groups.contains(&exempt) { HidePid::Off } else { mode }
+}
+
+/// The groups of the caller: the effective one and the supplementary ones.
+fn own_groups(status: &str) -> Vec<u32> {
+    let words =
+        |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().split_whitespace();
+    words("Gid:").skip(1).take(1).chain(words("Groups:")).filter_map(|gid: &str| gid.parse().ok()).collect()
 }
 
 fn path_of(join: &JoinValue) -> &Path {
@@ -195,9 +219,10 @@ fn look(join: &JoinValue) -> Option<Amiss> {
     let data = match fs::metadata(path) {
         Ok(data) => data,
         Err(error) => {
-            return Some(match error.kind() {
-                io::ErrorKind::PermissionDenied => Amiss::Forbidden,
-                io::ErrorKind::NotADirectory => Amiss::BelowFile,
+            return Some(match error.raw_os_error() {
+                Some(EACCES) => Amiss::Forbidden,
+                Some(EPERM) => Amiss::NotPermitted,
+                Some(ENOTDIR) => Amiss::BelowFile,
                 _ => Amiss::Missing,
             });
         }
@@ -216,6 +241,7 @@ fn look(join: &JoinValue) -> Option<Amiss> {
             // nsfs has no directory and no device.
             Some(ENOTTY) => Some(Amiss::Regular),
             Some(EACCES) => Some(Amiss::Forbidden),
+            Some(EPERM) => Some(Amiss::NotPermitted),
             _ => None,
         },
     }
@@ -280,7 +306,7 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
         let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
         (assumptions.capabilities, assumptions.no_new_privs) = (usual.capabilities, false);
         // What we may not open says nothing about somebody else.
-        assumptions.amiss.retain(|_, amiss| *amiss != Amiss::Forbidden);
+        assumptions.amiss.retain(|_, amiss| !matches!(amiss, Amiss::Forbidden | Amiss::NotPermitted));
         (assumptions.gid, assumptions.subuid, assumptions.subgid) = (usual.gid, None, None);
     }
     for value in given {
@@ -293,6 +319,7 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
             AssumeValue::SubGid(range) => assumptions.subgid = range,
             AssumeValue::Owner(kind, owner) => drop(assumptions.owners.insert(kind, owner)),
             AssumeValue::ProcMasked(masked) => assumptions.proc_masked = masked,
+            AssumeValue::HidePid(mode) => assumptions.hidepid = mode,
             AssumeValue::Command(file) => assumptions.command = Some(file.into_bytes()),
             AssumeValue::Uptime(seconds) => assumptions.uptime = seconds,
             AssumeValue::Join(kind, None) => drop(assumptions.amiss.remove(&kind)),
@@ -355,9 +382,12 @@ pub(crate) fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>,
         let why = match fs::metadata(path) {
             Ok(data) if data.is_file() && may_execute(path) => return (Some(candidate.to_vec()), refused),
             Ok(_) => Refused::NotExecutable,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Refused::Hidden,
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Refused::BelowFile,
-            Err(_) => continue,
+            Err(error) => match error.raw_os_error() {
+                Some(EACCES) => Refused::Hidden,
+                Some(EPERM) => Refused::NotPermitted,
+                Some(ENOTDIR) => Refused::BelowFile,
+                _ => continue,
+            },
         };
         refused.insert(candidate.to_vec(), why);
     }
@@ -471,6 +501,24 @@ mod tests {
     fn ids_without_a_number_here_are_nobodys() {
         let text = "         0       1000          1\n         1 4294967295          5\n";
         assert_eq!(extents(text), [Extent { inside: 0, outside: 1000, count: 1 }]);
+    }
+
+    #[test]
+    fn the_last_proc_says_what_it_hides() {
+        let mount = |options: &str| format!("36 35 98:0 / /proc rw,nosuid - proc proc rw,{options}\n");
+        let hides = |options, groups: &[u32]| hidepid(&mount(options), groups);
+        assert_eq!(hides("hidepid=noaccess", &[5]), HidePid::NoAccess);
+        assert_eq!(hides("hidepid=2", &[5]), HidePid::Invisible);
+        assert_eq!(hides("gid=5,hidepid=invisible", &[4, 5]), HidePid::Off);
+        assert_eq!(hides("gid=5,hidepid=invisible", &[0]), HidePid::Invisible);
+        assert_eq!(hides("hidepid=1", &[0]), HidePid::Off);
+        assert_eq!(hides("hidepid=ptraceable", &[0]), HidePid::Ptraceable);
+        assert_eq!(hides("relatime", &[5]), HidePid::Off);
+        assert_eq!(hidepid(&(mount("hidepid=2") + &mount("x")), &[5]), HidePid::Off);
+        assert_eq!(hidepid(&(mount("x") + &mount("hidepid=4")), &[5]), HidePid::Ptraceable);
+        assert_eq!(hidepid("36 35 98:0 / /proc/x rw - proc proc rw,hidepid=2\n", &[5]), HidePid::Off);
+        let status = "Uid:\t1 2 3 4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+        assert_eq!(own_groups(status), [6, 9, 10]);
     }
 
     #[test]

@@ -1,22 +1,29 @@
 //! `nsexec trace`: runs a command, records every call, and compares what happened with the plan, and with a witness.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use nsexec::audit::diff::{Diff, compare};
+use nsexec::audit::normalise::INTERRUPT;
 use nsexec::audit::plan::{Plan, Start, plan};
 use nsexec::audit::rules::{self, Facts as RuleFacts, Severity};
-use nsexec::audit::{Origin, Role, Run, sections, witness};
+use nsexec::audit::witness::{self, Intake};
+use nsexec::audit::{Origin, Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::supervise;
 use nsexec::launch::{LaunchError, Launcher, Values};
 use nsexec::policy::{Credentials, Policy, Session};
 use nsexec::sys::record::Recorder;
 use nsexec::sys::record::shared::{SharedSink, largest_file};
-use nsexec::sys::types::{CloneFlags, Errno};
+use nsexec::sys::types::{CloneFlags, Errno, Fd};
 
 use super::args::TraceArgs;
 use super::assume;
@@ -31,7 +38,7 @@ use super::run::{self, Job};
 const NOT_AS_PLANNED: u8 = 3;
 
 /// What strace writes into, below the witness's folder; and what the recorder says.
-const STRACE_PREFIX: &str = "strace";
+const STRACE: &str = "strace";
 const RECORD: &str = "record.jsonl";
 
 /// The largest file that strace may write, in bytes: a message of 1 MiB, sent and read, with four characters a byte, and
@@ -100,11 +107,12 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let record = reader.read().map_err(|error| ours("failed to read the record", &error))?;
     let mut record = sections::of_record(&record, Role::Launcher);
     record.notes.insert("plan".to_owned(), plan.hash.clone());
+    let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    record.notes.extend(prepared.interrupt().map(|Fd(fd)| (INTERRUPT.to_owned(), fd.to_string())));
     if let Some(folder) = &args.witnessed {
-        write_json(&record, &folder.join(RECORD))?;
+        hand_over(&record, &folder.join(RECORD))?;
     }
     let kept = args.json.as_ref().map_or(Ok(()), |file| {
-        let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
         write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
     });
     let agrees = report(&plan, &record, status, request);
@@ -153,22 +161,98 @@ fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
     output::save(file, &text)
 }
 
-/// The witness's folder; gone when this is.
-struct Folder(PathBuf);
+/// The whole record, with the values of the environment, into the FIFO of the process that compares.
+fn hand_over(run: &Run, file: &Path) -> Result<(), Failure> {
+    let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
+    let mut options = fs::OpenOptions::new();
+    // Where that process is gone, the open of a FIFO would wait for ever.
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NONBLOCK.bits());
+    let written = options.open(file).and_then(|mut out| {
+        fcntl(&out, FcntlArg::F_SETFL(OFlag::empty()))?;
+        out.write_all(text.as_bytes())
+    });
+    written.map_err(|error| unwritten(file, &error))
+}
+
+fn unwritten(file: &Path, error: &io::Error) -> Failure {
+    Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
+}
+
+/// The witness's folder; gone when this is. In it are two FIFOs, by which strace and the recorder hand over what they have: it
+/// has the command's environment in it, so it is in memory alone.
+struct Folder {
+    path: PathBuf,
+    strace: Inbox,
+    record: Inbox,
+}
 
 impl Folder {
     fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("nsexec-witness.{}", std::process::id()));
         // Nobody else is to read what the command's arguments were.
         fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
+        let inboxes = Inbox::new(&path.join(STRACE))
+            .and_then(|strace| Ok((strace, Inbox::new(&path.join(RECORD))?)))
+            .inspect_err(|_| drop(fs::remove_dir_all(&path)));
+        let (strace, record) = inboxes?;
+        Ok(Self { path, strace, record })
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// A FIFO that another program finds by its path.
+struct Inbox {
+    reader: Option<fs::File>,
+    /// An end of ours for writing, so that the end of the file comes when we say so.
+    writer: Option<fs::File>,
+}
+
+impl Inbox {
+    fn new(path: &Path) -> io::Result<Self> {
+        mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        // The first open of a FIFO would wait for another.
+        let unhurried =
+            |options: &mut fs::OpenOptions| options.custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+        let reader = unhurried(fs::OpenOptions::new().read(true))?;
+        let writer = unhurried(fs::OpenOptions::new().write(true))?;
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()))?;
+        Ok(Self { reader: Some(reader), writer: Some(writer) })
+    }
+
+    /// Hands each line to `take` as it comes, up to [`Self::finish`].
+    fn read<T: Send + 'static>(
+        &mut self,
+        mut kept: T,
+        mut take: impl FnMut(&mut T, &str) + Send + 'static,
+    ) -> JoinHandle<io::Result<T>> {
+        let reader = self.reader.take();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(reader.ok_or(io::ErrorKind::NotFound)?);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line)? > 0 {
+                // strace escapes what is not ASCII, and a record is JSON: nothing is lost here.
+                take(&mut kept, String::from_utf8_lossy(&line).trim_end_matches('\n'));
+                line.clear();
+            }
+            Ok(kept)
+        })
+    }
+
+    /// Whoever wrote has ended.
+    fn finish(&mut self) {
+        self.writer = None;
+    }
+}
+
+/// What came in.
+struct Testimony {
+    strace: BTreeMap<i32, String>,
+    record: String,
 }
 
 /// Runs ourselves under strace, and compares what it saw with what the recorder said.
@@ -180,15 +264,18 @@ fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
              that a witness may need: raise it, or leave --witness out"
         )));
     }
-    let folder = Folder::new().map_err(|error| {
+    let mut folder = Folder::new().map_err(|error| {
         Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
     })?;
-    let status = under_strace(&folder.0)?;
-    if status != NOT_AS_PLANNED && !folder.0.join(RECORD).exists() {
+    let (status, testimony) = under_strace(&mut folder)?;
+    if testimony.record.is_empty() {
         // It did not come to a run, and has said why.
-        return Ok(status);
+        return match status {
+            NOT_AS_PLANNED => Err(Failure::ours("the traced run left no record")),
+            status => Ok(status),
+        };
     }
-    let agrees = confront(&folder.0, names_only)?;
+    let agrees = confront(&testimony, names_only)?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
@@ -216,15 +303,15 @@ fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> 
     Ok(names_only)
 }
 
-/// This very command line under strace, as the traced run of the outer one. Gives its status.
-fn under_strace(folder: &Path) -> Result<u8, Failure> {
+/// This very command line under strace, as the traced run of the outer one. Gives its status, and what was seen and said.
+fn under_strace(folder: &mut Folder) -> Result<(u8, Testimony), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::ours(format!("failed to find our own program: {}", words(&error))))?;
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // Flags stand before the command, so the first one is ours.
     if let Some(flag) = arguments.iter_mut().find(|argument| *argument == "--witness") {
         *flag = OsString::from("--witnessed=");
-        flag.push(folder);
+        flag.push(&folder.path);
     }
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     // Ctrl-C reaches all of us: we live to tell, and to take the folder away. strace gets the signals as they were.
@@ -234,7 +321,7 @@ fn under_strace(folder: &Path) -> Result<u8, Failure> {
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
     let mut launcher = Launcher::new(&bootstrap, policy)
         .map_err(|error| Failure::ours(format!("failed to start strace: {error}")))?;
-    let out = folder.join(STRACE_PREFIX);
+    let out = folder.path.join(STRACE);
     let mut words_of_strace: Vec<&OsStr> = witness::FLAGS.iter().map(OsStr::new).collect();
     words_of_strace.extend([OsStr::new("-o"), out.as_os_str(), OsStr::new("--"), program.as_os_str()]);
     words_of_strace.extend(arguments.iter().map(OsString::as_os_str));
@@ -245,26 +332,36 @@ fn under_strace(folder: &Path) -> Result<u8, Failure> {
         }
         error => Failure::ours(format!("failed to start strace: {error}")),
     })?;
-    let status =
-        supervise(&mut child, &signals).map_err(|error| ours("failed to wait for strace", &error))?;
-    Ok(u8::try_from(status).unwrap_or(FAILED))
+    // Threads only now: the launch is over.
+    let strace = folder.strace.read(Intake::default(), Intake::line);
+    let record = folder.record.read(String::new(), |record, line| {
+        record.push_str(line);
+        record.push('\n');
+    });
+    let status = supervise(&mut child, &signals);
+    folder.strace.finish();
+    folder.record.finish();
+    let status = status.map_err(|error| ours("failed to wait for strace", &error))?;
+    let unread = |what: &str| Failure::ours(format!("failed to read {what}"));
+    let strace = strace.join().map_err(|_| unread("what strace wrote"))?;
+    let strace = strace.map_err(|error| ours("failed to read what strace wrote", &error))?.into_files();
+    let record = record.join().map_err(|_| unread("the record"))?;
+    let record = record.map_err(|error| ours("failed to read the record", &error))?;
+    Ok((u8::try_from(status).unwrap_or(FAILED), Testimony { strace, record }))
 }
 
 /// The record against what strace saw. Whether they agree.
-fn confront(folder: &Path, names_only: bool) -> Result<bool, Failure> {
-    let text = fs::read_to_string(folder.join(RECORD))
-        .map_err(|error| Failure::ours(format!("failed to read the record: {}", words(&error))))?;
-    let record = Run::from_json_lines(&text).map_err(|error| Failure::ours(error.to_string()))?;
+fn confront(testimony: &Testimony, names_only: bool) -> Result<bool, Failure> {
+    let record = Run::from_json_lines(&testimony.record).map_err(|error| Failure::ours(error.to_string()))?;
     let of_strace = |error: witness::WitnessError| Failure::ours(format!("strace's output: {error}"));
-    let files = witness::read_files(&folder.join(STRACE_PREFIX)).map_err(of_strace)?;
     let (agrees, differences, calls) = if names_only {
-        let seen = witness::outline::of_files(&files, Role::Launcher).map_err(of_strace)?;
+        let seen = witness::outline::of_files(&testimony.strace, Role::Launcher).map_err(of_strace)?;
         let said = witness::outline::of_run(&record);
         let sections = witness::outline::compare(&said, &seen);
         let diff = Diff { left: Origin::Recorded, right: Origin::Witnessed, sections };
         (diff.is_empty(), diff.to_string(), said.iter().map(|process| process.calls.len()).sum::<usize>())
     } else {
-        let seen = witness::run_of(&files, Role::Launcher).map_err(of_strace)?;
+        let seen = witness::run_of(&testimony.strace, Role::Launcher).map_err(of_strace)?;
         let diff = compare(&record, &seen);
         let calls = seen.sections.iter().map(|section| section.lines.len()).sum();
         (diff.is_empty(), diff.to_string(), calls)

@@ -63,6 +63,12 @@ impl Prepared {
         self.interrupt.is_some()
     }
 
+    /// The descriptor by which a signal ends the launch, if one may.
+    #[must_use]
+    pub const fn interrupt(&self) -> Option<Fd> {
+        self.interrupt
+    }
+
     /// The same launch with another descriptor for its interruption, as on a machine where the first one is not open.
     #[must_use]
     pub fn interrupted_through(self, interrupt: Fd) -> Self {

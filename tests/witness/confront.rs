@@ -6,7 +6,6 @@ use std::process::{Command, Output};
 
 use nsexec::audit::diff::compare;
 use nsexec::audit::{End, Role, Run, witness};
-use nsexec::sys::record::Call;
 use nsexec::sys::types::Signal;
 
 use crate::draw::{Config, Ids, KINDS};
@@ -96,14 +95,17 @@ impl Stage<'_> {
     pub(crate) fn confront(&self, config: &Config, caller: &As, folder: &Path) -> Result<Agreed, String> {
         let args = self.args(config, caller);
         let (plan, succeeds) = self.plan(config, caller, &args)?;
-        let (record, seen, said) = self.witnessed(config, caller, &args, folder)?;
+        let (record, mut seen, said) = self.witnessed(config, caller, &args, folder)?;
         let agree = |what: &str, left: &Run, right: &Run| {
             let diff = compare(left, right);
             if diff.is_empty() { Ok(()) } else { Err(format!("{what}\n{diff}")) }
         };
-        agree("plan and record differ:", &plan, &record)?;
+        // One run, seen twice: as it is, with the whole environment.
         agree("record and strace differ:", &record, &seen)?;
-        agree("plan and strace differ:", &plan, &seen)?;
+        let record = without_values(record);
+        agree("plan and record differ:", &plan, &record)?;
+        seen.notes.clone_from(&record.notes);
+        agree("plan and strace differ:", &plan, &without_values(seen))?;
         let ran = record.section(Role::Stage(2)).is_some_and(|init| init.end == End::Executed);
         if ran != succeeds {
             return Err(format!("the plan succeeds: {succeeds}; the command ran: {ran}"));
@@ -174,9 +176,13 @@ impl Stage<'_> {
         for entry in fs::read_dir(folder).map_err(|error| error.to_string())?.flatten() {
             fs::remove_file(entry.path()).map_err(|error| error.to_string())?;
         }
-        let record = folder.join("record");
+        let record = folder.join("record.jsonl");
         let mut command = Command::new("strace");
-        command.args(witness::FLAGS).arg("-o").arg(folder.join("strace"));
+        // A file for each process.
+        command
+            .args(witness::FLAGS.iter().map(|flag| if *flag == "-f" { "-ff" } else { flag }))
+            .arg("-o")
+            .arg(folder.join("strace"));
         match self.witnesses {
             Witnesses::Own => {}
             Witnesses::Root if caller.who == Who::Root => {}
@@ -186,7 +192,8 @@ impl Stage<'_> {
         }
         let program = self.program(config);
         command.arg("--").arg(program.get_program()).args(program.get_args());
-        command.args(["trace", "--json"]).arg(&record).args(args);
+        // What the outer one of two would read: the record with the values of the environment.
+        command.arg("trace").arg(format!("--witnessed={}", folder.display())).args(args);
         caller.surround(&mut command);
         let said = output(&mut command)?;
         let text =
@@ -232,13 +239,10 @@ impl Stage<'_> {
 
 /// As a record is kept: the environment by its names.
 fn without_values(mut run: Run) -> Run {
-    for line in run.sections.iter_mut().flat_map(|section| &mut section.lines) {
-        let Call::Execve { envp, .. } = &mut line.call else { continue };
-        for variable in envp {
-            let name = variable.0.split(|byte| *byte == b'=').next().unwrap_or_default();
-            variable.0 = [name, "=…".as_bytes()].concat();
-        }
-    }
+    run.sections
+        .iter_mut()
+        .flat_map(|section| &mut section.lines)
+        .for_each(|line| line.call.leave_values_out());
     run
 }
 
@@ -273,7 +277,7 @@ fn fate(record: &Run, ran: bool) -> Fate {
 fn on_paper(config: &Config, folder: &Path) -> Result<(), String> {
     let (mut joined, mut unshared) = (0, 0);
     let files = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
-    for path in files.map(|entry| entry.path()).filter(|path| !path.ends_with("record")) {
+    for path in files.map(|entry| entry.path()).filter(|path| !path.ends_with("record.jsonl")) {
         for line in fs::read_to_string(path).unwrap_or_default().lines().filter(|line| line.ends_with(" = 0"))
         {
             joined += usize::from(line.starts_with("setns("));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::idmap::Extent;
 use crate::namespace::{NsKind, NsSet};
-use crate::sys::sim::{ALL_CAPS, Allowance, Settings};
+use crate::sys::sim::{ALL_CAPS, Allowance, HidePid, Settings};
 use crate::sys::types::{Errno, FsType, SignalSet};
 
 /// Who owns a namespace that is joined (ioctl_ns(2), NS_GET_USERNS).
@@ -56,8 +56,10 @@ pub enum Amiss {
     Missing,
     /// One of its folders is a file.
     BelowFile,
-    /// It may not be opened.
+    /// It may not be opened (EACCES).
     Forbidden,
+    /// It is of a process that /proc hides: nothing of it can be reached (EPERM; hidepid=noaccess in proc(5)).
+    NotPermitted,
     /// A FIFO.
     Fifo,
     /// A file of another kind.
@@ -70,10 +72,11 @@ pub enum Amiss {
 
 impl Amiss {
     /// Every one, with the word for it.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("missing", Self::Missing),
         ("below-file", Self::BelowFile),
         ("forbidden", Self::Forbidden),
+        ("not-permitted", Self::NotPermitted),
         ("fifo", Self::Fifo),
         ("file", Self::Regular),
         ("other-kind", Self::OtherKind),
@@ -85,6 +88,7 @@ impl Amiss {
             Self::Missing => "missing",
             Self::BelowFile => "below a file",
             Self::Forbidden => "may not be opened",
+            Self::NotPermitted => "of a process that /proc hides",
             Self::Fifo => "a FIFO",
             Self::Regular => "no namespace",
             Self::OtherKind => "of another kind",
@@ -100,6 +104,8 @@ pub enum Refused {
     NotExecutable,
     /// A folder on the way may not be searched.
     Hidden,
+    /// It is of a process that /proc hides (hidepid=noaccess in proc(5)).
+    NotPermitted,
     /// A folder on the way is a file.
     BelowFile,
 }
@@ -171,6 +177,8 @@ pub struct Assumptions {
     pub owners: BTreeMap<NsKind, Owner>,
     /// A part of /proc is covered, as in most containers.
     pub proc_masked: bool,
+    /// What /proc hides of processes that the caller may not inspect; off for a caller whom the mount exempts.
+    pub hidepid: HidePid,
     /// The set-user-id bit of a mapping tool does nothing (PR_SET_NO_NEW_PRIVS(2const)).
     pub no_new_privs: bool,
     /// For how many seconds the machine has been up: its clocks cannot be set back further. Not in the hash.
@@ -203,6 +211,7 @@ impl Assumptions {
             subgid: None,
             owners: BTreeMap::new(),
             proc_masked: false,
+            hidepid: HidePid::Off,
             no_new_privs: false,
             uptime: Settings::default().uptime,
             blocked: SignalSet::EMPTY,
@@ -268,6 +277,9 @@ impl Assumptions {
                 "set-user-id bit of the tools".to_string(),
                 "without effect (no_new_privs)".to_string(),
             ));
+        }
+        if self.hidepid != HidePid::Off {
+            lines.push(("hidepid of /proc".to_string(), self.hidepid.word().to_string()));
         }
         for (kind, amiss) in self.amiss.iter().filter(|(kind, _)| joined.contains(**kind)) {
             lines.push((format!("{kind} namespace to join"), amiss.words().to_string()));

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 pub use assume::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
 use runc::{Launch, Manner, MountNumbers};
 
+use super::normalise::INTERRUPT;
 use super::rules::{self, Facts, Finding};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
@@ -30,7 +31,7 @@ use crate::namespace::{NsKind, NsSet};
 use crate::policy::Policy;
 use crate::sys::record::Call;
 use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
-use crate::sys::types::{Errno, Pid};
+use crate::sys::types::{Errno, Fd, Pid};
 use crate::timens::TimeOffsets;
 
 /// What is planned.
@@ -117,16 +118,18 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     }
 
     let mut sim = machine(&bootstrap, assumptions);
-    match start {
+    let interrupt = match start {
         Start::Launcher(prepared) => our_launcher(&mut sim, prepared, assumptions),
         Start::Runc { message, manner, policy } => {
             let (level, mount_numbers) = (Level::Warning, MountNumbers::Kept);
             let (manner, policy, message) = (*manner, *policy, message.clone());
             runc::drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
+            None
         }
-    }
+    };
     let report = sim.run(&mut Oldest, None);
-    let run = run_of(&report);
+    let mut run = run_of(&report);
+    run.notes.extend(interrupt.map(|Fd(fd)| (INTERRUPT.to_string(), fd.to_string())));
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
     let succeeds =
@@ -214,6 +217,7 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
     let settings = Settings {
         lacks,
         proc_masked: assumptions.proc_masked,
+        hidepid: assumptions.hidepid,
         no_new_privs: assumptions.no_new_privs,
         uptime: assumptions.uptime,
         file_system: assumptions.file_system,
@@ -270,12 +274,14 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
                 let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
                 Extra::Namespace(sim.namespace(outside, other))
             }
-            Some(Amiss::Missing) => continue,
+            // The simulated /proc has processes of its own, whose numbers are not the machine's.
+            Some(Amiss::Missing) => Extra::Missing,
             Some(Amiss::BelowFile) => {
                 sim.file(above(path), Extra::Regular(Rc::from(&b""[..])));
                 continue;
             }
             Some(Amiss::Forbidden) => Extra::Forbidden,
+            Some(Amiss::NotPermitted) => Extra::NotPermitted,
             Some(Amiss::Fifo) => Extra::Fifo,
             Some(Amiss::Regular) => Extra::Regular(Rc::from(&b""[..])),
         };
@@ -317,17 +323,26 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
         match refused {
             Refused::NotExecutable => sim.file(path, Extra::Forbidden),
             Refused::Hidden => sim.file(path, Extra::Hidden),
+            Refused::NotPermitted => sim.file(path, Extra::NotPermitted),
             Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
         }
     }
     let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
     let found = assumptions.command.as_deref().or_else(first);
+    for path in prepared.candidates().filter(|path| path.starts_with(b"/proc/") && Some(*path) != found) {
+        // As for a path to join.
+        let Ok(path) = core::str::from_utf8(path) else { continue };
+        if !assumptions.refused.contains_key(path.as_bytes()) {
+            sim.file(path, Extra::Missing);
+        }
+    }
     if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
         sim.program(path, Program::ends(Ended::Stay));
     }
 }
 
-fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+/// Gives the descriptor that would interrupt the launch.
+fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
     search(sim, prepared, assumptions);
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
@@ -341,6 +356,7 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
         let (timer, _) = sim.pipe(false);
         prepared = prepared.timed_through(timer);
     }
+    let interrupt = prepared.interrupt();
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let mut memory = vec![0; prepared.message().len()];
@@ -351,6 +367,7 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
             Launched::Exit(status) => Ended::Exit(status),
         }
     });
+    interrupt
 }
 
 /// The simulated processes as a run. How the launcher ends is not planned: it goes on with its program.
@@ -494,6 +511,7 @@ mod tests {
             (Amiss::Missing, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOENT"),
             (Amiss::BelowFile, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOTDIR"),
             (Amiss::Forbidden, "openat(AT_FDCWD, \"/x/n\"", "-1 EACCES"),
+            (Amiss::NotPermitted, "openat(AT_FDCWD, \"/x/n\"", "-1 EPERM"),
             (Amiss::Fifo, "fstatfs", "{f_type=0x1021994"),
             (Amiss::OtherKind, "setns", "-1 EINVAL"),
             (Amiss::Own, "setns", "-1 EINVAL"),
@@ -531,9 +549,12 @@ mod tests {
         };
         assert_eq!(search(&[], None), "0");
         assert!(search(&[], Some("")).starts_with("-1 ENOENT"));
-        for (why, errno) in
-            [(Refused::NotExecutable, "EACCES"), (Refused::Hidden, "EACCES"), (Refused::BelowFile, "ENOTDIR")]
-        {
+        for (why, errno) in [
+            (Refused::NotExecutable, "EACCES"),
+            (Refused::Hidden, "EACCES"),
+            (Refused::NotPermitted, "EPERM"),
+            (Refused::BelowFile, "ENOTDIR"),
+        ] {
             assert!(search(&[("/bin/true", why)], None).starts_with(&format!("-1 {errno}")), "{why:?}");
         }
     }

@@ -4,6 +4,7 @@
 use std::vec;
 use std::vec::Vec;
 
+use super::untold::dirent;
 use super::words::{
     Parts, address, array, clone_flags, cpus, errno, fd, field, flags, id, number, pair, poll_events, signal,
     signal_set, split, string, whole,
@@ -17,8 +18,8 @@ use crate::sys::types::{
 /// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
 /// call of ours.
 ///
-/// What neither tells comes back empty: the strings of an environment, of which the number is known; the entries of a
-/// directory, of which the length is known; a number of links that is not shown, as 0; the cached thread id, as 0.
+/// What a line does not tell comes back empty. strace without `-v`, and a recorded line, show of an environment the number
+/// of its strings alone, and of a directory the length of its entries alone. No line has the cached thread id, which is 0.
 #[must_use]
 pub fn parse_line(line: &str) -> Option<Line> {
     let parts = split(line)?;
@@ -80,9 +81,9 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
         ("close_range", [first, "4294967295", "CLOSE_RANGE_CLOEXEC"]) => {
             (Call::CloseRangeCloexec { first: fd(first)? }, unit(result))
         }
-        ("getdents64", [number, _, len]) => {
+        ("getdents64", [number, found, len]) => {
             let call = Call::Getdents64 { fd: fd(number)?, len: len.parse().ok()? };
-            (call, count(result).map(|count| Reply::Data(Bytes(vec![0; count]))))
+            (call, entries(found, result).map(|entries| Reply::Data(Bytes(entries))))
         }
         ("fcntl", [number, "F_SETFD", "FD_CLOEXEC"]) => (Call::SetCloexec { fd: fd(number)? }, unit(result)),
         ("dup3", [of, number, "O_CLOEXEC"]) => {
@@ -92,6 +93,32 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
         ("pidfd_open", [pid, "0"]) => (Call::PidfdOpen { pid: Pid(pid.parse().ok()?) }, new_fd(result)),
         _ => return None,
     })
+}
+
+/// `[{d_ino=5, d_off=1, d_reclen=24, d_type=DT_LNK, d_name="3"}]` (`-v`), or an address: then as many zeroes.
+fn entries(found: &str, result: &str) -> Option<Vec<u8>> {
+    const KINDS: &[(u64, &str)] = &[
+        (0, "DT_UNKNOWN"),
+        (1, "DT_FIFO"),
+        (2, "DT_CHR"),
+        (4, "DT_DIR"),
+        (6, "DT_BLK"),
+        (8, "DT_REG"),
+        (10, "DT_LNK"),
+        (12, "DT_SOCK"),
+        (14, "DT_WHT"),
+    ];
+    let length = count(result)?;
+    let Some(listed) = array(found) else { return Some(vec![0; length]) };
+    let one = |entry: &str| {
+        let value = |name| number(field(entry, name)?);
+        let kind = flags(field(entry, "d_type")?, KINDS)?;
+        let length = u16::try_from(value("d_reclen")?).ok()?;
+        let name = whole(field(entry, "d_name")?)?;
+        dirent(value("d_ino")?, value("d_off")?, length, u8::try_from(kind).ok()?, &name)
+    };
+    let entries = listed.into_iter().map(one).collect::<Option<Vec<_>>>()?.concat();
+    (entries.len() == length).then_some(entries)
 }
 
 fn open_flags(text: &str) -> Option<OpenFlags> {

@@ -1,16 +1,21 @@
 //! The witness: what strace saw of the real processes, in the recorder's own schema.
 //!
-//! strace 6.1 (Debian 12) with [`FLAGS`]: one file for each process, since lines of several processes in one file
-//! interleave; strings whole, so that the message and each log record can be compared; no environment and no whole
-//! `struct stat` (without `-v`), which would be long, secret, or different each time. What strace does not tell is listed
-//! at [`Grade::Witness`](super::normalise::Grade::Witness), which a comparison with it uses.
+//! strace 6.1 (Debian 12) with [`FLAGS`]: strings whole, so that the message and each log record can be compared, and the
+//! environment of an exec, string by string. So what it writes has the secrets of the command's environment in it:
+//! `nsexec trace --witness` reads it from a FIFO, into memory. With `-ff` instead of `-f` strace writes a file for each
+//! process ([`read_files`]); what it writes into one is taken apart by [`split_by_process`].
+//!
+//! A witness sees the same run as the recorder, so the two are compared as they are: the same descriptors, pids, addresses and
+//! strings. What strace does not tell is [`UNTOLD`].
 //!
 //! A witnessed program marks where the run begins and ends with [`mark_begin`] and [`mark_end`]: a look at a file that does not exist. In the
 //! processes that are made between the marks every line counts but for [`LEFT_OUT`]; what remains and is none of our
 //! calls is kept as [`Foreign`], and is a breach of the rule `declared`.
 
 mod call;
+mod intake;
 pub mod outline;
+mod untold;
 mod words;
 
 use core::fmt;
@@ -28,9 +33,11 @@ use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::Fd;
 
 pub use call::parse_line;
+pub use intake::Intake;
+pub use untold::{UNTOLD, as_told};
 
-/// How strace is called; then `-o PREFIX`, and the program. The length of strings is that of the largest message.
-pub const FLAGS: &[&str] = &["-ff", "-q", "-a", "1", "-s", "1048576"];
+/// How strace is called; then `-o FILE`, and the program. The length of strings is that of the largest message.
+pub const FLAGS: &[&str] = &["-f", "-q", "-v", "-a", "1", "-s", "1048576"];
 
 /// What is left out of what strace saw, by the beginning of its line, and why. An allocator's call that maps a file, or makes
 /// memory code, is not an allocator's, and stays. Besides these: the recorder's own writes,
@@ -115,31 +122,12 @@ pub fn read_files(prefix: &Path) -> Result<BTreeMap<i32, String>, WitnessError> 
     Ok(files)
 }
 
-/// Takes the one file of `strace -f` apart into those of `-ff`: each line begins with its process, and a call that another
-/// process interrupted in print comes in two halves.
+/// Takes the one file of `strace -f` apart into those of `-ff`: [`Intake`].
 #[must_use]
 pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
-    let mut files: BTreeMap<i32, String> = BTreeMap::new();
-    let mut halves: BTreeMap<i32, String> = BTreeMap::new();
-    for line in text.lines() {
-        let Some((pid, rest)) = line.split_once(' ') else { continue };
-        let Ok(pid) = pid.parse::<i32>() else { continue };
-        let rest = rest.trim_start();
-        if let Some(first) = rest.strip_suffix(" <unfinished ...>") {
-            halves.insert(pid, first.to_owned());
-            continue;
-        }
-        let second = rest.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"));
-        let file = files.entry(pid).or_default();
-        if let Some((_, second)) = second {
-            file.push_str(&halves.remove(&pid).unwrap_or_default());
-            file.push_str(second);
-        } else {
-            file.push_str(rest);
-        }
-        file.push('\n');
-    }
-    files
+    let mut intake = Intake::default();
+    text.lines().for_each(|line| intake.line(line));
+    intake.into_files()
 }
 
 /// Sorts what strace wrote into a run. `root` is what the process that made the mark is.
@@ -155,19 +143,44 @@ pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessE
     Ok(reading.run)
 }
 
+/// The file at which a line looks to mark something: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text in a string
+/// of another call marks nothing.
+fn marked(line: &str) -> Option<String> {
+    let call = ["statx(AT_FDCWD, ", "newfstatat(AT_FDCWD, ", "stat("]
+        .iter()
+        .find_map(|call| line.strip_prefix(call))?;
+    let (args, _) = words::list(call, b')')?;
+    String::from_utf8(words::whole(args.first()?)?).ok()
+}
+
 /// What the process that made the marks did between them, and how the recorder's own writes begin.
 fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<String>), WitnessError> {
-    let begins = |text: &&String| text.contains(BEGIN);
-    let text = files.values().find(begins).ok_or(WitnessError::NoBegin)?;
-    let (_, after) = text.split_once(BEGIN).ok_or(WitnessError::NoBegin)?;
-    let (rest_of_mark, lines) = after.split_once('\n').unwrap_or((after, ""));
-    let recorder = rest_of_mark.strip_prefix("/recorder/").and_then(|rest| rest.split('"').next());
+    // The length of the lines up to the one that makes a mark, and with it.
+    let find = |text: &str, mark: &str| -> Option<(usize, usize, String)> {
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            // Most lines need no closer look.
+            let found = if line.contains(mark) { marked(line) } else { None };
+            if let Some(path) = found.filter(|path| path.starts_with(mark)) {
+                return Some((start, start + line.len(), path));
+            }
+            start += line.len();
+        }
+        None
+    };
+    let begins = files.values().find_map(|text| Some((text, find(text, BEGIN)?)));
+    let (text, (_, begin, mark)) = begins.ok_or(WitnessError::NoBegin)?;
+    let lines = text.get(begin..).unwrap_or_default();
     // Behind the end mark the launcher goes on with what is not ours.
-    let lines = lines.find(END).map_or(lines, |end| {
-        let whole = &lines[..end];
-        &whole[..whole.rfind('\n').map_or(0, |newline| newline + 1)]
-    });
-    Ok((lines, recorder.map(|fd| format!("write({fd}, "))))
+    let end = find(lines, END).map_or(lines.len(), |(end, ..)| end);
+    let recorder = mark.strip_prefix(BEGIN).and_then(|rest| rest.strip_prefix("/recorder/"));
+    Ok((lines.get(..end).unwrap_or_default(), recorder.map(recorders_line)))
+}
+
+/// How strace shows the beginning of each line that a [`SharedSink`](crate::sys::record::shared::SharedSink) writes. Another
+/// write to the same descriptor is not the recorder's.
+fn recorders_line(fd: &str) -> String {
+    format!("write({fd}, \"\\n{{\\\"of\\\":[")
 }
 
 struct Reading<'a> {
@@ -191,7 +204,7 @@ impl Reading<'_> {
             if is_left_out(line, self.recorder.as_deref()) {
                 continue;
             }
-            if line.contains(" = ? ERESTART") {
+            if is_interrupted(line) {
                 interrupted = Some(line.to_owned());
                 continue;
             }
@@ -204,7 +217,9 @@ impl Reading<'_> {
                         break;
                     }
                 }
-                None => section.foreign.push(Foreign { after: section.lines.len(), text: line.to_owned() }),
+                None => section
+                    .foreign
+                    .push(Foreign { after: section.lines.len(), text: without_environment(line) }),
             }
         }
         let children = self.children(&section)?;
@@ -250,6 +265,23 @@ fn end_of(line: &str) -> Option<End> {
     }
     let signal = what.strip_prefix("killed by ")?.trim_end_matches(" (core dumped)");
     words::signal(signal).map(End::Signaled)
+}
+
+/// The first half of a call that a signal interrupted.
+fn is_interrupted(line: &str) -> bool {
+    words::split(line).is_some_and(|parts| parts.result.starts_with("? ERESTART"))
+}
+
+/// A line that is not one of our calls, for people and for files: an exec shows its path and its arguments, if it is an exec as
+/// strace writes one, and never its environment.
+fn without_environment(line: &str) -> String {
+    let Some((name, _)) = line.split_once('(').filter(|(name, _)| name.starts_with("execve")) else {
+        return line.to_owned();
+    };
+    let shown = if name == "execve" { 2 } else { 3 };
+    let Some(parts) = words::split(line) else { return format!("{name}(…") };
+    let args = parts.args.get(..shown).unwrap_or_default().join(", ");
+    format!("{name}({args}, …) = {}", parts.result)
 }
 
 /// A call that a signal interrupted and the kernel took up again: the arguments of the first line, and the result of

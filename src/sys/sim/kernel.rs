@@ -1,6 +1,7 @@
 //! The kernel's state, and the one place where a call becomes what it does.
 
-use std::collections::BTreeMap;
+use core::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 use std::vec::Vec;
 
@@ -28,6 +29,46 @@ pub(super) enum Halt {
 impl From<Errno> for Halt {
     fn from(errno: Errno) -> Self {
         Self::Errno(errno)
+    }
+}
+
+/// The option hidepid of a mounted /proc (proc(5), "Mount options"): what it hides of a process that the caller may not
+/// inspect (ptrace(2), PTRACE_MODE_READ_FSCREDS).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum HidePid {
+    /// 0: nothing.
+    #[default]
+    Off,
+    /// 1: its directory is there, and nothing in it can be reached (EPERM). Root's group is exempt, unless the option gid
+    /// names another.
+    NoAccess,
+    /// 2: as 1, and nothing in it seems to be there (ENOENT).
+    Invisible,
+    /// 4, since Linux 5.8: its directory is not there either (ENOENT). But one that is held, or whose name the kernel has
+    /// cached since a process found it that may, is there, and nothing in it can be reached (EPERM). No group is exempt.
+    Ptraceable,
+}
+
+impl HidePid {
+    /// Every one, with the word and the number of the option.
+    pub const ALL: [(&'static str, u32, Self); 4] = [
+        ("off", 0, Self::Off),
+        ("noaccess", 1, Self::NoAccess),
+        ("invisible", 2, Self::Invisible),
+        ("ptraceable", 4, Self::Ptraceable),
+    ];
+
+    /// That of the option's value, which newer kernels show as a word, and older ones as a number.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        let is = |(word, number, _): &(&str, u32, Self)| value == *word || value.parse() == Ok(*number);
+        Self::ALL.into_iter().find(is).map(|(.., mode)| mode)
+    }
+
+    /// The option's value.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        Self::ALL.into_iter().find(|(.., mode)| *mode == self).map_or("off", |(word, ..)| word)
     }
 }
 
@@ -59,8 +100,8 @@ pub struct Settings {
     pub proc_masked: bool,
     /// Nothing is mounted at /proc, until somebody mounts it.
     pub proc_missing: bool,
-    /// /proc is mounted with hidepid=invisible: of a process that we may not look into there is nothing (proc(5)).
-    pub proc_hides_processes: bool,
+    /// How much /proc hides of processes that we may not look into.
+    pub hidepid: HidePid,
     /// Programs lie on tmpfs, which answers a question for seals.
     pub programs_on_tmpfs: bool,
     /// Nothing can be executed in the directories where files are made.
@@ -90,7 +131,7 @@ impl Default for Settings {
             leaks_descriptors: false,
             proc_masked: false,
             proc_missing: false,
-            proc_hides_processes: false,
+            hidepid: HidePid::Off,
             programs_on_tmpfs: false,
             directories_noexec: false,
             uptime: 1000,
@@ -119,6 +160,8 @@ pub(super) struct Kernel {
     pub(super) names: BTreeMap<String, usize>,
     /// The write end of the pipe whose read end tells the launcher of a signal that asks for the end of a launch.
     pub(super) interrupt: Option<usize>,
+    /// The directories of processes that somebody has found in the /proc of a pid namespace.
+    pub(super) proc_found: RefCell<BTreeSet<(NsId, Task)>>,
     /// What was written to standard error.
     pub(super) sink: Vec<u8>,
     /// Milliseconds that all have waited together.

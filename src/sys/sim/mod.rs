@@ -63,7 +63,7 @@ mod streams;
 
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, Place, Then, What};
-pub use kernel::Settings;
+pub use kernel::{HidePid, Settings};
 pub use namespaces::{Kind, NsId};
 pub use process::{Reaper, Section, Task, Who};
 pub use procfs::Extra;

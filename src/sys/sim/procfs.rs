@@ -7,7 +7,7 @@ use super::creds::{Creds, cap};
 use super::descriptors::{Access, Object, TMPFS};
 use super::files::{Exe, executable};
 use super::idmaps::PAGE;
-use super::kernel::Kernel;
+use super::kernel::{HidePid, Kernel};
 use super::namespaces::{Kind, NsId};
 use super::process::Task;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags, SysResult};
@@ -54,6 +54,10 @@ pub enum Extra {
     Forbidden,
     /// A file in a folder that nobody may search: not even what it is can be asked (EACCES).
     Hidden,
+    /// A file of a process that another /proc hides: nothing of it can be reached (EPERM).
+    NotPermitted,
+    /// Nothing, also where a path in /proc leads to a simulated process (ENOENT).
+    Missing,
 }
 
 impl Kernel {
@@ -110,6 +114,8 @@ impl Kernel {
         let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
         match self.files.get(text) {
             Some(Extra::Hidden) => return Err(Errno::EACCES),
+            Some(Extra::NotPermitted) => return Err(Errno::EPERM),
+            Some(Extra::Missing) => return Err(Errno::ENOENT),
             Some(extra) => return Ok(Node::Extra(extra.clone())),
             None => {}
         }
@@ -127,7 +133,15 @@ impl Kernel {
                 number => number.parse().ok().and_then(|pid| self.find(seen_from, pid)),
             };
             let task = task.ok_or(Errno::ENOENT)?;
-            self.permit_lookup(me, task, rest)?;
+            let hidden = self.is_hidden(me, task);
+            if self.settings.hidepid == HidePid::Ptraceable {
+                let mut found = self.proc_found.borrow_mut();
+                if hidden && !found.contains(&(seen_from, task)) {
+                    return Err(Errno::ENOENT);
+                }
+                found.insert((seen_from, task));
+            }
+            self.permit_lookup(hidden, rest)?;
             return self.proc_node(me, task, rest);
         }
         if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
@@ -137,7 +151,7 @@ impl Kernel {
             // A held directory outlives its task, and says so (spec 6.9).
             Object::ProcDir(task, _) if self.process(task).is_reaped() => Err(Errno::ESRCH),
             Object::ProcDir(task, _) => {
-                self.permit_lookup(me, task, text)?;
+                self.permit_lookup(self.is_hidden(me, task), text)?;
                 self.proc_node(me, task, text)
             }
             Object::FdList(_) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
@@ -148,20 +162,34 @@ impl Kernel {
     /// Why a path outside of /proc leads nowhere: one of its folders is a file, or there is none (path_resolution(7)).
     pub(super) fn not_there(&self, path: &str) -> Errno {
         let no_folder = |folder: &str| match self.files.get(folder) {
-            Some(file) => !matches!(file, Extra::Directory | Extra::Hidden),
+            Some(file) => {
+                !matches!(file, Extra::Directory | Extra::Hidden | Extra::NotPermitted | Extra::Missing)
+            }
             None => self.programs.contains_key(folder),
         };
         let folders = path.match_indices('/').filter_map(|(end, _)| path.get(..end));
         if folders.into_iter().any(no_folder) { Errno::ENOTDIR } else { Errno::ENOENT }
     }
 
-    /// What is in the directory of a process that /proc hides (proc_pid_permission). The directory itself can be opened.
-    fn permit_lookup(&self, me: Task, task: Task, rest: &str) -> SysResult<()> {
-        // The mount's gid= is exempt, which is root's group unless somebody says otherwise.
+    /// Whether /proc hides a process from us (has_pid_permissions).
+    fn is_hidden(&self, me: Task, task: Task) -> bool {
+        // The mount's gid= is exempt, which is root's group unless the option says otherwise.
         let ours = &self.process(me).creds;
-        let exempt = ours.egid() == 0 || ours.groups.contains(&0);
-        let hides = self.settings.proc_hides_processes && !exempt;
-        if hides && !rest.is_empty() && !self.may_inspect(me, task) { Err(Errno::ENOENT) } else { Ok(()) }
+        let exempt = || ours.egid() == 0 || ours.groups.contains(&0);
+        match self.settings.hidepid {
+            HidePid::Off => false,
+            HidePid::Ptraceable => !self.may_inspect(me, task),
+            HidePid::NoAccess | HidePid::Invisible => !exempt() && !self.may_inspect(me, task),
+        }
+    }
+
+    /// What is in the directory of a process that is hidden (proc_pid_permission). The directory itself can be found.
+    fn permit_lookup(&self, hidden: bool, rest: &str) -> SysResult<()> {
+        match self.settings.hidepid {
+            _ if !hidden || rest.is_empty() => Ok(()),
+            HidePid::Invisible => Err(Errno::ENOENT),
+            _ => Err(Errno::EPERM),
+        }
     }
 
     fn open_node(&self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Object> {
@@ -182,7 +210,12 @@ impl Kernel {
             return Err(Errno::EISDIR);
         }
         match node {
-            Node::Dir(task) => Ok(Object::ProcDir(task, Access::Read)),
+            // Only to know where it is needs no permission.
+            Node::Dir(task) => {
+                let held = matches!(flags, OpenFlags::Directory | OpenFlags::Path);
+                self.permit_lookup(!held && self.is_hidden(me, task), ".")?;
+                Ok(Object::ProcDir(task, Access::Read))
+            }
             Node::FdDir(task) if flags == OpenFlags::Directory || self.may_inspect(me, task) => {
                 Ok(Object::FdList(task))
             }
@@ -205,6 +238,8 @@ impl Kernel {
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
             Node::Extra(Extra::Directory) => Ok(Object::Directory(TMPFS)),
             Node::Extra(Extra::Forbidden | Extra::Hidden) => Err(Errno::EACCES),
+            Node::Extra(Extra::NotPermitted) => Err(Errno::EPERM),
+            Node::Extra(Extra::Missing) => Err(Errno::ENOENT),
         }
     }
 

@@ -1,0 +1,271 @@
+//! Lies are planted between the recorder and the kernel, and strace must find each: the record says one thing, the kernel was
+//! asked another, or answered another. Comparing the record of a run with what strace saw of the same run, as they are, must
+//! show a difference, and none without a lie.
+//!
+//! The program runs itself under strace. The inner run makes calls through `Recorder<Liar>`: a few by hand, of nearly every
+//! kind, or a whole launch.
+
+mod liar;
+mod planted;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use nsexec::audit::diff::compare;
+use nsexec::audit::witness::{self, mark_begin, mark_end, outline};
+use nsexec::audit::{Role, Run, sections};
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::launch::Launcher;
+use nsexec::launch::signals::Signals;
+use nsexec::policy::{Credentials, Policy, Session};
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::record::Recorder;
+use nsexec::sys::record::shared::SharedSink;
+use nsexec::sys::types::*;
+
+use liar::Liar;
+use planted::{LIES, Lie, Planted, Run as Way};
+
+/// Which lie the inner run tells, and where its record goes.
+const LIE: &str = "NSEXEC_TEST_LIE";
+const OUT: &str = "NSEXEC_TEST_LIE_OUT";
+
+/// A variable of the command whose value nobody may see.
+const SECRET: (&str, &str) = ("NSEXEC_TEST_TOKEN", "s3cret-of-the-command");
+
+fn main() -> ExitCode {
+    if let (Some(lie), Some(out)) = (std::env::var_os(LIE), std::env::var_os(OUT)) {
+        let lie = LIES.iter().find(|planted| planted.name == lie).expect("a lie of that name");
+        inner(lie, Path::new(&out));
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("skipped: lies: there is no strace");
+        println!("0 passed, 0 failed, 1 skipped");
+        return ExitCode::SUCCESS;
+    }
+    let folder = Folder::new();
+    let (mut passed, mut failed) = (0, 0);
+    for planted in
+        LIES.iter().filter(|lie| words.is_empty() || words.iter().any(|word| lie.name.contains(word)))
+    {
+        match told(planted, &folder.0) {
+            Ok(()) => {
+                println!("test {} ... ok", planted.name);
+                passed += 1;
+            }
+            Err(why) => {
+                println!("test {} ... FAILED\n    {}", planted.name, why.replace('\n', "\n    "));
+                failed += 1;
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, 0 skipped");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("nsexec-lies-{}", std::process::id()));
+        fs::create_dir(&path).expect("a folder");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+// -- the outer run: compares ------------------------------------------------------------------------------------
+
+/// Runs with one lie under strace. Nothing if it is found out, or if there is none and nothing differs.
+fn told(planted: &Planted, folder: &Path) -> Result<(), String> {
+    let (out, strace) = (folder.join("record"), folder.join("strace"));
+    let output = Command::new("strace")
+        .args(witness::FLAGS)
+        .arg("-o")
+        .arg(&strace)
+        .arg(std::env::current_exe().map_err(|error| error.to_string())?)
+        .env(LIE, planted.name)
+        .env(OUT, &out)
+        .env(SECRET.0, SECRET.1)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
+    }
+    let read = |path: &Path| fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+    let record = Run::from_json_lines(&read(&out)?).map_err(|error| error.to_string())?;
+    let files = witness::split_by_process(&read(&strace)?);
+    let seen = witness::run_of(&files, Role::Launcher).map_err(|error| error.to_string())?;
+    for file in [out, strace] {
+        fs::remove_file(file).map_err(|error| error.to_string())?;
+    }
+    if record.lost > 0 {
+        return Err(format!("{} lines were lost", record.lost));
+    }
+    let diff = compare(&record, &seen);
+    let text = diff.to_string();
+    if text.contains(SECRET.1) {
+        return Err(format!("the secret is shown:\n{text}"));
+    }
+    // What an ordinary user's strace sees of a process that is not dumpable.
+    let said = outline::of_run(&record);
+    let outlines = outline::of_files(&files, Role::Launcher).map_err(|error| error.to_string())?;
+    let outline = outline::compare(&said, &outlines);
+    let Some(call) = planted.call else {
+        let same = diff.is_empty() && outline.is_empty();
+        return if same { Ok(()) } else { Err(format!("without a lie:\n{text}{outline:?}")) };
+    };
+    // The first line that differs in some process is of the call that is lied about.
+    let marked = |line: &str| line.starts_with("  >") && line.contains(call);
+    if !text.lines().any(marked) {
+        return Err(format!("no difference in {call}:\n{text}"));
+    }
+    if !text.contains(planted.says) {
+        return Err(format!("it does not say '{}':\n{text}", planted.says));
+    }
+    if planted.in_registers && outline.is_empty() {
+        return Err("names and numbers are the same".to_owned());
+    }
+    Ok(())
+}
+
+// -- the inner run: makes the calls -------------------------------------------------------------------------------
+
+fn inner(planted: &Planted, out: &Path) {
+    let (sink, reader) = SharedSink::new().expect("a sink");
+    let recorder = sink.fd();
+    match planted.way {
+        Way::ByHand => {
+            // A lie that makes a call wait for ever fails, and does not hang.
+            // SAFETY: a number, and the default disposition, which ends this process.
+            unsafe { libc::alarm(30) };
+            mark_begin(Some(recorder));
+            // SAFETY: this process has one thread.
+            let liar = Liar::new(unsafe { LinuxSys::new() }, planted.lie);
+            by_hand(&mut Recorder::new(liar, sink));
+            mark_end();
+        }
+        Way::Launch => {
+            launch(planted.lie, |liar| {
+                mark_begin(Some(recorder));
+                Recorder::new(liar, sink)
+            });
+        }
+    }
+    let run = sections::of_record(&reader.read().expect("a record"), Role::Launcher);
+    fs::write(out, run.to_json_lines().expect("JSON")).expect("a file for the record");
+}
+
+/// Every call that can be made without harm. What one gives, and whether it does, is not the point.
+fn by_hand<S: Sys>(sys: &mut S) {
+    let (own, tid) = (sys.getpid(), sys.tid_address().ok());
+    sys.gettid();
+    let (one, other) = sys.socketpair().expect("a pair");
+    let (read, write) = sys.pipe2().expect("a pipe");
+    let mut buffer = [0; 64];
+    let _ = sys.dup3(one, Fd(40));
+    // What has gone nowhere is not waited for.
+    if sys.write(write, b"written").is_ok() {
+        let _ = sys.read(read, &mut buffer);
+    }
+    let _ = sys.write_nowait(write, b"again");
+    if sys.send(one, b"sent").is_ok() {
+        let _ = sys.read(other, &mut buffer);
+    }
+    let _ = sys.poll(&mut [PollFd::new(read, PollEvents::IN), PollFd::new(Fd(-1), PollEvents::IN)], 0);
+    if sys.send_fd(one, read).is_ok() {
+        let _ = sys.receive_fd(other);
+    }
+    let ns = sys.openat(Fd::CWD, c"/proc/self/ns/uts", OpenFlags::Namespace).expect("a namespace");
+    let _ = sys.fstatfs(ns);
+    let _ = sys.setns(ns, CloneFlags::NEWUTS);
+    let _ = sys.unshare(CloneFlags::EMPTY);
+    let list = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List).expect("a directory");
+    let _ = sys.getdents64(list, &mut [0xff; 1024]);
+    let _ = sys.link_count(c"/proc/self/task");
+    let _ = sys.readlink(c"/proc/self", &mut buffer);
+    let _ = sys.is_read_only(c"/proc");
+    let _ = sys.set_name(c"a name of 17 char");
+    let _ = sys.set_dumpable(true);
+    let _ = sys.set_pdeathsig(Signal(0));
+    let _ = sys.set_cloexec(list);
+    let _ = sys.close_range_cloexec(Fd(900));
+    let _ = sys.sched_getaffinity();
+    let _ = sys.setresuid(u32::MAX);
+    if let Ok(memory) = sys.memfd_create(c"lies", false) {
+        let _ = sys.fchmod(memory, 0o500);
+        let _ = sys.sendfile(memory, list, 1);
+        let _ = sys.add_seals(memory, Seals::SEAL);
+        let _ = sys.get_seals(memory);
+    }
+    let _ = sys.unlink(c"/nowhere");
+    // In no mount namespace but one of our own.
+    if sys.unshare(CloneFlags::NEWNS).is_ok() {
+        let _ = sys.mount(Mount::Propagation(Propagation::Private));
+    }
+    let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).expect("a mask");
+    let _ = sys.sigtimedwait(SignalSet::PIPE);
+    let _ = sys.sigprocmask(MaskHow::Set, mask);
+    let old = sys.sigaction(Signal(12), SigAction::IGNORE).expect("a disposition");
+    let _ = sys.sigaction(Signal(12), old);
+    let _ = sys.kill(own, Signal(0));
+
+    // In the place of stage 0, one that becomes another program in the end. Before that it makes one that it kills, in the
+    // place of a mapping tool.
+    let becomes = child(sys, tid, |sys| {
+        let waits = child(sys, tid, |sys| while sys.read(read, &mut buffer).is_ok_and(|got| got > 0) {});
+        if let Ok(pidfd) = sys.pidfd_open(waits) {
+            let _ = sys.kill(waits, Signal::KILL);
+            let _ = sys.poll(&mut [PollFd::new(pidfd, PollEvents::IN)], 2000);
+            let _ = sys.close(pidfd);
+        }
+        let _ = sys.wait4(waits, WaitFor::Ordinary);
+        let (mut argv, mut envp) = ([const { None }; 4], [const { None }; 4]);
+        let argv = ExecArgs::build(b"true\0one\0two\0", &mut argv).expect("arguments");
+        let text = format!("FIRST=1\0{}={}\0LAST=3\0", SECRET.0, SECRET.1);
+        let envp = ExecArgs::build(text.as_bytes(), &mut envp).expect("an environment");
+        sys.execveat(Fd(900), &argv, &envp);
+        sys.execve(c"/bin/true", &argv, &envp);
+    });
+    let _ = sys.wait4(becomes, WaitFor::Ordinary);
+    for fd in [one, other, read, write, ns, list] {
+        let _ = sys.close(fd);
+    }
+}
+
+fn child<S: Sys>(sys: &mut S, tid: Option<TidAddress>, what: impl FnOnce(&mut S)) -> Pid {
+    match sys.fork(ExitSignal::Chld, tid).expect("a process") {
+        Fork::Parent { child } => child,
+        Fork::Child => {
+            what(sys);
+            // SAFETY: ends this process, without what its parent still has to do.
+            unsafe { libc::_exit(7) }
+        }
+    }
+}
+
+/// `nsexec trace -- true`, but for the plan.
+fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(Liar) -> S) {
+    let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
+    let policy =
+        Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let mut launcher = Launcher::new(&bootstrap, policy).expect("a launcher");
+    let signals = Signals::take().expect("signals");
+    launcher.command("true", ["101"]).supervised(&signals);
+    let started = launcher.spawn_through(|sys| wrap(Liar::new(sys, lie)));
+    mark_end();
+    // Not every lie lets it start.
+    if let Ok(mut child) = started {
+        child.wait().expect("its end");
+    }
+}
