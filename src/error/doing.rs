@@ -294,6 +294,10 @@ pub enum Doing<'m> {
     Setgid,
     /// setgroups.
     Setgroups,
+    /// Launcher: keeping the caller's descriptors from the command.
+    Descriptors,
+    /// Launcher: passing on a descriptor that was named.
+    PassDescriptor(Fd),
     /// Launcher: waiting for the word to go.
     AwaitGo,
     /// Launcher: setting how mount events travel.
@@ -358,6 +362,8 @@ impl Doing<'_> {
             Self::Setuid => "setuid",
             Self::Setgid => "setgid",
             Self::Setgroups => "setgroups",
+            Self::Descriptors => "descriptors",
+            Self::PassDescriptor(_) => "pass-descriptor",
             Self::AwaitGo => "await-go",
             Self::MountPropagation => "mount-propagation",
             Self::MountProc => "mount-proc",
@@ -464,6 +470,8 @@ impl fmt::Display for Doing<'_> {
             Self::Setuid => f.write_str("setuid failed"),
             Self::Setgid => f.write_str("setgid failed"),
             Self::Setgroups => f.write_str("setgroups failed"),
+            Self::Descriptors => f.write_str("failed to set the caller's descriptors close-on-exec"),
+            Self::PassDescriptor(fd) => write!(f, "failed to pass on descriptor {}", fd.0),
             Self::AwaitGo => f.write_str("failed to wait for the launcher's word to go"),
             Self::MountPropagation => f.write_str("failed to make the mounts private"),
             Self::MountProc => f.write_str("failed to mount /proc"),

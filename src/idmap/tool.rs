@@ -6,6 +6,7 @@ use core::ops::ControlFlow;
 
 use super::write::{ProcDir, Writing, Written};
 use super::{IdMap, MAP_TEXT_MAX, MapCheck};
+use crate::descriptors::close_on_exec;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::json::Line;
 use crate::log::Log;
@@ -110,44 +111,6 @@ fn become_tool<'m, S: Sys>(
     Error::Os { doing: Doing::ToolExec(path.to_bytes()), errno }
 }
 
-/// Marks every descriptor from 3 up close-on-exec, in this process only: the stages' own flags are the
-/// launcher's business.
-fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
-    const FIRST: Fd = Fd(3);
-    match sys.close_range_cloexec(FIRST) {
-        // Before 5.11, or a seccomp filter that does not know it.
-        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
-        result => return result,
-    }
-    let dir = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List)?;
-    let mut buffer = [0; 1024];
-    loop {
-        let len = sys.getdents64(dir, &mut buffer)?;
-        let entries = buffer.get(..len).unwrap_or_default();
-        if entries.is_empty() {
-            // close-on-exec itself.
-            return Ok(());
-        }
-        for fd in descriptors(entries).filter(|fd| *fd >= FIRST) {
-            sys.set_cloexec(fd)?;
-        }
-    }
-}
-
-/// The numbers among the names of `linux_dirent64` records (getdents64(2)).
-fn descriptors(mut entries: &[u8]) -> impl Iterator<Item = Fd> {
-    const NAME: usize = 19;
-    core::iter::from_fn(move || {
-        let (low, high) = (*entries.get(16)?, *entries.get(17)?);
-        let length = usize::from(u16::from_ne_bytes([low, high]));
-        let (entry, rest) = entries.split_at_checked(length.max(NAME))?;
-        entries = rest;
-        let name = CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()?;
-        Some(name.to_str().ok().and_then(|name| name.parse().ok()).map(Fd))
-    })
-    .flatten()
-}
-
 /// Waits until the tool has ended, or stage 1, or the launcher: then the tool is killed, since nobody needs its map
 /// (evidence E7 and E8).
 ///
@@ -223,7 +186,6 @@ fn check<'m, S: Sys>(
 mod tests {
     use super::*;
     use crate::sys::MockSys;
-    use mockall::Sequence;
     use std::string::String;
     use std::vec::Vec;
 
@@ -249,32 +211,6 @@ mod tests {
             assert!(argv.pointers().last().unwrap().is_none());
             assert_eq!(argv.pointers().len(), strings.len() + 1);
         }
-    }
-
-    #[test]
-    fn without_close_range_every_descriptor_is_marked_one_by_one() {
-        fn entry(name: &str) -> Vec<u8> {
-            let mut entry = std::vec![0; 16];
-            let length = (19 + name.len() + 1).next_multiple_of(8);
-            entry.extend(u16::try_from(length).unwrap().to_ne_bytes());
-            entry.push(0);
-            entry.extend(name.as_bytes());
-            entry.resize(length, 0);
-            entry
-        }
-        let mut sys = MockSys::new();
-        let mut order = Sequence::new();
-        sys.expect_close_range_cloexec().once().returning(|_| Err(Errno::ENOSYS));
-        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
-        sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, buffer| {
-            let listing: Vec<u8> = [".", "..", "0", "2", "3", "17"].into_iter().flat_map(entry).collect();
-            buffer[..listing.len()].copy_from_slice(&listing);
-            Ok(listing.len())
-        });
-        sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, _| Ok(0));
-        sys.expect_set_cloexec().once().withf(|fd| *fd == Fd(3)).returning(|_| Ok(()));
-        sys.expect_set_cloexec().once().withf(|fd| *fd == Fd(17)).returning(|_| Ok(()));
-        assert_eq!(close_on_exec(&mut sys), Ok(()));
     }
 
     /// What comes of a tool when these events come of its pidfd, of stage 1 and of the init pipe.

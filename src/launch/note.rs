@@ -17,7 +17,7 @@ use super::prepared::Prepared;
 use super::script::ChildSignals;
 use crate::bootstrap::{ByteOrder, Dialect, decode};
 use crate::log::Level;
-use crate::policy::{Credentials, LogForm, Policy, Session, Setgroups};
+use crate::policy::{Credentials, Descriptors, LogForm, Policy, Session, Setgroups};
 use crate::sys::record::{Bytes, without_value};
 use crate::sys::types::{Fd, Propagation, SignalSet};
 
@@ -76,6 +76,7 @@ impl Prepared {
             level: self.level,
             signals: self.signals,
             interrupt: self.interrupt,
+            named: self.named.clone(),
             argv: whole(argv),
             envp: match values {
                 Values::LeftOut => strings(envp).map(without_value).collect(),
@@ -107,8 +108,8 @@ impl Prepared {
             envp: joined(&note.envp)?,
             candidates: joined(&note.candidates)?,
         };
-        let Note { message, policy, level, signals, interrupt, .. } = note;
-        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, texts })
+        let Note { message, policy, level, signals, interrupt, named, .. } = note;
+        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, named, texts })
     }
 }
 
@@ -144,6 +145,9 @@ struct Note {
     signals: ChildSignals,
     /// The descriptor that ends a launch: its poll is in the record.
     interrupt: Option<Fd>,
+    /// The descriptors that the command gets. Absent in the notes of 0.1.
+    #[serde(default)]
+    named: Vec<Fd>,
     argv: Vec<Bytes>,
     envp: Vec<Bytes>,
     candidates: Vec<Bytes>,
@@ -167,6 +171,9 @@ struct PolicyForm {
     propagation: Option<Propagation>,
     mount_proc: bool,
     kill_child: bool,
+    /// Absent in the notes of 0.1, where the command got all.
+    #[serde(with = "DescriptorsForm", default = "all_descriptors")]
+    descriptors: Descriptors,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,7 +187,19 @@ enum SessionForm {
 #[serde(remote = "Credentials", rename_all = "snake_case")]
 enum CredentialsForm {
     Root,
+    RootLast,
     Keep,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Descriptors", rename_all = "snake_case")]
+enum DescriptorsForm {
+    All,
+    Named,
+}
+
+const fn all_descriptors() -> Descriptors {
+    Descriptors::All
 }
 
 #[derive(Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use nsexec::launch::tail::Tail;
 use nsexec::launch::{LaunchError, Record, StageFailure};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
-use nsexec::policy::Policy;
+use nsexec::policy::{Descriptors, Policy};
 use nsexec::sys::Sys;
 use nsexec::sys::sim::{Ended, Program, Sim, SimSys};
 use nsexec::sys::types::*;
@@ -17,6 +17,9 @@ use super::Scenario;
 
 /// What our own launcher starts: it exits with 0.
 pub(crate) const COMMAND: &str = "/bin/command";
+
+/// The descriptors that it passes on, where the policy wants named ones.
+pub(crate) const NAMED: &[Fd] = &[Fd(7)];
 
 /// What came through the log pipe.
 #[derive(Default)]
@@ -76,6 +79,8 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         propagation: policy.propagation,
         mount_proc: policy.mount_proc,
         kill_child: policy.kill_child,
+        descriptors: (policy.descriptors == Descriptors::Named).then_some(NAMED),
+        user_namespace: b"",
         name: b"command",
         candidates,
         argv: ExecArgs::build(b"command\0", slots).expect("two slots"),

@@ -84,7 +84,9 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
             let call = Call::Getdents64 { fd: fd(number)?, len: len.parse().ok()? };
             (call, count(result).map(|count| Reply::Data(Bytes(vec![0; count]))))
         }
-        ("fcntl", [number, "F_SETFD", "FD_CLOEXEC"]) => (Call::SetCloexec { fd: fd(number)? }, unit(result)),
+        ("fcntl", [number, "F_SETFD", flag @ ("FD_CLOEXEC" | "0")]) => {
+            (Call::SetCloexec { fd: fd(number)?, on: *flag != "0" }, unit(result))
+        }
         ("dup3", [of, number, "O_CLOEXEC"]) => {
             let call = Call::Dup3 { fd: fd(of)?, number: fd(number)? };
             (call, fd(result).filter(|made| made.0 >= 0).map(|_| Reply::Unit))

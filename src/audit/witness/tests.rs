@@ -123,7 +123,7 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
                 (Call::Getdents64 { fd, len }, Reply::Data(Bytes(std::vec![0; count])))
             })
             .boxed(),
-        unit(fd().prop_map(|fd| Call::SetCloexec { fd }).boxed()),
+        unit((fd(), any::<bool>()).prop_map(|(fd, on)| Call::SetCloexec { fd, on }).boxed()),
         (tid(), prop_oneof![pid().prop_map(Reply::Parent), Just(Reply::Child)])
             .prop_map(|(tid, reply)| (Call::CloneSibling { tid }, reply))
             .boxed(),

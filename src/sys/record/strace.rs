@@ -64,7 +64,9 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
         Call::Pipe2 => pair(f, "", reply).and_then(|()| f.write_str(", O_CLOEXEC")),
         Call::CloseRangeCloexec { first } => write!(f, "{}, {}, CLOSE_RANGE_CLOEXEC", first.0, u32::MAX),
         Call::Getdents64 { fd, len } => getdents(f, *fd, *len, reply),
-        Call::SetCloexec { fd } => write!(f, "{}, F_SETFD, FD_CLOEXEC", fd.0),
+        Call::SetCloexec { fd, on } => {
+            write!(f, "{}, F_SETFD, {}", fd.0, if *on { "FD_CLOEXEC" } else { "0" })
+        }
         Call::GetSeals { .. }
         | Call::AddSeals { .. }
         | Call::MemfdCreate { .. }
