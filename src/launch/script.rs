@@ -250,7 +250,7 @@ fn stages<S: Sys>(
     restore_mask(sys, job.signals.mask.unwrap_or(mask));
     let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
     if let Err(error) = tail::withhold(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
-        return tail::report_of_stage_0(sys, pipes.stage_log, &error);
+        return tail::report_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
     }
     let (tail, init, log) = (&job.tail, pipes.stage_init, pipes.stage_log);
     match bootstrap_of_launcher(sys, environment, job.policy, scratch) {

@@ -60,10 +60,14 @@ pub fn withhold<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Res
 }
 
 /// Reports a failure of [`withhold`]. Returns the status to exit with.
-pub fn report_of_stage_0<S: Sys>(sys: &mut S, log: Fd, error: &Error<'_>) -> i32 {
+///
+/// We are stage 0, as there. The launcher sends the message meanwhile.
+pub fn report_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'_>) -> i32 {
     let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
     log.enter_stage(0);
     log.fatal(sys, error);
+    // If we were gone by the time of the message, or not quite, the launcher's calls would depend on who was faster.
+    while sys.poll(&mut [PollFd::new(init, PollEvents::IN)], -1) == Err(Errno::EINTR) {}
     1
 }
 

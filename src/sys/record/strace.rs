@@ -36,6 +36,11 @@ impl Display for Call {
     }
 }
 
+/// The flag of a descriptor.
+const fn cloexec(on: bool) -> &'static str {
+    if on { "FD_CLOEXEC" } else { "0" }
+}
+
 fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     match call {
         Call::Getpid | Call::Gettid | Call::Setsid => Ok(()),
@@ -64,9 +69,7 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
         Call::Pipe2 => pair(f, "", reply).and_then(|()| f.write_str(", O_CLOEXEC")),
         Call::CloseRangeCloexec { first } => write!(f, "{}, {}, CLOSE_RANGE_CLOEXEC", first.0, u32::MAX),
         Call::Getdents64 { fd, len } => getdents(f, *fd, *len, reply),
-        Call::SetCloexec { fd, on } => {
-            write!(f, "{}, F_SETFD, {}", fd.0, if *on { "FD_CLOEXEC" } else { "0" })
-        }
+        Call::SetCloexec { fd, on } => write!(f, "{}, F_SETFD, {}", fd.0, cloexec(*on)),
         Call::GetSeals { .. }
         | Call::AddSeals { .. }
         | Call::MemfdCreate { .. }
