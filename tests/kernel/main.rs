@@ -15,6 +15,7 @@ mod kinds;
 mod kit;
 mod load;
 mod mounts;
+mod reach;
 mod refusals;
 mod surroundings;
 mod terminal;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         clocks::TESTS,
         joins::TESTS,
         enter::TESTS,
+        reach::TESTS,
         surroundings::TESTS,
         mounts::TESTS,
         endings::TESTS,
