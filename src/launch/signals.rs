@@ -245,7 +245,9 @@ fn reaction(signal: Signal, Context { delivered, command, first, apart }: Contex
             match signal.0 {
                 _ if command.ignored.contains(set) => Reaction::Leave,
                 // Process 1 does not get what it has not asked for: others do it from outside.
-                libc::SIGTSTP if (command.is_init || apart) && !wanted(command) => Reaction::Stop,
+                libc::SIGTSTP if command.is_init && !wanted(command) => Reaction::Stop,
+                // A shell blocks it for the time of a fork. It would be discarded when it is unblocked.
+                libc::SIGTSTP if apart && !command.caught.contains(set) => Reaction::Stop,
                 _ if command.is_init && !wanted(command) => Reaction::Kill,
                 _ => forward,
             }
@@ -306,6 +308,7 @@ mod tests {
         };
         assert_eq!(with(|_| {}), Reaction::Stop);
         assert_eq!(with(|command| command.caught = set_of(Signal(libc::SIGTSTP))), Reaction::Forward);
+        assert_eq!(with(|command| command.blocked = set_of(Signal(libc::SIGTSTP))), Reaction::Stop);
         assert_eq!(with(|command| command.ignored = set_of(Signal(libc::SIGTSTP))), Reaction::Leave);
         assert_eq!(reaction(Signal(libc::SIGTSTP), apart(None)), Reaction::Stop);
         assert_eq!(reaction(Signal(libc::SIGCONT), apart(None)), Reaction::Forward);

@@ -8,6 +8,7 @@ mod endings;
 mod enter;
 mod first;
 mod guards;
+mod hand_over;
 mod harness;
 mod idmaps;
 mod joins;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         clocks::TESTS,
         joins::TESTS,
         enter::TESTS,
+        hand_over::TESTS,
         reach::TESTS,
         surroundings::TESTS,
         mounts::TESTS,
