@@ -50,6 +50,7 @@ pub mod bootstrap;
 #[cfg(feature = "capi")]
 pub mod capi;
 pub mod cloned;
+pub mod descriptors;
 pub mod entry;
 pub mod error;
 pub mod idmap;

@@ -12,8 +12,8 @@ use crate::json::Line;
 use crate::log::{Level, Log, RECORD_MAX};
 use crate::namespace::unshare::refuse_impossible;
 use crate::pipe::{read_full, send_all};
-use crate::policy::Policy;
-use crate::stage::{Context, Outcome, parent, sources};
+use crate::policy::{Credentials, Policy};
+use crate::stage::{Context, Outcome, StageEnd, parent, sources};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags, TidAddress};
 
@@ -118,26 +118,48 @@ fn first_steps<S: Sys>(
 /// The ready byte: all that a launcher of 1.0 or 1.1 reads before the pid line.
 pub const READY: u8 = 0;
 
-/// The bootstrap over known descriptors. Reports its own failure, once.
+/// The bootstrap over known descriptors. Reports its own failure, once. Stage 2 comes back as root where that is asked for:
+/// [`Credentials::RootLast`] is the same as [`Credentials::Root`] here.
 ///
-/// We are as in [`nsexec`], or the launcher's own child, which knows its descriptors without an environment.
+/// We are as in [`nsexec`].
 pub fn bootstrap<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,
     policy: &Policy,
     scratch: &mut Scratch<'_>,
 ) -> Outcome {
-    let Some(init_pipe) = environment.init else { return Outcome::NotInit };
+    if environment.init.is_none() {
+        return Outcome::NotInit;
+    }
+    let credentials = match policy.credentials {
+        Credentials::RootLast => Credentials::Root,
+        credentials => credentials,
+    };
+    bootstrap_of_launcher(sys, environment, &Policy { credentials, ..*policy }, scratch).into()
+}
+
+/// As [`bootstrap`], for a caller that takes the [`LastSteps`](crate::stage::LastSteps) of stage 2 itself.
+///
+/// We are the launcher's own child, which knows its descriptors without an environment. Without an init pipe: status 1.
+pub fn bootstrap_of_launcher<S: Sys>(
+    sys: &mut S,
+    environment: Environment<'_>,
+    policy: &Policy,
+    scratch: &mut Scratch<'_>,
+) -> StageEnd {
+    let Some(init_pipe) = environment.init else { return StageEnd::Exit(1) };
     let pipes = (init_pipe, environment);
     let mut log = open_log(sys, environment, policy);
     match stages(sys, &mut log, pipes, policy, scratch) {
-        Ok(outcome) => outcome,
+        Ok(end) => end,
         // It has said why; a consequence would only hide that. A status of 0 would hide it too.
-        Err(Error::ToldFailure { status }) => Outcome::Exit(i32::try_from(status.clamp(1, 255)).unwrap_or(1)),
+        Err(Error::ToldFailure { status }) => {
+            StageEnd::Exit(i32::try_from(status.clamp(1, 255)).unwrap_or(1))
+        }
         Err(error) => {
             log.fatal(sys, &error);
             log.report_failure(sys, 1);
-            Outcome::Exit(1)
+            StageEnd::Exit(1)
         }
     }
 }
@@ -149,7 +171,7 @@ fn stages<'m, S: Sys>(
     (init_pipe, environment): (Fd, Environment<'_>),
     policy: &Policy,
     scratch: &'m mut Scratch<'_>,
-) -> Result<Outcome, Error<'m>> {
+) -> Result<StageEnd, Error<'m>> {
     log.debug(sys, format_args!("=> nsexec container setup"));
     if policy.dialect.affinity_logged {
         log_affinity(sys, log);

@@ -18,10 +18,27 @@ pub enum Session {
 /// Which user and group a stage is after a user namespace was joined or created, and stage 2 in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Credentials {
-    /// User 0 and group 0.
+    /// User 0 and group 0: stage 1 as soon as it is in the user namespace, stage 2 before it reports that it has finished.
     Root,
+    /// User 0 and group 0, and the user namespace itself, as late as possible: right before the command's exec.
+    ///
+    /// A process of the user namespace has power over stage 2 from the moment it is in that namespace (`CAP_KILL`,
+    /// `CAP_SYS_RESOURCE`, `CAP_SYS_NICE`: see SECURITY.md). For our own launcher, where namespaces are joined and none is
+    /// created. Otherwise the same as [`Root`](Self::Root): what is created must belong to the joined user namespace and
+    /// its root (runc#4466). Where the caller may not join the others without the user namespace's privileges, the user
+    /// namespace comes before them, and only the ids come last.
+    RootLast,
     /// Whoever the caller is, as `nsenter --preserve-credentials`.
     Keep,
+}
+
+/// Which descriptors above 2 the command gets, besides those that are close-on-exec anyway.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Descriptors {
+    /// All that the launcher has, as with unshare(1) and nsenter(1).
+    All,
+    /// Those that were named to the launcher, and no other.
+    Named,
 }
 
 /// The `setgroups` file of a new user namespace and the supplementary groups of stage 2: the setgroups policy.
@@ -68,6 +85,8 @@ pub struct Policy {
     /// The kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)), so that a stage which
     /// somebody has stopped ends too. For our own launcher, whose thread lives until the command runs.
     pub ends_with_launcher: bool,
+    /// The command's descriptors above 2. Our own launcher only.
+    pub descriptors: Descriptors,
 }
 
 impl Policy {
@@ -84,6 +103,7 @@ impl Policy {
             mount_proc: false,
             kill_child: false,
             ends_with_launcher: false,
+            descriptors: Descriptors::All,
         }
     }
 }

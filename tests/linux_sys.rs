@@ -250,12 +250,15 @@ fn descriptors_are_marked_close_on_exec(sys: &mut LinuxSys) {
     // SAFETY: duplicates by number; these have no flag.
     let bare = unsafe { [Fd(libc::dup(one.0)), Fd(libc::dup(other.0))] };
     assert_eq!([one, other, bare[0], bare[1]].map(fd_flags), [1, 1, 0, 0]);
-    sys.set_cloexec(bare[0]).unwrap();
+    sys.set_cloexec(bare[0], true).unwrap();
     assert_eq!(bare.map(fd_flags), [1, 0]);
     match sys.close_range_cloexec(Fd(3)) {
         Ok(()) => assert_eq!((fd_flags(bare[1]), fd_flags(Fd::STDERR)), (1, 0)),
         Err(errno) => assert!([Errno::ENOSYS, Errno::EINVAL].contains(&errno), "{errno}"),
     }
+    sys.set_cloexec(bare[0], false).unwrap();
+    assert_eq!(fd_flags(bare[0]), 0);
+    assert_eq!(sys.set_cloexec(Fd(999), false), Err(Errno::EBADF));
 }
 
 fn the_directory_of_descriptors_is_listed(sys: &mut LinuxSys) {

@@ -152,7 +152,10 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
             format!("open at {}: {}", fd.0, opened.map_or_else(|e| told::<()>(Err(e)), |fd| fd.0.to_string()))
         }
         30 => format!("getdents {}: {}", fd.0, told(sys.getdents64(fd, &mut buffer))),
-        31 => format!("set_cloexec {}: {}", fd.0, told(sys.set_cloexec(fd))),
+        31 => {
+            let on = text.len() % 2 == 0;
+            format!("set_cloexec {} {on}: {}", fd.0, told(sys.set_cloexec(fd, on)))
+        }
         32 => format!("send {} {}: {}", fd.0, text.len(), counted(sys.send(fd, text))),
         33 => {
             let mut fds = [PollFd::new(fd, PollEvents(PollEvents::IN.0 | PollEvents::OUT.0))];

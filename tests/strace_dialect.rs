@@ -276,8 +276,9 @@ fn descriptors(sys: &mut Traced) {
     sys.write_nowait(write, b"{\"level\":\"debug\"}\n").unwrap();
     refused(sys.write_nowait(none, b"x"));
     sys.read(read, &mut buf[..5]).unwrap();
-    sys.set_cloexec(write).unwrap();
-    refused(sys.set_cloexec(none));
+    sys.set_cloexec(write, true).unwrap();
+    sys.set_cloexec(write, false).unwrap();
+    refused(sys.set_cloexec(none, true));
     sys.close_range_cloexec(Fd(3)).unwrap();
 }
 

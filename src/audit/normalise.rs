@@ -271,7 +271,7 @@ impl Names {
             | Call::Read { fd, .. }
             | Call::Fstatfs { fd }
             | Call::Getdents64 { fd, .. }
-            | Call::SetCloexec { fd }
+            | Call::SetCloexec { fd, .. }
             | Call::GetSeals { fd }
             | Call::AddSeals { fd, .. }
             | Call::Fchmod { fd, .. }

@@ -11,6 +11,7 @@ use nsexec::bootstrap::Dialect;
 use nsexec::namespace::{NsKind, NsSet};
 
 use super::assume::AssumeValue;
+use super::hand_over::{FdValue, Variable};
 use super::values::{JoinValue, MapValue, dialect};
 
 /// `0.1.0 (f3f514b2a1c0)`; without the commit where `build.rs` could not tell it.
@@ -39,6 +40,8 @@ Exit status: that of the command, 128+n if signal n ended it, 127 if it was not 
 
 const RUN_EXAMPLES: &str = "\
 Without any namespace flag: every kind, the caller mapped to root, and a fresh /proc.
+All open descriptors, the session and the environment go along, unless a user, mount or pid
+namespace is joined: then descriptors 0 to 2 (--fd), and no terminal (--same-session).
 
 Examples:
   nsexec run -- sh -c 'echo pid $$ uid $(id -u); ls /proc'
@@ -50,6 +53,13 @@ Examples:
 const ENTER_EXAMPLES: &str = "\
 Namespaces in which we are already are passed over. Where a user namespace is joined, the
 command is its root, and supplementary groups are dropped if that is allowed.
+
+The command may be the container's, so it gets descriptors 0 to 2 and no other (--fd), and a
+session of its own where the process has less power than we have (another user namespace or
+user, fewer capabilities, a seccomp filter, no_new_privs). Ctrl-C and the like reach it all the
+same; a shell in there has no job control, for which --same-session gives it our terminal: then
+it may type into that. Our environment goes along (--clear-env), and so do working directory,
+limits, umask and signals.
 
 Examples:
   nsexec enter -t 4711 -a -- sh
@@ -262,12 +272,35 @@ impl NamespaceFlags {
     }
 }
 
+/// What the command inherits from its caller.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HandOverFlags {
+    /// Pass descriptor N on, and no other above 2 that is not named; or `all`: every one that is open; repeatable
+    #[arg(long, value_name = "N|all", help_heading = "What the command inherits")]
+    pub(crate) fd: Vec<FdValue>,
+    /// A session of its own, without our terminal: nothing can be typed into it from inside, and there is no job control
+    #[arg(long, conflicts_with = "same_session", help_heading = "What the command inherits")]
+    pub(crate) new_session: bool,
+    /// Our own session, with our terminal, whatever it may do with that
+    #[arg(long, help_heading = "What the command inherits")]
+    pub(crate) same_session: bool,
+    /// None of our environment but TERM; PATH is a default one
+    #[arg(long, help_heading = "What the command inherits")]
+    pub(crate) clear_env: bool,
+    /// Set a variable of the command's environment; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable_parser(), help_heading = "What the command inherits")]
+    pub(crate) set_env: Vec<Variable>,
+}
+
 /// `nsexec run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// What is created, joined and mapped.
     #[command(flatten)]
     pub(crate) namespaces: NamespaceFlags,
+    /// What the command inherits.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
     /// Say on standard error what each stage does
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -288,6 +321,9 @@ pub(crate) struct EnterArgs {
     /// Which kinds are joined.
     #[command(flatten)]
     pub(crate) kinds: KindFlags,
+    /// What the command inherits.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
     /// Keep user id, group id and groups where a user namespace is joined
     #[arg(long)]
     pub(crate) preserve_credentials: bool,
@@ -366,6 +402,9 @@ pub(crate) struct PlanArgs {
     /// What is created, joined and mapped.
     #[command(flatten)]
     pub(crate) namespaces: NamespaceFlags,
+    /// What the command inherits.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
     /// Plan what a Go runtime causes with this bootstrap message instead; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap: Option<PathBuf>,
@@ -404,6 +443,9 @@ pub(crate) struct TraceArgs {
     /// What is created, joined and mapped.
     #[command(flatten)]
     pub(crate) namespaces: NamespaceFlags,
+    /// What the command inherits.
+    #[command(flatten)]
+    pub(crate) hand_over: HandOverFlags,
     /// Run under strace too, and compare with what it saw
     #[arg(long)]
     pub(crate) witness: bool,
@@ -433,6 +475,10 @@ pub(crate) struct InitArgs {
     /// What stage 2 executes, behind `--`; without it stage 2 exits 0
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+fn variable_parser() -> impl TypedValueParser<Value = Variable> {
+    OsStringValueParser::new().try_map(|value| Variable::parse(&value))
 }
 
 fn join_parser() -> impl TypedValueParser<Value = JoinValue> {

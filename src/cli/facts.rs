@@ -117,8 +117,8 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
     }
 }
 
-/// A value of /proc/self/status.
-fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+/// A value of /proc/PID/status.
+pub(crate) fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

@@ -8,6 +8,7 @@ mod encode;
 mod enter;
 mod facts;
 mod failure;
+mod hand_over;
 mod hints;
 mod init;
 mod maps;
@@ -16,6 +17,7 @@ mod plan;
 mod replay;
 mod request;
 mod run;
+mod target;
 #[cfg(test)]
 mod testing;
 mod trace;

@@ -12,11 +12,12 @@ use nsexec::bootstrap::Dialect;
 use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
 
-use super::args::{ColourFlag, Format, MannerFlag, NamespaceFlags, PlanArgs};
+use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
 use super::decode;
 use super::facts::Facts;
 use super::failure::{FAILED, Failure};
+use super::hand_over;
 use super::output;
 use super::request;
 use super::run;
@@ -45,7 +46,9 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
     let facts = assume::facts_under(&assumptions, machine);
-    let request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let others = hand_over::has_others(request.joined);
+    hand_over::decide(&mut request, &args.hand_over, others, others);
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -53,6 +56,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let nothing = [std::ffi::OsString::from("/bin/true")];
     let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
     if let Some((program, arguments)) = command.split_first() {
+        request.hand_over.apply(&mut launcher);
         launcher.command(program, arguments).supervised(&signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
@@ -68,7 +72,8 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
     // What is passed over would be taken for part of the plan.
-    if args.namespaces != NamespaceFlags::default() || !args.command.is_empty() {
+    let flags = args.namespaces != NamespaceFlags::default() || args.hand_over != HandOverFlags::default();
+    if flags || !args.command.is_empty() {
         let why =
             "--bootstrap says what is created, joined and mapped: leave out the flags of run and the command";
         return Err(Failure::Usage(why.to_owned()));

@@ -10,13 +10,14 @@ use nsexec::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::namespace::paths::NsPaths;
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
+use nsexec::policy::{Credentials, Descriptors, LogForm, Policy, Session, Setgroups};
 use nsexec::sys::types::Propagation;
 use nsexec::timens::TimeOffsets;
 
 use super::args::{NamespaceFlags, SetgroupsFlag};
 use super::facts::Facts;
 use super::failure::Failure;
+use super::hand_over::HandOver;
 use super::hints::CAP_SETGID;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
@@ -60,6 +61,8 @@ pub(crate) struct Request {
     pub(crate) policy: Policy,
     /// Paths of the message that mean nothing to people, each with what it stands for.
     pub(crate) stands_for: Vec<(String, String)>,
+    /// What the command inherits, besides what the policy says.
+    pub(crate) hand_over: HandOver,
 }
 
 impl Request {
@@ -163,13 +166,18 @@ pub(crate) fn decide(
     let policy = Policy {
         dialect,
         session: Session::Keep,
-        credentials: credentials(user || kinds.joined.contains(NsKind::User)),
+        credentials: match credentials(user || kinds.joined.contains(NsKind::User)) {
+            // The same, in the words of a plan.
+            Credentials::RootLast if !kinds.created.is_empty() => Credentials::Root,
+            credentials => credentials,
+        },
         setgroups,
         log_form: LogForm::Detailed,
         propagation: kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private),
         mount_proc: kinds.mount_proc,
         kill_child: flags.kill_child,
         ends_with_launcher: true,
+        descriptors: Descriptors::All,
     };
     Ok(Request {
         created: kinds.created,
@@ -185,6 +193,7 @@ pub(crate) fn decide(
         time_offsets: time_offsets(flags)?,
         policy,
         stands_for: Vec::new(),
+        hand_over: HandOver::default(),
     })
 }
 
@@ -233,9 +242,10 @@ pub(crate) fn creates_user(flags: &NamespaceFlags) -> bool {
     Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
 }
 
-/// Inside a user namespace that we just entered we are its root; elsewhere whoever we were.
+/// Inside a user namespace that we just entered we are its root; elsewhere whoever we were. As late as that can be: where a
+/// namespace is created as well, the core takes it for [`Credentials::Root`].
 pub(crate) const fn credentials(new_user_namespace: bool) -> Credentials {
-    if new_user_namespace { Credentials::Root } else { Credentials::Keep }
+    if new_user_namespace { Credentials::RootLast } else { Credentials::Keep }
 }
 
 /// What a message cannot say, by the name of the flag that says it. What no flag says, but is only implied (the

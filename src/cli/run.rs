@@ -12,6 +12,7 @@ use nsexec::sys::types::Errno;
 use super::args::RunArgs;
 use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
+use super::hand_over;
 use super::hints::{Asked, Machine, likely_cause};
 use super::output;
 use super::request::{self, Request};
@@ -22,8 +23,11 @@ use super::request::{self, Request};
 /// Wrong usage, or the bootstrap's failure.
 pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let flags = &args.namespaces;
+    hand_over::check(&args.hand_over)?;
     let facts = Facts::of(flags);
-    let request = request::decide(flags, &facts, &Dialect::V1_2)?;
+    let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
+    let others = hand_over::has_others(request.joined);
+    hand_over::decide(&mut request, &args.hand_over, others, others);
     start(&Job {
         request: &request,
         command: &args.command,
@@ -83,6 +87,7 @@ pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<La
     let (program, arguments) =
         job.command.split_first().ok_or_else(|| Failure::Usage("no command".to_owned()))?;
     let request = job.request.clone();
+    request.hand_over.apply(&mut launcher);
     launcher
         .command(program, arguments)
         .level(if job.verbose { Level::Debug } else { Level::Warning })

@@ -29,6 +29,7 @@ use super::args::TraceArgs;
 use super::assume;
 use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
+use super::hand_over;
 use super::output;
 use super::replay;
 use super::request::{self, Request};
@@ -53,8 +54,11 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.command.is_empty() {
         return Err(Failure::Usage("the command is missing: put it behind --".to_owned()));
     }
+    hand_over::check(&args.hand_over)?;
     let facts = Facts::of(&args.namespaces);
-    let request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let others = hand_over::has_others(request.joined);
+    hand_over::decide(&mut request, &args.hand_over, others, others);
     if args.witness {
         return witnessed(&request, &facts);
     }

@@ -294,6 +294,10 @@ pub enum Doing<'m> {
     Setgid,
     /// setgroups.
     Setgroups,
+    /// Launcher: keeping the caller's descriptors from the command.
+    Descriptors,
+    /// Launcher: passing on a descriptor that was named.
+    PassDescriptor(Fd),
     /// Launcher: waiting for the word to go.
     AwaitGo,
     /// Launcher: setting how mount events travel.
@@ -360,6 +364,8 @@ impl Doing<'_> {
             Self::Setuid => "setuid",
             Self::Setgid => "setgid",
             Self::Setgroups => "setgroups",
+            Self::Descriptors => "descriptors",
+            Self::PassDescriptor(_) => "pass-descriptor",
             Self::AwaitGo => "await-go",
             Self::MountPropagation => "mount-propagation",
             Self::MountProc => "mount-proc",
@@ -382,6 +388,17 @@ impl Doing<'_> {
 }
 
 impl Doing<'_> {
+    /// The texts about descriptors.
+    fn descriptor_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ToolDescriptors => {
+                f.write_str("failed to set the mapping tool's descriptors close-on-exec")
+            }
+            Self::PassDescriptor(fd) => write!(f, "failed to pass on descriptor {}", fd.0),
+            _ => f.write_str("failed to set the caller's descriptors close-on-exec"),
+        }
+    }
+
     /// The texts of 1.1, about mount sources.
     fn mount_source_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -443,9 +460,6 @@ impl fmt::Display for Doing<'_> {
             Self::ToolFork => f.write_str("failed to fork"),
             Self::ToolExec(path) => write!(f, "failed to execv {}", PathText(path)),
             Self::ToolWait => f.write_str("failed to waitpid"),
-            Self::ToolDescriptors => {
-                f.write_str("failed to set the mapping tool's descriptors close-on-exec")
-            }
             Self::PidLine => f.write_str("failed to sync with runc: write(pid-JSON)"),
             Self::OpenNamespace(path) => write!(f, "failed to open {}", PathText(path)),
             Self::Join(kind, _) => write!(f, "failed to setns into {kind} namespace"),
@@ -467,6 +481,7 @@ impl fmt::Display for Doing<'_> {
             Self::Setuid => f.write_str("setuid failed"),
             Self::Setgid => f.write_str("setgid failed"),
             Self::Setgroups => f.write_str("setgroups failed"),
+            Self::ToolDescriptors | Self::Descriptors | Self::PassDescriptor(_) => self.descriptor_text(f),
             Self::AwaitGo => f.write_str("failed to wait for the launcher's word to go"),
             Self::MountPropagation => f.write_str("failed to make the mounts private"),
             Self::MountProc => f.write_str("failed to mount /proc"),

@@ -6,13 +6,14 @@ use core::ops::ControlFlow;
 
 use super::write::{ProcDir, Writing, Written};
 use super::{IdMap, MAP_TEXT_MAX, MapCheck};
+use crate::descriptors::close_on_exec;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::json::Line;
 use crate::log::Log;
 use crate::sys::Sys;
 use crate::sys::types::{
     Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal,
-    SignalSet, WaitFor, WaitStatus,
+    SignalSet, WaitFor, WaitStatus, Waited,
 };
 
 /// The tool's path, the pid, three numbers for each of 340 lines, and the null pointer. runc's C has room for 20,
@@ -74,15 +75,13 @@ pub fn run<'m, S: Sys>(
             return Ok(Written::ToolProcess);
         }
     };
-    let watched = watch(sys, child, writing.stage_1, writing.init_pipe);
-    let status = reap(sys, child)?;
+    let watched = watch(sys, child, writing.stage_1, writing.init_pipe)?;
     // Only a wrong argument makes this fail, and it was right a moment ago.
     let _ = sys.sigaction(Signal::CHLD, disposition);
-    if let ControlFlow::Break(died) = watched {
-        return Err(fail(died));
-    }
-    if status != WaitStatus::Exited(0) {
-        return Err(fail(ToolFailure::Ended(status)));
+    match watched {
+        ControlFlow::Break(died) => return Err(fail(died)),
+        ControlFlow::Continue(WaitStatus::Exited(0)) => {}
+        ControlFlow::Continue(status) => return Err(fail(ToolFailure::Ended(status))),
     }
     check(sys, target, kind, map)
 }
@@ -110,58 +109,23 @@ fn become_tool<'m, S: Sys>(
     Error::Os { doing: Doing::ToolExec(path.to_bytes()), errno }
 }
 
-/// Marks every descriptor from 3 up close-on-exec, in this process only: the stages' own flags are the
-/// launcher's business.
-fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
-    const FIRST: Fd = Fd(3);
-    match sys.close_range_cloexec(FIRST) {
-        // Before 5.11, or a seccomp filter that does not know it.
-        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
-        result => return result,
-    }
-    let dir = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List)?;
-    let mut buffer = [0; 1024];
-    loop {
-        let len = sys.getdents64(dir, &mut buffer)?;
-        let entries = buffer.get(..len).unwrap_or_default();
-        if entries.is_empty() {
-            // close-on-exec itself.
-            return Ok(());
-        }
-        for fd in descriptors(entries).filter(|fd| *fd >= FIRST) {
-            sys.set_cloexec(fd)?;
-        }
-    }
-}
-
-/// The numbers among the names of `linux_dirent64` records (getdents64(2)).
-fn descriptors(mut entries: &[u8]) -> impl Iterator<Item = Fd> {
-    const NAME: usize = 19;
-    core::iter::from_fn(move || {
-        let (low, high) = (*entries.get(16)?, *entries.get(17)?);
-        let length = usize::from(u16::from_ne_bytes([low, high]));
-        let (entry, rest) = entries.split_at_checked(length.max(NAME))?;
-        entries = rest;
-        let name = CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()?;
-        Some(name.to_str().ok().and_then(|name| name.parse().ok()).map(Fd))
-    })
-    .flatten()
-}
-
-/// Waits until the tool has ended, or stage 1, or the launcher: then the tool is killed, since nobody needs its map
-/// (evidence E7 and E8).
+/// Waits until the tool has ended, or stage 1, or the launcher: then the tool is killed, since its map is of no use any more.
+/// Returns the tool's status.
 ///
-/// Of the init pipe only the hang-up is waited for, with no event asked for: bytes may lie in it that are the init's. In a
-/// run without faults the reply never varies: only the tool's pidfd becomes ready, since stage 1 waits for us, and the
-/// launcher for stage 1.
-fn watch<S: Sys>(sys: &mut S, tool: Pid, stage_1: Fd, init_pipe: Fd) -> ControlFlow<ToolFailure> {
-    const NOTHING: PollEvents = PollEvents(0);
-    // Before 5.3 there is no pidfd: then the wait alone decides, and a death is noticed after it.
-    let Ok(pidfd) = sys.pidfd_open(tool) else { return ControlFlow::Continue(()) };
+/// Of the init pipe only the hang-up is waited for, with no event asked for: bytes in it are for the init. In a run without
+/// faults the reply never varies: only the tool's pidfd becomes ready, since stage 1 waits for stage 0, and the launcher for
+/// stage 1.
+fn watch<'m, S: Sys>(
+    sys: &mut S,
+    tool: Pid,
+    stage_1: Fd,
+    init_pipe: Fd,
+) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
+    let Ok(pidfd) = sys.pidfd_open(tool) else { return look(sys, tool, stage_1, init_pipe) };
     let mut ready = [
         PollFd::new(pidfd, PollEvents::IN),
         PollFd::new(stage_1, PollEvents::IN),
-        PollFd::new(init_pipe, NOTHING),
+        PollFd::new(init_pipe, PollEvents::NONE),
     ];
     let polled = loop {
         match sys.poll(&mut ready, -1) {
@@ -170,24 +134,75 @@ fn watch<S: Sys>(sys: &mut S, tool: Pid, stage_1: Fd, init_pipe: Fd) -> ControlF
         }
     };
     let _ = sys.close(pidfd);
-    let died = match (polled, ready) {
-        (Ok(_), [_, stage, _]) if stage.revents != NOTHING => ToolFailure::Stage1Died,
-        // Its map is in force: the pid line will find nobody.
-        (Ok(_), [tool, ..]) if tool.revents != NOTHING => return ControlFlow::Continue(()),
-        (Ok(_), [.., launcher]) if launcher.revents.contains(PollEvents::HUP) => ToolFailure::LauncherDied,
-        _ => return ControlFlow::Continue(()),
+    let [ended, stage, launcher] = ready;
+    let died = match polled {
+        // Without a poll the wait that follows decides.
+        Err(_) => None,
+        Ok(_) => death(stage, launcher, ended.revents != PollEvents::NONE),
     };
-    // It is our child and not reaped yet, so the number is still its own.
-    let _ = sys.kill(tool, Signal::KILL);
-    ControlFlow::Break(died)
+    finish(sys, tool, died)
 }
 
-fn reap<'m, S: Sys>(sys: &mut S, child: Pid) -> Result<WaitStatus, Error<'m>> {
+/// As [`watch`], before Linux 5.3, where nothing tells the end of a process in a poll.
+fn look<'m, S: Sys>(
+    sys: &mut S,
+    tool: Pid,
+    stage_1: Fd,
+    init_pipe: Fd,
+) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
+    /// How often to look whether the tool has ended, in milliseconds.
+    const LOOK_MS: i32 = 20;
     loop {
-        match sys.wait4(child, WaitFor::Ordinary) {
-            Ok(waited) => return Ok(waited.status),
+        let waited = wait(sys, tool, WaitFor::OrdinaryNow)?;
+        if waited.pid == tool {
+            return Ok(ControlFlow::Continue(waited.status));
+        }
+        let mut ready = [PollFd::new(stage_1, PollEvents::IN), PollFd::new(init_pipe, PollEvents::NONE)];
+        let polled = sys.poll(&mut ready, LOOK_MS);
+        let [stage, launcher] = ready;
+        match polled {
+            Err(Errno::EINTR) | Ok(0) => {}
+            Err(_) => return finish(sys, tool, None),
+            Ok(_) => {
+                if let Some(died) = death(stage, launcher, false) {
+                    return finish(sys, tool, Some(died));
+                }
+            }
+        }
+    }
+}
+
+/// Who died, if a poll of stage 1's sync pipe and of the init pipe tells. A tool that has ended comes before the launcher: its
+/// map is in force, and the pid line will find that out.
+fn death(stage_1: PollFd, launcher: PollFd, tool_ended: bool) -> Option<ToolFailure> {
+    if stage_1.revents != PollEvents::NONE {
+        Some(ToolFailure::Stage1Died)
+    } else if !tool_ended && launcher.revents.contains(PollEvents::HUP) {
+        Some(ToolFailure::LauncherDied)
+    } else {
+        None
+    }
+}
+
+/// Kills the tool where it is of no use any more, and reaps it.
+fn finish<'m, S: Sys>(
+    sys: &mut S,
+    tool: Pid,
+    died: Option<ToolFailure>,
+) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
+    if died.is_some() {
+        // It is our child and not reaped yet, so the number is still its own.
+        let _ = sys.kill(tool, Signal::KILL);
+    }
+    let status = wait(sys, tool, WaitFor::Ordinary)?.status;
+    Ok(died.map_or(ControlFlow::Continue(status), ControlFlow::Break))
+}
+
+fn wait<'m, S: Sys>(sys: &mut S, child: Pid, which: WaitFor) -> Result<Waited, Error<'m>> {
+    loop {
+        match sys.wait4(child, which) {
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::Os { doing: Doing::ToolWait, errno }),
+            result => return result.map_err(|errno| Error::Os { doing: Doing::ToolWait, errno }),
         }
     }
 }
@@ -223,7 +238,6 @@ fn check<'m, S: Sys>(
 mod tests {
     use super::*;
     use crate::sys::MockSys;
-    use mockall::Sequence;
     use std::string::String;
     use std::vec::Vec;
 
@@ -251,34 +265,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn without_close_range_every_descriptor_is_marked_one_by_one() {
-        fn entry(name: &str) -> Vec<u8> {
-            let mut entry = std::vec![0; 16];
-            let length = (19 + name.len() + 1).next_multiple_of(8);
-            entry.extend(u16::try_from(length).unwrap().to_ne_bytes());
-            entry.push(0);
-            entry.extend(name.as_bytes());
-            entry.resize(length, 0);
-            entry
-        }
-        let mut sys = MockSys::new();
-        let mut order = Sequence::new();
-        sys.expect_close_range_cloexec().once().returning(|_| Err(Errno::ENOSYS));
-        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
-        sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, buffer| {
-            let listing: Vec<u8> = [".", "..", "0", "2", "3", "17"].into_iter().flat_map(entry).collect();
-            buffer[..listing.len()].copy_from_slice(&listing);
-            Ok(listing.len())
-        });
-        sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, _| Ok(0));
-        sys.expect_set_cloexec().once().withf(|fd| *fd == Fd(3)).returning(|_| Ok(()));
-        sys.expect_set_cloexec().once().withf(|fd| *fd == Fd(17)).returning(|_| Ok(()));
-        assert_eq!(close_on_exec(&mut sys), Ok(()));
-    }
-
     /// What comes of a tool when these events come of its pidfd, of stage 1 and of the init pipe.
-    fn watched(events: [PollEvents; 3], kills: usize) -> ControlFlow<ToolFailure> {
+    fn watched(events: [PollEvents; 3], kills: usize) -> ControlFlow<ToolFailure, WaitStatus> {
         let mut sys = MockSys::new();
         sys.expect_pidfd_open().once().returning(|_| Ok(Fd(9)));
         sys.expect_poll().once().returning(move |fds, _| {
@@ -294,7 +282,51 @@ mod tests {
             .times(kills)
             .withf(|pid, signal| (*pid, *signal) == (Pid(7), Signal::KILL))
             .returning(|_, _| Ok(()));
-        watch(&mut sys, Pid(7), Fd(4), Fd(3))
+        sys.expect_wait4().once().returning(|pid, which| {
+            assert_eq!(which, WaitFor::Ordinary);
+            Ok(Waited { pid, status: ENDED })
+        });
+        watch(&mut sys, Pid(7), Fd(4), Fd(3)).unwrap()
+    }
+
+    const ENDED: WaitStatus = WaitStatus::Exited(3);
+
+    /// The same before Linux 5.3, where these events come of stage 1 and of the init pipe at the second look.
+    fn looked(events: [PollEvents; 2], kills: usize) -> ControlFlow<ToolFailure, WaitStatus> {
+        let mut sys = MockSys::new();
+        sys.expect_pidfd_open().once().returning(|_| Err(Errno::ENOSYS));
+        let mut polls = [[PollEvents::NONE; 2], events].into_iter();
+        sys.expect_poll().returning(move |fds, timeout| {
+            assert!(timeout > 0);
+            let events = polls.next().expect("two looks");
+            for (fd, events) in fds.iter_mut().zip(events) {
+                fd.revents = events;
+            }
+            Ok(events.iter().filter(|events| **events != PollEvents::NONE).count())
+        });
+        let mut looks = 0;
+        sys.expect_wait4().returning(move |pid, which| {
+            looks += 1;
+            // It ends by itself after two looks, or it is killed.
+            let ended = which == WaitFor::Ordinary || looks > 2;
+            Ok(Waited {
+                pid: if ended { pid } else { Pid(0) },
+                status: if ended { ENDED } else { WaitStatus::Exited(0) },
+            })
+        });
+        sys.expect_kill()
+            .times(kills)
+            .withf(|pid, signal| (*pid, *signal) == (Pid(7), Signal::KILL))
+            .returning(|_, _| Ok(()));
+        watch(&mut sys, Pid(7), Fd(4), Fd(3)).unwrap()
+    }
+
+    #[test]
+    fn without_a_pidfd_the_tool_is_looked_after() {
+        let died = ControlFlow::Break;
+        assert_eq!(looked([PollEvents::IN, PollEvents::NONE], 1), died(ToolFailure::Stage1Died));
+        assert_eq!(looked([PollEvents::NONE, PollEvents::HUP], 1), died(ToolFailure::LauncherDied));
+        assert_eq!(looked([PollEvents::NONE, PollEvents::NONE], 0), ControlFlow::Continue(ENDED));
     }
 
     #[test]
@@ -303,7 +335,7 @@ mod tests {
         let died = ControlFlow::Break;
         assert_eq!(watched([NO, PollEvents::IN, NO], 1), died(ToolFailure::Stage1Died));
         assert_eq!(watched([NO, NO, PollEvents::HUP], 1), died(ToolFailure::LauncherDied));
-        assert_eq!(watched([PollEvents::IN, NO, PollEvents::HUP], 0), ControlFlow::Continue(()));
-        assert_eq!(watched([PollEvents::IN, NO, NO], 0), ControlFlow::Continue(()));
+        assert_eq!(watched([PollEvents::IN, NO, PollEvents::HUP], 0), ControlFlow::Continue(ENDED));
+        assert_eq!(watched([PollEvents::IN, NO, NO], 0), ControlFlow::Continue(ENDED));
     }
 }

@@ -57,6 +57,9 @@ const CAUSES: &[Cause] = &[
         "parts of /proc are masked here, as in a container, or there is no new pid namespace to show: \
          do without a fresh /proc, or run the outer container with an unmasked one",
     ),
+    ("pass-descriptor", Errno::EBADF, "it is not open"),
+    ("setuid", Errno::EINVAL, "the map has no id 0"),
+    ("setgid", Errno::EINVAL, "the map has no id 0"),
     ("mount-propagation", Errno::EINVAL, "the root directory is not a mount point, as in a chroot"),
     ("exec", Errno::ENOEXEC, "it is in no format that the kernel knows; a script needs a #! line"),
 ];

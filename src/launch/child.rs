@@ -62,6 +62,14 @@ impl Child {
         self.signal(libc::SIGKILL)
     }
 
+    /// Sends a signal to every process of the command's process group. Only for a command that leads it.
+    pub(super) fn signal_group(&self, signal: i32) -> io::Result<()> {
+        match self.status {
+            Some(_) => Ok(()),
+            None => spawn::kill(Pid(-self.pid.0), signal),
+        }
+    }
+
     /// Sends a signal to the command.
     ///
     /// # Errors

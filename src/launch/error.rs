@@ -11,7 +11,7 @@ use super::command::CommandError;
 use super::record::{OneLine, Record};
 use super::script::{Ended, Failure, Step, Trouble};
 use super::tail::exec_status;
-use crate::sys::types::{CloneFlags, Errno, Signal, WaitStatus};
+use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
 
 /// Why nothing was started. Whatever it is: no process, no descriptor is left.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +19,8 @@ use crate::sys::types::{CloneFlags, Errno, Signal, WaitStatus};
 pub enum LaunchError {
     /// The command is none that an exec can express.
     Command(CommandError),
+    /// This descriptor was to be passed on and is not open.
+    Descriptor(Fd),
     /// The launcher could not make its pipes, or stage 0.
     Start {
         /// What it was about.
@@ -219,6 +221,7 @@ impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(error) => error.fmt(f),
+            Self::Descriptor(fd) => write!(f, "descriptor {} cannot be passed on: it is not open", fd.0),
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
             Self::NoMemory { bytes } => write!(f, "no memory for a bootstrap message of {bytes} bytes"),
             Self::Bootstrap(failure) => failure.fmt(f),

@@ -69,12 +69,13 @@ pub use error::{LaunchError, StageFailure};
 #[cfg(feature = "audit")]
 pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
+pub use proc_status::number_in_proc;
 pub use record::{Collector, Record};
-pub use spawn::{execute, kind_of, maker_of, owner_of, without_sigxfsz};
+pub use spawn::{execute, hold, is_open, kind_of, maker_of, owner_of, without_sigxfsz};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
 use crate::log::Level;
-use crate::policy::{LogForm, Policy};
+use crate::policy::{Descriptors, LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
@@ -94,6 +95,7 @@ pub struct Launcher {
     signals: Option<ChildSignals>,
     interrupt: Option<Fd>,
     timeout: Option<Duration>,
+    named: Vec<Fd>,
     on_record: Option<record::OnRecord>,
 }
 
@@ -136,6 +138,7 @@ impl Launcher {
             signals: None,
             interrupt: None,
             timeout: None,
+            named: Vec::new(),
             on_record: None,
         })
     }
@@ -167,6 +170,19 @@ impl Launcher {
     /// Leaves out all variables that there are so far.
     pub fn env_clear(&mut self) -> &mut Self {
         self.command.clear_env();
+        self
+    }
+
+    /// Passes this descriptor on to the command, under its own number; with this, or with
+    /// [`Descriptors::Named`](crate::policy::Descriptors::Named) in the policy, the command gets no other descriptor above 2.
+    ///
+    /// It need not be inheritable. It must be open at every launch, which otherwise fails with
+    /// [`LaunchError::Descriptor`].
+    pub fn pass_descriptor(&mut self, fd: Fd) -> &mut Self {
+        self.policy.descriptors = Descriptors::Named;
+        if !self.named.contains(&fd) {
+            self.named.push(fd);
+        }
         self
     }
 
@@ -230,6 +246,7 @@ impl Launcher {
             interrupt: self.interrupt,
             timeout: self.timeout,
             timer: None,
+            named: self.named.clone(),
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
     }
@@ -252,6 +269,10 @@ impl Launcher {
     /// As [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let mut prepared = self.prepare()?;
+        // Before we open a pipe that would get the number.
+        if let Some(fd) = prepared.named.iter().find(|fd| !spawn::is_open(**fd)) {
+            return Err(LaunchError::Descriptor(*fd));
+        }
         let timer = prepared.timeout.map(spawn::timer).transpose()?;
         prepared.timer = timer.as_ref().map(|timer| Fd(timer.as_fd().as_raw_fd()));
         let (launched, records) = spawn::spawn(&prepared, wrap);

@@ -17,7 +17,7 @@ use super::prepared::Prepared;
 use super::script::ChildSignals;
 use crate::bootstrap::{ByteOrder, Dialect, decode};
 use crate::log::Level;
-use crate::policy::{Credentials, LogForm, Policy, Session, Setgroups};
+use crate::policy::{Credentials, Descriptors, LogForm, Policy, Session, Setgroups};
 use crate::sys::record::{Bytes, without_value};
 use crate::sys::types::{Fd, Propagation, SignalSet};
 
@@ -80,6 +80,7 @@ impl Prepared {
             signals: self.signals,
             interrupt: self.interrupt,
             timer: self.timer,
+            named: self.named.clone(),
             argv: whole(argv),
             envp: match values {
                 Values::LeftOut => strings(envp).map(without_value).collect(),
@@ -111,8 +112,19 @@ impl Prepared {
             envp: joined(&note.envp)?,
             candidates: joined(&note.candidates)?,
         };
-        let Note { message, policy, level, signals, interrupt, timer, .. } = note;
-        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, timeout: None, timer, texts })
+        let Note { message, policy, level, signals, interrupt, timer, named, .. } = note;
+        Ok(Self {
+            message: message.0,
+            asked,
+            policy,
+            level,
+            signals,
+            interrupt,
+            timeout: None,
+            timer,
+            named,
+            texts,
+        })
     }
 }
 
@@ -149,7 +161,11 @@ struct Note {
     /// The descriptor that ends a launch: its poll is in the record.
     interrupt: Option<Fd>,
     /// The descriptor of the time limit: its poll is in the record.
+    #[serde(default)]
     timer: Option<Fd>,
+    /// The descriptors that the command gets. Absent in the notes of 0.1.
+    #[serde(default)]
+    named: Vec<Fd>,
     argv: Vec<Bytes>,
     envp: Vec<Bytes>,
     candidates: Vec<Bytes>,
@@ -173,7 +189,12 @@ struct PolicyForm {
     propagation: Option<Propagation>,
     mount_proc: bool,
     kill_child: bool,
+    /// Absent in the notes of 0.1, where only the hang-up of the init pipe told.
+    #[serde(default)]
     ends_with_launcher: bool,
+    /// Absent in the notes of 0.1, where the command got all.
+    #[serde(with = "DescriptorsForm", default = "all_descriptors")]
+    descriptors: Descriptors,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,7 +208,19 @@ enum SessionForm {
 #[serde(remote = "Credentials", rename_all = "snake_case")]
 enum CredentialsForm {
     Root,
+    RootLast,
     Keep,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Descriptors", rename_all = "snake_case")]
+enum DescriptorsForm {
+    All,
+    Named,
+}
+
+const fn all_descriptors() -> Descriptors {
+    Descriptors::All
 }
 
 #[derive(Serialize, Deserialize)]

@@ -9,9 +9,11 @@ use super::error::LaunchError;
 use super::record::{Collector, Record};
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::tail::Tail;
+use crate::bootstrap::{ByteOrder, decode};
 use crate::log::Level;
+use crate::namespace::NsKind;
 use crate::nsexec::Scratch;
-use crate::policy::Policy;
+use crate::policy::{Descriptors, Policy};
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
 
@@ -27,6 +29,7 @@ pub struct Prepared {
     pub(super) interrupt: Option<Fd>,
     pub(super) timeout: Option<Duration>,
     pub(super) timer: Option<Fd>,
+    pub(super) named: Vec<Fd>,
     pub(super) texts: Texts,
 }
 
@@ -55,6 +58,20 @@ impl Prepared {
     /// The command's arguments, its name first, as they were given.
     pub fn argv(&self) -> impl Iterator<Item = &[u8]> {
         self.texts.argv.text.split_inclusive(|byte| *byte == 0).filter_map(|word| word.strip_suffix(&[0]))
+    }
+
+    /// The descriptors above 2 that the command gets, where it gets named ones only.
+    #[must_use]
+    pub fn named_descriptors(&self) -> &[Fd] {
+        &self.named
+    }
+
+    /// The path of the user namespace to join; empty if there is none.
+    fn user_namespace(&self) -> Vec<u8> {
+        let decoded = decode(&self.message, self.policy.dialect, ByteOrder::NATIVE).ok();
+        let paths = decoded.and_then(|(bootstrap, _)| bootstrap.namespaces());
+        let user = paths.and_then(|paths| paths.iter().find(|entry| entry.kind == NsKind::User));
+        user.map_or_else(Vec::new, |entry| entry.path.to_vec())
     }
 
     /// Whether a signal may end the launch.
@@ -93,11 +110,14 @@ impl Prepared {
     /// Comes back in the launcher, and with [`Launched::Exit`] in each stage that ends: the caller ends that process.
     pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector) -> Launched {
         let (mut argv, mut envp) = self.texts.slots();
+        let user_namespace = self.user_namespace();
         let creates_mounts = self.asked.contains(CloneFlags::NEWNS);
         let tail = Tail {
             propagation: self.policy.propagation.filter(|_| creates_mounts),
             mount_proc: self.policy.mount_proc,
             kill_child: self.policy.kill_child,
+            descriptors: (self.policy.descriptors == Descriptors::Named).then_some(&self.named[..]),
+            user_namespace: &user_namespace,
             ..self.texts.tail(&mut argv, &mut envp)
         };
         let job = Job {
@@ -133,7 +153,17 @@ impl Texts {
             unreachable!("every string has its NUL, and every one a slot");
         };
         let (name, candidates) = (&self.name[..], &self.candidates.text[..]);
-        Tail { propagation: None, mount_proc: false, kill_child: false, name, candidates, argv, envp }
+        Tail {
+            propagation: None,
+            mount_proc: false,
+            kill_child: false,
+            descriptors: None,
+            user_namespace: b"",
+            name,
+            candidates,
+            argv,
+            envp,
+        }
     }
 }
 

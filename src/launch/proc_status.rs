@@ -2,6 +2,7 @@
 
 use std::format;
 use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::string::String;
 
@@ -50,9 +51,7 @@ impl ProcStatus {
     /// counts if /proc has our own for us.
     pub(super) fn of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Self> {
         let number = match pidfd {
-            Some(pidfd) => {
-                number_in(&fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?)?
-            }
+            Some(pidfd) => number_in_proc(pidfd).ok().filter(|number| *number > 0).map(Pid)?,
             None if fs::read_link("/proc/self").ok()?.to_str()
                 == Some(&format!("{}", std::process::id())) =>
             {
@@ -96,10 +95,18 @@ impl ProcStatus {
     }
 }
 
-/// The line of a pidfd's file in fdinfo: −1 if the process has ended, 0 if this /proc does not show it.
-fn number_in(fdinfo: &str) -> Option<Pid> {
-    let number = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
-    (number > 0).then_some(Pid(number))
+/// The number that the process of a pidfd has in /proc, which may be that of another pid namespace: −1 if the process has
+/// ended, 0 if this /proc does not show it (pidfd_open(2), proc_pid_fdinfo(5)).
+///
+/// # Errors
+/// There is no /proc, or it does not show us.
+pub fn number_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    number_in(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
+}
+
+fn number_in(fdinfo: &str) -> Option<i32> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -108,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_pidfd_says_its_number_or_none() {
-        for (line, number) in [("4711", Some(Pid(4711))), ("0", None), ("-1", None), ("", None)] {
+        for (line, number) in [("4711", Some(4711)), ("0", Some(0)), ("-1", Some(-1)), ("", None)] {
             let text = format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nPid:\t{line}\nNSpid:\t{line}\t1\n");
             assert_eq!(number_in(&text), number);
         }

@@ -14,10 +14,10 @@ use crate::bootstrap::env::Environment;
 use crate::bootstrap::{ByteOrder, decode};
 use crate::json::PID_LINE_MAX;
 use crate::log::Level;
-use crate::nsexec::{Scratch, bootstrap, thread_id_cache};
+use crate::nsexec::{Scratch, bootstrap_of_launcher, thread_id_cache};
 use crate::pipe::send_all;
 use crate::policy::Policy;
-use crate::stage::Outcome;
+use crate::stage::StageEnd;
 use crate::sys::Sys;
 use crate::sys::types::{
     CloneFlags, Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
@@ -271,11 +271,13 @@ fn stages<S: Sys>(
     }
     restore_mask(sys, job.signals.mask.unwrap_or(mask));
     let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
-    match bootstrap(sys, environment, job.policy, scratch) {
-        Outcome::Exit(status) => status,
-        Outcome::HandOver => tail::run(sys, &job.tail, pipes.stage_init, pipes.stage_log),
-        // Only without an init pipe.
-        Outcome::NotInit => 1,
+    if let Err(error) = tail::withhold(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
+        return tail::report_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
+    }
+    let (tail, init, log) = (&job.tail, pipes.stage_init, pipes.stage_log);
+    match bootstrap_of_launcher(sys, environment, job.policy, scratch) {
+        StageEnd::Exit(status) => status,
+        StageEnd::HandOver(last) => tail::run(sys, tail, last, init, log),
     }
 }
 

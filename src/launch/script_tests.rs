@@ -99,6 +99,8 @@ fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
         propagation: None,
         mount_proc: false,
         kill_child: false,
+        descriptors: None,
+        user_namespace: b"",
         name: b"a",
         candidates: b"/a\0",
         argv: ExecArgs::EMPTY,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as Known, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::unistd::{getpgid, getpgrp};
+use nix::unistd::{getpgid, getpgrp, getsid};
 
 use super::child::{Child, exit_code};
 use super::proc_status::{ProcStatus, set_of};
@@ -245,14 +245,18 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
         delivered: told && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
         command: ProcStatus::of_child(child.pid(), pidfd),
         first: child.is_first(),
+        apart: leads_a_session(child),
     };
+    // The terminal sends to a whole process group, so a command with a session of its own gets it from us for its group.
+    let whole_group = context.apart && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
     match reaction(Signal(number), context) {
         Reaction::Leave if context.ignored(Signal(number)) => Ok(Effect::None),
         Reaction::Leave => Ok(done),
-        Reaction::Forward => child.signal(number).map(|()| match is_ending(number) {
-            true => Effect::AskedToEnd,
-            false => done,
-        }),
+        Reaction::Forward => {
+            let sent = if whole_group { child.signal_group(number) } else { child.signal(number) };
+            sent.map(|()| if is_ending(number) { Effect::AskedToEnd } else { done })
+        }
+        Reaction::Stop if context.apart => child.signal_group(libc::SIGSTOP).map(|()| done),
         Reaction::Stop => child.signal(libc::SIGSTOP).map(|()| done),
         Reaction::Kill => child.kill().map(|()| Effect::Killed(Signal(number))),
     }
@@ -267,6 +271,12 @@ fn is_ending(number: i32) -> bool {
     ENDING.into_iter().any(|ending| ending as i32 == number)
 }
 
+/// Whether the command has a session of its own, and so a process group of its own.
+fn leads_a_session(child: &Child) -> bool {
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    getsid(Some(pid)) == Ok(pid)
+}
+
 /// What a reaction depends on.
 #[derive(Clone, Copy, Debug)]
 struct Context {
@@ -276,6 +286,9 @@ struct Context {
     command: Option<ProcStatus>,
     /// It is process 1 of a pid namespace, as far as the launcher knows.
     first: bool,
+    /// It leads a session of its own. Its process group is orphaned, so the kernel discards a SIGTSTP that nobody catches
+    /// (setpgid(2), "orphaned").
+    apart: bool,
 }
 
 impl Context {
@@ -297,7 +310,7 @@ enum Reaction {
 ///
 /// Between our look and the signal the command may change its mind. A shell that catches SIGINT and executes a program
 /// just then loses it, as process 1 loses every signal that it does not catch; a second one meets the program.
-fn reaction(signal: Signal, Context { delivered, command, first }: Context) -> Reaction {
+fn reaction(signal: Signal, Context { delivered, command, first, apart }: Context) -> Reaction {
     let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
     let set = set_of(signal);
     // Blocked is as good as caught: it stays pending, and somebody will take it (tini, a launcher like this one).
@@ -320,9 +333,12 @@ fn reaction(signal: Signal, Context { delivered, command, first }: Context) -> R
             libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU if command.is_init && !wanted(command) => {
                 Reaction::Stop
             }
+            // A shell blocks it for the time of a fork. It would be discarded when it is unblocked.
+            libc::SIGTSTP if apart && !command.caught.contains(set) => Reaction::Stop,
             _ if command.is_init && !wanted(command) => Reaction::Kill,
             _ => forward,
         },
+        (libc::SIGTSTP, None) if apart => Reaction::Stop,
         // Nothing is known of it, except that it is to end, and that the signal alone would not end it.
         (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT, None) if first => Reaction::Kill,
         _ => forward,
@@ -336,7 +352,7 @@ mod tests {
     fn reacts(signal: i32, delivered: bool, is_init: bool, set: impl FnOnce(&mut ProcStatus)) -> Reaction {
         let mut command = ProcStatus { is_init, ..ProcStatus::default() };
         set(&mut command);
-        reaction(Signal(signal), Context { delivered, command: Some(command), first: is_init })
+        reaction(Signal(signal), Context { delivered, command: Some(command), first: is_init, apart: false })
     }
 
     #[test]
@@ -352,7 +368,7 @@ mod tests {
                 assert_eq!(reacts(signal, delivered, false, |_| {}), forward);
             }
             // Where /proc does not tell, the launcher knows whether it is process 1.
-            let unseen = |first| Context { delivered: false, command: None, first };
+            let unseen = |first| Context { delivered: false, command: None, first, apart: false };
             assert_eq!(reaction(Signal(signal), unseen(true)), Reaction::Kill);
             assert_eq!(reaction(Signal(signal), unseen(false)), Reaction::Forward);
         }
@@ -390,6 +406,22 @@ mod tests {
         assert_eq!(stops(None, true, Duration::ZERO), None);
         assert_eq!(stops(asked, false, Duration::ZERO), None);
         assert_eq!(stops(asked, true, STOPS_WITHIN + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn ctrl_z_stops_a_command_in_a_session_of_its_own_from_outside() {
+        let apart = |command| Context { delivered: false, command, first: false, apart: true };
+        let with = |set: fn(&mut ProcStatus)| {
+            let mut command = ProcStatus::default();
+            set(&mut command);
+            reaction(Signal(libc::SIGTSTP), apart(Some(command)))
+        };
+        assert_eq!(with(|_| {}), Reaction::Stop);
+        assert_eq!(with(|command| command.caught = set_of(Signal(libc::SIGTSTP))), Reaction::Forward);
+        assert_eq!(with(|command| command.blocked = set_of(Signal(libc::SIGTSTP))), Reaction::Stop);
+        assert_eq!(with(|command| command.ignored = set_of(Signal(libc::SIGTSTP))), Reaction::Leave);
+        assert_eq!(reaction(Signal(libc::SIGTSTP), apart(None)), Reaction::Stop);
+        assert_eq!(reaction(Signal(libc::SIGCONT), apart(None)), Reaction::Forward);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::script::{Launched, Step};
 use super::tail;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Errno, MaskHow, Pid, PollFd, SigAction, Signal, SignalSet};
+use crate::sys::types::{CloneFlags, Errno, Fd, MaskHow, Pid, PollFd, SigAction, Signal, SignalSet};
 
 /// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
 /// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
@@ -158,6 +158,26 @@ pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> 
     }
 }
 
+/// A pidfd of the process that has this number in our pid namespace: it names the process, whoever gets the number later.
+///
+/// # Errors
+/// `ESRCH`: no such process. `ENOSYS`: Linux before 5.3. `EINVAL`, `ENOENT`: the number is that of a thread.
+pub fn hold(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: one call that changes nothing, and makes a descriptor.
+    match unsafe { LinuxSys::new() }.pidfd_open(Pid(pid)) {
+        // SAFETY: it was made just now, and nobody else knows of it.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd.0) }),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
+    }
+}
+
+/// Whether the descriptor is open in this process.
+#[must_use]
+pub fn is_open(fd: Fd) -> bool {
+    // SAFETY: numbers; the call changes nothing.
+    unsafe { libc::fcntl(fd.0, libc::F_GETFD) >= 0 }
+}
+
 /// `kill(pid, signal)`: any signal number, real-time ones too.
 pub(super) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     // SAFETY: numbers.
@@ -169,10 +189,7 @@ pub(super) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
 
 /// A descriptor that is readable when the command has ended. `None` before Linux 5.3.
 pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
-    // SAFETY: one call that changes nothing, and makes a descriptor.
-    let fd = unsafe { LinuxSys::new() }.pidfd_open(child.pid()).ok()?;
-    // SAFETY: it was made just now, and nobody else knows of it.
-    Some(unsafe { OwnedFd::from_raw_fd(fd.0) })
+    hold(child.pid().0).ok()
 }
 
 /// A descriptor that is readable when this time is over (timerfd_create(2)). A limit of zero is over at once.

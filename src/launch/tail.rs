@@ -2,10 +2,12 @@
 
 use core::ffi::CStr;
 
+use crate::descriptors::keep_named;
 use crate::error::{Doing, Error};
 use crate::log::{Level, Log};
 use crate::pipe::read_full;
 use crate::policy::LogForm;
+use crate::stage::LastSteps;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagation, Signal};
 
@@ -27,6 +29,10 @@ pub struct Tail<'a> {
     pub mount_proc: bool,
     /// SIGKILL to the command when the launcher's thread dies.
     pub kill_child: bool,
+    /// The descriptors above 2 that the command gets; `None` for all that are not close-on-exec.
+    pub descriptors: Option<&'a [Fd]>,
+    /// The path of the user namespace that stage 2 joins, for an error.
+    pub user_namespace: &'a [u8],
     /// The command's name, as it was given.
     pub name: &'a [u8],
     /// The files to try in turn, each with its NUL.
@@ -37,17 +43,45 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Mounts, waits for the word to go, and becomes the command. Comes back with the status to exit with.
+/// Keeps the launcher's descriptors from the command, except those that are named. `pipes` are those of the stages, which
+/// have their numbers from us: naming one of them names a descriptor that was closed.
 ///
-/// We are stage 2, the container's init, in all its namespaces, with all the privileges that it will ever have. The
-/// launcher has reaped the others, and waits for us to go or to say why not.
-pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, init: Fd, log: Fd) -> i32 {
-    let (error, told) = match prepare(sys, tail) {
-        Ok(()) => match await_go(sys, tail.kill_child, init) {
-            Ok(true) => (become_command(sys, tail), true),
+/// We are stage 0, as yet a copy of the launcher, in the caller's namespaces: close_range(2) may be missing, and then the
+/// caller's /proc is needed.
+///
+/// # Errors
+/// [`Doing::Descriptors`]; [`Doing::PassDescriptor`], `EBADF`: it is not open.
+pub fn withhold<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Result<(), Error<'m>> {
+    let Some(named) = tail.descriptors else { return Ok(()) };
+    match named.iter().find(|fd| pipes.contains(fd)) {
+        Some(fd) => Err(Error::Os { doing: Doing::PassDescriptor(*fd), errno: Errno::EBADF }),
+        None => keep_named(sys, named),
+    }
+}
+
+/// Reports a failure of [`withhold`]. Returns the status to exit with.
+///
+/// We are stage 0, as there. The launcher sends the message meanwhile.
+pub fn report_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'_>) -> i32 {
+    let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
+    log.enter_stage(0);
+    log.fatal(sys, error);
+    // If we were gone by the time of the message, or not quite, the launcher's calls would depend on who was faster.
+    while sys.poll(&mut [PollFd::new(init, PollEvents::IN)], -1) == Err(Errno::EINTR) {}
+    1
+}
+
+/// Mounts, waits for the word to go, takes the last steps, and becomes the command. Returns the status to exit with.
+///
+/// We are stage 2, the container's init, in all its namespaces, with all the privileges that it will ever have; with `last`
+/// in all but the user namespace, with the caller's. The launcher has reaped the others, and waits for us to go or to say
+/// why not.
+pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: Fd, log: Fd) -> i32 {
+    let (error, told) = match prepare(sys, tail, last) {
+        Ok(()) => match become_command(sys, tail, last, init) {
+            Some(error) => (error, true),
             // The launcher is gone, and nobody would know of the command.
-            Ok(false) => return 1,
-            Err(error) => (error, true),
+            None => return 1,
         },
         Err(error) => (error, false),
     };
@@ -58,7 +92,7 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, init: Fd, log: Fd) -> i32 {
     if !told {
         // The launcher does not know yet. If we were gone by the time of its word, or not quite, its calls would depend
         // on who was faster.
-        let _ = await_go(sys, false, init);
+        let _ = await_go(sys, init);
     }
     match error {
         Error::Os { doing: Doing::Exec(_), errno } => exec_status(errno),
@@ -66,7 +100,49 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, init: Fd, log: Fd) -> i32 {
     }
 }
 
-fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
+/// What follows the mounts. Returns an error, or `None` if the launcher is gone.
+fn become_command<'m, S: Sys>(
+    sys: &mut S,
+    tail: &Tail<'m>,
+    last: Option<LastSteps>,
+    init: Fd,
+) -> Option<Error<'m>> {
+    match await_go(sys, init) {
+        Ok(true) => {}
+        Ok(false) => return None,
+        Err(error) => return Some(error),
+    }
+    if let Some(steps) = last {
+        let taken = steps.take(sys, tail.user_namespace);
+        // Again, as the change of ids has cleared it.
+        if let Err(error) = taken.and_then(|()| set_kill_child(sys, tail)) {
+            return Some(error);
+        }
+    }
+    if !tail.kill_child {
+        // Stage 2 ends with the launcher up to here; an exec would keep the signal.
+        if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
+            return Some(Error::Os { doing: Doing::OutliveLauncher, errno });
+        }
+    }
+    if tail.kill_child {
+        match launcher_lives(sys, init) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => return Some(error),
+        }
+    }
+    Some(exec(sys, tail))
+}
+
+fn set_kill_child<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
+    match tail.kill_child {
+        true => sys.set_pdeathsig(Signal::KILL).map_err(|errno| Error::Os { doing: Doing::KillChild, errno }),
+        false => Ok(()),
+    }
+}
+
+fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) -> Result<(), Error<'m>> {
     let os = |doing| move |errno| Error::Os { doing, errno };
     if let Some(propagation) = tail.propagation {
         // Before anything is mounted: a copied mount is still a peer of the caller's (mount_namespaces(7)).
@@ -75,43 +151,28 @@ fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
     if tail.mount_proc {
         sys.mount(Mount::Proc).map_err(os(Doing::MountProc))?;
     }
-    if tail.kill_child {
-        // After the last change of user id, which would clear it.
-        sys.set_pdeathsig(Signal::KILL).map_err(os(Doing::KillChild))?;
-    }
-    Ok(())
+    // After the last change of user id, which would clear it.
+    if last.is_none() { set_kill_child(sys, tail) } else { Ok(()) }
 }
 
-/// Whether the word came, from a launcher that lives.
-fn await_go<'m, S: Sys>(sys: &mut S, kill_child: bool, init: Fd) -> Result<bool, Error<'m>> {
-    let os = |errno| Error::Os { doing: Doing::AwaitGo, errno };
+/// Waits for the word to go. Returns whether it came.
+fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     let mut word = [0];
-    let got = read_full(sys, init, &mut word).map_err(os)?;
-    if got < word.len() || word != [GO] {
-        return Ok(false);
-    }
-    if !kill_child {
-        return Ok(true);
-    }
-    // It may have said so and died before we asked for its death's signal, which then never comes. It keeps its end
-    // open until our exec: an end of file is its death. From here on the signal comes.
+    let got = read_full(sys, init, &mut word).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })?;
+    Ok(got == word.len() && word == [GO])
+}
+
+/// Returns whether the launcher still lives. It may have sent the word to go and died before we asked for the signal of its
+/// death, which then never comes. It keeps its end open until our exec: an end of file is its death.
+fn launcher_lives<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     loop {
         match sys.poll(&mut [PollFd::new(init, PollEvents::IN)], 0) {
             Err(Errno::EINTR) => {}
-            found => return Ok(found.map_err(os)? == 0),
+            found => {
+                return Ok(found.map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })? == 0);
+            }
         }
     }
-}
-
-/// Executes the command, which outlives the launcher unless it was asked to end with it.
-fn become_command<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
-    if !tail.kill_child {
-        // Stage 2 ended with the launcher up to here; an exec keeps the signal.
-        if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
-            return Error::Os { doing: Doing::OutliveLauncher, errno };
-        }
-    }
-    exec(sys, tail)
 }
 
 /// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not
@@ -170,6 +231,8 @@ mod tests {
             propagation: None,
             mount_proc: false,
             kill_child: false,
+            descriptors: None,
+            user_namespace: b"",
             name: b"cmd",
             candidates,
             argv: ExecArgs::EMPTY,
@@ -216,7 +279,7 @@ mod tests {
             candidates.extend(c"/never".to_bytes_with_nul());
         }
         reports(&mut sys, text);
-        run(&mut sys, &Tail { candidates: &candidates, ..tail(b"") }, INIT, LOG)
+        run(&mut sys, &Tail { candidates: &candidates, ..tail(b"") }, None, INIT, LOG)
     }
 
     #[test]
@@ -264,7 +327,7 @@ mod tests {
         for end in [Ok(0), Err(Errno::ECONNRESET)] {
             let mut sys = MockSys::new();
             sys.expect_read().once().returning(move |_, _| end);
-            assert_eq!(run(&mut sys, &tail(b"/a\0"), INIT, LOG), 1);
+            assert_eq!(run(&mut sys, &tail(b"/a\0"), None, INIT, LOG), 1);
         }
     }
 
@@ -290,7 +353,7 @@ mod tests {
             kill_child: true,
             ..tail(b"/a\0")
         };
-        assert_eq!(run(&mut sys, &tail, INIT, LOG), 1);
+        assert_eq!(run(&mut sys, &tail, None, INIT, LOG), 1);
     }
 
     /// A launcher that has said its word; whether it lives is what the poll gives.
@@ -318,7 +381,7 @@ mod tests {
     #[test]
     fn a_launcher_that_died_before_the_parent_death_signal_was_set_is_noticed() {
         let mut sys = with_kill_child(&[Err(Errno::EINTR), Ok(1)]);
-        assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, INIT, LOG), 1);
+        assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, None, INIT, LOG), 1);
     }
 
     #[test]
@@ -326,6 +389,6 @@ mod tests {
         let mut sys = with_kill_child(&[Ok(0)]);
         sys.expect_execve().once().returning(|_, _, _| Errno::ENOENT);
         reports(&mut sys, "failed to execute cmd: No such file or directory");
-        assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, INIT, LOG), 127);
+        assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, None, INIT, LOG), 127);
     }
 }

@@ -13,7 +13,6 @@ use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::text::PathText;
 use crate::error::{Doing, Error};
 use crate::log::Log;
-use crate::policy::{Credentials, Policy};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags};
 
@@ -52,7 +51,19 @@ struct Target<'m> {
     fd: Option<Fd>,
 }
 
-/// Stage 1 joins all of `paths`.
+/// What becomes of stage 1's ids when it has joined the user namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ids {
+    /// They stay.
+    Keep,
+    /// Stage 1 becomes root before it does anything else in it.
+    Root,
+    /// They stay until right before stage 2's exec, and stage 2 joins the user namespace then, if nothing else needs its
+    /// privileges.
+    RootLast,
+}
+
+/// Stage 1 joins all of `paths`. Returns the user namespace, open, if it is left for stage 2.
 ///
 /// We are stage 1, in the caller's namespaces, not dumpable, with the caller's privileges until the second pass;
 /// stage 0 waits for us.
@@ -64,26 +75,34 @@ pub fn join<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     paths: NsPaths<'m>,
-    policy: &Policy,
-) -> Result<(), Error<'m>> {
+    dialect: &Dialect,
+    ids: Ids,
+) -> Result<Option<Fd>, Error<'m>> {
     // No kind comes twice, so eight places are enough.
     let mut targets: [Option<Target<'m>>; NsKind::ALL.len()] = [None; NsKind::ALL.len()];
     for (place, entry) in targets.iter_mut().zip(paths.iter()) {
         *place = Some(Target { entry, fd: Some(open(sys, entry)?) });
     }
     for pass in Pass::ALL {
+        if pass == Pass::User && ids == Ids::RootLast {
+            let mut open = targets.iter().flatten().filter(|target| target.fd.is_some());
+            if let (Some(Target { entry: NsEntry { kind: NsKind::User, .. }, fd }), None) =
+                (open.next(), open.next())
+            {
+                // All others are joined with the caller's privileges. In the user namespace, its root could send stage 2
+                // signals and set its limits, so stage 2 joins it last.
+                return Ok(*fd);
+            }
+        }
         for target in targets.iter_mut().flatten() {
             if pass.takes(target.entry.kind) {
-                join_one(sys, log, target, policy.dialect)?;
+                join_one(sys, log, target, dialect)?;
             }
         }
         let in_user = |target: &Target<'_>| target.entry.kind == NsKind::User && target.fd.is_none();
         // Root inside from now on: otherwise objects that later joins and unshares make get a foreign owner
         // (the label of a new ipc namespace's mqueue, runc#4466).
-        if pass == Pass::User
-            && policy.credentials == Credentials::Root
-            && targets.iter().flatten().any(in_user)
-        {
+        if pass == Pass::User && ids == Ids::Root && targets.iter().flatten().any(in_user) {
             sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
         }
     }
@@ -92,7 +111,7 @@ pub fn join<'m, S: Sys>(
         log.fatal(sys, &Error::NotJoined { kind: target.entry.kind, path: target.entry.path });
         left = left.with(target.entry.kind);
     }
-    if left.is_empty() { Ok(()) } else { Err(Error::IncompleteJoin(left)) }
+    if left.is_empty() { Ok(None) } else { Err(Error::IncompleteJoin(left)) }
 }
 
 /// Opens one path and makes sure that it is a namespace, so that a FIFO does not hold us and a setns is never
@@ -202,7 +221,7 @@ mod tests {
         });
         let mut log = Log::open(&mut sys, Some(Fd(3)), Level::Debug, LogForm::Runc);
         let paths = NsPaths::parse(b"user:/u,ipc:/i,net:/n", dialect.namespaces).unwrap();
-        assert_eq!(join(&mut sys, &mut log, paths, &Policy::runc(dialect)), Ok(()));
+        assert_eq!(join(&mut sys, &mut log, paths, dialect, Ids::Root), Ok(None));
         drop(sys);
         (Rc::into_inner(calls).unwrap().into_inner(), Rc::into_inner(records).unwrap().into_inner())
     }

@@ -1,13 +1,12 @@
 //! Stage 1, the child: joins and creates namespaces, and makes stage 2 in them.
 
-use super::{Context, Outcome, Wards, end_with_launcher, enter, init, sources};
+use super::{Context, StageEnd, Wards, end_with_launcher, enter, init, sources};
 use crate::bootstrap::Bootstrap;
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
 use crate::namespace::NsKind;
-use crate::namespace::join::join;
+use crate::namespace::join::{Ids, join};
 use crate::namespace::unshare::{UnshareSteps, unshare};
-use crate::policy::Credentials;
 use crate::sync::{End, Message, OfChild, Pair};
 use crate::sys::Sys;
 use crate::sys::types::Fork;
@@ -25,9 +24,9 @@ pub fn run<'m, S: Sys>(
     cx: Context<'_, 'm>,
     to_child: Pair,
     to_init: Pair,
-) -> Result<Outcome, Error<'m>> {
+) -> Result<StageEnd, Error<'m>> {
     // First of all: from here on a stopped stage 1 ends with the launcher.
-    end_with_launcher(sys, cx.policy);
+    end_with_launcher(sys, cx.policy.ends_with_launcher);
     // Already a failure of these closes is this stage's.
     log.enter_stage(1);
     // Both of stage 0's ends: if one stayed open here, the death of stage 0 would go unnoticed.
@@ -39,11 +38,17 @@ pub fn run<'m, S: Sys>(
     enter(sys, log, 1);
     let dialect = cx.policy.dialect;
     let steps = UnshareSteps::new(cx.bootstrap.clone_flags(), dialect.cgroup_namespace);
-    if let Some(paths) = cx.bootstrap.namespaces() {
-        join(sys, log, paths, cx.policy)?;
-        if paths.iter().any(|entry| entry.kind == NsKind::User) {
-            end_with_launcher(sys, cx.policy);
-        }
+    let ids = match (cx.root_last(), cx.root_at_once()) {
+        (true, _) => Ids::RootLast,
+        (false, true) => Ids::Root,
+        (false, false) => Ids::Keep,
+    };
+    let user_namespace = match cx.bootstrap.namespaces() {
+        Some(paths) => join(sys, log, paths, cx.policy.dialect, ids)?,
+        None => None,
+    };
+    if joins_user(cx.bootstrap) && user_namespace.is_none() {
+        end_with_launcher(sys, cx.policy.ends_with_launcher);
     }
     if steps.user {
         create_user_namespace(sys, log, cx, &parent)?;
@@ -69,13 +74,18 @@ pub fn run<'m, S: Sys>(
     match forked {
         Fork::Child => {
             log.forked(2);
-            init::run(sys, log, cx, parent, init_end)
+            init::run(sys, log, cx, parent, init_end, user_namespace)
         }
         Fork::Parent { child } => {
             let wards = Wards { stage_1: None, stage_2: Some(child) };
             finish(sys, log, wards, &parent, init_end).map_err(|error| wards.kill(sys, error))
         }
     }
+}
+
+/// Whether the message joins a user namespace.
+fn joins_user(bootstrap: &Bootstrap<'_>) -> bool {
+    bootstrap.namespaces().is_some_and(|paths| paths.kinds().contains(NsKind::User))
 }
 
 /// The user namespace, first and alone, and mapped before anything else is created: what comes after is then
@@ -102,9 +112,9 @@ fn create_user_namespace<'m, S: Sys>(
         log.debug(sys, format_args!("re-set process as non-dumpable"));
         sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::CloseDumpableWindow, errno })?;
     }
-    if cx.policy.credentials == Credentials::Root {
+    if cx.root_at_once() {
         sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
-        end_with_launcher(sys, cx.policy);
+        end_with_launcher(sys, cx.policy.ends_with_launcher);
     }
     Ok(())
 }
@@ -125,10 +135,10 @@ fn finish<'m, S: Sys>(
     wards: Wards,
     parent: &End<OfChild>,
     init_end: End<OfChild>,
-) -> Result<Outcome, Error<'m>> {
+) -> Result<StageEnd, Error<'m>> {
     // Stage 2 has its own copy; stage 0 must see its end of file when it dies.
     init_end.close(sys)?;
-    let Some(stage_2) = wards.stage_2 else { return Ok(Outcome::Exit(1)) };
+    let Some(stage_2) = wards.stage_2 else { return Ok(StageEnd::Exit(1)) };
     log.debug(sys, format_args!("request stage-0 to forward stage-2 pid ({stage_2})"));
     parent.say(sys, Message::RecvpidPls, SyncStep::WriteRecvpidPls)?;
     parent.say_pid(sys, stage_2, SyncStep::WriteStage2Pid)?;
@@ -137,5 +147,5 @@ fn finish<'m, S: Sys>(
     parent.say(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
     log.debug(sys, format_args!("<~ nsexec stage-1"));
     log.report_dropped(sys);
-    Ok(Outcome::Exit(0))
+    Ok(StageEnd::Exit(0))
 }

@@ -1,13 +1,14 @@
 //! Stage 2, the init: waits for its turn, becomes who it shall be, and goes back to its caller.
 
-use super::{Context, Outcome, end_with_launcher, enter};
+use super::{Context, StageEnd, end_with_launcher, enter};
 use crate::bootstrap::Bootstrap;
 use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
+use crate::namespace::NsKind;
 use crate::namespace::unshare::{UnshareSteps, unshare};
 use crate::pipe::read_full;
-use crate::policy::{Credentials, Session, Setgroups};
+use crate::policy::{Session, Setgroups};
 use crate::sync::{End, Message, OfChild};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd};
@@ -34,7 +35,8 @@ pub fn drop_groups(policy: Setgroups, bootstrap: &Bootstrap<'_>) -> DropGroups {
     }
 }
 
-/// Waits for stage 0's word, then becomes session leader and root.
+/// Waits for stage 0's word, then becomes session leader, and root unless that comes last. `user_namespace`: the one that
+/// stage 1 has left for the last moment.
 ///
 /// We are stage 2, in every namespace asked for, with its privileges; pid 1 if the pid namespace is new. Stage 0
 /// waits for us to finish. Nothing that cannot be undone happens before its word, since a launcher may give up
@@ -48,9 +50,10 @@ pub fn run<'m, S: Sys>(
     cx: Context<'_, 'm>,
     stage_1s_end: End<OfChild>,
     parent: End<OfChild>,
-) -> Result<Outcome, Error<'m>> {
+    user_namespace: Option<Fd>,
+) -> Result<StageEnd, Error<'m>> {
     // First of all: from here on a stopped stage 2 ends with the launcher.
-    end_with_launcher(sys, cx.policy);
+    end_with_launcher(sys, cx.policy.ends_with_launcher);
     // Already a failure of this close is this stage's.
     log.enter_stage(2);
     stage_1s_end.close(sys)?;
@@ -63,18 +66,9 @@ pub fn run<'m, S: Sys>(
     if cx.policy.session == Session::New {
         sys.setsid().map_err(os(Doing::Setsid))?;
     }
-    if cx.policy.credentials == Credentials::Root {
-        sys.setuid(0).map_err(os(Doing::Setuid))?;
-        sys.setgid(0).map_err(os(Doing::Setgid))?;
-        let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
-        if dropping != DropGroups::No {
-            match sys.drop_groups() {
-                // The namespace denies setgroups for good, or has no group mapped.
-                Err(Errno::EPERM) if dropping == DropGroups::IfAllowed => {}
-                dropped => dropped.map_err(os(Doing::Setgroups))?,
-            }
-        }
-        end_with_launcher(sys, cx.policy);
+    let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
+    if cx.root_at_once() {
+        become_root(sys, dropping, cx.policy.ends_with_launcher)?;
     }
     create_cgroup_namespace(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
@@ -85,7 +79,68 @@ pub fn run<'m, S: Sys>(
     log.debug(sys, format_args!("booting up go runtime ..."));
     log.report_dropped(sys);
     log.restore_signals(sys).map_err(os(Doing::RestoreSignals))?;
-    Ok(Outcome::HandOver)
+    Ok(StageEnd::HandOver(cx.root_last().then_some(LastSteps {
+        user_namespace,
+        dropping,
+        ends_with_launcher: cx.policy.ends_with_launcher,
+    })))
+}
+
+/// User 0 and group 0 of the user namespace that we are in, and its groups.
+fn become_root<'m, S: Sys>(
+    sys: &mut S,
+    dropping: DropGroups,
+    ends_with_launcher: bool,
+) -> Result<(), Error<'m>> {
+    let os = |doing| move |errno| Error::Os { doing, errno };
+    sys.setuid(0).map_err(os(Doing::Setuid))?;
+    end_with_launcher(sys, ends_with_launcher);
+    sys.setgid(0).map_err(os(Doing::Setgid))?;
+    end_with_launcher(sys, ends_with_launcher);
+    if dropping != DropGroups::No {
+        match sys.drop_groups() {
+            // The namespace denies setgroups for good, or has no group mapped.
+            Err(Errno::EPERM) if dropping == DropGroups::IfAllowed => {}
+            dropped => dropped.map_err(os(Doing::Setgroups))?,
+        }
+    }
+    Ok(())
+}
+
+/// The steps of stage 2 that [`Credentials::RootLast`](crate::policy::Credentials::RootLast) leaves to the last moment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LastSteps {
+    /// The user namespace to join, if stage 1 has not joined it.
+    user_namespace: Option<Fd>,
+    /// The supplementary groups.
+    dropping: DropGroups,
+    /// Whether stage 2 ends with the launcher.
+    ends_with_launcher: bool,
+}
+
+impl LastSteps {
+    /// Joins the user namespace, unless stage 1 did, and becomes its root.
+    ///
+    /// We are stage 2, in all other namespaces, with the caller's ids and privileges, not dumpable; the launcher has sent
+    /// the word to go. `path` is that of the user namespace, for the error.
+    ///
+    /// The kernel clears the parent-death signal here, as the ids change (PR_SET_PDEATHSIG(2const)).
+    ///
+    /// # Errors
+    /// What ends stage 2: [`Error::NotJoined`] for `EPERM`, [`Doing::Join`], or a change of ids.
+    pub fn take<'m, S: Sys>(self, sys: &mut S, path: &'m [u8]) -> Result<(), Error<'m>> {
+        if let Some(fd) = self.user_namespace {
+            let kind = NsKind::User;
+            sys.setns(fd, kind.flag()).map_err(|errno| match errno {
+                Errno::EPERM => Error::NotJoined { kind, path },
+                errno => Error::Os { doing: Doing::Join(kind, path), errno },
+            })?;
+            // The number is free whatever close returns, and the exec closes it anyway.
+            let _ = sys.close(fd);
+            end_with_launcher(sys, self.ends_with_launcher);
+        }
+        become_root(sys, self.dropping, self.ends_with_launcher)
+    }
 }
 
 /// The cgroup namespace, where it is ours to make: its root is the cgroup in which its maker is, and the launcher of these

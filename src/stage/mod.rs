@@ -18,9 +18,10 @@ mod tests;
 use crate::bootstrap::{Bootstrap, MountFds};
 use crate::error::Error;
 use crate::log::Log;
-use crate::policy::Policy;
+use crate::policy::{Credentials, Policy};
 use crate::sys::Sys;
-use crate::sys::types::{Fd, Pid, Signal, TidAddress};
+use crate::sys::types::{CloneFlags, Fd, Pid, Signal, TidAddress};
+pub use init::LastSteps;
 
 /// How a bootstrap ends, in each process of its own. No script exits the process; the edge does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,6 +33,25 @@ pub enum Outcome {
     Exit(i32),
     /// This is stage 2: return to the caller, which is the container's init from now on.
     HandOver,
+}
+
+/// How a stage ends, for our own launcher: as an [`Outcome`], with what stage 2 has left to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum StageEnd {
+    /// A stage ends here, with this status.
+    Exit(i32),
+    /// This is stage 2. It has the caller's ids if there are last steps, which it takes right before its exec.
+    HandOver(Option<LastSteps>),
+}
+
+impl From<StageEnd> for Outcome {
+    fn from(end: StageEnd) -> Self {
+        match end {
+            StageEnd::Exit(status) => Self::Exit(status),
+            StageEnd::HandOver(_) => Self::HandOver,
+        }
+    }
 }
 
 /// What every stage needs to know, and none changes.
@@ -47,6 +67,19 @@ pub struct Context<'c, 'm> {
     pub mount_fds: Option<MountFds<'c>>,
     /// Where the libc caches its thread id, if it does.
     pub tid: Option<TidAddress>,
+}
+
+impl Context<'_, '_> {
+    /// Whether stage 2 becomes root right before its exec, and no stage earlier. Where a namespace is created, it must be
+    /// made as root of the user namespace (runc#4466).
+    pub(crate) fn root_last(&self) -> bool {
+        self.policy.credentials == Credentials::RootLast && self.bootstrap.clone_flags() == CloneFlags::EMPTY
+    }
+
+    /// Whether stage 1 becomes root once it is in the user namespace, and stage 2 before it reports that it has finished.
+    pub(crate) fn root_at_once(&self) -> bool {
+        self.policy.credentials != Credentials::Keep && !self.root_last()
+    }
 }
 
 /// The stages that a failing stage takes with it. A pid is here only as long as its process cannot have been
@@ -72,12 +105,12 @@ impl Wards {
     }
 }
 
-/// Asks the kernel to kill this stage when the launcher's thread dies, where the policy says so. A stopped stage cannot
-/// notice that death itself. Repeated after each change of credentials, which may clear the signal.
+/// Asks the kernel to kill this stage when the launcher's thread dies, where the policy says so (`asked`). A stopped stage
+/// cannot notice that death itself. Repeated after each change of credentials, which may clear the signal.
 ///
 /// Called by stages 1 and 2. Stage 0 gets SIGCONT instead ([`launch`](crate::launch)): it may have a mapping tool to end.
-pub(crate) fn end_with_launcher<S: Sys>(sys: &mut S, policy: &Policy) {
-    if policy.ends_with_launcher {
+pub(crate) fn end_with_launcher<S: Sys>(sys: &mut S, asked: bool) {
+    if asked {
         // Refused by a filter at most. Then the hang-up of the init pipe alone tells.
         let _ = sys.set_pdeathsig(Signal::KILL);
     }

@@ -1,6 +1,6 @@
 //! Stage 0, the parent: writes for stage 1 what only an outsider may write, and reports both pids.
 
-use super::{Context, Outcome, Wards, child, enter, sources};
+use super::{Context, StageEnd, Wards, child, enter, sources};
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep};
 use crate::idmap::write::{self, ProcDir, Writing, Written};
@@ -18,7 +18,7 @@ use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents,
 ///
 /// # Errors
 /// What ends the bootstrap. Stages that exist by then are killed.
-pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Result<Outcome, Error<'m>> {
+pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Result<StageEnd, Error<'m>> {
     // Two pairs, so that stage 1 and stage 2 cannot take each other's messages.
     let to_child = Pair::open(sys, SyncPipe::Child, cx.init_pipe)?;
     let to_init = Pair::open(sys, SyncPipe::Grandchild, cx.init_pipe)?;
@@ -44,21 +44,21 @@ fn serve<'m, S: Sys>(
     wards: &mut Wards,
     to_child: Pair,
     to_init: Pair,
-) -> Result<Outcome, Error<'m>> {
+) -> Result<StageEnd, Error<'m>> {
     // First of all the ends that are not ours: the end of a file must mean the end of a process.
     let child = to_child.into_parent(sys)?;
     let init = to_init.into_parent(sys)?;
-    let Some(stage_1) = wards.stage_1 else { return Ok(Outcome::Exit(1)) };
+    let Some(stage_1) = wards.stage_1 else { return Ok(StageEnd::Exit(1)) };
 
     log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
     match write_for(sys, log, cx, &child, stage_1) {
         Ok(Written::Done) => {}
-        Ok(Written::ToolProcess) => return Ok(Outcome::Exit(1)),
+        Ok(Written::ToolProcess) => return Ok(StageEnd::Exit(1)),
         Err(error) => return Err(unless_dead(sys, &child, error)),
     }
     take_pid(sys, log, wards, &child)?;
     let late = cx.policy.dialect.pid_line_late;
-    let Some(stage_2) = wards.stage_2 else { return Ok(Outcome::Exit(1)) };
+    let Some(stage_2) = wards.stage_2 else { return Ok(StageEnd::Exit(1)) };
     if !late {
         forward_pids(sys, log, cx, stage_1, stage_2)?;
     }
@@ -79,7 +79,7 @@ fn serve<'m, S: Sys>(
     }
     log.debug(sys, format_args!("<~ nsexec stage-0"));
     log.report_dropped(sys);
-    Ok(Outcome::Exit(0))
+    Ok(StageEnd::Exit(0))
 }
 
 /// Writes the maps and the time offsets of stage 1, and opens its mount sources, when it asks for them.

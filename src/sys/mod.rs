@@ -124,15 +124,19 @@ pub trait Sys {
     /// `pipe2(O_CLOEXEC)`: the launcher's log pipe; read end, write end. pipe(2).
     fn pipe2(&mut self) -> SysResult<(Fd, Fd)>;
 
-    /// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`: in the mapping tool's process, before its exec.
-    /// close_range(2), Linux 5.11. Told apart: `ENOSYS` and `EINVAL`, an older kernel.
+    /// `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`: in the mapping tool's process, before its exec; in stage 0 of our own
+    /// launcher, where the command gets named descriptors only. close_range(2), Linux 5.11. Told apart: `ENOSYS` and
+    /// `EINVAL`, an older kernel.
     fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()>;
 
     /// `getdents64(fd, buf)`: the entries of /proc/self/fd, where close_range is missing. getdents64(2).
     fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize>;
 
-    /// `fcntl(fd, F_SETFD, FD_CLOEXEC)`: the same, descriptor by descriptor. fcntl(2).
-    fn set_cloexec(&mut self, fd: Fd) -> SysResult<()>;
+    /// `fcntl(fd, F_SETFD, FD_CLOEXEC)`: the same, descriptor by descriptor. With `on` false `fcntl(fd, F_SETFD, 0)`: this
+    /// descriptor is for the command. fcntl(2).
+    ///
+    /// Errors: `EBADF`, the descriptor is not open.
+    fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()>;
 
     // -- the copy of our own program, before the first word to a launcher of 1.0 or 1.1 ---------------------
 
@@ -193,8 +197,8 @@ pub trait Sys {
 
     /// `wait4(pid, &status, flags, NULL)`: stage 0 reaps the mapping tool, the launcher reaps the stages. wait4(2).
     ///
-    /// With [`WaitFor::StagesNow`] it does not wait, reports stopped stages too, and returns the pid 0 if no stage has changed
-    /// its state.
+    /// With [`WaitFor::StagesNow`] and [`WaitFor::OrdinaryNow`] it does not wait, and returns the pid 0 if no child has changed
+    /// its state; with the first a stage that was stopped has.
     ///
     /// Told apart: `EINTR`; `ECHILD`, no child is left.
     fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited>;

@@ -360,6 +360,8 @@ pub struct TidAddress {
 pub enum WaitFor {
     /// Children that end with SIGCHLD: flags 0.
     Ordinary,
+    /// The same children, without waiting: `WNOHANG`. The pid 0 means that none has ended.
+    OrdinaryNow,
     /// Children of this thread that end without SIGCHLD: `__WCLONE|__WNOTHREAD`.
     Stages,
     /// The same children, without waiting, also those that were stopped: `WNOHANG|WUNTRACED|__WCLONE|__WNOTHREAD`. The pid

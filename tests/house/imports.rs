@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
 /// What walks over `Sys`, and is walked by the stages.
 const ACTING: &[&str] = &[
     "cloned",
+    "descriptors",
     "idmap::tool",
     "idmap::write",
     "log",
@@ -47,8 +48,14 @@ const ACTING: &[&str] = &[
 const SCRIPTS: &[&str] = &["launch::command", "launch::script", "launch::tail", "nsexec", "stage::*"];
 
 /// Of the scripts' modules, what is a value or a decider: what a rule holds a run against.
-const AUDITED: &[&str] =
-    &["idmap::write::writes_deny", "log::RECORD_MAX", "namespace::unshare::UNSHARE_TRIES", "sync::Message"];
+const AUDITED: &[&str] = &[
+    "descriptors::FIRST",
+    "idmap::write::writes_deny",
+    "launch::script::GO",
+    "log::RECORD_MAX",
+    "namespace::unshare::UNSHARE_TRIES",
+    "sync::Message",
+];
 
 const STD: &[&str] = &["std"];
 
@@ -127,6 +134,7 @@ const PURE_MODULES: &[&str] = &[
 
 const ACTING_MODULES: &[&str] = &[
     "cloned",
+    "descriptors",
     "idmap::tool",
     "idmap::write",
     "log",

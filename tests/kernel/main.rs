@@ -8,6 +8,7 @@ mod endings;
 mod enter;
 mod first;
 mod guards;
+mod hand_over;
 mod harness;
 mod idmaps;
 mod joins;
@@ -15,6 +16,7 @@ mod kinds;
 mod kit;
 mod load;
 mod mounts;
+mod reach;
 mod refusals;
 #[path = "../runner/mod.rs"]
 mod runner;
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
         clocks::TESTS,
         joins::TESTS,
         enter::TESTS,
+        hand_over::TESTS,
+        reach::TESTS,
         surroundings::TESTS,
         mounts::TESTS,
         endings::TESTS,

@@ -187,7 +187,12 @@ fn no_descriptor_of_ours(ctx: &Ctx) {
     }
     let live = crate::joins::sleeper(ctx, &["-r"]);
     let pid = live.command().to_string();
-    assert_eq!(ctx.nsexec(["enter", "-t", &pid, "-a", "--", "ls", "/proc/self/fd"]).ok(), ours);
+    // The caller's stay with the caller there; 3 is ls's own.
+    assert_eq!(ctx.nsexec(["enter", "-t", &pid, "-a", "--", "ls", "/proc/self/fd"]).ok(), "0\n1\n2\n3\n");
+    assert_eq!(
+        ctx.nsexec(["enter", "-t", &pid, "-a", "--fd", "all", "--", "ls", "/proc/self/fd"]).ok(),
+        ours
+    );
     live.end();
 }
 

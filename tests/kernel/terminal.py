@@ -274,4 +274,137 @@ def a_change_of_size_is_told_once():
     terminal.expect("[(77, 33)]")
 
 
+
+APART = r"""
+import os, signal, sys, time
+child = os.fork()
+name = "inner" if child == 0 else "outer"
+def take(number, _):
+    os.write(1, f"{name} got {number}\n".encode())
+    if child: os.waitpid(child, 0)
+    os._exit(7)
+for number in (signal.SIGINT, signal.SIGQUIT): signal.signal(number, take)
+signal.signal(signal.SIGWINCH, lambda number, _: os.write(1, f"{name} got {number}\n".encode()))
+os.write(1, f"{name} on\n".encode())
+time.sleep(10)
+"""
+
+
+def apart(*words):
+    """A command with a session of its own, and a child in its process group; both are ready."""
+    terminal = Terminal(NSEXEC, "run", *words, "--new-session", "--", PYTHON, "-I", "-S", "-c", APART)
+    end = time.monotonic() + LIMIT
+    while not (b"inner on" in terminal.seen and b"outer on" in terminal.seen):
+        assert time.monotonic() < end, terminal.seen
+        terminal.read(0.1)
+    return terminal
+
+
+def signals_reach_the_whole_group_of_another_session():
+    for place in PLACES:
+        for typed, number in (("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)):
+            terminal = apart(*place)
+            terminal.type(typed)
+            same(terminal.status(), 7, terminal)
+            for name in ("inner", "outer"):
+                same(terminal.seen.count(f"{name} got {int(number)}\r".encode()), 1, terminal)
+
+
+def a_change_of_size_reaches_the_whole_group_of_another_session():
+    terminal = apart()
+    fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+    end = time.monotonic() + LIMIT
+    while terminal.seen.count(f" got {int(signal.SIGWINCH)}\r".encode()) < 2:
+        assert time.monotonic() < end, terminal.seen
+        terminal.read(0.1)
+    terminal.type("\x03")
+    same(terminal.status(), 7, terminal)
+
+
+def states(pid):
+    """Name and state of all the processes below this one."""
+    found = []
+    for child in open(f"/proc/{pid}/task/{pid}/children").read().split():
+        name, state = open(f"/proc/{child}/stat").read().split("(", 1)[1].rsplit(") ", 1)
+        found += [(name, state[0])] + states(child)
+    return found
+
+
+def supervises(terminal):
+    """Waits until the launcher has blocked SIGTSTP: from then on it passes a Ctrl-Z on."""
+    (launcher,) = open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
+    end = time.monotonic() + LIMIT
+    while True:
+        status = dict(line.split(":", 1) for line in open(f"/proc/{launcher}/status"))
+        if int(status["SigBlk"], 16) >> signal.SIGTSTP - 1 & 1:
+            return
+        assert time.monotonic() < end, status
+        terminal.read(0.01)
+
+
+def suspend_and_foreground_of_another_session():
+    for place in PLACES:
+        terminal = shell()
+        terminal.type(f"{NSEXEC} run {' '.join(place)} --new-session -- sh -c 'sleep 100; exit 3'\n")
+        terminal.runs("sleep")
+        supervises(terminal)
+        terminal.type("\x1a")
+        terminal.expect("Stopped", "ready> ")
+        end = time.monotonic() + LIMIT
+        while not {("sh", "T"), ("sleep", "T")} <= set(states(terminal.pid)):
+            assert time.monotonic() < end, states(terminal.pid)
+            terminal.read(0.05)
+        terminal.type("fg\n")
+        terminal.expect("sleep 100", "\n")
+        end = time.monotonic() + LIMIT
+        while "T" in dict(states(terminal.pid)).values():
+            assert time.monotonic() < end, states(terminal.pid)
+            terminal.read(0.05)
+        terminal.type("\x03")
+        terminal.expect("ready> ")
+        terminal.type("echo status $?\n")
+        terminal.expect("status 130")
+        leave(terminal)
+
+
+TYPE = """
+import fcntl, os, sys, termios
+try:
+    os.open("/dev/tty", os.O_RDWR)
+    print("has a terminal")
+except OSError:
+    print("has none")
+def tries(request, argument):
+    try:
+        fcntl.ioctl(0, request, argument)
+        return "done"
+    except OSError as error:
+        return "refused"
+print("typing", tries(termios.TIOCSTI, b"x"), "pasting", tries(0x541C, bytes([3])))
+"""
+
+
+def a_container_cannot_type_into_the_terminal():
+    terminal = shell()
+    terminal.type(f"{NSEXEC} run -r -n -- sleep 100 &\n")
+    terminal.runs("sleep")
+    command = [
+        child
+        for outer in open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
+        for child in open(f"/proc/{outer}/task/{outer}/children").read().split()
+    ]
+    (target,) = command
+    path = f"/tmp/type.{os.getpid()}.py"
+    with open(path, "w") as file:
+        file.write(TYPE)
+    try:
+        terminal.type(f"{NSEXEC} enter -t {target} -a -- {PYTHON} -I -S {path}\n")
+        terminal.expect("has none", "typing refused pasting refused", "ready> ")
+    finally:
+        os.unlink(path)
+    terminal.type("kill %1; wait\n")
+    terminal.expect("ready> ")
+    leave(terminal)
+
+
 globals()[sys.argv[2]]()

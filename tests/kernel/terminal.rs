@@ -16,6 +16,10 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_hang_up_ends_it, BOTH),
     test!(the_terminal_is_the_callers, BOTH),
     test!(a_change_of_size_is_told_once, BOTH),
+    test!(signals_reach_the_whole_group_of_another_session, BOTH),
+    test!(a_change_of_size_reaches_the_whole_group_of_another_session, BOTH),
+    test!(suspend_and_foreground_of_another_session, BOTH),
+    test!(a_container_cannot_type_into_the_terminal, BOTH),
 ];
 
 fn play(ctx: &Ctx, scenario: &str) {
@@ -47,4 +51,8 @@ scenarios! {
     a_hang_up_ends_it
     the_terminal_is_the_callers
     a_change_of_size_is_told_once
+    signals_reach_the_whole_group_of_another_session
+    a_change_of_size_reaches_the_whole_group_of_another_session
+    suspend_and_foreground_of_another_session
+    a_container_cannot_type_into_the_terminal
 }

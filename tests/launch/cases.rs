@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +14,17 @@ use nsexec::launch::{Child, LaunchError, Launcher, exit_code};
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
-use nsexec::policy::{Credentials, Policy, Session, Setgroups};
+use nsexec::policy::{Credentials, Descriptors, Policy, Session, Setgroups};
 use nsexec::sys::record::{Line, Recorder, Sink};
-use nsexec::sys::types::{CloneFlags, Errno, Propagation};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 
 use crate::runner::LIMIT;
 use crate::{Case, helper, nobody_left};
 
 pub(crate) const CASES: &[Case] = &[
     ("nothing_unshared", nothing_unshared),
+    ("named_descriptors", named_descriptors),
+    ("root_last", root_last),
     ("all_kinds", all_kinds),
     ("a_command_that_is_not_there", a_command_that_is_not_there),
     ("a_command_that_cannot_run", a_command_that_cannot_run),
@@ -139,6 +142,55 @@ fn nothing_unshared() {
     // sh adds PWD and the like.
     assert!(output(&mut launcher, "env").lines().any(|line| line == "A=b"));
     assert!(!output(&mut launcher, "env").contains("CARGO"));
+}
+
+/// A file that is close-on-exec is passed on if it is named, and then nothing else is.
+fn named_descriptors() {
+    let (named, other) = (fs::File::open("/dev/null").unwrap(), fs::File::open("/dev/zero").unwrap());
+    let fd = |file: &fs::File| Fd(file.as_raw_fd());
+    // SAFETY: a duplicate by number, which is not close-on-exec.
+    let inherited = unsafe { OwnedFd::from_raw_fd(libc::dup(other.as_raw_fd())) };
+    let script = format!(
+        "for n in {} {} {}; do readlink /proc/self/fd/$n || echo none; done",
+        fd(&named).0,
+        fd(&other).0,
+        inherited.as_raw_fd()
+    );
+    // readlink(1) has the descriptors of the shell.
+    assert_eq!(output(&mut plain(), &script), "none\nnone\n/dev/zero\n");
+    assert_eq!(output(plain().pass_descriptor(fd(&named)), &script), "/dev/null\nnone\nnone\n");
+    let mut launcher = Launcher::new(
+        &Bootstrap::new(CloneFlags::EMPTY),
+        Policy { descriptors: Descriptors::Named, ..policy() },
+    )
+    .unwrap();
+    assert_eq!(output(&mut launcher, &script), "none\nnone\nnone\n");
+    // A number that our own pipes would get is refused too.
+    let number = fd(&other);
+    drop(other);
+    let text = format!("descriptor {} cannot be passed on: it is not open", number.0);
+    assert_eq!(failure(plain().command("true", [""; 0]).pass_descriptor(number)), (text, 1));
+}
+
+/// The last steps of stage 2 lead to the same ids and namespaces as the first ones did.
+fn root_last() {
+    let mut holder = everything(false).command("sleep", ["100"]).spawn().unwrap();
+    let kinds = ["user", "uts", "net"];
+    let paths: Vec<String> =
+        kinds.iter().map(|kind| format!("{kind}:/proc/{}/ns/{kind}", holder.pid())).collect();
+    let paths = paths.join(",");
+    let paths = NsPaths::parse(paths.as_bytes(), NsSet::ALL).unwrap();
+    let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+    let script =
+        "id -u; id -g; for k in user uts net; do readlink /proc/self/ns/$k; done; grep Cap /proc/self/status";
+    let found = [Credentials::Root, Credentials::RootLast].map(|credentials| {
+        let mut launcher = Launcher::new(&bootstrap, Policy { credentials, ..policy() }).unwrap();
+        output(&mut launcher, script)
+    });
+    assert!(found[0].starts_with("0\n0\n"), "{}", found[0]);
+    assert_eq!(found[0], found[1]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
 
 fn all_kinds() {

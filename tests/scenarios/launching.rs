@@ -8,7 +8,7 @@ use nsexec::launch::tail::Tail;
 use nsexec::launch::{LaunchError, Record, StageFailure};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
-use nsexec::policy::Policy;
+use nsexec::policy::{Descriptors, Policy};
 use nsexec::sys::Sys;
 use nsexec::sys::sim::{Ended, Program, Sim, SimSys};
 use nsexec::sys::types::*;
@@ -17,6 +17,9 @@ use super::Scenario;
 
 /// What our own launcher starts: it exits with 0.
 pub(crate) const COMMAND: &str = "/bin/command";
+
+/// The descriptors that it passes on, where the policy wants named ones.
+pub(crate) const NAMED: &[Fd] = &[Fd(7)];
 
 /// What came through the log pipe.
 #[derive(Default)]
@@ -78,6 +81,8 @@ fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<Arg
         propagation: policy.propagation,
         mount_proc: policy.mount_proc,
         kill_child: policy.kill_child,
+        descriptors: (policy.descriptors == Descriptors::Named).then_some(NAMED),
+        user_namespace: b"",
         name: b"command",
         candidates,
         argv: ExecArgs::build(b"command\0", slots).expect("two slots"),
@@ -117,6 +122,8 @@ fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, mess
     let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
     match (failure.trouble, records.first()) {
         (Trouble::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
+        (Trouble::Interrupted(signal), _) => LaunchError::Interrupted { signal },
+        (Trouble::TimedOut, _) => LaunchError::TimedOut,
         (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
             if code == "exec" =>
         {

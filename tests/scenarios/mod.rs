@@ -8,6 +8,7 @@
 //! | `starts` | those that end with an init or a command |
 //! | `refusals` | those that end with an error, the kernel's and our own |
 //! | `malformed` | messages that are none |
+//! | `entering` | our own launcher in a container that is there already |
 //! | `dialects` | both in the older lines of runc |
 //!
 //! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
@@ -16,6 +17,7 @@
 
 mod cloned;
 mod dialects;
+mod entering;
 mod launching;
 mod malformed;
 mod refusals;
@@ -244,8 +246,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(starts::joined());
     all.extend(realistic());
     all.extend(starts::old_and_small());
+    all.extend(entering::starts());
     all.extend(dialects::starts());
     all.extend(refusals::all());
+    all.extend(entering::refusals());
     all.extend(dialects::refusals());
     all.extend(malformed::all());
     all.extend(cloned::all());

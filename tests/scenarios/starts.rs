@@ -323,7 +323,7 @@ impl Scenario {
 }
 
 /// A kernel that has nothing that is newer than 4.18, and glibc's address of the thread id neither.
-fn old(settings: &mut Settings) {
+pub(super) fn old(settings: &mut Settings) {
     settings.tid_cache = false;
     settings.lacks.extend([
         ("pidfd_open", Errno::ENOSYS),

@@ -77,7 +77,7 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
         Call::Execve { .. } => fixed(&["failed to execv", "failed to execute", CLONED]),
         Call::Wait4 { .. } | Call::Sigaction { .. } => fixed(&["failed to waitpid"]),
         Call::CloseRangeCloexec { .. } | Call::Getdents64 { .. } | Call::SetCloexec { .. } => {
-            fixed(&["descriptors"])
+            fixed(&["descriptors", "pass on descriptor"])
         }
         Call::Setns { .. } => fixed(&["setns", "join"]),
         Call::Unshare { .. } => fixed(&["failed to unshare"]),

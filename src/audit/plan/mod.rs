@@ -158,6 +158,7 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
         ("propagation", policy.propagation.map_or("as it is".to_string(), |kind| format!("{kind:?}"))),
         ("fresh /proc", yes(policy.mount_proc)),
         ("kill with the launcher", yes(policy.kill_child)),
+        ("descriptors", format!("{:?}", policy.descriptors)),
     ];
     lines.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
@@ -346,6 +347,10 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
     search(sim, prepared, assumptions);
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
+    for fd in prepared.named_descriptors().iter().filter(|fd| **fd > Fd::STDERR) {
+        // Whatever the caller has there. Before the pipe, which would get the number.
+        sim.duplicate(Fd(0), *fd);
+    }
     if prepared.is_interruptible() {
         // Nobody will: a pipe into which nothing is written.
         let (interrupt, _) = sim.pipe(false);

@@ -164,7 +164,7 @@ pub fn descriptor(call: &Call) -> Option<Fd> {
         | Call::Send { fd, .. }
         | Call::Fstatfs { fd }
         | Call::Getdents64 { fd, .. }
-        | Call::SetCloexec { fd }
+        | Call::SetCloexec { fd, .. }
         | Call::GetSeals { fd }
         | Call::AddSeals { fd, .. }
         | Call::Sendfile { to: fd, .. }

@@ -184,6 +184,12 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
             Role::Launcher => "the pid line, or a signal that ends the launch",
             _ => "the end of the tool, or the death of stage 1 or the launcher",
         },
+        (Call::SetCloexec { on: false, .. }, _) => "this one was named: the command gets it",
+        (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
+            if context.role == Some(Role::Stage0) =>
+        {
+            "the command gets the descriptors that were named, and no other"
+        }
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) => {
             "the tool may be setuid root: it gets the standard descriptors alone"
         }
@@ -251,6 +257,9 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
         Call::Dup3 { .. } => "where the runtime has kept a number free for it",
         Call::Unshare { .. } if context.role == Some(Role::Stage2) => {
             "its root is the cgroup in which we are by now"
+        }
+        Call::Setns { .. } if context.role == Some(Role::Stage2) => {
+            "last of all: from here on its root may kill and limit this process"
         }
         Call::Setns { kind: CloneFlags::NEWUSER, .. } => "second pass: from here on its privileges are ours",
         Call::Setns { .. } if context.again => "third pass: with the privileges inside",

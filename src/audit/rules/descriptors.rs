@@ -9,9 +9,11 @@ use super::reading::{reports, succeeded, word_at};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::sections::{Site, inherit};
 use crate::audit::transcript::{End, Role, Run, Section};
+use crate::descriptors::FIRST;
+use crate::policy::Descriptors;
 use crate::sync::Message;
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::{Fd, MaskHow, Received};
+use crate::sys::types::{Fd, MaskHow, OpenFlags, Received};
 
 pub(super) const CLOSED_FIRST: Rule = Rule {
     name: "foreign-ends-closed-first",
@@ -34,10 +36,20 @@ pub(super) const OWN_ONLY: Rule = Rule {
 pub(super) const NONE_LEFT: Rule = Rule {
     name: "no-descriptor-left",
     reason: "When stage 2 is handed over nothing that a stage opened is open in it, and no stage comes into being with a \
-             namespace or a file of /proc in its hands: it would be in the hands of the container.",
+             namespace or a file of /proc in its hands: it would be in the hands of the container. The exception is the user \
+             namespace that stage 2 joins last, which is the container's own.",
     reference: "CVE-2024-21626, CVE-2016-9962; spec 3.4 and checklist 7",
     severity: Severity::Breach,
     check: none_left,
+};
+
+pub(super) const NAMED_ONLY: Rule = Rule {
+    name: "named-descriptors-only",
+    reason: "Where the command gets named descriptors only, stage 0 marks all others close-on-exec before anything is \
+             joined: each of them leads somewhere outside of the container. Elsewhere no stage changes the caller's flags.",
+    reference: "CVE-2024-21626, CVE-2016-9962; close_range(2)",
+    severity: Severity::Breach,
+    check: named_only,
 };
 
 /// An open descriptor: who opened it, and what it is.
@@ -53,6 +65,8 @@ enum What {
     End { number: usize, end: usize },
     /// A file, a directory, a namespace.
     File,
+    /// The user namespace that stage 2 joins in its last moment.
+    LastNamespace,
     /// A process.
     Process,
 }
@@ -65,6 +79,17 @@ struct Table {
 }
 
 impl Table {
+    /// `last`: the path of the user namespace that stage 2 joins in its last moment.
+    fn see_with(&mut self, site: Site<'_>, last: Option<&[u8]>) {
+        let by = site.section.role;
+        match (&site.line.call, &site.line.reply) {
+            (Call::Openat { path, .. }, Reply::Fd(fd)) if last == Some(&path.0) => {
+                self.open.insert(*fd, Open { by, what: What::LastNamespace });
+            }
+            _ => self.see(site),
+        }
+    }
+
     fn see(&mut self, site: Site<'_>) {
         let by = site.section.role;
         match (&site.line.call, &site.line.reply) {
@@ -178,7 +203,9 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn none_left(run: &Run, _: &Facts) -> Vec<Finding> {
+fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let asked = facts.asked.as_ref().filter(|_| facts.root_last());
+    let last = asked.and_then(|asked| asked.user_path.as_deref());
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         let makes_stage = matches!(site.line.call, Call::CloneSibling { .. })
@@ -189,11 +216,66 @@ fn none_left(run: &Run, _: &Facts) -> Vec<Finding> {
             if makes_stage && file {
                 findings.push(Finding::at(site, format!("makes a stage with {} open", fd.0)));
             }
-            if hands_over && matches!(open.by, Role::Stage(_)) {
+            if hands_over && matches!(open.by, Role::Stage(_)) && open.what != What::LastNamespace {
                 findings.push(Finding::at(site, format!("hands over with {} open", fd.0)));
             }
         }
-        table.see(site);
+        table.see_with(site, last);
+    });
+    findings
+}
+
+/// How far a process has got with the caller's descriptors.
+#[derive(Clone, Copy, Default)]
+struct Marked {
+    /// All are close-on-exec, except those that were named.
+    all: bool,
+    /// The directory that lists them, where close_range is missing.
+    list: Option<Fd>,
+    joined: bool,
+}
+
+fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let named = facts.policy.descriptors == Descriptors::Named;
+    let mut findings = Vec::new();
+    inherit(run, &Marked::default(), |marked, site| {
+        // A mapping tool has a rule of its own, and so has whoever launches.
+        let Role::Stage(stage) = site.section.role else { return };
+        let what = match (&site.line.call, &site.line.reply) {
+            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if !named => {
+                "changes the flags of descriptors, which was not asked for"
+            }
+            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if stage != 0 || marked.joined => {
+                "changes the flags of descriptors too late"
+            }
+            (Call::CloseRangeCloexec { first }, Reply::Unit) => {
+                marked.all |= *first == FIRST;
+                return;
+            }
+            (Call::Openat { flags: OpenFlags::List, .. }, Reply::Fd(fd)) => {
+                marked.list = Some(*fd);
+                return;
+            }
+            (Call::Getdents64 { fd, .. }, Reply::Data(data)) if data.0.is_empty() => {
+                marked.all |= marked.list == Some(*fd);
+                return;
+            }
+            (Call::SetCloexec { on: false, .. }, _) if !marked.all => {
+                "names a descriptor before the others are marked"
+            }
+            (Call::Setns { .. } | Call::Socketpair, _) if named && stage == 0 && !marked.all => {
+                "goes on before the descriptors are marked"
+            }
+            (Call::Setns { .. }, _) => {
+                marked.joined = true;
+                return;
+            }
+            (Call::Execve { .. }, _) if named && stage == 2 && !marked.all => {
+                "executes the command with descriptors that were not named"
+            }
+            _ => return,
+        };
+        findings.push(Finding::at(site, what));
     });
     findings
 }

@@ -7,7 +7,7 @@ use crate::audit::transcript::{Role, Run};
 use crate::bootstrap::dialect::{CgroupPlacement, Dialect};
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
 use crate::namespace::NsKind;
-use crate::policy::Policy;
+use crate::policy::{Credentials, Policy};
 use crate::sys::record::{Call, Reply};
 use crate::sys::types::{CloneFlags, Fd};
 
@@ -29,6 +29,8 @@ pub struct Asked {
     pub joined: CloneFlags,
     /// Whether there is a list of namespaces at all.
     pub lists_namespaces: bool,
+    /// The path of the user namespace to join.
+    pub user_path: Option<Vec<u8>>,
     /// The caller has no privilege.
     pub rootless: bool,
     /// The new namespace may change groups.
@@ -67,6 +69,17 @@ impl Facts {
         placed && self.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWCGROUP))
     }
 
+    /// Whether stage 2 becomes root right before its exec, and no stage earlier.
+    pub(super) fn root_last(&self) -> bool {
+        let created = self.asked.as_ref().map(|asked| asked.created);
+        self.policy.credentials == Credentials::RootLast && created == Some(CloneFlags::EMPTY)
+    }
+
+    /// Whether a stage becomes root as soon as it is in the user namespace.
+    pub(super) fn root_at_once(&self) -> bool {
+        self.policy.credentials != Credentials::Keep && !self.root_last()
+    }
+
     pub(super) fn creates_user(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWUSER))
     }
@@ -81,11 +94,14 @@ impl Asked {
             .into_iter()
             .filter(|kind| kinds.is_some_and(|kinds| kinds.contains(*kind)))
             .fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()));
+        let user =
+            bootstrap.namespaces().and_then(|paths| paths.iter().find(|entry| entry.kind == NsKind::User));
         let tools = [bootstrap.uidmap_path(), bootstrap.gidmap_path()];
         Self {
             created: bootstrap.clone_flags(),
             joined,
             lists_namespaces: kinds.is_some(),
+            user_path: user.map(|entry| entry.path.to_vec()),
             rootless: bootstrap.rootless_euid(),
             setgroup: bootstrap.setgroup(),
             uid_map: bootstrap.uid_map().map(|map| map.text().into()),

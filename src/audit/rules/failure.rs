@@ -11,7 +11,7 @@ use crate::namespace::unshare::UNSHARE_TRIES;
 use crate::policy::Setgroups;
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
-use crate::sys::types::{CloneFlags, Errno};
+use crate::sys::types::{CloneFlags, Errno, Signal};
 
 pub(super) const NOTHING_AFTER: Rule = Rule {
     name: "nothing-after-failure",
@@ -114,6 +114,11 @@ impl State {
             }
             Call::DropGroups
                 if errno == Errno::EPERM && facts.policy.setgroups == Setgroups::DropIfAllowed => {}
+            // The hang-up of the init pipe tells of the launcher's death too; what the command keeps is a step.
+            Call::SetPdeathsig { signal }
+                if facts.policy.ends_with_launcher
+                    && signal != Signal::NONE
+                    && !(facts.policy.kill_child && section.role == Role::Stage(2)) => {}
             // Made again.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}

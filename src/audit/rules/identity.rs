@@ -1,15 +1,14 @@
 //! Who the processes become.
 
 use std::format;
-use std::string::String;
 use std::vec::Vec;
 
 use super::facts::Asked;
-use super::reading::{changes_identity, succeeded, word_at};
+use super::reading::{changes_identity, succeeded, word_at, word_to_go};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::transcript::{Role, Run, Section};
 use crate::bootstrap::dialect::Dialect;
-use crate::policy::{Credentials, Session, Setgroups};
+use crate::policy::{Session, Setgroups};
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::{CloneFlags, Errno};
@@ -18,7 +17,9 @@ pub(super) const AS_ASKED: Rule = Rule {
     name: "identity-as-asked",
     reason: "Stage 1 is root of its user namespace before it makes anything in it, and stage 2 says that it has finished \
              only as leader of a new session, as user and group 0, and without the caller's groups, each where that was \
-             asked for: a group that stays opens files to the container.",
+             asked for: a group that stays opens files to the container. Where root comes last, no stage changes its ids \
+             before the launcher's word to go, and stage 2 does before its exec: a process of the container's root may be \
+             killed and limited from within.",
     reference: "CVE-2018-7169, CVE-2022-2995; spec 3.3 steps 4 and 11, 3.4 and 3.5; runc#4466",
     severity: Severity::Breach,
     check: as_asked,
@@ -33,7 +34,7 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// The first thing that stage 1 does in a user namespace without being its root.
 fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
-    let root = facts.policy.credentials == Credentials::Root;
+    let root = facts.root_at_once();
     // Since runc 1.2.1 also after a join.
     let joins = facts.policy.dialect.name() == Dialect::V1_2.name();
     let mut owed = false;
@@ -69,7 +70,7 @@ type Step = (bool, &'static str, fn(&Line) -> bool);
 /// What stage 2 is when it says that it has finished.
 fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
     let policy = facts.policy;
-    let root = policy.credentials == Credentials::Root;
+    let (root, last) = (facts.root_at_once(), facts.root_last());
     // The table of spec 3.5 again, and not the core's word for it.
     let drops = match policy.setgroups {
         Setgroups::FromMessage => asked.setgroup && !asked.rootless,
@@ -82,28 +83,40 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
         (root, "setgid(0)", |line| line.call == Call::Setgid { gid: 0 }),
         (root && drops, "setgroups(0, NULL)", |line| line.call == Call::DropGroups),
     ];
+    let last_steps: [Step; 3] = [
+        (last, "setuid(0)", |line| line.call == Call::Setuid { uid: 0 }),
+        (last, "setgid(0)", |line| line.call == Call::Setgid { gid: 0 }),
+        (last && drops, "setgroups(0, NULL)", |line| line.call == Call::DropGroups),
+    ];
     let made = |line: &Line| {
         let may_be_denied = policy.setgroups == Setgroups::DropIfAllowed;
         let denied = may_be_denied && line.reply == Reply::Errno(Errno::EPERM);
         succeeded(line) || line.call == Call::DropGroups && denied
     };
     let finished = word_at(section, true, Message::ChildFinish);
+    let go = word_to_go(section);
+    let missing = |steps: &[Step], until: usize| {
+        let before = section.lines.get(..until).unwrap_or_default();
+        let missing =
+            steps.iter().filter(|(asked, _, is)| *asked && !before.iter().any(|line| is(line) && made(line)));
+        let missing: Vec<&str> = missing.map(|(_, name, _)| *name).collect();
+        (!missing.is_empty()).then(|| missing.join(" and "))
+    };
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
-        if changes_identity(&line.call) && !steps.iter().any(|(asked, _, is)| *asked && is(line)) {
+        let in_time = go.is_some_and(|at| at < index);
+        let mut asked = steps.iter().chain(last_steps.iter().filter(|_| in_time));
+        if changes_identity(&line.call) && !asked.any(|(asked, _, is)| *asked && is(line)) {
             findings.push(Finding::on(section, index, format!("{} was not asked for", line.call.name())));
         }
-        if finished == Some(index) {
-            let before = section.lines.get(..index).unwrap_or_default();
-            let missing = steps
-                .iter()
-                .filter(|(asked, _, is)| *asked && !before.iter().any(|line| is(line) && made(line)));
-            let missing: Vec<&str> = missing.map(|(_, name, _)| *name).collect();
-            if !missing.is_empty() {
-                let what: String = format!("has finished without {}", missing.join(" and "));
-                findings.push(Finding::on(section, index, what));
+        let late = match finished == Some(index) {
+            true => missing(&steps, index).map(|missing| format!("has finished without {missing}")),
+            false if matches!(line.call, Call::Execve { .. }) => {
+                missing(&last_steps, index).map(|missing| format!("executes the command without {missing}"))
             }
-        }
+            false => None,
+        };
+        findings.extend(late.map(|what| Finding::on(section, index, what)));
     }
     findings
 }

@@ -119,7 +119,9 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
             if site.line.reply == Reply::Child {
                 return;
             }
-            if *joined != asked.joined {
+            // The user namespace may be left for stage 2's last moment.
+            let left = if facts.root_last() { CloneFlags::NEWUSER } else { CloneFlags::EMPTY };
+            if *joined != asked.joined && *joined != asked.joined.without(left) {
                 let what = format!("stage 2 comes with {joined} joined, asked was {}", asked.joined);
                 findings.push(Finding::at(site, what));
             }
@@ -129,6 +131,10 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
                 let what = format!("stage 2 comes with {created} created, asked was {wanted}");
                 findings.push(Finding::at(site, what));
             }
+        }
+        Call::Execve { .. } if site.section.role == Role::Stage(2) && *joined != asked.joined => {
+            let what = format!("the command comes with {joined} joined, asked was {}", asked.joined);
+            findings.push(Finding::at(site, what));
         }
         Call::Send { ref data, .. }
             if site.section.role == Role::Stage(2)

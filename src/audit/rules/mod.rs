@@ -116,6 +116,7 @@ pub const RULES: &[Rule] = &[
     descriptors::CLOSED_FIRST,
     descriptors::OWN_ONLY,
     descriptors::NONE_LEFT,
+    descriptors::NAMED_ONLY,
     dumpable::NOT_WHILE_JOINING,
     dumpable::WINDOW,
     joins::OPENED_FIRST,

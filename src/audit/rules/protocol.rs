@@ -3,7 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{Word, changes_identity, reports, succeeded, word_at, words};
+use super::reading::{Word, changes_identity, reports, succeeded, word_at, word_to_go, words};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::sections::pids;
 use crate::audit::transcript::{Role, Run};
@@ -43,7 +43,8 @@ pub(super) const PID_LINE: Rule = Rule {
 pub(super) const STAGE_2_WAITS: Rule = Rule {
     name: "stage-2-waits",
     reason: "Stage 2 changes nothing of itself before stage 0 gives the word: a launcher may give up until then. And it says \
-             that it has finished when it is who it shall be.",
+             that it has finished when it is who it shall be, except where it becomes root last: then it joins the user \
+             namespace and becomes root after the launcher's word to go.",
     reference: "spec 3.4",
     severity: Severity::Breach,
     check: stage_2_waits,
@@ -158,10 +159,11 @@ fn in_time(said: &[Word], index: usize, late: bool) -> bool {
     if late { finished.is_some_and(|word| word.index < index) } else { go.is_none_or(|at| index < at) }
 }
 
-fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
+fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
     let go = word_at(section, false, Message::Grandchild);
     let finished = word_at(section, true, Message::ChildFinish);
+    let word_to_go = word_to_go(section);
     let failed = Message::Failed.value().to_ne_bytes();
     let is_failure = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == failed);
     let tells = section.lines.iter().position(is_failure);
@@ -170,7 +172,11 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
         let changes = changes_identity(&line.call)
             || matches!(
                 line.call,
-                Call::Mount { .. } | Call::Execve { .. } | Call::Unshare { .. } | Call::Send { .. }
+                Call::Mount { .. }
+                    | Call::Execve { .. }
+                    | Call::Unshare { .. }
+                    | Call::Setns { .. }
+                    | Call::Send { .. }
             );
         // A stage that fails says so at any time, in the seed.
         let tells_failure = tells.is_some_and(|at| at <= index);
@@ -185,9 +191,11 @@ fn stage_2_waits(run: &Run, _: &Facts) -> Vec<Finding> {
                 | Call::Setgid { .. }
                 | Call::Setresuid { .. }
                 | Call::Unshare { .. }
+                | Call::Setns { .. }
                 | Call::DropGroups
         );
-        if identity && finished.is_some_and(|at| at < index) {
+        let last = facts.root_last() && word_to_go.is_some_and(|at| at < index);
+        if identity && !last && finished.is_some_and(|at| at < index) {
             let what = format!("{} after it said that it has finished", line.call.name());
             findings.push(Finding::on(section, index, what));
         }

@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use crate::audit::transcript::Section;
 use crate::bootstrap::text::is_unseen;
+use crate::launch::script::GO;
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::Fd;
@@ -89,6 +90,13 @@ pub(super) fn words(section: &Section) -> Vec<Word> {
 /// The line at which a process had said or heard a word, if it did.
 pub(super) fn word_at(section: &Section, sent: bool, message: Message) -> Option<usize> {
     words(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
+}
+
+/// The line at which stage 2 had the launcher's word to go.
+pub(super) fn word_to_go(section: &Section) -> Option<usize> {
+    let finished = word_at(section, true, Message::ChildFinish)?;
+    let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);
+    section.lines.iter().skip(finished).position(is_go).map(|at| finished + at)
 }
 
 /// What stage 0 writes of its own; the other files are stage 1's.

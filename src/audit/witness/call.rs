@@ -85,7 +85,9 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
             let call = Call::Getdents64 { fd: fd(number)?, len: len.parse().ok()? };
             (call, entries(found, result).map(|entries| Reply::Data(Bytes(entries))))
         }
-        ("fcntl", [number, "F_SETFD", "FD_CLOEXEC"]) => (Call::SetCloexec { fd: fd(number)? }, unit(result)),
+        ("fcntl", [number, "F_SETFD", flag @ ("FD_CLOEXEC" | "0")]) => {
+            (Call::SetCloexec { fd: fd(number)?, on: *flag != "0" }, unit(result))
+        }
         ("dup3", [of, number, "O_CLOEXEC"]) => {
             let call = Call::Dup3 { fd: fd(of)?, number: fd(number)? };
             (call, fd(result).filter(|made| made.0 >= 0).map(|_| Reply::Unit))
@@ -368,6 +370,7 @@ fn environment(text: &str) -> Option<Vec<Bytes>> {
 fn wait_for(flags: &str) -> Option<WaitFor> {
     match flags {
         "0" => Some(WaitFor::Ordinary),
+        "WNOHANG" => Some(WaitFor::OrdinaryNow),
         "__WNOTHREAD|__WCLONE" | "__WCLONE|__WNOTHREAD" => Some(WaitFor::Stages),
         "WNOHANG|WSTOPPED|__WNOTHREAD|__WCLONE" | "WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD" => {
             Some(WaitFor::StagesNow)

@@ -57,7 +57,12 @@ fn exit_signal() -> impl Strategy<Value = ExitSignal> {
 }
 
 fn wait_for() -> impl Strategy<Value = WaitFor> {
-    proptest::sample::select(std::vec![WaitFor::Ordinary, WaitFor::Stages])
+    proptest::sample::select(std::vec![
+        WaitFor::Ordinary,
+        WaitFor::OrdinaryNow,
+        WaitFor::Stages,
+        WaitFor::StagesNow
+    ])
 }
 
 fn mount() -> impl Strategy<Value = Mount> {
@@ -123,7 +128,7 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
                 (Call::Getdents64 { fd, len }, Reply::Data(Bytes(std::vec![0; count])))
             })
             .boxed(),
-        unit(fd().prop_map(|fd| Call::SetCloexec { fd }).boxed()),
+        unit((fd(), any::<bool>()).prop_map(|(fd, on)| Call::SetCloexec { fd, on }).boxed()),
         (tid(), prop_oneof![pid().prop_map(Reply::Parent), Just(Reply::Child)])
             .prop_map(|(tid, reply)| (Call::CloneSibling { tid }, reply))
             .boxed(),

@@ -160,7 +160,8 @@ fn the_policy_is_that_of_a_terminal() {
     let policy = |words| request(words, &ann()).policy;
     assert_eq!(policy("-r").session, Session::Keep);
     assert_eq!(policy("-r").credentials, Credentials::Root);
-    assert_eq!(policy("--join user=/u").credentials, Credentials::Root);
+    assert_eq!(policy("--join user=/u").credentials, Credentials::RootLast);
+    assert_eq!(policy("--join user=/u -n").credentials, Credentials::Root);
     assert_eq!(policy("-n").credentials, Credentials::Keep);
     assert_eq!(policy("-m").propagation, Some(Propagation::Private));
     assert_eq!(policy("--join mnt=/m").propagation, None);

@@ -230,8 +230,8 @@ impl Sys for LinuxSys {
         count(unsafe { syscall!(libc::SYS_getdents64, fd.0, buf.as_mut_ptr(), len) })
     }
 
-    fn set_cloexec(&mut self, fd: Fd) -> SysResult<()> {
-        let flags = c_long::from(libc::FD_CLOEXEC);
+    fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()> {
+        let flags = if on { c_long::from(libc::FD_CLOEXEC) } else { 0 };
         // SAFETY: numbers; only the descriptor's flag changes.
         unit(unsafe { syscall!(libc::SYS_fcntl, fd.0, libc::F_SETFD, flags) })
     }
@@ -313,6 +313,7 @@ impl Sys for LinuxSys {
         let mut status: c_int = 0;
         let flags = match which {
             WaitFor::Ordinary => 0,
+            WaitFor::OrdinaryNow => libc::WNOHANG,
             WaitFor::Stages => libc::__WCLONE | libc::__WNOTHREAD,
             WaitFor::StagesNow => libc::WNOHANG | libc::WUNTRACED | libc::__WCLONE | libc::__WNOTHREAD,
         };

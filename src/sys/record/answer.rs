@@ -172,8 +172,8 @@ impl<A: Answer> Sys for A {
         self.data(Call::Getdents64 { fd, len: buf.len() }, buf)
     }
 
-    fn set_cloexec(&mut self, fd: Fd) -> SysResult<()> {
-        self.unit(Call::SetCloexec { fd })
+    fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()> {
+        self.unit(Call::SetCloexec { fd, on })
     }
 
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {

@@ -67,56 +67,173 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields are the arguments of the method of that name")]
 pub enum Call {
-    Openat { dir: Fd, path: Bytes, flags: OpenFlags },
-    Close { fd: Fd },
-    Read { fd: Fd, len: usize },
-    Write { fd: Fd, data: Bytes },
-    WriteNowait { fd: Fd, data: Bytes },
-    Send { fd: Fd, data: Bytes },
-    SendFd { socket: Fd, fd: Fd },
-    ReceiveFd { socket: Fd },
-    Dup3 { fd: Fd, number: Fd },
-    Poll { fds: Vec<PollFd>, timeout_ms: i32 },
-    Fstatfs { fd: Fd },
-    LinkCount { path: Bytes },
-    Readlink { path: Bytes, len: usize },
+    Openat {
+        dir: Fd,
+        path: Bytes,
+        flags: OpenFlags,
+    },
+    Close {
+        fd: Fd,
+    },
+    Read {
+        fd: Fd,
+        len: usize,
+    },
+    Write {
+        fd: Fd,
+        data: Bytes,
+    },
+    WriteNowait {
+        fd: Fd,
+        data: Bytes,
+    },
+    Send {
+        fd: Fd,
+        data: Bytes,
+    },
+    SendFd {
+        socket: Fd,
+        fd: Fd,
+    },
+    ReceiveFd {
+        socket: Fd,
+    },
+    Dup3 {
+        fd: Fd,
+        number: Fd,
+    },
+    Poll {
+        fds: Vec<PollFd>,
+        timeout_ms: i32,
+    },
+    Fstatfs {
+        fd: Fd,
+    },
+    LinkCount {
+        path: Bytes,
+    },
+    Readlink {
+        path: Bytes,
+        len: usize,
+    },
     Socketpair,
     Pipe2,
-    CloseRangeCloexec { first: Fd },
-    Getdents64 { fd: Fd, len: usize },
-    SetCloexec { fd: Fd },
-    GetSeals { fd: Fd },
-    AddSeals { fd: Fd, seals: Seals },
-    MemfdCreate { name: Bytes, exec: bool },
-    Sendfile { to: Fd, from: Fd, len: usize },
-    Fchmod { fd: Fd, mode: u32 },
-    Unlink { path: Bytes },
-    IsReadOnly { path: Bytes },
-    Execveat { fd: Fd, argv: Vec<Bytes>, envp: Vec<Bytes> },
-    CloneSibling { tid: Option<TidAddress> },
-    Fork { exit: ExitSignal, tid: Option<TidAddress> },
-    Execve { path: Bytes, argv: Vec<Bytes>, envp: Vec<Bytes> },
-    Wait4 { pid: Pid, which: WaitFor },
-    Kill { pid: Pid, signal: Signal },
-    PidfdOpen { pid: Pid },
+    CloseRangeCloexec {
+        first: Fd,
+    },
+    Getdents64 {
+        fd: Fd,
+        len: usize,
+    },
+    SetCloexec {
+        fd: Fd,
+        /// Absent in records of 0.1, where it was always set.
+        #[serde(default = "set")]
+        on: bool,
+    },
+    GetSeals {
+        fd: Fd,
+    },
+    AddSeals {
+        fd: Fd,
+        seals: Seals,
+    },
+    MemfdCreate {
+        name: Bytes,
+        exec: bool,
+    },
+    Sendfile {
+        to: Fd,
+        from: Fd,
+        len: usize,
+    },
+    Fchmod {
+        fd: Fd,
+        mode: u32,
+    },
+    Unlink {
+        path: Bytes,
+    },
+    IsReadOnly {
+        path: Bytes,
+    },
+    Execveat {
+        fd: Fd,
+        argv: Vec<Bytes>,
+        envp: Vec<Bytes>,
+    },
+    CloneSibling {
+        tid: Option<TidAddress>,
+    },
+    Fork {
+        exit: ExitSignal,
+        tid: Option<TidAddress>,
+    },
+    Execve {
+        path: Bytes,
+        argv: Vec<Bytes>,
+        envp: Vec<Bytes>,
+    },
+    Wait4 {
+        pid: Pid,
+        which: WaitFor,
+    },
+    Kill {
+        pid: Pid,
+        signal: Signal,
+    },
+    PidfdOpen {
+        pid: Pid,
+    },
     Getpid,
     Gettid,
     TidAddress,
-    Setns { fd: Fd, kind: CloneFlags },
-    Unshare { flags: CloneFlags },
-    SetDumpable { dumpable: bool },
-    SetName { name: Bytes },
-    SetPdeathsig { signal: Signal },
+    Setns {
+        fd: Fd,
+        kind: CloneFlags,
+    },
+    Unshare {
+        flags: CloneFlags,
+    },
+    SetDumpable {
+        dumpable: bool,
+    },
+    SetName {
+        name: Bytes,
+    },
+    SetPdeathsig {
+        signal: Signal,
+    },
     Setsid,
-    Setresuid { uid: u32 },
-    Setuid { uid: u32 },
-    Setgid { gid: u32 },
+    Setresuid {
+        uid: u32,
+    },
+    Setuid {
+        uid: u32,
+    },
+    Setgid {
+        gid: u32,
+    },
     DropGroups,
     SchedGetaffinity,
-    Mount { mount: Mount },
-    Sigprocmask { how: MaskHow, set: SignalSet },
-    Sigaction { signal: Signal, action: SigAction },
-    Sigtimedwait { set: SignalSet },
+    Mount {
+        mount: Mount,
+    },
+    Sigprocmask {
+        how: MaskHow,
+        set: SignalSet,
+    },
+    Sigaction {
+        signal: Signal,
+        action: SigAction,
+    },
+    Sigtimedwait {
+        set: SignalSet,
+    },
+}
+
+fn set() -> bool {
+    true
 }
 
 impl Call {

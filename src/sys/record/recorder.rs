@@ -169,9 +169,9 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
         self.data(Call::Getdents64 { fd, len: buf.len() }, result, buf)
     }
 
-    fn set_cloexec(&mut self, fd: Fd) -> SysResult<()> {
-        let result = self.inner.set_cloexec(fd);
-        self.unit(Call::SetCloexec { fd }, result)
+    fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()> {
+        let result = self.inner.set_cloexec(fd, on);
+        self.unit(Call::SetCloexec { fd, on }, result)
     }
 
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {

@@ -36,6 +36,11 @@ impl Display for Call {
     }
 }
 
+/// The flag of a descriptor.
+const fn cloexec(on: bool) -> &'static str {
+    if on { "FD_CLOEXEC" } else { "0" }
+}
+
 fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     match call {
         Call::Getpid | Call::Gettid | Call::Setsid => Ok(()),
@@ -64,7 +69,7 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
         Call::Pipe2 => pair(f, "", reply).and_then(|()| f.write_str(", O_CLOEXEC")),
         Call::CloseRangeCloexec { first } => write!(f, "{}, {}, CLOSE_RANGE_CLOEXEC", first.0, u32::MAX),
         Call::Getdents64 { fd, len } => getdents(f, *fd, *len, reply),
-        Call::SetCloexec { fd } => write!(f, "{}, F_SETFD, FD_CLOEXEC", fd.0),
+        Call::SetCloexec { fd, on } => write!(f, "{}, F_SETFD, {}", fd.0, cloexec(*on)),
         Call::GetSeals { .. }
         | Call::AddSeals { .. }
         | Call::MemfdCreate { .. }
@@ -367,6 +372,7 @@ fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Reply) -> fmt:
     }
     f.write_str(match which {
         WaitFor::Ordinary => ", 0, NULL",
+        WaitFor::OrdinaryNow => ", WNOHANG, NULL",
         WaitFor::Stages => ", __WCLONE|__WNOTHREAD, NULL",
         WaitFor::StagesNow => ", WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD, NULL",
     })

@@ -213,7 +213,7 @@ impl Kernel {
                 .map(|(read, write)| Reply::Pair(read, write))?,
             Call::CloseRangeCloexec { first } => unit(self.close_range_cloexec(me, *first)?),
             Call::Getdents64 { fd, len } => data(self.getdents64(me, *fd, *len)?),
-            Call::SetCloexec { fd } => unit(self.set_cloexec(me, *fd, true)?),
+            Call::SetCloexec { fd, on } => unit(self.set_cloexec(me, *fd, *on)?),
             Call::CloneSibling { .. } => self.forked(me, call, true, ExitSignal::Chld)?,
             Call::Fork { exit, .. } => self.forked(me, call, false, *exit)?,
             Call::Execve { path, argv, envp } => {

@@ -213,7 +213,7 @@ impl Kernel {
     fn eligible(&self, me: Task, pid: Pid, which: WaitFor) -> Vec<Task> {
         let seen_from = self.process(me).ns.get(Kind::Pid);
         let wanted = match which {
-            WaitFor::Ordinary => ExitSignal::Chld,
+            WaitFor::Ordinary | WaitFor::OrdinaryNow => ExitSignal::Chld,
             WaitFor::Stages | WaitFor::StagesNow => ExitSignal::None,
         };
         self.tasks()
@@ -231,7 +231,8 @@ impl Kernel {
         if children.is_empty() {
             return Err(Errno::ECHILD.into());
         }
-        let now = which == WaitFor::StagesNow;
+        let now = matches!(which, WaitFor::StagesNow | WaitFor::OrdinaryNow);
+        let stops = which == WaitFor::StagesNow;
         let seen_from = self.process(me).ns.get(Kind::Pid);
         for child in children {
             let pid = self.number(child, seen_from).unwrap_or(Pid(0));
@@ -241,7 +242,7 @@ impl Kernel {
                 return Ok(Waited { pid, status });
             }
             // A stop is reported once (wait_task_stopped).
-            if let Some(signal) = self.process(child).stop_report.filter(|_| now) {
+            if let Some(signal) = self.process(child).stop_report.filter(|_| stops) {
                 self.process_mut(child).stop_report = None;
                 return Ok(Waited { pid, status: WaitStatus::Stopped(signal) });
             }

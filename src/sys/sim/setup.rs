@@ -205,11 +205,15 @@ impl Sim {
     /// The read end, in the launcher, of what a signal that asks for the end of a launch makes readable:
     /// [`What::Stop`](super::What::Stop).
     pub fn interrupt(&mut self) -> Fd {
+        /// Far from the numbers that a launch gets.
+        const NUMBER: Fd = Fd(100);
         let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
-        let slot = self.kernel.process_mut(self.launcher).fds.remove(&write.0).expect("it was just made");
+        let fds = &mut self.kernel.process_mut(self.launcher).fds;
+        let [read, write] = [read, write].map(|fd| fds.remove(&fd.0).expect("it was just made"));
+        fds.insert(NUMBER.0, read);
         // The kernel keeps the write end: no process holds it, and it is never closed.
-        self.kernel.interrupt = Some(slot.description);
-        read
+        self.kernel.interrupt = Some(write.description);
+        NUMBER
     }
 
     /// Another number for a descriptor of the launcher, inherited: a place that it keeps free for stage 1.

@@ -1,0 +1,236 @@
+//! The process that `nsexec enter` names: held by its directory in /proc, so that its number cannot lead to another one.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+use nsexec::launch::{hold, number_in_proc};
+use nsexec::namespace::NsKind;
+
+use super::facts::status_field;
+use super::failure::Failure;
+
+/// A process, held by its directory in /proc.
+///
+/// What is opened below the directory belongs to this very process, and is not there any more once it is reaped.
+pub(crate) struct Process {
+    /// Its number as the user gave it: in our pid namespace.
+    pid: i32,
+    /// Its number in /proc.
+    number: i32,
+    directory: OwnedFd,
+}
+
+impl Process {
+    /// Finds the process that has the number `pid` in our own pid namespace.
+    ///
+    /// /proc may be that of another pid namespace, which has other numbers. A pidfd names the process, and
+    /// /proc/self/fdinfo says which number it has in that /proc (proc_pid_fdinfo(5)). Without a pidfd (before Linux 5.3)
+    /// the number counts if /proc/self is our own number.
+    ///
+    /// # Errors
+    /// No such process; a /proc that does not show it, or not us.
+    pub(crate) fn open(pid: i32) -> Result<Self, Failure> {
+        match hold(pid) {
+            Ok(pidfd) => Self::of_pidfd(pid, &pidfd),
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
+            // An older kernel, a filter, or the number of a thread, which has a directory and no pidfd.
+            Err(error) => match own_number_in_proc() {
+                Some(own) if own == std::process::id() => Self::at(pid, pid),
+                own => Err(foreign(pid, own, &super::failure::words(&error))),
+            },
+        }
+    }
+
+    fn of_pidfd(pid: i32, pidfd: &OwnedFd) -> Result<Self, Failure> {
+        let number = || {
+            number_in_proc(pidfd).map_err(|error| {
+                let why = format!("failed to read /proc/self/fdinfo: {}", super::failure::words(&error));
+                foreign(pid, own_number_in_proc(), &why)
+            })
+        };
+        match number()? {
+            0 => Err(foreign(pid, own_number_in_proc(), "this /proc does not show the process")),
+            found if found < 0 => Err(gone(pid)),
+            found => {
+                let process = Self::at(pid, found)?;
+                // The process has had this number all the time, so the directory is its own.
+                if number()? == found { Ok(process) } else { Err(gone(pid)) }
+            }
+        }
+    }
+
+    fn at(pid: i32, number: i32) -> Result<Self, Failure> {
+        let path = format!("/proc/{number}");
+        match openat(
+            AT_FDCWD,
+            Path::new(&path),
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(directory) => Ok(Self { pid, number, directory }),
+            Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(pid)),
+            Err(errno) => Err(Failure::ours(format!("failed to open {path}: {}", words(errno)))),
+        }
+    }
+
+    /// The path of a namespace, for people.
+    pub(crate) fn path(&self, kind: NsKind) -> String {
+        format!("/proc/{}/ns/{}", self.number, kind.proc_name())
+    }
+
+    /// The file of a namespace; `None` if the kernel does not have the kind.
+    pub(crate) fn namespace(&self, kind: NsKind) -> Result<Option<OwnedFd>, Failure> {
+        let name = kind.proc_name();
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        match openat(&self.directory, Path::new(&format!("ns/{name}")), flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ENOENT) if !Path::new(&format!("/proc/self/ns/{name}")).is_symlink() => Ok(None),
+            // A process that has ended and waits for its parent has no namespaces any more.
+            Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(self.pid)),
+            Err(errno) => Err(Failure::ours(format!(
+                "failed to open {}: {}{}",
+                self.path(kind),
+                words(errno),
+                match errno {
+                    Errno::EACCES | Errno::EPERM =>
+                        " (it is another user's process, or it has privileges that we lack: be root)",
+                    _ => "",
+                }
+            ))),
+        }
+    }
+
+    /// Fails if it has ended: the directory of a process that was reaped is empty, a zombie's state is Z.
+    pub(crate) fn check_alive(&self) -> Result<(), Failure> {
+        match self.read("stat") {
+            Ok(text) if lives(&text) => Ok(()),
+            _ => Err(gone(self.pid)),
+        }
+    }
+
+    /// Whether it has less power than we have, so that it must not get our terminal. Yes, if that cannot be found out.
+    pub(crate) fn is_less_privileged(&self) -> bool {
+        let other_user = match self.namespace(NsKind::User) {
+            Ok(Some(theirs)) => !is_ours(&theirs, NsKind::User),
+            Ok(None) => false,
+            Err(_) => true,
+        };
+        let ours = fs::read("/proc/self/status").ok();
+        let theirs = self.read("status").ok();
+        match (ours, theirs) {
+            (Some(ours), Some(theirs)) if !other_user => {
+                is_less(&theirs, &String::from_utf8_lossy(&ours)).unwrap_or(true)
+            }
+            _ => true,
+        }
+    }
+
+    fn read(&self, file: &str) -> io::Result<String> {
+        let fd = openat(&self.directory, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let mut bytes = Vec::new();
+        File::from(fd?).read_to_end(&mut bytes)?;
+        // A process may have a name that is no UTF-8.
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// Whether the process of one status file has less power than that of the other, which is in the same user namespace:
+/// another user id, fewer capabilities, no_new_privs or a seccomp filter that the other has not. `None` if a line is missing.
+fn is_less(theirs: &str, ours: &str) -> Option<bool> {
+    // The effective user id is the second of four.
+    let uid = |status| status_field(status, "Uid").and_then(|ids| ids.split_whitespace().nth(1));
+    let set = |status, name| u64::from_str_radix(status_field(status, name)?, 16).ok();
+    let lacks = |name| Some(set(ours, name)? & !set(theirs, name)? != 0);
+    let restricted = |name| {
+        let is = |status| status_field(status, name).is_some_and(|value| value != "0");
+        is(theirs) && !is(ours)
+    };
+    let other_uid = uid(theirs)? != uid(ours)?;
+    let fewer = lacks("CapEff")? || lacks("CapPrm")? || lacks("CapBnd")?;
+    Some(other_uid || fewer || restricted("NoNewPrivs") || restricted("Seccomp"))
+}
+
+/// The state in /proc/PID/stat, which stands behind the name, which may contain anything.
+fn lives(stat: &str) -> bool {
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X' | 'x'))
+}
+
+/// Whether we are in this namespace already: setns to one's own user namespace is EINVAL, and the others cost
+/// privileges for nothing.
+pub(crate) fn is_ours(theirs: &OwnedFd, kind: NsKind) -> bool {
+    let path = format!("/proc/self/ns/{}", kind.proc_name());
+    let ours = open(Path::new(&path), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    match (ours.and_then(fstat), fstat(theirs)) {
+        (Ok(ours), Ok(theirs)) => (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino),
+        _ => false,
+    }
+}
+
+/// Our number in /proc; `None` where it does not show us, or is not mounted.
+fn own_number_in_proc() -> Option<u32> {
+    fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
+}
+
+fn gone(pid: i32) -> Failure {
+    Failure::ours(format!(
+        "failed to enter process {pid}: No such process (it has ended, or is hidden from us)"
+    ))
+}
+
+/// `own`: our number in /proc.
+fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
+    let own = own.map_or("there is no /proc/self".to_owned(), |own| format!("/proc/self is {own}"));
+    Failure::ours(format!(
+        "failed to enter process {pid}: {why} (/proc is that of another pid namespace, or not mounted: we are process \
+         {}, and {own}; mount a /proc of this pid namespace)",
+        std::process::id()
+    ))
+}
+
+fn words(errno: Errno) -> String {
+    nsexec::sys::types::Errno(errno as i32).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_stands_behind_any_name() {
+        assert!(lives("7 (a) Z (b) S 1 7"));
+        assert!(!lives("7 (sh) Z 1 7"));
+        assert!(!lives("7 (sh) X 1 7"));
+        assert!(!lives(""));
+    }
+
+    #[test]
+    fn a_process_with_fewer_rights_is_less_privileged() {
+        const OURS: &str = "Name:\tsh\nUid:\t0\t0\t0\t0\nCapPrm:\t1ff\nCapEff:\t1ff\nCapBnd:\t1ff\nNoNewPrivs:\t0\nSeccomp:\t0\n";
+        let less = |from: &str, to: &str| {
+            assert!(OURS.contains(from), "{from}");
+            is_less(&OURS.replace(from, to), OURS)
+        };
+        assert_eq!(is_less(OURS, OURS), Some(false));
+        for (from, to) in [
+            ("Uid:\t0\t0", "Uid:\t0\t5"),
+            ("CapEff:\t1ff", "CapEff:\t0ff"),
+            ("CapPrm:\t1ff", "CapPrm:\t1fe"),
+            ("CapBnd:\t1ff", "CapBnd:\t0"),
+            ("NoNewPrivs:\t0", "NoNewPrivs:\t1"),
+            ("Seccomp:\t0", "Seccomp:\t2"),
+        ] {
+            assert_eq!(less(from, to), Some(true), "{to}");
+        }
+        // More than we have is not less, and a restriction that we have too is none.
+        assert_eq!(less("CapEff:\t1ff", "CapEff:\t3ff"), Some(false));
+        let confined = OURS.replace("Seccomp:\t0", "Seccomp:\t2");
+        assert_eq!(is_less(&confined, &confined), Some(false));
+        assert_eq!(less("CapBnd", "CapXXX"), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! Which descriptors survive an exec: in the mapping tool's process, and in stage 0 of our own launcher.
+
+use core::ffi::CStr;
+
+use crate::error::{Doing, Error};
+use crate::sys::Sys;
+use crate::sys::types::{Errno, Fd, OpenFlags};
+
+/// The first descriptor that is not standard input, output or error.
+pub const FIRST: Fd = Fd(3);
+
+/// Marks every descriptor from 3 up close-on-exec, in this process only.
+///
+/// Where close_range(2) is missing or refused, the numbers are read from /proc/self/fd. So this must be called in the
+/// caller's mount namespace: in a joined one /proc is what its owner made of it.
+///
+/// # Errors
+/// That of the first call that fails. Some descriptors may be marked by then.
+pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
+    match sys.close_range_cloexec(FIRST) {
+        // Before 5.11, or a seccomp filter that does not know it.
+        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
+        result => return result,
+    }
+    let dir = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List)?;
+    let mut buffer = [0; 1024];
+    loop {
+        let len = sys.getdents64(dir, &mut buffer)?;
+        let entries = buffer.get(..len).unwrap_or_default();
+        if entries.is_empty() {
+            // The number is free whatever close returns.
+            let _ = sys.close(dir);
+            return Ok(());
+        }
+        for fd in descriptors(entries).filter(|fd| *fd >= FIRST) {
+            sys.set_cloexec(fd, true)?;
+        }
+    }
+}
+
+/// Leaves to the next exec the standard descriptors and those in `named`, and no other.
+///
+/// Called by stage 0 of our own launcher before anything is joined, so that every stage inherits the flags.
+///
+/// # Errors
+/// The step that failed, and how: `EBADF` for a named descriptor that is not open.
+pub fn keep_named<'m, S: Sys>(sys: &mut S, named: &[Fd]) -> Result<(), Error<'m>> {
+    close_on_exec(sys).map_err(|errno| Error::Os { doing: Doing::Descriptors, errno })?;
+    for fd in named {
+        sys.set_cloexec(*fd, false)
+            .map_err(|errno| Error::Os { doing: Doing::PassDescriptor(*fd), errno })?;
+    }
+    Ok(())
+}
+
+/// The numbers among the names of `linux_dirent64` records (getdents64(2)).
+fn descriptors(mut entries: &[u8]) -> impl Iterator<Item = Fd> {
+    const NAME: usize = 19;
+    core::iter::from_fn(move || {
+        let (low, high) = (*entries.get(16)?, *entries.get(17)?);
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let (entry, rest) = entries.split_at_checked(length.max(NAME))?;
+        entries = rest;
+        let name = CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()?;
+        Some(name.to_str().ok().and_then(|name| name.parse().ok()).map(Fd))
+    })
+    .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::MockSys;
+    use mockall::Sequence;
+    use std::vec::Vec;
+
+    #[test]
+    fn without_close_range_every_descriptor_is_marked_one_by_one() {
+        fn entry(name: &str) -> Vec<u8> {
+            let mut entry = std::vec![0; 16];
+            let length = (19 + name.len() + 1).next_multiple_of(8);
+            entry.extend(u16::try_from(length).unwrap().to_ne_bytes());
+            entry.push(0);
+            entry.extend(name.as_bytes());
+            entry.resize(length, 0);
+            entry
+        }
+        let mut sys = MockSys::new();
+        let mut order = Sequence::new();
+        sys.expect_close_range_cloexec().once().returning(|_| Err(Errno::ENOSYS));
+        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, buffer| {
+            let listing: Vec<u8> = [".", "..", "0", "2", "3", "17"].into_iter().flat_map(entry).collect();
+            buffer[..listing.len()].copy_from_slice(&listing);
+            Ok(listing.len())
+        });
+        sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, _| Ok(0));
+        sys.expect_set_cloexec().once().withf(|fd, on| *fd == Fd(3) && *on).returning(|_, _| Ok(()));
+        sys.expect_set_cloexec().once().withf(|fd, on| *fd == Fd(17) && *on).returning(|_, _| Ok(()));
+        sys.expect_close().once().withf(|fd| *fd == Fd(9)).returning(|_| Ok(()));
+        assert_eq!(close_on_exec(&mut sys), Ok(()));
+    }
+
+    #[test]
+    fn named_descriptors_survive_and_a_closed_one_is_an_error() {
+        for (errno, wanted) in [
+            (None, Ok(())),
+            (Some(Errno::EBADF), Err(Error::Os { doing: Doing::PassDescriptor(Fd(9)), errno: Errno::EBADF })),
+        ] {
+            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
+            sys.expect_close_range_cloexec()
+                .once()
+                .in_sequence(&mut order)
+                .withf(|first| *first == FIRST)
+                .returning(|_| Ok(()));
+            for (number, reply) in [(7, Ok(())), (9, errno.map_or(Ok(()), Err))] {
+                sys.expect_set_cloexec()
+                    .once()
+                    .in_sequence(&mut order)
+                    .withf(move |fd, on| *fd == Fd(number) && !*on)
+                    .returning(move |_, _| reply);
+            }
+            assert_eq!(keep_named(&mut sys, &[Fd(7), Fd(9)]), wanted);
+        }
+    }
+}

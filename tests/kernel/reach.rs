@@ -1,0 +1,141 @@
+//! What a container's root can do to stage 2 of `enter` while it waits for the word to go. SECURITY.md lists it.
+
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::harness::{PidFd, ROOT, Test, USER, children, test};
+use crate::kit::{Ctx, DEADLINE, Live, PYTHON, until};
+
+pub(crate) const TESTS: &[Test] = &[
+    test!(root_of_a_user_namespace_can_do_nothing, ROOT),
+    test!(beside_a_created_namespace_it_can_signal_and_limit, ROOT),
+    test!(in_an_ordinary_users_container_it_can_signal_and_limit, USER),
+    test!(root_without_a_user_namespace_can_signal_and_limit, ROOT),
+];
+
+/// A container whose command is `reach.py`, with these flags and capabilities.
+fn attacker(ctx: &Ctx, flags: &[&str], caps: &[&str]) -> Live {
+    let command = [PYTHON, "-I", "-S", "-c", include_str!("reach.py")];
+    ctx.nsexec([&["run"], flags, &["--"], &command, caps].concat()).start().says("on")
+}
+
+/// Starts `nsexec ARGS…`, whose launcher waits before its second send, the word to go, until the attacker has tried all.
+fn tried(ctx: &Ctx, attacker: &Live, args: &[&str]) -> Vec<String> {
+    ctx.needs("strace");
+    // Stage 2 becomes our child when its launcher dies. As a zombie it would keep the container's first process.
+    set_child_subreaper(true).unwrap();
+    let bin = ctx.bin.to_str().unwrap();
+    let hold =
+        ["-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:delay_enter=60s:when=2", bin];
+    let held = ctx.cmd("strace", [&hold, args].concat()).start();
+    until("everything is tried", || attacker.text().lines().any(|line| line == "end"));
+    let launcher = held.command();
+    let [stage_2] = children(launcher)[..] else { panic!("the launcher waits for another than stage 2") };
+    let watched = PidFd::open(stage_2).unwrap();
+    // The attacker may have stopped it.
+    kill(Pid::from_raw(stage_2), Signal::SIGCONT).unwrap();
+    kill(Pid::from_raw(launcher), Signal::SIGKILL).unwrap();
+    // strace would wait for the rest of the delay.
+    held.signal(Signal::SIGKILL);
+    held.done();
+    assert!(watched.ends_within(DEADLINE), "stage 2 outlives its launcher");
+    for pid in [launcher, stage_2] {
+        waitpid(Pid::from_raw(pid), Some(WaitPidFlag::__WALL)).unwrap();
+    }
+    attacker.text().lines().filter(|line| !["on", "end"].contains(line)).map(str::to_owned).collect()
+}
+
+const WIDE: [&str; 6] =
+    ["--all", "--mount-proc", "--map-users", "0:100000:65536", "--map-groups", "0:100000:65536"];
+
+/// What docker leaves to root.
+const DOCKER: &str = "a80425fb";
+
+/// Signals, and limits: kill(2) and prlimit(2) ask for CAP_KILL and CAP_SYS_RESOURCE in the target's user namespace, or for
+/// equal ids.
+const SIGNALS_AND_LIMITS: [&str; 6] =
+    ["kill", "SIGSTOP", "SIGCONT", "pidfd_send_signal", "prlimit (read)", "prlimit (write)"];
+
+/// Scheduling: CAP_SYS_NICE in the target's user namespace, or equal ids and no capability that the other lacks.
+const SCHEDULING: [&str; 4] = ["setpriority", "ioprio_set", "sched_setaffinity", "sched_setscheduler"];
+
+/// Files of /proc/PID that tell of the caller's memory, files, arguments in memory and system calls.
+const SECRET: [&str; 16] = [
+    "environ",
+    "auxv",
+    "maps",
+    "smaps",
+    "smaps_rollup",
+    "numa_maps",
+    "pagemap",
+    "mem",
+    "stack",
+    "syscall",
+    "io",
+    "personality",
+    "fdinfo",
+    "map_files",
+    "patch_state",
+    "clear_refs",
+];
+
+/// Starts the container and `ARGS…` of its pid, and compares what was allowed: `acts`, beside files that may be written, all
+/// of which are in `writes`. Which of those there are depends on the kernel's configuration.
+#[track_caller]
+fn allows(ctx: &Ctx, flags: &[&str], args: impl Fn(&str) -> Vec<String>, acts: &[&str], writes: &[&str]) {
+    let caps: &[&str] = if flags.contains(&"--all") { &[] } else { &[DOCKER] };
+    let live = attacker(ctx, flags, caps);
+    let args = args(&live.command().to_string());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let found = tried(ctx, &live, &args);
+    live.end();
+    let of =
+        |prefix: &str| -> Vec<&str> { found.iter().filter_map(|line| line.strip_prefix(prefix)).collect() };
+    let files = ["read ", "write ", "list ", "link "];
+    let acted: Vec<&String> =
+        found.iter().filter(|line| !files.iter().any(|prefix| line.starts_with(prefix))).collect();
+    assert_eq!(acted, acts, "{found:?}");
+    assert!(of("write ").iter().all(|file| writes.contains(file)), "{found:?}");
+    // Its status is for everybody to read, so the walk has found it.
+    assert!(of("read ").contains(&"status"), "{found:?}");
+    let secret =
+        |file: &&str| SECRET.contains(file) || file.starts_with("fd") || file.starts_with("map_files");
+    assert!(!of("read ").iter().any(secret), "{found:?}");
+    // Names of entries at most, and where none of them leads.
+    assert!(of("list ").iter().all(|folder| ["attr", "fd", "ns"].contains(folder)), "{found:?}");
+    assert!(of("link ").is_empty(), "{found:?}");
+}
+
+fn enter(pid: &str) -> Vec<String> {
+    ["enter", "-t", pid, "-a", "--", "true"].map(str::to_owned).to_vec()
+}
+
+/// Stage 2 is not in the user namespace yet, and root in there is nobody outside.
+fn root_of_a_user_namespace_can_do_nothing(ctx: &Ctx) {
+    allows(ctx, &WIDE, enter, &[], &[]);
+}
+
+/// What is created must belong to the user namespace, so stage 1 joins it before.
+fn beside_a_created_namespace_it_can_signal_and_limit(ctx: &Ctx) {
+    let run = |pid: &str| {
+        let joins = ["user", "mnt", "pid"].map(|kind| format!("--join={kind}=/proc/{pid}/ns/{kind}"));
+        let words = ["run", "-u"].map(str::to_owned).into_iter().chain(joins);
+        words.chain(["--", "true"].map(str::to_owned)).collect()
+    };
+    allows(ctx, &WIDE, run, &[&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat(), &["timerslack_ns"]);
+}
+
+/// An ordinary user has the privilege for the other joins inside the user namespace only, so that one comes first.
+fn in_an_ordinary_users_container_it_can_signal_and_limit(ctx: &Ctx) {
+    let acts = [&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat();
+    allows(ctx, &["--all", "--mount-proc"], enter, &acts, &["timerslack_ns"]);
+}
+
+/// Root in there is the root out here: the ids are equal, and what asks for no capability is allowed.
+fn root_without_a_user_namespace_can_signal_and_limit(ctx: &Ctx) {
+    let flags = ["-m", "-p", "-n", "-i", "-u", "--mount-proc"];
+    let writes = ["autogroup", "clear_refs", "coredump_filter", "oom_adj", "oom_score_adj", "sched"];
+    allows(ctx, &flags, enter, &SIGNALS_AND_LIMITS, &writes);
+}

@@ -1,0 +1,97 @@
+//! Our own launcher in a container that is there already: root comes last, and the command gets named descriptors only.
+
+use nsexec::bootstrap::Bootstrap;
+use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
+use nsexec::sys::sim::{Container, Kind, Sim, User};
+use nsexec::sys::types::{CloneFlags, Errno, Fd};
+
+use super::starts::{OWN, SEVEN, WIDE, old, ordinary};
+use super::{Scenario, Way, paths_of};
+
+/// As `nsexec enter -a`.
+fn entering(name: &'static str, about: &'static str, user: &User) -> Scenario {
+    let message = Bootstrap::new(CloneFlags::EMPTY).with_rootless_euid(user.uid != 0);
+    let mut scenario = Scenario::new(name, about, user, &message).ways(&[Way::Ours]);
+    scenario.sim.duplicate(Fd(0), Fd(7));
+    scenario.policy = Policy {
+        credentials: Credentials::RootLast,
+        descriptors: Descriptors::Named,
+        setgroups: Setgroups::DropIfAllowed,
+        ..scenario.policy
+    };
+    scenario
+}
+
+fn eight(sim: &mut Sim) -> String {
+    let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &SEVEN });
+    paths_of(pid, &[&[Kind::User], &SEVEN[..]].concat())
+}
+
+/// Those that end with the command.
+pub(super) fn starts() -> Vec<Scenario> {
+    let all = |name, about| entering(name, about, &User::root()).joining(eight);
+    let killed = all("enter_kill_child", "the parent-death signal is set after the last change of ids");
+    vec![
+        all("enter_eight", "root enters a container: the user namespace and its ids are stage 2's last steps"),
+        Scenario { policy: Policy { kill_child: true, ..killed.policy }, ..killed },
+        entering(
+            "enter_rootless",
+            "an ordinary user enters its own container: the user namespace must come first, the ids come last",
+            &ordinary(),
+        )
+        .joining(|sim| {
+            let kinds = [Kind::Mnt, Kind::Net, Kind::Uts];
+            let pid = sim.container(&Container { maker: ordinary(), maps: Some((OWN, OWN)), kinds: &kinds });
+            paths_of(pid, &[Kind::User, Kind::Net, Kind::Uts, Kind::Mnt])
+        }),
+        entering("enter_user", "a user namespace alone", &User::root()).joining(|sim| {
+            let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &[] });
+            paths_of(pid, &[Kind::User])
+        }),
+        all("enter_old_kernel", "without close_range: descriptor by descriptor").setting(old),
+        {
+            let scenario = entering("enter_and_create", "a namespace is created: root comes at once", &User::root());
+            let message = super::message(&Bootstrap::new(CloneFlags::NEWNET));
+            Scenario { message, ..scenario }.joining(|sim| {
+                let maps = Some((WIDE, WIDE));
+                let pid = sim.container(&Container { maker: User::root(), maps, kinds: &[Kind::Uts] });
+                paths_of(pid, &[Kind::User, Kind::Uts])
+            })
+        },
+    ]
+}
+
+/// Those that end with an error.
+pub(super) fn refusals() -> Vec<Scenario> {
+    let entering = |name, about| entering(name, about, &User::root());
+    let mut closed = Scenario::new(
+        "enter_closed_descriptor",
+        "a descriptor that was named is not open",
+        &User::root(),
+        &Bootstrap::new(CloneFlags::EMPTY),
+    )
+    .ways(&[Way::Ours])
+    .refused("failed to pass on descriptor 7: Bad file descriptor");
+    closed.policy = Policy { descriptors: Descriptors::Named, ..closed.policy };
+    vec![
+        closed,
+        entering("enter_no_root", "the container has no id 0: found out after the word to go")
+            .joining(|sim| {
+                let maps = Some(("1 100000 65536\n", "1 100000 65536\n"));
+                paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[Kind::User])
+            })
+            .refused("setuid failed: Invalid argument"),
+        entering("enter_own_user", "the user namespace in which we are: found out after the word to go")
+            .joining(|_| "user:/proc/self/ns/user".into())
+            .refused("failed to setns into user namespace: Invalid argument"),
+        entering("enter_user_forbidden", "the last setns says EPERM")
+            .joining(|sim| {
+                let maps = Some((WIDE, WIDE));
+                paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[Kind::User])
+            })
+            .setting(|settings| {
+                settings.lacks.insert("setns", Errno::EPERM);
+            })
+            .refused("failed to setns(0x10000000) into user namespace"),
+    ]
+}
