@@ -43,7 +43,7 @@ class Tree:
         }
 
     def make(self):
-        """The source with its folder vendor. Two lines of Debian's are taken back: its tests are not built."""
+        """The source with its folder vendor. Debian's line that keeps a test from being built is removed."""
         shutil.copytree(self.source / RUNC, self.folder, symlinks=True)
         for test in self.folder.rglob("*_test.go"):
             text = test.read_text()

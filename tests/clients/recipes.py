@@ -13,7 +13,7 @@ import oci
 import runtimes
 import undo
 from build import archive
-from modules import Tree
+from modules import RUNC, Tree
 from packages import ROOT, WORK, Unavailable
 from runc import Runc
 
@@ -154,7 +154,8 @@ def as_a_module(line):
     readme, tree = Readme(), prepared(line, "module")
     proxy = tree.environment(proxy=True)
     must(shell(tree, readme.module, GOPROXY=proxy["GOPROXY"], GOFLAGS=proxy["GOFLAGS"]))
-    left = [name for name in ("init.go", *IMPORTERS) if "libcontainer/nsenter" in (tree.folder / name).read_text()]
+    theirs = f'"{RUNC}/libcontainer/nsenter"'
+    left = [name for name in ("init.go", *IMPORTERS) if theirs in (tree.folder / name).read_text()]
     if left:
         raise AssertionError(f"still import runc's package: {left}")
     command = readme.as_a_module[ROWS[line.name]]
