@@ -10,14 +10,13 @@ use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::env::{Environment, OwnProgram, RawEnv};
 use crate::cloned::STRINGS_MAX;
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::log::{Level, Log};
-use crate::nsexec::{Scratch, nsexec};
+use crate::nsexec::{Scratch, nsexec, refuse_threads};
 use crate::policy::Policy;
 use crate::stage::Outcome;
-use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Errno, Fd};
+use crate::sys::types::Fd;
 
 /// Memory of the core. In .bss, so that a process without a bootstrap pays nothing for it.
 struct Memory<const LEN: usize>(UnsafeCell<[u8; LEN]>);
@@ -161,47 +160,4 @@ pub fn drop_in(policy: &Policy) -> Outcome {
 #[must_use]
 pub fn log_pipe(dialect: &Dialect) -> Option<Fd> {
     Environment::parse(raw_environment(), dialect).map_or_else(|error| error.log, |known| known.log)
-}
-
-/// Makes sure that there is no other thread.
-fn refuse_threads<S: Sys>(sys: &mut S) -> Result<(), Refusal> {
-    // A directory has a link from its parent and one from itself; each thread's folder adds one.
-    match sys.link_count(c"/proc/self/task").map(|links| links.saturating_sub(2)) {
-        Ok(0..=1) => Ok(()),
-        Ok(threads) => Err(Refusal::Threads(Some(threads))),
-        // Without a /proc of ours: unshare(2) does nothing with this flag in a single thread, and gives EINVAL in others.
-        Err(_) => match sys.unshare(CloneFlags::THREAD) {
-            Err(Errno::EINVAL) => Err(Refusal::Threads(None)),
-            // Some filters refuse any unshare. The stages will meet that too.
-            Ok(()) | Err(_) => Ok(()),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::MockSys;
-
-    #[test]
-    fn threads_are_counted_in_proc_and_seen_without_it() {
-        let cases = [
-            (Ok(3), None, Ok(())),
-            (Ok(4), None, Err(Refusal::Threads(Some(2)))),
-            (Err(Errno::ENOENT), Some(Ok(())), Ok(())),
-            (Err(Errno::ENOENT), Some(Err(Errno::EPERM)), Ok(())),
-            (Err(Errno::ENOENT), Some(Err(Errno::EINVAL)), Err(Refusal::Threads(None))),
-        ];
-        for (links, unshared, wanted) in cases {
-            let mut sys = MockSys::new();
-            sys.expect_link_count().once().return_const(links);
-            if let Some(unshared) = unshared {
-                sys.expect_unshare()
-                    .once()
-                    .withf(|flags| *flags == CloneFlags::THREAD)
-                    .return_const(unshared);
-            }
-            assert_eq!(refuse_threads(&mut sys), wanted, "{links:?}, {unshared:?}");
-        }
-    }
 }

@@ -65,6 +65,9 @@ pub struct Policy {
     pub mount_proc: bool,
     /// The command gets SIGKILL when the launcher's thread dies.
     pub kill_child: bool,
+    /// Every process of a mount namespace that is joined is trusted, so that our own launcher need not run from a sealed
+    /// copy (CVE-2019-5736, `cloned`). The drop-in does not look at it: its parent has made the copy.
+    pub trusted_mounts: bool,
 }
 
 impl Policy {
@@ -80,6 +83,7 @@ impl Policy {
             propagation: None,
             mount_proc: false,
             kill_child: false,
+            trusted_mounts: false,
         }
     }
 }

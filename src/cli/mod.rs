@@ -16,6 +16,7 @@ mod plan;
 mod replay;
 mod request;
 mod run;
+mod sealed;
 #[cfg(test)]
 mod testing;
 mod trace;

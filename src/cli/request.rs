@@ -169,6 +169,7 @@ pub(crate) fn decide(
         propagation: kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private),
         mount_proc: kinds.mount_proc,
         kill_child: flags.kill_child,
+        trusted_mounts: false,
     };
     Ok(Request {
         created: kinds.created,

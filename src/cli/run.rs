@@ -15,6 +15,7 @@ use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
 use super::hints::{Asked, Machine, likely_cause};
 use super::request::{self, Request};
+use super::sealed;
 
 /// Decides, starts, waits.
 ///
@@ -24,6 +25,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let flags = &args.namespaces;
     let facts = Facts::of(flags);
     let request = request::decide(flags, &facts, &Dialect::V1_2)?;
+    sealed::for_joins(request.joined)?;
     start(&Job {
         request: &request,
         command: &args.command,

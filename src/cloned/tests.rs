@@ -180,12 +180,12 @@ fn the_mark_is_there_once() {
     let old =
         b"_LIBCONTAINER_CLONED_BINARY=0\0A=1\0_LIBCONTAINER_CLONED_BINARY=\0_LIBCONTAINER_CLONED_BINARYX=2\0";
     assert_eq!(
-        environment(Some(old), "1", &mut memory),
+        environment(Some(old), RUNC, "1", &mut memory),
         Some(&b"A=1\0_LIBCONTAINER_CLONED_BINARYX=2\0_LIBCONTAINER_CLONED_BINARY=1\0"[..])
     );
-    assert_eq!(environment(None, "1", &mut memory), None);
-    assert_eq!(environment(Some(b"A=1\0"), "1", &mut memory[..33]), None);
-    assert!(environment(Some(b"A=1\0"), "1", &mut memory[..34]).is_some());
+    assert_eq!(environment(None, RUNC, "1", &mut memory), None);
+    assert_eq!(environment(Some(b"A=1\0"), RUNC, "1", &mut memory[..33]), None);
+    assert!(environment(Some(b"A=1\0"), RUNC, "1", &mut memory[..34]).is_some());
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_kernel_without_the_exec_flag_is_asked_again_without_it() {
     let mut sys = MockSys::new();
     sys.expect_memfd_create().with(eq(NAME), eq(true)).once().return_const(Err(Errno::EINVAL));
     sys.expect_memfd_create().with(eq(NAME), eq(false)).once().return_const(Ok(COPY));
-    assert_eq!(create(&mut sys, None), Ok((COPY, Kind::Memory)));
+    assert_eq!(create(&mut sys, NAME, None), Ok((COPY, Kind::Memory)));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn without_memory_a_file_of_the_state_directory_serves() {
                 *dir == Fd::CWD && path == expected && *flags == OpenFlags::Unnamed
             })
             .return_const(Ok(COPY));
-        assert_eq!(create(&mut sys, dir), Ok((COPY, Kind::File)));
+        assert_eq!(create(&mut sys, NAME, dir), Ok((COPY, Kind::File)));
     };
     unnamed(Some(b"/run/runc"), c"/run/runc");
     unnamed(Some(b"run/runc"), c"/tmp");
@@ -239,7 +239,7 @@ fn without_memory_a_file_of_the_state_directory_serves() {
     let long = [&b"/"[..], &[b'a'; PATH_MAX]].concat();
     let mut sys = MockSys::new();
     sys.expect_memfd_create().return_const(Err(Errno::EPERM));
-    assert_eq!(create(&mut sys, Some(&long)), Err(os(Cloning::Create, Errno::ENAMETOOLONG)));
+    assert_eq!(create(&mut sys, NAME, Some(&long)), Err(os(Cloning::Create, Errno::ENAMETOOLONG)));
 }
 
 #[test]
@@ -259,14 +259,14 @@ fn a_file_with_a_name_loses_it_at_once() {
         .withf(move |_, found, flags| found == path && *flags == OpenFlags::New)
         .return_const(Ok(COPY));
     sys.expect_unlink().once().withf(move |found| found == path).return_const(Ok(()));
-    assert_eq!(create(&mut sys, Some(b"/run/runc")), Ok((COPY, Kind::File)));
+    assert_eq!(create(&mut sys, NAME, Some(b"/run/runc")), Ok((COPY, Kind::File)));
     assert_eq!(
-        create(&mut named(NAMES_MAX.into()), Some(b"/run/runc")),
+        create(&mut named(NAMES_MAX.into()), NAME, Some(b"/run/runc")),
         Err(os(Cloning::Create, Errno::EEXIST))
     );
     let mut sys = named(1);
     sys.expect_openat().once().return_const(Err(Errno::EROFS));
-    let error = create(&mut sys, None).unwrap_err().to_string();
+    let error = create(&mut sys, NAME, None).unwrap_err().to_string();
     assert_eq!(
         Err(error),
         refused("Read-only file system (creating a file in _LIBCONTAINER_STATEDIR or /tmp)")
@@ -274,7 +274,7 @@ fn a_file_with_a_name_loses_it_at_once() {
     let mut sys = named(0);
     sys.expect_openat().once().return_const(Ok(COPY));
     sys.expect_unlink().return_const(Err(Errno::EACCES));
-    assert_eq!(create(&mut sys, None), Err(os(Cloning::Unlink, Errno::EACCES)));
+    assert_eq!(create(&mut sys, NAME, None), Err(os(Cloning::Unlink, Errno::EACCES)));
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub enum LaunchError {
         /// Which.
         signal: Signal,
     },
+    /// A mount namespace was to be joined by a program that does not run from a sealed copy of itself: see
+    /// [`run_from_sealed_copy`](super::run_from_sealed_copy).
+    NotSealed,
     /// The namespaces are there, but the command could not be executed in them.
     Exec {
         /// Its name.
@@ -80,6 +83,7 @@ impl LaunchError {
         match (failure.trouble, records.first()) {
             (Trouble::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
             (Trouble::Interrupted(signal), _) => Self::Interrupted { signal },
+            (Trouble::NotSealed, _) => Self::NotSealed,
             (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
                 if code == "exec" =>
             {
@@ -180,6 +184,12 @@ impl fmt::Display for Trouble {
             Self::StageFailed => f.write_str("a stage failed without a word"),
             Self::FatalRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
+            Self::NotSealed => f.write_str(
+                "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
+                 could open it through /proc/self/exe and overwrite it (CVE-2019-5736). Call \
+                 nsexec::launch::run_from_sealed_copy() first in main, or Launcher::trust_mount_namespace() if every \
+                 process in that namespace is trusted",
+            ),
         }
     }
 }
@@ -206,6 +216,7 @@ impl fmt::Display for LaunchError {
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
             Self::Bootstrap(failure) => failure.fmt(f),
             Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
+            Self::NotSealed => Trouble::NotSealed.fmt(f),
             Self::Exec { program, errno } => {
                 let name: String = match program.is_empty() {
                     true => "''".into(),
@@ -322,6 +333,17 @@ mod tests {
         let start = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
         assert_eq!(start.to_string(), "unable to spawn stage-0: Resource temporarily unavailable");
         assert_eq!((start.exit_code(), LaunchError::from(CommandError::Missing).exit_code()), (1, 2));
+    }
+
+    #[test]
+    fn an_unsealed_program_is_told_what_to_do() {
+        let failure = Failure { trouble: Trouble::NotSealed, ended: [None; 3] };
+        let error = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
+        assert_eq!((&error, error.exit_code()), (&LaunchError::NotSealed, 1));
+        let text = error.to_string();
+        for word in ["CVE-2019-5736", "/proc/self/exe", "run_from_sealed_copy", "trust_mount_namespace"] {
+            assert!(text.contains(word), "{text}");
+        }
     }
 
     #[test]

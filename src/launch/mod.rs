@@ -13,6 +13,9 @@
 //! Whatever happens, nothing is left: a launch that fails has reaped its stages and closed its descriptors, and if the
 //! launcher is killed before the command runs, the stages end.
 //!
+//! **A program that joins a mount namespace** calls [`run_from_sealed_copy`] first in `main`. Otherwise a process in that
+//! namespace could overwrite the program's file (CVE-2019-5736), and the launch is refused.
+//!
 //! ```no_run
 //! use nsexec::bootstrap::{Bootstrap, Dialect};
 //! use nsexec::idmap::IdMap;
@@ -45,6 +48,7 @@ mod record;
 /// Runs in the stages too, so the lints of the core hold again.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod script;
+mod sealed;
 pub mod signals;
 mod spawn;
 /// As [`script`].
@@ -66,6 +70,7 @@ pub use error::{LaunchError, StageFailure};
 pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use record::{Collector, Record};
+pub use sealed::{SealedCopyError, run_from_sealed_copy};
 pub use spawn::{execute, kind_of, maker_of, owner_of};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, encode, encoded_len};
@@ -190,6 +195,16 @@ impl Launcher {
         self
     }
 
+    /// Joins a mount namespace also if this program does not run from a sealed copy of itself.
+    ///
+    /// Only for a namespace in which every process is trusted, and every file that could be executed: one that this
+    /// program made itself, say. Any other can overwrite this program's file, with this program's privileges, through
+    /// /proc/self/exe (CVE-2019-5736). The safe way is [`run_from_sealed_copy`].
+    pub fn trust_mount_namespace(&mut self) -> &mut Self {
+        self.policy.trusted_mounts = true;
+        self
+    }
+
     /// Everything that a launch needs, made before any fork: what [`spawn`](Self::spawn) runs, and what a plan runs on a
     /// simulated kernel.
     ///
@@ -203,6 +218,7 @@ impl Launcher {
             level: self.level,
             signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
             interrupt: self.interrupt,
+            marked_copy: sealed::is_marked_copy(),
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
     }

@@ -76,6 +76,7 @@ impl Prepared {
             level: self.level,
             signals: self.signals,
             interrupt: self.interrupt,
+            marked_copy: self.marked_copy,
             argv: whole(argv),
             envp: match values {
                 Values::LeftOut => strings(envp).map(without_value).collect(),
@@ -107,8 +108,8 @@ impl Prepared {
             envp: joined(&note.envp)?,
             candidates: joined(&note.candidates)?,
         };
-        let Note { message, policy, level, signals, interrupt, .. } = note;
-        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, texts })
+        let Note { message, policy, level, signals, interrupt, marked_copy, .. } = note;
+        Ok(Self { message: message.0, asked, policy, level, signals, interrupt, marked_copy, texts })
     }
 }
 
@@ -144,6 +145,9 @@ struct Note {
     signals: ChildSignals,
     /// The descriptor that ends a launch: its poll is in the record.
     interrupt: Option<Fd>,
+    // Not in the notes of older programs, which asked for no copy.
+    #[serde(default)]
+    marked_copy: bool,
     argv: Vec<Bytes>,
     envp: Vec<Bytes>,
     candidates: Vec<Bytes>,
@@ -167,6 +171,9 @@ struct PolicyForm {
     propagation: Option<Propagation>,
     mount_proc: bool,
     kill_child: bool,
+    // Of a note that was written before this field: not trusted.
+    #[serde(default)]
+    trusted_mounts: bool,
 }
 
 #[derive(Serialize, Deserialize)]

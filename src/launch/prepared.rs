@@ -24,6 +24,7 @@ pub struct Prepared {
     pub(super) level: Level,
     pub(super) signals: ChildSignals,
     pub(super) interrupt: Option<Fd>,
+    pub(super) marked_copy: bool,
     pub(super) texts: Texts,
 }
 
@@ -85,6 +86,7 @@ impl Prepared {
             level: self.level,
             signals: self.signals,
             interrupt: self.interrupt,
+            marked_copy: self.marked_copy,
             tail,
         };
         launch(sys, &job, &mut Scratch { message: memory }, log)

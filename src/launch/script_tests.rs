@@ -98,7 +98,15 @@ fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
         envp: ExecArgs::EMPTY,
     };
     let signals = ChildSignals::default();
-    f(&Job { message: b"message", policy: &policy, level: Level::Warning, signals, interrupt: None, tail })
+    f(&Job {
+        message: b"message",
+        policy: &policy,
+        level: Level::Warning,
+        signals,
+        interrupt: None,
+        marked_copy: false,
+        tail,
+    })
 }
 
 #[derive(Default)]

@@ -10,7 +10,7 @@ use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::Policy;
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Ended, Program, Sim, SimSys};
+use nsexec::sys::sim::{Ended, LauncherFile, Program, Sim, SimSys};
 use nsexec::sys::types::*;
 
 use super::Scenario;
@@ -48,11 +48,21 @@ pub(super) fn our_own(
     told: Rc<RefCell<Option<LaunchError>>>,
 ) {
     sim.program(COMMAND, Program::ends(Ended::Exit(0)));
-    let (message, signals, candidates) = (scenario.message.clone(), scenario.signals, scenario.candidates);
+    sim.launcher_file(scenario.launcher_file);
+    let (message, signals, candidates, file) =
+        (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
     sim.launcher(move |sys| {
         let mut slots = [None; 2];
         let tail = tail_of(&policy, candidates, &mut slots);
-        let job = Job { message: &message, policy: &policy, level, signals, interrupt: None, tail };
+        let job = Job {
+            message: &message,
+            policy: &policy,
+            level,
+            signals,
+            interrupt: None,
+            marked_copy: file == LauncherFile::Unnamed,
+            tail,
+        };
         launched(sys, &job, |error| *told.borrow_mut() = Some(error))
     });
 }
@@ -67,7 +77,8 @@ pub(crate) fn start_our_own(
 ) -> Ended {
     let mut slots = [None; 2];
     let tail = tail_of(policy, b"/bin/command\0", &mut slots);
-    let job = Job { message, policy, level, signals: ChildSignals::default(), interrupt, tail };
+    let job =
+        Job { message, policy, level, signals: ChildSignals::default(), interrupt, marked_copy: false, tail };
     launched(sys, &job, |_| {})
 }
 
@@ -114,6 +125,7 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
 fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
     let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
     match (failure.trouble, records.first()) {
+        (Trouble::NotSealed, _) => LaunchError::NotSealed,
         (Trouble::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
         (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
             if code == "exec" =>

@@ -39,7 +39,7 @@ use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Choice, Ended, Fault, Kind, Program, Report, Settings, Sim, User};
+use nsexec::sys::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Report, Settings, Sim, User};
 use nsexec::sys::types::{CloneFlags, Fd, Pid};
 
 pub(crate) use launching::{COMMAND, start_our_own};
@@ -99,6 +99,8 @@ pub(crate) struct Scenario {
     pub(crate) signals: ChildSignals,
     /// The files that our own launcher tries, each with its NUL.
     pub(crate) candidates: &'static [u8],
+    /// The file that our own launcher runs from.
+    pub(crate) launcher_file: LauncherFile,
     /// What runc's launcher says of the numbers for mount sources.
     pub(crate) mount_numbers: MountNumbers,
     pub(crate) ways: &'static [Way],
@@ -122,6 +124,7 @@ impl Scenario {
             level: Level::Warning,
             signals: ChildSignals::default(),
             candidates: b"/bin/command\0",
+            launcher_file: LauncherFile::Sealed,
             mount_numbers: MountNumbers::Kept,
             ways: Way::ALL,
             refused: None,

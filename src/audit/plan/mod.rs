@@ -29,7 +29,9 @@ use crate::log::Level;
 use crate::namespace::{NsKind, NsSet};
 use crate::policy::Policy;
 use crate::sys::record::Call;
-use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
+use crate::sys::sim::{
+    self, Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User,
+};
 use crate::sys::types::{Errno, Pid};
 use crate::timens::TimeOffsets;
 
@@ -110,6 +112,12 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
         assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
     }
+    if matches!(start, Start::Launcher(_)) && joined.contains(NsKind::Mnt) && !policy.trusted_mounts {
+        // Only these launches ask for the copy.
+        let file =
+            if assumptions.sealed { "a sealed copy of itself" } else { "a file that can be written to" };
+        assumption_lines.push(("this program runs from".to_string(), file.to_string()));
+    }
     let hash = hash(start, &bootstrap, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
     let set_back = |offsets: TimeOffsets<'_>| offsets.text().contains(&b'-');
     if bootstrap.timens_offsets().is_some_and(set_back) {
@@ -156,7 +164,9 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
         ("fresh /proc", yes(policy.mount_proc)),
         ("kill with the launcher", yes(policy.kill_child)),
     ];
-    lines.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    // Said where it is so: nearly no launcher asks for it.
+    let trusted = policy.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
+    lines.into_iter().chain(trusted).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 /// The message is hashed as a little-endian machine would send it.
@@ -329,6 +339,7 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
 
 fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     search(sim, prepared, assumptions);
+    sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
     if prepared.is_interruptible() {

@@ -118,6 +118,7 @@ pub const RULES: &[Rule] = &[
     descriptors::NONE_LEFT,
     dumpable::NOT_WHILE_JOINING,
     dumpable::WINDOW,
+    joins::FROM_A_COPY,
     joins::OPENED_FIRST,
     joins::CHECKED,
     joins::NO_PROC_AFTER_MOUNT,
