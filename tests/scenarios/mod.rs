@@ -8,6 +8,7 @@
 //! | `starts` | those that end with an init or a command |
 //! | `refusals` | those that end with an error, the kernel's and our own |
 //! | `malformed` | messages that are none |
+//! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
 //! | `dialects` | both in the older lines of runc |
 //!
 //! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
@@ -19,6 +20,7 @@ mod dialects;
 mod launching;
 mod malformed;
 mod refusals;
+mod sealed;
 mod starts;
 
 use std::cell::RefCell;
@@ -247,6 +249,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(dialects::refusals());
     all.extend(malformed::all());
     all.extend(cloned::all());
+    all.extend(sealed::all());
     all
 }
 
