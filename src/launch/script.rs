@@ -231,7 +231,10 @@ pub fn launch<S: Sys, L: LogReader>(
 /// Fails unless a process of the mount namespace to join, if there is one, cannot overwrite this program's file. Asked
 /// before there is any process: the stages are forks of this one, with the same /proc/self/exe.
 fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), Trouble> {
-    if job.policy.trusted_mounts || !joins_mounts(job) {
+    // Stage 0 refuses a message that cannot be decoded.
+    let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE);
+    let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
+    if !joins || job.policy.trusted_mounts {
         return Ok(());
     }
     match cloned::may_join_mounts(sys, job.marked_copy) {
@@ -239,13 +242,6 @@ fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), Trouble> {
         Ok(false) => Err(Trouble::NotSealed),
         Err(errno) => Err(Trouble::Os { step: Step::CheckCopy, errno }),
     }
-}
-
-/// Whether the message joins a mount namespace. Stage 0 refuses a message that cannot be decoded.
-fn joins_mounts(job: &Job<'_>) -> bool {
-    let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE).ok();
-    let paths = asked.and_then(|(asked, _)| asked.namespaces());
-    paths.is_some_and(|paths| paths.kinds().contains(NsKind::Mnt))
 }
 
 fn make_pipes<S: Sys>(sys: &mut S) -> Result<Pipes, Trouble> {

@@ -4,9 +4,11 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use super::*;
-use crate::bootstrap::Dialect;
+use crate::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
+use crate::namespace::NsSet;
+use crate::namespace::paths::NsPaths;
 use crate::sys::MockSys;
-use crate::sys::types::{ExecArgs, Fd, TidAddress, Waited};
+use crate::sys::types::{ExecArgs, Fd, Seals, TidAddress, Waited};
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);
@@ -347,4 +349,55 @@ fn a_signal_goes_before_the_pid_line_and_nothing_else_does() {
     assert_eq!(interrupted_by(&[Ok([0, 1]), Ok([1, 0])], Err(Errno::EAGAIN)), None);
     assert_eq!(interrupted_by(&[Ok([0, 0x20])], Ok(15)), None);
     assert_eq!(interrupted_by(&[Err(Errno::ENOSYS)], Ok(15)), None);
+}
+
+/// What a launch that joins a mount namespace does first, and what comes of it if that is all.
+fn joining_mounts(trusted_mounts: bool, marked_copy: bool, seals: SysResult<Seals>, links: u64) -> Launched {
+    let paths = NsPaths::parse(b"mnt:/m", NsSet::ALL).unwrap();
+    let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+    let mut message = vec![0; encoded_len(&asked)];
+    encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+    let policy = Policy { trusted_mounts, ..Policy::runc(&Dialect::V1_2) };
+    let mut sys = MockSys::new();
+    sys.expect_openat().withf(|_, path, _| path == c"/proc/self/exe").returning(|_, _, _| Ok(INIT));
+    sys.expect_get_seals().returning(move |_| seals);
+    sys.expect_link_count().returning(move |_| Ok(links));
+    sys.expect_close().returning(|_| Ok(()));
+    // The next step, which is not taken if the first one refuses.
+    sys.expect_socketpair().returning(|| Err(Errno::EMFILE));
+    with_job(|job| {
+        let job = Job { message: &message, policy: &policy, marked_copy, ..*job };
+        launch(&mut sys, &job, &mut Scratch { message: &mut [] }, &mut Text::default())
+    })
+}
+
+#[test]
+fn a_mount_namespace_is_joined_from_a_copy_or_where_it_is_trusted() {
+    let failed = |trouble| Launched::Failed(Failure { trouble, ended: [None; 3] });
+    let refused = failed(Trouble::NotSealed);
+    let goes_on = failed(Trouble::Os { step: Step::MakeInitPipe, errno: Errno::EMFILE });
+    let none = Err(Errno::EINVAL);
+    assert_eq!(joining_mounts(false, false, Ok(Seals::CONTENT), 1), goes_on);
+    assert_eq!(joining_mounts(false, false, none, 1), refused);
+    // A file without a name that is not ours: another process may hold it.
+    assert_eq!(joining_mounts(false, false, none, 0), refused);
+    assert_eq!(joining_mounts(false, true, none, 0), goes_on);
+    assert_eq!(joining_mounts(false, true, none, 1), refused);
+    assert_eq!(joining_mounts(true, false, none, 1), goes_on);
+}
+
+#[test]
+fn a_program_that_cannot_be_looked_at_joins_no_mounts() {
+    let paths = NsPaths::parse(b"net:/n,mnt:/m", NsSet::ALL).unwrap();
+    let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+    let mut message = vec![0; encoded_len(&asked)];
+    encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+    let mut sys = MockSys::new();
+    sys.expect_openat().returning(|_, _, _| Err(Errno::ENOENT));
+    let launched = with_job(|job| {
+        let job = Job { message: &message, ..*job };
+        launch(&mut sys, &job, &mut Scratch { message: &mut [] }, &mut Text::default())
+    });
+    let trouble = Trouble::Os { step: Step::CheckCopy, errno: Errno::ENOENT };
+    assert_eq!(launched, Launched::Failed(Failure { trouble, ended: [None; 3] }));
 }

@@ -167,8 +167,11 @@ pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
             // The name is for people; nothing depends on it.
             let _ = sys.set_name(&name);
         }
+        #[allow(clippy::disallowed_methods, reason = "there is one thread")]
         // SAFETY: there is one thread, so nothing reads the environment meanwhile.
-        unsafe { env::remove_var(SEALED_COPY) };
+        unsafe {
+            env::remove_var(SEALED_COPY);
+        }
     }
     result
 }

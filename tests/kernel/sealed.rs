@@ -24,7 +24,8 @@ use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{Policy, Session, Setgroups};
 use nsexec::sys::types::CloneFlags;
 
-use crate::harness::{BOTH, Test, test};
+use crate::harness::{BOTH, ROOT, Test, USER, test};
+use crate::joins::sleeper;
 use crate::kit::{Cmd, Ctx, Live, until};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -35,6 +36,11 @@ pub(crate) const TESTS: &[Test] = &[
     test!(without_the_copy_the_program_is_overwritten, BOTH),
     test!(a_drop_in_without_a_copy_is_overwritten, BOTH),
     test!(an_unsealed_program_may_not_join, BOTH),
+    test!(a_copy_in_a_directory_is_not_exposed_either, ROOT),
+    test!(the_copy_changes_nothing_else, BOTH),
+    test!(many_arguments_are_handed_on, BOTH),
+    test!(a_limit_of_the_size_of_files_is_an_error, BOTH),
+    test!(a_program_that_cannot_be_read_is_an_error, USER),
 ];
 
 /// The word by which this program becomes [`joiner`].
@@ -240,7 +246,14 @@ impl Victim {
     /// The attack ran, in a copy, and came to nothing.
     #[track_caller]
     fn withstood(&self, attack: &Attack) {
-        assert!(!attack.own_file && attack.opened == 0 && attack.written == 0, "{}", attack.text);
+        assert_eq!(attack.written, 0, "{}", attack.text);
+        self.is_out_of_reach(attack);
+    }
+
+    /// The attack ran, in a copy, to which it may have written.
+    #[track_caller]
+    fn is_out_of_reach(&self, attack: &Attack) {
+        assert!(!attack.own_file && attack.opened == 0, "{}", attack.text);
         assert!(self.is_intact(), "{}", attack.text);
     }
 
@@ -368,4 +381,87 @@ fn a_drop_in_without_a_copy_is_overwritten(ctx: &Ctx) {
     let hostile = Hostile::new(ctx, &victim.path);
     victim.fell_to(&hostile.attack(&victim, || drop_in(ctx, &victim.path, &hostile)));
     hostile.end();
+}
+
+/// Where the kernel makes no file in memory. The copy can have no seals, but it is nobody else's.
+fn a_copy_in_a_directory_is_not_exposed_either(ctx: &Ctx) {
+    ctx.needs("strace");
+    let victim = Victim::copy_of(ctx, &ctx.bin, "victim");
+    let hostile = Hostile::new(ctx, &victim.path);
+    let temporary = ctx.file("temporary");
+    fs::create_dir(&temporary).unwrap();
+    let pid = hostile.pid.to_string();
+    // An old kernel or a filter; vm.memfd_noexec=2.
+    for errno in ["ENOSYS", "EACCES"] {
+        let inject = format!("inject=memfd_create:error={errno}");
+        let strace = ["-qq", "-o", "/dev/null", "-e", &inject, victim.path.to_str().unwrap()];
+        let enter = ["enter", "-t", &pid, "-a", "--", "/bin/sh"];
+        let args = [&strace[..], &enter].concat();
+        let attack =
+            hostile.attack(&victim, || ctx.cmd("strace", args).env("TMPDIR", &temporary).done().exits(0));
+        victim.is_out_of_reach(&attack);
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{errno}");
+    }
+    hostile.end();
+}
+
+fn the_copy_changes_nothing_else(ctx: &Ctx) {
+    let target = sleeper(ctx, &[]);
+    let pid = target.command().to_string();
+    let enter = |kinds: &str, script: &str| {
+        // Odd values, an ignored signal, a file mode mask. A joined mount namespace begins in its root directory.
+        let bin = ctx.bin.display();
+        let outer = format!(
+            "trap '' USR2; umask 27; cd /; exec {bin} enter -t {pid} {kinds} -- sh -c '{script}' a '' \"b c\""
+        );
+        ctx.cmd("env", ["-i", "PATH=/usr/bin:/bin", "ODD= a=b\n", "EMPTY=", "sh", "-c", &outer]).ok()
+    };
+    // With the mount namespace there is a copy, and without it there is none.
+    let script = "env -0 | tr \"\\\\0\" :; echo $# \"$0$1$2\"; umask; pwd; grep ^Sig /proc/self/status";
+    let (copied, plain) = (enter("-a", script), enter("-U -p -n", script));
+    assert!(copied.contains("ODD= a=b") && !copied.contains("SEALED"), "{copied}");
+    assert_eq!(copied, plain);
+    // The launcher itself.
+    let args = ["enter", "-t", &pid, "-a", "--", "sh", "-c", "echo on; exec sleep 100"];
+    let live = ctx.nsexec(args).start().says("on");
+    let of_launcher = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", live.pid())).unwrap();
+    assert_eq!(of_launcher("comm"), "nsexec\n");
+    let words: Vec<String> = of_launcher("cmdline").split_terminator('\0').map(str::to_owned).collect();
+    assert_eq!(words[1..], args);
+    let exe = fs::read_link(format!("/proc/{}/exe", live.pid())).unwrap();
+    assert_eq!(exe, Path::new("/memfd:sealed_copy:/proc/self/exe (deleted)"));
+    assert_eq!(fs::read_link(format!("/proc/{}/cwd", live.pid())).unwrap(), ctx.dir);
+    live.end();
+    target.end();
+}
+
+/// More than one string's limit: the copy's memory grows with them.
+fn many_arguments_are_handed_on(ctx: &Ctx) {
+    let target = sleeper(ctx, &[]);
+    let pid = target.command().to_string();
+    let words: Vec<String> = (0..6000).map(|number| format!("{number:0100}")).collect();
+    let enter = ["enter", "-t", &pid, "-a", "--", "sh", "-c", "echo $# ${#A}", "sh"].map(str::to_owned);
+    let cmd = ctx.nsexec([&enter[..], &words].concat()).env("A", "x".repeat(100_000));
+    assert_eq!(cmd.env("B", "y".repeat(100_000)).ok(), "6000 100000\n");
+    target.end();
+}
+
+fn a_limit_of_the_size_of_files_is_an_error(ctx: &Ctx) {
+    let target = sleeper(ctx, &[]);
+    let script = format!("ulimit -f 8; exec {} enter -t {} -a -- true", ctx.bin.display(), target.command());
+    let words = ["sealed copy", "copying: File too large", "ulimit -f", "CVE-2019-5736"];
+    ctx.cmd("sh", ["-c", &script]).refused(1, &words);
+    target.end();
+}
+
+fn a_program_that_cannot_be_read_is_an_error(ctx: &Ctx) {
+    let target = sleeper(ctx, &[]);
+    let pid = target.command().to_string();
+    let secret = Victim::copy_of(ctx, &ctx.bin, "secret");
+    fs::set_permissions(&secret.path, fs::Permissions::from_mode(0o111)).unwrap();
+    let words = ["sealed copy", "/proc/self/exe: Permission denied", "readable"];
+    ctx.cmd(&secret.path, ["enter", "-t", &pid, "-a", "--", "true"]).refused(1, &words);
+    // Without the mount namespace nothing is copied.
+    ctx.cmd(&secret.path, ["enter", "-t", &pid, "-U", "--", "true"]).done().exits(0);
+    target.end();
 }

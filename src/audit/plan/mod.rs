@@ -26,7 +26,7 @@ use crate::idmap::{Extent, IdMap};
 use crate::launch::script::Launched;
 use crate::launch::{Collector, Prepared};
 use crate::log::Level;
-use crate::namespace::{NsKind, NsSet};
+use crate::namespace::NsKind;
 use crate::policy::Policy;
 use crate::sys::record::Call;
 use crate::sys::sim::{
@@ -104,7 +104,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     };
     let (bootstrap, _) = decode(message, policy.dialect, ByteOrder::NATIVE)
         .map_err(|error| PlanError::Message(error.to_string()))?;
-    let joined = bootstrap.namespaces().map_or(NsSet::EMPTY, |paths| paths.kinds());
+    let joined = bootstrap.joined();
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
     if policy.dialect.cloned_binary {
@@ -394,6 +394,7 @@ mod tests {
     use super::*;
     use crate::bootstrap::Dialect;
     use crate::launch::Launcher;
+    use crate::namespace::NsSet;
     use crate::namespace::paths::NsPaths;
     use crate::policy::{Credentials, Policy, Setgroups};
     use crate::sys::types::CloneFlags;
@@ -492,6 +493,24 @@ mod tests {
         let foreign =
             Assumptions { joined_user: Some(JoinedUser::made_by(7, 7)), ..Assumptions::ordinary(1000) };
         assert!(answer(&joining(c"user:/u", &foreign), "setns").starts_with("-1 EPERM"));
+    }
+
+    #[test]
+    fn a_mount_namespace_is_joined_from_a_sealed_copy_or_not_at_all() {
+        let file = |plan: &Plan| {
+            let mut lines = plan.assumptions.iter();
+            lines.find(|(key, _)| key == "this program runs from").map(|(_, value)| value.clone())
+        };
+        let sealed = joining(c"mnt:/m", &Assumptions::root());
+        assert!(sealed.succeeds && sealed.findings.is_empty(), "{:?}", sealed.findings);
+        assert_eq!(file(&sealed).as_deref(), Some("a sealed copy of itself"));
+        let bare = joining(c"mnt:/m", &Assumptions { sealed: false, ..Assumptions::root() });
+        assert!(!bare.succeeds && bare.run.sections.len() == 1, "{:?}", bare.run);
+        assert_eq!(file(&bare).as_deref(), Some("a file that can be written to"));
+        assert_ne!(bare.hash, sealed.hash);
+        // Nothing else depends on it.
+        let other = joining(c"net:/n", &Assumptions { sealed: false, ..Assumptions::root() });
+        assert!(other.succeeds && file(&other).is_none(), "{:?}", other.log);
     }
 
     #[test]
