@@ -114,6 +114,9 @@ fn exit(status: i32) -> ! {
 /// which is the container's init. Stages 0 and 1 end in here, with status 0 or 1; what went wrong is on the log
 /// pipe, or on standard error.
 ///
+/// With a mount namespace to join, the parent must start this program from a sealed copy of it, as runc's Go half does:
+/// otherwise a process in that namespace can overwrite the program's file (CVE-2019-5736; `cloned`).
+///
 /// A program that has started a thread by then is refused with a fatal record: with threads, `unshare` and `setns`
 /// of a user namespace fail, and a fork copies locks that nobody will ever release.
 ///
