@@ -6,7 +6,7 @@
 //! signal into SIGCHLD.
 //!
 //! A launch that joins a mount namespace first makes sure that this program runs from a sealed copy of itself
-//! ([`cloned`]): stage 2 executes a file of that namespace, and the file may be a script whose interpreter is
+//! ([`cloned`](crate::cloned)): stage 2 executes a file of that namespace, and the file may be a script whose interpreter is
 //! /proc/self/exe, which is our own binary (CVE-2019-5736).
 
 use core::fmt;
