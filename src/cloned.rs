@@ -120,7 +120,7 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
     become_copy(sys, exe, RUNC, own, room)
 }
 
-/// Makes sure that a program of our own launcher runs from a copy that nobody can write to. Returns success only if it
+/// Makes sure that a program of our own launcher runs from a copy that no process can change. Returns success only if it
 /// does; otherwise the program starts again, from a copy, with the same arguments, environment and descriptors.
 ///
 /// The environment of the copy has one variable more, [`SEALED_COPY`]: a mark of one byte, and behind it `name`, the
@@ -182,7 +182,7 @@ struct Form<'n> {
     variable: &'static str,
     /// The name of the file in memory, which /proc/PID/exe and /proc/PID/maps show.
     memfd: &'static CStr,
-    /// What the variable says behind the mark.
+    /// The text behind the mark in the variable.
     name: &'n [u8],
 }
 

@@ -406,7 +406,7 @@ fn a_launcher_is_known_by_its_seals_or_by_mark_and_missing_name() {
     assert_eq!(asked(none, true, Some(Ok(1))), Ok(false));
     assert_eq!(asked(Ok(Seals::SEAL), true, Some(Ok(0))), Ok(true));
     assert_eq!(asked(none, true, Some(Err(Errno::EACCES))), Err(Errno::EACCES));
-    // A file in memory that somebody may still write to: marked or not.
+    // A file in memory without seals can be changed, marked or not.
     assert_eq!(asked(Ok(Seals(0)), true, None), Ok(false));
     let mut sys = MockSys::new();
     sys.expect_openat().return_const(Err(Errno::ENOENT));

@@ -351,7 +351,7 @@ fn a_signal_goes_before_the_pid_line_and_nothing_else_does() {
     assert_eq!(interrupted_by(&[Err(Errno::ENOSYS)], Ok(15)), None);
 }
 
-/// What a launch that joins a mount namespace does first, and what comes of it if that is all.
+/// The result of a launch that joins a mount namespace and fails at the init pipe, if it comes that far.
 fn joining_mounts(trusted_mounts: bool, marked_copy: bool, seals: SysResult<Seals>, links: u64) -> Launched {
     let paths = NsPaths::parse(b"mnt:/m", NsSet::ALL).unwrap();
     let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);

@@ -1,4 +1,4 @@
-//! [`run_from_sealed_copy`]: the program of a launcher, started again from a copy that nobody can write to.
+//! [`run_from_sealed_copy`]: the program of a launcher, started again from a copy that no process can change.
 //!
 //! A place with `unsafe`: a [`LinuxSys`] is made here, and the environment is read as the C library has it.
 
@@ -26,10 +26,10 @@ const ALL_STRINGS_MAX: usize = 8 << 20;
 /// For the program's bytes, where the kernel does not copy them by itself.
 const BUFFER: usize = 1 << 16;
 
-/// Whether the environment had the mark of a copy. It is removed there, and a launch needs to know it.
+/// True if the environment had the mark of a copy. The mark is removed there, and later launches need the fact.
 static MARKED_COPY: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`run_from_sealed_copy`] has found that this program is a marked copy.
+/// Returns whether [`run_from_sealed_copy`] has found the mark of a copy in the environment.
 pub(super) fn is_marked_copy() -> bool {
     MARKED_COPY.load(Ordering::Relaxed)
 }
@@ -113,7 +113,7 @@ impl From<Error<'_>> for SealedCopyError {
     }
 }
 
-/// Makes sure that this program runs from a copy of itself to which nobody can write: a sealed file in memory. Call it
+/// Makes sure that this program runs from a copy of itself that no process can change: a sealed file in memory. Call it
 /// first in `main`, in every program that joins a mount namespace through a [`Launcher`](super::Launcher).
 ///
 /// If the program runs from such a copy already, this returns at once. Otherwise it copies /proc/self/exe, seals the

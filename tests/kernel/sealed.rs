@@ -46,7 +46,7 @@ pub(crate) const TESTS: &[Test] = &[
 /// The word by which this program becomes [`joiner`].
 pub(crate) const JOINER: &str = "--joiner";
 
-/// What the joining program does about the copy.
+/// How the joining program handles the copy.
 const SEALED: &str = "sealed";
 const TRUSTING: &str = "trusting";
 const NEITHER: &str = "neither";
@@ -157,7 +157,7 @@ impl<'c> Hostile<'c> {
         self.kinds().iter().map(path).collect::<Vec<_>>().join(",")
     }
 
-    /// What came of the attack on `program`, which `launch` has started and waited for.
+    /// Lets the container attack `program`, which `launch` starts and waits for. Returns the attacker's report.
     #[track_caller]
     fn attack(&self, program: &Victim, launch: impl FnOnce()) -> Attack {
         let (gone, report) = (self.root.join("gone"), self.root.join("report"));
@@ -205,7 +205,7 @@ fn libraries(ctx: &Ctx, program: &Path) -> Vec<PathBuf> {
 /// The attacker's report.
 struct Attack {
     text: String,
-    /// What was executed in the container was the very file of the host.
+    /// The container executed the host's own file, not a copy.
     own_file: bool,
     /// In how many ways the host's file was opened for writing.
     opened: u32,
@@ -314,7 +314,7 @@ fn a_joining_program_of_the_library_is_not_exposed(ctx: &Ctx) {
     hostile.end();
 }
 
-/// What makes the tests above tell something.
+/// The control: the same container overwrites a program that makes no copy, so the tests above can fail.
 fn without_the_copy_the_program_is_overwritten(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &me(), "victim");
     let hostile = Hostile::new(ctx, &victim.path);
@@ -383,7 +383,7 @@ fn a_drop_in_without_a_copy_is_overwritten(ctx: &Ctx) {
     hostile.end();
 }
 
-/// Where the kernel makes no file in memory. The copy can have no seals, but it is nobody else's.
+/// The kernel makes no file in memory here. The copy can have no seals, but no other exec finds it.
 fn a_copy_in_a_directory_is_not_exposed_either(ctx: &Ctx) {
     ctx.needs("strace");
     let victim = Victim::copy_of(ctx, &ctx.bin, "victim");
