@@ -35,7 +35,10 @@
 extern "C" {
 #endif
 
-/* The parent is runc 1.2.0 or later, up to today's. */
+/*
+ * The parent is runc 1.2.0 or later, up to today's. It starts this process from a sealed copy of the program, as runc's Go
+ * code does, where a mount namespace is joined: otherwise a process in there can overwrite the program (CVE-2019-5736).
+ */
 void nsexec(void);
 
 /*

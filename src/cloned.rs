@@ -4,6 +4,13 @@
 //! ended, and everybody's next container runs what it wrote. So runc up to 1.1 executes itself once more, from a sealed
 //! copy, before it says its first word to the launcher; since 1.2 its Go half does it (spec 2.7).
 //!
+//! A stage that is not dumpable does not prevent the attack. Stage 2 executes a file of the container's mount namespace.
+//! If that file begins with `#!/proc/self/exe`, the kernel executes our own binary once more: dumpable, in the
+//! container, with the container's dynamic loader and libraries. A library's constructor opens /proc/self/exe, keeps the
+//! descriptor, waits for the launcher's end, and opens /proc/self/fd/N for writing. So our own launcher needs the copy
+//! too, whenever it joins a mount namespace: `launch::run_from_sealed_copy` makes it with [`ensure_for_launch`], and
+//! `launch::script::launch` asks [`may_join_mounts`] before it makes any process.
+//!
 //! A copy is known by its seals. One that cannot have any, since this kernel has no memfd, is known by a mark in the
 //! environment and by having no name. Before a copy is executed it is held against the very same question, and the mark
 //! counts, so that nothing can make us execute ourselves for ever.
@@ -20,7 +27,7 @@ use crate::error::{Cloning, Doing, Error, Refusal};
 use crate::json::Line;
 use crate::namespace::join::PATH_MAX;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, ExecArgs, Fd, MaskHow, OpenFlags, Seals, SignalSet, SysResult};
+use crate::sys::types::{ArgPtr, Errno, ExecArgs, Fd, MaskHow, OpenFlags, Seals, SignalSet, SysResult};
 
 /// Bytes of our arguments with their NULs, and of our environment: what Linux lets a single string have
 /// (`MAX_ARG_STRLEN`). A launcher gives us a few hundred.
@@ -53,6 +60,10 @@ const MARKS: [&str; 2] = ["1", "2"];
 
 const SELF_EXE: &CStr = c"/proc/self/exe";
 const NAME: &CStr = c"runc_cloned:/proc/self/exe";
+const LAUNCHER_NAME: &CStr = c"sealed_copy:/proc/self/exe";
+
+/// The variable with the mark of a copy that our own launcher runs from. The copy removes it before anything else.
+pub const SEALED_COPY: &str = "_NSEXEC_SEALED_COPY";
 
 /// Whether a file is a copy of ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,20 +113,149 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
         let _ = sys.close(exe);
         return Ok(());
     }
-    let mark = next_mark(own.mark).ok_or(Error::Refused(Refusal::CopyUnknown))?;
     let (argv, rest) = memory.split_at_mut_checked(STRINGS_MAX).ok_or(TOO_LARGE)?;
     let (envp, buffer) = rest.split_at_mut_checked(STRINGS_MAX).ok_or(TOO_LARGE)?;
-    let argv = arguments(sys, argv)?;
-    let envp = environment(own.environ, mark, envp).ok_or(TOO_LARGE)?;
     let (mut argv_slots, mut envp_slots) = ([None; ARGUMENTS_MAX + 1], [None; VARIABLES_MAX + 1]);
-    let argv = ExecArgs::build(argv, &mut argv_slots).ok_or(TOO_LARGE)?;
-    let envp = ExecArgs::build(envp, &mut envp_slots).ok_or(TOO_LARGE)?;
+    let room = Room { argv, envp, argv_slots: &mut argv_slots, envp_slots: &mut envp_slots, buffer };
+    become_copy(sys, exe, RUNC, own, room)
+}
 
-    let (copy, kind) = create(sys, own.state_dir)?;
-    copy_within_limits(sys, copy, exe, buffer)?;
+/// Makes sure that a program of our own launcher runs from a copy that no process can change. Returns success only if it
+/// does; otherwise the program starts again, from a copy, with the same arguments, environment and descriptors.
+///
+/// The environment of the copy has one variable more, [`SEALED_COPY`]: a mark of one byte, and behind it `name`, the
+/// process's name, which the exec of a descriptor replaces by the descriptor's number. `own.mark` is that first byte.
+///
+/// We are the program that is going to launch, with a single thread, before its main work.
+///
+/// # Errors
+/// Why there is no copy. [`Refusal::OwnArguments`] also if `room` is too small: the caller may try again with more.
+pub fn ensure_for_launch<S: Sys>(
+    sys: &mut S,
+    own: OwnProgram<'_>,
+    name: &[u8],
+    room: Room<'_>,
+) -> Result<(), Error<'static>> {
+    let exe =
+        sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly).map_err(|errno| os(Cloning::OpenExe, errno))?;
+    match is_launchers_copy(sys, exe, own.mark.is_some()) {
+        Ok(false) => {}
+        known => {
+            let _ = sys.close(exe);
+            return known.map(|_| ());
+        }
+    }
+    become_copy(sys, exe, Form { variable: SEALED_COPY, memfd: LAUNCHER_NAME, name }, own, room)
+}
+
+/// Returns whether a container that gets hold of our /proc/self/exe cannot overwrite a file of the host through it: the
+/// condition for joining a mount namespace. `marked`: this program has found the mark of a copy in its environment.
+///
+/// We are the launcher, before it makes any process. The stages are forks, so they have the same /proc/self/exe.
+///
+/// # Errors
+/// If /proc/self/exe cannot be opened, or looked at.
+pub fn may_join_mounts<S: Sys>(sys: &mut S, marked: bool) -> SysResult<bool> {
+    let exe = sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly)?;
+    let result = is_launchers_copy(sys, exe, marked);
     let _ = sys.close(exe);
-    let copy = protect(sys, copy, kind)?;
-    Err(os(Cloning::Exec, execute(sys, copy, &argv, &envp)))
+    result.map_err(|error| error.errno().unwrap_or(Errno::EIO))
+}
+
+/// Returns whether our program, open as `exe`, is a copy of our own launcher's: sealed, or marked and without a name.
+/// Without the mark a file without a name does not count: another process may hold it open, and execute it again. A
+/// read-only mount does not count either: it may be remounted while a container holds its descriptor.
+fn is_launchers_copy<S: Sys>(sys: &mut S, exe: Fd, marked: bool) -> Result<bool, Error<'static>> {
+    match verdict(sys.get_seals(exe), marked) {
+        Verdict::Cloned => Ok(true),
+        Verdict::NotCloned => Ok(false),
+        Verdict::AskFile => {
+            sys.link_count(SELF_EXE).map(|links| links == 0).map_err(|errno| os(Cloning::Look, errno))
+        }
+    }
+}
+
+/// How copies are marked and named.
+#[derive(Clone, Copy, Debug)]
+struct Form<'n> {
+    /// The variable with the mark.
+    variable: &'static str,
+    /// The name of the file in memory, which /proc/PID/exe and /proc/PID/maps show.
+    memfd: &'static CStr,
+    /// The text behind the mark in the variable.
+    name: &'n [u8],
+}
+
+/// runc's.
+const RUNC: Form<'static> = Form { variable: CLONED_BINARY, memfd: NAME, name: b"" };
+
+/// The memory in which arguments and environment are put together, and the program is copied.
+#[derive(Debug)]
+pub struct Room<'r> {
+    /// For the arguments, each with its NUL; one byte more than they have.
+    pub argv: &'r mut [u8],
+    /// For the environment, with the mark.
+    pub envp: &'r mut [u8],
+    /// For a pointer to each argument, and the null pointer.
+    pub argv_slots: &'r mut [Option<ArgPtr<'r>>],
+    /// For a pointer to each variable, and the null pointer.
+    pub envp_slots: &'r mut [Option<ArgPtr<'r>>],
+    /// For the program's bytes, if the kernel cannot copy them by itself.
+    pub buffer: &'r mut [u8],
+}
+
+/// Copies the program, which is open as `exe`, and executes the copy. Returns only if that fails, with `exe` closed.
+fn become_copy<S: Sys>(
+    sys: &mut S,
+    exe: Fd,
+    form: Form<'_>,
+    own: OwnProgram<'_>,
+    room: Room<'_>,
+) -> Result<(), Error<'static>> {
+    let Room { argv, envp, argv_slots, envp_slots, buffer } = room;
+    let strings = strings(sys, own, form, (argv, argv_slots), (envp, envp_slots));
+    let copied = strings.and_then(|strings| Ok((strings, filled(sys, exe, form, own.state_dir, buffer)?)));
+    let _ = sys.close(exe);
+    let ((argv, envp), (copy, kind)) = copied?;
+    let copy = protect(sys, copy, kind).map_err(|error| close_after(sys, copy, error))?;
+    let errno = execute(sys, copy, &argv, &envp);
+    Err(close_after(sys, copy, os(Cloning::Exec, errno)))
+}
+
+/// A text and the room for pointers to its strings.
+type Strings<'r> = (&'r mut [u8], &'r mut [Option<ArgPtr<'r>>]);
+
+/// Our arguments and our environment with the mark, as execve takes them.
+fn strings<'r, S: Sys>(
+    sys: &mut S,
+    own: OwnProgram<'_>,
+    form: Form<'_>,
+    argv: Strings<'r>,
+    envp: Strings<'r>,
+) -> Result<(ExecArgs<'r>, ExecArgs<'r>), Error<'static>> {
+    let mark = next_mark(own.mark).ok_or(Error::Refused(Refusal::CopyUnknown))?;
+    let argv = ExecArgs::build(arguments(sys, argv.0)?, argv.1);
+    let envp = environment(own.environ, form, mark, envp.0).and_then(|text| ExecArgs::build(text, envp.1));
+    argv.zip(envp).ok_or(TOO_LARGE)
+}
+
+/// A new file with the bytes of `exe`.
+fn filled<S: Sys>(
+    sys: &mut S,
+    exe: Fd,
+    form: Form<'_>,
+    state_dir: Option<&[u8]>,
+    buffer: &mut [u8],
+) -> Result<(Fd, Kind), Error<'static>> {
+    let (copy, kind) = create(sys, form.memfd, state_dir)?;
+    copy_within_limits(sys, copy, exe, buffer).map_err(|error| close_after(sys, copy, error))?;
+    Ok((copy, kind))
+}
+
+/// Closes a copy that does not serve: our own launcher's program may go on without it.
+fn close_after<S: Sys>(sys: &mut S, copy: Fd, error: Error<'static>) -> Error<'static> {
+    let _ = sys.close(copy);
+    error
 }
 
 const TOO_LARGE: Error<'static> = Error::Refused(Refusal::OwnArguments);
@@ -162,26 +302,28 @@ fn next_mark(mark: Option<&[u8]>) -> Option<&'static str> {
 }
 
 /// Our environment with the mark, once, each variable with its NUL. `None`: there is no room.
-fn environment<'a>(own: Option<&[u8]>, mark: &str, memory: &'a mut [u8]) -> Option<&'a [u8]> {
+fn environment<'a>(own: Option<&[u8]>, form: Form<'_>, mark: &str, memory: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut line = Line::new(memory);
     let is_mark = |variable: &[u8]| {
-        variable.strip_prefix(CLONED_BINARY.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+        variable.strip_prefix(form.variable.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
     };
     let variables = own?.split_inclusive(|byte| *byte == 0).filter(|variable| !is_mark(variable));
     for variable in variables {
         line.push_bytes(variable).ok()?;
     }
-    write!(line, "{CLONED_BINARY}={mark}\0").ok()?;
+    write!(line, "{}={mark}", form.variable).ok()?;
+    line.push_bytes(form.name).ok()?;
+    line.push_bytes(&[0]).ok()?;
     let len = line.len();
     memory.get(..len)
 }
 
 /// A new empty file: in memory; else without a name in the directory; else with a name, which is taken away at once.
-fn create<S: Sys>(sys: &mut S, state_dir: Option<&[u8]>) -> Result<(Fd, Kind), Error<'static>> {
-    let mut memory = sys.memfd_create(NAME, true);
+fn create<S: Sys>(sys: &mut S, name: &CStr, state_dir: Option<&[u8]>) -> Result<(Fd, Kind), Error<'static>> {
+    let mut memory = sys.memfd_create(name, true);
     if memory == Err(Errno::EINVAL) {
         // Linux before 6.3 does not know the flag, and needs none.
-        memory = sys.memfd_create(NAME, false);
+        memory = sys.memfd_create(name, false);
     }
     if let Ok(fd) = memory {
         return Ok((fd, Kind::Memory));

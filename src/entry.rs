@@ -11,14 +11,13 @@ use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::env::{Environment, OwnProgram, RawEnv};
 use crate::cloned::STRINGS_MAX;
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::log::{Level, Log};
-use crate::nsexec::{Scratch, nsexec};
+use crate::nsexec::{Scratch, nsexec, refuse_threads};
 use crate::policy::Policy;
 use crate::stage::Outcome;
-use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Errno, Fd};
+use crate::sys::types::Fd;
 
 /// Memory of the core. In .bss, so that a process without a bootstrap pays nothing for it.
 struct Memory<const LEN: usize>(UnsafeCell<[u8; LEN]>);
@@ -187,6 +186,9 @@ impl fmt::Display for Elevation {
 /// which is the container's init. Stages 0 and 1 end in here, with status 0 or 1; what went wrong is on the log
 /// pipe, or on standard error.
 ///
+/// With a mount namespace to join, the parent must start this program from a sealed copy of it, as runc's Go half does:
+/// otherwise a process in that namespace can overwrite the program's file (CVE-2019-5736; `cloned`).
+///
 /// A program that has started a thread by then is refused with a fatal record: with threads, `unshare` and `setns`
 /// of a user namespace fail, and a fork copies locks that nobody will ever release.
 ///
@@ -235,25 +237,9 @@ pub fn log_pipe(dialect: &Dialect) -> Option<Fd> {
     Environment::parse(raw_environment(), dialect).map_or_else(|error| error.log, |known| known.log)
 }
 
-/// Makes sure that there is no other thread.
-fn refuse_threads<S: Sys>(sys: &mut S) -> Result<(), Refusal> {
-    // A directory has a link from its parent and one from itself; each thread's folder adds one.
-    match sys.link_count(c"/proc/self/task").map(|links| links.saturating_sub(2)) {
-        Ok(0..=1) => Ok(()),
-        Ok(threads) => Err(Refusal::Threads(Some(threads))),
-        // Without a /proc of ours: unshare(2) does nothing with this flag in a single thread, and gives EINVAL in others.
-        Err(_) => match sys.unshare(CloneFlags::THREAD) {
-            Err(Errno::EINVAL) => Err(Refusal::Threads(None)),
-            // Some filters refuse any unshare. The stages will meet that too.
-            Ok(()) | Err(_) => Ok(()),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::MockSys;
 
     #[test]
     fn an_elevation_is_told_by_its_ids() {
@@ -266,27 +252,5 @@ mod tests {
         assert_eq!(decide(true, [0, 0, 2, 3]), Some(Elevation::SetGid { real: 2, effective: 3 }));
         assert_eq!(decide(true, [1; 4]), Some(Elevation::Capabilities));
         assert_eq!(decide(true, [0; 4]), None);
-    }
-
-    #[test]
-    fn threads_are_counted_in_proc_and_seen_without_it() {
-        let cases = [
-            (Ok(3), None, Ok(())),
-            (Ok(4), None, Err(Refusal::Threads(Some(2)))),
-            (Err(Errno::ENOENT), Some(Ok(())), Ok(())),
-            (Err(Errno::ENOENT), Some(Err(Errno::EPERM)), Ok(())),
-            (Err(Errno::ENOENT), Some(Err(Errno::EINVAL)), Err(Refusal::Threads(None))),
-        ];
-        for (links, unshared, wanted) in cases {
-            let mut sys = MockSys::new();
-            sys.expect_link_count().once().return_const(links);
-            if let Some(unshared) = unshared {
-                sys.expect_unshare()
-                    .once()
-                    .withf(|flags| *flags == CloneFlags::THREAD)
-                    .return_const(unshared);
-            }
-            assert_eq!(refuse_threads(&mut sys), wanted, "{links:?}, {unshared:?}");
-        }
     }
 }

@@ -7,7 +7,7 @@
 //! | [`nsexec`] | the top script, a table of contents of the whole bootstrap |
 //! | [`stage`] | the three processes: [`stage::parent`], [`stage::child`], [`stage::init`] |
 //! | [`bootstrap`] | the message: decoder, encoder, dialects, environment |
-//! | [`cloned`] | the sealed copy of our own program, for runc's older lines |
+//! | [`cloned`] | the sealed copy of our own program, for runc's older lines and for our launcher |
 //! | [`namespace`] | kinds, paths, join passes, unshare steps |
 //! | [`idmap`], [`timens`] | id maps and time offsets, as values and as writes |
 //! | [`sync`], [`log`], [`json`], [`error`] | what stages tell each other, the launcher and people |

@@ -7,7 +7,7 @@ use crate::bootstrap::env::{EnvError, Environment, LOG_PIPE, OwnProgram, RawEnv}
 use crate::bootstrap::text::Lossy;
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
 use crate::cloned;
-use crate::error::{Doing, Error};
+use crate::error::{Doing, Error, Refusal};
 use crate::json::Line;
 use crate::log::{Level, Log, RECORD_MAX};
 use crate::namespace::unshare::refuse_impossible;
@@ -15,7 +15,7 @@ use crate::pipe::{read_full, send_all};
 use crate::policy::{Credentials, Policy};
 use crate::stage::{Context, Outcome, StageEnd, parent, sources};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, FsType, OpenFlags, TidAddress};
+use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags, TidAddress};
 
 /// The memory that the core works in, made by the edge before anything else.
 #[derive(Debug)]
@@ -267,6 +267,26 @@ pub fn thread_id_cache<S: Sys>(sys: &mut S) -> Option<TidAddress> {
     (cache.address != 0 && cache.cached == sys.gettid().0).then_some(cache)
 }
 
+/// Makes sure that there is no other thread.
+///
+/// We are a program before its bootstrap, or before it executes a sealed copy of itself.
+///
+/// # Errors
+/// [`Refusal::Threads`]
+pub fn refuse_threads<S: Sys>(sys: &mut S) -> Result<(), Refusal> {
+    // A directory has a link from its parent and one from itself; each thread's folder adds one.
+    match sys.link_count(c"/proc/self/task").map(|links| links.saturating_sub(2)) {
+        Ok(0..=1) => Ok(()),
+        Ok(threads) => Err(Refusal::Threads(Some(threads))),
+        // Without a /proc of ours: unshare(2) does nothing with this flag in a single thread, and gives EINVAL in others.
+        Err(_) => match sys.unshare(CloneFlags::THREAD) {
+            Err(Errno::EINVAL) => Err(Refusal::Threads(None)),
+            // Some filters refuse any unshare. The stages will meet that too.
+            Ok(()) | Err(_) => Ok(()),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -368,6 +388,28 @@ mod tests {
             sys.expect_tid_address().returning(move || Ok(at));
             sys.expect_gettid().returning(|| Pid(7));
             assert_eq!(thread_id_cache(&mut sys), is_cache.then_some(at), "{at:?}");
+        }
+    }
+
+    #[test]
+    fn threads_are_counted_in_proc_and_seen_without_it() {
+        let cases = [
+            (Ok(3), None, Ok(())),
+            (Ok(4), None, Err(Refusal::Threads(Some(2)))),
+            (Err(Errno::ENOENT), Some(Ok(())), Ok(())),
+            (Err(Errno::ENOENT), Some(Err(Errno::EPERM)), Ok(())),
+            (Err(Errno::ENOENT), Some(Err(Errno::EINVAL)), Err(Refusal::Threads(None))),
+        ];
+        for (links, unshared, wanted) in cases {
+            let mut sys = MockSys::new();
+            sys.expect_link_count().once().return_const(links);
+            if let Some(unshared) = unshared {
+                sys.expect_unshare()
+                    .once()
+                    .withf(|flags| *flags == CloneFlags::THREAD)
+                    .return_const(unshared);
+            }
+            assert_eq!(refuse_threads(&mut sys), wanted, "{links:?}, {unshared:?}");
         }
     }
 }

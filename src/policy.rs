@@ -87,6 +87,9 @@ pub struct Policy {
     pub ends_with_launcher: bool,
     /// The command's descriptors above 2. Our own launcher only.
     pub descriptors: Descriptors,
+    /// Every process of a mount namespace that is joined is trusted, so that our own launcher need not run from a sealed
+    /// copy (CVE-2019-5736, `cloned`). The drop-in does not look at it: its parent has made the copy.
+    pub trusted_mounts: bool,
 }
 
 impl Policy {
@@ -104,6 +107,7 @@ impl Policy {
             kill_child: false,
             ends_with_launcher: false,
             descriptors: Descriptors::All,
+            trusted_mounts: false,
         }
     }
 }

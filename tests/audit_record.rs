@@ -193,6 +193,9 @@ fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
         runner::default_signals();
+        if joins_mounts(case) {
+            nsexec::launch::run_from_sealed_copy().expect("a sealed copy");
+        }
         let level = if std::env::var_os(LEVEL).is_some() { Level::Debug } else { Level::Warning };
         launcher(case, level, Path::new(&std::env::var_os(OUT).expect("where to")));
         return ExitCode::SUCCESS;
@@ -416,6 +419,10 @@ fn message(case: &Case) -> Vec<u8> {
     bytes
 }
 
+fn joins_mounts(case: &Case) -> bool {
+    case.join.contains("mnt:")
+}
+
 type Recorded = Recorder<LinuxSys, SharedSink>;
 
 fn launcher(case: &Case, level: Level, out: &Path) {
@@ -432,6 +439,9 @@ fn launcher(case: &Case, level: Level, out: &Path) {
 }
 
 fn launch(sys: &mut Recorded, case: &Case, message: &[u8], level: Level, memory: &mut [u8]) {
+    if joins_mounts(case) {
+        assert_eq!(nsexec::cloned::may_join_mounts(sys, false), Ok(true));
+    }
     let (init, stage_init) = sys.socketpair().unwrap();
     let (log, stage_log) = sys.pipe2().unwrap();
     let stage_0 = match sys.fork(ExitSignal::None, None).unwrap() {

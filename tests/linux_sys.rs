@@ -661,7 +661,9 @@ const PROBES: &[Probe] = &[
     ("getdents64", libc::SYS_getdents64, &[Signed, Whole, Unsigned], |sys| {
         sys.getdents64(Fd(-9), &mut [0]).unwrap_err()
     }),
-    ("set_cloexec", libc::SYS_fcntl, &[Signed, Signed, Whole], |sys| sys.set_cloexec(Fd(-9)).unwrap_err()),
+    ("set_cloexec", libc::SYS_fcntl, &[Signed, Signed, Whole], |sys| {
+        sys.set_cloexec(Fd(-9), true).unwrap_err()
+    }),
     ("get_seals", libc::SYS_fcntl, &[Signed, Signed], |sys| sys.get_seals(Fd(-9)).unwrap_err()),
     ("add_seals", libc::SYS_fcntl, &[Signed, Signed, Whole], |sys| {
         sys.add_seals(Fd(-9), Seals::CONTENT).unwrap_err()

@@ -28,6 +28,7 @@ pub use mount_fds::{MountFds, MountFdsError};
 pub use text::Steps;
 
 use crate::idmap::IdMap;
+use crate::namespace::NsSet;
 use crate::namespace::paths::NsPaths;
 use crate::sys::types::CloneFlags;
 use crate::timens::TimeOffsets;
@@ -77,6 +78,12 @@ impl<'m> Bootstrap<'m> {
     #[must_use]
     pub const fn namespaces(&self) -> Option<NsPaths<'m>> {
         self.namespaces
+    }
+
+    /// The kinds of the namespaces to join.
+    #[must_use]
+    pub fn joined(&self) -> NsSet {
+        self.namespaces.map_or(NsSet::EMPTY, |paths| paths.kinds())
     }
 
     /// The user id map. It may be there without a user namespace to create, and is not used then.

@@ -157,6 +157,8 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
         file_system: file_system(joined),
         amiss: amiss(joined),
         joined_user: joined_user(joined),
+        // As `super::sealed` sees to.
+        sealed: true,
         command: None,
         refused: BTreeMap::new(),
     }

@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::hand_over::{self, HandOver};
 use super::request::{Request, credentials};
 use super::run::{self, Job};
+use super::sealed;
 use super::target::{Process, is_ours};
 use super::values::{KIND_NAMES, flag_of};
 
@@ -52,6 +53,8 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
     // All are open by now, and if it still lives, all are of one and the same process.
     process.check_alive()?;
     let joined = joins.iter().map(|(kind, _)| *kind).collect();
+    // Starts the program again, which then opens all of them again: they are close-on-exec.
+    sealed::for_joins(joined)?;
     let paths: Vec<String> =
         joins.iter().map(|(kind, fd)| format!("{}:/proc/self/fd/{}", kind.name(), fd.as_raw_fd())).collect();
     let mut request = request(joined, &paths.join(","), args.preserve_credentials, !geteuid().is_root())?;
@@ -92,6 +95,7 @@ fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result
             propagation: None,
             mount_proc: false,
             kill_child: false,
+            trusted_mounts: false,
             ends_with_launcher: true,
             descriptors: Descriptors::Named,
         },

@@ -17,6 +17,7 @@ mod plan;
 mod replay;
 mod request;
 mod run;
+mod sealed;
 mod target;
 #[cfg(test)]
 mod testing;

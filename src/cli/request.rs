@@ -178,6 +178,7 @@ pub(crate) fn decide(
         kill_child: flags.kill_child,
         ends_with_launcher: true,
         descriptors: Descriptors::All,
+        trusted_mounts: false,
     };
     Ok(Request {
         created: kinds.created,

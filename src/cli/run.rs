@@ -16,6 +16,7 @@ use super::hand_over;
 use super::hints::{Asked, Machine, likely_cause};
 use super::output;
 use super::request::{self, Request};
+use super::sealed;
 
 /// Decides, starts, waits.
 ///
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     hand_over::decide(&mut request, &args.hand_over, others, others);
+    sealed::for_joins(request.joined)?;
     start(&Job {
         request: &request,
         command: &args.command,

@@ -34,6 +34,7 @@ use super::output;
 use super::replay;
 use super::request::{self, Request};
 use super::run::{self, Job};
+use super::sealed;
 
 /// Something went otherwise than planned.
 const NOT_AS_PLANNED: u8 = 3;
@@ -62,6 +63,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.witness {
         return witnessed(&request, &facts);
     }
+    sealed::for_joins(request.joined)?;
     recorded(args, facts, &request)
 }
 

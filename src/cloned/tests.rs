@@ -180,12 +180,12 @@ fn the_mark_is_there_once() {
     let old =
         b"_LIBCONTAINER_CLONED_BINARY=0\0A=1\0_LIBCONTAINER_CLONED_BINARY=\0_LIBCONTAINER_CLONED_BINARYX=2\0";
     assert_eq!(
-        environment(Some(old), "1", &mut memory),
+        environment(Some(old), RUNC, "1", &mut memory),
         Some(&b"A=1\0_LIBCONTAINER_CLONED_BINARYX=2\0_LIBCONTAINER_CLONED_BINARY=1\0"[..])
     );
-    assert_eq!(environment(None, "1", &mut memory), None);
-    assert_eq!(environment(Some(b"A=1\0"), "1", &mut memory[..33]), None);
-    assert!(environment(Some(b"A=1\0"), "1", &mut memory[..34]).is_some());
+    assert_eq!(environment(None, RUNC, "1", &mut memory), None);
+    assert_eq!(environment(Some(b"A=1\0"), RUNC, "1", &mut memory[..33]), None);
+    assert!(environment(Some(b"A=1\0"), RUNC, "1", &mut memory[..34]).is_some());
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_kernel_without_the_exec_flag_is_asked_again_without_it() {
     let mut sys = MockSys::new();
     sys.expect_memfd_create().with(eq(NAME), eq(true)).once().return_const(Err(Errno::EINVAL));
     sys.expect_memfd_create().with(eq(NAME), eq(false)).once().return_const(Ok(COPY));
-    assert_eq!(create(&mut sys, None), Ok((COPY, Kind::Memory)));
+    assert_eq!(create(&mut sys, NAME, None), Ok((COPY, Kind::Memory)));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn without_memory_a_file_of_the_state_directory_serves() {
                 *dir == Fd::CWD && path == expected && *flags == OpenFlags::Unnamed
             })
             .return_const(Ok(COPY));
-        assert_eq!(create(&mut sys, dir), Ok((COPY, Kind::File)));
+        assert_eq!(create(&mut sys, NAME, dir), Ok((COPY, Kind::File)));
     };
     unnamed(Some(b"/run/runc"), c"/run/runc");
     unnamed(Some(b"run/runc"), c"/tmp");
@@ -239,7 +239,7 @@ fn without_memory_a_file_of_the_state_directory_serves() {
     let long = [&b"/"[..], &[b'a'; PATH_MAX]].concat();
     let mut sys = MockSys::new();
     sys.expect_memfd_create().return_const(Err(Errno::EPERM));
-    assert_eq!(create(&mut sys, Some(&long)), Err(os(Cloning::Create, Errno::ENAMETOOLONG)));
+    assert_eq!(create(&mut sys, NAME, Some(&long)), Err(os(Cloning::Create, Errno::ENAMETOOLONG)));
 }
 
 #[test]
@@ -259,14 +259,14 @@ fn a_file_with_a_name_loses_it_at_once() {
         .withf(move |_, found, flags| found == path && *flags == OpenFlags::New)
         .return_const(Ok(COPY));
     sys.expect_unlink().once().withf(move |found| found == path).return_const(Ok(()));
-    assert_eq!(create(&mut sys, Some(b"/run/runc")), Ok((COPY, Kind::File)));
+    assert_eq!(create(&mut sys, NAME, Some(b"/run/runc")), Ok((COPY, Kind::File)));
     assert_eq!(
-        create(&mut named(NAMES_MAX.into()), Some(b"/run/runc")),
+        create(&mut named(NAMES_MAX.into()), NAME, Some(b"/run/runc")),
         Err(os(Cloning::Create, Errno::EEXIST))
     );
     let mut sys = named(1);
     sys.expect_openat().once().return_const(Err(Errno::EROFS));
-    let error = create(&mut sys, None).unwrap_err().to_string();
+    let error = create(&mut sys, NAME, None).unwrap_err().to_string();
     assert_eq!(
         Err(error),
         refused("Read-only file system (creating a file in _LIBCONTAINER_STATEDIR or /tmp)")
@@ -274,7 +274,7 @@ fn a_file_with_a_name_loses_it_at_once() {
     let mut sys = named(0);
     sys.expect_openat().once().return_const(Ok(COPY));
     sys.expect_unlink().return_const(Err(Errno::EACCES));
-    assert_eq!(create(&mut sys, None), Err(os(Cloning::Unlink, Errno::EACCES)));
+    assert_eq!(create(&mut sys, NAME, None), Err(os(Cloning::Unlink, Errno::EACCES)));
 }
 
 #[test]
@@ -372,6 +372,106 @@ fn where_the_call_is_missing_the_copy_is_executed_by_its_path() {
         let errno = execute(&mut sys, COPY, &ExecArgs::EMPTY, &ExecArgs::EMPTY);
         assert_eq!(errno, if falls_back { Errno::ETXTBSY } else { refusal });
     }
+}
+
+fn launch_with(sys: &mut MockSys, own: OwnProgram<'_>, size: usize) -> Result<(), Error<'static>> {
+    let (mut argv, mut envp, mut buffer) = (vec![0; size], vec![0; size], [0; 8]);
+    let (mut argv_slots, mut envp_slots) = (vec![None; 8], vec![None; 8]);
+    let room = Room {
+        argv: &mut argv,
+        envp: &mut envp,
+        argv_slots: &mut argv_slots,
+        envp_slots: &mut envp_slots,
+        buffer: &mut buffer,
+    };
+    ensure_for_launch(sys, own, b"a name", room)
+}
+
+#[test]
+fn a_launcher_is_known_by_its_seals_or_by_mark_and_missing_name() {
+    let asked = |seals, marked, links: Option<SysResult<u64>>| {
+        let mut sys = MockSys::new();
+        sys.expect_openat().once().withf(|_, path, _| path == SELF_EXE).return_const(Ok(EXE));
+        sys.expect_get_seals().once().with(eq(EXE)).return_const(seals);
+        sys.expect_close().once().with(eq(EXE)).return_const(Ok(()));
+        if let Some(links) = links {
+            sys.expect_link_count().once().withf(|path| path == SELF_EXE).return_const(links);
+        }
+        may_join_mounts(&mut sys, marked)
+    };
+    let none = Err(Errno::EINVAL);
+    assert_eq!(asked(Ok(Seals::CONTENT), false, None), Ok(true));
+    assert_eq!(asked(none, false, None), Ok(false));
+    assert_eq!(asked(none, true, Some(Ok(0))), Ok(true));
+    assert_eq!(asked(none, true, Some(Ok(1))), Ok(false));
+    assert_eq!(asked(Ok(Seals::SEAL), true, Some(Ok(0))), Ok(true));
+    assert_eq!(asked(none, true, Some(Err(Errno::EACCES))), Err(Errno::EACCES));
+    // A file in memory without seals can be changed, marked or not.
+    assert_eq!(asked(Ok(Seals(0)), true, None), Ok(false));
+    let mut sys = MockSys::new();
+    sys.expect_openat().return_const(Err(Errno::ENOENT));
+    assert_eq!(may_join_mounts(&mut sys, true), Err(Errno::ENOENT));
+}
+
+#[test]
+fn a_launchers_copy_gets_the_mark_and_the_name_of_the_process() {
+    let mut sys = with_arguments(running(Err(Errno::EINVAL)), b"a\0b\0");
+    sys = with_mask(sys);
+    sys.expect_memfd_create().withf(|name, exec| name == LAUNCHER_NAME && *exec).return_const(Ok(COPY));
+    sys.expect_sendfile().once().return_const(Ok(7_usize));
+    sys.expect_sendfile().once().return_const(Ok(0_usize));
+    sys.expect_add_seals().with(eq(COPY), eq(Seals::CONTENT)).return_const(Ok(()));
+    sys.expect_get_seals().with(eq(COPY)).return_const(Ok(Seals::CONTENT));
+    sys.expect_execveat()
+        .once()
+        .withf(|fd, argv, envp| {
+            let strings = |args: &ExecArgs<'_>| args.strings().map(Vec::from).collect::<Vec<_>>();
+            *fd == COPY
+                && strings(argv) == [b"a", b"b"]
+                && strings(envp) == [&b"A=1"[..], b"B=", b"_NSEXEC_SEALED_COPY=1a name"]
+        })
+        .return_const(Errno::ENOEXEC);
+    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(Cloning::Exec, Errno::ENOEXEC)));
+}
+
+#[test]
+fn a_launcher_that_gets_no_copy_keeps_no_descriptor() {
+    let closing = |sys: &mut MockSys, fds: &'static [Fd]| {
+        for fd in fds {
+            sys.expect_close().once().with(eq(*fd)).return_const(Ok(()));
+        }
+    };
+    let unsealed = || {
+        let mut sys = MockSys::new();
+        sys.expect_openat().withf(|_, path, _| path == SELF_EXE).return_const(Ok(EXE));
+        sys.expect_get_seals().with(eq(EXE)).return_const(Err(Errno::EINVAL));
+        with_arguments(sys, b"a\0")
+    };
+    // Too little room: nothing is made.
+    let mut sys = unsealed();
+    closing(&mut sys, &[CMDLINE, EXE]);
+    assert_eq!(launch_with(&mut sys, own(false), 10), Err(TOO_LARGE));
+    // No room in memory.
+    let mut sys = with_mask(unsealed());
+    sys.expect_memfd_create().return_const(Ok(COPY));
+    sys.expect_sendfile().return_const(Ok(0_usize));
+    sys.expect_add_seals().return_const(Err(Errno::EPERM));
+    closing(&mut sys, &[CMDLINE, EXE, COPY]);
+    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(Cloning::Seal, Errno::EPERM)));
+    let mut sys = unsealed();
+    sys.expect_sigprocmask().once().return_const(Err(Errno::EINVAL));
+    sys.expect_memfd_create().return_const(Ok(COPY));
+    sys.expect_sendfile().return_const(Err(Errno::EFBIG));
+    sys.expect_read().withf(|fd, _| *fd == EXE).return_const(Err(Errno::EIO));
+    closing(&mut sys, &[CMDLINE, COPY, EXE]);
+    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(Cloning::Copy, Errno::EIO)));
+    // Not even the question can be asked.
+    let mut sys = MockSys::new();
+    sys.expect_openat().return_const(Ok(EXE));
+    sys.expect_get_seals().return_const(Err(Errno::EINVAL));
+    sys.expect_link_count().return_const(Err(Errno::EIO));
+    closing(&mut sys, &[EXE]);
+    assert_eq!(launch_with(&mut sys, own(true), 100), Err(os(Cloning::Look, Errno::EIO)));
 }
 
 /// Whatever the kernel and the file system say, or somebody in between: it ends.

@@ -174,8 +174,9 @@ pub enum Cloning {
 }
 
 impl Cloning {
-    /// The step.
-    pub(super) const fn text(self) -> &'static str {
+    /// The step, in words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
         match self {
             Self::OpenExe => "opening /proc/self/exe",
             Self::Look => "looking at its file",

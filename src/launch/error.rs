@@ -42,6 +42,9 @@ pub enum LaunchError {
     },
     /// The time that [`Launcher::timeout`](super::Launcher::timeout) allows was over before the command ran.
     TimedOut,
+    /// A mount namespace was to be joined by a program that does not run from a sealed copy of itself: see
+    /// [`run_from_sealed_copy`](super::run_from_sealed_copy).
+    NotSealed,
     /// The namespaces are there, but the command could not be executed in them.
     Exec {
         /// Its name.
@@ -91,6 +94,7 @@ impl LaunchError {
             (Trouble::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
             (Trouble::Interrupted(signal), _) => Self::Interrupted { signal },
             (Trouble::TimedOut, _) => Self::TimedOut,
+            (Trouble::NotSealed, _) => Self::NotSealed,
             (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
                 if code == "exec" =>
             {
@@ -197,6 +201,12 @@ impl fmt::Display for Trouble {
             Self::FatalRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
             Self::TimedOut => f.write_str("the time limit passed before the command was started"),
+            Self::NotSealed => f.write_str(
+                "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
+                 could open it through /proc/self/exe and overwrite it (CVE-2019-5736). Call \
+                 nsexec::launch::run_from_sealed_copy() first in main, or Launcher::trust_mount_namespace() if every \
+                 process in that namespace is trusted",
+            ),
         }
     }
 }
@@ -227,6 +237,7 @@ impl fmt::Display for LaunchError {
             Self::Bootstrap(failure) => failure.fmt(f),
             Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
             Self::TimedOut => Trouble::TimedOut.fmt(f),
+            Self::NotSealed => Trouble::NotSealed.fmt(f),
             Self::Exec { program, errno } => {
                 let name: String = match program.is_empty() {
                     true => "''".into(),
@@ -343,6 +354,17 @@ mod tests {
         let start = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
         assert_eq!(start.to_string(), "unable to spawn stage-0: Resource temporarily unavailable");
         assert_eq!((start.exit_code(), LaunchError::from(CommandError::Missing).exit_code()), (1, 2));
+    }
+
+    #[test]
+    fn an_unsealed_program_is_told_what_to_do() {
+        let failure = Failure { trouble: Trouble::NotSealed, ended: [None; 3] };
+        let error = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
+        assert_eq!((&error, error.exit_code()), (&LaunchError::NotSealed, 1));
+        let text = error.to_string();
+        for word in ["CVE-2019-5736", "/proc/self/exe", "run_from_sealed_copy", "trust_mount_namespace"] {
+            assert!(text.contains(word), "{text}");
+        }
     }
 
     #[test]

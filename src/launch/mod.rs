@@ -13,6 +13,9 @@
 //! Whatever happens, nothing is left: a launch that fails has reaped its stages and closed its descriptors, and if the
 //! launcher is killed before the command runs, the stages end.
 //!
+//! **A program that joins a mount namespace** calls [`run_from_sealed_copy`] first in `main`. Otherwise a process in that
+//! namespace could overwrite the program's file (CVE-2019-5736), and the launch is refused.
+//!
 //! ```no_run
 //! use nsexec::bootstrap::{Bootstrap, Dialect};
 //! use nsexec::idmap::IdMap;
@@ -45,6 +48,7 @@ mod record;
 /// Runs in the stages too, so the lints of the core hold again.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod script;
+mod sealed;
 pub mod signals;
 mod signals_error;
 mod spawn;
@@ -71,6 +75,7 @@ pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use proc_status::number_in_proc;
 pub use record::{Collector, Record};
+pub use sealed::{SealedCopyError, run_from_sealed_copy};
 pub use spawn::{execute, hold, is_open, kind_of, maker_of, owner_of, without_sigxfsz};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
@@ -228,6 +233,16 @@ impl Launcher {
         self
     }
 
+    /// Joins a mount namespace also if this program does not run from a sealed copy of itself.
+    ///
+    /// Only for a namespace in which every process is trusted, and every file that could be executed: one that this
+    /// program made itself, say. Any other can overwrite this program's file, with this program's privileges, through
+    /// /proc/self/exe (CVE-2019-5736). The safe way is [`run_from_sealed_copy`].
+    pub fn trust_mount_namespace(&mut self) -> &mut Self {
+        self.policy.trusted_mounts = true;
+        self
+    }
+
     /// Everything that a launch needs, made before any fork: what [`spawn`](Self::spawn) runs, and what a plan runs on a
     /// simulated kernel.
     ///
@@ -247,6 +262,7 @@ impl Launcher {
             timeout: self.timeout,
             timer: None,
             named: self.named.clone(),
+            marked_copy: sealed::is_marked_copy(),
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
     }

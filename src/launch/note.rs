@@ -81,6 +81,7 @@ impl Prepared {
             interrupt: self.interrupt,
             timer: self.timer,
             named: self.named.clone(),
+            marked_copy: self.marked_copy,
             argv: whole(argv),
             envp: match values {
                 Values::LeftOut => strings(envp).map(without_value).collect(),
@@ -112,7 +113,7 @@ impl Prepared {
             envp: joined(&note.envp)?,
             candidates: joined(&note.candidates)?,
         };
-        let Note { message, policy, level, signals, interrupt, timer, named, .. } = note;
+        let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, .. } = note;
         Ok(Self {
             message: message.0,
             asked,
@@ -123,6 +124,7 @@ impl Prepared {
             timeout: None,
             timer,
             named,
+            marked_copy,
             texts,
         })
     }
@@ -166,6 +168,9 @@ struct Note {
     /// The descriptors that the command gets. Absent in the notes of 0.1.
     #[serde(default)]
     named: Vec<Fd>,
+    // Not in the notes of older programs, which asked for no copy.
+    #[serde(default)]
+    marked_copy: bool,
     argv: Vec<Bytes>,
     envp: Vec<Bytes>,
     candidates: Vec<Bytes>,
@@ -195,6 +200,9 @@ struct PolicyForm {
     /// Absent in the notes of 0.1, where the command got all.
     #[serde(with = "DescriptorsForm", default = "all_descriptors")]
     descriptors: Descriptors,
+    // Of a note that was written before this field: not trusted.
+    #[serde(default)]
+    trusted_mounts: bool,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -30,6 +30,7 @@ pub struct Prepared {
     pub(super) timeout: Option<Duration>,
     pub(super) timer: Option<Fd>,
     pub(super) named: Vec<Fd>,
+    pub(super) marked_copy: bool,
     pub(super) texts: Texts,
 }
 
@@ -127,6 +128,7 @@ impl Prepared {
             signals: self.signals,
             interrupt: self.interrupt,
             timer: self.timer,
+            marked_copy: self.marked_copy,
             tail,
         };
         launch(sys, &job, &mut Scratch { message: memory }, log)

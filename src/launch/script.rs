@@ -4,6 +4,10 @@
 //! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) sees them. A program in which this library runs never takes
 //! them by accident, and our own wait for any of them never takes a child of that program. The command's exec turns the
 //! signal into SIGCHLD.
+//!
+//! A launch that joins a mount namespace first makes sure that this program runs from a sealed copy of itself
+//! ([`cloned`](crate::cloned)): stage 2 executes a file of that namespace, and the file may be a script whose interpreter is
+//! /proc/self/exe, which is our own binary (CVE-2019-5736).
 
 use core::fmt;
 
@@ -12,8 +16,10 @@ use super::watch::{Ready, Stages, Watch};
 use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, PidLine};
 use crate::bootstrap::env::Environment;
 use crate::bootstrap::{ByteOrder, decode};
+use crate::cloned;
 use crate::json::PID_LINE_MAX;
 use crate::log::Level;
+use crate::namespace::NsKind;
 use crate::nsexec::{Scratch, bootstrap_of_launcher, thread_id_cache};
 use crate::pipe::send_all;
 use crate::policy::Policy;
@@ -57,6 +63,9 @@ pub struct Job<'a> {
     pub interrupt: Option<Fd>,
     /// What ends the launch when it becomes readable: a timerfd, once the time for the launch is over.
     pub timer: Option<Fd>,
+    /// [`run_from_sealed_copy`](super::run_from_sealed_copy) has found the mark of a copy in the environment. It decides
+    /// for a copy that cannot have seals.
+    pub marked_copy: bool,
     /// What stage 2 does last.
     pub tail: Tail<'a>,
 }
@@ -127,11 +136,15 @@ pub enum Trouble {
     Interrupted(Signal),
     /// The time for the launch was over before the command ran.
     TimedOut,
+    /// A mount namespace was to be joined, and a process in it could write to this program's file.
+    NotSealed,
 }
 
 /// What the launcher was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
+    /// Finding out whether this program is a sealed copy.
+    CheckCopy,
     /// The init pipe.
     MakeInitPipe,
     /// The log pipe.
@@ -157,6 +170,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::CheckCopy => "failed to find out whether this program runs from a sealed copy of itself",
             Self::MakeInitPipe => "failed to make the init pipe",
             Self::MakeLogPipe => "failed to make the log pipe",
             Self::MakeTimer => "failed to make the timer of the launch",
@@ -190,7 +204,7 @@ pub fn launch<S: Sys, L: LogReader>(
     scratch: &mut Scratch<'_>,
     log: &mut L,
 ) -> Launched {
-    let pipes = match make_pipes(sys) {
+    let pipes = match check_copy(sys, job).and_then(|()| make_pipes(sys)) {
         Ok(pipes) => pipes,
         Err(trouble) => return Launched::Failed(Failure { trouble, ended: [None; STAGES] }),
     };
@@ -228,6 +242,22 @@ impl Pipes {
     /// Pipes of which the launcher holds these ends.
     pub(super) fn of_launcher(init: Fd, log: Fd) -> Self {
         Self { init, log, stage_init: Fd(-1), stage_log: Fd(-1) }
+    }
+}
+
+/// Fails unless a process of the mount namespace to join, if there is one, cannot overwrite this program's file. Asked
+/// before there is any process: the stages are forks of this one, with the same /proc/self/exe.
+fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), Trouble> {
+    // Stage 0 refuses a message that cannot be decoded.
+    let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE);
+    let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
+    if !joins || job.policy.trusted_mounts {
+        return Ok(());
+    }
+    match cloned::may_join_mounts(sys, job.marked_copy) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Trouble::NotSealed),
+        Err(errno) => Err(Trouble::Os { step: Step::CheckCopy, errno }),
     }
 }
 
@@ -471,6 +501,8 @@ impl Trouble {
             Self::Os { step: Step::SendMessage | Step::SendCgroupByte | Step::SendGo, errno } => {
                 matches!(*errno, Errno::EPIPE)
             }
+            // Before there is any stage.
+            Self::NotSealed => true,
             Self::Os { .. } | Self::BadPidLine => false,
         }
     }

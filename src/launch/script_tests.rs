@@ -4,9 +4,11 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use super::*;
-use crate::bootstrap::Dialect;
+use crate::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
+use crate::namespace::NsSet;
+use crate::namespace::paths::NsPaths;
 use crate::sys::MockSys;
-use crate::sys::types::{ExecArgs, Fd, TidAddress, WaitFor, Waited};
+use crate::sys::types::{ExecArgs, Fd, Seals, SysResult, TidAddress, WaitFor, Waited};
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);
@@ -114,6 +116,7 @@ fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
         signals,
         interrupt: None,
         timer: None,
+        marked_copy: false,
         tail,
     })
 }
@@ -327,4 +330,55 @@ fn the_members_of_a_set_are_its_signals() {
     assert_eq!(all, (1..=64).collect::<Vec<_>>());
     let set = SignalSet(1 << 16 | 1 | 1 << 63);
     assert_eq!(members(set).collect::<Vec<_>>(), [Signal::HUP, Signal::CHLD, Signal(64)]);
+}
+
+/// The result of a launch that joins a mount namespace and fails at the init pipe, if it comes that far.
+fn joining_mounts(trusted_mounts: bool, marked_copy: bool, seals: SysResult<Seals>, links: u64) -> Launched {
+    let paths = NsPaths::parse(b"mnt:/m", NsSet::ALL).unwrap();
+    let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+    let mut message = vec![0; encoded_len(&asked)];
+    encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+    let policy = Policy { trusted_mounts, ..Policy::runc(&Dialect::V1_2) };
+    let mut sys = MockSys::new();
+    sys.expect_openat().withf(|_, path, _| path == c"/proc/self/exe").returning(|_, _, _| Ok(INIT));
+    sys.expect_get_seals().returning(move |_| seals);
+    sys.expect_link_count().returning(move |_| Ok(links));
+    sys.expect_close().returning(|_| Ok(()));
+    // The next step, which is not taken if the first one refuses.
+    sys.expect_socketpair().returning(|| Err(Errno::EMFILE));
+    with_job(|job| {
+        let job = Job { message: &message, policy: &policy, marked_copy, ..*job };
+        launch(&mut sys, &job, &mut Scratch { message: &mut [] }, &mut Text::default())
+    })
+}
+
+#[test]
+fn a_mount_namespace_is_joined_from_a_copy_or_where_it_is_trusted() {
+    let failed = |trouble| Launched::Failed(Failure { trouble, ended: [None; 3] });
+    let refused = failed(Trouble::NotSealed);
+    let goes_on = failed(Trouble::Os { step: Step::MakeInitPipe, errno: Errno::EMFILE });
+    let none = Err(Errno::EINVAL);
+    assert_eq!(joining_mounts(false, false, Ok(Seals::CONTENT), 1), goes_on);
+    assert_eq!(joining_mounts(false, false, none, 1), refused);
+    // A file without a name that is not ours: another process may hold it.
+    assert_eq!(joining_mounts(false, false, none, 0), refused);
+    assert_eq!(joining_mounts(false, true, none, 0), goes_on);
+    assert_eq!(joining_mounts(false, true, none, 1), refused);
+    assert_eq!(joining_mounts(true, false, none, 1), goes_on);
+}
+
+#[test]
+fn a_program_that_cannot_be_looked_at_joins_no_mounts() {
+    let paths = NsPaths::parse(b"net:/n,mnt:/m", NsSet::ALL).unwrap();
+    let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+    let mut message = vec![0; encoded_len(&asked)];
+    encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+    let mut sys = MockSys::new();
+    sys.expect_openat().returning(|_, _, _| Err(Errno::ENOENT));
+    let launched = with_job(|job| {
+        let job = Job { message: &message, ..*job };
+        launch(&mut sys, &job, &mut Scratch { message: &mut [] }, &mut Text::default())
+    });
+    let trouble = Trouble::Os { step: Step::CheckCopy, errno: Errno::ENOENT };
+    assert_eq!(launched, Launched::Failed(Failure { trouble, ended: [None; 3] }));
 }

@@ -46,7 +46,7 @@ pub fn refuse_impossible(bootstrap: &Bootstrap<'_>) -> Result<(), Refusal> {
     if unknown != CloneFlags::EMPTY {
         return Err(Refusal::UnknownCloneFlags(unknown));
     }
-    let joined = bootstrap.namespaces().map_or(NsSet::EMPTY, |paths| paths.kinds());
+    let joined = bootstrap.joined();
     let both = NsKind::ALL
         .into_iter()
         .filter(|kind| joined.contains(*kind) && flags.contains(kind.flag()))

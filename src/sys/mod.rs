@@ -138,7 +138,7 @@ pub trait Sys {
     /// Errors: `EBADF`, the descriptor is not open.
     fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()>;
 
-    // -- the copy of our own program, before the first word to a launcher of 1.0 or 1.1 ---------------------
+    // -- the copy of our own program: before the first word to a launcher of 1.0 or 1.1, and for our own launcher ----
 
     /// `fcntl(fd, F_GET_SEALS)`: is our program such a copy? Is the new one sealed? fcntl(2).
     ///

@@ -20,12 +20,19 @@ mod reach;
 mod refusals;
 #[path = "../runner/mod.rs"]
 mod runner;
+mod sealed;
 mod surroundings;
 mod terminal;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // First of all, as in a program that is no test.
+    let args: Vec<String> = std::env::args().collect();
+    match &args[..] {
+        [_, word, rest @ ..] if word == sealed::JOINER => return sealed::joiner(rest),
+        _ => {}
+    }
     harness::main(&[
         guards::TESTS,
         first::TESTS,
@@ -40,6 +47,7 @@ fn main() -> ExitCode {
         mounts::TESTS,
         endings::TESTS,
         refusals::TESTS,
+        sealed::TESTS,
         terminal::TESTS,
         load::TESTS,
     ])

@@ -10,7 +10,7 @@ use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::{Descriptors, Policy};
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Ended, Program, Sim, SimSys};
+use nsexec::sys::sim::{Ended, LauncherFile, Program, Sim, SimSys};
 use nsexec::sys::types::*;
 
 use super::Scenario;
@@ -52,11 +52,22 @@ pub(super) fn our_own(
 ) {
     sim.program(COMMAND, Program::ends(Ended::Exit(0)));
     let interrupt = Some(sim.interrupt());
-    let (message, signals, candidates) = (scenario.message.clone(), scenario.signals, scenario.candidates);
+    sim.launcher_file(scenario.launcher_file);
+    let (message, signals, candidates, file) =
+        (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
     sim.launcher(move |sys| {
         let mut slots = [None; 2];
         let tail = tail_of(&policy, candidates, &mut slots);
-        let job = Job { message: &message, policy: &policy, level, signals, interrupt, timer: None, tail };
+        let job = Job {
+            message: &message,
+            policy: &policy,
+            level,
+            signals,
+            interrupt,
+            timer: None,
+            marked_copy: file == LauncherFile::Unnamed,
+            tail,
+        };
         launched(sys, &job, |error| *told.borrow_mut() = Some(error))
     });
 }
@@ -72,7 +83,7 @@ pub(crate) fn start_our_own(
     let mut slots = [None; 2];
     let tail = tail_of(policy, b"/bin/command\0", &mut slots);
     let signals = ChildSignals::default();
-    let job = Job { message, policy, level, signals, interrupt, timer: None, tail };
+    let job = Job { message, policy, level, signals, interrupt, timer: None, marked_copy: false, tail };
     launched(sys, &job, |_| {})
 }
 
@@ -121,6 +132,7 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
 fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
     let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
     match (failure.trouble, records.first()) {
+        (Trouble::NotSealed, _) => LaunchError::NotSealed,
         (Trouble::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
         (Trouble::Interrupted(signal), _) => LaunchError::Interrupted { signal },
         (Trouble::TimedOut, _) => LaunchError::TimedOut,

@@ -9,6 +9,7 @@
 //! | `refusals` | those that end with an error, the kernel's and our own |
 //! | `malformed` | messages that are none |
 //! | `entering` | our own launcher in a container that is there already |
+//! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
 //! | `dialects` | both in the older lines of runc |
 //!
 //! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
@@ -21,6 +22,7 @@ mod entering;
 mod launching;
 mod malformed;
 mod refusals;
+mod sealed;
 mod starts;
 
 use std::cell::RefCell;
@@ -41,7 +43,7 @@ use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Choice, Ended, Fault, Kind, Program, Report, Settings, Sim, User};
+use nsexec::sys::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Report, Settings, Sim, User};
 use nsexec::sys::types::{CloneFlags, Fd, Pid};
 
 pub(crate) use launching::{COMMAND, start_our_own};
@@ -101,6 +103,8 @@ pub(crate) struct Scenario {
     pub(crate) signals: ChildSignals,
     /// The files that our own launcher tries, each with its NUL.
     pub(crate) candidates: &'static [u8],
+    /// The file that our own launcher runs from.
+    pub(crate) launcher_file: LauncherFile,
     /// What runc's launcher says of the numbers for mount sources.
     pub(crate) mount_numbers: MountNumbers,
     pub(crate) ways: &'static [Way],
@@ -124,6 +128,7 @@ impl Scenario {
             level: Level::Warning,
             signals: ChildSignals::default(),
             candidates: b"/bin/command\0",
+            launcher_file: LauncherFile::Sealed,
             mount_numbers: MountNumbers::Kept,
             ways: Way::ALL,
             refused: None,
@@ -253,6 +258,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.extend(dialects::refusals());
     all.extend(malformed::all());
     all.extend(cloned::all());
+    all.extend(sealed::all());
     all
 }
 

@@ -400,7 +400,10 @@ impl Case<'_> {
         let dead_peer = [Errno::ECONNRESET, Errno::EPIPE].contains(&errno);
         // Its own command, after the start.
         let after = self.ran.told.is_none() && started(self.report());
-        let named = told.contains(&errno.to_string()) || dead_peer || after;
+        // Any error of this question means that the file has no seals.
+        let asked = matches!(self.line, Some(Line { call: Call::GetSeals { .. }, .. }));
+        let unsealed = asked && told.contains("sealed copy of itself");
+        let named = told.contains(&errno.to_string()) || dead_peer || after || unsealed;
         (!named).then(|| ("the launcher names its own trouble", format!("{errno}, told: {told}")))
     }
 

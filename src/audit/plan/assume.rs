@@ -191,6 +191,9 @@ pub struct Assumptions {
     pub file_system: FsType,
     /// The user namespace that is joined; `None` for one that the caller would have made.
     pub joined_user: Option<JoinedUser>,
+    /// Our own launcher's program runs from a sealed copy of itself, as after
+    /// [`run_from_sealed_copy`](crate::launch::run_from_sealed_copy). Asked only by a launch that joins a mount namespace.
+    pub sealed: bool,
     /// The file that the search for the command finds; empty if it finds none, `None` for the first place it looks and
     /// is not refused at. Not in the hash: where a machine keeps its programs changes nothing before the last call.
     pub command: Option<Vec<u8>>,
@@ -218,6 +221,7 @@ impl Assumptions {
             amiss: BTreeMap::new(),
             file_system: Settings::default().file_system,
             joined_user: None,
+            sealed: true,
             command: None,
             refused: BTreeMap::new(),
         }

@@ -27,10 +27,12 @@ use crate::idmap::{Extent, IdMap};
 use crate::launch::script::Launched;
 use crate::launch::{Collector, Prepared};
 use crate::log::Level;
-use crate::namespace::{NsKind, NsSet};
+use crate::namespace::NsKind;
 use crate::policy::Policy;
 use crate::sys::record::Call;
-use crate::sys::sim::{self, Container, Ended, Extra, Oldest, Program, Report, Settings, Sim, User};
+use crate::sys::sim::{
+    self, Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User,
+};
 use crate::sys::types::{Errno, Fd, Pid};
 use crate::timens::TimeOffsets;
 
@@ -103,13 +105,19 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     };
     let (bootstrap, _) = decode(message, policy.dialect, ByteOrder::NATIVE)
         .map_err(|error| PlanError::Message(error.to_string()))?;
-    let joined = bootstrap.namespaces().map_or(NsSet::EMPTY, |paths| paths.kinds());
+    let joined = bootstrap.joined();
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
     if policy.dialect.cloned_binary {
         // Only these make a file in memory, so only their plans depend on it.
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
         assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
+    }
+    if matches!(start, Start::Launcher(_)) && joined.contains(NsKind::Mnt) && !policy.trusted_mounts {
+        // Only these launches ask for the copy.
+        let file =
+            if assumptions.sealed { "a sealed copy of itself" } else { "a file that can be written to" };
+        assumption_lines.push(("this program runs from".to_string(), file.to_string()));
     }
     let hash = hash(start, &bootstrap, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
     let set_back = |offsets: TimeOffsets<'_>| offsets.text().contains(&b'-');
@@ -160,7 +168,9 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
         ("kill with the launcher", yes(policy.kill_child)),
         ("descriptors", format!("{:?}", policy.descriptors)),
     ];
-    lines.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    // Said where it is so: nearly no launcher asks for it.
+    let trusted = policy.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
+    lines.into_iter().chain(trusted).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 /// The message is hashed as a little-endian machine would send it.
@@ -345,6 +355,7 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
 /// Gives the descriptor that would interrupt the launch.
 fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
     search(sim, prepared, assumptions);
+    sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
     for fd in prepared.named_descriptors().iter().filter(|fd| **fd > Fd::STDERR) {
@@ -410,6 +421,7 @@ mod tests {
     use super::*;
     use crate::bootstrap::Dialect;
     use crate::launch::Launcher;
+    use crate::namespace::NsSet;
     use crate::namespace::paths::NsPaths;
     use crate::policy::{Credentials, Policy, Setgroups};
     use crate::sys::types::CloneFlags;
@@ -508,6 +520,24 @@ mod tests {
         let foreign =
             Assumptions { joined_user: Some(JoinedUser::made_by(7, 7)), ..Assumptions::ordinary(1000) };
         assert!(answer(&joining(c"user:/u", &foreign), "setns").starts_with("-1 EPERM"));
+    }
+
+    #[test]
+    fn a_mount_namespace_is_joined_from_a_sealed_copy_or_not_at_all() {
+        let file = |plan: &Plan| {
+            let mut lines = plan.assumptions.iter();
+            lines.find(|(key, _)| key == "this program runs from").map(|(_, value)| value.clone())
+        };
+        let sealed = joining(c"mnt:/m", &Assumptions::root());
+        assert!(sealed.succeeds && sealed.findings.is_empty(), "{:?}", sealed.findings);
+        assert_eq!(file(&sealed).as_deref(), Some("a sealed copy of itself"));
+        let bare = joining(c"mnt:/m", &Assumptions { sealed: false, ..Assumptions::root() });
+        assert!(!bare.succeeds && bare.run.sections.len() == 1, "{:?}", bare.run);
+        assert_eq!(file(&bare).as_deref(), Some("a file that can be written to"));
+        assert_ne!(bare.hash, sealed.hash);
+        // Nothing else depends on it.
+        let other = joining(c"net:/n", &Assumptions { sealed: false, ..Assumptions::root() });
+        assert!(other.succeeds && file(&other).is_none(), "{:?}", other.log);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) const READY: Rule = Rule {
 };
 
 /// Stage 0, if a launcher executed it: our own launcher forks, and has neither a copy nor the byte.
-fn executed(run: &Run) -> Option<&Section> {
+pub(super) fn executed(run: &Run) -> Option<&Section> {
     run.section(Role::Stage(0)).filter(|section| section.lines.iter().any(is_exec))
 }
 

@@ -4,13 +4,24 @@ use std::collections::BTreeMap;
 use std::format;
 use std::vec::Vec;
 
+use super::first_steps::executed;
 use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::sections::inherit;
 use crate::audit::transcript::{Role, Run};
 use crate::sync::Message;
 use crate::sys::record::{Call, Reply};
-use crate::sys::types::{CloneFlags, Fd, FsType, OpenFlags};
+use crate::sys::types::{CloneFlags, Fd, FsType, OpenFlags, Seals};
+
+pub(super) const FROM_A_COPY: Rule = Rule {
+    name: "mounts-joined-from-a-copy",
+    reason: "Our own launcher joins a mount namespace only after it has made sure that it runs from a sealed copy of itself, \
+             unless the caller trusts that namespace. The command may be a script whose interpreter is /proc/self/exe: \
+             the kernel then executes the launcher's program with libraries of that namespace, which could overwrite it.",
+    reference: "CVE-2019-5736; src/cloned.rs",
+    severity: Severity::Breach,
+    check: from_a_copy,
+};
 
 pub(super) const OPENED_FIRST: Rule = Rule {
     name: "opened-before-joining",
@@ -56,6 +67,29 @@ pub(super) const CGROUP: Rule = Rule {
     severity: Severity::Warning,
     check: cgroup,
 };
+
+fn from_a_copy(run: &Run, facts: &Facts) -> Vec<Finding> {
+    // A stage 0 that was executed is not our own launcher's: its parent has made the copy, or stage 0 makes it.
+    let ours = run.section(Role::Launcher).is_some() && executed(run).is_none();
+    if !ours || facts.policy.trusted_mounts {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    // The descriptor of the launcher's program, and whether it was found to be a copy.
+    inherit(run, &(None, false), |(exe, sure), site| match (&site.line.call, &site.line.reply) {
+        (Call::Openat { path, .. }, Reply::Fd(fd)) if path.0 == b"/proc/self/exe" => *exe = Some(*fd),
+        (Call::Close { fd }, _) if *exe == Some(*fd) => *exe = None,
+        (Call::GetSeals { fd }, Reply::Seals(Seals::CONTENT)) if *exe == Some(*fd) => *sure = true,
+        (Call::LinkCount { path }, Reply::Links(0)) if path.0 == b"/proc/self/exe" => *sure = true,
+        // Stage 0 goes into stage 1's for mount sources alone, and comes back: it executes nothing there.
+        (Call::Setns { kind: CloneFlags::NEWNS, .. }, _) if !*sure && site.section.role != Role::Stage(0) => {
+            let what = "joins a mount namespace from a program to which a process in there could write";
+            findings.push(Finding::at(site, what));
+        }
+        _ => {}
+    });
+    findings
+}
 
 fn opened_first(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();

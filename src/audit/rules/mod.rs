@@ -119,6 +119,7 @@ pub const RULES: &[Rule] = &[
     descriptors::NAMED_ONLY,
     dumpable::NOT_WHILE_JOINING,
     dumpable::WINDOW,
+    joins::FROM_A_COPY,
     joins::OPENED_FIRST,
     joins::CHECKED,
     joins::NO_PROC_AFTER_MOUNT,

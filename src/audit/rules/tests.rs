@@ -244,6 +244,10 @@ const FORGERIES: &[Forgery] = &[
     ("dumpable-window", "join", |f| f.with(CHILD, "unshare", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
     ("dumpable-window", "window", |f| f.with(INIT, "setsid", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
     ("dumpable-window", "window", |f| f.moved(CHILD, "SUID_DUMP_USER", "sendto(4, \"B")),
+    ("mounts-joined-from-a-copy", "join", |f| f.without(LAUNCHER, "F_GET_SEALS")),
+    ("mounts-joined-from-a-copy", "join", |f| f.edited(LAUNCHER, "F_GET_SEALS) = 0xf", "F_GET_SEALS) = 0x7")),
+    ("mounts-joined-from-a-copy", "join", |f| f.edited(LAUNCHER, "/proc/self/exe", "/bin/true")),
+    ("mounts-joined-from-a-copy", "join", |f| f.moved(LAUNCHER, "F_GET_SEALS", "wait4")),
     ("opened-before-joining", "join", |f| {
         let open =
             "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = -1 ENOENT (No such file or directory)";

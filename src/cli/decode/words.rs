@@ -30,7 +30,7 @@ pub(super) fn render(
 
 fn header(message: &[u8], bootstrap: &Bootstrap<'_>, dialect: &Dialect, order: ByteOrder) -> String {
     let created = NsSet::from_flags(bootstrap.clone_flags());
-    let joined = bootstrap.namespaces().map_or(NsSet::EMPTY, |paths| paths.kinds());
+    let joined = bootstrap.joined();
     let list = |set: NsSet| if set.is_empty() { "nothing".to_owned() } else { set.to_string() };
     format!(
         "bootstrap message: {} bytes, {}-endian, type 62000, sequence {}, dialect {}\ncreates {}; joins {}\n",

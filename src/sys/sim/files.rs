@@ -21,8 +21,6 @@ const MAGIC: &[u8] = b"\x7fELF";
 /// What a process runs: /proc/PID/exe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Exe {
-    /// Nobody asks.
-    Unknown,
     /// The file of a [`Program`].
     File(String),
     /// A file that a process made.
@@ -55,6 +53,12 @@ pub(super) fn executable(path: &str) -> Vec<u8> {
 }
 
 impl Kernel {
+    /// A file without a name that is a copy of the executable at `path`, in memory if it has seals.
+    pub(super) fn unnamed_program(&mut self, path: &str, seals: Option<Seals>) -> Exe {
+        self.made.push(Made { content: executable(path), mode: 0o500, links: 0, seals });
+        Exe::Made(self.made.len() - 1)
+    }
+
     fn make(&mut self, me: Task, made: Made, name: Option<String>) -> SysResult<Fd> {
         let index = self.made.len();
         let fd = self.install(me, Object::Made(index, Access::Both), true)?;

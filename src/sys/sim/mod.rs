@@ -71,4 +71,4 @@ pub use program::{Allowance, Ended, Main, Program};
 pub use replay::SimSys;
 pub use report::{End, ProcessReport, Report};
 pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
-pub use setup::{Container, Sim, User};
+pub use setup::{Container, LauncherFile, Sim, User};

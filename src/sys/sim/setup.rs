@@ -18,13 +18,16 @@ use super::program::{Ended, Program, Rest};
 use super::replay::SimSys;
 use super::report::Report;
 use super::schedule::{self, Choice};
-use crate::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Signal, SignalSet};
+use crate::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Seals, Signal, SignalSet};
 
 /// The first namespaces, in [`Kind::ALL`]'s order, so that the user namespace is number 0.
 const FIRST_USER: NsId = NsId(0);
 
 /// The pid of the launcher, or of the first container.
 const FIRST_PID: i32 = 100;
+
+/// Where the program of the launcher, and of any process that was there before, lies.
+const LAUNCHER_PATH: &str = "/usr/bin/launcher";
 
 /// Who somebody is on the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +66,17 @@ pub struct Container<'a> {
     pub maps: Option<(&'a str, &'a str)>,
     /// Its other namespaces: owned by its user namespace.
     pub kinds: &'a [Kind],
+}
+
+/// The file that the launcher's program runs from: its /proc/self/exe.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum LauncherFile {
+    /// A file with a name, to which its owner can write.
+    Named,
+    /// A sealed file in memory.
+    Sealed,
+    /// A copy in a directory, which has no name any more and can have no seals.
+    Unnamed,
 }
 
 /// A simulated machine, ready to run. Runs leave it as it is.
@@ -126,7 +140,7 @@ impl Sim {
             name: String::new(),
             argv: Vec::new(),
             environ: Vec::new(),
-            exe: Exe::Unknown,
+            exe: Exe::File(LAUNCHER_PATH.to_string()),
             creds: Creds {
                 user: FIRST_USER,
                 uid: [user.uid; 3],
@@ -166,6 +180,16 @@ impl Sim {
     #[must_use]
     pub fn launcher_pid(&self) -> Pid {
         self.kernel.process(self.launcher).numbers.last().map_or(Pid(0), |(_, pid)| *pid)
+    }
+
+    /// The file that the launcher runs from, and so the stages that it forks. Without a call: [`LauncherFile::Named`].
+    pub fn launcher_file(&mut self, file: LauncherFile) {
+        let exe = match file {
+            LauncherFile::Named => Exe::File(LAUNCHER_PATH.to_string()),
+            LauncherFile::Sealed => self.kernel.unnamed_program(LAUNCHER_PATH, Some(Seals::CONTENT)),
+            LauncherFile::Unnamed => self.kernel.unnamed_program(LAUNCHER_PATH, None),
+        };
+        self.kernel.process_mut(self.launcher).exe = exe;
     }
 
     /// What the launcher does.

@@ -1,0 +1,264 @@
+//! [`run_from_sealed_copy`]: the program of a launcher, started again from a copy that no process can change.
+//!
+//! A place with `unsafe`: a [`LinuxSys`] is made here, and the environment is read as the C library has it.
+
+use std::borrow::ToOwned;
+use std::ffi::{CStr, CString, OsStr, c_char};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::vec;
+use std::vec::Vec;
+use std::{env, fs};
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::bootstrap::env::OwnProgram;
+use crate::cloned::{self, Room, SEALED_COPY, STRINGS_MAX, ensure_for_launch};
+use crate::error::{Cloning, Doing, Error, Refusal};
+use crate::nsexec::refuse_threads;
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+use crate::sys::types::{Errno, MaskHow, SignalSet};
+
+/// More than Linux gives to all arguments and variables of a program together: three quarters of 8 MiB (execve(2)).
+const ALL_STRINGS_MAX: usize = 8 << 20;
+
+/// For the program's bytes, where the kernel does not copy them by itself.
+const BUFFER: usize = 1 << 16;
+
+/// True if the environment had the mark of a copy. The mark is removed there, and later launches need the fact.
+static MARKED_COPY: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether [`run_from_sealed_copy`] has found the mark of a copy in the environment.
+pub(super) fn is_marked_copy() -> bool {
+    MARKED_COPY.load(Ordering::Relaxed)
+}
+
+unsafe extern "C" {
+    /// The libc's: an array of strings, whose last element is null.
+    static environ: *const *const c_char;
+}
+
+/// Why a program does not run from a sealed copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SealedCopyError {
+    /// The process has this many threads, and may have only one; `None` if they cannot be counted.
+    Threads(Option<u64>),
+    /// The arguments or the environment cannot be handed on.
+    TooLarge,
+    /// The copy would not be recognised as one, and would be copied again.
+    NotRecognised,
+    /// A system call failed.
+    Os {
+        /// On the way to the copy.
+        step: Cloning,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+}
+
+impl fmt::Display for SealedCopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed to run from a sealed copy of this program: ")?;
+        match *self {
+            Self::Threads(count) => Refusal::Threads(count).fmt(f)?,
+            Self::TooLarge => f.write_str("its arguments or its environment are too large to hand on")?,
+            Self::NotRecognised => f.write_str(
+                "the kernel or the file system changes the copy, so that it would not be recognised as one",
+            )?,
+            Self::Os { step: Cloning::Create, errno } => {
+                write!(f, "creating a file in TMPDIR or /tmp: {errno} (and there are no files in memory)")?;
+            }
+            Self::Os { step, errno } => {
+                write!(f, "{}: {errno}", step.text())?;
+                if let Some(cause) = likely(step, errno) {
+                    write!(f, " ({cause})")?;
+                }
+            }
+        }
+        f.write_str(
+            ". Without the copy, a process of the mount namespace to join could overwrite the program's file \
+             (CVE-2019-5736)",
+        )
+    }
+}
+
+impl core::error::Error for SealedCopyError {}
+
+/// The likely cause of a refusal, and what to do.
+const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
+    Some(match (step, errno) {
+        (Cloning::OpenExe, Errno::EACCES) => "the program's file must be readable",
+        (Cloning::OpenExe, Errno::ENOENT) => "there is no /proc, or it is that of another pid namespace",
+        (Cloning::Copy, Errno::EFBIG) => "RLIMIT_FSIZE is smaller than the program's file: raise ulimit -f",
+        (Cloning::Copy, Errno::ENOSPC | Errno::ENOMEM) => {
+            "the copy needs as much memory as the program's file"
+        }
+        (Cloning::Exec, Errno::EACCES | Errno::EPERM) => {
+            "a security module forbids to execute files in memory, or TMPDIR is mounted noexec"
+        }
+        _ => return None,
+    })
+}
+
+impl From<Error<'_>> for SealedCopyError {
+    fn from(error: Error<'_>) -> Self {
+        match error {
+            Error::Refused(Refusal::Threads(count)) => Self::Threads(count),
+            Error::Refused(Refusal::OwnArguments) => Self::TooLarge,
+            Error::Os { doing: Doing::EnsureCloned(step), errno } => Self::Os { step, errno },
+            _ => Self::NotRecognised,
+        }
+    }
+}
+
+/// Makes sure that this program runs from a copy of itself that no process can change: a sealed file in memory. Call it
+/// first in `main`, in every program that joins a mount namespace through a [`Launcher`](super::Launcher).
+///
+/// If the program runs from such a copy already, this returns at once. Otherwise it copies /proc/self/exe, seals the
+/// copy and executes it: `main` begins again. Arguments, environment, working directory, descriptors without
+/// close-on-exec, signal mask, ignored signals, process id and process name stay as they are.
+/// [`std::env::current_exe`] names the copy from then on.
+///
+/// Why: the command is a file of the namespace that is joined. If it is a script whose interpreter is /proc/self/exe,
+/// the kernel executes this program's file there, with the dynamic loader of that namespace. A hostile loader or library
+/// keeps a descriptor of the file, and overwrites it when no process executes it any more (CVE-2019-5736). A launch that
+/// joins a mount namespace fails with [`LaunchError::NotSealed`](super::LaunchError::NotSealed) if this was not called.
+///
+/// Where the kernel has no files in memory, or `vm.memfd_noexec` forbids to execute them, the copy is a file without a
+/// name in `TMPDIR` or /tmp.
+///
+/// # Errors
+/// The process has more than one thread, which an exec would end; the copy could not be made or executed.
+/// Nothing has changed then.
+///
+/// ```no_run
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     nsexec::launch::run_from_sealed_copy()?;
+///     // Parse the arguments, start threads, make a Launcher.
+/// #   Ok(())
+/// }
+/// ```
+pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
+    // SAFETY: with other threads only the first question is asked, which changes nothing. The rest happens in a single
+    // thread, and ends with an exec or undone.
+    let mut sys = unsafe { LinuxSys::new() };
+    let marked = env::var_os(SEALED_COPY);
+    if marked.is_none() && cloned::may_join_mounts(&mut sys, is_marked_copy()) == Ok(true) {
+        return Ok(());
+    }
+    refuse_threads(&mut sys).map_err(Error::Refused)?;
+    let marked = marked.map(OsStringExt::into_vec).unwrap_or_default();
+    // The mark is one byte; the process's name from before the exec follows it.
+    let (mark, name) = marked.split_at(marked.len().min(1));
+    let mark = Some(mark).filter(|mark| !mark.is_empty());
+    let mask = sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY);
+    let result = copy_or_go_on(&mut sys, mark);
+    if result.is_err() {
+        // A copy that was cut by RLIMIT_FSIZE leaves its signal blocked and pending.
+        let _ = sys.sigtimedwait(SignalSet::XFSZ);
+        if let Ok(mask) = mask {
+            let _ = sys.sigprocmask(MaskHow::Set, mask);
+        }
+    } else if mark.is_some() {
+        MARKED_COPY.store(true, Ordering::Relaxed);
+        if let Some(name) = CString::new(name).ok().filter(|name| !name.is_empty()) {
+            // The name is for people; nothing depends on it.
+            let _ = sys.set_name(&name);
+        }
+        #[allow(clippy::disallowed_methods, reason = "there is one thread")]
+        // SAFETY: there is one thread, so nothing reads the environment meanwhile.
+        unsafe {
+            env::remove_var(SEALED_COPY);
+        }
+    }
+    result
+}
+
+/// Returns success in a copy. Otherwise becomes one, or returns why not.
+fn copy_or_go_on<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedCopyError> {
+    let name = fs::read("/proc/self/comm").unwrap_or_default();
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    let state_dir = env::var_os("TMPDIR");
+    let state_dir = state_dir.as_deref().map(OsStr::as_bytes);
+    let variables = all_variables();
+    let mut size = STRINGS_MAX;
+    loop {
+        let (mut argv, mut envp, mut buffer) = (vec![0; size], vec![0; size], vec![0; BUFFER]);
+        let (mut argv_slots, mut envp_slots) = (vec![None; size / 16], vec![None; size / 16]);
+        let room = Room {
+            argv: &mut argv,
+            envp: &mut envp,
+            argv_slots: &mut argv_slots,
+            envp_slots: &mut envp_slots,
+            buffer: &mut buffer,
+        };
+        let own = OwnProgram { state_dir, mark, environ: Some(&variables) };
+        match ensure_for_launch(sys, own, name, room) {
+            Err(Error::Refused(Refusal::OwnArguments)) if size < ALL_STRINGS_MAX => size *= 4,
+            result => return result.map_err(SealedCopyError::from),
+        }
+    }
+}
+
+/// All variables as the C library has them, each with its NUL: std leaves out those that have no `=`.
+fn all_variables() -> Vec<u8> {
+    let mut variables = Vec::new();
+    // SAFETY: there is one thread, so nothing changes the environment, or the pointer to it, while it is read.
+    let mut next = unsafe { environ };
+    // SAFETY: the pointer is null after clearenv(3); otherwise it leads to an element of the array, whose last is null.
+    while let Some(variable) = unsafe { next.as_ref() }.filter(|variable| !variable.is_null()) {
+        // SAFETY: each element but the last is a string with its NUL.
+        variables.extend(unsafe { CStr::from_ptr(*variable) }.to_bytes_with_nul().to_owned());
+        // SAFETY: this element was not the last.
+        next = unsafe { next.add(1) };
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn an_error_names_the_step_the_cause_and_the_danger() {
+        let error = |step, errno| SealedCopyError::Os { step, errno }.to_string();
+        for (text, words) in [
+            (error(Cloning::OpenExe, Errno::EACCES), ["opening /proc/self/exe", "must be readable"]),
+            (error(Cloning::Copy, Errno::EFBIG), ["copying: File too large", "ulimit -f"]),
+            (error(Cloning::Exec, Errno::EACCES), ["executing the copy: Permission denied", "noexec"]),
+            (error(Cloning::Create, Errno::EROFS), ["TMPDIR or /tmp", "Read-only file system"]),
+            (SealedCopyError::Threads(Some(3)).to_string(), ["3 threads", "before any is started"]),
+            (SealedCopyError::TooLarge.to_string(), ["arguments", "environment"]),
+            (SealedCopyError::NotRecognised.to_string(), ["copy", "recognised"]),
+        ] {
+            for word in words.iter().chain(&["CVE-2019-5736"]) {
+                assert!(text.contains(word), "{word} in {text}");
+            }
+            assert!(!text.contains("cloned binary"), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_core_keep_their_meaning() {
+        let of = |refusal| SealedCopyError::from(Error::Refused(refusal));
+        assert_eq!(of(Refusal::Threads(Some(2))), SealedCopyError::Threads(Some(2)));
+        assert_eq!(of(Refusal::OwnArguments), SealedCopyError::TooLarge);
+        assert_eq!(of(Refusal::CopyUnknown), SealedCopyError::NotRecognised);
+        let os = Error::Os { doing: Doing::EnsureCloned(Cloning::Seal), errno: Errno::EBUSY };
+        let (step, errno) = (Cloning::Seal, Errno::EBUSY);
+        assert_eq!(SealedCopyError::from(os), SealedCopyError::Os { step, errno });
+    }
+
+    /// libtest's threads are more than one.
+    #[test]
+    fn a_program_with_threads_is_refused() {
+        let other = std::thread::spawn(std::thread::park);
+        let result = run_from_sealed_copy();
+        other.thread().unpark();
+        other.join().unwrap();
+        assert!(matches!(result, Err(SealedCopyError::Threads(Some(2..)))), "{result:?}");
+    }
+}
