@@ -198,7 +198,7 @@ fn by_hand<S: Sys>(sys: &mut S) {
     let _ = sys.set_name(c"a name of 17 char");
     let _ = sys.set_dumpable(true);
     let _ = sys.set_pdeathsig(Signal(0));
-    let _ = sys.set_cloexec(list);
+    let _ = sys.set_cloexec(list, true);
     let _ = sys.close_range_cloexec(Fd(900));
     let _ = sys.sched_getaffinity();
     let _ = sys.setresuid(u32::MAX);

@@ -205,7 +205,7 @@ pub(crate) const LIES: &[Planted] = &[
         asks!(Call::SendFd { socket, .. } => *socket = Fd(0)),
     ),
     in_memory("rights_of_another_descriptor", "sendmsg(", asks!(Call::SendFd { fd, .. } => *fd = Fd(0))),
-    planted("set_cloexec_of_another_descriptor", "fcntl(", asks!(Call::SetCloexec { fd } => *fd = Fd(0))),
+    planted("set_cloexec_of_another_descriptor", "fcntl(", asks!(Call::SetCloexec { fd, .. } => *fd = Fd(0))),
     planted(
         "close_range_from_another_descriptor",
         "close_range(",
