@@ -392,7 +392,7 @@ pub(crate) const LIES: &[Planted] = &[
             Lie::DoesMore(
                 |call| matches!(call, Call::Gettid),
                 |_| {
-                    std::os::unix::process::parent_id();
+                    let _ = std::os::unix::process::parent_id();
                 },
             ),
         )
