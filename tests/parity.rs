@@ -34,8 +34,7 @@ const UID: u32 = 64_321;
 /// Longer than any rule takes.
 const PATIENCE_SECS: u32 = 20;
 
-/// What this machine's /proc hides, found out by trying: an ordinary user looks at a process of root's. The mount's options
-/// may say it in words that are not known here.
+/// Returns the hidepid mode of this machine's /proc, found by trying: an ordinary user opens a file of root's process.
 fn hidepid() -> HidePid {
     let waits = std::process::Command::new("sleep").arg("100").spawn();
     let mut waits = waits.expect("a process to look at");
@@ -61,9 +60,9 @@ fn hidepid() -> HidePid {
     HidePid::parse(&found).unwrap_or_else(|| panic!("no mode: {found}"))
 }
 
-/// Mounts a /proc of this mode over /proc, in a mount namespace of our own.
+/// Mounts a /proc of this mode over /proc, in a new mount namespace.
 fn mount_proc(mode: HidePid) -> Result<(), String> {
-    // The number, which kernels before 5.8 know too.
+    // Kernels before 5.8 take numbers only.
     let (_, number, _) = HidePid::ALL.into_iter().find(|(.., other)| *other == mode).unwrap();
     let options = CString::new(format!("hidepid={number}")).unwrap();
     let failed = |what: &str| format!("{what}: {}", std::io::Error::last_os_error());
@@ -84,7 +83,7 @@ fn mount_proc(mode: HidePid) -> Result<(), String> {
     Ok(())
 }
 
-/// How the rules did.
+/// How many rules held.
 #[derive(Default)]
 struct Counts {
     held: usize,
@@ -97,7 +96,7 @@ fn main() -> ExitCode {
     // SAFETY: no argument, no failure.
     let root = unsafe { libc::geteuid() } == 0;
     let mut counts = Counts::default();
-    // An ordinary user runs no rule here.
+    // As an ordinary user every rule is skipped.
     let own = if root { hidepid() } else { HidePid::Off };
     each_rule(&filters, root, own, &mut counts);
     for (word, _, mode) in HidePid::ALL {
@@ -128,7 +127,7 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Every rule, where /proc hides this.
+/// Runs every rule under one hidepid mode.
 fn each_rule(filters: &[String], root: bool, hidepid: HidePid, counts: &mut Counts) {
     for rule in rules::all() {
         if !filters.is_empty() && !filters.iter().any(|filter| rule.name.contains(filter.as_str())) {
@@ -145,7 +144,7 @@ fn each_rule(filters: &[String], root: bool, hidepid: HidePid, counts: &mut Coun
             continue;
         }
         let real = on_this_machine(&rule);
-        // What is hidden from others depends on the mode (proc(5)), and the simulator has that too.
+        // The simulator knows each mode of hidepid (proc(5)).
         let wanted = on_the_simulator(&rule, hidepid);
         if let Some(reason) = real.strip_prefix("skip: ") {
             println!("skipped: parity::{}: {reason}", rule.name);
@@ -201,7 +200,7 @@ fn on_this_machine(rule: &Rule) -> String {
     of_child(|writer| contract_process(rule, writer))
 }
 
-/// What a process of its own writes, before it ends with the status that it gives.
+/// Runs `body` in a child process. Returns what it wrote; the child exits with the status that `body` returns.
 #[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn of_child(body: impl FnOnce(&std::fs::File) -> i32) -> String {
     let mut pipe = [0; 2];
@@ -230,7 +229,7 @@ fn write_all(writer: &std::fs::File, text: &str) {
     unsafe { libc::write(writer.as_raw_fd(), text.as_ptr().cast(), text.len()) };
 }
 
-/// This process is the ordinary user's from here on.
+/// Turns this process into the ordinary user's.
 fn become_the_user() {
     // SAFETY: calls with numbers, on a process of our own with one thread.
     unsafe {
