@@ -100,11 +100,11 @@ fn every_start_keeps_every_rule_with_any_fault() {
     assert!(bad.is_empty());
 }
 
-/// Every number in a call, and in a reply that returns nothing new, each changed alone.
+/// Returns copies of a line, each with one number changed: in the call, or in a reply that returns no new number.
 fn variations(line: &Line) -> Vec<Line> {
     fn changed(value: &Value) -> Vec<Value> {
         match value {
-            // Both a number that nobody knows, and one that somebody may.
+            // Numbers that may be known, and one that is unknown.
             Value::Number(number) => number.as_i64().map_or(vec![], |number| {
                 [number + 1, number ^ 1, 7_000_000].map(Value::from).into_iter().collect()
             }),
@@ -142,8 +142,8 @@ fn variations(line: &Line) -> Vec<Line> {
     all
 }
 
-/// What a comparison with the plan does not look at: the cached thread id of a clone, which is not the kernel's business,
-/// and how the launcher's reads of the log are cut.
+/// Whether a comparison with the plan ignores the change: the cached thread id of a clone, which the kernel does not read,
+/// and the length of the launcher's reads of the log.
 fn does_not_count(line: &Line, other: &Line) -> bool {
     let without_cached = |call: &Call| match call {
         Call::CloneSibling { tid: Some(tid) } => {
@@ -161,7 +161,7 @@ fn does_not_count(line: &Line, other: &Line) -> bool {
     }
 }
 
-/// A descriptor, a pid, an address, a flag, a length: where a run has another than the plan, it is not as planned.
+/// A run with another descriptor, pid, address, flag or length than the plan is not as planned.
 #[test]
 fn every_number_counts_against_the_plan() {
     let policy = Policy::runc(&Dialect::V1_2);

@@ -270,7 +270,7 @@ fn a_malformed_message_is_one_line_and_status_1() {
 }
 
 /// The program, called `N`, in a shell's script. Status, standard output, standard error.
-/// How a script, which runs as root if we do, runs a command as the caller.
+/// Returns the command by which a script of root runs a program as the caller.
 fn becoming(caller: &Caller) -> String {
     if caller.uid == NOBODY {
         format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
@@ -464,8 +464,8 @@ fn an_interrupted_witness_tells_and_leaves_nothing() {
     }
 }
 
-/// The command's arguments, its name, its environment, a score and a map are the caller's, and no pids, whatever numbers a
-/// simulated or a real process has.
+/// Numbers in the command's arguments, name and environment, in scores and paths are the caller's, also if a simulated or a real
+/// process has the same number.
 #[test]
 fn numbers_of_the_caller_are_not_taken_for_pids() {
     for caller in Caller::all() {
@@ -475,7 +475,7 @@ fn numbers_of_the_caller_are_not_taken_for_pids() {
         let before =
             format!("ln -sf /bin/true 101; export PID=101 LIST=102:$$; N=\"{} $N\";", becoming(&caller));
         for command in [
-            // The number of each simulated process comes first once.
+            // Each number of a simulated process is the first argument once.
             "for pid in 98 99 100 101 102 103 104 110 111 112 $$; do $N trace -r -n -- true $pid || exit; done",
             "$N trace -r -n -- true 100 101 102 /proc/101 '(101)' 'nsexec-1[101]: (102)' '\"pid\": 101' $$",
             "$N trace -r -C -- ./101 101",
@@ -483,7 +483,7 @@ fn numbers_of_the_caller_are_not_taken_for_pids() {
             "$N trace -r -p -- sh -c 'exit 0' 101",
             "$N trace -C --join net=/proc/101/ns/net -- true; [ $? = 1 ]",
             "$N trace -C --join net=/proc/101 -- true; [ $? = 1 ]",
-            // Those of the simulation are there, and not here: the numbers of processes that have ended.
+            // Simulated processes have these pids, and this machine need not.
             "for pid in 100 101 102 103; do $N trace -r -C -- /proc/$pid/exe; [ $? = 3 ] && exit 3; done; true",
         ] {
             let (status, _, err) = script(&caller, &format!("{before} {command}"));
@@ -495,8 +495,7 @@ fn numbers_of_the_caller_are_not_taken_for_pids() {
     }
 }
 
-/// Where /proc hides the processes of others a path to join into one of them is refused, in each mode otherwise, and a trace
-/// knows it.
+/// With hidepid, paths into another user's process fail with an errno that depends on the mode, and the plan has that errno.
 #[test]
 fn a_proc_that_hides_processes_is_planned_for() {
     let callers = Caller::all();
@@ -541,7 +540,7 @@ fn a_proc_that_hides_processes_is_planned_for() {
     assert!(plan("--assume join=net:not-permitted").contains("Operation not permitted"));
 }
 
-/// What strace writes and the whole record have the environment in them: they are never in a file, and neither is shown.
+/// strace's output and the whole record contain the environment. Neither is written to a file, and no value is shown.
 #[test]
 fn a_witness_keeps_the_secrets_of_the_environment() {
     if !std::path::Path::new("/usr/bin/strace").exists() {

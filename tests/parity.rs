@@ -34,8 +34,7 @@ struct Rule {
 /// The ordinary user. Nobody has this number.
 const UID: u32 = 64_321;
 
-/// What this machine's /proc hides, found out by trying: an ordinary user looks at a process of root's. The mount's options
-/// may say it in words that are not known here.
+/// Returns the hidepid mode of this machine's /proc, found by trying: an ordinary user opens a file of root's process.
 fn hidepid() -> HidePid {
     let waits = std::process::Command::new("sleep").arg("100").spawn();
     let mut waits = waits.expect("a process to look at");
@@ -61,9 +60,9 @@ fn hidepid() -> HidePid {
     HidePid::parse(&found).unwrap_or_else(|| panic!("no mode: {found}"))
 }
 
-/// Mounts a /proc of this mode over /proc, in a mount namespace of our own.
+/// Mounts a /proc of this mode over /proc, in a new mount namespace.
 fn mount_proc(mode: HidePid) -> Result<(), String> {
-    // The number, which kernels before 5.8 know too.
+    // Kernels before 5.8 take numbers only.
     let (_, number, _) = HidePid::ALL.into_iter().find(|(.., other)| *other == mode).unwrap();
     let options = CString::new(format!("hidepid={number}")).unwrap();
     let failed = |what: &str| format!("{what}: {}", std::io::Error::last_os_error());
@@ -84,7 +83,7 @@ fn mount_proc(mode: HidePid) -> Result<(), String> {
     Ok(())
 }
 
-/// How the rules did.
+/// How many rules held.
 #[derive(Default)]
 struct Counts {
     held: usize,
@@ -97,7 +96,7 @@ fn main() -> ExitCode {
     // SAFETY: no argument, no failure.
     let root = unsafe { libc::geteuid() } == 0;
     let mut counts = Counts::default();
-    // An ordinary user runs no rule here.
+    // As an ordinary user every rule is skipped.
     let own = if root { hidepid() } else { HidePid::Off };
     each_rule(root, own, &mut counts);
     for (word, _, mode) in HidePid::ALL {
@@ -128,7 +127,7 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Every rule, where /proc hides this.
+/// Runs every rule under one hidepid mode.
 fn each_rule(root: bool, hidepid: HidePid, counts: &mut Counts) {
     for rule in runner::chosen("parity", rules::all(), |rule| rule.name.to_owned()) {
         let simulated = on_the_simulator(&rule, HidePid::Off);
@@ -142,7 +141,7 @@ fn each_rule(root: bool, hidepid: HidePid, counts: &mut Counts) {
             continue;
         }
         let real = on_this_machine(&rule);
-        // What is hidden from others depends on the mode (proc(5)), and the simulator has that too.
+        // The simulator knows each mode of hidepid (proc(5)).
         let wanted = on_the_simulator(&rule, hidepid);
         if let Some(reason) = real.strip_prefix("skip: ") {
             println!("skipped: parity::{}: {reason}", rule.name);
@@ -198,7 +197,7 @@ fn on_this_machine(rule: &Rule) -> String {
     of_child(|writer| contract_process(rule, writer))
 }
 
-/// What a process of its own writes, before it ends with the status that it gives.
+/// Runs `body` in a child process. Returns what it wrote; the child exits with the status that `body` returns.
 #[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn of_child(body: impl FnOnce(&std::fs::File) -> i32) -> String {
     let mut pipe = [0; 2];
@@ -227,7 +226,7 @@ fn write_all(writer: &std::fs::File, text: &str) {
     unsafe { libc::write(writer.as_raw_fd(), text.as_ptr().cast(), text.len()) };
 }
 
-/// This process is the ordinary user's from here on.
+/// Turns this process into the ordinary user's.
 fn become_the_user() {
     // SAFETY: calls with numbers, on a process of our own with one thread.
     unsafe {

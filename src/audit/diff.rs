@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use super::normalise::normalise;
 use super::transcript::{End, Origin, Run, Section};
-use super::witness::as_told;
+use super::witness::as_shown;
 use crate::sys::record::{Bytes, Call, Line, Reply, without_value};
 use crate::sys::types::Signal;
 
@@ -37,7 +37,8 @@ pub struct Difference {
     pub left: Vec<(usize, String)>,
     /// The same in the second run.
     pub right: Vec<(usize, String)>,
-    /// What the lines do not show: the names of the variables in which two environments differ. Never a value.
+    /// A difference that the lines do not show, such as the names of the environment variables that differ. Never has a value
+    /// of a variable.
     pub unseen: Option<String>,
 }
 
@@ -51,16 +52,16 @@ impl Diff {
 
 /// Compares two runs.
 ///
-/// A record and a witness are taken for two views of the same run: they must be equal as they are, but for what strace does
-/// not tell ([`UNTOLD`](super::witness::UNTOLD)). Any other two runs are different ones, and are compared as
-/// [`normalise`] has them.
+/// A record and a witness are two views of the same run. They are compared without renaming; only what strace does not show
+/// is left out ([`NOT_SHOWN`](super::witness::NOT_SHOWN)). Any other two runs are different runs, and are compared after
+/// [`normalise`].
 #[must_use]
 pub fn compare(left: &Run, right: &Run) -> Diff {
     let origins = [left.origin, right.origin];
     let witnessed = origins.contains(&Origin::Witnessed);
     let same_run = witnessed && origins.contains(&Origin::Recorded);
     let prepared = |run: &Run| {
-        let run = if witnessed { as_told(run) } else { run.clone() };
+        let run = if witnessed { as_shown(run) } else { run.clone() };
         if same_run { run } else { normalise(&run) }
     };
     let mut diff = Diff { left: left.origin, right: right.origin, sections: Vec::new() };
@@ -118,7 +119,7 @@ fn items(section: &Section, ends: bool) -> Vec<Item<'_>> {
     items
 }
 
-/// `same_run`: where the two come from, if they are views of one run.
+/// Returns the first difference of two sections. `same_run`: the origins of both, if they are views of the same run.
 fn difference(
     name: String,
     sections: [Option<&Section>; 2],
@@ -137,7 +138,7 @@ fn difference(
     let same = left.iter().zip(&right).take_while(|(left, right)| left.same(right)).count();
     let killed =
         |section: Option<&Section>| section.is_some_and(|section| section.end == End::Signaled(Signal::KILL));
-    // It ended before the recorder had written down that there is such a process.
+    // The process was killed before the recorder wrote its first line.
     let unborn = match (same_run, sections) {
         (Some([Origin::Recorded, _]), [None, Some(seen)])
         | (Some([Origin::Witnessed, _]), [Some(seen), None]) => {
@@ -173,13 +174,13 @@ fn difference(
     Some(Difference { section: name, line: same + 1, left: around(&left), right: around(&right), unseen })
 }
 
-/// The items behind the `same` first ones, without the end.
+/// Returns the items after the first `same` ones, without the end of the process.
 fn rest_before_the_end<'i, 's>(items: &'i [Item<'s>], same: usize) -> &'i [Item<'s>] {
     items.get(same..items.len().saturating_sub(1)).unwrap_or_default()
 }
 
-/// Whether a record and a witness of one process can go apart like this where SIGKILL ends it: before the recorder wrote
-/// down the last call, or before the exec that it had announced.
+/// Whether SIGKILL explains that the rest of a record and of its witness differ: the recorder had not written the last call
+/// yet, or had announced an exec that did not happen.
 fn struck_between(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
     match (record, witness) {
         ([], []) | ([], [Item::Line(_)]) => true,
@@ -188,7 +189,7 @@ fn struck_between(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
     }
 }
 
-/// In what two lines differ that read the same.
+/// Describes a difference of two lines that their text does not show.
 fn unseen(left: &Item<'_>, right: &Item<'_>) -> Option<String> {
     let (Item::Line(left), Item::Line(right)) = (left, right) else { return None };
     match (&left.call, &right.call) {
@@ -197,13 +198,13 @@ fn unseen(left: &Item<'_>, right: &Item<'_>) -> Option<String> {
             Call::Execve { envp: right, .. } | Call::Execveat { envp: right, .. },
         ) if left != right => Some(format!("the environments differ: {}", environments(left, right))),
         _ if left.to_string() == right.to_string() => {
-            Some("they differ in what the lines do not show".to_string())
+            Some("they differ in a value that the text does not show".to_string())
         }
         _ => None,
     }
 }
 
-/// The variables in which two environments differ, by their names: what people keep in the values is nobody's business.
+/// Names the variables in which two environments differ. Never shows a value: values may be secrets.
 fn environments(left: &[Bytes], right: &[Bytes]) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut behind: Vec<&Bytes> = right.iter().collect();
@@ -225,10 +226,10 @@ fn environments(left: &[Bytes], right: &[Bytes]) -> String {
                 behind.remove(at);
                 words.push(format!("{} has another value", name(variable)));
             }
-            None => words.push(format!("{} is in the first alone", name(variable))),
+            None => words.push(format!("{} is only in the first", name(variable))),
         }
     }
-    words.extend(behind.into_iter().map(|variable| format!("{} is in the second alone", name(variable))));
+    words.extend(behind.into_iter().map(|variable| format!("{} is only in the second", name(variable))));
     if words.is_empty() {
         words.push("another order".to_string());
     }
@@ -319,9 +320,9 @@ stage-1 child: line 4 differs
         );
     }
 
-    /// Two views of one run: the recorder may lack one call, or have announced an exec, and no more.
+    /// Two views of the same run: the record may lack the last call, or have one announced exec more.
     #[test]
-    fn of_one_run_the_record_lacks_one_call_at_most() {
+    fn killed_record_may_lack_one_call_only() {
         let killed = |origin, names: &[&str]| {
             let mut run = run(names);
             (run.origin, run.sections[0].end) = (origin, End::Signaled(Signal::KILL));
@@ -343,13 +344,13 @@ stage-1 child: line 4 differs
         let exec = Call::Execve { path: Bytes::default(), argv: vec![], envp: vec![] };
         announced.sections[0].lines.push(Line { call: exec, reply: Reply::NoReturn });
         assert!(compare(&announced, &seen(&["a"])).is_empty());
-        // A process that was killed before its first line is known to the witness alone.
+        // A process that was killed before its first line is in the witness only.
         let nothing = Run { origin: Origin::Recorded, ..Run::default() };
         assert!(compare(&nothing, &seen(&[])).is_empty());
         assert!(!compare(&nothing, &seen(&["a"])).is_empty());
     }
 
-    /// A record and a witness are of one run, so nothing is renamed; a plan is of another.
+    /// A record and a witness are views of the same run, so nothing is renamed. A plan is another run.
     #[test]
     fn only_different_runs_are_renamed() {
         let kill = |origin, pid| {
@@ -376,7 +377,7 @@ stage-1 child: line 4 differs
     }
 
     #[test]
-    fn environments_differ_by_their_names() {
+    fn environment_differences_show_names_only() {
         let exec = |variables: &[&str]| {
             let mut run = run(&["a"]);
             let envp = variables.iter().map(|variable| variable.as_bytes().into()).collect();
@@ -394,14 +395,14 @@ stage-1 child: line 4 differs
         assert_eq!(said(&["A=s3cret"], &["A=s3cret"]), "");
         assert_eq!(
             said(&["A=s3cret"], &["A=s3cret", "LD_PRELOAD=s3cret"]),
-            "LD_PRELOAD is in the second alone"
+            "LD_PRELOAD is only in the second"
         );
         assert_eq!(
             said(&["A=s3cret1", "B=1"], &["A=s3cret2"]),
-            "A has another value, B is in the first alone"
+            "A has another value, B is only in the first"
         );
         assert_eq!(said(&["A=1", "B=s3cret"], &["B=s3cret", "A=1"]), "another order");
-        assert_eq!(said(&["A\x1b=s3cret"], &[]), "A\\x1b is in the first alone");
+        assert_eq!(said(&["A\x1b=s3cret"], &[]), "A\\x1b is only in the first");
     }
 
     #[test]

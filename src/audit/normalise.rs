@@ -1,9 +1,9 @@
 //! What a comparison of two different runs renames: [`RENAMED`], and nothing else. The record of a run and a witness of the
-//! same run are not compared through here, but as they are ([`witness::as_told`](super::witness::as_told)).
+//! same run are compared without renaming ([`witness::as_shown`](super::witness::as_shown)).
 //!
-//! A number is renamed only if the run itself says where it comes from: the call that returned it, or the note
-//! [`INTERRUPT`]. Any other number stays recognisable as unknown ([`UNKNOWN_FD`], [`UNKNOWN_PID`]), so that it is equal to
-//! none that is known. Numbers that the caller chose are never renamed: arguments, paths to join, scores, maps.
+//! A number is renamed only if the run says where it comes from: a call that returned it, or the note [`INTERRUPT`].
+//! Any other number is moved out of the range of known numbers ([`UNKNOWN_FD`], [`UNKNOWN_PID`]), so that it never
+//! equals a known one. Numbers that the caller chose are never renamed: arguments, paths to join, scores, maps.
 
 mod text;
 
@@ -52,10 +52,10 @@ pub const RENAMED: &[(&str, &str)] = &[
     ),
 ];
 
-/// The note of a run with the descriptor that interrupts the launch, which was there before anything was recorded.
+/// The key of a run's note with the descriptor that interrupts the launch. It was open before the recording began.
 pub const INTERRUPT: &str = "interrupt";
 
-/// Stands for the descriptor of the note [`INTERRUPT`].
+/// The number in place of the descriptor of the note [`INTERRUPT`].
 const INTERRUPT_FD: i32 = 900_000;
 
 /// The note of a run with the timer of its time limit, which was there before anything was recorded.
@@ -64,10 +64,10 @@ pub const TIMER: &str = "timer";
 /// Stands for the descriptor of the note [`TIMER`].
 const TIMER_FD: i32 = 900_001;
 
-/// Added to a descriptor that no call returned. No descriptor is that large (nr_open in proc(5)).
+/// Added to a descriptor that no call returned. Descriptors are smaller by default (nr_open in proc(5)).
 pub const UNKNOWN_FD: i32 = 1_000_000;
 
-/// Added to a pid that no call returned. No pid is that large (pid_max in proc(5)).
+/// Added to a pid that no call returned. Pids are smaller (pid_max in proc(5)).
 pub const UNKNOWN_PID: i32 = 10_000_000;
 
 /// The number that stands for a process.
@@ -81,7 +81,7 @@ pub fn pid_of(role: Role) -> Pid {
     })
 }
 
-/// The run as it is compared with another run.
+/// Returns the run as it is compared with another run.
 #[must_use]
 pub fn normalise(run: &Run) -> Run {
     let names = Names::of(run);
@@ -103,17 +103,16 @@ pub fn normalise(run: &Run) -> Run {
     normal
 }
 
-/// Where the numbers come from that a process has at a line: everything is here that a call returned to it or to one of
-/// its ancestors.
+/// The numbers that a process knows at a line: those that a call returned to it or to one of its ancestors.
 #[derive(Clone, Debug)]
 struct State {
     fds: BTreeMap<i32, i32>,
     next: i32,
     /// The next word on a sync pipe is a pid.
     pid_comes: bool,
-    /// Where the kernel said that the thread id is cached.
+    /// The address of the cached thread id, as the kernel returned it.
     tid: Option<usize>,
-    /// Handlers and trampolines of dispositions as they were.
+    /// Addresses of handlers and trampolines that sigaction returned.
     handlers: BTreeSet<usize>,
     restorers: BTreeSet<usize>,
 }
@@ -132,7 +131,7 @@ impl State {
         }
     }
 
-    /// A descriptor as it is compared. The standard ones, and what is none, keep their numbers.
+    /// Returns a descriptor as it is compared. Standard descriptors and negative numbers are not changed.
     fn fd(&self, Fd(fd): Fd) -> Fd {
         match self.fds.get(&fd) {
             Some(known) => Fd(*known),
@@ -141,7 +140,7 @@ impl State {
         }
     }
 
-    /// A descriptor that a call has just returned.
+    /// Names a descriptor that a call has just returned.
     fn new_fd(&mut self, fd: Fd) -> Fd {
         let number = self.next;
         self.next += 1;
@@ -159,7 +158,7 @@ impl State {
         fds.iter().map(named).collect()
     }
 
-    /// An action that is set: its addresses are known if a disposition had them.
+    /// Renames an action that is set: its addresses are known if an earlier sigaction returned them.
     fn action(&self, action: SigAction) -> SigAction {
         let known = |addresses: &BTreeSet<usize>, address, name| {
             if addresses.contains(&address) { name } else { address }
@@ -171,9 +170,9 @@ impl State {
         }
     }
 
-    /// A disposition as it was.
+    /// Renames an action that sigaction returned.
     fn old_action(&mut self, action: SigAction) -> SigAction {
-        // 0 and 1 are the default and to be ignored.
+        // 0 is SIG_DFL, 1 is SIG_IGN.
         if action.handler > 1 {
             self.handlers.insert(action.handler);
         }
@@ -184,13 +183,13 @@ impl State {
     }
 }
 
-/// The processes of a run, and what they are called.
+/// The processes of a run and their numbers.
 struct Names {
-    /// By the number that the call returned which made the process.
+    /// From the pid that the clone returned to the number in place of it.
     pids: BTreeMap<i32, i32>,
-    /// The numbers of each process: that one, and those that the process itself was told.
+    /// All numbers of each process: the pid that the clone returned, and what its own getpid and gettid returned.
     own: BTreeMap<Role, BTreeSet<i32>>,
-    /// The CPU masks that the kernel told.
+    /// The CPU masks that the kernel returned.
     masks: BTreeSet<u64>,
 }
 
@@ -214,7 +213,7 @@ impl Names {
         Self { pids: made.into_iter().map(|(role, pid)| (pid.0, pid_of(role).0)).collect(), own, masks }
     }
 
-    /// A process as it is compared. 0 and below are no process, but a group or all.
+    /// Returns a pid as it is compared. 0 and negative numbers name groups or all processes, and are not changed.
     fn pid(&self, Pid(pid): Pid) -> Pid {
         match self.pids.get(&pid) {
             Some(known) => Pid(*known),
@@ -223,7 +222,7 @@ impl Names {
         }
     }
 
-    /// What a process says is its own number.
+    /// Renames a number that a process gives as its own.
     fn own(&self, role: Role, number: i32) -> Pid {
         let known = self.own.get(&role).is_some_and(|own| own.contains(&number));
         if known { pid_of(role) } else { Pid(number.saturating_add(UNKNOWN_PID)) }
@@ -236,7 +235,7 @@ impl Names {
         let mut renamed = self.call(state, role, call);
         match (call, reply, &mut renamed) {
             (Call::Close { fd }, Reply::Unit, _) => drop(state.fds.remove(&fd.0)),
-            // It is another file's from here on.
+            // From here on the number is another file's.
             (Call::Dup3 { number, .. }, Reply::Unit, Call::Dup3 { number: new, .. }) => {
                 *new = state.new_fd(*number);
             }
@@ -254,7 +253,7 @@ impl Names {
         match &mut call {
             Call::Openat { dir, path, flags } => {
                 *dir = state.fd(*dir);
-                // The directory of stage 1. Other paths are the caller's.
+                // The only path with a pid that the core builds. Other paths are the caller's.
                 if *flags == OpenFlags::Directory {
                     *path = self.proc_path(path);
                 }

@@ -148,7 +148,7 @@ pub struct Run {
     pub origin: Origin,
     /// Lines that the recorder could not hand over.
     pub lost: u64,
-    /// What else belongs to it, by name: a plan's assumptions, the machine of a record. A comparison looks at none of it but
+    /// What else belongs to it, by name: a plan's assumptions, the machine of a record. A comparison uses only
     /// [`INTERRUPT`](super::normalise::INTERRUPT).
     pub notes: BTreeMap<String, String>,
     /// The processes.

@@ -175,10 +175,10 @@ fn covers_proc(mountinfo: &str) -> bool {
     mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with("/proc/"))
 }
 
-/// What the mounted /proc hides from a caller in these groups. The last mount is the one that is seen.
+/// Returns the hidepid mode of /proc for a caller in these groups. The last mount at /proc is the visible one.
 fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
     let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
-    // Behind the file system's type and its source.
+    // The options follow the file system's type and its source.
     let options = line.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(2)).unwrap_or_default();
     let value =
         |name| options.split(',').find_map(|option: &str| option.strip_prefix(name)?.strip_prefix('='));
@@ -187,7 +187,7 @@ fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
     if mode != HidePid::Ptraceable && groups.contains(&exempt) { HidePid::Off } else { mode }
 }
 
-/// The groups of the caller: the effective one and the supplementary ones.
+/// Returns the caller's groups: the effective one and the supplementary ones.
 fn own_groups(status: &str) -> Vec<u32> {
     let words =
         |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().split_whitespace();
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_proc_says_what_it_hides() {
+    fn hidepid_is_read_from_the_last_mount_of_proc() {
         let mount = |options: &str| format!("36 35 98:0 / /proc rw,nosuid - proc proc rw,{options}\n");
         let hides = |options, groups: &[u32]| hidepid(&mount(options), groups);
         assert_eq!(hides("hidepid=noaccess", &[5]), HidePid::NoAccess);

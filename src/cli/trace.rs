@@ -15,7 +15,7 @@ use nsexec::audit::diff::{Diff, compare};
 use nsexec::audit::normalise::INTERRUPT;
 use nsexec::audit::plan::{Plan, Start, plan};
 use nsexec::audit::rules::{self, Facts as RuleFacts, Severity};
-use nsexec::audit::witness::{self, Intake};
+use nsexec::audit::witness::{self, Splitter};
 use nsexec::audit::{Origin, Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::signals::supervise;
@@ -116,7 +116,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     record.notes.extend(prepared.interrupt().map(|Fd(fd)| (INTERRUPT.to_owned(), fd.to_string())));
     if let Some(folder) = &args.witnessed {
-        hand_over(&record, &folder.join(RECORD))?;
+        write_whole(&record, &folder.join(RECORD))?;
     }
     let kept = args.json.as_ref().map_or(Ok(()), |file| {
         write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
@@ -167,11 +167,11 @@ fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
     output::save(file, &text)
 }
 
-/// The whole record, with the values of the environment, into the FIFO of the process that compares.
-fn hand_over(run: &Run, file: &Path) -> Result<(), Failure> {
+/// Writes the whole record, with the values of the environment, to the FIFO of the process that compares.
+fn write_whole(run: &Run, file: &Path) -> Result<(), Failure> {
     let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
     let mut options = fs::OpenOptions::new();
-    // Where that process is gone, the open of a FIFO would wait for ever.
+    // Without O_NONBLOCK the open would wait for ever if that process has died.
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NONBLOCK.bits());
     let written = options.open(file).and_then(|mut out| {
         fcntl(&out, FcntlArg::F_SETFL(OFlag::empty()))?;
@@ -184,8 +184,8 @@ fn unwritten(file: &Path, error: &io::Error) -> Failure {
     Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
 }
 
-/// The witness's folder; gone when this is. In it are two FIFOs, by which strace and the recorder hand over what they have: it
-/// has the command's environment in it, so it is in memory alone.
+/// The witness's folder, removed when this is dropped. It holds two FIFOs, for strace's output and for the record. Both contain the
+/// command's environment, so they are kept in memory and never in a file.
 struct Folder {
     path: PathBuf,
     strace: Inbox,
@@ -211,17 +211,17 @@ impl Drop for Folder {
     }
 }
 
-/// A FIFO that another program finds by its path.
+/// A FIFO that another program writes, which opens it by its path.
 struct Inbox {
     reader: Option<fs::File>,
-    /// An end of ours for writing, so that the end of the file comes when we say so.
+    /// Our own writing end. The reader sees the end of the file only after this is closed.
     writer: Option<fs::File>,
 }
 
 impl Inbox {
     fn new(path: &Path) -> io::Result<Self> {
         mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        // The first open of a FIFO would wait for another.
+        // A blocking open of a FIFO waits for the other end.
         let unhurried =
             |options: &mut fs::OpenOptions| options.custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
         let reader = unhurried(fs::OpenOptions::new().read(true))?;
@@ -230,7 +230,7 @@ impl Inbox {
         Ok(Self { reader: Some(reader), writer: Some(writer) })
     }
 
-    /// Hands each line to `take` as it comes, up to [`Self::finish`].
+    /// Reads lines in a thread, and passes each to `take`, until [`Self::finish`].
     fn read<T: Send + 'static>(
         &mut self,
         mut kept: T,
@@ -249,14 +249,14 @@ impl Inbox {
         })
     }
 
-    /// Whoever wrote has ended.
+    /// Closes our writing end. The thread ends once the other writers have closed theirs.
     fn finish(&mut self) {
         self.writer = None;
     }
 }
 
-/// What came in.
-struct Testimony {
+/// strace's lines by process, and the record as text.
+struct Traced {
     strace: BTreeMap<i32, String>,
     record: String,
 }
@@ -273,15 +273,15 @@ fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
     let mut folder = Folder::new().map_err(|error| {
         Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
     })?;
-    let (status, testimony) = under_strace(&mut folder)?;
-    if testimony.record.is_empty() {
+    let (status, traced) = under_strace(&mut folder)?;
+    if traced.record.is_empty() {
         // It did not come to a run, and has said why.
         return match status {
             NOT_AS_PLANNED => Err(Failure::ours("the traced run left no record")),
             status => Ok(status),
         };
     }
-    let agrees = confront(&testimony, names_only)?;
+    let agrees = confront(&traced, names_only)?;
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
@@ -309,8 +309,8 @@ fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> 
     Ok(names_only)
 }
 
-/// This very command line under strace, as the traced run of the outer one. Gives its status, and what was seen and said.
-fn under_strace(folder: &mut Folder) -> Result<(u8, Testimony), Failure> {
+/// Runs this command line under strace, with `--witnessed`. Returns its status, strace's output and the record.
+fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::ours(format!("failed to find our own program: {}", words(&error))))?;
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -338,8 +338,8 @@ fn under_strace(folder: &mut Folder) -> Result<(u8, Testimony), Failure> {
         }
         error => Failure::ours(format!("failed to start strace: {error}")),
     })?;
-    // Threads only now: the launch is over.
-    let strace = folder.strace.read(Intake::default(), Intake::line);
+    // Start the threads after the launch, which needs a process with one thread.
+    let strace = folder.strace.read(Splitter::default(), Splitter::line);
     let record = folder.record.read(String::new(), |record, line| {
         record.push_str(line);
         record.push('\n');
@@ -353,21 +353,21 @@ fn under_strace(folder: &mut Folder) -> Result<(u8, Testimony), Failure> {
     let strace = strace.map_err(|error| ours("failed to read what strace wrote", &error))?.into_files();
     let record = record.join().map_err(|_| unread("the record"))?;
     let record = record.map_err(|error| ours("failed to read the record", &error))?;
-    Ok((u8::try_from(status).unwrap_or(FAILED), Testimony { strace, record }))
+    Ok((u8::try_from(status).unwrap_or(FAILED), Traced { strace, record }))
 }
 
 /// The record against what strace saw. Whether they agree.
-fn confront(testimony: &Testimony, names_only: bool) -> Result<bool, Failure> {
-    let record = Run::from_json_lines(&testimony.record).map_err(|error| Failure::ours(error.to_string()))?;
+fn confront(traced: &Traced, names_only: bool) -> Result<bool, Failure> {
+    let record = Run::from_json_lines(&traced.record).map_err(|error| Failure::ours(error.to_string()))?;
     let of_strace = |error: witness::WitnessError| Failure::ours(format!("strace's output: {error}"));
     let (agrees, differences, calls) = if names_only {
-        let seen = witness::outline::of_files(&testimony.strace, Role::Launcher).map_err(of_strace)?;
+        let seen = witness::outline::of_files(&traced.strace, Role::Launcher).map_err(of_strace)?;
         let said = witness::outline::of_run(&record);
         let sections = witness::outline::compare(&said, &seen);
         let diff = Diff { left: Origin::Recorded, right: Origin::Witnessed, sections };
         (diff.is_empty(), diff.to_string(), said.iter().map(|process| process.calls.len()).sum::<usize>())
     } else {
-        let seen = witness::run_of(&testimony.strace, Role::Launcher).map_err(of_strace)?;
+        let seen = witness::run_of(&traced.strace, Role::Launcher).map_err(of_strace)?;
         let diff = compare(&record, &seen);
         let calls = seen.sections.iter().map(|section| section.lines.len()).sum();
         (diff.is_empty(), diff.to_string(), calls)

@@ -81,7 +81,7 @@ impl Prepared {
         self.interrupt.is_some()
     }
 
-    /// The descriptor by which a signal ends the launch, if one may.
+    /// Returns the descriptor that ends the launch when it becomes readable.
     #[must_use]
     pub const fn interrupt(&self) -> Option<Fd> {
         self.interrupt

@@ -1,6 +1,6 @@
-//! Lies are planted between the recorder and the kernel, and strace must find each: the record says one thing, the kernel was
-//! asked another, or answered another. Comparing the record of a run with what strace saw of the same run, as they are, must
-//! show a difference, and none without a lie.
+//! Plants lies between the recorder and the kernel: the record says one thing, and the kernel was asked for another, or replied
+//! another. Comparing the record of a run with strace's view of the same run must show each lie, and no difference without
+//! a lie.
 //!
 //! The program runs itself under strace. The inner run makes calls through `Recorder<Liar>`: a few by hand, of nearly every
 //! kind, or a whole launch.
@@ -32,7 +32,7 @@ use planted::{LIES, Lie, Planted, Run as Way};
 const LIE: &str = "NSEXEC_TEST_LIE";
 const OUT: &str = "NSEXEC_TEST_LIE_OUT";
 
-/// A variable of the command whose value nobody may see.
+/// A variable of the command whose value must not be shown.
 const SECRET: (&str, &str) = ("NSEXEC_TEST_TOKEN", "s3cret-of-the-command");
 
 fn main() -> ExitCode {
@@ -85,7 +85,7 @@ impl Drop for Folder {
 
 // -- the outer run: compares ------------------------------------------------------------------------------------
 
-/// Runs with one lie under strace. Nothing if it is found out, or if there is none and nothing differs.
+/// Runs with one lie under strace. An error if the comparison does not show the lie, or shows a difference without one.
 fn told(planted: &Planted, folder: &Path) -> Result<(), String> {
     let (out, strace) = (folder.join("record"), folder.join("strace"));
     let output = Command::new("strace")
@@ -146,7 +146,7 @@ fn inner(planted: &Planted, out: &Path) {
     let recorder = sink.fd();
     match planted.way {
         Way::ByHand => {
-            // A lie that makes a call wait for ever fails, and does not hang.
+            // A lie that blocks a call for ever must fail, not hang.
             // SAFETY: a number, and the default disposition, which ends this process.
             unsafe { libc::alarm(30) };
             mark_begin(Some(recorder));
@@ -166,7 +166,7 @@ fn inner(planted: &Planted, out: &Path) {
     fs::write(out, run.to_json_lines().expect("JSON")).expect("a file for the record");
 }
 
-/// Every call that can be made without harm. What one gives, and whether it does, is not the point.
+/// Makes every call that has no lasting effect. The results do not matter.
 fn by_hand<S: Sys>(sys: &mut S) {
     let (own, tid) = (sys.getpid(), sys.tid_address().ok());
     sys.gettid();
@@ -174,7 +174,7 @@ fn by_hand<S: Sys>(sys: &mut S) {
     let (read, write) = sys.pipe2().expect("a pipe");
     let mut buffer = [0; 64];
     let _ = sys.dup3(one, Fd(40));
-    // What has gone nowhere is not waited for.
+    // Read only what was written: a lie may have sent it elsewhere.
     if sys.write(write, b"written").is_ok() {
         let _ = sys.read(read, &mut buffer);
     }
@@ -209,7 +209,7 @@ fn by_hand<S: Sys>(sys: &mut S) {
         let _ = sys.get_seals(memory);
     }
     let _ = sys.unlink(c"/nowhere");
-    // In no mount namespace but one of our own.
+    // Only in a mount namespace of our own: on the host this would change the machine.
     if sys.unshare(CloneFlags::NEWNS).is_ok() {
         let _ = sys.mount(Mount::Propagation(Propagation::Private));
     }
@@ -220,8 +220,8 @@ fn by_hand<S: Sys>(sys: &mut S) {
     let _ = sys.sigaction(Signal(12), old);
     let _ = sys.kill(own, Signal(0));
 
-    // In the place of stage 0, one that becomes another program in the end. Before that it makes one that it kills, in the
-    // place of a mapping tool.
+    // This child stands for stage 0. It kills a child of its own, which stands for a mapping tool, and then executes another
+    // program.
     let becomes = child(sys, tid, |sys| {
         let waits = child(sys, tid, |sys| while sys.read(read, &mut buffer).is_ok_and(|got| got > 0) {});
         if let Ok(pidfd) = sys.pidfd_open(waits) {
@@ -264,7 +264,7 @@ fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(Liar) -> S) {
     launcher.command("true", ["101"]).supervised(&signals);
     let started = launcher.spawn_through(|sys| wrap(Liar::new(sys, lie)));
     mark_end();
-    // Not every lie lets it start.
+    // Some lies make the launch fail.
     if let Ok(mut child) = started {
         child.wait().expect("its end");
     }

@@ -10,13 +10,13 @@ use nsexec::sys::types::*;
 pub(crate) enum Lie {
     /// Nothing.
     None,
-    /// It asks the kernel something else than it was asked.
+    /// It makes another call than it was asked for.
     Asks(fn(&mut Call)),
-    /// It answers something else than the kernel did.
+    /// It returns another reply than the kernel's.
     Answers(fn(&Call, &mut Reply)),
-    /// It answers, and asks nothing.
+    /// It returns a reply without making the call.
     DoesNot(fn(&Call) -> Option<Reply>),
-    /// Behind such a call it makes another.
+    /// After such a call it makes one more.
     DoesMore(fn(&Call) -> bool, fn(&mut LinuxSys)),
 }
 
@@ -29,16 +29,16 @@ pub(crate) enum Run {
     Launch,
 }
 
-/// One lie, and how it is found out.
+/// One lie, and the difference that it must cause.
 pub(crate) struct Planted {
     pub(crate) name: &'static str,
     pub(crate) way: Run,
     pub(crate) lie: Lie,
-    /// The call that differs; none if nothing does.
+    /// The call that must differ. `None`: nothing may differ.
     pub(crate) call: Option<&'static str>,
-    /// What the difference says besides.
+    /// A text that the difference must contain.
     pub(crate) says: &'static str,
-    /// Whether it shows in registers alone.
+    /// Whether the difference is visible in registers, without reading memory.
     pub(crate) in_registers: bool,
 }
 
@@ -46,7 +46,7 @@ const fn planted(name: &'static str, call: &'static str, lie: Lie) -> Planted {
     Planted { name, way: Run::ByHand, lie, call: Some(call), says: "", in_registers: true }
 }
 
-/// One that shows in memory alone: strings, structures, arrays.
+/// A lie that is visible in memory only: in strings, structures or arrays.
 const fn in_memory(name: &'static str, call: &'static str, lie: Lie) -> Planted {
     Planted { in_registers: false, ..planted(name, call, lie) }
 }
@@ -59,7 +59,7 @@ const fn in_a_launch(planted: Planted) -> Planted {
     Planted { way: Run::Launch, ..planted }
 }
 
-/// A change of calls of one form: `asks!(Call::Close { fd } => *fd = Fd(9))`.
+/// Changes the calls of one form: `asks!(Call::Close { fd } => *fd = Fd(9))`.
 macro_rules! asks {
     ($form:pat $(if $guard:expr)? => $change:expr) => {
         Lie::Asks(|call| match call {
@@ -83,7 +83,7 @@ macro_rules! answers {
 
 const NOTHING: Planted = Planted { call: None, ..planted("no_lie", "", Lie::None) };
 
-/// The tail of glibc's thread id cache is a field that nothing uses; other libcs cache none.
+/// Offset of the field after the thread id in glibc's thread structure, which glibc does not use. Other libcs have no cache.
 const BESIDE: usize = 4;
 
 pub(crate) const LIES: &[Planted] = &[
@@ -107,7 +107,7 @@ pub(crate) const LIES: &[Planted] = &[
     )),
     in_a_launch(of_environment(
         "launch_preloads_a_library",
-        "LD_PRELOAD is in the second alone",
+        "LD_PRELOAD is only in the second",
         asks!(Call::Execve { envp, .. } => envp.push(b"LD_PRELOAD=/nsexec/lie.so".as_slice().into())),
     )),
     in_a_launch(in_memory(
@@ -296,7 +296,7 @@ pub(crate) const LIES: &[Planted] = &[
     planted("pidfd_of_another_process", "pidfd_open(", asks!(Call::PidfdOpen { pid } => *pid = Pid(1))),
     of_environment(
         "preloaded_library",
-        "LD_PRELOAD is in the second alone",
+        "LD_PRELOAD is only in the second",
         asks!(Call::Execve { envp, .. } => envp.push(b"LD_PRELOAD=/nsexec/lie.so".as_slice().into())),
     ),
     of_environment(
@@ -306,7 +306,7 @@ pub(crate) const LIES: &[Planted] = &[
     ),
     of_environment(
         "missing_variable",
-        "LAST is in the first alone",
+        "LAST is only in the first",
         asks!(Call::Execve { envp, .. } => drop(envp.pop())),
     ),
     of_environment(

@@ -1,4 +1,4 @@
-//! What is renamed, and what is not.
+//! Tests of what is renamed and what is not.
 
 use std::string::{String, ToString};
 use std::vec;
@@ -28,7 +28,7 @@ fn section(role: Role, lines: Vec<Line>) -> Section {
     Section { lines, ..Section::new(role) }
 }
 
-/// Stage 0 is 4710, stage 1 4711, stage 2 4712, and 1 for itself.
+/// Stage 0 is process 4710, stage 1 is 4711, stage 2 is 4712, and 1 in its own pid namespace.
 fn run(launcher: Vec<Line>, stage_0: Vec<Line>) -> Run {
     let sections = vec![
         section(Role::Launcher, [vec![fork(4710)], launcher].concat()),
@@ -43,7 +43,7 @@ fn names() -> Names {
     Names::of(&run(vec![], vec![line(Call::SchedGetaffinity, Reply::Affinity(0xff3))]))
 }
 
-/// The lines of one section behind the clone that it begins with.
+/// The normalised lines of one section, without the clone at its beginning.
 fn of(run: &Run, role: Role) -> Vec<Line> {
     normalise(run).section(role).unwrap().lines[1..].to_vec()
 }
@@ -83,7 +83,7 @@ fn pids_are_renamed_where_the_bootstrap_writes_one() {
     );
 }
 
-/// Everything here is the caller's: a path, a map, a command. Pids of the run in it are a coincidence.
+/// Paths, maps and commands are the caller's. A number in them may equal a pid of the run by coincidence.
 #[test]
 fn numbers_that_the_caller_chose_are_not_renamed() {
     for text in [
@@ -135,7 +135,7 @@ fn numbers_that_the_caller_chose_are_not_renamed() {
 }
 
 #[test]
-fn only_a_mapping_tool_has_a_pid_among_its_arguments() {
+fn only_a_mapping_tools_argument_is_a_pid() {
     let exec = |pid: &str| {
         let argv = ["newuidmap", pid, "0", "4711", "1"].map(|word| word.as_bytes().into()).to_vec();
         line(
@@ -150,9 +150,9 @@ fn only_a_mapping_tool_has_a_pid_among_its_arguments() {
     assert_eq!(normalise(&run).section(Role::Tool(0)).unwrap().lines, [exec("10000077")]);
 }
 
-/// Each text of the core that has a pid in it. A new one that is not among the forms fails here.
+/// Every error text of the core that contains a pid.
 #[test]
-fn every_error_that_names_a_process_is_known() {
+fn every_error_text_with_a_pid_is_renamed() {
     let pid = Pid(4711);
     let os = |doing, errno| Error::Os { doing, errno };
     let tool = |why| Error::MappingTool { kind: MapKind::Uid, pid, why };
@@ -216,9 +216,9 @@ fn descriptors_count_up_however_the_kernel_reuses_them() {
     assert_eq!(closed, [3, 5, 7, 2]);
 }
 
-/// What no call returned is not taken for the next number, and what is closed is known no more.
+/// A number that no call returned, or that has been closed, is unknown, and not the next known one.
 #[test]
-fn a_number_that_no_call_returned_is_equal_to_none_that_one_did() {
+fn unknown_descriptors_never_equal_known_ones() {
     let pipe = line(Call::Pipe2, Reply::Pair(Fd(5), Fd(6)));
     let poll = |fd| {
         let fds = vec![PollFd::new(Fd(fd), PollEvents::IN)];
@@ -237,7 +237,7 @@ fn a_number_that_no_call_returned_is_equal_to_none_that_one_did() {
     let mut run = run(vec![poll(9), poll(8)], vec![]);
     run.notes.insert(INTERRUPT.into(), "9".into());
     assert_eq!(fds(&of(&run, Role::Launcher)), [INTERRUPT_FD, 1_000_008]);
-    // A copy at a number of one's own choice is known from then on.
+    // The target of a successful dup3 is known from then on.
     let dup3 = |fd, number, reply| line(Call::Dup3 { fd: Fd(fd), number: Fd(number) }, reply);
     run.sections[0].lines[1..].clone_from_slice(&[pipe, dup3(5, 40, Reply::Unit)]);
     run.sections[0].lines.extend([poll(40), dup3(5, 41, Reply::Errno(Errno::EBADF)), poll(41)]);
@@ -245,7 +245,7 @@ fn a_number_that_no_call_returned_is_equal_to_none_that_one_did() {
 }
 
 #[test]
-fn a_process_that_no_call_returned_is_no_stage() {
+fn unknown_pids_never_equal_known_ones() {
     let kill = |pid| line(Call::Kill { pid: Pid(pid), signal: Signal::KILL }, Reply::Unit);
     let numbers = [4711, 101, -1, 0];
     let killed = of(&run(numbers.map(kill).to_vec(), vec![]), Role::Launcher);
@@ -253,7 +253,7 @@ fn a_process_that_no_call_returned_is_no_stage() {
 }
 
 #[test]
-fn an_address_is_known_where_the_kernel_returned_it() {
+fn addresses_are_known_once_the_kernel_returned_them() {
     let cache = line(Call::TidAddress, Reply::TidAddress(TidAddress { address: 0x7f00, cached: 4710 }));
     let clone = |address| {
         let tid = Some(TidAddress { address, cached: 4710 });
@@ -304,7 +304,7 @@ fn an_address_is_known_where_the_kernel_returned_it() {
 }
 
 #[test]
-fn a_process_is_what_it_was_told_and_no_other() {
+fn a_process_is_what_it_was_shown_and_no_other() {
     let link = |text: &str| {
         line(
             Call::Readlink { path: b"/proc/self".as_slice().into(), len: 16 },
@@ -342,7 +342,7 @@ fn the_log_arrives_in_pieces_and_is_one() {
     assert_eq!(lines[1..], [read("a\nb\n"), read("")]);
 }
 
-/// In any order, with other pids, and cut in the middle of one.
+/// The records come in another order, with other pids, and a read ends in the middle of a pid.
 #[test]
 fn the_records_of_two_runs_are_the_same() {
     let read = |text: &str| line(Call::Read { fd: Fd(7), len: 4096 }, Reply::Data(text.as_bytes().into()));

@@ -1,4 +1,4 @@
-//! Pids in texts: only in the few forms in which the bootstrap itself writes one.
+//! Renames pids in texts, only in the forms in which the bootstrap itself writes one.
 
 use std::format;
 use std::vec::Vec;
@@ -8,11 +8,11 @@ use crate::audit::transcript::Role;
 use crate::sys::record::{Bytes, Call, Line, Reply};
 use crate::sys::types::Pid;
 
-/// How every log record begins, also in the launcher's reads.
+/// The beginning of every log record.
 const RECORD: &[u8] = b"{\"level\":\"";
 
-/// The texts of stage 0's records that name a process, up to the last pid; `#` stands for one. Behind a `*` another of
-/// these follows. Each is matched from the beginning: what the caller chose comes behind it.
+/// The texts of stage 0's records that name a process, up to the last pid. `#` stands for a pid, a `*` at the end for another
+/// of these texts. Each is matched from the beginning of a record's text; the caller's strings come later in it.
 const OF_STAGE_0: &[&str] = &[
     "update /proc/#/",
     "forward stage-1 (#) and stage-2 (#) pids to runc",
@@ -31,10 +31,10 @@ const OF_STAGE_0: &[&str] = &[
     "/proc belongs to another pid namespace, or is not mounted: we are process #, ",
 ];
 
-/// The same of stage 1.
+/// The same for stage 1.
 const OF_STAGE_1: &[&str] = &["request stage-0 to forward stage-2 pid (#)"];
 
-/// The digits at the beginning, as a number, and what follows.
+/// Splits a text into the number that it begins with and the rest.
 fn number(text: &[u8]) -> Option<(i32, &[u8])> {
     let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = text.split_at(length);
@@ -42,7 +42,7 @@ fn number(text: &[u8]) -> Option<(i32, &[u8])> {
 }
 
 impl Names {
-    /// A text that is one number and nothing else.
+    /// Renames a text that is a number.
     pub(super) fn digits(&self, text: &Bytes, name: impl Fn(i32) -> Pid) -> Bytes {
         match number(&text.0) {
             Some((pid, b"")) => format!("{}", name(pid)).into_bytes().as_slice().into(),
@@ -50,7 +50,7 @@ impl Names {
         }
     }
 
-    /// `/proc/PID`.
+    /// Renames the pid of the path `/proc/PID`. Other paths are not changed.
     pub(super) fn proc_path(&self, path: &Bytes) -> Bytes {
         match path.0.strip_prefix(b"/proc/").and_then(number) {
             Some((pid, b"")) => format!("/proc/{}", self.pid(Pid(pid))).into_bytes().as_slice().into(),
@@ -58,7 +58,7 @@ impl Names {
         }
     }
 
-    /// What goes over a sync pipe or the init pipe: a word, which is a pid after the announcement of one, or the pid line.
+    /// Renames what goes over a sync pipe or the init pipe: a word, which is a pid after SYNC_RECVPID_PLS, or the pid line.
     pub(super) fn word_or_line(&self, state: &mut State, data: &Bytes) -> Bytes {
         const RECVPID_PLS: [u8; 4] = 0x42_u32.to_ne_bytes();
         let Ok(word) = <[u8; 4]>::try_from(&data.0[..]) else { return self.pid_line(data) };
@@ -69,7 +69,7 @@ impl Names {
         data.clone()
     }
 
-    /// The pid line, in both of its forms.
+    /// Renames the pids of the pid line, in both of its forms.
     fn pid_line(&self, data: &Bytes) -> Bytes {
         let forms = ["{\"stage1_pid\":#,\"stage2_pid\":#}\n", "{\"pid\": #, \"pid_first\": #}\n"];
         let found =
@@ -77,19 +77,19 @@ impl Names {
         found.map_or_else(|| data.clone(), |(line, _)| Bytes(line))
     }
 
-    /// A log record. Another text is not changed.
+    /// Renames the pids of a log record. Other texts are not changed.
     pub(super) fn record(&self, data: &Bytes) -> Bytes {
         self.parts_of_record(&data.0).map_or_else(|| data.clone(), Bytes)
     }
 
-    /// The launcher's reads of the log pipe, which are one line by now.
+    /// Renames the pids in the launcher's reads of the log pipe, which have been merged into one line.
     pub(super) fn records(&self, lines: &mut [Line]) {
         for line in lines {
             let (Call::Read { .. }, Reply::Data(data)) = (&line.call, &mut line.reply) else { continue };
             if data.0.starts_with(RECORD) {
                 let whole = data.0.split_inclusive(|byte| *byte == b'\n');
                 let mut records: Vec<Bytes> = whole.map(|record| self.record(&record.into())).collect();
-                // They were sorted with the pids that they had.
+                // They were sorted by their text before the renaming.
                 records.sort_unstable_by(|one, other| one.0.cmp(&other.0));
                 data.0 = records.iter().flat_map(|record| record.0.iter().copied()).collect();
             }
@@ -102,7 +102,7 @@ impl Names {
         let level = data.strip_prefix(RECORD)?.iter().take_while(|byte| byte.is_ascii_lowercase()).count();
         let rest = data.get(RECORD.len() + level..)?.strip_prefix(MESSAGE)?;
         let (stage, rest) = match rest {
-            // Before there are stages.
+            // A record from before the stages.
             [b'[', rest @ ..] => (0, rest),
             [b'-', stage @ b'0'..=b'2', b'[', rest @ ..] => (stage - b'0', rest),
             _ => return None,
@@ -115,7 +115,7 @@ impl Names {
         Some(out)
     }
 
-    /// Who writes: the stage that the record says, or before its exec a mapping tool, which speaks for stage 0.
+    /// The number in place of the writer's pid. A mapping tool writes as stage 0 before its exec.
     fn writer(&self, stage: u8, pid: i32) -> Pid {
         let speaks = |role: &Role| match role {
             Role::Stage(number) => *number == stage,
@@ -153,7 +153,7 @@ impl Names {
         out
     }
 
-    /// A text of this form, with its pids renamed, and what follows it.
+    /// Matches a text against a form. Returns the matched part with its pids renamed, and the rest.
     fn fill<'t>(&self, form: &str, text: &'t [u8]) -> Option<(Vec<u8>, &'t [u8])> {
         let mut pieces = form.split('#');
         let first = pieces.next()?.as_bytes();

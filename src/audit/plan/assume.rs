@@ -58,7 +58,7 @@ pub enum Amiss {
     BelowFile,
     /// It may not be opened (EACCES).
     Forbidden,
-    /// It is of a process that /proc hides: nothing of it can be reached (EPERM; hidepid=noaccess in proc(5)).
+    /// A file of a process that /proc hides: it cannot be opened (EPERM; hidepid=noaccess in proc(5)).
     NotPermitted,
     /// A FIFO.
     Fifo,
@@ -104,7 +104,7 @@ pub enum Refused {
     NotExecutable,
     /// A folder on the way may not be searched.
     Hidden,
-    /// It is of a process that /proc hides (hidepid=noaccess in proc(5)).
+    /// A file of a process that /proc hides (EPERM; hidepid=noaccess in proc(5)).
     NotPermitted,
     /// A folder on the way is a file.
     BelowFile,
@@ -177,7 +177,7 @@ pub struct Assumptions {
     pub owners: BTreeMap<NsKind, Owner>,
     /// A part of /proc is covered, as in most containers.
     pub proc_masked: bool,
-    /// What /proc hides of processes that the caller may not inspect; off for a caller whom the mount exempts.
+    /// The hidepid mode of /proc. `Off` for a caller in the group that the mount exempts.
     pub hidepid: HidePid,
     /// The set-user-id bit of a mapping tool does nothing (PR_SET_NO_NEW_PRIVS(2const)).
     pub no_new_privs: bool,

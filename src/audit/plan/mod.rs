@@ -285,7 +285,7 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
                 let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
                 Extra::Namespace(sim.namespace(outside, other))
             }
-            // The simulated /proc has processes of its own, whose numbers are not the machine's.
+            // The path may name a pid that a simulated process has.
             Some(Amiss::Missing) => Extra::Missing,
             Some(Amiss::BelowFile) => {
                 sim.file(above(path), Extra::Regular(Rc::from(&b""[..])));
@@ -341,7 +341,7 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
     let found = assumptions.command.as_deref().or_else(first);
     for path in prepared.candidates().filter(|path| path.starts_with(b"/proc/") && Some(*path) != found) {
-        // As for a path to join.
+        // The path may name a pid that a simulated process has, as for a path to join.
         let Ok(path) = core::str::from_utf8(path) else { continue };
         if !assumptions.refused.contains_key(path.as_bytes()) {
             sim.file(path, Extra::Missing);
@@ -352,7 +352,7 @@ fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     }
 }
 
-/// Gives the descriptor that would interrupt the launch.
+/// Sets up the launcher. Returns the descriptor that interrupts the launch.
 fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
     search(sim, prepared, assumptions);
     sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });

@@ -4,7 +4,7 @@
 use std::vec;
 use std::vec::Vec;
 
-use super::untold::dirent;
+use super::not_shown::dirent;
 use super::words::{
     Parts, address, array, clone_flags, cpus, errno, fd, field, flags, id, number, pair, poll_events, signal,
     signal_set, split, string, whole,
@@ -18,8 +18,8 @@ use crate::sys::types::{
 /// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
 /// call of ours.
 ///
-/// What a line does not tell comes back empty. strace without `-v`, and a recorded line, show of an environment the number
-/// of its strings alone, and of a directory the length of its entries alone. No line has the cached thread id, which is 0.
+/// What a line does not show is returned empty. strace without `-v`, and a recorded line, show only the number of strings of an
+/// environment, and only the length of a directory's entries. No line shows the cached thread id, which is 0.
 #[must_use]
 pub fn parse_line(line: &str) -> Option<Line> {
     let parts = split(line)?;
@@ -97,7 +97,7 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
     })
 }
 
-/// `[{d_ino=5, d_off=1, d_reclen=24, d_type=DT_LNK, d_name="3"}]` (`-v`), or an address: then as many zeroes.
+/// `[{d_ino=5, d_off=1, d_reclen=24, d_type=DT_LNK, d_name="3"}]` (`-v`), or an address, for which as many zeroes are returned.
 fn entries(found: &str, result: &str) -> Option<Vec<u8>> {
     const KINDS: &[(u64, &str)] = &[
         (0, "DT_UNKNOWN"),

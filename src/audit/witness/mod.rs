@@ -1,21 +1,21 @@
 //! The witness: what strace saw of the real processes, in the recorder's own schema.
 //!
 //! strace 6.1 (Debian 12) with [`FLAGS`]: strings whole, so that the message and each log record can be compared, and the
-//! environment of an exec, string by string. So what it writes has the secrets of the command's environment in it:
-//! `nsexec trace --witness` reads it from a FIFO, into memory. With `-ff` instead of `-f` strace writes a file for each
+//! environment of an exec, string by string. Its output therefore contains the secrets of the command's environment:
+//! `nsexec trace --witness` reads it from a FIFO into memory. With `-ff` instead of `-f` strace writes a file for each
 //! process ([`read_files`]); what it writes into one is taken apart by [`split_by_process`].
 //!
-//! A witness sees the same run as the recorder, so the two are compared as they are: the same descriptors, pids, addresses and
-//! strings. What strace does not tell is [`UNTOLD`].
+//! A witness sees the same run as the recorder, so both must have the same descriptors, pids, addresses and strings. The list of
+//! what strace does not show is [`NOT_SHOWN`].
 //!
 //! A witnessed program marks where the run begins and ends with [`mark_begin`] and [`mark_end`]: a look at a file that does not exist. In the
 //! processes that are made between the marks every line counts but for [`LEFT_OUT`]; what remains and is none of our
 //! calls is kept as [`Foreign`], and is a breach of the rule `declared`.
 
 mod call;
-mod intake;
+mod not_shown;
 pub mod outline;
-mod untold;
+mod splitter;
 mod words;
 
 use core::fmt;
@@ -33,8 +33,8 @@ use crate::sys::record::{Call, Line, Reply};
 use crate::sys::types::Fd;
 
 pub use call::parse_line;
-pub use intake::Intake;
-pub use untold::{UNTOLD, as_told};
+pub use not_shown::{NOT_SHOWN, as_shown};
+pub use splitter::Splitter;
 
 /// How strace is called; then `-o FILE`, and the program. The length of strings is that of the largest message.
 pub const FLAGS: &[&str] = &["-f", "-q", "-v", "-a", "1", "-s", "1048576"];
@@ -122,12 +122,12 @@ pub fn read_files(prefix: &Path) -> Result<BTreeMap<i32, String>, WitnessError> 
     Ok(files)
 }
 
-/// Takes the one file of `strace -f` apart into those of `-ff`: [`Intake`].
+/// Splits the one file of `strace -f` into those of `-ff`, with [`Splitter`].
 #[must_use]
 pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
-    let mut intake = Intake::default();
-    text.lines().for_each(|line| intake.line(line));
-    intake.into_files()
+    let mut splitter = Splitter::default();
+    text.lines().for_each(|line| splitter.line(line));
+    splitter.into_files()
 }
 
 /// Sorts what strace wrote into a run. `root` is what the process that made the mark is.
@@ -143,8 +143,8 @@ pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessE
     Ok(reading.run)
 }
 
-/// The file at which a line looks to mark something: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text in a string
-/// of another call marks nothing.
+/// Returns the path of a call that may be a mark: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text in a string of
+/// another call is not a mark.
 fn marked(line: &str) -> Option<String> {
     let call = ["statx(AT_FDCWD, ", "newfstatat(AT_FDCWD, ", "stat("]
         .iter()
@@ -155,11 +155,11 @@ fn marked(line: &str) -> Option<String> {
 
 /// What the process that made the marks did between them, and how the recorder's own writes begin.
 fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<String>), WitnessError> {
-    // The length of the lines up to the one that makes a mark, and with it.
+    // Returns the offsets of the beginning and the end of the line with a mark, and its path.
     let find = |text: &str, mark: &str| -> Option<(usize, usize, String)> {
         let mut start = 0;
         for line in text.split_inclusive('\n') {
-            // Most lines need no closer look.
+            // Parse only the few lines that contain the text.
             let found = if line.contains(mark) { marked(line) } else { None };
             if let Some(path) = found.filter(|path| path.starts_with(mark)) {
                 return Some((start, start + line.len(), path));
@@ -177,8 +177,8 @@ fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<Stri
     Ok((lines.get(..end).unwrap_or_default(), recorder.map(recorders_line)))
 }
 
-/// How strace shows the beginning of each line that a [`SharedSink`](crate::sys::record::shared::SharedSink) writes. Another
-/// write to the same descriptor is not the recorder's.
+/// Returns how strace shows the beginning of a write of [`SharedSink`](crate::sys::record::shared::SharedSink). Any other write
+/// to the same descriptor is not the recorder's.
 fn recorders_line(fd: &str) -> String {
     format!("write({fd}, \"\\n{{\\\"of\\\":[")
 }
@@ -267,13 +267,12 @@ fn end_of(line: &str) -> Option<End> {
     words::signal(signal).map(End::Signaled)
 }
 
-/// The first half of a call that a signal interrupted.
+/// Whether this is the first half of a call that a signal interrupted.
 fn is_interrupted(line: &str) -> bool {
     words::split(line).is_some_and(|parts| parts.result.starts_with("? ERESTART"))
 }
 
-/// A line that is not one of our calls, for people and for files: an exec shows its path and its arguments, if it is an exec as
-/// strace writes one, and never its environment.
+/// Returns an undeclared line without the environment of an exec. An exec line that cannot be parsed shows its name only.
 fn without_environment(line: &str) -> String {
     let Some((name, _)) = line.split_once('(').filter(|(name, _)| name.starts_with("execve")) else {
         return line.to_owned();

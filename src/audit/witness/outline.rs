@@ -1,7 +1,7 @@
-//! What an ordinary user's strace still sees of a process that is not dumpable: the names of the calls, what is in registers,
-//! and what came back. Strings, structures and arrays are in memory that it may not read (ptrace(2),
-//! "PTRACE_MODE_ATTACH"), so all of them are addresses. Descriptors, pids, signals, flags and lengths are not: they are
-//! compared as they are.
+//! What an ordinary user's strace still sees of a process that is not dumpable: the names of the calls, the arguments in
+//! registers, and the results. Strings, structures and arrays are in memory that it may not read (ptrace(2),
+//! "PTRACE_MODE_ATTACH"), so all of them are addresses. Descriptors, pids, signals, flags and lengths are
+//! compared without renaming.
 
 use core::fmt;
 
@@ -31,18 +31,18 @@ pub struct Outline {
     pub killed: bool,
 }
 
-/// One call, as far as registers tell: `setns(4, CLONE_NEWNET) = 0`, `openat(AT_FDCWD, …, O_RDONLY|O_CLOEXEC) = -1 ENOENT`.
+/// One call, without what is in memory: `setns(4, CLONE_NEWNET) = 0`, `openat(AT_FDCWD, …, O_RDONLY|O_CLOEXEC) = -1 ENOENT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
     name: String,
-    /// What is in memory has no word.
+    /// `None` for an argument in memory.
     args: Vec<Option<String>>,
-    /// A number, or the name of an errno; nothing where the recorder keeps none.
+    /// A number, or the name of an errno. `None` where the recorder does not keep the result.
     result: Option<String>,
 }
 
 impl Seen {
-    /// Of a line of strace's, or of a recorded line as it is shown.
+    /// Parses a line of strace, or a recorded line as it is displayed.
     fn of(line: &str) -> Option<Self> {
         let words::Parts { name, args, result } = words::split(line)?;
         let in_memory = |word: &str| {
@@ -51,7 +51,7 @@ impl Seen {
         let args = args.into_iter().map(|word| (!in_memory(word)).then(|| sorted(word))).collect();
         let result = match words::errno(result) {
             Some(errno) => Some(std::format!("-1 {}", errno.name().unwrap_or("?"))),
-            // `Sys` does not pass these on.
+            // `Sys` does not return these numbers.
             None if ["setsid", "sched_getaffinity"].contains(&name) => None,
             None => {
                 result.split(' ').next().filter(|word| word.parse::<i64>().is_ok()).map(ToOwned::to_owned)
@@ -64,7 +64,7 @@ impl Seen {
         self.result.as_ref().is_some_and(|result| result.starts_with("-1 "))
     }
 
-    /// Whether both can be the same call: what only one of them knows says nothing.
+    /// Whether both can be the same call. A value that one of them lacks is not compared.
     fn agrees(&self, other: &Self) -> bool {
         let same =
             |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
@@ -76,7 +76,7 @@ impl Seen {
     }
 }
 
-/// Flags have another order in another strace.
+/// Sorts flags: versions of strace print them in different orders.
 fn sorted(word: &str) -> String {
     let mut flags: Vec<&str> = word.split('|').collect();
     flags.sort_unstable();
@@ -107,7 +107,7 @@ pub fn of_run(run: &Run) -> Vec<Outline> {
 /// As [`run_of`](super::run_of).
 pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline>, WitnessError> {
     let (text, recorder) = between_the_marks(files)?;
-    // What it writes is not to be read.
+    // The text of the recorder's writes may be unreadable.
     let hidden = recorder.as_ref().and_then(|line| Some(line.split_once('"')?.0.to_owned() + "0x"));
     let is_recorders = |line: &str| hidden.as_ref().is_some_and(|hidden| line.starts_with(hidden));
     let mut outlines = Vec::new();
@@ -146,8 +146,8 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
     Ok(outlines)
 }
 
-/// The first difference of each process. Where SIGKILL ended it one of the two may have one call more: the recorder had
-/// no time to write it down, or has announced an exec.
+/// Returns the first difference of each process. Where SIGKILL ended a process, one side may have one call more: the recorder had
+/// not written it yet, or had announced an exec.
 #[must_use]
 pub fn compare(left: &[Outline], right: &[Outline]) -> Vec<Difference> {
     let calls = |outlines: &[Outline], role| -> (Vec<Seen>, bool) {

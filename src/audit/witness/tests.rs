@@ -235,7 +235,7 @@ fn identity() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// Every value of a line that is written down, each changed alone, with the path to it.
+/// Returns copies of a line as JSON, each with one value changed, and the path of that value.
 fn variations(value: &serde_json::Value) -> Vec<(String, serde_json::Value)> {
     use serde_json::Value;
     let inside = |key: String, inner: &Value, put: &dyn Fn(Value) -> Value| -> Vec<(String, Value)> {
@@ -244,7 +244,7 @@ fn variations(value: &serde_json::Value) -> Vec<(String, serde_json::Value)> {
     };
     match value {
         Value::Number(number) => {
-            // A narrow field has no such number, and is left out by whoever reads it back.
+            // Numbers that do not fit their field are skipped when the line is parsed.
             let other = number.as_i64().map_or(Value::from(1), |number| Value::from(number ^ 1));
             vec![(String::new(), other)]
         }
@@ -280,14 +280,14 @@ fn one_line(origin: Origin, line: &Line) -> Run {
     Run { origin, sections: vec![section], ..Run::default() }
 }
 
-/// What a comparison of a record with its witness does not look at: [`UNTOLD`].
-fn is_untold(line: &Line, path: &str) -> bool {
+/// Whether a comparison of a record with its witness ignores this value: [`NOT_SHOWN`].
+fn is_not_shown(line: &Line, path: &str) -> bool {
     match (&line.call, &line.reply) {
         (_, Reply::TidAddress(_)) | (Call::Fork { .. } | Call::CloneSibling { .. }, _) => {
             path.ends_with("cached.")
         }
         (Call::SetName { name }, _) => path.contains("name") && name.0.len() >= 15,
-        // A name may go on behind a NUL that it cannot have.
+        // Bytes after a NUL are padding; random data has NULs anywhere.
         (Call::Getdents64 { .. }, Reply::Data(_)) => path.contains("data"),
         (Call::Sigaction { .. }, _) => path.ends_with("restorer."),
         _ => false,
@@ -297,7 +297,7 @@ fn is_untold(line: &Line, path: &str) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever a record and its witness differ in, in any call, in any value: it is a difference.
+    /// A record and its witness that differ in one value of any call are different.
     #[test]
     fn every_value_of_every_call_counts((call, reply) in success()) {
         let line = Line { call, reply };
@@ -305,7 +305,7 @@ proptest! {
         prop_assert!(crate::audit::diff::compare(&record, &one_line(Origin::Witnessed, &line)).is_empty());
         for (path, changed) in variations(&text) {
             let Ok(other) = serde_json::from_value::<Line>(changed) else { continue };
-            if other == line || is_untold(&line, &path) {
+            if other == line || is_not_shown(&line, &path) {
                 continue;
             }
             let diff = crate::audit::diff::compare(&record, &one_line(Origin::Witnessed, &other));
@@ -368,7 +368,7 @@ fn the_documentation_has_the_list() {
     use crate::audit::normalise::RENAMED;
     let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/comparison.md"));
     let row = |(what, how): &(&str, &str)| std::format!("| {what} | {how} |");
-    for entry in RENAMED.iter().chain(UNTOLD) {
+    for entry in RENAMED.iter().chain(NOT_SHOWN) {
         assert!(page.contains(&row(entry)), "{}", row(entry));
     }
     for (beginning, _) in LEFT_OUT {
@@ -376,7 +376,7 @@ fn the_documentation_has_the_list() {
     }
     let rows = page.lines().filter(|line| line.starts_with("| ") && !line.contains("| becomes |")).count();
     // The header, the four rows and the recorder's own of what is left out.
-    assert_eq!(rows, RENAMED.len() + UNTOLD.len() + 5);
+    assert_eq!(rows, RENAMED.len() + NOT_SHOWN.len() + 5);
 }
 
 #[test]
@@ -427,13 +427,13 @@ fn a_directory_and_a_status_are_read_in_full() {
     let Some(Line { reply: Reply::Data(data), .. }) = parse_line(text) else { panic!("no entries") };
     assert_eq!((data.0.len(), &data.0[16..21], &data.0[43..45]), (48, &[24, 0, 4, b'.', 0][..], &b"3\0"[..]));
     assert_eq!(&data.0[..8], &84670_u64.to_ne_bytes());
-    // An entry of another kind, and one that does not add up, are no entries of ours.
+    // Unknown kinds, and lengths that do not add up, are refused.
     assert_eq!(parse_line(&text.replace("DT_LNK", "DT_X")), None);
     assert_eq!(parse_line(&text.replace("= 48", "= 47")), None);
     let status =
         "newfstatat(AT_FDCWD, \"/proc/self/task\", {st_dev=makedev(0, 0x15), st_nlink=3, st_uid=0}, 0) = 0";
     assert_eq!(parse_line(status).map(|line| line.reply), Some(Reply::Links(3)));
-    // What is behind the NUL of a name differs with the buffer.
+    // Padding after a name is ignored.
     let call = Call::Getdents64 { fd: Fd(3), len: 1024 };
     let mut other = data.clone();
     other.0[21] = 7;
@@ -446,9 +446,9 @@ fn a_directory_and_a_status_are_read_in_full() {
     assert!(!crate::audit::diff::compare(&record, &seen).is_empty());
 }
 
-/// The texts of the marks, of strace's own and of the recorder may stand in any string.
+/// Strings of other calls may contain the paths of the marks and strace's own words.
 #[test]
-fn what_a_string_says_marks_nothing() {
+fn strings_of_other_calls_are_not_marks() {
     let text = "execve(\"/x\", [\"/nsexec-witness/begin/recorder/4\"], [\"A=/nsexec-witness/end\"]) = 0\n\
         statx(AT_FDCWD, \"/nsexec-witness/begin/recorder/3\", AT_STATX_SYNC_AS_STAT, STATX_ALL, 0x7ff) = -1 ENOENT (No such file or directory)\n\
         sendto(4, \"/nsexec-witness/end = ? ERESTART\", 32, MSG_NOSIGNAL, NULL, 0) = 32\n\
@@ -465,9 +465,9 @@ fn what_a_string_says_marks_nothing() {
     );
 }
 
-/// An exec that is not one of ours is shown, and its environment is not.
+/// An undeclared exec is shown without its environment.
 #[test]
-fn an_undeclared_exec_keeps_its_secrets() {
+fn undeclared_exec_is_shown_without_environment() {
     for (line, shown) in [
         (r#"execve("/x", NULL, ["A=s3cret"]) = 0"#, r#"execve("/x", NULL, …) = 0"#),
         (
@@ -484,9 +484,9 @@ fn an_undeclared_exec_keeps_its_secrets() {
     }
 }
 
-/// The command and all that it makes: its lines are not kept, whichever of two comes first.
+/// Lines of the command and of its children are dropped, also a child's line that comes before its parent's clone.
 #[test]
-fn what_follows_the_command_is_not_kept() {
+fn lines_after_the_exec_are_dropped() {
     let mark = |what| {
         std::format!(
             "statx(AT_FDCWD, \"/nsexec-witness/{what}\", 0, 0, 0x7) = -1 ENOENT (No such file or directory)"
@@ -519,9 +519,9 @@ fn what_follows_the_command_is_not_kept() {
     assert_eq!(files[&9].lines().count(), 4);
 }
 
-/// strace of an ordinary user, of a process that is not dumpable: addresses in the place of strings.
+/// Lines of an ordinary user's strace for a process that is not dumpable: addresses in place of strings.
 #[test]
-fn an_outline_compares_what_is_in_registers() {
+fn outline_compares_arguments_in_registers() {
     let line = |call, reply| Line { call, reply };
     let lines = vec![
         line(Call::Setns { fd: Fd(4), kind: CloneFlags::NEWNET }, Reply::Unit),

@@ -39,18 +39,18 @@ pub enum HidePid {
     /// 0: nothing.
     #[default]
     Off,
-    /// 1: its directory is there, and nothing in it can be reached (EPERM). Root's group is exempt, unless the option gid
-    /// names another.
+    /// 1: its directory is visible, and its files cannot be opened (EPERM). The group of the option gid is exempt, root's by
+    /// default.
     NoAccess,
-    /// 2: as 1, and nothing in it seems to be there (ENOENT).
+    /// 2: as 1, but its files do not exist (ENOENT).
     Invisible,
-    /// 4, since Linux 5.8: its directory is not there either (ENOENT). But one that is held, or whose name the kernel has
-    /// cached since a process found it that may, is there, and nothing in it can be reached (EPERM). No group is exempt.
+    /// 4, since Linux 5.8: its directory does not exist either (ENOENT). If the directory is open, or its name is in the
+    /// kernel's cache since another process looked it up, its files fail with EPERM. No group is exempt.
     Ptraceable,
 }
 
 impl HidePid {
-    /// Every one, with the word and the number of the option.
+    /// All modes, with the word and the number of the option.
     pub const ALL: [(&'static str, u32, Self); 4] = [
         ("off", 0, Self::Off),
         ("noaccess", 1, Self::NoAccess),
@@ -58,14 +58,14 @@ impl HidePid {
         ("ptraceable", 4, Self::Ptraceable),
     ];
 
-    /// That of the option's value, which newer kernels show as a word, and older ones as a number.
+    /// Parses the option's value: a word since Linux 5.8, a number before.
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
         let is = |(word, number, _): &(&str, u32, Self)| value == *word || value.parse() == Ok(*number);
         Self::ALL.into_iter().find(is).map(|(.., mode)| mode)
     }
 
-    /// The option's value.
+    /// Returns the option's value as a word.
     #[must_use]
     pub fn word(self) -> &'static str {
         Self::ALL.into_iter().find(|(.., mode)| *mode == self).map_or("off", |(word, ..)| word)
@@ -100,7 +100,7 @@ pub struct Settings {
     pub proc_masked: bool,
     /// Nothing is mounted at /proc, until somebody mounts it.
     pub proc_missing: bool,
-    /// How much /proc hides of processes that we may not look into.
+    /// The hidepid mode of /proc.
     pub hidepid: HidePid,
     /// Programs lie on tmpfs, which answers a question for seals.
     pub programs_on_tmpfs: bool,
@@ -160,7 +160,7 @@ pub(super) struct Kernel {
     pub(super) names: BTreeMap<String, usize>,
     /// The write end of the pipe whose read end tells the launcher of a signal that asks for the end of a launch.
     pub(super) interrupt: Option<usize>,
-    /// The directories of processes that somebody has found in the /proc of a pid namespace.
+    /// The process directories in the kernel's name cache, by the pid namespace of the /proc.
     pub(super) proc_found: RefCell<BTreeSet<(NsId, Task)>>,
     /// What was written to standard error.
     pub(super) sink: Vec<u8>,

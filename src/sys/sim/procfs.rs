@@ -54,9 +54,9 @@ pub enum Extra {
     Forbidden,
     /// A file in a folder that nobody may search: not even what it is can be asked (EACCES).
     Hidden,
-    /// A file of a process that another /proc hides: nothing of it can be reached (EPERM).
+    /// A file of a process that /proc hides (EPERM).
     NotPermitted,
-    /// Nothing, also where a path in /proc leads to a simulated process (ENOENT).
+    /// A path that does not exist, also if it names a simulated process in /proc (ENOENT).
     Missing,
 }
 
@@ -171,9 +171,9 @@ impl Kernel {
         if folders.into_iter().any(no_folder) { Errno::ENOTDIR } else { Errno::ENOENT }
     }
 
-    /// Whether /proc hides a process from us (has_pid_permissions).
+    /// Whether /proc hides a process from the caller (has_pid_permissions).
     fn is_hidden(&self, me: Task, task: Task) -> bool {
-        // The mount's gid= is exempt, which is root's group unless the option says otherwise.
+        // The group of the mount option gid is exempt; only its default is modelled, root's group.
         let ours = &self.process(me).creds;
         let exempt = || ours.egid() == 0 || ours.groups.contains(&0);
         match self.settings.hidepid {
@@ -183,7 +183,7 @@ impl Kernel {
         }
     }
 
-    /// What is in the directory of a process that is hidden (proc_pid_permission). The directory itself can be found.
+    /// Checks a lookup in the directory of a process (proc_pid_permission). The directory itself can be looked up.
     fn permit_lookup(&self, hidden: bool, rest: &str) -> SysResult<()> {
         match self.settings.hidepid {
             _ if !hidden || rest.is_empty() => Ok(()),
@@ -210,7 +210,7 @@ impl Kernel {
             return Err(Errno::EISDIR);
         }
         match node {
-            // Only to know where it is needs no permission.
+            // Opening the directory with O_PATH needs no permission.
             Node::Dir(task) => {
                 let held = matches!(flags, OpenFlags::Directory | OpenFlags::Path);
                 self.permit_lookup(!held && self.is_hidden(me, task), ".")?;

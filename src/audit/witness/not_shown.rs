@@ -1,5 +1,5 @@
-//! The record of a run and strace's view of the same run are compared as they are: no number is renamed. This is what
-//! strace does not tell, and so is left out on both sides: [`UNTOLD`], and nothing else.
+//! The record of a run and strace's view of the same run are compared without renaming. Only what strace does not show is
+//! left out, on both sides: [`NOT_SHOWN`].
 
 use std::vec::Vec;
 
@@ -7,12 +7,12 @@ use crate::audit::transcript::Run;
 use crate::sys::record::{Bytes, Call, Line, Reply};
 use crate::sys::types::{PollEvents, PollFd, SigAction, TidAddress};
 
-/// The list: what, and what stands in its place.
-pub const UNTOLD: &[(&str, &str)] = &[
+/// What strace does not show, and the value in its place.
+pub const NOT_SHOWN: &[(&str, &str)] = &[
     ("the thread id that the libc has cached: it is in memory, and no call returns it", "0"),
     ("name that a process gives itself", "its first 15 bytes, which are all that the kernel takes"),
     ("events asked of a negative descriptor, which the kernel skips", "none"),
-    ("trampoline of a handler without SA_RESTORER, which the kernel does not look at", "0"),
+    ("trampoline of a handler without SA_RESTORER, which the kernel does not read", "0"),
     ("bytes between the entries of a directory, which mean nothing", "0"),
 ];
 
@@ -21,9 +21,9 @@ const NAME_MAX: usize = 15;
 
 const SA_RESTORER: u64 = 0x0400_0000;
 
-/// The run as strace can tell it.
+/// Returns the run without what strace does not show.
 #[must_use]
-pub fn as_told(run: &Run) -> Run {
+pub fn as_shown(run: &Run) -> Run {
     let mut run = run.clone();
     run.sections.iter_mut().flat_map(|section| &mut section.lines).for_each(leave_out);
     run
@@ -59,7 +59,7 @@ fn restorer(action: &mut SigAction) {
 /// Where the name begins in a `struct linux_dirent64` (getdents64(2)).
 const DIRENT_NAME: usize = 19;
 
-/// Behind the NUL of a name there is whatever was in the buffer before.
+/// Clears the bytes after each name: the kernel leaves there what was in the buffer before.
 fn padding(data: &mut Bytes) {
     let mut rest = &mut data.0[..];
     while let Some(&[low, high]) = rest.get(16..18) {
@@ -73,7 +73,7 @@ fn padding(data: &mut Bytes) {
     }
 }
 
-/// The entries as the kernel writes them.
+/// Returns an entry as the kernel writes it. `None` if the name does not fit its length.
 pub(super) fn dirent(inode: u64, offset: u64, length: u16, kind: u8, name: &[u8]) -> Option<Vec<u8>> {
     let mut entry = Vec::new();
     entry.extend(inode.to_ne_bytes());

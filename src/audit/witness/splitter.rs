@@ -1,4 +1,4 @@
-//! What `strace -f` writes into one file, line by line: for each process what `-ff` would have written.
+//! Splits what `strace -f` writes into one file, line by line, into what `-ff` would have written for each process.
 
 use std::borrow::ToOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,22 +6,22 @@ use std::string::String;
 
 use super::{BEGIN, END, marked};
 
-/// Takes the lines as they come, and keeps those that matter.
+/// Splits lines by process, and keeps those of the run.
 ///
-/// Each line begins with its process, and a call that another process interrupted in print comes in two halves. Once a run
-/// has begun, what a process does after its exec, or behind the end mark, is not kept, and no process that it makes: the
-/// command may run for days.
+/// Each line begins with the pid of its process. A line that another process's line interrupted comes in two halves. After the
+/// mark that begins the run, a process's lines after its exec or after the end mark are dropped, and those of its children:
+/// the command may run for days.
 #[derive(Clone, Debug, Default)]
-pub struct Intake {
+pub struct Splitter {
     files: BTreeMap<i32, String>,
     halves: BTreeMap<i32, String>,
     begun: bool,
-    /// Processes that are not ours any more.
+    /// Processes that have executed the command or passed the end mark, and their children.
     left: BTreeSet<i32>,
 }
 
-impl Intake {
-    /// Takes one line, without its newline. A line that begins with no process is strace's own.
+impl Splitter {
+    /// Adds one line, without its newline. A line without a pid at its beginning is ignored.
     pub fn line(&mut self, line: &str) {
         let Some((pid, rest)) = line.split_once(' ') else { return };
         let Ok(pid) = pid.parse::<i32>() else { return };
@@ -42,7 +42,7 @@ impl Intake {
     fn whole(&mut self, pid: i32, line: &str) {
         if self.left.contains(&pid) {
             if line.starts_with("+++ ") {
-                // The number may come again.
+                // The pid may be used again.
                 self.left.remove(&pid);
             }
             if let Some(child) = made(line) {
@@ -62,14 +62,14 @@ impl Intake {
         }
     }
 
-    /// What `-ff` would have written, by process.
+    /// Returns what `-ff` would have written, by process.
     #[must_use]
     pub fn into_files(self) -> BTreeMap<i32, String> {
         self.files
     }
 }
 
-/// The process that a call made.
+/// Returns the pid of the process that a call made.
 fn made(line: &str) -> Option<i32> {
     let call = line.split('(').next()?;
     let (_, result) = line.rsplit_once(" = ")?;
