@@ -219,7 +219,7 @@ fn descriptors_count_up_however_the_kernel_reuses_them() {
 /// A number that no call returned, or that has been closed, is unknown, and not the next known one.
 #[test]
 fn unknown_descriptors_never_equal_known_ones() {
-    let pipe = line(Call::Pipe2, Reply::Pair(Fd(5), Fd(6)));
+    let pipe = line(Call::Socketpair, Reply::Pair(Fd(5), Fd(6)));
     let poll = |fd| {
         let fds = vec![PollFd::new(Fd(fd), PollEvents::IN)];
         line(Call::Poll { fds: fds.clone(), timeout_ms: -1 }, Reply::Polled { count: 0, fds })

@@ -13,7 +13,7 @@ use crate::audit::transcript::{Role, Run};
 use crate::idmap::{IdMap, MapCheck};
 use crate::sync::Message;
 use crate::sys::record::{Call, Line, Reply};
-use crate::sys::types::{Errno, Fd, OpenFlags, WaitStatus};
+use crate::sys::types::{Errno, Fd, OpenFlags, Pid, WaitStatus};
 
 pub(super) const ACKNOWLEDGED: Rule = Rule {
     name: "maps-acknowledged-when-written",
@@ -96,7 +96,10 @@ impl<'a> State<'a> {
             (Call::Fork { .. }, Reply::Parent(_)) if self.refused.is_none() => {
                 found = Some("a mapping tool where the kernel refused no map".into());
             }
-            (Call::Wait4 { .. }, Reply::Waited(waited)) if waited.status == WaitStatus::Exited(0) => {
+            // The pid 0 is that of no process: none has ended yet.
+            (Call::Wait4 { .. }, Reply::Waited(waited))
+                if waited.pid != Pid(0) && waited.status == WaitStatus::Exited(0) =>
+            {
                 self.claimed = self.refused.take();
             }
             (Call::Openat { path, flags: OpenFlags::ReadOnly, .. }, Reply::Fd(fd))

@@ -363,7 +363,7 @@ const FORGERIES: &[Forgery] = &[
     ("as-asked", "enter", |f| f.without(INIT, "setns")),
     ("identity-as-asked", "enter", |f| f.without(INIT, "setuid")),
     ("identity-as-asked", "enter", |f| f.without(INIT, "setgroups")),
-    ("identity-as-asked", "enter", |f| f.with(CHILD, "clone(", "setresuid(0, 0, 0) = 0")),
+    ("identity-as-asked", "enter", |f| f.with(CHILD, "PR_SET_NAME", "setresuid(0, 0, 0) = 0")),
     ("stage-2-waits", "enter", |f| f.moved(INIT, "setns", "\"G\"")),
     ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(-1, SIGKILL) = 0")),
     ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(0, SIGKILL) = 0")),
