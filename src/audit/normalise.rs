@@ -7,8 +7,9 @@ use std::vec::Vec;
 
 use super::sections::{Site, inherit, pids};
 use super::transcript::{Role, Run, Section};
+use crate::procfs::is_exiting;
 use crate::sys::record::{Bytes, Call, Line, Reply};
-use crate::sys::types::{Errno, Fd, Pid, PollFd, Received, SigAction, TidAddress, Waited};
+use crate::sys::types::{Errno, Fd, OpenFlags, Pid, PollFd, Received, SigAction, TidAddress, Waited};
 
 /// How much two runs have to agree in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,6 +35,7 @@ pub const RENAMED: &[(&str, &str, Grade)] = &[
         Grade::Full,
     ),
     ("CPU mask", "0, also in its record", Grade::Full),
+    ("the stat file of stage 1", "whether it is exiting", Grade::Full),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE", Grade::Full),
     ("the launcher's reads of the log pipe", "one read, its records sorted", Grade::Full),
     ("the launcher's reaping of whoever is left", "in the order of the stages", Grade::Full),
@@ -86,11 +88,13 @@ struct State {
     next: i32,
     /// The next word on a sync pipe is a pid.
     pid_comes: bool,
+    /// The open stat file of stage 1.
+    stat: Option<Fd>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { fds: BTreeMap::new(), next: 3, pid_comes: false }
+        Self { fds: BTreeMap::new(), next: 3, pid_comes: false, stat: None }
     }
 }
 
@@ -124,8 +128,15 @@ impl Names {
         let Line { call, reply } = site.line;
         let whole = matches!(reply, Reply::Count(count) if *count == data_of(call).len());
         let renamed = self.call(state, call);
-        if let (Call::Close { fd }, Reply::Unit) = (call, reply) {
-            state.fds.remove(&fd.0);
+        match (call, reply) {
+            (Call::Close { fd }, Reply::Unit) => {
+                state.fds.remove(&fd.0);
+                state.stat = state.stat.filter(|stat| stat != fd);
+            }
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd)) if path.0 == b"stat" => {
+                state.stat = Some(*fd);
+            }
+            _ => {}
         }
         let reply = match reply {
             Reply::Count(_) if whole => Reply::Count(data_of(&renamed).len()),
@@ -137,9 +148,10 @@ impl Names {
     fn call(&self, state: &mut State, call: &Call) -> Call {
         let mut call = call.clone();
         match &mut call {
-            Call::Openat { dir, path, .. } => {
+            Call::Openat { dir, path, flags } | Call::Openat2 { dir, path, flags } => {
                 *dir = state.fd(*dir);
-                *path = self.text(path);
+                // Below /proc the directory of a process is its number alone.
+                *path = if *flags == OpenFlags::Directory { self.whole_pid(path) } else { self.text(path) };
             }
             Call::Write { fd, data } | Call::WriteNowait { fd, data } => {
                 *fd = state.fd(*fd);
@@ -152,6 +164,7 @@ impl Names {
             Call::Close { fd }
             | Call::Read { fd, .. }
             | Call::Fstatfs { fd }
+            | Call::SocketType { fd }
             | Call::Getdents64 { fd, .. }
             | Call::SetCloexec { fd }
             | Call::GetSeals { fd }
@@ -208,6 +221,13 @@ impl Names {
                 Reply::Data(Bytes::default())
             }
             Reply::Data(data) if matches!(call, Call::Readlink { .. }) => Reply::Data(self.whole_pid(data)),
+            Reply::Data(data) if matches!(call, Call::Read { fd, .. } if state.stat == Some(*fd)) => {
+                Reply::Data(match is_exiting(&data.0) {
+                    Some(true) => Bytes(b"it is exiting".into()),
+                    Some(false) => Bytes(b"it is not exiting".into()),
+                    None => data.clone(),
+                })
+            }
             Reply::Data(data) => Reply::Data(self.word_or_text(state, data)),
             Reply::Links(_) if self.grade == Grade::Witness => Reply::Links(0),
             Reply::Polled { count, fds } => Reply::Polled { count: *count, fds: poll_fds(state, fds) },
@@ -403,6 +423,22 @@ mod tests {
         let word = |number: i32| Bytes(number.to_ne_bytes().into());
         let said = [4711, 0x42, 4712, 4711].map(|number| names().word_or_text(&mut state, &word(number)));
         assert_eq!(said, [4711, 0x42, 102, 4711].map(word));
+    }
+
+    #[test]
+    fn of_a_stat_file_the_answer_is_compared() {
+        let lines = |flags: u32| {
+            let stat = std::format!("4711 (a) S 1 {flags} 0 0 -1 {flags} 9 9\n").into_bytes();
+            let open = Call::Openat2 { dir: Fd(8), path: b"stat"[..].into(), flags: OpenFlags::ReadOnly };
+            let mut section = Section::new(Role::Stage(0));
+            section.lines = vec![
+                Line { call: open, reply: Reply::Fd(Fd(9)) },
+                Line { call: Call::Read { fd: Fd(9), len: 1280 }, reply: Reply::Data(Bytes(stat)) },
+            ];
+            normalise(&Run { sections: vec![section], ..Run::default() }, Grade::Full)
+        };
+        assert_eq!(lines(0x40), lines(0x40_0040));
+        assert_ne!(lines(0x40), lines(0x44));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
 
-use super::write::{ProcDir, Writing, Written};
+use super::write::{Writing, Written};
 use super::{IdMap, MAP_TEXT_MAX, MapCheck};
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::json::Line;
 use crate::log::Log;
+use crate::procfs::{self, ProcDir};
 use crate::sys::Sys;
 use crate::sys::types::{
     Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal,
@@ -119,7 +120,7 @@ fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
         Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
         result => return result,
     }
-    let dir = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List)?;
+    let dir = procfs::open(sys, c"self/fd", OpenFlags::List)?;
     let mut buffer = [0; 1024];
     loop {
         let len = sys.getdents64(dir, &mut buffer)?;
@@ -265,7 +266,12 @@ mod tests {
         let mut sys = MockSys::new();
         let mut order = Sequence::new();
         sys.expect_close_range_cloexec().once().returning(|_| Err(Errno::ENOSYS));
-        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(8)));
+        sys.expect_openat2()
+            .once()
+            .withf(|dir, path, _| *dir == Fd(8) && path == c"self/fd")
+            .returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_close().once().withf(|fd| *fd == Fd(8)).returning(|_| Ok(()));
         sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, buffer| {
             let listing: Vec<u8> = [".", "..", "0", "2", "3", "17"].into_iter().flat_map(entry).collect();
             buffer[..listing.len()].copy_from_slice(&listing);

@@ -136,13 +136,7 @@ impl StageFailure {
 
 /// Whether a record says no more than that another process is gone: its death has a cause of its own.
 fn is_consequence(record: &Record) -> bool {
-    match record.code.as_deref() {
-        Some("sync" | "mapping-tool-stage-1-died") => true,
-        Some("open-proc" | "uid-map" | "gid-map" | "setgroups-file" | "time-offsets" | "read-back") => {
-            matches!(record.errno, Some(Errno::ENOENT | Errno::ESRCH))
-        }
-        _ => false,
-    }
+    matches!(record.code.as_deref(), Some("sync" | "mapping-tool-stage-1-died"))
 }
 
 impl fmt::Display for StageFailure {

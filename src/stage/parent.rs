@@ -2,11 +2,12 @@
 
 use super::{Context, Outcome, Wards, child, enter, sources};
 use crate::bootstrap::text::Lossy;
-use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep};
-use crate::idmap::write::{self, ProcDir, Writing, Written};
+use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
+use crate::idmap::write::{self, Writing, Written};
 use crate::json::{PID_LINE_MAX, pid_line};
 use crate::log::Log;
 use crate::pipe::send_all;
+use crate::procfs::ProcDir;
 use crate::sync::{End, Message, OfParent, Pair};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd};
@@ -51,10 +52,8 @@ fn serve<'m, S: Sys>(
     let Some(stage_1) = wards.stage_1 else { return Ok(Outcome::Exit(1)) };
 
     log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
-    match write_for(sys, log, cx, &child, stage_1) {
-        Ok(Written::Done) => {}
-        Ok(Written::ToolProcess) => return Ok(Outcome::Exit(1)),
-        Err(error) => return Err(unless_dead(sys, &child, error)),
+    if write_for(sys, log, cx, &child, stage_1)? == Written::ToolProcess {
+        return Ok(Outcome::Exit(1));
     }
     take_pid(sys, log, wards, &child)?;
     let late = cx.policy.dialect.pid_line_late;
@@ -95,14 +94,24 @@ fn write_for<'m, S: Sys>(
 ) -> Result<Written, Error<'m>> {
     let boot = cx.bootstrap;
     let creates_user = boot.clone_flags().contains(CloneFlags::NEWUSER);
-    let offsets = boot.timens_offsets();
-    let mount_sources = boot.mount_sources();
-    if !creates_user && offsets.is_none() && mount_sources.is_none() {
+    if !creates_user && boot.timens_offsets().is_none() && boot.mount_sources().is_none() {
         return Ok(Written::Done);
     }
-    let target = ProcDir::open(sys, stage_1)?;
+    let target = ProcDir::open(sys, stage_1).map_err(|error| unless_dying(sys, child, None, error))?;
+    write_to(sys, log, cx, child, target).map_err(|error| unless_dying(sys, child, Some(target), error))
+}
+
+fn write_to<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    child: &End<OfParent>,
+    target: ProcDir,
+) -> Result<Written, Error<'m>> {
+    let boot = cx.bootstrap;
+    let offsets = boot.timens_offsets();
     let mut offsets_file = None;
-    if creates_user {
+    if boot.clone_flags().contains(CloneFlags::NEWUSER) {
         child.expect(sys, Message::UsermapPls, SyncStep::Stage1Next)?;
         log.debug(sys, format_args!("stage-1 requested userns mappings"));
         if offsets.is_some() {
@@ -119,12 +128,12 @@ fn write_for<'m, S: Sys>(
     if let Some(offsets) = offsets {
         child.expect(sys, Message::TimeoffsetsPls, SyncStep::Stage1Next)?;
         log.debug(sys, format_args!("stage-1 requested timens offsets to be configured"));
-        let text = Lossy(offsets.text());
-        log.debug(sys, format_args!("update /proc/{stage_1}/timens_offsets to '{text}'"));
+        let (pid, text) = (target.pid(), Lossy(offsets.text()));
+        log.debug(sys, format_args!("update /proc/{pid}/timens_offsets to '{text}'"));
         write_offsets(sys, target, offsets_file, offsets.text_with_nul())?;
         child.say(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
     }
-    if let Some(sources) = mount_sources {
+    if let Some(sources) = boot.mount_sources() {
         child.expect(sys, Message::MountsourcesPls, SyncStep::Stage1Next)?;
         sources::send(sys, sources, target, child)?;
         child.say(sys, Message::MountsourcesAck, SyncStep::WriteMountsourcesAck)?;
@@ -133,24 +142,51 @@ fn write_for<'m, S: Sys>(
     Ok(Written::Done)
 }
 
-/// What is wrong with a file of stage 1, unless stage 1 is dead: then its files are root's, or missing (spec 6.9), and
-/// whoever reads of a permission that was denied looks for the cause in the wrong place.
-fn unless_dead<'m, S: Sys>(sys: &mut S, child: &End<OfParent>, error: Error<'m>) -> Error<'m> {
-    let Error::Os { errno: Errno::EACCES | Errno::ENOENT | Errno::ESRCH, doing } = error else {
-        return error;
+/// Returns `error`, or the death of stage 1 if that is its cause.
+///
+/// While a process exits, its files in /proc become root's before its end of the sync pipe is closed (do_exit(): PF_EXITING,
+/// exit_mm, exit_files). A refusal in between looks like one of missing privilege. A mapping tool meets the same.
+fn unless_dying<'m, S: Sys>(
+    sys: &mut S,
+    child: &End<OfParent>,
+    target: Option<ProcDir>,
+    error: Error<'m>,
+) -> Error<'m> {
+    let died = match error {
+        Error::Os {
+            errno: Errno::EACCES | Errno::EPERM | Errno::ENOENT | Errno::ESRCH,
+            doing:
+                Doing::OpenProcDir(_)
+                | Doing::Update(..)
+                | Doing::Check(..)
+                | Doing::ReadBack(..)
+                | Doing::OpenMountNamespace(_)
+                | Doing::EnterMountNamespace
+                | Doing::OpenMountSource(_),
+        } => Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 },
+        Error::MappingTool { kind, pid, why: ToolFailure::Ended(_) | ToolFailure::NotPresent } => {
+            Error::MappingTool { kind, pid, why: ToolFailure::Stage1Died }
+        }
+        error => return error,
     };
-    let of_stage_1 = matches!(
-        doing,
-        Doing::OpenProcDir(_) | Doing::Update(..) | Doing::ReadBack(..) | Doing::OpenMountNamespace(_)
-    );
-    if !of_stage_1 {
-        return error;
-    }
-    // Alive it says nothing before our answer, so anything to read is its end.
-    let mut ready = [PollFd::new(child.fd(), PollEvents::IN)];
-    match sys.poll(&mut ready, 0) {
-        Ok(1..) => Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 },
-        _ => error,
+    let known = target.and_then(|target| target.is_exiting(sys));
+    if known.unwrap_or_else(|| hangs_up(sys, child.fd())) { died } else { error }
+}
+
+/// How long stage 0 waits for the death of stage 1 where /proc does not say whether it is exiting, in milliseconds. A
+/// process that is exiting closes its descriptors in much less, if it gets a CPU.
+const DEATH_WAIT_MS: i32 = 1000;
+
+/// Returns whether stage 1 closes its end of the sync pipe within [`DEATH_WAIT_MS`]. Alive it keeps it open until the pid
+/// of stage 2 has arrived. Bytes that it has sent do not count: it may ask for its maps meanwhile.
+fn hangs_up<S: Sys>(sys: &mut S, sync: Fd) -> bool {
+    let mut ends = [PollFd::new(sync, PollEvents(0))];
+    loop {
+        match sys.poll(&mut ends, DEATH_WAIT_MS) {
+            Err(Errno::EINTR) => {}
+            Ok(_) => return ends.iter().any(|end| end.revents.contains(PollEvents::HUP)),
+            Err(_) => return false,
+        }
     }
 }
 

@@ -40,6 +40,7 @@ const ACTING: &[&str] = &[
     "namespace::join",
     "namespace::unshare",
     "pipe",
+    "procfs",
     "sync",
     "sys",
 ];
@@ -47,8 +48,13 @@ const ACTING: &[&str] = &[
 const SCRIPTS: &[&str] = &["launch::command", "launch::script", "launch::tail", "nsexec", "stage::*"];
 
 /// Of the scripts' modules, what is a value or a decider: what a rule holds a run against.
-const AUDITED: &[&str] =
-    &["idmap::write::writes_deny", "log::RECORD_MAX", "namespace::unshare::UNSHARE_TRIES", "sync::Message"];
+const AUDITED: &[&str] = &[
+    "idmap::write::writes_deny",
+    "log::RECORD_MAX",
+    "namespace::unshare::UNSHARE_TRIES",
+    "procfs::is_exiting",
+    "sync::Message",
+];
 
 const STD: &[&str] = &["std"];
 
@@ -133,6 +139,7 @@ const ACTING_MODULES: &[&str] = &[
     "namespace::join",
     "namespace::unshare",
     "pipe",
+    "procfs",
     "sync",
 ];
 

@@ -150,6 +150,7 @@ impl ProcessReport {
         let (end, reaped_by) = match process.life {
             Life::Zombie(status) => (ended(status), None),
             Life::Reaped(status, reaper) => (ended(status), Some(reaper)),
+            Life::Dying(_) => (End::Running, None),
             Life::Alive => match (process.rest, &process.blocked) {
                 (Some(Rest::HandedOver), _) => (End::HandedOver, None),
                 (Some(_), _) => (End::Stays, None),

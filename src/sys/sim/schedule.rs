@@ -138,7 +138,8 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
     loop {
         let ready = world.borrow().kernel.ready();
         if ready.is_empty() {
-            if world.borrow_mut().kernel.pass_time() {
+            let kernel = &mut world.borrow_mut().kernel;
+            if kernel.finish_exits() || kernel.pass_time() {
                 continue;
             }
             break;
