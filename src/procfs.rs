@@ -61,8 +61,9 @@ impl ProcDir {
             _ => Doing::Update(self.pid, file),
         };
         let os = |errno| Error::Os { doing, errno };
+        // No second way where openat2 has worked: by then EPERM is about the file.
         let opened = match self.openat2 {
-            true => open_below(sys, self.dir, file.name(), flags).map(|(fd, _)| fd),
+            true => sys.openat2(self.dir, file.name(), flags),
             false => sys.openat(self.dir, file.name(), flags),
         };
         let fd = opened.map_err(os)?;
@@ -158,21 +159,17 @@ pub fn open<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<Fd, Er
     open_in_proc(sys, path, flags).map(|(fd, _)| fd)
 }
 
+/// Returns also whether the kernel has answered openat2.
 fn open_in_proc<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<(Fd, bool), Errno> {
     // From / the mount of /proc itself would be crossed. It needs no check: what is opened lies in the same mount.
     let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory)?;
-    let opened = open_below(sys, proc, path, flags);
+    let opened = match sys.openat2(proc, path, flags) {
+        // Before 5.6, or a seccomp filter that does not know it. If EPERM was about the file, openat says it too.
+        Err(Errno::ENOSYS | Errno::EPERM) => sys.openat(proc, path, flags).map(|fd| (fd, false)),
+        opened => opened.map(|fd| (fd, true)),
+    };
     let _ = sys.close(proc);
     opened
-}
-
-/// Opens a path below a directory of procfs. Returns also whether the kernel has answered openat2.
-fn open_below<S: Sys>(sys: &mut S, dir: Fd, path: &CStr, flags: OpenFlags) -> Result<(Fd, bool), Errno> {
-    match sys.openat2(dir, path, flags) {
-        // Before 5.6, or a seccomp filter that does not know it. If EPERM was about the file, openat says it too.
-        Err(Errno::ENOSYS | Errno::EPERM) => sys.openat(dir, path, flags).map(|fd| (fd, false)),
-        opened => opened.map(|fd| (fd, true)),
-    }
 }
 
 /// Makes sure that /proc counts processes as we do. In a new pid namespace with the old /proc a number that a clone gave us

@@ -232,3 +232,103 @@ fn forward_pids<'m, S: Sys>(
     send_all(sys, cx.init_pipe, buffer.get(..len).unwrap_or_default())
         .map_err(|errno| Error::Os { doing: Doing::PidLine, errno })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::MapKind;
+    use crate::procfs::tests::DIR;
+    use crate::sys::MockSys;
+    use crate::sys::types::{FsType, WaitStatus};
+
+    /// Stage 0's end of the sync pipe: 6.
+    fn end(sys: &mut MockSys) -> End<OfParent> {
+        sys.expect_socketpair().once().returning(|| Ok((Fd(5), Fd(6))));
+        sys.expect_close().returning(|_| Ok(()));
+        Pair::open(sys, SyncPipe::Child).unwrap().into_parent(sys).unwrap()
+    }
+
+    fn stat(sys: &mut MockSys, text: &'static [u8]) {
+        sys.expect_openat2().once().withf(|_, path, _| path == c"stat").returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_fstatfs().once().returning(|_| Ok(FsType::PROC));
+        sys.expect_read().once().returning(|_, buf| {
+            buf[..text.len()].copy_from_slice(text);
+            Ok(text.len())
+        });
+    }
+
+    const PID: Pid = Pid(7);
+    const DIED: Error<'static> = Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 };
+
+    fn refused(errno: Errno) -> Error<'static> {
+        Error::Os { doing: Doing::Update(PID, ProcFile::Setgroups), errno }
+    }
+
+    fn tool(why: ToolFailure) -> Error<'static> {
+        Error::MappingTool { kind: MapKind::Uid, pid: PID, why }
+    }
+
+    #[test]
+    fn a_refusal_is_the_cause_only_where_stage_1_is_not_exiting() {
+        let failed = tool(ToolFailure::Ended(WaitStatus::Exited(1)));
+        for (error, death) in [
+            (refused(Errno::EACCES), DIED),
+            (refused(Errno::EPERM), DIED),
+            (refused(Errno::ENOENT), DIED),
+            (refused(Errno::ESRCH), DIED),
+            (failed, tool(ToolFailure::Stage1Died)),
+            (tool(ToolFailure::NotPresent), tool(ToolFailure::Stage1Died)),
+        ] {
+            let cases: [(&[u8], _); 2] =
+                [(b"7 (a) S 1 2 3 0 -1 64 0", error), (b"7 (a) R 1 2 3 0 -1 68 0", death)];
+            for (text, wanted) in cases {
+                let mut sys = MockSys::new();
+                let child = end(&mut sys);
+                stat(&mut sys, text);
+                assert_eq!(unless_dying(&mut sys, &child, Some(DIR), error), wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_dying_stage_1_does_not_cause_is_the_cause() {
+        for error in [
+            refused(Errno::EINVAL),
+            tool(ToolFailure::NotAbsolute),
+            tool(ToolFailure::LauncherDied),
+            Error::Os { doing: Doing::ToolFork, errno: Errno::EPERM },
+            DIED,
+        ] {
+            let mut sys = MockSys::new();
+            let child = end(&mut sys);
+            // A question would be an unexpected call.
+            assert_eq!(unless_dying(&mut sys, &child, Some(DIR), error), error);
+        }
+    }
+
+    /// hidepid hides the file, or there is no directory: then the sync pipe decides, which closes a moment later.
+    #[test]
+    fn where_proc_has_no_answer_the_sync_pipe_decides() {
+        let error = refused(Errno::EACCES);
+        for (target, polled, wanted) in [
+            (Some(DIR), Ok(PollEvents::HUP), DIED),
+            (None, Ok(PollEvents::HUP), DIED),
+            (Some(DIR), Ok(PollEvents(0)), error),
+            (None, Err(Errno::ENOMEM), error),
+        ] {
+            let mut sys = MockSys::new();
+            let child = end(&mut sys);
+            if target.is_some() {
+                sys.expect_openat2().once().returning(|_, _, _| Err(Errno::ENOENT));
+            }
+            sys.expect_poll().once().returning(|_, _| Err(Errno::EINTR));
+            sys.expect_poll().once().returning(move |fds, timeout| {
+                // Not what it has sent: it may ask for its maps meanwhile.
+                assert_eq!((fds[0].fd, fds[0].events, timeout), (Fd(6), PollEvents(0), DEATH_WAIT_MS));
+                fds[0].revents = polled?;
+                Ok(usize::from(fds[0].revents != PollEvents(0)))
+            });
+            assert_eq!(unless_dying(&mut sys, &child, target, error), wanted);
+        }
+    }
+}

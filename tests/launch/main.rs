@@ -4,6 +4,7 @@
 //! whether a process is left. `launch WORD` runs the cases whose name contains the word.
 
 mod cases;
+mod kills;
 mod signals;
 mod sweep;
 
@@ -20,7 +21,7 @@ use nix::unistd::{Pid, geteuid};
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> = [cases::CASES, signals::CASES, sweep::CASES].concat();
+    let cases: Vec<Case> = [cases::CASES, signals::CASES, sweep::CASES, kills::CASES].concat();
     let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
     match words.first().map(String::as_str) {
         Some("--case") => {

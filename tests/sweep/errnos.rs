@@ -261,8 +261,11 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
             errno == Errno::EINTR
         }
         Call::Unshare { .. } => errno == Errno::EINVAL,
-        // By openat, then.
-        Call::Openat2 { .. } => [Errno::ENOSYS, Errno::EPERM].contains(&errno),
+        // By openat, then; but below the directory of stage 1, which openat2 has opened, there is no other way.
+        Call::Openat2 { path, .. } => {
+            let below = [&b"uid_map"[..], b"gid_map", b"setgroups", b"timens_offsets", b"stat"];
+            [Errno::ENOSYS, Errno::EPERM].contains(&errno) && !below.contains(&&path.0[..])
+        }
         // Whatever it says, the read of the message says more.
         Call::SocketType { .. } => true,
         Call::TidAddress | Call::SetName { .. } | Call::PidfdOpen { .. } => true,

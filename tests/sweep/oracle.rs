@@ -17,6 +17,7 @@
 //! Some things are nobody's to name, and are known:
 //!
 //! - A tool's own failure after its exec: it is another program, and stage 0 says which one failed, and how it ended.
+//! - A mount over a file below /proc, where openat2 is missing: README says so.
 //! - What the runtime does: its fork and exec of stage 0, its read of the configuration after the hand-over.
 //! - `ENOENT` of the setgroups file: kernels before 3.19 have none, and let the map be written.
 //! - The search for a command: whether a refused candidate is there is a question to which every error says no.
@@ -171,7 +172,7 @@ impl Case<'_> {
             _ => false,
         };
         let of_log = !self.is_kill() && self.is_of_log(line) && self.at().section != Section::Launcher;
-        if self.in_another_program() {
+        if self.in_another_program() || self.mount_is_not_seen() {
             return None;
         }
         if !(retried || of_log) || self.ended_the_same() {
@@ -180,6 +181,12 @@ impl Case<'_> {
         let name =
             if retried { "what is retried changes nothing" } else { "a fault of the log changes nothing" };
         Some((name, self.first_fatal().map_or_else(String::new, |record| record.to_string())))
+    }
+
+    /// Something is mounted over the file, and the kernel is one that cannot say so.
+    fn mount_is_not_seen(&self) -> bool {
+        let covered = |line: &Line| line.reply == Reply::Errno(Errno::EXDEV);
+        self.line.is_some_and(covered) && matches!(self.fault.what, What::Errno(Errno::ENOSYS | Errno::EPERM))
     }
 
     /// A stage's write to the log pipe or to standard error, or its poll of it; the launcher's read of the log.
@@ -218,7 +225,7 @@ impl Case<'_> {
         {
             return None;
         }
-        if self.is_nobodys() {
+        if self.is_nobodys() || self.mount_is_not_seen() {
             return None;
         }
         if let What::KillDying(_) = self.fault.what {
@@ -266,7 +273,7 @@ impl Case<'_> {
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
             // There is another way, or another pass.
             Call::CloseRangeCloexec { .. } | Call::Setns { .. } => errno == Errno::EPERM,
-            Call::Openat { .. } | Call::Write { .. } => {
+            Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {
                 errno == Errno::EPERM && self.whole.report.find(Section::MappingTool).is_some()
             }
             // The search goes on, as it does without the fault.

@@ -12,10 +12,9 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match call {
         Call::Openat2 { path, .. } if path.0 == b"self/fd" => fixed(&["descriptors"]),
-        Call::Openat2 { path, .. } => vec![String::from_utf8_lossy(&path.0).into_owned()],
         // On the way to any file below it.
         Call::Openat { path, .. } if path.0 == b"/proc" => fixed(&["/proc/", "descriptors"]),
-        Call::Openat { path, .. } => {
+        Call::Openat { path, .. } | Call::Openat2 { path, .. } => {
             let path = String::from_utf8_lossy(&path.0).into_owned();
             let mut words = match path.as_str() {
                 "self/fd" => vec!["descriptors".to_owned()],
@@ -114,7 +113,7 @@ pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
             texts.push("there is no /proc/self".into());
         }
         // Then the tool is tried, and what it says counts.
-        (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => {
+        (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => {
             texts.extend(["mapping tool", "map"].map(String::from))
         }
         _ => {}

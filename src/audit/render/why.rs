@@ -57,11 +57,13 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::Unshare { .. }, Errno::EINVAL) => {
             "kernels before 4.3, or a thread that is not quite gone: once more"
         }
-        (Call::Openat2 { .. }, Errno::ENOSYS | Errno::EPERM) => {
+        (Call::Openat2 { path, .. }, Errno::ENOSYS | Errno::EPERM) if !path.0.ends_with(b"_map") => {
             "an older kernel, or a filter: by openat, which does not see a mount over it"
         }
         (Call::Openat2 { .. }, Errno::EXDEV) => "something is mounted over it",
-        (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => "not ours to write: the mapping tool may",
+        (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => {
+            "not ours to write: the mapping tool may"
+        }
         (Call::Openat { .. } | Call::Openat2 { .. }, Errno::EACCES) => {
             "its files in /proc are root's: it is not dumpable, or it is exiting"
         }

@@ -120,7 +120,9 @@ fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
             {
                 proc = if let Reply::Fd(fd) = reply { Some(*fd) } else { None };
             }
-            (Call::Openat2 { .. }, Reply::Errno(Errno::ENOSYS | Errno::EPERM)) => plain = true,
+            (Call::Openat2 { dir, .. }, Reply::Errno(Errno::ENOSYS | Errno::EPERM)) if proc == Some(*dir) => {
+                plain = true;
+            }
             (Call::Openat { dir, flags, path } | Call::Openat2 { dir, flags, path }, reply)
                 if *flags == OpenFlags::Directory || file_of(&path.0).is_some() =>
             {
