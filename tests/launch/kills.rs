@@ -19,23 +19,24 @@ use nsexec::timens::TimeOffsets;
 use crate::Case;
 
 pub(crate) const CASES: &[Case] = &[
-    // In pieces, so that none is at its end by a busy machine.
-    ("stage_1_is_killed_while_its_maps_are_written_1", || killed_at_random(user(), KILLS / 4)),
-    ("stage_1_is_killed_while_its_maps_are_written_2", || killed_at_random(user(), KILLS / 4)),
-    ("stage_1_is_killed_while_maps_and_offsets_are_written_1", || killed_at_random(clocks(), KILLS / 4)),
-    ("stage_1_is_killed_while_maps_and_offsets_are_written_2", || killed_at_random(clocks(), KILLS / 4)),
+    // In pieces, so that each ends in time on a busy machine.
+    ("stage_1_is_killed_while_its_maps_are_written_1", stage_1_is_killed_while_its_maps_are_written),
+    ("stage_1_is_killed_while_its_maps_are_written_2", stage_1_is_killed_while_its_maps_are_written),
+    ("stage_1_is_killed_while_its_offsets_are_written_1", stage_1_is_killed_while_its_offsets_are_written),
+    ("stage_1_is_killed_while_its_offsets_are_written_2", stage_1_is_killed_while_its_offsets_are_written),
 ];
 
 /// In all cases together.
 const KILLS: usize = 6000;
 
-fn user() -> Bootstrap<'static> {
-    Bootstrap::new(CloneFlags::NEWUSER)
+fn stage_1_is_killed_while_its_maps_are_written() {
+    killed_at_random(Bootstrap::new(CloneFlags::NEWUSER), KILLS / 4);
 }
 
-fn clocks() -> Bootstrap<'static> {
+fn stage_1_is_killed_while_its_offsets_are_written() {
     let offsets = TimeOffsets::parse(c"boottime 100 0\n").unwrap();
-    Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWTIME)).with_timens_offsets(offsets)
+    let flags = CloneFlags::NEWUSER.union(CloneFlags::NEWTIME);
+    killed_at_random(Bootstrap::new(flags).with_timens_offsets(offsets), KILLS / 4);
 }
 
 /// A user without privilege. No account has this number.

@@ -95,16 +95,10 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
         Call::Setresuid { uid } => write!(f, "{0}, {0}, {0}", Id(*uid)),
         Call::Setuid { uid: id } | Call::Setgid { gid: id } => Id(*id).fmt(f),
         Call::DropGroups => f.write_str("0, NULL"),
-        Call::SchedGetaffinity => match reply {
-            Reply::Affinity(cpus) => write!(f, "0, 128, {}", Cpus(*cpus)),
-            _ => write!(f, "0, 128, {SOMEWHERE}"),
-        },
+        Call::SchedGetaffinity => affinity(f, reply),
         Call::Mount { mount } => f.write_str(mount_arguments(*mount)),
         Call::Sigprocmask { how, set } => sigprocmask(f, *how, Set(*set), reply),
-        Call::Sigaction { signal, action } => {
-            write!(f, "{}, ", SignalName(*signal))?;
-            sigaction(f, action, reply)
-        }
+        Call::Sigaction { signal, action } => sigaction(f, SignalName(*signal), action, reply),
         Call::Sigtimedwait { set } => write!(f, "{}, NULL, {{tv_sec=0, tv_nsec=0}}, 8", Set(*set)),
     }
 }
@@ -423,7 +417,15 @@ fn sigprocmask(f: &mut Formatter<'_>, how: MaskHow, set: Set, reply: &Reply) -> 
     }
 }
 
-fn sigaction(f: &mut Formatter<'_>, new: &SigAction, reply: &Reply) -> fmt::Result {
+fn affinity(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Affinity(cpus) => write!(f, "0, 128, {}", Cpus(*cpus)),
+        _ => write!(f, "0, 128, {SOMEWHERE}"),
+    }
+}
+
+fn sigaction(f: &mut Formatter<'_>, signal: SignalName, new: &SigAction, reply: &Reply) -> fmt::Result {
+    write!(f, "{signal}, ")?;
     action(f, new)?;
     match reply {
         Reply::Action(old) => {
