@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 
 use crate::error::{Doing, Error};
+use crate::procfs;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, OpenFlags};
 
@@ -22,7 +23,7 @@ pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
         Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
         result => return result,
     }
-    let dir = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List)?;
+    let dir = procfs::open(sys, c"self/fd", OpenFlags::List)?;
     let mut buffer = [0; 1024];
     loop {
         let len = sys.getdents64(dir, &mut buffer)?;
@@ -88,7 +89,12 @@ mod tests {
         let mut sys = MockSys::new();
         let mut order = Sequence::new();
         sys.expect_close_range_cloexec().once().returning(|_| Err(Errno::ENOSYS));
-        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(8)));
+        sys.expect_openat2()
+            .once()
+            .withf(|dir, path, _| *dir == Fd(8) && path == c"self/fd")
+            .returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_close().once().withf(|fd| *fd == Fd(8)).returning(|_| Ok(()));
         sys.expect_getdents64().once().in_sequence(&mut order).returning(|_, buffer| {
             let listing: Vec<u8> = [".", "..", "0", "2", "3", "17"].into_iter().flat_map(entry).collect();
             buffer[..listing.len()].copy_from_slice(&listing);

@@ -12,7 +12,7 @@ use crate::bootstrap::mount_fds::MountFdsError;
 use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
-use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, WaitStatus};
+use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, SocketType, WaitStatus};
 pub use doing::{Cloning, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// Why the mapping tool did not serve.
@@ -47,6 +47,32 @@ impl ToolFailure {
             Self::LauncherDied => "mapping-tool-launcher-died",
             Self::WroteOther(_) => "mapping-tool-wrote-other",
         }
+    }
+}
+
+/// A descriptor that cannot be the init pipe: it does not report the death of the launcher, or a read would wait for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum InitPipeKind {
+    /// A socket that is not a stream.
+    Socket(SocketType),
+    /// An eventfd, a timerfd, a signalfd, an epoll or inotify instance, a pidfd before Linux 6.9.
+    AnonymousInode,
+    /// A pidfd.
+    Pidfd,
+}
+
+impl fmt::Display for InitPipeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Socket(SocketType::DGRAM) => "a datagram socket",
+            Self::Socket(SocketType::SEQPACKET) => "a seqpacket socket",
+            Self::Socket(SocketType::RAW) => "a raw socket",
+            Self::Socket(SocketType(kind)) => return write!(f, "a socket of type {kind}"),
+            Self::AnonymousInode => {
+                "an anonymous inode (eventfd, timerfd, signalfd, epoll, inotify or the like)"
+            }
+            Self::Pidfd => "a pidfd",
+        })
     }
 }
 
@@ -103,6 +129,13 @@ pub enum Error<'m> {
     Parse(ParseError<'m>),
     /// The message's wishes.
     Refused(Refusal),
+    /// The init pipe is of another kind than a stream socket or a pipe.
+    InitPipe {
+        /// The descriptor.
+        fd: Fd,
+        /// Its kind.
+        kind: InitPipeKind,
+    },
     /// The kernel refused a call.
     Os {
         /// What for.
@@ -200,6 +233,7 @@ impl<'m> Error<'m> {
             Self::Environment(_) => "environment",
             Self::Parse(_) => "message",
             Self::Refused(_) => "refused",
+            Self::InitPipe { .. } => "init-pipe",
             Self::UnexpectedSync { .. } | Self::ToldFailure { .. } => "sync",
             Self::LauncherGone { .. } => "launcher-gone",
             Self::MountFds(_) => "mount-fds",
@@ -227,25 +261,29 @@ impl<'m> Error<'m> {
     }
 }
 
+/// What openat2 says with EXDEV of a file below /proc.
+const COVERED: &str = "something is mounted over it";
+
 impl fmt::Display for Error<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Environment(error) => error.fmt(f),
             Self::Parse(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
+            Self::InitPipe { fd, kind } => {
+                write!(f, "_LIBCONTAINER_INITPIPE={} is {kind}: it must be a stream socket or a pipe", fd.0)
+            }
             Self::Os { doing: Doing::Join(kind, path), errno } => {
                 write!(f, "failed to setns into {kind} namespace: {errno} (with path {})", PathText(path))
             }
-            // A task that is gone has no files: whoever reads this wants to know who, before where we noticed.
+            Self::Os { doing: Doing::ToolDescriptors, errno: Errno::EXDEV } => {
+                write!(f, "{}: /proc/self/fd is a mount point: {COVERED}", Doing::ToolDescriptors)
+            }
             Self::Os {
                 doing:
-                    doing @ (Doing::OpenProcDir(pid)
-                    | Doing::Update(pid, _)
-                    | Doing::Check(pid, _)
-                    | Doing::OpenMountNamespace(pid)
-                    | Doing::ReadBack(pid, _)),
-                errno: errno @ (Errno::ENOENT | Errno::ESRCH),
-            } => write!(f, "stage-1 ({pid}) is gone: {doing}: {errno}"),
+                    doing @ (Doing::OomScoreAdj | Doing::OpenProcDir(_) | Doing::Update(..) | Doing::ReadBack(..)),
+                errno: Errno::EXDEV,
+            } => write!(f, "{doing}, which is a mount point: {COVERED}"),
             Self::Os {
                 doing: doing @ (Doing::ReadHeader | Doing::InformLauncher),
                 errno: errno @ Errno::EBADF,

@@ -68,6 +68,7 @@ pub mod namespace;
 pub mod nsexec;
 pub mod pipe;
 pub mod policy;
+pub mod procfs;
 pub mod stage;
 pub mod sync;
 pub mod sys;

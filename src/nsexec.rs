@@ -7,15 +7,16 @@ use crate::bootstrap::env::{EnvError, Environment, LOG_PIPE, OwnProgram, RawEnv}
 use crate::bootstrap::text::Lossy;
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
 use crate::cloned;
-use crate::error::{Doing, Error, Refusal};
+use crate::error::{Doing, Error, InitPipeKind, Refusal};
 use crate::json::Line;
 use crate::log::{Level, Log, RECORD_MAX};
 use crate::namespace::unshare::refuse_impossible;
 use crate::pipe::{read_full, send_all};
 use crate::policy::{Credentials, Policy};
+use crate::procfs;
 use crate::stage::{Context, Outcome, StageEnd, parent, sources};
 use crate::sys::Sys;
-use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags, TidAddress};
+use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags, SocketType, TidAddress};
 
 /// The memory that the core works in, made by the edge before anything else.
 #[derive(Debug)]
@@ -107,12 +108,31 @@ fn first_steps<S: Sys>(
         // The message's memory is still free.
         cloned::ensure(sys, own, scratch.message)?;
     }
+    check_init_pipe(sys, init_pipe)?;
     if policy.dialect.ready_byte {
         // From here on the launcher may kill us without leaving anything behind (runc 4ecff8d9d).
         send_all(sys, init_pipe, &[READY])
             .map_err(|errno| Error::Os { doing: Doing::InformLauncher, errno })?;
     }
     Ok(())
+}
+
+/// Refuses an init pipe that would be waited for without end: a datagram or seqpacket socket reports no end of file when the
+/// launcher dies, or cuts the message; an eventfd, a timerfd and their like have no message and no end of file.
+///
+/// What the kernel does not say is left to the read of the message.
+fn check_init_pipe<S: Sys>(sys: &mut S, fd: Fd) -> Result<(), Error<'static>> {
+    let kind = match sys.socket_type(fd) {
+        Ok(SocketType::STREAM) => return Ok(()),
+        Ok(kind) => InitPipeKind::Socket(kind),
+        Err(Errno::ENOTSOCK) => match sys.fstatfs(fd) {
+            Ok(FsType::ANON_INODE) => InitPipeKind::AnonymousInode,
+            Ok(FsType::PIDFS) => InitPipeKind::Pidfd,
+            _ => return Ok(()),
+        },
+        Err(_) => return Ok(()),
+    };
+    Err(Error::InitPipe { fd, kind })
 }
 
 /// The ready byte: all that a launcher of 1.0 or 1.1 reads before the pid line.
@@ -236,18 +256,13 @@ fn log_affinity<S: Sys>(sys: &mut S, log: &mut Log) {
 fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>> {
     let doing = Doing::OomScoreAdj;
     let os = |errno| Error::Os { doing, errno };
-    let fd = sys.openat(Fd::CWD, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite).map_err(os)?;
+    let fd = procfs::open(sys, c"self/oom_score_adj", OpenFlags::ReadWrite).map_err(os)?;
     // As for stage 1's files: only procfs is written to.
     match sys.fstatfs(fd).map_err(os)? {
         FsType::PROC => {}
         found => return Err(Error::WrongFileSystem { doing, found }),
     }
-    let written = loop {
-        match sys.write(fd, text) {
-            Err(Errno::EINTR) => {}
-            result => break result,
-        }
-    };
+    let written = procfs::write_uninterrupted(sys, fd, text);
     let _ = sys.close(fd);
     match written.map_err(os)? {
         got if got == text.len() => Ok(()),
@@ -308,6 +323,47 @@ mod tests {
         first_steps(sys, INIT, own, &Policy::runc(dialect), &mut scratch).map_err(|error| error.to_string())
     }
 
+    /// The init pipe is a stream socket.
+    fn stream(sys: &mut MockSys, order: &mut Sequence) {
+        let stream = Ok(SocketType::STREAM);
+        sys.expect_socket_type().once().in_sequence(order).with(eq(INIT)).return_const(stream);
+    }
+
+    #[test]
+    fn an_init_pipe_without_an_end_is_rejected_before_it_is_used() {
+        let not_a_socket = Err(Errno::ENOTSOCK);
+        let cases = [
+            (Ok(SocketType::STREAM), None, None),
+            (Ok(SocketType::DGRAM), None, Some("a datagram socket")),
+            (Ok(SocketType::SEQPACKET), None, Some("a seqpacket socket")),
+            (Ok(SocketType::RAW), None, Some("a raw socket")),
+            (Ok(SocketType(4)), None, Some("a socket of type 4")),
+            (
+                not_a_socket,
+                Some(Ok(FsType::ANON_INODE)),
+                Some("an anonymous inode (eventfd, timerfd, signalfd, epoll, inotify or the like)"),
+            ),
+            (not_a_socket, Some(Ok(FsType::PIDFS)), Some("a pidfd")),
+            // A pipe.
+            (not_a_socket, Some(Ok(FsType(0x5049_5045))), None),
+            (not_a_socket, Some(Err(Errno::EIO)), None),
+            // The read says what is wrong with the descriptor; a filter refuses what it does not know.
+            (Err(Errno::EBADF), None, None),
+            (Err(Errno::EPERM), None, None),
+        ];
+        for (kind, fs_type, refused) in cases {
+            let mut sys = MockSys::new();
+            sys.expect_socket_type().once().with(eq(INIT)).return_const(kind);
+            if let Some(fs_type) = fs_type {
+                sys.expect_fstatfs().once().with(eq(INIT)).return_const(fs_type);
+            }
+            let text = |kind| {
+                std::format!("_LIBCONTAINER_INITPIPE=7 is {kind}: it must be a stream socket or a pipe")
+            };
+            assert_eq!(first(&mut sys, &Dialect::V1_2).err(), refused.map(text), "{kind:?}, {fs_type:?}");
+        }
+    }
+
     #[test]
     fn the_ready_byte_comes_when_the_program_is_a_sealed_copy_and_in_two_lines_only() {
         for dialect in [&Dialect::V1_0, &Dialect::V1_1] {
@@ -315,6 +371,7 @@ mod tests {
             sys.expect_openat().once().in_sequence(&mut order).return_const(Ok(Fd(8)));
             sys.expect_get_seals().once().in_sequence(&mut order).return_const(Ok(Seals::CONTENT));
             sys.expect_close().once().in_sequence(&mut order).return_const(Ok(()));
+            stream(&mut sys, &mut order);
             let byte: &[u8] = &[0];
             sys.expect_send()
                 .once()
@@ -324,8 +381,9 @@ mod tests {
             assert_eq!(first(&mut sys, dialect), Ok(()));
         }
         for dialect in [&Dialect::SEED, &Dialect::V1_2] {
-            // Nothing is called: the mock would say so.
-            assert_eq!(first(&mut MockSys::new(), dialect), Ok(()));
+            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
+            stream(&mut sys, &mut order);
+            assert_eq!(first(&mut sys, dialect), Ok(()));
         }
     }
 
@@ -344,6 +402,7 @@ mod tests {
         sys.expect_openat().return_const(Ok(Fd(8)));
         sys.expect_get_seals().return_const(Ok(Seals::CONTENT));
         sys.expect_close().return_const(Ok(()));
+        stream(&mut sys, &mut Sequence::new());
         sys.expect_send().once().return_const(Err(Errno::ECONNRESET));
         let text = "could not inform the parent we are past initial setup: Broken pipe".to_string();
         assert_eq!(first(&mut sys, &Dialect::V1_0), Err(text));
@@ -369,7 +428,9 @@ mod tests {
     #[test]
     fn a_score_is_written_to_procfs_alone() {
         let mut sys = MockSys::new();
-        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(8)));
+        sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_close().once().with(eq(Fd(8))).returning(|_| Ok(()));
         sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));
         // A write would be a call that nobody expects.
         let refused = write_oom_score(&mut sys, b"5\0");

@@ -71,9 +71,8 @@ fn every_start_keeps_every_rule_with_any_fault() {
             ]
             .map(What::Errno);
             for (at, line) in places {
-                for what in
-                    whats.into_iter().chain([What::Kill, What::KillWaking, What::Short(1), What::Short(3)])
-                {
+                let deaths = [What::Kill, What::KillWaking, What::KillDying(Section::Stage1)];
+                for what in whats.into_iter().chain(deaths).chain([What::Short(1), What::Short(3)]) {
                     // Known: the core takes these two of fstatfs for the open's, and goes on with the tool or without "deny".
                     let is_fstatfs = matches!(line.call, nsexec::sys::record::Call::Fstatfs { .. });
                     if is_fstatfs && [Errno::EPERM, Errno::ENOENT].map(What::Errno).contains(&what) {

@@ -34,6 +34,8 @@ const CASES: &[Case] = &[
     ("fstatfs_knows_a_namespace_and_procfs", fstatfs_knows_a_namespace_and_procfs),
     ("a_link_is_read_without_a_nul", a_link_is_read_without_a_nul),
     ("opens_are_close_on_exec_and_as_asked", opens_are_close_on_exec_and_as_asked),
+    ("below_proc_nothing_crosses_a_mount", below_proc_nothing_crosses_a_mount),
+    ("a_stream_socket_is_told_from_others", a_stream_socket_is_told_from_others),
     ("a_sibling_is_a_child_of_our_parent", a_sibling_is_a_child_of_our_parent),
     ("a_child_without_exit_signal_is_for_stages_alone", a_child_without_exit_signal_is_for_stages_alone),
     ("wait_tells_an_exit_from_a_signal", wait_tells_an_exit_from_a_signal),
@@ -325,6 +327,53 @@ fn opens_are_close_on_exec_and_as_asked(sys: &mut LinuxSys) {
     assert_eq!(modes.map(|mode| mode & !0o500_000), expected);
     assert_eq!(sys.openat(Fd::CWD, c"/nowhere", OpenFlags::ReadOnly), Err(Errno::ENOENT));
     assert_eq!(sys.openat(status, c"x", OpenFlags::ReadOnly), Err(Errno::ENOTDIR));
+}
+
+fn below_proc_nothing_crosses_a_mount(sys: &mut LinuxSys) {
+    let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory).unwrap();
+    let directory = match sys.openat2(proc, c"self", OpenFlags::Directory) {
+        Err(Errno::ENOSYS) => return println!("skipped: linux_sys: needs openat2"),
+        directory => directory.unwrap(),
+    };
+    let score = sys.openat2(proc, c"self/oom_score_adj", OpenFlags::ReadWrite).unwrap();
+    let stat = sys.openat2(directory, c"stat", OpenFlags::ReadOnly).unwrap();
+    let modes = [directory, score, stat].map(|fd| {
+        assert_eq!(fd_flags(fd), libc::FD_CLOEXEC);
+        // SAFETY: a query by number.
+        unsafe { libc::fcntl(fd.0, libc::F_GETFL) }
+    });
+    let expected = [libc::O_PATH | libc::O_DIRECTORY, libc::O_RDWR, libc::O_RDONLY];
+    assert_eq!(modes.map(|mode| mode & !0o500_000), expected);
+    let own = sys.getpid().0;
+    let mut text = [0; 64];
+    let len = sys.read(stat, &mut text).unwrap();
+    assert!(text[..len].starts_with(format!("{own} (").as_bytes()));
+    // /proc is a mount point itself, and the link to a program leads out of it.
+    assert_eq!(sys.openat2(Fd::CWD, c"/proc/self/stat", OpenFlags::ReadOnly), Err(Errno::EXDEV));
+    assert_eq!(sys.openat2(proc, c"self/exe", OpenFlags::ReadOnly), Err(Errno::ELOOP));
+}
+
+fn a_stream_socket_is_told_from_others(sys: &mut LinuxSys) {
+    for (kind, found) in [
+        (libc::SOCK_STREAM, SocketType::STREAM),
+        (libc::SOCK_DGRAM, SocketType::DGRAM),
+        (libc::SOCK_SEQPACKET, SocketType::SEQPACKET),
+    ] {
+        let mut pair = [-1; 2];
+        // SAFETY: room for two numbers.
+        assert_eq!(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) }, 0);
+        assert_eq!(sys.socket_type(Fd(pair[0])), Ok(found));
+    }
+    let (pipe, _) = sys.pipe2().unwrap();
+    assert_eq!(sys.socket_type(pipe), Err(Errno::ENOTSOCK));
+    assert_eq!(sys.socket_type(Fd(900)), Err(Errno::EBADF));
+    // SAFETY: numbers.
+    let event = Fd(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) });
+    assert_eq!((sys.socket_type(event), sys.fstatfs(event)), (Err(Errno::ENOTSOCK), Ok(FsType::ANON_INODE)));
+    let own = sys.getpid();
+    if let Ok(pidfd) = sys.pidfd_open(own) {
+        assert!([FsType::PIDFS, FsType::ANON_INODE].contains(&sys.fstatfs(pidfd).unwrap()));
+    }
 }
 
 // -- processes -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ impl Dice {
     }
 }
 
-const PATHS: [&CStr; 14] = [
+const PATHS: [&CStr; 18] = [
     c"/proc/self/uid_map",
     c"/proc/self/gid_map",
     c"/proc/self/setgroups",
@@ -34,6 +34,10 @@ const PATHS: [&CStr; 14] = [
     c"uid_map",
     c"ns/net",
     c"/fifo",
+    c"/proc",
+    c"self/stat",
+    c"101",
+    c"stat",
     c"/nowhere",
 ];
 
@@ -58,7 +62,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let kind = CloneFlags(
         kinds[dice.roll(4) as usize].0 | kinds[dice.roll(4) as usize].0 | (dice.roll(50) as u32 / 49),
     );
-    let path = PATHS[dice.roll(14) as usize];
+    let path = PATHS[dice.roll(18) as usize];
     let flags = [
         OpenFlags::ReadWrite,
         OpenFlags::ReadOnly,
@@ -71,7 +75,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let set = SignalSet(dice.roll(u64::MAX));
     let mut buffer = [0; 300];
     let len = dice.roll(300) as usize;
-    match dice.roll(36) {
+    match dice.roll(38) {
         0..=3 => ignore(sys.openat(
             if dice.roll(3) == 0 { fd } else { Fd::CWD },
             path,
@@ -107,6 +111,8 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
         32 => ignore(sys.sigaction(signal, action)),
         33 => ignore(sys.sigprocmask(MaskHow::Set, set)),
         34 => ignore(sys.set_pdeathsig(signal)),
+        35 => ignore(sys.openat2(fd, path, flags[dice.roll(5) as usize])),
+        36 => ignore(sys.socket_type(fd)),
         _ => ignore(sys.mount(Mount::Proc)),
     }
 }

@@ -251,6 +251,14 @@ fn descriptors(sys: &mut Traced) {
     for flags in [OpenFlags::ReadOnly, OpenFlags::ReadWrite, OpenFlags::Directory, OpenFlags::List] {
         refused(sys.openat(none, c"x", flags));
     }
+    let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory).unwrap();
+    for flags in [OpenFlags::ReadOnly, OpenFlags::ReadWrite, OpenFlags::Directory, OpenFlags::List] {
+        refused(sys.openat2(Fd::CWD, c"/proc/self/oom_score_adj", flags));
+        refused(sys.openat2(proc, c"none/\"", flags));
+    }
+    // A kernel before 5.6 refuses it too.
+    let _ = sys.openat2(proc, c"self/oom_score_adj", OpenFlags::ReadWrite);
+    sys.close(proc).unwrap();
     let namespace = sys.openat(Fd::CWD, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
     assert_eq!(sys.fstatfs(namespace), Ok(FsType::NSFS));
     let list = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List).unwrap();
@@ -264,6 +272,9 @@ fn descriptors(sys: &mut Traced) {
     refused(sys.close(list));
 
     let (one, other) = sys.socketpair().unwrap();
+    assert_eq!(sys.socket_type(one), Ok(SocketType::STREAM));
+    refused(sys.socket_type(namespace));
+    refused(sys.socket_type(none));
     sys.send(one, &[0x40, 0, 0, 0]).unwrap();
     sys.write(one, b"two").unwrap();
     sys.read(other, &mut buf).unwrap();

@@ -12,6 +12,7 @@ use std::vec::Vec;
 
 use super::sections::{Site, inherit, pids};
 use super::transcript::{Role, Run, Section};
+use crate::procfs::is_exiting;
 use crate::sys::record::{Bytes, Call, Line, Reply};
 use crate::sys::types::{
     Errno, Fd, OpenFlags, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited,
@@ -37,6 +38,7 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("address of a handler, and of its trampoline", "2, and 1, where the kernel returned it"),
     ("a disposition as it was", "its handler alone: the flags and the mask are the caller's libc's"),
     ("CPU mask", "0, also in its record"),
+    ("the stat file of stage 1", "whether it is exiting"),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE"),
     ("the launcher's reads of the log pipe", "one read, its records sorted; its polls of it are left out"),
     ("the launcher's polls", "the first descriptor that is ready, and no other: it acts on the first"),
@@ -115,6 +117,8 @@ struct State {
     /// Addresses of handlers and trampolines that sigaction returned.
     handlers: BTreeSet<usize>,
     restorers: BTreeSet<usize>,
+    /// The open stat file of stage 1.
+    stat: Option<Fd>,
 }
 
 impl State {
@@ -124,6 +128,7 @@ impl State {
         Self {
             fds: there.into_iter().flatten().collect(),
             next: 3,
+            stat: None,
             pid_comes: false,
             tid: None,
             handlers: BTreeSet::new(),
@@ -234,7 +239,15 @@ impl Names {
         let whole = matches!(reply, Reply::Count(count) if *count == data_of(call).len());
         let mut renamed = self.call(state, role, call);
         match (call, reply, &mut renamed) {
-            (Call::Close { fd }, Reply::Unit, _) => drop(state.fds.remove(&fd.0)),
+            (Call::Close { fd }, Reply::Unit, _) => {
+                state.fds.remove(&fd.0);
+                state.stat = state.stat.filter(|stat| stat != fd);
+            }
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd), _)
+                if path.0 == b"stat" =>
+            {
+                state.stat = Some(*fd);
+            }
             // From here on the number is another file's.
             (Call::Dup3 { number, .. }, Reply::Unit, Call::Dup3 { number: new, .. }) => {
                 *new = state.new_fd(*number);
@@ -251,11 +264,11 @@ impl Names {
     fn call(&self, state: &mut State, role: Role, call: &Call) -> Call {
         let mut call = call.clone();
         match &mut call {
-            Call::Openat { dir, path, flags } => {
+            Call::Openat { dir, path, flags } | Call::Openat2 { dir, path, flags } => {
                 *dir = state.fd(*dir);
-                // The only path with a pid that the core builds. Other paths are the caller's.
+                // The only paths with a pid that the core builds. Other paths are the caller's.
                 if *flags == OpenFlags::Directory {
-                    *path = self.proc_path(path);
+                    *path = self.digits(&self.proc_path(path), |pid| self.pid(Pid(pid)));
                 }
             }
             Call::Write { fd, data } | Call::WriteNowait { fd, data } => {
@@ -269,6 +282,7 @@ impl Names {
             Call::Close { fd }
             | Call::Read { fd, .. }
             | Call::Fstatfs { fd }
+            | Call::SocketType { fd }
             | Call::Getdents64 { fd, .. }
             | Call::SetCloexec { fd, .. }
             | Call::GetSeals { fd }
@@ -312,6 +326,11 @@ impl Names {
                 Call::Readlink { path, .. } if path.0 == b"/proc/self" => {
                     self.digits(data, |pid| self.own(role, pid))
                 }
+                Call::Read { fd, .. } if state.stat == Some(*fd) => match is_exiting(&data.0) {
+                    Some(true) => Bytes(b"it is exiting".into()),
+                    Some(false) => Bytes(b"it is not exiting".into()),
+                    None => data.clone(),
+                },
                 Call::Read { .. } => self.word_or_line(state, data),
                 _ => data.clone(),
             }),

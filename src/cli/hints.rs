@@ -208,10 +208,10 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "the kernel takes one write of less than a page, 340 lines since 4.15, five before",
     },
-    // Not ENOENT: that is a stage that has ended.
+    // Of a living stage 1: the death of one is reported as such.
     Row {
         codes: MAPS,
-        errnos: &[Errno::EACCES],
+        errnos: &[Errno::EACCES, Errno::ENOENT],
         when: ALWAYS,
         say: "this /proc hides or covers the files of our own processes: hidepid, or a container's masked /proc",
     },

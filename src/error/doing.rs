@@ -34,7 +34,7 @@ impl MapKind {
     }
 }
 
-/// The files of /proc/PID that stage 0 writes for stage 1.
+/// The files of /proc/PID that stage 0 writes or reads of stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ProcFile {
     /// The user id map.
@@ -45,6 +45,8 @@ pub enum ProcFile {
     Setgroups,
     /// The offsets of the clocks in a new time namespace.
     TimensOffsets,
+    /// State and flags of the process. Read only.
+    Stat,
 }
 
 impl ProcFile {
@@ -56,6 +58,7 @@ impl ProcFile {
             Self::GidMap => c"gid_map",
             Self::Setgroups => c"setgroups",
             Self::TimensOffsets => c"timens_offsets",
+            Self::Stat => c"stat",
         }
     }
 
@@ -67,6 +70,7 @@ impl ProcFile {
             Self::GidMap => "gid_map",
             Self::Setgroups => "setgroups",
             Self::TimensOffsets => "timens_offsets",
+            Self::Stat => "stat",
         }
     }
 }
@@ -340,7 +344,7 @@ impl Doing<'_> {
             Self::Update(_, ProcFile::GidMap) => "gid-map",
             Self::Update(_, ProcFile::Setgroups) => "setgroups-file",
             Self::Update(_, ProcFile::TimensOffsets) => "time-offsets",
-            Self::Check(..) => "check-proc-file",
+            Self::Check(..) | Self::Update(_, ProcFile::Stat) => "check-proc-file",
             Self::ReadBack(..) => "read-back",
             Self::ToolFork => "mapping-tool-fork",
             Self::ToolExec(_) => "mapping-tool-exec",

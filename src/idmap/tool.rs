@@ -4,12 +4,13 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
 
-use super::write::{ProcDir, Writing, Written};
+use super::write::{Writing, Written};
 use super::{IdMap, MAP_TEXT_MAX, MapCheck};
 use crate::descriptors::close_on_exec;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::json::Line;
 use crate::log::Log;
+use crate::procfs::ProcDir;
 use crate::sys::Sys;
 use crate::sys::types::{
     Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal,

@@ -1,146 +1,16 @@
 //! Stage 0 writes stage 1's files in /proc: the setgroups policy and both maps.
 
 use core::ffi::CStr;
-use core::fmt::Write as _;
 
 use super::{IdMap, tool};
 use crate::bootstrap::Bootstrap;
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
-use crate::json::Line;
 use crate::log::Log;
 use crate::policy::Setgroups;
+use crate::procfs::ProcDir;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, FsType, OpenFlags, Pid, TidAddress};
-
-/// The files of one process in /proc, through one descriptor of its directory: a pid that is used again cannot
-/// lead us to another process.
-#[derive(Clone, Copy, Debug)]
-pub struct ProcDir {
-    pid: Pid,
-    dir: Fd,
-}
-
-impl ProcDir {
-    /// Opens /proc/PID, if /proc is ours.
-    ///
-    /// # Errors
-    /// [`Error::ForeignProc`], [`Doing::ReadProcSelf`] or [`Doing::OpenProcDir`].
-    pub fn open<'m, S: Sys>(sys: &mut S, pid: Pid) -> Result<Self, Error<'m>> {
-        check_numbering(sys)?;
-        let os = |errno| Error::Os { doing: Doing::OpenProcDir(pid), errno };
-        let mut buffer = [0; 32];
-        let mut line = Line::new(&mut buffer);
-        // "/proc/" and ten digits always fit.
-        let _ = write!(line, "/proc/{pid}\0");
-        let path = CStr::from_bytes_with_nul(line.bytes()).map_err(|_| os(Errno::ENAMETOOLONG))?;
-        let dir = sys.openat(Fd::CWD, path, OpenFlags::Directory).map_err(os)?;
-        Ok(Self { pid, dir })
-    }
-
-    /// Whose directory it is.
-    #[must_use]
-    pub fn pid(self) -> Pid {
-        self.pid
-    }
-
-    /// Opens one of the files, and makes sure that it is procfs's: whoever can mount over /proc must not be
-    /// written to in its place (CVE-2019-19921, CVE-2025-52881 and their like).
-    ///
-    /// # Errors
-    /// [`Doing::Update`], or [`Error::WrongFileSystem`].
-    pub fn open_file<'m, S: Sys>(
-        self,
-        sys: &mut S,
-        file: ProcFile,
-        flags: OpenFlags,
-    ) -> Result<Fd, Error<'m>> {
-        let doing = match flags {
-            OpenFlags::ReadOnly => Doing::ReadBack(self.pid, file),
-            _ => Doing::Update(self.pid, file),
-        };
-        let os = |errno| Error::Os { doing, errno };
-        let fd = sys.openat(self.dir, file.name(), flags).map_err(os)?;
-        // A step of its own: what an errno of the open means to the callers, one of the check does not.
-        let check = Doing::Check(self.pid, file);
-        match sys.fstatfs(fd).map_err(|errno| Error::Os { doing: check, errno })? {
-            FsType::PROC => Ok(fd),
-            found => Err(Error::WrongFileSystem { doing, found }),
-        }
-    }
-
-    /// Opens its mount namespace, and makes sure that it is one.
-    ///
-    /// # Errors
-    /// [`Doing::OpenMountNamespace`], or [`Error::WrongFileSystem`].
-    pub fn open_mount_namespace<'m, S: Sys>(self, sys: &mut S) -> Result<Fd, Error<'m>> {
-        let doing = Doing::OpenMountNamespace(self.pid);
-        let os = |errno| Error::Os { doing, errno };
-        let fd = sys.openat(self.dir, c"ns/mnt", OpenFlags::Namespace).map_err(os)?;
-        match sys.fstatfs(fd).map_err(os)? {
-            FsType::NSFS => Ok(fd),
-            found => Err(Error::WrongFileSystem { doing, found }),
-        }
-    }
-
-    /// One write of `bytes` to an open file, and its close. The kernel parses each write on its own, so there is
-    /// no second one: a short count is an error.
-    ///
-    /// # Errors
-    /// [`Doing::Update`].
-    pub fn write_once<'m, S: Sys>(
-        self,
-        sys: &mut S,
-        file: ProcFile,
-        fd: Fd,
-        bytes: &[u8],
-    ) -> Result<(), Error<'m>> {
-        let doing = Doing::Update(self.pid, file);
-        let written = write_uninterrupted(sys, fd, bytes);
-        // The kernel applied the text in the write already; a close cannot take it back.
-        let _ = sys.close(fd);
-        match written {
-            Ok(got) if got == bytes.len() => Ok(()),
-            Ok(got) => Err(Error::Short { doing, got, want: bytes.len() }),
-            Err(errno) => Err(Error::Os { doing, errno }),
-        }
-    }
-
-    /// Closes the directory. Its failure would not matter to anybody.
-    pub fn close<S: Sys>(self, sys: &mut S) {
-        let _ = sys.close(self.dir);
-    }
-}
-
-/// Makes sure that /proc counts processes as we do. In a new pid namespace with the old /proc a number that a clone gave us
-/// is there somebody else's, whose user namespace would get our maps.
-///
-/// The link names us in the numbering of the pid namespace that the procfs was mounted for, and is not there for a process
-/// which that one does not see (pid_namespaces(7), "/proc and PID namespaces").
-fn check_numbering<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
-    let own = sys.getpid();
-    let mut buffer = [0; 16];
-    let found = match sys.readlink(c"/proc/self", &mut buffer) {
-        Ok(len) => {
-            let text = core::str::from_utf8(buffer.get(..len).unwrap_or_default());
-            text.ok().and_then(|text| text.parse().ok()).map(Pid)
-        }
-        // Nothing is there, or no link: an empty folder, a file, another file system.
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => None,
-        Err(errno) => return Err(Error::Os { doing: Doing::ReadProcSelf, errno }),
-    };
-    if found == Some(own) { Ok(()) } else { Err(Error::ForeignProc { own, found }) }
-}
-
-/// A write that a signal interrupted before it began is made again.
-fn write_uninterrupted<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<usize, Errno> {
-    loop {
-        match sys.write(fd, bytes) {
-            Err(Errno::EINTR) => {}
-            result => return result,
-        }
-    }
-}
+use crate::sys::types::{Errno, Fd, OpenFlags, TidAddress};
 
 /// What stage 0 writes to `setgroups` before the gid map.
 ///
@@ -202,7 +72,7 @@ pub fn write_maps<'m, S: Sys>(
     ];
     for (kind, map, path) in maps {
         let Some(map) = map else { continue };
-        let pid = target.pid;
+        let pid = target.pid();
         let file = kind.file();
         log.debug(sys, format_args!("update /proc/{pid}/{} to '{}'", file.as_str(), Lossy(map.text())));
         match write_map(sys, target, file, map) {
@@ -246,46 +116,19 @@ fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::procfs::tests::DIR;
     use crate::sys::MockSys;
+    use crate::sys::types::{FsType, Pid};
 
     /// A sandbox's filter may refuse the check with any errno; none of them means what it means of the open.
     #[test]
     fn a_refused_check_is_no_missing_file_and_no_refused_map() {
         for errno in [Errno::ENOENT, Errno::EPERM] {
             let mut sys = MockSys::new();
-            sys.expect_openat().returning(|_, _, _| Ok(Fd(9)));
+            sys.expect_openat2().returning(|_, _, _| Ok(Fd(9)));
             sys.expect_fstatfs().returning(move |_| Err(errno));
-            let target = ProcDir { pid: Pid(7), dir: Fd(8) };
             let refused = Err(Error::Os { doing: Doing::Check(Pid(7), ProcFile::Setgroups), errno });
-            assert_eq!(deny_setgroups(&mut sys, target), refused);
-        }
-    }
-
-    #[test]
-    fn nothing_is_opened_in_the_proc_of_another_pid_namespace() {
-        let foreign = |own, found: Option<i32>| Error::ForeignProc { own: Pid(own), found: found.map(Pid) };
-        let os = |errno| Error::Os { doing: Doing::ReadProcSelf, errno };
-        let cases = [
-            (Ok("4711"), Err(foreign(2, Some(4711)))),
-            (Ok("/somewhere"), Err(foreign(2, None))),
-            (Err(Errno::ENOENT), Err(foreign(2, None))),
-            (Err(Errno::EINVAL), Err(foreign(2, None))),
-            (Err(Errno::EACCES), Err(os(Errno::EACCES))),
-            (Ok("2"), Ok(())),
-        ];
-        for (link, wanted) in cases {
-            let mut sys = MockSys::new();
-            sys.expect_getpid().returning(|| Pid(2));
-            sys.expect_readlink().withf(|path, _| path == c"/proc/self").returning(move |_, buf| {
-                let text = link?;
-                buf[..text.len()].copy_from_slice(text.as_bytes());
-                Ok(text.len())
-            });
-            // An open would be a call that nobody expects, except where the number is ours.
-            if wanted.is_ok() {
-                sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
-            }
-            assert_eq!(ProcDir::open(&mut sys, Pid(3)).map(|_| ()), wanted);
+            assert_eq!(deny_setgroups(&mut sys, DIR), refused);
         }
     }
 
@@ -304,8 +147,8 @@ mod tests {
     fn without_a_setgroups_file_there_is_nothing_to_deny() {
         for (errno, goes_on) in [(Errno::ENOENT, true), (Errno::EACCES, false), (Errno::ESRCH, false)] {
             let mut sys = MockSys::new();
-            sys.expect_openat().once().returning(move |_, _, _| Err(errno));
-            assert_eq!(deny_setgroups(&mut sys, ProcDir { pid: Pid(7), dir: Fd(8) }).is_ok(), goes_on);
+            sys.expect_openat2().once().returning(move |_, _, _| Err(errno));
+            assert_eq!(deny_setgroups(&mut sys, DIR).is_ok(), goes_on);
         }
     }
 
@@ -320,26 +163,24 @@ mod tests {
         let text = std::ffi::CString::new(text).unwrap();
         let map = IdMap::parse(&text).unwrap();
         let mut sys = MockSys::new();
-        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(9)));
         sys.expect_fstatfs().once().returning(|_| Ok(FsType::PROC));
         sys.expect_write()
             .once()
             .withf(|_, data| data.len() == MAP_TEXT_MAX)
             .returning(|_, data| Ok(data.len()));
         sys.expect_close().once().returning(|_| Ok(()));
-        let target = ProcDir { pid: Pid(7), dir: Fd(8) };
-        assert_eq!(write_map(&mut sys, target, ProcFile::UidMap, map), Ok(()));
+        assert_eq!(write_map(&mut sys, DIR, ProcFile::UidMap, map), Ok(()));
     }
 
     #[test]
     fn a_file_that_is_not_procfs_is_never_written() {
         let mut sys = crate::sys::MockSys::new();
-        sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(9)));
         sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));
         // A write would be a call that nobody expects.
-        let target = ProcDir { pid: Pid(7), dir: Fd(8) };
         let map = IdMap::parse(c"0 0 1\n").unwrap();
-        let error = write_map(&mut sys, target, ProcFile::UidMap, map).unwrap_err();
+        let error = write_map(&mut sys, DIR, ProcFile::UidMap, map).unwrap_err();
         assert!(matches!(error, Error::WrongFileSystem { found: FsType(0x0102_1994), .. }), "{error}");
     }
 }

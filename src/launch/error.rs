@@ -154,13 +154,7 @@ const LAUNCHER_GONE: &str = "launcher-gone";
 
 /// Whether a record says no more than that another process is gone: its death has a cause of its own.
 fn is_consequence(record: &Record) -> bool {
-    match record.code.as_deref() {
-        Some("sync" | "mapping-tool-stage-1-died" | LAUNCHER_GONE) => true,
-        Some("open-proc" | "uid-map" | "gid-map" | "setgroups-file" | "time-offsets" | "read-back") => {
-            matches!(record.errno, Some(Errno::ENOENT | Errno::ESRCH))
-        }
-        _ => false,
-    }
+    matches!(record.code.as_deref(), Some("sync" | "mapping-tool-stage-1-died" | LAUNCHER_GONE))
 }
 
 impl fmt::Display for StageFailure {

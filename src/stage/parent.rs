@@ -2,11 +2,12 @@
 
 use super::{Context, StageEnd, Wards, child, enter, sources};
 use crate::bootstrap::text::Lossy;
-use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep};
-use crate::idmap::write::{self, ProcDir, Writing, Written};
+use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
+use crate::idmap::write::{self, Writing, Written};
 use crate::json::{PID_LINE_MAX, pid_line};
 use crate::log::Log;
 use crate::pipe::send_all;
+use crate::procfs::ProcDir;
 use crate::sync::{End, Message, OfParent, Pair};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd};
@@ -51,10 +52,8 @@ fn serve<'m, S: Sys>(
     let Some(stage_1) = wards.stage_1 else { return Ok(StageEnd::Exit(1)) };
 
     log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
-    match write_for(sys, log, cx, &child, stage_1) {
-        Ok(Written::Done) => {}
-        Ok(Written::ToolProcess) => return Ok(StageEnd::Exit(1)),
-        Err(error) => return Err(unless_dead(sys, &child, error)),
+    if write_for(sys, log, cx, &child, stage_1)? == Written::ToolProcess {
+        return Ok(StageEnd::Exit(1));
     }
     take_pid(sys, log, wards, &child)?;
     let late = cx.policy.dialect.pid_line_late;
@@ -95,14 +94,24 @@ fn write_for<'m, S: Sys>(
 ) -> Result<Written, Error<'m>> {
     let boot = cx.bootstrap;
     let creates_user = boot.clone_flags().contains(CloneFlags::NEWUSER);
-    let offsets = boot.timens_offsets();
-    let mount_sources = boot.mount_sources();
-    if !creates_user && offsets.is_none() && mount_sources.is_none() {
+    if !creates_user && boot.timens_offsets().is_none() && boot.mount_sources().is_none() {
         return Ok(Written::Done);
     }
-    let target = ProcDir::open(sys, stage_1)?;
+    let target = ProcDir::open(sys, stage_1).map_err(|error| unless_dying(sys, child, None, error))?;
+    write_to(sys, log, cx, child, target).map_err(|error| unless_dying(sys, child, Some(target), error))
+}
+
+fn write_to<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    child: &End<OfParent>,
+    target: ProcDir,
+) -> Result<Written, Error<'m>> {
+    let boot = cx.bootstrap;
+    let offsets = boot.timens_offsets();
     let mut offsets_file = None;
-    if creates_user {
+    if boot.clone_flags().contains(CloneFlags::NEWUSER) {
         child.expect(sys, Message::UsermapPls, SyncStep::Stage1Next)?;
         log.debug(sys, format_args!("stage-1 requested userns mappings"));
         if offsets.is_some() {
@@ -119,12 +128,12 @@ fn write_for<'m, S: Sys>(
     if let Some(offsets) = offsets {
         child.expect(sys, Message::TimeoffsetsPls, SyncStep::Stage1Next)?;
         log.debug(sys, format_args!("stage-1 requested timens offsets to be configured"));
-        let text = Lossy(offsets.text());
-        log.debug(sys, format_args!("update /proc/{stage_1}/timens_offsets to '{text}'"));
+        let (pid, text) = (target.pid(), Lossy(offsets.text()));
+        log.debug(sys, format_args!("update /proc/{pid}/timens_offsets to '{text}'"));
         write_offsets(sys, target, offsets_file, offsets.text_with_nul())?;
         child.say(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
     }
-    if let Some(sources) = mount_sources {
+    if let Some(sources) = boot.mount_sources() {
         child.expect(sys, Message::MountsourcesPls, SyncStep::Stage1Next)?;
         sources::send(sys, sources, target, child)?;
         child.say(sys, Message::MountsourcesAck, SyncStep::WriteMountsourcesAck)?;
@@ -133,24 +142,51 @@ fn write_for<'m, S: Sys>(
     Ok(Written::Done)
 }
 
-/// What is wrong with a file of stage 1, unless stage 1 is dead: then its files are root's, or missing (spec 6.9), and
-/// whoever reads of a permission that was denied looks for the cause in the wrong place.
-fn unless_dead<'m, S: Sys>(sys: &mut S, child: &End<OfParent>, error: Error<'m>) -> Error<'m> {
-    let Error::Os { errno: Errno::EACCES | Errno::ENOENT | Errno::ESRCH, doing } = error else {
-        return error;
+/// Returns `error`, or the death of stage 1 if that is its cause.
+///
+/// While a process exits, its files in /proc become root's before its end of the sync pipe is closed (do_exit(): PF_EXITING,
+/// exit_mm, exit_files). A refusal in between looks like one of missing privilege. A mapping tool meets the same.
+fn unless_dying<'m, S: Sys>(
+    sys: &mut S,
+    child: &End<OfParent>,
+    target: Option<ProcDir>,
+    error: Error<'m>,
+) -> Error<'m> {
+    let died = match error {
+        Error::Os {
+            errno: Errno::EACCES | Errno::EPERM | Errno::ENOENT | Errno::ESRCH,
+            doing:
+                Doing::OpenProcDir(_)
+                | Doing::Update(..)
+                | Doing::Check(..)
+                | Doing::ReadBack(..)
+                | Doing::OpenMountNamespace(_)
+                | Doing::EnterMountNamespace
+                | Doing::OpenMountSource(_),
+        } => Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 },
+        Error::MappingTool { kind, pid, why: ToolFailure::Ended(_) | ToolFailure::NotPresent } => {
+            Error::MappingTool { kind, pid, why: ToolFailure::Stage1Died }
+        }
+        error => return error,
     };
-    let of_stage_1 = matches!(
-        doing,
-        Doing::OpenProcDir(_) | Doing::Update(..) | Doing::ReadBack(..) | Doing::OpenMountNamespace(_)
-    );
-    if !of_stage_1 {
-        return error;
-    }
-    // Alive it says nothing before our answer, so anything to read is its end.
-    let mut ready = [PollFd::new(child.fd(), PollEvents::IN)];
-    match sys.poll(&mut ready, 0) {
-        Ok(1..) => Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 },
-        _ => error,
+    let known = target.and_then(|target| target.is_exiting(sys));
+    if known.unwrap_or_else(|| hangs_up(sys, child.fd())) { died } else { error }
+}
+
+/// How long stage 0 waits for the death of stage 1 where /proc does not say whether it is exiting, in milliseconds. A
+/// process that is exiting closes its descriptors in much less, if it gets a CPU.
+const DEATH_WAIT_MS: i32 = 1000;
+
+/// Returns whether stage 1 closes its end of the sync pipe within [`DEATH_WAIT_MS`]. Alive it keeps it open until the pid
+/// of stage 2 has arrived. Bytes that it has sent do not count: it may ask for its maps meanwhile.
+fn hangs_up<S: Sys>(sys: &mut S, sync: Fd) -> bool {
+    let mut ends = [PollFd::new(sync, PollEvents(0))];
+    loop {
+        match sys.poll(&mut ends, DEATH_WAIT_MS) {
+            Err(Errno::EINTR) => {}
+            Ok(_) => return ends.iter().any(|end| end.revents.contains(PollEvents::HUP)),
+            Err(_) => return false,
+        }
     }
 }
 
@@ -195,4 +231,104 @@ fn forward_pids<'m, S: Sys>(
     let len = pid_line(&mut buffer, cx.policy.dialect.pid_line, stage_1, stage_2);
     send_all(sys, cx.init_pipe, buffer.get(..len).unwrap_or_default())
         .map_err(|errno| Error::Os { doing: Doing::PidLine, errno })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::MapKind;
+    use crate::procfs::tests::DIR;
+    use crate::sys::MockSys;
+    use crate::sys::types::{FsType, WaitStatus};
+
+    /// Stage 0's end of the sync pipe: 6.
+    fn end(sys: &mut MockSys) -> End<OfParent> {
+        sys.expect_socketpair().once().returning(|| Ok((Fd(5), Fd(6))));
+        sys.expect_close().returning(|_| Ok(()));
+        Pair::open(sys, SyncPipe::Child, Fd(3)).unwrap().into_parent(sys).unwrap()
+    }
+
+    fn stat(sys: &mut MockSys, text: &'static [u8]) {
+        sys.expect_openat2().once().withf(|_, path, _| path == c"stat").returning(|_, _, _| Ok(Fd(9)));
+        sys.expect_fstatfs().once().returning(|_| Ok(FsType::PROC));
+        sys.expect_read().once().returning(|_, buf| {
+            buf[..text.len()].copy_from_slice(text);
+            Ok(text.len())
+        });
+    }
+
+    const PID: Pid = Pid(7);
+    const DIED: Error<'static> = Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 };
+
+    fn refused(errno: Errno) -> Error<'static> {
+        Error::Os { doing: Doing::Update(PID, ProcFile::Setgroups), errno }
+    }
+
+    fn tool(why: ToolFailure) -> Error<'static> {
+        Error::MappingTool { kind: MapKind::Uid, pid: PID, why }
+    }
+
+    #[test]
+    fn a_refusal_is_the_cause_only_where_stage_1_is_not_exiting() {
+        let failed = tool(ToolFailure::Ended(WaitStatus::Exited(1)));
+        for (error, death) in [
+            (refused(Errno::EACCES), DIED),
+            (refused(Errno::EPERM), DIED),
+            (refused(Errno::ENOENT), DIED),
+            (refused(Errno::ESRCH), DIED),
+            (failed, tool(ToolFailure::Stage1Died)),
+            (tool(ToolFailure::NotPresent), tool(ToolFailure::Stage1Died)),
+        ] {
+            let cases: [(&[u8], _); 2] =
+                [(b"7 (a) S 1 2 3 0 -1 64 0", error), (b"7 (a) R 1 2 3 0 -1 68 0", death)];
+            for (text, wanted) in cases {
+                let mut sys = MockSys::new();
+                let child = end(&mut sys);
+                stat(&mut sys, text);
+                assert_eq!(unless_dying(&mut sys, &child, Some(DIR), error), wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_dying_stage_1_does_not_cause_is_the_cause() {
+        for error in [
+            refused(Errno::EINVAL),
+            tool(ToolFailure::NotAbsolute),
+            tool(ToolFailure::LauncherDied),
+            Error::Os { doing: Doing::ToolFork, errno: Errno::EPERM },
+            DIED,
+        ] {
+            let mut sys = MockSys::new();
+            let child = end(&mut sys);
+            // A question would be an unexpected call.
+            assert_eq!(unless_dying(&mut sys, &child, Some(DIR), error), error);
+        }
+    }
+
+    /// hidepid hides the file, or there is no directory: then the sync pipe decides, which closes a moment later.
+    #[test]
+    fn where_proc_has_no_answer_the_sync_pipe_decides() {
+        let error = refused(Errno::EACCES);
+        for (target, polled, wanted) in [
+            (Some(DIR), Ok(PollEvents::HUP), DIED),
+            (None, Ok(PollEvents::HUP), DIED),
+            (Some(DIR), Ok(PollEvents(0)), error),
+            (None, Err(Errno::ENOMEM), error),
+        ] {
+            let mut sys = MockSys::new();
+            let child = end(&mut sys);
+            if target.is_some() {
+                sys.expect_openat2().once().returning(|_, _, _| Err(Errno::ENOENT));
+            }
+            sys.expect_poll().once().returning(|_, _| Err(Errno::EINTR));
+            sys.expect_poll().once().returning(move |fds, timeout| {
+                // Not what it has sent: it may ask for its maps meanwhile.
+                assert_eq!((fds[0].fd, fds[0].events, timeout), (Fd(6), PollEvents(0), DEATH_WAIT_MS));
+                fds[0].revents = polled?;
+                Ok(usize::from(fds[0].revents != PollEvents(0)))
+            });
+            assert_eq!(unless_dying(&mut sys, &child, target, error), wanted);
+        }
+    }
 }

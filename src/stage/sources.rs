@@ -7,8 +7,8 @@
 use crate::bootstrap::mount_fds::{MountFds, MountFdsError};
 use crate::bootstrap::{Bootstrap, Environment, MountSources};
 use crate::error::{Doing, Error};
-use crate::idmap::write::ProcDir;
 use crate::namespace::join::{PATH_MAX, terminated};
+use crate::procfs::ProcDir;
 use crate::sync::{End, OfChild, OfParent};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags};

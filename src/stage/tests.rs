@@ -32,11 +32,16 @@ fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
         next_fd += 2;
         Ok((Fd(next_fd - 2), Fd(next_fd - 1)))
     });
-    // Namespaces get numbers from 40 on, files of /proc from 20 on.
+    // Namespaces get numbers from 40 on, /proc from 20 on, files below it from 30 on.
     let mut next_open = 20;
     sys.expect_openat().returning(move |_, _, flags| {
         next_open += 1;
         Ok(Fd(next_open - 1 + if flags == OpenFlags::Namespace { 20 } else { 0 }))
+    });
+    let mut next_below = 30;
+    sys.expect_openat2().returning(move |_, _, _| {
+        next_below += 1;
+        Ok(Fd(next_below - 1))
     });
     let mut forks: VecDeque<Fork> = forks.iter().copied().collect();
     sys.expect_clone_sibling().returning(move |_| forks.pop_front().ok_or(Errno::EAGAIN));

@@ -39,7 +39,7 @@ use core::ffi::CStr;
 
 use types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// Everything that the bootstrap and the launcher ask of the kernel.
@@ -52,6 +52,13 @@ pub trait Sys {
     /// Told apart: `ENOENT` and `ESRCH`, the task is gone; `EACCES`, its files belong to root because it is
     /// not dumpable; `EPERM` on a map, which calls for the mapping tool. Stages 0 and 1. open(2).
     fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd>;
+
+    /// `openat2(dir, path, {flags, 0, RESOLVE_NO_XDEV|RESOLVE_NO_MAGICLINKS}, 24)`: opens a file below /proc, and crosses no
+    /// mount point on the way. `dir` is a descriptor of /proc or of a directory in it. Stages 0 and 1. openat2(2), Linux 5.6.
+    ///
+    /// Told apart: `EXDEV`, something is mounted over the file or over a directory of the path; `ENOSYS`, an older kernel, and
+    /// `EPERM`, a filter that does not know the call: use [`openat`](Self::openat). Others as for `openat`.
+    fn openat2(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd>;
 
     /// `close(fd)`. Never retried: on Linux the number is free also after `EINTR`. Every stage. close(2).
     fn close(&mut self, fd: Fd) -> SysResult<()>;
@@ -105,6 +112,12 @@ pub trait Sys {
     /// `fstatfs(fd)`, of which the type of file system: is this really a namespace, is this really procfs?
     /// Stages 0 and 1. fstatfs(2).
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType>;
+
+    /// `getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &4)`: is the init pipe a stream socket? Stage 0, before the first read.
+    /// socket(7), getsockopt(2).
+    ///
+    /// Told apart: `ENOTSOCK`, the descriptor is not a socket.
+    fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType>;
 
     /// `newfstatat(AT_FDCWD, path, &stat, 0)`, of which the number of links: how many threads are there? Before stage
     /// 0. stat(2); /proc/PID/task in proc(5).

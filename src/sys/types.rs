@@ -258,6 +258,26 @@ impl FsType {
     pub const NSFS: Self = Self(0x6e73_6673);
     /// `PROC_SUPER_MAGIC`: the file is one of procfs.
     pub const PROC: Self = Self(0x9fa0);
+    /// `ANON_INODE_FS_MAGIC`: an eventfd, a timerfd, a signalfd, an epoll or inotify instance, before Linux 6.9 a pidfd.
+    pub const ANON_INODE: Self = Self(0x0904_1934);
+    /// `PID_FS_MAGIC`: a pidfd since Linux 6.9.
+    pub const PIDFS: Self = Self(0x5049_4446);
+}
+
+/// The type of a socket, as SO_TYPE reports it (socket(7)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+pub struct SocketType(pub i32);
+
+impl SocketType {
+    /// `SOCK_STREAM`: bytes without boundaries.
+    pub const STREAM: Self = Self(1);
+    /// `SOCK_DGRAM`: messages; the death of the peer is not reported.
+    pub const DGRAM: Self = Self(2);
+    /// `SOCK_RAW`.
+    pub const RAW: Self = Self(3);
+    /// `SOCK_SEQPACKET`: messages in order; a read drops the rest of a message that does not fit.
+    pub const SEQPACKET: Self = Self(5);
 }
 
 /// What came with one byte of a socket: a message with at most one descriptor.

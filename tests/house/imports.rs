@@ -41,6 +41,7 @@ const ACTING: &[&str] = &[
     "namespace::join",
     "namespace::unshare",
     "pipe",
+    "procfs",
     "sync",
     "sys",
 ];
@@ -54,6 +55,7 @@ const AUDITED: &[&str] = &[
     "launch::script::GO",
     "log::RECORD_MAX",
     "namespace::unshare::UNSHARE_TRIES",
+    "procfs::is_exiting",
     "sync::Message",
 ];
 
@@ -141,6 +143,7 @@ const ACTING_MODULES: &[&str] = &[
     "namespace::join",
     "namespace::unshare",
     "pipe",
+    "procfs",
     "sync",
 ];
 

@@ -4,6 +4,7 @@
 //! whether a process is left. `launch WORD` runs the cases whose name contains the word.
 
 mod cases;
+mod kills;
 mod memory;
 #[path = "../runner/mod.rs"]
 mod runner;
@@ -30,7 +31,7 @@ type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
     let cases: Vec<Case> =
-        [cases::CASES, signals::CASES, memory::CASES, together::CASES, sweep::CASES].concat();
+        [cases::CASES, signals::CASES, memory::CASES, together::CASES, sweep::CASES, kills::CASES].concat();
     let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
     match words.first().map(String::as_str) {
         Some("--case") => {

@@ -1,5 +1,6 @@
 //! The contracts. Each begins as a process of its own, as root or as an ordinary user of this machine.
 
+mod below_proc;
 mod descriptors;
 mod files;
 mod identity;
@@ -38,10 +39,17 @@ use rules;
 
 /// Every rule.
 pub(crate) fn all() -> impl Iterator<Item = Rule> {
-    [descriptors::RULES, files::RULES, processes::RULES, identity::RULES, namespaces::RULES]
-        .into_iter()
-        .flatten()
-        .map(|rule| Rule { ..*rule })
+    [
+        below_proc::RULES,
+        descriptors::RULES,
+        files::RULES,
+        processes::RULES,
+        identity::RULES,
+        namespaces::RULES,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|rule| Rule { ..*rule })
 }
 
 /// "ok", or the errno's name.

@@ -115,7 +115,7 @@ fn an_exec_brings_sigchld_back<S: Sys>(sys: &mut S) -> Said {
 }
 
 /// A child that is dead and not reaped.
-fn zombie<S: Sys>(sys: &mut S) -> Result<Pid, i32> {
+pub(super) fn zombie<S: Sys>(sys: &mut S) -> Result<Pid, i32> {
     let other = child(sys, |_| Errno(0))?;
     sys.kill(other.pid, Signal::KILL).unwrap();
     // Its end of the talk closes when it is dead, a little before it is a zombie.

@@ -3,6 +3,7 @@
 Who this is: root, parent of `nsexec init`, with a slow or an awkward hand.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import unittest
 
 import fixture
 import parent
+from tracer import Stepper
 
 FIVE = sum(parent.FLAG[kind] for kind in ("pid", "mnt", "net", "ipc", "uts"))
 
@@ -102,19 +104,196 @@ class Reading(fixture.ProtocolTest):
         self.assertHandedOver(run)
 
     def test_pid_line_is_one_write(self):
-        """On a SEQPACKET pair every write is a packet; the message comes as header and payload."""
-        run = self.start(init_type=socket.SOCK_SEQPACKET)
-        packets = []
+        """Stage 0 stops at the end of each system call; what it has written by then is one piece."""
+        run = self.start()
         run.readers.pop(run.init.fileno())
-        data = parent.message(FIVE)
-        run.send(data[:16]).send(data[16:])
+        pieces = []
+
+        def at(stage, count, pid):
+            try:
+                piece = run.init.recv(4096)
+            except BlockingIOError:
+                return
+            if piece:
+                pieces.append(piece)
+        Stepper(run, at)
+        run.send(parent.message(FIVE))
         self.assertEqual(run.wait_stage0(), 0, run.describe())
-        run.init.settimeout(5)
-        while packet := run.init.recv(4096):  # up to the end of stage 2
-            packets.append(packet)
-        self.assertEqual(len(packets), 1, packets)
-        self.assertRegex(packets[0], parent.Bootstrap.PID_LINE)
+        self.assertEqual(len(pieces), 1, pieces)
+        self.assertRegex(pieces[0], parent.Bootstrap.PID_LINE)
         run.finish()
+
+
+def from_libc(function, *arguments):
+    return parent.check(getattr(parent.libc, function)(*arguments), function)
+
+
+def signalfd():
+    signals = (ctypes.c_ulong * 16)(1 << (signal.SIGUSR1 - 1))
+    return from_libc("signalfd", -1, signals, os.O_CLOEXEC)
+
+
+def socket_of(*kind):
+    """One end of a pair, of which the other stays open: no end of file comes."""
+    def make():
+        one, other = socket.socketpair(*kind)
+        return one.detach(), other.detach()
+    return make
+
+
+ANONYMOUS = r"an anonymous inode \(eventfd, timerfd, signalfd, epoll, inotify or the like\)"
+
+
+class InitPipeKinds(fixture.ProtocolTest):
+    """An init pipe that would be waited for without end is refused before it is read or written."""
+
+    KINDS = {
+        "datagram": (socket_of(socket.AF_UNIX, socket.SOCK_DGRAM), "a datagram socket"),
+        "seqpacket": (socket_of(socket.AF_UNIX, socket.SOCK_SEQPACKET), "a seqpacket socket"),
+        "udp": (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach(), "a datagram socket"),
+        "netlink": (lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).detach(), "a raw socket"),
+        "eventfd": (lambda: os.eventfd(0, os.EFD_CLOEXEC), ANONYMOUS),
+        "timerfd": (lambda: from_libc("timerfd_create", 1, os.O_CLOEXEC), ANONYMOUS),
+        "signalfd": (signalfd, ANONYMOUS),
+        "epoll": (lambda: from_libc("epoll_create1", os.O_CLOEXEC), ANONYMOUS),
+        "inotify": (lambda: from_libc("inotify_init1", os.O_CLOEXEC), ANONYMOUS),
+        # An anonymous inode before Linux 6.9.
+        "pidfd": (lambda: os.pidfd_open(os.getpid()), f"(a pidfd|{ANONYMOUS})"),
+    }
+
+    def refuses(self, make, found, *options):
+        made = make()
+        made = made if isinstance(made, tuple) else (made,)
+        try:
+            run = self.start(argv=[fixture.binary(), "init", *options], init_fd=None, extra={3: made[0]},
+                             environment={"_LIBCONTAINER_INITPIPE": "3"})
+            words = rf"^_LIBCONTAINER_INITPIPE=3 is {found}: it must be a stream socket or a pipe$"
+            self.assertRefused(run, words)
+        finally:
+            for fd in made:
+                os.close(fd)
+
+    def test_init_pipes_without_an_end(self):
+        for kind, (make, found) in self.KINDS.items():
+            with self.subTest(kind=kind):
+                self.refuses(make, found)
+
+    def test_init_pipes_without_an_end_in_the_older_dialects(self):
+        """Before the ready byte of 1.0 and 1.1. The seed has no log pipe, and 1.0 no level: their texts go elsewhere."""
+        for kind in ("datagram", "eventfd"):
+            with self.subTest(kind=kind):
+                self.refuses(*self.KINDS[kind], "--dialect", "v1_1")
+
+    def test_a_pipe_is_read(self):
+        """Open for both directions, as a FIFO can be."""
+        path = os.path.join(self.scratch, "fifo")
+        os.mkfifo(path)
+        fifo = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            run = self.start(init_fd=None, extra={3: fifo}, environment={"_LIBCONTAINER_INITPIPE": "3"})
+            os.write(fifo, parent.message(FIVE))
+            self.assertEqual(run.wait_stage0(), 0, run.describe())
+            line = os.read(fifo, 4096)
+            self.assertRegex(line, parent.Bootstrap.PID_LINE)
+        finally:
+            os.close(fifo)
+        run.finish()
+
+
+class CoveredFiles(fixture.ProtocolTest):
+    """A file of procfs is bound over another: what is written for us must not reach the other process."""
+
+    def setUp(self):
+        super().setUp()
+        self.held, held = os.pipe()
+        self.victim = os.fork()
+        if self.victim == 0:
+            try:
+                parent.unshare(parent.FLAG["user"])
+                os.write(held, b".")
+                os.close(self.held)
+                signal.pause()
+            finally:
+                os._exit(99)
+        os.close(held)
+        self.assertEqual(os.read(self.held, 1), b".")
+
+    def tearDown(self):
+        self.end_victim()
+        os.close(self.held)
+        super().tearDown()
+
+    def end_victim(self):
+        """Gives its oom score and its maps at the end."""
+        if self.victim is None:
+            return None
+        found = {}
+        for name in ("oom_score_adj", "uid_map", "gid_map"):
+            with open(f"/proc/{self.victim}/{name}") as file:
+                found[name] = file.read()
+        os.kill(self.victim, signal.SIGKILL)
+        os.waitpid(self.victim, 0)
+        self.victim = None
+        return found
+
+    def assertRefusedAndUntouched(self, run, text):
+        self.assertEqual(run.wait_stage0(), 1, run.describe())
+        with open("/proc/self/oom_score_adj") as file:
+            score = file.read()
+        self.assertEqual(self.end_victim(), {"oom_score_adj": score, "uid_map": "", "gid_map": ""})
+        run.finish()
+        self.assertEqual(run.fatal()[0].text, text, run.describe())
+        self.assertEqual(run.init_bytes, b"")
+
+    @staticmethod
+    def private_mounts():
+        parent.unshare(parent.FLAG["mnt"])
+        parent.mount(None, "/", None, parent.MS_REC | parent.MS_PRIVATE)
+
+    def test_an_oom_score_over_ours(self):
+        victim = self.victim
+
+        def prepare():
+            self.private_mounts()
+            parent.mount(f"/proc/{victim}/oom_score_adj", "/proc/self/oom_score_adj", None, parent.MS_BIND)
+        run = self.start(prepare=prepare)
+        run.try_send(parent.message(FIVE, oom="789"))
+        text = "failed to update /proc/self/oom_score_adj, which is a mount point: something is mounted over it"
+        self.assertRefusedAndUntouched(run, text)
+
+    def cover(self, what, text):
+        """Binds the victim's file over that of stage 1, in the mount namespace of stage 0, which stands still meanwhile: it
+        has just made stage 1."""
+        victim, done = self.victim, []
+
+        def at(stage, count, pid):
+            if done or len(stepper.order) < 2 or stage != 0:
+                return
+            done.append(stepper.order[1])
+            helper = os.fork()
+            if helper == 0:
+                try:
+                    fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+                    parent.check(parent.libc.setns(fd, 0), "setns")
+                    parent.mount(f"/proc/{victim}{what}", f"/proc/{done[0]}{what}", None, parent.MS_BIND)
+                    os._exit(0)
+                finally:
+                    os._exit(99)
+            self.assertEqual(os.waitpid(helper, 0)[1], 0)
+        run = self.start(prepare=self.private_mounts)
+        stepper = Stepper(run, at)
+        own = "0 0 4294967295\n"
+        run.try_send(parent.message(parent.FLAG["user"], uidmap=own, gidmap=own))
+        run.wait_stage0()
+        self.assertEqual(len(done), 1)
+        mounted = "which is a mount point: something is mounted over it"
+        self.assertRefusedAndUntouched(run, f"{text.format(done[0])}, {mounted}")
+
+    def test_a_map_over_that_of_stage_1(self):
+        self.cover("/uid_map", "failed to update /proc/{}/uid_map")
+
+    def test_a_directory_over_that_of_stage_1(self):
+        self.cover("", "failed to open /proc/{}")
 
 
 if __name__ == "__main__":

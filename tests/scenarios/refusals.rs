@@ -227,6 +227,24 @@ fn not_mapped() -> Vec<Scenario> {
                 .refused("/proc belongs to another pid namespace, or is not mounted")
                 .ways(OURS)
         },
+        covered(
+            "covered_uid_map",
+            "another process's uid_map is bound over that of stage 1",
+            ("/proc/100/uid_map", "/proc/102/uid_map"),
+        )
+        .refused("failed to update /proc/102/uid_map, which is a mount point: something is mounted over it"),
+        covered(
+            "covered_directory",
+            "another process's directory is bound over that of stage 1",
+            ("/proc/100", "/proc/102"),
+        )
+        .refused("failed to open /proc/102, which is a mount point: something is mounted over it"),
+        covered(
+            "covered_oom_score",
+            "another process's oom score is bound over that of stage 0",
+            ("/proc/100/oom_score_adj", "/proc/101/oom_score_adj"),
+        )
+        .refused("/proc/self/oom_score_adj, which is a mount point: something is mounted over it"),
         Scenario::new(
             "deny_refused",
             "the setgroups file cannot be written, as under an outer filter",
@@ -237,6 +255,14 @@ fn not_mapped() -> Vec<Scenario> {
         .refused("failed to write 'deny' to /proc/")
         .ways(INIT),
     ]
+}
+
+/// A start where a file of procfs lies over another one. Both are procfs: fstatfs does not tell them apart.
+fn covered(name: &'static str, about: &'static str, (what, over): (&str, &str)) -> Scenario {
+    let message = mapped(&[], WIDE).with_oom_score_adj(OomScoreAdj::parse(c"5").expect("a score"));
+    let mut scenario = root(name, about, &message).ways(&[Way::Init, Way::Ours]);
+    scenario.sim.bind(what, over);
+    scenario
 }
 
 /// A tool that is not what it should be.

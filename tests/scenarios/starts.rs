@@ -329,6 +329,7 @@ pub(super) fn old(settings: &mut Settings) {
         ("pidfd_open", Errno::ENOSYS),
         ("close_range", Errno::ENOSYS),
         ("pwritev2", Errno::EOPNOTSUPP),
+        ("openat2", Errno::ENOSYS),
     ]);
 }
 
@@ -340,7 +341,7 @@ pub(super) fn old_and_small() -> Vec<Scenario> {
             level: Level::Debug,
             ..Scenario::new(
                 "old_kernel",
-                "Linux 4.18: no pidfd_open, no close_range, no RWF_NOWAIT, no PR_GET_TID_ADDRESS",
+                "Linux 4.18: no openat2, pidfd_open, close_range, RWF_NOWAIT and PR_GET_TID_ADDRESS",
                 &ordinary(),
                 &with_tools(),
             )
@@ -355,6 +356,14 @@ pub(super) fn old_and_small() -> Vec<Scenario> {
         )
         .joining(foreign_net)
         .setting(old)
+        .ways(both),
+        Scenario::new(
+            "openat2_filtered",
+            "the filter of an older container runtime refuses openat2: openat serves",
+            &User::root(),
+            &mapped(&[], WIDE).with_oom_score_adj(OomScoreAdj::parse(c"5").expect("a score")),
+        )
+        .setting(|settings| settings.lacks.extend([("openat2", Errno::EPERM)]))
         .ways(both),
         Scenario {
             level: Level::Debug,

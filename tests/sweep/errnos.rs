@@ -49,6 +49,19 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOMEM,
             Errno::ELOOP,
         ],
+        // openat2(2): EXDEV where something is mounted over the file; ENOSYS before 5.6; EPERM of a filter.
+        Call::Openat2 { .. } => &[
+            Errno::EXDEV,
+            Errno::ENOSYS,
+            Errno::EPERM,
+            Errno::EACCES,
+            Errno::ENOENT,
+            Errno::ESRCH,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+            Errno::ELOOP,
+        ],
         // close(2): the number is free whatever it says.
         Call::Close { .. } => &[Errno::EINTR, Errno::EIO, Errno::EBADF],
         // read(2), recv(2), pipe(7). A file of /proc is never not ready, and has no peer.
@@ -117,6 +130,10 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         // statfs(2).
         Call::Fstatfs { .. } => {
             &[Errno::EBADF, Errno::EIO, Errno::ENOMEM, Errno::ENOSYS, Errno::EPERM, Errno::ENOENT]
+        }
+        // getsockopt(2).
+        Call::SocketType { .. } => {
+            &[Errno::ENOTSOCK, Errno::EBADF, Errno::ENOSYS, Errno::EPERM, Errno::ENOBUFS]
         }
         // stat(2).
         Call::LinkCount { .. } => &[Errno::EACCES, Errno::ENOENT, Errno::ENOTDIR, Errno::ENOMEM],
@@ -244,6 +261,13 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
             errno == Errno::EINTR
         }
         Call::Unshare { .. } => errno == Errno::EINVAL,
+        // By openat, then; but below the directory of stage 1, which openat2 has opened, there is no other way.
+        Call::Openat2 { path, .. } => {
+            let below = [&b"uid_map"[..], b"gid_map", b"setgroups", b"timens_offsets", b"stat"];
+            [Errno::ENOSYS, Errno::EPERM].contains(&errno) && !below.contains(&&path.0[..])
+        }
+        // Whatever it says, the read of the message says more.
+        Call::SocketType { .. } => true,
         Call::TidAddress | Call::SetName { .. } | Call::PidfdOpen { .. } => true,
         Call::MemfdCreate { .. } | Call::Sendfile { .. } => true,
         Call::AddSeals { .. } => errno == Errno::EBUSY,

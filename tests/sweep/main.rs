@@ -68,6 +68,10 @@ fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
         _ => {}
     }
     faults.extend([What::Kill, What::KillWaking]);
+    // Stage 0 and its tools look into the files of stage 1, which are not its own any more while it dies.
+    if matches!(at.who.section, Section::Stage0 | Section::Stage1 | Section::MappingTool) {
+        faults.push(What::KillDying(Section::Stage1));
+    }
     faults
 }
 
@@ -107,7 +111,7 @@ fn sweep(start: &Start) -> Tally {
                 match what {
                     What::Errno(_) => tally.errnos += 1,
                     What::Short(_) => tally.shorts += 1,
-                    What::Kill | What::KillWaking => tally.deaths += 1,
+                    What::Kill | What::KillWaking | What::KillDying(_) => tally.deaths += 1,
                     What::Stop(_) => tally.stops += 1,
                 }
                 let case = Case { start, whole: &whole, fault, line, ran: &ran };

@@ -7,6 +7,7 @@
 //! | our launcher has reaped the stages | it died itself; its own wait was refused, which no kernel does |
 //! | a mapping tool is dead, and stage 0 has reaped it | stage 0 died; its wait was refused: then the machine's init does |
 //! | the first fatal record is of the process that met the fault, and says the step and the errno | the log itself has the fault; SIGKILL leaves no record |
+//! | the first fatal record after the death of stage 1 is about that death, also while it still dies | |
 //! | our launcher names the stage that was killed, and the signal; and its own trouble | another failure came first |
 //! | what fails and is not known to be harmless is fatal | |
 //! | what is retried changes nothing; what befalls the log changes nothing | |
@@ -17,6 +18,7 @@
 //! Some things are nobody's to name, and are known:
 //!
 //! - A tool's own failure after its exec: it is another program, and stage 0 says which one failed, and how it ended.
+//! - A mount over a file below /proc, where openat2 is missing: README says so.
 //! - What the runtime does: its fork and exec of stage 0, its read of the configuration after the hand-over.
 //! - `ENOENT` of the setgroups file: kernels before 3.19 have none, and let the map be written.
 //! - The search for a command: whether a refused candidate is there is a question to which every error says no.
@@ -86,11 +88,19 @@ impl Case<'_> {
     }
 
     fn is_kill(&self) -> bool {
-        matches!(self.fault.what, What::Kill | What::KillWaking)
+        matches!(self.fault.what, What::Kill | What::KillWaking | What::KillDying(_))
+    }
+
+    /// The process that the fault befalls. A kill may be placed at a call of another one.
+    fn victim(&self) -> Section {
+        match self.fault.what {
+            What::KillDying(victim) => victim,
+            _ => self.at().section,
+        }
     }
 
     fn launcher_died(&self) -> bool {
-        self.is_kill() && self.at().section == Section::Launcher
+        self.is_kill() && self.victim() == Section::Launcher
     }
 
     /// The fault is in the command that stage 2 has executed.
@@ -228,7 +238,7 @@ impl Case<'_> {
             _ => false,
         };
         let of_log = !self.is_kill() && self.is_of_log(line) && self.at().section != Section::Launcher;
-        if self.in_another_program() {
+        if self.in_another_program() || self.mount_is_not_seen() {
             return None;
         }
         if !(retried || of_log) || self.ended_the_same() {
@@ -237,6 +247,12 @@ impl Case<'_> {
         let name =
             if retried { "what is retried changes nothing" } else { "a fault of the log changes nothing" };
         Some((name, self.first_fatal().map_or_else(String::new, |record| record.to_string())))
+    }
+
+    /// Something is mounted over the file, and the kernel is one that cannot say so.
+    fn mount_is_not_seen(&self) -> bool {
+        let covered = |line: &Line| line.reply == Reply::Errno(Errno::EXDEV);
+        self.line.is_some_and(covered) && matches!(self.fault.what, What::Errno(Errno::ENOSYS | Errno::EPERM))
     }
 
     /// A stage's write to the log pipe or to standard error, or its poll of it; the launcher's read of the log.
@@ -275,8 +291,11 @@ impl Case<'_> {
         {
             return None;
         }
-        if self.is_nobodys() {
+        if self.is_nobodys() || self.mount_is_not_seen() {
             return None;
+        }
+        if let What::KillDying(_) = self.fault.what {
+            return self.death_is_the_cause(first.as_ref()).or_else(|| self.launcher_names_the_dead());
         }
         match self.at().section {
             Section::Launcher => self.launcher_names_its_trouble(),
@@ -320,7 +339,7 @@ impl Case<'_> {
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
             // There is another way, or another pass.
             Call::CloseRangeCloexec { .. } | Call::Setns { .. } => errno == Errno::EPERM,
-            Call::Openat { .. } | Call::Write { .. } => {
+            Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {
                 errno == Errno::EPERM && self.whole.report.find(Section::MappingTool).is_some()
             }
             // The search goes on, as it does without the fault.
@@ -373,7 +392,9 @@ impl Case<'_> {
             (Call::Read { fd, .. }, Section::Stage2) if *fd == STAGE_INIT && self.is_after_finish() => {
                 runtime || errno == Some(Errno::ECONNRESET)
             }
-            (Call::Openat { path, .. }, _) => path.0 == b"setgroups" && errno == Some(Errno::ENOENT),
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, _) => {
+                path.0 == b"setgroups" && errno == Some(Errno::ENOENT)
+            }
             // But not of a copy of the program.
             (Call::LinkCount { path }, _) => !path.0.starts_with(b"/proc/self/"),
             (_, Section::Launcher) => self.is_of_log(line),
@@ -411,12 +432,19 @@ impl Case<'_> {
         self.ran.told.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
     }
 
+    /// A stage that noticed the death of stage 1 reports that, whatever else a dying process made the kernel refuse.
+    fn death_is_the_cause(&self, first: Option<&Record>) -> Option<Broken> {
+        let text = &first?.text;
+        let named = text.contains("failed to sync with ") || text.starts_with("stage-1 (");
+        (!named).then(|| ("a dying stage 1 is the cause", text.clone()))
+    }
+
     fn launcher_names_the_dead(&self) -> Option<Broken> {
         if self.start.way != Way::Ours {
             return None;
         }
         let told = self.told();
-        let named = match self.at().section {
+        let named = match self.victim() {
             Section::Stage0 => told.contains("stage-0 (pid ") && told.contains("was killed by SIGKILL"),
             // If stage 2 is a stranger too, it is not the pid that tells which one it was.
             Section::Stage1 => told.contains("stage-1") && told.contains("was killed by SIGKILL"),
@@ -428,7 +456,8 @@ impl Case<'_> {
             Section::Stage2 => told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL"),
             _ => told.contains("killed by SIGKILL"),
         };
-        (!named).then(|| ("the launcher names the dead", format!("{} was killed, told: {told}", self.at())))
+        (!named)
+            .then(|| ("the launcher names the dead", format!("{:?} was killed, told: {told}", self.victim())))
     }
 
     fn stage_names_its_trouble(&self, first: Option<&Record>) -> Option<Broken> {

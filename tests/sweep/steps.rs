@@ -11,10 +11,13 @@ const CLONED: &str = "could not ensure we are a cloned binary";
 pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match call {
-        Call::Openat { path, .. } => {
+        Call::Openat2 { path, .. } if path.0 == b"self/fd" => fixed(&["descriptors"]),
+        // On the way to any file below it.
+        Call::Openat { path, .. } if path.0 == b"/proc" => fixed(&["/proc/", "descriptors"]),
+        Call::Openat { path, .. } | Call::Openat2 { path, .. } => {
             let path = String::from_utf8_lossy(&path.0).into_owned();
             let mut words = match path.as_str() {
-                "/proc/self/fd" => vec!["descriptors".to_owned()],
+                "self/fd" => vec!["descriptors".to_owned()],
                 "/proc/self/ns/mnt" => vec!["failed to get current mount namespace".to_owned()],
                 // One text for all steps of the copy.
                 path if path.starts_with("/tmp/") || path.starts_with("/proc/self/fd/") => {
@@ -101,6 +104,7 @@ pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
         // The end of a dead peer, however it shows.
         (Call::Read { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
         (Call::ReceiveFd { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
+        (Call::Openat2 { .. }, Errno::EXDEV) => texts.push("is a mount point".into()),
         // Of a number that is kept for a mount source.
         (Call::Fstatfs { .. }, Errno::EBADF) => texts.push("no open descriptor".into()),
         (Call::Send { .. } | Call::SendFd { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
@@ -109,7 +113,7 @@ pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
             texts.push("there is no /proc/self".into());
         }
         // Then the tool is tried, and what it says counts.
-        (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => {
+        (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => {
             texts.extend(["mapping tool", "map"].map(String::from))
         }
         _ => {}

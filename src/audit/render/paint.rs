@@ -110,7 +110,9 @@ pub(super) fn call_spans(line: &Line) -> Vec<Span> {
     }
     let ink = match (&line.reply, &line.call) {
         (Reply::Errno(_), _) => Ink::Error,
-        (Reply::Fd(_), Call::Openat { .. } | Call::PidfdOpen { .. }) => Ink::Descriptor,
+        (Reply::Fd(_), Call::Openat { .. } | Call::Openat2 { .. } | Call::PidfdOpen { .. }) => {
+            Ink::Descriptor
+        }
         _ => Ink::Plain,
     };
     spans.push(span(result, ink));

@@ -121,6 +121,8 @@ fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
         | (Call::PidfdOpen { .. } | Call::TidAddress | Call::CloseRangeCloexec { .. }, _)
         | (Call::GetSeals { .. } | Call::MemfdCreate { .. } | Call::Sendfile { .. }, _)
         | (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM)
+        | (Call::Openat2 { .. }, Errno::ENOSYS)
+        | (Call::SocketType { .. }, _)
         | (Call::Send { .. }, Errno::ENOTSOCK)
         | (Call::Kill { .. }, Errno::ESRCH)
         | (Call::Wait4 { .. }, Errno::ECHILD)
@@ -130,7 +132,9 @@ fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
             let mark = if seen.context.again { Mark::Failed } else { Mark::Refused };
             (mark, format!("{} refused: EPERM", NsSet::from_flags(*kind)))
         }
-        (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => match object {
+        // By openat, then.
+        (Call::Openat2 { .. }, Errno::EPERM) if object == Some(&Object::ProcDir) => return None,
+        (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => match object {
             Some(Object::ProcFile(file)) => (Mark::Refused, format!("{file} refused: EPERM")),
             _ => (Mark::Failed, format!("{} fails: {name}", seen.line.call.name())),
         },

@@ -38,6 +38,8 @@ pub enum Object {
     Log,
     /// A namespace, by its path.
     Namespace(String),
+    /// /proc itself.
+    ProcRoot,
     /// The directory of stage 1 in /proc.
     ProcDir,
     /// A file of /proc, by its last name.
@@ -174,7 +176,8 @@ pub fn descriptor(call: &Call) -> Option<Fd> {
         | Call::Dup3 { fd, .. }
         | Call::SendFd { socket: fd, .. }
         | Call::ReceiveFd { socket: fd } => Some(*fd),
-        Call::Openat { dir, .. } if *dir != Fd::CWD => Some(*dir),
+        Call::SocketType { fd } => Some(*fd),
+        Call::Openat { dir, .. } | Call::Openat2 { dir, .. } if *dir != Fd::CWD => Some(*dir),
         _ => None,
     }
 }
@@ -218,7 +221,7 @@ impl Process {
         let begins = matches!(self.role, Some(Role::Launcher | Role::Stage0));
         let guess = match line.call {
             _ if fd == Fd::STDERR => Object::Log,
-            Call::Read { .. } | Call::Send { .. } if begins => init,
+            Call::Read { .. } | Call::Send { .. } | Call::SocketType { .. } if begins => init,
             Call::WriteNowait { .. } => Object::Log,
             _ => return self.table.get(&fd.0).cloned(),
         };
@@ -253,7 +256,7 @@ impl Process {
                 self.table.insert(fd.0, Object::Copy);
                 Some(Object::Copy)
             }
-            (Call::Openat { path, flags, .. }, reply) => {
+            (Call::Openat { path, flags, .. } | Call::Openat2 { path, flags, .. }, reply) => {
                 let object = match opened(path, *flags) {
                     // Before there are stages it is a copy of the program.
                     Object::MountSource(_) if self.pairs == 0 => Object::Copy,
@@ -311,6 +314,7 @@ fn opened(path: &Bytes, flags: OpenFlags) -> Object {
     let path = String::from_utf8_lossy(&path.0);
     match flags {
         OpenFlags::Namespace => Object::Namespace(path.into_owned()),
+        OpenFlags::Directory if path == "/proc" => Object::ProcRoot,
         OpenFlags::Directory => Object::ProcDir,
         OpenFlags::Path => Object::MountSource(path.into_owned()),
         OpenFlags::Unnamed | OpenFlags::New => Object::Copy,

@@ -12,9 +12,11 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
         return failed(line, context, errno);
     }
     match &line.call {
-        Call::Openat { .. } | Call::Close { .. } | Call::Fstatfs { .. } | Call::Write { .. } => {
-            files(line, context)
-        }
+        Call::Openat { .. }
+        | Call::Openat2 { .. }
+        | Call::Close { .. }
+        | Call::Fstatfs { .. }
+        | Call::Write { .. } => files(line, context),
         Call::GetSeals { .. }
         | Call::AddSeals { .. }
         | Call::MemfdCreate { .. }
@@ -55,8 +57,17 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::Unshare { .. }, Errno::EINVAL) => {
             "kernels before 4.3, or a thread that is not quite gone: once more"
         }
-        (Call::Openat { .. } | Call::Write { .. }, Errno::EPERM) => "not ours to write: the mapping tool may",
-        (Call::Openat { .. }, Errno::EACCES) => "its files in /proc are root's: it is not dumpable",
+        (Call::Openat2 { path, .. }, Errno::ENOSYS | Errno::EPERM) if !path.0.ends_with(b"_map") => {
+            "an older kernel, or a filter: by openat, which does not see a mount over it"
+        }
+        (Call::Openat2 { .. }, Errno::EXDEV) => "something is mounted over it",
+        (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => {
+            "not ours to write: the mapping tool may"
+        }
+        (Call::Openat { .. } | Call::Openat2 { .. }, Errno::EACCES) => {
+            "its files in /proc are root's: it is not dumpable, or it is exiting"
+        }
+        (Call::SocketType { .. }, Errno::ENOTSOCK) => "not a socket: a pipe will do",
         (Call::PidfdOpen { .. }, _) => "an older kernel: the wait alone decides",
         (Call::CloseRangeCloexec { .. }, _) => "an older kernel: one by one, then",
         (Call::TidAddress, _) => "this kernel cannot tell: do without",
@@ -88,22 +99,30 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::Openat { .. }, Object::Namespace(_)) => {
             "all of them before any join: afterwards a path may be out of reach"
         }
-        (Call::Openat { .. }, Object::ProcDir) => {
+        (Call::Openat { .. }, Object::ProcRoot) => "from here a path crosses no mount point",
+        (Call::Openat { .. } | Call::Openat2 { .. }, Object::ProcDir) => {
             "one descriptor for its /proc: a pid that is used again cannot mislead us"
         }
-        (Call::Openat { flags: OpenFlags::ReadOnly, .. }, _) if file.ends_with("_map") => {
-            "the tool said success: is it so?"
+        (
+            Call::Openat { flags: OpenFlags::ReadOnly, .. }
+            | Call::Openat2 { flags: OpenFlags::ReadOnly, .. },
+            _,
+        ) if file.ends_with("_map") => "the tool said success: is it so?",
+        (Call::Openat { .. } | Call::Openat2 { .. }, _) if file == "timens_offsets" => {
+            "opened while stage 1 lets us, written later"
         }
-        (Call::Openat { .. }, _) if file == "timens_offsets" => "opened while stage 1 lets us, written later",
-        (Call::Openat { .. }, _) if file == "oom_score_adj" => "while /proc/self is still ours",
+        (Call::Openat { .. } | Call::Openat2 { .. }, _) if file == "oom_score_adj" => {
+            "while /proc/self is still ours"
+        }
+        (Call::Openat { .. } | Call::Openat2 { .. }, _) if file == "stat" => "is stage 1 exiting?",
         (Call::Openat { .. }, _) if file == "exe" => "our own program: could a container write to it?",
         (Call::Openat { .. }, _) if file == "cmdline" => "our arguments, for the copy",
         (Call::Openat { .. }, Object::Copy) => "a copy that nobody finds",
         (Call::Fstatfs { .. }, object) => match (&line.reply, object) {
             (Reply::FsType(FsType::NSFS), Object::Namespace(_)) => "a namespace indeed",
-            (Reply::FsType(FsType::PROC), Object::ProcFile(_)) => {
-                "procfs indeed, and nothing mounted over it"
-            }
+            (Reply::FsType(FsType::PROC), Object::ProcFile(_)) => "procfs indeed",
+            // The init pipe, where it is not a socket.
+            (_, Object::End { .. }) => return None,
             _ => "not what it should be",
         },
         (Call::Write { .. }, _) => match file {
@@ -144,6 +163,7 @@ fn read(line: &Line, context: &Context) -> Option<&'static str> {
         }),
         // Our own program and arguments.
         (Object::ProcFile(file), _) if file == "cmdline" || file == "exe" => None,
+        (Object::ProcFile(file), _) if file == "stat" => Some("its state and its flags"),
         (Object::ProcFile(_), _) => Some("what the tool wrote"),
         (Object::Log, _) if data.0.is_empty() => Some("end of file: nobody is left who could log"),
         (Object::Log, _) => Some("what the stages log"),
@@ -290,6 +310,9 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
         Call::SetPdeathsig { .. } => "the command dies with the launcher's thread",
         Call::TidAddress => "where the libc caches its thread id, for the clones to refresh",
         Call::SchedGetaffinity => "for a debug record: runc's tests read it",
+        Call::SocketType { .. } => {
+            "a stream ends when the launcher dies; messages would be waited for in vain"
+        }
         Call::Readlink { .. } => "is /proc that of our pid namespace?",
         Call::LinkCount { path } if path.0.ends_with(b"/task") => "how many threads are there?",
         Call::LinkCount { path } if path.0.starts_with(b"/proc/self/") => "does it have a name?",

@@ -90,7 +90,7 @@ impl<'a> State<'a> {
                     }
                 }
             }
-            (Call::Openat { path, .. }, Reply::Errno(Errno::EPERM)) => {
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Errno(Errno::EPERM)) => {
                 self.refused = [&b"uid_map"[..], b"gid_map"].into_iter().find(|file| *file == path.0);
             }
             (Call::Fork { .. }, Reply::Parent(_)) if self.refused.is_none() => {
@@ -102,9 +102,11 @@ impl<'a> State<'a> {
             {
                 self.claimed = self.refused.take();
             }
-            (Call::Openat { path, flags: OpenFlags::ReadOnly, .. }, Reply::Fd(fd))
-                if self.claimed.is_some_and(|file| file == path.0) =>
-            {
+            (
+                Call::Openat { path, flags: OpenFlags::ReadOnly, .. }
+                | Call::Openat2 { path, flags: OpenFlags::ReadOnly, .. },
+                Reply::Fd(fd),
+            ) if self.claimed.is_some_and(|file| file == path.0) => {
                 self.reading = Some((*fd, Vec::new()));
             }
             (Call::Read { fd, .. }, Reply::Data(data)) => found = self.read(*fd, &data.0),

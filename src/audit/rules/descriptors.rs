@@ -94,7 +94,7 @@ impl Table {
         let by = site.section.role;
         match (&site.line.call, &site.line.reply) {
             (_, Reply::Child) => self.pairs = 0,
-            (Call::Openat { .. } | Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+            (Call::Openat { .. } | Call::Openat2 { .. } | Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
                 self.open.insert(*fd, Open { by, what: What::File });
             }
             (_, Reply::Received(Received { fd: Some(fd), .. })) => {

@@ -4,7 +4,7 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use super::reading::{ProcFiles, ends, reports, succeeded};
+use super::reading::{ProcFiles, StatFile, ends, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::transcript::{Role, Run, Section};
 use crate::namespace::unshare::UNSHARE_TRIES;
@@ -15,8 +15,8 @@ use crate::sys::types::{CloneFlags, Errno, Signal};
 
 pub(super) const NOTHING_AFTER: Rule = Rule {
     name: "nothing-after-failure",
-    reason: "After a join, a creation, a map or a change of identity was refused, a process only tells, closes, kills those \
-             who wait for it, takes the launcher's word to go, and ends. Told apart: EINVAL of an unshare, tried five times; EPERM of a join, tried once more \
+    reason: "After a join, a creation, a map or a change of identity was refused, a process only tells, closes, asks whether \
+             stage 1 is exiting, kills those who wait for it, takes the launcher's word to go, and ends. Told apart: EINVAL of an unshare, tried five times; EPERM of a join, tried once more \
              after the user namespace; EPERM of a map, for which there is a tool; EPERM of setgroups where the policy lets \
              it be; EINTR.",
     reference: "spec 3.3 and 4.1; evidence 4.10; runc#3704, runc#4390",
@@ -46,7 +46,11 @@ struct State {
 
 fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
     let mut state = State::default();
+    let mut stat = StatFile::default();
     for (index, line) in section.lines.iter().enumerate() {
+        if stat.asks(line) {
+            continue;
+        }
         if let Some(what) = state.forbids(section, line) {
             return Some(Finding::on(section, index, what));
         }

@@ -90,7 +90,7 @@ fn copy(run: &Run, facts: &Facts) -> Vec<Finding> {
 impl Program {
     fn see(&mut self, line: &Line) {
         match (&line.call, &line.reply) {
-            (Call::Openat { path, flags, .. }, Reply::Fd(fd)) => {
+            (Call::Openat { path, flags, .. } | Call::Openat2 { path, flags, .. }, Reply::Fd(fd)) => {
                 let file = match flags {
                     OpenFlags::Unnamed | OpenFlags::New => File::Copy { open: true },
                     // The copy once more, by a descriptor that cannot write.

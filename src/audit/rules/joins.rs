@@ -132,7 +132,13 @@ fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
             Call::LinkCount { path } if *foreign && path.0.starts_with(b"/proc/") => path,
             // Mount sources, which are to be found there; what else stage 0 may do there is a rule of its own.
             Call::Openat { flags: OpenFlags::Path, .. } if site.section.role == Role::Stage(0) => return,
-            Call::Openat { dir: Fd::CWD, path, .. } | Call::Readlink { path, .. } if *foreign => path,
+            Call::Openat { dir: Fd::CWD, path, .. }
+            | Call::Openat2 { dir: Fd::CWD, path, .. }
+            | Call::Readlink { path, .. }
+                if *foreign =>
+            {
+                path
+            }
             _ => return,
         };
         let path = super::reading::shown(&path.0);

@@ -11,7 +11,7 @@ use crate::audit::sections::{Site, inherit, pids};
 use crate::audit::transcript::{Role, Run};
 use crate::idmap::write::writes_deny;
 use crate::sys::record::{Call, Line, Reply};
-use crate::sys::types::{Errno, OpenFlags, Pid};
+use crate::sys::types::{Errno, Fd, OpenFlags, Pid};
 
 pub(super) const ONCE: Rule = Rule {
     name: "maps-once",
@@ -35,7 +35,8 @@ pub(super) const OWN_PROC: Rule = Rule {
     name: "procfs-own",
     reason: "What stage 0 writes for stage 1 it writes below one descriptor of stage 1's directory in /proc; and before it \
              opens that by its number, /proc/self has given the number that getpid gives: in the /proc of another pid \
-             namespace the number is a stranger's.",
+             namespace the number is a stranger's. Every file below /proc is opened by openat2, which crosses no mount \
+             point; by openat only after the kernel said that it does not have openat2, or refused it.",
     reference: "pid_namespaces(7); CVE-2019-19921",
     severity: Severity::Breach,
     check: own_proc,
@@ -100,10 +101,11 @@ fn checked(run: &Run, _: &Facts) -> Vec<Finding> {
 
 fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
-    let stage_1 = stage_1(run).map(|pid| format!("/proc/{pid}").into_bytes());
+    let stage_1 = stage_1(run).map(|pid| format!("{pid}").into_bytes());
     let mut findings = Vec::new();
     let (mut own, mut named) = (None, None);
-    let mut directory = None;
+    let (mut proc, mut directory) = (None, None);
+    let mut plain = false;
     for (index, line) in section.lines.iter().enumerate() {
         let mut found = |path: &[u8], how: &str| {
             findings.push(Finding::on(section, index, format!("opens {} {how}", shown(path))));
@@ -113,23 +115,37 @@ fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
             (Call::Readlink { path, .. }, Reply::Data(data)) if path.0 == b"/proc/self" => {
                 named = Some(data.0.clone());
             }
-            (Call::Openat { flags: OpenFlags::Directory, path, .. }, reply)
-                if path.0.starts_with(b"/proc/") =>
+            (Call::Openat { dir: Fd::CWD, flags: OpenFlags::Directory, path }, reply)
+                if path.0 == b"/proc" =>
             {
-                if own.is_none() || own != named {
-                    found(&path.0, "unchecked");
-                } else if stage_1.as_ref().is_some_and(|stage_1| *stage_1 != path.0) {
-                    found(&path.0, "and not stage 1's directory");
-                } else if let Reply::Fd(fd) = reply {
-                    directory = Some(*fd);
+                proc = if let Reply::Fd(fd) = reply { Some(*fd) } else { None };
+            }
+            (Call::Openat2 { dir, .. }, Reply::Errno(Errno::ENOSYS | Errno::EPERM)) if proc == Some(*dir) => {
+                plain = true;
+            }
+            (Call::Openat { dir, flags, path } | Call::Openat2 { dir, flags, path }, reply)
+                if *flags == OpenFlags::Directory || file_of(&path.0).is_some() =>
+            {
+                let own_file = file_of(&path.0) == Some(OOM_SCORE);
+                if matches!(line.call, Call::Openat { .. }) && !plain {
+                    found(&path.0, "so that a mount over it goes unnoticed");
+                }
+                if *flags == OpenFlags::Directory {
+                    if own.is_none() || own != named {
+                        found(&path.0, "unchecked");
+                    } else if proc != Some(*dir) || stage_1.as_ref().is_some_and(|pid| *pid != path.0) {
+                        found(&path.0, "and not stage 1's directory");
+                    } else if let Reply::Fd(fd) = reply {
+                        directory = Some(*fd);
+                    }
+                } else if own_file && proc != Some(*dir) {
+                    found(&path.0, "elsewhere than below /proc");
+                } else if !own_file && directory != Some(*dir) {
+                    found(&path.0, "elsewhere than below stage 1's directory");
                 }
             }
-            (Call::Openat { dir, path, .. }, _)
-                if file_of(&path.0).is_some_and(|file| file != OOM_SCORE) && directory != Some(*dir) =>
-            {
-                found(&path.0, "elsewhere than below stage 1's directory");
-            }
             (Call::Close { fd }, _) if directory == Some(*fd) => directory = None,
+            (Call::Close { fd }, _) if proc == Some(*fd) => proc = None,
             _ => {}
         }
     }
@@ -164,8 +180,10 @@ fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
                 decided |= taken(line);
             }
             // Before Linux 3.19 there is no such file.
-            (None, Call::Openat { path, .. }, Reply::Errno(Errno::ENOENT)) if path.0 == b"setgroups" => {
-                decided = true;
+            (None, Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Errno(Errno::ENOENT))
+                if path.0 == b"setgroups" =>
+            {
+                decided = true
             }
             (Some((b"gid_map", _)), ..) => {
                 if deny && !decided {

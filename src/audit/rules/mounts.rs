@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{ends, succeeded};
+use super::reading::{StatFile, ends, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::audit::transcript::{Role, Run, Section};
 use crate::sys::record::{Call, Line, Reply};
@@ -55,6 +55,7 @@ type Found = Option<(usize, std::string::String)>;
 struct Sender {
     own: Option<Fd>,
     inside: bool,
+    stat: StatFile,
     places: BTreeSet<Fd>,
 }
 
@@ -71,6 +72,9 @@ impl Sender {
     }
 
     fn see(&mut self, line: &Line) -> Option<&'static str> {
+        if self.stat.asks(line) {
+            return None;
+        }
         match (&line.call, &line.reply) {
             (Call::Openat { path, flags: OpenFlags::Namespace, .. }, Reply::Fd(fd)) if !self.inside => {
                 if path.0 == b"/proc/self/ns/mnt" {

@@ -121,7 +121,7 @@ impl ProcFiles {
     pub(super) fn see(&mut self, line: &Line) {
         use crate::sys::types::FsType;
         match (&line.call, &line.reply) {
-            (Call::Openat { path, .. }, Reply::Fd(fd)) => {
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd)) => {
                 self.open.remove(fd);
                 if let Some(file) = file_of(&path.0) {
                     self.open.insert(*fd, (file, false));
@@ -144,6 +144,30 @@ impl ProcFiles {
         match &line.call {
             Call::Write { fd, .. } => self.open.get(fd).copied(),
             _ => None,
+        }
+    }
+}
+
+/// The question whether stage 1 is exiting: the descriptor of its open stat file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StatFile(Option<Fd>);
+
+impl StatFile {
+    /// Whether a line belongs to the question. It changes nothing, and stage 0 asks it after a refusal.
+    pub(super) fn asks(&mut self, line: &Line) -> bool {
+        match (&line.call, &line.reply) {
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, reply) if path.0 == b"stat" => {
+                if let Reply::Fd(fd) = reply {
+                    self.0 = Some(*fd);
+                }
+                true
+            }
+            (Call::Fstatfs { fd } | Call::Read { fd, .. }, _) => self.0 == Some(*fd),
+            (Call::Close { fd }, _) if self.0 == Some(*fd) => {
+                self.0 = None;
+                true
+            }
+            _ => false,
         }
     }
 }

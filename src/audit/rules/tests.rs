@@ -287,14 +287,24 @@ const FORGERIES: &[Forgery] = &[
     ("procfs-own", "user_and_all", |f| f.without(PARENT, "readlinkat")),
     ("procfs-own", "user_and_all", |f| f.edited(PARENT, "\"/proc/self\", \"", "\"/proc/self\", \"1")),
     ("procfs-checked", "user_and_all", |f| f.without(PARENT, "fstatfs")),
-    ("procfs-own", "user_and_all", |f| f.edited(PARENT, "/proc/2", "/proc/3")),
+    ("procfs-own", "user_and_all", |f| f.edited(PARENT, "\"29182\", {", "\"39182\", {")),
+    ("procfs-own", "user_and_all", |f| f.edited(PARENT, "\"/proc\", O_RDONLY", "\"/prox\", O_RDONLY")),
+    ("procfs-own", "user_and_all", |f| {
+        let open = "openat(8, \"gid_map\", O_RDWR|O_CLOEXEC) = -1 EACCES (Permission denied)";
+        f.with(PARENT, "\"uid_map\"", open)
+    }),
+    ("procfs-own", "user_and_all", |f| {
+        let how = "{flags=O_RDWR|O_CLOEXEC, resolve=RESOLVE_NO_XDEV|RESOLVE_NO_MAGICLINKS}, 24";
+        let open = std::format!("openat2(4, \"self/oom_score_adj\", {how}) = -1 EACCES (Permission denied)");
+        f.with(PARENT, "PR_SET_NAME", &open)
+    }),
     ("procfs-own", "user_and_all", |f| {
         let open = "openat(AT_FDCWD, \"/proc/1/uid_map\", O_RDWR|O_CLOEXEC) = -1 EACCES (Permission denied)";
         f.with(PARENT, "fstatfs", open)
     }),
     ("maps-acknowledged-when-written", "user_and_all", |f| f.edited(PARENT, "\"0 100000 ", "\"0 000000 ")),
-    ("maps-acknowledged-when-written", "user_and_all", |f| f.without(PARENT, "write(8, \"boottime")),
-    ("maps-acknowledged-when-written", "tools", |f| f.cut(PARENT, "O_RDONLY|O_CLOEXEC) = ", 5)),
+    ("maps-acknowledged-when-written", "user_and_all", |f| f.without(PARENT, "write(4, \"boottime")),
+    ("maps-acknowledged-when-written", "tools", |f| f.cut(PARENT, "{flags=O_RDONLY|O_CLOEXEC, ", 5)),
     ("mapping-tool", "tools", |f| f.edited(Role::Tool(1), "\"100000\"", "\"0\"")),
     ("identity-as-asked", "nothing", |f| f.without(INIT, "setsid")),
     ("identity-as-asked", "nothing", |f| f.without(INIT, "setuid")),
@@ -341,9 +351,9 @@ const FORGERIES: &[Forgery] = &[
         f.edited(CHILD, "unshare(CLONE_NEWNS)", "unshare(CLONE_NEWNS|CLONE_NEWCGROUP)")
     }),
     ("mount-sources", "mounts", |f| f.moved(PARENT, "O_PATH) = ", "setns(")),
-    ("mount-sources", "mounts", |f| f.moved(PARENT, "\"G", "setns(9")),
+    ("mount-sources", "mounts", |f| f.moved(PARENT, "\"G", "setns(3")),
     ("mount-sources", "mounts", |f| f.edited(PARENT, "cmsg_data=[12]", "cmsg_data=[4]")),
-    ("mount-sources", "mounts", |f| f.edited(PARENT, "setns(9", "setns(11")),
+    ("mount-sources", "mounts", |f| f.edited(PARENT, "setns(3", "setns(11")),
     ("mount-sources", "mounts", |f| f.edited(CHILD, "dup3(5", "dup3(3")),
     ("mount-sources", "mounts", |f| f.without(CHILD, "dup3")),
     ("mount-sources", "mounts", |f| f.twice(CHILD, "recvmsg")),

@@ -12,7 +12,7 @@ use super::words::{
 use crate::sys::record::{Bytes, Call, Line, Reply, SA_FLAGS, SEALS};
 use crate::sys::types::{
     ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Propagation, Received, Seals, SigAction,
-    Signal, TidAddress, WaitFor, WaitStatus, Waited,
+    Signal, SocketType, TidAddress, WaitFor, WaitStatus, Waited,
 };
 
 /// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
@@ -62,8 +62,18 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
             let flags = open_flags(flags).filter(|flags| *mode == *mode_of(*flags))?;
             (Call::Openat { dir: fd(dir)?, path: bytes(path)?, flags }, new_fd(result))
         }
+        ("openat2", [dir, path, how, "24"]) => {
+            let no_crossing = field(how, "resolve") == Some("RESOLVE_NO_XDEV|RESOLVE_NO_MAGICLINKS");
+            let flags = field(how, "flags").filter(|_| no_crossing).and_then(open_flags)?;
+            (Call::Openat2 { dir: fd(dir)?, path: bytes(path)?, flags }, new_fd(result))
+        }
         ("close", [number]) => (Call::Close { fd: fd(number)? }, unit(result)),
         ("fstatfs", [number, found]) => (Call::Fstatfs { fd: fd(number)? }, fs_type(found)),
+        ("getsockopt", [number, "SOL_SOCKET", "SO_TYPE", found, "[4]"]) => {
+            let kind = found.strip_prefix('[').and_then(|found| found.strip_suffix(']'));
+            let kind = kind.and_then(|kind| kind.parse().ok()).map(SocketType);
+            (Call::SocketType { fd: fd(number)? }, kind.map(Reply::SocketType))
+        }
         ("newfstatat", ["AT_FDCWD", path, found, "0"]) => {
             let links = field(found, "st_nlink").and_then(number).unwrap_or(0);
             (Call::LinkCount { path: bytes(path)? }, Some(Reply::Links(links)))

@@ -52,6 +52,12 @@ fn open_flags() -> impl Strategy<Value = OpenFlags> {
     proptest::sample::select(std::vec![ReadWrite, ReadOnly, Namespace, Directory, List, Unnamed, New, Path])
 }
 
+/// Those with which openat2 is called: it makes no files.
+fn open_flags_of_proc() -> impl Strategy<Value = OpenFlags> {
+    use OpenFlags::*;
+    proptest::sample::select(std::vec![ReadWrite, ReadOnly, Directory, List])
+}
+
 fn exit_signal() -> impl Strategy<Value = ExitSignal> {
     proptest::sample::select(std::vec![ExitSignal::Chld, ExitSignal::None])
 }
@@ -98,6 +104,9 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         (prop_oneof![fd(), Just(Fd::CWD)], bytes(), open_flags(), fd())
             .prop_map(|(dir, path, flags, fd)| (Call::Openat { dir, path, flags }, Reply::Fd(fd)))
             .boxed(),
+        (prop_oneof![fd(), Just(Fd::CWD)], bytes(), open_flags_of_proc(), fd())
+            .prop_map(|(dir, path, flags, fd)| (Call::Openat2 { dir, path, flags }, Reply::Fd(fd)))
+            .boxed(),
         unit(fd().prop_map(|fd| Call::Close { fd }).boxed()),
         (fd(), 0..5000_usize, bytes())
             .prop_map(|(fd, len, data)| (Call::Read { fd, len }, Reply::Data(data)))
@@ -113,6 +122,9 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         polls().boxed(),
         (fd(), prop_oneof![Just(FsType::NSFS), Just(FsType::PROC), (0..i64::MAX).prop_map(FsType)])
             .prop_map(|(fd, kind)| (Call::Fstatfs { fd }, Reply::FsType(kind)))
+            .boxed(),
+        (fd(), any::<i32>())
+            .prop_map(|(fd, kind)| (Call::SocketType { fd }, Reply::SocketType(SocketType(kind))))
             .boxed(),
         (bytes(), any::<u64>())
             .prop_map(|(path, links)| (Call::LinkCount { path }, Reply::Links(links)))

@@ -16,7 +16,7 @@
 //!    variadic and leaves the upper half of an `int` undefined, which a seccomp filter sees. Nothing else calls that one.
 //! 3. **Order.** Only clone's differs by architecture: `raw.rs`.
 //!
-//! The calls: openat close read write pwritev2 sendto sendmsg recvmsg dup3 poll (aarch64: ppoll) fstatfs newfstatat readlinkat
+//! The calls: openat openat2 close read write pwritev2 sendto sendmsg recvmsg dup3 poll (aarch64: ppoll) fstatfs getsockopt newfstatat readlinkat
 //! socketpair pipe2 close_range getdents64 fcntl(F_SETFD) · fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod
 //! unlinkat statfs execveat · clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
 //! setuid setgid setgroups sched_getaffinity mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME,
@@ -31,12 +31,12 @@ use core::ptr;
 use super::Sys;
 use super::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Propagation, Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus,
-    Waited,
+    Propagation, Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor,
+    WaitStatus, Waited,
 };
 use raw::{
-    KernelMsghdr, KernelRights, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall,
-    unit,
+    KernelMsghdr, KernelOpenHow, KernelRights, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd,
+    reply, syscall, unit,
 };
 
 /// The kernel of this machine.
@@ -75,20 +75,21 @@ impl Sys for LinuxSys {
     fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
         // Who may do what with a file that is made: its owner, all of it.
         let mode: c_int = 0o700;
-        let flags = libc::O_CLOEXEC
-            | match flags {
-                OpenFlags::ReadWrite => libc::O_RDWR,
-                OpenFlags::ReadOnly => libc::O_RDONLY,
-                OpenFlags::Namespace => libc::O_RDONLY | libc::O_NONBLOCK,
-                OpenFlags::Directory => libc::O_PATH | libc::O_DIRECTORY,
-                OpenFlags::List => libc::O_RDONLY | libc::O_DIRECTORY,
-                OpenFlags::Unnamed => libc::O_RDWR | libc::O_TMPFILE | libc::O_EXCL,
-                OpenFlags::New => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
-                OpenFlags::Path => libc::O_PATH,
-            };
+        let flags = open_flags(flags);
         // SAFETY: the path ends with its NUL, and lives through the call, which only reads it. Where no file is made the
         // kernel does not look at the mode.
         fd(unsafe { syscall!(libc::SYS_openat, dir.0, path.as_ptr(), flags, mode) })
+    }
+
+    fn openat2(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+        let how = KernelOpenHow {
+            flags: open_flags(flags) as u64,
+            mode: 0,
+            resolve: libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_MAGICLINKS,
+        };
+        // SAFETY: the path ends with its NUL; it and the structure live through the call, which only reads them, and of the
+        // structure as many bytes as the last argument says.
+        fd(unsafe { syscall!(libc::SYS_openat2, dir.0, path.as_ptr(), &raw const how, size_of_val(&how)) })
     }
 
     fn close(&mut self, fd: Fd) -> SysResult<()> {
@@ -179,6 +180,14 @@ impl Sys for LinuxSys {
         #[allow(clippy::unnecessary_cast, reason = "musl declares it unsigned")]
         let kind = stat.f_type as i64;
         Ok(FsType(kind))
+    }
+
+    fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
+        let (mut kind, mut len): (c_int, u32) = (0, 4);
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_TYPE);
+        // SAFETY: the kernel writes at most `len` bytes to the int, which has four, and the length that it wrote to `len`.
+        unit(unsafe { syscall!(libc::SYS_getsockopt, fd.0, level, option, &raw mut kind, &raw mut len) })?;
+        Ok(SocketType(kind))
     }
 
     fn link_count(&mut self, path: &CStr) -> SysResult<u64> {
@@ -477,6 +486,20 @@ const MFD_EXEC: u32 = 0x10;
 
 /// prctl(2)'s number for the address that set_tid_address(2) registered; the libc crate has no name for it.
 const PR_GET_TID_ADDRESS: c_int = 40;
+
+fn open_flags(flags: OpenFlags) -> c_int {
+    libc::O_CLOEXEC
+        | match flags {
+            OpenFlags::ReadWrite => libc::O_RDWR,
+            OpenFlags::ReadOnly => libc::O_RDONLY,
+            OpenFlags::Namespace => libc::O_RDONLY | libc::O_NONBLOCK,
+            OpenFlags::Directory => libc::O_PATH | libc::O_DIRECTORY,
+            OpenFlags::List => libc::O_RDONLY | libc::O_DIRECTORY,
+            OpenFlags::Unnamed => libc::O_RDWR | libc::O_TMPFILE | libc::O_EXCL,
+            OpenFlags::New => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+            OpenFlags::Path => libc::O_PATH,
+        }
+}
 
 fn propagation(how: Propagation) -> c_ulong {
     match how {

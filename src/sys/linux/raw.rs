@@ -229,6 +229,21 @@ impl From<KernelSigaction> for SigAction {
     }
 }
 
+/// The kernel's `struct open_how` as of Linux 5.6 (openat2(2)). The libc crate's cannot be built outside of it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct KernelOpenHow {
+    pub(super) flags: u64,
+    pub(super) mode: u64,
+    pub(super) resolve: u64,
+}
+
+const _: () = {
+    // OPEN_HOW_SIZE_VER0.
+    assert!(size_of::<KernelOpenHow>() == 24);
+    assert!(offset_of!(KernelOpenHow, resolve) == offset_of!(libc::open_how, resolve));
+};
+
 /// The kernel's `struct statfs` on 64-bit Linux. The libc crate keeps the flags of glibc's to itself.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]

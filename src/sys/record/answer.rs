@@ -7,7 +7,7 @@ use super::{Bytes, Call, Reply};
 use crate::sys::Sys;
 use crate::sys::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// Who answers calls, without being asked one by one.
@@ -92,6 +92,10 @@ impl<A: Answer> Sys for A {
         self.fd(Call::Openat { dir, path: path.to_bytes().into(), flags })
     }
 
+    fn openat2(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+        self.fd(Call::Openat2 { dir, path: path.to_bytes().into(), flags })
+    }
+
     fn close(&mut self, fd: Fd) -> SysResult<()> {
         self.unit(Call::Close { fd })
     }
@@ -141,6 +145,13 @@ impl<A: Answer> Sys for A {
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
         match self.answer(Call::Fstatfs { fd }) {
             Reply::FsType(kind) => Ok(kind),
+            reply => Err(errno(reply)),
+        }
+    }
+
+    fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
+        match self.answer(Call::SocketType { fd }) {
+            Reply::SocketType(kind) => Ok(kind),
             reply => Err(errno(reply)),
         }
     }

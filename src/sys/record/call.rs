@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::sys::types::{
     CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Received, Seals,
-    SigAction, Signal, SignalSet, TidAddress, WaitFor, Waited,
+    SigAction, Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
 };
 
 /// Bytes of a path, a buffer or an argument.
@@ -72,6 +72,11 @@ pub enum Call {
         path: Bytes,
         flags: OpenFlags,
     },
+    Openat2 {
+        dir: Fd,
+        path: Bytes,
+        flags: OpenFlags,
+    },
     Close {
         fd: Fd,
     },
@@ -107,6 +112,9 @@ pub enum Call {
         timeout_ms: i32,
     },
     Fstatfs {
+        fd: Fd,
+    },
+    SocketType {
         fd: Fd,
     },
     LinkCount {
@@ -242,6 +250,7 @@ impl Call {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Openat { .. } => "openat",
+            Self::Openat2 { .. } => "openat2",
             Self::Close { .. } => "close",
             Self::Read { .. } => "read",
             Self::Write { .. } => "write",
@@ -252,6 +261,7 @@ impl Call {
             Self::Dup3 { .. } => "dup3",
             Self::Poll { .. } => "poll",
             Self::Fstatfs { .. } => "fstatfs",
+            Self::SocketType { .. } => "getsockopt",
             Self::LinkCount { .. } => "newfstatat",
             Self::Readlink { .. } => "readlinkat",
             Self::Socketpair => "socketpair",
@@ -298,7 +308,13 @@ impl Call {
         match (self, reply) {
             (Self::Getpid | Self::Gettid, reply) => matches!(reply, Reply::Pid(_)),
             (_, Reply::Errno(_)) => true,
-            (Self::Openat { .. } | Self::PidfdOpen { .. } | Self::MemfdCreate { .. }, Reply::Fd(_)) => true,
+            (
+                Self::Openat { .. }
+                | Self::Openat2 { .. }
+                | Self::PidfdOpen { .. }
+                | Self::MemfdCreate { .. },
+                Reply::Fd(_),
+            ) => true,
             (Self::Sendfile { len, .. }, Reply::Count(count)) => count <= len,
             (
                 Self::Read { len, .. } | Self::Readlink { len, .. } | Self::Getdents64 { len, .. },
@@ -316,6 +332,7 @@ impl Call {
                 received.byte.is_some() || received.fd.is_none() && !received.truncated
             }
             (Self::Fstatfs { .. }, Reply::FsType(_))
+            | (Self::SocketType { .. }, Reply::SocketType(_))
             | (Self::LinkCount { .. }, Reply::Links(_))
             | (Self::Socketpair | Self::Pipe2, Reply::Pair(..))
             | (Self::CloneSibling { .. } | Self::Fork { .. }, Reply::Parent(_) | Reply::Child)
@@ -373,6 +390,8 @@ pub enum Reply {
     Received(Received),
     /// The type of a file system.
     FsType(FsType),
+    /// The type of a socket.
+    SocketType(SocketType),
     /// The number of links to a file.
     Links(u64),
     /// The seals of a file.

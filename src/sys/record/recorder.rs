@@ -6,7 +6,7 @@ use super::{Call, Line, Reply, Sink};
 use crate::sys::Sys;
 use crate::sys::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Received, Seals, SigAction, Signal, SignalSet, SysResult, TidAddress, WaitFor, Waited,
+    Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// A backend whose every call is a line.
@@ -87,6 +87,11 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
         self.fd(Call::Openat { dir, path: path.to_bytes().into(), flags }, result)
     }
 
+    fn openat2(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+        let result = self.inner.openat2(dir, path, flags);
+        self.fd(Call::Openat2 { dir, path: path.to_bytes().into(), flags }, result)
+    }
+
     fn close(&mut self, fd: Fd) -> SysResult<()> {
         let result = self.inner.close(fd);
         self.unit(Call::Close { fd }, result)
@@ -137,6 +142,11 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
         let result = self.inner.fstatfs(fd);
         self.done(Call::Fstatfs { fd }, result, |kind| Reply::FsType(*kind))
+    }
+
+    fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
+        let result = self.inner.socket_type(fd);
+        self.done(Call::SocketType { fd }, result, |kind| Reply::SocketType(*kind))
     }
 
     fn link_count(&mut self, path: &CStr) -> SysResult<u64> {

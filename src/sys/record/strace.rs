@@ -45,6 +45,7 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     match call {
         Call::Getpid | Call::Gettid | Call::Setsid => Ok(()),
         Call::Openat { dir, path, flags } => openat(f, *dir, path, *flags),
+        Call::Openat2 { dir, path, flags } => openat2(f, *dir, path, *flags),
         Call::Close { fd } => write!(f, "{}", fd.0),
         Call::Read { fd, len } => read(f, *fd, *len, reply),
         Call::Write { fd, data } => write!(f, "{}, {}, {}", fd.0, Quoted::data(data), data.0.len()),
@@ -63,6 +64,7 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
             write!(f, ", {}, {timeout_ms}", fds.len())
         }
         Call::Fstatfs { fd } => fstatfs(f, *fd, reply),
+        Call::SocketType { fd } => socket_type(f, *fd, reply),
         Call::LinkCount { path } => link_count(f, path, reply),
         Call::Readlink { path, len } => readlink(f, path, *len, reply),
         Call::Socketpair => pair(f, "AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0, ", reply),
@@ -98,16 +100,10 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
         Call::Setresuid { uid } => write!(f, "{0}, {0}, {0}", Id(*uid)),
         Call::Setuid { uid: id } | Call::Setgid { gid: id } => Id(*id).fmt(f),
         Call::DropGroups => f.write_str("0, NULL"),
-        Call::SchedGetaffinity => match reply {
-            Reply::Affinity(cpus) => write!(f, "0, 128, {}", Cpus(*cpus)),
-            _ => write!(f, "0, 128, {SOMEWHERE}"),
-        },
+        Call::SchedGetaffinity => affinity(f, reply),
         Call::Mount { mount } => f.write_str(mount_arguments(*mount)),
         Call::Sigprocmask { how, set } => sigprocmask(f, *how, Set(*set), reply),
-        Call::Sigaction { signal, action } => {
-            write!(f, "{}, ", SignalName(*signal))?;
-            sigaction(f, action, reply)
-        }
+        Call::Sigaction { signal, action } => sigaction(f, SignalName(*signal), action, reply),
         Call::Sigtimedwait { set } => write!(f, "{}, NULL, {{tv_sec=0, tv_nsec=0}}, 8", Set(*set)),
     }
 }
@@ -186,6 +182,7 @@ fn result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
         Reply::Unit
         | Reply::Pair(..)
         | Reply::FsType(_)
+        | Reply::SocketType(_)
         | Reply::Links(_)
         | Reply::ReadOnly(_)
         | Reply::Seals(Seals(0))
@@ -229,8 +226,8 @@ impl Display for Id {
     }
 }
 
-fn openat(f: &mut Formatter<'_>, dir: Fd, path: &Bytes, flags: OpenFlags) -> fmt::Result {
-    let flags = match flags {
+const fn open_flags(flags: OpenFlags) -> &'static str {
+    match flags {
         OpenFlags::ReadWrite => "O_RDWR|O_CLOEXEC",
         OpenFlags::ReadOnly => "O_RDONLY|O_CLOEXEC",
         OpenFlags::Namespace => "O_RDONLY|O_NONBLOCK|O_CLOEXEC",
@@ -239,13 +236,27 @@ fn openat(f: &mut Formatter<'_>, dir: Fd, path: &Bytes, flags: OpenFlags) -> fmt
         OpenFlags::Unnamed => "O_RDWR|O_EXCL|O_CLOEXEC|O_TMPFILE, 0700",
         OpenFlags::New => "O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC, 0700",
         OpenFlags::Path => "O_RDONLY|O_CLOEXEC|O_PATH",
-    };
-    if dir == Fd::CWD {
-        f.write_str("AT_FDCWD")?
-    } else {
-        write!(f, "{}", dir.0)?
     }
-    write!(f, ", {}, {flags}", Quoted::data(path))
+}
+
+fn openat(f: &mut Formatter<'_>, dir: Fd, path: &Bytes, flags: OpenFlags) -> fmt::Result {
+    let flags = open_flags(flags);
+    write!(f, "{}, {}, {flags}", Dir(dir), Quoted::data(path))
+}
+
+fn openat2(f: &mut Formatter<'_>, dir: Fd, path: &Bytes, flags: OpenFlags) -> fmt::Result {
+    let resolve = "RESOLVE_NO_XDEV|RESOLVE_NO_MAGICLINKS";
+    let (dir, path, flags) = (Dir(dir), Quoted::data(path), open_flags(flags));
+    write!(f, "{dir}, {path}, {{flags={flags}, resolve={resolve}}}, 24")
+}
+
+/// The descriptor at which a path starts.
+struct Dir(Fd);
+
+impl Display for Dir {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0 == Fd::CWD { f.write_str("AT_FDCWD") } else { self.0.0.fmt(f) }
+    }
 }
 
 fn read(f: &mut Formatter<'_>, fd: Fd, len: usize, reply: &Reply) -> fmt::Result {
@@ -279,6 +290,13 @@ fn fstatfs(f: &mut Formatter<'_>, fd: Fd, reply: &Reply) -> fmt::Result {
         Reply::FsType(FsType::PROC) => write!(f, "{}, {{f_type=PROC_SUPER_MAGIC, ...}}", fd.0),
         Reply::FsType(kind) => write!(f, "{}, {{f_type={:#x}, ...}}", fd.0, kind.0),
         _ => write!(f, "{}, {SOMEWHERE}", fd.0),
+    }
+}
+
+fn socket_type(f: &mut Formatter<'_>, fd: Fd, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::SocketType(kind) => write!(f, "{}, SOL_SOCKET, SO_TYPE, [{}], [4]", fd.0, kind.0),
+        _ => write!(f, "{}, SOL_SOCKET, SO_TYPE, {SOMEWHERE}, [4]", fd.0),
     }
 }
 
@@ -411,7 +429,15 @@ fn sigprocmask(f: &mut Formatter<'_>, how: MaskHow, set: Set, reply: &Reply) -> 
     }
 }
 
-fn sigaction(f: &mut Formatter<'_>, new: &SigAction, reply: &Reply) -> fmt::Result {
+fn affinity(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
+    match reply {
+        Reply::Affinity(cpus) => write!(f, "0, 128, {}", Cpus(*cpus)),
+        _ => write!(f, "0, 128, {SOMEWHERE}"),
+    }
+}
+
+fn sigaction(f: &mut Formatter<'_>, signal: SignalName, new: &SigAction, reply: &Reply) -> fmt::Result {
+    write!(f, "{signal}, ")?;
     action(f, new)?;
     match reply {
         Reply::Action(old) => {

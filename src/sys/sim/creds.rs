@@ -214,6 +214,8 @@ impl Kernel {
         let same_ids =
             theirs.creds.uid == [ours.creds.euid(); 3] && theirs.creds.gid == [ours.creds.egid(); 3];
         let subset = ours.creds.user == over && theirs.creds.permitted & !ours.creds.effective == 0;
-        (same_ids || traces(over)) && (theirs.dumpable || traces(theirs.mm_user)) && (subset || traces(over))
+        // Without memory there is nothing that could be non-dumpable.
+        let dumpable = theirs.dumpable || !theirs.is_alive() || traces(theirs.mm_user);
+        (same_ids || traces(over)) && dumpable && (subset || traces(over))
     }
 }

@@ -13,7 +13,7 @@ use super::namespaces::{NsId, State};
 use super::process::Task;
 use super::procfs::ProcFile;
 use super::streams::{Pair, Pipe, Writing, take};
-use crate::sys::types::{Errno, Fd, FsType, SysResult};
+use crate::sys::types::{Errno, Fd, FsType, SocketType, SysResult};
 
 /// What a descriptor is good for, where that differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +34,8 @@ pub(super) enum Object {
     Namespace(NsId),
     /// A file of /proc/PID, with the user namespace that it showed when it was opened.
     Proc(Task, ProcFile, NsId, Access),
+    /// /proc, by O_PATH, with the pid namespace whose processes it shows.
+    ProcRoot(NsId),
     /// /proc/PID itself.
     ProcDir(Task, Access),
     /// Any other directory by O_PATH.
@@ -61,13 +63,12 @@ impl Object {
     pub(super) fn fs_type(&self) -> FsType {
         const PIPEFS: FsType = FsType(0x5049_5045);
         const SOCKFS: FsType = FsType(0x534f_434b);
-        const PIDFS: FsType = FsType(0x5049_4446);
         match self {
             Self::Namespace(_) => FsType::NSFS,
-            Self::Proc(..) | Self::ProcDir(..) | Self::FdList(_) => FsType::PROC,
+            Self::Proc(..) | Self::ProcRoot(_) | Self::ProcDir(..) | Self::FdList(_) => FsType::PROC,
             Self::Socket(..) => SOCKFS,
             Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
-            Self::Pidfd(_) => PIDFS,
+            Self::Pidfd(_) => FsType::PIDFS,
             Self::Directory(kind) | Self::PathOnly(kind) => *kind,
             Self::Null | Self::Sink | Self::Regular(_) | Self::Made(..) | Self::Fifo => TMPFS,
         }
@@ -77,7 +78,10 @@ impl Object {
     fn is_path_only(&self) -> bool {
         matches!(
             self,
-            Self::PathOnly(_) | Self::ProcDir(_, Access::PathOnly) | Self::Made(_, Access::PathOnly)
+            Self::PathOnly(_)
+                | Self::ProcRoot(_)
+                | Self::ProcDir(_, Access::PathOnly)
+                | Self::Made(_, Access::PathOnly)
         )
     }
 }
@@ -112,6 +116,15 @@ impl Kernel {
     pub(super) fn object(&self, me: Task, fd: Fd) -> SysResult<&Object> {
         let slot = self.slot(me, fd)?;
         Ok(&self.descriptions[slot.description].object)
+    }
+
+    /// getsockopt(2) of SO_TYPE. Every socket here is a stream.
+    pub(super) fn socket_type(&self, me: Task, fd: Fd) -> SysResult<SocketType> {
+        match self.object(me, fd)? {
+            Object::Socket(..) => Ok(SocketType::STREAM),
+            object if object.is_path_only() => Err(Errno::EBADF),
+            _ => Err(Errno::ENOTSOCK),
+        }
     }
 
     pub(super) fn namespace_of(&self, me: Task, fd: Fd) -> SysResult<NsId> {
@@ -271,7 +284,8 @@ impl Kernel {
             Object::Made(made, Access::Read | Access::Both) => {
                 self.advance(index, &self.made_content(made), len)
             }
-            Object::ProcDir(_, Access::PathOnly)
+            Object::ProcRoot(_)
+            | Object::ProcDir(_, Access::PathOnly)
             | Object::Made(_, Access::PathOnly)
             | Object::PathOnly(_)
             | Object::PipeWrite(_) => {

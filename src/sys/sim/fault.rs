@@ -1,6 +1,6 @@
 //! One thing that goes wrong in a run.
 
-use super::process::Who;
+use super::process::{Section, Who};
 use crate::sys::record::Call;
 use crate::sys::types::Errno;
 
@@ -27,6 +27,10 @@ pub enum What {
     Kill,
     /// SIGKILL while it waits in the call, just when it could have gone on. Never happens at a call that does not wait.
     KillWaking,
+    /// SIGKILL before the call to the first process that plays this part, which may be another one; and it stays half-way in
+    /// its exit until no other process can run: its files in /proc are root's, its descriptors are still open. Never happens if
+    /// there is no such process, or if it has ended.
+    KillDying(Section),
     /// SIGSTOP before the call. When no process can go on without a time limit that passes, this happens.
     Stop(Then),
 }
@@ -58,6 +62,13 @@ impl core::fmt::Display for Fault {
             }
             What::Short(len) => write!(f, "short ({len} bytes) at line {line} of {who}"),
             What::Kill => write!(f, "SIGKILL before line {line} of {who}"),
+            What::KillDying(victim) => {
+                write!(
+                    f,
+                    "SIGKILL of {} before line {line} of {who}, which it is slow to obey",
+                    victim.name()
+                )
+            }
             What::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {who}"),
             What::Stop(Then::Interrupt) => {
                 write!(f, "SIGSTOP before line {line} of {who}, then SIGTERM to the launcher")

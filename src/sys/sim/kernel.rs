@@ -154,6 +154,8 @@ pub(super) struct Kernel {
     pub(super) pipes: Vec<Pipe>,
     pub(super) pairs: Vec<Pair>,
     pub(super) files: BTreeMap<String, Extra>,
+    /// Mounts over paths below /proc: what is mounted over `/proc/PID` or `/proc/PID/FILE`, with the path that was bound.
+    pub(super) binds: BTreeMap<String, String>,
     pub(super) programs: BTreeMap<String, Program>,
     /// The files that processes made, and the names of those that have one.
     pub(super) made: Vec<Made>,
@@ -193,6 +195,7 @@ impl Kernel {
         let unit = |()| Reply::Unit;
         Ok(match call {
             Call::Openat { dir, path, flags } => Reply::Fd(self.openat(me, *dir, &path.0, *flags)?),
+            Call::Openat2 { dir, path, flags } => Reply::Fd(self.openat2(me, *dir, &path.0, *flags)?),
             Call::Close { fd } => unit(self.close(me, *fd)?),
             Call::Read { fd, len } => data(self.read(me, *fd, *len)?),
             Call::Write { fd, data } => Reply::Count(self.write(me, *fd, &data.0, Writing::Wait)?),
@@ -203,6 +206,7 @@ impl Kernel {
             Call::Dup3 { fd, number } => unit(self.dup3(me, *fd, *number)?),
             Call::Poll { fds, timeout_ms } => self.poll(me, fds, *timeout_ms)?,
             Call::Fstatfs { fd } => Reply::FsType(self.fstatfs(me, *fd)?),
+            Call::SocketType { fd } => Reply::SocketType(self.socket_type(me, *fd)?),
             Call::LinkCount { path } => Reply::Links(self.link_count(me, &path.0)?),
             Call::Readlink { path, len } => data(self.readlink(me, &path.0, *len)?),
             Call::Socketpair => self

@@ -147,9 +147,11 @@ impl Kernel {
 
     /// A process ends: its descriptors close, its children get another parent, its pid namespace dies with its pid 1.
     pub(super) fn exit(&mut self, me: Task, status: WaitStatus) {
-        if !self.process(me).is_alive() {
-            return;
-        }
+        let status = match self.process(me).life {
+            Life::Alive => status,
+            Life::Dying(status) => status,
+            Life::Zombie(_) | Life::Reaped(..) => return,
+        };
         let process = self.process_mut(me);
         process.life = Life::Zombie(status);
         process.rest = None;
@@ -176,6 +178,31 @@ impl Kernel {
             self.notify_parent(orphan);
         }
         self.notify_parent(me);
+    }
+
+    /// The first half of an exit: the memory is gone, and everything else is still there. [`Self::finish_exits`] does the rest.
+    pub(super) fn begin_exit(&mut self, me: Task, status: WaitStatus) {
+        let process = self.process_mut(me);
+        if process.is_alive() {
+            process.life = Life::Dying(status);
+            process.rest = None;
+            process.unblock();
+        }
+    }
+
+    /// The second half of the exits that have begun. Whether there were any.
+    pub(super) fn finish_exits(&mut self) -> bool {
+        let dying: Vec<(Task, WaitStatus)> = self
+            .tasks()
+            .filter_map(|task| match self.process(task).life {
+                Life::Dying(status) => Some((task, status)),
+                _ => None,
+            })
+            .collect();
+        for (task, status) in &dying {
+            self.exit(*task, *status);
+        }
+        !dying.is_empty()
     }
 
     /// zap_pid_ns_processes: nobody outlives the pid 1, and nobody is born any more.
@@ -256,6 +283,6 @@ impl Kernel {
     /// Whether a wait would come back.
     pub(super) fn can_reap(&self, me: Task, pid: Pid, which: WaitFor) -> bool {
         let children = self.eligible(me, pid, which);
-        children.is_empty() || children.iter().any(|child| !self.process(*child).is_alive())
+        children.is_empty() || children.iter().any(|child| self.process(*child).has_ended())
     }
 }

@@ -7,7 +7,7 @@ use super::creds::{Creds, cap};
 use super::idmaps::{Ids, PAGE};
 use super::kernel::Kernel;
 use super::namespaces::NsId;
-use super::process::Task;
+use super::process::{Life, Task};
 use super::procfs::ProcFile;
 use crate::sys::types::{Errno, SysResult};
 
@@ -39,9 +39,24 @@ impl Kernel {
             }
             ProcFile::OomScoreAdj if process.is_reaped() => Err(Errno::ESRCH),
             ProcFile::OomScoreAdj => Ok(std::format!("{}\n", process.oom)),
-            ProcFile::TimensOffsets if !process.is_alive() => Err(Errno::ESRCH),
+            ProcFile::Stat if process.is_reaped() => Err(Errno::ESRCH),
+            ProcFile::Stat => Ok(self.stat(task)),
+            ProcFile::TimensOffsets if process.has_ended() => Err(Errno::ESRCH),
             ProcFile::TimensOffsets => Ok(self.time_text(process.ns.time_for_children)),
         }
+    }
+
+    /// /proc/PID/stat up to the flags, of which PF_EXITING alone is modelled (do_task_stat).
+    fn stat(&self, task: Task) -> String {
+        const PF_EXITING: u32 = 0x4;
+        let process = self.process(task);
+        let (state, flags) = match process.life {
+            Life::Alive => ('S', 0),
+            Life::Dying(_) => ('R', PF_EXITING),
+            Life::Zombie(_) | Life::Reaped(..) => ('Z', PF_EXITING),
+        };
+        let pid = process.numbers.last().map_or(0, |(_, pid)| pid.0);
+        std::format!("{pid} ({}) {state} 0 0 0 0 -1 {flags} 0\n", process.name)
     }
 
     fn time_text(&self, ns: NsId) -> String {
@@ -77,7 +92,7 @@ impl Kernel {
                 self.write_offsets(opener, task, data)
             }
             ProcFile::OomScoreAdj => self.write_oom(me, task, data),
-            ProcFile::Cmdline => Err(Errno::EINVAL),
+            ProcFile::Cmdline | ProcFile::Stat => Err(Errno::EINVAL),
         }
     }
 
@@ -88,7 +103,7 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let (offsets, used) = parse_offsets(data).ok_or(Errno::EINVAL)?;
-        if !self.process(task).is_alive() {
+        if self.process(task).has_ended() {
             return Err(Errno::ESRCH);
         }
         let ns = self.process(task).ns.time_for_children;

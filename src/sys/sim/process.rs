@@ -88,10 +88,13 @@ pub enum Reaper {
     Init,
 }
 
-/// Whether a process is.
+/// Lifecycle state of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Life {
     Alive,
+    /// Killed, and between exit_mm and exit_files of do_exit(): it has no memory any more, so that its files in /proc are
+    /// root's; its descriptors are still open.
+    Dying(WaitStatus),
     Zombie(WaitStatus),
     Reaped(WaitStatus, Reaper),
 }
@@ -153,6 +156,11 @@ impl fmt::Debug for Process {
 impl Process {
     pub(super) fn is_alive(&self) -> bool {
         self.life == Life::Alive
+    }
+
+    /// It has no descriptors and no namespaces any more.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.life, Life::Zombie(_) | Life::Reaped(..))
     }
 
     pub(super) fn is_reaped(&self) -> bool {

@@ -21,10 +21,13 @@ pub(super) enum ProcFile {
     TimensOffsets,
     OomScoreAdj,
     Cmdline,
+    Stat,
 }
 
 /// What a path leads to.
 pub(super) enum Node {
+    /// /proc, with the pid namespace whose processes it shows.
+    ProcRoot(NsId),
     Dir(Task),
     File(Task, ProcFile),
     Ns(Task, Kind, bool),
@@ -37,6 +40,21 @@ pub(super) enum Node {
     Opened(Object),
     /// What a process runs, at /proc/PID/exe.
     Exe(Rc<[u8]>),
+}
+
+/// A path that was followed.
+struct Walked {
+    node: Node,
+    /// It leads over a mount point.
+    crosses: bool,
+    /// It ends in a link of procfs that is no path.
+    magic: bool,
+}
+
+impl Walked {
+    fn within(node: Node) -> Self {
+        Self { node, crosses: false, magic: false }
+    }
 }
 
 /// A file that a test puts somewhere.
@@ -70,9 +88,34 @@ impl Kernel {
             return self.open_new(me, path, flags);
         }
         let node = self.resolve(me, dir, path)?;
+        self.install_node(me, node, flags)
+    }
+
+    /// openat2(2) with RESOLVE_NO_XDEV and RESOLVE_NO_MAGICLINKS. EXDEV: a mount point is crossed, that of /proc too; ELOOP: a
+    /// link to a program, a descriptor or a namespace.
+    pub(super) fn openat2(&mut self, me: Task, dir: Fd, path: &[u8], flags: OpenFlags) -> SysResult<Fd> {
+        if path.len() >= PAGE {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let walked = self.walk(me, dir, path)?;
+        if walked.crosses {
+            return Err(Errno::EXDEV);
+        }
+        if walked.magic {
+            // The link asks for permission before it is refused.
+            if let Node::Ns(task, kind, for_children) = walked.node {
+                self.follow_ns(me, task, kind, for_children)?;
+            }
+            return Err(Errno::ELOOP);
+        }
+        self.install_node(me, walked.node, flags)
+    }
+
+    fn install_node(&mut self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Fd> {
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
-            // It knows for itself what it is open for.
+            // They know for themselves what they are open for.
+            (OpenFlags::Directory | OpenFlags::Path, object @ Object::ProcRoot(_)) => object,
             (OpenFlags::Path, object @ Object::Made(..)) => object,
             (OpenFlags::Directory | OpenFlags::Path, object) => Object::PathOnly(object.fs_type()),
             (_, object) => object,
@@ -84,7 +127,7 @@ impl Kernel {
     pub(super) fn link_count(&self, me: Task, path: &[u8]) -> SysResult<u64> {
         Ok(match self.resolve(me, Fd::CWD, path)? {
             Node::TaskDir => 3,
-            Node::Dir(_) | Node::FdDir(_) | Node::Extra(Extra::Directory) => 2,
+            Node::ProcRoot(_) | Node::Dir(_) | Node::FdDir(_) | Node::Extra(Extra::Directory) => 2,
             Node::Made(index) | Node::Opened(Object::Made(index, _)) => self.made_links(index),
             _ => 1,
         })
@@ -111,52 +154,82 @@ impl Kernel {
     }
 
     pub(super) fn resolve(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Node> {
+        self.walk(me, dir, path).map(|walked| walked.node)
+    }
+
+    fn walk(&self, me: Task, dir: Fd, path: &[u8]) -> SysResult<Walked> {
         let text = core::str::from_utf8(path).map_err(|_| Errno::ENOENT)?;
         match self.files.get(text) {
             Some(Extra::Hidden) => return Err(Errno::EACCES),
             Some(Extra::NotPermitted) => return Err(Errno::EPERM),
             Some(Extra::Missing) => return Err(Errno::ENOENT),
-            Some(extra) => return Ok(Node::Extra(extra.clone())),
+            Some(extra) => return Ok(Walked::within(Node::Extra(extra.clone()))),
             None => {}
         }
         if self.programs.contains_key(text) {
-            return Ok(Node::Extra(Extra::Regular(Rc::from(executable(text)))));
+            return Ok(Walked::within(Node::Extra(Extra::Regular(Rc::from(executable(text))))));
         }
         if let Some(index) = self.names.get(text) {
-            return Ok(Node::Made(*index));
+            return Ok(Walked::within(Node::Made(*index)));
+        }
+        if text == "/proc" {
+            let root = self.proc_pid_ns(me).map_or(Node::Extra(Extra::Directory), Node::ProcRoot);
+            return Ok(Walked { crosses: matches!(root, Node::ProcRoot(_)), node: root, magic: false });
         }
         if let Some(in_proc) = text.strip_prefix("/proc/") {
-            let (who, rest) = in_proc.split_once('/').unwrap_or((in_proc, ""));
             let seen_from = self.proc_pid_ns(me).ok_or(Errno::ENOENT)?;
-            let task = match who {
-                "self" | "thread-self" => self.number(me, seen_from).map(|_| me),
-                number => number.parse().ok().and_then(|pid| self.find(seen_from, pid)),
-            };
-            let task = task.ok_or(Errno::ENOENT)?;
-            let hidden = self.is_hidden(me, task);
-            if self.settings.hidepid == HidePid::Ptraceable {
-                let mut found = self.proc_found.borrow_mut();
-                if hidden && !found.contains(&(seen_from, task)) {
-                    return Err(Errno::ENOENT);
-                }
-                found.insert((seen_from, task));
-            }
-            self.permit_lookup(hidden, rest)?;
-            return self.proc_node(me, task, rest);
+            return self.in_proc(me, seen_from, in_proc).map(|walked| Walked { crosses: true, ..walked });
         }
         if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
             return Err(self.not_there(text));
         }
         match *self.object(me, dir)? {
+            Object::ProcRoot(seen_from) => self.in_proc(me, seen_from, text),
             // A held directory outlives its task, and says so (spec 6.9).
             Object::ProcDir(task, _) if self.process(task).is_reaped() => Err(Errno::ESRCH),
             Object::ProcDir(task, _) => {
                 self.permit_lookup(self.is_hidden(me, task), text)?;
-                self.proc_node(me, task, text)
+                self.in_process(me, task, text)
             }
             Object::FdList(_) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
             _ => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// A path below /proc.
+    fn in_proc(&self, me: Task, seen_from: NsId, path: &str) -> SysResult<Walked> {
+        let (who, rest) = path.split_once('/').unwrap_or((path, ""));
+        let task = match who {
+            "self" | "thread-self" => self.number(me, seen_from).map(|_| me),
+            number => number.parse().ok().and_then(|pid| self.find(seen_from, pid)),
+        };
+        let task = task.ok_or(Errno::ENOENT)?;
+        let directory = self.number(task, seen_from).map(|pid| std::format!("/proc/{pid}"));
+        if let Some(what) = directory.and_then(|directory| self.binds.get(&directory)) {
+            let path = if rest.is_empty() { what.clone() } else { std::format!("{what}/{rest}") };
+            return self.walk(me, Fd::CWD, path.as_bytes());
+        }
+        let hidden = self.is_hidden(me, task);
+        if self.settings.hidepid == HidePid::Ptraceable {
+            let mut found = self.proc_found.borrow_mut();
+            if hidden && !found.contains(&(seen_from, task)) {
+                return Err(Errno::ENOENT);
+            }
+            found.insert((seen_from, task));
+        }
+        self.permit_lookup(hidden, rest)?;
+        self.in_process(me, task, rest)
+    }
+
+    /// A path below /proc/PID.
+    fn in_process(&self, me: Task, task: Task, rest: &str) -> SysResult<Walked> {
+        let number = self.proc_pid_ns(me).and_then(|ns| self.number(task, ns));
+        let bound = number.and_then(|pid| self.binds.get(&std::format!("/proc/{pid}/{rest}")));
+        if let Some(what) = bound {
+            return self.walk(me, Fd::CWD, what.as_bytes());
+        }
+        let magic = rest == "exe" || rest.starts_with("fd/") || rest.starts_with("ns/");
+        Ok(Walked { node: self.proc_node(me, task, rest)?, crosses: false, magic })
     }
 
     /// Why a path outside of /proc leads nowhere: one of its folders is a file, or there is none (path_resolution(7)).
@@ -201,8 +274,10 @@ impl Kernel {
             _ => None,
         };
         let directory = matches!(flags, OpenFlags::Directory | OpenFlags::List);
-        let is_directory =
-            matches!(node, Node::Dir(_) | Node::FdDir(_) | Node::TaskDir | Node::Extra(Extra::Directory));
+        let is_directory = matches!(
+            node,
+            Node::ProcRoot(_) | Node::Dir(_) | Node::FdDir(_) | Node::TaskDir | Node::Extra(Extra::Directory)
+        );
         if directory && !is_directory {
             return Err(Errno::ENOTDIR);
         }
@@ -210,6 +285,7 @@ impl Kernel {
             return Err(Errno::EISDIR);
         }
         match node {
+            Node::ProcRoot(ns) => Ok(Object::ProcRoot(ns)),
             // Opening the directory with O_PATH needs no permission.
             Node::Dir(task) => {
                 let held = matches!(flags, OpenFlags::Directory | OpenFlags::Path);
@@ -257,7 +333,8 @@ impl Kernel {
             (true, false) => self.user(target.mm_user).gid_map.to_kernel(0).unwrap_or(0),
             (false, _) => 0,
         };
-        if writes && ours.euid() != owner && !self.overrides(ours, owner, group) {
+        // The stat file is for reading alone, for every user.
+        if writes && (ours.euid() != owner || file == ProcFile::Stat) && !self.overrides(ours, owner, group) {
             return Err(Errno::EACCES);
         }
         let over = target.creds.user;
@@ -282,7 +359,7 @@ impl Kernel {
             return Err(Errno::EACCES);
         }
         let process = self.process(task);
-        if !process.is_alive() {
+        if process.has_ended() {
             return Err(Errno::ENOENT);
         }
         match (kind, for_children) {
@@ -331,6 +408,7 @@ fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
         "timens_offsets" => file(ProcFile::TimensOffsets),
         "oom_score_adj" => file(ProcFile::OomScoreAdj),
         "cmdline" => file(ProcFile::Cmdline),
+        "stat" => file(ProcFile::Stat),
         "fd" => Ok(Node::FdDir(task)),
         "task" => Ok(Node::TaskDir),
         "ns/pid_for_children" => Ok(Node::Ns(task, Kind::Pid, true)),

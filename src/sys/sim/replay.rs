@@ -16,7 +16,7 @@ use std::vec::Vec;
 
 use super::fault::{Fault, What, shortened};
 use super::kernel::{Halt, Kernel};
-use super::process::Task;
+use super::process::{Task, Who};
 use crate::sys::record::{Answer, Call, Line, Reply};
 use crate::sys::types::{Signal, WaitStatus};
 
@@ -73,6 +73,19 @@ impl World {
                 self.fired = true;
                 self.kernel.deliver(me, Signal::STOP, true);
                 return None;
+            }
+            Some(What::KillDying(section)) => {
+                let plays = |task: &Task| {
+                    let process = self.kernel.process(*task);
+                    process.who == Who { section, nth: 0 } && process.is_alive()
+                };
+                if let Some(victim) = self.kernel.tasks().find(plays) {
+                    self.fired = true;
+                    self.kernel.begin_exit(victim, WaitStatus::Signaled(Signal::KILL));
+                    if victim == me {
+                        return None;
+                    }
+                }
             }
             Some(What::Short(len)) => made = shortened(&call, len),
             None => {}

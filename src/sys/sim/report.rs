@@ -153,6 +153,7 @@ impl ProcessReport {
             Life::Zombie(status) => (ended(status), None),
             Life::Reaped(status, reaper) => (ended(status), Some(reaper)),
             Life::Alive if process.stopped => (End::Stopped, None),
+            Life::Dying(_) => (End::Running, None),
             Life::Alive => match (process.rest, &process.blocked) {
                 (Some(Rest::HandedOver), _) => (End::HandedOver, None),
                 (Some(_), _) => (End::Stays, None),

@@ -146,7 +146,7 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
             // A person acts before a time limit of the launcher is over.
             if let Some(then) = after_stop.take_if(|_| world.fired) {
                 follow_stop(&mut world.kernel, then);
-            } else if !world.kernel.pass_time() {
+            } else if !world.kernel.finish_exits() && !world.kernel.pass_time() {
                 break;
             }
             continue;

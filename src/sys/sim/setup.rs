@@ -207,6 +207,11 @@ impl Sim {
         self.kernel.files.insert(path.to_string(), file);
     }
 
+    /// Binds a path below /proc over `/proc/PID` or `/proc/PID/FILE`, as `mount --bind WHAT OVER` does.
+    pub fn bind(&mut self, what: &str, over: &str) {
+        self.kernel.binds.insert(over.to_string(), what.to_string());
+    }
+
     /// Takes a file away.
     pub fn remove_file(&mut self, path: &str) {
         self.kernel.files.remove(path);

@@ -221,8 +221,8 @@ impl Kernel {
                 bits(pipe.bytes.len() + PIPE_BUF.min(pipe.capacity) <= pipe.capacity, output)
                     | bits(pipe.readers == 0, POLLERR)
             }
-            Object::Pidfd(task) => bits(!self.process(task).is_alive(), input),
-            Object::PathOnly(_) | Object::ProcDir(_, Access::PathOnly) => POLLNVAL,
+            Object::Pidfd(task) => bits(self.process(task).has_ended(), input),
+            Object::PathOnly(_) | Object::ProcRoot(_) | Object::ProcDir(_, Access::PathOnly) => POLLNVAL,
             _ => input | output,
         }
     }

@@ -1,0 +1,177 @@
+//! Stage 1 is killed at random moments of an ordinary user's start, 6,000 times: the launcher names its death, and not what
+//! the kernel refused because of it.
+//!
+//! A process that exits gives up its memory first, by which its files in /proc become root's, and closes its sockets later
+//! (do_exit(): exit_mm, exit_files). Stage 0, which writes the maps, meets that moment.
+
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::idmap::IdMap;
+use nsexec::launch::{LaunchError, Launcher};
+use nsexec::policy::{Policy, Session};
+use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink};
+use nsexec::sys::types::CloneFlags;
+use nsexec::timens::TimeOffsets;
+
+use crate::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    // In pieces, so that each ends in time on a busy machine.
+    ("stage_1_is_killed_while_its_maps_are_written_1", stage_1_is_killed_while_its_maps_are_written),
+    ("stage_1_is_killed_while_its_maps_are_written_2", stage_1_is_killed_while_its_maps_are_written),
+    ("stage_1_is_killed_while_its_offsets_are_written_1", stage_1_is_killed_while_its_offsets_are_written),
+    ("stage_1_is_killed_while_its_offsets_are_written_2", stage_1_is_killed_while_its_offsets_are_written),
+];
+
+/// In all cases together.
+const KILLS: usize = 6000;
+
+fn stage_1_is_killed_while_its_maps_are_written() {
+    killed_at_random(Bootstrap::new(CloneFlags::NEWUSER), KILLS / 4);
+}
+
+fn stage_1_is_killed_while_its_offsets_are_written() {
+    let offsets = TimeOffsets::parse(c"boottime 100 0\n").unwrap();
+    let flags = CloneFlags::NEWUSER.union(CloneFlags::NEWTIME);
+    killed_at_random(Bootstrap::new(flags).with_timens_offsets(offsets), KILLS / 4);
+}
+
+/// A user without privilege. No account has this number.
+const UID: u32 = 64_321;
+
+/// Longer than it takes a process that was killed to exit.
+const EXIT: Duration = Duration::from_micros(300);
+
+/// xorshift64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Kills stage 1 after one of the calls of stage 0, which goes on a moment later: at any point of the exit.
+///
+/// A sink is copied with everything else when its process forks, so that each process counts for itself.
+struct Killer {
+    depth: usize,
+    lines: u64,
+    stage_1: Option<i32>,
+    after: u64,
+    pause: Duration,
+}
+
+impl Sink for Killer {
+    fn line(&mut self, line: &Line) {
+        if line.reply == Reply::Child {
+            (self.depth, self.lines) = (self.depth + 1, 0);
+            return;
+        }
+        if self.depth != 1 {
+            return;
+        }
+        if let (Call::CloneSibling { .. }, Reply::Parent(pid)) = (&line.call, &line.reply) {
+            self.stage_1 = Some(pid.0);
+            self.lines = 0;
+        }
+        self.lines += 1;
+        if let (Some(pid), true) = (self.stage_1, self.lines == self.after) {
+            // Not reaped: the launcher waits for the pid line, which comes after the last of these calls.
+            kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            let killed = Instant::now();
+            while killed.elapsed() < self.pause {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// Becomes an ordinary user for good, whose own files in /proc are its own.
+fn become_ordinary() {
+    // SAFETY: calls with numbers, in a process with one thread.
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setresgid(UID, UID, UID), 0);
+        assert_eq!(libc::setresuid(UID, UID, UID), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
+    }
+}
+
+fn killed_at_random(bootstrap: Bootstrap<'_>, kills: usize) {
+    become_ordinary();
+    let map = std::ffi::CString::new(format!("0 {UID} 1\n")).unwrap();
+    let map = IdMap::parse(&map).unwrap();
+    let bootstrap = bootstrap.with_uid_map(map).with_gid_map(map).with_rootless_euid(true);
+    let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let calls = calls_up_to_the_pid(&bootstrap, policy);
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id()));
+    let (mut named, mut wrong) = (0, Vec::new());
+    let begun = Instant::now();
+    for _ in 0..kills {
+        let pause = Duration::from_nanos(dice.below(EXIT.as_nanos().try_into().unwrap()));
+        let killer = Killer { depth: 0, lines: 0, stage_1: None, after: 1 + dice.below(calls), pause };
+        let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
+        let started = launcher.command("true", [""; 0]).spawn_through(|sys| Recorder::new(sys, killer));
+        match started {
+            Err(LaunchError::Bootstrap(failure)) => {
+                let text = failure.to_string();
+                let death = text.starts_with("stage-1 (pid ") && text.contains(" was killed by SIGKILL");
+                if death { named += 1 } else { wrong.push(text) }
+            }
+            Err(error) => wrong.push(error.to_string()),
+            Ok(mut child) => wrong.push(format!("started: {:?}", child.wait())),
+        }
+    }
+    println!(
+        "{kills} kills of stage 1 in {:.1} s: its death was named {named} times, another cause {} times",
+        begun.elapsed().as_secs_f64(),
+        wrong.len()
+    );
+    wrong.sort();
+    wrong.dedup_by_key(|text| text.replace(|c: char| c.is_ascii_digit(), ""));
+    assert_eq!((named, wrong), (kills, Vec::new()));
+}
+
+/// How many calls stage 0 makes from the birth of stage 1 up to the last one before the pid of stage 2 arrives.
+fn calls_up_to_the_pid(bootstrap: &Bootstrap<'_>, policy: Policy) -> u64 {
+    /// Counts in memory that the processes share.
+    struct Counter(Killer, *mut u64);
+
+    impl Sink for Counter {
+        fn line(&mut self, line: &Line) {
+            self.0.line(line);
+            let announced = matches!(&line.reply, Reply::Data(data) if data.0 == [0x42, 0, 0, 0]);
+            if (self.0.depth, announced) == (1, true) {
+                // SAFETY: the page below, which is never unmapped.
+                unsafe { self.1.write(self.0.lines) };
+            }
+        }
+    }
+
+    // SAFETY: a new mapping.
+    let page = unsafe {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0)
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    let counter = Counter(
+        Killer { depth: 0, lines: 0, stage_1: None, after: u64::MAX, pause: Duration::ZERO },
+        page.cast::<u64>(),
+    );
+    let mut launcher = Launcher::new(bootstrap, policy).unwrap();
+    let mut child =
+        launcher.command("true", [""; 0]).spawn_through(|sys| Recorder::new(sys, counter)).unwrap();
+    assert!(child.wait().unwrap().success());
+    // SAFETY: as above; its writer has ended.
+    let calls = unsafe { page.cast::<u64>().read() };
+    assert!(calls > 10, "{calls}");
+    // The pid of stage 2 is announced: from there on its own end is a part of the story.
+    calls - 1
+}
