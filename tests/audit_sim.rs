@@ -142,7 +142,7 @@ fn variations(line: &Line) -> Vec<Line> {
 }
 
 /// Whether a comparison with the plan ignores the change: the cached thread id of a clone, which the kernel does not read,
-/// and the length of the launcher's reads of the log.
+/// the length of the launcher's reads of the log, and whether data came with the end of the log.
 fn does_not_count(line: &Line, other: &Line) -> bool {
     let without_cached = |call: &Call| match call {
         Call::CloneSibling { tid: Some(tid) } => {
@@ -154,6 +154,17 @@ fn does_not_count(line: &Line, other: &Line) -> bool {
         call => call.clone(),
     };
     let is_log = |line: &Line| matches!(&line.reply, Reply::Data(data) if data.0.starts_with(b"{\"level\""));
+    let hung_up = |line: &Line| match &line.reply {
+        Reply::Polled { count, fds } => {
+            let mut fds = fds.clone();
+            fds.first_mut().filter(|fd| fd.revents.contains(PollEvents::HUP))?.revents = PollEvents::HUP;
+            Some((*count, fds))
+        }
+        _ => None,
+    };
+    if line.call == other.call && hung_up(line).is_some() && hung_up(line) == hung_up(other) {
+        return true;
+    }
     match (&line.call, &other.call) {
         (Call::Read { fd, .. }, Call::Read { fd: same, .. }) if is_log(line) => fd == same,
         (one, other) => without_cached(one) == without_cached(other) && one != other,

@@ -2,7 +2,9 @@
 
 mod scenarios;
 
+use nsexec::audit::diff::compare;
 use nsexec::audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
+use nsexec::audit::sections::of_report;
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
@@ -47,18 +49,19 @@ fn the_order_of_the_processes_changes_nothing() {
     for scenario in for_runc() {
         for manner in [Manner::Init, Manner::Exec] {
             let sim = scenario.launched(manner, Level::Warning);
-            let faultless = sim.run(&mut Oldest, NOBODY);
-            let wanted = faultless.sections();
+            let wanted = of_report(&sim.run(&mut Oldest, NOBODY));
             let enumerated = all_schedules(300, |script| {
                 let report = sim.run(script, NOBODY);
                 assert_started(scenario.name, &report);
-                assert_eq!(report.sections(), wanted, "{}", scenario.name);
+                let diff = compare(&wanted, &of_report(&report));
+                assert!(diff.is_empty(), "{}: {diff}", scenario.name);
             });
             println!("{}, {manner:?}: {enumerated:?}", scenario.name);
             for seed in 0..20 {
                 let report = sim.run(&mut Random::new(seed), NOBODY);
                 assert_started(scenario.name, &report);
-                assert_eq!(report.sections(), wanted, "{} with seed {seed}", scenario.name);
+                let diff = compare(&wanted, &of_report(&report));
+                assert!(diff.is_empty(), "{} with seed {seed}: {diff}", scenario.name);
             }
         }
     }
@@ -297,8 +300,11 @@ fn our_own_launcher_starts_a_command() {
             );
         }
         assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
-        let wanted = report.sections();
-        let enumerated = all_schedules(200, |script| assert_eq!(sim.run(script, NOBODY).sections(), wanted));
+        let wanted = of_report(&report);
+        let enumerated = all_schedules(200, |script| {
+            let diff = compare(&wanted, &of_report(&sim.run(script, NOBODY)));
+            assert!(diff.is_empty(), "{}: {diff}", scenario.name);
+        });
         println!("{}, our own: {enumerated:?}", scenario.name);
     }
 }
@@ -602,7 +608,8 @@ fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
         );
         assert_eq!(report.stuck().count(), 0, "{report}");
         assert_eq!(report.alive().count(), 0, "{report}");
-        assert!(report.to_string().contains("the launcher is gone: newuidmap was still running"), "{report}");
+        // Stage 0 or stage 1 notices first.
+        assert!(report.to_string().contains("the launcher is gone"), "{report}");
     };
     all_schedules(300, |script| check(&sim.run(script, NOBODY)));
 }

@@ -5,6 +5,7 @@
 //! Any other number is moved out of the range of known numbers ([`UNKNOWN_FD`], [`UNKNOWN_PID`]), so that it never
 //! equals a known one. Numbers that the caller chose are never renamed: arguments, paths to join, scores, maps.
 
+mod launcher;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,10 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("CPU mask", "0, also in its record"),
     ("the stat file of stage 1", "whether it is exiting"),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE"),
-    ("the launcher's reads of the log pipe", "one read, its records sorted; its polls of it are left out"),
+    (
+        "the launcher's reads of the log pipe",
+        "one read, its records sorted; of polls that are alike the first",
+    ),
     ("the launcher's polls", "the first descriptor that is ready, and no other: it acts on the first"),
     (
         "how the launcher learns that the stages are dead",
@@ -95,10 +99,10 @@ pub fn normalise(run: &Run) -> Run {
     for section in &run.sections {
         let mut lines = lines.remove(&section.role).unwrap_or_default();
         if section.role == Role::Launcher {
-            merge_log_reads(&mut lines);
+            launcher::merge_log_reads(&mut lines);
             names.records(&mut lines);
-            sort_reaping(&mut lines);
-            settle_polls(&mut lines);
+            launcher::sort_reaping(&mut lines);
+            launcher::settle_polls(&mut lines);
         }
         normal.sections.push(Section { lines, ..section.clone() });
     }
@@ -364,97 +368,6 @@ fn data_of(call: &Call) -> &[u8] {
     match call {
         Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. } => &data.0,
         _ => &[],
-    }
-}
-
-/// How the stages' records come through the log pipe depends on who was faster.
-fn merge_log_reads(lines: &mut Vec<Line>) {
-    let made = lines.iter().find_map(|line| match (&line.call, &line.reply) {
-        (Call::Pipe2, Reply::Pair(read, _)) => Some(*read),
-        _ => None,
-    });
-    // A runtime's launcher has made it before anything was recorded; then its records tell.
-    let pipe = made.or_else(|| {
-        lines.iter().find_map(|line| match (&line.call, &line.reply) {
-            (Call::Read { fd, .. }, Reply::Data(data)) if data.0.starts_with(b"{\"level\":") => Some(*fd),
-            _ => None,
-        })
-    });
-    let mut all: Vec<u8> = Vec::new();
-    let mut first = None;
-    let mut index = 0;
-    let polls_log = |line: &Line| match &line.call {
-        Call::Poll { fds, .. } => pipe.is_some() && fds.first().map(|fd| fd.fd) == pipe,
-        _ => false,
-    };
-    lines.retain(|line| !polls_log(line));
-    lines.retain(|line| {
-        let data = match (&line.call, &line.reply) {
-            (Call::Read { fd, .. }, Reply::Data(data)) if Some(*fd) == pipe && !data.0.is_empty() => data,
-            _ => {
-                index += 1;
-                return true;
-            }
-        };
-        all.extend(&data.0);
-        let keep = first.is_none();
-        if keep {
-            first = Some(index);
-            index += 1;
-        }
-        keep
-    });
-    if let Some(Line { reply, .. }) = first.and_then(|index| lines.get_mut(index)) {
-        let mut records: Vec<&[u8]> = all.split_inclusive(|byte| *byte == b'\n').collect();
-        records.sort_unstable();
-        *reply = Reply::Data(Bytes(records.concat()));
-    }
-}
-
-/// Which of several descriptors are ready depends on who was faster; the launcher acts on the first. And where the stages
-/// have died, it sees the end of the init pipe or the pidfd of stage 0 first.
-fn settle_polls(lines: &mut Vec<Line>) {
-    let ends = |line: Option<&Line>, wanted: Fd| {
-        let read = line.map(|line| (&line.call, &line.reply));
-        matches!(read, Some((Call::Read { fd, .. }, Reply::Data(data))) if *fd == wanted && data.0.is_empty())
-    };
-    let mut index = 0;
-    while index < lines.len() {
-        let next_ends = match &lines[index].call {
-            Call::Poll { fds, .. } => fds.first().is_some_and(|first| ends(lines.get(index + 1), first.fd)),
-            _ => false,
-        };
-        if let Line { call: Call::Poll { .. }, reply: Reply::Polled { count, fds } } = &mut lines[index] {
-            let first = fds.iter().position(|fd| fd.revents != PollEvents::NONE);
-            for (place, fd) in fds.iter_mut().enumerate() {
-                if Some(place) != first {
-                    fd.revents = PollEvents::NONE;
-                }
-            }
-            *count = usize::from(first.is_some());
-            // The second is the pidfd, where there are as many.
-            let died =
-                next_ends || first == Some(1) && fds.get(1).is_some_and(|fd| fd.events == PollEvents::IN);
-            if let (true, Some(wanted)) = (died && fds.len() > 1, fds.first_mut()) {
-                wanted.revents = PollEvents::HUP;
-                fds.iter_mut().skip(1).for_each(|fd| fd.revents = PollEvents::NONE);
-                if next_ends {
-                    lines.remove(index + 1);
-                }
-            }
-        }
-        index += 1;
-    }
-}
-
-/// Of several that have ended wait4 gives any first: who that is depends on who was faster.
-fn sort_reaping(lines: &mut [Line]) {
-    let reaped = |line: &Line| match (&line.call, &line.reply) {
-        (Call::Wait4 { pid: Pid::ANY, .. }, Reply::Waited(waited)) => Some(waited.pid.0),
-        _ => None,
-    };
-    for run in lines.chunk_by_mut(|one, other| reaped(one).is_some() && reaped(other).is_some()) {
-        run.sort_by_key(reaped);
     }
 }
 

@@ -154,11 +154,21 @@ const LAUNCHER_GONE: &str = "launcher-gone";
 
 /// Whether a record says no more than that another process is gone: its death has a cause of its own.
 fn is_consequence(record: &Record) -> bool {
-    matches!(record.code.as_deref(), Some("sync" | "mapping-tool-stage-1-died" | LAUNCHER_GONE))
+    match record.code.as_deref() {
+        Some("sync" | "mapping-tool-stage-1-died" | LAUNCHER_GONE) => true,
+        // The init pipe ended before the launcher's byte.
+        Some("cgroup-byte") => record.errno.is_none() && record.text.contains("(got 0 of 1 bytes)"),
+        _ => false,
+    }
 }
 
 impl fmt::Display for StageFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A call of the launcher's own that failed is the cause; the stages end since it gives up.
+        let own = matches!(self.trouble, Trouble::Os { errno, .. } if errno != Errno::EPIPE);
+        if own && self.cause().is_none() {
+            return self.trouble.fmt(f);
+        }
         let died = self.died();
         if let Some(died) = died {
             died.fmt(f)?;

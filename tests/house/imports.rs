@@ -46,7 +46,8 @@ const ACTING: &[&str] = &[
     "sys",
 ];
 
-const SCRIPTS: &[&str] = &["launch::command", "launch::script", "launch::tail", "nsexec", "stage::*"];
+const SCRIPTS: &[&str] =
+    &["launch::command", "launch::script", "launch::tail", "launch::watch", "nsexec", "stage::*"];
 
 /// Of the scripts' modules, what is a value or a decider: what a rule holds a run against.
 const AUDITED: &[&str] = &[
@@ -84,7 +85,11 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
     // Only scripts over `Sys` here: they run between a fork and an exec.
-    Row { modules: &["launch::script", "launch::tail"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
+    Row {
+        modules: &["launch::script", "launch::tail", "launch::watch"],
+        may: &[WORDS, PURE, ACTING, SCRIPTS],
+        core: true,
+    },
     Row {
         modules: &["launch::note"],
         may: &[WORDS, PURE, &["launch::*", "log", "sys::record::*", "serde", "serde_json"], SCRIPTS, STD],

@@ -322,7 +322,7 @@ fn whoever_is_left_is_reaped_in_any_order() {
         reply: Reply::Waited(Waited { pid: Pid(found), status: WaitStatus::Exited(found) }),
     };
     let mut lines = [wait(Pid(102), 102), wait(Pid::ANY, 101), wait(Pid::ANY, 100), wait(Pid(99), 99)];
-    sort_reaping(&mut lines);
+    launcher::sort_reaping(&mut lines);
     assert_eq!(lines, [wait(Pid(102), 102), wait(Pid::ANY, 100), wait(Pid::ANY, 101), wait(Pid(99), 99)]);
 }
 
@@ -338,7 +338,7 @@ fn the_log_arrives_in_pieces_and_is_one() {
         read("\n"),
         read(""),
     ];
-    merge_log_reads(&mut lines);
+    launcher::merge_log_reads(&mut lines);
     assert_eq!(lines[1..], [read("a\nb\n"), read("")]);
 }
 

@@ -252,7 +252,10 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
                 marked.all |= *first == FIRST;
                 return;
             }
-            (Call::Openat { flags: OpenFlags::List, .. }, Reply::Fd(fd)) => {
+            (
+                Call::Openat { flags: OpenFlags::List, .. } | Call::Openat2 { flags: OpenFlags::List, .. },
+                Reply::Fd(fd),
+            ) => {
                 marked.list = Some(*fd);
                 return;
             }

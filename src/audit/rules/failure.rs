@@ -118,11 +118,8 @@ impl State {
             }
             Call::DropGroups
                 if errno == Errno::EPERM && facts.policy.setgroups == Setgroups::DropIfAllowed => {}
-            // The hang-up of the init pipe tells of the launcher's death too; what the command keeps is a step.
-            Call::SetPdeathsig { signal }
-                if facts.policy.ends_with_launcher
-                    && signal != Signal::NONE
-                    && !(facts.policy.kill_child && section.role == Role::Stage(2)) => {}
+            // The hang-up of the init pipe tells of the launcher's death too. What the command keeps is another rule's.
+            Call::SetPdeathsig { signal } if facts.policy.ends_with_launcher && signal != Signal::NONE => {}
             // Made again.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}

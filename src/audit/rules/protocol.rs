@@ -212,13 +212,15 @@ fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
     for section in &run.sections {
         let Role::Stage(number) = section.role else { continue };
         let wanted = if number == 0 { Signal::CONT } else { Signal::KILL };
-        let mut signal = Signal::NONE;
+        // Not known after a change of ids, which clears it in most cases.
+        let mut signal = Some(Signal::NONE);
         let own = section.lines.iter().enumerate().skip_while(|(_, line)| line.reply == Reply::Child);
         for (nth, (index, line)) in own.enumerate() {
             match (&line.call, &line.reply) {
-                (Call::SetPdeathsig { signal: set }, Reply::Unit) => signal = *set,
+                (Call::SetPdeathsig { signal: set }, Reply::Unit) => signal = Some(*set),
                 // A filter refuses it: then the hang-up of the init pipe alone tells.
-                (Call::SetPdeathsig { .. }, _) => break,
+                (Call::SetPdeathsig { .. }, _) if nth == 0 => continue,
+                (call, _) if changes_identity(call) || matches!(call, Call::Setns { .. }) => signal = None,
                 _ if nth == 0 => {
                     let what = format!("{} before it asked for {wanted}", line.call.name());
                     findings.push(Finding::on(section, index, what));
@@ -226,14 +228,18 @@ fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
                 }
                 (Call::Execve { .. }, Reply::NoReturn) if number == 2 => {
                     let wanted = if facts.policy.kill_child { Signal::KILL } else { Signal::NONE };
-                    if signal != wanted {
-                        findings.push(Finding::on(section, index, format!("the command has {signal}")));
+                    if signal != Some(wanted) {
+                        findings.push(Finding::on(
+                            section,
+                            index,
+                            "the command has another signal than asked",
+                        ));
                     }
                 }
                 _ => {}
             }
-            if nth == 0 && signal != wanted {
-                findings.push(Finding::on(section, index, format!("asks for {signal} and not for {wanted}")));
+            if nth == 0 && signal != Some(wanted) {
+                findings.push(Finding::on(section, index, format!("asks for another signal than {wanted}")));
             }
         }
     }

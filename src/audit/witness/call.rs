@@ -7,12 +7,12 @@ use std::vec::Vec;
 use super::not_shown::dirent;
 use super::words::{
     Parts, address, array, clone_flags, cpus, errno, fd, field, flags, id, number, pair, poll_events, signal,
-    signal_set, split, string, whole,
+    signal_set, split, string, wait_for, wait_status, whole,
 };
 use crate::sys::record::{Bytes, Call, Line, Reply, SA_FLAGS, SEALS};
 use crate::sys::types::{
     ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Propagation, Received, Seals, SigAction,
-    Signal, SocketType, TidAddress, WaitFor, WaitStatus, Waited,
+    Signal, SocketType, TidAddress, Waited,
 };
 
 /// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
@@ -375,33 +375,6 @@ fn environment(text: &str) -> Option<Vec<Bytes>> {
     }
     let count = text.split_once("/* ")?.1.split_once(" var")?.0.parse().ok()?;
     Some(vec![Bytes::default(); count])
-}
-
-fn wait_for(flags: &str) -> Option<WaitFor> {
-    match flags {
-        "0" => Some(WaitFor::Ordinary),
-        "WNOHANG" => Some(WaitFor::OrdinaryNow),
-        "__WNOTHREAD|__WCLONE" | "__WCLONE|__WNOTHREAD" => Some(WaitFor::Stages),
-        "WNOHANG|WSTOPPED|__WNOTHREAD|__WCLONE" | "WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD" => {
-            Some(WaitFor::StagesNow)
-        }
-        _ => None,
-    }
-}
-
-fn wait_status(text: &str) -> Option<WaitStatus> {
-    let inside = text.strip_prefix('[')?.strip_suffix(']')?;
-    let inside = inside.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(inside);
-    if let Some(code) = inside.strip_prefix("WIFEXITED(s) && WEXITSTATUS(s) == ") {
-        return code.parse().ok().map(WaitStatus::Exited);
-    }
-    if let Some(killed) = inside.strip_prefix("WIFSIGNALED(s) && WTERMSIG(s) == ") {
-        return signal(killed.trim_end_matches(" && WCOREDUMP(s)")).map(WaitStatus::Signaled);
-    }
-    if let Some(stopped) = inside.strip_prefix("WIFSTOPPED(s) && WSTOPSIG(s) == ") {
-        return signal(stopped).map(WaitStatus::Stopped);
-    }
-    number(inside).and_then(|word| i32::try_from(word).ok()).map(WaitStatus::Other)
 }
 
 /// Calls that change what a process is.

@@ -4,7 +4,7 @@ use std::borrow::ToOwned;
 use std::string::String;
 use std::vec::Vec;
 
-use crate::sys::types::{CloneFlags, Errno, Fd, PollEvents, Signal, SignalSet};
+use crate::sys::types::{CloneFlags, Errno, Fd, PollEvents, Signal, SignalSet, WaitFor, WaitStatus};
 
 /// A line as `name(arguments) = result`, the arguments apart.
 pub(super) struct Parts<'a> {
@@ -185,6 +185,35 @@ pub(super) fn signal_set(text: &str) -> Option<SignalSet> {
         Some(word | 1_u64 << bit)
     })?;
     Some(SignalSet(if all_but { !word } else { word }))
+}
+
+/// Options of wait4(2).
+pub(super) fn wait_for(flags: &str) -> Option<WaitFor> {
+    match flags {
+        "0" => Some(WaitFor::Ordinary),
+        "WNOHANG" => Some(WaitFor::OrdinaryNow),
+        "__WNOTHREAD|__WCLONE" | "__WCLONE|__WNOTHREAD" => Some(WaitFor::Stages),
+        "WNOHANG|WSTOPPED|__WNOTHREAD|__WCLONE" | "WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD" => {
+            Some(WaitFor::StagesNow)
+        }
+        _ => None,
+    }
+}
+
+/// A status of wait4(2), in brackets.
+pub(super) fn wait_status(text: &str) -> Option<WaitStatus> {
+    let inside = text.strip_prefix('[')?.strip_suffix(']')?;
+    let inside = inside.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(inside);
+    if let Some(code) = inside.strip_prefix("WIFEXITED(s) && WEXITSTATUS(s) == ") {
+        return code.parse().ok().map(WaitStatus::Exited);
+    }
+    if let Some(killed) = inside.strip_prefix("WIFSIGNALED(s) && WTERMSIG(s) == ") {
+        return signal(killed.trim_end_matches(" && WCOREDUMP(s)")).map(WaitStatus::Signaled);
+    }
+    if let Some(stopped) = inside.strip_prefix("WIFSTOPPED(s) && WSTOPSIG(s) == ") {
+        return signal(stopped).map(WaitStatus::Stopped);
+    }
+    number(inside).and_then(|word| i32::try_from(word).ok()).map(WaitStatus::Other)
 }
 
 /// The CPUs of a mask, of which the first 64: `[0 1 5]`.

@@ -2,8 +2,11 @@
 
 use core::fmt::{self, Display, Formatter};
 
-use super::Bytes;
-use crate::sys::types::{CloneFlags, PollEvents, Signal, SignalSet};
+use super::{Bytes, Reply};
+use crate::sys::types::{CloneFlags, PollEvents, Signal, SignalSet, WaitFor, WaitStatus};
+
+/// An address that strace sees and the recorder does not.
+pub(super) const SOMEWHERE: &str = "0x…";
 
 /// As much of a string as `strace -s 4096` shows.
 const STRING_LIMIT: usize = 4096;
@@ -158,4 +161,30 @@ impl Display for Cpus {
         }
         f.write_str("]")
     }
+}
+
+/// The arguments of wait4(2).
+pub(super) fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Reply) -> fmt::Result {
+    write!(f, "{pid}, ")?;
+    match reply {
+        // No child has changed its state: the kernel has written no status.
+        Reply::Waited(waited) if waited.pid.0 == 0 => f.write_str(SOMEWHERE)?,
+        Reply::Waited(waited) => match waited.status {
+            WaitStatus::Exited(code) => write!(f, "[{{WIFEXITED(s) && WEXITSTATUS(s) == {code}}}]"),
+            WaitStatus::Signaled(signal) => {
+                write!(f, "[{{WIFSIGNALED(s) && WTERMSIG(s) == {}}}]", SignalName(signal))
+            }
+            WaitStatus::Stopped(signal) => {
+                write!(f, "[{{WIFSTOPPED(s) && WSTOPSIG(s) == {}}}]", SignalName(signal))
+            }
+            WaitStatus::Other(word) => write!(f, "[{word:#x}]"),
+        }?,
+        _ => f.write_str(SOMEWHERE)?,
+    }
+    f.write_str(match which {
+        WaitFor::Ordinary => ", 0, NULL",
+        WaitFor::OrdinaryNow => ", WNOHANG, NULL",
+        WaitFor::Stages => ", __WCLONE|__WNOTHREAD, NULL",
+        WaitFor::StagesNow => ", WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD, NULL",
+    })
 }

@@ -2,15 +2,14 @@
 
 use core::fmt::{self, Display, Formatter};
 
-use super::names::{Cpus, Quoted, SA_FLAGS, SEALS, Set, SignalName, clone_flags, flags, poll_events};
+use super::names::{
+    Cpus, Quoted, SA_FLAGS, SEALS, SOMEWHERE, Set, SignalName, clone_flags, flags, poll_events, wait4,
+};
 use super::{Bytes, Call, Line, Reply};
 use crate::sys::types::{
     ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, PollFd, Propagation, Received, Seals, SigAction,
-    TidAddress, WaitFor, WaitStatus,
+    TidAddress,
 };
-
-/// An address that strace sees and we don't.
-const SOMEWHERE: &str = "0x…";
 
 /// What PR_SET_NAME takes; at the limit strace does not look whether there is more.
 const NAME_LIMIT: usize = 15;
@@ -369,31 +368,6 @@ fn exec_arrays(f: &mut Formatter<'_>, argv: &[Bytes], envp: &[Bytes]) -> fmt::Re
 
 fn seal_names(f: &mut Formatter<'_>, seals: Seals) -> fmt::Result {
     flags(f, seals.0.into(), SEALS, "F_SEAL_???")
-}
-
-fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Reply) -> fmt::Result {
-    write!(f, "{pid}, ")?;
-    match reply {
-        // No child has changed its state: the kernel has written no status.
-        Reply::Waited(waited) if waited.pid.0 == 0 => f.write_str(SOMEWHERE)?,
-        Reply::Waited(waited) => match waited.status {
-            WaitStatus::Exited(code) => write!(f, "[{{WIFEXITED(s) && WEXITSTATUS(s) == {code}}}]"),
-            WaitStatus::Signaled(signal) => {
-                write!(f, "[{{WIFSIGNALED(s) && WTERMSIG(s) == {}}}]", SignalName(signal))
-            }
-            WaitStatus::Stopped(signal) => {
-                write!(f, "[{{WIFSTOPPED(s) && WSTOPSIG(s) == {}}}]", SignalName(signal))
-            }
-            WaitStatus::Other(word) => write!(f, "[{word:#x}]"),
-        }?,
-        _ => f.write_str(SOMEWHERE)?,
-    }
-    f.write_str(match which {
-        WaitFor::Ordinary => ", 0, NULL",
-        WaitFor::OrdinaryNow => ", WNOHANG, NULL",
-        WaitFor::Stages => ", __WCLONE|__WNOTHREAD, NULL",
-        WaitFor::StagesNow => ", WNOHANG|WSTOPPED|__WCLONE|__WNOTHREAD, NULL",
-    })
 }
 
 fn tid_address(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
