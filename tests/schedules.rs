@@ -10,8 +10,9 @@ mod scenarios;
 
 use nsexec::audit::Run;
 use nsexec::audit::diff::compare;
-use nsexec::sys::sim::{Choice, End, Oldest, Random, Who, all_schedules};
-use scenarios::{Ran, Start, on_all_cores};
+use nsexec::sys::record::Reply;
+use nsexec::sys::sim::{Choice, End, Fault, Oldest, Place, Random, Then, What, Who, all_schedules};
+use scenarios::{Ran, Start, Way, on_all_cores};
 
 /// Schedules of one start. Most have fewer; those that do not are listed by name when the test runs.
 const BOUND: usize = 3_000;
@@ -35,6 +36,11 @@ const RACES: &[(&str, &str)] = &[
         "stage 0 gives up after the first source, and kills stage 1 before or after it is in its place",
     ),
     ("cloned_on_noexec", "stage 0 ends without reading, before or after the launcher has sent the message"),
+    (
+        "old_kernel",
+        "without pidfds stage 0 looks for the end of its tool, and the launcher for that of a stage",
+    ),
+    ("enter_old_kernel", "as old_kernel"),
     ("proc_masked", "stage 2 fails while the launcher gives it the word to go, which finds it alive or dead"),
 ];
 
@@ -126,6 +132,52 @@ fn every_random_schedule_is_the_same_start() {
     println!("{count} random schedules of {} starts", broken.len());
     assert!(count >= 10_000);
     none(&broken.concat());
+}
+
+/// Stops of one start of our launcher.
+const STOPS: u64 = 60;
+
+/// In any order, a stopped process holds our launcher up no longer than until SIGTERM, and nothing is left.
+#[test]
+fn a_stop_at_any_call_in_any_order_holds_nobody_up() {
+    let seed = seed();
+    println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
+    let results = on_all_cores(|start| {
+        // Its simulated buffer is smaller than what the launcher sends at once, and than any that Linux allows.
+        if start.way != Way::Ours || start.name.starts_with("small_buffers") {
+            return (0, None);
+        }
+        let whole = start.run(&mut Oldest, None);
+        let executed = |at: &Place| {
+            let process = whole.report.processes.iter().find(|process| process.who == at.who);
+            let before = process.map_or(&[][..], |process| &process.transcript.lines[..at.line]);
+            before.iter().any(|line| line.reply == Reply::NoReturn)
+        };
+        // A command that is stopped is none of the launch.
+        let places: Vec<Place> = whole.report.places().map(|(at, _)| at).filter(|at| !executed(at)).collect();
+        let mut fired = 0;
+        for nth in 0..STOPS {
+            let seed = seed.wrapping_add(nth);
+            let at = places[(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % places.len()];
+            let fault = Fault { at, what: What::Stop(Then::Interrupt) };
+            let ran = start.run(&mut Random::new(seed), Some(fault));
+            fired += u64::from(ran.report.fault_fired);
+            let left = ran.report.alive().next().map(|process| process.who);
+            let unreaped = ran.report.zombies().next().map(|process| process.who);
+            let wrong = left.or(unreaped).or(ran.report.stuck().next().map(|(who, _)| who));
+            if wrong.is_some() || ran.report.endless {
+                return (
+                    fired,
+                    Some(format!("{}, seed {seed}, {fault}: {wrong:?}\n{}", start.name, ran.report)),
+                );
+            }
+        }
+        (fired, None)
+    });
+    let fired: u64 = results.iter().map(|(fired, _)| fired).sum();
+    println!("{fired} stops in random schedules");
+    assert!(fired > 1_000);
+    none(&results.into_iter().filter_map(|(_, broken)| broken).collect::<Vec<_>>());
 }
 
 fn seed() -> u64 {

@@ -23,6 +23,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(an_ignored_signal_does_not_end_the_start, USER),
     test!(other_signals_pass_through, BOTH),
     test!(stop_and_continue_by_signals, BOTH),
+    test!(a_stop_of_the_command_alone_leaves_the_launcher_running, BOTH),
+    test!(a_stopped_command_can_be_ended, BOTH),
     test!(descendants_of_the_first_process_end_with_it, BOTH),
     test!(kill_child_ends_the_command_with_us, BOTH),
     test!(without_kill_child_the_command_lives_on, BOTH),
@@ -173,6 +175,43 @@ fn stop_and_continue_by_signals(ctx: &Ctx) {
         live.signal(Signal::SIGCONT);
         until("both go on", || state(launcher) == 'S' && state(command) == 'S');
         live.end();
+    }
+}
+
+fn a_stop_of_the_command_alone_leaves_the_launcher_running(ctx: &Ctx) {
+    for place in PLACES {
+        let live = sleeper(ctx, place);
+        let (launcher, command) = (live.pid(), live.command());
+        for _ in 0..3 {
+            kill(Pid::from_raw(command), Signal::SIGSTOP).unwrap();
+            until("the command has stopped", || state(command) == 'T');
+            // Time to follow, if it were to.
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(state(launcher), 'S', "{place:?}");
+            kill(Pid::from_raw(command), Signal::SIGCONT).unwrap();
+            until("the command goes on", || state(command) == 'S');
+        }
+        live.end();
+        // Its end is noticed, too.
+        let live = sleeper(ctx, place);
+        let command = live.command();
+        kill(Pid::from_raw(command), Signal::SIGSTOP).unwrap();
+        until("the command has stopped", || state(command) == 'T');
+        live.kill_command().exits(137);
+    }
+}
+
+/// A signal waits until a stopped process goes on.
+fn a_stopped_command_can_be_ended(ctx: &Ctx) {
+    for place in PLACES {
+        for signal in ASKING {
+            let live = sleeper(ctx, place);
+            let command = live.command();
+            kill(Pid::from_raw(command), Signal::SIGSTOP).unwrap();
+            until("the command has stopped", || state(command) == 'T');
+            live.signal(signal);
+            live.done().exits(128 + signal as i32);
+        }
     }
 }
 

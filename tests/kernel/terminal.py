@@ -247,6 +247,52 @@ def interrupt_within_a_shell_inside():
     same(terminal.status(), 5, terminal)
 
 
+def state(pid):
+    """The state of a process: a letter."""
+    return open(f"/proc/{pid}/stat").read().rpartition(") ")[2][0]
+
+
+def until(what, happened):
+    end = time.monotonic() + LIMIT
+    while not happened():
+        assert time.monotonic() < end, f"in vain: {what}"
+        time.sleep(0.01)
+
+
+def a_stop_of_the_command_alone_is_not_the_jobs():
+    script = "import time\nprint('o' + 'n', flush=True)\ntime.sleep(0.5)\nprint('go' + 'ne on', flush=True)"
+    for place in PLACES:
+        terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", script)
+        terminal.expect("on")
+        (command,) = open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
+        os.kill(int(command), signal.SIGSTOP)
+        until("the command has stopped", lambda: state(command) == "T")
+        time.sleep(0.2)
+        same(state(terminal.pid), "S", terminal)
+        os.kill(int(command), signal.SIGCONT)
+        terminal.expect("gone on")
+        same(terminal.status(), 0, terminal)
+
+
+def a_background_job_that_reads_is_stopped():
+    for place in PLACES:
+        terminal = shell()
+        terminal.type(f"{NSEXEC} run {' '.join(place)} -- sh -c 'read line; echo got $line' &\n")
+        terminal.expect("ready> ")
+        # The shell says so at its next prompt.
+        end = time.monotonic() + LIMIT
+        while b"Stopped" not in terminal.seen[terminal.mark:]:
+            assert time.monotonic() < end, f"it was not stopped: {terminal.seen!r}"
+            terminal.type("\n")
+            terminal.expect("ready> ") if terminal.seen.find(b"ready> ", terminal.mark) >= 0 else terminal.read(0.1)
+            time.sleep(0.05)
+        terminal.type("fg\n")
+        time.sleep(0.2)
+        terminal.type("some words\n")
+        terminal.expect("got some words", "ready> ")
+        leave(terminal)
+
+
 def a_hang_up_ends_it():
     terminal = Terminal(NSEXEC, "run", "--", "sleep", "100")
     terminal.runs("sleep")

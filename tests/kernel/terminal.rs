@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_shell_with_jobs_inside, BOTH),
     test!(interrupt_within_a_shell_inside, BOTH),
     test!(a_hang_up_ends_it, BOTH),
+    test!(a_stop_of_the_command_alone_is_not_the_jobs, BOTH),
+    test!(a_background_job_that_reads_is_stopped, BOTH),
     test!(the_terminal_is_the_callers, BOTH),
     test!(a_change_of_size_is_told_once, BOTH),
     test!(signals_reach_the_whole_group_of_another_session, BOTH),
@@ -49,6 +51,8 @@ scenarios! {
     a_shell_with_jobs_inside
     interrupt_within_a_shell_inside
     a_hang_up_ends_it
+    a_stop_of_the_command_alone_is_not_the_jobs
+    a_background_job_that_reads_is_stopped
     the_terminal_is_the_callers
     a_change_of_size_is_told_once
     signals_reach_the_whole_group_of_another_session

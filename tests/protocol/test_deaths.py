@@ -83,6 +83,50 @@ class TheParent(fixture.ProtocolTest):
         self.assertGreater(moments, 100)
 
 
+class AStoppedStage(fixture.ProtocolTest):
+    """One stage is stopped, for any time, and then the parent dies: the others notice, and end."""
+
+    def sweep(self, victim, every):
+        moments, stopped = 1, 0
+        while True:
+            state = {}
+
+            def at(stage, count, pid):
+                if stage == victim and count == moments and not state:
+                    state["pid"] = pid
+                    return True
+                return False
+            run = self.start()
+            stepper = Stepper(run, at)
+            run.try_send(EVERYTHING)
+            if victim == 2:  # pids that the parent knows are its to wait for
+                run.until(lambda: b"\n" in run.init_bytes or state or run.pid in run.statuses, "the pid line")
+            run.until(lambda: state or run.pid in run.statuses, "the stage is stopped, or all is over")
+            run.close_init()
+            with self.subTest(victim=victim, moment=moments):
+                if victim == 0 and state:
+                    others = lambda: [pid for pid in stepper.order[1:] if parent.is_alive(pid)]
+                    run.until(lambda: not others(), "stages 1 and 2 end")
+                    stepper.go_on(state["pid"])
+                self.assertIn(run.wait_stage0(), (0, 1), run.describe())
+                run.finish()
+            if not state:
+                break
+            stopped += 1
+            moments += every
+        print(f"\n  stage {victim} was stopped at {stopped} moments", flush=True)
+        return stopped
+
+    def test_stage_0(self):
+        self.assertGreater(self.sweep(0, 5), 8)
+
+    def test_stage_1(self):
+        self.assertGreater(self.sweep(1, 5), 8)
+
+    def test_stage_2(self):
+        self.assertGreater(self.sweep(2, 3), 8)
+
+
 class EachStage(fixture.ProtocolTest):
     def sweep(self, victim):
         moments, codes, texts = 0, {}, {}

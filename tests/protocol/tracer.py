@@ -88,7 +88,8 @@ O_SYSGOOD, SYSCALL, INTERRUPT = 1, 24, 0x4207
 
 class Stepper:
     """Stops every stage at every entry to and return from a system call, and calls `at` there: (stage, count,
-    pid). The stages are told apart by the order of their birth; a mapping tool would be number 3."""
+    pid). The stages are told apart by the order of their birth; a mapping tool would be number 3. A process for which
+    `at` returns true stays stopped there, until `go_on`."""
 
     def __init__(self, run, at):
         self.run, self.at = run, at
@@ -136,8 +137,12 @@ class Stepper:
             self.counts[child.value] = 0
         elif number == signal.SIGTRAP | 0x80:
             self.counts[pid] += 1
-            self.at(self.order.index(pid), self.counts[pid], pid)
+            if self.at(self.order.index(pid), self.counts[pid], pid):
+                return True
         elif event == 0:
             deliver = number
         parent.libc.ptrace(SYSCALL, pid, None, deliver)
         return True
+
+    def go_on(self, pid):
+        parent.check(parent.libc.ptrace(SYSCALL, pid, None, 0), "PTRACE_SYSCALL")
