@@ -277,13 +277,22 @@ impl Stages {
         }
         // With a fatal record after the word to go the log has been read to its end.
         let all_gone = trouble == Trouble::FatalRecord || self.drain(sys, trouble, pipes.log, log);
-        let which = if all_gone { WaitFor::Stages } else { WaitFor::StagesNow };
+        let (stages, command) = match all_gone {
+            true => (WaitFor::Stages, WaitFor::Ordinary),
+            false => (WaitFor::StagesNow, WaitFor::OrdinaryNow),
+        };
         // ECHILD: none is left.
-        while let Ok(waited) = wait(sys, Pid::ANY, which) {
+        while let Ok(waited) = wait(sys, Pid::ANY, stages) {
             if waited.pid == Pid(0) {
                 break;
             }
             self.has_ended(waited);
+        }
+        // The command may have been executed before SIGKILL came. Then it ends with SIGCHLD, as any other child.
+        if let Some(pid) = self.running.filter(|pid| !self.is_reaped(*pid)) {
+            if let Ok(waited) = wait(sys, pid, command) {
+                self.has_ended(waited);
+            }
         }
     }
 

@@ -136,6 +136,28 @@ fn a_stopped_stage_of_unknown_pid_is_found_and_killed() {
 }
 
 #[test]
+fn a_command_that_was_executed_before_the_kill_is_reaped_too() {
+    const KILLED: WaitStatus = WaitStatus::Signaled(Signal::KILL);
+    let mut sys = MockSys::new();
+    sys.expect_pidfd_open().returning(|_| Err(Errno::ENOSYS));
+    sys.expect_close().returning(|_| Ok(()));
+    sys.expect_kill().returning(|_, _| Ok(()));
+    sys.expect_poll().returning(|_, _| Ok(1));
+    sys.expect_read().returning(|_, _| Ok(0));
+    sys.expect_wait4().returning(|pid, which| match which {
+        // Its exec has made it an ordinary child (clone(2), exit signal).
+        WaitFor::Ordinary => Ok(Waited { pid, status: KILLED }),
+        _ => Err(Errno::ECHILD),
+    });
+    let mut stages = Stages::new(&mut sys, Pid(10));
+    stages.learn(&mut sys, Pid(11), Pid(12));
+    stages.may_run(Pid(12));
+    stages.end(&mut sys, Trouble::Interrupted(Signal::INT), Pipes::of_launcher(Fd(3), Fd(5)), &mut Silent);
+    let want = Ended { stage: Some(2), pid: Pid(12), status: KILLED, killed: true };
+    assert_eq!(stages.into_ended()[0], Some(want));
+}
+
+#[test]
 fn a_silent_stage_that_is_not_stopped_has_time_to_end() {
     let (seen, _) = ended(Trouble::NoPidLine, PATIENCE - 1, &[]);
     assert!(!seen.iter().any(|word| word.starts_with("kill")), "{seen:?}");

@@ -110,8 +110,17 @@ class Stepper:
         busy = True
         while busy:
             busy = False
+            self._find_orphans()
             for pid in list(self.traced):
                 busy |= self._one(pid)
+
+    def _find_orphans(self):
+        """A child whose maker was killed in the clone, before its event was seen."""
+        for pid in parent.own_children():
+            if pid not in self.counts and parent.status_of(pid).get("TracerPid") == str(os.getpid()):
+                self.traced.add(pid)
+                self.order.append(pid)
+                self.counts[pid] = 0
 
     def _one(self, pid):
         try:
@@ -132,9 +141,10 @@ class Stepper:
         if event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
             child = ctypes.c_ulong()
             parent.libc.ptrace(GETEVENTMSG, pid, None, ctypes.addressof(child))
-            self.traced.add(child.value)
-            self.order.append(child.value)
-            self.counts[child.value] = 0
+            if child.value not in self.counts:
+                self.traced.add(child.value)
+                self.order.append(child.value)
+                self.counts[child.value] = 0
         elif number == signal.SIGTRAP | 0x80:
             self.counts[pid] += 1
             if self.at(self.order.index(pid), self.counts[pid], pid):
