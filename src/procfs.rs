@@ -248,7 +248,7 @@ pub(crate) mod tests {
         let mut sys = MockSys::new();
         sys.expect_openat2().once().returning(|_, _, _| Err(Errno::EXDEV));
         let error = DIR.open_file(&mut sys, ProcFile::UidMap, OpenFlags::ReadWrite).unwrap_err();
-        let text = "failed to update /proc/7/uid_map, which is a mount point: something is mounted over it";
+        let text = "failed to update /proc/7/uid_map, which is a mount point: something is mounted over it (unmount it, or mount a new /proc)";
         assert_eq!(std::string::ToString::to_string(&error), text);
         let mut sys = MockSys::new();
         sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));

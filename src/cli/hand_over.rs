@@ -36,7 +36,7 @@ impl FromStr for FdValue {
         match text.parse().ok().filter(|_| digits) {
             Some(0..=2) => Err("descriptors 0 to 2 are always passed on".to_owned()),
             Some(number) => Ok(Self::One(Fd(number))),
-            None => Err("wanted the number of a descriptor, or all".to_owned()),
+            None => Err("expected a descriptor number above 2, or all".to_owned()),
         }
     }
 }
@@ -53,7 +53,7 @@ impl Variable {
     pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
         let bytes = text.as_bytes();
         match bytes.iter().position(|byte| *byte == b'=') {
-            Some(0) | None => Err("wanted NAME=VALUE".to_owned()),
+            Some(0) | None => Err("expected NAME=VALUE with a non-empty NAME".to_owned()),
             Some(at) => Ok(Self {
                 name: OsStr::from_bytes(&bytes[..at]).to_owned(),
                 value: OsStr::from_bytes(&bytes[at + 1..]).to_owned(),

@@ -179,7 +179,8 @@ fn own_number_in_proc() -> Option<u32> {
 
 fn gone(pid: i32) -> Failure {
     Failure::ours(format!(
-        "failed to enter process {pid}: No such process (it has ended, or is hidden from us)"
+        "failed to enter process {pid}: No such process (it has ended, or is hidden from us: if /proc is mounted with \
+         hidepid, run as root or in the group of its option gid=)"
     ))
 }
 

@@ -68,7 +68,7 @@ impl fmt::Display for SealedCopyError {
                 "the kernel or the file system changes the copy, so that it would not be recognised as one",
             )?,
             Self::Os { step: Cloning::Create, errno } => {
-                write!(f, "creating a file in TMPDIR or /tmp: {errno} (and there are no files in memory)")?;
+                write!(f, "creating a file in TMPDIR or /tmp: {errno} (a file in memory could not be made either; {SET_TMPDIR})")?;
             }
             Self::Os { step, errno } => {
                 write!(f, "{}: {errno}", step.text())?;
@@ -86,6 +86,9 @@ impl fmt::Display for SealedCopyError {
 
 impl core::error::Error for SealedCopyError {}
 
+/// The remedy where the copy cannot be a file in memory.
+const SET_TMPDIR: &str = "set TMPDIR to a writable directory without noexec";
+
 /// The likely cause of a refusal, and what to do.
 const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
@@ -96,7 +99,8 @@ const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
             "the copy needs as much memory as the program's file"
         }
         (Cloning::Exec, Errno::EACCES | Errno::EPERM) => {
-            "a security module forbids to execute files in memory, or TMPDIR is mounted noexec"
+            "a security module forbids the exec of files in memory, or TMPDIR or /tmp is mounted noexec: set TMPDIR to a \
+             writable directory without noexec"
         }
         _ => return None,
     })
@@ -228,8 +232,8 @@ mod tests {
         for (text, words) in [
             (error(Cloning::OpenExe, Errno::EACCES), ["opening /proc/self/exe", "must be readable"]),
             (error(Cloning::Copy, Errno::EFBIG), ["copying: File too large", "ulimit -f"]),
-            (error(Cloning::Exec, Errno::EACCES), ["executing the copy: Permission denied", "noexec"]),
-            (error(Cloning::Create, Errno::EROFS), ["TMPDIR or /tmp", "Read-only file system"]),
+            (error(Cloning::Exec, Errno::EACCES), ["executing the copy: Permission denied", SET_TMPDIR]),
+            (error(Cloning::Create, Errno::EROFS), ["Read-only file system", SET_TMPDIR]),
             (SealedCopyError::Threads(Some(3)).to_string(), ["3 threads", "before any is started"]),
             (SealedCopyError::TooLarge.to_string(), ["arguments", "environment"]),
             (SealedCopyError::NotRecognised.to_string(), ["copy", "recognised"]),
