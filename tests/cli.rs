@@ -1081,7 +1081,9 @@ fn borrowed_privileges_are_refused() {
     };
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     let path = nsexec.display();
-    refused(&format!("capabilities of the program's file (setcap -r removes them), or a security module's rule for it: {path}\n"));
+    refused(&format!(
+        "capabilities of the program's file (setcap -r removes them), or a security module's rule for it: {path}\n"
+    ));
     // Root does not gain anything by its own bit.
     mode(0o4755);
     assert!(program(&nsexec).arg("--version").output().unwrap().status.success());
@@ -1160,7 +1162,8 @@ fn a_limit_of_open_files_is_named() {
         assert_eq!(run(4), (Some(1), want.to_owned()));
         for limit in 5..9 {
             let (code, err) = run(limit);
-            let named = err.contains("Too many open files (the limit on open files is reached: raise ulimit -n)");
+            let named =
+                err.contains("Too many open files (the limit on open files is reached: raise ulimit -n)");
             assert!(code == Some(1) && named && !err.contains("signal"), "{limit}: {code:?} {err}");
         }
     }

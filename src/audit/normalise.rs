@@ -41,10 +41,7 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("CPU mask", "0, also in its record"),
     ("the stat file of stage 1", "whether it is exiting"),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE"),
-    (
-        "the launcher's reads of the log pipe",
-        "one read, its records sorted; of equal polls only the first",
-    ),
+    ("the launcher's reads of the log pipe", "one read, its records sorted; of equal polls only the first"),
     ("the launcher's polls", "only the first ready descriptor, on which the launcher acts"),
     (
         "how the launcher learns that the stages are dead",

@@ -258,7 +258,8 @@ class CoveredFiles(fixture.ProtocolTest):
             parent.mount(f"/proc/{victim}/oom_score_adj", "/proc/self/oom_score_adj", None, parent.MS_BIND)
         run = self.start(prepare=prepare)
         run.try_send(parent.message(FIVE, oom="789"))
-        text = "failed to update /proc/self/oom_score_adj, which is a mount point: something is mounted over it (unmount it, or mount a new /proc)"
+        text = ("failed to update /proc/self/oom_score_adj, which is a mount point: something is mounted over it "
+                "(unmount it, or mount a new /proc)")
         self.assertRefusedAndUntouched(run, text)
 
     def cover(self, what, text):
