@@ -1,4 +1,4 @@
-//! Which descriptors survive an exec: in the mapping tool's process, and in stage 0 of our own launcher.
+//! Close-on-exec flags of all descriptors: in the mapping tool's process, and in stage 0 of our own launcher.
 
 use core::ffi::CStr;
 
@@ -12,14 +12,14 @@ pub const FIRST: Fd = Fd(3);
 
 /// Marks every descriptor from 3 up close-on-exec, in this process only.
 ///
-/// Where close_range(2) is missing or refused, the numbers are read from /proc/self/fd. So this must be called in the
-/// caller's mount namespace: in a joined one /proc is what its owner made of it.
+/// If close_range(2) is missing or refused, the numbers are read from /proc/self/fd. So the call must precede the join of a
+/// mount namespace: the owner of a joined namespace controls its /proc.
 ///
 /// # Errors
-/// That of the first call that fails. Some descriptors may be marked by then.
+/// The error of the first call that fails. Some descriptors may already be marked.
 pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
     match sys.close_range_cloexec(FIRST) {
-        // Before 5.11, or a seccomp filter that does not know it.
+        // Before Linux 5.11, or a seccomp filter that refuses the call.
         Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
         result => return result,
     }
@@ -29,7 +29,7 @@ pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
         let len = sys.getdents64(dir, &mut buffer)?;
         let entries = buffer.get(..len).unwrap_or_default();
         if entries.is_empty() {
-            // The number is free whatever close returns.
+            // close(2) frees the number also if it fails.
             let _ = sys.close(dir);
             return Ok(());
         }
@@ -39,12 +39,12 @@ pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
     }
 }
 
-/// Leaves to the next exec the standard descriptors and those in `named`, and no other.
+/// Marks all descriptors close-on-exec except 0 to 2 and those in `named`.
 ///
-/// Called by stage 0 of our own launcher before anything is joined, so that every stage inherits the flags.
+/// Stage 0 of our own launcher calls this before any join, so that every stage inherits the flags.
 ///
 /// # Errors
-/// The step that failed, and how: `EBADF` for a named descriptor that is not open.
+/// The step that failed, with its errno. `EBADF`: a named descriptor is not open.
 pub fn keep_named<'m, S: Sys>(sys: &mut S, named: &[Fd]) -> Result<(), Error<'m>> {
     close_on_exec(sys).map_err(|errno| Error::Os { doing: Doing::Descriptors, errno })?;
     for fd in named {
@@ -54,7 +54,7 @@ pub fn keep_named<'m, S: Sys>(sys: &mut S, named: &[Fd]) -> Result<(), Error<'m>
     Ok(())
 }
 
-/// The numbers among the names of `linux_dirent64` records (getdents64(2)).
+/// Returns the names of `linux_dirent64` records (getdents64(2)) that are numbers.
 fn descriptors(mut entries: &[u8]) -> impl Iterator<Item = Fd> {
     const NAME: usize = 19;
     core::iter::from_fn(move || {

@@ -172,7 +172,7 @@ impl fmt::Display for Elevation {
                  started it; chmod g-s removes it)"
             ),
             Self::Capabilities => f.write_str(
-                "capabilities of this file (setcap -r removes them), or a security module's rule for it",
+                "capabilities of the program's file (setcap -r removes them), or a security module's rule for it",
             ),
         }
     }

@@ -261,8 +261,8 @@ impl<'m> Error<'m> {
     }
 }
 
-/// What openat2 says with EXDEV of a file below /proc.
-const COVERED: &str = "something is mounted over it";
+/// The cause and the remedy where openat2 fails with EXDEV for a file below /proc.
+const COVERED: &str = "something is mounted over it (unmount it, or mount a new /proc)";
 
 impl fmt::Display for Error<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,8 @@
-//! Files below /proc: opened so that no other file is opened in their place, and checked to be procfs.
+//! Opens files below /proc, without crossing a mount point, and checks that each is a file of procfs.
 //!
-//! A mount can cover any file of /proc, also with another file of procfs, which fstatfs cannot tell apart: the
-//! oom_score_adj or the uid_map of another process. openat2(2) with RESOLVE_NO_XDEV crosses no mount point. Before Linux
-//! 5.6, and under a filter that refuses the call, openat(2) serves, and such a mount is not noticed.
+//! A mount can cover any file of /proc, also with another file of procfs: the oom_score_adj or the uid_map of another
+//! process. fstatfs(2) does not detect that. openat2(2) with RESOLVE_NO_XDEV crosses no mount point. Before Linux 5.6, and
+//! under a filter that refuses openat2, openat(2) opens the file, and such a mount is not detected.
 
 use core::ffi::CStr;
 use core::fmt::Write as _;
@@ -12,8 +12,8 @@ use crate::json::Line;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags, Pid};
 
-/// The files of one process in /proc, through one descriptor of its directory: a pid that is used again cannot
-/// lead us to another process.
+/// The directory of one process in /proc, as an open descriptor. If the pid is used again, the descriptor does not lead to
+/// the new process.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcDir {
     pid: Pid,
@@ -23,7 +23,7 @@ pub struct ProcDir {
 }
 
 impl ProcDir {
-    /// Opens /proc/PID, if /proc is ours and nothing is mounted over the directory.
+    /// Opens /proc/PID, if /proc belongs to our pid namespace and nothing is mounted over the directory.
     ///
     /// # Errors
     /// [`Error::ForeignProc`], [`Doing::ReadProcSelf`] or [`Doing::OpenProcDir`].
@@ -39,14 +39,14 @@ impl ProcDir {
         Ok(Self { pid, dir, openat2 })
     }
 
-    /// The process whose directory it is.
+    /// Returns the pid of the process.
     #[must_use]
     pub fn pid(self) -> Pid {
         self.pid
     }
 
-    /// Opens one of the files, and makes sure that it is procfs's: whoever can mount over /proc must not be
-    /// written to in its place (CVE-2019-19921, CVE-2025-52881 and their like).
+    /// Opens one of the files, and checks that it is a file of procfs. Otherwise a write could reach a file that an attacker
+    /// has mounted over it (CVE-2019-19921, CVE-2025-52881).
     ///
     /// # Errors
     /// [`Doing::Update`], [`Doing::ReadBack`] or [`Doing::Check`]; [`Error::WrongFileSystem`].
@@ -61,13 +61,13 @@ impl ProcDir {
             _ => Doing::Update(self.pid, file),
         };
         let os = |errno| Error::Os { doing, errno };
-        // No second way where openat2 has worked: by then EPERM is about the file.
+        // No fallback if openat2 has opened the directory: then EPERM is about the file.
         let opened = match self.openat2 {
             true => sys.openat2(self.dir, file.name(), flags),
             false => sys.openat(self.dir, file.name(), flags),
         };
         let fd = opened.map_err(os)?;
-        // A step of its own: what an errno of the open means to the callers, one of the check does not.
+        // A step of its own: callers interpret the errnos of the open, and those of the check differ in meaning.
         let check = Doing::Check(self.pid, file);
         match sys.fstatfs(fd).map_err(|errno| Error::Os { doing: check, errno })? {
             FsType::PROC => Ok(fd),
@@ -75,7 +75,8 @@ impl ProcDir {
         }
     }
 
-    /// Opens its mount namespace, and makes sure that it is one. Plain openat(2): the link leads out of procfs.
+    /// Opens the process's mount namespace, and checks that the file is a namespace. Uses openat(2), since the link leads out
+    /// of procfs.
     ///
     /// # Errors
     /// [`Doing::OpenMountNamespace`], or [`Error::WrongFileSystem`].
@@ -89,8 +90,8 @@ impl ProcDir {
         }
     }
 
-    /// One write of `bytes` to an open file, and its close. The kernel parses each write on its own, so there is
-    /// no second one: a short count is an error.
+    /// Writes `bytes` in one call, and closes the file. The kernel parses each write separately, so a short count is an
+    /// error.
     ///
     /// # Errors
     /// [`Doing::Update`].
@@ -103,7 +104,7 @@ impl ProcDir {
     ) -> Result<(), Error<'m>> {
         let doing = Doing::Update(self.pid, file);
         let written = write_uninterrupted(sys, fd, bytes);
-        // The kernel applied the text in the write already; a close cannot take it back.
+        // The write has already taken effect; an error of the close does not change that.
         let _ = sys.close(fd);
         match written {
             Ok(got) if got == bytes.len() => Ok(()),
@@ -115,8 +116,8 @@ impl ProcDir {
     /// Returns whether the process is exiting or dead, from its `stat` file, which every user may read. `None`: the file
     /// cannot be read, because hidepid hides it (proc(5)), or because the process has been reaped.
     ///
-    /// The answer is exact for a process whose files were refused: do_exit() sets PF_EXITING, then gives up the memory, by
-    /// which the files become root's, and only later closes the descriptors.
+    /// The result is exact for a process whose files were refused. do_exit() first sets PF_EXITING, then releases the memory,
+    /// from which point on the files belong to root, and closes the descriptors last.
     pub fn is_exiting<S: Sys>(self, sys: &mut S) -> Option<bool> {
         let fd = self.open_file(sys, ProcFile::Stat, OpenFlags::ReadOnly).ok()?;
         // The name has at most 64 bytes, and each of about 50 numbers at most 20.
@@ -131,7 +132,7 @@ impl ProcDir {
         is_exiting(buffer.get(..read.ok()?)?)
     }
 
-    /// Closes the directory. A failure has no consequence.
+    /// Closes the directory. An error of the close is ignored.
     pub fn close<S: Sys>(self, sys: &mut S) {
         let _ = sys.close(self.dir);
     }
@@ -150,21 +151,21 @@ pub fn is_exiting(stat: &[u8]) -> Option<bool> {
     Some(flags & PF_EXITING != 0 || matches!(state, "Z" | "X" | "x"))
 }
 
-/// Opens a file below /proc by a path like `self/oom_score_adj`, and makes sure that nothing is mounted over it. The caller
-/// checks that it is procfs's.
+/// Opens a file below /proc by a path like `self/oom_score_adj`, without crossing a mount point. The caller checks that it is
+/// a file of procfs.
 ///
 /// # Errors
-/// `EXDEV`: something is mounted over it, or over a directory of the path. Others as of openat(2).
+/// `EXDEV`: something is mounted over the file, or over a directory of the path. Others as for openat(2).
 pub fn open<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<Fd, Errno> {
     open_in_proc(sys, path, flags).map(|(fd, _)| fd)
 }
 
-/// Returns also whether the kernel has answered openat2.
+/// Opens a file below /proc. Returns also whether openat2 opened it.
 fn open_in_proc<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<(Fd, bool), Errno> {
-    // From / the mount of /proc itself would be crossed. It needs no check: what is opened lies in the same mount.
+    // Below /, openat2 would refuse the mount point /proc itself. The files below the descriptor lie in that mount.
     let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory)?;
     let opened = match sys.openat2(proc, path, flags) {
-        // Before 5.6, or a seccomp filter that does not know it. If EPERM was about the file, openat says it too.
+        // Before Linux 5.6, or a seccomp filter that refuses openat2. If EPERM is about the file, openat returns it too.
         Err(Errno::ENOSYS | Errno::EPERM) => sys.openat(proc, path, flags).map(|fd| (fd, false)),
         opened => opened.map(|fd| (fd, true)),
     };
@@ -172,11 +173,11 @@ fn open_in_proc<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<(F
     opened
 }
 
-/// Makes sure that /proc counts processes as we do. In a new pid namespace with the old /proc a number that a clone gave us
-/// is there somebody else's, whose user namespace would get our maps.
+/// Checks that /proc belongs to our pid namespace. In a new pid namespace with the old /proc, the pid that clone(2) returned
+/// belongs to another process in that /proc, and the maps would be written to that process's user namespace.
 ///
-/// The link names us in the numbering of the pid namespace that the procfs was mounted for, and is not there for a process
-/// which that one does not see (pid_namespaces(7), "/proc and PID namespaces").
+/// The link /proc/self has our pid in the pid namespace for which the procfs was mounted. A process that is not visible in that
+/// namespace has no such link (pid_namespaces(7), "/proc and PID namespaces").
 fn check_numbering<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
     let own = sys.getpid();
     let mut buffer = [0; 16];
@@ -185,14 +186,14 @@ fn check_numbering<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
             let text = core::str::from_utf8(buffer.get(..len).unwrap_or_default());
             text.ok().and_then(|text| text.parse().ok()).map(Pid)
         }
-        // Nothing is there, or no link: an empty folder, a file, another file system.
+        // The link does not exist, or is not a link: an empty directory, a file, another file system.
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => None,
         Err(errno) => return Err(Error::Os { doing: Doing::ReadProcSelf, errno }),
     };
     if found == Some(own) { Ok(()) } else { Err(Error::ForeignProc { own, found }) }
 }
 
-/// A write that a signal interrupted before it began is made again.
+/// Writes in one call, and repeats a call that a signal interrupted (`EINTR`).
 ///
 /// # Errors
 /// The errno of the write.
@@ -248,7 +249,8 @@ pub(crate) mod tests {
         let mut sys = MockSys::new();
         sys.expect_openat2().once().returning(|_, _, _| Err(Errno::EXDEV));
         let error = DIR.open_file(&mut sys, ProcFile::UidMap, OpenFlags::ReadWrite).unwrap_err();
-        let text = "failed to update /proc/7/uid_map, which is a mount point: something is mounted over it";
+        let text = "failed to update /proc/7/uid_map, which is a mount point: something is mounted over it (unmount it, or \
+                    mount a new /proc)";
         assert_eq!(std::string::ToString::to_string(&error), text);
         let mut sys = MockSys::new();
         sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
@@ -296,7 +298,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A file that cannot be read is no answer: hidepid hides that of a living process too.
+    /// An unreadable file is not a sign of exit: hidepid hides the file of a running process too.
     #[test]
     fn without_the_stat_file_nothing_is_known() {
         for errno in [Errno::ENOENT, Errno::EPERM, Errno::ESRCH] {

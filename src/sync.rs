@@ -82,8 +82,8 @@ pub struct End<Side> {
 }
 
 impl Pair {
-    /// A new pair, close-on-exec: the mapping tool must never hold an end of it (spec 4.2.8). A stage that waits on an end
-    /// of it watches `init_pipe` too, whose hang-up is the launcher's death.
+    /// Creates a pair, close-on-exec: the mapping tool must not hold an end of the pair. A stage that waits on an end also
+    /// watches `init_pipe`, whose hang-up means that the launcher is dead.
     ///
     /// # Errors
     /// [`Doing::MakeSyncPipe`].
@@ -145,7 +145,7 @@ impl End<OfChild> {
     /// Receives the descriptor that shall get this number: exactly one.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if something else came than one descriptor,
+    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if the peer sent anything but one descriptor,
     /// [`Error::LauncherGone`].
     pub fn receive_fd<'m, S: Sys>(&self, sys: &mut S, number: Fd) -> Result<Fd, Error<'m>> {
         let doing = Doing::ReceiveMountSource(number);
@@ -213,11 +213,12 @@ impl<Side> End<Side> {
             .map_err(|errno| Error::Os { doing: Doing::Sync(step), errno })
     }
 
-    /// Waits until this end is ready for `events`, or the launcher is gone.
+    /// Waits until this end is ready for `events`, or the launcher is dead.
     ///
-    /// The peer may be stopped for any time (SIGSTOP, a freezer, a container's root), so its silence alone must not hold
-    /// this stage when nobody needs the container any more. Of the init pipe only the hang-up counts: bytes in it are for
-    /// the init. In a run without faults the reply never varies, since the launcher keeps its end open.
+    /// The peer may be stopped for any time (SIGSTOP, a freezer, a container's root). This stage must nevertheless end when the
+    /// launcher is dead. Of the init pipe only the hang-up counts: bytes in it are for the init. In a run without faults it
+    /// never hangs up, since the launcher keeps its end open. A pipe or FIFO that this stage itself holds open for writing
+    /// never hangs up either.
     ///
     /// # Errors
     /// [`Error::LauncherGone`].
@@ -231,13 +232,13 @@ impl<Side> End<Side> {
         loop {
             match sys.poll(&mut ready, -1) {
                 Err(Errno::EINTR) => {}
-                // Without a poll the call that follows waits by itself.
+                // If poll(2) fails, the call that follows blocks.
                 Err(_) => return Ok(()),
                 Ok(_) => break,
             }
         }
         let [peer, launcher] = ready;
-        // What the peer has sent, or its end, comes first: it may be why the launcher ended.
+        // Events of the peer have priority: they may be the reason why the launcher ended.
         if peer.revents == PollEvents::NONE && launcher.revents.contains(PollEvents::HUP) {
             return Err(Error::LauncherGone { doing });
         }
@@ -265,7 +266,7 @@ mod tests {
         End { pipe: SyncPipe::Child, fd: Fd(3), init_pipe: Fd(4), side: PhantomData }
     }
 
-    /// The result of a wait for a word, when the poll reports these events of the sync pipe and of the init pipe.
+    /// Returns the result of a wait for a message, if the poll reports these events of the sync pipe and of the init pipe.
     fn awaited(events: [PollEvents; 2], word: Option<u32>) -> Result<u32, Error<'static>> {
         let mut sys = MockSys::new();
         let mut polls = [Err(Errno::EINTR), Ok(events)].into_iter();
@@ -290,7 +291,7 @@ mod tests {
     fn a_launcher_that_is_gone_ends_the_wait_for_a_peer() {
         let gone = Error::LauncherGone { doing: Doing::Sync(SyncStep::Stage1Next) };
         assert_eq!(awaited([PollEvents::NONE, PollEvents::HUP], None), Err(gone));
-        // A word that is there is read first.
+        // A message that has arrived is read first.
         assert_eq!(awaited([PollEvents::IN, PollEvents::HUP], Some(7)), Ok(7));
         assert_eq!(awaited([PollEvents::HUP, PollEvents::HUP], Some(7)), Ok(7));
         assert_eq!(awaited([PollEvents::IN, PollEvents::NONE], Some(7)), Ok(7));

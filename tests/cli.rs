@@ -723,7 +723,7 @@ fn a_limit_on_open_files_is_named_wherever_it_is_met() {
             break;
         }
         assert!(
-            err.contains("Too many open files (the limit on open files is reached: ulimit -n)"),
+            err.contains("Too many open files (the limit on open files is reached: raise ulimit -n)"),
             "{limit}: {err}"
         );
         assert_eq!((output.status.code(), err.lines().count()), (Some(1), 1), "{limit}: {err}");
@@ -1080,7 +1080,10 @@ fn borrowed_privileges_are_refused() {
         libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
     };
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
-    refused("capabilities of this file (setcap -r removes them)");
+    let path = nsexec.display();
+    refused(&format!(
+        "capabilities of the program's file (setcap -r removes them), or a security module's rule for it: {path}\n"
+    ));
     // Root does not gain anything by its own bit.
     mode(0o4755);
     assert!(program(&nsexec).arg("--version").output().unwrap().status.success());
@@ -1155,11 +1158,12 @@ fn a_limit_of_open_files_is_named() {
         };
         // The loader needs one for its libraries, and gives it back.
         let want = "nsexec: failed to create the signalfd for signals to the command: Too many open files (the limit on \
-                    open files is reached: ulimit -n)\n";
+                    open files is reached: raise ulimit -n)\n";
         assert_eq!(run(4), (Some(1), want.to_owned()));
         for limit in 5..9 {
             let (code, err) = run(limit);
-            let named = err.contains("Too many open files (the limit on open files is reached: ulimit -n)");
+            let named =
+                err.contains("Too many open files (the limit on open files is reached: raise ulimit -n)");
             assert!(code == Some(1) && named && !err.contains("signal"), "{limit}: {code:?} {err}");
         }
     }

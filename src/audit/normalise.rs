@@ -1,4 +1,4 @@
-//! What a comparison of two different runs renames: [`RENAMED`], and nothing else. The record of a run and a witness of the
+//! The changes that a comparison of two different runs makes: those of [`RENAMED`] only. The record of a run and a witness of the
 //! same run are compared without renaming ([`witness::as_shown`](super::witness::as_shown)).
 //!
 //! A number is renamed only if the run says where it comes from: a call that returned it, or the note [`INTERRUPT`].
@@ -19,7 +19,7 @@ use crate::sys::types::{
     Errno, Fd, OpenFlags, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited,
 };
 
-/// What is renamed, and how.
+/// The changes: renamed numbers, merged calls, orderings, omissions. Each with its result.
 pub const RENAMED: &[(&str, &str)] = &[
     ("descriptor", "numbered from 3 in the order in which calls of the process or its ancestors returned it"),
     ("the descriptor that interrupts a launch, and that of its time limit", "900000 and 900001"),
@@ -33,28 +33,26 @@ pub const RENAMED: &[(&str, &str)] = &[
         "pid in a text",
         "the same, in the path /proc/PID, the pid line, a log record, a mapping tool's argv[1]",
     ),
-    ("what a process is told of its own number", "the same, whatever its pid namespace"),
+    ("a process's own pid, from getpid and gettid", "the same, whatever its pid namespace"),
     ("pid that no call returned", "10000000 and its number"),
     ("address of a thread id", "1, where the kernel returned it"),
     ("address of a handler, and of its trampoline", "2, and 1, where the kernel returned it"),
-    ("a disposition as it was", "its handler alone: the flags and the mask are the caller's libc's"),
+    ("the old disposition of a signal", "its handler alone: the flags and the mask are the caller's libc's"),
     ("CPU mask", "0, also in its record"),
     ("the stat file of stage 1", "whether it is exiting"),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE"),
-    (
-        "the launcher's reads of the log pipe",
-        "one read, its records sorted; of polls that are alike the first",
-    ),
-    ("the launcher's polls", "the first descriptor that is ready, and no other: it acts on the first"),
+    ("the launcher's reads of the log pipe", "one read, its records sorted; of equal polls only the first"),
+    ("the launcher's polls", "only the first ready descriptor, on which the launcher acts"),
     (
         "how the launcher learns that the stages are dead",
-        "the end of the init pipe and the pidfd of stage 0 mean the same: whichever it sees first",
+        "the end of the init pipe and the end of stage 0's pidfd count as the same event",
     ),
-    ("a hang-up that comes with data", "left out: the peer may have ended since it sent"),
-    ("the launcher's reaping of whoever is left", "in the order of the stages"),
+    ("a hang-up that comes with data", "left out: the peer may have ended after its send"),
+    ("the launcher's reaping of the remaining stages", "in the order of the stages"),
     (
         "where SIGKILL struck",
-        "of two processes that it ended, only what both came to: the recorder writes down what has come back",
+        "of two runs of a process that SIGKILL ended, only the calls that both have: the recorder writes a call after \
+         its return",
     ),
 ];
 
@@ -64,10 +62,10 @@ pub const INTERRUPT: &str = "interrupt";
 /// The number in place of the descriptor of the note [`INTERRUPT`].
 const INTERRUPT_FD: i32 = 900_000;
 
-/// The note of a run with the timer of its time limit, which was there before anything was recorded.
+/// The key of a run's note with the timer of its time limit. The timer was open before the recording began.
 pub const TIMER: &str = "timer";
 
-/// Stands for the descriptor of the note [`TIMER`].
+/// The number in place of the descriptor of the note [`TIMER`].
 const TIMER_FD: i32 = 900_001;
 
 /// Added to a descriptor that no call returned. Descriptors are smaller by default (nr_open in proc(5)).

@@ -35,13 +35,15 @@ Examples:
   nsexec enter -t 4711 -a -- sh                a shell where process 4711 lives
   nsexec encode -r -p | nsexec decode          the bootstrap message in words
 
-Exit status: that of the command, 128+n if signal n ended it, 127 if it was not found,
-126 if it cannot be executed; 2 for wrong usage, 1 for any other failure of our own.";
+Exit status: that of the command, 128+n if signal n ended it or interrupted the launch, 127 if
+the command was not found, 126 if it cannot be executed; 2 for wrong usage, 1 for any other
+failure of our own. There is no time limit: use timeout(1).";
 
 const RUN_EXAMPLES: &str = "\
 Without any namespace flag: every kind, the caller mapped to root, and a fresh /proc.
-All open descriptors, the session and the environment go along, unless a user, mount or pid
-namespace is joined: then descriptors 0 to 2 (--fd), and no terminal (--same-session).
+The command inherits all open descriptors, the session and the environment. If a user, mount
+or pid namespace is joined, it inherits descriptors 0 to 2 only (--fd), and gets a session
+without our terminal (--same-session). One --fd N closes all other descriptors above 2.
 
 Examples:
   nsexec run -- sh -c 'echo pid $$ uid $(id -u); ls /proc'
@@ -51,19 +53,21 @@ Examples:
   nsexec run -r --join net=/run/netns/blue -- sh";
 
 const ENTER_EXAMPLES: &str = "\
-Namespaces in which we are already are passed over. Where a user namespace is joined, the
-command is its root, and supplementary groups are dropped if that is allowed.
+A namespace that the process and nsexec share is not joined. Where a user namespace is joined,
+the command is its root, and supplementary groups are dropped if that is allowed.
 
-The command may be the container's, so it gets descriptors 0 to 2 and no other (--fd), and a
-session of its own where the process has less power than we have (another user namespace or
-user, fewer capabilities, a seccomp filter, no_new_privs). Ctrl-C and the like reach it all the
-same; a shell in there has no job control, for which --same-session gives it our terminal: then
-it may type into that. Our environment goes along (--clear-env), and so do working directory,
-limits, umask and signals.
+The command may be the container's, so it inherits descriptors 0 to 2 and no other (--fd). It
+gets a session of its own if the process has less power than nsexec (another user namespace or
+user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none). Ctrl-C,
+Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control. --same-session gives
+it job control and our terminal; then it can type into that terminal. The command also inherits
+the environment (--clear-env), working directory, limits, umask and signal state.
+With -m, nsexec first executes a sealed copy of itself (CVE-2019-5736).
 
 Examples:
   nsexec enter -t 4711 -a -- sh
-  nsexec enter -t $(pidof -s nginx) -n -- ss -tln";
+  nsexec enter -t $(pidof -s nginx) -n -- ss -tln
+  script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";
 
 const DECODE_EXAMPLES: &str = "\
 A malformed message gives one line with what is wrong at which offset, and exit status 1.
@@ -81,11 +85,12 @@ Examples:
   nsexec encode --all --map-users auto | nsexec decode --json";
 
 const PLAN_EXAMPLES: &str = "\
-The calls are those of the program itself, made on a simulated kernel. What the machine has a
-say in is assumed, shown, and changed by --assume:
+The calls are those of the program itself, made on a simulated kernel. Facts
+about the machine are assumed and shown; --assume changes them:
   uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
   owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
-  join=KIND:there|missing|below-file|forbidden|fifo|file|other-kind|own
+  hidepid=off|noaccess|invisible|ptraceable
+  join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own
 and of a user namespace that is joined: maker=UID setgroups=allow|deny
   user-map=I:O:N,…|none group-map=I:O:N,…|none
 Paths to join and the command are looked for on this machine; join=KIND:there and command=FILE are for another one.
@@ -110,7 +115,10 @@ const INIT_EXAMPLES: &str = "\
 _LIBCONTAINER_INITPIPE names the descriptor on which one bootstrap message comes and the
 line with both pids goes; _LIBCONTAINER_LOGPIPE, if set, one for log records. This process
 becomes stage 0. Stage 2 executes CMD, or exits 0 without one. CMD inherits the init pipe,
-in which there may be more to read, but not the log pipe.";
+in which there may be more to read, but not the log pipe.
+
+Dialects seed and v1_2 make no sealed copy of the program: with a mount namespace to join, the
+parent must start nsexec from one (CVE-2019-5736).";
 
 /// Brings a command into namespaces: joins them, creates them, maps ids, and hands over.
 #[derive(Parser, Debug)]
@@ -275,16 +283,16 @@ impl NamespaceFlags {
 /// What the command inherits from its caller.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HandOverFlags {
-    /// Pass descriptor N on, and no other above 2 that is not named; or `all`: every one that is open; repeatable
+    /// Pass descriptor N on; descriptors above 2 that no --fd names are closed; or `all`: every open one; repeatable
     #[arg(long, value_name = "N|all", help_heading = "What the command inherits")]
     pub(crate) fd: Vec<FdValue>,
-    /// A session of its own, without our terminal: nothing can be typed into it from inside, and there is no job control
+    /// Run in a new session, without our terminal: the command cannot type into it, and has no job control
     #[arg(long, conflicts_with = "same_session", help_heading = "What the command inherits")]
     pub(crate) new_session: bool,
-    /// Our own session, with our terminal, whatever it may do with that
+    /// Run in our session, with our terminal: the command may be able to type into it
     #[arg(long, help_heading = "What the command inherits")]
     pub(crate) same_session: bool,
-    /// None of our environment but TERM; PATH is a default one
+    /// Pass on no variable but TERM, and set a default PATH
     #[arg(long, help_heading = "What the command inherits")]
     pub(crate) clear_env: bool,
     /// Set a variable of the command's environment; repeatable

@@ -1,4 +1,4 @@
-//! What the command inherits from its caller: descriptors, session, environment. Flags in, a change of the [`Request`] out.
+//! Applies the flags for the command's descriptors, session and environment to the [`Request`].
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -19,9 +19,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// The value of `--fd`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FdValue {
-    /// Every descriptor that is not close-on-exec.
+    /// All descriptors that are not close-on-exec.
     All,
-    /// This one.
+    /// The descriptor with this number.
     One(Fd),
 }
 
@@ -36,7 +36,7 @@ impl FromStr for FdValue {
         match text.parse().ok().filter(|_| digits) {
             Some(0..=2) => Err("descriptors 0 to 2 are always passed on".to_owned()),
             Some(number) => Ok(Self::One(Fd(number))),
-            None => Err("wanted the number of a descriptor, or all".to_owned()),
+            None => Err("expected a descriptor number above 2, or all".to_owned()),
         }
     }
 }
@@ -53,7 +53,7 @@ impl Variable {
     pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
         let bytes = text.as_bytes();
         match bytes.iter().position(|byte| *byte == b'=') {
-            Some(0) | None => Err("wanted NAME=VALUE".to_owned()),
+            Some(0) | None => Err("expected NAME=VALUE with a non-empty NAME".to_owned()),
             Some(at) => Ok(Self {
                 name: OsStr::from_bytes(&bytes[..at]).to_owned(),
                 value: OsStr::from_bytes(&bytes[at + 1..]).to_owned(),
@@ -62,7 +62,7 @@ impl Variable {
     }
 }
 
-/// What the launcher is told besides the policy.
+/// Settings of the launcher besides the policy: named descriptors and the environment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct HandOver {
     named: Vec<Fd>,
@@ -71,7 +71,7 @@ pub(crate) struct HandOver {
 }
 
 impl HandOver {
-    /// Tells the launcher.
+    /// Applies the settings to the launcher.
     pub(crate) fn apply(&self, launcher: &mut Launcher) {
         for fd in &self.named {
             launcher.pass_descriptor(*fd);
@@ -88,14 +88,14 @@ impl HandOver {
     }
 }
 
-/// Whether these namespaces may have somebody else in them who could look into the command, or whom it would obey: the
-/// mounts decide what it executes, and the processes of the other two may trace it or send it signals.
+/// Returns whether a joined namespace can have processes that influence the command: a mount namespace determines the executed
+/// files; processes of a user or pid namespace may trace the command or send it signals.
 pub(crate) fn has_others(joined: NsSet) -> bool {
     [NsKind::User, NsKind::Mnt, NsKind::Pid].into_iter().any(|kind| joined.contains(kind))
 }
 
-/// Writes into the request what the flags ask for. Without a flag for it: named descriptors only, if the command goes to a
-/// container (`foreign`); a session of its own, if it has less power there (`less`).
+/// Applies the flags to the request. Defaults without a flag: named descriptors only, if the command enters a container
+/// (`foreign`); a session of its own, if the target has less power (`less`).
 pub(crate) fn decide(request: &mut Request, flags: &HandOverFlags, foreign: bool, less: bool) {
     let named = flags.fd.iter().filter_map(|value| match value {
         FdValue::One(fd) => Some(*fd),
@@ -111,10 +111,10 @@ pub(crate) fn decide(request: &mut Request, flags: &HandOverFlags, foreign: bool
     request.hand_over = HandOver { named, clear_env: flags.clear_env, variables: flags.set_env.clone() };
 }
 
-/// Makes sure that the named descriptors are open. Before we open any: ours would take the number.
+/// Checks that the named descriptors are open. Called before we open any descriptor, which could get such a number.
 ///
 /// # Errors
-/// Wrong usage.
+/// [`Failure::Usage`]: a named descriptor is not open.
 pub(crate) fn check(flags: &HandOverFlags) -> Result<(), Failure> {
     let closed = flags.fd.iter().find_map(|value| match value {
         FdValue::One(fd) if !is_open(*fd) => Some(fd.0),

@@ -355,7 +355,7 @@ const ROWS: &[Row] = &[
         codes: OPENING,
         errnos: &[Errno::EMFILE],
         when: ALWAYS,
-        say: "the limit on open files is reached: ulimit -n",
+        say: "the limit on open files is reached: raise ulimit -n",
     },
     Row {
         codes: OPENING,

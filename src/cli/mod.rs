@@ -73,8 +73,13 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
 ///
 /// Namespaces, maps and the command would all be made with them: the program has no setuid mode (SECURITY.md).
 pub(crate) fn refuse(elevation: Elevation) -> u8 {
+    // The kernel's link, which the caller cannot change. Without a /proc the path is left out.
+    let file = match (elevation, std::fs::read_link("/proc/self/exe")) {
+        (Elevation::Capabilities, Ok(path)) => format!(": {}", path.display()),
+        _ => String::new(),
+    };
     output::complain(format_args!(
-        "nsexec: refused to run with privileges that the caller does not have: {elevation}\n"
+        "nsexec: refused to run with privileges that the caller does not have: {elevation}{file}\n"
     ));
     FAILED
 }

@@ -1,4 +1,4 @@
-//! The process that `nsexec enter` names: held by its directory in /proc, so that its number cannot lead to another one.
+//! The target process of `nsexec enter`, held by its directory in /proc, so that a reused pid cannot name another process.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,11 +16,11 @@ use super::failure::Failure;
 
 /// A process, held by its directory in /proc.
 ///
-/// What is opened below the directory belongs to this very process, and is not there any more once it is reaped.
+/// A file below the directory belongs to this process. After the process has been reaped, no such file can be opened.
 pub(crate) struct Process {
-    /// Its number as the user gave it: in our pid namespace.
+    /// The pid from the command line, in our pid namespace.
     pid: i32,
-    /// Its number in /proc.
+    /// The pid in the pid namespace of /proc.
     number: i32,
     directory: OwnedFd,
 }
@@ -28,17 +28,16 @@ pub(crate) struct Process {
 impl Process {
     /// Finds the process that has the number `pid` in our own pid namespace.
     ///
-    /// /proc may be that of another pid namespace, which has other numbers. A pidfd names the process, and
-    /// /proc/self/fdinfo says which number it has in that /proc (proc_pid_fdinfo(5)). Without a pidfd (before Linux 5.3)
-    /// the number counts if /proc/self is our own number.
+    /// /proc may belong to another pid namespace, with other pids. A pidfd identifies the process, and /proc/self/fdinfo has its
+    /// pid in that /proc (proc_pid_fdinfo(5)). Without a pidfd (before Linux 5.3) `pid` is used if /proc/self is our own pid.
     ///
     /// # Errors
-    /// No such process; a /proc that does not show it, or not us.
+    /// The process does not exist; /proc does not show the process, or does not show us.
     pub(crate) fn open(pid: i32) -> Result<Self, Failure> {
         match hold(pid) {
             Ok(pidfd) => Self::of_pidfd(pid, &pidfd),
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
-            // An older kernel, a filter, or the number of a thread, which has a directory and no pidfd.
+            // A kernel before 5.3, a filter, or the id of a thread, which has a directory and no pidfd.
             Err(error) => match own_number_in_proc() {
                 Some(own) if own == std::process::id() => Self::at(pid, pid),
                 own => Err(foreign(pid, own, &super::failure::words(&error))),
@@ -58,7 +57,7 @@ impl Process {
             found if found < 0 => Err(gone(pid)),
             found => {
                 let process = Self::at(pid, found)?;
-                // The process has had this number all the time, so the directory is its own.
+                // The process had this number before and after the open, so the directory is its own.
                 if number()? == found { Ok(process) } else { Err(gone(pid)) }
             }
         }
@@ -78,19 +77,19 @@ impl Process {
         }
     }
 
-    /// The path of a namespace, for people.
+    /// The path of a namespace, for messages.
     pub(crate) fn path(&self, kind: NsKind) -> String {
         format!("/proc/{}/ns/{}", self.number, kind.proc_name())
     }
 
-    /// The file of a namespace; `None` if the kernel does not have the kind.
+    /// Opens the file of a namespace; `None` if the kernel does not have the kind.
     pub(crate) fn namespace(&self, kind: NsKind) -> Result<Option<OwnedFd>, Failure> {
         let name = kind.proc_name();
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         match openat(&self.directory, Path::new(&format!("ns/{name}")), flags, Mode::empty()) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::ENOENT) if !Path::new(&format!("/proc/self/ns/{name}")).is_symlink() => Ok(None),
-            // A process that has ended and waits for its parent has no namespaces any more.
+            // A zombie has no namespaces.
             Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(self.pid)),
             Err(errno) => Err(Failure::ours(format!(
                 "failed to open {}: {}{}",
@@ -105,7 +104,7 @@ impl Process {
         }
     }
 
-    /// Fails if it has ended: the directory of a process that was reaped is empty, a zombie's state is Z.
+    /// Fails if the process has ended: the directory of a reaped process is empty, and a zombie's state is Z.
     pub(crate) fn check_alive(&self) -> Result<(), Failure> {
         match self.read("stat") {
             Ok(text) if lives(&text) => Ok(()),
@@ -113,7 +112,7 @@ impl Process {
         }
     }
 
-    /// Whether it has less power than we have, so that it must not get our terminal. Yes, if that cannot be found out.
+    /// Returns whether the process has less power than this one, so that it must not get our terminal. True if unknown.
     pub(crate) fn is_less_privileged(&self) -> bool {
         let other_user = match self.namespace(NsKind::User) {
             Ok(Some(theirs)) => !is_ours(&theirs, NsKind::User),
@@ -134,13 +133,14 @@ impl Process {
         let fd = openat(&self.directory, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let mut bytes = Vec::new();
         File::from(fd?).read_to_end(&mut bytes)?;
-        // A process may have a name that is no UTF-8.
+        // The name of a process may contain invalid UTF-8.
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
-/// Whether the process of one status file has less power than that of the other, which is in the same user namespace:
-/// another user id, fewer capabilities, no_new_privs or a seccomp filter that the other has not. `None` if a line is missing.
+/// Compares two status files of processes in the same user namespace. Returns whether `theirs` has less power than `ours`:
+/// another user id, fewer capabilities, no_new_privs where `ours` has none, or a seccomp filter where `ours` has none. Two
+/// different filters are not compared. `None` if a line is missing.
 fn is_less(theirs: &str, ours: &str) -> Option<bool> {
     // The effective user id is the second of four.
     let uid = |status| status_field(status, "Uid").and_then(|ids| ids.split_whitespace().nth(1));
@@ -155,14 +155,15 @@ fn is_less(theirs: &str, ours: &str) -> Option<bool> {
     Some(other_uid || fewer || restricted("NoNewPrivs") || restricted("Seccomp"))
 }
 
-/// The state in /proc/PID/stat, which stands behind the name, which may contain anything.
+/// Returns whether the state in /proc/PID/stat is that of a running process. The state follows the name, which may contain any
+/// byte.
 fn lives(stat: &str) -> bool {
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X' | 'x'))
 }
 
-/// Whether we are in this namespace already: setns to one's own user namespace is EINVAL, and the others cost
-/// privileges for nothing.
+/// Returns whether this process is already in the namespace. setns(2) to the own user namespace fails (`EINVAL`); to another
+/// own namespace it needs privileges without any effect.
 pub(crate) fn is_ours(theirs: &OwnedFd, kind: NsKind) -> bool {
     let path = format!("/proc/self/ns/{}", kind.proc_name());
     let ours = open(Path::new(&path), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -172,18 +173,19 @@ pub(crate) fn is_ours(theirs: &OwnedFd, kind: NsKind) -> bool {
     }
 }
 
-/// Our number in /proc; `None` where it does not show us, or is not mounted.
+/// Returns our pid in /proc; `None` if /proc does not show us, or is not mounted.
 fn own_number_in_proc() -> Option<u32> {
     fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }
 
 fn gone(pid: i32) -> Failure {
     Failure::ours(format!(
-        "failed to enter process {pid}: No such process (it has ended, or is hidden from us)"
+        "failed to enter process {pid}: No such process (it has ended, or is hidden from us: if /proc is mounted with \
+         hidepid, run as root or in the group of its option gid=)"
     ))
 }
 
-/// `own`: our number in /proc.
+/// The error for a /proc of another pid namespace. `own` is our pid in that /proc.
 fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
     let own = own.map_or("there is no /proc/self".to_owned(), |own| format!("/proc/self is {own}"));
     Failure::ours(format!(
@@ -227,7 +229,7 @@ mod tests {
         ] {
             assert_eq!(less(from, to), Some(true), "{to}");
         }
-        // More than we have is not less, and a restriction that we have too is none.
+        // More capabilities do not count as less power, nor does a restriction of both processes.
         assert_eq!(less("CapEff:\t1ff", "CapEff:\t3ff"), Some(false));
         let confined = OURS.replace("Seccomp:\t0", "Seccomp:\t2");
         assert_eq!(is_less(&confined, &confined), Some(false));

@@ -110,12 +110,12 @@ fn become_tool<'m, S: Sys>(
     Error::Os { doing: Doing::ToolExec(path.to_bytes()), errno }
 }
 
-/// Waits until the tool has ended, or stage 1, or the launcher: then the tool is killed, since its map is of no use any more.
-/// Returns the tool's status.
+/// Waits until the tool, stage 1 or the launcher has ended. If stage 1 or the launcher has ended, kills the tool, whose map is
+/// no longer needed. Returns the tool's status, or the process that died.
 ///
-/// Of the init pipe only the hang-up is waited for, with no event asked for: bytes in it are for the init. In a run without
-/// faults the reply never varies: only the tool's pidfd becomes ready, since stage 1 waits for stage 0, and the launcher for
-/// stage 1.
+/// The poll requests no event of the init pipe, so that only its hang-up ends the wait: bytes in it are for the init. In a run
+/// without faults only the tool's pidfd becomes ready, since stage 1 waits for stage 0, and the launcher for stage 1. A pipe or
+/// FIFO that stage 0 itself holds open for writing never hangs up.
 fn watch<'m, S: Sys>(
     sys: &mut S,
     tool: Pid,
@@ -137,21 +137,21 @@ fn watch<'m, S: Sys>(
     let _ = sys.close(pidfd);
     let [ended, stage, launcher] = ready;
     let died = match polled {
-        // Without a poll the wait that follows decides.
+        // If poll(2) fails, the wait4(2) that follows blocks until the tool has ended.
         Err(_) => None,
         Ok(_) => death(stage, launcher, ended.revents != PollEvents::NONE),
     };
     finish(sys, tool, died)
 }
 
-/// As [`watch`], before Linux 5.3, where nothing tells the end of a process in a poll.
+/// As [`watch`], before Linux 5.3, where poll(2) cannot wait for the end of a process.
 fn look<'m, S: Sys>(
     sys: &mut S,
     tool: Pid,
     stage_1: Fd,
     init_pipe: Fd,
 ) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
-    /// How often to look whether the tool has ended, in milliseconds.
+    /// The interval of looks for the end of the tool, in milliseconds.
     const LOOK_MS: i32 = 20;
     loop {
         let waited = wait(sys, tool, WaitFor::OrdinaryNow)?;
@@ -173,8 +173,8 @@ fn look<'m, S: Sys>(
     }
 }
 
-/// Who died, if a poll of stage 1's sync pipe and of the init pipe tells. A tool that has ended comes before the launcher: its
-/// map is in force, and the pid line will find that out.
+/// Returns the process that died, by the events of stage 1's sync pipe and of the init pipe. If the tool has ended too, a dead
+/// launcher is not reported here: the map is in force, and the write of the pid line fails.
 fn death(stage_1: PollFd, launcher: PollFd, tool_ended: bool) -> Option<ToolFailure> {
     if stage_1.revents != PollEvents::NONE {
         Some(ToolFailure::Stage1Died)
@@ -185,14 +185,14 @@ fn death(stage_1: PollFd, launcher: PollFd, tool_ended: bool) -> Option<ToolFail
     }
 }
 
-/// Kills the tool where it is of no use any more, and reaps it.
+/// Kills the tool if a process has died, and reaps the tool.
 fn finish<'m, S: Sys>(
     sys: &mut S,
     tool: Pid,
     died: Option<ToolFailure>,
 ) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
     if died.is_some() {
-        // It is our child and not reaped yet, so the number is still its own.
+        // The tool is our child and not reaped, so its pid is not used again.
         let _ = sys.kill(tool, Signal::KILL);
     }
     let status = wait(sys, tool, WaitFor::Ordinary)?.status;
@@ -292,7 +292,7 @@ mod tests {
 
     const ENDED: WaitStatus = WaitStatus::Exited(3);
 
-    /// The same before Linux 5.3, where these events come of stage 1 and of the init pipe at the second look.
+    /// The same before Linux 5.3. The second look finds these events of stage 1 and of the init pipe.
     fn looked(events: [PollEvents; 2], kills: usize) -> ControlFlow<ToolFailure, WaitStatus> {
         let mut sys = MockSys::new();
         sys.expect_pidfd_open().once().returning(|_| Err(Errno::ENOSYS));
@@ -308,7 +308,7 @@ mod tests {
         let mut looks = 0;
         sys.expect_wait4().returning(move |pid, which| {
             looks += 1;
-            // It ends by itself after two looks, or it is killed.
+            // The tool ends by itself after two looks, or it is killed.
             let ended = which == WaitFor::Ordinary || looks > 2;
             Ok(Waited {
                 pid: if ended { pid } else { Pid(0) },

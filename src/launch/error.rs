@@ -130,7 +130,7 @@ impl StageFailure {
         })
     }
 
-    /// A stage that ended without a word, and not because the launcher wanted it.
+    /// Returns the stage that ended without reporting an error, unless the launcher killed it.
     fn died(&self) -> Option<&Ended> {
         let signaled = |ended: &&Ended| match ended.status {
             // The stages send each other SIGKILL too, after a failure that has a record.
@@ -199,9 +199,9 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Os { step, errno } => write!(f, "{step}: {errno}"),
-            Self::NoPidLine => f.write_str("the stages ended without a word"),
-            Self::BadPidLine => f.write_str("stage-0 sent something that is no pid line"),
-            Self::StageFailed => f.write_str("a stage failed without a word"),
+            Self::NoPidLine => f.write_str("the stages exited without reporting an error"),
+            Self::BadPidLine => f.write_str("stage-0 sent an invalid pid line"),
+            Self::StageFailed => f.write_str("a stage failed without reporting an error"),
             Self::FatalRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
             Self::TimedOut => f.write_str("the time limit passed before the command was started"),
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(shown(vec![], all, Trouble::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
         let all = vec![ended(0, WaitStatus::Exited(1), false)];
         assert_eq!(shown(vec![], all, Trouble::NoPidLine), "stage-0 (pid 100) exited with status 1");
-        assert_eq!(shown(vec![], vec![], Trouble::NoPidLine), "the stages ended without a word");
+        assert_eq!(shown(vec![], vec![], Trouble::NoPidLine), "the stages exited without reporting an error");
         // Stage 2 has no part in what it waits for in vain.
         let all = vec![ended(2, WaitStatus::Exited(1), false), ended(0, KILLED, false)];
         assert_eq!(shown(vec![], all, Trouble::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");

@@ -5,8 +5,8 @@
 //! them by accident, and our own wait for any of them never takes a child of that program. The command's exec turns the
 //! signal into SIGCHLD.
 //!
-//! A launch that joins a mount namespace first makes sure that this program runs from a sealed copy of itself
-//! ([`cloned`](crate::cloned)): stage 2 executes a file of that namespace, and the file may be a script whose interpreter is
+//! A launch that joins a mount namespace first checks that this program runs from a sealed copy of itself
+//! ([`cloned`](crate::cloned)): stage 2 executes a file of that namespace. That file may be a script whose interpreter is
 //! /proc/self/exe, which is our own binary (CVE-2019-5736).
 
 use core::fmt;
@@ -61,10 +61,10 @@ pub struct Job<'a> {
     pub signals: ChildSignals,
     /// What ends the launch when it becomes readable: a signalfd, whose records begin with the signal's number.
     pub interrupt: Option<Fd>,
-    /// What ends the launch when it becomes readable: a timerfd, once the time for the launch is over.
+    /// A timerfd, which becomes readable when the time limit of the launch expires. It ends the launch.
     pub timer: Option<Fd>,
-    /// [`run_from_sealed_copy`](super::run_from_sealed_copy) has found the mark of a copy in the environment. It decides
-    /// for a copy that cannot have seals.
+    /// True if [`run_from_sealed_copy`](super::run_from_sealed_copy) has found the mark of a copy in the environment. The mark
+    /// is needed for a copy in a directory, which has no seals.
     pub marked_copy: bool,
     /// What stage 2 does last.
     pub tail: Tail<'a>,
@@ -132,18 +132,18 @@ pub enum Trouble {
     StageFailed,
     /// Everything went well, but for a fatal record: the command could not be started.
     FatalRecord,
-    /// This signal came before the command ran.
+    /// The launcher received this signal before the command ran.
     Interrupted(Signal),
-    /// The time for the launch was over before the command ran.
+    /// The time limit expired before the command ran.
     TimedOut,
-    /// A mount namespace was to be joined, and a process in it could write to this program's file.
+    /// The launch joins a mount namespace, and a process of that namespace could write to this program's file.
     NotSealed,
 }
 
 /// What the launcher was about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Finding out whether this program is a sealed copy.
+    /// The check whether this program is a sealed copy.
     CheckCopy,
     /// The init pipe.
     MakeInitPipe,
@@ -239,16 +239,16 @@ pub fn launch<S: Sys, L: LogReader>(
 
 #[cfg(test)]
 impl Pipes {
-    /// Pipes of which the launcher holds these ends.
+    /// Pipes with these ends of the launcher.
     pub(super) fn of_launcher(init: Fd, log: Fd) -> Self {
         Self { init, log, stage_init: Fd(-1), stage_log: Fd(-1) }
     }
 }
 
-/// Fails unless a process of the mount namespace to join, if there is one, cannot overwrite this program's file. Asked
-/// before there is any process: the stages are forks of this one, with the same /proc/self/exe.
+/// Fails if a process of the mount namespace to join could overwrite this program's file. Called before the first fork: the
+/// stages are forks of this process, with the same /proc/self/exe.
 fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), Trouble> {
-    // Stage 0 refuses a message that cannot be decoded.
+    // A message that cannot be decoded passes here; stage 0 reports the error.
     let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE);
     let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
     if !joins || job.policy.trusted_mounts {
@@ -286,11 +286,11 @@ fn stages<S: Sys>(
     scratch: &mut Scratch<'_>,
 ) -> i32 {
     if job.policy.ends_with_launcher {
-        // A stopped stage 0 goes on when the launcher dies, sees the hang-up, and ends the others and the mapping tool.
-        // SIGKILL would leave the tool. A filter may refuse this; then the hang-up alone tells.
+        // When the launcher dies, a stopped stage 0 is continued, detects the hang-up, and ends the other stages and the mapping
+        // tool. SIGKILL to stage 0 would leave the tool. If a filter refuses prctl(2), only the hang-up reports the death.
         let _ = sys.set_pdeathsig(Signal::CONT);
     }
-    // Before anything waits: close-on-exec closes nothing until an exec, and the launcher's death must be an end of file.
+    // Before the first wait: an open copy of the launcher's ends would hide the launcher's death, which is an end of file.
     close(sys, pipes.init);
     close(sys, pipes.log);
     for signal in members(job.signals.default) {
@@ -321,7 +321,7 @@ fn serve<S: Sys, L: LogReader>(
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = converse(sys, job, pipes.init, &mut stages, &mut watch);
-    // Up to the command's exec: the log pipe is close-on-exec, and stage 2 is the last one that holds it.
+    // Reads until the command's exec: the log pipe is close-on-exec, and stage 2 is the last stage that holds it.
     let logged = started.and_then(|pid| read_log(sys, &mut watch, pipes.log, log).map(|()| pid));
     let trouble = match logged {
         Ok(_) if log.fatal() => Some(Trouble::FatalRecord),
@@ -346,7 +346,7 @@ fn serve<S: Sys, L: LogReader>(
     }
 }
 
-/// Message, pid line, the end of stages 1 and 0, the word to go.
+/// Sends the message, reads the pid line, reaps stages 1 and 0, sends the go byte.
 fn converse<S: Sys>(
     sys: &mut S,
     job: &Job<'_>,
@@ -358,7 +358,7 @@ fn converse<S: Sys>(
     send_message(sys, watch, init, job.message)?;
     let late = job.policy.dialect.pid_line_late;
     if late {
-        // The line is stage 0's last word, and stage 2 holds the pipe too: that no line comes shows in stage 0's end alone.
+        // Stage 0 writes the line last, and stage 2 holds the pipe too. So only stage 0's end shows that no line will follow.
         stages.reap(sys, watch, 0)?;
         stages.all_succeeded()?;
     }
@@ -379,11 +379,11 @@ fn converse<S: Sys>(
     Ok(stage_2)
 }
 
-/// How many bytes of the message are sent at once. The smallest send buffer that Linux allows a socket holds more
-/// (`SOCK_MIN_SNDBUF`, socket(7)), so that the first send never waits, and one that poll(2) calls ready does not either.
+/// The size of one send of the message, in bytes. The smallest send buffer of a Linux socket is larger (`SOCK_MIN_SNDBUF`,
+/// socket(7)). So the first send never blocks, and no send after a poll(2) that reports the socket as writable.
 const MESSAGE_CHUNK: usize = 2048;
 
-/// Sends the message, piece by piece: a stage 0 that is stopped must not hold the launcher.
+/// Sends the message in chunks: a stopped stage 0 must not block the launcher in a send.
 fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]) -> Result<(), Trouble> {
     let mut chunks = message.chunks(MESSAGE_CHUNK);
     let os = |errno| Trouble::Os { step: Step::SendMessage, errno };
@@ -404,11 +404,11 @@ fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
         && asked().is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
 }
 
-/// Reads the pid line: up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes. One read, as the line was one
-/// write.
+/// Reads the pid line: up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes. One read suffices, since stage 0
+/// writes the line in one call.
 ///
-/// Here a launch may take long: a mapping tool asks a directory service, say. `stage_0` is the pidfd that tells its death,
-/// after which no line comes, whoever else still holds the pipe.
+/// This wait can be long, for example if a mapping tool queries a directory service. `stage_0` is the pidfd of stage 0: after
+/// its death no line follows, also if another stage still holds the pipe.
 fn read_pid_line<S: Sys>(
     sys: &mut S,
     watch: &mut Watch,
@@ -422,7 +422,7 @@ fn read_pid_line<S: Sys>(
             return Err(Trouble::NoPidLine);
         }
         match sys.read(init, rest) {
-            // Every process that held the other end has ended, with our bytes unread or not.
+            // All processes that held the other end have ended. ECONNRESET: without reading all of our bytes.
             Ok(0) | Err(Errno::ECONNRESET) => return Err(Trouble::NoPidLine),
             Ok(count) => got = got.saturating_add(count),
             Err(Errno::EINTR) => {}
@@ -457,7 +457,7 @@ fn parse_pid(text: &[u8]) -> Option<(Pid, &[u8])> {
     (pid > 0 && !digits.starts_with(b"0")).then_some((Pid(pid), rest))
 }
 
-/// Reads the log to its end: until the last stage has ended or executed the command.
+/// Reads the log to its end: until each stage has ended or executed the command.
 fn read_log<S: Sys, L: LogReader>(
     sys: &mut S,
     watch: &mut Watch,
@@ -472,7 +472,7 @@ fn read_log<S: Sys, L: LogReader>(
     }
 }
 
-/// One read of the log. Whether there may be more.
+/// Reads the log once. Returns false at the end of the log.
 pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) -> bool {
     let mut buffer = [0; crate::log::RECORD_MAX];
     match sys.read(fd, &mut buffer) {
@@ -482,32 +482,33 @@ pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) 
             true
         }
         Err(Errno::EINTR) => true,
-        // A pipe of our own cannot be read: an error message would not help anybody.
+        // A read error of our own pipe is treated as the end of the log.
         Err(_) => false,
     }
 }
 
 impl Trouble {
-    /// Whether the stages that are left end by themselves, once our end of the init pipe is closed: each in its own way,
-    /// which tells more than SIGKILL.
+    /// Returns whether the remaining stages end by themselves, once our end of the init pipe is closed. Then each stage reports
+    /// its own error, which a SIGKILL would prevent.
     ///
-    /// Where no process holds the other end of the init pipe any more, which all three hold for as long as they live, none
-    /// is left. Where stages 0 and 1 have been reaped, stage 2 waits for stage 0, or for the word to go, in vain.
+    /// All three stages hold the other end of the init pipe until they end. If no process holds it, no stage is left. If
+    /// stages 0 and 1 have been reaped, stage 2 ends when it reads from stage 0, or waits for the go byte.
     pub(super) const fn ends_them(&self) -> bool {
         match self {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
-            // Stage 0 sees the hang-up while its mapping tool runs, and ends it. A SIGKILL to stage 0 would leave the tool.
+            // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage 0 would leave the
+            // tool.
             Self::Interrupted(_) | Self::TimedOut => true,
             Self::Os { step: Step::SendMessage | Step::SendCgroupByte | Step::SendGo, errno } => {
                 matches!(*errno, Errno::EPIPE)
             }
-            // Before there is any stage.
+            // No stage exists yet.
             Self::NotSealed => true,
             Self::Os { .. } | Self::BadPidLine => false,
         }
     }
 
-    /// Whether the caller wants the launch to end now.
+    /// Returns whether the caller has asked for the end of the launch, by a signal or a time limit.
     pub(super) const fn is_urgent(&self) -> bool {
         matches!(self, Self::Interrupted(_) | Self::TimedOut)
     }

@@ -1,6 +1,6 @@
 //! [`run_from_sealed_copy`]: the program of a launcher, started again from a copy that no process can change.
 //!
-//! A place with `unsafe`: a [`LinuxSys`] is made here, and the environment is read as the C library has it.
+//! This file has `unsafe` code: it creates a [`LinuxSys`], and reads the C library's environment.
 
 use std::borrow::ToOwned;
 use std::ffi::{CStr, CString, OsStr, c_char};
@@ -20,13 +20,14 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, MaskHow, SignalSet};
 
-/// More than Linux gives to all arguments and variables of a program together: three quarters of 8 MiB (execve(2)).
+/// A size above Linux's limit for all arguments and variables of a program, which is three quarters of 8 MiB (execve(2)).
 const ALL_STRINGS_MAX: usize = 8 << 20;
 
-/// For the program's bytes, where the kernel does not copy them by itself.
+/// The size of the copy buffer, for files that the kernel does not copy by itself.
 const BUFFER: usize = 1 << 16;
 
-/// True if the environment had the mark of a copy. The mark is removed there, and later launches need the fact.
+/// True if the environment had the mark of a copy. The mark is removed from the environment, and later launches need the
+/// fact.
 static MARKED_COPY: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether [`run_from_sealed_copy`] has found the mark of a copy in the environment.
@@ -39,21 +40,21 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Why a program does not run from a sealed copy.
+/// The reason why a program does not run from a sealed copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SealedCopyError {
-    /// The process has this many threads, and may have only one; `None` if they cannot be counted.
+    /// The process has this many threads instead of one; `None` if they cannot be counted.
     Threads(Option<u64>),
-    /// The arguments or the environment cannot be handed on.
+    /// The arguments or the environment are too large for the exec of the copy.
     TooLarge,
     /// The copy would not be recognised as one, and would be copied again.
     NotRecognised,
     /// A system call failed.
     Os {
-        /// On the way to the copy.
+        /// The step that failed.
         step: Cloning,
-        /// The kernel's answer.
+        /// The error of the call.
         errno: Errno,
     },
 }
@@ -63,12 +64,15 @@ impl fmt::Display for SealedCopyError {
         f.write_str("failed to run from a sealed copy of this program: ")?;
         match *self {
             Self::Threads(count) => Refusal::Threads(count).fmt(f)?,
-            Self::TooLarge => f.write_str("its arguments or its environment are too large to hand on")?,
+            Self::TooLarge => f.write_str("its arguments or its environment are too large to pass on")?,
             Self::NotRecognised => f.write_str(
                 "the kernel or the file system changes the copy, so that it would not be recognised as one",
             )?,
             Self::Os { step: Cloning::Create, errno } => {
-                write!(f, "creating a file in TMPDIR or /tmp: {errno} (and there are no files in memory)")?;
+                write!(
+                    f,
+                    "creating a file in TMPDIR or /tmp: {errno} (a file in memory could not be made either; {SET_TMPDIR})"
+                )?;
             }
             Self::Os { step, errno } => {
                 write!(f, "{}: {errno}", step.text())?;
@@ -86,6 +90,9 @@ impl fmt::Display for SealedCopyError {
 
 impl core::error::Error for SealedCopyError {}
 
+/// The remedy where the copy cannot be a file in memory.
+const SET_TMPDIR: &str = "set TMPDIR to a writable directory without noexec";
+
 /// The likely cause of a refusal, and what to do.
 const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
@@ -96,7 +103,8 @@ const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
             "the copy needs as much memory as the program's file"
         }
         (Cloning::Exec, Errno::EACCES | Errno::EPERM) => {
-            "a security module forbids to execute files in memory, or TMPDIR is mounted noexec"
+            "a security module forbids the exec of files in memory, or TMPDIR or /tmp is mounted noexec: set TMPDIR to a \
+             writable directory without noexec"
         }
         _ => return None,
     })
@@ -117,21 +125,21 @@ impl From<Error<'_>> for SealedCopyError {
 /// first in `main`, in every program that joins a mount namespace through a [`Launcher`](super::Launcher).
 ///
 /// If the program runs from such a copy already, this returns at once. Otherwise it copies /proc/self/exe, seals the
-/// copy and executes it: `main` begins again. Arguments, environment, working directory, descriptors without
+/// copy and executes it: `main` starts again in the copy. Arguments, environment, working directory, descriptors without
 /// close-on-exec, signal mask, ignored signals, process id and process name stay as they are.
 /// [`std::env::current_exe`] names the copy from then on.
 ///
-/// Why: the command is a file of the namespace that is joined. If it is a script whose interpreter is /proc/self/exe,
+/// The reason: the command is a file of the joined namespace. If the file is a script whose interpreter is /proc/self/exe,
 /// the kernel executes this program's file there, with the dynamic loader of that namespace. A hostile loader or library
 /// keeps a descriptor of the file, and overwrites it when no process executes it any more (CVE-2019-5736). A launch that
 /// joins a mount namespace fails with [`LaunchError::NotSealed`](super::LaunchError::NotSealed) if this was not called.
 ///
-/// Where the kernel has no files in memory, or `vm.memfd_noexec` forbids to execute them, the copy is a file without a
-/// name in `TMPDIR` or /tmp.
+/// If the kernel has no files in memory, or `vm.memfd_noexec` forbids their exec, the copy is a file without a name in
+/// `TMPDIR` or /tmp. That directory must be writable and mounted without noexec.
 ///
 /// # Errors
-/// The process has more than one thread, which an exec would end; the copy could not be made or executed.
-/// Nothing has changed then.
+/// The process has more than one thread, which an exec would end; or the copy could not be made or executed.
+/// In both cases the process is unchanged.
 ///
 /// ```no_run
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -141,8 +149,8 @@ impl From<Error<'_>> for SealedCopyError {
 /// }
 /// ```
 pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
-    // SAFETY: with other threads only the first question is asked, which changes nothing. The rest happens in a single
-    // thread, and ends with an exec or undone.
+    // SAFETY: in a process with other threads only the first check runs, which changes nothing. The other calls run in a
+    // single thread; they end with an exec, or are undone.
     let mut sys = unsafe { LinuxSys::new() };
     let marked = env::var_os(SEALED_COPY);
     if marked.is_none() && cloned::may_join_mounts(&mut sys, is_marked_copy()) == Ok(true) {
@@ -156,7 +164,7 @@ pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY);
     let result = copy_or_go_on(&mut sys, mark);
     if result.is_err() {
-        // A copy that was cut by RLIMIT_FSIZE leaves its signal blocked and pending.
+        // A copy that exceeds RLIMIT_FSIZE leaves SIGXFSZ blocked and pending.
         let _ = sys.sigtimedwait(SignalSet::XFSZ);
         if let Ok(mask) = mask {
             let _ = sys.sigprocmask(MaskHow::Set, mask);
@@ -164,7 +172,7 @@ pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
     } else if mark.is_some() {
         MARKED_COPY.store(true, Ordering::Relaxed);
         if let Some(name) = CString::new(name).ok().filter(|name| !name.is_empty()) {
-            // The name is for people; nothing depends on it.
+            // The name is only shown; no code depends on it.
             let _ = sys.set_name(&name);
         }
         #[allow(clippy::disallowed_methods, reason = "there is one thread")]
@@ -176,7 +184,7 @@ pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
     result
 }
 
-/// Returns success in a copy. Otherwise becomes one, or returns why not.
+/// Returns success in a copy. Otherwise executes a copy, or returns the error.
 fn copy_or_go_on<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedCopyError> {
     let name = fs::read("/proc/self/comm").unwrap_or_default();
     let name = name.strip_suffix(b"\n").unwrap_or(&name);
@@ -202,7 +210,7 @@ fn copy_or_go_on<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedC
     }
 }
 
-/// All variables as the C library has them, each with its NUL: std leaves out those that have no `=`.
+/// Returns all variables of the C library's environment, each with its NUL. std omits variables without `=`.
 fn all_variables() -> Vec<u8> {
     let mut variables = Vec::new();
     // SAFETY: there is one thread, so nothing changes the environment, or the pointer to it, while it is read.
@@ -228,8 +236,8 @@ mod tests {
         for (text, words) in [
             (error(Cloning::OpenExe, Errno::EACCES), ["opening /proc/self/exe", "must be readable"]),
             (error(Cloning::Copy, Errno::EFBIG), ["copying: File too large", "ulimit -f"]),
-            (error(Cloning::Exec, Errno::EACCES), ["executing the copy: Permission denied", "noexec"]),
-            (error(Cloning::Create, Errno::EROFS), ["TMPDIR or /tmp", "Read-only file system"]),
+            (error(Cloning::Exec, Errno::EACCES), ["executing the copy: Permission denied", SET_TMPDIR]),
+            (error(Cloning::Create, Errno::EROFS), ["Read-only file system", SET_TMPDIR]),
             (SealedCopyError::Threads(Some(3)).to_string(), ["3 threads", "before any is started"]),
             (SealedCopyError::TooLarge.to_string(), ["arguments", "environment"]),
             (SealedCopyError::NotRecognised.to_string(), ["copy", "recognised"]),
@@ -252,7 +260,7 @@ mod tests {
         assert_eq!(SealedCopyError::from(os), SealedCopyError::Os { step, errno });
     }
 
-    /// libtest's threads are more than one.
+    /// libtest runs each test in a thread of its own.
     #[test]
     fn a_program_with_threads_is_refused() {
         let other = std::thread::spawn(std::thread::park);

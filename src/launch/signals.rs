@@ -41,15 +41,15 @@ const EARLY: [Known; 16] = [
     Known::SIGSTKFLT,
 ];
 
-/// What asks a program to end: it ends a launch, and is passed on to the command.
+/// The signals that ask a program to end. Each ends a launch; once the command runs, it is passed on to the command.
 const ENDING: [Known; 4] = [Known::SIGINT, Known::SIGTERM, Known::SIGHUP, Known::SIGQUIT];
 
-/// What stops the job of a terminal: Ctrl-Z, and a job in the background that reads from the terminal or writes to it. Taken
+/// The signals that stop a terminal's job: Ctrl-Z, and a read or write of the terminal by a background job. They are blocked
 /// once the command runs. Before that they stop the launcher together with its stages.
 const LATE: [Known; 3] = [Known::SIGTSTP, Known::SIGTTIN, Known::SIGTTOU];
 
-/// How long after such a signal a stop of the command counts as its effect. A command may have a handler that saves its
-/// work first.
+/// The time after such a signal within which a stop of the command counts as the signal's effect. The command may have a
+/// handler that first saves its work.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often to look after the command on a kernel without pidfds (before 5.3), in milliseconds: if it died before its
@@ -66,15 +66,15 @@ pub struct Signals {
 
 impl Signals {
     /// Blocks what is to be passed on or acted upon, and gives SIGCHLD its default disposition, without which a
-    /// command's status would be lost. SIGPIPE and SIGXFSZ are blocked too: a write to a closed pipe (`EPIPE`), or beyond the
-    /// limit of the size of files (`EFBIG`), is an error here, and no end.
+    /// command's status would be lost. SIGPIPE and SIGXFSZ are blocked too: a write to a closed pipe (`EPIPE`), or beyond
+    /// RLIMIT_FSIZE (`EFBIG`), returns an error instead of ending this process.
     ///
     /// Early in a program with one thread, which then ends with the command: nothing is ever put back. A SIGPIPE that is
     /// ignored is taken for the caller's wish, and the command gets it so: a program that Rust's runtime starts gives
     /// it its default disposition first, as the runtime ignores it.
     ///
     /// # Errors
-    /// The step that failed, and its errno. `EMFILE`: no descriptor is left for a signalfd.
+    /// The step that failed, and its errno. `EMFILE`: no descriptor is free for a signalfd (raise ulimit -n).
     pub fn take() -> Result<Self, SignalsError> {
         let before = ProcStatus::of_this_thread();
         let mut original = before.as_after_an_exec();
@@ -98,7 +98,7 @@ impl Signals {
             .map_err(|errno| SignalsStep::InterruptDescriptor.failed(errno as i32))?;
         let descriptor = SignalFd::with_flags(&all, flags)
             .map_err(|errno| SignalsStep::SignalDescriptor.failed(errno as i32))?;
-        // Blocked and never read: a write that fails must not end the launcher and leave the command behind.
+        // Blocked and never read: a failed write must not end the launcher, which would leave the command unsupervised.
         let mut held = early;
         held.add(Known::SIGPIPE);
         held.add(Known::SIGXFSZ);
@@ -119,11 +119,11 @@ impl Signals {
     }
 }
 
-/// Waits for the command, passes signals on, and stops with it when the terminal stops their job. Returns the status to exit
-/// with: the command's own, or 128 and the number of the signal that ended it.
+/// Waits for the command and passes signals on to it. Stops this process too when the terminal stops the job. Returns the exit
+/// status: the command's own, or 128 plus the number of the signal that ended the command.
 ///
-/// A stop of the command alone (a freezer, a debugger, `kill -STOP $$`) does not stop this process: nobody would continue it
-/// when the command is continued.
+/// A stop of the command alone (a freezer, a debugger, `kill -STOP $$`) does not stop this process: a later SIGCONT to the
+/// command would not continue this process.
 ///
 /// INT, TERM, HUP and QUIT end the command even where it is process 1 of its namespace and has not asked for them: then
 /// by SIGKILL, and the status names the signal that came.
@@ -155,7 +155,8 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             }
         }
         if job.ending && job.command_stopped {
-            // The signal waits until the command is continued (signal(7)). A shell continues a stopped job that it ends.
+            // The signal stays pending until the command is continued (signal(7)). A shell also continues a stopped job that it
+            // ends.
             job = Job::default();
             child.signal(libc::SIGCONT)?;
         }
@@ -168,29 +169,29 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     }
 }
 
-/// What is known of the terminal's job, of which this process is the part that the shell sees.
+/// The state of the terminal's job. The shell sees only this process of the job.
 #[derive(Clone, Copy, Debug, Default)]
 struct Job {
-    /// This signal came to stop it.
+    /// The last signal that asked the job to stop, with its time.
     asked: Option<(Known, Instant)>,
     /// The command is stopped.
     command_stopped: bool,
-    /// It has been sent a signal that asks it to end.
+    /// A signal that asks the command to end has been sent to it.
     ending: bool,
 }
 
 impl Job {
-    /// The signal by which this process stops too: the terminal has stopped the job, and the command has followed.
+    /// Returns the signal with which this process stops itself: the terminal has stopped the job, and the command has stopped.
     fn stops(&self, now: Instant) -> Option<Known> {
         let (signal, at) = self.asked.filter(|_| self.command_stopped)?;
         (now.saturating_duration_since(at) <= STOPS_WITHIN).then_some(signal)
     }
 }
 
-/// Stops this process as the terminal would have, had it not held the signal back. Comes back when it is continued.
+/// Stops this process by the signal that it had blocked. Returns when this process is continued.
 ///
-/// In a process group that no shell looks after (orphaned, setpgid(2)) the kernel discards the signal: nobody could continue
-/// the job, so it goes on.
+/// In an orphaned process group (setpgid(2)) the kernel discards the signal, since no shell could continue the job. Then this
+/// function returns at once.
 fn stop_with_the_job(signal: Known) -> io::Result<()> {
     let set = SigSet::from(signal);
     raise(signal)?;
@@ -215,20 +216,20 @@ fn wait_for_news(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
     }
 }
 
-/// What a signal has led to.
+/// The effect of a signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Effect {
     /// Nothing that concerns this process.
     None,
-    /// The command was killed for it.
+    /// The command was killed because of this signal.
     Killed(Signal),
-    /// The command has it, and it asks the command to end.
+    /// The signal was sent to the command, and asks the command to end.
     AskedToEnd,
-    /// The terminal's job is to stop: this process does when the command has.
+    /// The signal stops the terminal's job: this process stops when the command has stopped.
     JobStops(Known),
 }
 
-/// Acts upon one signal. `told`: if it came from the terminal, the command was there to get it, too.
+/// Handles one signal. `told`: the command already ran when the signal arrived, so a terminal sent it to the command too.
 fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: bool) -> io::Result<Effect> {
     let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(Effect::None) };
     let stops = LATE.into_iter().find(|late| *late as i32 == number);
@@ -247,7 +248,8 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
         first: child.is_first(),
         apart: leads_a_session(child),
     };
-    // The terminal sends to a whole process group, so a command with a session of its own gets it from us for its group.
+    // A terminal sends a signal to a whole process group. The process group of a command with its own session is another one,
+    // so this process sends the signal there.
     let whole_group = context.apart && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
     match reaction(Signal(number), context) {
         Reaction::Leave if context.ignored(Signal(number)) => Ok(Effect::None),
@@ -266,12 +268,12 @@ fn in_our_group(child: &Child) -> bool {
     getpgid(Some(nix::unistd::Pid::from_raw(child.pid().0))) == Ok(getpgrp())
 }
 
-/// Whether the signal asks a program to end.
+/// Returns whether the signal asks a program to end.
 fn is_ending(number: i32) -> bool {
     ENDING.into_iter().any(|ending| ending as i32 == number)
 }
 
-/// Whether the command has a session of its own, and so a process group of its own.
+/// Returns whether the command has a session of its own, and so a process group of its own.
 fn leads_a_session(child: &Child) -> bool {
     let pid = nix::unistd::Pid::from_raw(child.pid().0);
     getsid(Some(pid)) == Ok(pid)
@@ -286,13 +288,13 @@ struct Context {
     command: Option<ProcStatus>,
     /// It is process 1 of a pid namespace, as far as the launcher knows.
     first: bool,
-    /// It leads a session of its own. Its process group is orphaned, so the kernel discards a SIGTSTP that nobody catches
-    /// (setpgid(2), "orphaned").
+    /// The command leads a session of its own. Its process group is orphaned, so the kernel discards a SIGTSTP without a
+    /// handler (setpgid(2), "orphaned").
     apart: bool,
 }
 
 impl Context {
-    /// Whether the command ignores this signal.
+    /// Returns whether the command ignores this signal.
     fn ignored(&self, signal: Signal) -> bool {
         self.command.is_some_and(|command| command.ignored.contains(set_of(signal)))
     }
@@ -329,11 +331,11 @@ fn reaction(signal: Signal, Context { delivered, command, first, apart }: Contex
             Some(command),
         ) => match signal.0 {
             _ if command.ignored.contains(set) => Reaction::Leave,
-            // Process 1 does not get what it has not asked for: others do it from outside.
+            // The kernel discards a signal to process 1 that has no handler. SIGSTOP from outside works.
             libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU if command.is_init && !wanted(command) => {
                 Reaction::Stop
             }
-            // A shell blocks it for the time of a fork. It would be discarded when it is unblocked.
+            // A shell blocks SIGTSTP during a fork. The kernel would discard it at the unblock.
             libc::SIGTSTP if apart && !command.caught.contains(set) => Reaction::Stop,
             _ if command.is_init && !wanted(command) => Reaction::Kill,
             _ => forward,
@@ -387,7 +389,7 @@ mod tests {
     #[test]
     fn a_background_job_that_uses_the_terminal_is_stopped() {
         for signal in [libc::SIGTTIN, libc::SIGTTOU] {
-            // Process 1 would ignore the signal and try again for ever.
+            // Process 1 would ignore the signal and repeat its read or write without end.
             assert_eq!(reacts(signal, true, true, |_| {}), Reaction::Stop);
             assert_eq!(reacts(signal, true, false, |_| {}), Reaction::Leave);
             let ignored = |command: &mut ProcStatus| command.ignored = set_of(Signal(signal));
@@ -402,7 +404,7 @@ mod tests {
         let stops =
             |asked, command_stopped, after| Job { asked, command_stopped, ending: false }.stops(now + after);
         assert_eq!(stops(asked, true, Duration::ZERO), Some(Known::SIGTSTP));
-        // A stop of the command alone; a command that has not stopped; one that was stopped by somebody else, later.
+        // A stop of the command alone; a running command; a command that another process stopped later.
         assert_eq!(stops(None, true, Duration::ZERO), None);
         assert_eq!(stops(asked, false, Duration::ZERO), None);
         assert_eq!(stops(asked, true, STOPS_WITHIN + Duration::from_secs(1)), None);

@@ -31,7 +31,7 @@ pub struct Tail<'a> {
     pub kill_child: bool,
     /// The descriptors above 2 that the command gets; `None` for all that are not close-on-exec.
     pub descriptors: Option<&'a [Fd]>,
-    /// The path of the user namespace that stage 2 joins, for an error.
+    /// The path of the user namespace that stage 2 joins, for the error's text.
     pub user_namespace: &'a [u8],
     /// The command's name, as it was given.
     pub name: &'a [u8],
@@ -43,8 +43,8 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Keeps the launcher's descriptors from the command, except those that are named. `pipes` are those of the stages, which
-/// have their numbers from us: naming one of them names a descriptor that was closed.
+/// Marks the launcher's descriptors close-on-exec, except the named ones. `pipes` are the stages' ends, which got free numbers:
+/// a named descriptor with such a number was closed before, so that it is an error.
 ///
 /// We are stage 0, as yet a copy of the launcher, in the caller's namespaces: close_range(2) may be missing, and then the
 /// caller's /proc is needed.
@@ -66,21 +66,21 @@ pub fn report_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'
     let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
     log.enter_stage(0);
     log.fatal(sys, error);
-    // If we were gone by the time of the message, or not quite, the launcher's calls would depend on who was faster.
+    // Stage 0 exits only after the message has arrived. Otherwise the launcher's calls would depend on the schedule.
     while sys.poll(&mut [PollFd::new(init, PollEvents::IN)], -1) == Err(Errno::EINTR) {}
     1
 }
 
-/// Mounts, waits for the word to go, takes the last steps, and becomes the command. Returns the status to exit with.
+/// Mounts, waits for the go byte, takes the last steps, and executes the command. Returns the status to exit with.
 ///
 /// We are stage 2, the container's init, in all its namespaces, with all the privileges that it will ever have; with `last`
-/// in all but the user namespace, with the caller's. The launcher has reaped the others, and waits for us to go or to say
-/// why not.
+/// in all but the user namespace, with the caller's. The launcher has reaped the others, and waits for our exec or our
+/// error.
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: Fd, log: Fd) -> i32 {
     let (error, told) = match prepare(sys, tail, last) {
         Ok(()) => match become_command(sys, tail, last, init) {
             Some(error) => (error, true),
-            // The launcher is gone, and nobody would know of the command.
+            // The launcher is dead, so no process would supervise the command.
             None => return 1,
         },
         Err(error) => (error, false),
@@ -90,8 +90,8 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
     log.enter_stage(2);
     log.fatal(sys, &error);
     if !told {
-        // The launcher does not know yet. If we were gone by the time of its word, or not quite, its calls would depend
-        // on who was faster.
+        // The launcher has not read the error yet. Stage 2 exits only after the go byte has arrived. Otherwise the launcher's
+        // calls would depend on the schedule.
         let _ = await_go(sys, init);
     }
     match error {
@@ -100,7 +100,7 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
     }
 }
 
-/// What follows the mounts. Returns an error, or `None` if the launcher is gone.
+/// Takes the steps after the mounts, and executes the command. Returns an error, or `None` if the launcher is dead.
 fn become_command<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'m>,
@@ -114,13 +114,13 @@ fn become_command<'m, S: Sys>(
     }
     if let Some(steps) = last {
         let taken = steps.take(sys, tail.user_namespace);
-        // Again, as the change of ids has cleared it.
+        // Set again: the change of ids has cleared the parent-death signal.
         if let Err(error) = taken.and_then(|()| set_kill_child(sys, tail)) {
             return Some(error);
         }
     }
     if !tail.kill_child {
-        // Stage 2 ends with the launcher up to here; an exec would keep the signal.
+        // Up to this call stage 2 ends with the launcher. An exec would keep the parent-death signal.
         if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
             return Some(Error::Os { doing: Doing::OutliveLauncher, errno });
         }
@@ -151,19 +151,20 @@ fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) ->
     if tail.mount_proc {
         sys.mount(Mount::Proc).map_err(os(Doing::MountProc))?;
     }
-    // After the last change of user id, which would clear it.
+    // After the last change of the user id, which clears the parent-death signal.
     if last.is_none() { set_kill_child(sys, tail) } else { Ok(()) }
 }
 
-/// Waits for the word to go. Returns whether it came.
+/// Waits for the go byte. Returns whether it has arrived.
 fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     let mut word = [0];
     let got = read_full(sys, init, &mut word).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })?;
     Ok(got == word.len() && word == [GO])
 }
 
-/// Returns whether the launcher still lives. It may have sent the word to go and died before we asked for the signal of its
-/// death, which then never comes. It keeps its end open until our exec: an end of file is its death.
+/// Returns whether the launcher is still alive. It may have died between its send of the go byte and our request for the
+/// parent-death signal; then the kernel sends no signal. The launcher keeps its end of the init pipe open until our exec, so an
+/// end of file means that it is dead.
 fn launcher_lives<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     loop {
         match sys.poll(&mut [PollFd::new(init, PollEvents::IN)], 0) {

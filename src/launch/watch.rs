@@ -1,49 +1,54 @@
-//! What the launcher waits for, and the stages that it waits for.
+//! The launcher's waits ([`Watch`]), and its knowledge of the stages ([`Stages`]).
 //!
-//! No wait of the launcher is for one thing alone. Somebody may stop a stage for any time: with SIGSTOP, by a freezer, or,
-//! in `nsexec enter`, as root of the container, which sees stage 2. So every wait also ends when a signal asks for the end of
-//! the launch, or when its time is over, and a failed launch looks for stopped stages instead of waiting for them.
+//! A stage can be stopped for any time: by SIGSTOP, by a freezer, or, in `nsexec enter`, by root of the container, which sees
+//! stage 2. So each wait of a launcher with a signalfd or a timerfd also ends when one of them becomes readable. Only a
+//! supervised launcher has a signalfd ([`Launcher::supervised`](super::Launcher::supervised)), without the signals that the
+//! caller ignores or blocks; only one with a time limit has a timerfd. A launcher with neither, on a kernel without pidfds
+//! (before 5.3), blocks in wait4(2) until the stage ends. A failed launch kills stopped stages, and ends after 5 s at the
+//! latest.
 
 use super::script::{Ended, LogReader, Pipes, STAGES, Step, Trouble, close, read_some};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Signal, SysResult, WaitFor, WaitStatus, Waited};
 
-/// How long the stages of a failed launch may be silent before the launcher looks after them, in milliseconds.
+/// The timeout of a poll of the log pipe after a failure, in milliseconds. After it the launcher kills stopped stages.
 const GRACE_MS: i32 = 200;
 
-/// After so many silent [`GRACE_MS`] the known stages are killed, also where they should end by themselves.
+/// The number of [`GRACE_MS`] without a record after which the launcher kills the known stages, also if they should end by
+/// themselves.
 const PATIENCE: u32 = 10;
 
-/// After so many silent [`GRACE_MS`] the launcher gives up. A stage that is left then has survived SIGKILL, or was never
-/// known and is held by a debugger. It ends with the launcher at the latest (PR_SET_PDEATHSIG(2const)).
+/// The number of [`GRACE_MS`] without a record after which the launcher gives up. A stage that is left then has survived
+/// SIGKILL, or a debugger holds it and its pid is unknown. It ends with the launcher at the latest
+/// (PR_SET_PDEATHSIG(2const)).
 const GIVE_UP: u32 = 25;
 
-/// How often to look for the end of a stage on a kernel without pidfds (before 5.3), in milliseconds.
+/// The interval of looks for the end of a stage on a kernel without pidfds (before 5.3), in milliseconds.
 const LOOK_MS: i32 = 20;
 
-/// Which of two things a wait was ended by.
+/// The event that ended a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ready {
-    /// The one that was waited for.
+    /// The wanted descriptor is ready.
     Wanted,
-    /// The end of a process, without which the wanted one never comes.
+    /// A process ended. Without it the wanted event never comes.
     Death,
 }
 
-/// What may end a launch at any of its waits.
+/// The descriptors that end a launch early, if they become readable during one of its waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
-    /// A signalfd.
+    /// A signalfd for signals that end a launch; `None` for a launcher that is not supervised.
     pub(super) interrupt: Option<Fd>,
-    /// A timerfd.
+    /// A timerfd; `None` without a time limit.
     pub(super) timer: Option<Fd>,
 }
 
 impl Watch {
     /// Waits for `wanted`, and for the pidfd `death` if there is one.
     ///
-    /// Where several are ready, `wanted` goes first, then `death`: in a run without faults the reply of this poll never
-    /// varies in what the launcher does.
+    /// If several are ready, `wanted` has priority, then `death`. So in a run without faults the launcher's next call does
+    /// not depend on the schedule.
     ///
     /// # Errors
     /// [`Trouble::Interrupted`] or [`Trouble::TimedOut`].
@@ -57,7 +62,7 @@ impl Watch {
             let found = match self.poll(sys, Some(wanted), death, -1) {
                 Ok(found) => found,
                 Err(Errno::EINTR) => continue,
-                // Without a poll, the call that follows waits by itself, and cannot be interrupted.
+                // If poll(2) fails, the next call of the launcher blocks until it is done.
                 Err(_) => return Ok(Ready::Wanted),
             };
             if found.events_of(Some(wanted.fd)) != PollEvents::NONE {
@@ -70,7 +75,7 @@ impl Watch {
         }
     }
 
-    /// Lets [`LOOK_MS`] pass.
+    /// Waits for [`LOOK_MS`].
     ///
     /// # Errors
     /// As [`Self::wait`].
@@ -81,7 +86,7 @@ impl Watch {
         }
     }
 
-    /// Whether a signal or a timer may end the launch.
+    /// Returns whether a signal or a timer can end the launch.
     const fn can_end(&self) -> bool {
         self.interrupt.is_some() || self.timer.is_some()
     }
@@ -104,14 +109,14 @@ impl Watch {
         Ok(found)
     }
 
-    /// Looks whether a signal has come, or the time is over. A descriptor that is neither readable nor usable is forgotten:
-    /// the launch goes on without it.
+    /// Fails if a signal has arrived or the timer has expired. A descriptor with an error event is dropped, and the launch
+    /// continues without it.
     fn end_of_launch<S: Sys>(&mut self, sys: &mut S, found: &Found) -> Result<(), Trouble> {
         let interrupt = found.events_of(self.interrupt);
         if let Some(fd) = self.interrupt.filter(|_| interrupt.contains(PollEvents::IN)) {
             match read_signal(sys, fd) {
                 Ok(signal) => return Err(Trouble::Interrupted(signal)),
-                // Another reader of the same signals has taken it.
+                // Another reader of the signalfd has read the signal.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => self.interrupt = None,
             }
@@ -143,7 +148,7 @@ impl Found {
 
 /// The number at the beginning of a record of a signalfd (signalfd(2)).
 fn read_signal<S: Sys>(sys: &mut S, fd: Fd) -> SysResult<Signal> {
-    // struct signalfd_siginfo; a kernel gives whole ones.
+    // The size of struct signalfd_siginfo. The kernel returns whole records only.
     const RECORD: usize = 128;
     let mut record = [0; RECORD];
     match sys.read(fd, &mut record)? {
@@ -168,33 +173,33 @@ struct Stage {
 pub(super) struct Stages {
     known: [Stage; STAGES],
     ended: [Option<Ended>; STAGES],
-    /// To which processes the launcher has sent SIGKILL.
+    /// The processes to which the launcher has sent SIGKILL.
     killed: [Option<Pid>; STAGES],
-    /// Stage 2 once it has the word to go: the init pipe no longer holds it back.
+    /// Stage 2, from the send of the go byte on: it no longer waits for the init pipe.
     running: Option<Pid>,
 }
 
 impl Stages {
-    /// Stage 0 has just been made. Its pid is its own until the launcher has reaped it.
+    /// Notes that stage 0 exists. Its pid is not used again until the launcher has reaped it.
     pub(super) fn new<S: Sys>(sys: &mut S, stage_0: Pid) -> Self {
         let first = Stage { pid: Some(stage_0), pidfd: sys.pidfd_open(stage_0).ok() };
         let known = [first, Stage::default(), Stage::default()];
         Self { known, ended: [None; STAGES], killed: [None; STAGES], running: None }
     }
 
-    /// The pid line has come.
+    /// Notes the pids of the pid line.
     pub(super) fn learn<S: Sys>(&mut self, sys: &mut S, stage_1: Pid, stage_2: Pid) {
         let [_, one, two] = &mut self.known;
         *one = Stage { pid: Some(stage_1), pidfd: sys.pidfd_open(stage_1).ok() };
         *two = Stage { pid: Some(stage_2), pidfd: None };
     }
 
-    /// Stage 2 gets the word to go.
+    /// Notes that the launcher sends the go byte to stage 2.
     pub(super) const fn may_run(&mut self, stage_2: Pid) {
         self.running = Some(stage_2);
     }
 
-    /// What is readable when this stage has ended, before Linux 5.3 nothing.
+    /// Returns the stage's pidfd, which is readable when the stage has ended. `None` before Linux 5.3.
     pub(super) fn pidfd(&self, stage: usize) -> Option<Fd> {
         self.known.get(stage)?.pidfd
     }
@@ -244,7 +249,7 @@ impl Stages {
     }
 
     /// # Errors
-    /// [`Trouble::StageFailed`] if one of those that have ended did so with another status than 0.
+    /// [`Trouble::StageFailed`]: a reaped stage had another status than exit status 0.
     pub(super) fn all_succeeded(&self) -> Result<(), Trouble> {
         let mut ended = self.ended.iter().flatten();
         if ended.all(|ended| ended.status == WaitStatus::Exited(0)) {
@@ -256,8 +261,9 @@ impl Stages {
 
     /// Ends the stages of a failed launch, reads what they still log, and reaps them.
     ///
-    /// They end by themselves when our end of the init pipe is closed. One that is stopped does not; it is continued where
-    /// the caller wants the end at once, and killed where it does not end then.
+    /// A running stage ends by itself when our end of the init pipe is closed. A stopped stage does not. After an interrupt
+    /// or the time limit the launcher sends SIGCONT to all stages, and SIGKILL at once to a stage 2 that has the go byte. A
+    /// stage that does not end gets SIGKILL.
     pub(super) fn end<S: Sys, L: LogReader>(
         &mut self,
         sys: &mut S,
@@ -275,20 +281,20 @@ impl Stages {
             }
             self.signal(sys, Signal::CONT);
         }
-        // With a fatal record after the word to go the log has been read to its end.
+        // After a fatal record that follows the go byte, the log has been read to its end.
         let all_gone = trouble == Trouble::FatalRecord || self.drain(sys, trouble, pipes.log, log);
         let (stages, command) = match all_gone {
             true => (WaitFor::Stages, WaitFor::Ordinary),
             false => (WaitFor::StagesNow, WaitFor::OrdinaryNow),
         };
-        // ECHILD: none is left.
+        // ECHILD: no stage is left.
         while let Ok(waited) = wait(sys, Pid::ANY, stages) {
             if waited.pid == Pid(0) {
                 break;
             }
             self.has_ended(waited);
         }
-        // The command may have been executed before SIGKILL came. Then it ends with SIGCHLD, as any other child.
+        // If stage 2 executed the command before SIGKILL, it is an ordinary child, whose exit signal is SIGCHLD.
         if let Some(pid) = self.running.filter(|pid| !self.is_reaped(*pid)) {
             if let Ok(waited) = wait(sys, pid, command) {
                 self.has_ended(waited);
@@ -296,7 +302,7 @@ impl Stages {
         }
     }
 
-    /// Reads the log until the last stage has closed it. Returns false if that never happened.
+    /// Reads the log until the last stage has closed it. Returns false if a stage still holds it after [`GIVE_UP`].
     fn drain<S: Sys, L: LogReader>(&mut self, sys: &mut S, trouble: Trouble, fd: Fd, log: &mut L) -> bool {
         let mut silent: u32 = 0;
         while silent < GIVE_UP {
@@ -309,7 +315,7 @@ impl Stages {
                         self.kill(sys);
                     }
                 }
-                // Without a poll, the read waits.
+                // If poll(2) fails, the read blocks.
                 Ok(_) | Err(_) => {
                     if !read_some(sys, fd, log) {
                         return true;
@@ -320,7 +326,7 @@ impl Stages {
         false
     }
 
-    /// Kills stages that are stopped, also one whose pid the launcher never learnt, and notes which have ended.
+    /// Kills stopped stages, also one whose pid the launcher does not know, and notes the stages that have ended.
     fn kill_stopped<S: Sys>(&mut self, sys: &mut S) {
         while let Ok(waited) = wait(sys, Pid::ANY, WaitFor::StagesNow) {
             match waited.status {
@@ -331,14 +337,14 @@ impl Stages {
         }
     }
 
-    /// SIGKILL to each known stage.
+    /// Sends SIGKILL to each known stage.
     fn kill<S: Sys>(&mut self, sys: &mut S) {
         for pid in self.known.map(|stage| stage.pid).into_iter().flatten() {
             self.kill_one(sys, pid);
         }
     }
 
-    /// SIGKILL to a stage that has not been reaped: until then the number is its own.
+    /// Sends SIGKILL to a stage, unless it has been reaped: until then its pid is not used again.
     fn kill_one<S: Sys>(&mut self, sys: &mut S, pid: Pid) {
         if self.is_reaped(pid) {
             return;
@@ -348,7 +354,7 @@ impl Stages {
                 *free = Some(pid);
             }
         }
-        // ESRCH cannot be: no other process reaps it.
+        // ESRCH cannot occur: no other process reaps the stage.
         let _ = sys.kill(pid, Signal::KILL);
     }
 
@@ -380,19 +386,19 @@ impl Stages {
         }
     }
 
-    /// Closes what is left of its descriptors.
+    /// Closes the remaining pidfds.
     pub(super) fn close<S: Sys>(&mut self, sys: &mut S) {
         for stage in 0..STAGES {
             self.close_pidfd(sys, stage);
         }
     }
 
-    /// How the stages ended, in the order in which they were reaped.
+    /// Returns how the stages ended, in the order in which they were reaped.
     pub(super) fn into_ended(mut self) -> [Option<Ended>; STAGES] {
-        // Stage 2 never comes without stage 1, and after it: of two unknown ones the lower number is stage 1's. Numbers can
-        // wrap around (pid_max in proc(5)); then the two change names.
-        let mut strangers = self.ended.iter_mut().flatten().filter(|ended| ended.stage.is_none());
-        match (strangers.next(), strangers.next()) {
+        // Stage 1 creates stage 2. So of two unknown stages the one with the lower pid is stage 1. If pids wrap around in
+        // between (pid_max in proc(5)), the two are exchanged.
+        let mut unknown = self.ended.iter_mut().flatten().filter(|ended| ended.stage.is_none());
+        match (unknown.next(), unknown.next()) {
             (Some(one), None) => one.stage = Some(1),
             (Some(one), Some(other)) => {
                 let (first, second) = if one.pid < other.pid { (one, other) } else { (other, one) };

@@ -25,7 +25,7 @@ pub fn run<'m, S: Sys>(
     to_child: Pair,
     to_init: Pair,
 ) -> Result<StageEnd, Error<'m>> {
-    // First of all: from here on a stopped stage 1 ends with the launcher.
+    // The first call: from here on a stopped stage 1 ends with the launcher.
     end_with_launcher(sys, cx.policy.ends_with_launcher);
     // Already a failure of these closes is this stage's.
     log.enter_stage(1);
@@ -83,7 +83,7 @@ pub fn run<'m, S: Sys>(
     }
 }
 
-/// Whether the message joins a user namespace.
+/// Returns whether the message joins a user namespace.
 fn joins_user(bootstrap: &Bootstrap<'_>) -> bool {
     bootstrap.namespaces().is_some_and(|paths| paths.kinds().contains(NsKind::User))
 }

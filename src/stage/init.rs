@@ -1,4 +1,4 @@
-//! Stage 2, the init: waits for its turn, becomes who it shall be, and goes back to its caller.
+//! Stage 2, the init: waits for stage 0, changes session and ids, and returns to its caller.
 
 use super::{Context, StageEnd, end_with_launcher, enter};
 use crate::bootstrap::Bootstrap;
@@ -35,11 +35,11 @@ pub fn drop_groups(policy: Setgroups, bootstrap: &Bootstrap<'_>) -> DropGroups {
     }
 }
 
-/// Waits for stage 0's word, then becomes session leader, and root unless that comes last. `user_namespace`: the one that
-/// stage 1 has left for the last moment.
+/// Waits for stage 0's message, then becomes session leader, and root unless the policy leaves that to [`LastSteps`].
+/// `user_namespace` is the user namespace that stage 1 has opened for [`LastSteps`] and not joined.
 ///
 /// We are stage 2, in every namespace asked for, with its privileges; pid 1 if the pid namespace is new. Stage 0
-/// waits for us to finish. Nothing that cannot be undone happens before its word, since a launcher may give up
+/// waits for us to finish. No irreversible step precedes stage 0's message, since the launcher may give up
 /// until then.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub fn run<'m, S: Sys>(
     parent: End<OfChild>,
     user_namespace: Option<Fd>,
 ) -> Result<StageEnd, Error<'m>> {
-    // First of all: from here on a stopped stage 2 ends with the launcher.
+    // The first call: from here on a stopped stage 2 ends with the launcher.
     end_with_launcher(sys, cx.policy.ends_with_launcher);
     // Already a failure of this close is this stage's.
     log.enter_stage(2);
@@ -86,7 +86,7 @@ pub fn run<'m, S: Sys>(
     })))
 }
 
-/// User 0 and group 0 of the user namespace that we are in, and its groups.
+/// Sets user id 0, group id 0 and the supplementary groups, in the current user namespace.
 fn become_root<'m, S: Sys>(
     sys: &mut S,
     dropping: DropGroups,
@@ -99,7 +99,7 @@ fn become_root<'m, S: Sys>(
     end_with_launcher(sys, ends_with_launcher);
     if dropping != DropGroups::No {
         match sys.drop_groups() {
-            // The namespace denies setgroups for good, or has no group mapped.
+            // The namespace denies setgroups permanently, or has no group map.
             Err(Errno::EPERM) if dropping == DropGroups::IfAllowed => {}
             dropped => dropped.map_err(os(Doing::Setgroups))?,
         }
@@ -107,27 +107,28 @@ fn become_root<'m, S: Sys>(
     Ok(())
 }
 
-/// The steps of stage 2 that [`Credentials::RootLast`](crate::policy::Credentials::RootLast) leaves to the last moment.
+/// The steps of stage 2 that [`Credentials::RootLast`](crate::policy::Credentials::RootLast) delays until the go byte has arrived,
+/// a few calls before the exec.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LastSteps {
-    /// The user namespace to join, if stage 1 has not joined it.
+    /// The user namespace to join; `None` if stage 1 has joined it.
     user_namespace: Option<Fd>,
-    /// The supplementary groups.
+    /// Whether the supplementary groups are dropped.
     dropping: DropGroups,
     /// Whether stage 2 ends with the launcher.
     ends_with_launcher: bool,
 }
 
 impl LastSteps {
-    /// Joins the user namespace, unless stage 1 did, and becomes its root.
+    /// Joins the user namespace, unless stage 1 has joined it, and becomes its root.
     ///
     /// We are stage 2, in all other namespaces, with the caller's ids and privileges, not dumpable; the launcher has sent
-    /// the word to go. `path` is that of the user namespace, for the error.
+    /// the go byte. `path` is the path of the user namespace, for the error.
     ///
-    /// The kernel clears the parent-death signal here, as the ids change (PR_SET_PDEATHSIG(2const)).
+    /// Each change of ids clears the parent-death signal (PR_SET_PDEATHSIG(2const)), so it is set again after each.
     ///
     /// # Errors
-    /// What ends stage 2: [`Error::NotJoined`] for `EPERM`, [`Doing::Join`], or a change of ids.
+    /// [`Error::NotJoined`] for `EPERM` of the join, [`Doing::Join`] for its other errors, or the error of a change of ids.
     pub fn take<'m, S: Sys>(self, sys: &mut S, path: &'m [u8]) -> Result<(), Error<'m>> {
         if let Some(fd) = self.user_namespace {
             let kind = NsKind::User;
@@ -135,7 +136,7 @@ impl LastSteps {
                 Errno::EPERM => Error::NotJoined { kind, path },
                 errno => Error::Os { doing: Doing::Join(kind, path), errno },
             })?;
-            // The number is free whatever close returns, and the exec closes it anyway.
+            // close(2) frees the number also if it fails. The exec would close the descriptor too.
             let _ = sys.close(fd);
             end_with_launcher(sys, self.ends_with_launcher);
         }

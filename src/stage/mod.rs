@@ -29,19 +29,19 @@ pub use init::LastSteps;
 pub enum Outcome {
     /// The environment does not ask for a bootstrap: return, nothing touched.
     NotInit,
-    /// A stage ends here, with this status.
+    /// The stage exits with this status.
     Exit(i32),
     /// This is stage 2: return to the caller, which is the container's init from now on.
     HandOver,
 }
 
-/// How a stage ends, for our own launcher: as an [`Outcome`], with what stage 2 has left to do.
+/// The end of a stage, for our own launcher: an [`Outcome`] with the remaining steps of stage 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum StageEnd {
-    /// A stage ends here, with this status.
+    /// The stage exits with this status.
     Exit(i32),
-    /// This is stage 2. It has the caller's ids if there are last steps, which it takes right before its exec.
+    /// This process is stage 2. If there are last steps, it has the caller's ids, and takes the steps after the go byte.
     HandOver(Option<LastSteps>),
 }
 
@@ -70,13 +70,13 @@ pub struct Context<'c, 'm> {
 }
 
 impl Context<'_, '_> {
-    /// Whether stage 2 becomes root right before its exec, and no stage earlier. Where a namespace is created, it must be
-    /// made as root of the user namespace (runc#4466).
+    /// Returns whether stage 2 becomes root a few calls before its exec, and no stage becomes root earlier. A namespace must be
+    /// created as root of the user namespace (runc#4466), so this is false if one is created.
     pub(crate) fn root_last(&self) -> bool {
         self.policy.credentials == Credentials::RootLast && self.bootstrap.clone_flags() == CloneFlags::EMPTY
     }
 
-    /// Whether stage 1 becomes root once it is in the user namespace, and stage 2 before it reports that it has finished.
+    /// Returns whether stage 1 becomes root once it is in the user namespace, and stage 2 before it reports its completion.
     pub(crate) fn root_at_once(&self) -> bool {
         self.policy.credentials != Credentials::Keep && !self.root_last()
     }
@@ -105,13 +105,13 @@ impl Wards {
     }
 }
 
-/// Asks the kernel to kill this stage when the launcher's thread dies, where the policy says so (`asked`). A stopped stage
-/// cannot notice that death itself. Repeated after each change of credentials, which may clear the signal.
+/// Asks the kernel to kill this stage when the launcher's thread dies, if the policy requires it (`asked`). A stopped stage
+/// cannot detect that death itself. Repeated after each change of credentials, which may clear the signal.
 ///
-/// Called by stages 1 and 2. Stage 0 gets SIGCONT instead ([`launch`](crate::launch)): it may have a mapping tool to end.
+/// Called by stages 1 and 2. Stage 0 gets SIGCONT instead ([`launch`](crate::launch)): it may have a mapping tool to kill.
 pub(crate) fn end_with_launcher<S: Sys>(sys: &mut S, asked: bool) {
     if asked {
-        // Refused by a filter at most. Then the hang-up of the init pipe alone tells.
+        // Only a filter can refuse this. Then only the hang-up of the init pipe reports the launcher's death.
         let _ = sys.set_pdeathsig(Signal::KILL);
     }
 }

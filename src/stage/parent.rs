@@ -142,10 +142,11 @@ fn write_to<'m, S: Sys>(
     Ok(Written::Done)
 }
 
-/// Returns `error`, or the death of stage 1 if that is its cause.
+/// Returns the death of stage 1 if that is the cause of `error`; otherwise `error`.
 ///
-/// While a process exits, its files in /proc become root's before its end of the sync pipe is closed (do_exit(): PF_EXITING,
-/// exit_mm, exit_files). A refusal in between looks like one of missing privilege. A mapping tool meets the same.
+/// While a process exits, its files in /proc pass to root before its end of the sync pipe is closed (do_exit(): PF_EXITING,
+/// exit_mm, exit_files). In between, an open or a write fails as if a privilege were missing; a mapping tool fails in the
+/// same way.
 fn unless_dying<'m, S: Sys>(
     sys: &mut S,
     child: &End<OfParent>,
@@ -173,12 +174,12 @@ fn unless_dying<'m, S: Sys>(
     if known.unwrap_or_else(|| hangs_up(sys, child.fd())) { died } else { error }
 }
 
-/// How long stage 0 waits for the death of stage 1 where /proc does not say whether it is exiting, in milliseconds. A
-/// process that is exiting closes its descriptors in much less, if it gets a CPU.
+/// The time for which stage 0 waits for the death of stage 1 if its `stat` file cannot be read, in milliseconds. An exiting
+/// process closes its descriptors in much less time, if it gets a CPU.
 const DEATH_WAIT_MS: i32 = 1000;
 
-/// Returns whether stage 1 closes its end of the sync pipe within [`DEATH_WAIT_MS`]. Alive it keeps it open until the pid
-/// of stage 2 has arrived. Bytes that it has sent do not count: it may ask for its maps meanwhile.
+/// Returns whether stage 1 closes its end of the sync pipe within [`DEATH_WAIT_MS`]. A running stage 1 keeps its end open until
+/// it has sent the pid of stage 2. Bytes in the pipe do not count: they may be its request for maps.
 fn hangs_up<S: Sys>(sys: &mut S, sync: Fd) -> bool {
     let mut ends = [PollFd::new(sync, PollEvents(0))];
     loop {
@@ -301,12 +302,12 @@ mod tests {
         ] {
             let mut sys = MockSys::new();
             let child = end(&mut sys);
-            // A question would be an unexpected call.
+            // A read of the stat file would be an unexpected call.
             assert_eq!(unless_dying(&mut sys, &child, Some(DIR), error), error);
         }
     }
 
-    /// hidepid hides the file, or there is no directory: then the sync pipe decides, which closes a moment later.
+    /// hidepid hides the file, or the directory does not exist: then the hang-up of the sync pipe decides.
     #[test]
     fn where_proc_has_no_answer_the_sync_pipe_decides() {
         let error = refused(Errno::EACCES);
@@ -323,7 +324,7 @@ mod tests {
             }
             sys.expect_poll().once().returning(|_, _| Err(Errno::EINTR));
             sys.expect_poll().once().returning(move |fds, timeout| {
-                // Not what it has sent: it may ask for its maps meanwhile.
+                // Only the hang-up counts: bytes may be stage 1's request for maps.
                 assert_eq!((fds[0].fd, fds[0].events, timeout), (Fd(6), PollEvents(0), DEATH_WAIT_MS));
                 fds[0].revents = polled?;
                 Ok(usize::from(fds[0].revents != PollEvents(0)))

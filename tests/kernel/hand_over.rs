@@ -171,7 +171,8 @@ fn a_number_of_our_own_namespace_is_entered(ctx: &Ctx) {
     assert!(theirs.starts_with("net:[") && theirs == entered, "{text}{}", done.err);
     assert_eq!(
         done.err,
-        "nsexec: failed to enter process 99999: No such process (it has ended, or is hidden from us)\n"
+        "nsexec: failed to enter process 99999: No such process (it has ended, or is hidden from us: if /proc is mounted \
+         with hidepid, run as root or in the group of its option gid=)\n"
     );
 }
 

@@ -258,7 +258,8 @@ class CoveredFiles(fixture.ProtocolTest):
             parent.mount(f"/proc/{victim}/oom_score_adj", "/proc/self/oom_score_adj", None, parent.MS_BIND)
         run = self.start(prepare=prepare)
         run.try_send(parent.message(FIVE, oom="789"))
-        text = "failed to update /proc/self/oom_score_adj, which is a mount point: something is mounted over it"
+        text = ("failed to update /proc/self/oom_score_adj, which is a mount point: something is mounted over it "
+                "(unmount it, or mount a new /proc)")
         self.assertRefusedAndUntouched(run, text)
 
     def cover(self, what, text):
@@ -286,7 +287,7 @@ class CoveredFiles(fixture.ProtocolTest):
         run.try_send(parent.message(parent.FLAG["user"], uidmap=own, gidmap=own))
         run.wait_stage0()
         self.assertEqual(len(done), 1)
-        mounted = "which is a mount point: something is mounted over it"
+        mounted = "which is a mount point: something is mounted over it (unmount it, or mount a new /proc)"
         self.assertRefusedAndUntouched(run, f"{text.format(done[0])}, {mounted}")
 
     def test_a_map_over_that_of_stage_1(self):

@@ -232,19 +232,28 @@ fn not_mapped() -> Vec<Scenario> {
             "another process's uid_map is bound over that of stage 1",
             ("/proc/100/uid_map", "/proc/102/uid_map"),
         )
-        .refused("failed to update /proc/102/uid_map, which is a mount point: something is mounted over it"),
+        .refused(
+            "failed to update /proc/102/uid_map, which is a mount point: something is mounted over it \
+                  (unmount it, or mount a new /proc)",
+        ),
         covered(
             "covered_directory",
             "another process's directory is bound over that of stage 1",
             ("/proc/100", "/proc/102"),
         )
-        .refused("failed to open /proc/102, which is a mount point: something is mounted over it"),
+        .refused(
+            "failed to open /proc/102, which is a mount point: something is mounted over it \
+                  (unmount it, or mount a new /proc)",
+        ),
         covered(
             "covered_oom_score",
             "another process's oom score is bound over that of stage 0",
             ("/proc/100/oom_score_adj", "/proc/101/oom_score_adj"),
         )
-        .refused("/proc/self/oom_score_adj, which is a mount point: something is mounted over it"),
+        .refused(
+            "/proc/self/oom_score_adj, which is a mount point: something is mounted over it \
+                  (unmount it, or mount a new /proc)",
+        ),
         Scenario::new(
             "deny_refused",
             "the setgroups file cannot be written, as under an outer filter",

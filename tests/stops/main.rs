@@ -1,9 +1,9 @@
-//! A stopped process holds nobody up: `nsexec run` and `nsexec enter` on the real kernel, with one process of the launch
-//! stopped (SIGSTOP) after each of its system calls, one run for each.
+//! A stopped process does not block the end of a launch: `nsexec run` and `nsexec enter` on the real kernel. One run for each
+//! system call of each process: the process is stopped (SIGSTOP) after that call.
 //!
-//! A tracer (ptrace(2)) walks the launch to the call that is meant, stops the process there, and lets go of all. Then the
-//! launcher gets SIGTERM, or SIGKILL. Afterwards no process may be left, and after SIGTERM the launcher must have said why,
-//! in one line. `NSEXEC_STOPS=N` takes every Nth call only.
+//! A tracer (ptrace(2)) steps the launch to the chosen call, stops the process there, and detaches from all processes. Then the
+//! launcher gets SIGTERM, or SIGKILL. Afterwards no process may be left, and after SIGTERM the launcher must have written one
+//! line with the reason. `NSEXEC_STOPS=N` tests every Nth call only.
 
 mod stepper;
 
@@ -21,13 +21,13 @@ use stepper::{Ending, Launch, Outcome, Then};
 struct Case {
     name: &'static str,
     args: &'static [&'static str],
-    /// The user, root without one.
+    /// The user id; `None` for root.
     uid: Option<u32>,
-    /// Which programs it needs.
+    /// The programs that the case needs.
     needs: &'static [&'static str],
 }
 
-/// An account that every machine has, without privilege. Its subordinate ids are made for the test.
+/// An unprivileged account that every machine has. The test creates its subordinate ids.
 const USER: u32 = 1;
 const USER_NAME: &str = "daemon";
 
@@ -55,7 +55,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    // Started by libtest's users with --list and filters.
+    // cargo and IDEs start test programs with --list and filters.
     let mut args = std::env::args().skip(1);
     if args.any(|arg| arg == "--list") {
         CASES.iter().for_each(|case| println!("{}: test", case.name));
@@ -82,8 +82,8 @@ fn main() -> ExitCode {
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Calls `test` in a new process, whose children are those of the launch alone: the container is a child of this one. Prints
-/// what it complains of. Whether it had nothing to complain of.
+/// Calls `test` in a new process, which has only the launch's processes as children; the container is a child of this process.
+/// Prints the complaints of `test`. Returns true without complaints.
 fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> bool {
     // SAFETY: this program has one thread.
     match unsafe { fork() }.expect("fork") {
@@ -91,13 +91,13 @@ fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> bool {
         ForkResult::Child => {
             let complaints = test();
             complaints.iter().for_each(|complaint| println!("{complaint}"));
-            // Nothing of the parent's is dropped here.
+            // Exits without running the destructors of the parent's values.
             process::exit(i32::from(!complaints.is_empty()))
         }
     }
 }
 
-/// Mounts subordinate ids for [`USER`] over the machine's, in a mount namespace of this process.
+/// Mounts files with subordinate ids for [`USER`] over /etc/subuid and /etc/subgid, in a new mount namespace.
 fn subordinate_ids(place: &Place) {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
     let none = None::<&str>;
@@ -155,7 +155,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // With it ends the container.
+        // The end of its first process ends the container.
         let _ = self.target.kill();
         let _ = self.target.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -180,7 +180,7 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
     let mut held_up = 0_usize;
     for then in [Then::Terminate, Then::Kill] {
         for (process, count) in calls.iter().enumerate() {
-            // With its last two calls stage 2 becomes the command, which outlives the launcher unless it was asked not to.
+            // The last two calls of stage 2 lead to the command, which outlives the launcher without --kill-child.
             let outlives =
                 then == Then::Kill && process == calls.len() - 1 && !case.args.contains(&"--kill-child");
             let count = if outlives { count.saturating_sub(2) } else { *count };
@@ -210,7 +210,7 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
     complaints
 }
 
-/// What is wrong with this outcome.
+/// Returns the complaint about this outcome.
 fn complaint(process: usize, then: Then, outcome: &Outcome) -> Option<String> {
     const LINE: &str = "nsexec: SIGTERM came before the command was started\n";
     if !outcome.left.is_empty() {
@@ -219,9 +219,9 @@ fn complaint(process: usize, then: Then, outcome: &Outcome) -> Option<String> {
     match (then, outcome.ending) {
         (_, Ending::Late) => Some("the launcher did not end".to_owned()),
         (Then::Kill, Ending::Signaled(9)) => None,
-        // It was faster than the signal.
+        // The launch ended before the signal arrived.
         (_, Ending::Exited(0)) if outcome.err.is_empty() => None,
-        // The command itself, or its start.
+        // The command ran, or its exec had begun.
         (Then::Terminate, Ending::Exited(143)) if outcome.err.is_empty() || outcome.err == LINE => None,
         (_, ending) => Some(format!("process {process}: {ending:?}, said {:?}", outcome.err)),
     }

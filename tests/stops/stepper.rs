@@ -1,4 +1,4 @@
-//! The tracer: walks a launch call by call, and stops one process of it (ptrace(2)).
+//! The tracer: steps a launch call by call, and stops one of its processes (ptrace(2)).
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -14,13 +14,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// Much longer than any launch takes on a busy machine.
+/// A limit far above the duration of a launch on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// What happens to the launcher after a process was stopped.
+/// The signal to the launcher after a process was stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Then {
-    /// SIGTERM, and SIGCONT if it is the launcher that was stopped.
+    /// SIGTERM, and SIGCONT if the launcher is the stopped process.
     Terminate,
     /// SIGKILL.
     Kill,
@@ -35,14 +35,14 @@ pub(crate) enum Ending {
     Late,
 }
 
-/// What came of a launch.
+/// The outcome of a launch.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) ending: Ending,
     pub(crate) err: String,
-    /// From the signal until the last process was gone.
+    /// The time from the signal until the last process had ended.
     pub(crate) took: Duration,
-    /// The processes that were left, killed by now.
+    /// The processes that were left. The tracer has killed them.
     pub(crate) left: Vec<i32>,
 }
 
@@ -57,24 +57,24 @@ pub(crate) struct Launch {
 #[derive(Clone, Copy, Debug)]
 struct Process {
     pid: Pid,
-    /// Calls that count so far: of the launcher those from its first socket pair on, before which there is no launch.
+    /// The number of counted calls. The launcher's calls count from its first socketpair(2) on, with which the launch begins.
     calls: usize,
     counts: bool,
     in_call: bool,
-    /// It has become the command, whose calls do not count.
+    /// The process has executed the command, whose calls do not count.
     foreign: bool,
     alive: bool,
 }
 
 impl Launch {
-    /// How many calls each process makes.
+    /// Returns the number of calls of each process.
     pub(crate) fn count(&self) -> Vec<usize> {
         let mut tracer = Tracer::start(self);
         tracer.walk(None);
         tracer.processes.iter().map(|process| process.calls).collect()
     }
 
-    /// Runs until this process has begun its call of this number, stops it there, and does what comes then.
+    /// Runs the launch until the process has begun its call of this number, stops it there, and sends the launcher's signal.
     pub(crate) fn stopped_at(&self, process: usize, call: usize, then: Then) -> Outcome {
         let mut tracer = Tracer::start(self);
         tracer.walk(Some((process, call)));
@@ -116,7 +116,7 @@ impl Tracer {
                         nix::unistd::setgid(nix::unistd::Gid::from_raw(uid))?;
                         nix::unistd::setuid(nix::unistd::Uid::from_raw(uid))?;
                     }
-                    // Until it is traced.
+                    // Waits until the tracer has attached.
                     nix::unistd::read(&wait, &mut [0])?;
                     nix::unistd::close(wait)?;
                     nix::unistd::close(go)?;
@@ -133,7 +133,7 @@ impl Tracer {
                     | ptrace::Options::PTRACE_O_TRACEVFORK
                     | ptrace::Options::PTRACE_O_TRACEEXEC
                     | ptrace::Options::PTRACE_O_EXITKILL;
-                // Not PTRACE_TRACEME: the tracer would count as the user, and a set-user-id tool would have no effect.
+                // Not PTRACE_TRACEME: with an unprivileged tracer a set-user-id tool would not change its user id.
                 ptrace::seize(child, options).expect("a tracee");
                 nix::unistd::write(&go, b".").expect("the word to go");
                 drop((wait, go));
@@ -154,10 +154,10 @@ impl Tracer {
         self.processes.push(process);
     }
 
-    /// Until all have ended, or the one that is meant has begun the call that is meant. Then all are let go, and it is
-    /// stopped.
+    /// Runs until all processes have ended, or the chosen process has begun the chosen call. Then detaches from all, and stops
+    /// the chosen process.
     fn walk(&mut self, until: Option<(usize, usize)>) {
-        // A child may be seen before its parent's event: which process it is follows from the event.
+        // wait4(2) may report a child before its parent's event, which identifies the child.
         let mut early: BTreeMap<i32, Pid> = BTreeMap::new();
         loop {
             let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
@@ -188,13 +188,13 @@ impl Tracer {
                     }
                     let _ = ptrace::syscall(pid, None);
                 }
-                // A new process begins with it.
+                // The first stop of a new process.
                 WaitStatus::PtraceEvent(_, _, nix::libc::PTRACE_EVENT_STOP) => {
                     let _ = ptrace::syscall(pid, None);
                 }
                 WaitStatus::PtraceEvent(_, _, event) => {
                     if event == nix::libc::PTRACE_EVENT_EXEC {
-                        // Of the launcher it is the sealed copy of itself; the call ends only now.
+                        // The launcher's exec is that of its sealed copy; the call ends only now.
                         self.processes[at].foreign = at != 0 && !is_mapping_tool(pid);
                     } else if let Ok(child) = ptrace::getevent(pid) {
                         let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
@@ -205,7 +205,7 @@ impl Tracer {
                     }
                     let _ = ptrace::syscall(pid, None);
                 }
-                // A signal on its way.
+                // A signal that is delivered to the process.
                 WaitStatus::Stopped(_, signal) => {
                     let _ = ptrace::syscall(pid, signal);
                 }
@@ -221,7 +221,8 @@ impl Tracer {
         }
     }
 
-    /// Detaches from all; `at`, which is in a call, with SIGSTOP. A process that runs must be stopped before it can be let go.
+    /// Detaches from all processes; from `at`, which is in a call, with SIGSTOP. A running process must be stopped before the
+    /// detach.
     fn let_go(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
         let meant = self.processes[at].pid;
         ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
@@ -236,7 +237,7 @@ impl Tracer {
     }
 
     fn detach_running(&mut self, pid: Pid) {
-        // It is stopped by its tracer already, or it will be.
+        // The process is in a ptrace stop, or will be.
         if ptrace::detach(pid, None).is_ok() || ptrace::interrupt(pid).is_err() {
             return;
         }
@@ -258,7 +259,7 @@ impl Tracer {
                     return self.note_end(pid, Ending::Signaled(signal as i32));
                 }
                 Ok(WaitStatus::PtraceEvent(_, _, event)) if event != nix::libc::PTRACE_EVENT_EXEC => {
-                    // A child that was born meanwhile: it is a tracee, and is let go of as well.
+                    // A child that was created meanwhile is a tracee too, and is detached as well.
                     if let Ok(child) = ptrace::getevent(pid) {
                         let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
                         self.add(child);
@@ -281,9 +282,9 @@ impl Tracer {
         }
     }
 
-    /// The signal to the launcher, its end, and what is left.
+    /// Sends the signal to the launcher, waits for its end, and lists the remaining processes.
     fn finish(mut self, process: usize, then: Then) -> Outcome {
-        // The others come to their rest first.
+        // First the other processes reach a blocking call.
         std::thread::sleep(Duration::from_millis(3));
         let begun = Instant::now();
         if self.ended.is_none() {
@@ -314,7 +315,7 @@ impl Tracer {
                     self.note_end(pid, Ending::Signaled(signal as i32));
                 }
                 Ok(_) => {}
-                // ECHILD: all are gone.
+                // ECHILD: no process is left.
                 Err(_) => break,
             }
         }
@@ -331,7 +332,7 @@ impl Tracer {
     }
 }
 
-/// Our children: this program is the subreaper of the launch. The container that is entered is not one of the launch.
+/// Returns our children: this program is the subreaper of the launch. The entered container is not part of the launch.
 fn living() -> Vec<i32> {
     let me = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
@@ -343,7 +344,7 @@ fn is_mapping_tool(pid: Pid) -> bool {
         .is_ok_and(|name| ["newuidmap\n", "newgidmap\n"].contains(&&*name))
 }
 
-/// Whether the call that this process has begun is socketpair(2): the first one of a launch.
+/// Returns whether the call that this process has begun is socketpair(2), the first call of a launch.
 fn is_socketpair(pid: Pid) -> bool {
     let path = format!("/proc/{pid}/syscall");
     let number = format!("{}", nix::libc::SYS_socketpair);
