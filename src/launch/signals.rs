@@ -4,14 +4,14 @@
 //! [`Signals::original`], then [`supervise`]. A library in a larger program has no business here.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as Known, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::unistd::{getpgid, getpgrp, getsid};
+use nix::unistd::{getpgid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
 use super::child::{Child, exit_code};
 use super::proc_status::{ProcStatus, set_of};
@@ -142,7 +142,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             match pass_on((child, pidfd.as_ref()), &info, told)? {
                 Effect::None => {}
                 Effect::Killed(signal) => killed_for = killed_for.or(Some(signal)),
-                Effect::AskedToEnd => job.ending = true,
+                Effect::AskedToEnd => job.ending = Some(Instant::now()),
                 Effect::JobStops(signal) => job.asked = Some((signal, Instant::now())),
             }
         }
@@ -154,15 +154,19 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
                 None => return Ok(status_of(status, killed_for)),
             }
         }
-        if job.ending && job.command_stopped {
+        if job.is_to_end(Instant::now()) {
             // The signal stays pending until the command is continued (signal(7)). A shell also continues a stopped job that it
             // ends.
             job = Job::default();
             child.signal(libc::SIGCONT)?;
         }
-        if let Some(signal) = job.stops(Instant::now()) {
+        let own_group = if job.command_stopped { foreground_group(child) } else { None };
+        if let Some(signal) = job.stops(Instant::now()).or(own_group.as_ref().map(|_| Known::SIGTSTP)) {
             stop_with_the_job(signal)?;
             job = Job::default();
+            if let Some(foreground) = own_group {
+                foreground.give_back();
+            }
             child.signal(libc::SIGCONT)?;
         }
         wait_for_news(signals, pidfd.as_ref())?;
@@ -177,7 +181,7 @@ struct Job {
     /// The command is stopped.
     command_stopped: bool,
     /// A signal that asks the command to end has been sent to it.
-    ending: bool,
+    ending: Option<Instant>,
 }
 
 impl Job {
@@ -185,6 +189,12 @@ impl Job {
     fn stops(&self, now: Instant) -> Option<Known> {
         let (signal, at) = self.asked.filter(|_| self.command_stopped)?;
         (now.saturating_duration_since(at) <= STOPS_WITHIN).then_some(signal)
+    }
+
+    /// Whether the command is stopped, and was asked to end just now.
+    fn is_to_end(&self, now: Instant) -> bool {
+        let asked = self.ending.is_some_and(|at| now.saturating_duration_since(at) <= STOPS_WITHIN);
+        asked && self.command_stopped
     }
 }
 
@@ -253,6 +263,7 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
     let whole_group = context.apart && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
     match reaction(Signal(number), context) {
         Reaction::Leave if context.ignored(Signal(number)) => Ok(Effect::None),
+        Reaction::Leave if is_ending(number) => Ok(Effect::AskedToEnd),
         Reaction::Leave => Ok(done),
         Reaction::Forward => {
             let sent = if whole_group { child.signal_group(number) } else { child.signal(number) };
@@ -262,6 +273,38 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
         Reaction::Stop => child.signal(libc::SIGSTOP).map(|()| done),
         Reaction::Kill => child.kill().map(|()| Effect::Killed(Signal(number))),
     }
+}
+
+/// The command's process group, in the foreground of our terminal.
+#[derive(Debug)]
+struct Foreground {
+    terminal: OwnedFd,
+    group: nix::unistd::Pid,
+}
+
+impl Foreground {
+    /// After a shell has put our own process group into the foreground. SIGTTOU is blocked here, so that the kernel allows
+    /// it also from the background (tcsetpgrp(3)); then it is not our turn.
+    fn give_back(&self) {
+        if tcgetpgrp(&self.terminal) == Ok(getpgrp()) {
+            // ESRCH, EPERM: the group is gone. Then nobody misses the terminal.
+            let _ = tcsetpgrp(&self.terminal, self.group);
+        }
+    }
+}
+
+/// The process group of a command that is a shell with job control: another one than ours, and in the foreground of our
+/// terminal. A shell that suspends itself means the whole job, as its own shell would see it.
+fn foreground_group(child: &Child) -> Option<Foreground> {
+    let group = getpgid(Some(nix::unistd::Pid::from_raw(child.pid().0))).ok()?;
+    if group == getpgrp() {
+        return None;
+    }
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    // The terminal of a job is one of these three. ENOTTY: not a terminal, or not ours.
+    let standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let terminal = standard.into_iter().find(|terminal| tcgetpgrp(terminal) == Ok(group))?;
+    Some(Foreground { terminal: terminal.try_clone_to_owned().ok()?, group })
 }
 
 fn in_our_group(child: &Child) -> bool {
@@ -402,7 +445,7 @@ mod tests {
         let now = Instant::now();
         let asked = Some((Known::SIGTSTP, now));
         let stops =
-            |asked, command_stopped, after| Job { asked, command_stopped, ending: false }.stops(now + after);
+            |asked, command_stopped, after| Job { asked, command_stopped, ending: None }.stops(now + after);
         assert_eq!(stops(asked, true, Duration::ZERO), Some(Known::SIGTSTP));
         // A stop of the command alone; a running command; a command that another process stopped later.
         assert_eq!(stops(None, true, Duration::ZERO), None);

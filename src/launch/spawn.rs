@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::ptr::{self, NonNull};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
 
@@ -21,8 +21,9 @@ use super::child::Child;
 use super::command::Command;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
-use super::script::{Launched, Step};
+use super::script::{Failure, Launched, STAGES, Step, Trouble};
 use super::tail;
+use super::watch::Watch;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Errno, Fd, MaskHow, Pid, PollFd, SigAction, Signal, SignalSet};
@@ -30,7 +31,46 @@ use crate::sys::types::{CloneFlags, Errno, Fd, MaskHow, Pid, PollFd, SigAction, 
 /// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
 /// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
 /// stages alive for ever.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+///
+/// True while there is one.
+static ONE_AT_A_TIME: Mutex<bool> = Mutex::new(false);
+
+/// A launch is over.
+static OVER: Condvar = Condvar::new();
+
+/// How often a launch that waits for another one looks whether it is to end itself.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The turn of one launch: until it is dropped, others wait.
+struct Turn(());
+
+impl Turn {
+    /// Waits for the other launches. The one that has the turn may take as long as it likes, a stopped stage holds it up
+    /// for ever: so this wait, too, ends when the launch is interrupted or its time is over.
+    fn wait(watch: &mut Watch) -> Result<Self, Trouble> {
+        // SAFETY: polls, and reads a signal of the caller's own descriptor; no fork.
+        let mut sys = unsafe { LinuxSys::new() };
+        let mut busy = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        while *busy {
+            busy = match watch.can_end() {
+                true => {
+                    watch.pause(&mut sys, 0)?;
+                    OVER.wait_timeout(busy, LOOK).unwrap_or_else(PoisonError::into_inner).0
+                }
+                false => OVER.wait(busy).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        *busy = true;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        OVER.notify_one();
+    }
+}
 
 /// Allocates everything, forks, and ends the stages. Comes back in the launcher only, with the command's pid, and the
 /// records that are not in the error. Nothing of the caller's runs in here.
@@ -44,7 +84,15 @@ pub(super) fn spawn<S: Sys>(
     let Some(mut message) = super::zeroed(bytes) else {
         return (Err(LaunchError::NoMemory { bytes }), Vec::new());
     };
-    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = match Turn::wait(&mut Watch { interrupt: prepared.interrupt, timer: prepared.timer }) {
+        Ok(turn) => turn,
+        Err(trouble) => {
+            return (
+                Err(prepared.explain(Failure { trouble, ended: [None; STAGES] }, Vec::new())),
+                Vec::new(),
+            );
+        }
+    };
     // SAFETY: the script closes, reads and writes descriptors of its own, waits for the stages, and changes this
     // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends
     // below; on its way it runs the script and the core, which allocate nothing and take no lock.
@@ -57,7 +105,7 @@ pub(super) fn spawn<S: Sys>(
         unsafe { libc::_exit(status) }
     }
     drop(only_here);
-    drop(guard);
+    drop(turn);
     let (fatal, other) = collector.into_records();
     let result = match launched {
         Launched::Started { pid } => Ok(pid),
@@ -197,11 +245,14 @@ pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
 /// # Errors
 /// [`LaunchError::Start`]: no descriptor left.
 pub(super) fn timer(limit: Duration) -> Result<TimerFd, LaunchError> {
+    /// 68 years: no time_t is too small for it.
+    const LONGEST: Duration = Duration::from_secs(i32::MAX.cast_unsigned() as u64);
     let failed =
         |errno: nix::errno::Errno| LaunchError::Start { step: Step::MakeTimer, errno: Errno(errno as i32) };
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(failed)?;
     // A time of zero would disarm the timer (timerfd_settime(2)).
-    let limit = Expiration::OneShot(TimeSpec::from_duration(limit.max(Duration::from_nanos(1))));
+    let limit = limit.clamp(Duration::from_nanos(1), LONGEST);
+    let limit = Expiration::OneShot(TimeSpec::from_duration(limit));
     timer.set(limit, TimerSetTimeFlags::empty()).map_err(failed)?;
     Ok(timer)
 }

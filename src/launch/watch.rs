@@ -75,19 +75,19 @@ impl Watch {
         }
     }
 
-    /// Waits for [`LOOK_MS`].
+    /// Waits for this time, or until the launch is to end.
     ///
     /// # Errors
     /// As [`Self::wait`].
-    fn pause<S: Sys>(&mut self, sys: &mut S) -> Result<(), Trouble> {
-        match self.poll(sys, None, None, LOOK_MS) {
+    pub(super) fn pause<S: Sys>(&mut self, sys: &mut S, timeout_ms: i32) -> Result<(), Trouble> {
+        match self.poll(sys, None, None, timeout_ms) {
             Ok(found) => self.end_of_launch(sys, &found),
             Err(_) => Ok(()),
         }
     }
 
     /// Returns whether a signal or a timer can end the launch.
-    const fn can_end(&self) -> bool {
+    pub(super) const fn can_end(&self) -> bool {
         self.interrupt.is_some() || self.timer.is_some()
     }
 
@@ -244,7 +244,7 @@ impl Stages {
                 self.has_ended(waited);
                 return Ok(());
             }
-            watch.pause(sys)?;
+            watch.pause(sys, LOOK_MS)?;
         }
     }
 

@@ -247,6 +247,40 @@ def interrupt_within_a_shell_inside():
     same(terminal.status(), 5, terminal)
 
 
+def a_shell_inside_suspends_the_job():
+    for place in PLACES:
+        outer = shell()
+        outer.type(f"{NSEXEC} run {' '.join(place)} -- bash --norc --noprofile --noediting -i\n")
+        outer.type("PS1='inside'\"> \"\n")
+        outer.expect("inside> ")
+        for _ in range(2):
+            outer.type("suspend\n")
+            outer.expect("Stopped", "ready> ")
+            outer.type("fg\n")
+            time.sleep(0.3)
+            outer.type("echo $SHLVL-$PS''1\n")  # a word that only the shell inside can say
+            outer.expect("-inside> ", "inside> ")
+        outer.type("exit 7\n")
+        outer.expect("ready> ")
+        outer.type("echo out''side $?\n")
+        outer.expect("outside 7")
+        leave(outer)
+
+
+def the_terminal_ends_a_command_that_is_stopped():
+    script = "import os, signal\nprint('o' + 'n', flush=True)\nos.kill(os.getpid(), signal.SIGSTOP)\nsignal.pause()"
+    for place in PLACES:
+        if "-p" in place or "--pid" in place:
+            continue  # process 1 cannot stop itself (pid_namespaces(7))
+        for key, status in ("\x03", 130), ("\x1c", 131):
+            terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", script)
+            terminal.expect("on")
+            (command,) = open(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read().split()
+            until("the command has stopped", lambda: state(command) == "T")
+            terminal.type(key)
+            same(terminal.status(), status, terminal)
+
+
 def state(pid):
     """The state of a process: a letter."""
     return open(f"/proc/{pid}/stat").read().rpartition(") ")[2][0]

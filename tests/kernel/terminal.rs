@@ -13,6 +13,8 @@ pub(crate) const TESTS: &[Test] = &[
     test!(suspend_in_the_background_and_end, BOTH),
     test!(a_shell_with_jobs_inside, BOTH),
     test!(interrupt_within_a_shell_inside, BOTH),
+    test!(a_shell_inside_suspends_the_job, BOTH),
+    test!(the_terminal_ends_a_command_that_is_stopped, BOTH),
     test!(a_hang_up_ends_it, BOTH),
     test!(a_stop_of_the_command_alone_is_not_the_jobs, BOTH),
     test!(a_background_job_that_reads_is_stopped, BOTH),
@@ -50,6 +52,8 @@ scenarios! {
     suspend_in_the_background_and_end
     a_shell_with_jobs_inside
     interrupt_within_a_shell_inside
+    a_shell_inside_suspends_the_job
+    the_terminal_ends_a_command_that_is_stopped
     a_hang_up_ends_it
     a_stop_of_the_command_alone_is_not_the_jobs
     a_background_job_that_reads_is_stopped

@@ -8,14 +8,19 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use nsexec::launch::LaunchError;
 use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink};
 
 use crate::cases::plain;
 use crate::runner::LIMIT;
 use crate::{Case, helper, nobody_left};
 
-pub(crate) const CASES: &[Case] =
-    &[("a_launcher_that_dies_in_two_launches_leaves_no_stage", a_launcher_that_dies_in_two_launches)];
+pub(crate) const CASES: &[Case] = &[
+    ("a_launcher_that_dies_in_two_launches_leaves_no_stage", a_launcher_that_dies_in_two_launches),
+    ("the_limit_of_a_launch_covers_its_wait_for_another_one", limit_covers_the_wait),
+    ("the_limit_of_a_launch_ends_a_stopped_stage", limit_ends_a_stopped_stage),
+    ("the_longest_limit_is_none", longest_limit),
+];
 
 /// How long a launch waits for the other one to come as far. If launches are made one at a time, it never does.
 const MEETING: Duration = Duration::from_millis(100);
@@ -112,6 +117,55 @@ pub(crate) fn together_helper(words: &[String]) {
     drop(progress);
     loop {
         thread::park();
+    }
+}
+
+/// A launch that never goes on after it has made its first pipe.
+struct Held;
+
+impl Sink for Held {
+    fn line(&mut self, line: &Line) {
+        if line.call == Call::Pipe2 {
+            note(|progress| progress.held += 1);
+            loop {
+                thread::park();
+            }
+        }
+    }
+}
+
+fn limit_covers_the_wait() {
+    thread::spawn(|| plain().command("true", [""; 0]).spawn_through(|sys| Recorder::new(sys, Held)));
+    let progress = PROGRESS.lock().unwrap();
+    let waited = CHANGED.wait_timeout_while(progress, LIMIT, |progress| progress.held == 0).unwrap();
+    assert!(!waited.1.timed_out());
+    let error = plain().command("true", [""; 0]).timeout(Duration::from_millis(100)).spawn().unwrap_err();
+    assert_eq!(error, LaunchError::TimedOut);
+}
+
+/// Stops stage 0 as soon as it is there.
+struct Stopping;
+
+impl Sink for Stopping {
+    fn line(&mut self, line: &Line) {
+        if let Reply::Parent(pid) = line.reply {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.0), nix::sys::signal::SIGSTOP).unwrap();
+        }
+    }
+}
+
+fn limit_ends_a_stopped_stage() {
+    let mut launcher = plain();
+    launcher.command("true", [""; 0]).timeout(Duration::from_millis(100));
+    let error = launcher.spawn_through(|sys| Recorder::new(sys, Stopping)).unwrap_err();
+    assert_eq!(error, LaunchError::TimedOut);
+    nobody_left(Duration::ZERO).unwrap();
+}
+
+fn longest_limit() {
+    for limit in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_secs(3600)] {
+        let mut child = plain().command("true", [""; 0]).timeout(limit).spawn().unwrap();
+        assert!(child.wait().unwrap().success());
     }
 }
 
