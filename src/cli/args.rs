@@ -62,7 +62,7 @@ user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has non
 Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control. --same-session gives
 it job control and our terminal; then it can type into that terminal. The command also inherits
 the environment (--clear-env), working directory, limits, umask and signal state.
-With -m, nsexec first executes a sealed copy of itself (CVE-2019-5736).
+If it joins a mount namespace, nsexec first executes a sealed copy of itself (CVE-2019-5736).
 
 Examples:
   nsexec enter -t 4711 -a -- sh
@@ -85,8 +85,8 @@ Examples:
   nsexec encode --all --map-users auto | nsexec decode --json";
 
 const PLAN_EXAMPLES: &str = "\
-The calls are those of the program itself, made on a simulated kernel. Facts
-about the machine are assumed and shown; --assume changes them:
+The calls are those of the program itself, made on a simulated kernel. Facts about the machine
+are assumed and shown; --assume changes them:
   uid=N gid=N caps=all|none|HEX kernel=X.Y subuid=FIRST:COUNT|none subgid=FIRST:COUNT|none
   owner=KIND:caller|joined proc=whole|covered command=FILE uptime=SECONDS
   hidepid=off|noaccess|invisible|ptraceable

@@ -179,7 +179,7 @@ impl Launcher {
     }
 
     /// Passes this descriptor on to the command, under its own number; with this, or with
-    /// [`Descriptors::Named`](crate::policy::Descriptors::Named) in the policy, the command gets no other descriptor above 2.
+    /// [`Descriptors::Named`] in the policy, the command gets no other descriptor above 2.
     ///
     /// It need not be inheritable. It must be open at every launch, which otherwise fails with
     /// [`LaunchError::Descriptor`].
