@@ -464,6 +464,28 @@ fn an_interrupted_witness_tells_and_leaves_nothing() {
     }
 }
 
+/// `-v` shows the stages' records. The launcher must not write them where the witness counts every call.
+#[test]
+fn a_verbose_trace_has_an_agreeing_witness() {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: a_verbose_trace_has_an_agreeing_witness: no strace");
+        return;
+    }
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_verbose_trace_has_an_agreeing_witness") {
+            continue;
+        }
+        for (command, status) in [("true", 0), ("/nonexistent", 127)] {
+            let args = ["trace", "--witness", "-v", "-r", "-C", "--", command];
+            let (code, _, err) = caller.run(&args);
+            assert!(code == status && err.contains("nsexec: the witness agrees"), "{command}: {code} {err}");
+            let record = err.find("nsexec: debug: stage-1: ~> nsexec stage-1");
+            let verdict = err.find("nsexec: as planned");
+            assert!(record.is_some() && record < verdict, "{err}");
+        }
+    }
+}
+
 /// Numbers in the command's arguments, name and environment, in scores and paths are the caller's, also if a simulated or a real
 /// process has the same number.
 #[test]
