@@ -1187,6 +1187,73 @@ fn a_limit_of_open_files_is_named() {
     }
 }
 
+/// A process in namespaces of its own. It is killed and reaped at the end of the test, also if the test fails.
+struct Target(std::process::Child);
+
+impl Target {
+    fn new(caller: &Caller) -> Self {
+        let mut target = program("unshare");
+        target.args(["--user", "--map-root-user", "--uts", "sh", "-c", "echo; read line"]);
+        if caller.uid == NOBODY {
+            target.uid(NOBODY).gid(NOBODY);
+        }
+        Self::start(&mut target)
+    }
+
+    /// Starts the command and waits for its first byte, which follows the creation of the namespaces.
+    fn start(command: &mut Command) -> Self {
+        let command = command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut target = Self(command.spawn().unwrap());
+        std::io::Read::read_exact(target.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        target
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// RLIMIT_NOFILE: `enter` names the limit wherever it is reached, and not the process or its /proc.
+#[test]
+fn enter_names_the_limit_of_open_files() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("enter_names_the_limit_of_open_files") {
+            continue;
+        }
+        let target = Target::new(&caller);
+        let mut refused = 0;
+        for limit in 4..30 {
+            let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+            let mut command = program("sh");
+            command.args(["-c", &script]).arg(caller.folder.join("nsexec"));
+            command.args(["enter", "-t", &target.pid(), "-a", "--", "true"]);
+            if caller.uid == NOBODY {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
+            let err = String::from_utf8(output.stderr).unwrap();
+            if output.status.success() {
+                break;
+            }
+            assert!(
+                err.contains("Too many open files (the limit on open files is reached: ulimit -n)"),
+                "{limit}: {err}"
+            );
+            assert!(!err.contains("pid namespace,") && !err.contains("No such process"), "{limit}: {err}");
+            assert_eq!((output.status.code(), err.lines().count()), (Some(1), 1), "{limit}: {err}");
+            refused += 1;
+        }
+        assert!((3..26).contains(&refused), "{refused}");
+    }
+}
+
 #[test]
 fn a_record_that_no_file_takes_is_an_error() {
     for caller in Caller::all() {

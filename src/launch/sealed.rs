@@ -91,6 +91,8 @@ const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (Cloning::OpenExe, Errno::EACCES) => "the program's file must be readable",
         (Cloning::OpenExe, Errno::ENOENT) => "there is no /proc, or it is that of another pid namespace",
+        (_, Errno::EMFILE) => "the limit on open files is reached: ulimit -n",
+        (_, Errno::ENFILE) => "the machine's limit on open files is reached: sysctl fs.file-max",
         (Cloning::Copy, Errno::EFBIG) => "RLIMIT_FSIZE is smaller than the program's file: raise ulimit -f",
         (Cloning::Copy, Errno::ENOSPC | Errno::ENOMEM) => {
             "the copy needs as much memory as the program's file"
