@@ -1103,6 +1103,35 @@ fn borrowed_privileges_are_refused() {
     };
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     refused("capabilities of this file (setcap -r removes them)");
+    // Root that drops the effective id alone: refused, and the message names both ids and the remedy.
+    fs::set_permissions(&nsexec, fs::Permissions::from_mode(0o755)).unwrap();
+    for (call, id, remedy) in [
+        (
+            libc::setreuid as unsafe extern "C" fn(u32, u32) -> i32,
+            "user",
+            "drop both, as setpriv --reuid does",
+        ),
+        (libc::setregid, "group", "drop both, as setpriv --regid does"),
+    ] {
+        let mut command = program(&nsexec);
+        command.args(["run", "-r", "--", "id"]).current_dir("/").stdin(Stdio::null());
+        let drop_effective = move || {
+            // SAFETY: two numbers; the process has a single thread.
+            match unsafe { call(u32::MAX, NOBODY) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: the closure makes a single system call.
+        unsafe { command.pre_exec(drop_effective) };
+        let output = command.output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        let start = format!(
+            "nsexec: refused to run with different real and effective {id} ids: effective {id} id {NOBODY}, real {id} id 0"
+        );
+        assert!(err.starts_with(&start) && err.contains(remedy) && err.lines().count() == 1, "{err}");
+        assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{err}");
+    }
     // Root does not gain anything by its own bit.
     mode(0o4755);
     assert!(program(&nsexec).arg("--version").output().unwrap().status.success());
