@@ -1283,6 +1283,36 @@ fn enter_names_the_limit_of_open_files() {
     }
 }
 
+/// The mark of a copy in the caller's environment: the error names the variable, and no mark makes the program copy itself
+/// for ever.
+#[test]
+fn a_copy_mark_of_the_caller_is_named() {
+    let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == 0) else {
+        let line = "\nskipped: cli::a_copy_mark_of_the_caller_is_named: needs root\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    };
+    let mut target = program("unshare");
+    target.args(["--mount", "sh", "-c", "echo; read line"]);
+    let target = Target::start(&mut target);
+    let enter = |mark: &str| {
+        let pid = target.pid();
+        let mut command =
+            caller.command(&["enter", "-t", &pid, "-m", "--", "printenv", "_NSEXEC_SEALED_COPY"]);
+        let output = command.env("_NSEXEC_SEALED_COPY", mark).output().unwrap();
+        (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    for mark in ["2", "2 name"] {
+        let (code, out, err) = enter(mark);
+        assert_eq!((code, out, err.lines().count()), (Some(1), Vec::new(), 1), "{mark}: {err}");
+        assert!(err.contains("Remove _NSEXEC_SEALED_COPY from the environment"), "{mark}: {err}");
+    }
+    // printenv fails, and prints nothing: the program is in a copy, and has removed the variable.
+    for mark in ["", "1", "x", "1 name"] {
+        assert_eq!(enter(mark), (Some(1), Vec::new(), String::new()), "{mark}");
+    }
+}
+
 #[test]
 fn a_record_that_no_file_takes_is_an_error() {
     for caller in Caller::all() {
