@@ -57,7 +57,7 @@ pub(crate) struct Job<'j> {
 /// Why it was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     let bootstrap = job.request.bootstrap()?;
-    let mut launcher = launcher_of(&bootstrap, job, |line| output::show_record(line))?;
+    let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
     // Before the fork: from here on no signal ends us and leaves the command behind.
     let signals = take_signals()?;
     launcher.supervised(&signals);
