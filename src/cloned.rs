@@ -56,7 +56,10 @@ const DEFAULT_DIR: &[u8] = b"/tmp";
 
 /// The mark of a copy, and that of one that was made although there had been a mark: there is no third. runc's C has
 /// the first alone.
-const MARKS: [&str; 2] = ["1", "2"];
+const MARKS: [&str; 2] = ["1", LAST_MARK];
+
+/// The mark after which no further copy is made.
+pub const LAST_MARK: &str = "2";
 
 const SELF_EXE: &CStr = c"/proc/self/exe";
 const NAME: &CStr = c"runc_cloned:/proc/self/exe";

@@ -464,6 +464,28 @@ fn an_interrupted_witness_tells_and_leaves_nothing() {
     }
 }
 
+/// `-v` shows the stages' records. The launcher must not write them where the witness counts every call.
+#[test]
+fn a_verbose_trace_has_an_agreeing_witness() {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: a_verbose_trace_has_an_agreeing_witness: no strace");
+        return;
+    }
+    for caller in Caller::all() {
+        if !caller.may_unshare("a_verbose_trace_has_an_agreeing_witness") {
+            continue;
+        }
+        for (command, status) in [("true", 0), ("/nonexistent", 127)] {
+            let args = ["trace", "--witness", "-v", "-r", "-C", "--", command];
+            let (code, _, err) = caller.run(&args);
+            assert!(code == status && err.contains("nsexec: the witness agrees"), "{command}: {code} {err}");
+            let record = err.find("nsexec: debug: stage-1: ~> nsexec stage-1");
+            let verdict = err.find("nsexec: as planned");
+            assert!(record.is_some() && record < verdict, "{err}");
+        }
+    }
+}
+
 /// Numbers in the command's arguments, name and environment, in scores and paths are the caller's, also if a simulated or a real
 /// process has the same number.
 #[test]
@@ -1084,6 +1106,35 @@ fn borrowed_privileges_are_refused() {
     refused(&format!(
         "capabilities of the program's file (setcap -r removes them), or a security module's rule for it: {path}\n"
     ));
+    // Root that drops the effective id alone: refused, and the message names both ids and the remedy.
+    fs::set_permissions(&nsexec, fs::Permissions::from_mode(0o755)).unwrap();
+    for (call, id, remedy) in [
+        (
+            libc::setreuid as unsafe extern "C" fn(u32, u32) -> i32,
+            "user",
+            "drop both, as setpriv --reuid does",
+        ),
+        (libc::setregid, "group", "drop both, as setpriv --regid does"),
+    ] {
+        let mut command = program(&nsexec);
+        command.args(["run", "-r", "--", "id"]).current_dir("/").stdin(Stdio::null());
+        let drop_effective = move || {
+            // SAFETY: two numbers; the process has a single thread.
+            match unsafe { call(u32::MAX, NOBODY) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: the closure makes a single system call.
+        unsafe { command.pre_exec(drop_effective) };
+        let output = command.output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        let start = format!(
+            "nsexec: refused to run with different real and effective {id} ids: effective {id} id {NOBODY}, real {id} id 0"
+        );
+        assert!(err.starts_with(&start) && err.contains(remedy) && err.lines().count() == 1, "{err}");
+        assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{err}");
+    }
     // Root does not gain anything by its own bit.
     mode(0o4755);
     assert!(program(&nsexec).arg("--version").output().unwrap().status.success());
@@ -1166,6 +1217,103 @@ fn a_limit_of_open_files_is_named() {
                 err.contains("Too many open files (the limit on open files is reached: raise ulimit -n)");
             assert!(code == Some(1) && named && !err.contains("signal"), "{limit}: {code:?} {err}");
         }
+    }
+}
+
+/// A process in namespaces of its own. It is killed and reaped at the end of the test, also if the test fails.
+struct Target(std::process::Child);
+
+impl Target {
+    fn new(caller: &Caller) -> Self {
+        let mut target = program("unshare");
+        target.args(["--user", "--map-root-user", "--uts", "sh", "-c", "echo; read line"]);
+        if caller.uid == NOBODY {
+            target.uid(NOBODY).gid(NOBODY);
+        }
+        Self::start(&mut target)
+    }
+
+    /// Starts the command and waits for its first byte, which follows the creation of the namespaces.
+    fn start(command: &mut Command) -> Self {
+        let command = command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut target = Self(command.spawn().unwrap());
+        std::io::Read::read_exact(target.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        target
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// RLIMIT_NOFILE: `enter` names the limit wherever it is reached, and not the process or its /proc.
+#[test]
+fn enter_names_the_limit_of_open_files() {
+    for caller in Caller::all() {
+        if !caller.may_unshare("enter_names_the_limit_of_open_files") {
+            continue;
+        }
+        let target = Target::new(&caller);
+        let mut refused = 0;
+        for limit in 4..30 {
+            let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+            let mut command = program("sh");
+            command.args(["-c", &script]).arg(caller.folder.join("nsexec"));
+            command.args(["enter", "-t", &target.pid(), "-a", "--", "true"]);
+            if caller.uid == NOBODY {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
+            let err = String::from_utf8(output.stderr).unwrap();
+            if output.status.success() {
+                break;
+            }
+            assert!(
+                err.contains("Too many open files (the limit on open files is reached: raise ulimit -n)"),
+                "{limit}: {err}"
+            );
+            assert!(!err.contains("pid namespace,") && !err.contains("No such process"), "{limit}: {err}");
+            assert_eq!((output.status.code(), err.lines().count()), (Some(1), 1), "{limit}: {err}");
+            refused += 1;
+        }
+        assert!((3..26).contains(&refused), "{refused}");
+    }
+}
+
+/// The mark of a copy in the caller's environment: the error names the variable, and no mark makes the program copy itself
+/// for ever.
+#[test]
+fn a_copy_mark_of_the_caller_is_named() {
+    let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == 0) else {
+        let line = "\nskipped: cli::a_copy_mark_of_the_caller_is_named: needs root\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    };
+    let mut target = program("unshare");
+    target.args(["--mount", "sh", "-c", "echo; read line"]);
+    let target = Target::start(&mut target);
+    let enter = |mark: &str| {
+        let pid = target.pid();
+        let mut command =
+            caller.command(&["enter", "-t", &pid, "-m", "--", "printenv", "_NSEXEC_SEALED_COPY"]);
+        let output = command.env("_NSEXEC_SEALED_COPY", mark).output().unwrap();
+        (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    for mark in ["2", "2 name"] {
+        let (code, out, err) = enter(mark);
+        assert_eq!((code, out, err.lines().count()), (Some(1), Vec::new(), 1), "{mark}: {err}");
+        assert!(err.contains("Remove _NSEXEC_SEALED_COPY from the environment"), "{mark}: {err}");
+    }
+    // printenv fails, and prints nothing: the program is in a copy, and has removed the variable.
+    for mark in ["", "1", "x", "1 name"] {
+        assert_eq!(enter(mark), (Some(1), Vec::new(), String::new()), "{mark}");
     }
 }
 

@@ -133,6 +133,20 @@ const OPENING: &[&str] = &["start", "make-sync-pipe", "open-namespace", "open-pr
 /// Stands for "whatever the errno", also none.
 const ANY: &[Errno] = &[];
 
+/// `EMFILE`, in every message.
+const PROCESS_FILES: &str = "the limit on open files is reached: raise ulimit -n";
+/// `ENFILE`, in every message.
+const MACHINE_FILES: &str = "the machine's limit on open files is reached: sysctl fs.file-max";
+
+/// The limit that an open(2) has reached; `None` for any other error.
+pub(crate) const fn open_files_limit(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::EMFILE => Some(PROCESS_FILES),
+        Errno::ENFILE => Some(MACHINE_FILES),
+        _ => None,
+    }
+}
+
 const ALWAYS: fn(&Case<'_>) -> bool = |_| true;
 
 const ROWS: &[Row] = &[
@@ -351,18 +365,8 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "a limit on processes is reached: ulimit -u, or pids.max of the cgroup",
     },
-    Row {
-        codes: OPENING,
-        errnos: &[Errno::EMFILE],
-        when: ALWAYS,
-        say: "the limit on open files is reached: raise ulimit -n",
-    },
-    Row {
-        codes: OPENING,
-        errnos: &[Errno::ENFILE],
-        when: ALWAYS,
-        say: "the machine's limit on open files is reached: sysctl fs.file-max",
-    },
+    Row { codes: OPENING, errnos: &[Errno::EMFILE], when: ALWAYS, say: PROCESS_FILES },
+    Row { codes: OPENING, errnos: &[Errno::ENFILE], when: ALWAYS, say: MACHINE_FILES },
     Row {
         codes: &["spawn-stage-2"],
         errnos: &[Errno::ENOMEM],

@@ -72,16 +72,34 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
 /// Refuses to run with privileges that the caller does not have. Returns the exit status.
 ///
 /// Namespaces, maps and the command would all be made with them: the program has no setuid mode (SECURITY.md).
+///
+/// A caller with the real id 0 and another effective id has dropped privileges in part. That is refused too: the kernel
+/// marks this start as it marks a setuid program, and the real id would give the privileges back.
 pub(crate) fn refuse(elevation: Elevation) -> u8 {
-    // The kernel's link, which the caller cannot change. Without a /proc the path is left out.
-    let file = match (elevation, std::fs::read_link("/proc/self/exe")) {
-        (Elevation::Capabilities, Ok(path)) => format!(": {}", path.display()),
-        _ => String::new(),
-    };
-    output::complain(format_args!(
-        "nsexec: refused to run with privileges that the caller does not have: {elevation}{file}\n"
-    ));
+    match elevation {
+        Elevation::SetUid { real: 0, effective } => refuse_half_dropped("user", 'u', effective),
+        Elevation::SetGid { real: 0, effective } => refuse_half_dropped("group", 'g', effective),
+        elevation => {
+            // The kernel's link, which the caller cannot change. Without a /proc the path is left out.
+            let file = match (elevation, std::fs::read_link("/proc/self/exe")) {
+                (Elevation::Capabilities, Ok(path)) => format!(": {}", path.display()),
+                _ => String::new(),
+            };
+            output::complain(format_args!(
+                "nsexec: refused to run with privileges that the caller does not have: {elevation}{file}\n"
+            ));
+        }
+    }
     FAILED
+}
+
+/// `letter`: that of the id in setpriv(1), and of the bit in chmod(1).
+fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
+    output::complain(format_args!(
+        "nsexec: refused to run with different real and effective {id} ids: effective {id} id {effective}, real {id} id 0 \
+         (the program that started it dropped the effective id alone: drop both, as setpriv --re{letter}id does; or this \
+         file has a set{letter}id bit: chmod {letter}-s removes it)\n"
+    ));
 }
 
 /// Help or version on standard output. Gives the exit status.

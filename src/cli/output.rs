@@ -47,10 +47,10 @@ pub(crate) fn complain(text: fmt::Arguments<'_>) {
     without_sigxfsz(|| drop(io::stderr().write_fmt(text)));
 }
 
-/// Writes a stage's record to standard error, within a launch: SIGXFSZ is blocked there already
-/// ([`Signals::take`](nsexec::launch::signals::Signals::take)), and a witness would see further calls.
-pub(crate) fn show_record(text: fmt::Arguments<'_>) {
-    drop(io::stderr().write_fmt(text));
+/// Writes a stage's record to standard error. SIGXFSZ is blocked already
+/// ([`Signals::take`](nsexec::launch::signals::Signals::take)), so nothing but the write is needed.
+pub(crate) fn show_record(line: &str) {
+    drop(io::stderr().write_all(line.as_bytes()));
 }
 
 /// Prints an error of clap's where clap prints it.

@@ -57,7 +57,7 @@ pub(crate) struct Job<'j> {
 /// Why it was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     let bootstrap = job.request.bootstrap()?;
-    let mut launcher = launcher_of(&bootstrap, job)?;
+    let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
     // Before the fork: from here on no signal ends us and leaves the command behind.
     let signals = take_signals()?;
     launcher.supervised(&signals);
@@ -79,11 +79,15 @@ pub(crate) fn take_signals() -> Result<Signals, Failure> {
     })
 }
 
-/// The launcher of this job, but for its signals.
+/// The launcher of this job, but for its signals. `show` receives each line for standard error that a stage's record makes.
 ///
 /// # Errors
 /// A message that cannot be encoded, no command.
-pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<Launcher, Failure> {
+pub(crate) fn launcher_of(
+    bootstrap: &Bootstrap<'_>,
+    job: &Job<'_>,
+    mut show: impl FnMut(&str) + 'static,
+) -> Result<Launcher, Failure> {
     let mut launcher =
         Launcher::new(bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
     let (program, arguments) =
@@ -95,7 +99,7 @@ pub(crate) fn launcher_of(bootstrap: &Bootstrap<'_>, job: &Job<'_>) -> Result<La
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         .on_record(move |record| {
             let text = request.in_known_names(&record.to_string());
-            output::show_record(format_args!("nsexec: {}: {text}\n", record.level.name()));
+            show(&format!("nsexec: {}: {text}\n", record.level.name()));
         });
     Ok(launcher)
 }

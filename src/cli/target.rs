@@ -13,6 +13,7 @@ use nsexec::namespace::NsKind;
 
 use super::facts::status_field;
 use super::failure::Failure;
+use super::hints::open_files_limit;
 
 /// A process, held by its directory in /proc.
 ///
@@ -40,7 +41,9 @@ impl Process {
             // A kernel before 5.3, a filter, or the id of a thread, which has a directory and no pidfd.
             Err(error) => match own_number_in_proc() {
                 Some(own) if own == std::process::id() => Self::at(pid, pid),
-                own => Err(foreign(pid, own, &super::failure::words(&error))),
+                own => {
+                    Err(unless_limited(pid, "", &error, || foreign(pid, own, &super::failure::words(&error))))
+                }
             },
         }
     }
@@ -48,8 +51,9 @@ impl Process {
     fn of_pidfd(pid: i32, pidfd: &OwnedFd) -> Result<Self, Failure> {
         let number = || {
             number_in_proc(pidfd).map_err(|error| {
-                let why = format!("failed to read /proc/self/fdinfo: {}", super::failure::words(&error));
-                foreign(pid, own_number_in_proc(), &why)
+                let reading = "failed to read /proc/self/fdinfo: ";
+                let why = format!("{reading}{}", super::failure::words(&error));
+                unless_limited(pid, reading, &error, || foreign(pid, own_number_in_proc(), &why))
             })
         };
         match number()? {
@@ -73,7 +77,7 @@ impl Process {
         ) {
             Ok(directory) => Ok(Self { pid, number, directory }),
             Err(Errno::ENOENT | Errno::ESRCH) => Err(gone(pid)),
-            Err(errno) => Err(Failure::ours(format!("failed to open {path}: {}", words(errno)))),
+            Err(errno) => Err(Failure::ours(format!("failed to open {path}: {}", words_and_limit(errno)))),
         }
     }
 
@@ -94,7 +98,7 @@ impl Process {
             Err(errno) => Err(Failure::ours(format!(
                 "failed to open {}: {}{}",
                 self.path(kind),
-                words(errno),
+                words_and_limit(errno),
                 match errno {
                     Errno::EACCES | Errno::EPERM =>
                         " (it is another user's process, or it has privileges that we lack: be root)",
@@ -108,7 +112,11 @@ impl Process {
     pub(crate) fn check_alive(&self) -> Result<(), Failure> {
         match self.read("stat") {
             Ok(text) if lives(&text) => Ok(()),
-            _ => Err(gone(self.pid)),
+            Ok(_) => Err(gone(self.pid)),
+            Err(error) => {
+                let reading = format!("failed to read /proc/{}/stat: ", self.number);
+                Err(unless_limited(self.pid, &reading, &error, || gone(self.pid)))
+            }
         }
     }
 
@@ -195,8 +203,21 @@ fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
     ))
 }
 
-fn words(errno: Errno) -> String {
-    nsexec::sys::types::Errno(errno as i32).to_string()
+/// The failure of `doing`, a step on the way to process `pid`. Only EMFILE, ENFILE and ENOMEM are their own cause: for any
+/// other error `otherwise` names the cause.
+fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOnce() -> Failure) -> Failure {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+            Failure::ours(format!("failed to enter process {pid}: {doing}{}", words_and_limit(errno)))
+        }
+        _ => otherwise(),
+    }
+}
+
+/// The error in words. For EMFILE and ENFILE also the limit that is reached.
+fn words_and_limit(errno: Errno) -> String {
+    let errno = nsexec::sys::types::Errno(errno as i32);
+    open_files_limit(errno).map_or_else(|| errno.to_string(), |limit| format!("{errno} ({limit})"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! `nsexec trace`: runs a command, records every call, and compares what happened with the plan, and with a witness.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -77,7 +79,11 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         mount_proc_flag: args.namespaces.mount_proc,
     };
     let bootstrap = request.bootstrap()?;
-    let mut launcher = run::launcher_of(&bootstrap, &job)?;
+    // The launcher passes the records on before the run's end mark. A write there would be a call that the witness sees and
+    // the recorder does not, so the lines wait for the end mark.
+    let shown = Rc::new(RefCell::new(String::new()));
+    let lines = Rc::clone(&shown);
+    let mut launcher = run::launcher_of(&bootstrap, &job, move |line| lines.borrow_mut().push_str(line))?;
     // Before the sink: its descriptor comes after the signals', as in every run.
     let signals = run::take_signals()?;
     launcher.supervised(&signals);
@@ -95,6 +101,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         Recorder::new(sys, sink)
     });
     witness::mark_end();
+    output::show_record(&shown.borrow());
     let failed = started.is_err();
     let status = match started {
         Ok(mut child) => {

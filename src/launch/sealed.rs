@@ -13,7 +13,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bootstrap::env::OwnProgram;
-use crate::cloned::{self, Room, SEALED_COPY, STRINGS_MAX, ensure_for_launch};
+use crate::cloned::{self, LAST_MARK, Room, SEALED_COPY, STRINGS_MAX, ensure_for_launch};
 use crate::error::{Cloning, Doing, Error, Refusal};
 use crate::nsexec::refuse_threads;
 use crate::sys::Sys;
@@ -50,6 +50,9 @@ pub enum SealedCopyError {
     TooLarge,
     /// The copy would not be recognised as one, and would be copied again.
     NotRecognised,
+    /// The environment has the mark of a second copy, and the program's file is not a copy. A further copy is not made: the
+    /// kernel or the file system may change each copy, and then copying would never end.
+    Marked,
     /// A system call failed.
     Os {
         /// The step that failed.
@@ -67,6 +70,12 @@ impl fmt::Display for SealedCopyError {
             Self::TooLarge => f.write_str("its arguments or its environment are too large to pass on")?,
             Self::NotRecognised => f.write_str(
                 "the kernel or the file system changes the copy, so that it would not be recognised as one",
+            )?,
+            Self::Marked => write!(
+                f,
+                "the environment has {SEALED_COPY}={LAST_MARK}, the mark of a second copy, but this program's file is no \
+                 copy. Remove {SEALED_COPY} from the environment. If it was not there, the kernel or the file system \
+                 changes the copies"
             )?,
             Self::Os { step: Cloning::Create, errno } => {
                 write!(
@@ -98,6 +107,8 @@ const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (Cloning::OpenExe, Errno::EACCES) => "the program's file must be readable",
         (Cloning::OpenExe, Errno::ENOENT) => "there is no /proc, or it is that of another pid namespace",
+        (_, Errno::EMFILE) => "the limit on open files is reached: raise ulimit -n",
+        (_, Errno::ENFILE) => "the machine's limit on open files is reached: sysctl fs.file-max",
         (Cloning::Copy, Errno::EFBIG) => "RLIMIT_FSIZE is smaller than the program's file: raise ulimit -f",
         (Cloning::Copy, Errno::ENOSPC | Errno::ENOMEM) => {
             "the copy needs as much memory as the program's file"
@@ -205,6 +216,10 @@ fn copy_or_go_on<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedC
         let own = OwnProgram { state_dir, mark, environ: Some(&variables) };
         match ensure_for_launch(sys, own, name, room) {
             Err(Error::Refused(Refusal::OwnArguments)) if size < ALL_STRINGS_MAX => size *= 4,
+            // Only the mark gives this error after LAST_MARK: no second copy makes a third.
+            Err(Error::Refused(Refusal::CopyUnknown)) if mark == Some(LAST_MARK.as_bytes()) => {
+                return Err(SealedCopyError::Marked);
+            }
             result => return result.map_err(SealedCopyError::from),
         }
     }
@@ -241,6 +256,7 @@ mod tests {
             (SealedCopyError::Threads(Some(3)).to_string(), ["3 threads", "before any is started"]),
             (SealedCopyError::TooLarge.to_string(), ["arguments", "environment"]),
             (SealedCopyError::NotRecognised.to_string(), ["copy", "recognised"]),
+            (SealedCopyError::Marked.to_string(), ["_NSEXEC_SEALED_COPY=2", "Remove _NSEXEC_SEALED_COPY"]),
         ] {
             for word in words.iter().chain(&["CVE-2019-5736"]) {
                 assert!(text.contains(word), "{word} in {text}");

@@ -246,7 +246,7 @@ pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
 /// [`LaunchError::Start`]: no descriptor left.
 pub(super) fn timer(limit: Duration) -> Result<TimerFd, LaunchError> {
     /// 68 years: no time_t is too small for it.
-    const LONGEST: Duration = Duration::from_secs(i32::MAX.cast_unsigned() as u64);
+    const LONGEST: Duration = Duration::from_secs(0x7fff_ffff);
     let failed =
         |errno: nix::errno::Errno| LaunchError::Start { step: Step::MakeTimer, errno: Errno(errno as i32) };
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(failed)?;

@@ -77,9 +77,10 @@ import (
 """
 
 
-def prepared(line, recipe):
+def prepared(line):
     """A fresh tree of that line, with this repository beside it."""
-    work = WORK / "recipes" / f"{line.name}-{recipe}"
+    # One place for all recipes of a line: Go's cache holds cgo's files under the name of the folder where they were made.
+    work = WORK / "recipes" / line.name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work / "nsexec").symlink_to(ROOT)
@@ -120,7 +121,7 @@ def files(folder):
 
 def in_place(line):
     """The first recipe. Afterwards runc's own tests of the package pass, and `go vet` of everything."""
-    readme, tree = Readme(), prepared(line, "in-place")
+    readme, tree = Readme(), prepared(line)
     before = files(tree.folder)
     printed = must(shell(tree, readme.replace))
     after = files(tree.folder)
@@ -151,7 +152,7 @@ def in_place(line):
 
 def as_a_module(line):
     """The second recipe. With each wrong tag the compiler stops at the file that names the tag's line."""
-    readme, tree = Readme(), prepared(line, "module")
+    readme, tree = Readme(), prepared(line)
     proxy = tree.environment(proxy=True)
     must(shell(tree, readme.module, GOPROXY=proxy["GOPROXY"], GOFLAGS=proxy["GOFLAGS"]))
     theirs = f'"{RUNC}/libcontainer/nsenter"'

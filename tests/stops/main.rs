@@ -84,6 +84,7 @@ fn main() -> ExitCode {
 
 /// Calls `test` in a new process, which has only the launch's processes as children; the container is a child of this process.
 /// Prints the complaints of `test`. Returns true without complaints.
+#[allow(clippy::disallowed_methods, reason = "this program has one thread, and no handlers of a fork")]
 fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> bool {
     // SAFETY: this program has one thread.
     match unsafe { fork() }.expect("fork") {

@@ -91,6 +91,7 @@ struct Tracer {
 }
 
 impl Tracer {
+    #[allow(clippy::disallowed_methods, reason = "this program has one thread, and no handlers of a fork")]
     fn start(launch: &Launch) -> Self {
         let err = File::from(memfd_create(c"standard-error", MFdFlags::empty()).expect("a file in memory"));
         let program = CString::new(launch.program.as_os_str().as_bytes()).expect("a path");

@@ -38,6 +38,10 @@ use crate::timens::TimeOffsets;
 
 /// What is planned.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each plan: a box would only be in the way of who builds it"
+)]
 pub enum Start {
     /// A launch of our own.
     Launcher(Prepared),
