@@ -77,12 +77,13 @@ fn reserve_stack() {
     const STACK: usize = 512 << 10;
     const FRAME: usize = 8 << 10;
 
+    // How much of the stack a frame takes is the compiler's affair: the addresses tell.
     #[inline(never)]
-    fn touch(left: usize) {
+    fn touch(top: usize, size: usize) {
         let mut frame = [0_u8; FRAME];
         std::hint::black_box(&mut frame);
-        if left > FRAME {
-            touch(left - FRAME);
+        if top.abs_diff(frame.as_ptr().addr()) < size {
+            touch(top, size);
         }
         std::hint::black_box(&mut frame);
     }
@@ -93,8 +94,8 @@ fn reserve_stack() {
     // With a limit of the stack that is small on purpose, half of it.
     let size = usize::try_from(limit.rlim_cur / 2).unwrap_or(STACK).min(STACK);
     // Ends the program if there is no room; it is free again for the stack.
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(size)));
-    touch(size);
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(size + 8 * FRAME)));
+    touch((&raw const size).addr(), size);
 }
 
 fn present(memory: *mut u8, size: usize) -> *mut u8 {
