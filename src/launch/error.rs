@@ -40,7 +40,8 @@ pub enum LaunchError {
         /// Which.
         signal: Signal,
     },
-    /// The time that [`Launcher::timeout`](super::Launcher::timeout) allows was over before the command ran.
+    /// The time that [`Launcher::timeout`](super::Launcher::timeout) allows was over before the launcher knew that the command
+    /// runs. A command that had just been executed is killed; if it ended by itself in that moment, its status is lost.
     TimedOut,
     /// A mount namespace was to be joined by a program that does not run from a sealed copy of itself: see
     /// [`run_from_sealed_copy`](super::run_from_sealed_copy).
@@ -204,7 +205,7 @@ impl fmt::Display for Trouble {
             Self::StageFailed => f.write_str("a stage failed without reporting an error"),
             Self::FatalRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
-            Self::TimedOut => f.write_str("the time limit passed before the command was started"),
+            Self::TimedOut => f.write_str("the time limit passed before the command was known to run"),
             Self::NotSealed => f.write_str(
                 "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
                  could open it through /proc/self/exe and overwrite it (CVE-2019-5736). Call \

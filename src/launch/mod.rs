@@ -225,7 +225,8 @@ impl Launcher {
     }
 
     /// How long the launch may take, from [`spawn`](Self::spawn) until the command runs; by default as long as it likes. Then
-    /// the stages are ended and reaped, and the error is [`LaunchError::TimedOut`].
+    /// the stages are ended and reaped, and the error is [`LaunchError::TimedOut`]. A wait for the launches of other threads
+    /// counts. A limit above 68 years is one of 68 years.
     ///
     /// The command itself may run as long as it likes.
     pub fn timeout(&mut self, limit: Duration) -> &mut Self {
