@@ -73,8 +73,8 @@ unsafe impl GlobalAlloc for Memory {
 /// Lets the stack grow to what the program needs, while a lack of memory can still be told: later it would be SIGSEGV.
 #[cfg_attr(test, allow(dead_code, reason = "called by the program's entry"))]
 fn reserve_stack() {
-    /// More than any subcommand uses in an unoptimised build.
-    const STACK: usize = 512 << 10;
+    /// More than any subcommand uses.
+    const STACK: usize = if cfg!(debug_assertions) { 1536 << 10 } else { 512 << 10 };
     const FRAME: usize = 8 << 10;
 
     // How much of the stack a frame takes is the compiler's affair: the addresses tell.

@@ -31,15 +31,21 @@ use crate::sys::types::{CloneFlags, Errno, Fd, MaskHow, Pid, PollFd, SigAction, 
 /// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
 /// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
 /// stages alive for ever.
-///
-/// True while there is one.
-static ONE_AT_A_TIME: Mutex<bool> = Mutex::new(false);
+static ONE_AT_A_TIME: Mutex<Launches> = Mutex::new(Launches { running: false, waiting: 0 });
 
 /// A launch is over.
 static OVER: Condvar = Condvar::new();
 
 /// How often a launch that waits for another one looks whether it is to end itself.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The launches of this process.
+#[derive(Debug)]
+struct Launches {
+    running: bool,
+    /// How many threads wait for their turn.
+    waiting: usize,
+}
 
 /// The turn of one launch: until it is dropped, others wait.
 struct Turn(());
@@ -50,25 +56,31 @@ impl Turn {
     fn wait(watch: &mut Watch) -> Result<Self, Trouble> {
         // SAFETY: polls, and reads a signal of the caller's own descriptor; no fork.
         let mut sys = unsafe { LinuxSys::new() };
-        let mut busy = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        while *busy {
-            busy = match watch.can_end() {
-                true => {
-                    watch.pause(&mut sys, 0)?;
-                    OVER.wait_timeout(busy, LOOK).unwrap_or_else(PoisonError::into_inner).0
-                }
-                false => OVER.wait(busy).unwrap_or_else(PoisonError::into_inner),
+        let mut launches = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        while launches.running {
+            if watch.can_end() {
+                watch.pause(&mut sys, 0)?;
+            }
+            launches.waiting += 1;
+            launches = match watch.can_end() {
+                true => OVER.wait_timeout(launches, LOOK).unwrap_or_else(PoisonError::into_inner).0,
+                false => OVER.wait(launches).unwrap_or_else(PoisonError::into_inner),
             };
+            launches.waiting -= 1;
         }
-        *busy = true;
+        launches.running = true;
         Ok(Self(()))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        OVER.notify_one();
+        let mut launches = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        launches.running = false;
+        // Without a waiting thread no call is made: a witness would see one that is not recorded.
+        if launches.waiting > 0 {
+            OVER.notify_one();
+        }
     }
 }
 
