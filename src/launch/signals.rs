@@ -207,6 +207,8 @@ fn stop_with_the_job(signal: Known) -> io::Result<()> {
     raise(signal)?;
     set.thread_unblock()?;
     set.thread_block()?;
+    // The one by which we were continued. The caller continues the command now; passed on later, it could undo the next stop.
+    spawn::forget(Signal::CONT);
     Ok(())
 }
 

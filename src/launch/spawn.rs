@@ -296,6 +296,14 @@ pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Takes a signal that is blocked in this thread off the pending ones, if it is there.
+pub(super) fn forget(signal: Signal) {
+    // SAFETY: one call, which takes one signal.
+    let mut sys = unsafe { LinuxSys::new() };
+    // EAGAIN: it is not pending.
+    let _ = sys.sigtimedwait(super::proc_status::set_of(signal));
+}
+
 /// Gives a signal of this process its default disposition.
 pub(super) fn default_disposition(signal: Signal) -> Result<(), Errno> {
     // SAFETY: one call, of which the default disposition is the argument: no code of ours is registered.
