@@ -158,7 +158,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             // The signal stays pending until the command is continued (signal(7)). A shell also continues a stopped job that it
             // ends.
             job = Job::default();
-            child.signal(libc::SIGCONT)?;
+            go_on(child)?;
         }
         let own_group = if job.command_stopped { foreground_group(child) } else { None };
         if let Some(signal) = job.stops(Instant::now()).or(own_group.as_ref().map(|_| Known::SIGTSTP)) {
@@ -167,7 +167,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             if let Some(foreground) = own_group {
                 foreground.give_back();
             }
-            child.signal(libc::SIGCONT)?;
+            go_on(child)?;
         }
         wait_for_news(signals, pidfd.as_ref())?;
     }
@@ -196,6 +196,11 @@ impl Job {
         let asked = self.ending.is_some_and(|at| now.saturating_duration_since(at) <= STOPS_WITHIN);
         asked && self.command_stopped
     }
+}
+
+/// Continues the command, in a session of its own its whole process group: it was stopped as a group.
+fn go_on(child: &Child) -> io::Result<()> {
+    if leads_a_session(child) { child.signal_group(libc::SIGCONT) } else { child.signal(libc::SIGCONT) }
 }
 
 /// Stops this process by the signal that it had blocked. Returns when this process is continued.
