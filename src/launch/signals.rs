@@ -200,7 +200,12 @@ impl Job {
 
 /// Continues the command, in a session of its own its whole process group: it was stopped as a group.
 fn go_on(child: &Child) -> io::Result<()> {
-    if leads_a_session(child) { child.signal_group(libc::SIGCONT) } else { child.signal(libc::SIGCONT) }
+    send(child, leads_a_session(child), libc::SIGCONT)
+}
+
+/// Sends a signal to the command, or to its whole process group.
+fn send(child: &Child, whole_group: bool, number: i32) -> io::Result<()> {
+    if whole_group { child.signal_group(number) } else { child.signal(number) }
 }
 
 /// Stops this process by the signal that it had blocked. Returns when this process is continued.
@@ -265,19 +270,15 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
         first: child.is_first(),
         apart: leads_a_session(child),
     };
+    let done = if is_ending(number) { Effect::AskedToEnd } else { done };
     // A terminal sends a signal to a whole process group. The process group of a command with its own session is another one,
     // so this process sends the signal there.
     let whole_group = context.apart && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
     match reaction(Signal(number), context) {
         Reaction::Leave if context.ignored(Signal(number)) => Ok(Effect::None),
-        Reaction::Leave if is_ending(number) => Ok(Effect::AskedToEnd),
         Reaction::Leave => Ok(done),
-        Reaction::Forward => {
-            let sent = if whole_group { child.signal_group(number) } else { child.signal(number) };
-            sent.map(|()| if is_ending(number) { Effect::AskedToEnd } else { done })
-        }
-        Reaction::Stop if context.apart => child.signal_group(libc::SIGSTOP).map(|()| done),
-        Reaction::Stop => child.signal(libc::SIGSTOP).map(|()| done),
+        Reaction::Forward => send(child, whole_group, number).map(|()| done),
+        Reaction::Stop => send(child, context.apart, libc::SIGSTOP).map(|()| done),
         Reaction::Kill => child.kill().map(|()| Effect::Killed(Signal(number))),
     }
 }
