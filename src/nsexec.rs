@@ -11,7 +11,7 @@ use crate::error::{Doing, Error, InitPipeKind, Refusal};
 use crate::json::Line;
 use crate::log::{Level, Log, RECORD_MAX};
 use crate::namespace::unshare::refuse_impossible;
-use crate::pipe::{read_full, send_all};
+use crate::pipe::{read_full, send_all, uninterrupted};
 use crate::policy::{Credentials, Policy};
 use crate::procfs;
 use crate::stage::{Context, Outcome, StageEnd, parent, sources};
@@ -262,7 +262,7 @@ fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>
         FsType::PROC => {}
         found => return Err(Error::WrongFileSystem { doing, found }),
     }
-    let written = procfs::write_uninterrupted(sys, fd, text);
+    let written = uninterrupted(sys, |sys| sys.write(fd, text));
     let _ = sys.close(fd);
     match written.map_err(os)? {
         got if got == text.len() => Ok(()),

@@ -3,7 +3,20 @@
 //! runc's C calls read and write once and takes `EINTR` or a short count for the end; these go on.
 
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Received};
+use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Received, SysResult};
+
+/// Repeats a call that a signal interrupted (`EINTR`).
+///
+/// # Errors
+/// Every other errno of the call.
+pub fn uninterrupted<S: Sys, T>(sys: &mut S, mut call: impl FnMut(&mut S) -> SysResult<T>) -> SysResult<T> {
+    loop {
+        match call(sys) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
 
 /// Fills `buf` from `fd`, and gives the bytes that came: fewer than asked for only at the end of file.
 ///

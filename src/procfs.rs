@@ -9,6 +9,7 @@ use core::fmt::Write as _;
 
 use crate::error::{Doing, Error, ProcFile};
 use crate::json::Line;
+use crate::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags, Pid};
 
@@ -103,7 +104,7 @@ impl ProcDir {
         bytes: &[u8],
     ) -> Result<(), Error<'m>> {
         let doing = Doing::Update(self.pid, file);
-        let written = write_uninterrupted(sys, fd, bytes);
+        let written = uninterrupted(sys, |sys| sys.write(fd, bytes));
         // The write has already taken effect; an error of the close does not change that.
         let _ = sys.close(fd);
         match written {
@@ -122,12 +123,7 @@ impl ProcDir {
         let fd = self.open_file(sys, ProcFile::Stat, OpenFlags::ReadOnly).ok()?;
         // The name has at most 64 bytes, and each of about 50 numbers at most 20.
         let mut buffer = [0; 1280];
-        let read = loop {
-            match sys.read(fd, &mut buffer) {
-                Err(Errno::EINTR) => {}
-                result => break result,
-            }
-        };
+        let read = uninterrupted(sys, |sys| sys.read(fd, &mut buffer));
         let _ = sys.close(fd);
         is_exiting(buffer.get(..read.ok()?)?)
     }
@@ -191,19 +187,6 @@ fn check_numbering<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
         Err(errno) => return Err(Error::Os { doing: Doing::ReadProcSelf, errno }),
     };
     if found == Some(own) { Ok(()) } else { Err(Error::ForeignProc { own, found }) }
-}
-
-/// Writes in one call, and repeats a call that a signal interrupted (`EINTR`).
-///
-/// # Errors
-/// The errno of the write.
-pub fn write_uninterrupted<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<usize, Errno> {
-    loop {
-        match sys.write(fd, bytes) {
-            Err(Errno::EINTR) => {}
-            result => return result,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use core::marker::PhantomData;
 
 use crate::error::{Doing, Error, SyncPipe, SyncStep};
-use crate::pipe::{read_full, receive_fd, send_all, send_fd};
+use crate::pipe::{read_full, receive_fd, send_all, send_fd, uninterrupted};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Received};
 
@@ -229,13 +229,9 @@ impl<Side> End<Side> {
         doing: Doing<'m>,
     ) -> Result<(), Error<'m>> {
         let mut ready = [PollFd::new(self.fd, events), PollFd::new(self.init_pipe, PollEvents::NONE)];
-        loop {
-            match sys.poll(&mut ready, -1) {
-                Err(Errno::EINTR) => {}
-                // If poll(2) fails, the call that follows blocks.
-                Err(_) => return Ok(()),
-                Ok(_) => break,
-            }
+        if uninterrupted(sys, |sys| sys.poll(&mut ready, -1)).is_err() {
+            // If poll(2) fails, the call that follows blocks.
+            return Ok(());
         }
         let [peer, launcher] = ready;
         // Events of the peer have priority: they may be the reason why the launcher ended.

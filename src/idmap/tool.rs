@@ -10,6 +10,7 @@ use crate::descriptors::close_on_exec;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::json::Line;
 use crate::log::Log;
+use crate::pipe::uninterrupted;
 use crate::procfs::ProcDir;
 use crate::sys::Sys;
 use crate::sys::types::{
@@ -128,12 +129,7 @@ fn watch<'m, S: Sys>(
         PollFd::new(stage_1, PollEvents::IN),
         PollFd::new(init_pipe, PollEvents::NONE),
     ];
-    let polled = loop {
-        match sys.poll(&mut ready, -1) {
-            Err(Errno::EINTR) => {}
-            result => break result,
-        }
-    };
+    let polled = uninterrupted(sys, |sys| sys.poll(&mut ready, -1));
     let _ = sys.close(pidfd);
     let [ended, stage, launcher] = ready;
     let died = match polled {
@@ -200,12 +196,8 @@ fn finish<'m, S: Sys>(
 }
 
 fn wait<'m, S: Sys>(sys: &mut S, child: Pid, which: WaitFor) -> Result<Waited, Error<'m>> {
-    loop {
-        match sys.wait4(child, which) {
-            Err(Errno::EINTR) => {}
-            result => return result.map_err(|errno| Error::Os { doing: Doing::ToolWait, errno }),
-        }
-    }
+    let waited = uninterrupted(sys, |sys| sys.wait4(child, which));
+    waited.map_err(|errno| Error::Os { doing: Doing::ToolWait, errno })
 }
 
 /// Reads the map back: a tool that says success and wrote nothing, or less, is noticed here (evidence E5).

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use crate::descriptors::keep_named;
 use crate::error::{Doing, Error};
 use crate::log::{Level, Log};
-use crate::pipe::read_full;
+use crate::pipe::{read_full, uninterrupted};
 use crate::policy::LogForm;
 use crate::stage::LastSteps;
 use crate::sys::Sys;
@@ -67,7 +67,7 @@ pub fn report_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'
     log.enter_stage(0);
     log.fatal(sys, error);
     // Stage 0 exits only after the message has arrived. Otherwise the launcher's calls would depend on the schedule.
-    while sys.poll(&mut [PollFd::new(init, PollEvents::IN)], -1) == Err(Errno::EINTR) {}
+    let _ = uninterrupted(sys, |sys| sys.poll(&mut [PollFd::new(init, PollEvents::IN)], -1));
     1
 }
 
@@ -166,14 +166,8 @@ fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
 /// parent-death signal; then the kernel sends no signal. The launcher keeps its end of the init pipe open until our exec, so an
 /// end of file means that it is dead.
 fn launcher_lives<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
-    loop {
-        match sys.poll(&mut [PollFd::new(init, PollEvents::IN)], 0) {
-            Err(Errno::EINTR) => {}
-            found => {
-                return Ok(found.map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })? == 0);
-            }
-        }
-    }
+    let found = uninterrupted(sys, |sys| sys.poll(&mut [PollFd::new(init, PollEvents::IN)], 0));
+    found.map(|count| count == 0).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })
 }
 
 /// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not

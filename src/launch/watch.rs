@@ -8,6 +8,7 @@
 //! latest.
 
 use super::script::{Ended, LogReader, Pipes, STAGES, Step, Trouble, close, read_some};
+use crate::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Signal, SysResult, WaitFor, WaitStatus, Waited};
 
@@ -411,12 +412,7 @@ impl Stages {
 }
 
 fn wait<S: Sys>(sys: &mut S, pid: Pid, which: WaitFor) -> SysResult<Waited> {
-    loop {
-        match sys.wait4(pid, which) {
-            Err(Errno::EINTR) => {}
-            result => return result,
-        }
-    }
+    uninterrupted(sys, |sys| sys.wait4(pid, which))
 }
 
 #[cfg(test)]

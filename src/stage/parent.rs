@@ -6,7 +6,7 @@ use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
 use crate::idmap::write::{self, Writing, Written};
 use crate::json::{PID_LINE_MAX, pid_line};
 use crate::log::Log;
-use crate::pipe::send_all;
+use crate::pipe::{send_all, uninterrupted};
 use crate::procfs::ProcDir;
 use crate::sync::{End, Message, OfParent, Pair};
 use crate::sys::Sys;
@@ -182,13 +182,8 @@ const DEATH_WAIT_MS: i32 = 1000;
 /// it has sent the pid of stage 2. Bytes in the pipe do not count: they may be its request for maps.
 fn hangs_up<S: Sys>(sys: &mut S, sync: Fd) -> bool {
     let mut ends = [PollFd::new(sync, PollEvents(0))];
-    loop {
-        match sys.poll(&mut ends, DEATH_WAIT_MS) {
-            Err(Errno::EINTR) => {}
-            Ok(_) => return ends.iter().any(|end| end.revents.contains(PollEvents::HUP)),
-            Err(_) => return false,
-        }
-    }
+    let polled = uninterrupted(sys, |sys| sys.poll(&mut ends, DEATH_WAIT_MS));
+    polled.is_ok() && ends.iter().any(|end| end.revents.contains(PollEvents::HUP))
 }
 
 fn write_offsets<'m, S: Sys>(

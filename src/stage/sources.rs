@@ -8,6 +8,7 @@ use crate::bootstrap::mount_fds::{MountFds, MountFdsError};
 use crate::bootstrap::{Bootstrap, Environment, MountSources};
 use crate::error::{Doing, Error};
 use crate::namespace::join::{PATH_MAX, terminated};
+use crate::pipe::uninterrupted;
 use crate::procfs::ProcDir;
 use crate::sync::{End, OfChild, OfParent};
 use crate::sys::Sys;
@@ -105,12 +106,7 @@ pub(super) fn receive<'m, S: Sys>(
 ) -> Result<(), Error<'m>> {
     for number in numbers.iter().flatten() {
         let fd = parent.receive_fd(sys, number)?;
-        let placed = loop {
-            match sys.dup3(fd, number) {
-                Err(Errno::EINTR) => {}
-                result => break result,
-            }
-        };
+        let placed = uninterrupted(sys, |sys| sys.dup3(fd, number));
         placed.map_err(|errno| Error::Os { doing: Doing::PlaceMountSource(number), errno })?;
         let _ = sys.close(fd);
     }
