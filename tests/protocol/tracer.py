@@ -140,8 +140,9 @@ class Stepper:
         number, event, deliver = os.WSTOPSIG(status), status >> 16, 0
         if event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
             child = ctypes.c_ulong()
-            parent.libc.ptrace(GETEVENTMSG, pid, None, ctypes.addressof(child))
-            if child.value not in self.counts:
+            # ESRCH: the maker is being killed; its child is found as an orphan.
+            told = parent.libc.ptrace(GETEVENTMSG, pid, None, ctypes.addressof(child)) == 0
+            if told and child.value not in self.counts:
                 self.traced.add(child.value)
                 self.order.append(child.value)
                 self.counts[child.value] = 0
