@@ -13,8 +13,6 @@
 //! | [`sync`], [`log`], [`json`], [`error`] | what stages tell each other, the launcher and people |
 //! | [`sys`] | the one door to the kernel: the trait, the real backend, the recorder, the simulated kernel |
 //! | [`entry`] | the edge in the child: environment, core, exit or return |
-//! | `capi` | the C symbols of `libnsexec.a` (feature `capi`) |
-//! | `audit` | runs as data: sections, comparison, the strace witness, rules (feature `audit`) |
 //! | `launch` | the launcher's half of the protocol (feature `std`) |
 //!
 //! There are two kinds of function in the core. A *decider* takes values and returns values. A *script* takes
@@ -39,16 +37,7 @@
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
-#[cfg(feature = "audit")]
-#[allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "it looks at what has happened, in a process with std; the core never calls it"
-)]
-pub mod audit;
 pub mod bootstrap;
-#[cfg(feature = "capi")]
-pub mod capi;
 pub mod cloned;
 pub mod descriptors;
 pub mod entry;

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 mod scenarios;
 
-use nsexec::audit::diff::compare;
-use nsexec::audit::plan::runc::Manner;
-use nsexec::audit::rules::{Facts, Severity, check};
-use nsexec::audit::sections::of_report;
+use nsexec_audit::diff::compare;
+use nsexec_audit::plan::runc::Manner;
+use nsexec_audit::rules::{Facts, Severity, check};
+use nsexec_audit::sections::of_report;
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::Policy;
-use nsexec::sys::record::{Call, Line, Reply};
-use nsexec::sys::sim::*;
+use nsexec_audit::record::{Call, Line, Reply};
+use nsexec_audit::sim::*;
 use nsexec::sys::types::*;
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ fn every_start_keeps_every_rule_with_any_fault() {
                 let deaths = [What::Kill, What::KillWaking, What::KillDying(Section::Stage1)];
                 for what in whats.into_iter().chain(deaths).chain([What::Short(1), What::Short(3)]) {
                     // Known: the core takes these two of fstatfs for the open's, and goes on with the tool or without "deny".
-                    let is_fstatfs = matches!(line.call, nsexec::sys::record::Call::Fstatfs { .. });
+                    let is_fstatfs = matches!(line.call, nsexec_audit::record::Call::Fstatfs { .. });
                     if is_fstatfs && [Errno::EPERM, Errno::ENOENT].map(What::Errno).contains(&what) {
                         continue;
                     }

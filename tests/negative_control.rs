@@ -9,12 +9,12 @@ mod scenarios;
 
 use std::ffi::CString;
 
-use nsexec::audit::plan::runc::{CONFIG, Manner};
+use nsexec_audit::plan::runc::{CONFIG, Manner};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, decode};
 use nsexec::log::Level;
 use nsexec::sys::Sys;
-use nsexec::sys::record::Call;
-use nsexec::sys::sim::{
+use nsexec_audit::record::Call;
+use nsexec_audit::sim::{
     End, Ended, Fault, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User, What, Youngest,
     all_schedules,
 };
@@ -289,14 +289,14 @@ fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
     let lines = &whole.find(Section::Stage0).expect("a stage 0").transcript.lines;
     let forked = lines.iter().position(|line| {
         matches!(line.call, Call::Fork { exit: ExitSignal::Chld, .. })
-            && matches!(line.reply, nsexec::sys::record::Reply::Parent(_))
+            && matches!(line.reply, nsexec_audit::record::Reply::Parent(_))
     });
     let after = forked.expect("a tool") + 1;
     let who = whole.find(Section::Stage0).expect("a stage 0").who;
     // Up to the call that it waits in, which has no line yet.
     (after..=lines.len())
         .flat_map(|line| {
-            let fault = Fault { at: nsexec::sys::sim::Place { who, line }, what: What::Kill };
+            let fault = Fault { at: nsexec_audit::sim::Place { who, line }, what: What::Kill };
             [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))]
         })
         .filter(|report| report.fault_fired)

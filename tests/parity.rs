@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::sim::{Ended, Extra, HidePid, Oldest, Program, Settings, Sim, SimSys, User};
+use nsexec_audit::sim::{Ended, Extra, HidePid, Oldest, Program, Settings, Sim, SimSys, User};
 
 #[path = "parity_rules/mod.rs"]
 mod rules;

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::sim::{Ended, Oldest, Settings, Sim, User};
+use nsexec_audit::sim::{Ended, Oldest, Settings, Sim, User};
 use nsexec::sys::types::*;
 
 /// Nobody has this number.

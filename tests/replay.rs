@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
 
-use nsexec::audit::replay::{Outcome, keep, replay};
-use nsexec::audit::{Role, Run, sections};
+use nsexec_audit::replay::{Outcome, keep, replay};
+use nsexec_audit::{Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
 use nsexec::launch::script::Launched;
@@ -21,9 +21,9 @@ use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::Policy;
-use nsexec::sys::record::shared::SharedSink;
-use nsexec::sys::record::{Call, Recorder};
-use nsexec::sys::sim::{Ended, Fault, Oldest, Program, Section, Settings, Sim, User, What};
+use nsexec_audit::record::shared::SharedSink;
+use nsexec_audit::record::{Call, Recorder};
+use nsexec_audit::sim::{Ended, Fault, Oldest, Program, Section, Settings, Sim, User, What};
 use nsexec::sys::types::{CloneFlags, Errno};
 
 #[path = "runner/mod.rs"]

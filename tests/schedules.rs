@@ -8,10 +8,10 @@
 
 mod scenarios;
 
-use nsexec::audit::Run;
-use nsexec::audit::diff::compare;
-use nsexec::sys::record::Reply;
-use nsexec::sys::sim::{Choice, End, Fault, Oldest, Place, Random, Then, What, Who, all_schedules};
+use nsexec_audit::Run;
+use nsexec_audit::diff::compare;
+use nsexec_audit::record::Reply;
+use nsexec_audit::sim::{Choice, End, Fault, Oldest, Place, Random, Then, What, Who, all_schedules};
 use scenarios::{Ran, Start, Way, on_all_cores};
 
 /// Schedules of one start. Most have fewer; those that do not are listed by name when the test runs.

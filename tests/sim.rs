@@ -2,15 +2,15 @@
 
 mod scenarios;
 
-use nsexec::audit::diff::compare;
-use nsexec::audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
-use nsexec::audit::sections::of_report;
+use nsexec_audit::diff::compare;
+use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
+use nsexec_audit::sections::of_report;
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
-use nsexec::sys::record::{Call, Line, Misfit, Replay, Reply, replay};
-use nsexec::sys::sim::*;
+use nsexec_audit::record::{Call, Line, Misfit, Replay, Reply, replay};
+use nsexec_audit::sim::*;
 use nsexec::sys::types::*;
 use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
 

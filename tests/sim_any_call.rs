@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use nsexec::sys::Sys;
-use nsexec::sys::sim::*;
+use nsexec_audit::sim::*;
 use nsexec::sys::types::*;
 
 fn ignore<T>(_: T) {}

@@ -6,10 +6,10 @@ mod scenarios;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use nsexec::audit::render::{Document, Fact, Fate, Section, text};
-use nsexec::audit::{End, Role, Run, rules};
-use nsexec::sys::record::{Call, Reply};
-use nsexec::sys::sim::{self, Oldest, Report};
+use nsexec_audit::render::{Document, Fact, Fate, Section, text};
+use nsexec_audit::{End, Role, Run, rules};
+use nsexec_audit::record::{Call, Reply};
+use nsexec_audit::sim::{self, Oldest, Report};
 use scenarios::{Ran, Start, Way, starts};
 
 fn snapshot_folder() -> PathBuf {
@@ -146,7 +146,7 @@ fn facts(start: &Start) -> Vec<(&'static str, String)> {
     facts
 }
 
-fn outcome(section: &nsexec::audit::Section) -> (String, Fate) {
+fn outcome(section: &nsexec_audit::Section) -> (String, Fate) {
     // A command is executed, and its own end is its own.
     let executes = section.role != Role::Stage(0)
         && section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);

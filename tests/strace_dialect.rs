@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink, Transcript};
+use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink, Transcript};
 use nsexec::sys::types::*;
 use serde::{Deserialize, Serialize};
 

@@ -40,8 +40,6 @@ mod causes;
 mod child;
 mod command;
 mod error;
-#[cfg(feature = "audit")]
-mod note;
 mod prepared;
 mod proc_status;
 mod record;
@@ -70,8 +68,6 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 pub use error::{LaunchError, StageFailure};
-#[cfg(feature = "audit")]
-pub use note::{NOTE_VERSION, NoteError, Values};
 pub use prepared::Prepared;
 pub use proc_status::number_in_proc;
 pub use record::{Collector, Record};

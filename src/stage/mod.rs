@@ -12,7 +12,7 @@ pub mod child;
 pub mod init;
 pub mod parent;
 pub mod sources;
-#[cfg(all(test, feature = "audit"))]
+#[cfg(all(test, feature = "serde"))]
 mod tests;
 
 use crate::bootstrap::{Bootstrap, MountFds};

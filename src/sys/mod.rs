@@ -15,24 +15,7 @@ mod errno;
     reason = "the libc's types differ by architecture, and its words are as wide as a register"
 )]
 pub mod linux;
-#[cfg(feature = "audit")]
-#[allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "it shows what has happened, in a process with std; the core never calls it"
-)]
-pub mod record;
 mod signal;
-#[cfg(feature = "audit")]
-#[allow(
-    clippy::as_conversions,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a model of small machines, which panics at its own mistakes; the core never calls it"
-)]
-pub mod sim;
 pub mod types;
 
 use core::ffi::CStr;

@@ -14,7 +14,7 @@ pub type SysResult<T> = Result<T, Errno>;
 /// A file descriptor: a number without ownership.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Fd(pub i32);
 
 impl Fd {
@@ -26,7 +26,7 @@ impl Fd {
 
 /// A process id, in the numbering of the process that got it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pid(pub i32);
 
 impl Pid {
@@ -42,12 +42,12 @@ impl fmt::Display for Pid {
 
 /// An error number. An integer and not an enum, since the kernel may return what we don't know.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Errno(pub i32);
 
 /// The kernel's `sigaction`, carried around unread so that a disposition can be put back exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SigAction {
     /// The handler's address, or 0 for the default and 1 for ignore.
     pub handler: usize,
@@ -68,7 +68,7 @@ impl SigAction {
 
 /// A signal number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Signal(pub i32);
 
 impl Signal {
@@ -96,7 +96,7 @@ impl Signal {
 
 /// A set of signals, as the kernel's 64-bit mask.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SignalSet(pub u64);
 
 impl SignalSet {
@@ -116,8 +116,8 @@ impl SignalSet {
 
 /// What `rt_sigprocmask` does with the set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum MaskHow {
     /// Add the set to the mask.
     Block,
@@ -127,7 +127,7 @@ pub enum MaskHow {
 
 /// The `CLONE_NEW*` bits, and whatever else a message or a caller put into the word: unknown bits are kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct CloneFlags(pub u32);
 
 impl CloneFlags {
@@ -214,8 +214,8 @@ impl fmt::Display for CloneFlags {
 
 /// How a file is opened: the combinations that the core uses, and no others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum OpenFlags {
     /// `O_RDWR|O_CLOEXEC`: a file of /proc that is written. Opening it for both is what runc does.
     ReadWrite,
@@ -238,7 +238,7 @@ pub enum OpenFlags {
 
 /// What may never be done to a file again (fcntl(2), "File Sealing").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Seals(pub u32);
 
 impl Seals {
@@ -250,7 +250,7 @@ impl Seals {
 
 /// The type of a file system, as `statfs` reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FsType(pub i64);
 
 impl FsType {
@@ -266,7 +266,7 @@ impl FsType {
 
 /// The type of a socket, as SO_TYPE reports it (socket(7)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SocketType(pub i32);
 
 impl SocketType {
@@ -282,7 +282,7 @@ impl SocketType {
 
 /// What came with one byte of a socket: a message with at most one descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Received {
     /// The byte; `None` at the end of the file.
     pub byte: Option<u8>,
@@ -295,7 +295,7 @@ pub struct Received {
 /// One descriptor of a `poll`, laid out as the kernel reads it, so that a backend needs no loop.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PollFd {
     /// Which descriptor.
     pub fd: Fd,
@@ -316,7 +316,7 @@ impl PollFd {
 /// `POLL*` bits.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PollEvents(pub i16);
 
 impl PollEvents {
@@ -338,8 +338,8 @@ impl PollEvents {
 
 /// Which process a new one becomes, seen from the caller of a clone point.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Fork {
     /// The caller goes on.
     Parent {
@@ -352,8 +352,8 @@ pub enum Fork {
 
 /// What a child sends its parent when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum ExitSignal {
     /// SIGCHLD, as every fork.
     Chld,
@@ -364,7 +364,7 @@ pub enum ExitSignal {
 
 /// Where the libc caches its thread id, and what stands there now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TidAddress {
     /// The address registered by set_tid_address(2) or CLONE_CHILD_CLEARTID; 0 if there is none, as in the child
     /// of a clone without `tid`.
@@ -375,8 +375,8 @@ pub struct TidAddress {
 
 /// Which children `wait4` waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum WaitFor {
     /// Children that end with SIGCHLD: flags 0.
     Ordinary,
@@ -391,8 +391,8 @@ pub enum WaitFor {
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum WaitStatus {
     /// It exited with this status.
     Exited(i32),
@@ -406,7 +406,7 @@ pub enum WaitStatus {
 
 /// What `wait4` found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Waited {
     /// Which child.
     pub pid: Pid,
@@ -416,8 +416,8 @@ pub struct Waited {
 
 /// The mounts that the launcher's stage 2 makes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Mount {
     /// `mount(NULL, "/", NULL, MS_REC|…, NULL)`: how mount events travel.
     Propagation(Propagation),
@@ -428,8 +428,8 @@ pub enum Mount {
 /// How mount events travel between a new mount namespace and the one it was copied from
 /// (mount_namespaces(7), "Shared subtrees").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Propagation {
     /// `MS_PRIVATE`: neither way.
     Private,

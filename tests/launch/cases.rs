@@ -15,7 +15,7 @@ use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{Credentials, Descriptors, Policy, Session, Setgroups};
-use nsexec::sys::record::{Line, Recorder, Sink};
+use nsexec_audit::record::{Line, Recorder, Sink};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 
 use crate::runner::LIMIT;

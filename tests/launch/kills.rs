@@ -12,7 +12,7 @@ use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
 use nsexec::launch::{LaunchError, Launcher};
 use nsexec::policy::{Policy, Session};
-use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink};
+use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 use nsexec::sys::types::CloneFlags;
 use nsexec::timens::TimeOffsets;
 

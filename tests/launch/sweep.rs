@@ -4,7 +4,7 @@ use std::io::Write;
 
 use nix::sys::signal::{Signal, kill};
 use nsexec::launch::{LaunchError, exit_code};
-use nsexec::sys::record::{Line, Recorder, Reply, Sink};
+use nsexec_audit::record::{Line, Recorder, Reply, Sink};
 
 use crate::cases::{everything, leaves_nothing};
 use crate::runner::LIMIT;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use nsexec::launch::LaunchError;
-use nsexec::sys::record::{Call, Line, Recorder, Reply, Sink};
+use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 
 use crate::cases::plain;
 use crate::runner::LIMIT;

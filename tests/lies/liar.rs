@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::record::{Answer, Bytes, Call, Reply};
+use nsexec_audit::record::{Answer, Bytes, Call, Reply};
 use nsexec::sys::types::*;
 
 use crate::planted::Lie;

@@ -12,17 +12,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use nsexec::audit::diff::compare;
-use nsexec::audit::witness::{self, mark_begin, mark_end, outline};
-use nsexec::audit::{Role, Run, sections};
+use nsexec_audit::diff::compare;
+use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
+use nsexec_audit::{Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::Launcher;
 use nsexec::launch::signals::Signals;
 use nsexec::policy::{Credentials, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::record::Recorder;
-use nsexec::sys::record::shared::SharedSink;
+use nsexec_audit::record::Recorder;
+use nsexec_audit::record::shared::SharedSink;
 use nsexec::sys::types::*;
 
 use liar::Liar;

@@ -2,7 +2,7 @@
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::record::{Call, Reply};
+use nsexec_audit::record::{Call, Reply};
 use nsexec::sys::types::*;
 
 /// What a liar does.

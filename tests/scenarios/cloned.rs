@@ -2,7 +2,7 @@
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::policy::Policy;
-use nsexec::sys::sim::User;
+use nsexec_audit::sim::User;
 use nsexec::sys::types::Errno;
 
 use super::starts::{FIVE, OWN, mapped, ordinary};

@@ -1,10 +1,10 @@
 //! The same starts in the older lines of runc: each with its launcher's manners, and with what only it has.
 
-use nsexec::audit::plan::runc::MountNumbers;
+use nsexec_audit::plan::runc::MountNumbers;
 use nsexec::bootstrap::{Bootstrap, Dialect, MountSources};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
-use nsexec::sys::sim::{Container, Extra, Kind, User, cap};
+use nsexec_audit::sim::{Container, Extra, Kind, User, cap};
 use nsexec::sys::types::{CloneFlags, Errno};
 
 use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, foreign_net, mapped, ordinary, tools, with_tools};
@@ -115,7 +115,7 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
     ]
 }
 
-fn blue_net(sim: &mut nsexec::sys::sim::Sim) -> String {
+fn blue_net(sim: &mut nsexec_audit::sim::Sim) -> String {
     let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
     paths_of(pid, &[Kind::Net])
 }

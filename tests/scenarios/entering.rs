@@ -2,7 +2,7 @@
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
-use nsexec::sys::sim::{Container, Kind, Sim, User};
+use nsexec_audit::sim::{Container, Kind, Sim, User};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
 
 use super::starts::{OWN, SEVEN, WIDE, old, ordinary};

@@ -10,7 +10,7 @@ use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::{Descriptors, Policy};
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Ended, LauncherFile, Program, Sim, SimSys};
+use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
 use nsexec::sys::types::*;
 
 use super::Scenario;

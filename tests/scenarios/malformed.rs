@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::policy::Policy;
-use nsexec::sys::sim::User;
+use nsexec_audit::sim::User;
 use nsexec::sys::types::CloneFlags;
 
 use super::{Scenario, Way, leak};

@@ -12,7 +12,7 @@
 //! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
 //! | `dialects` | both in the older lines of runc |
 //!
-//! runc's two manners of launching are library code, since plans need them: `nsexec::audit::plan::runc`.
+//! runc's two manners of launching are library code, since plans need them: `nsexec_audit::plan::runc`.
 
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
@@ -29,10 +29,10 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
-use nsexec::audit::Run;
-use nsexec::audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
-use nsexec::audit::rules::{Facts, Finding, check};
-use nsexec::audit::sections::of_report;
+use nsexec_audit::Run;
+use nsexec_audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
+use nsexec_audit::rules::{Facts, Finding, check};
+use nsexec_audit::sections::of_report;
 use nsexec::bootstrap::dialect::CgroupPlacement;
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, OwnProgram, encode, encoded_len};
 use nsexec::idmap::IdMap;
@@ -43,7 +43,7 @@ use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Report, Settings, Sim, User};
+use nsexec_audit::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Report, Settings, Sim, User};
 use nsexec::sys::types::{CloneFlags, Fd, Pid};
 
 pub(crate) use launching::{COMMAND, start_our_own};
@@ -276,7 +276,7 @@ pub(crate) fn named(name: &str) -> Scenario {
 pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let policy = Policy::runc(&Dialect::V1_2);
     let environment = Environment::new(Some(init), Some(log), level);
-    nsexec::audit::plan::runc::runc_init(sys, environment, OwnProgram::default(), &policy, 4096)
+    nsexec_audit::plan::runc::runc_init(sys, environment, OwnProgram::default(), &policy, 4096)
 }
 
 /// Every scenario, each of its ways.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::policy::Policy;
 use nsexec::sys::Sys;
-use nsexec::sys::sim::{Container, Ended, Extra, Kind, Program, Settings, Sim, User};
+use nsexec_audit::sim::{Container, Ended, Extra, Kind, Program, Settings, Sim, User};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Signal};
 use nsexec::timens::TimeOffsets;
 

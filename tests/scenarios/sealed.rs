@@ -3,7 +3,7 @@
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::policy::Policy;
-use nsexec::sys::sim::{Container, Kind, LauncherFile, User};
+use nsexec_audit::sim::{Container, Kind, LauncherFile, User};
 use nsexec::sys::types::CloneFlags;
 
 use super::{Scenario, Way, paths_of};

@@ -16,8 +16,8 @@ mod steps;
 
 use std::collections::BTreeMap;
 
-use nsexec::sys::record::{Call, Line};
-use nsexec::sys::sim::{Choice, Fault, Oldest, Place, Section, Then, What, Youngest};
+use nsexec_audit::record::{Call, Line};
+use nsexec_audit::sim::{Choice, Fault, Oldest, Place, Section, Then, What, Youngest};
 
 use errnos::{about, class};
 use nsexec::sys::types::Errno;

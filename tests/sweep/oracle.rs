@@ -29,14 +29,14 @@
 //! What runc itself leaves: it waits for stage 1 and stage 0 if it has the pid line, and else for the one process that it
 //! knows, and then exits. The others are zombies until the machine's init reaps them; they must be dead all the same.
 
-use nsexec::audit::rules::Severity;
+use nsexec_audit::rules::Severity;
 use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
 use nsexec::sync::Message;
-use nsexec::sys::record::{Call, Line, Reply};
-use nsexec::sys::sim::{End, Fault, ProcessReport, Reaper, Report, Section, Then, What, Who};
+use nsexec_audit::record::{Call, Line, Reply};
+use nsexec_audit::sim::{End, Fault, ProcessReport, Reaper, Report, Section, Then, What, Who};
 use nsexec::sys::types::{Errno, Fd, Signal};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use nsexec::audit::diff::compare;
-use nsexec::audit::{End, Role, Run, witness};
+use nsexec_audit::diff::compare;
+use nsexec_audit::{End, Role, Run, witness};
 use nsexec::sys::types::Signal;
 
 use crate::draw::{Config, Ids, KINDS};

@@ -1,0 +1,170 @@
+//! Runs a bootstrap on the real kernel under the recorder, and writes its sections to a file: the data of the tests of
+//! `audit::render`.
+//!
+//! `record_sections FILE FLAGS [join=KIND:PATH,…] [uid=MAP] [gid=MAP] [setgroup] [rootless] [offsets=TEXT]
+//! [uidtool=PATH] [gidtool=PATH] [level=N]`, with `FLAGS` a number in hexadecimal, and `;` for a newline in a map.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+
+use crate::render::{Role, walk::born};
+use nsexec::bootstrap::dialect::Dialect;
+use nsexec::bootstrap::encode::encode;
+use nsexec::bootstrap::env::Environment;
+use nsexec::bootstrap::{Bootstrap, ByteOrder, MESSAGE_MAX};
+use nsexec::idmap::IdMap;
+use nsexec::log::Level;
+use nsexec::namespace::NsSet;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::nsexec::{Scratch, bootstrap};
+use nsexec::policy::Policy;
+use nsexec::stage::Outcome;
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
+use nsexec::sys::types::{CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, WaitFor, WaitStatus};
+use nsexec::timens::TimeOffsets;
+
+/// A file that all processes append to; each knows which one it is.
+struct Shared {
+    file: File,
+    role: Role,
+}
+
+impl Sink for Shared {
+    fn line(&mut self, line: &Line) {
+        if line.reply == Reply::Child {
+            let parent = Line { call: line.call.clone(), reply: Reply::Parent(Pid(1)) };
+            self.role = born(Some(self.role), &parent).expect("a known clone point");
+        }
+        let entry = serde_json::to_string(&(self.role.section(), line)).unwrap() + "\n";
+        self.file.write_all(entry.as_bytes()).unwrap();
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut values = BTreeMap::new();
+    for argument in &arguments[2..] {
+        let (key, value) = argument.split_once('=').unwrap_or((argument, "1"));
+        values.insert(key, CString::new(value.replace(';', "\n")).unwrap());
+    }
+    let flags = CloneFlags(u32::from_str_radix(&arguments[1], 16).unwrap());
+    let mut memory = vec![0; MESSAGE_MAX];
+    let len = message(flags, &values, &mut memory);
+    let message = memory[..len].to_vec();
+    let number = values.get("level").map_or(3, |level| level.to_str().unwrap().parse().unwrap());
+    let path = format!("{}.raw", arguments[0]);
+    let file = OpenOptions::new().append(true).create_new(true).open(&path).unwrap();
+    // SAFETY: this process has a single thread.
+    let sys = unsafe { LinuxSys::new() };
+    let mut sys = Recorder::new(sys, Shared { file, role: Role::Launcher });
+    launch(&mut sys, &message, &mut memory, Level::from_number(number));
+    sort(&path, &arguments[0]);
+    fs::remove_file(&path).unwrap();
+}
+
+fn message(flags: CloneFlags, values: &BTreeMap<&str, CString>, memory: &mut [u8]) -> usize {
+    let mut boot = Bootstrap::new(flags)
+        .with_setgroup(values.contains_key("setgroup"))
+        .with_rootless_euid(values.contains_key("rootless"));
+    if let Some(join) = values.get("join") {
+        boot = boot.with_namespaces(NsPaths::parse(join.to_bytes(), NsSet::ALL).unwrap());
+    }
+    if let Some(map) = values.get("uid") {
+        boot = boot.with_uid_map(IdMap::parse(map).unwrap());
+    }
+    if let Some(map) = values.get("gid") {
+        boot = boot.with_gid_map(IdMap::parse(map).unwrap());
+    }
+    if let Some(offsets) = values.get("offsets") {
+        boot = boot.with_timens_offsets(TimeOffsets::parse(offsets).unwrap());
+    }
+    if let Some(path) = values.get("uidtool") {
+        boot = boot.with_uidmap_path(path);
+    }
+    if let Some(path) = values.get("gidtool") {
+        boot = boot.with_gidmap_path(path);
+    }
+    encode(&boot, &Dialect::V1_2, ByteOrder::NATIVE, memory).unwrap()
+}
+
+/// What the launcher does, in short: pipes, fork, message, pid line, the reaping, the word to go.
+fn launch(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8], level: Level) {
+    let (init, stage_init) = sys.socketpair().unwrap();
+    let (log, stage_log) = sys.pipe2().unwrap();
+    if sys.fork(ExitSignal::None, None).unwrap() == Fork::Child {
+        sys.close(init).unwrap();
+        sys.close(log).unwrap();
+        let status = stages(sys, stage_init, stage_log, memory, level);
+        // SAFETY: ends this process, without what the launcher still has to do.
+        unsafe { libc::_exit(status) }
+    }
+    sys.close(stage_init).unwrap();
+    sys.close(stage_log).unwrap();
+    sys.send(init, message).unwrap();
+    let mut buffer = [0; 128];
+    let started = matches!(sys.read(init, &mut buffer), Ok(1..));
+    while sys.sink().role == Role::Launcher {
+        match sys.wait4(Pid(-1), WaitFor::Stages) {
+            Ok(waited) if waited.status != WaitStatus::Exited(0) => {}
+            Ok(_) if !started => {}
+            // Stage 0 and stage 1 have ended.
+            Ok(_) if buffer[127] < 1 => buffer[127] += 1,
+            Ok(_) => break,
+            Err(Errno::ECHILD) => return,
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+    sys.send(init, b"G").unwrap();
+    sys.close(init).unwrap();
+    // The command: not a part of the protocol, so past the recorder. Before its exec it is a stage.
+    // SAFETY: waits, and nothing else.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL) };
+}
+
+fn stages(sys: &mut Recorder<LinuxSys, Shared>, init: Fd, log: Fd, memory: &mut [u8], level: Level) -> i32 {
+    let environment = Environment::new(Some(init), Some(log), level);
+    let policy = Policy::runc(&Dialect::V1_2);
+    match bootstrap(sys, environment, &policy, &mut Scratch { message: memory }) {
+        Outcome::Exit(status) => status,
+        Outcome::NotInit => 2,
+        Outcome::HandOver => {
+            let mut word = [0];
+            if sys.read(init, &mut word) == Ok(1) {
+                let mut slots = [const { None }; 4];
+                let argv = ExecArgs::build(b"true\0", &mut slots).unwrap();
+                sys.execve(c"/usr/bin/true", &argv, &ExecArgs::EMPTY);
+            }
+            1
+        }
+    }
+}
+
+/// The lines in sections, each a transcript as JSON lines.
+fn sort(raw: &str, path: &str) {
+    let mut sections: Vec<Transcript> = Vec::new();
+    for entry in fs::read_to_string(raw).unwrap().lines() {
+        let (name, line): (String, Line) = serde_json::from_str(entry).unwrap();
+        let begins = line.reply == Reply::Child || !sections.iter().any(|known| known.section == name);
+        if begins {
+            sections.push(Transcript::new(&name));
+        }
+        let section = sections.iter_mut().rfind(|section| section.section == name).unwrap();
+        section.push(line);
+    }
+    let full = |name: &str| match name {
+        "stage-0" => "stage-0 parent".into(),
+        "stage-1" => "stage-1 child".into(),
+        "stage-2" => "stage-2 init".into(),
+        name => String::from(name),
+    };
+    let mut out = String::new();
+    for mut section in sections {
+        section.section = full(&section.section);
+        out.push_str(&section.to_json_lines().unwrap());
+    }
+    fs::write(path, out).unwrap();
+}

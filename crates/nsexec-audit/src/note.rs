@@ -1,0 +1,341 @@
+//! A launch as a note in its record: what the replies do not say, so that the same code can be run on them elsewhere.
+//!
+//! The note is one JSON object, with a version of its own. It holds the message, the policy, the log level, the signals
+//! and the command as it was prepared. Of the environment it holds the names, unless the values are asked for: people
+//! keep their secrets there. Arguments stay, as everybody sees them in ps(1).
+
+use core::fmt;
+
+use std::boxed::Box;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::command::{NulTerminated, Texts};
+use super::prepared::Prepared;
+use super::script::ChildSignals;
+use nsexec::bootstrap::{ByteOrder, Dialect, decode};
+use nsexec::log::Level;
+use nsexec::policy::{Credentials, Descriptors, LogForm, Policy, Session, Setgroups};
+use crate::record::{Bytes, without_value};
+use nsexec::sys::types::{Fd, Propagation, SignalSet};
+
+/// Goes up with each change that an older reader would misunderstand.
+pub const NOTE_VERSION: u32 = 1;
+
+/// The values of an environment in a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Values {
+    /// Names alone, each with `=…`.
+    #[default]
+    LeftOut,
+    /// Everything.
+    Whole,
+}
+
+/// Why a text is no note of a launch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum NoteError {
+    /// It is not the JSON that it should be.
+    Json(String),
+    /// Another version wrote it.
+    Version(u32),
+    /// The message in it is none.
+    Message(String),
+    /// The command has no name, or one of its strings contains a NUL byte.
+    Command,
+    /// There is no memory for its strings.
+    NoMemory,
+}
+
+impl fmt::Display for NoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(why) => write!(f, "it is malformed: {why}"),
+            Self::Version(version) => {
+                write!(f, "it is of version {version}; this program reads {NOTE_VERSION}")
+            }
+            Self::Message(why) => write!(f, "its bootstrap message is malformed: {why}"),
+            Self::Command => f.write_str("its command has no name, or a string with a NUL byte"),
+            Self::NoMemory => f.write_str("there is no memory for its strings"),
+        }
+    }
+}
+
+impl core::error::Error for NoteError {}
+
+impl Prepared {
+    /// This launch as a note.
+    #[must_use]
+    pub fn to_note(&self, values: Values) -> String {
+        let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
+        let Texts { name: _, argv, envp, candidates } = &self.texts;
+        let note = Note {
+            version: NOTE_VERSION,
+            message: Bytes(self.message.clone()),
+            policy: self.policy,
+            level: self.level,
+            signals: self.signals,
+            interrupt: self.interrupt,
+            timer: self.timer,
+            named: self.named.clone(),
+            marked_copy: self.marked_copy,
+            argv: whole(argv),
+            envp: match values {
+                Values::LeftOut => strings(envp).map(without_value).collect(),
+                Values::Whole => whole(envp),
+            },
+            candidates: whole(candidates),
+        };
+        // Numbers, strings and lists have no way to fail.
+        serde_json::to_string(&note).unwrap_or_default()
+    }
+
+    /// The launch of a note.
+    ///
+    /// # Errors
+    /// What is wrong with the note.
+    pub fn from_note(text: &str) -> Result<Self, NoteError> {
+        let json = |error: serde_json::Error| NoteError::Json(error.to_string());
+        let Version { version } = serde_json::from_str(text).map_err(json)?;
+        if version != NOTE_VERSION {
+            return Err(NoteError::Version(version));
+        }
+        let note: Note = serde_json::from_str(text).map_err(json)?;
+        let (bootstrap, _) = decode(&note.message.0, note.policy.dialect, ByteOrder::NATIVE)
+            .map_err(|error| NoteError::Message(error.to_string()))?;
+        let asked = bootstrap.clone_flags();
+        let texts = Texts {
+            name: note.argv.first().ok_or(NoteError::Command)?.0.clone(),
+            argv: joined(&note.argv)?,
+            envp: joined(&note.envp)?,
+            candidates: joined(&note.candidates)?,
+        };
+        let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, .. } = note;
+        Ok(Self {
+            message: message.0,
+            asked,
+            policy,
+            level,
+            signals,
+            interrupt,
+            timeout: None,
+            timer,
+            named,
+            marked_copy,
+            texts,
+        })
+    }
+}
+
+fn strings(of: &NulTerminated) -> impl Iterator<Item = &[u8]> {
+    of.text.split_inclusive(|byte| *byte == 0).filter_map(|text| text.strip_suffix(&[0]))
+}
+
+fn joined(strings: &[Bytes]) -> Result<NulTerminated, NoteError> {
+    let mut text = NulTerminated::default();
+    for string in strings {
+        if string.0.contains(&0) {
+            return Err(NoteError::Command);
+        }
+        text.push(&[&string.0]).map_err(|_| NoteError::NoMemory)?;
+    }
+    Ok(text)
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    version: u32,
+    message: Bytes,
+    #[serde(with = "PolicyForm")]
+    policy: Policy,
+    #[serde(with = "LevelForm")]
+    level: Level,
+    #[serde(with = "SignalsForm")]
+    signals: ChildSignals,
+    /// The descriptor that ends a launch: its poll is in the record.
+    interrupt: Option<Fd>,
+    /// The descriptor of the time limit: its poll is in the record.
+    #[serde(default)]
+    timer: Option<Fd>,
+    /// The descriptors that the command gets. Absent in the notes of 0.1.
+    #[serde(default)]
+    named: Vec<Fd>,
+    // Not in the notes of older programs, which asked for no copy.
+    #[serde(default)]
+    marked_copy: bool,
+    argv: Vec<Bytes>,
+    envp: Vec<Bytes>,
+    candidates: Vec<Bytes>,
+}
+
+// The core does not know serde. These are its types once more; the compiler compares each with its original.
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Policy")]
+struct PolicyForm {
+    #[serde(serialize_with = "dialect_name", deserialize_with = "dialect_of_name")]
+    dialect: &'static Dialect,
+    #[serde(with = "SessionForm")]
+    session: Session,
+    #[serde(with = "CredentialsForm")]
+    credentials: Credentials,
+    #[serde(with = "SetgroupsForm")]
+    setgroups: Setgroups,
+    #[serde(with = "LogFormForm")]
+    log_form: LogForm,
+    propagation: Option<Propagation>,
+    mount_proc: bool,
+    kill_child: bool,
+    /// Absent in the notes of 0.1, where only the hang-up of the init pipe told.
+    #[serde(default)]
+    ends_with_launcher: bool,
+    /// Absent in the notes of 0.1, where the command got all.
+    #[serde(with = "DescriptorsForm", default = "all_descriptors")]
+    descriptors: Descriptors,
+    // Of a note that was written before this field: not trusted.
+    #[serde(default)]
+    trusted_mounts: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Session", rename_all = "snake_case")]
+enum SessionForm {
+    New,
+    Keep,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Credentials", rename_all = "snake_case")]
+enum CredentialsForm {
+    Root,
+    RootLast,
+    Keep,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Descriptors", rename_all = "snake_case")]
+enum DescriptorsForm {
+    All,
+    Named,
+}
+
+const fn all_descriptors() -> Descriptors {
+    Descriptors::All
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Setgroups", rename_all = "snake_case")]
+enum SetgroupsForm {
+    FromMessage,
+    Deny,
+    Allow,
+    DropIfAllowed,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "LogForm", rename_all = "snake_case")]
+enum LogFormForm {
+    Runc,
+    Detailed,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Level", rename_all = "snake_case")]
+enum LevelForm {
+    Panic,
+    Fatal,
+    Error,
+    Warning,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ChildSignals")]
+struct SignalsForm {
+    mask: Option<SignalSet>,
+    default: SignalSet,
+    ignore: SignalSet,
+}
+
+fn dialect_name<S: Serializer>(dialect: &&'static Dialect, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(dialect.name())
+}
+
+fn dialect_of_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Dialect, D::Error> {
+    let name = Box::<str>::deserialize(deserializer)?;
+    Dialect::from_name(&name).ok_or_else(|| de::Error::custom("no dialect of this name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nsexec::bootstrap::Bootstrap;
+    use nsexec::launch::Launcher;
+    use nsexec::sys::types::CloneFlags;
+
+    fn prepared() -> Prepared {
+        let policy = Policy {
+            session: Session::Keep,
+            credentials: Credentials::Keep,
+            setgroups: Setgroups::DropIfAllowed,
+            propagation: Some(Propagation::Private),
+            mount_proc: true,
+            ..Policy::runc(&Dialect::V1_2)
+        };
+        let mut launcher = Launcher::new(&Bootstrap::new(CloneFlags::NEWNET), policy).unwrap();
+        launcher
+            .command("ls", ["-l", ""])
+            .env_clear()
+            .env("TOKEN", "s3cret")
+            .env("PATH", "/a:/b")
+            .level(Level::Debug)
+            .signals(ChildSignals { mask: None, default: SignalSet::PIPE, ignore: SignalSet(4) });
+        launcher.prepare().unwrap()
+    }
+
+    #[test]
+    fn a_launch_comes_back_from_its_note() {
+        let before = prepared();
+        let after = Prepared::from_note(&before.to_note(Values::Whole)).unwrap();
+        assert_eq!(std::format!("{after:?}"), std::format!("{before:?}"));
+    }
+
+    #[test]
+    fn values_are_left_out_but_not_what_came_of_them() {
+        let note = prepared().to_note(Values::default());
+        assert!(!note.contains("s3cret"), "{note}");
+        let after = Prepared::from_note(&note).unwrap();
+        assert_eq!(after.texts.envp.text, "TOKEN=…\0PATH=…\0".as_bytes());
+        assert_eq!(after.candidates().collect::<Vec<_>>(), [b"/a/ls", b"/b/ls"]);
+    }
+
+    #[test]
+    fn what_is_no_note_is_refused() {
+        let note = prepared().to_note(Values::Whole);
+        let error = |text: &str| Prepared::from_note(text).unwrap_err();
+        assert!(matches!(error("{}"), NoteError::Json(_)));
+        assert_eq!(error("{\"version\":9}"), NoteError::Version(9));
+        for (from, to) in [("v1_2", "v9"), ("\"keep\"", "\"other\""), ("\"debug\"", "7")] {
+            assert!(
+                note.contains(from) && matches!(error(&note.replace(from, to)), NoteError::Json(_)),
+                "{from}"
+            );
+        }
+        assert_eq!(error(&note.replace("\"-l\"", "\"\\u0000\"")), NoteError::Command);
+        let mut value: serde_json::Value = serde_json::from_str(&note).unwrap();
+        value["argv"] = serde_json::json!([]);
+        assert_eq!(error(&value.to_string()), NoteError::Command);
+        value["message"] = "none".into();
+        assert!(matches!(error(&value.to_string()), NoteError::Message(_)));
+    }
+}

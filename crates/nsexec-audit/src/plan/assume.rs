@@ -1,0 +1,352 @@
+//! What a plan takes for granted about the machine, with every value a flag can set.
+
+use std::collections::BTreeMap;
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use nsexec::idmap::Extent;
+use nsexec::namespace::{NsKind, NsSet};
+use crate::sim::{ALL_CAPS, Allowance, HidePid, Settings};
+use nsexec::sys::types::{Errno, FsType, SignalSet};
+
+/// Who owns a namespace that is joined (ioctl_ns(2), NS_GET_USERNS).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// The user namespace that is joined too.
+    Joined,
+    /// The caller's own.
+    Caller,
+}
+
+/// The user namespace that is joined, as far as it decides what may be done in it. The numbers are those of the caller's
+/// user namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinedUser {
+    /// Who made it (ioctl_ns(2), NS_GET_OWNER_UID).
+    pub maker: u32,
+    /// Its user ids; nothing as long as nobody has written the map.
+    pub users: Vec<Extent>,
+    /// Its group ids, likewise.
+    pub groups: Vec<Extent>,
+    /// Whether groups may be changed in it (user_namespaces(7), "/proc/PID/setgroups").
+    pub setgroups: bool,
+}
+
+impl JoinedUser {
+    /// One as this caller would make it: root with 65,536 ids that are nobody else's; an ordinary user with its own id
+    /// alone, for which the kernel wants setgroups denied.
+    #[must_use]
+    pub fn made_by(uid: u32, gid: u32) -> Self {
+        let map = |own| match uid {
+            0 => std::vec![Extent { inside: 0, outside: 100_000, count: 65_536 }],
+            _ => std::vec![Extent { inside: 0, outside: own, count: 1 }],
+        };
+        Self { maker: uid, users: map(uid), groups: map(gid), setgroups: uid == 0 }
+    }
+}
+
+/// What a path to join is instead of a namespace of its kind.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Amiss {
+    /// Nothing is there.
+    Missing,
+    /// One of its folders is a file.
+    BelowFile,
+    /// It may not be opened (EACCES).
+    Forbidden,
+    /// A file of a process that /proc hides: it cannot be opened (EPERM; hidepid=noaccess in proc(5)).
+    NotPermitted,
+    /// A FIFO.
+    Fifo,
+    /// A file of another kind.
+    Regular,
+    /// A namespace of another kind.
+    OtherKind,
+    /// The caller's own namespace; no difference but for a user namespace, which cannot be joined twice.
+    Own,
+}
+
+impl Amiss {
+    /// Every one, with the word for it.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("missing", Self::Missing),
+        ("below-file", Self::BelowFile),
+        ("forbidden", Self::Forbidden),
+        ("not-permitted", Self::NotPermitted),
+        ("fifo", Self::Fifo),
+        ("file", Self::Regular),
+        ("other-kind", Self::OtherKind),
+        ("own", Self::Own),
+    ];
+
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::BelowFile => "below a file",
+            Self::Forbidden => "may not be opened",
+            Self::NotPermitted => "of a process that /proc hides",
+            Self::Fifo => "a FIFO",
+            Self::Regular => "no namespace",
+            Self::OtherKind => "of another kind",
+            Self::Own => "the caller's own",
+        }
+    }
+}
+
+/// Why a file that the search for the command meets is not executed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Refused {
+    /// It is there, and may not be executed.
+    NotExecutable,
+    /// A folder on the way may not be searched.
+    Hidden,
+    /// A file of a process that /proc hides (EPERM; hidepid=noaccess in proc(5)).
+    NotPermitted,
+    /// A folder on the way is a file.
+    BelowFile,
+}
+
+/// A kernel, by what it has of what we use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Kernel {
+    /// 6 in 6.18.
+    pub major: u32,
+    /// 18 in 6.18.
+    pub minor: u32,
+}
+
+impl Kernel {
+    /// A kernel that has everything.
+    pub const CURRENT: Self = Self { major: 6, minor: 18 };
+
+    /// `6.18`, and what distributions put behind it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(|c: char| !c.is_ascii_digit());
+        Some(Self { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? })
+    }
+
+    /// The level that matters: two kernels with the same calls give the same plan.
+    #[must_use]
+    pub fn level(self) -> &'static str {
+        LEVELS.iter().find(|(since, ..)| self >= *since).map_or("4.18", |(_, name, _)| name)
+    }
+
+    /// The calls that it lacks, by strace's name.
+    #[must_use]
+    pub fn lacks(self) -> BTreeMap<&'static str, Errno> {
+        let lacking = LEVELS.iter().filter(|(since, ..)| self < *since);
+        lacking.filter_map(|(.., call)| call.map(|call| (call, Errno::ENOSYS))).collect()
+    }
+
+    /// Whether memfd_create takes the flag of Linux 6.3.
+    #[must_use]
+    pub fn knows_mfd_exec(self) -> bool {
+        self >= Self { major: 6, minor: 3 }
+    }
+}
+
+/// Since when there is what, newest first.
+const LEVELS: [(Kernel, &str, Option<&str>); 3] = [
+    (Kernel { major: 5, minor: 11 }, "5.11", Some("close_range")),
+    (Kernel { major: 5, minor: 3 }, "5.3", Some("pidfd_open")),
+    (Kernel { major: 4, minor: 18 }, "4.18", None),
+];
+
+/// The assumptions of a plan. Everything that the machine has a say in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assumptions {
+    /// Effective user id of the launcher.
+    pub uid: u32,
+    /// Effective group id of the launcher.
+    pub gid: u32,
+    /// Effective capabilities of the launcher, as in /proc/PID/status.
+    pub capabilities: u64,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Subordinate user ids of the caller, if newuidmap would let it use some.
+    pub subuid: Option<(u32, u32)>,
+    /// Subordinate group ids, likewise.
+    pub subgid: Option<(u32, u32)>,
+    /// Owners of the namespaces that are joined; a kind that is not here belongs to the joined user namespace, if one
+    /// is joined, and else to the caller's.
+    pub owners: BTreeMap<NsKind, Owner>,
+    /// A part of /proc is covered, as in most containers.
+    pub proc_masked: bool,
+    /// The hidepid mode of /proc. `Off` for a caller in the group that the mount exempts.
+    pub hidepid: HidePid,
+    /// The set-user-id bit of a mapping tool does nothing (PR_SET_NO_NEW_PRIVS(2const)).
+    pub no_new_privs: bool,
+    /// For how many seconds the machine has been up: its clocks cannot be set back further. Not in the hash.
+    pub uptime: i64,
+    /// What the launcher has blocked when it forks. Not in the hash: it puts it back.
+    pub blocked: SignalSet,
+    /// The kinds to join whose paths are not what they should be. Any other path is a namespace of its kind.
+    pub amiss: BTreeMap<NsKind, Amiss>,
+    /// The file system of those that are FIFOs or files (statfs(2)): the refusal names it.
+    pub file_system: FsType,
+    /// The user namespace that is joined; `None` for one that the caller would have made.
+    pub joined_user: Option<JoinedUser>,
+    /// Our own launcher's program runs from a sealed copy of itself, as after
+    /// [`run_from_sealed_copy`](nsexec::launch::run_from_sealed_copy). Asked only by a launch that joins a mount namespace.
+    pub sealed: bool,
+    /// The file that the search for the command finds; empty if it finds none, `None` for the first place it looks and
+    /// is not refused at. Not in the hash: where a machine keeps its programs changes nothing before the last call.
+    pub command: Option<Vec<u8>>,
+    /// The files at which the search is refused. Not in the hash either.
+    pub refused: BTreeMap<Vec<u8>, Refused>,
+}
+
+impl Assumptions {
+    /// Root with every capability, on a kernel that has everything.
+    #[must_use]
+    pub fn root() -> Self {
+        Self {
+            uid: 0,
+            gid: 0,
+            capabilities: ALL_CAPS,
+            kernel: Kernel::CURRENT,
+            subuid: None,
+            subgid: None,
+            owners: BTreeMap::new(),
+            proc_masked: false,
+            hidepid: HidePid::Off,
+            no_new_privs: false,
+            uptime: Settings::default().uptime,
+            blocked: SignalSet::EMPTY,
+            amiss: BTreeMap::new(),
+            file_system: Settings::default().file_system,
+            joined_user: None,
+            sealed: true,
+            command: None,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// An ordinary user without any capability, whose group has the same number.
+    #[must_use]
+    pub fn ordinary(uid: u32) -> Self {
+        Self { uid, gid: uid, capabilities: 0, ..Self::root() }
+    }
+
+    /// Who owns the joined namespace of this kind.
+    #[must_use]
+    pub fn owner(&self, kind: NsKind, joined: NsSet) -> Owner {
+        let default = if joined.contains(NsKind::User) { Owner::Joined } else { Owner::Caller };
+        self.owners.get(&kind).copied().unwrap_or(default)
+    }
+
+    /// The user namespace that is joined, if one is.
+    #[must_use]
+    pub fn joined_user(&self) -> JoinedUser {
+        self.joined_user.clone().unwrap_or_else(|| JoinedUser::made_by(self.uid, self.gid))
+    }
+
+    pub(super) fn users(&self) -> Option<Allowance> {
+        self.subuid.map(|(first, count)| Allowance { own: self.uid, first, count })
+    }
+
+    pub(super) fn groups(&self) -> Option<Allowance> {
+        self.subgid.map(|(first, count)| Allowance { own: self.gid, first, count })
+    }
+
+    /// As lines of a plan: what is assumed about what. `joined` are the kinds that are joined.
+    #[must_use]
+    pub fn lines(&self, joined: NsSet) -> Vec<(String, String)> {
+        let range = |range: Option<(u32, u32)>| match range {
+            Some((first, count)) => format!("{count} from {first} on, through the mapping tool"),
+            None => "none".to_string(),
+        };
+        let capabilities = match self.capabilities {
+            0 => "none".to_string(),
+            ALL_CAPS => "all".to_string(),
+            some => format!("{some:#x}"),
+        };
+        let mut lines = vec_of([
+            ("user id", self.uid.to_string()),
+            ("group id", self.gid.to_string()),
+            ("capabilities", capabilities),
+            ("kernel", format!("{} or later", self.kernel.level())),
+            ("subordinate user ids", range(self.subuid)),
+            ("subordinate group ids", range(self.subgid)),
+            ("/proc", if self.proc_masked { "partly covered" } else { "whole" }.to_string()),
+        ]);
+        // Said where it is so: nearly nobody has to read of it.
+        if self.no_new_privs {
+            lines.push((
+                "set-user-id bit of the tools".to_string(),
+                "without effect (no_new_privs)".to_string(),
+            ));
+        }
+        if self.hidepid != HidePid::Off {
+            lines.push(("hidepid of /proc".to_string(), self.hidepid.word().to_string()));
+        }
+        for (kind, amiss) in self.amiss.iter().filter(|(kind, _)| joined.contains(**kind)) {
+            lines.push((format!("{kind} namespace to join"), amiss.words().to_string()));
+        }
+        let is_file = |amiss: &Amiss| matches!(amiss, Amiss::Fifo | Amiss::Regular);
+        if self.amiss.iter().any(|(kind, amiss)| joined.contains(*kind) && is_file(amiss)) {
+            let FsType(number) = self.file_system;
+            lines.push(("file system of what is no namespace".to_string(), format!("{number:#x}")));
+        }
+        if joined.contains(NsKind::User) {
+            let JoinedUser { maker, users, groups, setgroups } = self.joined_user();
+            lines.extend(vec_of([
+                ("maker of the joined user namespace", format!("user {maker}")),
+                ("user ids in it", shown(&users)),
+                ("group ids in it", shown(&groups)),
+                ("setgroups in it", if setgroups { "allowed" } else { "denied" }.to_string()),
+            ]));
+        }
+        for kind in joined.iter().filter(|kind| *kind != NsKind::User) {
+            let owner = match self.owner(kind, joined) {
+                Owner::Joined => "the joined user namespace",
+                Owner::Caller => "the caller's user namespace",
+            };
+            lines.push((format!("owner of the joined {kind} namespace"), owner.to_string()));
+        }
+        lines
+    }
+}
+
+/// `0 1000 1, 1 100000 65536`
+fn shown(map: &[Extent]) -> String {
+    let lines: Vec<String> = map.iter().map(ToString::to_string).collect();
+    if lines.is_empty() { "none mapped".to_string() } else { lines.join(", ") }
+}
+
+fn vec_of<const N: usize>(lines: [(&str, String); N]) -> Vec<(String, String)> {
+    lines.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_with_the_same_calls_are_the_same() {
+        let level = |text| Kernel::parse(text).unwrap().level();
+        assert_eq!((level("6.18.3-amd64"), level("5.11"), level("5.10.0")), ("5.11", "5.11", "5.3"));
+        assert_eq!(level("4.19"), "4.18");
+        assert_eq!(
+            Kernel::parse("5.10").unwrap().lacks().keys().copied().collect::<Vec<_>>(),
+            ["close_range"]
+        );
+        assert!(Kernel::CURRENT.lacks().is_empty());
+        assert_eq!(Kernel::parse("six"), None);
+    }
+
+    #[test]
+    fn what_is_joined_belongs_to_the_user_namespace_that_is_joined() {
+        let mut assumptions = Assumptions::root();
+        let net = NsSet::EMPTY.with(NsKind::Net);
+        assert_eq!(assumptions.owner(NsKind::Net, net), Owner::Caller);
+        assert_eq!(assumptions.owner(NsKind::Net, net.with(NsKind::User)), Owner::Joined);
+        assumptions.owners.insert(NsKind::Net, Owner::Caller);
+        assert_eq!(assumptions.owner(NsKind::Net, net.with(NsKind::User)), Owner::Caller);
+    }
+}

@@ -1,0 +1,663 @@
+//! A run before it happens: the same launch, on the simulated kernel, under stated assumptions.
+//!
+//! A plan is not a second description of what the code does. It is the code: [`Prepared::run`] over a
+//! [`SimSys`](crate::sim::SimSys), whose calls are the plan.
+
+mod assume;
+pub mod runc;
+
+use std::ffi::CString;
+use std::format;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use sha2::{Digest, Sha256};
+
+pub use assume::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
+use runc::{Launch, Manner, MountNumbers};
+
+use super::normalise::INTERRUPT;
+use super::rules::{self, Facts, Finding};
+use super::sections::of_report;
+use super::transcript::{End, Role, Run};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
+use nsexec::idmap::{Extent, IdMap};
+use nsexec::launch::script::Launched;
+use nsexec::launch::{Collector, Prepared};
+use nsexec::log::Level;
+use nsexec::namespace::NsKind;
+use nsexec::policy::Policy;
+use crate::record::Call;
+use crate::sim::{
+    self, Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User,
+};
+use nsexec::sys::types::{Errno, Fd, Pid};
+use nsexec::timens::TimeOffsets;
+
+/// What is planned.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each plan: a box would only be in the way of who builds it"
+)]
+pub enum Start {
+    /// A launch of our own.
+    Launcher(Prepared),
+    /// A Go runtime starts the drop-in with this message.
+    Runc {
+        /// The bytes on the init pipe.
+        message: Vec<u8>,
+        /// Whether it is `runc run` or `runc exec`.
+        manner: Manner,
+        /// The policy, with the dialect.
+        policy: Policy,
+    },
+}
+
+/// What will happen.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The calls of each process.
+    pub run: Run,
+    /// Under which assumptions.
+    pub assumptions: Vec<(String, String)>,
+    /// What the message cannot say, in words.
+    pub policy: Vec<(String, String)>,
+    /// SHA-256 over message, dialect, policy, assumptions, and the command's arguments as they were given or the runtime's
+    /// manner, normalised: the same on every machine. Not in it is the environment, with what a search of PATH finds.
+    pub hash: String,
+    /// What the rules found.
+    pub findings: Vec<Finding>,
+    /// The pid line, without its newline.
+    pub pid_line: Option<String>,
+    /// The records on the log pipe, in the order of the sections.
+    pub log: Vec<String>,
+    /// Whether the command or the init comes out at the end.
+    pub succeeds: bool,
+}
+
+/// Why there is no plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlanError {
+    /// The message is malformed: what is wrong, in words.
+    Message(String),
+    /// It cannot be encoded again for the hash.
+    Encode(EncodeError),
+}
+
+impl core::fmt::Display for PlanError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Message(text) => f.write_str(text),
+            Self::Encode(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for PlanError {}
+
+/// Plans `start` under `assumptions`.
+///
+/// # Errors
+/// The message is none.
+pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError> {
+    let (message, policy) = match start {
+        Start::Launcher(prepared) => (prepared.message(), *prepared.policy()),
+        Start::Runc { message, policy, .. } => (&message[..], *policy),
+    };
+    let (bootstrap, _) = decode(message, policy.dialect, ByteOrder::NATIVE)
+        .map_err(|error| PlanError::Message(error.to_string()))?;
+    let joined = bootstrap.joined();
+    let policy_lines = policy_lines(&policy);
+    let mut assumption_lines = assumptions.lines(joined);
+    if policy.dialect.cloned_binary {
+        // Only these make a file in memory, so only their plans depend on it.
+        let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
+        assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
+    }
+    if matches!(start, Start::Launcher(_)) && joined.contains(NsKind::Mnt) && !policy.trusted_mounts {
+        // Only these launches ask for the copy.
+        let file =
+            if assumptions.sealed { "a sealed copy of itself" } else { "a file that can be written to" };
+        assumption_lines.push(("this program runs from".to_string(), file.to_string()));
+    }
+    let hash = hash(start, &bootstrap, &policy_lines, &assumption_lines).map_err(PlanError::Encode)?;
+    let set_back = |offsets: TimeOffsets<'_>| offsets.text().contains(&b'-');
+    if bootstrap.timens_offsets().is_some_and(set_back) {
+        assumption_lines.push(("up since".to_string(), format!("{} seconds", assumptions.uptime)));
+    }
+
+    let mut sim = machine(&bootstrap, assumptions);
+    let interrupt = match start {
+        Start::Launcher(prepared) => our_launcher(&mut sim, prepared, assumptions),
+        Start::Runc { message, manner, policy } => {
+            let (level, mount_numbers) = (Level::Warning, MountNumbers::Kept);
+            let (manner, policy, message) = (*manner, *policy, message.clone());
+            runc::drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
+            None
+        }
+    };
+    let report = sim.run(&mut Oldest, None);
+    let mut run = run_of(&report);
+    run.notes.extend(interrupt.map(|Fd(fd)| (INTERRUPT.to_string(), fd.to_string())));
+    let facts = Facts::of(&run, policy);
+    let findings = rules::check(&run, &facts);
+    let succeeds =
+        run.section(Role::Stage(2)).is_some_and(|init| matches!(init.end, End::Executed | End::HandedOver));
+    Ok(Plan {
+        pid_line: pid_line(&run),
+        log: log(&run),
+        run,
+        assumptions: assumption_lines,
+        policy: policy_lines,
+        hash,
+        findings,
+        succeeds,
+    })
+}
+
+/// The policy in words.
+fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
+    let lines = [
+        ("dialect", policy.dialect.name().to_string()),
+        ("session", format!("{:?}", policy.session)),
+        ("credentials", format!("{:?}", policy.credentials)),
+        ("setgroups", format!("{:?}", policy.setgroups)),
+        ("log records", format!("{:?}", policy.log_form)),
+        ("propagation", policy.propagation.map_or("as it is".to_string(), |kind| format!("{kind:?}"))),
+        ("fresh /proc", yes(policy.mount_proc)),
+        ("kill with the launcher", yes(policy.kill_child)),
+        ("descriptors", format!("{:?}", policy.descriptors)),
+    ];
+    // Said where it is so: nearly no launcher asks for it.
+    let trusted = policy.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
+    lines.into_iter().chain(trusted).map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+/// The message is hashed as a little-endian machine would send it.
+fn hash(
+    start: &Start,
+    bootstrap: &Bootstrap<'_>,
+    policy_lines: &[(String, String)],
+    assumptions: &[(String, String)],
+) -> Result<String, EncodeError> {
+    let (Policy { dialect, .. }, who) = match start {
+        Start::Launcher(prepared) => (prepared.policy(), words(prepared)),
+        Start::Runc { policy, manner, .. } => (policy, format!("manner: {manner:?}\n").into_bytes()),
+    };
+    let mut message = vec![0; encoded_len(bootstrap)];
+    let len = encode(bootstrap, dialect, ByteOrder::Little, &mut message)?;
+    let mut hash = Sha256::new();
+    hash.update(b"nsexec plan 1\n");
+    for (key, value) in policy_lines.iter().chain(assumptions) {
+        hash.update(format!("{key}: {value}\n"));
+    }
+    hash.update(who);
+    hash.update(message.get(HEADER_LEN..len).unwrap_or_default());
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The command's arguments, for the hash: how many, and each with its NUL.
+fn words(prepared: &Prepared) -> Vec<u8> {
+    let mut words = format!("command: {} words\n", prepared.argv().count()).into_bytes();
+    for word in prepared.argv() {
+        words.extend(word);
+        words.push(0);
+    }
+    words
+}
+
+const fn kind_of(kind: NsKind) -> sim::Kind {
+    match kind {
+        NsKind::Cgroup => sim::Kind::Cgroup,
+        NsKind::Ipc => sim::Kind::Ipc,
+        NsKind::Mnt => sim::Kind::Mnt,
+        NsKind::Net => sim::Kind::Net,
+        NsKind::Pid => sim::Kind::Pid,
+        NsKind::Time => sim::Kind::Time,
+        NsKind::User => sim::Kind::User,
+        NsKind::Uts => sim::Kind::Uts,
+    }
+}
+
+/// The machine of the assumptions, with the namespaces that are to be joined.
+fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
+    let mut lacks = assumptions.kernel.lacks();
+    if !assumptions.kernel.knows_mfd_exec() {
+        lacks.insert("MFD_EXEC", Errno::EINVAL);
+    }
+    let settings = Settings {
+        lacks,
+        proc_masked: assumptions.proc_masked,
+        hidepid: assumptions.hidepid,
+        no_new_privs: assumptions.no_new_privs,
+        uptime: assumptions.uptime,
+        file_system: assumptions.file_system,
+        ..Settings::default()
+    };
+    let caller = User {
+        uid: assumptions.uid,
+        gid: assumptions.gid,
+        groups: vec![assumptions.gid],
+        caps: assumptions.capabilities,
+    };
+    let mut sim = Sim::new(settings, &caller);
+    for (path, file, allowance) in [
+        (bootstrap.uidmap_path(), "uid_map", assumptions.users()),
+        (bootstrap.gidmap_path(), "gid_map", assumptions.groups()),
+    ] {
+        if let (Some(Ok(path)), Some(allowance)) = (path.map(core::ffi::CStr::to_str), allowance) {
+            sim.program(path, Program::mapping_tool(file, allowance));
+        }
+    }
+    join_targets(&mut sim, bootstrap, &caller, assumptions);
+    // Whatever they are: a path that says where.
+    let sources = bootstrap.mount_sources().into_iter().flat_map(|sources| sources.iter());
+    for source in sources.filter(|source| !source.is_empty()) {
+        if let Ok(path) = core::str::from_utf8(source) {
+            sim.file(path, Extra::Directory);
+        }
+    }
+    sim
+}
+
+fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumptions: &Assumptions) {
+    let Some(paths) = bootstrap.namespaces() else { return };
+    let joined = paths.kinds();
+    let of = |owner| -> Vec<sim::Kind> {
+        let owned = joined.iter().filter(|kind| *kind != NsKind::User);
+        owned.filter(|kind| assumptions.owner(*kind, joined) == owner).map(kind_of).collect()
+    };
+    let inside =
+        joined.contains(NsKind::User).then(|| user_container(sim, caller, assumptions, &of(Owner::Joined)));
+    let outside = sim.container(&Container { maker: User::root(), maps: None, kinds: &of(Owner::Caller) });
+    // One file may be named for two kinds: it is what it is for the kind that it has.
+    let is_other = |kind| assumptions.amiss.get(&kind) == Some(&Amiss::OtherKind);
+    let (wrong, right): (Vec<_>, Vec<_>) = paths.iter().partition(|entry| is_other(entry.kind));
+    for entry in wrong.into_iter().chain(right) {
+        let in_user = entry.kind == NsKind::User || assumptions.owner(entry.kind, joined) == Owner::Joined;
+        let pid = inside.filter(|_| in_user).unwrap_or(outside);
+        // A path that is no text is not known to the simulated machine, which then has no such file.
+        let Ok(path) = core::str::from_utf8(entry.path) else { continue };
+        let file = match assumptions.amiss.get(&entry.kind) {
+            None => Extra::Namespace(sim.namespace(pid, kind_of(entry.kind))),
+            Some(Amiss::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), kind_of(entry.kind))),
+            Some(Amiss::OtherKind) => {
+                let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
+                Extra::Namespace(sim.namespace(outside, other))
+            }
+            // The path may name a pid that a simulated process has.
+            Some(Amiss::Missing) => Extra::Missing,
+            Some(Amiss::BelowFile) => {
+                sim.file(above(path), Extra::Regular(Rc::from(&b""[..])));
+                continue;
+            }
+            Some(Amiss::Forbidden) => Extra::Forbidden,
+            Some(Amiss::NotPermitted) => Extra::NotPermitted,
+            Some(Amiss::Fifo) => Extra::Fifo,
+            Some(Amiss::Regular) => Extra::Regular(Rc::from(&b""[..])),
+        };
+        sim.file(path, file);
+    }
+}
+
+/// What a path is below of.
+fn above(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(above, _)| above)
+}
+
+/// Somebody in the user namespace that is joined, with the namespaces that it owns.
+fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds: &[sim::Kind]) -> Pid {
+    let JoinedUser { maker, users, groups, setgroups } = assumptions.joined_user();
+    let maker = match maker {
+        uid if uid == caller.uid => caller.clone(),
+        0 => User::root(),
+        uid => User::ordinary(uid),
+    };
+    let text = |map: &[Extent]| map.iter().map(|line| format!("{line}\n")).collect::<String>();
+    // What is no map nobody can have written.
+    let checked = |text: String| {
+        let right = CString::new(text.clone()).is_ok_and(|text| IdMap::parse(&text).is_ok());
+        if right { text } else { String::new() }
+    };
+    let (users, groups) = (checked(text(&users)), checked(text(&groups)));
+    let pid = sim.container(&Container { maker, maps: Some((&users, &groups)), kinds });
+    if !setgroups {
+        sim.deny_setgroups(pid);
+    }
+    pid
+}
+
+/// The files that the search for the command meets.
+fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
+    for (path, refused) in &assumptions.refused {
+        let Ok(path) = core::str::from_utf8(path) else { continue };
+        match refused {
+            Refused::NotExecutable => sim.file(path, Extra::Forbidden),
+            Refused::Hidden => sim.file(path, Extra::Hidden),
+            Refused::NotPermitted => sim.file(path, Extra::NotPermitted),
+            Refused::BelowFile => sim.file(above(path), Extra::Regular(Rc::from(&b""[..]))),
+        }
+    }
+    let first = || prepared.candidates().find(|path| !assumptions.refused.contains_key(*path));
+    let found = assumptions.command.as_deref().or_else(first);
+    for path in prepared.candidates().filter(|path| path.starts_with(b"/proc/") && Some(*path) != found) {
+        // The path may name a pid that a simulated process has, as for a path to join.
+        let Ok(path) = core::str::from_utf8(path) else { continue };
+        if !assumptions.refused.contains_key(path.as_bytes()) {
+            sim.file(path, Extra::Missing);
+        }
+    }
+    if let Some(Ok(path)) = found.filter(|path| !path.is_empty()).map(core::str::from_utf8) {
+        sim.program(path, Program::ends(Ended::Stay));
+    }
+}
+
+/// Sets up the launcher. Returns the descriptor that interrupts the launch.
+fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -> Option<Fd> {
+    search(sim, prepared, assumptions);
+    sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
+    sim.block(assumptions.blocked);
+    let mut prepared = prepared.clone();
+    for fd in prepared.named_descriptors().iter().filter(|fd| **fd > Fd::STDERR) {
+        // Whatever the caller has there. Before the pipe, which would get the number.
+        sim.duplicate(Fd(0), *fd);
+    }
+    if prepared.is_interruptible() {
+        // Nobody will: a pipe into which nothing is written.
+        let (interrupt, _) = sim.pipe(false);
+        prepared = prepared.interrupted_through(interrupt);
+    }
+    if prepared.timeout().is_some() {
+        // In a plan the time never passes.
+        let (timer, _) = sim.pipe(false);
+        prepared = prepared.timed_through(timer);
+    }
+    let interrupt = prepared.interrupt();
+    let prepared = Rc::new(prepared);
+    sim.launcher(move |sys| {
+        let mut memory = vec![0; prepared.message().len()];
+        match prepared.run(sys, &mut memory, &mut Collector::default()) {
+            // It waits for the command.
+            Launched::Started { .. } => Ended::Stay,
+            Launched::Failed(_) => Ended::Exit(1),
+            Launched::Exit(status) => Ended::Exit(status),
+        }
+    });
+    interrupt
+}
+
+/// The simulated processes as a run. How the launcher ends is not planned: it goes on with its program.
+fn run_of(report: &Report) -> Run {
+    let mut run = of_report(report);
+    for section in run.sections.iter_mut().filter(|section| section.role == Role::Launcher) {
+        section.end = End::Unknown;
+    }
+    run
+}
+
+fn pid_line(run: &Run) -> Option<String> {
+    let lines = &run.section(Role::Stage(0))?.lines;
+    lines.iter().find_map(|line| match &line.call {
+        Call::Send { data, .. }
+            if data.0.starts_with(b"{\"stage1_pid\"") || data.0.starts_with(b"{\"pid\"") =>
+        {
+            Some(String::from_utf8_lossy(&data.0).trim_end().to_string())
+        }
+        _ => None,
+    })
+}
+
+fn log(run: &Run) -> Vec<String> {
+    let lines = run.sections.iter().flat_map(|section| &section.lines);
+    let records = lines.filter_map(|line| match &line.call {
+        Call::WriteNowait { data, .. } => Some(String::from_utf8_lossy(&data.0).trim_end().to_string()),
+        _ => None,
+    });
+    records.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nsexec::bootstrap::Dialect;
+    use nsexec::launch::Launcher;
+    use nsexec::namespace::NsSet;
+    use nsexec::namespace::paths::NsPaths;
+    use nsexec::policy::{Credentials, Policy, Setgroups};
+    use nsexec::sys::types::CloneFlags;
+    use core::ffi::CStr;
+
+    fn prepared(flags: CloneFlags) -> Start {
+        let mut launcher = Launcher::new(&Bootstrap::new(flags), Policy::runc(&Dialect::V1_2)).unwrap();
+        Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap())
+    }
+
+    #[test]
+    fn a_plan_of_root_succeeds_and_keeps_every_rule() {
+        let plan =
+            plan(&prepared(CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP)), &Assumptions::root()).unwrap();
+        assert!(plan.succeeds, "{:?}", plan.log);
+        assert!(plan.findings.is_empty(), "{:?}", plan.findings);
+        assert_eq!(plan.run.sections.len(), 4);
+        assert!(plan.pid_line.unwrap().starts_with("{\"stage1_pid\":"));
+    }
+
+    #[test]
+    fn a_plan_of_somebody_without_privilege_fails_as_the_start_would() {
+        let plan = plan(&prepared(CloneFlags::NEWNET), &Assumptions::ordinary(1000)).unwrap();
+        assert!(!plan.succeeds);
+        assert!(plan.log.iter().any(|record| {
+            record.contains("failed to unshare remaining namespaces: Operation not permitted")
+        }));
+    }
+
+    fn of_runc(manner: Manner) -> Start {
+        let mut message = vec![0; 1024];
+        let bootstrap = Bootstrap::new(CloneFlags::NEWNET);
+        let len = encode(&bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+        message.truncate(len);
+        Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }
+    }
+
+    /// What runc itself does is no breach of ours, and it does not kill whom it has reaped.
+    #[test]
+    fn a_runtimes_start_that_fails_keeps_every_rule() {
+        for manner in [Manner::Init, Manner::Exec] {
+            let plan = plan(&of_runc(manner), &Assumptions::ordinary(1000)).unwrap();
+            let breaches: Vec<_> =
+                plan.findings.iter().filter(|found| found.severity == rules::Severity::Breach).collect();
+            assert!(!plan.succeeds && breaches.is_empty(), "{manner:?}: {breaches:?}");
+        }
+    }
+
+    /// A launch that joins, and drops its groups if it may.
+    fn joining(path: &CStr, assumptions: &Assumptions) -> Plan {
+        let paths = NsPaths::parse(path.to_bytes(), NsSet::ALL).unwrap();
+        let policy = Policy {
+            credentials: Credentials::Root,
+            setgroups: Setgroups::DropIfAllowed,
+            ..Policy::runc(&Dialect::V1_2)
+        };
+        let message = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+        let mut launcher = Launcher::new(&message, policy).unwrap();
+        plan(&Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap()), assumptions)
+            .unwrap()
+    }
+
+    fn answer(plan: &Plan, call: &str) -> String {
+        let lines = plan.run.sections.iter().flat_map(|section| &section.lines);
+        let found = lines.map(ToString::to_string).find(|line| line.starts_with(call));
+        found.and_then(|line| line.split_once(" = ").map(|(_, reply)| reply.to_string())).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_may_be_done_in_a_joined_user_namespace_is_its_own_word() {
+        let with = |change: &dyn Fn(&mut JoinedUser)| {
+            let mut user = JoinedUser::made_by(1000, 100);
+            change(&mut user);
+            joining(c"user:/u", &Assumptions { joined_user: Some(user), ..Assumptions::root() })
+        };
+        let denied = with(&|_| {});
+        assert!(denied.succeeds && answer(&denied, "setgroups").starts_with("-1 EPERM"), "{:?}", denied.log);
+        assert!(denied.assumptions.contains(&("setgroups in it".to_string(), "denied".to_string())));
+        assert!(
+            denied.assumptions.contains(&("group ids in it".to_string(), "0 100 1".to_string())),
+            "{denied:?}"
+        );
+        let allowed = with(&|user| user.setgroups = true);
+        assert!(allowed.succeeds && answer(&allowed, "setgroups") == "0", "{:?}", allowed.log);
+        assert_ne!(allowed.hash, denied.hash);
+        let unmapped = with(&|user| (user.users, user.groups) = (Vec::new(), Vec::new()));
+        assert!(!unmapped.succeeds && answer(&unmapped, "setresuid").starts_with("-1 EINVAL"));
+        // What nobody can have written is no map.
+        let nonsense = with(&|user| user.users.push(Extent { inside: 0, outside: 7, count: 0 }));
+        assert_eq!(answer(&nonsense, "setresuid"), answer(&unmapped, "setresuid"));
+        // Without a word about it: as root would have made it, and as an ordinary user would.
+        assert_eq!(answer(&joining(c"user:/u", &Assumptions::root()), "setgroups"), "0");
+        let own = joining(c"user:/u", &Assumptions::ordinary(1000));
+        assert!(own.succeeds && answer(&own, "setgroups").starts_with("-1 EPERM"), "{:?}", own.log);
+        // Of somebody else, to whom the caller is nobody.
+        let foreign =
+            Assumptions { joined_user: Some(JoinedUser::made_by(7, 7)), ..Assumptions::ordinary(1000) };
+        assert!(answer(&joining(c"user:/u", &foreign), "setns").starts_with("-1 EPERM"));
+    }
+
+    #[test]
+    fn a_mount_namespace_is_joined_from_a_sealed_copy_or_not_at_all() {
+        let file = |plan: &Plan| {
+            let mut lines = plan.assumptions.iter();
+            lines.find(|(key, _)| key == "this program runs from").map(|(_, value)| value.clone())
+        };
+        let sealed = joining(c"mnt:/m", &Assumptions::root());
+        assert!(sealed.succeeds && sealed.findings.is_empty(), "{:?}", sealed.findings);
+        assert_eq!(file(&sealed).as_deref(), Some("a sealed copy of itself"));
+        let bare = joining(c"mnt:/m", &Assumptions { sealed: false, ..Assumptions::root() });
+        assert!(!bare.succeeds && bare.run.sections.len() == 1, "{:?}", bare.run);
+        assert_eq!(file(&bare).as_deref(), Some("a file that can be written to"));
+        assert_ne!(bare.hash, sealed.hash);
+        // Nothing else depends on it.
+        let other = joining(c"net:/n", &Assumptions { sealed: false, ..Assumptions::root() });
+        assert!(other.succeeds && file(&other).is_none(), "{:?}", other.log);
+    }
+
+    #[test]
+    fn a_path_that_is_not_what_it_should_be_is_a_planned_failure() {
+        for (amiss, call, reply) in [
+            (Amiss::Missing, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOENT"),
+            (Amiss::BelowFile, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOTDIR"),
+            (Amiss::Forbidden, "openat(AT_FDCWD, \"/x/n\"", "-1 EACCES"),
+            (Amiss::NotPermitted, "openat(AT_FDCWD, \"/x/n\"", "-1 EPERM"),
+            (Amiss::Fifo, "fstatfs", "{f_type=0x1021994"),
+            (Amiss::OtherKind, "setns", "-1 EINVAL"),
+            (Amiss::Own, "setns", "-1 EINVAL"),
+        ] {
+            let assumptions = Assumptions { amiss: [(NsKind::User, amiss)].into(), ..Assumptions::root() };
+            let plan = joining(c"user:/x/n", &assumptions);
+            assert!(!plan.succeeds, "{amiss:?}");
+            let lines = plan.run.sections.iter().flat_map(|section| &section.lines);
+            let found =
+                lines.map(ToString::to_string).any(|line| line.starts_with(call) && line.contains(reply));
+            assert!(found, "{amiss:?}: {:?}", plan.log);
+            assert!(
+                plan.assumptions.contains(&("user namespace to join".to_string(), amiss.words().to_string()))
+            );
+        }
+        let own = Assumptions { amiss: [(NsKind::Net, Amiss::Own)].into(), ..Assumptions::root() };
+        assert!(joining(c"net:/proc/self/ns/net", &own).succeeds);
+    }
+
+    #[test]
+    fn one_file_named_for_two_kinds_is_of_the_one_that_it_is() {
+        let amiss = [(NsKind::Time, Amiss::OtherKind)].into();
+        let plan = joining(c"ipc:/x,time:/x", &Assumptions { amiss, ..Assumptions::root() });
+        assert!(plan.log.iter().any(|record| record.contains("setns into time namespace")), "{:?}", plan.log);
+    }
+
+    #[test]
+    fn the_search_is_refused_where_the_machine_refuses_it() {
+        let search = |refused: &[(&str, Refused)], command: Option<&str>| {
+            let refused = refused.iter().map(|(path, why)| (path.as_bytes().to_vec(), *why)).collect();
+            let command = command.map(|path| path.as_bytes().to_vec());
+            let plan =
+                plan(&prepared(CloneFlags::EMPTY), &Assumptions { refused, command, ..Assumptions::root() });
+            answer(&plan.unwrap(), "execve")
+        };
+        assert_eq!(search(&[], None), "0");
+        assert!(search(&[], Some("")).starts_with("-1 ENOENT"));
+        for (why, errno) in [
+            (Refused::NotExecutable, "EACCES"),
+            (Refused::Hidden, "EACCES"),
+            (Refused::NotPermitted, "EPERM"),
+            (Refused::BelowFile, "ENOTDIR"),
+        ] {
+            assert!(search(&[("/bin/true", why)], None).starts_with(&format!("-1 {errno}")), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn a_tool_without_its_bit_maps_nothing() {
+        let map = IdMap::parse(c"0 1000 1\n1 100000 65536\n").unwrap();
+        let message = Bootstrap::new(CloneFlags::NEWUSER)
+            .with_rootless_euid(true)
+            .with_uid_map(map)
+            .with_gid_map(map)
+            .with_setgroup(true)
+            .with_uidmap_path(c"/usr/bin/newuidmap")
+            .with_gidmap_path(c"/usr/bin/newgidmap");
+        let policy = Policy { credentials: Credentials::Root, ..Policy::runc(&Dialect::V1_2) };
+        let mut launcher = Launcher::new(&message, policy).unwrap();
+        let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
+        let with = |no_new_privs| {
+            let range = Some((100_000, 65_536));
+            let ordinary = Assumptions { subuid: range, subgid: range, ..Assumptions::ordinary(1000) };
+            plan(&start, &Assumptions { no_new_privs, ..ordinary }).unwrap()
+        };
+        let (whole, without) = (with(false), with(true));
+        assert!(whole.succeeds && !without.succeeds, "{:?} {:?}", whole.log, without.log);
+        assert!(without.log.iter().any(|record| record.contains("newuid map")), "{:?}", without.log);
+        assert_ne!(whole.hash, without.hash);
+    }
+
+    #[test]
+    fn how_far_a_clock_can_be_set_back_is_the_machines_word_and_not_in_the_hash() {
+        let back = TimeOffsets::parse(c"monotonic -5000 0\n").unwrap();
+        let message = Bootstrap::new(CloneFlags::NEWTIME).with_timens_offsets(back);
+        let mut launcher = Launcher::new(&message, Policy::runc(&Dialect::V1_2)).unwrap();
+        let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
+        let after = |uptime| plan(&start, &Assumptions { uptime, ..Assumptions::root() }).unwrap();
+        assert!(after(5000).succeeds && !after(4999).succeeds);
+        assert_eq!(after(5000).hash, after(4999).hash);
+        assert!(after(5000).assumptions.contains(&("up since".to_string(), "5000 seconds".to_string())));
+    }
+
+    #[test]
+    fn the_hash_is_that_of_what_is_asked_and_assumed_and_of_nothing_else() {
+        let hash = |start: &Start, assumptions: &Assumptions| plan(start, assumptions).unwrap().hash;
+        let (net, root) = (prepared(CloneFlags::NEWNET), Assumptions::root());
+        let one = hash(&net, &root);
+        let newer = Assumptions {
+            kernel: Kernel { major: 7, minor: 0 },
+            command: Some(b"/x".to_vec()),
+            ..root.clone()
+        };
+        assert_eq!(one, hash(&net, &newer));
+        assert_ne!(one, hash(&prepared(CloneFlags::NEWUTS), &root));
+        assert_ne!(one, hash(&net, &Assumptions::ordinary(1000)));
+        let mut launcher =
+            Launcher::new(&Bootstrap::new(CloneFlags::NEWNET), Policy::runc(&Dialect::V1_2)).unwrap();
+        let mut of = |words: &[&str]| {
+            let prepared = launcher.command("/bin/true", words).prepare().unwrap();
+            hash(&Start::Launcher(prepared), &root)
+        };
+        assert_eq!(of(&[]), one);
+        let others = [of(&["a", "b"]), of(&["a b"]), of(&["a", "", "b"]), one.clone()];
+        assert_eq!(others.iter().collect::<std::collections::BTreeSet<_>>().len(), others.len());
+        assert_eq!(one.len(), 64);
+        let (init, exec) = (of_runc(Manner::Init), of_runc(Manner::Exec));
+        assert_ne!(hash(&init, &root), hash(&exec, &root));
+    }
+}

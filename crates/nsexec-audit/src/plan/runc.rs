@@ -1,0 +1,298 @@
+//! A start of the drop-in on the simulated kernel: how the Go halves of runc's release lines launch (spec 2.8), and what
+//! their `init` does when the bootstrap has handed over.
+//!
+//! A Go runtime is not our code, so this is a likeness, as small as it can be: who is told what, and who waits for whom.
+//!
+//! | line | `runc run` | `runc exec` |
+//! |---|---|---|
+//! | seed | stage 0, pid line, stage 1 | the same |
+//! | 1.0 | ready byte, pid line, stage 1, is stage 2 there, the byte 0x80 with a cgroup namespace, stage 0 | ready byte, stage 0, pid line, stage 1 |
+//! | 1.1 | the same without that byte, and with numbers kept free for mount sources | the same |
+//! | since 1.2 | pid line, stage 1, is stage 2 there, stage 0 | stage 0, pid line, stage 1 |
+//!
+//! And then the configuration, in all of them.
+
+use core::ffi::CStr;
+
+use std::format;
+use std::string::String;
+use std::vec;
+use std::vec::Vec;
+
+use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, Dialect, EnvironmentForm};
+use nsexec::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
+use nsexec::bootstrap::{ByteOrder, decode};
+use nsexec::cloned::STRINGS_MAX;
+use nsexec::launch::script::parse_pid_line;
+use nsexec::log::Level;
+use nsexec::nsexec::{READY, Scratch, executed};
+use nsexec::pipe::{read_full, send_all};
+use nsexec::policy::Policy;
+use nsexec::stage::Outcome;
+use nsexec::sys::Sys;
+use crate::sim::{Ended, Extra, Program, Sim, SimSys};
+use nsexec::sys::types::{
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus,
+};
+
+/// In which order the launcher waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// `runc run`: pid line, stage 1, is stage 2 there, stage 0, configuration.
+    Init,
+    /// `runc exec`: stage 0, pid line, stage 1, configuration.
+    Exec,
+}
+
+/// What the launcher says of the numbers that it keeps free for mount sources.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MountNumbers {
+    /// One for each source, and it says which.
+    Kept,
+    /// Nothing.
+    Unsaid,
+    /// Something else.
+    Said(&'static str),
+}
+
+/// A start.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Whether it is `runc run` or `runc exec`.
+    pub manner: Manner,
+    /// What is logged.
+    pub level: Level,
+    /// The policy, with the dialect.
+    pub policy: Policy,
+    /// The bytes on the init pipe.
+    pub message: Vec<u8>,
+    /// The numbers of the mount sources, if the message has any.
+    pub mount_numbers: MountNumbers,
+}
+
+/// What the launcher says to the init when the bootstrap is over: a JSON object.
+pub const CONFIG: &[u8] = b"{\"args\":[]}\n";
+
+/// Bytes that a program copies at once where the kernel does not.
+const COPYING: usize = 4096;
+
+/// Where the runtime's program lies.
+const RUNC: &CStr = c"/usr/bin/runc";
+
+/// Makes a drop-in start of `sim`'s launcher: init pipe and log pipe, stage 0 by fork and exec.
+pub fn drop_in(sim: &mut Sim, launch: Launch) {
+    let Launch { manner, level, policy, message, mount_numbers } = launch;
+    let dialect = policy.dialect;
+    let (init, stage_init) = sim.socketpair(true);
+    // The seed has no log pipe.
+    let log = (dialect.environment != EnvironmentForm::InitOnly).then(|| sim.pipe(true));
+    let stage_log = log.map(|(_, write)| write);
+    let (numbers, kept) = keep_numbers(sim, &message, dialect, stage_init);
+    let mount_fds = match mount_numbers {
+        MountNumbers::Kept => numbers,
+        MountNumbers::Unsaid => None,
+        MountNumbers::Said(text) => Some(text.into()),
+    };
+    let memory = message.len();
+    if dialect.cloned_binary {
+        sim.file("/tmp", Extra::Directory);
+    }
+    let program = Program::new(move |sys| {
+        let pipes = Environment::new(Some(stage_init), stage_log, level);
+        let environment = Environment { mount_fds: mount_fds.as_deref().map(str::as_bytes), ..pipes };
+        let environ = sys.environ();
+        runc_init(sys, environment, own_program(&environ), &policy, memory)
+    });
+    sim.program(RUNC.to_str().unwrap_or_default(), program);
+    sim.launcher(move |sys| {
+        let child = match sys.fork(ExitSignal::Chld, None) {
+            Ok(Fork::Child) => {
+                let mut slots = [None; 3];
+                if let Some(argv) = ExecArgs::build(b"runc\0init\0", &mut slots) {
+                    sys.execve(RUNC, &argv, &ExecArgs::EMPTY);
+                }
+                return Ended::Exit(127);
+            }
+            Ok(Fork::Parent { child }) => child,
+            Err(_) => return Ended::Exit(1),
+        };
+        for fd in [stage_init].into_iter().chain(stage_log).chain(kept.iter().copied()) {
+            let _ = sys.close(fd);
+        }
+        let mut current = Some(child);
+        let talk = Talk { manner, dialect, message: &message };
+        let status = if talk.converse(sys, init, &mut current).is_some() {
+            0
+        } else {
+            // runc's terminate: SIGKILL and wait. Go's os.Process kills nobody whom it has reaped.
+            if let Some(pid) = current {
+                let _ = sys.kill(pid, Signal::KILL);
+                let _ = wait(sys, pid);
+            }
+            1
+        };
+        let _ = sys.close(init);
+        if let Some((log, _)) = log {
+            read_log(sys, log);
+        }
+        Ended::Exit(status)
+    });
+}
+
+/// Copies of the stages' end of the init pipe, one for each mount source, and the list of their numbers.
+fn keep_numbers(
+    sim: &mut Sim,
+    message: &[u8],
+    dialect: &Dialect,
+    stage_init: Fd,
+) -> (Option<String>, Vec<Fd>) {
+    let sources = decode(message, dialect, ByteOrder::NATIVE).ok();
+    let Some(sources) = sources.and_then(|(bootstrap, _)| bootstrap.mount_sources()) else {
+        return (None, Vec::new());
+    };
+    /// The first number that none of the standard descriptors and the pipes has.
+    const FIRST: i32 = 7;
+    let mut kept = Vec::new();
+    let mut numbers = Vec::new();
+    for source in sources.iter() {
+        if source.is_empty() {
+            numbers.push("-1".into());
+            continue;
+        }
+        let number = Fd(FIRST.saturating_add(i32::try_from(kept.len()).unwrap_or(i32::MAX)));
+        sim.duplicate(stage_init, number);
+        kept.push(number);
+        numbers.push(format!("{}", number.0));
+    }
+    (Some(format!("[{}]", numbers.join(","))), kept)
+}
+
+/// What an environment says about the program.
+#[must_use]
+pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
+    let mut variables = environ.split(|byte| *byte == 0);
+    let mark = variables.find_map(|variable| {
+        variable.strip_prefix(CLONED_BINARY.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+    });
+    OwnProgram { state_dir: None, mark, environ: Some(environ) }
+}
+
+/// What `runc init` is: the bootstrap, then the Go half up to the configuration.
+pub fn runc_init<S: Sys>(
+    sys: &mut S,
+    environment: Environment<'_>,
+    own: OwnProgram<'_>,
+    policy: &Policy,
+    memory: usize,
+) -> Ended {
+    // With room for the arguments and the environment of a copy.
+    let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPYING } else { 0 };
+    let mut memory = vec![0; memory];
+    match executed(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
+        Outcome::NotInit => Ended::Exit(99),
+        Outcome::Exit(status) => Ended::Exit(status),
+        Outcome::HandOver => {
+            let mut config = vec![0; CONFIG.len()];
+            let got = environment.init.map(|init| read_full(sys, init, &mut config));
+            if got != Some(Ok(CONFIG.len())) {
+                // The configuration does not come: `runc init` fails.
+                return Ended::Exit(1);
+            }
+            if let Some(log) = environment.log {
+                let _ = sys.close(log);
+            }
+            Ended::HandOver
+        }
+    }
+}
+
+/// What the launcher says and hears.
+struct Talk<'t> {
+    manner: Manner,
+    dialect: &'static Dialect,
+    message: &'t [u8],
+}
+
+impl Talk<'_> {
+    /// `current` is the process that runc's handle stands for, until it is reaped.
+    fn converse(&self, sys: &mut SimSys, init: Fd, current: &mut Option<Pid>) -> Option<()> {
+        let stage_0 = (*current)?;
+        // The older lines' Go reads the ready byte in a thread of its own, and goes on when it has the byte and the message is
+        // out.
+        send_all(sys, init, self.message).ok()?;
+        if self.dialect.ready_byte {
+            let mut byte = [0];
+            (read_full(sys, init, &mut byte) == Ok(1) && byte == [READY]).then_some(())?;
+        }
+        // A pid line that comes at the very end leaves no choice.
+        let stage_2 = if self.manner == Manner::Init && !self.dialect.pid_line_late {
+            let (stage_1, stage_2) = self.read_pids(sys, init)?;
+            wait(sys, stage_1);
+            // It reads stage 2's links in /proc/PID/fd, so stage 2 must be alive.
+            sys.kill(stage_2, Signal(0)).ok()?;
+            if self.awaits_cgroup_byte() {
+                send_all(sys, init, &[CGROUP_BYTE]).ok()?;
+            }
+            succeeded(wait(sys, stage_0), current)?;
+            stage_2
+        } else {
+            succeeded(wait(sys, stage_0), current)?;
+            let (stage_1, stage_2) = self.read_pids(sys, init)?;
+            wait(sys, stage_1);
+            stage_2
+        };
+        *current = Some(stage_2);
+        send_all(sys, init, CONFIG).ok()
+    }
+
+    /// The launcher knows what it has asked for.
+    fn awaits_cgroup_byte(&self) -> bool {
+        let asked = decode(self.message, self.dialect, ByteOrder::NATIVE).ok();
+        self.dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte
+            && asked.is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
+    }
+
+    /// Go decodes one JSON object; nothing comes behind it until the configuration has gone out.
+    fn read_pids(&self, sys: &mut SimSys, init: Fd) -> Option<(Pid, Pid)> {
+        let mut line = Vec::new();
+        let mut buffer = [0; 512];
+        while !line.ends_with(b"\n") {
+            match sys.read(init, &mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => line.extend(buffer.iter().take(count)),
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+        parse_pid_line(&line, self.dialect.pid_line)
+    }
+}
+
+fn succeeded(status: Option<WaitStatus>, current: &mut Option<Pid>) -> Option<()> {
+    // A wait that failed has reaped nobody.
+    if status.is_some() {
+        *current = None;
+    }
+    (status == Some(WaitStatus::Exited(0))).then_some(())
+}
+
+fn wait(sys: &mut SimSys, pid: Pid) -> Option<WaitStatus> {
+    loop {
+        match sys.wait4(pid, WaitFor::Ordinary) {
+            Ok(waited) => return Some(waited.status),
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn read_log(sys: &mut SimSys, log: Fd) {
+    let mut buffer = [0; 4096];
+    loop {
+        match sys.read(log, &mut buffer) {
+            Ok(0) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A sink that all processes of a run share: on the real kernel each has its own memory after the clone.
+//!
+//! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending, so that a line is whole, the lines of
+//! one process are in its order, and what a process wrote stays when it is killed. A line begins with its newline: one that
+//! was cut, since its process was killed in the write, takes no other along. Nothing is shared but the file: who a process
+//! is follows from whose how-manieth child it is, and each process counts for itself.
+//!
+//! The sink never blocks (a memfd takes what fits into memory) and never fails its user: a line that cannot be written is
+//! lost, and counted in an eventfd (eventfd(2)), which needs no room. Both are close-on-exec. Its own calls are these
+//! writes, and those by which the allocator gets memory; a comparison with a witness leaves them out, but for the counting
+//! ([`audit::witness`](crate::witness)).
+
+use core::cell::Cell;
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::string::String;
+use std::vec::Vec;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use super::{Line, Reply, Sink};
+use nsexec::sys::types::Fd;
+
+/// How much one process may write. A process has about a hundred lines; a message of the largest size, sent in one piece
+/// and all of it escaped as six characters a byte, has 6 MiB.
+pub const PROCESS_MAX: usize = 8 << 20;
+
+/// So many processes a run has at most: launcher, three stages, two mapping tools, and some to spare.
+const PROCESSES: usize = 8;
+
+const NAME: &CStr = c"nsexec-record";
+
+/// One line as the file holds it.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    /// Whose line: see [`Process::lineage`].
+    of: Vec<u32>,
+    line: Line,
+}
+
+/// The sink. Copied by every fork, with everything else.
+#[derive(Debug)]
+pub struct SharedSink {
+    file: Rc<File>,
+    lost: Rc<EventFd>,
+    lineage: Vec<u32>,
+    /// Children made by this process so far.
+    children: u32,
+    /// Bytes written by this process.
+    written: usize,
+    /// How many they may be.
+    limit: usize,
+}
+
+/// The reading side, for the process that made the sink.
+#[derive(Debug)]
+pub struct SharedReader {
+    file: Rc<File>,
+    lost: Rc<EventFd>,
+    /// Lost lines that have been read from it.
+    counted: Cell<u64>,
+}
+
+/// What all processes handed over.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Record {
+    /// The processes, in the order of their lineage.
+    pub processes: Vec<Process>,
+    /// Lines that were lost.
+    pub lost: u64,
+}
+
+/// The lines of one process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Process {
+    /// The way to it from the process that made the sink: `[]` is that one, `[0, 1]` the second child of its first.
+    /// Child means who was cloned by whom, also where CLONE_PARENT gives it another parent.
+    pub lineage: Vec<u32>,
+    /// Its lines, in order; an exec that failed is still announced ([`super::Transcript::push`]).
+    pub lines: Vec<Line>,
+}
+
+impl SharedSink {
+    /// Makes the file. To be called before the first fork.
+    ///
+    /// # Errors
+    /// Those of memfd_create(2), fcntl(2) and eventfd(2): no memory, no descriptor.
+    pub fn new() -> io::Result<(Self, SharedReader)> {
+        let file = File::from(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?);
+        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+        fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_APPEND))?;
+        let file = Rc::new(file);
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let lost = Rc::new(EventFd::from_value_and_flags(0, flags)?);
+        let reader = SharedReader { file: Rc::clone(&file), lost: Rc::clone(&lost), counted: Cell::new(0) };
+        // Where there is no room for a line, all are lost.
+        let limit = (largest_file() / PROCESSES).min(PROCESS_MAX);
+        Ok((Self { file, lost, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
+    }
+
+    /// Whether the limit of the size of files (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
+    #[must_use]
+    pub const fn is_cut_by_file_size(&self) -> bool {
+        self.limit < PROCESS_MAX
+    }
+
+    /// Sets how many bytes one process may write, below [`PROCESS_MAX`].
+    #[must_use]
+    pub fn with_limit(self, limit: usize) -> Self {
+        Self { limit: limit.min(self.limit), ..self }
+    }
+
+    /// The descriptor, for who has to tell our own writes from others.
+    #[must_use]
+    pub fn fd(&self) -> Fd {
+        Fd(self.file.as_raw_fd())
+    }
+
+    /// One write; how much it took.
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        loop {
+            match (&*self.file).write(bytes) {
+                Ok(count) => return count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return 0,
+            }
+        }
+    }
+}
+
+impl Sink for SharedSink {
+    fn line(&mut self, line: &Line) {
+        match line.reply {
+            Reply::Child => {
+                // What follows is a copy of our parent's memory, from before it counted us.
+                self.lineage.push(self.children);
+                (self.children, self.written) = (0, 0);
+            }
+            Reply::Parent(_) => self.children += 1,
+            _ => {}
+        }
+        let entry = Entry { of: self.lineage.clone(), line: line.clone() };
+        let text = serde_json::to_string(&entry).map(|text| std::format!("\n{text}")).unwrap_or_default();
+        let fits = self.written.saturating_add(text.len()) <= self.limit;
+        let took = if fits { self.append(text.as_bytes()) } else { 0 };
+        self.written += took;
+        // More than its newline: the reader finds what is there of it.
+        if took <= 1 {
+            // It would fail at 2^64.
+            let _ = self.lost.write(1);
+        }
+    }
+}
+
+impl SharedReader {
+    /// Reads what has come so far: everything, once the processes have ended or executed something else.
+    ///
+    /// # Errors
+    /// Those of reading the file; no memory for what is in it.
+    pub fn read(&self) -> io::Result<Record> {
+        let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        bytes.resize(length, 0);
+        // By position: the offset belongs to those who write.
+        self.file.read_exact_at(&mut bytes, 0)?;
+        // Nothing to read is an error of a counter that does not wait. What is read is taken away.
+        self.counted.set(self.counted.get() + self.lost.read().unwrap_or(0));
+        let mut lost = self.counted.get();
+        let mut processes = BTreeMap::<Vec<u32>, Vec<Line>>::new();
+        for text in bytes.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
+            match serde_json::from_slice::<Entry>(text) {
+                Ok(Entry { of, line }) => processes.entry(of).or_default().push(line),
+                Err(_) => lost += 1,
+            }
+        }
+        let processes = processes.into_iter().map(|(lineage, lines)| Process { lineage, lines }).collect();
+        Ok(Record { processes, lost })
+    }
+}
+
+/// RLIMIT_FSIZE in bytes: a write beyond it does not only fail, it ends the process with SIGXFSZ (setrlimit(2)).
+#[must_use]
+pub fn largest_file() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let words = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    // "unlimited" is no number.
+    let soft: Option<&str> = words.and_then(|words| words.split_whitespace().next());
+    soft.and_then(|word| String::from(word).parse().ok()).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Call;
+    use nsexec::sys::types::Pid;
+
+    fn line(reply: Reply) -> Line {
+        Line { call: Call::CloneSibling { tid: None }, reply }
+    }
+
+    /// A fork copies the sink, and shares the file.
+    fn fork(sink: &SharedSink) -> SharedSink {
+        let (file, lost) = (Rc::clone(&sink.file), Rc::clone(&sink.lost));
+        SharedSink { file, lost, lineage: sink.lineage.clone(), ..*sink }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_way_from_the_first() {
+        let (mut first, reader) = SharedSink::new().unwrap();
+        let mut child = fork(&first);
+        child.line(&line(Reply::Child));
+        first.line(&line(Reply::Parent(Pid(7))));
+        let mut second = fork(&first);
+        second.line(&line(Reply::Child));
+        let mut grandchild = fork(&second);
+        grandchild.line(&line(Reply::Child));
+        child.line(&Line { call: Call::Setsid, reply: Reply::Unit });
+        let record = reader.read().unwrap();
+        let lines: Vec<(&[u32], usize)> =
+            record.processes.iter().map(|process| (&process.lineage[..], process.lines.len())).collect();
+        assert_eq!(lines, [(&[][..], 1), (&[0], 2), (&[1], 1), (&[1, 0], 1)]);
+        assert_eq!(record.lost, 0);
+    }
+
+    #[test]
+    fn what_is_over_the_limit_is_lost_and_counted() {
+        let (sink, reader) = SharedSink::new().unwrap();
+        let mut sink = sink.with_limit(200);
+        for _ in 0..5 {
+            sink.line(&line(Reply::Parent(Pid(1))));
+        }
+        for _ in 0..2 {
+            let record = reader.read().unwrap();
+            let [process] = &record.processes[..] else { panic!("one process") };
+            assert_eq!((process.lines.len(), record.lost), (2, 3));
+        }
+    }
+
+    #[test]
+    fn without_any_room_every_line_is_counted() {
+        let (sink, reader) = SharedSink::new().unwrap();
+        let mut sink = sink.with_limit(0);
+        for _ in 0..70_000 {
+            sink.line(&line(Reply::Parent(Pid(1))));
+        }
+        assert_eq!(reader.read().unwrap(), Record { processes: Vec::new(), lost: 70_000 });
+    }
+
+    #[test]
+    fn a_process_that_is_killed_in_its_write_takes_no_other_line_along() {
+        let (mut sink, reader) = SharedSink::new().unwrap();
+        sink.line(&line(Reply::Parent(Pid(1))));
+        sink.append(b"\n{\"of\":[0],\"line\":{\"call\":{\"wri");
+        sink.line(&line(Reply::Parent(Pid(1))));
+        let record = reader.read().unwrap();
+        assert_eq!((record.processes[0].lines.len(), record.processes.len(), record.lost), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_costs_the_lines_alone() {
+        let (mut sink, reader) = SharedSink::new().unwrap();
+        sink.line(&line(Reply::Parent(Pid(1))));
+        sink.file = Rc::new(File::options().write(true).open("/dev/full").unwrap());
+        sink.line(&line(Reply::Parent(Pid(1))));
+        let record = reader.read().unwrap();
+        assert_eq!((record.processes[0].lines.len(), record.lost), (1, 1));
+    }
+}

@@ -1,0 +1,94 @@
+//! The data and the recorder, without a kernel: over mockall's mock of the trait.
+
+use std::format;
+use std::rc::Rc;
+use std::string::ToString;
+use std::vec;
+use std::vec::Vec;
+
+use core::cell::RefCell;
+
+use super::*;
+use nsexec::sys::types::{Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, Pid};
+use nsexec::sys::{MockSys, Sys};
+
+fn write_of(data: &[u8]) -> Line {
+    Line { call: Call::Write { fd: Fd(3), data: data.into() }, reply: Reply::Count(data.len()) }
+}
+
+#[test]
+fn bytes_are_text_or_hex_in_json() {
+    let json = |data: &[u8]| serde_json::to_string(&Bytes::from(data)).unwrap();
+    assert_eq!(json(b"0 1000 1\n\0"), r#""0 1000 1\n\u0000""#);
+    assert_eq!(json(&[0xff, 0, 0x0a]), r#"{"hex":"ff000a"}"#);
+    for data in [&b""[..], b"a\"\\", "é".as_bytes(), &[0xff, 0, 0x0a], &[0x80; 300]] {
+        assert_eq!(serde_json::from_str::<Bytes>(&json(data)).unwrap(), data.into());
+    }
+    for wrong in [r#"{"hex":"f"}"#, r#"{"hex":"+f"}"#, r#"{"hex":"é"}"#, "3"] {
+        assert!(serde_json::from_str::<Bytes>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_transcript_is_a_header_and_a_line_for_each_call() {
+    let mut transcript = Transcript::new("stage-1 child");
+    transcript.push(Line { call: Call::Setsid, reply: Reply::Unit });
+    transcript.push(Line { call: Call::Fork { exit: ExitSignal::None, tid: None }, reply: Reply::Child });
+    transcript.push(write_of(&[0xfe]));
+    let json = transcript.to_json_lines().unwrap();
+    let expected = r#"{"schema":1,"section":"stage-1 child"}
+{"call":"setsid","reply":"unit"}
+{"call":{"fork":{"exit":"none","tid":null}},"reply":"child"}
+{"call":{"write":{"fd":3,"data":{"hex":"fe"}}},"reply":{"count":1}}
+"#;
+    assert_eq!(json, expected);
+    assert_eq!(Transcript::from_json_lines(&json).unwrap(), transcript);
+    let other = json.replacen(":1", ":2", 1);
+    assert!(Transcript::from_json_lines(&other).unwrap_err().to_string().contains("schema 2"));
+    assert!(Transcript::from_json_lines("").is_err());
+}
+
+#[test]
+fn a_failed_exec_takes_the_place_of_its_announcement() {
+    let mut mock = MockSys::new();
+    mock.expect_execve().return_const(Errno::ENOENT);
+    let mut sys = Recorder::new(mock, Vec::new());
+    let mut slots = [const { None }; 3];
+    let argv = ExecArgs::build(b"tool\0--\0", &mut slots).unwrap();
+    assert_eq!(sys.execve(c"/tool", &argv, &ExecArgs::EMPTY), Errno::ENOENT);
+    let lines = sys.into_sink();
+    assert_eq!(lines[0].to_string(), r#"execve("/tool", ["tool", "--"], 0x… /* 0 vars */) = 0"#);
+    let mut transcript = Transcript::default();
+    lines.into_iter().for_each(|line| transcript.push(line));
+    let shown: Vec<_> = transcript.lines.iter().map(ToString::to_string).collect();
+    let failed =
+        r#"execve("/tool", ["tool", "--"], 0x… /* 0 vars */) = -1 ENOENT (No such file or directory)"#;
+    assert_eq!(shown, [failed]);
+}
+
+#[test]
+fn both_sides_of_a_clone_are_recorded() {
+    for (fork, shown) in [(Fork::Parent { child: Pid(12) }, "12"), (Fork::Child, "0")] {
+        let mut mock = MockSys::new();
+        mock.expect_clone_sibling().return_const(Ok(fork));
+        let lines = Rc::new(RefCell::new(Vec::new()));
+        assert_eq!(Recorder::new(mock, Rc::clone(&lines)).clone_sibling(None), Ok(fork));
+        let expected = format!("clone(child_stack=NULL, flags=CLONE_PARENT|SIGCHLD) = {shown}");
+        assert_eq!(lines.borrow()[0].to_string(), expected);
+    }
+}
+
+#[test]
+fn what_a_read_gave_is_recorded_and_not_the_rest_of_the_buffer() {
+    let mut mock = MockSys::new();
+    mock.expect_read().returning(|_, buf| {
+        buf[..3].copy_from_slice(b"abc");
+        Ok(3)
+    });
+    mock.expect_fstatfs().return_const(Ok(FsType(0x0102_1994)));
+    let mut sys = Recorder::new(mock, Transcript::default());
+    assert_eq!(sys.read(Fd(4), &mut [0; 16]), Ok(3));
+    sys.fstatfs(Fd(4)).unwrap();
+    let shown: Vec<_> = sys.sink().lines.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, vec![r#"read(4, "abc", 16) = 3"#, "fstatfs(4, {f_type=0x1021994, ...}) = 0"]);
+}

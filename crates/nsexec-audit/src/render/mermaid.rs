@@ -1,0 +1,145 @@
+//! As a mermaid sequence diagram.
+
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::events::{Carried, Event, Mark, Note, What, events};
+use super::{Document, Fate, Role};
+use nsexec::bootstrap::text::is_unseen;
+
+/// The document as the text of a `sequenceDiagram`, with a newline at the end.
+#[must_use]
+pub fn mermaid(document: &Document<'_>) -> String {
+    let events = events(document);
+    let mut out = String::from("sequenceDiagram\n");
+    if !document.title.is_empty() {
+        out = format!("---\ntitle: {}\n---\n{out}", front_matter(document.title));
+    }
+    for line in participants(&events) {
+        out.push_str(&format!("    {line}\n"));
+    }
+    if let Some(hash) = document.hash {
+        let (first, last) = (id(Role::Launcher), id(Role::Stage2));
+        out.push_str(&format!("    Note over {first},{last}: plan {}\n", escaped(hash)));
+    }
+    let mut made: Vec<Role> = Vec::new();
+    let mut rest = events.as_slice();
+    while let Some((event, after)) = rest.split_first() {
+        rest = after;
+        if let What::Step { role, note } = &event.what {
+            let (notes, after) = same(*role, note.mark, after);
+            rest = after;
+            out.push_str(&format!("    {}\n", note_line(*role, note, &notes)));
+            continue;
+        }
+        for line in lines(&event.what, &mut made) {
+            out.push_str(&format!("    {line}\n"));
+        }
+    }
+    out
+}
+
+/// The steps of the same kind that the same process makes right after: one note has them all.
+pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>, &[Event]) {
+    let mut notes = Vec::new();
+    while let Some((Event { what: What::Step { role: other, note }, .. }, after)) = events.split_first() {
+        if *other != role || note.mark != mark {
+            break;
+        }
+        notes.push(note);
+        events = after;
+    }
+    (notes, events)
+}
+
+/// The launcher and the stages always; the tool where it is used.
+fn participants(events: &[Event]) -> Vec<String> {
+    let tool = events.iter().any(|event| matches!(event.what, What::Fork { child: Role::Tool, .. }));
+    let shown = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool);
+    shown.map(|role| format!("participant {} as {}", id(role), role.name())).collect()
+}
+
+const fn id(role: Role) -> &'static str {
+    match role {
+        Role::Launcher => "L",
+        Role::Stage0 => "S0",
+        Role::Stage1 => "S1",
+        Role::Stage2 => "S2",
+        Role::Tool => "T",
+    }
+}
+
+fn note_line(role: Role, first: &Note, others: &[&Note]) -> String {
+    let texts = core::iter::once(first).chain(others.iter().copied()).map(|note| escaped(&note.text));
+    let texts: Vec<String> = texts.collect();
+    format!("Note over {}: {}", id(role), texts.join("<br/>"))
+}
+
+fn lines(what: &What, made: &mut Vec<Role>) -> Vec<String> {
+    match what {
+        What::Message { from, to, carried, text, lost } => {
+            let arrow = match (lost, carried) {
+                (true, _) => "-x",
+                (false, Carried::Init) => "->>",
+                (false, Carried::Sync) => "-->>",
+            };
+            std::vec![format!("{}{arrow}{}: {}", id(*from), id(*to), escaped(text))]
+        }
+        What::Fork { parent, child } => {
+            // The participants stand in the order of their columns, so none is declared by `create`; a tool may be
+            // made twice, which mermaid would not have at all.
+            made.push(*child);
+            std::vec![
+                format!("{}->>{}: {}", id(*parent), id(*child), clone_word(*parent)),
+                format!("activate {}", id(*child)),
+            ]
+        }
+        What::Kill { from, to } => std::vec![format!("{}-x{}: SIGKILL", id(*from), id(*to))],
+        What::End { role, outcome, fate, reaper } => end(*role, outcome, *fate, *reaper, made),
+        What::Step { .. } => Vec::new(),
+    }
+}
+
+/// What the arrow to a new process says.
+pub(super) const fn clone_word(parent: Role) -> &'static str {
+    match parent {
+        Role::Launcher => "fork",
+        _ => "clone",
+    }
+}
+
+fn end(role: Role, outcome: &str, fate: Fate, reaper: Option<Role>, made: &mut Vec<Role>) -> Vec<String> {
+    let mut lines = Vec::new();
+    match reaper {
+        Some(reaper) => lines.push(format!("{}-->>{}: {}", id(role), id(reaper), escaped(outcome))),
+        None if outcome.is_empty() => {}
+        None => lines.push(format!("Note over {}: {}", id(role), escaped(outcome))),
+    }
+    let active = made.iter().position(|made| *made == role);
+    if let Some(index) = active.filter(|_| fate != Fate::LivesOn) {
+        made.remove(index);
+        lines.push(format!("deactivate {}", id(role)));
+    }
+    lines
+}
+
+/// Text in which nothing is syntax: mermaid's own entities for what it would read, and a break for a newline.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            ';' | '#' | '<' | '>' | '&' | '"' | '%' => out.push_str(&format!("#{};", u32::from(c))),
+            '\n' => out.push_str("<br/>"),
+            c if is_unseen(c) => out.push('?'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A title stands in YAML: in quotes, so that nothing in it is syntax there.
+fn front_matter(title: &str) -> String {
+    let plain: String = title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("'{}'", plain.replace('\'', "''"))
+}

@@ -1,0 +1,258 @@
+//! Pieces of text with a meaning: a call's line cut into them, folded, and coloured.
+
+use std::format;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use anstyle::{AnsiColor, Style};
+
+use super::walk::descriptor;
+use nsexec::bootstrap::text::is_unseen;
+use crate::record::{Call, Line, Reply};
+
+/// A quoted string of more bytes than this is abbreviated,
+const STRING_LIMIT: usize = 64;
+/// to so many.
+const STRING_SHOWN: usize = 48;
+
+/// What a piece of text is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Ink {
+    Plain,
+    Heading,
+    Call,
+    Descriptor,
+    Quoted,
+    Error,
+    Good,
+    Dim,
+}
+
+impl Ink {
+    /// The sixteen colours of a terminal alone: they follow its theme, light or dark.
+    const fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Heading => Style::new().bold(),
+            Self::Call => AnsiColor::Cyan.on_default(),
+            Self::Descriptor => AnsiColor::Yellow.on_default(),
+            Self::Quoted => AnsiColor::Green.on_default(),
+            Self::Error => AnsiColor::Red.on_default().bold(),
+            Self::Good => AnsiColor::Green.on_default().bold(),
+            Self::Dim => Style::new().dimmed(),
+        }
+    }
+}
+
+/// A piece of text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Span {
+    pub(super) text: String,
+    pub(super) ink: Ink,
+}
+
+pub(super) fn span(text: impl Into<String>, ink: Ink) -> Span {
+    Span { text: text.into(), ink }
+}
+
+/// How many columns these take.
+pub(super) fn width(spans: &[Span]) -> usize {
+    spans.iter().map(|span| span.text.chars().count()).sum()
+}
+
+/// With or without colour, and never with blanks at the end. A colour lasts over all pieces that have it, which folding has
+/// made one a word. Names come from a message or another machine: nothing of them may act upon the terminal.
+pub(super) fn paint(spans: &[Span], colour: bool) -> String {
+    let end = spans.iter().rposition(|span| !span.text.trim_end().is_empty()).map_or(0, |last| last + 1);
+    let mut out = String::new();
+    let mut on = Style::new();
+    for (index, Span { text, ink }) in spans.iter().take(end).enumerate() {
+        let text = if index + 1 == end { text.trim_end() } else { text };
+        let style = if colour { ink.style() } else { Style::new() };
+        if style != on {
+            out.push_str(&format!("{on:#}{style}"));
+            on = style;
+        }
+        let seen = |c: char| if is_unseen(c) { '?' } else { c };
+        out.extend(text.replace(GLUE, " ").chars().map(seen));
+    }
+    out + &format!("{on:#}")
+}
+
+/// A line in strace's dialect, in pieces, with long strings abbreviated.
+pub(super) fn call_spans(line: &Line) -> Vec<Span> {
+    let shown = line.to_string();
+    let (name, rest) = shown.split_at(shown.find('(').unwrap_or(0));
+    // The arguments may hold ") = " in a string; the result never does.
+    let (arguments, result) = rest.split_at(rest.rfind(") = ").map_or(rest.len(), |at| at + ") = ".len()));
+    let mut spans = vec![span(name, Ink::Call)];
+    let pair = matches!(line.reply, Reply::Pair(..));
+    let first_is_descriptor = descriptor(&line.call).is_some();
+    for (index, token) in tokens(arguments).into_iter().enumerate() {
+        let number = token.starts_with(|first: char| first.is_ascii_digit());
+        let before = spans.last().map_or("", |last| last.text.as_str());
+        let is_descriptor = number
+            && ((index == 1 && first_is_descriptor)
+                || before.ends_with("fd=")
+                || (pair && (before.ends_with('[') || before == ", ") && !after_zero(&spans)));
+        let ink = match token.as_bytes().first() {
+            Some(b'"') => Ink::Quoted,
+            _ if is_descriptor => Ink::Descriptor,
+            _ => Ink::Plain,
+        };
+        let text = match ink {
+            Ink::Quoted => abbreviated(&token),
+            // The result does not stand alone.
+            _ => token.replace(") = ", ")\u{a0}=\u{a0}"),
+        };
+        spans.push(span(text, ink));
+    }
+    let ink = match (&line.reply, &line.call) {
+        (Reply::Errno(_), _) => Ink::Error,
+        (Reply::Fd(_), Call::Openat { .. } | Call::Openat2 { .. } | Call::PidfdOpen { .. }) => {
+            Ink::Descriptor
+        }
+        _ => Ink::Plain,
+    };
+    spans.push(span(result, ink));
+    spans
+}
+
+/// Whether a list has not begun yet: `AF_UNIX, SOCK_STREAM, 0, [` comes before both numbers of a pair.
+fn after_zero(spans: &[Span]) -> bool {
+    !spans.iter().any(|span| span.text.ends_with('['))
+}
+
+/// Strings, numbers, and what stands between.
+fn tokens(text: &str) -> Vec<String> {
+    let mut tokens: Vec<String> = Vec::new();
+    let mut string = false;
+    let mut escaped = false;
+    let mut last = ' ';
+    for c in text.chars() {
+        let number_goes_on = c.is_ascii_digit() && last.is_ascii_digit();
+        let number_begins = c.is_ascii_digit() && !last.is_ascii_alphanumeric() && last != '_';
+        let begins = if string {
+            false
+        } else {
+            c == '"'
+                || number_begins && !number_goes_on
+                || last == '"'
+                || (last.is_ascii_digit() && !c.is_ascii_alphanumeric())
+        };
+        match tokens.last_mut() {
+            Some(token) if !begins => token.push(c),
+            _ => tokens.push(c.to_string()),
+        }
+        if c == '"' && !escaped {
+            string = !string;
+        }
+        escaped = string && c == '\\' && !escaped;
+        last = c;
+    }
+    tokens
+}
+
+/// A quoted string, cut between two bytes if it is long, and then with its length.
+fn abbreviated(quoted: &str) -> String {
+    let inside = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or(quoted);
+    let mut bytes: usize = 0;
+    let mut cut = None;
+    let mut rest = inside;
+    while !rest.is_empty() {
+        if bytes == STRING_SHOWN {
+            cut = Some(inside.len() - rest.len());
+        }
+        rest = rest.get(byte_len(rest)..).unwrap_or_default();
+        bytes += 1;
+    }
+    match cut.and_then(|cut| inside.get(..cut)) {
+        Some(shown) if bytes > STRING_LIMIT => {
+            format!("\"{shown}\"...{GLUE}/*{GLUE}{bytes}{GLUE}bytes{GLUE}*/")
+        }
+        _ => quoted.to_string(),
+    }
+}
+
+/// How many characters stand for the first byte of an escaped string.
+fn byte_len(text: &str) -> usize {
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some('\\'), Some('0'..='7')) => {
+            1 + text.chars().skip(1).take(3).take_while(|c| matches!(c, '0'..='7')).count()
+        }
+        (Some('\\'), Some(_)) => 2,
+        (Some(c), _) => c.len_utf8(),
+        (None, _) => 1,
+    }
+}
+
+/// A blank at which no line ends. It is painted as any other.
+const GLUE: char = '\u{a0}';
+
+/// Folded to `width` columns: `first` columns of the first line are taken already, all others begin with `hanging`
+/// blanks. Breaks at blanks, and inside of a word only if it is longer than a line.
+pub(super) fn fold(spans: &[Span], width: usize, first: usize, hanging: usize) -> Vec<Vec<Span>> {
+    let mut folder = Folder { width, hanging, column: first, fresh: true, lines: vec![Vec::new()] };
+    // A word may have several colours.
+    let mut word = Vec::new();
+    for Span { text, ink } in spans {
+        for piece in text.split_inclusive(' ') {
+            word.push(span(piece, *ink));
+            if piece.ends_with(' ') {
+                folder.word(&core::mem::take(&mut word));
+            }
+        }
+    }
+    folder.word(&word);
+    folder.lines
+}
+
+struct Folder {
+    width: usize,
+    hanging: usize,
+    column: usize,
+    /// Nothing stands on this line yet.
+    fresh: bool,
+    lines: Vec<Vec<Span>>,
+}
+
+impl Folder {
+    fn word(&mut self, pieces: &[Span]) {
+        let blanks = pieces.last().map_or(0, |last| last.text.len() - last.text.trim_end_matches(' ').len());
+        let need = width(pieces) - blanks;
+        if !self.fresh && self.column + need > self.width {
+            self.new_line();
+        }
+        for Span { text, ink } in pieces {
+            let mut rest = text.as_str();
+            while !rest.is_empty() {
+                let room = self.width.saturating_sub(self.column);
+                // Blanks may stand over the edge: they are not painted there.
+                let fits = rest.trim_end_matches(' ').chars().count() <= room;
+                if !fits && room == 0 && !self.fresh {
+                    self.new_line();
+                    continue;
+                }
+                let cut = rest.char_indices().nth(room.max(1)).map_or(rest.len(), |(at, _)| at);
+                let (here, after) = rest.split_at(if fits { rest.len() } else { cut });
+                self.put(here, *ink);
+                rest = after;
+            }
+        }
+    }
+
+    fn put(&mut self, text: &str, ink: Ink) {
+        if let Some(line) = self.lines.last_mut() {
+            line.push(span(text, ink));
+        }
+        self.column += text.chars().count();
+        self.fresh = false;
+    }
+
+    fn new_line(&mut self) {
+        self.lines.push(vec![span(" ".repeat(self.hanging), Ink::Plain)]);
+        (self.column, self.fresh) = (self.hanging, true);
+    }
+}

@@ -1,0 +1,160 @@
+//! Which lines are worth a note in a diagram, and what the note says.
+
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::Role;
+use super::events::{Mark, Note};
+use super::walk::{Object, Seen};
+use super::words::{fatal_text, one_line};
+use nsexec::namespace::NsSet;
+use crate::record::{Bytes, Call, Reply};
+use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation};
+
+/// As many characters of a map or path as a note shows.
+const DATA_LIMIT: usize = 60;
+
+/// The note for this line, if it has one: a step that concerns security, or a failure.
+pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
+    let plain = |mark, text: String| Some(Note { mark, kinds: NsSet::EMPTY, text });
+    if let Reply::Errno(errno) = seen.line.reply {
+        return failure(seen, errno);
+    }
+    match &seen.line.call {
+        Call::Setns { .. } if seen.context.role == Some(Role::Stage0) => {
+            plain(Mark::Setup, if is_own(seen) { "comes back" } else { "goes into stage 1's mnt" }.into())
+        }
+        Call::Setns { kind, .. } => namespaces(Mark::Join, *kind, seen),
+        Call::Unshare { flags } => namespaces(Mark::Create, *flags, seen),
+        Call::SetDumpable { dumpable: true } => plain(Mark::Privacy, "dumpable window opens".into()),
+        Call::SetDumpable { .. } if seen.context.window => {
+            plain(Mark::Privacy, "dumpable window closes".into())
+        }
+        Call::SetDumpable { .. } => plain(Mark::Privacy, "not dumpable any more".into()),
+        Call::Setresuid { uid } => plain(Mark::Identity, format!("becomes user {uid} inside")),
+        Call::Setsid => plain(Mark::Identity, "leads a session".into()),
+        Call::Setuid { uid } => plain(Mark::Identity, format!("user {uid}")),
+        Call::Setgid { gid } => plain(Mark::Identity, format!("group {gid}")),
+        Call::DropGroups => plain(Mark::Identity, "no other groups".into()),
+        Call::SetPdeathsig { .. } => plain(Mark::Setup, "dies with the launcher".into()),
+        Call::Mount { mount } => plain(Mark::Setup, mounts(*mount).into()),
+        Call::Dup3 { number, .. } => plain(Mark::Setup, format!("mount source at {}", number.0)),
+        Call::Openat { flags: OpenFlags::Path, path, .. } => {
+            plain(Mark::Setup, format!("opens mount source\n{}", one_line(&path.0, DATA_LIMIT)))
+        }
+        Call::Execveat { .. } => plain(Mark::Setup, "becomes a sealed copy of itself".into()),
+        Call::Execve { path, argv, .. } => plain(Mark::Setup, becomes(seen, path, argv)),
+        Call::Write { data, .. } | Call::WriteNowait { data, .. } => writes(seen, data),
+        _ => None,
+    }
+}
+
+/// Whether the namespace is the one that stage 0 came from.
+fn is_own(seen: &Seen<'_>) -> bool {
+    matches!(&seen.context.object, Some(Object::Namespace(path)) if path.starts_with("/proc/self/"))
+}
+
+fn namespaces(mark: Mark, flags: CloneFlags, seen: &Seen<'_>) -> Option<Note> {
+    let kinds = NsSet::from_flags(flags);
+    if kinds.is_empty() {
+        return None;
+    }
+    let text = match (&mark, &seen.context.object) {
+        (Mark::Join, Some(Object::Namespace(path))) => {
+            format!("joins {kinds}\n{}", one_line(path.as_bytes(), DATA_LIMIT))
+        }
+        (Mark::Join, _) => format!("joins {kinds}"),
+        _ => format!("creates {kinds}"),
+    };
+    Some(Note { mark, kinds, text })
+}
+
+const fn mounts(mount: Mount) -> &'static str {
+    match mount {
+        Mount::Propagation(Propagation::Private) => "mounts made private",
+        Mount::Propagation(Propagation::Slave) => "mounts made slaves",
+        Mount::Propagation(Propagation::Shared) => "mounts made shared",
+        Mount::Proc => "mounts its own /proc",
+    }
+}
+
+fn becomes(seen: &Seen<'_>, path: &Bytes, argv: &[Bytes]) -> String {
+    let rest: Vec<String> = argv.iter().skip(1).map(|arg| one_line(&arg.0, DATA_LIMIT)).collect();
+    // Stage 0 becomes the runtime's program, and from that its copy.
+    let other = matches!(seen.context.role, Some(Role::Tool | Role::Stage0));
+    let what = if other { "becomes" } else { "becomes the command" };
+    let command = format!("{} {}", one_line(&path.0, DATA_LIMIT), rest.join(" "));
+    format!("{what}\n{}", one_line(command.trim_end().as_bytes(), DATA_LIMIT))
+}
+
+/// A map of a few lines on one line; of more the first two, each on its own, and how many follow.
+fn some_lines(data: &[u8]) -> String {
+    let ends = |byte: &u8| *byte == b'\n' || *byte == 0;
+    let lines: Vec<&[u8]> = data.split(ends).filter(|line| !line.is_empty()).collect();
+    match lines[..] {
+        [first, second, ref rest @ ..] if rest.len() > 1 => {
+            let [first, second] = [first, second].map(|line| one_line(line, DATA_LIMIT));
+            format!("{first}\n{second}\n… and {} lines more", rest.len())
+        }
+        _ => one_line(data, DATA_LIMIT),
+    }
+}
+
+fn writes(seen: &Seen<'_>, data: &Bytes) -> Option<Note> {
+    let shown = one_line(&data.0, DATA_LIMIT);
+    let (mark, text) = match seen.context.object.as_ref()? {
+        Object::ProcFile(name) if name == "oom_score_adj" => (Mark::Setup, format!("oom score {shown}")),
+        Object::ProcFile(name) => (Mark::Maps, format!("writes {name}\n{}", some_lines(&data.0))),
+        Object::Log => (Mark::Failed, fatal_text(&data.0)?),
+        _ => return None,
+    };
+    Some(Note { mark, kinds: NsSet::EMPTY, text })
+}
+
+/// What failed, unless the core goes on as if nothing had been.
+fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
+    let name = errno.name().map_or_else(|| format!("errno {}", errno.0), ToString::to_string);
+    let object = seen.context.object.as_ref();
+    let (mark, text) = match (&seen.line.call, errno) {
+        (_, Errno::EINTR | Errno::EAGAIN)
+        | (Call::PidfdOpen { .. } | Call::TidAddress | Call::CloseRangeCloexec { .. }, _)
+        | (Call::GetSeals { .. } | Call::MemfdCreate { .. } | Call::Sendfile { .. }, _)
+        | (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM)
+        | (Call::Openat2 { .. }, Errno::ENOSYS)
+        | (Call::SocketType { .. }, _)
+        | (Call::Send { .. }, Errno::ENOTSOCK)
+        | (Call::Kill { .. }, Errno::ESRCH)
+        | (Call::Wait4 { .. }, Errno::ECHILD)
+        | (Call::Close { .. } | Call::WriteNowait { .. } | Call::Sigtimedwait { .. }, _) => return None,
+        // The third pass is the last.
+        (Call::Setns { kind, .. }, Errno::EPERM) => {
+            let mark = if seen.context.again { Mark::Failed } else { Mark::Refused };
+            (mark, format!("{} refused: EPERM", NsSet::from_flags(*kind)))
+        }
+        // By openat, then.
+        (Call::Openat2 { .. }, Errno::EPERM) if object == Some(&Object::ProcDir) => return None,
+        (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => match object {
+            Some(Object::ProcFile(file)) => (Mark::Refused, format!("{file} refused: EPERM")),
+            _ => (Mark::Failed, format!("{} fails: {name}", seen.line.call.name())),
+        },
+        (Call::Execve { path, .. }, Errno::ENOENT) => {
+            (Mark::Refused, format!("not there:\n{}", one_line(&path.0, DATA_LIMIT)))
+        }
+        (call, _) => (Mark::Failed, format!("{} fails: {name}", call.name())),
+    };
+    Some(Note { mark, kinds: NsSet::EMPTY, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_map_no_line_is_torn() {
+        let lines = |count: usize| (0..count).map(|n| format!("{n} {n} 1\n")).collect::<String>();
+        assert_eq!(some_lines(b"0 0 1\n\0"), "0 0 1");
+        assert_eq!(some_lines(lines(3).as_bytes()), "0 0 1; 1 1 1; 2 2 1");
+        assert_eq!(some_lines(lines(340).as_bytes()), "0 0 1\n1 1 1\n… and 338 lines more");
+    }
+}

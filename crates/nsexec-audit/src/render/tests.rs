@@ -1,0 +1,415 @@
+//! Documents as they are shown: from runs on the real kernel (`examples/record_sections.rs`), and from a run in which
+//! stage 2 dies, made by hand.
+
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::events::{What, events};
+use super::mermaid::mermaid;
+use super::svg::svg;
+use super::text::{Look, text};
+use super::{Document, Fact, Fate, Role, Section};
+use crate::record::{Call, Line, Reply, Transcript};
+use nsexec::sys::types::{Errno, Fd, Pid, Signal, WaitFor, WaitStatus, Waited};
+
+/// A document and what it borrows from.
+pub(super) struct Sample {
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    transcripts: Vec<Transcript>,
+}
+
+impl Sample {
+    fn recorded(name: &'static str, title: &'static str, data: &str) -> Self {
+        let mut transcripts = Vec::new();
+        for part in data.split("{\"schema\"").skip(1) {
+            transcripts.push(Transcript::from_json_lines(&format!("{{\"schema\"{part}")).unwrap());
+        }
+        Self { name, title, transcripts }
+    }
+
+    /// How a process ended, as whoever waited for it saw it.
+    fn status(&self, index: usize) -> Option<WaitStatus> {
+        let lines = || self.transcripts.iter().flat_map(|transcript| &transcript.lines);
+        let is = |name: &str| self.transcripts[index].section.starts_with(name);
+        let before = self.transcripts[..index].iter().filter(|other| is(&other.section)).count();
+        let mut made = lines().filter_map(|line| match (&line.call, &line.reply) {
+            (Call::Fork { exit, .. }, Reply::Parent(pid)) if is("mapping") || is("stage-0") => {
+                ((*exit == nsexec::sys::types::ExitSignal::Chld) == is("mapping")).then_some(*pid)
+            }
+            _ => None,
+        });
+        let siblings: Vec<Pid> = lines()
+            .filter_map(|line| match (&line.call, &line.reply) {
+                (Call::CloneSibling { .. }, Reply::Parent(pid)) => Some(*pid),
+                _ => None,
+            })
+            .collect();
+        let pid = match () {
+            () if is("stage-1") => siblings.first().copied(),
+            () if is("stage-2") => siblings.get(1).copied(),
+            () => made.nth(before),
+        }?;
+        lines().find_map(|line| match &line.reply {
+            Reply::Waited(waited) if waited.pid == pid => Some(waited.status),
+            _ => None,
+        })
+    }
+
+    fn outcome(&self, index: usize) -> (String, Fate) {
+        let transcript = &self.transcripts[index];
+        let executes = transcript.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
+        match self.status(index) {
+            Some(WaitStatus::Exited(0)) => ("exit 0".into(), Fate::Ended),
+            Some(WaitStatus::Exited(code)) => (format!("exit {code}"), Fate::Failed),
+            Some(WaitStatus::Signaled(signal)) => (format!("killed by {signal}"), Fate::Failed),
+            _ if executes => ("is the command".into(), Fate::LivesOn),
+            _ => ("goes on".into(), Fate::LivesOn),
+        }
+    }
+
+    /// Shows the sample to `test`.
+    pub(super) fn with<T>(&self, test: impl FnOnce(&Document<'_>) -> T) -> T {
+        let outcomes: Vec<(String, Fate)> = (0..self.transcripts.len()).map(|at| self.outcome(at)).collect();
+        let sections: Vec<Section<'_>> = self
+            .transcripts
+            .iter()
+            .zip(&outcomes)
+            .map(|(transcript, (outcome, fate))| Section {
+                name: &transcript.section,
+                lines: &transcript.lines,
+                outcome,
+                fate: *fate,
+            })
+            .collect();
+        let said = |start: &str| -> Vec<String> {
+            let lines = self.transcripts.iter().flat_map(|transcript| &transcript.lines);
+            lines
+                .filter_map(|line| match &line.call {
+                    Call::Send { data, .. } | Call::WriteNowait { data, .. } => {
+                        core::str::from_utf8(&data.0).ok()
+                    }
+                    _ => None,
+                })
+                .filter(|text| text.starts_with(start))
+                .map(|text| text.trim_end().to_string())
+                .collect()
+        };
+        let (pid_line, log) = (said("{\"stage1_pid\""), said("{\"level\""));
+        let user = if ["rootful", "exec", "window", "no_launcher"].contains(&self.name) {
+            "0 (root)"
+        } else {
+            "1001"
+        };
+        test(&Document {
+            title: self.title,
+            hash: Some("5d1f6a0e7c2b9384"),
+            assumptions: &[
+                Fact { key: "uid", value: user },
+                Fact { key: "kernel", value: "6.1" },
+                Fact { key: "dialect", value: "v1_2" },
+            ],
+            sections: &sections,
+            pid_line: pid_line.first().map(String::as_str),
+            log: &log.iter().map(String::as_str).collect::<Vec<_>>(),
+            findings: &["every rule holds"],
+        })
+    }
+}
+
+macro_rules! recorded {
+    ($name:literal, $title:literal) => {
+        Sample::recorded(
+            $name,
+            $title,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/render/", $name, ".jsonl")),
+        )
+    };
+}
+
+pub(super) fn samples() -> Vec<Sample> {
+    [
+        recorded!("rootful", "A container with a user namespace, made by root"),
+        recorded!("rootless", "A container of an ordinary user, with one id"),
+        recorded!("tools", "A container of an ordinary user, with mapping tools"),
+        recorded!("exec", "A command in the namespaces of a container"),
+        recorded!("refused", "A network namespace that may not be joined"),
+        recorded!("tool_fails", "A mapping tool that fails"),
+        recorded!("window", "A new user namespace beside a network namespace that is joined"),
+        recorded!("exec_rootless", "A command in the namespaces of an ordinary user"),
+        stage_2_dies(),
+        no_launcher(),
+    ]
+    .into()
+}
+
+/// Stage 2 is killed before its turn: stage 0 speaks to nobody.
+fn stage_2_dies() -> Sample {
+    let mut sample = recorded!("rootless", "A stage 2 that is killed; \"#<&>'%\" in its title");
+    let section = |name: &str| Role::of(name).unwrap() as usize;
+    for transcript in &mut sample.transcripts {
+        let lines = &mut transcript.lines;
+        let is_your_turn = |line: &Line| match (&line.call, &line.reply) {
+            (Call::Send { data, .. }, _) | (Call::Read { .. }, Reply::Data(data)) => {
+                data.0.starts_with(b"D\0")
+            }
+            _ => false,
+        };
+        match section(&transcript.section) {
+            0 => {
+                let stage_0 = lines.iter().find_map(|line| match line.reply {
+                    Reply::Parent(pid) => Some(pid),
+                    _ => None,
+                });
+                let is_wait = |line: &Line| matches!(line.call, Call::Wait4 { .. });
+                let last = lines.iter().rposition(is_wait).unwrap();
+                lines.truncate(last + 1);
+                for line in lines {
+                    if let Reply::Waited(waited) = &mut line.reply {
+                        if Some(waited.pid) == stage_0 {
+                            waited.status = WaitStatus::Exited(1);
+                        }
+                    }
+                }
+                let lines = &mut transcript.lines;
+                let pid = pid_of_stage_2(lines);
+                let status = WaitStatus::Signaled(Signal::KILL);
+                lines.push(Line {
+                    call: Call::Wait4 { pid: Pid::ANY, which: WaitFor::Stages },
+                    reply: Reply::Waited(Waited { pid, status }),
+                });
+            }
+            1 => {
+                let last = lines.iter().rposition(is_your_turn).unwrap();
+                let Call::Send { fd, .. } = lines[last].call else { unreachable!() };
+                lines.truncate(last + 1);
+                lines.push(Line { call: Call::Read { fd, len: 4 }, reply: Reply::Data(b""[..].into()) });
+            }
+            3 => lines.truncate(lines.iter().position(is_your_turn).unwrap()),
+            _ => {}
+        }
+    }
+    Sample { name: "stage_2_dies", ..sample }
+}
+
+fn pid_of_stage_2(launcher: &[Line]) -> Pid {
+    let number = launcher.iter().find_map(|line| match &line.reply {
+        Reply::Data(data) => {
+            let text = String::from_utf8_lossy(&data.0).into_owned();
+            text.split("stage2_pid\":").nth(1)?.trim_end_matches("}\n").parse().ok()
+        }
+        _ => None,
+    });
+    Pid(number.unwrap())
+}
+
+/// As a plan of the drop-in: runc is the launcher, and nobody records it.
+fn no_launcher() -> Sample {
+    let mut sample = recorded!("rootful", "Without a launcher of ours");
+    sample.transcripts.remove(0);
+    Sample { name: "no_launcher", ..sample }
+}
+
+fn assert_snapshot(name: &str, shown: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, shown));
+}
+
+#[test]
+fn as_text() {
+    for sample in samples() {
+        let shown = sample.with(|document| text(document, Look::default()));
+        assert!(shown.lines().all(|line| line == line.trim_end()), "no blanks at the end of a line");
+        assert_snapshot(&format!("render_text_{}", sample.name), &shown);
+    }
+}
+
+#[test]
+fn folded_text_keeps_to_its_width_and_loses_nothing() {
+    for sample in samples() {
+        let squeezed = |text: String| text.replace([' ', '\n'], "");
+        let whole = sample.with(|document| text(document, Look::default()));
+        for width in [40, 60, 100, 140] {
+            let look = Look { width: Some(width), colour: false };
+            let shown = sample.with(|document| text(document, look));
+            for line in shown.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+                assert_eq!(line, line.trim_end());
+            }
+            assert_eq!(squeezed(shown.clone()), squeezed(whole.clone()));
+            if sample.name == "rootful" && [60, 100].contains(&width) {
+                assert_snapshot(&format!("render_text_rootful_{width}"), &shown);
+            }
+        }
+    }
+}
+
+#[test]
+fn coloured_text_is_the_plain_text_when_its_colours_are_taken_away() {
+    for sample in samples() {
+        for width in [None, Some(80)] {
+            let plain = sample.with(|document| text(document, Look { width, colour: false }));
+            let coloured = sample.with(|document| text(document, Look { width, colour: true }));
+            let mut bare = String::new();
+            for (index, part) in coloured.split('\x1b').enumerate() {
+                bare.push_str(if index == 0 { part } else { part.split_once('m').unwrap().1 });
+            }
+            assert_eq!(bare, plain);
+            if sample.name == "rootless" && width.is_none() {
+                assert_snapshot("render_text_rootless_coloured", &coloured.replace('\x1b', "\\e"));
+            }
+        }
+    }
+}
+
+#[test]
+fn as_mermaid() {
+    for sample in samples() {
+        let shown = sample.with(mermaid);
+        assert_snapshot(&format!("render_mermaid_{}", sample.name), &shown);
+        let mut active = std::collections::BTreeMap::<&str, i32>::new();
+        for line in shown.lines().map(str::trim) {
+            // After the entities are gone, nothing that mermaid reads as syntax is left in a text.
+            if let Some((_, words)) = line.split_once(": ").filter(|_| !line.starts_with("title")) {
+                let words = words.split('#').map(|part| part.split_once(';').map_or(part, |(_, rest)| rest));
+                assert!(!words.skip(1).any(|part| part.contains([';', '#'])), "{line}");
+            }
+            if let Some(who) = line.strip_prefix("activate ") {
+                *active.entry(who).or_default() += 1;
+            } else if let Some(who) = line.strip_prefix("deactivate ") {
+                *active.entry(who).or_default() -= 1;
+                assert!(active[who] >= 0, "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn as_a_picture() {
+    for sample in samples() {
+        let shown = sample.with(svg);
+        let parsed = roxmltree::Document::parse(&shown).unwrap();
+        let texts = parsed.descendants().filter(|node| node.has_tag_name("text")).count();
+        assert!(texts > 20);
+        if let Some(directory) = std::env::var_os("NSEXEC_PICTURES") {
+            let file = std::path::Path::new(&directory).join(format!("{}.svg", sample.name));
+            std::fs::write(file, &shown).unwrap();
+        }
+        if ["rootful", "stage_2_dies"].contains(&sample.name) {
+            assert_snapshot(&format!("render_svg_{}", sample.name), &shown);
+        }
+    }
+}
+
+#[test]
+fn the_example_in_the_documentation_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example-plan.svg");
+    let shown = samples()[0].with(svg);
+    if std::env::var_os("NSEXEC_PICTURES").is_some() {
+        std::fs::write(path, &shown).unwrap();
+    }
+    assert!(std::fs::read_to_string(path).unwrap() == shown, "run this test with NSEXEC_PICTURES set");
+}
+
+#[test]
+fn every_message_of_a_good_run_is_shown_once_and_arrives() {
+    for sample in samples().iter().filter(|sample| ["rootful", "exec"].contains(&sample.name)) {
+        let all = sample.with(events);
+        let words: Vec<(Role, Role, String)> = all
+            .iter()
+            .filter_map(|event| match &event.what {
+                What::Message { from, to, text, lost, .. } => {
+                    assert!(!lost, "{text}");
+                    Some((*from, *to, text.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        let sent = |text: &str| words.iter().filter(|(.., said)| said.starts_with(text)).count();
+        assert_eq!(sent("the bootstrap message"), 1);
+        assert_eq!(sent("the pid of stage 2: "), 1);
+        assert_eq!(sent("the pid line"), 1);
+        assert_eq!(sent("your turn"), 1);
+        assert_eq!(sent("done"), 2);
+        assert_eq!(sent("go"), 1);
+        let last = words.last().unwrap();
+        assert_eq!((last.0, last.1), (Role::Launcher, Role::Stage2));
+    }
+}
+
+/// Whatever is cut off, weaving ends, and every end is shown.
+#[test]
+fn a_run_may_break_off_anywhere() {
+    for sample in samples() {
+        for victim in 0..sample.transcripts.len() {
+            for keep in 0..sample.transcripts[victim].lines.len() {
+                let mut transcripts = sample.transcripts.clone();
+                transcripts[victim].lines.truncate(keep);
+                let broken = Sample { name: "", title: "", transcripts };
+                let all = broken.with(events);
+                let ends = all.iter().filter(|event| matches!(event.what, What::End { .. })).count();
+                assert_eq!(ends, sample.transcripts.len());
+                for (index, event) in all.iter().enumerate() {
+                    let What::End { role, .. } = &event.what else { continue };
+                    let is_its = |event: &&super::events::Event| {
+                        event.source.is_some_and(|(section, _)| {
+                            Role::of(&sample.transcripts[section].section) == Some(*role)
+                        })
+                    };
+                    let after = all[index..].iter().find(is_its);
+                    assert!(
+                        *role == Role::Tool || after.is_none(),
+                        "{} {victim} {keep}: {after:?}",
+                        sample.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_nobody_reads_is_lost() {
+    let sample = stage_2_dies();
+    let all = sample.with(events);
+    let lost: Vec<String> = all
+        .iter()
+        .filter_map(|event| match &event.what {
+            What::Message { text, lost: true, .. } => Some(text.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, ["your turn"]);
+}
+
+#[test]
+fn a_refused_send_is_lost_and_says_why() {
+    let line = Line {
+        call: Call::Send { fd: Fd(6), data: 0x44_u32.to_ne_bytes()[..].into() },
+        reply: Reply::Errno(Errno::EPIPE),
+    };
+    let pair = |one, other| Line { call: Call::Socketpair, reply: Reply::Pair(Fd(one), Fd(other)) };
+    let lines = [pair(3, 4), pair(5, 6), line];
+    let section = Section { name: "stage-0 parent", lines: &lines, outcome: "exit 1", fate: Fate::Failed };
+    let document = Document { sections: &[section], ..Document::default() };
+    assert!(matches!(&events(&document)[0].what, What::Message { to: Role::Stage2, lost: true, .. }));
+    let shown = text(&document, Look::default());
+    assert!(shown.contains("# → stage 2: your turn, but the peer is gone"), "{shown}");
+}
+
+#[test]
+fn long_data_is_cut_between_two_bytes_and_says_how_long_it_is() {
+    let data: Vec<u8> = (0..200).flat_map(|_| [0, b'7']).collect();
+    let line = Line { call: Call::Write { fd: Fd(3), data: data[..].into() }, reply: Reply::Count(400) };
+    let section = Section { name: "stage-0 parent", lines: &[line], outcome: "", fate: Fate::Ended };
+    let document = Document { sections: &[section], ..Document::default() };
+    let shown = text(&document, Look::default());
+    let expected = format!("  write(3, \"{}\"... /* 400 bytes */, 400) = 400\n", "\\0007".repeat(24));
+    assert_eq!(shown, format!("stage-0 parent\n{expected}"));
+    assert_eq!(shown.matches("bytes").count(), 1);
+    assert!(!shown.to_string().contains('#'));
+}

@@ -1,0 +1,166 @@
+//! As text: a section for each process, a line for each call in strace's dialect, and the reasons.
+
+use std::format;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use super::paint::{Ink, Span, call_spans, fold, paint, span, width};
+use super::walk::{Object, Seen, walk};
+use super::why::why;
+use super::words::{Word, fatal_text};
+use super::{Document, Fate, Section};
+use crate::record::{Call, Reply};
+
+/// Where a line begins.
+const INDENT: usize = 2;
+/// Where what is left of a long line goes on.
+const HANGING: usize = 6;
+/// Where the reasons begin, if the calls leave them the room.
+const REASON_COLUMN: usize = 56;
+
+/// How the text shall look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Look {
+    /// Fold lines to so many columns. `None` leaves them whole: one call, one line.
+    pub width: Option<usize>,
+    /// Colour with escape sequences.
+    pub colour: bool,
+}
+
+/// The document as text, with a newline at the end.
+#[must_use]
+pub fn text(document: &Document<'_>, look: Look) -> String {
+    let mut page = Page { look, out: String::new() };
+    page.head(document);
+    for (section, seen) in document.sections.iter().zip(walk(document)) {
+        page.section(section, &seen);
+    }
+    if let Some(line) = document.pid_line {
+        page.list("pid line", &[line], Ink::Plain);
+    }
+    page.list("log", document.log, Ink::Plain);
+    page.list("rules", document.findings, Ink::Plain);
+    page.out
+}
+
+struct Page {
+    look: Look,
+    out: String,
+}
+
+impl Page {
+    /// One line, folded if need be.
+    fn line(&mut self, indent: usize, hanging: usize, spans: &[Span]) {
+        let lines = match self.look.width {
+            Some(columns) => fold(spans, columns, indent, hanging),
+            None => vec![spans.to_vec()],
+        };
+        for (index, line) in lines.into_iter().enumerate() {
+            if index == 0 {
+                self.out.push_str(&" ".repeat(indent));
+            }
+            self.out.push_str(&paint(&line, self.look.colour));
+            self.out.push('\n');
+        }
+    }
+
+    fn heading(&mut self, text: &str) {
+        if !self.out.is_empty() {
+            self.out.push('\n');
+        }
+        self.line(0, INDENT, &[span(text, Ink::Heading)]);
+    }
+
+    fn head(&mut self, document: &Document<'_>) {
+        if !document.title.is_empty() {
+            self.heading(document.title);
+        }
+        if let Some(hash) = document.hash {
+            self.line(INDENT, HANGING, &[span("hash ", Ink::Dim), span(hash, Ink::Plain)]);
+        }
+        if document.assumptions.is_empty() {
+            return;
+        }
+        self.heading("assumptions");
+        let keys = document.assumptions.iter().map(|fact| fact.key.chars().count());
+        let column = keys.max().unwrap_or(0).min(32) + 2;
+        for fact in document.assumptions {
+            let key = format!("{:<column$}", fact.key);
+            self.line(INDENT, INDENT + column, &[span(key, Ink::Dim), span(fact.value, Ink::Plain)]);
+        }
+    }
+
+    fn section(&mut self, section: &Section<'_>, seen: &[Seen<'_>]) {
+        self.heading(section.name);
+        for seen in seen {
+            self.call(seen);
+        }
+        if !section.outcome.is_empty() {
+            let ink = if section.fate == Fate::Failed { Ink::Error } else { Ink::Good };
+            self.line(INDENT, HANGING, &[span("=> ", Ink::Dim), span(section.outcome, ink)]);
+        }
+    }
+
+    fn call(&mut self, seen: &Seen<'_>) {
+        let mut spans = call_spans(seen.line);
+        let Some((reason, ink)) = remark(seen) else { return self.line(INDENT, HANGING, &spans) };
+        let reason = span(format!("# {reason}"), ink);
+        let end = INDENT + width(&spans);
+        let room = self.look.width.unwrap_or(usize::MAX);
+        let needed = reason.text.chars().count();
+        let aligned = (end + 3).max(REASON_COLUMN);
+        match [aligned, end + 3].into_iter().find(|column| column.saturating_add(needed) <= room) {
+            Some(column) => {
+                spans.push(span(" ".repeat(column - end), Ink::Plain));
+                spans.push(reason);
+                self.line(INDENT, HANGING, &spans);
+            }
+            None => {
+                self.line(INDENT, HANGING, &spans);
+                self.line(HANGING, HANGING + 2, &[reason]);
+            }
+        }
+    }
+
+    fn list(&mut self, heading: &str, items: &[&str], ink: Ink) {
+        if items.is_empty() {
+            return;
+        }
+        self.heading(heading);
+        for item in items {
+            for line in item.lines() {
+                self.line(INDENT, HANGING, &[span(line, ink)]);
+            }
+        }
+    }
+}
+
+/// What stands behind a call, and a fatal record in full: it is why the run has failed.
+fn remark(seen: &Seen<'_>) -> Option<(String, Ink)> {
+    if let Call::Write { data, .. } | Call::WriteNowait { data, .. } = &seen.line.call {
+        if let Some(text) = fatal_text(&data.0).filter(|_| seen.context.object == Some(Object::Log)) {
+            return Some((format!("fatal: {text}"), Ink::Error));
+        }
+    }
+    comment(seen).map(|text| (text, Ink::Dim))
+}
+
+/// What stands behind a call: what its message says, or why it is made.
+#[must_use]
+pub fn comment(seen: &Seen<'_>) -> Option<String> {
+    let reason = why(seen.line, &seen.context);
+    let (Some(word), Some(peer)) = (&seen.context.word, seen.context.peer()) else {
+        return reason.map(ToString::to_string);
+    };
+    let arrow =
+        if matches!(seen.line.call, Call::Read { .. } | Call::ReceiveFd { .. }) { '←' } else { '→' };
+    let mut parts: Vec<String> = vec![format!("{arrow} {}: {}", peer.name(), word.text())];
+    if let Word::Bootstrap(bytes) = word {
+        parts.push(format!("{bytes} bytes"));
+    }
+    if let (Reply::Errno(_), Some(reason)) = (&seen.line.reply, reason) {
+        parts.push(format!("but {reason}"));
+    }
+    Some(parts.join(", "))
+}

@@ -1,0 +1,342 @@
+//! Line by line through every section: what each descriptor is, and what each message says.
+//!
+//! Numbers of descriptors mean nothing to a reader, and are used again after a close. So each process has a table,
+//! which a new process inherits from its parent, as in the kernel.
+
+use std::borrow::ToOwned;
+use std::collections::{BTreeMap, VecDeque};
+use std::string::String;
+use std::vec::Vec;
+
+use super::words::Word;
+use super::{Document, Role, Section};
+use crate::record::{Bytes, Call, Line, Reply};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Received};
+
+/// Where two processes talk to each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Channel {
+    /// The init pipe: the launcher and the stages.
+    Init,
+    /// The sync pipe of stage 0 and stage 1.
+    ToStage1,
+    /// The sync pipe of stage 0 and stage 2.
+    ToStage2,
+}
+
+/// What a descriptor is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// One end of a channel.
+    End {
+        /// Which.
+        channel: Channel,
+        /// The launcher's end of the init pipe, stage 0's end of a sync pipe.
+        outer: bool,
+    },
+    /// The log pipe, or standard error in its place.
+    Log,
+    /// A namespace, by its path.
+    Namespace(String),
+    /// /proc itself.
+    ProcRoot,
+    /// The directory of stage 1 in /proc.
+    ProcDir,
+    /// A file of /proc, by its last name.
+    ProcFile(String),
+    /// A process.
+    Process,
+    /// The place of a mount source, by its path if it was opened here.
+    MountSource(String),
+    /// A copy of the program in memory.
+    Copy,
+}
+
+/// What is known at a line, besides the line.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Context {
+    /// Whose line it is.
+    pub role: Option<Role>,
+    /// What the descriptor is that the call is about, or that it made.
+    pub object: Option<Object>,
+    /// What the bytes say that travel.
+    pub word: Option<Word>,
+    /// Whom the call waits for, or kills.
+    pub target: Option<Role>,
+    /// This process is in another user namespace than it began in.
+    pub in_user: bool,
+    /// This setns was refused before.
+    pub again: bool,
+    /// The dumpable window is open.
+    pub window: bool,
+}
+
+/// A line, and what is known at it.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// The line.
+    pub line: &'a Line,
+    /// What is known.
+    pub context: Context,
+}
+
+/// Every line of every section, in the order of the document.
+#[must_use]
+pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<Seen<'a>>> {
+    let mut order: Vec<(usize, &Section<'a>)> = document.sections.iter().enumerate().collect();
+    // Parents before children, since children inherit. The sort is stable: two mapping tools keep their order.
+    order.sort_by_key(|(_, section)| Role::of(section.name));
+    let pids = pids(document);
+    let mount_sources = document.sections.iter().any(has_mount_sources);
+    let mut births = BTreeMap::<Role, VecDeque<Process>>::new();
+    let mut walked: Vec<(usize, Vec<Seen<'a>>)> = Vec::new();
+    for (index, section) in order {
+        let role = Role::of(section.name);
+        let inherited = role.and_then(|role| births.get_mut(&role)?.pop_front());
+        let mut process = Process { role, mount_sources, ..inherited.unwrap_or_default() };
+        let mut seen = Vec::new();
+        for line in section.lines {
+            let context = Context { target: target(line, &pids), ..process.look(line) };
+            if let Some(child) = born(role, line) {
+                births.entry(child).or_default().push_back(process.fork());
+            }
+            seen.push(Seen { line, context });
+        }
+        walked.push((index, seen));
+    }
+    walked.sort_by_key(|(index, _)| *index);
+    walked.into_iter().map(|(_, seen)| seen).collect()
+}
+
+/// Whether a stage sends or receives mount sources, or is about to: stage 0 opens its own mount namespace for nothing else.
+fn has_mount_sources(section: &Section<'_>) -> bool {
+    section.lines.iter().any(|line| match &line.call {
+        Call::SendFd { .. } | Call::ReceiveFd { .. } => true,
+        Call::Openat { path, .. } => {
+            path.0 == b"/proc/self/ns/mnt" && Role::of(section.name) == Some(Role::Stage0)
+        }
+        _ => false,
+    })
+}
+
+/// Whose the pids are. The launcher's pid namespace numbers all of ours, and each sees only its own makes.
+fn pids(document: &Document<'_>) -> BTreeMap<i32, Role> {
+    let mut pids = BTreeMap::new();
+    for section in document.sections {
+        for line in section.lines {
+            if let (Some(child), Reply::Parent(pid)) = (born(Role::of(section.name), line), &line.reply) {
+                pids.insert(pid.0, child);
+            }
+        }
+    }
+    pids
+}
+
+fn target(line: &Line, pids: &BTreeMap<i32, Role>) -> Option<Role> {
+    let pid = match (&line.call, &line.reply) {
+        (Call::Wait4 { .. }, Reply::Waited(waited)) => waited.pid,
+        (Call::Kill { pid, .. } | Call::PidfdOpen { pid }, _) => *pid,
+        _ => return None,
+    };
+    pids.get(&pid.0).copied()
+}
+
+/// Which process this line makes.
+#[must_use]
+pub fn born(parent: Option<Role>, line: &Line) -> Option<Role> {
+    match (parent?, &line.call, &line.reply) {
+        (Role::Launcher, Call::Fork { .. } | Call::CloneSibling { .. }, Reply::Parent(_)) => {
+            Some(Role::Stage0)
+        }
+        (Role::Stage0, Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage1),
+        (Role::Stage0, Call::Fork { .. }, Reply::Parent(_)) => Some(Role::Tool),
+        (Role::Stage1, Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage2),
+        _ => None,
+    }
+}
+
+/// The descriptor that a call is about.
+#[must_use]
+pub fn descriptor(call: &Call) -> Option<Fd> {
+    match call {
+        Call::Close { fd }
+        | Call::Read { fd, .. }
+        | Call::Write { fd, .. }
+        | Call::WriteNowait { fd, .. }
+        | Call::Send { fd, .. }
+        | Call::Fstatfs { fd }
+        | Call::Getdents64 { fd, .. }
+        | Call::SetCloexec { fd, .. }
+        | Call::GetSeals { fd }
+        | Call::AddSeals { fd, .. }
+        | Call::Sendfile { to: fd, .. }
+        | Call::Fchmod { fd, .. }
+        | Call::Execveat { fd, .. }
+        | Call::Setns { fd, .. }
+        | Call::Dup3 { fd, .. }
+        | Call::SendFd { socket: fd, .. }
+        | Call::ReceiveFd { socket: fd } => Some(*fd),
+        Call::SocketType { fd } => Some(*fd),
+        Call::Openat { dir, .. } | Call::Openat2 { dir, .. } if *dir != Fd::CWD => Some(*dir),
+        _ => None,
+    }
+}
+
+/// One process as far as its lines tell.
+#[derive(Clone, Debug, Default)]
+struct Process {
+    role: Option<Role>,
+    table: BTreeMap<i32, Object>,
+    pairs: usize,
+    in_user: bool,
+    window: bool,
+    mount_sources: bool,
+    refused: Vec<Fd>,
+    said: BTreeMap<(Channel, bool), Word>,
+}
+
+impl Process {
+    /// What its child knows: descriptors and namespaces, but not what was said.
+    fn fork(&self) -> Self {
+        Self { table: self.table.clone(), in_user: self.in_user, ..Self::default() }
+    }
+
+    fn look(&mut self, line: &Line) -> Context {
+        let object = self.object(line);
+        let word = object.as_ref().and_then(|object| self.word(object, line));
+        let (window, in_user) = (self.window, self.in_user);
+        let again = matches!(line.call, Call::Setns { fd, .. } if self.refused.contains(&fd));
+        self.remember(line);
+        Context { role: self.role, object, word, target: None, in_user, again, window }
+    }
+
+    /// What the line is about. Descriptors that nobody has seen being made came with the exec: then what is done
+    /// with them tells what they are.
+    fn object(&mut self, line: &Line) -> Option<Object> {
+        let init = Object::End { channel: Channel::Init, outer: self.role == Some(Role::Launcher) };
+        if let Some(made) = self.made(line) {
+            return Some(made);
+        }
+        let fd = descriptor(&line.call)?;
+        let begins = matches!(self.role, Some(Role::Launcher | Role::Stage0));
+        let guess = match line.call {
+            _ if fd == Fd::STDERR => Object::Log,
+            Call::Read { .. } | Call::Send { .. } | Call::SocketType { .. } if begins => init,
+            Call::WriteNowait { .. } => Object::Log,
+            _ => return self.table.get(&fd.0).cloned(),
+        };
+        Some(self.table.entry(fd.0).or_insert(guess).clone())
+    }
+
+    /// Puts what the line makes into the table, and gives (one of) it.
+    fn made(&mut self, line: &Line) -> Option<Object> {
+        match (&line.call, &line.reply) {
+            (Call::Socketpair, Reply::Pair(one, other)) => {
+                let (channel, outer_first) = match (self.role, self.pairs) {
+                    // The launcher keeps the first; stage 0 keeps the second, as runc does.
+                    (Some(Role::Launcher), _) => (Channel::Init, true),
+                    (_, 0) => (Channel::ToStage1, false),
+                    _ => (Channel::ToStage2, false),
+                };
+                self.pairs += 1;
+                self.table.insert(one.0, Object::End { channel, outer: outer_first });
+                self.table.insert(other.0, Object::End { channel, outer: !outer_first });
+                Some(Object::End { channel, outer: true })
+            }
+            (Call::Pipe2, Reply::Pair(one, other)) => {
+                self.table.insert(one.0, Object::Log);
+                self.table.insert(other.0, Object::Log);
+                Some(Object::Log)
+            }
+            (Call::PidfdOpen { .. }, Reply::Fd(fd)) => {
+                self.table.insert(fd.0, Object::Process);
+                Some(Object::Process)
+            }
+            (Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+                self.table.insert(fd.0, Object::Copy);
+                Some(Object::Copy)
+            }
+            (Call::Openat { path, flags, .. } | Call::Openat2 { path, flags, .. }, reply) => {
+                let object = match opened(path, *flags) {
+                    // Before there are stages it is a copy of the program.
+                    Object::MountSource(_) if self.pairs == 0 => Object::Copy,
+                    object => object,
+                };
+                if let Reply::Fd(fd) = reply {
+                    self.table.insert(fd.0, object.clone());
+                }
+                Some(object)
+            }
+            _ => None,
+        }
+    }
+
+    fn word(&mut self, object: &Object, line: &Line) -> Option<Word> {
+        let Object::End { channel, outer } = object else { return None };
+        let (data, sends) = match (&line.call, &line.reply) {
+            (Call::Send { data, .. } | Call::Write { data, .. }, _) => (data, true),
+            (Call::Read { .. }, Reply::Data(data)) if !data.0.is_empty() => (data, false),
+            (Call::SendFd { .. }, _) => return Some(Word::MountSource),
+            (Call::ReceiveFd { .. }, Reply::Received(received)) => {
+                return received.byte.map(|_| Word::MountSource);
+            }
+            _ => return None,
+        };
+        let word = match (channel, sends == *outer) {
+            (Channel::Init, true) => Word::from_launcher(&data.0),
+            (Channel::Init, false) => Word::to_launcher(&data.0),
+            _ => Word::between_stages(&data.0, self.said.get(&(*channel, sends)), self.mount_sources),
+        };
+        self.said.insert((*channel, sends), word.clone());
+        Some(word)
+    }
+
+    fn remember(&mut self, line: &Line) {
+        match (&line.call, &line.reply) {
+            (Call::Close { fd }, _) => {
+                self.table.remove(&fd.0);
+            }
+            (_, Reply::Received(Received { fd: Some(fd), .. })) => {
+                self.table.insert(fd.0, Object::MountSource(String::new()));
+            }
+            // What is inherited now is known by what is done with it: a runc that starts itself anew as stage 0.
+            (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.table.clear(),
+            (Call::Setns { kind, .. }, Reply::Unit) => self.in_user |= kind.contains(CloneFlags::NEWUSER),
+            (Call::Setns { fd, .. }, Reply::Errno(Errno::EPERM)) => self.refused.push(*fd),
+            (Call::Unshare { flags }, Reply::Unit) => self.in_user |= flags.contains(CloneFlags::NEWUSER),
+            (Call::SetDumpable { dumpable }, Reply::Unit) => self.window = *dumpable,
+            _ => {}
+        }
+    }
+}
+
+fn opened(path: &Bytes, flags: OpenFlags) -> Object {
+    let path = String::from_utf8_lossy(&path.0);
+    match flags {
+        OpenFlags::Namespace => Object::Namespace(path.into_owned()),
+        OpenFlags::Directory if path == "/proc" => Object::ProcRoot,
+        OpenFlags::Directory => Object::ProcDir,
+        OpenFlags::Path => Object::MountSource(path.into_owned()),
+        OpenFlags::Unnamed | OpenFlags::New => Object::Copy,
+        _ => Object::ProcFile(path.rsplit('/').next().unwrap_or_default().to_owned()),
+    }
+}
+
+impl Context {
+    /// Who is at the other end, where the descriptor is an end of a channel.
+    #[must_use]
+    pub fn peer(&self) -> Option<Role> {
+        match (self.object.as_ref()?, self.role) {
+            (Object::End { channel: Channel::Init, outer: false }, _) => Some(Role::Launcher),
+            (Object::End { channel: Channel::Init, outer: true }, _)
+                if matches!(self.word, Some(Word::Go | Word::Configuration | Word::CgroupReady)) =>
+            {
+                Some(Role::Stage2)
+            }
+            (Object::End { channel: Channel::ToStage1, outer: true }, _) => Some(Role::Stage1),
+            (Object::End { channel: Channel::ToStage2, outer: true }, _) => Some(Role::Stage2),
+            (Object::End { .. }, _) => Some(Role::Stage0),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Words for what is a number on the wire: messages, bytes.
+
+use std::format;
+use std::string::{String, ToString};
+
+use nsexec::bootstrap::dialect::CGROUP_BYTE;
+use nsexec::bootstrap::text::is_unseen;
+use nsexec::sync::Message;
+
+/// What one transfer between two processes says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// One of the stages' messages.
+    Sync(Message),
+    /// The pid of stage 2, which follows [`Message::RecvpidPls`].
+    Pid(i32),
+    /// The bootstrap message, or a piece of it, with this many bytes.
+    Bootstrap(usize),
+    /// The ready byte: the message may come.
+    Ready,
+    /// Both pids, for the launcher.
+    PidLine,
+    /// The launcher lets stage 2 execute the command.
+    Go,
+    /// The launcher of 1.0 has put stage 2 into its cgroup.
+    CgroupReady,
+    /// A mount source, as a descriptor that comes with a byte.
+    MountSource,
+    /// What stage 0 shall end with, which follows [`Message::Failed`].
+    Status(u32),
+    /// A value that is no message.
+    Unknown(u32),
+    /// A Go runtime tells its init what to do: a JSON object, when the bootstrap is over.
+    Configuration,
+    /// So many bytes that are none of these.
+    Bytes(usize),
+}
+
+const MESSAGES: [Message; 9] = [
+    Message::UsermapPls,
+    Message::UsermapAck,
+    Message::RecvpidPls,
+    Message::RecvpidAck,
+    Message::Grandchild,
+    Message::ChildFinish,
+    Message::TimeoffsetsPls,
+    Message::TimeoffsetsAck,
+    Message::Failed,
+];
+
+impl Word {
+    /// Four bytes between two stages. After [`Message::RecvpidPls`] they are a pid. In a run with mount sources two of the
+    /// messages are about them, and not about time offsets.
+    #[must_use]
+    pub fn between_stages(data: &[u8], after: Option<&Self>, mount_sources: bool) -> Self {
+        let Ok(bytes) = <[u8; 4]>::try_from(data) else { return Self::Bytes(data.len()) };
+        if after == Some(&Self::Sync(Message::RecvpidPls)) {
+            return Self::Pid(i32::from_ne_bytes(bytes));
+        }
+        let value = u32::from_ne_bytes(bytes);
+        if after == Some(&Self::Sync(Message::Failed)) {
+            return Self::Status(value);
+        }
+        let of_1_1 = [Message::MountsourcesPls, Message::MountsourcesAck].into_iter();
+        if let Some(message) = of_1_1.filter(|_| mount_sources).find(|message| message.value() == value) {
+            return Self::Sync(message);
+        }
+        match MESSAGES.into_iter().find(|message| message.value() == value) {
+            Some(message) => Self::Sync(message),
+            None => Self::Unknown(value),
+        }
+    }
+
+    /// Bytes on the init pipe, from the launcher.
+    #[must_use]
+    pub fn from_launcher(data: &[u8]) -> Self {
+        match data {
+            // The smallest message is a header of 16 bytes; the word to go is one.
+            b"G" => Self::Go,
+            [CGROUP_BYTE] => Self::CgroupReady,
+            // A length of that many bytes no message has: 1 MiB is the most.
+            [b'{', b'"', ..] => Self::Configuration,
+            _ => Self::Bootstrap(data.len()),
+        }
+    }
+
+    /// Bytes on the init pipe, to the launcher.
+    #[must_use]
+    pub fn to_launcher(data: &[u8]) -> Self {
+        match data {
+            [0] => Self::Ready,
+            data if data.starts_with(b"{\"stage1_pid\"") || data.starts_with(b"{\"pid\"") => Self::PidLine,
+            data => Self::Bytes(data.len()),
+        }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Sync(message) => in_words(*message).into(),
+            Self::Pid(pid) => format!("the pid of stage 2: {pid}"),
+            Self::Bootstrap(_) => "the bootstrap message".into(),
+            Self::Ready => "ready".into(),
+            Self::PidLine => "the pid line".into(),
+            Self::Go => "go".into(),
+            Self::Configuration => "the configuration, which is not ours".into(),
+            Self::CgroupReady => "your cgroup is ready".into(),
+            Self::MountSource => "a mount source".into(),
+            Self::Status(status) => format!("status {status}"),
+            Self::Unknown(value) => format!("{value:#x}, which is no message"),
+            Self::Bytes(1) => "1 byte".into(),
+            Self::Bytes(count) => format!("{count} bytes"),
+        }
+    }
+}
+
+/// A message as a person would say it.
+#[must_use]
+pub const fn in_words(message: Message) -> &'static str {
+    match message {
+        Message::UsermapPls => "request the maps",
+        Message::UsermapAck => "the maps are written",
+        Message::RecvpidPls => "forward this pid",
+        Message::RecvpidAck => "the pid has arrived",
+        Message::Grandchild => "your turn",
+        Message::ChildFinish => "done",
+        Message::TimeoffsetsPls => "request the time offsets",
+        Message::TimeoffsetsAck => "the time offsets are written",
+        Message::MountsourcesPls => "request the mount sources",
+        Message::MountsourcesAck => "the mount sources are sent",
+        Message::Failed => "failed, with this status",
+    }
+}
+
+/// Bytes of a file of /proc, on one line: without the last newline and NUL, other newlines as `; `.
+#[must_use]
+pub fn one_line(data: &[u8], limit: usize) -> String {
+    let text = String::from_utf8_lossy(data);
+    let text = text.trim_end_matches(['\n', '\0']).replace('\n', "; ");
+    let shown: String = text.chars().map(|c| if is_unseen(c) { '?' } else { c }).collect();
+    if shown.chars().count() <= limit {
+        return shown;
+    }
+    let cut: String = shown.chars().take(limit.saturating_sub(1)).collect();
+    format!("{}…", cut.trim_end())
+}
+
+/// The text of a fatal log record, if this is one.
+#[must_use]
+pub fn fatal_text(record: &[u8]) -> Option<String> {
+    if let Some(text) = record.strip_prefix(b"FATAL: ") {
+        return Some(one_line(text, usize::MAX));
+    }
+    let record: serde_json::Value = serde_json::from_slice(record).ok()?;
+    (record.get("level")?.as_str()? == "fatal").then_some(())?;
+    Some(record.get("msg")?.as_str()?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path that is shown turned around, or with a part unseen, could pass for another (CVE-2021-42574).
+    #[test]
+    fn what_turns_a_text_around_is_not_shown() {
+        assert_eq!(one_line("/a\u{202e}b\u{200b}\u{1b}[31m\u{2066}é".as_bytes(), 60), "/a?b??[31m?é");
+    }
+}

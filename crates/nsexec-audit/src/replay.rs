@@ -1,0 +1,376 @@
+//! A run of another machine, fed back: the launch that it records runs once more, in each of its processes, on the
+//! replies of the record and without any kernel. Where it makes the calls of the record it comes to the same error.
+//!
+//! A record says what was asked and answered, and not what was wanted. [`keep`] adds that, as the note [`JOB`], so that
+//! the file is enough; and it takes the values out of the command's environment, in the note and in the calls, since a
+//! record is made to be handed on. What is left of a variable is `NAME=…`, and a replay compares that. The arguments
+//! of the command stay. With [`Values::Whole`] everything stays.
+//!
+//! A process begins as a copy of the one that made it, so it is run from the launcher's beginning: on the replies of its
+//! makers, each up to the clone, and then on its own.
+
+use core::fmt;
+
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use super::sections::children;
+use super::transcript::{End, Role, Run, Section};
+use nsexec::bootstrap::MESSAGE_MAX;
+use nsexec::launch::script::Launched;
+use nsexec::launch::{Collector, LaunchError, NoteError, Prepared, Values};
+use crate::record::{Call, Line, Misfit, Reply, replay as replay_lines};
+
+/// The name of the note with what was wanted.
+pub const JOB: &str = "job";
+
+/// The exit status where a process left the path of its record.
+pub const DIVERGED: u8 = 3;
+
+/// The record of `job` as one that can be replayed elsewhere, and be shown to others.
+#[must_use]
+pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
+    let mut run = run.clone();
+    run.notes.insert(JOB.into(), job.to_note(values));
+    if values == Values::LeftOut {
+        let lines = run.sections.iter_mut().flat_map(|section| &mut section.lines);
+        lines.for_each(|line| line.call.leave_values_out());
+    }
+    run
+}
+
+/// What came of a replay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replayed {
+    /// The processes, in the order of the record.
+    pub processes: Vec<Process>,
+    /// Why the command was not started. None if it was, or if the launcher left its path.
+    pub error: Option<LaunchError>,
+    /// Lines that the recorder could not write: a process may diverge where they are missing.
+    pub lost: u64,
+}
+
+/// One process of a replay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Process {
+    /// Which one.
+    pub role: Role,
+    /// The name of its section.
+    pub name: String,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of one process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It made the calls of its section, and ended as recorded.
+    Agrees {
+        /// How many calls these were.
+        calls: usize,
+    },
+    /// It left the path of the record.
+    Diverges {
+        /// Where.
+        at: Place,
+        /// How.
+        how: Divergence,
+    },
+    /// The record ends, and the process does not.
+    Ends {
+        /// Behind which line.
+        at: Place,
+        /// The call that it makes next, if it came so far.
+        made: Option<Call>,
+    },
+}
+
+/// A line of a record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The section: that of the process, or of one that made it.
+    pub section: String,
+    /// The line of the section, from 1; 0 is before the first.
+    pub line: usize,
+}
+
+/// How a process left the path of its record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Divergence {
+    /// It made another call.
+    Call {
+        /// The recorded one.
+        recorded: Call,
+        /// The one that it made.
+        made: Call,
+    },
+    /// The recorded reply is none that this call can have.
+    Reply {
+        /// The line.
+        recorded: Line,
+    },
+    /// It ended before the call of this line.
+    Left {
+        /// The line.
+        recorded: Line,
+    },
+    /// It ended otherwise.
+    End {
+        /// The recorded end.
+        recorded: End,
+        /// The end that it came to.
+        replayed: End,
+    },
+    /// No process of the record made it.
+    Unmade,
+}
+
+/// Why a record cannot be replayed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// It does not say what was wanted.
+    NoJob,
+    /// There is no launcher in it.
+    NoLauncher,
+    /// It says it in a way that this program does not understand.
+    Job(NoteError),
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoJob => write!(f, "the record has no note `{JOB}`, which says what was to be started"),
+            Self::NoLauncher => f.write_str("the record has no launcher"),
+            Self::Job(error) => write!(f, "the record's note `{JOB}`: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for ReplayError {}
+
+/// Replays every process of a run.
+///
+/// # Errors
+/// The run does not say what was wanted, or by whom.
+pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
+    let job = run.notes.get(JOB).ok_or(ReplayError::NoJob)?;
+    let job = Prepared::from_note(job).map_err(ReplayError::Job)?;
+    if run.section(Role::Launcher).is_none() {
+        return Err(ReplayError::NoLauncher);
+    }
+    let mut replayed = Replayed { processes: Vec::new(), error: None, lost: run.lost };
+    for section in &run.sections {
+        let outcome = match Lineage::of(run, section) {
+            Some(lineage) => process(&job, section, &lineage, &mut replayed.error),
+            None => {
+                let at = Place { section: section.name.clone(), line: 0 };
+                Outcome::Diverges { at, how: Divergence::Unmade }
+            }
+        };
+        replayed.processes.push(Process { role: section.role, name: section.name.clone(), outcome });
+    }
+    replayed.processes.extend(missing(run));
+    Ok(replayed)
+}
+
+impl Replayed {
+    /// Whether every process made the calls of the record.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.processes.iter().all(|process| matches!(process.outcome, Outcome::Agrees { .. }))
+    }
+
+    /// The status that the launch ended with: 0 if the command was started, that of its error if not; [`DIVERGED`] if the
+    /// record was left.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match &self.error {
+            _ if !self.agrees() => DIVERGED,
+            None => 0,
+            Some(error) => u8::try_from(error.exit_code()).unwrap_or(1),
+        }
+    }
+}
+
+/// The lines of a process behind those of its makers.
+struct Lineage<'r> {
+    lines: Vec<Line>,
+    /// Where the lines of each begin.
+    begins: Vec<(usize, &'r Section)>,
+}
+
+impl<'r> Lineage<'r> {
+    fn of(run: &'r Run, section: &'r Section) -> Option<Self> {
+        let maker = match section.role {
+            Role::Launcher => None,
+            Role::Stage(0) => Some(Role::Launcher),
+            Role::Stage(number) => Some(Role::Stage(number - 1)),
+            Role::Tool(_) => Some(Role::Stage(0)),
+            Role::Other(_) => return None,
+        };
+        let mut lineage = Self { lines: Vec::new(), begins: Vec::new() };
+        if let Some(maker) = maker {
+            let maker = run.section(maker)?;
+            let made = children(maker).into_iter().find(|(_, role, _)| *role == section.role);
+            // Who was killed in its clone has no line of it.
+            let len = made.map_or(maker.lines.len(), |(index, ..)| index);
+            lineage = Self::of(run, maker)?;
+            lineage.lines.truncate(lineage.own() + len);
+        }
+        lineage.begins.push((lineage.lines.len(), section));
+        lineage.lines.extend_from_slice(&section.lines);
+        Some(lineage)
+    }
+
+    /// Where the process's own lines begin.
+    fn own(&self) -> usize {
+        self.begins.last().map_or(0, |(begin, _)| *begin)
+    }
+
+    fn place(&self, index: usize) -> Place {
+        let (begin, section) =
+            self.begins.iter().rfind(|(begin, _)| *begin <= index).unwrap_or(&self.begins[0]);
+        Place { section: section.name.clone(), line: index - begin + 1 }
+    }
+
+    fn diverges(&self, index: usize, how: Divergence) -> Outcome {
+        Outcome::Diverges { at: self.place(index), how }
+    }
+}
+
+/// Runs the job as one process of the record. An error of the launch is the launcher's.
+fn process(
+    job: &Prepared,
+    section: &Section,
+    lineage: &Lineage<'_>,
+    error: &mut Option<LaunchError>,
+) -> Outcome {
+    let lines = &lineage.lines;
+    let last = || Place { section: section.name.clone(), line: section.lines.len() };
+    // Room for any message, as in the launch itself.
+    let mut memory = vec![0; MESSAGE_MAX];
+    let mut failed = None;
+    let end = replay_lines(lines, |sys| {
+        let mut log = Collector::default();
+        match job.run(sys, &mut memory, &mut log) {
+            Launched::Started { .. } => None,
+            Launched::Failed(failure) => {
+                failed = Some(job.explain(failure, log.into_fatal()));
+                None
+            }
+            Launched::Exit(status) => Some(status),
+        }
+    });
+    let recorded = |index: usize| lines[index].clone();
+    match end.map_err(|misfit| *misfit) {
+        Ok(status) => {
+            let replayed = status.map_or(End::Unknown, End::Exited);
+            let launcher = section.role == Role::Launcher;
+            // A signal may still come behind the last call. Nobody tells how the launcher ended.
+            let same = match section.end {
+                End::Unknown | End::Signaled(_) => true,
+                end => launcher || end == replayed,
+            };
+            if !same || launcher != status.is_none() {
+                let how = Divergence::End { recorded: section.end, replayed };
+                return Outcome::Diverges { at: last(), how };
+            }
+            if launcher {
+                *error = failed;
+            }
+            Outcome::Agrees { calls: section.lines.len() }
+        }
+        Err(Misfit::Exec) => Outcome::Agrees { calls: section.lines.len() },
+        Err(Misfit::Beyond { .. }) if matches!(section.end, End::Signaled(_)) => {
+            Outcome::Agrees { calls: section.lines.len() }
+        }
+        Err(Misfit::Beyond { made }) => Outcome::Ends { at: last(), made: Some(made) },
+        Err(Misfit::Other { line, recorded, made }) => {
+            lineage.diverges(line, Divergence::Call { recorded, made })
+        }
+        Err(Misfit::NoReply { line }) => {
+            lineage.diverges(line, Divergence::Reply { recorded: recorded(line) })
+        }
+        Err(Misfit::Before { line }) => lineage.diverges(line, Divergence::Left { recorded: recorded(line) }),
+    }
+}
+
+/// The processes that were made and have no section, unless a signal ended them before their first call.
+fn missing(run: &Run) -> Vec<Process> {
+    let lines = || run.sections.iter().flat_map(|section| &section.lines);
+    let killed = |pid| {
+        lines().any(|line| match line.reply {
+            Reply::Waited(waited) => waited.pid == pid && matches!(waited.status.into(), End::Signaled(_)),
+            _ => false,
+        })
+    };
+    let made = run.sections.iter().flat_map(children);
+    let missing = made.filter(|(_, role, pid)| run.section(*role).is_none() && !killed(*pid));
+    let ends = missing.map(|(_, role, _)| {
+        let name = Section::new(role).name;
+        let at = Place { section: name.clone(), line: 0 };
+        Process { role, name, outcome: Outcome::Ends { at, made: None } }
+    });
+    ends.collect()
+}
+
+impl fmt::Display for Process {
+    /// `stage-1 child: agrees (40 calls)`, or what does not, with the calls on lines of their own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, outcome, .. } = self;
+        write!(f, "{}: ", OneLine(name))?;
+        match outcome {
+            Outcome::Agrees { calls: 1 } => f.write_str("agrees (1 call)"),
+            Outcome::Agrees { calls } => write!(f, "agrees ({calls} calls)"),
+            Outcome::Diverges { at, .. } if at.section != *name => {
+                write!(f, "not reached, since {} diverges at line {}", OneLine(&at.section), at.line)
+            }
+            Outcome::Diverges { at, how } => how.describe(f, at.line),
+            Outcome::Ends { made: None, .. } => f.write_str("the record ends here, before its first call"),
+            Outcome::Ends { at, made: Some(made) } => {
+                write!(f, "the record ends here, behind line {}\n  now:      {made}", at.line)
+            }
+        }
+    }
+}
+
+/// A name out of a file, for a terminal.
+struct OneLine<'t>(&'t str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |c: char| if nsexec::bootstrap::text::is_unseen(c) { '\u{fffd}' } else { c };
+        f.write_str(&self.0.chars().map(shown).collect::<String>())
+    }
+}
+
+impl Divergence {
+    fn describe(&self, f: &mut fmt::Formatter<'_>, line: usize) -> fmt::Result {
+        match self {
+            Self::Call { recorded, made } => {
+                write!(f, "diverges at line {line}\n  recorded: {recorded}\n  now:      {made}")?;
+                // Of an exec's environment the text shows no more than its size.
+                let unseen = recorded.to_string() == made.to_string();
+                f.write_str(if unseen { "\n  (they differ in the environment)" } else { "" })
+            }
+            Self::Reply { recorded } => {
+                write!(
+                    f,
+                    "diverges at line {line}, where the reply is none of this call\n  recorded: {recorded}"
+                )
+            }
+            Self::Left { recorded } => {
+                write!(f, "diverges at line {line}, before which it ends now\n  recorded: {recorded}")
+            }
+            Self::End { recorded, replayed } => {
+                write!(f, "diverges behind line {line}\n  recorded: {recorded}\n  now:      {replayed}")
+            }
+            Self::Unmade => f.write_str("nobody in the record made it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

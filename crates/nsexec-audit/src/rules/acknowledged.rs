@@ -1,0 +1,144 @@
+//! What stage 0 has done when it says that it has.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::facts::Asked;
+use super::reading::{ProcFiles, shown, words};
+use super::{Facts, Finding, Rule, Severity};
+use crate::transcript::{Role, Run};
+use nsexec::idmap::{IdMap, MapCheck};
+use nsexec::sync::Message;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid, WaitStatus};
+
+pub(super) const ACKNOWLEDGED: Rule = Rule {
+    name: "maps-acknowledged-when-written",
+    reason: "Stage 0 acknowledges maps and time offsets only when each that was asked for was taken whole, as it was asked \
+             for; or, of a map, when a mapping tool has ended with status 0, and the map was then read back and is the one. \
+             A tool is asked only where the kernel said EPERM.",
+    reference: "spec 3.6, 4.2.5 and 4.2.7; evidence E5",
+    severity: Severity::Breach,
+    check: acknowledged,
+};
+
+fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let nothing = Asked::default();
+    let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));
+    let said = words(section);
+    let mut findings = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let mut found: Vec<String> = state.see(line).into_iter().collect();
+        for word in said.iter().filter(|word| word.index == index) {
+            let missing = [&b"uid_map"[..], b"gid_map", b"timens_offsets"].into_iter().filter(|file| {
+                let of_maps = *file != b"timens_offsets";
+                let message = if of_maps { Message::UsermapAck } else { Message::TimeoffsetsAck };
+                word.is(true, message) && state.wanted(file).is_some() && !state.done.contains(file)
+            });
+            found.extend(missing.map(|file| format!("acknowledges the maps without {}", shown(file))));
+        }
+        findings.extend(found.into_iter().map(|what| Finding::on(section, index, what)));
+    }
+    findings
+}
+
+/// What stage 0 has come to.
+struct State<'a> {
+    asked: &'a Asked,
+    files: ProcFiles,
+    /// The map that the kernel refused last.
+    refused: Option<&'static [u8]>,
+    /// The map that a tool says it has written.
+    claimed: Option<&'static [u8]>,
+    /// The file in which it is read back, and what has come.
+    reading: Option<(Fd, Vec<u8>)>,
+    done: BTreeSet<&'static [u8]>,
+}
+
+impl<'a> State<'a> {
+    fn new(asked: &'a Asked) -> Self {
+        let (refused, claimed, reading) = (None, None, None);
+        Self { asked, files: ProcFiles::default(), refused, claimed, reading, done: BTreeSet::new() }
+    }
+
+    /// The text that a file is to get.
+    fn wanted(&self, file: &[u8]) -> Option<&'a [u8]> {
+        match file {
+            b"uid_map" => self.asked.uid_map.as_deref(),
+            b"gid_map" => self.asked.gid_map.as_deref(),
+            b"timens_offsets" => self.asked.offsets.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn see(&mut self, line: &Line) -> Option<String> {
+        let mut found = None;
+        match (&line.call, &line.reply) {
+            (Call::Write { data, .. }, reply) => {
+                if let Some((file, _)) = self.files.written(line) {
+                    let text = data.0.strip_suffix(&[0]).unwrap_or(&data.0);
+                    if self.wanted(file).is_some_and(|wanted| wanted != text) {
+                        found = Some(format!("writes something else to {} than asked", shown(file)));
+                    } else if *reply == Reply::Count(data.0.len()) {
+                        self.done.insert(file);
+                    } else if *reply == Reply::Errno(Errno::EPERM) {
+                        self.refused = Some(file);
+                    }
+                }
+            }
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Errno(Errno::EPERM)) => {
+                self.refused = [&b"uid_map"[..], b"gid_map"].into_iter().find(|file| *file == path.0);
+            }
+            (Call::Fork { .. }, Reply::Parent(_)) if self.refused.is_none() => {
+                found = Some("a mapping tool where the kernel refused no map".into());
+            }
+            // The pid 0 is that of no process: none has ended yet.
+            (Call::Wait4 { .. }, Reply::Waited(waited))
+                if waited.pid != Pid(0) && waited.status == WaitStatus::Exited(0) =>
+            {
+                self.claimed = self.refused.take();
+            }
+            (
+                Call::Openat { path, flags: OpenFlags::ReadOnly, .. }
+                | Call::Openat2 { path, flags: OpenFlags::ReadOnly, .. },
+                Reply::Fd(fd),
+            ) if self.claimed.is_some_and(|file| file == path.0) => {
+                self.reading = Some((*fd, Vec::new()));
+            }
+            (Call::Read { fd, .. }, Reply::Data(data)) => found = self.read(*fd, &data.0),
+            (Call::Close { fd }, _) if self.reading.as_ref().is_some_and(|(reading, _)| reading == fd) => {
+                self.reading = None;
+            }
+            _ => {}
+        }
+        self.files.see(line);
+        found
+    }
+
+    /// A piece of what the kernel shows of a map.
+    fn read(&mut self, fd: Fd, data: &[u8]) -> Option<String> {
+        let (_, text) = self.reading.as_mut().filter(|(reading, _)| *reading == fd)?;
+        text.extend(data);
+        if !data.is_empty() {
+            return None;
+        }
+        let (file, (_, text)) = (self.claimed.take()?, self.reading.take()?);
+        let wanted = CString::new(self.wanted(file).unwrap_or_default()).unwrap_or_default();
+        let checked = IdMap::parse(&wanted).ok().map(|map| {
+            let mut check = MapCheck::new(&map);
+            check.feed(&text).and_then(|()| check.finish())
+        });
+        match checked {
+            Some(Ok(())) => {
+                self.done.insert(file);
+                None
+            }
+            // Then stage 0 says so, and nothing is acknowledged.
+            _ => None,
+        }
+    }
+}

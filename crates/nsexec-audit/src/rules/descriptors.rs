@@ -1,0 +1,299 @@
+//! Descriptors: who opens them, and who must close them when. All that we open is close-on-exec: the schema has no other
+//! way to open, and a witness that sees one keeps it as a call that nobody declared.
+
+use std::collections::BTreeMap;
+use std::format;
+use std::vec::Vec;
+
+use super::reading::{reports, succeeded, word_at};
+use super::{Facts, Finding, Rule, Severity};
+use crate::sections::{Site, inherit};
+use crate::transcript::{End, Role, Run, Section};
+use nsexec::descriptors::FIRST;
+use nsexec::policy::Descriptors;
+use nsexec::sync::Message;
+use crate::record::{Call, Reply};
+use nsexec::sys::types::{Fd, MaskHow, OpenFlags, Received};
+
+pub(super) const CLOSED_FIRST: Rule = Rule {
+    name: "foreign-ends-closed-first",
+    reason: "The first thing that a process does after a clone point is to close the ends that are not its own: the end of \
+             a file must mean the end of a process, or a dead stage is waited for for ever.",
+    reference: "spec 4.2.1 and 4.2.2; evidence E7; design 9.8",
+    severity: Severity::Breach,
+    check: closed_first,
+};
+
+pub(super) const OWN_ONLY: Rule = Rule {
+    name: "closes-its-own-once",
+    reason: "A process closes what it or its ancestors opened, once: a second close may hit the descriptor of somebody \
+             else who got the number since, and the caller's descriptors are not ours.",
+    reference: "runc 04806abd3; spec 3.4",
+    severity: Severity::Breach,
+    check: own_only,
+};
+
+pub(super) const NONE_LEFT: Rule = Rule {
+    name: "no-descriptor-left",
+    reason: "When stage 2 is handed over nothing that a stage opened is open in it, and no stage comes into being with a \
+             namespace or a file of /proc in its hands: it would be in the hands of the container. The exception is the user \
+             namespace that stage 2 joins last, which is the container's own.",
+    reference: "CVE-2024-21626, CVE-2016-9962; spec 3.4 and checklist 7",
+    severity: Severity::Breach,
+    check: none_left,
+};
+
+pub(super) const NAMED_ONLY: Rule = Rule {
+    name: "named-descriptors-only",
+    reason: "Where the command gets named descriptors only, stage 0 marks all others close-on-exec before anything is \
+             joined: each of them leads somewhere outside of the container. Elsewhere no stage changes the caller's flags.",
+    reference: "CVE-2024-21626, CVE-2016-9962; close_range(2)",
+    severity: Severity::Breach,
+    check: named_only,
+};
+
+/// An open descriptor: who opened it, and what it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Open {
+    by: Role,
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// The `end`th end of the opener's `number`th pair: 0 and 1.
+    End { number: usize, end: usize },
+    /// A file, a directory, a namespace.
+    File,
+    /// The user namespace that stage 2 joins in its last moment.
+    LastNamespace,
+    /// A process.
+    Process,
+}
+
+#[derive(Clone, Default)]
+struct Table {
+    open: BTreeMap<Fd, Open>,
+    /// Pairs that this process made.
+    pairs: usize,
+}
+
+impl Table {
+    /// `last`: the path of the user namespace that stage 2 joins in its last moment.
+    fn see_with(&mut self, site: Site<'_>, last: Option<&[u8]>) {
+        let by = site.section.role;
+        match (&site.line.call, &site.line.reply) {
+            (Call::Openat { path, .. }, Reply::Fd(fd)) if last == Some(&path.0) => {
+                self.open.insert(*fd, Open { by, what: What::LastNamespace });
+            }
+            _ => self.see(site),
+        }
+    }
+
+    fn see(&mut self, site: Site<'_>) {
+        let by = site.section.role;
+        match (&site.line.call, &site.line.reply) {
+            (_, Reply::Child) => self.pairs = 0,
+            (Call::Openat { .. } | Call::Openat2 { .. } | Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+                self.open.insert(*fd, Open { by, what: What::File });
+            }
+            (_, Reply::Received(Received { fd: Some(fd), .. })) => {
+                self.open.insert(*fd, Open { by, what: What::File });
+            }
+            (Call::PidfdOpen { .. }, Reply::Fd(fd)) => {
+                self.open.insert(*fd, Open { by, what: What::Process });
+            }
+            (Call::Socketpair | Call::Pipe2, Reply::Pair(one, other)) => {
+                for (end, fd) in [one, other].into_iter().enumerate() {
+                    self.open.insert(*fd, Open { by, what: What::End { number: self.pairs, end } });
+                }
+                self.pairs += 1;
+            }
+            // All that we open is close-on-exec.
+            (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.open.clear(),
+            // The number is free whatever close says.
+            (Call::Close { fd }, _) => {
+                self.open.remove(fd);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Which ends a process has to close after the clone that made it or its child: of whose pairs, and which end.
+fn foreign_ends(
+    section: &Section,
+    reply: &Reply,
+    has_launcher: bool,
+) -> Option<(Role, usize, &'static [usize])> {
+    const BOTH: &[usize] = &[0, 1];
+    match (section.role, reply) {
+        // Of each pair the launcher keeps the first end, and stage 0 the second.
+        (Role::Launcher, Reply::Parent(_)) => Some((Role::Launcher, 1, BOTH)),
+        (Role::Stage(0), Reply::Child) if has_launcher => Some((Role::Launcher, 0, BOTH)),
+        // Of each sync pipe stage 0 keeps the second end, and the other stage the first.
+        (Role::Stage(0), Reply::Parent(_)) => Some((Role::Stage(0), 0, BOTH)),
+        (Role::Stage(1), Reply::Child) => Some((Role::Stage(0), 1, BOTH)),
+        // Stage 1 and 2 part: what is left of each is the other's.
+        (Role::Stage(1), Reply::Parent(_)) => Some((Role::Stage(0), 0, &[1])),
+        (Role::Stage(2), Reply::Child) => Some((Role::Stage(0), 0, &[0])),
+        _ => None,
+    }
+}
+
+fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
+    let has_launcher = run.section(Role::Launcher).is_some();
+    let mut findings = Vec::new();
+    inherit(run, &Table::default(), |table, site| {
+        let is_clone = match site.line.call {
+            Call::CloneSibling { .. } => true,
+            // A mapping tool has its own way: it closes by its exec.
+            Call::Fork { .. } => site.section.role == Role::Launcher || site.line.reply == Reply::Child,
+            _ => false,
+        };
+        let foreign = foreign_ends(site.section, &site.line.reply, has_launcher).filter(|_| is_clone);
+        if let Some((by, end, numbers)) = foreign {
+            let of = |open: &Open| match open.what {
+                What::End { number, end: this } => open.by == by && this == end && numbers.contains(&number),
+                _ => false,
+            };
+            let mut left: Vec<Fd> =
+                table.open.iter().filter(|(_, open)| of(open)).map(|(fd, _)| *fd).collect();
+            let rest = site.section.lines.iter().enumerate().skip(site.index + 1);
+            for (index, line) in rest {
+                match line.call {
+                    Call::Close { fd } => left.retain(|open| *open != fd),
+                    _ if left.is_empty() => break,
+                    // A failed close ends the process, which then has a last word and takes its wards along.
+                    Call::Kill { .. } => {}
+                    // What ends a stopped stage comes before everything else.
+                    Call::SetPdeathsig { .. } => {}
+                    _ if reports(line) => {}
+                    _ => {
+                        let call = line.call.name();
+                        let what = format!("{call} before the ends of others are closed: {left:?}");
+                        findings.push(Finding::on(site.section, index, what));
+                        break;
+                    }
+                }
+            }
+        }
+        table.see(site);
+    });
+    findings
+}
+
+fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    inherit(run, &Table::default(), |table, site| {
+        // A launcher has descriptors from before, and whoever takes stage 2 over has the caller's.
+        let stage = match site.section.role {
+            Role::Launcher => false,
+            Role::Stage(2) => handed_over(site.section).is_none_or(|at| site.index < at),
+            _ => true,
+        };
+        match site.line.call {
+            Call::Close { fd } if stage && !table.open.contains_key(&fd) => {
+                findings.push(Finding::at(site, format!("closes {}, which none of us has open", fd.0)));
+            }
+            _ => {}
+        }
+        table.see(site);
+    });
+    findings
+}
+
+fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let asked = facts.asked.as_ref().filter(|_| facts.root_last());
+    let last = asked.and_then(|asked| asked.user_path.as_deref());
+    let mut findings = Vec::new();
+    inherit(run, &Table::default(), |table, site| {
+        let makes_stage = matches!(site.line.call, Call::CloneSibling { .. })
+            && matches!(site.line.reply, Reply::Parent(_));
+        let hands_over = handed_over(site.section) == Some(site.index);
+        for (fd, open) in &table.open {
+            let file = open.what == What::File;
+            if makes_stage && file {
+                findings.push(Finding::at(site, format!("makes a stage with {} open", fd.0)));
+            }
+            if hands_over && matches!(open.by, Role::Stage(_)) && open.what != What::LastNamespace {
+                findings.push(Finding::at(site, format!("hands over with {} open", fd.0)));
+            }
+        }
+        table.see_with(site, last);
+    });
+    findings
+}
+
+/// How far a process has got with the caller's descriptors.
+#[derive(Clone, Copy, Default)]
+struct Marked {
+    /// All are close-on-exec, except those that were named.
+    all: bool,
+    /// The directory that lists them, where close_range is missing.
+    list: Option<Fd>,
+    joined: bool,
+}
+
+fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let named = facts.policy.descriptors == Descriptors::Named;
+    let mut findings = Vec::new();
+    inherit(run, &Marked::default(), |marked, site| {
+        // A mapping tool has a rule of its own, and so has whoever launches.
+        let Role::Stage(stage) = site.section.role else { return };
+        let what = match (&site.line.call, &site.line.reply) {
+            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if !named => {
+                "changes the flags of descriptors, which was not asked for"
+            }
+            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if stage != 0 || marked.joined => {
+                "changes the flags of descriptors too late"
+            }
+            (Call::CloseRangeCloexec { first }, Reply::Unit) => {
+                marked.all |= *first == FIRST;
+                return;
+            }
+            (
+                Call::Openat { flags: OpenFlags::List, .. } | Call::Openat2 { flags: OpenFlags::List, .. },
+                Reply::Fd(fd),
+            ) => {
+                marked.list = Some(*fd);
+                return;
+            }
+            (Call::Getdents64 { fd, .. }, Reply::Data(data)) if data.0.is_empty() => {
+                marked.all |= marked.list == Some(*fd);
+                return;
+            }
+            (Call::SetCloexec { on: false, .. }, _) if !marked.all => {
+                "names a descriptor before the others are marked"
+            }
+            (Call::Setns { .. } | Call::Socketpair, _) if named && stage == 0 && !marked.all => {
+                "goes on before the descriptors are marked"
+            }
+            (Call::Setns { .. }, _) => {
+                marked.joined = true;
+                return;
+            }
+            (Call::Execve { .. }, _) if named && stage == 2 && !marked.all => {
+                "executes the command with descriptors that were not named"
+            }
+            _ => return,
+        };
+        findings.push(Finding::at(site, what));
+    });
+    findings
+}
+
+/// The line at which stage 2 is its caller's: the first that no stage makes, or else the last of all.
+fn handed_over(section: &Section) -> Option<usize> {
+    if section.role != Role::Stage(2) {
+        return None;
+    }
+    let finished = word_at(section, true, Message::ChildFinish)?;
+    let next = section.lines.iter().enumerate().skip(finished + 1).find(|(_, line)| match line.call {
+        Call::Sigprocmask { how: MaskHow::Set, .. } => succeeded(line),
+        Call::Mount { .. } | Call::SetPdeathsig { .. } | Call::Execve { .. } | Call::Read { .. } => true,
+        _ => false,
+    });
+    let last = (section.end == End::HandedOver).then(|| section.lines.len().saturating_sub(1));
+    next.map(|(index, _)| index).or(last)
+}

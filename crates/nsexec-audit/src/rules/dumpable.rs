@@ -1,0 +1,123 @@
+//! Who may look into our processes while they hold what is not the container's.
+
+use std::vec::Vec;
+
+use super::reading::{ends, reports, succeeded, word_at};
+use super::{Facts, Finding, Rule, Severity};
+use crate::sections::inherit;
+use crate::transcript::{Role, Run, Section};
+use nsexec::sync::Message;
+use crate::record::{Call, Reply};
+use nsexec::sys::types::CloneFlags;
+
+pub(super) const NOT_WHILE_JOINING: Rule = Rule {
+    name: "not-dumpable-while-joining",
+    reason: "From the first join on, processes of the joined namespaces could trace a stage and reach the host through \
+             its descriptors, so it is non-dumpable before.",
+    reference: "CVE-2016-9962; design 10; spec 6.6",
+    severity: Severity::Breach,
+    check: not_while_joining,
+};
+
+pub(super) const WINDOW: Rule = Rule {
+    name: "dumpable-window",
+    reason: "A stage is made dumpable again only in stage 1, only where an unprivileged stage 0 could not write its maps \
+             otherwise, just before it asks for them, never in somebody else's user or pid namespace, and only until they \
+             are acknowledged.",
+    reference: "CVE-2015-8709, CVE-2016-9962; design 10; runc#975",
+    severity: Severity::Breach,
+    check: window,
+};
+
+fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // A program that execs is dumpable, if nobody says otherwise.
+    inherit(run, &true, |dumpable, site| match site.line.call {
+        Call::SetDumpable { dumpable: wanted } if succeeded(site.line) => *dumpable = wanted,
+        // For the mount sources of a container that it has just made: nobody but stage 1 is in there. Where something was
+        // joined it is not dumpable.
+        Call::Setns { kind: CloneFlags::NEWNS, .. }
+            if site.section.role == Role::Stage(0)
+                && facts.asked.as_ref().is_some_and(|asked| !asked.lists_namespaces) => {}
+        Call::Setns { kind, .. } if *dumpable => {
+            findings.push(Finding::at(site, std::format!("setns({kind}) while dumpable")));
+        }
+        _ => {}
+    });
+    findings
+}
+
+/// What a process has come into.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    foreign_user: bool,
+    foreign_pid_for_children: bool,
+    has_child: bool,
+}
+
+fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    inherit(run, &Place::default(), |place, site| {
+        let what = match site.line.call {
+            Call::Setns { kind, .. } if succeeded(site.line) => {
+                place.foreign_user |= kind == CloneFlags::NEWUSER;
+                place.foreign_pid_for_children |= kind == CloneFlags::NEWPID;
+                return;
+            }
+            Call::CloneSibling { .. } => {
+                place.has_child |= matches!(site.line.reply, Reply::Parent(_));
+                return;
+            }
+            Call::SetDumpable { dumpable: true } if succeeded(site.line) => {
+                let asked = facts.asked.as_ref();
+                let privileged = asked.is_some_and(|asked| !asked.rootless);
+                let for_nothing = asked.is_some_and(|_| !facts.creates_user());
+                if site.section.role != Role::Stage(1) {
+                    "dumpable in another process than stage 1"
+                } else if place.foreign_user {
+                    "dumpable in a foreign user namespace"
+                } else if place.has_child && place.foreign_pid_for_children {
+                    "dumpable while stage 2 is in a foreign pid namespace"
+                } else if privileged {
+                    "dumpable although stage 0 is privileged"
+                } else if for_nothing {
+                    "dumpable although no map is to be written"
+                } else {
+                    findings.extend(open_window(site.section, site.index));
+                    return;
+                }
+            }
+            _ => return,
+        };
+        findings.push(Finding::at(site, what));
+    });
+    findings
+}
+
+/// From the line that opens the window: the request, the wait, and the line that closes it; or the end after a failure.
+fn open_window(section: &Section, opened: usize) -> Option<Finding> {
+    let acknowledged = word_at(section, false, Message::UsermapAck);
+    let mut asked = false;
+    for (index, line) in section.lines.iter().enumerate().skip(opened + 1) {
+        let what = match &line.call {
+            Call::SetDumpable { dumpable: false } => return None,
+            _ if reports(line) || ends(line) => continue,
+            // A write where the pipe is no socket; in pieces if it must be.
+            Call::Send { .. } | Call::Write { .. } if asked && acknowledged.is_none_or(|at| index < at) => {
+                continue;
+            }
+            Call::Send { data, .. } | Call::Write { data, .. } if !asked => {
+                asked = true;
+                if data.0 == Message::UsermapPls.value().to_ne_bytes() {
+                    continue;
+                }
+                "asks in the dumpable window for something else than its maps"
+            }
+            Call::Read { .. } if asked && acknowledged.is_none_or(|at| index <= at) => continue,
+            Call::Read { .. } => "waits in the dumpable window for something else than its maps",
+            _ => "goes on in the dumpable window",
+        };
+        return Some(Finding::on(section, index, what));
+    }
+    None
+}

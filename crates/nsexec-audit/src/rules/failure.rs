@@ -1,0 +1,156 @@
+//! A step that fails is the last.
+
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::reading::{ProcFiles, StatFile, ends, reports, succeeded};
+use super::{Facts, Finding, Rule, Severity};
+use crate::transcript::{Role, Run, Section};
+use nsexec::namespace::unshare::UNSHARE_TRIES;
+use nsexec::policy::Setgroups;
+use nsexec::sync::Message;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::{CloneFlags, Errno, Signal};
+
+pub(super) const NOTHING_AFTER: Rule = Rule {
+    name: "nothing-after-failure",
+    reason: "After a join, a creation, a map or a change of identity was refused, a process only tells, closes, asks whether \
+             stage 1 is exiting, kills those who wait for it, takes the launcher's word to go, and ends. Told apart: EINVAL of an unshare, tried five times; EPERM of a join, tried once more \
+             after the user namespace; EPERM of a map, for which there is a tool; EPERM of setgroups where the policy lets \
+             it be; EINTR.",
+    reference: "spec 3.3 and 4.1; evidence 4.10; runc#3704, runc#4390",
+    severity: Severity::Breach,
+    check: nothing_after,
+};
+
+fn nothing_after(run: &Run, facts: &Facts) -> Vec<Finding> {
+    run.sections.iter().flat_map(|section| of_process(section, facts)).collect()
+}
+
+/// Where a process stands.
+#[derive(Default)]
+struct State {
+    files: ProcFiles,
+    /// A step that failed for good.
+    failed: Option<String>,
+    /// Joins that were refused, and may still succeed.
+    outstanding: CloneFlags,
+    /// How often the unshare that is being tried has given EINVAL.
+    tries: u32,
+    /// The unshare that is being tried.
+    trying: Option<CloneFlags>,
+    /// It tells stage 0 of its failure, in the seed.
+    tells: bool,
+}
+
+fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
+    let mut state = State::default();
+    let mut stat = StatFile::default();
+    for (index, line) in section.lines.iter().enumerate() {
+        if stat.asks(line) {
+            continue;
+        }
+        if let Some(what) = state.forbids(section, line) {
+            return Some(Finding::on(section, index, what));
+        }
+        state.see(section, line, facts);
+    }
+    None
+}
+
+impl State {
+    /// What the line does although it should not.
+    fn forbids(&self, section: &Section, line: &Line) -> Option<String> {
+        let ends =
+            |line: &Line| ends(line) || self.tells && matches!(line.call, Call::Send { .. }) || tells(line);
+        if let Some(failed) = &self.failed {
+            // Stage 2 that does not go takes the word all the same, so that it does not reach a closed pipe.
+            let word = section.role == Role::Stage(2) && matches!(line.call, Call::Read { len: 1, .. });
+            return (!ends(line) && !word)
+                .then(|| format!("goes on with {} after {failed}", line.call.name()));
+        }
+        if let Some(flags) = self.trying {
+            let again = line.call == Call::Unshare { flags };
+            // Anything but another try means that it was the last.
+            if !again && !ends(line) {
+                return Some(format!("goes on with {} after unshare({flags}) failed", line.call.name()));
+            }
+            if again && self.tries >= UNSHARE_TRIES {
+                return Some(format!("tries unshare({flags}) more than {UNSHARE_TRIES} times"));
+            }
+        }
+        if self.outstanding != CloneFlags::EMPTY {
+            let joins = matches!(line.call, Call::Setns { .. } | Call::Setresuid { .. });
+            if !joins && !ends(line) {
+                let left = self.outstanding;
+                return Some(format!("goes on with {} although {left} is not joined", line.call.name()));
+            }
+        }
+        None
+    }
+
+    fn see(&mut self, section: &Section, line: &Line, facts: &Facts) {
+        self.tells |= tells(line);
+        let map = self.files.written(line).is_some();
+        self.files.see(line);
+        if !matches!(line.call, Call::Unshare { .. }) && !reports(line) {
+            (self.trying, self.tries) = (None, 0);
+        }
+        if succeeded(line) {
+            match line.call {
+                Call::Setns { kind, .. } => self.outstanding = self.outstanding.without(kind),
+                Call::Unshare { .. } => (self.trying, self.tries) = (None, 0),
+                Call::Write { ref data, .. } if map && line.reply != Reply::Count(data.0.len()) => {
+                    self.failed = Some("a short write of a map".into());
+                }
+                _ => {}
+            }
+            return;
+        }
+        let Reply::Errno(errno) = line.reply else { return };
+        match line.call {
+            Call::Unshare { flags } if errno == Errno::EINVAL => {
+                (self.trying, self.tries) = (Some(flags), self.tries + 1);
+            }
+            Call::Setns { kind, .. } if errno == Errno::EPERM && section.role == Role::Stage(1) => {
+                self.outstanding = self.outstanding.union(kind);
+            }
+            Call::DropGroups
+                if errno == Errno::EPERM && facts.policy.setgroups == Setgroups::DropIfAllowed => {}
+            // The hang-up of the init pipe tells of the launcher's death too. What the command keeps is another rule's.
+            Call::SetPdeathsig { signal } if facts.policy.ends_with_launcher && signal != Signal::NONE => {}
+            // Made again.
+            Call::Dup3 { .. } if errno == Errno::EINTR => {}
+            Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}
+            _ if map || is_step(&line.call) => {
+                self.failed = Some(format!("{} failed ({})", line.call.name(), errno));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The first word of a failure that is told to stage 0.
+fn tells(line: &Line) -> bool {
+    let word = Message::Failed.value().to_ne_bytes();
+    matches!(&line.call, Call::Send { data, .. } if data.0 == word)
+}
+
+/// A call without whose success nothing may go on.
+fn is_step(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Setns { .. }
+            | Call::Dup3 { .. }
+            | Call::Unshare { .. }
+            | Call::SetDumpable { .. }
+            | Call::SetPdeathsig { .. }
+            | Call::Setsid
+            | Call::Setresuid { .. }
+            | Call::Setuid { .. }
+            | Call::Setgid { .. }
+            | Call::DropGroups
+            | Call::Mount { .. }
+    )
+}

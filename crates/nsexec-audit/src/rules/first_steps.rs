@@ -1,0 +1,188 @@
+//! What stage 0 does before it reads the message, in the dialects that have something to do there.
+
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use super::reading::succeeded;
+use super::{Facts, Finding, Rule, Severity};
+use crate::transcript::{Role, Run, Section};
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::{Fd, OpenFlags, Seals};
+
+pub(super) const COPY: Rule = Rule {
+    name: "runs-from-a-copy",
+    reason: "A program that copies itself says no word to the launcher, and hears none, before it knows that it is a copy to \
+             which nobody can write; and it executes nothing but such a copy. Else a container could write to the \
+             runtime through /proc/PID/exe.",
+    reference: "CVE-2019-5736; spec 2.7",
+    severity: Severity::Breach,
+    check: copy,
+};
+
+pub(super) const READY: Rule = Rule {
+    name: "ready-byte",
+    reason: "The byte 0x00 is sent once, before the message is read, by the lines whose launchers wait for it, and by no \
+             other: there it would be where the pid line is expected.",
+    reference: "runc 4ecff8d9d, b5bdf592f; spec 2.3",
+    severity: Severity::Breach,
+    check: ready,
+};
+
+/// Stage 0, if a launcher executed it: our own launcher forks, and has neither a copy nor the byte.
+pub(super) fn executed(run: &Run) -> Option<&Section> {
+    run.section(Role::Stage(0)).filter(|section| section.lines.iter().any(is_exec))
+}
+
+fn is_exec(line: &Line) -> bool {
+    matches!(line.call, Call::Execve { .. } | Call::Execveat { .. }) && line.reply == Reply::NoReturn
+}
+
+/// Before the sync pipes, which every dialect makes when it has the message.
+fn before_the_stages(section: &Section) -> impl Iterator<Item = (usize, &Line)> {
+    section.lines.iter().enumerate().take_while(|(_, line)| line.call != Call::Socketpair)
+}
+
+/// One program of those that the process is, one after the other.
+#[derive(Default)]
+struct Program {
+    open: BTreeMap<Fd, File>,
+    /// It is a copy to which nobody can write.
+    known: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum File {
+    /// Our own program.
+    Exe,
+    /// A copy, and whether it can still be changed.
+    Copy {
+        open: bool,
+    },
+    Other,
+}
+
+fn copy(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(section) = executed(run).filter(|_| facts.policy.dialect.cloned_binary) else {
+        return Vec::new();
+    };
+    let mut program = Program::default();
+    let mut first = true;
+    let mut findings = Vec::new();
+    for (index, line) in before_the_stages(section) {
+        if is_exec(line) {
+            // The first one is the launcher's.
+            if !first && !program.executes_a_copy(&line.call) {
+                findings.push(Finding::on(section, index, "executes what is no protected copy"));
+            }
+            (program, first) = (Program::default(), false);
+        } else if !first {
+            if program.speaks(line) && !program.known {
+                let what = "speaks to the launcher from a program to which somebody could write";
+                findings.push(Finding::on(section, index, what));
+                break;
+            }
+            program.see(line);
+        }
+    }
+    findings
+}
+
+impl Program {
+    fn see(&mut self, line: &Line) {
+        match (&line.call, &line.reply) {
+            (Call::Openat { path, flags, .. } | Call::Openat2 { path, flags, .. }, Reply::Fd(fd)) => {
+                let file = match flags {
+                    OpenFlags::Unnamed | OpenFlags::New => File::Copy { open: true },
+                    // The copy once more, by a descriptor that cannot write.
+                    OpenFlags::Path => File::Copy { open: self.any_open_copy() },
+                    _ if path.0 == b"/proc/self/exe" => File::Exe,
+                    _ => File::Other,
+                };
+                self.open.insert(*fd, file);
+            }
+            (Call::MemfdCreate { .. }, Reply::Fd(fd)) => {
+                self.open.insert(*fd, File::Copy { open: true });
+            }
+            (Call::GetSeals { fd }, Reply::Seals(Seals::CONTENT)) => {
+                self.known |= self.open.get(fd) == Some(&File::Exe);
+            }
+            (Call::IsReadOnly { path }, Reply::ReadOnly(true))
+            | (Call::LinkCount { path }, Reply::Links(0)) => {
+                self.known |= path.0 == b"/proc/self/exe";
+            }
+            (Call::AddSeals { fd, seals: Seals::CONTENT }, Reply::Unit) => self.protect(*fd),
+            (Call::Fchmod { fd, mode }, Reply::Unit) if mode & 0o222 == 0 => self.protect(*fd),
+            // What is written afterwards is another content.
+            (Call::Sendfile { to: fd, .. } | Call::Write { fd, .. }, Reply::Count(1..)) => {
+                if let Some(File::Copy { open }) = self.open.get_mut(fd) {
+                    *open = true;
+                }
+            }
+            (Call::Close { fd }, _) => {
+                self.open.remove(fd);
+            }
+            _ => {}
+        }
+    }
+
+    fn protect(&mut self, fd: Fd) {
+        if let Some(File::Copy { open }) = self.open.get_mut(&fd) {
+            *open = false;
+        }
+    }
+
+    fn any_open_copy(&self) -> bool {
+        self.open.values().any(|file| *file == File::Copy { open: true })
+    }
+
+    fn executes_a_copy(&self, call: &Call) -> bool {
+        let fd = match call {
+            Call::Execveat { fd, .. } => Some(*fd),
+            Call::Execve { path, .. } => {
+                let number = path.0.strip_prefix(b"/proc/self/fd/");
+                let number = number.and_then(|number| core::str::from_utf8(number).ok());
+                number.and_then(|number| number.parse().ok()).map(Fd)
+            }
+            _ => None,
+        };
+        fd.is_some_and(|fd| self.open.get(&fd) == Some(&File::Copy { open: false }))
+    }
+
+    /// A word to or from a descriptor that this program has not opened, and that is none of the standard ones.
+    fn speaks(&self, line: &Line) -> bool {
+        match line.call {
+            Call::Send { .. } => true,
+            Call::Read { fd, .. } => !self.open.contains_key(&fd),
+            _ => false,
+        }
+    }
+}
+
+fn ready(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let wanted = facts.policy.dialect.ready_byte && executed(run).is_some();
+    let mut findings = Vec::new();
+    let mut sent = 0;
+    let mut own = Vec::new();
+    for (index, line) in before_the_stages(section) {
+        match (&line.call, &line.reply) {
+            (_, Reply::Fd(fd)) => own.push(*fd),
+            (Call::Close { fd }, _) => own.retain(|open| open != fd),
+            _ if is_exec(line) => own.clear(),
+            (Call::Send { data, .. } | Call::Write { data, .. }, _) if data.0 == [0] && succeeded(line) => {
+                sent += 1;
+                if !wanted {
+                    findings.push(Finding::on(section, index, "a ready byte for which nobody waits"));
+                } else if sent > 1 {
+                    findings.push(Finding::on(section, index, "a second ready byte"));
+                }
+            }
+            (Call::Read { fd, .. }, _) if wanted && sent == 0 && !own.contains(fd) => {
+                findings.push(Finding::on(section, index, "reads the message before it is ready"));
+                break;
+            }
+            _ => {}
+        }
+    }
+    findings
+}

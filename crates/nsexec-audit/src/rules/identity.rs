@@ -1,0 +1,122 @@
+//! Who the processes become.
+
+use std::format;
+use std::vec::Vec;
+
+use super::facts::Asked;
+use super::reading::{changes_identity, succeeded, word_at, word_to_go};
+use super::{Facts, Finding, Rule, Severity};
+use crate::transcript::{Role, Run, Section};
+use nsexec::bootstrap::dialect::Dialect;
+use nsexec::policy::{Session, Setgroups};
+use nsexec::sync::Message;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::{CloneFlags, Errno};
+
+pub(super) const AS_ASKED: Rule = Rule {
+    name: "identity-as-asked",
+    reason: "Stage 1 is root of its user namespace before it makes anything in it, and stage 2 says that it has finished \
+             only as leader of a new session, as user and group 0, and without the caller's groups, each where that was \
+             asked for: a group that stays opens files to the container. Where root comes last, no stage changes its ids \
+             before the launcher's word to go, and stage 2 does before its exec: a process of the container's root may be \
+             killed and limited from within.",
+    reference: "CVE-2018-7169, CVE-2022-2995; spec 3.3 steps 4 and 11, 3.4 and 3.5; runc#4466",
+    severity: Severity::Breach,
+    check: as_asked,
+};
+
+fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(asked) = &facts.asked else { return Vec::new() };
+    let of_stage_1 = run.section(Role::Stage(1)).and_then(|section| root_first(section, facts));
+    let of_stage_2 = run.section(Role::Stage(2)).map(|section| stage_2(section, facts, asked));
+    of_stage_1.into_iter().chain(of_stage_2.into_iter().flatten()).collect()
+}
+
+/// The first thing that stage 1 does in a user namespace without being its root.
+fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
+    let root = facts.root_at_once();
+    // Since runc 1.2.1 also after a join.
+    let joins = facts.policy.dialect.name() == Dialect::V1_2.name();
+    let mut owed = false;
+    for (index, line) in section.lines.iter().enumerate() {
+        let what = match line.call {
+            Call::Setresuid { .. } if !root => "changes its user id, which was not asked for".into(),
+            Call::Setresuid { uid: 0 } if succeeded(line) => {
+                owed = false;
+                continue;
+            }
+            Call::Setresuid { uid } if uid != 0 => format!("becomes user {uid}"),
+            Call::Unshare { .. } | Call::Setns { .. } | Call::CloneSibling { .. } if owed => {
+                format!("{} before it is root in the user namespace", line.call.name())
+            }
+            Call::Unshare { flags } if succeeded(line) => {
+                owed |= root && flags.contains(CloneFlags::NEWUSER);
+                continue;
+            }
+            Call::Setns { kind: CloneFlags::NEWUSER, .. } if succeeded(line) => {
+                owed |= root && joins;
+                continue;
+            }
+            _ => continue,
+        };
+        return Some(Finding::on(section, index, what));
+    }
+    None
+}
+
+/// Whether a step is asked for, how it is called, and whether a line is it.
+type Step = (bool, &'static str, fn(&Line) -> bool);
+
+/// What stage 2 is when it says that it has finished.
+fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
+    let policy = facts.policy;
+    let (root, last) = (facts.root_at_once(), facts.root_last());
+    // The table of spec 3.5 again, and not the core's word for it.
+    let drops = match policy.setgroups {
+        Setgroups::FromMessage => asked.setgroup && !asked.rootless,
+        Setgroups::DropIfAllowed => true,
+        Setgroups::Deny | Setgroups::Allow => false,
+    };
+    let steps: [Step; 4] = [
+        (policy.session == Session::New, "setsid", |line| line.call == Call::Setsid),
+        (root, "setuid(0)", |line| line.call == Call::Setuid { uid: 0 }),
+        (root, "setgid(0)", |line| line.call == Call::Setgid { gid: 0 }),
+        (root && drops, "setgroups(0, NULL)", |line| line.call == Call::DropGroups),
+    ];
+    let last_steps: [Step; 3] = [
+        (last, "setuid(0)", |line| line.call == Call::Setuid { uid: 0 }),
+        (last, "setgid(0)", |line| line.call == Call::Setgid { gid: 0 }),
+        (last && drops, "setgroups(0, NULL)", |line| line.call == Call::DropGroups),
+    ];
+    let made = |line: &Line| {
+        let may_be_denied = policy.setgroups == Setgroups::DropIfAllowed;
+        let denied = may_be_denied && line.reply == Reply::Errno(Errno::EPERM);
+        succeeded(line) || line.call == Call::DropGroups && denied
+    };
+    let finished = word_at(section, true, Message::ChildFinish);
+    let go = word_to_go(section);
+    let missing = |steps: &[Step], until: usize| {
+        let before = section.lines.get(..until).unwrap_or_default();
+        let missing =
+            steps.iter().filter(|(asked, _, is)| *asked && !before.iter().any(|line| is(line) && made(line)));
+        let missing: Vec<&str> = missing.map(|(_, name, _)| *name).collect();
+        (!missing.is_empty()).then(|| missing.join(" and "))
+    };
+    let mut findings = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let in_time = go.is_some_and(|at| at < index);
+        let mut asked = steps.iter().chain(last_steps.iter().filter(|_| in_time));
+        if changes_identity(&line.call) && !asked.any(|(asked, _, is)| *asked && is(line)) {
+            findings.push(Finding::on(section, index, format!("{} was not asked for", line.call.name())));
+        }
+        let late = match finished == Some(index) {
+            true => missing(&steps, index).map(|missing| format!("has finished without {missing}")),
+            false if matches!(line.call, Call::Execve { .. }) => {
+                missing(&last_steps, index).map(|missing| format!("executes the command without {missing}"))
+            }
+            false => None,
+        };
+        findings.extend(late.map(|what| Finding::on(section, index, what)));
+    }
+    findings
+}

@@ -1,0 +1,199 @@
+//! Joining: what is opened, when, and what is looked at.
+
+use std::collections::BTreeMap;
+use std::format;
+use std::vec::Vec;
+
+use super::first_steps::executed;
+use super::reading::succeeded;
+use super::{Facts, Finding, Rule, Severity};
+use crate::sections::inherit;
+use crate::transcript::{Role, Run};
+use nsexec::sync::Message;
+use crate::record::{Call, Reply};
+use nsexec::sys::types::{CloneFlags, Fd, FsType, OpenFlags, Seals};
+
+pub(super) const FROM_A_COPY: Rule = Rule {
+    name: "mounts-joined-from-a-copy",
+    reason: "Our own launcher joins a mount namespace only after it has made sure that it runs from a sealed copy of itself, \
+             unless the caller trusts that namespace. The command may be a script whose interpreter is /proc/self/exe: \
+             the kernel then executes the launcher's program with libraries of that namespace, which could overwrite it.",
+    reference: "CVE-2019-5736; src/cloned.rs",
+    severity: Severity::Breach,
+    check: from_a_copy,
+};
+
+pub(super) const OPENED_FIRST: Rule = Rule {
+    name: "opened-before-joining",
+    reason: "Every namespace is opened before the first is joined: after that a path may lead elsewhere, to what somebody \
+             else's mounts and credentials make of it.",
+    reference: "spec 3.3 step 2; CVE-2024-21626",
+    severity: Severity::Breach,
+    check: opened_first,
+};
+
+pub(super) const CHECKED: Rule = Rule {
+    name: "joins-namespaces-only",
+    reason: "A descriptor is given to setns only if fstatfs has said that it is a namespace, and a descriptor is checked \
+             again when its number has been used again.",
+    reference: "spec 4.2.1 and 4.2.17; setns(2)",
+    severity: Severity::Breach,
+    check: checked,
+};
+
+pub(super) const NO_PROC_AFTER_MOUNT: Rule = Rule {
+    name: "no-proc-after-mount-namespace",
+    reason: "Once a foreign mount namespace is joined, /proc is what its owner made of it, so nothing there is opened or \
+             looked at by path.",
+    reference: "CVE-2019-19921, CVE-2025-52881; evidence 2",
+    severity: Severity::Breach,
+    check: no_proc_after_mount,
+};
+
+pub(super) const AS_ASKED: Rule = Rule {
+    name: "as-asked",
+    reason: "Stage 2 exists only in exactly the namespaces that the message asks for: one that is missing is a boundary \
+             that somebody counts on.",
+    reference: "bubblewrap#653; runc#4390",
+    severity: Severity::Breach,
+    check: as_asked,
+};
+
+pub(super) const CGROUP: Rule = Rule {
+    name: "cgroup-namespace",
+    reason: "Namespaces are created, and the cgroup namespace is not among them: the container sees the host's cgroup \
+             paths, and may be able to write to them.",
+    reference: "CVE-2023-25809",
+    severity: Severity::Warning,
+    check: cgroup,
+};
+
+fn from_a_copy(run: &Run, facts: &Facts) -> Vec<Finding> {
+    // A stage 0 that was executed is not our own launcher's: its parent has made the copy, or stage 0 makes it.
+    let ours = run.section(Role::Launcher).is_some() && executed(run).is_none();
+    if !ours || facts.policy.trusted_mounts {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    // The descriptor of the launcher's program, and whether it was found to be a copy.
+    inherit(run, &(None, false), |(exe, sure), site| match (&site.line.call, &site.line.reply) {
+        (Call::Openat { path, .. }, Reply::Fd(fd)) if path.0 == b"/proc/self/exe" => *exe = Some(*fd),
+        (Call::Close { fd }, _) if *exe == Some(*fd) => *exe = None,
+        (Call::GetSeals { fd }, Reply::Seals(Seals::CONTENT)) if *exe == Some(*fd) => *sure = true,
+        (Call::LinkCount { path }, Reply::Links(0)) if path.0 == b"/proc/self/exe" => *sure = true,
+        // Stage 0 goes into stage 1's for mount sources alone, and comes back: it executes nothing there.
+        (Call::Setns { kind: CloneFlags::NEWNS, .. }, _) if !*sure && site.section.role != Role::Stage(0) => {
+            let what = "joins a mount namespace from a program to which a process in there could write";
+            findings.push(Finding::at(site, what));
+        }
+        _ => {}
+    });
+    findings
+}
+
+fn opened_first(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    inherit(run, &false, |joined, site| match &site.line.call {
+        Call::Setns { .. } => *joined = true,
+        Call::Openat { flags: OpenFlags::Namespace, .. } if *joined => {
+            findings.push(Finding::at(site, "opens a namespace after a join"));
+        }
+        _ => {}
+    });
+    findings
+}
+
+fn checked(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    inherit(run, &BTreeMap::<Fd, FsType>::new(), |known, site| match (&site.line.call, &site.line.reply) {
+        (Call::Fstatfs { fd }, Reply::FsType(kind)) => {
+            known.insert(*fd, *kind);
+        }
+        (Call::Close { fd }, _) | (_, Reply::Fd(fd)) => {
+            known.remove(fd);
+        }
+        (Call::Setns { fd, .. }, _) if known.get(fd) != Some(&FsType::NSFS) => {
+            findings.push(Finding::at(site, "setns of a descriptor that was not found to be a namespace"));
+        }
+        _ => {}
+    });
+    findings
+}
+
+fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    inherit(run, &false, |foreign, site| {
+        let path = match &site.line.call {
+            Call::Setns { kind: CloneFlags::NEWNS, .. } if succeeded(site.line) => {
+                *foreign = true;
+                return;
+            }
+            // The command is looked for where it will run; a stat opens nothing.
+            Call::LinkCount { path } if *foreign && path.0.starts_with(b"/proc/") => path,
+            // Mount sources, which are to be found there; what else stage 0 may do there is a rule of its own.
+            Call::Openat { flags: OpenFlags::Path, .. } if site.section.role == Role::Stage(0) => return,
+            Call::Openat { dir: Fd::CWD, path, .. }
+            | Call::Openat2 { dir: Fd::CWD, path, .. }
+            | Call::Readlink { path, .. }
+                if *foreign =>
+            {
+                path
+            }
+            _ => return,
+        };
+        let path = super::reading::shown(&path.0);
+        findings.push(Finding::at(site, format!("goes to {path} by path in a foreign mount namespace")));
+    });
+    findings
+}
+
+fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(asked) = &facts.asked else { return Vec::new() };
+    let mut findings = Vec::new();
+    let none = (CloneFlags::EMPTY, CloneFlags::EMPTY);
+    inherit(run, &none, |(joined, created), site| match site.line.call {
+        Call::Setns { kind, .. } if succeeded(site.line) => *joined = joined.union(kind),
+        Call::Unshare { flags } if succeeded(site.line) => *created = created.union(flags),
+        Call::CloneSibling { .. } if site.section.role == Role::Stage(1) && succeeded(site.line) => {
+            // The first line of stage 1 is its own clone.
+            if site.line.reply == Reply::Child {
+                return;
+            }
+            // The user namespace may be left for stage 2's last moment.
+            let left = if facts.root_last() { CloneFlags::NEWUSER } else { CloneFlags::EMPTY };
+            if *joined != asked.joined && *joined != asked.joined.without(left) {
+                let what = format!("stage 2 comes with {joined} joined, asked was {}", asked.joined);
+                findings.push(Finding::at(site, what));
+            }
+            let later = if facts.cgroup_in_stage_2() { CloneFlags::NEWCGROUP } else { CloneFlags::EMPTY };
+            let wanted = asked.created.without(later);
+            if *created != wanted {
+                let what = format!("stage 2 comes with {created} created, asked was {wanted}");
+                findings.push(Finding::at(site, what));
+            }
+        }
+        Call::Execve { .. } if site.section.role == Role::Stage(2) && *joined != asked.joined => {
+            let what = format!("the command comes with {joined} joined, asked was {}", asked.joined);
+            findings.push(Finding::at(site, what));
+        }
+        Call::Send { ref data, .. }
+            if site.section.role == Role::Stage(2)
+                && data.0 == Message::ChildFinish.value().to_ne_bytes()
+                && *created != asked.created =>
+        {
+            let what = format!("finishes with {created} created, asked was {}", asked.created);
+            findings.push(Finding::at(site, what));
+        }
+        _ => {}
+    });
+    findings
+}
+
+fn cgroup(_: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(asked) = &facts.asked else { return Vec::new() };
+    let has = asked.created.union(asked.joined).contains(CloneFlags::NEWCGROUP);
+    if has || asked.created == CloneFlags::EMPTY {
+        return Vec::new();
+    }
+    std::vec![Finding::of_run(format!("creates {} without CLONE_NEWCGROUP", asked.created))]
+}

@@ -1,0 +1,246 @@
+//! The id maps, the setgroups policy, and the mapping tool.
+
+use std::collections::BTreeSet;
+use std::format;
+use std::string::ToString;
+use std::vec::Vec;
+
+use super::reading::{OOM_SCORE, ProcFiles, file_of, shown};
+use super::{Facts, Finding, Rule, Severity};
+use crate::sections::{Site, inherit, pids};
+use crate::transcript::{Role, Run};
+use nsexec::idmap::write::writes_deny;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid};
+
+pub(super) const ONCE: Rule = Rule {
+    name: "maps-once",
+    reason: "Each file of a process in /proc is written by stage 0, which is outside, and in one write: the kernel takes \
+             each write as a whole map, and the first that it takes is final.",
+    reference: "user_namespaces(7); spec 6.1 and 4.2.5",
+    severity: Severity::Breach,
+    check: once,
+};
+
+pub(super) const CHECKED: Rule = Rule {
+    name: "procfs-checked",
+    reason: "Before a map, the setgroups policy or time offsets are written, fstatfs has said that the file is procfs's: \
+             whoever can mount over /proc must not be written to in its place.",
+    reference: "CVE-2019-19921, CVE-2025-52881; evidence 2",
+    severity: Severity::Breach,
+    check: checked,
+};
+
+pub(super) const OWN_PROC: Rule = Rule {
+    name: "procfs-own",
+    reason: "What stage 0 writes for stage 1 it writes below one descriptor of stage 1's directory in /proc; and before it \
+             opens that by its number, /proc/self has given the number that getpid gives: in the /proc of another pid \
+             namespace the number is a stranger's. Every file below /proc is opened by openat2, which crosses no mount \
+             point; by openat only after the kernel said that it does not have openat2, or refused it.",
+    reference: "pid_namespaces(7); CVE-2019-19921",
+    severity: Severity::Breach,
+    check: own_proc,
+};
+
+pub(super) const SETGROUPS: Rule = Rule {
+    name: "setgroups-before-gid-map",
+    reason: "Where groups must not be dropped, \"deny\" is written, and before the gid map, after which it is too late; \
+             where they may be, it is not.",
+    reference: "CVE-2014-8989; user_namespaces(7); spec 3.5 and 6.1",
+    severity: Severity::Breach,
+    check: setgroups,
+};
+
+pub(super) const TOOL: Rule = Rule {
+    name: "mapping-tool",
+    reason: "The mapping tool may be setuid root: it is named by an absolute path, gets an empty environment and no \
+             descriptor of ours, and is to write on stage 1 the map that was asked for.",
+    reference: "spec 3.6, 4.2.8 and 4.2.9",
+    severity: Severity::Breach,
+    check: tool,
+};
+
+/// Walks over the writes to files of /proc.
+fn writes(run: &Run, mut each: impl FnMut(Site<'_>, &'static [u8], bool)) {
+    inherit(run, &ProcFiles::default(), |files, site| {
+        if let Some((file, checked)) = files.written(site.line) {
+            each(site, file, checked);
+        }
+        files.see(site.line);
+    });
+}
+
+/// A signal came before the write began: it is made again.
+fn interrupted(line: &Line) -> bool {
+    line.reply == Reply::Errno(Errno::EINTR)
+}
+
+fn once(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut written: BTreeSet<&[u8]> = BTreeSet::new();
+    writes(run, |site, file, _| {
+        if site.section.role != Role::Stage(0) {
+            findings.push(Finding::at(site, format!("{} is written by another than stage 0", shown(file))));
+        }
+        if !interrupted(site.line) && !written.insert(file) {
+            findings.push(Finding::at(site, format!("{} is written a second time", shown(file))));
+        }
+    });
+    findings
+}
+
+fn checked(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    writes(run, |site, file, checked| {
+        if !checked {
+            findings.push(Finding::at(site, format!("{} is written unchecked", shown(file))));
+        }
+    });
+    findings
+}
+
+fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
+    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let stage_1 = stage_1(run).map(|pid| format!("{pid}").into_bytes());
+    let mut findings = Vec::new();
+    let (mut own, mut named) = (None, None);
+    let (mut proc, mut directory) = (None, None);
+    let mut plain = false;
+    for (index, line) in section.lines.iter().enumerate() {
+        let mut found = |path: &[u8], how: &str| {
+            findings.push(Finding::on(section, index, format!("opens {} {how}", shown(path))));
+        };
+        match (&line.call, &line.reply) {
+            (Call::Getpid, Reply::Pid(pid)) => own = Some(format!("{pid}").into_bytes()),
+            (Call::Readlink { path, .. }, Reply::Data(data)) if path.0 == b"/proc/self" => {
+                named = Some(data.0.clone());
+            }
+            (Call::Openat { dir: Fd::CWD, flags: OpenFlags::Directory, path }, reply)
+                if path.0 == b"/proc" =>
+            {
+                proc = if let Reply::Fd(fd) = reply { Some(*fd) } else { None };
+            }
+            (Call::Openat2 { dir, .. }, Reply::Errno(Errno::ENOSYS | Errno::EPERM)) if proc == Some(*dir) => {
+                plain = true;
+            }
+            (Call::Openat { dir, flags, path } | Call::Openat2 { dir, flags, path }, reply)
+                if *flags == OpenFlags::Directory || file_of(&path.0).is_some() =>
+            {
+                let own_file = file_of(&path.0) == Some(OOM_SCORE);
+                if matches!(line.call, Call::Openat { .. }) && !plain {
+                    found(&path.0, "so that a mount over it goes unnoticed");
+                }
+                if *flags == OpenFlags::Directory {
+                    if own.is_none() || own != named {
+                        found(&path.0, "unchecked");
+                    } else if proc != Some(*dir) || stage_1.as_ref().is_some_and(|pid| *pid != path.0) {
+                        found(&path.0, "and not stage 1's directory");
+                    } else if let Reply::Fd(fd) = reply {
+                        directory = Some(*fd);
+                    }
+                } else if own_file && proc != Some(*dir) {
+                    found(&path.0, "elsewhere than below /proc");
+                } else if !own_file && directory != Some(*dir) {
+                    found(&path.0, "elsewhere than below stage 1's directory");
+                }
+            }
+            (Call::Close { fd }, _) if directory == Some(*fd) => directory = None,
+            (Call::Close { fd }, _) if proc == Some(*fd) => proc = None,
+            _ => {}
+        }
+    }
+    findings
+}
+
+fn stage_1(run: &Run) -> Option<Pid> {
+    pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1)).map(|(_, pid)| pid)
+}
+
+/// Whether a write was taken whole.
+fn taken(line: &Line) -> bool {
+    matches!((&line.call, &line.reply), (Call::Write { data, .. }, Reply::Count(count)) if *count == data.0.len())
+}
+
+fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(asked) = facts.asked.as_ref().filter(|_| facts.creates_user()) else { return Vec::new() };
+    let deny = writes_deny(facts.policy.setgroups, asked.rootless, asked.setgroup);
+    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let mut findings = Vec::new();
+    let mut files = ProcFiles::default();
+    let (mut decided, mut mapped) = (false, false);
+    for (index, line) in section.lines.iter().enumerate() {
+        let mut found = |what: &str| findings.push(Finding::on(section, index, what.to_string()));
+        match (files.written(line), &line.call, &line.reply) {
+            (Some((b"setgroups", _)), Call::Write { data, .. }, _) => {
+                if mapped {
+                    found("setgroups is written after the gid map");
+                } else if !deny || data.0 != b"deny" {
+                    found("setgroups is written, and should not be, or otherwise");
+                }
+                decided |= taken(line);
+            }
+            // Before Linux 3.19 there is no such file.
+            (None, Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Errno(Errno::ENOENT))
+                if path.0 == b"setgroups" =>
+            {
+                decided = true
+            }
+            (Some((b"gid_map", _)), ..) => {
+                if deny && !decided {
+                    found("the gid map is written before \"deny\"");
+                }
+                mapped = true;
+            }
+            _ => {}
+        }
+        files.see(line);
+    }
+    findings
+}
+
+/// The numbers of a map, as a tool gets them: each an argument.
+fn numbers(text: &[u8]) -> Vec<Vec<u8>> {
+    let words = text.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let number = |word: &[u8]| {
+        let number: Option<u32> = core::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+        number.map_or_else(|| word.to_vec(), |number| format!("{number}").into_bytes())
+    };
+    words.map(number).collect()
+}
+
+fn tool(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let stage_1 = stage_1(run);
+    let maps = facts.asked.iter().flat_map(|asked| [&asked.uid_map, &asked.gid_map]);
+    let maps: Vec<Vec<Vec<u8>>> = maps.flatten().map(|text| numbers(text)).collect();
+    let mut findings = Vec::new();
+    for section in run.sections.iter().filter(|section| matches!(section.role, Role::Tool(_))) {
+        let mut shut = false;
+        for (index, line) in section.lines.iter().enumerate() {
+            // Without close_range the descriptors are marked one by one.
+            shut |= matches!(
+                (&line.call, &line.reply),
+                (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, Reply::Unit)
+            );
+            let Call::Execve { path, argv, envp } = &line.call else { continue };
+            let asked = facts.asked.as_ref();
+            let pid = argv.get(1).and_then(|pid| core::str::from_utf8(&pid.0).ok()?.parse().ok());
+            let wrong = [
+                (!path.0.starts_with(b"/"), "by a path that is not absolute"),
+                (asked.is_some_and(|asked| !asked.tools.contains(&path.0)), "that the message does not name"),
+                (!envp.is_empty(), "with an environment"),
+                (argv.first() != Some(path), "under another name"),
+                (stage_1.is_some_and(|stage_1| pid != Some(stage_1.0)), "for another process than stage 1"),
+                (!shut, "without closing our descriptors"),
+                (
+                    asked.is_some()
+                        && !maps.iter().any(|map| argv.iter().skip(2).map(|word| &word.0).eq(map)),
+                    "for another map than was asked for",
+                ),
+            ];
+            for (_, what) in wrong.into_iter().filter(|(wrong, _)| *wrong) {
+                findings.push(Finding::on(section, index, format!("executes a mapping tool {what}")));
+            }
+        }
+    }
+    findings
+}

@@ -1,0 +1,305 @@
+//! What the processes tell each other and the launcher, and in which order.
+
+use std::format;
+use std::vec::Vec;
+
+use super::reading::{Word, changes_identity, reports, succeeded, word_at, word_to_go, words};
+use super::{Facts, Finding, Rule, Severity};
+use crate::sections::pids;
+use crate::transcript::{Role, Run};
+use nsexec::bootstrap::dialect::PidLine;
+use nsexec::log::RECORD_MAX;
+use nsexec::sync::Message;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::{Pid, Signal, WaitStatus};
+
+pub(super) const WHOLE: Rule = Rule {
+    name: "recorded-whole",
+    reason: "A line that was lost could be any line.",
+    reference: "design 5",
+    severity: Severity::Warning,
+    check: whole,
+};
+
+pub(super) const DECLARED: Rule = Rule {
+    name: "declared",
+    reason: "Every call of a stage is one of those that the trait declares, with the flags that it declares: close-on-exec \
+             above all. A witness that sees another has found what the record hides.",
+    reference: "design 1.1 and 1.3",
+    severity: Severity::Breach,
+    check: declared,
+};
+
+pub(super) const PID_LINE: Rule = Rule {
+    name: "pid-line-once",
+    reason: "The pid line is written once, by stage 0, in the keys of the dialect, and only when stage 2 exists: whoever \
+             reads it counts on both processes being there. Before stage 2 has its word, since the launcher waits for the \
+             line; in the seed when stage 2 has finished, since there it waits for stage 0 first.",
+    reference: "spec 4.3; runc#3498",
+    severity: Severity::Breach,
+    check: pid_line,
+};
+
+pub(super) const STAGE_2_WAITS: Rule = Rule {
+    name: "stage-2-waits",
+    reason: "Stage 2 changes nothing of itself before stage 0 gives the word: a launcher may give up until then. And it says \
+             that it has finished when it is who it shall be, except where it becomes root last: then it joins the user \
+             namespace and becomes root after the launcher's word to go.",
+    reference: "spec 3.4",
+    severity: Severity::Breach,
+    check: stage_2_waits,
+};
+
+pub(super) const ENDS_WITH_LAUNCHER: Rule = Rule {
+    name: "ends-with-launcher",
+    reason: "The first call of each stage of our own launcher asks for a signal at the launcher's death: a stopped stage \
+             cannot notice it otherwise. Stage 0 gets SIGCONT, since it may have a mapping tool to end, the others \
+             SIGKILL. The command has none, unless it was asked to end with the launcher.",
+    reference: "PR_SET_PDEATHSIG(2const); SECURITY.md",
+    severity: Severity::Breach,
+    check: ends_with_launcher,
+};
+
+pub(super) const KILLS: Rule = Rule {
+    name: "kills-whom-it-knows",
+    reason: "A stage and a launcher kill only processes of the run, by their own number: 0 and -1 mean others, and what \
+             was reaped may be somebody else.",
+    reference: "runc 35e6c3bf7; spec 4.2.10; kill(2)",
+    severity: Severity::Breach,
+    check: kills,
+};
+
+pub(super) const RECORDS: Rule = Rule {
+    name: "records-whole",
+    reason: "A log record is one line in one write of at most PIPE_BUF bytes, so that those of three processes do not mix.",
+    reference: "spec 2.5 and 4.2.16; pipe(7)",
+    severity: Severity::Breach,
+    check: records,
+};
+
+fn whole(run: &Run, _: &Facts) -> Vec<Finding> {
+    match run.lost {
+        0 => Vec::new(),
+        lost => std::vec![Finding::of_run(format!("{lost} lines were lost"))],
+    }
+}
+
+fn declared(run: &Run, _: &Facts) -> Vec<Finding> {
+    let foreign = |section: &'_ super::Section| {
+        let at = |foreign: &crate::transcript::Foreign| {
+            Finding::on(section, foreign.after, foreign.text.clone())
+        };
+        section.foreign.iter().map(at).collect::<Vec<_>>()
+    };
+    run.sections.iter().flat_map(foreign).collect()
+}
+
+fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let dialect = facts.policy.dialect;
+    let mut findings = Vec::new();
+    let stage_1 = pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1));
+    let stage_1 = stage_1.map(|(_, pid)| match dialect.pid_line {
+        PidLine::Stages => format!("{{\"stage1_pid\":{pid},").into_bytes(),
+        PidLine::PidAndFirst => format!(" \"pid_first\": {pid}}}").into_bytes(),
+    });
+    let mut written = 0;
+    for section in &run.sections {
+        let said = words(section);
+        // The announcement, and then the pid.
+        let known = said
+            .iter()
+            .zip(said.iter().skip(1))
+            .find_map(|(word, next)| (word.is(false, Message::RecvpidPls) && !next.sent).then_some(*next));
+        for (index, line) in section.lines.iter().enumerate() {
+            let data = match &line.call {
+                Call::Send { data, .. } | Call::Write { data, .. } => &data.0,
+                _ => continue,
+            };
+            let is_pid_line = data.starts_with(b"{\"stage1_pid\"") || data.starts_with(b"{\"pid\"");
+            if !is_pid_line {
+                continue;
+            }
+            // A send that took nothing is made again, or as a write.
+            written += usize::from(succeeded(line));
+            let what = if section.role != Role::Stage(0) {
+                "the pid line comes from another than stage 0"
+            } else if written > 1 {
+                "the pid line is written a second time"
+            } else if !in_time(&said, index, dialect.pid_line_late) {
+                "the pid line is written at another time than this dialect's"
+            } else if stage_1.as_ref().is_some_and(|pid| !names(data, pid)) {
+                "the pid line names another process than stage 1"
+            } else {
+                let number = |word: super::reading::Word| match dialect.pid_line {
+                    PidLine::Stages => format!(",\"stage2_pid\":{}}}", word.value).into_bytes(),
+                    PidLine::PidAndFirst => format!("{{\"pid\": {},", word.value).into_bytes(),
+                };
+                let pid = known.filter(|word| word.index < index).map(number);
+                match pid {
+                    Some(pid) if names(data, &pid) => continue,
+                    Some(_) => "the pid line names another process than stage 1 did",
+                    None => "the pid line is written before stage 2 is known",
+                }
+            };
+            findings.push(Finding::on(section, index, what));
+        }
+    }
+    findings
+}
+
+fn names(line: &[u8], pid: &[u8]) -> bool {
+    line.windows(pid.len()).any(|part| part == pid)
+}
+
+/// Whether it is the time for the pid line: before stage 2 has its word, or after it has finished.
+fn in_time(said: &[Word], index: usize, late: bool) -> bool {
+    let go = said.iter().find(|word| word.is(true, Message::Grandchild)).map(|word| word.index);
+    let finished =
+        said.iter().find(|word| word.is(false, Message::ChildFinish) && go.is_some_and(|at| at < word.index));
+    if late { finished.is_some_and(|word| word.index < index) } else { go.is_none_or(|at| index < at) }
+}
+
+fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
+    let go = word_at(section, false, Message::Grandchild);
+    let finished = word_at(section, true, Message::ChildFinish);
+    let word_to_go = word_to_go(section);
+    let failed = Message::Failed.value().to_ne_bytes();
+    let is_failure = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == failed);
+    let tells = section.lines.iter().position(is_failure);
+    let mut findings = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let changes = changes_identity(&line.call)
+            || matches!(
+                line.call,
+                Call::Mount { .. }
+                    | Call::Execve { .. }
+                    | Call::Unshare { .. }
+                    | Call::Setns { .. }
+                    | Call::Send { .. }
+            );
+        // A stage that fails says so at any time, in the seed.
+        let tells_failure = tells.is_some_and(|at| at <= index);
+        if changes && !tells_failure && go.is_none_or(|at| index < at) {
+            let what = format!("{} before the word of stage 0", line.call.name());
+            findings.push(Finding::on(section, index, what));
+        }
+        let identity = matches!(
+            line.call,
+            Call::Setsid
+                | Call::Setuid { .. }
+                | Call::Setgid { .. }
+                | Call::Setresuid { .. }
+                | Call::Unshare { .. }
+                | Call::Setns { .. }
+                | Call::DropGroups
+        );
+        let last = facts.root_last() && word_to_go.is_some_and(|at| at < index);
+        if identity && !last && finished.is_some_and(|at| at < index) {
+            let what = format!("{} after it said that it has finished", line.call.name());
+            findings.push(Finding::on(section, index, what));
+        }
+    }
+    findings
+}
+
+/// The signal that a process has at the launcher's death, at each of its lines. A fork clears it.
+fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
+    if !facts.policy.ends_with_launcher {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        let Role::Stage(number) = section.role else { continue };
+        let wanted = if number == 0 { Signal::CONT } else { Signal::KILL };
+        // Not known after a change of ids, which clears it in most cases.
+        let mut signal = Some(Signal::NONE);
+        let own = section.lines.iter().enumerate().skip_while(|(_, line)| line.reply == Reply::Child);
+        for (nth, (index, line)) in own.enumerate() {
+            match (&line.call, &line.reply) {
+                (Call::SetPdeathsig { signal: set }, Reply::Unit) => signal = Some(*set),
+                // A filter refuses it: then the hang-up of the init pipe alone tells.
+                (Call::SetPdeathsig { .. }, _) if nth == 0 => continue,
+                (call, _) if changes_identity(call) || matches!(call, Call::Setns { .. }) => signal = None,
+                _ if nth == 0 => {
+                    let what = format!("{} before it asked for {wanted}", line.call.name());
+                    findings.push(Finding::on(section, index, what));
+                    break;
+                }
+                (Call::Execve { .. }, Reply::NoReturn) if number == 2 => {
+                    let wanted = if facts.policy.kill_child { Signal::KILL } else { Signal::NONE };
+                    if signal != Some(wanted) {
+                        findings.push(Finding::on(
+                            section,
+                            index,
+                            "the command has another signal than asked",
+                        ));
+                    }
+                }
+                _ => {}
+            }
+            if nth == 0 && signal != Some(wanted) {
+                findings.push(Finding::on(section, index, format!("asks for another signal than {wanted}")));
+            }
+        }
+    }
+    findings
+}
+
+fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
+    let pids = pids(run);
+    let known: Vec<Pid> = pids.iter().map(|(_, pid)| *pid).collect();
+    let stage_1 = pids.iter().find(|(role, _)| *role == Role::Stage(1)).map(|(_, pid)| *pid);
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        let mut reaped = Vec::new();
+        // Stage 1 has ended then, and is the launcher's to reap at any time.
+        let over = word_at(section, false, Message::ChildFinish).filter(|_| section.role == Role::Stage(0));
+        for (index, line) in section.lines.iter().enumerate() {
+            match (&line.call, &line.reply) {
+                (_, Reply::Waited(waited)) if !matches!(waited.status, WaitStatus::Stopped(_)) => {
+                    reaped.push(waited.pid);
+                }
+                (Call::Kill { pid, .. }, _) if reaped.contains(pid) => {
+                    findings.push(Finding::on(section, index, format!("kills {pid}, which it has reaped")));
+                }
+                (Call::Kill { pid, .. }, _) if Some(*pid) == stage_1 && over.is_some_and(|at| at < index) => {
+                    let what = format!("kills {pid}, which has ended and may be somebody else");
+                    findings.push(Finding::on(section, index, what));
+                }
+                (Call::Kill { pid, .. }, _) if !known.contains(pid) && !heard_of(run, *pid) => {
+                    findings.push(Finding::on(section, index, format!("kills {pid}, which is none of us")));
+                }
+                _ => {}
+            }
+        }
+    }
+    findings
+}
+
+/// A parent that died in its clone has no line of it, but its child's pid may have been told.
+fn heard_of(run: &Run, pid: Pid) -> bool {
+    let number = u32::try_from(pid.0).ok();
+    pid.0 > 0 && run.sections.iter().flat_map(words).any(|word| Some(word.value) == number)
+}
+
+fn records(run: &Run, _: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        for (index, line) in section.lines.iter().enumerate() {
+            let data = match &line.call {
+                Call::WriteNowait { data, .. } => &data.0,
+                Call::Write { data, .. } if reports(line) => &data.0,
+                _ => continue,
+            };
+            let newlines = data.iter().filter(|byte| **byte == b'\n').count();
+            if data.len() > RECORD_MAX {
+                let what = format!("a record of {} bytes", data.len());
+                findings.push(Finding::on(section, index, what));
+            } else if newlines != 1 || !data.ends_with(b"\n") {
+                findings.push(Finding::on(section, index, "a record that is not one line"));
+            }
+        }
+    }
+    findings
+}

@@ -1,0 +1,178 @@
+//! What a line means, for the rules: the words of the sync pipes, the files of /proc, the calls that only report.
+
+use std::collections::BTreeMap;
+use std::string::String;
+use std::vec::Vec;
+
+use crate::transcript::Section;
+use nsexec::bootstrap::text::is_unseen;
+use nsexec::launch::script::GO;
+use nsexec::sync::Message;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::Fd;
+
+/// Whether the call did what it was asked.
+pub(super) fn succeeded(line: &Line) -> bool {
+    !matches!(line.reply, Reply::Errno(_))
+}
+
+/// A call that changes who a process is: its session, its ids, its groups.
+pub(super) fn changes_identity(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Setsid | Call::Setuid { .. } | Call::Setgid { .. } | Call::Setresuid { .. } | Call::DropGroups
+    )
+}
+
+/// A call that changes nothing but what people are told: a record, the number in it, the wait for room in the pipe.
+pub(super) fn reports(line: &Line) -> bool {
+    match &line.call {
+        Call::WriteNowait { .. } | Call::Getpid | Call::Gettid | Call::Poll { .. } => true,
+        // Standard error, and a record where the kernel cannot be asked not to wait.
+        Call::Write { fd, data } => *fd == Fd::STDERR || data.0.starts_with(b"{\"level\""),
+        _ => false,
+    }
+}
+
+/// What a process may still do after a failure: tell, give back its signals, close, and take along who waits for it.
+pub(super) fn ends(line: &Line) -> bool {
+    reports(line)
+        || matches!(
+            line.call,
+            Call::Close { .. } | Call::Kill { .. } | Call::Sigprocmask { .. } | Call::Sigtimedwait { .. }
+        )
+}
+
+/// A whole word on a sync pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Word {
+    /// The line that completed it.
+    pub(super) index: usize,
+    pub(super) sent: bool,
+    pub(super) value: u32,
+}
+
+impl Word {
+    pub(super) fn is(&self, sent: bool, message: Message) -> bool {
+        self.sent == sent && self.value == message.value()
+    }
+}
+
+/// The words that a process sent and received, also those that came in pieces.
+pub(super) fn words(section: &Section) -> Vec<Word> {
+    let mut pieces: BTreeMap<(bool, Fd), Vec<u8>> = BTreeMap::new();
+    let mut words = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let (sent, fd, data) = match (&line.call, &line.reply) {
+            (Call::Read { fd, len: 1..=4 }, Reply::Data(data)) => (false, *fd, &data.0[..]),
+            // A write where the pipe is no socket.
+            (Call::Send { fd, data } | Call::Write { fd, data }, Reply::Count(count))
+                if data.0.len() <= 4 =>
+            {
+                (true, *fd, data.0.get(..*count).unwrap_or_default())
+            }
+            (Call::Close { fd }, _) => {
+                pieces.retain(|(_, of), _| of != fd);
+                continue;
+            }
+            _ => continue,
+        };
+        let word = pieces.entry((sent, fd)).or_default();
+        word.extend(data);
+        if let Ok(bytes) = <[u8; 4]>::try_from(&word[..]) {
+            word.clear();
+            words.push(Word { index, sent, value: u32::from_ne_bytes(bytes) });
+        }
+    }
+    words
+}
+
+/// The line at which a process had said or heard a word, if it did.
+pub(super) fn word_at(section: &Section, sent: bool, message: Message) -> Option<usize> {
+    words(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
+}
+
+/// The line at which stage 2 had the launcher's word to go.
+pub(super) fn word_to_go(section: &Section) -> Option<usize> {
+    let finished = word_at(section, true, Message::ChildFinish)?;
+    let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);
+    section.lines.iter().skip(finished).position(is_go).map(|at| finished + at)
+}
+
+/// What stage 0 writes of its own; the other files are stage 1's.
+pub(super) const OOM_SCORE: &[u8] = b"oom_score_adj";
+
+/// The files in /proc that a stage writes.
+const PROC_FILES: [&[u8]; 5] = [b"uid_map", b"gid_map", b"setgroups", b"timens_offsets", OOM_SCORE];
+
+/// Which of them a path names.
+pub(super) fn file_of(path: &[u8]) -> Option<&'static [u8]> {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    PROC_FILES.into_iter().find(|file| *file == name)
+}
+
+/// Which of the open descriptors are files of /proc, and which were found to be procfs's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ProcFiles {
+    open: BTreeMap<Fd, (&'static [u8], bool)>,
+}
+
+impl ProcFiles {
+    pub(super) fn see(&mut self, line: &Line) {
+        use nsexec::sys::types::FsType;
+        match (&line.call, &line.reply) {
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd)) => {
+                self.open.remove(fd);
+                if let Some(file) = file_of(&path.0) {
+                    self.open.insert(*fd, (file, false));
+                }
+            }
+            (Call::Fstatfs { fd }, Reply::FsType(FsType::PROC)) => {
+                if let Some((_, checked)) = self.open.get_mut(fd) {
+                    *checked = true;
+                }
+            }
+            (Call::Close { fd }, _) => {
+                self.open.remove(fd);
+            }
+            _ => {}
+        }
+    }
+
+    /// The file that a line writes to, and whether it was checked.
+    pub(super) fn written(&self, line: &Line) -> Option<(&'static [u8], bool)> {
+        match &line.call {
+            Call::Write { fd, .. } => self.open.get(fd).copied(),
+            _ => None,
+        }
+    }
+}
+
+/// The question whether stage 1 is exiting: the descriptor of its open stat file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StatFile(Option<Fd>);
+
+impl StatFile {
+    /// Whether a line belongs to the question. It changes nothing, and stage 0 asks it after a refusal.
+    pub(super) fn asks(&mut self, line: &Line) -> bool {
+        match (&line.call, &line.reply) {
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, reply) if path.0 == b"stat" => {
+                if let Reply::Fd(fd) = reply {
+                    self.0 = Some(*fd);
+                }
+                true
+            }
+            (Call::Fstatfs { fd } | Call::Read { fd, .. }, _) => self.0 == Some(*fd),
+            (Call::Close { fd }, _) if self.0 == Some(*fd) => {
+                self.0 = None;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A path or a name for a finding, which is for a terminal.
+pub(super) fn shown(file: &[u8]) -> String {
+    String::from_utf8_lossy(file).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect()
+}

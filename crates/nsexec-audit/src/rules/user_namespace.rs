@@ -1,0 +1,76 @@
+//! The user namespace before everything that it is to own.
+
+use std::format;
+use std::vec::Vec;
+
+use super::reading::{succeeded, word_at};
+use super::{Facts, Finding, Rule, Severity};
+use crate::transcript::{Role, Run, Section};
+use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
+use nsexec::sync::Message;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::CloneFlags;
+
+pub(super) const FIRST: Rule = Rule {
+    name: "user-namespace-first",
+    reason: "Namespaces are created in stage 1 alone, but for the cgroup namespace of 1.0 and 1.1, which stage 2 makes when \
+             stage 0 and the launcher have given their words. The user namespace comes first, by itself, and is mapped before any \
+             other is made and before stage 1 becomes root in it: what comes after is then owned by its root.",
+    reference: "spec 3.3 steps 7 to 12; runc issue #4466 and its SELinux label of mqueue",
+    severity: Severity::Breach,
+    check: first,
+};
+
+fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for section in &run.sections {
+        let mapped = word_at(section, false, Message::UsermapAck);
+        let asks = word_at(section, true, Message::UsermapPls);
+        let mut has_user = false;
+        for (index, line) in section.lines.iter().enumerate() {
+            let is_mapped = mapped.is_some_and(|at| at < index);
+            let what = match line.call {
+                Call::Unshare { flags: CloneFlags::NEWCGROUP }
+                    if section.role == Role::Stage(2) && facts.cgroup_in_stage_2() =>
+                {
+                    match cgroup_words(section, facts).is_some_and(|at| at < index) {
+                        true => continue,
+                        false => "creates the cgroup namespace before the words for it".into(),
+                    }
+                }
+                Call::Unshare { flags } if section.role != Role::Stage(1) => {
+                    format!("unshare({flags}) outside of stage 1")
+                }
+                Call::Unshare { flags: CloneFlags::NEWUSER } => {
+                    has_user |= succeeded(line);
+                    continue;
+                }
+                Call::Unshare { flags } if flags.contains(CloneFlags::NEWUSER) => {
+                    format!("unshare({flags}): the user namespace together with others")
+                }
+                Call::Unshare { flags } if facts.creates_user() && !(has_user && is_mapped) => {
+                    format!("unshare({flags}) before the user namespace is there and mapped")
+                }
+                _ if asks == Some(index) && !has_user => {
+                    "asks for maps before the user namespace is there".into()
+                }
+                Call::Setresuid { .. } if has_user && !is_mapped => {
+                    "changes its user id before the user namespace is mapped".into()
+                }
+                _ => continue,
+            };
+            findings.push(Finding::on(section, index, what));
+        }
+    }
+    findings
+}
+
+/// The line at which stage 2 has all words that it needs for its cgroup namespace: stage 0's, and in 1.0 the launcher's.
+fn cgroup_words(section: &Section, facts: &Facts) -> Option<usize> {
+    let go = word_at(section, false, Message::Grandchild)?;
+    if facts.policy.dialect.cgroup_namespace != CgroupPlacement::Stage2AfterByte {
+        return Some(go);
+    }
+    let is_byte = |line: &Line| matches!(&line.reply, Reply::Data(data) if data.0 == [CGROUP_BYTE]);
+    section.lines.iter().position(is_byte).filter(|at| go < *at)
+}

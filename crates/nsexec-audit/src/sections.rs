@@ -1,0 +1,310 @@
+//! Which process is which: from who made it, and with which call. Nothing is asked of the process itself.
+
+use std::string::String;
+use std::vec::Vec;
+
+use std::format;
+
+use super::transcript::{End, Origin, Role, Run, Section};
+use nsexec::bootstrap::text::is_unseen;
+use crate::record::shared::Record;
+use crate::record::{Call, Line, Reply};
+use crate::sim;
+use nsexec::sys::types::{Pid, Waited};
+
+/// The role of a child, from its parent's role and the call that made it. `forks` is how many children of that kind
+/// the parent has had before.
+///
+/// A sibling is the next stage; the launcher's child is stage 0; a stage's child is a mapping tool.
+#[must_use]
+pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
+    match (parent, call) {
+        (Role::Launcher, Call::Fork { .. }) => Some(Role::Stage(0)),
+        (Role::Stage(number), Call::CloneSibling { .. }) => Some(Role::Stage(number.saturating_add(1))),
+        (Role::Stage(0), Call::Fork { .. }) => Some(Role::Tool(forks)),
+        _ => None,
+    }
+}
+
+/// Sorts what the shared sink holds into sections. `root` is the process that made the sink: the launcher, or stage 0
+/// where the launcher is somebody else's program.
+#[must_use]
+pub fn of_record(record: &Record, root: Role) -> Run {
+    let mut run = Run { origin: Origin::Recorded, lost: record.lost, ..Run::default() };
+    // A parent's lineage is shorter than its child's, so it comes first.
+    let mut processes: Vec<_> = record.processes.iter().collect();
+    processes.sort_by_key(|process| (process.lineage.len(), process.lineage.clone()));
+    let mut roles: Vec<(&[u32], Role)> = Vec::new();
+    let mut tools = 0_u8;
+    let mut others = 0_u8;
+    for process in processes {
+        let role = match process.lineage.split_last() {
+            None => Some(root),
+            Some((nth, parent)) => {
+                let role = roles.iter().find(|(lineage, _)| *lineage == parent);
+                let made_by = clone_of(record, &process.lines, parent, *nth);
+                role.zip(made_by).and_then(|((_, parent), call)| child_role(*parent, call, tools))
+            }
+        };
+        let role = role.unwrap_or(Role::Other(others));
+        match role {
+            Role::Tool(_) => tools = tools.saturating_add(1),
+            Role::Other(_) => others = others.saturating_add(1),
+            _ => {}
+        }
+        roles.push((&process.lineage, role));
+        let mut section = Section::new(role);
+        for line in &process.lines {
+            section.push(line.clone());
+        }
+        run.sections.push(section);
+    }
+    finish(&mut run);
+    run
+}
+
+/// What the simulated kernel ran.
+#[must_use]
+pub fn of_report(report: &sim::Report) -> Run {
+    let mut run = Run { origin: Origin::Planned, ..Run::default() };
+    for process in &report.processes {
+        let nth = u8::try_from(process.who.nth).unwrap_or(u8::MAX);
+        let mut section = Section::new(match process.who.section {
+            sim::Section::Launcher => Role::Launcher,
+            sim::Section::Stage0 => Role::Stage(0),
+            sim::Section::Stage1 => Role::Stage(1),
+            sim::Section::Stage2 => Role::Stage(2),
+            sim::Section::MappingTool => Role::Tool(nth),
+            sim::Section::Other => Role::Other(nth),
+        });
+        // Once a process is another program its calls are not ours. But a runtime's stage 0 is its own exec of itself.
+        let lines = &process.transcript.lines;
+        let executed = lines
+            .windows(2)
+            .position(|pair| pair[0].reply == Reply::NoReturn && pair[0].call != pair[1].call);
+        let last = executed.filter(|_| section.role != Role::Stage(0)).map_or(lines.len(), |at| at + 1);
+        for line in &lines[..last] {
+            section.push(line.clone());
+        }
+        section.end = match process.end {
+            sim::End::Exited(status) => End::Exited(status),
+            sim::End::Signaled(signal) => End::Signaled(signal),
+            sim::End::HandedOver => End::HandedOver,
+            sim::End::Stays | sim::End::Stopped | sim::End::Stuck(_) | sim::End::Running => End::Unknown,
+        };
+        run.sections.push(section);
+    }
+    finish(&mut run);
+    run
+}
+
+/// The call that made a process: its own first line, or its parent's, if one of the two was lost.
+fn clone_of<'r>(record: &'r Record, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
+    let own = own.first().filter(|line| line.reply == Reply::Child);
+    let parent = record.processes.iter().find(|process| process.lineage == parent);
+    let mut made = parent.into_iter().flat_map(|parent| &parent.lines);
+    let nth = usize::try_from(nth).ok()?;
+    own.or_else(|| made.by_ref().filter(|line| matches!(line.reply, Reply::Parent(_))).nth(nth))
+        .map(|line| &line.call)
+}
+
+/// Puts the sections in order, names the mapping tools, and finds out how each process ended.
+pub fn finish(run: &mut Run) {
+    run.sections.sort_by_key(|section| section.role);
+    let pids = pids(run);
+    let waited: Vec<Waited> = run
+        .sections
+        .iter()
+        .flat_map(|section| &section.lines)
+        .filter_map(|line| if let Reply::Waited(waited) = line.reply { Some(waited) } else { None })
+        .collect();
+    for section in &mut run.sections {
+        if let Some(tool) = matches!(section.role, Role::Tool(_)).then(|| executed(&section.lines)).flatten()
+        {
+            section.name = format!("{} ({tool})", section.role);
+        }
+        if section.end != End::Unknown {
+            continue;
+        }
+        let pid = pids.iter().find(|(role, _)| *role == section.role).map(|(_, pid)| *pid);
+        if let Some(waited) = waited.iter().find(|waited| Some(waited.pid) == pid) {
+            section.end = waited.status.into();
+        } else if section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn) {
+            section.end = End::Executed;
+        }
+    }
+}
+
+/// The base name of what a process executed, or tried to.
+fn executed(lines: &[Line]) -> Option<String> {
+    lines.iter().rev().find_map(|line| match &line.call {
+        Call::Execve { path, .. } => {
+            let name = path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            // The message named it, and may be anybody's.
+            Some(String::from_utf8_lossy(name).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect())
+        }
+        _ => None,
+    })
+}
+
+/// The children that a section made, with their pids as the section saw them.
+#[must_use]
+pub fn children(section: &Section) -> Vec<(usize, Role, Pid)> {
+    let mut forks = 0_u8;
+    let mut children = Vec::new();
+    for (index, line) in section.lines.iter().enumerate() {
+        let Reply::Parent(pid) = line.reply else { continue };
+        if let Some(role) = child_role(section.role, &line.call, forks) {
+            children.push((index, role, pid));
+            forks = forks.saturating_add(u8::from(matches!(role, Role::Tool(_))));
+        }
+    }
+    children
+}
+
+/// The pid of each process as its parent was told. Nobody tells that of the first.
+#[must_use]
+pub fn pids(run: &Run) -> Vec<(Role, Pid)> {
+    let made = run.sections.iter().flat_map(children);
+    made.map(|(_, role, pid)| (role, pid)).collect()
+}
+
+/// One line and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'r> {
+    /// The process.
+    pub section: &'r Section,
+    /// Which of its lines, from 0.
+    pub index: usize,
+    /// The line.
+    pub line: &'r Line,
+}
+
+/// Walks over all lines with a state that a fork copies, as the kernel does with descriptors and credentials: each
+/// process starts with what its parent had at the clone point. Gives the state at the end of each process.
+///
+/// A parent that died in its clone has no line of it; then the child starts with the parent's last state.
+pub fn inherit<'r, T: Clone>(
+    run: &'r Run,
+    start: &T,
+    mut step: impl FnMut(&mut T, Site<'r>),
+) -> Vec<(Role, T)> {
+    let mut ends: Vec<(Role, T)> = Vec::new();
+    let mut at_birth: Vec<(Role, T)> = Vec::new();
+    // The sections are in the order of their roles, in which parents come first.
+    for section in &run.sections {
+        let known = |states: &[(Role, T)], role| {
+            states.iter().find(|(of, _)| *of == role).map(|(_, state)| state.clone())
+        };
+        let parent = match section.role {
+            Role::Stage(number @ 1..) => known(&ends, Role::Stage(number - 1)),
+            Role::Stage(_) => known(&ends, Role::Launcher),
+            Role::Tool(_) => known(&ends, Role::Stage(0)),
+            Role::Launcher | Role::Other(_) => None,
+        };
+        let mut state = known(&at_birth, section.role).or(parent).unwrap_or_else(|| start.clone());
+        let children = children(section);
+        for (index, line) in section.lines.iter().enumerate() {
+            if let Some((_, role, _)) = children.iter().find(|(at, ..)| *at == index) {
+                at_birth.push((*role, state.clone()));
+            }
+            step(&mut state, Site { section, index, line });
+        }
+        ends.push((section.role, state));
+    }
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::shared::Process;
+    use nsexec::sys::types::{ExitSignal, WaitFor, WaitStatus};
+    use std::string::ToString;
+    use std::vec;
+
+    const SIBLING: Call = Call::CloneSibling { tid: None };
+
+    fn line(call: Call, reply: Reply) -> Line {
+        Line { call, reply }
+    }
+
+    fn process(lineage: &[u32], lines: Vec<Line>) -> Process {
+        Process { lineage: lineage.into(), lines }
+    }
+
+    fn tool(path: &str) -> Vec<Line> {
+        let call = Call::Execve { path: path.as_bytes().into(), argv: Vec::new(), envp: Vec::new() };
+        let fork = Call::Fork { exit: ExitSignal::Chld, tid: None };
+        vec![line(fork, Reply::Child), line(call, Reply::NoReturn)]
+    }
+
+    /// Launcher, stage 0 with stage 1 and two tools, stage 2.
+    fn record() -> Record {
+        let none = Call::Fork { exit: ExitSignal::None, tid: None };
+        let chld = Call::Fork { exit: ExitSignal::Chld, tid: None };
+        let wait = Call::Wait4 { pid: Pid(11), which: WaitFor::Stages };
+        let waited = Reply::Waited(Waited { pid: Pid(11), status: WaitStatus::Exited(1) });
+        let processes = vec![
+            process(&[], vec![line(none.clone(), Reply::Parent(Pid(10))), line(wait, waited)]),
+            process(
+                &[0],
+                vec![
+                    line(none, Reply::Child),
+                    line(SIBLING, Reply::Parent(Pid(11))),
+                    line(chld.clone(), Reply::Parent(Pid(12))),
+                    line(chld, Reply::Parent(Pid(13))),
+                ],
+            ),
+            process(&[0, 0], vec![line(SIBLING, Reply::Child), line(SIBLING, Reply::Parent(Pid(14)))]),
+            process(&[0, 0, 0], vec![line(SIBLING, Reply::Child)]),
+            process(&[0, 1], tool("/usr/bin/newuidmap")),
+            process(&[0, 2], tool("/usr/bin/newgidmap")),
+        ];
+        Record { processes, lost: 0 }
+    }
+
+    #[test]
+    fn sections_follow_from_who_made_whom_and_how() {
+        let run = of_record(&record(), Role::Launcher);
+        let names: Vec<_> = run.sections.iter().map(|section| section.name.to_string()).collect();
+        assert_eq!(
+            names,
+            [
+                "launcher",
+                "stage-0 parent",
+                "stage-1 child",
+                "stage-2 init",
+                "mapping tool (newuidmap)",
+                "mapping tool (newgidmap)"
+            ]
+        );
+        let ends: Vec<_> = run.sections.iter().map(|section| section.end).collect();
+        let unknown = End::Unknown;
+        assert_eq!(ends, [unknown, unknown, End::Exited(1), unknown, End::Executed, End::Executed]);
+    }
+
+    #[test]
+    fn a_process_whose_first_line_was_lost_is_known_by_its_parents() {
+        let mut record = record();
+        record.processes[2].lines.remove(0);
+        record.processes[4].lines.remove(0);
+        assert_eq!(
+            of_record(&record, Role::Launcher).section(Role::Stage(1)).map(|s| s.lines.len()),
+            Some(1)
+        );
+        assert_eq!(of_record(&record, Role::Launcher).section(Role::Tool(0)).map(|s| s.lines.len()), Some(1));
+    }
+
+    #[test]
+    fn a_child_inherits_what_its_parent_had_at_the_clone_point() {
+        let run = of_record(&record(), Role::Launcher);
+        let ends = inherit(&run, &0, |count, _| *count += 1);
+        // Stage 1 comes after one line of the launcher's none and one of stage 0.
+        let of = |role| ends.iter().find(|(of, _)| *of == role).map(|(_, count)| *count);
+        assert_eq!(of(Role::Stage(0)), Some(4));
+        assert_eq!(of(Role::Stage(1)), Some(1 + 2));
+        assert_eq!(of(Role::Stage(2)), Some(1 + 1 + 1));
+        assert_eq!(of(Role::Tool(1)), Some(3 + 2));
+    }
+}

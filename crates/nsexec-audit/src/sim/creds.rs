@@ -1,0 +1,221 @@
+//! Who a process is: ids and capabilities, and what they allow (credentials(7), capabilities(7)).
+//!
+//! Ids are kept as the kernel keeps them, in the numbering of the first user namespace; a user namespace's maps turn
+//! them into what its processes see.
+
+use std::vec::Vec;
+
+use super::kernel::Kernel;
+use super::namespaces::NsId;
+use super::process::Task;
+use nsexec::sys::types::{Errno, SysResult};
+
+/// The numbers of the capabilities that some rule asks for (capabilities(7)).
+#[allow(missing_docs, reason = "the names are the manual's")]
+pub mod cap {
+    pub const DAC_OVERRIDE: u32 = 1;
+    pub const KILL: u32 = 5;
+    pub const SETGID: u32 = 6;
+    pub const SETUID: u32 = 7;
+    pub const SYS_CHROOT: u32 = 18;
+    pub const SYS_PTRACE: u32 = 19;
+    pub const SYS_ADMIN: u32 = 21;
+    pub const SYS_RESOURCE: u32 = 24;
+    pub const SYS_TIME: u32 = 25;
+    pub const SETFCAP: u32 = 31;
+}
+
+/// Every capability of Linux 6.18, as the mask in /proc/PID/status.
+pub const ALL_CAPS: u64 = 0x1ff_ffff_ffff;
+
+/// The credentials of one process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Creds {
+    pub(super) user: NsId,
+    /// Real, effective and saved user id.
+    pub(super) uid: [u32; 3],
+    /// Real, effective and saved group id.
+    pub(super) gid: [u32; 3],
+    pub(super) groups: Vec<u32>,
+    pub(super) permitted: u64,
+    pub(super) effective: u64,
+}
+
+impl Creds {
+    pub(super) fn euid(&self) -> u32 {
+        self.uid[1]
+    }
+
+    pub(super) fn egid(&self) -> u32 {
+        self.gid[1]
+    }
+
+    fn has(&self, capability: u32) -> bool {
+        self.effective >> capability & 1 == 1
+    }
+
+    /// All capabilities, as whoever enters a user namespace gets them (user_namespaces(7), "Capabilities").
+    pub(super) fn enter_user(&mut self, user: NsId) {
+        self.user = user;
+        self.permitted = ALL_CAPS;
+        self.effective = ALL_CAPS;
+    }
+}
+
+/// Which of the two kinds of id a call changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// setresuid(id, id, id) and setgid by the privileged: all three.
+    All,
+    /// setuid and setgid of the unprivileged: the effective one.
+    Effective,
+}
+
+impl Kernel {
+    /// `ns_capable` (cap_capable in security/commoncap.c): a capability in a user namespace is one in all below it,
+    /// and the creator of a namespace, seen from its parent, has all of them in it (user_namespaces(7)).
+    pub(super) fn capable(&self, creds: &Creds, over: NsId, capability: u32) -> bool {
+        let mut at = over;
+        loop {
+            if at == creds.user {
+                return creds.has(capability);
+            }
+            let user = self.user(at);
+            if user.level <= self.user(creds.user).level {
+                return false;
+            }
+            let Some(parent) = user.parent else { return false };
+            if parent == creds.user && user.owner_uid == creds.euid() {
+                return true;
+            }
+            at = parent;
+        }
+    }
+
+    /// Whether process `me` has `capability` over the user namespace `over`.
+    pub(super) fn may(&self, me: Task, over: NsId, capability: u32) -> bool {
+        self.capable(&self.process(me).creds, over, capability)
+    }
+
+    /// setresuid(2) with three times the same id. EINVAL: not mapped; EPERM: neither CAP_SETUID nor one of ours.
+    pub(super) fn setresuid(&mut self, me: Task, uid: u32) -> SysResult<()> {
+        // −1 leaves all three as they are.
+        if uid == u32::MAX {
+            return Ok(());
+        }
+        let creds = &self.process(me).creds;
+        let uid = self.user(creds.user).uid_map.to_kernel(uid).ok_or(Errno::EINVAL)?;
+        if !self.may(me, creds.user, cap::SETUID) && !creds.uid.contains(&uid) {
+            return Err(Errno::EPERM);
+        }
+        self.change_uid(me, uid, Change::All);
+        Ok(())
+    }
+
+    /// setuid(2): with CAP_SETUID all three ids, else the effective one to the real or the saved one.
+    pub(super) fn setuid(&mut self, me: Task, uid: u32) -> SysResult<()> {
+        let creds = &self.process(me).creds;
+        let uid = self.user(creds.user).uid_map.to_kernel(uid).ok_or(Errno::EINVAL)?;
+        let change = match self.may(me, creds.user, cap::SETUID) {
+            true => Change::All,
+            false if uid == creds.uid[0] || uid == creds.uid[2] => Change::Effective,
+            false => return Err(Errno::EPERM),
+        };
+        self.change_uid(me, uid, change);
+        Ok(())
+    }
+
+    /// setgid(2), as setuid with CAP_SETGID.
+    pub(super) fn setgid(&mut self, me: Task, gid: u32) -> SysResult<()> {
+        let creds = &self.process(me).creds;
+        let gid = self.user(creds.user).gid_map.to_kernel(gid).ok_or(Errno::EINVAL)?;
+        let mut new = creds.clone();
+        match self.may(me, creds.user, cap::SETGID) {
+            true => new.gid = [gid; 3],
+            false if gid == creds.gid[0] || gid == creds.gid[2] => new.gid[1] = gid,
+            false => return Err(Errno::EPERM),
+        }
+        self.commit_creds(me, new);
+        Ok(())
+    }
+
+    /// setgroups(2) with no group. EPERM: no CAP_SETGID, no group map yet, or denied for the namespace
+    /// (user_namespaces(7), "/proc/PID/setgroups").
+    pub(super) fn drop_groups(&mut self, me: Task) -> SysResult<()> {
+        let creds = &self.process(me).creds;
+        let user = self.user(creds.user);
+        if !self.may(me, creds.user, cap::SETGID) || user.gid_map.is_empty() || !user.setgroups {
+            return Err(Errno::EPERM);
+        }
+        let mut new = creds.clone();
+        new.groups.clear();
+        self.commit_creds(me, new);
+        Ok(())
+    }
+
+    /// Changes user ids with what that does to capabilities (capabilities(7), "Effect of user ID changes").
+    fn change_uid(&mut self, me: Task, uid: u32, change: Change) {
+        let old = &self.process(me).creds;
+        let mut new = old.clone();
+        match change {
+            Change::All => new.uid = [uid; 3],
+            Change::Effective => new.uid[1] = uid,
+        }
+        if let Some(root) = self.user(old.user).uid_map.to_kernel(0) {
+            if old.uid.contains(&root) && !new.uid.contains(&root) {
+                (new.permitted, new.effective) = (0, 0);
+            }
+            match (old.euid() == root, new.euid() == root) {
+                (true, false) => new.effective = 0,
+                (false, true) => new.effective = new.permitted,
+                _ => {}
+            }
+        }
+        self.commit_creds(me, new);
+    }
+
+    /// `commit_creds`: another effective id, or capabilities that are no subset, make a process non-dumpable
+    /// (fs.suid_dumpable, 0) and take its parent-death signal away (PR_SET_DUMPABLE(2const), spec 6.6).
+    pub(super) fn commit_creds(&mut self, me: Task, new: Creds) {
+        let old = &self.process(me).creds;
+        let same = old.euid() == new.euid() && old.egid() == new.egid() && self.is_subset(old, &new);
+        let process = self.process_mut(me);
+        if !same {
+            process.dumpable = false;
+            process.pdeathsig = None;
+        }
+        process.creds = new;
+    }
+
+    /// `cred_cap_issubset`: in one namespace by the masks; in one that `old` created, by being its creator.
+    fn is_subset(&self, old: &Creds, new: &Creds) -> bool {
+        if old.user == new.user {
+            return new.permitted & !old.permitted == 0;
+        }
+        let mut at = new.user;
+        while let Some(parent) = self.user(at).parent {
+            if parent == old.user && self.user(at).owner_uid == old.euid() {
+                return true;
+            }
+            at = parent;
+        }
+        false
+    }
+
+    /// `ptrace_may_access(PTRACE_MODE_READ_FSCREDS)`: the same ids or CAP_SYS_PTRACE, and dumpable or CAP_SYS_PTRACE
+    /// where its memory belongs, and no capability that we lack (ptrace(2), "Ptrace access mode checking").
+    pub(super) fn may_inspect(&self, me: Task, target: Task) -> bool {
+        if me == target {
+            return true;
+        }
+        let (ours, theirs) = (self.process(me), self.process(target));
+        let over = theirs.creds.user;
+        let traces = |over| self.capable(&ours.creds, over, cap::SYS_PTRACE);
+        let same_ids =
+            theirs.creds.uid == [ours.creds.euid(); 3] && theirs.creds.gid == [ours.creds.egid(); 3];
+        let subset = ours.creds.user == over && theirs.creds.permitted & !ours.creds.effective == 0;
+        // Without memory there is nothing that could be non-dumpable.
+        let dumpable = theirs.dumpable || !theirs.is_alive() || traces(theirs.mm_user);
+        (same_ids || traces(over)) && dumpable && (subset || traces(over))
+    }
+}

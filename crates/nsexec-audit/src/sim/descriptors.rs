@@ -1,0 +1,438 @@
+//! Descriptors, what they refer to, and the bytes between them (pipe(7), unix(7), close(2)).
+//!
+//! A descriptor is a number in one process; the open file description behind it is shared by all copies that forks
+//! made, and closed with the last of them. Only then does the other end see the end of the file.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::vec::Vec;
+
+use super::creds::Creds;
+use super::kernel::{Halt, Kernel};
+use super::namespaces::{NsId, State};
+use super::process::Task;
+use super::procfs::ProcFile;
+use super::streams::{Pair, Pipe, Writing, take};
+use nsexec::sys::types::{Errno, Fd, FsType, SocketType, SysResult};
+
+/// What a descriptor is good for, where that differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// O_PATH: it says where, and no more (open(2)).
+    PathOnly,
+    Read,
+    Both,
+}
+
+/// What an open file description is.
+#[derive(Clone, Debug)]
+pub(super) enum Object {
+    /// One side, 0 or 1, of a socket pair.
+    Socket(usize, usize),
+    PipeRead(usize),
+    PipeWrite(usize),
+    Namespace(NsId),
+    /// A file of /proc/PID, with the user namespace that it showed when it was opened.
+    Proc(Task, ProcFile, NsId, Access),
+    /// /proc, by O_PATH, with the pid namespace whose processes it shows.
+    ProcRoot(NsId),
+    /// /proc/PID itself.
+    ProcDir(Task, Access),
+    /// Any other directory by O_PATH.
+    PathOnly(FsType),
+    /// /proc/PID/fd, to be listed.
+    FdList(Task),
+    Pidfd(Task),
+    /// /dev/null.
+    Null,
+    /// What is written here can be read in the report.
+    Sink,
+    Regular(Rc<[u8]>),
+    /// A file that a process made.
+    Made(usize, Access),
+    Fifo,
+    /// Any other directory.
+    Directory(FsType),
+}
+
+/// `TMPFS_MAGIC`: where a test's own files are.
+pub(super) const TMPFS: FsType = FsType(0x0102_1994);
+
+impl Object {
+    /// What fstatfs(2) says of it.
+    pub(super) fn fs_type(&self) -> FsType {
+        const PIPEFS: FsType = FsType(0x5049_5045);
+        const SOCKFS: FsType = FsType(0x534f_434b);
+        match self {
+            Self::Namespace(_) => FsType::NSFS,
+            Self::Proc(..) | Self::ProcRoot(_) | Self::ProcDir(..) | Self::FdList(_) => FsType::PROC,
+            Self::Socket(..) => SOCKFS,
+            Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
+            Self::Pidfd(_) => FsType::PIDFS,
+            Self::Directory(kind) | Self::PathOnly(kind) => *kind,
+            Self::Null | Self::Sink | Self::Regular(_) | Self::Made(..) | Self::Fifo => TMPFS,
+        }
+    }
+
+    /// Opened by O_PATH.
+    fn is_path_only(&self) -> bool {
+        matches!(
+            self,
+            Self::PathOnly(_)
+                | Self::ProcRoot(_)
+                | Self::ProcDir(_, Access::PathOnly)
+                | Self::Made(_, Access::PathOnly)
+        )
+    }
+}
+
+/// An open file description.
+#[derive(Clone, Debug)]
+pub(super) struct Description {
+    pub(super) object: Object,
+    /// In how many places of descriptor tables it is, and how often on its way through a socket.
+    pub(super) refs: usize,
+    offset: usize,
+    /// The credentials of its opener, which the files of /proc ask for.
+    opener: Creds,
+}
+
+/// A place in a descriptor table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Slot {
+    pub(super) description: usize,
+    pub(super) cloexec: bool,
+}
+
+/// A descriptor table.
+pub(super) type Table = BTreeMap<i32, Slot>;
+
+impl Kernel {
+    pub(super) fn slot(&self, me: Task, fd: Fd) -> SysResult<Slot> {
+        self.process(me).fds.get(&fd.0).copied().ok_or(Errno::EBADF)
+    }
+
+    /// The object behind a descriptor.
+    pub(super) fn object(&self, me: Task, fd: Fd) -> SysResult<&Object> {
+        let slot = self.slot(me, fd)?;
+        Ok(&self.descriptions[slot.description].object)
+    }
+
+    /// getsockopt(2) of SO_TYPE. Every socket here is a stream.
+    pub(super) fn socket_type(&self, me: Task, fd: Fd) -> SysResult<SocketType> {
+        match self.object(me, fd)? {
+            Object::Socket(..) => Ok(SocketType::STREAM),
+            object if object.is_path_only() => Err(Errno::EBADF),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    pub(super) fn namespace_of(&self, me: Task, fd: Fd) -> SysResult<NsId> {
+        match self.object(me, fd)? {
+            Object::Namespace(ns) => Ok(*ns),
+            object if object.is_path_only() => Err(Errno::EBADF),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Opens `object` at the lowest free number.
+    pub(super) fn install(&mut self, me: Task, object: Object, cloexec: bool) -> SysResult<Fd> {
+        let number = self.free_number(me)?;
+        let opener = self.process(me).creds.clone();
+        self.descriptions.push(Description { object, refs: 1, offset: 0, opener });
+        let description = self.descriptions.len() - 1;
+        self.process_mut(me).fds.insert(number, Slot { description, cloexec });
+        Ok(Fd(number))
+    }
+
+    fn free_number(&self, me: Task) -> SysResult<i32> {
+        let table = &self.process(me).fds;
+        (0..self.settings.descriptors).find(|number| !table.contains_key(number)).ok_or(Errno::EMFILE)
+    }
+
+    /// Puts what came through a socket at the lowest free number; without one it is closed.
+    pub(super) fn put(&mut self, me: Task, slot: Slot) -> SysResult<Fd> {
+        let number = self.free_number(me).inspect_err(|_| self.release(slot))?;
+        self.process_mut(me).fds.insert(number, slot);
+        Ok(Fd(number))
+    }
+
+    /// dup3(2) with O_CLOEXEC. EINVAL, the same number twice; EBADF, not open, or beyond the limit.
+    pub(super) fn dup3(&mut self, me: Task, fd: Fd, number: Fd) -> SysResult<()> {
+        if fd == number {
+            return Err(Errno::EINVAL);
+        }
+        if !(0..self.settings.descriptors).contains(&number.0) {
+            return Err(Errno::EBADF);
+        }
+        self.duplicate(me, fd, number, true)
+    }
+
+    pub(super) fn duplicate(&mut self, me: Task, fd: Fd, number: Fd, cloexec: bool) -> SysResult<()> {
+        let description = self.slot(me, fd)?.description;
+        self.descriptions[description].refs += 1;
+        if let Some(old) = self.process_mut(me).fds.insert(number.0, Slot { description, cloexec }) {
+            self.release(old);
+        }
+        Ok(())
+    }
+
+    /// Counts one more place for everything in a table that a fork copied.
+    pub(super) fn share(&mut self, table: &Table) {
+        for slot in table.values() {
+            self.descriptions[slot.description].refs += 1;
+        }
+    }
+
+    pub(super) fn close(&mut self, me: Task, fd: Fd) -> SysResult<()> {
+        let slot = self.process_mut(me).fds.remove(&fd.0).ok_or(Errno::EBADF)?;
+        self.release(slot);
+        Ok(())
+    }
+
+    /// One place less; with the last one the other end learns of it.
+    pub(super) fn release(&mut self, slot: Slot) {
+        let description = &mut self.descriptions[slot.description];
+        description.refs -= 1;
+        if description.refs > 0 {
+            return;
+        }
+        match description.object {
+            Object::PipeRead(pipe) => self.pipes[pipe].readers -= 1,
+            Object::PipeWrite(pipe) => self.pipes[pipe].writers -= 1,
+            Object::Socket(pair, side) => {
+                // unix_release_sock: bytes that nobody read reset the peer.
+                let pair = &mut self.pairs[pair];
+                pair.open[side] = false;
+                pair.reset[1 - side] = !pair.bytes[side].is_empty();
+                pair.bytes[side].clear();
+                for (_, description) in core::mem::take(&mut pair.rights[side]) {
+                    self.release(Slot { description, cloexec: true });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn pipe(&mut self, me: Task, cloexec: bool) -> SysResult<(Fd, Fd)> {
+        let capacity = self.settings.pipe_buffer;
+        self.pipes.push(Pipe { bytes: VecDeque::new(), capacity, readers: 1, writers: 1 });
+        let pipe = self.pipes.len() - 1;
+        let read = self.install(me, Object::PipeRead(pipe), cloexec)?;
+        let write = self.install(me, Object::PipeWrite(pipe), cloexec);
+        if write.is_err() {
+            self.close(me, read)?;
+        }
+        Ok((read, write?))
+    }
+
+    pub(super) fn socketpair(&mut self, me: Task, cloexec: bool) -> SysResult<(Fd, Fd)> {
+        let capacity = self.settings.socket_buffer;
+        self.pairs.push(Pair::new(capacity));
+        let pair = self.pairs.len() - 1;
+        let one = self.install(me, Object::Socket(pair, 0), cloexec)?;
+        let other = self.install(me, Object::Socket(pair, 1), cloexec);
+        if other.is_err() {
+            self.close(me, one)?;
+        }
+        Ok((one, other?))
+    }
+
+    pub(super) fn set_cloexec(&mut self, me: Task, fd: Fd, cloexec: bool) -> SysResult<()> {
+        self.slot(me, fd)?;
+        self.process_mut(me).fds.entry(fd.0).and_modify(|slot| slot.cloexec = cloexec);
+        Ok(())
+    }
+
+    /// close_range(first, ~0, CLOSE_RANGE_CLOEXEC); a negative number is beyond every descriptor.
+    pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) -> SysResult<()> {
+        if first.0 >= 0 {
+            self.process_mut(me).fds.range_mut(first.0..).for_each(|(_, slot)| slot.cloexec = true);
+        }
+        Ok(())
+    }
+
+    /// read(2). What is queued comes first, then a reset, once, then the end of the file.
+    pub(super) fn read(&mut self, me: Task, fd: Fd, len: usize) -> Result<Vec<u8>, Halt> {
+        let index = self.slot(me, fd)?.description;
+        let bytes = match self.descriptions[index].object.clone() {
+            Object::Socket(pair, side) => {
+                let (bytes, came) = self.pairs[pair].take(side, len).ok_or(Halt::Block)??;
+                // A read has no room for descriptors: they are closed (unix(7)).
+                for description in came {
+                    self.release(Slot { description, cloexec: true });
+                }
+                bytes
+            }
+            Object::PipeRead(pipe) => {
+                let pipe = &mut self.pipes[pipe];
+                if pipe.bytes.is_empty() && pipe.writers > 0 && len > 0 {
+                    return Err(Halt::Block);
+                }
+                take(&mut pipe.bytes, len)
+            }
+            Object::Proc(task, file, user, _) => {
+                let text = self.read_proc(&self.descriptions[index].opener, task, file, user)?;
+                self.advance(index, text.as_bytes(), len)
+            }
+            Object::Regular(content) => self.advance(index, &content, len),
+            Object::Null | Object::Sink | Object::Fifo => Vec::new(),
+            Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
+            Object::Directory(_) | Object::FdList(_) | Object::ProcDir(_, Access::Read | Access::Both) => {
+                return Err(Errno::EISDIR.into());
+            }
+            Object::Made(made, Access::Read | Access::Both) => {
+                self.advance(index, &self.made_content(made), len)
+            }
+            Object::ProcRoot(_)
+            | Object::ProcDir(_, Access::PathOnly)
+            | Object::Made(_, Access::PathOnly)
+            | Object::PathOnly(_)
+            | Object::PipeWrite(_) => {
+                return Err(Errno::EBADF.into());
+            }
+        };
+        Ok(bytes)
+    }
+
+    fn advance(&mut self, index: usize, content: &[u8], len: usize) -> Vec<u8> {
+        let offset = &mut self.descriptions[index].offset;
+        let piece: Vec<u8> = content.iter().skip(*offset).take(len).copied().collect();
+        *offset += piece.len();
+        piece
+    }
+
+    /// write(2), send(2) and pwritev2(2). `wait`: block where there is no room; `signal`: SIGPIPE with EPIPE.
+    pub(super) fn write(&mut self, me: Task, fd: Fd, data: &[u8], how: Writing) -> Result<usize, Halt> {
+        let index = self.slot(me, fd)?.description;
+        let object = self.descriptions[index].object.clone();
+        if object.is_path_only() {
+            return Err(Errno::EBADF.into());
+        }
+        if how == Writing::Send && !matches!(object, Object::Socket(..)) {
+            return Err(Errno::ENOTSOCK.into());
+        }
+        match object {
+            Object::Proc(.., Access::Read) => Err(Errno::EBADF.into()),
+            Object::Proc(..) | Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink
+                if data.is_empty() && how == Writing::NoWait =>
+            {
+                Ok(0)
+            }
+            Object::Socket(..) | Object::PipeWrite(_) => self.write_stream(me, &object, data, how),
+            // Buffered writes to most other files cannot promise not to wait (EOPNOTSUPP, seen on 6.18).
+            Object::Proc(..) | Object::Null | Object::Sink | Object::Regular(_) if how == Writing::NoWait => {
+                Err(Errno::EOPNOTSUPP.into())
+            }
+            Object::Proc(task, file, user, _) => {
+                let Description { opener, offset, .. } = self.descriptions[index].clone();
+                let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
+                // Only these move the position (map_write, proc_setgroups_write).
+                if matches!(file, ProcFile::UidMap | ProcFile::GidMap | ProcFile::Setgroups) {
+                    self.descriptions[index].offset += written;
+                }
+                Ok(written)
+            }
+            Object::Made(made, Access::Both) => {
+                let offset = self.descriptions[index].offset;
+                let written = self.write_made(made, offset, data)?;
+                self.descriptions[index].offset += written;
+                Ok(written)
+            }
+            Object::Sink => {
+                self.sink.extend_from_slice(data);
+                Ok(data.len())
+            }
+            Object::Null => Ok(data.len()),
+            _ => Err(Errno::EBADF.into()),
+        }
+    }
+
+    /// fstatfs(2), of which the type.
+    pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
+        Ok(match self.object(me, fd)? {
+            Object::Regular(_) | Object::Fifo => self.settings.file_system,
+            object => object.fs_type(),
+        })
+    }
+
+    /// getdents64(2), of a list of descriptors: as many whole records as fit.
+    pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {
+        let index = self.slot(me, fd)?.description;
+        let object = &self.descriptions[index].object;
+        let numbers: Vec<_> = match object {
+            Object::FdList(task) => self.process(*task).fds.keys().map(|fd| std::format!("{fd}")).collect(),
+            object if object.is_path_only() => return Err(Errno::EBADF),
+            // Nobody asks what else is in them.
+            Object::ProcDir(..) | Object::Directory(_) => Vec::new(),
+            _ => return Err(Errno::ENOTDIR),
+        };
+        let names: Vec<_> = [".".into(), "..".into()].into_iter().chain(numbers).collect();
+        let offset = self.descriptions[index].offset;
+        let mut bytes = Vec::new();
+        let mut taken = 0;
+        for (at, name) in names.iter().enumerate().skip(offset) {
+            let record = dirent(at, name);
+            if bytes.len() + record.len() > len {
+                break;
+            }
+            bytes.extend(record);
+            taken += 1;
+        }
+        if taken == 0 && offset < names.len() {
+            return Err(Errno::EINVAL);
+        }
+        self.descriptions[index].offset += taken;
+        Ok(bytes)
+    }
+
+    /// Whether anybody has the file open for writing.
+    pub(super) fn is_open_for_writing(&self, made: usize) -> bool {
+        let writes = |object: &Object| matches!(object, Object::Made(index, Access::Both) if *index == made);
+        self.descriptions.iter().any(|description| description.refs > 0 && writes(&description.object))
+    }
+
+    /// What a descriptor is, for people.
+    pub(super) fn describe(&self, slot: Slot) -> std::string::String {
+        match &self.descriptions[slot.description].object {
+            Object::Socket(pair, side) => {
+                std::format!(
+                    "socket pair {pair} side {side}, {} B queued",
+                    self.pairs[*pair].bytes[*side].len()
+                )
+            }
+            Object::PipeRead(pipe) => {
+                std::format!("pipe {pipe} read end, {} B queued", self.pipes[*pipe].bytes.len())
+            }
+            Object::PipeWrite(pipe) => std::format!("pipe {pipe} write end"),
+            Object::Namespace(ns) => std::format!("{} namespace {}", self.namespaces[ns.0].kind.name(), ns.0),
+            Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).who),
+            Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).who),
+            Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).who),
+            Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).who),
+            other => std::format!("{other:?}"),
+        }
+    }
+
+    /// Whose processes a process's /proc shows, if it has one.
+    pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
+        let mnt = self.process(me).ns.get(super::Kind::Mnt);
+        match self.namespaces[mnt.0].state {
+            State::Mnt { proc } => proc,
+            _ => panic!("not a mount namespace: {mnt:?}"),
+        }
+    }
+}
+
+/// One linux_dirent64: inode, offset, length, type, name (getdents64(2)).
+fn dirent(at: usize, name: &str) -> Vec<u8> {
+    let len = (19 + name.len() + 1).next_multiple_of(8);
+    let mut record = Vec::new();
+    record.extend((at as u64 + 1).to_ne_bytes());
+    record.extend((at as u64 + 1).to_ne_bytes());
+    record.extend((len as u16).to_ne_bytes());
+    record.push(if at < 2 { 4 } else { 10 });
+    record.extend(name.as_bytes());
+    record.resize(len, 0);
+    record
+}

@@ -1,0 +1,230 @@
+//! Files that processes make, and the programs in them (memfd_create(2), open(2), fcntl(2), execveat(2), unlink(2)).
+//!
+//! An executable is a mark and the path of its [`Program`]: so a whole copy of one is the same program, and a part of a
+//! copy is none.
+
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::descriptors::{Access, Object};
+use super::kernel::{Halt, Kernel};
+use super::process::Task;
+use super::procfs::{Extra, Node};
+use super::program::Program;
+use super::streams::Writing;
+use nsexec::sys::types::{Errno, Fd, OpenFlags, Seals, SysResult};
+
+/// What an executable begins with.
+const MAGIC: &[u8] = b"\x7fELF";
+
+/// What a process runs: /proc/PID/exe.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Exe {
+    /// The file of a [`Program`].
+    File(String),
+    /// A file that a process made.
+    Made(usize),
+}
+
+/// A file that a process made.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    content: Vec<u8>,
+    mode: u32,
+    links: u64,
+    /// Of a file in memory.
+    seals: Option<Seals>,
+}
+
+impl Made {
+    /// A seal forbids it. A file of a directory has none.
+    fn is_sealed(&self, seal: u32) -> bool {
+        self.seals.is_some_and(|Seals(seals)| seals & seal != 0)
+    }
+}
+
+const F_SEAL_SEAL: u32 = 0x1;
+const F_SEAL_WRITE: u32 = 0x8;
+
+/// The content of an executable.
+pub(super) fn executable(path: &str) -> Vec<u8> {
+    [MAGIC, path.as_bytes()].concat()
+}
+
+impl Kernel {
+    /// A file without a name that is a copy of the executable at `path`, in memory if it has seals.
+    pub(super) fn unnamed_program(&mut self, path: &str, seals: Option<Seals>) -> Exe {
+        self.made.push(Made { content: executable(path), mode: 0o500, links: 0, seals });
+        Exe::Made(self.made.len() - 1)
+    }
+
+    fn make(&mut self, me: Task, made: Made, name: Option<String>) -> SysResult<Fd> {
+        let index = self.made.len();
+        let fd = self.install(me, Object::Made(index, Access::Both), true)?;
+        self.made.push(made);
+        if let Some(name) = name {
+            self.names.insert(name, index);
+        }
+        Ok(fd)
+    }
+
+    /// memfd_create(2) with MFD_ALLOW_SEALING.
+    pub(super) fn memfd_create(&mut self, me: Task, exec: bool) -> SysResult<Fd> {
+        if let (true, Some(errno)) = (exec, self.settings.lacks.get("MFD_EXEC")) {
+            return Err(*errno);
+        }
+        self.make(me, Made { content: Vec::new(), mode: 0o777, links: 0, seals: Some(Seals(0)) }, None)
+    }
+
+    /// open(2) with O_TMPFILE or O_CREAT, both with O_EXCL.
+    pub(super) fn open_new(&mut self, me: Task, path: &[u8], flags: OpenFlags) -> SysResult<Fd> {
+        let new = |links| Made { content: Vec::new(), mode: 0o700, links, seals: None };
+        if flags == OpenFlags::Unnamed {
+            self.directory(me, path)?;
+            return match self.settings.lacks.get("O_TMPFILE") {
+                Some(errno) => Err(*errno),
+                None => self.make(me, new(0), None),
+            };
+        }
+        match self.resolve(me, Fd::CWD, path) {
+            Ok(_) => return Err(Errno::EEXIST),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        let slash = path.iter().rposition(|byte| *byte == b'/').ok_or(Errno::ENOENT)?;
+        self.directory(me, &path[..slash])?;
+        self.make(me, new(1), Some(String::from_utf8_lossy(path).into_owned()))
+    }
+
+    fn directory(&self, me: Task, path: &[u8]) -> SysResult<()> {
+        match self.resolve(me, Fd::CWD, path)? {
+            Node::Extra(Extra::Directory) => Ok(()),
+            Node::Extra(Extra::Forbidden) => Err(Errno::EACCES),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// unlink(2), of a file that a process made.
+    pub(super) fn unlink(&mut self, path: &[u8]) -> SysResult<()> {
+        let name = String::from_utf8_lossy(path);
+        let index = self.names.remove(&*name).ok_or(Errno::ENOENT)?;
+        self.made[index].links -= 1;
+        Ok(())
+    }
+
+    pub(super) fn made_links(&self, index: usize) -> u64 {
+        self.made[index].links
+    }
+
+    pub(super) fn made_content(&self, index: usize) -> Vec<u8> {
+        self.made[index].content.clone()
+    }
+
+    /// A write to a file that a process made, at `offset`: F_SEAL_WRITE and F_SEAL_GROW give EPERM.
+    pub(super) fn write_made(&mut self, index: usize, offset: usize, data: &[u8]) -> SysResult<usize> {
+        let made = &mut self.made[index];
+        if made.is_sealed(F_SEAL_WRITE) {
+            return Err(Errno::EPERM);
+        }
+        made.content.resize(made.content.len().max(offset + data.len()), 0);
+        made.content[offset..offset + data.len()].copy_from_slice(data);
+        Ok(data.len())
+    }
+
+    /// sendfile(2) without an offset: as a read and a write.
+    pub(super) fn sendfile(&mut self, me: Task, to: Fd, from: Fd, len: usize) -> Result<usize, Halt> {
+        match (self.object(me, from)?, self.object(me, to)?) {
+            (
+                Object::Regular(_) | Object::Made(_, Access::Read | Access::Both),
+                Object::Made(_, Access::Both),
+            ) => {}
+            (_, Object::Made(_, Access::Both)) => return Err(Errno::EINVAL.into()),
+            _ => return Err(Errno::EBADF.into()),
+        }
+        let bytes = self.read(me, from, len)?;
+        if bytes.is_empty() { Ok(0) } else { self.write(me, to, &bytes, Writing::Wait) }
+    }
+
+    pub(super) fn fchmod(&mut self, me: Task, fd: Fd, mode: u32) -> SysResult<()> {
+        match *self.object(me, fd)? {
+            Object::Made(_, Access::PathOnly) => Err(Errno::EBADF),
+            Object::Made(index, _) => {
+                self.made[index].mode = mode;
+                Ok(())
+            }
+            _ => Err(Errno::EPERM),
+        }
+    }
+
+    /// fcntl(2), F_GET_SEALS: EINVAL where there can be none; tmpfs says of each file that there will be none.
+    pub(super) fn get_seals(&self, me: Task, fd: Fd) -> SysResult<Seals> {
+        match self.object(me, fd)? {
+            Object::Made(_, Access::PathOnly) => Err(Errno::EBADF),
+            Object::Made(index, _) if self.made[*index].seals.is_some() => {
+                self.made[*index].seals.ok_or(Errno::EINVAL)
+            }
+            Object::Made(..) | Object::Regular(_) if self.settings.programs_on_tmpfs => Ok(Seals::SEAL),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// fcntl(2), F_ADD_SEALS.
+    pub(super) fn add_seals(&mut self, me: Task, fd: Fd, seals: Seals) -> SysResult<()> {
+        let index = match *self.object(me, fd)? {
+            Object::Made(_, Access::PathOnly) => return Err(Errno::EBADF),
+            Object::Made(index, Access::Both) => index,
+            Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink => {
+                return Err(Errno::EINVAL);
+            }
+            // Only a writer may (memfd_add_seals).
+            _ => return Err(Errno::EPERM),
+        };
+        let made = &mut self.made[index];
+        if made.is_sealed(F_SEAL_SEAL) {
+            return Err(Errno::EPERM);
+        }
+        let Some(Seals(old)) = &mut made.seals else { return Err(Errno::EINVAL) };
+        *old |= seals.0;
+        Ok(())
+    }
+
+    /// execveat(2) of the file itself.
+    pub(super) fn execveat(
+        &mut self,
+        me: Task,
+        fd: Fd,
+        argv: Vec<Vec<u8>>,
+        envp: Vec<Vec<u8>>,
+    ) -> SysResult<()> {
+        let (program, exe) = self.program_in(self.object(me, fd)?)?;
+        self.become_program(me, program, exe, (&format!("{}", fd.0), argv, envp));
+        Ok(())
+    }
+
+    /// The program in an open file: ETXTBSY while somebody may write to it, unless it is in memory.
+    pub(super) fn program_in(&self, object: &Object) -> SysResult<(Program, Exe)> {
+        let by_content = |content: &[u8]| {
+            let path = content.strip_prefix(MAGIC).and_then(|path| core::str::from_utf8(path).ok());
+            path.and_then(|path| self.programs.get_key_value(path)).ok_or(Errno::ENOEXEC)
+        };
+        match object {
+            Object::Regular(content) => {
+                let (path, program) = by_content(content)?;
+                Ok((program.clone(), Exe::File(path.clone())))
+            }
+            Object::Made(index, _) => {
+                let made = &self.made[*index];
+                let noexec = made.seals.is_none() && self.settings.directories_noexec;
+                if made.mode & 0o100 == 0 || noexec {
+                    return Err(Errno::EACCES);
+                }
+                if made.seals.is_none() && self.is_open_for_writing(*index) {
+                    return Err(Errno::ETXTBSY);
+                }
+                Ok((by_content(&made.content)?.1.clone(), Exe::Made(*index)))
+            }
+            _ => Err(Errno::EACCES),
+        }
+    }
+}

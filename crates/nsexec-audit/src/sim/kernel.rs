@@ -1,0 +1,419 @@
+//! The kernel's state, and the one place where a call becomes what it does.
+
+use core::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::string::String;
+use std::vec::Vec;
+
+use super::creds::{ALL_CAPS, cap};
+use super::descriptors::{Description, Object, TMPFS};
+use super::files::Made;
+use super::namespaces::{Kind, Namespace, NsId, State};
+use super::process::{Process, Task};
+use super::procfs::Extra;
+use super::program::Program;
+use super::streams::{Pair, Pipe, Writing};
+use crate::record::{Bytes, Call, Reply};
+use nsexec::sys::types::{Errno, ExitSignal, FsType, Mount, PollFd, SigAction, Signal, SysResult, TidAddress};
+
+/// Why a call does not come back with a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Halt {
+    Errno(Errno),
+    /// It waits.
+    Block,
+    /// The process is dead, or another program.
+    Gone,
+}
+
+impl From<Errno> for Halt {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+/// The option hidepid of a mounted /proc (proc(5), "Mount options"): what it hides of a process that the caller may not
+/// inspect (ptrace(2), PTRACE_MODE_READ_FSCREDS).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum HidePid {
+    /// 0: nothing.
+    #[default]
+    Off,
+    /// 1: its directory is visible, and its files cannot be opened (EPERM). The group of the option gid is exempt, root's by
+    /// default.
+    NoAccess,
+    /// 2: as 1, but its files do not exist (ENOENT).
+    Invisible,
+    /// 4, since Linux 5.8: its directory does not exist either (ENOENT). If the directory is open, or its name is in the
+    /// kernel's cache since another process looked it up, its files fail with EPERM. No group is exempt.
+    Ptraceable,
+}
+
+impl HidePid {
+    /// All modes, with the word and the number of the option.
+    pub const ALL: [(&'static str, u32, Self); 4] = [
+        ("off", 0, Self::Off),
+        ("noaccess", 1, Self::NoAccess),
+        ("invisible", 2, Self::Invisible),
+        ("ptraceable", 4, Self::Ptraceable),
+    ];
+
+    /// Parses the option's value: a word since Linux 5.8, a number before.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        let is = |(word, number, _): &(&str, u32, Self)| value == *word || value.parse() == Ok(*number);
+        Self::ALL.into_iter().find(is).map(|(.., mode)| mode)
+    }
+
+    /// Returns the option's value as a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        Self::ALL.into_iter().find(|(.., mode)| *mode == self).map_or("off", |(word, ..)| word)
+    }
+}
+
+/// How large and how complete the simulated machine is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes that fit into a pipe. Linux: 65,536, or 4,096 beyond the user's limit (pipe(7)).
+    pub pipe_buffer: usize,
+    /// Bytes that fit into each direction of a socket pair. Linux: 212,992 with overhead (socket(7)).
+    pub socket_buffer: usize,
+    /// Descriptors in each process (RLIMIT_NOFILE).
+    pub descriptors: i32,
+    /// Processes in all, the launcher too.
+    pub processes: usize,
+    /// Namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
+    pub limits: BTreeMap<Kind, usize>,
+    /// System calls that this kernel does not have, by strace's name, and what it says: `("pidfd_open", ENOSYS)`; also
+    /// the flags `MFD_EXEC` and `O_TMPFILE`.
+    pub lacks: BTreeMap<&'static str, Errno>,
+    /// The capabilities that an exec may give (capabilities(7)).
+    pub bounding: u64,
+    /// The launcher has changed its root: no user namespaces (EPERM).
+    pub chrooted: bool,
+    /// The set-user-id bit does nothing (PR_SET_NO_NEW_PRIVS(2const)).
+    pub no_new_privs: bool,
+    /// What socketpair and pipe2 make is not close-on-exec: runc's C, which leaks its sync pipes to the mapping tools.
+    pub leaks_descriptors: bool,
+    /// A part of /proc is covered: nobody may mount a fresh one in a user namespace.
+    pub proc_masked: bool,
+    /// Nothing is mounted at /proc, until somebody mounts it.
+    pub proc_missing: bool,
+    /// The hidepid mode of /proc.
+    pub hidepid: HidePid,
+    /// Programs lie on tmpfs, which answers a question for seals.
+    pub programs_on_tmpfs: bool,
+    /// Nothing can be executed in the directories where files are made.
+    pub directories_noexec: bool,
+    /// How long the machine has been up, in seconds: neither clock can be set back further (time_namespaces(7)).
+    pub uptime: i64,
+    /// The file system of files that are put somewhere (statfs(2)).
+    pub file_system: FsType,
+    /// The libc caches its thread id at an address that the kernel knows, as glibc does.
+    pub tid_cache: bool,
+    /// Calls that a run may make before it counts as endless.
+    pub calls: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pipe_buffer: 65_536,
+            socket_buffer: 212_992,
+            descriptors: 1024,
+            processes: 1024,
+            limits: BTreeMap::new(),
+            lacks: BTreeMap::new(),
+            bounding: ALL_CAPS,
+            chrooted: false,
+            no_new_privs: false,
+            leaks_descriptors: false,
+            proc_masked: false,
+            proc_missing: false,
+            hidepid: HidePid::Off,
+            programs_on_tmpfs: false,
+            directories_noexec: false,
+            uptime: 1000,
+            file_system: TMPFS,
+            tid_cache: true,
+            calls: 20_000,
+        }
+    }
+}
+
+/// The whole state.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kernel {
+    pub(super) settings: Settings,
+    /// How many namespaces of a kind were there before the run.
+    pub(super) given: BTreeMap<Kind, usize>,
+    pub(super) processes: Vec<Process>,
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) descriptions: Vec<Description>,
+    pub(super) pipes: Vec<Pipe>,
+    pub(super) pairs: Vec<Pair>,
+    pub(super) files: BTreeMap<String, Extra>,
+    /// Mounts over paths below /proc: what is mounted over `/proc/PID` or `/proc/PID/FILE`, with the path that was bound.
+    pub(super) binds: BTreeMap<String, String>,
+    pub(super) programs: BTreeMap<String, Program>,
+    /// The files that processes made, and the names of those that have one.
+    pub(super) made: Vec<Made>,
+    pub(super) names: BTreeMap<String, usize>,
+    /// The write end of the pipe whose read end tells the launcher of a signal that asks for the end of a launch.
+    pub(super) interrupt: Option<usize>,
+    /// The process directories in the kernel's name cache, by the pid namespace of the /proc.
+    pub(super) proc_found: RefCell<BTreeSet<(NsId, Task)>>,
+    /// What was written to standard error.
+    pub(super) sink: Vec<u8>,
+    /// Milliseconds that all have waited together.
+    pub(super) clock: u64,
+    /// Calls so far.
+    pub(super) calls: usize,
+}
+
+impl Kernel {
+    /// Makes `call` for process `me`, if it can go on.
+    pub(super) fn call(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
+        let lacks = if *call == Call::TidAddress { None } else { self.settings.lacks.get(call.name()) };
+        if let Some(errno) = lacks {
+            return Ok(Reply::Errno(*errno));
+        }
+        let reply = self.dispatch(me, call);
+        match reply {
+            Err(Halt::Block) => {}
+            _ => self.process_mut(me).unblock(),
+        }
+        match reply {
+            Err(Halt::Errno(errno)) => Ok(Reply::Errno(errno)),
+            reply => reply,
+        }
+    }
+
+    fn dispatch(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
+        let data = |bytes: Vec<u8>| Reply::Data(Bytes(bytes));
+        let unit = |()| Reply::Unit;
+        Ok(match call {
+            Call::Openat { dir, path, flags } => Reply::Fd(self.openat(me, *dir, &path.0, *flags)?),
+            Call::Openat2 { dir, path, flags } => Reply::Fd(self.openat2(me, *dir, &path.0, *flags)?),
+            Call::Close { fd } => unit(self.close(me, *fd)?),
+            Call::Read { fd, len } => data(self.read(me, *fd, *len)?),
+            Call::Write { fd, data } => Reply::Count(self.write(me, *fd, &data.0, Writing::Wait)?),
+            Call::WriteNowait { fd, data } => Reply::Count(self.write(me, *fd, &data.0, Writing::NoWait)?),
+            Call::Send { fd, data } => Reply::Count(self.write(me, *fd, &data.0, Writing::Send)?),
+            Call::SendFd { socket, fd } => Reply::Count(self.send_fd(me, *socket, *fd)?),
+            Call::ReceiveFd { socket } => Reply::Received(self.receive_fd(me, *socket)?),
+            Call::Dup3 { fd, number } => unit(self.dup3(me, *fd, *number)?),
+            Call::Poll { fds, timeout_ms } => self.poll(me, fds, *timeout_ms)?,
+            Call::Fstatfs { fd } => Reply::FsType(self.fstatfs(me, *fd)?),
+            Call::SocketType { fd } => Reply::SocketType(self.socket_type(me, *fd)?),
+            Call::LinkCount { path } => Reply::Links(self.link_count(me, &path.0)?),
+            Call::Readlink { path, len } => data(self.readlink(me, &path.0, *len)?),
+            Call::Socketpair => self
+                .socketpair(me, !self.settings.leaks_descriptors)
+                .map(|(one, other)| Reply::Pair(one, other))?,
+            Call::Pipe2 => self
+                .pipe(me, !self.settings.leaks_descriptors)
+                .map(|(read, write)| Reply::Pair(read, write))?,
+            Call::CloseRangeCloexec { first } => unit(self.close_range_cloexec(me, *first)?),
+            Call::Getdents64 { fd, len } => data(self.getdents64(me, *fd, *len)?),
+            Call::SetCloexec { fd, on } => unit(self.set_cloexec(me, *fd, *on)?),
+            Call::CloneSibling { .. } => self.forked(me, call, true, ExitSignal::Chld)?,
+            Call::Fork { exit, .. } => self.forked(me, call, false, *exit)?,
+            Call::Execve { path, argv, envp } => {
+                self.execve(me, &path.0, strings(argv), strings(envp))?;
+                return Err(Halt::Gone);
+            }
+            Call::GetSeals { .. }
+            | Call::AddSeals { .. }
+            | Call::MemfdCreate { .. }
+            | Call::Sendfile { .. }
+            | Call::Fchmod { .. }
+            | Call::Unlink { .. }
+            | Call::IsReadOnly { .. }
+            | Call::Execveat { .. } => self.copying(me, call)?,
+            Call::Wait4 { pid, which } => Reply::Waited(self.wait4(me, *pid, *which)?),
+            Call::Kill { pid, signal } => unit(self.kill(me, *pid, *signal)?),
+            Call::PidfdOpen { pid } => Reply::Fd(self.pidfd_open(me, *pid)?),
+            Call::Getpid | Call::Gettid => Reply::Pid(self.own_number(me)),
+            Call::TidAddress => Reply::TidAddress(self.tid_address(me)?),
+            Call::Setns { fd, kind } => unit(self.setns(me, *fd, *kind)?),
+            Call::Unshare { flags } => unit(self.unshare(me, *flags)?),
+            Call::SetDumpable { dumpable } => unit(self.set_dumpable(me, *dumpable)?),
+            Call::SetName { name } => unit(self.set_name(me, &name.0)?),
+            Call::SetPdeathsig { signal } => unit(self.set_pdeathsig(me, *signal)?),
+            Call::Setsid => unit(self.setsid(me)?),
+            Call::Setresuid { uid } => unit(self.setresuid(me, *uid)?),
+            Call::Setuid { uid } => unit(self.setuid(me, *uid)?),
+            Call::Setgid { gid } => unit(self.setgid(me, *gid)?),
+            Call::DropGroups => unit(self.drop_groups(me)?),
+            Call::SchedGetaffinity => Reply::Affinity(0b11),
+            Call::Mount { mount } => unit(self.mount(me, *mount)?),
+            Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
+            Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
+            Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
+        })
+    }
+
+    /// The calls of a process that copies its own program.
+    fn copying(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
+        let unit = |()| Reply::Unit;
+        Ok(match call {
+            Call::GetSeals { fd } => Reply::Seals(self.get_seals(me, *fd)?),
+            Call::AddSeals { fd, seals } => unit(self.add_seals(me, *fd, *seals)?),
+            Call::MemfdCreate { exec, .. } => Reply::Fd(self.memfd_create(me, *exec)?),
+            Call::Sendfile { to, from, len } => Reply::Count(self.sendfile(me, *to, *from, *len)?),
+            Call::Fchmod { fd, mode } => unit(self.fchmod(me, *fd, *mode)?),
+            Call::Unlink { path } => unit(self.unlink(&path.0)?),
+            Call::IsReadOnly { path } => Reply::ReadOnly(self.is_read_only(me, &path.0)?),
+            Call::Execveat { fd, argv, envp } => {
+                self.execveat(me, *fd, strings(argv), strings(envp))?;
+                return Err(Halt::Gone);
+            }
+            other => panic!("{other} copies nothing"),
+        })
+    }
+
+    /// Both come back from a clone; the child's line is in its own list already.
+    fn forked(&mut self, me: Task, call: &Call, sibling: bool, exit: ExitSignal) -> Result<Reply, Halt> {
+        let child = self.clone_process(me, call, sibling, exit)?;
+        let seen_from = self.process(me).ns.get(Kind::Pid);
+        // Always seen: a child's namespace is its maker's or below.
+        let pid = self.number(child, seen_from).ok_or(Errno::ESRCH)?;
+        Ok(Reply::Parent(pid))
+    }
+
+    /// poll(2). Time passes only when nobody can do anything else.
+    fn poll(&mut self, me: Task, fds: &[PollFd], timeout_ms: i32) -> Result<Reply, Halt> {
+        let (count, fds) = self.polled(me, fds);
+        let clock = self.clock;
+        let process = self.process_mut(me);
+        let over = process.deadline.is_some_and(|deadline| deadline <= clock);
+        if count > 0 || timeout_ms == 0 || over {
+            return Ok(Reply::Polled { count, fds });
+        }
+        if let (Ok(patience), None) = (u64::try_from(timeout_ms), process.deadline) {
+            process.deadline = Some(clock + patience);
+        }
+        Err(Halt::Block)
+    }
+
+    fn set_name(&mut self, me: Task, name: &[u8]) -> SysResult<()> {
+        // PR_SET_NAME(2const): cut after 15 bytes.
+        self.process_mut(me).name = String::from_utf8_lossy(&name[..name.len().min(15)]).into_owned();
+        Ok(())
+    }
+
+    fn set_dumpable(&mut self, me: Task, dumpable: bool) -> SysResult<()> {
+        self.process_mut(me).dumpable = dumpable;
+        Ok(())
+    }
+
+    fn set_pdeathsig(&mut self, me: Task, signal: Signal) -> SysResult<()> {
+        if !(0..=64).contains(&signal.0) {
+            return Err(Errno::EINVAL);
+        }
+        self.process_mut(me).pdeathsig = Some(signal).filter(|signal| signal.0 != 0);
+        Ok(())
+    }
+
+    fn tid_address(&self, me: Task) -> SysResult<TidAddress> {
+        if !self.settings.tid_cache {
+            return Err(Errno::EINVAL);
+        }
+        Ok(TidAddress { address: 0x7f00_0000_0010, cached: self.own_number(me).0 })
+    }
+
+    /// mount(2) of what the launcher's stage 2 mounts: CAP_SYS_ADMIN where the mount namespace belongs, for a new
+    /// /proc also where the pid namespace does (mount_capable), and none of the old one covered (mnt_already_visible).
+    fn mount(&mut self, me: Task, mount: Mount) -> SysResult<()> {
+        let proxy = self.process(me).ns;
+        let (mnt, pid) = (proxy.get(Kind::Mnt), proxy.get(Kind::Pid));
+        let admin = |over: NsId| self.may(me, over, cap::SYS_ADMIN);
+        if !admin(self.owner(mnt)) {
+            return Err(Errno::EPERM);
+        }
+        if mount == Mount::Proc {
+            let foreign = self.owner(mnt) != NsId(0);
+            if !admin(self.owner(pid)) || foreign && self.settings.proc_masked {
+                return Err(Errno::EPERM);
+            }
+            self.namespaces[mnt.0].state = State::Mnt { proc: Some(pid) };
+        }
+        Ok(())
+    }
+
+    /// Whether a process can go on: the call that it waits in would come back.
+    pub(super) fn is_ready(&self, task: Task) -> bool {
+        let process = self.process(task);
+        if !process.is_alive() || process.stopped || process.rest.is_some() || process.main.is_none() {
+            return false;
+        }
+        match &process.blocked {
+            None => true,
+            Some(Call::Read { fd, .. } | Call::ReceiveFd { socket: fd }) => match self.object(task, *fd) {
+                Ok(Object::Socket(pair, side)) => self.pairs[*pair].readable(*side),
+                Ok(Object::PipeRead(pipe)) => self.pipes[*pipe].readable(),
+                _ => true,
+            },
+            Some(Call::Write { fd, data } | Call::Send { fd, data }) => {
+                let rest = data.0.len() - process.progress;
+                match self.object(task, *fd) {
+                    Ok(Object::Socket(pair, side)) => self.pairs[*pair].writable(*side),
+                    Ok(Object::PipeWrite(pipe)) => self.pipes[*pipe].writable(data.0.len(), rest),
+                    _ => true,
+                }
+            }
+            Some(Call::SendFd { socket, .. }) => match self.object(task, *socket) {
+                Ok(Object::Socket(pair, side)) => self.pairs[*pair].writable(*side),
+                _ => true,
+            },
+            Some(Call::Poll { fds, .. }) => {
+                self.polled(task, fds).0 > 0
+                    || process.deadline.is_some_and(|deadline| deadline <= self.clock)
+            }
+            Some(Call::Wait4 { pid, which }) => self.can_reap(task, *pid, *which),
+            Some(_) => true,
+        }
+    }
+
+    /// Everybody who can go on, in the order of birth.
+    pub(super) fn ready(&self) -> Vec<Task> {
+        self.tasks().filter(|task| self.is_ready(*task)).collect()
+    }
+
+    /// Lets the time pass until the first poll gives up. Whether there is one.
+    pub(super) fn pass_time(&mut self) -> bool {
+        let running = self.processes.iter().filter(|process| process.is_alive() && !process.stopped);
+        let deadlines = running.filter_map(|process| process.deadline);
+        match deadlines.min() {
+            Some(deadline) => {
+                self.clock = self.clock.max(deadline);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A signal that asks the launcher to end comes through its signalfd.
+    pub(super) fn interrupt(&mut self, signal: Signal) {
+        /// struct signalfd_siginfo (signalfd(2)).
+        const RECORD: usize = 128;
+        let Some(description) = self.interrupt else { return };
+        if let Object::PipeWrite(pipe) = self.descriptions[description].object {
+            let mut record = std::vec![0; RECORD];
+            record[..4].copy_from_slice(&signal.0.to_ne_bytes());
+            self.pipes[pipe].bytes.extend(record);
+        }
+    }
+
+    /// Begins with `signal` ignored.
+    pub(super) fn ignore(&mut self, task: Task, signal: Signal) {
+        self.process_mut(task).actions.insert(signal.0, SigAction::IGNORE);
+    }
+}
+
+/// The strings of an exec.
+fn strings(args: &[Bytes]) -> Vec<Vec<u8>> {
+    args.iter().map(|arg| arg.0.clone()).collect()
+}

@@ -1,0 +1,288 @@
+//! The life of a process: clone, exec, exit, reaping (clone(2), execve(2), wait(2), pid_namespaces(7)).
+
+use std::string::String;
+use std::vec::Vec;
+
+use super::creds::ALL_CAPS;
+use super::descriptors::{Access, Object};
+use super::files::Exe;
+use super::kernel::{Halt, Kernel};
+use super::namespaces::Kind;
+use super::process::{Life, Reaper, Section, Task, Who};
+use super::procfs::Node;
+use super::program::Program;
+use crate::record::{Call, Line, Reply};
+use nsexec::sys::types::{
+    Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitFor, WaitStatus, Waited,
+};
+
+impl Kernel {
+    /// clone(2). A sibling has our parent and our exit signal; the first one in a pid namespace is its pid 1.
+    pub(super) fn clone_process(
+        &mut self,
+        me: Task,
+        call: &Call,
+        sibling: bool,
+        exit: ExitSignal,
+    ) -> SysResult<Task> {
+        // Siblings of a pid 1 would be in a namespace whose init cannot reap them (copy_process).
+        if sibling && self.is_ns_init(me) {
+            return Err(Errno::EINVAL);
+        }
+        let ns = self.process(me).ns.pid_for_children;
+        if self.pid_ns(ns).dead {
+            return Err(Errno::ENOMEM);
+        }
+        if self.tasks().filter(|task| !self.process(*task).is_reaped()).count() >= self.settings.processes {
+            return Err(Errno::EAGAIN);
+        }
+        let numbers = self.new_numbers(ns);
+        let task = Task(self.processes.len());
+        if self.pid_ns(ns).next == 2 {
+            self.pid_ns_mut(ns).init = Some(task);
+        }
+        let mut child = self.process(me).clone();
+        let section = Section::after(child.who.section, sibling);
+        let nth = self.processes.iter().filter(|process| process.who.section == section).count();
+        child.who = Who { section, nth };
+        child.numbers = numbers;
+        if !sibling {
+            child.parent = Some(me);
+            child.exit_signal = exit;
+        }
+        child.ns.set(Kind::Pid, ns);
+        child.ns.pid_for_children = ns;
+        let time = child.ns.time_for_children;
+        if child.ns.get(Kind::Time) != time {
+            child.ns.set(Kind::Time, time);
+            self.time_ns_mut(time).frozen = true;
+        }
+        child.pending = SignalSet::EMPTY;
+        child.pdeathsig = None;
+        (child.stopped, child.stop_report) = (false, None);
+        child.unblock();
+        child.own = child.replay.len();
+        child.past = Vec::new();
+        child.replay.push(Line { call: call.clone(), reply: Reply::Child });
+        self.share(&child.fds);
+        self.processes.push(child);
+        Ok(task)
+    }
+
+    /// execve(2): another program, with the same descriptors but for those that are close-on-exec.
+    pub(super) fn execve(
+        &mut self,
+        me: Task,
+        path: &[u8],
+        argv: Vec<Vec<u8>>,
+        envp: Vec<Vec<u8>>,
+    ) -> Result<(), Errno> {
+        let text = String::from_utf8_lossy(path).into_owned();
+        let (program, exe) = match self.programs.get(&text) {
+            Some(program) => (program.clone(), Exe::File(text.clone())),
+            None => match self.resolve(me, Fd::CWD, path)? {
+                Node::Made(index) => self.program_in(&Object::Made(index, Access::PathOnly))?,
+                Node::Opened(object) => self.program_in(&object)?,
+                _ => return Err(Errno::EACCES),
+            },
+        };
+        self.become_program(me, program, exe, (&text, argv, envp));
+        Ok(())
+    }
+
+    /// What a successful exec does.
+    pub(super) fn become_program(
+        &mut self,
+        me: Task,
+        program: Program,
+        exe: Exe,
+        (path, argv, environ): (&str, Vec<Vec<u8>>, Vec<Vec<u8>>),
+    ) {
+        self.change_creds_for_exec(me, program.setuid_root);
+        let process = self.process_mut(me);
+        process.name = path.rsplit('/').next().unwrap_or_default().chars().take(15).collect();
+        (process.argv, process.environ, process.exe) = (argv, environ, exe);
+        // Handlers are gone with the memory; what is ignored stays so (signal(7)).
+        process.actions.retain(|_, action| action.handler == SigAction::IGNORE.handler);
+        process.exit_signal = ExitSignal::Chld;
+        process.mm_user = process.creds.user;
+        let own = process.replay.split_off(process.own);
+        process.past.extend(own);
+        process.replay.clear();
+        process.own = 0;
+        process.main = Some(program.main);
+        let closing: Vec<Fd> =
+            process.fds.iter().filter(|(_, slot)| slot.cloexec).map(|(fd, _)| Fd(*fd)).collect();
+        for fd in closing {
+            // It is there.
+            let _ = self.close(me, fd);
+        }
+    }
+
+    /// Root gets everything, anybody else nothing; a set-user-id program makes root of its user, in a namespace where
+    /// root is (capabilities(7), "Capabilities and execution of programs by root"). Dumpable unless that happened.
+    fn change_creds_for_exec(&mut self, me: Task, setuid_root: bool) {
+        let mut new = self.process(me).creds.clone();
+        let root = self.user(new.user).uid_map.to_kernel(0);
+        let gains = !self.settings.no_new_privs
+            && setuid_root
+            && self.user(new.user).uid_map.shown_as(0).is_some()
+            && new.euid() != 0;
+        if gains {
+            new.uid[1] = 0;
+        }
+        new.uid[2] = new.uid[1];
+        new.gid[2] = new.gid[1];
+        let is_root = gains || root.is_some_and(|root| new.uid[0] == root || new.uid[1] == root);
+        let caps = if is_root { ALL_CAPS & self.settings.bounding } else { 0 };
+        (new.permitted, new.effective) = (caps, caps);
+        let dumpable = new.uid[0] == new.uid[1] && new.gid[0] == new.gid[1];
+        let process = self.process_mut(me);
+        process.creds = new;
+        process.dumpable = dumpable;
+        if gains {
+            process.pdeathsig = None;
+        }
+    }
+
+    /// A process ends: its descriptors close, its children get another parent, its pid namespace dies with its pid 1.
+    pub(super) fn exit(&mut self, me: Task, status: WaitStatus) {
+        let status = match self.process(me).life {
+            Life::Alive => status,
+            Life::Dying(status) => status,
+            Life::Zombie(_) | Life::Reaped(..) => return,
+        };
+        let process = self.process_mut(me);
+        process.life = Life::Zombie(status);
+        process.rest = None;
+        (process.stopped, process.stop_report) = (false, None);
+        process.unblock();
+        let table = core::mem::take(&mut process.fds);
+        for slot in table.into_values() {
+            self.release(slot);
+        }
+        if self.is_ns_init(me) {
+            self.kill_namespace(me);
+        }
+        let orphans: Vec<Task> = self.tasks().filter(|task| self.process(*task).parent == Some(me)).collect();
+        // find_new_reaper: the pid 1 of the dead one's namespace, else the machine's.
+        let heir = self.pid_ns(self.process(me).ns.get(Kind::Pid)).init.filter(|init| *init != me);
+        for orphan in orphans {
+            let child = self.process_mut(orphan);
+            child.parent = heir;
+            child.exit_signal = ExitSignal::Chld;
+            let signal = child.pdeathsig;
+            if let (Some(signal), true) = (signal, child.is_alive()) {
+                self.deliver(orphan, signal, true);
+            }
+            self.notify_parent(orphan);
+        }
+        self.notify_parent(me);
+    }
+
+    /// The first half of an exit: the memory is gone, and everything else is still there. [`Self::finish_exits`] does the rest.
+    pub(super) fn begin_exit(&mut self, me: Task, status: WaitStatus) {
+        let process = self.process_mut(me);
+        if process.is_alive() {
+            process.life = Life::Dying(status);
+            process.rest = None;
+            process.unblock();
+        }
+    }
+
+    /// The second half of the exits that have begun. Whether there were any.
+    pub(super) fn finish_exits(&mut self) -> bool {
+        let dying: Vec<(Task, WaitStatus)> = self
+            .tasks()
+            .filter_map(|task| match self.process(task).life {
+                Life::Dying(status) => Some((task, status)),
+                _ => None,
+            })
+            .collect();
+        for (task, status) in &dying {
+            self.exit(*task, *status);
+        }
+        !dying.is_empty()
+    }
+
+    /// zap_pid_ns_processes: nobody outlives the pid 1, and nobody is born any more.
+    fn kill_namespace(&mut self, init: Task) {
+        let ns = self.process(init).ns.get(Kind::Pid);
+        let pid_ns = self.pid_ns_mut(ns);
+        pid_ns.dead = true;
+        pid_ns.init = None;
+        let inside: Vec<Task> =
+            self.tasks().filter(|task| *task != init && self.number(*task, ns).is_some()).collect();
+        for task in inside {
+            self.exit(task, WaitStatus::Signaled(Signal::KILL));
+        }
+    }
+
+    /// Tells the parent of a dead child; reaps it where nobody will (do_notify_parent).
+    fn notify_parent(&mut self, task: Task) {
+        let Life::Zombie(status) = self.process(task).life else { return };
+        let Some(parent) = self.process(task).parent else {
+            self.process_mut(task).life = Life::Reaped(status, Reaper::Init);
+            return;
+        };
+        if self.process(task).exit_signal == ExitSignal::None {
+            return;
+        }
+        let action = self.process(parent).actions.get(&Signal::CHLD.0);
+        if action.is_some_and(|action| action.handler == SigAction::IGNORE.handler) {
+            self.process_mut(task).life = Life::Reaped(status, Reaper::Nobody);
+            return;
+        }
+        self.deliver(parent, Signal::CHLD, true);
+    }
+
+    /// The children that a wait is about: __WCLONE means those without SIGCHLD, and only those (wait(2)).
+    fn eligible(&self, me: Task, pid: Pid, which: WaitFor) -> Vec<Task> {
+        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let wanted = match which {
+            WaitFor::Ordinary | WaitFor::OrdinaryNow => ExitSignal::Chld,
+            WaitFor::Stages | WaitFor::StagesNow => ExitSignal::None,
+        };
+        self.tasks()
+            .filter(|task| {
+                let child = self.process(*task);
+                let named = pid == Pid::ANY || self.number(*task, seen_from) == Some(pid);
+                child.parent == Some(me) && !child.is_reaped() && child.exit_signal == wanted && named
+            })
+            .collect()
+    }
+
+    /// wait4(2). ECHILD: nobody can come any more.
+    pub(super) fn wait4(&mut self, me: Task, pid: Pid, which: WaitFor) -> Result<Waited, Halt> {
+        let children = self.eligible(me, pid, which);
+        if children.is_empty() {
+            return Err(Errno::ECHILD.into());
+        }
+        let now = matches!(which, WaitFor::StagesNow | WaitFor::OrdinaryNow);
+        let stops = which == WaitFor::StagesNow;
+        let seen_from = self.process(me).ns.get(Kind::Pid);
+        for child in children {
+            let pid = self.number(child, seen_from).unwrap_or(Pid(0));
+            if let Life::Zombie(status) = self.process(child).life {
+                let reaper = Reaper::Process(self.process(me).who);
+                self.process_mut(child).life = Life::Reaped(status, reaper);
+                return Ok(Waited { pid, status });
+            }
+            // A stop is reported once (wait_task_stopped).
+            if let Some(signal) = self.process(child).stop_report.filter(|_| stops) {
+                self.process_mut(child).stop_report = None;
+                return Ok(Waited { pid, status: WaitStatus::Stopped(signal) });
+            }
+        }
+        match now {
+            true => Ok(Waited { pid: Pid(0), status: WaitStatus::Exited(0) }),
+            false => Err(Halt::Block),
+        }
+    }
+
+    /// Whether a wait would come back.
+    pub(super) fn can_reap(&self, me: Task, pid: Pid, which: WaitFor) -> bool {
+        let children = self.eligible(me, pid, which);
+        children.is_empty() || children.iter().any(|child| self.process(*child).has_ended())
+    }
+}

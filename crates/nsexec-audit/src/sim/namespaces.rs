@@ -1,0 +1,369 @@
+//! The eight kinds of namespace, who owns them, and joining and creating them (namespaces(7), spec 6.2 and 6.3).
+
+use std::vec::Vec;
+
+use super::creds::cap;
+use super::idmaps::{Ids, Map};
+use super::kernel::Kernel;
+use super::process::Task;
+use nsexec::sys::types::{CloneFlags, Errno, Fd, SysResult};
+
+/// A kind of namespace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[allow(missing_docs, reason = "the names are the manual's")]
+pub enum Kind {
+    User,
+    Mnt,
+    Uts,
+    Ipc,
+    Pid,
+    Cgroup,
+    Net,
+    Time,
+}
+
+impl Kind {
+    /// All, in the order in which `unshare` creates them, the user namespace first (create_new_namespaces).
+    pub const ALL: [Self; 8] =
+        [Self::User, Self::Mnt, Self::Uts, Self::Ipc, Self::Pid, Self::Cgroup, Self::Net, Self::Time];
+
+    /// Its name in /proc/PID/ns.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Mnt => "mnt",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
+            Self::Pid => "pid",
+            Self::Cgroup => "cgroup",
+            Self::Net => "net",
+            Self::Time => "time",
+        }
+    }
+
+    /// Its bit for setns and unshare.
+    #[must_use]
+    pub const fn flag(self) -> CloneFlags {
+        match self {
+            Self::User => CloneFlags::NEWUSER,
+            Self::Mnt => CloneFlags::NEWNS,
+            Self::Uts => CloneFlags::NEWUTS,
+            Self::Ipc => CloneFlags::NEWIPC,
+            Self::Pid => CloneFlags::NEWPID,
+            Self::Cgroup => CloneFlags::NEWCGROUP,
+            Self::Net => CloneFlags::NEWNET,
+            Self::Time => CloneFlags::NEWTIME,
+        }
+    }
+}
+
+/// A namespace of a simulated kernel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NsId(pub(super) usize);
+
+/// A user namespace's own state.
+#[derive(Clone, Debug)]
+pub(super) struct UserNs {
+    pub(super) parent: Option<NsId>,
+    pub(super) level: u32,
+    /// The effective ids of its creator.
+    pub(super) owner_uid: u32,
+    pub(super) uid_map: Map,
+    pub(super) gid_map: Map,
+    /// Whether setgroups is allowed; a child inherits a denial.
+    pub(super) setgroups: bool,
+    /// Its creator had CAP_SETFCAP (verify_root_map, 5.12).
+    pub(super) parent_could_setfcap: bool,
+}
+
+impl UserNs {
+    pub(super) fn map(&self, ids: Ids) -> &Map {
+        match ids {
+            Ids::Users => &self.uid_map,
+            Ids::Groups => &self.gid_map,
+        }
+    }
+
+    pub(super) fn map_mut(&mut self, ids: Ids) -> &mut Map {
+        match ids {
+            Ids::Users => &mut self.uid_map,
+            Ids::Groups => &mut self.gid_map,
+        }
+    }
+}
+
+/// A pid namespace's own state.
+#[derive(Clone, Debug)]
+pub(super) struct PidNs {
+    pub(super) parent: Option<NsId>,
+    pub(super) level: u32,
+    /// The next number.
+    pub(super) next: i32,
+    /// Its pid 1, as long as it lives.
+    pub(super) init: Option<Task>,
+    /// Its pid 1 has died: nobody can be born in it.
+    pub(super) dead: bool,
+}
+
+/// A time namespace's own state.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TimeNs {
+    /// Somebody has been in it: the offsets are final.
+    pub(super) frozen: bool,
+    /// Seconds by which its two clocks differ.
+    pub(super) offsets: Vec<(&'static str, i64)>,
+}
+
+/// What only one kind has.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    User(UserNs),
+    Pid(PidNs),
+    Time(TimeNs),
+    /// Whose processes its /proc shows.
+    Mnt {
+        proc: Option<NsId>,
+    },
+    Plain,
+}
+
+/// A namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Namespace {
+    pub(super) kind: Kind,
+    /// The user namespace that owns it. A user namespace is its own.
+    pub(super) owner: NsId,
+    pub(super) state: State,
+}
+
+/// The namespaces of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct NsProxy {
+    of: [NsId; 8],
+    /// Where its children are born.
+    pub(super) pid_for_children: NsId,
+    /// Which time they have.
+    pub(super) time_for_children: NsId,
+}
+
+impl NsProxy {
+    pub(super) fn new(of: [NsId; 8]) -> Self {
+        Self { of, pid_for_children: of[Kind::Pid as usize], time_for_children: of[Kind::Time as usize] }
+    }
+
+    pub(super) fn get(&self, kind: Kind) -> NsId {
+        self.of[kind as usize]
+    }
+
+    pub(super) fn set(&mut self, kind: Kind, ns: NsId) {
+        self.of[kind as usize] = ns;
+    }
+}
+
+/// The deepest nesting of user and pid namespaces (user_namespaces(7), pid_namespaces(7)).
+const LEVEL_MAX: u32 = 32;
+
+impl Kernel {
+    /// The user namespace `id`, which must be one.
+    pub(super) fn user(&self, id: NsId) -> &UserNs {
+        match &self.namespaces[id.0].state {
+            State::User(user) => user,
+            state => panic!("not a user namespace: {state:?}"),
+        }
+    }
+
+    pub(super) fn user_mut(&mut self, id: NsId) -> &mut UserNs {
+        match &mut self.namespaces[id.0].state {
+            State::User(user) => user,
+            state => panic!("not a user namespace: {state:?}"),
+        }
+    }
+
+    pub(super) fn pid_ns(&self, id: NsId) -> &PidNs {
+        match &self.namespaces[id.0].state {
+            State::Pid(pid) => pid,
+            state => panic!("not a pid namespace: {state:?}"),
+        }
+    }
+
+    pub(super) fn pid_ns_mut(&mut self, id: NsId) -> &mut PidNs {
+        match &mut self.namespaces[id.0].state {
+            State::Pid(pid) => pid,
+            state => panic!("not a pid namespace: {state:?}"),
+        }
+    }
+
+    pub(super) fn time_ns_mut(&mut self, id: NsId) -> &mut TimeNs {
+        match &mut self.namespaces[id.0].state {
+            State::Time(time) => time,
+            state => panic!("not a time namespace: {state:?}"),
+        }
+    }
+
+    /// The user namespace that owns `id`.
+    pub(super) fn owner(&self, id: NsId) -> NsId {
+        self.namespaces[id.0].owner
+    }
+
+    pub(super) fn add_namespace(&mut self, kind: Kind, owner: NsId, state: State) -> NsId {
+        let id = NsId(self.namespaces.len());
+        let owner = if kind == Kind::User { id } else { owner };
+        self.namespaces.push(Namespace { kind, owner, state });
+        id
+    }
+
+    /// setns(2). EBADF; EINVAL, no namespace or another kind; then the kind's own rule.
+    pub(super) fn setns(&mut self, me: Task, fd: Fd, flag: CloneFlags) -> SysResult<()> {
+        let ns = self.namespace_of(me, fd)?;
+        let kind = self.namespaces[ns.0].kind;
+        if flag != CloneFlags::EMPTY && flag != kind.flag() {
+            return Err(Errno::EINVAL);
+        }
+        let own = self.process(me).creds.user;
+        if kind == Kind::User {
+            return self.join_user(me, own, ns);
+        }
+        // "own" is the caller's user namespace as it is now, hence the three join passes.
+        let owner = self.owner(ns);
+        let admin = self.may(me, owner, cap::SYS_ADMIN) && self.may(me, own, cap::SYS_ADMIN);
+        if !admin || kind == Kind::Mnt && !self.may(me, own, cap::SYS_CHROOT) {
+            return Err(Errno::EPERM);
+        }
+        match kind {
+            Kind::Pid => {
+                // Its own or one below; never up, never aside (pidns_install). Only children go there.
+                if !self.is_pid_descendant(ns, self.process(me).ns.get(Kind::Pid)) {
+                    return Err(Errno::EINVAL);
+                }
+                self.process_mut(me).ns.pid_for_children = ns;
+            }
+            Kind::Time => {
+                // The caller goes too (timens_install), and so the offsets are final.
+                self.time_ns_mut(ns).frozen = true;
+                let proxy = &mut self.process_mut(me).ns;
+                proxy.set(Kind::Time, ns);
+                proxy.time_for_children = ns;
+            }
+            _ => self.process_mut(me).ns.set(kind, ns),
+        }
+        Ok(())
+    }
+
+    /// userns_install: never its own (EINVAL), else with CAP_SYS_ADMIN in it; all capabilities afterwards.
+    fn join_user(&mut self, me: Task, own: NsId, ns: NsId) -> SysResult<()> {
+        if ns == own {
+            return Err(Errno::EINVAL);
+        }
+        if !self.may(me, ns, cap::SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+        let mut creds = self.process(me).creds.clone();
+        creds.enter_user(ns);
+        self.process_mut(me).ns.set(Kind::User, ns);
+        self.commit_creds(me, creds);
+        Ok(())
+    }
+
+    fn is_pid_descendant(&self, ns: NsId, ancestor: NsId) -> bool {
+        let mut at = Some(ns);
+        while let Some(id) = at {
+            if id == ancestor {
+                return true;
+            }
+            at = self.pid_ns(id).parent;
+        }
+        false
+    }
+
+    /// unshare(2): the user namespace first, whose creator then has every right in it; nothing happens on failure.
+    pub(super) fn unshare(&mut self, me: Task, flags: CloneFlags) -> SysResult<()> {
+        // CLONE_FS, CLONE_FILES, CLONE_SYSVSEM and what they imply change nothing here.
+        const HARMLESS: u32 = 0x200 | 0x400 | 0x4_0000 | 0x1_0000 | 0x800 | 0x100;
+        if flags.unknown().0 & !HARMLESS != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let before = self.namespaces.len();
+        let mut proxy = self.process(me).ns;
+        let mut creds = self.process(me).creds.clone();
+        if flags.contains(CloneFlags::NEWUSER) {
+            let user = self.create_user(me)?;
+            creds.enter_user(user);
+            proxy.set(Kind::User, user);
+        }
+        let wanted = Kind::ALL.into_iter().filter(|kind| *kind != Kind::User && flags.contains(kind.flag()));
+        for kind in wanted {
+            let made = match self.may(me, creds.user, cap::SYS_ADMIN) {
+                true => self.create(me, kind, creds.user),
+                false => Err(Errno::EPERM),
+            };
+            let ns = made.inspect_err(|_| self.namespaces.truncate(before))?;
+            match kind {
+                Kind::Pid => proxy.pid_for_children = ns,
+                Kind::Time => proxy.time_for_children = ns,
+                _ => proxy.set(kind, ns),
+            }
+        }
+        self.process_mut(me).ns = proxy;
+        if flags.contains(CloneFlags::NEWUSER) {
+            self.commit_creds(me, creds);
+        }
+        Ok(())
+    }
+
+    /// create_user_ns: ENOSPC at the limit or 33 levels down; EPERM if the caller's ids are not mapped where it is.
+    fn create_user(&mut self, me: Task) -> SysResult<NsId> {
+        let creds = &self.process(me).creds;
+        let parent = self.user(creds.user);
+        if parent.level > LEVEL_MAX || !self.below_limit(Kind::User) {
+            return Err(Errno::ENOSPC);
+        }
+        let mapped = parent.uid_map.shown_as(creds.euid()).is_some()
+            && parent.gid_map.shown_as(creds.egid()).is_some();
+        if self.settings.chrooted || !mapped {
+            return Err(Errno::EPERM);
+        }
+        let user = UserNs {
+            parent: Some(creds.user),
+            level: parent.level + 1,
+            owner_uid: creds.euid(),
+            uid_map: Map::default(),
+            gid_map: Map::default(),
+            setgroups: parent.setgroups,
+            parent_could_setfcap: creds.effective >> cap::SETFCAP & 1 == 1,
+        };
+        Ok(self.add_namespace(Kind::User, NsId(0), State::User(user)))
+    }
+
+    fn create(&mut self, me: Task, kind: Kind, owner: NsId) -> SysResult<NsId> {
+        let proxy = self.process(me).ns;
+        let state = match kind {
+            Kind::Pid => {
+                let active = proxy.get(Kind::Pid);
+                // Children go elsewhere already: a second unshare, or after a setns (copy_pid_ns).
+                if proxy.pid_for_children != active {
+                    return Err(Errno::EINVAL);
+                }
+                let level = self.pid_ns(active).level + 1;
+                if level > LEVEL_MAX {
+                    return Err(Errno::ENOSPC);
+                }
+                State::Pid(PidNs { parent: Some(active), level, next: 1, init: None, dead: false })
+            }
+            Kind::Time => State::Time(TimeNs::default()),
+            Kind::Mnt => self.namespaces[proxy.get(Kind::Mnt).0].state.clone(),
+            _ => State::Plain,
+        };
+        if !self.below_limit(kind) {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(self.add_namespace(kind, owner, state))
+    }
+
+    /// /proc/sys/user/max_*_namespaces.
+    fn below_limit(&self, kind: Kind) -> bool {
+        let Some(limit) = self.settings.limits.get(&kind) else { return true };
+        let there = self.namespaces.iter().filter(|ns| ns.kind == kind).count();
+        there.saturating_sub(self.given.get(&kind).copied().unwrap_or(0)) < *limit
+    }
+}

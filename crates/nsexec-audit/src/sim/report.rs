@@ -1,0 +1,175 @@
+//! What came of a run.
+
+use core::fmt;
+use std::string::String;
+use std::vec::Vec;
+
+use super::fault::Place;
+use super::kernel::Kernel;
+use super::process::{Life, Reaper, Section, Task, Who};
+use super::program::Rest;
+use crate::record::{Call, Line, Reply, Transcript};
+use nsexec::sys::types::{Fd, Pid, Signal, WaitStatus};
+
+/// How a process stands at the end of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It exited.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled(Signal),
+    /// It was handed over, and lives.
+    HandedOver,
+    /// It lives, and makes no more calls.
+    Stays,
+    /// A signal has stopped it, and none continues it.
+    Stopped,
+    /// It waits in this call, and nobody will ever wake it.
+    Stuck(Call),
+    /// The run was cut off as endless.
+    Running,
+}
+
+/// One process of a run.
+#[derive(Clone, Debug)]
+pub struct ProcessReport {
+    /// Which.
+    pub who: Who,
+    /// Its pid, as the first pid namespace sees it.
+    pub pid: Pid,
+    /// Its calls. The section is [`Section::name`].
+    pub transcript: Transcript,
+    /// How it stands.
+    pub end: End,
+    /// Who took its status; `None`, a zombie that nobody reaped, or alive.
+    pub reaped_by: Option<Reaper>,
+    /// What it still has open.
+    pub descriptors: Vec<(Fd, String)>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The processes that were born in it, and the launcher, in the order of birth.
+    pub processes: Vec<ProcessReport>,
+    /// It was cut off after [`calls`](super::Settings::calls).
+    pub endless: bool,
+    /// The fault happened.
+    pub fault_fired: bool,
+    /// What was written to standard error.
+    pub stderr: Vec<u8>,
+    /// Bytes that stayed in pipes and sockets that somebody holds, with what they are.
+    pub unread: Vec<(String, Vec<u8>)>,
+    /// How many calls it took.
+    pub calls: usize,
+    /// The whole state, for people.
+    pub dump: String,
+}
+
+impl Report {
+    pub(super) fn new(kernel: &Kernel, endless: bool, fault_fired: bool) -> Self {
+        let born = kernel.tasks().filter(|task| kernel.process(*task).rest != Some(Rest::Background));
+        Self {
+            processes: born.map(|task| ProcessReport::new(kernel, task)).collect(),
+            endless,
+            fault_fired,
+            stderr: kernel.sink.clone(),
+            unread: kernel.unread(),
+            calls: kernel.calls,
+            dump: kernel.dump(),
+        }
+    }
+
+    /// The first process that plays this part.
+    #[must_use]
+    pub fn find(&self, section: Section) -> Option<&ProcessReport> {
+        self.processes.iter().find(|process| process.who.section == section)
+    }
+
+    /// The transcripts, by part: the same for every schedule.
+    #[must_use]
+    pub fn sections(&self) -> Vec<(Who, &Transcript)> {
+        let mut sections: Vec<_> =
+            self.processes.iter().map(|process| (process.who, &process.transcript)).collect();
+        sections.sort_by_key(|(who, _)| *who);
+        sections
+    }
+
+    /// Those that wait for ever, and in what.
+    pub fn stuck(&self) -> impl Iterator<Item = (Who, &Call)> {
+        self.processes.iter().filter_map(|process| match &process.end {
+            End::Stuck(call) => Some((process.who, call)),
+            _ => None,
+        })
+    }
+
+    /// Those that live.
+    pub fn alive(&self) -> impl Iterator<Item = &ProcessReport> {
+        self.processes.iter().filter(|process| !matches!(process.end, End::Exited(_) | End::Signaled(_)))
+    }
+
+    /// Those that are dead and that nobody reaped.
+    pub fn zombies(&self) -> impl Iterator<Item = &ProcessReport> {
+        self.processes.iter().filter(|process| {
+            process.reaped_by.is_none() && matches!(process.end, End::Exited(_) | End::Signaled(_))
+        })
+    }
+
+    /// Every call of the run, as a place for a fault. The line of a child's birth is none.
+    pub fn places(&self) -> impl Iterator<Item = (Place, &Line)> {
+        self.processes.iter().flat_map(|process| {
+            let lines = process.transcript.lines.iter().enumerate();
+            let calls = lines.filter(|(_, line)| line.reply != Reply::Child);
+            calls.map(|(line, text)| (Place { who: process.who, line }, text))
+        })
+    }
+
+    /// The place after each process's last call, where it would end: only a SIGKILL can happen there.
+    pub fn ends(&self) -> impl Iterator<Item = Place> {
+        self.processes.iter().map(|process| Place { who: process.who, line: process.transcript.lines.len() })
+    }
+}
+
+impl fmt::Display for Report {
+    /// Every process with its lines, and then the state of the machine.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for process in &self.processes {
+            writeln!(f, "-- {} [{}]: {:?}", process.who, process.pid, process.end)?;
+            for line in &process.transcript.lines {
+                writeln!(f, "{line}")?;
+            }
+        }
+        write!(f, "-- standard error\n{}", String::from_utf8_lossy(&self.stderr))?;
+        write!(f, "-- state\n{}", self.dump)
+    }
+}
+
+impl ProcessReport {
+    fn new(kernel: &Kernel, task: Task) -> Self {
+        let process = kernel.process(task);
+        let mut transcript = Transcript::new(process.who.section.name());
+        transcript.lines = process.past.iter().chain(&process.replay[process.own..]).cloned().collect();
+        let (end, reaped_by) = match process.life {
+            Life::Zombie(status) => (ended(status), None),
+            Life::Reaped(status, reaper) => (ended(status), Some(reaper)),
+            Life::Alive if process.stopped => (End::Stopped, None),
+            Life::Dying(_) => (End::Running, None),
+            Life::Alive => match (process.rest, &process.blocked) {
+                (Some(Rest::HandedOver), _) => (End::HandedOver, None),
+                (Some(_), _) => (End::Stays, None),
+                (None, Some(call)) => (End::Stuck(call.clone()), None),
+                (None, None) => (End::Running, None),
+            },
+        };
+        let pid = process.numbers.last().map_or(Pid(0), |(_, pid)| *pid);
+        let descriptors = process.fds.iter().map(|(fd, slot)| (Fd(*fd), kernel.describe(*slot))).collect();
+        Self { who: process.who, pid, transcript, end, reaped_by, descriptors }
+    }
+}
+
+fn ended(status: WaitStatus) -> End {
+    match status {
+        WaitStatus::Exited(status) | WaitStatus::Other(status) => End::Exited(status),
+        WaitStatus::Signaled(signal) | WaitStatus::Stopped(signal) => End::Signaled(signal),
+    }
+}

@@ -1,0 +1,218 @@
+//! Who runs next: [`Choice`], and the run itself.
+
+use core::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::vec::Vec;
+
+use super::fault::{Fault, Then, What};
+use super::kernel::Kernel;
+use super::process::{Section, Task};
+use super::program::{Ended, Rest};
+use super::replay::{SimSys, TurnOver, World};
+use super::report::Report;
+use nsexec::sys::types::{Signal, WaitStatus};
+
+/// Decides the order of a run.
+pub trait Choice {
+    /// Which of `ready`, by its index, runs next. Asked only where there are at least two.
+    fn pick(&mut self, ready: &[Task]) -> usize;
+
+    /// How many calls it may make before somebody else may run; by default as many as it can.
+    fn quantum(&mut self) -> usize {
+        usize::MAX
+    }
+}
+
+/// The oldest process that can run, until it waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Oldest;
+
+impl Choice for Oldest {
+    fn pick(&mut self, _: &[Task]) -> usize {
+        0
+    }
+}
+
+/// The youngest process that can run, until it waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Youngest;
+
+impl Choice for Youngest {
+    fn pick(&mut self, ready: &[Task]) -> usize {
+        ready.len() - 1
+    }
+}
+
+/// Anybody, for a few calls at a time, by a seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Random {
+    state: u64,
+}
+
+impl Random {
+    /// The schedule of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self { state: seed.wrapping_mul(2).wrapping_add(1) }
+    }
+
+    /// splitmix64.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+}
+
+impl Choice for Random {
+    fn pick(&mut self, ready: &[Task]) -> usize {
+        (self.next() % ready.len() as u64) as usize
+    }
+
+    fn quantum(&mut self) -> usize {
+        // Mostly one or two calls, now and then a long stretch.
+        1 + (self.next() % 64).trailing_zeros() as usize * 2
+    }
+}
+
+/// A run-to-block schedule: a list of choices, and after its end always the first.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    prefix: Vec<usize>,
+    /// What was picked, and out of how many.
+    taken: Vec<(usize, usize)>,
+}
+
+impl Choice for Script {
+    fn pick(&mut self, ready: &[Task]) -> usize {
+        let pick = self.prefix.get(self.taken.len()).copied().unwrap_or(0).min(ready.len() - 1);
+        self.taken.push((pick, ready.len()));
+        pick
+    }
+}
+
+impl Script {
+    /// The next schedule in depth-first order, if there is one.
+    fn successor(mut self) -> Option<Self> {
+        while let Some((pick, of)) = self.taken.pop() {
+            if pick + 1 < of {
+                let mut prefix: Vec<usize> = self.taken.iter().map(|(pick, _)| *pick).collect();
+                prefix.push(pick + 1);
+                return Some(Self { prefix, taken: Vec::new() });
+            }
+        }
+        None
+    }
+}
+
+/// How far an enumeration came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Enumerated {
+    /// Schedules that were tried.
+    pub count: usize,
+    /// They were all that there are.
+    pub complete: bool,
+}
+
+/// Calls `run` with every run-to-block schedule, up to `bound` of them. `run` must run the same thing each time.
+pub fn all_schedules(bound: usize, mut run: impl FnMut(&mut Script)) -> Enumerated {
+    let mut next = Some(Script::default());
+    let mut count = 0;
+    while let Some(mut script) = next {
+        if count == bound {
+            return Enumerated { count, complete: false };
+        }
+        run(&mut script);
+        count += 1;
+        next = script.successor();
+    }
+    Enumerated { count, complete: true }
+}
+
+/// Runs until nobody can go on.
+pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
+    let world = Rc::new(RefCell::new(World { kernel, fault, fired: false }));
+    let mut endless = false;
+    let mut after_stop = match fault {
+        Some(Fault { what: What::Stop(then), .. }) => Some(then),
+        _ => None,
+    };
+    loop {
+        let ready = world.borrow().kernel.ready();
+        if ready.is_empty() {
+            let mut world = world.borrow_mut();
+            // A person acts before a time limit of the launcher is over.
+            if let Some(then) = after_stop.take_if(|_| world.fired) {
+                follow_stop(&mut world.kernel, then);
+            } else if !world.kernel.finish_exits() && !world.kernel.pass_time() {
+                break;
+            }
+            continue;
+        }
+        let kernel_calls = |world: &World| world.kernel.calls > world.kernel.settings.calls;
+        if kernel_calls(&world.borrow()) {
+            endless = true;
+            break;
+        }
+        let index = if ready.len() == 1 { 0 } else { choice.pick(&ready) };
+        turn(&world, ready[index], choice.quantum());
+    }
+    let world = world.borrow();
+    Report::new(&world.kernel, endless, world.fired)
+}
+
+/// What a person does about a start that a stopped process holds up.
+fn follow_stop(kernel: &mut Kernel, then: Then) {
+    let Some(launcher) = kernel.tasks().find(|task| kernel.process(*task).who.section == Section::Launcher)
+    else {
+        return;
+    };
+    match then {
+        Then::Interrupt => {
+            kernel.interrupt(Signal::TERM);
+            kernel.deliver(launcher, Signal::CONT, true);
+        }
+        Then::KillLauncher => kernel.exit(launcher, WaitStatus::Signaled(Signal::KILL)),
+    }
+}
+
+/// One process goes on until its turn is over.
+fn turn(world: &Rc<RefCell<World>>, task: Task, quantum: usize) {
+    let main = world.borrow().kernel.process(task).main.clone();
+    let Some(main) = main else { return };
+    let mut sys = SimSys::new(Rc::clone(world), task, quantum);
+    match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
+        Ok(ended) => {
+            sys.assert_all_replayed();
+            finish(&mut world.borrow_mut(), task, ended);
+        }
+        Err(payload) if payload.is::<TurnOver>() => {}
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+fn finish(world: &mut World, task: Task, ended: Ended) {
+    match world.fault_here(task, false) {
+        Some(What::Kill) => {
+            world.fired = true;
+            world.kernel.exit(task, WaitStatus::Signaled(Signal::KILL));
+            return;
+        }
+        // Its function is called again when it is continued.
+        Some(What::Stop(_)) => {
+            world.fired = true;
+            world.kernel.deliver(task, Signal::STOP, true);
+            return;
+        }
+        _ => {}
+    }
+    let kernel = &mut world.kernel;
+    match ended {
+        Ended::Exit(status) => kernel.exit(task, WaitStatus::Exited(status & 0xff)),
+        Ended::Signal(signal) => kernel.exit(task, WaitStatus::Signaled(signal)),
+        Ended::HandOver => kernel.process_mut(task).rest = Some(Rest::HandedOver),
+        Ended::Stay => kernel.process_mut(task).rest = Some(Rest::Stays),
+    }
+}

@@ -1,0 +1,350 @@
+//! The machine before a run: [`Sim`].
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use super::creds::{ALL_CAPS, Creds};
+use super::descriptors::Object;
+use super::fault::Fault;
+use super::files::Exe;
+use super::idmaps::{Ids, Map};
+use super::kernel::{Kernel, Settings};
+use super::namespaces::{Kind, NsId, NsProxy, PidNs, State, TimeNs, UserNs};
+use super::process::{Life, Process, Section, Task, Who};
+use super::procfs::Extra;
+use super::program::{Ended, Program, Rest};
+use super::replay::SimSys;
+use super::report::Report;
+use super::schedule::{self, Choice};
+use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Seals, Signal, SignalSet};
+
+/// The first namespaces, in [`Kind::ALL`]'s order, so that the user namespace is number 0.
+const FIRST_USER: NsId = NsId(0);
+
+/// The pid of the launcher, or of the first container.
+const FIRST_PID: i32 = 100;
+
+/// Where the program of the launcher, and of any process that was there before, lies.
+const LAUNCHER_PATH: &str = "/usr/bin/launcher";
+
+/// Who somebody is on the machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Capabilities.
+    pub caps: u64,
+}
+
+impl User {
+    /// Root, with every capability.
+    #[must_use]
+    pub fn root() -> Self {
+        Self { uid: 0, gid: 0, groups: Vec::new(), caps: ALL_CAPS }
+    }
+
+    /// An ordinary user with a group of the same number, and two more.
+    #[must_use]
+    pub fn ordinary(uid: u32) -> Self {
+        Self { uid, gid: uid, groups: std::vec![uid, 27], caps: 0 }
+    }
+}
+
+/// A process that was there before, in namespaces of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Container<'a> {
+    /// Who made it, in the first user namespace.
+    pub maker: User,
+    /// The uid and gid map of its user namespace, if it has one of its own; an empty text is a map that nobody has
+    /// written. Its process is root inside where root is mapped.
+    pub maps: Option<(&'a str, &'a str)>,
+    /// Its other namespaces: owned by its user namespace.
+    pub kinds: &'a [Kind],
+}
+
+/// The file that the launcher's program runs from: its /proc/self/exe.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum LauncherFile {
+    /// A file with a name, to which its owner can write.
+    Named,
+    /// A sealed file in memory.
+    Sealed,
+    /// A copy in a directory, which has no name any more and can have no seals.
+    Unnamed,
+}
+
+/// A simulated machine, ready to run. Runs leave it as it is.
+#[derive(Clone, Debug)]
+pub struct Sim {
+    kernel: Kernel,
+    launcher: Task,
+}
+
+impl Sim {
+    /// A machine with one process, the launcher, which belongs to `user` and has the three standard descriptors.
+    #[must_use]
+    pub fn new(settings: Settings, user: &User) -> Self {
+        let mut kernel = Kernel { settings, ..Kernel::default() };
+        for kind in Kind::ALL {
+            let state = match kind {
+                Kind::User => State::User(UserNs {
+                    parent: None,
+                    level: 0,
+                    owner_uid: 0,
+                    uid_map: Map::identity(),
+                    gid_map: Map::identity(),
+                    setgroups: true,
+                    parent_could_setfcap: true,
+                }),
+                Kind::Pid => {
+                    State::Pid(PidNs { parent: None, level: 0, next: FIRST_PID, init: None, dead: false })
+                }
+                // Nobody sets the machine's own clocks through this file.
+                Kind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
+                Kind::Mnt => {
+                    let proc = NsId(position(Kind::Pid));
+                    State::Mnt { proc: (!kernel.settings.proc_missing).then_some(proc) }
+                }
+                _ => State::Plain,
+            };
+            kernel.add_namespace(kind, FIRST_USER, state);
+        }
+        let mut sim = Self { kernel, launcher: Task(0) };
+        sim.launcher = sim.spawn(Who { section: Section::Launcher, nth: 0 }, user);
+        sim
+    }
+
+    /// How large and how complete the machine is. Buffers of pipes that are there already keep their size.
+    pub fn settings(&mut self) -> &mut Settings {
+        &mut self.kernel.settings
+    }
+
+    fn spawn(&mut self, who: Who, user: &User) -> Task {
+        let kernel = &mut self.kernel;
+        let proxy = NsProxy::new(Kind::ALL.map(|kind| NsId(position(kind))));
+        let numbers = kernel.new_numbers(proxy.get(Kind::Pid));
+        let task = Task(kernel.processes.len());
+        kernel.processes.push(Process {
+            who,
+            parent: None,
+            life: Life::Alive,
+            numbers,
+            exit_signal: ExitSignal::Chld,
+            group: task,
+            name: String::new(),
+            argv: Vec::new(),
+            environ: Vec::new(),
+            exe: Exe::File(LAUNCHER_PATH.to_string()),
+            creds: Creds {
+                user: FIRST_USER,
+                uid: [user.uid; 3],
+                gid: [user.gid; 3],
+                groups: user.groups.clone(),
+                permitted: user.caps,
+                effective: user.caps,
+            },
+            ns: proxy,
+            dumpable: true,
+            mm_user: FIRST_USER,
+            oom: 0,
+            oom_min: 0,
+            fds: BTreeMap::new(),
+            mask: SignalSet::EMPTY,
+            pending: SignalSet::EMPTY,
+            actions: BTreeMap::new(),
+            pdeathsig: None,
+            stopped: false,
+            stop_report: None,
+            progress: 0,
+            deadline: None,
+            blocked: None,
+            rest: None,
+            main: None,
+            replay: Vec::new(),
+            own: 0,
+            past: Vec::new(),
+        });
+        for object in [Object::Null, Object::Null, Object::Sink] {
+            kernel.install(task, object, false).expect("an empty table");
+        }
+        task
+    }
+
+    /// The launcher's pid.
+    #[must_use]
+    pub fn launcher_pid(&self) -> Pid {
+        self.kernel.process(self.launcher).numbers.last().map_or(Pid(0), |(_, pid)| *pid)
+    }
+
+    /// The file that the launcher runs from, and so the stages that it forks. Without a call: [`LauncherFile::Named`].
+    pub fn launcher_file(&mut self, file: LauncherFile) {
+        let exe = match file {
+            LauncherFile::Named => Exe::File(LAUNCHER_PATH.to_string()),
+            LauncherFile::Sealed => self.kernel.unnamed_program(LAUNCHER_PATH, Some(Seals::CONTENT)),
+            LauncherFile::Unnamed => self.kernel.unnamed_program(LAUNCHER_PATH, None),
+        };
+        self.kernel.process_mut(self.launcher).exe = exe;
+    }
+
+    /// What the launcher does.
+    pub fn launcher(&mut self, main: impl Fn(&mut SimSys) -> Ended + 'static) {
+        self.kernel.process_mut(self.launcher).main = Some(Rc::new(main));
+    }
+
+    /// An executable file.
+    pub fn program(&mut self, path: &str, program: Program) {
+        self.kernel.programs.insert(path.to_string(), program);
+    }
+
+    /// A file that is no executable.
+    pub fn file(&mut self, path: &str, file: Extra) {
+        self.kernel.files.insert(path.to_string(), file);
+    }
+
+    /// Binds a path below /proc over `/proc/PID` or `/proc/PID/FILE`, as `mount --bind WHAT OVER` does.
+    pub fn bind(&mut self, what: &str, over: &str) {
+        self.kernel.binds.insert(over.to_string(), what.to_string());
+    }
+
+    /// Takes a file away.
+    pub fn remove_file(&mut self, path: &str) {
+        self.kernel.files.remove(path);
+    }
+
+    /// Two ends of a socket pair in the launcher. `inherited`: the second is not close-on-exec, as if dup2 had made it.
+    pub fn socketpair(&mut self, inherited: bool) -> (Fd, Fd) {
+        let (one, other) = self.kernel.socketpair(self.launcher, true).expect("room for two descriptors");
+        self.kernel.set_cloexec(self.launcher, other, !inherited).expect("it was just made");
+        (one, other)
+    }
+
+    /// Read and write end of a pipe in the launcher; `inherited` is about the write end.
+    pub fn pipe(&mut self, inherited: bool) -> (Fd, Fd) {
+        let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
+        self.kernel.set_cloexec(self.launcher, write, !inherited).expect("it was just made");
+        (read, write)
+    }
+
+    /// The read end, in the launcher, of what a signal that asks for the end of a launch makes readable:
+    /// [`What::Stop`](super::What::Stop).
+    pub fn interrupt(&mut self) -> Fd {
+        /// Far from the numbers that a launch gets.
+        const NUMBER: Fd = Fd(100);
+        let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
+        let fds = &mut self.kernel.process_mut(self.launcher).fds;
+        let [read, write] = [read, write].map(|fd| fds.remove(&fd.0).expect("it was just made"));
+        fds.insert(NUMBER.0, read);
+        // The kernel keeps the write end: no process holds it, and it is never closed.
+        self.kernel.interrupt = Some(write.description);
+        NUMBER
+    }
+
+    /// Another number for a descriptor of the launcher, inherited: a place that it keeps free for stage 1.
+    pub fn duplicate(&mut self, fd: Fd, number: Fd) {
+        self.kernel.duplicate(self.launcher, fd, number, false).expect("an open descriptor");
+    }
+
+    /// The launcher begins with these signals blocked.
+    pub fn block(&mut self, signals: SignalSet) {
+        self.kernel.process_mut(self.launcher).mask = signals;
+    }
+
+    /// The launcher begins with this signal ignored.
+    pub fn ignore(&mut self, signal: Signal) {
+        self.kernel.ignore(self.launcher, signal);
+    }
+
+    /// A container that was there before. Gives the pid of its process, for `/proc/PID/ns/…`.
+    ///
+    /// # Panics
+    /// If the kernel would not have let its maker do that.
+    pub fn container(&mut self, container: &Container<'_>) -> Pid {
+        let nth = self.kernel.processes.len();
+        let task = self.spawn(Who { section: Section::Other, nth }, &container.maker);
+        let kernel = &mut self.kernel;
+        if let Some((uid_map, gid_map)) = container.maps {
+            kernel.unshare(task, CloneFlags::NEWUSER).expect("a user namespace");
+            let root = Creds {
+                user: FIRST_USER,
+                uid: [0; 3],
+                gid: [0; 3],
+                groups: Vec::new(),
+                permitted: ALL_CAPS,
+                effective: ALL_CAPS,
+            };
+            let user = kernel.process(task).creds.user;
+            let maps = [(Ids::Users, uid_map), (Ids::Groups, gid_map)];
+            for (ids, map) in maps.into_iter().filter(|(_, map)| !map.is_empty()) {
+                kernel
+                    .write_map((&root, &root), user, ids, (0, map.as_bytes()))
+                    .expect("a map that root may write");
+            }
+            // EINVAL where root is not mapped.
+            let _ = kernel.setresuid(task, 0);
+            let _ = kernel.setgid(task, 0);
+        }
+        let flags = container.kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()));
+        kernel.unshare(task, flags).expect("namespaces of its own");
+        let mut proxy = kernel.process(task).ns;
+        if proxy.pid_for_children != proxy.get(Kind::Pid) {
+            let pid = proxy.pid_for_children;
+            proxy.set(Kind::Pid, pid);
+            let inner = kernel.pid_ns_mut(pid);
+            (inner.next, inner.init) = (2, Some(task));
+            kernel.process_mut(task).numbers.insert(0, (pid, Pid(1)));
+        }
+        let time = proxy.time_for_children;
+        proxy.set(Kind::Time, time);
+        kernel.time_ns_mut(time).frozen = true;
+        let process = kernel.process_mut(task);
+        process.ns = proxy;
+        // As after its own exec.
+        process.dumpable = true;
+        process.mm_user = process.creds.user;
+        process.rest = Some(Rest::Background);
+        process.numbers.last().map_or(Pid(0), |(_, pid)| *pid)
+    }
+
+    /// "deny" in the setgroups file of a container's user namespace, as its maker wrote it before the group map.
+    ///
+    /// # Panics
+    /// If there is no such process.
+    pub fn deny_setgroups(&mut self, pid: Pid) {
+        let user = self.namespace(pid, Kind::User);
+        self.kernel.user_mut(user).setgroups = false;
+    }
+
+    /// A namespace of a container, to be bound to a path: [`Extra::Namespace`].
+    ///
+    /// # Panics
+    /// If there is no such process.
+    #[must_use]
+    pub fn namespace(&self, pid: Pid, kind: Kind) -> NsId {
+        let task = self.kernel.find(NsId(position(Kind::Pid)), pid.0).expect("a process of this pid");
+        self.kernel.process(task).ns.get(kind)
+    }
+
+    /// Runs until nobody can go on. The same choices give the same run.
+    ///
+    /// # Panics
+    /// If a process is no function of its replies, or panics itself.
+    #[must_use]
+    pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
+        let mut kernel = self.kernel.clone();
+        for kind in Kind::ALL {
+            let count = kernel.namespaces.iter().filter(|ns| ns.kind == kind).count();
+            kernel.given.insert(kind, count);
+        }
+        schedule::run(kernel, choice, fault)
+    }
+}
+
+fn position(kind: Kind) -> usize {
+    Kind::ALL.iter().position(|other| *other == kind).unwrap_or(0)
+}

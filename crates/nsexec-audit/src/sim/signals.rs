@@ -1,0 +1,176 @@
+//! Signals: masks, dispositions, delivery (signal(7), kill(2), pid_namespaces(7)).
+//!
+//! A handler does nothing but end the delivery: no call is interrupted by one.
+
+use std::vec::Vec;
+
+use super::creds::cap;
+use super::kernel::{Halt, Kernel};
+use super::namespaces::Kind;
+use super::process::Task;
+use nsexec::sys::types::{Errno, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
+
+/// The set of one signal, empty for a number that is none.
+fn set_of(signal: Signal) -> SignalSet {
+    match signal.0 {
+        1..=64 => SignalSet(1 << (signal.0 - 1)),
+        _ => SignalSet::EMPTY,
+    }
+}
+
+/// Without a handler nothing happens: SIGCHLD, SIGCONT, SIGURG, SIGWINCH, and the signals of a terminal that stop a process,
+/// which are not modelled. SIGSTOP is.
+fn is_harmless(signal: Signal) -> bool {
+    matches!(signal.0, 17..=23 | 28)
+}
+
+impl Kernel {
+    /// rt_sigprocmask(2). SIGKILL and SIGSTOP cannot be blocked, and nobody is told.
+    pub(super) fn sigprocmask(&mut self, me: Task, how: MaskHow, set: SignalSet) -> Result<SignalSet, Halt> {
+        let process = self.process_mut(me);
+        let old = process.mask;
+        let set = set.0 & !set_of(Signal::KILL).0 & !set_of(Signal::STOP).0;
+        process.mask = match how {
+            MaskHow::Block => SignalSet(old.0 | set),
+            MaskHow::Set => SignalSet(set),
+        };
+        self.deliver_pending(me)?;
+        Ok(old)
+    }
+
+    /// What was blocked and is not any more takes effect now.
+    fn deliver_pending(&mut self, me: Task) -> Result<(), Halt> {
+        for number in 1..=64 {
+            let set = set_of(Signal(number));
+            let process = self.process_mut(me);
+            if process.pending.0 & set.0 != 0 && !process.mask.contains(set) {
+                process.pending.0 &= !set.0;
+                self.raise_in(me, Signal(number))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// rt_sigaction(2). A signal that is ignored from now on is no longer pending.
+    pub(super) fn sigaction(&mut self, me: Task, signal: Signal, action: SigAction) -> SysResult<SigAction> {
+        let set = set_of(signal);
+        if set == SignalSet::EMPTY || signal == Signal::KILL || signal == Signal::STOP {
+            return Err(Errno::EINVAL);
+        }
+        let process = self.process_mut(me);
+        let default = action.handler == SigAction::DEFAULT.handler;
+        if action.handler == SigAction::IGNORE.handler || default && is_harmless(signal) {
+            process.pending.0 &= !set.0;
+        }
+        let old = match action == SigAction::DEFAULT {
+            true => process.actions.remove(&signal.0),
+            false => process.actions.insert(signal.0, action),
+        };
+        Ok(old.unwrap_or(SigAction::DEFAULT))
+    }
+
+    /// rt_sigtimedwait(2) without waiting: EAGAIN if none is pending.
+    pub(super) fn sigtimedwait(&mut self, me: Task, set: SignalSet) -> SysResult<Signal> {
+        let process = self.process_mut(me);
+        let found = process.pending.0 & set.0;
+        if found == 0 {
+            return Err(Errno::EAGAIN);
+        }
+        process.pending.0 &= !(1 << found.trailing_zeros());
+        Ok(Signal(found.trailing_zeros() as i32 + 1))
+    }
+
+    /// kill(2). A zombie takes every signal and does nothing; 0 is our process group, −1 everybody else.
+    pub(super) fn kill(&mut self, me: Task, pid: Pid, signal: Signal) -> Result<(), Halt> {
+        if signal.0 != 0 && set_of(signal) == SignalSet::EMPTY {
+            return Err(Errno::EINVAL.into());
+        }
+        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let group = |task: Task| self.process(task).group;
+        let targets: Vec<Task> = self
+            .tasks()
+            .filter(|task| !self.process(*task).is_reaped() && self.number(*task, seen_from).is_some())
+            .filter(|task| match pid.0 {
+                0 => group(*task) == group(me),
+                -1 => *task != me && self.number(*task, seen_from) != Some(Pid(1)),
+                1.. => self.number(*task, seen_from) == Some(pid),
+                negative => self.number(group(*task), seen_from).is_some_and(|leader| -leader.0 == negative),
+            })
+            .collect();
+        if targets.is_empty() {
+            return Err(Errno::ESRCH.into());
+        }
+        let allowed: Vec<Task> = targets.into_iter().filter(|task| self.may_signal(me, *task)).collect();
+        if allowed.is_empty() {
+            return Err(Errno::EPERM.into());
+        }
+        for task in allowed {
+            if signal.0 != 0 {
+                let from_above = !self.shares_pid_ns(me, task);
+                self.deliver(task, signal, from_above);
+            }
+        }
+        if self.process(me).is_alive() { Ok(()) } else { Err(Halt::Gone) }
+    }
+
+    /// Whether the sender is in the target's own pid namespace, or deeper.
+    fn shares_pid_ns(&self, sender: Task, target: Task) -> bool {
+        self.number(sender, self.process(target).ns.get(Kind::Pid)).is_some()
+    }
+
+    /// kill_ok_by_cred: the same ids, or CAP_KILL where the target is.
+    fn may_signal(&self, me: Task, target: Task) -> bool {
+        let (ours, theirs) = (&self.process(me).creds, &self.process(target).creds);
+        let same = [ours.uid[0], ours.uid[1]].iter().any(|id| *id == theirs.uid[0] || *id == theirs.uid[2]);
+        me == target || same || self.may(me, theirs.user, cap::KILL)
+    }
+
+    /// A signal to oneself: the call does not come back if it is deadly.
+    pub(super) fn raise_in(&mut self, me: Task, signal: Signal) -> Result<(), Halt> {
+        self.deliver(me, signal, false);
+        if self.process(me).is_alive() { Ok(()) } else { Err(Halt::Gone) }
+    }
+
+    /// What a signal does now. The pid 1 of a namespace minds none without a handler, but for a SIGKILL from above
+    /// (pid_namespaces(7)).
+    pub(super) fn deliver(&mut self, task: Task, signal: Signal, from_above: bool) {
+        let is_init = self.pid_ns(self.process(task).ns.get(Kind::Pid)).init == Some(task);
+        let process = self.process_mut(task);
+        if !process.is_alive() || is_init && signal == Signal::KILL && !from_above {
+            return;
+        }
+        if signal == Signal::CONT {
+            // Also where it is blocked or ignored (prepare_signal).
+            (process.stopped, process.stop_report) = (false, None);
+        }
+        if signal == Signal::STOP {
+            self.stop(task, is_init && !from_above);
+            return;
+        }
+        if signal != Signal::KILL {
+            let action = process.actions.get(&signal.0).copied().unwrap_or(SigAction::DEFAULT);
+            let default = action.handler == SigAction::DEFAULT.handler;
+            if process.mask.contains(set_of(signal)) {
+                // A blocked signal stays, also one that would be ignored: its disposition may change.
+                process.pending.0 |= set_of(signal).0;
+                return;
+            }
+            if !default || is_init || is_harmless(signal) {
+                return;
+            }
+        }
+        self.exit(task, WaitStatus::Signaled(signal));
+    }
+
+    /// SIGSTOP. The parent learns of it by SIGCHLD and by wait4 (do_notify_parent_cldstop).
+    fn stop(&mut self, task: Task, immune: bool) {
+        let process = self.process_mut(task);
+        if immune || process.stopped {
+            return;
+        }
+        (process.stopped, process.stop_report) = (true, Some(Signal::STOP));
+        if let Some(parent) = process.parent {
+            self.deliver(parent, Signal::CHLD, true);
+        }
+    }
+}

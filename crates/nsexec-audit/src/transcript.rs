@@ -1,0 +1,301 @@
+//! A run: the transcripts of its processes, in a fixed order, and how each process ended.
+//!
+//! As JSON lines it is a header, then for each process a line that names it, followed by one line for each call. The
+//! call lines are those of [`sys::record`](crate::record), and so is the version.
+
+use core::fmt;
+
+use std::collections::BTreeMap;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{self, Line, SCHEMA};
+use nsexec::sys::types::{Signal, WaitStatus};
+
+/// Where a run comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The simulated kernel: what will happen.
+    Planned,
+    /// The recorder, around the real kernel: what we say has happened.
+    #[default]
+    Recorded,
+    /// strace: what somebody else saw happen.
+    Witnessed,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Planned => "plan",
+            Self::Recorded => "record",
+            Self::Witnessed => "witness",
+        })
+    }
+}
+
+/// Which process of a run. The order is that of the sections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Who started stage 0.
+    Launcher,
+    /// Stage 0, 1 or 2.
+    Stage(u8),
+    /// A mapping tool: the children of stage 0, in their order, from 0.
+    Tool(u8),
+    /// A process that the protocol does not know, in the order in which it came up.
+    Other(u8),
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Launcher => f.pad("launcher"),
+            Self::Stage(0) => f.pad("stage-0 parent"),
+            Self::Stage(1) => f.pad("stage-1 child"),
+            Self::Stage(2) => f.pad("stage-2 init"),
+            Self::Stage(number) => write!(f, "stage-{number}"),
+            Self::Tool(_) => f.pad("mapping tool"),
+            Self::Other(number) => write!(f, "process {number}"),
+        }
+    }
+}
+
+/// How a process ended, as far as anybody told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// Nobody told.
+    #[default]
+    Unknown,
+    /// It exited with this status.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled(Signal),
+    /// It executed another program, and is that program now.
+    Executed,
+    /// It went back to its caller: stage 2 of a runtime.
+    HandedOver,
+}
+
+impl From<WaitStatus> for End {
+    fn from(status: WaitStatus) -> Self {
+        match status {
+            WaitStatus::Exited(code) => Self::Exited(code),
+            WaitStatus::Signaled(signal) => Self::Signaled(signal),
+            WaitStatus::Stopped(_) | WaitStatus::Other(_) => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("unknown"),
+            Self::Exited(code) => write!(f, "exit {code}"),
+            Self::Signaled(signal) => write!(f, "killed by {signal}"),
+            Self::Executed => f.write_str("executes the command"),
+            Self::HandedOver => f.write_str("hands over"),
+        }
+    }
+}
+
+/// A call that is none of ours, as the witness wrote it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Foreign {
+    /// How many of the section's lines came before it.
+    pub after: usize,
+    /// strace's line.
+    pub text: String,
+}
+
+/// The lines of one process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Section {
+    /// Which process.
+    pub role: Role,
+    /// Its name: that of the role, and of a mapping tool also the program's.
+    pub name: String,
+    /// Its calls, in order.
+    pub lines: Vec<Line>,
+    /// How it ended.
+    pub end: End,
+    /// Calls that a witness saw and nobody declared. Empty in a plan and in a record.
+    pub foreign: Vec<Foreign>,
+}
+
+impl Section {
+    /// A process without calls.
+    #[must_use]
+    pub fn new(role: Role) -> Self {
+        Self { role, name: role.to_string(), lines: Vec::new(), end: End::Unknown, foreign: Vec::new() }
+    }
+
+    /// Adds a line, as [`record::push`].
+    pub fn push(&mut self, line: Line) {
+        record::push(&mut self.lines, line);
+    }
+}
+
+/// A run: its processes, launcher first, then the stages, then the mapping tools.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Run {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Lines that the recorder could not hand over.
+    pub lost: u64,
+    /// What else belongs to it, by name: a plan's assumptions, the machine of a record. A comparison uses only
+    /// [`INTERRUPT`](super::normalise::INTERRUPT).
+    pub notes: BTreeMap<String, String>,
+    /// The processes.
+    pub sections: Vec<Section>,
+}
+
+/// The first line of a run as JSON lines.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    schema: u32,
+    run: Origin,
+    #[serde(default)]
+    lost: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    notes: BTreeMap<String, String>,
+}
+
+/// The line that opens a section.
+#[derive(Serialize, Deserialize)]
+struct Opening {
+    section: String,
+    role: Role,
+    end: End,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    foreign: Vec<Foreign>,
+}
+
+/// Why a text is not a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl core::error::Error for ReadError {}
+
+impl Run {
+    /// The section of a process, if it came into being.
+    #[must_use]
+    pub fn section(&self, role: Role) -> Option<&Section> {
+        self.sections.iter().find(|section| section.role == role)
+    }
+
+    /// As JSON lines.
+    ///
+    /// # Errors
+    /// None is known: what is shown are numbers, strings and lists.
+    pub fn to_json_lines(&self) -> Result<String, serde_json::Error> {
+        let header = Header { schema: SCHEMA, run: self.origin, lost: self.lost, notes: self.notes.clone() };
+        let mut text = serde_json::to_string(&header)? + "\n";
+        for section in &self.sections {
+            let Section { role, name, end, foreign, .. } = section;
+            let opening = Opening { section: name.clone(), role: *role, end: *end, foreign: foreign.clone() };
+            text.push_str(&serde_json::to_string(&opening)?);
+            text.push('\n');
+            for line in &section.lines {
+                text.push_str(&serde_json::to_string(line)?);
+                text.push('\n');
+            }
+        }
+        Ok(text)
+    }
+
+    /// From JSON lines.
+    ///
+    /// # Errors
+    /// The first line that does not belong to a run, or a run of another schema.
+    pub fn from_json_lines(text: &str) -> Result<Self, ReadError> {
+        let refused = |line, reason: &dyn fmt::Display| ReadError { line, reason: reason.to_string() };
+        let mut lines = (1..).zip(text.lines());
+        let (_, first) = lines.next().ok_or(refused(1, &"an empty text is not a run"))?;
+        // Before anything that another version may have otherwise.
+        let record::Version { schema } = serde_json::from_str(first).map_err(|error| refused(1, &error))?;
+        if schema != SCHEMA {
+            let why = std::format!("schema {schema} of a run; this program reads {SCHEMA}");
+            return Err(refused(1, &why));
+        }
+        let header: Header = serde_json::from_str(first).map_err(|error| refused(1, &error))?;
+        let Header { run: origin, lost, notes, .. } = header;
+        let mut run = Self { origin, lost, notes, sections: Vec::new() };
+        for (number, line) in lines {
+            let value: serde_json::Value =
+                serde_json::from_str(line).map_err(|error| refused(number, &error))?;
+            if value.get("section").is_some() {
+                let Opening { section: name, role, end, foreign } =
+                    serde_json::from_value(value).map_err(|error| refused(number, &error))?;
+                // A reader that looks for a process would find one of the two.
+                if run.section(role).is_some() {
+                    return Err(refused(number, &std::format!("a second section of the {role}")));
+                }
+                run.sections.push(Section { role, name, lines: Vec::new(), end, foreign });
+            } else {
+                let line = serde_json::from_value(value).map_err(|error| refused(number, &error))?;
+                let section = run.sections.last_mut();
+                section.ok_or(refused(number, &"a call before the first section"))?.lines.push(line);
+            }
+        }
+        Ok(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Call, Reply};
+    use nsexec::sys::types::Pid;
+
+    #[test]
+    fn a_run_comes_back_from_its_json_lines() {
+        let mut run = Run { lost: 2, ..Run::default() };
+        run.notes.insert("machine".into(), "x86_64".into());
+        for role in [Role::Launcher, Role::Stage(0), Role::Tool(1)] {
+            let mut section = Section::new(role);
+            section.push(Line { call: Call::Getpid, reply: Reply::Pid(Pid(7)) });
+            section.end = End::Signaled(Signal::KILL);
+            section.foreign.push(Foreign { after: 1, text: "uname(…)".into() });
+            run.sections.push(section);
+        }
+        let text = run.to_json_lines().unwrap();
+        assert!(text.starts_with("{\"schema\":1,\"run\":\"recorded\",\"lost\":2,"), "{text}");
+        assert!(text.contains("\n{\"section\":\"stage-0 parent\",\"role\":{\"stage\":0},"), "{text}");
+        assert_eq!(Run::from_json_lines(&text).unwrap(), run);
+    }
+
+    #[test]
+    fn a_text_that_is_no_run_is_refused_with_its_line() {
+        const LAUNCHER: &str = "{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\n";
+        let header = "{\"schema\":1,\"run\":\"planned\"}\n";
+        // A later version need not know the rest as we do.
+        let later = Run::from_json_lines("{\"schema\":2,\"run\":{\"of\":\"something else\"}}").unwrap_err();
+        assert!(later.reason.starts_with("schema 2 of a run"), "{later}");
+        for (text, line) in [
+            (String::new(), 1),
+            ("{\"schema\":9,\"run\":\"planned\"}".into(), 1),
+            (header.to_string() + LAUNCHER + LAUNCHER, 3),
+            (header.to_string() + "{\"call\":\"setsid\",\"reply\":\"unit\"}", 2),
+            (header.to_string() + LAUNCHER + "x", 3),
+        ] {
+            assert_eq!(Run::from_json_lines(&text).unwrap_err().line, line, "{text}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The record of a run and strace's view of the same run are compared without renaming. Only what strace does not show is
+//! left out, on both sides: [`NOT_SHOWN`].
+
+use std::vec::Vec;
+
+use crate::transcript::Run;
+use crate::record::{Bytes, Call, Line, Reply};
+use nsexec::sys::types::{PollEvents, PollFd, SigAction, TidAddress};
+
+/// What strace does not show, and the value in its place.
+pub const NOT_SHOWN: &[(&str, &str)] = &[
+    ("the thread id that the libc has cached: it is in memory, and no call returns it", "0"),
+    ("name that a process gives itself", "its first 15 bytes, which are all that the kernel takes"),
+    ("events asked of a negative descriptor, which the kernel skips", "none"),
+    ("trampoline of a handler without SA_RESTORER, which the kernel does not read", "0"),
+    ("bytes between the entries of a directory, which mean nothing", "0"),
+];
+
+/// The longest name that PR_SET_NAME takes.
+const NAME_MAX: usize = 15;
+
+const SA_RESTORER: u64 = 0x0400_0000;
+
+/// Returns the run without what strace does not show.
+#[must_use]
+pub fn as_shown(run: &Run) -> Run {
+    let mut run = run.clone();
+    run.sections.iter_mut().flat_map(|section| &mut section.lines).for_each(leave_out);
+    run
+}
+
+fn leave_out(line: &mut Line) {
+    match &mut line.call {
+        Call::CloneSibling { tid: Some(tid) } | Call::Fork { tid: Some(tid), .. } => tid.cached = 0,
+        Call::SetName { name } => name.0.truncate(NAME_MAX),
+        Call::Poll { fds, .. } => skipped(fds),
+        Call::Sigaction { action, .. } => restorer(action),
+        _ => {}
+    }
+    match (&line.call, &mut line.reply) {
+        (_, Reply::TidAddress(TidAddress { cached, .. })) => *cached = 0,
+        (_, Reply::Polled { fds, .. }) => skipped(fds),
+        (_, Reply::Action(action)) => restorer(action),
+        (Call::Getdents64 { .. }, Reply::Data(data)) => padding(data),
+        _ => {}
+    }
+}
+
+fn skipped(fds: &mut [PollFd]) {
+    fds.iter_mut().filter(|fd| fd.fd.0 < 0).for_each(|fd| fd.events = PollEvents(0));
+}
+
+fn restorer(action: &mut SigAction) {
+    if action.flags & SA_RESTORER == 0 {
+        action.restorer = 0;
+    }
+}
+
+/// Where the name begins in a `struct linux_dirent64` (getdents64(2)).
+const DIRENT_NAME: usize = 19;
+
+/// Clears the bytes after each name: the kernel leaves there what was in the buffer before.
+fn padding(data: &mut Bytes) {
+    let mut rest = &mut data.0[..];
+    while let Some(&[low, high]) = rest.get(16..18) {
+        let length =
+            usize::from(u16::from_ne_bytes([low, high])).clamp(DIRENT_NAME, rest.len().max(DIRENT_NAME));
+        let Some((entry, behind)) = rest.split_at_mut_checked(length) else { return };
+        let name = entry.get_mut(DIRENT_NAME..).unwrap_or_default();
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        name.get_mut(end..).unwrap_or_default().fill(0);
+        rest = behind;
+    }
+}
+
+/// Returns an entry as the kernel writes it. `None` if the name does not fit its length.
+pub(super) fn dirent(inode: u64, offset: u64, length: u16, kind: u8, name: &[u8]) -> Option<Vec<u8>> {
+    let mut entry = Vec::new();
+    entry.extend(inode.to_ne_bytes());
+    entry.extend(offset.to_ne_bytes());
+    entry.extend(length.to_ne_bytes());
+    entry.push(kind);
+    entry.extend(name);
+    let length = usize::from(length);
+    (entry.len() < length).then(|| {
+        entry.resize(length, 0);
+        entry
+    })
+}

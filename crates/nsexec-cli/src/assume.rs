@@ -1,0 +1,531 @@
+//! What a plan assumes: from the machine, changed by `--assume`.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::statfs::statfs;
+use nix::unistd::{AccessFlags, faccessat, getegid, geteuid};
+use nsexec_audit::plan::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
+use nsexec::idmap::{Extent, IdMap, parse_line};
+use nsexec::launch::Prepared;
+use nsexec::namespace::NsKind;
+use nsexec_audit::sim::{ALL_CAPS, HidePid, Settings};
+use nsexec::sys::types::{FsType, SignalSet};
+
+use super::facts::{Facts, SubRange};
+use super::values::JoinValue;
+
+/// What an ioctl says of a file that does not know it.
+const ENOTTY: i32 = nix::errno::Errno::ENOTTY as i32;
+const EACCES: i32 = nix::errno::Errno::EACCES as i32;
+const EPERM: i32 = nix::errno::Errno::EPERM as i32;
+const ENOTDIR: i32 = nix::errno::Errno::ENOTDIR as i32;
+
+/// One `--assume KEY=VALUE`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum AssumeValue {
+    Uid(u32),
+    Gid(u32),
+    Caps(u64),
+    Kernel(Kernel),
+    SubUid(Option<(u32, u32)>),
+    SubGid(Option<(u32, u32)>),
+    Owner(NsKind, Owner),
+    ProcMasked(bool),
+    HidePid(HidePid),
+    Command(String),
+    Join(NsKind, Option<Amiss>),
+    Maker(u32),
+    UserMap(Vec<Extent>),
+    GroupMap(Vec<Extent>),
+    Setgroups(bool),
+    Uptime(i64),
+}
+
+/// The keys and their shapes, for people.
+pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, kernel=X.Y, subuid=FIRST:COUNT|none, \
+                               subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, \
+                               hidepid=off|noaccess|invisible|ptraceable, command=FILE, \
+                               join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own, maker=UID, \
+                               user-map=I:O:N,…|none, group-map=I:O:N,…|none, setgroups=allow|deny, \
+                               uptime=SECONDS";
+
+impl AssumeValue {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it, and the keys that there are.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').ok_or_else(|| format!("not KEY=VALUE; the keys: {KEYS}"))?;
+        let wrong = || format!("'{value}' is no value for {key}; the keys: {KEYS}");
+        let number = || value.parse().map_err(|_| wrong());
+        let range = || {
+            if value == "none" {
+                return Ok::<_, String>(None);
+            }
+            let (first, count) = value.split_once(':').ok_or_else(wrong)?;
+            Ok(Some((first.parse().map_err(|_| wrong())?, count.parse().map_err(|_| wrong())?)))
+        };
+        Ok(match key {
+            "uid" => Self::Uid(number()?),
+            "gid" => Self::Gid(number()?),
+            "caps" => Self::Caps(match value {
+                "all" => ALL_CAPS,
+                "none" => 0,
+                hex => u64::from_str_radix(hex.trim_start_matches("0x"), 16).map_err(|_| wrong())?,
+            }),
+            "kernel" => Self::Kernel(Kernel::parse(value).ok_or_else(wrong)?),
+            "subuid" => Self::SubUid(range()?),
+            "subgid" => Self::SubGid(range()?),
+            "owner" => {
+                let (kind, owner) = value.split_once(':').ok_or_else(wrong)?;
+                let owner = match owner {
+                    "caller" => Owner::Caller,
+                    "joined" => Owner::Joined,
+                    _ => return Err(wrong()),
+                };
+                Self::Owner(NsKind::from_name(kind.as_bytes()).ok_or_else(wrong)?, owner)
+            }
+            "proc" => Self::ProcMasked(match value {
+                "whole" => false,
+                "covered" => true,
+                _ => return Err(wrong()),
+            }),
+            "hidepid" => Self::HidePid(HidePid::parse(value).ok_or_else(wrong)?),
+            "command" => Self::Command(value.to_owned()),
+            "join" => {
+                let (kind, what) = value.split_once(':').ok_or_else(wrong)?;
+                let amiss = Amiss::ALL.into_iter().find(|(word, _)| *word == what).map(|(_, amiss)| amiss);
+                if amiss.is_none() && what != "there" {
+                    return Err(wrong());
+                }
+                Self::Join(NsKind::from_name(kind.as_bytes()).ok_or_else(wrong)?, amiss)
+            }
+            "uptime" => Self::Uptime(value.parse().ok().filter(|seconds| *seconds >= 0).ok_or_else(wrong)?),
+            "maker" => Self::Maker(number()?),
+            "user-map" => Self::UserMap(map(value).ok_or_else(wrong)?),
+            "group-map" => Self::GroupMap(map(value).ok_or_else(wrong)?),
+            "setgroups" => Self::Setgroups(match value {
+                "allow" => true,
+                "deny" => false,
+                _ => return Err(wrong()),
+            }),
+            _ => return Err(format!("no key '{key}'; the keys: {KEYS}")),
+        })
+    }
+}
+
+/// `0:1000:1,1:100000:65536`: lines of a map that the kernel would take.
+fn map(text: &str) -> Option<Vec<Extent>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let lines = text.replace(':', " ").replace(',', "\n");
+    let lines = CString::new(lines).ok()?;
+    IdMap::parse(&lines).ok().map(|map| map.extents().collect())
+}
+
+/// The machine as it is. The caller's subordinate ids are `facts`'.
+pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hex = |name: &str| {
+        let digits = status.lines().find_map(|line| line.strip_prefix(name));
+        digits.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+    };
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let uptime = uptime.split('.').next().and_then(|seconds| seconds.parse().ok());
+    Assumptions {
+        uid: facts.euid,
+        gid: facts.egid,
+        capabilities: hex("CapEff:"),
+        kernel: Kernel::parse(&release).unwrap_or(Kernel::CURRENT),
+        subuid: first_range(&facts.subuids),
+        subgid: first_range(&facts.subgids),
+        owners: owners(joined),
+        proc_masked: covers_proc(&mounts),
+        hidepid: hidepid(&mounts, &own_groups(&status)),
+        no_new_privs: status.lines().any(|line| line == "NoNewPrivs:\t1"),
+        uptime: uptime.unwrap_or(Settings::default().uptime),
+        blocked: SignalSet(hex("SigBlk:")),
+        file_system: file_system(joined),
+        amiss: amiss(joined),
+        joined_user: joined_user(joined),
+        // As `super::sealed` sees to.
+        sealed: true,
+        command: None,
+        refused: BTreeMap::new(),
+    }
+}
+
+/// The tools go by all ranges; a plan knows one, which is what nearly everybody has.
+fn first_range(ranges: &[SubRange]) -> Option<(u32, u32)> {
+    ranges.first().map(|range| (range.first, range.count))
+}
+
+/// Whether something is mounted below /proc, as outer containers do (proc(5) mounts are then refused in a user
+/// namespace).
+fn covers_proc(mountinfo: &str) -> bool {
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with("/proc/"))
+}
+
+/// Returns the hidepid mode of /proc for a caller in these groups. The last mount at /proc is the visible one.
+fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    // The options follow the file system's type and its source.
+    let options = line.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(2)).unwrap_or_default();
+    let value =
+        |name| options.split(',').find_map(|option: &str| option.strip_prefix(name)?.strip_prefix('='));
+    let mode = value("hidepid").and_then(HidePid::parse).unwrap_or_default();
+    let exempt = value("gid").and_then(|gid| gid.parse().ok()).unwrap_or(0);
+    if mode != HidePid::Ptraceable && groups.contains(&exempt) { HidePid::Off } else { mode }
+}
+
+/// Returns the caller's groups: the effective one and the supplementary ones.
+fn own_groups(status: &str) -> Vec<u32> {
+    let words =
+        |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().split_whitespace();
+    words("Gid:").skip(1).take(1).chain(words("Groups:")).filter_map(|gid: &str| gid.parse().ok()).collect()
+}
+
+fn path_of(join: &JoinValue) -> &Path {
+    Path::new(OsStr::from_bytes(&join.path))
+}
+
+/// The paths to join that are no namespaces of their kinds on this machine.
+fn amiss(joined: &[JoinValue]) -> BTreeMap<NsKind, Amiss> {
+    joined.iter().filter_map(|join| look(join).map(|amiss| (join.kind, amiss))).collect()
+}
+
+/// That of the first path that is no namespace: it is the one that the refusal names.
+fn file_system(joined: &[JoinValue]) -> FsType {
+    let is_file = |join: &&JoinValue| matches!(look(join), Some(Amiss::Fifo | Amiss::Regular));
+    let first = joined.iter().find(is_file).and_then(|join| statfs(path_of(join)).ok());
+    first.map_or(Settings::default().file_system, |found| FsType(magic(found.filesystem_type().0)))
+}
+
+/// A file system's number is signed in glibc, and unsigned in musl.
+fn magic<N: TryInto<i64>>(number: N) -> i64 {
+    // None is over 32 bits.
+    number.try_into().unwrap_or_default()
+}
+
+fn look(join: &JoinValue) -> Option<Amiss> {
+    let path = path_of(join);
+    let data = match fs::metadata(path) {
+        Ok(data) => data,
+        Err(error) => {
+            return Some(match error.raw_os_error() {
+                Some(EACCES) => Amiss::Forbidden,
+                Some(EPERM) => Amiss::NotPermitted,
+                Some(ENOTDIR) => Amiss::BelowFile,
+                _ => Amiss::Missing,
+            });
+        }
+    };
+    if data.file_type().is_fifo() {
+        return Some(Amiss::Fifo);
+    }
+    match nsexec::launch::kind_of(path) {
+        Ok(kind) if kind != join.kind.flag() => Some(Amiss::OtherKind),
+        Ok(_) => {
+            let own = fs::metadata(format!("/proc/self/ns/{}", join.kind.proc_name()));
+            let same = own.is_ok_and(|own| (own.dev(), own.ino()) == (data.dev(), data.ino()));
+            same.then_some(Amiss::Own)
+        }
+        Err(error) => match error.raw_os_error() {
+            // nsfs has no directory and no device.
+            Some(ENOTTY) => Some(Amiss::Regular),
+            Some(EACCES) => Some(Amiss::Forbidden),
+            Some(EPERM) => Some(Amiss::NotPermitted),
+            _ => None,
+        },
+    }
+}
+
+/// The user namespace that is joined. Its maps and its setgroups are in the files of each of its processes: of the one
+/// whose /proc/PID/ns/user is joined, or else of the first that we find in it. Without any (it is bound to a path, say)
+/// they are taken to be as the caller would have made them.
+fn joined_user(joined: &[JoinValue]) -> Option<JoinedUser> {
+    let path = path_of(joined.iter().find(|join| join.kind == NsKind::User)?);
+    let wanted = identity(path)?;
+    let maker = nsexec::launch::maker_of(path).ok()?;
+    let is_in = |folder: &PathBuf| identity(&folder.join("ns/user")) == Some(wanted);
+    let named = path.ancestors().nth(2).map(Path::to_owned).filter(is_in);
+    let folder = named.or_else(|| {
+        let all = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
+        all.into_iter().find(is_in)
+    });
+    let usual = JoinedUser { maker, ..JoinedUser::made_by(geteuid().as_raw(), getegid().as_raw()) };
+    let Some(folder) = folder else { return Some(usual) };
+    let read = |file: &str| fs::read_to_string(folder.join(file));
+    let map = |file: &str| Some(extents(&read(file).ok()?));
+    let denied = read("setgroups").map(|word| word.trim() == "deny");
+    Some(JoinedUser {
+        maker,
+        users: map("uid_map").unwrap_or(usual.users),
+        groups: map("gid_map").unwrap_or(usual.groups),
+        setgroups: denied.map_or(usual.setgroups, |denied| !denied),
+    })
+}
+
+/// The lines of a map's file. Ids that have no number here are left out: nobody here can be one of them.
+fn extents(text: &str) -> Vec<Extent> {
+    let lines = text.lines().filter_map(|line| parse_line(line.as_bytes()).ok());
+    lines.filter(|line| line.outside != u32::MAX).collect()
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
+}
+
+/// Who owns what is joined, as far as the kernel tells.
+fn owners(joined: &[JoinValue]) -> BTreeMap<NsKind, Owner> {
+    let user = joined.iter().find(|join| join.kind == NsKind::User).and_then(|join| identity(path_of(join)));
+    let others = joined.iter().filter(|join| join.kind != NsKind::User);
+    others
+        .map(|join| {
+            let owner = nsexec::launch::owner_of(path_of(join)).ok();
+            let inside = user.is_some() && owner == user;
+            (join.kind, if inside { Owner::Joined } else { Owner::Caller })
+        })
+        .collect()
+}
+
+/// Applies what was given, in order.
+pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
+    // Another user than the caller has what such a user usually has, unless it is said.
+    if let Some(uid) = given.iter().rev().find_map(|value| match value {
+        AssumeValue::Uid(uid) if *uid != assumptions.uid => Some(*uid),
+        _ => None,
+    }) {
+        let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
+        (assumptions.capabilities, assumptions.no_new_privs) = (usual.capabilities, false);
+        // What we may not open says nothing about somebody else.
+        assumptions.amiss.retain(|_, amiss| !matches!(amiss, Amiss::Forbidden | Amiss::NotPermitted));
+        (assumptions.gid, assumptions.subuid, assumptions.subgid) = (usual.gid, None, None);
+    }
+    for value in given {
+        match value.clone() {
+            AssumeValue::Uid(uid) => assumptions.uid = uid,
+            AssumeValue::Gid(gid) => assumptions.gid = gid,
+            AssumeValue::Caps(caps) => assumptions.capabilities = caps,
+            AssumeValue::Kernel(kernel) => assumptions.kernel = kernel,
+            AssumeValue::SubUid(range) => assumptions.subuid = range,
+            AssumeValue::SubGid(range) => assumptions.subgid = range,
+            AssumeValue::Owner(kind, owner) => drop(assumptions.owners.insert(kind, owner)),
+            AssumeValue::ProcMasked(masked) => assumptions.proc_masked = masked,
+            AssumeValue::HidePid(mode) => assumptions.hidepid = mode,
+            AssumeValue::Command(file) => assumptions.command = Some(file.into_bytes()),
+            AssumeValue::Uptime(seconds) => assumptions.uptime = seconds,
+            AssumeValue::Join(kind, None) => drop(assumptions.amiss.remove(&kind)),
+            AssumeValue::Join(kind, Some(amiss)) => drop(assumptions.amiss.insert(kind, amiss)),
+            AssumeValue::Maker(_)
+            | AssumeValue::UserMap(_)
+            | AssumeValue::GroupMap(_)
+            | AssumeValue::Setgroups(_) => {}
+        }
+    }
+    // Only now it is known who the caller is.
+    for value in given {
+        let mut joined = assumptions.joined_user();
+        match value.clone() {
+            AssumeValue::Maker(uid) => joined.maker = uid,
+            AssumeValue::UserMap(map) => joined.users = map,
+            AssumeValue::GroupMap(map) => joined.groups = map,
+            AssumeValue::Setgroups(allowed) => joined.setgroups = allowed,
+            _ => continue,
+        }
+        assumptions.joined_user = Some(joined);
+    }
+}
+
+/// The caller's facts as they are under the assumptions, for the decisions about maps.
+pub(crate) fn facts_under(assumptions: &Assumptions, facts: Facts) -> Facts {
+    let range = |range: Option<(u32, u32)>| {
+        range.map(|(first, count)| SubRange { first, count }).into_iter().collect::<Vec<_>>()
+    };
+    let tool = |found: Option<std::path::PathBuf>, name: &str, needed: bool| {
+        found.or_else(|| needed.then(|| Path::new("/usr/bin").join(name)))
+    };
+    let ordinary = assumptions.uid != 0;
+    Facts {
+        capabilities: Some(assumptions.capabilities),
+        euid: assumptions.uid,
+        egid: assumptions.gid,
+        newuidmap: tool(facts.newuidmap, "newuidmap", ordinary && assumptions.subuid.is_some()),
+        newgidmap: tool(facts.newgidmap, "newgidmap", ordinary && assumptions.subgid.is_some()),
+        subuids: if facts.euid == assumptions.uid && first_range(&facts.subuids) == assumptions.subuid {
+            facts.subuids
+        } else {
+            range(assumptions.subuid)
+        },
+        subgids: if facts.euid == assumptions.uid && first_range(&facts.subgids) == assumptions.subgid {
+            facts.subgids
+        } else {
+            range(assumptions.subgid)
+        },
+        ..facts
+    }
+}
+
+/// What the search for the command meets: the first candidate that is there and may be executed, and where it is refused
+/// before. So the search of the launch will go, unless it happens in another root directory or as somebody else.
+pub(crate) fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
+    let mut refused = BTreeMap::new();
+    for candidate in prepared.candidates() {
+        let path = Path::new(OsStr::from_bytes(candidate));
+        let why = match fs::metadata(path) {
+            Ok(data) if data.is_file() && may_execute(path) => return (Some(candidate.to_vec()), refused),
+            Ok(_) => Refused::NotExecutable,
+            Err(error) => match error.raw_os_error() {
+                Some(EACCES) => Refused::Hidden,
+                Some(EPERM) => Refused::NotPermitted,
+                Some(ENOTDIR) => Refused::BelowFile,
+                _ => continue,
+            },
+        };
+        refused.insert(candidate.to_vec(), why);
+    }
+    (None, refused)
+}
+
+/// Whether we may, as execve will ask: by the effective ids and the privileges.
+fn may_execute(path: &Path) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read() {
+        let parse = |text| AssumeValue::parse(text);
+        assert_eq!(parse("uid=7"), Ok(AssumeValue::Uid(7)));
+        assert_eq!(parse("caps=0x3"), Ok(AssumeValue::Caps(3)));
+        assert_eq!(parse("subuid=100000:65536"), Ok(AssumeValue::SubUid(Some((100_000, 65_536)))));
+        assert_eq!(parse("subgid=none"), Ok(AssumeValue::SubGid(None)));
+        assert_eq!(parse("owner=net:caller"), Ok(AssumeValue::Owner(NsKind::Net, Owner::Caller)));
+        assert_eq!(parse("join=net:there"), Ok(AssumeValue::Join(NsKind::Net, None)));
+        assert_eq!(parse("join=mnt:fifo"), Ok(AssumeValue::Join(NsKind::Mnt, Some(Amiss::Fifo))));
+        let two =
+            vec![Extent { inside: 0, outside: 7, count: 1 }, Extent { inside: 1, outside: 5000, count: 10 }];
+        assert_eq!(parse("user-map=0:7:1,1:5000:10"), Ok(AssumeValue::UserMap(two)));
+        assert_eq!(parse("group-map=none"), Ok(AssumeValue::GroupMap(Vec::new())));
+        assert_eq!(parse("setgroups=deny"), Ok(AssumeValue::Setgroups(false)));
+        for wrong in [
+            "join=net",
+            "join=net:gone",
+            "join=foo:there",
+            "user-map=",
+            "user-map=0:7",
+            "user-map=0:7:1,0:8:1",
+            "setgroups=no",
+            "maker=me",
+            "uptime=-1",
+            "uid",
+            "uid=x",
+            "uid=-1",
+            "caps=many",
+            "kernel=new",
+            "owner=net",
+            "owner=foo:caller",
+            "a=b",
+        ] {
+            assert!(parse(wrong).unwrap_err().contains(KEYS), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn another_user_has_what_such_a_user_has() {
+        let mut assumptions = Assumptions::root();
+        apply(&mut assumptions, &[AssumeValue::SubUid(Some((5, 6))), AssumeValue::Uid(1000)]);
+        assert_eq!((assumptions.uid, assumptions.gid, assumptions.capabilities), (1000, 1000, 0));
+        assert_eq!((assumptions.subuid, assumptions.subgid), (Some((5, 6)), None));
+    }
+
+    #[test]
+    fn what_is_said_of_a_joined_user_namespace_changes_what_the_caller_would_have_made() {
+        let mut assumptions = Assumptions::root();
+        // In any order: whoever the caller is, is known first.
+        apply(&mut assumptions, &[AssumeValue::Setgroups(true), AssumeValue::Uid(1000)]);
+        let wanted = JoinedUser { setgroups: true, ..JoinedUser::made_by(1000, 1000) };
+        assert_eq!(assumptions.joined_user, Some(wanted));
+        let mut assumptions = Assumptions::root();
+        apply(&mut assumptions, &[AssumeValue::Uid(1000)]);
+        assert_eq!(assumptions.joined_user, None);
+    }
+
+    #[test]
+    fn a_path_is_what_is_said_of_it() {
+        let mut assumptions = Assumptions {
+            amiss: [(NsKind::Net, Amiss::Missing), (NsKind::Uts, Amiss::Forbidden)].into(),
+            ..Assumptions::root()
+        };
+        apply(&mut assumptions, &[AssumeValue::Join(NsKind::Net, None)]);
+        assert_eq!(assumptions.amiss, [(NsKind::Uts, Amiss::Forbidden)].into());
+        // Closed to us, but who knows to whom else.
+        apply(&mut assumptions, &[AssumeValue::Uid(1000), AssumeValue::Join(NsKind::Ipc, Some(Amiss::Fifo))]);
+        assert_eq!(assumptions.amiss, [(NsKind::Ipc, Amiss::Fifo)].into());
+    }
+
+    #[test]
+    fn a_path_to_join_is_looked_at() {
+        let look = |kind, path: &str| look(&JoinValue { kind, path: path.as_bytes().to_vec() });
+        assert_eq!(look(NsKind::Net, "/no/such/file"), Some(Amiss::Missing));
+        assert_eq!(look(NsKind::Net, "/etc/passwd/net"), Some(Amiss::BelowFile));
+        assert_eq!(look(NsKind::Net, "/etc/passwd"), Some(Amiss::Regular));
+        assert_eq!(look(NsKind::Net, "/etc"), Some(Amiss::Regular));
+        assert_eq!(look(NsKind::Net, "/proc/self/ns/uts"), Some(Amiss::OtherKind));
+        assert_eq!(look(NsKind::Net, "/proc/self/ns/net"), Some(Amiss::Own));
+    }
+
+    #[test]
+    fn a_joined_user_namespace_is_read_from_a_process_in_it() {
+        let join =
+            |path: &str| joined_user(&[JoinValue { kind: NsKind::User, path: path.as_bytes().to_vec() }]);
+        // Our own, which is as good as any: by its process, and by another name, for which one is looked for.
+        let own = join("/proc/self/ns/user");
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+        assert_eq!(own.as_ref().unwrap().users, extents(&map));
+        assert_eq!(join("/proc/thread-self/ns/user"), own);
+        assert_eq!(join("/no/such/file"), None);
+    }
+
+    #[test]
+    fn ids_without_a_number_here_are_nobodys() {
+        let text = "         0       1000          1\n         1 4294967295          5\n";
+        assert_eq!(extents(text), [Extent { inside: 0, outside: 1000, count: 1 }]);
+    }
+
+    #[test]
+    fn hidepid_is_read_from_the_last_mount_of_proc() {
+        let mount = |options: &str| format!("36 35 98:0 / /proc rw,nosuid - proc proc rw,{options}\n");
+        let hides = |options, groups: &[u32]| hidepid(&mount(options), groups);
+        assert_eq!(hides("hidepid=noaccess", &[5]), HidePid::NoAccess);
+        assert_eq!(hides("hidepid=2", &[5]), HidePid::Invisible);
+        assert_eq!(hides("gid=5,hidepid=invisible", &[4, 5]), HidePid::Off);
+        assert_eq!(hides("gid=5,hidepid=invisible", &[0]), HidePid::Invisible);
+        assert_eq!(hides("hidepid=1", &[0]), HidePid::Off);
+        assert_eq!(hides("hidepid=ptraceable", &[0]), HidePid::Ptraceable);
+        assert_eq!(hides("relatime", &[5]), HidePid::Off);
+        assert_eq!(hidepid(&(mount("hidepid=2") + &mount("x")), &[5]), HidePid::Off);
+        assert_eq!(hidepid(&(mount("x") + &mount("hidepid=4")), &[5]), HidePid::Ptraceable);
+        assert_eq!(hidepid("36 35 98:0 / /proc/x rw - proc proc rw,hidepid=2\n", &[5]), HidePid::Off);
+        let status = "Uid:\t1 2 3 4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+        assert_eq!(own_groups(status), [6, 9, 10]);
+    }
+
+    #[test]
+    fn a_mount_below_proc_covers_it() {
+        assert!(covers_proc("36 35 98:0 / /proc/sys rw - proc proc rw\n"));
+        assert!(!covers_proc("36 35 98:0 / /proc rw - proc proc rw\n37 35 98:0 / /proceed rw - x x rw\n"));
+    }
+}

@@ -1,0 +1,81 @@
+use std::fs;
+use std::io::Cursor;
+
+use serde_json::Value;
+
+use super::*;
+use crate::testing::snapshot;
+
+/// A vector: its bytes, dialect, and what is expected.
+fn vector(file: &str) -> (Vec<u8>, &'static Dialect, Value) {
+    let path = format!("{}/tests/vectors/{file}.json", env!("CARGO_MANIFEST_DIR"));
+    let vector: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let hex = vector["hex"].as_str().unwrap();
+    let bytes =
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    let dialect = Dialect::from_name(vector["dialect"].as_str().unwrap()).unwrap();
+    (bytes, dialect, vector["expected"].clone())
+}
+
+#[test]
+fn messages_in_words() {
+    for file in [
+        "01_rootful_five_ns",
+        "03_rootless_tools",
+        "06_join_net_only",
+        "07_timens_one",
+        "16_mount_sources_v11",
+        "18_seed_rootful",
+        "21_ns_path_not_utf8",
+        "30_minimal_big_endian",
+    ] {
+        let (bytes, dialect, _) = vector(file);
+        let text = show(&bytes, dialect, order_of(&bytes), false).unwrap_or_else(|refused| refused.text);
+        snapshot(|| insta::assert_snapshot!(format!("decode_{file}"), text));
+        let json = show(&bytes, dialect, order_of(&bytes), true).unwrap_or_else(|refused| refused.json);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        snapshot(|| insta::assert_json_snapshot!(format!("decode_{file}_json"), json));
+    }
+}
+
+/// The JSON is the vectors' own form, so every vector is a test of it.
+#[test]
+fn json_is_as_the_vectors_have_it() {
+    let folder = format!("{}/tests/vectors", env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let file = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let (bytes, dialect, expected) = vector(&file);
+        let json = show(&bytes, dialect, order_of(&bytes), true).unwrap_or_else(|refused| refused.json);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["ok"], expected["ok"], "{file}");
+        assert_eq!(json["error"]["kind"], expected["error"]["kind"], "{file}");
+        seen += 1;
+    }
+    assert!(seen > 40, "only {seen} vectors");
+}
+
+#[test]
+fn a_refusal_names_kind_and_offset() {
+    let mut out = String::new();
+    for file in ["31_eof_immediately", "34_nlmsg_len_past_end", "45_nla_len_past_end", "55_embedded_nul_map"]
+    {
+        let (bytes, dialect, _) = vector(file);
+        let refused = show(&bytes, dialect, order_of(&bytes), true).err().unwrap();
+        out += &format!("{}\n{}", refused.text, refused.json);
+    }
+    snapshot(|| insta::assert_snapshot!("decode_refusals", out));
+}
+
+#[test]
+fn not_a_byte_more_than_the_message_is_read() {
+    let (bytes, ..) = vector("28_surplus_after_message");
+    let mut input = Cursor::new(bytes.clone());
+    let message = read_message(&mut input).unwrap();
+    assert_eq!(message, bytes[..bytes.len() - 2]);
+    assert_eq!(input.position(), message.len() as u64);
+}

@@ -1,0 +1,164 @@
+//! The program: flags in, a command's exit status out. Deciders ([`request`], [`maps`], [`hints`], [`values`]) are pure;
+//! effects are in the commands and in [`facts`].
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the program's entry is not part of its tests"))]
+
+mod args;
+mod assume;
+mod decode;
+mod encode;
+mod enter;
+mod facts;
+mod failure;
+mod hand_over;
+mod hints;
+mod init;
+mod maps;
+mod output;
+mod plan;
+mod replay;
+mod request;
+mod run;
+mod sealed;
+mod start;
+mod target;
+#[cfg(test)]
+mod testing;
+mod trace;
+mod values;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::{AsRawFd, IntoRawFd};
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use nsexec::bootstrap::text::is_unseen;
+use nsexec::entry::Elevation;
+
+use args::{Cli, Command};
+use failure::{FAILED, Failure, USAGE};
+
+/// The whole program, with its arguments, the name first. Gives its exit status.
+pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
+    hold_standard_descriptors();
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        // Help, or the version: what was asked for, so that it must arrive.
+        Err(text) if !text.use_stderr() => return asked_for(&text),
+        Err(error) => {
+            output::print_usage(&error);
+            return USAGE;
+        }
+    };
+    let (name, result) = match &cli.command {
+        Command::Run(args) => ("run", run::run(args)),
+        Command::Enter(args) => ("enter", enter::enter(args)),
+        Command::Decode(args) => ("decode", decode::decode(args).map(|()| 0)),
+        Command::Encode(args) => ("encode", encode::encode(args).map(|()| 0)),
+        Command::Plan(args) => ("plan", plan::plan_command(args)),
+        Command::Trace(args) => (
+            "trace",
+            match &args.replay {
+                Some(file) => replay::replay(file),
+                None => trace::trace(args),
+            },
+        ),
+        Command::Init(args) => ("init", init::init(args)),
+    };
+    match result {
+        Ok(status) => status,
+        Err(failure) => report(name, failure),
+    }
+}
+
+/// Refuses to run with privileges that the caller does not have. Returns the exit status.
+///
+/// Namespaces, maps and the command would all be made with them: the program has no setuid mode (SECURITY.md).
+///
+/// A caller with the real id 0 and another effective id has dropped privileges in part. That is refused too: the kernel
+/// marks this start as it marks a setuid program, and the real id would give the privileges back.
+pub(crate) fn refuse(elevation: Elevation) -> u8 {
+    match elevation {
+        Elevation::SetUid { real: 0, effective } => refuse_half_dropped("user", 'u', effective),
+        Elevation::SetGid { real: 0, effective } => refuse_half_dropped("group", 'g', effective),
+        elevation => {
+            // The kernel's link, which the caller cannot change. Without a /proc the path is left out.
+            let file = match (elevation, std::fs::read_link("/proc/self/exe")) {
+                (Elevation::Capabilities, Ok(path)) => format!(": {}", path.display()),
+                _ => String::new(),
+            };
+            output::complain(format_args!(
+                "nsexec: refused to run with privileges that the caller does not have: {elevation}{file}\n"
+            ));
+        }
+    }
+    FAILED
+}
+
+/// `letter`: that of the id in setpriv(1), and of the bit in chmod(1).
+fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
+    output::complain(format_args!(
+        "nsexec: refused to run with different real and effective {id} ids: effective {id} id {effective}, real {id} id 0 \
+         (the program that started it dropped the effective id alone: drop both, as setpriv --re{letter}id does; or this \
+         file has a set{letter}id bit: chmod {letter}-s removes it)\n"
+    ));
+}
+
+/// Help or version on standard output. Gives the exit status.
+fn asked_for(text: &clap::Error) -> u8 {
+    let text = text.render();
+    let coloured = output::is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    let text = if coloured { text.ansi().to_string() } else { text.to_string() };
+    match output::print(&text) {
+        Ok(()) => 0,
+        Err(failure) => report("", failure),
+    }
+}
+
+/// Gives the numbers 0 to 2 to /dev/null where the caller closed them, so that no pipe of ours is taken for a standard
+/// stream. Close-on-exec: the command finds them closed, as the caller meant. Read-only: what is written there is as
+/// lost as it was, with EBADF, and nobody takes it for a success.
+fn hold_standard_descriptors() {
+    // Without a /dev/null there is nothing to be done about it.
+    while let Ok(null) = File::open("/dev/null") {
+        if null.as_raw_fd() > 2 {
+            return;
+        }
+        let _ = null.into_raw_fd();
+    }
+}
+
+/// One line on standard error; for wrong usage in clap's own form. Gives the exit status.
+fn report(command: &str, failure: Failure) -> u8 {
+    match failure {
+        Failure::Usage(text) => {
+            output::print_usage(&usage_error(command, &text));
+            USAGE
+        }
+        Failure::Other { text, status } => {
+            // What a file says, or how it is called, is not to act upon the terminal.
+            let shown: String = text.chars().map(seen).collect();
+            output::complain(format_args!("nsexec: {shown}\n"));
+            status
+        }
+    }
+}
+
+/// A failure may have several lines.
+fn seen(c: char) -> char {
+    if c != '\n' && is_unseen(c) { '?' } else { c }
+}
+
+/// What clap would say.
+fn usage_error(command: &str, text: &str) -> clap::Error {
+    let mut cli = Cli::command();
+    // Gives the subcommands their full names for the usage line.
+    cli.build();
+    match cli.find_subcommand_mut(command) {
+        Some(command) => command.error(ErrorKind::ValueValidation, text),
+        None => cli.error(ErrorKind::ValueValidation, text),
+    }
+}

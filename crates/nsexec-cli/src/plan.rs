@@ -1,0 +1,186 @@
+//! `nsexec plan`: what will happen, without doing it and without privileges.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use nsexec_audit::plan::runc::Manner;
+use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
+use nsexec_audit::render::{Document, Fact, Fate, Section, mermaid, svg, text};
+use nsexec_audit::rules::{self, Severity};
+use nsexec_audit::{End, Role, Run};
+use nsexec::bootstrap::Dialect;
+use nsexec::launch::Launcher;
+use nsexec::policy::Policy;
+
+use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
+use super::assume;
+use super::decode;
+use super::facts::Facts;
+use super::failure::{FAILED, Failure};
+use super::hand_over;
+use super::output;
+use super::request;
+use super::run;
+
+/// Prints a plan. Gives 0 if it ends with a command or an init and breaks no rule, else 1.
+///
+/// # Errors
+/// Wrong usage, a malformed message, an output that cannot be written.
+pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
+    if args.rules {
+        return print(&rules::listing()).map(|()| 0);
+    }
+    let plan = match &args.bootstrap {
+        Some(file) => of_message(args, file)?,
+        None => of_flags(args)?,
+    };
+    print(&shown(&plan, args)?)?;
+    let breach = plan.findings.iter().any(|finding| finding.severity == Severity::Breach);
+    Ok(if plan.succeeds && !breach { 0 } else { FAILED })
+}
+
+fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
+    // As run does, so that the plan has run's masks; this process ends before anybody could miss a signal.
+    let signals = run::take_signals()?;
+    let machine = Facts::of(&args.namespaces);
+    let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
+    assume::apply(&mut assumptions, &args.assume);
+    let facts = assume::facts_under(&assumptions, machine);
+    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let others = hand_over::has_others(request.joined);
+    hand_over::decide(&mut request, &args.hand_over, others, others);
+    let bootstrap = request.bootstrap()?;
+    let mut launcher =
+        Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
+    // A plan of the namespaces alone ends with a command that does nothing.
+    let nothing = [std::ffi::OsString::from("/bin/true")];
+    let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
+    if let Some((program, arguments)) = command.split_first() {
+        request.hand_over.apply(&mut launcher);
+        launcher.command(program, arguments).supervised(&signals);
+    }
+    let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    // Whoever names a file means another machine, where this one's folders say nothing.
+    if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
+        let (found, refused) = assume::search(&prepared);
+        // One that is nowhere is not found by the launch either; a plan for another machine names its place.
+        assumptions.command = assumptions.command.or(Some(found.unwrap_or_default()));
+        assumptions.refused = refused;
+    }
+    finish(&Start::Launcher(prepared), &assumptions)
+}
+
+fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
+    // What is passed over would be taken for part of the plan.
+    let flags = args.namespaces != NamespaceFlags::default() || args.hand_over != HandOverFlags::default();
+    if flags || !args.command.is_empty() {
+        let why =
+            "--bootstrap says what is created, joined and mapped: leave out the flags of run and the command";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let opened = decode::open(file)?;
+    opened.check(args.dialect)?;
+    let mut assumptions = assume::of_machine(&Facts::gather(true), &[]);
+    assume::apply(&mut assumptions, &args.assume);
+    let manner = match args.manner {
+        MannerFlag::Init => Manner::Init,
+        MannerFlag::Exec => Manner::Exec,
+    };
+    finish(&Start::Runc { message: opened.message, manner, policy: Policy::runc(args.dialect) }, &assumptions)
+}
+
+fn finish(start: &Start, assumptions: &Assumptions) -> Result<Plan, Failure> {
+    plan(start, assumptions).map_err(|error| Failure::ours(error.to_string()))
+}
+
+fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
+    if args.format == Format::Json {
+        let mut run = plan.run.clone();
+        run.notes.insert("hash".into(), plan.hash.clone());
+        for (key, value) in plan.policy.iter().chain(&plan.assumptions) {
+            run.notes.insert(key.clone(), value.clone());
+        }
+        return run.to_json_lines().map_err(|error| Failure::ours(error.to_string()));
+    }
+    Ok(with_document(plan, |document| match args.format {
+        Format::Mermaid => mermaid::mermaid(document),
+        Format::Svg => svg::svg(document),
+        Format::Text | Format::Json => text::text(document, look(args.color)),
+    }))
+}
+
+/// Folded and coloured for a terminal; plain and whole for a pipe.
+pub(crate) fn look(colour: ColourFlag) -> text::Look {
+    let terminal = output::is_terminal();
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = match colour {
+        ColourFlag::Auto => terminal && wanted,
+        ColourFlag::Always => true,
+        ColourFlag::Never => false,
+    };
+    let width = terminal.then(|| terminal_size::terminal_size().map_or(80, |(width, _)| width.0.into()));
+    text::Look { width, colour }
+}
+
+/// What the renderers take.
+fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
+    let outcomes: Vec<(String, Fate)> =
+        plan.run.sections.iter().map(|section| outcome(section, &plan.run)).collect();
+    let sections: Vec<Section<'_>> = plan
+        .run
+        .sections
+        .iter()
+        .zip(&outcomes)
+        .map(|(section, (outcome, fate))| Section {
+            name: &section.name,
+            lines: &section.lines,
+            outcome,
+            fate: *fate,
+        })
+        .collect();
+    let taken_for_granted = plan.assumptions.iter().chain(&plan.policy);
+    let facts: Vec<Fact<'_>> = taken_for_granted.map(|(key, value)| Fact { key, value }).collect();
+    let log: Vec<&str> = plan.log.iter().map(String::as_str).collect();
+    let findings: Vec<String> = plan.findings.iter().map(ToString::to_string).collect();
+    let findings: Vec<&str> = findings.iter().map(String::as_str).collect();
+    show(&Document {
+        title: if plan.succeeds { "Plan of a start" } else { "Plan of a start that will fail" },
+        hash: Some(&plan.hash),
+        assumptions: &facts,
+        sections: &sections,
+        pid_line: plan.pid_line.as_deref(),
+        log: &log,
+        findings: &findings,
+    })
+}
+
+/// What became of a process, in words.
+pub(crate) fn outcome(section: &nsexec_audit::Section, run: &Run) -> (String, Fate) {
+    let fate = match (section.role, section.end) {
+        (Role::Launcher, End::Unknown) => match run.section(Role::Stage(2)).map(|init| init.end) {
+            Some(End::Executed | End::HandedOver) => Fate::LivesOn,
+            _ => Fate::Failed,
+        },
+        (_, End::Executed | End::HandedOver) => Fate::LivesOn,
+        (_, End::Exited(0)) => Fate::Ended,
+        _ => Fate::Failed,
+    };
+    // Of a stage a plan knows the end, if there is one.
+    let waits =
+        |section: &nsexec_audit::Section| section.role != Role::Launcher && section.end == End::Unknown;
+    let words = match (section.role, section.end, fate) {
+        (Role::Launcher, End::Unknown, Fate::LivesOn) => "waits for the command".to_owned(),
+        (_, End::Unknown, _) if waits(section) || run.sections.iter().any(waits) => {
+            "waits for ever".to_owned()
+        }
+        (Role::Launcher, End::Unknown, _) => "reports the failure".to_owned(),
+        (_, end, _) => end.to_string(),
+    };
+    (words, fate)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = String::with_capacity(text.len() + 1);
+    let _ = write!(out, "{}{}", text, if text.ends_with('\n') { "" } else { "\n" });
+    output::print(&out)
+}

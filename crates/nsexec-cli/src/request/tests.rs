@@ -1,0 +1,282 @@
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use super::*;
+use crate::args::{Cli, Command};
+use crate::facts::SubRange;
+
+/// An ordinary user with subordinate ids and the tools.
+fn ann() -> Facts {
+    Facts {
+        euid: 1000,
+        egid: 100,
+        user: Some("ann".to_owned()),
+        subuids: vec![SubRange { first: 100_000, count: 65_536 }, SubRange { first: 300_000, count: 10 }],
+        subgids: vec![SubRange { first: 200_000, count: 65_536 }],
+        newuidmap: Some(PathBuf::from("/usr/bin/newuidmap")),
+        newgidmap: Some(PathBuf::from("/usr/bin/newgidmap")),
+        kinds: NsSet::ALL,
+        capabilities: None,
+    }
+}
+
+/// An ordinary user with neither.
+fn bob() -> Facts {
+    Facts { user: None, subuids: vec![], subgids: vec![], newuidmap: None, newgidmap: None, ..ann() }
+}
+
+fn root() -> Facts {
+    Facts { euid: 0, egid: 0, user: Some("root".to_owned()), ..bob() }
+}
+
+fn flags(words: &str) -> NamespaceFlags {
+    let words = ["nsexec", "run"].into_iter().chain(words.split_whitespace()).chain(["--", "true"]);
+    let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else { panic!("not run") };
+    run.namespaces
+}
+
+fn request(words: &str, facts: &Facts) -> Request {
+    decide(&flags(words), facts, &Dialect::V1_2).unwrap()
+}
+
+fn kinds(words: &str) -> String {
+    let request = request(words, &ann());
+    format!("{} | {}", request.created, request.joined)
+}
+
+fn map(map: &Option<Map>) -> String {
+    map.as_ref().map_or(String::new(), |map| map.text().to_str().unwrap().replace('\n', ";"))
+}
+
+#[test]
+fn a_map_of_any_id_but_the_own_needs_a_tool() {
+    let needs = |words: &str, facts: &Facts| request(words, facts).needs_tools(facts);
+    for own in ["-r", "--map-users 0:1000:1", "--map-users 0:1000:1 --map-groups 0:100:1", "-n"] {
+        assert!(!needs(own, &ann()), "{own}");
+    }
+    for other in
+        ["--map-users 0:100000:1", "--map-groups 0:200000:1", "--map-users auto", "-r --map-groups 1:5:1"]
+    {
+        assert!(needs(other, &ann()), "{other}");
+        assert!(!needs(&other.replace("auto", "0:5:2"), &root()), "{other}");
+    }
+}
+
+#[test]
+fn what_is_named_and_what_is_implied_is_created() {
+    assert_eq!(kinds("-n"), "net | ");
+    assert_eq!(kinds("-UmpniuCT -r"), "cgroup, ipc, mnt, net, pid, time, user, uts | ");
+    assert_eq!(kinds("-r"), "user | ");
+    assert_eq!(kinds("--map-users 0:1000:1"), "user | ");
+    assert_eq!(kinds("--map-groups 0:100:1"), "user | ");
+    assert_eq!(kinds("--mount-proc"), "mnt | ");
+    assert_eq!(kinds("--monotonic 1"), "time | ");
+    assert_eq!(kinds("--boottime -1"), "time | ");
+    assert_eq!(kinds("-f -i"), "ipc | ");
+    assert_eq!(kinds("-n --join user=/u --join mnt=/m"), "net | mnt, user");
+    assert_eq!(kinds("--join net=/n"), " | net");
+}
+
+#[test]
+fn without_a_namespace_flag_everything_is_created() {
+    for words in ["", "-f", "--kill-child", "--oom-score-adj 5", "--setgroups deny"] {
+        for facts in [root(), ann(), bob()] {
+            let request = request(words, &facts);
+            assert_eq!(request.created, NsSet::ALL, "{words}");
+            assert!(request.policy.mount_proc, "{words}");
+            assert_eq!(map(&request.users), format!("0 {} 1;", facts.euid));
+            assert_eq!(map(&request.groups), format!("0 {} 1;", facts.egid));
+        }
+    }
+}
+
+#[test]
+fn all_is_what_the_kernel_has_and_is_not_joined() {
+    assert_eq!(kinds("--all --join net=/n"), "cgroup, ipc, mnt, pid, time, user, uts | net");
+    let request = request("--all", &Facts { kinds: NsSet::ALL.without(NsKind::Time), ..ann() });
+    assert!(!request.created.contains(NsKind::Time));
+    assert!(!request.policy.mount_proc);
+    assert_eq!(map(&request.users), "0 1000 1;");
+}
+
+#[test]
+fn a_side_without_a_map_maps_the_caller() {
+    let both = |words| {
+        let request = request(words, &ann());
+        (map(&request.users), map(&request.groups))
+    };
+    let pair = |users: &str, groups: &str| (users.to_owned(), groups.to_owned());
+    assert_eq!(both("-r"), pair("0 1000 1;", "0 100 1;"));
+    assert_eq!(both("--map-users 0:100000:10"), pair("0 100000 10;", "0 100 1;"));
+    assert_eq!(both("--map-groups 0:200000:10"), pair("0 1000 1;", "0 200000 10;"));
+    assert_eq!(both("--map-users auto"), pair("0 1000 1;1 100000 65536;65537 300000 10;", "0 100 1;"));
+    assert_eq!(
+        both("--map-users auto --map-groups auto"),
+        pair("0 1000 1;1 100000 65536;65537 300000 10;", "0 100 1;1 200000 65536;")
+    );
+    assert_eq!(both("-r --map-users 1:100000:5"), pair("0 1000 1;1 100000 5;", "0 100 1;"));
+    // The caller's line is there already.
+    assert_eq!(both("-r --map-users 0:1000:1").0, "0 1000 1;");
+    assert_eq!(both("-r --map-users auto").0, both("--map-users auto").0);
+}
+
+#[test]
+fn ranges_beyond_the_last_id_are_cut() {
+    let subuids = vec![SubRange { first: 100, count: u32::MAX }, SubRange { first: 2, count: 98 }];
+    let facts = Facts { euid: 1, subuids, ..ann() };
+    let users = request("--map-users auto", &facts).users;
+    assert_eq!(map(&users), "0 1 1;1 100 4294967195;4294967196 2 98;");
+}
+
+#[test]
+fn setgroup_is_sent_as_go_sends_it() {
+    for (words, facts, sent) in [
+        ("-r", root(), false),
+        ("-r", ann(), false),
+        ("--map-groups 0:200000:5", ann(), true),
+        ("--map-groups 0:5:5", root(), true),
+        ("--map-users auto", ann(), false),
+        ("-n", root(), false),
+    ] {
+        assert_eq!(request(words, &facts).setgroup, sent, "{words}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_s_message_names_the_tools() {
+    let tools = |words, facts: &Facts| {
+        let request = request(words, facts);
+        (request.rootless, request.newuidmap.is_some(), request.newgidmap.is_some())
+    };
+    assert_eq!(tools("-r", &ann()), (true, true, true));
+    assert_eq!(tools("-n", &ann()), (true, false, false));
+    assert_eq!(tools("-r", &bob()), (true, false, false));
+    assert_eq!(tools("-r", &Facts { euid: 0, ..ann() }), (false, false, false));
+}
+
+#[test]
+fn the_policy_is_that_of_a_terminal() {
+    let policy = |words| request(words, &ann()).policy;
+    assert_eq!(policy("-r").session, Session::Keep);
+    assert_eq!(policy("-r").credentials, Credentials::Root);
+    assert_eq!(policy("--join user=/u").credentials, Credentials::RootLast);
+    assert_eq!(policy("--join user=/u -n").credentials, Credentials::Root);
+    assert_eq!(policy("-n").credentials, Credentials::Keep);
+    assert_eq!(policy("-m").propagation, Some(Propagation::Private));
+    assert_eq!(policy("--join mnt=/m").propagation, None);
+    assert_eq!(policy("-r").setgroups, Setgroups::FromMessage);
+    assert_eq!(policy("--join user=/u").setgroups, Setgroups::DropIfAllowed);
+    assert_eq!(policy("--join net=/n").setgroups, Setgroups::FromMessage);
+    assert_eq!(policy("-r --setgroups deny").setgroups, Setgroups::Deny);
+    assert_eq!(policy("--map-groups 0:200000:5 --setgroups allow").setgroups, Setgroups::Allow);
+    assert_eq!(request("-r --setgroups allow", &root()).policy.setgroups, Setgroups::Allow);
+    assert!(policy("--mount-proc").mount_proc && !policy("-mp").mount_proc);
+    assert!(policy("-n --kill-child").kill_child);
+}
+
+#[test]
+fn a_root_that_may_not_set_groups_denies_them_for_its_own_group() {
+    let setgroups =
+        |words, facts: Facts, caps| request(words, &Facts { capabilities: caps, ..facts }).policy.setgroups;
+    const WITHOUT: Option<u64> = Some(!(1 << CAP_SETGID));
+    assert_eq!(setgroups("", root(), WITHOUT), Setgroups::Deny);
+    assert_eq!(setgroups("-r", root(), WITHOUT), Setgroups::Deny);
+    assert_eq!(setgroups("-r", root(), Some(u64::MAX)), Setgroups::FromMessage);
+    assert_eq!(setgroups("-r", root(), None), Setgroups::FromMessage);
+    assert_eq!(setgroups("-n", root(), WITHOUT), Setgroups::FromMessage);
+    assert_eq!(setgroups("-r --setgroups allow", root(), WITHOUT), Setgroups::Allow);
+    assert_eq!(setgroups("--map-groups 0:5:5", root(), WITHOUT), Setgroups::FromMessage);
+    // An ordinary user's message says it already.
+    assert_eq!(setgroups("-r", ann(), Some(0)), Setgroups::FromMessage);
+}
+
+#[test]
+fn the_message_says_all_of_it() {
+    let words = "-r --join net=/a:b --join ipc=/c --monotonic -3 --boottime 4 --oom-score-adj -10";
+    let request = request(words, &ann());
+    let message = request.bootstrap().unwrap();
+    assert_eq!(message.namespaces().unwrap().text(), b"net:/a:b,ipc:/c");
+    assert_eq!(message.timens_offsets().unwrap().text(), b"monotonic -3 0\nboottime 4 0\n");
+    assert_eq!(message.oom_score_adj().unwrap().value(), -10);
+    assert!(message.rootless_euid());
+    assert_eq!(message.setgroup_present(), None);
+}
+
+/// One line for each wrong wish: the snapshot is what a user reads.
+#[test]
+fn contradictions_are_refused_in_words() {
+    let many: String = (0..341).map(|i| format!("--map-users {}:{}:1 ", i * 2, i * 2)).collect();
+    let long: String = (0..200).map(|i| format!("--map-users {0}:{0}:1 ", 1_000_000_000 + i * 2)).collect();
+    let mut out = String::new();
+    for (who, facts, words) in [
+        ("ann", ann(), "-U"),
+        ("ann", ann(), "--user --net"),
+        ("ann", ann(), "-n --join net=/n"),
+        ("ann", ann(), "--mount-proc --join mount=/m"),
+        ("ann", ann(), "--boottime 1 --join time=/t"),
+        ("ann", ann(), "-r --join user=/u"),
+        ("ann", ann(), "--join net=/a --join net=/b"),
+        ("ann", ann(), "-n --setgroups deny"),
+        ("ann", ann(), "-r --setgroups allow"),
+        ("ann", ann(), "--join user=/u --setgroups deny"),
+        ("ann", ann(), "--map-users 1:1000:1"),
+        ("ann", ann(), "--map-groups 5:100:1"),
+        ("root", root(), "--map-users 0:0:10 --map-users 5:100:10"),
+        ("root", root(), "--map-groups 0:0:10 --map-groups 10:5:1"),
+        ("ann", ann(), "-r --map-users 0:100000:10"),
+        ("ann", ann(), "--map-users auto --map-users auto"),
+        ("ann", ann(), "--map-users auto --map-users 7:5000:1"),
+        ("bob", bob(), "--map-users auto"),
+        ("bob", bob(), "--map-users 0:1000:1 --map-groups 0:0:10"),
+        ("root", root(), "--map-users auto"),
+        ("root", root(), &many),
+        ("root", root(), &format!("-r {long}")),
+    ] {
+        let error = decide(&flags(words), &facts, &Dialect::V1_2).unwrap_err();
+        let shown = if words.len() > 80 { "(very many --map-users)" } else { words };
+        out += &format!("{who}: {shown}\n  {error}\n");
+    }
+    for words in ["--mount-proc", "-r --kill-child", "-r --setgroups deny"] {
+        out += &format!("encode {words}\n  {}\n", refuse_unsayable(&flags(words), &[]).unwrap_err());
+    }
+    out += &format!(
+        "encode -r -- sh -c x\n  {}\n",
+        refuse_unsayable(&flags("-r"), &["sh".into(), "-c".into()]).unwrap_err()
+    );
+    crate::testing::snapshot(|| insta::assert_snapshot!("cli_usage_errors", out));
+}
+
+#[test]
+fn encode_takes_what_is_only_implied() {
+    assert_eq!(refuse_unsayable(&flags(""), &[]), Ok(()));
+    assert_eq!(refuse_unsayable(&flags("-UmpniuCT -r -f --boottime 1"), &[]), Ok(()));
+}
+
+#[test]
+fn an_old_dialect_has_no_word_for_time() {
+    let decided = decide(&flags("--all"), &root(), &Dialect::V1_0).unwrap();
+    assert!(!decided.created.contains(NsKind::Time));
+    let refused = |words, dialect| decide(&flags(words), &root(), dialect).unwrap_err();
+    for (words, flag) in
+        [("--join time=/t", "--join time=…"), ("-T", "--time"), ("-r --boottime 1", "--boottime")]
+    {
+        for dialect in [&Dialect::SEED, &Dialect::V1_0, &Dialect::V1_1] {
+            let text = format!("{flag}: dialect {dialect} knows no time namespaces; v1_2 does");
+            assert_eq!(refused(words, dialect), Failure::Usage(text));
+        }
+    }
+}
+
+#[test]
+fn what_the_machine_lacks_is_no_wrong_usage() {
+    let status = |words, facts| match decide(&flags(words), &facts, &Dialect::V1_2).unwrap_err() {
+        Failure::Usage(_) => 2,
+        Failure::Other { status, .. } => status,
+    };
+    assert_eq!(status("--map-users auto", bob()), 1);
+    assert_eq!(status("--map-groups auto", root()), 1);
+    assert_eq!(status("--map-users 0:5000:10", bob()), 1);
+    assert_eq!(status("--map-users 5:5:5", ann()), 2);
+    assert_eq!(status("-U", bob()), 2);
+}

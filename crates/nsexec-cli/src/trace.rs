@@ -1,0 +1,388 @@
+//! `nsexec trace`: runs a command, records every call, and compares what happened with the plan, and with a witness.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::thread::{self, JoinHandle};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use nsexec_audit::diff::{Diff, compare};
+use nsexec_audit::normalise::INTERRUPT;
+use nsexec_audit::plan::{Plan, Start, plan};
+use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
+use nsexec_audit::witness::{self, Splitter};
+use nsexec_audit::{Origin, Role, Run, sections};
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::launch::signals::supervise;
+use nsexec::launch::{LaunchError, Launcher, Values};
+use nsexec::policy::{Credentials, Policy, Session};
+use nsexec_audit::record::Recorder;
+use nsexec_audit::record::shared::{SharedSink, largest_file};
+use nsexec::sys::types::{CloneFlags, Errno, Fd};
+
+use super::args::TraceArgs;
+use super::assume;
+use super::facts::Facts;
+use super::failure::{FAILED, Failure, words};
+use super::hand_over;
+use super::output;
+use super::replay;
+use super::request::{self, Request};
+use super::run::{self, Job};
+use super::sealed;
+
+/// Something went otherwise than planned.
+const NOT_AS_PLANNED: u8 = 3;
+
+/// What strace writes into, below the witness's folder; and what the recorder says.
+const STRACE: &str = "strace";
+const RECORD: &str = "record.jsonl";
+
+/// The largest file that strace may write, in bytes: a message of 1 MiB, sent and read, with four characters a byte, and
+/// room for all else.
+const WITNESS_FILE: usize = 16 << 20;
+
+/// Runs, records, compares. Gives the command's status if all went as planned, else 3.
+///
+/// # Errors
+/// Wrong usage; what kept the command from being started or recorded.
+pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
+    if args.command.is_empty() {
+        return Err(Failure::Usage("the command is missing: put it behind --".to_owned()));
+    }
+    hand_over::check(&args.hand_over)?;
+    let facts = Facts::of(&args.namespaces);
+    let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
+    let others = hand_over::has_others(request.joined);
+    hand_over::decide(&mut request, &args.hand_over, others, others);
+    if args.witness {
+        return witnessed(&request, &facts);
+    }
+    sealed::for_joins(request.joined)?;
+    recorded(args, facts, &request)
+}
+
+/// Without a witness, or with one that looks on from outside.
+fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Failure> {
+    let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    let job = Job {
+        request,
+        command: &args.command,
+        verbose: args.verbose,
+        mount_proc_flag: args.namespaces.mount_proc,
+    };
+    let bootstrap = request.bootstrap()?;
+    // The launcher passes the records on before the run's end mark. A write there would be a call that the witness sees and
+    // the recorder does not, so the lines wait for the end mark.
+    let shown = Rc::new(RefCell::new(String::new()));
+    let lines = Rc::clone(&shown);
+    let mut launcher = run::launcher_of(&bootstrap, &job, move |line| lines.borrow_mut().push_str(line))?;
+    // Before the sink: its descriptor comes after the signals', as in every run.
+    let signals = run::take_signals()?;
+    launcher.supervised(&signals);
+    let plan = planned(&launcher, facts, args)?;
+    if let Some(file) = &args.json {
+        // Before anything runs: what cannot be kept need not be done.
+        output::create(file)?;
+    }
+
+    let (sink, reader) =
+        SharedSink::new().map_err(|error| ours("failed to make the record's memory", &error))?;
+    let (recorder, cut) = (sink.fd(), sink.is_cut_by_file_size());
+    let started = launcher.spawn_through(|sys| {
+        witness::mark_begin(Some(recorder));
+        Recorder::new(sys, sink)
+    });
+    witness::mark_end();
+    output::show_record(&shown.borrow());
+    let failed = started.is_err();
+    let status = match started {
+        Ok(mut child) => {
+            let status = supervise(&mut child, &signals)
+                .map_err(|error| ours("failed to wait for the command", &error))?;
+            u8::try_from(status).unwrap_or(FAILED)
+        }
+        Err(error) => {
+            let Failure::Other { text, status } = run::explain(&error, &job) else {
+                return Err(Failure::ours(error.to_string()));
+            };
+            output::complain(format_args!("nsexec: {text}\n"));
+            status
+        }
+    };
+    let record = reader.read().map_err(|error| ours("failed to read the record", &error))?;
+    let mut record = sections::of_record(&record, Role::Launcher);
+    record.notes.insert("plan".to_owned(), plan.hash.clone());
+    let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    record.notes.extend(prepared.interrupt().map(|Fd(fd)| (INTERRUPT.to_owned(), fd.to_string())));
+    if let Some(folder) = &args.witnessed {
+        write_whole(&record, &folder.join(RECORD))?;
+    }
+    let kept = args.json.as_ref().map_or(Ok(()), |file| {
+        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
+    });
+    let agrees = report(&plan, &record, status, request);
+    if cut && record.lost > 0 {
+        output::complain(format_args!(
+            "nsexec: the record has no more room: see the limit of the size of files, ulimit -f\n"
+        ));
+    }
+    kept?;
+    Ok(if agrees { status } else { NOT_AS_PLANNED })
+}
+
+/// The plan of this very launch on this very machine.
+fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, Failure> {
+    let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
+    // Not looked for in another root directory: there the search may find something else.
+    let (found, refused) = assume::search(&prepared);
+    (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
+    plan(&Start::Launcher(prepared), &assumptions).map_err(|error| Failure::ours(error.to_string()))
+}
+
+/// Says on standard error how record and plan compare. Whether they agree, and no rule is broken.
+fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
+    let diff = compare(&plan.run, record);
+    let findings = rules::check(record, &RuleFacts::of(record, request.policy));
+    let breaches = findings.iter().filter(|finding| finding.severity == Severity::Breach).count();
+    let calls: usize = record.sections.iter().map(|section| section.lines.len()).sum();
+    let summary = format!("{calls} calls of {} processes, plan {}", record.sections.len(), plan.hash);
+    if diff.is_empty() {
+        output::complain(format_args!("nsexec: as planned: {summary}; status {status}\n"));
+    } else {
+        output::complain(format_args!("nsexec: not as planned: {summary}; status {status}\n{diff}"));
+    }
+    for finding in &findings {
+        output::complain(format_args!("nsexec: {finding}\n"));
+    }
+    if record.lost > 0 {
+        output::complain(format_args!("nsexec: {} lines of the record were lost\n", record.lost));
+    }
+    diff.is_empty() && breaches == 0
+}
+
+fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
+    let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
+    output::save(file, &text)
+}
+
+/// Writes the whole record, with the values of the environment, to the FIFO of the process that compares.
+fn write_whole(run: &Run, file: &Path) -> Result<(), Failure> {
+    let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
+    let mut options = fs::OpenOptions::new();
+    // Without O_NONBLOCK the open would wait for ever if that process has died.
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NONBLOCK.bits());
+    let written = options.open(file).and_then(|mut out| {
+        fcntl(&out, FcntlArg::F_SETFL(OFlag::empty()))?;
+        out.write_all(text.as_bytes())
+    });
+    written.map_err(|error| unwritten(file, &error))
+}
+
+fn unwritten(file: &Path, error: &io::Error) -> Failure {
+    Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
+}
+
+/// The witness's folder, removed when this is dropped. It holds two FIFOs, for strace's output and for the record. Both contain the
+/// command's environment, so they are kept in memory and never in a file.
+struct Folder {
+    path: PathBuf,
+    strace: Inbox,
+    record: Inbox,
+}
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("nsexec-witness.{}", std::process::id()));
+        // Nobody else is to read what the command's arguments were.
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let inboxes = Inbox::new(&path.join(STRACE))
+            .and_then(|strace| Ok((strace, Inbox::new(&path.join(RECORD))?)))
+            .inspect_err(|_| drop(fs::remove_dir_all(&path)));
+        let (strace, record) = inboxes?;
+        Ok(Self { path, strace, record })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A FIFO that another program writes, which opens it by its path.
+struct Inbox {
+    reader: Option<fs::File>,
+    /// Our own writing end. The reader sees the end of the file only after this is closed.
+    writer: Option<fs::File>,
+}
+
+impl Inbox {
+    fn new(path: &Path) -> io::Result<Self> {
+        mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        // A blocking open of a FIFO waits for the other end.
+        let unhurried =
+            |options: &mut fs::OpenOptions| options.custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+        let reader = unhurried(fs::OpenOptions::new().read(true))?;
+        let writer = unhurried(fs::OpenOptions::new().write(true))?;
+        fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()))?;
+        Ok(Self { reader: Some(reader), writer: Some(writer) })
+    }
+
+    /// Reads lines in a thread, and passes each to `take`, until [`Self::finish`].
+    fn read<T: Send + 'static>(
+        &mut self,
+        mut kept: T,
+        mut take: impl FnMut(&mut T, &str) + Send + 'static,
+    ) -> JoinHandle<io::Result<T>> {
+        let reader = self.reader.take();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(reader.ok_or(io::ErrorKind::NotFound)?);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line)? > 0 {
+                // strace escapes what is not ASCII, and a record is JSON: nothing is lost here.
+                take(&mut kept, String::from_utf8_lossy(&line).trim_end_matches('\n'));
+                line.clear();
+            }
+            Ok(kept)
+        })
+    }
+
+    /// Closes our writing end. The thread ends once the other writers have closed theirs.
+    fn finish(&mut self) {
+        self.writer = None;
+    }
+}
+
+/// strace's lines by process, and the record as text.
+struct Traced {
+    strace: BTreeMap<i32, String>,
+    record: String,
+}
+
+/// Runs ourselves under strace, and compares what it saw with what the recorder said.
+fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
+    let names_only = witness_of_a_user(request, facts)?;
+    if largest_file() < WITNESS_FILE {
+        return Err(Failure::ours(format!(
+            "strace would be ended by SIGXFSZ: the limit of the size of files (ulimit -f) is below the {WITNESS_FILE} bytes \
+             that a witness may need: raise it, or leave --witness out"
+        )));
+    }
+    let mut folder = Folder::new().map_err(|error| {
+        Failure::ours(format!("failed to make a folder for the witness: {}", words(&error)))
+    })?;
+    let (status, traced) = under_strace(&mut folder)?;
+    if traced.record.is_empty() {
+        // It did not come to a run, and has said why.
+        return match status {
+            NOT_AS_PLANNED => Err(Failure::ours("the traced run left no record")),
+            status => Ok(status),
+        };
+    }
+    let agrees = confront(&traced, names_only)?;
+    Ok(if agrees { status } else { NOT_AS_PLANNED })
+}
+
+/// Whether the witness sees names and numbers only.
+///
+/// An ordinary user's strace takes the setuid bit from the mapping tools, which then cannot map; and of a process that is
+/// not dumpable it reads no memory, so that it shows pointers.
+fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> {
+    if !request.rootless {
+        return Ok(false);
+    }
+    if request.needs_tools(facts) {
+        return Err(Failure::ours(
+            "a mapping tool cannot be witnessed by its user's strace, which takes the setuid bit from it: as root, \
+             watch with strace -u, or leave --witness out",
+        ));
+    }
+    let names_only = !request.joined.is_empty();
+    if names_only {
+        output::complain(format_args!(
+            "nsexec: joins make a process non-dumpable, so that its user's strace sees no strings: comparing names and \
+             numbers\n"
+        ));
+    }
+    Ok(names_only)
+}
+
+/// Runs this command line under strace, with `--witnessed`. Returns its status, strace's output and the record.
+fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::ours(format!("failed to find our own program: {}", words(&error))))?;
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Flags stand before the command, so the first one is ours.
+    if let Some(flag) = arguments.iter_mut().find(|argument| *argument == "--witness") {
+        *flag = OsString::from("--witnessed=");
+        flag.push(&folder.path);
+    }
+    let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
+    // Ctrl-C reaches all of us: we live to tell, and to take the folder away. strace gets the signals as they were.
+    let signals = run::take_signals()?;
+    let policy =
+        Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
+    let mut launcher = Launcher::new(&bootstrap, policy)
+        .map_err(|error| Failure::ours(format!("failed to start strace: {error}")))?;
+    let out = folder.path.join(STRACE);
+    let mut words_of_strace: Vec<&OsStr> = witness::FLAGS.iter().map(OsStr::new).collect();
+    words_of_strace.extend([OsStr::new("-o"), out.as_os_str(), OsStr::new("--"), program.as_os_str()]);
+    words_of_strace.extend(arguments.iter().map(OsString::as_os_str));
+    launcher.command("strace", words_of_strace).supervised(&signals);
+    let mut child = launcher.spawn().map_err(|error| match error {
+        LaunchError::Exec { errno: Errno::ENOENT, .. } => {
+            Failure::ours("strace is not here: install it (Debian's package strace)")
+        }
+        error => Failure::ours(format!("failed to start strace: {error}")),
+    })?;
+    // Start the threads after the launch, which needs a process with one thread.
+    let strace = folder.strace.read(Splitter::default(), Splitter::line);
+    let record = folder.record.read(String::new(), |record, line| {
+        record.push_str(line);
+        record.push('\n');
+    });
+    let status = supervise(&mut child, &signals);
+    folder.strace.finish();
+    folder.record.finish();
+    let status = status.map_err(|error| ours("failed to wait for strace", &error))?;
+    let unread = |what: &str| Failure::ours(format!("failed to read {what}"));
+    let strace = strace.join().map_err(|_| unread("what strace wrote"))?;
+    let strace = strace.map_err(|error| ours("failed to read what strace wrote", &error))?.into_files();
+    let record = record.join().map_err(|_| unread("the record"))?;
+    let record = record.map_err(|error| ours("failed to read the record", &error))?;
+    Ok((u8::try_from(status).unwrap_or(FAILED), Traced { strace, record }))
+}
+
+/// The record against what strace saw. Whether they agree.
+fn confront(traced: &Traced, names_only: bool) -> Result<bool, Failure> {
+    let record = Run::from_json_lines(&traced.record).map_err(|error| Failure::ours(error.to_string()))?;
+    let of_strace = |error: witness::WitnessError| Failure::ours(format!("strace's output: {error}"));
+    let (agrees, differences, calls) = if names_only {
+        let seen = witness::outline::of_files(&traced.strace, Role::Launcher).map_err(of_strace)?;
+        let said = witness::outline::of_run(&record);
+        let sections = witness::outline::compare(&said, &seen);
+        let diff = Diff { left: Origin::Recorded, right: Origin::Witnessed, sections };
+        (diff.is_empty(), diff.to_string(), said.iter().map(|process| process.calls.len()).sum::<usize>())
+    } else {
+        let seen = witness::run_of(&traced.strace, Role::Launcher).map_err(of_strace)?;
+        let diff = compare(&record, &seen);
+        let calls = seen.sections.iter().map(|section| section.lines.len()).sum();
+        (diff.is_empty(), diff.to_string(), calls)
+    };
+    if agrees {
+        output::complain(format_args!("nsexec: the witness agrees: {calls} calls\n"));
+    } else {
+        output::complain(format_args!("nsexec: the witness disagrees\n{differences}"));
+    }
+    Ok(agrees)
+}
