@@ -22,6 +22,7 @@ pub const FATAL_WAIT_MS: i32 = 200;
 
 /// How grave a record is. The numbers are those of `_LIBCONTAINER_LOGLEVEL` (logrus).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Level {
     /// 0
     Panic,

@@ -8,6 +8,7 @@ use crate::sys::types::Propagation;
 
 /// What stage 2 does about its session (setsid(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Session {
     /// Lead a new one, without a controlling terminal, as runc's init.
     New,
@@ -17,6 +18,7 @@ pub enum Session {
 
 /// Which user and group a stage is after a user namespace was joined or created, and stage 2 in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Credentials {
     /// User 0 and group 0: stage 1 as soon as it is in the user namespace, stage 2 before it reports that it has finished.
     Root,
@@ -34,6 +36,7 @@ pub enum Credentials {
 
 /// Which descriptors above 2 the command gets, besides those that are close-on-exec anyway.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Descriptors {
     /// All that the launcher has, as with unshare(1) and nsenter(1).
     All,
@@ -43,6 +46,7 @@ pub enum Descriptors {
 
 /// The `setgroups` file of a new user namespace and the supplementary groups of stage 2: the setgroups policy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Setgroups {
     /// As the message's two flags say: runc's table (spec 3.5).
     FromMessage,
@@ -56,6 +60,7 @@ pub enum Setgroups {
 
 /// How a log record looks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum LogForm {
     /// `level` and `msg`, as runc's reader decodes it; its own test refuses any other key.
     Runc,
@@ -65,8 +70,10 @@ pub enum LogForm {
 
 /// What the message cannot say.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
     /// Which release line of runc the launcher speaks.
+    #[cfg_attr(feature = "serde", serde(with = "dialect_by_name"))]
     pub dialect: &'static Dialect,
     /// Stage 2's session.
     pub session: Session,
@@ -84,11 +91,14 @@ pub struct Policy {
     pub kill_child: bool,
     /// The kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)), so that a stage which
     /// somebody has stopped ends too. For our own launcher, whose thread lives until the command runs.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub ends_with_launcher: bool,
     /// The command's descriptors above 2. Our own launcher only.
+    #[cfg_attr(feature = "serde", serde(default = "all_descriptors"))]
     pub descriptors: Descriptors,
     /// Every process of a mount namespace that is joined is trusted, so that our own launcher need not run from a sealed
     /// copy (CVE-2019-5736, `cloned`). The drop-in does not look at it: its parent has made the copy.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub trusted_mounts: bool,
 }
 
@@ -109,5 +119,33 @@ impl Policy {
             descriptors: Descriptors::All,
             trusted_mounts: false,
         }
+    }
+}
+
+/// The descriptors of a record of 0.1, which does not name them.
+#[cfg(feature = "serde")]
+const fn all_descriptors() -> Descriptors {
+    Descriptors::All
+}
+
+/// A dialect as its name, in a record.
+#[cfg(feature = "serde")]
+mod dialect_by_name {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Dialect;
+
+    pub(super) fn serialize<S: Serializer>(
+        dialect: &&'static Dialect,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(dialect.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<&'static Dialect, D::Error> {
+        let name = std::boxed::Box::<str>::deserialize(deserializer)?;
+        Dialect::from_name(&name).ok_or_else(|| de::Error::custom("unknown dialect"))
     }
 }

@@ -57,7 +57,7 @@ fn python(path: &Path) -> Option<ExitStatus> {
     let file = File::create(path).expect("the report's file");
     let mut python = Command::new("python3")
         .args(["-m", "unittest", "discover", "-v", "tests/protocol"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .env("NSEXEC", env!("CARGO_BIN_EXE_nsexec"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())

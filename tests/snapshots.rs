@@ -13,7 +13,7 @@ use nsexec_audit::sim::{self, Oldest, Report};
 use scenarios::{Ran, Start, Way, starts};
 
 fn snapshot_folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("snapshots")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../snapshots")
 }
 
 #[test]

@@ -56,23 +56,31 @@ enum Change {
 }
 
 /// The command as the kernel gets it.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
-pub(super) struct Texts {
-    pub(super) name: Vec<u8>,
-    pub(super) argv: NulTerminated,
-    pub(super) envp: NulTerminated,
-    pub(super) candidates: NulTerminated,
+pub struct Texts {
+    #[doc(hidden)]
+    pub name: Vec<u8>,
+    #[doc(hidden)]
+    pub argv: NulTerminated,
+    #[doc(hidden)]
+    pub envp: NulTerminated,
+    #[doc(hidden)]
+    pub candidates: NulTerminated,
 }
 
 /// Strings one after the other, each with its NUL.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default)]
-pub(super) struct NulTerminated {
-    pub(super) text: Vec<u8>,
-    pub(super) count: usize,
+pub struct NulTerminated {
+    #[doc(hidden)]
+    pub text: Vec<u8>,
+    #[doc(hidden)]
+    pub count: usize,
 }
 
 impl NulTerminated {
-    pub(super) fn push(&mut self, parts: &[&[u8]]) -> Result<(), CommandError> {
+    pub fn push(&mut self, parts: &[&[u8]]) -> Result<(), CommandError> {
         let length = parts.iter().map(|part| part.len()).sum::<usize>() + 1;
         self.text.try_reserve(length).map_err(|_| CommandError::NoMemory)?;
         self.text.extend(parts.iter().copied().flatten());

@@ -67,6 +67,8 @@ use core::fmt;
 pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
+#[doc(hidden)]
+pub use command::{NulTerminated, Texts};
 pub use error::{LaunchError, StageFailure};
 pub use prepared::Prepared;
 pub use proc_status::number_in_proc;

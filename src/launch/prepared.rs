@@ -21,17 +21,28 @@ use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
 /// plan and the launch itself run the same.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    pub(super) message: Vec<u8>,
-    pub(super) asked: CloneFlags,
-    pub(super) policy: Policy,
-    pub(super) level: Level,
-    pub(super) signals: ChildSignals,
-    pub(super) interrupt: Option<Fd>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) timer: Option<Fd>,
-    pub(super) named: Vec<Fd>,
-    pub(super) marked_copy: bool,
-    pub(super) texts: Texts,
+    #[doc(hidden)]
+    pub message: Vec<u8>,
+    #[doc(hidden)]
+    pub asked: CloneFlags,
+    #[doc(hidden)]
+    pub policy: Policy,
+    #[doc(hidden)]
+    pub level: Level,
+    #[doc(hidden)]
+    pub signals: ChildSignals,
+    #[doc(hidden)]
+    pub interrupt: Option<Fd>,
+    #[doc(hidden)]
+    pub timeout: Option<Duration>,
+    #[doc(hidden)]
+    pub timer: Option<Fd>,
+    #[doc(hidden)]
+    pub named: Vec<Fd>,
+    #[doc(hidden)]
+    pub marked_copy: bool,
+    #[doc(hidden)]
+    pub texts: Texts,
 }
 
 impl Prepared {

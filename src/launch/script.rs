@@ -38,6 +38,7 @@ pub const STAGES: usize = 3;
 
 /// The signal state that stage 0 begins with, and so the command: what an exec of it would have given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChildSignals {
     /// The mask; without one, the mask of the thread that launches.
     pub mask: Option<SignalSet>,

@@ -115,7 +115,7 @@ impl Kind {
 
 /// `capi/build` of the sources at `root`, into `folder`.
 pub(crate) fn build(kind: Kind, root: &Path, folder: &Path) -> Result<String, String> {
-    let mut build = command(root.join("capi/build"));
+    let mut build = command(root.join("crates/nsexec-capi/build"));
     if kind == Kind::Debug {
         build.arg("--debug");
     }

@@ -101,7 +101,7 @@ impl<'c> Hostile<'c> {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         let source =
-            |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernel/hostile").join(name);
+            |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kernel/hostile").join(name);
         let (container, attacker) = (ctx.file("container"), root.join("attacker"));
         let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         let gcc = |args: &[String]| drop(ctx.cmd("gcc", args).ok());

@@ -6,20 +6,18 @@
 
 use core::fmt;
 
-use std::boxed::Box;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
-use super::command::{NulTerminated, Texts};
-use super::prepared::Prepared;
-use super::script::ChildSignals;
-use nsexec::bootstrap::{ByteOrder, Dialect, decode};
+use nsexec::bootstrap::{ByteOrder, decode};
+use nsexec::launch::script::ChildSignals;
+use nsexec::launch::{NulTerminated, Prepared, Texts};
 use nsexec::log::Level;
-use nsexec::policy::{Credentials, Descriptors, LogForm, Policy, Session, Setgroups};
+use nsexec::policy::Policy;
 use crate::record::{Bytes, without_value};
-use nsexec::sys::types::{Fd, Propagation, SignalSet};
+use nsexec::sys::types::Fd;
 
 /// Goes up with each change that an older reader would misunderstand.
 pub const NOTE_VERSION: u32 = 1;
@@ -66,68 +64,66 @@ impl fmt::Display for NoteError {
 
 impl core::error::Error for NoteError {}
 
-impl Prepared {
-    /// This launch as a note.
-    #[must_use]
-    pub fn to_note(&self, values: Values) -> String {
-        let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
-        let Texts { name: _, argv, envp, candidates } = &self.texts;
-        let note = Note {
-            version: NOTE_VERSION,
-            message: Bytes(self.message.clone()),
-            policy: self.policy,
-            level: self.level,
-            signals: self.signals,
-            interrupt: self.interrupt,
-            timer: self.timer,
-            named: self.named.clone(),
-            marked_copy: self.marked_copy,
-            argv: whole(argv),
-            envp: match values {
-                Values::LeftOut => strings(envp).map(without_value).collect(),
-                Values::Whole => whole(envp),
-            },
-            candidates: whole(candidates),
-        };
-        // Numbers, strings and lists have no way to fail.
-        serde_json::to_string(&note).unwrap_or_default()
-    }
+/// Returns a launch as a note.
+#[must_use]
+pub fn write(launch: &Prepared, values: Values) -> String {
+    let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
+    let Texts { name: _, argv, envp, candidates } = &launch.texts;
+    let note = Note {
+        version: NOTE_VERSION,
+        message: Bytes(launch.message.clone()),
+        policy: launch.policy,
+        level: launch.level,
+        signals: launch.signals,
+        interrupt: launch.interrupt,
+        timer: launch.timer,
+        named: launch.named.clone(),
+        marked_copy: launch.marked_copy,
+        argv: whole(argv),
+        envp: match values {
+            Values::LeftOut => strings(envp).map(without_value).collect(),
+            Values::Whole => whole(envp),
+        },
+        candidates: whole(candidates),
+    };
+    // Numbers, strings and lists have no way to fail.
+    serde_json::to_string(&note).unwrap_or_default()
+}
 
-    /// The launch of a note.
-    ///
-    /// # Errors
-    /// What is wrong with the note.
-    pub fn from_note(text: &str) -> Result<Self, NoteError> {
-        let json = |error: serde_json::Error| NoteError::Json(error.to_string());
-        let Version { version } = serde_json::from_str(text).map_err(json)?;
-        if version != NOTE_VERSION {
-            return Err(NoteError::Version(version));
-        }
-        let note: Note = serde_json::from_str(text).map_err(json)?;
-        let (bootstrap, _) = decode(&note.message.0, note.policy.dialect, ByteOrder::NATIVE)
-            .map_err(|error| NoteError::Message(error.to_string()))?;
-        let asked = bootstrap.clone_flags();
-        let texts = Texts {
-            name: note.argv.first().ok_or(NoteError::Command)?.0.clone(),
-            argv: joined(&note.argv)?,
-            envp: joined(&note.envp)?,
-            candidates: joined(&note.candidates)?,
-        };
-        let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, .. } = note;
-        Ok(Self {
-            message: message.0,
-            asked,
-            policy,
-            level,
-            signals,
-            interrupt,
-            timeout: None,
-            timer,
-            named,
-            marked_copy,
-            texts,
-        })
+/// Returns the launch of a note.
+///
+/// # Errors
+/// What is wrong with the note.
+pub fn read(text: &str) -> Result<Prepared, NoteError> {
+    let json = |error: serde_json::Error| NoteError::Json(error.to_string());
+    let Version { version } = serde_json::from_str(text).map_err(json)?;
+    if version != NOTE_VERSION {
+        return Err(NoteError::Version(version));
     }
+    let note: Note = serde_json::from_str(text).map_err(json)?;
+    let (bootstrap, _) = decode(&note.message.0, note.policy.dialect, ByteOrder::NATIVE)
+        .map_err(|error| NoteError::Message(error.to_string()))?;
+    let asked = bootstrap.clone_flags();
+    let texts = Texts {
+        name: note.argv.first().ok_or(NoteError::Command)?.0.clone(),
+        argv: joined(&note.argv)?,
+        envp: joined(&note.envp)?,
+        candidates: joined(&note.candidates)?,
+    };
+    let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, .. } = note;
+    Ok(Prepared {
+        message: message.0,
+        asked,
+        policy,
+        level,
+        signals,
+        interrupt,
+        timeout: None,
+        timer,
+        named,
+        marked_copy,
+        texts,
+    })
 }
 
 fn strings(of: &NulTerminated) -> impl Iterator<Item = &[u8]> {
@@ -154,11 +150,8 @@ struct Version {
 struct Note {
     version: u32,
     message: Bytes,
-    #[serde(with = "PolicyForm")]
     policy: Policy,
-    #[serde(with = "LevelForm")]
     level: Level,
-    #[serde(with = "SignalsForm")]
     signals: ChildSignals,
     /// The descriptor that ends a launch: its poll is in the record.
     interrupt: Option<Fd>,
@@ -176,112 +169,13 @@ struct Note {
     candidates: Vec<Bytes>,
 }
 
-// The core does not know serde. These are its types once more; the compiler compares each with its original.
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Policy")]
-struct PolicyForm {
-    #[serde(serialize_with = "dialect_name", deserialize_with = "dialect_of_name")]
-    dialect: &'static Dialect,
-    #[serde(with = "SessionForm")]
-    session: Session,
-    #[serde(with = "CredentialsForm")]
-    credentials: Credentials,
-    #[serde(with = "SetgroupsForm")]
-    setgroups: Setgroups,
-    #[serde(with = "LogFormForm")]
-    log_form: LogForm,
-    propagation: Option<Propagation>,
-    mount_proc: bool,
-    kill_child: bool,
-    /// Absent in the notes of 0.1, where only the hang-up of the init pipe told.
-    #[serde(default)]
-    ends_with_launcher: bool,
-    /// Absent in the notes of 0.1, where the command got all.
-    #[serde(with = "DescriptorsForm", default = "all_descriptors")]
-    descriptors: Descriptors,
-    // Of a note that was written before this field: not trusted.
-    #[serde(default)]
-    trusted_mounts: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Session", rename_all = "snake_case")]
-enum SessionForm {
-    New,
-    Keep,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Credentials", rename_all = "snake_case")]
-enum CredentialsForm {
-    Root,
-    RootLast,
-    Keep,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Descriptors", rename_all = "snake_case")]
-enum DescriptorsForm {
-    All,
-    Named,
-}
-
-const fn all_descriptors() -> Descriptors {
-    Descriptors::All
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Setgroups", rename_all = "snake_case")]
-enum SetgroupsForm {
-    FromMessage,
-    Deny,
-    Allow,
-    DropIfAllowed,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "LogForm", rename_all = "snake_case")]
-enum LogFormForm {
-    Runc,
-    Detailed,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Level", rename_all = "snake_case")]
-enum LevelForm {
-    Panic,
-    Fatal,
-    Error,
-    Warning,
-    Info,
-    Debug,
-    Trace,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "ChildSignals")]
-struct SignalsForm {
-    mask: Option<SignalSet>,
-    default: SignalSet,
-    ignore: SignalSet,
-}
-
-fn dialect_name<S: Serializer>(dialect: &&'static Dialect, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(dialect.name())
-}
-
-fn dialect_of_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Dialect, D::Error> {
-    let name = Box::<str>::deserialize(deserializer)?;
-    Dialect::from_name(&name).ok_or_else(|| de::Error::custom("no dialect of this name"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nsexec::bootstrap::Bootstrap;
+    use nsexec::bootstrap::{Bootstrap, Dialect};
     use nsexec::launch::Launcher;
-    use nsexec::sys::types::CloneFlags;
+    use nsexec::policy::{Credentials, Session, Setgroups};
+    use nsexec::sys::types::{CloneFlags, Propagation, SignalSet};
 
     fn prepared() -> Prepared {
         let policy = Policy {
@@ -306,23 +200,23 @@ mod tests {
     #[test]
     fn a_launch_comes_back_from_its_note() {
         let before = prepared();
-        let after = Prepared::from_note(&before.to_note(Values::Whole)).unwrap();
+        let after = read(&write(&before, Values::Whole)).unwrap();
         assert_eq!(std::format!("{after:?}"), std::format!("{before:?}"));
     }
 
     #[test]
     fn values_are_left_out_but_not_what_came_of_them() {
-        let note = prepared().to_note(Values::default());
+        let note = write(&prepared(), Values::default());
         assert!(!note.contains("s3cret"), "{note}");
-        let after = Prepared::from_note(&note).unwrap();
+        let after = read(&note).unwrap();
         assert_eq!(after.texts.envp.text, "TOKEN=…\0PATH=…\0".as_bytes());
         assert_eq!(after.candidates().collect::<Vec<_>>(), [b"/a/ls", b"/b/ls"]);
     }
 
     #[test]
     fn what_is_no_note_is_refused() {
-        let note = prepared().to_note(Values::Whole);
-        let error = |text: &str| Prepared::from_note(text).unwrap_err();
+        let note = write(&prepared(), Values::Whole);
+        let error = |text: &str| read(text).unwrap_err();
         assert!(matches!(error("{}"), NoteError::Json(_)));
         assert_eq!(error("{\"version\":9}"), NoteError::Version(9));
         for (from, to) in [("v1_2", "v9"), ("\"keep\"", "\"other\""), ("\"debug\"", "7")] {

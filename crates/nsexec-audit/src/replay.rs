@@ -19,7 +19,8 @@ use super::sections::children;
 use super::transcript::{End, Role, Run, Section};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
-use nsexec::launch::{Collector, LaunchError, NoteError, Prepared, Values};
+use nsexec::launch::{Collector, LaunchError, Prepared};
+use crate::note::{self, NoteError, Values};
 use crate::record::{Call, Line, Misfit, Reply, replay as replay_lines};
 
 /// The name of the note with what was wanted.
@@ -32,7 +33,7 @@ pub const DIVERGED: u8 = 3;
 #[must_use]
 pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
     let mut run = run.clone();
-    run.notes.insert(JOB.into(), job.to_note(values));
+    run.notes.insert(JOB.into(), note::write(job, values));
     if values == Values::LeftOut {
         let lines = run.sections.iter_mut().flat_map(|section| &mut section.lines);
         lines.for_each(|line| line.call.leave_values_out());
@@ -156,7 +157,7 @@ impl core::error::Error for ReplayError {}
 /// The run does not say what was wanted, or by whom.
 pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
     let job = run.notes.get(JOB).ok_or(ReplayError::NoJob)?;
-    let job = Prepared::from_note(job).map_err(ReplayError::Job)?;
+    let job = note::read(job).map_err(ReplayError::Job)?;
     if run.section(Role::Launcher).is_none() {
         return Err(ReplayError::NoLauncher);
     }

@@ -1,19 +1,19 @@
 //! The C symbols of `libnsexec.a`: what a Go runtime links in the place of runc's C.
 //!
-//! One of the places with `unsafe` (SECURITY.md lists them). Everything here but the panic handler is also in an
-//! ordinary build with the feature `capi`; the handler stands behind `--cfg nsexec_archive`, which `capi/build`
-//! passes, because a Rust program with std has one already.
+//! One of the places with `unsafe` (SECURITY.md lists them). The crate has a panic handler of its own and is built with
+//! `panic = "abort"`: it cannot be linked into a Rust program with std as an ordinary dependency. `build` makes the archive.
+#![cfg_attr(not(test), no_std)]
 
 use core::ffi::{CStr, c_char};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicI32, Ordering};
 
-use crate::bootstrap::dialect::Dialect;
-use crate::entry;
-use crate::json::{Escaped, Line};
-use crate::policy::Policy;
-#[cfg(nsexec_archive)]
-use crate::{
+use nsexec::bootstrap::dialect::Dialect;
+use nsexec::entry;
+use nsexec::json::{Escaped, Line};
+use nsexec::policy::Policy;
+#[cfg(not(test))]
+use nsexec::{
     log::{Level, Log},
     policy::LogForm,
     sys::linux::LinuxSys,
@@ -139,11 +139,11 @@ impl Write for Counted {
 }
 
 /// Stands in [`LOG_PIPE`] from the first panic on.
-#[cfg(nsexec_archive)]
+#[cfg(not(test))]
 const PANICKED: i32 = -2;
 
 /// Where a panic ends: a bug of ours becomes one fatal record and status 1, and never crosses into C.
-#[cfg(nsexec_archive)]
+#[cfg(not(test))]
 #[panic_handler]
 fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
     let log = LOG_PIPE.swap(PANICKED, Ordering::Relaxed);
@@ -165,7 +165,7 @@ fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
 
 // The compiled core library of a build without optimisation names it, and nothing calls it: with panic=abort nobody
 // unwinds. Weak, so that it never stands in another's way.
-#[cfg(nsexec_archive)]
+#[cfg(not(test))]
 core::arch::global_asm!(
     ".weak rust_eh_personality",
     ".type rust_eh_personality, @function",
@@ -176,7 +176,6 @@ core::arch::global_asm!(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::vec::Vec;
 
     fn escaped(text: &[u8]) -> Option<Vec<u8>> {
         let len = escaped_len(text)?;

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use nsexec_audit::Run;
 use nsexec_audit::replay::{self, DIVERGED, Replayed};
-use nsexec::launch::{Prepared, Values};
+use nsexec::launch::Prepared;
+use nsexec_audit::note::Values;
 use nsexec_audit::record::shared::PROCESS_MAX;
 use serde::{Deserialize, Serialize};
 

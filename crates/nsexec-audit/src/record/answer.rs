@@ -87,259 +87,276 @@ fn strings(args: &ExecArgs<'_>) -> Vec<Bytes> {
     args.strings().map(Bytes::from).collect()
 }
 
-impl<A: Answer> Sys for A {
-    fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
-        self.fd(Call::Openat { dir, path: path.to_bytes().into(), flags })
-    }
-
-    fn openat2(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
-        self.fd(Call::Openat2 { dir, path: path.to_bytes().into(), flags })
-    }
-
-    fn close(&mut self, fd: Fd) -> SysResult<()> {
-        self.unit(Call::Close { fd })
-    }
-
-    fn read(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
-        self.data(Call::Read { fd, len: buf.len() }, buf)
-    }
-
-    fn write(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
-        self.count(Call::Write { fd, data: buf.into() })
-    }
-
-    fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
-        self.count(Call::WriteNowait { fd, data: buf.into() })
-    }
-
-    fn send(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
-        self.count(Call::Send { fd, data: buf.into() })
-    }
-
-    fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize> {
-        self.count(Call::SendFd { socket, fd })
-    }
-
-    fn receive_fd(&mut self, socket: Fd) -> SysResult<Received> {
-        match self.answer(Call::ReceiveFd { socket }) {
-            Reply::Received(received) => Ok(received),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
-        self.unit(Call::Dup3 { fd, number })
-    }
-
-    fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize> {
-        let asked = fds.iter().map(|fd| PollFd::new(fd.fd, fd.events)).collect();
-        match self.answer(Call::Poll { fds: asked, timeout_ms }) {
-            Reply::Polled { count, fds: found } => {
-                fds.copy_from_slice(&found);
-                Ok(count)
+/// Implements [`Sys`] for types with [`Answer`]. A blanket implementation is not possible: the trait is another crate's.
+macro_rules! sys_through_answer {
+    ($([$($generics:tt)*] $answerer:ty),+ $(,)?) => { $(
+        impl<$($generics)*> Sys for $answerer {
+            fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+                self.fd(Call::Openat { dir, path: path.to_bytes().into(), flags })
             }
-            reply => Err(errno(reply)),
+
+            fn openat2(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
+                self.fd(Call::Openat2 { dir, path: path.to_bytes().into(), flags })
+            }
+
+            fn close(&mut self, fd: Fd) -> SysResult<()> {
+                self.unit(Call::Close { fd })
+            }
+
+            fn read(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
+                self.data(Call::Read { fd, len: buf.len() }, buf)
+            }
+
+            fn write(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
+                self.count(Call::Write { fd, data: buf.into() })
+            }
+
+            fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
+                self.count(Call::WriteNowait { fd, data: buf.into() })
+            }
+
+            fn send(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
+                self.count(Call::Send { fd, data: buf.into() })
+            }
+
+            fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize> {
+                self.count(Call::SendFd { socket, fd })
+            }
+
+            fn receive_fd(&mut self, socket: Fd) -> SysResult<Received> {
+                match self.answer(Call::ReceiveFd { socket }) {
+                    Reply::Received(received) => Ok(received),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
+                self.unit(Call::Dup3 { fd, number })
+            }
+
+            fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize> {
+                let asked = fds.iter().map(|fd| PollFd::new(fd.fd, fd.events)).collect();
+                match self.answer(Call::Poll { fds: asked, timeout_ms }) {
+                    Reply::Polled { count, fds: found } => {
+                        fds.copy_from_slice(&found);
+                        Ok(count)
+                    }
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
+                match self.answer(Call::Fstatfs { fd }) {
+                    Reply::FsType(kind) => Ok(kind),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
+                match self.answer(Call::SocketType { fd }) {
+                    Reply::SocketType(kind) => Ok(kind),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn link_count(&mut self, path: &CStr) -> SysResult<u64> {
+                match self.answer(Call::LinkCount { path: path.to_bytes().into() }) {
+                    Reply::Links(count) => Ok(count),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize> {
+                self.data(Call::Readlink { path: path.to_bytes().into(), len: buf.len() }, buf)
+            }
+
+            fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {
+                self.pair(Call::Socketpair)
+            }
+
+            fn pipe2(&mut self) -> SysResult<(Fd, Fd)> {
+                self.pair(Call::Pipe2)
+            }
+
+            fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()> {
+                self.unit(Call::CloseRangeCloexec { first })
+            }
+
+            fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
+                self.data(Call::Getdents64 { fd, len: buf.len() }, buf)
+            }
+
+            fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()> {
+                self.unit(Call::SetCloexec { fd, on })
+            }
+
+            fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
+                match self.answer(Call::GetSeals { fd }) {
+                    Reply::Seals(seals) => Ok(seals),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()> {
+                self.unit(Call::AddSeals { fd, seals })
+            }
+
+            fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd> {
+                self.fd(Call::MemfdCreate { name: name.to_bytes().into(), exec })
+            }
+
+            fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
+                self.count(Call::Sendfile { to, from, len })
+            }
+
+            fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()> {
+                self.unit(Call::Fchmod { fd, mode })
+            }
+
+            fn unlink(&mut self, path: &CStr) -> SysResult<()> {
+                self.unit(Call::Unlink { path: path.to_bytes().into() })
+            }
+
+            fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
+                match self.answer(Call::IsReadOnly { path: path.to_bytes().into() }) {
+                    Reply::ReadOnly(read_only) => Ok(read_only),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
+                errno(self.answer(Call::Execveat { fd, argv: strings(argv), envp: strings(envp) }))
+            }
+
+            fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
+                self.forked(Call::CloneSibling { tid })
+            }
+
+            fn fork(&mut self, exit: ExitSignal, tid: Option<TidAddress>) -> SysResult<Fork> {
+                self.forked(Call::Fork { exit, tid })
+            }
+
+            fn execve<'a>(&mut self, path: &CStr, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
+                errno(self.answer(Call::Execve {
+                    path: path.to_bytes().into(),
+                    argv: strings(argv),
+                    envp: strings(envp),
+                }))
+            }
+
+            fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited> {
+                match self.answer(Call::Wait4 { pid, which }) {
+                    Reply::Waited(waited) => Ok(waited),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn kill(&mut self, pid: Pid, signal: Signal) -> SysResult<()> {
+                self.unit(Call::Kill { pid, signal })
+            }
+
+            fn pidfd_open(&mut self, pid: Pid) -> SysResult<Fd> {
+                self.fd(Call::PidfdOpen { pid })
+            }
+
+            fn getpid(&mut self) -> Pid {
+                self.id(Call::Getpid)
+            }
+
+            fn gettid(&mut self) -> Pid {
+                self.id(Call::Gettid)
+            }
+
+            fn tid_address(&mut self) -> SysResult<TidAddress> {
+                match self.answer(Call::TidAddress) {
+                    Reply::TidAddress(tid) => Ok(tid),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn setns(&mut self, fd: Fd, kind: CloneFlags) -> SysResult<()> {
+                self.unit(Call::Setns { fd, kind })
+            }
+
+            fn unshare(&mut self, flags: CloneFlags) -> SysResult<()> {
+                self.unit(Call::Unshare { flags })
+            }
+
+            fn set_dumpable(&mut self, dumpable: bool) -> SysResult<()> {
+                self.unit(Call::SetDumpable { dumpable })
+            }
+
+            fn set_name(&mut self, name: &CStr) -> SysResult<()> {
+                self.unit(Call::SetName { name: name.to_bytes().into() })
+            }
+
+            fn set_pdeathsig(&mut self, signal: Signal) -> SysResult<()> {
+                self.unit(Call::SetPdeathsig { signal })
+            }
+
+            fn setsid(&mut self) -> SysResult<()> {
+                self.unit(Call::Setsid)
+            }
+
+            fn setresuid(&mut self, uid: u32) -> SysResult<()> {
+                self.unit(Call::Setresuid { uid })
+            }
+
+            fn setuid(&mut self, uid: u32) -> SysResult<()> {
+                self.unit(Call::Setuid { uid })
+            }
+
+            fn setgid(&mut self, gid: u32) -> SysResult<()> {
+                self.unit(Call::Setgid { gid })
+            }
+
+            fn drop_groups(&mut self) -> SysResult<()> {
+                self.unit(Call::DropGroups)
+            }
+
+            fn sched_getaffinity(&mut self) -> SysResult<u64> {
+                match self.answer(Call::SchedGetaffinity) {
+                    Reply::Affinity(cpus) => Ok(cpus),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn mount(&mut self, mount: Mount) -> SysResult<()> {
+                self.unit(Call::Mount { mount })
+            }
+
+            fn sigprocmask(&mut self, how: MaskHow, set: SignalSet) -> SysResult<SignalSet> {
+                match self.answer(Call::Sigprocmask { how, set }) {
+                    Reply::Mask(old) => Ok(old),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction> {
+                match self.answer(Call::Sigaction { signal, action }) {
+                    Reply::Action(old) => Ok(old),
+                    reply => Err(errno(reply)),
+                }
+            }
+
+            fn sigtimedwait(&mut self, set: SignalSet) -> SysResult<Signal> {
+                match self.answer(Call::Sigtimedwait { set }) {
+                    Reply::Signal(signal) => Ok(signal),
+                    reply => Err(errno(reply)),
+                }
+            }
         }
-    }
+    )+ };
+}
 
-    fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
-        match self.answer(Call::Fstatfs { fd }) {
-            Reply::FsType(kind) => Ok(kind),
-            reply => Err(errno(reply)),
-        }
-    }
+/// [`Sys`] over any [`Answer`].
+#[derive(Debug)]
+pub struct Answered<A>(pub A);
 
-    fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
-        match self.answer(Call::SocketType { fd }) {
-            Reply::SocketType(kind) => Ok(kind),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn link_count(&mut self, path: &CStr) -> SysResult<u64> {
-        match self.answer(Call::LinkCount { path: path.to_bytes().into() }) {
-            Reply::Links(count) => Ok(count),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize> {
-        self.data(Call::Readlink { path: path.to_bytes().into(), len: buf.len() }, buf)
-    }
-
-    fn socketpair(&mut self) -> SysResult<(Fd, Fd)> {
-        self.pair(Call::Socketpair)
-    }
-
-    fn pipe2(&mut self) -> SysResult<(Fd, Fd)> {
-        self.pair(Call::Pipe2)
-    }
-
-    fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()> {
-        self.unit(Call::CloseRangeCloexec { first })
-    }
-
-    fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
-        self.data(Call::Getdents64 { fd, len: buf.len() }, buf)
-    }
-
-    fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()> {
-        self.unit(Call::SetCloexec { fd, on })
-    }
-
-    fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
-        match self.answer(Call::GetSeals { fd }) {
-            Reply::Seals(seals) => Ok(seals),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()> {
-        self.unit(Call::AddSeals { fd, seals })
-    }
-
-    fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd> {
-        self.fd(Call::MemfdCreate { name: name.to_bytes().into(), exec })
-    }
-
-    fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
-        self.count(Call::Sendfile { to, from, len })
-    }
-
-    fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()> {
-        self.unit(Call::Fchmod { fd, mode })
-    }
-
-    fn unlink(&mut self, path: &CStr) -> SysResult<()> {
-        self.unit(Call::Unlink { path: path.to_bytes().into() })
-    }
-
-    fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
-        match self.answer(Call::IsReadOnly { path: path.to_bytes().into() }) {
-            Reply::ReadOnly(read_only) => Ok(read_only),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
-        errno(self.answer(Call::Execveat { fd, argv: strings(argv), envp: strings(envp) }))
-    }
-
-    fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
-        self.forked(Call::CloneSibling { tid })
-    }
-
-    fn fork(&mut self, exit: ExitSignal, tid: Option<TidAddress>) -> SysResult<Fork> {
-        self.forked(Call::Fork { exit, tid })
-    }
-
-    fn execve<'a>(&mut self, path: &CStr, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
-        errno(self.answer(Call::Execve {
-            path: path.to_bytes().into(),
-            argv: strings(argv),
-            envp: strings(envp),
-        }))
-    }
-
-    fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited> {
-        match self.answer(Call::Wait4 { pid, which }) {
-            Reply::Waited(waited) => Ok(waited),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn kill(&mut self, pid: Pid, signal: Signal) -> SysResult<()> {
-        self.unit(Call::Kill { pid, signal })
-    }
-
-    fn pidfd_open(&mut self, pid: Pid) -> SysResult<Fd> {
-        self.fd(Call::PidfdOpen { pid })
-    }
-
-    fn getpid(&mut self) -> Pid {
-        self.id(Call::Getpid)
-    }
-
-    fn gettid(&mut self) -> Pid {
-        self.id(Call::Gettid)
-    }
-
-    fn tid_address(&mut self) -> SysResult<TidAddress> {
-        match self.answer(Call::TidAddress) {
-            Reply::TidAddress(tid) => Ok(tid),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn setns(&mut self, fd: Fd, kind: CloneFlags) -> SysResult<()> {
-        self.unit(Call::Setns { fd, kind })
-    }
-
-    fn unshare(&mut self, flags: CloneFlags) -> SysResult<()> {
-        self.unit(Call::Unshare { flags })
-    }
-
-    fn set_dumpable(&mut self, dumpable: bool) -> SysResult<()> {
-        self.unit(Call::SetDumpable { dumpable })
-    }
-
-    fn set_name(&mut self, name: &CStr) -> SysResult<()> {
-        self.unit(Call::SetName { name: name.to_bytes().into() })
-    }
-
-    fn set_pdeathsig(&mut self, signal: Signal) -> SysResult<()> {
-        self.unit(Call::SetPdeathsig { signal })
-    }
-
-    fn setsid(&mut self) -> SysResult<()> {
-        self.unit(Call::Setsid)
-    }
-
-    fn setresuid(&mut self, uid: u32) -> SysResult<()> {
-        self.unit(Call::Setresuid { uid })
-    }
-
-    fn setuid(&mut self, uid: u32) -> SysResult<()> {
-        self.unit(Call::Setuid { uid })
-    }
-
-    fn setgid(&mut self, gid: u32) -> SysResult<()> {
-        self.unit(Call::Setgid { gid })
-    }
-
-    fn drop_groups(&mut self) -> SysResult<()> {
-        self.unit(Call::DropGroups)
-    }
-
-    fn sched_getaffinity(&mut self) -> SysResult<u64> {
-        match self.answer(Call::SchedGetaffinity) {
-            Reply::Affinity(cpus) => Ok(cpus),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn mount(&mut self, mount: Mount) -> SysResult<()> {
-        self.unit(Call::Mount { mount })
-    }
-
-    fn sigprocmask(&mut self, how: MaskHow, set: SignalSet) -> SysResult<SignalSet> {
-        match self.answer(Call::Sigprocmask { how, set }) {
-            Reply::Mask(old) => Ok(old),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction> {
-        match self.answer(Call::Sigaction { signal, action }) {
-            Reply::Action(old) => Ok(old),
-            reply => Err(errno(reply)),
-        }
-    }
-
-    fn sigtimedwait(&mut self, set: SignalSet) -> SysResult<Signal> {
-        match self.answer(Call::Sigtimedwait { set }) {
-            Reply::Signal(signal) => Ok(signal),
-            reply => Err(errno(reply)),
-        }
+impl<A: Answer> Answer for Answered<A> {
+    fn answer(&mut self, call: Call) -> Reply {
+        self.0.answer(call)
     }
 }
+
+sys_through_answer!([A: Answer] Answered<A>, [] crate::sim::SimSys, ['r] super::Replay<'r>);

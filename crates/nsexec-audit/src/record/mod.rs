@@ -46,7 +46,7 @@ use core::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
-pub use answer::Answer;
+pub use answer::{Answer, Answered};
 pub use call::{Bytes, Call, Reply};
 pub use environment::without_value;
 pub(crate) use names::{POLL_FLAGS, SA_FLAGS, SEALS};

@@ -123,7 +123,7 @@ macro_rules! recorded {
         Sample::recorded(
             $name,
             $title,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/render/", $name, ".jsonl")),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/render/", $name, ".jsonl")),
         )
     };
 }
@@ -213,7 +213,7 @@ fn no_launcher() -> Sample {
 
 fn assert_snapshot(name: &str, shown: &str) {
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../snapshots"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(name, shown));
@@ -307,7 +307,7 @@ fn as_a_picture() {
 
 #[test]
 fn the_example_in_the_documentation_is_up_to_date() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/example-plan.svg");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/example-plan.svg");
     let shown = samples()[0].with(svg);
     if std::env::var_os("NSEXEC_PICTURES").is_some() {
         std::fs::write(path, &shown).unwrap();

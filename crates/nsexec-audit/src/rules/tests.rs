@@ -21,7 +21,7 @@ use nsexec::sys::types::{CloneFlags, Fd};
 
 macro_rules! records {
     ($($name:literal),*) => {
-        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/records/", $name, ".jsonl")))),*]
+        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/records/", $name, ".jsonl")))),*]
     };
 }
 

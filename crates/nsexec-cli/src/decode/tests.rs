@@ -8,7 +8,7 @@ use crate::testing::snapshot;
 
 /// A vector: its bytes, dialect, and what is expected.
 fn vector(file: &str) -> (Vec<u8>, &'static Dialect, Value) {
-    let path = format!("{}/tests/vectors/{file}.json", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../../tests/vectors/{file}.json", env!("CARGO_MANIFEST_DIR"));
     let vector: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let hex = vector["hex"].as_str().unwrap();
     let bytes =
@@ -41,7 +41,7 @@ fn messages_in_words() {
 /// The JSON is the vectors' own form, so every vector is a test of it.
 #[test]
 fn json_is_as_the_vectors_have_it() {
-    let folder = format!("{}/tests/vectors", env!("CARGO_MANIFEST_DIR"));
+    let folder = format!("{}/../../tests/vectors", env!("CARGO_MANIFEST_DIR"));
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
