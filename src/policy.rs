@@ -133,7 +133,7 @@ const fn all_descriptors() -> Descriptors {
 mod dialect_by_name {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use super::Dialect;
+    use crate::bootstrap::dialect::Dialect;
 
     pub(super) fn serialize<S: Serializer>(
         dialect: &&'static Dialect,

@@ -10,10 +10,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use nsexec_audit::diff::compare;
-use nsexec_audit::rules::{Facts, Severity, check};
-use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
-use nsexec_audit::{End, Role, Run, sections};
 use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, MountSources, encode};
 use nsexec::idmap::IdMap;
@@ -26,10 +22,14 @@ use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec_audit::record::Recorder;
-use nsexec_audit::record::shared::SharedSink;
 use nsexec::sys::types::*;
 use nsexec::timens::TimeOffsets;
+use nsexec_audit::diff::compare;
+use nsexec_audit::record::Recorder;
+use nsexec_audit::record::shared::SharedSink;
+use nsexec_audit::rules::{Facts, Severity, check};
+use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
+use nsexec_audit::{End, Role, Run, sections};
 
 #[path = "runner/mod.rs"]
 mod runner;

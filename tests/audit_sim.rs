@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 mod scenarios;
 
-use nsexec_audit::diff::compare;
-use nsexec_audit::plan::runc::Manner;
-use nsexec_audit::rules::{Facts, Severity, check};
-use nsexec_audit::sections::of_report;
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::Policy;
-use nsexec_audit::record::{Call, Line, Reply};
-use nsexec_audit::sim::*;
 use nsexec::sys::types::*;
+use nsexec_audit::diff::compare;
+use nsexec_audit::plan::runc::Manner;
+use nsexec_audit::record::{Call, Line, Reply};
+use nsexec_audit::rules::{Facts, Severity, check};
+use nsexec_audit::sections::of_report;
+use nsexec_audit::sim::*;
 use serde_json::Value;
 
 fn breaches(report: &Report, policy: Policy) -> Vec<String> {

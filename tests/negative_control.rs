@@ -9,16 +9,16 @@ mod scenarios;
 
 use std::ffi::CString;
 
-use nsexec_audit::plan::runc::{CONFIG, Manner};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, decode};
 use nsexec::log::Level;
 use nsexec::sys::Sys;
+use nsexec::sys::types::*;
+use nsexec_audit::plan::runc::{CONFIG, Manner};
 use nsexec_audit::record::Call;
 use nsexec_audit::sim::{
     End, Ended, Fault, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User, What, Youngest,
     all_schedules,
 };
-use nsexec::sys::types::*;
 use scenarios::{Scenario, flags, map};
 
 /// What the C asks for: 4-byte values (spec 2.2).

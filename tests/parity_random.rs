@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec_audit::sim::{Ended, Oldest, Settings, Sim, User};
 use nsexec::sys::types::*;
+use nsexec_audit::sim::{Ended, Oldest, Settings, Sim, User};
 
 /// Nobody has this number.
 const UID: u32 = 64_321;

@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
 
-use nsexec_audit::replay::{Outcome, keep, replay};
-use nsexec_audit::{Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
 use nsexec::launch::script::Launched;
@@ -21,10 +19,12 @@ use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::Policy;
+use nsexec::sys::types::{CloneFlags, Errno};
 use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::record::{Call, Recorder};
+use nsexec_audit::replay::{Outcome, keep, replay};
 use nsexec_audit::sim::{Ended, Fault, Oldest, Program, Section, Settings, Sim, User, What};
-use nsexec::sys::types::{CloneFlags, Errno};
+use nsexec_audit::{Role, Run, sections};
 
 #[path = "runner/mod.rs"]
 mod runner;

@@ -2,16 +2,16 @@
 
 mod scenarios;
 
-use nsexec_audit::diff::compare;
-use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
-use nsexec_audit::sections::of_report;
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
-use nsexec_audit::record::{Call, Line, Misfit, Replay, Reply, replay};
-use nsexec_audit::sim::*;
 use nsexec::sys::types::*;
+use nsexec_audit::diff::compare;
+use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
+use nsexec_audit::record::{Call, Line, Misfit, Replay, Reply, replay};
+use nsexec_audit::sections::of_report;
+use nsexec_audit::sim::*;
 use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
 
 const NOBODY: Option<Fault> = None;

@@ -3,8 +3,8 @@
 use std::ffi::CStr;
 
 use nsexec::sys::Sys;
-use nsexec_audit::sim::*;
 use nsexec::sys::types::*;
+use nsexec_audit::sim::*;
 
 fn ignore<T>(_: T) {}
 

@@ -6,10 +6,10 @@ mod scenarios;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use nsexec_audit::render::{Document, Fact, Fate, Section, text};
-use nsexec_audit::{End, Role, Run, rules};
 use nsexec_audit::record::{Call, Reply};
+use nsexec_audit::render::{Document, Fact, Fate, Section, text};
 use nsexec_audit::sim::{self, Oldest, Report};
+use nsexec_audit::{End, Role, Run, rules};
 use scenarios::{Ran, Start, Way, starts};
 
 fn snapshot_folder() -> PathBuf {

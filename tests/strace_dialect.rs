@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink, Transcript};
 use nsexec::sys::types::*;
+use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink, Transcript};
 use serde::{Deserialize, Serialize};
 
 #[path = "runner/mod.rs"]

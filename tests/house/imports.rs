@@ -63,68 +63,79 @@ const AUDITED: &[&str] = &[
 const STD: &[&str] = &["std"];
 
 /// What lies around the launcher's scripts. The libc crate for its numbers: nix has no word for some of them.
-const LAUNCHER: &[&str] = &["launch::*", "sys::linux", "sys::record::*", "nix", "libc"];
+const LAUNCHER: &[&str] = &["launch::*", "sys::linux", "nix", "libc", "serde"];
 
 pub(crate) const TABLE: &[Row] = &[
-    // serde: by derives alone, behind the feature `audit`.
+    // serde: by derives alone, behind the feature of that name.
     Row { modules: WORDS, may: &[WORDS, &["serde"]], core: false },
     Row { modules: &["sys"], may: &[WORDS], core: false },
     Row { modules: &["sys::linux::*"], may: &[WORDS, &["sys", "sys::linux::*", "libc"]], core: false },
-    Row {
-        modules: &["sys::record::*"],
-        // nix for the shared sink's memfd, in the process that records.
-        may: &[WORDS, STD, &["sys", "sys::record::*", "serde", "serde_json", "nix"]],
-        core: false,
-    },
-    Row {
-        modules: &["sys::sim::*"],
-        may: &[WORDS, STD, &["sys", "sys::record::*", "sys::sim::*"]],
-        core: false,
-    },
+    Row { modules: &["policy"], may: &[WORDS, PURE, STD, &["serde"]], core: true },
     Row { modules: PURE_MODULES, may: &[WORDS, PURE], core: true },
+    Row { modules: &["log"], may: &[WORDS, PURE, ACTING, &["serde"]], core: true },
     Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
     // Only scripts over `Sys` here: they run between a fork and an exec.
     Row {
         modules: &["launch::script", "launch::tail", "launch::watch"],
-        may: &[WORDS, PURE, ACTING, SCRIPTS],
+        may: &[WORDS, PURE, ACTING, SCRIPTS, &["serde"]],
         core: true,
-    },
-    Row {
-        modules: &["launch::note"],
-        may: &[WORDS, PURE, &["launch::*", "log", "sys::record::*", "serde", "serde_json"], SCRIPTS, STD],
-        core: false,
     },
     Row { modules: &["launch::*"], may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
     Row { modules: &["entry"], may: &[WORDS, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
+    // The root: a map without logic.
+    Row { modules: &[""], may: &[STD, &["entry"]], core: false },
+    // The archive.
     Row {
-        modules: &["capi"],
+        modules: &["nsexec_capi"],
         may: &[WORDS, PURE, ACTING, SCRIPTS, &["entry", "sys::linux", "libc"]],
         core: false,
     },
-    // A plan runs the launch itself, on the simulated kernel, and has a likeness of a Go runtime beside it.
     Row {
-        modules: &["audit::plan::*"],
-        may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["audit::*", "sys::sim::*", "serde", "sha2"]],
+        modules: &["nsexec_audit::record::*"],
+        // nix for the shared sink's memfd, in the process that records. The simulated kernel for an implementation of `Sys`.
+        may: &[
+            WORDS,
+            STD,
+            &["sys", "nsexec_audit::record::*", "nsexec_audit::sim::SimSys", "serde", "serde_json", "nix"],
+        ],
         core: false,
     },
-    // So does a replay, on recorded replies.
-    Row { modules: &["audit::replay::*"], may: &[WORDS, PURE, STD, LAUNCHER, &["audit::*"]], core: false },
     Row {
-        modules: &["audit::*"],
+        modules: &["nsexec_audit::sim::*"],
+        may: &[WORDS, STD, &["sys", "nsexec_audit::record::*", "nsexec_audit::sim::*"]],
+        core: false,
+    },
+    Row {
+        modules: &["nsexec_audit::note"],
         may: &[
             WORDS,
             PURE,
             STD,
-            AUDITED,
-            &["audit::*", "sys::record::*", "sys::sim::*", "serde", "serde_json", "anstyle"],
+            SCRIPTS,
+            &["launch::*", "log", "nsexec_audit::record::*", "serde", "serde_json"],
         ],
         core: false,
     },
-    // The crate's root: a map without logic.
-    Row { modules: &[""], may: &[STD, &["entry", "cli::*"], PROGRAM], core: false },
-    // The program sees the library from outside, so the compiler keeps it out of its insides.
-    Row { modules: &["cli::*"], may: &[STD, PROGRAM, &["cli::*"]], core: false },
+    // A plan runs the launch itself, on the simulated kernel, and has a likeness of a Go runtime beside it.
+    Row {
+        modules: &["nsexec_audit::plan::*"],
+        may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["nsexec_audit::*", "serde", "sha2"]],
+        core: false,
+    },
+    // So does a replay, on recorded replies.
+    Row {
+        modules: &["nsexec_audit::replay::*"],
+        may: &[WORDS, PURE, STD, LAUNCHER, &["nsexec_audit::*"]],
+        core: false,
+    },
+    Row {
+        modules: &["nsexec_audit::*"],
+        may: &[WORDS, PURE, STD, AUDITED, &["nsexec_audit::*", "serde", "serde_json", "anstyle"]],
+        core: false,
+    },
+    // The program sees the libraries from outside, so the compiler keeps it out of their insides.
+    Row { modules: &["nsexec_cli::*"], may: &[STD, PROGRAM, &["nsexec_cli::*"]], core: false },
 ];
 
 const PURE_MODULES: &[&str] = &[
@@ -135,7 +146,6 @@ const PURE_MODULES: &[&str] = &[
     "json",
     "namespace",
     "namespace::paths",
-    "policy",
     "timens",
 ];
 
@@ -144,7 +154,6 @@ const ACTING_MODULES: &[&str] = &[
     "descriptors",
     "idmap::tool",
     "idmap::write",
-    "log",
     "namespace::join",
     "namespace::unshare",
     "pipe",
@@ -152,11 +161,21 @@ const ACTING_MODULES: &[&str] = &[
     "sync",
 ];
 
-const PROGRAM: &[&str] = &["nsexec", "clap", "nix", "serde", "serde_json", "terminal_size"];
+const PROGRAM: &[&str] =
+    &["::nsexec", "::nsexec_audit", "clap", "nix", "serde", "serde_json", "terminal_size"];
 
 /// The crates that the rules speak about. `core` is everybody's.
 const CRATES: &[&str] =
     &["std", "alloc", "libc", "nix", "serde", "serde_json", "clap", "anstyle", "sha2", "terminal_size"];
+
+/// The workspace's own libraries, as another of its crates names them.
+const LIBRARIES: &[&str] = &["nsexec", "nsexec_audit"];
+
+/// The crate of a module: empty for the root package.
+fn crate_of(module: &str) -> &str {
+    let first = module.split("::").next().unwrap_or_default();
+    if first.starts_with("nsexec_") { first } else { "" }
+}
 
 /// The row of a module.
 pub(crate) fn row(module: &str) -> Option<&'static Row> {
@@ -198,7 +217,7 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
 }
 
 fn path_is_foreign(path: &str) -> bool {
-    CRATES.contains(&path.split("::").next().unwrap_or_default())
+    path.starts_with("::") || CRATES.contains(&path.split("::").next().unwrap_or_default())
 }
 
 /// Whether a table entry permits a path: it names its crate, its module, a subtree around it, or the item.
@@ -241,7 +260,7 @@ fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
         }
         rest.replace_range(at..end, &" ".repeat(end - at));
     }
-    for start in ["crate", "super"].iter().chain(CRATES) {
+    for start in ["crate", "super"].iter().chain(CRATES).chain(LIBRARIES) {
         for at in words(&rest, start) {
             // `name::crate::…` does not exist, and `other::std::…` is not the crate.
             if !rest[at..].starts_with(&format!("{start}::")) || rest[..at].ends_with("::") {
@@ -292,7 +311,16 @@ fn resolve(path: &str, module: &str, modules: &[String]) -> Option<String> {
     }
     let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
     let rest = match *segments.first()? {
-        "crate" => &segments[1..],
+        "crate" => {
+            let root = crate_of(module);
+            let path = [&[root][..usize::from(!root.is_empty())], &segments[1..]].concat();
+            return Some(path.join("::"));
+        }
+        // The program sees the libraries from outside. In the others a path into a library leads to its module.
+        name if LIBRARIES.contains(&name) && crate_of(module) == "nsexec_cli" => {
+            return Some(format!("::{}", segments.join("::")));
+        }
+        "nsexec" if !crate_of(module).is_empty() => &segments[1..],
         "self" | "super" => {
             let ups = segments.iter().take_while(|part| **part == "super").count();
             base.truncate(base.len().saturating_sub(ups));
@@ -323,6 +351,9 @@ mod tests {
             "src/sys/linux/mod.rs",
             "src/entry.rs",
             "src/stage/mod.rs",
+            "crates/nsexec-audit/src/lib.rs",
+            "crates/nsexec-audit/src/record/mod.rs",
+            "crates/nsexec-audit/src/rules/mod.rs",
         ];
         let with = |path: &&str| Source::new(path, "");
         let mut sources: Vec<Source> = tree.iter().map(with).collect();
@@ -387,6 +418,18 @@ mod tests {
     #[test]
     fn a_module_needs_a_row() {
         assert!(check(&[("src/novelty.rs", "")])[0].contains("no row"));
+    }
+
+    #[test]
+    fn a_path_into_another_crate_leads_to_its_module() {
+        let from = |path: &str, line: &str| check(&[(path, line)]).len();
+        let rules = "crates/nsexec-audit/src/rules/maps.rs";
+        assert_eq!(from(rules, "use nsexec::sys::types::Fd; use crate::record::Call;"), 0);
+        assert_eq!(from(rules, "use nsexec::stage::enter;"), 1);
+        assert_eq!(from("crates/nsexec-audit/src/sim/kernel.rs", "use crate::rules::Rule;"), 1);
+        assert_eq!(from("crates/nsexec-capi/src/lib.rs", "use nsexec::entry; use std::io;"), 1);
+        assert_eq!(from("crates/nsexec-cli/src/run.rs", "use nsexec::stage::enter; use crate::args;"), 0);
+        assert_eq!(from("crates/nsexec-cli/src/run.rs", "use sha2::Sha256;"), 1);
     }
 
     #[test]

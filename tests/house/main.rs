@@ -33,7 +33,8 @@ fn each(rule: impl Fn(&Source) -> Vec<String>) {
 /// All text in which a test may be defined or a snapshot named.
 fn test_text() -> String {
     let mut files: Vec<PathBuf> = Vec::new();
-    for (folder, ext) in [("src", "rs"), ("tests", "rs"), ("tests", "py"), ("tests", "sh")] {
+    for (folder, ext) in [("src", "rs"), ("crates", "rs"), ("tests", "rs"), ("tests", "py"), ("tests", "sh")]
+    {
         collect(&root().join(folder), ext, &mut files);
     }
     // Not this test: its examples name tests and snapshots that do not exist.

@@ -19,10 +19,10 @@ const BANNED_NAMES: &[&str] =
 const UNSAFE_FILES: &[&str] = &[
     "src/sys/linux/",
     "src/entry.rs",
-    "src/capi.rs",
+    "crates/nsexec-capi/src/lib.rs",
     "src/launch/spawn.rs",
     "src/launch/sealed.rs",
-    "src/main.rs",
+    "crates/nsexec-cli/src/start.rs",
 ];
 
 /// Where the scripts are that say which process they run in.
@@ -67,7 +67,8 @@ fn functions(code: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// No module whose name says nothing or shadows a crate.
 pub(crate) fn names(source: &Source) -> Vec<String> {
-    let files = source.path.trim_end_matches(".rs").split('/').skip(1);
+    let inside = source.path.split_once("src/").map_or(source.path.as_str(), |(_, inside)| inside);
+    let files = inside.trim_end_matches(".rs").split('/');
     let inline = words(&source.code, "mod").filter_map(|at| source.code[at + 3..].split_whitespace().next());
     let inline = inline.map(|name| name.trim_end_matches(';'));
     let banned = |name: &&str| BANNED_NAMES.contains(name);
@@ -193,7 +194,7 @@ pub(crate) fn variadic(source: &Source) -> Vec<String> {
 pub(crate) fn outputs(source: &Source) -> Vec<String> {
     const WRITERS: &[&str] =
         &["io::stdout()", "io::stderr()", "fs::write(", "File::create(", "println!", "print!"];
-    if !source.path.starts_with("src/cli/") || source.path == "src/cli/output.rs" {
+    if !source.path.starts_with("crates/nsexec-cli/src/") || source.path.ends_with("/output.rs") {
         return Vec::new();
     }
     let places = WRITERS.iter().filter_map(|writer| Some((writer, source.code.find(writer)?)));
@@ -348,10 +349,10 @@ mod tests {
     #[test]
     fn a_write_past_the_guard_is_found() {
         let code = "fn f() { let _ = writeln!(io::stderr(), \"x\"); }";
-        assert_eq!(outputs(&Source::new("src/cli/run.rs", code)).len(), 1);
-        assert!(outputs(&Source::new("src/cli/output.rs", code)).is_empty());
+        assert_eq!(outputs(&Source::new("crates/nsexec-cli/src/run.rs", code)).len(), 1);
+        assert!(outputs(&Source::new("crates/nsexec-cli/src/output.rs", code)).is_empty());
         let fine = "fn f() { output::complain(format_args!(\"x\")); }";
-        assert!(outputs(&Source::new("src/cli/run.rs", fine)).is_empty());
+        assert!(outputs(&Source::new("crates/nsexec-cli/src/run.rs", fine)).is_empty());
     }
 
     #[test]

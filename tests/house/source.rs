@@ -22,11 +22,26 @@ impl Source {
         Self { path: path.to_owned(), raw: raw.to_owned(), code: without_tests(&code_only(raw)) }
     }
 
-    /// The module's path below the crate's root: `namespace::join`; empty for the root.
+    /// The module's path: `namespace::join` in the root package, where the root is empty; `nsexec_audit::record` in another.
     pub(crate) fn module(&self) -> String {
-        let inner = self.path.trim_start_matches("src/").trim_end_matches(".rs");
-        let inner = inner.trim_end_matches("/mod");
-        if matches!(inner, "lib" | "main") { String::new() } else { inner.replace('/', "::") }
+        let path = self.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let (package, inner) = match path.strip_prefix("crates/").and_then(|path| path.split_once("/src/")) {
+            Some((package, inner)) => (package.replace('-', "_"), inner),
+            None => (String::new(), path.trim_start_matches("src/")),
+        };
+        let inner = if matches!(inner, "lib" | "main") { String::new() } else { inner.replace('/', "::") };
+        let between = if package.is_empty() || inner.is_empty() { "" } else { "::" };
+        format!("{package}{between}{inner}")
+    }
+
+    /// The folder of the package's sources: `src`, or `crates/nsexec-audit/src`.
+    fn folder(&self) -> &str {
+        match self.path.starts_with("crates/") {
+            true => {
+                self.path.split_once("/src/").map_or("src", |(package, _)| &self.path[..package.len() + 4])
+            }
+            false => "src",
+        }
     }
 
     /// Lines that hold code.
@@ -35,10 +50,13 @@ impl Source {
     }
 }
 
-/// All of `src/` that is not test code, in the order of their paths.
+/// All sources of the packages that are not test code, in the order of their paths.
 pub(crate) fn sources(root: &Path) -> Vec<Source> {
     let mut files = Vec::new();
     collect(&root.join("src"), "rs", &mut files);
+    collect(&root.join("crates"), "rs", &mut files);
+    // Build scripts and examples are not part of a crate's modules.
+    files.retain(|path| path.strip_prefix(root).is_ok_and(|path| path.iter().any(|part| part == "src")));
     let all: Vec<Source> = files
         .iter()
         .map(|path| {
@@ -74,7 +92,11 @@ fn test_files(source: &Source) -> Vec<String> {
         if !name.0.contains('{') {
             let folder = match source.path.strip_suffix("/mod.rs") {
                 Some(folder) => folder,
-                None if source.module().is_empty() => "src",
+                None if ["lib.rs", "main.rs"]
+                    .contains(&source.path.rsplit('/').next().unwrap_or_default()) =>
+                {
+                    source.folder()
+                }
                 None => source.path.trim_end_matches(".rs"),
             };
             found.push(format!("{folder}/{}.rs", name.0.trim()));

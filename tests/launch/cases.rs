@@ -15,8 +15,8 @@ use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{Credentials, Descriptors, Policy, Session, Setgroups};
-use nsexec_audit::record::{Line, Recorder, Sink};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
+use nsexec_audit::record::{Line, Recorder, Sink};
 
 use crate::runner::LIMIT;
 use crate::{Case, helper, nobody_left};

@@ -12,9 +12,9 @@ use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
 use nsexec::launch::{LaunchError, Launcher};
 use nsexec::policy::{Policy, Session};
-use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 use nsexec::sys::types::CloneFlags;
 use nsexec::timens::TimeOffsets;
+use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 
 use crate::Case;
 

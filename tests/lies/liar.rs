@@ -4,8 +4,8 @@ use std::ffi::CString;
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec_audit::record::{Answer, Bytes, Call, Reply};
 use nsexec::sys::types::*;
+use nsexec_audit::record::{Answer, Bytes, Call, Reply};
 
 use crate::planted::Lie;
 

@@ -12,18 +12,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use nsexec_audit::diff::compare;
-use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
-use nsexec_audit::{Role, Run, sections};
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::Launcher;
 use nsexec::launch::signals::Signals;
 use nsexec::policy::{Credentials, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::types::*;
+use nsexec_audit::diff::compare;
 use nsexec_audit::record::Recorder;
 use nsexec_audit::record::shared::SharedSink;
-use nsexec::sys::types::*;
+use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
+use nsexec_audit::{Role, Run, sections};
 
 use liar::Liar;
 use planted::{LIES, Lie, Planted, Run as Way};

@@ -2,8 +2,8 @@
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec_audit::record::{Call, Reply};
 use nsexec::sys::types::*;
+use nsexec_audit::record::{Call, Reply};
 
 /// What a liar does.
 #[derive(Clone, Copy)]

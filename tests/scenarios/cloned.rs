@@ -2,8 +2,8 @@
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::policy::Policy;
-use nsexec_audit::sim::User;
 use nsexec::sys::types::Errno;
+use nsexec_audit::sim::User;
 
 use super::starts::{FIVE, OWN, mapped, ordinary};
 use super::{Scenario, Way, flags};

@@ -1,11 +1,11 @@
 //! The same starts in the older lines of runc: each with its launcher's manners, and with what only it has.
 
-use nsexec_audit::plan::runc::MountNumbers;
 use nsexec::bootstrap::{Bootstrap, Dialect, MountSources};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
-use nsexec_audit::sim::{Container, Extra, Kind, User, cap};
 use nsexec::sys::types::{CloneFlags, Errno};
+use nsexec_audit::plan::runc::MountNumbers;
+use nsexec_audit::sim::{Container, Extra, Kind, User, cap};
 
 use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, foreign_net, mapped, ordinary, tools, with_tools};
 use super::{Scenario, Way, encoded, flags, paths_of};

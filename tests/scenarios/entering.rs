@@ -2,8 +2,8 @@
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
-use nsexec_audit::sim::{Container, Kind, Sim, User};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
+use nsexec_audit::sim::{Container, Kind, Sim, User};
 
 use super::starts::{OWN, SEVEN, WIDE, old, ordinary};
 use super::{Scenario, Way, paths_of};

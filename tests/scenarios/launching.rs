@@ -10,8 +10,8 @@ use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::{Descriptors, Policy};
 use nsexec::sys::Sys;
-use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
 use nsexec::sys::types::*;
+use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
 
 use super::Scenario;
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::policy::Policy;
-use nsexec_audit::sim::User;
 use nsexec::sys::types::CloneFlags;
+use nsexec_audit::sim::User;
 
 use super::{Scenario, Way, leak};
 
@@ -67,8 +67,10 @@ fn malformed(name: &str, message: Vec<u8>, dialect: &'static Dialect) -> Scenari
 }
 
 fn from_vector(name: &str, file: &str) -> Scenario {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors").join(file).with_extension("json");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/vectors")
+        .join(file)
+        .with_extension("json");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let vector: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let hex = vector["hex"].as_str().expect("bytes");

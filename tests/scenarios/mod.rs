@@ -29,10 +29,6 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
-use nsexec_audit::Run;
-use nsexec_audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
-use nsexec_audit::rules::{Facts, Finding, check};
-use nsexec_audit::sections::of_report;
 use nsexec::bootstrap::dialect::CgroupPlacement;
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, OwnProgram, encode, encoded_len};
 use nsexec::idmap::IdMap;
@@ -43,8 +39,12 @@ use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
-use nsexec_audit::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Report, Settings, Sim, User};
 use nsexec::sys::types::{CloneFlags, Fd, Pid};
+use nsexec_audit::Run;
+use nsexec_audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
+use nsexec_audit::rules::{Facts, Finding, check};
+use nsexec_audit::sections::of_report;
+use nsexec_audit::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Report, Settings, Sim, User};
 
 pub(crate) use launching::{COMMAND, start_our_own};
 pub(crate) use starts::realistic;

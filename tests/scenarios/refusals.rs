@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::policy::Policy;
 use nsexec::sys::Sys;
-use nsexec_audit::sim::{Container, Ended, Extra, Kind, Program, Settings, Sim, User};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Signal};
 use nsexec::timens::TimeOffsets;
+use nsexec_audit::sim::{Container, Ended, Extra, Kind, Program, Settings, Sim, User};
 
 use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, mapped, ordinary, tools, with_tools};
 use super::{Scenario, Way, flags, leak, map, paths_of};

@@ -3,8 +3,8 @@
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::policy::Policy;
-use nsexec_audit::sim::{Container, Kind, LauncherFile, User};
 use nsexec::sys::types::CloneFlags;
+use nsexec_audit::sim::{Container, Kind, LauncherFile, User};
 
 use super::{Scenario, Way, paths_of};
 

@@ -4,9 +4,9 @@ use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::launch::script::ChildSignals;
 use nsexec::log::Level;
 use nsexec::policy::{Credentials, Policy, Setgroups};
-use nsexec_audit::sim::{Allowance, Container, Extra, Kind, Program, Settings, Sim, User, cap};
 use nsexec::sys::types::{CloneFlags, Errno, Propagation, Signal, SignalSet};
 use nsexec::timens::TimeOffsets;
+use nsexec_audit::sim::{Allowance, Container, Extra, Kind, Program, Settings, Sim, User, cap};
 
 use super::{Scenario, Way, flags, leak, map, paths_of};
 

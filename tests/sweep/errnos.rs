@@ -4,8 +4,8 @@
 //! several that mean the same to the core one stands for all. `ENOSYS` and `EPERM` are in each class in which a seccomp
 //! filter of an outer container may give them (spec 6.8), and `EIO` where the page says "or the file system's own".
 
-use nsexec_audit::record::{Call, Line, Reply};
 use nsexec::sys::types::{Errno, Fd};
+use nsexec_audit::record::{Call, Line, Reply};
 
 /// What a call is about, where its class depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -29,15 +29,15 @@
 //! What runc itself leaves: it waits for stage 1 and stage 0 if it has the pid line, and else for the one process that it
 //! knows, and then exits. The others are zombies until the machine's init reaps them; they must be dead all the same.
 
-use nsexec_audit::rules::Severity;
 use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
 use nsexec::sync::Message;
-use nsexec_audit::record::{Call, Line, Reply};
-use nsexec_audit::sim::{End, Fault, ProcessReport, Reaper, Report, Section, Then, What, Who};
 use nsexec::sys::types::{Errno, Fd, Signal};
+use nsexec_audit::record::{Call, Line, Reply};
+use nsexec_audit::rules::Severity;
+use nsexec_audit::sim::{End, Fault, ProcessReport, Reaper, Report, Section, Then, What, Who};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
 use super::scenarios::{Ran, Start, Way};

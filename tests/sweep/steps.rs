@@ -1,8 +1,8 @@
 //! How a fatal record names a step: by call, a word of runc's texts (spec 4.1) or of ours.
 
+use nsexec::sys::types::Errno;
 use nsexec_audit::record::Call;
 use nsexec_audit::sim::What;
-use nsexec::sys::types::Errno;
 
 /// What begins the text of every step on the way to a copy of the program.
 const CLONED: &str = "could not ensure we are a cloned binary";

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nsexec::sys::types::Signal;
 use nsexec_audit::diff::compare;
 use nsexec_audit::{End, Role, Run, witness};
-use nsexec::sys::types::Signal;
 
 use crate::draw::{Config, Ids, KINDS};
 use crate::targets::Targets;

@@ -23,9 +23,9 @@ use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
 use nsexec::sys::types::{CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, WaitFor, WaitStatus};
 use nsexec::timens::TimeOffsets;
+use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
 
 /// A file that all processes append to; each knows which one it is.
 struct Shared {

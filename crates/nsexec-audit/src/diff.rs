@@ -264,8 +264,8 @@ impl fmt::Display for Diff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transcript::{Foreign, Role};
     use crate::record::Call;
+    use crate::transcript::{Foreign, Role};
     use std::vec;
 
     fn run(names: &[&str]) -> Run {

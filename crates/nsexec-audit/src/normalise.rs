@@ -13,8 +13,8 @@ use std::vec::Vec;
 
 use super::sections::{Site, inherit, pids};
 use super::transcript::{Role, Run, Section};
-use nsexec::procfs::is_exiting;
 use crate::record::{Bytes, Call, Line, Reply};
+use nsexec::procfs::is_exiting;
 use nsexec::sys::types::{
     Errno, Fd, OpenFlags, Pid, PollEvents, PollFd, Received, SigAction, TidAddress, Waited,
 };

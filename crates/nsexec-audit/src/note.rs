@@ -11,12 +11,12 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::{ByteOrder, decode};
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{NulTerminated, Prepared, Texts};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
-use crate::record::{Bytes, without_value};
 use nsexec::sys::types::Fd;
 
 /// Goes up with each change that an older reader would misunderstand.

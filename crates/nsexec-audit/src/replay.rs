@@ -17,11 +17,11 @@ use std::vec::Vec;
 
 use super::sections::children;
 use super::transcript::{End, Role, Run, Section};
+use crate::note::{self, NoteError, Values};
+use crate::record::{Call, Line, Misfit, Reply, replay as replay_lines};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, LaunchError, Prepared};
-use crate::note::{self, NoteError, Values};
-use crate::record::{Call, Line, Misfit, Reply, replay as replay_lines};
 
 /// The name of the note with what was wanted.
 pub const JOB: &str = "job";

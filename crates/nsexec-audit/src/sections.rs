@@ -6,10 +6,10 @@ use std::vec::Vec;
 use std::format;
 
 use super::transcript::{End, Origin, Role, Run, Section};
-use nsexec::bootstrap::text::is_unseen;
 use crate::record::shared::Record;
 use crate::record::{Call, Line, Reply};
 use crate::sim;
+use nsexec::bootstrap::text::is_unseen;
 use nsexec::sys::types::{Pid, Waited};
 
 /// The role of a child, from its parent's role and the call that made it. `forks` is how many children of that kind

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statfs::statfs;
 use nix::unistd::{AccessFlags, faccessat, getegid, geteuid};
-use nsexec_audit::plan::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
 use nsexec::idmap::{Extent, IdMap, parse_line};
 use nsexec::launch::Prepared;
 use nsexec::namespace::NsKind;
-use nsexec_audit::sim::{ALL_CAPS, HidePid, Settings};
 use nsexec::sys::types::{FsType, SignalSet};
+use nsexec_audit::plan::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
+use nsexec_audit::sim::{ALL_CAPS, HidePid, Settings};
 
 use super::facts::{Facts, SubRange};
 use super::values::JoinValue;

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use nsexec::bootstrap::Dialect;
+use nsexec::launch::Launcher;
+use nsexec::policy::Policy;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
 use nsexec_audit::render::{Document, Fact, Fate, Section, mermaid, svg, text};
 use nsexec_audit::rules::{self, Severity};
 use nsexec_audit::{End, Role, Run};
-use nsexec::bootstrap::Dialect;
-use nsexec::launch::Launcher;
-use nsexec::policy::Policy;
 
 use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;

@@ -5,11 +5,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use nsexec_audit::Run;
-use nsexec_audit::replay::{self, DIVERGED, Replayed};
 use nsexec::launch::Prepared;
+use nsexec_audit::Run;
 use nsexec_audit::note::Values;
 use nsexec_audit::record::shared::PROCESS_MAX;
+use nsexec_audit::replay::{self, DIVERGED, Replayed};
 use serde::{Deserialize, Serialize};
 
 use super::facts::machine_after_failure;
@@ -107,14 +107,14 @@ fn conclude(run: &Run, replayed: &Replayed, out: &mut String) -> Result<u8, Fail
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nsexec_audit::plan::{Assumptions, Start, plan};
-    use nsexec_audit::{Origin, Role};
     use nsexec::bootstrap::{Bootstrap, Dialect};
     use nsexec::launch::Launcher;
     use nsexec::namespace::NsKind;
     use nsexec::policy::Policy;
-    use nsexec_audit::record::{Line, Reply};
     use nsexec::sys::types::CloneFlags;
+    use nsexec_audit::plan::{Assumptions, Start, plan};
+    use nsexec_audit::record::{Line, Reply};
+    use nsexec_audit::{Origin, Role};
 
     /// What an ordinary user gets on a simulated machine.
     fn refused() -> Run {

@@ -4,8 +4,8 @@ use std::format;
 use std::vec::Vec;
 
 use super::{Names, State, UNKNOWN_PID, pid_of};
-use crate::transcript::Role;
 use crate::record::{Bytes, Call, Line, Reply};
+use crate::transcript::Role;
 use nsexec::sys::types::Pid;
 
 /// The beginning of every log record.

@@ -7,9 +7,9 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sim::{ALL_CAPS, Allowance, HidePid, Settings};
 use nsexec::idmap::Extent;
 use nsexec::namespace::{NsKind, NsSet};
-use crate::sim::{ALL_CAPS, Allowance, HidePid, Settings};
 use nsexec::sys::types::{Errno, FsType, SignalSet};
 
 /// Who owns a namespace that is joined (ioctl_ns(2), NS_GET_USERNS).

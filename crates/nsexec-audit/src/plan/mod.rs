@@ -22,6 +22,8 @@ use super::normalise::INTERRUPT;
 use super::rules::{self, Facts, Finding};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
+use crate::record::Call;
+use crate::sim::{self, Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::script::Launched;
@@ -29,10 +31,6 @@ use nsexec::launch::{Collector, Prepared};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
-use crate::record::Call;
-use crate::sim::{
-    self, Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User,
-};
 use nsexec::sys::types::{Errno, Fd, Pid};
 use nsexec::timens::TimeOffsets;
 
@@ -423,13 +421,13 @@ fn log(run: &Run) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::ffi::CStr;
     use nsexec::bootstrap::Dialect;
     use nsexec::launch::Launcher;
     use nsexec::namespace::NsSet;
     use nsexec::namespace::paths::NsPaths;
     use nsexec::policy::{Credentials, Policy, Setgroups};
     use nsexec::sys::types::CloneFlags;
-    use core::ffi::CStr;
 
     fn prepared(flags: CloneFlags) -> Start {
         let mut launcher = Launcher::new(&Bootstrap::new(flags), Policy::runc(&Dialect::V1_2)).unwrap();

@@ -19,6 +19,7 @@ use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
+use crate::sim::{Ended, Extra, Program, Sim, SimSys};
 use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, Dialect, EnvironmentForm};
 use nsexec::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
 use nsexec::bootstrap::{ByteOrder, decode};
@@ -30,7 +31,6 @@ use nsexec::pipe::{read_full, send_all};
 use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
 use nsexec::sys::Sys;
-use crate::sim::{Ended, Extra, Program, Sim, SimSys};
 use nsexec::sys::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus,
 };

@@ -8,8 +8,8 @@ use std::vec::Vec;
 use anstyle::{AnsiColor, Style};
 
 use super::walk::descriptor;
-use nsexec::bootstrap::text::is_unseen;
 use crate::record::{Call, Line, Reply};
+use nsexec::bootstrap::text::is_unseen;
 
 /// A quoted string of more bytes than this is abbreviated,
 const STRING_LIMIT: usize = 64;

@@ -8,8 +8,8 @@ use super::Role;
 use super::events::{Mark, Note};
 use super::walk::{Object, Seen};
 use super::words::{fatal_text, one_line};
-use nsexec::namespace::NsSet;
 use crate::record::{Bytes, Call, Reply};
+use nsexec::namespace::NsSet;
 use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation};
 
 /// As many characters of a map or path as a note shows.

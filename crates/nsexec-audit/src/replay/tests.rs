@@ -4,11 +4,11 @@ use std::string::ToString;
 
 use super::*;
 use crate::plan::{Assumptions, Start, plan};
+use crate::record::Bytes;
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
 use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
-use crate::record::Bytes;
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Pid, Signal};
 
 /// A start of an ordinary user, with mapping tools, that goes well; as another machine's file.

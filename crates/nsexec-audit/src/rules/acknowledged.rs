@@ -9,10 +9,10 @@ use std::vec::Vec;
 use super::facts::Asked;
 use super::reading::{ProcFiles, shown, words};
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run};
 use nsexec::idmap::{IdMap, MapCheck};
 use nsexec::sync::Message;
-use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid, WaitStatus};
 
 pub(super) const ACKNOWLEDGED: Rule = Rule {

@@ -7,12 +7,12 @@ use std::vec::Vec;
 
 use super::reading::{reports, succeeded, word_at};
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Reply};
 use crate::sections::{Site, inherit};
 use crate::transcript::{End, Role, Run, Section};
 use nsexec::descriptors::FIRST;
 use nsexec::policy::Descriptors;
 use nsexec::sync::Message;
-use crate::record::{Call, Reply};
 use nsexec::sys::types::{Fd, MaskHow, OpenFlags, Received};
 
 pub(super) const CLOSED_FIRST: Rule = Rule {

@@ -4,10 +4,10 @@ use std::vec::Vec;
 
 use super::reading::{ends, reports, succeeded, word_at};
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Reply};
 use crate::sections::inherit;
 use crate::transcript::{Role, Run, Section};
 use nsexec::sync::Message;
-use crate::record::{Call, Reply};
 use nsexec::sys::types::CloneFlags;
 
 pub(super) const NOT_WHILE_JOINING: Rule = Rule {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
+use crate::record::{Call, Reply};
 use crate::transcript::{Role, Run};
 use nsexec::bootstrap::dialect::{CgroupPlacement, Dialect};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Policy};
-use crate::record::{Call, Reply};
 use nsexec::sys::types::{CloneFlags, Fd};
 
 /// What was asked for: the message that stage 0 read, and the policy.

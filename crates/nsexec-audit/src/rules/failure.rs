@@ -6,11 +6,11 @@ use std::vec::Vec;
 
 use super::reading::{ProcFiles, StatFile, ends, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::namespace::unshare::UNSHARE_TRIES;
 use nsexec::policy::Setgroups;
 use nsexec::sync::Message;
-use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::{CloneFlags, Errno, Signal};
 
 pub(super) const NOTHING_AFTER: Rule = Rule {

@@ -5,8 +5,8 @@ use std::vec::Vec;
 
 use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
-use crate::transcript::{Role, Run, Section};
 use crate::record::{Call, Line, Reply};
+use crate::transcript::{Role, Run, Section};
 use nsexec::sys::types::{Fd, OpenFlags, Seals};
 
 pub(super) const COPY: Rule = Rule {

@@ -6,11 +6,11 @@ use std::vec::Vec;
 use super::facts::Asked;
 use super::reading::{changes_identity, succeeded, word_at, word_to_go};
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::policy::{Session, Setgroups};
 use nsexec::sync::Message;
-use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::{CloneFlags, Errno};
 
 pub(super) const AS_ASKED: Rule = Rule {

@@ -7,10 +7,10 @@ use std::vec::Vec;
 use super::first_steps::executed;
 use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Reply};
 use crate::sections::inherit;
 use crate::transcript::{Role, Run};
 use nsexec::sync::Message;
-use crate::record::{Call, Reply};
 use nsexec::sys::types::{CloneFlags, Fd, FsType, OpenFlags, Seals};
 
 pub(super) const FROM_A_COPY: Rule = Rule {

@@ -6,8 +6,8 @@ use std::vec::Vec;
 
 use super::reading::{StatFile, ends, succeeded};
 use super::{Facts, Finding, Rule, Severity};
-use crate::transcript::{Role, Run, Section};
 use crate::record::{Call, Line, Reply};
+use crate::transcript::{Role, Run, Section};
 use nsexec::sys::types::{CloneFlags, Fd, OpenFlags, Received};
 
 pub(super) const SOURCES: Rule = Rule {

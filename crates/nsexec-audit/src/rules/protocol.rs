@@ -5,12 +5,12 @@ use std::vec::Vec;
 
 use super::reading::{Word, changes_identity, reports, succeeded, word_at, word_to_go, words};
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Line, Reply};
 use crate::sections::pids;
 use crate::transcript::{Role, Run};
 use nsexec::bootstrap::dialect::PidLine;
 use nsexec::log::RECORD_MAX;
 use nsexec::sync::Message;
-use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::{Pid, Signal, WaitStatus};
 
 pub(super) const WHOLE: Rule = Rule {
@@ -86,9 +86,8 @@ fn whole(run: &Run, _: &Facts) -> Vec<Finding> {
 
 fn declared(run: &Run, _: &Facts) -> Vec<Finding> {
     let foreign = |section: &'_ super::Section| {
-        let at = |foreign: &crate::transcript::Foreign| {
-            Finding::on(section, foreign.after, foreign.text.clone())
-        };
+        let at =
+            |foreign: &crate::transcript::Foreign| Finding::on(section, foreign.after, foreign.text.clone());
         section.foreign.iter().map(at).collect::<Vec<_>>()
     };
     run.sections.iter().flat_map(foreign).collect()

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::string::String;
 use std::vec::Vec;
 
+use crate::record::{Call, Line, Reply};
 use crate::transcript::Section;
 use nsexec::bootstrap::text::is_unseen;
 use nsexec::launch::script::GO;
 use nsexec::sync::Message;
-use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::Fd;
 
 /// Whether the call did what it was asked.

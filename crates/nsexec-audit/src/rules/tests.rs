@@ -8,6 +8,7 @@ use std::vec::Vec;
 use super::*;
 use crate::plan::runc::Manner;
 use crate::plan::{Assumptions, Start, plan};
+use crate::record::Line;
 use crate::transcript::{End, Foreign, Role};
 use crate::witness::parse_line;
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, MountSources, encode, encoded_len};
@@ -16,7 +17,6 @@ use nsexec::launch::{Launcher, Prepared};
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
-use crate::record::Line;
 use nsexec::sys::types::{CloneFlags, Fd};
 
 macro_rules! records {

@@ -5,10 +5,10 @@ use std::vec::Vec;
 
 use super::reading::{succeeded, word_at};
 use super::{Facts, Finding, Rule, Severity};
+use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
 use nsexec::sync::Message;
-use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::CloneFlags;
 
 pub(super) const FIRST: Rule = Rule {

@@ -14,7 +14,9 @@ use super::procfs::Extra;
 use super::program::Program;
 use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
-use nsexec::sys::types::{Errno, ExitSignal, FsType, Mount, PollFd, SigAction, Signal, SysResult, TidAddress};
+use nsexec::sys::types::{
+    Errno, ExitSignal, FsType, Mount, PollFd, SigAction, Signal, SysResult, TidAddress,
+};
 
 /// Why a call does not come back with a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

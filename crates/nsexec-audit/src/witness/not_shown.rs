@@ -3,8 +3,8 @@
 
 use std::vec::Vec;
 
-use crate::transcript::Run;
 use crate::record::{Bytes, Call, Line, Reply};
+use crate::transcript::Run;
 use nsexec::sys::types::{PollEvents, PollFd, SigAction, TidAddress};
 
 /// What strace does not show, and the value in its place.

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::diff::CONTEXT;
 use crate::diff::Difference;
+use crate::record::Reply;
 use crate::sections::child_role;
 use crate::transcript::{End, Role, Run};
-use crate::record::Reply;
 use nsexec::sys::types::Signal;
 
 /// The calls of one process.
