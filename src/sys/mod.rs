@@ -150,7 +150,7 @@ pub trait Sys {
     /// pipe(2).
     fn pipe2(&mut self) -> SysResult<(Fd, Fd)>;
 
-    /// Marks the descriptors from `first` on close-on-exec: `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`,
+    /// Marks `first` and all higher descriptors close-on-exec: `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`,
     /// close_range(2), Linux 5.11.
     ///
     /// Called by the mapping tool's process before its exec. Also called by stage 0 of our own launcher,

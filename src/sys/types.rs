@@ -343,7 +343,7 @@ impl PollEvents {
     }
 }
 
-/// The result of a clone: tells the parent from the new process.
+/// The result of a clone: distinguishes the parent from the new process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "audit", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "audit", serde(rename_all = "snake_case"))]

@@ -58,7 +58,8 @@ impl LinuxSys {
     ///
     /// - this process has a single thread; or
     /// - it is the child of a fork or of a bare clone, and never again runs code that relies on the libc's
-    ///   thread state (locks that another thread may have held, the allocator among them); or
+    ///   thread state. That state includes locks that another thread may have held, such as the allocator's;
+    ///   or
     /// - it is threaded, and this value is used only for calls that change nothing but their own arguments.
     ///   These are reads, writes and closes of its own descriptors, waits for its own children, and
     ///   [`Sys::fork`] if the child obeys the second condition.
@@ -145,8 +146,8 @@ impl Sys for LinuxSys {
         let (mut byte, mut rights) = ([0], KernelRights::default());
         let mut iov = raw::iovec(&mut byte);
         let mut message = KernelMsghdr::new(&mut iov, &mut rights);
-        // SAFETY: the kernel writes at most one byte through the iovec, at most the length in the header to
-        // the control message, and the header itself. All three are on this stack.
+        // SAFETY: the kernel writes at most one byte through the iovec. It writes at most the length in the
+        // header to the control message, and it writes the header itself. All three are on this stack.
         let got = count(unsafe {
             syscall!(libc::SYS_recvmsg, socket.0, &raw mut message, libc::MSG_CMSG_CLOEXEC)
         })?;

@@ -66,7 +66,7 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         })
     }
 
-    /// Records an exec before the call, since this program no longer runs after it.
+    /// Records an exec before the call, since this program no longer runs after a successful exec.
     fn announced(&mut self, call: Call, exec: impl FnOnce(&mut S) -> Errno) -> Errno {
         let announcement = Line { call, reply: Reply::NoReturn };
         self.sink.line(&announcement);

@@ -124,7 +124,7 @@ impl SharedSink {
         Self { limit: limit.min(self.limit), ..self }
     }
 
-    /// Returns the file's descriptor, so that a caller can tell our own writes from others.
+    /// Returns the file's descriptor, so that a caller can distinguish our own writes from others.
     #[must_use]
     pub fn fd(&self) -> Fd {
         Fd(self.file.as_raw_fd())
