@@ -89,7 +89,7 @@ pub struct Settings {
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
     /// ENOSYS)`. The flags `MFD_EXEC` and `O_TMPFILE` can be listed too.
     pub lacks: BTreeMap<&'static str, Errno>,
-    /// The capabilities that an exec may gain (capabilities(7)).
+    /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
     /// True if the launcher has changed its root, so it cannot create user namespaces (EPERM).
     pub chrooted: bool,
