@@ -1,7 +1,7 @@
-//! Error numbers: their names, and the texts that glibc has for them.
+//! Error numbers: their names, and glibc's texts for them.
 //!
-//! runc's messages end in glibc's text of the errno. The core has no libc to ask, and another libc words some of them
-//! differently, so the texts stand here as data; a test holds each of them against the libc.
+//! runc's messages end in glibc's text of the errno. The core cannot call a libc for it, and other libcs word
+//! some texts differently. So the texts are listed here; a test compares each of them with the libc.
 
 use core::fmt;
 
@@ -153,13 +153,14 @@ errnos! {
 }
 
 impl Errno {
-    /// glibc's text, without the number: "Operation not permitted". `None` for a number that Linux does not use.
+    /// Returns glibc's text, without the number: "Operation not permitted". `None` for a number that Linux
+    /// does not use.
     #[must_use]
     pub fn text(self) -> Option<&'static str> {
         self.row().map(|(_, text)| text)
     }
 
-    /// The name: "EPERM". `None` for a number that Linux does not use.
+    /// Returns the name: "EPERM". `None` for a number that Linux does not use.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         self.row().map(|(name, _)| name)
@@ -171,11 +172,11 @@ impl Errno {
 }
 
 impl fmt::Display for Errno {
-    /// As strerror(3): `Operation not permitted`, or `Unknown error 4095`.
+    /// Writes the text as strerror(3) does: `Operation not permitted`, or `Unknown error 4095`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.text() {
             Some(text) => f.write_str(text),
-            // What `%m` says when the call that is complained about did not fail, as after a short read.
+            // `%m` writes this text when no call has failed, as after a short read.
             None if self.0 == 0 => f.write_str("Success"),
             None => write!(f, "Unknown error {}", self.0),
         }
@@ -211,7 +212,7 @@ mod tests {
         assert_eq!(Errno(133).name(), Some("EHWPOISON"));
     }
 
-    /// Each name against the libc crate's constants.
+    /// Compares each constant with the libc crate's constant of the same name.
     #[test]
     fn the_names_belong_to_the_numbers() {
         macro_rules! same { ($($name:ident)*) => { $(assert_eq!(Errno::$name.0, libc::$name);)* } }

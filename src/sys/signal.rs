@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::types::Signal;
 
-/// In the order of their numbers, from 1, on x86_64 and aarch64 alike.
+/// The names in the order of their numbers, from 1. The numbers are the same on x86_64 and aarch64.
 const NAMES: [&str; 31] = [
     "SIGHUP",
     "SIGINT",
@@ -40,7 +40,7 @@ const NAMES: [&str; 31] = [
 ];
 
 impl Signal {
-    /// The name: "SIGKILL". `None` for a real-time signal and for a number that is no signal.
+    /// Returns the name: "SIGKILL". `None` for a real-time signal and for an invalid number.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         let index = usize::try_from(self.0).ok()?.checked_sub(1)?;
@@ -49,7 +49,7 @@ impl Signal {
 }
 
 impl fmt::Display for Signal {
-    /// `SIGKILL`, or `signal 34` if it has no name.
+    /// Writes `SIGKILL`, or `signal 34` for a signal without a name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
             Some(name) => f.write_str(name),

@@ -1,14 +1,14 @@
-//! The vocabulary of [`Sys`](super::Sys): plain values that mean the same to every backend.
+//! The types of [`Sys`](super::Sys): plain values with the same meaning in every backend.
 //!
-//! Nothing here owns anything. A descriptor is a number, because with fork a close is part of the protocol:
-//! its place in the order is observable, and it can fail.
+//! No type here owns a resource. A descriptor is a number: with fork, a close is part of the protocol. The
+//! order of the closes is observable, and a close can fail.
 
 use core::ffi::{CStr, c_char};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-/// What a system call gives: a value, or the kernel's errno.
+/// The result of a system call: a value, or the kernel's errno.
 pub type SysResult<T> = Result<T, Errno>;
 
 /// A file descriptor: a number without ownership.
@@ -24,7 +24,7 @@ impl Fd {
     pub const CWD: Self = Self(-100);
 }
 
-/// A process id, in the numbering of the process that got it.
+/// A process id, in the numbering of the process that received it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pid(pub i32);
@@ -40,12 +40,12 @@ impl fmt::Display for Pid {
     }
 }
 
-/// An error number. An integer and not an enum, since the kernel may return what we don't know.
+/// An error number. An integer and not an enum, since the kernel may return numbers that we do not list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Errno(pub i32);
 
-/// The kernel's `sigaction`, carried around unread so that a disposition can be put back exactly.
+/// The kernel's `sigaction`. The core never interprets it, so that it can restore a disposition exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SigAction {
@@ -55,7 +55,7 @@ pub struct SigAction {
     pub flags: u64,
     /// The libc's return trampoline.
     pub restorer: usize,
-    /// What is blocked while the handler runs.
+    /// The signals that are blocked while the handler runs.
     pub mask: SignalSet,
 }
 
@@ -72,7 +72,7 @@ impl SigAction {
 pub struct Signal(pub i32);
 
 impl Signal {
-    /// No signal: what PR_SET_PDEATHSIG takes for none.
+    /// No signal: with PR_SET_PDEATHSIG, the process receives no signal.
     pub const NONE: Self = Self(0);
     /// Terminal hang-up.
     pub const HUP: Self = Self(1);
@@ -80,11 +80,11 @@ impl Signal {
     pub const INT: Self = Self(2);
     /// Quit from the keyboard.
     pub const QUIT: Self = Self(3);
-    /// Cannot be caught.
+    /// Ends the process at once. Cannot be caught.
     pub const KILL: Self = Self(9);
-    /// A write that nobody will read.
+    /// A write to a pipe or socket without a reader.
     pub const PIPE: Self = Self(13);
-    /// A polite request to end.
+    /// A request to end, which a process can handle or ignore.
     pub const TERM: Self = Self(15);
     /// A child changed state.
     pub const CHLD: Self = Self(17);
@@ -104,17 +104,17 @@ impl SignalSet {
     pub const EMPTY: Self = Self(0);
     /// SIGPIPE alone.
     pub const PIPE: Self = Self(1 << 12);
-    /// SIGXFSZ alone: a file would become larger than RLIMIT_FSIZE allows.
+    /// SIGXFSZ alone: sent when a file would become larger than RLIMIT_FSIZE allows.
     pub const XFSZ: Self = Self(1 << 24);
 
-    /// Whether every signal of `other` is in this set.
+    /// Returns whether every signal of `other` is in this set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-/// What `rt_sigprocmask` does with the set.
+/// The effect of `rt_sigprocmask`'s set on the mask.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -125,7 +125,7 @@ pub enum MaskHow {
     Set,
 }
 
-/// The `CLONE_NEW*` bits, and whatever else a message or a caller put into the word: unknown bits are kept.
+/// The `CLONE_NEW*` bits. Unknown bits of a message or of a caller are kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct CloneFlags(pub u32);
@@ -133,7 +133,8 @@ pub struct CloneFlags(pub u32);
 impl CloneFlags {
     /// No namespace.
     pub const EMPTY: Self = Self(0);
-    /// No namespace, and nothing to do for an unshare that a single thread asks for: others get EINVAL.
+    /// No namespace. `unshare` with this flag has no effect in a single-threaded process, and fails with
+    /// `EINVAL` in a threaded one.
     pub const THREAD: Self = Self(0x0001_0000);
     /// Time namespace (Linux 5.6).
     pub const NEWTIME: Self = Self(0x0000_0080);
@@ -152,7 +153,7 @@ impl CloneFlags {
     /// Network namespace.
     pub const NEWNET: Self = Self(0x4000_0000);
 
-    /// In strace's order: by number.
+    /// The names in strace's order, which is by number.
     const NAMES: [(Self, &'static str); 8] = [
         (Self::NEWTIME, "CLONE_NEWTIME"),
         (Self::NEWNS, "CLONE_NEWNS"),
@@ -164,25 +165,25 @@ impl CloneFlags {
         (Self::NEWNET, "CLONE_NEWNET"),
     ];
 
-    /// Whether every bit of `other` is set.
+    /// Returns whether every bit of `other` is set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// These bits and `other`'s.
+    /// Returns these bits and those of `other`.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// These bits without `other`'s.
+    /// Returns these bits without those of `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// The bits that name no namespace.
+    /// Returns the bits that are not a namespace flag.
     #[must_use]
     pub fn unknown(self) -> Self {
         Self::NAMES.iter().fold(self, |rest, (flag, _)| rest.without(*flag))
@@ -190,7 +191,8 @@ impl CloneFlags {
 }
 
 impl fmt::Display for CloneFlags {
-    /// As strace writes it: `CLONE_NEWNS|CLONE_NEWUTS`, unknown bits last in hexadecimal, `0` for nothing.
+    /// Writes the flags as strace does: `CLONE_NEWNS|CLONE_NEWUTS`, unknown bits last in hexadecimal, `0` for
+    /// an empty set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
         for (flag, name) in Self::NAMES {
@@ -212,39 +214,43 @@ impl fmt::Display for CloneFlags {
     }
 }
 
-/// How a file is opened: the combinations that the core uses, and no others.
+/// The flags of an open: one variant for each combination that the core uses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum OpenFlags {
-    /// `O_RDWR|O_CLOEXEC`: a file of /proc that is written. Opening it for both is what runc does.
+    /// `O_RDWR|O_CLOEXEC`: a file of /proc that is written. runc opens it for reading and writing too.
     ReadWrite,
     /// `O_RDONLY|O_CLOEXEC`: a file of /proc that is read back.
     ReadOnly,
-    /// `O_RDONLY|O_CLOEXEC|O_NONBLOCK`: a namespace. Without O_NONBLOCK a FIFO would hold us for ever.
+    /// `O_RDONLY|O_CLOEXEC|O_NONBLOCK`: a namespace. Without O_NONBLOCK, an open of a FIFO would block for
+    /// ever.
     Namespace,
     /// `O_PATH|O_DIRECTORY|O_CLOEXEC`: the directory of a process in /proc.
     Directory,
-    /// `O_RDONLY|O_DIRECTORY|O_CLOEXEC`: a directory that is listed.
+    /// `O_RDONLY|O_DIRECTORY|O_CLOEXEC`: a directory whose entries are read.
     List,
-    /// `O_RDWR|O_TMPFILE|O_EXCL|O_CLOEXEC`, mode 0700: a file in this directory that has no name and never gets one.
+    /// `O_RDWR|O_TMPFILE|O_EXCL|O_CLOEXEC`, mode 0700: a new file in this directory without a name. It can
+    /// never get a name.
     Unnamed,
-    /// `O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC`, mode 0700: a file that was not there before, nor a link of its name.
+    /// `O_RDWR|O_CREAT|O_EXCL|O_CLOEXEC`, mode 0700: a new file. The open fails if the name exists, even as a
+    /// symbolic link.
     New,
-    /// `O_PATH|O_CLOEXEC`: a file that is executed and no more, so that it is open for writing nowhere; a mount source, of
-    /// which only the place is wanted, so that no device is opened and no FIFO waited for.
+    /// `O_PATH|O_CLOEXEC`: a file that is only executed, so that no open of it for writing remains. Also a
+    /// mount source: only its place in the tree is needed, so no device is opened and no FIFO is waited for.
     Path,
 }
 
-/// What may never be done to a file again (fcntl(2), "File Sealing").
+/// The operations that are forbidden on a file for ever (fcntl(2), "File Sealing").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Seals(pub u32);
 
 impl Seals {
-    /// `F_SEAL_SEAL`: no seal is added any more. All that a file of tmpfs has, and a memfd without sealing.
+    /// `F_SEAL_SEAL`: no further seal can be added. A file of tmpfs, and a memfd without sealing, have only
+    /// this seal.
     pub const SEAL: Self = Self(0x1);
-    /// `F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE`: its content is what it is.
+    /// `F_SEAL_SEAL|F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_WRITE`: the content can no longer change.
     pub const CONTENT: Self = Self(0xf);
 }
 
@@ -256,9 +262,10 @@ pub struct FsType(pub i64);
 impl FsType {
     /// `NSFS_MAGIC`: the file is a namespace.
     pub const NSFS: Self = Self(0x6e73_6673);
-    /// `PROC_SUPER_MAGIC`: the file is one of procfs.
+    /// `PROC_SUPER_MAGIC`: the file belongs to procfs.
     pub const PROC: Self = Self(0x9fa0);
-    /// `ANON_INODE_FS_MAGIC`: an eventfd, a timerfd, a signalfd, an epoll or inotify instance, before Linux 6.9 a pidfd.
+    /// `ANON_INODE_FS_MAGIC`: an eventfd, a timerfd, a signalfd, an epoll or inotify instance; before Linux
+    /// 6.9 also a pidfd.
     pub const ANON_INODE: Self = Self(0x0904_1934);
     /// `PID_FS_MAGIC`: a pidfd since Linux 6.9.
     pub const PIDFS: Self = Self(0x5049_4446);
@@ -272,23 +279,23 @@ pub struct SocketType(pub i32);
 impl SocketType {
     /// `SOCK_STREAM`: bytes without boundaries.
     pub const STREAM: Self = Self(1);
-    /// `SOCK_DGRAM`: messages; the death of the peer is not reported.
+    /// `SOCK_DGRAM`: messages. The death of the peer is not reported.
     pub const DGRAM: Self = Self(2);
-    /// `SOCK_RAW`.
+    /// `SOCK_RAW`: raw network packets.
     pub const RAW: Self = Self(3);
-    /// `SOCK_SEQPACKET`: messages in order; a read drops the rest of a message that does not fit.
+    /// `SOCK_SEQPACKET`: messages in order. A read drops the rest of a message that does not fit.
     pub const SEQPACKET: Self = Self(5);
 }
 
-/// What came with one byte of a socket: a message with at most one descriptor.
+/// One byte received from a socket, with at most one descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Received {
-    /// The byte; `None` at the end of the file.
+    /// The byte, or `None` at the end of the file.
     pub byte: Option<u8>,
-    /// The descriptor, close-on-exec.
+    /// The descriptor, which is close-on-exec.
     pub fd: Option<Fd>,
-    /// `MSG_CTRUNC`: more was sent than one descriptor. The kernel has closed what had no room.
+    /// `MSG_CTRUNC`: the sender sent more than one descriptor. The kernel has closed those that had no room.
     pub truncated: bool,
 }
 
@@ -297,149 +304,150 @@ pub struct Received {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PollFd {
-    /// Which descriptor.
+    /// The descriptor.
     pub fd: Fd,
-    /// What is waited for.
+    /// The events to wait for.
     pub events: PollEvents,
-    /// What has come.
+    /// The events that occurred.
     pub revents: PollEvents,
 }
 
 impl PollFd {
-    /// Wait for `events` on `fd`.
+    /// Returns a request to wait for `events` on `fd`.
     #[must_use]
     pub const fn new(fd: Fd, events: PollEvents) -> Self {
         Self { fd, events, revents: PollEvents(0) }
     }
 }
 
-/// `POLL*` bits.
+/// A set of `POLL*` bits.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PollEvents(pub i16);
 
 impl PollEvents {
-    /// No event: only an error or a hang-up is reported.
+    /// No event: `poll` then reports only an error or a hang-up.
     pub const NONE: Self = Self(0);
-    /// Something to read, an end of file, a pidfd whose process has ended.
+    /// There is something to read, the file is at its end, or the process of a pidfd has ended.
     pub const IN: Self = Self(0x1);
-    /// Room to write.
+    /// There is room to write.
     pub const OUT: Self = Self(0x4);
-    /// The other end is gone. Comes unasked.
+    /// The other end is closed. Reported even if it was not requested.
     pub const HUP: Self = Self(0x10);
 
-    /// Whether every event of `other` is in this set.
+    /// Returns whether every event of `other` is in this set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-/// Which process a new one becomes, seen from the caller of a clone point.
+/// The result of a clone: distinguishes the parent from the new process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Fork {
-    /// The caller goes on.
+    /// This process is the parent.
     Parent {
         /// The new process, in the caller's numbering.
         child: Pid,
     },
-    /// The new process begins.
+    /// This process is the new one.
     Child,
 }
 
-/// What a child sends its parent when it ends.
+/// The signal that a child sends to its parent when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum ExitSignal {
-    /// SIGCHLD, as every fork.
+    /// SIGCHLD, as after an ordinary fork.
     Chld,
-    /// Nothing. Only a wait with `__WCLONE` sees such a child, so the waits of an embedding program and ours
-    /// never take each other's children. An exec turns it into SIGCHLD (wait(2), "Linux notes").
+    /// No signal. Only a wait with `__WCLONE` sees such a child. So the waits of an embedding program and our
+    /// waits never reap each other's children. An exec changes the exit signal to SIGCHLD (wait(2), "Linux
+    /// notes").
     None,
 }
 
-/// Where the libc caches its thread id, and what stands there now.
+/// The place where the libc caches its thread id, and its present value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TidAddress {
-    /// The address registered by set_tid_address(2) or CLONE_CHILD_CLEARTID; 0 if there is none, as in the child
-    /// of a clone without `tid`.
+    /// The address registered by set_tid_address(2) or CLONE_CHILD_CLEARTID. It is 0 if no address is
+    /// registered, as in the child of a clone without `tid`.
     pub address: usize,
-    /// The number that stands at this address.
+    /// The number at this address.
     pub cached: i32,
 }
 
-/// Which children `wait4` waits for.
+/// The children that `wait4` waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum WaitFor {
     /// Children that end with SIGCHLD: flags 0.
     Ordinary,
-    /// The same children, without waiting: `WNOHANG`. The pid 0 means that none has ended.
+    /// The same children, without blocking: `WNOHANG`. The pid 0 means that no child has ended.
     OrdinaryNow,
     /// Children of this thread that end without SIGCHLD: `__WCLONE|__WNOTHREAD`.
     Stages,
-    /// The same children, without waiting, also those that were stopped: `WNOHANG|WUNTRACED|__WCLONE|__WNOTHREAD`. The pid
-    /// 0 means that no child has changed its state.
+    /// The same children, and also stopped ones, without blocking: `WNOHANG|WUNTRACED|__WCLONE|__WNOTHREAD`.
+    /// The pid 0 means that no child has changed its state.
     StagesNow,
 }
 
-/// How a process ended.
+/// The state change of a process that `wait4` reports.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum WaitStatus {
-    /// It exited with this status.
+    /// The process exited with this status.
     Exited(i32),
-    /// A signal ended it.
+    /// This signal ended the process.
     Signaled(Signal),
-    /// A signal stopped it.
+    /// This signal stopped the process.
     Stopped(Signal),
-    /// Anything else that wait reports, as the raw word.
+    /// Any other state change, as the raw status.
     Other(i32),
 }
 
-/// What `wait4` found.
+/// The result of `wait4`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Waited {
-    /// Which child.
+    /// The pid of the child.
     pub pid: Pid,
-    /// How it ended.
+    /// The state change of the child.
     pub status: WaitStatus,
 }
 
-/// The mounts that the launcher's stage 2 makes.
+/// A mount that the launcher's stage 2 makes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Mount {
-    /// `mount(NULL, "/", NULL, MS_REC|…, NULL)`: how mount events travel.
+    /// `mount(NULL, "/", NULL, MS_REC|…, NULL)`: sets the propagation of mount events.
     Propagation(Propagation),
-    /// `mount("proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL)`.
+    /// `mount("proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL)`: mounts a new procfs.
     Proc,
 }
 
-/// How mount events travel between a new mount namespace and the one it was copied from
+/// The propagation of mount events between a new mount namespace and the one it was copied from
 /// (mount_namespaces(7), "Shared subtrees").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Propagation {
-    /// `MS_PRIVATE`: neither way.
+    /// `MS_PRIVATE`: mount events propagate in neither direction.
     Private,
-    /// `MS_SLAVE`: inwards only.
+    /// `MS_SLAVE`: mount events propagate only into the new namespace.
     Slave,
-    /// `MS_SHARED`: both ways.
+    /// `MS_SHARED`: mount events propagate in both directions.
     Shared,
 }
 
-/// One argument of an exec: a pointer that came from a `&CStr` of that lifetime.
+/// One argument of an exec: a pointer made from a `&CStr` of that lifetime.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
 pub struct ArgPtr<'a>(NonNull<c_char>, PhantomData<&'a CStr>);
@@ -450,8 +458,8 @@ impl<'a> ArgPtr<'a> {
     }
 }
 
-/// The argument or environment array of an exec: already what the kernel reads, so that a backend needs no
-/// loop, with the same strings as text for who shows them.
+/// The argument or environment array of an exec, in the layout that the kernel reads, so that a backend needs
+/// no loop. Also holds the same strings as text, for transcripts.
 #[derive(Clone, Copy, Debug)]
 pub struct ExecArgs<'a> {
     pointers: &'a [Option<ArgPtr<'a>>],
@@ -459,13 +467,13 @@ pub struct ExecArgs<'a> {
 }
 
 impl<'a> ExecArgs<'a> {
-    /// No argument at all.
+    /// An array without any string.
     pub const EMPTY: Self = Self { pointers: &[None], text: &[] };
 
-    /// The strings of `text`, which stand in it one after the other, each with its NUL, as in
-    /// /proc/PID/cmdline. `slots` takes one pointer for each and the final null pointer.
+    /// Builds an array of the strings of `text`. They follow each other in `text`, each with its NUL, as in
+    /// /proc/PID/cmdline. `slots` receives one pointer for each string, and the final null pointer.
     ///
-    /// `None` if the last string lacks its NUL or `slots` is too small.
+    /// Returns `None` if the last string lacks its NUL or `slots` is too small.
     pub fn build(text: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>]) -> Option<Self> {
         let mut rest = text;
         let mut used: usize = 0;
@@ -480,13 +488,13 @@ impl<'a> ExecArgs<'a> {
         Some(Self { pointers, text })
     }
 
-    /// The array that execve(2) takes: pointers to strings with NUL, then a null pointer.
+    /// Returns the array that execve(2) reads: pointers to strings with NUL, then a null pointer.
     #[must_use]
     pub fn pointers(&self) -> &'a [Option<ArgPtr<'a>>] {
         self.pointers
     }
 
-    /// The strings, without their NULs.
+    /// Returns the strings, without their NULs.
     pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.text.strip_suffix(&[0]).into_iter().flat_map(|text| text.split(|byte| *byte == 0))
     }

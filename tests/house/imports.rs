@@ -354,6 +354,7 @@ mod tests {
             "crates/nsexec-audit/src/lib.rs",
             "crates/nsexec-audit/src/record/mod.rs",
             "crates/nsexec-audit/src/rules/mod.rs",
+            "crates/nsexec-cli/src/main.rs",
         ];
         let with = |path: &&str| Source::new(path, "");
         let mut sources: Vec<Source> = tree.iter().map(with).collect();

@@ -1,26 +1,30 @@
-//! The real backend, [`LinuxSys`]: one method, one bare system call.
+//! The real backend, [`LinuxSys`]: each method makes one bare system call.
 //!
 //! # How to audit this file
 //!
-//! Hold each method against the system call's man page and the doc of its method in [`Sys`]. All go through
-//! `syscall!`, and not through the libc's function of the same name, for two reasons. Those of setuid,
-//! setgid, setgroups and setresuid broadcast to every thread that the libc knows, and wait for ever in the child
-//! of a threaded process, which has the one thread. And what a call does is then the same with every libc.
+//! Compare each method with the man page of its system call and with the doc comment of its method in
+//! [`Sys`]. All methods use `syscall!`, not the libc's function of the same name, for two reasons:
+//!
+//! - The libc's setuid, setgid, setgroups and setresuid broadcast to every thread that the libc has recorded.
+//!   In the child of a threaded process only one thread exists, so they would wait for ever.
+//! - A call then behaves the same with every libc.
 //!
 //! Look for three things:
 //!
-//! 1. **Pointers.** Each that is passed comes from a reference or a slice that lives through the call, or is null.
-//!    No call here keeps one, but for the `tid` of a clone, which the libc itself had registered.
-//! 2. **Width.** The macro `syscall!` passes six whole registers: each argument becomes a `Word` (`raw.rs`), signed ones
-//!    sign-extended, unsigned ones zero-extended, and those that a call lacks are 0. The libc's function of this name is
-//!    variadic and leaves the upper half of an `int` undefined, which a seccomp filter sees. Nothing else calls that one.
-//! 3. **Order.** Only clone's differs by architecture: `raw.rs`.
+//! 1. **Pointers.** Each pointer passed is null, or comes from a reference or a slice that lives through the
+//!    call. No call here keeps a pointer, except the `tid` of a clone, which the libc itself had registered.
+//! 2. **Width.** The macro `syscall!` passes six whole registers. Each argument becomes a `Word` (`raw.rs`):
+//!    signed ones are sign-extended, unsigned ones are zero-extended, and missing ones are 0. The libc's
+//!    function `syscall` is variadic and leaves the upper half of an `int` undefined, which a seccomp filter
+//!    sees. Only `raw.rs` calls it.
+//! 3. **Order.** Only clone's order of arguments differs by architecture: `raw.rs`.
 //!
-//! The calls: openat openat2 close read write pwritev2 sendto sendmsg recvmsg dup3 poll (aarch64: ppoll) fstatfs getsockopt newfstatat readlinkat
-//! socketpair pipe2 close_range getdents64 fcntl(F_SETFD) · fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod
-//! unlinkat statfs execveat · clone execve wait4 kill pidfd_open getpid gettid · setns unshare setsid setresuid
-//! setuid setgid setgroups sched_getaffinity mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME,
-//! PR_SET_PDEATHSIG) · rt_sigprocmask rt_sigaction rt_sigtimedwait. There are no others.
+//! The calls: openat openat2 close read write pwritev2 sendto sendmsg recvmsg dup3 poll (aarch64: ppoll)
+//! fstatfs getsockopt newfstatat readlinkat socketpair pipe2 close_range getdents64 fcntl(F_SETFD) ·
+//! fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod unlinkat statfs execveat · clone execve wait4
+//! kill pidfd_open getpid gettid · setns unshare setsid setresuid setuid setgid setgroups sched_getaffinity
+//! mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG) · rt_sigprocmask
+//! rt_sigaction rt_sigtimedwait. There are no others.
 
 mod raw;
 
@@ -39,30 +43,33 @@ use raw::{
     reply, syscall, unit,
 };
 
-/// The kernel of this machine.
+/// The backend that calls the kernel of this machine.
 #[derive(Debug)]
 pub struct LinuxSys {
     _private: (),
 }
 
 impl LinuxSys {
-    /// The door to the kernel.
+    /// Returns the backend.
     ///
     /// # Safety
     ///
-    /// The caller asserts one of these, for as long as the value is used:
+    /// The caller asserts one of these conditions, for as long as the value is used:
     ///
     /// - this process has a single thread; or
-    /// - it is the child of a fork or of a bare clone, and never again runs code that relies on what the libc
-    ///   knows about threads (locks that another thread may have held, the allocator among them); or
-    /// - it is threaded, and this value is used for calls that change nothing but what they are given: reads,
-    ///   writes and closes of its own descriptors, waits for its own children, [`Sys::fork`] with the second
-    ///   rule kept in the child.
+    /// - it is the child of a fork or of a bare clone, and never again runs code that relies on the libc's
+    ///   thread state. That state includes locks that another thread may have held, such as the allocator's;
+    ///   or
+    /// - it is threaded, and this value is used only for calls that change nothing but their own arguments.
+    ///   These are reads, writes and closes of its own descriptors, waits for its own children, and
+    ///   [`Sys::fork`] if the child obeys the second condition.
     ///
-    /// And always: a handler in a [`SigAction`] and a [`TidAddress`] are ones that this process got from this value.
+    /// And always: each handler in a [`SigAction`] and each [`TidAddress`] is one that this process got from
+    /// this value.
     ///
-    /// Why: a fork copies one thread and the locks of all; user ids, signal masks and namespaces change for the
-    /// calling thread alone, behind the libc's back; a closed descriptor may be somebody else's.
+    /// The reasons: a fork copies one thread and the locks of all. User ids, signal masks and namespaces
+    /// change for the calling thread alone, without the libc's knowledge. A descriptor that is closed may
+    /// belong to other code.
     #[must_use]
     pub const unsafe fn new() -> Self {
         Self { _private: () }
@@ -73,11 +80,11 @@ impl Sys for LinuxSys {
     // -- descriptors ---------------------------------------------------------------------------------------
 
     fn openat(&mut self, dir: Fd, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
-        // Who may do what with a file that is made: its owner, all of it.
+        // The permissions of a new file: all for its owner.
         let mode: c_int = 0o700;
         let flags = open_flags(flags);
-        // SAFETY: the path ends with its NUL, and lives through the call, which only reads it. Where no file is made the
-        // kernel does not look at the mode.
+        // SAFETY: the path ends with its NUL, and lives through the call, which only reads it. If no file is
+        // created, the kernel ignores the mode.
         fd(unsafe { syscall!(libc::SYS_openat, dir.0, path.as_ptr(), flags, mode) })
     }
 
@@ -87,13 +94,13 @@ impl Sys for LinuxSys {
             mode: 0,
             resolve: libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_MAGICLINKS,
         };
-        // SAFETY: the path ends with its NUL; it and the structure live through the call, which only reads them, and of the
-        // structure as many bytes as the last argument says.
+        // SAFETY: the path ends with its NUL. The path and the structure live through the call, which only
+        // reads them. The kernel reads as many bytes of the structure as the last argument gives.
         fd(unsafe { syscall!(libc::SYS_openat2, dir.0, path.as_ptr(), &raw const how, size_of_val(&how)) })
     }
 
     fn close(&mut self, fd: Fd) -> SysResult<()> {
-        // SAFETY: a number; that the descriptor is ours to close is what `new` asks of the caller.
+        // SAFETY: a number. The contract of `new` requires that the descriptor is ours to close.
         unit(unsafe { syscall!(libc::SYS_close, fd.0) })
     }
 
@@ -110,8 +117,8 @@ impl Sys for LinuxSys {
     fn write_nowait(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
         let iov = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
         let (iovcnt, pos_low, pos_high): (c_long, c_long, c_long) = (1, -1, -1);
-        // SAFETY: one iovec, on this stack, over the slice, which the kernel only reads. On a 64-bit kernel the
-        // low half is the whole offset, and −1 means the descriptor's own.
+        // SAFETY: one iovec, on this stack, over the slice, which the kernel only reads. On a 64-bit kernel
+        // the low half is the whole offset, and −1 means the file's current position.
         count(unsafe {
             syscall!(libc::SYS_pwritev2, fd.0, &raw const iov, iovcnt, pos_low, pos_high, libc::RWF_NOWAIT)
         })
@@ -119,7 +126,8 @@ impl Sys for LinuxSys {
 
     fn send(&mut self, fd: Fd, buf: &[u8]) -> SysResult<usize> {
         let (address, length) = (ptr::null::<libc::sockaddr>(), 0);
-        // SAFETY: the kernel reads at most `len` bytes of the slice. No address: the socket is connected.
+        // SAFETY: the kernel reads at most `len` bytes of the slice. The address is null: the socket is
+        // connected.
         count(unsafe {
             syscall!(libc::SYS_sendto, fd.0, buf.as_ptr(), buf.len(), libc::MSG_NOSIGNAL, address, length)
         })
@@ -129,8 +137,8 @@ impl Sys for LinuxSys {
         let (mut byte, mut rights) = ([0], KernelRights::of(fd));
         let mut iov = raw::iovec(&mut byte);
         let message = KernelMsghdr::new(&mut iov, &mut rights);
-        // SAFETY: the kernel reads the header, the one iovec with its byte, and the control message with its one number, all
-        // on this stack.
+        // SAFETY: the kernel reads the header, the one iovec with its byte, and the control message with its
+        // one number, all on this stack.
         count(unsafe { syscall!(libc::SYS_sendmsg, socket.0, &raw const message, libc::MSG_NOSIGNAL) })
     }
 
@@ -138,8 +146,8 @@ impl Sys for LinuxSys {
         let (mut byte, mut rights) = ([0], KernelRights::default());
         let mut iov = raw::iovec(&mut byte);
         let mut message = KernelMsghdr::new(&mut iov, &mut rights);
-        // SAFETY: the kernel writes one byte at most through the iovec, as much as the header says to the control message,
-        // and to the header itself, all on this stack.
+        // SAFETY: the kernel writes at most one byte through the iovec. It writes at most the length in the
+        // header to the control message, and it writes the header itself. All three are on this stack.
         let got = count(unsafe {
             syscall!(libc::SYS_recvmsg, socket.0, &raw mut message, libc::MSG_CMSG_CLOEXEC)
         })?;
@@ -148,7 +156,7 @@ impl Sys for LinuxSys {
     }
 
     fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
-        // SAFETY: numbers; that both descriptors are ours is what `new` asks of the caller.
+        // SAFETY: numbers. The contract of `new` requires that both descriptors are ours.
         reply(unsafe { syscall!(libc::SYS_dup3, fd.0, number.0, libc::O_CLOEXEC) }).map(|_| ())
     }
 
@@ -158,7 +166,7 @@ impl Sys for LinuxSys {
         count(unsafe { syscall!(libc::SYS_poll, fds.as_mut_ptr(), fds.len(), timeout_ms) })
     }
 
-    /// As ppoll(2) with no signal mask: the newer architectures have no other.
+    /// Calls ppoll(2) without a signal mask: the newer architectures have no poll(2).
     #[cfg(not(target_arch = "x86_64"))]
     fn poll(&mut self, fds: &mut [PollFd], timeout_ms: i32) -> SysResult<usize> {
         let milliseconds = c_long::from(timeout_ms);
@@ -166,16 +174,17 @@ impl Sys for LinuxSys {
             libc::timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 };
         let limit = if timeout_ms < 0 { ptr::null_mut() } else { &raw mut limit };
         let mask = ptr::null::<u64>();
-        // SAFETY: the slice, held exclusively, is an array of the kernel's pollfd: asserted in raw.rs. The limit
-        // stands on this stack; the kernel writes to it what was left.
+        // SAFETY: the slice, held exclusively, is an array of the kernel's pollfd: asserted in raw.rs. The
+        // limit is on this stack, and the kernel writes the remaining time to it.
         count(unsafe { syscall!(libc::SYS_ppoll, fds.as_mut_ptr(), fds.len(), limit, mask, SIGSET_SIZE) })
     }
 
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
         let mut stat = MaybeUninit::<libc::statfs>::zeroed();
-        // SAFETY: on 64-bit Linux the libc's statfs is the kernel's, which is what the kernel fills.
+        // SAFETY: on 64-bit Linux the libc's statfs has the layout of the kernel's, which the kernel fills.
         unit(unsafe { syscall!(libc::SYS_fstatfs, fd.0, stat.as_mut_ptr()) })?;
-        // SAFETY: integers and arrays of integers, for which the zeroes that it began with are values too.
+        // SAFETY: the fields are integers and arrays of integers, for which the initial zeroes are valid
+        // values too.
         let stat = unsafe { stat.assume_init() };
         #[allow(clippy::unnecessary_cast, reason = "musl declares it unsigned")]
         let kind = stat.f_type as i64;
@@ -185,17 +194,18 @@ impl Sys for LinuxSys {
     fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
         let (mut kind, mut len): (c_int, u32) = (0, 4);
         let (level, option) = (libc::SOL_SOCKET, libc::SO_TYPE);
-        // SAFETY: the kernel writes at most `len` bytes to the int, which has four, and the length that it wrote to `len`.
+        // SAFETY: the kernel writes at most `len` bytes to the int, which has four, and then the written
+        // length to `len`.
         unit(unsafe { syscall!(libc::SYS_getsockopt, fd.0, level, option, &raw mut kind, &raw mut len) })?;
         Ok(SocketType(kind))
     }
 
     fn link_count(&mut self, path: &CStr) -> SysResult<u64> {
         let mut stat = MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: the path ends with its NUL and lives through the call; on 64-bit Linux the libc's stat is the
-        // kernel's, which is what the kernel fills.
+        // SAFETY: the path ends with its NUL and lives through the call. On 64-bit Linux the libc's stat has
+        // the layout of the kernel's, which the kernel fills.
         unit(unsafe { syscall!(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), stat.as_mut_ptr(), 0) })?;
-        // SAFETY: integers, for which the zeroes that it began with are values too.
+        // SAFETY: the fields are integers, for which the initial zeroes are valid values too.
         let stat = unsafe { stat.assume_init() };
         #[allow(clippy::unnecessary_cast, reason = "aarch64 declares it with 32 bits")]
         let count = stat.st_nlink as u64;
@@ -203,8 +213,8 @@ impl Sys for LinuxSys {
     }
 
     fn readlink(&mut self, path: &CStr, buf: &mut [u8]) -> SysResult<usize> {
-        // SAFETY: the path ends with its NUL and lives through the call; the kernel writes at most `len` bytes, and no
-        // NUL, to the slice, which we hold exclusively.
+        // SAFETY: the path ends with its NUL and lives through the call. The kernel writes at most `len`
+        // bytes, and no NUL, to the slice, which we hold exclusively.
         count(unsafe {
             syscall!(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), buf.as_mut_ptr(), buf.len())
         })
@@ -227,15 +237,16 @@ impl Sys for LinuxSys {
 
     fn close_range_cloexec(&mut self, first: Fd) -> SysResult<()> {
         let (last, cloexec) = (u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-        // SAFETY: numbers; with this flag nothing is closed before an exec.
+        // SAFETY: numbers. With this flag no descriptor is closed before an exec.
         unit(unsafe { syscall!(libc::SYS_close_range, first.0, last, cloexec) })
     }
 
     fn getdents64(&mut self, fd: Fd, buf: &mut [u8]) -> SysResult<usize> {
-        // The kernel takes an unsigned int: a longer buffer is used in part.
+        // The kernel's length is an unsigned int: only the first part of a longer buffer is used.
         let len = u32::try_from(buf.len()).unwrap_or(u32::MAX);
-        // SAFETY: the kernel writes at most `len` bytes, which the slice, held exclusively, has. Its entries need no
-        // alignment: the kernel writes them with put_user, and we read bytes.
+        // SAFETY: the kernel writes at most `len` bytes to the slice, which is that long and held
+        // exclusively. The entries need no alignment: the kernel writes them with put_user, and we read
+        // bytes.
         count(unsafe { syscall!(libc::SYS_getdents64, fd.0, buf.as_mut_ptr(), len) })
     }
 
@@ -245,7 +256,7 @@ impl Sys for LinuxSys {
         unit(unsafe { syscall!(libc::SYS_fcntl, fd.0, libc::F_SETFD, flags) })
     }
 
-    // -- the copy of our own program -----------------------------------------------------------------------
+    // -- the sealed copy of our own program ----------------------------------------------------------------
 
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
         // SAFETY: numbers.
@@ -265,7 +276,7 @@ impl Sys for LinuxSys {
 
     fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
         let offset = ptr::null_mut::<libc::off_t>();
-        // SAFETY: numbers, and a null: the kernel uses the file's own position.
+        // SAFETY: numbers, and a null pointer: the kernel uses the file's own position.
         count(unsafe { syscall!(libc::SYS_sendfile, to.0, from.0, offset, len) })
     }
 
@@ -281,7 +292,8 @@ impl Sys for LinuxSys {
 
     fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
         let mut stat = KernelStatfs::default();
-        // SAFETY: the path ends with its NUL, and the kernel only reads it; it fills its own structure.
+        // SAFETY: the path ends with its NUL, and the kernel only reads it. The kernel fills its own
+        // structure.
         unit(unsafe { syscall!(libc::SYS_statfs, path.as_ptr(), &raw mut stat) })?;
         Ok(stat.flags & libc::ST_RDONLY != 0)
     }
@@ -296,8 +308,8 @@ impl Sys for LinuxSys {
     // -- processes -----------------------------------------------------------------------------------------
 
     fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
-        // SAFETY: no memory is shared; `tid` is what `tid_address` gave this thread; `new` rules what the child
-        // may run.
+        // SAFETY: no memory is shared. `tid` is the result of `tid_address` in this thread. The contract of
+        // `new` limits the code that the child may run.
         unsafe { raw::clone((libc::CLONE_PARENT | libc::SIGCHLD) as c_ulong, tid) }
     }
 
@@ -312,8 +324,9 @@ impl Sys for LinuxSys {
 
     fn execve<'a>(&mut self, path: &CStr, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
         let (argv, envp) = (argv.pointers().as_ptr(), envp.pointers().as_ptr());
-        // SAFETY: both arrays are pointers to strings with NUL, of which the last is null: `ExecArgs` has no other
-        // constructor. `Option<ArgPtr>` is one nullable pointer. The kernel copies before it changes anything.
+        // SAFETY: both arrays consist of pointers to strings with NUL, and the last pointer is null:
+        // `ExecArgs` has no other constructor. `Option<ArgPtr>` is one nullable pointer. The kernel copies
+        // before it changes anything.
         unsafe { syscall!(libc::SYS_execve, path.as_ptr(), argv, envp) };
         errno()
     }
@@ -327,7 +340,7 @@ impl Sys for LinuxSys {
             WaitFor::StagesNow => libc::WNOHANG | libc::WUNTRACED | libc::__WCLONE | libc::__WNOTHREAD,
         };
         let usage = ptr::null_mut::<libc::rusage>();
-        // SAFETY: the kernel writes one int to `status`, and nothing to the null.
+        // SAFETY: the kernel writes one int to `status`, and nothing to the null pointer.
         let pid = reply(unsafe { syscall!(libc::SYS_wait4, pid.0, &raw mut status, flags, usage) })?;
         let status = if libc::WIFEXITED(status) {
             WaitStatus::Exited(libc::WEXITSTATUS(status))
@@ -369,20 +382,21 @@ impl Sys for LinuxSys {
         if pointer.is_null() {
             return Ok(TidAddress { address, cached: 0 });
         }
-        // SAFETY: whoever registered the address lets the kernel write an int there when this thread ends, so that
-        // there is one, for as long as the thread lives. Volatile, because it belongs to the libc.
+        // SAFETY: the code that registered the address lets the kernel write an int there when this thread
+        // ends. So there is an int at the address for as long as the thread lives. Volatile, because it
+        // belongs to the libc.
         Ok(TidAddress { address, cached: unsafe { pointer.read_volatile() } })
     }
 
-    // -- what a process is -----------------------------------------------------------------------------------
+    // -- attributes of a process ----------------------------------------------------------------------------
 
     fn setns(&mut self, fd: Fd, kind: CloneFlags) -> SysResult<()> {
-        // SAFETY: numbers; memory stays as it is.
+        // SAFETY: numbers. Memory is not changed.
         unit(unsafe { syscall!(libc::SYS_setns, fd.0, kind.0) })
     }
 
     fn unshare(&mut self, flags: CloneFlags) -> SysResult<()> {
-        // SAFETY: numbers; flags that would unshare memory are refused by the kernel or change nothing.
+        // SAFETY: numbers. Flags that would unshare memory are refused by the kernel or have no effect.
         unit(unsafe { syscall!(libc::SYS_unshare, c_ulong::from(flags.0)) })
     }
 
@@ -407,7 +421,7 @@ impl Sys for LinuxSys {
     }
 
     fn setresuid(&mut self, uid: u32) -> SysResult<()> {
-        // SAFETY: numbers; the ids change for this thread alone, which `new` covers.
+        // SAFETY: numbers. The ids change for this thread alone, which the contract of `new` covers.
         unit(unsafe { syscall!(libc::SYS_setresuid, uid, uid, uid) })
     }
 
@@ -422,14 +436,14 @@ impl Sys for LinuxSys {
     }
 
     fn drop_groups(&mut self) -> SysResult<()> {
-        // SAFETY: as in `setresuid`; of a list of no groups the kernel reads nothing.
+        // SAFETY: as in `setresuid`. The list of groups is empty, so the kernel reads nothing from it.
         unit(unsafe { syscall!(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) })
     }
 
     fn sched_getaffinity(&mut self) -> SysResult<u64> {
-        // 1,024 CPUs, as the libc's cpu_set_t: a kernel built for more answers EINVAL.
+        // 1,024 CPUs, as in the libc's cpu_set_t. A kernel built for more returns EINVAL.
         let mut mask = [0_u64; 16];
-        // SAFETY: the kernel writes at most the length given to the array, which has it.
+        // SAFETY: the kernel writes at most the given length, which is the size of the array.
         unit(unsafe { syscall!(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) })?;
         Ok(mask[0])
     }
@@ -440,7 +454,7 @@ impl Sys for LinuxSys {
             Mount::Propagation(how) => (none, root, none, libc::MS_REC | propagation(how)),
             Mount::Proc => (proc, on_proc, proc, libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC),
         };
-        // SAFETY: each pointer is null or a literal with NUL, and the kernel only reads them.
+        // SAFETY: each pointer is null or a literal with NUL, and the kernel only reads the literals.
         unit(unsafe { syscall!(libc::SYS_mount, source, target, kind, flags, none) })
     }
 
@@ -452,7 +466,7 @@ impl Sys for LinuxSys {
             MaskHow::Set => libc::SIG_SETMASK,
         };
         let mut old: u64 = 0;
-        // SAFETY: the kernel reads 8 bytes of one and writes 8 bytes to the other.
+        // SAFETY: the kernel reads 8 bytes of the new set and writes 8 bytes to the old one.
         unit(unsafe {
             syscall!(libc::SYS_rt_sigprocmask, how, &raw const set.0, &raw mut old, SIGSET_SIZE)
         })?;
@@ -462,8 +476,8 @@ impl Sys for LinuxSys {
     fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction> {
         let new = KernelSigaction::from(action);
         let mut old = KernelSigaction::default();
-        // SAFETY: both are the kernel's struct. A handler in `action` is one that the kernel gave us before, and
-        // still there: we unload nothing.
+        // SAFETY: both structures have the kernel's layout. A handler in `action` came from the kernel in an
+        // earlier call, and its code is still present: we unload nothing.
         let raw =
             unsafe { syscall!(libc::SYS_rt_sigaction, signal.0, &raw const new, &raw mut old, SIGSET_SIZE) };
         unit(raw)?;
@@ -473,7 +487,7 @@ impl Sys for LinuxSys {
     fn sigtimedwait(&mut self, set: SignalSet) -> SysResult<Signal> {
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let info = ptr::null_mut::<libc::siginfo_t>();
-        // SAFETY: the kernel reads 8 bytes of the set and the time, and writes nothing to the null.
+        // SAFETY: the kernel reads 8 bytes of the set and the time, and writes nothing to the null pointer.
         let raw = unsafe {
             syscall!(libc::SYS_rt_sigtimedwait, &raw const set.0, info, &raw const at_once, SIGSET_SIZE)
         };
@@ -481,10 +495,11 @@ impl Sys for LinuxSys {
     }
 }
 
-/// Linux 6.3; the libc crate has no name for it with every libc.
+/// The flag of Linux 6.3. The libc crate does not define it for every libc.
 const MFD_EXEC: u32 = 0x10;
 
-/// prctl(2)'s number for the address that set_tid_address(2) registered; the libc crate has no name for it.
+/// The prctl(2) operation that returns the address registered by set_tid_address(2). The libc crate does not
+/// define it.
 const PR_GET_TID_ADDRESS: c_int = 40;
 
 fn open_flags(flags: OpenFlags) -> c_int {

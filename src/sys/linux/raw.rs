@@ -1,4 +1,5 @@
-//! What the methods of [`LinuxSys`](super::LinuxSys) share: the errno, the clone, and the kernel's own layouts.
+//! The parts that the methods of [`LinuxSys`](super::LinuxSys) share: the errno, the clone, and the kernel's
+//! own layouts.
 
 use core::ffi::{c_int, c_long, c_ulong};
 use core::mem::{align_of, offset_of, size_of};
@@ -11,7 +12,8 @@ compile_error!(
      and its layout of the kernel's sigaction checked."
 );
 
-/// The kernel's `struct user_msghdr` of one iovec and one control message. The libc's differ in the width of two lengths.
+/// The kernel's `struct user_msghdr` with one iovec and one control message. In the libc's structures the
+/// width of two lengths differs.
 #[repr(C)]
 pub(super) struct KernelMsghdr {
     name: usize,
@@ -23,7 +25,7 @@ pub(super) struct KernelMsghdr {
     flags: c_int,
 }
 
-/// The kernel's `struct cmsghdr` with one descriptor behind it.
+/// The kernel's `struct cmsghdr` followed by one descriptor.
 #[repr(C)]
 #[derive(Default)]
 pub(super) struct KernelRights {
@@ -33,44 +35,45 @@ pub(super) struct KernelRights {
     fd: c_int,
 }
 
-/// `CMSG_LEN(sizeof(int))`. Not `CMSG_SPACE`, whose padding would have room for a second descriptor.
+/// `CMSG_LEN(sizeof(int))`. Not `CMSG_SPACE`, whose padding would leave room for a second descriptor.
 const RIGHTS_LEN: usize = offset_of!(KernelRights, fd) + size_of::<c_int>();
 
 const _: () = assert!(offset_of!(KernelRights, fd) == 16 && offset_of!(KernelMsghdr, control) == 32);
 
-/// One piece of memory for a message.
+/// Returns an iovec over `bytes`.
 pub(super) fn iovec(bytes: &mut [u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
 }
 
 impl KernelRights {
-    /// SCM_RIGHTS (unix(7)) with `fd`.
+    /// Returns an SCM_RIGHTS message (unix(7)) with `fd`.
     pub(super) fn of(fd: Fd) -> Self {
         Self { len: RIGHTS_LEN, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, fd: fd.0 }
     }
 }
 
 impl KernelMsghdr {
-    /// A message of these two, without an address.
+    /// Returns a message with this iovec and this control message, without an address.
     pub(super) fn new(iov: &mut libc::iovec, rights: &mut KernelRights) -> Self {
         Self { name: 0, name_len: 0, iov, iov_len: 1, control: rights, control_len: RIGHTS_LEN, flags: 0 }
     }
 
-    /// The descriptor that the kernel has put into `rights`, if it has: it says how much of them it filled.
+    /// Returns the descriptor that the kernel has written to `rights`, if any. The kernel reports how much of
+    /// `rights` it filled.
     pub(super) fn carries(&self, rights: &KernelRights) -> Option<Fd> {
         let filled = self.control_len >= RIGHTS_LEN && rights.len >= RIGHTS_LEN;
         let is_fd = (rights.level, rights.kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
         (filled && is_fd).then_some(Fd(rights.fd))
     }
 
-    /// MSG_CTRUNC (recvmsg(2)).
+    /// Returns whether MSG_CTRUNC is set (recvmsg(2)).
     pub(super) fn is_truncated(&self) -> bool {
         self.flags & libc::MSG_CTRUNC != 0
     }
 }
 
-/// One argument of a system call: all 64 bits of its register. Its constructors are the impls of `From` below, so that an
-/// argument of another type does not compile.
+/// One argument of a system call: all 64 bits of its register. The impls of `From` below are its only
+/// constructors, so an argument of another type does not compile.
 #[derive(Clone, Copy)]
 pub(super) struct Word(c_long);
 
@@ -81,7 +84,7 @@ impl From<i32> for Word {
     }
 }
 
-/// Zero-extended: an id of 4294967295 stays one.
+/// Zero-extended: the id 4294967295 keeps its value.
 impl From<u32> for Word {
     fn from(value: u32) -> Self {
         Self(c_long::from(value))
@@ -118,7 +121,8 @@ impl<T> From<*mut T> for Word {
     }
 }
 
-/// `syscall!(NUMBER, ARGUMENT…)`: the system call with these arguments, at most six, each a [`Word`]; the missing ones are 0.
+/// `syscall!(NUMBER, ARGUMENT…)`: makes the system call with these arguments, at most six. Each becomes a
+/// [`Word`], and missing ones are 0.
 ///
 /// Unsafe, as the system call is: see [`call`].
 macro_rules! syscall {
@@ -128,10 +132,11 @@ macro_rules! syscall {
 }
 pub(super) use syscall;
 
-/// The system call: −1 stands for the errno.
+/// Makes the system call. The result −1 means that the libc's errno holds the error.
 ///
 /// # Safety
-/// That of the system call. Every pointer among the arguments must be valid for what the call does with it.
+/// The requirements are those of the system call. Every pointer among the arguments must be valid for every
+/// access that the call makes through it.
 pub(super) unsafe fn call<const N: usize>(number: c_long, arguments: [Word; N]) -> c_long {
     const { assert!(N <= 6, "the kernel takes six arguments") };
     let mut all = [0; 6];
@@ -139,46 +144,47 @@ pub(super) unsafe fn call<const N: usize>(number: c_long, arguments: [Word; N]) 
         *register = value;
     }
     let [one, two, three, four, five, six] = all;
-    // SAFETY: the caller's. Each argument is a c_long, as wide as a register.
+    // SAFETY: ensured by the caller. Each argument is a c_long, as wide as a register.
     unsafe { libc::syscall(number, one, two, three, four, five, six) }
 }
 
-/// What [`call`] returned: −1 stands for the errno.
+/// Converts the result of [`call`]: −1 becomes the errno.
 pub(super) fn reply(raw: c_long) -> SysResult<c_long> {
     if raw == -1 { Err(errno()) } else { Ok(raw) }
 }
 
-/// [`reply`] of a call that returns 0.
+/// As [`reply`], for a call that returns 0.
 pub(super) fn unit(raw: c_long) -> SysResult<()> {
     reply(raw).map(|_| ())
 }
 
-/// [`reply`] of a call that returns a number of bytes or descriptors.
+/// As [`reply`], for a call that returns a number of bytes or descriptors.
 pub(super) fn count(raw: c_long) -> SysResult<usize> {
     reply(raw).map(|count| count as usize)
 }
 
-/// [`reply`] of a call that returns a new descriptor.
+/// As [`reply`], for a call that returns a new descriptor.
 pub(super) fn fd(raw: c_long) -> SysResult<Fd> {
     reply(raw).map(|fd| Fd(fd as i32))
 }
 
-/// The errno of the system call just made.
+/// Returns the errno of the preceding system call.
 pub(super) fn errno() -> Errno {
-    // SAFETY: the libc gives the address of this thread's errno, valid for as long as the thread lives. In the child
-    // of a bare clone it is the same address in a copy of the memory.
+    // SAFETY: the libc returns the address of this thread's errno, valid for as long as the thread lives. In
+    // the child of a bare clone it is the same address in a copy of the memory.
     Errno(unsafe { *libc::__errno_location() })
 }
 
-/// The bare clone of a new process, with a null stack: parent and child both return from here, the child on a
-/// copy of this stack, because nothing is shared (no `CLONE_VM`).
+/// Creates a process with a bare clone and a null stack. Parent and child both return from here. The child
+/// runs on a copy of this stack, because no memory is shared (no `CLONE_VM`).
 ///
-/// `clone3` has one layout on all architectures, but is refused by older seccomp profiles.
+/// `clone3` has one layout on all architectures, but older seccomp profiles refuse it.
 ///
 /// # Safety
 ///
-/// `flags` has an exit signal and `CLONE_PARENT` at most; `tid` is what the kernel has registered for this
-/// thread. The child runs none of the libc's fork handlers: it must not need a lock that another thread held.
+/// `flags` is an exit signal, with `CLONE_PARENT` or without. `tid` is the address that the kernel has
+/// registered for this thread. The child runs none of the libc's fork handlers, so it must not need a lock
+/// that another thread held.
 pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>) -> SysResult<Fork> {
     let (flags, ctid) = match tid {
         Some(tid) => (flags | CHILD_TID, tid.address),
@@ -186,8 +192,9 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>) -> SysResult
     };
     let (stack, ptid, tls): (usize, usize, usize) = (0, 0, 0);
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: without CLONE_VM the child has its own memory, so that its return down this frame changes nothing
-    // of ours. The kernel writes to `ctid` alone, in the child's memory, where the libc has a pid_t (above).
+    // SAFETY: without CLONE_VM the child has its own memory, so its return from this frame changes nothing in
+    // the parent. The kernel writes only to `ctid`, in the child's memory, where the libc has a pid_t
+    // (above).
     let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, ptid, ctid, tls) };
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: as above; this is the order of aarch64 (CONFIG_CLONE_BACKWARDS).
@@ -198,11 +205,11 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>) -> SysResult
     })
 }
 
-/// What the libc's fork passes to keep its cached thread id right.
+/// The flags with which the libc's fork keeps its cached thread id correct.
 const CHILD_TID: c_ulong = (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as c_ulong;
 
-/// The kernel's `struct sigaction` where there is an `SA_RESTORER`: x86_64 and aarch64. The libc's struct has
-/// another order and a mask of 1,024 bits.
+/// The kernel's `struct sigaction` on architectures with `SA_RESTORER`: x86_64 and aarch64. The libc's struct
+/// has another order and a mask of 1,024 bits.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct KernelSigaction {
@@ -212,7 +219,7 @@ pub(super) struct KernelSigaction {
     mask: u64,
 }
 
-/// The size of the kernel's signal set, which the rt_sig* calls want to hear.
+/// The size of the kernel's signal set, an argument of the rt_sig* calls.
 pub(super) const SIGSET_SIZE: usize = size_of::<u64>();
 
 impl From<SigAction> for KernelSigaction {
@@ -229,7 +236,8 @@ impl From<KernelSigaction> for SigAction {
     }
 }
 
-/// The kernel's `struct open_how` as of Linux 5.6 (openat2(2)). The libc crate's cannot be built outside of it.
+/// The kernel's `struct open_how` as of Linux 5.6 (openat2(2)). The libc crate's struct cannot be constructed
+/// by other crates.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct KernelOpenHow {
@@ -244,7 +252,8 @@ const _: () = {
     assert!(offset_of!(KernelOpenHow, resolve) == offset_of!(libc::open_how, resolve));
 };
 
-/// The kernel's `struct statfs` on 64-bit Linux. The libc crate keeps the flags of glibc's to itself.
+/// The kernel's `struct statfs` on 64-bit Linux. In the libc crate the flags field of glibc's struct is
+/// private.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct KernelStatfs {
@@ -266,7 +275,7 @@ const _: () = {
     assert!(offset_of!(KernelStatfs, name_len) == offset_of!(libc::statfs, f_namelen));
 };
 
-// `poll` is given our own array: it must be laid out as the kernel's.
+// `poll` receives our own array, so its layout must be the kernel's.
 const _: () = {
     assert!(size_of::<PollFd>() == size_of::<libc::pollfd>());
     assert!(align_of::<PollFd>() == align_of::<libc::pollfd>());

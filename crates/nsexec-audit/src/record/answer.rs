@@ -1,4 +1,5 @@
-//! A backend that takes a call as data and gives its reply as data: [`Answer`], and [`Sys`] over it.
+//! A backend that receives a call as data and returns its reply as data: [`Answer`], with an implementation
+//! of [`Sys`] for it.
 
 use core::ffi::CStr;
 use std::vec::Vec;
@@ -10,13 +11,14 @@ use nsexec::sys::types::{
     Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 
-/// Who answers calls, without being asked one by one.
+/// A backend with one method for all calls.
 pub trait Answer {
-    /// The reply to `call`. It must be one that the call can have ([`Call::admits`]): another is a mistake, and panics.
+    /// Returns the reply to `call`. The call must admit the reply ([`Call::admits`]): any other reply is a
+    /// mistake of the backend, and [`Sys`] panics.
     fn answer(&mut self, call: Call) -> Reply;
 }
 
-/// The replies as results.
+/// Converts replies to results.
 trait Results: Answer {
     fn unit(&mut self, call: Call) -> SysResult<()> {
         match self.answer(call) {
@@ -74,7 +76,7 @@ trait Results: Answer {
 
 impl<A: Answer> Results for A {}
 
-/// The errno of a reply that is one.
+/// Returns the errno of a failed call. Panics at any other reply.
 fn errno(reply: Reply) -> Errno {
     match reply {
         Reply::Errno(errno) => errno,
@@ -82,7 +84,7 @@ fn errno(reply: Reply) -> Errno {
     }
 }
 
-/// The strings of an exec.
+/// Returns the strings of an exec.
 fn strings(args: &ExecArgs<'_>) -> Vec<Bytes> {
     args.strings().map(Bytes::from).collect()
 }

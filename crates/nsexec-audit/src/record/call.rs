@@ -1,4 +1,5 @@
-//! A call with its arguments, and its reply: everything that crosses [`Sys`](nsexec::sys::Sys), as owned data.
+//! A call with its arguments, and its reply: all data that passes through [`Sys`](nsexec::sys::Sys), as owned
+//! values.
 
 use std::string::String;
 use std::vec::Vec;
@@ -10,9 +11,9 @@ use nsexec::sys::types::{
     SigAction, Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
 };
 
-/// Bytes of a path, a buffer or an argument.
+/// The bytes of a path, a buffer or an argument.
 ///
-/// In JSON a string if they are UTF-8, which is what a person can read, and else `{"hex": "ff00"}`.
+/// In JSON they are a readable string if they are UTF-8, and otherwise `{"hex": "ff00"}`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -135,7 +136,7 @@ pub enum Call {
     },
     SetCloexec {
         fd: Fd,
-        /// Absent in records of 0.1, where it was always set.
+        /// Absent in records of version 0.1, where the flag was always set.
         #[serde(default = "set")]
         on: bool,
     },
@@ -245,7 +246,7 @@ fn set() -> bool {
 }
 
 impl Call {
-    /// The name of the system call, as strace writes it on x86_64.
+    /// Returns the name of the system call, as strace writes it on x86_64.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -301,8 +302,8 @@ impl Call {
         }
     }
 
-    /// Whether the kernel can give this reply to this call: of its kind, and not longer than what there was room for.
-    /// What comes from a file may be anything.
+    /// Returns whether the kernel can return this reply to this call. The reply must be of the right kind,
+    /// and must fit into the buffer of the call. The content of a file is not checked.
     #[must_use]
     pub fn admits(&self, reply: &Reply) -> bool {
         match (self, reply) {
@@ -372,7 +373,7 @@ impl Call {
     }
 }
 
-/// What a call came back with.
+/// The reply to a call.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -382,11 +383,11 @@ pub enum Reply {
     Fd(Fd),
     /// Two new descriptors.
     Pair(Fd, Fd),
-    /// So many bytes were taken.
+    /// The number of bytes transferred.
     Count(usize),
-    /// These bytes were read.
+    /// The bytes that were read.
     Data(Bytes),
-    /// A byte, and what came with it.
+    /// A received byte, with its descriptor.
     Received(Received),
     /// The type of a file system.
     FsType(FsType),
@@ -398,32 +399,32 @@ pub enum Reply {
     Seals(Seals),
     /// Whether a file system is mounted read-only.
     ReadOnly(bool),
-    /// What a poll found.
+    /// The result of a poll.
     Polled {
-        /// How many descriptors have something.
+        /// The number of descriptors with events.
         count: usize,
-        /// All of them, with what has come.
+        /// All descriptors, with their events.
         fds: Vec<PollFd>,
     },
-    /// The caller of a clone goes on; this is the new process.
+    /// The pid of the new process, in the parent after a clone.
     Parent(Pid),
-    /// The new process begins, in the copy of its parent's memory.
+    /// The reply in the new process after a clone.
     Child,
-    /// A child has ended.
+    /// A child that has changed its state.
     Waited(Waited),
     /// A process or thread id.
     Pid(Pid),
-    /// Where the libc caches its thread id.
+    /// The place where the libc caches its thread id.
     TidAddress(TidAddress),
-    /// The first 64 CPUs.
+    /// The affinity to the first 64 CPUs.
     Affinity(u64),
-    /// The signal mask as it was.
+    /// The previous signal mask.
     Mask(SignalSet),
-    /// A disposition as it was.
+    /// The previous disposition.
     Action(SigAction),
-    /// A signal that was pending.
+    /// The pending signal that was removed.
     Signal(Signal),
-    /// An exec that is about to happen: it does not come back with success.
+    /// An exec that is about to be made. It returns only if it fails.
     NoReturn,
     /// The call failed.
     Errno(Errno),

@@ -1,21 +1,21 @@
-//! Environments without their values, which are where people keep their secrets.
+//! Environments without values, which often contain secrets.
 
 use super::{Bytes, Call};
 
-/// What stands in the place of a value.
+/// The text that replaces a value.
 const LEFT_OUT: &[u8] = "…".as_bytes();
 
-/// `NAME=…` of `NAME=value`. Of what is no variable nothing is left but that it was there.
+/// Returns `NAME=…` for `NAME=value`. For a string that is not a variable, the result is `=…`.
 #[must_use]
 pub fn without_value(variable: &[u8]) -> Bytes {
-    // A leading '=' is part of the name, as for the standard library.
+    // As in the standard library, a leading '=' is part of the name.
     let end = variable.iter().skip(1).position(|byte| *byte == b'=').map_or(0, |at| at + 1);
     let name = variable.get(..end).unwrap_or_default();
     Bytes([name, b"=", LEFT_OUT].concat())
 }
 
 impl Call {
-    /// Takes the values out of an exec's environment. The names stay, and their order.
+    /// Removes the values from an exec's environment. The names and their order are kept.
     pub fn leave_values_out(&mut self) {
         if let Self::Execve { envp, .. } | Self::Execveat { envp, .. } = self {
             envp.iter_mut().for_each(|variable| *variable = without_value(&variable.0));

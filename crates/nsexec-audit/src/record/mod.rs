@@ -1,30 +1,32 @@
-//! The recorder: every call of a run, in the order in which it was made, as a line.
+//! The recorder: stores every call of a run as a line, in the order of the calls.
 //!
-//! [`Recorder`] wraps any backend and hands each finished [`Line`] to a [`Sink`]. A line is a [`Call`] with its
-//! arguments and a [`Reply`], shown in strace's dialect, since auditors read it already and a witness writes it, and
-//! kept in full as JSON. `tests/strace_dialect.rs` compares the two. Display is what `strace -s 4096 -a 1` (6.1) prints, but for these:
+//! [`Recorder`] wraps any backend and passes each finished [`Line`] to a [`Sink`]. A line is a [`Call`] with
+//! its arguments and a [`Reply`]. Lines are shown in strace's dialect, which auditors can read and a witness
+//! writes, and are stored in full as JSON. `tests/strace_dialect.rs` compares the two. Display prints what
+//! `strace -s 4096 -a 1` (6.1) prints, with these exceptions:
 //!
-//! - an address that nobody knows afterwards is `0x…`: a buffer that a failed call did not fill, an environment, a
-//!   buffer of directory entries;
-//! - of a file system fstatfs shows the type alone, `{f_type=NSFS_MAGIC, ...}`;
-//! - of a file's status newfstatat shows the number of links alone, `{st_nlink=3, ...}`, which strace leaves out;
-//! - of a file system statfs shows alone whether it is mounted read-only, `{f_flags=ST_RDONLY, ...}`;
+//! - an address that is unknown after the call is `0x…`: a buffer that a failed call did not fill, an
+//!   environment, a buffer of directory entries;
+//! - fstatfs shows only the type of a file system, `{f_type=NSFS_MAGIC, ...}`;
+//! - newfstatat shows only the number of links of a file, `{st_nlink=3, ...}`, which strace leaves out;
+//! - statfs shows only whether a file system is mounted read-only, `{f_flags=ST_RDONLY, ...}`;
 //! - setsid shows 0, and not the number of the new session, which is the caller's pid;
-//! - sched_getaffinity shows the first 64 CPUs, and 8 for their size;
+//! - sched_getaffinity shows the first 64 CPUs, and 8 as their size;
 //! - a core dump is not shown (`WCOREDUMP(s)`);
-//! - a process that a clone made begins with that clone and the reply [`Reply::Child`], shown as `= 0`. strace, which
-//!   sees the child come into being in the parent, has no such line;
+//! - the lines of a process that a clone created begin with that clone and the reply [`Reply::Child`], shown
+//!   as `= 0`. strace shows the clone only in the parent and has no such line;
 //! - on aarch64 a poll is a ppoll.
 //!
-//! An **exec** does not come back if it succeeds, so its line is handed over before, with [`Reply::NoReturn`], shown as
-//! `= 0`, as strace does. If it comes back after all, the same call follows with its errno, and takes the place of the
-//! first: [`Transcript::push`].
+//! An **exec** does not return if it succeeds. So its line is recorded before the call, with
+//! [`Reply::NoReturn`], shown as `= 0`, as in strace. If the exec fails, the same call follows with its errno
+//! and replaces the first line: [`Transcript::push`].
 //!
-//! **Back again.** [`replay()`] hands recorded replies out to the code that made the calls. It and the simulated kernel
-//! take calls as data: both are an [`Answer`].
+//! **Replay.** [`replay()`] returns recorded replies to the code that made the calls. The replay and the
+//! simulated kernel receive calls as data: both implement [`Answer`].
 //!
-//! **Forks.** A recorder in memory is copied with everything else, so that each process goes on with its own copy. A
-//! sink that all processes share is another implementation of [`Sink`]: [`shared::SharedSink`]. Recording allocates, also in the child of a clone: do it in a program with one thread.
+//! **Forks.** A fork copies a recorder in memory, so that each process continues with its own copy. For a
+//! sink that all processes share there is another implementation of [`Sink`]: [`shared::SharedSink`].
+//! Recording allocates, even in the child of a clone, so use it only in a program with one thread.
 
 #[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that gave it")]
 mod answer;
@@ -53,18 +55,18 @@ pub(crate) use names::{POLL_FLAGS, SA_FLAGS, SEALS};
 pub use recorder::Recorder;
 pub use replay::{Misfit, Replay, replay};
 
-/// One call and what it came back with.
+/// A call and its reply.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// What was asked of the kernel.
+    /// The call with its arguments.
     pub call: Call,
-    /// What the kernel replied.
+    /// The kernel's reply.
     pub reply: Reply,
 }
 
-/// Who takes the lines.
+/// A receiver of recorded lines.
 pub trait Sink {
-    /// Takes one line: the call is over, or is an exec that is about to happen.
+    /// Records one line. The call has returned, or it is an exec that is about to be made.
     fn line(&mut self, line: &Line);
 }
 
@@ -95,16 +97,17 @@ impl Sink for Transcript {
 /// The lines of one process.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Transcript {
-    /// Which process: `launcher`, `stage-0 parent`, `stage-1 child`, `stage-2 init`, `mapping tool`.
+    /// The name of the process: `launcher`, `stage-0 parent`, `stage-1 child`, `stage-2 init`, `mapping
+    /// tool`.
     pub section: String,
     /// Its calls, in order.
     pub lines: Vec<Line>,
 }
 
-/// The version of the JSON form. Goes up with each change that an older reader would misunderstand.
+/// The version of the JSON form. It increases with each change that an older reader would misunderstand.
 pub const SCHEMA: u32 = 1;
 
-/// What the first line of every version has.
+/// The field that the first line has in every version.
 #[derive(Deserialize)]
 pub(crate) struct Version {
     pub(crate) schema: u32,
@@ -117,7 +120,7 @@ struct Header {
     section: String,
 }
 
-/// Adds a line to those of a process. A failed exec takes the place of its announcement.
+/// Adds a line to those of a process. The line of a failed exec replaces the line recorded before the exec.
 pub fn push(lines: &mut Vec<Line>, line: Line) {
     if lines.last().is_some_and(|last| last.reply == Reply::NoReturn && last.call == line.call) {
         lines.pop();
@@ -126,22 +129,23 @@ pub fn push(lines: &mut Vec<Line>, line: Line) {
 }
 
 impl Transcript {
-    /// No line yet.
+    /// Returns a transcript without lines.
     #[must_use]
     pub fn new(section: &str) -> Self {
         Self { section: section.into(), lines: Vec::new() }
     }
 
-    /// Adds a line, as [`push`].
+    /// Adds a line as [`push`] does.
     pub fn push(&mut self, line: Line) {
         push(&mut self.lines, line);
     }
 
-    /// As JSON lines: a header with the schema and the section, then one line for each call.
+    /// Returns the transcript as JSON lines: a header with the schema and the section, then one line for each
+    /// call.
     ///
     /// # Errors
     ///
-    /// None is known: what is shown are numbers, strings and lists.
+    /// No error is known: the values are numbers, strings and lists.
     pub fn to_json_lines(&self) -> Result<String, serde_json::Error> {
         let mut text = serde_json::to_string(&Header { schema: SCHEMA, section: self.section.clone() })?;
         for line in &self.lines {
@@ -152,11 +156,11 @@ impl Transcript {
         Ok(text)
     }
 
-    /// From JSON lines.
+    /// Parses JSON lines.
     ///
     /// # Errors
     ///
-    /// The text is not a transcript, or one of another schema.
+    /// The text is not a transcript, or has another schema.
     pub fn from_json_lines(text: &str) -> Result<Self, serde_json::Error> {
         let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
         let Version { schema } = serde_json::from_str(first)?;

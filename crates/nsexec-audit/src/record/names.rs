@@ -1,17 +1,17 @@
-//! Words of strace's dialect: quoted strings, flags by name, signals.
+//! Parts of strace's dialect: quoted strings, flags by name, signals.
 
 use core::fmt::{self, Display, Formatter};
 
 use super::{Bytes, Reply};
 use nsexec::sys::types::{CloneFlags, PollEvents, Signal, SignalSet, WaitFor, WaitStatus};
 
-/// An address that strace sees and the recorder does not.
+/// An address that strace prints and the recorder does not have.
 pub(super) const SOMEWHERE: &str = "0x…";
 
-/// As much of a string as `strace -s 4096` shows.
+/// The number of bytes of a string that `strace -s 4096` shows.
 const STRING_LIMIT: usize = 4096;
 
-/// A string in quotes, escaped. Of a longer one the beginning, and `...`.
+/// A string in quotes, escaped. A longer one is cut after this number of bytes and followed by `...`.
 pub(super) struct Quoted<'a>(pub &'a [u8], pub usize);
 
 impl<'a> Quoted<'a> {
@@ -35,7 +35,7 @@ impl Display for Quoted<'_> {
                 0x0b => f.write_str("\\v")?,
                 0x0c => f.write_str("\\f")?,
                 b' '..=b'~' => write!(f, "{}", char::from(*byte))?,
-                // The shortest that cannot be read together with what follows, as in C.
+                // The shortest escape that cannot be read together with the next character, as in C.
                 _ if next_is_octal => write!(f, "\\{byte:03o}")?,
                 _ => write!(f, "\\{byte:o}")?,
             }
@@ -44,8 +44,8 @@ impl Display for Quoted<'_> {
     }
 }
 
-/// A word of flags: those with a name in the order of the table, then the rest in hexadecimal. A word without
-/// any name gets a comment, of this text.
+/// Writes a set of flags: named flags in the order of the table, then the other bits in hexadecimal. If no
+/// flag has a name, the comment `unknown` follows.
 pub(super) fn flags(f: &mut Formatter<'_>, word: u64, names: &[(u64, &str)], unknown: &str) -> fmt::Result {
     let mut rest = word;
     let mut between = "";
@@ -63,8 +63,8 @@ pub(super) fn flags(f: &mut Formatter<'_>, word: u64, names: &[(u64, &str)], unk
     }
 }
 
-/// The flags of setns and unshare. They have names of their own for bits that name no namespace; nobody here
-/// sets them.
+/// Writes the flags of setns and unshare. strace has other names for bits that are not a namespace flag. The
+/// callers here never set such bits.
 pub(super) fn clone_flags(f: &mut Formatter<'_>, word: CloneFlags, unknown: &str) -> fmt::Result {
     if word == word.unknown() { flags(f, word.0.into(), &[], unknown) } else { word.fmt(f) }
 }
@@ -126,7 +126,7 @@ impl Display for SignalName {
     }
 }
 
-/// A set of signals: `[HUP PIPE]`; from two thirds on by those that are missing, `~[KILL]`.
+/// A set of signals: `[HUP PIPE]`. If it has two thirds of all signals, those that are missing: `~[KILL]`.
 pub(super) struct Set(pub SignalSet);
 
 impl Display for Set {

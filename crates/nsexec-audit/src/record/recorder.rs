@@ -1,4 +1,4 @@
-//! The recorder itself: calls the backend, then writes down what was asked and answered.
+//! The recorder itself: calls the backend, then records the call and the reply.
 
 use core::ffi::CStr;
 
@@ -9,7 +9,7 @@ use nsexec::sys::types::{
     Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 
-/// A backend whose every call is a line.
+/// A backend that records a line for each call of another backend.
 #[derive(Debug)]
 pub struct Recorder<S, K> {
     inner: S,
@@ -17,22 +17,22 @@ pub struct Recorder<S, K> {
 }
 
 impl<S: Sys, K: Sink> Recorder<S, K> {
-    /// Records what `inner` is asked, into `sink`.
+    /// Returns a recorder of the calls to `inner`, which writes to `sink`.
     pub const fn new(inner: S, sink: K) -> Self {
         Self { inner, sink }
     }
 
-    /// The sink.
+    /// Returns the sink.
     pub const fn sink(&self) -> &K {
         &self.sink
     }
 
-    /// The sink, with its lines.
+    /// Returns the sink, with its lines.
     pub fn into_sink(self) -> K {
         self.sink
     }
 
-    /// Records a call that has come back, and passes its result on.
+    /// Records a call that has returned, and returns its result.
     fn done<T>(&mut self, call: Call, result: SysResult<T>, reply: impl FnOnce(&T) -> Reply) -> SysResult<T> {
         let reply = result.as_ref().map_or_else(|errno| Reply::Errno(*errno), reply);
         self.sink.line(&Line { call, reply });
@@ -66,7 +66,7 @@ impl<S: Sys, K: Sink> Recorder<S, K> {
         })
     }
 
-    /// Records an exec before the call, since after it there is nobody to record.
+    /// Records an exec before the call, since this program no longer runs after a successful exec.
     fn announced(&mut self, call: Call, exec: impl FnOnce(&mut S) -> Errno) -> Errno {
         let announcement = Line { call, reply: Reply::NoReturn };
         self.sink.line(&announcement);
@@ -229,7 +229,7 @@ impl<S: Sys, K: Sink> Sys for Recorder<S, K> {
     }
 
     fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
-        // Two processes come back from here, and each records its own.
+        // Two processes return from here. Each records its own line.
         let result = self.inner.clone_sibling(tid);
         self.forked(Call::CloneSibling { tid }, result)
     }

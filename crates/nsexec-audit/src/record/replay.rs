@@ -1,46 +1,47 @@
-//! A recording, fed back: [`replay`] runs a function on recorded replies, without any kernel.
+//! The replay of a recording: [`replay`] runs a function on recorded replies, without a kernel.
 
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::{Answer, Call, Line, Reply};
 
-/// Where a function leaves the path of a recording.
+/// The first difference between a function's calls and a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Misfit {
-    /// It made another call than the recorded one.
+    /// The function made another call than the recorded one.
     Other {
-        /// The place in the recording.
+        /// The index of the recorded line.
         line: usize,
         /// The recorded call.
         recorded: Call,
-        /// The one that was made.
+        /// The call that the function made.
         made: Call,
     },
-    /// The recorded reply is none that this call can have.
+    /// The call does not admit the recorded reply.
     NoReply {
-        /// The place in the recording.
+        /// The index of the recorded line.
         line: usize,
     },
-    /// It made one more call than were recorded.
+    /// The function made one more call than were recorded.
     Beyond {
-        /// The one that was made.
+        /// The call that the function made.
         made: Call,
     },
-    /// It ended, or became another program, and calls were left.
+    /// The function returned, or executed another program, although recorded lines remain.
     Before {
-        /// The first of those that were left.
+        /// The index of the first remaining line.
         line: usize,
     },
-    /// An exec that succeeded: from there on it is another program.
+    /// An exec succeeded: all later calls belong to another program.
     Exec,
 }
 
-/// The replies of a recording. It answers so long as the calls are the recorded ones, and then unwinds.
+/// The replies of a recording. Returns them while the function's calls are the recorded ones, and then
+/// unwinds.
 #[derive(Debug)]
 pub struct Replay<'l> {
     lines: &'l [Line],
-    /// How many replies have been handed out.
+    /// The number of replies that have been returned.
     cursor: usize,
 }
 
@@ -65,16 +66,16 @@ impl Answer for Replay<'_> {
                 return reply.clone();
             }
         };
-        // Not a panic, which would call the hook and print.
+        // Not a panic, which would call the panic hook and print.
         resume_unwind(Box::new(Stop(misfit)))
     }
 }
 
-/// Runs `main` on the replies of a recording alone. The lines are those of one process, and before them those of its
-/// makers up to the clone that made it.
+/// Runs `main` on the replies of a recording alone. The lines are those of one process. They are preceded by
+/// those of its ancestors, up to the clone that created the process.
 ///
 /// # Errors
-/// Where it leaves the path of the recording.
+/// The first difference between the calls of `main` and the recording.
 pub fn replay<T>(lines: &[Line], main: impl FnOnce(&mut Replay<'_>) -> T) -> Result<T, Box<Misfit>> {
     let mut sys = Replay { lines, cursor: 0 };
     match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {

@@ -1,13 +1,16 @@
-//! A sink that all processes of a run share: on the real kernel each has its own memory after the clone.
+//! A sink that all processes of a run share. On the real kernel each process has its own memory after the
+//! clone.
 //!
-//! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending, so that a line is whole, the lines of
-//! one process are in its order, and what a process wrote stays when it is killed. A line begins with its newline: one that
-//! was cut, since its process was killed in the write, takes no other along. Nothing is shared but the file: who a process
-//! is follows from whose how-manieth child it is, and each process counts for itself.
+//! Every line is one `write` to a memfd (memfd_create(2)) that is open for appending. So no other line is
+//! mixed into it, the lines of one process are in order, and lines survive when their process is killed. A
+//! line begins with its newline: if a process is killed in its write, the incomplete line damages no other.
+//! The processes share only the file. A process is identified by its position in the fork tree, and each
+//! process counts its own children.
 //!
-//! The sink never blocks (a memfd takes what fits into memory) and never fails its user: a line that cannot be written is
-//! lost, and counted in an eventfd (eventfd(2)), which needs no room. Both are close-on-exec. Its own calls are these
-//! writes, and those by which the allocator gets memory; a comparison with a witness leaves them out, but for the counting
+//! The sink never blocks, since the size of a memfd is limited only by memory. It never returns an error. A
+//! line that cannot be written is lost and counted in an eventfd (eventfd(2)), which needs no further memory.
+//! Both are close-on-exec. The sink's own system calls are these writes, and the allocator's calls for
+//! memory. A comparison with a witness leaves them out, except the counting
 //! ([`audit::witness`](crate::witness)).
 
 use core::cell::Cell;
@@ -30,67 +33,69 @@ use serde::{Deserialize, Serialize};
 use super::{Line, Reply, Sink};
 use nsexec::sys::types::Fd;
 
-/// How much one process may write. A process has about a hundred lines; a message of the largest size, sent in one piece
-/// and all of it escaped as six characters a byte, has 6 MiB.
+/// The maximum number of bytes that one process may write. A process has about a hundred lines. The largest
+/// line has 6 MiB: a message of the largest size, sent in one piece and escaped as six characters for each
+/// byte.
 pub const PROCESS_MAX: usize = 8 << 20;
 
-/// So many processes a run has at most: launcher, three stages, two mapping tools, and some to spare.
+/// The maximum number of processes of a run: launcher, three stages, two mapping tools, and two more.
 const PROCESSES: usize = 8;
 
 const NAME: &CStr = c"nsexec-record";
 
-/// One line as the file holds it.
+/// One line as stored in the file.
 #[derive(Serialize, Deserialize)]
 struct Entry {
-    /// Whose line: see [`Process::lineage`].
+    /// The position of the process that recorded the line: see [`Process::lineage`].
     of: Vec<u32>,
     line: Line,
 }
 
-/// The sink. Copied by every fork, with everything else.
+/// The writing side. Every fork copies it.
 #[derive(Debug)]
 pub struct SharedSink {
     file: Rc<File>,
     lost: Rc<EventFd>,
     lineage: Vec<u32>,
-    /// Children made by this process so far.
+    /// The number of children that this process has created.
     children: u32,
-    /// Bytes written by this process.
+    /// The number of bytes that this process has written.
     written: usize,
-    /// How many they may be.
+    /// The maximum of `written`.
     limit: usize,
 }
 
-/// The reading side, for the process that made the sink.
+/// The reading side, for the process that created the sink.
 #[derive(Debug)]
 pub struct SharedReader {
     file: Rc<File>,
     lost: Rc<EventFd>,
-    /// Lost lines that have been read from it.
+    /// The number of lost lines that were read from the eventfd.
     counted: Cell<u64>,
 }
 
-/// What all processes handed over.
+/// The lines of all processes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Record {
     /// The processes, in the order of their lineage.
     pub processes: Vec<Process>,
-    /// Lines that were lost.
+    /// The number of lost lines.
     pub lost: u64,
 }
 
 /// The lines of one process.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Process {
-    /// The way to it from the process that made the sink: `[]` is that one, `[0, 1]` the second child of its first.
-    /// Child means who was cloned by whom, also where CLONE_PARENT gives it another parent.
+    /// The position in the fork tree, from the process that created the sink: `[]` is that process, and `[0,
+    /// 1]` is the second child of its first child. A child is a process that was cloned by this one, even if
+    /// CLONE_PARENT gives it another parent.
     pub lineage: Vec<u32>,
-    /// Its lines, in order; an exec that failed is still announced ([`super::Transcript::push`]).
+    /// Its lines, in order. The line before a failed exec is still included ([`super::Transcript::push`]).
     pub lines: Vec<Line>,
 }
 
 impl SharedSink {
-    /// Makes the file. To be called before the first fork.
+    /// Creates the file. Must be called before the first fork.
     ///
     /// # Errors
     /// Those of memfd_create(2), fcntl(2) and eventfd(2): no memory, no descriptor.
@@ -102,12 +107,12 @@ impl SharedSink {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let lost = Rc::new(EventFd::from_value_and_flags(0, flags)?);
         let reader = SharedReader { file: Rc::clone(&file), lost: Rc::clone(&lost), counted: Cell::new(0) };
-        // Where there is no room for a line, all are lost.
+        // If there is no room for any line, all lines are lost.
         let limit = (largest_file() / PROCESSES).min(PROCESS_MAX);
         Ok((Self { file, lost, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
     }
 
-    /// Whether the limit of the size of files (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
+    /// Returns whether the limit of the size of files (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
     #[must_use]
     pub const fn is_cut_by_file_size(&self) -> bool {
         self.limit < PROCESS_MAX
@@ -119,13 +124,13 @@ impl SharedSink {
         Self { limit: limit.min(self.limit), ..self }
     }
 
-    /// The descriptor, for who has to tell our own writes from others.
+    /// Returns the file's descriptor, so that a caller can distinguish our own writes from others.
     #[must_use]
     pub fn fd(&self) -> Fd {
         Fd(self.file.as_raw_fd())
     }
 
-    /// One write; how much it took.
+    /// Makes one write, and returns the number of bytes written.
     fn append(&mut self, bytes: &[u8]) -> usize {
         loop {
             match (&*self.file).write(bytes) {
@@ -141,7 +146,7 @@ impl Sink for SharedSink {
     fn line(&mut self, line: &Line) {
         match line.reply {
             Reply::Child => {
-                // What follows is a copy of our parent's memory, from before it counted us.
+                // This memory is a copy of our parent's, made before the parent counted us.
                 self.lineage.push(self.children);
                 (self.children, self.written) = (0, 0);
             }
@@ -153,27 +158,28 @@ impl Sink for SharedSink {
         let fits = self.written.saturating_add(text.len()) <= self.limit;
         let took = if fits { self.append(text.as_bytes()) } else { 0 };
         self.written += took;
-        // More than its newline: the reader finds what is there of it.
+        // If more than the newline was written, the reader counts the incomplete line.
         if took <= 1 {
-            // It would fail at 2^64.
+            // This would fail only at 2^64.
             let _ = self.lost.write(1);
         }
     }
 }
 
 impl SharedReader {
-    /// Reads what has come so far: everything, once the processes have ended or executed something else.
+    /// Reads all lines written so far. They are complete once all processes have ended or executed another
+    /// program.
     ///
     /// # Errors
-    /// Those of reading the file; no memory for what is in it.
+    /// Those of reading the file; no memory for its content.
     pub fn read(&self) -> io::Result<Record> {
         let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         bytes.resize(length, 0);
-        // By position: the offset belongs to those who write.
+        // Read by position: the file offset belongs to the writers.
         self.file.read_exact_at(&mut bytes, 0)?;
-        // Nothing to read is an error of a counter that does not wait. What is read is taken away.
+        // Reading a non-blocking eventfd with the value 0 fails. A successful read resets the counter.
         self.counted.set(self.counted.get() + self.lost.read().unwrap_or(0));
         let mut lost = self.counted.get();
         let mut processes = BTreeMap::<Vec<u32>, Vec<Line>>::new();
@@ -188,12 +194,13 @@ impl SharedReader {
     }
 }
 
-/// RLIMIT_FSIZE in bytes: a write beyond it does not only fail, it ends the process with SIGXFSZ (setrlimit(2)).
+/// Returns RLIMIT_FSIZE in bytes. A write beyond it not only fails, but ends the process with SIGXFSZ
+/// (setrlimit(2)).
 #[must_use]
 pub fn largest_file() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let words = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
-    // "unlimited" is no number.
+    // The value can also be "unlimited".
     let soft: Option<&str> = words.and_then(|words| words.split_whitespace().next());
     soft.and_then(|word| String::from(word).parse().ok()).unwrap_or(usize::MAX)
 }
@@ -208,7 +215,7 @@ mod tests {
         Line { call: Call::CloneSibling { tid: None }, reply }
     }
 
-    /// A fork copies the sink, and shares the file.
+    /// Copies the sink as a fork does. The file is shared.
     fn fork(sink: &SharedSink) -> SharedSink {
         let (file, lost) = (Rc::clone(&sink.file), Rc::clone(&sink.lost));
         SharedSink { file, lost, lineage: sink.lineage.clone(), ..*sink }

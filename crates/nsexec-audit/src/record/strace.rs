@@ -1,4 +1,4 @@
-//! A line as strace 6.1 writes it.
+//! Writes a line as strace 6.1 does.
 
 use core::fmt::{self, Display, Formatter};
 
@@ -11,7 +11,7 @@ use nsexec::sys::types::{
     TidAddress,
 };
 
-/// What PR_SET_NAME takes; at the limit strace does not look whether there is more.
+/// The length limit of PR_SET_NAME. At the limit strace does not check whether there is more.
 const NAME_LIMIT: usize = 15;
 
 impl Display for Line {
@@ -27,7 +27,7 @@ impl Display for Line {
 }
 
 impl Display for Call {
-    /// The call without a result, as far as its arguments are known before: what it will fill is `0x…`.
+    /// Writes the call without a result. A buffer that the call will fill is `0x…`.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}(", self.name())?;
         arguments(f, self, &Reply::Unit)?;
@@ -35,7 +35,7 @@ impl Display for Call {
     }
 }
 
-/// The flag of a descriptor.
+/// Returns the name of a descriptor's flag.
 const fn cloexec(on: bool) -> &'static str {
     if on { "FD_CLOEXEC" } else { "0" }
 }
@@ -107,7 +107,7 @@ fn arguments(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     }
 }
 
-/// What a message of ours looks like before what came with it: no address, one byte.
+/// The beginning of our messages with a descriptor: no address, one byte.
 const ONE_BYTE: &str = "msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base=";
 
 fn send_fd(f: &mut Formatter<'_>, socket: Fd, fd: Fd) -> fmt::Result {
@@ -138,7 +138,7 @@ fn rights(f: &mut Formatter<'_>, fd: Fd) -> fmt::Result {
     write!(f, "msg_control=[{{{about}, cmsg_data=[{}]}}], msg_controllen=20", fd.0)
 }
 
-/// A call that gives back one of its arguments: the number that a descriptor has now.
+/// Returns the result of a call that returns one of its arguments: the new number of a descriptor.
 fn returned(call: &Call) -> Option<Fd> {
     match call {
         Call::Dup3 { number, .. } => Some(*number),
@@ -146,7 +146,7 @@ fn returned(call: &Call) -> Option<Fd> {
     }
 }
 
-/// The calls of a process that copies its own program.
+/// Writes the calls of a process that copies its own program.
 fn copying(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
     match call {
         Call::GetSeals { fd } => write!(f, "{}, F_GET_SEALS", fd.0),
@@ -216,7 +216,7 @@ fn result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
     }
 }
 
-/// A user or group id; the one that stands for "no change" has a sign.
+/// A user or group id. The id that means "no change" is shown as −1.
 struct Id(u32);
 
 impl Display for Id {
@@ -249,7 +249,7 @@ fn openat2(f: &mut Formatter<'_>, dir: Fd, path: &Bytes, flags: OpenFlags) -> fm
     write!(f, "{dir}, {path}, {{flags={flags}, resolve={resolve}}}, 24")
 }
 
-/// The descriptor at which a path starts.
+/// The directory descriptor of a path.
 struct Dir(Fd);
 
 impl Display for Dir {
@@ -272,7 +272,8 @@ fn getdents(f: &mut Formatter<'_>, fd: Fd, len: usize, reply: &Reply) -> fmt::Re
     }
 }
 
-/// How many `struct linux_dirent64` these are: the length of each stands after its inode and offset.
+/// Returns the number of `struct linux_dirent64` in a buffer. The length of each follows its inode and
+/// offset.
 fn entries(mut data: &[u8]) -> usize {
     let mut count = 0;
     while let Some(&[low, high]) = data.get(16..18) {

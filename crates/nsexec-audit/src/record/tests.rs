@@ -1,4 +1,4 @@
-//! The data and the recorder, without a kernel: over mockall's mock of the trait.
+//! Tests of the data and of the recorder without a kernel, with mockall's mock of the trait.
 
 use std::format;
 use std::rc::Rc;

@@ -1,7 +1,8 @@
-//! Who a process is: ids and capabilities, and what they allow (credentials(7), capabilities(7)).
+//! The credentials of a process: ids and capabilities, and what they permit (credentials(7),
+//! capabilities(7)).
 //!
-//! Ids are kept as the kernel keeps them, in the numbering of the first user namespace; a user namespace's maps turn
-//! them into what its processes see.
+//! Ids are stored as in the kernel, in the numbering of the first user namespace. The maps of a user
+//! namespace convert them to the numbers that its processes see.
 
 use std::vec::Vec;
 
@@ -10,7 +11,7 @@ use super::namespaces::NsId;
 use super::process::Task;
 use nsexec::sys::types::{Errno, SysResult};
 
-/// The numbers of the capabilities that some rule asks for (capabilities(7)).
+/// The numbers of the capabilities that the rules check (capabilities(7)).
 #[allow(missing_docs, reason = "the names are the manual's")]
 pub mod cap {
     pub const DAC_OVERRIDE: u32 = 1;
@@ -25,7 +26,7 @@ pub mod cap {
     pub const SETFCAP: u32 = 31;
 }
 
-/// Every capability of Linux 6.18, as the mask in /proc/PID/status.
+/// All capabilities of Linux 6.18, as the mask in /proc/PID/status.
 pub const ALL_CAPS: u64 = 0x1ff_ffff_ffff;
 
 /// The credentials of one process.
@@ -54,7 +55,7 @@ impl Creds {
         self.effective >> capability & 1 == 1
     }
 
-    /// All capabilities, as whoever enters a user namespace gets them (user_namespaces(7), "Capabilities").
+    /// Enters a user namespace, which gives all capabilities in it (user_namespaces(7), "Capabilities").
     pub(super) fn enter_user(&mut self, user: NsId) {
         self.user = user;
         self.permitted = ALL_CAPS;
@@ -62,18 +63,19 @@ impl Creds {
     }
 }
 
-/// Which of the two kinds of id a call changes.
+/// The user ids that a call changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
-    /// setresuid(id, id, id) and setgid by the privileged: all three.
+    /// All three ids: setresuid(id, id, id), and setuid with privilege.
     All,
-    /// setuid and setgid of the unprivileged: the effective one.
+    /// The effective id alone: setuid without privilege.
     Effective,
 }
 
 impl Kernel {
-    /// `ns_capable` (cap_capable in security/commoncap.c): a capability in a user namespace is one in all below it,
-    /// and the creator of a namespace, seen from its parent, has all of them in it (user_namespaces(7)).
+    /// Returns whether `creds` have `capability` over the user namespace `over` (`ns_capable`; cap_capable in
+    /// security/commoncap.c). A capability in a user namespace holds in all its descendants. The creator of a
+    /// namespace, if it is in the parent namespace, has all capabilities in it (user_namespaces(7)).
     pub(super) fn capable(&self, creds: &Creds, over: NsId, capability: u32) -> bool {
         let mut at = over;
         loop {
@@ -92,14 +94,17 @@ impl Kernel {
         }
     }
 
-    /// Whether process `me` has `capability` over the user namespace `over`.
+    /// Returns whether process `me` has `capability` over the user namespace `over`.
     pub(super) fn may(&self, me: Task, over: NsId, capability: u32) -> bool {
         self.capable(&self.process(me).creds, over, capability)
     }
 
-    /// setresuid(2) with three times the same id. EINVAL: not mapped; EPERM: neither CAP_SETUID nor one of ours.
+    /// Implements setresuid(2) with three equal ids.
+    ///
+    /// Errors: `EINVAL`: the id is not mapped. `EPERM`: the process lacks CAP_SETUID and the id is not one of
+    /// its own.
     pub(super) fn setresuid(&mut self, me: Task, uid: u32) -> SysResult<()> {
-        // −1 leaves all three as they are.
+        // −1 leaves all three ids unchanged.
         if uid == u32::MAX {
             return Ok(());
         }
@@ -112,7 +117,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// setuid(2): with CAP_SETUID all three ids, else the effective one to the real or the saved one.
+    /// Implements setuid(2): with CAP_SETUID it sets all three ids. Otherwise it sets the effective id to the
+    /// real or the saved one.
     pub(super) fn setuid(&mut self, me: Task, uid: u32) -> SysResult<()> {
         let creds = &self.process(me).creds;
         let uid = self.user(creds.user).uid_map.to_kernel(uid).ok_or(Errno::EINVAL)?;
@@ -125,7 +131,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// setgid(2), as setuid with CAP_SETGID.
+    /// Implements setgid(2): as setuid, with CAP_SETGID.
     pub(super) fn setgid(&mut self, me: Task, gid: u32) -> SysResult<()> {
         let creds = &self.process(me).creds;
         let gid = self.user(creds.user).gid_map.to_kernel(gid).ok_or(Errno::EINVAL)?;
@@ -139,8 +145,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// setgroups(2) with no group. EPERM: no CAP_SETGID, no group map yet, or denied for the namespace
-    /// (user_namespaces(7), "/proc/PID/setgroups").
+    /// Implements setgroups(2) without any group.
+    ///
+    /// Errors: `EPERM`: the process lacks CAP_SETGID, the group map is not yet written, or setgroups is
+    /// denied in the namespace (user_namespaces(7), "/proc/PID/setgroups").
     pub(super) fn drop_groups(&mut self, me: Task) -> SysResult<()> {
         let creds = &self.process(me).creds;
         let user = self.user(creds.user);
@@ -153,7 +161,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Changes user ids with what that does to capabilities (capabilities(7), "Effect of user ID changes").
+    /// Changes user ids, and the capabilities accordingly (capabilities(7), "Effect of user ID changes").
     fn change_uid(&mut self, me: Task, uid: u32, change: Change) {
         let old = &self.process(me).creds;
         let mut new = old.clone();
@@ -174,8 +182,9 @@ impl Kernel {
         self.commit_creds(me, new);
     }
 
-    /// `commit_creds`: another effective id, or capabilities that are no subset, make a process non-dumpable
-    /// (fs.suid_dumpable, 0) and take its parent-death signal away (PR_SET_DUMPABLE(2const), spec 6.6).
+    /// Installs new credentials (`commit_creds`). If an effective id changes, or the new capabilities are not
+    /// a subset, the process becomes non-dumpable (fs.suid_dumpable is 0). It also loses its parent-death
+    /// signal (PR_SET_DUMPABLE(2const), docs/protocol.md#dumpable).
     pub(super) fn commit_creds(&mut self, me: Task, new: Creds) {
         let old = &self.process(me).creds;
         let same = old.euid() == new.euid() && old.egid() == new.egid() && self.is_subset(old, &new);
@@ -187,7 +196,8 @@ impl Kernel {
         process.creds = new;
     }
 
-    /// `cred_cap_issubset`: in one namespace by the masks; in one that `old` created, by being its creator.
+    /// Returns whether the new capabilities are a subset (`cred_cap_issubset`). In the same user namespace,
+    /// the masks are compared. For a descendant, `old` must have created it or an ancestor of it.
     fn is_subset(&self, old: &Creds, new: &Creds) -> bool {
         if old.user == new.user {
             return new.permitted & !old.permitted == 0;
@@ -202,8 +212,9 @@ impl Kernel {
         false
     }
 
-    /// `ptrace_may_access(PTRACE_MODE_READ_FSCREDS)`: the same ids or CAP_SYS_PTRACE, and dumpable or CAP_SYS_PTRACE
-    /// where its memory belongs, and no capability that we lack (ptrace(2), "Ptrace access mode checking").
+    /// Implements `ptrace_may_access(PTRACE_MODE_READ_FSCREDS)` (ptrace(2), "Ptrace access mode checking").
+    /// Access needs three things: the same ids or CAP_SYS_PTRACE; a dumpable target, or CAP_SYS_PTRACE over
+    /// the user namespace of its memory; and no capability in the target that the caller lacks.
     pub(super) fn may_inspect(&self, me: Task, target: Task) -> bool {
         if me == target {
             return true;
@@ -214,7 +225,7 @@ impl Kernel {
         let same_ids =
             theirs.creds.uid == [ours.creds.euid(); 3] && theirs.creds.gid == [ours.creds.egid(); 3];
         let subset = ours.creds.user == over && theirs.creds.permitted & !ours.creds.effective == 0;
-        // Without memory there is nothing that could be non-dumpable.
+        // A process without memory cannot be non-dumpable.
         let dumpable = theirs.dumpable || !theirs.is_alive() || traces(theirs.mm_user);
         (same_ids || traces(over)) && dumpable && (subset || traces(over))
     }

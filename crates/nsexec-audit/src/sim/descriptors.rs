@@ -1,7 +1,7 @@
-//! Descriptors, what they refer to, and the bytes between them (pipe(7), unix(7), close(2)).
+//! Descriptors, their objects, and reads and writes (pipe(7), unix(7), close(2)).
 //!
-//! A descriptor is a number in one process; the open file description behind it is shared by all copies that forks
-//! made, and closed with the last of them. Only then does the other end see the end of the file.
+//! A descriptor is a number in one process. All copies that forks made share its open file description, which
+//! is closed with the last copy. Only then does the other end see the end of the file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -15,16 +15,16 @@ use super::procfs::ProcFile;
 use super::streams::{Pair, Pipe, Writing, take};
 use nsexec::sys::types::{Errno, Fd, FsType, SocketType, SysResult};
 
-/// What a descriptor is good for, where that differs.
+/// The access mode of a descriptor, for objects where it differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Access {
-    /// O_PATH: it says where, and no more (open(2)).
+    /// O_PATH: the descriptor only marks a place in the file tree (open(2)).
     PathOnly,
     Read,
     Both,
 }
 
-/// What an open file description is.
+/// The object of an open file description.
 #[derive(Clone, Debug)]
 pub(super) enum Object {
     /// One side, 0 or 1, of a socket pair.
@@ -34,18 +34,18 @@ pub(super) enum Object {
     Namespace(NsId),
     /// A file of /proc/PID, with the user namespace that it showed when it was opened.
     Proc(Task, ProcFile, NsId, Access),
-    /// /proc, by O_PATH, with the pid namespace whose processes it shows.
+    /// /proc, opened with O_PATH, with the pid namespace whose processes it shows.
     ProcRoot(NsId),
     /// /proc/PID itself.
     ProcDir(Task, Access),
-    /// Any other directory by O_PATH.
+    /// Any other file, opened with O_PATH.
     PathOnly(FsType),
-    /// /proc/PID/fd, to be listed.
+    /// /proc/PID/fd, opened to read its entries.
     FdList(Task),
     Pidfd(Task),
     /// /dev/null.
     Null,
-    /// What is written here can be read in the report.
+    /// A sink: the report shows the bytes written here.
     Sink,
     Regular(Rc<[u8]>),
     /// A file that a process made.
@@ -55,11 +55,11 @@ pub(super) enum Object {
     Directory(FsType),
 }
 
-/// `TMPFS_MAGIC`: where a test's own files are.
+/// `TMPFS_MAGIC`: the type of the file system that holds the files of a test.
 pub(super) const TMPFS: FsType = FsType(0x0102_1994);
 
 impl Object {
-    /// What fstatfs(2) says of it.
+    /// Returns the type that fstatfs(2) reports.
     pub(super) fn fs_type(&self) -> FsType {
         const PIPEFS: FsType = FsType(0x5049_5045);
         const SOCKFS: FsType = FsType(0x534f_434b);
@@ -74,7 +74,7 @@ impl Object {
         }
     }
 
-    /// Opened by O_PATH.
+    /// Returns whether the object was opened with O_PATH.
     fn is_path_only(&self) -> bool {
         matches!(
             self,
@@ -90,14 +90,15 @@ impl Object {
 #[derive(Clone, Debug)]
 pub(super) struct Description {
     pub(super) object: Object,
-    /// In how many places of descriptor tables it is, and how often on its way through a socket.
+    /// The number of its descriptors in all tables, plus the number of its copies in transit through a
+    /// socket.
     pub(super) refs: usize,
     offset: usize,
-    /// The credentials of its opener, which the files of /proc ask for.
+    /// The credentials of its opener, which the files of /proc check.
     opener: Creds,
 }
 
-/// A place in a descriptor table.
+/// An entry of a descriptor table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Slot {
     pub(super) description: usize,
@@ -112,13 +113,13 @@ impl Kernel {
         self.process(me).fds.get(&fd.0).copied().ok_or(Errno::EBADF)
     }
 
-    /// The object behind a descriptor.
+    /// Returns the object of a descriptor.
     pub(super) fn object(&self, me: Task, fd: Fd) -> SysResult<&Object> {
         let slot = self.slot(me, fd)?;
         Ok(&self.descriptions[slot.description].object)
     }
 
-    /// getsockopt(2) of SO_TYPE. Every socket here is a stream.
+    /// Implements getsockopt(2) with SO_TYPE. Every simulated socket is a stream socket.
     pub(super) fn socket_type(&self, me: Task, fd: Fd) -> SysResult<SocketType> {
         match self.object(me, fd)? {
             Object::Socket(..) => Ok(SocketType::STREAM),
@@ -150,14 +151,18 @@ impl Kernel {
         (0..self.settings.descriptors).find(|number| !table.contains_key(number)).ok_or(Errno::EMFILE)
     }
 
-    /// Puts what came through a socket at the lowest free number; without one it is closed.
+    /// Installs a descriptor received through a socket at the lowest free number. If no number is free, the
+    /// descriptor is closed.
     pub(super) fn put(&mut self, me: Task, slot: Slot) -> SysResult<Fd> {
         let number = self.free_number(me).inspect_err(|_| self.release(slot))?;
         self.process_mut(me).fds.insert(number, slot);
         Ok(Fd(number))
     }
 
-    /// dup3(2) with O_CLOEXEC. EINVAL, the same number twice; EBADF, not open, or beyond the limit.
+    /// Implements dup3(2) with O_CLOEXEC.
+    ///
+    /// Errors: `EINVAL`: both numbers are the same. `EBADF`: `fd` is not open, or `number` is beyond the
+    /// limit.
     pub(super) fn dup3(&mut self, me: Task, fd: Fd, number: Fd) -> SysResult<()> {
         if fd == number {
             return Err(Errno::EINVAL);
@@ -177,7 +182,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Counts one more place for everything in a table that a fork copied.
+    /// Adds a reference to each description in a table that a fork copied.
     pub(super) fn share(&mut self, table: &Table) {
         for slot in table.values() {
             self.descriptions[slot.description].refs += 1;
@@ -190,7 +195,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// One place less; with the last one the other end learns of it.
+    /// Drops a reference. When the last one is dropped, the other end sees the close.
     pub(super) fn release(&mut self, slot: Slot) {
         let description = &mut self.descriptions[slot.description];
         description.refs -= 1;
@@ -201,7 +206,7 @@ impl Kernel {
             Object::PipeRead(pipe) => self.pipes[pipe].readers -= 1,
             Object::PipeWrite(pipe) => self.pipes[pipe].writers -= 1,
             Object::Socket(pair, side) => {
-                // unix_release_sock: bytes that nobody read reset the peer.
+                // unix_release_sock: unread bytes reset the peer.
                 let pair = &mut self.pairs[pair];
                 pair.open[side] = false;
                 pair.reset[1 - side] = !pair.bytes[side].is_empty();
@@ -244,7 +249,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// close_range(first, ~0, CLOSE_RANGE_CLOEXEC); a negative number is beyond every descriptor.
+    /// Implements close_range(first, ~0, CLOSE_RANGE_CLOEXEC). A negative number is above every descriptor.
     pub(super) fn close_range_cloexec(&mut self, me: Task, first: Fd) -> SysResult<()> {
         if first.0 >= 0 {
             self.process_mut(me).fds.range_mut(first.0..).for_each(|(_, slot)| slot.cloexec = true);
@@ -252,7 +257,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// read(2). What is queued comes first, then a reset, once, then the end of the file.
+    /// Implements read(2). Returns the queued bytes first, then the reset once, then the end of the file.
     pub(super) fn read(&mut self, me: Task, fd: Fd, len: usize) -> Result<Vec<u8>, Halt> {
         let index = self.slot(me, fd)?.description;
         let bytes = match self.descriptions[index].object.clone() {
@@ -302,7 +307,7 @@ impl Kernel {
         piece
     }
 
-    /// write(2), send(2) and pwritev2(2). `wait`: block where there is no room; `signal`: SIGPIPE with EPIPE.
+    /// Implements write(2), send(2) and pwritev2(2); `how` selects between them.
     pub(super) fn write(&mut self, me: Task, fd: Fd, data: &[u8], how: Writing) -> Result<usize, Halt> {
         let index = self.slot(me, fd)?.description;
         let object = self.descriptions[index].object.clone();
@@ -320,14 +325,15 @@ impl Kernel {
                 Ok(0)
             }
             Object::Socket(..) | Object::PipeWrite(_) => self.write_stream(me, &object, data, how),
-            // Buffered writes to most other files cannot promise not to wait (EOPNOTSUPP, seen on 6.18).
+            // For most other files, buffered writes without blocking are not supported (EOPNOTSUPP, observed
+            // on Linux 6.18).
             Object::Proc(..) | Object::Null | Object::Sink | Object::Regular(_) if how == Writing::NoWait => {
                 Err(Errno::EOPNOTSUPP.into())
             }
             Object::Proc(task, file, user, _) => {
                 let Description { opener, offset, .. } = self.descriptions[index].clone();
                 let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
-                // Only these move the position (map_write, proc_setgroups_write).
+                // Only writes to these files move the position (map_write, proc_setgroups_write).
                 if matches!(file, ProcFile::UidMap | ProcFile::GidMap | ProcFile::Setgroups) {
                     self.descriptions[index].offset += written;
                 }
@@ -348,7 +354,7 @@ impl Kernel {
         }
     }
 
-    /// fstatfs(2), of which the type.
+    /// Implements fstatfs(2), of which the type.
     pub(super) fn fstatfs(&self, me: Task, fd: Fd) -> SysResult<FsType> {
         Ok(match self.object(me, fd)? {
             Object::Regular(_) | Object::Fifo => self.settings.file_system,
@@ -356,14 +362,14 @@ impl Kernel {
         })
     }
 
-    /// getdents64(2), of a list of descriptors: as many whole records as fit.
+    /// Implements getdents64(2) for a list of descriptors. Returns as many whole records as fit.
     pub(super) fn getdents64(&mut self, me: Task, fd: Fd, len: usize) -> SysResult<Vec<u8>> {
         let index = self.slot(me, fd)?.description;
         let object = &self.descriptions[index].object;
         let numbers: Vec<_> = match object {
             Object::FdList(task) => self.process(*task).fds.keys().map(|fd| std::format!("{fd}")).collect(),
             object if object.is_path_only() => return Err(Errno::EBADF),
-            // Nobody asks what else is in them.
+            // The entries of other directories are not modelled.
             Object::ProcDir(..) | Object::Directory(_) => Vec::new(),
             _ => return Err(Errno::ENOTDIR),
         };
@@ -386,13 +392,13 @@ impl Kernel {
         Ok(bytes)
     }
 
-    /// Whether anybody has the file open for writing.
+    /// Returns whether any descriptor has the file open for writing.
     pub(super) fn is_open_for_writing(&self, made: usize) -> bool {
         let writes = |object: &Object| matches!(object, Object::Made(index, Access::Both) if *index == made);
         self.descriptions.iter().any(|description| description.refs > 0 && writes(&description.object))
     }
 
-    /// What a descriptor is, for people.
+    /// Returns a description of a descriptor for people.
     pub(super) fn describe(&self, slot: Slot) -> std::string::String {
         match &self.descriptions[slot.description].object {
             Object::Socket(pair, side) => {
@@ -414,7 +420,7 @@ impl Kernel {
         }
     }
 
-    /// Whose processes a process's /proc shows, if it has one.
+    /// Returns the pid namespace whose processes the /proc of a process shows, if it has a /proc.
     pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
         let mnt = self.process(me).ns.get(super::Kind::Mnt);
         match self.namespaces[mnt.0].state {
@@ -424,7 +430,7 @@ impl Kernel {
     }
 }
 
-/// One linux_dirent64: inode, offset, length, type, name (getdents64(2)).
+/// Returns one linux_dirent64: inode, offset, length, type, name (getdents64(2)).
 fn dirent(at: usize, name: &str) -> Vec<u8> {
     let len = (19 + name.len() + 1).next_multiple_of(8);
     let mut record = Vec::new();

@@ -1,4 +1,4 @@
-//! The state of the machine, as ps(1) and /proc would show it, for a test that fails.
+//! A text dump of the machine's state, like ps(1) and /proc, for failing tests.
 
 use core::fmt::Write as _;
 use std::string::String;
@@ -9,7 +9,7 @@ use super::namespaces::{NsId, State};
 use super::process::{Life, Task};
 
 impl Kernel {
-    /// Processes, descriptors, maps.
+    /// Returns the processes, their descriptors, and the namespaces with their maps.
     pub(super) fn dump(&self) -> String {
         let mut text = String::new();
         for task in self.tasks() {
@@ -86,7 +86,7 @@ impl Kernel {
         }
     }
 
-    /// Bytes on their way to somebody who could still read them.
+    /// Returns the unread bytes of pipes and sockets, each with the name of its queue.
     pub(super) fn unread(&self) -> Vec<(String, Vec<u8>)> {
         let pipes = self.pipes.iter().enumerate().map(|(n, pipe)| (std::format!("pipe {n}"), &pipe.bytes));
         let pairs = self.pairs.iter().enumerate().flat_map(|(n, pair)| {

@@ -1,4 +1,4 @@
-//! One thing that goes wrong in a run.
+//! A single fault in a run.
 
 use super::process::{Section, Who};
 use crate::record::Call;
@@ -6,50 +6,51 @@ use nsexec::sys::types::Errno;
 
 /// A place in a run: a process, and the number of a line of its transcript, from 0.
 ///
-/// The number of lines is a place too: after the last call, where the process would end.
+/// The number of lines itself is a place too: after the last call, where the process would end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
-    /// Which process.
+    /// The process.
     pub who: Who,
-    /// Which of its lines.
+    /// The number of the line.
     pub line: usize,
 }
 
-/// What goes wrong there, once.
+/// The kind of a fault, which happens once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum What {
-    /// The call fails with this errno and has no effect. A close frees its descriptor all the same (close(2)); getpid
-    /// and gettid cannot fail, and do not.
+    /// The call fails with this errno and has no effect. But a close still frees its descriptor (close(2)),
+    /// and getpid and gettid, which cannot fail, succeed.
     Errno(Errno),
-    /// A read or a write is cut to so many bytes, if it would have been longer.
+    /// A read or a write is cut to this number of bytes, if it would have been longer.
     Short(usize),
     /// SIGKILL before the call.
     Kill,
-    /// SIGKILL while it waits in the call, just when it could have gone on. Never happens at a call that does not wait.
+    /// SIGKILL while the process is blocked in the call, at the moment when it could continue. Never happens
+    /// at a call that does not block.
     KillWaking,
-    /// SIGKILL before the call to the first process that plays this part, which may be another one; and it stays half-way in
-    /// its exit until no other process can run: its files in /proc are root's, its descriptors are still open. Never happens if
-    /// there is no such process, or if it has ended.
+    /// Before the call, SIGKILL to the first process with this role, which may be another process. The victim
+    /// stays halfway in its exit until no other process can run: its files in /proc belong to root, and its
+    /// descriptors are still open. Never happens if the victim does not exist or has ended.
     KillDying(Section),
-    /// SIGSTOP before the call. When no process can go on without a time limit that passes, this happens.
+    /// SIGSTOP before the call. The reaction follows when no process can run unless a timeout passes.
     Stop(Then),
 }
 
-/// What happens after a process was stopped, when no other can go on.
+/// The reaction to a stopped process, when no other process can run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Then {
-    /// SIGTERM comes to the launcher, and SIGCONT with it if the launcher is the stopped one.
+    /// The launcher receives SIGTERM, and also SIGCONT if it is the stopped process.
     Interrupt,
-    /// SIGKILL comes to the launcher.
+    /// The launcher receives SIGKILL.
     KillLauncher,
 }
 
-/// A fault.
+/// A fault, and where it happens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fault {
-    /// Where.
+    /// The place.
     pub at: Place,
-    /// What.
+    /// The kind.
     pub what: What,
 }
 
@@ -80,7 +81,7 @@ impl core::fmt::Display for Fault {
     }
 }
 
-/// The call cut to `len` bytes, or `None` if it is not one of bytes, or shorter anyway.
+/// Returns the call cut to `len` bytes. `None` if the call transfers no bytes, or at most `len`.
 pub(super) fn shortened(call: &Call, len: usize) -> Option<Call> {
     let mut call = call.clone();
     match &mut call {

@@ -1,7 +1,8 @@
-//! Files that processes make, and the programs in them (memfd_create(2), open(2), fcntl(2), execveat(2), unlink(2)).
+//! Files that processes make, and the programs in them (memfd_create(2), open(2), fcntl(2), execveat(2),
+//! unlink(2)).
 //!
-//! An executable is a mark and the path of its [`Program`]: so a whole copy of one is the same program, and a part of a
-//! copy is none.
+//! The content of an executable is a magic number and the path of its [`Program`]. So a complete copy is the
+//! same program, and a partial copy cannot be executed.
 
 use std::format;
 use std::string::String;
@@ -15,10 +16,10 @@ use super::program::Program;
 use super::streams::Writing;
 use nsexec::sys::types::{Errno, Fd, OpenFlags, Seals, SysResult};
 
-/// What an executable begins with.
+/// The first bytes of an executable.
 const MAGIC: &[u8] = b"\x7fELF";
 
-/// What a process runs: /proc/PID/exe.
+/// The program file of a process: /proc/PID/exe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Exe {
     /// The file of a [`Program`].
@@ -33,12 +34,12 @@ pub(super) struct Made {
     content: Vec<u8>,
     mode: u32,
     links: u64,
-    /// Of a file in memory.
+    /// The seals of a file in memory; `None` for a file in a directory.
     seals: Option<Seals>,
 }
 
 impl Made {
-    /// A seal forbids it. A file of a directory has none.
+    /// Returns whether this seal is set. A file in a directory has no seals.
     fn is_sealed(&self, seal: u32) -> bool {
         self.seals.is_some_and(|Seals(seals)| seals & seal != 0)
     }
@@ -47,13 +48,13 @@ impl Made {
 const F_SEAL_SEAL: u32 = 0x1;
 const F_SEAL_WRITE: u32 = 0x8;
 
-/// The content of an executable.
+/// Returns the content of an executable.
 pub(super) fn executable(path: &str) -> Vec<u8> {
     [MAGIC, path.as_bytes()].concat()
 }
 
 impl Kernel {
-    /// A file without a name that is a copy of the executable at `path`, in memory if it has seals.
+    /// Makes a copy of the executable at `path` without a name. With seals, the copy is in memory.
     pub(super) fn unnamed_program(&mut self, path: &str, seals: Option<Seals>) -> Exe {
         self.made.push(Made { content: executable(path), mode: 0o500, links: 0, seals });
         Exe::Made(self.made.len() - 1)
@@ -69,7 +70,7 @@ impl Kernel {
         Ok(fd)
     }
 
-    /// memfd_create(2) with MFD_ALLOW_SEALING.
+    /// Implements memfd_create(2) with MFD_ALLOW_SEALING.
     pub(super) fn memfd_create(&mut self, me: Task, exec: bool) -> SysResult<Fd> {
         if let (true, Some(errno)) = (exec, self.settings.lacks.get("MFD_EXEC")) {
             return Err(*errno);
@@ -77,7 +78,7 @@ impl Kernel {
         self.make(me, Made { content: Vec::new(), mode: 0o777, links: 0, seals: Some(Seals(0)) }, None)
     }
 
-    /// open(2) with O_TMPFILE or O_CREAT, both with O_EXCL.
+    /// Implements open(2) with O_TMPFILE or O_CREAT, both with O_EXCL.
     pub(super) fn open_new(&mut self, me: Task, path: &[u8], flags: OpenFlags) -> SysResult<Fd> {
         let new = |links| Made { content: Vec::new(), mode: 0o700, links, seals: None };
         if flags == OpenFlags::Unnamed {
@@ -105,7 +106,7 @@ impl Kernel {
         }
     }
 
-    /// unlink(2), of a file that a process made.
+    /// Implements unlink(2) for a file that a process made.
     pub(super) fn unlink(&mut self, path: &[u8]) -> SysResult<()> {
         let name = String::from_utf8_lossy(path);
         let index = self.names.remove(&*name).ok_or(Errno::ENOENT)?;
@@ -121,7 +122,9 @@ impl Kernel {
         self.made[index].content.clone()
     }
 
-    /// A write to a file that a process made, at `offset`: F_SEAL_WRITE and F_SEAL_GROW give EPERM.
+    /// Writes to a file that a process made, at `offset`.
+    ///
+    /// Errors: `EPERM`: the file has F_SEAL_WRITE.
     pub(super) fn write_made(&mut self, index: usize, offset: usize, data: &[u8]) -> SysResult<usize> {
         let made = &mut self.made[index];
         if made.is_sealed(F_SEAL_WRITE) {
@@ -132,7 +135,7 @@ impl Kernel {
         Ok(data.len())
     }
 
-    /// sendfile(2) without an offset: as a read and a write.
+    /// Implements sendfile(2) without an offset, as a read and a write.
     pub(super) fn sendfile(&mut self, me: Task, to: Fd, from: Fd, len: usize) -> Result<usize, Halt> {
         match (self.object(me, from)?, self.object(me, to)?) {
             (
@@ -157,7 +160,9 @@ impl Kernel {
         }
     }
 
-    /// fcntl(2), F_GET_SEALS: EINVAL where there can be none; tmpfs says of each file that there will be none.
+    /// Implements F_GET_SEALS of fcntl(2). For each file of tmpfs it returns F_SEAL_SEAL.
+    ///
+    /// Errors: `EINVAL`: the file cannot have seals.
     pub(super) fn get_seals(&self, me: Task, fd: Fd) -> SysResult<Seals> {
         match self.object(me, fd)? {
             Object::Made(_, Access::PathOnly) => Err(Errno::EBADF),
@@ -169,7 +174,7 @@ impl Kernel {
         }
     }
 
-    /// fcntl(2), F_ADD_SEALS.
+    /// Implements F_ADD_SEALS of fcntl(2).
     pub(super) fn add_seals(&mut self, me: Task, fd: Fd, seals: Seals) -> SysResult<()> {
         let index = match *self.object(me, fd)? {
             Object::Made(_, Access::PathOnly) => return Err(Errno::EBADF),
@@ -177,7 +182,7 @@ impl Kernel {
             Object::Socket(..) | Object::PipeWrite(_) | Object::Null | Object::Sink => {
                 return Err(Errno::EINVAL);
             }
-            // Only a writer may (memfd_add_seals).
+            // The descriptor must be open for writing (memfd_add_seals).
             _ => return Err(Errno::EPERM),
         };
         let made = &mut self.made[index];
@@ -189,7 +194,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// execveat(2) of the file itself.
+    /// Implements execveat(2) of the open file itself.
     pub(super) fn execveat(
         &mut self,
         me: Task,
@@ -202,7 +207,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// The program in an open file: ETXTBSY while somebody may write to it, unless it is in memory.
+    /// Returns the program in an open file.
+    ///
+    /// Errors: `ETXTBSY`: the file is open for writing and is not in memory.
     pub(super) fn program_in(&self, object: &Object) -> SysResult<(Program, Exe)> {
         let by_content = |content: &[u8]| {
             let path = content.strip_prefix(MAGIC).and_then(|path| core::str::from_utf8(path).ok());

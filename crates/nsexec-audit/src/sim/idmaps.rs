@@ -1,4 +1,5 @@
-//! The id maps of a user namespace, and who may write them (user_namespaces(7), spec 6.1).
+//! The id maps of a user namespace, and the permission to write them (user_namespaces(7),
+//! docs/protocol.md#id-maps).
 
 use std::string::String;
 use std::vec::Vec;
@@ -10,10 +11,10 @@ use nsexec::sys::types::{Errno, SysResult};
 
 /// `UID_GID_MAP_MAX_EXTENTS`, since Linux 4.15.
 const EXTENTS_MAX: usize = 340;
-/// One write of less than a page.
+/// The size of a page: a map is written in one write of less than a page.
 pub(super) const PAGE: usize = 4096;
 
-/// One line: `count` ids from `inside` on are `outside` and up.
+/// One line of a map: `count` ids from `inside` on correspond to those from `outside` on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Extent {
     inside: u32,
@@ -33,7 +34,7 @@ pub(super) enum Ids {
 }
 
 impl Map {
-    /// Every id is itself: the first user namespace.
+    /// Returns the map of the first user namespace, in which every id is mapped to itself.
     pub(super) fn identity() -> Self {
         Self(std::vec![Extent { inside: 0, outside: 0, count: u32::MAX }])
     }
@@ -42,25 +43,25 @@ impl Map {
         self.0.is_empty()
     }
 
-    /// The kernel's id of what a process of the namespace calls `id`.
+    /// Returns the kernel's id for `id` of the namespace.
     pub(super) fn to_kernel(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|e| id.checked_sub(e.inside).filter(|n| *n < e.count).map(|n| e.outside + n))
     }
 
-    /// What a process of the namespace calls the kernel's `id`.
+    /// Returns the namespace's id for the kernel's `id`.
     pub(super) fn shown_as(&self, id: u32) -> Option<u32> {
         self.0.iter().find_map(|e| id.checked_sub(e.outside).filter(|n| *n < e.count).map(|n| e.inside + n))
     }
 
-    /// This range, all of it in one extent.
+    /// Returns the kernel's first id of this range, if one extent contains the whole range.
     fn range_to_kernel(&self, first: u32, count: u32) -> Option<u32> {
         let last = first.checked_add(count - 1)?;
         let extent = self.0.iter().find(|e| e.inside <= first && last - e.inside < e.count)?;
         Some(extent.outside + (first - extent.inside))
     }
 
-    /// The file's text, as a reader sees it whose user namespace has the map `reader`. Beyond five extents the
-    /// kernel sorts them by the inside id (`sort_idmaps`).
+    /// Returns the text of the file for a reader whose user namespace has the map `reader`. The kernel sorts
+    /// more than five extents by the inside id (`sort_idmaps`).
     pub(super) fn text(&self, reader: &Self) -> String {
         let mut extents = self.0.clone();
         if extents.len() > 5 {
@@ -74,7 +75,8 @@ impl Map {
     }
 }
 
-/// Parses a map's text as map_write does: decimals and blanks, no blank line, everything after a NUL ignored.
+/// Parses a map's text as map_write does. Numbers are decimal and separated by blanks, empty lines are
+/// invalid, and all bytes after a NUL are ignored.
 fn parse(data: &[u8]) -> SysResult<Vec<Extent>> {
     let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = text.strip_suffix(b"\n").unwrap_or(text);
@@ -95,7 +97,7 @@ fn parse_line(line: &[u8]) -> Option<Extent> {
     let mut number = || {
         let word = words.next()?;
         word.iter().all(u8::is_ascii_digit).then_some(())?;
-        // simple_strtoul to a u32: what is too long wraps around.
+        // simple_strtoul to a u32: a number that is too long wraps around.
         Some(word.iter().fold(0u64, |n, digit| n.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
             as u32)
     };
@@ -111,8 +113,8 @@ fn overlap(one: &Extent, other: &Extent) -> bool {
 }
 
 impl Kernel {
-    /// A write to uid_map or gid_map of the namespace `over`, through a file that `opener` opened, by a process that
-    /// is now `writer` (proc_uid_map_write, map_write).
+    /// Handles a write to uid_map or gid_map of the namespace `over`. `opener` are the credentials that
+    /// opened the file, `writer` those of the writing process (proc_uid_map_write, map_write).
     pub(super) fn write_map(
         &mut self,
         (opener, writer): (&Creds, &Creds),
@@ -128,7 +130,7 @@ impl Kernel {
         if offset > 0 || data.len() >= PAGE {
             return Err(Errno::EINVAL);
         }
-        // Once, and for good.
+        // A map can be written only once.
         if !user.map(ids).is_empty() || !self.capable(opener, over, cap::SYS_ADMIN) {
             return Err(Errno::EPERM);
         }
@@ -144,7 +146,8 @@ impl Kernel {
         Ok(data.len())
     }
 
-    /// `new_idmap_permitted`: one id, the writer's own, or CAP_SETUID or CAP_SETGID in the parent.
+    /// Returns whether the map is permitted (`new_idmap_permitted`). Either it consists of one id, which is
+    /// the writer's own, or the writer has CAP_SETUID or CAP_SETGID in the parent namespace.
     fn map_allowed(
         &self,
         (opener, writer): (&Creds, &Creds),
@@ -154,7 +157,8 @@ impl Kernel {
         extents: &[Extent],
     ) -> bool {
         let user = self.user(over);
-        // The parent's root is special since 5.12: file capabilities could be forged through it (verify_root_map).
+        // Since Linux 5.12, mapping the parent's root needs CAP_SETFCAP: file capabilities could be forged
+        // through it (verify_root_map).
         if ids == Ids::Users && extents.iter().any(|extent| extent.outside == 0) {
             let may = match opener.user == over {
                 true => user.parent_could_setfcap,
@@ -167,7 +171,8 @@ impl Kernel {
         if let [Extent { outside, count: 1, .. }] = *extents {
             let own = match ids {
                 Ids::Users => opener.euid(),
-                // Without setgroups "deny" a group that takes rights away could be dropped (CVE-2014-8989).
+                // Without "deny" in setgroups, a process could drop a group that denies it access
+                // (CVE-2014-8989).
                 Ids::Groups => opener.egid(),
             };
             let denied = ids == Ids::Users || !user.setgroups;
@@ -183,7 +188,8 @@ impl Kernel {
         self.capable(writer, parent, capability) && self.capable(opener, parent, capability)
     }
 
-    /// A write to setgroups: "deny" only before the group map, "allow" only if it was not denied (proc_setgroups_write).
+    /// Handles a write to setgroups. "deny" is possible only before the group map is written, and "allow"
+    /// only if setgroups was not denied (proc_setgroups_write).
     pub(super) fn write_setgroups(&mut self, over: NsId, data: &[u8]) -> SysResult<usize> {
         if data.len() >= 8 {
             return Err(Errno::EINVAL);

@@ -1,4 +1,4 @@
-//! The kernel's state, and the one place where a call becomes what it does.
+//! The kernel's state, and the dispatch of each call to its implementation.
 
 use core::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +18,13 @@ use nsexec::sys::types::{
     Errno, ExitSignal, FsType, Mount, PollFd, SigAction, Signal, SysResult, TidAddress,
 };
 
-/// Why a call does not come back with a value.
+/// The reason why a call returns no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Halt {
     Errno(Errno),
-    /// It waits.
+    /// The call blocks.
     Block,
-    /// The process is dead, or another program.
+    /// The process is dead, or runs another program.
     Gone,
 }
 
@@ -34,25 +34,26 @@ impl From<Errno> for Halt {
     }
 }
 
-/// The option hidepid of a mounted /proc (proc(5), "Mount options"): what it hides of a process that the caller may not
-/// inspect (ptrace(2), PTRACE_MODE_READ_FSCREDS).
+/// The option hidepid of a mounted /proc (proc(5), "Mount options"). It hides a process that the caller may
+/// not inspect (ptrace(2), PTRACE_MODE_READ_FSCREDS).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum HidePid {
-    /// 0: nothing.
+    /// 0: hides nothing.
     #[default]
     Off,
-    /// 1: its directory is visible, and its files cannot be opened (EPERM). The group of the option gid is exempt, root's by
-    /// default.
+    /// 1: the process's directory is visible, but its files cannot be opened (EPERM). The group of the option
+    /// gid, by default root's, is exempt.
     NoAccess,
-    /// 2: as 1, but its files do not exist (ENOENT).
+    /// 2: as 1, but the files do not exist (ENOENT).
     Invisible,
-    /// 4, since Linux 5.8: its directory does not exist either (ENOENT). If the directory is open, or its name is in the
-    /// kernel's cache since another process looked it up, its files fail with EPERM. No group is exempt.
+    /// 4, since Linux 5.8: the directory does not exist either (ENOENT). If the directory is open, or its
+    /// name is in the kernel's cache since another process looked it up, its files fail with EPERM. No group
+    /// is exempt.
     Ptraceable,
 }
 
 impl HidePid {
-    /// All modes, with the word and the number of the option.
+    /// All modes, each with the option's value as a word and as a number.
     pub const ALL: [(&'static str, u32, Self); 4] = [
         ("off", 0, Self::Off),
         ("noaccess", 1, Self::NoAccess),
@@ -74,7 +75,7 @@ impl HidePid {
     }
 }
 
-/// How large and how complete the simulated machine is.
+/// The size of the simulated machine, and the features that it has.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Bytes that fit into a pipe. Linux: 65,536, or 4,096 beyond the user's limit (pipe(7)).
@@ -83,38 +84,39 @@ pub struct Settings {
     pub socket_buffer: usize,
     /// Descriptors in each process (RLIMIT_NOFILE).
     pub descriptors: i32,
-    /// Processes in all, the launcher too.
+    /// The maximum number of processes, the launcher included.
     pub processes: usize,
-    /// Namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
+    /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<Kind, usize>,
-    /// System calls that this kernel does not have, by strace's name, and what it says: `("pidfd_open", ENOSYS)`; also
-    /// the flags `MFD_EXEC` and `O_TMPFILE`.
+    /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
+    /// ENOSYS)`. The flags `MFD_EXEC` and `O_TMPFILE` can be listed too.
     pub lacks: BTreeMap<&'static str, Errno>,
-    /// The capabilities that an exec may give (capabilities(7)).
+    /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
-    /// The launcher has changed its root: no user namespaces (EPERM).
+    /// True if the launcher has changed its root, so it cannot create user namespaces (EPERM).
     pub chrooted: bool,
-    /// The set-user-id bit does nothing (PR_SET_NO_NEW_PRIVS(2const)).
+    /// True if the set-user-id bit has no effect (PR_SET_NO_NEW_PRIVS(2const)).
     pub no_new_privs: bool,
-    /// What socketpair and pipe2 make is not close-on-exec: runc's C, which leaks its sync pipes to the mapping tools.
+    /// True if descriptors of socketpair and pipe2 are not close-on-exec, as in runc's C code, which leaks
+    /// its sync pipes to the mapping tools.
     pub leaks_descriptors: bool,
-    /// A part of /proc is covered: nobody may mount a fresh one in a user namespace.
+    /// True if a part of /proc is covered, so that no process in a user namespace may mount a new procfs.
     pub proc_masked: bool,
-    /// Nothing is mounted at /proc, until somebody mounts it.
+    /// True if nothing is mounted at /proc before the run.
     pub proc_missing: bool,
     /// The hidepid mode of /proc.
     pub hidepid: HidePid,
-    /// Programs lie on tmpfs, which answers a question for seals.
+    /// True if programs are on tmpfs, where F_GET_SEALS succeeds.
     pub programs_on_tmpfs: bool,
-    /// Nothing can be executed in the directories where files are made.
+    /// True if the directories in which files are made are mounted noexec.
     pub directories_noexec: bool,
-    /// How long the machine has been up, in seconds: neither clock can be set back further (time_namespaces(7)).
+    /// The uptime of the machine in seconds. No clock can be set back further (time_namespaces(7)).
     pub uptime: i64,
-    /// The file system of files that are put somewhere (statfs(2)).
+    /// The file system of the files of a test (statfs(2)).
     pub file_system: FsType,
-    /// The libc caches its thread id at an address that the kernel knows, as glibc does.
+    /// True if the libc caches its thread id at an address that the kernel has registered, as glibc does.
     pub tid_cache: bool,
-    /// Calls that a run may make before it counts as endless.
+    /// The number of calls after which a run counts as endless.
     pub calls: usize,
 }
 
@@ -144,11 +146,11 @@ impl Default for Settings {
     }
 }
 
-/// The whole state.
+/// The whole state of the simulated kernel.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernel {
     pub(super) settings: Settings,
-    /// How many namespaces of a kind were there before the run.
+    /// The number of namespaces of each kind that existed before the run.
     pub(super) given: BTreeMap<Kind, usize>,
     pub(super) processes: Vec<Process>,
     pub(super) namespaces: Vec<Namespace>,
@@ -156,26 +158,27 @@ pub(super) struct Kernel {
     pub(super) pipes: Vec<Pipe>,
     pub(super) pairs: Vec<Pair>,
     pub(super) files: BTreeMap<String, Extra>,
-    /// Mounts over paths below /proc: what is mounted over `/proc/PID` or `/proc/PID/FILE`, with the path that was bound.
+    /// Mounts over paths below /proc: `/proc/PID` or `/proc/PID/FILE`, with the path that is bound there.
     pub(super) binds: BTreeMap<String, String>,
     pub(super) programs: BTreeMap<String, Program>,
     /// The files that processes made, and the names of those that have one.
     pub(super) made: Vec<Made>,
     pub(super) names: BTreeMap<String, usize>,
-    /// The write end of the pipe whose read end tells the launcher of a signal that asks for the end of a launch.
+    /// The write end of a pipe. Its read end becomes readable in the launcher when a signal asks it to end a
+    /// launch.
     pub(super) interrupt: Option<usize>,
     /// The process directories in the kernel's name cache, by the pid namespace of the /proc.
     pub(super) proc_found: RefCell<BTreeSet<(NsId, Task)>>,
-    /// What was written to standard error.
+    /// The bytes written to standard error.
     pub(super) sink: Vec<u8>,
-    /// Milliseconds that all have waited together.
+    /// The time in milliseconds that has passed in the run.
     pub(super) clock: u64,
-    /// Calls so far.
+    /// The number of calls made in the run.
     pub(super) calls: usize,
 }
 
 impl Kernel {
-    /// Makes `call` for process `me`, if it can go on.
+    /// Makes `call` for process `me`, unless the call blocks.
     pub(super) fn call(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
         let lacks = if *call == Call::TidAddress { None } else { self.settings.lacks.get(call.name()) };
         if let Some(errno) = lacks {
@@ -257,7 +260,7 @@ impl Kernel {
         })
     }
 
-    /// The calls of a process that copies its own program.
+    /// Implements the calls of a process that copies its own program.
     fn copying(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
         let unit = |()| Reply::Unit;
         Ok(match call {
@@ -276,16 +279,16 @@ impl Kernel {
         })
     }
 
-    /// Both come back from a clone; the child's line is in its own list already.
+    /// Implements both kinds of clone. The child's own reply is already in its list.
     fn forked(&mut self, me: Task, call: &Call, sibling: bool, exit: ExitSignal) -> Result<Reply, Halt> {
         let child = self.clone_process(me, call, sibling, exit)?;
         let seen_from = self.process(me).ns.get(Kind::Pid);
-        // Always seen: a child's namespace is its maker's or below.
+        // Always visible: a child's pid namespace is its creator's or a descendant of it.
         let pid = self.number(child, seen_from).ok_or(Errno::ESRCH)?;
         Ok(Reply::Parent(pid))
     }
 
-    /// poll(2). Time passes only when nobody can do anything else.
+    /// Implements poll(2). Time passes only when no process can run.
     fn poll(&mut self, me: Task, fds: &[PollFd], timeout_ms: i32) -> Result<Reply, Halt> {
         let (count, fds) = self.polled(me, fds);
         let clock = self.clock;
@@ -301,7 +304,7 @@ impl Kernel {
     }
 
     fn set_name(&mut self, me: Task, name: &[u8]) -> SysResult<()> {
-        // PR_SET_NAME(2const): cut after 15 bytes.
+        // PR_SET_NAME(2const): the name is truncated after 15 bytes.
         self.process_mut(me).name = String::from_utf8_lossy(&name[..name.len().min(15)]).into_owned();
         Ok(())
     }
@@ -326,8 +329,11 @@ impl Kernel {
         Ok(TidAddress { address: 0x7f00_0000_0010, cached: self.own_number(me).0 })
     }
 
-    /// mount(2) of what the launcher's stage 2 mounts: CAP_SYS_ADMIN where the mount namespace belongs, for a new
-    /// /proc also where the pid namespace does (mount_capable), and none of the old one covered (mnt_already_visible).
+    /// Implements mount(2) for the mounts of the launcher's stage 2.
+    ///
+    /// Errors: `EPERM`: the process lacks CAP_SYS_ADMIN over the owner of the mount namespace. For a new
+    /// /proc, also over the owner of the pid namespace (mount_capable), or a part of the old /proc is covered
+    /// (mnt_already_visible).
     fn mount(&mut self, me: Task, mount: Mount) -> SysResult<()> {
         let proxy = self.process(me).ns;
         let (mnt, pid) = (proxy.get(Kind::Mnt), proxy.get(Kind::Pid));
@@ -345,7 +351,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether a process can go on: the call that it waits in would come back.
+    /// Returns whether a process can run: the call in which it is blocked would now return.
     pub(super) fn is_ready(&self, task: Task) -> bool {
         let process = self.process(task);
         if !process.is_alive() || process.stopped || process.rest.is_some() || process.main.is_none() {
@@ -379,12 +385,12 @@ impl Kernel {
         }
     }
 
-    /// Everybody who can go on, in the order of birth.
+    /// Returns all processes that can run, in the order of birth.
     pub(super) fn ready(&self) -> Vec<Task> {
         self.tasks().filter(|task| self.is_ready(*task)).collect()
     }
 
-    /// Lets the time pass until the first poll gives up. Whether there is one.
+    /// Advances the clock to the first timeout of a poll. Returns false if no poll has a timeout.
     pub(super) fn pass_time(&mut self) -> bool {
         let running = self.processes.iter().filter(|process| process.is_alive() && !process.stopped);
         let deadlines = running.filter_map(|process| process.deadline);
@@ -397,9 +403,9 @@ impl Kernel {
         }
     }
 
-    /// A signal that asks the launcher to end comes through its signalfd.
+    /// Sends `signal` to the launcher through its signalfd, where it asks for the end of the launch.
     pub(super) fn interrupt(&mut self, signal: Signal) {
-        /// struct signalfd_siginfo (signalfd(2)).
+        /// The size of struct signalfd_siginfo (signalfd(2)).
         const RECORD: usize = 128;
         let Some(description) = self.interrupt else { return };
         if let Object::PipeWrite(pipe) = self.descriptions[description].object {
@@ -409,13 +415,13 @@ impl Kernel {
         }
     }
 
-    /// Begins with `signal` ignored.
+    /// Sets the initial disposition of `signal` to ignored.
     pub(super) fn ignore(&mut self, task: Task, signal: Signal) {
         self.process_mut(task).actions.insert(signal.0, SigAction::IGNORE);
     }
 }
 
-/// The strings of an exec.
+/// Returns the strings of an exec.
 fn strings(args: &[Bytes]) -> Vec<Vec<u8>> {
     args.iter().map(|arg| arg.0.clone()).collect()
 }

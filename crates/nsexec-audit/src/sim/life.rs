@@ -17,7 +17,8 @@ use nsexec::sys::types::{
 };
 
 impl Kernel {
-    /// clone(2). A sibling has our parent and our exit signal; the first one in a pid namespace is its pid 1.
+    /// Implements clone(2). A sibling has the caller's parent and exit signal. The first process in a pid
+    /// namespace becomes its pid 1.
     pub(super) fn clone_process(
         &mut self,
         me: Task,
@@ -25,7 +26,7 @@ impl Kernel {
         sibling: bool,
         exit: ExitSignal,
     ) -> SysResult<Task> {
-        // Siblings of a pid 1 would be in a namespace whose init cannot reap them (copy_process).
+        // A sibling of a pid 1 would be in a namespace whose init cannot reap it (copy_process).
         if sibling && self.is_ns_init(me) {
             return Err(Errno::EINVAL);
         }
@@ -69,7 +70,7 @@ impl Kernel {
         Ok(task)
     }
 
-    /// execve(2): another program, with the same descriptors but for those that are close-on-exec.
+    /// Implements execve(2): runs another program. Descriptors that are close-on-exec are closed.
     pub(super) fn execve(
         &mut self,
         me: Task,
@@ -90,7 +91,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What a successful exec does.
+    /// Carries out a successful exec.
     pub(super) fn become_program(
         &mut self,
         me: Task,
@@ -102,7 +103,7 @@ impl Kernel {
         let process = self.process_mut(me);
         process.name = path.rsplit('/').next().unwrap_or_default().chars().take(15).collect();
         (process.argv, process.environ, process.exe) = (argv, environ, exe);
-        // Handlers are gone with the memory; what is ignored stays so (signal(7)).
+        // Handlers disappear with the memory. Ignored signals stay ignored (signal(7)).
         process.actions.retain(|_, action| action.handler == SigAction::IGNORE.handler);
         process.exit_signal = ExitSignal::Chld;
         process.mm_user = process.creds.user;
@@ -114,13 +115,15 @@ impl Kernel {
         let closing: Vec<Fd> =
             process.fds.iter().filter(|(_, slot)| slot.cloexec).map(|(fd, _)| Fd(*fd)).collect();
         for fd in closing {
-            // It is there.
+            // The descriptor is open, so this cannot fail.
             let _ = self.close(me, fd);
         }
     }
 
-    /// Root gets everything, anybody else nothing; a set-user-id program makes root of its user, in a namespace where
-    /// root is (capabilities(7), "Capabilities and execution of programs by root"). Dumpable unless that happened.
+    /// Changes the credentials for an exec. Root gets all capabilities of the bounding set, other users get
+    /// none. A set-user-id program runs as root, in a namespace where root is mapped (capabilities(7),
+    /// "Capabilities and execution of programs by root"). The process becomes dumpable, unless its effective
+    /// id differs from its real one.
     fn change_creds_for_exec(&mut self, me: Task, setuid_root: bool) {
         let mut new = self.process(me).creds.clone();
         let root = self.user(new.user).uid_map.to_kernel(0);
@@ -145,7 +148,8 @@ impl Kernel {
         }
     }
 
-    /// A process ends: its descriptors close, its children get another parent, its pid namespace dies with its pid 1.
+    /// Ends a process. Its descriptors are closed, its children get another parent, and its pid namespace
+    /// dies if the process was its pid 1.
     pub(super) fn exit(&mut self, me: Task, status: WaitStatus) {
         let status = match self.process(me).life {
             Life::Alive => status,
@@ -165,7 +169,7 @@ impl Kernel {
             self.kill_namespace(me);
         }
         let orphans: Vec<Task> = self.tasks().filter(|task| self.process(*task).parent == Some(me)).collect();
-        // find_new_reaper: the pid 1 of the dead one's namespace, else the machine's.
+        // find_new_reaper: the pid 1 of the dead process's namespace, or else the machine's init.
         let heir = self.pid_ns(self.process(me).ns.get(Kind::Pid)).init.filter(|init| *init != me);
         for orphan in orphans {
             let child = self.process_mut(orphan);
@@ -180,7 +184,8 @@ impl Kernel {
         self.notify_parent(me);
     }
 
-    /// The first half of an exit: the memory is gone, and everything else is still there. [`Self::finish_exits`] does the rest.
+    /// The first half of an exit: the memory is gone, and everything else remains. [`Self::finish_exits`]
+    /// does the rest.
     pub(super) fn begin_exit(&mut self, me: Task, status: WaitStatus) {
         let process = self.process_mut(me);
         if process.is_alive() {
@@ -190,7 +195,7 @@ impl Kernel {
         }
     }
 
-    /// The second half of the exits that have begun. Whether there were any.
+    /// The second half of all exits that have begun. Returns whether there were any.
     pub(super) fn finish_exits(&mut self) -> bool {
         let dying: Vec<(Task, WaitStatus)> = self
             .tasks()
@@ -205,7 +210,8 @@ impl Kernel {
         !dying.is_empty()
     }
 
-    /// zap_pid_ns_processes: nobody outlives the pid 1, and nobody is born any more.
+    /// zap_pid_ns_processes: kills all other processes of a pid namespace whose pid 1 has died. No new
+    /// process can be created in it.
     fn kill_namespace(&mut self, init: Task) {
         let ns = self.process(init).ns.get(Kind::Pid);
         let pid_ns = self.pid_ns_mut(ns);
@@ -218,7 +224,7 @@ impl Kernel {
         }
     }
 
-    /// Tells the parent of a dead child; reaps it where nobody will (do_notify_parent).
+    /// Notifies the parent of a dead child. Reaps the child if no process will do so (do_notify_parent).
     fn notify_parent(&mut self, task: Task) {
         let Life::Zombie(status) = self.process(task).life else { return };
         let Some(parent) = self.process(task).parent else {
@@ -236,7 +242,8 @@ impl Kernel {
         self.deliver(parent, Signal::CHLD, true);
     }
 
-    /// The children that a wait is about: __WCLONE means those without SIGCHLD, and only those (wait(2)).
+    /// Returns the children that a wait considers. With __WCLONE these are only the children whose exit
+    /// signal is not SIGCHLD (wait(2)).
     fn eligible(&self, me: Task, pid: Pid, which: WaitFor) -> Vec<Task> {
         let seen_from = self.process(me).ns.get(Kind::Pid);
         let wanted = match which {
@@ -252,7 +259,9 @@ impl Kernel {
             .collect()
     }
 
-    /// wait4(2). ECHILD: nobody can come any more.
+    /// Implements wait4(2).
+    ///
+    /// Errors: `ECHILD`: no matching child is left.
     pub(super) fn wait4(&mut self, me: Task, pid: Pid, which: WaitFor) -> Result<Waited, Halt> {
         let children = self.eligible(me, pid, which);
         if children.is_empty() {
@@ -268,7 +277,7 @@ impl Kernel {
                 self.process_mut(child).life = Life::Reaped(status, reaper);
                 return Ok(Waited { pid, status });
             }
-            // A stop is reported once (wait_task_stopped).
+            // A stop is reported only once (wait_task_stopped).
             if let Some(signal) = self.process(child).stop_report.filter(|_| stops) {
                 self.process_mut(child).stop_report = None;
                 return Ok(Waited { pid, status: WaitStatus::Stopped(signal) });
@@ -280,7 +289,7 @@ impl Kernel {
         }
     }
 
-    /// Whether a wait would come back.
+    /// Returns whether a wait would return now.
     pub(super) fn can_reap(&self, me: Task, pid: Pid, which: WaitFor) -> bool {
         let children = self.eligible(me, pid, which);
         children.is_empty() || children.iter().any(|child| self.process(*child).has_ended())

@@ -1,23 +1,24 @@
 //! The simulated kernel: processes, namespaces, descriptors and signals by Linux's rules, without Linux.
 //!
-//! Everything that the scripts ask of a kernel is here, deterministic, in one thread: the three stages, the launcher
-//! and the mapping tools run as simulated processes over [`SimSys`], in any order that a [`Choice`] says, with one
-//! [`Fault`] at any call. `tests/parity.rs` holds every rule against the real kernel.
+//! The simulated kernel implements every call that the scripts make. It is deterministic and runs in one
+//! thread. The three stages, the launcher and the mapping tools run as simulated processes over [`SimSys`]. A
+//! [`Choice`] decides their order, and one [`Fault`] can happen at any call. `tests/parity.rs` compares every
+//! rule with the real kernel.
 //!
 //! | file | concern |
 //! |---|---|
-//! | `kernel` | the state, and the one place where a call becomes what it does |
-//! | `process`, `life` | what a process is, its numbers; clone, exec, death, reaping |
+//! | `kernel` | the state, and the dispatch of each call to its implementation |
+//! | `process`, `life` | the state of a process and its pids; clone, exec, death, reaping |
 //! | `creds`, `idmaps` | ids, capabilities, maps |
 //! | `namespaces` | owners, joining, creating |
-//! | `descriptors`, `streams` | tables and what is open; pipes, socket pairs, polls |
+//! | `descriptors`, `streams` | descriptor tables and open files; pipes, socket pairs, polls |
 //! | `procfs` | paths and files |
 //! | `files` | files that processes make, and the programs in them |
 //! | `signals` | masks, dispositions, delivery |
 //! | `replay` | [`SimSys`]: fork and blocking by replay |
-//! | `schedule`, `fault` | orders of a run, and what goes wrong in it |
-//! | `program`, `setup` | what runs, and the machine before it |
-//! | `report`, `dump` | what came of it |
+//! | `schedule`, `fault` | the order of a run, and the faults in it |
+//! | `program`, `setup` | the programs, and the machine before a run |
+//! | `report`, `dump` | the results of a run |
 //!
 //! ```
 //! use nsexec::sys::Sys;
@@ -31,7 +32,7 @@
 //!     Err(_) => Ended::Exit(2),
 //! });
 //! let faultless = sim.run(&mut Oldest, None);
-//! // Every call can fail, once a run.
+//! // Every call can fail, one in each run.
 //! for (at, line) in faultless.places() {
 //!     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::EPERM) }));
 //!     assert!(report.fault_fired && report.stuck().count() == 0, "{line}\n{report}");
@@ -39,7 +40,8 @@
 //! assert_eq!(faultless.find(Section::Stage0).map(|process| &process.end), Some(&End::Exited(0)));
 //! ```
 //!
-//! It may panic, at a mistake of the simulator or of a test; no byte that a simulated process writes makes it do so.
+//! The simulator may panic at a mistake in itself or in a test. No byte that a simulated process writes makes
+//! it panic.
 
 mod creds;
 mod descriptors;

@@ -1,4 +1,5 @@
-//! The eight kinds of namespace, who owns them, and joining and creating them (namespaces(7), spec 6.2 and 6.3).
+//! The eight kinds of namespace and their owners; joining and creating them (namespaces(7),
+//! docs/protocol.md#setns, docs/protocol.md#unshare-and-clone).
 
 use std::vec::Vec;
 
@@ -23,11 +24,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All, in the order in which `unshare` creates them, the user namespace first (create_new_namespaces).
+    /// All kinds in the order in which `unshare` creates them, the user namespace first
+    /// (create_new_namespaces).
     pub const ALL: [Self; 8] =
         [Self::User, Self::Mnt, Self::Uts, Self::Ipc, Self::Pid, Self::Cgroup, Self::Net, Self::Time];
 
-    /// Its name in /proc/PID/ns.
+    /// Returns its name in /proc/PID/ns.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -42,7 +44,7 @@ impl Kind {
         }
     }
 
-    /// Its bit for setns and unshare.
+    /// Returns its bit for setns and unshare.
     #[must_use]
     pub const fn flag(self) -> CloneFlags {
         match self {
@@ -58,22 +60,22 @@ impl Kind {
     }
 }
 
-/// A namespace of a simulated kernel.
+/// The number of a namespace in a simulated kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NsId(pub(super) usize);
 
-/// A user namespace's own state.
+/// The state that only a user namespace has.
 #[derive(Clone, Debug)]
 pub(super) struct UserNs {
     pub(super) parent: Option<NsId>,
     pub(super) level: u32,
-    /// The effective ids of its creator.
+    /// The effective user id of its creator.
     pub(super) owner_uid: u32,
     pub(super) uid_map: Map,
     pub(super) gid_map: Map,
-    /// Whether setgroups is allowed; a child inherits a denial.
+    /// True if setgroups is allowed. A child namespace inherits a denial.
     pub(super) setgroups: bool,
-    /// Its creator had CAP_SETFCAP (verify_root_map, 5.12).
+    /// True if its creator had CAP_SETFCAP (verify_root_map, Linux 5.12).
     pub(super) parent_could_setfcap: bool,
 }
 
@@ -93,35 +95,35 @@ impl UserNs {
     }
 }
 
-/// A pid namespace's own state.
+/// The state that only a pid namespace has.
 #[derive(Clone, Debug)]
 pub(super) struct PidNs {
     pub(super) parent: Option<NsId>,
     pub(super) level: u32,
-    /// The next number.
+    /// The next pid.
     pub(super) next: i32,
-    /// Its pid 1, as long as it lives.
+    /// Its pid 1, while that process lives.
     pub(super) init: Option<Task>,
-    /// Its pid 1 has died: nobody can be born in it.
+    /// True if its pid 1 has died, so no process can be created in it.
     pub(super) dead: bool,
 }
 
-/// A time namespace's own state.
+/// The state that only a time namespace has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TimeNs {
-    /// Somebody has been in it: the offsets are final.
+    /// True if a process has entered it: the offsets are final.
     pub(super) frozen: bool,
-    /// Seconds by which its two clocks differ.
+    /// The offsets of its two clocks in seconds.
     pub(super) offsets: Vec<(&'static str, i64)>,
 }
 
-/// What only one kind has.
+/// The state that only one kind of namespace has.
 #[derive(Clone, Debug)]
 pub(super) enum State {
     User(UserNs),
     Pid(PidNs),
     Time(TimeNs),
-    /// Whose processes its /proc shows.
+    /// The pid namespace whose processes its /proc shows, or `None` without a /proc.
     Mnt {
         proc: Option<NsId>,
     },
@@ -132,7 +134,7 @@ pub(super) enum State {
 #[derive(Clone, Debug)]
 pub(super) struct Namespace {
     pub(super) kind: Kind,
-    /// The user namespace that owns it. A user namespace is its own.
+    /// The user namespace that owns it. A user namespace is listed as its own owner.
     pub(super) owner: NsId,
     pub(super) state: State,
 }
@@ -141,9 +143,9 @@ pub(super) struct Namespace {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct NsProxy {
     of: [NsId; 8],
-    /// Where its children are born.
+    /// The pid namespace of its future children.
     pub(super) pid_for_children: NsId,
-    /// Which time they have.
+    /// The time namespace of its future children.
     pub(super) time_for_children: NsId,
 }
 
@@ -165,7 +167,7 @@ impl NsProxy {
 const LEVEL_MAX: u32 = 32;
 
 impl Kernel {
-    /// The user namespace `id`, which must be one.
+    /// Returns the user namespace `id`. Panics if `id` is of another kind.
     pub(super) fn user(&self, id: NsId) -> &UserNs {
         match &self.namespaces[id.0].state {
             State::User(user) => user,
@@ -201,7 +203,7 @@ impl Kernel {
         }
     }
 
-    /// The user namespace that owns `id`.
+    /// Returns the user namespace that owns `id`.
     pub(super) fn owner(&self, id: NsId) -> NsId {
         self.namespaces[id.0].owner
     }
@@ -213,7 +215,10 @@ impl Kernel {
         id
     }
 
-    /// setns(2). EBADF; EINVAL, no namespace or another kind; then the kind's own rule.
+    /// Implements setns(2).
+    ///
+    /// Errors: `EBADF`. `EINVAL`: not a namespace, or of another kind. `EPERM` and `EINVAL` by the rules of
+    /// the kind.
     pub(super) fn setns(&mut self, me: Task, fd: Fd, flag: CloneFlags) -> SysResult<()> {
         let ns = self.namespace_of(me, fd)?;
         let kind = self.namespaces[ns.0].kind;
@@ -224,7 +229,7 @@ impl Kernel {
         if kind == Kind::User {
             return self.join_user(me, own, ns);
         }
-        // "own" is the caller's user namespace as it is now, hence the three join passes.
+        // "own" is the caller's present user namespace. Therefore stage 1 joins in three passes.
         let owner = self.owner(ns);
         let admin = self.may(me, owner, cap::SYS_ADMIN) && self.may(me, own, cap::SYS_ADMIN);
         if !admin || kind == Kind::Mnt && !self.may(me, own, cap::SYS_CHROOT) {
@@ -232,14 +237,14 @@ impl Kernel {
         }
         match kind {
             Kind::Pid => {
-                // Its own or one below; never up, never aside (pidns_install). Only children go there.
+                // Only its own pid namespace or a descendant (pidns_install). Only children enter it.
                 if !self.is_pid_descendant(ns, self.process(me).ns.get(Kind::Pid)) {
                     return Err(Errno::EINVAL);
                 }
                 self.process_mut(me).ns.pid_for_children = ns;
             }
             Kind::Time => {
-                // The caller goes too (timens_install), and so the offsets are final.
+                // The caller enters it too (timens_install), so the offsets are final.
                 self.time_ns_mut(ns).frozen = true;
                 let proxy = &mut self.process_mut(me).ns;
                 proxy.set(Kind::Time, ns);
@@ -250,7 +255,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// userns_install: never its own (EINVAL), else with CAP_SYS_ADMIN in it; all capabilities afterwards.
+    /// Joins a user namespace, with all capabilities afterwards (userns_install).
+    ///
+    /// Errors: `EINVAL`: it is the caller's own. `EPERM`: the caller lacks CAP_SYS_ADMIN in it.
     fn join_user(&mut self, me: Task, own: NsId, ns: NsId) -> SysResult<()> {
         if ns == own {
             return Err(Errno::EINVAL);
@@ -276,9 +283,10 @@ impl Kernel {
         false
     }
 
-    /// unshare(2): the user namespace first, whose creator then has every right in it; nothing happens on failure.
+    /// Implements unshare(2). Creates the user namespace first; its creator then has all capabilities in it.
+    /// A failure has no effect.
     pub(super) fn unshare(&mut self, me: Task, flags: CloneFlags) -> SysResult<()> {
-        // CLONE_FS, CLONE_FILES, CLONE_SYSVSEM and what they imply change nothing here.
+        // CLONE_FS, CLONE_FILES, CLONE_SYSVSEM and the flags that they imply have no effect here.
         const HARMLESS: u32 = 0x200 | 0x400 | 0x4_0000 | 0x1_0000 | 0x800 | 0x100;
         if flags.unknown().0 & !HARMLESS != 0 {
             return Err(Errno::EINVAL);
@@ -311,7 +319,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// create_user_ns: ENOSPC at the limit or 33 levels down; EPERM if the caller's ids are not mapped where it is.
+    /// Creates a user namespace (create_user_ns).
+    ///
+    /// Errors: `ENOSPC`: the limit is reached, or the nesting would be 33 levels deep. `EPERM`: the caller
+    /// has changed its root, or its ids are not mapped in its user namespace.
     fn create_user(&mut self, me: Task) -> SysResult<NsId> {
         let creds = &self.process(me).creds;
         let parent = self.user(creds.user);
@@ -340,7 +351,8 @@ impl Kernel {
         let state = match kind {
             Kind::Pid => {
                 let active = proxy.get(Kind::Pid);
-                // Children go elsewhere already: a second unshare, or after a setns (copy_pid_ns).
+                // The children already enter another namespace, after a second unshare or after a setns
+                // (copy_pid_ns).
                 if proxy.pid_for_children != active {
                     return Err(Errno::EINVAL);
                 }
@@ -360,7 +372,7 @@ impl Kernel {
         Ok(self.add_namespace(kind, owner, state))
     }
 
-    /// /proc/sys/user/max_*_namespaces.
+    /// Checks the limit /proc/sys/user/max_*_namespaces.
     fn below_limit(&self, kind: Kind) -> bool {
         let Some(limit) = self.settings.limits.get(&kind) else { return true };
         let there = self.namespaces.iter().filter(|ns| ns.kind == kind).count();

@@ -1,4 +1,5 @@
-//! What the files of /proc/PID say, and what is taken of what is written to them (proc(5), spec 6.1, 6.3, 6.7).
+//! The contents of the files of /proc/PID, and the effects of writes to them (proc(5),
+//! docs/protocol.md#id-maps, docs/protocol.md#unshare-and-clone, docs/protocol.md#oom_score_adj).
 
 use std::string::String;
 use std::vec::Vec;
@@ -23,7 +24,8 @@ impl Kernel {
         user: NsId,
     ) -> SysResult<String> {
         let process = self.process(task);
-        // The opener's namespace decides what the outside ids read as (m_show); a reader inside sees its parent's.
+        // The opener's user namespace decides how the outside ids are shown (m_show). An opener inside the
+        // namespace sees them as its parent namespace does.
         let seen_from = match opener.user == user {
             true => self.user(user).parent.unwrap_or(user),
             false => opener.user,
@@ -46,7 +48,7 @@ impl Kernel {
         }
     }
 
-    /// /proc/PID/stat up to the flags, of which PF_EXITING alone is modelled (do_task_stat).
+    /// Returns /proc/PID/stat up to the flags, of which only PF_EXITING is modelled (do_task_stat).
     fn stat(&self, task: Task) -> String {
         const PF_EXITING: u32 = 0x4;
         let process = self.process(task);
@@ -69,7 +71,7 @@ impl Kernel {
         )
     }
 
-    /// A write by `me`, at `offset`, to a file that `opener` opened.
+    /// Handles a write by `me`, at `offset`, to a file that `opener` opened.
     pub(super) fn write_proc(
         &mut self,
         (me, opener, offset): (Task, &Creds, usize),
@@ -96,8 +98,9 @@ impl Kernel {
         }
     }
 
-    /// At most two lines are read, which makes a third one a short write; final once somebody is in it
-    /// (timens_offsets_write, proc_timens_set_offset).
+    /// Handles a write to timens_offsets. At most two lines are read, so a third one makes the write short.
+    /// The offsets are final once a process has entered the namespace (timens_offsets_write,
+    /// proc_timens_set_offset).
     fn write_offsets(&mut self, opener: &Creds, task: Task, data: &[u8]) -> SysResult<usize> {
         if data.len() >= PAGE {
             return Err(Errno::EINVAL);
@@ -121,7 +124,8 @@ impl Kernel {
         Ok(used)
     }
 
-    /// Numbers in any base, trimmed; longer than twelve bytes is cut; lower than it ever was needs CAP_SYS_RESOURCE
+    /// Handles a write to oom_score_adj. The number may be in any base and is trimmed. Input beyond twelve
+    /// bytes is dropped. A value below the lowest one set by a privileged process needs CAP_SYS_RESOURCE
     /// (oom_score_adj_write, __set_oom_adj).
     fn write_oom(&mut self, me: Task, task: Task, data: &[u8]) -> SysResult<usize> {
         let data = &data[..data.len().min(12)];
@@ -146,7 +150,7 @@ impl Kernel {
     }
 }
 
-/// Up to two lines, and how many bytes they were.
+/// Parses up to two lines. Returns them and their length in bytes.
 fn parse_offsets(data: &[u8]) -> Option<(Vec<(&'static str, i64)>, usize)> {
     let text = core::str::from_utf8(data.split(|byte| *byte == 0).next()?).ok()?;
     let mut offsets = Vec::new();
@@ -175,7 +179,9 @@ fn parse_offsets(data: &[u8]) -> Option<(Vec<(&'static str, i64)>, usize)> {
     }
 }
 
-/// kstrtoint with base 0: ERANGE for what is a number, but too large.
+/// Parses as kstrtoint does with base 0.
+///
+/// Errors: `EINVAL`: not a number. `ERANGE`: the number is too large.
 fn parse_integer(text: &str) -> SysResult<i32> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -189,7 +195,7 @@ fn parse_integer(text: &str) -> SysResult<i32> {
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(base)) {
         return Err(Errno::EINVAL);
     }
-    // At most twelve digits: they always fit.
+    // At most twelve digits, which always fit.
     let value = i64::from_str_radix(digits, base).map_err(|_| Errno::ERANGE)?;
     i32::try_from(if negative { -value } else { value }).map_err(|_| Errno::ERANGE)
 }

@@ -1,4 +1,4 @@
-//! Processes: birth, numbers, exec, death, reaping (clone(2), execve(2), wait(2), pid_namespaces(7)).
+//! Processes and their pids: lookup, setsid, pidfds (setsid(2), pidfd_open(2), pid_namespaces(7)).
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -14,11 +14,11 @@ use super::program::{Main, Rest};
 use crate::record::{Call, Line};
 use nsexec::sys::types::{Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
 
-/// A simulated process, by the order of birth. Never used again, unlike a pid.
+/// A simulated process, numbered in the order of birth. The number is never reused, unlike a pid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Task(pub(super) usize);
 
-/// Which part a process plays: the section of a transcript.
+/// The role of a process, which is also the section of a transcript.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Section {
     /// The first process.
@@ -31,12 +31,12 @@ pub enum Section {
     Stage2,
     /// A child of stage 0.
     MappingTool,
-    /// Any other.
+    /// Any other process.
     Other,
 }
 
 impl Section {
-    /// As transcripts call it (design 5).
+    /// Returns the name that transcripts use.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Section {
         }
     }
 
-    /// The part of a new process, from its maker's part and the kind of clone.
+    /// Returns the role of a new process, from its creator's role and the kind of clone.
     pub(super) fn after(maker: Self, sibling: bool) -> Self {
         match (maker, sibling) {
             (Self::Launcher, false) => Self::Stage0,
@@ -61,12 +61,13 @@ impl Section {
     }
 }
 
-/// A process by its part, and which of those that play it, from 0: there may be two mapping tools.
+/// A process, named by its role and its index among the processes with this role. There may be two mapping
+/// tools.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Who {
-    /// The part.
+    /// The role.
     pub section: Section,
-    /// Which one.
+    /// The index, from 0.
     pub nth: usize,
 }
 
@@ -77,14 +78,14 @@ impl fmt::Display for Who {
     }
 }
 
-/// Who took a dead process's status.
+/// The process that reaped a dead process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reaper {
-    /// A process waited for it.
+    /// A process waited for the dead process.
     Process(Who),
-    /// Its parent ignores SIGCHLD, so the kernel did.
+    /// Its parent ignores SIGCHLD, so the kernel reaped it.
     Nobody,
-    /// Its parent was dead: the first process of the machine did.
+    /// Its parent was dead, so the init process of the machine reaped it.
     Init,
 }
 
@@ -92,23 +93,23 @@ pub enum Reaper {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Life {
     Alive,
-    /// Killed, and between exit_mm and exit_files of do_exit(): it has no memory any more, so that its files in /proc are
-    /// root's; its descriptors are still open.
+    /// Killed, and between exit_mm and exit_files of do_exit(). The process has no memory any more, so its
+    /// files in /proc belong to root; its descriptors are still open.
     Dying(WaitStatus),
     Zombie(WaitStatus),
     Reaped(WaitStatus, Reaper),
 }
 
-/// One process.
+/// The state of one process.
 #[derive(Clone)]
 pub(super) struct Process {
     pub(super) who: Who,
     pub(super) parent: Option<Task>,
     pub(super) life: Life,
-    /// Its numbers, from its own pid namespace up to the first.
+    /// Its pids, from its own pid namespace up to the first.
     pub(super) numbers: Vec<(NsId, Pid)>,
     pub(super) exit_signal: ExitSignal,
-    /// Its process group and session, by the process that leads them.
+    /// The leader of its process group and session.
     pub(super) group: Task,
     pub(super) name: String,
     pub(super) argv: Vec<Vec<u8>>,
@@ -117,7 +118,8 @@ pub(super) struct Process {
     pub(super) creds: Creds,
     pub(super) ns: NsProxy,
     pub(super) dumpable: bool,
-    /// The user namespace of its memory: whose root its files are while it is not dumpable.
+    /// The user namespace of its memory. While the process is not dumpable, its files belong to root of this
+    /// namespace.
     pub(super) mm_user: NsId,
     pub(super) oom: i32,
     pub(super) oom_min: i32,
@@ -126,24 +128,24 @@ pub(super) struct Process {
     pub(super) pending: SignalSet,
     pub(super) actions: BTreeMap<i32, SigAction>,
     pub(super) pdeathsig: Option<Signal>,
-    /// Stopped by a signal: it makes no calls until SIGCONT.
+    /// True if a signal has stopped the process. It makes no calls until SIGCONT.
     pub(super) stopped: bool,
-    /// The signal that stopped it, until its parent has asked.
+    /// The signal that stopped the process, until its parent has waited for it.
     pub(super) stop_report: Option<Signal>,
-    /// Bytes that a blocked write has got rid of.
+    /// The number of bytes that a blocked write has already written.
     pub(super) progress: usize,
-    /// When the poll that it is in gives up.
+    /// The time at which its blocked poll times out.
     pub(super) deadline: Option<u64>,
-    /// The call that it waits in.
+    /// The call in which the process is blocked.
     pub(super) blocked: Option<Call>,
-    /// It lives, and makes no more calls.
+    /// The reason why the living process makes no more calls.
     pub(super) rest: Option<Rest>,
     pub(super) main: Option<Main>,
-    /// The replies of this program, from its start.
+    /// The replies that the current program has received, from its start.
     pub(super) replay: Vec<Line>,
-    /// Where in them this process's own begin: what comes before was copied by the fork.
+    /// The index in `replay` of the process's first own line. The fork copied the lines before it.
     pub(super) own: usize,
-    /// Its own lines up to the last exec.
+    /// The process's own lines up to the last exec.
     pub(super) past: Vec<Line>,
 }
 
@@ -158,7 +160,7 @@ impl Process {
         self.life == Life::Alive
     }
 
-    /// It has no descriptors and no namespaces any more.
+    /// Returns whether the process is a zombie or reaped. It then has no descriptors and no namespaces.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.life, Life::Zombie(_) | Life::Reaped(..))
     }
@@ -167,12 +169,12 @@ impl Process {
         matches!(self.life, Life::Reaped(..))
     }
 
-    /// How many lines its own transcript has.
+    /// Returns the number of lines of its own transcript.
     pub(super) fn lines(&self) -> usize {
         self.past.len() + self.replay.len() - self.own
     }
 
-    /// The call that it waits in is over.
+    /// Clears the state of the blocked call, which has ended.
     pub(super) fn unblock(&mut self) {
         self.blocked = None;
         self.progress = 0;
@@ -193,19 +195,20 @@ impl Kernel {
         (0..self.processes.len()).map(Task)
     }
 
-    /// The number of a process as the pid namespace `seen_from` sees it, if it does.
+    /// Returns the pid of a process in the pid namespace `seen_from`, if it is visible there.
     pub(super) fn number(&self, task: Task, seen_from: NsId) -> Option<Pid> {
         let numbers = &self.process(task).numbers;
         numbers.iter().find(|(ns, _)| *ns == seen_from).map(|(_, pid)| *pid)
     }
 
-    /// Who has this number there. A zombie keeps its own until it is reaped.
+    /// Returns the process with this pid in the pid namespace `seen_from`. A zombie keeps its pid until it is
+    /// reaped.
     pub(super) fn find(&self, seen_from: NsId, pid: i32) -> Option<Task> {
         self.tasks()
             .find(|task| !self.process(*task).is_reaped() && self.number(*task, seen_from) == Some(Pid(pid)))
     }
 
-    /// The number of a process in its own eyes.
+    /// Returns the pid of a process in its own pid namespace.
     pub(super) fn own_number(&self, task: Task) -> Pid {
         self.process(task).numbers.first().map_or(Pid(0), |(_, pid)| *pid)
     }
@@ -214,7 +217,7 @@ impl Kernel {
         self.pid_ns(self.process(task).ns.get(Kind::Pid)).init == Some(task)
     }
 
-    /// New numbers in `ns` and everything above it.
+    /// Allocates a pid in `ns` and in each of its ancestors.
     pub(super) fn new_numbers(&mut self, ns: NsId) -> Vec<(NsId, Pid)> {
         let mut numbers = Vec::new();
         let mut at = Some(ns);
@@ -227,7 +230,9 @@ impl Kernel {
         numbers
     }
 
-    /// setsid(2): EPERM for the leader of a process group.
+    /// Implements setsid(2).
+    ///
+    /// Errors: `EPERM`: the process leads a process group.
     pub(super) fn setsid(&mut self, me: Task) -> SysResult<()> {
         if self.process(me).group == me {
             return Err(Errno::EPERM);
@@ -236,7 +241,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// pidfd_open(2).
+    /// Implements pidfd_open(2).
     pub(super) fn pidfd_open(&mut self, me: Task, pid: Pid) -> SysResult<Fd> {
         if pid.0 <= 0 {
             return Err(Errno::EINVAL);

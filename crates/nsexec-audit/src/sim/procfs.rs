@@ -1,4 +1,5 @@
-//! Paths and the files of /proc that matter (proc(5), spec 6.1, 6.3, 6.6, 6.7, 6.9).
+//! Path lookup, and the files of /proc that matter (proc(5), docs/protocol.md#id-maps,
+//! docs/protocol.md#dumpable, docs/protocol.md#oom_score_adj, docs/protocol.md#errors-by-call).
 
 use std::rc::Rc;
 use std::vec::Vec;
@@ -24,7 +25,7 @@ pub(super) enum ProcFile {
     Stat,
 }
 
-/// What a path leads to.
+/// The file to which a path leads.
 pub(super) enum Node {
     /// /proc, with the pid namespace whose processes it shows.
     ProcRoot(NsId),
@@ -36,18 +37,18 @@ pub(super) enum Node {
     Extra(Extra),
     /// A file that a process made.
     Made(usize),
-    /// What a descriptor of /proc/PID/fd is.
+    /// The object of a descriptor in /proc/PID/fd.
     Opened(Object),
-    /// What a process runs, at /proc/PID/exe.
+    /// The program file of a process, at /proc/PID/exe.
     Exe(Rc<[u8]>),
 }
 
-/// A path that was followed.
+/// The result of a path lookup.
 struct Walked {
     node: Node,
-    /// It leads over a mount point.
+    /// True if the path crosses a mount point.
     crosses: bool,
-    /// It ends in a link of procfs that is no path.
+    /// True if the path ends in a magic link of procfs, whose target is not a path (symlink(7)).
     magic: bool,
 }
 
@@ -57,29 +58,29 @@ impl Walked {
     }
 }
 
-/// A file that a test puts somewhere.
+/// A file that a test adds to the machine.
 #[derive(Clone, Debug)]
 pub enum Extra {
     /// A namespace, bound to a path as `ip netns` does.
     Namespace(NsId),
-    /// A named pipe: a plain open would wait for ever.
+    /// A named pipe, on which a plain open would block for ever.
     Fifo,
     /// A regular file with this content.
     Regular(Rc<[u8]>),
     /// A directory.
     Directory,
-    /// A file that nobody may open (EACCES).
+    /// A file that no process may open (EACCES).
     Forbidden,
-    /// A file in a folder that nobody may search: not even what it is can be asked (EACCES).
+    /// A file in a directory that no process may search: every lookup fails (EACCES).
     Hidden,
     /// A file of a process that /proc hides (EPERM).
     NotPermitted,
-    /// A path that does not exist, also if it names a simulated process in /proc (ENOENT).
+    /// A path that does not exist (ENOENT), even if it names a simulated process in /proc.
     Missing,
 }
 
 impl Kernel {
-    /// openat(2).
+    /// Implements openat(2).
     pub(super) fn openat(&mut self, me: Task, dir: Fd, path: &[u8], flags: OpenFlags) -> SysResult<Fd> {
         if path.len() >= PAGE {
             return Err(Errno::ENAMETOOLONG);
@@ -91,8 +92,10 @@ impl Kernel {
         self.install_node(me, node, flags)
     }
 
-    /// openat2(2) with RESOLVE_NO_XDEV and RESOLVE_NO_MAGICLINKS. EXDEV: a mount point is crossed, that of /proc too; ELOOP: a
-    /// link to a program, a descriptor or a namespace.
+    /// Implements openat2(2) with RESOLVE_NO_XDEV and RESOLVE_NO_MAGICLINKS.
+    ///
+    /// Errors: `EXDEV`: the path crosses a mount point, which may be that of /proc. `ELOOP`: the path ends in
+    /// a link to a program, a descriptor or a namespace.
     pub(super) fn openat2(&mut self, me: Task, dir: Fd, path: &[u8], flags: OpenFlags) -> SysResult<Fd> {
         if path.len() >= PAGE {
             return Err(Errno::ENAMETOOLONG);
@@ -102,7 +105,7 @@ impl Kernel {
             return Err(Errno::EXDEV);
         }
         if walked.magic {
-            // The link asks for permission before it is refused.
+            // The link checks the permission before the lookup fails.
             if let Node::Ns(task, kind, for_children) = walked.node {
                 self.follow_ns(me, task, kind, for_children)?;
             }
@@ -114,7 +117,7 @@ impl Kernel {
     fn install_node(&mut self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Fd> {
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
-            // They know for themselves what they are open for.
+            // These objects record their access mode themselves.
             (OpenFlags::Directory | OpenFlags::Path, object @ Object::ProcRoot(_)) => object,
             (OpenFlags::Path, object @ Object::Made(..)) => object,
             (OpenFlags::Directory | OpenFlags::Path, object) => Object::PathOnly(object.fs_type()),
@@ -123,7 +126,8 @@ impl Kernel {
         self.install(me, object, true)
     }
 
-    /// newfstatat(2), of which the number of links: /proc/self/task has two and one for each thread.
+    /// Implements newfstatat(2), of which the number of links: /proc/self/task has two, and one for each
+    /// thread.
     pub(super) fn link_count(&self, me: Task, path: &[u8]) -> SysResult<u64> {
         Ok(match self.resolve(me, Fd::CWD, path)? {
             Node::TaskDir => 3,
@@ -133,8 +137,9 @@ impl Kernel {
         })
     }
 
-    /// readlink(2) of /proc/self, in the numbering of the pid namespace that the mounted /proc belongs to; it is not there
-    /// for somebody whom that namespace does not see (proc_self_get_link). Other links are not modelled, and are none.
+    /// Implements readlink(2) of /proc/self, in the pid namespace of the mounted /proc. The link does not
+    /// exist if the process is not visible in that namespace (proc_self_get_link). Other symlinks are not
+    /// modelled; reading one returns EINVAL.
     pub(super) fn readlink(&self, me: Task, path: &[u8], len: usize) -> SysResult<Vec<u8>> {
         if len == 0 {
             return Err(Errno::EINVAL);
@@ -148,7 +153,7 @@ impl Kernel {
         Ok(text)
     }
 
-    /// statfs(2), of which ST_RDONLY: nothing is mounted so.
+    /// Implements statfs(2), of which ST_RDONLY. No mount is read-only.
     pub(super) fn is_read_only(&self, me: Task, path: &[u8]) -> SysResult<bool> {
         self.resolve(me, Fd::CWD, path).map(|_| false)
     }
@@ -185,7 +190,7 @@ impl Kernel {
         }
         match *self.object(me, dir)? {
             Object::ProcRoot(seen_from) => self.in_proc(me, seen_from, text),
-            // A held directory outlives its task, and says so (spec 6.9).
+            // An open directory outlives its task and then returns ESRCH (docs/protocol.md#errors-by-call).
             Object::ProcDir(task, _) if self.process(task).is_reaped() => Err(Errno::ESRCH),
             Object::ProcDir(task, _) => {
                 self.permit_lookup(self.is_hidden(me, task), text)?;
@@ -196,7 +201,7 @@ impl Kernel {
         }
     }
 
-    /// A path below /proc.
+    /// Looks up a path below /proc.
     fn in_proc(&self, me: Task, seen_from: NsId, path: &str) -> SysResult<Walked> {
         let (who, rest) = path.split_once('/').unwrap_or((path, ""));
         let task = match who {
@@ -221,7 +226,7 @@ impl Kernel {
         self.in_process(me, task, rest)
     }
 
-    /// A path below /proc/PID.
+    /// Looks up a path below /proc/PID.
     fn in_process(&self, me: Task, task: Task, rest: &str) -> SysResult<Walked> {
         let number = self.proc_pid_ns(me).and_then(|ns| self.number(task, ns));
         let bound = number.and_then(|pid| self.binds.get(&std::format!("/proc/{pid}/{rest}")));
@@ -232,7 +237,8 @@ impl Kernel {
         Ok(Walked { node: self.proc_node(me, task, rest)?, crosses: false, magic })
     }
 
-    /// Why a path outside of /proc leads nowhere: one of its folders is a file, or there is none (path_resolution(7)).
+    /// Returns the errno for a missing path outside of /proc: `ENOTDIR` if one of its directories is a file,
+    /// or else `ENOENT` (path_resolution(7)).
     pub(super) fn not_there(&self, path: &str) -> Errno {
         let no_folder = |folder: &str| match self.files.get(folder) {
             Some(file) => {
@@ -244,9 +250,9 @@ impl Kernel {
         if folders.into_iter().any(no_folder) { Errno::ENOTDIR } else { Errno::ENOENT }
     }
 
-    /// Whether /proc hides a process from the caller (has_pid_permissions).
+    /// Returns whether /proc hides a process from the caller (has_pid_permissions).
     fn is_hidden(&self, me: Task, task: Task) -> bool {
-        // The group of the mount option gid is exempt; only its default is modelled, root's group.
+        // The group of the mount option gid is exempt. Only its default is modelled, root's group.
         let ours = &self.process(me).creds;
         let exempt = || ours.egid() == 0 || ours.groups.contains(&0);
         match self.settings.hidepid {
@@ -256,7 +262,8 @@ impl Kernel {
         }
     }
 
-    /// Checks a lookup in the directory of a process (proc_pid_permission). The directory itself can be looked up.
+    /// Checks a lookup in the directory of a process (proc_pid_permission). The directory itself can be
+    /// looked up.
     fn permit_lookup(&self, hidden: bool, rest: &str) -> SysResult<()> {
         match self.settings.hidepid {
             _ if !hidden || rest.is_empty() => Ok(()),
@@ -267,7 +274,7 @@ impl Kernel {
 
     fn open_node(&self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Object> {
         let writes = flags == OpenFlags::ReadWrite;
-        // A link is followed before anything else is looked at.
+        // A link is followed before any other check.
         let namespace = match node {
             Node::Ns(task, kind, for_children) => Some(self.follow_ns(me, task, kind, for_children)?),
             Node::Extra(Extra::Namespace(ns)) => Some(ns),
@@ -305,10 +312,10 @@ impl Kernel {
             Node::Made(index) | Node::Opened(Object::Made(index, _)) => {
                 Ok(Object::Made(index, made_access(flags)))
             }
-            // Somebody runs it.
+            // A process is running this file.
             Node::Exe(_) if writes => Err(Errno::ETXTBSY),
             Node::Exe(content) => Ok(Object::Regular(content)),
-            // Nobody opens another one again.
+            // Opening another process's descriptor again is not modelled.
             Node::Opened(_) => Err(Errno::ENXIO),
             Node::Extra(Extra::Fifo) => Ok(Object::Fifo),
             Node::Extra(Extra::Regular(content)) => Ok(Object::Regular(content)),
@@ -319,8 +326,9 @@ impl Kernel {
         }
     }
 
-    /// Mode 0644, owned by the task's effective user if it is dumpable, by its memory's root if it is not, and by
-    /// root if it has no memory any more (task_dump_owner).
+    /// Opens a file of /proc/PID, which has mode 0644. It belongs to the task's effective user if the task is
+    /// dumpable, and to root of its memory's user namespace if it is not. If the task has no memory any more,
+    /// it belongs to root (task_dump_owner).
     fn open_proc(&self, me: Task, task: Task, file: ProcFile, writes: bool) -> SysResult<Object> {
         let (ours, target) = (&self.process(me).creds, self.process(task));
         let owner = match (target.is_alive(), target.dumpable) {
@@ -333,12 +341,12 @@ impl Kernel {
             (true, false) => self.user(target.mm_user).gid_map.to_kernel(0).unwrap_or(0),
             (false, _) => 0,
         };
-        // The stat file is for reading alone, for every user.
+        // The stat file is read-only for every user.
         if writes && (ours.euid() != owner || file == ProcFile::Stat) && !self.overrides(ours, owner, group) {
             return Err(Errno::EACCES);
         }
         let over = target.creds.user;
-        // Only setgroups asks for more on opening (proc_setgroups_open).
+        // Only setgroups needs a further permission on opening (proc_setgroups_open).
         if file == ProcFile::Setgroups && writes && !self.capable(ours, over, cap::SYS_ADMIN) {
             return Err(Errno::EACCES);
         }
@@ -346,14 +354,17 @@ impl Kernel {
         Ok(Object::Proc(task, file, over, access))
     }
 
-    /// CAP_DAC_OVERRIDE, over a file whose owners our namespace knows (capable_wrt_inode_uidgid).
+    /// Returns whether CAP_DAC_OVERRIDE applies to a file. Its owner and group must be mapped in the caller's
+    /// user namespace (capable_wrt_inode_uidgid).
     fn overrides(&self, ours: &Creds, owner: u32, group: u32) -> bool {
         let user = self.user(ours.user);
         let known = user.uid_map.shown_as(owner).is_some() && user.gid_map.shown_as(group).is_some();
         known && self.capable(ours, ours.user, cap::DAC_OVERRIDE)
     }
 
-    /// /proc/PID/ns/KIND, which asks who may look into a process (proc_ns_get_link): EACCES.
+    /// Follows /proc/PID/ns/KIND.
+    ///
+    /// Errors: `EACCES`: the caller may not inspect the process (proc_ns_get_link).
     fn follow_ns(&self, me: Task, task: Task, kind: Kind, for_children: bool) -> SysResult<NsId> {
         if !self.may_inspect(me, task) {
             return Err(Errno::EACCES);
@@ -363,7 +374,7 @@ impl Kernel {
             return Err(Errno::ENOENT);
         }
         match (kind, for_children) {
-            // Nobody has been born in it yet (pidns_for_children_get).
+            // No process has been created in it yet (pidns_for_children_get).
             (Kind::Pid, true) if self.pid_ns(process.ns.pid_for_children).next == 1 => Err(Errno::ENOENT),
             (Kind::Pid, true) => Ok(process.ns.pid_for_children),
             (Kind::Time, true) => Ok(process.ns.time_for_children),
@@ -381,7 +392,8 @@ const fn made_access(flags: OpenFlags) -> Access {
 }
 
 impl Kernel {
-    /// What is at /proc/PID/REST. The links to programs and descriptors ask who may look (proc_fd_access_allowed).
+    /// Returns the file at /proc/PID/REST. The links to programs and descriptors check whether the caller may
+    /// inspect the process (proc_fd_access_allowed).
     fn proc_node(&self, me: Task, task: Task, rest: &str) -> SysResult<Node> {
         let number = rest.strip_prefix("fd/").and_then(|number| number.parse().ok()).map(Fd);
         if (rest == "exe" || number.is_some()) && !self.may_inspect(me, task) {

@@ -1,4 +1,4 @@
-//! What runs in a simulated process: closures over [`SimSys`], and a few built-in programs.
+//! The programs of simulated processes: closures over [`SimSys`], and a few built-in programs.
 
 use core::fmt;
 use std::ffi::CString;
@@ -10,37 +10,39 @@ use super::replay::SimSys;
 use nsexec::sys::Sys;
 use nsexec::sys::types::{Fd, OpenFlags, Signal};
 
-/// How a program's function ends.
+/// The way in which a program's function ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
     /// The process exits with this status.
     Exit(i32),
-    /// It dies by this signal.
+    /// The process dies by this signal.
     Signal(Signal),
-    /// It is handed over to whoever called the bootstrap: it lives, with all it has, and makes no more calls.
+    /// The process returns to the caller of the bootstrap: it lives, keeps its resources, and makes no more
+    /// calls.
     HandOver,
-    /// It lives until somebody kills it, and makes no more calls.
+    /// The process lives until it is killed, and makes no more calls.
     Stay,
 }
 
-/// Why a living process makes no calls.
+/// The reason why a living process makes no calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rest {
     HandedOver,
     Stays,
-    /// It was there before the run.
+    /// The process existed before the run.
     Background,
 }
 
-/// The function of a process. A deterministic function of what the system calls reply: it is called again and again.
+/// The function of a process. It must depend only on the replies of its system calls, since it is called
+/// again for each turn of the process.
 pub type Main = Rc<dyn Fn(&mut SimSys) -> Ended>;
 
 /// An executable file.
 #[derive(Clone)]
 pub struct Program {
-    /// Its function.
+    /// The function that it runs.
     pub main: Main,
-    /// It is owned by root and has the set-user-id bit.
+    /// True if root owns the file and its set-user-id bit is set.
     pub setuid_root: bool,
 }
 
@@ -51,39 +53,39 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// An ordinary program.
+    /// Returns an ordinary program with this function.
     pub fn new(main: impl Fn(&mut SimSys) -> Ended + 'static) -> Self {
         Self { main: Rc::new(main), setuid_root: false }
     }
 
-    /// One that ends at once: exits with 0 or 1 without doing anything, dies, or stays for ever.
+    /// Returns a program that makes no call and ends at once with `ended`.
     #[must_use]
     pub fn ends(ended: Ended) -> Self {
         Self::new(move |_| ended)
     }
 
-    /// The same with the set-user-id bit.
+    /// Returns the same program, owned by root and with the set-user-id bit.
     #[must_use]
     pub fn setuid_root(self) -> Self {
         Self { setuid_root: true, ..self }
     }
 
-    /// newuidmap(1) or newgidmap(1): checks every line against the caller's own id and its subordinate ids, then
-    /// writes the map in one write, as root.
+    /// Returns newuidmap(1) or newgidmap(1). It checks every line against the caller's own id and its
+    /// subordinate ids, then writes the map in one write, as root.
     #[must_use]
     pub fn mapping_tool(file: &'static str, allowance: Allowance) -> Self {
         Self::new(move |sys| Ended::Exit(map(sys, file, allowance).map_or(1, |()| 0))).setuid_root()
     }
 }
 
-/// What a mapping tool lets its caller map.
+/// The ids that a mapping tool lets its caller map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allowance {
-    /// The caller's own id, alone.
+    /// The caller's own id, as a range of one id.
     pub own: u32,
-    /// First of its subordinate ids (subuid(5)).
+    /// The first of its subordinate ids (subuid(5)).
     pub first: u32,
-    /// How many.
+    /// The number of subordinate ids.
     pub count: u32,
 }
 

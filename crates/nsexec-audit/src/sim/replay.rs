@@ -1,12 +1,12 @@
 //! Fork and blocking by replay: [`SimSys`].
 //!
-//! A Rust stack cannot be copied, but that of a deterministic function can be built again. To run a process its
-//! function is called from the start, with a `Sys` that hands out the replies it had without doing anything; when they
-//! are used up it goes live. A fork copies the replies and adds [`Reply::Child`]. A call that waits unwinds with a
-//! private payload, and the scheduler runs somebody else.
+//! A Rust stack cannot be copied, but the stack of a deterministic function can be rebuilt. To run a process,
+//! its function is called from the start. Its `Sys` first returns the recorded replies, without any effect.
+//! When they are used up, the calls reach the kernel. A fork copies the replies and adds [`Reply::Child`]. A
+//! call that blocks unwinds with a private payload, and the scheduler runs another process.
 //!
-//! So a function that is not a function of its replies is found: the call that it makes is not the one that was
-//! recorded.
+//! A function that depends on anything but its replies is detected: it makes another call than the recorded
+//! one.
 
 use core::cell::RefCell;
 use std::boxed::Box;
@@ -20,23 +20,23 @@ use super::process::{Task, Who};
 use crate::record::{Answer, Call, Line, Reply};
 use nsexec::sys::types::{Signal, WaitStatus};
 
-/// The payload of an unwinding: this turn of the process is over.
+/// The payload of an unwinding that ends the turn of a process.
 pub(super) struct TurnOver;
 
-/// The kernel, and what goes wrong in it.
+/// The kernel, and the fault of the run.
 pub(super) struct World {
     pub(super) kernel: Kernel,
     pub(super) fault: Option<Fault>,
     pub(super) fired: bool,
 }
 
-/// The door to the simulated kernel, for one turn of one process.
+/// The [`Sys`](crate::sys::Sys) of the simulated kernel, for one turn of one process.
 pub struct SimSys {
     world: Rc<RefCell<World>>,
     me: Task,
-    /// How many replies have been handed out.
+    /// The number of recorded replies that have been returned.
     cursor: usize,
-    /// How many live calls this turn may make.
+    /// The number of live calls that this turn may still make.
     quantum: usize,
 }
 
@@ -47,7 +47,7 @@ impl core::fmt::Debug for SimSys {
 }
 
 impl World {
-    /// A call that has not been made before. `None`: this turn is over.
+    /// Makes a call for the first time. Returns `None` if the turn is over.
     fn live(&mut self, me: Task, call: Call) -> Option<Reply> {
         self.kernel.calls += 1;
         let waking = self.kernel.process(me).blocked.is_some();
@@ -58,7 +58,7 @@ impl World {
             Some(What::Errno(errno)) => {
                 self.fired = true;
                 if let Call::Close { fd } = call {
-                    // A descriptor that there is none is not freed by saying so.
+                    // Closing an unknown descriptor has no effect.
                     let _ = self.kernel.close(me, fd);
                 }
                 self.kernel.process_mut(me).unblock();
@@ -129,13 +129,13 @@ impl SimSys {
         Self { world, me, cursor: 0, quantum }
     }
 
-    /// The arguments that this program was executed with.
+    /// Returns the arguments that this program was executed with.
     #[must_use]
     pub fn argv(&self) -> Vec<Vec<u8>> {
         self.world.borrow().kernel.process(self.me).argv.clone()
     }
 
-    /// The environment that this program was executed with: each variable with its NUL.
+    /// Returns the environment that this program was executed with: each variable with its NUL.
     #[must_use]
     pub fn environ(&self) -> Vec<u8> {
         let world = self.world.borrow();
@@ -143,7 +143,7 @@ impl SimSys {
         variables.iter().flat_map(|variable| variable.iter().copied().chain([0])).collect()
     }
 
-    /// The replies that the function did not ask for again, if there are any: then it is not pure.
+    /// Panics if recorded replies remain: the function did not repeat all its calls, so it is not pure.
     pub(super) fn assert_all_replayed(&self) {
         let world = self.world.borrow();
         let process = world.kernel.process(self.me);
@@ -154,7 +154,7 @@ impl SimSys {
 }
 
 impl Answer for SimSys {
-    /// A recorded reply, or the kernel's.
+    /// Returns a recorded reply, or the kernel's.
     fn answer(&mut self, call: Call) -> Reply {
         let world = Rc::clone(&self.world);
         let mut world = world.borrow_mut();
@@ -165,7 +165,7 @@ impl Answer for SimSys {
                 "{} is not pure at line {} of its replay: recorded {}, now it calls {call}",
                 process.who, self.cursor, line.call
             ),
-            // It may have stopped itself.
+            // The process may have stopped itself.
             None if world.kernel.process(self.me).stopped => None,
             None if self.quantum == 0 || world.kernel.calls > world.kernel.settings.calls => None,
             None => {

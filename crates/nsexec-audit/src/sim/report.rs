@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The results of a run.
 
 use core::fmt;
 use std::string::String;
@@ -11,58 +11,58 @@ use super::program::Rest;
 use crate::record::{Call, Line, Reply, Transcript};
 use nsexec::sys::types::{Fd, Pid, Signal, WaitStatus};
 
-/// How a process stands at the end of a run.
+/// The state of a process at the end of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum End {
-    /// It exited.
+    /// The process exited with this status.
     Exited(i32),
-    /// A signal ended it.
+    /// This signal ended the process.
     Signaled(Signal),
-    /// It was handed over, and lives.
+    /// The process returned to the caller of the bootstrap, and lives.
     HandedOver,
-    /// It lives, and makes no more calls.
+    /// The process lives, and makes no more calls.
     Stays,
-    /// A signal has stopped it, and none continues it.
+    /// A signal has stopped the process, and no signal continues it.
     Stopped,
-    /// It waits in this call, and nobody will ever wake it.
+    /// The process is blocked in this call, and nothing will ever wake it.
     Stuck(Call),
-    /// The run was cut off as endless.
+    /// The process could still run when the run was cut off as endless.
     Running,
 }
 
 /// One process of a run.
 #[derive(Clone, Debug)]
 pub struct ProcessReport {
-    /// Which.
+    /// The process.
     pub who: Who,
     /// Its pid, as the first pid namespace sees it.
     pub pid: Pid,
     /// Its calls. The section is [`Section::name`].
     pub transcript: Transcript,
-    /// How it stands.
+    /// Its state at the end of the run.
     pub end: End,
-    /// Who took its status; `None`, a zombie that nobody reaped, or alive.
+    /// The process that reaped it. `None` for a living process, and for a zombie.
     pub reaped_by: Option<Reaper>,
-    /// What it still has open.
+    /// The descriptors that are still open.
     pub descriptors: Vec<(Fd, String)>,
 }
 
-/// What came of a run.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The processes that were born in it, and the launcher, in the order of birth.
+    /// The launcher and the processes created in the run, in the order of birth.
     pub processes: Vec<ProcessReport>,
-    /// It was cut off after [`calls`](super::Settings::calls).
+    /// True if the run was cut off after [`calls`](super::Settings::calls) calls.
     pub endless: bool,
-    /// The fault happened.
+    /// True if the fault happened.
     pub fault_fired: bool,
-    /// What was written to standard error.
+    /// The bytes written to standard error.
     pub stderr: Vec<u8>,
-    /// Bytes that stayed in pipes and sockets that somebody holds, with what they are.
+    /// Unread bytes of the pipes and sockets, each with the name of its queue.
     pub unread: Vec<(String, Vec<u8>)>,
-    /// How many calls it took.
+    /// The number of calls that the run made.
     pub calls: usize,
-    /// The whole state, for people.
+    /// A text dump of the whole state.
     pub dump: String,
 }
 
@@ -80,13 +80,13 @@ impl Report {
         }
     }
 
-    /// The first process that plays this part.
+    /// Returns the first process with this role.
     #[must_use]
     pub fn find(&self, section: Section) -> Option<&ProcessReport> {
         self.processes.iter().find(|process| process.who.section == section)
     }
 
-    /// The transcripts, by part: the same for every schedule.
+    /// Returns the transcripts, sorted by role. They are the same for every schedule.
     #[must_use]
     pub fn sections(&self) -> Vec<(Who, &Transcript)> {
         let mut sections: Vec<_> =
@@ -95,7 +95,7 @@ impl Report {
         sections
     }
 
-    /// Those that wait for ever, and in what.
+    /// Returns the processes that are blocked for ever, each with its call.
     pub fn stuck(&self) -> impl Iterator<Item = (Who, &Call)> {
         self.processes.iter().filter_map(|process| match &process.end {
             End::Stuck(call) => Some((process.who, call)),
@@ -103,19 +103,20 @@ impl Report {
         })
     }
 
-    /// Those that live.
+    /// Returns the processes that are alive.
     pub fn alive(&self) -> impl Iterator<Item = &ProcessReport> {
         self.processes.iter().filter(|process| !matches!(process.end, End::Exited(_) | End::Signaled(_)))
     }
 
-    /// Those that are dead and that nobody reaped.
+    /// Returns the dead processes that were not reaped.
     pub fn zombies(&self) -> impl Iterator<Item = &ProcessReport> {
         self.processes.iter().filter(|process| {
             process.reaped_by.is_none() && matches!(process.end, End::Exited(_) | End::Signaled(_))
         })
     }
 
-    /// Every call of the run, as a place for a fault. The line of a child's birth is none.
+    /// Returns each call of the run as a place for a fault. The first line of a child, which its parent's
+    /// clone caused, is left out.
     pub fn places(&self) -> impl Iterator<Item = (Place, &Line)> {
         self.processes.iter().flat_map(|process| {
             let lines = process.transcript.lines.iter().enumerate();
@@ -124,14 +125,15 @@ impl Report {
         })
     }
 
-    /// The place after each process's last call, where it would end: only a SIGKILL can happen there.
+    /// Returns the place after each process's last call, where the process would end. A SIGKILL and a SIGSTOP
+    /// can happen there.
     pub fn ends(&self) -> impl Iterator<Item = Place> {
         self.processes.iter().map(|process| Place { who: process.who, line: process.transcript.lines.len() })
     }
 }
 
 impl fmt::Display for Report {
-    /// Every process with its lines, and then the state of the machine.
+    /// Writes every process with its lines, and then the state of the machine.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for process in &self.processes {
             writeln!(f, "-- {} [{}]: {:?}", process.who, process.pid, process.end)?;

@@ -1,4 +1,4 @@
-//! Who runs next: [`Choice`], and the run itself.
+//! The order in which processes run: [`Choice`], and the run itself.
 
 use core::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,16 +15,16 @@ use nsexec::sys::types::{Signal, WaitStatus};
 
 /// Decides the order of a run.
 pub trait Choice {
-    /// Which of `ready`, by its index, runs next. Asked only where there are at least two.
+    /// Returns the index in `ready` of the process that runs next. Called only if `ready` has at least two.
     fn pick(&mut self, ready: &[Task]) -> usize;
 
-    /// How many calls it may make before somebody else may run; by default as many as it can.
+    /// Returns how many calls the process may make before another may run. By default there is no limit.
     fn quantum(&mut self) -> usize {
         usize::MAX
     }
 }
 
-/// The oldest process that can run, until it waits.
+/// Runs the oldest process that can run, until it blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Oldest;
 
@@ -34,7 +34,7 @@ impl Choice for Oldest {
     }
 }
 
-/// The youngest process that can run, until it waits.
+/// Runs the youngest process that can run, until it blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Youngest;
 
@@ -44,20 +44,20 @@ impl Choice for Youngest {
     }
 }
 
-/// Anybody, for a few calls at a time, by a seed.
+/// Runs a random process for a few calls at a time, from a seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The schedule of this seed.
+    /// Returns the schedule of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self { state: seed.wrapping_mul(2).wrapping_add(1) }
     }
 
-    /// splitmix64.
+    /// Returns the next number of splitmix64.
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -72,16 +72,16 @@ impl Choice for Random {
     }
 
     fn quantum(&mut self) -> usize {
-        // Mostly one or two calls, now and then a long stretch.
+        // Mostly one or two calls, sometimes many.
         1 + (self.next() % 64).trailing_zeros() as usize * 2
     }
 }
 
-/// A run-to-block schedule: a list of choices, and after its end always the first.
+/// A run-to-block schedule: a list of choices. After its end the first process is chosen.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
     prefix: Vec<usize>,
-    /// What was picked, and out of how many.
+    /// The choices made, each with the number of processes to choose from.
     taken: Vec<(usize, usize)>,
 }
 
@@ -94,7 +94,7 @@ impl Choice for Script {
 }
 
 impl Script {
-    /// The next schedule in depth-first order, if there is one.
+    /// Returns the next schedule in depth-first order, if there is one.
     fn successor(mut self) -> Option<Self> {
         while let Some((pick, of)) = self.taken.pop() {
             if pick + 1 < of {
@@ -107,16 +107,17 @@ impl Script {
     }
 }
 
-/// How far an enumeration came.
+/// The extent of an enumeration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Enumerated {
-    /// Schedules that were tried.
+    /// The number of schedules that were run.
     pub count: usize,
-    /// They were all that there are.
+    /// True if these were all schedules.
     pub complete: bool,
 }
 
-/// Calls `run` with every run-to-block schedule, up to `bound` of them. `run` must run the same thing each time.
+/// Calls `run` with every run-to-block schedule, up to `bound` of them. `run` must run the same thing each
+/// time.
 pub fn all_schedules(bound: usize, mut run: impl FnMut(&mut Script)) -> Enumerated {
     let mut next = Some(Script::default());
     let mut count = 0;
@@ -131,7 +132,7 @@ pub fn all_schedules(bound: usize, mut run: impl FnMut(&mut Script)) -> Enumerat
     Enumerated { count, complete: true }
 }
 
-/// Runs until nobody can go on.
+/// Runs until no process can run.
 pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
     let world = Rc::new(RefCell::new(World { kernel, fault, fired: false }));
     let mut endless = false;
@@ -143,7 +144,7 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
         let ready = world.borrow().kernel.ready();
         if ready.is_empty() {
             let mut world = world.borrow_mut();
-            // A person acts before a time limit of the launcher is over.
+            // The user reacts to a stopped process before a time limit of the launcher expires.
             if let Some(then) = after_stop.take_if(|_| world.fired) {
                 follow_stop(&mut world.kernel, then);
             } else if !world.kernel.finish_exits() && !world.kernel.pass_time() {
@@ -163,7 +164,7 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
     Report::new(&world.kernel, endless, world.fired)
 }
 
-/// What a person does about a start that a stopped process holds up.
+/// Acts as a user would when a stopped process blocks the start.
 fn follow_stop(kernel: &mut Kernel, then: Then) {
     let Some(launcher) = kernel.tasks().find(|task| kernel.process(*task).who.section == Section::Launcher)
     else {
@@ -178,7 +179,7 @@ fn follow_stop(kernel: &mut Kernel, then: Then) {
     }
 }
 
-/// One process goes on until its turn is over.
+/// Runs one process until its turn is over.
 fn turn(world: &Rc<RefCell<World>>, task: Task, quantum: usize) {
     let main = world.borrow().kernel.process(task).main.clone();
     let Some(main) = main else { return };
@@ -200,7 +201,7 @@ fn finish(world: &mut World, task: Task, ended: Ended) {
             world.kernel.exit(task, WaitStatus::Signaled(Signal::KILL));
             return;
         }
-        // Its function is called again when it is continued.
+        // When SIGCONT arrives, the function is called again.
         Some(What::Stop(_)) => {
             world.fired = true;
             world.kernel.deliver(task, Signal::STOP, true);

@@ -20,16 +20,16 @@ use super::report::Report;
 use super::schedule::{self, Choice};
 use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Seals, Signal, SignalSet};
 
-/// The first namespaces, in [`Kind::ALL`]'s order, so that the user namespace is number 0.
+/// The first user namespace. The first namespaces are created in [`Kind::ALL`]'s order, so it is number 0.
 const FIRST_USER: NsId = NsId(0);
 
-/// The pid of the launcher, or of the first container.
+/// The pid of the launcher.
 const FIRST_PID: i32 = 100;
 
-/// Where the program of the launcher, and of any process that was there before, lies.
+/// The program file of the launcher, and of each process that existed before the run.
 const LAUNCHER_PATH: &str = "/usr/bin/launcher";
 
-/// Who somebody is on the machine.
+/// The credentials of a user of the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct User {
     /// User id.
@@ -43,28 +43,28 @@ pub struct User {
 }
 
 impl User {
-    /// Root, with every capability.
+    /// Returns root, with every capability.
     #[must_use]
     pub fn root() -> Self {
         Self { uid: 0, gid: 0, groups: Vec::new(), caps: ALL_CAPS }
     }
 
-    /// An ordinary user with a group of the same number, and two more.
+    /// Returns an ordinary user whose group has the same number. The user also belongs to group 27.
     #[must_use]
     pub fn ordinary(uid: u32) -> Self {
         Self { uid, gid: uid, groups: std::vec![uid, 27], caps: 0 }
     }
 }
 
-/// A process that was there before, in namespaces of its own.
+/// A process that existed before the run, in namespaces of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Container<'a> {
-    /// Who made it, in the first user namespace.
+    /// The user that created it, in the first user namespace.
     pub maker: User,
-    /// The uid and gid map of its user namespace, if it has one of its own; an empty text is a map that nobody has
-    /// written. Its process is root inside where root is mapped.
+    /// The uid and gid map of its user namespace, if it has one of its own. An empty text means that the map
+    /// has not been written. The process is root inside if root is mapped.
     pub maps: Option<(&'a str, &'a str)>,
-    /// Its other namespaces: owned by its user namespace.
+    /// The kinds of its other namespaces, which its user namespace owns.
     pub kinds: &'a [Kind],
 }
 
@@ -75,11 +75,11 @@ pub enum LauncherFile {
     Named,
     /// A sealed file in memory.
     Sealed,
-    /// A copy in a directory, which has no name any more and can have no seals.
+    /// A copy in a directory, whose name is removed and which cannot have seals.
     Unnamed,
 }
 
-/// A simulated machine, ready to run. Runs leave it as it is.
+/// A simulated machine, ready to run. A run does not change it.
 #[derive(Clone, Debug)]
 pub struct Sim {
     kernel: Kernel,
@@ -87,7 +87,8 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A machine with one process, the launcher, which belongs to `user` and has the three standard descriptors.
+    /// Returns a machine with one process, the launcher, which belongs to `user` and has the three standard
+    /// descriptors.
     #[must_use]
     pub fn new(settings: Settings, user: &User) -> Self {
         let mut kernel = Kernel { settings, ..Kernel::default() };
@@ -105,7 +106,7 @@ impl Sim {
                 Kind::Pid => {
                     State::Pid(PidNs { parent: None, level: 0, next: FIRST_PID, init: None, dead: false })
                 }
-                // Nobody sets the machine's own clocks through this file.
+                // The offsets of the machine's first time namespace are fixed.
                 Kind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
                 Kind::Mnt => {
                     let proc = NsId(position(Kind::Pid));
@@ -120,7 +121,7 @@ impl Sim {
         sim
     }
 
-    /// How large and how complete the machine is. Buffers of pipes that are there already keep their size.
+    /// Returns the settings of the machine. Pipes that exist already keep their buffer size.
     pub fn settings(&mut self) -> &mut Settings {
         &mut self.kernel.settings
     }
@@ -176,13 +177,14 @@ impl Sim {
         task
     }
 
-    /// The launcher's pid.
+    /// Returns the launcher's pid.
     #[must_use]
     pub fn launcher_pid(&self) -> Pid {
         self.kernel.process(self.launcher).numbers.last().map_or(Pid(0), |(_, pid)| *pid)
     }
 
-    /// The file that the launcher runs from, and so the stages that it forks. Without a call: [`LauncherFile::Named`].
+    /// Sets the file that the launcher runs from, and the stages that it forks. The default is
+    /// [`LauncherFile::Named`].
     pub fn launcher_file(&mut self, file: LauncherFile) {
         let exe = match file {
             LauncherFile::Named => Exe::File(LAUNCHER_PATH.to_string()),
@@ -192,17 +194,17 @@ impl Sim {
         self.kernel.process_mut(self.launcher).exe = exe;
     }
 
-    /// What the launcher does.
+    /// Sets the function of the launcher.
     pub fn launcher(&mut self, main: impl Fn(&mut SimSys) -> Ended + 'static) {
         self.kernel.process_mut(self.launcher).main = Some(Rc::new(main));
     }
 
-    /// An executable file.
+    /// Adds an executable file.
     pub fn program(&mut self, path: &str, program: Program) {
         self.kernel.programs.insert(path.to_string(), program);
     }
 
-    /// A file that is no executable.
+    /// Adds a file that is not executable.
     pub fn file(&mut self, path: &str, file: Extra) {
         self.kernel.files.insert(path.to_string(), file);
     }
@@ -212,29 +214,31 @@ impl Sim {
         self.kernel.binds.insert(over.to_string(), what.to_string());
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     pub fn remove_file(&mut self, path: &str) {
         self.kernel.files.remove(path);
     }
 
-    /// Two ends of a socket pair in the launcher. `inherited`: the second is not close-on-exec, as if dup2 had made it.
+    /// Creates a socket pair in the launcher and returns both ends. With `inherited` the second end is not
+    /// close-on-exec, as if dup2 had made it.
     pub fn socketpair(&mut self, inherited: bool) -> (Fd, Fd) {
         let (one, other) = self.kernel.socketpair(self.launcher, true).expect("room for two descriptors");
         self.kernel.set_cloexec(self.launcher, other, !inherited).expect("it was just made");
         (one, other)
     }
 
-    /// Read and write end of a pipe in the launcher; `inherited` is about the write end.
+    /// Creates a pipe in the launcher and returns its read end and its write end. With `inherited` the write
+    /// end is not close-on-exec.
     pub fn pipe(&mut self, inherited: bool) -> (Fd, Fd) {
         let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
         self.kernel.set_cloexec(self.launcher, write, !inherited).expect("it was just made");
         (read, write)
     }
 
-    /// The read end, in the launcher, of what a signal that asks for the end of a launch makes readable:
-    /// [`What::Stop`](super::What::Stop).
+    /// Returns a descriptor of the launcher which becomes readable when a signal asks for the end of a
+    /// launch: [`What::Stop`](super::What::Stop).
     pub fn interrupt(&mut self) -> Fd {
-        /// Far from the numbers that a launch gets.
+        /// Far above the numbers that a launch uses.
         const NUMBER: Fd = Fd(100);
         let (read, write) = self.kernel.pipe(self.launcher, true).expect("room for two descriptors");
         let fds = &mut self.kernel.process_mut(self.launcher).fds;
@@ -245,25 +249,26 @@ impl Sim {
         NUMBER
     }
 
-    /// Another number for a descriptor of the launcher, inherited: a place that it keeps free for stage 1.
+    /// Duplicates a descriptor of the launcher to another number, not close-on-exec: a number reserved for
+    /// stage 1.
     pub fn duplicate(&mut self, fd: Fd, number: Fd) {
         self.kernel.duplicate(self.launcher, fd, number, false).expect("an open descriptor");
     }
 
-    /// The launcher begins with these signals blocked.
+    /// Sets the initial signal mask of the launcher.
     pub fn block(&mut self, signals: SignalSet) {
         self.kernel.process_mut(self.launcher).mask = signals;
     }
 
-    /// The launcher begins with this signal ignored.
+    /// Sets the initial disposition of this signal in the launcher to ignored.
     pub fn ignore(&mut self, signal: Signal) {
         self.kernel.ignore(self.launcher, signal);
     }
 
-    /// A container that was there before. Gives the pid of its process, for `/proc/PID/ns/…`.
+    /// Adds a container that existed before the run. Returns the pid of its process, for `/proc/PID/ns/…`.
     ///
     /// # Panics
-    /// If the kernel would not have let its maker do that.
+    /// If the kernel would have refused these namespaces to its creator.
     pub fn container(&mut self, container: &Container<'_>) -> Pid {
         let nth = self.kernel.processes.len();
         let task = self.spawn(Who { section: Section::Other, nth }, &container.maker);
@@ -285,7 +290,7 @@ impl Sim {
                     .write_map((&root, &root), user, ids, (0, map.as_bytes()))
                     .expect("a map that root may write");
             }
-            // EINVAL where root is not mapped.
+            // Fails with EINVAL if root is not mapped.
             let _ = kernel.setresuid(task, 0);
             let _ = kernel.setgid(task, 0);
         }
@@ -304,36 +309,37 @@ impl Sim {
         kernel.time_ns_mut(time).frozen = true;
         let process = kernel.process_mut(task);
         process.ns = proxy;
-        // As after its own exec.
+        // The state after its own exec.
         process.dumpable = true;
         process.mm_user = process.creds.user;
         process.rest = Some(Rest::Background);
         process.numbers.last().map_or(Pid(0), |(_, pid)| *pid)
     }
 
-    /// "deny" in the setgroups file of a container's user namespace, as its maker wrote it before the group map.
+    /// Denies setgroups in a container's user namespace, as if its creator had written "deny" before the
+    /// group map.
     ///
     /// # Panics
-    /// If there is no such process.
+    /// If no process has this pid.
     pub fn deny_setgroups(&mut self, pid: Pid) {
         let user = self.namespace(pid, Kind::User);
         self.kernel.user_mut(user).setgroups = false;
     }
 
-    /// A namespace of a container, to be bound to a path: [`Extra::Namespace`].
+    /// Returns a namespace of a container, to bind it to a path: [`Extra::Namespace`].
     ///
     /// # Panics
-    /// If there is no such process.
+    /// If no process has this pid.
     #[must_use]
     pub fn namespace(&self, pid: Pid, kind: Kind) -> NsId {
         let task = self.kernel.find(NsId(position(Kind::Pid)), pid.0).expect("a process of this pid");
         self.kernel.process(task).ns.get(kind)
     }
 
-    /// Runs until nobody can go on. The same choices give the same run.
+    /// Runs until no process can run. The same choices give the same run.
     ///
     /// # Panics
-    /// If a process is no function of its replies, or panics itself.
+    /// If the calls of a process do not depend on its replies alone, or if its function panics.
     #[must_use]
     pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
         let mut kernel = self.kernel.clone();

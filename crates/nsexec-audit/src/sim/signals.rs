@@ -1,6 +1,6 @@
 //! Signals: masks, dispositions, delivery (signal(7), kill(2), pid_namespaces(7)).
 //!
-//! A handler does nothing but end the delivery: no call is interrupted by one.
+//! A handler only ends the delivery. It interrupts no call.
 
 use std::vec::Vec;
 
@@ -10,7 +10,7 @@ use super::namespaces::Kind;
 use super::process::Task;
 use nsexec::sys::types::{Errno, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
 
-/// The set of one signal, empty for a number that is none.
+/// Returns the set with this one signal, empty for an invalid number.
 fn set_of(signal: Signal) -> SignalSet {
     match signal.0 {
         1..=64 => SignalSet(1 << (signal.0 - 1)),
@@ -18,14 +18,16 @@ fn set_of(signal: Signal) -> SignalSet {
     }
 }
 
-/// Without a handler nothing happens: SIGCHLD, SIGCONT, SIGURG, SIGWINCH, and the signals of a terminal that stop a process,
-/// which are not modelled. SIGSTOP is.
+/// Returns whether the signal has no effect without a handler. True for SIGCHLD, SIGCONT, SIGURG and
+/// SIGWINCH. Also true for the signals of a terminal that stop a process, which are not modelled. SIGSTOP is
+/// modelled.
 fn is_harmless(signal: Signal) -> bool {
     matches!(signal.0, 17..=23 | 28)
 }
 
 impl Kernel {
-    /// rt_sigprocmask(2). SIGKILL and SIGSTOP cannot be blocked, and nobody is told.
+    /// Implements rt_sigprocmask(2). SIGKILL and SIGSTOP cannot be blocked, and no error is returned for
+    /// them.
     pub(super) fn sigprocmask(&mut self, me: Task, how: MaskHow, set: SignalSet) -> Result<SignalSet, Halt> {
         let process = self.process_mut(me);
         let old = process.mask;
@@ -38,7 +40,7 @@ impl Kernel {
         Ok(old)
     }
 
-    /// What was blocked and is not any more takes effect now.
+    /// Delivers the pending signals that are no longer blocked.
     fn deliver_pending(&mut self, me: Task) -> Result<(), Halt> {
         for number in 1..=64 {
             let set = set_of(Signal(number));
@@ -51,7 +53,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// rt_sigaction(2). A signal that is ignored from now on is no longer pending.
+    /// Implements rt_sigaction(2). Removes the signal from the pending ones if it is ignored from now on.
     pub(super) fn sigaction(&mut self, me: Task, signal: Signal, action: SigAction) -> SysResult<SigAction> {
         let set = set_of(signal);
         if set == SignalSet::EMPTY || signal == Signal::KILL || signal == Signal::STOP {
@@ -69,7 +71,9 @@ impl Kernel {
         Ok(old.unwrap_or(SigAction::DEFAULT))
     }
 
-    /// rt_sigtimedwait(2) without waiting: EAGAIN if none is pending.
+    /// Implements rt_sigtimedwait(2) without waiting.
+    ///
+    /// Errors: `EAGAIN`: no signal of the set is pending.
     pub(super) fn sigtimedwait(&mut self, me: Task, set: SignalSet) -> SysResult<Signal> {
         let process = self.process_mut(me);
         let found = process.pending.0 & set.0;
@@ -80,7 +84,8 @@ impl Kernel {
         Ok(Signal(found.trailing_zeros() as i32 + 1))
     }
 
-    /// kill(2). A zombie takes every signal and does nothing; 0 is our process group, −1 everybody else.
+    /// Implements kill(2). A signal to a zombie has no effect. The pid 0 means our process group, −1 all
+    /// other processes.
     pub(super) fn kill(&mut self, me: Task, pid: Pid, signal: Signal) -> Result<(), Halt> {
         if signal.0 != 0 && set_of(signal) == SignalSet::EMPTY {
             return Err(Errno::EINVAL.into());
@@ -113,26 +118,27 @@ impl Kernel {
         if self.process(me).is_alive() { Ok(()) } else { Err(Halt::Gone) }
     }
 
-    /// Whether the sender is in the target's own pid namespace, or deeper.
+    /// Returns whether the sender is in the target's own pid namespace, or in a descendant of it.
     fn shares_pid_ns(&self, sender: Task, target: Task) -> bool {
         self.number(sender, self.process(target).ns.get(Kind::Pid)).is_some()
     }
 
-    /// kill_ok_by_cred: the same ids, or CAP_KILL where the target is.
+    /// Returns whether the ids are the same, or the sender has CAP_KILL in the target's user namespace
+    /// (kill_ok_by_cred).
     fn may_signal(&self, me: Task, target: Task) -> bool {
         let (ours, theirs) = (&self.process(me).creds, &self.process(target).creds);
         let same = [ours.uid[0], ours.uid[1]].iter().any(|id| *id == theirs.uid[0] || *id == theirs.uid[2]);
         me == target || same || self.may(me, theirs.user, cap::KILL)
     }
 
-    /// A signal to oneself: the call does not come back if it is deadly.
+    /// Sends a signal to the calling process. The call does not return if the signal is deadly.
     pub(super) fn raise_in(&mut self, me: Task, signal: Signal) -> Result<(), Halt> {
         self.deliver(me, signal, false);
         if self.process(me).is_alive() { Ok(()) } else { Err(Halt::Gone) }
     }
 
-    /// What a signal does now. The pid 1 of a namespace minds none without a handler, but for a SIGKILL from above
-    /// (pid_namespaces(7)).
+    /// Delivers a signal. Without a handler, pid 1 of a namespace ignores each signal, except SIGKILL and
+    /// SIGSTOP from an ancestor namespace (pid_namespaces(7)).
     pub(super) fn deliver(&mut self, task: Task, signal: Signal, from_above: bool) {
         let is_init = self.pid_ns(self.process(task).ns.get(Kind::Pid)).init == Some(task);
         let process = self.process_mut(task);
@@ -140,7 +146,7 @@ impl Kernel {
             return;
         }
         if signal == Signal::CONT {
-            // Also where it is blocked or ignored (prepare_signal).
+            // Continues the process even if SIGCONT is blocked or ignored (prepare_signal).
             (process.stopped, process.stop_report) = (false, None);
         }
         if signal == Signal::STOP {
@@ -151,7 +157,7 @@ impl Kernel {
             let action = process.actions.get(&signal.0).copied().unwrap_or(SigAction::DEFAULT);
             let default = action.handler == SigAction::DEFAULT.handler;
             if process.mask.contains(set_of(signal)) {
-                // A blocked signal stays, also one that would be ignored: its disposition may change.
+                // A blocked signal stays pending even if it is ignored: its disposition may change.
                 process.pending.0 |= set_of(signal).0;
                 return;
             }
@@ -162,7 +168,7 @@ impl Kernel {
         self.exit(task, WaitStatus::Signaled(signal));
     }
 
-    /// SIGSTOP. The parent learns of it by SIGCHLD and by wait4 (do_notify_parent_cldstop).
+    /// Implements SIGSTOP. The parent is notified by SIGCHLD and by wait4 (do_notify_parent_cldstop).
     fn stop(&mut self, task: Task, immune: bool) {
         let process = self.process_mut(task);
         if immune || process.stopped {

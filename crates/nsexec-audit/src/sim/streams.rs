@@ -1,4 +1,4 @@
-//! The bytes between descriptors: pipes, socket pairs, and when they are ready (pipe(7), unix(7), poll(2)).
+//! The streams between descriptors: pipes, socket pairs, and their readiness (pipe(7), unix(7), poll(2)).
 
 use std::collections::VecDeque;
 use std::vec::Vec;
@@ -8,13 +8,13 @@ use super::kernel::{Halt, Kernel};
 use super::process::Task;
 use nsexec::sys::types::{Errno, Fd, PollEvents, PollFd, Received, Signal, SysResult};
 
-/// `PIPE_BUF`: a write to a pipe up to this size is whole or does not happen (pipe(7)).
+/// `PIPE_BUF`: a write to a pipe up to this size is atomic (pipe(7)).
 const PIPE_BUF: usize = 4096;
 const POLLERR: i16 = 0x8;
 const POLLHUP: i16 = 0x10;
 const POLLNVAL: i16 = 0x20;
 
-/// Bytes on their way through a pipe.
+/// The state of a pipe.
 #[derive(Clone, Debug)]
 pub(super) struct Pipe {
     pub(super) bytes: VecDeque<u8>,
@@ -23,26 +23,27 @@ pub(super) struct Pipe {
     pub(super) writers: usize,
 }
 
-/// A socket pair; what stands at index i concerns side i.
+/// A socket pair. Index i of each array belongs to side i.
 #[derive(Clone, Debug)]
 pub(super) struct Pair {
-    /// To be read by side i.
+    /// The bytes that side i can read.
     pub(super) bytes: [VecDeque<u8>; 2],
-    /// Descriptors on their way to side i: which byte of `bytes` each comes with, and its open file description.
+    /// The descriptors in transit to side i. Each has the index of its byte in `bytes`, and its open file
+    /// description.
     pub(super) rights: [VecDeque<(usize, usize)>; 2],
     pub(super) capacity: usize,
     pub(super) open: [bool; 2],
-    /// The peer of side i was closed with bytes unread, and side i has not been told.
+    /// True if the peer of side i was closed with unread bytes, and side i has not yet received ECONNRESET.
     pub(super) reset: [bool; 2],
 }
 
 impl Pipe {
-    /// A read would come back.
+    /// Returns whether a read would return now.
     pub(super) fn readable(&self) -> bool {
         !self.bytes.is_empty() || self.writers == 0
     }
 
-    /// A write of `len` bytes, of which `rest` are left, would get on.
+    /// Returns whether a write of `len` bytes, of which `rest` remain, could make progress.
     pub(super) fn writable(&self, len: usize, rest: usize) -> bool {
         let room = self.capacity.saturating_sub(self.bytes.len());
         self.readers == 0 || if len <= PIPE_BUF { room >= rest } else { room > 0 }
@@ -55,7 +56,8 @@ impl Pair {
         Self { bytes, rights, capacity, open: [true; 2], reset: [false; 2] }
     }
 
-    /// What a read of `side` takes, and the descriptors that came with it. `None`: it waits.
+    /// Removes the bytes that a read of `side` returns, and the descriptors that came with them. `None` if
+    /// the read blocks.
     pub(super) fn take(&mut self, side: usize, len: usize) -> Option<SysResult<(Vec<u8>, Vec<usize>)>> {
         if self.bytes[side].is_empty() && len > 0 {
             return match core::mem::take(&mut self.reset[side]) {
@@ -71,36 +73,37 @@ impl Pair {
         Some(Ok((taken, came.into_iter().map(|(_, of)| of).collect())))
     }
 
-    /// A read of `side` would come back.
+    /// Returns whether a read of `side` would return now.
     pub(super) fn readable(&self, side: usize) -> bool {
         !self.bytes[side].is_empty() || self.reset[side] || !self.open[1 - side]
     }
 
-    /// A write of `side` would get on.
+    /// Returns whether a write of `side` could make progress.
     pub(super) fn writable(&self, side: usize) -> bool {
         !self.open[1 - side] || self.bytes[1 - side].len() < self.capacity
     }
 }
 
-/// How bytes are written.
+/// The call that writes bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Writing {
-    /// write(2): waits, and raises SIGPIPE.
+    /// write(2): blocks, and raises SIGPIPE.
     Wait,
-    /// RWF_NOWAIT: EAGAIN instead of waiting, SIGPIPE all the same.
+    /// RWF_NOWAIT: returns EAGAIN instead of blocking, but also raises SIGPIPE.
     NoWait,
-    /// send(2) with MSG_NOSIGNAL: waits, and raises nothing.
+    /// send(2) with MSG_NOSIGNAL: blocks, and raises no signal.
     Send,
 }
 
-/// What a read takes from a queue.
+/// Removes up to `len` bytes from a queue.
 pub(super) fn take(queue: &mut VecDeque<u8>, len: usize) -> Vec<u8> {
     let len = len.min(queue.len());
     queue.drain(..len).collect()
 }
 
 impl Kernel {
-    /// Puts bytes into a pipe or a socket, as many as there is room for; what is left waits, or is refused.
+    /// Writes as many bytes to a pipe or a socket as there is room for. For the rest, the call blocks, or
+    /// fails with `EAGAIN`.
     pub(super) fn write_stream(
         &mut self,
         me: Task,
@@ -120,7 +123,7 @@ impl Kernel {
             }
             _ => return Err(Errno::EBADF.into()),
         };
-        // A pipe does not look at its readers for nothing.
+        // An empty write to a pipe succeeds even without readers.
         if data.is_empty() && matches!(object, Object::PipeWrite(_)) {
             return Ok(0);
         }
@@ -149,7 +152,7 @@ impl Kernel {
         }
     }
 
-    /// sendmsg(2) of one byte with one descriptor. What is sent is the open file description.
+    /// Implements sendmsg(2) of one byte with one descriptor. The message carries the open file description.
     pub(super) fn send_fd(&mut self, me: Task, socket: Fd, fd: Fd) -> Result<usize, Halt> {
         let description = self.slot(me, fd)?.description;
         let sent = self.write(me, socket, &[0], Writing::Send)?;
@@ -161,8 +164,8 @@ impl Kernel {
         Ok(sent)
     }
 
-    /// recvmsg(2) of one byte, with room for one descriptor. What has no room, in the message or in the table, is closed,
-    /// and the message truncated (scm_detach_fds).
+    /// Implements recvmsg(2) of one byte, with room for one descriptor. A descriptor without room in the
+    /// message or in the table is closed, and the message is marked as truncated (scm_detach_fds).
     pub(super) fn receive_fd(&mut self, me: Task, socket: Fd) -> Result<Received, Halt> {
         let Object::Socket(pair, side) = *self.object(me, socket)? else {
             return Err(Errno::ENOTSOCK.into());
@@ -183,7 +186,7 @@ impl Kernel {
         Ok(Received { byte: bytes.first().copied(), fd, truncated })
     }
 
-    /// What a poll finds at once: how many have something, and what (poll(2)).
+    /// Returns the present result of a poll: the number of descriptors with events, and the events (poll(2)).
     pub(super) fn polled(&self, me: Task, fds: &[PollFd]) -> (usize, Vec<PollFd>) {
         let fds: Vec<PollFd> = fds
             .iter()
