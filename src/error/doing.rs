@@ -299,7 +299,7 @@ pub enum Doing<'m> {
     Setgid,
     /// Calling setgroups(2).
     Setgroups,
-    /// Launcher: closing the caller's descriptors for the command.
+    /// Launcher: marking the caller's descriptors close-on-exec.
     Descriptors,
     /// Launcher: passing on a descriptor that was named.
     PassDescriptor(Fd),
