@@ -67,7 +67,8 @@ const SELF_EXE: &CStr = c"/proc/self/exe";
 const NAME: &CStr = c"runc_cloned:/proc/self/exe";
 const LAUNCHER_NAME: &CStr = c"sealed_copy:/proc/self/exe";
 
-/// The variable with the mark of a copy that our own launcher runs from. The copy removes it before anything else.
+/// The variable with the mark of a copy that our own launcher runs from. The copy removes the variable before
+/// anything else.
 pub const SEALED_COPY: &str = "_NSEXEC_SEALED_COPY";
 
 /// Whether a file is a sealed copy.
@@ -218,7 +219,8 @@ pub struct Room<'r> {
     pub buffer: &'r mut [u8],
 }
 
-/// Copies the program, which is open as `exe`, and executes the copy. Returns only if that fails, with `exe` closed.
+/// Copies the program, which is open as `exe`, and executes the copy. Returns only if that fails, with `exe`
+/// closed.
 fn become_copy<S: Sys>(
     sys: &mut S,
     exe: Fd,

@@ -78,8 +78,8 @@ fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment<'_>) -> Option
     (sys.fstatfs(fd) == Err(Errno::EBADF)).then_some(fd)
 }
 
-/// Runs the bootstrap of an executed program over known descriptors. It first makes the sealed copy and sends
-/// the ready byte if the dialect has them, then calls [`bootstrap`]. Reports its own failure, once.
+/// Makes the sealed copy and sends the ready byte if the dialect has them, then calls [`bootstrap`]. The
+/// descriptors are known. Reports its own failure, once.
 ///
 /// Runs as the program of [`nsexec`]. The launcher writes the message before the ready byte or after it.
 pub fn executed<S: Sys>(

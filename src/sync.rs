@@ -146,8 +146,8 @@ impl End<OfChild> {
     /// Receives exactly one descriptor. `number` is its target, for the error.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if the peer sent anything but one descriptor,
-    /// [`Error::LauncherGone`].
+    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if the peer sent anything but one
+    /// descriptor, [`Error::LauncherGone`].
     pub fn receive_fd<'m, S: Sys>(&self, sys: &mut S, number: Fd) -> Result<Fd, Error<'m>> {
         let doing = Doing::ReceiveMountSource(number);
         self.wait_for(sys, PollEvents::IN, doing)?;

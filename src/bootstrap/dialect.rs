@@ -2,9 +2,11 @@
 //!
 //! The core never asks for a version; it asks for a single difference.
 //!
-//! Corrections of later release lines are not listed, since every dialect has them. These are joins in three
-//! passes (1.3), root in a joined user namespace (1.2.1), retries of an `unshare` that fails with EINVAL
-//! (1.1.5), and the refusal of unknown kinds (1.3).
+//! Corrections of later release lines are not listed, since every dialect has them:
+//! - joins in three passes (1.3);
+//! - root in a joined user namespace (1.2.1);
+//! - retries of an `unshare` that fails with EINVAL (1.1.5);
+//! - the refusal of unknown kinds (1.3).
 
 use core::fmt;
 

@@ -121,8 +121,8 @@ mod tests {
     use crate::sys::MockSys;
     use crate::sys::types::{FsType, Pid};
 
-    /// A seccomp filter may refuse the check with any errno. Then ENOENT does not mean a missing file, and EPERM
-    /// does not mean a refused map.
+    /// A seccomp filter may refuse the check with any errno. Then ENOENT does not mean a missing file, and
+    /// EPERM does not mean a refused map.
     #[test]
     fn a_refused_check_is_no_missing_file_and_no_refused_map() {
         for errno in [Errno::ENOENT, Errno::EPERM] {

@@ -1,5 +1,5 @@
-//! Mount sources (runc 1.1). Stage 0 opens the sources of the container's bind mounts, and stage 1 moves each
-//! to the descriptor number that the launcher has reserved for it.
+//! Mount sources (runc 1.1). Stage 0 opens the sources of the container's bind mounts. Stage 1 moves each to
+//! the descriptor number that the launcher has reserved for it.
 //!
 //! The container's root may lack access to a source, so stage 0 opens it with the caller's privileges. It
 //! does so in the container's mount namespace: the kernel refuses to bind a mount of another mount namespace
