@@ -1,4 +1,4 @@
-//! The sealed copy of the own program, which no process can modify (CVE-2019-5736).
+//! The sealed copy of this program, which no process can modify (CVE-2019-5736).
 //!
 //! A container process can open /proc/PID/exe of a stage, wait for the end of the stage, and then overwrite
 //! the runtime's binary. The next container would run the attacker's code. So runc up to 1.1 executes itself

@@ -198,8 +198,8 @@ impl<'m> IdMap<'m> {
     }
 }
 
-/// Parses one line, without its newline, as written to the kernel or as the kernel shows it (`%10u %10u
-/// %10u`).
+/// Parses one line, without its newline, as written to the kernel or as the kernel shows it: `%10u` three
+/// times.
 ///
 /// # Errors
 ///

@@ -27,8 +27,8 @@ pub const ARGV_SLOTS: usize = 2 + 3 * super::EXTENTS_MAX + 1;
 /// map's text.
 pub const ARGV_TEXT: usize = 4096 + 16 + 2 * MAP_TEXT_MAX;
 
-/// Writes the tool's argument strings to `buffer`, each with its NUL: `[path, pid, inside, outside, count,
-/// …]`. Returns the used length, or `None` if they do not fit.
+/// Writes the tool's argument strings to `buffer`, each with its NUL: path, pid, and `inside`, `outside` and
+/// `count` of every line. Returns the used length, or `None` if they do not fit.
 pub fn argv_text(buffer: &mut [u8; ARGV_TEXT], path: &CStr, pid: Pid, map: IdMap<'_>) -> Option<usize> {
     let mut line = Line::new(buffer);
     line.push_bytes(path.to_bytes_with_nul()).ok()?;
