@@ -221,8 +221,7 @@ fn the_work_grows_with_the_length_and_no_faster() {
         check(attr(27286, &lines(count, &|_| "9".to_string())));
         check(attr(27283, &lines(count, &|_| "9".to_string())));
         check(attr(27283, &lines(count, &|_| " ".to_string())));
-        // Attributes without a value, on which runc's C code loops without end; and all the longest ones at
-        // once.
+        // Attributes without a value; and all the longest ones at once.
         check((0..count).flat_map(|_| attr(27283, b"")).collect());
         let long = vec![b'x'; 16 * usize::try_from(count).unwrap()];
         let texts = [27282, 27283, 27284, 27286, 27288, 27289, 27290];
