@@ -1,19 +1,21 @@
-//! The copy of our own program that nobody can write to (CVE-2019-5736).
+//! The sealed copy of this program, which no process can modify (CVE-2019-5736).
 //!
-//! A container's process that gets hold of /proc/PID/exe of a stage can write to the runtime's binary once the stage has
-//! ended, and everybody's next container runs what it wrote. So runc up to 1.1 executes itself once more, from a sealed
-//! copy, before it says its first word to the launcher; since 1.2 its Go half does it (spec 2.7).
+//! A container process can open /proc/PID/exe of a stage, wait for the end of the stage, and then overwrite
+//! the runtime's binary. The next container would run the attacker's code. So runc up to 1.1 executes itself
+//! once more, from a sealed copy, before it sends the first byte to the launcher. Since 1.2 the Go half of
+//! runc does this (`docs/protocol.md#dialects`).
 //!
-//! A stage that is not dumpable does not prevent the attack. Stage 2 executes a file of the container's mount namespace.
-//! If that file begins with `#!/proc/self/exe`, the kernel executes our own binary once more: dumpable, in the
-//! container, with the container's dynamic loader and libraries. A library's constructor opens /proc/self/exe, keeps the
-//! descriptor, waits for the launcher's end, and opens /proc/self/fd/N for writing. So our own launcher needs the copy
-//! too, whenever it joins a mount namespace: `launch::run_from_sealed_copy` makes it with [`ensure_for_launch`], and
-//! `launch::script::launch` asks [`may_join_mounts`] before it makes any process.
+//! A non-dumpable stage does not prevent the attack. Stage 2 executes a file of the container's mount
+//! namespace. If that file begins with `#!/proc/self/exe`, the kernel executes the runtime's binary once
+//! more: dumpable, in the container, with the container's dynamic loader and libraries. The constructor of a
+//! library opens /proc/self/exe, keeps the descriptor, waits for the launcher's end, and opens
+//! /proc/self/fd/N for writing. So our own launcher needs the copy too, whenever it joins a mount namespace.
+//! `launch::run_from_sealed_copy` makes it with [`ensure_for_launch`], and `launch::script::launch` calls
+//! [`may_join_mounts`] before it makes any process.
 //!
-//! A copy is known by its seals. One that cannot have any, since this kernel has no memfd, is known by a mark in the
-//! environment and by having no name. Before a copy is executed it is held against the very same question, and the mark
-//! counts, so that nothing can make us execute ourselves for ever.
+//! A copy is recognised by its seals. A kernel without memfd has no seals: then the copy is recognised by a
+//! mark in the environment together with a missing directory entry. Each copy must pass the same check before
+//! it is executed, and the marks count the copies, so the program cannot execute itself without end.
 
 #[cfg(test)]
 mod tests;
@@ -29,33 +31,33 @@ use crate::namespace::join::PATH_MAX;
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, Errno, ExecArgs, Fd, MaskHow, OpenFlags, Seals, SignalSet, SysResult};
 
-/// Bytes of our arguments with their NULs, and of our environment: what Linux lets a single string have
-/// (`MAX_ARG_STRLEN`). A launcher gives us a few hundred.
+/// The maximum size of the arguments with their NULs, and of the environment, in bytes. Linux has the same
+/// limit for a single string (`MAX_ARG_STRLEN`). A launcher passes a few hundred bytes.
 pub const STRINGS_MAX: usize = 131_072;
 
-// The message's memory serves, which is not needed yet: for both kinds of strings, and to copy.
+// The message has not been read yet, so its memory holds both kinds of strings and the copy buffer.
 const _: () = assert!(MESSAGE_MAX > 2 * STRINGS_MAX);
 
-/// Arguments: a launcher gives us two.
+/// The maximum number of arguments. A launcher passes two.
 pub const ARGUMENTS_MAX: usize = 256;
 
-/// Environment variables: a launcher gives us about ten.
+/// The maximum number of environment variables. A launcher passes about ten.
 pub const VARIABLES_MAX: usize = 1024;
 
-/// Names that are tried for a copy in a directory: somebody else may have taken the first ones.
+/// The number of names that are tried for a copy in a directory. Other processes may use the first ones.
 const NAMES_MAX: u8 = 16;
 
-/// What one `sendfile` copies at most.
+/// The maximum number of bytes that one `sendfile` call copies.
 const SENDFILE_MAX: usize = 0x7fff_f000;
 
-/// How often sealing is tried. Each time the kernel itself waits for a tenth of a second.
+/// The number of attempts to seal the copy. In each, the kernel itself waits for a tenth of a second.
 const SEAL_TRIES: u8 = 5;
 
-/// Where a copy is made if the environment names no absolute directory.
+/// The directory for the copy if the environment has no absolute directory.
 const DEFAULT_DIR: &[u8] = b"/tmp";
 
-/// The mark of a copy, and that of one that was made although there had been a mark: there is no third. runc's C has
-/// the first alone.
+/// The mark of the first copy, and that of a copy made although the program had a mark. There is no third.
+/// runc's C code has only the first.
 const MARKS: [&str; 2] = ["1", LAST_MARK];
 
 /// The mark after which no further copy is made.
@@ -65,54 +67,56 @@ const SELF_EXE: &CStr = c"/proc/self/exe";
 const NAME: &CStr = c"runc_cloned:/proc/self/exe";
 const LAUNCHER_NAME: &CStr = c"sealed_copy:/proc/self/exe";
 
-/// The variable with the mark of a copy that our own launcher runs from. The copy removes it before anything else.
+/// The variable with the mark of a copy that our own launcher runs from. The copy removes the variable before
+/// anything else.
 pub const SEALED_COPY: &str = "_NSEXEC_SEALED_COPY";
 
-/// Whether a file is a copy of ours.
+/// Whether a file is a sealed copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     Cloned,
     NotCloned,
-    /// Its seals do not tell. It is one if it lies where nobody can write, or has no name.
+    /// Seals are not conclusive. The file is a copy if it is on a read-only mount or has no directory entry.
     AskFile,
 }
 
-/// `marked`: whoever executed us says that we are a copy.
+/// Judges a file by its seals. `marked`: the environment has the mark of a copy.
 fn verdict(seals: SysResult<Seals>, marked: bool) -> Verdict {
     match seals {
         Ok(Seals::CONTENT) => Verdict::Cloned,
-        // tmpfs says this of every file of it, our own copies without a name among them.
+        // tmpfs reports F_SEAL_SEAL for every file, also for a copy without a directory entry.
         Ok(Seals::SEAL) | Err(_) if marked => Verdict::AskFile,
         _ => Verdict::NotCloned,
     }
 }
 
-/// How a copy is kept from being changed.
+/// The protection of a copy against changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// By seals.
+    /// A file in memory with seals.
     Memory,
-    /// By having no name, and no write permission.
+    /// A file without a directory entry and without write permission.
     File,
 }
 
-/// Makes sure that we run from a copy that nobody can write to. Comes back with success only where that is so: otherwise
-/// the program begins anew.
+/// Ensures that this program runs from a copy that no process can modify. Returns success only if it does;
+/// otherwise the program starts again from a new copy.
 ///
-/// We are whoever the launcher has executed, before our first word to it.
+/// Runs as the program that the launcher executed, before it sends the first byte to the launcher.
 ///
 /// # Errors
-/// Why there is no copy.
+/// The reason why there is no copy.
 pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Result<(), Error<'static>> {
     let exe = sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly).map_err(|errno| {
         if errno == Errno::EACCES {
-            // The text that people look for; there is nobody to tell if this fails.
+            // Users search for this text of runc. A failure of the write cannot be reported anywhere.
             let _ = sys.write(Fd::STDERR, b"you have no read access to runc binary file\n");
         }
         os(Cloning::OpenExe, errno)
     })?;
     if is_copy(sys, exe, SELF_EXE, own.mark.is_some())? {
-        // It is close-on-exec, and nobody's end: nothing depends on the close.
+        // The descriptor is close-on-exec and not the end of a pipe: an error of the close has no
+        // consequence.
         let _ = sys.close(exe);
         return Ok(());
     }
@@ -123,16 +127,19 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
     become_copy(sys, exe, RUNC, own, room)
 }
 
-/// Makes sure that a program of our own launcher runs from a copy that no process can change. Returns success only if it
-/// does; otherwise the program starts again, from a copy, with the same arguments, environment and descriptors.
+/// Ensures that a program of our own launcher runs from a copy that no process can modify. Returns success
+/// only if it does; otherwise the program starts again, from a copy, with the same arguments, environment and
+/// descriptors.
 ///
-/// The environment of the copy has one variable more, [`SEALED_COPY`]: a mark of one byte, and behind it `name`, the
-/// process's name, which the exec of a descriptor replaces by the descriptor's number. `own.mark` is that first byte.
+/// The environment of the copy has one more variable, [`SEALED_COPY`]: a mark of one byte, followed by
+/// `name`, the process's name. The exec of a descriptor replaces that name by the descriptor's number.
+/// `own.mark` is that first byte.
 ///
-/// We are the program that is going to launch, with a single thread, before its main work.
+/// Runs as the program that is going to launch, with a single thread, before its main work.
 ///
 /// # Errors
-/// Why there is no copy. [`Refusal::OwnArguments`] also if `room` is too small: the caller may try again with more.
+/// The reason why there is no copy. [`Refusal::OwnArguments`] also if `room` is too small: the caller may try
+/// again with more.
 pub fn ensure_for_launch<S: Sys>(
     sys: &mut S,
     own: OwnProgram<'_>,
@@ -151,13 +158,15 @@ pub fn ensure_for_launch<S: Sys>(
     become_copy(sys, exe, Form { variable: SEALED_COPY, memfd: LAUNCHER_NAME, name }, own, room)
 }
 
-/// Returns whether a container that gets hold of our /proc/self/exe cannot overwrite a file of the host through it: the
-/// condition for joining a mount namespace. `marked`: this program has found the mark of a copy in its environment.
+/// Returns whether a container that opens our /proc/self/exe cannot overwrite a file of the host through it.
+/// Only then may a mount namespace be joined. `marked`: the environment of this program has the mark of a
+/// copy.
 ///
-/// We are the launcher, before it makes any process. The stages are forks, so they have the same /proc/self/exe.
+/// Runs in the launcher, before it makes any process. The stages are forks, so they have the same
+/// /proc/self/exe.
 ///
 /// # Errors
-/// If /proc/self/exe cannot be opened, or looked at.
+/// The errno if /proc/self/exe cannot be opened or examined.
 pub fn may_join_mounts<S: Sys>(sys: &mut S, marked: bool) -> SysResult<bool> {
     let exe = sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly)?;
     let result = is_launchers_copy(sys, exe, marked);
@@ -165,9 +174,12 @@ pub fn may_join_mounts<S: Sys>(sys: &mut S, marked: bool) -> SysResult<bool> {
     result.map_err(|error| error.errno().unwrap_or(Errno::EIO))
 }
 
-/// Returns whether our program, open as `exe`, is a copy of our own launcher's: sealed, or marked and without a name.
-/// Without the mark a file without a name does not count: another process may hold it open, and execute it again. A
-/// read-only mount does not count either: it may be remounted while a container holds its descriptor.
+/// Returns whether our program, open as `exe`, is a copy made by our own launcher: sealed, or marked and
+/// without a directory entry.
+///
+/// Without the mark, a file without a directory entry does not count: another process may hold it open, and
+/// execute it again. A read-only mount does not count either: it may be remounted while a container holds its
+/// descriptor.
 fn is_launchers_copy<S: Sys>(sys: &mut S, exe: Fd, marked: bool) -> Result<bool, Error<'static>> {
     match verdict(sys.get_seals(exe), marked) {
         Verdict::Cloned => Ok(true),
@@ -178,36 +190,37 @@ fn is_launchers_copy<S: Sys>(sys: &mut S, exe: Fd, marked: bool) -> Result<bool,
     }
 }
 
-/// How copies are marked and named.
+/// The marks and names of copies.
 #[derive(Clone, Copy, Debug)]
 struct Form<'n> {
     /// The variable with the mark.
     variable: &'static str,
-    /// The name of the file in memory, which /proc/PID/exe and /proc/PID/maps show.
+    /// The name of the memfd, which /proc/PID/exe and /proc/PID/maps show.
     memfd: &'static CStr,
-    /// The text behind the mark in the variable.
+    /// The text that follows the mark in the variable.
     name: &'n [u8],
 }
 
-/// runc's.
+/// The form of runc's copies.
 const RUNC: Form<'static> = Form { variable: CLONED_BINARY, memfd: NAME, name: b"" };
 
-/// The memory in which arguments and environment are put together, and the program is copied.
+/// The memory for arguments, environment and copy buffer.
 #[derive(Debug)]
 pub struct Room<'r> {
-    /// For the arguments, each with its NUL; one byte more than they have.
+    /// For the arguments, each with its NUL, and one byte more.
     pub argv: &'r mut [u8],
     /// For the environment, with the mark.
     pub envp: &'r mut [u8],
-    /// For a pointer to each argument, and the null pointer.
+    /// For a pointer to each argument, and the final null pointer.
     pub argv_slots: &'r mut [Option<ArgPtr<'r>>],
-    /// For a pointer to each variable, and the null pointer.
+    /// For a pointer to each variable, and the final null pointer.
     pub envp_slots: &'r mut [Option<ArgPtr<'r>>],
-    /// For the program's bytes, if the kernel cannot copy them by itself.
+    /// For the program's bytes, if the kernel cannot copy the file itself.
     pub buffer: &'r mut [u8],
 }
 
-/// Copies the program, which is open as `exe`, and executes the copy. Returns only if that fails, with `exe` closed.
+/// Copies the program, which is open as `exe`, and executes the copy. Returns only if that fails, with `exe`
+/// closed.
 fn become_copy<S: Sys>(
     sys: &mut S,
     exe: Fd,
@@ -225,10 +238,10 @@ fn become_copy<S: Sys>(
     Err(close_after(sys, copy, os(Cloning::Exec, errno)))
 }
 
-/// A text and the room for pointers to its strings.
+/// A buffer for strings, and the slots for pointers to them.
 type Strings<'r> = (&'r mut [u8], &'r mut [Option<ArgPtr<'r>>]);
 
-/// Our arguments and our environment with the mark, as execve takes them.
+/// Returns our arguments, and our environment with the mark, in the form for execve(2).
 fn strings<'r, S: Sys>(
     sys: &mut S,
     own: OwnProgram<'_>,
@@ -242,7 +255,7 @@ fn strings<'r, S: Sys>(
     argv.zip(envp).ok_or(TOO_LARGE)
 }
 
-/// A new file with the bytes of `exe`.
+/// Creates a new file with the bytes of `exe`.
 fn filled<S: Sys>(
     sys: &mut S,
     exe: Fd,
@@ -255,7 +268,7 @@ fn filled<S: Sys>(
     Ok((copy, kind))
 }
 
-/// Closes a copy that does not serve: our own launcher's program may go on without it.
+/// Closes an unusable copy and returns the error: our own launcher's program may go on without a copy.
 fn close_after<S: Sys>(sys: &mut S, copy: Fd, error: Error<'static>) -> Error<'static> {
     let _ = sys.close(copy);
     error
@@ -267,8 +280,8 @@ const fn os(step: Cloning, errno: Errno) -> Error<'static> {
     Error::Os { doing: Doing::EnsureCloned(step), errno }
 }
 
-/// Whether the open file, which is at `path`, is a copy of ours: the question that decides about a second one, and that each
-/// copy without seals is held against before it is executed.
+/// Returns whether the open file, located at `path`, is a sealed copy. This check decides whether the program
+/// copies itself, and each copy without seals must pass it before it is executed.
 fn is_copy<S: Sys>(sys: &mut S, file: Fd, path: &CStr, marked: bool) -> Result<bool, Error<'static>> {
     match verdict(sys.get_seals(file), marked) {
         Verdict::Cloned => Ok(true),
@@ -277,24 +290,27 @@ fn is_copy<S: Sys>(sys: &mut S, file: Fd, path: &CStr, marked: bool) -> Result<b
     }
 }
 
-/// Whether nobody can write to the file at `path`: there is no way to write on its mount, or none to find it.
+/// Returns whether no process can write to the file at `path`: its mount is read-only, or it has no directory
+/// entry.
 fn is_out_of_reach<S: Sys>(sys: &mut S, path: &CStr) -> Result<bool, Error<'static>> {
     let failed = |errno| os(Cloning::Look, errno);
     Ok(sys.is_read_only(path).map_err(failed)? || sys.link_count(path).map_err(failed)? == 0)
 }
 
-/// Our arguments, each with its NUL. Read again, since nobody hands them to an ELF constructor.
+/// Reads our arguments, each with its NUL, from /proc/self/cmdline: an ELF constructor receives them only
+/// with glibc.
 fn arguments<'a, S: Sys>(sys: &mut S, memory: &'a mut [u8]) -> Result<&'a [u8], Error<'static>> {
     let failed = |errno| os(Cloning::ReadArguments, errno);
     let fd = sys.openat(Fd::CWD, c"/proc/self/cmdline", OpenFlags::ReadOnly).map_err(failed)?;
     let got = crate::pipe::read_full(sys, fd, memory);
     let _ = sys.close(fd);
     let got = got.map_err(failed)?;
-    // A full buffer may not be all.
+    // A full buffer may not hold all arguments.
     if got < memory.len() { memory.get(..got).ok_or(TOO_LARGE) } else { Err(TOO_LARGE) }
 }
 
-/// The mark for a copy of a program that has this one. Whatever a launcher may have set, two copies are enough: `None`.
+/// Returns the mark for a copy of a program with the mark `mark`, or `None` after the second copy. Two copies
+/// are enough even if the launcher has set a mark itself.
 fn next_mark(mark: Option<&[u8]>) -> Option<&'static str> {
     let [first, last] = MARKS;
     match mark {
@@ -304,7 +320,7 @@ fn next_mark(mark: Option<&[u8]>) -> Option<&'static str> {
     }
 }
 
-/// Our environment with the mark, once, each variable with its NUL. `None`: there is no room.
+/// Returns our environment with the mark, once, each variable with its NUL, or `None` if it does not fit.
 fn environment<'a>(own: Option<&[u8]>, form: Form<'_>, mark: &str, memory: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut line = Line::new(memory);
     let is_mark = |variable: &[u8]| {
@@ -321,17 +337,19 @@ fn environment<'a>(own: Option<&[u8]>, form: Form<'_>, mark: &str, memory: &'a m
     memory.get(..len)
 }
 
-/// A new empty file: in memory; else without a name in the directory; else with a name, which is taken away at once.
+/// Creates an empty file: in memory; otherwise in the directory without an entry; otherwise with an entry,
+/// which is removed immediately.
 fn create<S: Sys>(sys: &mut S, name: &CStr, state_dir: Option<&[u8]>) -> Result<(Fd, Kind), Error<'static>> {
     let mut memory = sys.memfd_create(name, true);
     if memory == Err(Errno::EINVAL) {
-        // Linux before 6.3 does not know the flag, and needs none.
+        // Linux before 6.3 does not have MFD_EXEC, and does not need it.
         memory = sys.memfd_create(name, false);
     }
     if let Ok(fd) = memory {
         return Ok((fd, Kind::Memory));
     }
-    // Before 3.17, with vm.memfd_noexec = 2, behind a filter.
+    // memfd_create(2) fails before Linux 3.17, with vm.memfd_noexec = 2, and with a seccomp filter that
+    // refuses it.
     let dir = state_dir.filter(|dir| dir.starts_with(b"/")).unwrap_or(DEFAULT_DIR);
     let mut buffer = [0; PATH_MAX];
     let unnamed = {
@@ -340,7 +358,7 @@ fn create<S: Sys>(sys: &mut S, name: &CStr, state_dir: Option<&[u8]>) -> Result<
     };
     match unnamed {
         Ok(fd) => Ok((fd, Kind::File)),
-        // Before 3.11, and on file systems that have no such files.
+        // O_TMPFILE fails before Linux 3.11 and on file systems that do not support it.
         Err(_) => create_named(sys, dir, &mut buffer).map(|fd| (fd, Kind::File)),
     }
 }
@@ -358,7 +376,7 @@ fn create_named<S: Sys>(sys: &mut S, dir: &[u8], buffer: &mut [u8]) -> Result<Fd
                 sys.unlink(path).map_err(|errno| os(Cloning::Unlink, errno))?;
                 return Ok(fd);
             }
-            // Somebody else's: another name.
+            // The name is in use: try another.
             Err(Errno::EEXIST) => {}
             Err(other) => {
                 errno = other;
@@ -369,7 +387,7 @@ fn create_named<S: Sys>(sys: &mut S, dir: &[u8], buffer: &mut [u8]) -> Result<Fd
     Err(os(Cloning::Create, errno))
 }
 
-/// A text with its NUL in `buffer`.
+/// Writes a text and its NUL to `buffer`.
 fn text(
     buffer: &mut [u8],
     write: impl FnOnce(&mut Line<'_>) -> fmt::Result,
@@ -382,25 +400,26 @@ fn text(
         .ok_or(os(Cloning::Create, Errno::ENAMETOOLONG))
 }
 
-/// [`copy_all`], where a limit of the size of files (RLIMIT_FSIZE) is an error: without a handler its signal would end us
-/// without a word. It stays blocked after an error, since it is pending then.
+/// Calls [`copy_all`] so that a file size limit (RLIMIT_FSIZE) is an error. Without a handler its signal
+/// SIGXFSZ would end this process before it can report. After an error the signal stays blocked, since it is
+/// pending then.
 fn copy_within_limits<S: Sys>(
     sys: &mut S,
     to: Fd,
     from: Fd,
     buffer: &mut [u8],
 ) -> Result<(), Error<'static>> {
-    // Only a wrong argument makes these fail. Then nothing is blocked, and nothing has to be put back.
+    // Only an invalid argument makes these fail. Then nothing is blocked, and the mask need not be restored.
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet::XFSZ);
     copy_all(sys, to, from, buffer)?;
     if let Ok(mask) = mask {
-        // Before the exec, which keeps a mask.
+        // Restored before the exec, which preserves the mask.
         let _ = sys.sigprocmask(MaskHow::Set, mask);
     }
     Ok(())
 }
 
-/// Copies all of `from`: by the kernel, and the rest by hand where it cannot copy between these two.
+/// Copies all of `from`, with sendfile(2), or with read and write for the part that sendfile cannot copy.
 fn copy_all<S: Sys>(sys: &mut S, to: Fd, from: Fd, buffer: &mut [u8]) -> Result<(), Error<'static>> {
     loop {
         match sys.sendfile(to, from, SENDFILE_MAX) {
@@ -409,7 +428,7 @@ fn copy_all<S: Sys>(sys: &mut S, to: Fd, from: Fd, buffer: &mut [u8]) -> Result<
             Err(_) => break,
         }
     }
-    // Both are where the last successful call left them.
+    // Both file offsets are where the last successful call left them.
     loop {
         let got = match sys.read(from, buffer) {
             Ok(0) => return Ok(()),
@@ -428,8 +447,9 @@ fn copy_all<S: Sys>(sys: &mut S, to: Fd, from: Fd, buffer: &mut [u8]) -> Result<
     }
 }
 
-/// Seals the copy. The kernel refuses with EBUSY as long as somebody else holds one of its pages (memfd_wait_for_pins in
-/// mm/memfd.c), after it has waited itself: so it may be under load, though nobody but us knows the file.
+/// Seals the copy. The kernel waits, and then refuses with EBUSY, while another process or the kernel holds a
+/// reference to one of its pages (memfd_wait_for_pins in mm/memfd.c). Under load this happens although only
+/// this process has the file.
 fn seal<S: Sys>(sys: &mut S, copy: Fd) -> SysResult<()> {
     for _ in 1..SEAL_TRIES {
         match sys.add_seals(copy, Seals::CONTENT) {
@@ -440,38 +460,41 @@ fn seal<S: Sys>(sys: &mut S, copy: Fd) -> SysResult<()> {
     sys.add_seals(copy, Seals::CONTENT)
 }
 
-/// Sees to it that nobody changes the copy any more, and that it will be known for one. Gives the descriptor to execute.
+/// Protects the copy against changes and checks that it will be recognised. Returns the descriptor to
+/// execute.
 fn protect<S: Sys>(sys: &mut S, copy: Fd, kind: Kind) -> Result<Fd, Error<'static>> {
     let failed = |errno| os(Cloning::Seal, errno);
     if kind == Kind::Memory {
         seal(sys, copy).map_err(failed)?;
-        // A kernel may have added one of its own (vm.memfd_noexec): then we would copy ourselves for ever.
+        // The kernel may have added a seal (vm.memfd_noexec). Then the copy would not be recognised and would
+        // copy itself again, without end.
         return match sys.get_seals(copy).map_err(failed)? {
             Seals::CONTENT => Ok(copy),
             _ => Err(Error::Refused(Refusal::CopyUnknown)),
         };
     }
-    // Its owner may read it: who cannot read its own program is not dumpable, and cannot ask for its seals either.
+    // The owner keeps read permission: a process that cannot read its own program is non-dumpable, and cannot
+    // read its seals.
     sys.fchmod(copy, 0o500).map_err(failed)?;
     let mut buffer = [0; 32];
     let path = proc_path(&mut buffer, copy)?;
     if !is_copy(sys, copy, path, true)? {
         return Err(Error::Refused(Refusal::CopyUnknown));
     }
-    // What is open for writing cannot be executed (ETXTBSY).
+    // A file that is open for writing cannot be executed (ETXTBSY).
     let reopened = sys.openat(Fd::CWD, path, OpenFlags::Path).map_err(failed)?;
     let _ = sys.close(copy);
     Ok(reopened)
 }
 
-/// The path of an open file of ours.
+/// Returns the /proc path of an open descriptor of this process.
 fn proc_path(buffer: &mut [u8], fd: Fd) -> Result<&CStr, Error<'static>> {
     text(buffer, |line| write!(line, "/proc/self/fd/{}", fd.0))
 }
 
 fn execute<'a, S: Sys>(sys: &mut S, copy: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
     match sys.execveat(copy, argv, envp) {
-        // Before 3.19; a filter that does not know the call.
+        // ENOSYS: before Linux 3.19. EPERM: a seccomp filter that does not list the call.
         errno @ (Errno::ENOSYS | Errno::EPERM) => {
             let mut buffer = [0; 32];
             proc_path(&mut buffer, copy).map_or(errno, |path| sys.execve(path, argv, envp))

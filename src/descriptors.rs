@@ -1,4 +1,5 @@
-//! Close-on-exec flags of all descriptors: in the mapping tool's process, and in stage 0 of our own launcher.
+//! Sets the close-on-exec flags of all descriptors, in the mapping tool's process and in stage 0 of our own
+//! launcher.
 
 use core::ffi::CStr;
 
@@ -12,8 +13,9 @@ pub const FIRST: Fd = Fd(3);
 
 /// Marks every descriptor from 3 up close-on-exec, in this process only.
 ///
-/// If close_range(2) is missing or refused, the numbers are read from /proc/self/fd. So the call must precede the join of a
-/// mount namespace: the owner of a joined namespace controls its /proc.
+/// Runs in the mapping tool's process and in stage 0 of our own launcher. If close_range(2) is missing or
+/// refused, the numbers are read from /proc/self/fd. So the call must precede the join of a mount namespace:
+/// the owner of a joined namespace controls its /proc.
 ///
 /// # Errors
 /// The error of the first call that fails. Some descriptors may already be marked.

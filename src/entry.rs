@@ -1,7 +1,7 @@
-//! The edge in the child: environment → core → exit or return.
+//! The entry point in the child: it reads the environment, runs the core, and exits or returns.
 //!
-//! One of the places with `unsafe` (SECURITY.md lists them): here a [`LinuxSys`] is made, the environment is
-//! read through the libc, and the stages that end are ended.
+//! This file is one of the places with `unsafe` (SECURITY.md lists them). It creates a [`LinuxSys`], reads
+//! the environment through the libc, and exits the process at the end of stages 0 and 1.
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
@@ -19,27 +19,27 @@ use crate::stage::Outcome;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::Fd;
 
-/// Memory of the core. In .bss, so that a process without a bootstrap pays nothing for it.
+/// A buffer of the core. It is in .bss, so a process without a bootstrap never touches its pages.
 struct Memory<const LEN: usize>(UnsafeCell<[u8; LEN]>);
 
-// SAFETY: `run` is the only user, and its caller promises a single thread.
+// SAFETY: only `run` uses it, and the caller of `run` guarantees a single thread.
 unsafe impl<const LEN: usize> Sync for Memory<LEN> {}
 
-/// The message's.
+/// The buffer for the bootstrap message.
 static MEMORY: Memory<MESSAGE_MAX> = Memory(UnsafeCell::new([0; MESSAGE_MAX]));
 
-/// That of the environment, for a copy of the program to be handed.
+/// The buffer for the environment that the sealed copy receives.
 static ENVIRONMENT: Memory<STRINGS_MAX> = Memory(UnsafeCell::new([0; STRINGS_MAX]));
 
 unsafe extern "C" {
-    /// The libc's: an array of strings, whose last element is null.
+    /// The libc's array of strings, which ends with a null pointer.
     static environ: *const *const c_char;
 }
 
-/// The value of an environment variable, as bytes.
+/// Returns the value of an environment variable, as bytes.
 fn variable(name: &CStr) -> Option<&'static [u8]> {
-    // SAFETY: `name` ends with a NUL. With a single thread nobody changes the environment while we read it, and
-    // nothing in this crate does later.
+    // SAFETY: `name` ends with a NUL. With a single thread, the environment cannot change while we read it.
+    // Nothing in this crate changes it later.
     unsafe {
         let value = libc::getenv(name.as_ptr());
         (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes())
@@ -60,14 +60,15 @@ fn raw_environment() -> RawEnv<'static> {
     }
 }
 
-/// All variables, each with its NUL, in `memory`; `None` if there is no room.
+/// Copies all variables, each with its NUL, to `memory`. Returns `None` if they do not fit.
 fn all_variables(memory: &mut [u8]) -> Option<&[u8]> {
     let mut used: usize = 0;
-    // SAFETY: with a single thread nobody changes the environment, or the pointer to it, while we read.
+    // SAFETY: with a single thread, neither the environment nor the pointer to it can change while we read.
     let mut next = unsafe { environ };
-    // SAFETY: the pointer is null, where clearenv(3) was called, or to an element of the array, whose last one is null.
+    // SAFETY: the pointer is null after clearenv(3); otherwise it points to an element of the array, which
+    // ends with null.
     while let Some(variable) = unsafe { next.as_ref() }.filter(|variable| !variable.is_null()) {
-        // SAFETY: each of the others is a string with its NUL.
+        // SAFETY: each element that is not null is a string with its NUL.
         let variable = unsafe { CStr::from_ptr(*variable) }.to_bytes_with_nul();
         let end = used.checked_add(variable.len())?;
         memory.get_mut(used..end)?.copy_from_slice(variable);
@@ -78,17 +79,17 @@ fn all_variables(memory: &mut [u8]) -> Option<&[u8]> {
     memory.get(..used)
 }
 
-/// The bootstrap, as the environment asks for it, with `policy`.
+/// Runs the bootstrap that the environment asks for, with `policy`.
 ///
-/// Returns at once, and without any system call, where `_LIBCONTAINER_INITPIPE` and `_LIBCONTAINER_LOGPIPE` are
-/// absent. Otherwise it returns in stage 2 only; the other stages end in here.
+/// Returns immediately, without any system call, if `_LIBCONTAINER_INITPIPE` and `_LIBCONTAINER_LOGPIPE` are
+/// absent. Otherwise it returns in stage 2 only; stages 0 and 1 exit in this function.
 ///
 /// # Safety
-/// This process has a single thread, and no other call of this function is under way.
+/// This process has a single thread, and no other call of this function is in progress.
 pub unsafe fn run(policy: &Policy) -> Outcome {
-    // SAFETY: the caller promises a single thread.
+    // SAFETY: the caller guarantees a single thread.
     let mut sys = unsafe { LinuxSys::new() };
-    // SAFETY: the caller promises that nobody else is in here.
+    // SAFETY: the caller guarantees that no other call of this function is in progress.
     let message = unsafe { &mut *MEMORY.0.get() };
     let mut raw = raw_environment();
     if policy.dialect.cloned_binary {
@@ -101,41 +102,42 @@ pub unsafe fn run(policy: &Policy) -> Outcome {
     }
 }
 
-/// Ends a stage, without the handlers of a program whose main never ran.
+/// Exits the process without exit handlers: the program's main may never have run.
 fn exit(status: i32) -> ! {
-    // SAFETY: _exit touches nothing of this process's memory.
+    // SAFETY: _exit(2) does not access the memory of this process.
     unsafe { libc::_exit(status) }
 }
 
-/// Privileges of this process that the user who started it does not have.
+/// The privileges that this process has and the user who started it does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Elevation {
     /// The effective user id is not the real one.
     SetUid {
         /// The user who started the program.
         real: u32,
-        /// As whom it runs.
+        /// The id with whose rights the program runs.
         effective: u32,
     },
     /// The effective group id is not the real one.
     SetGid {
         /// The group of the user who started the program.
         real: u32,
-        /// As which group it runs.
+        /// The group with whose rights the program runs.
         effective: u32,
     },
-    /// Both ids are the user's own: capabilities of the file, or a security module's rule for it.
+    /// Both ids are the user's own. The privileges come from file capabilities or a security module's rule.
     Capabilities,
 }
 
 impl Elevation {
-    /// That of this process, by what the kernel gave it at its exec (getauxval(3)). No system call, and no look at the
-    /// environment.
+    /// Returns the elevation of this process, from the values that the kernel set at its exec (getauxval(3)).
+    /// It makes no system call and does not read the environment.
     ///
-    /// `None` also for root where all ids are 0: a security module may set AT_SECURE, but root gains nothing.
+    /// Returns `None` also for root if all ids are 0: a security module may set AT_SECURE, but root gains
+    /// nothing.
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
-        // SAFETY: looks up numbers that the kernel put on the stack at the exec.
+        // SAFETY: getauxval(3) reads numbers that the kernel put on the stack at the exec.
         let [secure, uid, euid, gid, egid] =
             [libc::AT_SECURE, libc::AT_UID, libc::AT_EUID, libc::AT_GID, libc::AT_EGID]
                 .map(|key| unsafe { libc::getauxval(key) });
@@ -158,7 +160,7 @@ impl Elevation {
 }
 
 impl fmt::Display for Elevation {
-    /// The cause, and the remedy.
+    /// Writes the cause and the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetUid { real, effective } => write!(
@@ -178,19 +180,20 @@ impl fmt::Display for Elevation {
     }
 }
 
-/// The bootstrap for a Rust program that is started as a runc-like runtime starts its init: call it first thing
-/// in `main`.
+/// Runs the bootstrap in a Rust program that a runc-like runtime starts as its init. Call it at the very
+/// start of `main`.
 ///
-/// Returns [`Outcome::NotInit`] untouched when `_LIBCONTAINER_INITPIPE` is absent; otherwise reads the bootstrap
-/// message from it, runs the three stages in the dialect `v1_2`, and returns [`Outcome::HandOver`] in stage 2,
-/// which is the container's init. Stages 0 and 1 end in here, with status 0 or 1; what went wrong is on the log
-/// pipe, or on standard error.
+/// Returns [`Outcome::NotInit`], without any change, if `_LIBCONTAINER_INITPIPE` is absent. Otherwise it
+/// reads the bootstrap message from that descriptor and runs the three stages in the dialect `v1_2`. It
+/// returns [`Outcome::HandOver`] in stage 2, which is the container's init. Stages 0 and 1 exit in this
+/// function, with status 0 or 1. Errors go to the log pipe, or to standard error if there is no log pipe.
 ///
-/// With a mount namespace to join, the parent must start this program from a sealed copy of it, as runc's Go half does:
-/// otherwise a process in that namespace can overwrite the program's file (CVE-2019-5736; `cloned`).
+/// If the message joins a mount namespace, the parent must start this program from a sealed copy, as runc's
+/// Go half does. Otherwise a process in that namespace can overwrite the program's file (CVE-2019-5736;
+/// `cloned`).
 ///
-/// A program that has started a thread by then is refused with a fatal record: with threads, `unshare` and `setns`
-/// of a user namespace fail, and a fork copies locks that nobody will ever release.
+/// A program that has already started a thread is refused with a fatal record. With threads, `unshare` and
+/// `setns` of a user namespace fail, and a fork copies locks that are never released.
 ///
 /// ```
 /// use nsexec::stage::Outcome;
@@ -202,10 +205,10 @@ pub fn init() -> Outcome {
     init_as(&Dialect::V1_2)
 }
 
-/// [`init`] for a parent of another of runc's release lines.
+/// Runs [`init`] for a parent of another runc release line.
 ///
-/// In `v1_0` and `v1_1` the program is executed a second time, from a sealed copy, with its arguments and environment as
-/// they were: whatever comes before this call happens twice.
+/// In `v1_0` and `v1_1` the program executes a sealed copy of itself, with the same arguments and
+/// environment. So the code before this call runs twice.
 pub fn init_as(dialect: &'static Dialect) -> Outcome {
     if variable(c"_LIBCONTAINER_INITPIPE").is_none_or(<[u8]>::is_empty) {
         return Outcome::NotInit;
@@ -213,25 +216,26 @@ pub fn init_as(dialect: &'static Dialect) -> Outcome {
     drop_in(&Policy::runc(dialect))
 }
 
-/// [`init`] with any policy, and exactly as runc's C where the environment is wrong: a log pipe that is no number
-/// ends also a process without an init pipe.
+/// Runs [`init`] with any policy. Errors in the environment are handled exactly as in runc's C code: a
+/// malformed log pipe number ends a process even if it has no init pipe.
 pub fn drop_in(policy: &Policy) -> Outcome {
     let environment = Environment::parse(raw_environment(), policy.dialect);
     if matches!(environment, Ok(Environment { init: None, .. })) {
         return Outcome::NotInit;
     }
-    // SAFETY: nothing is forked before the threads are counted, and the calls until then are harmless with them.
+    // SAFETY: no process is forked before the threads are counted, and the calls until then are safe with
+    // several threads.
     let mut sys = unsafe { LinuxSys::new() };
     if let Err(refusal) = refuse_threads(&mut sys) {
         let mut log = Log::open(&mut sys, log_pipe(policy.dialect), Level::Fatal, policy.log_form);
         log.fatal(&mut sys, &Error::Refused(refusal));
         exit(1);
     }
-    // SAFETY: there is one thread, and it is here.
+    // SAFETY: this process has a single thread.
     unsafe { run(policy) }
 }
 
-/// The log pipe that the environment names.
+/// Returns the log pipe's descriptor from the environment.
 #[must_use]
 pub fn log_pipe(dialect: &Dialect) -> Option<Fd> {
     Environment::parse(raw_environment(), dialect).map_or_else(|error| error.log, |known| known.log)

@@ -1,6 +1,7 @@
-//! What went wrong, and what we were about: [`Error`] and [`Doing`].
+//! The errors of the bootstrap: [`Error`] is the failure, [`Doing`] the step that failed.
 //!
-//! There is no conversion from a bare errno: it would lose the `Doing`. An error is reported once, at the edge.
+//! There is no conversion from a bare errno, because it would lose the step. An error is reported once, by
+//! the code that ends the process.
 
 mod doing;
 
@@ -15,27 +16,27 @@ use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, SocketType, WaitStatus};
 pub use doing::{Cloning, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
-/// Why the mapping tool did not serve.
+/// The reason why the mapping tool failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ToolFailure {
     /// The kernel refused our own write, and the message names no tool.
     NotPresent,
-    /// The path does not start at the root; with an empty environment nothing is searched.
+    /// The path is not absolute. The tool's environment is empty, so no directories are searched.
     NotAbsolute,
-    /// More arguments or longer ones than a map can have.
+    /// The arguments are more numerous or longer than those of any valid map.
     TooManyArguments,
-    /// It ended, and not with status 0.
+    /// The tool ended with a status other than 0.
     Ended(WaitStatus),
     /// Stage 1 died while the tool ran.
     Stage1Died,
     /// The launcher died, or closed its end of the init pipe, while the tool ran.
     LauncherDied,
-    /// It said success, but the map is not what was asked for.
+    /// The tool reported success, but the map differs from the requested one.
     WroteOther(MapMismatch),
 }
 
 impl ToolFailure {
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     const fn code(&self) -> &'static str {
         match self {
             Self::NotPresent => "mapping-tool-missing",
@@ -50,7 +51,8 @@ impl ToolFailure {
     }
 }
 
-/// A descriptor that cannot be the init pipe: it does not report the death of the launcher, or a read would wait for ever.
+/// The kind of a descriptor that cannot be the init pipe: it does not report the launcher's death, or a read
+/// would wait without end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum InitPipeKind {
     /// A socket that is not a stream.
@@ -76,20 +78,21 @@ impl fmt::Display for InitPipeKind {
     }
 }
 
-/// A message that says something which cannot be done, found before any call.
+/// A request in the message or by the caller that cannot be carried out, found before any change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// Bits that name no namespace: `unshare` would take some of them, and do something else.
+    /// Bits that are not namespace flags. unshare(2) accepts some of them, with other effects.
     UnknownCloneFlags(CloneFlags),
     /// The same kind is to be joined and created.
     JoinedAndCreated(NsSet),
-    /// The process has this many threads, and may have only one. Without a /proc nobody can count them.
+    /// The process has this many threads, and may have only one. `None`: more than one, not countable without
+    /// /proc.
     Threads(Option<u64>),
-    /// A map that no single write can carry.
+    /// A map that is too large for a single write.
     MapTooLarge(MapKind, IdMapTooLarge),
-    /// More or longer arguments or variables than can be handed on to a copy of our program.
+    /// Arguments or variables that are too many or too long for a sealed copy of our program.
     OwnArguments,
-    /// The copy of our program is not known for one, and would copy itself again.
+    /// The sealed copy of our program does not pass the check for a copy, and would copy itself again.
     CopyUnknown,
 }
 
@@ -119,103 +122,104 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Everything that can end a bootstrap.
+/// Any failure that ends a bootstrap.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum Error<'m> {
-    /// The environment's numbers.
+    /// A malformed variable in the environment.
     Environment(EnvError<'m>),
-    /// The message's bytes.
+    /// A malformed bootstrap message.
     Parse(ParseError<'m>),
-    /// The message's wishes.
+    /// A well-formed request that cannot be carried out.
     Refused(Refusal),
-    /// The init pipe is of another kind than a stream socket or a pipe.
+    /// The init pipe is neither a stream socket nor a pipe.
     InitPipe {
         /// The descriptor.
         fd: Fd,
         /// Its kind.
         kind: InitPipeKind,
     },
-    /// The kernel refused a call.
+    /// A system call failed.
     Os {
-        /// What for.
+        /// The step.
         doing: Doing<'m>,
-        /// How.
+        /// The error of the call.
         errno: Errno,
     },
-    /// Fewer bytes than needed: a peer that is gone, or a /proc file that took a part.
+    /// Fewer bytes than needed: the peer has died, or a /proc file accepted only a part.
     Short {
-        /// What for.
+        /// The step.
         doing: Doing<'m>,
-        /// Bytes that went.
+        /// The number of bytes read or written.
         got: usize,
-        /// Bytes that should have.
+        /// The number of bytes needed.
         want: usize,
     },
-    /// Another stage said what it may not say now.
+    /// Another stage sent a sync value that is not allowed at this point.
     UnexpectedSync {
-        /// What was waited for.
+        /// The step that waited for a value.
         step: SyncStep,
-        /// What came.
+        /// The value that arrived.
         value: u32,
     },
-    /// Another stage has failed, and has said why: nothing is left to say, only to end with this status.
+    /// Another stage has failed and has reported the cause. This stage exits with the same status and reports
+    /// nothing.
     ToldFailure {
         /// The status.
         status: u32,
     },
     /// The launcher died, or closed its end of the init pipe, while this stage waited for another one.
     LauncherGone {
-        /// What was waited for.
+        /// The step that was in progress.
         doing: Doing<'m>,
     },
-    /// The numbers of the mount sources.
+    /// The variable with the target descriptors of the mount sources is wrong.
     MountFds(MountFdsError),
-    /// What came in the place of the mount source for this number was not one descriptor.
+    /// A message for a mount source did not carry exactly one descriptor.
     NoDescriptor {
-        /// The number.
+        /// The target descriptor.
         number: Fd,
-        /// There were too many, or no place for it.
+        /// The message carried too many descriptors, or the process had no free number for one.
         truncated: bool,
     },
-    /// Another byte came than the launcher's word that the cgroup namespace can be made.
+    /// The launcher's byte for the cgroup namespace has another value.
     UnexpectedByte(u8),
-    /// A file that should be a namespace, or a procfs file, lies on another file system.
+    /// A file that should be a namespace or a procfs file is on another file system.
     WrongFileSystem {
-        /// What for.
+        /// The step.
         doing: Doing<'m>,
-        /// What it lies on.
+        /// The type of the file system found.
         found: FsType,
     },
-    /// /proc shows the processes of another pid namespace than ours, or none.
+    /// /proc shows another pid namespace, or /proc is not mounted.
     ForeignProc {
-        /// Our own number.
+        /// The pid of this process.
         own: Pid,
-        /// The number that /proc/self says, if there is one.
+        /// The pid that the link /proc/self contains, if the link exists.
         found: Option<Pid>,
     },
-    /// A namespace that was refused in every pass.
+    /// A namespace whose join was refused in every pass.
     NotJoined {
         /// Its kind.
         kind: NsKind,
         /// Its path.
         path: &'m [u8],
     },
-    /// After all three passes some namespaces are not joined.
+    /// After all three passes, these namespaces are not joined.
     IncompleteJoin(NsSet),
-    /// The mapping tool.
+    /// The mapping tool failed.
     MappingTool {
-        /// Which map.
+        /// The map.
         kind: MapKind,
-        /// Whose.
+        /// The process whose map it is: stage 1.
         pid: Pid,
-        /// Why.
+        /// The reason.
         why: ToolFailure,
     },
 }
 
 impl<'m> Error<'m> {
-    /// What we were about, where there is a step to name.
+    /// Returns the step that failed, if the error has one.
     #[must_use]
     pub const fn doing(&self) -> Option<&Doing<'m>> {
         match self {
@@ -226,7 +230,7 @@ impl<'m> Error<'m> {
         }
     }
 
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -248,20 +252,20 @@ impl<'m> Error<'m> {
         }
     }
 
-    /// The kernel's answer, where it is the reason.
+    /// Returns the errno of the kernel, if that is the cause.
     #[must_use]
     pub const fn errno(&self) -> Option<Errno> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => Some(Errno::EPERM),
-            // What the tool was wanted for.
+            // The errno of our own write, which made the tool necessary.
             Self::MappingTool { why: ToolFailure::NotPresent, .. } => Some(Errno::EPERM),
             _ => None,
         }
     }
 }
 
-/// The cause and the remedy where openat2 fails with EXDEV for a file below /proc.
+/// The cause and the remedy if openat2(2) fails with EXDEV for a file below /proc.
 const COVERED: &str = "something is mounted over it (unmount it, or mount a new /proc)";
 
 impl fmt::Display for Error<'_> {
@@ -288,7 +292,7 @@ impl fmt::Display for Error<'_> {
                 doing: doing @ (Doing::ReadHeader | Doing::InformLauncher),
                 errno: errno @ Errno::EBADF,
             } => {
-                // Closed, or open for the other direction.
+                // Closed, or open only for the other direction.
                 write!(f, "{doing}: {errno} (_LIBCONTAINER_INITPIPE names no descriptor that is open for it)")
             }
             Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {

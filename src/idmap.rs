@@ -1,25 +1,26 @@
-//! Id maps: the lines of `/proc/PID/uid_map` and `gid_map` (user_namespaces(7)), as values.
+//! Id maps: the lines of `/proc/PID/uid_map` and `gid_map` (user_namespaces(7)), parsed and checked.
 
 use core::ffi::CStr;
 use core::fmt;
 
 use crate::bootstrap::text::{Lossy, NotDecimal, Steps, decimal, is_blank, lines, three_words};
 
-/// The longest text that the kernel takes, in bytes: one write of less than a page, of 4,096 bytes at least
-/// (spec 6.1: 4095 is taken, 4096 is EINVAL).
+/// The longest text that the kernel accepts, in bytes. A map is one write of less than a page of at least
+/// 4,096 bytes: 4,095 bytes succeed, 4,096 fail with EINVAL.
 pub const MAP_TEXT_MAX: usize = 4095;
 
-/// The most lines that the kernel takes: `UID_GID_MAP_MAX_EXTENTS`, since Linux 4.15 (five before).
+/// The most lines that the kernel accepts: `UID_GID_MAP_MAX_EXTENTS`, since Linux 4.15 (five before).
 pub const EXTENTS_MAX: usize = 340;
 
-/// One line of an id map: `count` ids from `inside` on are `outside` and up in the parent namespace.
+/// One line of an id map: `count` ids from `inside` on map to the ids from `outside` on in the parent
+/// namespace.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Extent {
-    /// First id in the new namespace.
+    /// The first id in the new namespace.
     pub inside: u32,
-    /// First id in its parent.
+    /// The first id in the parent namespace.
     pub outside: u32,
-    /// How many ids.
+    /// The number of ids.
     pub count: u32,
 }
 
@@ -38,54 +39,55 @@ pub enum Side {
     Outside,
 }
 
-/// An id map that the kernel's own rules allow, or one so large that they were not asked.
+/// An id map whose lines obey the kernel's rules, or one that is too large for the kernel.
 ///
 /// A text over [`MAP_TEXT_MAX`] bytes or [`EXTENTS_MAX`] lines can never be applied, in any namespace. runc
-/// sends one all the same, if it is configured so, and fails late; here it parses, so that the message can be
-/// shown, and [`fits_one_write`](Self::fits_one_write) refuses it before the first call. Of such a map only
-/// the first 340 lines are compared with one another, and no line at all is read if the text is too long.
+/// sends such a map if it is configured so, and the bootstrap fails late. Here it parses, so that the message
+/// can be shown; [`fits_one_write`](Self::fits_one_write) refuses it before the first call. If it has too
+/// many lines, only the first 340 are compared with one another. If its text is too long, no line is parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IdMap<'m> {
     text: &'m CStr,
     lines: usize,
 }
 
-/// Why an id map is refused.
+/// The error of a malformed id map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IdMapError<'m> {
-    /// The line, from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// What stands on it.
+    /// The text of the line.
     pub text: &'m [u8],
-    /// What is wrong with it.
+    /// The error in the line.
     pub reason: IdMapReason,
 }
 
-/// What is wrong with a line of an id map. The kernel answers EINVAL to each.
+/// The error in a line of an id map. The kernel fails with EINVAL for each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IdMapReason {
-    /// There is no line at all.
+    /// The map has no line.
     Empty,
     /// The line is blank.
     BlankLine,
-    /// Not three decimal numbers with blanks or tabs between.
+    /// The line is not three decimal numbers with blanks or tabs between them.
     NotThreeNumbers,
-    /// A number of more than 32 bits. The kernel would cut it silently.
+    /// A number has more than 32 bits. The kernel would truncate it silently.
     NumberTooLarge,
-    /// No id is mapped.
+    /// The size is 0.
     ZeroSize,
-    /// The first id and the size together go past the last id, 4294967294.
+    /// The range ends after the last id, 4294967294.
     RangeOverflows,
-    /// Ids of the line are mapped by another line already.
+    /// Another line already maps some of the ids.
     Overlap {
-        /// The other line, from 1, which comes earlier.
+        /// The other line, from 1. It precedes this line.
         other_line: usize,
-        /// On which side of the map.
+        /// The side of the map.
         side: Side,
     },
 }
 
-/// An id map that the kernel cannot take, whoever writes it (spec 6.1: EINVAL, and no mapping tool can help).
+/// The size of an id map that the kernel cannot accept, from any writer (EINVAL; user_namespaces(7)). A
+/// mapping tool fails too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IdMapTooLarge {
     /// Length of the text in bytes, without NUL.
@@ -95,11 +97,11 @@ pub struct IdMapTooLarge {
 }
 
 impl<'m> IdMap<'m> {
-    /// Reads `inside outside count` lines; the last newline may be missing.
+    /// Parses `inside outside count` lines. The last newline may be missing.
     ///
     /// # Errors
     ///
-    /// That of the first line that is not right in itself; else that of an overlap.
+    /// The first malformed line; if there is none, an overlap.
     pub fn parse(text: &'m CStr) -> Result<Self, IdMapError<'m>> {
         Self::parse_counting(text, &Steps::new())
     }
@@ -136,52 +138,53 @@ impl<'m> IdMap<'m> {
         Ok(Self { text, lines: count })
     }
 
-    /// The text as it came, without its NUL.
+    /// Returns the original text, without its NUL.
     #[must_use]
     pub const fn text(&self) -> &'m [u8] {
         self.text.to_bytes()
     }
 
-    /// The text as it came, with its NUL: what runc writes to the kernel, which counts the NUL and stops
-    /// there.
+    /// Returns the original text with its NUL. runc writes this to the kernel, which counts the NUL and
+    /// ignores the rest.
     #[must_use]
     pub const fn text_with_nul(&self) -> &'m [u8] {
         self.text.to_bytes_with_nul()
     }
 
-    /// What to write to the kernel: the text with its NUL as runc does, but without it if only so it fits.
+    /// Returns the bytes to write to the kernel: the text with its NUL as runc does, or without it if only
+    /// that fits.
     #[must_use]
     pub const fn as_written(&self) -> &'m [u8] {
         let text = self.text_with_nul();
         if text.len() > MAP_TEXT_MAX { self.text() } else { text }
     }
 
-    /// The lines as numbers, in the order of the text. Of a text over [`MAP_TEXT_MAX`] bytes lines that are
-    /// no extents are passed over.
+    /// Returns the lines as numbers, in the order of the text. In a text over [`MAP_TEXT_MAX`] bytes,
+    /// malformed lines are skipped.
     pub fn extents(&self) -> impl Iterator<Item = Extent> + use<'m> {
         self.text().split(|byte| *byte == b'\n').filter_map(|line| parse_line(line).ok())
     }
 
-    /// The number of lines, never 0.
+    /// Returns the number of lines, never 0.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.lines
     }
 
-    /// Always false: an empty map does not parse.
+    /// Returns false: an empty map does not parse.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.lines == 0
     }
 
-    /// Whether `id` means somebody in the new namespace. Stage 1 becomes id 0 there.
+    /// Returns whether `id` is mapped in the new namespace. Stage 1 becomes id 0 there.
     #[must_use]
     pub fn maps_inside(&self, id: u32) -> bool {
         self.extents()
             .any(|extent| id.checked_sub(extent.inside).is_some_and(|distance| distance < extent.count))
     }
 
-    /// Whether the kernel can take the map at all. To be asked before the first system call.
+    /// Checks whether the kernel can accept the map at all. Called before the first system call.
     ///
     /// # Errors
     ///
@@ -195,8 +198,8 @@ impl<'m> IdMap<'m> {
     }
 }
 
-/// Reads one line, without its newline, as it is written to the kernel and as the kernel shows it
-/// (`%10u %10u %10u`).
+/// Parses one line, without its newline, as written to the kernel or as the kernel shows it: `%10u` three
+/// times.
 ///
 /// # Errors
 ///
@@ -217,7 +220,7 @@ fn parse_counted_line(line: &[u8], steps: &Steps) -> Result<Extent, IdMapReason>
     });
     let (inside, outside, count) = match (inside, outside, count) {
         (Ok(inside), Ok(outside), Ok(count)) => (inside, outside, count),
-        // No number at all is worse than a large one, whichever comes first.
+        // A word that is not a number takes precedence over a number that is too large.
         (Err(IdMapReason::NotThreeNumbers), _, _)
         | (_, Err(IdMapReason::NotThreeNumbers), _)
         | (_, _, Err(IdMapReason::NotThreeNumbers)) => return Err(IdMapReason::NotThreeNumbers),
@@ -226,15 +229,15 @@ fn parse_counted_line(line: &[u8], steps: &Steps) -> Result<Extent, IdMapReason>
     if count == 0 {
         return Err(IdMapReason::ZeroSize);
     }
-    // 4294967295 is "no id" (setresuid(2)'s −1): a range may end before it, so that 0 with a size of
-    // 4294967295 is all ids, and no range can start there.
+    // 4294967295 is not an id (setresuid(2) reads it as −1). A range may end just before it: 0 with a size of
+    // 4294967295 is all ids. No range may start at it.
     if inside.checked_add(count).is_none() || outside.checked_add(count).is_none() {
         return Err(IdMapReason::RangeOverflows);
     }
     Ok(Extent { inside, outside, count })
 }
 
-/// A line that knows where it stood before the table was sorted.
+/// A line with its position in the text, which the sort would lose.
 #[derive(Clone, Copy, Default)]
 struct Placed {
     extent: Extent,
@@ -250,8 +253,8 @@ impl Placed {
     }
 }
 
-/// Two lines that share an id on this side: the later one and the earlier one. Sorting makes it cheap: if any
-/// two ranges overlap, two neighbours do.
+/// Returns two lines that share an id on this side: the later line and the earlier line. The table is sorted:
+/// if any two ranges overlap, two adjacent ranges overlap.
 fn find_overlap(placed: &mut [Placed], side: Side, steps: &Steps) -> Option<(usize, usize)> {
     placed.sort_unstable_by(|a, b| {
         steps.tick();

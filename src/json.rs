@@ -1,12 +1,12 @@
-//! JSON strings and the lines that the launcher reads: no allocation, nothing but layout.
+//! JSON strings and the lines that the launcher reads, formatted without allocation.
 
 use core::fmt::{self, Write};
 
 use crate::bootstrap::dialect::PidLine;
 use crate::sys::types::Pid;
 
-/// How one character stands in a JSON string: runc's escapes, which are the short ones, and `\u00xx` in
-/// lower case for the other control characters and for DEL.
+/// Writes one character of a JSON string with runc's escapes: the short ones, and `\u00xx` in lower case for
+/// the other control characters and for DEL.
 fn escape(out: &mut impl Write, c: char) -> fmt::Result {
     match c {
         '"' => out.write_str("\\\""),
@@ -21,7 +21,7 @@ fn escape(out: &mut impl Write, c: char) -> fmt::Result {
     }
 }
 
-/// Writes what goes through it as the inside of a JSON string.
+/// A writer that escapes its input for the inside of a JSON string.
 #[derive(Debug)]
 pub struct Escaped<W>(pub W);
 
@@ -31,8 +31,8 @@ impl<W: Write> Write for Escaped<W> {
     }
 }
 
-/// A fixed buffer that takes text until it is full. What does not fit is refused whole, character by
-/// character, so that no escape and no UTF-8 sequence is ever cut.
+/// A fixed buffer for text. A string that does not fit is refused as a whole. So no escape and no UTF-8
+/// sequence is ever truncated.
 #[derive(Debug)]
 pub struct Line<'b> {
     buffer: &'b mut [u8],
@@ -40,30 +40,30 @@ pub struct Line<'b> {
 }
 
 impl<'b> Line<'b> {
-    /// An empty line in `buffer`.
+    /// Returns an empty line in `buffer`.
     pub fn new(buffer: &'b mut [u8]) -> Self {
         Self { buffer, used: 0 }
     }
 
-    /// What is in it.
+    /// Returns the bytes written so far.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.buffer.get(..self.used).unwrap_or_default()
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     #[must_use]
     pub fn len(&self) -> usize {
         self.used
     }
 
-    /// Whether nothing has been written.
+    /// Returns whether nothing has been written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// Lets the line grow up to `limit` bytes only, so that what must come after the text has its room.
+    /// Returns a writer that fills the line up to `limit` bytes, which leaves room for the text after it.
     pub fn limited(&mut self, limit: usize) -> Limited<'_, 'b> {
         Limited { line: self, limit }
     }
@@ -71,7 +71,7 @@ impl<'b> Line<'b> {
     /// Adds bytes of unknown encoding: a path, an argument.
     ///
     /// # Errors
-    /// They do not fit; nothing is added.
+    /// The bytes do not fit; nothing is added.
     pub fn push_bytes(&mut self, bytes: &[u8]) -> fmt::Result {
         self.push(bytes, usize::MAX)
     }
@@ -103,10 +103,11 @@ impl Write for Limited<'_, '_> {
     }
 }
 
-/// Room for the longest pid line: two keys and two ids of ten digits.
+/// The size of the longest pid line in bytes: two keys and two ids of ten digits.
 pub const PID_LINE_MAX: usize = 64;
 
-/// The line that tells the launcher both pids, in its dialect's keys. Written once, in one write.
+/// Formats the pid line, with both pids under the keys of the dialect. Returns its length. The caller sends
+/// it in one write.
 #[must_use]
 pub fn pid_line(buffer: &mut [u8; PID_LINE_MAX], form: PidLine, stage_1: Pid, stage_2: Pid) -> usize {
     let mut line = Line::new(buffer);

@@ -1,7 +1,8 @@
-//! Log records: one JSON object a line, one write each, at most [`RECORD_MAX`] bytes.
+//! Log records: one JSON object per line, one write per record, at most [`RECORD_MAX`] bytes.
 //!
-//! The layout is a decider ([`layout`]); [`Log`] is the script that writes. A log pipe that nobody reads never
-//! blocks a stage: a record below fatal is dropped and counted, a fatal one waits a bounded time.
+//! [`layout`] formats a record; [`Log`] writes it. A log pipe without an active reader never blocks a stage:
+//! a record below fatal is dropped and counted, a fatal record waits a bounded time. See
+//! `docs/protocol.md#log-records`.
 
 use core::fmt::{self, Write};
 
@@ -14,13 +15,15 @@ use crate::sync::Message;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
 
-/// `PIPE_BUF`: up to this size three writers never interleave (pipe(7)). Go's reader takes 65,536 a line.
+/// The maximum size of a record in bytes: `PIPE_BUF`, up to which the three writers never interleave
+/// (pipe(7)). Go's reader accepts lines of up to 65,536 bytes.
 pub const RECORD_MAX: usize = 4096;
 
-/// How long a fatal record waits for room in a full pipe: the reader may be slow, and it may be gone for good.
+/// The time for which a fatal record waits for room in a full pipe, in milliseconds. The reader may be slow,
+/// or may never read again.
 pub const FATAL_WAIT_MS: i32 = 200;
 
-/// How grave a record is. The numbers are those of `_LIBCONTAINER_LOGLEVEL` (logrus).
+/// The severity of a record. The numbers are those of `_LIBCONTAINER_LOGLEVEL` (logrus).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Level {
@@ -41,7 +44,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// As it stands in a record.
+    /// Returns the name used in a record.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,7 +58,7 @@ impl Level {
         }
     }
 
-    /// The level with this number; what is beyond the last is the last.
+    /// Returns the level with this number, or `Trace` for a larger number.
     #[must_use]
     pub const fn from_number(number: u32) -> Self {
         match number {
@@ -70,16 +73,16 @@ impl Level {
     }
 }
 
-/// Which process writes a record.
+/// The process that writes a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Writer {
-    /// Before a stage is chosen.
+    /// The process before it becomes a stage.
     Setup,
     /// Stage 0, 1 or 2.
     Stage(u8),
 }
 
-/// What a [`LogForm::Detailed`] record says besides its text.
+/// The fields that a [`LogForm::Detailed`] record has besides its text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Details {
     /// [`Error::code`].
@@ -88,8 +91,8 @@ pub struct Details {
     pub errno: Option<Errno>,
 }
 
-/// The bytes of a record: the text escaped as runc does, cut with an ellipsis where it is too long, a newline
-/// at the end. Gives the length used of `buffer`.
+/// Formats a record: the text escaped as runc does and truncated with an ellipsis if it is too long, and a
+/// newline at the end. Returns the used length of `buffer`.
 pub fn layout(
     buffer: &mut [u8; RECORD_MAX],
     level: Level,
@@ -97,10 +100,10 @@ pub fn layout(
     text: fmt::Arguments<'_>,
     details: Option<Details>,
 ) -> usize {
-    /// Room behind the text: the ellipsis, the longest details and the end of the record.
+    /// The room after the text in bytes: the ellipsis, the longest details and the end of the record.
     const TAIL: usize = 96;
     let mut line = Line::new(buffer);
-    // None of these can fail: the head is short, the text has its own limit, the tail has its room.
+    // None of these can fail: the head is short, the text has a limit, the tail has its own room.
     let _ = write!(line, "{{\"level\":\"{}\", \"msg\": \"", level.name());
     let _ = match writer {
         Writer::Setup => write!(line, "nsexec[{pid}]: "),
@@ -118,7 +121,7 @@ pub fn layout(
     line.len()
 }
 
-/// Where this process writes its records, and how.
+/// The log of this process: its descriptor, its filter and its state.
 #[derive(Clone, Copy, Debug)]
 pub struct Log {
     fd: Option<Fd>,
@@ -130,17 +133,19 @@ pub struct Log {
     dropped: u32,
     raised_sigpipe: bool,
     mask: SignalSet,
-    /// The sync pipe over which this stage tells stage 0 that it failed.
+    /// The sync pipe over which this stage reports its failure to stage 0.
     stage_0: Option<Fd>,
 }
 
 impl Log {
-    /// Records up to `level` to `fd`; without one only a fatal text, to standard error: see [`Self::without_pipe`].
+    /// Returns a log that writes records up to `level` to `fd`. Without `fd`, only a fatal text is written,
+    /// to standard error: see [`Self::without_pipe`].
     ///
-    /// SIGPIPE is blocked from here to [`Self::restore_signals`]: the reader of a log pipe may go at any time,
-    /// and the stage must not.
+    /// SIGPIPE is blocked from here to [`Self::restore_signals`]: the reader of a log pipe may close it at
+    /// any time, and the stage must survive that.
     pub fn open<S: Sys>(sys: &mut S, fd: Option<Fd>, level: Level, form: LogForm) -> Self {
-        // Only a wrong argument makes this fail. Then nothing is blocked, and nothing has to be put back.
+        // Only an invalid argument makes this fail. Then nothing is blocked, and the mask need not be
+        // restored.
         let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap_or(SignalSet::PIPE);
         let without_pipe = FatalWithoutLog::Fatal;
         let (writer, pid, dropped, raised_sigpipe) = (Writer::Setup, None, 0, false);
@@ -148,20 +153,21 @@ impl Log {
         Self { fd, level, form, without_pipe, writer, pid, dropped, raised_sigpipe, mask, stage_0 }
     }
 
-    /// What becomes of a fatal text where there is no log pipe, if it is not that of runc 1.1 and later.
+    /// Sets the handling of a fatal text without a log pipe. The default is that of runc 1.1 and later.
     #[must_use]
     pub const fn without_pipe(mut self, what: FatalWithoutLog) -> Self {
         self.without_pipe = what;
         self
     }
 
-    /// This process is stage `stage` from now on, and has a number of its own.
+    /// Sets the stage of this process. Its pid is read again for the next record.
     pub fn enter_stage(&mut self, stage: u8) {
         self.writer = Writer::Stage(stage);
         self.pid = None;
     }
 
-    /// A new process, of stage `stage` from its first call on, has its own number and no pending signal.
+    /// Prepares the log for a new process, which is stage `stage`. It has its own pid, no pending signal and
+    /// no dropped records.
     pub fn forked(&mut self, stage: u8) {
         self.enter_stage(stage);
         self.stage_0 = None;
@@ -169,32 +175,34 @@ impl Log {
         self.dropped = 0;
     }
 
-    /// From here on a failure of this process is also told to stage 0, over this sync pipe; or to nobody.
+    /// Sets the sync pipe over which a failure of this process is also reported to stage 0. `None`: it is not
+    /// reported.
     pub fn tell_stage_0(&mut self, sync: Option<Fd>) {
         self.stage_0 = sync;
     }
 
-    /// Tells stage 0 that this process has failed, where it shall know: after the text, since stage 0 kills who is left.
+    /// Reports the failure to stage 0, if [`Self::tell_stage_0`] has set a sync pipe. Called after the fatal
+    /// record, because stage 0 then kills the remaining stages.
     pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
         let Some(fd) = self.stage_0 else { return };
         for word in [Message::Failed.value(), status] {
-            // A stage 0 that is gone need not know.
+            // If stage 0 is dead, the report is not needed.
             let _ = send_all(sys, fd, &word.to_ne_bytes());
         }
     }
 
-    /// Whether a record of this level is wanted at all.
+    /// Returns whether records of this level are written.
     #[must_use]
     pub fn wants(&self, level: Level) -> bool {
         self.fd.is_some() && level <= self.level
     }
 
-    /// A record of level debug.
+    /// Writes a record of level debug.
     pub fn debug<S: Sys>(&mut self, sys: &mut S, text: fmt::Arguments<'_>) {
         self.record(sys, Level::Debug, text);
     }
 
-    /// A record of any level below fatal: filtered, and dropped where the pipe has no room.
+    /// Writes a record of a level below fatal. It is filtered by level, and dropped if the pipe is full.
     pub fn record<S: Sys>(&mut self, sys: &mut S, level: Level, text: fmt::Arguments<'_>) {
         if !self.wants(level) {
             return;
@@ -207,8 +215,8 @@ impl Log {
         }
     }
 
-    /// The error that ends this process: never filtered, and given some time. Without a log pipe it goes to standard
-    /// error, where the dialect says so.
+    /// Writes the error that ends this process. It is never filtered, and waits a bounded time for room.
+    /// Without a log pipe it goes to standard error, if the dialect does so.
     pub fn fatal<S: Sys>(&mut self, sys: &mut S, error: &Error<'_>) {
         let details = match self.form {
             LogForm::Runc => None,
@@ -217,7 +225,7 @@ impl Log {
         self.last_word(sys, format_args!("{error}"), details);
     }
 
-    /// [`Self::fatal`] of any text.
+    /// Writes any text like [`Self::fatal`].
     pub fn last_word<S: Sys>(&mut self, sys: &mut S, text: fmt::Arguments<'_>, details: Option<Details>) {
         self.report_dropped(sys);
         let mut buffer = [0; RECORD_MAX];
@@ -230,7 +238,7 @@ impl Log {
             let mut line = Line::new(&mut buffer);
             let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "{head}{text}");
             let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
-            // There is nobody left to tell if this fails.
+            // A failure of this write cannot be reported anywhere.
             let _ = sys.write(Fd::STDERR, line.bytes());
             return;
         }
@@ -239,7 +247,8 @@ impl Log {
         self.put(sys, buffer.get(..len).unwrap_or_default(), FATAL_WAIT_MS);
     }
 
-    /// Says how many records this process dropped, if it did; called where a stage ends.
+    /// Writes a record with the number of records that this process dropped, if any. Called at the end of
+    /// each stage.
     pub fn report_dropped<S: Sys>(&mut self, sys: &mut S) {
         let count = core::mem::take(&mut self.dropped);
         if count > 0 {
@@ -251,15 +260,15 @@ impl Log {
         }
     }
 
-    /// Gives the caller's signal mask back, and takes away a SIGPIPE that was ours.
+    /// Restores the caller's signal mask, and discards a pending SIGPIPE that a write of this log raised.
     ///
     /// # Errors
-    /// The errno of the system call; only a wrong argument can cause one.
+    /// The errno of the system call. Only an invalid argument can cause one.
     pub fn restore_signals<S: Sys>(&mut self, sys: &mut S) -> Result<(), Errno> {
-        // A new process begins without pending signals (fork(2)), so this one is ours, also where the caller had it
-        // blocked.
+        // A new process starts without pending signals (fork(2)). So this signal was raised here, even if the
+        // caller had blocked it.
         if self.raised_sigpipe {
-            // EAGAIN: it has been taken already.
+            // EAGAIN: the signal is no longer pending.
             let _ = sys.sigtimedwait(SignalSet::PIPE);
             self.raised_sigpipe = false;
         }
@@ -276,14 +285,16 @@ impl Log {
         }
     }
 
-    /// One write, without blocking; with a patience of `wait_ms` if there is no room. Whether it went.
+    /// Writes the record in one call, without blocking. If the pipe is full, waits once, for at most
+    /// `wait_ms` milliseconds. Returns whether the record was written.
     fn put<S: Sys>(&mut self, sys: &mut S, record: &[u8], wait_ms: i32) -> bool {
         let Some(fd) = self.fd else { return false };
         let mut waited = false;
         loop {
             let result = match sys.write_nowait(fd, record) {
-                // This kind of file or this kernel (before 5.10 for pipes) cannot be asked not to wait: ask for
-                // room first. Another writer may take the room, which only costs a wait for the reader.
+                // This file type, or this kernel (before 5.10 for pipes), does not support writes with
+                // RWF_NOWAIT. So poll for room first. Another writer may fill the pipe in between: then the
+                // write waits for the reader.
                 Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::ESPIPE) => {
                     self.put_with_poll(sys, fd, record, wait_ms)
                 }
@@ -313,7 +324,7 @@ impl Log {
         wait_ms: i32,
     ) -> Result<usize, Errno> {
         match sys.poll(&mut [PollFd::new(fd, PollEvents::OUT)], wait_ms)? {
-            // Not EAGAIN: the wait has been had.
+            // Not EAGAIN, because the wait is already over.
             0 => Err(Errno::ETIMEDOUT),
             _ => sys.write(fd, record),
         }
@@ -326,7 +337,7 @@ mod tests {
     use crate::error::Doing;
     use crate::sys::MockSys;
 
-    /// Two records find no room; then there is room, and the count is written, once.
+    /// Two records find no room; then there is room, and the count is written once.
     #[test]
     fn dropped_records_are_counted_and_the_count_is_written_once() {
         let mut sys = MockSys::new();
@@ -334,12 +345,12 @@ mod tests {
         sys.expect_getpid().once().return_const(Pid(7));
         sys.expect_write_nowait().times(2).return_const(Err(Errno::EAGAIN));
         let mut log = Log::open(&mut sys, Some(Fd(4)), Level::Debug, LogForm::Runc);
-        // Nothing was dropped yet: a write would be a third one.
+        // Nothing has been dropped yet: a write here would be a third one.
         log.report_dropped(&mut sys);
         for _ in 0..2 {
             log.debug(&mut sys, format_args!("no room"));
         }
-        // What the level leaves out is not dropped.
+        // A record that the level filters out is not counted as dropped.
         log.record(&mut sys, Level::Trace, format_args!("too fine"));
         let line = b"{\"level\":\"warning\", \"msg\": \"nsexec[7]: 2 log records dropped: the log pipe was full\"}\n";
         sys.checkpoint();
@@ -351,7 +362,7 @@ mod tests {
         log.report_dropped(&mut sys);
     }
 
-    /// A stage begins as a copy of the one before, which reports its own count.
+    /// A stage starts as a copy of its predecessor, which reports its own count.
     #[test]
     fn a_dropped_count_is_not_inherited_by_a_fork() {
         let mut sys = MockSys::new();
@@ -382,7 +393,7 @@ mod tests {
                     .returning(|_, text| Ok(text.len()));
             }
             let mut log = Log::open(&mut sys, None, Level::Debug, LogForm::Runc).without_pipe(what);
-            // A record that is not the last word goes nowhere.
+            // Without a log pipe, only fatal texts are written.
             log.debug(&mut sys, format_args!("spawn stage-1"));
             log.fatal(&mut sys, &Error::Os { doing: Doing::Setsid, errno: Errno::EPERM });
         }

@@ -1,4 +1,5 @@
-//! The top script, a table of contents: log, message, oom score, dumpable, stages.
+//! The entry point of the bootstrap. It opens the log, reads the message, sets the oom score and the dumpable
+//! flag, and starts the stages.
 
 use core::fmt::Write;
 
@@ -18,17 +19,17 @@ use crate::stage::{Context, Outcome, StageEnd, parent, sources};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags, SocketType, TidAddress};
 
-/// The memory that the core works in, made by the edge before anything else.
+/// The memory that the core uses. The caller allocates it before the bootstrap begins.
 #[derive(Debug)]
 pub struct Scratch<'s> {
-    /// For the message: [`MESSAGE_MAX`] bytes; a longer one is refused, and so is one longer than this.
+    /// For the message: [`MESSAGE_MAX`] bytes. A message that is longer than this buffer is refused.
     pub message: &'s mut [u8],
 }
 
-/// The bootstrap as the environment asks for it: what runc's C function of this name does.
+/// Runs the bootstrap that the environment asks for, like runc's C function of this name.
 ///
-/// We are whoever the launcher started, with a single thread, in its namespaces, with its privileges. After a
-/// hand-over we are the container's init.
+/// Runs as the program that the launcher started: a single thread, in the launcher's namespaces, with the
+/// launcher's privileges. After [`Outcome::HandOver`] this process is the container's init.
 pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &mut Scratch<'_>) -> Outcome {
     match Environment::parse(raw, policy.dialect) {
         Ok(environment) => match missing_log_pipe(sys, environment) {
@@ -39,10 +40,10 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
                 Outcome::Exit(1)
             }
         },
-        // A wrong number kills the process also where no init pipe is named, as in runc.
+        // As in runc, a malformed number is fatal even if the environment names no init pipe.
         Err(error) => {
             if error.name == LOG_PIPE && policy.dialect.environment == EnvironmentForm::TextLevel {
-                // 1.0 says so on standard error, where it says nothing else.
+                // 1.0 writes this error to standard error, and no other error.
                 say_unlogged(sys, error);
                 return Outcome::Exit(1);
             }
@@ -58,29 +59,29 @@ fn open_log<S: Sys>(sys: &mut S, environment: Environment<'_>, policy: &Policy) 
     log.without_pipe(policy.dialect.fatal_without_log)
 }
 
-/// A text on standard error, as it is.
+/// Writes the error to standard error without the format of a log record.
 fn say_unlogged<S: Sys>(sys: &mut S, error: EnvError<'_>) {
     let mut buffer = [0; RECORD_MAX];
     let mut line = Line::new(&mut buffer);
     let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "{error}");
     let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
-    // There is nobody left to tell if this fails.
+    // A failure of this write cannot be reported anywhere.
     let _ = sys.write(Fd::STDERR, line.bytes());
 }
 
-/// The log pipe's number where it is none of an open descriptor: a socket of ours would take it, and the records would go
-/// into the stages' conversation.
+/// Returns the log pipe's descriptor if it is not open. The next socket that a stage creates would get that
+/// number, and log records would corrupt the sync protocol.
 fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment<'_>) -> Option<Fd> {
-    // Without an init pipe nothing is touched.
+    // Without an init pipe the process must not change or check anything.
     let fd = environment.log.filter(|_| environment.init.is_some())?;
-    // Any other refusal is one of the call, and not of the descriptor.
+    // Another errno means that fstatfs(2) was refused; the descriptor itself may be open.
     (sys.fstatfs(fd) == Err(Errno::EBADF)).then_some(fd)
 }
 
-/// What a launcher expects of a program that it has executed, over known descriptors: the first steps of runc's older
-/// lines, and then the [`bootstrap`]. Reports its own failure, once.
+/// Makes the sealed copy and sends the ready byte if the dialect has them, then calls [`bootstrap`]. The
+/// descriptors are known. Reports its own failure, once.
 ///
-/// We are as in [`nsexec`]. The launcher has written the message by now, or waits for the ready byte before it does.
+/// Runs as the program of [`nsexec`]. The launcher writes the message before the ready byte or after it.
 pub fn executed<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,
@@ -89,7 +90,8 @@ pub fn executed<S: Sys>(
     scratch: &mut Scratch<'_>,
 ) -> Outcome {
     let Some(init_pipe) = environment.init else { return Outcome::NotInit };
-    // The log is opened by whoever needs it: it blocks SIGPIPE, and a mask survives the exec of a copy.
+    // The log is opened only on failure. It blocks SIGPIPE, and the exec of the sealed copy would inherit
+    // that mask.
     if let Err(error) = first_steps(sys, init_pipe, own, policy, scratch) {
         open_log(sys, environment, policy).fatal(sys, &error);
         return Outcome::Exit(1);
@@ -105,22 +107,24 @@ fn first_steps<S: Sys>(
     scratch: &mut Scratch<'_>,
 ) -> Result<(), Error<'static>> {
     if policy.dialect.cloned_binary {
-        // The message's memory is still free.
+        // The message has not been read yet, so its memory is free.
         cloned::ensure(sys, own, scratch.message)?;
     }
     check_init_pipe(sys, init_pipe)?;
     if policy.dialect.ready_byte {
-        // From here on the launcher may kill us without leaving anything behind (runc 4ecff8d9d).
+        // From here on the launcher may kill this process, and nothing is left behind (runc commit
+        // 4ecff8d9d).
         send_all(sys, init_pipe, &[READY])
             .map_err(|errno| Error::Os { doing: Doing::InformLauncher, errno })?;
     }
     Ok(())
 }
 
-/// Refuses an init pipe that would be waited for without end: a datagram or seqpacket socket reports no end of file when the
-/// launcher dies, or cuts the message; an eventfd, a timerfd and their like have no message and no end of file.
+/// Refuses an init pipe on which a read could wait without end.
 ///
-/// What the kernel does not say is left to the read of the message.
+/// A datagram or seqpacket socket reports no end of file when the launcher dies, or truncates the message. An
+/// eventfd, a timerfd and similar descriptors carry no message and have no end of file. If the kernel cannot
+/// classify the descriptor, the read of the message reports the error.
 fn check_init_pipe<S: Sys>(sys: &mut S, fd: Fd) -> Result<(), Error<'static>> {
     let kind = match sys.socket_type(fd) {
         Ok(SocketType::STREAM) => return Ok(()),
@@ -135,13 +139,16 @@ fn check_init_pipe<S: Sys>(sys: &mut S, fd: Fd) -> Result<(), Error<'static>> {
     Err(Error::InitPipe { fd, kind })
 }
 
-/// The ready byte: all that a launcher of 1.0 or 1.1 reads before the pid line.
+/// The ready byte. A launcher of 1.0 or 1.1 reads it before the pid line, and expects no other byte in
+/// between.
 pub const READY: u8 = 0;
 
-/// The bootstrap over known descriptors. Reports its own failure, once. Stage 2 comes back as root where that is asked for:
-/// [`Credentials::RootLast`] is the same as [`Credentials::Root`] here.
+/// Runs the bootstrap over known descriptors. Reports its own failure, once.
 ///
-/// We are as in [`nsexec`].
+/// Stage 2 returns as root if the policy asks for root: [`Credentials::RootLast`] has the same effect as
+/// [`Credentials::Root`] here.
+///
+/// Runs as the program of [`nsexec`].
 pub fn bootstrap<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,
@@ -158,9 +165,10 @@ pub fn bootstrap<S: Sys>(
     bootstrap_of_launcher(sys, environment, &Policy { credentials, ..*policy }, scratch).into()
 }
 
-/// As [`bootstrap`], for a caller that takes the [`LastSteps`](crate::stage::LastSteps) of stage 2 itself.
+/// Runs the bootstrap like [`bootstrap`], but leaves the [`LastSteps`](crate::stage::LastSteps) of stage 2 to
+/// the caller. Without an init pipe the result is status 1.
 ///
-/// We are the launcher's own child, which knows its descriptors without an environment. Without an init pipe: status 1.
+/// Runs as a child of the launcher, which has the descriptors from the launcher and not from the environment.
 pub fn bootstrap_of_launcher<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,
@@ -172,7 +180,8 @@ pub fn bootstrap_of_launcher<S: Sys>(
     let mut log = open_log(sys, environment, policy);
     match stages(sys, &mut log, pipes, policy, scratch) {
         Ok(end) => end,
-        // It has said why; a consequence would only hide that. A status of 0 would hide it too.
+        // The failed stage has already reported the cause; a second record would hide it. Status 0 would hide
+        // it too.
         Err(Error::ToldFailure { status }) => {
             StageEnd::Exit(i32::try_from(status.clamp(1, 255)).unwrap_or(1))
         }
@@ -184,7 +193,7 @@ pub fn bootstrap_of_launcher<S: Sys>(
     }
 }
 
-/// The table of contents. Comes back in each of the three stages.
+/// Runs the steps of the bootstrap in order. Returns once in each of the three stages.
 fn stages<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -196,19 +205,21 @@ fn stages<'m, S: Sys>(
     if policy.dialect.affinity_logged {
         log_affinity(sys, log);
     }
-    // Blocks until the launcher has moved us where it wants us, so nothing that uses resources comes before.
+    // Blocks until the launcher has moved this process into its cgroup. Nothing that uses resources may come
+    // before.
     let bootstrap = read_message(sys, init_pipe, policy, scratch.message)?;
     refuse_impossible(&bootstrap).map_err(Error::Refused)?;
     let mount_fds = sources::check(sys, &bootstrap, environment)?;
     if let Some(score) = bootstrap.oom_score_adj() {
-        // While /proc/self is still ours; both forks inherit it.
+        // Before the process becomes non-dumpable, because then /proc/self belongs to root. Both forks
+        // inherit the score.
         let text = Lossy(score.text());
         log.debug(sys, format_args!("update /proc/self/oom_score_adj to '{text}'"));
         write_oom_score(sys, score.text_with_nul())?;
     }
     if bootstrap.namespaces().is_some() {
-        // From the first join on, processes of the joined namespaces could look into us, and into what we hold
-        // (CVE-2016-9962). Not done where nothing is joined: /proc/self would be root's for no gain.
+        // After the first join, processes in the joined namespaces could ptrace this one or open its
+        // descriptors (CVE-2016-9962). Not done if nothing is joined: root would own /proc/self, for no gain.
         log.debug(sys, format_args!("set process as non-dumpable"));
         sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::NonDumpable, errno })?;
     }
@@ -216,7 +227,7 @@ fn stages<'m, S: Sys>(
     parent::run(sys, log, Context { bootstrap: &bootstrap, policy, init_pipe, mount_fds, tid })
 }
 
-/// Reads exactly one message, and not a byte more: what follows it in the pipe is the init's.
+/// Reads exactly one message and no byte more: the bytes after it belong to the container's init.
 fn read_message<'m, S: Sys>(
     sys: &mut S,
     init_pipe: Fd,
@@ -242,7 +253,7 @@ fn read_message<'m, S: Sys>(
     Bootstrap::parse(payload, policy.dialect, ByteOrder::NATIVE).map_err(Error::Parse)
 }
 
-/// A hook of runc's tests: which CPUs an init may use.
+/// Logs the CPUs that this process may use. runc's tests look for this record.
 fn log_affinity<S: Sys>(sys: &mut S, log: &mut Log) {
     if !log.wants(Level::Debug) {
         return;
@@ -257,7 +268,7 @@ fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>
     let doing = Doing::OomScoreAdj;
     let os = |errno| Error::Os { doing, errno };
     let fd = procfs::open(sys, c"self/oom_score_adj", OpenFlags::ReadWrite).map_err(os)?;
-    // As for stage 1's files: only procfs is written to.
+    // As for the files of stage 1: write only if the file is on procfs.
     match sys.fstatfs(fd).map_err(os)? {
         FsType::PROC => {}
         found => return Err(Error::WrongFileSystem { doing, found }),
@@ -270,33 +281,37 @@ fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>
     }
 }
 
-/// Where the libc caches the thread id, if it does so at the address that the kernel knows.
+/// Returns where the libc caches the thread id, if it caches it at the address that the kernel reports
+/// (`PR_GET_TID_ADDRESS`, prctl(2)).
 ///
-/// glibc does. A clone past its back leaves the cache stale in the child, which crashes what asks for its own
-/// thread (Go 1.22, runc#4233); the clones refresh it through this address. musl registers the address of a lock
-/// there, which must not be written to, and which does not hold our number.
+/// glibc does. A raw clone leaves the cache stale in the child, and code that looks up its own thread then
+/// crashes (Go 1.22, runc#4233). The clones update the cache through this address. musl registers the address
+/// of a lock there: it must not be written to, and it does not hold the thread id. See
+/// `docs/protocol.md#the-cached-thread-id`.
 ///
-/// We are whoever forks next: stage 0, or the launcher.
+/// Runs in the process that forks next: stage 0, or the launcher.
 pub fn thread_id_cache<S: Sys>(sys: &mut S) -> Option<TidAddress> {
     let cache = sys.tid_address().ok()?;
     (cache.address != 0 && cache.cached == sys.gettid().0).then_some(cache)
 }
 
-/// Makes sure that there is no other thread.
+/// Returns an error if this process has more than one thread.
 ///
-/// We are a program before its bootstrap, or before it executes a sealed copy of itself.
+/// Runs as a program before its bootstrap, or before it executes a sealed copy of itself.
 ///
 /// # Errors
 /// [`Refusal::Threads`]
 pub fn refuse_threads<S: Sys>(sys: &mut S) -> Result<(), Refusal> {
-    // A directory has a link from its parent and one from itself; each thread's folder adds one.
+    // A directory has one link from its parent and one from itself. Each thread adds a subdirectory, and so a
+    // link.
     match sys.link_count(c"/proc/self/task").map(|links| links.saturating_sub(2)) {
         Ok(0..=1) => Ok(()),
         Ok(threads) => Err(Refusal::Threads(Some(threads))),
-        // Without a /proc of ours: unshare(2) does nothing with this flag in a single thread, and gives EINVAL in others.
+        // Without a usable /proc: unshare(2) with CLONE_THREAD has no effect in a process with one thread. In
+        // any other process it fails with EINVAL.
         Err(_) => match sys.unshare(CloneFlags::THREAD) {
             Err(Errno::EINVAL) => Err(Refusal::Threads(None)),
-            // Some filters refuse any unshare. The stages will meet that too.
+            // Some seccomp filters refuse every unshare. The stages will report that failure.
             Ok(()) | Err(_) => Ok(()),
         },
     }
@@ -323,7 +338,7 @@ mod tests {
         first_steps(sys, INIT, own, &Policy::runc(dialect), &mut scratch).map_err(|error| error.to_string())
     }
 
-    /// The init pipe is a stream socket.
+    /// Expects one look at the init pipe, which is a stream socket.
     fn stream(sys: &mut MockSys, order: &mut Sequence) {
         let stream = Ok(SocketType::STREAM);
         sys.expect_socket_type().once().in_sequence(order).with(eq(INIT)).return_const(stream);
@@ -347,7 +362,8 @@ mod tests {
             // A pipe.
             (not_a_socket, Some(Ok(FsType(0x5049_5045))), None),
             (not_a_socket, Some(Err(Errno::EIO)), None),
-            // The read says what is wrong with the descriptor; a filter refuses what it does not know.
+            // A closed descriptor is reported by the read. A seccomp filter may refuse a call that it does
+            // not list.
             (Err(Errno::EBADF), None, None),
             (Err(Errno::EPERM), None, None),
         ];
@@ -424,7 +440,7 @@ mod tests {
         }
     }
 
-    /// Whoever can mount over /proc must not get our score written into a file of theirs.
+    /// A process that can mount over /proc must not redirect the write of the score to another file.
     #[test]
     fn a_score_is_written_to_procfs_alone() {
         let mut sys = MockSys::new();
@@ -432,13 +448,13 @@ mod tests {
         sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(9)));
         sys.expect_close().once().with(eq(Fd(8))).returning(|_| Ok(()));
         sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));
-        // A write would be a call that nobody expects.
+        // A write would be an unexpected call of the mock.
         let refused = write_oom_score(&mut sys, b"5\0");
         let found = FsType(0x0102_1994);
         assert_eq!(refused, Err(Error::WrongFileSystem { doing: Doing::OomScoreAdj, found }));
     }
 
-    /// musl registers the address of a lock, and nothing may be written there.
+    /// musl registers the address of a lock, which must not be overwritten.
     #[test]
     fn an_address_that_does_not_hold_our_number_is_no_cache() {
         for (address, cached, is_cache) in

@@ -1,6 +1,6 @@
-//! Whole reads and whole sends over a pipe or socket: the loops that the trait may not have.
+//! Complete reads and sends over a pipe or socket: the loops around the single calls of [`Sys`].
 //!
-//! runc's C calls read and write once and takes `EINTR` or a short count for the end; these go on.
+//! runc's C code calls read and write once, and fails on `EINTR` or a short count. These functions continue.
 
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Received, SysResult};
@@ -18,10 +18,11 @@ pub fn uninterrupted<S: Sys, T>(sys: &mut S, mut call: impl FnMut(&mut S) -> Sys
     }
 }
 
-/// Fills `buf` from `fd`, and gives the bytes that came: fewer than asked for only at the end of file.
+/// Fills `buf` from `fd`. Returns the number of bytes read, which is smaller than the length of `buf` only at
+/// the end of file.
 ///
-/// A peer that died with our bytes unread gives `ECONNRESET` instead of an end of file; it means the same, and
-/// so it reads the same.
+/// A peer that died with unread bytes causes `ECONNRESET` instead of an end of file. Both are treated as the
+/// end of file.
 ///
 /// # Errors
 /// The errno of the read, or of the poll that waits for a non-blocking descriptor.
@@ -31,9 +32,9 @@ pub fn read_full<S: Sys>(sys: &mut S, fd: Fd, buf: &mut [u8]) -> Result<usize, E
         match sys.read(fd, rest) {
             Ok(0) | Err(Errno::ECONNRESET) => break,
             Ok(count) => got = got.saturating_add(count),
-            // A signal came first: nothing was read.
+            // A signal arrived first: nothing was read.
             Err(Errno::EINTR) => {}
-            // A libcontainer user may have made it non-blocking.
+            // A program that uses libcontainer may have made the descriptor non-blocking.
             Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::IN)?,
             Err(errno) => return Err(errno),
         }
@@ -41,7 +42,7 @@ pub fn read_full<S: Sys>(sys: &mut S, fd: Fd, buf: &mut [u8]) -> Result<usize, E
     Ok(got)
 }
 
-/// Sends all of `bytes` to `fd`, without SIGPIPE where it is a socket.
+/// Sends all of `bytes` to `fd`, without SIGPIPE if it is a socket.
 ///
 /// # Errors
 /// The errno of the send or write; `EPIPE` if the peer is dead.
@@ -54,9 +55,9 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::OUT)?,
-            // Some launchers hand over a pipe. SIGPIPE is blocked, so a write is as good.
+            // Some launchers pass a pipe. SIGPIPE is blocked, so write(2) is equivalent.
             Err(Errno::ENOTSOCK) if socket => socket = false,
-            // As above for reading: the peer is gone.
+            // The peer is dead, as in [`read_full`].
             Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
             Err(errno) => return Err(errno),
         }
@@ -71,7 +72,7 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
 pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
     loop {
         match sys.send_fd(socket, fd) {
-            // One byte is never sent in part.
+            // A send of one byte is never partial.
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::OUT)?,
@@ -81,7 +82,7 @@ pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
     }
 }
 
-/// Receives one byte from `socket`, and what comes with it. A peer that died reads as the end of the file.
+/// Receives one byte and its descriptor from `socket`. A peer that died is reported as the end of file.
 ///
 /// # Errors
 /// The errno of the receive.

@@ -1,109 +1,111 @@
-//! [`Policy`]: what the bootstrap message cannot say, as data.
+//! [`Policy`]: the settings of a bootstrap that the message does not contain.
 //!
-//! The core takes the message and a policy. The drop-in uses [`Policy::runc`]; the program and the library
-//! make their own, and the plan shows it.
+//! The core receives the message and a policy. The drop-in uses [`Policy::runc`]. The program and the library
+//! build their own, and the plan shows it.
 
 use crate::bootstrap::dialect::Dialect;
 use crate::sys::types::Propagation;
 
-/// What stage 2 does about its session (setsid(2)).
+/// The session of stage 2 (setsid(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Session {
-    /// Lead a new one, without a controlling terminal, as runc's init.
+    /// Lead a new session without a controlling terminal, as runc's init does.
     New,
-    /// Stay in the caller's, with its controlling terminal, as unshare(1).
+    /// Stay in the caller's session with its controlling terminal, as unshare(1) does.
     Keep,
 }
 
-/// Which user and group a stage is after a user namespace was joined or created, and stage 2 in any case.
+/// The user and group ids of a stage after it has joined or created a user namespace. They apply to stage 2
+/// in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Credentials {
-    /// User 0 and group 0: stage 1 as soon as it is in the user namespace, stage 2 before it reports that it has finished.
+    /// User 0 and group 0. Stage 1 becomes root once it is in the user namespace, stage 2 before it reports
+    /// its completion.
     Root,
-    /// User 0 and group 0, and the user namespace itself, as late as possible: right before the command's exec.
+    /// User 0 and group 0, and the user namespace itself, as late as possible: right before the command's
+    /// exec.
     ///
-    /// A process of the user namespace has power over stage 2 from the moment it is in that namespace (`CAP_KILL`,
-    /// `CAP_SYS_RESOURCE`, `CAP_SYS_NICE`: see SECURITY.md). For our own launcher, where namespaces are joined and none is
-    /// created. Otherwise the same as [`Root`](Self::Root): what is created must belong to the joined user namespace and
-    /// its root (runc#4466). Where the caller may not join the others without the user namespace's privileges, the user
-    /// namespace comes before them, and only the ids come last.
+    /// Once stage 2 is in the user namespace, processes there have power over it (`CAP_KILL`,
+    /// `CAP_SYS_RESOURCE`, `CAP_SYS_NICE`: see SECURITY.md). This setting is for our own launcher, if it
+    /// joins namespaces and creates none. If it creates any, the setting is the same as [`Root`](Self::Root):
+    /// the created namespaces must belong to the joined user namespace and its root (runc#4466). If the
+    /// caller needs the user namespace's privileges to join the others, the user namespace is joined before
+    /// them. Then only the ids change last.
     RootLast,
-    /// Whoever the caller is, as `nsenter --preserve-credentials`.
+    /// The caller's ids, as with `nsenter --preserve-credentials`.
     Keep,
 }
 
-/// Which descriptors above 2 the command gets, besides those that are close-on-exec anyway.
+/// The descriptors above 2 that the command inherits. Close-on-exec descriptors are never inherited.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Descriptors {
-    /// All that the launcher has, as with unshare(1) and nsenter(1).
+    /// All descriptors of the launcher, as with unshare(1) and nsenter(1).
     All,
-    /// Those that were named to the launcher, and no other.
+    /// Only the descriptors that were named to the launcher.
     Named,
 }
 
-/// The `setgroups` file of a new user namespace and the supplementary groups of stage 2: the setgroups policy.
+/// The setgroups policy: the `setgroups` file of a new user namespace and the supplementary groups of stage
+/// 2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Setgroups {
-    /// As the message's two flags say: runc's table (spec 3.5).
+    /// Follow the message's two flags, as runc does (`docs/protocol.md#groups`).
     FromMessage,
-    /// Write "deny", whoever we are; the groups stay.
+    /// Write "deny" with any privileges; the groups are kept.
     Deny,
-    /// Never write "deny"; the groups stay.
+    /// Never write "deny"; the groups are kept.
     Allow,
-    /// Nothing is written; stage 2 drops its groups where the namespace lets it, as nsenter(1).
+    /// Write nothing; stage 2 drops its groups if the namespace allows it, as nsenter(1) does.
     DropIfAllowed,
 }
 
-/// How a log record looks.
+/// The format of log records.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum LogForm {
-    /// `level` and `msg`, as runc's reader decodes it; its own test refuses any other key.
+    /// Only `level` and `msg`, the keys that runc's reader decodes. runc's own test refuses any other key.
     Runc,
-    /// A fatal record also says the step, the object and the errno, for our own launcher.
+    /// A fatal record also has the step, the object and the errno, for our own launcher.
     Detailed,
 }
 
-/// What the message cannot say.
+/// The settings of a bootstrap that the message does not contain.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
-    /// Which release line of runc the launcher speaks.
-    #[cfg_attr(feature = "serde", serde(with = "dialect_by_name"))]
+    /// The protocol dialect of the launcher, named after a release line of runc.
     pub dialect: &'static Dialect,
-    /// Stage 2's session.
+    /// The session of stage 2.
     pub session: Session,
-    /// User and group ids.
+    /// The user and group ids.
     pub credentials: Credentials,
     /// The setgroups policy.
     pub setgroups: Setgroups,
-    /// The log records.
+    /// The format of log records.
     pub log_form: LogForm,
-    /// In a created mount namespace, before the command: how mount events travel. `None` leaves it as it is.
+    /// The propagation of mount events that is set in a new mount namespace before the command runs. `None`
+    /// leaves it unchanged.
     pub propagation: Option<Propagation>,
-    /// Mount a fresh /proc before the command.
+    /// Whether a new /proc is mounted before the command runs.
     pub mount_proc: bool,
-    /// The command gets SIGKILL when the launcher's thread dies.
+    /// Whether the command gets SIGKILL when the launcher's thread dies.
     pub kill_child: bool,
-    /// The kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)), so that a stage which
-    /// somebody has stopped ends too. For our own launcher, whose thread lives until the command runs.
-    #[cfg_attr(feature = "serde", serde(default))]
+    /// Whether the kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)). So a
+    /// stopped stage ends too. For our own launcher, whose thread lives until the command runs.
     pub ends_with_launcher: bool,
-    /// The command's descriptors above 2. Our own launcher only.
-    #[cfg_attr(feature = "serde", serde(default = "all_descriptors"))]
+    /// The command's descriptors above 2. Only for our own launcher.
     pub descriptors: Descriptors,
-    /// Every process of a mount namespace that is joined is trusted, so that our own launcher need not run from a sealed
-    /// copy (CVE-2019-5736, `cloned`). The drop-in does not look at it: its parent has made the copy.
-    #[cfg_attr(feature = "serde", serde(default))]
+    /// Whether every process of a joined mount namespace is trusted. Then our own launcher need not run from
+    /// a sealed copy (CVE-2019-5736, `cloned`). The drop-in ignores this: its parent has made the copy.
     pub trusted_mounts: bool,
 }
 
 impl Policy {
-    /// runc's manners: what a Go runtime expects of the drop-in.
+    /// Returns runc's policy, which a Go runtime expects of the drop-in.
     #[must_use]
     pub const fn runc(dialect: &'static Dialect) -> Self {
         Self {

@@ -1,8 +1,9 @@
 //! Opens files below /proc, without crossing a mount point, and checks that each is a file of procfs.
 //!
-//! A mount can cover any file of /proc, also with another file of procfs: the oom_score_adj or the uid_map of another
-//! process. fstatfs(2) does not detect that. openat2(2) with RESOLVE_NO_XDEV crosses no mount point. Before Linux 5.6, and
-//! under a filter that refuses openat2, openat(2) opens the file, and such a mount is not detected.
+//! A mount can cover any file of /proc, even with another file of procfs: the oom_score_adj or the uid_map of
+//! another process. fstatfs(2) does not detect that. openat2(2) with RESOLVE_NO_XDEV crosses no mount point.
+//! Before Linux 5.6, and under a filter that refuses openat2, openat(2) opens the file, and such a mount is
+//! not detected.
 
 use core::ffi::CStr;
 use core::fmt::Write as _;
@@ -13,13 +14,13 @@ use crate::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags, Pid};
 
-/// The directory of one process in /proc, as an open descriptor. If the pid is used again, the descriptor does not lead to
-/// the new process.
+/// The directory of one process in /proc, as an open descriptor. If the kernel reuses the pid, the descriptor
+/// does not lead to the new process.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcDir {
     pid: Pid,
     dir: Fd,
-    /// The kernel has answered openat2 for this directory.
+    /// Whether openat2 has opened this directory.
     openat2: bool,
 }
 
@@ -46,8 +47,8 @@ impl ProcDir {
         self.pid
     }
 
-    /// Opens one of the files, and checks that it is a file of procfs. Otherwise a write could reach a file that an attacker
-    /// has mounted over it (CVE-2019-19921, CVE-2025-52881).
+    /// Opens one of the files, and checks that it is a file of procfs. Otherwise a write could reach a file
+    /// that an attacker has mounted over it (CVE-2019-19921, CVE-2025-52881).
     ///
     /// # Errors
     /// [`Doing::Update`], [`Doing::ReadBack`] or [`Doing::Check`]; [`Error::WrongFileSystem`].
@@ -68,7 +69,8 @@ impl ProcDir {
             false => sys.openat(self.dir, file.name(), flags),
         };
         let fd = opened.map_err(os)?;
-        // A step of its own: callers interpret the errnos of the open, and those of the check differ in meaning.
+        // A separate step: callers interpret the errnos of the open, and the errnos of the check mean
+        // something else.
         let check = Doing::Check(self.pid, file);
         match sys.fstatfs(fd).map_err(|errno| Error::Os { doing: check, errno })? {
             FsType::PROC => Ok(fd),
@@ -76,8 +78,8 @@ impl ProcDir {
         }
     }
 
-    /// Opens the process's mount namespace, and checks that the file is a namespace. Uses openat(2), since the link leads out
-    /// of procfs.
+    /// Opens the process's mount namespace, and checks that the file is a namespace. Uses openat(2), since
+    /// the link leads out of procfs.
     ///
     /// # Errors
     /// [`Doing::OpenMountNamespace`], or [`Error::WrongFileSystem`].
@@ -91,8 +93,8 @@ impl ProcDir {
         }
     }
 
-    /// Writes `bytes` in one call, and closes the file. The kernel parses each write separately, so a short count is an
-    /// error.
+    /// Writes `bytes` in one call, and closes the file. The kernel parses each write separately, so a short
+    /// count is an error.
     ///
     /// # Errors
     /// [`Doing::Update`].
@@ -114,11 +116,12 @@ impl ProcDir {
         }
     }
 
-    /// Returns whether the process is exiting or dead, from its `stat` file, which every user may read. `None`: the file
-    /// cannot be read, because hidepid hides it (proc(5)), or because the process has been reaped.
+    /// Returns whether the process is exiting or dead, from its `stat` file, which every user may read.
+    /// `None`: the file cannot be read, because hidepid hides it (proc(5)), or because the process has been
+    /// reaped.
     ///
-    /// The result is exact for a process whose files were refused. do_exit() first sets PF_EXITING, then releases the memory,
-    /// from which point on the files belong to root, and closes the descriptors last.
+    /// The result is exact for a process whose files were refused. do_exit() first sets PF_EXITING, then
+    /// releases the memory, from which point on the files belong to root, and closes the descriptors last.
     pub fn is_exiting<S: Sys>(self, sys: &mut S) -> Option<bool> {
         let fd = self.open_file(sys, ProcFile::Stat, OpenFlags::ReadOnly).ok()?;
         // The name has at most 64 bytes, and each of about 50 numbers at most 20.
@@ -134,11 +137,12 @@ impl ProcDir {
     }
 }
 
-/// Returns whether the process of this /proc/PID/stat is exiting (PF_EXITING) or dead. `None`: the text has another form.
+/// Returns whether the process of this /proc/PID/stat is exiting (PF_EXITING) or dead, or `None` if the text
+/// has another format.
 #[must_use]
 pub fn is_exiting(stat: &[u8]) -> Option<bool> {
     const PF_EXITING: u64 = 0x4;
-    // The name stands in parentheses, and may contain some itself.
+    // The name is in parentheses, and may itself contain parentheses.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = core::str::from_utf8(stat.get(end..)?).ok()?.split_ascii_whitespace().skip(1);
     let state = fields.next()?;
@@ -147,8 +151,8 @@ pub fn is_exiting(stat: &[u8]) -> Option<bool> {
     Some(flags & PF_EXITING != 0 || matches!(state, "Z" | "X" | "x"))
 }
 
-/// Opens a file below /proc by a path like `self/oom_score_adj`, without crossing a mount point. The caller checks that it is
-/// a file of procfs.
+/// Opens a file below /proc by a path like `self/oom_score_adj`, without crossing a mount point. The caller
+/// checks that it is a file of procfs.
 ///
 /// # Errors
 /// `EXDEV`: something is mounted over the file, or over a directory of the path. Others as for openat(2).
@@ -156,12 +160,14 @@ pub fn open<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<Fd, Er
     open_in_proc(sys, path, flags).map(|(fd, _)| fd)
 }
 
-/// Opens a file below /proc. Returns also whether openat2 opened it.
+/// Opens a file below /proc. Also returns whether openat2 opened it.
 fn open_in_proc<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<(Fd, bool), Errno> {
-    // Below /, openat2 would refuse the mount point /proc itself. The files below the descriptor lie in that mount.
+    // Relative to /, openat2 would refuse the mount point /proc itself. The files below this descriptor are
+    // in the mount.
     let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory)?;
     let opened = match sys.openat2(proc, path, flags) {
-        // Before Linux 5.6, or a seccomp filter that refuses openat2. If EPERM is about the file, openat returns it too.
+        // Before Linux 5.6, or a seccomp filter that refuses openat2. If EPERM is about the file, openat
+        // returns it too.
         Err(Errno::ENOSYS | Errno::EPERM) => sys.openat(proc, path, flags).map(|fd| (fd, false)),
         opened => opened.map(|fd| (fd, true)),
     };
@@ -169,11 +175,12 @@ fn open_in_proc<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<(F
     opened
 }
 
-/// Checks that /proc belongs to our pid namespace. In a new pid namespace with the old /proc, the pid that clone(2) returned
-/// belongs to another process in that /proc, and the maps would be written to that process's user namespace.
+/// Checks that /proc belongs to our pid namespace. In a new pid namespace with the old /proc, the pid from
+/// clone(2) belongs to another process in that /proc. The maps would be written to that process's user
+/// namespace.
 ///
-/// The link /proc/self has our pid in the pid namespace for which the procfs was mounted. A process that is not visible in that
-/// namespace has no such link (pid_namespaces(7), "/proc and PID namespaces").
+/// The link /proc/self contains our pid in the pid namespace for which the procfs was mounted. A process that
+/// is not visible in that namespace has no such link (pid_namespaces(7), "/proc and PID namespaces").
 fn check_numbering<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
     let own = sys.getpid();
     let mut buffer = [0; 16];
@@ -194,7 +201,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::sys::MockSys;
 
-    /// The directory of process 7, open as 8, on a kernel with openat2.
+    /// The directory of process 7, open as descriptor 8, on a kernel with openat2.
     pub(crate) const DIR: ProcDir = ProcDir { pid: Pid(7), dir: Fd(8), openat2: true };
 
     #[test]
@@ -217,7 +224,7 @@ pub(crate) mod tests {
                 buf[..text.len()].copy_from_slice(text.as_bytes());
                 Ok(text.len())
             });
-            // An open would be an unexpected call, except where the number is ours.
+            // An open would be an unexpected call, except if the number is our pid.
             if wanted.is_ok() {
                 sys.expect_openat().once().returning(|_, _, _| Ok(Fd(9)));
                 sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(10)));

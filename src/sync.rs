@@ -1,7 +1,7 @@
-//! The stages' private conversation: which values there are, and the ends they travel between.
+//! The private protocol of the stages: its messages, and the ends of the sync pipes.
 //!
-//! The values are runc's (spec 2.2), four bytes in host order, so that texts with a number in them mean the
-//! same to both. They never leave the three stages.
+//! The values are those of runc's C code, four bytes in host order, so that error texts with a number mean
+//! the same in both. They never leave the three stages.
 
 use core::marker::PhantomData;
 
@@ -10,35 +10,36 @@ use crate::pipe::{read_full, receive_fd, send_all, send_fd, uninterrupted};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Received};
 
-/// What one stage tells another.
+/// A message from one stage to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Message {
-    /// Stage 1 asks for its maps.
+    /// Stage 1 requests its maps.
     UsermapPls,
-    /// Stage 0 has written them.
+    /// Stage 0 has written the maps.
     UsermapAck,
     /// Stage 1 announces the pid of stage 2, which follows.
     RecvpidPls,
-    /// Stage 0 has it.
+    /// Stage 0 has received the pid.
     RecvpidAck,
     /// Stage 0 lets stage 2 run.
     Grandchild,
-    /// Stage 1, or stage 2, is done.
+    /// Stage 1, or stage 2, has completed.
     ChildFinish,
-    /// Stage 1 asks for its time offsets.
+    /// Stage 1 requests its time offsets.
     TimeoffsetsPls,
-    /// Stage 0 has written them.
+    /// Stage 0 has written the time offsets.
     TimeoffsetsAck,
-    /// Stage 1 asks for its mount sources, in 1.1: the number was given out twice, as that of the attribute.
+    /// Stage 1 requests its mount sources, in 1.1. runc later reused this value for the time offsets, as it
+    /// reused the attribute number.
     MountsourcesPls,
-    /// Stage 0 has sent them.
+    /// Stage 0 has sent the mount sources.
     MountsourcesAck,
-    /// In the seed: a stage has failed, and has said why; the status follows that stage 0 shall end with.
+    /// In the seed: a stage has failed and has reported the cause. The exit status for stage 0 follows.
     Failed,
 }
 
 impl Message {
-    /// The value on the wire.
+    /// Returns the value that is sent.
     #[must_use]
     pub const fn value(self) -> u32 {
         match self {
@@ -55,7 +56,7 @@ impl Message {
     }
 }
 
-/// A sync pipe before the fork that parts its ends.
+/// A sync pipe with both ends, before the fork.
 #[derive(Debug)]
 pub struct Pair {
     pipe: SyncPipe,
@@ -72,7 +73,7 @@ pub enum OfParent {}
 #[derive(Debug)]
 pub enum OfChild {}
 
-/// One end of a sync pipe. There is exactly one way to get it: give the pair away and close the other end.
+/// One end of a sync pipe. It is created only from a [`Pair`], whose other end is closed in the same step.
 #[derive(Debug)]
 pub struct End<Side> {
     pipe: SyncPipe,
@@ -82,8 +83,8 @@ pub struct End<Side> {
 }
 
 impl Pair {
-    /// Creates a pair, close-on-exec: the mapping tool must not hold an end of the pair. A stage that waits on an end also
-    /// watches `init_pipe`, whose hang-up means that the launcher is dead.
+    /// Creates a pair, close-on-exec: the mapping tool must not hold an end of the pair. A stage that waits
+    /// on an end also watches `init_pipe`, whose hang-up means that the launcher is dead.
     ///
     /// # Errors
     /// [`Doing::MakeSyncPipe`].
@@ -93,7 +94,7 @@ impl Pair {
         Ok(Self { pipe, child, parent, init_pipe })
     }
 
-    /// Keeps stage 0's end and closes the other, so that a dead peer is an end of file.
+    /// Keeps stage 0's end and closes the other, so that the death of the peer causes an end of file.
     ///
     /// # Errors
     /// [`Doing::CloseSyncPipe`].
@@ -102,7 +103,7 @@ impl Pair {
         Ok(End { pipe: self.pipe, fd: self.parent, init_pipe: self.init_pipe, side: PhantomData })
     }
 
-    /// Keeps the end of stage 1 or stage 2 and closes stage 0's.
+    /// Keeps the end of stage 1 or stage 2 and closes the end of stage 0.
     ///
     /// # Errors
     /// [`Doing::CloseSyncPipe`].
@@ -114,7 +115,7 @@ impl Pair {
 
 fn close<'m, S: Sys>(sys: &mut S, pipe: SyncPipe, end: u8, fd: Fd) -> Result<(), Error<'m>> {
     match sys.close(fd) {
-        // On Linux the descriptor is gone also after EINTR.
+        // On Linux, close(2) frees the descriptor even if it fails with EINTR.
         Ok(()) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(Error::Os { doing: Doing::CloseSyncPipe(pipe, end), errno }),
     }
@@ -142,11 +143,11 @@ impl End<OfParent> {
 }
 
 impl End<OfChild> {
-    /// Receives the descriptor that shall get this number: exactly one.
+    /// Receives exactly one descriptor. `number` is its target, for the error.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if the peer sent anything but one descriptor,
-    /// [`Error::LauncherGone`].
+    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if the peer sent anything but one
+    /// descriptor, [`Error::LauncherGone`].
     pub fn receive_fd<'m, S: Sys>(&self, sys: &mut S, number: Fd) -> Result<Fd, Error<'m>> {
         let doing = Doing::ReceiveMountSource(number);
         self.wait_for(sys, PollEvents::IN, doing)?;
@@ -159,13 +160,13 @@ impl End<OfChild> {
 }
 
 impl<Side> End<Side> {
-    /// The descriptor, for a poll.
+    /// Returns the descriptor, for a poll.
     #[must_use]
     pub fn fd(&self) -> Fd {
         self.fd
     }
 
-    /// Says `message`.
+    /// Sends `message`.
     ///
     /// # Errors
     /// [`Doing::Sync`] with `step`; `EPIPE` if the peer is dead.
@@ -176,8 +177,9 @@ impl<Side> End<Side> {
     /// Waits for `message`.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::ToldFailure`] if it failed and said so, [`Error::UnexpectedSync`] if it
-    /// said something else, [`Error::LauncherGone`] if the launcher died first.
+    /// [`Error::Short`] if the peer died, [`Error::ToldFailure`] if it reported its failure,
+    /// [`Error::UnexpectedSync`] if it sent another value, [`Error::LauncherGone`] if the launcher died
+    /// first.
     pub fn expect<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
         match self.receive_word(sys, step)? {
             value if value == message.value() => Ok(()),
@@ -188,7 +190,7 @@ impl<Side> End<Side> {
         }
     }
 
-    /// Sends a process id, in the numbering that both ends share.
+    /// Sends a pid. Both ends are in the same pid namespace or see the same numbers.
     ///
     /// # Errors
     /// As [`Self::say`].
@@ -199,7 +201,8 @@ impl<Side> End<Side> {
     /// Receives a process id.
     ///
     /// # Errors
-    /// As [`Self::expect`]; a pid that is none is unexpected, since `kill` gives 0 and −1 another meaning.
+    /// As [`Self::expect`]. A pid below 1 is an [`Error::UnexpectedSync`], since `kill` gives 0 and −1
+    /// another meaning.
     pub fn expect_pid<'m, S: Sys>(&self, sys: &mut S, step: SyncStep) -> Result<Pid, Error<'m>> {
         let value = self.receive_word(sys, step)?;
         match i32::from_ne_bytes(value.to_ne_bytes()) {
@@ -215,10 +218,10 @@ impl<Side> End<Side> {
 
     /// Waits until this end is ready for `events`, or the launcher is dead.
     ///
-    /// The peer may be stopped for any time (SIGSTOP, a freezer, a container's root). This stage must nevertheless end when the
-    /// launcher is dead. Of the init pipe only the hang-up counts: bytes in it are for the init. In a run without faults it
-    /// never hangs up, since the launcher keeps its end open. A pipe or FIFO that this stage itself holds open for writing
-    /// never hangs up either.
+    /// The peer may be stopped for any time (SIGSTOP, a freezer, a container's root). This stage must
+    /// nevertheless end when the launcher is dead. Of the init pipe only the hang-up counts: bytes in it are
+    /// for the init. In a run without faults it never hangs up, since the launcher keeps its end open. A pipe
+    /// or FIFO that this stage itself holds open for writing never hangs up either.
     ///
     /// # Errors
     /// [`Error::LauncherGone`].
@@ -262,7 +265,8 @@ mod tests {
         End { pipe: SyncPipe::Child, fd: Fd(3), init_pipe: Fd(4), side: PhantomData }
     }
 
-    /// Returns the result of a wait for a message, if the poll reports these events of the sync pipe and of the init pipe.
+    /// Returns the result of a wait for a message, if the poll reports these events of the sync pipe and of
+    /// the init pipe.
     fn awaited(events: [PollEvents; 2], word: Option<u32>) -> Result<u32, Error<'static>> {
         let mut sys = MockSys::new();
         let mut polls = [Err(Errno::EINTR), Ok(events)].into_iter();
@@ -293,7 +297,7 @@ mod tests {
         assert_eq!(awaited([PollEvents::IN, PollEvents::NONE], Some(7)), Ok(7));
     }
 
-    /// kill(2) takes 0 for our process group, and -1 for everybody.
+    /// kill(2) sends to the own process group for 0, and to all processes for -1.
     #[test]
     fn a_number_that_names_no_process_is_no_pid() {
         for (number, is_pid) in [(1, true), (i32::MAX, true), (0, false), (-1, false), (i32::MIN, false)] {

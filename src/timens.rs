@@ -16,7 +16,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The word of the message and of the kernel's file.
+    /// Returns the name used in the message and in the kernel's file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -25,8 +25,8 @@ impl Clock {
         }
     }
 
-    /// The clock of this name. The kernel also takes the numbers `1` and `7`; the message does not (spec
-    /// 1.4).
+    /// Returns the clock with this name. The kernel also accepts the numbers `1` and `7`; the message does
+    /// not.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
         [Self::Monotonic, Self::Boottime].into_iter().find(|clock| clock.name().as_bytes() == name)
@@ -39,64 +39,64 @@ impl fmt::Display for Clock {
     }
 }
 
-/// By how much a clock of the new namespace differs from the initial one.
+/// The offset of one clock in the new namespace, relative to the initial namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct OffsetEntry {
-    /// Which clock.
+    /// The clock.
     pub clock: Clock,
-    /// Seconds, possibly negative. Whether the shifted clock would be negative or too large only the kernel
-    /// can say (ERANGE).
+    /// Seconds, possibly negative. Only the kernel can check whether the shifted clock would be negative or
+    /// too large (ERANGE).
     pub secs: i64,
-    /// Nanoseconds, always forward, below 1 000 000 000.
+    /// Nanoseconds, never negative, below 1 000 000 000.
     pub nanos: u32,
 }
 
-/// Clock offsets: one line or two, each for its own clock.
+/// Clock offsets: one or two lines, each for a different clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimeOffsets<'m> {
     text: &'m CStr,
 }
 
-/// Why clock offsets are refused.
+/// The error of refused clock offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimeOffsetsError<'m> {
-    /// The line, from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// What stands on it.
+    /// The text of the line.
     pub text: &'m [u8],
-    /// What is wrong with it.
+    /// The error in the line.
     pub reason: TimeOffsetsReason,
 }
 
-/// What is wrong with a line of clock offsets.
+/// The error in a line of clock offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TimeOffsetsReason {
-    /// There is no line at all. A configuration with an empty map really sends this (spec 1.4), and the
-    /// kernel answers EINVAL.
+    /// There is no line. runc sends this for a configuration with an empty map, and the kernel fails with
+    /// EINVAL.
     NoLine,
     /// The line is blank.
     BlankLine,
-    /// Not a clock and two numbers.
+    /// The line is not a clock and two numbers.
     NotThreeWords,
-    /// A clock that a time namespace cannot shift, or does not name so.
+    /// The clock cannot be shifted by a time namespace, or is not named like this.
     UnknownClock,
     /// The seconds are not a decimal number of 64 bits.
     BadSeconds,
     /// The nanoseconds are not a decimal number.
     BadNanoseconds,
-    /// A second or more of nanoseconds (the kernel: EINVAL).
+    /// The nanoseconds are a second or more (the kernel: EINVAL).
     NanosecondsTooLarge,
-    /// The clock had a line already. So there are two lines at most, and the kernel, which reads no third
-    /// one, never makes a short write of it (spec 4.2, no. 5).
+    /// The clock already has a line. So there are at most two lines. The kernel reads no third line and would
+    /// report a short write.
     SameClockTwice,
 }
 
 impl<'m> TimeOffsets<'m> {
-    /// Reads `clock secs nanosecs` lines; the last newline may be missing.
+    /// Parses `clock secs nanosecs` lines. The last newline may be missing.
     ///
     /// # Errors
     ///
-    /// That of the first line that is not right.
+    /// The first malformed line.
     pub fn parse(text: &'m CStr) -> Result<Self, TimeOffsetsError<'m>> {
         Self::parse_counting(text, &Steps::new())
     }
@@ -121,19 +121,19 @@ impl<'m> TimeOffsets<'m> {
         Ok(Self { text })
     }
 
-    /// The offsets, in the order of the text.
+    /// Returns the offsets, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = OffsetEntry> + use<'m> {
         let text = self.text.to_bytes();
         text.split(|byte| *byte == b'\n').filter_map(|line| parse_line(line, &Steps::new()).ok())
     }
 
-    /// The text as it came, without its NUL.
+    /// Returns the original text, without its NUL.
     #[must_use]
     pub const fn text(&self) -> &'m [u8] {
         self.text.to_bytes()
     }
 
-    /// The text as it came, with its NUL: what runc writes to the kernel.
+    /// Returns the original text with its NUL, which runc writes to the kernel.
     #[must_use]
     pub const fn text_with_nul(&self) -> &'m [u8] {
         self.text.to_bytes_with_nul()

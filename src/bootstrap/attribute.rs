@@ -1,4 +1,4 @@
-//! The attributes of the message: their numbers, their shapes, and the values in them (spec 1.3 and 1.4).
+//! The attributes of the message: their numbers, formats and values (`docs/protocol.md#attributes`).
 
 use core::ffi::CStr;
 use core::fmt;
@@ -11,7 +11,7 @@ use super::text::{Lossy, Steps, signed_decimal};
 /// An attribute of the bootstrap message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Attribute {
-    /// 27281: the namespaces to create, as `CLONE_NEW*` bits. Always there.
+    /// 27281: the namespaces to create, as `CLONE_NEW*` bits. Mandatory.
     CloneFlags,
     /// 27282: the namespaces to join.
     NsPaths,
@@ -23,7 +23,7 @@ pub enum Attribute {
     SetGroup,
     /// 27286: the OOM score adjustment.
     OomScoreAdj,
-    /// 27287: whether the launcher is an ordinary user.
+    /// 27287: whether the launcher's effective user id is not 0.
     RootlessEuid,
     /// 27288: the absolute path of newuidmap.
     UidMapPath,
@@ -35,10 +35,10 @@ pub enum Attribute {
     TimeOffsets,
 }
 
-/// How the value of an attribute is written.
+/// The format of an attribute's value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shape {
-    /// Four bytes.
+    /// A number of four bytes.
     U32,
     /// 0 or 1, in four bytes or in one.
     Bool,
@@ -49,8 +49,8 @@ pub enum Shape {
 }
 
 impl Attribute {
-    /// The attribute of this number. The number is compared whole: `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`
-    /// are not masked away, as they are not by runc.
+    /// Returns the attribute with this number. As in runc, the number is compared without masking:
+    /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are part of it.
     #[must_use]
     pub const fn from_number(number: u16, dialect: &Dialect) -> Option<Self> {
         Some(match (number, dialect.attribute_27290) {
@@ -69,7 +69,7 @@ impl Attribute {
         })
     }
 
-    /// Its `nla_type`.
+    /// Returns the `nla_type` of the attribute.
     #[must_use]
     pub const fn number(self) -> u16 {
         match self {
@@ -86,7 +86,7 @@ impl Attribute {
         }
     }
 
-    /// Its name in runc, without the `_ATTR`.
+    /// Returns the attribute's name in runc, without the `_ATTR`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl Attribute {
         }
     }
 
-    /// How its value is written.
+    /// Returns the format of the value.
     #[must_use]
     pub const fn shape(self) -> Shape {
         match self {
@@ -121,7 +121,7 @@ impl Attribute {
         }
     }
 
-    /// Checks the form of a value, and leaves what it means for later.
+    /// Checks the format of a value, but not its meaning.
     pub(super) fn check<'m>(
         self,
         value: &'m [u8],
@@ -143,15 +143,16 @@ impl fmt::Display for Attribute {
     }
 }
 
-/// Four bytes. runc's C would read past a shorter value and forget the rest of a longer one (spec 1.5).
+/// Reads a value of four bytes. runc's C code reads past a shorter value and ignores the rest of a longer one
+/// (`docs/protocol.md#weaknesses-of-the-c-code`).
 pub(super) fn u32_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<u32, ParseErrorKind<'m>> {
     let bytes =
         value.try_into().map_err(|_| ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4" })?;
     Ok(order.u32(bytes))
 }
 
-/// A bool of four bytes in the message's byte order, or of one. runc's C looks at the first byte only, which
-/// on a big-endian machine makes every true false (spec 1.3).
+/// Reads a bool of four bytes in the message's byte order, or of one byte. runc's C code reads only the first
+/// byte, so on a big-endian machine every bool of four bytes is false.
 pub(super) fn bool_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<bool, ParseErrorKind<'m>> {
     let number = match *value {
         [byte] => u32::from(byte),
@@ -165,7 +166,7 @@ pub(super) fn bool_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<bool, 
     }
 }
 
-/// Text with its NUL, which must be there, last, and alone.
+/// Reads a text, which must end with its only NUL.
 pub(super) fn text_value<'m>(value: &'m [u8], steps: &Steps) -> Result<&'m CStr, ParseErrorKind<'m>> {
     steps.add(value.len());
     if value.last() != Some(&0) {
@@ -181,21 +182,21 @@ pub struct OomScoreAdj<'m> {
     value: i16,
 }
 
-/// Why an OOM score adjustment is refused.
+/// The error of a refused OOM score adjustment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct OomScoreAdjError<'m> {
-    /// What was found instead.
+    /// The text found.
     pub text: &'m [u8],
 }
 
 impl<'m> OomScoreAdj<'m> {
-    /// Reads a decimal number from −1000 to 1000, with `-` but without `+` or blanks.
+    /// Parses a decimal number from −1000 to 1000, with `-` but without `+` or blanks.
     ///
-    /// Nor with leading zeros: the kernel reads the file in any base (spec 6.7), so that `010` would be 8.
+    /// Leading zeros are refused: the kernel reads the file in any base, so that `010` would be 8.
     ///
     /// # Errors
     ///
-    /// Everything else.
+    /// Any other text.
     pub fn parse(text: &'m CStr) -> Result<Self, OomScoreAdjError<'m>> {
         Self::parse_counting(text, &Steps::new())
     }
@@ -213,19 +214,19 @@ impl<'m> OomScoreAdj<'m> {
         Ok(Self { text, value })
     }
 
-    /// The number, from −1000 to 1000.
+    /// Returns the number, from −1000 to 1000.
     #[must_use]
     pub const fn value(&self) -> i16 {
         self.value
     }
 
-    /// The text as it came, without its NUL.
+    /// Returns the original text, without its NUL.
     #[must_use]
     pub const fn text(&self) -> &'m [u8] {
         self.text.to_bytes()
     }
 
-    /// The text as it came, with its NUL: what runc writes to the kernel.
+    /// Returns the original text with its NUL, which runc writes to the kernel.
     #[must_use]
     pub const fn text_with_nul(&self) -> &'m [u8] {
         self.text.to_bytes_with_nul()
@@ -240,8 +241,8 @@ impl fmt::Display for OomScoreAdjError<'_> {
 
 impl core::error::Error for OomScoreAdjError<'_> {}
 
-/// The sources of a container's mounts, in runc 1.1: a path for each bind mount, nothing for every other
-/// mount (spec 1.4).
+/// The sources of a container's mounts, in runc 1.1: a path for each bind mount, an empty entry for every
+/// other mount (`docs/protocol.md#mount-sources`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MountSources<'m> {
     /// The entries, each with its NUL.
@@ -249,11 +250,11 @@ pub struct MountSources<'m> {
 }
 
 impl<'m> MountSources<'m> {
-    /// Reads the value of the attribute: entries, each with a NUL, and one NUL more.
+    /// Parses the value of the attribute: entries, each with a NUL, and one more NUL.
     ///
     /// # Errors
     ///
-    /// [`ParseErrorKind::MissingNul`] if one of the two NULs at the end is not there.
+    /// [`ParseErrorKind::MissingNul`] if one of the two NULs at the end is missing.
     pub fn parse(value: &'m [u8]) -> Result<Self, ParseErrorKind<'m>> {
         match value.strip_suffix(&[0]) {
             Some(entries) if entries.is_empty() || entries.ends_with(&[0]) => Ok(Self { entries }),
@@ -261,12 +262,13 @@ impl<'m> MountSources<'m> {
         }
     }
 
-    /// The sources, in the order of the mounts; empty for what is not a bind mount.
+    /// Returns the sources, in the order of the mounts. An entry is empty for a mount that is not a bind
+    /// mount.
     pub fn iter(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
         self.entries.strip_suffix(&[0]).into_iter().flat_map(|entries| entries.split(|byte| *byte == 0))
     }
 
-    /// The entries, each with its NUL, without the last NUL of the message.
+    /// Returns the entries, each with its NUL, without the last NUL of the value.
     #[must_use]
     pub const fn entries_with_nuls(&self) -> &'m [u8] {
         self.entries

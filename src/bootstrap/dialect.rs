@@ -1,57 +1,60 @@
-//! What differs between runc's release lines, as data (spec section 2).
+//! The differences between runc's release lines, as data (`docs/protocol.md#dialects`).
 //!
-//! Nothing in the core asks "which version is this?"; it asks for the one thing that differs.
+//! The core never asks for a version; it asks for a single difference.
 //!
-//! What a later line of runc mended is not here, since every dialect has it: joins in three passes (1.3), root in a joined
-//! user namespace (1.2.1), more tries of an `unshare` that gives EINVAL (1.1.5), unknown kinds refused (1.3).
+//! Corrections of later release lines are not listed, since every dialect has them:
+//! - joins in three passes (1.3);
+//! - root in a joined user namespace (1.2.1);
+//! - retries of an `unshare` that fails with EINVAL (1.1.5);
+//! - the refusal of unknown kinds (1.3).
 
 use core::fmt;
 
 use crate::namespace::{NsKind, NsSet};
 
-/// One of runc's release lines.
+/// A protocol dialect: the behaviour of one of runc's release lines.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Dialect {
     name: &'static str,
-    /// What attribute 27290 means. Spec 1.4.
+    /// The meaning of attribute 27290.
     pub attribute_27290: Attribute27290,
-    /// The kinds that `NS_PATHS` may name: all, and `time` only since 1.2. Spec 1.4.
+    /// The kinds that `NS_PATHS` may contain: all, but `time` only since 1.2.
     pub namespaces: NsSet,
-    /// How the environment is read. Spec 2.4.
+    /// How the environment is read (`docs/protocol.md#environment`).
     pub environment: EnvironmentForm,
     /// Whether stage 0 sends a byte 0x00 over the init pipe before it reads the message. A launcher that does
-    /// not expect it fails in its JSON decoder, one that does waits for it. Spec 2.3.
+    /// not expect the byte fails in its JSON decoder; one that expects it waits for it.
     pub ready_byte: bool,
-    /// Whether the C copies its own binary into a sealed file and executes that, before the ready byte
-    /// (CVE-2019-5736). Since 1.2 it is done in Go. Spec 2.7.
+    /// Whether stage 0 copies its own binary into a sealed file and executes that, before the ready byte
+    /// (CVE-2019-5736). Since 1.2 the Go half of runc does this.
     pub cloned_binary: bool,
-    /// The keys of the pid line. Spec 2.1.
+    /// The keys of the pid line.
     pub pid_line: PidLine,
-    /// Whether the pid line is sent at the very end, after stage 2 is ready, and not as soon as stage 1 asks
-    /// for it. Spec 2.1.
+    /// Whether the pid line is sent at the very end, after stage 2 is ready. Otherwise it is sent as soon as
+    /// stage 1 requests it.
     pub pid_line_late: bool,
-    /// Who makes the cgroup namespace, and when. Spec 2.1.
+    /// Which stage creates the cgroup namespace, and when (`docs/protocol.md#the-cgroup-namespace`).
     pub cgroup_namespace: CgroupPlacement,
-    /// Whether a stage that fails says so to stage 0 over its sync pipe, which then ends with its code and says nothing
-    /// more. Otherwise stage 0 sees that it is gone, and says that. Spec 2.1.
+    /// Whether a failing stage reports its failure to stage 0 over its sync pipe. Stage 0 then exits with
+    /// that status and reports nothing. Otherwise stage 0 detects the death of the stage and reports that.
     pub failure_over_sync: bool,
-    /// Whether the first record but one tells the CPU affinity (runc 1.3). Spec 2.1.
+    /// Whether the second record contains the CPU affinity (runc 1.3).
     pub affinity_logged: bool,
-    /// Where a fatal text goes when there is no log pipe. Spec 2.5.
+    /// Where a fatal text is written without a log pipe (`docs/protocol.md#log-records`).
     pub fatal_without_log: FatalWithoutLog,
-    /// The debug text before the second `unshare`. Spec 2.5.
+    /// The debug text before the second `unshare`.
     pub unshare_remaining_text: &'static str,
-    /// The debug text while stage 1 waits for its maps. Up to 1.0 the request is logged a second time
-    /// instead. Spec 2.5.
+    /// The debug text while stage 1 waits for its maps. Up to 1.0 this is the text of the request, logged a
+    /// second time.
     pub awaiting_maps_text: &'static str,
-    /// Whether the debug text of a `setns` ends with its result: `: Success` (runc 1.3). Spec 2.5.
+    /// Whether the debug text of a `setns` ends with its result, such as `: Success` (runc 1.3).
     pub setns_result_logged: bool,
 }
 
-/// What attribute 27290 means: the number was given out twice.
+/// The meaning of attribute 27290, a number that runc has used for two attributes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Attribute27290 {
-    /// Nothing, up to 1.0.
+    /// Unknown, up to 1.0.
     Unknown,
     /// Sources of bind mounts, in 1.1.
     MountSources,
@@ -62,11 +65,12 @@ pub enum Attribute27290 {
 /// How the environment is read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EnvironmentForm {
-    /// The seed: the init pipe alone; `-1` means not present.
+    /// The seed: only the init pipe is read; `-1` means absent.
     InitOnly,
-    /// 1.0: the log pipe too, whose level is a word that only Go reads; `-1` as init pipe means not present.
+    /// 1.0: the log pipe is read too, but its level is a word that only Go reads. `-1` as init pipe means
+    /// absent.
     TextLevel,
-    /// Since 1.1: the level is a number, and no number is negative.
+    /// Since 1.1: the level is a number, and negative numbers are refused.
     Numbers,
 }
 
@@ -75,38 +79,38 @@ pub enum EnvironmentForm {
 pub enum PidLine {
     /// `{"stage1_pid":A,"stage2_pid":B}`, since 1.0.0-rc94.
     Stages,
-    /// `{"pid": B, "pid_first": A}`, before.
+    /// `{"pid": B, "pid_first": A}`, before 1.0.0-rc94.
     PidAndFirst,
 }
 
-/// Who makes the cgroup namespace, and when.
+/// The stage that creates the cgroup namespace, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CgroupPlacement {
     /// Stage 1, with the other namespaces.
     WithOthers,
-    /// Stage 2, after it read the byte 0x80 from the init pipe: by then the launcher has put it into its
-    /// cgroup.
+    /// Stage 2, after it has read the byte 0x80 from the init pipe. By then the launcher has moved it into
+    /// its cgroup.
     Stage2AfterByte,
-    /// Stage 2, without asking.
+    /// Stage 2, without waiting for a byte.
     Stage2,
 }
 
-/// Where a fatal text goes when there is no log pipe.
+/// Where a fatal text is written without a log pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum FatalWithoutLog {
     /// To standard error, as `FATAL: TEXT`.
     Fatal,
-    /// Nowhere (seen with 1.0.3).
+    /// Nowhere (observed with 1.0.3).
     Nowhere,
     /// To standard error, as `nsenter: TEXT: ERROR`.
     Nsenter,
 }
 
-/// The launcher's word that stage 2 is in its cgroup ([`CgroupPlacement::Stage2AfterByte`]). Spec 2.3.
+/// The byte that the launcher sends when stage 2 is in its cgroup ([`CgroupPlacement::Stage2AfterByte`]).
 pub const CGROUP_BYTE: u8 = 0x80;
 
 impl Dialect {
-    /// The commit of 2018 that the rewrite started from: no log pipe, the pid line last.
+    /// The commit of 2018 on which the rewrite is based: no log pipe, the pid line last.
     pub const SEED: Self = Self {
         name: "seed",
         attribute_27290: Attribute27290::Unknown,
@@ -140,7 +144,7 @@ impl Dialect {
         ..Self::SEED
     };
 
-    /// 1.1.0 to 1.1.15, as the last of them does it.
+    /// 1.1.0 to 1.1.15, with the behaviour of 1.1.15.
     pub const V1_1: Self = Self {
         name: "v1_1",
         attribute_27290: Attribute27290::MountSources,
@@ -152,7 +156,7 @@ impl Dialect {
         ..Self::V1_0
     };
 
-    /// 1.2.0 up to today, as today's does it.
+    /// 1.2.0 and later, with the behaviour of the latest release.
     pub const V1_2: Self = Self {
         name: "v1_2",
         attribute_27290: Attribute27290::TimeOffsets,
@@ -169,13 +173,13 @@ impl Dialect {
     /// Every dialect, the oldest first.
     pub const ALL: [&'static Self; 4] = [&Self::SEED, &Self::V1_0, &Self::V1_1, &Self::V1_2];
 
-    /// `seed`, `v1_0`, `v1_1` or `v1_2`.
+    /// Returns the dialect's name: `seed`, `v1_0`, `v1_1` or `v1_2`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The dialect of this name.
+    /// Returns the dialect with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<&'static Self> {
         Self::ALL.into_iter().find(|dialect| dialect.name == name)
@@ -183,7 +187,7 @@ impl Dialect {
 }
 
 impl Default for Dialect {
-    /// Today's.
+    /// Returns the latest dialect.
     fn default() -> Self {
         Self::V1_2
     }

@@ -1,4 +1,4 @@
-//! Writing a bootstrap message, as runc's Go side does.
+//! Encodes a bootstrap message, as runc's Go code does.
 
 use core::fmt;
 
@@ -8,53 +8,55 @@ use super::dialect::Dialect;
 use super::message::{ATTR_HEADER_LEN, ByteOrder, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of};
 use crate::namespace::NsKind;
 
-/// The longest value of an attribute in bytes, NUL included: `nla_len` has 16 bits and counts its header.
-/// Older encoders cut the length silently, and text became attributes: CVE-2021-43784.
+/// The longest value of an attribute in bytes, including the NUL: `nla_len` has 16 bits and counts its
+/// header. Older encoders of runc truncated the length silently, and text was parsed as attributes
+/// (CVE-2021-43784).
 pub const VALUE_MAX: usize = 65531;
 
 /// `NLM_F_REQUEST` of netlink(7).
 const FLAGS: u16 = 1;
 
-/// The sequence number of a launcher's first message. Nobody reads it.
+/// The sequence number of a launcher's first message. It is never read.
 const SEQUENCE: u32 = 1;
 
-/// Why a message cannot be written.
+/// The reason why a message cannot be encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EncodeError {
     /// A value is longer than [`VALUE_MAX`].
     AttributeTooLong {
-        /// Whose.
+        /// The attribute.
         attribute: Attribute,
-        /// Its length in bytes, NUL included.
+        /// The length of the value in bytes, including the NUL.
         length: usize,
     },
     /// The message is longer than [`MESSAGE_MAX`].
     MessageTooLong {
-        /// Its length in bytes.
+        /// The length of the message in bytes.
         length: usize,
     },
     /// The buffer is too small.
     BufferTooSmall {
-        /// Length of the message in bytes.
+        /// The length of the message in bytes.
         needed: usize,
-        /// Length of the buffer in bytes.
+        /// The length of the buffer in bytes.
         room: usize,
     },
-    /// There is no memory for the message. Of the launcher alone: [`encode`] itself needs none.
+    /// The memory for the message could not be allocated. Only the launcher returns this: [`encode`] itself
+    /// does not allocate.
     NoMemory {
-        /// Length of the message in bytes.
+        /// The length of the message in bytes.
         needed: usize,
     },
-    /// The dialect has no such attribute.
+    /// The dialect does not have this attribute.
     UnknownToDialect {
-        /// Which.
+        /// The attribute.
         attribute: Attribute,
         /// The dialect's name.
         dialect: &'static str,
     },
-    /// The dialect's `NS_PATHS` has no word for this kind.
+    /// The dialect's `NS_PATHS` does not have this kind.
     NamespaceUnknownToDialect {
-        /// Which.
+        /// The kind.
         kind: NsKind,
         /// The dialect's name.
         dialect: &'static str,
@@ -88,11 +90,11 @@ impl fmt::Display for EncodeError {
 
 impl core::error::Error for EncodeError {}
 
-/// The value of an attribute that is to be written.
+/// The value of an attribute to be written.
 #[derive(Clone, Copy)]
 enum Value<'m> {
     U32(u32),
-    /// Text without its NUL, which is added.
+    /// Text without its NUL, which the writer adds.
     Text(&'m [u8]),
 }
 
@@ -105,8 +107,8 @@ impl Value<'_> {
     }
 }
 
-/// The attributes in the order in which Go writes them (spec 1.4). For the user id the path comes before the
-/// map, for the group id after it.
+/// Returns the attributes in the order in which runc's Go code writes them. For the user id, the path
+/// precedes the map; for the group id, it follows the map.
 fn values<'m>(bootstrap: &Bootstrap<'m>) -> impl Iterator<Item = (Attribute, Value<'m>)> + use<'m> {
     let text = |attribute, text: Option<&'m [u8]>| text.map(|text| (attribute, Value::Text(text)));
     let number = |attribute, number| Some((attribute, Value::U32(number)));
@@ -129,7 +131,7 @@ fn values<'m>(bootstrap: &Bootstrap<'m>) -> impl Iterator<Item = (Attribute, Val
     .flatten()
 }
 
-/// Length of the message in bytes, header and padding included.
+/// Returns the length of the message in bytes, including header and padding.
 #[must_use]
 pub fn encoded_len(bootstrap: &Bootstrap<'_>) -> usize {
     values(bootstrap).fold(HEADER_LEN, |length, (_, value)| {
@@ -138,12 +140,12 @@ pub fn encoded_len(bootstrap: &Bootstrap<'_>) -> usize {
     })
 }
 
-/// Writes a message to the start of `out`, and says how many bytes it has. Its meaning comes out of
-/// [`decode`](super::decode) again; nothing is cut.
+/// Writes a message to the start of `out`. Returns its length in bytes. [`decode`](super::decode) returns an
+/// equivalent message; nothing is truncated.
 ///
 /// # Errors
 ///
-/// What the dialect or the format cannot say, by name; then nothing in `out` means anything.
+/// A value that the dialect or the format cannot represent. The contents of `out` are then undefined.
 pub fn encode(
     bootstrap: &Bootstrap<'_>,
     dialect: &Dialect,
@@ -178,7 +180,7 @@ fn check_namespaces(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Result<(), 
     }
 }
 
-/// A place in a buffer. Each method is `None` when the buffer is full.
+/// A position in a buffer. Each method returns `None` if the buffer is full.
 struct Writer<'o> {
     out: &'o mut [u8],
     position: usize,

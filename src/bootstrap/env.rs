@@ -1,4 +1,5 @@
-//! The environment of stage 0: which descriptors it got, and how much to log (spec 2.4).
+//! The environment of stage 0: the descriptors that it inherits, and the log level
+//! (`docs/protocol.md#environment`).
 
 use core::fmt;
 
@@ -14,100 +15,102 @@ pub const LOG_PIPE: &str = "_LIBCONTAINER_LOGPIPE";
 /// The variable with the log level.
 pub const LOG_LEVEL: &str = "_LIBCONTAINER_LOGLEVEL";
 
-/// The variable with the numbers of the mount sources, in 1.1: [`MountFds`](super::mount_fds::MountFds).
+/// The variable with the target descriptors of the mount sources, in 1.1:
+/// [`MountFds`](super::mount_fds::MountFds).
 pub const MOUNT_FDS: &str = "_LIBCONTAINER_MOUNT_FDS";
-/// The variable with the directory for a copy of our own program.
+/// The variable with the directory for a sealed copy of our own program.
 pub const STATE_DIR: &str = "_LIBCONTAINER_STATEDIR";
-/// The variable that says that we are such a copy.
+/// The variable that marks a sealed copy.
 pub const CLONED_BINARY: &str = "_LIBCONTAINER_CLONED_BINARY";
 
-/// What the level is when nobody says.
+/// The level if the variable is absent.
 const DEFAULT_LEVEL: Level = Level::Debug;
 
-/// The values of the variables, as bytes; `None` for those that are not set.
+/// The values of the variables, as bytes, or `None` for unset variables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RawEnv<'e> {
-    /// Of [`INIT_PIPE`].
+    /// The value of [`INIT_PIPE`].
     pub init_pipe: Option<&'e [u8]>,
-    /// Of [`LOG_PIPE`].
+    /// The value of [`LOG_PIPE`].
     pub log_pipe: Option<&'e [u8]>,
-    /// Of [`LOG_LEVEL`].
+    /// The value of [`LOG_LEVEL`].
     pub log_level: Option<&'e [u8]>,
-    /// Of [`MOUNT_FDS`].
+    /// The value of [`MOUNT_FDS`].
     pub mount_fds: Option<&'e [u8]>,
     /// For the dialects that copy their own program.
     pub own: OwnProgram<'e>,
 }
 
-/// What the environment says about our own program.
+/// The part of the environment that is about our own program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OwnProgram<'e> {
-    /// Of [`STATE_DIR`].
+    /// The value of [`STATE_DIR`].
     pub state_dir: Option<&'e [u8]>,
-    /// Of [`CLONED_BINARY`]: that it is there is what counts.
+    /// The value of [`CLONED_BINARY`]. Only its presence matters.
     pub mark: Option<&'e [u8]>,
-    /// All of the environment, to be handed on: each variable with its NUL. `None` where it is too long.
+    /// The whole environment for the copy, each variable with its NUL. `None` if it is too long.
     pub environ: Option<&'e [u8]>,
 }
 
-/// What the environment asks for.
+/// The parsed environment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Environment<'e> {
-    /// Where the message comes from. Without it this process is not a stage, and nothing is to be done.
+    /// The init pipe, from which the message is read. Without it this process is not a stage, and nothing is
+    /// done.
     pub init: Option<Fd>,
-    /// Where log records go.
+    /// The log pipe.
     pub log: Option<Fd>,
-    /// Which of them.
+    /// The highest level that is logged.
     pub level: Level,
-    /// [`MOUNT_FDS`], unread: it is looked at only where the message has mount sources.
+    /// The value of [`MOUNT_FDS`], not parsed. It is parsed only if the message has mount sources.
     pub mount_fds: Option<&'e [u8]>,
 }
 
-/// Why the environment is refused, with what was known by then, so that it can be logged.
+/// The error of a refused environment, with the log settings parsed so far, so that it can be logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EnvError<'e> {
     /// The variable.
     pub name: &'static str,
     /// Its value.
     pub value: &'e [u8],
-    /// What is wrong with it.
+    /// The error in the value.
     pub reason: EnvReason,
-    /// The log pipe, if it was read before.
+    /// The log pipe, if it has been parsed before.
     pub log: Option<Fd>,
-    /// The level, if it was read before.
+    /// The level, if it has been parsed before.
     pub level: Level,
 }
 
-/// What is wrong with a variable.
+/// The error in the value of a variable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EnvReason {
-    /// It is not a decimal number, or something follows the number.
+    /// The value is not a decimal number, or has trailing characters.
     NotANumber,
-    /// The same of the log pipe in 1.0, which has another text for it.
+    /// The same for the log pipe in 1.0, with another text.
     NotANumberOld,
-    /// It is negative, or larger than an `int`. runc's C cuts the number: 4294967299 is descriptor 3 (spec
-    /// 4.2, no. 22).
+    /// The number is negative, or larger than an `int`. runc's C code truncates it: 4294967299 becomes
+    /// descriptor 3 (`docs/protocol.md#weaknesses-of-the-c-code`).
     OutOfRange {
-        /// The number, at the limit if it has more than 64 bits, as strtol(3) has it.
+        /// The number, limited to 64 bits, as strtol(3) does.
         number: i64,
     },
 }
 
 impl<'e> Environment<'e> {
-    /// The pipes, and nothing else.
+    /// Returns an environment with only the pipes and the level.
     #[must_use]
     pub const fn new(init: Option<Fd>, log: Option<Fd>, level: Level) -> Self {
         Self { init, log, level, mount_fds: None }
     }
 
-    /// Reads the variables in runc's order: the log pipe, the level if there is a log pipe, the init pipe. A
-    /// variable that is empty is not present.
+    /// Parses the variables in runc's order: the log pipe, the level if there is a log pipe, the init pipe.
+    /// An empty variable counts as absent.
     ///
-    /// So a broken log pipe is an error even where there is no init pipe, as in runc.
+    /// So a malformed log pipe is an error even without an init pipe, as in runc.
     ///
     /// # Errors
     ///
-    /// The first variable that is not right.
+    /// The first malformed variable.
     pub fn parse(raw: RawEnv<'e>, dialect: &Dialect) -> Result<Self, EnvError<'e>> {
         let form = dialect.environment;
         let mut known = Self { mount_fds: raw.mount_fds, ..Self::new(None, None, DEFAULT_LEVEL) };
@@ -123,7 +126,8 @@ impl<'e> Environment<'e> {
             known.level = level.map_or(DEFAULT_LEVEL, |level| Level::from_number(level.unsigned_abs()));
         }
         let init = match number(raw.init_pipe) {
-            // Up to 1.0 the C's own mark for "no init pipe" could also be given from outside.
+            // Up to 1.0, runc's C code uses −1 internally for "no init pipe", so the variable may contain it
+            // too.
             Err(EnvReason::OutOfRange { number: -1 }) if form != EnvironmentForm::Numbers => Ok(None),
             init => init,
         };
@@ -131,7 +135,7 @@ impl<'e> Environment<'e> {
         Ok(known)
     }
 
-    /// Adds to a failure whose it is and what is known.
+    /// Attaches the variable's name, its value and the log settings parsed so far.
     fn told(
         &self,
         name: &'static str,
@@ -143,13 +147,13 @@ impl<'e> Environment<'e> {
     }
 }
 
-/// A number as strtol(3) reads it in base 10, blanks and a sign before it included, with nothing behind it;
-/// from 0 to `INT_MAX`.
+/// Parses a number as strtol(3) does in base 10, with leading blanks and a sign, but without trailing
+/// characters. The result is 0 to `INT_MAX`.
 fn number(value: Option<&[u8]>) -> Result<Option<i32>, EnvReason> {
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    // isspace(3) in the C locale; `trim_ascii_start` would leave the vertical tab.
+    // The blanks of isspace(3) in the C locale. `trim_ascii_start` would not remove the vertical tab.
     let blanks = value.iter().take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r')).count();
     let (negative, digits) = match value.get(blanks..).unwrap_or_default() {
         [b'-', digits @ ..] => (true, digits),
@@ -172,7 +176,7 @@ fn number(value: Option<&[u8]>) -> Result<Option<i32>, EnvReason> {
 }
 
 impl fmt::Display for EnvError<'_> {
-    /// runc's texts (spec 2.4).
+    /// Writes runc's texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, value, .. } = *self;
         let value = Lossy(value);

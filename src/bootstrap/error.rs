@@ -1,4 +1,4 @@
-//! Why a bootstrap message is refused.
+//! The errors of a refused bootstrap message.
 
 use core::fmt::{self, Display as _};
 
@@ -10,37 +10,37 @@ use crate::namespace::NsKind;
 use crate::namespace::paths::NsPathsError;
 use crate::timens::TimeOffsetsError;
 
-/// Why a message is refused, and where.
+/// The error of a refused message, and its position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ParseError<'m> {
-    /// What is wrong.
+    /// The kind of error.
     pub kind: ParseErrorKind<'m>,
-    /// Bytes from the start of the message, header included: the field of the header, or the first byte of
-    /// the attribute, or the end of what came.
+    /// The position in bytes from the start of the message, header included: a field of the header, the first
+    /// byte of an attribute, or the end of the received bytes.
     pub offset: usize,
-    /// The number of the attribute, if it is about one.
+    /// The number of the attribute, if the error is about one.
     pub attribute: Option<u16>,
-    /// The attribute's name, if the message's dialect has one for it.
+    /// The attribute's name, if the message's dialect has one for the number.
     pub name: Option<&'static str>,
 }
 
-/// What is wrong with a message: one variant for each kind of `tests/vectors/README.md`.
+/// The kind of error in a message: one variant for each kind in `tests/vectors/README.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ParseErrorKind<'m> {
     /// The pipe ended within the header.
     TruncatedHeader {
-        /// How many bytes came.
+        /// The number of bytes received.
         got: usize,
     },
     /// The message is of type 2, `NLMSG_ERROR`.
     NetlinkError,
-    /// The message is of any type but 62000.
+    /// The message has a type other than 62000.
     UnexpectedMessageType {
-        /// Its type.
+        /// The type.
         found: u16,
     },
-    /// The length is smaller than the header. In runc's C it wraps around to 4 GiB.
+    /// The length is smaller than the header. In runc's C code it wraps around to 4 GiB.
     BadMessageLength {
         /// The length.
         length: u32,
@@ -52,49 +52,49 @@ pub enum ParseErrorKind<'m> {
     },
     /// The pipe ended within the payload.
     TruncatedPayload {
-        /// How many bytes of the payload came.
+        /// The number of payload bytes received.
         got: usize,
-        /// How many it should have.
+        /// The number of payload bytes expected.
         want: usize,
     },
-    /// One to three bytes follow the last attribute. runc's C reads past the heap block here.
+    /// One to three bytes follow the last attribute. runc's C code reads past the heap block here.
     TruncatedAttrHeader {
-        /// How many.
+        /// The number of bytes.
         remaining: usize,
     },
-    /// The attribute is shorter than its own header. With 0 runc's C never ends.
+    /// The attribute is shorter than its own header. With a length of 0, runc's C code loops without end.
     AttrTooShort {
-        /// Its length, header included.
+        /// The attribute's length, header included.
         nla_len: u16,
     },
-    /// The attribute goes past the end of the message. runc's C reads what lies there.
+    /// The attribute ends after the end of the message. runc's C code reads past its buffer.
     AttrOverrun {
-        /// Its length, header included.
+        /// The attribute's length, header included.
         nla_len: u16,
-        /// How many bytes are left for it, header included.
+        /// The number of bytes left in the message, header included.
         left: usize,
     },
-    /// The dialect has no attribute of this number.
+    /// The dialect has no attribute with this number.
     UnknownAttribute,
-    /// The attribute came before. In runc's C the last one wins: the way in of CVE-2021-43784.
+    /// The attribute appears twice. In runc's C code the last one wins, which CVE-2021-43784 exploits.
     DuplicateAttribute,
     /// The value has a wrong size.
     AttrBadSize {
-        /// Its size in bytes.
+        /// The size in bytes.
         size: usize,
-        /// The right one, in words.
+        /// The expected size, in words.
         wanted: &'static str,
     },
     /// A bool is neither 0 nor 1.
     BadBool {
-        /// Its value.
+        /// The value.
         value: u32,
     },
     /// A text does not end with NUL.
     MissingNul,
     /// A text has a NUL before its end.
     EmbeddedNul,
-    /// An attribute that must be there is not: CLONE_FLAGS.
+    /// A mandatory attribute is missing: CLONE_FLAGS.
     MissingAttribute,
     /// The list of namespaces is empty.
     EmptyNsPaths,
@@ -103,14 +103,14 @@ pub enum ParseErrorKind<'m> {
         /// The entry.
         entry: &'m [u8],
     },
-    /// A type of namespace that the dialect does not know.
+    /// The dialect has no namespace type with this name.
     UnknownNsType {
-        /// The word.
+        /// The name.
         name: &'m [u8],
     },
-    /// The same kind of namespace is to be joined twice.
+    /// The same kind of namespace is listed twice.
     DuplicateNamespace {
-        /// Which kind.
+        /// The kind.
         kind: NsKind,
     },
     /// An id map is refused.
@@ -122,7 +122,7 @@ pub enum ParseErrorKind<'m> {
 }
 
 impl ParseErrorKind<'_> {
-    /// The name that `tests/vectors` uses.
+    /// Returns the name used in `tests/vectors`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -165,19 +165,19 @@ impl<'m> From<NsPathsError<'m>> for ParseErrorKind<'m> {
 }
 
 impl ParseError<'_> {
-    /// The pipe ended after `got` bytes of the header.
+    /// Returns the error of a pipe that ended after `got` bytes of the header.
     #[must_use]
     pub const fn truncated_header(got: usize) -> Self {
         Self { kind: ParseErrorKind::TruncatedHeader { got }, offset: got, attribute: None, name: None }
     }
 
-    /// With the attribute's name in this dialect: one number was given out twice.
+    /// Adds the attribute's name in this dialect. The name of 27290 depends on the dialect.
     pub(super) fn in_dialect(self, dialect: &Dialect) -> Self {
         let attribute = self.attribute.and_then(|number| Attribute::from_number(number, dialect));
         Self { name: attribute.map(Attribute::name), ..self }
     }
 
-    /// The pipe ended after `got` of `want` bytes of the payload.
+    /// Returns the error of a pipe that ended after `got` of `want` bytes of the payload.
     #[must_use]
     pub const fn truncated_payload(got: usize, want: usize) -> Self {
         let kind = ParseErrorKind::TruncatedPayload { got, want };
@@ -186,8 +186,8 @@ impl ParseError<'_> {
 }
 
 impl fmt::Display for ParseError<'_> {
-    /// runc's text where runc has one (spec 4.1). Ours name attribute, offset, what was found and what was
-    /// wanted.
+    /// Writes runc's text if runc has one. Our own texts contain the attribute, the offset, the value found
+    /// and the value wanted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.attribute.unwrap_or_default();
         match self.kind {
@@ -216,7 +216,7 @@ impl fmt::Display for ParseError<'_> {
 }
 
 impl ParseError<'_> {
-    /// What was found and what was wanted, for the kinds for which runc has no text.
+    /// Writes the value found and the value wanted, for the kinds without a text of runc.
     fn fmt_ours(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             ParseErrorKind::BadMessageLength { length } => {
@@ -250,7 +250,7 @@ impl ParseError<'_> {
             ParseErrorKind::BadIdMap(error) => error.fmt(f),
             ParseErrorKind::BadOomScoreAdj(error) => error.fmt(f),
             ParseErrorKind::BadTimensOffsets(error) => error.fmt(f),
-            // Those that runc has a text for are not ours.
+            // The kinds with a text of runc are written by the caller.
             _ => f.write_str(self.kind.name()),
         }
     }

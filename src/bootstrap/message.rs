@@ -1,4 +1,4 @@
-//! The message's frame: a netlink header, then attributes (spec 1.2 and 1.3).
+//! The frame of the message: a netlink header, then attributes (`docs/protocol.md#the-bootstrap-message`).
 
 use super::Bootstrap;
 use super::attribute::{Attribute, MountSources, OomScoreAdj, bool_value, text_value, u32_value};
@@ -10,14 +10,14 @@ use crate::namespace::paths::NsPaths;
 use crate::sys::types::CloneFlags;
 use crate::timens::TimeOffsets;
 
-/// Length of the message's header in bytes.
+/// The length of the message's header in bytes.
 pub const HEADER_LEN: usize = 16;
 
-/// The longest message that is accepted, in bytes, header included. The ten attributes of a real one have 640
-/// KiB at most; the field would allow 4 GiB (spec 1.3).
+/// The longest accepted message in bytes, header included. The ten attributes of a real message have at most
+/// 640 KiB; the length field would allow 4 GiB.
 pub const MESSAGE_MAX: usize = 1 << 20;
 
-/// Length of an attribute's header in bytes.
+/// The length of an attribute's header in bytes.
 pub(super) const ATTR_HEADER_LEN: usize = 4;
 
 /// `nlmsg_type` of a bootstrap message, runc's `INIT_MSG`.
@@ -26,8 +26,8 @@ pub(super) const MESSAGE_TYPE: u16 = 62000;
 /// `NLMSG_ERROR` of netlink(7).
 const NLMSG_ERROR: u16 = 2;
 
-/// In which order the bytes of a number stand. The message is always in that of its machine; a decoder of
-/// files may have to read another's.
+/// The byte order of numbers. A message always has the byte order of its machine. A decoder of files may have
+/// to read the other order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ByteOrder {
     /// The lowest byte first: x86-64, aarch64.
@@ -37,7 +37,7 @@ pub enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// That of this machine.
+    /// The byte order of this machine.
     pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
 
     pub(super) const fn u16(self, bytes: [u8; 2]) -> u16 {
@@ -69,20 +69,20 @@ impl ByteOrder {
     }
 }
 
-/// A header that has been checked: the type is right, and the length is one that a message may have.
+/// A checked header: type and length are valid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Header {
     payload_len: usize,
 }
 
 impl Header {
-    /// Reads the first [`HEADER_LEN`] bytes; more of them are not looked at. Flags, sequence number and port
-    /// are not checked, as runc does not.
+    /// Parses the first [`HEADER_LEN`] bytes and ignores any others. As in runc, flags, sequence number and
+    /// port are not checked.
     ///
     /// # Errors
     ///
-    /// Too few bytes, `NLMSG_ERROR`, another type, a length below [`HEADER_LEN`], one over [`MESSAGE_MAX`];
-    /// in this order.
+    /// Too few bytes, `NLMSG_ERROR`, another type, a length below [`HEADER_LEN`], a length over
+    /// [`MESSAGE_MAX`]; in this order.
     pub fn parse(bytes: &[u8], order: ByteOrder) -> Result<Self, ParseError<'static>> {
         let Some(&[l0, l1, l2, l3, t0, t1, ..]) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(ParseError::truncated_header(bytes.len()));
@@ -105,24 +105,26 @@ impl Header {
         Ok(Self { payload_len })
     }
 
-    /// How many bytes follow the header. Not one more may be read: it would be the configuration's.
+    /// Returns the number of bytes that follow the header. Exactly this many may be read: the next byte
+    /// belongs to the container's configuration.
     #[must_use]
     pub const fn payload_len(&self) -> usize {
         self.payload_len
     }
 
-    /// Length of the whole message in bytes.
+    /// Returns the length of the whole message in bytes.
     #[must_use]
     pub const fn message_len(&self) -> usize {
         self.payload_len.saturating_add(HEADER_LEN)
     }
 }
 
-/// Reads a message from the start of a buffer, and says how many bytes it had. What follows is left alone.
+/// Decodes a message from the start of a buffer. Returns it with its length in bytes. The bytes after it are
+/// ignored.
 ///
 /// # Errors
 ///
-/// See [`Header::parse`] and [`Bootstrap::parse`]; also a payload that is not all there.
+/// Those of [`Header::parse`] and [`Bootstrap::parse`], and an incomplete payload.
 pub fn decode<'m>(
     bytes: &'m [u8],
     dialect: &Dialect,
@@ -136,20 +138,20 @@ pub fn decode<'m>(
 }
 
 impl<'m> Bootstrap<'m> {
-    /// Reads the payload: what follows the header.
+    /// Parses the payload, the bytes after the header.
     ///
-    /// Twice over the attributes: first the form of each, then the meaning of each, in the order in which
-    /// they stand. So an error of form anywhere is found before one of meaning, and nothing is believed of a
-    /// message whose frame is broken.
+    /// The first pass checks the format of all attributes, the second their values, both in the order of the
+    /// message. So any format error is reported before an error in a value, and no value of a malformed
+    /// message is used.
     ///
     /// # Errors
     ///
-    /// The first thing that is not right; see [`ParseErrorKind`].
+    /// The first error; see [`ParseErrorKind`].
     pub fn parse(payload: &'m [u8], dialect: &Dialect, order: ByteOrder) -> Result<Self, ParseError<'m>> {
         Self::parse_counting(payload, dialect, order, &Steps::new())
     }
 
-    /// [`parse`](Self::parse), which also tells how much work it was.
+    /// Parses like [`parse`](Self::parse), and counts the steps.
     ///
     /// # Errors
     ///
@@ -183,7 +185,7 @@ impl<'m> Bootstrap<'m> {
     }
 }
 
-/// The first round: frame, numbers, sizes, NULs.
+/// Runs the first pass: frame, numbers, sizes, NULs.
 fn check_form<'m>(
     payload: &'m [u8],
     dialect: &Dialect,
@@ -201,7 +203,7 @@ fn check_form<'m>(
         }
         attribute.check(raw.value, order, steps).map_err(|kind| raw.refused(kind))?;
     }
-    // Without it nothing would be created or joined, as root: every runc writes it.
+    // Without this attribute, all stages would run as root without any namespace. Every runc writes it.
     if !seen.contains(Attribute::CloneFlags) {
         return Err(ParseError {
             kind: ParseErrorKind::MissingAttribute,
@@ -213,7 +215,7 @@ fn check_form<'m>(
     Ok(())
 }
 
-/// The second round: what the value of one attribute means.
+/// Runs the second pass for the value of one attribute.
 fn read_meaning<'m>(
     bootstrap: Bootstrap<'m>,
     attribute: Attribute,
@@ -251,7 +253,7 @@ fn read_meaning<'m>(
     })
 }
 
-/// Which attributes have come, one bit each.
+/// The attributes seen so far, one bit each.
 #[derive(Default)]
 struct Seen(u16);
 
@@ -282,12 +284,12 @@ impl Seen {
     }
 }
 
-/// An attribute as it stands in the message.
+/// An attribute of the message, not parsed.
 #[derive(Clone, Copy)]
 struct Raw<'m> {
     number: u16,
     value: &'m [u8],
-    /// Of its header, from the start of the message.
+    /// The position of its header, in bytes from the start of the message.
     offset: usize,
 }
 
@@ -297,7 +299,7 @@ impl<'m> Raw<'m> {
     }
 }
 
-/// The attributes of a payload, one after the other, up to the end or the first that has no sound header.
+/// An iterator over the attributes of a payload. It stops after the first attribute with a malformed header.
 struct Walk<'m> {
     rest: &'m [u8],
     offset: usize,
@@ -323,7 +325,7 @@ impl<'m> Walk<'m> {
         let (value, after) = body
             .split_at_checked(length)
             .ok_or(raw.refused(ParseErrorKind::AttrOverrun { nla_len, left }))?;
-        // What the padding holds means nothing, and at the end of the message it may be missing (spec 1.3).
+        // The padding may have any content, and may be missing at the end of the message.
         self.rest = after.get(padding_of(length)..).unwrap_or_default();
         self.offset = offset.saturating_add(left.saturating_sub(self.rest.len()));
         Ok(Raw { value, ..raw })
@@ -345,7 +347,7 @@ impl<'m> Iterator for Walk<'m> {
     }
 }
 
-/// How many bytes stand between a value of this length and the next multiple of four.
+/// Returns the number of padding bytes from a value of this length to the next multiple of four.
 pub(super) const fn padding_of(length: usize) -> usize {
     match length & 3 {
         1 => 3,

@@ -1,11 +1,11 @@
-//! The bootstrap message: what the launcher asks for, as bytes and as values.
+//! The bootstrap message, encoded and decoded.
 //!
 //! ```text
 //! bytes ──[Header::parse, Bootstrap::parse]──> Bootstrap ──[encode]──> bytes
 //! ```
 //!
-//! Everything in a [`Bootstrap`] has been checked, so that afterwards nobody looks at a raw byte. It borrows
-//! from the message; nothing is copied, and nothing allocated.
+//! All values in a [`Bootstrap`] have been checked, so its users never parse raw bytes. It borrows from the
+//! message; nothing is copied or allocated.
 
 pub mod attribute;
 pub mod dialect;
@@ -33,7 +33,7 @@ use crate::namespace::paths::NsPaths;
 use crate::sys::types::CloneFlags;
 use crate::timens::TimeOffsets;
 
-/// What a bootstrap message says.
+/// A decoded bootstrap message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bootstrap<'m> {
     clone_flags: CloneFlags,
@@ -50,7 +50,7 @@ pub struct Bootstrap<'m> {
 }
 
 impl<'m> Bootstrap<'m> {
-    /// A message that creates these namespaces and says nothing else.
+    /// Returns a message that creates these namespaces and has no other attribute.
     #[must_use]
     pub const fn new(clone_flags: CloneFlags) -> Self {
         Self {
@@ -68,151 +68,154 @@ impl<'m> Bootstrap<'m> {
         }
     }
 
-    /// The namespaces to create. Bits that mean no namespace are kept: unshare(2) says EINVAL to them.
+    /// Returns the flags of the namespaces to create. Bits that are not namespace flags are kept:
+    /// [`refuse_impossible`](crate::namespace::unshare::refuse_impossible) refuses them.
     #[must_use]
     pub const fn clone_flags(&self) -> CloneFlags {
         self.clone_flags
     }
 
-    /// The namespaces to join.
+    /// Returns the namespaces to join.
     #[must_use]
     pub const fn namespaces(&self) -> Option<NsPaths<'m>> {
         self.namespaces
     }
 
-    /// The kinds of the namespaces to join.
+    /// Returns the kinds of the namespaces to join.
     #[must_use]
     pub fn joined(&self) -> NsSet {
         self.namespaces.map_or(NsSet::EMPTY, |paths| paths.kinds())
     }
 
-    /// The user id map. It may be there without a user namespace to create, and is not used then.
+    /// Returns the user id map. It is used only if the message creates a user namespace.
     #[must_use]
     pub const fn uid_map(&self) -> Option<IdMap<'m>> {
         self.uid_map
     }
 
-    /// The group id map; see [`uid_map`](Self::uid_map).
+    /// Returns the group id map; see [`uid_map`](Self::uid_map).
     #[must_use]
     pub const fn gid_map(&self) -> Option<IdMap<'m>> {
         self.gid_map
     }
 
-    /// Whether setgroups(2) stays allowed in the new user namespace. Not present means no.
+    /// Returns whether setgroups(2) stays allowed in the new user namespace. An absent attribute means no.
     #[must_use]
     pub fn setgroup(&self) -> bool {
         self.setgroup.unwrap_or(false)
     }
 
-    /// The same attribute as it stood in the message: `None` if it was not there.
+    /// Returns the same attribute as in the message, or `None` if it is absent.
     #[must_use]
     pub const fn setgroup_present(&self) -> Option<bool> {
         self.setgroup
     }
 
-    /// The OOM score adjustment.
+    /// Returns the OOM score adjustment.
     #[must_use]
     pub const fn oom_score_adj(&self) -> Option<OomScoreAdj<'m>> {
         self.oom_score_adj
     }
 
-    /// Whether the launcher is an ordinary user. Not present means no (runc's own test leaves it out).
+    /// Returns whether the launcher's effective user id is not 0. An absent attribute means no (runc's own
+    /// test omits it).
     #[must_use]
     pub const fn rootless_euid(&self) -> bool {
         self.rootless_euid
     }
 
-    /// Where newuidmap is. Whether the path is absolute has not been checked.
+    /// Returns the path of newuidmap. It may be relative: this is not checked here.
     #[must_use]
     pub const fn uidmap_path(&self) -> Option<&'m CStr> {
         self.uidmap_path
     }
 
-    /// Where newgidmap is. Whether the path is absolute has not been checked.
+    /// Returns the path of newgidmap. It may be relative: this is not checked here.
     #[must_use]
     pub const fn gidmap_path(&self) -> Option<&'m CStr> {
         self.gidmap_path
     }
 
-    /// Clock offsets for a new time namespace, since 1.2.
+    /// Returns the clock offsets for a new time namespace, since 1.2.
     #[must_use]
     pub const fn timens_offsets(&self) -> Option<TimeOffsets<'m>> {
         self.timens_offsets
     }
 
-    /// Sources of bind mounts, in 1.1 only.
+    /// Returns the sources of bind mounts, in 1.1 only.
     #[must_use]
     pub const fn mount_sources(&self) -> Option<MountSources<'m>> {
         self.mount_sources
     }
 
-    /// This message with other namespaces to create.
+    /// Returns this message with other namespaces to create.
     #[must_use]
     pub const fn with_clone_flags(self, clone_flags: CloneFlags) -> Self {
         Self { clone_flags, ..self }
     }
 
-    /// This message with namespaces to join.
+    /// Returns this message with namespaces to join.
     #[must_use]
     pub const fn with_namespaces(self, namespaces: NsPaths<'m>) -> Self {
         Self { namespaces: Some(namespaces), ..self }
     }
 
-    /// This message with a user id map.
+    /// Returns this message with a user id map.
     #[must_use]
     pub const fn with_uid_map(self, map: IdMap<'m>) -> Self {
         Self { uid_map: Some(map), ..self }
     }
 
-    /// This message with a group id map.
+    /// Returns this message with a group id map.
     #[must_use]
     pub const fn with_gid_map(self, map: IdMap<'m>) -> Self {
         Self { gid_map: Some(map), ..self }
     }
 
-    /// This message with a word on setgroups(2).
+    /// Returns this message with the setgroups(2) attribute.
     #[must_use]
     pub const fn with_setgroup(self, allowed: bool) -> Self {
         Self { setgroup: Some(allowed), ..self }
     }
 
-    /// This message with an OOM score adjustment.
+    /// Returns this message with an OOM score adjustment.
     #[must_use]
     pub const fn with_oom_score_adj(self, oom: OomScoreAdj<'m>) -> Self {
         Self { oom_score_adj: Some(oom), ..self }
     }
 
-    /// This message with a word on who the launcher is.
+    /// Returns this message with the rootless attribute.
     #[must_use]
     pub const fn with_rootless_euid(self, rootless_euid: bool) -> Self {
         Self { rootless_euid, ..self }
     }
 
-    /// This message with the path of newuidmap.
+    /// Returns this message with the path of newuidmap.
     #[must_use]
     pub const fn with_uidmap_path(self, path: &'m CStr) -> Self {
         Self { uidmap_path: Some(path), ..self }
     }
 
-    /// This message with the path of newgidmap.
+    /// Returns this message with the path of newgidmap.
     #[must_use]
     pub const fn with_gidmap_path(self, path: &'m CStr) -> Self {
         Self { gidmap_path: Some(path), ..self }
     }
 
-    /// This message with clock offsets.
+    /// Returns this message with clock offsets.
     #[must_use]
     pub const fn with_timens_offsets(self, offsets: TimeOffsets<'m>) -> Self {
         Self { timens_offsets: Some(offsets), ..self }
     }
 
-    /// This message with sources of bind mounts.
+    /// Returns this message with sources of bind mounts.
     #[must_use]
     pub const fn with_mount_sources(self, sources: MountSources<'m>) -> Self {
         Self { mount_sources: Some(sources), ..self }
     }
 
-    /// Whether both messages ask for the same: that SETGROUP is there as false, or is not there, is the same.
+    /// Returns whether both messages have the same meaning. A SETGROUP of false and an absent SETGROUP are
+    /// the same.
     #[must_use]
     pub fn means_the_same_as(&self, other: &Self) -> bool {
         let plain = |message: &Self| Self { setgroup: Some(message.setgroup()), ..*message };

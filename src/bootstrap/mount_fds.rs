@@ -1,7 +1,9 @@
-//! Where the mount sources go, in 1.1: the numbers of `_LIBCONTAINER_MOUNT_FDS` (spec 2.4 and 2.7).
+//! The target descriptors of the mount sources, in 1.1: `_LIBCONTAINER_MOUNT_FDS`
+//! (`docs/protocol.md#mount-sources`).
 //!
-//! The runtime keeps a number free for each source, by putting a copy of the init pipe there, and names it here. The
-//! list has one entry for each of the container's mounts, as the attribute has, and both must agree before a stage acts.
+//! The launcher reserves a descriptor number for each source with a copy of the init pipe, and lists the
+//! numbers in this variable. The list has one entry for each of the container's mounts, as the attribute has.
+//! Both must agree before a stage acts.
 
 use core::fmt;
 
@@ -10,54 +12,55 @@ use super::env::MOUNT_FDS;
 use super::text::{NotDecimal, Steps, signed_decimal};
 use crate::sys::types::Fd;
 
-/// A JSON array of numbers, checked: a descriptor for each bind mount, −1 for every other mount.
+/// A checked JSON array of numbers: a descriptor for each bind mount, −1 for every other mount.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MountFds<'e> {
-    /// What stands between the brackets.
+    /// The text between the brackets.
     list: &'e [u8],
 }
 
-/// Why the numbers are refused.
+/// The error in the variable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MountFdsError {
-    /// The message has mount sources, and the variable is not set. runc's C ends with a segmentation fault.
+    /// The message has mount sources, but the variable is not set. runc's C code crashes with a segmentation
+    /// fault.
     NotSet,
-    /// It does not begin with `[`.
+    /// The value does not begin with `[`.
     NoBeginning,
-    /// It does not end with `]`.
+    /// The value does not end with `]`.
     NoEnd,
-    /// An entry that is not a decimal number.
+    /// An entry is not a decimal number.
     NotANumber,
-    /// A number that no descriptor has, other than −1.
+    /// A number other than −1 is out of the range of descriptors.
     OutOfRange,
-    /// So many mounts here, so many there.
+    /// Message and variable have different numbers of mounts.
     Counts {
-        /// In the message.
+        /// The number of mounts in the message.
         message: usize,
-        /// In the variable.
+        /// The number of mounts in the variable.
         environment: usize,
     },
-    /// A mount with a source and without a number, or the other way round.
+    /// A mount has a source but no descriptor, or a descriptor but no source.
     Unpaired {
-        /// Which mount, from 1.
+        /// The mount, from 1.
         mount: usize,
-        /// Whether it has a source.
+        /// Whether the mount has a source.
         source: bool,
     },
-    /// The number is none of an open descriptor: one of ours could have got it by then.
+    /// The descriptor is not open. One of the descriptors opened later could get its number.
     NotOpen(Fd),
-    /// The number is that of the init pipe or the log pipe.
+    /// The descriptor is the init pipe or the log pipe.
     InUse(Fd),
-    /// Two mounts have the number: the second source would be that of both.
+    /// Two mounts have the same number: both would get the second source.
     Twice(Fd),
 }
 
 impl<'e> MountFds<'e> {
-    /// Reads the variable's value; blanks around a number do not matter, as in JSON.
+    /// Parses the variable's value. As in JSON, blanks around a number are ignored.
     ///
     /// # Errors
     ///
-    /// The first thing that is not right, and a number that no `int` can hold.
+    /// The first error, or a number that does not fit an `int`.
     pub fn parse(value: &'e [u8]) -> Result<Self, MountFdsError> {
         let list = value.trim_ascii().strip_prefix(b"[").ok_or(MountFdsError::NoBeginning)?;
         let list = list.strip_suffix(b"]").ok_or(MountFdsError::NoEnd)?;
@@ -71,13 +74,13 @@ impl<'e> MountFds<'e> {
         list.into_iter().flat_map(|list| list.split(|byte| *byte == b',')).map(number)
     }
 
-    /// A number for each mount, `None` for what is not a bind mount.
+    /// Returns a number for each mount, or `None` for a mount that is not a bind mount.
     pub fn iter(&self) -> impl Iterator<Item = Option<Fd>> + use<'e> {
         self.entries().filter_map(Result::ok)
     }
 
-    /// Makes sure that each source has a number and no other mount has one: both sides take what comes in turn, and would
-    /// otherwise give a mount the source of another.
+    /// Checks that each mount with a source has a number, and no other mount has one. The stages pair sources
+    /// and numbers by order, and would otherwise give a mount the source of another.
     ///
     /// # Errors
     ///
@@ -112,7 +115,7 @@ fn number(entry: &[u8]) -> Result<Option<Fd>, MountFdsError> {
 }
 
 impl fmt::Display for MountFdsError {
-    /// runc's texts where it has one (spec 4.1).
+    /// Writes runc's texts if runc has one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NotSet => write!(f, "the message has mount sources, and {MOUNT_FDS} is not set"),

@@ -11,7 +11,7 @@ use crate::namespace::{NsKind, NsSet};
 
 const LITTLE: ByteOrder = ByteOrder::Little;
 
-/// An attribute, padded.
+/// Returns an attribute with its padding.
 fn attr(number: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = u16::try_from(value.len() + 4).unwrap().to_le_bytes().to_vec();
     bytes.extend(number.to_le_bytes());
@@ -20,7 +20,8 @@ fn attr(number: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The error of a payload that begins with CLONE_FLAGS, in today's dialect: kind, offset, attribute.
+/// Returns kind, offset and attribute of the error for a payload that begins with CLONE_FLAGS, in the latest
+/// dialect.
 fn refused(attributes: &[Vec<u8>]) -> (&'static str, usize, Option<u16>) {
     let payload = [attr(27281, &[0; 4]), attributes.concat()].concat();
     let error = Bootstrap::parse(&payload, &Dialect::V1_2, LITTLE).unwrap_err();
@@ -72,7 +73,7 @@ fn an_attribute_has_a_sound_header_and_a_known_number() {
     assert_eq!(refused(&[attr(27283, b"")]).0, "missing_nul");
     assert_eq!(refused(&[attr(27283, b"0 0 1\0\0")]).0, "embedded_nul");
     assert_eq!(refused(&[attr(27287, b"")]).0, "attr_bad_size");
-    // The padding of the last attribute may be missing, in part or whole.
+    // The padding of the last attribute may be missing, in part or completely.
     for end in [0, 1, 2, 3] {
         let mut payload = [attr(27281, &[0; 4]), attr(27286, b"0000\0")].concat();
         payload.truncate(payload.len() - end);
@@ -104,7 +105,7 @@ fn our_texts_name_attribute_offset_found_and_wanted() {
 
 #[test]
 fn the_number_that_was_given_out_twice_has_the_dialects_name() {
-    // A text without its NUL: wrong in either meaning.
+    // A text without its NUL, which is malformed with either meaning.
     let payload = attr(27290, b"x");
     for (dialect, name) in [
         (&Dialect::V1_0, "unknown netlink message type 27290"),
@@ -182,8 +183,9 @@ fn a_value_that_would_be_cut_is_refused() {
     assert_eq!(error.to_string(), "attribute UIDMAPPATH (27288) has 65532 bytes, at most 65531 can be sent");
 }
 
-/// The most steps that a payload may take: a constant for the two maps that are sorted, and so many for each
-/// byte. Measured: up to 6.7 a byte where 340 lines are compared in the worst order, less than 6 elsewhere.
+/// Returns the maximum number of steps for a payload: a constant for the sort of the two maps, and a number
+/// for each byte. Measured: up to 6.7 per byte if 340 lines are compared in the worst order, less than 6
+/// otherwise.
 fn limit(length: usize) -> u64 {
     5_000 + 6 * u64::try_from(length).unwrap()
 }
@@ -219,7 +221,7 @@ fn the_work_grows_with_the_length_and_no_faster() {
         check(attr(27286, &lines(count, &|_| "9".to_string())));
         check(attr(27283, &lines(count, &|_| "9".to_string())));
         check(attr(27283, &lines(count, &|_| " ".to_string())));
-        // Attributes without a value, which the C cannot get past; and all the longest ones at once.
+        // Attributes without a value; and all the longest ones at once.
         check((0..count).flat_map(|_| attr(27283, b"")).collect());
         let long = vec![b'x'; 16 * usize::try_from(count).unwrap()];
         let texts = [27282, 27283, 27284, 27286, 27288, 27289, 27290];

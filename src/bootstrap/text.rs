@@ -1,23 +1,23 @@
-//! Reading text that came from another process, one counted byte at a time, and showing it again.
+//! Parses text from another process, with a count of the steps, and displays it.
 //!
-//! The count is what lets a test say that the work grows with the length of a message and no faster: a clock
+//! The count lets a test check that the work grows linearly with the length of a message. A time measurement
 //! could not.
 
 use core::cell::Cell;
 use core::fmt;
 
-/// How many bytes a parser looked at, and how many turns its loops took.
+/// The number of bytes that a parser has read, and of iterations of its loops.
 #[derive(Clone, Debug, Default)]
 pub struct Steps(Cell<u64>);
 
 impl Steps {
-    /// Nothing yet.
+    /// Returns a count of 0.
     #[must_use]
     pub const fn new() -> Self {
         Self(Cell::new(0))
     }
 
-    /// The steps so far.
+    /// Returns the number of steps so far.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.get()
@@ -33,8 +33,8 @@ impl Steps {
     }
 }
 
-/// The lines of `text`, which may or may not end with a newline: the kernel takes both for id maps and time
-/// offsets (`map_write`, `timens_offsets_write`). A second newline at the end is a blank line.
+/// Returns the lines of `text`. The final newline may be missing: the kernel accepts both for id maps and
+/// time offsets (`map_write`, `timens_offsets_write`). A second newline at the end is a blank line.
 pub(crate) fn lines<'m, 's>(
     text: &'m [u8],
     steps: &'s Steps,
@@ -45,7 +45,7 @@ pub(crate) fn lines<'m, 's>(
     })
 }
 
-/// The three words of a line, between blanks and tabs; `None` if there are more or fewer.
+/// Returns the three words of a line, separated by blanks and tabs, or `None` if there are more or fewer.
 pub(crate) fn three_words<'m>(line: &'m [u8], steps: &Steps) -> Option<[&'m [u8]; 3]> {
     let mut words = line
         .split(|byte| {
@@ -57,7 +57,7 @@ pub(crate) fn three_words<'m>(line: &'m [u8], steps: &Steps) -> Option<[&'m [u8]
     words.next().is_none().then_some(three)
 }
 
-/// Whether nothing but blanks and tabs stands on the line.
+/// Returns whether the line has only blanks and tabs.
 pub(crate) fn is_blank(line: &[u8], steps: &Steps) -> bool {
     line.iter().all(|byte| {
         steps.tick();
@@ -65,21 +65,21 @@ pub(crate) fn is_blank(line: &[u8], steps: &Steps) -> bool {
     })
 }
 
-/// Why a word is not a number.
+/// The reason why a word is not a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NotDecimal {
-    /// There is no digit, or something that is no digit.
+    /// The word is empty, or has a character that is not a digit.
     NotDigits,
-    /// It has more than 64 bits.
+    /// The number has more than 64 bits.
     TooLarge,
 }
 
-/// A number of decimal digits and nothing else: no sign, no blank, no other base.
+/// Parses decimal digits: no sign, no blank, no other base.
 pub(crate) fn decimal(word: &[u8], steps: &Steps) -> Result<u64, NotDecimal> {
     if word.is_empty() {
         return Err(NotDecimal::NotDigits);
     }
-    // All digits are looked at before the size counts: "99…9x" is no number at all, not a large one.
+    // All digits are checked before the size: "99…9x" is not a number, rather than too large.
     let mut value = Some(0_u64);
     for byte in word {
         steps.tick();
@@ -89,7 +89,7 @@ pub(crate) fn decimal(word: &[u8], steps: &Steps) -> Result<u64, NotDecimal> {
     value.ok_or(NotDecimal::TooLarge)
 }
 
-/// A signed decimal number: [`decimal`] with an optional `-` before it.
+/// Parses a signed decimal number: [`decimal`] with an optional leading `-`.
 pub(crate) fn signed_decimal(word: &[u8], steps: &Steps) -> Result<i64, NotDecimal> {
     match word.strip_prefix(b"-") {
         Some(digits) => 0_i64.checked_sub_unsigned(decimal(digits, steps)?),
@@ -98,9 +98,9 @@ pub(crate) fn signed_decimal(word: &[u8], steps: &Steps) -> Result<i64, NotDecim
     .ok_or(NotDecimal::TooLarge)
 }
 
-/// Whether a character shows nothing itself and changes how others are shown: control characters, and those of Unicode's
-/// format characters that turn the direction of a text, or are not there to be seen (category Cf). A name with one of them
-/// could look like another name.
+/// Returns whether a character is invisible and may change how others are displayed. These are the control
+/// characters, and the Unicode format characters (category Cf) that change the direction of text or are
+/// invisible. A name with one of them could look like another name.
 #[must_use]
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
@@ -108,7 +108,7 @@ pub fn is_unseen(c: char) -> bool {
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Bytes that are mostly text: valid UTF-8 as it is, every other byte as `\xNN`.
+/// Displays bytes that are mostly text: valid UTF-8 unchanged, every other byte as `\xNN`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lossy<'a>(pub &'a [u8]);
 
@@ -124,11 +124,12 @@ impl fmt::Display for Lossy<'_> {
     }
 }
 
-/// How much of a path is shown: even if each byte needs six in a log record, what comes after it still fits.
+/// The number of bytes of a path that are displayed. Even if each needs six bytes in a log record, the text
+/// after the path still fits.
 const PATH_SHOWN: usize = 512;
 
-/// A path as [`Lossy`], but a very long one by its beginning and its length, so that the reason after it is not cut off;
-/// and an empty one as `''`, so that it is seen.
+/// Displays a path like [`Lossy`]. A very long path is displayed by its beginning and its length, so that the
+/// reason after it is not truncated. An empty path is displayed as `''`.
 #[derive(Clone, Copy, Debug)]
 pub struct PathText<'a>(pub &'a [u8]);
 

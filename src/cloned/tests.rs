@@ -1,4 +1,4 @@
-//! Every branch on the way to a copy, over a mock of the kernel.
+//! Tests every branch of the sealed copy with a mock kernel.
 
 extern crate std;
 use std::string::ToString;
@@ -14,7 +14,7 @@ const EXE: Fd = Fd(3);
 const CMDLINE: Fd = Fd(4);
 const COPY: Fd = Fd(5);
 
-/// The program can be read, and says this of its seals.
+/// Returns a mock whose program is readable and returns `seals`.
 fn running(seals: SysResult<Seals>) -> MockSys {
     let mut sys = MockSys::new();
     sys.expect_openat().withf(|_, path, _| path == SELF_EXE).return_const(Ok(EXE));
@@ -23,7 +23,7 @@ fn running(seals: SysResult<Seals>) -> MockSys {
     sys
 }
 
-/// It was executed as `runc init`.
+/// Adds the arguments `text`, readable in two or more parts.
 fn with_arguments(mut sys: MockSys, text: &'static [u8]) -> MockSys {
     sys.expect_openat().withf(|_, path, _| path == c"/proc/self/cmdline").return_const(Ok(CMDLINE));
     let mut rest = text;
@@ -36,7 +36,7 @@ fn with_arguments(mut sys: MockSys, text: &'static [u8]) -> MockSys {
     sys
 }
 
-/// SIGXFSZ is blocked, and then the mask is again as it was.
+/// Expects that SIGXFSZ is blocked, and that the mask is then restored.
 fn with_mask(mut sys: MockSys) -> MockSys {
     let was = SignalSet(4);
     sys.expect_sigprocmask().once().with(eq(MaskHow::Block), eq(SignalSet::XFSZ)).return_const(Ok(was));
@@ -44,7 +44,7 @@ fn with_mask(mut sys: MockSys) -> MockSys {
     sys
 }
 
-/// There is a memfd, and the copy of the program goes into it.
+/// Expects a copy of the program into a memfd.
 fn with_memfd(sys: MockSys) -> MockSys {
     let mut sys = with_mask(with_arguments(sys, b"runc\0init\0"));
     sys.expect_memfd_create().withf(|name, exec| name == NAME && *exec).return_const(Ok(COPY));
@@ -54,7 +54,7 @@ fn with_memfd(sys: MockSys) -> MockSys {
     sys
 }
 
-/// The kernel holds a page of the copy for so many tries to seal it.
+/// Returns the result of sealing if the kernel refuses with EBUSY `refusals` times.
 fn seals_after(refusals: usize) -> SysResult<()> {
     let mut sys = MockSys::new();
     sys.expect_add_seals().times(refusals).with(eq(COPY), eq(Seals::CONTENT)).return_const(Err(Errno::EBUSY));
@@ -62,7 +62,7 @@ fn seals_after(refusals: usize) -> SysResult<()> {
     seal(&mut sys, COPY)
 }
 
-/// There is none, and the copy goes into a file of a directory, of which this is said.
+/// Expects a copy into a file of a directory, with `links` directory entries. memfd_create is missing.
 fn with_file(sys: MockSys, links: u64) -> MockSys {
     let mut sys = with_mask(with_arguments(sys, b"runc\0init\0"));
     sys.expect_memfd_create().return_const(Err(Errno::ENOSYS));
@@ -88,7 +88,7 @@ fn refused(text: &str) -> Result<(), std::string::String> {
 #[test]
 fn a_sealed_program_is_not_copied_again() {
     for marked in [true, false] {
-        // Nothing else is called: the mock would say so.
+        // Any further call would be an unexpected call of the mock.
         assert_eq!(ensure_with(&mut running(Ok(Seals::CONTENT)), own(marked)), Ok(()));
     }
 }
@@ -99,7 +99,7 @@ fn only_a_marked_program_is_known_by_its_file() {
     assert_eq!(verdicts(Ok(Seals::CONTENT)), (Verdict::Cloned, Verdict::Cloned));
     assert_eq!(verdicts(Err(Errno::EINVAL)), (Verdict::NotCloned, Verdict::AskFile));
     assert_eq!(verdicts(Ok(Seals::SEAL)), (Verdict::NotCloned, Verdict::AskFile));
-    // Any others are somebody else's idea of a seal.
+    // Other seals are not those that this program sets.
     for seals in [0, 0x7, 0xe, 0x1f, 0x2f] {
         assert_eq!(verdicts(Ok(Seals(seals))), (Verdict::NotCloned, Verdict::NotCloned), "{seals:#x}");
     }
@@ -191,7 +191,7 @@ fn the_mark_is_there_once() {
 #[test]
 fn what_cannot_be_handed_on_is_refused_before_anything_is_made() {
     let too_large = refused("too many or too long arguments or variables to hand on");
-    // One argument more than there is a place for; one byte more than the memory has.
+    // One argument more than there are slots; one byte more than fits.
     for arguments in [vec![0; ARGUMENTS_MAX + 1], vec![b'a'; STRINGS_MAX]] {
         let mut sys = with_arguments(running(Err(Errno::EINVAL)), arguments.leak());
         assert_eq!(ensure_with(&mut sys, own(false)), too_large);
@@ -200,7 +200,7 @@ fn what_cannot_be_handed_on_is_refused_before_anything_is_made() {
         let mut sys = with_arguments(running(Err(Errno::EINVAL)), b"runc\0init\0");
         assert_eq!(ensure_with(&mut sys, OwnProgram { environ, ..own(false) }), too_large);
     }
-    // Without the memory for them.
+    // Memory that is too small for them.
     let mut sys = running(Err(Errno::EINVAL));
     assert_eq!(ensure(&mut sys, own(false), &mut [0; 100]), Err(TOO_LARGE));
     let mut sys = running(Err(Errno::EINVAL));
@@ -285,7 +285,7 @@ fn a_copy_is_whole_whatever_comes_in_pieces() {
     }
     assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Ok(()));
 
-    // By hand, from where the kernel gave up.
+    // With read and write, from the offset where sendfile failed.
     let mut sys = MockSys::new();
     sys.expect_sendfile().once().return_const(Ok(4_usize));
     sys.expect_sendfile().once().return_const(Err(Errno::EINVAL));
@@ -311,7 +311,7 @@ fn a_copy_is_whole_whatever_comes_in_pieces() {
     assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(Cloning::Copy, Errno::ENOSPC)));
 }
 
-/// Otherwise the pending signal ends us before anybody can be told.
+/// Otherwise the pending signal would end the process before it can report the error.
 #[test]
 fn after_a_copy_that_a_limit_cuts_its_signal_stays_blocked() {
     let mut sys = MockSys::new();
@@ -333,7 +333,7 @@ fn a_copy_that_would_not_be_known_for_one_is_not_executed() {
     let mut sys = with_memfd(running(Err(Errno::EINVAL)));
     sys.expect_get_seals().with(eq(COPY)).return_const(Ok(Seals(0x2f)));
     assert_eq!(ensure_with(&mut sys, own(false)), unknown);
-    // A file that still has a name, as on NFS.
+    // A file that still has a directory entry, as on NFS.
     let mut sys = with_file(running(Err(Errno::EINVAL)), 1);
     sys.expect_openat().once().return_const(Ok(COPY));
     sys.expect_get_seals().with(eq(COPY)).return_const(Err(Errno::EINVAL));
@@ -406,7 +406,7 @@ fn a_launcher_is_known_by_its_seals_or_by_mark_and_missing_name() {
     assert_eq!(asked(none, true, Some(Ok(1))), Ok(false));
     assert_eq!(asked(Ok(Seals::SEAL), true, Some(Ok(0))), Ok(true));
     assert_eq!(asked(none, true, Some(Err(Errno::EACCES))), Err(Errno::EACCES));
-    // A file in memory without seals can be changed, marked or not.
+    // A memfd without seals can be modified, marked or not.
     assert_eq!(asked(Ok(Seals(0)), true, None), Ok(false));
     let mut sys = MockSys::new();
     sys.expect_openat().return_const(Err(Errno::ENOENT));
@@ -447,11 +447,11 @@ fn a_launcher_that_gets_no_copy_keeps_no_descriptor() {
         sys.expect_get_seals().with(eq(EXE)).return_const(Err(Errno::EINVAL));
         with_arguments(sys, b"a\0")
     };
-    // Too little room: nothing is made.
+    // Too little room: no file is created.
     let mut sys = unsealed();
     closing(&mut sys, &[CMDLINE, EXE]);
     assert_eq!(launch_with(&mut sys, own(false), 10), Err(TOO_LARGE));
-    // No room in memory.
+    // The memfd cannot be sealed.
     let mut sys = with_mask(unsealed());
     sys.expect_memfd_create().return_const(Ok(COPY));
     sys.expect_sendfile().return_const(Ok(0_usize));
@@ -465,7 +465,7 @@ fn a_launcher_that_gets_no_copy_keeps_no_descriptor() {
     sys.expect_read().withf(|fd, _| *fd == EXE).return_const(Err(Errno::EIO));
     closing(&mut sys, &[CMDLINE, COPY, EXE]);
     assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(Cloning::Copy, Errno::EIO)));
-    // Not even the question can be asked.
+    // The file cannot be examined.
     let mut sys = MockSys::new();
     sys.expect_openat().return_const(Ok(EXE));
     sys.expect_get_seals().return_const(Err(Errno::EINVAL));
@@ -474,7 +474,7 @@ fn a_launcher_that_gets_no_copy_keeps_no_descriptor() {
     assert_eq!(launch_with(&mut sys, own(true), 100), Err(os(Cloning::Look, Errno::EIO)));
 }
 
-/// Whatever the kernel and the file system say, or somebody in between: it ends.
+/// The kernel, the file system or another process may report anything: the number of copies is limited.
 #[test]
 fn a_third_copy_is_never_made() {
     let mut marks = vec![None];

@@ -1,4 +1,4 @@
-//! What we were about when something failed: [`Doing`], in runc's words.
+//! The steps that can fail: [`Doing`] and its parts, with runc's error texts.
 
 use core::fmt;
 
@@ -9,14 +9,14 @@ use crate::sys::types::{CloneFlags, Fd, Pid};
 /// One of the two id maps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MapKind {
-    /// `uid_map`, newuidmap.
+    /// Map and tool: `uid_map`, newuidmap.
     Uid,
-    /// `gid_map`, newgidmap.
+    /// Map and tool: `gid_map`, newgidmap.
     Gid,
 }
 
 impl MapKind {
-    /// The file below /proc/PID.
+    /// Returns the file below /proc/PID.
     #[must_use]
     pub const fn file(self) -> ProcFile {
         match self {
@@ -25,7 +25,7 @@ impl MapKind {
         }
     }
 
-    /// The mapping tool, as runc's text calls it.
+    /// Returns the mapping tool's name as in runc's text.
     pub(super) const fn tool(self) -> &'static str {
         match self {
             Self::Uid => "newuid",
@@ -34,14 +34,14 @@ impl MapKind {
     }
 }
 
-/// The files of /proc/PID that stage 0 writes or reads of stage 1.
+/// The files of /proc/PID that stage 0 writes or reads for stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ProcFile {
     /// The user id map.
     UidMap,
     /// The group id map.
     GidMap,
-    /// allow or deny.
+    /// The text "allow" or "deny".
     Setgroups,
     /// The offsets of the clocks in a new time namespace.
     TimensOffsets,
@@ -50,7 +50,7 @@ pub enum ProcFile {
 }
 
 impl ProcFile {
-    /// The file's name.
+    /// Returns the file's name.
     #[must_use]
     pub const fn name(self) -> &'static core::ffi::CStr {
         match self {
@@ -62,7 +62,7 @@ impl ProcFile {
         }
     }
 
-    /// The file's name, as text.
+    /// Returns the file's name as text.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,46 +75,46 @@ impl ProcFile {
     }
 }
 
-/// One message of the private conversation between the stages, in runc's words.
+/// One step of the private protocol between the stages. Its text is runc's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SyncStep {
-    /// Stage 0 waits for what stage 1 asks next.
+    /// Stage 0 waits for the next request of stage 1.
     Stage1Next,
     /// Stage 0 reads the pid of stage 2.
     Stage2Pid,
-    /// Stage 0 tells stage 1 that the maps are written.
+    /// Stage 0 reports to stage 1 that the maps are written.
     WriteUsermapAck,
-    /// Stage 0 tells stage 1 that the offsets are written.
+    /// Stage 0 reports to stage 1 that the offsets are written.
     WriteTimeoffsetsAck,
-    /// Stage 0 tells stage 1 that it has the pid.
+    /// Stage 0 acknowledges the pid to stage 1.
     WriteRecvpidAck,
-    /// Stage 0 tells stage 2 to run.
+    /// Stage 0 lets stage 2 run.
     WriteGrandchild,
     /// Stage 0 waits for stage 2 to finish.
     Stage2Next,
-    /// Stage 1 asks for the maps.
+    /// Stage 1 requests the maps.
     WriteUsermapPls,
     /// Stage 1 waits for the maps.
     ReadUsermapAck,
-    /// Stage 1 asks for the offsets.
+    /// Stage 1 requests the offsets.
     WriteTimeoffsetsPls,
     /// Stage 1 waits for the offsets.
     ReadTimeoffsetsAck,
-    /// Stage 0 tells stage 1 that it has sent the mount sources.
+    /// Stage 0 reports to stage 1 that it has sent the mount sources.
     WriteMountsourcesAck,
-    /// Stage 1 asks for the mount sources.
+    /// Stage 1 requests the mount sources.
     WriteMountsourcesPls,
     /// Stage 1 waits for the end of the mount sources.
     ReadMountsourcesAck,
     /// Stage 1 announces the pid of stage 2.
     WriteRecvpidPls,
-    /// Stage 1 sends it.
+    /// Stage 1 sends the pid of stage 2.
     WriteStage2Pid,
-    /// Stage 1 waits until it has arrived.
+    /// Stage 1 waits for the acknowledgement of the pid.
     ReadRecvpidAck,
-    /// Stage 1, and then stage 2, say that they are done.
+    /// Stage 1, and later stage 2, report their completion.
     WriteChildFinish,
-    /// Stage 2 waits for its turn.
+    /// Stage 2 waits until stage 0 lets it run.
     ReadGrandchild,
 }
 
@@ -143,7 +143,7 @@ impl SyncStep {
         }
     }
 
-    /// What runc's text says where another value came than the one awaited.
+    /// Returns runc's text for a value other than the expected one.
     pub(super) const fn awaited(self) -> Option<&'static str> {
         match self {
             Self::ReadUsermapAck => Some("failed to sync with parent: SYNC_USERMAP_ACK"),
@@ -156,29 +156,29 @@ impl SyncStep {
     }
 }
 
-/// A step on the way to a copy of our own program. runc has one text for all of them, behind which ours names the step.
+/// A step in making the sealed copy. runc has one text for all steps; ours appends the name of the step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cloning {
     /// Opening our program.
     OpenExe,
-    /// Looking whether a file has a name, and where it lies.
+    /// Checking whether a file has a directory entry and is on a read-only mount.
     Look,
     /// Reading our arguments.
     ReadArguments,
-    /// Making a file in a directory.
+    /// Creating a file in a directory.
     Create,
-    /// Taking its name away.
+    /// Removing its directory entry.
     Unlink,
-    /// Filling the copy.
+    /// Copying the program's bytes.
     Copy,
-    /// Keeping the copy from being changed.
+    /// Protecting the copy against changes.
     Seal,
     /// Executing the copy.
     Exec,
 }
 
 impl Cloning {
-    /// The step, in words.
+    /// Returns the step in words.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -194,7 +194,7 @@ impl Cloning {
     }
 }
 
-/// The sync pipe's ends, as runc's texts name them.
+/// The two sync pipes, as named in runc's texts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SyncPipe {
     /// Between stage 0 and stage 1.
@@ -203,55 +203,55 @@ pub enum SyncPipe {
     Grandchild,
 }
 
-/// What we were about: one variant for each text of runc's. Its `Display` is that text.
+/// The step that failed: one variant for each of runc's texts and of our own. `Display` writes the text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Doing<'m> {
-    /// Blocking SIGPIPE for as long as the stages run.
+    /// Blocking SIGPIPE for the duration of the stages.
     BlockSigpipe,
-    /// Putting the signal mask back before the hand-over.
+    /// Restoring the signal mask before the hand-over.
     RestoreSignals,
-    /// Using the log pipe that the environment names.
+    /// Using the log pipe of the environment.
     UseLogPipe(Fd),
-    /// Making sure that we run from a copy of our program that nobody can write to.
+    /// Ensuring that the program runs from a sealed copy.
     EnsureCloned(Cloning),
-    /// Telling the launcher that the message may come.
+    /// Sending the ready byte to the launcher.
     InformLauncher,
     /// Reading the message's header.
     ReadHeader,
     /// Reading the rest of the message.
     ReadPayload,
-    /// Writing our own oom score.
+    /// Writing the oom score of this process.
     OomScoreAdj,
     /// Becoming non-dumpable before the first join.
     NonDumpable,
-    /// Opening the dumpable window.
+    /// Becoming dumpable while stage 0 writes the maps.
     OpenDumpableWindow,
-    /// Closing the dumpable window.
+    /// Becoming non-dumpable after stage 0 has written the maps.
     CloseDumpableWindow,
-    /// Making a sync pipe.
+    /// Creating a sync pipe.
     MakeSyncPipe(SyncPipe),
     /// Closing one end of a sync pipe: 0 is the child's, 1 the parent's.
     CloseSyncPipe(SyncPipe, u8),
-    /// The first clone.
+    /// Creating stage 1 (the first clone).
     SpawnStage1,
-    /// The second clone.
+    /// Creating stage 2 (the second clone).
     SpawnStage2,
-    /// Talking to another stage.
+    /// Sending to or receiving from another stage.
     Sync(SyncStep),
-    /// Finding out whether /proc shows our pid namespace.
+    /// Checking whether /proc shows our pid namespace.
     ReadProcSelf,
     /// Opening /proc/PID of stage 1.
     OpenProcDir(Pid),
-    /// Writing one of stage 1's files in /proc.
+    /// Writing a /proc file of stage 1.
     Update(Pid, ProcFile),
-    /// Making sure that one of stage 1's files is procfs's.
+    /// Checking whether a file of stage 1 is on procfs.
     Check(Pid, ProcFile),
-    /// Reading back what the mapping tool wrote.
+    /// Reading back the map that the mapping tool wrote.
     ReadBack(Pid, ProcFile),
-    /// Making the mapping tool's process.
+    /// Creating the mapping tool's process.
     ToolFork,
-    /// Starting the mapping tool.
+    /// Executing the mapping tool.
     ToolExec(&'m [u8]),
     /// Waiting for the mapping tool.
     ToolWait,
@@ -267,58 +267,59 @@ pub enum Doing<'m> {
     UnshareUser,
     /// Creating the other namespaces.
     UnshareRemaining(CloneFlags),
-    /// Finding out whether the numbers for the mount sources are kept free.
+    /// Checking whether the numbers reserved for the mount sources are open.
     CheckMountFd(Fd),
-    /// Opening our own mount namespace, to come back to it.
+    /// Opening our own mount namespace, to return to it later.
     OpenOwnMountNamespace,
     /// Opening stage 1's mount namespace.
     OpenMountNamespace(Pid),
-    /// Going into it.
+    /// Joining stage 1's mount namespace.
     EnterMountNamespace,
-    /// Coming back.
+    /// Returning to our own mount namespace.
     LeaveMountNamespace,
     /// Opening the source of a bind mount.
     OpenMountSource(&'m [u8]),
-    /// Sending it to stage 1.
+    /// Sending a mount source to stage 1.
     SendMountSource(&'m [u8]),
-    /// Receiving the one for this number.
+    /// Receiving the mount source for this descriptor number.
     ReceiveMountSource(Fd),
-    /// Putting it there.
+    /// Moving the mount source to this descriptor number.
     PlaceMountSource(Fd),
-    /// Waiting until the launcher has put stage 2 into its cgroup.
+    /// Waiting until the launcher has moved stage 2 into its cgroup.
     ReadCgroupByte,
-    /// Creating the cgroup namespace, where stage 2 does it.
+    /// Creating the cgroup namespace in stage 2.
     UnshareCgroup,
     /// Becoming user 0 of the user namespace.
     BecomeRoot,
-    /// setsid.
+    /// Calling setsid(2).
     Setsid,
-    /// setuid.
+    /// Calling setuid(2).
     Setuid,
-    /// setgid.
+    /// Calling setgid(2).
     Setgid,
-    /// setgroups.
+    /// Calling setgroups(2).
     Setgroups,
-    /// Launcher: keeping the caller's descriptors from the command.
+    /// Launcher: marking the caller's descriptors close-on-exec.
     Descriptors,
     /// Launcher: passing on a descriptor that was named.
     PassDescriptor(Fd),
-    /// Launcher: waiting for the word to go.
+    /// Launcher: waiting for the go byte.
     AwaitGo,
-    /// Launcher: setting how mount events travel.
+    /// Launcher: setting the propagation of mount events.
     MountPropagation,
     /// Launcher: mounting /proc.
     MountProc,
-    /// Launcher: asking for SIGKILL when the launcher dies.
+    /// Launcher: setting SIGKILL as the parent-death signal.
     KillChild,
-    /// Stage 2 takes back the signal at the launcher's death, before the exec of a command that shall outlive it.
+    /// Launcher: stage 2 clears the parent-death signal, before the exec of a command that may outlive the
+    /// launcher.
     OutliveLauncher,
-    /// Launcher: starting the command.
+    /// Launcher: executing the command.
     Exec(&'m [u8]),
 }
 
 impl Doing<'_> {
-    /// A stable name for programs. Never a line number: see runc#1130 and its many siblings.
+    /// Returns a stable name for programs. It is never a line number: see runc#1130 and similar issues.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -380,7 +381,7 @@ impl Doing<'_> {
         }
     }
 
-    /// The object of the step where the text does not name it: the namespaces that were to be created.
+    /// Returns the namespaces to create, for steps whose text does not name them.
     #[must_use]
     pub const fn flags(&self) -> Option<CloneFlags> {
         match self {
@@ -393,7 +394,7 @@ impl Doing<'_> {
 }
 
 impl Doing<'_> {
-    /// The texts about descriptors.
+    /// Writes the texts about descriptors.
     fn descriptor_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::ToolDescriptors => {
@@ -404,7 +405,7 @@ impl Doing<'_> {
         }
     }
 
-    /// The texts of 1.1, about mount sources.
+    /// Writes the texts of 1.1 about mount sources.
     fn mount_source_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::CheckMountFd(fd) => {

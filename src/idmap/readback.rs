@@ -1,43 +1,43 @@
-//! What the kernel shows of a map, compared with what was to be written.
+//! Compares the map that the kernel shows with the map that was requested.
 
 use core::fmt;
 
 use super::{EXTENTS_MAX, Extent, IdMap, parse_line};
 
-/// The longest line that is read back: `%10u %10u %10u` has 32 bytes.
+/// The longest line that is accepted. The kernel's `%10u %10u %10u` has 32 bytes.
 const LINE_MAX: usize = 40;
 
-/// Compares a map that is read back, in pieces of any size, with the one that was to be written.
+/// Compares a map that is read back, in parts of any size, with the requested map.
 ///
-/// As sets: from six extents on the kernel sorts them (`sort_idmaps`, Linux 4.15), and 340 of them, 33 bytes
-/// each, take several reads. The file must have been opened in the parent user namespace, where the outside
-/// ids read as they were written. A mapping tool could be told to write something else than the message asks
-/// for; so its result is checked.
+/// Both are compared as sets: with more than five extents the kernel sorts them (`sort_idmaps`, Linux 4.15).
+/// 340 extents of 33 bytes take several reads. The file must have been opened in the parent user namespace,
+/// where the outside ids read as they were written. The result of a mapping tool is checked because the tool
+/// could write a map that differs from the message.
 #[derive(Clone, Debug)]
 pub struct MapCheck {
-    /// The wanted extents, sorted; only the first `count` mean anything.
+    /// The wanted extents, sorted. Only the first `count` elements are valid.
     wanted: [Extent; EXTENTS_MAX],
-    /// Which of them have come.
+    /// Whether each wanted extent has been read.
     seen: [bool; EXTENTS_MAX],
     count: usize,
-    /// A line whose end has not come yet.
+    /// A line whose newline has not been read yet.
     line: [u8; LINE_MAX],
     length: usize,
 }
 
-/// How a map that was read back differs.
+/// The difference between the map that was read back and the requested map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MapMismatch {
-    /// Something that is no line of a map.
+    /// A line that is not a line of a map.
     Unreadable,
-    /// An extent that nobody asked for, or one more time.
+    /// An extent that was not requested, or that appears twice.
     Unexpected(Extent),
-    /// An extent that was asked for and is not there.
+    /// A requested extent that is missing.
     Missing(Extent),
 }
 
 impl MapCheck {
-    /// Nothing read yet. The map is one that [`IdMap::fits_one_write`].
+    /// Returns a check for `map`, which must pass [`IdMap::fits_one_write`], before anything is read.
     #[must_use]
     pub fn new(map: &IdMap<'_>) -> Self {
         let mut wanted = [Extent::default(); EXTENTS_MAX];
@@ -50,11 +50,11 @@ impl MapCheck {
         Self { wanted, seen: [false; EXTENTS_MAX], count, line: [0; LINE_MAX], length: 0 }
     }
 
-    /// Takes the next bytes of the file.
+    /// Processes the next bytes of the file.
     ///
     /// # Errors
     ///
-    /// The first line that cannot be read or was not asked for.
+    /// The first line that is malformed or was not requested.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), MapMismatch> {
         for byte in bytes {
             if *byte == b'\n' {
@@ -68,11 +68,11 @@ impl MapCheck {
         Ok(())
     }
 
-    /// The file has ended.
+    /// Completes the check at the end of the file.
     ///
     /// # Errors
     ///
-    /// A line without its end, or the first extent that has not come.
+    /// An incomplete line, or the first extent that is missing.
     pub fn finish(self) -> Result<(), MapMismatch> {
         if self.length > 0 {
             return Err(MapMismatch::Unreadable);

@@ -1,4 +1,4 @@
-//! The mapping tool: newuidmap or newgidmap, where the kernel refuses our own write.
+//! The mapping tool, newuidmap or newgidmap, for maps that the kernel does not accept from stage 0.
 
 use core::ffi::CStr;
 use core::fmt::Write as _;
@@ -18,15 +18,17 @@ use crate::sys::types::{
     SignalSet, WaitFor, WaitStatus, Waited,
 };
 
-/// The tool's path, the pid, three numbers for each of 340 lines, and the null pointer. runc's C has room for 20,
-/// so its sixth line loses the null pointer and its seventh line is lost (evidence E1 to E3).
+/// The number of argument pointers: path, pid, three numbers for each of 340 lines, and the null pointer.
+/// runc's C code has 20 slots: with six lines the null pointer is missing, and from seven on lines are lost
+/// (`docs/protocol.md#weaknesses-of-the-c-code`).
 pub const ARGV_SLOTS: usize = 2 + 3 * super::EXTENTS_MAX + 1;
 
-/// Room for the strings: the path, the pid, and numbers that are no longer than the map's text.
+/// The room for the argument strings in bytes: the path, the pid, and numbers that are no longer than the
+/// map's text.
 pub const ARGV_TEXT: usize = 4096 + 16 + 2 * MAP_TEXT_MAX;
 
-/// The tool's argument strings, one after the other, each with its NUL: `[path, pid, inside, outside, count, …]`.
-/// Gives the length used of `buffer`, or `None` if they do not fit.
+/// Writes the tool's argument strings to `buffer`, each with its NUL: path, pid, and `inside`, `outside` and
+/// `count` of every line. Returns the used length, or `None` if they do not fit.
 pub fn argv_text(buffer: &mut [u8; ARGV_TEXT], path: &CStr, pid: Pid, map: IdMap<'_>) -> Option<usize> {
     let mut line = Line::new(buffer);
     line.push_bytes(path.to_bytes_with_nul()).ok()?;
@@ -37,10 +39,10 @@ pub fn argv_text(buffer: &mut [u8; ARGV_TEXT], path: &CStr, pid: Pid, map: IdMap
     Some(line.len())
 }
 
-/// Runs the tool for one map, and makes sure that the map is what was asked for.
+/// Runs the tool for one map, and checks that the map is the requested one.
 ///
-/// We are stage 0, in the caller's namespaces, with the caller's privileges; the tool has more of them. Stage 1
-/// waits in its new user namespace.
+/// Runs in stage 0, in the caller's namespaces, with the caller's privileges; the tool has more privileges.
+/// Stage 1 waits in its new user namespace.
 ///
 /// # Errors
 /// [`Error::MappingTool`] with the reason, or the call that failed.
@@ -52,7 +54,7 @@ pub fn run<'m, S: Sys>(
     (kind, map, path): (MapKind, IdMap<'m>, &'m CStr),
 ) -> Result<Written, Error<'m>> {
     let fail = |why| Error::MappingTool { kind, pid: target.pid(), why };
-    // The environment is empty, so a name without a directory would be looked for nowhere.
+    // The environment is empty, so a name without a directory would not be searched for.
     if !path.to_bytes().starts_with(b"/") {
         return Err(fail(ToolFailure::NotAbsolute));
     }
@@ -62,7 +64,8 @@ pub fn run<'m, S: Sys>(
     let argv = ExecArgs::build(text.get(..len).unwrap_or_default(), &mut slots)
         .ok_or(fail(ToolFailure::TooManyArguments))?;
 
-    // A caller that ignores SIGCHLD would have the kernel reap the tool, and us wait for nobody (bubblewrap#705).
+    // If the caller ignores SIGCHLD, the kernel reaps the tool itself and wait4(2) fails with ECHILD
+    // (bubblewrap#705).
     let disposition = sys
         .sigaction(Signal::CHLD, SigAction::DEFAULT)
         .map_err(|errno| Error::Os { doing: Doing::ToolWait, errno })?;
@@ -70,7 +73,7 @@ pub fn run<'m, S: Sys>(
     let child = match forked.map_err(|errno| Error::Os { doing: Doing::ToolFork, errno })? {
         Fork::Parent { child } => child,
         Fork::Child => {
-            // Until its exec it speaks for the stage that made it.
+            // Until its exec this process logs as the stage that created it.
             log.forked(0);
             let error = become_tool(sys, log, disposition, path, &argv);
             log.fatal(sys, &error);
@@ -78,7 +81,7 @@ pub fn run<'m, S: Sys>(
         }
     };
     let watched = watch(sys, child, writing.stage_1, writing.init_pipe)?;
-    // Only a wrong argument makes this fail, and it was right a moment ago.
+    // Only an invalid signal number or pointer makes this fail, and both were valid above.
     let _ = sys.sigaction(Signal::CHLD, disposition);
     match watched {
         ControlFlow::Break(died) => return Err(fail(died)),
@@ -88,10 +91,11 @@ pub fn run<'m, S: Sys>(
     check(sys, target, kind, map)
 }
 
-/// Turns this process into the tool, or says why not.
+/// Executes the tool in this process. Returns only if that fails, with the error.
 ///
-/// We are a child of stage 0, a copy of it in every respect. The tool may be setuid root: it gets the standard
-/// descriptors, an empty environment, and the signals as the caller had them.
+/// This process is a child of stage 0 and a copy of it in every respect. The tool may be setuid root. It
+/// receives the standard descriptors, an empty environment, and the signal mask and dispositions of the
+/// caller.
 fn become_tool<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -99,24 +103,25 @@ fn become_tool<'m, S: Sys>(
     path: &'m CStr,
     argv: &ExecArgs<'_>,
 ) -> Error<'m> {
-    // A failure of these two would only show the tool our signals.
+    // If these two fail, the tool merely inherits our signal settings.
     let _ = sys.sigaction(Signal::CHLD, disposition);
     let _ = log.restore_signals(sys);
     if let Err(errno) = close_on_exec(sys) {
         return Error::Os { doing: Doing::ToolDescriptors, errno };
     }
     let errno = sys.execve(path, argv, &ExecArgs::EMPTY);
-    // Blocked again for the one record that follows: a log pipe without a reader must not hide the status.
+    // Blocked again for the fatal record: without a reader of the log pipe, SIGPIPE would replace the exit
+    // status.
     let _ = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE);
     Error::Os { doing: Doing::ToolExec(path.to_bytes()), errno }
 }
 
-/// Waits until the tool, stage 1 or the launcher has ended. If stage 1 or the launcher has ended, kills the tool, whose map is
-/// no longer needed. Returns the tool's status, or the process that died.
+/// Waits until the tool, stage 1 or the launcher has ended. If stage 1 or the launcher has ended, kills the
+/// tool, whose map is no longer needed. Returns the tool's status, or the process that died.
 ///
-/// The poll requests no event of the init pipe, so that only its hang-up ends the wait: bytes in it are for the init. In a run
-/// without faults only the tool's pidfd becomes ready, since stage 1 waits for stage 0, and the launcher for stage 1. A pipe or
-/// FIFO that stage 0 itself holds open for writing never hangs up.
+/// The poll requests no event of the init pipe, so that only its hang-up ends the wait: unread bytes are for
+/// the init. In a run without faults only the tool's pidfd becomes ready, since stage 1 waits for stage 0,
+/// and the launcher for stage 1. A pipe or FIFO that stage 0 itself holds open for writing never hangs up.
 fn watch<'m, S: Sys>(
     sys: &mut S,
     tool: Pid,
@@ -140,7 +145,7 @@ fn watch<'m, S: Sys>(
     finish(sys, tool, died)
 }
 
-/// As [`watch`], before Linux 5.3, where poll(2) cannot wait for the end of a process.
+/// Does the same as [`watch`] before Linux 5.3, where poll(2) cannot wait for the end of a process.
 fn look<'m, S: Sys>(
     sys: &mut S,
     tool: Pid,
@@ -169,8 +174,8 @@ fn look<'m, S: Sys>(
     }
 }
 
-/// Returns the process that died, by the events of stage 1's sync pipe and of the init pipe. If the tool has ended too, a dead
-/// launcher is not reported here: the map is in force, and the write of the pid line fails.
+/// Returns the process that died, by the events of stage 1's sync pipe and of the init pipe. If the tool has
+/// ended too, a dead launcher is not reported here: the map is in force, and the write of the pid line fails.
 fn death(stage_1: PollFd, launcher: PollFd, tool_ended: bool) -> Option<ToolFailure> {
     if stage_1.revents != PollEvents::NONE {
         Some(ToolFailure::Stage1Died)
@@ -200,7 +205,8 @@ fn wait<'m, S: Sys>(sys: &mut S, child: Pid, which: WaitFor) -> Result<Waited, E
     waited.map_err(|errno| Error::Os { doing: Doing::ToolWait, errno })
 }
 
-/// Reads the map back: a tool that says success and wrote nothing, or less, is noticed here (evidence E5).
+/// Reads the map back and compares it. A tool may exit with status 0 without writing the map, or write a part
+/// of it.
 fn check<'m, S: Sys>(
     sys: &mut S,
     target: ProcDir,
@@ -258,7 +264,8 @@ mod tests {
         }
     }
 
-    /// What comes of a tool when these events come of its pidfd, of stage 1 and of the init pipe.
+    /// Returns the result of [`watch`] if poll reports these events for the tool's pidfd, stage 1 and the
+    /// init pipe.
     fn watched(events: [PollEvents; 3], kills: usize) -> ControlFlow<ToolFailure, WaitStatus> {
         let mut sys = MockSys::new();
         sys.expect_pidfd_open().once().returning(|_| Ok(Fd(9)));
@@ -284,7 +291,7 @@ mod tests {
 
     const ENDED: WaitStatus = WaitStatus::Exited(3);
 
-    /// The same before Linux 5.3. The second look finds these events of stage 1 and of the init pipe.
+    /// Returns the same before Linux 5.3. The second poll reports these events for stage 1 and the init pipe.
     fn looked(events: [PollEvents; 2], kills: usize) -> ControlFlow<ToolFailure, WaitStatus> {
         let mut sys = MockSys::new();
         sys.expect_pidfd_open().once().returning(|_| Err(Errno::ENOSYS));

@@ -12,10 +12,10 @@ use crate::procfs::ProcDir;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, OpenFlags, TidAddress};
 
-/// What stage 0 writes to `setgroups` before the gid map.
+/// Returns whether stage 0 writes "deny" to `setgroups` before the gid map.
 ///
-/// A caller without privilege may map its own group only after denying setgroups for good (Linux 3.19,
-/// user_namespaces(7)); with newgidmap it need not. Spec 3.5.
+/// A caller without privilege may map its own group only after it has denied setgroups permanently (Linux
+/// 3.19, user_namespaces(7)). newgidmap does not need this. See `docs/protocol.md#groups`.
 #[must_use]
 pub const fn writes_deny(policy: Setgroups, rootless: bool, setgroup: bool) -> bool {
     match policy {
@@ -25,7 +25,7 @@ pub const fn writes_deny(policy: Setgroups, rootless: bool, setgroup: bool) -> b
     }
 }
 
-/// What the maps need from whoever writes them.
+/// The parameters of [`write_maps`].
 #[derive(Clone, Copy, Debug)]
 pub struct Writing<'w, 'm> {
     /// The maps and the tools' paths.
@@ -36,26 +36,26 @@ pub struct Writing<'w, 'm> {
     pub stage_1: Fd,
     /// The init pipe: it is hung up when the launcher dies.
     pub init_pipe: Fd,
-    /// For the mapping tool's process.
+    /// The libc's thread id cache, for the fork of the mapping tool's process.
     pub tid: Option<TidAddress>,
 }
 
-/// Which process comes back from writing the maps.
+/// The process that returns from writing the maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Written {
     /// Stage 0, and the maps are in force.
     Done,
-    /// The mapping tool's process, which could not become the tool and has said so.
+    /// The mapping tool's process, which could not execute the tool and has reported the error.
     ToolProcess,
 }
 
 /// Writes the setgroups policy, the uid map and the gid map of `target`.
 ///
-/// We are stage 0, in the caller's namespaces, with the caller's privileges; stage 1 waits for our answer in its
-/// new user namespace.
+/// Runs in stage 0, in the caller's namespaces, with the caller's privileges. Stage 1 waits for the answer in
+/// its new user namespace.
 ///
 /// # Errors
-/// The first write that fails, with its file; the mapping tool's failure.
+/// The first write that fails, with its file, or the mapping tool's failure.
 pub fn write_maps<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -76,7 +76,8 @@ pub fn write_maps<'m, S: Sys>(
         let file = kind.file();
         log.debug(sys, format_args!("update /proc/{pid}/{} to '{}'", file.as_str(), Lossy(map.text())));
         match write_map(sys, target, file, map) {
-            // The one errno that means "not you": the tool may. EACCES means that we may not even look.
+            // Only EPERM means that a tool with more privileges may succeed. EACCES comes from the open, and
+            // does not start the tool.
             Err(Error::Os { doing: Doing::Update(..), errno: Errno::EPERM }) => {}
             written => {
                 written?;
@@ -106,8 +107,8 @@ fn write_map<'m, S: Sys>(
 fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<'m>> {
     match target.open_file(sys, ProcFile::Setgroups, OpenFlags::ReadWrite) {
         Ok(fd) => target.write_once(sys, ProcFile::Setgroups, fd, b"deny"),
-        // Before 3.19 there is no such file, and no such rule. A task that is gone gives ENOENT too, and then the
-        // map right after this says so.
+        // Before Linux 3.19 the file does not exist and the rule does not apply. A dead task gives ENOENT
+        // too; then the write of the map that follows reports it.
         Err(Error::Os { doing: Doing::Update(..), errno: Errno::ENOENT }) => Ok(()),
         Err(error) => Err(error),
     }
@@ -120,7 +121,8 @@ mod tests {
     use crate::sys::MockSys;
     use crate::sys::types::{FsType, Pid};
 
-    /// A sandbox's filter may refuse the check with any errno; none of them means what it means of the open.
+    /// A seccomp filter may refuse the check with any errno. Then ENOENT does not mean a missing file, and
+    /// EPERM does not mean a refused map.
     #[test]
     fn a_refused_check_is_no_missing_file_and_no_refused_map() {
         for errno in [Errno::ENOENT, Errno::EPERM] {
@@ -142,7 +144,7 @@ mod tests {
         assert!(!writes_deny(Setgroups::Allow, true, false));
     }
 
-    /// Kernels before 3.19 have no such file; the map that follows says whether the task is there.
+    /// Before Linux 3.19 the file does not exist. The map that follows shows whether the task exists.
     #[test]
     fn without_a_setgroups_file_there_is_nothing_to_deny() {
         for (errno, goes_on) in [(Errno::ENOENT, true), (Errno::EACCES, false), (Errno::ESRCH, false)] {
@@ -152,7 +154,7 @@ mod tests {
         }
     }
 
-    /// The kernel takes 4,095 bytes, and counts the NUL.
+    /// The kernel accepts 4,095 bytes, including the NUL.
     #[test]
     fn the_longest_map_is_written_without_its_nul() {
         use crate::idmap::MAP_TEXT_MAX;
@@ -178,7 +180,7 @@ mod tests {
         let mut sys = crate::sys::MockSys::new();
         sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(9)));
         sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));
-        // A write would be a call that nobody expects.
+        // A write would be an unexpected call of the mock.
         let map = IdMap::parse(c"0 0 1\n").unwrap();
         let error = write_map(&mut sys, DIR, ProcFile::UidMap, map).unwrap_err();
         assert!(matches!(error, Error::WrongFileSystem { found: FsType(0x0102_1994), .. }), "{error}");

@@ -1,8 +1,9 @@
-//! Joining: every path is opened and checked before the first setns, then three passes.
+//! Joins namespaces: opens and checks every path before the first setns, then joins in three passes.
 //!
-//! Which privilege a join needs depends on who owns the namespace. What the container's user namespace does not
-//! own needs the caller's privileges, so all but the user namespace are tried first; then the user namespace;
-//! then again what was refused, now with the privileges inside it (runc#4390, setns(2)).
+//! The privilege that a join needs depends on the owner of the namespace. A namespace that the container's
+//! user namespace does not own needs the caller's privileges. So the first pass joins all but the user
+//! namespace, and the second joins the user namespace. The third retries the refused joins, now with the
+//! privileges inside the user namespace (runc#4390, setns(2)).
 
 use core::ffi::CStr;
 use core::fmt;
@@ -16,25 +17,25 @@ use crate::log::Log;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags};
 
-/// `PATH_MAX`, the NUL included (path_resolution(7)); the kernel calls a longer path ENAMETOOLONG.
+/// `PATH_MAX`, including the NUL (path_resolution(7)). The kernel refuses a longer path with ENAMETOOLONG.
 pub const PATH_MAX: usize = 4096;
 
 /// A join pass.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Pass {
-    /// All but the user namespace, with the privileges we came with.
+    /// All but the user namespace, with the caller's privileges.
     Others,
     /// The user namespace.
     User,
-    /// What the first pass was refused, with the privileges inside the user namespace.
+    /// The joins that the first pass was refused, with the privileges inside the user namespace.
     Rest,
 }
 
 impl Pass {
-    /// In their order.
+    /// All passes in order.
     pub const ALL: [Self; 3] = [Self::Others, Self::User, Self::Rest];
 
-    /// Whether a namespace of this kind, not joined so far, is tried in this pass.
+    /// Returns whether this pass tries a namespace of this kind that is not joined yet.
     #[must_use]
     pub const fn takes(self, kind: NsKind) -> bool {
         match self {
@@ -44,33 +45,33 @@ impl Pass {
     }
 }
 
-/// One namespace to join: open, or joined and closed.
+/// A namespace to join. `fd` is `None` after the join.
 #[derive(Clone, Copy)]
 struct Target<'m> {
     entry: NsEntry<'m>,
     fd: Option<Fd>,
 }
 
-/// What becomes of stage 1's ids when it has joined the user namespace.
+/// The ids of stage 1 after it has joined the user namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ids {
-    /// They stay.
+    /// The ids are kept.
     Keep,
-    /// Stage 1 becomes root before it does anything else in it.
+    /// Stage 1 becomes root before any other action in the namespace.
     Root,
-    /// They stay until right before stage 2's exec, and stage 2 joins the user namespace then, if nothing else needs its
-    /// privileges.
+    /// The ids are kept until just before stage 2's exec. If no other namespace needs the privileges of the
+    /// user namespace, stage 2 joins it only then.
     RootLast,
 }
 
-/// Stage 1 joins all of `paths`. Returns the user namespace, open, if it is left for stage 2.
+/// Joins all of `paths`. Returns the user namespace, open, if stage 2 has to join it.
 ///
-/// We are stage 1, in the caller's namespaces, not dumpable, with the caller's privileges until the second pass;
-/// stage 0 waits for us.
+/// Runs in stage 1, in the caller's namespaces, not dumpable, with the caller's privileges until the second
+/// pass. Stage 0 waits for stage 1.
 ///
 /// # Errors
-/// A path that cannot be opened or is no namespace, before any join; a setns that is refused for another
-/// reason than `EPERM`; [`Error::IncompleteJoin`] if something is left after the last pass.
+/// A path that cannot be opened or is not a namespace, before any join; a setns that fails with another errno
+/// than `EPERM`; [`Error::IncompleteJoin`] if a namespace is not joined after the last pass.
 pub fn join<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -78,7 +79,7 @@ pub fn join<'m, S: Sys>(
     dialect: &Dialect,
     ids: Ids,
 ) -> Result<Option<Fd>, Error<'m>> {
-    // No kind comes twice, so eight places are enough.
+    // No kind appears twice, so eight slots are enough.
     let mut targets: [Option<Target<'m>>; NsKind::ALL.len()] = [None; NsKind::ALL.len()];
     for (place, entry) in targets.iter_mut().zip(paths.iter()) {
         *place = Some(Target { entry, fd: Some(open(sys, entry)?) });
@@ -89,8 +90,8 @@ pub fn join<'m, S: Sys>(
             if let (Some(Target { entry: NsEntry { kind: NsKind::User, .. }, fd }), None) =
                 (open.next(), open.next())
             {
-                // All others are joined with the caller's privileges. In the user namespace, its root could send stage 2
-                // signals and set its limits, so stage 2 joins it last.
+                // All others are joined with the caller's privileges. In the user namespace, its root could
+                // send stage 2 signals and set its limits, so stage 2 joins it last.
                 return Ok(*fd);
             }
         }
@@ -100,8 +101,8 @@ pub fn join<'m, S: Sys>(
             }
         }
         let in_user = |target: &Target<'_>| target.entry.kind == NsKind::User && target.fd.is_none();
-        // Root inside from now on: otherwise objects that later joins and unshares make get a foreign owner
-        // (the label of a new ipc namespace's mqueue, runc#4466).
+        // Become root of the user namespace now: otherwise objects created by later joins and unshares get a
+        // wrong owner (the label of a new ipc namespace's mqueue, runc#4466).
         if pass == Pass::User && ids == Ids::Root && targets.iter().flatten().any(in_user) {
             sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
         }
@@ -114,8 +115,8 @@ pub fn join<'m, S: Sys>(
     if left.is_empty() { Ok(None) } else { Err(Error::IncompleteJoin(left)) }
 }
 
-/// Opens one path and makes sure that it is a namespace, so that a FIFO does not hold us and a setns is never
-/// tried on something else.
+/// Opens one path and checks that it is a namespace. So a FIFO cannot block stage 1, and setns is never
+/// called on another kind of file.
 fn open<'m, S: Sys>(sys: &mut S, entry: NsEntry<'m>) -> Result<Fd, Error<'m>> {
     let doing = Doing::OpenNamespace(entry.path);
     let os = |errno| Error::Os { doing, errno };
@@ -128,7 +129,7 @@ fn open<'m, S: Sys>(sys: &mut S, entry: NsEntry<'m>) -> Result<Fd, Error<'m>> {
     }
 }
 
-/// `path` with a NUL behind it, or `None` if it is longer than any path may be.
+/// Copies `path` to `buffer` with a NUL. Returns `None` if it is longer than `PATH_MAX`.
 #[must_use]
 pub fn terminated<'b>(buffer: &'b mut [u8; PATH_MAX], path: &[u8]) -> Option<&'b CStr> {
     buffer.get_mut(..path.len())?.copy_from_slice(path);
@@ -136,7 +137,8 @@ pub fn terminated<'b>(buffer: &'b mut [u8; PATH_MAX], path: &[u8]) -> Option<&'b
     CStr::from_bytes_until_nul(buffer).ok()
 }
 
-/// One setns, if the namespace is not joined yet. EPERM leaves it for a later pass, and closes nothing.
+/// Calls setns once, if the namespace is not joined yet. After EPERM the descriptor stays open for a later
+/// pass.
 fn join_one<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -152,7 +154,7 @@ fn join_one<'m, S: Sys>(
     log.debug(sys, format_args!("setns({flag:#x}) into {kind} namespace (with path {shown}){answer}"));
     match joined {
         Ok(()) => {
-            // A failing close of a descriptor that was only read loses nothing.
+            // A failed close of a descriptor that was only read loses no data.
             let _ = sys.close(fd);
             target.fd = None;
             Ok(())
@@ -162,7 +164,7 @@ fn join_one<'m, S: Sys>(
     }
 }
 
-/// What setns answered, at the end of its record, where the dialect says it.
+/// The result of setns at the end of its record, in the dialects that log it.
 struct Answer(Option<Errno>);
 
 impl fmt::Display for Answer {
@@ -187,7 +189,7 @@ mod tests {
     use crate::sys::MockSys;
     use crate::sys::types::{Pid, SignalSet};
 
-    /// Joins a list whose first pass has one EPERM, for ipc; what was called, and what was logged.
+    /// Joins a list with one EPERM in the first pass, for ipc. Returns the calls and the records.
     fn joined(dialect: &'static Dialect) -> (Vec<String>, Vec<String>) {
         let calls = Rc::new(RefCell::new(Vec::new()));
         let records = Rc::new(RefCell::new(Vec::new()));

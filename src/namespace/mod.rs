@@ -30,11 +30,11 @@ pub enum NsKind {
 }
 
 impl NsKind {
-    /// Every kind, in the order in which runc's C names them.
+    /// Every kind, in the order of runc's C code.
     pub const ALL: [Self; 8] =
         [Self::Cgroup, Self::Ipc, Self::Mnt, Self::Net, Self::Pid, Self::Time, Self::User, Self::Uts];
 
-    /// The word of `NS_PATHS`, of `/proc/PID/ns`, and of runc's log texts (spec 1.4).
+    /// Returns the name used in `NS_PATHS`, in `/proc/PID/ns` and in runc's log texts.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,14 +49,14 @@ impl NsKind {
         }
     }
 
-    /// The file of `/proc/PID/ns` that stands for the namespace in which the process itself is: the same word
-    /// for every kind. (Children have their own `pid_for_children` and `time_for_children`.)
+    /// Returns the file of `/proc/PID/ns` for the namespace of the process itself, which has the same name
+    /// for every kind. (The namespaces of its children are `pid_for_children` and `time_for_children`.)
     #[must_use]
     pub const fn proc_name(self) -> &'static str {
         self.name()
     }
 
-    /// The bit of unshare(2) and setns(2).
+    /// Returns the flag for unshare(2) and setns(2).
     #[must_use]
     pub const fn flag(self) -> CloneFlags {
         match self {
@@ -71,7 +71,7 @@ impl NsKind {
         }
     }
 
-    /// The kind of this [`name`](Self::name), compared byte by byte.
+    /// Returns the kind with this [`name`](Self::name), compared byte by byte.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name().as_bytes() == name)
@@ -107,61 +107,61 @@ impl NsSet {
     /// Every kind.
     pub const ALL: Self = Self(u8::MAX);
 
-    /// Whether `kind` is in the set.
+    /// Returns whether `kind` is in the set.
     #[must_use]
     pub const fn contains(self, kind: NsKind) -> bool {
         self.0 & kind.bit() != 0
     }
 
-    /// This set and `kind`.
+    /// Returns this set with `kind`.
     #[must_use]
     pub const fn with(self, kind: NsKind) -> Self {
         Self(self.0 | kind.bit())
     }
 
-    /// This set without `kind`.
+    /// Returns this set without `kind`.
     #[must_use]
     pub const fn without(self, kind: NsKind) -> Self {
         Self(self.0 & !kind.bit())
     }
 
-    /// What is in this set and in `other`.
+    /// Returns the kinds that are in both sets.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Adds `kind`; false if it was there already.
+    /// Adds `kind`. Returns false if it was already in the set.
     pub const fn insert(&mut self, kind: NsKind) -> bool {
         let new = !self.contains(kind);
         *self = self.with(kind);
         new
     }
 
-    /// Whether the set is empty.
+    /// Returns whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The number of kinds in the set.
+    /// Returns the number of kinds in the set.
     #[must_use]
     pub const fn len(self) -> u32 {
         self.0.count_ones()
     }
 
-    /// The kinds, in the order of [`NsKind::ALL`].
+    /// Returns the kinds, in the order of [`NsKind::ALL`].
     pub fn iter(self) -> impl Iterator<Item = NsKind> {
         NsKind::ALL.into_iter().filter(move |kind| self.contains(*kind))
     }
 
-    /// The kinds whose bits are set. Other bits are passed over: [`CloneFlags::unknown`] has them.
+    /// Returns the kinds whose flags are set. Other bits are ignored: [`CloneFlags::unknown`] returns them.
     #[must_use]
     pub fn from_flags(flags: CloneFlags) -> Self {
         NsKind::ALL.into_iter().filter(|kind| flags.contains(kind.flag())).collect()
     }
 
-    /// The bits of the kinds.
+    /// Returns the flags of the kinds.
     #[must_use]
     pub fn flags(self) -> CloneFlags {
         self.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()))
@@ -175,7 +175,7 @@ impl FromIterator<NsKind> for NsSet {
 }
 
 impl fmt::Display for NsSet {
-    /// The names, as a sentence has them: `cgroup, ipc`; nothing for the empty set.
+    /// Writes the names separated by commas: `cgroup, ipc`; nothing for the empty set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, kind) in self.iter().enumerate() {
             if index > 0 {

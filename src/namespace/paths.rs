@@ -1,4 +1,4 @@
-//! `NS_PATHS`: the namespaces to join, as `type:path[,type:path]…` (spec 1.4).
+//! `NS_PATHS`: the namespaces to join, as `type:path[,type:path]…` (`docs/protocol.md#attributes`).
 
 use core::fmt;
 
@@ -15,43 +15,45 @@ pub struct NsPaths<'m> {
 /// One namespace to join.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NsEntry<'m> {
-    /// What kind of namespace it is.
+    /// The kind of the namespace.
     pub kind: NsKind,
-    /// The file that stands for it: bytes, not necessarily UTF-8, possibly with `:`, never with `,` or NUL,
-    /// never empty. Longer than `PATH_MAX` is possible; the kernel says ENAMETOOLONG then.
+    /// The path of the namespace's file: bytes, not necessarily UTF-8, possibly with `:`, never with `,` or
+    /// NUL, never empty. It may be longer than `PATH_MAX`; then the kernel fails with ENAMETOOLONG.
     pub path: &'m [u8],
 }
 
-/// Why a list of namespaces is refused.
+/// The error of a refused list of namespaces.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum NsPathsError<'m> {
-    /// There is nothing in it. A `runc exec` into a container without any namespace really sends this
-    /// (spec 1.4), and runc's C fails too.
+    /// The list is empty. runc sends this for a `runc exec` into a container without any namespace, and its C
+    /// code fails too.
     Empty,
-    /// An entry is empty, has no colon, no path, or a NUL. A comma inside a path ends up here.
+    /// An entry is empty, has no colon, no path, or contains a NUL. A comma inside a path also leads to this
+    /// error.
     BadEntry {
         /// The whole entry.
         entry: &'m [u8],
     },
-    /// The word before the colon names no namespace of this dialect. Up to 1.2 runc joined blindly whatever
-    /// the file was (spec 4.2, no. 17).
+    /// The dialect has no namespace type with this name. runc up to 1.2 joins the file without any check
+    /// (`docs/protocol.md#weaknesses-of-the-c-code`).
     UnknownType {
-        /// The word.
+        /// The name before the colon.
         name: &'m [u8],
     },
-    /// The same kind stands there twice. In runc the second may be left over unjoined (spec 4.2, no. 20).
+    /// The same kind appears twice. In runc the second one may stay unjoined
+    /// (`docs/protocol.md#weaknesses-of-the-c-code`).
     Duplicate {
-        /// Which kind.
+        /// The kind.
         kind: NsKind,
     },
 }
 
 impl<'m> NsPaths<'m> {
-    /// Reads a list, without its NUL. `known` is what the dialect has names for.
+    /// Parses a list without its NUL. `known` are the kinds that the dialect has.
     ///
     /// # Errors
     ///
-    /// That of the first entry, from the left, that is not right.
+    /// The first malformed entry, from the left.
     pub fn parse(text: &'m [u8], known: NsSet) -> Result<Self, NsPathsError<'m>> {
         Self::parse_counting(text, known, &Steps::new())
     }
@@ -85,7 +87,7 @@ impl<'m> NsPaths<'m> {
         Ok(Self { text, kinds })
     }
 
-    /// The namespaces, in the order of the list.
+    /// Returns the namespaces, in the order of the list.
     pub fn iter(&self) -> impl Iterator<Item = NsEntry<'m>> + use<'m> {
         self.text.split(|byte| *byte == b',').filter_map(|entry| {
             let (name, path) = split_entry(entry, &Steps::new())?;
@@ -93,20 +95,20 @@ impl<'m> NsPaths<'m> {
         })
     }
 
-    /// Which kinds are joined.
+    /// Returns the kinds in the list.
     #[must_use]
     pub const fn kinds(&self) -> NsSet {
         self.kinds
     }
 
-    /// The list as it came, without its NUL.
+    /// Returns the original list, without its NUL.
     #[must_use]
     pub const fn text(&self) -> &'m [u8] {
         self.text
     }
 }
 
-/// The parts before and after the first colon: a path may contain more of them.
+/// Splits an entry at its first colon. The path may contain more colons.
 fn split_entry<'m>(entry: &'m [u8], steps: &Steps) -> Option<(&'m [u8], &'m [u8])> {
     let colon = entry.iter().position(|byte| {
         steps.tick();
@@ -117,7 +119,7 @@ fn split_entry<'m>(entry: &'m [u8], steps: &Steps) -> Option<(&'m [u8], &'m [u8]
 }
 
 impl fmt::Display for NsPathsError<'_> {
-    /// Texts of runc (spec 4.1), except for the duplicate, which runc does not refuse.
+    /// Writes runc's texts, except for the duplicate, which runc does not refuse.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Empty => f.write_str("ns paths are empty"),

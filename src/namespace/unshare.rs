@@ -1,4 +1,4 @@
-//! Creating: which unshares there are, in which order, and the few retries.
+//! Creates namespaces: the unshare steps, their order, and the retries.
 
 use super::{NsKind, NsSet};
 use crate::bootstrap::Bootstrap;
@@ -7,22 +7,23 @@ use crate::error::{MapKind, Refusal};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, SysResult};
 
-/// How often an unshare that gives EINVAL is tried in all: runc's number (runc#3704, since 1.1.5).
+/// The number of attempts of an unshare that fails with EINVAL, as in runc since 1.1.5 (runc#3704).
 pub const UNSHARE_TRIES: u32 = 5;
 
 /// The unshare steps of stage 1, and of stage 2 in older dialects.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct UnshareSteps {
-    /// The user namespace comes first and alone: the others are then created by its root, and so owned by it.
+    /// Whether stage 1 creates a user namespace, in a step of its own before all others. The others then
+    /// belong to its root.
     pub user: bool,
-    /// Everything else in one call, which is made also when nothing is asked for.
+    /// All other namespaces, for one call. The call is made even if no flag is set.
     pub remaining: CloneFlags,
-    /// Whether stage 2 makes the cgroup namespace: then it is not among the remaining ones.
+    /// Whether stage 2 creates the cgroup namespace. Then it is not in `remaining`.
     pub cgroup_in_stage_2: bool,
 }
 
 impl UnshareSteps {
-    /// The steps for the kinds that a message asks to create.
+    /// Returns the steps for the namespaces that a message creates.
     #[must_use]
     pub const fn new(flags: CloneFlags, cgroup: CgroupPlacement) -> Self {
         let by_stage_2 = !matches!(cgroup, CgroupPlacement::WithOthers);
@@ -35,14 +36,14 @@ impl UnshareSteps {
     }
 }
 
-/// What a message asks for and nobody can do, found before any call.
+/// Refuses requests in the message that cannot succeed, before any other call.
 ///
 /// # Errors
 /// The first [`Refusal`].
 pub fn refuse_impossible(bootstrap: &Bootstrap<'_>) -> Result<(), Refusal> {
     let flags = bootstrap.clone_flags();
     let unknown = flags.unknown();
-    // unshare(2) takes CLONE_FILES and others too, and would do what nobody meant.
+    // unshare(2) accepts CLONE_FILES and other flags too, and would have unintended effects.
     if unknown != CloneFlags::EMPTY {
         return Err(Refusal::UnknownCloneFlags(unknown));
     }
@@ -64,15 +65,15 @@ pub fn refuse_impossible(bootstrap: &Bootstrap<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `unshare(flags)`, again while the kernel says EINVAL without a reason.
+/// Calls unshare(2), and repeats it after a spurious EINVAL.
 ///
 /// # Errors
-/// The errno of the last try.
+/// The errno of the last attempt.
 pub fn unshare<S: Sys>(sys: &mut S, flags: CloneFlags) -> SysResult<()> {
     let mut result = sys.unshare(flags);
     for _ in 1..UNSHARE_TRIES {
-        // Before 4.3 a reader of /proc/PID/status is enough for a spurious EINVAL, on any kernel a thread that
-        // has ended and is not quite gone.
+        // Before Linux 4.3, a concurrent reader of /proc/PID/status causes a spurious EINVAL. On any kernel,
+        // a thread that has ended but is not reaped causes one too.
         if result != Err(Errno::EINVAL) {
             break;
         }

@@ -1,4 +1,4 @@
-//! Stage 1, the child: joins and creates namespaces, and makes stage 2 in them.
+//! Stage 1, the child: joins and creates namespaces, and creates stage 2 in them.
 
 use super::{Context, StageEnd, Wards, end_with_launcher, enter, init, sources};
 use crate::bootstrap::Bootstrap;
@@ -11,13 +11,14 @@ use crate::sync::{End, Message, OfChild, Pair};
 use crate::sys::Sys;
 use crate::sys::types::Fork;
 
-/// Joins, creates, and makes stage 2; a second fork, since pid and time namespaces are for children only.
+/// Joins and creates the namespaces, then creates stage 2. The second fork is needed because a new pid or
+/// time namespace applies to children only.
 ///
-/// We are stage 1, in the caller's namespaces, with the caller's privileges; not dumpable if we are going to
-/// join. Stage 0 waits for what we ask of it.
+/// Runs in stage 1, in the caller's namespaces, with the caller's privileges; not dumpable if the message has
+/// namespaces to join. Stage 0 waits for the requests of stage 1.
 ///
 /// # Errors
-/// What ends the bootstrap. Stage 2 is killed if it exists by then.
+/// The failure that ends the bootstrap. Stage 2 is killed if it exists by then.
 pub fn run<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -27,9 +28,9 @@ pub fn run<'m, S: Sys>(
 ) -> Result<StageEnd, Error<'m>> {
     // The first call: from here on a stopped stage 1 ends with the launcher.
     end_with_launcher(sys, cx.policy.ends_with_launcher);
-    // Already a failure of these closes is this stage's.
+    // Before the closes below, so that their failure is logged as a failure of stage 1.
     log.enter_stage(1);
-    // Both of stage 0's ends: if one stayed open here, the death of stage 0 would go unnoticed.
+    // Close both ends of stage 0: an open copy would hide the death of stage 0.
     let parent = to_child.into_child(sys)?;
     if cx.policy.dialect.failure_over_sync {
         log.tell_stage_0(Some(parent.fd()));
@@ -53,18 +54,21 @@ pub fn run<'m, S: Sys>(
     if steps.user {
         create_user_namespace(sys, log, cx, &parent)?;
     }
-    // Not merged into the clone: kernels before 3.12 could not clone with CLONE_PARENT and CLONE_NEWPID.
+    // Not merged into the clone: before Linux 3.12, clone(2) failed with CLONE_PARENT and CLONE_NEWPID
+    // together.
     log.debug(sys, format_args!("{}", dialect.unshare_remaining_text));
     unshare(sys, steps.remaining)
         .map_err(|errno| Error::Os { doing: Doing::UnshareRemaining(steps.remaining), errno })?;
     if cx.bootstrap.timens_offsets().is_some() {
-        // Before the first process is in the new time namespace: after that they are final.
+        // Before the first process enters the new time namespace: after that the kernel refuses to change the
+        // offsets.
         log.debug(sys, format_args!("request stage-0 to write timens offsets"));
         parent.say(sys, Message::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
         parent.expect(sys, Message::TimeoffsetsAck, SyncStep::ReadTimeoffsetsAck)?;
     }
     if let Some(numbers) = cx.mount_fds {
-        // As root of the container and in its mount namespace, where stage 0 opens them.
+        // After the unshare: this process is root of the container, in the mount namespace where stage 0
+        // opens the sources.
         parent.say(sys, Message::MountsourcesPls, SyncStep::WriteMountsourcesPls)?;
         sources::receive(sys, numbers, &parent)?;
         parent.expect(sys, Message::MountsourcesAck, SyncStep::ReadMountsourcesAck)?;
@@ -88,8 +92,9 @@ fn joins_user(bootstrap: &Bootstrap<'_>) -> bool {
     bootstrap.namespaces().is_some_and(|paths| paths.kinds().contains(NsKind::User))
 }
 
-/// The user namespace, first and alone, and mapped before anything else is created: what comes after is then
-/// owned by its root. (An ipc namespace made together with it would get a wrong SELinux label for its mqueue.)
+/// Creates the user namespace, before and apart from all others, and waits for its maps. The namespaces
+/// created later then belong to its root. (An ipc namespace made together with it would get a wrong SELinux
+/// label for its mqueue.)
 fn create_user_namespace<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -119,16 +124,16 @@ fn create_user_namespace<'m, S: Sys>(
     Ok(())
 }
 
-/// Whether stage 1 opens a dumpable window for its maps.
+/// Returns whether stage 1 makes itself dumpable while stage 0 writes the maps.
 ///
-/// Only where stage 0 could not write otherwise: we are non-dumpable because something was joined, so our files
-/// in /proc are root's, and stage 0 is not root. runc opens it for root as well.
+/// Needed only if stage 0 could not write them otherwise. After a join stage 1 is non-dumpable, so its files
+/// in /proc belong to root, and stage 0 is not root. runc does the same for root too.
 #[must_use]
 pub fn needs_dumpable_window(bootstrap: &Bootstrap<'_>) -> bool {
     bootstrap.namespaces().is_some() && bootstrap.rootless_euid()
 }
 
-/// Stage 1's last words, with stage 2 waiting for its turn.
+/// Sends the pid of stage 2 to stage 0 and reports the completion of stage 1. Stage 2 waits meanwhile.
 fn finish<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -136,7 +141,7 @@ fn finish<'m, S: Sys>(
     parent: &End<OfChild>,
     init_end: End<OfChild>,
 ) -> Result<StageEnd, Error<'m>> {
-    // Stage 2 has its own copy; stage 0 must see its end of file when it dies.
+    // Stage 2 has its own copy of this end. An open copy here would hide the death of stage 2 from stage 0.
     init_end.close(sys)?;
     let Some(stage_2) = wards.stage_2 else { return Ok(StageEnd::Exit(1)) };
     log.debug(sys, format_args!("request stage-0 to forward stage-2 pid ({stage_2})"));

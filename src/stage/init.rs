@@ -13,37 +13,39 @@ use crate::sync::{End, Message, OfChild};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd};
 
-/// Whether, and how strictly, stage 2 drops its supplementary groups.
+/// Whether stage 2 drops its supplementary groups, and whether a refusal is an error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DropGroups {
-    /// They stay.
+    /// The groups are kept.
     No,
-    /// They go, or the bootstrap fails.
+    /// The groups are dropped. A refusal ends the bootstrap.
     Yes,
-    /// They go unless the namespace forbids it.
+    /// The groups are dropped unless the namespace forbids it.
     IfAllowed,
 }
 
-/// The supplementary groups by runc's table (spec 3.5), or as the policy says.
+/// Returns whether stage 2 drops its groups: by the policy, or by runc's rules (`docs/protocol.md#groups`).
 #[must_use]
 pub fn drop_groups(policy: Setgroups, bootstrap: &Bootstrap<'_>) -> DropGroups {
     match policy {
-        // Rootless, the kernel has denied it or newgidmap has done what is needed.
+        // If the launcher is not root, the kernel has denied setgroups(2), or newgidmap has set the groups
+        // up.
         Setgroups::FromMessage if bootstrap.setgroup() && !bootstrap.rootless_euid() => DropGroups::Yes,
         Setgroups::FromMessage | Setgroups::Deny | Setgroups::Allow => DropGroups::No,
         Setgroups::DropIfAllowed => DropGroups::IfAllowed,
     }
 }
 
-/// Waits for stage 0's message, then becomes session leader, and root unless the policy leaves that to [`LastSteps`].
-/// `user_namespace` is the user namespace that stage 1 has opened for [`LastSteps`] and not joined.
+/// Waits for stage 0's message, then becomes session leader, and root unless the policy leaves that to
+/// [`LastSteps`]. `user_namespace` is the user namespace that stage 1 has opened for [`LastSteps`] and not
+/// joined.
 ///
-/// We are stage 2, in every namespace asked for, with its privileges; pid 1 if the pid namespace is new. Stage 0
-/// waits for us to finish. No irreversible step precedes stage 0's message, since the launcher may give up
-/// until then.
+/// Runs in stage 2, in every requested namespace, with the privileges there; as pid 1 if the pid namespace is
+/// new. Waits for stage 0's message before any irreversible step, because the launcher may give up until
+/// then. Stage 0 waits for the completion of stage 2.
 ///
 /// # Errors
-/// What ends the bootstrap.
+/// The failure that ends the bootstrap.
 pub fn run<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -54,7 +56,7 @@ pub fn run<'m, S: Sys>(
 ) -> Result<StageEnd, Error<'m>> {
     // The first call: from here on a stopped stage 2 ends with the launcher.
     end_with_launcher(sys, cx.policy.ends_with_launcher);
-    // Already a failure of this close is this stage's.
+    // Before the close below, so that its failure is logged as a failure of stage 2.
     log.enter_stage(2);
     stage_1s_end.close(sys)?;
     if cx.policy.dialect.failure_over_sync {
@@ -107,8 +109,8 @@ fn become_root<'m, S: Sys>(
     Ok(())
 }
 
-/// The steps of stage 2 that [`Credentials::RootLast`](crate::policy::Credentials::RootLast) delays until the go byte has arrived,
-/// a few calls before the exec.
+/// The steps of stage 2 that [`Credentials::RootLast`](crate::policy::Credentials::RootLast) delays until the
+/// go byte has arrived, a few calls before the exec.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LastSteps {
     /// The user namespace to join; `None` if stage 1 has joined it.
@@ -122,13 +124,15 @@ pub struct LastSteps {
 impl LastSteps {
     /// Joins the user namespace, unless stage 1 has joined it, and becomes its root.
     ///
-    /// We are stage 2, in all other namespaces, with the caller's ids and privileges, not dumpable; the launcher has sent
-    /// the go byte. `path` is the path of the user namespace, for the error.
+    /// Runs in stage 2, in all other namespaces, with the caller's ids and privileges, not dumpable; the
+    /// launcher has sent the go byte. `path` is the path of the user namespace, for the error.
     ///
-    /// Each change of ids clears the parent-death signal (PR_SET_PDEATHSIG(2const)), so it is set again after each.
+    /// Each change of ids clears the parent-death signal (PR_SET_PDEATHSIG(2const)), so it is set again after
+    /// each.
     ///
     /// # Errors
-    /// [`Error::NotJoined`] for `EPERM` of the join, [`Doing::Join`] for its other errors, or the error of a change of ids.
+    /// [`Error::NotJoined`] for `EPERM` of the join, [`Doing::Join`] for its other errors, or the error of a
+    /// change of ids.
     pub fn take<'m, S: Sys>(self, sys: &mut S, path: &'m [u8]) -> Result<(), Error<'m>> {
         if let Some(fd) = self.user_namespace {
             let kind = NsKind::User;
@@ -144,8 +148,8 @@ impl LastSteps {
     }
 }
 
-/// The cgroup namespace, where it is ours to make: its root is the cgroup in which its maker is, and the launcher of these
-/// lines puts stage 2 into one.
+/// Creates the cgroup namespace, in the dialects where stage 2 creates it. Its root is the cgroup of the
+/// process that creates it, and the launchers of these dialects move stage 2 into its cgroup.
 fn create_cgroup_namespace<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -162,7 +166,8 @@ fn create_cgroup_namespace<'m, S: Sys>(
     unshare(sys, CloneFlags::NEWCGROUP).map_err(|errno| Error::Os { doing: Doing::UnshareCgroup, errno })
 }
 
-/// The launcher's word, which comes after the pid line: by then stage 2 is in its cgroup. It ends as the launcher does.
+/// Waits for the launcher's byte, which follows the pid line: by then stage 2 is in its cgroup. Returns an
+/// error if the launcher dies.
 fn await_cgroup<'m, S: Sys>(sys: &mut S, init_pipe: Fd) -> Result<(), Error<'m>> {
     let doing = Doing::ReadCgroupByte;
     let mut byte = [0];

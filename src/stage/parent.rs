@@ -1,4 +1,5 @@
-//! Stage 0, the parent: writes for stage 1 what only an outsider may write, and reports both pids.
+//! Stage 0, the parent: writes the files of stage 1 that only an outside process may write, and reports both
+//! pids.
 
 use super::{Context, StageEnd, Wards, child, enter, sources};
 use crate::bootstrap::text::Lossy;
@@ -12,15 +13,16 @@ use crate::sync::{End, Message, OfParent, Pair};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd};
 
-/// Makes the sync pipes and stage 1, then serves it.
+/// Creates the sync pipes and stage 1, then serves the requests of stage 1. Stages 1 and 2 return from here
+/// too, each in its own process.
 ///
-/// We are stage 0, in the caller's namespaces, with the caller's privileges. The launcher waits for the pid line
-/// and for our exit status; stage 1 and stage 2 come back from here too, in processes of their own.
+/// Runs in stage 0, in the caller's namespaces, with the caller's privileges. The launcher waits for the pid
+/// line and for the exit status of stage 0.
 ///
 /// # Errors
-/// What ends the bootstrap. Stages that exist by then are killed.
+/// The failure that ends the bootstrap. The stages that exist by then are killed.
 pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Result<StageEnd, Error<'m>> {
-    // Two pairs, so that stage 1 and stage 2 cannot take each other's messages.
+    // Two pairs, so that stages 1 and 2 cannot receive each other's messages.
     let to_child = Pair::open(sys, SyncPipe::Child, cx.init_pipe)?;
     let to_init = Pair::open(sys, SyncPipe::Grandchild, cx.init_pipe)?;
     enter(sys, log, 0);
@@ -37,7 +39,7 @@ pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Resul
     serve(sys, log, cx, &mut wards, to_child, to_init).map_err(|error| wards.kill(sys, error))
 }
 
-/// What stage 0 does while the others live.
+/// Serves stage 1, then lets stage 2 run and waits for its completion.
 fn serve<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -46,7 +48,7 @@ fn serve<'m, S: Sys>(
     to_child: Pair,
     to_init: Pair,
 ) -> Result<StageEnd, Error<'m>> {
-    // First of all the ends that are not ours: the end of a file must mean the end of a process.
+    // First close the other stages' ends: an open copy would hide the death of a stage.
     let child = to_child.into_parent(sys)?;
     let init = to_init.into_parent(sys)?;
     let Some(stage_1) = wards.stage_1 else { return Ok(StageEnd::Exit(1)) };
@@ -64,7 +66,7 @@ fn serve<'m, S: Sys>(
     child.expect(sys, Message::ChildFinish, SyncStep::Stage1Next)?;
     log.debug(sys, format_args!("stage-1 complete"));
     log.debug(sys, format_args!("<- stage-1 synchronisation loop"));
-    // The launcher may reap it at any time now, and the number may be somebody else's.
+    // From now on the launcher may reap stage 1, and the kernel may give its pid to another process.
     wards.stage_1 = None;
 
     log.debug(sys, format_args!("-> stage-2 synchronisation loop"));
@@ -81,10 +83,11 @@ fn serve<'m, S: Sys>(
     Ok(StageEnd::Exit(0))
 }
 
-/// Writes the maps and the time offsets of stage 1, and opens its mount sources, when it asks for them.
+/// Writes the maps and the time offsets of stage 1, and opens its mount sources, when stage 1 asks for them.
 ///
-/// The offsets' file is opened together with the maps, while stage 1 lets us, and written later: after that
-/// stage 1 may be non-dumpable for good, and its files root's (spec 4.2.27).
+/// The file of the offsets is opened together with the maps and written later. After the maps, stage 1 may
+/// stay non-dumpable, and its files then belong to root: an unprivileged stage 0 would get `EACCES`
+/// (`docs/protocol.md#dumpable`).
 fn write_for<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -144,9 +147,9 @@ fn write_to<'m, S: Sys>(
 
 /// Returns the death of stage 1 if that is the cause of `error`; otherwise `error`.
 ///
-/// While a process exits, its files in /proc pass to root before its end of the sync pipe is closed (do_exit(): PF_EXITING,
-/// exit_mm, exit_files). In between, an open or a write fails as if a privilege were missing; a mapping tool fails in the
-/// same way.
+/// The kernel gives the /proc files of an exiting process to root before it closes the process's end of the
+/// sync pipe (do_exit(): PF_EXITING, exit_mm, exit_files). In between, an open or a write fails as if a
+/// privilege were missing, and a mapping tool fails in the same way.
 fn unless_dying<'m, S: Sys>(
     sys: &mut S,
     child: &End<OfParent>,
@@ -174,12 +177,13 @@ fn unless_dying<'m, S: Sys>(
     if known.unwrap_or_else(|| hangs_up(sys, child.fd())) { died } else { error }
 }
 
-/// The time for which stage 0 waits for the death of stage 1 if its `stat` file cannot be read, in milliseconds. An exiting
-/// process closes its descriptors in much less time, if it gets a CPU.
+/// The time for which stage 0 waits for the death of stage 1 if its `stat` file cannot be read, in
+/// milliseconds. An exiting process closes its descriptors in much less time, if it gets a CPU.
 const DEATH_WAIT_MS: i32 = 1000;
 
-/// Returns whether stage 1 closes its end of the sync pipe within [`DEATH_WAIT_MS`]. A running stage 1 keeps its end open until
-/// it has sent the pid of stage 2. Bytes in the pipe do not count: they may be its request for maps.
+/// Returns whether stage 1 closes its end of the sync pipe within [`DEATH_WAIT_MS`]. A running stage 1 keeps
+/// its end open until it has sent the pid of stage 2. Unread bytes in the pipe do not count: they may be its
+/// request for maps.
 fn hangs_up<S: Sys>(sys: &mut S, sync: Fd) -> bool {
     let mut ends = [PollFd::new(sync, PollEvents(0))];
     let polled = uninterrupted(sys, |sys| sys.poll(&mut ends, DEATH_WAIT_MS));
@@ -200,7 +204,7 @@ fn write_offsets<'m, S: Sys>(
     target.write_once(sys, file, fd, text)
 }
 
-/// Takes the pid of stage 2 from stage 1.
+/// Receives the pid of stage 2 from stage 1.
 fn take_pid<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -213,8 +217,8 @@ fn take_pid<'m, S: Sys>(
     child.say(sys, Message::RecvpidAck, SyncStep::WriteRecvpidAck)
 }
 
-/// Writes the pid line: once, in one write, and only now that stage 2 exists. Both pids are as seen from here, which is as
-/// the launcher sees them.
+/// Writes the pid line, in one write, after stage 2 exists. Both pids are numbers of stage 0's pid namespace,
+/// which is also the launcher's.
 fn forward_pids<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -237,7 +241,7 @@ mod tests {
     use crate::sys::MockSys;
     use crate::sys::types::{FsType, WaitStatus};
 
-    /// Stage 0's end of the sync pipe: 6.
+    /// Returns stage 0's end of the sync pipe, descriptor 6.
     fn end(sys: &mut MockSys) -> End<OfParent> {
         sys.expect_socketpair().once().returning(|| Ok((Fd(5), Fd(6))));
         sys.expect_close().returning(|_| Ok(()));
@@ -319,7 +323,7 @@ mod tests {
             }
             sys.expect_poll().once().returning(|_, _| Err(Errno::EINTR));
             sys.expect_poll().once().returning(move |fds, timeout| {
-                // Only the hang-up counts: bytes may be stage 1's request for maps.
+                // Only the hang-up counts: unread bytes may be stage 1's request for maps.
                 assert_eq!((fds[0].fd, fds[0].events, timeout), (Fd(6), PollEvents(0), DEATH_WAIT_MS));
                 fds[0].revents = polled?;
                 Ok(usize::from(fds[0].revents != PollEvents(0)))

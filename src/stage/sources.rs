@@ -1,8 +1,9 @@
-//! Mount sources (1.1): stage 0 opens the sources of the container's bind mounts, and stage 1 puts each where the runtime
-//! has kept a number free for it.
+//! Mount sources (runc 1.1). Stage 0 opens the sources of the container's bind mounts. Stage 1 moves each to
+//! the descriptor number that the launcher has reserved for it.
 //!
-//! A source may lie where the container's root may not go, so stage 0 opens it, with the caller's privileges; but in the
-//! container's mount namespace, since the kernel binds no mount of another one (mount(2), EINVAL).
+//! The container's root may lack access to a source, so stage 0 opens it with the caller's privileges. It
+//! does so in the container's mount namespace: the kernel refuses to bind a mount of another mount namespace
+//! (mount(2), `EINVAL`). See `docs/protocol.md#mount-sources`.
 
 use crate::bootstrap::mount_fds::{MountFds, MountFdsError};
 use crate::bootstrap::{Bootstrap, Environment, MountSources};
@@ -14,12 +15,14 @@ use crate::sync::{End, OfChild, OfParent};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags};
 
-/// Whether both sides agree, and every number is kept free, for one source: before a socket of ours could get it.
+/// Checks that message and environment list the same sources, and that every reserved number is open. This
+/// precedes the first socket, which could otherwise get one of the numbers. Returns `None` if the message has
+/// no mount sources; then the variable is not read.
 ///
-/// We are whoever becomes stage 0, with the message and nothing else.
+/// Runs in stage 0 before it creates any process or descriptor, after it has read the message.
 ///
 /// # Errors
-/// [`Error::MountFds`]. `None` without mount sources in the message; then the variable is not looked at.
+/// [`Error::MountFds`].
 pub fn check<'m, 'e, S: Sys>(
     sys: &mut S,
     bootstrap: &Bootstrap<'m>,
@@ -40,7 +43,7 @@ pub fn check<'m, 'e, S: Sys>(
             Err(Errno::EBADF) => return Err(Error::MountFds(MountFdsError::NotOpen(number))),
             Err(errno) => return Err(Error::Os { doing: Doing::CheckMountFd(number), errno }),
         }
-        // A runtime gives rising numbers, which need no look at the others.
+        // Launchers use rising numbers, so a comparison with all earlier numbers is rarely needed.
         if Some(number) <= highest && numbers.iter().take(mount).any(|earlier| earlier == Some(number)) {
             return Err(Error::MountFds(MountFdsError::Twice(number)));
         }
@@ -49,21 +52,21 @@ pub fn check<'m, 'e, S: Sys>(
     Ok(Some(numbers))
 }
 
-/// Opens every source in stage 1's mount namespace, and sends it.
+/// Opens every source in stage 1's mount namespace, and sends it to stage 1.
 ///
-/// We are stage 0, in the caller's namespaces, with the caller's privileges, and for as long as we open in the mount
-/// namespace of stage 1, which waits for each of them. We have a single thread and share no working directory, which
-/// setns(2) asks for; nothing is looked up by path between going and coming back but the sources.
+/// Runs in stage 0, in the caller's namespaces, with the caller's privileges. While it opens the sources it
+/// is in the mount namespace of stage 1, which waits for each of them. setns(2) requires a single thread that
+/// shares no working directory. Between the two setns calls only the sources are looked up by path.
 ///
 /// # Errors
-/// What ends the bootstrap; then we end where we are.
+/// The failure that ends the bootstrap. Stage 0 may then still be in the mount namespace of stage 1.
 pub(super) fn send<'m, S: Sys>(
     sys: &mut S,
     sources: MountSources<'m>,
     target: ProcDir,
     child: &End<OfParent>,
 ) -> Result<(), Error<'m>> {
-    // Both before the first setns: after it, /proc is whatever is mounted there.
+    // Open both before the first setns: after it, /proc is a mount of the container.
     let own = open_own(sys)?;
     let container = target.open_mount_namespace(sys)?;
     let enter = |doing| move |errno| Error::Os { doing, errno };
@@ -74,7 +77,7 @@ pub(super) fn send<'m, S: Sys>(
         let path = terminated(&mut buffer, source).ok_or(Error::Os { doing, errno: Errno::ENAMETOOLONG })?;
         let fd = sys.openat(Fd::CWD, path, OpenFlags::Path).map_err(enter(doing))?;
         child.send_fd(sys, fd, Doing::SendMountSource(source))?;
-        // Stage 1 has its own copy; one that only says where a file is loses nothing.
+        // Stage 1 has its own copy. An O_PATH descriptor has no data that a failed close could lose.
         let _ = sys.close(fd);
     }
     sys.setns(own, CloneFlags::NEWNS).map_err(enter(Doing::LeaveMountNamespace))?;
@@ -93,12 +96,13 @@ fn open_own<'m, S: Sys>(sys: &mut S) -> Result<Fd, Error<'m>> {
     }
 }
 
-/// Takes the sources one after the other, each to its number.
+/// Receives the sources in order and moves each to its reserved number.
 ///
-/// We are stage 1, in the container's namespaces, root of its user namespace; stage 0 sends in the order of the mounts.
+/// Runs in stage 1, in the container's namespaces, as root of its user namespace. Stage 0 sends the sources
+/// in the order of the mounts.
 ///
 /// # Errors
-/// What ends the bootstrap.
+/// The failure that ends the bootstrap.
 pub(super) fn receive<'m, S: Sys>(
     sys: &mut S,
     numbers: MountFds<'_>,

@@ -1,4 +1,4 @@
-//! The order of each stage's calls, one process at a time, on canned replies.
+//! The order of each stage's calls, one process at a time, with canned replies.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,7 +24,8 @@ use crate::sys::types::{
 };
 use crate::timens::TimeOffsets;
 
-/// A kernel that says yes, forks as told, and gives these bytes to reads one after the other.
+/// Returns a mock kernel on which every call succeeds. Each clone returns the next of `forks`; reads return
+/// `reads` in order.
 fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
     let mut sys = MockSys::new();
     let mut next_fd = 5;
@@ -32,7 +33,7 @@ fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
         next_fd += 2;
         Ok((Fd(next_fd - 2), Fd(next_fd - 1)))
     });
-    // Namespaces get numbers from 40 on, /proc from 20 on, files below it from 30 on.
+    // Namespaces get descriptors from 40 on, /proc from 20 on, files below it from 30 on.
     let mut next_open = 20;
     sys.expect_openat().returning(move |_, _, flags| {
         next_open += 1;
@@ -53,7 +54,7 @@ fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
         }
         Ok(count)
     });
-    // The peer has always sent something, and the launcher lives.
+    // The peer has always sent something, and the launcher is alive.
     sys.expect_poll().returning(|fds, _| {
         fds[0].revents = fds[0].events;
         Ok(1)
@@ -88,7 +89,7 @@ fn canned(forks: &[Fork], reads: Vec<Vec<u8>>) -> MockSys {
     sys
 }
 
-/// The message's bytes as a read of the header and a read of the payload.
+/// Returns the bytes of the message, header and payload.
 fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
     in_dialect(bootstrap, &Dialect::V1_2)
 }
@@ -104,7 +105,7 @@ fn word(message: Message) -> Vec<u8> {
     message.value().to_ne_bytes().to_vec()
 }
 
-/// One process of a run: its outcome and its calls.
+/// Runs one process; returns its outcome and its calls.
 fn run(sys: MockSys, level: Level) -> (Outcome, String) {
     run_as(sys, level, &Dialect::V1_2)
 }
@@ -145,7 +146,7 @@ fn stage_0_of_a_start_without_any_namespace() {
     assert_snapshot("stage_0_nothing", outcome, &transcript);
 }
 
-/// A rootful container with a user namespace and time offsets.
+/// Calls `test` with the message of a rootful container with a user namespace and time offsets.
 fn with_user_and_time(test: impl FnOnce(&Bootstrap<'_>)) {
     let uid = CString::new("0 100000 65536\n").unwrap();
     let offsets = CString::new("boottime 10 0\n").unwrap();
@@ -232,7 +233,7 @@ fn a_dead_stage_1_takes_nobody_else_along_and_is_named() {
     assert_snapshot("stage_0_stage_1_died", outcome, &transcript);
 }
 
-/// Stage 2 of 1.0, with a cgroup namespace to create, and what the launcher says on the init pipe.
+/// Runs stage 2 of 1.0 with a cgroup namespace to create. `said` are the launcher's bytes on the init pipe.
 fn stage_2_of_1_0(said: &[u8]) -> (Outcome, String) {
     let boot = Bootstrap::new(CloneFlags::NEWCGROUP);
     let reads = std::vec![in_dialect(&boot, &Dialect::V1_0), word(Message::Grandchild), said.to_vec()];
@@ -290,7 +291,7 @@ fn a_stage_that_told_its_failure_leaves_stage_0_nothing_to_say() {
     }
 }
 
-/// Nobody else knows stage 2 by then.
+/// Only stage 1 has the pid of stage 2 by then.
 #[test]
 fn a_stage_1_that_is_left_alone_takes_stage_2_along() {
     let reads = std::vec![message(&Bootstrap::new(CloneFlags::EMPTY))];
