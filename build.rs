@@ -33,7 +33,7 @@ fn short(commit: &str) -> Option<&str> {
     (commit.len() >= 7 && hexadecimal).then(|| commit.get(..DIGITS).unwrap_or(commit))
 }
 
-/// Returns the commit in `.cargo_vcs_info.json`, which `cargo package` writes: `{"git": {"sha1": "…"}, …}`.
+/// Returns the commit in `.cargo_vcs_info.json`, a file of `cargo package`: `{"git": {"sha1": "…"}, …}`.
 fn packaged(folder: &Path) -> Option<String> {
     let text = fs::read_to_string(folder.join(".cargo_vcs_info.json")).ok()?;
     let (_, rest) = text.split_once("\"sha1\"")?;

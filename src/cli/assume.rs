@@ -57,10 +57,10 @@ pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, kernel=X.Y, subu
 
 impl AssumeValue {
     /// Parses one `KEY=VALUE`.
-    /// Parses one `KEY=VALUE`.
     ///
     /// # Errors
     /// The argument is malformed or the key unknown; the text lists the keys.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or_else(|| format!("not KEY=VALUE; the keys: {KEYS}"))?;
         let wrong = || format!("'{value}' is no value for {key}; the keys: {KEYS}");
         let number = || value.parse().map_err(|_| wrong());

@@ -15,7 +15,7 @@ pub(crate) enum Failure {
     Usage(String),
     /// Any other failure: printed as `nsexec: TEXT`.
     Other {
-        /// What failed, on which object, the errno in words, and the likely cause.
+        /// The failed step, its object, the errno in words, and the likely cause.
         text: String,
         /// The exit status.
         status: u8,

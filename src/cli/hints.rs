@@ -151,7 +151,7 @@ pub(crate) const fn open_files_limit(errno: Errno) -> Option<&'static str> {
 const ALWAYS: fn(&Case<'_>) -> bool = |_| true;
 
 const ROWS: &[Row] = &[
-    // -- creating ----------------------------------------------------------------------------------------------
+    // -- creating -------------------------------------------------------------------------------------------
     Row {
         codes: &["unshare-user"],
         errnos: &[Errno::EPERM],
@@ -203,7 +203,7 @@ const ROWS: &[Row] = &[
         when: |case| !case.missing().is_empty(),
         say: "this kernel has no namespaces of kind {missing}: leave them out",
     },
-    // -- mapping -----------------------------------------------------------------------------------------------
+    // -- mapping --------------------------------------------------------------------------------------------
     Row {
         codes: &["setgroups-file", "mapping-tool-missing"],
         errnos: &[Errno::EPERM],
@@ -301,7 +301,7 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "no privilege over that user namespace, or setgroups is denied there",
     },
-    // -- joining -----------------------------------------------------------------------------------------------
+    // -- joining --------------------------------------------------------------------------------------------
     Row {
         codes: &["join"],
         errnos: &[Errno::EPERM],
@@ -314,7 +314,7 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "nothing of this name: has its process ended?",
     },
-    // -- the command's surroundings ----------------------------------------------------------------------------
+    // -- the command's surroundings -------------------------------------------------------------------------
     Row {
         codes: &["mount-proc"],
         errnos: &[Errno::EPERM],
@@ -375,7 +375,7 @@ const ROWS: &[Row] = &[
         when: |case| case.asked.joined.contains(NsKind::Pid),
         say: "the first process of that pid namespace has ended, and so has the namespace",
     },
-    // -- the command -------------------------------------------------------------------------------------------
+    // -- the command ----------------------------------------------------------------------------------------
     Row {
         codes: &["exec"],
         errnos: &[Errno::ENOENT],
