@@ -176,7 +176,7 @@ fn covers_proc(mountinfo: &str) -> bool {
     mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with("/proc/"))
 }
 
-/// Returns the hidepid mode of /proc for a caller in these groups. The last mount at /proc is the visible one.
+/// Returns /proc's hidepid mode for a caller in these groups. The last mount at /proc is the visible one.
 fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
     let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
     // The options follow the file system's type and its source.
