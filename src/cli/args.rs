@@ -138,7 +138,7 @@ pub(crate) enum Command {
     /// Run a command in the namespaces of a process, as nsenter(1)
     #[command(after_help = ENTER_EXAMPLES)]
     Enter(EnterArgs),
-    /// Show a bootstrap message in words, or as JSON
+    /// Print a bootstrap message as text or JSON
     #[command(after_help = DECODE_EXAMPLES)]
     Decode(DecodeArgs),
     /// Write the bootstrap message of these flags to standard output
