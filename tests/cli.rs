@@ -492,8 +492,8 @@ fn a_verbose_trace_has_an_agreeing_witness() {
     }
 }
 
-/// Numbers in the command's arguments, name and environment, in scores and in paths are never rewritten as
-/// pids, even if a simulated or real process has the same number.
+/// Numbers in the command's arguments, name, environment, scores and paths are never rewritten as pids. This
+/// holds even if a simulated or real process has the same number.
 #[test]
 fn numbers_of_the_caller_are_not_taken_for_pids() {
     for caller in Caller::all() {

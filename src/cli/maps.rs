@@ -156,9 +156,8 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
 /// Returns lines that map the ranges one after the other, from inside id 1 on. Ids beyond the last one are
 /// cut off.
 ///
-/// The kernel maps each id only once. So ids that the file lists twice are left out the second time, and the
-/// caller's own id is left out, which is mapped already. Each remaining part is within one range, as the tool
-/// requires.
+/// The kernel maps each id only once. So an id that the file lists twice is mapped once, and the caller's own
+/// id, which is mapped already, is left out. Each remaining part is within one range, as the tool requires.
 fn above(ranges: &[SubRange], own: u32) -> impl Iterator<Item = Extent> {
     let mut taken = vec![(u64::from(own), u64::from(own) + 1)];
     let mut inside: u32 = 1;

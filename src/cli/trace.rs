@@ -47,7 +47,7 @@ const STRACE: &str = "strace";
 const RECORD: &str = "record.jsonl";
 
 /// The largest file that strace may write, in bytes. A message of 1 MiB is sent and read, at four characters
-/// a byte; the rest needs less than half.
+/// a byte: that takes half of it. The other half is for the remaining calls.
 const WITNESS_FILE: usize = 16 << 20;
 
 /// Runs a command, records it, and compares the record with the plan. Returns the command's exit status if
@@ -86,7 +86,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let shown = Rc::new(RefCell::new(String::new()));
     let lines = Rc::clone(&shown);
     let mut launcher = run::launcher_of(&bootstrap, &job, move |line| lines.borrow_mut().push_str(line))?;
-    // Before the sink: so its descriptor has a higher number than those of the signals, as in every run.
+    // Before the sink is made: the descriptors of the signals come first, as in every run.
     let signals = run::take_signals()?;
     launcher.supervised(&signals);
     let plan = planned(&launcher, facts, args)?;

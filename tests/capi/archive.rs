@@ -151,8 +151,8 @@ fn sources(name: &str) -> Result<PathBuf, String> {
     Ok(copy)
 }
 
-/// Checks that the archive contains no path of the build machine, with special characters in the path, and
-/// with every place from which cargo reads flags.
+/// Checks that the archive contains no path of the build machine. The path has special characters, and cargo
+/// reads flags from each possible place.
 fn folders() -> Outcome {
     let text = |error: std::io::Error| error.to_string();
     let copy = sources("somebody's sources")?;
