@@ -1,25 +1,27 @@
 //! The namespace bootstrap of a container: runc's C `nsexec()`, in Rust.
 //!
-//! The map of the crate, in reading order:
+//! The modules, in reading order:
 //!
-//! | read | for |
+//! | module | contents |
 //! |---|---|
-//! | [`nsexec`] | the top script, a table of contents of the whole bootstrap |
+//! | [`nsexec`] | the top-level script of the whole bootstrap |
 //! | [`stage`] | the three processes: [`stage::parent`], [`stage::child`], [`stage::init`] |
-//! | [`bootstrap`] | the message: decoder, encoder, dialects, environment |
-//! | [`cloned`] | the sealed copy of our own program, for runc's older lines and for our launcher |
-//! | [`namespace`] | kinds, paths, join passes, unshare steps |
-//! | [`idmap`], [`timens`] | id maps and time offsets, as values and as writes |
-//! | [`sync`], [`log`], [`json`], [`error`] | what stages tell each other, the launcher and people |
-//! | [`sys`] | the one door to the kernel: the trait, the real backend, the recorder, the simulated kernel |
-//! | [`entry`] | the edge in the child: environment, core, exit or return |
+//! | [`bootstrap`] | the bootstrap message: decoder, encoder, dialects, environment |
+//! | [`cloned`] | the sealed copy of our own program, for runc's older releases and for our launcher |
+//! | [`namespace`] | namespace kinds, paths, the join passes, the unshare steps |
+//! | [`idmap`], [`timens`] | id maps and time offsets: parsing and writing |
+//! | [`sync`], [`log`], [`json`], [`error`] | messages between stages, to the launcher and to people |
+//! | [`sys`] | every system call: the trait, the real backend, the recorder, the simulated kernel |
+//! | [`entry`] | the entry points in the child process: read the environment, run, exit or return |
+//! | `capi` | the C symbols of `libnsexec.a` (feature `capi`) |
+//! | `audit` | recorded runs as data: sections, comparison, the strace witness, rules (feature `audit`) |
 //! | `launch` | the launcher's half of the protocol (feature `std`) |
 //!
-//! There are two kinds of function in the core. A *decider* takes values and returns values. A *script* takes
-//! `&mut impl Sys` and walks what the deciders decided. Grep for `sys.` and you have every effect there is.
+//! The core has two kinds of function. A *decider* takes values and returns values. A *script* takes
+//! `&mut impl Sys` and carries out the deciders' results. Every effect is a call on `sys.`, so grep for that.
 #![no_std]
-// The lints of the core: no panic, no silent truncation, no arithmetic that wraps. They hold everywhere but in the
-// modules below that say otherwise.
+// The core must not panic, truncate silently or overflow. These lints apply to all modules but those below
+// that allow an exception.
 #![cfg_attr(
     not(test),
     deny(

@@ -1,8 +1,8 @@
-//! Whole bootstraps on the real kernel, recorded through the shared sink, and seen by strace as well: the sections are
-//! whole, the two agree, and every rule holds.
+//! Tests of recorded bootstraps on the real kernel. The record must contain every section, agree with
+//! strace's output, and break no rule.
 //!
-//! Each case is this program, run again as the launcher with a single thread; some as root, some as an ordinary user. With
-//! `NSEXEC_AUDIT_KEEP=DIR` the records are left there.
+//! Each case is this program, executed again as the launcher with a single thread, as root or as an ordinary
+//! user. With `NSEXEC_AUDIT_KEEP=DIR` the records are kept in DIR.
 
 use std::ffi::CString;
 use std::fs;
@@ -39,11 +39,11 @@ const OUT: &str = "NSEXEC_AUDIT_OUT";
 const LEVEL: &str = "NSEXEC_AUDIT_LEVEL";
 const KEEP: &str = "NSEXEC_AUDIT_KEEP";
 
-/// An ordinary user that every Debian has, with a name, which newuidmap wants.
+/// An ordinary user that every Debian system has. newuidmap needs the name.
 const USER: &str = "daemon";
 const USER_ID: u32 = 1;
 
-/// What a case asks for, and which sections come of it.
+/// A bootstrap, and the expected sections of its record.
 struct Case {
     name: &'static str,
     user: bool,
@@ -56,11 +56,12 @@ struct Case {
     setgroup: bool,
     offsets: &'static str,
     dialect: &'static Dialect,
-    /// Mount sources, each with a NUL, and one NUL more; the numbers that the environment says for them.
+    /// The mount sources, each with its NUL, and one more NUL at the end. `numbers` are their descriptors in
+    /// the environment.
     sources: &'static [u8],
     numbers: &'static [i32],
     succeeds: bool,
-    /// The rules that are broken, on purpose.
+    /// The rules that the case breaks on purpose.
     warnings: &'static [&'static str],
     sections: &'static [&'static str],
 }
@@ -221,9 +222,9 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-// -- the outer run -------------------------------------------------------------------------------------------------------
+// -- the outer run: starts and checks the launchers ---------------------------------------------------------
 
-/// A folder with a copy of this program, which every user may enter.
+/// A folder with a copy of this program. Every user may enter the folder.
 struct Place {
     folder: PathBuf,
     program: PathBuf,
@@ -260,7 +261,7 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
             let file = Path::new(&keep).join(case.name).with_extension("jsonl");
             fs::write(file, recorded.to_json_lines().unwrap()).unwrap();
         }
-        // Twice the same, whatever the numbers were.
+        // A second run must agree, although pids and other numbers differ.
         let again = compare(&recorded, &record(case, place, debug, Tracer::Nobody));
         complaints.extend((!again.is_empty()).then(|| again.to_string()));
         if Command::new("strace").arg("-V").output().is_err() {
@@ -275,7 +276,7 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
         };
         let witnessed = witness::run_of(&files, Role::Launcher).unwrap();
         complaints.extend(findings(case, &witnessed));
-        // Names and failures alone, as an ordinary user's strace sees them.
+        // Compare names and failures only, as with an ordinary user's strace.
         let outlines = (outline::of_run(&seen), outline::of_files(&files, Role::Launcher).unwrap());
         complaints.extend(outline::compare(&outlines.0, &outlines.1).iter().map(|diff| format!("{diff:?}")));
         let diff = compare(&seen, &witnessed);
@@ -287,8 +288,8 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
     complaints
 }
 
-/// The user's own strace: it cannot read the memory of a process that is not dumpable, and mapping tools lose their setuid
-/// bit under it.
+/// Compares the record with the output of an ordinary user's own strace. It cannot read the memory of a
+/// non-dumpable process. Mapping tools lose their setuid bit under it, so cases with tools are left out.
 fn outline_of_the_user(case: &Case, place: &Place, debug: bool) -> Vec<String> {
     if !case.user || debug || case.tools.is_some() {
         return Vec::new();
@@ -300,7 +301,7 @@ fn outline_of_the_user(case: &Case, place: &Place, debug: bool) -> Vec<String> {
     differences.iter().map(|difference| format!("the user's strace: {difference:?}")).collect()
 }
 
-/// Whose strace looks on.
+/// The user that runs strace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tracer {
     Nobody,
@@ -308,8 +309,8 @@ enum Tracer {
     User,
 }
 
-/// Runs a case; what it recorded. In a mount namespace of its own, so that the user's subordinate ids are nobody else's
-/// business.
+/// Runs a case and returns its record. Runs in a mount namespace of its own, to set the subordinate ids of
+/// the ordinary user without effect on the machine.
 fn record(case: &Case, place: &Place, debug: bool, tracer: Tracer) -> Run {
     let out = place.folder.join("record");
     let strace = place.folder.join("strace");
@@ -326,7 +327,7 @@ fn record(case: &Case, place: &Place, debug: bool, tracer: Tracer) -> Run {
     }
     if tracer != Tracer::Nobody {
         words.push("strace".into());
-        // One file for all, and one for each process.
+        // Test both forms of output: one file for all processes, and one file for each.
         let form = |flag: &&'static str| if !debug && **flag == *"-f" { "-ff" } else { flag };
         words.extend(witness::FLAGS.iter().map(|flag| form(flag).into()));
         words.extend(["-o".into(), strace.to_str().unwrap().into()]);
@@ -356,7 +357,7 @@ fn examine(case: &Case, run: &Run) -> Vec<String> {
         complaints.push(format!("the sections are {names:?}"));
     }
     let end = |role| run.section(role).map_or(End::Unknown, |section| section.end);
-    // Whoever was killed has left its lines.
+    // Also a killed process leaves its lines in the record.
     let killed = run.sections.iter().filter(|section| section.end == End::Signaled(Signal::KILL));
     complaints.extend(
         killed
@@ -388,7 +389,7 @@ fn findings(case: &Case, run: &Run) -> Vec<String> {
     complaints
 }
 
-// -- the inner run: a launcher ------------------------------------------------------------------------------------------
+// -- the inner run: a launcher ------------------------------------------------------------------------------
 
 fn message(case: &Case) -> Vec<u8> {
     let text = |text: &str| CString::new(text).unwrap();
@@ -448,7 +449,7 @@ fn launch(sys: &mut Recorded, case: &Case, message: &[u8], level: Level, memory:
         Fork::Child => {
             sys.close(init).unwrap();
             sys.close(log).unwrap();
-            // Each is kept free by a copy of the init pipe.
+            // A copy of the init pipe holds each of these numbers.
             for number in case.numbers.iter().filter(|number| **number >= 0) {
                 sys.dup3(stage_init, Fd(*number)).unwrap();
             }
@@ -473,8 +474,8 @@ fn launch(sys: &mut Recorded, case: &Case, message: &[u8], level: Level, memory:
     }
     let mut records = [0; 4096];
     while sys.read(log, &mut records).unwrap() > 0 {}
-    // {"stage1_pid":A,"stage2_pid":B}: the digits of the keys are numbers too.
-    // {"pid": B, "pid_first": A}: here they are not.
+    // `{"stage1_pid":A,"stage2_pid":B}` splits into four numbers, because of the digits in its keys.
+    // `{"pid": B, "pid_first": A}` splits into two.
     if let [_, stage_1, _, stage_2] | [stage_2, stage_1] = pids[..] {
         sys.wait4(Pid(stage_1), WaitFor::Stages).unwrap();
         sys.wait4(stage_0, WaitFor::Stages).unwrap();
@@ -504,6 +505,6 @@ fn stages(
         Outcome::Exit(status) => status,
         Outcome::NotInit => 126,
     };
-    // SAFETY: ends this process, without what the launcher still has to do.
+    // SAFETY: exits this process at once. The rest of the launcher's code must not run here.
     unsafe { libc::_exit(status) }
 }

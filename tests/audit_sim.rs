@@ -1,4 +1,4 @@
-//! The rules over runs of the simulated kernel: faultless, and with one fault at any call.
+//! Checks the rules on runs of the simulated kernel: without a fault, and with one fault at each call.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ fn every_start_keeps_every_rule_with_any_fault() {
         for (name, sim) in [("runc", scenario.launched(Manner::Init, Level::Warning)), ("ours", ours)] {
             let whole = sim.run(&mut Oldest, None);
             let mut note = |what: String, report: &Report, found: Vec<String>| {
-                // runc's launcher is a model, and not ours.
+                // runc's launcher is a model, so its findings are ignored.
                 for finding in
                     found.into_iter().filter(|found| !(name == "runc" && found.contains(", launcher")))
                 {
@@ -73,7 +73,8 @@ fn every_start_keeps_every_rule_with_any_fault() {
             for (at, line) in places {
                 let deaths = [What::Kill, What::KillWaking, What::KillDying(Section::Stage1)];
                 for what in whats.into_iter().chain(deaths).chain([What::Short(1), What::Short(3)]) {
-                    // Known: the core takes these two of fstatfs for the open's, and goes on with the tool or without "deny".
+                    // A known limit: the core mistakes these two errors of fstatfs(2) for errors of open(2).
+                    // It then runs the mapping tool or leaves "deny" unwritten.
                     let is_fstatfs = matches!(line.call, nsexec_audit::record::Call::Fstatfs { .. });
                     if is_fstatfs && [Errno::EPERM, Errno::ENOENT].map(What::Errno).contains(&what) {
                         continue;
@@ -99,11 +100,12 @@ fn every_start_keeps_every_rule_with_any_fault() {
     assert!(bad.is_empty());
 }
 
-/// Returns copies of a line, each with one number changed: in the call, or in a reply that returns no new number.
+/// Returns copies of a line, each with one number changed: in the call, or in a reply that returns no new
+/// number.
 fn variations(line: &Line) -> Vec<Line> {
     fn changed(value: &Value) -> Vec<Value> {
         match value {
-            // Numbers that may be known, and one that is unknown.
+            // Two numbers that may exist in the run, and one that does not.
             Value::Number(number) => number.as_i64().map_or(vec![], |number| {
                 [number + 1, number ^ 1, 7_000_000].map(Value::from).into_iter().collect()
             }),
@@ -141,8 +143,9 @@ fn variations(line: &Line) -> Vec<Line> {
     all
 }
 
-/// Whether a comparison with the plan ignores the change: the cached thread id of a clone, which the kernel does not read,
-/// the length of the launcher's reads of the log, and whether data came with the end of the log.
+/// Returns whether a comparison with the plan ignores the change. It ignores the cached thread id of a clone,
+/// which the kernel does not read; the length of the launcher's reads of the log; and whether data came with
+/// the end of the log.
 fn does_not_count(line: &Line, other: &Line) -> bool {
     let without_cached = |call: &Call| match call {
         Call::CloneSibling { tid: Some(tid) } => {
@@ -171,7 +174,7 @@ fn does_not_count(line: &Line, other: &Line) -> bool {
     }
 }
 
-/// A run with another descriptor, pid, address, flag or length than the plan is not as planned.
+/// Checks that a run does not agree with the plan if one descriptor, pid, address, flag or length differs.
 #[test]
 fn every_number_counts_against_the_plan() {
     let policy = Policy::runc(&Dialect::V1_2);

@@ -1,5 +1,6 @@
-//! The program as people and scripts meet it: exit statuses, the one line that says what failed, and the circle of
-//! `encode` and `decode`. As whoever runs the tests; if that is root, as an ordinary user too.
+//! Tests of the program's interface: exit statuses, error lines, and `encode` followed by `decode`.
+//!
+//! Each test runs as the user that runs the tests; as root, also as an ordinary user.
 
 use std::fs;
 use std::io::Write;
@@ -14,24 +15,24 @@ use serde_json::Value;
 #[path = "runner/mod.rs"]
 mod runner;
 
-/// A program with the signals that an interactive shell gives it, whatever the runner of the tests has.
+/// Returns a command with the signal dispositions of an interactive shell, whatever the test runner has.
 fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(name);
     runner::fresh(&mut command);
     command
 }
 
-/// An ordinary user of no name, no group but its own, and no subordinate ids.
+/// The id of an ordinary user without a name, without other groups and without subordinate ids.
 const NOBODY: u32 = 54_321;
 
-/// A copy of the program that everybody may execute, and who executes it.
+/// A copy of the program that every user may execute, and the user that executes it.
 struct Caller {
     folder: PathBuf,
     uid: u32,
 }
 
 impl Caller {
-    /// Everybody that this test can be: ourselves, and an ordinary user if we are root.
+    /// Returns all possible callers: our own user, and an ordinary user if that is root.
     fn all() -> Vec<Self> {
         let ours = fs::metadata("/proc/self").unwrap().uid();
         let uids = if ours == 0 { vec![0, NOBODY] } else { vec![ours] };
@@ -45,15 +46,16 @@ impl Caller {
         let folder = std::env::temp_dir().join(format!("nsexec-cli-{}-{number}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        // Not fs::copy: the descriptor that writes would be inherited by what other threads start just then, and the
-        // copy could not be executed as long as they hold it ("Text file busy").
+        // Not fs::copy: a program that another thread starts meanwhile would inherit the descriptor open for
+        // writing. The copy could not be executed until that program closes it (ETXTBSY).
         let copied = program("cp").arg(env!("CARGO_BIN_EXE_nsexec")).arg(&folder).status().unwrap();
         assert!(copied.success());
         fs::set_permissions(folder.join("nsexec"), fs::Permissions::from_mode(0o755)).unwrap();
         Self { folder, uid }
     }
 
-    /// The program with these arguments, under a watch: a test may fail, but not hang.
+    /// Returns a command for the program with these arguments. It runs under timeout(1), so a test cannot
+    /// hang.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = program("timeout");
         command
@@ -71,14 +73,14 @@ impl Caller {
         self.command(args).output().unwrap()
     }
 
-    /// Status, standard output, standard error.
+    /// Returns the exit status, standard output and standard error.
     fn run(&self, args: &[&str]) -> (i32, String, String) {
         let output = self.output(args);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
-    /// `encode FLAGS | decode --json`.
+    /// Returns the JSON of `encode FLAGS | decode --json`.
     fn circle(&self, flags: &str) -> Value {
         let args: Vec<_> = ["encode"].into_iter().chain(flags.split_whitespace()).collect();
         let encoded = self.output(&args);
@@ -93,8 +95,8 @@ impl Caller {
         json["ok"].clone()
     }
 
-    /// Whether this user may make namespaces here at all; some containers and kernels forbid it. If not, `test` is
-    /// skipped.
+    /// Returns whether this user may create namespaces here; some containers and kernels forbid it. If not,
+    /// prints that `test` is skipped.
     fn may_unshare(&self, test: &str) -> bool {
         let mut probe = program("unshare");
         probe.args([
@@ -112,7 +114,7 @@ impl Caller {
         }
         let may = probe.current_dir("/").output().is_ok_and(|output| output.status.success());
         if !may {
-            // A line of its own, in one piece, whatever the harness is writing just then.
+            // One write with a newline first: the test harness may have written a partial line.
             let line = format!("\nskipped: cli::{test}@{}: it may not make namespaces here\n", self.uid);
             std::io::stderr().write_all(line.as_bytes()).unwrap();
         }
@@ -269,7 +271,6 @@ fn a_malformed_message_is_one_line_and_status_1() {
     );
 }
 
-/// The program, called `N`, in a shell's script. Status, standard output, standard error.
 /// Returns the command by which a script of root runs a program as the caller.
 fn becoming(caller: &Caller) -> String {
     if caller.uid == NOBODY {
@@ -279,6 +280,8 @@ fn becoming(caller: &Caller) -> String {
     }
 }
 
+/// Runs a shell script in which `$N` is the program. Returns the exit status, standard output and
+/// standard error.
 fn script(caller: &Caller, text: &str) -> (i32, String, String) {
     let text = format!("N={}/nsexec; cd {}; {text}", caller.folder.display(), caller.folder.display());
     let output =
@@ -301,7 +304,8 @@ fn decode_reads_its_message_and_no_more() {
     assert!(out.contains("creates user;"), "{out}");
 }
 
-/// The older lines make a copy of the program and say that they are ready before they read.
+/// In the dialects v1_0 and v1_1, stage 0 first makes a sealed copy of the program and reports that it is
+/// ready.
 #[test]
 fn a_plan_of_an_older_line_shows_its_first_steps() {
     let caller = Caller::all().remove(0);
@@ -355,7 +359,8 @@ fn a_plan_refuses_a_malformed_message_in_the_words_of_decode() {
 #[test]
 fn a_plan_says_who_would_wait_for_ever() {
     let caller = Caller::all().remove(0);
-    // runc 1.0's exec sends no byte before the cgroup namespace, and waits for stage 0 before it sends anything else.
+    // `runc exec` 1.0 sends no byte for the cgroup namespace, and waits for stage 0 before it sends anything
+    // else.
     let plan = "$N encode -r -C --dialect v1_0 | $N plan --bootstrap - --dialect v1_0 --manner";
     let (status, out, _) = script(&caller, &format!("{plan} exec"));
     assert_eq!((status, out.matches("=> waits for ever\n").count()), (1, 3), "{out}");
@@ -408,7 +413,7 @@ fn what_cannot_be_written_is_a_failure() {
             |why: &str| (1, String::new(), format!("nsexec: failed to write standard output: {why}\n"));
         assert_eq!(run(">/dev/full"), failed("No space left on device"), "{command}");
         assert_eq!(run(">&-"), failed("Bad file descriptor"), "{command}");
-        // All three: nothing that we open may be taken for one of them.
+        // All three are closed: a descriptor that nsexec opens must not get one of these numbers.
         assert_eq!(run("<&- >&- 2>&-").0, 1, "{command}");
     }
 }
@@ -435,7 +440,7 @@ fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
         let (status, out, err) = script(&caller, "$N trace --json /no/such/folder/r -r -- echo ran");
         let refused = "nsexec: failed to write /no/such/folder/r: No such file or directory\n";
         assert_eq!((status, out.as_str(), err.as_str()), (1, "", refused));
-        // What fails later does not hide what has been found.
+        // A later failure must not hide the comparison's result.
         let (status, out, err) = script(&caller, "$N trace --json /dev/full -r -C -- echo ran");
         assert_eq!((status, out.as_str(), err.lines().count()), (1, "ran\n", 2), "{err}");
         assert!(
@@ -445,7 +450,8 @@ fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
     }
 }
 
-/// Ctrl-C reaches nsexec, strace, nsexec under strace, and the command: the verdict comes, and the folder goes.
+/// Ctrl-C reaches nsexec, strace, nsexec under strace, and the command. nsexec still prints the result and
+/// removes the folder.
 #[test]
 fn an_interrupted_witness_tells_and_leaves_nothing() {
     if !std::path::Path::new("/usr/bin/strace").exists() {
@@ -464,7 +470,7 @@ fn an_interrupted_witness_tells_and_leaves_nothing() {
     }
 }
 
-/// `-v` shows the stages' records. The launcher must not write them where the witness counts every call.
+/// `-v` shows the stages' records. The launcher must not write them while the witness counts calls.
 #[test]
 fn a_verbose_trace_has_an_agreeing_witness() {
     if !std::path::Path::new("/usr/bin/strace").exists() {
@@ -486,8 +492,8 @@ fn a_verbose_trace_has_an_agreeing_witness() {
     }
 }
 
-/// Numbers in the command's arguments, name and environment, in scores and paths are the caller's, also if a simulated or a real
-/// process has the same number.
+/// Numbers in the command's arguments, name, environment, scores and paths are never rewritten as pids. This
+/// holds even if a simulated or real process has the same number.
 #[test]
 fn numbers_of_the_caller_are_not_taken_for_pids() {
     for caller in Caller::all() {
@@ -497,7 +503,7 @@ fn numbers_of_the_caller_are_not_taken_for_pids() {
         let before =
             format!("ln -sf /bin/true 101; export PID=101 LIST=102:$$; N=\"{} $N\";", becoming(&caller));
         for command in [
-            // Each number of a simulated process is the first argument once.
+            // For each pid of a simulated process, run one command with that number as its argument.
             "for pid in 98 99 100 101 102 103 104 110 111 112 $$; do $N trace -r -n -- true $pid || exit; done",
             "$N trace -r -n -- true 100 101 102 /proc/101 '(101)' 'nsexec-1[101]: (102)' '\"pid\": 101' $$",
             "$N trace -r -C -- ./101 101",
@@ -505,7 +511,7 @@ fn numbers_of_the_caller_are_not_taken_for_pids() {
             "$N trace -r -p -- sh -c 'exit 0' 101",
             "$N trace -C --join net=/proc/101/ns/net -- true; [ $? = 1 ]",
             "$N trace -C --join net=/proc/101 -- true; [ $? = 1 ]",
-            // Simulated processes have these pids, and this machine need not.
+            // Simulated processes have these pids. On this machine such processes may not exist.
             "for pid in 100 101 102 103; do $N trace -r -C -- /proc/$pid/exe; [ $? = 3 ] && exit 3; done; true",
         ] {
             let (status, _, err) = script(&caller, &format!("{before} {command}"));
@@ -517,7 +523,8 @@ fn numbers_of_the_caller_are_not_taken_for_pids() {
     }
 }
 
-/// With hidepid, paths into another user's process fail with an errno that depends on the mode, and the plan has that errno.
+/// With hidepid, a path into another user's process fails with an errno that depends on the mode. The plan
+/// has the same errno.
 #[test]
 fn a_proc_that_hides_processes_is_planned_for() {
     let callers = Caller::all();
@@ -552,7 +559,7 @@ fn a_proc_that_hides_processes_is_planned_for() {
         let assumed = if mode == 0 { "0\n" } else { "1\n" };
         assert!(out.ends_with(assumed), "hidepid={mode}: {out}{err}");
     }
-    // For another machine.
+    // The plan for another machine.
     let plan = |assume: &str| {
         let (status, out, err) = script(user, &format!("$N plan {assume} --join net=/proc/1/ns/net -- true"));
         assert!(status <= 1, "{err}");
@@ -562,7 +569,8 @@ fn a_proc_that_hides_processes_is_planned_for() {
     assert!(plan("--assume join=net:not-permitted").contains("Operation not permitted"));
 }
 
-/// strace's output and the whole record contain the environment. Neither is written to a file, and no value is shown.
+/// strace's output and the whole record contain the environment. Neither is written to a file, and no value
+/// is printed.
 #[test]
 fn a_witness_keeps_the_secrets_of_the_environment() {
     if !std::path::Path::new("/usr/bin/strace").exists() {
@@ -586,7 +594,7 @@ fn a_witness_keeps_the_secrets_of_the_environment() {
     }
 }
 
-/// A message, a record and a file's name may be anybody's.
+/// A message, a record or a file name may come from an untrusted source.
 #[test]
 fn nothing_that_is_read_acts_upon_the_terminal() {
     let caller = Caller::all().remove(0);
@@ -594,7 +602,7 @@ fn nothing_that_is_read_acts_upon_the_terminal() {
                   {\"call\":\"\\u001b[31mX\\u202e\",\"reply\":\"unit\"}\n";
     fs::write(caller.folder.join("record"), record).unwrap();
     let name = "$(printf 'no\\033[31m\\342\\200\\256such')";
-    // The name of a mapping tool is that of a section.
+    // A plan has a section with the name of the mapping tool.
     let maps = "--assume uid=1000 --assume gid=1000 --assume caps=none \
                 --assume subuid=100000:65536 --assume subgid=100000:65536";
     fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/\x1b[31mmap\xe2\x80\xae")).unwrap();
@@ -613,7 +621,7 @@ fn nothing_that_is_read_acts_upon_the_terminal() {
     }
 }
 
-/// A rootless message with two lines of ids and a mapping tool of this name.
+/// Returns a rootless message with maps of two lines and this name of both mapping tools.
 fn with_a_tool_named(name: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     let mut attribute = |number: u16, value: &[u8]| {
@@ -644,7 +652,7 @@ fn a_record_without_room_fails_nothing_and_says_what_it_lost() {
             continue;
         }
         for limit in [0, 20] {
-            // The limit is for this program's files alone: what it prints goes through a pipe.
+            // The limit affects only this program's files: its output goes through a pipe.
             let (status, out, err) =
                 script(&caller, &format!("ulimit -f {limit}; $N trace -r -C -- echo ran 2>&1 | cat"));
             assert_eq!(status, 0, "{err}");
@@ -779,7 +787,8 @@ fn a_reader_of_standard_error_that_goes_away_ends_nobody() {
         let child = command.stdout(Stdio::piped()).stderr(write).spawn().unwrap();
         drop(command);
         let output = child.wait_with_output().unwrap();
-        // Not by SIGPIPE, which would be 141 and leave the command behind; and the command has the caller's mask.
+        // SIGPIPE would give status 141 and leave the command behind. The command has the caller's signal
+        // mask.
         assert_eq!(output.status.code(), Some(7));
         let mask = own.lines().find(|line| line.starts_with("SigBlk")).unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -853,7 +862,7 @@ fn enter_joins_what_differs_and_passes_over_the_rest() {
 #[test]
 fn enter_with_nothing_left_to_join_just_runs() {
     for caller in Caller::all() {
-        // A process whose namespaces are ours, and whom we may look at: the shell that starts the program.
+        // The target is the shell that starts the program. It is in our namespaces, and we may open them.
         let script = format!("{}/nsexec enter -t $$ -a -- echo in", caller.folder.display());
         let mut shell = program("sh");
         shell.args(["-c", &script]).current_dir("/");
@@ -872,7 +881,7 @@ fn nothing_is_left_open_for_the_command() {
         if !caller.may_unshare("nothing_is_left_open_for_the_command") {
             continue;
         }
-        // Whatever the harness leaves open, and the one with which ls reads the folder.
+        // The descriptors that the harness leaves open, and the one that ls opens to read the directory.
         let without = program("ls").arg("/proc/self/fd").stdin(Stdio::null()).output().unwrap();
         let without = String::from_utf8(without.stdout).unwrap();
         for args in [&["run", "-r"][..], &["run"], &["run", "-r", "--map-groups", "0:0:1"]] {
@@ -885,7 +894,8 @@ fn nothing_is_left_open_for_the_command() {
     }
 }
 
-/// `nsexec init -- COMMAND`, as a child of this process. What stage 2 says on standard error, and its status.
+/// Runs `nsexec init -- COMMAND` as a child of this process. Returns the exit status of stage 2, and standard
+/// error.
 fn initialised(caller: &Caller, command: &str) -> (i32, String) {
     let message = caller.output(&["encode", "-r"]).stdout;
     let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -921,7 +931,7 @@ fn init_says_of_its_command_what_run_says() {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(initialised(&caller, "true"), (0, String::new()));
         assert_eq!(initialised(&caller, "false"), (1, String::new()));
-        // A file in no known format is given to no shell.
+        // A file in an unknown format is not passed to a shell.
         for command in ["no-such-command", "/no/such", "/etc/passwd", "/", "", script.to_str().unwrap()] {
             let (status, _, err) = caller.run(&["run", "-r", "--", command]);
             assert!(matches!(status, 126 | 127) && err.lines().count() == 1, "{command}: {err}");
@@ -937,7 +947,7 @@ fn a_plan_looks_at_what_it_is_to_join_unless_another_machine_is_meant() {
             let (status, out, err) =
                 caller.run(&[&["plan", "--assume", "uid=0"], args, &["--", "true"]].concat());
             assert_eq!(err, "", "{args:?}");
-            // In columns as wide as the widest word.
+            // The output has columns as wide as the widest word, so compare single words.
             (status, out.split_whitespace().collect::<Vec<_>>().join(" "))
         };
         let (status, text) = plan(&["--join", "net=/no/such"]);
@@ -949,7 +959,7 @@ fn a_plan_looks_at_what_it_is_to_join_unless_another_machine_is_meant() {
         assert!(status == 0 && !text.contains("namespace to join"), "{text}");
         let (status, text) = plan(&["--join", "net=/proc/self/ns/net", "--assume", "join=net:fifo"]);
         assert!(status == 1 && text.contains("net namespace to join a FIFO"), "{text}");
-        // What decides what root may do in a user namespace that is there already.
+        // The facts that determine root's rights in an existing user namespace.
         let user = ["--join", "user=/no/such", "--assume", "join=user:there", "--assume", "setgroups=deny"];
         let (status, text) = plan(&user);
         assert!(status == 0 && text.contains("setgroups in it denied"), "{text}");
@@ -973,7 +983,7 @@ fn a_plan_looks_for_the_command_as_far_as_it_can_be_refused() {
             let tried = tried.unwrap_or_default();
             assert!(found == status && tried.contains(&format!("vars */) = {reply}")), "{command}: {text}");
         }
-        // As the launch would find none; another machine may have it.
+        // The launch would not find the command; on another machine it may exist.
         let (status, text, _) = caller.run(&["plan", "-r", "--", "no-such-command"]);
         assert!(status == 1 && text.contains("failed to execute no-such-command: No such file"), "{text}");
         let there = ["plan", "-r", "--assume", "command=/no/such", "--", "/no/such"];
@@ -982,7 +992,8 @@ fn a_plan_looks_for_the_command_as_far_as_it_can_be_refused() {
 }
 
 impl Caller {
-    /// As [`command`](Self::command), where no file may grow (RLIMIT_FSIZE is 0), with what it writes in two files.
+    /// Runs the program as [`command`](Self::command), with RLIMIT_FSIZE 0 and its output in files. Returns
+    /// the exit status and standard error.
     fn without_file_size(&self, args: &[&str]) -> (Option<i32>, String) {
         let [out, err] = ["out", "err"].map(|name| self.folder.join(name));
         let file = |path: &PathBuf| fs::File::create(path).unwrap();
@@ -998,7 +1009,7 @@ impl Caller {
         }
         let output = command.stdout(file(&out)).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(fs::read_to_string(&out).unwrap(), "", "{args:?}");
-        // The same with standard error in a file as well: the status alone can say it.
+        // Again, with standard error in a file as well: only the status can report the error.
         let silent = command.stdout(file(&out)).stderr(file(&err)).status().unwrap();
         assert_eq!(silent.code(), output.status.code(), "{args:?}");
         assert_eq!(fs::read_to_string(&err).unwrap(), "", "{args:?}");
@@ -1006,7 +1017,8 @@ impl Caller {
     }
 }
 
-/// RLIMIT_FSIZE: wherever the program writes, a file that may not grow is an error in words, and no death by SIGXFSZ.
+/// With RLIMIT_FSIZE, a write beyond the limit is reported as an error, and the program is never killed by
+/// SIGXFSZ.
 #[test]
 fn a_limit_of_the_size_of_files_is_an_error() {
     for caller in Caller::all() {
@@ -1030,7 +1042,7 @@ fn a_limit_of_the_size_of_files_is_an_error() {
             let want = format!("nsexec: failed to write standard output: {too_large}");
             assert_eq!(caller.without_file_size(args), (Some(1), want), "{args:?}");
         }
-        // What goes to standard error alone keeps its status.
+        // A failure that is printed on standard error only keeps its status.
         for (args, status) in [
             (&["--bogus"][..], 2),
             (&["run", "--setgroups", "deny", "-u", "--", "true"], 2),
@@ -1043,7 +1055,8 @@ fn a_limit_of_the_size_of_files_is_an_error() {
     }
 }
 
-/// A setuid or setgid bit, or capabilities of the file, set by mistake: every subcommand refuses before it reads anything.
+/// With a setuid or setgid bit or file capabilities set by mistake, every subcommand refuses to run before it
+/// reads any input.
 #[test]
 fn borrowed_privileges_are_refused() {
     let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == NOBODY) else {
@@ -1055,7 +1068,7 @@ fn borrowed_privileges_are_refused() {
     let command = |args: &[&str]| {
         let mut command = program(&nsexec);
         command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
-        // A variable that ends `init`, and others that would change the rest.
+        // A variable that makes `init` fail, and others that change the output of the rest.
         command
             .env("_LIBCONTAINER_INITPIPE", "x")
             .env("_LIBCONTAINER_LOGPIPE", "1")
@@ -1093,11 +1106,11 @@ fn borrowed_privileges_are_refused() {
     refused("effective group id 0, real group id 54321 (a setgid bit on this file");
     mode(0o755);
     assert!(command(&["--version"]).status.success());
-    // struct vfs_cap_data (capabilities(7)), version 2: CAP_SYS_ADMIN, effective from the start.
+    // `struct vfs_cap_data` (capabilities(7)), version 2: CAP_SYS_ADMIN, with the effective bit.
     let words: [u32; 5] = [0x0200_0001, 1 << 21, 0, 0, 0];
     let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let path = std::ffi::CString::new(nsexec.to_str().unwrap()).unwrap();
-    // SAFETY: two strings with NUL, and as many bytes as said.
+    // SAFETY: both names are NUL-terminated, and the value has the given length.
     let set = unsafe {
         libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
     };
@@ -1106,7 +1119,7 @@ fn borrowed_privileges_are_refused() {
     refused(&format!(
         "capabilities of the program's file (setcap -r removes them), or a security module's rule for it: {path}\n"
     ));
-    // Root that drops the effective id alone: refused, and the message names both ids and the remedy.
+    // root that drops only the effective id is refused. The message names both ids and the remedy.
     fs::set_permissions(&nsexec, fs::Permissions::from_mode(0o755)).unwrap();
     for (call, id, remedy) in [
         (
@@ -1119,7 +1132,7 @@ fn borrowed_privileges_are_refused() {
         let mut command = program(&nsexec);
         command.args(["run", "-r", "--", "id"]).current_dir("/").stdin(Stdio::null());
         let drop_effective = move || {
-            // SAFETY: two numbers; the process has a single thread.
+            // SAFETY: the call takes two numbers, and the process has a single thread.
             match unsafe { call(u32::MAX, NOBODY) } {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
@@ -1135,12 +1148,13 @@ fn borrowed_privileges_are_refused() {
         assert!(err.starts_with(&start) && err.contains(remedy) && err.lines().count() == 1, "{err}");
         assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{err}");
     }
-    // Root does not gain anything by its own bit.
+    // A setuid bit for root gives root no further privileges.
     mode(0o4755);
     assert!(program(&nsexec).arg("--version").output().unwrap().status.success());
 }
 
-/// RLIMIT_AS: wherever memory ends, the program ends with one line and a status, not by a signal.
+/// With RLIMIT_AS, the program ends with one line and an exit status, and not by a signal, wherever memory
+/// runs out.
 #[test]
 fn memory_that_ends_is_told_in_one_line() {
     let caller = Caller::all().remove(0);
@@ -1165,7 +1179,7 @@ fn memory_that_ends_is_told_in_one_line() {
                 .args(args);
             command.stdin(Stdio::null()).current_dir("/").output().unwrap()
         };
-        // The smallest limit with which all goes well, by 16 KiB.
+        // Search the smallest limit that is sufficient, in steps of 16 KiB.
         let (mut fails, mut works) = (1_u64 << 10, 1_u64 << 20);
         while works - fails > 16 {
             let middle = fails.midpoint(works);
@@ -1176,7 +1190,8 @@ fn memory_that_ends_is_told_in_one_line() {
             let err = String::from_utf8_lossy(&output.stderr);
             match output.status.code() {
                 Some(0) => {}
-                // The loader did not get as far as the program, or the kernel not as far as the loader.
+                // The loader failed before it started the program, or the kernel before it started the
+                // loader.
                 Some(126 | 127) => assert!(!err.starts_with("nsexec: out of"), "{args:?} {err}"),
                 Some(1) => {
                     let memory = ["out of memory", "Cannot allocate memory", "no memory"];
@@ -1192,7 +1207,7 @@ fn memory_that_ends_is_told_in_one_line() {
     assert!(told > 20, "{told}");
 }
 
-/// RLIMIT_NOFILE: with so few descriptors the first thing that lacks one is named, with the limit.
+/// With RLIMIT_NOFILE, the error names the first object that gets no descriptor, and the limit.
 #[test]
 fn a_limit_of_open_files_is_named() {
     for caller in Caller::all() {
@@ -1207,7 +1222,7 @@ fn a_limit_of_open_files_is_named() {
                 command.args(["-c", &script]).current_dir("/").stdin(Stdio::null()).output().unwrap();
             (output.status.code(), String::from_utf8(output.stderr).unwrap())
         };
-        // The loader needs one for its libraries, and gives it back.
+        // The loader needs one descriptor for its libraries, and closes it again.
         let want = "nsexec: failed to create the signalfd for signals to the command: Too many open files (the limit on \
                     open files is reached: raise ulimit -n)\n";
         assert_eq!(run(4), (Some(1), want.to_owned()));
@@ -1220,7 +1235,8 @@ fn a_limit_of_open_files_is_named() {
     }
 }
 
-/// A process in namespaces of its own. It is killed and reaped at the end of the test, also if the test fails.
+/// A process in namespaces of its own. It is killed and reaped at the end of the test, also if the test
+/// fails.
 struct Target(std::process::Child);
 
 impl Target {
@@ -1253,7 +1269,7 @@ impl Drop for Target {
     }
 }
 
-/// RLIMIT_NOFILE: `enter` names the limit wherever it is reached, and not the process or its /proc.
+/// With RLIMIT_NOFILE, `enter` always names the limit, and blames neither the process nor its /proc.
 #[test]
 fn enter_names_the_limit_of_open_files() {
     for caller in Caller::all() {
@@ -1287,8 +1303,8 @@ fn enter_names_the_limit_of_open_files() {
     }
 }
 
-/// The mark of a copy in the caller's environment: the error names the variable, and no mark makes the program copy itself
-/// for ever.
+/// The caller's environment contains the mark of a sealed copy. The error names the variable, and no value
+/// makes the program copy itself for ever.
 #[test]
 fn a_copy_mark_of_the_caller_is_named() {
     let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == 0) else {
@@ -1311,7 +1327,7 @@ fn a_copy_mark_of_the_caller_is_named() {
         assert_eq!((code, out, err.lines().count()), (Some(1), Vec::new(), 1), "{mark}: {err}");
         assert!(err.contains("Remove _NSEXEC_SEALED_COPY from the environment"), "{mark}: {err}");
     }
-    // printenv fails, and prints nothing: the program is in a copy, and has removed the variable.
+    // printenv fails and prints nothing: the program runs from a copy, and has removed the variable.
     for mark in ["", "1", "x", "1 name"] {
         assert_eq!(enter(mark), (Some(1), Vec::new(), String::new()), "{mark}");
     }
@@ -1336,11 +1352,11 @@ fn a_record_that_no_file_takes_is_an_error() {
             code == Some(1) && err.starts_with("nsexec: strace would be ended by SIGXFSZ"),
             "{code:?} {err}"
         );
-        // Of a success that only standard error knows of, nothing is lost but the words.
+        // If only standard error is in the full file, a success stays a success; the output alone is lost.
         let verbose = ["run", "-v", "-r", "--", "true"];
         assert_eq!(caller.without_file_size(&verbose).0, Some(0));
         assert_eq!(caller.without_file_size(&["run", "-r", "--", "/nonexistent"]).0, Some(127));
-        // The command has the signal as the caller had it, and dies of it.
+        // The command has the caller's disposition of SIGXFSZ, so it is killed by it.
         let dies = ["run", "-r", "--", "sh", "-c", "exec echo it grows"];
         assert_eq!(caller.without_file_size(&dies).0, Some(128 + 25));
         for trap in ["", "trap '' XFSZ;"] {
@@ -1352,7 +1368,7 @@ fn a_record_that_no_file_takes_is_an_error() {
                 through.uid(NOBODY).gid(NOBODY);
             }
             let through = through.args(["-c", &script]).current_dir("/").output().unwrap();
-            // The libc's own two real-time signals are above the others.
+            // Ignore the real-time signals of the C library, which are above the others.
             let sets = |output: Vec<u8>| -> Vec<u64> {
                 let text = String::from_utf8(output).unwrap();
                 let set =

@@ -1,8 +1,9 @@
-//! Records of real launches, replayed in another process that asks no kernel: the same processes, the same error in the
-//! same words. And one of a machine that this one is not.
+//! Tests of replays. Each case records a real launch and replays the record in another process, without the
+//! kernel. The replay must have the same processes and the same error text. One more record comes from a
+//! simulated machine.
 //!
-//! Each launch is this program, run again with a single thread; some as root, some as an ordinary user.
-//! `NSEXEC_REPLAY_KEEP=DIR` leaves the records there.
+//! Each launch is this program, executed again with a single thread, as root or as an ordinary user. With
+//! `NSEXEC_REPLAY_KEEP=DIR` the records are kept in DIR.
 
 use std::ffi::CString;
 use std::fs;
@@ -34,20 +35,20 @@ const OUT: &str = "NSEXEC_REPLAY_OUT";
 const KEEP: &str = "NSEXEC_REPLAY_KEEP";
 const SECRET: &str = "a-value-that-nobody-may-see";
 
-/// An ordinary user that every Debian has.
+/// The id of an ordinary user that every Debian system has.
 const USER_ID: &str = "1";
 
-/// What is launched, by whom, and what comes of it.
+/// A launch, the user that starts it, and the expected result.
 struct Case {
     name: &'static str,
-    /// What starts it; root without.
+    /// The command that executes the launcher, to change its user or namespaces. Empty: root launches.
     through: &'static [&'static str],
     flags: u32,
     join: &'static str,
     map: &'static str,
     tool: &'static str,
     command: &'static str,
-    /// In the error; nothing for a success.
+    /// A part of the expected error; empty for a success.
     error: &'static str,
     status: u8,
     processes: usize,
@@ -79,7 +80,7 @@ const CASES: &[Case] = &[
         processes: 3,
         ..PLAIN
     },
-    // A limit of the user namespace that the launcher is in.
+    // A limit of the launcher's own user namespace.
     Case {
         name: "no_space",
         through: &[
@@ -146,7 +147,7 @@ fn main() -> ExitCode {
     let place = Place::new();
     for case in CASES.iter().filter(|case| wanted(case.name)) {
         if root {
-            // It fails by a panic.
+            // `check` panics if the case fails.
             check(case, &place);
             println!("case {} ... ok", case.name);
             passed += 1;
@@ -159,7 +160,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-// -- the launch ----------------------------------------------------------------------------------------------------------
+// -- the launch ---------------------------------------------------------------------------------------------
 
 fn launcher(case: &Case) -> Launcher {
     let text = |text: &str| CString::new(text).unwrap();
@@ -180,7 +181,7 @@ fn launcher(case: &Case) -> Launcher {
     launcher
 }
 
-/// Launches, and leaves the record and the error in words.
+/// Launches, and writes the record and the error to files.
 fn record(case: &Case, out: &Path) {
     let mut launcher = launcher(case);
     let job = launcher.prepare().unwrap();
@@ -197,7 +198,7 @@ fn record(case: &Case, out: &Path) {
     fs::write(out.with_extension("error"), format!("{status} {text}")).unwrap();
 }
 
-/// A folder with a copy of this program, which every user may enter.
+/// A folder with a copy of this program. Every user may enter the folder.
 struct Place {
     folder: PathBuf,
 }
@@ -218,7 +219,7 @@ impl Drop for Place {
     }
 }
 
-// -- the replay ----------------------------------------------------------------------------------------------------------
+// -- the replay ---------------------------------------------------------------------------------------------
 
 fn check(case: &Case, place: &Place) {
     let out = place.folder.join(case.name).with_extension("jsonl");
@@ -249,7 +250,8 @@ fn check(case: &Case, place: &Place) {
     cut(case, &text);
 }
 
-/// The program says the same, and with an end of the record cut off it says so.
+/// Checks that `nsexec trace --replay` prints the same error. Then cuts the record, and checks that it
+/// reports the cut.
 fn program_says(file: &Path, error: &str, status: u8) {
     let program = env!("CARGO_BIN_EXE_nsexec");
     let said = || Command::new(program).args(["trace", "--replay"]).arg(file).output().unwrap();
@@ -265,7 +267,7 @@ fn program_says(file: &Path, error: &str, status: u8) {
     assert_eq!(out.status.code(), Some(3));
 }
 
-/// However much of the file is missing, the replay ends, and says so.
+/// Checks that the replay of a truncated record ends and reports the truncation, wherever the record is cut.
 fn cut(case: &Case, text: &str) {
     let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
     for end in &ends[..ends.len() - 1] {
@@ -285,7 +287,8 @@ fn cut(case: &Case, text: &str) {
     }
 }
 
-/// The record of a machine that is out of network namespaces: a simulated one, with pids and descriptors of its own.
+/// Replays a record of a simulated machine that has reached its limit on network namespaces. Pids and
+/// descriptors differ from this machine's.
 fn another_machine() {
     let case = Case { flags: 0x4000_0000, ..PLAIN };
     let job = launcher(&case).prepare().unwrap();

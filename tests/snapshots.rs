@@ -1,5 +1,6 @@
-//! Every scenario as a page: all processes with their calls and the reasons, how each ended, the pid line, the log, and
-//! what the rules say. Whoever has read one has seen the protocol.
+//! Snapshots of every scenario as one page of text: the processes with their calls and the reasons, the end
+//! of each process, the pid line, the log, and the findings of the rules. A page is a good introduction to
+//! the protocol.
 
 mod scenarios;
 
@@ -30,7 +31,8 @@ fn every_scenario_is_a_page() {
     });
 }
 
-/// The pages' names are made, so the test of the house cannot tell which of them are dead. This one can.
+/// Checks that every page has a scenario. The names of the pages are computed, so tests/house cannot find the
+/// unused ones.
 #[test]
 fn every_page_has_its_scenario() {
     let named: BTreeSet<String> =
@@ -46,7 +48,7 @@ fn every_page_has_its_scenario() {
     assert!(dead.is_empty(), "pages without a scenario: {dead:?}");
 }
 
-/// A start ends as its scenario says, and the rules hold.
+/// Checks that each start ends as its scenario expects, and that no rule is broken.
 #[test]
 fn every_scenario_ends_as_it_says() {
     let mut wrong = Vec::new();
@@ -57,7 +59,7 @@ fn every_scenario_ends_as_it_says() {
             ["\"level\":\"fatal\"", "FATAL: ", "nsenter: "].iter().any(|mark| record.contains(mark))
         };
         let fatal = records.iter().find(is_fatal);
-        // Our own launcher may refuse without a record: before there is any stage.
+        // Our launcher may refuse before there is a stage, and then writes no record.
         let told = ran.told.as_ref().map(ToString::to_string).unwrap_or_default();
         let ends_well = match start.scenario.refused {
             None => started(&ran.report) && fatal.is_none(),
@@ -67,7 +69,7 @@ fn every_scenario_ends_as_it_says() {
                     && (fatal.is_some_and(|record| record.contains(part)) || told.contains(part))
             }
         };
-        // Without a fault also in the launcher's section where it is the likeness of runc.
+        // The rules also hold in the launcher's section if that is a model of runc.
         let run = Start::sections(&ran);
         let breaches = rules::check(&run, &rules::Facts::of(&run, start.policy));
         let breaches: Vec<String> = breaches
@@ -82,7 +84,7 @@ fn every_scenario_ends_as_it_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// An init was handed over, or a command has run.
+/// Returns whether stage 2 handed over or its command has run.
 fn started(report: &Report) -> bool {
     let end = |section| report.find(section).map(|process| &process.end);
     let init = matches!(end(sim::Section::Stage2), Some(sim::End::HandedOver | sim::End::Exited(0)));
@@ -123,7 +125,7 @@ fn page(start: &Start) -> String {
     text::text(&document, text::Look::default()) + &told(start, &ran)
 }
 
-/// What our own launcher tells its caller: the cause, once.
+/// Returns the line on the error that our launcher returns to its caller.
 fn told(start: &Start, ran: &Ran) -> String {
     let words = match &ran.told {
         Some(error) => format!("{error} (exit {})", error.exit_code()),
@@ -147,7 +149,7 @@ fn facts(start: &Start) -> Vec<(&'static str, String)> {
 }
 
 fn outcome(section: &nsexec_audit::Section) -> (String, Fate) {
-    // A command is executed, and its own end is its own.
+    // A command's own end does not matter here.
     let executes = section.role != Role::Stage(0)
         && section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
     match section.end {
@@ -167,8 +169,8 @@ fn fate(end: End) -> Fate {
     }
 }
 
-/// What the launcher read from the log pipe: the records in the order in which they were written. In the seed, which has no
-/// log pipe, what is on standard error.
+/// Returns the log records in the order in which the launcher read them. The dialect seed has no log pipe, so
+/// for it returns standard error.
 fn log(report: &Report) -> Vec<String> {
     if !report.stderr.is_empty() {
         return String::from_utf8_lossy(&report.stderr).lines().map(str::to_owned).collect();

@@ -1,4 +1,5 @@
-//! The vectors: messages with the answer that a strict parser gives, made by an independent encoder.
+//! Tests of the vectors: messages with the expected result of a strict parser. An independent encoder made
+//! them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -52,7 +53,7 @@ fn bytes_as_json(bytes: &[u8]) -> Value {
     json!({ "hex": hex(bytes), "text": std::str::from_utf8(bytes).ok() })
 }
 
-/// A message as the vectors write it.
+/// Returns a message in the format of the vectors.
 fn fields(message: &Bootstrap<'_>) -> Value {
     let bytes = |value: Option<&[u8]>| value.map(bytes_as_json);
     let namespaces = message.namespaces().map(|paths| {
@@ -77,7 +78,7 @@ fn fields(message: &Bootstrap<'_>) -> Value {
     })
 }
 
-/// An error as the vectors write it.
+/// Returns an error in the format of the vectors.
 fn details(error: &ParseError<'_>) -> Value {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kind = error.kind.name();

@@ -1,13 +1,14 @@
-//! Tells the program which commit it was built from.
+//! Sets `NSEXEC_VERSION`: the version and the commit that the program is built from.
 //!
-//! In this order: what a distributor says (`NSEXEC_COMMIT`), what cargo wrote into a packaged crate, what git says of
-//! this very folder. Without any of them the version stands alone; nothing here can fail a build.
+//! The commit comes from the first of: the variable `NSEXEC_COMMIT` (for distributors),
+//! `.cargo_vcs_info.json` of a packaged crate, git in this folder. Without a commit `NSEXEC_VERSION` is not
+//! set. No error here fails the build.
 
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// As many digits as `git rev-parse --short=12` gives: enough to find the commit for ever.
+/// The number of digits that `git rev-parse --short=12` prints. 12 digits identify a commit for good.
 const DIGITS: usize = 12;
 
 fn main() {
@@ -25,29 +26,29 @@ fn main() {
     }
 }
 
-/// The first digits, if it looks like a commit at all.
+/// Returns the first digits of `commit`; `None` if the text does not look like a commit.
 fn short(commit: &str) -> Option<&str> {
     let commit = commit.trim();
     let hexadecimal = commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     (commit.len() >= 7 && hexadecimal).then(|| commit.get(..DIGITS).unwrap_or(commit))
 }
 
-/// `.cargo_vcs_info.json` of a crate that came from `cargo package`: `{"git": {"sha1": "…"}, …}`.
+/// Returns the commit in `.cargo_vcs_info.json`, a file of `cargo package`: `{"git": {"sha1": "…"}, …}`.
 fn packaged(folder: &Path) -> Option<String> {
     let text = fs::read_to_string(folder.join(".cargo_vcs_info.json")).ok()?;
     let (_, rest) = text.split_once("\"sha1\"")?;
     rest.split('"').nth(1).map(str::to_owned)
 }
 
-/// The commit of this folder, if the folder is the top of a work tree: sources that were unpacked inside somebody
-/// else's repository must not take that one's commit.
+/// Returns the commit of this folder, if the folder is the top of a git work tree. Sources that were unpacked
+/// inside another repository must not get that repository's commit.
 fn checked_out(folder: &Path) -> Option<String> {
     let top = git(folder, &["rev-parse", "--show-toplevel"])?;
     if fs::canonicalize(top).ok()? != fs::canonicalize(folder).ok()? {
         return None;
     }
-    // The log of HEAD grows with each commit, checkout, rebase and reset. Its path is asked for, since in a linked
-    // work tree `.git` is no folder.
+    // The log of HEAD grows with each commit, checkout, rebase and reset. Git is asked for its path, because
+    // `.git` is a file in a linked work tree.
     let head_log = git(folder, &["rev-parse", "--git-path", "logs/HEAD"])?;
     println!("cargo::rerun-if-changed={}", folder.join(head_log).display());
     git(folder, &["rev-parse", "HEAD"])

@@ -1,4 +1,4 @@
-//! What is in the archive, and what is not.
+//! Tests of the archive `libnsexec.a`: its symbols, its sections, and the builds that make it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
 
 const VISIBLE: [&str; 5] = ["escape_json_string", "nsexec", "nsexec_seed", "nsexec_v1_0", "nsexec_v1_1"];
 
-/// What the C library has to give. glibc and musl both do.
+/// The symbols that the C library provides. glibc and musl both do.
 const FROM_LIBC: &[&str] = &[
     "__errno_location",
     "_exit",
@@ -37,7 +37,7 @@ const FROM_LIBC: &[&str] = &[
     "syscall",
 ];
 
-/// Which names are wrong in an archive or object, and all that it asks for.
+/// Returns the wrong names in an archive or object, and all its undefined names.
 fn violations(file: &Path) -> Result<(Vec<String>, Vec<String>), String> {
     let shown = listed(file, "--defined-only")?;
     let asked = listed(file, "--undefined-only")?;
@@ -56,7 +56,8 @@ fn violations(file: &Path) -> Result<(Vec<String>, Vec<String>), String> {
     Ok((wrong, asked.into_iter().collect()))
 }
 
-/// All global and weak names of that sort.
+/// Returns the global and weak names of the archive or object. `sort` is nm's option for defined or undefined
+/// names.
 fn listed(file: &Path, sort: &str) -> Result<BTreeSet<String>, String> {
     let text = run(command("nm").args(["--extern-only", sort]).arg(file))?;
     // `ADDRESS TYPE NAME`, `TYPE NAME`, or the heading of an archive's member.
@@ -76,7 +77,7 @@ fn symbols() -> Outcome {
         if !wrong.is_empty() {
             return Err(format!("{}: {}", kind.name(), wrong.join(", ")));
         }
-        // A constructor in every program that links us would be a surprise; an unwinder a dependency.
+        // No unwinder: it would be a dependency.
         let bytes = fs::read(&archive).map_err(|error| error.to_string())?;
         for never in ["_Unwind_", "on \"purpose\"", "libgcc_s"] {
             if bytes.windows(never.len()).any(|window| window == never.as_bytes()) {
@@ -88,7 +89,7 @@ fn symbols() -> Outcome {
     Ok(Said::Held(said))
 }
 
-/// The check of the case above, on an object that has all faults.
+/// Checks [`violations`] with an object that has every fault.
 fn symbols_are_checked() -> Outcome {
     let source = folder().join("faulty.c");
     let object = folder().join("faulty.o");
@@ -114,9 +115,10 @@ fn symbols_are_checked() -> Outcome {
     }
 }
 
-/// A group of the same name in another library would take ours away; an executable stack is nobody's wish; a
-/// thread-local needs what a static program may not have. That no relocation touches the code is shown by the shared
-/// object among the programs.
+/// Checks the sections. A section group of the same name in another library would replace ours. An executable
+/// stack is a weakness. Thread-local storage may be missing in a static program.
+///
+/// The shared object among the programs shows that no relocation changes the code.
 fn sections() -> Outcome {
     for kind in Kind::SHIPPED {
         let text = run(command("readelf")
@@ -140,7 +142,7 @@ fn sections() -> Outcome {
     Ok(Said::Held(String::new()))
 }
 
-/// A copy of what the archive is made of, in a folder of this name.
+/// Copies the sources of the archive into a folder of this name.
 fn sources(name: &str) -> Result<PathBuf, String> {
     let copy = folder().join(name);
     fs::create_dir_all(&copy).map_err(|error| error.to_string())?;
@@ -149,7 +151,8 @@ fn sources(name: &str) -> Result<PathBuf, String> {
     Ok(copy)
 }
 
-/// Whatever characters they have, and wherever cargo gets flags from besides.
+/// Checks that the archive contains no path of the build machine. The path has special characters, and cargo
+/// reads flags from each possible place.
 fn folders() -> Outcome {
     let text = |error: std::io::Error| error.to_string();
     let copy = sources("somebody's sources")?;
@@ -175,7 +178,7 @@ fn folders() -> Outcome {
     Ok(Said::Held(String::new()))
 }
 
-/// Built once more, in a folder of another name, with another home for cargo.
+/// Builds the archive again, in a folder of another name and with another CARGO_HOME.
 fn bytes() -> Outcome {
     let text = |error: std::io::Error| error.to_string();
     let copy = sources("the same sources")?;
@@ -209,7 +212,7 @@ fn bytes() -> Outcome {
     Ok(Said::Held(String::new()))
 }
 
-/// A relative folder begins where the caller is, and not where an exported CDPATH says.
+/// Checks that a relative folder is relative to the working directory, even if CDPATH is exported.
 fn relative() -> Outcome {
     let text = |error: std::io::Error| error.to_string();
     let (here, elsewhere) = (folder().join("here"), folder().join("elsewhere"));

@@ -1,5 +1,5 @@
-//! Who builds against the files: C and C++ with the header, pkg-config, and Rust programs for which the crate is an
-//! ordinary dependency.
+//! Users of the built files: C and C++ programs with the header, pkg-config, and Rust programs that depend on
+//! the crate.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ pub(crate) const CASES: &[Case] = &[
     ("rust_programs_depend_on_the_crate_with_the_feature", rust_programs),
 ];
 
-/// Under the strictest flags, twice in one file, and called as it says.
+/// Compiles the header with the strictest flags, included twice, and calls every function.
 fn header() -> Outcome {
     let lib = Kind::Release.folder()?;
     let calls = "#include <nsexec.h>\n#include <nsexec.h>\n#include <stddef.h>\n\
@@ -40,7 +40,7 @@ fn header() -> Outcome {
     Ok(Said::Held(format!("{said} standards")))
 }
 
-/// As a person uses it, in a shell; and once more after the folder was moved.
+/// Builds as a person does in a shell; then again after the folder was moved.
 fn pkg_config() -> Outcome {
     let text = |error: std::io::Error| error.to_string();
     let moved = folder().join("moved to another place");
@@ -68,7 +68,7 @@ fn pkg_config() -> Outcome {
     Ok(Said::Held(String::new()))
 }
 
-/// Programs with std: with the default features too, with the feature alone, and without any.
+/// Rust programs with std: with default features and `capi`, with `capi` alone, and without features.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("everything", "features = [\"capi\"]", "with_capi.rs"),
     ("capi_alone", "default-features = false, features = [\"capi\"]", "with_capi.rs"),
@@ -88,7 +88,7 @@ fn rust_programs() -> Outcome {
         );
         fs::write(here.join("Cargo.toml"), manifest).map_err(text)?;
         fs::copy(sources().join("consumers").join(source), here.join("src/main.rs")).map_err(text)?;
-        // The versions that this crate was built with: they are on the machine.
+        // Use the versions in this crate's Cargo.lock: they are in the local cache.
         fs::copy(root().join("Cargo.lock"), here.join("Cargo.lock")).map_err(text)?;
         let mut cargo = command("cargo");
         cargo.args(["run", "-q", "--offline"]).current_dir(&here);
@@ -101,7 +101,7 @@ fn rust_programs() -> Outcome {
     Ok(Said::Held(said))
 }
 
-/// Where the dependencies have been built already, for this crate's own tests.
+/// Returns the target folder, in which the dependencies are built already for this crate's tests.
 fn here_is_built() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(root())
 }

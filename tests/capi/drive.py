@@ -1,8 +1,9 @@
-"""Programs in C that link libnsexec.a, each driven by the independent parent of tests/protocol.
+"""Drives C programs that link libnsexec.a with the independent parent of tests/protocol.
 
-Who this is: root, parent of each program, as runc is of itself. NSEXEC_PROGRAMS is JSON: a list of objects with the
-program's `name`, its `path`, what its main prints as `number`, the function that it calls as `start`, and whether it
-is to `panic`, or has `threads` by then. The tests of a program are made at the end of this file.
+Runs as root, as the parent of each program. The variable NSEXEC_PROGRAMS is a JSON list with one object for
+each program: its `name` and `path`, the `number` that its main prints, the function `start` that it calls, and
+the flags `panic` (it panics) and `threads` (it starts a thread first). load_tests makes the tests of each
+program.
 """
 
 import json
@@ -26,11 +27,11 @@ class Linked(fixture.ProtocolTest):
         return self.start(argv=[program["path"]], **how)
 
     def assertMain(self, run, program, pid, uid=0, gid=0):
-        """The caller's main ran once: in no other stage."""
+        """Checks that main ran exactly once, in stage 2."""
         self.assertHandedOver(run, f"pid {pid} uid {uid} gid {gid}: {program['number']}\nover\n".encode())
 
     def untouched(self, program):
-        """Without variables: main, in the same process."""
+        """Without the variables of the protocol, main runs in the same process."""
         run = self.launch(program, init_fd=None, log_fd=None, log_level=None)
         self.assertEqual(run.wait_stage0(), 0, run.describe())
         run.finish()
@@ -38,7 +39,7 @@ class Linked(fixture.ProtocolTest):
                          (f"pid {run.pid} uid 0 gid 0: {program['number']}\nover\n".encode(), b""))
 
     def init(self, program):
-        """A container's init, with ids of its own."""
+        """Starts a container's init, with an id map."""
         run = self.launch(program)
         run.like_init(message(SIX, uidmap="0 0 1\n", gidmap="0 0 1\n"))
         self.assertMain(run, program, 1)
@@ -46,20 +47,20 @@ class Linked(fixture.ProtocolTest):
         self.assertEqual(run.texts("2")[-1], "booting up go runtime ...")
 
     def exec(self, program):
-        """Into the namespaces of a process, for a parent that waits for stage 0 first."""
+        """Joins the namespaces of a process. The parent waits for stage 0 first."""
         run = self.launch(program)
         run.like_exec(message(paths=",".join(f"{kind}:/proc/{os.getpid()}/ns/{kind}" for kind in ("ipc", "net"))))
         self.assertMain(run, program, run.stage2)
 
     def rootless(self, program):
-        """An ordinary user, with one id."""
+        """Starts as an ordinary user, with one mapped id."""
         user = fixture.ordinary_user()
         run = self.launch(program, user=user)
         run.like_init(message(SIX, uidmap=f"0 {user.uid} 1\n", gidmap=f"0 {user.gid} 1\n", rootless=True))
         self.assertMain(run, program, 1)
 
     def refusal(self, program):
-        """An error is one record, and no main."""
+        """A failed bootstrap writes one fatal record, and main does not run."""
         run = self.launch(program)
         run.send(message(paths="net:/nonexistent"))
         self.assertStageFailed(run, "/nonexistent")
@@ -74,7 +75,7 @@ class Linked(fixture.ProtocolTest):
 
 
 def without_proc():
-    """For `prepare`: from here on nothing is at /proc, for this process alone."""
+    """Unmounts /proc in a mount namespace of this process. Passed as `prepare`."""
     parent.unshare(FLAG["mnt"])
     parent.mount(None, "/", flags=parent.MS_REC | parent.MS_PRIVATE)
     while parent.libc.umount2(b"/proc", 2) == 0:  # MNT_DETACH
@@ -84,8 +85,8 @@ def without_proc():
 
 
 class Threaded(Linked):
-    """Another library's constructor has started a thread. runc's C hangs in setresuid, whose glibc waits for threads
-    that the fork did not copy."""
+    """Another library's constructor has started a thread. runc's C hangs in setresuid(2): glibc waits for
+    threads that the fork did not copy."""
 
     def a_process_with_two_threads_is_refused(self, program):
         run = self.launch(program)
@@ -94,7 +95,7 @@ class Threaded(Linked):
                          "the process has 2 threads: call the bootstrap before any is started")
 
     def two_threads_without_a_proc_are_refused(self, program):
-        """Nobody can count them there."""
+        """Without /proc the number of threads is unknown."""
         run = self.launch(program, prepare=without_proc)
         run.try_send(message(SIX, uidmap="0 0 1\n", gidmap="0 0 1\n"))
         self.assertEqual(self.assertRefused(run, "several threads"),
@@ -105,8 +106,9 @@ LOG = "_LIBCONTAINER_LOGPIPE"
 
 
 class Older(Linked):
-    """The bootstraps of runc's older lines, each by its parent's manners (spec 2.8). The details are those of
-    tests/protocol; here is shown that each symbol is its own line's."""
+    """The bootstraps of runc's older releases, each driven as its parent does (docs/protocol.md#dialects).
+
+    tests/protocol tests the details. These tests show that each symbol runs its own dialect."""
 
     SEALED = ("nsexec_v1_0", "nsexec_v1_1")
     ALL = SIX | FLAG["cgroup"]
@@ -120,7 +122,7 @@ class Older(Linked):
         return super().launch(program, **how)
 
     def ready(self, run, program):
-        """The ready byte, from a sealed copy of the program, in the lines that have both."""
+        """Waits for the ready byte, which a sealed copy of the program sends. Not all dialects have both."""
         if program["start"] not in self.SEALED:
             return b""
         run.until(lambda: run.init_bytes or run.init_eof, "the ready byte")
@@ -141,12 +143,12 @@ class Older(Linked):
         before = self.ready(run, program)
         run.send(message(self.ALL, uidmap="0 0 1\n", gidmap="0 0 1\n"))
         if program["start"] == "nsexec_seed":
-            # After stage 2 is ready, and so the last thing that stage 0 does.
+            # Stage 0 does this last, after stage 2 is ready.
             self.learn_pids(run, before, rb'\{"pid": (?P<stage2>\d+), "pid_first": (?P<stage1>\d+)\}\n')
         else:
             self.learn_pids(run, before, rb'\{"stage1_pid":(?P<stage1>\d+),"stage2_pid":(?P<stage2>\d+)\}\n')
         if program["start"] == "nsexec_v1_0":
-            # Stage 2 waits for the launcher to have put it into its cgroup.
+            # Stage 2 waits until the launcher has moved it into its cgroup.
             run.wait(run.stage1)
             self.assertTrue(parent.is_alive(run.stage2))
             self.assertEqual(run.out, b"")
@@ -169,9 +171,9 @@ class Older(Linked):
             self.assertIn("/nonexistent", run.fatal()[0].text)
 
     def environment(self, program):
-        """A log pipe that is no number, and no init pipe: each line has its own word for it."""
+        """Without an init pipe and with a malformed log pipe, each dialect prints its own error."""
         said = {
-            "nsexec_seed": None,  # it knows no log pipe
+            "nsexec_seed": None,  # has no log pipe
             "nsexec_v1_0": f"unable to parse {LOG}, value: 4x\n",
             "nsexec_v1_1": f"FATAL: unable to parse {LOG}=4x\n",
         }[program["start"]]
@@ -182,7 +184,7 @@ class Older(Linked):
         self.assertEqual(run.out != b"", said is None)
 
     def time_namespace(self, program):
-        """Only today's line knows the kind."""
+        """Older dialects have no time namespaces."""
         run = self.launch(program)
         before = self.ready(run, program)
         run.send(message(paths="time:/proc/self/ns/time"))
@@ -195,7 +197,7 @@ PANIC = r'bug in nsexec, at src/capi\.rs:[0-9]+:[0-9]+: on "purpose"\nin two lin
 
 
 class Panicking(Linked):
-    """The archive that panics where the others return."""
+    """The archive that panics where the other archives return."""
 
     def a_panic_is_one_fatal_record(self, program):
         run = self.launch(program)
@@ -228,7 +230,7 @@ class Panicking(Linked):
 
 
 class PanickingStage(Linked):
-    """A panic in the middle of a stage, while the others wait for it."""
+    """A stage panics while the other stages wait for it."""
 
     def a_panic_ends_all_stages(self, program):
         stage = int(program["name"][-1])
@@ -243,7 +245,7 @@ class PanickingStage(Linked):
         fatal = run.fatal()
         self.assertEqual([bool(re.fullmatch(PANIC, record.text)) for record in fatal],
                          [True] + [False] * (len(fatal) - 1), "one panic, which is the cause, before what came of it")
-        # It was in the stage that it should be, and the stage had begun.
+        # The panic was in the expected stage, after the stage had begun.
         begun = {0: "-> stage-1 synchronisation loop", 1: "~> nsexec stage-1", 2: "~> nsexec stage-2"}[stage]
         pids = [record.pid for record in run.records if (record.stage, record.text) == (str(stage), begun)]
         self.assertEqual(pids, [fatal[0].pid], run.describe())
@@ -251,7 +253,7 @@ class PanickingStage(Linked):
 
 
 def tests_of(program):
-    """The methods for this kind of program, by name."""
+    """Returns the test class and the names of its methods for this program."""
     if "stage_" in program["name"]:
         return PanickingStage, ["a_panic_ends_all_stages"]
     if program["panic"]:

@@ -1,4 +1,4 @@
-//! `escape_json_string`, by its cases in C.
+//! Tests of `escape_json_string`, by the cases in `tests/capi/c/escape.c`.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub(crate) const CASES: &[Case] = &[
 
 const WRAPPED: &str = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=strdup";
 
-/// Builds the cases with this compiler, and gives their closing line.
+/// Compiles and runs the cases with this compiler. Returns the last line of their output.
 fn cases(kind: Kind, compiler: &[&str], more: &[&Path]) -> Result<String, String> {
     let path = folder().join("escape");
     let lib = kind.folder()?;
@@ -29,7 +29,7 @@ fn contract() -> Outcome {
         for (name, compiler) in [
             ("glibc", &["gcc"][..]),
             ("with sanitizers", &["gcc", "-fsanitize=address,undefined"]),
-            // Not static: the libc's own calls would be wrapped too.
+            // Not static: the linker would also wrap the calls inside the C library.
             ("musl", &["musl-gcc"]),
         ] {
             if there_is(compiler[0]) {
@@ -40,7 +40,7 @@ fn contract() -> Outcome {
     Ok(Said::Held(said))
 }
 
-/// Against runc's own C, where it is on the machine.
+/// Compares random texts with runc's own C code, if this machine has it.
 fn random_texts() -> Outcome {
     let theirs = Path::new(RUNC).join("escape.c");
     if !theirs.exists() {

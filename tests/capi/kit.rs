@@ -1,4 +1,4 @@
-//! What the cases stand on: a folder, commands with a limit, the three archives.
+//! Shared by the cases: a folder, commands with a time limit, and the three archives.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,30 +7,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// What a case has to say for itself.
+/// The result of a case that did not fail.
 pub(crate) enum Said {
     Held(String),
     Skipped(String),
 }
 
-/// A problem is what went wrong, in words.
+/// The result of a case; the error describes the problem.
 pub(crate) type Outcome = Result<Said, String>;
 
 pub(crate) type Case = (&'static str, fn() -> Outcome);
 
-/// Longer than a build on a busy machine.
+/// The time limit of a command, longer than a build on a busy machine.
 const LIMIT_SECS: &str = "420";
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where this suite's own files lie.
+/// Returns the folder of this suite's sources.
 pub(crate) fn sources() -> PathBuf {
     root().join("tests/capi")
 }
 
-/// The folder of this run, gone at its end.
+/// The temporary folder of this run. Dropping it removes the folder.
 pub(crate) struct Folder;
 
 impl Folder {
@@ -51,7 +51,8 @@ pub(crate) fn folder() -> &'static Path {
     FOLDER.get_or_init(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("capi-{}", std::process::id())))
 }
 
-/// A command with a limit in time, nothing on its standard input, and none of our own build's variables.
+/// Returns a command with a time limit and an empty standard input. It does not inherit the variables of the
+/// protocol and of pkg-config.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", LIMIT_SECS]).arg(program).stdin(Stdio::null()).env("LC_ALL", "C");
@@ -63,7 +64,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Its standard output, or all that it said.
+/// Runs the command. Returns its standard output, or all its output if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -73,18 +74,18 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?}\n{}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Whether a program is on the PATH.
+/// Returns whether a program is in PATH.
 pub(crate) fn there_is(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Which archive.
+/// A variant of the archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Release,
     Debug,
-    /// One that panics on purpose. Nobody ships it.
+    /// Panics on purpose. Used in tests only.
     Panics,
 }
 
@@ -99,10 +100,10 @@ impl Kind {
         }
     }
 
-    /// The folder with its three files, which are made at the first call.
+    /// Returns the folder with the archive, the header and the pkg-config file. The first call builds them.
     pub(crate) fn folder(self) -> Result<PathBuf, String> {
         static BUILT: [OnceLock<Result<(), String>>; 3] = [const { OnceLock::new() }; 3];
-        // With a blank, as a build folder may have.
+        // The name contains a space, as the name of a build folder may.
         let folder = folder().join(format!("lib {}", self.name()));
         BUILT[self as usize].get_or_init(|| build(self, root(), &folder).map(drop)).clone()?;
         Ok(folder)
@@ -113,7 +114,7 @@ impl Kind {
     }
 }
 
-/// `capi/build` of the sources at `root`, into `folder`.
+/// Runs `capi/build` of the sources at `root`, with `folder` as its output.
 pub(crate) fn build(kind: Kind, root: &Path, folder: &Path) -> Result<String, String> {
     let mut build = command(root.join("crates/nsexec-capi/build"));
     if kind == Kind::Debug {

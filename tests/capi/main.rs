@@ -1,8 +1,8 @@
-//! `libnsexec.a` as a client has it: built, looked into, linked in every way that a runtime may link it, and the
-//! programs driven by the independent parent of `tests/protocol`.
+//! Tests of `libnsexec.a` as a client uses it: builds it, inspects it, links it in every way that a runtime
+//! may, and drives the programs with the independent parent of `tests/protocol`.
 //!
-//! Who this is: a process that only starts others: `capi/build`, compilers, strace, Python, and what they made.
-//! `capi WORD…` runs the cases whose name has one of the words.
+//! This process only starts others: `capi/build`, compilers, strace, Python, and the programs that they
+//! build. `capi WORD…` runs the cases whose names contain one of the words.
 
 mod archive;
 mod consumers;

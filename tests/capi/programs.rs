@@ -1,4 +1,5 @@
-//! Programs that link the archive, in every way that a runtime may: linked, driven, and looked at by strace.
+//! Programs that link the archive in every way that a runtime may. Each is linked, driven by a parent
+//! process, and watched by strace.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -23,7 +24,7 @@ const TODAY: &str = "nsexec";
 
 const OLDER: [&str; 3] = ["nsexec_v1_1", "nsexec_v1_0", "nsexec_seed"];
 
-/// A call that one stage alone makes, in a start with a user namespace and without anything to join.
+/// System calls that only one stage makes, in a start that creates a user namespace and joins nothing.
 const PANICKING_STAGES: [(&str, &str); 3] = [
     ("stage-0", "-DPANIC_AT=SYS_openat"),
     ("stage-1", "-DPANIC_AT=SYS_unshare"),
@@ -35,13 +36,13 @@ const PANICKING_STAGES: [(&str, &str); 3] = [
 struct Program {
     name: String,
     path: PathBuf,
-    /// The function that it calls.
+    /// The function of the archive that it calls.
     start: &'static str,
-    /// What its main prints.
+    /// The number that its main prints.
     number: i32,
     threads: bool,
     kind: Kind,
-    /// Beside a library that needs more than the libc.
+    /// Linked with another library, which needs more than the C library.
     neighbour: bool,
 }
 
@@ -74,11 +75,11 @@ const MUSL: &[Way] = &[
 const CLANG: &[Way] =
     &[("clang", &["clang"], &["-lnsexec"]), ("clang-static", &["clang", "-static"], &["-lnsexec"])];
 
-/// What a Rust library with std needs, as `rustc --print native-static-libs` says.
+/// The libraries that a Rust library with std needs, as `rustc --print native-static-libs` lists them.
 const STD: &[&str] = &["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"];
 const STATIC_STD: &[&str] = &["-lgcc_eh", "-lpthread", "-lm", "-ldl", "-lc"];
 
-/// What one program is made of.
+/// The settings from which one program is built.
 struct Recipe<'a> {
     name: &'a str,
     kind: Kind,
@@ -116,7 +117,7 @@ fn program(recipe: &Recipe<'_>) -> Result<Program, String> {
     })
 }
 
-/// All programs, linked at the first call.
+/// Returns all programs. The first call links them.
 fn programs() -> Result<&'static [Program], String> {
     static LINKED: OnceLock<Result<Vec<Program>, String>> = OnceLock::new();
     LINKED.get_or_init(all_programs).as_deref().map_err(Clone::clone)
@@ -150,7 +151,7 @@ fn all_programs() -> Result<Vec<Program>, String> {
     Ok(all)
 }
 
-/// The ways of the compilers and linkers of this machine.
+/// Returns the ways to link with the compilers and linkers of this machine.
 fn ways() -> Vec<(&'static str, Vec<&'static str>, &'static [&'static str])> {
     let mut ways: Vec<_> = GCC.iter().map(|(name, cc, libraries)| (*name, cc.to_vec(), *libraries)).collect();
     for (compiler, more) in [("musl-gcc", MUSL), ("clang", CLANG)] {
@@ -158,7 +159,7 @@ fn ways() -> Vec<(&'static str, Vec<&'static str>, &'static [&'static str])> {
             ways.extend(more.iter().map(|(name, cc, libraries)| (*name, cc.to_vec(), *libraries)));
         }
     }
-    // The linker that comes with rustup's compilers.
+    // The linker that is part of rustup's toolchains.
     if let Some(folder) = rusts_lld() {
         ways.push(("lld", vec!["gcc", "-fuse-ld=lld", folder], &["-lnsexec"]));
         ways.push((
@@ -170,7 +171,7 @@ fn ways() -> Vec<(&'static str, Vec<&'static str>, &'static [&'static str])> {
     ways
 }
 
-/// `-B FOLDER`, as one argument.
+/// Returns gcc's option `-BFOLDER` for the folder of rustup's lld.
 fn rusts_lld() -> Option<&'static str> {
     static FOUND: OnceLock<Option<String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
@@ -181,7 +182,8 @@ fn rusts_lld() -> Option<&'static str> {
     found.as_deref()
 }
 
-/// The archive in a shared object, whose constructor calls it: nothing in it may need a relocation of its code.
+/// Builds a shared object that contains the archive, and a program that calls it. `-z text` makes sure that
+/// the code needs no relocation.
 fn shared_object(kind: Kind) -> Result<Program, String> {
     let lib = kind.folder()?;
     let source = folder().join("library.c");
@@ -205,11 +207,11 @@ fn shared_object(kind: Kind) -> Result<Program, String> {
         defines: &defines,
         libraries,
     })?;
-    // By way of the library it is today's.
+    // The shared object calls `nsexec`.
     Ok(Program { start: TODAY, ..linked })
 }
 
-/// Beside another Rust library, with std and without, in either order.
+/// Links the archive with another Rust library, with std and without, in either order.
 fn beside_other_rust(kind: Kind) -> Result<Vec<Program>, String> {
     let mut all = Vec::new();
     for (library, needs, static_needs) in [("with_std", STD, STATIC_STD), ("without_std", &[][..], &[][..])] {
@@ -222,7 +224,7 @@ fn beside_other_rust(kind: Kind) -> Result<Vec<Program>, String> {
                 let name = format!("{order}-{library}{how}");
                 let libraries = libraries.iter().chain(needs).copied().collect();
                 let (start, defines) = (TODAY, &["-DNEIGHBOUR"]);
-                // glibc warns of its own resolver in a static program.
+                // glibc warns of its resolver in a static program.
                 let compiler: Vec<&str> = compiler.iter().copied().chain(["-Wl,--no-warnings"]).collect();
                 all.push(program(&Recipe {
                     name: &name,
@@ -238,7 +240,7 @@ fn beside_other_rust(kind: Kind) -> Result<Vec<Program>, String> {
     Ok(all)
 }
 
-/// The other Rust library, `libNAME.a`.
+/// Builds the other Rust library, `libNAME.a`.
 fn neighbour(name: &str) -> Result<(), String> {
     let library = folder().join(format!("lib{name}.a"));
     if library.exists() {
@@ -257,7 +259,8 @@ fn linked_in_every_way() -> Outcome {
     Ok(Said::Held(format!("{}: {}", names.len(), names.join(" "))))
 }
 
-/// The control of the neighbours: without the second half of `capi/build` they are told of two panic handlers.
+/// The control of `beside_other_rust`: cargo's library, without the second half of `capi/build`, fails to
+/// link. Both libraries define a panic handler.
 fn raw_library() -> Outcome {
     Kind::Debug.folder()?;
     neighbour("with_std")?;
@@ -274,7 +277,7 @@ fn raw_library() -> Outcome {
     }
 }
 
-/// What the dynamic programs ask the loader for.
+/// Checks which libraries the dynamic programs need.
 fn needed() -> Outcome {
     let mut all = BTreeSet::new();
     for program in programs()?.iter().filter(|program| !program.neighbour) {
@@ -290,7 +293,7 @@ fn needed() -> Outcome {
             return Err(format!("{}: its stack: {stack}", program.name));
         }
     }
-    // The shared object is ours, and the libc has other names for itself.
+    // The shared object is our own. The C library has several names.
     let foreign =
         |name: &&String| !["libc.so", "libc.so.6"].contains(&name.as_str()) && !name.contains("-begin.so");
     match all.iter().find(foreign) {
@@ -299,7 +302,7 @@ fn needed() -> Outcome {
     }
 }
 
-/// Every program, in every way in which a parent may treat it. The tests are those of `tests/capi/drive.py`.
+/// Runs the tests of `tests/capi/drive.py` on every program.
 fn driven() -> Outcome {
     if !geteuid().is_root() {
         return Ok(Said::Skipped("it starts programs of several users, which takes root".into()));
@@ -322,12 +325,12 @@ fn driven() -> Outcome {
     python.arg(sources().join("drive.py")).current_dir(root());
     python.env("NSEXEC_PROGRAMS", serde_json::Value::from(described).to_string());
     python.env("NSEXEC", &programs[0].path).env("PYTHONDONTWRITEBYTECODE", "1");
-    // unittest speaks on standard error.
+    // unittest prints to standard error.
     let output = python.output().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let ran: Option<usize> =
         text.lines().rev().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok());
-    // Every program has a test at least, and most have six.
+    // Every program has at least one test, and most have six.
     match ran {
         Some(ran) if output.status.success() && ran >= 5 * programs.len() => {
             Ok(Said::Held(format!("{ran} tests of {} programs", programs.len())))
@@ -336,7 +339,8 @@ fn driven() -> Outcome {
     }
 }
 
-/// Between its two marks, a constructor that calls us makes no system call, nor with a log pipe alone.
+/// Checks that a constructor makes no system call between its two marks if there is no init pipe. Every
+/// second program has a log pipe.
 fn untouched() -> Outcome {
     let mut said = 0;
     let programs = programs()?.iter().filter(|program| program.kind != Kind::Panics);
@@ -355,7 +359,7 @@ fn untouched() -> Outcome {
         }
         said += 1;
     }
-    // The check itself, on a program that does something there.
+    // Check `between_marks` itself, on a program that makes a call there.
     let busy =
         "7 write(-1, \"before\", 6) = -1 EBADF\n7 getpid() = 7\n7 write(-1, \"after\", 5) = -1 EBADF\n";
     match between_marks(busy) {
@@ -364,18 +368,19 @@ fn untouched() -> Outcome {
     }
 }
 
-/// The calls between the two marks, of the thread that makes them.
+/// Returns the calls between the two marks, of the thread that makes the marks.
 fn between_marks(strace: &str) -> Option<Vec<&str>> {
     let mark = |text: &str| strace.lines().position(|line| line.contains(&format!("write(-1, \"{text}\"")));
     let (before, after) = (mark("before")?, mark("after")?);
     let lines: Vec<&str> = strace.lines().collect();
     let (pid, _) = lines[before].split_once(' ')?;
-    // With threads strace may split the mark itself.
+    // With threads, strace may split the line of a mark.
     let ours = |line: &&str| line.starts_with(pid) && !line.contains("<... write resumed>");
     Some(lines[before + 1..after].iter().copied().filter(ours).collect())
 }
 
-/// A command that links the program without the archive (`start` of `None`), or with it, for the sizes.
+/// Returns a command that links the program with the archive if `start` is true, or without it, to compare
+/// sizes.
 pub(crate) fn plain(compiler: &[&str], start: bool, path: &Path) -> Result<Command, String> {
     let lib = Kind::Release.folder()?;
     let (compiler, flags) = compiler.split_first().ok_or("no compiler")?;

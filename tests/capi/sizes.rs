@@ -1,4 +1,4 @@
-//! What the archive adds to a program.
+//! The size that the archive adds to a program.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ pub(crate) const CASES: &[Case] = &[("a_program_grows_by_less_than_200_kb", grow
 
 const LIMIT: u64 = 200 * 1024;
 
-/// Debian's package of runc as Go source.
+/// runc's Go source in Debian's package.
 pub(crate) const RUNC: &str = "/usr/share/gocode/src/github.com/opencontainers/runc/libcontainer/nsenter";
 
 const WAYS: &[(&str, &[&str])] = &[
@@ -21,8 +21,8 @@ const WAYS: &[(&str, &[&str])] = &[
     ("musl static", &["musl-gcc", "-static"]),
 ];
 
-/// Stripped files, compared with the same program without the archive, and with runc's C in its place where that is on
-/// the machine. Only ours has a limit.
+/// Compares stripped files: the program with the archive, without it, and with runc's C code if this machine
+/// has it. Only the archive has a limit.
 fn growth() -> Outcome {
     let mut said = String::new();
     for (name, compiler) in WAYS.iter().filter(|(_, compiler)| there_is(compiler[0])) {

@@ -1,4 +1,4 @@
-//! A backend that lies about one kind of call.
+//! A backend with one fault in one kind of call.
 
 use std::ffi::CString;
 
@@ -9,7 +9,7 @@ use nsexec_audit::record::{Answer, Bytes, Call, Reply};
 
 use crate::planted::Lie;
 
-/// The kernel, except for the calls that the lie is about.
+/// The real kernel, but for the calls that the lie affects.
 pub(crate) struct Liar {
     sys: LinuxSys,
     lie: Lie,
@@ -56,7 +56,7 @@ fn unit(result: SysResult<()>) -> Reply {
 }
 
 fn data(len: usize, call: impl FnOnce(&mut [u8]) -> SysResult<usize>) -> Reply {
-    // Not zeroed: a caller's buffer need not be either.
+    // Not zeroed: the buffers of real callers need not be either.
     let mut buffer = vec![0xff; len];
     reply(call(&mut buffer), |count| Reply::Data(buffer[..count].into()))
 }
@@ -92,7 +92,7 @@ fn with_strings(
     Reply::Errno(exec(&argv, &envp))
 }
 
-/// Makes a call given as data.
+/// Makes a call that is given as data.
 fn perform(sys: &mut LinuxSys, call: &Call) -> Reply {
     match call {
         Call::Openat { dir, path: file, flags } => reply(sys.openat(*dir, &path(file), *flags), Reply::Fd),

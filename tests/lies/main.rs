@@ -1,9 +1,9 @@
-//! Plants lies between the recorder and the kernel: the record says one thing, and the kernel was asked for another, or replied
-//! another. Comparing the record of a run with strace's view of the same run must show each lie, and no difference without
-//! a lie.
+//! Tests of the witness. A faulty backend between the recorder and the kernel falsifies one call or reply, so
+//! the record is wrong. The comparison with strace's output of the same run must show each such lie, and no
+//! difference without one.
 //!
-//! The program runs itself under strace. The inner run makes calls through `Recorder<Liar>`: a few by hand, of nearly every
-//! kind, or a whole launch.
+//! The program executes itself under strace. The inner run makes calls through `Recorder<Liar>`: either calls
+//! of nearly every kind one by one, or a whole launch.
 
 mod liar;
 mod planted;
@@ -28,11 +28,11 @@ use nsexec_audit::{Role, Run, sections};
 use liar::Liar;
 use planted::{LIES, Lie, Planted, Run as Way};
 
-/// Which lie the inner run tells, and where its record goes.
+/// The environment variables for the inner run: the name of the lie, and the file for the record.
 const LIE: &str = "NSEXEC_TEST_LIE";
 const OUT: &str = "NSEXEC_TEST_LIE_OUT";
 
-/// A variable of the command whose value must not be shown.
+/// A variable of the command whose value must not be printed.
 const SECRET: (&str, &str) = ("NSEXEC_TEST_TOKEN", "s3cret-of-the-command");
 
 fn main() -> ExitCode {
@@ -83,9 +83,10 @@ impl Drop for Folder {
     }
 }
 
-// -- the outer run: compares ------------------------------------------------------------------------------------
+// -- the outer run: compares --------------------------------------------------------------------------------
 
-/// Runs with one lie under strace. An error if the comparison does not show the lie, or shows a difference without one.
+/// Runs with one lie under strace. Returns an error if the comparison does not show the lie, or shows a
+/// difference without a lie.
 fn told(planted: &Planted, folder: &Path) -> Result<(), String> {
     let (out, strace) = (folder.join("record"), folder.join("strace"));
     let output = Command::new("strace")
@@ -117,7 +118,7 @@ fn told(planted: &Planted, folder: &Path) -> Result<(), String> {
     if text.contains(SECRET.1) {
         return Err(format!("the secret is shown:\n{text}"));
     }
-    // What an ordinary user's strace sees of a process that is not dumpable.
+    // The comparison for an ordinary user's strace, which cannot read a non-dumpable process.
     let said = outline::of_run(&record);
     let outlines = outline::of_files(&files, Role::Launcher).map_err(|error| error.to_string())?;
     let outline = outline::compare(&said, &outlines);
@@ -125,7 +126,7 @@ fn told(planted: &Planted, folder: &Path) -> Result<(), String> {
         let same = diff.is_empty() && outline.is_empty();
         return if same { Ok(()) } else { Err(format!("without a lie:\n{text}{outline:?}")) };
     };
-    // The first line that differs in some process is of the call that is lied about.
+    // The first line that differs in some process must be of the falsified call.
     let marked = |line: &str| line.starts_with("  >") && line.contains(call);
     if !text.lines().any(marked) {
         return Err(format!("no difference in {call}:\n{text}"));
@@ -139,18 +140,18 @@ fn told(planted: &Planted, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-// -- the inner run: makes the calls -------------------------------------------------------------------------------
+// -- the inner run: makes the calls -------------------------------------------------------------------------
 
 fn inner(planted: &Planted, out: &Path) {
     let (sink, reader) = SharedSink::new().expect("a sink");
     let recorder = sink.fd();
     match planted.way {
         Way::ByHand => {
-            // A lie that blocks a call for ever must fail, not hang.
-            // SAFETY: a number, and the default disposition, which ends this process.
+            // If a lie makes a call block for ever, the test must fail.
+            // SAFETY: alarm(2) takes a number. SIGALRM has its default disposition, which ends this process.
             unsafe { libc::alarm(30) };
             mark_begin(Some(recorder));
-            // SAFETY: this process has one thread.
+            // SAFETY: this process has a single thread.
             let liar = Liar::new(unsafe { LinuxSys::new() }, planted.lie);
             by_hand(&mut Recorder::new(liar, sink));
             mark_end();
@@ -174,7 +175,7 @@ fn by_hand<S: Sys>(sys: &mut S) {
     let (read, write) = sys.pipe2().expect("a pipe");
     let mut buffer = [0; 64];
     let _ = sys.dup3(one, Fd(40));
-    // Read only what was written: a lie may have sent it elsewhere.
+    // Read only after a successful write: a lie may have sent the bytes elsewhere.
     if sys.write(write, b"written").is_ok() {
         let _ = sys.read(read, &mut buffer);
     }
@@ -220,8 +221,8 @@ fn by_hand<S: Sys>(sys: &mut S) {
     let _ = sys.sigaction(Signal(12), old);
     let _ = sys.kill(own, Signal(0));
 
-    // This child stands for stage 0. It kills a child of its own, which stands for a mapping tool, and then executes another
-    // program.
+    // This child acts as stage 0. It kills a child of its own, which acts as a mapping tool, and then
+    // executes another program.
     let becomes = child(sys, tid, |sys| {
         let waits = child(sys, tid, |sys| while sys.read(read, &mut buffer).is_ok_and(|got| got > 0) {});
         if let Ok(pidfd) = sys.pidfd_open(waits) {
@@ -248,13 +249,13 @@ fn child<S: Sys>(sys: &mut S, tid: Option<TidAddress>, what: impl FnOnce(&mut S)
         Fork::Parent { child } => child,
         Fork::Child => {
             what(sys);
-            // SAFETY: ends this process, without what its parent still has to do.
+            // SAFETY: exits this process at once. The rest of its parent's code must not run here.
             unsafe { libc::_exit(7) }
         }
     }
 }
 
-/// `nsexec trace -- true`, but for the plan.
+/// Launches as `nsexec trace -- true` does, but without a plan.
 fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(Liar) -> S) {
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
     let policy =

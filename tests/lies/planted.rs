@@ -1,31 +1,31 @@
-//! The lies.
+//! The lies that the tests plant, each with the expected difference.
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 use nsexec_audit::record::{Call, Reply};
 
-/// What a liar does.
+/// The fault of the backend.
 #[derive(Clone, Copy)]
 pub(crate) enum Lie {
-    /// Nothing.
+    /// No fault.
     None,
-    /// It makes another call than it was asked for.
+    /// Makes another call than the requested one.
     Asks(fn(&mut Call)),
-    /// It returns another reply than the kernel's.
+    /// Returns another reply than the kernel's.
     Answers(fn(&Call, &mut Reply)),
-    /// It returns a reply without making the call.
+    /// Returns a reply without making the call.
     DoesNot(fn(&Call) -> Option<Reply>),
-    /// After such a call it makes one more.
+    /// After such a call, makes one more call.
     DoesMore(fn(&Call) -> bool, fn(&mut LinuxSys)),
 }
 
-/// Where it lies.
+/// The calls in which the fault occurs.
 #[derive(Clone, Copy)]
 pub(crate) enum Run {
-    /// In calls made one by one.
+    /// Calls made one by one.
     ByHand,
-    /// In the launch of a command.
+    /// The launch of a command.
     Launch,
 }
 
@@ -34,11 +34,11 @@ pub(crate) struct Planted {
     pub(crate) name: &'static str,
     pub(crate) way: Run,
     pub(crate) lie: Lie,
-    /// The call that must differ. `None`: nothing may differ.
+    /// The call that must differ. `None`: no call may differ.
     pub(crate) call: Option<&'static str>,
     /// A text that the difference must contain.
     pub(crate) says: &'static str,
-    /// Whether the difference is visible in registers, without reading memory.
+    /// The difference is visible in registers, without reading memory.
     pub(crate) in_registers: bool,
 }
 
@@ -46,7 +46,7 @@ const fn planted(name: &'static str, call: &'static str, lie: Lie) -> Planted {
     Planted { name, way: Run::ByHand, lie, call: Some(call), says: "", in_registers: true }
 }
 
-/// A lie that is visible in memory only: in strings, structures or arrays.
+/// Returns a lie that is visible in memory only: in strings, structures or arrays.
 const fn in_memory(name: &'static str, call: &'static str, lie: Lie) -> Planted {
     Planted { in_registers: false, ..planted(name, call, lie) }
 }
@@ -83,7 +83,8 @@ macro_rules! answers {
 
 const NOTHING: Planted = Planted { call: None, ..planted("no_lie", "", Lie::None) };
 
-/// Offset of the field after the thread id in glibc's thread structure, which glibc does not use. Other libcs have no cache.
+/// The offset of the field after the thread id in glibc's thread structure, which glibc does not use. Other C
+/// libraries have no cached thread id.
 const BESIDE: usize = 4;
 
 pub(crate) const LIES: &[Planted] = &[
@@ -332,7 +333,7 @@ pub(crate) const LIES: &[Planted] = &[
         "execve(",
         asks!(Call::Execve { path, .. } => *path = b"/bin/./true".as_slice().into()),
     ),
-    // -- what a process is --
+    // -- attributes of a process --
     planted(
         "unshare_of_another_kind",
         "unshare(",
@@ -383,7 +384,7 @@ pub(crate) const LIES: &[Planted] = &[
         "rt_sigtimedwait(",
         asks!(Call::Sigtimedwait { set } => *set = SignalSet(1)),
     ),
-    // -- what is not declared --
+    // -- undeclared calls --
     Planted {
         says: "(not declared)",
         ..planted(

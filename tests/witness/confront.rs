@@ -1,4 +1,4 @@
-//! One configuration: planned, recorded, and seen by strace; and whether the three agree.
+//! Runs one configuration as a plan, as a record and under strace, and compares the three.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,34 +12,34 @@ use crate::draw::{Config, Ids, KINDS};
 use crate::targets::Targets;
 use crate::{As, Who};
 
-/// What became of a configuration in which all three agreed.
+/// The result of a configuration for which all three agreed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Agreed {
     pub(crate) fate: Fate,
     pub(crate) calls: usize,
 }
 
-/// How far it came.
+/// The step that a configuration reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
     /// The command ran.
     Ran,
-    /// It was looked for in vain.
+    /// The command was not found.
     NotFound,
-    /// The kernel or a tool refused before.
+    /// The kernel or a mapping tool refused an earlier step.
     Refused,
 }
 
-/// Whose strace looks on.
+/// The user that runs strace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Witnesses {
-    /// Root's, with `-u` for an ordinary user.
+    /// root runs strace, with `-u` for an ordinary user.
     Root,
-    /// The caller's own.
+    /// The caller runs strace.
     Own,
 }
 
-/// The surroundings of all configurations.
+/// The program, the targets and the tracer, which all configurations share.
 #[derive(Debug)]
 pub(crate) struct Stage<'s> {
     pub(crate) bin: &'s Path,
@@ -48,7 +48,7 @@ pub(crate) struct Stage<'s> {
 }
 
 impl Stage<'_> {
-    /// The flags and the command of a configuration.
+    /// Returns the flags and the command of a configuration.
     pub(crate) fn args(&self, config: &Config, caller: &As) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
         for (kind, (name, flag, _)) in KINDS.iter().enumerate() {
@@ -88,10 +88,10 @@ impl Stage<'_> {
         args
     }
 
-    /// Plans, records, looks on, and compares.
+    /// Plans, records and traces the configuration, and compares the results.
     ///
     /// # Errors
-    /// The first disagreement.
+    /// The first difference.
     pub(crate) fn confront(&self, config: &Config, caller: &As, folder: &Path) -> Result<Agreed, String> {
         let args = self.args(config, caller);
         let (plan, succeeds) = self.plan(config, caller, &args)?;
@@ -100,7 +100,7 @@ impl Stage<'_> {
             let diff = compare(left, right);
             if diff.is_empty() { Ok(()) } else { Err(format!("{what}\n{diff}")) }
         };
-        // One run, seen twice: as it is, with the whole environment.
+        // Both describe the same run, with the values of the environment.
         agree("record and strace differ:", &record, &seen)?;
         let record = without_values(record);
         agree("plan and record differ:", &plan, &record)?;
@@ -110,10 +110,10 @@ impl Stage<'_> {
         if ran != succeeds {
             return Err(format!("the plan succeeds: {succeeds}; the command ran: {ran}"));
         }
-        // What the program itself said of all this.
+        // Check the exit status and the output of the program.
         let status = said.status.code().unwrap_or(-1);
         let fate = fate(&record, ran);
-        // The command's, or that of a search in vain, or of a refusal before it.
+        // The status of the command, or of a failed search, or of an earlier refusal.
         let expected = match fate {
             Fate::Ran => config.status(),
             Fate::NotFound => config.command.status,
@@ -137,7 +137,7 @@ impl Stage<'_> {
         Ok(Agreed { fate, calls })
     }
 
-    /// The program, perhaps through setpriv(1), which becomes it.
+    /// Returns the command for the program, started by setpriv(1) if the configuration sets no_new_privs.
     fn program(&self, config: &Config) -> Command {
         if !config.no_new_privs {
             return Command::new(self.bin);
@@ -151,7 +151,7 @@ impl Stage<'_> {
         let mut command = self.program(config);
         command.args(["plan", "--format", "json"]);
         if !config.command.there {
-            // A plan alone takes a command for granted that is not on this machine.
+            // A plan assumes that the command exists, unless it is told otherwise.
             command.args(["--assume", "command="]);
         }
         command.args(args);
@@ -165,7 +165,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Runs it under a strace of ours; the record, what strace saw, and what the program said.
+    /// Runs the program under our own strace. Returns the record, strace's output and the program's output.
     fn witnessed(
         &self,
         config: &Config,
@@ -178,7 +178,7 @@ impl Stage<'_> {
         }
         let record = folder.join("record.jsonl");
         let mut command = Command::new("strace");
-        // A file for each process.
+        // One file for each process.
         command
             .args(witness::FLAGS.iter().map(|flag| if *flag == "-f" { "-ff" } else { flag }))
             .arg("-o")
@@ -192,7 +192,7 @@ impl Stage<'_> {
         }
         let program = self.program(config);
         command.arg("--").arg(program.get_program()).args(program.get_args());
-        // What the outer one of two would read: the record with the values of the environment.
+        // The arguments that `trace --witness` passes. The record then contains the values of the environment.
         command.arg("trace").arg(format!("--witnessed={}", folder.display())).args(args);
         caller.surround(&mut command);
         let said = output(&mut command)?;
@@ -204,7 +204,7 @@ impl Stage<'_> {
         Ok((record, seen, said))
     }
 
-    /// `nsexec trace --witness`, where it can.
+    /// Runs `nsexec trace --witness`, and checks its result.
     fn by_the_program_itself(
         &self,
         config: &Config,
@@ -218,13 +218,14 @@ impl Stage<'_> {
         let said = output(&mut command)?;
         let words = words(&said);
         if caller.who == Who::User && config.uses_tools() {
-            // Its own strace would take the setuid bit from the tool.
+            // The caller's own strace would disable the tool's setuid bit.
             let refused = said.status.code() == Some(1) && words.contains("strace -u");
             return if refused { Ok(()) } else { Err(format!("a tool is witnessed by its user:\n{words}")) };
         }
-        // The record has a line for the birth of each process, of which names and numbers tell nothing.
+        // The record has one line for the start of each process. The comparison of names and numbers leaves
+        // it out.
         let agrees = words.contains("nsexec: as planned: ") && words.contains("nsexec: the witness agrees: ");
-        // Of a process that was killed each run may tell another part.
+        // A process may be killed at another point in each run.
         let whole = killed || words.contains(&format!("the witness agrees: {calls} calls"));
         let names_only = caller.who == Who::User && config.joined() > 0;
         if said.status.code() != Some(status) || !agrees || (!whole && !names_only) {
@@ -237,7 +238,7 @@ impl Stage<'_> {
     }
 }
 
-/// As a record is kept: the environment by its names.
+/// Removes the values of environment variables, as in a record that is kept.
 fn without_values(mut run: Run) -> Run {
     run.sections
         .iter_mut()
@@ -246,7 +247,7 @@ fn without_values(mut run: Run) -> Run {
     run
 }
 
-/// The values of one side's flags.
+/// Returns the values of the flags for one map.
 fn lines(ids: Ids, own: u32, root_flag: bool, caller: &As) -> Vec<String> {
     let first = caller.subordinate;
     let all = match ids {
@@ -256,10 +257,10 @@ fn lines(ids: Ids, own: u32, root_flag: bool, caller: &As) -> Vec<String> {
         Ids::Wide => vec![format!("0:{first}:1000")],
         Ids::Both => vec![format!("0:{own}:1"), format!("1:{first}:1000")],
         Ids::Many => (0..7).map(|line| format!("{line}:{}:1", first + 6 - line)).collect(),
-        // The first ids of a system are root's and the daemons'.
+        // The first ids of a system belong to root and the daemons.
         Ids::Foreign => vec!["0:7:1".to_owned()],
     };
-    // -r says the first line of these.
+    // `-r` adds the first of these lines.
     all.into_iter().skip(usize::from(root_flag && ids == Ids::Both)).collect()
 }
 
@@ -273,7 +274,8 @@ fn fate(record: &Run, ran: bool) -> Fate {
     }
 }
 
-/// Without any of our own reading of strace: every namespace that was asked for was joined or created, and no other.
+/// Checks strace's output with a separate parser: the configuration's namespaces were joined or created, and
+/// no others.
 fn on_paper(config: &Config, folder: &Path) -> Result<(), String> {
     let (mut joined, mut unshared) = (0, 0);
     let files = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
@@ -309,7 +311,7 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A folder of one thread, for a record that the caller writes and what strace writes.
+/// Makes the folder of one thread, for the record and strace's files. The caller can write to it.
 pub(crate) fn folder(above: &Path, name: &str, caller: &As) -> PathBuf {
     let folder = above.join(name);
     fs::create_dir(&folder).expect("a folder for the records");

@@ -1,12 +1,12 @@
-//! What a configuration is, and how one is drawn: every combination of kinds to create, and around each what proptest
-//! gives.
+//! Draws random configurations: every combination of kinds to create, with random values for everything else.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::{Who, targets::Target};
 
-/// The kinds, with the flag that creates each; their places are the bits of a combination.
+/// The kinds, each with the flag that creates it and its clone flag. Their order defines the bits of a
+/// combination.
 pub(crate) const KINDS: [(&str, &str, u32); 8] = [
     ("user", "--user", 0x1000_0000),
     ("mnt", "--mount", 0x0002_0000),
@@ -23,13 +23,13 @@ const MNT: usize = 1;
 const PID: usize = 2;
 const TIME: usize = 7;
 
-/// A command, and how it ends if it runs; as pid 1 a signal of its own does not end it.
+/// A command and its exit status. Running as pid 1, it is not killed by a signal that it sends to itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Command {
     pub(crate) words: &'static [&'static str],
     pub(crate) status: i32,
     pub(crate) as_pid_1: i32,
-    /// Whether the search finds it.
+    /// The search finds the command.
     pub(crate) there: bool,
 }
 
@@ -57,14 +57,14 @@ const NO_COMMANDS: &[Command] = &[
     nothing(&["/etc"], 126),
 ];
 
-/// Where a namespace to join lies.
+/// The place of a namespace to join.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
-    /// Where it should be.
+    /// The namespace of the right kind of this target.
     Of(Target),
-    /// Another kind of the same process.
+    /// A namespace of another kind of this target.
     OtherKind(Target),
-    /// Our own.
+    /// The caller's own namespace.
     Own,
     Missing,
     BelowFile,
@@ -72,29 +72,29 @@ pub(crate) enum Place {
     Regular,
 }
 
-/// The ids of one side.
+/// The ids of one map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ids {
-    /// No flag: the own id as 0.
+    /// No flag, which maps the own id to 0.
     Unsaid,
-    /// The own id as 0, spelled out.
+    /// An explicit line that maps the own id to 0.
     Own,
-    /// All subordinate ids as the program finds them.
+    /// `auto`: all subordinate ids.
     Auto,
-    /// Subordinate ids alone.
+    /// Subordinate ids only.
     Wide,
-    /// The own id, and subordinate ones behind it.
+    /// The own id, then subordinate ids.
     Both,
-    /// More than five lines, which the kernel sorts.
+    /// More than five lines: the kernel stores such a map in a sorted array.
     Many,
-    /// One id that is nobody's to give.
+    /// One id that the caller may not map.
     Foreign,
 }
 
-/// One start.
+/// A configuration: one start of the program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Config {
-    /// Bit n: kind n of [`KINDS`] is created.
+    /// Bit n is set: kind n of [`KINDS`] is created.
     pub(crate) created: u8,
     pub(crate) root_flag: bool,
     pub(crate) users: Ids,
@@ -105,18 +105,18 @@ pub(crate) struct Config {
     pub(crate) oom: Option<i32>,
     pub(crate) mount_proc: bool,
     pub(crate) kill_child: bool,
-    /// Under no_new_privs, so that the mapping tools' set-user-id bits do nothing.
+    /// The program runs with no_new_privs set, so the setuid bits of the mapping tools have no effect.
     pub(crate) no_new_privs: bool,
-    /// For each kind that is not created, perhaps a place.
+    /// The place to join for each kind, which is not created then.
     pub(crate) joins: [Option<Place>; 8],
     pub(crate) command: Command,
 }
 
-/// Around one combination of kinds. `alone`: without joins and mapping tools, which an ordinary user's own strace cannot
-/// witness.
+/// Draws a configuration with this combination of kinds. `alone` leaves out joins and mapping tools, which an
+/// ordinary user's own strace cannot trace.
 pub(crate) fn config(who: Who, alone: bool, created: u8) -> impl Strategy<Value = Config> {
     let ids = move || match who {
-        // Root has no subordinate ids.
+        // root has no subordinate ids.
         Who::Root => select(&[Ids::Unsaid, Ids::Own, Ids::Wide, Ids::Both, Ids::Many][..]),
         Who::User if alone => select(&[Ids::Unsaid, Ids::Own][..]),
         Who::User => select(
@@ -166,14 +166,15 @@ fn rarely() -> impl Strategy<Value = bool> {
     proptest::bool::weighted(0.25)
 }
 
-/// Half of the configurations join nothing. The others join from one process, now and then one kind from elsewhere.
+/// Draws the joins. Half of the configurations have none. The others join one process, and sometimes one more
+/// place.
 fn joins(who: Who, alone: bool) -> BoxedStrategy<[Option<Place>; 8]> {
     if alone {
         return Just([None; 8]).boxed();
     }
     let targets: &'static [Target] = match who {
         Who::Root => Target::ALL,
-        // Its own sandboxes more often: the others are closed to it.
+        // Prefer the user's own sandboxes: it may not join the others.
         Who::User => {
             &[Target::UsersSandbox, Target::UsersSandbox, Target::UsersWideSandbox, Target::RootsSandbox]
         }
@@ -209,7 +210,7 @@ impl Config {
         self.created >> kind & 1 == 1
     }
 
-    /// Without what contradicts itself: that is refused as wrong usage, before there is anything to witness.
+    /// Removes contradictions, which the program refuses as wrong usage before there is anything to compare.
     pub(crate) fn meant(mut self, who: Who) -> Self {
         for kind in 0..8 {
             if self.creates(kind) {
@@ -218,7 +219,7 @@ impl Config {
         }
         let foreign_net = Some(Place::Of(Target::ForeignNet));
         for (kind, (name, ..)) in KINDS.iter().enumerate() {
-            // It has a network of its own, and is at home in everything else.
+            // This target has only a network namespace of its own, and shares all others with us.
             if self.joins[kind] == foreign_net && *name != "net" {
                 self.joins[kind] = None;
             }
@@ -229,7 +230,7 @@ impl Config {
         }
         if self.creates(USER) {
             self.root_flag |= self.users == Ids::Unsaid && self.groups == Ids::Unsaid;
-            // With -r the own id comes first, and cannot be 0 twice.
+            // `-r` adds a line for the own id, so no other line may map id 0.
             if self.root_flag {
                 for ids in [&mut self.users, &mut self.groups] {
                     *ids = if matches!(ids, Ids::Wide | Ids::Many | Ids::Foreign) { Ids::Both } else { *ids };
@@ -246,7 +247,7 @@ impl Config {
         self
     }
 
-    /// No flag that names a namespace: then the program creates all of them, and mounts /proc.
+    /// Returns whether no flag names a namespace. The program then creates all kinds and mounts /proc.
     pub(crate) fn is_bare(&self) -> bool {
         self.kinds_created() == 0 && self.joins.iter().all(Option::is_none)
     }
@@ -256,7 +257,7 @@ impl Config {
         self.created | u8::from(self.mount_proc) << MNT | u8::from(clocks) << TIME
     }
 
-    /// The kinds that are created, named or implied, as the flags of unshare(2).
+    /// Returns the kinds that are created, named or implied, as flags of unshare(2).
     pub(crate) fn unshared(&self) -> u32 {
         let created = if self.is_bare() { 0xff } else { self.kinds_created() };
         KINDS.iter().enumerate().filter(|(kind, _)| created >> kind & 1 == 1).map(|(_, kind)| kind.2).sum()
@@ -266,19 +267,19 @@ impl Config {
         self.joins.iter().flatten().count()
     }
 
-    /// Whether an ordinary user's maps go through newuidmap or newgidmap.
+    /// Returns whether an ordinary user's maps need newuidmap or newgidmap.
     pub(crate) fn uses_tools(&self) -> bool {
         let own = |ids| matches!(ids, Ids::Unsaid | Ids::Own);
         self.creates(USER) && !(own(self.users) && own(self.groups))
     }
 
-    /// How the command ends that was started.
+    /// Returns the exit status of the command if it runs.
     pub(crate) fn status(&self) -> i32 {
         let pid_1 = self.is_bare() || self.creates(PID);
         if pid_1 { self.command.as_pid_1 } else { self.command.status }
     }
 
-    /// Simpler ones, the simplest first.
+    /// Returns simpler configurations, the simplest first.
     pub(crate) fn simpler(&self, who: Who) -> Vec<Self> {
         let mut all = Vec::new();
         let mut with = |change: &dyn Fn(&mut Self)| {

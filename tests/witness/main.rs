@@ -1,9 +1,9 @@
-//! Plan = recorder = strace, for configurations that are drawn: every combination of kinds to create, as root and as an
-//! ordinary user, and around each what proptest gives of maps, joins, clocks, scores and commands. Whether the kernel
-//! takes a configuration or refuses it, all three say the same, line by line.
+//! Compares plan, record and strace's output for random configurations: every combination of kinds to create,
+//! as root and as an ordinary user. proptest draws the maps, joins, clocks, scores and commands for each. All
+//! three must agree line by line, whether the kernel accepts or refuses the configuration.
 //!
-//! `cargo test --test witness [WORD…]` runs the configurations whose names contain a word: `root`, `user/17`. The seed is
-//! fixed where CI is set, and else drawn and printed; `NSEXEC_SEED=N` repeats a run.
+//! `cargo test --test witness [WORD…]` runs the configurations whose names contain a word: `root`, `user/17`.
+//! The seed is fixed if CI is set; otherwise it is drawn and printed. `NSEXEC_SEED=N` repeats a run.
 
 mod confront;
 mod draw;
@@ -31,21 +31,21 @@ use draw::Config;
 use ordinary::Ordinary;
 use targets::Targets;
 
-/// Debian's.
+/// Debian's default PATH.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Every combination of the eight kinds.
+/// The number of combinations of the eight kinds.
 const COMBINATIONS: usize = 256;
 
-/// The seed in CI.
+/// The seed if CI is set.
 const SEED: u64 = 20_261_125;
 
-/// As whom a configuration runs.
+/// The kind of user that runs a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Who {
-    /// Uid 0 of the machine.
+    /// The user id 0 of the machine.
     Root,
-    /// A user without any privilege.
+    /// A user without privileges.
     User,
 }
 
@@ -58,20 +58,20 @@ impl Who {
     }
 }
 
-/// Somebody who starts commands.
+/// A user that starts commands.
 #[derive(Clone, Debug)]
 pub(crate) struct As {
     pub(crate) who: Who,
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// First of many subordinate ids; root's are anybody's.
+    /// The first of many subordinate ids. For root, any ids.
     pub(crate) subordinate: u32,
-    /// Whether newuidmap and newgidmap give them.
+    /// newuidmap and newgidmap map the subordinate ids.
     pub(crate) has_tools: bool,
-    /// Whether we are somebody else.
+    /// This user is not the test's own user, so commands switch to it.
     pub(crate) switches: bool,
-    /// Where its commands are searched.
+    /// The PATH in which its commands are searched.
     pub(crate) path: String,
 }
 
@@ -89,7 +89,8 @@ impl As {
         }
     }
 
-    /// Its search also comes by a folder that only root may enter.
+    /// Returns an ordinary user. If the tests run as root, its PATH contains a folder that only root may
+    /// enter.
     fn ordinary(user: &Ordinary, folder: &Path) -> Option<Self> {
         let name = User::from_uid(user.uid.into()).ok().flatten()?.name;
         let first = |file: &str| {
@@ -107,7 +108,8 @@ impl As {
             subordinate: subordinate.unwrap_or_default(),
             has_tools: subordinate.is_some(),
             switches: geteuid().is_root(),
-            // Its own it could enter as root of a user namespace (capabilities(7), CAP_DAC_OVERRIDE).
+            // The user's own folder would not do: as root of a user namespace it could enter it
+            // (capabilities(7), CAP_DAC_OVERRIDE).
             path: match geteuid().is_root() {
                 true => format!("{0}/hidden:{0}/file/bin:{PATH}", folder.display()),
                 false => format!("{0}/file/bin:{PATH}", folder.display()),
@@ -116,7 +118,7 @@ impl As {
         })
     }
 
-    /// Makes a command this one's.
+    /// Makes the command run as this user, with its environment.
     pub(crate) fn put_on(&self, command: &mut Command) {
         self.surround(command);
         if self.switches {
@@ -126,13 +128,13 @@ impl As {
 }
 
 impl As {
-    /// The environment alone.
+    /// Sets the environment only.
     pub(crate) fn surround(&self, command: &mut Command) {
         runner::fresh(command).env_clear().env("PATH", &self.path).env("LC_ALL", "C").stdin(Stdio::null());
     }
 }
 
-/// One configuration, by its combination of kinds.
+/// One configuration, identified by its combination of kinds.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     who: Who,
@@ -144,7 +146,7 @@ impl Case {
         format!("{}/{}", self.who.word(), self.nth)
     }
 
-    /// Its own random numbers, so that it can be drawn alone.
+    /// Draws the configuration. Each one has its own random numbers, so it can be drawn alone.
     fn drawn(self, seed: u64, witnesses: Witnesses) -> Config {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -160,7 +162,7 @@ impl Case {
     }
 }
 
-/// What happened to all configurations of one caller.
+/// The results of all configurations of one caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Counts {
     agreed: usize,
@@ -249,7 +251,7 @@ fn run(words: &[String], seed: u64, user: Result<&Ordinary, &String>, folder: &F
     counts
 }
 
-/// All configurations of one caller, on every core.
+/// Runs all configurations of one caller, on every core.
 fn drawn(stage: &Stage<'_>, caller: &As, cases: VecDeque<Case>, seed: u64, folder: &Path) -> Counts {
     let queue = Mutex::new(cases);
     let counts = Mutex::new(Counts::default());
@@ -293,14 +295,14 @@ impl Counts {
         self.ran += usize::from(agreed.fate == Fate::Ran);
         self.not_found += usize::from(agreed.fate == Fate::NotFound);
         self.refused += usize::from(refused);
-        // Those that came to pass: a refusal is seen in its own number.
+        // Count only joins and tools that took effect; `refused` counts the refusals.
         self.joined += usize::from(!refused && config.joined() > 0);
         self.tools += usize::from(!refused && who == Who::User && config.uses_tools());
         self.calls += agreed.calls;
     }
 }
 
-/// Whether so much was drawn that agreement says something.
+/// Returns whether enough configurations of each sort were drawn for the result to be meaningful.
 fn is_enough(counts: &Counts, who: Who, witnesses: Witnesses) -> bool {
     let (all, ran, refused, joined, tools) = match (who, witnesses) {
         (Who::Root, _) => (200, 80, 50, 30, 0),
@@ -320,10 +322,11 @@ fn is_enough(counts: &Counts, who: Who, witnesses: Witnesses) -> bool {
     enough
 }
 
-/// A failure: the smallest configuration that still fails, what differs, and how to see it again.
+/// Prints a failure: the smallest configuration that still fails, the difference, and the command to repeat
+/// it.
 fn complain(stage: &Stage<'_>, caller: &As, case: Case, seed: u64, folder: &Path, first: (&Config, String)) {
     let (mut config, mut what) = (first.0.clone(), first.1);
-    // Each round makes it smaller, so this ends.
+    // Each round makes the configuration simpler, so this ends.
     'smaller: loop {
         for simpler in config.simpler(caller.who) {
             if let Err(still) = stage.confront(&simpler, caller, folder) {
@@ -359,7 +362,7 @@ fn seed() -> Result<u64, String> {
     runner::given_seed().map(|given| given.unwrap_or_else(drawn))
 }
 
-/// Where the program's copy lies, enterable for everybody. Removed at the end.
+/// The folder with a copy of the program. Every user may enter it. Removed at the end.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,

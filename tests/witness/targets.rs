@@ -1,4 +1,5 @@
-//! Live processes to join, and files that are no namespaces. They die with this program, however it ends.
+//! Live processes to join, and files that are not namespaces. The processes are killed when this program ends
+//! for any reason.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,22 +14,22 @@ use nix::unistd::{Pid, mkfifo};
 use crate::draw::{KINDS, Place};
 use crate::{As, Who};
 
-/// Who lives there.
+/// A process in namespaces of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Target {
-    /// All eight kinds, made by root, with a wide map.
+    /// All eight kinds, created by root, with a large map.
     RootsSandbox,
-    /// All but a user namespace, made by root.
+    /// All kinds but a user namespace, created by root.
     RootsMachine,
-    /// All eight, made by root for itself, with setgroups denied.
+    /// All eight kinds, created by root with its own id only, and with setgroups denied.
     RootsDenied,
-    /// All eight, made by the ordinary user for itself alone.
+    /// All eight kinds, created by the ordinary user with its own id only.
     UsersSandbox,
-    /// All eight, made by the ordinary user through the mapping tools.
+    /// All eight kinds, created by the ordinary user with the mapping tools.
     UsersWideSandbox,
-    /// A user namespace whose maps nobody has written.
+    /// A user namespace without id maps.
     Unmapped,
-    /// A network namespace alone, root's.
+    /// A network namespace only, created by root.
     ForeignNet,
 }
 
@@ -63,7 +64,7 @@ impl Target {
     }
 }
 
-/// The processes, and the files.
+/// The live processes, and the folder with the files.
 #[derive(Debug)]
 pub(crate) struct Targets {
     live: Vec<(Target, Child, i32)>,
@@ -71,10 +72,10 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    /// Starts those that the users that there are can make.
+    /// Starts the targets that the available users can create.
     ///
     /// # Errors
-    /// What kept one from living.
+    /// The reason why a target could not be started.
     pub(crate) fn start(
         bin: &Path,
         folder: &Path,
@@ -86,7 +87,7 @@ impl Targets {
         fs::write(folder.join("file"), "").map_err(|error| error.to_string())?;
         for target in Target::ALL {
             let maker = if target.made_by() == Who::Root { root } else { user };
-            // Without its maker it stays a process that is not there.
+            // If the maker is not available, the target stays a process that does not exist.
             let Some(maker) = maker.filter(|maker| maker.has_tools || *target != Target::UsersWideSandbox)
             else {
                 continue;
@@ -97,7 +98,7 @@ impl Targets {
         Ok(targets)
     }
 
-    /// The file that stands for a kind at a place.
+    /// Returns the path of the namespace file for a kind and a place.
     pub(crate) fn path(&self, kind: usize, place: Place) -> String {
         let (name, ..) = KINDS[kind];
         let of = |target, name: &str| {
@@ -118,10 +119,10 @@ impl Targets {
     }
 }
 
-/// Starts one and waits until it is where it shall be.
+/// Starts a target and waits until it is in its namespaces.
 fn start(bin: &Path, target: Target, maker: &As) -> std::io::Result<(Child, i32)> {
     const SLEEP: [&str; 3] = ["sh", "-c", "echo on; exec sleep 100000"];
-    // The program itself makes no user namespace without a map.
+    // nsexec refuses to create a user namespace without a map.
     let mut command = match target {
         Target::Unmapped => Command::new("unshare"),
         _ => Command::new(bin),
@@ -132,7 +133,7 @@ fn start(bin: &Path, target: Target, maker: &As) -> std::io::Result<(Child, i32)
     command.args(target.flags()).arg("--").args(SLEEP);
     maker.put_on(&mut command);
     command.stdout(Stdio::piped());
-    // SAFETY: one system call, in the child alone.
+    // SAFETY: one system call, in the child only.
     unsafe {
         command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
     }
@@ -145,7 +146,7 @@ fn start(bin: &Path, target: Target, maker: &As) -> std::io::Result<(Child, i32)
     let children =
         fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap_or_default();
     let pid = match target {
-        // unshare(1) without -f has become the command.
+        // unshare(1) without `-f` has executed the command itself.
         Target::Unmapped => i32::try_from(launcher).ok(),
         _ => children.trim().parse().ok(),
     };
@@ -162,7 +163,7 @@ fn start(bin: &Path, target: Target, maker: &As) -> std::io::Result<(Child, i32)
 impl Drop for Targets {
     fn drop(&mut self) {
         for (target, child, pid) in &mut self.live {
-            // The command first: its launcher then reaps it, and says so by ending.
+            // Kill the command first: its launcher then reaps it and exits.
             if kill(Pid::from_raw(*pid), Signal::SIGKILL).is_err() {
                 let _ = writeln!(std::io::stdout(), "{target:?} was gone before its end");
                 let _ = child.kill();

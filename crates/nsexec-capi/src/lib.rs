@@ -1,8 +1,8 @@
-//! The C symbols of `libnsexec.a`: what a Go runtime links in the place of runc's C.
+//! The C symbols of `libnsexec.a`, which a Go runtime links in place of runc's C code.
 //!
-//! One of the places with `unsafe` (SECURITY.md lists them). The crate has a panic handler of its own and is built with
-//! `panic = "abort"`: it cannot be linked into a Rust program with std as an ordinary dependency. `build` makes the archive.
-#![cfg_attr(not(test), no_std)]
+//! One of the modules with `unsafe` code (SECURITY.md lists them). An ordinary build with the feature `capi`
+//! contains all of it but the panic handler. The panic handler needs `--cfg nsexec_archive`, which
+//! `capi/build` passes: a Rust program with std already has a handler.
 
 use core::ffi::{CStr, c_char};
 use core::fmt::{self, Write};
@@ -20,34 +20,35 @@ use nsexec::{
     sys::types::Fd,
 };
 
-/// The descriptor that a panic is reported to, while a bootstrap runs: a panic handler has no arguments of ours.
+/// The descriptor to which a panic is reported while a bootstrap runs. A static, since the panic handler's
+/// arguments are fixed.
 static LOG_PIPE: AtomicI32 = AtomicI32::new(NO_LOG_PIPE);
 
-/// No bootstrap runs, or it has no log pipe.
+/// The value of [`LOG_PIPE`] if no bootstrap runs, or if the bootstrap has no log pipe.
 const NO_LOG_PIPE: i32 = -1;
 
-/// The bootstrap of runc 1.2.0 and later: `void nsexec(void)`.
+/// Runs the bootstrap of runc 1.2.0 and later: `void nsexec(void)`.
 ///
-/// Returns untouched where `_LIBCONTAINER_INITPIPE` is absent, and in stage 2. Does not return from the other
-/// stages, and not from a bootstrap that fails.
+/// Returns without any effect if `_LIBCONTAINER_INITPIPE` is not set. Otherwise returns in stage 2 only; the
+/// other stages exit, and so does a bootstrap that fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn nsexec() {
     start(&Dialect::V1_2);
 }
 
-/// [`nsexec`] as runc 1.1.0 to 1.1.15 has it: `void nsexec_v1_1(void)`.
+/// Runs the bootstrap of runc 1.1.0 to 1.1.15: `void nsexec_v1_1(void)`. Otherwise as [`nsexec`].
 #[unsafe(no_mangle)]
 pub extern "C" fn nsexec_v1_1() {
     start(&Dialect::V1_1);
 }
 
-/// [`nsexec`] as runc 1.0.0-rc94 to 1.0.3 has it: `void nsexec_v1_0(void)`.
+/// Runs the bootstrap of runc 1.0.0-rc94 to 1.0.3: `void nsexec_v1_0(void)`. Otherwise as [`nsexec`].
 #[unsafe(no_mangle)]
 pub extern "C" fn nsexec_v1_0() {
     start(&Dialect::V1_0);
 }
 
-/// [`nsexec`] as runc had it in 2018, before 1.0.0-rc6: `void nsexec_seed(void)`.
+/// Runs the bootstrap of runc of 2018, before 1.0.0-rc6: `void nsexec_seed(void)`. Otherwise as [`nsexec`].
 #[unsafe(no_mangle)]
 pub extern "C" fn nsexec_seed() {
     start(&Dialect::SEED);
@@ -61,51 +62,51 @@ fn start(dialect: &'static Dialect) {
     {
         panic!("on \"purpose\"\nin two lines");
     }
-    // From here on the number may become another file's.
+    // After the bootstrap, another file may get this descriptor number.
     #[cfg(not(nsexec_archive_panics))]
     LOG_PIPE.store(NO_LOG_PIPE, Ordering::Relaxed);
 }
 
-/// `char *escape_json_string(char *text)`: the text as the inside of a JSON string, with runc's escapes. Bytes from 128
-/// on stay as they are.
+/// `char *escape_json_string(char *text)`: returns the text escaped for a JSON string, with runc's escapes.
+/// Bytes from 128 on are copied as they are.
 ///
-/// Takes memory from malloc(3) and gives such memory back: the same if nothing had to be escaped, otherwise a new one,
-/// and the old is freed. Without memory it gives a text that says so, or null if there is none for that either.
-/// Null gives null.
+/// The result is memory from malloc(3), which the caller frees. If nothing had to be escaped, it is `text`
+/// itself; otherwise it is new memory, and `text` is freed. If memory runs out, it is a text that reports
+/// this, or null if that text cannot be allocated either. Returns null for null.
 ///
 /// # Safety
-/// `text` is null, or a string with its NUL in memory from malloc(3), which the caller gives away.
+/// `text` is null or a NUL-terminated string in memory from malloc(3). The caller transfers its ownership.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn escape_json_string(text: *mut c_char) -> *mut c_char {
     if text.is_null() {
         return text;
     }
-    // SAFETY: the caller promises a string with its NUL, which is ours now.
+    // SAFETY: the caller passes a NUL-terminated string, and its ownership.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
     let Some(room) = escaped_len(bytes) else {
         return text;
     };
-    // SAFETY: any size may be asked for.
+    // SAFETY: malloc(3) accepts any size.
     let memory: *mut u8 = unsafe { libc::malloc(room.saturating_add(1)) }.cast();
     if !memory.is_null() {
         // Zeroed, so that the buffer is initialised and its last byte is the NUL.
-        // SAFETY: malloc gave this many bytes, and nobody else has them.
+        // SAFETY: malloc(3) returned this many bytes, and nothing else uses them.
         let buffer = unsafe {
             memory.write_bytes(0, room.saturating_add(1));
             core::slice::from_raw_parts_mut(memory, room)
         };
         write_escaped(&mut Line::new(buffer), bytes);
     }
-    // SAFETY: from malloc(3) by the caller's promise, and `bytes` is not used any more.
+    // SAFETY: the caller got `text` from malloc(3), and `bytes` is not used any more.
     unsafe { libc::free(text.cast()) };
     match memory.is_null() {
-        // SAFETY: a string with its NUL.
+        // SAFETY: a NUL-terminated string.
         true => unsafe { libc::strdup(c"escape_json_string: out of memory".as_ptr()) },
         false => memory.cast(),
     }
 }
 
-/// The length with escapes, if there is anything to escape.
+/// Returns the length of the escaped text; `None` if nothing has to be escaped.
 fn escaped_len(bytes: &[u8]) -> Option<usize> {
     let mut counted = Counted(0);
     for byte in bytes {
@@ -117,18 +118,18 @@ fn escaped_len(bytes: &[u8]) -> Option<usize> {
     (counted.0 != bytes.len()).then_some(counted.0)
 }
 
-/// Fills a line that has exactly the room.
+/// Writes the escaped text into a line whose buffer has exactly that length.
 fn write_escaped(line: &mut Line<'_>, bytes: &[u8]) {
     for byte in bytes {
         let _ = match byte.is_ascii() {
             true => Escaped(&mut *line).write_char(char::from(*byte)),
-            // Passed through, as runc's does: the log of the stages writes \xHH.
+            // Copied as in runc's C. Log records of the stages have \xHH instead.
             false => line.push_bytes(&[*byte]),
         };
     }
 }
 
-/// Counts what goes through it.
+/// A writer that only counts bytes.
 struct Counted(usize);
 
 impl Write for Counted {
@@ -138,18 +139,18 @@ impl Write for Counted {
     }
 }
 
-/// Stands in [`LOG_PIPE`] from the first panic on.
-#[cfg(not(test))]
+/// The value of [`LOG_PIPE`] after the first panic.
+#[cfg(nsexec_archive)]
 const PANICKED: i32 = -2;
 
-/// Where a panic ends: a bug of ours becomes one fatal record and status 1, and never crosses into C.
-#[cfg(not(test))]
+/// Reports a panic as one fatal log record and exits with status 1. A panic never unwinds into C.
+#[cfg(nsexec_archive)]
 #[panic_handler]
 fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
     let log = LOG_PIPE.swap(PANICKED, Ordering::Relaxed);
-    // A panic of this very function has nobody to tell.
+    // A panic inside this function is not reported.
     if log != PANICKED {
-        // SAFETY: the calls from here on are a mask, a write and a wait for room, and then this process ends.
+        // SAFETY: this process only blocks signals, writes, waits for space in the pipe, and then exits.
         let mut sys = unsafe { LinuxSys::new() };
         let pipe = (log != NO_LOG_PIPE).then_some(Fd(log));
         let mut log = Log::open(&mut sys, pipe, Level::Fatal, LogForm::Runc);
@@ -159,13 +160,13 @@ fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
             None => log.last_word(&mut sys, format_args!("bug in nsexec: {text}"), None),
         }
     }
-    // SAFETY: _exit touches nothing of this process's memory.
+    // SAFETY: _exit(2) uses no memory of this process.
     unsafe { libc::_exit(1) }
 }
 
-// The compiled core library of a build without optimisation names it, and nothing calls it: with panic=abort nobody
-// unwinds. Weak, so that it never stands in another's way.
-#[cfg(not(test))]
+// A build without optimisation has a reference to this symbol in the compiled core library. It is never
+// called: with panic=abort nothing unwinds. The symbol is weak, so a definition elsewhere takes precedence.
+#[cfg(nsexec_archive)]
 core::arch::global_asm!(
     ".weak rust_eh_personality",
     ".type rust_eh_personality, @function",

@@ -1,5 +1,5 @@
-//! The command line: every flag, its shape and its one line of help. Names and letters are those of unshare(1) and
-//! nsenter(1).
+//! The command line: the definition of every flag with its help text. Names and letters are those of
+//! unshare(1) and nsenter(1).
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::assume::AssumeValue;
 use super::hand_over::{FdValue, Variable};
 use super::values::{JoinValue, MapValue, dialect};
 
-/// `0.1.0 (f3f514b2a1c0)`; without the commit where `build.rs` could not tell it.
+/// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
 const VERSION: &str = match option_env!("NSEXEC_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
@@ -120,7 +120,7 @@ in which there may be more to read, but not the log pipe.
 Dialects seed and v1_2 make no sealed copy of the program: with a mount namespace to join, the
 parent must start nsexec from one (CVE-2019-5736).";
 
-/// Brings a command into namespaces: joins them, creates them, maps ids, and hands over.
+/// Runs a command in namespaces: creates or joins them, and maps ids
 #[derive(Parser, Debug)]
 #[command(name = "nsexec", version = VERSION, styles = STYLES, after_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 110)]
@@ -129,7 +129,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The subcommand to run.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Run a command in new namespaces, as unshare(1)
@@ -138,7 +138,7 @@ pub(crate) enum Command {
     /// Run a command in the namespaces of a process, as nsenter(1)
     #[command(after_help = ENTER_EXAMPLES)]
     Enter(EnterArgs),
-    /// Show a bootstrap message in words, or as JSON
+    /// Print a bootstrap message as text or JSON
     #[command(after_help = DECODE_EXAMPLES)]
     Decode(DecodeArgs),
     /// Write the bootstrap message of these flags to standard output
@@ -150,12 +150,12 @@ pub(crate) enum Command {
     /// Run a command, record every call, and compare with the plan
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceArgs),
-    /// Be the first stage for a parent that speaks runc's protocol
+    /// Run as stage 0 for a parent that uses runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
 }
 
-/// One flag for each kind, with the names and letters of util-linux.
+/// One flag for each kind of namespace, with the names and letters of util-linux.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KindFlags {
     /// User namespace: ids and privileges
@@ -164,7 +164,7 @@ pub(crate) struct KindFlags {
     /// Mount namespace: the mounts
     #[arg(short, long, help_heading = "Namespaces")]
     pub(crate) mount: bool,
-    /// Pid namespace: process numbers; the command is number 1 of a new one
+    /// Pid namespace: process ids; the command is process 1 of a new one
     #[arg(short, long, help_heading = "Namespaces")]
     pub(crate) pid: bool,
     /// Network namespace: devices, addresses, ports
@@ -185,7 +185,7 @@ pub(crate) struct KindFlags {
 }
 
 impl KindFlags {
-    /// The kinds that are named.
+    /// Returns the kinds that are named.
     pub(crate) fn set(self) -> NsSet {
         let flags = [
             (self.user, NsKind::User),
@@ -204,16 +204,16 @@ impl KindFlags {
 /// The value of `--setgroups`.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SetgroupsFlag {
-    /// Groups may be dropped inside
+    /// setgroups(2) is permitted in the namespace
     Allow,
-    /// Nobody inside may ever change groups
+    /// setgroups(2) is denied in the namespace for good
     Deny,
 }
 
-/// Everything that describes namespaces: shared by all commands that make them.
+/// The flags that describe namespaces, shared by `run`, `plan`, `trace` and `encode`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamespaceFlags {
-    /// Which kinds are created.
+    /// The kinds to create.
     #[command(flatten)]
     pub(crate) kinds: KindFlags,
     /// Every kind that is not joined; the caller is root unless there is a map
@@ -222,21 +222,22 @@ pub(crate) struct NamespaceFlags {
     /// Join this namespace instead of creating one, e.g. net=/run/netns/blue; repeatable
     #[arg(long, value_name = "KIND=PATH", value_parser = join_parser(), help_heading = "Namespaces")]
     pub(crate) join: Vec<JoinValue>,
-    /// Accepted for those used to unshare(1): a new process is always made
+    /// Accepted for compatibility with unshare(1): nsexec always creates a new process
     #[arg(short, long, help_heading = "Namespaces")]
     pub(crate) fork: bool,
 
     /// Map the caller to id 0, as user and as group; implies -U
     #[arg(short = 'r', long, help_heading = "Ids")]
     pub(crate) map_root_user: bool,
-    /// Map N user ids, from I on inside, to O and up outside; or `auto`: the caller as 0, /etc/subuid above it;
-    /// repeatable, implies -U
+    /// Map N user ids: from I on inside to O and up outside; or `auto`: the caller to 0, then the ranges of
+    /// /etc/subuid; repeatable, implies -U
     #[arg(long, value_name = "I:O:N|auto", help_heading = "Ids")]
     pub(crate) map_users: Vec<MapValue>,
-    /// The same for groups and /etc/subgid; the side that is not given maps the caller's own id to 0
+    /// The same for group ids and /etc/subgid; if only one of both is given, the other maps the caller's own
+    /// id to 0
     #[arg(long, value_name = "I:O:N|auto", help_heading = "Ids")]
     pub(crate) map_groups: Vec<MapValue>,
-    /// Whether setgroups(2) is allowed in the new user namespace
+    /// Allow or deny setgroups(2) in the new user namespace
     #[arg(long, value_name = "allow|deny", hide_possible_values = true, help_heading = "Ids")]
     pub(crate) setgroups: Option<SetgroupsFlag>,
 
@@ -256,7 +257,7 @@ pub(crate) struct NamespaceFlags {
         help_heading = "The command's surroundings"
     )]
     pub(crate) boottime: Option<i64>,
-    /// How readily the kernel kills the command when memory runs out: -1000 (never) to 1000 (first)
+    /// Adjust the OOM score: -1000 (the kernel never kills the command) to 1000 (kills it first)
     #[arg(
         long,
         value_name = "N",
@@ -274,16 +275,17 @@ pub(crate) struct NamespaceFlags {
 }
 
 impl NamespaceFlags {
-    /// Whether ids are mapped other than the caller's own, so that the subordinate ones matter.
+    /// Returns whether an id map was given, so that the caller's subordinate ids are needed.
     pub(crate) fn maps_ids(&self) -> bool {
         !self.map_users.is_empty() || !self.map_groups.is_empty()
     }
 }
 
-/// What the command inherits from its caller.
+/// The flags for the command's descriptors, session and environment.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HandOverFlags {
-    /// Pass descriptor N on; descriptors above 2 that no --fd names are closed; or `all`: every open one; repeatable
+    /// Pass descriptor N on, and close descriptors above 2 that no --fd names; or `all`: every open one;
+    /// repeatable
     #[arg(long, value_name = "N|all", help_heading = "What the command inherits")]
     pub(crate) fd: Vec<FdValue>,
     /// Run in a new session, without our terminal: the command cannot type into it, and has no job control
@@ -292,7 +294,7 @@ pub(crate) struct HandOverFlags {
     /// Run in our session, with our terminal: the command may be able to type into it
     #[arg(long, help_heading = "What the command inherits")]
     pub(crate) same_session: bool,
-    /// Pass on no variable but TERM, and set a default PATH
+    /// Clear the environment but for TERM, and set a default PATH
     #[arg(long, help_heading = "What the command inherits")]
     pub(crate) clear_env: bool,
     /// Set a variable of the command's environment; repeatable
@@ -303,16 +305,16 @@ pub(crate) struct HandOverFlags {
 /// `nsexec run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// What is created, joined and mapped.
+    /// The namespaces and the id maps.
     #[command(flatten)]
     pub(crate) namespaces: NamespaceFlags,
-    /// What the command inherits.
+    /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
-    /// Say on standard error what each stage does
+    /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// The command and its arguments, behind `--`
+    /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -323,22 +325,22 @@ pub(crate) struct EnterArgs {
     /// The process whose namespaces are joined
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) target: i32,
-    /// Every kind of namespace in which the process and we differ
+    /// Join every kind of namespace in which the process differs from nsexec
     #[arg(short, long, help_heading = "Namespaces")]
     pub(crate) all: bool,
-    /// Which kinds are joined.
+    /// The kinds to join.
     #[command(flatten)]
     pub(crate) kinds: KindFlags,
-    /// What the command inherits.
+    /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
-    /// Keep user id, group id and groups where a user namespace is joined
+    /// If a user namespace is joined, keep the user id, group id and supplementary groups
     #[arg(long)]
     pub(crate) preserve_credentials: bool,
-    /// Say on standard error what each stage does
+    /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// The command and its arguments, behind `--`
+    /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -346,13 +348,13 @@ pub(crate) struct EnterArgs {
 /// `nsexec decode`.
 #[derive(Args, Debug)]
 pub(crate) struct DecodeArgs {
-    /// Where the message is; `-` is standard input
+    /// The file with the message; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-", hide_default_value = true)]
     pub(crate) file: PathBuf,
     /// Which of runc's release lines wrote it: seed, v1_0, v1_1 or v1_2
     #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
     pub(crate) dialect: &'static Dialect,
-    /// One JSON object instead of words
+    /// Print one JSON object instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -360,31 +362,31 @@ pub(crate) struct DecodeArgs {
 /// `nsexec encode`.
 #[derive(Args, Debug)]
 pub(crate) struct EncodeArgs {
-    /// What the message asks for.
+    /// The namespaces and the id maps.
     #[command(flatten)]
     pub(crate) namespaces: NamespaceFlags,
     /// Which of runc's release lines will read it: seed, v1_0, v1_1 or v1_2
     #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
     pub(crate) dialect: &'static Dialect,
-    /// There is no room for it in a message; taken only to be refused in clear words.
+    /// Accepted only to be refused with an explanation: a bootstrap message contains no command.
     #[arg(value_name = "CMD", trailing_var_arg = true, hide = true)]
     pub(crate) command: Vec<OsString>,
 }
 
-/// How a plan is shown.
+/// The format in which a plan is printed.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Format {
-    /// Sections of calls, with reasons
+    /// Text: one section of calls for each process, with reasons
     Text,
-    /// JSON lines, the schema of transcripts
+    /// JSON lines, in the format of recorded runs
     Json,
     /// A mermaid sequence diagram
     Mermaid,
-    /// A picture of the sequence
+    /// A sequence diagram as an SVG image
     Svg,
 }
 
-/// When text is coloured.
+/// The condition under which text is coloured.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ColourFlag {
     /// On a terminal, unless NO_COLOR is set
@@ -395,7 +397,7 @@ pub(crate) enum ColourFlag {
     Never,
 }
 
-/// In which order runc waits.
+/// The parent's order of waiting, which differs between runc's commands.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MannerFlag {
     /// As `runc run`
@@ -407,16 +409,16 @@ pub(crate) enum MannerFlag {
 /// `nsexec plan`.
 #[derive(Args, Debug)]
 pub(crate) struct PlanArgs {
-    /// What is created, joined and mapped.
+    /// The namespaces and the id maps.
     #[command(flatten)]
     pub(crate) namespaces: NamespaceFlags,
-    /// What the command inherits.
+    /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
-    /// Plan what a Go runtime causes with this bootstrap message instead; `-` is standard input
+    /// Plan a start by a Go runtime with this bootstrap message instead; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) bootstrap: Option<PathBuf>,
-    /// With --bootstrap: which of runc's release lines launches: seed, v1_0, v1_1 or v1_2
+    /// With --bootstrap: which of runc's release lines starts it: seed, v1_0, v1_1 or v1_2
     #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect, requires = "bootstrap")]
     pub(crate) dialect: &'static Dialect,
     /// With --bootstrap: the order in which runc waits
@@ -428,19 +430,19 @@ pub(crate) struct PlanArgs {
         requires = "bootstrap"
     )]
     pub(crate) manner: MannerFlag,
-    /// What to assume instead of what this machine says; repeatable
+    /// Replace a fact about this machine by an assumption; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = AssumeValue::parse)]
     pub(crate) assume: Vec<AssumeValue>,
     /// text, json, mermaid or svg
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub(crate) format: Format,
-    /// When text is coloured: auto, always or never
+    /// Colour the text: auto, always or never
     #[arg(long, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColourFlag,
-    /// List the rules that every plan is held against, with their reasons
+    /// List the rules that every plan is checked against, with their reasons
     #[arg(long, exclusive = true)]
     pub(crate) rules: bool,
-    /// The command and its arguments, behind `--`
+    /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -448,28 +450,28 @@ pub(crate) struct PlanArgs {
 /// `nsexec trace`.
 #[derive(Args, Debug)]
 pub(crate) struct TraceArgs {
-    /// What is created, joined and mapped.
+    /// The namespaces and the id maps.
     #[command(flatten)]
     pub(crate) namespaces: NamespaceFlags,
-    /// What the command inherits.
+    /// The command's descriptors, session and environment.
     #[command(flatten)]
     pub(crate) hand_over: HandOverFlags,
-    /// Run under strace too, and compare with what it saw
+    /// Also run under strace, and compare the record with strace's output
     #[arg(long)]
     pub(crate) witness: bool,
-    /// A witness looks on: leave the record in this folder, for the run that started it.
+    /// Set by `--witness` for the run under strace: writes the record into this folder.
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(crate) witnessed: Option<PathBuf>,
     /// Write the record to FILE, as JSON lines, without the values of environment variables
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Feed the record in FILE back as the kernel's replies, offline: the same error comes out
+    /// Replay the record in FILE offline, with its replies of the kernel: reproduces the error
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub(crate) replay: Option<PathBuf>,
-    /// Say on standard error what each stage does
+    /// Show the debug messages of each stage on standard error
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// The command and its arguments, behind `--`
+    /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -477,10 +479,10 @@ pub(crate) struct TraceArgs {
 /// `nsexec init`.
 #[derive(Args, Debug)]
 pub(crate) struct InitArgs {
-    /// Which of runc's release lines the parent speaks: seed, v1_0, v1_1 or v1_2
+    /// Which of runc's release lines the parent is from: seed, v1_0, v1_1 or v1_2
     #[arg(long, value_name = "NAME", default_value = "v1_2", value_parser = dialect)]
     pub(crate) dialect: &'static Dialect,
-    /// What stage 2 executes, behind `--`; without it stage 2 exits 0
+    /// The command that stage 2 executes, after `--`; without it stage 2 exits 0
     #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -504,7 +506,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// What people read first; the flags are an interface, so a change of them shows here.
+    /// Checks the help texts. The flags are a public interface, so the snapshot shows each change.
     #[test]
     fn help_texts() {
         let mut cli = Cli::command().term_width(100);

@@ -1,4 +1,4 @@
-//! What a plan assumes: from the machine, changed by `--assume`.
+//! The assumptions of a plan: the facts of this machine, changed by `--assume`.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -20,7 +20,7 @@ use nsexec_audit::sim::{ALL_CAPS, HidePid, Settings};
 use super::facts::{Facts, SubRange};
 use super::values::JoinValue;
 
-/// What an ioctl says of a file that does not know it.
+/// The errno of an ioctl(2) that the file does not support.
 const ENOTTY: i32 = nix::errno::Errno::ENOTTY as i32;
 const EACCES: i32 = nix::errno::Errno::EACCES as i32;
 const EPERM: i32 = nix::errno::Errno::EPERM as i32;
@@ -47,7 +47,7 @@ pub(crate) enum AssumeValue {
     Uptime(i64),
 }
 
-/// The keys and their shapes, for people.
+/// The keys and the format of their values, for error messages.
 pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, kernel=X.Y, subuid=FIRST:COUNT|none, \
                                subgid=FIRST:COUNT|none, owner=KIND:caller|joined, proc=whole|covered, \
                                hidepid=off|noaccess|invisible|ptraceable, command=FILE, \
@@ -56,10 +56,10 @@ pub(crate) const KEYS: &str = "uid=N, gid=N, caps=all|none|HEX, kernel=X.Y, subu
                                uptime=SECONDS";
 
 impl AssumeValue {
-    /// Reads one.
+    /// Parses one `KEY=VALUE`.
     ///
     /// # Errors
-    /// What is wrong with it, and the keys that there are.
+    /// The argument is malformed or the key unknown; the text lists the keys.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or_else(|| format!("not KEY=VALUE; the keys: {KEYS}"))?;
         let wrong = || format!("'{value}' is no value for {key}; the keys: {KEYS}");
@@ -120,7 +120,7 @@ impl AssumeValue {
     }
 }
 
-/// `0:1000:1,1:100000:65536`: lines of a map that the kernel would take.
+/// Parses the lines of an id map, as in `0:1000:1,1:100000:65536`. `None` if the kernel would refuse the map.
 fn map(text: &str) -> Option<Vec<Extent>> {
     if text == "none" {
         return Some(Vec::new());
@@ -130,7 +130,7 @@ fn map(text: &str) -> Option<Vec<Extent>> {
     IdMap::parse(&lines).ok().map(|map| map.extents().collect())
 }
 
-/// The machine as it is. The caller's subordinate ids are `facts`'.
+/// Returns the assumptions that describe this machine. The caller's subordinate ids come from `facts`.
 pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let hex = |name: &str| {
@@ -157,25 +157,26 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
         file_system: file_system(joined),
         amiss: amiss(joined),
         joined_user: joined_user(joined),
-        // As `super::sealed` sees to.
+        // [`super::sealed`] makes sure of this.
         sealed: true,
         command: None,
         refused: BTreeMap::new(),
     }
 }
 
-/// The tools go by all ranges; a plan knows one, which is what nearly everybody has.
+/// Returns the first range: a plan has only one, though the mapping tools use all ranges. Most users have
+/// one.
 fn first_range(ranges: &[SubRange]) -> Option<(u32, u32)> {
     ranges.first().map(|range| (range.first, range.count))
 }
 
-/// Whether something is mounted below /proc, as outer containers do (proc(5) mounts are then refused in a user
-/// namespace).
+/// Returns whether something is mounted below /proc, as in a container. In a user namespace the kernel then
+/// refuses to mount a new proc file system.
 fn covers_proc(mountinfo: &str) -> bool {
     mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| point.starts_with("/proc/"))
 }
 
-/// Returns the hidepid mode of /proc for a caller in these groups. The last mount at /proc is the visible one.
+/// Returns /proc's hidepid mode for a caller in these groups. The last mount at /proc is the visible one.
 fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
     let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
     // The options follow the file system's type and its source.
@@ -198,21 +199,21 @@ fn path_of(join: &JoinValue) -> &Path {
     Path::new(OsStr::from_bytes(&join.path))
 }
 
-/// The paths to join that are no namespaces of their kinds on this machine.
+/// Returns the problems of the paths to join: what each one is instead of a namespace of its kind.
 fn amiss(joined: &[JoinValue]) -> BTreeMap<NsKind, Amiss> {
     joined.iter().filter_map(|join| look(join).map(|amiss| (join.kind, amiss))).collect()
 }
 
-/// That of the first path that is no namespace: it is the one that the refusal names.
+/// Returns the file system of the first path that is a FIFO or a regular file: the refusal names that path.
 fn file_system(joined: &[JoinValue]) -> FsType {
     let is_file = |join: &&JoinValue| matches!(look(join), Some(Amiss::Fifo | Amiss::Regular));
     let first = joined.iter().find(is_file).and_then(|join| statfs(path_of(join)).ok());
     first.map_or(Settings::default().file_system, |found| FsType(magic(found.filesystem_type().0)))
 }
 
-/// A file system's number is signed in glibc, and unsigned in musl.
+/// Converts the number of a file system's type, which is signed in glibc and unsigned in musl.
 fn magic<N: TryInto<i64>>(number: N) -> i64 {
-    // None is over 32 bits.
+    // No such number has more than 32 bits.
     number.try_into().unwrap_or_default()
 }
 
@@ -240,7 +241,8 @@ fn look(join: &JoinValue) -> Option<Amiss> {
             same.then_some(Amiss::Own)
         }
         Err(error) => match error.raw_os_error() {
-            // nsfs has no directory and no device.
+            // The file is not on nsfs, so it does not support the ioctl(2). nsfs has no directories and
+            // devices.
             Some(ENOTTY) => Some(Amiss::Regular),
             Some(EACCES) => Some(Amiss::Forbidden),
             Some(EPERM) => Some(Amiss::NotPermitted),
@@ -249,9 +251,11 @@ fn look(join: &JoinValue) -> Option<Amiss> {
     }
 }
 
-/// The user namespace that is joined. Its maps and its setgroups are in the files of each of its processes: of the one
-/// whose /proc/PID/ns/user is joined, or else of the first that we find in it. Without any (it is bound to a path, say)
-/// they are taken to be as the caller would have made them.
+/// Returns the user namespace to join: its maker, its maps and its setgroups setting.
+///
+/// The maps are read from the files of a process in the namespace: the process whose /proc/PID/ns/user is
+/// joined, or else the first one found. If there is none, as for a bind-mounted namespace, the maps are
+/// assumed to be those that the caller would have written.
 fn joined_user(joined: &[JoinValue]) -> Option<JoinedUser> {
     let path = path_of(joined.iter().find(|join| join.kind == NsKind::User)?);
     let wanted = identity(path)?;
@@ -275,7 +279,8 @@ fn joined_user(joined: &[JoinValue]) -> Option<JoinedUser> {
     })
 }
 
-/// The lines of a map's file. Ids that have no number here are left out: nobody here can be one of them.
+/// Parses the lines of a map file. Leaves out ids that are not mapped in our user namespace: no process that
+/// we see has one.
 fn extents(text: &str) -> Vec<Extent> {
     let lines = text.lines().filter_map(|line| parse_line(line.as_bytes()).ok());
     lines.filter(|line| line.outside != u32::MAX).collect()
@@ -285,7 +290,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
 }
 
-/// Who owns what is joined, as far as the kernel tells.
+/// Returns the owner of each namespace to join, as far as the kernel reports it.
 fn owners(joined: &[JoinValue]) -> BTreeMap<NsKind, Owner> {
     let user = joined.iter().find(|join| join.kind == NsKind::User).and_then(|join| identity(path_of(join)));
     let others = joined.iter().filter(|join| join.kind != NsKind::User);
@@ -298,16 +303,16 @@ fn owners(joined: &[JoinValue]) -> BTreeMap<NsKind, Owner> {
         .collect()
 }
 
-/// Applies what was given, in order.
+/// Applies the `--assume` arguments in order.
 pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
-    // Another user than the caller has what such a user usually has, unless it is said.
+    // A different user gets the usual privileges of such a user, unless an argument sets them.
     if let Some(uid) = given.iter().rev().find_map(|value| match value {
         AssumeValue::Uid(uid) if *uid != assumptions.uid => Some(*uid),
         _ => None,
     }) {
         let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
         (assumptions.capabilities, assumptions.no_new_privs) = (usual.capabilities, false);
-        // What we may not open says nothing about somebody else.
+        // Our own lack of permission says nothing about another user's.
         assumptions.amiss.retain(|_, amiss| !matches!(amiss, Amiss::Forbidden | Amiss::NotPermitted));
         (assumptions.gid, assumptions.subuid, assumptions.subgid) = (usual.gid, None, None);
     }
@@ -332,7 +337,7 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
             | AssumeValue::Setgroups(_) => {}
         }
     }
-    // Only now it is known who the caller is.
+    // The caller is known only now.
     for value in given {
         let mut joined = assumptions.joined_user();
         match value.clone() {
@@ -346,7 +351,7 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
     }
 }
 
-/// The caller's facts as they are under the assumptions, for the decisions about maps.
+/// Returns the caller's facts under the assumptions, for the decisions about id maps.
 pub(crate) fn facts_under(assumptions: &Assumptions, facts: Facts) -> Facts {
     let range = |range: Option<(u32, u32)>| {
         range.map(|(first, count)| SubRange { first, count }).into_iter().collect::<Vec<_>>()
@@ -375,8 +380,10 @@ pub(crate) fn facts_under(assumptions: &Assumptions, facts: Facts) -> Facts {
     }
 }
 
-/// What the search for the command meets: the first candidate that is there and may be executed, and where it is refused
-/// before. So the search of the launch will go, unless it happens in another root directory or as somebody else.
+/// Searches for the command on this machine. Returns the first candidate that exists and may be executed, and
+/// the reason for each candidate refused before it.
+///
+/// The launch gets the same result unless it searches in another root directory or as another user.
 pub(crate) fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>, Refused>) {
     let mut refused = BTreeMap::new();
     for candidate in prepared.candidates() {
@@ -396,7 +403,8 @@ pub(crate) fn search(prepared: &Prepared) -> (Option<Vec<u8>>, BTreeMap<Vec<u8>,
     (None, refused)
 }
 
-/// Whether we may, as execve will ask: by the effective ids and the privileges.
+/// Returns whether this process may execute the file. Uses the effective ids and the capabilities, as
+/// execve(2) does.
 fn may_execute(path: &Path) -> bool {
     faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
 }
@@ -454,7 +462,7 @@ mod tests {
     #[test]
     fn what_is_said_of_a_joined_user_namespace_changes_what_the_caller_would_have_made() {
         let mut assumptions = Assumptions::root();
-        // In any order: whoever the caller is, is known first.
+        // The order does not matter: the caller is determined first.
         apply(&mut assumptions, &[AssumeValue::Setgroups(true), AssumeValue::Uid(1000)]);
         let wanted = JoinedUser { setgroups: true, ..JoinedUser::made_by(1000, 1000) };
         assert_eq!(assumptions.joined_user, Some(wanted));
@@ -471,7 +479,7 @@ mod tests {
         };
         apply(&mut assumptions, &[AssumeValue::Join(NsKind::Net, None)]);
         assert_eq!(assumptions.amiss, [(NsKind::Uts, Amiss::Forbidden)].into());
-        // Closed to us, but who knows to whom else.
+        // We have no access; another user may have.
         apply(&mut assumptions, &[AssumeValue::Uid(1000), AssumeValue::Join(NsKind::Ipc, Some(Amiss::Fifo))]);
         assert_eq!(assumptions.amiss, [(NsKind::Ipc, Amiss::Fifo)].into());
     }
@@ -491,7 +499,8 @@ mod tests {
     fn a_joined_user_namespace_is_read_from_a_process_in_it() {
         let join =
             |path: &str| joined_user(&[JoinValue { kind: NsKind::User, path: path.as_bytes().to_vec() }]);
-        // Our own, which is as good as any: by its process, and by another name, for which one is looked for.
+        // Use our own user namespace: once by its process, once by another path, for which a process is
+        // searched.
         let own = join("/proc/self/ns/user");
         let map = fs::read_to_string("/proc/self/uid_map").unwrap();
         assert_eq!(own.as_ref().unwrap().users, extents(&map));

@@ -1,4 +1,4 @@
-//! `nsexec decode`: a bootstrap message in words.
+//! `nsexec decode`: prints a bootstrap message as text or JSON.
 
 mod json;
 mod words;
@@ -14,10 +14,10 @@ use super::args::DecodeArgs;
 use super::failure::Failure;
 use super::output;
 
-/// Reads one message and shows it.
+/// Reads one message and prints it. A refused message is printed too if JSON is requested.
 ///
 /// # Errors
-/// A file that cannot be read, a message that is malformed.
+/// The file cannot be read, or the message is malformed.
 pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
     let Opened { name, input, message } = open(&args.file)?;
     let order = order_of(&message);
@@ -36,16 +36,16 @@ pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A message, and the input that it came from.
+/// A message, and the input that it was read from.
 pub(crate) struct Opened {
-    /// For people.
+    /// The input's name in error messages.
     pub(crate) name: String,
     pub(crate) input: File,
     pub(crate) message: Vec<u8>,
 }
 
 impl Opened {
-    /// Refuses a message that no stage 0 of this dialect would take, in the words of `decode`.
+    /// Checks that stage 0 accepts the message in this dialect. The error text is that of `decode`.
     ///
     /// # Errors
     /// The message is malformed.
@@ -57,10 +57,11 @@ impl Opened {
     }
 }
 
-/// Reads one message from a file, or from standard input if it is `-`, and not a byte more: an input may have no end.
+/// Reads one message from a file, or from standard input if the path is `-`. Reads no byte beyond the
+/// message: the input may be a pipe that never ends.
 ///
 /// # Errors
-/// A file that cannot be read, a terminal.
+/// The file cannot be read, or standard input is a terminal.
 pub(crate) fn open(file: &Path) -> Result<Opened, Failure> {
     let is_stdin = file == Path::new("-");
     let name = if is_stdin { "standard input".into() } else { file.to_string_lossy().into_owned() };
@@ -73,7 +74,8 @@ pub(crate) fn open(file: &Path) -> Result<Opened, Failure> {
                  as in `nsexec encode -r | nsexec decode`",
             ));
         }
-        // Not the standard library's handle, which reads ahead: what follows belongs to the next reader.
+        // The standard library's handle would read ahead. The bytes after the message belong to the input's
+        // next reader.
         File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?)
     } else {
         File::open(file).map_err(failed)?
@@ -82,20 +84,21 @@ pub(crate) fn open(file: &Path) -> Result<Opened, Failure> {
     Ok(Opened { name, input, message })
 }
 
-/// How many bytes of a regular file follow. A pipe may have no end, and is the next reader's.
+/// Returns the number of bytes after the message if the input is a regular file. A pipe is not read: it may
+/// never end, and the bytes belong to its next reader.
 fn surplus(mut input: &File) -> Option<u64> {
     let data = input.metadata().ok().filter(fs::Metadata::is_file)?;
     data.len().checked_sub(input.stream_position().ok()?)
 }
 
-/// Why a message was refused, for people and for programs.
+/// A refused message: the reason as text and as JSON.
 struct Refused {
     text: String,
-    /// Empty unless JSON is wanted.
+    /// Empty if JSON is not requested.
     json: String,
 }
 
-/// The message as text or as JSON.
+/// Returns the message as text or as JSON.
 fn show(message: &[u8], dialect: &Dialect, order: ByteOrder, as_json: bool) -> Result<String, Refused> {
     let json_or =
         |json: Result<String, serde_json::Error>| json.unwrap_or_else(|error| format!("\"{error}\"\n"));
@@ -113,9 +116,9 @@ fn show(message: &[u8], dialect: &Dialect, order: ByteOrder, as_json: bool) -> R
     }
 }
 
-/// The error in one line: where, of which kind, and what.
+/// Returns the error in one line: the offset, the kind and the reason.
 fn malformed(error: &ParseError<'_>) -> String {
-    // The library's text may say the place itself.
+    // The library's text may contain the offset already.
     let text = error.to_string().replacen(&format!(" at offset {}: ", error.offset), ": ", 1);
     format!(
         "malformed message at offset {} ({}): {}",
@@ -125,8 +128,8 @@ fn malformed(error: &ParseError<'_>) -> String {
     )
 }
 
-/// Header and payload, and not a byte more; less where the input ends, or where the header is wrong: then the decoder
-/// says what is missing.
+/// Reads the header and the payload, and nothing after them. If the input ends early or the header is
+/// malformed, returns the bytes read so far; the decoder then reports the error.
 fn read_message(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut message = Vec::new();
     input.take(HEADER_LEN as u64).read_to_end(&mut message)?;
@@ -136,7 +139,8 @@ fn read_message(input: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-/// The byte order in which the message has its type: a file may come from another machine.
+/// Returns the byte order of the message, found by its type field. The message may come from a machine with
+/// another byte order.
 fn order_of(message: &[u8]) -> ByteOrder {
     let other = match ByteOrder::NATIVE {
         ByteOrder::Little => ByteOrder::Big,

@@ -1,4 +1,4 @@
-//! `nsexec encode`: the bootstrap message of these flags.
+//! `nsexec encode`: writes the bootstrap message for the given flags.
 
 use nsexec::bootstrap::{self, ByteOrder};
 
@@ -11,7 +11,7 @@ use super::request;
 /// Writes the message to standard output.
 ///
 /// # Errors
-/// Flags that contradict each other, or that no message can express.
+/// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     request::refuse_unsayable(&args.namespaces, &args.command)?;
     let facts = Facts::of(&args.namespaces);

@@ -1,4 +1,5 @@
-//! `nsexec enter`: the namespaces of a process, opened first and joined through those very descriptors.
+//! `nsexec enter`: opens the namespaces of a process, joins them through these descriptors, and runs a
+//! command.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,10 +18,10 @@ use super::sealed;
 use super::target::{Process, is_ours};
 use super::values::{KIND_NAMES, flag_of};
 
-/// Joins what the flags name, and runs the command.
+/// Joins the namespaces that the flags name, and runs the command. Returns the command's exit status.
 ///
 /// # Errors
-/// No such process, no permission to look at its namespaces, or the bootstrap's failure.
+/// The process does not exist, its namespaces may not be opened, or the bootstrap fails.
 pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
     let named = args.kinds.set();
     if !args.all && named.is_empty() {
@@ -39,7 +40,7 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
         match process.namespace(kind)? {
             Some(theirs) if is_ours(&theirs, kind) => {}
             Some(theirs) => joins.push((kind, theirs)),
-            // A kernel without this kind: "all" cannot mean it.
+            // `--all` skips a kind that the kernel does not have.
             None if !named.contains(kind) => {}
             None => {
                 return Err(Failure::ours(format!(
@@ -50,10 +51,11 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
             }
         }
     }
-    // All are open by now, and if it still lives, all are of one and the same process.
+    // All namespaces are open. If the process is still alive, all of them belong to this one process.
     process.check_alive()?;
     let joined = joins.iter().map(|(kind, _)| *kind).collect();
-    // Starts the program again, which then opens all of them again: they are close-on-exec.
+    // This executes a sealed copy of nsexec, which opens the namespaces again: the descriptors are
+    // close-on-exec.
     sealed::for_joins(joined)?;
     let paths: Vec<String> =
         joins.iter().map(|(kind, fd)| format!("{}:/proc/self/fd/{}", kind.name(), fd.as_raw_fd())).collect();
@@ -62,7 +64,7 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
         |(kind, fd): &(NsKind, OwnedFd)| (format!("/proc/self/fd/{}", fd.as_raw_fd()), process.path(*kind));
     request.stands_for = joins.iter().map(stands_for).collect();
     hand_over::decide(&mut request, &args.hand_over, true, process.is_less_privileged());
-    // `joins` holds the descriptors open until the stages, which are forks, have used them.
+    // Keep the descriptors in `joins` open until the stages, which are forks of this process, have joined.
     let job =
         Job { request: &request, command: &args.command, verbose: args.verbose, mount_proc_flag: false };
     let status = run::start(&job);
@@ -70,7 +72,7 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
     status
 }
 
-/// The message and the policy: joins alone.
+/// Builds the request, which joins namespaces and creates none.
 fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result<Request, Failure> {
     let user = joined.contains(NsKind::User) && !preserve;
     let paths = CString::new(paths).map_err(|error| Failure::ours(error.to_string()))?;

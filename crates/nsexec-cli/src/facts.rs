@@ -1,5 +1,6 @@
-//! What the decider has to know about the caller and the machine. Effects are in [`Facts::gather`]; how the files are
-//! read is pure.
+//! The facts about the caller and the machine that the deciders need.
+//!
+//! [`Facts::gather`] and [`machine_after_failure`] read them; the parsers are pure.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,37 +18,37 @@ use super::request::{Request, creates_user};
 /// Subordinate ids of a user: one line of /etc/subuid or /etc/subgid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SubRange {
-    /// The first one.
+    /// The first id.
     pub(crate) first: u32,
-    /// How many.
+    /// The number of ids.
     pub(crate) count: u32,
 }
 
-/// Who calls, and what there is.
+/// The caller's ids and tools, and the kernel's namespaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Facts {
     /// The effective user id.
     pub(crate) euid: u32,
     /// The effective group id.
     pub(crate) egid: u32,
-    /// The caller's name, if it has one.
+    /// The caller's user name, if it has one.
     pub(crate) user: Option<String>,
-    /// What /etc/subuid gives the caller.
+    /// The caller's ranges in /etc/subuid.
     pub(crate) subuids: Vec<SubRange>,
-    /// What /etc/subgid gives the caller.
+    /// The caller's ranges in /etc/subgid.
     pub(crate) subgids: Vec<SubRange>,
-    /// Where newuidmap is.
+    /// The path of newuidmap, if it is in PATH.
     pub(crate) newuidmap: Option<PathBuf>,
-    /// Where newgidmap is.
+    /// The path of newgidmap, if it is in PATH.
     pub(crate) newgidmap: Option<PathBuf>,
-    /// Which kinds of namespace the kernel has.
+    /// The kinds of namespace that the kernel has.
     pub(crate) kinds: NsSet,
-    /// root's effective capabilities, by bit, where they matter.
+    /// The effective capabilities as a bit set, if the caller is root and creates a user namespace.
     pub(crate) capabilities: Option<u64>,
 }
 
 impl Facts {
-    /// What matters to these flags.
+    /// Reads the facts that these flags depend on.
     pub(crate) fn of(flags: &NamespaceFlags) -> Self {
         let mut facts = Self::gather(flags.maps_ids());
         if facts.euid == 0 && creates_user(flags) {
@@ -56,11 +57,12 @@ impl Facts {
         facts
     }
 
-    /// Asks. Name and subordinate ids cost a look into several files, so only if `ids` are mapped.
+    /// Reads the facts. The user's name and subordinate ids are in several files, so they are read only if
+    /// `ids` is true.
     pub(crate) fn gather(ids: bool) -> Self {
         let user = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
         let user = if ids { user() } else { None };
-        // newuidmap and newgidmap both go by the real user id and its name, never by a group.
+        // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
         let ranges = |file: &str| match fs::read(file) {
             Ok(text) if ids => {
                 sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw())
@@ -85,12 +87,12 @@ impl Facts {
     }
 }
 
-/// What the machine says, asked only after a failure, so that the way to a success stays short.
+/// Reads the facts that explain a failure. Called only after a failure, to keep a successful launch short.
 pub(crate) fn machine_after_failure(request: &Request) -> Machine {
     let sysctl = |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
     let max = |kind: &NsKind| sysctl(format!("/proc/sys/user/max_{}_namespaces", kind.name()));
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    // Only an ordinary user's map goes through the tools, and only they look into these files.
+    // Only the mapping tools read these files, and only ordinary users need the tools.
     let uncovered = request.rootless.then(|| {
         let facts = Facts::gather(true);
         let users = (&request.users, facts.subuids.as_slice(), facts.euid, "/etc/subuid", "user");
@@ -108,7 +110,7 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
         unprivileged_userns_clone: sysctl("/proc/sys/kernel/unprivileged_userns_clone".to_owned()),
         apparmor_restricts: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns".to_owned()),
         forbidden: NsKind::ALL.into_iter().filter(|kind| max(kind) == Some(0)).collect(),
-        // 2 is a filter; 1, strict mode, would not have let us come this far.
+        // 2 is filter mode. Strict mode (1) would have killed this process before.
         seccomp: status_field(&status, "Seccomp") == Some("2"),
         no_new_privs: status_field(&status, "NoNewPrivs") == Some("1"),
         kinds: kinds_of_kernel(),
@@ -117,17 +119,18 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
     }
 }
 
-/// A value of /proc/PID/status.
+/// Returns a value of /proc/PID/status.
 pub(crate) fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// The effective capabilities.
+/// Returns the effective capabilities as a bit set.
 fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(status_field(status, "CapEff")?, 16).ok()
 }
 
-/// Whether the mapping tools let the caller map this line: ids out of one range, or the own id alone.
+/// Returns whether the mapping tools accept this line: all its ids are in one range, or it is the caller's
+/// own id alone.
 fn covered(line: &Extent, ranges: &[SubRange], own: u32) -> bool {
     let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
     let within = |range: &SubRange| {
@@ -136,15 +139,16 @@ fn covered(line: &Extent, ranges: &[SubRange], own: u32) -> bool {
     (line.outside == own && line.count == 1) || ranges.iter().any(within)
 }
 
-/// The kinds that /proc/self/ns has. All of them where it cannot be read: then the kernel itself shall refuse.
+/// Returns the kinds in /proc/self/ns. Returns all kinds if the directory cannot be read: the kernel then
+/// reports a missing kind.
 fn kinds_of_kernel() -> NsSet {
     let has = |kind: &NsKind| fs::symlink_metadata(format!("/proc/self/ns/{}", kind.proc_name())).is_ok();
     let found: NsSet = NsKind::ALL.into_iter().filter(has).collect();
     if found.is_empty() { NsSet::ALL } else { found }
 }
 
-/// The lines `name:first:count` of a user, who is named by name or by number; in the order of the file (subuid(5)).
-/// A line that is not so is somebody else's trouble, as for newuidmap.
+/// Returns the ranges in the lines `name:first:count` of a user, given by name or by number, in the order of
+/// the file (subuid(5)). Skips malformed lines, as newuidmap does.
 fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
     let uid = uid.to_string();
     let range = |line: &str| {
@@ -157,8 +161,8 @@ fn sub_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<SubRange> {
     text.lines().filter_map(range).collect()
 }
 
-/// The first such file in an absolute folder of `path`: the message carries absolute paths only, and a setuid tool
-/// from the working directory is nobody's wish.
+/// Returns the first executable file of this name in an absolute directory of `path`. A message can carry
+/// absolute paths only, and a setuid tool from the working directory would be a security risk.
 fn find_in_path(tool: &str, path: Option<&OsStr>, is_executable: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     let folders = std::env::split_paths(path?).filter(|folder| folder.is_absolute());
     folders.map(|folder| folder.join(tool)).find(|file| is_executable(file))

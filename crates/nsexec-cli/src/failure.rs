@@ -1,21 +1,21 @@
-//! How a command of ours ends when it does not succeed: one line, and an exit status.
+//! How a command of the program fails: one line on standard error, and an exit status.
 
 use std::fmt;
 use std::io;
 
-/// Our own failure.
+/// The exit status of a failure of nsexec itself.
 pub(crate) const FAILED: u8 = 1;
-/// Wrong usage.
+/// The exit status of wrong usage.
 pub(crate) const USAGE: u8 = 2;
 
-/// What is said on standard error, and the exit status.
+/// An error for standard error, with its exit status.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Failure {
-    /// Wrong usage: said with clap's text, as clap's own.
+    /// Wrong usage: printed in clap's format, with status 2.
     Usage(String),
-    /// Anything else: `nsexec: TEXT`.
+    /// Any other failure: printed as `nsexec: TEXT`.
     Other {
-        /// What failed, on which object, the errno in words, the likely cause.
+        /// The failed step, its object, the errno in words, and the likely cause.
         text: String,
         /// The exit status.
         status: u8,
@@ -23,7 +23,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// A failure of ours.
+    /// Returns a failure of nsexec itself, with status 1.
     pub(crate) fn ours(text: impl Into<String>) -> Self {
         Self::Other { text: text.into(), status: FAILED }
     }
@@ -43,7 +43,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The errno in words, as everywhere else in the program: without std's "(os error 2)".
+/// Returns the errno in words, without the suffix "(os error 2)" of the standard library.
 pub(crate) fn words(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nsexec::sys::types::Errno(number).to_string(),

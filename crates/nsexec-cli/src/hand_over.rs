@@ -88,14 +88,15 @@ impl HandOver {
     }
 }
 
-/// Returns whether a joined namespace can have processes that influence the command: a mount namespace determines the executed
-/// files; processes of a user or pid namespace may trace the command or send it signals.
+/// Returns whether a joined namespace can have processes that influence the command. A mount namespace
+/// determines the executed files. Processes in a user or pid namespace may trace the command or send it
+/// signals.
 pub(crate) fn has_others(joined: NsSet) -> bool {
     [NsKind::User, NsKind::Mnt, NsKind::Pid].into_iter().any(|kind| joined.contains(kind))
 }
 
-/// Applies the flags to the request. Defaults without a flag: named descriptors only, if the command enters a container
-/// (`foreign`); a session of its own, if the target has less power (`less`).
+/// Applies the flags to the request. Without flags, the command inherits named descriptors only if it enters
+/// a container (`foreign`). It gets a session of its own if the target has less power (`less`).
 pub(crate) fn decide(request: &mut Request, flags: &HandOverFlags, foreign: bool, less: bool) {
     let named = flags.fd.iter().filter_map(|value| match value {
         FdValue::One(fd) => Some(*fd),
@@ -111,7 +112,8 @@ pub(crate) fn decide(request: &mut Request, flags: &HandOverFlags, foreign: bool
     request.hand_over = HandOver { named, clear_env: flags.clear_env, variables: flags.set_env.clone() };
 }
 
-/// Checks that the named descriptors are open. Called before we open any descriptor, which could get such a number.
+/// Checks that the named descriptors are open. Called before nsexec opens any descriptor, which could get one
+/// of these numbers.
 ///
 /// # Errors
 /// [`Failure::Usage`]: a named descriptor is not open.

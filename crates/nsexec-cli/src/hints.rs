@@ -1,14 +1,14 @@
-//! The likely cause of a refusal, in words, and the way out. Pure: a table of what users met in the field
-//! (spec 6.8 and 6.9), looked up by the step, the errno, what was asked for and what the machine says.
+//! The likely cause of a failure, in words, and what to do about it.
 //!
-//! The library has a cause for each step and errno by themselves (`launch::causes`); here stands what one can only say
-//! who knows the flags and the machine. Where no row fits, the library's word stands.
+//! A pure function looks up a table by the step, the errno, the request and the state of the machine. The
+//! library has a general cause for each step and errno (`launch::causes`). A row here is more specific: it
+//! depends on the flags and the machine. If no row fits, the library's cause is printed.
 
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::Errno;
 use serde::{Deserialize, Serialize};
 
-/// What was asked for, as far as it tells causes apart.
+/// The parts of the request that distinguish causes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Asked {
     /// The kinds to create.
@@ -19,18 +19,18 @@ pub(crate) struct Asked {
     pub(crate) joined: NsSet,
     /// The caller's effective user id is not 0.
     pub(crate) rootless: bool,
-    /// `--mount-proc` was given; without it /proc is mounted because no flag at all was given.
+    /// `--mount-proc` was given. If not, /proc is mounted only because no flag at all was given.
     pub(crate) mount_proc_flag: bool,
-    /// The command was given with a slash, so that it was not looked for.
+    /// The command contains a slash, so it was not searched in PATH.
     pub(crate) command_path: bool,
 }
 
-/// What the machine says after a failure. `None` and `false` also stand for "cannot tell".
+/// The state of the machine after a failure. `None` and `false` also mean "unknown".
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.
+    /// `kernel.unprivileged_userns_clone`, a sysctl of Debian's kernels.
     pub(crate) unprivileged_userns_clone: Option<u64>,
-    /// `kernel.apparmor_restrict_unprivileged_userns`, which Ubuntu's kernels have.
+    /// `kernel.apparmor_restrict_unprivileged_userns`, a sysctl of Ubuntu's kernels.
     pub(crate) apparmor_restricts: Option<u64>,
     /// The kinds whose `user.max_*_namespaces` is 0.
     #[serde(with = "kinds")]
@@ -39,16 +39,16 @@ pub(crate) struct Machine {
     pub(crate) seccomp: bool,
     /// no_new_privs is set.
     pub(crate) no_new_privs: bool,
-    /// The kinds that the kernel has at all.
+    /// The kinds that the kernel has.
     #[serde(with = "kinds")]
     pub(crate) kinds: NsSet,
-    /// Our effective capabilities, by bit.
+    /// Our effective capabilities as a bit set.
     pub(crate) capabilities: Option<u64>,
-    /// The first map line that /etc/subuid or /etc/subgid does not cover, as a sentence's object.
+    /// A sentence on the first map line that /etc/subuid or /etc/subgid does not cover.
     pub(crate) uncovered: Option<String>,
 }
 
-/// A set of kinds as the list of their names.
+/// Serialises a set of kinds as a list of names.
 mod kinds {
     use nsexec::namespace::{NsKind, NsSet};
     use serde::de::Error;
@@ -65,7 +65,7 @@ mod kinds {
     }
 }
 
-/// What went wrong, for the rows to look at.
+/// A failure's circumstances, passed to each row's condition.
 #[derive(Clone, Copy, Debug)]
 struct Case<'c> {
     asked: Asked,
@@ -73,7 +73,7 @@ struct Case<'c> {
 }
 
 impl Case<'_> {
-    /// Somebody without privileges who made or joined no user namespace.
+    /// Returns whether the caller is unprivileged and neither creates nor joins a user namespace.
     fn plain_user(&self) -> bool {
         self.asked.rootless && !self.in_new_user()
     }
@@ -90,12 +90,12 @@ impl Case<'_> {
         self.in_new_user() && self.machine.apparmor_restricts.is_some_and(|value| value != 0)
     }
 
-    /// The kinds asked for that the kernel does not have.
+    /// Returns the kinds to create that the kernel does not have.
     fn missing(&self) -> NsSet {
         self.asked.created.iter().filter(|kind| !self.machine.kinds.contains(*kind)).collect()
     }
 
-    /// The capabilities that root maps ids with, and we lack.
+    /// Returns the names of the capabilities of [`MAPPING_CAPS`] that we lack.
     fn lacking(&self) -> Vec<&'static str> {
         let has = |bit: u32| self.machine.capabilities.is_none_or(|set| set & 1 << bit != 0);
         MAPPING_CAPS.into_iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| name).collect()
@@ -106,14 +106,15 @@ impl Case<'_> {
     }
 }
 
-/// What the kernel wants of who maps ids (user_namespaces(7)), by the bits of capabilities(7).
+/// The capabilities that the kernel requires of a process that maps ids (user_namespaces(7)), with their
+/// bits.
 const MAPPING_CAPS: [(u32, &str); 3] = [(CAP_SETGID, "CAP_SETGID"), (7, "CAP_SETUID"), (31, "CAP_SETFCAP")];
 
-/// Its bit in a set of capabilities.
+/// The bit of CAP_SETGID in a set of capabilities (capabilities(7)).
 pub(crate) const CAP_SETGID: u32 = 6;
 
-/// One cause: where it shows, when it is likely, and what to say. The first row that fits is taken, so what the
-/// machine proves stands before what is only usual.
+/// One cause: the steps and errnos, a condition, and the text. The first row that fits is used, so a row that
+/// the machine's state proves comes before a row that is merely common.
 struct Row {
     codes: &'static [&'static str],
     errnos: &'static [Errno],
@@ -128,17 +129,17 @@ const SECURITY_MODULE: &str =
 const APPARMOR: &str = "kernel.apparmor_restrict_unprivileged_userns is on, so AppArmor takes all privileges from a \
                         new user namespace: an AppArmor profile for this program that says `userns,` allows it";
 const DENIED: &[Errno] = &[Errno::EPERM, Errno::EACCES];
-/// The steps that need descriptors.
+/// The steps that open descriptors.
 const OPENING: &[&str] = &["start", "make-sync-pipe", "open-namespace", "open-proc", "uid-map", "gid-map"];
-/// Stands for "whatever the errno", also none.
+/// Any errno, or no errno.
 const ANY: &[Errno] = &[];
 
-/// `EMFILE`, in every message.
+/// The cause of `EMFILE`.
 const PROCESS_FILES: &str = "the limit on open files is reached: raise ulimit -n";
-/// `ENFILE`, in every message.
+/// The cause of `ENFILE`.
 const MACHINE_FILES: &str = "the machine's limit on open files is reached: sysctl fs.file-max";
 
-/// The limit that an open(2) has reached; `None` for any other error.
+/// Returns the limit that an open(2) has reached; `None` for any other error.
 pub(crate) const fn open_files_limit(errno: Errno) -> Option<&'static str> {
     match errno {
         Errno::EMFILE => Some(PROCESS_FILES),
@@ -150,7 +151,7 @@ pub(crate) const fn open_files_limit(errno: Errno) -> Option<&'static str> {
 const ALWAYS: fn(&Case<'_>) -> bool = |_| true;
 
 const ROWS: &[Row] = &[
-    // -- creating ----------------------------------------------------------------------------------------------
+    // -- creating -------------------------------------------------------------------------------------------
     Row {
         codes: &["unshare-user"],
         errnos: &[Errno::EPERM],
@@ -202,7 +203,7 @@ const ROWS: &[Row] = &[
         when: |case| !case.missing().is_empty(),
         say: "this kernel has no namespaces of kind {missing}: leave them out",
     },
-    // -- mapping -----------------------------------------------------------------------------------------------
+    // -- mapping --------------------------------------------------------------------------------------------
     Row {
         codes: &["setgroups-file", "mapping-tool-missing"],
         errnos: &[Errno::EPERM],
@@ -222,14 +223,14 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "the kernel takes one write of less than a page, 340 lines since 4.15, five before",
     },
-    // Of a living stage 1: the death of one is reported as such.
+    // Stage 1 is alive here: its death is reported as such.
     Row {
         codes: MAPS,
         errnos: &[Errno::EACCES, Errno::ENOENT],
         when: ALWAYS,
         say: "this /proc hides or covers the files of our own processes: hidepid, or a container's masked /proc",
     },
-    // The kernel refused our own write. root has no tool.
+    // The kernel refused our own write. root has no mapping tool.
     Row {
         codes: &["mapping-tool-missing"],
         errnos: &[Errno::EPERM],
@@ -300,7 +301,7 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "no privilege over that user namespace, or setgroups is denied there",
     },
-    // -- joining -----------------------------------------------------------------------------------------------
+    // -- joining --------------------------------------------------------------------------------------------
     Row {
         codes: &["join"],
         errnos: &[Errno::EPERM],
@@ -313,7 +314,7 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "nothing of this name: has its process ended?",
     },
-    // -- the command's surroundings ----------------------------------------------------------------------------
+    // -- the command's surroundings -------------------------------------------------------------------------
     Row {
         codes: &["mount-proc"],
         errnos: &[Errno::EPERM],
@@ -346,7 +347,8 @@ const ROWS: &[Row] = &[
         when: ALWAYS,
         say: "the shifted clock would be negative, or beyond the kernel's range",
     },
-    // No window is opened while a stage is in a foreign user namespace, so that nobody there can reach into it.
+    // In a joined user namespace the stage stays non-dumpable, so that processes there cannot trace it. Its
+    // files in /proc then belong to root.
     Row {
         codes: &["time-offsets"],
         errnos: &[Errno::EACCES],
@@ -373,7 +375,7 @@ const ROWS: &[Row] = &[
         when: |case| case.asked.joined.contains(NsKind::Pid),
         say: "the first process of that pid namespace has ended, and so has the namespace",
     },
-    // -- the command -------------------------------------------------------------------------------------------
+    // -- the command ----------------------------------------------------------------------------------------
     Row {
         codes: &["exec"],
         errnos: &[Errno::ENOENT],
@@ -394,7 +396,8 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// The likely cause of a failure in step `code` with this errno.
+/// Returns the likely cause of a failure in step `code` with this errno; `None` if the table has no row for
+/// it.
 pub(crate) fn likely_cause(
     code: &str,
     errno: Option<Errno>,
@@ -410,7 +413,7 @@ pub(crate) fn likely_cause(
     ROWS.iter().find(fits).map(|row| fill(row.say, &case))
 }
 
-/// The few places of a text that depend on the case.
+/// Replaces the placeholders of a row's text.
 fn fill(text: &str, case: &Case<'_>) -> String {
     let sysctls: Vec<String> =
         case.forbidden().iter().map(|kind| format!("user.max_{}_namespaces", kind.name())).collect();
@@ -532,7 +535,7 @@ mod tests {
         assert_eq!(likely_cause("unshare-user", None, USER, &Machine::default()), None);
     }
 
-    /// A failure of this step, as the launch reports it.
+    /// Returns a failure of this step as the launcher reports it.
     fn failed(code: &str, errno: Option<Errno>) -> LaunchError {
         let os = errno.unwrap_or(Errno::EIO);
         match code {
@@ -554,7 +557,7 @@ mod tests {
         }
     }
 
-    /// The situations that rows tell apart.
+    /// Returns the situations that the rows distinguish.
     fn situations() -> Vec<(Asked, Machine)> {
         let of = |kinds: &[NsKind]| kinds.iter().copied().collect::<NsSet>();
         let sets = [of(&[]), of(&[NsKind::User]), of(&[NsKind::User, NsKind::Pid]), of(&[NsKind::Pid])];
@@ -587,7 +590,8 @@ mod tests {
         all
     }
 
-    /// Each row, with each of its steps and errnos, comes out of the program's own way from a failure to a line.
+    /// Checks that each row, for each of its steps and errnos, is printed in some situation. The text goes
+    /// through [`explain_there`], as in the program.
     #[test]
     fn every_row_is_said_in_some_situation() {
         let situations = situations();
@@ -615,7 +619,7 @@ mod tests {
         assert!(unsaid.is_empty(), "{unsaid:#?}");
     }
 
-    /// Names that no failure has would never be looked up.
+    /// A row with an unknown code would never be used.
     #[test]
     fn every_code_is_one_of_the_librarys() {
         let source = [include_str!("../error.rs"), include_str!("../error/doing.rs")].concat();

@@ -1,4 +1,4 @@
-//! `nsexec init`: stage 0 for a parent that speaks runc's protocol; stage 2 becomes a command.
+//! `nsexec init`: stage 0 for a parent that uses runc's protocol. Stage 2 executes a command.
 
 use std::env;
 use std::os::unix::ffi::OsStrExt;
@@ -12,10 +12,11 @@ use super::failure::{FAILED, Failure};
 use super::hints::{Asked, Machine};
 use super::run::explain_there;
 
-/// Runs the bootstrap, and comes back in stage 2 only, where nothing is left to do or the command takes over.
+/// Runs the bootstrap and then, in stage 2, the command. Returns the exit status; without a command stage 2
+/// returns 0.
 ///
 /// # Errors
-/// No init pipe in the environment, or a command that cannot be executed.
+/// The environment names no init pipe, or the command cannot be executed.
 pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
     match nsexec::entry::init_as(args.dialect) {
         Outcome::HandOver => {}
@@ -29,8 +30,8 @@ pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
         }
     }
     let Some((program, arguments)) = args.command.split_first() else { return Ok(0) };
-    // The parent reads the log pipe up to its end before it goes on, so the command must not hold it open. The init
-    // pipe stays: what follows the message in it is for whoever comes after the bootstrap.
+    // The parent reads the log pipe to its end before it continues, so the command must not hold it open. The
+    // init pipe stays open: the data after the message are for the program that follows the bootstrap.
     let logs = args.dialect.environment != EnvironmentForm::InitOnly;
     let log = env::var("_LIBCONTAINER_LOGPIPE").ok().filter(|_| logs);
     if let Some(fd) = log.and_then(|value| value.trim().parse::<i32>().ok()) {

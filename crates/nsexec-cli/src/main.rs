@@ -1,7 +1,7 @@
-//! The program: flags in, a command's exit status out. Deciders ([`request`], [`maps`], [`hints`], [`values`]) are pure;
-//! effects are in the commands and in [`facts`].
-#![cfg_attr(not(test), no_main)]
-#![cfg_attr(test, allow(dead_code, reason = "the program's entry is not part of its tests"))]
+//! The command line program: parses the flags, runs one command, and returns its exit status.
+//!
+//! The deciders [`request`], [`maps`], [`hints`] and [`values`] are pure. The commands and [`facts`] have
+//! effects.
 
 mod args;
 mod assume;
@@ -39,12 +39,12 @@ use nsexec::entry::Elevation;
 use args::{Cli, Command};
 use failure::{FAILED, Failure, USAGE};
 
-/// The whole program, with its arguments, the name first. Gives its exit status.
-pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
+/// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
     hold_standard_descriptors();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        // Help, or the version: what was asked for, so that it must arrive.
+        // Help or the version was requested, so a failure to print it is an error.
         Err(text) if !text.use_stderr() => return asked_for(&text),
         Err(error) => {
             output::print_usage(&error);
@@ -74,16 +74,18 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
 
 /// Refuses to run with privileges that the caller does not have. Returns the exit status.
 ///
-/// Namespaces, maps and the command would all be made with them: the program has no setuid mode (SECURITY.md).
+/// The program has no setuid mode (SECURITY.md): it would create namespaces, write maps and start the command
+/// with these privileges.
 ///
-/// A caller with the real id 0 and another effective id has dropped privileges in part. That is refused too: the kernel
-/// marks this start as it marks a setuid program, and the real id would give the privileges back.
+/// Also refuses a caller with the real id 0 and another effective id, which has dropped its privileges only
+/// in part. The kernel marks this start as it marks a setuid program (AT_SECURE), and the real id 0 could
+/// restore the privileges.
 pub(crate) fn refuse(elevation: Elevation) -> u8 {
     match elevation {
         Elevation::SetUid { real: 0, effective } => refuse_half_dropped("user", 'u', effective),
         Elevation::SetGid { real: 0, effective } => refuse_half_dropped("group", 'g', effective),
         elevation => {
-            // The kernel's link, which the caller cannot change. Without a /proc the path is left out.
+            // The caller cannot change this link. Without /proc the path is left out.
             let file = match (elevation, std::fs::read_link("/proc/self/exe")) {
                 (Elevation::Capabilities, Ok(path)) => format!(": {}", path.display()),
                 _ => String::new(),
@@ -96,7 +98,7 @@ pub(crate) fn refuse(elevation: Elevation) -> u8 {
     FAILED
 }
 
-/// `letter`: that of the id in setpriv(1), and of the bit in chmod(1).
+/// `letter` is the one in setpriv(1)'s options for this id, and in chmod(1)'s bit.
 fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
     output::complain(format_args!(
         "nsexec: refused to run with different real and effective {id} ids: effective {id} id {effective}, real {id} id 0 \
@@ -105,7 +107,7 @@ fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
     ));
 }
 
-/// Help or version on standard output. Gives the exit status.
+/// Prints the help or the version on standard output. Returns the exit status.
 fn asked_for(text: &clap::Error) -> u8 {
     let text = text.render();
     let coloured = output::is_terminal()
@@ -118,11 +120,13 @@ fn asked_for(text: &clap::Error) -> u8 {
     }
 }
 
-/// Gives the numbers 0 to 2 to /dev/null where the caller closed them, so that no pipe of ours is taken for a standard
-/// stream. Close-on-exec: the command finds them closed, as the caller meant. Read-only: what is written there is as
-/// lost as it was, with EBADF, and nobody takes it for a success.
+/// Opens /dev/null as each of the descriptors 0 to 2 that the caller closed, so that no pipe of ours gets
+/// such a number.
+///
+/// Close-on-exec: the command finds them closed, as its caller intended. Read-only: a write still fails with
+/// `EBADF`, so lost output is not mistaken for success.
 fn hold_standard_descriptors() {
-    // Without a /dev/null there is nothing to be done about it.
+    // If /dev/null does not exist, the descriptors stay closed.
     while let Ok(null) = File::open("/dev/null") {
         if null.as_raw_fd() > 2 {
             return;
@@ -131,7 +135,8 @@ fn hold_standard_descriptors() {
     }
 }
 
-/// One line on standard error; for wrong usage in clap's own form. Gives the exit status.
+/// Prints the failure on standard error: wrong usage in clap's format, anything else in one line. Returns the
+/// exit status.
 fn report(command: &str, failure: Failure) -> u8 {
     match failure {
         Failure::Usage(text) => {
@@ -139,7 +144,7 @@ fn report(command: &str, failure: Failure) -> u8 {
             USAGE
         }
         Failure::Other { text, status } => {
-            // What a file says, or how it is called, is not to act upon the terminal.
+            // File names and contents must not send control sequences to the terminal.
             let shown: String = text.chars().map(seen).collect();
             output::complain(format_args!("nsexec: {shown}\n"));
             status
@@ -147,15 +152,15 @@ fn report(command: &str, failure: Failure) -> u8 {
     }
 }
 
-/// A failure may have several lines.
+/// Replaces a character that is not printable. Newlines stay: a failure may have several lines.
 fn seen(c: char) -> char {
     if c != '\n' && is_unseen(c) { '?' } else { c }
 }
 
-/// What clap would say.
+/// Returns the error as clap formats it, with the usage line of the subcommand.
 fn usage_error(command: &str, text: &str) -> clap::Error {
     let mut cli = Cli::command();
-    // Gives the subcommands their full names for the usage line.
+    // Sets the full names of the subcommands for the usage line.
     cli.build();
     match cli.find_subcommand_mut(command) {
         Some(command) => command.error(ErrorKind::ValueValidation, text),

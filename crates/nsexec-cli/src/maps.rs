@@ -1,4 +1,4 @@
-//! One id map out of its flags: whose ids, which lines, and who may write it.
+//! Decides on an id map: its lines, taken from the flags, and which program may write it.
 
 use std::ffi::CString;
 use std::fmt::Write;
@@ -9,26 +9,26 @@ use super::facts::SubRange;
 use super::failure::Failure;
 use super::values::MapValue;
 
-/// What differs between the map of users and that of groups.
+/// The differences between the map of user ids and the map of group ids.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids<'f> {
-    /// The flag that gives lines.
+    /// The flag for the lines of this map.
     pub(crate) flag: &'static str,
-    /// user or group.
+    /// "user" or "group".
     pub(crate) noun: &'static str,
     /// The caller's own id.
     pub(crate) own: u32,
-    /// The caller's subordinate ids.
+    /// The ranges of the caller's subordinate ids.
     pub(crate) ranges: &'f [SubRange],
-    /// Where those stand.
+    /// The file with these ranges.
     pub(crate) file: &'static str,
-    /// What writes a map that the caller may not write.
+    /// The mapping tool, which writes a map that the caller may not write.
     pub(crate) tool: &'static str,
-    /// Whether it is in PATH.
+    /// The tool is in PATH.
     pub(crate) tool_found: bool,
 }
 
-/// A map that the kernel can take.
+/// A map that the kernel accepts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Map {
     lines: Vec<Extent>,
@@ -36,27 +36,28 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// The lines, in the order of the flags.
+    /// Returns the lines, in the order of the flags.
     pub(crate) fn extents(&self) -> &[Extent] {
         &self.lines
     }
 
-    /// As the message carries it.
+    /// Returns the map in the format of the message.
     pub(crate) fn text(&self) -> &CString {
         &self.text
     }
 }
 
-/// A line and the argument that asks for it.
+/// A line, and the argument that it comes from.
 struct Line {
     extent: Extent,
     source: String,
 }
 
-/// The map of one side.
+/// Decides on the map of user or group ids.
 ///
 /// # Errors
-/// Wrong usage: lines that overlap, are too many, leave out id 0. Ours: what this machine does not give this caller.
+/// [`Failure::Usage`]: the lines overlap, are too many, or do not map id 0. [`Failure::Other`]: the caller
+/// has no subordinate ids, or the mapping tool is missing.
 pub(crate) fn decide(
     ids: Ids<'_>,
     values: &[MapValue],
@@ -103,7 +104,7 @@ pub(crate) fn decide(
     Ok(Map { lines: extents, text })
 }
 
-/// The lines that are asked for. A side that says nothing maps the caller's own id to 0.
+/// Returns the requested lines. Without any value the map has one line: the caller's own id as id 0.
 fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec<Line>, Failure> {
     let own = |source: &str| Line {
         extent: Extent { inside: 0, outside: ids.own, count: 1 },
@@ -114,7 +115,7 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
     }
     let mut lines = Vec::new();
     let own_line = own("--map-root-user");
-    // "auto" has this line itself, and somebody may have spelled it out.
+    // `auto` contains this line already, and so may the given lines.
     if root
         && !values
             .iter()
@@ -152,9 +153,11 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
     Ok(lines)
 }
 
-/// The ranges one after the other, from id 1 on. What would go past the last id is cut; so is what stands in the file
-/// twice, and the own id, which is mapped already: the kernel takes each id once, and each part of a range is one that
-/// the tool allows.
+/// Returns lines that map the ranges one after the other, from inside id 1 on. Ids beyond the last one are
+/// cut off.
+///
+/// The kernel maps each id only once. So an id that the file lists twice is mapped once, and the caller's own
+/// id, which is mapped already, is left out. Each remaining part is within one range, as the tool requires.
 fn above(ranges: &[SubRange], own: u32) -> impl Iterator<Item = Extent> {
     let mut taken = vec![(u64::from(own), u64::from(own) + 1)];
     let mut inside: u32 = 1;
@@ -163,7 +166,7 @@ fn above(ranges: &[SubRange], own: u32) -> impl Iterator<Item = Extent> {
         let end = (u64::from(range.first) + u64::from(range.count)).min(u64::from(u32::MAX));
         let whole = (u64::from(range.first), end);
         let parts = taken.iter().fold(vec![whole], |parts, cut| {
-            // What is left of each part before the cut, and behind it.
+            // The parts before and after the cut.
             let around = |(from, to): (u64, u64)| [(from, to.min(cut.0)), (from.max(cut.1), to)];
             parts.into_iter().flat_map(around).filter(|(from, to)| from < to).collect()
         });

@@ -1,8 +1,8 @@
-//! Everything that the program writes: standard output, standard error, files.
+//! The program's output: standard output, standard error, files.
 //!
-//! Standard output is written as a file: the standard library's own handle takes a closed one for a success. A write beyond
-//! the limit of the size of files (RLIMIT_FSIZE) is an error here, and not the end of the process by SIGXFSZ; the command's
-//! mask and disposition of that signal stay as the caller had them.
+//! Standard output is written as a file, because the standard library's handle reports no error if the
+//! descriptor is closed. A write beyond the limit on file size (RLIMIT_FSIZE) fails, and does not kill the
+//! process by SIGXFSZ. The command still inherits the caller's mask and disposition of SIGXFSZ.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -15,15 +15,16 @@ use nsexec::sys::types::Errno;
 
 use super::failure::{Failure, words};
 
-/// Writes all of it to standard output, at once.
+/// Writes all bytes to standard output.
 ///
 /// # Errors
-/// What write(2) says: EBADF if the caller closed standard output.
+/// The error of write(2); `EBADF` if the caller closed standard output.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     write_all(bytes).map_err(|error| unwritten("standard output", &error))
 }
 
-/// As [`write`], for people: a reader that has seen enough, as `| head`, is no failure to talk about.
+/// Writes text to standard output. As [`write`], but a reader that closes the pipe early, as `head` does, is
+/// not an error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -37,12 +38,12 @@ fn write_all(bytes: &[u8]) -> io::Result<()> {
     without_sigxfsz(|| out.write_all(bytes))
 }
 
-/// Whether standard output is a terminal.
+/// Returns whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes to standard error. Nothing is left to do if that fails.
+/// Writes to standard error. A failure is ignored: there is no place to report it.
 pub(crate) fn complain(text: fmt::Arguments<'_>) {
     without_sigxfsz(|| drop(io::stderr().write_fmt(text)));
 }
@@ -53,16 +54,16 @@ pub(crate) fn show_record(line: &str) {
     drop(io::stderr().write_all(line.as_bytes()));
 }
 
-/// Prints an error of clap's where clap prints it.
+/// Prints an error of clap to the stream that clap chooses.
 pub(crate) fn print_usage(error: &clap::Error) {
-    // Nothing is left to do if standard error is closed.
+    // Ignored: there is no place to report the error.
     without_sigxfsz(|| drop(error.print()));
 }
 
-/// Makes the file empty, or new.
+/// Creates the file, or truncates it.
 ///
 /// # Errors
-/// What open(2) says.
+/// The error of open(2).
 pub(crate) fn create(file: &Path) -> Result<(), Failure> {
     File::create(file).map(drop).map_err(|error| unwritten(&file.display(), &error))
 }
@@ -70,7 +71,7 @@ pub(crate) fn create(file: &Path) -> Result<(), Failure> {
 /// Writes a whole file.
 ///
 /// # Errors
-/// What open(2) and write(2) say.
+/// The error of open(2) or write(2).
 pub(crate) fn save(file: &Path, text: &str) -> Result<(), Failure> {
     without_sigxfsz(|| fs::write(file, text)).map_err(|error| unwritten(&file.display(), &error))
 }

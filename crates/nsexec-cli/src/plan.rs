@@ -1,4 +1,4 @@
-//! `nsexec plan`: what will happen, without doing it and without privileges.
+//! `nsexec plan`: prints what a launch will do, without doing it and without privileges.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,10 +22,10 @@ use super::output;
 use super::request;
 use super::run;
 
-/// Prints a plan. Gives 0 if it ends with a command or an init and breaks no rule, else 1.
+/// Prints a plan. Returns 0 if the plan ends with a command or an init process and breaks no rule, else 1.
 ///
 /// # Errors
-/// Wrong usage, a malformed message, an output that cannot be written.
+/// Wrong usage, a malformed message, or output that cannot be written.
 pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
     if args.rules {
         return print(&rules::listing()).map(|()| 0);
@@ -40,7 +40,8 @@ pub(crate) fn plan_command(args: &PlanArgs) -> Result<u8, Failure> {
 }
 
 fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
-    // As run does, so that the plan has run's masks; this process ends before anybody could miss a signal.
+    // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
+    // missed.
     let signals = run::take_signals()?;
     let machine = Facts::of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
@@ -52,7 +53,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
-    // A plan of the namespaces alone ends with a command that does nothing.
+    // Without a command, plan a command that does nothing.
     let nothing = [std::ffi::OsString::from("/bin/true")];
     let command = if args.command.is_empty() { &nothing[..] } else { &args.command };
     if let Some((program, arguments)) = command.split_first() {
@@ -60,10 +61,10 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
         launcher.command(program, arguments).supervised(&signals);
     }
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
-    // Whoever names a file means another machine, where this one's folders say nothing.
+    // `--assume command=FILE` plans for another machine, so this machine's files do not matter.
     if assumptions.command.as_ref().is_none_or(Vec::is_empty) {
         let (found, refused) = assume::search(&prepared);
-        // One that is nowhere is not found by the launch either; a plan for another machine names its place.
+        // If the search finds nothing here, the launch will find nothing either.
         assumptions.command = assumptions.command.or(Some(found.unwrap_or_default()));
         assumptions.refused = refused;
     }
@@ -71,7 +72,7 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
 }
 
 fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
-    // What is passed over would be taken for part of the plan.
+    // Ignored flags would look like a part of the plan.
     let flags = args.namespaces != NamespaceFlags::default() || args.hand_over != HandOverFlags::default();
     if flags || !args.command.is_empty() {
         let why =
@@ -109,7 +110,7 @@ fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
     }))
 }
 
-/// Folded and coloured for a terminal; plain and whole for a pipe.
+/// Returns the text format: folded and coloured for a terminal, plain and unfolded for a pipe.
 pub(crate) fn look(colour: ColourFlag) -> text::Look {
     let terminal = output::is_terminal();
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -122,7 +123,7 @@ pub(crate) fn look(colour: ColourFlag) -> text::Look {
     text::Look { width, colour }
 }
 
-/// What the renderers take.
+/// Calls `show` with the document that the renderers need.
 fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
     let outcomes: Vec<(String, Fate)> =
         plan.run.sections.iter().map(|section| outcome(section, &plan.run)).collect();
@@ -154,7 +155,7 @@ fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
     })
 }
 
-/// What became of a process, in words.
+/// Returns the end of a process, in words.
 pub(crate) fn outcome(section: &nsexec_audit::Section, run: &Run) -> (String, Fate) {
     let fate = match (section.role, section.end) {
         (Role::Launcher, End::Unknown) => match run.section(Role::Stage(2)).map(|init| init.end) {
@@ -165,7 +166,7 @@ pub(crate) fn outcome(section: &nsexec_audit::Section, run: &Run) -> (String, Fa
         (_, End::Exited(0)) => Fate::Ended,
         _ => Fate::Failed,
     };
-    // Of a stage a plan knows the end, if there is one.
+    // A plan contains the end of every stage that ends.
     let waits =
         |section: &nsexec_audit::Section| section.role != Role::Launcher && section.end == End::Unknown;
     let words = match (section.role, section.end, fate) {

@@ -1,5 +1,5 @@
-//! `nsexec trace --replay`: the record of another machine fed back, and the error that it ends with. And the other half:
-//! what a record needs for it.
+//! `nsexec trace --replay`: replays a record of another machine, and reports the error that the record ends
+//! with. Also adds the data to a record that a replay needs.
 
 use std::fs;
 use std::io::{self, Read};
@@ -18,27 +18,30 @@ use super::hints::{Asked, Machine};
 use super::output;
 use super::run::{self, Job};
 
-/// The name of the note with what the likely cause of a failure is told by.
+/// The key of the note that stores [`Circumstances`] in a record.
 const CIRCUMSTANCES: &str = "circumstances";
 
-/// The largest record that is read: so much the processes of a run may write, and their notes as much again.
+/// The largest record that is read, in bytes: the limit for all processes of a run, and as much again for
+/// their notes.
 const RECORD_MAX: usize = 2 * 8 * PROCESS_MAX;
 
-/// What the replies do not say, and a cause depends on.
+/// The data that the cause of a failure depends on, besides the kernel's replies.
 #[derive(Serialize, Deserialize)]
 struct Circumstances {
     asked: Asked,
     machine: Machine,
 }
 
-/// The record of `prepared` as one that can be replayed elsewhere, for `--json`. `failed`: the job, if nothing was
-/// started; to be called soon then, since the machine is asked for the cause.
+/// Returns the record of `prepared` in a form that can be replayed on another machine, for `--json`.
+///
+/// `failed` is the job if the launch failed. Call this soon after the failure: it reads the machine's state
+/// to explain the cause.
 pub(crate) fn keep(record: &Run, prepared: &Prepared, failed: Option<&Job<'_>>, values: Values) -> Run {
     let mut record = replay::keep(record, prepared, values);
     if let Some(job) = failed {
         let circumstances =
             Circumstances { asked: run::asked(job), machine: machine_after_failure(job.request) };
-        // Without it the cause is the library's word.
+        // Without this note a replay prints the library's general cause.
         if let Ok(note) = serde_json::to_string(&circumstances) {
             record.notes.insert(CIRCUMSTANCES.to_owned(), note);
         }
@@ -46,11 +49,11 @@ pub(crate) fn keep(record: &Run, prepared: &Prepared, failed: Option<&Job<'_>>, 
     record
 }
 
-/// Replays the record in `file`, and says of each process whether it agrees. Gives the status that the launch ended with,
-/// 3 where a process left the path of the record.
+/// Replays the record in `file`, and prints for each process whether it agrees. Returns the exit status of
+/// the recorded launch, or 3 if a process diverges from the record.
 ///
 /// # Errors
-/// The failure that the record ends with; a file that is no record.
+/// The failure that the record ends with; the file cannot be read, or is not a record.
 pub(crate) fn replay(file: &Path) -> Result<u8, Failure> {
     let no_record = |why: String| Failure::ours(format!("{} cannot be replayed: {why}", file.display()));
     let text = read(file)
@@ -66,11 +69,11 @@ pub(crate) fn replay(file: &Path) -> Result<u8, Failure> {
     result
 }
 
-/// A byte more than a record may have, at most: a file may have no end.
+/// Reads the file, but at most one byte more than the largest record: the file may be a pipe that never ends.
 fn read(file: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(RECORD_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    // What is cut within a character is too long anyway.
+    // Too long: the caller refuses it, so a character that is cut in two does not matter.
     if bytes.len() > RECORD_MAX {
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
@@ -85,7 +88,8 @@ fn report(replayed: &Replayed) -> String {
     out
 }
 
-/// The failure as it was told on the other machine, if everything agrees. If not it is only shown: who knows whose it is.
+/// Returns the failure as the other machine reported it, if all processes agree. Otherwise the failure is
+/// only printed, because it may come from the divergence.
 fn conclude(run: &Run, replayed: &Replayed, out: &mut String) -> Result<u8, Failure> {
     let failure = replayed.error.as_ref().map(|error| {
         let note = run.notes.get(CIRCUMSTANCES).and_then(|note| serde_json::from_str(note).ok());
@@ -116,7 +120,7 @@ mod tests {
     use nsexec_audit::record::{Line, Reply};
     use nsexec_audit::{Origin, Role};
 
-    /// What an ordinary user gets on a simulated machine.
+    /// Returns the record of an ordinary user's failed launch on a simulated machine.
     fn refused() -> Run {
         let mut launcher =
             Launcher::new(&Bootstrap::new(CloneFlags::NEWNET), Policy::runc(&Dialect::V1_2)).unwrap();
@@ -144,7 +148,7 @@ mod tests {
         };
         let bare = "stage-1: failed to unshare remaining namespaces: Operation not permitted (CLONE_NEWNET)";
         assert!(text.starts_with(bare), "{text}");
-        // With what the other machine said, the program's own word on it.
+        // With the other machine's state, the program's specific cause is printed.
         let there = Circumstances { asked, machine: Machine { seccomp: true, ..Machine::default() } };
         run.notes.insert(CIRCUMSTANCES.into(), serde_json::to_string(&there).unwrap());
         let Err(Failure::Other { text, status: 1 }) = replayed("noted", &run.to_json_lines().unwrap()) else {

@@ -1,5 +1,7 @@
-//! Flags and facts in, a [`Request`] or a [`UsageError`] out: what implies what, and what contradicts what.
-//! No effects; everything that a wrong wish can cause is found here, before anything starts.
+//! Decides what the flags and facts ask for: a [`Request`], or an error. Adds what flags imply, and refuses
+//! contradictions.
+//!
+//! A pure function: it finds every error in the flags before anything starts.
 
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -22,7 +24,7 @@ use super::hints::CAP_SETGID;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
 
-/// Wrong usage: exit status 2. The text names the flag, what is wrong, and the way out.
+/// Wrong usage: exit status 2. The text names the flag, what is wrong, and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct UsageError(pub(crate) String);
 
@@ -32,7 +34,7 @@ impl fmt::Display for UsageError {
     }
 }
 
-/// What is asked for, without contradiction: the values of the message, and the policy.
+/// A request without contradictions: the values of the message, and the policy.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Request {
     /// The kinds to create.
@@ -57,22 +59,22 @@ pub(crate) struct Request {
     pub(crate) newgidmap: Option<CString>,
     /// `TIMENSOFFSET`.
     pub(crate) time_offsets: Option<CString>,
-    /// What the message cannot say.
+    /// The settings that the message has no attribute for.
     pub(crate) policy: Policy,
-    /// Paths of the message that mean nothing to people, each with what it stands for.
+    /// Paths in the message that mean nothing to people, each with the name to print instead.
     pub(crate) stands_for: Vec<(String, String)>,
-    /// What the command inherits, besides what the policy says.
+    /// The settings for the command's descriptors and environment that are not in the policy.
     pub(crate) hand_over: HandOver,
 }
 
 impl Request {
-    /// A text about the launch, with the names that people know.
+    /// Replaces paths in a text about the launch by the names that people know.
     pub(crate) fn in_known_names(&self, text: &str) -> String {
         self.stands_for.iter().fold(text.to_owned(), |text, (path, name)| {
             let mut pieces = text.split(path.as_str());
             let mut out = pieces.next().unwrap_or_default().to_owned();
             for piece in pieces {
-                // A longer number is another descriptor.
+                // If a digit follows, this is a part of a longer descriptor number.
                 let whole = !piece.starts_with(|c: char| c.is_ascii_digit());
                 out.push_str(if whole { name } else { path });
                 out.push_str(piece);
@@ -81,10 +83,10 @@ impl Request {
         })
     }
 
-    /// The message. Its values were decided before, so that an error here means that the decision was wrong.
+    /// Returns the message. All values were checked before, so an error here is a bug in [`decide`].
     ///
     /// # Errors
-    /// What the message's own types refuse, with the flag it came from.
+    /// A value that the message's own types refuse, with the flag that it came from.
     pub(crate) fn bootstrap(&self) -> Result<Bootstrap<'_>, UsageError> {
         let mut message = Bootstrap::new(self.created.flags()).with_rootless_euid(self.rootless);
         if let Some(paths) = &self.paths {
@@ -122,7 +124,8 @@ impl Request {
 }
 
 impl Request {
-    /// Whether an unprivileged writer needs a mapping tool: for more than one line, or another id than the own.
+    /// Returns whether an unprivileged caller needs a mapping tool: for a map with several ids, or with
+    /// another id than its own.
     pub(crate) fn needs_tools(&self, facts: &Facts) -> bool {
         let single = |map: &Option<Map>, own| {
             let extents = map.as_ref().map(Map::extents);
@@ -139,7 +142,8 @@ fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
 /// Decides what `flags` ask for.
 ///
 /// # Errors
-/// The first thing that cannot be meant (wrong usage), or cannot be had here (ours).
+/// The first problem: [`Failure::Usage`] if the flags are wrong, [`Failure::Other`] if this machine lacks
+/// something.
 pub(crate) fn decide(
     flags: &NamespaceFlags,
     facts: &Facts,
@@ -155,8 +159,8 @@ pub(crate) fn decide(
     }
     let rootless = facts.euid != 0;
     let (users, groups) = if user { maps_of(flags, facts, &kinds)? } else { (None, None) };
-    // As runc's Go: the one-line map of the own group is the case that an unprivileged process may write by
-    // itself, and only after "deny" (spec 3.5).
+    // As in runc's Go code: an unprivileged process may write this map itself, the own group in one line, but
+    // only after it has denied setgroups (docs/protocol.md#id-maps).
     let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
     let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
     let setgroups = setgroups_of(flags, facts, &kinds, setgroup)?;
@@ -167,7 +171,7 @@ pub(crate) fn decide(
         dialect,
         session: Session::Keep,
         credentials: match credentials(user || kinds.joined.contains(NsKind::User)) {
-            // The same, in the words of a plan.
+            // Both are equivalent here; a plan shows this one.
             Credentials::RootLast if !kinds.created.is_empty() => Credentials::Root,
             credentials => credentials,
         },
@@ -198,7 +202,7 @@ pub(crate) fn decide(
     })
 }
 
-/// Kinds that are named, and that the dialect has no word for.
+/// Refuses a flag that names a kind which the dialect does not support.
 fn refuse_unspeakable(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), UsageError> {
     let joined = flags.join.iter().map(|join| (join.kind, format!("--join {}=…", flag_of(join.kind))));
     let mut named = reasons(flags).into_iter().chain(joined);
@@ -214,7 +218,7 @@ fn refuse_unspeakable(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), U
     }
 }
 
-/// `setgroup` is what the message says.
+/// Decides on setgroups(2). `setgroup` is the value in the message.
 fn setgroups_of(
     flags: &NamespaceFlags,
     facts: &Facts,
@@ -223,9 +227,11 @@ fn setgroups_of(
 ) -> Result<Setgroups, UsageError> {
     let (user, rootless) = (kinds.created.contains(NsKind::User), facts.euid != 0);
     Ok(match flags.setgroups {
-        // Whoever becomes root of another's namespace shall not bring the host's groups along; as enter.
+        // The command becomes root in an existing user namespace. It must not keep the host's supplementary
+        // groups. As in `enter`.
         None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
-        // A root without this privilege is in an ordinary user's place: its own group is mapped only after "deny".
+        // Like an ordinary user, root without CAP_SETGID may map its own group only after it has denied
+        // setgroups.
         None if user && !rootless && !setgroup && lacks_setgid(facts) => Setgroups::Deny,
         None => Setgroups::FromMessage,
         Some(SetgroupsFlag::Deny) => Setgroups::Deny,
@@ -238,22 +244,25 @@ fn lacks_setgid(facts: &Facts) -> bool {
     facts.capabilities.is_some_and(|set| set & 1 << CAP_SETGID == 0)
 }
 
-/// Whether these flags ask for a new user namespace.
+/// Returns whether these flags ask for a new user namespace.
 pub(crate) fn creates_user(flags: &NamespaceFlags) -> bool {
     Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
 }
 
-/// Inside a user namespace that we just entered we are its root; elsewhere whoever we were. As late as that can be: where a
-/// namespace is created as well, the core takes it for [`Credentials::Root`].
+/// Returns how the command gets its user and group ids. In a user namespace that it enters it becomes root;
+/// otherwise it keeps its ids.
+///
+/// It becomes root as late as possible. If a namespace is created too, the core treats this as
+/// [`Credentials::Root`].
 pub(crate) const fn credentials(new_user_namespace: bool) -> Credentials {
     if new_user_namespace { Credentials::RootLast } else { Credentials::Keep }
 }
 
-/// What a message cannot say, by the name of the flag that says it. What no flag says, but is only implied (the
-/// fresh /proc of `run` without flags), is left out silently.
+/// Refuses flags that have no equivalent in a message, and a command. A setting that is only implied is left
+/// out silently: the fresh /proc of `run` without flags.
 ///
 /// # Errors
-/// The first such flag.
+/// The first such flag, or the command.
 pub(crate) fn refuse_unsayable(flags: &NamespaceFlags, command: &[OsString]) -> Result<(), UsageError> {
     let unsayable = [
         (flags.mount_proc, "--mount-proc"),
@@ -272,17 +281,17 @@ pub(crate) fn refuse_unsayable(flags: &NamespaceFlags, command: &[OsString]) -> 
     }
 }
 
-/// Which kinds are created and joined, and what comes with that.
+/// The kinds to create and to join, and the settings that follow from them.
 struct Kinds {
     created: NsSet,
     joined: NsSet,
     mount_proc: bool,
-    /// Whether the caller becomes root without having asked for it by `-r`.
+    /// The caller becomes root although `-r` was not given.
     root_by_default: bool,
 }
 
 impl Kinds {
-    /// `known` is what the kernel has, and the dialect a word for.
+    /// Decides on the kinds. `known` is the set that both the kernel and the dialect support.
     fn of(flags: &NamespaceFlags, known: NsSet) -> Result<Self, UsageError> {
         let mut joined = NsSet::EMPTY;
         for join in &flags.join {
@@ -300,11 +309,11 @@ impl Kinds {
                 "{flag} creates a {kind} namespace and --join {kind}=… joins one: a process has one of each kind"
             )));
         }
-        // Nothing that names a namespace: everything, for a command that has a machine of its own.
+        // No flag names a namespace, so every kind is created.
         let bare = reasons.is_empty() && flags.join.is_empty() && !flags.all;
         let mut created: NsSet = reasons.into_iter().map(|(kind, _)| kind).collect();
         if bare || flags.all {
-            // What is not known cannot be meant by "all".
+            // `--all` skips a kind that is not known.
             created = known.iter().filter(|kind| !joined.contains(*kind)).chain(created.iter()).collect();
         }
         Ok(Self {
@@ -317,7 +326,7 @@ impl Kinds {
     }
 }
 
-/// The kinds that flags name or imply, each with the flag.
+/// Returns the kinds that flags name or imply, each with its flag.
 fn reasons(flags: &NamespaceFlags) -> Vec<(NsKind, String)> {
     let named = flags.kinds.set().iter().map(|kind| (kind, format!("--{}", flag_of(kind))));
     let implied = [
@@ -332,7 +341,7 @@ fn reasons(flags: &NamespaceFlags) -> Vec<(NsKind, String)> {
     named.chain(implied.map(|(_, kind, flag)| (kind, flag.to_owned()))).collect()
 }
 
-/// Both maps of a new user namespace.
+/// Returns the maps of user and group ids for a new user namespace.
 fn maps_of(
     flags: &NamespaceFlags,
     facts: &Facts,
@@ -399,7 +408,7 @@ fn c_path(path: &Path) -> Result<CString, UsageError> {
     c_text(path.as_os_str().as_bytes())
 }
 
-/// No argument of a process and no path can contain a NUL, so this is never an error in practice.
+/// Converts to a C string. Arguments and paths never contain a NUL, so this does not fail in practice.
 fn c_text(text: impl Into<Vec<u8>>) -> Result<CString, UsageError> {
     CString::new(text).map_err(|error| UsageError(error.to_string()))
 }

@@ -18,10 +18,10 @@ use super::output;
 use super::request::{self, Request};
 use super::sealed;
 
-/// Decides, starts, waits.
+/// Runs a command as the flags ask. Returns the command's exit status.
 ///
 /// # Errors
-/// Wrong usage, or the bootstrap's failure.
+/// Wrong usage, or a failure of the bootstrap.
 pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let flags = &args.namespaces;
     hand_over::check(&args.hand_over)?;
@@ -38,27 +38,27 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     })
 }
 
-/// A command to start.
+/// A command, and how to start it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job<'j> {
-    /// Where.
+    /// The namespaces, the id maps and the policy.
     pub(crate) request: &'j Request,
-    /// What.
+    /// The command and its arguments.
     pub(crate) command: &'j [OsString],
-    /// Whether the stages' debug records are shown.
+    /// Show the stages' debug records.
     pub(crate) verbose: bool,
-    /// Whether `--mount-proc` was given; for the cause of a refused mount.
+    /// `--mount-proc` was given; the cause of a refused mount depends on it.
     pub(crate) mount_proc_flag: bool,
 }
 
-/// Starts the command, forwards signals to it, and gives its exit status.
+/// Starts the command, forwards signals to it, and returns its exit status.
 ///
 /// # Errors
-/// Why it was not started.
+/// The reason why the command was not started.
 pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     let bootstrap = job.request.bootstrap()?;
     let mut launcher = launcher_of(&bootstrap, job, output::show_record)?;
-    // Before the fork: from here on no signal ends us and leaves the command behind.
+    // Before the fork: from here on a signal cannot end nsexec and leave the command behind.
     let signals = take_signals()?;
     launcher.supervised(&signals);
     let mut child = launcher.spawn().map_err(|error| explain(&error, job))?;
@@ -67,10 +67,10 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
     Ok(u8::try_from(status).unwrap_or(FAILED))
 }
 
-/// Takes the signals of this program, or says which step failed, and its likely cause.
+/// Starts to receive this program's signals.
 ///
 /// # Errors
-/// Those of [`Signals::take`].
+/// The errors of [`Signals::take`], with the likely cause.
 pub(crate) fn take_signals() -> Result<Signals, Failure> {
     Signals::take().map_err(|error| {
         let cause = likely_cause("start", Some(error.errno), Asked::default(), &Machine::default());
@@ -79,10 +79,11 @@ pub(crate) fn take_signals() -> Result<Signals, Failure> {
     })
 }
 
-/// The launcher of this job, but for its signals. `show` receives each line for standard error that a stage's record makes.
+/// Returns the launcher of this job; the caller adds the signals. `show` is called with each line for
+/// standard error that a log record of a stage results in.
 ///
 /// # Errors
-/// A message that cannot be encoded, no command.
+/// The message cannot be encoded, or there is no command.
 pub(crate) fn launcher_of(
     bootstrap: &Bootstrap<'_>,
     job: &Job<'_>,
@@ -104,7 +105,8 @@ pub(crate) fn launcher_of(
     Ok(launcher)
 }
 
-/// The launch's failure in one line, with the cause that fits what was asked for and what the machine says.
+/// Returns the launcher's failure in one line. The likely cause depends on the request and the state of the
+/// machine.
 pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
     match explain_there(error, asked(job), || machine_after_failure(job.request)) {
         Failure::Other { text, status } => Failure::Other { text: job.request.in_known_names(&text), status },
@@ -112,7 +114,7 @@ pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
     }
 }
 
-/// What was asked for, as far as it tells causes apart.
+/// Returns the parts of the request that distinguish causes.
 pub(crate) fn asked(job: &Job<'_>) -> Asked {
     Asked {
         created: job.request.created,
@@ -123,12 +125,12 @@ pub(crate) fn asked(job: &Job<'_>) -> Asked {
     }
 }
 
-/// As [`explain`], for what was asked for on any machine.
+/// As [`explain`], for a request that may come from another machine.
 pub(crate) fn explain_there(error: &LaunchError, asked: Asked, machine: impl FnOnce() -> Machine) -> Failure {
     let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
     let text = error.to_string();
     let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
-    // The library's general word on this step, which ours replaces.
+    // The library's general cause for this step, which the specific cause replaces.
     let general = errno.and_then(|errno| likely(code, errno)).map(|cause| format!(" ({cause})"));
     let bare = general.as_deref().and_then(|general| text.strip_suffix(general)).unwrap_or(&text);
     let text = match likely_cause(code, errno, asked, &machine()) {
@@ -138,7 +140,7 @@ pub(crate) fn explain_there(error: &LaunchError, asked: Asked, machine: impl FnO
     Failure::Other { text, status }
 }
 
-/// Which step failed, and the kernel's answer.
+/// Returns the step that failed, and its errno.
 fn step_of(error: &LaunchError) -> Option<(&str, Option<Errno>)> {
     match error {
         LaunchError::Start { errno, .. } => Some(("start", Some(*errno))),

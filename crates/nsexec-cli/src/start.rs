@@ -1,4 +1,5 @@
-//! The start of the process: C's `main`, the allocator, and the room of the stack.
+//! The program `nsexec`: its entry, its allocator and its stack. The commands are in [`cli`].
+#![cfg_attr(not(test), no_main)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
@@ -6,13 +7,19 @@ use std::os::fd::BorrowedFd;
 
 use nsexec::launch::without_sigxfsz;
 
-/// C's entry, and not Rust's: that one ignores SIGPIPE before anything of ours runs, and nobody could tell afterwards
-/// what the launcher had meant for the mapping tool and the command.
+#[cfg_attr(test, allow(dead_code, reason = "the program's entry is not part of its tests"))]
+mod cli;
+
+/// The program's entry, in place of Rust's own `main`.
 ///
-/// The arguments come with it: the standard library finds them by itself with glibc, but not with musl.
+/// Rust's runtime ignores SIGPIPE before `main` runs. The caller's disposition of SIGPIPE would be lost, and
+/// the mapping tools and the command could not inherit it.
+///
+/// The arguments are passed on from here: the standard library finds them by itself with glibc, but not with
+/// musl.
 ///
 /// # Safety
-/// `argv` has `argc` strings.
+/// `argv` points to `argc` strings.
 #[cfg(not(test))]
 // SAFETY: nothing else in this program has the name `main`.
 #[unsafe(no_mangle)]
@@ -22,58 +29,59 @@ pub unsafe extern "C" fn main(
 ) -> core::ffi::c_int {
     use std::os::unix::ffi::OsStrExt;
 
-    // Before anything else is looked at, the arguments and the environment among it.
+    // Checked first: a program with elevated privileges must not read its arguments or environment.
     if let Some(elevation) = nsexec::entry::Elevation::of_this_process() {
         return crate::refuse(elevation).into();
     }
     reserve_stack();
     let count = usize::try_from(argc).unwrap_or_default();
     let argument = |at| {
-        // SAFETY: the C library gives `argc` pointers to strings that live as long as the program.
+        // SAFETY: `argv` points to `argc` strings that live as long as the program.
         let bytes = unsafe { core::ffi::CStr::from_ptr(*argv.add(at)) }.to_bytes();
         std::ffi::OsStr::from_bytes(bytes).to_owned()
     };
     crate::run_program((0..count).map(argument)).into()
 }
 
-/// The system's allocator. Where it has no memory (RLIMIT_AS, a memory cgroup, overcommit), the program ends with one line
-/// and status 1: Rust's own answer is SIGABRT.
+/// The system's allocator, which ends the program with one line and status 1 if memory runs out (RLIMIT_AS, a
+/// memory cgroup, overcommit). Rust's default is to abort with SIGABRT.
 struct Memory;
 
 #[global_allocator]
 static MEMORY_OR_EXIT: Memory = Memory;
 
-// SAFETY: each method is the system allocator's, whose contract is the caller's; a null is never passed on.
+// SAFETY: each method forwards to the system allocator under the same contract, and never returns null.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller upholds the contract of `alloc`.
         present(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller upholds the contract of `alloc_zeroed`.
         present(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller upholds the contract of `realloc`.
         present(unsafe { System.realloc(pointer, layout, size) }, size)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller upholds the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// Lets the stack grow to what the program needs, while a lack of memory can still be told: later it would be SIGSEGV.
+/// Grows the stack to the size that the program needs. A lack of memory is then reported by [`Memory`]; a
+/// later growth of the stack would fail with SIGSEGV.
 #[cfg_attr(test, allow(dead_code, reason = "called by the program's entry"))]
 fn reserve_stack() {
-    /// More than any subcommand uses.
+    /// The size of the stack in bytes; no subcommand uses more.
     const STACK: usize = if cfg!(debug_assertions) { 1536 << 10 } else { 512 << 10 };
     const FRAME: usize = 8 << 10;
 
-    // How much of the stack a frame takes is the compiler's affair: the addresses tell.
+    // The compiler decides the size of a stack frame, so the recursion compares addresses.
     #[inline(never)]
     fn touch(top: usize, size: usize) {
         let mut frame = [0_u8; FRAME];
@@ -85,11 +93,11 @@ fn reserve_stack() {
     }
 
     let mut limit = nix::libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes two numbers.
+    // SAFETY: the kernel writes one `rlimit`, which lives until the call returns.
     unsafe { nix::libc::getrlimit(nix::libc::RLIMIT_STACK, &raw mut limit) };
-    // With a limit of the stack that is small on purpose, half of it.
+    // If the stack's limit is smaller than that, take half of the limit.
     let size = usize::try_from(limit.rlim_cur / 2).unwrap_or(STACK).min(STACK);
-    // Ends the program if there is no room; it is free again for the stack.
+    // Ends the program if there is not enough memory. The memory is freed again for the stack.
     drop(std::hint::black_box(Vec::<u8>::with_capacity(size + 8 * FRAME)));
     touch((&raw const size).addr(), size);
 }
@@ -108,9 +116,9 @@ fn out_of_memory(size: usize) -> ! {
         "nsexec: out of memory: {size} bytes cannot be had (limits: ulimit -v, memory.max of the cgroup)"
     );
     let length = usize::try_from(text.position()).unwrap_or_default();
-    // SAFETY: standard error is not closed by anything here; if the caller has closed it, the write fails.
+    // SAFETY: nothing here closes standard error. If the caller closed it, the write fails.
     let stderr = unsafe { BorrowedFd::borrow_raw(2) };
     let _ = without_sigxfsz(|| nix::unistd::write(stderr, &buffer[..length]));
-    // SAFETY: _exit touches nothing of this process's memory.
+    // SAFETY: _exit(2) uses no memory of this process.
     unsafe { nix::libc::_exit(1) }
 }

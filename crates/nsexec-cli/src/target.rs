@@ -1,4 +1,4 @@
-//! The target process of `nsexec enter`, held by its directory in /proc, so that a reused pid cannot name another process.
+//! The target process of `nsexec enter`. Its open directory in /proc identifies it even if its pid is reused.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,9 +15,10 @@ use super::facts::status_field;
 use super::failure::Failure;
 use super::hints::open_files_limit;
 
-/// A process, held by its directory in /proc.
+/// A process, identified by its open directory in /proc.
 ///
-/// A file below the directory belongs to this process. After the process has been reaped, no such file can be opened.
+/// A file below the directory belongs to this process. After the process has been reaped, no such file can be
+/// opened.
 pub(crate) struct Process {
     /// The pid from the command line, in our pid namespace.
     pid: i32,
@@ -27,10 +28,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Finds the process that has the number `pid` in our own pid namespace.
+    /// Finds the process with the id `pid` in our own pid namespace.
     ///
-    /// /proc may belong to another pid namespace, with other pids. A pidfd identifies the process, and /proc/self/fdinfo has its
-    /// pid in that /proc (proc_pid_fdinfo(5)). Without a pidfd (before Linux 5.3) `pid` is used if /proc/self is our own pid.
+    /// /proc may belong to another pid namespace, with other pids. A pidfd identifies the process, and
+    /// /proc/self/fdinfo has its pid in that /proc (proc_pid_fdinfo(5)). Without a pidfd (before Linux 5.3),
+    /// `pid` is used if /proc/self is our own pid.
     ///
     /// # Errors
     /// The process does not exist; /proc does not show the process, or does not show us.
@@ -38,7 +40,7 @@ impl Process {
         match hold(pid) {
             Ok(pidfd) => Self::of_pidfd(pid, &pidfd),
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
-            // A kernel before 5.3, a filter, or the id of a thread, which has a directory and no pidfd.
+            // A kernel before 5.3, a seccomp filter, or the id of a thread: it has a directory, but no pidfd.
             Err(error) => match own_number_in_proc() {
                 Some(own) if own == std::process::id() => Self::at(pid, pid),
                 own => {
@@ -61,7 +63,7 @@ impl Process {
             found if found < 0 => Err(gone(pid)),
             found => {
                 let process = Self::at(pid, found)?;
-                // The process had this number before and after the open, so the directory is its own.
+                // The process had this number before and after the open, so the directory belongs to it.
                 if number()? == found { Ok(process) } else { Err(gone(pid)) }
             }
         }
@@ -81,7 +83,7 @@ impl Process {
         }
     }
 
-    /// The path of a namespace, for messages.
+    /// Returns the path of a namespace, for messages.
     pub(crate) fn path(&self, kind: NsKind) -> String {
         format!("/proc/{}/ns/{}", self.number, kind.proc_name())
     }
@@ -120,7 +122,8 @@ impl Process {
         }
     }
 
-    /// Returns whether the process has less power than this one, so that it must not get our terminal. True if unknown.
+    /// Returns whether the process has less power than this one, so that it must not get our terminal. True
+    /// if unknown.
     pub(crate) fn is_less_privileged(&self) -> bool {
         let other_user = match self.namespace(NsKind::User) {
             Ok(Some(theirs)) => !is_ours(&theirs, NsKind::User),
@@ -146,9 +149,10 @@ impl Process {
     }
 }
 
-/// Compares two status files of processes in the same user namespace. Returns whether `theirs` has less power than `ours`:
-/// another user id, fewer capabilities, no_new_privs where `ours` has none, or a seccomp filter where `ours` has none. Two
-/// different filters are not compared. `None` if a line is missing.
+/// Compares two status files of processes in the same user namespace. `None` if a line is missing.
+///
+/// Returns whether `theirs` has less power than `ours`: another user id, fewer capabilities, no_new_privs or
+/// a seccomp filter that `ours` does not have. Two different filters are not compared.
 fn is_less(theirs: &str, ours: &str) -> Option<bool> {
     // The effective user id is the second of four.
     let uid = |status| status_field(status, "Uid").and_then(|ids| ids.split_whitespace().nth(1));
@@ -163,15 +167,15 @@ fn is_less(theirs: &str, ours: &str) -> Option<bool> {
     Some(other_uid || fewer || restricted("NoNewPrivs") || restricted("Seccomp"))
 }
 
-/// Returns whether the state in /proc/PID/stat is that of a running process. The state follows the name, which may contain any
-/// byte.
+/// Returns whether the state in /proc/PID/stat is that of a running process. The state follows the name,
+/// which may contain any byte.
 fn lives(stat: &str) -> bool {
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X' | 'x'))
 }
 
-/// Returns whether this process is already in the namespace. setns(2) to the own user namespace fails (`EINVAL`); to another
-/// own namespace it needs privileges without any effect.
+/// Returns whether this process is already in the namespace. Joining it again is pointless: setns(2) to the
+/// own user namespace fails (`EINVAL`), and to another own namespace it needs privileges.
 pub(crate) fn is_ours(theirs: &OwnedFd, kind: NsKind) -> bool {
     let path = format!("/proc/self/ns/{}", kind.proc_name());
     let ours = open(Path::new(&path), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -193,7 +197,7 @@ fn gone(pid: i32) -> Failure {
     ))
 }
 
-/// The error for a /proc of another pid namespace. `own` is our pid in that /proc.
+/// Returns the error for a /proc of another pid namespace. `own` is our pid in that /proc.
 fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
     let own = own.map_or("there is no /proc/self".to_owned(), |own| format!("/proc/self is {own}"));
     Failure::ours(format!(
@@ -203,8 +207,8 @@ fn foreign(pid: i32, own: Option<u32>, why: &str) -> Failure {
     ))
 }
 
-/// The failure of `doing`, a step on the way to process `pid`. Only EMFILE, ENFILE and ENOMEM are their own cause: for any
-/// other error `otherwise` names the cause.
+/// Returns the failure of `doing`, a step on the way to process `pid`. EMFILE, ENFILE and ENOMEM are reported
+/// as such. For any other error, `otherwise` names the cause.
 fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOnce() -> Failure) -> Failure {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
@@ -214,7 +218,7 @@ fn unless_limited(pid: i32, doing: &str, error: &io::Error, otherwise: impl FnOn
     }
 }
 
-/// The error in words. For EMFILE and ENFILE also the limit that is reached.
+/// Returns the errno in words. For EMFILE and ENFILE the text includes the limit that is reached.
 fn words_and_limit(errno: Errno) -> String {
     let errno = nsexec::sys::types::Errno(errno as i32);
     open_files_limit(errno).map_or_else(|| errno.to_string(), |limit| format!("{errno} ({limit})"))

@@ -1,6 +1,7 @@
-//! What the unit tests share.
+//! Functions that the unit tests share.
 
-/// Snapshots lie in one folder at the top of the crate, under their own names.
+/// Runs `assert` with insta's settings for this crate: all snapshots are in `snapshots/`, under their own
+/// names.
 pub(crate) fn snapshot(assert: impl FnOnce()) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../snapshots"));

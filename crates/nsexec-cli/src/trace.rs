@@ -1,4 +1,5 @@
-//! `nsexec trace`: runs a command, records every call, and compares what happened with the plan, and with a witness.
+//! `nsexec trace`: runs a command, records every call, and compares the record with the plan and with
+//! strace's output.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -39,21 +40,22 @@ use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
 
-/// Something went otherwise than planned.
+/// The exit status if the run differs from the plan.
 const NOT_AS_PLANNED: u8 = 3;
 
-/// What strace writes into, below the witness's folder; and what the recorder says.
+/// The names in the witness's folder: the FIFO for strace's output, and the FIFO for the record.
 const STRACE: &str = "strace";
 const RECORD: &str = "record.jsonl";
 
-/// The largest file that strace may write, in bytes: a message of 1 MiB, sent and read, with four characters a byte, and
-/// room for all else.
+/// The largest file that strace may write, in bytes. A message of 1 MiB is sent and read, at four characters
+/// a byte: that takes half of it. The other half is for the remaining calls.
 const WITNESS_FILE: usize = 16 << 20;
 
-/// Runs, records, compares. Gives the command's status if all went as planned, else 3.
+/// Runs a command, records it, and compares the record with the plan. Returns the command's exit status if
+/// both agree, else 3.
 ///
 /// # Errors
-/// Wrong usage; what kept the command from being started or recorded.
+/// Wrong usage, or the reason why the command could not be started or recorded.
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.command.is_empty() {
         return Err(Failure::Usage("the command is missing: put it behind --".to_owned()));
@@ -70,7 +72,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     recorded(args, facts, &request)
 }
 
-/// Without a witness, or with one that looks on from outside.
+/// Runs the command in this process, which may itself run under strace.
 fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Failure> {
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
     let job = Job {
@@ -80,17 +82,17 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         mount_proc_flag: args.namespaces.mount_proc,
     };
     let bootstrap = request.bootstrap()?;
-    // The launcher passes the records on before the run's end mark. A write there would be a call that the witness sees and
-    // the recorder does not, so the lines wait for the end mark.
+    // The launcher passes records on before it marks the run's end. A write there would be a call in strace's
+    // output that is not in the record. So the lines are kept until the end mark.
     let shown = Rc::new(RefCell::new(String::new()));
     let lines = Rc::clone(&shown);
     let mut launcher = run::launcher_of(&bootstrap, &job, move |line| lines.borrow_mut().push_str(line))?;
-    // Before the sink: its descriptor comes after the signals', as in every run.
+    // Before the sink is made: the descriptors of the signals come first, as in every run.
     let signals = run::take_signals()?;
     launcher.supervised(&signals);
     let plan = planned(&launcher, facts, args)?;
     if let Some(file) = &args.json {
-        // Before anything runs: what cannot be kept need not be done.
+        // First: if the record cannot be saved, do not run anything.
         output::create(file)?;
     }
 
@@ -139,17 +141,18 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
-/// The plan of this very launch on this very machine.
+/// Returns the plan of this launch on this machine.
 fn planned(launcher: &Launcher, facts: Facts, args: &TraceArgs) -> Result<Plan, Failure> {
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
     let mut assumptions = assume::of_machine(&facts, &args.namespaces.join);
-    // Not looked for in another root directory: there the search may find something else.
+    // The search uses this root directory. In another one the launch may find a different file.
     let (found, refused) = assume::search(&prepared);
     (assumptions.command, assumptions.refused) = (Some(found.unwrap_or_default()), refused);
     plan(&Start::Launcher(prepared), &assumptions).map_err(|error| Failure::ours(error.to_string()))
 }
 
-/// Says on standard error how record and plan compare. Whether they agree, and no rule is broken.
+/// Prints the comparison of record and plan on standard error. Returns whether they agree and no rule is
+/// broken.
 fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
     let diff = compare(&plan.run, record);
     let findings = rules::check(record, &RuleFacts::of(record, request.policy));
@@ -179,7 +182,7 @@ fn write_json(run: &Run, file: &Path) -> Result<(), Failure> {
 fn write_whole(run: &Run, file: &Path) -> Result<(), Failure> {
     let text = run.to_json_lines().map_err(|error| Failure::ours(error.to_string()))?;
     let mut options = fs::OpenOptions::new();
-    // Without O_NONBLOCK the open would wait for ever if that process has died.
+    // Without O_NONBLOCK the open would block for ever if that process has died.
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NONBLOCK.bits());
     let written = options.open(file).and_then(|mut out| {
         fcntl(&out, FcntlArg::F_SETFL(OFlag::empty()))?;
@@ -192,8 +195,8 @@ fn unwritten(file: &Path, error: &io::Error) -> Failure {
     Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
 }
 
-/// The witness's folder, removed when this is dropped. It holds two FIFOs, for strace's output and for the record. Both contain the
-/// command's environment, so they are kept in memory and never in a file.
+/// The witness's folder, removed when this is dropped. It holds two FIFOs, for strace's output and for the
+/// record. Both contain the command's environment, so they are kept in memory and never in a file.
 struct Folder {
     path: PathBuf,
     strace: Inbox,
@@ -203,7 +206,7 @@ struct Folder {
 impl Folder {
     fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("nsexec-witness.{}", std::process::id()));
-        // Nobody else is to read what the command's arguments were.
+        // Other users must not read the command's arguments.
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         let inboxes = Inbox::new(&path.join(STRACE))
             .and_then(|strace| Ok((strace, Inbox::new(&path.join(RECORD))?)))
@@ -219,7 +222,7 @@ impl Drop for Folder {
     }
 }
 
-/// A FIFO that another program writes, which opens it by its path.
+/// A FIFO that another program opens by its path and writes to.
 struct Inbox {
     reader: Option<fs::File>,
     /// Our own writing end. The reader sees the end of the file only after this is closed.
@@ -249,7 +252,7 @@ impl Inbox {
             let mut reader = BufReader::new(reader.ok_or(io::ErrorKind::NotFound)?);
             let mut line = Vec::new();
             while reader.read_until(b'\n', &mut line)? > 0 {
-                // strace escapes what is not ASCII, and a record is JSON: nothing is lost here.
+                // strace escapes bytes that are not ASCII, and a record is JSON, so nothing is lost here.
                 take(&mut kept, String::from_utf8_lossy(&line).trim_end_matches('\n'));
                 line.clear();
             }
@@ -263,13 +266,13 @@ impl Inbox {
     }
 }
 
-/// strace's lines by process, and the record as text.
+/// strace's output by process, and the record as text.
 struct Traced {
     strace: BTreeMap<i32, String>,
     record: String,
 }
 
-/// Runs ourselves under strace, and compares what it saw with what the recorder said.
+/// Runs this program under strace, and compares strace's output with the record.
 fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
     let names_only = witness_of_a_user(request, facts)?;
     if largest_file() < WITNESS_FILE {
@@ -283,7 +286,7 @@ fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
     })?;
     let (status, traced) = under_strace(&mut folder)?;
     if traced.record.is_empty() {
-        // It did not come to a run, and has said why.
+        // The run did not start, and has printed the reason.
         return match status {
             NOT_AS_PLANNED => Err(Failure::ours("the traced run left no record")),
             status => Ok(status),
@@ -293,10 +296,10 @@ fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
     Ok(if agrees { status } else { NOT_AS_PLANNED })
 }
 
-/// Whether the witness sees names and numbers only.
+/// Returns whether strace can show names and numbers only.
 ///
-/// An ordinary user's strace takes the setuid bit from the mapping tools, which then cannot map; and of a process that is
-/// not dumpable it reads no memory, so that it shows pointers.
+/// An ordinary user's strace disables the setuid bit of the mapping tools, which then cannot write maps. It
+/// cannot read the memory of a non-dumpable process, so it prints pointers instead of strings.
 fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> {
     if !request.rootless {
         return Ok(false);
@@ -317,18 +320,20 @@ fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> 
     Ok(names_only)
 }
 
-/// Runs this command line under strace, with `--witnessed`. Returns its status, strace's output and the record.
+/// Runs this command line under strace, with `--witnessed`. Returns the exit status, strace's output and the
+/// record.
 fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::ours(format!("failed to find our own program: {}", words(&error))))?;
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // Flags stand before the command, so the first one is ours.
+    // Flags precede the command, so the first match is our own flag.
     if let Some(flag) = arguments.iter_mut().find(|argument| *argument == "--witness") {
         *flag = OsString::from("--witnessed=");
         flag.push(&folder.path);
     }
     let ours = |what: &str, error: &io::Error| Failure::ours(format!("{what}: {}", words(error)));
-    // Ctrl-C reaches all of us: we live to tell, and to take the folder away. strace gets the signals as they were.
+    // Ctrl-C reaches all processes of the terminal. This one must survive it, to report and to remove the
+    // folder. strace gets the caller's mask and dispositions.
     let signals = run::take_signals()?;
     let policy =
         Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
@@ -364,7 +369,7 @@ fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
     Ok((u8::try_from(status).unwrap_or(FAILED), Traced { strace, record }))
 }
 
-/// The record against what strace saw. Whether they agree.
+/// Compares the record with strace's output. Returns whether they agree.
 fn confront(traced: &Traced, names_only: bool) -> Result<bool, Failure> {
     let record = Run::from_json_lines(&traced.record).map_err(|error| Failure::ours(error.to_string()))?;
     let of_strace = |error: witness::WitnessError| Failure::ours(format!("strace's output: {error}"));

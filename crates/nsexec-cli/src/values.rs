@@ -1,4 +1,4 @@
-//! The values of flags: each is parsed once, to a type that cannot be wrong.
+//! The values of flags. Each is parsed once, into a type that holds only valid values.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,13 +11,13 @@ use nsexec::namespace::NsKind;
 /// One value of `--map-users` or `--map-groups`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MapValue {
-    /// The caller as id 0, and above it what /etc/subuid or /etc/subgid gives the caller.
+    /// The caller as id 0, then the caller's ranges in /etc/subuid or /etc/subgid.
     Auto,
     /// One line of the map.
     Line(Extent),
 }
 
-/// The first id that no process can have: -1 means "leave it" to the calls that set ids.
+/// The first id that no process can have. System calls that set ids take -1 as "do not change".
 const ID_END: u64 = u32::MAX as u64;
 
 impl FromStr for MapValue {
@@ -46,24 +46,24 @@ impl FromStr for MapValue {
     }
 }
 
-/// Digits and nothing else; the kernel would take no sign either.
+/// Parses digits only. The kernel accepts no sign either.
 fn decimal(text: &str) -> Result<u32, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();
     number.ok_or_else(|| format!("'{text}' is not a decimal number of 32 bits, wanted I:O:N (inside, outside, number of ids), or auto"))
 }
 
-/// The value of `--join`: a kind, and the file that stands for the namespace.
+/// The value of `--join`: a kind, and the path of the namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct JoinValue {
-    /// Which kind.
+    /// The kind of the namespace.
     pub(crate) kind: NsKind,
-    /// Which file; bytes without comma and NUL, which the message could not carry.
+    /// The path, without comma and NUL: the message could not carry them.
     pub(crate) path: Vec<u8>,
 }
 
 impl JoinValue {
-    /// Reads `KIND=PATH`.
+    /// Parses `KIND=PATH`.
     pub(crate) fn parse(value: &OsStr) -> Result<Self, String> {
         let bytes = value.as_bytes();
         let equals = bytes.iter().position(|byte| *byte == b'=').ok_or("wanted KIND=PATH")?;
@@ -85,7 +85,7 @@ impl JoinValue {
     }
 }
 
-/// The long flags of unshare(1), which are the names of the kinds at a terminal.
+/// The kinds under the names of unshare(1)'s long flags.
 pub(crate) const KIND_NAMES: [(&str, NsKind); 8] = [
     ("user", NsKind::User),
     ("mount", NsKind::Mnt),
@@ -97,18 +97,18 @@ pub(crate) const KIND_NAMES: [(&str, NsKind); 8] = [
     ("time", NsKind::Time),
 ];
 
-/// A kind by the name that its flag has, or by the one that it has in /proc/PID/ns (which differ for `mnt`).
+/// Returns the kind with this flag name, or with this name in /proc/PID/ns: `mount` is called `mnt` there.
 fn kind_named(word: &[u8]) -> Option<NsKind> {
     let flag = KIND_NAMES.into_iter().find(|(name, _)| name.as_bytes() == word).map(|(_, kind)| kind);
     flag.or_else(|| NsKind::from_name(word))
 }
 
-/// The long flag that creates this kind.
+/// Returns the name of the long flag that creates this kind.
 pub(crate) fn flag_of(kind: NsKind) -> &'static str {
     KIND_NAMES.into_iter().find(|(_, other)| *other == kind).map_or("", |(name, _)| name)
 }
 
-/// The value of `--dialect`.
+/// Parses the value of `--dialect`.
 pub(crate) fn dialect(name: &str) -> Result<&'static Dialect, String> {
     let names = || Dialect::ALL.map(Dialect::name).join(", ");
     Dialect::from_name(name).ok_or_else(|| format!("wanted one of {}", names()))

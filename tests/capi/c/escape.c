@@ -1,6 +1,6 @@
 /*
- * escape_json_string: runc's own cases, every byte, and what happens without memory. With RUNC it is held against
- * runc's C, which stands beside it under that name.
+ * Tests of escape_json_string: runc's own cases, every byte, and failing allocations. With RUNC the results are
+ * compared with those of runc's C code, which is linked under that name.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,14 +19,14 @@ static void check(int right, const char *what)
 	}
 }
 
-/* The linker sends every allocation of the archive here, and those of this file. */
+/* The linker redirects every allocation of the archive and of this file to these wrappers. */
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void __real_free(void *memory);
 char *__real_strdup(const char *text);
 static int refused_allocations, refused_copies, frees;
 
-/* What was asked for last, with bytes behind it that nobody may touch: the archive is not built for a sanitizer. */
+/* The last allocation, followed by guard bytes: the archive is not built with a sanitizer. */
 static unsigned char *last;
 static size_t last_size;
 enum { GUARD = 16, FILL = 0xa5 };
@@ -84,7 +84,7 @@ static void escapes(const char *text, const char *want)
 
 	got = escape_json_string(given);
 	check(got != NULL && strcmp(got, want) == 0, want);
-	/* The same memory if there is nothing to do, and otherwise the old is freed, once. */
+	/* Nothing to escape: the same memory is returned. Otherwise the old memory is freed once. */
 	check((got == given) == (strcmp(text, want) == 0), "which memory comes back");
 	check(frees - freed == (strcmp(text, want) != 0), "what is freed");
 	if (got != given)
@@ -126,7 +126,7 @@ int main(void)
 	int byte;
 	char *got;
 
-	/* runc's escape_test.go. */
+	/* The cases of runc's escape_test.go. */
 	escapes("", "");
 	escapes("abcdef", "abcdef");
 	escapes("\\\\\\\\\\\\", "\\\\\\\\\\\\\\\\\\\\\\\\");

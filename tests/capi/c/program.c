@@ -1,6 +1,6 @@
 /*
- * What a runtime is to libnsexec.a: a constructor that calls it, and a main that is the container's init. START names
- * the function; without it this is the same program without the archive.
+ * A runtime as libnsexec.a sees it: a constructor that calls the archive, and a main that runs as the
+ * container's init. START is the function to call. Without START this is the same program without the archive.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -14,7 +14,7 @@
 #include <nsexec.h>
 #endif
 
-/* A system call that a tracer sees and the kernel refuses. */
+/* Makes a system call that fails, as a mark in strace's output. */
 static void mark(const char *text)
 {
 	ssize_t refused = write(-1, text, strlen(text));
@@ -22,7 +22,7 @@ static void mark(const char *text)
 }
 
 #ifdef THREAD
-/* Another library's constructor, before ours. */
+/* A constructor of another library, which runs before ours and starts a thread. */
 static void *wait_for_ever(void *unused)
 {
 	for (;;)
@@ -49,8 +49,8 @@ __attribute__((constructor)) static void start(void)
 
 #ifdef PANIC_AT
 /*
- * The linker sends every system call of the archive here. With the archive that panics where the others return, a call
- * without an init pipe is a panic in the middle of a stage.
+ * Causes a panic in the middle of a stage. The linker redirects every system call of the archive to this
+ * wrapper. The archive of these tests panics where others return, so a nested call without an init pipe panics.
  */
 long __real_syscall(long number, long a, long b, long c, long d, long e, long f);
 long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
@@ -65,7 +65,7 @@ long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
 }
 #endif
 
-/* No stage but the last may come here, nor one that failed. */
+/* Runs only in the last stage, and only if the bootstrap succeeded. */
 __attribute__((destructor)) static void end(void)
 {
 	printf("over\n");
@@ -84,7 +84,10 @@ static void *twice(void *number)
 	return copy;
 }
 
-/* What Go's runtime does first: it asks for its stack, whose answer needs the true thread id, and starts threads. */
+/*
+ * Does what Go's runtime does first: queries the stack, which needs the correct thread id in the C library's
+ * cache, and starts threads.
+ */
 int main(void)
 {
 	pthread_attr_t attributes;

@@ -1,4 +1,4 @@
-//! A Rust program with std, for which the C symbols are functions like others.
+//! A Rust program with std that calls the C symbols.
 
 use nsexec::stage::Outcome;
 
@@ -8,7 +8,7 @@ fn main() {
     nsexec::capi::nsexec_v1_0();
     nsexec::capi::nsexec_seed();
     assert_eq!(nsexec::init(), Outcome::NotInit);
-    // The program's own handler and unwinder are in their places.
+    // The program uses its own panic handler and unwinder.
     std::panic::set_hook(Box::new(|_| {}));
     assert!(std::panic::catch_unwind(|| panic!()).is_err());
     println!("untouched");

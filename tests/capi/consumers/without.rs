@@ -1,4 +1,4 @@
-//! A Rust program with std that depends on the core alone.
+//! A Rust program with std that depends on the core without features.
 
 use nsexec::stage::Outcome;
 

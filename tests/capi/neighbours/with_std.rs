@@ -1,4 +1,4 @@
-//! Another Rust library in the same program, with std: it allocates, formats, and unwinds.
+//! Another Rust library in the same program, with std. It allocates, formats and unwinds.
 
 use std::panic;
 
@@ -6,7 +6,7 @@ use std::panic;
 pub extern "C" fn neighbour(number: i32) -> i32 {
     panic::set_hook(Box::new(|_| {}));
     let text = format!("{number}");
-    // A panic must still find its own personality, and not ours.
+    // A panic must use this library's personality function, and not the one of nsexec.
     let caught = panic::catch_unwind(move || {
         assert!(text.is_empty(), "{text}");
         0

@@ -1,4 +1,4 @@
-//! Another Rust library in the same program, without std, with a panic handler of its own.
+//! Another Rust library in the same program, without std. It has a panic handler of its own.
 #![no_std]
 
 use core::fmt::Write;

@@ -1,4 +1,4 @@
-//! A message as JSON, for programs. The schema is that of `tests/vectors`, and stable: fields are added, none changes.
+//! A message as JSON. The format is that of `tests/vectors`, and stable: fields are added, but never changed.
 //!
 //! ```json
 //! {"dialect": "v1_2", "byte_order": "little", "bytes": 152, "ok": {
@@ -9,8 +9,8 @@
 //! {"dialect": "v1_2", "byte_order": "little", "error": {
 //!   "kind": "attr_overrun", "offset": 24, "attribute": 27283, "message": "…"}}
 //! ```
-//! Bytes are given in hexadecimal, and as text, which is null where they are no UTF-8; without their NUL. What the
-//! message does not say is null.
+//! Bytes are given in hexadecimal and as text, without the terminating NUL. The text is null if the bytes are
+//! not UTF-8. The value of an attribute that the message does not contain is null.
 
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, ParseError};
 use serde::Serialize;
@@ -71,7 +71,7 @@ struct Refused {
     message: String,
 }
 
-/// A message that was understood.
+/// Returns the JSON of a valid message.
 pub(super) fn message(
     bootstrap: &Bootstrap<'_>,
     length: usize,
@@ -99,7 +99,7 @@ pub(super) fn message(
     answer(Answer { bytes: Some(length), ok: Some(message), ..empty(dialect, order) })
 }
 
-/// A message that was refused.
+/// Returns the JSON of a refused message.
 pub(super) fn refused(
     error: &ParseError<'_>,
     dialect: &Dialect,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::testing::snapshot;
 
-/// A vector: its bytes, dialect, and what is expected.
+/// Returns a vector's bytes, its dialect and the expected result.
 fn vector(file: &str) -> (Vec<u8>, &'static Dialect, Value) {
     let path = format!("{}/../../tests/vectors/{file}.json", env!("CARGO_MANIFEST_DIR"));
     let vector: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -38,7 +38,7 @@ fn messages_in_words() {
     }
 }
 
-/// The JSON is the vectors' own form, so every vector is a test of it.
+/// Every vector tests the JSON, since vectors have the same format.
 #[test]
 fn json_is_as_the_vectors_have_it() {
     let folder = format!("{}/../../tests/vectors", env!("CARGO_MANIFEST_DIR"));

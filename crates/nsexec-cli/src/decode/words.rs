@@ -1,4 +1,4 @@
-//! A message in words: the header, then attribute by attribute in the order of the message.
+//! A message as text: the header, then each attribute in the order of the message.
 
 use std::fmt::{self, Write};
 
@@ -9,7 +9,7 @@ use nsexec::namespace::NsSet;
 
 use super::order_name;
 
-/// The whole text, newline included.
+/// Returns the whole text, with the final newline.
 pub(super) fn render(
     message: &[u8],
     bootstrap: &Bootstrap<'_>,
@@ -43,14 +43,14 @@ fn header(message: &[u8], bootstrap: &Bootstrap<'_>, dialect: &Dialect, order: B
     )
 }
 
-/// Where an attribute stands, and which one it is.
+/// The offset and the number of an attribute.
 #[derive(Clone, Copy)]
 struct Place {
     offset: usize,
     number: u16,
 }
 
-/// The places of the attributes of a message that has been decoded, so that every length in it is sound.
+/// Returns the offsets of the attributes. The message has been decoded, so every length in it is valid.
 fn attributes(message: &[u8], order: ByteOrder) -> Vec<Place> {
     let mut places = Vec::new();
     let mut offset = HEADER_LEN;
@@ -73,7 +73,7 @@ fn number(message: &[u8], offset: usize, order: ByteOrder) -> u32 {
     }
 }
 
-/// One attribute: its line, and for lists a line for each entry.
+/// Writes one attribute: its line, and for a list one more line for each entry.
 fn attribute(out: &mut String, place: Place, bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> fmt::Result {
     let Place { offset, number } = place;
     let Some(attribute) = Attribute::from_number(number, dialect) else { return Ok(()) };
@@ -120,10 +120,10 @@ fn attribute(out: &mut String, place: Place, bootstrap: &Bootstrap<'_>, dialect:
     }
 }
 
-/// Under the value's column.
+/// The indentation of an entry: the column in which values begin.
 const INDENT: &str = "                              ";
 
-/// A list of names and paths.
+/// Writes the number of entries, and each entry with its name and path.
 fn entries<'m, N: fmt::Display>(
     out: &mut String,
     what: &str,
@@ -150,7 +150,7 @@ fn id_map(out: &mut String, map: Option<IdMap<'_>>) -> fmt::Result {
         Err(too_large) => writeln!(out, ": {too_large}")?,
     }
     map.extents().try_for_each(|extent| {
-        // A line's ids have been checked to end before the last one there is.
+        // The decoder has checked that the line does not end beyond the last id.
         let last = |first: u32| u64::from(first) + u64::from(extent.count) - 1;
         let (inside, outside) = (extent.inside, extent.outside);
         writeln!(
@@ -175,8 +175,8 @@ const fn yes(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-/// Bytes from a message, for a terminal: what is no printable text is escaped, so that a message cannot move the
-/// cursor or forge a line.
+/// Escapes what is not printable, so that a message cannot send control sequences to the terminal or forge a
+/// line.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let mut out = String::new();
     for chunk in bytes.utf8_chunks() {

@@ -6,7 +6,7 @@ use super::*;
 use crate::args::{Cli, Command};
 use crate::facts::SubRange;
 
-/// An ordinary user with subordinate ids and the tools.
+/// Returns the facts of an ordinary user with subordinate ids and mapping tools.
 fn ann() -> Facts {
     Facts {
         euid: 1000,
@@ -21,7 +21,7 @@ fn ann() -> Facts {
     }
 }
 
-/// An ordinary user with neither.
+/// Returns the facts of an ordinary user without subordinate ids and mapping tools.
 fn bob() -> Facts {
     Facts { user: None, subuids: vec![], subgids: vec![], newuidmap: None, newgidmap: None, ..ann() }
 }
@@ -116,7 +116,7 @@ fn a_side_without_a_map_maps_the_caller() {
         pair("0 1000 1;1 100000 65536;65537 300000 10;", "0 100 1;1 200000 65536;")
     );
     assert_eq!(both("-r --map-users 1:100000:5"), pair("0 1000 1;1 100000 5;", "0 100 1;"));
-    // The caller's line is there already.
+    // The given lines contain the caller's line already.
     assert_eq!(both("-r --map-users 0:1000:1").0, "0 1000 1;");
     assert_eq!(both("-r --map-users auto").0, both("--map-users auto").0);
 }
@@ -187,7 +187,7 @@ fn a_root_that_may_not_set_groups_denies_them_for_its_own_group() {
     assert_eq!(setgroups("-n", root(), WITHOUT), Setgroups::FromMessage);
     assert_eq!(setgroups("-r --setgroups allow", root(), WITHOUT), Setgroups::Allow);
     assert_eq!(setgroups("--map-groups 0:5:5", root(), WITHOUT), Setgroups::FromMessage);
-    // An ordinary user's message says it already.
+    // For an ordinary user, the message alone has this effect.
     assert_eq!(setgroups("-r", ann(), Some(0)), Setgroups::FromMessage);
 }
 
@@ -203,7 +203,7 @@ fn the_message_says_all_of_it() {
     assert_eq!(message.setgroup_present(), None);
 }
 
-/// One line for each wrong wish: the snapshot is what a user reads.
+/// The snapshot contains the error for each wrong use of the flags, as the user reads it.
 #[test]
 fn contradictions_are_refused_in_words() {
     let many: String = (0..341).map(|i| format!("--map-users {}:{}:1 ", i * 2, i * 2)).collect();
