@@ -1,5 +1,6 @@
-//! Deviations from runc that are decided without the kernel. The README's table names each test; those that need
-//! processes are in `tests/protocol` and `tests/kernel`, those that need a mock beside the code.
+//! The deviations from runc that can be tested without the kernel. The tables of docs/deviations.md name the test of
+//! every deviation. Tests that need processes are in `tests/protocol` and `tests/kernel`. Tests that need a mock are unit
+//! tests in `src`.
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::bootstrap::dialect::Dialect;

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// The seed has no log pipe.
+// Checks the log records of all three stages. The dialect of 2018 has no log pipe.
 func TestLogIsRecords(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -26,7 +26,7 @@ func TestLogIsRecords(t *testing.T) {
 	lines.DisallowUnknownFields()
 	for {
 		var record struct{ Level, Msg string }
-		// The end comes only when each of the three has let go of the pipe.
+		// End of file is reached when all three stages have closed the pipe.
 		if err := lines.Decode(&record); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {

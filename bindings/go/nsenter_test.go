@@ -14,10 +14,10 @@ import (
 	"testing"
 )
 
-// Who this is: the parent, in the place of runc. What it expects is what runc's own tests of its C expect: the shape of
-// the pid line and of the log records, success and failure. It makes network namespaces, which takes root.
+// These tests act as the parent process, as runc does. They make the same checks as runc's own tests of its C code: the
+// form of the pid line and of the log records, success and failure. They create network namespaces, which needs root.
 
-// Stage 2 returns into the Go runtime of this very binary, under this name; it has nothing to do there.
+// The name of this test binary when it is started as stage 0. Stage 2 then returns into its Go runtime, and exits.
 const helper = "nsenter-helper"
 
 func init() {
@@ -32,7 +32,7 @@ const (
 	message    = 62000
 )
 
-// One attribute: length and type in host order, the value, zeros up to a multiple of four.
+// Returns one attribute: length and type in host byte order, the value, and zeros up to a multiple of four bytes.
 func attribute(number uint16, value []byte) []byte {
 	made := make([]byte, 4, 4+len(value)+3)
 	binary.LittleEndian.PutUint16(made, uint16(4+len(value)))
@@ -41,7 +41,7 @@ func attribute(number uint16, value []byte) []byte {
 	return append(made, make([]byte, (4-len(value)%4)%4)...)
 }
 
-// A new network namespace, and `paths` to join.
+// Returns a bootstrap message that creates a network namespace and joins the namespaces of `paths`.
 func bootstrap(paths string) []byte {
 	flags := make([]byte, 4)
 	binary.LittleEndian.PutUint32(flags, syscall.CLONE_NEWNET)
@@ -53,7 +53,7 @@ func bootstrap(paths string) []byte {
 	return append(header, body...)
 }
 
-// A parent with its running stage 0.
+// The parent's view of a running stage 0.
 type parent struct {
 	t       *testing.T
 	command *exec.Cmd
@@ -100,7 +100,7 @@ func start(t *testing.T, paths string, log *os.File) *parent {
 	return p
 }
 
-// The pid line: one object with two keys, and no others. Reaps both.
+// Reads the pid line, which is one object with exactly two keys, and reaps both processes.
 func (p *parent) reap() {
 	p.t.Helper()
 	first, second := "stage1_pid", "stage2_pid"
@@ -125,7 +125,7 @@ func (p *parent) reap() {
 	}
 }
 
-// The own pid namespace: one may join that.
+// Returns a path list with this process's own pid namespace, which it may join.
 func own() string {
 	return fmt.Sprintf("pid:/proc/%d/ns/pid", os.Getpid())
 }
@@ -138,8 +138,8 @@ func TestJoinsWhatIsThere(t *testing.T) {
 	p.reap()
 }
 
-// A refusal: a status that is not 0, no pid line, and the cause: in the log, or on standard error without one. Only 1.0
-// says nothing without a log.
+// Checks that stage 0 fails: exit status 1, no pid line, and the cause in the log. Without a log pipe the cause is on
+// standard error, except in dialect 1.0, which then writes nothing.
 func refused(t *testing.T, paths, cause string) {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -178,7 +178,7 @@ func TestRefusesAPathOfAnotherKind(t *testing.T) {
 	refused(t, fmt.Sprintf("net:/proc/%d/ns/pid", os.Getpid()), "net")
 }
 
-// This test process itself has the constructor in it, and no init pipe: it is here, so nothing happened to it.
+// Without an init pipe the constructor returns at once and writes nothing.
 func TestDoesNothingWithoutAnInitPipe(t *testing.T) {
 	command := exec.Command("/proc/self/exe")
 	command.Args[0] = helper

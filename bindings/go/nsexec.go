@@ -7,5 +7,6 @@ package nsenter
 // void nsexec(void); static void __attribute__((constructor)) start(void) { nsexec(); }
 import "C"
 
-// The parent is runc 1.2.0 or later. A second dialect's tag would define the name twice, and not compile.
+// The parent is runc 1.2.0 or later. With the build tags of two dialects this constant is defined twice, which does not
+// compile.
 const dialect = "v1_2"

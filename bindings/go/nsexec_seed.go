@@ -7,5 +7,5 @@ package nsenter
 // void nsexec_seed(void); static void __attribute__((constructor)) start(void) { nsexec_seed(); }
 import "C"
 
-// The parent is runc as it was in 2018, before 1.0.0-rc6.
+// The parent is runc of 2018, before 1.0.0-rc6.
 const dialect = "seed"

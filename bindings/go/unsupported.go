@@ -3,5 +3,5 @@
 
 package nsenter
 
-// Without the constructor a container would start in the namespaces of its parent: that must not even compile.
+// Without the constructor a container would start in the namespaces of its parent. Therefore this build must fail.
 const dialect = this_package_needs_linux_and_cgo

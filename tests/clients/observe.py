@@ -110,7 +110,7 @@ class Observation:
 
     def lost_its_copy(self):
         """Whether runc 1.1's C could not seal the copy of the own program: under load the kernel still holds a page of
-        it now and then, and the C takes no second try (a row of the README's table). That says nothing of the case."""
+        it now and then, and the C takes no second try (a row of docs/deviations.md). That says nothing of the case."""
         text = "could not ensure we are a cloned binary"
         return any(text in line for field, lines in self.fields.items() if ": log of" in field for line in lines)
 

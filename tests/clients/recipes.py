@@ -1,6 +1,6 @@
-"""The README's section "In a Go runtime", as a packager follows it: its commands in trees of runc's real sources.
+"""Executes the commands of docs/go.md in trees of runc's real sources, as a packager would.
 
-Who this is: part of `run`, as root: the runc that was built starts a container. The commands are exactly the README's.
+Who this is: part of `run`, as root: the runc that was built starts a container. The commands are exactly those of docs/go.md.
 They find this repository as ../nsexec. Only the path of the archive's folder is replaced.
 """
 
@@ -17,7 +17,7 @@ from modules import RUNC, Tree
 from packages import ROOT, WORK, Unavailable
 from runc import Runc
 
-# The README's folder for the archive.
+# The archive's folder in docs/go.md.
 ARCHIVE = "/usr/local/lib/nsexec"
 # Which row of its two tables is for which line of runtimes.LINES, and that line's build tag.
 ROWS = {"debian12": "runc 1.1.0 to 1.1.15", "sid": "runc 1.2.0 to 1.4"}
@@ -31,15 +31,25 @@ CHECKS = {
 }
 
 
-class Readme:
-    """The commands of the section: `replace`, `module`, and by row the build commands of either recipe."""
+class GoPage:
+    """The commands of docs/go.md: `replace` and `module`, and the build commands of both recipes by table row."""
 
     def __init__(self):
-        text = (ROOT / "README.md").read_text()
-        section = text.split("\n## In a Go runtime\n", 1)[1].split("\n## ", 1)[0]
-        _, self.replace, self.module = re.findall(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-        in_place, as_a_module = section.split("\n### As a module\n")
+        text = (ROOT / "docs/go.md").read_text()
+        in_place = section(text, "Replace the C in place")
+        as_a_module = section(text, "Import the binding as a module")
+        self.replace, self.module = only_block(in_place), only_block(as_a_module)
         self.in_place, self.as_a_module = builds(in_place), builds(as_a_module)
+
+
+def section(text, heading):
+    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def only_block(text):
+    """The content of the one fenced block in a section."""
+    (block,) = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return block
 
 
 def builds(text):
@@ -48,7 +58,7 @@ def builds(text):
 
 
 def shell(tree, script, **environment):
-    """Runs the README's words in the tree. The one path that is another here is that of the archive."""
+    """Runs commands of docs/go.md in the tree. Only the path of the archive is replaced."""
     script = script.replace(ARCHIVE, shlex.quote(str(archive())))
     return subprocess.run(
         ["bash", "-euc", script], cwd=tree.folder, env=tree.environment(**environment), stdin=subprocess.DEVNULL,
@@ -121,9 +131,9 @@ def files(folder):
 
 def in_place(line):
     """The first recipe. Afterwards runc's own tests of the package pass, and `go vet` of everything."""
-    readme, tree = Readme(), prepared(line)
+    page, tree = GoPage(), prepared(line)
     before = files(tree.folder)
-    printed = must(shell(tree, readme.replace))
+    printed = must(shell(tree, page.replace))
     after = files(tree.folder)
     outside = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     outside = {name for name in outside if not name.startswith("libcontainer/nsenter/")}
@@ -131,9 +141,9 @@ def in_place(line):
         raise AssertionError(f"changed outside of libcontainer/nsenter: {sorted(outside)}")
     if "libcontainer/nsenter/nsenter_test.go" not in after:
         raise AssertionError("runc's own test of the package is gone")
-    command = readme.in_place[ROWS[line.name]]
+    command = page.in_place[ROWS[line.name]]
     if printed.splitlines()[-1].strip() != f"PKG_CONFIG_PATH={ARCHIVE} {command}":
-        raise AssertionError(f"the README builds with\n{command}\nand the script prints\n{printed}")
+        raise AssertionError(f"docs/go.md builds with\n{command}\nand the script prints\n{printed}")
     must(shell(tree, export(command)))
     starts_a_container(line, tree)
     (tree.folder / "runc").unlink()
@@ -145,21 +155,21 @@ def in_place(line):
         raise AssertionError(f"runc's own tests of the package: {passed}\n{tests}")
     must(shell(tree, export("go vet -mod=vendor ./...")))
 
-    again = must(shell(tree, readme.replace))
+    again = must(shell(tree, page.replace))
     if not again.startswith("Done already: ") or files(tree.folder) != after:
         raise AssertionError(f"a second run changed the tree, or does not say that it did not:\n{again}")
 
 
 def as_a_module(line):
     """The second recipe. With each wrong tag the compiler stops at the file that names the tag's line."""
-    readme, tree = Readme(), prepared(line)
+    page, tree = GoPage(), prepared(line)
     proxy = tree.environment(proxy=True)
-    must(shell(tree, readme.module, GOPROXY=proxy["GOPROXY"], GOFLAGS=proxy["GOFLAGS"]))
+    must(shell(tree, page.module, GOPROXY=proxy["GOPROXY"], GOFLAGS=proxy["GOFLAGS"]))
     theirs = f'"{RUNC}/libcontainer/nsenter"'
     left = [name for name in ("init.go", *IMPORTERS) if theirs in (tree.folder / name).read_text()]
     if left:
         raise AssertionError(f"still import runc's package: {left}")
-    command = readme.as_a_module[ROWS[line.name]]
+    command = page.as_a_module[ROWS[line.name]]
     must(shell(tree, export(command)))
     starts_a_container(line, tree)
     must(shell(tree, export(f"go vet -mod=vendor -tags '{TAGS[line.name]}' ./...")))

@@ -43,12 +43,12 @@ LINES = {
 }
 
 
-# The row of the README's table whose build command the script prints.
+# The row of the table in docs/go.md whose build command the script prints.
 ROWS = {
     "1.2": "runc 1.5 and main",
     "1.1": "runc 1.1.0 to 1.1.15",
     "1.0": "runc 1.0.0-rc94 to 1.0.3",
-    "2018": "runc as of 2018, before 1.0.0-rc6",
+    "2018": "runc of 2018, before 1.0.0-rc6",
 }
 
 
@@ -119,9 +119,9 @@ def recognised(stack, go, environment, line):
     symbol = LINES[line].symbol
     if done.returncode != 0 or f"symbol {symbol}." not in done.stdout:
         return f"status {done.returncode}\n{done.stdout}{done.stderr}"
-    command = recipes.Readme().in_place[ROWS[line]]
+    command = recipes.GoPage().in_place[ROWS[line]]
     if done.stdout.splitlines()[-1] != f"    PKG_CONFIG_PATH={recipes.ARCHIVE} {command}":
-        return f"the README builds with\n{command}\nand the script prints\n{done.stdout}"
+        return f"docs/go.md builds with\n{command}\nand the script prints\n{done.stdout}"
     kept = {path.name for path in (folder / "libcontainer/nsenter").rglob("*") if not path.is_dir()}
     expected = {"nsexec.go", "unsupported.go", "nsenter_test.go", "README.md", "escape.go"}
     if {name for name in kept if not name.startswith("is_for_")} != expected:

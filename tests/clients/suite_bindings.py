@@ -1,5 +1,5 @@
-"""bindings/go: its own tests in each dialect, which are what runc expects of its C; the script `replace`; and the README's
-two recipes for a Go runtime, with the real runc as a module with its folder vendor.
+"""bindings/go: its own tests in each dialect, which are what runc expects of its C; the script `replace`; and the two
+recipes of docs/go.md, with the real runc as a module with its folder vendor.
 
 Who this is: part of `run`, as root; the tests make network namespaces, and start a container.
 """

@@ -128,7 +128,7 @@ class Case:
 
     def __init__(self, name, *, rootless=False, only=None, setup=None, extra=0, mended=None, **spec):
         self.name, self.spec = name, spec
-        # The row of the README's table that says why it fails with runc's C, and with ours does not.
+        # The row of docs/deviations.md that explains why the case fails with runc's C and passes with ours.
         self.mended = mended
         # Run by an ordinary user; one client's alone; what it needs beforehand; descriptors that the process keeps.
         self.rootless, self.only, self.setup, self.extra = rootless, only, setup, extra
@@ -218,7 +218,7 @@ CASES = [
     Case("rootless with ids of somebody else", rootless=True, namespaces=USERNS, uids="foreign"),
     Case("with a command that is not there", args=["/bin/nothing"]),
     Case("rootless with twenty-one lines of a map", rootless=True, namespaces=USERNS, uids="one by one",
-         mended="mapping tool's arguments"),
+         mended="arguments of the mapping tool"),
     # Only the exec: then the user namespace is joined first, which does not own the network.
     Case("with a user namespace and a foreign network namespace, mended", only=STABLE, namespaces=ROOTLESS,
          uids=ROOT_MAP, setup=foreign_network, mended="order of joins"),

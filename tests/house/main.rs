@@ -2,6 +2,9 @@
 //! stands. Every rule is a function of text, and has a test with text that breaks it.
 
 mod imports;
+#[cfg(feature = "std")]
+#[allow(dead_code, reason = "compiled only: it runs as root or as user 1000")]
+mod readme_example;
 mod rules;
 #[path = "../runner/mod.rs"]
 mod runner;
@@ -141,12 +144,35 @@ fn snapshots_have_their_tests() {
 
 #[test]
 fn deviations_have_their_tests() {
-    none(rules::deviations(&page("README.md"), &test_text()));
+    none(rules::deviations(&page("docs/deviations.md"), &test_text()));
+}
+
+/// The program is compiled as the module `readme_example`.
+#[test]
+fn readme_shows_the_compiled_rust_program() {
+    let readme = page("README.md");
+    let blocks: Vec<&str> =
+        readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks, [include_str!("readme_example.rs")]);
 }
 
 #[test]
 fn links_lead_somewhere() {
-    for name in ["README.md", "SECURITY.md", "CHANGELOG.md", "docs/protocol.md", "docs/design.md"] {
+    let pages = [
+        "README.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "bindings/go/README.md",
+        "docs/comparison.md",
+        "docs/design.md",
+        "docs/deviations.md",
+        "docs/go.md",
+        "docs/program.md",
+        "docs/protocol.md",
+        "tests/README.md",
+    ];
+    for name in pages {
         let folder = root().join(Path::new(name).parent().expect("a file"));
         none(rules::links(name, &page(name), |file| folder.join(file).exists()));
     }

@@ -1,4 +1,4 @@
-//! The other rules: sizes, names, unsafe, statics, who we are, lints, snapshots, the README's table.
+//! The other rules: sizes, names, unsafe, statics, who we are, lints, snapshots, the tables of deviations.
 //!
 //! Each takes text and gives what breaks it, one line each, so that each can be shown to fail.
 
@@ -221,33 +221,29 @@ pub(crate) fn snapshots(stems: &[String], tests: &str) -> Vec<String> {
         .collect()
 }
 
-/// Every row of the README's table of deviations names a test that exists, and none comes twice.
-pub(crate) fn deviations(readme: &str, tests: &str) -> Vec<String> {
-    let Some((_, section)) = readme.split_once("\n## Deviations") else {
-        return vec!["README.md: no section `## Deviations`".to_owned()];
-    };
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let lines: Vec<&str> = section.lines().collect();
+/// Every row of the tables in docs/deviations.md names at least one test, and every named test exists.
+pub(crate) fn deviations(page: &str, tests: &str) -> Vec<String> {
+    let lines: Vec<&str> = page.lines().collect();
     let separator = |line: &str| line.starts_with("|---");
-    // A header is what stands above a separator.
+    // The line above a separator is the table's header.
     let header = |at: usize| lines.get(at + 1).is_some_and(|next| separator(next));
     let row = |(at, line): (usize, &&str)| line.starts_with('|') && !separator(line) && !header(at);
     let rows: Vec<&str> = lines.iter().enumerate().filter(|part| row(*part)).map(|(_, line)| *line).collect();
     let mut found = Vec::new();
     if rows.is_empty() {
-        found.push("README.md: no deviation in the table".to_owned());
+        found.push("docs/deviations.md: no deviation in the tables".to_owned());
     }
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
         let last = cells.last().copied().unwrap_or_default();
         let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
         if names.is_empty() {
-            found.push(format!("README.md: a deviation without a test: {row}"));
+            found.push(format!("docs/deviations.md: a deviation without a test: {row}"));
         }
         for name in names {
             let exists = [format!("fn {name}("), format!("def {name}("), format!("def test_{name}(")];
             if !exists.iter().any(|text| tests.contains(text.as_str())) {
-                found.push(format!("README.md: no test is called `{name}`"));
+                found.push(format!("docs/deviations.md: no test is called `{name}`"));
             }
         }
     }
@@ -364,15 +360,14 @@ mod tests {
 
     #[test]
     fn a_deviation_without_its_test_is_found() {
-        let page =
-            |name| format!("# N\n## Deviations\n| a | b | test |\n|---|---|---|\n| x | y | {name} |\n## Z\n");
+        let page = |name| format!("# N\n## A\n| a | b | test |\n|---|---|---|\n| x | y | {name} |\n## Z\n");
         assert!(deviations(&page("`sigpipe`"), "fn sigpipe() {}").is_empty());
         assert!(deviations(&page("`sigpipe`"), "def test_sigpipe(self):").is_empty());
         assert_eq!(deviations(&page("`sigpipe`"), "fn sigpipes() {}").len(), 1);
         assert_eq!(deviations(&page("none"), "").len(), 1);
-        let two = page("`sigpipe` |\n### More\n| a | b | test |\n|---|---|---|\n| x | y | `sigchld`");
-        assert_eq!(deviations(&two, "fn sigpipe() {}"), ["README.md: no test is called `sigchld`"]);
-        assert_eq!(deviations("# N\n## Deviations\n", "").len(), 1);
+        let two = page("`sigpipe` |\n## More\n| a | b | test |\n|---|---|---|\n| x | y | `sigchld`");
+        assert_eq!(deviations(&two, "fn sigpipe() {}"), ["docs/deviations.md: no test is called `sigchld`"]);
+        assert_eq!(deviations("# N\n## A\n| a | b | test |\n|---|---|---|\n", "").len(), 1);
         assert_eq!(deviations("# N\n", "").len(), 1);
     }
 

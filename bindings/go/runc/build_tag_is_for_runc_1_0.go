@@ -5,8 +5,8 @@ package runc
 
 import "github.com/opencontainers/runc/libcontainer"
 
-// The type is not defined from runc 1.1.0 on.
+// This type is not defined in runc 1.1.0 and later.
 const _ = libcontainer.ErrorCode(0)
 
-// Not defined before runc 1.0.0-rc6: it was named RootlessAttr.
+// Not defined before runc 1.0.0-rc6, where its name is RootlessAttr.
 const _ = libcontainer.RootlessEUIDAttr

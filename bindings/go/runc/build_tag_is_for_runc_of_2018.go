@@ -5,5 +5,5 @@ package runc
 
 import "github.com/opencontainers/runc/libcontainer"
 
-// Not defined from runc 1.0.0-rc6 on: it was renamed RootlessEUIDAttr.
+// Not defined in runc 1.0.0-rc6 and later, where its name is RootlessEUIDAttr.
 const _ = libcontainer.RootlessAttr
