@@ -11,11 +11,12 @@
 //! | [`namespace`] | namespace kinds, paths, the join passes, the unshare steps |
 //! | [`idmap`], [`timens`] | id maps and time offsets: parsing and writing |
 //! | [`sync`], [`log`], [`json`], [`error`] | messages between stages, to the launcher and to people |
-//! | [`sys`] | every system call: the trait, the real backend, the recorder, the simulated kernel |
+//! | [`sys`] | every system call: the trait and the real backend |
 //! | [`entry`] | the entry points in the child process: read the environment, run, exit or return |
-//! | `capi` | the C symbols of `libnsexec.a` (feature `capi`) |
-//! | `audit` | recorded runs as data: sections, comparison, the strace witness, rules (feature `audit`) |
 //! | `launch` | the launcher's half of the protocol (feature `std`) |
+//!
+//! The package `nsexec-audit` has the recorder, the simulated kernel, plans and rules. The package `nsexec-cli` is
+//! the program, `nsexec-capi` the archive for C and Go.
 //!
 //! The core has two kinds of function. A *decider* takes values and returns values. A *script* takes
 //! `&mut impl Sys` and carries out the deciders' results. Every effect is a call on `sys.`, so grep for that.

@@ -1,8 +1,9 @@
 //! The C symbols of `libnsexec.a`, which a Go runtime links in place of runc's C code.
 //!
-//! One of the modules with `unsafe` code (SECURITY.md lists them). An ordinary build with the feature `capi`
-//! contains all of it but the panic handler. The panic handler needs `--cfg nsexec_archive`, which
-//! `capi/build` passes: a Rust program with std already has a handler.
+//! One of the modules with `unsafe` code (SECURITY.md lists them). The crate has its own panic handler and is
+//! built with `panic = "abort"`, so a Rust program with std cannot depend on it. The script `build` makes the
+//! archive.
+#![cfg_attr(not(test), no_std)]
 
 use core::ffi::{CStr, c_char};
 use core::fmt::{self, Write};

@@ -2,6 +2,8 @@
 //!
 //! The deciders [`request`], [`maps`], [`hints`] and [`values`] are pure. The commands and [`facts`] have
 //! effects.
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the program's entry is not part of its tests"))]
 
 mod args;
 mod assume;
@@ -40,7 +42,7 @@ use args::{Cli, Command};
 use failure::{FAILED, Failure, USAGE};
 
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
-pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
+pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
     hold_standard_descriptors();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,

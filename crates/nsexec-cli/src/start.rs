@@ -1,14 +1,10 @@
-//! The program `nsexec`: its entry, its allocator and its stack. The commands are in [`cli`].
-#![cfg_attr(not(test), no_main)]
+//! The start of the process: its entry, its allocator and its stack.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 
 use nsexec::launch::without_sigxfsz;
-
-#[cfg_attr(test, allow(dead_code, reason = "the program's entry is not part of its tests"))]
-mod cli;
 
 /// The program's entry, in place of Rust's own `main`.
 ///
