@@ -1,4 +1,4 @@
-//! Runs a command in namespaces of its own, as root or as an ordinary user: `run_in_namespaces id`.
+//! Runs a command in new namespaces, as root or as an ordinary user: `run_in_namespaces id`.
 
 use std::error::Error;
 use std::ffi::CString;
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args_os().skip(1);
     let program = words.next().ok_or("usage: run_in_namespaces COMMAND [ARGUMENT]...")?;
 
-    // The caller is root inside, and nobody else is anybody.
+    // Maps only the caller, to root.
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let (uid_map, gid_map) = (CString::new(format!("0 {uid} 1\n"))?, CString::new(format!("0 {gid} 1\n"))?);
     let flags = [CloneFlags::NEWUSER, CloneFlags::NEWNS, CloneFlags::NEWPID, CloneFlags::NEWUTS]

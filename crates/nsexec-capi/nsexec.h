@@ -1,13 +1,13 @@
 /*
- * libnsexec.a: what runc does in C before its Go code starts.
+ * libnsexec.a: the steps that runc executes in C before its Go code starts.
  *
- * A runtime that speaks runc's protocol starts itself again as the init of a container, with a message on the
- * descriptor that _LIBCONTAINER_INITPIPE names. One of the functions below, called before anything else in that
- * process, reads the message, joins and creates the namespaces, maps the ids, and returns in the process that becomes
- * the container's init. The other two processes on the way end inside.
+ * A runtime with runc's protocol executes itself again as the init of a container, with a message on the
+ * descriptor that _LIBCONTAINER_INITPIPE names. In that process it calls one of the functions below before
+ * anything else. The function reads the message, joins and creates the namespaces and maps the ids. It
+ * returns in the process that becomes the container's init. The two other processes exit inside the function.
  *
- * Choose the one whose line of runc the parent is, and call it from a constructor, since the process must not have a
- * second thread yet, and Go's runtime starts some:
+ * Choose the function for the parent's release line of runc. Call it from a constructor: the process must
+ * have one thread, and Go's runtime starts more.
  *
  *     #include <nsexec.h>
  *
@@ -16,17 +16,18 @@
  *             nsexec();
  *     }
  *
- * What they have in common:
+ * All of these functions have the following in common:
  *
- * - Without _LIBCONTAINER_INITPIPE they return at once, and make no system call. (A _LIBCONTAINER_LOGPIPE that is
- *   no number ends the process also then, as in runc.)
- * - A failure is told by a record of level fatal on the descriptor that _LIBCONTAINER_LOGPIPE names, and without one by
- *   a line on standard error (in 1.0 then nowhere; the oldest line knows no log pipe), and exit status 1. So is a bug
- *   of ours. They never return after a failure, and run no handler of atexit(3).
+ * - Without _LIBCONTAINER_INITPIPE they return at once and make no system call. (A _LIBCONTAINER_LOGPIPE that
+ *   is not a number ends the process even then, as in runc.)
+ * - A failure writes a record of level fatal to the descriptor that _LIBCONTAINER_LOGPIPE names, and ends the
+ *   process with exit status 1. Without that variable the text goes to standard error (nsexec_v1_0: nowhere;
+ *   nsexec_seed always uses standard error). A bug of this library is reported in the same way. They never
+ *   return after a failure, and run no handler of atexit(3).
  * - A process with more than one thread is refused: see above.
- * - They allocate no memory and change no variable of the environment. Signal mask and dispositions are after them
- *   what they were before.
- * - They are not to be called twice, nor by two threads at once.
+ * - They allocate no memory and change no variable of the environment. They restore the signal mask and the
+ *   dispositions.
+ * - Do not call them twice, and not from two threads at once.
  */
 #ifndef NSEXEC_H
 #define NSEXEC_H
@@ -36,30 +37,31 @@ extern "C" {
 #endif
 
 /*
- * The parent is runc 1.2.0 or later, up to today's. It starts this process from a sealed copy of the program, as runc's Go
- * code does, where a mount namespace is joined: otherwise a process in there can overwrite the program (CVE-2019-5736).
+ * For a parent that is runc 1.2.0 or later. If a mount namespace is joined, the parent must start this
+ * process from a sealed copy of the program, as runc's Go code does. Otherwise a process in that namespace
+ * can overwrite the program (CVE-2019-5736).
  */
 void nsexec(void);
 
 /*
- * The parent is runc 1.1.0 to 1.1.15. The process first executes a sealed copy of its own program (CVE-2019-5736), with
- * the same arguments and environment: what comes before this call happens twice.
+ * For a parent that is runc 1.1.0 to 1.1.15. The process first executes a sealed copy of its own program
+ * (CVE-2019-5736), with the same arguments and environment, so the code before this call runs twice.
  */
 void nsexec_v1_1(void);
 
-/* The parent is runc 1.0.0-rc94 to 1.0.3. As nsexec_v1_1, with the copy. */
+/* For a parent that is runc 1.0.0-rc94 to 1.0.3. Executes a sealed copy first, as nsexec_v1_1 does. */
 void nsexec_v1_0(void);
 
-/* The parent is runc as it was in 2018, before 1.0.0-rc6. */
+/* For a parent that is runc of 2018, before 1.0.0-rc6. */
 void nsexec_seed(void);
 
 /*
- * The text as the inside of a JSON string: \" \\ \b \n \r \t \f, \u00xx for the other bytes from 1 to 31 and for 127;
- * bytes from 128 on as they are. Only runc's own tests call it.
+ * Returns the text escaped for a JSON string: \" \\ \b \n \r \t \f, \u00xx for the other bytes from 1 to 31
+ * and for 127. Bytes from 128 on stay unchanged. Only runc's own tests call this function.
  *
- * Takes a string in memory from malloc(3), which it frees or gives back, and returns a string in such memory, for the
- * caller to free. If there is no memory, the string says so; if there is none for that either, it is NULL. NULL gives
- * NULL.
+ * The argument must be memory from malloc(3); the function frees or returns it. The result is memory from
+ * malloc(3) that the caller must free. If no memory is left for the result, the result is a text with that
+ * error, or NULL if there is no memory for it either. The result for NULL is NULL.
  */
 char *escape_json_string(char *text);
 

@@ -1,8 +1,8 @@
-//! Runs a bootstrap on the real kernel under the recorder, and writes its sections to a file: the data of the tests of
-//! `audit::render`.
+//! Runs a bootstrap on the real kernel under the recorder and writes its sections to a file: the data of the
+//! tests of `audit::render`.
 //!
 //! `record_sections FILE FLAGS [join=KIND:PATH,…] [uid=MAP] [gid=MAP] [setgroup] [rootless] [offsets=TEXT]
-//! [uidtool=PATH] [gidtool=PATH] [level=N]`, with `FLAGS` a number in hexadecimal, and `;` for a newline in a map.
+//! [uidtool=PATH] [gidtool=PATH] [level=N]`. `FLAGS` is a hexadecimal number; `;` is a newline in a map.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -27,7 +27,7 @@ use nsexec::sys::types::{CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid,
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
 
-/// A file that all processes append to; each knows which one it is.
+/// A file to which all processes append their lines, and the role of this process.
 struct Shared {
     file: File,
     role: Role,
@@ -91,7 +91,7 @@ fn message(flags: CloneFlags, values: &BTreeMap<&str, CString>, memory: &mut [u8
     encode(&boot, &Dialect::V1_2, ByteOrder::NATIVE, memory).unwrap()
 }
 
-/// What the launcher does, in short: pipes, fork, message, pid line, the reaping, the word to go.
+/// A short launcher: pipes, fork, message, pid line, reaping, go byte.
 fn launch(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8], level: Level) {
     let (init, stage_init) = sys.socketpair().unwrap();
     let (log, stage_log) = sys.pipe2().unwrap();
@@ -99,7 +99,7 @@ fn launch(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8
         sys.close(init).unwrap();
         sys.close(log).unwrap();
         let status = stages(sys, stage_init, stage_log, memory, level);
-        // SAFETY: ends this process, without what the launcher still has to do.
+        // SAFETY: ends this process, which must not run the rest of the launcher.
         unsafe { libc::_exit(status) }
     }
     sys.close(stage_init).unwrap();
@@ -111,7 +111,7 @@ fn launch(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8
         match sys.wait4(Pid(-1), WaitFor::Stages) {
             Ok(waited) if waited.status != WaitStatus::Exited(0) => {}
             Ok(_) if !started => {}
-            // Stage 0 and stage 1 have ended.
+            // The second exit with status 0: stage 0 and stage 1 have ended.
             Ok(_) if buffer[127] < 1 => buffer[127] += 1,
             Ok(_) => break,
             Err(Errno::ECHILD) => return,
@@ -120,8 +120,8 @@ fn launch(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8
     }
     sys.send(init, b"G").unwrap();
     sys.close(init).unwrap();
-    // The command: not a part of the protocol, so past the recorder. Before its exec it is a stage.
-    // SAFETY: waits, and nothing else.
+    // The command is not part of the protocol, so this wait is not recorded. Before its exec the command is a
+    // stage. SAFETY: only waits.
     unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL) };
 }
 
@@ -143,7 +143,7 @@ fn stages(sys: &mut Recorder<LinuxSys, Shared>, init: Fd, log: Fd, memory: &mut 
     }
 }
 
-/// The lines in sections, each a transcript as JSON lines.
+/// Sorts the lines into sections and writes each as a transcript in JSON lines.
 fn sort(raw: &str, path: &str) {
     let mut sections: Vec<Transcript> = Vec::new();
     for entry in fs::read_to_string(raw).unwrap().lines() {
