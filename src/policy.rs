@@ -78,6 +78,7 @@ pub enum LogForm {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
     /// The protocol dialect of the launcher, named after a release line of runc.
+    #[cfg_attr(feature = "serde", serde(with = "dialect_by_name"))]
     pub dialect: &'static Dialect,
     /// The session of stage 2.
     pub session: Session,
@@ -96,11 +97,14 @@ pub struct Policy {
     pub kill_child: bool,
     /// Whether the kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)). So a
     /// stopped stage ends too. For our own launcher, whose thread lives until the command runs.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub ends_with_launcher: bool,
     /// The command's descriptors above 2. Only for our own launcher.
+    #[cfg_attr(feature = "serde", serde(default = "all_descriptors"))]
     pub descriptors: Descriptors,
     /// Whether every process of a joined mount namespace is trusted. Then our own launcher need not run from
     /// a sealed copy (CVE-2019-5736, `cloned`). The drop-in ignores this: its parent has made the copy.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub trusted_mounts: bool,
 }
 

@@ -12,8 +12,6 @@ pub mod child;
 pub mod init;
 pub mod parent;
 pub mod sources;
-#[cfg(all(test, feature = "serde"))]
-mod tests;
 
 use crate::bootstrap::{Bootstrap, MountFds};
 use crate::error::Error;

@@ -166,7 +166,7 @@ fn folders() -> Outcome {
     ] {
         fs::write(copy.join(".cargo/config.toml"), config).map_err(text)?;
         let made = folder().join("folders").join(name);
-        let mut build = command(copy.join("capi/build"));
+        let mut build = command(copy.join("crates/nsexec-capi/build"));
         run(build.arg(&made).env("CARGO_TARGET_DIR", copy.join("target")).envs(variable))?;
         let bytes = fs::read(made.join("libnsexec.a")).map_err(text)?;
         for never in [folder().to_string_lossy().as_ref(), home.as_str(), "somebody's"] {
@@ -191,7 +191,7 @@ fn bytes() -> Outcome {
     }
     for kind in Kind::SHIPPED {
         let again = folder().join("again").join(kind.name());
-        let mut build = command(copy.join("capi/build"));
+        let mut build = command(copy.join("crates/nsexec-capi/build"));
         if kind == Kind::Debug {
             build.arg("--debug");
         }
@@ -218,7 +218,7 @@ fn relative() -> Outcome {
     let (here, elsewhere) = (folder().join("here"), folder().join("elsewhere"));
     fs::create_dir_all(&here).map_err(text)?;
     fs::create_dir_all(elsewhere.join("made here")).map_err(text)?;
-    let mut build = command(root().join("capi/build"));
+    let mut build = command(root().join("crates/nsexec-capi/build"));
     run(build.arg("made here").current_dir(&here).env("CDPATH", &elsewhere))?;
     let names = |folder: &Path| -> Result<BTreeSet<String>, String> {
         let entries = fs::read_dir(folder).map_err(text)?.flatten();
@@ -237,9 +237,13 @@ fn relative() -> Outcome {
 
 fn usage() -> Outcome {
     let called = |arguments: &[&str]| -> Result<(Option<i32>, bool, bool), String> {
-        let output =
-            command(root().join("capi/build")).args(arguments).output().map_err(|error| error.to_string())?;
-        let says = |bytes: &[u8]| String::from_utf8_lossy(bytes).starts_with("capi/build [--debug] DIR");
+        let output = command(root().join("crates/nsexec-capi/build"))
+            .args(arguments)
+            .output()
+            .map_err(|error| error.to_string())?;
+        let says = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes).starts_with("crates/nsexec-capi/build [--debug] DIR")
+        };
         Ok((output.status.code(), says(&output.stdout), says(&output.stderr)))
     };
     for arguments in [&["--help"][..], &["-h"]] {

@@ -114,7 +114,7 @@ impl Kind {
     }
 }
 
-/// Runs `capi/build` of the sources at `root`, with `folder` as its output.
+/// Runs `crates/nsexec-capi/build` of the sources at `root`, with `folder` as its output.
 pub(crate) fn build(kind: Kind, root: &Path, folder: &Path) -> Result<String, String> {
     let mut build = command(root.join("crates/nsexec-capi/build"));
     if kind == Kind::Debug {

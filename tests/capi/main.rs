@@ -1,7 +1,7 @@
 //! Tests of `libnsexec.a` as a client uses it: builds it, inspects it, links it in every way that a runtime
 //! may, and drives the programs with the independent parent of `tests/protocol`.
 //!
-//! This process only starts others: `capi/build`, compilers, strace, Python, and the programs that they
+//! This process only starts others: `crates/nsexec-capi/build`, compilers, strace, Python, and the programs that they
 //! build. `capi WORD…` runs the cases whose names contain one of the words.
 
 mod archive;

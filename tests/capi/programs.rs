@@ -259,7 +259,7 @@ fn linked_in_every_way() -> Outcome {
     Ok(Said::Held(format!("{}: {}", names.len(), names.join(" "))))
 }
 
-/// The control of `beside_other_rust`: cargo's library, without the second half of `capi/build`, fails to
+/// The control of `beside_other_rust`: cargo's library, without the second half of `crates/nsexec-capi/build`, fails to
 /// link. Both libraries define a panic handler.
 fn raw_library() -> Outcome {
     Kind::Debug.folder()?;

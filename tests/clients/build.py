@@ -1,6 +1,6 @@
 """Building: our archive, and Go programs with runc's own C or with ours. All below target/clients, and kept there.
 
-Who this is: part of `run`; it calls capi/build and go build.
+Who this is: part of `run`; it calls crates/nsexec-capi/build and go build.
 """
 
 import os
@@ -18,9 +18,9 @@ def archive():
     """libnsexec.a, nsexec.h and nsexec.pc; cargo decides whether there is anything to do."""
     folder = WORK / "capi"
     with locked("capi"):
-        done = subprocess.run([ROOT / "capi/build", folder], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run([ROOT / "crates/nsexec-capi/build", folder], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"capi/build: status {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+        raise RuntimeError(f"nsexec-capi/build: status {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
     return folder
 
 

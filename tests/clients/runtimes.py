@@ -1,6 +1,6 @@
 """The complete runc of a package, built twice: with its own C, and with our archive in the C's place.
 
-Who this is: part of `run`. It calls capi/build and go build, which write below target/clients and nowhere else.
+Who this is: part of `run`. It calls crates/nsexec-capi/build and go build, which write below target/clients and nowhere else.
 """
 
 import json
