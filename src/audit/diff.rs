@@ -37,8 +37,8 @@ pub struct Difference {
     pub left: Vec<(usize, String)>,
     /// The same in the second run.
     pub right: Vec<(usize, String)>,
-    /// A difference that the lines do not show, such as the names of the environment variables that differ. Never has a value
-    /// of a variable.
+    /// A difference that the lines do not show, such as the names of the environment variables that differ.
+    /// Never has a value of a variable.
     pub unseen: Option<String>,
 }
 
@@ -52,9 +52,9 @@ impl Diff {
 
 /// Compares two runs.
 ///
-/// A record and a witness are two views of the same run. They are compared without renaming; only what strace does not show
-/// is left out ([`NOT_SHOWN`](super::witness::NOT_SHOWN)). Any other two runs are different runs, and are compared after
-/// [`normalise`].
+/// A record and a witness are two views of the same run. They are compared without renaming; only what strace
+/// does not show is left out ([`NOT_SHOWN`](super::witness::NOT_SHOWN)). Any other two runs are different
+/// runs, and are compared after [`normalise`].
 #[must_use]
 pub fn compare(left: &Run, right: &Run) -> Diff {
     let origins = [left.origin, right.origin];
@@ -119,7 +119,8 @@ fn items(section: &Section, ends: bool) -> Vec<Item<'_>> {
     items
 }
 
-/// Returns the first difference of two sections. `same_run`: the origins of both, if they are views of the same run.
+/// Returns the first difference of two sections. `same_run`: the origins of both, if they are views of the
+/// same run.
 fn difference(
     name: String,
     sections: [Option<&Section>; 2],
@@ -179,8 +180,8 @@ fn rest_before_the_end<'i, 's>(items: &'i [Item<'s>], same: usize) -> &'i [Item<
     items.get(same..items.len().saturating_sub(1)).unwrap_or_default()
 }
 
-/// Whether SIGKILL explains that the rest of a record and of its witness differ: the recorder had not written the last call
-/// yet, or had announced an exec that did not happen.
+/// Whether SIGKILL explains that the rest of a record and of its witness differ: the recorder had not written
+/// the last call yet, or had announced an exec that did not happen.
 fn struck_between(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
     match (record, witness) {
         ([], []) | ([], [Item::Line(_)]) => true,

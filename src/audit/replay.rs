@@ -1,13 +1,14 @@
-//! A run of another machine, fed back: the launch that it records runs once more, in each of its processes, on the
-//! replies of the record and without any kernel. Where it makes the calls of the record it comes to the same error.
+//! A run of another machine, fed back: the launch that it records runs once more, in each of its processes,
+//! on the replies of the record and without any kernel. Where it makes the calls of the record it comes to
+//! the same error.
 //!
-//! A record says what was asked and answered, and not what was wanted. [`keep`] adds that, as the note [`JOB`], so that
-//! the file is enough; and it takes the values out of the command's environment, in the note and in the calls, since a
-//! record is made to be handed on. What is left of a variable is `NAME=…`, and a replay compares that. The arguments
-//! of the command stay. With [`Values::Whole`] everything stays.
+//! A record says what was asked and answered, and not what was wanted. [`keep`] adds that, as the note
+//! [`JOB`], so that the file is enough; and it takes the values out of the command's environment, in the note
+//! and in the calls, since a record is made to be handed on. What is left of a variable is `NAME=…`, and a
+//! replay compares that. The arguments of the command stay. With [`Values::Whole`] everything stays.
 //!
-//! A process begins as a copy of the one that made it, so it is run from the launcher's beginning: on the replies of its
-//! makers, each up to the clone, and then on its own.
+//! A process begins as a copy of the one that made it, so it is run from the launcher's beginning: on the
+//! replies of its makers, each up to the clone, and then on its own.
 
 use core::fmt;
 
@@ -182,8 +183,8 @@ impl Replayed {
         self.processes.iter().all(|process| matches!(process.outcome, Outcome::Agrees { .. }))
     }
 
-    /// The status that the launch ended with: 0 if the command was started, that of its error if not; [`DIVERGED`] if the
-    /// record was left.
+    /// The status that the launch ended with: 0 if the command was started, that of its error if not;
+    /// [`DIVERGED`] if the record was left.
     #[must_use]
     pub fn status(&self) -> u8 {
         match &self.error {

@@ -12,8 +12,8 @@ use crate::sys::record::{Call, Line, Reply};
 use crate::sys::sim;
 use crate::sys::types::{Pid, Waited};
 
-/// The role of a child, from its parent's role and the call that made it. `forks` is how many children of that kind
-/// the parent has had before.
+/// The role of a child, from its parent's role and the call that made it. `forks` is how many children of
+/// that kind the parent has had before.
 ///
 /// A sibling is the next stage; the launcher's child is stage 0; a stage's child is a mapping tool.
 #[must_use]
@@ -26,8 +26,8 @@ pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
     }
 }
 
-/// Sorts what the shared sink holds into sections. `root` is the process that made the sink: the launcher, or stage 0
-/// where the launcher is somebody else's program.
+/// Sorts what the shared sink holds into sections. `root` is the process that made the sink: the launcher, or
+/// stage 0 where the launcher is somebody else's program.
 #[must_use]
 pub fn of_record(record: &Record, root: Role) -> Run {
     let mut run = Run { origin: Origin::Recorded, lost: record.lost, ..Run::default() };
@@ -77,7 +77,8 @@ pub fn of_report(report: &sim::Report) -> Run {
             sim::Section::MappingTool => Role::Tool(nth),
             sim::Section::Other => Role::Other(nth),
         });
-        // Once a process is another program its calls are not ours. But a runtime's stage 0 is its own exec of itself.
+        // Once a process is another program its calls are not ours. But a runtime's stage 0 is its own exec
+        // of itself.
         let lines = &process.transcript.lines;
         let executed = lines
             .windows(2)
@@ -180,8 +181,9 @@ pub struct Site<'r> {
     pub line: &'r Line,
 }
 
-/// Walks over all lines with a state that a fork copies, as the kernel does with descriptors and credentials: each
-/// process starts with what its parent had at the clone point. Gives the state at the end of each process.
+/// Walks over all lines with a state that a fork copies, as the kernel does with descriptors and credentials:
+/// each process starts with what its parent had at the clone point. Gives the state at the end of each
+/// process.
 ///
 /// A parent that died in its clone has no line of it; then the child starts with the parent's last state.
 pub fn inherit<'r, T: Clone>(

@@ -1,7 +1,7 @@
 //! A run: the transcripts of its processes, in a fixed order, and how each process ended.
 //!
-//! As JSON lines it is a header, then for each process a line that names it, followed by one line for each call. The
-//! call lines are those of [`sys::record`](crate::sys::record), and so is the version.
+//! As JSON lines it is a header, then for each process a line that names it, followed by one line for each
+//! call. The call lines are those of [`sys::record`](crate::sys::record), and so is the version.
 
 use core::fmt;
 
@@ -148,8 +148,8 @@ pub struct Run {
     pub origin: Origin,
     /// Lines that the recorder could not hand over.
     pub lost: u64,
-    /// What else belongs to it, by name: a plan's assumptions, the machine of a record. A comparison uses only
-    /// [`INTERRUPT`](super::normalise::INTERRUPT).
+    /// What else belongs to it, by name: a plan's assumptions, the machine of a record. A comparison uses
+    /// only [`INTERRUPT`](super::normalise::INTERRUPT).
     pub notes: BTreeMap<String, String>,
     /// The processes.
     pub sections: Vec<Section>,

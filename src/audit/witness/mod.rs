@@ -1,16 +1,18 @@
 //! The witness: what strace saw of the real processes, in the recorder's own schema.
 //!
-//! strace 6.1 (Debian 12) with [`FLAGS`]: strings whole, so that the message and each log record can be compared, and the
-//! environment of an exec, string by string. Its output therefore contains the secrets of the command's environment:
-//! `nsexec trace --witness` reads it from a FIFO into memory. With `-ff` instead of `-f` strace writes a file for each
-//! process ([`read_files`]); what it writes into one is taken apart by [`split_by_process`].
+//! strace 6.1 (Debian 12) with [`FLAGS`]: strings whole, so that the message and each log record can be
+//! compared, and the environment of an exec, string by string. Its output therefore contains the secrets of
+//! the command's environment: `nsexec trace --witness` reads it from a FIFO into memory. With `-ff` instead
+//! of `-f` strace writes a file for each process ([`read_files`]); what it writes into one is taken apart by
+//! [`split_by_process`].
 //!
-//! A witness sees the same run as the recorder, so both must have the same descriptors, pids, addresses and strings. The list of
-//! what strace does not show is [`NOT_SHOWN`].
+//! A witness sees the same run as the recorder, so both must have the same descriptors, pids, addresses and
+//! strings. The list of what strace does not show is [`NOT_SHOWN`].
 //!
-//! A witnessed program marks where the run begins and ends with [`mark_begin`] and [`mark_end`]: a look at a file that does not exist. In the
-//! processes that are made between the marks every line counts but for [`LEFT_OUT`]; what remains and is none of our
-//! calls is kept as [`Foreign`], and is a breach of the rule `declared`.
+//! A witnessed program marks where the run begins and ends with [`mark_begin`] and [`mark_end`]: a look at a
+//! file that does not exist. In the processes that are made between the marks every line counts but for
+//! [`LEFT_OUT`]; what remains and is none of our calls is kept as [`Foreign`], and is a breach of the rule
+//! `declared`.
 
 mod call;
 mod not_shown;
@@ -36,13 +38,14 @@ pub use call::parse_line;
 pub use not_shown::{NOT_SHOWN, as_shown};
 pub use splitter::Splitter;
 
-/// How strace is called; then `-o FILE`, and the program. The length of strings is that of the largest message.
+/// How strace is called; then `-o FILE`, and the program. The length of strings is that of the largest
+/// message.
 pub const FLAGS: &[&str] = &["-f", "-q", "-v", "-a", "1", "-s", "1048576"];
 
-/// What is left out of what strace saw, by the beginning of its line, and why. An allocator's call that maps a file, or makes
-/// memory code, is not an allocator's, and stays. Besides these: the recorder's own writes,
-/// the call in which a process was killed, and the first half of a call that a signal interrupted and the kernel took up
-/// again.
+/// What is left out of what strace saw, by the beginning of its line, and why. An allocator's call that maps
+/// a file, or makes memory code, is not an allocator's, and stays. Besides these: the recorder's own writes,
+/// the call in which a process was killed, and the first half of a call that a signal interrupted and the
+/// kernel took up again.
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("brk(", "the allocator of the recorder"),
     ("mmap(", "the allocator of the recorder"),
@@ -143,8 +146,8 @@ pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessE
     Ok(reading.run)
 }
 
-/// Returns the path of a call that may be a mark: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text in a string of
-/// another call is not a mark.
+/// Returns the path of a call that may be a mark: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text
+/// in a string of another call is not a mark.
 fn marked(line: &str) -> Option<String> {
     let call = ["statx(AT_FDCWD, ", "newfstatat(AT_FDCWD, ", "stat("]
         .iter()
@@ -177,8 +180,9 @@ fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<Stri
     Ok((lines.get(..end).unwrap_or_default(), recorder.map(recorders_line)))
 }
 
-/// Returns how strace shows the beginning of a write of [`SharedSink`](crate::sys::record::shared::SharedSink). Any other write
-/// to the same descriptor is not the recorder's.
+/// Returns how strace shows the beginning of a write of
+/// [`SharedSink`](crate::sys::record::shared::SharedSink). Any other write to the same descriptor is not the
+/// recorder's.
 fn recorders_line(fd: &str) -> String {
     format!("write({fd}, \"\\n{{\\\"of\\\":[")
 }
@@ -213,7 +217,8 @@ impl Reading<'_> {
                     let executed = line.reply == Reply::NoReturn;
                     section.push(line);
                     if executed {
-                        // What follows is another program's, and so is its end: whoever waits for it will tell.
+                        // What follows is another program's, and so is its end: whoever waits for it will
+                        // tell.
                         break;
                     }
                 }
@@ -244,8 +249,8 @@ impl Reading<'_> {
     }
 }
 
-/// [`LEFT_OUT`], the recorder's writes, and the call in which the process was killed: the recorder writes down what has come
-/// back.
+/// [`LEFT_OUT`], the recorder's writes, and the call in which the process was killed: the recorder writes
+/// down what has come back.
 fn is_left_out(line: &str, recorder: Option<&str>) -> bool {
     recorder.is_some_and(|recorder| line.starts_with(recorder))
         || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning)) && !maps_a_file_or_code(line)
@@ -272,7 +277,8 @@ fn is_interrupted(line: &str) -> bool {
     words::split(line).is_some_and(|parts| parts.result.starts_with("? ERESTART"))
 }
 
-/// Returns an undeclared line without the environment of an exec. An exec line that cannot be parsed shows its name only.
+/// Returns an undeclared line without the environment of an exec. An exec line that cannot be parsed shows
+/// its name only.
 fn without_environment(line: &str) -> String {
     let Some((name, _)) = line.split_once('(').filter(|(name, _)| name.starts_with("execve")) else {
         return line.to_owned();
@@ -283,8 +289,9 @@ fn without_environment(line: &str) -> String {
     format!("{name}({args}, …) = {}", parts.result)
 }
 
-/// A call that a signal interrupted and the kernel took up again: the arguments of the first line, and the result of
-/// `restart_syscall(<... resuming interrupted poll ...>)`. A call that is made again as it was has a line of its own.
+/// A call that a signal interrupted and the kernel took up again: the arguments of the first line, and the
+/// result of `restart_syscall(<... resuming interrupted poll ...>)`. A call that is made again as it was has
+/// a line of its own.
 fn resumed(line: &str, interrupted: Option<String>) -> String {
     let parts = interrupted.as_deref().and_then(|first| first.rsplit_once(" = ?"));
     match (line.starts_with("restart_syscall("), parts, line.rsplit_once(" = ")) {

@@ -1,5 +1,5 @@
-//! The record of a run and strace's view of the same run are compared without renaming. Only what strace does not show is
-//! left out, on both sides: [`NOT_SHOWN`].
+//! The record of a run and strace's view of the same run are compared without renaming. Only what strace does
+//! not show is left out, on both sides: [`NOT_SHOWN`].
 
 use std::vec::Vec;
 

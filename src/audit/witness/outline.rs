@@ -1,7 +1,7 @@
-//! What an ordinary user's strace still sees of a process that is not dumpable: the names of the calls, the arguments in
-//! registers, and the results. Strings, structures and arrays are in memory that it may not read (ptrace(2),
-//! "PTRACE_MODE_ATTACH"), so all of them are addresses. Descriptors, pids, signals, flags and lengths are
-//! compared without renaming.
+//! What an ordinary user's strace still sees of a process that is not dumpable: the names of the calls, the
+//! arguments in registers, and the results. Strings, structures and arrays are in memory that it may not read
+//! (ptrace(2), "PTRACE_MODE_ATTACH"), so all of them are addresses. Descriptors, pids, signals, flags and
+//! lengths are compared without renaming.
 
 use core::fmt;
 
@@ -31,7 +31,8 @@ pub struct Outline {
     pub killed: bool,
 }
 
-/// One call, without what is in memory: `setns(4, CLONE_NEWNET) = 0`, `openat(AT_FDCWD, …, O_RDONLY|O_CLOEXEC) = -1 ENOENT`.
+/// One call, without what is in memory: `setns(4, CLONE_NEWNET) = 0`, `openat(AT_FDCWD, …,
+/// O_RDONLY|O_CLOEXEC) = -1 ENOENT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
     name: String,
@@ -146,8 +147,8 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
     Ok(outlines)
 }
 
-/// Returns the first difference of each process. Where SIGKILL ended a process, one side may have one call more: the recorder had
-/// not written it yet, or had announced an exec.
+/// Returns the first difference of each process. Where SIGKILL ended a process, one side may have one call
+/// more: the recorder had not written it yet, or had announced an exec.
 #[must_use]
 pub fn compare(left: &[Outline], right: &[Outline]) -> Vec<Difference> {
     let calls = |outlines: &[Outline], role| -> (Vec<Seen>, bool) {

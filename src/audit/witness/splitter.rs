@@ -1,4 +1,5 @@
-//! Splits what `strace -f` writes into one file, line by line, into what `-ff` would have written for each process.
+//! Splits what `strace -f` writes into one file, line by line, into what `-ff` would have written for each
+//! process.
 
 use std::borrow::ToOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +9,9 @@ use super::{BEGIN, END, marked};
 
 /// Splits lines by process, and keeps those of the run.
 ///
-/// Each line begins with the pid of its process. A line that another process's line interrupted comes in two halves. After the
-/// mark that begins the run, a process's lines after its exec or after the end mark are dropped, and those of its children:
-/// the command may run for days.
+/// Each line begins with the pid of its process. A line that another process's line interrupted comes in two
+/// halves. After the mark that begins the run, a process's lines after its exec or after the end mark are
+/// dropped, and those of its children: the command may run for days.
 #[derive(Clone, Debug, Default)]
 pub struct Splitter {
     files: BTreeMap<i32, String>,

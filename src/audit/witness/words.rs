@@ -21,8 +21,8 @@ pub(super) fn split(line: &str) -> Option<Parts<'_>> {
     Some(Parts { name, args, result })
 }
 
-/// The elements of a list up to `end`, and the length with it. Commas and brackets inside of strings, structures and
-/// other lists do not count.
+/// The elements of a list up to `end`, and the length with it. Commas and brackets inside of strings,
+/// structures and other lists do not count.
 pub(super) fn list(text: &str, end: u8) -> Option<(Vec<&str>, usize)> {
     let mut elements = Vec::new();
     let (mut depth, mut quoted, mut escaped, mut start) = (0_u32, false, false, 0);
