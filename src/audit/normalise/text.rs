@@ -117,7 +117,8 @@ impl Names {
         Some(out)
     }
 
-    /// The number in place of the writer's pid. A mapping tool writes as stage 0 before its exec.
+    /// The number in place of the pid in the prefix of a record. A mapping tool writes as stage 0 before its
+    /// exec.
     fn writer(&self, stage: u8, pid: i32) -> Pid {
         let speaks = |role: &Role| match role {
             Role::Stage(number) => *number == stage,

@@ -85,7 +85,7 @@ pub enum What {
     Step {
         /// The process.
         role: Role,
-        /// What it does.
+        /// The note.
         note: Note,
     },
     /// A process is killed.

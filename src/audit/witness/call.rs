@@ -204,8 +204,8 @@ fn number_of(text: &str) -> Option<u32> {
     number(text).and_then(|word| u32::try_from(word).ok())
 }
 
-/// Parses strace's name of a file system. Names of other file systems than these are not known, so their
-/// lines are not recognised.
+/// Parses strace's name of a file system. Only these names are known; a line with another name is not
+/// recognised.
 fn fs_type(found: &str) -> Option<Reply> {
     const NAMES: &[(u64, &str)] = &[
         (0x6e73_6673, "NSFS_MAGIC"),

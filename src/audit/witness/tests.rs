@@ -355,7 +355,7 @@ fn what_is_not_ours_is_no_line() {
     }
 }
 
-/// Two processes, as strace 6.1 wrote them, shortened.
+/// Lines as strace 6.1 writes them, shortened.
 #[test]
 fn what_is_left_out_is_the_allocators() {
     for (line, left_out) in [
