@@ -1,4 +1,4 @@
-//! Two runs, compared section by section.
+//! Compares two runs, section by section.
 
 use core::fmt;
 
@@ -12,15 +12,15 @@ use super::witness::as_shown;
 use crate::record::{Bytes, Call, Line, Reply, without_value};
 use nsexec::sys::types::Signal;
 
-/// Lines shown before and behind the first that differs.
+/// The number of lines shown before and after the first different one.
 pub const CONTEXT: usize = 2;
 
-/// What differs between two runs; nothing if there are no sections in it.
+/// The differences between two runs. No sections mean no difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diff {
-    /// Where the first run comes from.
+    /// The origin of the first run.
     pub left: Origin,
-    /// Where the second comes from.
+    /// The origin of the second run.
     pub right: Origin,
     /// The sections that differ.
     pub sections: Vec<Difference>,
@@ -33,17 +33,17 @@ pub struct Difference {
     pub section: String,
     /// The first line that differs, from 1. The end of a process counts as a line.
     pub line: usize,
-    /// The lines around it in the first run, with their numbers. Without any, the section is missing there.
+    /// The lines around it in the first run, with their numbers. Empty if the section is missing there.
     pub left: Vec<(usize, String)>,
     /// The same in the second run.
     pub right: Vec<(usize, String)>,
-    /// A difference that the lines do not show, such as the names of the environment variables that differ. Never has a value
-    /// of a variable.
+    /// A difference that the lines do not show, such as the names of the environment variables that differ.
+    /// Never has a value of a variable.
     pub unseen: Option<String>,
 }
 
 impl Diff {
-    /// Whether the runs are the same.
+    /// Returns whether the runs are the same.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sections.is_empty()
@@ -52,9 +52,9 @@ impl Diff {
 
 /// Compares two runs.
 ///
-/// A record and a witness are two views of the same run. They are compared without renaming; only what strace does not show
-/// is left out ([`NOT_SHOWN`](super::witness::NOT_SHOWN)). Any other two runs are different runs, and are compared after
-/// [`normalise`].
+/// A record and a witness are two views of the same run. They are compared without renaming; only what strace
+/// does not show is left out ([`NOT_SHOWN`](super::witness::NOT_SHOWN)). Any other two runs are different
+/// runs, and are compared after [`normalise`].
 #[must_use]
 pub fn compare(left: &Run, right: &Run) -> Diff {
     let origins = [left.origin, right.origin];
@@ -78,7 +78,7 @@ pub fn compare(left: &Run, right: &Run) -> Diff {
     diff
 }
 
-/// A line as it is compared. What nobody declared is equal to nothing.
+/// A line as it is compared. An undeclared call equals no other line.
 enum Item<'s> {
     Line(&'s Line),
     Foreign(&'s str),
@@ -103,7 +103,8 @@ impl Item<'_> {
     }
 }
 
-/// `ends`: both know how the process ended, so it can be compared.
+/// Returns the lines of a section. `ends`: whether both runs have the process's end, so that it can be
+/// compared.
 fn items(section: &Section, ends: bool) -> Vec<Item<'_>> {
     let mut items = Vec::new();
     let mut foreign = section.foreign.iter().peekable();
@@ -119,13 +120,14 @@ fn items(section: &Section, ends: bool) -> Vec<Item<'_>> {
     items
 }
 
-/// Returns the first difference of two sections. `same_run`: the origins of both, if they are views of the same run.
+/// Returns the first difference of two sections. `same_run`: the origins of both, if they are views of the
+/// same run.
 fn difference(
     name: String,
     sections: [Option<&Section>; 2],
     same_run: Option<[Origin; 2]>,
 ) -> Option<Difference> {
-    // The end of a process that executed something is that program's.
+    // After an exec, the end belongs to the executed program.
     let known = |section: &Option<&Section>| {
         section.is_none_or(|section| {
             let executed = section.lines.last().is_some_and(|line| line.reply == Reply::NoReturn);
@@ -151,7 +153,7 @@ fn difference(
     if unborn {
         return None;
     }
-    // Both end with that line; before it, one has come further.
+    // Both end with SIGKILL. Before that, one of them has more calls.
     if sections.into_iter().all(killed) && same + 1 >= left.len().min(right.len()) {
         let rest = |items| rest_before_the_end(items, same);
         let may_be = same_run.is_none_or(|origins| match origins {
@@ -179,8 +181,8 @@ fn rest_before_the_end<'i, 's>(items: &'i [Item<'s>], same: usize) -> &'i [Item<
     items.get(same..items.len().saturating_sub(1)).unwrap_or_default()
 }
 
-/// Whether SIGKILL explains that the rest of a record and of its witness differ: the recorder had not written the last call
-/// yet, or had announced an exec that did not happen.
+/// Returns whether SIGKILL explains the difference between the rest of a record and of its witness. Either
+/// the recorder had not written the last call yet, or it had announced an exec that did not happen.
 fn struck_between(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
     match (record, witness) {
         ([], []) | ([], [Item::Line(_)]) => true,

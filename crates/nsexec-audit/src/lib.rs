@@ -1,15 +1,15 @@
-//! Runs as data: what was planned, recorded or witnessed, in one schema, and what can be said about it.
+//! Runs as data: planned, recorded or witnessed, in one schema, and the tools for them.
 //!
-//! | read | for |
+//! | module | content |
 //! |---|---|
-//! | [`transcript`] | a [`Run`]: the sections of its processes, as JSON lines and back |
-//! | [`sections`] | which process is which: from who made it, and how |
-//! | [`normalise`] | what a comparison leaves out or renames, and nothing else |
-//! | [`diff`] | two runs, section by section |
+//! | [`transcript`] | a [`Run`]: the sections of its processes, to and from JSON lines |
+//! | [`sections`] | the role of each process, derived from its parent and the call that created it |
+//! | [`normalise`] | the values that a comparison omits or renames |
+//! | [`diff`] | the comparison of two runs, section by section |
 //! | [`witness`] | strace's output in the same schema |
-//! | [`rules`] | what must hold in every run, each with its reason |
+//! | [`rules`] | conditions that hold in every run, each with its reason |
 //! | [`plan`] | a run before it happens, on the simulated kernel |
-//! | [`replay`] | a run of another machine, fed back as the replies |
+//! | [`replay`] | a run of another machine, repeated with the recorded replies |
 //! | [`render`] | a run as text, as a diagram, as a picture |
 
 extern crate std;

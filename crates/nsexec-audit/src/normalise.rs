@@ -1,9 +1,11 @@
-//! The changes that a comparison of two different runs makes: those of [`RENAMED`] only. The record of a run and a witness of the
-//! same run are compared without renaming ([`witness::as_shown`](super::witness::as_shown)).
+//! Normalises a run for the comparison with a different run. The changes are those of [`RENAMED`], and no
+//! others. A record and a witness of the same run are compared without renaming
+//! ([`witness::as_shown`](super::witness::as_shown)).
 //!
-//! A number is renamed only if the run says where it comes from: a call that returned it, or the note [`INTERRUPT`].
-//! Any other number is moved out of the range of known numbers ([`UNKNOWN_FD`], [`UNKNOWN_PID`]), so that it never
-//! equals a known one. Numbers that the caller chose are never renamed: arguments, paths to join, scores, maps.
+//! A number is renamed only if the run shows its origin: a call that returned it, or the note [`INTERRUPT`].
+//! Any other number is moved out of the range of known numbers ([`UNKNOWN_FD`], [`UNKNOWN_PID`]), so that it
+//! never equals a known one. Numbers that the caller chose are never renamed: arguments, paths to join,
+//! scores, maps.
 
 mod launcher;
 mod text;
@@ -56,7 +58,8 @@ pub const RENAMED: &[(&str, &str)] = &[
     ),
 ];
 
-/// The key of a run's note with the descriptor that interrupts the launch. It was open before the recording began.
+/// The key of a run's note with the descriptor that interrupts the launch. It was open before the recording
+/// began.
 pub const INTERRUPT: &str = "interrupt";
 
 /// The number in place of the descriptor of the note [`INTERRUPT`].
@@ -74,7 +77,7 @@ pub const UNKNOWN_FD: i32 = 1_000_000;
 /// Added to a pid that no call returned. Pids are smaller (pid_max in proc(5)).
 pub const UNKNOWN_PID: i32 = 10_000_000;
 
-/// The number that stands for a process.
+/// Returns the number that replaces a process's pid.
 #[must_use]
 pub fn pid_of(role: Role) -> Pid {
     Pid(match role {
@@ -107,12 +110,12 @@ pub fn normalise(run: &Run) -> Run {
     normal
 }
 
-/// The numbers that a process knows at a line: those that a call returned to it or to one of its ancestors.
+/// The numbers that a call returned to a process, or to one of its ancestors, up to a line.
 #[derive(Clone, Debug)]
 struct State {
     fds: BTreeMap<i32, i32>,
     next: i32,
-    /// The next word on a sync pipe is a pid.
+    /// Whether the next value on a sync pipe is a pid.
     pid_comes: bool,
     /// The address of the cached thread id, as the kernel returned it.
     tid: Option<usize>,
@@ -156,7 +159,7 @@ impl State {
     }
 
     fn poll_fds(&self, fds: &[PollFd]) -> Vec<PollFd> {
-        // The peer may have ended since it sent.
+        // A hang-up that comes with data is left out: the peer may have ended after its send.
         let without_hang_up = |events: PollEvents| match events.contains(PollEvents::IN) {
             true => PollEvents(events.0 & !PollEvents::HUP.0),
             false => events,
@@ -194,7 +197,8 @@ impl State {
 struct Names {
     /// From the pid that the clone returned to the number in place of it.
     pids: BTreeMap<i32, i32>,
-    /// All numbers of each process: the pid that the clone returned, and what its own getpid and gettid returned.
+    /// All numbers of each process: the pid that the clone returned, and what its own getpid and gettid
+    /// returned.
     own: BTreeMap<Role, BTreeSet<i32>>,
     /// The CPU masks that the kernel returned.
     masks: BTreeSet<u64>,
@@ -220,7 +224,8 @@ impl Names {
         Self { pids: made.into_iter().map(|(role, pid)| (pid.0, pid_of(role).0)).collect(), own, masks }
     }
 
-    /// Returns a pid as it is compared. 0 and negative numbers name groups or all processes, and are not changed.
+    /// Returns a pid as it is compared. 0 and negative numbers name groups or all processes, and are not
+    /// changed.
     fn pid(&self, Pid(pid): Pid) -> Pid {
         match self.pids.get(&pid) {
             Some(known) => Pid(*known),
@@ -250,7 +255,7 @@ impl Names {
             {
                 state.stat = Some(*fd);
             }
-            // From here on the number is another file's.
+            // From here on the number refers to another file.
             (Call::Dup3 { number, .. }, Reply::Unit, Call::Dup3 { number: new, .. }) => {
                 *new = state.new_fd(*number);
             }
@@ -268,7 +273,7 @@ impl Names {
         match &mut call {
             Call::Openat { dir, path, flags } | Call::Openat2 { dir, path, flags } => {
                 *dir = state.fd(*dir);
-                // The only paths with a pid that the core builds. Other paths are the caller's.
+                // The only paths with a pid that the core builds. Other paths come from the caller.
                 if *flags == OpenFlags::Directory {
                     *path = self.digits(&self.proc_path(path), |pid| self.pid(Pid(pid)));
                 }
@@ -341,7 +346,7 @@ impl Names {
             Reply::Waited(Waited { pid, status }) => {
                 Reply::Waited(Waited { pid: self.pid(*pid), status: *status })
             }
-            // In its own numbering, which may be that of a new namespace.
+            // The pid as numbered in the process's own pid namespace.
             Reply::Pid(_) => Reply::Pid(pid_of(role)),
             Reply::TidAddress(TidAddress { address, cached }) => {
                 state.tid = Some(*address).filter(|address| *address != 0);

@@ -1,13 +1,13 @@
-//! A run of another machine, fed back: the launch that it records runs once more, in each of its processes, on the
-//! replies of the record and without any kernel. Where it makes the calls of the record it comes to the same error.
+//! Replays a run of another machine. The recorded launch runs again in each of its processes, with the
+//! replies of the record and without a kernel. If it makes the recorded calls, it ends with the same error.
 //!
-//! A record says what was asked and answered, and not what was wanted. [`keep`] adds that, as the note [`JOB`], so that
-//! the file is enough; and it takes the values out of the command's environment, in the note and in the calls, since a
-//! record is made to be handed on. What is left of a variable is `NAME=…`, and a replay compares that. The arguments
-//! of the command stay. With [`Values::Whole`] everything stays.
+//! A record contains calls and replies, but not the request. [`keep`] adds the request as the note [`JOB`],
+//! so that the file is sufficient. It also removes the values of the command's environment from the note and
+//! from the calls, since a record is made to be shared. A variable becomes `NAME=…`, and a replay compares
+//! that. The arguments of the command stay. With [`Values::Whole`] everything stays.
 //!
-//! A process begins as a copy of the one that made it, so it is run from the launcher's beginning: on the replies of its
-//! makers, each up to the clone, and then on its own.
+//! A process begins as a copy of its parent. So its replay begins with the launcher's first line: it uses the
+//! replies of its ancestors, each up to the clone, and then its own.
 
 use core::fmt;
 
@@ -23,13 +23,13 @@ use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, LaunchError, Prepared};
 
-/// The name of the note with what was wanted.
+/// The name of the note with the request.
 pub const JOB: &str = "job";
 
-/// The exit status where a process left the path of its record.
+/// The exit status of a replay in which a process diverged from its record.
 pub const DIVERGED: u8 = 3;
 
-/// The record of `job` as one that can be replayed elsewhere, and be shown to others.
+/// Returns the record of `job` in a form that can be replayed elsewhere, and shared.
 #[must_use]
 pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
     let mut run = run.clone();
@@ -41,48 +41,49 @@ pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
     run
 }
 
-/// What came of a replay.
+/// The result of a replay.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replayed {
     /// The processes, in the order of the record.
     pub processes: Vec<Process>,
-    /// Why the command was not started. None if it was, or if the launcher left its path.
+    /// The error that prevented the start of the command. `None` if it was started, or if the launcher
+    /// diverged.
     pub error: Option<LaunchError>,
-    /// Lines that the recorder could not write: a process may diverge where they are missing.
+    /// The number of lines that the recorder could not write. A process may diverge where they are missing.
     pub lost: u64,
 }
 
 /// One process of a replay.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Process {
-    /// Which one.
+    /// The role.
     pub role: Role,
     /// The name of its section.
     pub name: String,
-    /// What came of it.
+    /// The result.
     pub outcome: Outcome,
 }
 
-/// What came of one process.
+/// The result of one process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It made the calls of its section, and ended as recorded.
     Agrees {
-        /// How many calls these were.
+        /// The number of these calls.
         calls: usize,
     },
-    /// It left the path of the record.
+    /// It diverged from the record.
     Diverges {
-        /// Where.
+        /// The line.
         at: Place,
-        /// How.
+        /// The kind of divergence.
         how: Divergence,
     },
-    /// The record ends, and the process does not.
+    /// The record ends, and the process continues.
     Ends {
-        /// Behind which line.
+        /// The last recorded line.
         at: Place,
-        /// The call that it makes next, if it came so far.
+        /// The next call of the process, if it made one.
         made: Option<Call>,
     },
 }
@@ -90,23 +91,23 @@ pub enum Outcome {
 /// A line of a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
-    /// The section: that of the process, or of one that made it.
+    /// The section: that of the process, or of one of its ancestors.
     pub section: String,
-    /// The line of the section, from 1; 0 is before the first.
+    /// The number of the line, from 1; 0 is before the first.
     pub line: usize,
 }
 
-/// How a process left the path of its record.
+/// The way in which a process diverged from its record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Divergence {
     /// It made another call.
     Call {
-        /// The recorded one.
+        /// The recorded call.
         recorded: Call,
-        /// The one that it made.
+        /// The call that it made.
         made: Call,
     },
-    /// The recorded reply is none that this call can have.
+    /// The recorded reply is not possible for this call.
     Reply {
         /// The line.
         recorded: Line,
@@ -116,26 +117,26 @@ pub enum Divergence {
         /// The line.
         recorded: Line,
     },
-    /// It ended otherwise.
+    /// It ended in another way.
     End {
         /// The recorded end.
         recorded: End,
-        /// The end that it came to.
+        /// The end in the replay.
         replayed: End,
     },
-    /// No process of the record made it.
+    /// No recorded process created it.
     Unmade,
 }
 
-/// Why a record cannot be replayed.
+/// The reasons why a record cannot be replayed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// It does not say what was wanted.
+    /// It has no note with the request.
     NoJob,
-    /// There is no launcher in it.
+    /// It has no launcher.
     NoLauncher,
-    /// It says it in a way that this program does not understand.
+    /// This program cannot parse the note with the request.
     Job(NoteError),
 }
 
@@ -154,7 +155,7 @@ impl core::error::Error for ReplayError {}
 /// Replays every process of a run.
 ///
 /// # Errors
-/// The run does not say what was wanted, or by whom.
+/// [`ReplayError`] if the run has no valid note with the request, or no launcher.
 pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
     let job = run.notes.get(JOB).ok_or(ReplayError::NoJob)?;
     let job = note::read(job).map_err(ReplayError::Job)?;
@@ -177,14 +178,14 @@ pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
 }
 
 impl Replayed {
-    /// Whether every process made the calls of the record.
+    /// Returns whether every process made the recorded calls.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.processes.iter().all(|process| matches!(process.outcome, Outcome::Agrees { .. }))
     }
 
-    /// The status that the launch ended with: 0 if the command was started, that of its error if not; [`DIVERGED`] if the
-    /// record was left.
+    /// Returns the exit status of the launch: 0 if the command was started, else that of its error.
+    /// [`DIVERGED`] if a process diverged.
     #[must_use]
     pub fn status(&self) -> u8 {
         match &self.error {
@@ -195,10 +196,10 @@ impl Replayed {
     }
 }
 
-/// The lines of a process behind those of its makers.
+/// The lines of a process, after those of its ancestors.
 struct Lineage<'r> {
     lines: Vec<Line>,
-    /// Where the lines of each begin.
+    /// The index at which each section's lines begin.
     begins: Vec<(usize, &'r Section)>,
 }
 
@@ -215,7 +216,7 @@ impl<'r> Lineage<'r> {
         if let Some(maker) = maker {
             let maker = run.section(maker)?;
             let made = children(maker).into_iter().find(|(_, role, _)| *role == section.role);
-            // Who was killed in its clone has no line of it.
+            // A parent that was killed in its clone has no line of it.
             let len = made.map_or(maker.lines.len(), |(index, ..)| index);
             lineage = Self::of(run, maker)?;
             lineage.lines.truncate(lineage.own() + len);
@@ -225,7 +226,7 @@ impl<'r> Lineage<'r> {
         Some(lineage)
     }
 
-    /// Where the process's own lines begin.
+    /// Returns the index at which the process's own lines begin.
     fn own(&self) -> usize {
         self.begins.last().map_or(0, |(begin, _)| *begin)
     }
@@ -241,7 +242,7 @@ impl<'r> Lineage<'r> {
     }
 }
 
-/// Runs the job as one process of the record. An error of the launch is the launcher's.
+/// Runs the job as one process of the record. A launch error of the launcher is stored in `error`.
 fn process(
     job: &Prepared,
     section: &Section,
@@ -269,7 +270,7 @@ fn process(
         Ok(status) => {
             let replayed = status.map_or(End::Unknown, End::Exited);
             let launcher = section.role == Role::Launcher;
-            // A signal may still come behind the last call. Nobody tells how the launcher ended.
+            // A signal may still follow the last call. The end of the launcher is not recorded.
             let same = match section.end {
                 End::Unknown | End::Signaled(_) => true,
                 end => launcher || end == replayed,
@@ -298,7 +299,8 @@ fn process(
     }
 }
 
-/// The processes that were made and have no section, unless a signal ended them before their first call.
+/// Returns the processes that were created and have no section, unless a signal ended them before their first
+/// call.
 fn missing(run: &Run) -> Vec<Process> {
     let lines = || run.sections.iter().flat_map(|section| &section.lines);
     let killed = |pid| {
@@ -318,7 +320,7 @@ fn missing(run: &Run) -> Vec<Process> {
 }
 
 impl fmt::Display for Process {
-    /// `stage-1 child: agrees (40 calls)`, or what does not, with the calls on lines of their own.
+    /// Writes `stage-1 child: agrees (40 calls)`, or the divergence, with the calls on lines of their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, outcome, .. } = self;
         write!(f, "{}: ", OneLine(name))?;
@@ -337,7 +339,7 @@ impl fmt::Display for Process {
     }
 }
 
-/// A name out of a file, for a terminal.
+/// A name from a file, made safe for a terminal.
 struct OneLine<'t>(&'t str);
 
 impl fmt::Display for OneLine<'_> {
@@ -352,7 +354,7 @@ impl Divergence {
         match self {
             Self::Call { recorded, made } => {
                 write!(f, "diverges at line {line}\n  recorded: {recorded}\n  now:      {made}")?;
-                // Of an exec's environment the text shows no more than its size.
+                // The text of an exec shows only the size of the environment.
                 let unseen = recorded.to_string() == made.to_string();
                 f.write_str(if unseen { "\n  (they differ in the environment)" } else { "" })
             }

@@ -1,4 +1,5 @@
-//! Which process is which: from who made it, and with which call. Nothing is asked of the process itself.
+//! Derives the role of each process from its parent and the call that created it. Nothing is read from the
+//! process itself.
 
 use std::string::String;
 use std::vec::Vec;
@@ -12,10 +13,10 @@ use crate::sim;
 use nsexec::bootstrap::text::is_unseen;
 use nsexec::sys::types::{Pid, Waited};
 
-/// The role of a child, from its parent's role and the call that made it. `forks` is how many children of that kind
-/// the parent has had before.
+/// Returns the role of a child, from its parent's role and the call that created it. `forks` is the number of
+/// mapping tools that the parent has started before.
 ///
-/// A sibling is the next stage; the launcher's child is stage 0; a stage's child is a mapping tool.
+/// A sibling is the next stage. The launcher's child is stage 0, and a stage's child is a mapping tool.
 #[must_use]
 pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
     match (parent, call) {
@@ -26,8 +27,8 @@ pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
     }
 }
 
-/// Sorts what the shared sink holds into sections. `root` is the process that made the sink: the launcher, or stage 0
-/// where the launcher is somebody else's program.
+/// Sorts the shared sink's content into sections. `root` is the role of the process that created the sink:
+/// the launcher, or stage 0 if the launcher is another program.
 #[must_use]
 pub fn of_record(record: &Record, root: Role) -> Run {
     let mut run = Run { origin: Origin::Recorded, lost: record.lost, ..Run::default() };
@@ -63,7 +64,7 @@ pub fn of_record(record: &Record, root: Role) -> Run {
     run
 }
 
-/// What the simulated kernel ran.
+/// Returns the run of the simulated kernel.
 #[must_use]
 pub fn of_report(report: &sim::Report) -> Run {
     let mut run = Run { origin: Origin::Planned, ..Run::default() };
@@ -77,7 +78,8 @@ pub fn of_report(report: &sim::Report) -> Run {
             sim::Section::MappingTool => Role::Tool(nth),
             sim::Section::Other => Role::Other(nth),
         });
-        // Once a process is another program its calls are not ours. But a runtime's stage 0 is its own exec of itself.
+        // After an exec, the calls belong to another program. A runtime's stage 0 is the exception: it
+        // executes itself.
         let lines = &process.transcript.lines;
         let executed = lines
             .windows(2)
@@ -98,7 +100,7 @@ pub fn of_report(report: &sim::Report) -> Run {
     run
 }
 
-/// The call that made a process: its own first line, or its parent's, if one of the two was lost.
+/// Returns the call that created a process: its own first line, or its parent's if that was lost.
 fn clone_of<'r>(record: &'r Record, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
     let own = own.first().filter(|line| line.reply == Reply::Child);
     let parent = record.processes.iter().find(|process| process.lineage == parent);
@@ -108,7 +110,7 @@ fn clone_of<'r>(record: &'r Record, own: &'r [Line], parent: &[u32], nth: u32) -
         .map(|line| &line.call)
 }
 
-/// Puts the sections in order, names the mapping tools, and finds out how each process ended.
+/// Sorts the sections, names the mapping tools, and finds the end of each process.
 pub fn finish(run: &mut Run) {
     run.sections.sort_by_key(|section| section.role);
     let pids = pids(run);
@@ -135,19 +137,20 @@ pub fn finish(run: &mut Run) {
     }
 }
 
-/// The base name of what a process executed, or tried to.
+/// Returns the base name of the program that a process executed, or tried to.
 fn executed(lines: &[Line]) -> Option<String> {
     lines.iter().rev().find_map(|line| match &line.call {
         Call::Execve { path, .. } => {
             let name = path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            // The message named it, and may be anybody's.
+            // The name comes from the message, so it may contain control characters.
             Some(String::from_utf8_lossy(name).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect())
         }
         _ => None,
     })
 }
 
-/// The children that a section made, with their pids as the section saw them.
+/// Returns the children that a section created: the line's index, the role, and the pid as the section saw
+/// it.
 #[must_use]
 pub fn children(section: &Section) -> Vec<(usize, Role, Pid)> {
     let mut forks = 0_u8;
@@ -162,28 +165,28 @@ pub fn children(section: &Section) -> Vec<(usize, Role, Pid)> {
     children
 }
 
-/// The pid of each process as its parent was told. Nobody tells that of the first.
+/// Returns the pid of each process, as its parent saw it. The first process has none.
 #[must_use]
 pub fn pids(run: &Run) -> Vec<(Role, Pid)> {
     let made = run.sections.iter().flat_map(children);
     made.map(|(_, role, pid)| (role, pid)).collect()
 }
 
-/// One line and where it stands.
+/// One line and its position.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'r> {
     /// The process.
     pub section: &'r Section,
-    /// Which of its lines, from 0.
+    /// The index of the line.
     pub index: usize,
     /// The line.
     pub line: &'r Line,
 }
 
-/// Walks over all lines with a state that a fork copies, as the kernel does with descriptors and credentials: each
-/// process starts with what its parent had at the clone point. Gives the state at the end of each process.
+/// Walks over all lines with a state that a fork copies, as the kernel does with descriptors and credentials.
+/// Each process starts with its parent's state at the clone. Returns the state at the end of each process.
 ///
-/// A parent that died in its clone has no line of it; then the child starts with the parent's last state.
+/// A parent that died in its clone has no line of it. Then the child starts with the parent's last state.
 pub fn inherit<'r, T: Clone>(
     run: &'r Run,
     start: &T,
@@ -191,7 +194,7 @@ pub fn inherit<'r, T: Clone>(
 ) -> Vec<(Role, T)> {
     let mut ends: Vec<(Role, T)> = Vec::new();
     let mut at_birth: Vec<(Role, T)> = Vec::new();
-    // The sections are in the order of their roles, in which parents come first.
+    // The sections are sorted by role, so parents come first.
     for section in &run.sections {
         let known = |states: &[(Role, T)], role| {
             states.iter().find(|(of, _)| *of == role).map(|(_, state)| state.clone())
@@ -239,7 +242,7 @@ mod tests {
         vec![line(fork, Reply::Child), line(call, Reply::NoReturn)]
     }
 
-    /// Launcher, stage 0 with stage 1 and two tools, stage 2.
+    /// Returns a record of a launcher, stage 0 with stage 1 and two tools, and stage 2.
     fn record() -> Record {
         let none = Call::Fork { exit: ExitSignal::None, tid: None };
         let chld = Call::Fork { exit: ExitSignal::Chld, tid: None };
@@ -300,7 +303,7 @@ mod tests {
     fn a_child_inherits_what_its_parent_had_at_the_clone_point() {
         let run = of_record(&record(), Role::Launcher);
         let ends = inherit(&run, &0, |count, _| *count += 1);
-        // Stage 1 comes after one line of the launcher's none and one of stage 0.
+        // Stage 1 inherits a count of one: stage 0's line before the clone.
         let of = |role| ends.iter().find(|(of, _)| *of == role).map(|(_, count)| *count);
         assert_eq!(of(Role::Stage(0)), Some(4));
         assert_eq!(of(Role::Stage(1)), Some(1 + 2));

@@ -1,7 +1,7 @@
 //! A run: the transcripts of its processes, in a fixed order, and how each process ended.
 //!
-//! As JSON lines it is a header, then for each process a line that names it, followed by one line for each call. The
-//! call lines are those of [`sys::record`](crate::record), and so is the version.
+//! As JSON lines it is a header, then for each process a line that names it, followed by one line for each
+//! call. The call lines are those of [`sys::record`](crate::record), and so is the version.
 
 use core::fmt;
 
@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 use crate::record::{self, Line, SCHEMA};
 use nsexec::sys::types::{Signal, WaitStatus};
 
-/// Where a run comes from.
+/// The origin of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// The simulated kernel: what will happen.
+    /// The simulated kernel: the expected calls.
     Planned,
-    /// The recorder, around the real kernel: what we say has happened.
+    /// The recorder, around the real kernel: the calls as the program reports them.
     #[default]
     Recorded,
-    /// strace: what somebody else saw happen.
+    /// strace: the calls as an independent observer saw them.
     Witnessed,
 }
 
@@ -37,17 +37,17 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Which process of a run. The order is that of the sections.
+/// A process of a run. The order is that of the sections.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Who started stage 0.
+    /// The process that started stage 0.
     Launcher,
     /// Stage 0, 1 or 2.
     Stage(u8),
-    /// A mapping tool: the children of stage 0, in their order, from 0.
+    /// A mapping tool: the number of the child of stage 0, from 0.
     Tool(u8),
-    /// A process that the protocol does not know, in the order in which it came up.
+    /// A process that the protocol does not have, numbered in order of appearance.
     Other(u8),
 }
 
@@ -65,20 +65,20 @@ impl fmt::Display for Role {
     }
 }
 
-/// How a process ended, as far as anybody told.
+/// How a process ended, if the run shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// Nobody told.
+    /// The run does not show it.
     #[default]
     Unknown,
     /// It exited with this status.
     Exited(i32),
     /// A signal ended it.
     Signaled(Signal),
-    /// It executed another program, and is that program now.
+    /// It executed another program.
     Executed,
-    /// It went back to its caller: stage 2 of a runtime.
+    /// It returned to its caller: stage 2 of a runtime.
     HandedOver,
 }
 
@@ -104,10 +104,10 @@ impl fmt::Display for End {
     }
 }
 
-/// A call that is none of ours, as the witness wrote it.
+/// A call that the bootstrap does not make, as the witness wrote it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Foreign {
-    /// How many of the section's lines came before it.
+    /// The number of the section's lines before it.
     pub after: usize,
     /// strace's line.
     pub text: String,
@@ -116,20 +116,20 @@ pub struct Foreign {
 /// The lines of one process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Section {
-    /// Which process.
+    /// The process.
     pub role: Role,
-    /// Its name: that of the role, and of a mapping tool also the program's.
+    /// The role's name. For a mapping tool, the program's name follows.
     pub name: String,
     /// Its calls, in order.
     pub lines: Vec<Line>,
     /// How it ended.
     pub end: End,
-    /// Calls that a witness saw and nobody declared. Empty in a plan and in a record.
+    /// Undeclared calls that a witness saw. Empty in a plan and in a record.
     pub foreign: Vec<Foreign>,
 }
 
 impl Section {
-    /// A process without calls.
+    /// Returns a section without calls.
     #[must_use]
     pub fn new(role: Role) -> Self {
         Self { role, name: role.to_string(), lines: Vec::new(), end: End::Unknown, foreign: Vec::new() }
@@ -144,12 +144,12 @@ impl Section {
 /// A run: its processes, launcher first, then the stages, then the mapping tools.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Run {
-    /// Where it comes from.
+    /// The origin.
     pub origin: Origin,
-    /// Lines that the recorder could not hand over.
+    /// The number of lines that the recorder could not write.
     pub lost: u64,
-    /// What else belongs to it, by name: a plan's assumptions, the machine of a record. A comparison uses only
-    /// [`INTERRUPT`](super::normalise::INTERRUPT).
+    /// Further information by name: a plan's assumptions, the machine of a record. A comparison uses only
+    /// [`INTERRUPT`](super::normalise::INTERRUPT) and [`TIMER`](super::normalise::TIMER).
     pub notes: BTreeMap<String, String>,
     /// The processes.
     pub sections: Vec<Section>,
@@ -176,12 +176,12 @@ struct Opening {
     foreign: Vec<Foreign>,
 }
 
-/// Why a text is not a run.
+/// The reason why a text is not a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadError {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The fault.
     pub reason: String,
 }
 
@@ -194,16 +194,16 @@ impl fmt::Display for ReadError {
 impl core::error::Error for ReadError {}
 
 impl Run {
-    /// The section of a process, if it came into being.
+    /// Returns the section of a process, if it exists.
     #[must_use]
     pub fn section(&self, role: Role) -> Option<&Section> {
         self.sections.iter().find(|section| section.role == role)
     }
 
-    /// As JSON lines.
+    /// Returns the run as JSON lines.
     ///
     /// # Errors
-    /// None is known: what is shown are numbers, strings and lists.
+    /// None is known: the content consists of numbers, strings and lists.
     pub fn to_json_lines(&self) -> Result<String, serde_json::Error> {
         let header = Header { schema: SCHEMA, run: self.origin, lost: self.lost, notes: self.notes.clone() };
         let mut text = serde_json::to_string(&header)? + "\n";
@@ -220,15 +220,15 @@ impl Run {
         Ok(text)
     }
 
-    /// From JSON lines.
+    /// Parses a run from JSON lines.
     ///
     /// # Errors
-    /// The first line that does not belong to a run, or a run of another schema.
+    /// [`ReadError`] for the first line that does not belong to a run, or for a run of another schema.
     pub fn from_json_lines(text: &str) -> Result<Self, ReadError> {
         let refused = |line, reason: &dyn fmt::Display| ReadError { line, reason: reason.to_string() };
         let mut lines = (1..).zip(text.lines());
         let (_, first) = lines.next().ok_or(refused(1, &"an empty text is not a run"))?;
-        // Before anything that another version may have otherwise.
+        // The version is checked first: another version may have a different format.
         let record::Version { schema } = serde_json::from_str(first).map_err(|error| refused(1, &error))?;
         if schema != SCHEMA {
             let why = std::format!("schema {schema} of a run; this program reads {SCHEMA}");
@@ -243,7 +243,7 @@ impl Run {
             if value.get("section").is_some() {
                 let Opening { section: name, role, end, foreign } =
                     serde_json::from_value(value).map_err(|error| refused(number, &error))?;
-                // A reader that looks for a process would find one of the two.
+                // Searches for a role would find only one of the two.
                 if run.section(role).is_some() {
                     return Err(refused(number, &std::format!("a second section of the {role}")));
                 }
@@ -285,7 +285,7 @@ mod tests {
     fn a_text_that_is_no_run_is_refused_with_its_line() {
         const LAUNCHER: &str = "{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\n";
         let header = "{\"schema\":1,\"run\":\"planned\"}\n";
-        // A later version need not know the rest as we do.
+        // A later version may have another format after the version number.
         let later = Run::from_json_lines("{\"schema\":2,\"run\":{\"of\":\"something else\"}}").unwrap_err();
         assert!(later.reason.starts_with("schema 2 of a run"), "{later}");
         for (text, line) in [

@@ -1,17 +1,20 @@
-//! What in the launcher's own lines depends on who was faster: its reads of the log, its polls, the order of its reaping.
+//! Normalises the launcher's lines that depend on timing: its reads of the log, its polls, and the order of
+//! its reaping.
 
 use std::vec::Vec;
 
 use crate::record::{Bytes, Call, Line, Reply};
 use nsexec::sys::types::{Fd, Pid, PollEvents, PollFd};
 
-/// How the stages' records come through the log pipe depends on who was faster.
+/// Merges all reads of the log pipe into one, with the records sorted. Their order and their division into
+/// reads depend on timing.
 pub(super) fn merge_log_reads(lines: &mut Vec<Line>) {
     let made = lines.iter().find_map(|line| match (&line.call, &line.reply) {
         (Call::Pipe2, Reply::Pair(read, _)) => Some(*read),
         _ => None,
     });
-    // A runtime's launcher has made it before anything was recorded; then its records tell.
+    // A runtime's launcher has created the pipe before the recording. Then the content of a read identifies
+    // it.
     let pipe = made.or_else(|| {
         lines.iter().find_map(|line| match (&line.call, &line.reply) {
             (Call::Read { fd, .. }, Reply::Data(data)) if data.0.starts_with(b"{\"level\":") => Some(*fd),
@@ -25,7 +28,8 @@ pub(super) fn merge_log_reads(lines: &mut Vec<Line>) {
         Call::Poll { fds, .. } => pipe.is_some() && fds.first().map(|fd| fd.fd) == pipe,
         _ => false,
     };
-    // One poll for each read, with an end of the log or without.
+    // Equal polls are reduced to one. A hang-up counts as readable, since the poll may come before or after
+    // the end of the log.
     let mut polled: Option<Line> = None;
     lines.retain_mut(|line| {
         if !polls_log(line) {
@@ -65,8 +69,9 @@ pub(super) fn merge_log_reads(lines: &mut Vec<Line>) {
     }
 }
 
-/// Which of several descriptors are ready depends on who was faster; the launcher acts on the first. And where the stages
-/// have died, it sees the end of the init pipe or the pidfd of stage 0 first.
+/// Reduces each poll to its first ready descriptor, on which the launcher acts: the others depend on timing.
+/// When the stages have died, the launcher may see the end of the init pipe or the pidfd of stage 0 first.
+/// Both become a hang-up of the init pipe.
 pub(super) fn settle_polls(lines: &mut Vec<Line>) {
     let ends = |line: Option<&Line>, wanted: Fd| {
         let read = line.map(|line| (&line.call, &line.reply));
@@ -86,11 +91,11 @@ pub(super) fn settle_polls(lines: &mut Vec<Line>) {
         if let Line { call: Call::Poll { .. }, reply: Reply::Polled { count, fds } } = &mut lines[index] {
             let is_ready = |fd: &PollFd| fd.revents != PollEvents::NONE;
             let first = fds.iter().position(is_ready);
-            // The wait for the pid line: the second descriptor is the pidfd.
+            // This is the wait for the pid line. The second descriptor is the pidfd.
             let for_line = init.is_some() && fds.first().map(|fd| fd.fd) == init;
             let as_end = for_line && (next_ends || first == Some(1));
             let shown = if as_end { Some(0) } else { first };
-            // The count keeps what it has too much or too little.
+            // A wrong count stays wrong by the same amount.
             let ready = fds.iter().filter(|fd| is_ready(fd)).count();
             *count = (*count + usize::from(shown.is_some())).saturating_sub(ready);
             for (place, fd) in fds.iter_mut().enumerate() {
@@ -108,7 +113,8 @@ pub(super) fn settle_polls(lines: &mut Vec<Line>) {
     }
 }
 
-/// Of several that have ended wait4 gives any first: who that is depends on who was faster.
+/// Sorts adjacent waits for any child by pid. wait4 returns any ended child first, so their order depends on
+/// timing.
 pub(super) fn sort_reaping(lines: &mut [Line]) {
     let reaped = |line: &Line| match (&line.call, &line.reply) {
         (Call::Wait4 { pid: Pid::ANY, .. }, Reply::Waited(waited)) => Some(waited.pid.0),

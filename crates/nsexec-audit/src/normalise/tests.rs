@@ -1,4 +1,4 @@
-//! Tests of what is renamed and what is not.
+//! Tests of the renaming.
 
 use std::string::{String, ToString};
 use std::vec;

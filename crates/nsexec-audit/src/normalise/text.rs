@@ -11,8 +11,9 @@ use nsexec::sys::types::Pid;
 /// The beginning of every log record.
 const RECORD: &[u8] = b"{\"level\":\"";
 
-/// The texts of stage 0's records that name a process, up to the last pid. `#` stands for a pid, a `*` at the end for another
-/// of these texts. Each is matched from the beginning of a record's text; the caller's strings come later in it.
+/// The texts of stage 0's records that contain a pid, up to the last pid. `#` stands for a pid, a `*` at the
+/// end for another of these texts. Each is matched from the beginning of a record's text; the caller's
+/// strings come later in it.
 const OF_STAGE_0: &[&str] = &[
     "update /proc/#/",
     "forward stage-1 (#) and stage-2 (#) pids to runc",
@@ -58,7 +59,8 @@ impl Names {
         }
     }
 
-    /// Renames what goes over a sync pipe or the init pipe: a word, which is a pid after SYNC_RECVPID_PLS, or the pid line.
+    /// Renames a transfer on a sync pipe or the init pipe. A four-byte value is a pid after SYNC_RECVPID_PLS.
+    /// Anything else may be the pid line.
     pub(super) fn word_or_line(&self, state: &mut State, data: &Bytes) -> Bytes {
         const RECVPID_PLS: [u8; 4] = 0x42_u32.to_ne_bytes();
         let Ok(word) = <[u8; 4]>::try_from(&data.0[..]) else { return self.pid_line(data) };
@@ -96,7 +98,7 @@ impl Names {
         }
     }
 
-    /// `{"level":"debug", "msg": "nsexec-1[PID]: TEXT"}`.
+    /// Renames a record `{"level":"debug", "msg": "nsexec-1[PID]: TEXT"}`. `None` for any other text.
     fn parts_of_record(&self, data: &[u8]) -> Option<Vec<u8>> {
         const MESSAGE: &[u8] = b"\", \"msg\": \"nsexec";
         let level = data.strip_prefix(RECORD)?.iter().take_while(|byte| byte.is_ascii_lowercase()).count();
@@ -115,7 +117,8 @@ impl Names {
         Some(out)
     }
 
-    /// The number in place of the writer's pid. A mapping tool writes as stage 0 before its exec.
+    /// The number in place of the pid in the prefix of a record. A mapping tool writes as stage 0 before its
+    /// exec.
     fn writer(&self, stage: u8, pid: i32) -> Pid {
         let speaks = |role: &Role| match role {
             Role::Stage(number) => *number == stage,

@@ -1,4 +1,4 @@
-//! What a plan takes for granted about the machine, with every value a flag can set.
+//! The assumptions of a plan about the machine, including every value that a command-line option can set.
 
 use std::collections::BTreeMap;
 use std::format;
@@ -12,33 +12,33 @@ use nsexec::idmap::Extent;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Errno, FsType, SignalSet};
 
-/// Who owns a namespace that is joined (ioctl_ns(2), NS_GET_USERNS).
+/// The owner of a joined namespace (ioctl_ns(2), NS_GET_USERNS).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
     /// The user namespace that is joined too.
     Joined,
-    /// The caller's own.
+    /// The caller's user namespace.
     Caller,
 }
 
-/// The user namespace that is joined, as far as it decides what may be done in it. The numbers are those of the caller's
-/// user namespace.
+/// The properties of the joined user namespace that decide which steps succeed in it. The ids are those of
+/// the caller's user namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinedUser {
-    /// Who made it (ioctl_ns(2), NS_GET_OWNER_UID).
+    /// The uid of its creator (ioctl_ns(2), NS_GET_OWNER_UID).
     pub maker: u32,
-    /// Its user ids; nothing as long as nobody has written the map.
+    /// Its user id map; empty if no map has been written.
     pub users: Vec<Extent>,
-    /// Its group ids, likewise.
+    /// Its group id map, likewise.
     pub groups: Vec<Extent>,
     /// Whether groups may be changed in it (user_namespaces(7), "/proc/PID/setgroups").
     pub setgroups: bool,
 }
 
 impl JoinedUser {
-    /// One as this caller would make it: root with 65,536 ids that are nobody else's; an ordinary user with its own id
-    /// alone, for which the kernel wants setgroups denied.
+    /// Returns a namespace as this caller would create it. Root maps 65,536 otherwise unused ids. An ordinary
+    /// user maps only its own id, for which the kernel requires setgroups to be denied.
     #[must_use]
     pub fn made_by(uid: u32, gid: u32) -> Self {
         let map = |own| match uid {
@@ -49,29 +49,30 @@ impl JoinedUser {
     }
 }
 
-/// What a path to join is instead of a namespace of its kind.
+/// The reason why a path to join is not a namespace of its kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Amiss {
-    /// Nothing is there.
+    /// The path does not exist (ENOENT).
     Missing,
-    /// One of its folders is a file.
+    /// A component of the path is a file, not a directory (ENOTDIR).
     BelowFile,
-    /// It may not be opened (EACCES).
+    /// The file may not be opened (EACCES).
     Forbidden,
-    /// A file of a process that /proc hides: it cannot be opened (EPERM; hidepid=noaccess in proc(5)).
+    /// A file of a process that /proc hides cannot be opened (EPERM; hidepid=noaccess in proc(5)).
     NotPermitted,
-    /// A FIFO.
+    /// The file is a FIFO.
     Fifo,
-    /// A file of another kind.
+    /// The file is of another type.
     Regular,
-    /// A namespace of another kind.
+    /// The file is a namespace of another kind.
     OtherKind,
-    /// The caller's own namespace; no difference but for a user namespace, which cannot be joined twice.
+    /// The file is the caller's own namespace. This matters only for a user namespace, which cannot be joined
+    /// twice.
     Own,
 }
 
 impl Amiss {
-    /// Every one, with the word for it.
+    /// All values, with their names on the command line.
     pub const ALL: [(&'static str, Self); 8] = [
         ("missing", Self::Missing),
         ("below-file", Self::BelowFile),
@@ -97,20 +98,20 @@ impl Amiss {
     }
 }
 
-/// Why a file that the search for the command meets is not executed.
+/// The reason why the search for the command cannot execute a file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Refused {
-    /// It is there, and may not be executed.
+    /// The file exists, and may not be executed (EACCES).
     NotExecutable,
-    /// A folder on the way may not be searched.
+    /// A directory of the path may not be searched (EACCES).
     Hidden,
-    /// A file of a process that /proc hides (EPERM; hidepid=noaccess in proc(5)).
+    /// The file belongs to a process that /proc hides (EPERM; hidepid=noaccess in proc(5)).
     NotPermitted,
-    /// A folder on the way is a file.
+    /// A component of the path is a file, not a directory (ENOTDIR).
     BelowFile,
 }
 
-/// A kernel, by what it has of what we use.
+/// A kernel version, which decides the available system calls.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Kernel {
     /// 6 in 6.18.
@@ -120,44 +121,44 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A kernel that has everything.
+    /// A kernel with every call that we use.
     pub const CURRENT: Self = Self { major: 6, minor: 18 };
 
-    /// `6.18`, and what distributions put behind it.
+    /// Parses `6.18`, with any distribution suffix.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(|c: char| !c.is_ascii_digit());
         Some(Self { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? })
     }
 
-    /// The level that matters: two kernels with the same calls give the same plan.
+    /// Returns the level that matters: two kernels with the same calls give the same plan.
     #[must_use]
     pub fn level(self) -> &'static str {
         LEVELS.iter().find(|(since, ..)| self >= *since).map_or("4.18", |(_, name, _)| name)
     }
 
-    /// The calls that it lacks, by strace's name.
+    /// Returns the calls that it lacks, by strace's names.
     #[must_use]
     pub fn lacks(self) -> BTreeMap<&'static str, Errno> {
         let lacking = LEVELS.iter().filter(|(since, ..)| self < *since);
         lacking.filter_map(|(.., call)| call.map(|call| (call, Errno::ENOSYS))).collect()
     }
 
-    /// Whether memfd_create takes the flag of Linux 6.3.
+    /// Returns whether memfd_create supports MFD_EXEC (Linux 6.3).
     #[must_use]
     pub fn knows_mfd_exec(self) -> bool {
         self >= Self { major: 6, minor: 3 }
     }
 }
 
-/// Since when there is what, newest first.
+/// Each kernel version with the call that it introduced, newest first.
 const LEVELS: [(Kernel, &str, Option<&str>); 3] = [
     (Kernel { major: 5, minor: 11 }, "5.11", Some("close_range")),
     (Kernel { major: 5, minor: 3 }, "5.3", Some("pidfd_open")),
     (Kernel { major: 4, minor: 18 }, "4.18", None),
 ];
 
-/// The assumptions of a plan. Everything that the machine has a say in.
+/// The assumptions of a plan: everything that depends on the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Assumptions {
     /// Effective user id of the launcher.
@@ -168,41 +169,44 @@ pub struct Assumptions {
     pub capabilities: u64,
     /// The kernel.
     pub kernel: Kernel,
-    /// Subordinate user ids of the caller, if newuidmap would let it use some.
+    /// Subordinate user ids that newuidmap lets the caller use, as first id and count.
     pub subuid: Option<(u32, u32)>,
     /// Subordinate group ids, likewise.
     pub subgid: Option<(u32, u32)>,
-    /// Owners of the namespaces that are joined; a kind that is not here belongs to the joined user namespace, if one
-    /// is joined, and else to the caller's.
+    /// The owners of the joined namespaces. A kind without an entry belongs to the joined user namespace, or
+    /// to the caller's if none is joined.
     pub owners: BTreeMap<NsKind, Owner>,
-    /// A part of /proc is covered, as in most containers.
+    /// Whether a part of /proc is covered by mounts, as in most containers.
     pub proc_masked: bool,
     /// The hidepid mode of /proc. `Off` for a caller in the group that the mount exempts.
     pub hidepid: HidePid,
-    /// The set-user-id bit of a mapping tool does nothing (PR_SET_NO_NEW_PRIVS(2const)).
+    /// Whether the set-user-id bit of a mapping tool has no effect (PR_SET_NO_NEW_PRIVS(2const)).
     pub no_new_privs: bool,
-    /// For how many seconds the machine has been up: its clocks cannot be set back further. Not in the hash.
+    /// The machine's uptime in seconds: its clocks cannot be set back further. Not part of the hash.
     pub uptime: i64,
-    /// What the launcher has blocked when it forks. Not in the hash: it puts it back.
+    /// The signals that the launcher has blocked when it forks. Not part of the hash, since the mask is
+    /// restored.
     pub blocked: SignalSet,
-    /// The kinds to join whose paths are not what they should be. Any other path is a namespace of its kind.
+    /// The kinds to join whose paths are not a namespace of that kind. Any other path is.
     pub amiss: BTreeMap<NsKind, Amiss>,
-    /// The file system of those that are FIFOs or files (statfs(2)): the refusal names it.
+    /// The file system of such FIFOs and files (statfs(2)), which the error message names.
     pub file_system: FsType,
-    /// The user namespace that is joined; `None` for one that the caller would have made.
+    /// The joined user namespace. `None` for one that the caller would have created.
     pub joined_user: Option<JoinedUser>,
-    /// Our own launcher's program runs from a sealed copy of itself, as after
-    /// [`run_from_sealed_copy`](nsexec::launch::run_from_sealed_copy). Asked only by a launch that joins a mount namespace.
+    /// Whether our own launcher's program runs from a sealed copy of itself, as after
+    /// [`run_from_sealed_copy`](nsexec::launch::run_from_sealed_copy). Used only by a launch that joins a
+    /// mount namespace.
     pub sealed: bool,
-    /// The file that the search for the command finds; empty if it finds none, `None` for the first place it looks and
-    /// is not refused at. Not in the hash: where a machine keeps its programs changes nothing before the last call.
+    /// The file that the search for the command finds. Empty if it finds none. `None` for the first candidate
+    /// that is not refused. Not part of the hash: the location of programs changes nothing before the last
+    /// call.
     pub command: Option<Vec<u8>>,
-    /// The files at which the search is refused. Not in the hash either.
+    /// The files at which the search is refused. Not part of the hash either.
     pub refused: BTreeMap<Vec<u8>, Refused>,
 }
 
 impl Assumptions {
-    /// Root with every capability, on a kernel that has everything.
+    /// Returns the assumptions for root with every capability, on a kernel with every call.
     #[must_use]
     pub fn root() -> Self {
         Self {
@@ -227,20 +231,20 @@ impl Assumptions {
         }
     }
 
-    /// An ordinary user without any capability, whose group has the same number.
+    /// Returns the assumptions for an ordinary user without capabilities, with a gid equal to the uid.
     #[must_use]
     pub fn ordinary(uid: u32) -> Self {
         Self { uid, gid: uid, capabilities: 0, ..Self::root() }
     }
 
-    /// Who owns the joined namespace of this kind.
+    /// Returns the owner of the joined namespace of this kind.
     #[must_use]
     pub fn owner(&self, kind: NsKind, joined: NsSet) -> Owner {
         let default = if joined.contains(NsKind::User) { Owner::Joined } else { Owner::Caller };
         self.owners.get(&kind).copied().unwrap_or(default)
     }
 
-    /// The user namespace that is joined, if one is.
+    /// Returns the joined user namespace, or its default.
     #[must_use]
     pub fn joined_user(&self) -> JoinedUser {
         self.joined_user.clone().unwrap_or_else(|| JoinedUser::made_by(self.uid, self.gid))
@@ -254,7 +258,7 @@ impl Assumptions {
         self.subgid.map(|(first, count)| Allowance { own: self.gid, first, count })
     }
 
-    /// As lines of a plan: what is assumed about what. `joined` are the kinds that are joined.
+    /// Returns the assumptions as lines of a plan: subject and value. `joined` are the joined kinds.
     #[must_use]
     pub fn lines(&self, joined: NsSet) -> Vec<(String, String)> {
         let range = |range: Option<(u32, u32)>| match range {
@@ -275,7 +279,7 @@ impl Assumptions {
             ("subordinate group ids", range(self.subgid)),
             ("/proc", if self.proc_masked { "partly covered" } else { "whole" }.to_string()),
         ]);
-        // Said where it is so: nearly nobody has to read of it.
+        // Listed only if set, since few machines have it.
         if self.no_new_privs {
             lines.push((
                 "set-user-id bit of the tools".to_string(),
@@ -313,7 +317,7 @@ impl Assumptions {
     }
 }
 
-/// `0 1000 1, 1 100000 65536`
+/// Formats a map as `0 1000 1, 1 100000 65536`.
 fn shown(map: &[Extent]) -> String {
     let lines: Vec<String> = map.iter().map(ToString::to_string).collect();
     if lines.is_empty() { "none mapped".to_string() } else { lines.join(", ") }

@@ -1,7 +1,7 @@
-//! A run before it happens: the same launch, on the simulated kernel, under stated assumptions.
+//! Plans a run before it happens: the same launch, on the simulated kernel, under stated assumptions.
 //!
-//! A plan is not a second description of what the code does. It is the code: [`Prepared::run`] over a
-//! [`SimSys`](crate::sim::SimSys), whose calls are the plan.
+//! A plan is not a second description of the code. It executes the code: [`Prepared::run`] on a
+//! [`SimSys`](crate::sim::SimSys), whose recorded calls are the plan.
 
 mod assume;
 pub mod runc;
@@ -34,54 +34,55 @@ use nsexec::policy::Policy;
 use nsexec::sys::types::{Errno, Fd, Pid};
 use nsexec::timens::TimeOffsets;
 
-/// What is planned.
+/// The start to plan.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "one for each plan: a box would only be in the way of who builds it"
 )]
 pub enum Start {
-    /// A launch of our own.
+    /// A start by our own launcher.
     Launcher(Prepared),
     /// A Go runtime starts the drop-in with this message.
     Runc {
         /// The bytes on the init pipe.
         message: Vec<u8>,
-        /// Whether it is `runc run` or `runc exec`.
+        /// Whether the runtime is `runc run` or `runc exec`.
         manner: Manner,
-        /// The policy, with the dialect.
+        /// The policy, including the dialect.
         policy: Policy,
     },
 }
 
-/// What will happen.
+/// The planned run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The calls of each process.
     pub run: Run,
-    /// Under which assumptions.
+    /// The assumptions, as subject and value.
     pub assumptions: Vec<(String, String)>,
-    /// What the message cannot say, in words.
+    /// The options that the message cannot express, in words.
     pub policy: Vec<(String, String)>,
-    /// SHA-256 over message, dialect, policy, assumptions, and the command's arguments as they were given or the runtime's
-    /// manner, normalised: the same on every machine. Not in it is the environment, with what a search of PATH finds.
+    /// SHA-256 over the message, the dialect, the policy, the assumptions, and the command's arguments or the
+    /// runtime's manner. The input is normalised, so the hash is the same on every machine. The environment,
+    /// and what a search of PATH finds, are not part of it.
     pub hash: String,
-    /// What the rules found.
+    /// The findings of the rules.
     pub findings: Vec<Finding>,
     /// The pid line, without its newline.
     pub pid_line: Option<String>,
     /// The records on the log pipe, in the order of the sections.
     pub log: Vec<String>,
-    /// Whether the command or the init comes out at the end.
+    /// Whether the command is executed or the init handed over.
     pub succeeds: bool,
 }
 
-/// Why there is no plan.
+/// The reasons for which there is no plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PlanError {
-    /// The message is malformed: what is wrong, in words.
+    /// The message is malformed, with a description of the fault.
     Message(String),
-    /// It cannot be encoded again for the hash.
+    /// The message cannot be encoded again for the hash.
     Encode(EncodeError),
 }
 
@@ -99,7 +100,7 @@ impl core::error::Error for PlanError {}
 /// Plans `start` under `assumptions`.
 ///
 /// # Errors
-/// The message is none.
+/// [`PlanError`] if the message is malformed, or cannot be encoded for the hash.
 pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError> {
     let (message, policy) = match start {
         Start::Launcher(prepared) => (prepared.message(), *prepared.policy()),
@@ -111,12 +112,12 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
     if policy.dialect.cloned_binary {
-        // Only these make a file in memory, so only their plans depend on it.
+        // Only these dialects create a file in memory, so only their plans depend on MFD_EXEC.
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
         assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
     }
     if matches!(start, Start::Launcher(_)) && joined.contains(NsKind::Mnt) && !policy.trusted_mounts {
-        // Only these launches ask for the copy.
+        // Only these launches require the copy.
         let file =
             if assumptions.sealed { "a sealed copy of itself" } else { "a file that can be written to" };
         assumption_lines.push(("this program runs from".to_string(), file.to_string()));
@@ -156,7 +157,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     })
 }
 
-/// The policy in words.
+/// Returns the policy in words.
 fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     let lines = [
@@ -170,12 +171,12 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
         ("kill with the launcher", yes(policy.kill_child)),
         ("descriptors", format!("{:?}", policy.descriptors)),
     ];
-    // Said where it is so: nearly no launcher asks for it.
+    // Listed only if set, since few launchers set it.
     let trusted = policy.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
     lines.into_iter().chain(trusted).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
-/// The message is hashed as a little-endian machine would send it.
+/// Returns the plan's hash. The message is hashed as a little-endian machine would encode it.
 fn hash(
     start: &Start,
     bootstrap: &Bootstrap<'_>,
@@ -198,7 +199,7 @@ fn hash(
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The command's arguments, for the hash: how many, and each with its NUL.
+/// Returns the command's arguments for the hash: their number, and each with its NUL.
 fn words(prepared: &Prepared) -> Vec<u8> {
     let mut words = format!("command: {} words\n", prepared.argv().count()).into_bytes();
     for word in prepared.argv() {
@@ -221,7 +222,7 @@ const fn kind_of(kind: NsKind) -> sim::Kind {
     }
 }
 
-/// The machine of the assumptions, with the namespaces that are to be joined.
+/// Returns a simulated machine for the assumptions, with the namespaces to join.
 fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
     let mut lacks = assumptions.kernel.lacks();
     if !assumptions.kernel.knows_mfd_exec() {
@@ -252,7 +253,7 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
         }
     }
     join_targets(&mut sim, bootstrap, &caller, assumptions);
-    // Whatever they are: a path that says where.
+    // Mount sources may be any file. A directory stands for all of them.
     let sources = bootstrap.mount_sources().into_iter().flat_map(|sources| sources.iter());
     for source in sources.filter(|source| !source.is_empty()) {
         if let Ok(path) = core::str::from_utf8(source) {
@@ -272,13 +273,13 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
     let inside =
         joined.contains(NsKind::User).then(|| user_container(sim, caller, assumptions, &of(Owner::Joined)));
     let outside = sim.container(&Container { maker: User::root(), maps: None, kinds: &of(Owner::Caller) });
-    // One file may be named for two kinds: it is what it is for the kind that it has.
+    // One file may be listed for two kinds. The entry of its real kind is created last, so it takes effect.
     let is_other = |kind| assumptions.amiss.get(&kind) == Some(&Amiss::OtherKind);
     let (wrong, right): (Vec<_>, Vec<_>) = paths.iter().partition(|entry| is_other(entry.kind));
     for entry in wrong.into_iter().chain(right) {
         let in_user = entry.kind == NsKind::User || assumptions.owner(entry.kind, joined) == Owner::Joined;
         let pid = inside.filter(|_| in_user).unwrap_or(outside);
-        // A path that is no text is not known to the simulated machine, which then has no such file.
+        // A path that is not UTF-8 does not exist on the simulated machine.
         let Ok(path) = core::str::from_utf8(entry.path) else { continue };
         let file = match assumptions.amiss.get(&entry.kind) {
             None => Extra::Namespace(sim.namespace(pid, kind_of(entry.kind))),
@@ -287,7 +288,7 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
                 let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
                 Extra::Namespace(sim.namespace(outside, other))
             }
-            // The path may name a pid that a simulated process has.
+            // The path may name a pid that a simulated process has, so it is removed explicitly.
             Some(Amiss::Missing) => Extra::Missing,
             Some(Amiss::BelowFile) => {
                 sim.file(above(path), Extra::Regular(Rc::from(&b""[..])));
@@ -302,12 +303,12 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
     }
 }
 
-/// What a path is below of.
+/// Returns the parent directory of a path.
 fn above(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(above, _)| above)
 }
 
-/// Somebody in the user namespace that is joined, with the namespaces that it owns.
+/// Creates a process in the user namespace to join, with the namespaces that it owns.
 fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds: &[sim::Kind]) -> Pid {
     let JoinedUser { maker, users, groups, setgroups } = assumptions.joined_user();
     let maker = match maker {
@@ -316,7 +317,7 @@ fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds
         uid => User::ordinary(uid),
     };
     let text = |map: &[Extent]| map.iter().map(|line| format!("{line}\n")).collect::<String>();
-    // What is no map nobody can have written.
+    // An invalid map cannot have been written, so the namespace has no map.
     let checked = |text: String| {
         let right = CString::new(text.clone()).is_ok_and(|text| IdMap::parse(&text).is_ok());
         if right { text } else { String::new() }
@@ -329,7 +330,7 @@ fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds
     pid
 }
 
-/// The files that the search for the command meets.
+/// Creates the files that the search for the command meets.
 fn search(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) {
     for (path, refused) in &assumptions.refused {
         let Ok(path) = core::str::from_utf8(path) else { continue };
@@ -361,16 +362,16 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
     for fd in prepared.named_descriptors().iter().filter(|fd| **fd > Fd::STDERR) {
-        // Whatever the caller has there. Before the pipe, which would get the number.
+        // Any open file will do. It is created before the pipe, which would get the number.
         sim.duplicate(Fd(0), *fd);
     }
     if prepared.is_interruptible() {
-        // Nobody will: a pipe into which nothing is written.
+        // No interrupt occurs in a plan: the pipe is never written to.
         let (interrupt, _) = sim.pipe(false);
         prepared = prepared.interrupted_through(interrupt);
     }
     if prepared.timeout().is_some() {
-        // In a plan the time never passes.
+        // No time passes in a plan.
         let (timer, _) = sim.pipe(false);
         prepared = prepared.timed_through(timer);
     }
@@ -379,7 +380,7 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
     sim.launcher(move |sys| {
         let mut memory = vec![0; prepared.message().len()];
         match prepared.run(sys, &mut memory, &mut Collector::default()) {
-            // It waits for the command.
+            // The launcher waits for the command.
             Launched::Started { .. } => Ended::Stay,
             Launched::Failed(_) => Ended::Exit(1),
             Launched::Exit(status) => Ended::Exit(status),
@@ -388,7 +389,8 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
     interrupt
 }
 
-/// The simulated processes as a run. How the launcher ends is not planned: it goes on with its program.
+/// Returns the simulated processes as a run. The launcher's end is not planned: it continues with its own
+/// program.
 fn run_of(report: &Report) -> Run {
     let mut run = of_report(report);
     for section in run.sections.iter_mut().filter(|section| section.role == Role::Launcher) {
@@ -461,7 +463,8 @@ mod tests {
         Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }
     }
 
-    /// What runc itself does is no breach of ours, and it does not kill whom it has reaped.
+    /// Steps of runc itself are not our breaches. The simulated runc does not kill a process that it has
+    /// reaped.
     #[test]
     fn a_runtimes_start_that_fails_keeps_every_rule() {
         for manner in [Manner::Init, Manner::Exec] {
@@ -472,7 +475,7 @@ mod tests {
         }
     }
 
-    /// A launch that joins, and drops its groups if it may.
+    /// Plans a launch that joins a namespace, and drops its groups if it may.
     fn joining(path: &CStr, assumptions: &Assumptions) -> Plan {
         let paths = NsPaths::parse(path.to_bytes(), NsSet::ALL).unwrap();
         let policy = Policy {
@@ -511,14 +514,14 @@ mod tests {
         assert_ne!(allowed.hash, denied.hash);
         let unmapped = with(&|user| (user.users, user.groups) = (Vec::new(), Vec::new()));
         assert!(!unmapped.succeeds && answer(&unmapped, "setresuid").starts_with("-1 EINVAL"));
-        // What nobody can have written is no map.
+        // An invalid map cannot have been written, so it counts as no map.
         let nonsense = with(&|user| user.users.push(Extent { inside: 0, outside: 7, count: 0 }));
         assert_eq!(answer(&nonsense, "setresuid"), answer(&unmapped, "setresuid"));
-        // Without a word about it: as root would have made it, and as an ordinary user would.
+        // The default depends on the caller: root's namespace allows setgroups, an ordinary user's denies it.
         assert_eq!(answer(&joining(c"user:/u", &Assumptions::root()), "setgroups"), "0");
         let own = joining(c"user:/u", &Assumptions::ordinary(1000));
         assert!(own.succeeds && answer(&own, "setgroups").starts_with("-1 EPERM"), "{:?}", own.log);
-        // Of somebody else, to whom the caller is nobody.
+        // A namespace of another user, over which the caller has no privilege.
         let foreign =
             Assumptions { joined_user: Some(JoinedUser::made_by(7, 7)), ..Assumptions::ordinary(1000) };
         assert!(answer(&joining(c"user:/u", &foreign), "setns").starts_with("-1 EPERM"));
@@ -537,7 +540,7 @@ mod tests {
         assert!(!bare.succeeds && bare.run.sections.len() == 1, "{:?}", bare.run);
         assert_eq!(file(&bare).as_deref(), Some("a file that can be written to"));
         assert_ne!(bare.hash, sealed.hash);
-        // Nothing else depends on it.
+        // No other plan depends on it.
         let other = joining(c"net:/n", &Assumptions { sealed: false, ..Assumptions::root() });
         assert!(other.succeeds && file(&other).is_none(), "{:?}", other.log);
     }

@@ -1,16 +1,17 @@
-//! A start of the drop-in on the simulated kernel: how the Go halves of runc's release lines launch (spec 2.8), and what
-//! their `init` does when the bootstrap has handed over.
+//! Starts the drop-in on the simulated kernel, as the Go parents of runc's release lines do
+//! (docs/protocol.md#what-the-go-parent-does). Also simulates the Go half of `runc init` after the hand-over.
 //!
-//! A Go runtime is not our code, so this is a likeness, as small as it can be: who is told what, and who waits for whom.
+//! A Go runtime is not our code. The simulation covers only the messages that it sends and receives, and its
+//! waits. The order of the waits:
 //!
 //! | line | `runc run` | `runc exec` |
 //! |---|---|---|
 //! | seed | stage 0, pid line, stage 1 | the same |
-//! | 1.0 | ready byte, pid line, stage 1, is stage 2 there, the byte 0x80 with a cgroup namespace, stage 0 | ready byte, stage 0, pid line, stage 1 |
-//! | 1.1 | the same without that byte, and with numbers kept free for mount sources | the same |
-//! | since 1.2 | pid line, stage 1, is stage 2 there, stage 0 | stage 0, pid line, stage 1 |
+//! | 1.0 | ready byte, pid line, stage 1, check of stage 2, byte 0x80 with a cgroup namespace, stage 0 | ready byte, stage 0, pid line, stage 1 |
+//! | 1.1 | the same without the byte 0x80, with numbers reserved for mount sources | the same |
+//! | since 1.2 | pid line, stage 1, check of stage 2, stage 0 | stage 0, pid line, stage 1 |
 //!
-//! And then the configuration, in all of them.
+//! Each line sends the configuration last.
 
 use core::ffi::CStr;
 
@@ -35,51 +36,52 @@ use nsexec::sys::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Signal, WaitFor, WaitStatus,
 };
 
-/// In which order the launcher waits.
+/// The order of the launcher's waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
-    /// `runc run`: pid line, stage 1, is stage 2 there, stage 0, configuration.
+    /// `runc run`: pid line, stage 1, check of stage 2, stage 0, configuration.
     Init,
     /// `runc exec`: stage 0, pid line, stage 1, configuration.
     Exec,
 }
 
-/// What the launcher says of the numbers that it keeps free for mount sources.
+/// The launcher's list of the numbers that it reserves for mount sources, in `_LIBCONTAINER_MOUNT_FDS`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MountNumbers {
-    /// One for each source, and it says which.
+    /// One number for each source.
     Kept,
-    /// Nothing.
+    /// The variable is not set.
     Unsaid,
-    /// Something else.
+    /// Another value of the variable.
     Said(&'static str),
 }
 
-/// A start.
+/// The parameters of a start.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// Whether it is `runc run` or `runc exec`.
+    /// Whether the launcher is `runc run` or `runc exec`.
     pub manner: Manner,
-    /// What is logged.
+    /// The log level.
     pub level: Level,
-    /// The policy, with the dialect.
+    /// The policy, including the dialect.
     pub policy: Policy,
     /// The bytes on the init pipe.
     pub message: Vec<u8>,
-    /// The numbers of the mount sources, if the message has any.
+    /// The numbers for the mount sources, if the message has any.
     pub mount_numbers: MountNumbers,
 }
 
-/// What the launcher says to the init when the bootstrap is over: a JSON object.
+/// The launcher's message to the init after the bootstrap: a JSON object.
 pub const CONFIG: &[u8] = b"{\"args\":[]}\n";
 
-/// Bytes that a program copies at once where the kernel does not.
+/// The buffer size, in bytes, for copying the program without sendfile.
 const COPYING: usize = 4096;
 
-/// Where the runtime's program lies.
+/// The path of the runtime's program.
 const RUNC: &CStr = c"/usr/bin/runc";
 
-/// Makes a drop-in start of `sim`'s launcher: init pipe and log pipe, stage 0 by fork and exec.
+/// Makes `sim`'s launcher start the drop-in: creates the init pipe and the log pipe, and starts stage 0 by
+/// fork and exec.
 pub fn drop_in(sim: &mut Sim, launch: Launch) {
     let Launch { manner, level, policy, message, mount_numbers } = launch;
     let dialect = policy.dialect;
@@ -124,7 +126,8 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
         let status = if talk.converse(sys, init, &mut current).is_some() {
             0
         } else {
-            // runc's terminate: SIGKILL and wait. Go's os.Process kills nobody whom it has reaped.
+            // As runc's terminate: SIGKILL, then wait. Go's os.Process sends no signal to a process that it
+            // has reaped.
             if let Some(pid) = current {
                 let _ = sys.kill(pid, Signal::KILL);
                 let _ = wait(sys, pid);
@@ -139,7 +142,8 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
     });
 }
 
-/// Copies of the stages' end of the init pipe, one for each mount source, and the list of their numbers.
+/// Duplicates the stages' end of the init pipe once for each mount source. Returns the list of the numbers as
+/// text, and the descriptors.
 fn keep_numbers(
     sim: &mut Sim,
     message: &[u8],
@@ -150,7 +154,7 @@ fn keep_numbers(
     let Some(sources) = sources.and_then(|(bootstrap, _)| bootstrap.mount_sources()) else {
         return (None, Vec::new());
     };
-    /// The first number that none of the standard descriptors and the pipes has.
+    /// The first number after the standard descriptors and the pipes.
     const FIRST: i32 = 7;
     let mut kept = Vec::new();
     let mut numbers = Vec::new();
@@ -167,7 +171,7 @@ fn keep_numbers(
     (Some(format!("[{}]", numbers.join(","))), kept)
 }
 
-/// What an environment says about the program.
+/// Returns the settings of an environment for the program's own copy.
 #[must_use]
 pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
     let mut variables = environ.split(|byte| *byte == 0);
@@ -177,7 +181,7 @@ pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
     OwnProgram { state_dir: None, mark, environ: Some(environ) }
 }
 
-/// What `runc init` is: the bootstrap, then the Go half up to the configuration.
+/// Runs `runc init`: the bootstrap, then the Go half until it has the configuration.
 pub fn runc_init<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,
@@ -185,7 +189,7 @@ pub fn runc_init<S: Sys>(
     policy: &Policy,
     memory: usize,
 ) -> Ended {
-    // With room for the arguments and the environment of a copy.
+    // A copy also needs room for its arguments and environment.
     let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPYING } else { 0 };
     let mut memory = vec![0; memory];
     match executed(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
@@ -195,7 +199,7 @@ pub fn runc_init<S: Sys>(
             let mut config = vec![0; CONFIG.len()];
             let got = environment.init.map(|init| read_full(sys, init, &mut config));
             if got != Some(Ok(CONFIG.len())) {
-                // The configuration does not come: `runc init` fails.
+                // Without the configuration, `runc init` fails.
                 return Ended::Exit(1);
             }
             if let Some(log) = environment.log {
@@ -206,7 +210,7 @@ pub fn runc_init<S: Sys>(
     }
 }
 
-/// What the launcher says and hears.
+/// The launcher's side of the conversation.
 struct Talk<'t> {
     manner: Manner,
     dialect: &'static Dialect,
@@ -214,21 +218,22 @@ struct Talk<'t> {
 }
 
 impl Talk<'_> {
-    /// `current` is the process that runc's handle stands for, until it is reaped.
+    /// Exchanges all messages of a start. `current` is the process that runc's handle refers to, until it is
+    /// reaped.
     fn converse(&self, sys: &mut SimSys, init: Fd, current: &mut Option<Pid>) -> Option<()> {
         let stage_0 = (*current)?;
-        // The older lines' Go reads the ready byte in a thread of its own, and goes on when it has the byte and the message is
-        // out.
+        // The older lines read the ready byte in a separate goroutine. They continue when the byte is read
+        // and the message is sent.
         send_all(sys, init, self.message).ok()?;
         if self.dialect.ready_byte {
             let mut byte = [0];
             (read_full(sys, init, &mut byte) == Ok(1) && byte == [READY]).then_some(())?;
         }
-        // A pid line that comes at the very end leaves no choice.
+        // A late pid line is sent after stage 0's last step, so stage 0 is waited for first.
         let stage_2 = if self.manner == Manner::Init && !self.dialect.pid_line_late {
             let (stage_1, stage_2) = self.read_pids(sys, init)?;
             wait(sys, stage_1);
-            // It reads stage 2's links in /proc/PID/fd, so stage 2 must be alive.
+            // runc reads stage 2's links in /proc/PID/fd, so stage 2 must be alive.
             sys.kill(stage_2, Signal(0)).ok()?;
             if self.awaits_cgroup_byte() {
                 send_all(sys, init, &[CGROUP_BYTE]).ok()?;
@@ -245,14 +250,14 @@ impl Talk<'_> {
         send_all(sys, init, CONFIG).ok()
     }
 
-    /// The launcher knows what it has asked for.
+    /// Returns whether stage 2 waits for the byte 0x80, according to the message.
     fn awaits_cgroup_byte(&self) -> bool {
         let asked = decode(self.message, self.dialect, ByteOrder::NATIVE).ok();
         self.dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte
             && asked.is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
     }
 
-    /// Go decodes one JSON object; nothing comes behind it until the configuration has gone out.
+    /// Reads the pid line. Go decodes one JSON object; no more data follows until the configuration is sent.
     fn read_pids(&self, sys: &mut SimSys, init: Fd) -> Option<(Pid, Pid)> {
         let mut line = Vec::new();
         let mut buffer = [0; 512];
@@ -269,7 +274,7 @@ impl Talk<'_> {
 }
 
 fn succeeded(status: Option<WaitStatus>, current: &mut Option<Pid>) -> Option<()> {
-    // A wait that failed has reaped nobody.
+    // A failed wait has reaped no process.
     if status.is_some() {
         *current = None;
     }

@@ -1,9 +1,12 @@
-//! The sections, woven into one order for the diagrams.
+//! Merges the sections into one order of events, for the diagrams.
 //!
-//! Each section is a lane of acts. A transfer is drawn when its sender and its reader have both come to it, an end
-//! when somebody waits for it, so that the order is one in which the run can have happened. Which write is read by
-//! which read follows from the bytes: each direction of a channel is a stream, in which a write and the read that
-//! takes its first byte belong together. A write that nobody reads although its reader was recorded is lost.
+//! Each section is a track of entries. A transfer is emitted when both its sender and its reader have reached
+//! it. The end of a process is emitted when another process waits for it. So the order is one in which the
+//! run can have happened.
+//!
+//! Bytes show which write belongs to which read: each direction of a channel is a stream. A write belongs to
+//! the read that takes its first byte. If the reader was recorded but did not read a write, that write is
+//! lost.
 
 mod lanes;
 mod weave;
@@ -14,14 +17,14 @@ use std::vec::Vec;
 use super::{Document, Fate, Role};
 use nsexec::namespace::NsSet;
 
-/// What kind of step a note is about.
+/// The class of a note.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mark {
     /// A namespace is joined.
     Join,
     /// Namespaces are created.
     Create,
-    /// Who may look into a process.
+    /// A change of the dumpable flag, which controls access to the process.
     Privacy,
     /// User, group, session.
     Identity,
@@ -29,92 +32,92 @@ pub enum Mark {
     Maps,
     /// Anything else that happens to a process.
     Setup,
-    /// A refusal that is part of the protocol.
+    /// A refusal that the protocol expects.
     Refused,
     /// A failure.
     Failed,
 }
 
-/// Something that one process does, in words.
+/// A step of one process, in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Note {
-    /// What kind of step.
+    /// Its class.
     pub mark: Mark,
-    /// Which namespaces it changes.
+    /// The namespaces that it changes.
     pub kinds: NsSet,
     /// In words; a second line holds data.
     pub text: String,
 }
 
-/// What travels between two processes.
+/// The kind of pipe that a message travels on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Carried {
-    /// The bootstrap message, the pid line, the word to go: on the init pipe.
+    /// The init pipe: the bootstrap message, the pid line, the go message.
     Init,
-    /// A message between two stages.
+    /// A sync pipe: a message between two stages.
     Sync,
 }
 
-/// What happens.
+/// The content of an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum What {
-    /// Something travels.
+    /// A message is sent.
     Message {
-        /// From whom.
+        /// The sender.
         from: Role,
-        /// To whom.
+        /// The receiver.
         to: Role,
-        /// By which way.
+        /// The kind of pipe.
         carried: Carried,
         /// In words.
         text: String,
-        /// Nobody has read it.
+        /// Whether no process has read it.
         lost: bool,
     },
-    /// A process is made.
+    /// A process is created.
     Fork {
-        /// By whom.
+        /// The parent.
         parent: Role,
-        /// Which.
+        /// The child.
         child: Role,
     },
     /// A step of one process.
     Step {
-        /// Whose.
+        /// The process.
         role: Role,
-        /// What it does.
+        /// The note.
         note: Note,
     },
     /// A process is killed.
     Kill {
-        /// By whom.
+        /// The sender of the signal.
         from: Role,
-        /// Who.
+        /// The killed process.
         to: Role,
     },
-    /// The last that is known of a process.
+    /// The end of a process, or of its record.
     End {
-        /// Whose.
+        /// The process.
         role: Role,
         /// In words.
         outcome: String,
-        /// What became of it.
+        /// How it ended.
         fate: Fate,
-        /// Who waited for it.
+        /// The process that waited for it.
         reaper: Option<Role>,
     },
 }
 
-/// What happens, and the line that says so.
+/// An event, with the line that recorded it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// What.
+    /// The content of the event.
     pub what: What,
-    /// The index of a section and of a line in it.
+    /// The index of its section, and of its line in that section.
     pub source: Option<(usize, usize)>,
 }
 
-/// All that happens, in an order in which it can have happened.
+/// Returns all events, in an order in which they can have happened.
 #[must_use]
 pub fn events(document: &Document<'_>) -> Vec<Event> {
     weave::weave(lanes::lanes(document))

@@ -1,4 +1,4 @@
-//! As a mermaid sequence diagram.
+//! Renders a document as a mermaid sequence diagram.
 
 use std::format;
 use std::string::String;
@@ -8,7 +8,7 @@ use super::events::{Carried, Event, Mark, Note, What, events};
 use super::{Document, Fate, Role};
 use nsexec::bootstrap::text::is_unseen;
 
-/// The document as the text of a `sequenceDiagram`, with a newline at the end.
+/// Returns the document as the text of a `sequenceDiagram`, with a newline at the end.
 #[must_use]
 pub fn mermaid(document: &Document<'_>) -> String {
     let events = events(document);
@@ -40,7 +40,8 @@ pub fn mermaid(document: &Document<'_>) -> String {
     out
 }
 
-/// The steps of the same kind that the same process makes right after: one note has them all.
+/// Splits off the steps of the same process and mark at the beginning: they share one note with the step
+/// before them.
 pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>, &[Event]) {
     let mut notes = Vec::new();
     while let Some((Event { what: What::Step { role: other, note }, .. }, after)) = events.split_first() {
@@ -53,7 +54,7 @@ pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>,
     (notes, events)
 }
 
-/// The launcher and the stages always; the tool where it is used.
+/// Returns the participants: the launcher and the stages always, the tool if it is started.
 fn participants(events: &[Event]) -> Vec<String> {
     let tool = events.iter().any(|event| matches!(event.what, What::Fork { child: Role::Tool, .. }));
     let shown = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool);
@@ -87,8 +88,8 @@ fn lines(what: &What, made: &mut Vec<Role>) -> Vec<String> {
             std::vec![format!("{}{arrow}{}: {}", id(*from), id(*to), escaped(text))]
         }
         What::Fork { parent, child } => {
-            // The participants stand in the order of their columns, so none is declared by `create`; a tool may be
-            // made twice, which mermaid would not have at all.
+            // Participants are declared in the order of their columns, so `create` is not used. A tool may
+            // run twice, and mermaid does not allow a second `create`.
             made.push(*child);
             std::vec![
                 format!("{}->>{}: {}", id(*parent), id(*child), clone_word(*parent)),
@@ -101,7 +102,7 @@ fn lines(what: &What, made: &mut Vec<Role>) -> Vec<String> {
     }
 }
 
-/// What the arrow to a new process says.
+/// Returns the label of the arrow to a new process.
 pub(super) const fn clone_word(parent: Role) -> &'static str {
     match parent {
         Role::Launcher => "fork",
@@ -124,7 +125,7 @@ fn end(role: Role, outcome: &str, fate: Fate, reaper: Option<Role>, made: &mut V
     lines
 }
 
-/// Text in which nothing is syntax: mermaid's own entities for what it would read, and a break for a newline.
+/// Escapes text for mermaid: syntax characters become mermaid's entities, a newline becomes a break.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -138,7 +139,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// A title stands in YAML: in quotes, so that nothing in it is syntax there.
+/// Quotes a title for the YAML front matter, so that it contains no YAML syntax.
 fn front_matter(title: &str) -> String {
     let plain: String = title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("'{}'", plain.replace('\'', "''"))

@@ -1,12 +1,12 @@
-//! What a reader sees of a plan, or of a run: text, a mermaid diagram, a picture.
+//! Renders a plan, or a run, as text, as a mermaid diagram, or as an SVG picture.
 //!
-//! All three are pure functions of a [`Document`], which borrows from whoever has the lines.
+//! All three are pure functions of a [`Document`], which borrows the lines from the caller.
 //!
 //! | read | for |
 //! |---|---|
-//! | [`walk`] | line by line, what each descriptor is and what each message says |
+//! | [`walk`] | each line with the object behind its descriptor and the content of its message |
 //! | [`why`] | the reason for a step, in words |
-//! | [`events`] | the sections woven into one order, for the diagrams |
+//! | [`events`] | the sections merged into one order, for the diagrams |
 //! | [`text`], [`mermaid`], [`svg`] | the three forms |
 
 pub mod events;
@@ -24,85 +24,86 @@ mod tests;
 
 use crate::record::Line;
 
-/// Everything that is shown.
+/// The complete input of a rendering.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Document<'a> {
-    /// What it is: `Plan of a start`, `Record of a run`.
+    /// The title: `Plan of a start`, `Record of a run`.
     pub title: &'a str,
     /// The hash of a plan.
     pub hash: Option<&'a str>,
-    /// What the plan takes for granted.
+    /// The assumptions of the plan.
     pub assumptions: &'a [Fact<'a>],
-    /// One for each process. An order is not needed; the usual one is that of [`Role`].
+    /// One section for each process, in any order. The usual order is that of [`Role`].
     pub sections: &'a [Section<'a>],
-    /// What stage 0 tells the launcher, without its newline.
+    /// The line that stage 0 writes to the init pipe, without its newline.
     pub pid_line: Option<&'a str>,
     /// The records on the log pipe.
     pub log: &'a [&'a str],
-    /// What the rules found.
+    /// The findings of the rules.
     pub findings: &'a [&'a str],
 }
 
 /// A key and its value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fact<'a> {
-    /// What is assumed about: `uid`, `kernel`, `owner of /run/netns/a`.
+    /// The subject: `uid`, `kernel`, `owner of /run/netns/a`.
     pub key: &'a str,
-    /// What is assumed.
+    /// The assumed value.
     pub value: &'a str,
 }
 
-/// One process.
+/// One process of a document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Section<'a> {
     /// `launcher`, `stage-0 parent`, `stage-1 child`, `stage-2 init`, `mapping tool`.
     pub name: &'a str,
-    /// Its own calls. A process that a clone made begins with that clone and the reply
+    /// The process's own calls. A process that a clone created begins with that clone and the reply
     /// [`Child`](crate::record::Reply::Child).
     pub lines: &'a [Line],
-    /// What became of it, in words: `exit 0`, `killed by SIGKILL`, `hands over`.
+    /// How the process ended, in words: `exit 0`, `killed by SIGKILL`, `hands over`.
     pub outcome: &'a str,
-    /// What became of it.
+    /// How the process ended, as a class.
     pub fate: Fate,
 }
 
-/// What became of a process.
+/// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Fate {
-    /// It has ended, as it should.
+    /// It ended with success.
     Ended,
-    /// It has ended, and should not have.
+    /// It ended with a failure.
     Failed,
-    /// It goes on after its last line: the launcher, the command.
+    /// It continues after its last line: the launcher, or the command.
     LivesOn,
 }
 
-/// Who a process is, in the order of the diagrams' columns.
+/// The role of a process, in the order of the diagrams' columns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Role {
-    /// Whoever started stage 0.
+    /// The process that started stage 0.
     Launcher,
-    /// The parent.
+    /// Stage 0, `runc:[0:PARENT]`.
     Stage0,
-    /// The child.
+    /// Stage 1, `runc:[1:CHILD]`.
     Stage1,
-    /// The init.
+    /// Stage 2, `runc:[2:INIT]`.
     Stage2,
     /// newuidmap or newgidmap.
     Tool,
 }
 
 impl Role {
-    /// In their order.
+    /// All roles, in their order.
     pub const ALL: [Self; 5] = [Self::Launcher, Self::Stage0, Self::Stage1, Self::Stage2, Self::Tool];
 
-    /// By the name of a section; what follows the first words may vary (`mapping tool newuidmap`).
+    /// Returns the role for the name of a section. More words may follow the role's own (`mapping tool
+    /// newuidmap`).
     #[must_use]
     pub fn of(section: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| section.starts_with(role.section()))
     }
 
-    /// How the name of its section begins.
+    /// Returns the beginning of the section's name.
     #[must_use]
     pub const fn section(self) -> &'static str {
         match self {
@@ -114,7 +115,7 @@ impl Role {
         }
     }
 
-    /// In a sentence.
+    /// Returns the role's name as used in a sentence.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -126,7 +127,7 @@ impl Role {
         }
     }
 
-    /// What it is, below its name.
+    /// Returns the short description that the diagrams show below the name.
     #[must_use]
     pub const fn epithet(self) -> &'static str {
         match self {

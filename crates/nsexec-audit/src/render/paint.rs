@@ -1,4 +1,4 @@
-//! Pieces of text with a meaning: a call's line cut into them, folded, and coloured.
+//! Styled pieces of text: splits a call's line into them, folds them, and paints them with colours.
 
 use std::format;
 use std::string::{String, ToString};
@@ -11,12 +11,12 @@ use super::walk::descriptor;
 use crate::record::{Call, Line, Reply};
 use nsexec::bootstrap::text::is_unseen;
 
-/// A quoted string of more bytes than this is abbreviated,
+/// A quoted string with more bytes than this is abbreviated to [`STRING_SHOWN`] bytes.
 const STRING_LIMIT: usize = 64;
-/// to so many.
+/// The number of bytes that an abbreviated string shows.
 const STRING_SHOWN: usize = 48;
 
-/// What a piece of text is.
+/// The meaning of a piece of text, which selects its colour.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Ink {
     Plain,
@@ -30,7 +30,8 @@ pub(super) enum Ink {
 }
 
 impl Ink {
-    /// The sixteen colours of a terminal alone: they follow its theme, light or dark.
+    /// Returns the style of this kind of text. It uses the terminal's 16 base colours only: they follow the
+    /// terminal's theme, light or dark.
     const fn style(self) -> Style {
         match self {
             Self::Plain => Style::new(),
@@ -56,13 +57,14 @@ pub(super) fn span(text: impl Into<String>, ink: Ink) -> Span {
     Span { text: text.into(), ink }
 }
 
-/// How many columns these take.
+/// Returns the number of columns that the pieces occupy.
 pub(super) fn width(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.text.chars().count()).sum()
 }
 
-/// With or without colour, and never with blanks at the end. A colour lasts over all pieces that have it, which folding has
-/// made one a word. Names come from a message or another machine: nothing of them may act upon the terminal.
+/// Returns the pieces as one string, with escape sequences if `colour` is set, and without trailing blanks.
+/// Adjacent pieces of the same colour share one escape sequence. Names come from a message or from another
+/// machine, so unprintable characters become `?`: they could control the terminal.
 pub(super) fn paint(spans: &[Span], colour: bool) -> String {
     let end = spans.iter().rposition(|span| !span.text.trim_end().is_empty()).map_or(0, |last| last + 1);
     let mut out = String::new();
@@ -80,11 +82,11 @@ pub(super) fn paint(spans: &[Span], colour: bool) -> String {
     out + &format!("{on:#}")
 }
 
-/// A line in strace's dialect, in pieces, with long strings abbreviated.
+/// Splits a line in strace's format into pieces, with long strings abbreviated.
 pub(super) fn call_spans(line: &Line) -> Vec<Span> {
     let shown = line.to_string();
     let (name, rest) = shown.split_at(shown.find('(').unwrap_or(0));
-    // The arguments may hold ") = " in a string; the result never does.
+    // A string argument may contain ") = "; the result never does.
     let (arguments, result) = rest.split_at(rest.rfind(") = ").map_or(rest.len(), |at| at + ") = ".len()));
     let mut spans = vec![span(name, Ink::Call)];
     let pair = matches!(line.reply, Reply::Pair(..));
@@ -103,7 +105,7 @@ pub(super) fn call_spans(line: &Line) -> Vec<Span> {
         };
         let text = match ink {
             Ink::Quoted => abbreviated(&token),
-            // The result does not stand alone.
+            // Non-breaking blanks keep the result on the same line as the closing parenthesis.
             _ => token.replace(") = ", ")\u{a0}=\u{a0}"),
         };
         spans.push(span(text, ink));
@@ -119,12 +121,12 @@ pub(super) fn call_spans(line: &Line) -> Vec<Span> {
     spans
 }
 
-/// Whether a list has not begun yet: `AF_UNIX, SOCK_STREAM, 0, [` comes before both numbers of a pair.
+/// Returns whether no `[` has been seen yet: `AF_UNIX, SOCK_STREAM, 0, [` precedes both numbers of a pair.
 fn after_zero(spans: &[Span]) -> bool {
     !spans.iter().any(|span| span.text.ends_with('['))
 }
 
-/// Strings, numbers, and what stands between.
+/// Splits the text into strings, numbers, and the text between them.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens: Vec<String> = Vec::new();
     let mut string = false;
@@ -154,7 +156,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// A quoted string, cut between two bytes if it is long, and then with its length.
+/// Returns a quoted string. A long one is cut between two bytes, and its full length follows.
 fn abbreviated(quoted: &str) -> String {
     let inside = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or(quoted);
     let mut bytes: usize = 0;
@@ -175,7 +177,7 @@ fn abbreviated(quoted: &str) -> String {
     }
 }
 
-/// How many characters stand for the first byte of an escaped string.
+/// Returns the number of characters that encode the first byte of an escaped string.
 fn byte_len(text: &str) -> usize {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
@@ -188,14 +190,14 @@ fn byte_len(text: &str) -> usize {
     }
 }
 
-/// A blank at which no line ends. It is painted as any other.
+/// A non-breaking blank: no line ends there. It is painted as an ordinary blank.
 const GLUE: char = '\u{a0}';
 
-/// Folded to `width` columns: `first` columns of the first line are taken already, all others begin with `hanging`
-/// blanks. Breaks at blanks, and inside of a word only if it is longer than a line.
+/// Folds the pieces to `width` columns. The first line already has `first` columns in use, all others begin
+/// with `hanging` blanks. Lines break at blanks, and inside a word only if the word is longer than a line.
 pub(super) fn fold(spans: &[Span], width: usize, first: usize, hanging: usize) -> Vec<Vec<Span>> {
     let mut folder = Folder { width, hanging, column: first, fresh: true, lines: vec![Vec::new()] };
-    // A word may have several colours.
+    // A word may consist of several pieces with different colours.
     let mut word = Vec::new();
     for Span { text, ink } in spans {
         for piece in text.split_inclusive(' ') {
@@ -213,7 +215,7 @@ struct Folder {
     width: usize,
     hanging: usize,
     column: usize,
-    /// Nothing stands on this line yet.
+    /// Whether the current line is still empty.
     fresh: bool,
     lines: Vec<Vec<Span>>,
 }
@@ -229,7 +231,7 @@ impl Folder {
             let mut rest = text.as_str();
             while !rest.is_empty() {
                 let room = self.width.saturating_sub(self.column);
-                // Blanks may stand over the edge: they are not painted there.
+                // Blanks may extend past the edge: trailing blanks are not painted.
                 let fits = rest.trim_end_matches(' ').chars().count() <= room;
                 if !fits && room == 0 && !self.fresh {
                     self.new_line();

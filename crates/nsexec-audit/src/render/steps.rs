@@ -1,4 +1,4 @@
-//! Which lines are worth a note in a diagram, and what the note says.
+//! Selects the lines that get a note in a diagram, and returns the note.
 
 use std::format;
 use std::string::{String, ToString};
@@ -12,10 +12,10 @@ use crate::record::{Bytes, Call, Reply};
 use nsexec::namespace::NsSet;
 use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation};
 
-/// As many characters of a map or path as a note shows.
+/// The number of characters of a map or path that a note shows.
 const DATA_LIMIT: usize = 60;
 
-/// The note for this line, if it has one: a step that concerns security, or a failure.
+/// Returns the note for this line, if it is a step that concerns security, or a failure.
 pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
     let plain = |mark, text: String| Some(Note { mark, kinds: NsSet::EMPTY, text });
     if let Reply::Errno(errno) = seen.line.reply {
@@ -50,7 +50,7 @@ pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
     }
 }
 
-/// Whether the namespace is the one that stage 0 came from.
+/// Returns whether the namespace is stage 0's original one.
 fn is_own(seen: &Seen<'_>) -> bool {
     matches!(&seen.context.object, Some(Object::Namespace(path)) if path.starts_with("/proc/self/"))
 }
@@ -81,14 +81,15 @@ const fn mounts(mount: Mount) -> &'static str {
 
 fn becomes(seen: &Seen<'_>, path: &Bytes, argv: &[Bytes]) -> String {
     let rest: Vec<String> = argv.iter().skip(1).map(|arg| one_line(&arg.0, DATA_LIMIT)).collect();
-    // Stage 0 becomes the runtime's program, and from that its copy.
+    // Stage 0 executes the runtime's program, and then a copy of it.
     let other = matches!(seen.context.role, Some(Role::Tool | Role::Stage0));
     let what = if other { "becomes" } else { "becomes the command" };
     let command = format!("{} {}", one_line(&path.0, DATA_LIMIT), rest.join(" "));
     format!("{what}\n{}", one_line(command.trim_end().as_bytes(), DATA_LIMIT))
 }
 
-/// A map of a few lines on one line; of more the first two, each on its own, and how many follow.
+/// Returns a map of up to three lines on one line. Of a longer map it returns the first two lines and the
+/// number of the others.
 fn some_lines(data: &[u8]) -> String {
     let ends = |byte: &u8| *byte == b'\n' || *byte == 0;
     let lines: Vec<&[u8]> = data.split(ends).filter(|line| !line.is_empty()).collect();
@@ -112,7 +113,7 @@ fn writes(seen: &Seen<'_>, data: &Bytes) -> Option<Note> {
     Some(Note { mark, kinds: NsSet::EMPTY, text })
 }
 
-/// What failed, unless the core goes on as if nothing had been.
+/// Returns the note for a failed call, unless the bootstrap ignores this failure.
 fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
     let name = errno.name().map_or_else(|| format!("errno {}", errno.0), ToString::to_string);
     let object = seen.context.object.as_ref();
@@ -132,7 +133,7 @@ fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
             let mark = if seen.context.again { Mark::Failed } else { Mark::Refused };
             (mark, format!("{} refused: EPERM", NsSet::from_flags(*kind)))
         }
-        // By openat, then.
+        // The bootstrap then uses openat instead.
         (Call::Openat2 { .. }, Errno::EPERM) if object == Some(&Object::ProcDir) => return None,
         (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => match object {
             Some(Object::ProcFile(file)) => (Mark::Refused, format!("{file} refused: EPERM")),

@@ -1,5 +1,5 @@
-//! Documents as they are shown: from runs on the real kernel (`examples/record_sections.rs`), and from a run in which
-//! stage 2 dies, made by hand.
+//! Snapshot tests of the three forms. The documents come from runs on the real kernel
+//! (`examples/record_sections.rs`), and from a hand-made run in which stage 2 dies.
 
 use std::format;
 use std::string::{String, ToString};
@@ -13,7 +13,7 @@ use super::{Document, Fact, Fate, Role, Section};
 use crate::record::{Call, Line, Reply, Transcript};
 use nsexec::sys::types::{Errno, Fd, Pid, Signal, WaitFor, WaitStatus, Waited};
 
-/// A document and what it borrows from.
+/// A document with the data that it borrows.
 pub(super) struct Sample {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
@@ -29,7 +29,7 @@ impl Sample {
         Self { name, title, transcripts }
     }
 
-    /// How a process ended, as whoever waited for it saw it.
+    /// Returns the status of a process as reported to the process that waited for it.
     fn status(&self, index: usize) -> Option<WaitStatus> {
         let lines = || self.transcripts.iter().flat_map(|transcript| &transcript.lines);
         let is = |name: &str| self.transcripts[index].section.starts_with(name);
@@ -69,7 +69,7 @@ impl Sample {
         }
     }
 
-    /// Shows the sample to `test`.
+    /// Calls `test` with the sample's document.
     pub(super) fn with<T>(&self, test: impl FnOnce(&Document<'_>) -> T) -> T {
         let outcomes: Vec<(String, Fate)> = (0..self.transcripts.len()).map(|at| self.outcome(at)).collect();
         let sections: Vec<Section<'_>> = self
@@ -144,7 +144,7 @@ pub(super) fn samples() -> Vec<Sample> {
     .into()
 }
 
-/// Stage 2 is killed before its turn: stage 0 speaks to nobody.
+/// A run in which stage 2 is killed before its turn: stage 0's last message has no reader.
 fn stage_2_dies() -> Sample {
     let mut sample = recorded!("rootless", "A stage 2 that is killed; \"#<&>'%\" in its title");
     let section = |name: &str| Role::of(name).unwrap() as usize;
@@ -204,7 +204,7 @@ fn pid_of_stage_2(launcher: &[Line]) -> Pid {
     Pid(number.unwrap())
 }
 
-/// As a plan of the drop-in: runc is the launcher, and nobody records it.
+/// A run as in a plan of the drop-in: runc is the launcher, and its calls are not recorded.
 fn no_launcher() -> Sample {
     let mut sample = recorded!("rootful", "Without a launcher of ours");
     sample.transcripts.remove(0);
@@ -273,7 +273,7 @@ fn as_mermaid() {
         assert_snapshot(&format!("render_mermaid_{}", sample.name), &shown);
         let mut active = std::collections::BTreeMap::<&str, i32>::new();
         for line in shown.lines().map(str::trim) {
-            // After the entities are gone, nothing that mermaid reads as syntax is left in a text.
+            // Outside entities, no text contains a character that mermaid reads as syntax.
             if let Some((_, words)) = line.split_once(": ").filter(|_| !line.starts_with("title")) {
                 let words = words.split('#').map(|part| part.split_once(';').map_or(part, |(_, rest)| rest));
                 assert!(!words.skip(1).any(|part| part.contains([';', '#'])), "{line}");
@@ -341,7 +341,7 @@ fn every_message_of_a_good_run_is_shown_once_and_arrives() {
     }
 }
 
-/// Whatever is cut off, weaving ends, and every end is shown.
+/// The merge terminates wherever a record is cut off, and every end is shown.
 #[test]
 fn a_run_may_break_off_anywhere() {
     for sample in samples() {

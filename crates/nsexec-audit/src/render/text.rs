@@ -1,4 +1,5 @@
-//! As text: a section for each process, a line for each call in strace's dialect, and the reasons.
+//! Renders a document as text: a section for each process, a line for each call in strace's format, and the
+//! reasons.
 
 use std::format;
 use std::string::{String, ToString};
@@ -12,23 +13,23 @@ use super::words::{Word, fatal_text};
 use super::{Document, Fate, Section};
 use crate::record::{Call, Reply};
 
-/// Where a line begins.
+/// The column where a line begins.
 const INDENT: usize = 2;
-/// Where what is left of a long line goes on.
+/// The column where the rest of a folded line continues.
 const HANGING: usize = 6;
-/// Where the reasons begin, if the calls leave them the room.
+/// The column where the reasons begin, if the calls are short enough.
 const REASON_COLUMN: usize = 56;
 
-/// How the text shall look.
+/// Options of the text form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Look {
-    /// Fold lines to so many columns. `None` leaves them whole: one call, one line.
+    /// The width in columns to which lines are folded. `None` does not fold: one call, one line.
     pub width: Option<usize>,
-    /// Colour with escape sequences.
+    /// Whether to colour the text with escape sequences.
     pub colour: bool,
 }
 
-/// The document as text, with a newline at the end.
+/// Returns the document as text, with a newline at the end.
 #[must_use]
 pub fn text(document: &Document<'_>, look: Look) -> String {
     let mut page = Page { look, out: String::new() };
@@ -50,7 +51,7 @@ struct Page {
 }
 
 impl Page {
-    /// One line, folded if need be.
+    /// Writes one line, folded if necessary.
     fn line(&mut self, indent: usize, hanging: usize, spans: &[Span]) {
         let lines = match self.look.width {
             Some(columns) => fold(spans, columns, indent, hanging),
@@ -136,7 +137,8 @@ impl Page {
     }
 }
 
-/// What stands behind a call, and a fatal record in full: it is why the run has failed.
+/// Returns the remark for a call: [`comment`], or the full text of a fatal record, since it explains the
+/// failure of the run.
 fn remark(seen: &Seen<'_>) -> Option<(String, Ink)> {
     if let Call::Write { data, .. } | Call::WriteNowait { data, .. } = &seen.line.call {
         if let Some(text) = fatal_text(&data.0).filter(|_| seen.context.object == Some(Object::Log)) {
@@ -146,7 +148,7 @@ fn remark(seen: &Seen<'_>) -> Option<(String, Ink)> {
     comment(seen).map(|text| (text, Ink::Dim))
 }
 
-/// What stands behind a call: what its message says, or why it is made.
+/// Returns the remark for a call: the content of its message, or the reason for the call.
 #[must_use]
 pub fn comment(seen: &Seen<'_>) -> Option<String> {
     let reason = why(seen.line, &seen.context);

@@ -1,7 +1,8 @@
-//! Line by line through every section: what each descriptor is, and what each message says.
+//! Walks through every section line by line and finds the object behind each descriptor and the content of
+//! each message.
 //!
-//! Numbers of descriptors mean nothing to a reader, and are used again after a close. So each process has a table,
-//! which a new process inherits from its parent, as in the kernel.
+//! Descriptor numbers alone do not help a reader, and they are reused after a close. So each process has a
+//! descriptor table, which a new process inherits from its parent, as in the kernel.
 
 use std::borrow::ToOwned;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,78 +14,80 @@ use super::{Document, Role, Section};
 use crate::record::{Bytes, Call, Line, Reply};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Received};
 
-/// Where two processes talk to each other.
+/// A connection between two processes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Channel {
-    /// The init pipe: the launcher and the stages.
+    /// The init pipe, between the launcher and the stages.
     Init,
-    /// The sync pipe of stage 0 and stage 1.
+    /// The sync pipe between stage 0 and stage 1.
     ToStage1,
-    /// The sync pipe of stage 0 and stage 2.
+    /// The sync pipe between stage 0 and stage 2.
     ToStage2,
 }
 
-/// What a descriptor is.
+/// The object behind a descriptor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Object {
     /// One end of a channel.
     End {
-        /// Which.
+        /// The channel.
         channel: Channel,
-        /// The launcher's end of the init pipe, stage 0's end of a sync pipe.
+        /// Whether this is the outer end: the launcher's end of the init pipe, or stage 0's end of a sync
+        /// pipe.
         outer: bool,
     },
-    /// The log pipe, or standard error in its place.
+    /// The log pipe, or standard error if there is no log pipe.
     Log,
-    /// A namespace, by its path.
+    /// A namespace, with its path.
     Namespace(String),
     /// /proc itself.
     ProcRoot,
-    /// The directory of stage 1 in /proc.
+    /// Stage 1's directory in /proc.
     ProcDir,
-    /// A file of /proc, by its last name.
+    /// A file in /proc, with the last component of its path.
     ProcFile(String),
-    /// A process.
+    /// A process, by a pidfd.
     Process,
-    /// The place of a mount source, by its path if it was opened here.
+    /// A mount source, with its path if this process opened it.
     MountSource(String),
-    /// A copy of the program in memory.
+    /// A copy of the program, in memory or in an unlinked file.
     Copy,
 }
 
-/// What is known at a line, besides the line.
+/// The facts about a line that the line itself does not contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Context {
-    /// Whose line it is.
+    /// The role of the process that made the call.
     pub role: Option<Role>,
-    /// What the descriptor is that the call is about, or that it made.
+    /// The object that the call is about, or that it created.
     pub object: Option<Object>,
-    /// What the bytes say that travel.
+    /// The content of the transferred bytes.
     pub word: Option<Word>,
-    /// Whom the call waits for, or kills.
+    /// The process that the call waits for or kills.
     pub target: Option<Role>,
-    /// This process is in another user namespace than it began in.
+    /// Whether the process has left its initial user namespace.
     pub in_user: bool,
-    /// This setns was refused before.
+    /// Whether this setns was refused before.
     pub again: bool,
-    /// The dumpable window is open.
+    /// Whether the dumpable window is open.
     pub window: bool,
 }
 
-/// A line, and what is known at it.
+/// A line with its context.
 #[derive(Clone, Debug)]
 pub struct Seen<'a> {
     /// The line.
     pub line: &'a Line,
-    /// What is known.
+    /// The facts about it.
     pub context: Context,
 }
 
-/// Every line of every section, in the order of the document.
+/// Returns every line of every section with its context, in the order of the document.
 #[must_use]
 pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<Seen<'a>>> {
     let mut order: Vec<(usize, &Section<'a>)> = document.sections.iter().enumerate().collect();
-    // Parents before children, since children inherit. The sort is stable: two mapping tools keep their order.
+    // Parents come before children, since children inherit. The sort is stable: two mapping tools keep their
+    // order.
     order.sort_by_key(|(_, section)| Role::of(section.name));
     let pids = pids(document);
     let mount_sources = document.sections.iter().any(has_mount_sources);
@@ -108,7 +111,8 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<Seen<'a>>> {
     walked.into_iter().map(|(_, seen)| seen).collect()
 }
 
-/// Whether a stage sends or receives mount sources, or is about to: stage 0 opens its own mount namespace for nothing else.
+/// Returns whether a stage sends or receives mount sources, or is about to. Stage 0 opens its own mount
+/// namespace for no other purpose.
 fn has_mount_sources(section: &Section<'_>) -> bool {
     section.lines.iter().any(|line| match &line.call {
         Call::SendFd { .. } | Call::ReceiveFd { .. } => true,
@@ -119,7 +123,8 @@ fn has_mount_sources(section: &Section<'_>) -> bool {
     })
 }
 
-/// Whose the pids are. The launcher's pid namespace numbers all of ours, and each sees only its own makes.
+/// Maps each pid to its role. The pids are those of the launcher's pid namespace. A section lists only the
+/// children that it created itself.
 fn pids(document: &Document<'_>) -> BTreeMap<i32, Role> {
     let mut pids = BTreeMap::new();
     for section in document.sections {
@@ -141,7 +146,7 @@ fn target(line: &Line, pids: &BTreeMap<i32, Role>) -> Option<Role> {
     pids.get(&pid.0).copied()
 }
 
-/// Which process this line makes.
+/// Returns the role of the process that this line creates.
 #[must_use]
 pub fn born(parent: Option<Role>, line: &Line) -> Option<Role> {
     match (parent?, &line.call, &line.reply) {
@@ -155,7 +160,7 @@ pub fn born(parent: Option<Role>, line: &Line) -> Option<Role> {
     }
 }
 
-/// The descriptor that a call is about.
+/// Returns the descriptor that a call is about.
 #[must_use]
 pub fn descriptor(call: &Call) -> Option<Fd> {
     match call {
@@ -182,7 +187,7 @@ pub fn descriptor(call: &Call) -> Option<Fd> {
     }
 }
 
-/// One process as far as its lines tell.
+/// The state of one process, as far as its recorded lines show it.
 #[derive(Clone, Debug, Default)]
 struct Process {
     role: Option<Role>,
@@ -196,7 +201,8 @@ struct Process {
 }
 
 impl Process {
-    /// What its child knows: descriptors and namespaces, but not what was said.
+    /// Returns the initial state of a child. It inherits descriptors and namespaces, but not the last
+    /// messages.
     fn fork(&self) -> Self {
         Self { table: self.table.clone(), in_user: self.in_user, ..Self::default() }
     }
@@ -210,8 +216,8 @@ impl Process {
         Context { role: self.role, object, word, target: None, in_user, again, window }
     }
 
-    /// What the line is about. Descriptors that nobody has seen being made came with the exec: then what is done
-    /// with them tells what they are.
+    /// Returns the object that the line is about. A descriptor without a recorded creation was inherited over
+    /// exec: its first use shows what it is.
     fn object(&mut self, line: &Line) -> Option<Object> {
         let init = Object::End { channel: Channel::Init, outer: self.role == Some(Role::Launcher) };
         if let Some(made) = self.made(line) {
@@ -228,12 +234,12 @@ impl Process {
         Some(self.table.entry(fd.0).or_insert(guess).clone())
     }
 
-    /// Puts what the line makes into the table, and gives (one of) it.
+    /// Enters the created objects into the table, and returns one of them.
     fn made(&mut self, line: &Line) -> Option<Object> {
         match (&line.call, &line.reply) {
             (Call::Socketpair, Reply::Pair(one, other)) => {
                 let (channel, outer_first) = match (self.role, self.pairs) {
-                    // The launcher keeps the first; stage 0 keeps the second, as runc does.
+                    // The launcher keeps the first end. Stage 0 keeps the second, as runc does.
                     (Some(Role::Launcher), _) => (Channel::Init, true),
                     (_, 0) => (Channel::ToStage1, false),
                     _ => (Channel::ToStage2, false),
@@ -258,7 +264,7 @@ impl Process {
             }
             (Call::Openat { path, flags, .. } | Call::Openat2 { path, flags, .. }, reply) => {
                 let object = match opened(path, *flags) {
-                    // Before there are stages it is a copy of the program.
+                    // Before the first socketpair, this is a copy of the program.
                     Object::MountSource(_) if self.pairs == 0 => Object::Copy,
                     object => object,
                 };
@@ -299,7 +305,8 @@ impl Process {
             (_, Reply::Received(Received { fd: Some(fd), .. })) => {
                 self.table.insert(fd.0, Object::MountSource(String::new()));
             }
-            // What is inherited now is known by what is done with it: a runc that starts itself anew as stage 0.
+            // After the exec, the first use of a descriptor identifies it again: a runc may execute itself
+            // anew as stage 0.
             (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.table.clear(),
             (Call::Setns { kind, .. }, Reply::Unit) => self.in_user |= kind.contains(CloneFlags::NEWUSER),
             (Call::Setns { fd, .. }, Reply::Errno(Errno::EPERM)) => self.refused.push(*fd),
@@ -323,7 +330,7 @@ fn opened(path: &Bytes, flags: OpenFlags) -> Object {
 }
 
 impl Context {
-    /// Who is at the other end, where the descriptor is an end of a channel.
+    /// Returns the process at the other end, if the descriptor is an end of a channel.
     #[must_use]
     pub fn peer(&self) -> Option<Role> {
         match (self.object.as_ref()?, self.role) {

@@ -1,11 +1,11 @@
-//! The reason for a step, in words: `spec.md` 3's "why", at the line it is about.
+//! The reason for a step, in words, shown next to its line. See docs/protocol.md#what-happens-in-order.
 
 use super::Role;
 use super::walk::{Channel, Context, Object};
 use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::{CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, Seals, Signal, SignalSet};
 
-/// Why this call is made here, if it is a step of the protocol; or what its failure means.
+/// Returns why the protocol makes this call, or what its failure means. `None` for a call without an entry.
 #[must_use]
 pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
     if let Reply::Errno(errno) = line.reply {
@@ -121,7 +121,7 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::Fstatfs { .. }, object) => match (&line.reply, object) {
             (Reply::FsType(FsType::NSFS), Object::Namespace(_)) => "a namespace indeed",
             (Reply::FsType(FsType::PROC), Object::ProcFile(_)) => "procfs indeed",
-            // The init pipe, where it is not a socket.
+            // The init pipe, if it is not a socket.
             (_, Object::End { .. }) => return None,
             _ => "not what it should be",
         },
@@ -137,7 +137,8 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
     })
 }
 
-/// An end that belongs to another process is closed first of all: its end of file must mean its death.
+/// Explains why a process closes an end of another process first: with no copy left open, end of file means
+/// that the other process died.
 const fn closes(channel: Channel, outer: bool, role: Role) -> Option<&'static str> {
     match (channel, outer, role) {
         (Channel::Init, true, Role::Stage0) => Some("the launcher's end: its death must be an end of file"),
@@ -161,7 +162,7 @@ fn read(line: &Line, context: &Context) -> Option<&'static str> {
             _ if context.role == Some(Role::Launcher) => "end of file: the stages are gone",
             _ => "end of file: stage 0 is gone",
         }),
-        // Our own program and arguments.
+        // Reads of our own program and arguments need no remark.
         (Object::ProcFile(file), _) if file == "cmdline" || file == "exe" => None,
         (Object::ProcFile(file), _) if file == "stat" => Some("its state and its flags"),
         (Object::ProcFile(_), _) => Some("what the tool wrote"),
@@ -171,7 +172,7 @@ fn read(line: &Line, context: &Context) -> Option<&'static str> {
     }
 }
 
-/// The copy of the program (CVE-2019-5736).
+/// Reasons for the calls that copy the program (CVE-2019-5736).
 fn copying(line: &Line, context: &Context) -> Option<&'static str> {
     Some(match (&line.call, &line.reply) {
         (Call::GetSeals { .. }, Reply::Seals(Seals::CONTENT)) if context.object == Some(Object::Copy) => {

@@ -1,4 +1,4 @@
-//! Words for what is a number on the wire: messages, bytes.
+//! Words for values that are numbers on the wire: messages and bytes.
 
 use std::format;
 use std::string::{String, ToString};
@@ -7,32 +7,32 @@ use nsexec::bootstrap::dialect::CGROUP_BYTE;
 use nsexec::bootstrap::text::is_unseen;
 use nsexec::sync::Message;
 
-/// What one transfer between two processes says.
+/// The content of one transfer between two processes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Word {
-    /// One of the stages' messages.
+    /// A sync message of the stages.
     Sync(Message),
     /// The pid of stage 2, which follows [`Message::RecvpidPls`].
     Pid(i32),
-    /// The bootstrap message, or a piece of it, with this many bytes.
+    /// The bootstrap message, or a part of it, with its number of bytes.
     Bootstrap(usize),
-    /// The ready byte: the message may come.
+    /// The ready byte: the launcher may send the bootstrap message.
     Ready,
-    /// Both pids, for the launcher.
+    /// The pid line to the launcher: the pids of stages 1 and 2.
     PidLine,
-    /// The launcher lets stage 2 execute the command.
+    /// The launcher's permission for stage 2 to execute the command.
     Go,
-    /// The launcher of 1.0 has put stage 2 into its cgroup.
+    /// The byte by which runc 1.0 reports that stage 2 is in its cgroup.
     CgroupReady,
-    /// A mount source, as a descriptor that comes with a byte.
+    /// A mount source: a descriptor, sent together with one byte.
     MountSource,
-    /// What stage 0 shall end with, which follows [`Message::Failed`].
+    /// The exit status that stage 0 must use, which follows [`Message::Failed`].
     Status(u32),
-    /// A value that is no message.
+    /// A value that is not a known message.
     Unknown(u32),
-    /// A Go runtime tells its init what to do: a JSON object, when the bootstrap is over.
+    /// A JSON object with the configuration that a Go runtime sends to its init after the bootstrap.
     Configuration,
-    /// So many bytes that are none of these.
+    /// Other bytes, with their number.
     Bytes(usize),
 }
 
@@ -49,8 +49,8 @@ const MESSAGES: [Message; 9] = [
 ];
 
 impl Word {
-    /// Four bytes between two stages. After [`Message::RecvpidPls`] they are a pid. In a run with mount sources two of the
-    /// messages are about them, and not about time offsets.
+    /// Interprets four bytes between two stages. After [`Message::RecvpidPls`] they are a pid. In a run with
+    /// mount sources, 0x46 and 0x47 are the messages about mount sources, not about time offsets.
     #[must_use]
     pub fn between_stages(data: &[u8], after: Option<&Self>, mount_sources: bool) -> Self {
         let Ok(bytes) = <[u8; 4]>::try_from(data) else { return Self::Bytes(data.len()) };
@@ -71,20 +71,20 @@ impl Word {
         }
     }
 
-    /// Bytes on the init pipe, from the launcher.
+    /// Interprets bytes that the launcher writes to the init pipe.
     #[must_use]
     pub fn from_launcher(data: &[u8]) -> Self {
         match data {
-            // The smallest message is a header of 16 bytes; the word to go is one.
+            // The smallest bootstrap message is a header of 16 bytes; the go message is one byte.
             b"G" => Self::Go,
             [CGROUP_BYTE] => Self::CgroupReady,
-            // A length of that many bytes no message has: 1 MiB is the most.
+            // These two bytes would be a length above the limit of 1 MiB for a bootstrap message.
             [b'{', b'"', ..] => Self::Configuration,
             _ => Self::Bootstrap(data.len()),
         }
     }
 
-    /// Bytes on the init pipe, to the launcher.
+    /// Interprets bytes that a stage writes to the init pipe.
     #[must_use]
     pub fn to_launcher(data: &[u8]) -> Self {
         match data {
@@ -94,7 +94,7 @@ impl Word {
         }
     }
 
-    /// In words.
+    /// Returns the content in words.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -115,7 +115,7 @@ impl Word {
     }
 }
 
-/// A message as a person would say it.
+/// Returns a sync message in words.
 #[must_use]
 pub const fn in_words(message: Message) -> &'static str {
     match message {
@@ -133,7 +133,8 @@ pub const fn in_words(message: Message) -> &'static str {
     }
 }
 
-/// Bytes of a file of /proc, on one line: without the last newline and NUL, other newlines as `; `.
+/// Returns the bytes of a /proc file on one line: without the last newline and NUL, with other newlines as `;
+/// `. The text is cut after `limit` characters.
 #[must_use]
 pub fn one_line(data: &[u8], limit: usize) -> String {
     let text = String::from_utf8_lossy(data);
@@ -146,7 +147,7 @@ pub fn one_line(data: &[u8], limit: usize) -> String {
     format!("{}…", cut.trim_end())
 }
 
-/// The text of a fatal log record, if this is one.
+/// Returns the text of a fatal log record, or `None` for any other record.
 #[must_use]
 pub fn fatal_text(record: &[u8]) -> Option<String> {
     if let Some(text) = record.strip_prefix(b"FATAL: ") {
@@ -161,7 +162,8 @@ pub fn fatal_text(record: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// A path that is shown turned around, or with a part unseen, could pass for another (CVE-2021-42574).
+    /// Bidirectional controls and invisible characters could make a path look like another one
+    /// (CVE-2021-42574).
     #[test]
     fn what_turns_a_text_around_is_not_shown() {
         assert_eq!(one_line("/a\u{202e}b\u{200b}\u{1b}[31m\u{2066}é".as_bytes(), 60), "/a?b??[31m?é");

@@ -1,4 +1,4 @@
-//! Replays of runs that the simulated kernel has made: whole ones, tampered ones, and parts.
+//! Tests with runs of the simulated kernel: complete, modified, and truncated ones.
 
 use std::string::ToString;
 
@@ -11,7 +11,7 @@ use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Pid, Signal};
 
-/// A start of an ordinary user, with mapping tools, that goes well; as another machine's file.
+/// Returns a successful start of an ordinary user with mapping tools, as a file from another machine.
 fn run() -> Run {
     let map = IdMap::parse(c"0 1000 1\n1 100000 10\n").unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWNET))
@@ -58,7 +58,7 @@ fn a_tampered_line_is_found_wherever_it_is() {
             let mut run = whole.clone();
             let other = Call::Kill { pid: Pid(77), signal: Signal(5) };
             run.sections[nth].lines[index].call = other.clone();
-            // A clone that is none makes no child any more, so its maker's line is the one that counts.
+            // The line no longer creates a child. So the divergence is reported at the parent's line.
             let Outcome::Diverges { at, how: Divergence::Call { recorded, made } } =
                 &replay(&run).unwrap().processes[nth].outcome
             else {
@@ -115,7 +115,7 @@ fn a_record_that_is_cut_ends() {
     let at = Place { section: "stage-1 child".into(), line: behind };
     assert_eq!(processes[2].outcome, Outcome::Ends { at, made: Some(call) });
     assert_eq!(replay(&cut).unwrap().status(), DIVERGED);
-    // The end of a file is missing: two sections.
+    // The end of the file is missing: two sections.
     let mut cut = whole;
     cut.sections.truncate(4);
     let shown = shown(&cut);

@@ -1,4 +1,4 @@
-//! What stage 0 has done when it says that it has.
+//! Checks what stage 0 has done before it acknowledges the maps and the time offsets.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -46,15 +46,15 @@ fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What stage 0 has come to.
+/// The progress of stage 0.
 struct State<'a> {
     asked: &'a Asked,
     files: ProcFiles,
-    /// The map that the kernel refused last.
+    /// The last map that the kernel refused.
     refused: Option<&'static [u8]>,
-    /// The map that a tool says it has written.
+    /// The map that a tool reported as written.
     claimed: Option<&'static [u8]>,
-    /// The file in which it is read back, and what has come.
+    /// The descriptor for reading that map back, with the bytes read so far.
     reading: Option<(Fd, Vec<u8>)>,
     done: BTreeSet<&'static [u8]>,
 }
@@ -65,7 +65,7 @@ impl<'a> State<'a> {
         Self { asked, files: ProcFiles::default(), refused, claimed, reading, done: BTreeSet::new() }
     }
 
-    /// The text that a file is to get.
+    /// Returns the requested content of a file.
     fn wanted(&self, file: &[u8]) -> Option<&'a [u8]> {
         match file {
             b"uid_map" => self.asked.uid_map.as_deref(),
@@ -96,7 +96,7 @@ impl<'a> State<'a> {
             (Call::Fork { .. }, Reply::Parent(_)) if self.refused.is_none() => {
                 found = Some("a mapping tool where the kernel refused no map".into());
             }
-            // The pid 0 is that of no process: none has ended yet.
+            // wait4 returns pid 0 if no child has ended yet.
             (Call::Wait4 { .. }, Reply::Waited(waited))
                 if waited.pid != Pid(0) && waited.status == WaitStatus::Exited(0) =>
             {
@@ -119,7 +119,7 @@ impl<'a> State<'a> {
         found
     }
 
-    /// A piece of what the kernel shows of a map.
+    /// Handles one read of a map file. At end of file, the map is compared with the requested one.
     fn read(&mut self, fd: Fd, data: &[u8]) -> Option<String> {
         let (_, text) = self.reading.as_mut().filter(|(reading, _)| *reading == fd)?;
         text.extend(data);
@@ -137,7 +137,7 @@ impl<'a> State<'a> {
                 self.done.insert(file);
                 None
             }
-            // Then stage 0 says so, and nothing is acknowledged.
+            // Stage 0 then reports an error, and sends no acknowledgement.
             _ => None,
         }
     }

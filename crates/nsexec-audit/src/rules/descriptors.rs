@@ -1,5 +1,6 @@
-//! Descriptors: who opens them, and who must close them when. All that we open is close-on-exec: the schema has no other
-//! way to open, and a witness that sees one keeps it as a call that nobody declared.
+//! Checks descriptors: which process opens them, and which must close them when. All descriptors that we open
+//! are close-on-exec: the schema cannot express any other open. A witness keeps an open without close-on-exec
+//! as an undeclared call.
 
 use std::collections::BTreeMap;
 use std::format;
@@ -52,7 +53,7 @@ pub(super) const NAMED_ONLY: Rule = Rule {
     check: named_only,
 };
 
-/// An open descriptor: who opened it, and what it is.
+/// An open descriptor, with the process that opened it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Open {
     by: Role,
@@ -61,25 +62,25 @@ struct Open {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// The `end`th end of the opener's `number`th pair: 0 and 1.
+    /// End `end` (0 or 1) of the opener's pair `number`.
     End { number: usize, end: usize },
-    /// A file, a directory, a namespace.
+    /// A file, a directory, or a namespace.
     File,
-    /// The user namespace that stage 2 joins in its last moment.
+    /// The user namespace that stage 2 joins last.
     LastNamespace,
-    /// A process.
+    /// A process, by a pidfd.
     Process,
 }
 
 #[derive(Clone, Default)]
 struct Table {
     open: BTreeMap<Fd, Open>,
-    /// Pairs that this process made.
+    /// The number of pairs that this process created.
     pairs: usize,
 }
 
 impl Table {
-    /// `last`: the path of the user namespace that stage 2 joins in its last moment.
+    /// Records a line. `last` is the path of the user namespace that stage 2 joins last.
     fn see_with(&mut self, site: Site<'_>, last: Option<&[u8]>) {
         let by = site.section.role;
         match (&site.line.call, &site.line.reply) {
@@ -109,9 +110,9 @@ impl Table {
                 }
                 self.pairs += 1;
             }
-            // All that we open is close-on-exec.
+            // All descriptors that we open are close-on-exec.
             (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => self.open.clear(),
-            // The number is free whatever close says.
+            // The number is free even if close fails.
             (Call::Close { fd }, _) => {
                 self.open.remove(fd);
             }
@@ -120,7 +121,8 @@ impl Table {
     }
 }
 
-/// Which ends a process has to close after the clone that made it or its child: of whose pairs, and which end.
+/// Returns the ends that a process must close after the clone that created it or its child: the creator of
+/// the pairs, the end, and the numbers of the pairs.
 fn foreign_ends(
     section: &Section,
     reply: &Reply,
@@ -128,13 +130,13 @@ fn foreign_ends(
 ) -> Option<(Role, usize, &'static [usize])> {
     const BOTH: &[usize] = &[0, 1];
     match (section.role, reply) {
-        // Of each pair the launcher keeps the first end, and stage 0 the second.
+        // The launcher keeps the first end of each of its pairs, and stage 0 the second.
         (Role::Launcher, Reply::Parent(_)) => Some((Role::Launcher, 1, BOTH)),
         (Role::Stage(0), Reply::Child) if has_launcher => Some((Role::Launcher, 0, BOTH)),
-        // Of each sync pipe stage 0 keeps the second end, and the other stage the first.
+        // Stage 0 keeps the second end of each sync pipe, and the other stage the first.
         (Role::Stage(0), Reply::Parent(_)) => Some((Role::Stage(0), 0, BOTH)),
         (Role::Stage(1), Reply::Child) => Some((Role::Stage(0), 1, BOTH)),
-        // Stage 1 and 2 part: what is left of each is the other's.
+        // Stages 1 and 2 now share the ends: each closes the one that belongs to the other.
         (Role::Stage(1), Reply::Parent(_)) => Some((Role::Stage(0), 0, &[1])),
         (Role::Stage(2), Reply::Child) => Some((Role::Stage(0), 0, &[0])),
         _ => None,
@@ -147,7 +149,7 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
     inherit(run, &Table::default(), |table, site| {
         let is_clone = match site.line.call {
             Call::CloneSibling { .. } => true,
-            // A mapping tool has its own way: it closes by its exec.
+            // A mapping tool closes its inherited descriptors by its exec.
             Call::Fork { .. } => site.section.role == Role::Launcher || site.line.reply == Reply::Child,
             _ => false,
         };
@@ -164,9 +166,9 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
                 match line.call {
                     Call::Close { fd } => left.retain(|open| *open != fd),
                     _ if left.is_empty() => break,
-                    // A failed close ends the process, which then has a last word and takes its wards along.
+                    // A failed close ends the process. It then logs an error and kills its children.
                     Call::Kill { .. } => {}
-                    // What ends a stopped stage comes before everything else.
+                    // The parent-death signal comes first: it must also end a stage that is stopped.
                     Call::SetPdeathsig { .. } => {}
                     _ if reports(line) => {}
                     _ => {
@@ -186,7 +188,8 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
-        // A launcher has descriptors from before, and whoever takes stage 2 over has the caller's.
+        // A launcher has descriptors from before the run. After the hand-over, stage 2 closes descriptors of
+        // its caller.
         let stage = match site.section.role {
             Role::Launcher => false,
             Role::Stage(2) => handed_over(site.section).is_none_or(|at| site.index < at),
@@ -225,12 +228,12 @@ fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// How far a process has got with the caller's descriptors.
+/// The state of the caller's descriptors in one process.
 #[derive(Clone, Copy, Default)]
 struct Marked {
-    /// All are close-on-exec, except those that were named.
+    /// Whether all are close-on-exec, except the named ones.
     all: bool,
-    /// The directory that lists them, where close_range is missing.
+    /// The directory that lists them, if close_range is missing.
     list: Option<Fd>,
     joined: bool,
 }
@@ -239,7 +242,7 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
     let named = facts.policy.descriptors == Descriptors::Named;
     let mut findings = Vec::new();
     inherit(run, &Marked::default(), |marked, site| {
-        // A mapping tool has a rule of its own, and so has whoever launches.
+        // Mapping tools have a rule of their own, and so do launchers.
         let Role::Stage(stage) = site.section.role else { return };
         let what = match (&site.line.call, &site.line.reply) {
             (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if !named => {
@@ -283,7 +286,8 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The line at which stage 2 is its caller's: the first that no stage makes, or else the last of all.
+/// Returns the line at which stage 2 is handed over: the first line after ChildFinish that the bootstrap
+/// itself does not make, or else the last line.
 fn handed_over(section: &Section) -> Option<usize> {
     if section.role != Role::Stage(2) {
         return None;

@@ -1,4 +1,4 @@
-//! Who may look into our processes while they hold what is not the container's.
+//! Checks which processes can be traced while they hold privileges or descriptors of the host.
 
 use std::vec::Vec;
 
@@ -31,11 +31,11 @@ pub(super) const WINDOW: Rule = Rule {
 
 fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // A program that execs is dumpable, if nobody says otherwise.
+    // A program is dumpable after its exec, unless it changes that.
     inherit(run, &true, |dumpable, site| match site.line.call {
         Call::SetDumpable { dumpable: wanted } if succeeded(site.line) => *dumpable = wanted,
-        // For the mount sources of a container that it has just made: nobody but stage 1 is in there. Where something was
-        // joined it is not dumpable.
+        // Stage 0 joins the new container's mount namespace for its mount sources. Only stage 1 is in that
+        // namespace. If anything was joined before, stage 0 is not dumpable.
         Call::Setns { kind: CloneFlags::NEWNS, .. }
             if site.section.role == Role::Stage(0)
                 && facts.asked.as_ref().is_some_and(|asked| !asked.lists_namespaces) => {}
@@ -47,7 +47,7 @@ fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What a process has come into.
+/// The namespaces that a process has joined, and whether it has a child.
 #[derive(Clone, Copy, Default)]
 struct Place {
     foreign_user: bool,
@@ -94,7 +94,8 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// From the line that opens the window: the request, the wait, and the line that closes it; or the end after a failure.
+/// Checks the lines in the open window: the request, the wait, and the closing line. After a failure the
+/// process may end instead.
 fn open_window(section: &Section, opened: usize) -> Option<Finding> {
     let acknowledged = word_at(section, false, Message::UsermapAck);
     let mut asked = false;
@@ -102,7 +103,7 @@ fn open_window(section: &Section, opened: usize) -> Option<Finding> {
         let what = match &line.call {
             Call::SetDumpable { dumpable: false } => return None,
             _ if reports(line) || ends(line) => continue,
-            // A write where the pipe is no socket; in pieces if it must be.
+            // A plain write if the pipe is not a socket; it may take several.
             Call::Send { .. } | Call::Write { .. } if asked && acknowledged.is_none_or(|at| index < at) => {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What rules need to know besides the calls: what was asked for.
+//! The facts that rules need besides the calls: the request.
 
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -11,44 +11,44 @@ use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Policy};
 use nsexec::sys::types::{CloneFlags, Fd};
 
-/// What was asked for: the message that stage 0 read, and the policy.
+/// The request: the message that stage 0 read, and the policy.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Facts {
-    /// What the message cannot say.
+    /// The options that the message cannot express.
     pub policy: Policy,
-    /// What the message says; `None` if stage 0 did not read one that is right.
+    /// The content of the message. `None` if stage 0 did not read a valid one.
     pub asked: Option<Asked>,
 }
 
-/// What a message asks for.
+/// The request of a bootstrap message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Asked {
-    /// Kinds to create.
+    /// The kinds of namespaces to create.
     pub created: CloneFlags,
-    /// Kinds to join.
+    /// The kinds of namespaces to join.
     pub joined: CloneFlags,
-    /// Whether there is a list of namespaces at all.
+    /// Whether the message has a list of namespaces.
     pub lists_namespaces: bool,
     /// The path of the user namespace to join.
     pub user_path: Option<Vec<u8>>,
-    /// The caller has no privilege.
+    /// Whether the caller has no privilege.
     pub rootless: bool,
-    /// The new namespace may change groups.
+    /// Whether the new user namespace may change groups.
     pub setgroup: bool,
-    /// The uid map's text, if there is one.
+    /// The text of the uid map, if there is one.
     pub uid_map: Option<Vec<u8>>,
-    /// The gid map's.
+    /// The text of the gid map, if there is one.
     pub gid_map: Option<Vec<u8>>,
-    /// The time offsets' text.
+    /// The text of the time offsets, if there is one.
     pub offsets: Option<Vec<u8>>,
-    /// There are sources of bind mounts.
+    /// Whether there are sources of bind mounts.
     pub mount_sources: bool,
-    /// Absolute paths of the mapping tools.
+    /// The absolute paths of the mapping tools.
     pub tools: Vec<Vec<u8>>,
 }
 
 impl Facts {
-    /// From the bytes that stage 0 read from the init pipe, in the dialect of the policy.
+    /// Returns the facts from the bytes that stage 0 read from the init pipe, in the policy's dialect.
     #[must_use]
     pub fn of(run: &Run, policy: Policy) -> Self {
         let read = read_first(run);
@@ -57,25 +57,25 @@ impl Facts {
         Self { policy, asked }
     }
 
-    /// As a Go runtime asks of the drop-in.
+    /// Returns the facts for a drop-in that a Go runtime starts.
     #[must_use]
     pub fn of_drop_in(run: &Run) -> Self {
         Self::of(run, Policy::runc(&Dialect::V1_2))
     }
 
-    /// Whether stage 2 creates the cgroup namespace, by the dialect and the message.
+    /// Returns whether stage 2 creates the cgroup namespace, according to the dialect and the message.
     pub(super) fn cgroup_in_stage_2(&self) -> bool {
         let placed = self.policy.dialect.cgroup_namespace != CgroupPlacement::WithOthers;
         placed && self.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWCGROUP))
     }
 
-    /// Whether stage 2 becomes root right before its exec, and no stage earlier.
+    /// Returns whether stage 2 becomes root only just before its exec.
     pub(super) fn root_last(&self) -> bool {
         let created = self.asked.as_ref().map(|asked| asked.created);
         self.policy.credentials == Credentials::RootLast && created == Some(CloneFlags::EMPTY)
     }
 
-    /// Whether a stage becomes root as soon as it is in the user namespace.
+    /// Returns whether a stage becomes root as soon as it is in the user namespace.
     pub(super) fn root_at_once(&self) -> bool {
         self.policy.credentials != Credentials::Keep && !self.root_last()
     }
@@ -86,7 +86,7 @@ impl Facts {
 }
 
 impl Asked {
-    /// What this message asks for.
+    /// Returns the request of this message.
     #[must_use]
     pub fn of(bootstrap: &Bootstrap<'_>) -> Self {
         let kinds = bootstrap.namespaces().map(|paths| paths.kinds());
@@ -113,16 +113,17 @@ impl Asked {
     }
 }
 
-/// What stage 0 read before it made the sync pipes, by descriptor: the message, from one that it did not close.
+/// Returns the bytes that stage 0 read before it created the sync pipes, by descriptor. The message is on a
+/// descriptor that it did not close.
 fn read_first(run: &Run) -> BTreeMap<Fd, Vec<u8>> {
     let mut read = BTreeMap::<Fd, Vec<u8>>::new();
     for line in run.section(Role::Stage(0)).into_iter().flat_map(|section| &section.lines) {
         match (&line.call, &line.reply) {
             (Call::Read { fd, .. }, Reply::Data(data)) => read.entry(*fd).or_default().extend(&data.0),
-            // In older dialects it reads its own program first, and copies it.
+            // In older dialects stage 0 reads its own program first, to copy it.
             (Call::Close { fd }, _) => drop(read.remove(fd)),
             (Call::Execve { .. } | Call::Execveat { .. }, Reply::NoReturn) => read.clear(),
-            // The sync pipes come after the message.
+            // The sync pipes are created after the message is read.
             (Call::Socketpair, _) => break,
             _ => {}
         }

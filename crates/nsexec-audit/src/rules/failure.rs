@@ -1,4 +1,4 @@
-//! A step that fails is the last.
+//! Checks that a process stops after a failed step.
 
 use std::format;
 use std::string::String;
@@ -28,19 +28,19 @@ fn nothing_after(run: &Run, facts: &Facts) -> Vec<Finding> {
     run.sections.iter().flat_map(|section| of_process(section, facts)).collect()
 }
 
-/// Where a process stands.
+/// The state of one process.
 #[derive(Default)]
 struct State {
     files: ProcFiles,
-    /// A step that failed for good.
+    /// A step that failed permanently.
     failed: Option<String>,
     /// Joins that were refused, and may still succeed.
     outstanding: CloneFlags,
-    /// How often the unshare that is being tried has given EINVAL.
+    /// The number of EINVAL replies to the current unshare.
     tries: u32,
-    /// The unshare that is being tried.
+    /// The flags of the current unshare.
     trying: Option<CloneFlags>,
-    /// It tells stage 0 of its failure, in the seed.
+    /// Whether it reports its failure to stage 0, as in the seed dialect.
     tells: bool,
 }
 
@@ -60,19 +60,20 @@ fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
 }
 
 impl State {
-    /// What the line does although it should not.
+    /// Returns a description if the state forbids this line.
     fn forbids(&self, section: &Section, line: &Line) -> Option<String> {
         let ends =
             |line: &Line| ends(line) || self.tells && matches!(line.call, Call::Send { .. }) || tells(line);
         if let Some(failed) = &self.failed {
-            // Stage 2 that does not go takes the word all the same, so that it does not reach a closed pipe.
+            // A failed stage 2 still reads the launcher's go message. Otherwise the launcher would write to a
+            // closed pipe.
             let word = section.role == Role::Stage(2) && matches!(line.call, Call::Read { len: 1, .. });
             return (!ends(line) && !word)
                 .then(|| format!("goes on with {} after {failed}", line.call.name()));
         }
         if let Some(flags) = self.trying {
             let again = line.call == Call::Unshare { flags };
-            // Anything but another try means that it was the last.
+            // Any other call means that the last try failed.
             if !again && !ends(line) {
                 return Some(format!("goes on with {} after unshare({flags}) failed", line.call.name()));
             }
@@ -118,9 +119,10 @@ impl State {
             }
             Call::DropGroups
                 if errno == Errno::EPERM && facts.policy.setgroups == Setgroups::DropIfAllowed => {}
-            // The hang-up of the init pipe tells of the launcher's death too. What the command keeps is another rule's.
+            // If this fails, the hang-up of the init pipe still reports the launcher's death. The command's
+            // own parent-death signal is checked by another rule.
             Call::SetPdeathsig { signal } if facts.policy.ends_with_launcher && signal != Signal::NONE => {}
-            // Made again.
+            // dup3 is repeated.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}
             _ if map || is_step(&line.call) => {
@@ -131,13 +133,13 @@ impl State {
     }
 }
 
-/// The first word of a failure that is told to stage 0.
+/// Returns whether the line sends the first value of a failure report to stage 0.
 fn tells(line: &Line) -> bool {
     let word = Message::Failed.value().to_ne_bytes();
     matches!(&line.call, Call::Send { data, .. } if data.0 == word)
 }
 
-/// A call without whose success nothing may go on.
+/// Returns whether the process must stop if this call fails.
 fn is_step(call: &Call) -> bool {
     matches!(
         call,

@@ -1,4 +1,4 @@
-//! What stage 0 does before it reads the message, in the dialects that have something to do there.
+//! Checks stage 0's steps before it reads the message, in the dialects that have such steps.
 
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -28,7 +28,8 @@ pub(super) const READY: Rule = Rule {
     check: ready,
 };
 
-/// Stage 0, if a launcher executed it: our own launcher forks, and has neither a copy nor the byte.
+/// Returns stage 0 if a launcher executed it. Our own launcher forks, and needs neither a copy nor the ready
+/// byte.
 pub(super) fn executed(run: &Run) -> Option<&Section> {
     run.section(Role::Stage(0)).filter(|section| section.lines.iter().any(is_exec))
 }
@@ -37,16 +38,16 @@ fn is_exec(line: &Line) -> bool {
     matches!(line.call, Call::Execve { .. } | Call::Execveat { .. }) && line.reply == Reply::NoReturn
 }
 
-/// Before the sync pipes, which every dialect makes when it has the message.
+/// Returns the lines before the first sync pipe, which every dialect creates after it has the message.
 fn before_the_stages(section: &Section) -> impl Iterator<Item = (usize, &Line)> {
     section.lines.iter().enumerate().take_while(|(_, line)| line.call != Call::Socketpair)
 }
 
-/// One program of those that the process is, one after the other.
+/// The state of one program image of stage 0. Each exec starts a new one.
 #[derive(Default)]
 struct Program {
     open: BTreeMap<Fd, File>,
-    /// It is a copy to which nobody can write.
+    /// Whether it is known to be a protected copy.
     known: bool,
 }
 
@@ -70,7 +71,7 @@ fn copy(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, line) in before_the_stages(section) {
         if is_exec(line) {
-            // The first one is the launcher's.
+            // The first exec is the launcher's.
             if !first && !program.executes_a_copy(&line.call) {
                 findings.push(Finding::on(section, index, "executes what is no protected copy"));
             }
@@ -93,7 +94,7 @@ impl Program {
             (Call::Openat { path, flags, .. } | Call::Openat2 { path, flags, .. }, Reply::Fd(fd)) => {
                 let file = match flags {
                     OpenFlags::Unnamed | OpenFlags::New => File::Copy { open: true },
-                    // The copy once more, by a descriptor that cannot write.
+                    // The copy, opened again with a descriptor that cannot write.
                     OpenFlags::Path => File::Copy { open: self.any_open_copy() },
                     _ if path.0 == b"/proc/self/exe" => File::Exe,
                     _ => File::Other,
@@ -112,7 +113,7 @@ impl Program {
             }
             (Call::AddSeals { fd, seals: Seals::CONTENT }, Reply::Unit) => self.protect(*fd),
             (Call::Fchmod { fd, mode }, Reply::Unit) if mode & 0o222 == 0 => self.protect(*fd),
-            // What is written afterwards is another content.
+            // A later write changes the content again.
             (Call::Sendfile { to: fd, .. } | Call::Write { fd, .. }, Reply::Count(1..)) => {
                 if let Some(File::Copy { open }) = self.open.get_mut(fd) {
                     *open = true;
@@ -148,7 +149,7 @@ impl Program {
         fd.is_some_and(|fd| self.open.get(&fd) == Some(&File::Copy { open: false }))
     }
 
-    /// A word to or from a descriptor that this program has not opened, and that is none of the standard ones.
+    /// Returns whether the line sends, or reads from a descriptor that this program has not opened.
     fn speaks(&self, line: &Line) -> bool {
         match line.call {
             Call::Send { .. } => true,

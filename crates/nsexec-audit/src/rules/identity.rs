@@ -1,4 +1,4 @@
-//! Who the processes become.
+//! Checks the user, group and session ids of the stages.
 
 use std::format;
 use std::vec::Vec;
@@ -32,10 +32,10 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
     of_stage_1.into_iter().chain(of_stage_2.into_iter().flatten()).collect()
 }
 
-/// The first thing that stage 1 does in a user namespace without being its root.
+/// Returns the first step of stage 1 in a user namespace before it is root there.
 fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
     let root = facts.root_at_once();
-    // Since runc 1.2.1 also after a join.
+    // runc 1.2.1 and later also call setresuid after a join.
     let joins = facts.policy.dialect.name() == Dialect::V1_2.name();
     let mut owed = false;
     for (index, line) in section.lines.iter().enumerate() {
@@ -64,14 +64,14 @@ fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
     None
 }
 
-/// Whether a step is asked for, how it is called, and whether a line is it.
+/// Whether a step is requested, its name, and the test for its line.
 type Step = (bool, &'static str, fn(&Line) -> bool);
 
-/// What stage 2 is when it says that it has finished.
+/// Checks the identity of stage 2 when it reports that it has finished.
 fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
     let policy = facts.policy;
     let (root, last) = (facts.root_at_once(), facts.root_last());
-    // The table of spec 3.5 again, and not the core's word for it.
+    // The table in docs/protocol.md#groups, implemented a second time, independently of the core.
     let drops = match policy.setgroups {
         Setgroups::FromMessage => asked.setgroup && !asked.rootless,
         Setgroups::DropIfAllowed => true,

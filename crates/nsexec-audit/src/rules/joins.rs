@@ -1,4 +1,4 @@
-//! Joining: what is opened, when, and what is looked at.
+//! Checks joins: which files are opened, when, and how they are verified.
 
 use std::collections::BTreeMap;
 use std::format;
@@ -69,19 +69,21 @@ pub(super) const CGROUP: Rule = Rule {
 };
 
 fn from_a_copy(run: &Run, facts: &Facts) -> Vec<Finding> {
-    // A stage 0 that was executed is not our own launcher's: its parent has made the copy, or stage 0 makes it.
+    // An executed stage 0 does not belong to our own launcher. Its parent has made the copy, or stage 0 makes
+    // it.
     let ours = run.section(Role::Launcher).is_some() && executed(run).is_none();
     if !ours || facts.policy.trusted_mounts {
         return Vec::new();
     }
     let mut findings = Vec::new();
-    // The descriptor of the launcher's program, and whether it was found to be a copy.
+    // The descriptor of the launcher's program, and whether the program was found to be a copy.
     inherit(run, &(None, false), |(exe, sure), site| match (&site.line.call, &site.line.reply) {
         (Call::Openat { path, .. }, Reply::Fd(fd)) if path.0 == b"/proc/self/exe" => *exe = Some(*fd),
         (Call::Close { fd }, _) if *exe == Some(*fd) => *exe = None,
         (Call::GetSeals { fd }, Reply::Seals(Seals::CONTENT)) if *exe == Some(*fd) => *sure = true,
         (Call::LinkCount { path }, Reply::Links(0)) if path.0 == b"/proc/self/exe" => *sure = true,
-        // Stage 0 goes into stage 1's for mount sources alone, and comes back: it executes nothing there.
+        // Stage 0 enters stage 1's mount namespace only for mount sources, and returns. It executes nothing
+        // there.
         (Call::Setns { kind: CloneFlags::NEWNS, .. }, _) if !*sure && site.section.role != Role::Stage(0) => {
             let what = "joins a mount namespace from a program to which a process in there could write";
             findings.push(Finding::at(site, what));
@@ -128,9 +130,10 @@ fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
                 *foreign = true;
                 return;
             }
-            // The command is looked for where it will run; a stat opens nothing.
+            // The command is looked up where it will run. A stat opens nothing.
             Call::LinkCount { path } if *foreign && path.0.starts_with(b"/proc/") => path,
-            // Mount sources, which are to be found there; what else stage 0 may do there is a rule of its own.
+            // Mount sources are opened in that namespace on purpose. Stage 0's other steps there have a rule
+            // of their own.
             Call::Openat { flags: OpenFlags::Path, .. } if site.section.role == Role::Stage(0) => return,
             Call::Openat { dir: Fd::CWD, path, .. }
             | Call::Openat2 { dir: Fd::CWD, path, .. }
@@ -159,7 +162,7 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
             if site.line.reply == Reply::Child {
                 return;
             }
-            // The user namespace may be left for stage 2's last moment.
+            // The user namespace may be joined last, by stage 2.
             let left = if facts.root_last() { CloneFlags::NEWUSER } else { CloneFlags::EMPTY };
             if *joined != asked.joined && *joined != asked.joined.without(left) {
                 let what = format!("stage 2 comes with {joined} joined, asked was {}", asked.joined);

@@ -1,4 +1,4 @@
-//! The id maps, the setgroups policy, and the mapping tool.
+//! Checks the id maps, the setgroups policy, and the mapping tool.
 
 use std::collections::BTreeSet;
 use std::format;
@@ -60,7 +60,7 @@ pub(super) const TOOL: Rule = Rule {
     check: tool,
 };
 
-/// Walks over the writes to files of /proc.
+/// Calls `each` for every write to a file of /proc.
 fn writes(run: &Run, mut each: impl FnMut(Site<'_>, &'static [u8], bool)) {
     inherit(run, &ProcFiles::default(), |files, site| {
         if let Some((file, checked)) = files.written(site.line) {
@@ -70,7 +70,7 @@ fn writes(run: &Run, mut each: impl FnMut(Site<'_>, &'static [u8], bool)) {
     });
 }
 
-/// A signal came before the write began: it is made again.
+/// Returns whether a signal interrupted the write before it began. It is then repeated.
 fn interrupted(line: &Line) -> bool {
     line.reply == Reply::Errno(Errno::EINTR)
 }
@@ -156,7 +156,7 @@ fn stage_1(run: &Run) -> Option<Pid> {
     pids(run).into_iter().find(|(role, _)| *role == Role::Stage(1)).map(|(_, pid)| pid)
 }
 
-/// Whether a write was taken whole.
+/// Returns whether a write was accepted completely.
 fn taken(line: &Line) -> bool {
     matches!((&line.call, &line.reply), (Call::Write { data, .. }, Reply::Count(count)) if *count == data.0.len())
 }
@@ -179,7 +179,7 @@ fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
                 }
                 decided |= taken(line);
             }
-            // Before Linux 3.19 there is no such file.
+            // Before Linux 3.19 the file does not exist.
             (None, Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Errno(Errno::ENOENT))
                 if path.0 == b"setgroups" =>
             {
@@ -198,7 +198,7 @@ fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The numbers of a map, as a tool gets them: each an argument.
+/// Returns the numbers of a map as a tool receives them: one argument each.
 fn numbers(text: &[u8]) -> Vec<Vec<u8>> {
     let words = text.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
     let number = |word: &[u8]| {
@@ -216,7 +216,7 @@ fn tool(run: &Run, facts: &Facts) -> Vec<Finding> {
     for section in run.sections.iter().filter(|section| matches!(section.role, Role::Tool(_))) {
         let mut shut = false;
         for (index, line) in section.lines.iter().enumerate() {
-            // Without close_range the descriptors are marked one by one.
+            // Without close_range, the descriptors are marked one by one.
             shut |= matches!(
                 (&line.call, &line.reply),
                 (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, Reply::Unit)

@@ -1,8 +1,8 @@
-//! What must hold in every run, planned, recorded or witnessed, whole or broken off by a fault.
+//! Checks rules that hold in every run: planned, recorded or witnessed, complete or cut short by a fault.
 //!
-//! Each rule is a decider over the lines, with the reason for it and where the reason comes from. A run in which a process
-//! was killed, or a call failed, keeps the rules as far as it went: none says that something must happen at last, but each
-//! says what must have happened before, or must not happen after.
+//! Each rule is a function over the lines, with its reason and a reference. A run in which a process was
+//! killed, or a call failed, still follows the rules up to that point. No rule requires that something
+//! happens in the end. A rule requires that something happened before, or forbids that it happens after.
 
 mod acknowledged;
 mod descriptors;
@@ -30,12 +30,12 @@ use super::transcript::{Run, Section};
 
 pub use facts::Facts;
 
-/// How much a finding weighs.
+/// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
-    /// Worth knowing, and a decision of who asked for the run.
+    /// Worth knowing, but the caller's decision.
     Warning,
-    /// The run is not what it promises.
+    /// The run breaks a guarantee.
     Breach,
 }
 
@@ -53,28 +53,28 @@ impl fmt::Display for Severity {
 pub struct Rule {
     /// A short name, for tests and for `plan --rules`.
     pub name: &'static str,
-    /// What must hold, and why.
+    /// The condition, and the reason for it.
     pub reason: &'static str,
-    /// Where that comes from: a CVE, an issue of runc, a manual page, a section of the specification.
+    /// The source of the reason: a CVE, a runc issue or commit, a manual page, or docs/protocol.md.
     pub reference: &'static str,
-    /// What a finding of it weighs.
+    /// The severity of its findings.
     pub severity: Severity,
-    /// The rule itself.
+    /// The function that returns the rule's findings in a run.
     pub check: fn(&Run, &Facts) -> Vec<Finding>,
 }
 
-/// Where a rule does not hold.
+/// A place where a rule does not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// The rule's name; filled by [`check`].
+    /// The rule's name, filled in by [`check`].
     pub rule: &'static str,
-    /// The rule's weight; filled by [`check`].
+    /// The rule's severity, filled in by [`check`].
     pub severity: Severity,
-    /// The section's name; empty if it is the whole run.
+    /// The section's name, or empty for the whole run.
     pub section: String,
-    /// The line, from 1, if it is about one.
+    /// The number of the line, from 1, if the finding is about one line.
     pub line: Option<usize>,
-    /// What was found.
+    /// The description.
     pub what: String,
 }
 
@@ -107,7 +107,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Every rule, in the order in which a run meets them.
+/// All rules, in the order in which a run meets them.
 pub const RULES: &[Rule] = &[
     protocol::WHOLE,
     protocol::DECLARED,
@@ -142,7 +142,7 @@ pub const RULES: &[Rule] = &[
     protocol::RECORDS,
 ];
 
-/// All findings of all rules.
+/// Returns the findings of all rules.
 #[must_use]
 pub fn check(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -153,7 +153,7 @@ pub fn check(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The list as text, one paragraph a rule: what `plan --rules` prints.
+/// Returns the list of rules as text, one paragraph for each rule. `plan --rules` prints it.
 #[must_use]
 pub fn listing() -> String {
     let one = |rule: &Rule| {

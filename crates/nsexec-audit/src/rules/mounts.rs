@@ -1,4 +1,4 @@
-//! Mount sources: what stage 0 does in the mount namespace of stage 1, and what stage 1 takes.
+//! Checks mount sources: stage 0's steps in the mount namespace of stage 1, and stage 1's use of each source.
 
 use std::collections::BTreeSet;
 use std::format;
@@ -43,14 +43,14 @@ fn sources(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What only mount sources need. The launcher's own opens are its caller's.
+/// Returns whether only mount sources need this call. The launcher's own opens belong to its caller.
 fn travels(line: &Line) -> bool {
     matches!(line.call, Call::SendFd { .. } | Call::ReceiveFd { .. } | Call::Dup3 { .. })
 }
 
 type Found = Option<(usize, std::string::String)>;
 
-/// Stage 0.
+/// The state of stage 0, which sends the sources.
 #[derive(Default)]
 struct Sender {
     own: Option<Fd>,
@@ -61,7 +61,7 @@ struct Sender {
 
 impl Sender {
     fn walk(mut self, section: &Section) -> Found {
-        // What comes before the sync pipes is about our own program.
+        // Lines before the sync pipes concern our own program.
         let begin = section.lines.iter().position(|line| line.call == Call::Socketpair)?;
         section
             .lines
@@ -110,7 +110,7 @@ impl Sender {
     }
 }
 
-/// Stage 1.
+/// The state of stage 1, which receives the sources.
 #[derive(Default)]
 struct Taker {
     taken: Option<Fd>,

@@ -1,4 +1,4 @@
-//! What the processes tell each other and the launcher, and in which order.
+//! Checks the messages between the processes and to the launcher, and their order.
 
 use std::format;
 use std::vec::Vec;
@@ -104,7 +104,7 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut written = 0;
     for section in &run.sections {
         let said = words(section);
-        // The announcement, and then the pid.
+        // The message RecvpidPls, and then the pid.
         let known = said
             .iter()
             .zip(said.iter().skip(1))
@@ -118,7 +118,7 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
             if !is_pid_line {
                 continue;
             }
-            // A send that took nothing is made again, or as a write.
+            // A send that transferred nothing is repeated, or done as a write.
             written += usize::from(succeeded(line));
             let what = if section.role != Role::Stage(0) {
                 "the pid line comes from another than stage 0"
@@ -150,7 +150,8 @@ fn names(line: &[u8], pid: &[u8]) -> bool {
     line.windows(pid.len()).any(|part| part == pid)
 }
 
-/// Whether it is the time for the pid line: before stage 2 has its word, or after it has finished.
+/// Returns whether the pid line comes at the right time: before stage 2 may continue, or (`late`) after it
+/// has finished.
 fn in_time(said: &[Word], index: usize, late: bool) -> bool {
     let go = said.iter().find(|word| word.is(true, Message::Grandchild)).map(|word| word.index);
     let finished =
@@ -177,7 +178,7 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
                     | Call::Setns { .. }
                     | Call::Send { .. }
             );
-        // A stage that fails says so at any time, in the seed.
+        // In the seed dialect, a failing stage reports its failure at any time.
         let tells_failure = tells.is_some_and(|at| at <= index);
         if changes && !tells_failure && go.is_none_or(|at| index < at) {
             let what = format!("{} before the word of stage 0", line.call.name());
@@ -202,7 +203,7 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The signal that a process has at the launcher's death, at each of its lines. A fork clears it.
+/// Checks the parent-death signal of each process at each of its lines. A fork clears the signal.
 fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
     if !facts.policy.ends_with_launcher {
         return Vec::new();
@@ -211,13 +212,14 @@ fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
     for section in &run.sections {
         let Role::Stage(number) = section.role else { continue };
         let wanted = if number == 0 { Signal::CONT } else { Signal::KILL };
-        // Not known after a change of ids, which clears it in most cases.
+        // `None`: unknown after a change of ids, which clears the signal in most cases.
         let mut signal = Some(Signal::NONE);
         let own = section.lines.iter().enumerate().skip_while(|(_, line)| line.reply == Reply::Child);
         for (nth, (index, line)) in own.enumerate() {
             match (&line.call, &line.reply) {
                 (Call::SetPdeathsig { signal: set }, Reply::Unit) => signal = Some(*set),
-                // A filter refuses it: then the hang-up of the init pipe alone tells.
+                // A seccomp filter may refuse the call. Then only the hang-up of the init pipe reports the
+                // launcher's death.
                 (Call::SetPdeathsig { .. }, _) if nth == 0 => continue,
                 (call, _) if changes_identity(call) || matches!(call, Call::Setns { .. }) => signal = None,
                 _ if nth == 0 => {
@@ -252,7 +254,7 @@ fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for section in &run.sections {
         let mut reaped = Vec::new();
-        // Stage 1 has ended then, and is the launcher's to reap at any time.
+        // Stage 1 has ended by then, and the launcher may reap it at any time.
         let over = word_at(section, false, Message::ChildFinish).filter(|_| section.role == Role::Stage(0));
         for (index, line) in section.lines.iter().enumerate() {
             match (&line.call, &line.reply) {
@@ -276,7 +278,8 @@ fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A parent that died in its clone has no line of it, but its child's pid may have been told.
+/// Returns whether a pid was sent in a message. A parent that died in its clone has no line with the child's
+/// pid.
 fn heard_of(run: &Run, pid: Pid) -> bool {
     let number = u32::try_from(pid.0).ok();
     pid.0 > 0 && run.sections.iter().flat_map(words).any(|word| Some(word.value) == number)

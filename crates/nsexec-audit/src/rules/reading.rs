@@ -1,4 +1,5 @@
-//! What a line means, for the rules: the words of the sync pipes, the files of /proc, the calls that only report.
+//! Interprets lines for the rules: the values on the sync pipes, the files of /proc, the calls that only
+//! report.
 
 use std::collections::BTreeMap;
 use std::string::String;
@@ -11,12 +12,12 @@ use nsexec::launch::script::GO;
 use nsexec::sync::Message;
 use nsexec::sys::types::Fd;
 
-/// Whether the call did what it was asked.
+/// Returns whether the call succeeded.
 pub(super) fn succeeded(line: &Line) -> bool {
     !matches!(line.reply, Reply::Errno(_))
 }
 
-/// A call that changes who a process is: its session, its ids, its groups.
+/// Returns whether a call changes the identity of a process: its session, its ids, or its groups.
 pub(super) fn changes_identity(call: &Call) -> bool {
     matches!(
         call,
@@ -24,17 +25,20 @@ pub(super) fn changes_identity(call: &Call) -> bool {
     )
 }
 
-/// A call that changes nothing but what people are told: a record, the number in it, the wait for room in the pipe.
+/// Returns whether a call only serves a report: a record, the pid or tid in it, or the wait for room in the
+/// pipe.
 pub(super) fn reports(line: &Line) -> bool {
     match &line.call {
         Call::WriteNowait { .. } | Call::Getpid | Call::Gettid | Call::Poll { .. } => true,
-        // Standard error, and a record where the kernel cannot be asked not to wait.
+        // Standard error, or a record that is written with a blocking write because the kernel does not
+        // support RWF_NOWAIT.
         Call::Write { fd, data } => *fd == Fd::STDERR || data.0.starts_with(b"{\"level\""),
         _ => false,
     }
 }
 
-/// What a process may still do after a failure: tell, give back its signals, close, and take along who waits for it.
+/// Returns whether a process may still make this call after a failure: report, restore signals, close, or
+/// kill the processes that wait for it.
 pub(super) fn ends(line: &Line) -> bool {
     reports(line)
         || matches!(
@@ -43,10 +47,10 @@ pub(super) fn ends(line: &Line) -> bool {
         )
 }
 
-/// A whole word on a sync pipe.
+/// A complete value on a sync pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word {
-    /// The line that completed it.
+    /// The index of the line that completed it.
     pub(super) index: usize,
     pub(super) sent: bool,
     pub(super) value: u32,
@@ -58,14 +62,14 @@ impl Word {
     }
 }
 
-/// The words that a process sent and received, also those that came in pieces.
+/// Returns the values that a process sent and received, including those that came in pieces.
 pub(super) fn words(section: &Section) -> Vec<Word> {
     let mut pieces: BTreeMap<(bool, Fd), Vec<u8>> = BTreeMap::new();
     let mut words = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
         let (sent, fd, data) = match (&line.call, &line.reply) {
             (Call::Read { fd, len: 1..=4 }, Reply::Data(data)) => (false, *fd, &data.0[..]),
-            // A write where the pipe is no socket.
+            // A plain write if the pipe is not a socket.
             (Call::Send { fd, data } | Call::Write { fd, data }, Reply::Count(count))
                 if data.0.len() <= 4 =>
             {
@@ -87,31 +91,31 @@ pub(super) fn words(section: &Section) -> Vec<Word> {
     words
 }
 
-/// The line at which a process had said or heard a word, if it did.
+/// Returns the index of the line at which a process had completely sent or received a message.
 pub(super) fn word_at(section: &Section, sent: bool, message: Message) -> Option<usize> {
     words(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
 }
 
-/// The line at which stage 2 had the launcher's word to go.
+/// Returns the index of the line at which stage 2 received the launcher's go message.
 pub(super) fn word_to_go(section: &Section) -> Option<usize> {
     let finished = word_at(section, true, Message::ChildFinish)?;
     let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);
     section.lines.iter().skip(finished).position(is_go).map(|at| finished + at)
 }
 
-/// What stage 0 writes of its own; the other files are stage 1's.
+/// The file that stage 0 writes for itself. The other files are stage 1's.
 pub(super) const OOM_SCORE: &[u8] = b"oom_score_adj";
 
 /// The files in /proc that a stage writes.
 const PROC_FILES: [&[u8]; 5] = [b"uid_map", b"gid_map", b"setgroups", b"timens_offsets", OOM_SCORE];
 
-/// Which of them a path names.
+/// Returns the file of /proc that a path names.
 pub(super) fn file_of(path: &[u8]) -> Option<&'static [u8]> {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     PROC_FILES.into_iter().find(|file| *file == name)
 }
 
-/// Which of the open descriptors are files of /proc, and which were found to be procfs's.
+/// The open descriptors that are files of /proc, and whether each was verified to be on procfs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProcFiles {
     open: BTreeMap<Fd, (&'static [u8], bool)>,
@@ -139,7 +143,7 @@ impl ProcFiles {
         }
     }
 
-    /// The file that a line writes to, and whether it was checked.
+    /// Returns the file that a line writes to, and whether it was verified.
     pub(super) fn written(&self, line: &Line) -> Option<(&'static [u8], bool)> {
         match &line.call {
             Call::Write { fd, .. } => self.open.get(fd).copied(),
@@ -148,12 +152,13 @@ impl ProcFiles {
     }
 }
 
-/// The question whether stage 1 is exiting: the descriptor of its open stat file.
+/// The check whether stage 1 is exiting: the descriptor of its open stat file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StatFile(Option<Fd>);
 
 impl StatFile {
-    /// Whether a line belongs to the question. It changes nothing, and stage 0 asks it after a refusal.
+    /// Returns whether a line belongs to this check. The check changes nothing, and stage 0 makes it after a
+    /// refusal.
     pub(super) fn asks(&mut self, line: &Line) -> bool {
         match (&line.call, &line.reply) {
             (Call::Openat { path, .. } | Call::Openat2 { path, .. }, reply) if path.0 == b"stat" => {
@@ -172,7 +177,7 @@ impl StatFile {
     }
 }
 
-/// A path or a name for a finding, which is for a terminal.
+/// Returns a path or name that is safe to print on a terminal.
 pub(super) fn shown(file: &[u8]) -> String {
     String::from_utf8_lossy(file).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect()
 }

@@ -1,5 +1,6 @@
-//! Every rule holds in what the real kernel recorded (`tests/audit_record.rs`, left in `tests/records`), and each is broken
-//! by a line that is missing, moved, changed or too many: that rule, and no other. The older dialects are planned runs.
+//! Tests of the rules. Every rule holds in the records of the real kernel (`tests/audit_record.rs`, stored in
+//! `tests/records`). Each rule is broken by a line that is missing, moved, changed or added, and no other
+//! rule is. The older dialects are tested with planned runs.
 
 use std::collections::BTreeSet;
 use std::string::ToString;
@@ -38,10 +39,10 @@ const RECORDS: &[(&str, &str)] = records![
     "refused_join"
 ];
 
-/// Planned starts: what only the older dialects do, and what only our own launcher does.
+/// Planned starts: for the steps of the older dialects, and for those of our own launcher.
 const PLANNED: &[&str] = &["mounts", "cgroup_byte", "late_pid_line", OURS, "enter"];
 
-/// A planned start of our own launcher.
+/// The name of a planned start of our own launcher.
 const OURS: &str = "ours";
 
 fn dialect(name: &str) -> &'static Dialect {
@@ -59,7 +60,8 @@ fn ours() -> Prepared {
     launcher.command("/bin/true", [""; 0]).prepare().unwrap()
 }
 
-/// Our own launcher in a container: root last, one named descriptor.
+/// Returns a run of our own launcher that enters a container, becomes root last, and passes one named
+/// descriptor.
 fn entering() -> Run {
     let paths = NsPaths::parse(b"user:/u,net:/n,mnt:/m", NsSet::ALL).unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
@@ -70,7 +72,7 @@ fn entering() -> Run {
     plan.run
 }
 
-/// The policy of this run, as the launcher completes it.
+/// Returns the policy of this run, as the launcher completes it.
 fn policy(name: &str) -> Policy {
     let policy = Policy::runc(dialect(name));
     match name {
@@ -116,7 +118,7 @@ fn record(name: &str) -> Run {
     Run::from_json_lines(text).unwrap()
 }
 
-/// The rules that a run breaks.
+/// Returns the names of the rules that a run breaks.
 fn broken(run: &Run, name: &str) -> BTreeSet<&'static str> {
     check(run, &facts(run, name)).iter().map(|finding| finding.rule).collect()
 }
@@ -130,7 +132,7 @@ const PARENT: Role = Role::Stage(0);
 const CHILD: Role = Role::Stage(1);
 const INIT: Role = Role::Stage(2);
 
-/// A run that is being falsified. Lines are named by a part of their text, and the first that has it is meant.
+/// A run that a test modifies. A line is named by a part of its text; the first line with that part is used.
 struct Forger(Run);
 
 impl Forger {
@@ -157,7 +159,7 @@ impl Forger {
         self
     }
 
-    /// Exchanges a part of a line's text.
+    /// Replaces a part of a line's text.
     fn edited(mut self, role: Role, part: &str, by: &str) -> Self {
         let at = self.at(role, part);
         let text = self.lines(role)[at].to_string().replace(part, by);
@@ -180,7 +182,7 @@ impl Forger {
         self
     }
 
-    /// Takes out a line and those that follow it, so many in all.
+    /// Removes `count` lines, beginning with the named one.
     fn cut(mut self, role: Role, part: &str, count: usize) -> Self {
         let at = self.at(role, part);
         self.lines(role).drain(at..at + count);
@@ -190,7 +192,7 @@ impl Forger {
 
 type Forgery = (&'static str, &'static str, fn(Forger) -> Forger);
 
-/// As it is sent.
+/// The ready byte, as it is sent.
 const READY_BYTE: &str = ", \"\\0\", 1, MSG_NOSIGNAL";
 
 const FORGERIES: &[Forgery] = &[
@@ -216,7 +218,7 @@ const FORGERIES: &[Forgery] = &[
     ("runs-from-a-copy", "mounts", |f| f.moved(PARENT, READY_BYTE, "memfd_create")),
     ("runs-from-a-copy", "cgroup_byte", |f| f.edited(PARENT, "execveat(5, ", "execveat(3, ")),
     ("runs-from-a-copy", "cgroup_byte", |f| {
-        // Both say the same: the maker's question, and that of the copy.
+        // Two lines have this text: the check by the original program, and the check by its copy.
         let f = f.edited(PARENT, "F_GET_SEALS) = 0xf", "F_GET_SEALS) = 0x7");
         f.edited(PARENT, "F_GET_SEALS) = 0xf", "F_GET_SEALS) = 0x7")
     }),
@@ -360,7 +362,7 @@ const FORGERIES: &[Forgery] = &[
     ("mount-sources", "nothing", |f| f.with(CHILD, "unshare", "dup3(6, 90, O_CLOEXEC) = 90")),
     ("stage-2-waits", "nothing", |f| f.moved(INIT, "setsid", "read(")),
     ("stage-2-waits", "nothing", |f| f.with(INIT, "rt_sigprocmask(SIG_SETMASK", "setgid(0) = 0")),
-    // Each of these is done too early, or not at all.
+    // Each of these steps is missing, or comes too early.
     ("named-descriptors-only", "enter", |f| f.without(PARENT, "close_range")),
     ("named-descriptors-only", "enter", |f| f.edited(PARENT, "close_range(3", "close_range(8")),
     ("named-descriptors-only", "enter", |f| {
@@ -398,8 +400,8 @@ fn what_the_kernel_recorded_keeps_every_rule() {
     }
 }
 
-/// The run of which one process was killed after so many lines: whom it had not made by then is not there. The child of a
-/// clone in which it was killed is.
+/// Returns a run in which one process was killed after `length` lines. Processes that it had not created by
+/// then are removed. The child of the clone during which it was killed stays.
 fn broken_off(whole: &Run, number: usize, length: usize) -> Run {
     let mut run = whole.clone();
     let made = crate::sections::children(&run.sections[number]);
@@ -416,7 +418,7 @@ fn broken_off(whole: &Run, number: usize, length: usize) -> Run {
     run
 }
 
-/// A process may be killed at any line: what is there then still keeps the rules.
+/// A process may be killed at any line: the remaining lines still follow the rules.
 #[test]
 fn a_run_that_breaks_off_anywhere_keeps_every_rule() {
     for name in ["user_and_all", "window", "tools", "join"].iter().chain(PLANNED) {
@@ -425,7 +427,7 @@ fn a_run_that_breaks_off_anywhere_keeps_every_rule() {
             for length in 0..section.lines.len() {
                 let run = broken_off(&whole, number, length);
                 let mut findings = check(&run, &facts(&run, name));
-                // A Go runtime is a likeness, whose own section is nobody's promise.
+                // A simulated Go runtime only resembles runc, so findings in its own section do not count.
                 let likeness = PLANNED.contains(name) && *name != "enter";
                 findings.retain(|finding| !likeness || finding.section != "launcher");
                 let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();

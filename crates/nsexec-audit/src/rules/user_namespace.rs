@@ -1,4 +1,4 @@
-//! The user namespace before everything that it is to own.
+//! Checks that the user namespace is created before the namespaces that it will own.
 
 use std::format;
 use std::vec::Vec;
@@ -65,7 +65,8 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The line at which stage 2 has all words that it needs for its cgroup namespace: stage 0's, and in 1.0 the launcher's.
+/// Returns the index of the line at which stage 2 may create its cgroup namespace. It needs stage 0's
+/// message, and in 1.0 the launcher's byte.
 fn cgroup_words(section: &Section, facts: &Facts) -> Option<usize> {
     let go = word_at(section, false, Message::Grandchild)?;
     if facts.policy.dialect.cgroup_namespace != CgroupPlacement::Stage2AfterByte {

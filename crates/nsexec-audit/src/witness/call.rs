@@ -1,5 +1,5 @@
-//! One line of strace as a call and its reply: every call that we make, in the one form in which we make it. A call of
-//! the same name with other flags is not ours.
+//! Parses one line of strace into a call and its reply. Each call of the bootstrap is recognised only in the
+//! one form in which the bootstrap makes it. A call with other flags is foreign.
 
 use std::vec;
 use std::vec::Vec;
@@ -15,11 +15,12 @@ use nsexec::sys::types::{
     Signal, SocketType, TidAddress, Waited,
 };
 
-/// Reads one line, as strace writes it with [`FLAGS`](super::FLAGS) and as a recorded line is shown. `None` if it is no
-/// call of ours.
+/// Parses one line, as strace writes it with [`FLAGS`](super::FLAGS), or as a recorded line is shown. Returns
+/// `None` if the bootstrap does not make such a call.
 ///
-/// What a line does not show is returned empty. strace without `-v`, and a recorded line, show only the number of strings of an
-/// environment, and only the length of a directory's entries. No line shows the cached thread id, which is 0.
+/// Parts that a line does not show are returned empty. Without `-v`, strace shows only the number of strings
+/// of an environment, and only the length of a directory's entries. Recorded lines do the same. No line shows
+/// the cached thread id, which is returned as 0.
 #[must_use]
 pub fn parse_line(line: &str) -> Option<Line> {
     let parts = split(line)?;
@@ -55,7 +56,7 @@ fn bytes(text: &str) -> Option<Bytes> {
     whole(text).map(Bytes)
 }
 
-/// Calls that make, close and describe descriptors.
+/// Parses calls that create, close and describe descriptors.
 fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
     Some(match (name, args) {
         ("openat", [dir, path, flags, mode @ ..]) => {
@@ -107,7 +108,8 @@ fn descriptor(name: &str, args: &[&str], result: &str) -> Read {
     })
 }
 
-/// `[{d_ino=5, d_off=1, d_reclen=24, d_type=DT_LNK, d_name="3"}]` (`-v`), or an address, for which as many zeroes are returned.
+/// Parses `[{d_ino=5, d_off=1, d_reclen=24, d_type=DT_LNK, d_name="3"}]` (`-v`). For an address, it returns
+/// zeroes of the same length.
 fn entries(found: &str, result: &str) -> Option<Vec<u8>> {
     const KINDS: &[(u64, &str)] = &[
         (0, "DT_UNKNOWN"),
@@ -147,7 +149,7 @@ fn open_flags(text: &str) -> Option<OpenFlags> {
     })
 }
 
-/// What stands behind the flags: the mode, where a file is made.
+/// Returns the arguments after the flags: the mode, if a file is created.
 const fn mode_of(flags: OpenFlags) -> &'static [&'static str] {
     match flags {
         OpenFlags::Unnamed | OpenFlags::New => &["0700"],
@@ -155,7 +157,7 @@ const fn mode_of(flags: OpenFlags) -> &'static [&'static str] {
     }
 }
 
-/// The copy of our own program.
+/// Parses the calls that copy our own program.
 fn copying(name: &str, args: &[&str], result: &str) -> Read {
     Some(match (name, args) {
         ("fcntl", [number, "F_GET_SEALS"]) => {
@@ -202,7 +204,8 @@ fn number_of(text: &str) -> Option<u32> {
     number(text).and_then(|word| u32::try_from(word).ok())
 }
 
-/// strace's names of the file systems that somebody may hand us; of others the number is not known here.
+/// Parses strace's name of a file system. Only these names are known; a line with another name is not
+/// recognised.
 fn fs_type(found: &str) -> Option<Reply> {
     const NAMES: &[(u64, &str)] = &[
         (0x6e73_6673, "NSFS_MAGIC"),
@@ -222,7 +225,7 @@ fn fs_type(found: &str) -> Option<Reply> {
     Some(Reply::FsType(FsType(i64::try_from(word).ok()?)))
 }
 
-/// Reads, writes, and the waiting for them.
+/// Parses reads, writes, and the waits for them.
 fn transfer(name: &str, args: &[&str], result: &str) -> Read {
     let taken = count(result).map(Reply::Count);
     Some(match (name, args) {
@@ -257,13 +260,13 @@ fn transfer(name: &str, args: &[&str], result: &str) -> Read {
     })
 }
 
-/// The bytes of a message that has one piece.
+/// Returns the bytes of a message that consists of one byte.
 fn one_byte(message: &str) -> Option<Vec<u8>> {
     let [piece] = array(field(message, "msg_iov")?)?[..] else { return None };
     (field(piece, "iov_len")? == "1").then_some(whole(field(piece, "iov_base")?)?)
 }
 
-/// The one descriptor that comes with a message.
+/// Returns the one descriptor of a message.
 fn rights(message: &str) -> Option<Fd> {
     let [control] = array(field(message, "msg_control")?)?[..] else { return None };
     let is_fd = field(control, "cmsg_level")? == "SOL_SOCKET" && field(control, "cmsg_type")? == "SCM_RIGHTS";
@@ -271,7 +274,8 @@ fn rights(message: &str) -> Option<Fd> {
     fd(number).filter(|_| is_fd)
 }
 
-/// Control messages that are no descriptor, or more than one, are none that we have room for.
+/// Parses a received message. Returns `None` for control messages other than one descriptor, since the
+/// receive buffer has no room for them.
 fn received(message: &str, result: &str) -> Option<Received> {
     let byte = one_byte(message)?.first().copied().filter(|_| result != "0");
     let fd = match field(message, "msg_control") {
@@ -282,18 +286,18 @@ fn received(message: &str, result: &str) -> Option<Received> {
     Some(Received { byte, fd, truncated })
 }
 
-/// `{fd=5, events=POLLIN}`, `{fd=-1}`: here as what is waited for, whatever the field is called.
+/// Parses `{fd=5, events=POLLIN}` and `{fd=-1}`. The field `name` is returned as the requested events.
 fn polled(elements: Vec<&str>, name: &str) -> Option<Vec<PollFd>> {
     let one = |element: &str| {
         let number = fd(field(element, "fd")?)?;
-        // strace does not show what is asked of a descriptor that the kernel skips.
+        // strace does not show the events of a negative descriptor, which the kernel skips.
         let events = field(element, name).map_or(Some(nsexec::sys::types::PollEvents(0)), poll_events)?;
         Some(PollFd::new(number, events))
     };
     elements.into_iter().map(one).collect()
 }
 
-/// `NULL`, `{tv_sec=0, tv_nsec=200000000}`.
+/// Parses `NULL` or `{tv_sec=0, tv_nsec=200000000}` as milliseconds.
 fn milliseconds(text: &str) -> Option<i32> {
     if text == "NULL" {
         return Some(-1);
@@ -302,13 +306,13 @@ fn milliseconds(text: &str) -> Option<i32> {
     i32::try_from(seconds.checked_mul(1000)?.checked_add(nanoseconds / 1_000_000)?).ok()
 }
 
-/// `0 (Timeout)`, `1 ([{fd=5, revents=POLLIN}])`.
+/// Parses the result of a poll: `0 (Timeout)`, `1 ([{fd=5, revents=POLLIN}])`.
 fn found(mut fds: Vec<PollFd>, result: &str) -> Option<Reply> {
     let (number, what) = result.split_once(" (").unwrap_or((result, ""));
     let number = count(number)?;
     if let Some(listed) = what.strip_suffix(')').and_then(array) {
         let mut slots = fds.iter_mut();
-        // In the order of the call, in which a descriptor may come twice.
+        // The list has the order of the call, in which a descriptor may occur twice.
         for PollFd { fd, events, .. } in polled(listed, "revents")? {
             slots.find(|slot| slot.fd == fd)?.revents = events;
         }
@@ -316,7 +320,7 @@ fn found(mut fds: Vec<PollFd>, result: &str) -> Option<Reply> {
     Some(Reply::Polled { count: number, fds })
 }
 
-/// Calls that make, become, end and wait for processes.
+/// Parses calls that create, execute, end and wait for processes.
 fn process(name: &str, args: &[&str], result: &str) -> Read {
     let pid = || result.parse().ok().map(Pid);
     Some(match (name, args) {
@@ -368,7 +372,7 @@ fn clone(args: &[&str]) -> Option<Call> {
     Some(if has("CLONE_PARENT") { Call::CloneSibling { tid } } else { Call::Fork { exit, tid } })
 }
 
-/// A list (`-v`), or an address with the number of variables: then so many empty ones.
+/// Parses a list (`-v`). For an address with a number of variables, it returns that many empty strings.
 fn environment(text: &str) -> Option<Vec<Bytes>> {
     if let Some(variables) = array(text) {
         return variables.into_iter().map(bytes).collect();
@@ -377,17 +381,17 @@ fn environment(text: &str) -> Option<Vec<Bytes>> {
     Some(vec![Bytes::default(); count])
 }
 
-/// Calls that change what a process is.
+/// Parses calls that change the properties of the process: namespaces, ids, names, mounts.
 fn identity(name: &str, args: &[&str], result: &str) -> Read {
     let call = match (name, args) {
         ("setns", [number, kind]) => Call::Setns { fd: fd(number)?, kind: clone_flags(kind)? },
         ("unshare", [flags]) => Call::Unshare { flags: clone_flags(flags)? },
         ("prctl", ["PR_SET_DUMPABLE", "SUID_DUMP_DISABLE"]) => Call::SetDumpable { dumpable: false },
         ("prctl", ["PR_SET_DUMPABLE", "SUID_DUMP_USER"]) => Call::SetDumpable { dumpable: true },
-        // A name of 15 bytes is always shown as if there were more.
+        // strace cannot tell whether a name of 15 bytes is cut, and always marks it so.
         ("prctl", ["PR_SET_NAME", name]) => Call::SetName { name: Bytes(string(name)?.0) },
         ("prctl", ["PR_SET_PDEATHSIG", sent]) => Call::SetPdeathsig { signal: signal(sent)? },
-        // The number of the new session is the caller's pid, which the recorder does not keep.
+        // The result of setsid is the caller's pid, which the recorder does not keep.
         ("setsid", []) => return Some((Call::Setsid, count(result).map(|_| Reply::Unit))),
         ("setresuid", [real, effective, saved]) if real == effective && real == saved => {
             Call::Setresuid { uid: id(real)? }

@@ -1,16 +1,18 @@
-//! The witness: what strace saw of the real processes, in the recorder's own schema.
+//! Reads strace's output of the real processes into the recorder's own schema.
 //!
-//! strace 6.1 (Debian 12) with [`FLAGS`]: strings whole, so that the message and each log record can be compared, and the
-//! environment of an exec, string by string. Its output therefore contains the secrets of the command's environment:
-//! `nsexec trace --witness` reads it from a FIFO into memory. With `-ff` instead of `-f` strace writes a file for each
-//! process ([`read_files`]); what it writes into one is taken apart by [`split_by_process`].
+//! The format is that of strace 6.1 (Debian 12) with [`FLAGS`]. Strings are complete, so that the message,
+//! each log record, and each string of an exec's environment can be compared. The output therefore contains
+//! the secrets of the command's environment: `nsexec trace --witness` reads it from a FIFO into memory. With
+//! `-ff` instead of `-f`, strace writes one file for each process ([`read_files`]). [`split_by_process`]
+//! splits the single file of `-f`.
 //!
-//! A witness sees the same run as the recorder, so both must have the same descriptors, pids, addresses and strings. The list of
-//! what strace does not show is [`NOT_SHOWN`].
+//! A witness sees the same run as the recorder, so both must have the same descriptors, pids, addresses and
+//! strings. [`NOT_SHOWN`] lists the values that strace does not show.
 //!
-//! A witnessed program marks where the run begins and ends with [`mark_begin`] and [`mark_end`]: a look at a file that does not exist. In the
-//! processes that are made between the marks every line counts but for [`LEFT_OUT`]; what remains and is none of our
-//! calls is kept as [`Foreign`], and is a breach of the rule `declared`.
+//! A witnessed program marks the beginning and the end of the run with [`mark_begin`] and [`mark_end`]: each
+//! is a stat of a file that does not exist. Every line of the processes created between the marks counts,
+//! except for [`LEFT_OUT`]. A remaining call that the bootstrap does not make is kept as [`Foreign`], and
+//! breaks the rule `declared`.
 
 mod call;
 mod not_shown;
@@ -36,13 +38,14 @@ pub use call::parse_line;
 pub use not_shown::{NOT_SHOWN, as_shown};
 pub use splitter::Splitter;
 
-/// How strace is called; then `-o FILE`, and the program. The length of strings is that of the largest message.
+/// strace's options. `-o FILE` and the program follow. The length of strings is that of the largest message.
 pub const FLAGS: &[&str] = &["-f", "-q", "-v", "-a", "1", "-s", "1048576"];
 
-/// What is left out of what strace saw, by the beginning of its line, and why. An allocator's call that maps a file, or makes
-/// memory code, is not an allocator's, and stays. Besides these: the recorder's own writes,
-/// the call in which a process was killed, and the first half of a call that a signal interrupted and the kernel took up
-/// again.
+/// Beginnings of strace's lines that are left out, each with the reason. A call that maps a file, or makes
+/// memory executable, is kept: allocators do not make such calls.
+///
+/// Three more kinds of lines are left out: the recorder's own writes, the call in which a process was killed,
+/// and the first half of a call that the kernel resumed after a signal.
 pub const LEFT_OUT: &[(&str, &str)] = &[
     ("brk(", "the allocator of the recorder"),
     ("mmap(", "the allocator of the recorder"),
@@ -58,32 +61,32 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
 const BEGIN: &str = "/nsexec-witness/begin";
 const END: &str = "/nsexec-witness/end";
 
-/// Says to a witness, if there is one, that the run begins here. Writes to `recorder` are then left out.
+/// Marks the beginning of the run for a witness, if there is one. Writes to `recorder` are then left out.
 pub fn mark_begin(recorder: Option<Fd>) {
-    // It does not exist, so there is nothing to look at; the call is what counts.
+    // The file does not exist, and the result is ignored: only the call matters.
     let _ = match recorder {
         Some(Fd(number)) => std::fs::metadata(format!("{BEGIN}/recorder/{number}")),
         None => std::fs::metadata(BEGIN),
     };
 }
 
-/// Says to a witness, if there is one, that the run is over for this process.
+/// Marks the end of the run for a witness, if there is one.
 pub fn mark_end() {
     let _ = std::fs::metadata(END);
 }
 
-/// Why strace's files are not a run.
+/// The reasons why strace's files are not a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WitnessError {
     /// A file cannot be read.
     Unreadable(String),
-    /// No process made the mark: it ended before, or strace saw nothing.
+    /// No process made the begin mark: it ended before, or strace saw nothing.
     NoBegin,
-    /// A process that was made left no file.
+    /// A created process has no file.
     Missing {
-        /// Which process.
+        /// The process.
         role: Role,
-        /// Its number.
+        /// Its pid.
         pid: i32,
     },
 }
@@ -100,10 +103,10 @@ impl fmt::Display for WitnessError {
 
 impl core::error::Error for WitnessError {}
 
-/// Reads `PREFIX.PID` of every process.
+/// Reads the file `PREFIX.PID` of every process.
 ///
 /// # Errors
-/// The directory or a file cannot be read.
+/// [`WitnessError::Unreadable`] if the directory or a file cannot be read.
 pub fn read_files(prefix: &Path) -> Result<BTreeMap<i32, String>, WitnessError> {
     let unreadable = |error: std::io::Error| WitnessError::Unreadable(format!("{error}"));
     let name = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".";
@@ -114,7 +117,7 @@ pub fn read_files(prefix: &Path) -> Result<BTreeMap<i32, String>, WitnessError> 
         let file = entry.file_name();
         let pid = file.to_str().and_then(|file| file.strip_prefix(&name)).and_then(|pid| pid.parse().ok());
         if let Some(pid) = pid {
-            // strace escapes what is not ASCII, so nothing is lost here.
+            // strace escapes bytes that are not ASCII, so the conversion loses nothing.
             let bytes = std::fs::read(entry.path()).map_err(unreadable)?;
             files.insert(pid, String::from_utf8_lossy(&bytes).into_owned());
         }
@@ -122,7 +125,7 @@ pub fn read_files(prefix: &Path) -> Result<BTreeMap<i32, String>, WitnessError> 
     Ok(files)
 }
 
-/// Splits the one file of `strace -f` into those of `-ff`, with [`Splitter`].
+/// Splits the single file of `strace -f` into those of `-ff`, with [`Splitter`].
 #[must_use]
 pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
     let mut splitter = Splitter::default();
@@ -130,10 +133,11 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
     splitter.into_files()
 }
 
-/// Sorts what strace wrote into a run. `root` is what the process that made the mark is.
+/// Turns strace's files into a run. `root` is the role of the process that made the marks.
 ///
 /// # Errors
-/// No mark, or a process without a file.
+/// [`WitnessError::NoBegin`] if there is no begin mark, [`WitnessError::Missing`] for a process without a
+/// file.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
     let (lines, recorder) = between_the_marks(files)?;
     let mut reading = Reading { files, recorder, run: Run::default() };
@@ -143,8 +147,8 @@ pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessE
     Ok(reading.run)
 }
 
-/// Returns the path of a call that may be a mark: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text in a string of
-/// another call is not a mark.
+/// Returns the path of a call that may be a mark: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text
+/// in a string of another call is not a mark.
 fn marked(line: &str) -> Option<String> {
     let call = ["statx(AT_FDCWD, ", "newfstatat(AT_FDCWD, ", "stat("]
         .iter()
@@ -153,13 +157,13 @@ fn marked(line: &str) -> Option<String> {
     String::from_utf8(words::whole(args.first()?)?).ok()
 }
 
-/// What the process that made the marks did between them, and how the recorder's own writes begin.
+/// Returns the lines between the marks, and the beginning of the recorder's own writes.
 fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<String>), WitnessError> {
     // Returns the offsets of the beginning and the end of the line with a mark, and its path.
     let find = |text: &str, mark: &str| -> Option<(usize, usize, String)> {
         let mut start = 0;
         for line in text.split_inclusive('\n') {
-            // Parse only the few lines that contain the text.
+            // Only the few lines that contain the text are parsed.
             let found = if line.contains(mark) { marked(line) } else { None };
             if let Some(path) = found.filter(|path| path.starts_with(mark)) {
                 return Some((start, start + line.len(), path));
@@ -171,14 +175,15 @@ fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<Stri
     let begins = files.values().find_map(|text| Some((text, find(text, BEGIN)?)));
     let (text, (_, begin, mark)) = begins.ok_or(WitnessError::NoBegin)?;
     let lines = text.get(begin..).unwrap_or_default();
-    // Behind the end mark the launcher goes on with what is not ours.
+    // After the end mark the launcher's own work continues.
     let end = find(lines, END).map_or(lines.len(), |(end, ..)| end);
     let recorder = mark.strip_prefix(BEGIN).and_then(|rest| rest.strip_prefix("/recorder/"));
     Ok((lines.get(..end).unwrap_or_default(), recorder.map(recorders_line)))
 }
 
-/// Returns how strace shows the beginning of a write of [`SharedSink`](crate::record::shared::SharedSink). Any other write
-/// to the same descriptor is not the recorder's.
+/// Returns how strace shows the beginning of a write of
+/// [`SharedSink`](crate::record::shared::SharedSink). Any other write to the same descriptor is not the
+/// recorder's.
 fn recorders_line(fd: &str) -> String {
     format!("write({fd}, \"\\n{{\\\"of\\\":[")
 }
@@ -190,10 +195,10 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// One process, and then those that it made.
+    /// Reads one process, and then the processes that it created.
     fn process(&mut self, role: Role, made_by: Option<Call>, text: &str) -> Result<(), WitnessError> {
         let mut section = Section::new(role);
-        // The recorder's first line of a process, which strace sees in the parent alone.
+        // The recorder's first line of a process is its clone, which strace shows in the parent only.
         section.lines.extend(made_by.map(|call| Line { call, reply: Reply::Child }));
         let mut interrupted: Option<String> = None;
         for line in text.lines() {
@@ -213,7 +218,8 @@ impl Reading<'_> {
                     let executed = line.reply == Reply::NoReturn;
                     section.push(line);
                     if executed {
-                        // What follows is another program's, and so is its end: whoever waits for it will tell.
+                        // The following lines belong to another program, and so does its end. The parent's
+                        // wait4 reports the end.
                         break;
                     }
                 }
@@ -244,20 +250,20 @@ impl Reading<'_> {
     }
 }
 
-/// [`LEFT_OUT`], the recorder's writes, and the call in which the process was killed: the recorder writes down what has come
-/// back.
+/// Returns whether a line is left out: [`LEFT_OUT`], the recorder's writes, and the call in which the process
+/// was killed. The recorder writes a call only after its return.
 fn is_left_out(line: &str, recorder: Option<&str>) -> bool {
     recorder.is_some_and(|recorder| line.starts_with(recorder))
         || LEFT_OUT.iter().any(|(beginning, _)| line.starts_with(beginning)) && !maps_a_file_or_code(line)
         || line.ends_with("<unfinished ...>) = ?")
 }
 
-/// What no allocator does: a file in memory, or memory that is code.
+/// Returns whether the call maps a file or makes memory executable. Allocators do neither.
 fn maps_a_file_or_code(line: &str) -> bool {
     line.contains("PROT_EXEC") || line.starts_with("mmap(") && !line.contains("MAP_ANONYMOUS")
 }
 
-/// `+++ exited with 0 +++`, `+++ killed by SIGKILL +++`.
+/// Parses `+++ exited with 0 +++` and `+++ killed by SIGKILL +++`.
 fn end_of(line: &str) -> Option<End> {
     let what = line.strip_prefix("+++ ")?.strip_suffix(" +++")?;
     if let Some(code) = what.strip_prefix("exited with ") {
@@ -267,12 +273,13 @@ fn end_of(line: &str) -> Option<End> {
     words::signal(signal).map(End::Signaled)
 }
 
-/// Whether this is the first half of a call that a signal interrupted.
+/// Returns whether the line is the first half of a call that a signal interrupted.
 fn is_interrupted(line: &str) -> bool {
     words::split(line).is_some_and(|parts| parts.result.starts_with("? ERESTART"))
 }
 
-/// Returns an undeclared line without the environment of an exec. An exec line that cannot be parsed shows its name only.
+/// Returns an undeclared line without the environment of an exec. An exec line that cannot be parsed shows
+/// its name only.
 fn without_environment(line: &str) -> String {
     let Some((name, _)) = line.split_once('(').filter(|(name, _)| name.starts_with("execve")) else {
         return line.to_owned();
@@ -283,8 +290,9 @@ fn without_environment(line: &str) -> String {
     format!("{name}({args}, …) = {}", parts.result)
 }
 
-/// A call that a signal interrupted and the kernel took up again: the arguments of the first line, and the result of
-/// `restart_syscall(<... resuming interrupted poll ...>)`. A call that is made again as it was has a line of its own.
+/// Joins the halves of a call that the kernel resumed after a signal: the arguments of the first line, and
+/// the result of `restart_syscall(<... resuming interrupted poll ...>)`. A call that is repeated unchanged
+/// has a line of its own.
 fn resumed(line: &str, interrupted: Option<String>) -> String {
     let parts = interrupted.as_deref().and_then(|first| first.rsplit_once(" = ?"));
     match (line.starts_with("restart_syscall("), parts, line.rsplit_once(" = ")) {

@@ -1,5 +1,5 @@
-//! The record of a run and strace's view of the same run are compared without renaming. Only what strace does not show is
-//! left out, on both sides: [`NOT_SHOWN`].
+//! Removes the values that strace does not show: [`NOT_SHOWN`]. The record of a run and strace's view of the
+//! same run are compared without renaming, but without these values.
 
 use std::vec::Vec;
 
@@ -7,7 +7,7 @@ use crate::record::{Bytes, Call, Line, Reply};
 use crate::transcript::Run;
 use nsexec::sys::types::{PollEvents, PollFd, SigAction, TidAddress};
 
-/// What strace does not show, and the value in its place.
+/// The values that strace does not show, each with its replacement.
 pub const NOT_SHOWN: &[(&str, &str)] = &[
     ("the thread id that the libc has cached: it is in memory, and no call returns it", "0"),
     ("name that a process gives itself", "its first 15 bytes, which are all that the kernel takes"),
@@ -16,7 +16,7 @@ pub const NOT_SHOWN: &[(&str, &str)] = &[
     ("bytes between the entries of a directory, which mean nothing", "0"),
 ];
 
-/// The longest name that PR_SET_NAME takes.
+/// The longest name that PR_SET_NAME accepts, in bytes.
 const NAME_MAX: usize = 15;
 
 const SA_RESTORER: u64 = 0x0400_0000;
@@ -56,10 +56,10 @@ fn restorer(action: &mut SigAction) {
     }
 }
 
-/// Where the name begins in a `struct linux_dirent64` (getdents64(2)).
+/// The offset of the name in a `struct linux_dirent64` (getdents64(2)).
 const DIRENT_NAME: usize = 19;
 
-/// Clears the bytes after each name: the kernel leaves there what was in the buffer before.
+/// Clears the bytes after each name: the kernel leaves old bytes of its buffer there.
 fn padding(data: &mut Bytes) {
     let mut rest = &mut data.0[..];
     while let Some(&[low, high]) = rest.get(16..18) {

@@ -1,7 +1,7 @@
-//! What an ordinary user's strace still sees of a process that is not dumpable: the names of the calls, the arguments in
-//! registers, and the results. Strings, structures and arrays are in memory that it may not read (ptrace(2),
-//! "PTRACE_MODE_ATTACH"), so all of them are addresses. Descriptors, pids, signals, flags and lengths are
-//! compared without renaming.
+//! Compares runs of a process that is not dumpable, as an ordinary user's strace sees it: the names of the
+//! calls, the arguments in registers, and the results. Strings, structures and arrays are in memory that
+//! strace may not read (ptrace(2), "PTRACE_MODE_ATTACH"), so it shows their addresses. Descriptors, pids,
+//! signals, flags and lengths are compared without renaming.
 
 use core::fmt;
 
@@ -23,21 +23,22 @@ use nsexec::sys::types::Signal;
 /// The calls of one process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outline {
-    /// Which process.
+    /// The process.
     pub role: Role,
     /// Its calls, in order.
     pub calls: Vec<Seen>,
-    /// Whether SIGKILL ended it: then nobody knows how far it came.
+    /// Whether SIGKILL ended it. Then its last call is uncertain.
     pub killed: bool,
 }
 
-/// One call, without what is in memory: `setns(4, CLONE_NEWNET) = 0`, `openat(AT_FDCWD, …, O_RDONLY|O_CLOEXEC) = -1 ENOENT`.
+/// One call without the values in memory: `setns(4, CLONE_NEWNET) = 0`, `openat(AT_FDCWD, …,
+/// O_RDONLY|O_CLOEXEC) = -1 ENOENT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
     name: String,
     /// `None` for an argument in memory.
     args: Vec<Option<String>>,
-    /// A number, or the name of an errno. `None` where the recorder does not keep the result.
+    /// A number, or the name of an errno. `None` if the recorder does not keep the result.
     result: Option<String>,
 }
 
@@ -64,7 +65,7 @@ impl Seen {
         self.result.as_ref().is_some_and(|result| result.starts_with("-1 "))
     }
 
-    /// Whether both can be the same call. A value that one of them lacks is not compared.
+    /// Returns whether both can be the same call. A value that one of them lacks is not compared.
     fn agrees(&self, other: &Self) -> bool {
         let same =
             |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
@@ -90,7 +91,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// The outline of a run that was planned or recorded.
+/// Returns the outlines of a planned or recorded run.
 #[must_use]
 pub fn of_run(run: &Run) -> Vec<Outline> {
     let of = |section: &crate::Section| {
@@ -101,13 +102,13 @@ pub fn of_run(run: &Run) -> Vec<Outline> {
     run.sections.iter().map(of).collect()
 }
 
-/// The outline of what strace wrote. `root` is what the process that made the mark is.
+/// Returns the outlines of strace's files. `root` is the role of the process that made the marks.
 ///
 /// # Errors
 /// As [`run_of`](super::run_of).
 pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline>, WitnessError> {
     let (text, recorder) = between_the_marks(files)?;
-    // The text of the recorder's writes may be unreadable.
+    // strace may be unable to read the text of the recorder's writes. Then it shows an address.
     let hidden = recorder.as_ref().and_then(|line| Some(line.split_once('"')?.0.to_owned() + "0x"));
     let is_recorders = |line: &str| hidden.as_ref().is_some_and(|hidden| line.starts_with(hidden));
     let mut outlines = Vec::new();
@@ -146,8 +147,8 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
     Ok(outlines)
 }
 
-/// Returns the first difference of each process. Where SIGKILL ended a process, one side may have one call more: the recorder had
-/// not written it yet, or had announced an exec.
+/// Returns the first difference of each process. If SIGKILL ended a process, one side may have one more call:
+/// the recorder had not written it yet, or had announced an exec.
 #[must_use]
 pub fn compare(left: &[Outline], right: &[Outline]) -> Vec<Difference> {
     let calls = |outlines: &[Outline], role| -> (Vec<Seen>, bool) {

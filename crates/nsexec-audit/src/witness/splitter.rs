@@ -1,4 +1,4 @@
-//! Splits what `strace -f` writes into one file, line by line, into what `-ff` would have written for each process.
+//! Splits the single file of `strace -f`, line by line, into the files that `-ff` would have written.
 
 use std::borrow::ToOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +8,9 @@ use super::{BEGIN, END, marked};
 
 /// Splits lines by process, and keeps those of the run.
 ///
-/// Each line begins with the pid of its process. A line that another process's line interrupted comes in two halves. After the
-/// mark that begins the run, a process's lines after its exec or after the end mark are dropped, and those of its children:
-/// the command may run for days.
+/// Each line begins with the pid of its process. A line that another process's line interrupts comes in two
+/// halves. After the begin mark, the lines of a process after its exec or after the end mark are dropped, and
+/// all lines of its later children. The command may run for days.
 #[derive(Clone, Debug, Default)]
 pub struct Splitter {
     files: BTreeMap<i32, String>,
@@ -42,7 +42,7 @@ impl Splitter {
     fn whole(&mut self, pid: i32, line: &str) {
         if self.left.contains(&pid) {
             if line.starts_with("+++ ") {
-                // The pid may be used again.
+                // The pid may be reused.
                 self.left.remove(&pid);
             }
             if let Some(child) = made(line) {
@@ -62,14 +62,14 @@ impl Splitter {
         }
     }
 
-    /// Returns what `-ff` would have written, by process.
+    /// Returns the files that `-ff` would have written, by pid.
     #[must_use]
     pub fn into_files(self) -> BTreeMap<i32, String> {
         self.files
     }
 }
 
-/// Returns the pid of the process that a call made.
+/// Returns the pid of the process that a call created.
 fn made(line: &str) -> Option<i32> {
     let call = line.split('(').next()?;
     let (_, result) = line.rsplit_once(" = ")?;

@@ -1,4 +1,4 @@
-//! What is shown is read back.
+//! Tests that parsing inverts the display of a line, and of the comparison with strace's output.
 
 use std::collections::BTreeMap;
 use std::string::ToString;
@@ -37,7 +37,7 @@ fn tid() -> impl Strategy<Value = Option<TidAddress>> {
 fn action() -> impl Strategy<Value = SigAction> {
     let flags = prop_oneof![Just(0), Just(0x1400_0004), any::<u64>()];
     (any::<usize>(), flags, any::<usize>(), set()).prop_map(|(handler, flags, restorer, mask)| {
-        // Without its flag the trampoline is not shown.
+        // Without SA_RESTORER the trampoline is not shown.
         let restorer = if flags & 0x0400_0000 == 0 { 0 } else { restorer };
         SigAction { handler, flags, restorer, mask }
     })
@@ -52,7 +52,7 @@ fn open_flags() -> impl Strategy<Value = OpenFlags> {
     proptest::sample::select(std::vec![ReadWrite, ReadOnly, Namespace, Directory, List, Unnamed, New, Path])
 }
 
-/// Those with which openat2 is called: it makes no files.
+/// Returns the flags that are used with openat2. The bootstrap creates no files with it.
 fn open_flags_of_proc() -> impl Strategy<Value = OpenFlags> {
     use OpenFlags::*;
     proptest::sample::select(std::vec![ReadWrite, ReadOnly, Directory, List])
@@ -92,7 +92,7 @@ fn received(came: Option<(u8, Option<Fd>, bool)>) -> Received {
     }
 }
 
-/// A call, and a reply that it may have.
+/// Returns a call, and a reply that it may have.
 fn success() -> impl Strategy<Value = (Call, Reply)> {
     let count = |call: fn(Fd, Bytes) -> Call| {
         (fd(), bytes(), any::<u16>())
@@ -182,7 +182,7 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
     proptest::strategy::Union::new(parts.into_iter().chain(copies()))
 }
 
-/// Of a process that copies its own program.
+/// Returns the calls of a process that copies its own program.
 fn copies() -> Vec<BoxedStrategy<(Call, Reply)>> {
     let seals = || (0..0x40_u32).prop_map(Seals);
     let unit = |call: BoxedStrategy<Call>| call.prop_map(|call| (call, Reply::Unit)).boxed();
@@ -216,7 +216,7 @@ fn polls() -> impl Strategy<Value = (Call, Reply)> {
             for (slot, (_, ready)) in polled.iter_mut().zip(&fds) {
                 slot.revents = PollEvents(i16::from(*ready));
             }
-            // The same descriptor twice would be told apart by its place alone.
+            // Only the position would distinguish two entries of the same descriptor.
             polled.dedup_by_key(|fd| fd.fd);
             let asked = asked.into_iter().take(polled.len()).collect::<Vec<_>>();
             let same = asked
@@ -292,7 +292,7 @@ fn one_line(origin: Origin, line: &Line) -> Run {
     Run { origin, sections: vec![section], ..Run::default() }
 }
 
-/// Whether a comparison of a record with its witness ignores this value: [`NOT_SHOWN`].
+/// Returns whether a comparison of a record with its witness ignores this value: [`NOT_SHOWN`].
 fn is_not_shown(line: &Line, path: &str) -> bool {
     match (&line.call, &line.reply) {
         (_, Reply::TidAddress(_)) | (Call::Fork { .. } | Call::CloneSibling { .. }, _) => {
@@ -355,7 +355,7 @@ fn what_is_not_ours_is_no_line() {
     }
 }
 
-/// Two processes, as strace 6.1 wrote them, shortened.
+/// Lines as strace 6.1 writes them, shortened.
 #[test]
 fn what_is_left_out_is_the_allocators() {
     for (line, left_out) in [
@@ -374,7 +374,7 @@ fn what_is_left_out_is_the_allocators() {
     }
 }
 
-/// The page that a reader is sent to has the whole list, and nothing that the code does not do.
+/// The page docs/comparison.md has the complete list, and no entry that the code does not have.
 #[test]
 fn the_documentation_has_the_list() {
     use crate::normalise::RENAMED;
@@ -387,7 +387,7 @@ fn the_documentation_has_the_list() {
         assert!(page.contains(&std::format!("`{beginning}`")), "{beginning}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| ") && !line.contains("| becomes |")).count();
-    // The header, the four rows and the recorder's own of what is left out.
+    // The header of the table, and four rows of omitted lines.
     assert_eq!(rows, RENAMED.len() + NOT_SHOWN.len() + 5);
 }
 
@@ -496,7 +496,8 @@ fn undeclared_exec_is_shown_without_environment() {
     }
 }
 
-/// Lines of the command and of its children are dropped, also a child's line that comes before its parent's clone.
+/// Lines of the command and of its children are dropped, also a child's line that comes before its parent's
+/// clone.
 #[test]
 fn lines_after_the_exec_are_dropped() {
     let mark = |what| {

@@ -1,4 +1,4 @@
-//! The words of strace's dialect, read: the inverse of what `sys::record` writes.
+//! Parses the parts of strace's lines: the inverse of what `sys::record` writes.
 
 use std::borrow::ToOwned;
 use std::string::String;
@@ -6,14 +6,14 @@ use std::vec::Vec;
 
 use nsexec::sys::types::{CloneFlags, Errno, Fd, PollEvents, Signal, SignalSet, WaitFor, WaitStatus};
 
-/// A line as `name(arguments) = result`, the arguments apart.
+/// A line `name(arguments) = result`, with the arguments separated.
 pub(super) struct Parts<'a> {
     pub(super) name: &'a str,
     pub(super) args: Vec<&'a str>,
     pub(super) result: &'a str,
 }
 
-/// Takes a line apart. `None` if it has another form: a signal, an unfinished call.
+/// Splits a line. `None` if it has another form: a signal, an unfinished call.
 pub(super) fn split(line: &str) -> Option<Parts<'_>> {
     let (name, rest) = line.split_once('(')?;
     let (args, length) = list(rest, b')')?;
@@ -21,8 +21,8 @@ pub(super) fn split(line: &str) -> Option<Parts<'_>> {
     Some(Parts { name, args, result })
 }
 
-/// The elements of a list up to `end`, and the length with it. Commas and brackets inside of strings, structures and
-/// other lists do not count.
+/// Returns the elements of a list up to `end`, and the length including `end`. Commas and brackets inside
+/// strings, structures and other lists do not count.
 pub(super) fn list(text: &str, end: u8) -> Option<(Vec<&str>, usize)> {
     let mut elements = Vec::new();
     let (mut depth, mut quoted, mut escaped, mut start) = (0_u32, false, false, 0);
@@ -51,19 +51,19 @@ pub(super) fn list(text: &str, end: u8) -> Option<(Vec<&str>, usize)> {
     None
 }
 
-/// `[a, b]` as its elements.
+/// Returns the elements of `[a, b]`.
 pub(super) fn array(text: &str) -> Option<Vec<&str>> {
     let (elements, length) = list(text.strip_prefix('[')?, b']')?;
     (length + 1 == text.len()).then_some(elements)
 }
 
-/// The value of a field of `{a=1, b=2}`.
+/// Returns the value of a field of `{a=1, b=2}`.
 pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (fields, _) = list(text.strip_prefix('{')?, b'}')?;
     fields.into_iter().find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// A string in quotes, and whether strace cut it.
+/// Parses a quoted string. Returns its bytes, and whether strace cut it.
 pub(super) fn string(text: &str) -> Option<(Vec<u8>, bool)> {
     let mut bytes = text.strip_prefix('"')?.bytes().peekable();
     let mut data = Vec::new();
@@ -84,7 +84,7 @@ pub(super) fn string(text: &str) -> Option<(Vec<u8>, bool)> {
                     }
                     u8::try_from(value).ok()?
                 }
-                // A quote and a backslash.
+                // A quote or a backslash.
                 other => other,
             }),
             byte => data.push(byte),
@@ -98,12 +98,12 @@ pub(super) fn string(text: &str) -> Option<(Vec<u8>, bool)> {
     }
 }
 
-/// A string of which nothing may be missing.
+/// Parses a quoted string, and returns `None` if strace cut it.
 pub(super) fn whole(text: &str) -> Option<Vec<u8>> {
     string(text).filter(|(_, cut)| !cut).map(|(data, _)| data)
 }
 
-/// A number, decimal or hexadecimal, without the comment that may follow it.
+/// Parses a number, decimal or hexadecimal, without the comment that may follow it.
 pub(super) fn number(text: &str) -> Option<u64> {
     let text = text.split(" /*").next()?;
     match text.strip_prefix("0x") {
@@ -112,7 +112,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// An address: `NULL`, or hexadecimal.
+/// Parses an address: `NULL`, or hexadecimal.
 pub(super) fn address(text: &str) -> Option<usize> {
     if text == "NULL" { Some(0) } else { usize::try_from(number(text)?).ok() }
 }
@@ -121,7 +121,7 @@ pub(super) fn fd(text: &str) -> Option<Fd> {
     if text == "AT_FDCWD" { Some(Fd::CWD) } else { text.parse().ok().map(Fd) }
 }
 
-/// Two descriptors, `[3, 4]`.
+/// Parses two descriptors: `[3, 4]`.
 pub(super) fn pair(text: &str) -> Option<(Fd, Fd)> {
     match array(text)?[..] {
         [one, other] => Some((fd(one)?, fd(other)?)),
@@ -129,12 +129,12 @@ pub(super) fn pair(text: &str) -> Option<(Fd, Fd)> {
     }
 }
 
-/// A user or group id; `-1` is the one that stands for no change.
+/// Parses a user or group id. `-1` means no change.
 pub(super) fn id(text: &str) -> Option<u32> {
     if text == "-1" { Some(u32::MAX) } else { text.parse().ok() }
 }
 
-/// A word of flags, from names and numbers.
+/// Parses flags, from names and numbers.
 pub(super) fn flags(text: &str, names: &[(u64, &str)]) -> Option<u64> {
     text.split('|').try_fold(0, |word, part| {
         let named = names.iter().find(|(_, name)| *name == part).map(|(bit, _)| *bit);
@@ -162,7 +162,7 @@ pub(super) fn poll_events(text: &str) -> Option<PollEvents> {
     Some(PollEvents(i16::from_ne_bytes(word.to_ne_bytes())))
 }
 
-/// `SIGKILL`, `SIGRT_2`, or the number.
+/// Parses `SIGKILL`, `SIGRT_2`, or a number.
 pub(super) fn signal(text: &str) -> Option<Signal> {
     match text.strip_prefix("SIG") {
         Some("RTMIN") => Some(Signal(32)),
@@ -174,7 +174,7 @@ pub(super) fn signal(text: &str) -> Option<Signal> {
     }
 }
 
-/// `[HUP PIPE]`, or by those that are missing, `~[KILL]`.
+/// Parses `[HUP PIPE]`, or its complement `~[KILL]`.
 pub(super) fn signal_set(text: &str) -> Option<SignalSet> {
     let (shown, all_but) = text.strip_prefix('~').map_or((text, false), |shown| (shown, true));
     let names = shown.strip_prefix('[')?.strip_suffix(']')?;
@@ -187,7 +187,7 @@ pub(super) fn signal_set(text: &str) -> Option<SignalSet> {
     Some(SignalSet(if all_but { !word } else { word }))
 }
 
-/// Options of wait4(2).
+/// Parses the options of wait4(2).
 pub(super) fn wait_for(flags: &str) -> Option<WaitFor> {
     match flags {
         "0" => Some(WaitFor::Ordinary),
@@ -200,7 +200,7 @@ pub(super) fn wait_for(flags: &str) -> Option<WaitFor> {
     }
 }
 
-/// A status of wait4(2), in brackets.
+/// Parses a status of wait4(2), in brackets.
 pub(super) fn wait_status(text: &str) -> Option<WaitStatus> {
     let inside = text.strip_prefix('[')?.strip_suffix(']')?;
     let inside = inside.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(inside);
@@ -216,7 +216,7 @@ pub(super) fn wait_status(text: &str) -> Option<WaitStatus> {
     number(inside).and_then(|word| i32::try_from(word).ok()).map(WaitStatus::Other)
 }
 
-/// The CPUs of a mask, of which the first 64: `[0 1 5]`.
+/// Parses the CPUs of a mask, `[0 1 5]`. Only the first 64 are kept.
 pub(super) fn cpus(text: &str) -> Option<u64> {
     let names = text.strip_prefix('[')?.strip_suffix(']')?;
     names.split_whitespace().try_fold(0_u64, |word, name| {
@@ -225,7 +225,7 @@ pub(super) fn cpus(text: &str) -> Option<u64> {
     })
 }
 
-/// `-1 EPERM (Operation not permitted)`, `-1 (errno 512)`.
+/// Parses `-1 EPERM (Operation not permitted)` and `-1 (errno 512)`.
 pub(super) fn errno(result: &str) -> Option<Errno> {
     let rest = result.strip_prefix("-1 ")?;
     if let Some(number) = rest.strip_prefix("(errno ") {

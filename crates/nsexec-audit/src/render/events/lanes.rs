@@ -1,4 +1,4 @@
-//! From lines to acts, and from acts to pairs of acts that belong together.
+//! Turns lines into entries, and matches each write with its read.
 
 use std::collections::BTreeMap;
 use std::string::{String, ToString};
@@ -12,7 +12,7 @@ use super::{Carried, What};
 use crate::record::{Call, Reply};
 use nsexec::sys::types::{Pid, Received, Signal};
 
-/// The place of an act: its lane, and its index there.
+/// The position of an entry: the index of its track, and its index there.
 pub(super) type Place = (usize, usize);
 
 /// One process.
@@ -33,35 +33,35 @@ pub(super) struct Act {
     pub(super) deed: Deed,
 }
 
-/// What one line means for the others.
+/// The meaning of one line for the other tracks.
 #[derive(Debug)]
 pub(super) enum Deed {
-    /// Nothing: it is a note, or a kill of the lane.
+    /// An event without an effect on others: a note, or a kill of the track with this index.
     Show(What, Option<usize>),
-    /// A message, and the act that takes it.
+    /// A message, and the position of the entry that reads it.
     Send { what: What, reader: Option<Place> },
-    /// The taking of so many messages; without a recorded sender it is shown itself.
+    /// A read of this many messages. Without a recorded sender, the read itself is shown as `orphan`.
     Receive { messages: usize, orphan: Option<What> },
-    /// The end of file, once these lanes have ended.
+    /// An end of file, emitted once these tracks have ended.
     EndOfFile(What, Vec<usize>),
-    /// A new process, and its lane.
+    /// The creation of a process, and the index of its track.
     Fork(What, Option<usize>),
-    /// The beginning of a process that somebody makes.
+    /// The first entry of a process that another process created.
     Born,
-    /// The end of a lane.
+    /// A wait for the end of the track with this index.
     Wait(usize),
-    /// The last act.
+    /// The last entry.
     End,
 }
 
-/// A stretch of a stream, and the act that writes or reads it.
+/// A range of bytes in a stream, and the position of the entry that writes or reads it.
 struct Stretch {
     place: Place,
     start: usize,
     end: usize,
 }
 
-/// One direction of a channel: from the outer end, or to it.
+/// One direction of a channel. `true` means from the outer end.
 type Stream = (Channel, bool);
 
 #[derive(Default)]
@@ -70,11 +70,11 @@ struct Linker {
     written: BTreeMap<Stream, Vec<Stretch>>,
     read: BTreeMap<Stream, Vec<Stretch>>,
     by_pid: BTreeMap<i32, usize>,
-    /// Lanes that have read something; what they read first is the bootstrap message.
+    /// The tracks that have read something. Their first read is the bootstrap message.
     reading: Vec<usize>,
 }
 
-/// The lanes of the sections that have a role, in the order of their roles.
+/// Returns the tracks of the sections that have a role, in the order of their roles.
 pub(super) fn lanes(document: &Document<'_>) -> Vec<Lane> {
     let mut order: Vec<(usize, Role, Vec<Seen<'_>>)> = Vec::new();
     for (index, seen) in walk(document).into_iter().enumerate() {
@@ -93,7 +93,7 @@ pub(super) fn lanes(document: &Document<'_>) -> Vec<Lane> {
             acts: Vec::new(),
         });
     }
-    // A launcher waits for processes that others make, so all pids come first.
+    // A launcher waits for processes that others create, so all pids are registered first.
     for seen in order.iter().flat_map(|(.., seen)| seen) {
         linker.number(seen);
     }
@@ -118,8 +118,8 @@ impl Linker {
         (lane, self.lanes.get(lane).map_or(0, |lane| lane.acts.len()))
     }
 
-    /// The lane of a process, if its pid is known. All of ours are numbered by the launcher's pid namespace, or by
-    /// one that sees the same processes.
+    /// Returns the track of a process, if its pid is known. All pids are those of the launcher's pid
+    /// namespace, or of one that sees the same processes.
     fn lane_of(&self, pid: Pid) -> Option<usize> {
         self.by_pid.get(&pid.0).copied()
     }
@@ -135,7 +135,7 @@ impl Linker {
                     self.push(lane, index, Deed::Wait(target));
                 }
             }
-            // Signal 0 only asks whether it is there.
+            // Signal 0 only checks that the process exists.
             (Call::Kill { pid, signal: Signal::KILL }, Reply::Unit) => {
                 if let Some(target) = self.lane_of(*pid) {
                     let to = self.lanes.get(target).map_or(role, |lane| lane.role);
@@ -156,7 +156,7 @@ impl Linker {
         }
     }
 
-    /// Gives the pid of a new process to the first lane of its kind that has none yet.
+    /// Assigns the pid of a new process to the first track of its role without a pid.
     fn number(&mut self, seen: &Seen<'_>) {
         let (Some(child), Reply::Parent(pid)) = (born(seen.context.role, seen.line), &seen.line.reply) else {
             return;
@@ -186,7 +186,7 @@ impl Linker {
         let message = |from, to, lost| What::Message { from, to, carried, text: word.text(), lost };
         let (len, deed, streams) = match (&seen.line.call, &seen.line.reply) {
             (Call::Read { .. }, Reply::Data(data)) => {
-                // The message comes in several reads, of which the first is shown.
+                // The message may take several reads, of which only the first is shown.
                 let first = !matches!(word, Word::Bootstrap(_)) || !self.reading.contains(&lane);
                 self.reading.push(lane);
                 let orphan = first.then(|| message(peer, role, false));
@@ -233,12 +233,12 @@ impl Linker {
         self.push(lane, index, Deed::EndOfFile(What::Step { role, note }, peers));
     }
 
-    /// Brings the writes of each stream to their reads.
+    /// Matches the writes of each stream with their reads.
     fn link(&mut self) {
         for (stream, written) in core::mem::take(&mut self.written) {
             let reads = self.read.remove(&stream).unwrap_or_default();
             for read in &reads {
-                // Somebody was recorded who wrote it, so it is not shown for itself.
+                // The sender was recorded, so the read is not shown on its own.
                 if let Some(Deed::Receive { orphan, .. }) = self.deed(read.place) {
                     *orphan = None;
                 }

@@ -1,4 +1,4 @@
-//! One order out of many: each lane runs until it has to wait for another.
+//! Merges the tracks into one order: each track runs until it has to wait for another.
 
 use std::collections::BTreeMap;
 use std::vec;
@@ -10,9 +10,9 @@ use crate::render::Role;
 
 struct Loom {
     lanes: Vec<Lane>,
-    /// The next act of each lane.
+    /// The index of the next entry of each track.
     next: Vec<usize>,
-    /// How many messages have been brought to a receiving act.
+    /// The number of messages delivered to each receiving entry.
     brought: BTreeMap<Place, usize>,
     born: Vec<bool>,
     events: Vec<Event>,
@@ -20,7 +20,7 @@ struct Loom {
 
 pub(super) fn weave(lanes: Vec<Lane>) -> Vec<Event> {
     let count = lanes.len();
-    // A lane that nobody makes begins of its own accord.
+    // A track that no other track creates may begin at once.
     let mut born = vec![true; count];
     for act in lanes.iter().flat_map(|lane| &lane.acts) {
         if let Deed::Fork(_, Some(child)) = act.deed {
@@ -34,7 +34,8 @@ pub(super) fn weave(lanes: Vec<Lane>) -> Vec<Event> {
     loop {
         let ready = |lane: &usize| loom.is_ready(*lane);
         let chosen = Some(current).filter(ready).or_else(|| (0..count).find(ready));
-        // In a run with failures the acts may wait for each other in a circle; then somebody has to begin.
+        // In a run with failures, the tracks may wait for each other in a circle. Then one of them is
+        // advanced anyway.
         let Some(lane) = chosen.or_else(|| loom.first_stuck()) else { break };
         current = loom.advance(lane);
     }
@@ -50,7 +51,7 @@ impl Loom {
         self.next.get(lane).copied().unwrap_or(usize::MAX)
     }
 
-    /// Whether the lane has nothing left to do but to end.
+    /// Returns whether only the track's end is left.
     fn is_over(&self, lane: usize) -> bool {
         self.act(lane).is_none_or(|act| matches!(act.deed, Deed::End))
     }
@@ -71,7 +72,7 @@ impl Loom {
         }
     }
 
-    /// Whether somebody has still to wait for this lane, or to kill it.
+    /// Returns whether another track still has to wait for this one, or to kill it.
     fn is_awaited(&self, lane: usize) -> bool {
         let concerns = |act: &Act| matches!(act.deed, Deed::Wait(target) | Deed::Show(_, Some(target)) if target == lane);
         (0..self.lanes.len()).any(|other| {
@@ -80,14 +81,14 @@ impl Loom {
         })
     }
 
-    /// Messages first: what they bring may set others free.
+    /// Chooses a track if none is ready. Sends come first: a delivered message may make its reader ready.
     fn first_stuck(&self) -> Option<usize> {
         let all = || (0..self.lanes.len()).filter(|lane| self.act(*lane).is_some());
         let sends = |lane: &usize| self.act(*lane).is_some_and(|act| matches!(act.deed, Deed::Send { .. }));
         all().find(sends).or_else(|| all().find(|lane| !self.is_over(*lane))).or_else(|| all().next())
     }
 
-    /// Does the next act of a lane. Gives the lane that should go on.
+    /// Emits the next entry of a track. Returns the track that should run next.
     fn advance(&mut self, lane: usize) -> usize {
         let Some(act) = self.act(lane) else { return lane };
         let line = act.line;

@@ -1,4 +1,4 @@
-//! The bars on the lifelines: from the birth of a process to its end, in the colours of the namespaces it is in.
+//! The bars on the lifelines: each lasts from a process's start to its end, in the colours of its namespaces.
 
 use std::collections::BTreeMap;
 use std::format;
@@ -10,7 +10,7 @@ use super::super::events::{Mark, Note};
 use super::shape::{Rect, Shape};
 use nsexec::namespace::{NsKind, NsSet};
 
-/// From here on a process is in these namespaces besides those that it came from.
+/// A change at `y`: from there on the process is in these namespaces, besides its inherited ones.
 #[derive(Clone, Copy, Debug)]
 struct Change {
     y: i32,
@@ -20,7 +20,7 @@ struct Change {
 #[derive(Clone, Debug)]
 struct Bar {
     changes: Vec<Change>,
-    /// What its children will be in: pid and time namespaces are for them only.
+    /// The namespaces of its future children. New pid and time namespaces apply to children only.
     of_children: NsSet,
     end: Option<i32>,
 }
@@ -29,11 +29,11 @@ struct Bar {
 pub(super) struct Bars(BTreeMap<Role, Vec<Bar>>);
 
 impl Bars {
-    /// Of each colour,
+    /// The width of one colour.
     const STRIPE: i32 = 5;
-    /// and of a bar without any.
+    /// The width of a bar without a colour.
     const PLAIN: i32 = 8;
-    /// A bar with all eight.
+    /// The width of a bar with all eight colours.
     pub(super) const WIDEST: i32 = 8 * Self::STRIPE;
 
     pub(super) fn begin(&mut self, role: Role, parent: Option<Role>, y: i32) {
@@ -48,7 +48,7 @@ impl Bars {
         }
     }
 
-    /// A step that changes the namespaces of a process.
+    /// Records a step that changes the namespaces of a process.
     pub(super) fn change(&mut self, role: Role, note: &Note, y: i32) {
         if !matches!(note.mark, Mark::Join | Mark::Create) {
             return;
@@ -61,7 +61,7 @@ impl Bars {
         bar.changes.push(Change { y, kinds });
     }
 
-    /// Half of the width that the bar of this process has now.
+    /// Returns half of the current width of this process's bar.
     pub(super) fn half(&self, role: Role) -> i32 {
         let bar = self.last(role).filter(|bar| bar.end.is_none());
         bar.and_then(|bar| bar.changes.last()).map_or(0, |last| width(last.kinds) / 2)

@@ -1,4 +1,5 @@
-//! Below the diagram: what the colours and lines mean, the assumptions, the pid line, what the rules found.
+//! The part below the diagram: the legend, the assumptions, the pid line, the log, and the findings of the
+//! rules.
 
 use std::format;
 use std::string::String;
@@ -16,13 +17,13 @@ const SMALL: Font = Font::Sans(11);
 const DATA: Font = Font::Mono(11);
 const ROW: i32 = 24;
 
-/// So many lines of a list: a diagram is no log viewer.
+/// The maximum number of lines of a list: a diagram is not a log viewer.
 const SOME: usize = 12;
 
-/// What the bars say.
+/// Explains the bars.
 const COLOURS: &str = "A bar has the colours of the namespaces that its process is in. New pid and time namespaces are for children only.";
 
-/// An entry of the legend: a sample, and what it means.
+/// An entry of the legend: a sample with its caption.
 enum Entry {
     Chip(NsKind, bool),
     Line(&'static str, Head, &'static str),
@@ -36,7 +37,7 @@ pub(super) fn footer(document: &Document<'_>, events: &[Event], top: i32, width:
     let facts: Vec<String> =
         document.assumptions.iter().map(|fact| format!("{}: {}", fact.key, fact.value)).collect();
     let facts: Vec<&str> = facts.iter().map(String::as_str).collect();
-    // The hash is of them all, and there is one for each kind that is joined.
+    // All assumptions are listed, since the hash covers them all. There is one for each joined namespace.
     page.list("Assumptions", &facts, SMALL, 40);
     page.list("Pid line", document.pid_line.as_slice(), DATA, SOME);
     page.list("Log", document.log, DATA, SOME);
@@ -44,7 +45,7 @@ pub(super) fn footer(document: &Document<'_>, events: &[Event], top: i32, width:
     Layout { width, height: page.y + MARGIN - 10, groups: page.groups }
 }
 
-/// Only what is in the picture.
+/// Returns legend entries only for elements that occur in the picture.
 fn entries(events: &[Event]) -> Vec<Entry> {
     let mut entries = Vec::new();
     let all = |mark: Mark| {
@@ -112,7 +113,8 @@ impl Page {
         self.y += 12;
     }
 
-    /// From left to right, and on in a new row where one is full; each kind of entry begins a row.
+    /// Draws the legend from left to right. A full row continues in a new one, and each kind of entry begins
+    /// a row.
     fn legend(&mut self, entries: &[Entry]) {
         let mut group = Group::default();
         let mut x = MARGIN;

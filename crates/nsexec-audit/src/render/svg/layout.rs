@@ -1,7 +1,7 @@
-//! Where everything goes: a column for each process, a row for each event, from top to bottom.
+//! Computes the positions: a column for each process, a row for each event, from top to bottom.
 //!
-//! Each row has its own height and nothing else in it, so that nothing can lie on anything else. The label of an
-//! arrow stands in the gap beside its sender, also where the arrow goes on past other processes.
+//! Each row has its own height and contains one event, so elements cannot overlap. The label of an arrow is
+//! placed in the gap beside its sender, even if the arrow passes other columns.
 
 use std::format;
 use std::string::{String, ToString};
@@ -16,23 +16,23 @@ use super::measure::Font;
 use super::shape::{Group, Head, Layout, Rect, Shape, Text};
 use nsexec::namespace::NsKind;
 
-/// Between the middles of two columns.
+/// The distance between the centres of two columns.
 pub(super) const COLUMN: i32 = 220;
-/// Of the picture.
+/// The margin of the picture.
 pub(super) const MARGIN: i32 = 24;
-/// The widest note.
+/// The maximum width of a note.
 const NOTE: i32 = 212;
 const LABEL: Font = Font::Sans(12);
 const DATA: Font = Font::Mono(11);
 const CHIP: Font = Font::Bold(11);
 const CHIP_HEIGHT: i32 = 18;
 const CHIP_GAP: i32 = 5;
-/// Left and right of what a note says.
+/// The padding at the left and right of a note's text.
 const PADDING: i32 = 13;
-/// As many lines as a note has, however long a failure is.
+/// The maximum number of lines of a note, even for a long error message.
 const NOTE_LINES: usize = 8;
 
-/// Lays the diagram out, and gives the row below it.
+/// The state of the layout. `y` is the top of the next row.
 pub(super) struct Painter<'d> {
     document: &'d Document<'d>,
     roles: Vec<Role>,
@@ -41,7 +41,7 @@ pub(super) struct Painter<'d> {
     groups: Vec<Group>,
 }
 
-/// The whole picture.
+/// Lays out the whole picture.
 pub(super) fn layout(document: &Document<'_>, events: &[Event]) -> Layout {
     let tool = events.iter().any(|event| matches!(event.what, What::Fork { child: Role::Tool, .. }));
     let roles: Vec<Role> = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool).collect();
@@ -64,7 +64,7 @@ pub(super) fn layout(document: &Document<'_>, events: &[Event]) -> Layout {
 }
 
 impl Painter<'_> {
-    /// The middle of a column.
+    /// Returns the x coordinate of a column's centre.
     fn x(&self, role: Role) -> i32 {
         let index = self.roles.iter().position(|other| *other == role).unwrap_or(0);
         MARGIN + COLUMN / 2 + i32::try_from(index).unwrap_or(0) * COLUMN
@@ -105,7 +105,7 @@ impl Painter<'_> {
         self.y += 44;
     }
 
-    /// Bars of processes that nobody makes in here.
+    /// Starts the bars of processes whose parent has no section.
     fn begin(&mut self) {
         let sections = self.document.sections.iter();
         let roles: Vec<Role> = sections.filter_map(|section| Role::of(section.name)).collect();
@@ -129,7 +129,8 @@ impl Painter<'_> {
             match &event.what {
                 What::Step { role, note } => {
                     let (others, after) = match note.mark {
-                        // One has all its namespaces already, and a record is long enough by itself.
+                        // A `Create` note already lists all its namespaces, and an error message fills a note
+                        // by itself.
                         Mark::Create | Mark::Failed => (Vec::new(), after),
                         mark => same(*role, mark, after),
                     };
@@ -165,7 +166,7 @@ impl Painter<'_> {
         }
     }
 
-    /// The call, as a hint.
+    /// Returns the call as a tooltip.
     fn hint(&self, event: &Event) -> Option<String> {
         let (section, line) = event.source?;
         let line = self.document.sections.get(section)?.lines.get(line)?.to_string();
@@ -173,7 +174,7 @@ impl Painter<'_> {
         Some(if short.len() < line.len() { format!("{short}…") } else { line })
     }
 
-    /// An arrow in a row of its own, with its label above it.
+    /// Draws an arrow in its own row, with its label above it.
     fn arrow(
         &mut self,
         (from, to): (Role, Role),
@@ -184,7 +185,7 @@ impl Painter<'_> {
     ) {
         let (start, goal) = (self.x(from), self.x(to));
         let side = if goal < start { -1 } else { 1 };
-        // The gap beside the sender, as long as its bar and its neighbour's are as wide as they can be.
+        // The label fits into the gap beside the sender, even if both bars have their maximum width.
         let room = COLUMN - 2 * Bars::WIDEST / 2 - 12;
         let left = if side > 0 { start } else { start - COLUMN };
         let lines = LABEL.wrap(label, room, 3).into_iter().map(|line| (line, LABEL)).collect();
@@ -199,7 +200,7 @@ impl Painter<'_> {
         self.y = y + 12;
     }
 
-    /// A note on its lifeline: what a process does, one line below the other.
+    /// Draws a note on its lifeline: the steps of a process, one below the other.
     fn step(&mut self, role: Role, note: &Note, others: &[&Note], hint: Option<String>) {
         let inner = NOTE - 2 * PADDING;
         let mut lines: Vec<(String, Font)> = Vec::new();
@@ -216,7 +217,7 @@ impl Painter<'_> {
         self.groups.push(group);
     }
 
-    /// A note with the namespaces that come into being.
+    /// Draws a note with the created namespaces.
     fn creates(&mut self, role: Role, note: &Note, hint: Option<String>) {
         let kinds: Vec<NsKind> = note.kinds.iter().collect();
         let rows = rows(&kinds, NOTE - 2 * PADDING);
@@ -239,7 +240,7 @@ impl Painter<'_> {
         self.bars.change(role, note, middle);
     }
 
-    /// A note with the namespaces that are joined, in their order, each with its path.
+    /// Draws a note with the joined namespaces, in their order, each with its path.
     fn joins(&mut self, role: Role, notes: &[&Note], hint: Option<String>) {
         let verb = "joins";
         let kinds = notes.iter().flat_map(|note| note.kinds.iter());
@@ -273,8 +274,8 @@ impl Painter<'_> {
         }
     }
 
-    /// The frame of a note whose contents are `inner` wide and end at `bottom`. Gives the middle of it, and goes on
-    /// below it.
+    /// Draws the frame of a note whose content is `inner` wide and ends at `bottom`. Returns the y coordinate
+    /// of its centre, and moves `y` below it.
     fn frame(&mut self, group: &mut Group, role: Role, mark: Mark, inner: i32, bottom: i32) -> i32 {
         let width = inner + 2 * PADDING;
         let rect = Rect::new(self.x(role) - inner / 2 - PADDING, self.y, width, bottom + 6 - self.y);
@@ -315,7 +316,7 @@ impl Painter<'_> {
         self.groups.push(Group { hint: None, shapes, texts: vec![text] });
     }
 
-    /// What lies below everything else: the lifelines, and the bars on them.
+    /// Returns the bottom layer: the lifelines with their bars.
     fn lifelines(&mut self, top: i32, bottom: i32) -> Group {
         let mut group = Group::default();
         for role in &self.roles {
@@ -339,7 +340,7 @@ fn capital(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().to_string() + chars.as_str())
 }
 
-/// The name of a mark in the style sheet.
+/// Returns the name of a mark in the style sheet.
 pub(super) const fn class(mark: Mark) -> &'static str {
     match mark {
         Mark::Join => "join",
@@ -361,7 +362,7 @@ fn row_width(row: &[NsKind]) -> i32 {
     row.iter().map(|kind| chip_width(*kind) + CHIP_GAP).sum::<i32>() - CHIP_GAP
 }
 
-/// Chips in rows that are no wider than `width`.
+/// Arranges chips in rows of at most `width`.
 fn rows(kinds: &[NsKind], width: i32) -> Vec<Vec<NsKind>> {
     let mut rows: Vec<Vec<NsKind>> = Vec::new();
     for kind in kinds {
@@ -373,7 +374,7 @@ fn rows(kinds: &[NsKind], width: i32) -> Vec<Vec<NsKind>> {
     rows
 }
 
-/// A namespace by its name and colour: filled where it is created, outlined where it is joined.
+/// Draws a namespace with its name and colour: filled if it is created, outlined if it is joined.
 pub(super) fn chip(group: &mut Group, kind: NsKind, joined: bool, (x, y): (i32, i32)) {
     let rect = Rect::new(x, y, chip_width(kind), CHIP_HEIGHT);
     let class = format!("kind {}{}", kind.name(), if joined { " joined" } else { "" });

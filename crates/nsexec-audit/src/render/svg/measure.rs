@@ -1,12 +1,13 @@
-//! How wide a text is at most, without a font to ask.
+//! Estimates the maximum width of a text, without access to a font.
 //!
-//! The picture names families and not files, so each viewer takes its own font. The widths here are those of the
-//! widest in common use (DejaVu Sans and Verdana, whose letters are alike), rounded up.
+//! The picture names font families, not files, so each viewer uses its own font. The widths here are those of
+//! the widest fonts in common use (DejaVu Sans and Verdana, whose letters have about the same width), rounded
+//! up.
 
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-/// A family and a size in pixels.
+/// A font family with a size in pixels.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Font {
     Sans(i32),
@@ -21,12 +22,12 @@ impl Font {
         }
     }
 
-    /// From one base line to the next.
+    /// Returns the distance between two base lines.
     pub(super) const fn leading(self) -> i32 {
         self.size() + 4
     }
 
-    /// The width of a letter, in thousandths of the size.
+    /// Returns the width of a character in thousandths of the font size.
     fn advance(self, c: char) -> i32 {
         let plain = match c {
             _ if matches!(self, Self::Mono(_)) => return if c.is_ascii() { 610 } else { 1000 },
@@ -40,13 +41,13 @@ impl Font {
         if matches!(self, Self::Bold(_)) { plain * 112 / 100 } else { plain }
     }
 
-    /// The most that this text takes.
+    /// Returns the maximum width of a text.
     pub(super) fn width(self, text: &str) -> i32 {
         let thousandths: i32 = text.chars().map(|c| self.advance(c) * self.size()).sum();
         thousandths / 1000 + 1
     }
 
-    /// The text in lines that are no wider than `width`, and at most `limit` of them.
+    /// Wraps the text into at most `limit` lines of at most `width`.
     pub(super) fn wrap(self, text: &str, width: i32, limit: usize) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for paragraph in text.lines() {
@@ -74,7 +75,8 @@ impl Font {
         lines
     }
 
-    /// Puts all but the last piece of a word that is too long into `lines`. A path breaks after a slash.
+    /// Breaks a word that is too long: pushes all pieces but the last to `lines`, and returns the last. A
+    /// path breaks after a slash.
     fn break_word(self, word: &str, width: i32, lines: &mut Vec<String>) -> String {
         let mut rest = word;
         while self.width(rest) > width {
@@ -88,7 +90,7 @@ impl Font {
             }
             let head = rest.get(..fitting).unwrap_or_default();
             let cut = head.rfind('/').map_or(fitting, |slash| slash + 1);
-            // A letter that is wider than the line must go somewhere.
+            // A character wider than the line gets a line of its own.
             let cut = if cut == 0 { rest.chars().next().map_or(1, char::len_utf8) } else { cut };
             lines.push(rest.get(..cut).unwrap_or(rest).to_string());
             rest = rest.get(cut..).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! As a picture: a self-contained SVG, light or dark as its reader likes it.
+//! Renders a document as a self-contained SVG, with a light and a dark colour scheme.
 //!
-//! No script, no font and no image from elsewhere. The text is text, and can be selected and searched; a title and
-//! a description stand for the picture where it cannot be seen; a pointer over a step shows the call itself.
+//! It loads no script, font or image. Text stays text, so it can be selected and searched. A title and a
+//! description describe the picture to screen readers. A tooltip on each step shows the call itself.
 
 mod bars;
 mod footer;
@@ -21,13 +21,13 @@ use super::events::{Event, What, events};
 use nsexec::bootstrap::text::is_unseen;
 use shape::{Group, Head, Layout, Shape, Text};
 
-/// The document as an SVG, with a newline at the end.
+/// Returns the document as an SVG, with a newline at the end.
 #[must_use]
 pub fn svg(document: &Document<'_>) -> String {
     let events = events(document);
     let layout = layout::layout(document, &events);
     let mut out = String::new();
-    // Writing into a string does not fail.
+    // Writing into a string cannot fail.
     let _ = picture(&mut out, document, &events, &layout);
     out
 }
@@ -49,7 +49,7 @@ fn picture(out: &mut String, document: &Document<'_>, events: &[Event], layout: 
     writeln!(out, "</svg>")
 }
 
-/// The diagram in sentences.
+/// Describes the diagram in sentences.
 fn description(events: &[Event]) -> String {
     let sentences: Vec<String> = events
         .iter()
@@ -120,7 +120,7 @@ fn line(out: &mut String, from: (i32, i32), to: (i32, i32), class: &str, head: H
 fn words(out: &mut String, text: &Text) -> fmt::Result {
     let mut y = text.rect.y;
     for (line, font) in &text.lines {
-        // The base line, so that the text stands in the middle of its line.
+        // The base line, so that the text is centred vertically in its line.
         let base = y + font.size();
         y += font.leading();
         let (x, anchor) =
@@ -140,7 +140,7 @@ fn words(out: &mut String, text: &Text) -> fmt::Result {
     Ok(())
 }
 
-/// Text in which nothing is markup, and nothing that XML forbids.
+/// Escapes text for XML: markup becomes entities, and characters that XML forbids are replaced.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! What a picture is made of, with its geometry.
+//! The elements of a picture, with their geometry.
 
 use std::string::String;
 use std::vec::Vec;
@@ -26,7 +26,7 @@ impl Rect {
         self.y + self.h
     }
 
-    /// For the test that nothing lies on anything else.
+    /// Returns whether two rectangles overlap. Used by the test for overlapping elements.
     #[cfg(test)]
     pub(super) const fn meets(self, other: Self) -> bool {
         self.x < other.x + other.w
@@ -36,7 +36,7 @@ impl Rect {
     }
 }
 
-/// Lines of text in a box that they must not leave.
+/// Lines of text within a box.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Text {
     pub(super) rect: Rect,
@@ -46,7 +46,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Lines one below the other, in a box as wide as given and as high as they are.
+    /// Creates lines one below the other, in a box of the given width and of the lines' height.
     pub(super) fn new(x: i32, y: i32, w: i32, lines: Vec<(String, Font)>) -> Self {
         let h = lines.iter().map(|(_, font)| font.leading()).sum();
         Self { rect: Rect::new(x, y, w, h), lines, class: "ink", centred: false }
@@ -61,7 +61,7 @@ impl Text {
     }
 }
 
-/// How a line ends.
+/// The shape of a line's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Head {
     None,
@@ -77,7 +77,7 @@ pub(super) enum Shape {
         radius: i32,
         class: String,
     },
-    /// From left or right to its head.
+    /// A horizontal line, with its head at `to`.
     Line {
         from: (i32, i32),
         to: (i32, i32),
@@ -86,7 +86,7 @@ pub(super) enum Shape {
     },
 }
 
-/// What belongs together, with what a pointer over it shows.
+/// Elements that belong together, with their tooltip.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Group {
     pub(super) hint: Option<String>,

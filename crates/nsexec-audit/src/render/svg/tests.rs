@@ -1,4 +1,4 @@
-//! The geometry: nothing leaves its box, and no text lies on another.
+//! Geometry tests of the pictures: no element leaves its box, and no text overlaps another.
 
 use std::string::String;
 use std::vec::Vec;
@@ -34,7 +34,7 @@ fn check(layout: &Layout) {
             }
         }
     }
-    // The notes and pills of different events: no box lies on another's text.
+    // The notes and pills of different events: no box overlaps a text of another event.
     let notes = |shape: &Shape| match shape {
         Shape::Box { rect, class, .. } if class.starts_with("note") || class.starts_with("pill") => {
             Some(*rect)
@@ -82,7 +82,7 @@ fn nor_does_a_long_or_an_empty_one() {
     }
 }
 
-/// As many as a plan can have: a join of each kind, and the policy.
+/// Thirty assumptions: a plan has fewer, even with a join of each kind and the policy.
 #[test]
 fn every_assumption_is_in_the_picture() {
     let keys: Vec<String> = (0..30).map(|number| std::format!("assumption {number}")).collect();
