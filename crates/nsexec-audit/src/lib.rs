@@ -1,7 +1,10 @@
-//! Runs as data: planned, recorded or witnessed, in one schema, and the tools for them.
+//! Runs of the namespace bootstrap as data: planned, recorded or witnessed, in one schema, and the tools for them.
 //!
 //! | module | content |
 //! |---|---|
+//! | [`record`] | the recorder: every system call of a run, in order |
+//! | [`sim`] | the simulated kernel |
+//! | [`note`] | a launch as data, stored in its record |
 //! | [`transcript`] | a [`Run`]: the sections of its processes, to and from JSON lines |
 //! | [`sections`] | the role of each process, derived from its parent and the call that created it |
 //! | [`normalise`] | the values that a comparison omits or renames |
