@@ -12,7 +12,8 @@ use crate::sys::types::{Pid, Signal, SignalSet};
 /// The signal state, from the lines of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct ProcStatus {
-    /// Whether it is process 1 of its pid namespace, to which the kernel discards signals without a handler.
+    /// Whether it is process 1 of its pid namespace. The kernel discards signals to process 1 that have no
+    /// handler.
     pub(super) is_init: bool,
     pub(super) blocked: SignalSet,
     pub(super) ignored: SignalSet,
@@ -27,8 +28,8 @@ pub(super) const fn set_of(signal: Signal) -> SignalSet {
     }
 }
 
-/// The signals that a fault of the program itself raises. No other process sends them, so their handlers
-/// cannot run in a fork before the exec removes them.
+/// The signals that a fault of the program itself raises. Normally no other process sends them, so their
+/// handlers do not run in a fork before the exec removes them.
 const FAULTS: [Signal; 6] = [
     Signal(libc::SIGSEGV),
     Signal(libc::SIGBUS),
