@@ -377,8 +377,8 @@ enum Reaction {
 /// Returns the reaction to a signal that this process received for the command.
 ///
 /// The command may change its signal state between our look at it and the signal. For example, a shell that
-/// catches SIGINT may execute a program at that moment. As process 1 the program loses the signal, but gets a
-/// second one.
+/// catches SIGINT may execute a program at that moment. If the program is process 1 and has no handler, the
+/// kernel discards the signal. A second signal ends the program.
 fn reaction(signal: Signal, Context { delivered, command, first, apart }: Context) -> Reaction {
     let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
     let set = set_of(signal);

@@ -110,8 +110,8 @@ fn into_a_joined_user_namespace(ctx: &Ctx) {
         let text = cmd.ok();
         assert_eq!(text.split_whitespace().nth(4), Some("500"), "{text}");
     } else {
-        // Stage 1 is not dumpable, and does not become dumpable while it is in the user namespace of another
-        // creator: see docs/protocol.md#dumpable.
+        // Stage 1 is not dumpable after the join, and opens no dumpable window without a user namespace of
+        // its own: see docs/protocol.md#dumpable.
         let said = cmd.refused(1, &["timens_offsets", "Permission denied"]);
         assert!(!said.contains("add -r"), "that cannot be added to this --join: {said}");
     }
