@@ -46,14 +46,14 @@ mod note;
 mod prepared;
 mod proc_status;
 mod record;
-/// The launcher's half of the protocol. Its code also runs in the stages, so the lints of the core apply.
+// Also runs in the stages, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod script;
 mod sealed;
 pub mod signals;
 mod signals_error;
 mod spawn;
-/// The last steps of stage 2. The lints of the core apply, as in [`script`].
+// Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod tail;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]

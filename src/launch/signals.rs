@@ -263,8 +263,8 @@ enum Effect {
     JobStops(Known),
 }
 
-/// Handles one signal. `told`: the command already ran when the signal arrived, so a terminal sent it to the
-/// command too.
+/// Handles one signal. `told`: the command already ran when the signal arrived. Then a terminal has sent the
+/// signal to the command too.
 fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: bool) -> io::Result<Effect> {
     let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(Effect::None) };
     let stops = LATE.into_iter().find(|late| *late as i32 == number);

@@ -234,7 +234,8 @@ impl Stages {
         Ok(())
     }
 
-    /// Does the same as [`Self::reap`] without a pidfd, by a wait that does not block, every [`LOOK_MS`].
+    /// Does the same as [`Self::reap`] without a pidfd: asks for the end of the stage every [`LOOK_MS`],
+    /// without blocking.
     fn look_until_it_ends<S: Sys>(
         &mut self,
         sys: &mut S,
