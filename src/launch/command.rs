@@ -19,7 +19,7 @@ pub enum CommandError {
     Missing,
     /// An argument, or the name, contains a NUL byte. The kernel would cut the string there.
     NulInArgument,
-    /// There is no memory for the strings of the arguments and the environment.
+    /// Not enough memory for the strings of the arguments and the environment.
     NoMemory,
     /// A variable of the environment contains a NUL byte, its name contains an `=`, or its name is empty.
     BadVariable,

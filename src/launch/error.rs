@@ -28,7 +28,7 @@ pub enum LaunchError {
         /// The error of the call.
         errno: Errno,
     },
-    /// There is no memory for the bootstrap message.
+    /// Not enough memory for the bootstrap message.
     NoMemory {
         /// The length of the message in bytes.
         bytes: usize,

@@ -6,10 +6,10 @@
 //!    └──────────────── Child: wait, signal ───────┴──────────────────────┘
 //! ```
 //!
-//! There is no second program and no second exec: stage 0 is a fork of this process and runs the core at
-//! once. The stages allocate no memory, so this process may have threads. [`script`] is the launcher's half
-//! of the protocol. [`tail`] is the last steps of stage 2. Both make their system calls through [`Sys`]; the
-//! other modules here prepare the launch and handle its result.
+//! The launcher needs neither a second program nor a second exec: stage 0 is a fork of this process and runs
+//! the core at once. The stages allocate no memory, so this process may have threads. [`script`] is the
+//! launcher's half of the protocol. [`tail`] is the last steps of stage 2. Both make their system calls
+//! through [`Sys`]; the other modules here prepare the launch and handle its result.
 //!
 //! A failed launch leaves nothing behind: its stages are reaped and its descriptors are closed. If the
 //! launcher is killed before the command runs, the stages end.
@@ -124,7 +124,7 @@ impl Launcher {
     /// are always detailed, whatever `policy` contains. The stages always end with the launcher.
     ///
     /// # Errors
-    /// The message cannot carry the values of `bootstrap`, or there is no memory for it.
+    /// The message cannot carry the values of `bootstrap`, or there is not enough memory for it.
     pub fn new(bootstrap: &Bootstrap<'_>, policy: Policy) -> Result<Self, EncodeError> {
         // `encode` refuses a longer message.
         let needed = encoded_len(bootstrap).min(MESSAGE_MAX);
@@ -256,8 +256,8 @@ impl Launcher {
     /// simulated kernel.
     ///
     /// # Errors
-    /// The command has a form that execve(2) does not accept, or there is no memory for the message or the
-    /// command's strings.
+    /// The command has a form that execve(2) does not accept, or there is not enough memory for the message
+    /// or the command's strings.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
         let bytes = self.message.len();
         let mut message = zeroed(bytes).ok_or(LaunchError::NoMemory { bytes })?;

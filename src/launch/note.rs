@@ -47,7 +47,7 @@ pub enum NoteError {
     Message(String),
     /// The command has no name, or one of its strings contains a NUL byte.
     Command,
-    /// There is no memory for the strings of the note.
+    /// Not enough memory for the strings of the note.
     NoMemory,
 }
 
