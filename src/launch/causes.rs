@@ -1,8 +1,8 @@
-//! Likely causes: what a step's refusal usually means, as data.
+//! The likely causes of a failed step, as data.
 
 use crate::sys::types::Errno;
 
-/// A step, by its stable name; the kernel's answer; what is usually behind it.
+/// The code of a step, the error of its call, and the likely cause.
 type Cause = (&'static str, Errno, &'static str);
 
 const CAUSES: &[Cause] = &[
@@ -64,7 +64,8 @@ const CAUSES: &[Cause] = &[
     ("exec", Errno::ENOEXEC, "it is in no format that the kernel knows; a script needs a #! line"),
 ];
 
-/// What is usually behind the refusal of step `code` with `errno`.
+/// Returns the likely cause if step `code` fails with `errno`. Codes are those of
+/// [`Doing::code`](crate::error::Doing::code).
 #[must_use]
 pub fn likely(code: &str, errno: Errno) -> Option<&'static str> {
     CAUSES.iter().find(|(known, number, _)| *known == code && *number == errno).map(|(_, _, cause)| *cause)

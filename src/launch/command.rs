@@ -1,4 +1,5 @@
-//! What is executed: argv, environment and candidates, as the text that the kernel gets. Made before the fork.
+//! The command's argv, environment and candidate files, as the strings that the kernel gets. Prepared before
+//! the fork.
 
 use std::borrow::ToOwned;
 use std::ffi::{OsStr, OsString};
@@ -7,20 +8,20 @@ use std::vec::Vec;
 
 use core::fmt;
 
-/// Where programs are looked for without a PATH: `confstr(_CS_PATH)`.
+/// The search path of a command without a PATH: `confstr(_CS_PATH)`.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
-/// A command that no exec can express.
+/// The reason why execve(2) cannot take a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CommandError {
     /// No command was given.
     Missing,
-    /// An argument, or the name, contains a NUL byte, with which it would end.
+    /// An argument, or the name, contains a NUL byte. The kernel would cut the string there.
     NulInArgument,
-    /// There is no memory for its arguments and its environment, as the kernel gets them.
+    /// Not enough memory for the strings of the arguments and the environment.
     NoMemory,
-    /// A variable of the environment contains a NUL byte, or its name an `=` or nothing.
+    /// A variable of the environment contains a NUL byte, its name contains an `=`, or its name is empty.
     BadVariable,
 }
 
@@ -55,8 +56,7 @@ enum Change {
     Clear,
 }
 
-/// The command as the kernel gets it.
-#[doc(hidden)]
+/// The command as the strings that the kernel gets.
 #[derive(Clone, Debug)]
 pub struct Texts {
     #[doc(hidden)]
@@ -103,7 +103,7 @@ impl Command {
         self.changes.push(Change::Clear);
     }
 
-    /// Puts the text together, over `inherited`, our own environment.
+    /// Builds the strings. The command's changes apply to `inherited`, the environment of this process.
     pub(super) fn texts(&self, inherited: Vec<(OsString, OsString)>) -> Result<Texts, CommandError> {
         let name = self.words.first().ok_or(CommandError::Missing)?.as_bytes().to_owned();
         let mut argv = NulTerminated::default();
@@ -117,7 +117,7 @@ impl Command {
         let mut envp = NulTerminated::default();
         for (key, value) in &environment {
             let (key, value) = (key.as_bytes(), value.as_bytes());
-            // A leading '=' is part of the name: bash exports such, and std reads it so.
+            // A leading '=' is part of the name: bash exports such variables, and std parses them so.
             let bad_name = key.is_empty() || key.get(1..).is_some_and(|rest| rest.contains(&b'='));
             if bad_name || key.contains(&0) || value.contains(&0) {
                 return Err(CommandError::BadVariable);
@@ -145,13 +145,13 @@ impl Command {
     }
 }
 
-/// The files that a name may mean, in the order of `path`, which is the command's own PATH.
+/// Returns the files that a name may refer to, in the order of `path`, which is the command's own PATH.
 ///
-/// They are tried after the joins, so in the root directory and the working directory that the command will have. An
-/// empty element of PATH is the working directory (environ(7)).
+/// Stage 2 tries them after the joins, and so in the root directory and the working directory of the command.
+/// An empty element of PATH is the working directory (environ(7)).
 fn candidates(name: &[u8], path: Option<&[u8]>) -> Result<NulTerminated, CommandError> {
     let mut candidates = NulTerminated::default();
-    // A slash means that it is a path; the empty name is found nowhere.
+    // A name with a slash is a path; an empty name matches no file.
     if name.contains(&b'/') || name.is_empty() {
         candidates.push(&[name])?;
         return Ok(candidates);
@@ -165,7 +165,7 @@ fn candidates(name: &[u8], path: Option<&[u8]>) -> Result<NulTerminated, Command
     Ok(candidates)
 }
 
-/// A name for people.
+/// Returns a name for messages.
 pub(super) fn shown(name: &[u8]) -> OsString {
     OsString::from_vec(name.to_owned())
 }

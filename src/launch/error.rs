@@ -1,4 +1,4 @@
-//! [`LaunchError`]: why nothing was started, in one line, the root cause first.
+//! [`LaunchError`]: why the command was not started, on one line, with the root cause first.
 
 use std::ffi::OsString;
 use std::string::String;
@@ -13,65 +13,67 @@ use super::script::{Ended, Failure, Step, Trouble};
 use super::tail::exec_status;
 use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
 
-/// Why nothing was started. Whatever it is: no process, no descriptor is left.
+/// The reason why the command was not started. The failed launch has left no process and no descriptor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum LaunchError {
-    /// The command is none that an exec can express.
+    /// The command has a form that execve(2) does not accept.
     Command(CommandError),
-    /// This descriptor was to be passed on and is not open.
+    /// This descriptor should be passed on, but is not open.
     Descriptor(Fd),
-    /// The launcher could not make its pipes, or stage 0.
+    /// The launcher could not create its pipes or stage 0.
     Start {
-        /// What it was about.
+        /// The step that failed.
         step: Step,
-        /// The kernel's answer.
+        /// The error of the call.
         errno: Errno,
     },
-    /// There is no memory for the bootstrap message.
+    /// Not enough memory for the bootstrap message.
     NoMemory {
-        /// How many bytes were wanted.
+        /// The length of the message in bytes.
         bytes: usize,
     },
     /// A stage failed.
     Bootstrap(StageFailure),
-    /// This signal came before the command ran, to a launcher that listens for it.
+    /// A supervised launcher received this signal before the command ran.
     Interrupted {
-        /// Which.
+        /// The signal.
         signal: Signal,
     },
-    /// The time that [`Launcher::timeout`](super::Launcher::timeout) allows was over before the launcher knew that the command
-    /// runs. A command that had just been executed is killed; if it ended by itself in that moment, its status is lost.
+    /// The limit of [`Launcher::timeout`](super::Launcher::timeout) expired before the launcher saw the
+    /// command run. A command that had just been executed is killed. If it ended by itself in that moment,
+    /// its status is lost.
     TimedOut,
-    /// A mount namespace was to be joined by a program that does not run from a sealed copy of itself: see
+    /// The launch joins a mount namespace, and this program does not run from a sealed copy of itself: see
     /// [`run_from_sealed_copy`](super::run_from_sealed_copy).
     NotSealed,
-    /// The namespaces are there, but the command could not be executed in them.
+    /// The namespaces were set up, but the command could not be executed in them.
     Exec {
-        /// Its name.
+        /// The name of the command.
         program: OsString,
-        /// The kernel's answer.
+        /// The error of execve(2).
         errno: Errno,
     },
 }
 
-/// What is known about a bootstrap that failed.
+/// The facts about a failed bootstrap.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StageFailure {
-    /// The fatal records, in the order in which they were written: the first is the cause, others follow from it.
+    /// The fatal records, in the order in which they were written. Usually one is the cause, and the others
+    /// are consequences.
     pub records: Vec<Record>,
     /// How the stages ended.
     pub ended: Vec<Ended>,
-    /// What the launcher saw.
+    /// The error that the launcher detected.
     pub trouble: Trouble,
-    /// The namespaces that were to be created.
+    /// The namespaces that the launch should create.
     pub asked: CloneFlags,
 }
 
 impl LaunchError {
-    /// The status that a program ends with: 127 where the command was not found, 126 where it could not be executed, 2
-    /// for wrong usage, 128 and the number of the signal where somebody asked the stages to end (Ctrl-C reaches all of
-    /// them), else 1.
+    /// Returns the exit status for a program that fails with this error. 127: the command was not found. 126:
+    /// it could not be executed. 2: wrong usage. 128 plus the signal's number: INT, TERM, HUP or QUIT ended
+    /// the launch or a stage (Ctrl-C reaches all stages). 1: any other error.
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         match self {
@@ -116,13 +118,13 @@ impl From<CommandError> for LaunchError {
 }
 
 impl StageFailure {
-    /// The record that names the cause, unless all that was written are consequences of a stage's death.
+    /// Returns the record that names the cause. `None` if all records are consequences of a stage's death.
     #[must_use]
     pub fn cause(&self) -> Option<&Record> {
         self.records.iter().find(|record| !is_consequence(record))
     }
 
-    /// The signal that ended a stage, if it is one by which people end programs.
+    /// Returns the signal that ended a stage, if it is a signal that asks a program to end.
     fn asked_to_end(&self) -> Option<Signal> {
         const ASKING: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
         self.ended.iter().find_map(|ended| match ended.status {
@@ -134,7 +136,7 @@ impl StageFailure {
     /// Returns the stage that ended without reporting an error, unless the launcher killed it.
     fn died(&self) -> Option<&Ended> {
         let signaled = |ended: &&Ended| match ended.status {
-            // The stages send each other SIGKILL too, after a failure that has a record.
+            // After a failure that has a record, the stages also send each other SIGKILL.
             WaitStatus::Signaled(Signal::KILL) => !ended.killed && self.cause().is_none(),
             WaitStatus::Signaled(_) => true,
             _ => false,
@@ -153,7 +155,7 @@ impl StageFailure {
 /// The code of [`Error::LauncherGone`](crate::error::Error::LauncherGone).
 const LAUNCHER_GONE: &str = "launcher-gone";
 
-/// Whether a record says no more than that another process is gone: its death has a cause of its own.
+/// Returns whether a record only reports the death of another process. That death has its own cause.
 fn is_consequence(record: &Record) -> bool {
     match record.code.as_deref() {
         Some("sync" | "mapping-tool-stage-1-died" | LAUNCHER_GONE) => true,
@@ -165,7 +167,7 @@ fn is_consequence(record: &Record) -> bool {
 
 impl fmt::Display for StageFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A call of the launcher's own that failed is the cause; the stages end since it gives up.
+        // A failed call of the launcher is the cause: the stages end because the launcher gives up.
         let own = matches!(self.trouble, Trouble::Os { errno, .. } if errno != Errno::EPIPE);
         if own && self.cause().is_none() {
             return self.trouble.fmt(f);
@@ -174,7 +176,7 @@ impl fmt::Display for StageFailure {
         if let Some(died) = died {
             died.fmt(f)?;
         }
-        // That the launcher closed its end is no news to it.
+        // The launcher closed its own end, so a record about that is not the cause.
         let other = || self.records.iter().find(|record| record.code.as_deref() != Some(LAUNCHER_GONE));
         let Some(record) = self.cause().or_else(other) else {
             return if died.is_some() { Ok(()) } else { self.trouble.fmt(f) };
@@ -321,7 +323,7 @@ mod tests {
         );
         let text = shown(vec![cause], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
         assert_eq!(text, "stage-0: failed to use newuid map on 101: newuidmap exited with status 1");
-        // But where the tool was interrupted by its end, that end is what is to be told.
+        // If the death of stage 1 interrupted the tool, that death is reported first.
         let died =
             record(0, "stage-1 (101) died while newuidmap was running", "mapping-tool-stage-1-died", None);
         let text = shown(vec![died.clone()], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
@@ -336,7 +338,7 @@ mod tests {
         let all = vec![ended(0, WaitStatus::Exited(1), false)];
         assert_eq!(shown(vec![], all, Trouble::NoPidLine), "stage-0 (pid 100) exited with status 1");
         assert_eq!(shown(vec![], vec![], Trouble::NoPidLine), "the stages exited without reporting an error");
-        // Stage 2 has no part in what it waits for in vain.
+        // Stage 2 failed only because stage 0 died.
         let all = vec![ended(2, WaitStatus::Exited(1), false), ended(0, KILLED, false)];
         assert_eq!(shown(vec![], all, Trouble::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
     }

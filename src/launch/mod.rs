@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! Launcher ── fork ──> stage 0 ──> stage 1 ──> stage 2 ── execve ──> the command
-//!    │ message, pid line, reaping, the word to go │                      │
+//!    │ message, pid line, reaping, go byte        │                      │
 //!    └──────────────── Child: wait, signal ───────┴──────────────────────┘
 //! ```
 //!
-//! There is no second program and no second exec: stage 0 is a fork of this process and runs the core at once. Nothing
-//! is allocated after the fork, so this process may have threads. [`script`] is the launcher's half of the protocol and
-//! [`tail`] the last steps of stage 2, both over [`Sys`]; what lies around them is here.
+//! The launcher needs neither a second program nor a second exec: stage 0 is a fork of this process and runs
+//! the core at once. The stages allocate no memory, so this process may have threads. [`script`] is the
+//! launcher's half of the protocol. [`tail`] is the last steps of stage 2. Both make their system calls
+//! through [`Sys`]; the other modules here prepare the launch and handle its result.
 //!
-//! Whatever happens, nothing is left: a launch that fails has reaped its stages and closed its descriptors, and if the
+//! A failed launch leaves nothing behind: its stages are reaped and its descriptors are closed. If the
 //! launcher is killed before the command runs, the stages end.
 //!
-//! **A program that joins a mount namespace** calls [`run_from_sealed_copy`] first in `main`. Otherwise a process in that
-//! namespace could overwrite the program's file (CVE-2019-5736), and the launch is refused.
+//! **A program that joins a mount namespace** calls [`run_from_sealed_copy`] first in `main`. Otherwise a
+//! process in that namespace could overwrite the program's file (CVE-2019-5736), and the launch is refused.
 //!
 //! ```no_run
 //! use nsexec::bootstrap::{Bootstrap, Dialect};
@@ -43,14 +44,14 @@ mod error;
 mod prepared;
 mod proc_status;
 mod record;
-/// Runs in the stages too, so the lints of the core hold again.
+// Also runs in the stages, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod script;
 mod sealed;
 pub mod signals;
 mod signals_error;
 mod spawn;
-/// As [`script`].
+// Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod tail;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -86,9 +87,9 @@ use command::Command;
 use proc_status::ProcStatus;
 use script::ChildSignals;
 
-/// What is to be started, and in which namespaces.
+/// The command to start, and the namespaces to start it in.
 ///
-/// It may be used again: each [`spawn`](Self::spawn) starts another command.
+/// A launcher can be used again: each [`spawn`](Self::spawn) starts another command.
 pub struct Launcher {
     message: Vec<u8>,
     asked: CloneFlags,
@@ -114,15 +115,16 @@ impl fmt::Debug for Launcher {
 }
 
 impl Launcher {
-    /// A launcher for the namespaces of `bootstrap`, with what a message cannot say in `policy`.
+    /// Creates a launcher for the namespaces of `bootstrap`. `policy` holds the settings that a bootstrap
+    /// message cannot carry.
     ///
-    /// Stages and launcher come from one program here, so the dialect and the form of the log records are always our
-    /// own newest, whatever the policy says.
+    /// Stages and launcher come from one program here. So the dialect is always `v1_2` and the log records
+    /// are always detailed, whatever `policy` contains. The stages always end with the launcher.
     ///
     /// # Errors
-    /// If the message cannot carry what `bootstrap` says, or there is no memory for it.
+    /// The message cannot carry the values of `bootstrap`, or there is not enough memory for it.
     pub fn new(bootstrap: &Bootstrap<'_>, policy: Policy) -> Result<Self, EncodeError> {
-        // A longer one is refused below.
+        // `encode` refuses a longer message.
         let needed = encoded_len(bootstrap).min(MESSAGE_MAX);
         let mut message = zeroed(needed).ok_or(EncodeError::NoMemory { needed })?;
         let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message)?;
@@ -146,8 +148,8 @@ impl Launcher {
         })
     }
 
-    /// The command and its arguments. A name without a slash is searched in the command's own PATH, and in its own
-    /// root directory: after the joins.
+    /// Sets the command and its arguments. A name without a slash is searched in the command's own PATH,
+    /// after the joins and so in the command's own root directory.
     pub fn command<A: AsRef<OsStr>>(
         &mut self,
         program: impl AsRef<OsStr>,
@@ -158,28 +160,28 @@ impl Launcher {
         self
     }
 
-    /// Sets a variable of the command's environment, which otherwise is ours.
+    /// Sets a variable of the command's environment. The command inherits this process's environment.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.command.set_env(name.as_ref(), value.as_ref());
         self
     }
 
-    /// Leaves a variable of our environment out.
+    /// Removes a variable from the command's environment.
     pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
         self.command.remove_env(name.as_ref());
         self
     }
 
-    /// Leaves out all variables that there are so far.
+    /// Removes all inherited variables, and those set so far, from the command's environment.
     pub fn env_clear(&mut self) -> &mut Self {
         self.command.clear_env();
         self
     }
 
-    /// Passes this descriptor on to the command, under its own number; with this, or with
+    /// Passes this descriptor on to the command, under its own number. After this call, or with
     /// [`Descriptors::Named`] in the policy, the command gets no other descriptor above 2.
     ///
-    /// It need not be inheritable. It must be open at every launch, which otherwise fails with
+    /// The descriptor may be close-on-exec. It must be open at every launch, which otherwise fails with
     /// [`LaunchError::Descriptor`].
     pub fn pass_descriptor(&mut self, fd: Fd) -> &mut Self {
         self.policy.descriptors = Descriptors::Named;
@@ -189,64 +191,71 @@ impl Launcher {
         self
     }
 
-    /// Which records the stages write besides fatal ones. Without a word, warnings.
+    /// Sets the highest level of the records that the stages write. Fatal records are always written. The
+    /// default is warnings.
     pub fn level(&mut self, level: Level) -> &mut Self {
         self.level = level;
         self
     }
 
-    /// Who gets the stages' records, fatal ones excepted: those are in the error.
+    /// Sets the function that gets the stages' records. Fatal records are not among them; they are in the
+    /// error.
     ///
-    /// Called by [`spawn`](Self::spawn) in this process, when the launch is over: the command runs, or nothing is left of
-    /// it. `take` may launch something itself. If it panics, the command is killed and reaped, and the panic goes on.
+    /// [`spawn`](Self::spawn) calls `take` in this process when the launch is over: the command runs, or its
+    /// processes are reaped. `take` may launch another command. If `take` panics, the command is killed and
+    /// reaped, and the panic continues.
     pub fn on_record(&mut self, take: impl FnMut(&Record) + 'static) -> &mut Self {
         self.on_record = Some(Box::new(take));
         self
     }
 
-    /// The signal state that the command begins with.
+    /// Sets the signal state that the command begins with.
     ///
-    /// Without a word: this thread's mask, and the dispositions as an exec would leave them, except that SIGPIPE is
-    /// not ignored, as with [`std::process::Command`].
+    /// By default the command gets this thread's mask, and the dispositions that an exec would leave. The
+    /// exception is an ignored SIGPIPE, which gets its default disposition, as with
+    /// [`std::process::Command`].
     pub fn signals(&mut self, signals: ChildSignals) -> &mut Self {
         self.signals = Some(signals);
         self
     }
 
-    /// The command begins with the signals as they were before [`Signals::take`](signals::Signals::take), and INT, TERM,
-    /// HUP and QUIT end a launch that takes long, unless they were ignored or blocked then:
-    /// [`LaunchError::Interrupted`]. `signals` must live until the last launch.
+    /// Gives the command the signal state from before [`Signals::take`](signals::Signals::take). INT, TERM,
+    /// HUP and QUIT end a launch that has not finished, with [`LaunchError::Interrupted`]. Those that were
+    /// ignored or blocked before `take` do not. `signals` must live until the last launch.
     pub fn supervised(&mut self, signals: &signals::Signals) -> &mut Self {
         self.signals = Some(signals.original());
         self.interrupt = Some(signals.interrupt());
         self
     }
 
-    /// How long the launch may take, from [`spawn`](Self::spawn) until the command runs; by default as long as it likes. Then
-    /// the stages are ended and reaped, and the error is [`LaunchError::TimedOut`]. A wait for the launches of other threads
-    /// counts. A limit above 68 years is one of 68 years.
+    /// Sets a limit for the launch, from [`spawn`](Self::spawn) until the command runs; by default there is
+    /// none. When the limit is reached, the stages are ended and reaped, and the error is
+    /// [`LaunchError::TimedOut`]. Time spent waiting for launches of other threads counts. A limit above 68
+    /// years is cut to 68 years.
     ///
-    /// The command itself may run as long as it likes.
+    /// The limit does not apply to the command itself.
     pub fn timeout(&mut self, limit: Duration) -> &mut Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Joins a mount namespace also if this program does not run from a sealed copy of itself.
+    /// Joins a mount namespace even if this program does not run from a sealed copy of itself.
     ///
-    /// Only for a namespace in which every process is trusted, and every file that could be executed: one that this
-    /// program made itself, say. Any other can overwrite this program's file, with this program's privileges, through
-    /// /proc/self/exe (CVE-2019-5736). The safe way is [`run_from_sealed_copy`].
+    /// Use it only if every process in the namespace is trusted, and so is every file there that could be
+    /// executed. An example is a namespace that this program created. A process of any other namespace can
+    /// overwrite this program's file through /proc/self/exe, with this program's privileges (CVE-2019-5736).
+    /// The safe way is [`run_from_sealed_copy`].
     pub fn trust_mount_namespace(&mut self) -> &mut Self {
         self.policy.trusted_mounts = true;
         self
     }
 
-    /// Everything that a launch needs, made before any fork: what [`spawn`](Self::spawn) runs, and what a plan runs on a
+    /// Prepares a launch, before any fork: [`spawn`](Self::spawn) runs the result, and a plan runs it on a
     /// simulated kernel.
     ///
     /// # Errors
-    /// A command that no exec can express; no memory for the message or the command's texts.
+    /// The command has a form that execve(2) does not accept, or there is not enough memory for the message
+    /// or the command's strings.
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
         let bytes = self.message.len();
         let mut message = zeroed(bytes).ok_or(LaunchError::NoMemory { bytes })?;
@@ -266,25 +275,26 @@ impl Launcher {
         })
     }
 
-    /// Starts the command, and comes back when it runs: after its exec.
+    /// Starts the command, and returns after its exec.
     ///
-    /// It is a child of this process. With [`Policy::kill_child`] it gets SIGKILL when **this thread** ends. Launches
-    /// of several threads go one after the other.
+    /// The command is a child of this process. With [`Policy::kill_child`] it gets SIGKILL when **this
+    /// thread** ends. Launches of several threads run one after the other.
     ///
     /// # Errors
-    /// Why it does not run. Nothing is left of it then.
+    /// The reason why the command does not run. The launch then leaves no process and no descriptor.
     pub fn spawn(&mut self) -> Result<Child, LaunchError> {
         self.spawn_through(|sys| sys)
     }
 
-    /// As [`spawn`](Self::spawn), with every system call going through what `wrap` makes of the real backend: a
-    /// recorder, say. What it allocates or locks it does in the stages too, so this process must have one thread.
+    /// Does the same as [`spawn`](Self::spawn), but makes every system call through the backend that `wrap`
+    /// returns. `wrap` gets the real backend; a recorder is an example of its result. This process must have
+    /// one thread, because in the stages the wrapped backend may allocate memory or take locks.
     ///
     /// # Errors
-    /// As [`spawn`](Self::spawn).
+    /// The same as [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let mut prepared = self.prepare()?;
-        // Before we open a pipe that would get the number.
+        // Checked before the launcher opens a pipe, which could get the same number.
         if let Some(fd) = prepared.named.iter().find(|fd| !spawn::is_open(**fd)) {
             return Err(LaunchError::Descriptor(*fd));
         }
@@ -296,14 +306,14 @@ impl Launcher {
         if let Some(take) = &mut self.on_record {
             let unclaimed = launched.as_mut().ok().map(Unclaimed);
             records.iter().for_each(take);
-            // From here on it is the caller's.
+            // The caller now owns the command.
             core::mem::forget(unclaimed);
         }
         launched
     }
 }
 
-/// Memory of this length, or `None` if there is none.
+/// Returns zeroed memory of this length in bytes, or `None` if there is not enough.
 fn zeroed(length: usize) -> Option<Vec<u8>> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(length).ok()?;
@@ -311,12 +321,13 @@ fn zeroed(length: usize) -> Option<Vec<u8>> {
     Some(memory)
 }
 
-/// A command whose launch the caller does not know of yet. It ends if the caller's own code unwinds.
+/// A command that the caller has no handle of yet. It is killed and reaped if the caller's own code panics.
 struct Unclaimed<'c>(&'c mut Child);
 
 impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
-        // It is ours and not reaped, so both fail only if SIGCHLD is ignored: then the kernel reaps it.
+        // The child is not reaped yet, so both calls fail only if SIGCHLD is ignored. Then the kernel reaps
+        // the child.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! A launch with everything made that it needs.
+//! [`Prepared`]: a launch whose inputs are complete.
 
 use std::time::Duration;
 use std::vec;
@@ -17,8 +17,8 @@ use crate::policy::{Descriptors, Policy};
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
 
-/// What a launch is made of: message, policy, command, signals. Nothing in it depends on where it will run, so that a
-/// plan and the launch itself run the same.
+/// The inputs of a launch: message, policy, command, signals. None of them depends on the backend, so a plan
+/// and the launch itself run the same.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     #[doc(hidden)]
@@ -52,13 +52,13 @@ impl Prepared {
         &self.message
     }
 
-    /// What the message cannot say.
+    /// The settings that a bootstrap message cannot carry.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The files that are tried for the command, in turn.
+    /// The files that stage 2 tries for the command, in this order.
     pub fn candidates(&self) -> impl Iterator<Item = &[u8]> {
         self.texts
             .candidates
@@ -67,18 +67,18 @@ impl Prepared {
             .filter_map(|path| path.strip_suffix(&[0]))
     }
 
-    /// The command's arguments, its name first, as they were given.
+    /// The command's name and arguments, as given.
     pub fn argv(&self) -> impl Iterator<Item = &[u8]> {
         self.texts.argv.text.split_inclusive(|byte| *byte == 0).filter_map(|word| word.strip_suffix(&[0]))
     }
 
-    /// The descriptors above 2 that the command gets, where it gets named ones only.
+    /// The descriptors above 2 that the command gets, if the policy names them.
     #[must_use]
     pub fn named_descriptors(&self) -> &[Fd] {
         &self.named
     }
 
-    /// The path of the user namespace to join; empty if there is none.
+    /// Returns the path of the user namespace to join; empty without one.
     fn user_namespace(&self) -> Vec<u8> {
         let decoded = decode(&self.message, self.policy.dialect, ByteOrder::NATIVE).ok();
         let paths = decoded.and_then(|(bootstrap, _)| bootstrap.namespaces());
@@ -86,7 +86,7 @@ impl Prepared {
         user.map_or_else(Vec::new, |entry| entry.path.to_vec())
     }
 
-    /// Whether a signal may end the launch.
+    /// Returns whether a signal may end the launch.
     #[must_use]
     pub const fn is_interruptible(&self) -> bool {
         self.interrupt.is_some()
@@ -98,28 +98,31 @@ impl Prepared {
         self.interrupt
     }
 
-    /// The same launch with another descriptor for its interruption, as on a machine where the first one is not open.
+    /// Returns the same launch with another descriptor for its interruption. For a process in which the first
+    /// descriptor is not open.
     #[must_use]
     pub fn interrupted_through(self, interrupt: Fd) -> Self {
         Self { interrupt: Some(interrupt), ..self }
     }
 
-    /// How long the launch may take.
+    /// The time limit of the launch.
     #[must_use]
     pub const fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// The same launch with a timer that is readable when its time is over (timerfd_create(2)).
+    /// Returns the same launch with this timerfd, which is readable when the time limit expires
+    /// (timerfd_create(2)).
     #[must_use]
     pub fn timed_through(self, timer: Fd) -> Self {
         Self { timer: Some(timer), ..self }
     }
 
-    /// The launch, over any backend. `memory` takes the message in stage 0: as many bytes as the
-    /// [`message`](Self::message) has are enough. Allocates before the fork only.
+    /// Runs the launch over any backend. Stage 0 reads the message into `memory`, which must be at least as
+    /// long as [`message`](Self::message). Allocates memory before the fork only.
     ///
-    /// Comes back in the launcher, and with [`Launched::Exit`] in each stage that ends: the caller ends that process.
+    /// Returns in the launcher, and with [`Launched::Exit`] in each stage that ends. The caller then exits
+    /// that process.
     pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector) -> Launched {
         let (mut argv, mut envp) = self.texts.slots();
         let user_namespace = self.user_namespace();
@@ -145,7 +148,8 @@ impl Prepared {
         launch(sys, &job, &mut Scratch { message: memory }, log)
     }
 
-    /// Why this launch came to nothing: what the launcher saw, and the fatal records that the stages wrote.
+    /// Returns the error of a failed launch: the launcher's observations, and the fatal records that the
+    /// stages wrote.
     #[must_use]
     pub fn explain(&self, failure: Failure, fatal: Vec<Record>) -> LaunchError {
         LaunchError::new(failure, fatal, shown(&self.texts.name), self.asked)
@@ -153,12 +157,12 @@ impl Prepared {
 }
 
 impl Texts {
-    /// Room for the pointers that execve takes.
+    /// Returns memory for the pointers that execve(2) takes.
     pub(super) fn slots<'a>(&self) -> (Slots<'a>, Slots<'a>) {
         (slots(&self.argv), slots(&self.envp))
     }
 
-    /// A tail that does nothing but execute the command.
+    /// Returns a tail whose only step is the exec of the command.
     pub(super) fn tail<'a>(&'a self, argv: &'a mut Slots<'a>, envp: &'a mut Slots<'a>) -> Tail<'a> {
         let (Some(argv), Some(envp)) =
             (ExecArgs::build(&self.argv.text, argv), ExecArgs::build(&self.envp.text, envp))
@@ -180,7 +184,7 @@ impl Texts {
     }
 }
 
-/// Pointers, and the null pointer at their end.
+/// The pointers of an argument array, and the null pointer at its end.
 pub(super) type Slots<'a> = Vec<Option<ArgPtr<'a>>>;
 
 fn slots<'a>(of: &NulTerminated) -> Slots<'a> {

@@ -1,4 +1,4 @@
-//! /proc/PID/status: what a process does with its signals (proc_pid_status(5)).
+//! /proc/PID/status: the signal state of a process (proc_pid_status(5)).
 
 use std::format;
 use std::fs;
@@ -9,17 +9,18 @@ use std::string::String;
 use super::script::ChildSignals;
 use crate::sys::types::{Pid, Signal, SignalSet};
 
-/// The lines of the file that say what signals meet.
+/// The signal state, from the lines of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct ProcStatus {
-    /// Whether it is process 1 of its pid namespace, which no signal without a handler ends.
+    /// Whether it is process 1 of its pid namespace. The kernel discards signals to process 1 that have no
+    /// handler.
     pub(super) is_init: bool,
     pub(super) blocked: SignalSet,
     pub(super) ignored: SignalSet,
     pub(super) caught: SignalSet,
 }
 
-/// The set of this one signal.
+/// Returns the set with this one signal.
 pub(super) const fn set_of(signal: Signal) -> SignalSet {
     match signal.0 {
         1..=64 => SignalSet(1 << (signal.0 - 1)),
@@ -27,8 +28,8 @@ pub(super) const fn set_of(signal: Signal) -> SignalSet {
     }
 }
 
-/// The signals that come from a fault of the program itself: their handlers never run in a copy by somebody else's
-/// doing, and the exec takes them away.
+/// The signals that a fault of the program itself raises. Normally no other process sends them, so their
+/// handlers do not run in a fork before the exec removes them.
 const FAULTS: [Signal; 6] = [
     Signal(libc::SIGSEGV),
     Signal(libc::SIGBUS),
@@ -39,16 +40,17 @@ const FAULTS: [Signal; 6] = [
 ];
 
 impl ProcStatus {
-    /// Of this thread. Without a /proc: nothing is blocked, ignored or caught.
+    /// Reads the state of this thread. Without a /proc, no signal is blocked, ignored or caught.
     pub(super) fn of_this_thread() -> Self {
         Self::read("/proc/thread-self/status").unwrap_or_default()
     }
 
-    /// Of a child that we have not reaped. `None` if it has ended, or if this /proc does not tell.
+    /// Reads the state of a child that is not reaped. `None` if it has ended, or if it cannot be identified
+    /// in /proc.
     ///
-    /// /proc may be that of another pid namespace, in which our number for the child is a stranger's. The child's number
-    /// there is what its pidfd says there (pidfd_open(2), proc_pid_fdinfo(5)). Without a pidfd, before Linux 5.3, our number
-    /// counts if /proc has our own for us.
+    /// /proc may belong to another pid namespace, in which our pid of the child belongs to another process.
+    /// The child's pid there is in the fdinfo of its pidfd (pidfd_open(2), proc_pid_fdinfo(5)). Without a
+    /// pidfd, before Linux 5.3, our pid of the child is used if /proc/self shows our own pid.
     pub(super) fn of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Self> {
         let number = match pidfd {
             Some(pidfd) => number_in_proc(pidfd).ok().filter(|number| *number > 0).map(Pid)?,
@@ -63,7 +65,7 @@ impl ProcStatus {
     }
 
     fn read(path: &str) -> Option<Self> {
-        // A process may give itself a name that is no UTF-8.
+        // A process can set a name that is not UTF-8.
         fs::read(path).ok().map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes)))
     }
 
@@ -72,7 +74,7 @@ impl ProcStatus {
         for (key, value) in text.lines().filter_map(|line| line.split_once(":\t")) {
             let set = || SignalSet(u64::from_str_radix(value.trim(), 16).unwrap_or_default());
             match key {
-                // One number for each namespace that it is in, from ours to its own.
+                // One pid for each of its pid namespaces, from ours to its own.
                 "NSpid" => status.is_init = value.split_whitespace().next_back() == Some("1"),
                 "SigBlk" => status.blocked = set(),
                 "SigIgn" => status.ignored = set(),
@@ -83,8 +85,8 @@ impl ProcStatus {
         status
     }
 
-    /// What a program would begin with that this thread executes: handlers are gone. And SIGPIPE, which Rust's runtime
-    /// ignores before main, is back at its default.
+    /// Returns the state that a program would begin with after an exec by this thread: without handlers.
+    /// SIGPIPE, which Rust's runtime ignores before main, gets its default disposition.
     pub(super) fn as_after_an_exec(self) -> ChildSignals {
         let faults = FAULTS.into_iter().fold(0, |set, signal| set | set_of(signal).0);
         ChildSignals {
@@ -95,11 +97,11 @@ impl ProcStatus {
     }
 }
 
-/// The number that the process of a pidfd has in /proc, which may be that of another pid namespace: −1 if the process has
-/// ended, 0 if this /proc does not show it (pidfd_open(2), proc_pid_fdinfo(5)).
+/// Returns the pid that the process of a pidfd has in /proc, which may belong to another pid namespace. −1:
+/// the process has ended. 0: this /proc does not show it (pidfd_open(2), proc_pid_fdinfo(5)).
 ///
 /// # Errors
-/// There is no /proc, or it does not show us.
+/// /proc is not mounted, or does not show this process.
 pub fn number_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     number_in(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn handlers_go_and_sigpipe_comes_back() {
         let signals = ProcStatus::parse(TEXT).as_after_an_exec();
-        // SIGBUS (0x40) and SIGSEGV (0x400) are the program's own, SIGHUP (1) stays ignored.
+        // SIGBUS (0x40) and SIGSEGV (0x400) are faults of the program itself. SIGHUP (1) stays ignored.
         let want = ChildSignals { mask: None, default: SignalSet(0x1_0000_5000), ignore: SignalSet::EMPTY };
         assert_eq!(signals, want);
     }

@@ -1,4 +1,5 @@
-//! Log records, read back: a total parser of what [`layout`](crate::log::layout) writes, and their collector.
+//! A parser for the log records that [`layout`](crate::log::layout) writes, and their collector. The parser
+//! never fails by a panic.
 
 use std::boxed::Box;
 use std::string::{String, ToString};
@@ -14,22 +15,22 @@ use crate::sys::types::Errno;
 /// One log record of a stage.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// How grave it is.
+    /// The level.
     pub level: Level,
-    /// Which stage wrote it; none if it was before a stage was chosen.
+    /// The stage that wrote it; `None` before a stage was chosen.
     pub stage: Option<u8>,
-    /// The writer's pid, in its own numbering.
+    /// The writer's pid, in its own pid namespace.
     pub pid: i32,
-    /// What it says. A fatal one ends with the errno in words, where there is one.
+    /// The text. That of a fatal record with an errno ends with the errno in words.
     pub text: String,
     /// The step's stable name: see [`Doing::code`](crate::error::Doing::code). Fatal records only.
     pub code: Option<String>,
-    /// The kernel's answer. Fatal records only.
+    /// The error of the failed call. Fatal records only.
     pub errno: Option<Errno>,
 }
 
 impl Record {
-    /// Reads one line, without its newline. `None` if it is no record of ours.
+    /// Parses one line, without its newline. Returns `None` for any line that `layout` does not write.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let rest = line.strip_prefix("{\"level\":\"")?;
@@ -59,7 +60,7 @@ impl Record {
 }
 
 impl fmt::Display for Record {
-    /// `stage-1: TEXT`, on one line: control characters are escaped.
+    /// Writes `stage-1: TEXT` on one line, with control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(stage) = self.stage {
             write!(f, "stage-{stage}: ")?;
@@ -68,7 +69,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// Text for a terminal: a control character, which a path may contain, is shown escaped, and so is what turns a text around.
+/// A text for a terminal. Control characters, which a path may contain, and characters that change the
+/// direction of text are escaped.
 pub(super) struct OneLine<'t>(pub(super) &'t str);
 
 impl fmt::Display for OneLine<'_> {
@@ -81,7 +83,7 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
-/// The inside of a JSON string up to its closing quote, and what follows the quote.
+/// Decodes a JSON string up to its closing quote. Returns it, and the text after the quote.
 fn unescape(text: &str) -> Option<(String, &str)> {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -107,16 +109,17 @@ fn unescape(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Keeps at most this many fatal records: three stages have one each, and one more for each namespace not joined.
+/// The maximum number of fatal records. Three stages write one each, and one more for each namespace that
+/// could not be joined.
 const FATAL_MAX: usize = 32;
 
-/// And this many others: the most talkative launch, with 340 map lines, has far fewer.
+/// The maximum number of other records. The longest launch, with 340 map lines, writes far fewer.
 const OTHER_MAX: usize = 4096;
 
-/// Who is told of the records that are not fatal.
+/// The function that gets the records that are not fatal.
 pub(super) type OnRecord = Box<dyn FnMut(&Record)>;
 
-/// Takes what comes from a log pipe apart, and keeps it: nobody else's code runs while the stages do.
+/// Parses and keeps the bytes of a log pipe. It calls no code of the caller while the stages run.
 #[derive(Debug, Default)]
 pub struct Collector {
     line: Vec<u8>,
@@ -125,12 +128,12 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// The fatal records, and the others; each in the order in which they came.
+    /// Returns the fatal records, and the others, each in the order of arrival.
     pub(super) fn into_records(self) -> (Vec<Record>, Vec<Record>) {
         (self.fatal, self.other)
     }
 
-    /// The fatal records, in the order in which they came.
+    /// Returns the fatal records, in the order of arrival.
     #[must_use]
     pub fn into_fatal(self) -> Vec<Record> {
         self.fatal
@@ -139,7 +142,8 @@ impl Collector {
     fn end_line(&mut self) {
         let line = core::mem::take(&mut self.line);
         let line = String::from_utf8_lossy(&line);
-        // All writers are ours. What is no record is told as it came, rather than lost.
+        // All writers are our own stages. A line that is not a record is kept as a warning, so that it is not
+        // lost.
         let record = Record::parse(&line).unwrap_or_else(|| Record {
             level: Level::Warning,
             stage: None,
@@ -188,7 +192,7 @@ mod tests {
     }
 
     proptest! {
-        // The default file would lie beside the source, and a record is a few branches.
+        // The default file of failures would be created beside the source.
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]

@@ -1,13 +1,13 @@
-//! The launcher's half of the protocol: descriptors, fork, message, pid line, the reaping, the word to go.
+//! The launcher's half of the protocol: descriptors, fork, message, pid line, reaping, go byte.
 //!
-//! The stages end without SIGCHLD (their exit signal is none, which CLONE_PARENT hands on), so that only a wait for
-//! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) sees them. A program in which this library runs never takes
-//! them by accident, and our own wait for any of them never takes a child of that program. The command's exec turns the
-//! signal into SIGCHLD.
+//! The stages have exit signal 0, which CLONE_PARENT passes on to the next stage. Only a wait for
+//! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) reports their end. So a program that uses this
+//! library does not reap a stage by accident, and the wait for the stages does not reap another child of that
+//! program. The command's exec sets the exit signal to SIGCHLD.
 //!
 //! A launch that joins a mount namespace first checks that this program runs from a sealed copy of itself
-//! ([`cloned`](crate::cloned)): stage 2 executes a file of that namespace. That file may be a script whose interpreter is
-//! /proc/self/exe, which is our own binary (CVE-2019-5736).
+//! ([`cloned`](crate::cloned)): stage 2 executes a file of that namespace. That file may be a script whose
+//! interpreter is /proc/self/exe, which is our own binary (CVE-2019-5736).
 
 use core::fmt;
 
@@ -30,73 +30,77 @@ use crate::sys::types::{
     WaitStatus,
 };
 
-/// The byte that lets stage 2 execute the command. Without it, it ends: the launcher is gone.
+/// The byte that lets stage 2 execute the command, the go byte. If the launcher dies without sending it,
+/// stage 2 exits.
 pub const GO: u8 = b'G';
 
-/// More than three processes are nobody's: the stages are all that end without SIGCHLD.
+/// The number of stages. Only the stages have exit signal 0, so a wait with `__WCLONE` reports at most this
+/// many processes.
 pub const STAGES: usize = 3;
 
-/// The signal state that stage 0 begins with, and so the command: what an exec of it would have given.
+/// The signal state that stage 0 begins with, and so the command. It equals the state after an exec by the
+/// launcher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChildSignals {
-    /// The mask; without one, the mask of the thread that launches.
+    /// The mask. `None` for the mask of the thread that launches.
     pub mask: Option<SignalSet>,
-    /// Signals that get their default disposition: those that have a handler, which must not run in a copy of the
+    /// Signals that get their default disposition: those with a handler, which must not run in a fork of the
     /// program, and SIGPIPE, which Rust's runtime ignores.
     pub default: SignalSet,
-    /// Signals that are ignored again: those that the launcher has taken for itself.
+    /// Signals that are ignored again, because the launcher changed their disposition for itself.
     pub ignore: SignalSet,
 }
 
-/// Everything that a launch needs to know. All of it is made before the fork.
+/// The input of a launch. All of it is prepared before the fork.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
     /// The encoded bootstrap message.
     pub message: &'a [u8],
-    /// What the message cannot say.
+    /// The settings that a bootstrap message cannot carry.
     pub policy: &'a Policy,
     /// The stages' log level.
     pub level: Level,
-    /// The stages' signals, and the command's.
+    /// The signal state of the stages and of the command.
     pub signals: ChildSignals,
-    /// What ends the launch when it becomes readable: a signalfd, whose records begin with the signal's number.
+    /// A signalfd that ends the launch when it becomes readable. A record of it begins with the signal's
+    /// number.
     pub interrupt: Option<Fd>,
     /// A timerfd, which becomes readable when the time limit of the launch expires. It ends the launch.
     pub timer: Option<Fd>,
-    /// True if [`run_from_sealed_copy`](super::run_from_sealed_copy) has found the mark of a copy in the environment. The mark
-    /// is needed for a copy in a directory, which has no seals.
+    /// True if [`run_from_sealed_copy`](super::run_from_sealed_copy) has found the mark of a copy in the
+    /// environment. The mark identifies a copy in a directory, which has no seals.
     pub marked_copy: bool,
-    /// What stage 2 does last.
+    /// The last steps of stage 2.
     pub tail: Tail<'a>,
 }
 
-/// Who takes what the log pipe gives.
+/// Receives the bytes that the launcher reads from the log pipe.
 pub trait LogReader {
-    /// The next bytes, in pieces of any length.
+    /// Receives the next bytes, in pieces of any length.
     fn take(&mut self, bytes: &[u8]);
-    /// Whether there has been a fatal record.
+    /// Returns whether a fatal record has arrived.
     fn fatal(&self) -> bool;
 }
 
-/// What a launch comes to, in the process that it comes back in.
+/// The result of [`launch`], which returns in the launcher and in each stage that exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Launched {
-    /// The launcher: the command runs.
+    /// In the launcher: the command runs.
     Started {
-        /// The command, in the launcher's numbering.
+        /// The command's pid, in the launcher's pid namespace.
         pid: Pid,
     },
-    /// The launcher: nothing runs, nothing is left.
+    /// In the launcher: the launch failed, and left no process and no descriptor.
     Failed(Failure),
-    /// A stage, or what was to become the command: the edge ends the process with this status.
+    /// In a stage, or in the process that should have become the command: the caller exits with this status.
     Exit(i32),
 }
 
-/// Why nothing runs. The cause may be in a fatal record; this says what the launcher itself saw.
+/// The launcher's own observations of a failed launch. A fatal record may name the cause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
-    /// What it saw first.
+    /// The first error that the launcher detected.
     pub trouble: Trouble,
     /// How the stages ended, in the order in which they were reaped.
     pub ended: [Option<Ended>; STAGES],
@@ -105,66 +109,67 @@ pub struct Failure {
 /// How one stage ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ended {
-    /// Which one, if that is known.
+    /// The number of the stage, if it is known.
     pub stage: Option<u8>,
-    /// Its pid, in the launcher's numbering.
+    /// Its pid, in the launcher's pid namespace.
     pub pid: Pid,
-    /// How.
+    /// Its wait status.
     pub status: WaitStatus,
-    /// The launcher itself sent it SIGKILL, because another had failed.
+    /// True if the launcher itself sent SIGKILL to the stage, because the launch had failed.
     pub killed: bool,
 }
 
-/// What the launcher saw.
+/// An error that the launcher detected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trouble {
-    /// A call of its own was refused.
+    /// A system call of the launcher failed.
     Os {
-        /// What for.
+        /// The step that failed.
         step: Step,
-        /// How.
+        /// The error of the call.
         errno: Errno,
     },
-    /// The stages ended, and there was no pid line.
+    /// The stages ended without a pid line.
     NoPidLine,
-    /// The pid line is none.
+    /// The pid line is malformed.
     BadPidLine,
-    /// A stage did not end with status 0.
+    /// A stage ended with another status than 0.
     StageFailed,
-    /// Everything went well, but for a fatal record: the command could not be started.
+    /// All stages succeeded, but a fatal record arrived after the go byte: the command could not be started.
     FatalRecord,
     /// The launcher received this signal before the command ran.
     Interrupted(Signal),
     /// The time limit expired before the command ran.
     TimedOut,
-    /// The launch joins a mount namespace, and a process of that namespace could write to this program's file.
+    /// The launch joins a mount namespace, and a process of that namespace could write to this program's
+    /// file.
     NotSealed,
 }
 
-/// What the launcher was about.
+/// A step of the launcher that can fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// The check whether this program is a sealed copy.
+    /// Checking that this program runs from a sealed copy.
     CheckCopy,
-    /// The init pipe.
+    /// Creating the init pipe.
     MakeInitPipe,
-    /// The log pipe.
+    /// Creating the log pipe.
     MakeLogPipe,
-    /// The timer of a launch with a time limit.
+    /// Creating the timer of a launch with a time limit.
     MakeTimer,
-    /// Blocking signals over the fork.
+    /// Blocking all signals for the time of the fork.
     BlockSignals,
-    /// The fork of stage 0.
+    /// Forking stage 0.
     SpawnStage0,
-    /// Sending the message.
+    /// Sending the bootstrap message.
     SendMessage,
     /// Reading the pid line.
     ReadPidLine,
     /// Reaping a stage.
     Wait,
-    /// Giving the word to go.
+    /// Sending the go byte.
     SendGo,
-    /// Sending stage 2 the word for its cgroup namespace.
+    /// Sending the byte that lets stage 2 create its cgroup namespace.
     SendCgroupByte,
 }
 
@@ -186,7 +191,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The two pipes: ours, and what the stages get.
+/// The two pipes: the launcher's ends, and the stages' ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pipes {
     pub(super) init: Fd,
@@ -195,10 +200,11 @@ pub(super) struct Pipes {
     stage_log: Fd,
 }
 
-/// Starts a command in its namespaces.
+/// Starts a command in its namespaces. Returns in the launcher, and in each stage that exits, with
+/// [`Launched::Exit`].
 ///
-/// We are the launcher, in the caller's namespaces, with the caller's privileges. Nobody waits for us; we wait for the
-/// three stages. Stage 0 comes back from here too, and so does stage 2 if it fails: with [`Launched::Exit`].
+/// Runs in the launcher, in the caller's namespaces, with the caller's privileges. Waits for the three
+/// stages. No process waits for the launcher.
 pub fn launch<S: Sys, L: LogReader>(
     sys: &mut S,
     job: &Job<'_>,
@@ -210,7 +216,8 @@ pub fn launch<S: Sys, L: LogReader>(
         Err(trouble) => return Launched::Failed(Failure { trouble, ended: [None; STAGES] }),
     };
     let tid = thread_id_cache(sys);
-    // No handler of the program may run in its copy, before they are all taken away there.
+    // A handler of the program must not run in the fork. Stage 0 resets all handlers before it restores the
+    // mask.
     let forked = match sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX)) {
         Ok(mask) => match sys.fork(ExitSignal::None, tid) {
             Ok(Fork::Child) => return Launched::Exit(stages(sys, job, pipes, mask, scratch)),
@@ -240,14 +247,14 @@ pub fn launch<S: Sys, L: LogReader>(
 
 #[cfg(test)]
 impl Pipes {
-    /// Pipes with these ends of the launcher.
+    /// Returns pipes with these ends of the launcher.
     pub(super) fn of_launcher(init: Fd, log: Fd) -> Self {
         Self { init, log, stage_init: Fd(-1), stage_log: Fd(-1) }
     }
 }
 
-/// Fails if a process of the mount namespace to join could overwrite this program's file. Called before the first fork: the
-/// stages are forks of this process, with the same /proc/self/exe.
+/// Fails if a process of the mount namespace to join could overwrite this program's file. Called before the
+/// first fork: the stages are forks of this process, with the same /proc/self/exe.
 fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), Trouble> {
     // A message that cannot be decoded passes here; stage 0 reports the error.
     let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE);
@@ -275,10 +282,10 @@ fn make_pipes<S: Sys>(sys: &mut S) -> Result<Pipes, Trouble> {
     }
 }
 
-/// The stages, and what follows them.
+/// Runs the stages and the tail of stage 2. Returns the status to exit with.
 ///
-/// We are stage 0, the launcher's child, as yet a copy of it. Stage 1 and stage 2 come back here too. The launcher
-/// reaps all three, and reads what they log.
+/// Runs in stage 0, a fork of the launcher, and returns in stage 1 and stage 2 too. The launcher reaps all
+/// three, and reads their log records.
 fn stages<S: Sys>(
     sys: &mut S,
     job: &Job<'_>,
@@ -287,11 +294,13 @@ fn stages<S: Sys>(
     scratch: &mut Scratch<'_>,
 ) -> i32 {
     if job.policy.ends_with_launcher {
-        // When the launcher dies, a stopped stage 0 is continued, detects the hang-up, and ends the other stages and the mapping
-        // tool. SIGKILL to stage 0 would leave the tool. If a filter refuses prctl(2), only the hang-up reports the death.
+        // When the launcher dies, SIGCONT continues a stopped stage 0. Stage 0 then detects the hang-up, and
+        // ends the other stages and the mapping tool. SIGKILL to stage 0 would leave the tool running. If a
+        // filter refuses prctl(2), only the hang-up reports the death.
         let _ = sys.set_pdeathsig(Signal::CONT);
     }
-    // Before the first wait: an open copy of the launcher's ends would hide the launcher's death, which is an end of file.
+    // Closed before the first wait. The launcher's death is detected as an end of file, which an open copy of
+    // its ends would hide.
     close(sys, pipes.init);
     close(sys, pipes.log);
     for signal in members(job.signals.default) {
@@ -312,7 +321,8 @@ fn stages<S: Sys>(
     }
 }
 
-/// What the launcher does while the stages live. Leaves no process and no descriptor but the command.
+/// Serves the stages from the launcher until the command runs, or the launch has failed. Afterwards all
+/// stages are reaped and all descriptors are closed.
 fn serve<S: Sys, L: LogReader>(
     sys: &mut S,
     job: &Job<'_>,
@@ -322,7 +332,8 @@ fn serve<S: Sys, L: LogReader>(
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = converse(sys, job, pipes.init, &mut stages, &mut watch);
-    // Reads until the command's exec: the log pipe is close-on-exec, and stage 2 is the last stage that holds it.
+    // Reads until the command's exec: the log pipe is close-on-exec, and stage 2 is the last stage that holds
+    // it.
     let logged = started.and_then(|pid| read_log(sys, &mut watch, pipes.log, log).map(|()| pid));
     let trouble = match logged {
         Ok(_) if log.fatal() => Some(Trouble::FatalRecord),
@@ -334,7 +345,7 @@ fn serve<S: Sys, L: LogReader>(
     }
     close(sys, pipes.log);
     if trouble.is_none() {
-        // Not before: an open end tells stage 2 that we live.
+        // Closed only now. Stage 2 takes an open end as a sign that the launcher is alive.
         close(sys, pipes.init);
     }
     stages.close(sys);
@@ -347,7 +358,8 @@ fn serve<S: Sys, L: LogReader>(
     }
 }
 
-/// Sends the message, reads the pid line, reaps stages 1 and 0, sends the go byte.
+/// Sends the message, reads the pid line, reaps stages 1 and 0, and sends the go byte. Returns the pid of
+/// stage 2.
 fn converse<S: Sys>(
     sys: &mut S,
     job: &Job<'_>,
@@ -359,7 +371,8 @@ fn converse<S: Sys>(
     send_message(sys, watch, init, job.message)?;
     let late = job.policy.dialect.pid_line_late;
     if late {
-        // Stage 0 writes the line last, and stage 2 holds the pipe too. So only stage 0's end shows that no line will follow.
+        // Stage 0 writes the line last, and stage 2 holds the pipe too. So only stage 0's end shows that no
+        // line will follow.
         stages.reap(sys, watch, 0)?;
         stages.all_succeeded()?;
     }
@@ -368,8 +381,8 @@ fn converse<S: Sys>(
     if awaits_cgroup_byte(job) {
         send_all(sys, init, &[CGROUP_BYTE]).map_err(os(Step::SendCgroupByte))?;
     }
-    // Stage 0 ends last of the two: with status 0, all three have done their part. Both are waited for in any case, since
-    // neither outlives the other's failure.
+    // Stage 0 ends after stage 1. Its status 0 means that all three stages have succeeded. The launcher waits
+    // for both in any case: each of them ends if the other fails.
     stages.reap(sys, watch, 1)?;
     if !late {
         stages.reap(sys, watch, 0)?;
@@ -380,8 +393,9 @@ fn converse<S: Sys>(
     Ok(stage_2)
 }
 
-/// The size of one send of the message, in bytes. The smallest send buffer of a Linux socket is larger (`SOCK_MIN_SNDBUF`,
-/// socket(7)). So the first send never blocks, and no send after a poll(2) that reports the socket as writable.
+/// The size of one send of the message, in bytes. The smallest send buffer of a Linux socket is larger
+/// (`SOCK_MIN_SNDBUF`, socket(7)). So neither the first send blocks, nor a send after a poll(2) that reports
+/// the socket as writable.
 const MESSAGE_CHUNK: usize = 2048;
 
 /// Sends the message in chunks: a stopped stage 0 must not block the launcher in a send.
@@ -396,8 +410,9 @@ fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]
     Ok(())
 }
 
-/// Whether stage 2 waits for our word before it creates its cgroup namespace, by the dialect and the message. We move nobody
-/// into another cgroup, so there is nothing to wait for.
+/// Returns whether stage 2 waits for a byte before it creates its cgroup namespace. This depends on the
+/// dialect and the message. The launcher moves no process into another cgroup, so it sends the byte without
+/// waiting.
 fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
     let dialect = job.policy.dialect;
     let asked = || decode(job.message, dialect, ByteOrder::NATIVE).ok();
@@ -405,11 +420,11 @@ fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
         && asked().is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
 }
 
-/// Reads the pid line: up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes. One read suffices, since stage 0
-/// writes the line in one call.
+/// Reads the pid line: up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes. Usually one read is
+/// enough, since stage 0 writes the line in one call.
 ///
-/// This wait can be long, for example if a mapping tool queries a directory service. `stage_0` is the pidfd of stage 0: after
-/// its death no line follows, also if another stage still holds the pipe.
+/// This wait can be long, for example if a mapping tool queries a directory service. `stage_0` is the pidfd
+/// of stage 0. After the death of stage 0 no line follows, even if another stage still holds the pipe.
 fn read_pid_line<S: Sys>(
     sys: &mut S,
     watch: &mut Watch,
@@ -423,7 +438,7 @@ fn read_pid_line<S: Sys>(
             return Err(Trouble::NoPidLine);
         }
         match sys.read(init, rest) {
-            // All processes that held the other end have ended. ECONNRESET: without reading all of our bytes.
+            // All processes that held the other end have ended. ECONNRESET: they had not read all bytes.
             Ok(0) | Err(Errno::ECONNRESET) => return Err(Trouble::NoPidLine),
             Ok(count) => got = got.saturating_add(count),
             Err(Errno::EINTR) => {}
@@ -436,7 +451,8 @@ fn read_pid_line<S: Sys>(
     parse_pid_line(buffer.get(..got).unwrap_or_default(), form).ok_or(Trouble::BadPidLine)
 }
 
-/// Both pids of a pid line, of stage 1 and of stage 2: nothing but what [`pid_line`](crate::json::pid_line) writes.
+/// Parses a pid line. Returns the pids of stage 1 and stage 2, or `None` for any line that
+/// [`pid_line`](crate::json::pid_line) does not write.
 #[must_use]
 pub fn parse_pid_line(line: &[u8], form: PidLine) -> Option<(Pid, Pid)> {
     let (before, between): (&[u8], &[u8]) = match form {
@@ -489,16 +505,17 @@ pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) 
 }
 
 impl Trouble {
-    /// Returns whether the remaining stages end by themselves, once our end of the init pipe is closed. Then each stage reports
-    /// its own error, which a SIGKILL would prevent.
+    /// Returns whether the remaining stages end by themselves when our end of the init pipe is closed. Then
+    /// each stage reports its own error, which a SIGKILL would prevent.
     ///
-    /// All three stages hold the other end of the init pipe until they end. If no process holds it, no stage is left. If
-    /// stages 0 and 1 have been reaped, stage 2 ends when it reads from stage 0, or waits for the go byte.
+    /// All three stages hold the other end of the init pipe until they end. If no process holds it, no stage
+    /// is left. If stages 0 and 1 have been reaped, stage 2 ends when it reads from stage 0 or waits for the
+    /// go byte.
     pub(super) const fn ends_them(&self) -> bool {
         match self {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
-            // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage 0 would leave the
-            // tool.
+            // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage
+            // 0 would leave the tool running.
             Self::Interrupted(_) | Self::TimedOut => true,
             Self::Os { step: Step::SendMessage | Step::SendCgroupByte | Step::SendGo, errno } => {
                 matches!(*errno, Errno::EPIPE)
@@ -516,16 +533,16 @@ impl Trouble {
 }
 
 pub(super) fn close<S: Sys>(sys: &mut S, fd: Fd) {
-    // The number is free whatever close says.
+    // close(2) frees the number even if it returns an error.
     let _ = sys.close(fd);
 }
 
 fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {
-    // Only a wrong argument makes this fail.
+    // sigprocmask fails only with a wrong argument.
     let _ = sys.sigprocmask(MaskHow::Set, mask);
 }
 
-/// The signals of a set, by number.
+/// Returns the signals of a set, in ascending order.
 fn members(set: SignalSet) -> impl Iterator<Item = Signal> {
     (1..=64).zip(0..64).filter_map(move |(signal, bit)| {
         set.contains(SignalSet(1_u64.rotate_left(bit))).then_some(Signal(signal))

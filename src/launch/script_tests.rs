@@ -16,7 +16,7 @@ const LOG: Fd = Fd(5);
 const STAGE_LOG: Fd = Fd(6);
 const PID_LINE: &[u8] = b"{\"stage1_pid\":11,\"stage2_pid\":12}\n";
 
-/// What was asked of the kernel, one word each.
+/// The system calls, as texts.
 type Seen = Arc<Mutex<Vec<String>>>;
 
 /// Replies of a kernel to the launcher.
@@ -76,9 +76,9 @@ impl Kernel {
             let (pid, status) = waits.next().unwrap_or(Err(Errno::ECHILD))?;
             Ok(Waited { pid: Pid(pid), status })
         });
-        // The pidfd of a process has its number.
+        // The mock gives the pidfd of a process the number of its pid.
         sys.expect_pidfd_open().returning(|pid| Ok(Fd(pid.0)));
-        // What is waited for is always there.
+        // The first polled descriptor is always ready.
         sys.expect_poll().returning(|fds, _| {
             fds[0].revents = fds[0].events;
             Ok(1)
@@ -187,7 +187,7 @@ fn without_a_pid_line_all_are_reaped_and_nobody_is_killed() {
         );
         assert_eq!(failure.trouble, Trouble::NoPidLine);
         assert_eq!(seen[3..], ["close 3", "wait -1", "wait -1", "wait -1", "wait -1", "close 5", "close 10"]);
-        // A single unknown one is stage 1, and nobody here has killed it.
+        // A single unknown stage is stage 1. The launcher has not killed it.
         let [one, zero, none] = failure.ended;
         let killed = WaitStatus::Signaled(Signal::KILL);
         assert_eq!(one, Some(Ended { stage: Some(1), pid: Pid(11), status: killed, killed: false }));
@@ -269,7 +269,7 @@ fn a_wait_that_fails_kills_whom_we_have_not_reaped() {
         .run(),
     );
     assert_eq!(failure.trouble, Trouble::Os { step: Step::Wait, errno: Errno::ENOSYS });
-    // Not 11, whose number is free.
+    // Not 11: that stage is reaped, so another process may have its pid.
     assert_eq!(seen[7..10], ["kill 10 SIGKILL", "kill 12 SIGKILL", "close 3"]);
     assert_eq!(failure.ended[2], Some(Ended { stage: Some(2), pid: Pid(12), status: killed, killed: true }));
 }
@@ -332,7 +332,8 @@ fn the_members_of_a_set_are_its_signals() {
     assert_eq!(members(set).collect::<Vec<_>>(), [Signal::HUP, Signal::CHLD, Signal(64)]);
 }
 
-/// The result of a launch that joins a mount namespace and fails at the init pipe, if it comes that far.
+/// Returns the result of a launch that joins a mount namespace. If the check of the copy passes, the launch
+/// fails at the init pipe.
 fn joining_mounts(trusted_mounts: bool, marked_copy: bool, seals: SysResult<Seals>, links: u64) -> Launched {
     let paths = NsPaths::parse(b"mnt:/m", NsSet::ALL).unwrap();
     let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
@@ -344,7 +345,7 @@ fn joining_mounts(trusted_mounts: bool, marked_copy: bool, seals: SysResult<Seal
     sys.expect_get_seals().returning(move |_| seals);
     sys.expect_link_count().returning(move |_| Ok(links));
     sys.expect_close().returning(|_| Ok(()));
-    // The next step, which is not taken if the first one refuses.
+    // The step after the check of the copy.
     sys.expect_socketpair().returning(|| Err(Errno::EMFILE));
     with_job(|job| {
         let job = Job { message: &message, policy: &policy, marked_copy, ..*job };
@@ -360,7 +361,7 @@ fn a_mount_namespace_is_joined_from_a_copy_or_where_it_is_trusted() {
     let none = Err(Errno::EINVAL);
     assert_eq!(joining_mounts(false, false, Ok(Seals::CONTENT), 1), goes_on);
     assert_eq!(joining_mounts(false, false, none, 1), refused);
-    // A file without a name that is not ours: another process may hold it.
+    // A file without a name that is not a copy of ours: another process may hold it open.
     assert_eq!(joining_mounts(false, false, none, 0), refused);
     assert_eq!(joining_mounts(false, true, none, 0), goes_on);
     assert_eq!(joining_mounts(false, true, none, 1), refused);

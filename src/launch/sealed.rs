@@ -1,4 +1,4 @@
-//! [`run_from_sealed_copy`]: the program of a launcher, started again from a copy that no process can change.
+//! [`run_from_sealed_copy`]: restarts the program of a launcher from a copy that no process can change.
 //!
 //! This file has `unsafe` code: it creates a [`LinuxSys`], and reads the C library's environment.
 
@@ -20,14 +20,15 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, MaskHow, SignalSet};
 
-/// A size above Linux's limit for all arguments and variables of a program, which is three quarters of 8 MiB (execve(2)).
+/// A size above Linux's limit for all arguments and variables of a program, which is three quarters of 8 MiB
+/// (execve(2)).
 const ALL_STRINGS_MAX: usize = 8 << 20;
 
 /// The size of the copy buffer, for files that the kernel does not copy by itself.
 const BUFFER: usize = 1 << 16;
 
-/// True if the environment had the mark of a copy. The mark is removed from the environment, and later launches need the
-/// fact.
+/// True if the environment had the mark of a copy. The mark is removed from the environment, and later
+/// launches need the fact.
 static MARKED_COPY: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether [`run_from_sealed_copy`] has found the mark of a copy in the environment.
@@ -36,7 +37,7 @@ pub(super) fn is_marked_copy() -> bool {
 }
 
 unsafe extern "C" {
-    /// The libc's: an array of strings, whose last element is null.
+    /// The environment of the C library: an array of strings, whose last element is null.
     static environ: *const *const c_char;
 }
 
@@ -50,8 +51,8 @@ pub enum SealedCopyError {
     TooLarge,
     /// The copy would not be recognised as one, and would be copied again.
     NotRecognised,
-    /// The environment has the mark of a second copy, and the program's file is not a copy. A further copy is not made: the
-    /// kernel or the file system may change each copy, and then copying would never end.
+    /// The environment has the mark of a second copy, and the program's file is not a copy. A further copy is
+    /// not made: the kernel or the file system may change each copy, and then copying would never end.
     Marked,
     /// A system call failed.
     Os {
@@ -99,10 +100,10 @@ impl fmt::Display for SealedCopyError {
 
 impl core::error::Error for SealedCopyError {}
 
-/// The remedy where the copy cannot be a file in memory.
+/// What to do if the copy cannot be a file in memory.
 const SET_TMPDIR: &str = "set TMPDIR to a writable directory without noexec";
 
-/// The likely cause of a refusal, and what to do.
+/// Returns the likely cause of a failed step, and what to do.
 const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (Cloning::OpenExe, Errno::EACCES) => "the program's file must be readable",
@@ -132,21 +133,23 @@ impl From<Error<'_>> for SealedCopyError {
     }
 }
 
-/// Makes sure that this program runs from a copy of itself that no process can change: a sealed file in memory. Call it
-/// first in `main`, in every program that joins a mount namespace through a [`Launcher`](super::Launcher).
+/// Makes sure that this program runs from a copy of itself that no process can change: a sealed file in
+/// memory. Call it first in `main`, in every program that joins a mount namespace through a
+/// [`Launcher`](super::Launcher).
 ///
-/// If the program runs from such a copy already, this returns at once. Otherwise it copies /proc/self/exe, seals the
-/// copy and executes it: `main` starts again in the copy. Arguments, environment, working directory, descriptors without
-/// close-on-exec, signal mask, ignored signals, process id and process name stay as they are.
-/// [`std::env::current_exe`] names the copy from then on.
+/// If the program runs from such a copy already, this returns at once. Otherwise it copies /proc/self/exe,
+/// seals the copy and executes it: `main` starts again in the copy. Arguments, environment, working
+/// directory, descriptors without close-on-exec, signal mask, ignored signals, process id and process name
+/// stay as they are. [`std::env::current_exe`] names the copy from then on.
 ///
-/// The reason: the command is a file of the joined namespace. If the file is a script whose interpreter is /proc/self/exe,
-/// the kernel executes this program's file there, with the dynamic loader of that namespace. A hostile loader or library
-/// keeps a descriptor of the file, and overwrites it when no process executes it any more (CVE-2019-5736). A launch that
-/// joins a mount namespace fails with [`LaunchError::NotSealed`](super::LaunchError::NotSealed) if this was not called.
+/// The reason: the command is a file of the joined namespace. If the file is a script whose interpreter is
+/// /proc/self/exe, the kernel executes this program's file there, with the dynamic loader of that namespace.
+/// A hostile loader or library keeps a descriptor of the file, and overwrites it when no process executes it
+/// any more (CVE-2019-5736). A launch that joins a mount namespace fails with
+/// [`LaunchError::NotSealed`](super::LaunchError::NotSealed) if this was not called.
 ///
-/// If the kernel has no files in memory, or `vm.memfd_noexec` forbids their exec, the copy is a file without a name in
-/// `TMPDIR` or /tmp. That directory must be writable and mounted without noexec.
+/// If the kernel has no files in memory, or `vm.memfd_noexec` forbids their exec, the copy is a file without
+/// a name in `TMPDIR` or /tmp. That directory must be writable and mounted without noexec.
 ///
 /// # Errors
 /// The process has more than one thread, which an exec would end; or the copy could not be made or executed.
@@ -160,8 +163,8 @@ impl From<Error<'_>> for SealedCopyError {
 /// }
 /// ```
 pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
-    // SAFETY: in a process with other threads only the first check runs, which changes nothing. The other calls run in a
-    // single thread; they end with an exec, or are undone.
+    // SAFETY: in a process with other threads only the first check runs, which changes nothing. The other
+    // calls run in a single thread; they end with an exec, or are undone.
     let mut sys = unsafe { LinuxSys::new() };
     let marked = env::var_os(SEALED_COPY);
     if marked.is_none() && cloned::may_join_mounts(&mut sys, is_marked_copy()) == Ok(true) {
@@ -228,9 +231,11 @@ fn copy_or_go_on<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedC
 /// Returns all variables of the C library's environment, each with its NUL. std omits variables without `=`.
 fn all_variables() -> Vec<u8> {
     let mut variables = Vec::new();
-    // SAFETY: there is one thread, so nothing changes the environment, or the pointer to it, while it is read.
+    // SAFETY: there is one thread, so nothing changes the environment, or the pointer to it, while it is
+    // read.
     let mut next = unsafe { environ };
-    // SAFETY: the pointer is null after clearenv(3); otherwise it leads to an element of the array, whose last is null.
+    // SAFETY: the pointer is null after clearenv(3); otherwise it leads to an element of the array, whose
+    // last is null.
     while let Some(variable) = unsafe { next.as_ref() }.filter(|variable| !variable.is_null()) {
         // SAFETY: each element but the last is a string with its NUL.
         variables.extend(unsafe { CStr::from_ptr(*variable) }.to_bytes_with_nul().to_owned());

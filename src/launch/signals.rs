@@ -1,7 +1,9 @@
-//! Supervising a command from a terminal or under a service manager: signals in, exit status out.
+//! Supervision of a command from a terminal or under a service manager: passes signals on, and returns the
+//! exit status.
 //!
-//! For a program whose purpose is the command, like `nsexec run`: [`Signals::take`] first thing, then the launch with
-//! [`Signals::original`], then [`supervise`]. A library in a larger program has no business here.
+//! For a program whose purpose is the command, like `nsexec run`: [`Signals::take`] at its start, then the
+//! launch with [`Signals::original`], then [`supervise`]. A library in a larger program should not use this
+//! module.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,8 +22,8 @@ pub use super::signals_error::{SignalsError, SignalsStep};
 use super::spawn;
 use crate::sys::types::{Fd, PollEvents, PollFd, Signal, SignalSet};
 
-/// What is taken from the beginning. SIGINT and the like reach stages directly, as members of the terminal's process
-/// group; the launcher must live to tell.
+/// The signals that are blocked from the beginning. As members of the terminal's process group the stages get
+/// SIGINT and the like themselves. The launcher must survive these signals to report the error.
 const EARLY: [Known; 16] = [
     Known::SIGINT,
     Known::SIGTERM,
@@ -41,22 +43,23 @@ const EARLY: [Known; 16] = [
     Known::SIGSTKFLT,
 ];
 
-/// The signals that ask a program to end. Each ends a launch; once the command runs, it is passed on to the command.
+/// The signals that ask a program to end. Each ends a launch; once the command runs, it is passed on to the
+/// command.
 const ENDING: [Known; 4] = [Known::SIGINT, Known::SIGTERM, Known::SIGHUP, Known::SIGQUIT];
 
-/// The signals that stop a terminal's job: Ctrl-Z, and a read or write of the terminal by a background job. They are blocked
-/// once the command runs. Before that they stop the launcher together with its stages.
+/// The signals that stop a terminal's job: Ctrl-Z, and a read or write of the terminal by a background job.
+/// They are blocked once the command runs. Before that they stop the launcher together with its stages.
 const LATE: [Known; 3] = [Known::SIGTSTP, Known::SIGTTIN, Known::SIGTTOU];
 
-/// The time after such a signal within which a stop of the command counts as the signal's effect. The command may have a
-/// handler that first saves its work.
+/// The time after such a signal within which a stop of the command counts as the signal's effect. The command
+/// may have a handler that first saves its work.
 const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often to look after the command on a kernel without pidfds (before 5.3), in milliseconds: if it died before its
-/// exec, no SIGCHLD tells.
+/// The interval in which a kernel without pidfds (before 5.3) is asked for the end of the command, in
+/// milliseconds. If the command died before its exec, no SIGCHLD reports it.
 const LOOK_MS: i32 = 1000;
 
-/// The signals of this program, taken into its hands, and what they were before.
+/// The signals that this program has taken over, and the signal state from before.
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
@@ -65,20 +68,23 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks what is to be passed on or acted upon, and gives SIGCHLD its default disposition, without which a
-    /// command's status would be lost. SIGPIPE and SIGXFSZ are blocked too: a write to a closed pipe (`EPIPE`), or beyond
-    /// RLIMIT_FSIZE (`EFBIG`), returns an error instead of ending this process.
+    /// Blocks the signals that are to be passed on or handled, and sets the default disposition of SIGCHLD,
+    /// without which a command's status would be lost. SIGPIPE and SIGXFSZ are blocked too. So a write to a
+    /// closed pipe (`EPIPE`), or beyond RLIMIT_FSIZE (`EFBIG`), returns an error instead of ending this
+    /// process.
     ///
-    /// Early in a program with one thread, which then ends with the command: nothing is ever put back. A SIGPIPE that is
-    /// ignored is taken for the caller's wish, and the command gets it so: a program that Rust's runtime starts gives
-    /// it its default disposition first, as the runtime ignores it.
+    /// Call it early, in a program with one thread that ends when the command ends: no function restores the
+    /// signal state. If SIGPIPE is ignored, the command also gets it ignored, as the caller's choice. Rust's
+    /// runtime ignores SIGPIPE before main. So a program with that runtime must first set the default
+    /// disposition.
     ///
     /// # Errors
     /// The step that failed, and its errno. `EMFILE`: no descriptor is free for a signalfd (raise ulimit -n).
     pub fn take() -> Result<Self, SignalsError> {
         let before = ProcStatus::of_this_thread();
         let mut original = before.as_after_an_exec();
-        // The caller's own choice: this program does without Rust's start, which would have ignored it.
+        // The caller's own choice: this program runs without Rust's start code, which would have ignored
+        // SIGPIPE.
         original.default.0 &= !before.ignored.0;
         original.mask = Some(before.blocked);
         let sigchld = set_of(Signal::CHLD);
@@ -90,7 +96,8 @@ impl Signals {
         let early: SigSet = EARLY.into_iter().collect();
         let mut all = early;
         all.extend(LATE);
-        // Those that the caller ignores or has blocked are not for us: the command will have them so.
+        // A launch does not end by a signal that the caller ignores or blocks. The command gets the signal in
+        // the same state.
         let unwanted = SignalSet(before.ignored.0 | before.blocked.0);
         let ending = ENDING.into_iter().filter(|signal| !unwanted.contains(set_of(Signal(*signal as i32))));
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -98,7 +105,8 @@ impl Signals {
             .map_err(|errno| SignalsStep::InterruptDescriptor.failed(errno as i32))?;
         let descriptor = SignalFd::with_flags(&all, flags)
             .map_err(|errno| SignalsStep::SignalDescriptor.failed(errno as i32))?;
-        // Blocked and never read: a failed write must not end the launcher, which would leave the command unsupervised.
+        // Blocked and never read: a failed write must not end the launcher, which would leave the command
+        // unsupervised.
         let mut held = early;
         held.add(Known::SIGPIPE);
         held.add(Known::SIGXFSZ);
@@ -106,12 +114,12 @@ impl Signals {
         Ok(Self { descriptor, interrupt, original })
     }
 
-    /// Readable when the caller wants a launch to end.
+    /// Returns the signalfd that is readable when a signal asks a launch to end.
     pub(super) fn interrupt(&self) -> Fd {
         Fd(self.interrupt.as_raw_fd())
     }
 
-    /// What the command is to begin with: everything as it was before [`take`](Self::take). For
+    /// Returns the signal state for the command: the state from before [`take`](Self::take). For
     /// [`Launcher::signals`](super::Launcher::signals).
     #[must_use]
     pub const fn original(&self) -> ChildSignals {
@@ -119,23 +127,24 @@ impl Signals {
     }
 }
 
-/// Waits for the command and passes signals on to it. Stops this process too when the terminal stops the job. Returns the exit
-/// status: the command's own, or 128 plus the number of the signal that ended the command.
+/// Waits for the command and passes signals on to it. Stops this process too when the terminal stops the job.
+/// Returns the exit status: the command's own, or 128 plus the number of the signal that ended the command.
 ///
-/// A stop of the command alone (a freezer, a debugger, `kill -STOP $$`) does not stop this process: a later SIGCONT to the
-/// command would not continue this process.
+/// A stop of the command alone (a freezer, a debugger, `kill -STOP $$`) does not stop this process: a later
+/// SIGCONT to the command would not continue this process.
 ///
-/// INT, TERM, HUP and QUIT end the command even where it is process 1 of its namespace and has not asked for them: then
-/// by SIGKILL, and the status names the signal that came.
+/// INT, TERM, HUP and QUIT end the command even if it is process 1 of its pid namespace and has no handler
+/// for them. Then the command is ended by SIGKILL, and the status is 128 plus the number of the original
+/// signal.
 ///
 /// # Errors
-/// Those of the waiting itself.
+/// The error of a call that waits for the command or sends it a signal.
 pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     LATE.into_iter().collect::<SigSet>().thread_block()?;
     let pidfd = spawn::pidfd(child);
     let mut killed_for = None;
     let mut job = Job::default();
-    // What came before the command was there: the terminal cannot have told it.
+    // A terminal did not send the signals from before the start of the command to the command.
     let mut told = false;
     loop {
         while let Some(info) = signals.descriptor.read_signal()? {
@@ -155,8 +164,8 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
             }
         }
         if job.is_to_end(Instant::now()) {
-            // The signal stays pending until the command is continued (signal(7)). A shell also continues a stopped job that it
-            // ends.
+            // The signal stays pending until the command is continued (signal(7)). A shell also continues a
+            // stopped job that it ends.
             job = Job::default();
             go_on(child)?;
         }
@@ -185,20 +194,22 @@ struct Job {
 }
 
 impl Job {
-    /// Returns the signal with which this process stops itself: the terminal has stopped the job, and the command has stopped.
+    /// Returns the signal with which this process stops itself: the terminal has stopped the job, and the
+    /// command has stopped.
     fn stops(&self, now: Instant) -> Option<Known> {
         let (signal, at) = self.asked.filter(|_| self.command_stopped)?;
         (now.saturating_duration_since(at) <= STOPS_WITHIN).then_some(signal)
     }
 
-    /// Whether the command is stopped, and was asked to end just now.
+    /// Returns whether the command is stopped, and was asked to end within the last [`STOPS_WITHIN`].
     fn is_to_end(&self, now: Instant) -> bool {
         let asked = self.ending.is_some_and(|at| now.saturating_duration_since(at) <= STOPS_WITHIN);
         asked && self.command_stopped
     }
 }
 
-/// Continues the command, in a session of its own its whole process group: it was stopped as a group.
+/// Continues the command. A command in a session of its own was stopped as a process group, so its whole
+/// group is continued.
 fn go_on(child: &Child) -> io::Result<()> {
     send(child, leads_a_session(child), libc::SIGCONT)
 }
@@ -208,16 +219,17 @@ fn send(child: &Child, whole_group: bool, number: i32) -> io::Result<()> {
     if whole_group { child.signal_group(number) } else { child.signal(number) }
 }
 
-/// Stops this process by the signal that it had blocked. Returns when this process is continued.
+/// Stops this process by a signal that is blocked in this thread. Returns when this process is continued.
 ///
-/// In an orphaned process group (setpgid(2)) the kernel discards the signal, since no shell could continue the job. Then this
-/// function returns at once.
+/// In an orphaned process group (setpgid(2)) the kernel discards the signal, since no shell could continue
+/// the job. Then this function returns at once.
 fn stop_with_the_job(signal: Known) -> io::Result<()> {
     let set = SigSet::from(signal);
     raise(signal)?;
     set.thread_unblock()?;
     set.thread_block()?;
-    // The one by which we were continued. The caller continues the command now; passed on later, it could undo the next stop.
+    // Removes the SIGCONT that continued this process. The caller continues the command now; passed on later,
+    // the signal could undo the next stop.
     spawn::forget(Signal::CONT);
     Ok(())
 }
@@ -251,12 +263,13 @@ enum Effect {
     JobStops(Known),
 }
 
-/// Handles one signal. `told`: the command already ran when the signal arrived, so a terminal sent it to the command too.
+/// Handles one signal. `told`: the command already ran when the signal arrived. Then a terminal has sent the
+/// signal to the command too.
 fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: bool) -> io::Result<Effect> {
     let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(Effect::None) };
     let stops = LATE.into_iter().find(|late| *late as i32 == number);
     let done = stops.map_or(Effect::None, Effect::JobStops);
-    // The command has sent it to its whole process group, and so to us.
+    // The command has sent the signal to its whole process group, which includes this process.
     let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
     if own {
         return Ok(done);
@@ -271,8 +284,8 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
         apart: leads_a_session(child),
     };
     let done = if is_ending(number) { Effect::AskedToEnd } else { done };
-    // A terminal sends a signal to a whole process group. The process group of a command with its own session is another one,
-    // so this process sends the signal there.
+    // A terminal sends a signal to a whole process group. A command with its own session has another process
+    // group, so this process sends the signal there.
     let whole_group = context.apart && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
     match reaction(Signal(number), context) {
         Reaction::Leave if context.ignored(Signal(number)) => Ok(Effect::None),
@@ -283,7 +296,7 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
     }
 }
 
-/// The command's process group, in the foreground of our terminal.
+/// The command's process group, which was in the foreground of our terminal.
 #[derive(Debug)]
 struct Foreground {
     terminal: OwnedFd,
@@ -291,25 +304,27 @@ struct Foreground {
 }
 
 impl Foreground {
-    /// After a shell has put our own process group into the foreground. SIGTTOU is blocked here, so that the kernel allows
-    /// it also from the background (tcsetpgrp(3)); then it is not our turn.
+    /// Puts the command's process group into the foreground again, if a shell has put our own group there.
+    /// SIGTTOU is blocked here, so the kernel would also allow the change from the background (tcsetpgrp(3)).
+    /// In that case this function changes nothing.
     fn give_back(&self) {
         if tcgetpgrp(&self.terminal) == Ok(getpgrp()) {
-            // ESRCH, EPERM: the group is gone. Then nobody misses the terminal.
+            // ESRCH, EPERM: the group no longer exists, so it does not need the terminal.
             let _ = tcsetpgrp(&self.terminal, self.group);
         }
     }
 }
 
-/// The process group of a command that is a shell with job control: another one than ours, and in the foreground of our
-/// terminal. A shell that suspends itself means the whole job, as its own shell would see it.
+/// Returns the process group of a command that is a shell with job control: a group other than ours, in the
+/// foreground of our terminal. If such a shell suspends itself, the whole job should stop, as it would
+/// without the launcher.
 fn foreground_group(child: &Child) -> Option<Foreground> {
     let group = getpgid(Some(nix::unistd::Pid::from_raw(child.pid().0))).ok()?;
     if group == getpgrp() {
         return None;
     }
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    // The terminal of a job is one of these three. ENOTTY: not a terminal, or not ours.
+    // The terminal of a job is one of these three. ENOTTY: not a terminal, or not our controlling terminal.
     let standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     let terminal = standard.into_iter().find(|terminal| tcgetpgrp(terminal) == Ok(group))?;
     Some(Foreground { terminal: terminal.try_clone_to_owned().ok()?, group })
@@ -330,17 +345,17 @@ fn leads_a_session(child: &Child) -> bool {
     getsid(Some(pid)) == Ok(pid)
 }
 
-/// What a reaction depends on.
+/// The facts that a reaction depends on.
 #[derive(Clone, Copy, Debug)]
 struct Context {
-    /// The terminal sent it to the whole foreground process group: the command has it already.
+    /// The terminal sent the signal to the whole foreground process group, so the command has it already.
     delivered: bool,
-    /// What the command does with signals, if that can be seen.
+    /// The command's signal state, if /proc shows it.
     command: Option<ProcStatus>,
-    /// It is process 1 of a pid namespace, as far as the launcher knows.
+    /// The launch created a pid namespace, in which the command is process 1.
     first: bool,
-    /// The command leads a session of its own. Its process group is orphaned, so the kernel discards a SIGTSTP without a
-    /// handler (setpgid(2), "orphaned").
+    /// The command leads a session of its own. Its process group is orphaned, so the kernel discards a
+    /// SIGTSTP without a handler (setpgid(2), "orphaned").
     apart: bool,
 }
 
@@ -359,17 +374,19 @@ enum Reaction {
     Kill,
 }
 
-/// What to do about a signal that came to us and was meant for the command.
+/// Returns the reaction to a signal that this process received for the command.
 ///
-/// Between our look and the signal the command may change its mind. A shell that catches SIGINT and executes a program
-/// just then loses it, as process 1 loses every signal that it does not catch; a second one meets the program.
+/// The command may change its signal state between our look at it and the signal. For example, a shell that
+/// catches SIGINT may execute a program at that moment. If the program is process 1 and has no handler, the
+/// kernel discards the signal. A second signal ends the program.
 fn reaction(signal: Signal, Context { delivered, command, first, apart }: Context) -> Reaction {
     let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
     let set = set_of(signal);
-    // Blocked is as good as caught: it stays pending, and somebody will take it (tini, a launcher like this one).
+    // A blocked signal counts as caught: it stays pending, and the command reads it later (tini and this
+    // launcher do so).
     let wanted = |command: ProcStatus| SignalSet(command.caught.0 | command.blocked.0).contains(set);
     match (signal.0, command) {
-        // We are being continued; whether the command was stopped with us or by us, it goes on too.
+        // This process was continued, so the command is continued too, however it was stopped.
         (libc::SIGCONT, _) => Reaction::Forward,
         (
             libc::SIGINT
@@ -392,7 +409,7 @@ fn reaction(signal: Signal, Context { delivered, command, first, apart }: Contex
             _ => forward,
         },
         (libc::SIGTSTP, None) if apart => Reaction::Stop,
-        // Nothing is known of it, except that it is to end, and that the signal alone would not end it.
+        // The command's signal state is unknown. As process 1 it could survive the signal, so it is killed.
         (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT, None) if first => Reaction::Kill,
         _ => forward,
     }
@@ -420,7 +437,7 @@ mod tests {
                 assert_eq!(reacts(signal, delivered, true, |command| command.ignored = set), Reaction::Leave);
                 assert_eq!(reacts(signal, delivered, false, |_| {}), forward);
             }
-            // Where /proc does not tell, the launcher knows whether it is process 1.
+            // If /proc does not show the command, the launcher still knows whether it is process 1.
             let unseen = |first| Context { delivered: false, command: None, first, apart: false };
             assert_eq!(reaction(Signal(signal), unseen(true)), Reaction::Kill);
             assert_eq!(reaction(Signal(signal), unseen(false)), Reaction::Forward);
@@ -487,7 +504,7 @@ mod tests {
     fn a_kill_on_behalf_of_a_signal_counts_as_that_signal() {
         assert_eq!(status_of(ExitStatus::from_raw(9), Some(Signal::INT)), 130);
         assert_eq!(status_of(ExitStatus::from_raw(9), None), 137);
-        // It was quicker.
+        // The command ended before the SIGKILL.
         assert_eq!(status_of(ExitStatus::from_raw(0), Some(Signal::INT)), 0);
     }
 }

@@ -1,33 +1,33 @@
-//! Why [`Signals::take`](super::signals::Signals::take) failed: which of its steps, and the kernel's answer.
+//! The error of [`Signals::take`](super::signals::Signals::take): the step that failed, and its errno.
 
 use core::fmt;
 
 use crate::sys::types::Errno;
 
-/// A step of [`Signals::take`](super::signals::Signals::take) that failed.
+/// The error of [`Signals::take`](super::signals::Signals::take).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SignalsError {
-    /// Which step.
+    /// The step that failed.
     pub step: SignalsStep,
-    /// The kernel's answer.
+    /// The error of the call.
     pub errno: Errno,
 }
 
 /// The steps of [`Signals::take`](super::signals::Signals::take) that can fail, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SignalsStep {
-    /// rt_sigaction(2): SIGCHLD gets its default disposition.
+    /// rt_sigaction(2): sets the default disposition of SIGCHLD.
     DefaultSigchld,
-    /// signalfd(2): for the signals that end a launch.
+    /// signalfd(2): creates the descriptor for the signals that end a launch.
     InterruptDescriptor,
-    /// signalfd(2): for the signals that are passed on to the command.
+    /// signalfd(2): creates the descriptor for the signals that are passed on to the command.
     SignalDescriptor,
-    /// rt_sigprocmask(2): the signals are blocked.
+    /// rt_sigprocmask(2): blocks the signals.
     Block,
 }
 
 impl SignalsStep {
-    /// The error of this step.
+    /// Returns the error of this step.
     pub(super) fn failed(self, errno: impl Into<i32>) -> SignalsError {
         SignalsError { step: self, errno: Errno(errno.into()) }
     }

@@ -1,4 +1,6 @@
-//! The edge of the launcher: memory, the one door to the kernel, the end of the stages. The place with `unsafe` here.
+//! The system-facing part of the launcher: allocates memory, creates the [`LinuxSys`], and exits the stages.
+//!
+//! Only this file and `sealed.rs` in this module contain `unsafe` code.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -28,33 +30,36 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Errno, Fd, MaskHow, Pid, PollFd, SigAction, Signal, SignalSet};
 
-/// One launch at a time. A fork copies every descriptor, also the launcher's end of another launch's init pipe, and so
-/// long as somebody holds that, the death of the launcher is no end of file: two launches could keep each other's
-/// stages alive for ever.
+/// Admits one launch at a time. A fork copies every descriptor, including the launcher's end of another
+/// launch's init pipe. While a stage of the other launch holds such a copy, the launcher's death is not
+/// reported as an end of file. So two concurrent launches could keep each other's stages alive for ever.
 static ONE_AT_A_TIME: Mutex<Launches> = Mutex::new(Launches { running: false, waiting: 0 });
 
-/// A launch is over.
+/// Notified when a launch ends.
 static OVER: Condvar = Condvar::new();
 
-/// How often a launch that waits for another one looks whether it is to end itself.
+/// The interval in which a waiting launch checks for an interrupt or its time limit.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The launches of this process.
 #[derive(Debug)]
 struct Launches {
     running: bool,
-    /// How many threads wait for their turn.
+    /// The number of threads that wait for their turn.
     waiting: usize,
 }
 
-/// The turn of one launch: until it is dropped, others wait.
+/// The turn of one launch. Other launches wait until it is dropped.
 struct Turn(());
 
 impl Turn {
-    /// Waits for the other launches. The one that has the turn may take as long as it likes, a stopped stage holds it up
-    /// for ever: so this wait, too, ends when the launch is interrupted or its time is over.
+    /// Waits for the other launches. That wait has no limit of its own: a stopped stage can block the other
+    /// launch for ever. So an interrupt or the time limit of this launch ends the wait.
+    ///
+    /// # Errors
+    /// [`Trouble::Interrupted`] or [`Trouble::TimedOut`].
     fn wait(watch: &mut Watch) -> Result<Self, Trouble> {
-        // SAFETY: polls, and reads a signal of the caller's own descriptor; no fork.
+        // SAFETY: the backend polls, and reads a signal from the caller's own descriptor. It does not fork.
         let mut sys = unsafe { LinuxSys::new() };
         let mut launches = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         while launches.running {
@@ -77,21 +82,24 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut launches = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         launches.running = false;
-        // Without a waiting thread no call is made: a witness would see one that is not recorded.
+        // Notified only if a thread waits: `notify_one` makes a system call, which strace shows and a
+        // recorder does not.
         if launches.waiting > 0 {
             OVER.notify_one();
         }
     }
 }
 
-/// Allocates everything, forks, and ends the stages. Comes back in the launcher only, with the command's pid, and the
-/// records that are not in the error. Nothing of the caller's runs in here.
+/// Runs a launch: allocates all memory, forks, and exits the stages. Returns in the launcher only: the
+/// command's pid or the error, and the records that are not in the error. The only code of the caller that
+/// runs in here is the backend of `wrap`.
 pub(super) fn spawn<S: Sys>(
     prepared: &Prepared,
     wrap: impl FnOnce(LinuxSys) -> S,
 ) -> (Result<Pid, LaunchError>, Vec<Record>) {
     let mut collector = Collector::default();
-    // For stage 0, which must not allocate: this process may have other threads.
+    // The buffer of stage 0 for the message. Stage 0 must not allocate, since this process may have other
+    // threads.
     let bytes = prepared.message.len();
     let Some(mut message) = super::zeroed(bytes) else {
         return (Err(LaunchError::NoMemory { bytes }), Vec::new());
@@ -105,15 +113,15 @@ pub(super) fn spawn<S: Sys>(
             );
         }
     };
-    // SAFETY: the script closes, reads and writes descriptors of its own, waits for the stages, and changes this
-    // thread's mask for the time of the fork. The child of its fork comes back from the script with `Exit` and ends
-    // below; on its way it runs the script and the core, which allocate nothing and take no lock.
+    // SAFETY: the script closes, reads and writes its own descriptors, waits for the stages, and changes this
+    // thread's mask for the time of the fork. The child of its fork returns from the script with `Exit` and
+    // exits below. On its way it runs the script and the core, which allocate no memory and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
     let only_here = OnlyHere::new();
     let launched = prepared.run(&mut sys, &mut message, &mut collector);
     if let Launched::Exit(status) = launched {
-        // SAFETY: we are a stage, on a copy of the launcher's stack; nothing of it may be unwound or dropped here, and
-        // _exit touches no memory.
+        // SAFETY: this process is a stage, on a copy of the launcher's stack. The stack must be neither
+        // unwound nor dropped here, and _exit touches no memory.
         unsafe { libc::_exit(status) }
     }
     drop(only_here);
@@ -127,19 +135,21 @@ pub(super) fn spawn<S: Sys>(
     (result, other)
 }
 
-/// Ends a stage in which a panic unwinds, of a recorder, say: the caller's frames are the launcher's alone.
+/// Exits a stage in which a panic unwinds, for example a panic of a recorder. The caller's stack frames must
+/// unwind in the launcher only.
 ///
-/// A page that the kernel wipes in every fork says which of the two we are. A pid would not: stage 2 may be process 1 of
-/// its namespace, as the launcher of another one.
+/// The guard detects a stage by a page that the kernel wipes in every fork. Pids do not distinguish the
+/// processes: stage 2 may be process 1 of its pid namespace, as the launcher may be of its own.
 struct OnlyHere(NonNull<u8>);
 
 impl OnlyHere {
-    /// The least that can be mapped.
+    /// The length of the mapping in bytes; the kernel rounds it up to one page.
     const LEN: usize = 1;
-    /// What the launcher finds in it.
+    /// The value of the first byte in the launcher; it is 0 in a fork.
     const MARK: u8 = 1;
 
-    /// `None` if there is no memory for it, and then no guard.
+    /// Maps and marks the page. Returns `None`, and so no guard, if there is no memory or the kernel does not
+    /// support MADV_WIPEONFORK (before Linux 4.14).
     fn new() -> Option<Self> {
         let (rights, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
@@ -148,7 +158,7 @@ impl OnlyHere {
             return None;
         }
         let page = Self(NonNull::new(page.cast())?);
-        // SAFETY: the page is ours, of this length, writable, and nobody else knows of it.
+        // SAFETY: the page is new, of this length and writable, and no other code has its address.
         let wiped = unsafe {
             page.0.write(Self::MARK);
             libc::madvise(page.0.as_ptr().cast(), Self::LEN, libc::MADV_WIPEONFORK)
@@ -159,10 +169,10 @@ impl OnlyHere {
 
 impl Drop for OnlyHere {
     fn drop(&mut self) {
-        /// As a program of Rust's that panics.
+        /// The exit status of a Rust program that panics.
         const PANICKED: i32 = 101;
-        // SAFETY: the page is mapped until the last line here. That another process has wiped its copy is no race, and
-        // _exit touches no memory.
+        // SAFETY: the page is mapped until the last line here. A fork has its own copy, so its wipe is not a
+        // race. _exit touches no memory.
         unsafe {
             if self.0.read_volatile() != Self::MARK {
                 libc::_exit(PANICKED);
@@ -172,9 +182,10 @@ impl Drop for OnlyHere {
     }
 }
 
-/// Becomes the command, as stage 2 of a launch would; comes back with the reason why not. Signals stay as they are.
+/// Executes the command in this process, as stage 2 of a launch would. Returns the reason if the exec fails.
+/// The signal state does not change.
 ///
-/// `without` are the variables of our environment that it does not get.
+/// `without` lists the variables of this process's environment that the command does not get.
 pub fn execute<A: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     args: impl IntoIterator<Item = A>,
@@ -189,18 +200,18 @@ pub fn execute<A: AsRef<OsStr>>(
         Err(error) => return error.into(),
     };
     let (mut argv, mut envp) = texts.slots();
-    // SAFETY: the script executes files and asks for their links, and nothing else.
+    // SAFETY: the script executes files and reads their link counts, and makes no other call.
     let mut sys = unsafe { LinuxSys::new() };
     let error = tail::exec(&mut sys, &texts.tail(&mut argv, &mut envp));
-    // It has no other errors; a refusal without a number would be one of input and output.
+    // Every error of `exec` has an errno; `EIO` is a placeholder for the type.
     let errno = error.errno().unwrap_or(Errno::EIO);
     LaunchError::Exec { program: super::command::shown(&texts.name), errno }
 }
 
-/// `waitpid(pid, &status, options | __WALL)`: `None` if nothing has happened yet.
+/// `waitpid(pid, &status, options | __WALL)`. Returns `None` if the status of the process has not changed.
 ///
-/// `__WALL`: a command that died before its exec ends as a stage, without SIGCHLD. Not nix's, which has no word for
-/// a command that a real-time signal ended, and loses its status.
+/// `__WALL`: a command that died before its exec ends as a stage, without SIGCHLD. The nix crate cannot
+/// represent the status of a command that a real-time signal ended, so this calls the libc crate.
 pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
     let mut status = 0;
     loop {
@@ -218,46 +229,48 @@ pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> 
     }
 }
 
-/// A pidfd of the process that has this number in our pid namespace: it names the process, whoever gets the number later.
+/// Opens a pidfd of the process with this pid in our pid namespace. The pidfd refers to the same process even
+/// after the pid is used again.
 ///
 /// # Errors
-/// `ESRCH`: no such process. `ENOSYS`: Linux before 5.3. `EINVAL`, `ENOENT`: the number is that of a thread.
+/// `ESRCH`: the process does not exist. `ENOSYS`: Linux before 5.3. `EINVAL`, `ENOENT`: the number is that of
+/// a thread.
 pub fn hold(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: one call that changes nothing, and makes a descriptor.
+    // SAFETY: one call, which only creates a descriptor.
     match unsafe { LinuxSys::new() }.pidfd_open(Pid(pid)) {
-        // SAFETY: it was made just now, and nobody else knows of it.
+        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
         Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd.0) }),
         Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
     }
 }
 
-/// Whether the descriptor is open in this process.
+/// Returns whether the descriptor is open in this process.
 #[must_use]
 pub fn is_open(fd: Fd) -> bool {
-    // SAFETY: numbers; the call changes nothing.
+    // SAFETY: the arguments are numbers, and the call changes nothing.
     unsafe { libc::fcntl(fd.0, libc::F_GETFD) >= 0 }
 }
 
-/// `kill(pid, signal)`: any signal number, real-time ones too.
+/// `kill(pid, signal)`, for any signal number, including real-time signals.
 pub(super) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
-    // SAFETY: numbers.
+    // SAFETY: the arguments are numbers.
     match unsafe { libc::kill(pid.0, signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// A descriptor that is readable when the command has ended. `None` before Linux 5.3.
+/// Returns a descriptor that becomes readable when the command has ended. `None` before Linux 5.3.
 pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
     hold(child.pid().0).ok()
 }
 
-/// A descriptor that is readable when this time is over (timerfd_create(2)). A limit of zero is over at once.
+/// Creates a timer that becomes readable after `limit` (timerfd_create(2)). A limit of zero expires at once.
 ///
 /// # Errors
-/// [`LaunchError::Start`]: no descriptor left.
+/// [`LaunchError::Start`]: no descriptor is free.
 pub(super) fn timer(limit: Duration) -> Result<TimerFd, LaunchError> {
-    /// 68 years: no time_t is too small for it.
+    /// 68 years in seconds: the largest value of a 32-bit time_t.
     const LONGEST: Duration = Duration::from_secs(0x7fff_ffff);
     let failed =
         |errno: nix::errno::Errno| LaunchError::Start { step: Step::MakeTimer, errno: Errno(errno as i32) };
@@ -269,26 +282,27 @@ pub(super) fn timer(limit: Duration) -> Result<TimerFd, LaunchError> {
     Ok(timer)
 }
 
-/// Waits until one of the descriptors has something, the time is over, or a signal came.
+/// Waits until a descriptor is ready, the timeout expires, or a signal arrives.
 pub(super) fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
-    // SAFETY: one call, which changes nothing but its argument.
+    // SAFETY: one call, which changes only its argument.
     match unsafe { LinuxSys::new() }.poll(fds, timeout_ms) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
     }
 }
 
-/// Runs `write` with SIGXFSZ blocked in this thread: a write beyond the limit of the size of files (RLIMIT_FSIZE,
-/// setrlimit(2)) is then `EFBIG`, and does not end the process. Afterwards the mask is as it was, and no SIGXFSZ of the
-/// write is left pending.
+/// Runs `write` with SIGXFSZ blocked in this thread. A write beyond the limit of the size of files
+/// (RLIMIT_FSIZE, setrlimit(2)) then returns `EFBIG` instead of ending the process. Afterwards the mask is
+/// restored, and no SIGXFSZ from `write` is left pending.
 pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
-    // SAFETY: two changes of this thread's mask, of which the second takes the first one back, and a look at one signal.
+    // SAFETY: two changes of this thread's mask, of which the second undoes the first, and a look at one
+    // signal.
     let mut sys = unsafe { LinuxSys::new() };
     let before = sys.sigprocmask(MaskHow::Block, SignalSet::XFSZ);
     let result = write();
     if let Ok(before) = before {
         if !before.contains(SignalSet::XFSZ) {
-            // EAGAIN: none came.
+            // EAGAIN: no SIGXFSZ is pending.
             let _ = sys.sigtimedwait(SignalSet::XFSZ);
             let _ = sys.sigprocmask(MaskHow::Set, before);
         }
@@ -296,60 +310,65 @@ pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Takes a signal that is blocked in this thread off the pending ones, if it is there.
+/// Removes a signal that is blocked in this thread from the pending signals.
 pub(super) fn forget(signal: Signal) {
-    // SAFETY: one call, which takes one signal.
+    // SAFETY: one call, which removes one pending signal.
     let mut sys = unsafe { LinuxSys::new() };
     // EAGAIN: it is not pending.
     let _ = sys.sigtimedwait(super::proc_status::set_of(signal));
 }
 
-/// Gives a signal of this process its default disposition.
+/// Sets the default disposition of a signal in this process.
 pub(super) fn default_disposition(signal: Signal) -> Result<(), Errno> {
-    // SAFETY: one call, of which the default disposition is the argument: no code of ours is registered.
+    // SAFETY: one call with the default disposition as argument, so no handler of ours is registered.
     let mut sys = unsafe { LinuxSys::new() };
     sys.sigaction(signal, SigAction::DEFAULT).map(|_| ())
 }
 
-/// A namespace file's answer to a request that takes no argument (ioctl_ns(2)). `_IO(0xb7, N)`, in the type that the libc
-/// gives a request: musl has another one than glibc.
+/// Opens a namespace file and returns the result of an ioctl(2) request without an argument (ioctl_ns(2)).
+///
+/// `request` is `_IO(0xb7, N)`, in the type that the libc uses for a request: it differs between musl and
+/// glibc.
 fn asked(path: &Path, request: libc::Ioctl) -> io::Result<libc::c_int> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    // SAFETY: these requests touch no memory of ours; what they give is a number or a new descriptor, or −1.
+    // SAFETY: these requests access no memory of ours. They return a number, a new descriptor, or −1.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), request) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-/// Device and inode of the user namespace that owns the namespace at `path` (ioctl_ns(2), NS_GET_USERNS, Linux 4.9).
+/// Returns device and inode of the user namespace that owns the namespace at `path` (ioctl_ns(2),
+/// NS_GET_USERNS, Linux 4.9).
 ///
 /// # Errors
-/// `EPERM` if the owner is outside of our own user namespace; `ENOTTY` if the file is no namespace.
+/// `EPERM`: the owner is outside our own user namespace. `ENOTTY`: the file is not a namespace.
 pub fn owner_of(path: &Path) -> io::Result<(u64, u64)> {
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
     let owner = asked(path, NS_GET_USERNS)?;
-    // SAFETY: the kernel made it just now for us.
+    // SAFETY: the kernel has just created this descriptor for this process.
     let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
     owner.metadata().map(|data| (data.dev(), data.ino()))
 }
 
-/// Of which kind the namespace at `path` is, as the flag that creates one (ioctl_ns(2), NS_GET_NSTYPE, Linux 4.11).
+/// Returns the kind of the namespace at `path`, as the flag that creates one (ioctl_ns(2), NS_GET_NSTYPE,
+/// Linux 4.11).
 ///
 /// # Errors
-/// `ENOTTY` if the file is no namespace.
+/// `ENOTTY`: the file is not a namespace.
 pub fn kind_of(path: &Path) -> io::Result<CloneFlags> {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     asked(path, NS_GET_NSTYPE).map(|flag| CloneFlags(u32::from_ne_bytes(flag.to_ne_bytes())))
 }
 
-/// The user id of whoever made the user namespace at `path`, as we see it (ioctl_ns(2), NS_GET_OWNER_UID, Linux 4.11).
+/// Returns the user id of the creator of the user namespace at `path`, in our user namespace (ioctl_ns(2),
+/// NS_GET_OWNER_UID, Linux 4.11).
 ///
 /// # Errors
-/// `EINVAL` if it is a namespace of another kind; `ENOTTY` if the file is none.
+/// `EINVAL`: it is a namespace of another kind. `ENOTTY`: the file is not a namespace.
 pub fn maker_of(path: &Path) -> io::Result<u32> {
     const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut uid: libc::uid_t = 0;
-    // SAFETY: this request writes one uid_t, for which there is room.
+    // SAFETY: the request writes one uid_t, and `uid` has room for it.
     match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) } {
         0 => Ok(uid),
         _ => Err(io::Error::last_os_error()),

@@ -1,4 +1,4 @@
-//! What stage 2 does after the hand-over, up to the command's execve.
+//! The steps of stage 2 after the hand-over, up to the command's execve.
 
 use core::ffi::CStr;
 
@@ -13,29 +13,29 @@ use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagat
 
 use super::script::GO;
 
-/// The command was not found, in a shell's words.
+/// The exit status of a shell whose command was not found.
 pub const NOT_FOUND: i32 = 127;
 
-/// The command was found, and could not be executed.
+/// The exit status of a shell whose command was found, but could not be executed.
 pub const NOT_EXECUTABLE: i32 = 126;
 
 /// The last steps of stage 2.
 #[derive(Clone, Copy, Debug)]
 pub struct Tail<'a> {
-    /// How mount events travel from now on. Only where a mount namespace was created: elsewhere these are the
-    /// caller's own mounts.
+    /// The new mount propagation. Only for a created mount namespace: otherwise the mounts are the caller's
+    /// own.
     pub propagation: Option<Propagation>,
-    /// Mount a fresh /proc.
+    /// Whether to mount a fresh /proc.
     pub mount_proc: bool,
-    /// SIGKILL to the command when the launcher's thread dies.
+    /// Whether the command gets SIGKILL when the launcher's thread dies.
     pub kill_child: bool,
     /// The descriptors above 2 that the command gets; `None` for all that are not close-on-exec.
     pub descriptors: Option<&'a [Fd]>,
     /// The path of the user namespace that stage 2 joins, for the error's text.
     pub user_namespace: &'a [u8],
-    /// The command's name, as it was given.
+    /// The command's name, as given.
     pub name: &'a [u8],
-    /// The files to try in turn, each with its NUL.
+    /// The files to try in this order, each with its NUL.
     pub candidates: &'a [u8],
     /// The command's arguments.
     pub argv: ExecArgs<'a>,
@@ -43,14 +43,15 @@ pub struct Tail<'a> {
     pub envp: ExecArgs<'a>,
 }
 
-/// Marks the launcher's descriptors close-on-exec, except the named ones. `pipes` are the stages' ends, which got free numbers:
-/// a named descriptor with such a number was closed before, so that it is an error.
+/// Marks the launcher's descriptors close-on-exec, except the named ones. `pipes` are the stages' ends of the
+/// two pipes. The kernel gave them free numbers, so a named descriptor with such a number was not open: an
+/// error.
 ///
-/// We are stage 0, as yet a copy of the launcher, in the caller's namespaces: close_range(2) may be missing, and then the
-/// caller's /proc is needed.
+/// Runs in stage 0, a fork of the launcher, in the caller's namespaces. On a kernel without close_range(2) it
+/// needs the caller's /proc.
 ///
 /// # Errors
-/// [`Doing::Descriptors`]; [`Doing::PassDescriptor`], `EBADF`: it is not open.
+/// [`Doing::Descriptors`]; [`Doing::PassDescriptor`] with `EBADF`: a named descriptor is not open.
 pub fn withhold<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Result<(), Error<'m>> {
     let Some(named) = tail.descriptors else { return Ok(()) };
     match named.iter().find(|fd| pipes.contains(fd)) {
@@ -61,21 +62,24 @@ pub fn withhold<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Res
 
 /// Reports a failure of [`withhold`]. Returns the status to exit with.
 ///
-/// We are stage 0, as there. The launcher sends the message meanwhile.
+/// Runs in stage 0, a fork of the launcher, in the caller's namespaces. The launcher sends the message
+/// meanwhile.
 pub fn report_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'_>) -> i32 {
     let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
     log.enter_stage(0);
     log.fatal(sys, error);
-    // Stage 0 exits only after the message has arrived. Otherwise the launcher's calls would depend on the schedule.
+    // Stage 0 exits only after the message has arrived. Otherwise the launcher's calls would depend on the
+    // schedule.
     let _ = uninterrupted(sys, |sys| sys.poll(&mut [PollFd::new(init, PollEvents::IN)], -1));
     1
 }
 
-/// Mounts, waits for the go byte, takes the last steps, and executes the command. Returns the status to exit with.
+/// Mounts, waits for the go byte, takes the last steps, and executes the command. Returns the status to exit
+/// with.
 ///
-/// We are stage 2, the container's init, in all its namespaces, with all the privileges that it will ever have; with `last`
-/// in all but the user namespace, with the caller's. The launcher has reaped the others, and waits for our exec or our
-/// error.
+/// Runs in stage 2, the container's init, in all its namespaces, with the privileges that the command will
+/// have. With `last` it is not yet in the user namespace to join, and has the caller's privileges. The
+/// launcher has reaped the other stages, and waits for the exec or a fatal record.
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: Fd, log: Fd) -> i32 {
     let (error, told) = match prepare(sys, tail, last) {
         Ok(()) => match become_command(sys, tail, last, init) {
@@ -90,8 +94,8 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
     log.enter_stage(2);
     log.fatal(sys, &error);
     if !told {
-        // The launcher has not read the error yet. Stage 2 exits only after the go byte has arrived. Otherwise the launcher's
-        // calls would depend on the schedule.
+        // The launcher has not read the error yet. Stage 2 exits only after the go byte has arrived.
+        // Otherwise the launcher's calls would depend on the schedule.
         let _ = await_go(sys, init);
     }
     match error {
@@ -100,7 +104,8 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
     }
 }
 
-/// Takes the steps after the mounts, and executes the command. Returns an error, or `None` if the launcher is dead.
+/// Takes the steps after the mounts, and executes the command. Returns an error, or `None` if the launcher is
+/// dead.
 fn become_command<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'m>,
@@ -145,13 +150,14 @@ fn set_kill_child<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<
 fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) -> Result<(), Error<'m>> {
     let os = |doing| move |errno| Error::Os { doing, errno };
     if let Some(propagation) = tail.propagation {
-        // Before anything is mounted: a copied mount is still a peer of the caller's (mount_namespaces(7)).
+        // Set before anything is mounted: a copied mount is still a peer of the caller's
+        // (mount_namespaces(7)).
         sys.mount(Mount::Propagation(propagation)).map_err(os(Doing::MountPropagation))?;
     }
     if tail.mount_proc {
         sys.mount(Mount::Proc).map_err(os(Doing::MountProc))?;
     }
-    // After the last change of the user id, which clears the parent-death signal.
+    // Set after the last change of the user id, which clears the parent-death signal.
     if last.is_none() { set_kill_child(sys, tail) } else { Ok(()) }
 }
 
@@ -162,33 +168,37 @@ fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     Ok(got == word.len() && word == [GO])
 }
 
-/// Returns whether the launcher is still alive. It may have died between its send of the go byte and our request for the
-/// parent-death signal; then the kernel sends no signal. The launcher keeps its end of the init pipe open until our exec, so an
-/// end of file means that it is dead.
+/// Returns whether the launcher is still alive. It may have died between its send of the go byte and our
+/// request for the parent-death signal; then the kernel sends no signal. The launcher keeps its end of the
+/// init pipe open until our exec. So an end of file means that the launcher is dead.
 fn launcher_lives<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     let found = uninterrupted(sys, |sys| sys.poll(&mut [PollFd::new(init, PollEvents::IN)], 0));
     found.map(|count| count == 0).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })
 }
 
-/// Tries the candidates in turn, as execvp does, but for one thing: a file without a known format is an error, and not
-/// given to a shell.
+/// Executes the first candidate that can be executed. Returns the error if there is none.
+///
+/// The search is that of execvp(3), with one difference: a file without a known format is an error, and is
+/// not passed to a shell.
 pub(super) fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
     let (mut refused, mut missing, mut unreached) = (None, None, None);
     let mut rest = tail.candidates;
     while let Ok(path) = CStr::from_bytes_until_nul(rest) {
         match sys.execve(path, &tail.argv, &tail.envp) {
             errno @ (Errno::ENOENT | Errno::ENOTDIR) => missing = Some(errno),
-            // The folder cannot be asked: a name too long for it, a network that does not answer.
+            // The folder cannot be searched: a path that is too long, or a network file system that does not
+            // answer.
             errno @ (Errno::ENAMETOOLONG | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {
                 unreached = Some(errno);
             }
-            // There may be another further on; if not, this one is what is worth telling. But a folder of PATH that
-            // we may not search says the same of what is not in it, and that is worth nothing.
+            // A later candidate may be executable; otherwise EACCES is the error to report. But EACCES also
+            // means that a folder of PATH cannot be searched. Then the command may not exist there, and the
+            // error is not reported.
             Errno::EACCES if tail.name.contains(&b'/') || sys.link_count(path).is_ok() => {
                 refused = Some(Errno::EACCES);
             }
             Errno::EACCES => missing = Some(Errno::ENOENT),
-            // It is there, and cannot run: the next one would be another program.
+            // The file exists and cannot be executed. The next candidate would be another program.
             errno => {
                 refused = Some(errno);
                 break;
@@ -200,7 +210,7 @@ pub(super) fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
     Error::Os { doing: Doing::Exec(tail.name), errno }
 }
 
-/// The status of a command that could not be executed, as a shell gives it.
+/// Returns the exit status for a command that could not be executed, as a shell reports it.
 #[must_use]
 pub const fn exec_status(errno: Errno) -> i32 {
     match errno {
@@ -269,7 +279,7 @@ mod tests {
                 .withf(move |tried, _, _| tried == *path)
                 .returning(move |_, _, _| *errno);
         }
-        // One that is never tried after an errno that ends the search.
+        // A candidate that must not be tried: the errno has ended the search.
         if matches!(replies.last(), Some((_, Errno::ENOEXEC | Errno::E2BIG))) {
             candidates.extend(c"/never".to_bytes_with_nul());
         }
@@ -337,7 +347,8 @@ mod tests {
             .withf(|m| *m == Mount::Proc)
             .returning(|_| Err(Errno::EPERM));
         reports(&mut sys, "failed to mount /proc: Operation not permitted");
-        // The word is taken, whatever it is: the launcher's sending it must not depend on who is faster.
+        // Stage 2 reads the byte although it has failed: otherwise the result of the launcher's send would
+        // depend on the schedule.
         sys.expect_read().once().returning(|_, word| {
             word[0] = GO;
             Ok(1)
@@ -351,7 +362,8 @@ mod tests {
         assert_eq!(run(&mut sys, &tail, None, INIT, LOG), 1);
     }
 
-    /// A launcher that has said its word; whether it lives is what the poll gives.
+    /// A kernel whose launcher has sent the go byte. `alive` holds the replies of the poll that checks for
+    /// the launcher's death.
     fn with_kill_child(alive: &'static [Result<usize, Errno>]) -> MockSys {
         let (mut sys, mut order) = (MockSys::new(), Sequence::new());
         sys.expect_set_pdeathsig()

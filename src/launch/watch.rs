@@ -1,30 +1,33 @@
-//! The launcher's waits ([`Watch`]), and its knowledge of the stages ([`Stages`]).
+//! The launcher's waits ([`Watch`]), and its records of the stages ([`Stages`]).
 //!
-//! A stage can be stopped for any time: by SIGSTOP, by a freezer, or, in `nsexec enter`, by root of the container, which sees
-//! stage 2. So each wait of a launcher with a signalfd or a timerfd also ends when one of them becomes readable. Only a
-//! supervised launcher has a signalfd ([`Launcher::supervised`](super::Launcher::supervised)), without the signals that the
-//! caller ignores or blocks; only one with a time limit has a timerfd. A launcher with neither, on a kernel without pidfds
-//! (before 5.3), blocks in wait4(2) until the stage ends. A failed launch kills stopped stages, and ends after 5 s at the
-//! latest.
+//! A stage can be stopped at any time: by SIGSTOP or by a freezer. In `nsexec enter`, root of the container,
+//! which sees stage 2, can stop that stage too. So each wait of a launcher with a signalfd or a timerfd also
+//! ends when one of them becomes readable. Only a supervised launcher has a signalfd
+//! ([`Launcher::supervised`](super::Launcher::supervised)), without the signals that the caller ignores or
+//! blocks. Only a launcher with a time limit has a timerfd. A launcher with neither, on a kernel without
+//! pidfds (before 5.3), blocks in wait4(2) until the stage ends. A failed launch kills stopped stages, and
+//! ends after 5 s at the latest.
 
 use super::script::{Ended, LogReader, Pipes, STAGES, Step, Trouble, close, read_some};
 use crate::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Signal, SysResult, WaitFor, WaitStatus, Waited};
 
-/// The timeout of a poll of the log pipe after a failure, in milliseconds. After it the launcher kills stopped stages.
+/// The timeout of a poll of the log pipe after a failure, in milliseconds. After it the launcher kills
+/// stopped stages.
 const GRACE_MS: i32 = 200;
 
-/// The number of [`GRACE_MS`] without a record after which the launcher kills the known stages, also if they should end by
-/// themselves.
+/// The number of [`GRACE_MS`] without a record after which the launcher kills the known stages, even those
+/// that should end by themselves.
 const PATIENCE: u32 = 10;
 
-/// The number of [`GRACE_MS`] without a record after which the launcher gives up. A stage that is left then has survived
-/// SIGKILL, or a debugger holds it and its pid is unknown. It ends with the launcher at the latest
-/// (PR_SET_PDEATHSIG(2const)).
+/// The number of [`GRACE_MS`] without a record after which the launcher gives up. A stage that is left then
+/// has survived SIGKILL, or a debugger holds it and its pid is unknown. It ends with the launcher at the
+/// latest (PR_SET_PDEATHSIG(2const)).
 const GIVE_UP: u32 = 25;
 
-/// The interval of looks for the end of a stage on a kernel without pidfds (before 5.3), in milliseconds.
+/// The interval in which a kernel without pidfds (before 5.3) is asked for the end of a stage, in
+/// milliseconds.
 const LOOK_MS: i32 = 20;
 
 /// The event that ended a wait.
@@ -32,7 +35,7 @@ const LOOK_MS: i32 = 20;
 pub(super) enum Ready {
     /// The wanted descriptor is ready.
     Wanted,
-    /// A process ended. Without it the wanted event never comes.
+    /// A process ended. Without that process the wanted event never comes.
     Death,
 }
 
@@ -48,8 +51,8 @@ pub(super) struct Watch {
 impl Watch {
     /// Waits for `wanted`, and for the pidfd `death` if there is one.
     ///
-    /// If several are ready, `wanted` has priority, then `death`. So in a run without faults the launcher's next call does
-    /// not depend on the schedule.
+    /// If several are ready, `wanted` has priority, then `death`. So in a run without faults the launcher's
+    /// next call does not depend on the schedule.
     ///
     /// # Errors
     /// [`Trouble::Interrupted`] or [`Trouble::TimedOut`].
@@ -76,10 +79,10 @@ impl Watch {
         }
     }
 
-    /// Waits for this time, or until the launch is to end.
+    /// Waits for this time in milliseconds, or until the launch is to end.
     ///
     /// # Errors
-    /// As [`Self::wait`].
+    /// The same as [`Self::wait`].
     pub(super) fn pause<S: Sys>(&mut self, sys: &mut S, timeout_ms: i32) -> Result<(), Trouble> {
         match self.poll(sys, None, None, timeout_ms) {
             Ok(found) => self.end_of_launch(sys, &found),
@@ -110,8 +113,8 @@ impl Watch {
         Ok(found)
     }
 
-    /// Fails if a signal has arrived or the timer has expired. A descriptor with an error event is dropped, and the launch
-    /// continues without it.
+    /// Fails if a signal has arrived or the timer has expired. A descriptor with an error event is dropped,
+    /// and the launch continues without it.
     fn end_of_launch<S: Sys>(&mut self, sys: &mut S, found: &Found) -> Result<(), Trouble> {
         let interrupt = found.events_of(self.interrupt);
         if let Some(fd) = self.interrupt.filter(|_| interrupt.contains(PollEvents::IN)) {
@@ -140,14 +143,14 @@ struct Found {
 }
 
 impl Found {
-    /// The events of this descriptor.
+    /// Returns the events of this descriptor.
     fn events_of(&self, fd: Option<Fd>) -> PollEvents {
         let polled = self.fds.iter().take(self.count).find(|polled| Some(polled.fd) == fd);
         polled.map_or(PollEvents::NONE, |polled| polled.revents)
     }
 }
 
-/// The number at the beginning of a record of a signalfd (signalfd(2)).
+/// Reads the signal's number, with which a record of a signalfd begins (signalfd(2)).
 fn read_signal<S: Sys>(sys: &mut S, fd: Fd) -> SysResult<Signal> {
     // The size of struct signalfd_siginfo. The kernel returns whole records only.
     const RECORD: usize = 128;
@@ -162,14 +165,14 @@ fn read_signal<S: Sys>(sys: &mut S, fd: Fd) -> SysResult<Signal> {
     }
 }
 
-/// One stage, as far as the launcher knows it.
+/// The pid and the pidfd of a stage, if the launcher knows them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stage {
     pid: Option<Pid>,
     pidfd: Option<Fd>,
 }
 
-/// The three stages, as far as the launcher knows them.
+/// The three stages, as the launcher knows them.
 #[derive(Debug)]
 pub(super) struct Stages {
     known: [Stage; STAGES],
@@ -208,7 +211,7 @@ impl Stages {
     /// Waits until this stage has ended, and reaps it.
     ///
     /// # Errors
-    /// [`Trouble::Os`] with [`Step::Wait`]; as [`Watch::wait`].
+    /// [`Trouble::Os`] with [`Step::Wait`]; the errors of [`Watch::wait`].
     pub(super) fn reap<S: Sys>(
         &mut self,
         sys: &mut S,
@@ -231,7 +234,8 @@ impl Stages {
         Ok(())
     }
 
-    /// As [`Self::reap`], without a pidfd.
+    /// Does the same as [`Self::reap`] without a pidfd: asks for the end of the stage every [`LOOK_MS`],
+    /// without blocking.
     fn look_until_it_ends<S: Sys>(
         &mut self,
         sys: &mut S,
@@ -249,8 +253,10 @@ impl Stages {
         }
     }
 
+    /// Checks that every stage reaped so far has exited with status 0.
+    ///
     /// # Errors
-    /// [`Trouble::StageFailed`]: a reaped stage had another status than exit status 0.
+    /// [`Trouble::StageFailed`]: a stage had another wait status.
     pub(super) fn all_succeeded(&self) -> Result<(), Trouble> {
         let mut ended = self.ended.iter().flatten();
         if ended.all(|ended| ended.status == WaitStatus::Exited(0)) {
@@ -260,11 +266,11 @@ impl Stages {
         }
     }
 
-    /// Ends the stages of a failed launch, reads what they still log, and reaps them.
+    /// Ends the stages of a failed launch, reads their remaining log records, and reaps them.
     ///
-    /// A running stage ends by itself when our end of the init pipe is closed. A stopped stage does not. After an interrupt
-    /// or the time limit the launcher sends SIGCONT to all stages, and SIGKILL at once to a stage 2 that has the go byte. A
-    /// stage that does not end gets SIGKILL.
+    /// A running stage ends by itself when our end of the init pipe is closed. A stopped stage does not.
+    /// After an interrupt or the time limit the launcher sends SIGCONT to all stages, and SIGKILL at once to
+    /// a stage 2 that has the go byte. A stage that does not end gets SIGKILL.
     pub(super) fn end<S: Sys, L: LogReader>(
         &mut self,
         sys: &mut S,
@@ -295,7 +301,8 @@ impl Stages {
             }
             self.has_ended(waited);
         }
-        // If stage 2 executed the command before SIGKILL, it is an ordinary child, whose exit signal is SIGCHLD.
+        // If stage 2 executed the command before SIGKILL, it is an ordinary child, whose exit signal is
+        // SIGCHLD.
         if let Some(pid) = self.running.filter(|pid| !self.is_reaped(*pid)) {
             if let Ok(waited) = wait(sys, pid, command) {
                 self.has_ended(waited);
@@ -303,7 +310,8 @@ impl Stages {
         }
     }
 
-    /// Reads the log until the last stage has closed it. Returns false if a stage still holds it after [`GIVE_UP`].
+    /// Reads the log until the last stage has closed it. Returns false if a stage still holds it after
+    /// [`GIVE_UP`].
     fn drain<S: Sys, L: LogReader>(&mut self, sys: &mut S, trouble: Trouble, fd: Fd, log: &mut L) -> bool {
         let mut silent: u32 = 0;
         while silent < GIVE_UP {
@@ -327,7 +335,8 @@ impl Stages {
         false
     }
 
-    /// Kills stopped stages, also one whose pid the launcher does not know, and notes the stages that have ended.
+    /// Kills stopped stages, including one whose pid the launcher does not know, and notes the stages that
+    /// have ended.
     fn kill_stopped<S: Sys>(&mut self, sys: &mut S) {
         while let Ok(waited) = wait(sys, Pid::ANY, WaitFor::StagesNow) {
             match waited.status {
@@ -396,8 +405,8 @@ impl Stages {
 
     /// Returns how the stages ended, in the order in which they were reaped.
     pub(super) fn into_ended(mut self) -> [Option<Ended>; STAGES] {
-        // Stage 1 creates stage 2. So of two unknown stages the one with the lower pid is stage 1. If pids wrap around in
-        // between (pid_max in proc(5)), the two are exchanged.
+        // Stage 1 creates stage 2. So of two unknown stages the one with the lower pid is stage 1. If pids
+        // wrap around in between (pid_max in proc(5)), the two are exchanged.
         let mut unknown = self.ended.iter_mut().flatten().filter(|ended| ended.stage.is_none());
         match (unknown.next(), unknown.next()) {
             (Some(one), None) => one.stage = Some(1),

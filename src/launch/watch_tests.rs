@@ -11,8 +11,8 @@ const DEATH: Fd = Fd(5);
 const INTERRUPT: Fd = Fd(7);
 const TIMER: Fd = Fd(8);
 
-/// What a wait comes to, when its polls report these events of the wanted descriptor, of the pidfd, of the signalfd and of
-/// the timer, and its reads of the signalfd give `record`.
+/// Returns the result of a wait. Each poll reports these events of the wanted descriptor, the pidfd, the
+/// signalfd and the timer. Each read of the signalfd returns `record`.
 fn waited(polls: &'static [Result<[i16; 4], Errno>], record: Result<u32, Errno>) -> Result<Ready, Trouble> {
     let mut sys = MockSys::new();
     let mut polls = polls.iter();
@@ -51,7 +51,7 @@ fn a_signal_that_another_reader_took_ends_nothing() {
 
 #[test]
 fn an_unusable_descriptor_is_asked_once() {
-    // POLLNVAL: not open. Asked again, it would keep the launcher busy for ever.
+    // POLLNVAL: the descriptor is not open. Polled again, it would keep the launcher busy for ever.
     assert_eq!(waited(&[Ok([0, 0, 0x20, 0]), Ok([0, 0, 0x20, 1])], Ok(15)), Err(Trouble::TimedOut));
     assert_eq!(
         waited(&[Ok([0, 0, 0, 0x20]), Ok([0, 0, 1, 0x20])], Ok(15)),
@@ -60,8 +60,8 @@ fn an_unusable_descriptor_is_asked_once() {
     assert_eq!(waited(&[Err(Errno::ENOSYS)], Ok(15)), Ok(Ready::Wanted));
 }
 
-/// A launcher in trouble whose log pipe is silent for so many polls and then ends, and whose wait for stopped stages gives
-/// these. What it does, one word each, and how the stages ended.
+/// Ends the stages of a failed launch. The log pipe is silent for `silent` polls and then ends; each wait for
+/// stopped stages returns the next of `stopped`. Returns the launcher's calls, and how the stages ended.
 fn ended(
     trouble: Trouble,
     silent: u32,
@@ -145,7 +145,7 @@ fn a_command_that_was_executed_before_the_kill_is_reaped_too() {
     sys.expect_poll().returning(|_, _| Ok(1));
     sys.expect_read().returning(|_, _| Ok(0));
     sys.expect_wait4().returning(|pid, which| match which {
-        // Its exec has made it an ordinary child (clone(2), exit signal).
+        // The exec has made it an ordinary child (clone(2), exit signal).
         WaitFor::Ordinary => Ok(Waited { pid, status: KILLED }),
         _ => Err(Errno::ECHILD),
     });
@@ -179,7 +179,7 @@ fn without_a_pidfd_the_end_of_a_stage_is_looked_for() {
     sys.expect_pidfd_open().returning(|_| Err(Errno::ENOSYS));
     let waits = [
         (0, WaitStatus::Exited(0)),
-        // A stop is no end.
+        // A stop does not count as the end of the stage.
         (10, WaitStatus::Stopped(Signal::STOP)),
         (10, WaitStatus::Exited(0)),
     ];

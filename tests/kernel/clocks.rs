@@ -1,4 +1,4 @@
-//! Time namespaces: offsets as /proc shows them, and as the clocks inside do.
+//! Time namespaces: their offsets in /proc, and their effect on the clocks inside.
 
 use crate::harness::{BOTH, Test, USER, test};
 use crate::kit::{Ctx, PYTHON, subordinate};
@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
 const CLOCKS: &str =
     "import time; print(*(time.clock_gettime(c) for c in (time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME)))";
 
-/// The clocks here or, by `args`, elsewhere.
+/// Returns the clocks of this process, or those inside a launch with `args`.
 fn clocks(ctx: &Ctx, args: &[&str]) -> [f64; 2] {
     let text = if args.is_empty() {
         ctx.python(CLOCKS).ok()
@@ -29,7 +29,7 @@ fn clocks(ctx: &Ctx, args: &[&str]) -> [f64; 2] {
     [numbers[0], numbers[1]]
 }
 
-/// By how many seconds the clocks inside are ahead.
+/// Checks that the clocks inside are ahead by these numbers of seconds.
 #[track_caller]
 fn check(ctx: &Ctx, flags: &[&str], offsets: [i64; 2]) {
     let mut args = vec!["run"];
@@ -80,7 +80,8 @@ fn uptime_is_that_of_the_namespace(ctx: &Ctx) {
     assert!((1_000_000.0..1_000_060.0).contains(&(inside - outside)), "{inside} - {outside}");
 }
 
-/// Stage 1 is then somebody else for stage 0, who may open the offsets only early (spec 4.2, 27).
+/// Stage 1 becomes another user and is then not dumpable for stage 0. So stage 0 must open the offsets
+/// together with the maps: see docs/protocol.md#dumpable.
 fn beside_a_map_that_a_tool_writes(ctx: &Ctx) {
     let (first, _) = subordinate(ctx);
     let line = format!("0:{first}:10");
@@ -109,7 +110,8 @@ fn into_a_joined_user_namespace(ctx: &Ctx) {
         let text = cmd.ok();
         assert_eq!(text.split_whitespace().nth(4), Some("500"), "{text}");
     } else {
-        // Stage 1 is not dumpable, and opens no window while it is in a foreign user namespace (design 10).
+        // Stage 1 is not dumpable after the join, and opens no dumpable window without a user namespace of
+        // its own: see docs/protocol.md#dumpable.
         let said = cmd.refused(1, &["timens_offsets", "Permission denied"]);
         assert!(!said.contains("add -r"), "that cannot be added to this --join: {said}");
     }

@@ -1,4 +1,4 @@
-//! How a command ends, and what happens to it when the launcher is asked to end, or ends.
+//! How a command ends, and the effect on the command when the launcher is asked to end, or ends.
 
 use std::fs;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_grandchild_that_lives_on_does_not_keep_us, BOTH),
 ];
 
-/// With processes of the host, and as the first one of its own.
+/// In the host's pid namespace, and as process 1 of a new one.
 const PLACES: [&[&str]; 2] = [&["-u"], &["-p"]];
 
 fn shell(ctx: &Ctx, place: &[&str], script: &str) -> Live {
@@ -39,13 +39,13 @@ fn shell(ctx: &Ctx, place: &[&str], script: &str) -> Live {
     ctx.run(args).own_group().start()
 }
 
-/// A command that does not listen to signals, and has begun. No shell in front of it: dash catches SIGINT until its own
-/// exec, and there one is lost.
+/// Starts a command without signal handlers, and waits until it runs. The command has no shell around it:
+/// dash catches SIGINT until its exec, which would discard a pending SIGINT.
 fn sleeper(ctx: &Ctx, place: &[&str]) -> Live {
     let live = ctx.run([place, &["--", "sleep", "100"]].concat()).own_group().start();
     let read = |pid: i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     until("the command has begun", || children(live.pid()).iter().any(|pid| read(*pid, "comm") == "sleep\n"));
-    // And the launcher waits for it: SIGTSTP is the last signal that it takes into its hands.
+    // Also waits until the launcher supervises the command: SIGTSTP is the last signal that it blocks.
     let blocked = || {
         let status = read(live.pid(), "status");
         let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap_or("0");
@@ -73,7 +73,7 @@ fn a_command_that_dies_by_a_signal(ctx: &Ctx) {
     }
 }
 
-/// The first process of a pid namespace is killed by its own kernel faults, or from outside.
+/// The first process of a pid namespace ends by a fault of its own, or by SIGKILL from outside.
 fn first_process_that_dies_by_a_signal(ctx: &Ctx) {
     let live = shell(ctx, &["-p"], "echo on; exec sleep 100").says("on");
     kill(Pid::from_raw(live.command()), Signal::SIGKILL).unwrap();
@@ -111,7 +111,7 @@ fn a_signal_to_a_command_that_listens(ctx: &Ctx) {
     }
 }
 
-/// In a new pid namespace with the old /proc the command's number is a stranger's there.
+/// In a new pid namespace with the old /proc, the command's pid belongs to another process there.
 fn a_signal_where_proc_is_stale_or_missing(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let user: &[&str] = if ctx.root() { &[] } else { &["-r"] };
@@ -125,10 +125,11 @@ fn a_signal_where_proc_is_stale_or_missing(ctx: &Ctx) {
         assert_eq!(done.text().lines().last(), Some(&*status.to_string()), "{inner}: {}", done.err);
     }
     if !ctx.root() {
-        // What was mounted before the user namespace was made cannot be taken away in it.
+        // In a user namespace, mounts from before its creation cannot be unmounted.
         return;
     }
-    // Nobody can look: what is known to be process 1 is killed, others get the signal.
+    // Without a /proc the signal state is unknown: the launcher kills a command that is process 1, and sends
+    // the signal to any other.
     for (inner, status) in [("-n -- sleep 100", 143), ("-n -p -- sleep 100", 143), (&handles, 5)] {
         let script = format!("umount -l /proc; {}", signalled(inner));
         let done = ctx.nsexec([&["run"], user, &["-m", "--", "sh", "-c", &script]].concat()).done();
@@ -185,14 +186,14 @@ fn a_stop_of_the_command_alone_leaves_the_launcher_running(ctx: &Ctx) {
         for _ in 0..3 {
             kill(Pid::from_raw(command), Signal::SIGSTOP).unwrap();
             until("the command has stopped", || state(command) == 'T');
-            // Time to follow, if it were to.
+            // Time in which the launcher would stop, if it did.
             std::thread::sleep(Duration::from_millis(100));
             assert_eq!(state(launcher), 'S', "{place:?}");
             kill(Pid::from_raw(command), Signal::SIGCONT).unwrap();
             until("the command goes on", || state(command) == 'S');
         }
         live.end();
-        // Its end is noticed, too.
+        // The launcher also notices the end of a stopped command.
         let live = sleeper(ctx, place);
         let command = live.command();
         kill(Pid::from_raw(command), Signal::SIGSTOP).unwrap();
@@ -201,7 +202,7 @@ fn a_stop_of_the_command_alone_leaves_the_launcher_running(ctx: &Ctx) {
     }
 }
 
-/// A signal waits until a stopped process goes on.
+/// A signal stays pending until a stopped process is continued.
 fn a_stopped_command_can_be_ended(ctx: &Ctx) {
     for place in PLACES {
         for signal in ASKING {
@@ -216,12 +217,13 @@ fn a_stopped_command_can_be_ended(ctx: &Ctx) {
 }
 
 fn descendants_of_the_first_process_end_with_it(ctx: &Ctx) {
-    // The guard finds the sleeper if it does not.
+    // If the sleeper survived, the guard would find it.
     let live = shell(ctx, &["-p"], "sleep 100 & echo on; sleep 0.1; exit 4").says("on");
     live.done().exits(4);
 }
 
-/// Starts a sleeper, kills the launcher, and gives the sleeper: our child now, whom the guard will not see.
+/// Starts a sleeper and kills the launcher. Returns the sleeper, which is now a child of this process, so the
+/// guard does not see it.
 fn orphan(ctx: &Ctx, flags: &[&str]) -> (Pid, PidFd) {
     set_child_subreaper(true).unwrap();
     let args = [flags, &["--", "sh", "-c", "echo on; exec sleep 100"]].concat();
@@ -260,7 +262,8 @@ fn a_grandchild_that_lives_on_does_not_keep_us(ctx: &Ctx) {
     waitpid(pid, None).unwrap();
 }
 
-/// A folder with a newuidmap that says that it runs and then takes its time, and what PATH must be for it.
+/// Creates a newuidmap that writes its pid to a file and then runs `then`. Returns that file, and a PATH with
+/// the tool.
 fn slow_tool(ctx: &Ctx, then: &str) -> (std::path::PathBuf, String) {
     use std::os::unix::fs::PermissionsExt;
     let folder = ctx.file("slow");
@@ -296,7 +299,7 @@ fn a_signal_during_the_start_ends_it(ctx: &Ctx) {
     }
 }
 
-/// As under nohup.
+/// The launcher ignores SIGHUP, as under nohup.
 fn an_ignored_signal_does_not_end_the_start(ctx: &Ctx) {
     ctx.needs("newuidmap");
     let (runs, path) = slow_tool(ctx, "/bin/sleep 0.5; exec /usr/bin/newuidmap \"$@\"");

@@ -1,4 +1,4 @@
-//! `nsexec enter`: the namespaces of a process, as nsenter(1).
+//! `nsexec enter`: enters the namespaces of a process, like nsenter(1).
 
 use std::process;
 
@@ -25,7 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 const SLEEP: [&str; 3] = ["sh", "-c", "echo on; exec sleep 100"];
 
-/// `nsexec enter -t PID FLAGS -- sleep`: the links in which it differs from us, all of which it must share with `pid`.
+/// Runs `nsexec enter -t PID FLAGS -- sleep`. Returns the links in which the command differs from us; it must
+/// share all of them with `pid`.
 #[track_caller]
 fn entered(ctx: &Ctx, pid: i32, flags: &[&str]) -> Vec<&'static str> {
     let target = pid.to_string();
@@ -76,7 +77,7 @@ fn own_namespaces_are_passed_over(ctx: &Ctx) {
     let live = sleeper(ctx, &["-r", "-n"]);
     assert_eq!(entered(ctx, live.command(), &["-a"]), ["user", "net"]);
     live.end();
-    // All of ourselves: nothing is left to join, and that is no error.
+    // The target is this process: no namespace is left to join, which is not an error.
     let me = process::id().to_string();
     assert_eq!(ctx.nsexec(["enter", "-t", &me, "-a", "--", "echo", "it ran"]).ok(), "it ran\n");
     assert_eq!(ctx.nsexec(["enter", "-t", &me, "-U", "--", "id", "-u"]).ok(), format!("{}\n", ids().0));
@@ -96,7 +97,7 @@ fn credentials_are_those_of_root(ctx: &Ctx) {
 fn credentials_may_be_kept(ctx: &Ctx) {
     let live = sleeper(ctx, &["-r"]);
     let pid = live.command().to_string();
-    // The caller's ids are mapped to 0 there, so they read 0 although nobody changed them; capabilities tell.
+    // The caller's ids are mapped to 0 there, so they read as 0 although they have not changed.
     let kept = ctx.nsexec(["enter", "-t", &pid, "-U", "--preserve-credentials", "--", "id", "-u"]).ok();
     assert_eq!(kept, "0\n");
     live.end();

@@ -1,4 +1,4 @@
-//! The first command of the README, and programs within programs.
+//! The first command of the README, and nested runs of the program.
 
 use crate::harness::{BOTH, Test, test};
 use crate::kit::{Ctx, ids};

@@ -1,4 +1,4 @@
-//! The guard itself: a test that leaves something fails, and afterwards nothing is left.
+//! Tests of the guard: a test that leaves something fails, and the guard removes what was left.
 
 use std::env;
 use std::fs;
@@ -14,13 +14,14 @@ pub(crate) const TESTS: &[Test] = &[
     test!(ignored_and_blocked_signals_of_the_runner_do_not_come_through, BOTH),
 ];
 
-/// A guard over this script.
+/// Runs the script under a guard.
 fn guard(ctx: &Ctx, script: &str) -> Done {
     let me = env::current_exe().unwrap();
     ctx.cmd(me, ["--guard", "0", "0", "keep", "sh", "-c", script]).done()
 }
 
-/// As under nohup, in the background of a shell without job control, and under a runner that blocks some signals.
+/// The signal state of nohup, of a background job without job control, and of a runner that blocks some
+/// signals.
 fn ignored_and_blocked_signals_of_the_runner_do_not_come_through(ctx: &Ctx) {
     let me = env::current_exe().unwrap();
     let sets = "grep -E '^Sig(Ign|Blk):' /proc/self/status";
@@ -32,7 +33,7 @@ fn ignored_and_blocked_signals_of_the_runner_do_not_come_through(ctx: &Ctx) {
     );
     for line in ctx.python(&script).ok().lines() {
         let set = u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap();
-        // 32 and 33 are the libc's own, and nobody can set them.
+        // The libc reserves signals 32 and 33; the guard cannot reset them.
         assert_eq!(set & !(3 << 31), 0, "{line}");
     }
 }

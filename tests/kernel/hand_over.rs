@@ -1,5 +1,5 @@
-//! What a command inherits from its caller where it goes to a container: descriptors, terminal, environment. And which
-//! process `enter -t` means where /proc has other numbers.
+//! The descriptors, the terminal and the environment of a command that enters a container. Also which process
+//! `enter -t` finds if /proc belongs to another pid namespace.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_proc_that_does_not_show_us_is_refused, ROOT),
 ];
 
-/// Prints which of the descriptors 3 to 9 it has. (dash keeps one of its own above.), in one line.
+/// A script that prints on one line which of the descriptors 3 to 9 it has. (dash itself uses one above 9.)
 const LIST: &str =
     "for n in $(seq 3 9); do if test -e /proc/self/fd/$n; then echo -n \"$n \"; fi; done; echo";
 
@@ -40,7 +40,7 @@ fn descriptors_above_2_stay_with_the_caller(ctx: &Ctx) {
     assert_eq!(lists(ctx, &format!("{enter} --fd 7")), "7 \n");
     assert_eq!(lists(ctx, &format!("{enter} --fd 9 --fd 7")), "7 9 \n");
     assert_eq!(lists(ctx, &format!("{enter} --fd all")), "7 9 \n");
-    // Also where nothing is joined.
+    // The same if no namespace is joined.
     assert_eq!(lists(ctx, &format!("enter -t {} -a", std::process::id())), "\n");
     live.end();
 }
@@ -48,7 +48,7 @@ fn descriptors_above_2_stay_with_the_caller(ctx: &Ctx) {
 fn a_closed_descriptor_is_wrong_usage(ctx: &Ctx) {
     let live = sleeper(ctx, &["-r"]);
     let pid = live.command().to_string();
-    // Numbers that we would use ourselves are closed all the same.
+    // Descriptors with these numbers are opened by the launcher later, and must be reported as closed.
     for number in ["3", "4", "5", "8", "2147483647"] {
         ctx.nsexec(["enter", "-t", &pid, "-a", "--fd", number, "--", "echo", "it ran"])
             .misused(&[number, "is not open"]);
@@ -78,11 +78,11 @@ fn a_joined_mount_namespace_gets_no_descriptors(ctx: &Ctx) {
 fn plain_run_passes_descriptors_on(ctx: &Ctx) {
     assert_eq!(lists(ctx, "run"), "7 9 \n");
     assert_eq!(lists(ctx, "run --fd 7"), "7 \n");
-    // Through a new user namespace with the tools, which get none of them.
+    // Through a new user namespace. With mapping tools the tools get none of the descriptors.
     assert_eq!(lists(ctx, "run -r --fd 9"), "9 \n");
 }
 
-/// Whether the command of `nsexec ARGS…` leads a session.
+/// Returns whether the command of `nsexec ARGS…` leads a session.
 fn leads(ctx: &Ctx, args: &[&str]) -> bool {
     let script = "import os; print(os.getsid(0) == os.getpid())";
     let text = ctx.nsexec([args, &["--", PYTHON, "-I", "-S", "-c", script]].concat()).ok();
@@ -93,7 +93,7 @@ fn less_privilege_means_a_session_of_its_own(ctx: &Ctx) {
     let live = sleeper(ctx, &["-r", "-n"]);
     let pid = live.command().to_string();
     assert!(leads(ctx, &["enter", "-t", &pid, "-a"]));
-    // The process is what counts, not what is joined.
+    // With `enter` the privileges of the target process decide, whichever kinds are joined.
     if ctx.root() {
         assert!(leads(ctx, &["enter", "-t", &pid, "-n"]));
         let net = format!("--join=net=/proc/{pid}/ns/net");
@@ -118,7 +118,7 @@ fn equal_privilege_keeps_the_session(ctx: &Ctx) {
 }
 
 fn less_privilege_is_seen_in_the_status(ctx: &Ctx) {
-    // no_new_privs; a capability less in the bounding set; another user.
+    // no_new_privs; one capability less in the bounding set; another user.
     for lessen in ["l.prctl(38, 1, 0, 0, 0)", "l.prctl(24, 25, 0, 0, 0)", "os.setuid(30000)"] {
         let script = format!(
             "import ctypes, os, time; l = ctypes.CDLL(None); {lessen}; print('on', flush=True); time.sleep(100)"
@@ -151,7 +151,7 @@ fn the_environment_is_cleared_and_set(ctx: &Ctx) {
     assert_eq!(run.env("HOME", "/home").ok(), "1\n");
 }
 
-/// In a new pid namespace with the old /proc, the number that `$!` gives is another process's there.
+/// In a new pid namespace with the old /proc, the pid in `$!` belongs to another process there.
 fn a_number_of_our_own_namespace_is_entered(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let script = format!(
@@ -176,7 +176,8 @@ fn a_number_of_our_own_namespace_is_entered(ctx: &Ctx) {
     );
 }
 
-/// The /proc of a pid namespace below ours: number 1 there is the container's, and ours is not there.
+/// The /proc of a pid namespace below ours: its process 1 is the container's, and it does not show our
+/// process.
 fn a_proc_that_does_not_show_us_is_refused(ctx: &Ctx) {
     let live = sleeper(ctx, &["-m", "-p", "-n", "--mount-proc"]);
     let (bin, pid) = (ctx.bin.to_str().unwrap(), live.command().to_string());

@@ -1,4 +1,5 @@
-//! Id maps: any number of lines that the kernel takes, written by us or by newuidmap and newgidmap; and refusals.
+//! Id maps: every number of lines that the kernel accepts, written by nsexec or by newuidmap and newgidmap;
+//! and maps that are refused.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +50,7 @@ fn args_of(users: &[Line], groups: &[Line]) -> Vec<String> {
     users.chain(groups.iter().flat_map(|line| word("--map-groups", line))).collect()
 }
 
-/// Runs with these maps and compares, as sets, what the kernel says inside.
+/// Runs a command with these maps. Compares the maps with those in its /proc, as sets.
 #[track_caller]
 fn check(ctx: &Ctx, users: &[Line], groups: &[Line]) {
     for (file, lines) in [("uid_map", users), ("gid_map", groups)] {
@@ -62,7 +63,8 @@ fn check(ctx: &Ctx, users: &[Line], groups: &[Line]) {
     }
 }
 
-/// `count` lines of one id each: the caller as 0, then every other subordinate id, so that no two are one extent.
+/// Returns `count` lines of one id each: the caller as 0, then every other subordinate id, so that no two
+/// lines can be merged.
 fn short_lines(ctx: &Ctx, count: u32) -> (Vec<Line>, Vec<Line>) {
     let (first, _) = subordinate(ctx);
     let (uid, gid) = ids();
@@ -70,7 +72,7 @@ fn short_lines(ctx: &Ctx, count: u32) -> (Vec<Line>, Vec<Line>) {
     (lines(uid), lines(gid))
 }
 
-/// In order, backwards, and mixed up.
+/// Checks maps in ascending, descending and mixed order.
 #[track_caller]
 fn orders(ctx: &Ctx, count: u32) {
     if !ctx.root() {
@@ -80,7 +82,7 @@ fn orders(ctx: &Ctx, count: u32) {
     check(ctx, &users, &groups);
     users.reverse();
     check(ctx, &users, &groups);
-    // 7 and 340 have no common divisor with their steps, so each line keeps its place for itself.
+    // The step has no common divisor with the number of lines, so every line appears once.
     let step = if count % 3 == 0 { 5 } else { 3 };
     groups = (0..groups.len()).map(|i| groups[i * step % groups.len()]).collect();
     users.rotate_left(1);
@@ -129,7 +131,7 @@ fn the_callers_id_in_the_middle(ctx: &Ctx) {
 
 fn auto_takes_the_ranges_of_the_files(ctx: &Ctx) {
     subordinate(ctx);
-    // All lines of the user, one after the other; another suite may have added one.
+    // All lines of the user, in their order; another suite may have added one.
     let map = |own: u32, file: &str| {
         let (mut map, mut inside) = (vec![(0, own, 1)], 1);
         let text = std::fs::read_to_string(file).unwrap();
@@ -200,7 +202,7 @@ fn files_belong_to_mapped_ids(ctx: &Ctx) {
     assert_eq!((data.uid(), data.gid()), (30_007, 30_008));
 }
 
-/// `nsexec run MAPS -- echo`, which nobody can mean.
+/// Runs `nsexec run MAPS -- echo`, which must be refused as wrong usage.
 #[track_caller]
 fn misused(ctx: &Ctx, users: &[Line], words: &[&str]) {
     let mut args = vec!["run".to_owned()];
@@ -261,12 +263,12 @@ fn an_id_that_is_not_ours_to_map(ctx: &Ctx) {
         let line = format!("1:{end}:10");
         let said = ctx.nsexec(["run", "-r", "--map-users", &line, "--", "echo", "it ran"]).done();
         said.exits(1);
-        // The tool speaks first, for itself; then we do, in one line.
+        // First the tool writes its own error, then nsexec one line.
         let ours: Vec<_> = said.err.lines().filter(|line| line.contains("nsexec: ")).collect();
         assert_eq!((ours.len(), said.text().as_str()), (1, ""), "{}", said.err);
         assert!(ours[0].contains("newuidmap") && ours[0].contains("/etc/subuid"), "{}", ours[0]);
     }
-    // Within a user namespace of one id there is no other, for its root neither.
+    // In a user namespace with one id even its root cannot map another id.
     let bin = ctx.bin.to_str().unwrap();
     let args =
         ["run", "-r", bin, "run", "--map-users", "0:0:1", "--map-users", "1:5:1", "--", "echo", "it ran"];
@@ -293,7 +295,7 @@ fn a_root_without_the_capabilities_to_map(ctx: &Ctx) {
         .refused(1, &["gid_map", "lacks CAP_SETGID:"]);
     without("-setgid", &["-r", "--setgroups", "allow", "--", "true"]).refused(1, &["lacks CAP_SETGID:"]);
     without("-setuid", &["--map-users", "0:5:5", "--", "true"]).refused(1, &["uid_map", "lacks CAP_SETUID:"]);
-    // Since Linux 5.12; before, it works.
+    // Needed since Linux 5.12; older kernels allow the map.
     let done = without("-setfcap", &["-r", "--", "true"]).done();
     if !done.status.success() {
         done.refused(1, &["uid_map", "lacks CAP_SETFCAP:"]);

@@ -1,5 +1,5 @@
-//! `--join`: namespaces of processes that live, also where the user namespace does not own the others; and paths that
-//! are none.
+//! `--join`: namespaces of running processes, including those that the joined user namespace does not own;
+//! and paths that are not namespaces.
 
 use std::fs;
 use std::path::Path;
@@ -34,18 +34,18 @@ pub(crate) const TESTS: &[Test] = &[
 
 const SLEEP: [&str; 3] = ["sh", "-c", "echo on; exec sleep 100"];
 
-/// A sleeper in new namespaces.
+/// Starts a sleeper in new namespaces.
 pub(crate) fn sleeper(ctx: &Ctx, flags: &[&str]) -> Live {
     let args = [&["run"], flags, &["--"], &SLEEP].concat();
     ctx.nsexec(args).start().says("on")
 }
 
-/// `--join KIND=/proc/PID/ns/KIND` for each kind.
+/// Returns `--join KIND=/proc/PID/ns/KIND` for each kind.
 fn joins(pid: i32, kinds: &[&str]) -> Vec<String> {
     kinds.iter().flat_map(|kind| ["--join".to_owned(), format!("{kind}=/proc/{pid}/ns/{kind}")]).collect()
 }
 
-/// Starts a sleeper with `args` and asks in which namespaces it lives.
+/// Starts a sleeper with `args`, and returns its namespaces.
 #[track_caller]
 fn lives_in(ctx: &Ctx, args: &[String]) -> Vec<(&'static str, (u64, u64))> {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
@@ -56,7 +56,7 @@ fn lives_in(ctx: &Ctx, args: &[String]) -> Vec<(&'static str, (u64, u64))> {
     found
 }
 
-/// The links of these kinds.
+/// Returns the links of these kinds.
 fn links(kinds: &[&str]) -> Vec<&'static str> {
     LINKS.into_iter().filter(|link| kinds.contains(&link.trim_end_matches("_for_children"))).collect()
 }
@@ -65,7 +65,7 @@ fn pick(all: &[(&'static str, (u64, u64))], kinds: &[&str]) -> Vec<(&'static str
     all.iter().filter(|(link, _)| links(kinds).contains(link)).copied().collect()
 }
 
-/// Joins `kinds` of `pid`: those are the process's, all others are ours.
+/// Joins `kinds` of `pid`. These namespaces must be those of `pid`, and all others ours.
 #[track_caller]
 fn check(ctx: &Ctx, pid: i32, kinds: &[&str]) {
     let found = lives_in(ctx, &joins(pid, kinds));
@@ -77,7 +77,7 @@ fn all_eight_of_a_sandbox(ctx: &Ctx) {
     let live = sleeper(ctx, &["--all"]);
     check(ctx, live.command(), &KINDS.map(|(kind, _)| kind));
     live.end();
-    // The one that `run` makes by itself has a /proc of its own, too.
+    // A plain `run` also mounts a /proc of its own.
     let live = sleeper(ctx, &[]);
     check(ctx, live.command(), &KINDS.map(|(kind, _)| kind));
     live.end();
@@ -107,7 +107,7 @@ fn each_kind_with_its_user_namespace(ctx: &Ctx) {
     live.end();
 }
 
-/// The first pass: what only root of the host may join comes before the user namespace.
+/// The first pass: namespaces that only the host's root may join are joined before the user namespace.
 fn the_owner_is_the_host(ctx: &Ctx) {
     let (user, other) =
         (sleeper(ctx, &["-U", "-r"]), sleeper(ctx, &["-n", "-u", "-i", "-C", "-m", "-p", "-T"]));
@@ -120,7 +120,8 @@ fn the_owner_is_the_host(ctx: &Ctx) {
     other.end();
 }
 
-/// A user namespace, and a network of a user namespace within it: the third pass, with the powers of the second.
+/// A user namespace, and a network namespace of a nested user namespace. The latter is joined in the third
+/// pass, with the privileges of the second.
 fn the_owner_is_a_third_user_namespace(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
     let args = [&["run", "-r", "--", bin, "run", "-r", "-n", "-u", "--"][..], &SLEEP].concat();
@@ -138,7 +139,7 @@ fn the_owner_is_a_third_user_namespace(ctx: &Ctx) {
 fn owners_of_three_passes_at_once(ctx: &Ctx) {
     let (a, b, c) = (sleeper(ctx, &["-r", "-u", "-m"]), sleeper(ctx, &["-n"]), sleeper(ctx, &["-r", "-i"]));
     let (a_pid, b_pid, c_pid) = (a.command(), b.command(), c.command());
-    // In each order of the flags: it must not matter.
+    // The order of the flags must not matter.
     let mut flags = [joins(c_pid, &["ipc"]), joins(a_pid, &["user", "uts", "mnt"]), joins(b_pid, &["net"])];
     for _ in 0..3 {
         flags.rotate_left(1);
@@ -160,7 +161,7 @@ fn joined_and_created_together(ctx: &Ctx) {
     let found = lives_in(ctx, &args);
     assert_eq!(pick(&found, &["user", "net"]), pick(&namespaces(pid), &["user", "net"]));
     assert_eq!(differ(&namespaces(pid), &found), links(&["uts", "pid"]));
-    // All the rest, created.
+    // All other kinds are created.
     let mut args = joins(pid, &["user", "net"]);
     args.push("--all".to_owned());
     let found = lives_in(ctx, &args);
@@ -224,12 +225,13 @@ fn a_path_that_is_no_namespace(ctx: &Ctx) {
     }
 }
 
-/// runc's stage 1 waits in open(2) for ever (spec 4.2, 1).
+/// A FIFO must not block the open. The open(2) of runc's stage 1 blocks for ever: see
+/// docs/protocol.md#weaknesses-of-the-c-code.
 fn a_fifo(ctx: &Ctx) {
     let path = ctx.file("fifo");
     mkfifo(&path, Mode::from_bits_truncate(0o666)).unwrap();
     refused(ctx, "net", &path, &["namespace"]);
-    // And where another process holds the other end.
+    // The same if another process holds the other end open.
     let writer = ctx.cmd("sh", ["-c", &format!("exec sleep 100 <>{}", path.display())]).start();
     refused(ctx, "uts", &path, &["namespace"]);
     drop(writer);

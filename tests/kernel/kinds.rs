@@ -1,4 +1,4 @@
-//! Which namespaces a command gets: each kind alone, and all together, by device and inode.
+//! The new namespaces of a command: each kind alone, and all together. Compared by device and inode.
 
 use crate::harness::{BOTH, ROOT, Test, test};
 use crate::kit::{Ctx, KINDS, LINKS, differ, namespaces};
@@ -13,12 +13,12 @@ pub(crate) const TESTS: &[Test] = &[
     test!(the_launcher_stays_where_it_is, BOTH),
 ];
 
-/// Which links must differ if these kinds are new: pid and time also for the children.
+/// Returns the links that must differ if these kinds are new: for pid and time also those for the children.
 fn expected(kinds: &[&str]) -> Vec<&'static str> {
     LINKS.into_iter().filter(|link| kinds.contains(&link.trim_end_matches("_for_children"))).collect()
 }
 
-/// Starts a sleeper with these flags and compares it with ourselves.
+/// Starts a sleeper with these flags and compares its namespaces with ours.
 #[track_caller]
 fn check(ctx: &Ctx, flags: &[&str], kinds: &[&str]) {
     let mut args = vec!["run"];

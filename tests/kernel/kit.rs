@@ -1,4 +1,4 @@
-//! What the tests are written with: a command with a deadline, what it left, and a command that goes on meanwhile.
+//! Functions for the tests: commands with a deadline, their results, and commands that keep running.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use nix::unistd::{Pid, getegid, geteuid};
 
 use crate::harness::{PidFd, SKIPPED, Who, children};
 
-/// The limit of every wait for a command that does nothing for long.
+/// The limit of every wait for a command that ends soon.
 pub(crate) const DEADLINE: Duration = crate::runner::LIMIT;
 
 /// Names in /proc/PID/ns, with the flag that creates each.
@@ -34,15 +34,15 @@ pub(crate) const KINDS: [(&str, &str); 8] = [
 pub(crate) const LINKS: [&str; 10] =
     ["user", "mnt", "pid", "pid_for_children", "net", "ipc", "uts", "cgroup", "time", "time_for_children"];
 
-/// Where the system's own Python is; another in PATH may lie in a home that not everybody may enter.
+/// The system's own Python. Another one in PATH may be in a home directory that other users cannot enter.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
-/// The test's surroundings.
+/// The environment of a test: its user, the program, its folder.
 #[derive(Debug)]
 pub(crate) struct Ctx {
     pub(crate) who: Who,
     pub(crate) bin: PathBuf,
-    /// A folder of this test alone, writable for it.
+    /// A folder for this test only, which it can write to.
     pub(crate) dir: PathBuf,
     files: Cell<u32>,
 }
@@ -85,14 +85,14 @@ impl Ctx {
         Cmd { ctx: self, command }
     }
 
-    /// A program of the system, if it is there.
+    /// Skips the test if this system program is missing.
     pub(crate) fn needs(&self, program: &str) {
         if find(program).is_none() {
             self.skip(&format!("needs {program}"));
         }
     }
 
-    /// Ends the test here.
+    /// Ends the test as skipped.
     pub(crate) fn skip(&self, reason: &str) -> ! {
         println!("{reason}");
         process::exit(SKIPPED)
@@ -113,8 +113,8 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// A command before its start. Its output goes to files: nobody blocks on them, and a process that lives on does not
-/// keep us waiting.
+/// A command before its start. Its output goes to files. So no process blocks on a full pipe, and a process
+/// that keeps running does not delay the test.
 pub(crate) struct Cmd<'a> {
     ctx: &'a Ctx,
     pub(crate) command: Command,
@@ -133,7 +133,8 @@ impl Cmd<'_> {
         self
     }
 
-    /// In a process group of its own, so that a signal to the group does not reach the test.
+    /// Starts the command in a process group of its own, so that a signal to the group does not reach the
+    /// test.
     pub(crate) fn own_group(mut self) -> Self {
         self.command.process_group(0);
         self
@@ -155,18 +156,20 @@ impl Cmd<'_> {
         self.start().done()
     }
 
-    /// The output of a command that succeeds and has nothing to complain of.
+    /// Runs a command that must succeed without error output. Returns its output.
     pub(crate) fn ok(self) -> String {
         self.done().ok()
     }
 
-    /// The one line of a command that is refused, which says all of `words`.
+    /// Runs a command that must fail with this status, without output and with one line on standard error
+    /// that contains all of `words`.
     #[track_caller]
     pub(crate) fn refused(self, code: i32, words: &[&str]) -> String {
         self.done().refused(code, words)
     }
 
-    /// As `refused`, for a command line that cannot be meant: 2, and clap adds how it is used.
+    /// Does the same as `refused` for wrong usage: the status is 2, and clap's usage text follows the first
+    /// line.
     #[track_caller]
     pub(crate) fn misused(self, words: &[&str]) {
         self.done().misused(words);
@@ -244,7 +247,7 @@ impl Live {
         i32::try_from(self.child.id()).expect("a pid")
     }
 
-    /// Waits until it has written this.
+    /// Waits until the output contains this word.
     #[track_caller]
     pub(crate) fn says(self, word: &str) -> Self {
         until(&format!("{} says {word}", self.what), || {
@@ -259,7 +262,7 @@ impl Live {
         String::from_utf8_lossy(&fs::read(&self.out).unwrap_or_default()).into_owned()
     }
 
-    /// The pid of the command that a launcher started: its only child.
+    /// Returns the pid of the command that a launcher started: its only child.
     #[track_caller]
     pub(crate) fn command(&self) -> i32 {
         let found = children(self.pid());
@@ -287,14 +290,14 @@ impl Live {
         Done { what: self.what.clone(), status, out, err }
     }
 
-    /// Ends a launcher whose command would go on for ever, and looks whether it says so.
+    /// Ends a launcher whose command does not end by itself, and checks the launcher's status.
     #[track_caller]
     pub(crate) fn end(self) {
         self.signal(Signal::SIGTERM);
         self.done().exits(128 + Signal::SIGTERM as i32);
     }
 
-    /// Ends the command, and then whoever waited for it, whatever that one says.
+    /// Kills the command. Then waits for the launcher, with any status.
     #[track_caller]
     pub(crate) fn kill_command(self) -> Done {
         kill(Pid::from_raw(self.command()), Signal::SIGKILL).expect("kill the command");
@@ -307,18 +310,19 @@ impl Drop for Live {
         if self.reaped {
             return;
         }
-        // Only on the way out of a test that failed: the command first, since it would outlive the launcher.
+        // Runs only after a failed assertion. The command is killed first, since it would outlive the
+        // launcher.
         for pid in children(self.pid()) {
             kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
-        // Time to reap it.
+        // Time for the launcher to reap the command.
         thread::sleep(Duration::from_millis(50));
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// Waits for something that happens soon.
+/// Waits until `happened` returns true, for [`DEADLINE`] at most.
 #[track_caller]
 pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -338,7 +342,7 @@ pub(crate) fn namespaces(pid: impl std::fmt::Display) -> Vec<(&'static str, (u64
     LINKS.iter().map(identity).collect()
 }
 
-/// In which links two processes differ.
+/// Returns the links in which two processes differ.
 pub(crate) fn differ(
     a: &[(&'static str, (u64, u64))],
     b: &[(&'static str, (u64, u64))],
@@ -350,7 +354,8 @@ pub(crate) fn ids() -> (u32, u32) {
     (geteuid().as_raw(), getegid().as_raw())
 }
 
-/// The caller's subordinate ids, the same for users and groups, of five digits: the first one, and how many.
+/// Returns the caller's subordinate ids: the first one, and their number. They have five digits, and are the
+/// same for users and groups.
 pub(crate) fn subordinate(ctx: &Ctx) -> (u32, u32) {
     if ctx.root() {
         return (30_000, 65_536);

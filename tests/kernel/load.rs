@@ -1,4 +1,4 @@
-//! Many at once, and many one after the other.
+//! Many launches at once, and many launches in a row.
 
 use std::fs;
 
@@ -53,13 +53,13 @@ fn two_who_join_and_one_who_ends(ctx: &Ctx) {
     let pid = live.command().to_string();
     let join = |_| ctx.nsexec(["enter", "-t", &pid, "-a", "--", "sleep", "100"]).start();
     let joined: Vec<_> = (0..2).map(join).collect();
-    // Both are in the pid namespace as soon as its /proc shows them.
+    // Both are in the pid namespace when its /proc shows them.
     let seen = || {
         ctx.nsexec(["enter", "-t", &pid, "-a", "--", "sh", "-c", "grep -lx sleep /proc/[0-9]*/comm | wc -l"])
             .ok()
     };
     crate::kit::until("three sleepers", || seen().trim() == "3");
     live.end();
-    // The first process of their namespace is gone, so the kernel kills them.
+    // The first process of their pid namespace has ended, so the kernel kills them.
     joined.into_iter().for_each(|live| live.done().exits(137));
 }

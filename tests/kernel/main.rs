@@ -1,7 +1,9 @@
-//! The program on the real kernel: as root and as an ordinary user, one process for each test.
+//! Tests of the program on the real kernel, as root and as an ordinary user. Each test runs in a process of
+//! its own.
 //!
-//! `cargo test --test kernel [WORD…]`. Not libtest: its threads share one process, and a test here needs one of its
-//! own, with a guard above it that sees everything left behind (`harness`). `kit` is what the tests are written with.
+//! `cargo test --test kernel [WORD…]`. The harness is not libtest, whose threads share one process. Here each
+//! test has its own process, under a guard that finds everything the test leaves behind (`harness`). `kit`
+//! has the functions that the tests use.
 
 mod clocks;
 mod endings;
@@ -27,7 +29,7 @@ mod terminal;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all, as in a program that is no test.
+    // Checked before anything else, as in a program that is not a test.
     let args: Vec<String> = std::env::args().collect();
     match &args[..] {
         [_, word, rest @ ..] if word == sealed::JOINER => return sealed::joiner(rest),

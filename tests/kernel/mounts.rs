@@ -1,4 +1,5 @@
-//! Mounts: what happens inside stays inside, also where the caller's mounts are shared (the guard makes all of them so).
+//! Mounts inside do not propagate to the caller, even if the caller's mounts are shared (the guard makes all
+//! of them shared).
 
 use std::fs;
 
@@ -123,7 +124,7 @@ fn mount_proc_without_a_pid_namespace(ctx: &Ctx) {
     }
 }
 
-/// As in a container: parts of /proc are covered, so a user namespace may not mount another one.
+/// As in a container: parts of /proc are covered, so a user namespace may not mount a new one.
 fn a_masked_proc_is_named(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let mask = "mount -t tmpfs -o ro mask /proc/scsi 2>/dev/null || mount -t tmpfs -o ro mask /proc/irq";
@@ -133,7 +134,7 @@ fn a_masked_proc_is_named(ctx: &Ctx) {
     assert!(plain.contains("masked") || plain.contains("covered"), "{plain}");
     run("-r -p --mount-proc -- echo it ran")
         .refused(1, &["/proc", "Operation not permitted", "--mount-proc"]);
-    // The way out that is named is one.
+    // The remedy in the message works.
     assert_eq!(run("--all -- echo it ran").ok(), "it ran\n");
 }
 
@@ -143,7 +144,7 @@ fn a_masked_proc_for_a_user(ctx: &Ctx) {
     ctx.nsexec(["run", "--", "sh", "-c", &script]).refused(1, &["/proc", "Operation not permitted", "--all"]);
 }
 
-/// In a new pid namespace with the old /proc our stages have the numbers of strangers there.
+/// In a new pid namespace with the old /proc, the pids of our stages belong to other processes there.
 fn a_stale_proc_gets_no_map_of_ours(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let outer = if ctx.root() { &["run", "-p"][..] } else { &["run", "-r", "-p"] };
@@ -152,11 +153,11 @@ fn a_stale_proc_gets_no_map_of_ours(ctx: &Ctx) {
         let script = format!("exec {bin} run {inner}");
         let line = ctx.nsexec([outer, &["--", "sh", "-c", &script]].concat()).refused(1, &words);
         assert!(!line.contains("gone"), "{line}");
-        // The way out that is named is one.
+        // The remedy in the message works.
         let fresh = [outer, &["--mount-proc", "--", "sh", "-c", &script]].concat();
         assert_eq!(ctx.nsexec(fresh).ok(), "0\n");
     }
-    // Without maps and offsets nothing is asked of /proc.
+    // Without maps and offsets the stages do not use /proc.
     let script = format!("exec {bin} run -n -- echo it ran");
     if ctx.root() {
         assert_eq!(ctx.nsexec(["run", "-p", "--", "sh", "-c", &script]).ok(), "it ran\n");
@@ -171,7 +172,7 @@ fn a_missing_proc_is_named(ctx: &Ctx) {
             .nsexec(["run", "-m", "--", "sh", "-c", &script])
             .refused(1, &["/proc", "is not mounted", "there is no /proc/self", "mount -t proc"]);
         assert!(!line.contains("gone"), "{line}");
-        // The way out that is named is one.
+        // The remedy in the message works.
         let script = format!("{cover}; mount -t proc proc /proc; exec {bin} run -r -- id -u");
         assert_eq!(ctx.nsexec(["run", "-m", "--", "sh", "-c", &script]).ok(), "0\n");
     }

@@ -1,5 +1,5 @@
-"""A container's root looks for stage 2 of our launcher in its own /proc, and tries everything that one process can do to
-another. Prints one line for each try that the kernel allowed, and "end".
+"""Runs as a container's root: finds stage 2 of our launcher in its own /proc, and tries every act of one
+process against another. Prints one line for each act that the kernel allowed, and "end".
 
 `reach.py CAPS`: with CAPS (hexadecimal) it first drops all other capabilities, from the bounding set too.
 """
@@ -37,7 +37,7 @@ def keep(caps):
 
 
 def find():
-    """Stage 2, as soon as it is here."""
+    """Waits for stage 2 and returns its pid."""
     while True:
         for name in os.listdir("/proc"):
             try:
@@ -50,13 +50,13 @@ def find():
 
 def ptrace(pid):
     call(arch(101, 117), 0x4206, pid, 0, 0)  # PTRACE_SEIZE
-    # Detached at our end.
+    # The kernel detaches when this process ends.
 
 
 def vm_read(pid):
     data = ctypes.create_string_buffer(8)
     local = ctypes.create_string_buffer(struct.pack("PN", ctypes.addressof(data), 8))
-    # An address that is nowhere: EFAULT comes after the check of the right to read.
+    # An unmapped address: the kernel returns EFAULT after it has checked the right to read.
     remote = ctypes.create_string_buffer(struct.pack("PN", 8, 8))
     try:
         call(arch(310, 270), pid, local, 1, remote, 1, 0)
@@ -103,7 +103,7 @@ TRIES = {
     "setns (pidfd)": lambda pid: call(arch(308, 268), pidfd(pid), 0x40000000),
 }
 
-# What is written to a file that can be opened for it; to others a number.
+# The text to write to each file; other files get a number.
 WRITES = {
     "oom_score_adj": b"1000",
     "oom_adj": b"15",
@@ -125,7 +125,7 @@ WRITES = {
 def files(pid):
     base = f"/proc/{pid}"
     for folder, names, entries in os.walk(base):
-        # The threads have the same files, and the network's are the namespace's.
+        # The threads have the same files, and the files of the network belong to its namespace.
         names[:] = [] if folder != base else [name for name in names if name not in ("task", "net")]
         try:
             list(os.scandir(folder))
@@ -164,7 +164,7 @@ def main():
         keep(int(sys.argv[1], 16))
     print("on", flush=True)
     pid = find()
-    # Until it waits for the word to go.
+    # By then stage 2 waits for the go byte.
     time.sleep(0.3)
     for what in files(pid):
         print(what)

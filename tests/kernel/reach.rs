@@ -1,4 +1,5 @@
-//! What a container's root can do to stage 2 of `enter` while it waits for the word to go. SECURITY.md lists it.
+//! The acts of a container's root against stage 2 of `enter` while stage 2 waits for the go byte. SECURITY.md
+//! lists those that the kernel allows.
 
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
@@ -15,16 +16,18 @@ pub(crate) const TESTS: &[Test] = &[
     test!(root_without_a_user_namespace_can_signal_and_limit, ROOT),
 ];
 
-/// A container whose command is `reach.py`, with these flags and capabilities.
+/// Starts a container whose command is `reach.py`, with these flags and capabilities.
 fn attacker(ctx: &Ctx, flags: &[&str], caps: &[&str]) -> Live {
     let command = [PYTHON, "-I", "-S", "-c", include_str!("reach.py")];
     ctx.nsexec([&["run"], flags, &["--"], &command, caps].concat()).start().says("on")
 }
 
-/// Starts `nsexec ARGS…`, whose launcher waits before its second send, the word to go, until the attacker has tried all.
+/// Starts `nsexec ARGS…`, and delays its launcher before its second send, the go byte, until the attacker has
+/// finished. Returns the acts that the kernel allowed.
 fn tried(ctx: &Ctx, attacker: &Live, args: &[&str]) -> Vec<String> {
     ctx.needs("strace");
-    // Stage 2 becomes our child when its launcher dies. As a zombie it would keep the container's first process.
+    // Stage 2 becomes our child when its launcher dies. As a zombie it would delay the end of the container's
+    // first process.
     set_child_subreaper(true).unwrap();
     let bin = ctx.bin.to_str().unwrap();
     let hold =
@@ -34,7 +37,7 @@ fn tried(ctx: &Ctx, attacker: &Live, args: &[&str]) -> Vec<String> {
     let launcher = held.command();
     let [stage_2] = children(launcher)[..] else { panic!("the launcher waits for another than stage 2") };
     let watched = PidFd::open(stage_2).unwrap();
-    // The attacker may have stopped it.
+    // The attacker may have stopped stage 2.
     kill(Pid::from_raw(stage_2), Signal::SIGCONT).unwrap();
     kill(Pid::from_raw(launcher), Signal::SIGKILL).unwrap();
     // strace would wait for the rest of the delay.
@@ -50,18 +53,19 @@ fn tried(ctx: &Ctx, attacker: &Live, args: &[&str]) -> Vec<String> {
 const WIDE: [&str; 6] =
     ["--all", "--mount-proc", "--map-users", "0:100000:65536", "--map-groups", "0:100000:65536"];
 
-/// What docker leaves to root.
+/// The capabilities of root in a docker container.
 const DOCKER: &str = "a80425fb";
 
-/// Signals, and limits: kill(2) and prlimit(2) ask for CAP_KILL and CAP_SYS_RESOURCE in the target's user namespace, or for
-/// equal ids.
+/// Signals and limits: kill(2) and prlimit(2) require CAP_KILL and CAP_SYS_RESOURCE in the target's user
+/// namespace, or equal ids.
 const SIGNALS_AND_LIMITS: [&str; 6] =
     ["kill", "SIGSTOP", "SIGCONT", "pidfd_send_signal", "prlimit (read)", "prlimit (write)"];
 
-/// Scheduling: CAP_SYS_NICE in the target's user namespace, or equal ids and no capability that the other lacks.
+/// Scheduling: requires CAP_SYS_NICE in the target's user namespace, or equal ids and every capability of the
+/// target.
 const SCHEDULING: [&str; 4] = ["setpriority", "ioprio_set", "sched_setaffinity", "sched_setscheduler"];
 
-/// Files of /proc/PID that tell of the caller's memory, files, arguments in memory and system calls.
+/// Files of /proc/PID that reveal the caller's memory, files, arguments in memory or system calls.
 const SECRET: [&str; 16] = [
     "environ",
     "auxv",
@@ -81,8 +85,8 @@ const SECRET: [&str; 16] = [
     "clear_refs",
 ];
 
-/// Starts the container and `ARGS…` of its pid, and compares what was allowed: `acts`, beside files that may be written, all
-/// of which are in `writes`. Which of those there are depends on the kernel's configuration.
+/// Starts the container, and `ARGS…` with its pid. The allowed acts must be `acts`, and writes to files that
+/// are all in `writes`. Which of these files exist depends on the kernel's configuration.
 #[track_caller]
 fn allows(ctx: &Ctx, flags: &[&str], args: impl Fn(&str) -> Vec<String>, acts: &[&str], writes: &[&str]) {
     let caps: &[&str] = if flags.contains(&"--all") { &[] } else { &[DOCKER] };
@@ -98,12 +102,12 @@ fn allows(ctx: &Ctx, flags: &[&str], args: impl Fn(&str) -> Vec<String>, acts: &
         found.iter().filter(|line| !files.iter().any(|prefix| line.starts_with(prefix))).collect();
     assert_eq!(acted, acts, "{found:?}");
     assert!(of("write ").iter().all(|file| writes.contains(file)), "{found:?}");
-    // Its status is for everybody to read, so the walk has found it.
+    // Every process can read `status`, so the walk has found the process.
     assert!(of("read ").contains(&"status"), "{found:?}");
     let secret =
         |file: &&str| SECRET.contains(file) || file.starts_with("fd") || file.starts_with("map_files");
     assert!(!of("read ").iter().any(secret), "{found:?}");
-    // Names of entries at most, and where none of them leads.
+    // The attacker may list these folders, but cannot read where an entry leads.
     assert!(of("list ").iter().all(|folder| ["attr", "fd", "ns"].contains(folder)), "{found:?}");
     assert!(of("link ").is_empty(), "{found:?}");
 }
@@ -112,12 +116,12 @@ fn enter(pid: &str) -> Vec<String> {
     ["enter", "-t", pid, "-a", "--", "true"].map(str::to_owned).to_vec()
 }
 
-/// Stage 2 is not in the user namespace yet, and root in there is nobody outside.
+/// Stage 2 is not in the user namespace yet, and that namespace's root has no privilege outside.
 fn root_of_a_user_namespace_can_do_nothing(ctx: &Ctx) {
     allows(ctx, &WIDE, enter, &[], &[]);
 }
 
-/// What is created must belong to the user namespace, so stage 1 joins it before.
+/// A created namespace must belong to the user namespace, so stage 1 joins the user namespace first.
 fn beside_a_created_namespace_it_can_signal_and_limit(ctx: &Ctx) {
     let run = |pid: &str| {
         let joins = ["user", "mnt", "pid"].map(|kind| format!("--join={kind}=/proc/{pid}/ns/{kind}"));
@@ -127,13 +131,14 @@ fn beside_a_created_namespace_it_can_signal_and_limit(ctx: &Ctx) {
     allows(ctx, &WIDE, run, &[&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat(), &["timerslack_ns"]);
 }
 
-/// An ordinary user has the privilege for the other joins inside the user namespace only, so that one comes first.
+/// An ordinary user may join the other namespaces only with privileges inside the user namespace. So stage 1
+/// joins the user namespace first.
 fn in_an_ordinary_users_container_it_can_signal_and_limit(ctx: &Ctx) {
     let acts = [&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat();
     allows(ctx, &["--all", "--mount-proc"], enter, &acts, &["timerslack_ns"]);
 }
 
-/// Root in there is the root out here: the ids are equal, and what asks for no capability is allowed.
+/// Without a user namespace the ids are equal, so every act that needs no capability is allowed.
 fn root_without_a_user_namespace_can_signal_and_limit(ctx: &Ctx) {
     let flags = ["-m", "-p", "-n", "-i", "-u", "--mount-proc"];
     let writes = ["autogroup", "clear_refs", "coredump_filter", "oom_adj", "oom_score_adj", "sched"];

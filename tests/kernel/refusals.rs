@@ -1,5 +1,5 @@
-//! What cannot be done: one clear line that says what, on which object, the errno in words, and the likely cause; the
-//! right exit status; nothing left running (the guard looks).
+//! Launches that must fail. Each writes one line with the failed step, the object, the errno in words and the
+//! likely cause, and exits with the right status. The guard checks that no process is left.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -85,7 +85,7 @@ fn a_kind_that_needs_privileges(ctx: &Ctx) {
     }
 }
 
-/// Runs `nsexec run INNER` where root of a new user namespace has set a limit to 0.
+/// Runs `nsexec run INNER` after root of a new user namespace has set a limit to 0.
 #[track_caller]
 fn limited(ctx: &Ctx, limit: &str, inner: &str, words: &[&str]) {
     let script =
@@ -121,7 +121,7 @@ fn a_user_namespace_at_its_limit(ctx: &Ctx) {
     );
 }
 
-/// User namespaces may be 33 deep, of which the host is the first; pid namespaces are not deeper either.
+/// User namespaces can be nested to 33 levels, including the host's; pid namespaces not deeper either.
 fn too_deep(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
     let mut args = vec!["run", "-r"];
@@ -170,10 +170,11 @@ fn a_refused_run_leaves_standard_output_alone(ctx: &Ctx) {
     assert_eq!(ctx.cmd("sh", ["-c", &script]).ok(), "before\n");
 }
 
-/// RLIMIT_NPROC: the fork of a stage fails, in the middle of everything.
+/// RLIMIT_NPROC: the fork of any stage may fail.
 fn processes_at_their_limit(ctx: &Ctx) {
     let mut refused = 0;
-    // The limit counts all processes of the user, so other tests count as well: some of these fail early, some late.
+    // The limit counts all processes of the user, including those of other tests. So some of these launches
+    // fail early and some late.
     for limit in 1..12 {
         let script = format!("ulimit -u {limit}; exec {} run -- echo it ran", ctx.bin.display());
         let done = ctx.cmd("bash", ["-c", &script]).done();

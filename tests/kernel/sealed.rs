@@ -1,9 +1,9 @@
 //! A hostile container tries to overwrite the program that joins its mount namespace (CVE-2019-5736).
 //!
-//! The container's /bin/sh begins with `#!/proc/self/exe`, so the kernel executes the program once more, in the container
-//! and with the container's own libgcc_s.so.1 (`hostile/library.c`). Its constructor keeps a descriptor of the program's
-//! file, and `hostile/attacker.c` tries to open that file for writing until the launcher is gone, and then once more. The
-//! program that is attacked is a copy in the test's folder.
+//! The container's /bin/sh begins with `#!/proc/self/exe`. So the kernel executes the program once more, in
+//! the container and with the container's own libgcc_s.so.1 (`hostile/library.c`). The library's constructor
+//! keeps a descriptor of the program's file. `hostile/attacker.c` tries to open that file for writing until
+//! some time after the launcher's end. The attacked program is a copy in the test's folder.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -43,7 +43,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_program_that_cannot_be_read_is_an_error, USER),
 ];
 
-/// The word by which this program becomes [`joiner`].
+/// The argument that makes this program run as [`joiner`].
 pub(crate) const JOINER: &str = "--joiner";
 
 /// How the joining program handles the copy.
@@ -51,7 +51,7 @@ const SEALED: &str = "sealed";
 const TRUSTING: &str = "trusting";
 const NEITHER: &str = "neither";
 
-/// A program that joins a container's namespaces through the library: `--joiner HOW PATHS COMMAND`.
+/// Joins a container's namespaces through the library: `--joiner HOW PATHS COMMAND`.
 pub(crate) fn joiner(args: &[String]) -> ExitCode {
     let [how, paths, command] = args else { panic!("--joiner HOW PATHS COMMAND") };
     if how == SEALED {
@@ -83,7 +83,7 @@ pub(crate) fn joiner(args: &[String]) -> ExitCode {
     }
 }
 
-/// A container that attacks whatever program executes its /bin/sh.
+/// A container that attacks the program that executes its /bin/sh.
 struct Hostile<'c> {
     ctx: &'c Ctx,
     root: PathBuf,
@@ -92,7 +92,7 @@ struct Hostile<'c> {
 }
 
 impl<'c> Hostile<'c> {
-    /// With all that `program` needs to be executed in there.
+    /// Starts a container that has every file that `program` needs for its exec there.
     fn new(ctx: &'c Ctx, program: &Path) -> Self {
         ctx.needs("gcc");
         ctx.needs("ldd");
@@ -118,7 +118,7 @@ impl<'c> Hostile<'c> {
             }
         }
         let Some(library) = replaced else { ctx.skip("needs a program that loads libgcc_s.so.1") };
-        // The real one stays, under another name: the program's symbols are found there.
+        // The real library is kept under another name, so that the program finds its symbols there.
         let real = library.with_file_name("libreal_gcc_s.so.1");
         let shared = ["-shared", "-fPIC"].map(str::to_owned);
         let soname = |name: &str| format!("-Wl,-soname,{name}");
@@ -146,18 +146,19 @@ impl<'c> Hostile<'c> {
         Self { ctx, root, live, pid }
     }
 
-    /// The kinds that it has, and that are joined.
+    /// The kinds of namespaces that the container has. They are joined.
     fn kinds(&self) -> &'static [&'static str] {
         if self.ctx.root() { &["mnt", "pid"] } else { &["user", "mnt", "pid"] }
     }
 
-    /// For the list of a message.
+    /// Returns the namespaces as the list of a message.
     fn paths(&self) -> String {
         let path = |kind: &&str| format!("{kind}:/proc/{}/ns/{kind}", self.pid);
         self.kinds().iter().map(path).collect::<Vec<_>>().join(",")
     }
 
-    /// Lets the container attack `program`, which `launch` starts and waits for. Returns the attacker's report.
+    /// Lets the container attack `program`, which `launch` starts and waits for. Returns the attacker's
+    /// report.
     #[track_caller]
     fn attack(&self, program: &Victim, launch: impl FnOnce()) -> Attack {
         let (gone, report) = (self.root.join("gone"), self.root.join("report"));
@@ -167,7 +168,7 @@ impl<'c> Hostile<'c> {
             }
         }
         launch();
-        // Nothing of ours executes the program any more.
+        // No process of the launch executes the program any more.
         fs::write(&gone, "").unwrap();
         until("the attacker's report", || report.exists());
         let text = fs::read_to_string(&report).unwrap();
@@ -195,7 +196,7 @@ impl<'c> Hostile<'c> {
     }
 }
 
-/// Paths of the shared libraries that a program loads, and of the loader.
+/// Returns the paths of the shared libraries that a program loads, and of the loader.
 fn libraries(ctx: &Ctx, program: &Path) -> Vec<PathBuf> {
     let text = ctx.cmd("ldd", [program]).ok();
     let words = text.split_whitespace().filter(|word| word.starts_with('/'));
@@ -207,15 +208,15 @@ struct Attack {
     text: String,
     /// The container executed the host's own file, not a copy.
     own_file: bool,
-    /// In how many ways the host's file was opened for writing.
+    /// The number of ways in which the host's file was opened for writing.
     opened: u32,
-    /// How many writes succeeded, to whatever file was executed.
+    /// The number of writes that succeeded, to the host's file or to a copy.
     written: u32,
-    /// Tries after the launcher's end.
+    /// The number of tries after the launcher's end.
     tries: u32,
 }
 
-/// A program that is attacked: a copy, so that nothing is lost.
+/// The program that is attacked: a copy, so that the original is not overwritten.
 struct Victim {
     path: PathBuf,
     dev: u64,
@@ -243,21 +244,21 @@ impl Victim {
         fs::read(&self.path).unwrap() == self.content && Self::changed(&self.path) == self.changed
     }
 
-    /// The attack ran, in a copy, and came to nothing.
+    /// Checks that the attack ran against a copy and that no write succeeded.
     #[track_caller]
     fn withstood(&self, attack: &Attack) {
         assert_eq!(attack.written, 0, "{}", attack.text);
         self.is_out_of_reach(attack);
     }
 
-    /// The attack ran, in a copy, to which it may have written.
+    /// Checks that the attack ran against a copy, which it may have overwritten.
     #[track_caller]
     fn is_out_of_reach(&self, attack: &Attack) {
         assert!(!attack.own_file && attack.opened == 0, "{}", attack.text);
         assert!(self.is_intact(), "{}", attack.text);
     }
 
-    /// The same attack succeeds.
+    /// Checks that the attack overwrote the program.
     #[track_caller]
     fn fell_to(&self, attack: &Attack) {
         assert!(attack.own_file && attack.opened > 0 && attack.written > 0, "{}", attack.text);
@@ -269,7 +270,7 @@ fn me() -> PathBuf {
     std::env::current_exe().unwrap()
 }
 
-/// The files of the container that are our program, in one way and in the other.
+/// The files of the container that lead to our program: a script and a symbolic link.
 const SHELLS: [&str; 2] = ["/bin/sh", "/bin/link"];
 
 fn enter_does_not_expose_the_program(ctx: &Ctx) {
@@ -314,7 +315,7 @@ fn a_joining_program_of_the_library_is_not_exposed(ctx: &Ctx) {
     hostile.end();
 }
 
-/// The control: the same container overwrites a program that makes no copy, so the tests above can fail.
+/// The control: the same container overwrites a program that makes no copy. So the tests above can fail.
 fn without_the_copy_the_program_is_overwritten(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &me(), "victim");
     let hostile = Hostile::new(ctx, &victim.path);
@@ -332,7 +333,8 @@ fn an_unsealed_program_may_not_join(ctx: &Ctx) {
     hostile.end();
 }
 
-/// Starts `nsexec init -- /bin/sh` from this file, as a Go runtime would: with a message, until all stages have ended.
+/// Starts `nsexec init -- /bin/sh` from this file, as a Go runtime would: sends a message, and waits until
+/// all stages have ended.
 fn drop_in(ctx: &Ctx, program: &Path, hostile: &Hostile<'_>) {
     let paths = hostile.paths();
     let paths = NsPaths::parse(paths.as_bytes(), NsSet::ALL).unwrap();
@@ -362,7 +364,7 @@ fn drop_in(ctx: &Ctx, program: &Path, hostile: &Hostile<'_>) {
 fn a_drop_in_in_a_sealed_copy_is_not_exposed(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &ctx.bin, "victim");
     let hostile = Hostile::new(ctx, &victim.path);
-    // As runc's Go half does (libcontainer/exeseal), before it starts `runc init`.
+    // Like runc's Go half (libcontainer/exeseal) before it starts `runc init`.
     let copy =
         memfd_create("runc_cloned:/proc/self/exe", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
     let mut copy = fs::File::from(copy.unwrap());
@@ -375,7 +377,7 @@ fn a_drop_in_in_a_sealed_copy_is_not_exposed(ctx: &Ctx) {
     hostile.end();
 }
 
-/// The drop-in makes no copy in this dialect: its parent has to.
+/// The drop-in makes no copy in the dialect `v1_2`: its parent must make it.
 fn a_drop_in_without_a_copy_is_overwritten(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &ctx.bin, "victim");
     let hostile = Hostile::new(ctx, &victim.path);
@@ -383,7 +385,7 @@ fn a_drop_in_without_a_copy_is_overwritten(ctx: &Ctx) {
     hostile.end();
 }
 
-/// The kernel makes no file in memory here. The copy can have no seals, but no other exec finds it.
+/// memfd_create fails here. The copy cannot have seals, but has no name, so no later exec can run it.
 fn a_copy_in_a_directory_is_not_exposed_either(ctx: &Ctx) {
     ctx.needs("strace");
     let victim = Victim::copy_of(ctx, &ctx.bin, "victim");
@@ -391,7 +393,7 @@ fn a_copy_in_a_directory_is_not_exposed_either(ctx: &Ctx) {
     let temporary = ctx.file("temporary");
     fs::create_dir(&temporary).unwrap();
     let pid = hostile.pid.to_string();
-    // An old kernel or a filter; vm.memfd_noexec=2.
+    // ENOSYS: an old kernel or a filter. EACCES: vm.memfd_noexec=2.
     for errno in ["ENOSYS", "EACCES"] {
         let inject = format!("inject=memfd_create:error={errno}");
         let strace = ["-qq", "-o", "/dev/null", "-e", &inject, victim.path.to_str().unwrap()];
@@ -409,19 +411,20 @@ fn the_copy_changes_nothing_else(ctx: &Ctx) {
     let target = sleeper(ctx, &[]);
     let pid = target.command().to_string();
     let enter = |kinds: &str, script: &str| {
-        // Odd values, an ignored signal, a file mode mask. A joined mount namespace begins in its root directory.
+        // Unusual values, an ignored signal and a umask. The working directory is /, which is also the one
+        // after a joined mount namespace.
         let bin = ctx.bin.display();
         let outer = format!(
             "trap '' USR2; umask 27; cd /; exec {bin} enter -t {pid} {kinds} -- sh -c '{script}' a '' \"b c\""
         );
         ctx.cmd("env", ["-i", "PATH=/usr/bin:/bin", "ODD= a=b\n", "EMPTY=", "sh", "-c", &outer]).ok()
     };
-    // With the mount namespace there is a copy, and without it there is none.
+    // The first call joins the mount namespace and so runs from a copy. The second does neither.
     let script = "env -0 | tr \"\\\\0\" :; echo $# \"$0$1$2\"; umask; pwd; grep ^Sig /proc/self/status";
     let (copied, plain) = (enter("-a", script), enter("-U -p -n", script));
     assert!(copied.contains("ODD= a=b") && !copied.contains("SEALED"), "{copied}");
     assert_eq!(copied, plain);
-    // The launcher itself.
+    // The launcher itself runs from a copy.
     let args = ["enter", "-t", &pid, "-a", "--", "sh", "-c", "echo on; exec sleep 100"];
     let live = ctx.nsexec(args).start().says("on");
     let of_launcher = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", live.pid())).unwrap();
@@ -435,7 +438,7 @@ fn the_copy_changes_nothing_else(ctx: &Ctx) {
     target.end();
 }
 
-/// More than one string's limit: the copy's memory grows with them.
+/// The strings exceed the limit of a single string, so the memory for them must grow.
 fn many_arguments_are_handed_on(ctx: &Ctx) {
     let target = sleeper(ctx, &[]);
     let pid = target.command().to_string();
@@ -461,7 +464,7 @@ fn a_program_that_cannot_be_read_is_an_error(ctx: &Ctx) {
     fs::set_permissions(&secret.path, fs::Permissions::from_mode(0o111)).unwrap();
     let words = ["sealed copy", "/proc/self/exe: Permission denied", "readable"];
     ctx.cmd(&secret.path, ["enter", "-t", &pid, "-a", "--", "true"]).refused(1, &words);
-    // Without the mount namespace nothing is copied.
+    // Without the mount namespace the program makes no copy.
     ctx.cmd(&secret.path, ["enter", "-t", &pid, "-U", "--", "true"]).done().exits(0);
     target.end();
 }

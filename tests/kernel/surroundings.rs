@@ -1,5 +1,5 @@
-//! What a command finds besides its namespaces: score, signals, files, words. All of it as its caller had it, unless a
-//! flag says something else.
+//! The attributes of a command besides its namespaces: oom score, signals, files, arguments. All are
+//! inherited from the caller, unless a flag sets them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -37,7 +37,8 @@ fn a_higher_oom_score(ctx: &Ctx) {
 }
 
 fn a_lower_oom_score(ctx: &Ctx) {
-    // Below what we have takes CAP_SYS_RESOURCE, which not even every root has.
+    // A score below the inherited one needs CAP_SYS_RESOURCE, which root may lack, for example in a
+    // container.
     let may = ctx.cmd("sh", ["-c", "echo -1 > /proc/self/oom_score_adj"]).done().status.success();
     if may {
         assert_eq!(score(ctx, &["--oom-score-adj", "-500", "-u"]), -500);
@@ -56,7 +57,7 @@ fn no_oom_score_is_the_callers(ctx: &Ctx) {
     assert_eq!(ctx.cmd("sh", ["-c", &script]).ok(), "321\n");
 }
 
-/// Runs `nsexec ARGS…` out of a Python that did `before` to its signals.
+/// Runs `nsexec ARGS…` from Python code, after `before` has changed the signal state.
 fn after(ctx: &Ctx, before: &str, args: &[&str]) -> String {
     let mut words = vec![ctx.bin.to_str().unwrap(), "run"];
     if !ctx.root() {
@@ -75,7 +76,8 @@ fn status_line<'t>(text: &'t str, key: &str) -> &'t str {
 
 const SIGCHLD: u64 = 1 << 16;
 
-/// Without 32 and 33, which are glibc's own: its posix_spawn, by which we start, leaves them ignored.
+/// Returns the ignored signals, without 32 and 33. glibc reserves these, and its posix_spawn, which starts
+/// the program, leaves them ignored.
 fn ignored(text: &str) -> u64 {
     u64::from_str_radix(status_line(text, "SigIgn:"), 16).unwrap() & !(3 << 31)
 }
@@ -90,12 +92,13 @@ fn sigchld_ignored_by_the_caller(ctx: &Ctx) {
     }
 }
 
-/// With SIGCHLD ignored, nobody could wait for newuidmap (spec 4.2, 3). The tool's way is taken by the user only.
+/// With SIGCHLD ignored, a wait for newuidmap would fail with ECHILD (wait(2)). Only the ordinary user needs
+/// the tool.
 fn sigchld_ignored_and_a_mapping_tool(ctx: &Ctx) {
     let (first, _) = crate::kit::subordinate(ctx);
     let line = format!("1:{first}:5");
     let before = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)";
-    // No shell: that would take SIGCHLD back for itself.
+    // Without a shell, which would change the disposition of SIGCHLD.
     let args = ["run", "-r", "--map-users", &line, "--", "cat", "/proc/self/uid_map", "/proc/self/status"];
     let bin = ctx.bin.to_str().unwrap();
     let words = [&[bin], &args[..]].concat();
@@ -112,7 +115,7 @@ fn dispositions_are_the_callers(ctx: &Ctx) {
     );
     let set = |to: &str| format!("for s in {all}: signal.signal(s, signal.{to})");
     let text = after(ctx, &set("SIG_IGN"), &show);
-    // All but KILL and STOP. PIPE too, which Rust's runtime ignores in every program, whatever its caller did.
+    // All but KILL and STOP. Also SIGPIPE, although Rust's runtime ignores it in every program.
     assert_eq!(ignored(&text), 0xffff_fffe_7ffb_feff, "all are ignored");
     let text = after(ctx, &set("SIG_DFL"), &show);
     assert_eq!(ignored(&text), 0, "none is ignored");
@@ -161,10 +164,10 @@ fn input_output_and_errors(ctx: &Ctx) {
         ctx.nsexec(["run", "--", "sh", "-c", "cat; echo complaint >&2"]).input(b"from outside\0\xff").done();
     done.exits(0);
     assert_eq!((done.out.as_slice(), done.err.as_str()), (&b"from outside\0\xff"[..], "complaint\n"));
-    // Through pipes, and nobody holds them open afterwards.
+    // Through pipes, which no process holds open afterwards.
     let script = format!("seq 20000 | {} run -- sort -n | tail -n 1", ctx.bin.display());
     assert_eq!(ctx.cmd("sh", ["-c", &script]).ok(), "20000\n");
-    // The reader goes early: the command gets SIGPIPE, as it would without us.
+    // The reader exits early: the command gets SIGPIPE, as it would without nsexec.
     let script = format!("{{ {} run -r -- yes; echo $? >&2; }} | head -n 1", ctx.bin.display());
     let done = ctx.cmd("sh", ["-c", &script]).done();
     assert_eq!((done.text().as_str(), done.err.as_str()), ("y\n", "141\n"));
@@ -178,7 +181,7 @@ fn further_descriptors(ctx: &Ctx) {
     assert_eq!(ctx.cmd("sh", ["-c", &script]).ok(), "through seven\nthrough seven\nnine\n");
 }
 
-/// The descriptors of a command are those that it would have without us.
+/// A command has the same descriptors as without nsexec.
 fn no_descriptor_of_ours(ctx: &Ctx) {
     let ours = ctx.cmd("ls", ["/proc/self/fd"]).ok();
     for flags in [&[][..], &["-r"], &["-r", "-T", "--boottime", "5", "-m"]] {
@@ -187,7 +190,7 @@ fn no_descriptor_of_ours(ctx: &Ctx) {
     }
     let live = crate::joins::sleeper(ctx, &["-r"]);
     let pid = live.command().to_string();
-    // The caller's stay with the caller there; 3 is ls's own.
+    // `enter` passes only descriptors 0 to 2 on; 3 belongs to ls.
     assert_eq!(ctx.nsexec(["enter", "-t", &pid, "-a", "--", "ls", "/proc/self/fd"]).ok(), "0\n1\n2\n3\n");
     assert_eq!(
         ctx.nsexec(["enter", "-t", &pid, "-a", "--fd", "all", "--", "ls", "/proc/self/fd"]).ok(),
@@ -214,7 +217,7 @@ fn a_name_is_searched_in_the_path(ctx: &Ctx) {
     let path = format!("/nonexistent:{}:{}:/bin", first.display(), second.display());
     let run = || ctx.nsexec(["run", "--", "tool"]).env("PATH", &path).ok();
     assert_eq!(run(), format!("{}/tool\n", first.display()));
-    // What cannot be executed is passed over, as by execvp(3).
+    // A file that cannot be executed is skipped, as by execvp(3).
     fs::set_permissions(first.join("tool"), PermissionsExt::from_mode(0o644)).unwrap();
     assert_eq!(run(), format!("{}/tool\n", second.display()));
     let mut cmd = ctx.nsexec(["run", "--", "./tool"]);
@@ -222,7 +225,7 @@ fn a_name_is_searched_in_the_path(ctx: &Ctx) {
     assert_eq!(cmd.ok(), "./tool\n");
 }
 
-/// Descriptors 0 to 2 that are closed must not be taken for our own pipes.
+/// The launcher's pipes must not get the numbers of closed descriptors 0 to 2.
 fn a_closed_standard_input(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let done = ctx.cmd("sh", ["-c", &format!("exec {bin} run -- sh -c 'echo ran' <&-")]).done();

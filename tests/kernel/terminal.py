@@ -1,6 +1,6 @@
-"""Somebody at a terminal: starts programs at a pty of their own, types, reads, waits; never for longer than LIMIT.
+"""Simulates a user at a terminal: starts programs on a pty, types, reads, and waits for LIMIT at most.
 
-`terminal.py NSEXEC SCENARIO`: exit status 0 if all was as it should be.
+`terminal.py NSEXEC SCENARIO`: exits with status 0 if the scenario passed.
 """
 
 import fcntl
@@ -19,12 +19,13 @@ PYTHON = "/usr/bin/python3"
 
 
 class Terminal:
-    """A pty, and the leader of its session."""
+    """A pty, and the program that leads its session."""
 
     def __init__(self, *argv):
         self.seen = b""
         self.mark = 0
-        # What is typed from now on must reach the program: not Python's handler, nor a terminal without a session.
+        # Waits until the child has reset its signals: from now on typed keys must reach the program, not
+        # Python's handler, and the terminal must have its session.
         ready, go = os.pipe()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -40,7 +41,7 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def read(self, seconds):
-        """One piece of what was printed; false if there was none, or all have left the terminal."""
+        """Reads one piece of output. Returns false without output, or if every process has closed the terminal."""
         if not select.select([self.fd], [], [], seconds)[0]:
             return False
         try:
@@ -51,7 +52,7 @@ class Terminal:
         return bool(piece)
 
     def expect(self, *words):
-        """Waits until these came, one after the other, behind what was expected before."""
+        """Waits for these words in the output, in this order, after the word that was expected before."""
         end = time.monotonic() + LIMIT
         for word in words:
             while (at := self.seen.find(word.encode(), self.mark)) < 0:
@@ -61,15 +62,17 @@ class Terminal:
             self.mark = at + len(word)
 
     def runs(self, name):
-        """Waits until a process of this name is somewhere below the leader. A shell in front of it would be no help: dash
-        catches SIGINT until its own exec, and there a Ctrl-C is lost."""
+        """Waits until a descendant of the leader has this name.
+
+        Output of a shell that then executes the program would be too early a sign: dash catches SIGINT until its
+        exec, which discards a pending Ctrl-C."""
         end = time.monotonic() + LIMIT
         while name not in names(self.pid):
             assert time.monotonic() < end, f"no {name}: {self.seen!r}"
             self.read(0.01)
 
     def status(self):
-        """The exit status of the leader, as a shell has it."""
+        """Returns the exit status of the leader, as a shell reports it."""
         end = time.monotonic() + LIMIT
         while True:
             self.read(0.01)
@@ -86,7 +89,7 @@ class Terminal:
 
 
 def names(pid):
-    """What all the processes below this one are called."""
+    """Returns the names of all descendants of this process."""
     try:
         pids = open(f"/proc/{pid}/task/{pid}/children").read().split()
         return {open(f"/proc/{child}/comm").read().strip() for child in pids}.union(*map(names, pids))
@@ -100,7 +103,7 @@ def same(a, b, terminal=None):
 
 
 def shell():
-    """An interactive shell, which has jobs."""
+    """Starts an interactive shell, which has job control."""
     terminal = Terminal("bash", "--norc", "--noprofile", "--noediting", "-i")
     terminal.type("PS1='ready'\"> \"; set +o history; export LC_ALL=C\n")
     terminal.expect("ready> ")
@@ -197,7 +200,8 @@ def suspend_and_foreground():
 
 def suspend_in_the_background_and_end():
     terminal = shell()
-    # No child: in the middle of a vfork, a Ctrl-Z would stop that one, and its parent would wait for it unstoppably.
+    # A program without children: a Ctrl-Z during a vfork would stop the child, and the parent's wait for it
+    # cannot be stopped.
     script = "import sys, time; print(sys.argv[1], flush=True); time.sleep(0.5); print(*sys.argv[2:]); sys.exit(9)"
     terminal.type(f"{NSEXEC} run -- {PYTHON} -I -S -c '{script}' o''n do''ne\n")
     terminal.expect("\non\r")
@@ -284,7 +288,7 @@ def the_terminal_ends_a_command_that_is_stopped():
 
 
 def state(pid):
-    """The state of a process: a letter."""
+    """Returns the letter of a process's state."""
     return open(f"/proc/{pid}/stat").read().rpartition(") ")[2][0]
 
 
@@ -315,7 +319,7 @@ def a_background_job_that_reads_is_stopped():
         terminal = shell()
         terminal.type(f"{NSEXEC} run {' '.join(place)} -- sh -c 'read line; echo got $line' &\n")
         terminal.expect("ready> ")
-        # The shell says so at its next prompt.
+        # The shell reports the stop at its next prompt.
         end = time.monotonic() + LIMIT
         while b"Stopped" not in terminal.seen[terminal.mark:]:
             assert time.monotonic() < end, f"it was not stopped: {terminal.seen!r}"
@@ -373,7 +377,7 @@ time.sleep(10)
 
 
 def apart(*words):
-    """A command with a session of its own, and a child in its process group; both are ready."""
+    """Starts a command with a session of its own and a child in its process group. Waits until both are ready."""
     terminal = Terminal(NSEXEC, "run", *words, "--new-session", "--", PYTHON, "-I", "-S", "-c", APART)
     end = time.monotonic() + LIMIT
     while not (b"inner on" in terminal.seen and b"outer on" in terminal.seen):
@@ -404,7 +408,7 @@ def a_change_of_size_reaches_the_whole_group_of_another_session():
 
 
 def states(pid):
-    """Name and state of all the processes below this one."""
+    """Returns name and state of all descendants of this process."""
     found = []
     for child in open(f"/proc/{pid}/task/{pid}/children").read().split():
         name, state = open(f"/proc/{child}/stat").read().split("(", 1)[1].rsplit(") ", 1)

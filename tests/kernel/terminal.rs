@@ -1,4 +1,4 @@
-//! At a terminal: `terminal.py` types, and looks at what comes back. Each scenario is a function there.
+//! Tests at a terminal. `terminal.py` types, and checks the output. Each scenario is a function there.
 
 use crate::harness::{BOTH, Test, test};
 use crate::kit::{Ctx, PYTHON};

@@ -1,4 +1,4 @@
-//! Commands that run, and commands that do not.
+//! Launches that succeed, and launches that fail.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -41,17 +41,18 @@ pub(crate) const CASES: &[Case] = &[
     ("a_panic_in_a_stage_stays_there", a_panic_in_a_stage_stays_there),
 ];
 
-/// As `nsexec run` is: in the caller's session, nothing mounted, nothing killed.
+/// The policy of `nsexec run`: in the caller's session, without mounts, without a parent-death signal for the
+/// command.
 pub(crate) fn policy() -> Policy {
     Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) }
 }
 
-/// A launcher that unshares nothing.
+/// Returns a launcher that creates no namespace.
 pub(crate) fn plain() -> Launcher {
     Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), policy()).unwrap()
 }
 
-/// A launcher for every kind of namespace, in which the caller is root, with a fresh /proc.
+/// Returns a launcher that creates every kind of namespace, with the caller as root and a fresh /proc.
 pub(crate) fn everything(kill_child: bool) -> Launcher {
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = Bootstrap::new(NsSet::ALL.flags()).with_uid_map(map).with_gid_map(map);
@@ -66,14 +67,14 @@ pub(crate) fn everything(kill_child: bool) -> Launcher {
     Launcher::new(&bootstrap, policy).unwrap()
 }
 
-/// Runs `f`, and sees that no descriptor and no child is left.
+/// Runs `f`, and checks that it leaves no descriptor and no child.
 pub(crate) fn leaves_nothing<T>(f: impl FnOnce() -> T) -> T {
     let descriptors = || {
         let mut links: Vec<PathBuf> = fs::read_dir("/proc/self/fd")
             .unwrap()
             .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
             .collect();
-        // glibc's malloc looks there in threads of its own accord.
+        // glibc's malloc opens this file by itself if a program has threads.
         links.retain(|link| link.as_os_str() != "/proc/sys/vm/overcommit_memory");
         links.sort();
         links
@@ -81,12 +82,12 @@ pub(crate) fn leaves_nothing<T>(f: impl FnOnce() -> T) -> T {
     let before = descriptors();
     let result = f();
     assert_eq!(descriptors(), before, "descriptors");
-    // At once: whatever f has started, it has reaped.
+    // Without patience: `f` must have reaped its own children.
     nobody_left(Duration::ZERO).unwrap();
     result
 }
 
-/// A folder that is gone afterwards.
+/// A folder that is removed when this is dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -110,7 +111,7 @@ impl Drop for Folder {
     }
 }
 
-/// Runs a shell script, and gives what it wrote to the file that it knows as `$1`.
+/// Runs a shell script. Returns the text that it wrote to standard output, which is the file `$1`.
 pub(crate) fn output(launcher: &mut Launcher, script: &str) -> String {
     let folder = Folder::new();
     let path = folder.file("out", 0o666, "");
@@ -139,16 +140,16 @@ fn nothing_unshared() {
     assert_eq!(exit_code(status), 128 + 34);
     let mut launcher = plain();
     launcher.env_clear().env("A", "b").env("PATH", "/usr/bin:/bin");
-    // sh adds PWD and the like.
+    // sh adds variables like PWD.
     assert!(output(&mut launcher, "env").lines().any(|line| line == "A=b"));
     assert!(!output(&mut launcher, "env").contains("CARGO"));
 }
 
-/// A file that is close-on-exec is passed on if it is named, and then nothing else is.
+/// A named descriptor is passed on even if it is close-on-exec. Then no other descriptor is passed on.
 fn named_descriptors() {
     let (named, other) = (fs::File::open("/dev/null").unwrap(), fs::File::open("/dev/zero").unwrap());
     let fd = |file: &fs::File| Fd(file.as_raw_fd());
-    // SAFETY: a duplicate by number, which is not close-on-exec.
+    // SAFETY: `dup` returns a new descriptor, which is not close-on-exec.
     let inherited = unsafe { OwnedFd::from_raw_fd(libc::dup(other.as_raw_fd())) };
     let script = format!(
         "for n in {} {} {}; do readlink /proc/self/fd/$n || echo none; done",
@@ -156,7 +157,7 @@ fn named_descriptors() {
         fd(&other).0,
         inherited.as_raw_fd()
     );
-    // readlink(1) has the descriptors of the shell.
+    // readlink(1) inherits the descriptors of the shell.
     assert_eq!(output(&mut plain(), &script), "none\nnone\n/dev/zero\n");
     assert_eq!(output(plain().pass_descriptor(fd(&named)), &script), "/dev/null\nnone\nnone\n");
     let mut launcher = Launcher::new(
@@ -165,7 +166,7 @@ fn named_descriptors() {
     )
     .unwrap();
     assert_eq!(output(&mut launcher, &script), "none\nnone\nnone\n");
-    // A number that our own pipes would get is refused too.
+    // The launcher's own pipes would get this number. It is refused all the same.
     let number = fd(&other);
     drop(other);
     let text = format!("descriptor {} cannot be passed on: it is not open", number.0);
@@ -205,7 +206,7 @@ fn all_kinds() {
         let outside = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
         assert_ne!(outside.to_str(), Some(*inside), "{kind}");
     }
-    // 3 is ls's own. What the runner was given without close-on-exec may be more, but it is not ours.
+    // Descriptor 3 belongs to ls. The runner may have inherited more without close-on-exec.
     let ours = fs::read_dir("/proc/self/fd").unwrap().count();
     assert!(lines[9..].len() <= ours, "{:?}", &lines[9..]);
 }
@@ -233,7 +234,8 @@ fn a_command_that_cannot_run() {
     let (text, code) = failure(plain().command(&plain_file, [""; 0]));
     assert_eq!((text, code), (format!("failed to execute {}: Permission denied", plain_file.display()), 126));
     assert_eq!(failure(plain().command("/", [""; 0])).1, 126);
-    // A refused file is remembered, and the search goes on: first without, then with, a good one behind it.
+    // The search continues after a file that cannot be executed. First no executable file follows, then one
+    // does.
     let mut launcher = plain();
     launcher.env("PATH", format!("/nonexistent:{}:/empty", folder.0.display()));
     assert_eq!(failure(launcher.command("plain", [""; 0])).1, 126);
@@ -263,7 +265,8 @@ fn a_join_that_fails() {
 }
 
 fn a_refused_mount() {
-    // A user namespace alone: its root has no privilege over the mounts, which are the caller's.
+    // Only a user namespace: its root has no privilege over the mounts, which belong to the caller's user
+    // namespace.
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
     let mut launcher = Launcher::new(&bootstrap, Policy { mount_proc: true, ..policy() }).unwrap();
@@ -293,7 +296,7 @@ fn a_record_taker_may_launch() {
     let (send, receive) = std::sync::mpsc::channel();
     let mut launcher = everything(false);
     launcher.level(Level::Debug).on_record(move |_| {
-        // Would wait for itself, if the launch were not over.
+        // If the launch were not over, this launch would wait for itself.
         send.send(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success()).unwrap();
     });
     assert!(leaves_nothing(|| launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap()).success());
@@ -309,7 +312,7 @@ fn a_record_taker_that_panics() {
         let spawn = std::panic::AssertUnwindSafe(|| launcher.command("sleep", ["1000"]).spawn());
         assert!(std::panic::catch_unwind(spawn).is_err());
     });
-    // The command is gone, and the next launch is not blocked.
+    // The command is reaped, and the next launch is not blocked.
     nobody_left(Duration::ZERO).unwrap();
     assert!(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
 }
@@ -325,7 +328,7 @@ fn a_strangers_child_is_left_alone() {
     nobody_left(Duration::ZERO).unwrap();
 }
 
-/// Launches a sleep, says its pid, and stays.
+/// Launches a sleep, prints its pid, and does not end.
 pub(crate) fn sleep_helper(words: &[String]) {
     let child: Child = everything(words[0] == "kill").command("sleep", ["1000"]).spawn().unwrap();
     println!("{}", child.pid());
@@ -341,7 +344,7 @@ fn kill_child() {
         let pid = nix::unistd::Pid::from_raw(line.trim().parse().unwrap());
         launcher.kill().unwrap();
         launcher.wait().unwrap();
-        // We are the subreaper: the command is ours now.
+        // This process is the subreaper, so the command is its child now.
         if survives {
             assert!(nobody_left(Duration::from_millis(100)).is_err());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -394,7 +397,7 @@ fn two_threads_launch() {
 }
 
 fn a_large_message() {
-    // Longer than a socket buffer takes at once, and nothing that anybody needs to write.
+    // The message is longer than one write to a socket buffer. The paths are never used.
     let path = std::ffi::CString::new(format!("/{}", "x".repeat(60_000))).unwrap();
     let lines: String = (0..340).map(|id| format!("{id} {id} 1\n")).collect();
     let lines = std::ffi::CString::new(lines).unwrap();
@@ -409,7 +412,7 @@ fn a_large_message() {
     assert_eq!(out.trim(), "340");
 }
 
-/// Panics at the call that gives a stage its name.
+/// A sink that panics at the call that sets the name of a stage.
 struct Panics(&'static str);
 
 impl Sink for Panics {
@@ -418,7 +421,7 @@ impl Sink for Panics {
     }
 }
 
-/// A recorder that panics in a stage must not unwind into a copy of what the launcher's caller does.
+/// A panic of a recorder in a stage must not unwind into a copy of the stack frames of the launcher's caller.
 fn a_panic_in_a_stage_stays_there() {
     let us = std::process::id();
     for (name, stage) in [("0:PARENT", "stage-0"), ("1:CHILD", "stage-1"), ("2:INIT", "stage-2")] {
@@ -430,7 +433,7 @@ fn a_panic_in_a_stage_stays_there() {
             })
         });
         if std::process::id() != us {
-            // A copy of the test: whoever waits for it sees that.
+            // This is a copy of the test; the launcher sees the abort.
             std::process::abort();
         }
         let text = spawned.unwrap();

@@ -1,8 +1,9 @@
-//! Stage 1 is killed at random moments of an ordinary user's start, 6,000 times: the launcher names its death, and not what
-//! the kernel refused because of it.
+//! Stage 1 is killed 6,000 times at random moments of an unprivileged launch. The launcher must report this
+//! death, not an error of the kernel that follows from it.
 //!
-//! A process that exits gives up its memory first, by which its files in /proc become root's, and closes its sockets later
-//! (do_exit(): exit_mm, exit_files). Stage 0, which writes the maps, meets that moment.
+//! A process that exits first releases its memory, and from then on its files in /proc belong to root. It
+//! closes its sockets later (do_exit(): exit_mm, exit_files). Stage 0 writes the maps, and may do so between
+//! the two.
 
 use std::time::{Duration, Instant};
 
@@ -19,14 +20,14 @@ use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 use crate::Case;
 
 pub(crate) const CASES: &[Case] = &[
-    // In pieces, so that each ends in time on a busy machine.
+    // Split, so that each case ends within the time limit on a busy machine.
     ("stage_1_is_killed_while_its_maps_are_written_1", stage_1_is_killed_while_its_maps_are_written),
     ("stage_1_is_killed_while_its_maps_are_written_2", stage_1_is_killed_while_its_maps_are_written),
     ("stage_1_is_killed_while_its_offsets_are_written_1", stage_1_is_killed_while_its_offsets_are_written),
     ("stage_1_is_killed_while_its_offsets_are_written_2", stage_1_is_killed_while_its_offsets_are_written),
 ];
 
-/// In all cases together.
+/// The number of kills in all cases together.
 const KILLS: usize = 6000;
 
 fn stage_1_is_killed_while_its_maps_are_written() {
@@ -39,13 +40,13 @@ fn stage_1_is_killed_while_its_offsets_are_written() {
     killed_at_random(Bootstrap::new(flags).with_timens_offsets(offsets), KILLS / 4);
 }
 
-/// A user without privilege. No account has this number.
+/// An unprivileged user id that no account has.
 const UID: u32 = 64_321;
 
-/// Longer than it takes a process that was killed to exit.
+/// More time than a killed process needs to exit.
 const EXIT: Duration = Duration::from_micros(300);
 
-/// xorshift64.
+/// A random number generator (xorshift64).
 struct Dice(u64);
 
 impl Dice {
@@ -57,9 +58,10 @@ impl Dice {
     }
 }
 
-/// Kills stage 1 after one of the calls of stage 0, which goes on a moment later: at any point of the exit.
+/// Kills stage 1 after one of the calls of stage 0. Stage 0 then pauses, so that its next call meets any
+/// point of the exit.
 ///
-/// A sink is copied with everything else when its process forks, so that each process counts for itself.
+/// A fork copies the sink, so each process counts its own calls.
 struct Killer {
     depth: usize,
     lines: u64,
@@ -83,7 +85,8 @@ impl Sink for Killer {
         }
         self.lines += 1;
         if let (Some(pid), true) = (self.stage_1, self.lines == self.after) {
-            // Not reaped: the launcher waits for the pid line, which comes after the last of these calls.
+            // The pid is not used again: the launcher reaps stage 1 only after the pid line, which comes
+            // after the last of these calls.
             kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
             let killed = Instant::now();
             while killed.elapsed() < self.pause {
@@ -93,7 +96,8 @@ impl Sink for Killer {
     }
 }
 
-/// Becomes an ordinary user for good, whose own files in /proc are its own.
+/// Drops all privileges of this process. It stays dumpable, so that its files in /proc belong to the
+/// unprivileged user.
 fn become_ordinary() {
     // SAFETY: calls with numbers, in a process with one thread.
     unsafe {
@@ -139,9 +143,10 @@ fn killed_at_random(bootstrap: Bootstrap<'_>, kills: usize) {
     assert_eq!((named, wrong), (kills, Vec::new()));
 }
 
-/// How many calls stage 0 makes from the birth of stage 1 up to the last one before the pid of stage 2 arrives.
+/// Returns how many calls stage 0 makes after the clone of stage 1, up to the last one before the pid of
+/// stage 2 arrives.
 fn calls_up_to_the_pid(bootstrap: &Bootstrap<'_>, policy: Policy) -> u64 {
-    /// Counts in memory that the processes share.
+    /// A sink that counts in memory that the processes share.
     struct Counter(Killer, *mut u64);
 
     impl Sink for Counter {
@@ -149,7 +154,7 @@ fn calls_up_to_the_pid(bootstrap: &Bootstrap<'_>, policy: Policy) -> u64 {
             self.0.line(line);
             let announced = matches!(&line.reply, Reply::Data(data) if data.0 == [0x42, 0, 0, 0]);
             if (self.0.depth, announced) == (1, true) {
-                // SAFETY: the page below, which is never unmapped.
+                // SAFETY: the page is mapped below and never unmapped.
                 unsafe { self.1.write(self.0.lines) };
             }
         }
@@ -169,9 +174,10 @@ fn calls_up_to_the_pid(bootstrap: &Bootstrap<'_>, policy: Policy) -> u64 {
     let mut child =
         launcher.command("true", [""; 0]).spawn_through(|sys| Recorder::new(sys, counter)).unwrap();
     assert!(child.wait().unwrap().success());
-    // SAFETY: as above; its writer has ended.
+    // SAFETY: the page is still mapped, and its only writer has ended.
     let calls = unsafe { page.cast::<u64>().read() };
     assert!(calls > 10, "{calls}");
-    // The pid of stage 2 is announced: from there on its own end is a part of the story.
+    // The last call is omitted: with it stage 0 receives the pid of stage 2, and from then on stage 1 may
+    // end.
     calls - 1
 }

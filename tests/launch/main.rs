@@ -1,7 +1,8 @@
-//! The launcher on the real kernel, as root: every case in a process of its own, which may leave nothing behind.
+//! Tests of the launcher on the real kernel, as root. Each case runs in a process of its own, which must
+//! leave nothing behind.
 //!
-//! Run without arguments, this program is the runner: a subreaper that starts itself once for each case and then looks
-//! whether a process is left. `launch WORD` runs the cases whose name contains the word.
+//! Without arguments this program is the runner: a subreaper that starts itself once for each case and then
+//! checks that no process is left. `launch WORD` runs the cases whose name contains the word.
 
 mod cases;
 mod kills;
@@ -26,7 +27,7 @@ static MEMORY: memory::Refusing = memory::Refusing;
 
 use runner::LIMIT;
 
-/// A case: it fails by a panic.
+/// The name and the function of a case. A case fails by a panic.
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
@@ -112,7 +113,8 @@ fn run_one(name: &str) -> Option<String> {
     left
 }
 
-/// Ends what a failed case has left, so that the next one begins with nobody. The death of one may give us another.
+/// Kills the processes that a failed case has left. Repeats this, because the death of a process may make its
+/// children ours.
 fn break_left_overs() {
     let deadline = Instant::now() + LIMIT;
     while nobody_left(Duration::from_millis(10)).is_err() && Instant::now() < deadline {
@@ -122,16 +124,16 @@ fn break_left_overs() {
     }
 }
 
-/// Our children, orphans of the case among them.
+/// Returns our children, including orphans of the case.
 fn our_children() -> Vec<i32> {
     let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Reaps orphans until there is no child, of any kind.
+/// Reaps orphans until this process has no child of any kind.
 ///
 /// # Errors
-/// Who is left at the end of that time.
+/// The processes that are left when `patience` is over.
 pub(crate) fn nobody_left(patience: Duration) -> Result<(), String> {
     let deadline = Instant::now() + patience;
     loop {
@@ -151,7 +153,7 @@ pub(crate) fn nobody_left(patience: Duration) -> Result<(), String> {
     }
 }
 
-/// This program again, as a helper of a case.
+/// Returns a command that runs this program as a helper of a case.
 pub(crate) fn helper(words: &[&str]) -> Command {
     let mut command = Command::new(current_exe().unwrap());
     command.arg("--helper").args(words).stdout(Stdio::piped());

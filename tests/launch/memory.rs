@@ -1,4 +1,4 @@
-//! A launcher that lacks memory: this program's allocator refuses one large piece on request.
+//! Launches without enough memory: this program's allocator refuses one large allocation on request.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};
@@ -12,13 +12,13 @@ use crate::cases::{leaves_nothing, policy};
 
 pub(crate) const CASES: &[Case] = &[("each_large_buffer_may_lack_memory", each_large_buffer_may_lack_memory)];
 
-/// From this size on, a piece of memory is large.
+/// The size in bytes from which an allocation is large.
 const LARGE: usize = 50_000;
 
-/// How many large pieces are given before one is refused; negative: all are given.
+/// The number of large allocations that succeed before one is refused. Negative: none is refused.
 static BEFORE_REFUSAL: AtomicIsize = AtomicIsize::new(-1);
 
-/// The system's allocator, but for the one piece.
+/// The system's allocator, except for the refused allocation.
 #[derive(Debug)]
 pub(crate) struct Refusing;
 
@@ -30,10 +30,10 @@ impl Refusing {
     }
 }
 
-// SAFETY: the system's allocator, which also may have no memory.
+// SAFETY: passes every call on to the system's allocator, or returns null, as an allocator may.
 unsafe impl GlobalAlloc for Refusing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract of `alloc`.
         if Self::refuses(layout.size()) { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
     }
 
@@ -41,21 +41,22 @@ unsafe impl GlobalAlloc for Refusing {
         if Self::refuses(size) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract of `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// Every large piece is refused once: the message's, its copy's, stage 0's, and the texts' of the command.
+/// Refuses each large allocation once: those of the message, of its copy, of stage 0's buffer, and of the
+/// command's strings.
 fn each_large_buffer_may_lack_memory() {
     let path = std::ffi::CString::new(format!("/{}", "x".repeat(60_000))).unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_uidmap_path(&path).with_gidmap_path(&path);
-    // The files to try are a larger text than the variable.
+    // The candidate files are a longer text than the variable.
     let search = format!("/usr/bin:/bin{}", ":y".repeat(20_000));
     let mut texts = Vec::new();
     for before in 0.. {

@@ -1,4 +1,4 @@
-//! Signals: what the command begins with, and a supervised command.
+//! The signal state of the command, and the supervision of a command.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -39,8 +39,9 @@ fn the_command_begins_with_the_callers_signals() {
     mask.thread_block().unwrap();
     dispose(Signal::SIGHUP, SigHandler::SigIgn);
     dispose(Signal::SIGUSR1, SigHandler::Handler(nothing));
-    // SIGUSR2 is 12, SIGHUP is 1. Neither SIGPIPE, which Rust's runtime ignores, nor a handler is left.
-    // The libc's own two real-time signals may be ignored by whoever runs the tests.
+    // SIGUSR2 is 12, SIGHUP is 1. SIGPIPE, which Rust's runtime ignores, is not ignored, and no handler is
+    // left. The mask omits the real-time signals: the caller of the tests may ignore the two that the libc
+    // uses.
     let want = ["0000000000000800", "0000000000000001", "0000000000000000"];
     for mut launcher in [plain(), everything(false)] {
         let status = leaves_nothing(|| output(&mut launcher, "exec cat /proc/self/status"));
@@ -50,7 +51,7 @@ fn the_command_begins_with_the_callers_signals() {
         });
         assert_eq!(sets, want);
     }
-    // Nothing of it has changed for us.
+    // The signal state of the launcher has not changed.
     let ours = std::fs::read_to_string("/proc/self/status").unwrap();
     assert!(ours.contains("SigBlk:\t0000000000000800\n") && ours.contains("0001001\nSigCgt:"));
 }
@@ -59,7 +60,7 @@ fn sigchld_ignored() {
     dispose(Signal::SIGCHLD, SigHandler::SigIgn);
     for _ in 0..5 {
         let mut child = everything(false).command("sleep", ["0.01"]).spawn().unwrap();
-        // The kernel reaps it, and nobody is told how it ended.
+        // The kernel reaps the command, and its status is lost.
         assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
         let error = leaves_nothing(|| everything(false).command("/no/such", [""; 0]).spawn().unwrap_err());
         assert_eq!(error.exit_code(), 127);
@@ -74,7 +75,7 @@ fn sigchld_ignored_and_supervised() {
     launcher.signals(signals.original());
     let mut child = launcher.command("sh", ["-c", "exit 3"]).spawn().unwrap();
     assert_eq!(supervise(&mut child, &signals).unwrap(), 3);
-    // 17 is ignored again, and nothing of what we block is blocked. (A shell would change both.)
+    // SIGCHLD (17) is ignored again, and no signal is blocked. (A shell would change both.)
     for pattern in ["^SigIgn:\t[0-9a-f]{11}[13579bdf]", "^SigBlk:\t0{16}$"] {
         let mut child = launcher.command("grep", ["-Eq", pattern, "/proc/self/status"]).spawn().unwrap();
         assert_eq!(exit_code(child.wait().unwrap()), 0, "{pattern}");
@@ -99,7 +100,7 @@ fn a_signalfd_without_a_descriptor_is_named() {
     let first = "failed to create the signalfd for signals that end a launch: Too many open files";
     let second = "failed to create the signalfd for signals to the command: Too many open files";
     assert_eq!([refused(0), refused(1)], [first, second]);
-    // Nothing is left of what failed.
+    // The failed calls have left the mask unchanged.
     assert_eq!(SigSet::thread_get_mask().unwrap(), SigSet::empty());
     limit(next + 2);
     drop(Signals::take().unwrap());
@@ -114,10 +115,10 @@ pub(crate) fn supervise_helper(words: &[String]) {
     std::process::exit(status);
 }
 
-/// A supervisor whose command has said its first line.
+/// Starts a supervisor, and waits for the first line of its command.
 fn supervised(kind: &str, script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
-    // A process group of its own, as a shell's job: one whose parents are all in other sessions, as under CI, is an
-    // orphan, in which the kernel lets nobody be stopped by SIGTSTP (setpgid(2)).
+    // In a process group of its own, like a shell's job. Otherwise the group may be orphaned, as under CI:
+    // all its parents are in other sessions. In an orphaned group the kernel discards SIGTSTP (setpgid(2)).
     let mut supervisor = helper(&["supervise", kind, script]).process_group(0).spawn().unwrap();
     let mut reader = BufReader::new(supervisor.stdout.take().unwrap());
     let mut line = String::new();
@@ -161,25 +162,26 @@ fn a_supervised_command_ends() {
     for kind in ["init", "plain"] {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
             let (supervisor, _reader) = supervised(kind, "ulimit -c 0; echo; exec sleep 1000");
-            // A shell catches SIGINT. One that is sent to it and meets the sleep is lost, as process 1 loses them.
+            // A shell catches SIGINT until it executes the sleep. If a SIGINT arrives after this exec but was
+            // forwarded before it, the kernel discards it: process 1 has no handler any more.
             becomes(command_of(&supervisor), "comm", "sleep");
             send(&supervisor, signal);
             ends_with(supervisor, 128 + signal as i32);
         }
-        // What it ignores is left alone, and it ends by itself.
+        // A signal that the command ignores is not replaced by SIGKILL. The command ends by itself.
         let (supervisor, _reader) = supervised(kind, "trap '' TERM; echo; sleep 0.2; exit 4");
         send(&supervisor, Signal::SIGTERM);
         ends_with(supervisor, 4);
     }
 }
 
-/// The pid of the command.
+/// Returns the pid of the command.
 fn command_of(supervisor: &Child) -> i32 {
     let pid = supervisor.id();
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().trim().parse().unwrap()
 }
 
-/// The name of a process, the letter of its state, or whether it has blocked SIGTSTP.
+/// Returns a fact about a process: its name, the letter of its state, or whether it has blocked SIGTSTP.
 fn fact(pid: i32, which: &str) -> String {
     if which == "SIGTSTP" {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -205,7 +207,7 @@ fn a_supervised_command_stops_and_goes_on() {
         let (supervisor, _reader) = supervised(kind, "echo; exec sleep 1000");
         let (outer, inner) = (i32::try_from(supervisor.id()).unwrap(), command_of(&supervisor));
         becomes(inner, "comm", "sleep");
-        // Until it supervises, it stops alone, as its stages do.
+        // Before the supervision begins, SIGTSTP stops the launcher by its default disposition.
         becomes(outer, "SIGTSTP", "blocked");
         for _ in 0..3 {
             send(&supervisor, Signal::SIGTSTP);

@@ -1,4 +1,4 @@
-//! Sudden death of each of the four processes after each of its system calls, on the real kernel.
+//! Kills each of the four processes after each of its system calls, on the real kernel.
 
 use std::io::Write;
 
@@ -17,9 +17,9 @@ pub(crate) const CASES: &[Case] = &[
     ("stage_2_dies", || a_stage_dies(3)),
 ];
 
-/// Ends a process after one of its calls: the launcher is depth 0, stage 0 is 1, and so on.
+/// Ends a process after one of its calls. The launcher has depth 0, stage 0 has depth 1, and so on.
 ///
-/// A sink is copied with everything else when its process forks, so each process counts for itself.
+/// A fork copies the sink, so each process counts its own calls.
 struct Death {
     depth: usize,
     lines: usize,
@@ -42,13 +42,13 @@ impl Sink for Death {
         if (self.depth, self.lines) == self.at {
             kill(nix::unistd::getpid(), Signal::SIGKILL).unwrap();
             // Process 1 of a pid namespace cannot send itself SIGKILL.
-            // SAFETY: nothing of this process is used any more.
+            // SAFETY: no code of this process runs after this call.
             unsafe { nix::libc::_exit(99) }
         }
     }
 }
 
-/// Dies as a launcher, if the line is not beyond its last.
+/// A launcher that kills itself after a line of its record, if it writes that many lines.
 pub(crate) fn die_helper(words: &[String]) {
     let line = words[0].parse().unwrap();
     let mut child = everything(true)
@@ -65,7 +65,7 @@ fn the_launcher_dies() {
         let output = helper(&["die", &line.to_string()]).output().unwrap();
         nobody_left(LIMIT).unwrap_or_else(|left| panic!("after line {line}: {left}"));
         if !output.stdout.is_empty() {
-            // As many as there are calls in the script.
+            // The script of the launcher makes more than 15 calls.
             assert!(line > 15, "{line}");
             return;
         }
@@ -87,7 +87,7 @@ fn a_stage_dies(depth: usize) {
                 assert!(line > 5, "{line}");
                 return;
             }
-            // Stage 2 was let go and did not get there.
+            // Stage 2 had the go byte, and died before its exec.
             Ok(status) => assert!(depth == 3 && (status == 137 || status == 99), "line {line}: {status}"),
             Err(LaunchError::Bootstrap(failure)) => {
                 let text = failure.to_string();

@@ -1,7 +1,8 @@
-//! Two threads launch at the same time, and the launcher is killed: the stages of both launches end.
+//! Two threads launch at the same time, and the launcher is killed: the stages of both launches must end.
 //!
-//! They would not if each launch's stages held the launcher's end of the other's init pipe: its death would be no end of
-//! file. Both launches are led to that moment: each makes its pipes before either forks.
+//! They would not end if the stages of each launch held the launcher's end of the other's init pipe: then the
+//! launcher's death would not be reported as an end of file. The test leads both launches to that moment:
+//! each creates its pipes before either forks.
 
 use std::io::{BufRead, BufReader, Write};
 use std::sync::{Condvar, Mutex};
@@ -22,10 +23,11 @@ pub(crate) const CASES: &[Case] = &[
     ("the_longest_limit_is_none", longest_limit),
 ];
 
-/// How long a launch waits for the other one to come as far. If launches are made one at a time, it never does.
+/// How long a launch waits for the other one to make the same progress. If launches run one at a time, the
+/// other never does.
 const MEETING: Duration = Duration::from_millis(100);
 
-/// What both launches have come to.
+/// The number of launches that have reached each point.
 #[derive(Default)]
 struct Progress {
     with_pipes: usize,
@@ -42,18 +44,19 @@ fn note(change: impl FnOnce(&mut Progress)) {
     CHANGED.notify_all();
 }
 
-/// Waits for the other launch, but not for ever.
+/// Waits for the other launch, for [`MEETING`] at most.
 fn meet(there: impl Fn(&Progress) -> bool) {
     let progress = PROGRESS.lock().unwrap();
     drop(CHANGED.wait_timeout_while(progress, MEETING, |progress| !there(progress)).unwrap());
 }
 
-/// Leads one launch, in the launcher's thread: to the other one, and then to the call after which it is held for ever.
+/// Controls one launch, in the launcher's thread. The launch waits for the other one at each common point,
+/// and stops for ever after call number `hold_at`.
 struct Led {
     second: bool,
     in_stage: bool,
     forked: bool,
-    /// Calls after the fork.
+    /// The number of calls after the fork.
     calls: usize,
     hold_at: usize,
 }
@@ -72,7 +75,8 @@ impl Sink for Led {
                 note(|progress| progress.with_pipes += 1);
                 meet(|progress| progress.with_pipes == 2);
                 if self.second {
-                    // No thread is in the allocator while another one forks: a stage of a recorder allocates.
+                    // A recorder in a stage allocates memory. So no thread may be in the allocator while
+                    // another one forks.
                     meet(|progress| progress.forked == 1);
                 }
             }
@@ -93,8 +97,8 @@ impl Sink for Led {
     }
 }
 
-/// Launches from two threads, says that both are held after this call (or one, where the other does not come so far) or
-/// that both are over, and stays.
+/// Launches from two threads. Prints `held` if a launch stopped after this call (both, unless the other one
+/// does not get that far), or `over` if both have ended. Then the process waits for ever.
 pub(crate) fn together_helper(words: &[String]) {
     let hold_at: usize = words[0].parse().unwrap();
     for second in [false, true] {
@@ -110,7 +114,7 @@ pub(crate) fn together_helper(words: &[String]) {
     let progress = PROGRESS.lock().unwrap();
     let progress = CHANGED.wait_while(progress, |progress| progress.held + progress.over == 0).unwrap();
     let all = |progress: &mut Progress| progress.held + progress.over < 2;
-    // Longer than the other launch waits anywhere.
+    // Longer than all waits of the other launch.
     let (progress, _) = CHANGED.wait_timeout_while(progress, 4 * MEETING, all).unwrap();
     println!("{}", if progress.over == 2 { "over" } else { "held" });
     std::io::stdout().flush().unwrap();
@@ -120,7 +124,7 @@ pub(crate) fn together_helper(words: &[String]) {
     }
 }
 
-/// A launch that never goes on after it has made its first pipe.
+/// A launch that stops for ever after it has created its first pipe.
 struct Held;
 
 impl Sink for Held {
@@ -143,7 +147,7 @@ fn limit_covers_the_wait() {
     assert_eq!(error, LaunchError::TimedOut);
 }
 
-/// Stops stage 0 as soon as it is there.
+/// Stops stage 0 right after the fork.
 struct Stopping;
 
 impl Sink for Stopping {
@@ -176,7 +180,7 @@ fn a_launcher_that_dies_in_two_launches() {
         BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
         launcher.kill().unwrap();
         launcher.wait().unwrap();
-        // We are the subreaper: a stage that stays is our child.
+        // This process is the subreaper, so a stage that is left is its child.
         nobody_left(LIMIT).unwrap_or_else(|left| panic!("held after call {hold_at}: {left}"));
         if line == "over\n" {
             assert!(hold_at > 5, "{hold_at}");

@@ -1,9 +1,10 @@
-//! A stopped process does not block the end of a launch: `nsexec run` and `nsexec enter` on the real kernel. One run for each
-//! system call of each process: the process is stopped (SIGSTOP) after that call.
+//! A stopped process does not block the end of a launch: `nsexec run` and `nsexec enter` on the real kernel.
+//! One run for each system call of each process: the process is stopped (SIGSTOP) after that call.
 //!
-//! A tracer (ptrace(2)) steps the launch to the chosen call, stops the process there, and detaches from all processes. Then the
-//! launcher gets SIGTERM, or SIGKILL. Afterwards no process may be left, and after SIGTERM the launcher must have written one
-//! line with the reason. `NSEXEC_STOPS=N` tests every Nth call only.
+//! A tracer (ptrace(2)) steps the launch to the chosen call, stops the process there, and detaches from all
+//! processes. Then the launcher gets SIGTERM, or SIGKILL. Afterwards no process may be left, and after
+//! SIGTERM the launcher must have written one line with the reason. `NSEXEC_STOPS=N` tests every Nth call
+//! only.
 
 mod stepper;
 
@@ -82,8 +83,8 @@ fn main() -> ExitCode {
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Calls `test` in a new process, which has only the launch's processes as children; the container is a child of this process.
-/// Prints the complaints of `test`. Returns true without complaints.
+/// Calls `test` in a new process, which has only the launch's processes as children; the container is a child
+/// of this process. Prints the complaints of `test`. Returns true without complaints.
 #[allow(clippy::disallowed_methods, reason = "this program has one thread, and no handlers of a fork")]
 fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> bool {
     // SAFETY: this program has one thread.
@@ -110,7 +111,8 @@ fn subordinate_ids(place: &Place) {
     }
 }
 
-/// A copy of the program that every user may execute, and subordinate ids for [`USER`].
+/// The folder of the test: a copy of the program that every user may execute, and the file of subordinate
+/// ids. Also the container to enter.
 struct Place {
     folder: PathBuf,
     program: PathBuf,
@@ -134,7 +136,7 @@ impl Place {
         Self { folder, program, target }
     }
 
-    /// The first process of the container.
+    /// Returns the pid of the container's first process.
     fn target(&self) -> i32 {
         let pid = self.target.id();
         let path = format!("/proc/{pid}/task/{pid}/children");
@@ -156,7 +158,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // The end of its first process ends the container.
+        // The launcher's death ends the first process (--kill-child), and with it the container.
         let _ = self.target.kill();
         let _ = self.target.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -181,7 +183,8 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
     let mut held_up = 0_usize;
     for then in [Then::Terminate, Then::Kill] {
         for (process, count) in calls.iter().enumerate() {
-            // The last two calls of stage 2 lead to the command, which outlives the launcher without --kill-child.
+            // The last two calls of stage 2 lead to the command, which outlives the launcher without
+            // --kill-child.
             let outlives =
                 then == Then::Kill && process == calls.len() - 1 && !case.args.contains(&"--kill-child");
             let count = if outlives { count.saturating_sub(2) } else { *count };
@@ -211,7 +214,7 @@ fn run(case: &Case, place: &Place) -> Vec<String> {
     complaints
 }
 
-/// Returns the complaint about this outcome.
+/// Returns the complaint about this outcome, or `None` if the outcome is right.
 fn complaint(process: usize, then: Then, outcome: &Outcome) -> Option<String> {
     const LINE: &str = "nsexec: SIGTERM came before the command was started\n";
     if !outcome.left.is_empty() {

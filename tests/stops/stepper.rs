@@ -57,7 +57,8 @@ pub(crate) struct Launch {
 #[derive(Clone, Copy, Debug)]
 struct Process {
     pid: Pid,
-    /// The number of counted calls. The launcher's calls count from its first socketpair(2) on, with which the launch begins.
+    /// The number of counted calls. The launcher's calls count from its first socketpair(2) on, with which
+    /// the launch begins.
     calls: usize,
     counts: bool,
     in_call: bool,
@@ -74,7 +75,8 @@ impl Launch {
         tracer.processes.iter().map(|process| process.calls).collect()
     }
 
-    /// Runs the launch until the process has begun its call of this number, stops it there, and sends the launcher's signal.
+    /// Runs the launch until the process has begun its call of this number, stops it there, and sends the
+    /// launcher's signal.
     pub(crate) fn stopped_at(&self, process: usize, call: usize, then: Then) -> Outcome {
         let mut tracer = Tracer::start(self);
         tracer.walk(Some((process, call)));
@@ -134,7 +136,8 @@ impl Tracer {
                     | ptrace::Options::PTRACE_O_TRACEVFORK
                     | ptrace::Options::PTRACE_O_TRACEEXEC
                     | ptrace::Options::PTRACE_O_EXITKILL;
-                // Not PTRACE_TRACEME: with an unprivileged tracer a set-user-id tool would not change its user id.
+                // Not PTRACE_TRACEME: with an unprivileged tracer a set-user-id tool would not change its
+                // user id.
                 ptrace::seize(child, options).expect("a tracee");
                 nix::unistd::write(&go, b".").expect("the word to go");
                 drop((wait, go));
@@ -155,8 +158,8 @@ impl Tracer {
         self.processes.push(process);
     }
 
-    /// Runs until all processes have ended, or the chosen process has begun the chosen call. Then detaches from all, and stops
-    /// the chosen process.
+    /// Runs until all processes have ended, or the chosen process has begun the chosen call. Then detaches
+    /// from all, and stops the chosen process.
     fn walk(&mut self, until: Option<(usize, usize)>) {
         // wait4(2) may report a child before its parent's event, which identifies the child.
         let mut early: BTreeMap<i32, Pid> = BTreeMap::new();
@@ -195,7 +198,8 @@ impl Tracer {
                 }
                 WaitStatus::PtraceEvent(_, _, event) => {
                     if event == nix::libc::PTRACE_EVENT_EXEC {
-                        // The launcher's exec is that of its sealed copy; the call ends only now.
+                        // The launcher itself executes its sealed copy, whose calls count. The stop at the
+                        // end of the execve call follows.
                         self.processes[at].foreign = at != 0 && !is_mapping_tool(pid);
                     } else if let Ok(child) = ptrace::getevent(pid) {
                         let child = Pid::from_raw(i32::try_from(child).expect("a pid"));
@@ -222,8 +226,8 @@ impl Tracer {
         }
     }
 
-    /// Detaches from all processes; from `at`, which is in a call, with SIGSTOP. A running process must be stopped before the
-    /// detach.
+    /// Detaches from all processes; from `at`, which is in a call, with SIGSTOP. A running process must be
+    /// stopped before the detach.
     fn let_go(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
         let meant = self.processes[at].pid;
         ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
@@ -238,7 +242,7 @@ impl Tracer {
     }
 
     fn detach_running(&mut self, pid: Pid) {
-        // The process is in a ptrace stop, or will be.
+        // The process is in a ptrace stop, or PTRACE_INTERRUPT leads it to one.
         if ptrace::detach(pid, None).is_ok() || ptrace::interrupt(pid).is_err() {
             return;
         }
@@ -333,7 +337,8 @@ impl Tracer {
     }
 }
 
-/// Returns our children: this program is the subreaper of the launch. The entered container is not part of the launch.
+/// Returns our children: this program is the subreaper of the launch. The entered container is not part of
+/// the launch.
 fn living() -> Vec<i32> {
     let me = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();

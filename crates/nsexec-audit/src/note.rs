@@ -1,8 +1,9 @@
-//! A launch as a note in its record: what the replies do not say, so that the same code can be run on them elsewhere.
+//! A launch as a note in its recording. The note holds the inputs that the recorded replies do not contain,
+//! so that the same code can run on these replies elsewhere.
 //!
-//! The note is one JSON object, with a version of its own. It holds the message, the policy, the log level, the signals
-//! and the command as it was prepared. Of the environment it holds the names, unless the values are asked for: people
-//! keep their secrets there. Arguments stay, as everybody sees them in ps(1).
+//! The note is one JSON object, with a version of its own. It holds the message, the policy, the log level,
+//! the signals and the prepared command. Of the environment it holds the names only, unless the values are
+//! asked for, because values may be secrets. Arguments are included: every user can read them with ps(1).
 
 use core::fmt;
 
@@ -19,32 +20,32 @@ use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::Fd;
 
-/// Goes up with each change that an older reader would misunderstand.
+/// The version of the note. It increases with each change that an older reader would misinterpret.
 pub const NOTE_VERSION: u32 = 1;
 
-/// The values of an environment in a record.
+/// How much of the environment a note holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Values {
     /// Names alone, each with `=…`.
     #[default]
     LeftOut,
-    /// Everything.
+    /// Names and values.
     Whole,
 }
 
-/// Why a text is no note of a launch.
+/// The reason why a text is not a note of a launch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum NoteError {
-    /// It is not the JSON that it should be.
+    /// The text is not JSON of the expected form.
     Json(String),
-    /// Another version wrote it.
+    /// The note has this version, which the program does not read.
     Version(u32),
-    /// The message in it is none.
+    /// The bootstrap message in the note is malformed.
     Message(String),
     /// The command has no name, or one of its strings contains a NUL byte.
     Command,
-    /// There is no memory for its strings.
+    /// Not enough memory for the strings of the note.
     NoMemory,
 }
 
@@ -86,14 +87,14 @@ pub fn write(launch: &Prepared, values: Values) -> String {
         },
         candidates: whole(candidates),
     };
-    // Numbers, strings and lists have no way to fail.
+    // Numbers, strings and lists always serialise.
     serde_json::to_string(&note).unwrap_or_default()
 }
 
 /// Returns the launch of a note.
 ///
 /// # Errors
-/// What is wrong with the note.
+/// The reason why the text is not a note of a launch.
 pub fn read(text: &str) -> Result<Prepared, NoteError> {
     let json = |error: serde_json::Error| NoteError::Json(error.to_string());
     let Version { version } = serde_json::from_str(text).map_err(json)?;
@@ -153,15 +154,15 @@ struct Note {
     policy: Policy,
     level: Level,
     signals: ChildSignals,
-    /// The descriptor that ends a launch: its poll is in the record.
+    /// The descriptor of an interrupt: the launcher's polls of it are in the recording.
     interrupt: Option<Fd>,
-    /// The descriptor of the time limit: its poll is in the record.
+    /// The descriptor of the time limit: the launcher's polls of it are in the recording.
     #[serde(default)]
     timer: Option<Fd>,
-    /// The descriptors that the command gets. Absent in the notes of 0.1.
+    /// The descriptors that the command gets. Absent in notes of version 0.1 of nsexec.
     #[serde(default)]
     named: Vec<Fd>,
-    // Not in the notes of older programs, which asked for no copy.
+    // Absent in notes of older programs, which did not check for a copy.
     #[serde(default)]
     marked_copy: bool,
     argv: Vec<Bytes>,

@@ -1,5 +1,6 @@
-//! The guard of one test: a subreaper, so that whatever the test leaves becomes its child; a mount namespace of its
-//! own whose mounts are all shared, so that whatever the program mounts without making it private first shows up here.
+//! The guard of one test. It is a subreaper, so processes that the test leaves become its children. It has a
+//! mount namespace of its own whose mounts are all shared. So a mount by the program without private
+//! propagation appears here.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -17,10 +18,12 @@ use nix::unistd::{Pid, geteuid};
 use super::{PidFd, children, me};
 use crate::runner::{LIMIT, default_signals};
 
-/// `--guard UID GID drop|keep COMMAND…`: exits with the command's status if nothing is left, else with 1.
+/// Runs `--guard UID GID drop|keep COMMAND…`. Exits with the command's status if the command has left
+/// nothing, otherwise with 1.
 pub(super) fn main(args: &[String], deadline: Duration) -> ExitCode {
     let [uid, gid, drop, program, rest @ ..] = args else { panic!("--guard UID GID drop|keep COMMAND…") };
-    // The harness's mask and what its caller ignores would go on to all below us.
+    // Otherwise the test would inherit the harness's signal mask, and the signals that the harness's caller
+    // ignores.
     default_signals();
     if geteuid().is_root() {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace for the guard");
@@ -67,7 +70,7 @@ pub(super) fn main(args: &[String], deadline: Duration) -> ExitCode {
     }
 }
 
-/// Ends and reaps a process that the test has left, which is a child of ours by now.
+/// Kills and reaps a process that the test has left, now a child of the guard.
 fn end(pid: i32) {
     let word = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let status = word("status");
@@ -83,8 +86,8 @@ fn end(pid: i32) {
     waitid(Id::PIDFd(fd.fd().as_fd()), WaitPidFlag::WEXITED).expect("reap a child");
 }
 
-/// The mounts that we see: our own copy, so whatever changes was changed from here. An ordinary user's guard has none, but
-/// nor can that user change ours.
+/// Returns the mounts of this process. The guard of root has its own mount namespace, so every change comes
+/// from the test. An ordinary user's guard shares the caller's, in which that user cannot mount.
 fn mounts() -> Vec<String> {
     if !geteuid().is_root() {
         return Vec::new();

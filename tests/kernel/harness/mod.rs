@@ -1,5 +1,6 @@
-//! Who runs the tests. This program is three: the harness, which starts one guard for each test; the guard, a
-//! subreaper that starts the test with a deadline and afterwards looks for what it left; the test.
+//! The harness. This program has three roles: the harness starts one guard for each test; the guard is a
+//! subreaper that starts the test with a deadline and then checks what the test has left; the third role is
+//! the test itself.
 
 mod guard;
 mod pidfd;
@@ -23,7 +24,7 @@ pub(crate) use user::Ordinary;
 use crate::kit::Ctx;
 use crate::runner::{self, TEST_LIMIT};
 
-/// As whom a test runs.
+/// The user that a test runs as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Who {
     /// Uid 0 of the machine.
@@ -53,7 +54,7 @@ pub(crate) struct Test {
     pub(crate) run: fn(&Ctx),
 }
 
-/// A line of a module's table of tests.
+/// Defines an entry in a module's table of tests.
 macro_rules! test {
     ($name:ident, $who:expr) => {
         $crate::harness::Test {
@@ -72,10 +73,10 @@ impl Test {
     }
 }
 
-/// The exit status with which a test says that it was skipped; the reason is its output.
+/// The exit status of a skipped test; its output is the reason.
 pub(crate) const SKIPPED: i32 = 77;
 
-/// Whether a signal asked us to come to an end.
+/// True after a signal has asked the harness to end.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 enum Verdict {
@@ -84,7 +85,7 @@ enum Verdict {
     Skipped(String),
 }
 
-/// The three programs.
+/// Runs the role that the arguments select.
 pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
     let cases: Vec<(&Test, Who)> = modules
         .iter()
@@ -99,7 +100,7 @@ pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
     }
 }
 
-/// The test itself: this process is nothing else. A panic is a failure.
+/// Runs one test in this process. A panic is a failure.
 fn one(cases: &[(&Test, Who)], args: &[String]) -> ExitCode {
     let [name, bin, dir] = args else { panic!("--one NAME BIN DIR") };
     let (test, who) = cases.iter().find(|(test, who)| test.name(*who) == *name).expect("no such test");
@@ -114,7 +115,7 @@ fn count_fds() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// What the command line asks for; the flags of libtest that make sense here, so that fingers know them.
+/// The options of the command line: the flags of libtest that make sense here.
 #[derive(Default)]
 struct Wanted {
     words: Vec<String>,
@@ -204,7 +205,7 @@ impl Wanted {
     }
 }
 
-/// INT and TERM let the tests that run come to their end, so that all is cleared away.
+/// After INT or TERM the running tests may finish, so that everything is removed.
 fn stop_by_signal() {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     signals.thread_block().expect("block INT and TERM");
@@ -224,7 +225,7 @@ impl Verdict {
     }
 }
 
-/// One line for a test, and its output if it failed.
+/// Prints one line for a test, and its output if it failed.
 fn report(name: &str, verdict: &Verdict, took: Duration) {
     let milliseconds = took.as_millis();
     match verdict {
@@ -236,7 +237,8 @@ fn report(name: &str, verdict: &Verdict, took: Duration) {
     }
 }
 
-/// Where the program's copy lies, enterable for everybody, and a folder for each test. Removed at the end.
+/// The folder of the run, which every user may enter: the program's copy, and a folder for each test. Removed
+/// at the end.
 struct Folder {
     path: PathBuf,
     bin: PathBuf,

@@ -1,4 +1,5 @@
-//! Processes by descriptors and by /proc: a pid that was waited for may be somebody else, a pidfd may not.
+//! Processes, by pidfd and by /proc. The pid of a reaped process may belong to another process; a pidfd
+//! always refers to the same one.
 
 use std::fs;
 use std::io;
@@ -12,20 +13,21 @@ use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::Pid;
 
-/// A process that stays the same one.
+/// A pidfd.
 #[derive(Debug)]
 pub(crate) struct PidFd(OwnedFd);
 
 impl PidFd {
     pub(crate) fn open(pid: i32) -> io::Result<Self> {
-        // SAFETY: one call, which changes nothing but that it makes a descriptor.
+        // SAFETY: one call, which only creates a descriptor.
         let opened = unsafe { LinuxSys::new() }.pidfd_open(Pid(pid));
         let fd = opened.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
-        // SAFETY: the kernel has just made this descriptor; no other owner exists.
+        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd.0) }))
     }
 
-    /// Waits until the process has ended, children and others alike; false if the time is over first.
+    /// Waits until the process has ended, whether it is a child or not. Returns false if `time` is over
+    /// first.
     pub(crate) fn ends_within(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {
@@ -45,12 +47,12 @@ impl PidFd {
     }
 }
 
-/// Our own pid.
+/// Returns our own pid.
 pub(crate) fn me() -> i32 {
     getpid().as_raw()
 }
 
-/// The children of a process that has one thread.
+/// Returns the children of a process that has one thread.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()

@@ -1,7 +1,9 @@
-//! The ordinary user `nsexec-test`: made once for all who test at the same time, removed by the last of them.
+//! The ordinary user `nsexec-test`: created once for all test runs at the same time, and removed by the last
+//! of them.
 //!
-//! The suite in tests/protocol has the same user by the same lock: who uses it holds LOCK, shared; who makes or removes it
-//! holds LOCK alone; MADE says that it was made for tests, and so may be removed.
+//! The suite in tests/protocol uses the same user and the same lock. A user of the account holds LOCK shared;
+//! a run that creates or removes the account holds LOCK exclusively. The file MADE marks the account as
+//! created by a test run, so that it may be removed.
 
 use std::fs::{self, File, OpenOptions};
 use std::process::Command;
@@ -12,7 +14,7 @@ use nix::unistd::{User, geteuid, getgid, getuid};
 const LOCK: &str = "/run/nsexec-test.lock";
 const MADE: &str = "/run/nsexec-test.made";
 const NAME: &str = "nsexec-test";
-/// Five digits each: then 340 lines of a map fit into one write.
+/// All ids have five digits, so that a map of 340 lines fits into one write.
 const SUBORDINATE: &str = "30000-95535";
 
 /// A user without privileges.
@@ -24,7 +26,8 @@ pub(crate) struct Ordinary {
 }
 
 impl Ordinary {
-    /// The user, or the reason why there is none. Whoever is not root is an ordinary user.
+    /// Returns the user, or the reason why there is none. Without root, the caller itself is the ordinary
+    /// user.
     pub(crate) fn provide() -> Result<Self, String> {
         if !geteuid().is_root() {
             return Ok(Self { uid: getuid().as_raw(), gid: getgid().as_raw(), used: None });
@@ -35,7 +38,7 @@ impl Ordinary {
             tool("useradd", new)?;
             fs::write(MADE, "user\n").map_err(|error| format!("{MADE}: {error}"))?;
         }
-        // Without them it is a user of ours that a killed run has left: to be removed as well.
+        // An account without subordinate ids was left by a killed run, so it is removed as well.
         if !has_subordinate_ids() {
             fs::write(MADE, "user\n").map_err(|error| format!("{MADE}: {error}"))?;
             tool("usermod", &format!("--add-subuids {SUBORDINATE} --add-subgids {SUBORDINATE}"))?;
@@ -49,12 +52,12 @@ impl Ordinary {
 impl Drop for Ordinary {
     fn drop(&mut self) {
         let Some(used) = self.used.take() else { return };
-        // Somebody else still needs it, and will clear up.
+        // Another run still uses the account, and will remove it.
         if used.relock(FlockArg::LockExclusiveNonblock).is_err() {
             return;
         }
         if fs::read_to_string(MADE).is_ok_and(|made| made.split_whitespace().any(|word| word == "user")) {
-            // Takes the user's lines in /etc/subuid and /etc/subgid with it.
+            // Also removes the user's lines in /etc/subuid and /etc/subgid.
             let gone =
                 tool("userdel", "").and_then(|()| fs::remove_file(MADE).map_err(|error| error.to_string()));
             gone.unwrap_or_else(|error| println!("the user {NAME} is left: {error}"));

