@@ -581,8 +581,7 @@ fn the_mask_is_the_libcs_mask(sys: &mut LinuxSys) {
     assert_eq!(sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY), Ok(SignalSet::EMPTY));
 }
 
-// -- attributes of a process
-// ------------------------------------------------------------------------------------
+// -- attributes of a process -------------------------------------------------------------------------------
 
 fn prctl_sets_name_dumpable_and_death_signal(sys: &mut LinuxSys) {
     sys.set_name(c"runc:[0:PARENT]").unwrap();

@@ -1,7 +1,9 @@
-"""The README's section "In a Go runtime", as a packager follows it: its commands in trees of runc's real sources.
+"""The README's section "In a Go runtime", as a packager follows it: its commands in trees of runc's real
+sources.
 
-Who this is: part of `run`, as root: the runc that was built starts a container. The commands are exactly the README's.
-They find this repository as ../nsexec. Only the path of the archive's folder is replaced.
+Runs as part of `run`, as root, since the runc that was built starts a container. The commands are exactly
+those of the README. They find this repository as ../nsexec. Only the path of the archive's directory is
+replaced.
 """
 
 import re
@@ -17,9 +19,9 @@ from modules import RUNC, Tree
 from packages import ROOT, WORK, Unavailable
 from runc import Runc
 
-# The README's folder for the archive.
+# The README's directory for the archive.
 ARCHIVE = "/usr/local/lib/nsexec"
-# Which row of its two tables is for which line of runtimes.LINES, and that line's build tag.
+# The row of the README's two tables for each line of runtimes.LINES, and that line's build tag.
 ROWS = {"debian12": "runc 1.1.0 to 1.1.15", "sid": "runc 1.2.0 to 1.4"}
 TAGS = {"debian12": "nsexec_v1_1", "sid": ""}
 # The file of bindings/go/runc that a tag selects: the compiler names it if the tag is wrong.
@@ -32,7 +34,7 @@ CHECKS = {
 
 
 class Readme:
-    """The commands of the section: `replace`, `module`, and by row the build commands of either recipe."""
+    """The commands of the section: `replace`, `module`, and the build commands of both recipes by row."""
 
     def __init__(self):
         text = (ROOT / "README.md").read_text()
@@ -43,12 +45,12 @@ class Readme:
 
 
 def builds(text):
-    """The first cell of a row, and the command in its last."""
+    """The first cell of each row, and the command in its last cell."""
     return dict(re.findall(r"^\| ([^|]+) \|.*\| `([^`]*go build[^`]*)` \|$", text, re.MULTILINE))
 
 
 def shell(tree, script, **environment):
-    """Runs the README's words in the tree. The one path that is another here is that of the archive."""
+    """Runs the README's commands in the tree, with the path of the archive replaced."""
     script = script.replace(ARCHIVE, shlex.quote(str(archive())))
     return subprocess.run(
         ["bash", "-euc", script], cwd=tree.folder, env=tree.environment(**environment), stdin=subprocess.DEVNULL,
@@ -62,7 +64,8 @@ def must(done):
     return done.stdout
 
 
-# Files of runc that also import the package. Debian's packages leave them out; these have the same names and imports.
+# Files of runc that also import the package. Debian's packages omit them; these have the same names and
+# imports.
 IMPORTERS = {
     "libcontainer/example_test.go": "libcontainer_test",
     "libcontainer/integration/init_test.go": "integration",
@@ -79,7 +82,8 @@ import (
 
 def prepared(line):
     """A fresh tree of that line, with this repository beside it."""
-    # One place for all recipes of a line: Go's cache holds cgo's files under the name of the folder where they were made.
+    # One place for all recipes of a line: Go's cache identifies cgo's files by the directory where they were
+    # made.
     work = WORK / "recipes" / line.name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -97,7 +101,7 @@ def export(command):
 
 
 def starts_a_container(line, tree):
-    """The binary in the tree holds our bootstrap, and runs a container to its end."""
+    """Checks that the binary in the tree holds our bootstrap, and runs a container to its end."""
     binary = tree.folder / "runc"
     runtimes.check_whose(binary, ours=True)
     with undo.Undo() as stack:
@@ -109,7 +113,7 @@ def starts_a_container(line, tree):
 
 
 def files(folder):
-    """All files below a folder with their bytes, and links with their targets."""
+    """All files below a directory with their bytes, and links with their targets."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -176,7 +180,7 @@ RECIPES = {"in place": in_place, "as a module": as_a_module}
 
 
 def suite(job, name):
-    """Either recipe with either line; `name`: how the cases' names begin."""
+    """Both recipes with both lines; `name`: the prefix of the cases' names."""
     for line_name, find in runtimes.LINES.items():
         wanted = {title: recipe for title, recipe in RECIPES.items() if job.wants(name, f"{line_name} {title}")}
         if not wanted:
@@ -193,7 +197,7 @@ def suite(job, name):
             except (AssertionError, RuntimeError) as error:
                 problem = str(error)
             finally:
-                # A tree with its modules is some 200 MB.
+                # A tree with its modules has some 200 MB.
                 shutil.rmtree(WORK / "recipes", ignore_errors=True)
             job.judge.check(f"{name} {line_name} {title}", problem)
 
