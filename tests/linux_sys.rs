@@ -111,7 +111,7 @@ fn fd_flags(fd: Fd) -> i32 {
     unsafe { libc::fcntl(fd.0, libc::F_GETFD) }
 }
 
-// -- descriptors -----------------------------------------------------------------------------------------------
+// -- descriptors -------------------------------------------------------------------------------------------
 
 fn a_socket_pair_carries_bytes_and_ends(sys: &mut LinuxSys) {
     let (one, other) = sys.socketpair().unwrap();
@@ -377,7 +377,7 @@ fn a_stream_socket_is_told_from_others(sys: &mut LinuxSys) {
     }
 }
 
-// -- processes -------------------------------------------------------------------------------------------------
+// -- processes ---------------------------------------------------------------------------------------------
 
 fn a_sibling_is_a_child_of_our_parent(sys: &mut LinuxSys) {
     // An intermediate process, so that the sibling is our child, and not the test runner's.
@@ -533,7 +533,7 @@ fn a_failed_exec_tells_why(sys: &mut LinuxSys) {
     assert_eq!(sys.execve(c"/", &none, &none), Errno::EACCES);
 }
 
-// -- signals ---------------------------------------------------------------------------------------------------
+// -- signals -----------------------------------------------------------------------------------------------
 
 extern "C" fn handler(_: libc::c_int) {}
 
@@ -655,7 +655,7 @@ fn init_refuses_a_process_with_two_threads(_: &mut LinuxSys) {
     assert_eq!(text, "FATAL: the process has 2 threads: call the bootstrap before any is started\n");
 }
 
-// -- the width of arguments --------------------------------------------------------------------------------------
+// -- the width of arguments --------------------------------------------------------------------------------
 
 /// How one argument of a system call must fill its register.
 #[derive(Clone, Copy, Debug)]

@@ -35,7 +35,9 @@ struct Rule {
 /// The id of the ordinary user. No account of the machine has it.
 const UID: u32 = 64_321;
 
-/// Returns the hidepid mode of this machine's /proc, found by trying: an ordinary user opens a file of root's process.
+/// Returns the hidepid mode of this machine's /proc.
+///
+/// Found by trial: an ordinary user opens a file of root's process.
 fn hidepid() -> HidePid {
     let waits = std::process::Command::new("sleep").arg("100").spawn();
     let mut waits = waits.expect("a process to look at");
@@ -198,7 +200,9 @@ fn on_this_machine(rule: &Rule) -> String {
     of_child(|writer| contract_process(rule, writer))
 }
 
-/// Runs `body` in a child process. Returns what it wrote; the child exits with the status that `body` returns.
+/// Runs `body` in a child process, and returns the text that it wrote.
+///
+/// The child exits with the status that `body` returns.
 #[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn of_child(body: impl FnOnce(&std::fs::File) -> i32) -> String {
     let mut pipe = [0; 2];

@@ -137,7 +137,7 @@ fn agree(our: &str, their: &str) -> bool {
     rest.is_empty()
 }
 
-// -- the inner run: makes the calls ----------------------------------------------------------------------------
+// -- the inner run: makes the calls ------------------------------------------------------------------------
 
 /// A sink in memory that all processes share.
 struct Shared {

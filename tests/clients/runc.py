@@ -169,7 +169,7 @@ class Runc:
     def _who(self):
         return {} if self.user is None else {"user": self.user.uid, "group": self.user.gid, "extra_groups": []}
 
-    # -- commands ---------------------------------------------------------------------------------------------------
+    # -- commands -------------------------------------------------------------------------------------------
 
     def argv(self, *words, debug=True):
         """`debug`: with a log file, so that standard error has only the container's output and runc's last
@@ -275,7 +275,7 @@ class Runc:
         """The lines of a field that was added."""
         return "\n".join(self.seen.fields[field])
 
-    # -- surroundings -----------------------------------------------------------------------------------------------
+    # -- surroundings ---------------------------------------------------------------------------------------
 
     def holder(self, *flags):
         """Starts a process with its own namespaces; returns its pid."""

@@ -48,8 +48,8 @@ fn add_pages(root: &Path, folder: &Path, into: &mut Vec<Page>) {
 
 /// Checks that a page does not refer to a chapter or an item of a page outside the repository.
 ///
-/// These pages are the specification, the evidence and the design that the project was written from. A reference
-/// may be wrapped: comment markers between two words are skipped.
+/// Such pages are the specification, the evidence and the design that the project was written from. Comment
+/// markers between two words are skipped, since a reference may be wrapped.
 pub(crate) fn references(page: &Page) -> Vec<String> {
     const OUTSIDE: &[&str] = &["spec", "specification", "evidence", "design"];
     let words: Vec<(usize, &str)> = page
@@ -75,7 +75,10 @@ pub(crate) fn references(page: &Page) -> Vec<String> {
     numbered.chain(paths).map(message).collect()
 }
 
-/// Checks that of 100 comment lines in Rust, Python and Markdown at most one has an idiom. Returns all idioms if not.
+/// Checks that at most one of 100 comment lines in Rust, Python and Markdown has an idiom.
+///
+/// Returns all idioms if there are more. These idioms make comments hard to read for newcomers; a low count alone
+/// does not make them easy.
 pub(crate) fn idioms(pages: &[Page]) -> Vec<String> {
     let mut lines = 0;
     let mut found = Vec::new();
@@ -93,7 +96,9 @@ pub(crate) fn idioms(pages: &[Page]) -> Vec<String> {
     found
 }
 
-/// Returns the comments of a page by line, with the numbers of the lines; none if it is not Rust, Python or Markdown.
+/// Returns the comment lines of a page, or their comments, with their numbers.
+///
+/// A page in Rust, Python or Markdown has comments; in Markdown all lines are comments.
 fn comment_lines(page: &Page) -> Vec<(usize, &str)> {
     let mut in_docstring = false;
     let mut comment = |line: &'_ str| -> Option<usize> {

@@ -129,7 +129,9 @@ pub(crate) fn documented_process(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// Returns true if a sentence begins with "Runs in" or "Runs as": at a paragraph's start, or after a full stop.
+/// Returns true if a sentence begins with "Runs in" or "Runs as".
+///
+/// A sentence begins at the start of a paragraph, or after a full stop.
 fn names_its_process(doc: &[&str]) -> bool {
     let mut before = "";
     let words = doc.iter().flat_map(|line| match line.trim() {
