@@ -163,7 +163,7 @@ fn each_rule(root: bool, hidepid: HidePid, counts: &mut Counts) {
     }
 }
 
-/// Returns the capabilities of this process.
+/// Returns the effective capabilities of this process.
 fn own_caps() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();

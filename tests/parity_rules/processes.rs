@@ -109,7 +109,7 @@ fn an_exec_brings_sigchld_back<S: Sys>(sys: &mut S) -> Said {
         Fork::Parent { child } => child,
     };
     sys.close(far).unwrap();
-    // The pipe is closed: the exec has happened.
+    // The read returns when the exec has closed the child's end.
     sys.read(near, &mut [0]).unwrap();
     Ok(words(&[waited(sys, child, WaitFor::Stages), waited(sys, child, WaitFor::Ordinary)]))
 }

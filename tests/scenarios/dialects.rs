@@ -14,7 +14,7 @@ use super::{Scenario, Way, encoded, flags, paths_of};
 const INIT: &[Way] = &[Way::Init];
 const EXEC: &[Way] = &[Way::Exec];
 
-/// All kinds but the user namespace and the time namespace, which runc supports from 1.2 on.
+/// All kinds without the user namespace, and without the time namespace, which came with runc 1.2.
 const SIX: [Kind; 6] = [Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Cgroup, Kind::Net];
 
 /// The dialects of the older lines.
