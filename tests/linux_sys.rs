@@ -1,7 +1,7 @@
-//! `LinuxSys` against the kernel of this machine, without privilege.
+//! `LinuxSys` against the kernel of this machine, without privileges.
 //!
-//! Each case is a process of its own with a single thread: this program, run again with the name of the case. So the
-//! cases may fork, change signal dispositions and mark descriptors.
+//! Each case runs in its own process with a single thread: this program, executed again with the name of the
+//! case. So a case may fork, change signal dispositions and mark descriptors.
 
 use std::collections::BTreeSet;
 use std::process::{Command, ExitCode};
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = CASES.iter().find(|(known, _)| *known == name).expect("a case of the list");
         runner::default_signals();
-        // SAFETY: the process has a single thread; the one case that starts more says what it does with them.
+        // SAFETY: the process has a single thread. The one case that starts a second thread documents it.
         case(&mut unsafe { LinuxSys::new() });
         return ExitCode::SUCCESS;
     }
@@ -90,13 +90,13 @@ fn run(name: &str) -> String {
     "FAILED, it hangs".into()
 }
 
-/// Ends a forked process without running what belongs to its parent.
+/// Ends a forked process without running the parent's cleanup.
 fn end(ok: bool) -> ! {
     // SAFETY: ends the process.
     unsafe { libc::_exit(if ok { 0 } else { 1 }) }
 }
 
-/// The child's verdict about itself.
+/// Runs `child` in the child, and checks in the parent that it succeeded.
 fn verdict(sys: &mut LinuxSys, fork: Fork, which: WaitFor, child: impl FnOnce(&mut LinuxSys) -> bool) {
     match fork {
         Fork::Child => end(child(sys)),
@@ -111,7 +111,7 @@ fn fd_flags(fd: Fd) -> i32 {
     unsafe { libc::fcntl(fd.0, libc::F_GETFD) }
 }
 
-// -- descriptors -----------------------------------------------------------------------------------------------
+// -- descriptors -------------------------------------------------------------------------------------------
 
 fn a_socket_pair_carries_bytes_and_ends(sys: &mut LinuxSys) {
     let (one, other) = sys.socketpair().unwrap();
@@ -156,7 +156,7 @@ fn a_descriptor_travels_with_a_byte(sys: &mut LinuxSys) {
     assert_eq!(fd_flags(fd), libc::FD_CLOEXEC);
     assert_eq!(sys.write(fd, b"through it"), Ok(10));
     assert_eq!(sys.read(read, &mut [0; 16]), Ok(10));
-    // A byte alone, and the end of the file.
+    // A byte without a descriptor, and the end of the file.
     assert_eq!(sys.send(one, b"x"), Ok(1));
     assert_eq!(sys.receive_fd(other), Ok(Received { byte: Some(b'x'), fd: None, truncated: false }));
     sys.close(one).unwrap();
@@ -167,22 +167,22 @@ fn a_descriptor_travels_with_a_byte(sys: &mut LinuxSys) {
 }
 
 fn a_second_descriptor_has_no_room(sys: &mut LinuxSys) {
-    /// A control message with two, as on every 64-bit machine.
+    /// A control message with two descriptors, as on every 64-bit machine.
     #[repr(C)]
     struct Two(usize, i32, i32, [i32; 2]);
     let (one, other) = sys.socketpair().unwrap();
     let mut two = Two(24, libc::SOL_SOCKET, libc::SCM_RIGHTS, [1, 2]);
     let mut byte = 0_u8;
     let mut iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    // SAFETY: a structure of numbers and pointers, for which zeroes are values.
+    // SAFETY: the structure has numbers and pointers only, for which zeroes are valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut iov, 1);
     (message.msg_control, message.msg_controllen) = ((&raw mut two).cast(), size_of::<Two>() as _);
-    // SAFETY: all that the message points to is on this stack.
+    // SAFETY: the message points to data on this stack only.
     assert_eq!(unsafe { libc::sendmsg(one.0, &raw const message, 0) }, 1);
     let received = sys.receive_fd(other).unwrap();
     assert!(received.truncated && received.fd.is_some());
-    // The kernel has closed the second: the next number is free.
+    // The kernel has closed the second descriptor: the next number is free.
     let next = sys.openat(Fd::CWD, c"/dev/null", OpenFlags::ReadOnly).unwrap();
     assert_eq!(received.fd.map(|fd| fd.0 + 1), Some(next.0));
 }
@@ -190,7 +190,7 @@ fn a_second_descriptor_has_no_room(sys: &mut LinuxSys) {
 fn a_copy_at_a_number_is_close_on_exec(sys: &mut LinuxSys) {
     let (read, write) = sys.pipe2().unwrap();
     let (one, other) = sys.socketpair().unwrap();
-    // What was there is closed.
+    // The previous file is closed.
     assert_eq!(sys.dup3(write, other), Ok(()));
     assert_eq!(fd_flags(other), libc::FD_CLOEXEC);
     assert_eq!(sys.read(one, &mut [0; 4]), Ok(0));
@@ -213,8 +213,9 @@ fn write_nowait_does_not_block(sys: &mut LinuxSys) {
     assert_eq!(sys.write_nowait(one, b"record\n"), Ok(7));
     assert_eq!(sys.read(other, &mut [0; 16]), Ok(7));
 
-    // A regular file: a buffered write has to be able to do without the disk. ext4 cannot (EOPNOTSUPP, seen on 6.18),
-    // xfs can or says EAGAIN, and some kernels say EINVAL. After each of these the core polls, and writes.
+    // A regular file supports RWF_NOWAIT only if a buffered write can avoid the disk. ext4 returns EOPNOTSUPP
+    // (seen on 6.18), xfs succeeds or returns EAGAIN, and some kernels return EINVAL. After each of these
+    // errors the core polls, and then writes.
     let path = std::env::temp_dir().join(format!("nsexec-nowait-{}", std::process::id()));
     let file = std::fs::File::create(&path).unwrap();
     std::fs::remove_file(path).unwrap();
@@ -232,7 +233,7 @@ fn a_plain_write_to_a_dead_peer_leaves_a_signal(sys: &mut LinuxSys) {
     assert_eq!(sys.sigtimedwait(SignalSet::PIPE), Err(Errno::EAGAIN));
     assert_eq!(sys.write_nowait(write, b"x"), Err(Errno::EPIPE));
     assert_eq!(sys.sigtimedwait(SignalSet::PIPE), Ok(Signal::PIPE));
-    // It is taken away: we live on without the mask.
+    // The pending signal is removed, so the process survives without the mask.
     assert_eq!(sys.sigprocmask(MaskHow::Set, before), Ok(SignalSet(before.0 | SignalSet::PIPE.0)));
 }
 
@@ -249,7 +250,7 @@ fn poll_tells_what_has_come(sys: &mut LinuxSys) {
 
 fn descriptors_are_marked_close_on_exec(sys: &mut LinuxSys) {
     let (one, other) = sys.pipe2().unwrap();
-    // SAFETY: duplicates by number; these have no flag.
+    // SAFETY: duplicates descriptors by number; the copies lack the flag.
     let bare = unsafe { [Fd(libc::dup(one.0)), Fd(libc::dup(other.0))] };
     assert_eq!([one, other, bare[0], bare[1]].map(fd_flags), [1, 1, 0, 0]);
     sys.set_cloexec(bare[0], true).unwrap();
@@ -285,7 +286,7 @@ fn the_directory_of_descriptors_is_listed(sys: &mut LinuxSys) {
         }
     }
     assert!(found.remove(".") && found.remove(".."));
-    // The descriptor of either listing is among the entries, and happens to be the same number.
+    // The descriptors of both listings are among the entries, and have the same number.
     assert_eq!(found, known);
     assert!(found.contains(&list.0.to_string()));
 }
@@ -323,7 +324,7 @@ fn opens_are_close_on_exec_and_as_asked(sys: &mut LinuxSys) {
     });
     let directory = libc::O_DIRECTORY;
     let expected = [libc::O_PATH | directory, libc::O_RDWR, libc::O_RDONLY, libc::O_NONBLOCK, directory];
-    // The kernel adds O_LARGEFILE on 64 bit: the one number on x86_64, the other on aarch64.
+    // On 64 bit the kernel adds O_LARGEFILE, whose value differs between x86_64 and aarch64.
     assert_eq!(modes.map(|mode| mode & !0o500_000), expected);
     assert_eq!(sys.openat(Fd::CWD, c"/nowhere", OpenFlags::ReadOnly), Err(Errno::ENOENT));
     assert_eq!(sys.openat(status, c"x", OpenFlags::ReadOnly), Err(Errno::ENOTDIR));
@@ -348,7 +349,7 @@ fn below_proc_nothing_crosses_a_mount(sys: &mut LinuxSys) {
     let mut text = [0; 64];
     let len = sys.read(stat, &mut text).unwrap();
     assert!(text[..len].starts_with(format!("{own} (").as_bytes()));
-    // /proc is a mount point itself, and the link to a program leads out of it.
+    // /proc is itself a mount point, and the link to a program leads out of it.
     assert_eq!(sys.openat2(Fd::CWD, c"/proc/self/stat", OpenFlags::ReadOnly), Err(Errno::EXDEV));
     assert_eq!(sys.openat2(proc, c"self/exe", OpenFlags::ReadOnly), Err(Errno::ELOOP));
 }
@@ -360,14 +361,14 @@ fn a_stream_socket_is_told_from_others(sys: &mut LinuxSys) {
         (libc::SOCK_SEQPACKET, SocketType::SEQPACKET),
     ] {
         let mut pair = [-1; 2];
-        // SAFETY: room for two numbers.
+        // SAFETY: the array has room for two descriptors.
         assert_eq!(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) }, 0);
         assert_eq!(sys.socket_type(Fd(pair[0])), Ok(found));
     }
     let (pipe, _) = sys.pipe2().unwrap();
     assert_eq!(sys.socket_type(pipe), Err(Errno::ENOTSOCK));
     assert_eq!(sys.socket_type(Fd(900)), Err(Errno::EBADF));
-    // SAFETY: numbers.
+    // SAFETY: the calls take numbers.
     let event = Fd(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) });
     assert_eq!((sys.socket_type(event), sys.fstatfs(event)), (Err(Errno::ENOTSOCK), Ok(FsType::ANON_INODE)));
     let own = sys.getpid();
@@ -376,10 +377,10 @@ fn a_stream_socket_is_told_from_others(sys: &mut LinuxSys) {
     }
 }
 
-// -- processes -------------------------------------------------------------------------------------------------
+// -- processes ---------------------------------------------------------------------------------------------
 
 fn a_sibling_is_a_child_of_our_parent(sys: &mut LinuxSys) {
-    // A process between, so that the sibling is ours to wait for and not the test runner's.
+    // An intermediate process, so that the sibling is our child, and not the test runner's.
     let fork = sys.fork(ExitSignal::Chld, None).unwrap();
     let caller = sys.getpid();
     let (told, tell) = sys.socketpair().unwrap();
@@ -398,7 +399,7 @@ fn a_sibling_is_a_child_of_our_parent(sys: &mut LinuxSys) {
         };
         end(ok);
     }
-    // Both are our children. Each says whether it was content.
+    // Both processes are our children. Each exits with 0 if its checks passed.
     for _ in 0..2 {
         assert_eq!(sys.wait4(Pid::ANY, WaitFor::Ordinary).unwrap().status, WaitStatus::Exited(0));
     }
@@ -464,7 +465,8 @@ fn a_pidfd_is_readable_when_its_process_has_ended(sys: &mut LinuxSys) {
     }
 }
 
-/// The address, if it is where this libc caches the thread id: not on musl, nor without CONFIG_CHECKPOINT_RESTORE.
+/// Returns the address of this libc's cached thread id; `None` on musl, and without
+/// CONFIG_CHECKPOINT_RESTORE.
 fn cache(sys: &mut LinuxSys) -> Option<TidAddress> {
     let tid = sys.tid_address().ok()?;
     (tid.cached == sys.gettid().0).then_some(tid)
@@ -474,12 +476,12 @@ fn the_cached_thread_id_is_the_childs(sys: &mut LinuxSys) {
     let Some(tid) = cache(sys) else { return };
     let fork = sys.fork(ExitSignal::None, Some(tid)).unwrap();
     verdict(sys, fork, WaitFor::Stages, |sys| {
-        // What the kernel stored, what it will clear, and what the libc makes of it: a pthread_kill of this very
-        // thread, with signal 0, goes to the cached id.
+        // Checks the id that the kernel stored, the address that the kernel will clear, and the libc's use of
+        // the id: a pthread_kill of this thread with signal 0 uses the cached id.
         let own = cache(sys).is_some_and(|now| now.address == tid.address && now.cached != tid.cached);
-        // SAFETY: the calling thread, and a signal that is none.
+        // SAFETY: the calling thread, and signal 0, which only checks the thread.
         own && unsafe { libc::pthread_kill(libc::pthread_self(), 0) } == 0
-            // The address is there for the next fork.
+            // The address is registered for the next fork.
             && match sys.fork(ExitSignal::Chld, Some(tid)).unwrap() {
                 Fork::Child => end(cache(sys).is_some()),
                 Fork::Parent { child } => {
@@ -487,7 +489,7 @@ fn the_cached_thread_id_is_the_childs(sys: &mut LinuxSys) {
                 }
             }
     });
-    // The parent's own is as it was.
+    // The parent's own cache is unchanged.
     assert_eq!(cache(sys), Some(tid));
 }
 
@@ -495,8 +497,8 @@ fn without_the_address_the_cache_is_stale(sys: &mut LinuxSys) {
     let Some(tid) = cache(sys) else { return };
     let fork = sys.fork(ExitSignal::None, None).unwrap();
     verdict(sys, fork, WaitFor::Stages, |sys| {
-        // runc#4233: this is what the remedy is for. And nothing is registered any more.
-        // SAFETY: the address holds the libc's thread id, in our copy of the memory.
+        // runc#4233: the refresh avoids this stale id. No address is registered any more.
+        // SAFETY: the address holds the libc's thread id, in this process's copy of the memory.
         let cached = unsafe { (tid.address as *const i32).read_volatile() };
         cached == tid.cached && sys.tid_address() == Ok(TidAddress { address: 0, cached: 0 })
     });
@@ -506,7 +508,7 @@ fn an_exec_takes_arguments_and_environment(sys: &mut LinuxSys) {
     let (read, write) = sys.pipe2().unwrap();
     match sys.fork(ExitSignal::Chld, None).unwrap() {
         Fork::Child => {
-            // SAFETY: makes standard output the pipe.
+            // SAFETY: makes the pipe standard output.
             unsafe { libc::dup2(write.0, 1) };
             let mut slots = [const { None }; 8];
             let argv = ExecArgs::build(b"sh\0-c\0echo $0 $# $WHO\0zero\0one\0", &mut slots).unwrap();
@@ -531,12 +533,12 @@ fn a_failed_exec_tells_why(sys: &mut LinuxSys) {
     assert_eq!(sys.execve(c"/", &none, &none), Errno::EACCES);
 }
 
-// -- signals ---------------------------------------------------------------------------------------------------
+// -- signals -----------------------------------------------------------------------------------------------
 
 extern "C" fn handler(_: libc::c_int) {}
 
 fn libc_action(signal: Signal) -> (usize, i32, bool) {
-    // SAFETY: a query; zeroes are a value of the struct.
+    // SAFETY: a query; zeroes are a valid value of the struct.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         assert_eq!(libc::sigaction(signal.0, std::ptr::null(), &mut action), 0);
@@ -547,7 +549,7 @@ fn libc_action(signal: Signal) -> (usize, i32, bool) {
 fn a_disposition_is_put_back_exactly(sys: &mut LinuxSys) {
     // std ignores SIGPIPE.
     assert_eq!(sys.sigaction(Signal::PIPE, SigAction::DEFAULT).map(|old| old.handler), Ok(1));
-    // SAFETY: a handler that does nothing, installed by the libc, with its restorer, flags and a mask.
+    // SAFETY: a handler that does nothing, installed by the libc with its restorer, flags and a mask.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
@@ -560,7 +562,7 @@ fn a_disposition_is_put_back_exactly(sys: &mut LinuxSys) {
     assert_eq!((old.handler, old.mask), (handler as *const () as usize, SignalSet(1 << (libc::SIGUSR1 - 1))));
     assert_eq!(sys.sigaction(Signal::CHLD, old), Ok(SigAction::DEFAULT));
     assert_eq!(libc_action(Signal::CHLD), before);
-    // Bit by bit, the restorer too; and it is called and returns.
+    // The action is equal in all bits, including the restorer; the handler is called and returns.
     assert_eq!(sys.sigaction(Signal::CHLD, old), Ok(old));
     let this = sys.getpid();
     sys.kill(this, Signal::CHLD).unwrap();
@@ -568,7 +570,7 @@ fn a_disposition_is_put_back_exactly(sys: &mut LinuxSys) {
 
 fn the_mask_is_the_libcs_mask(sys: &mut LinuxSys) {
     let old = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
-    // SAFETY: a query; zeroes are a value of the struct.
+    // SAFETY: a query; zeroes are a valid value of the struct.
     let blocked = unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         assert_eq!(libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), &mut set), 0);
@@ -579,7 +581,7 @@ fn the_mask_is_the_libcs_mask(sys: &mut LinuxSys) {
     assert_eq!(sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY), Ok(SignalSet::EMPTY));
 }
 
-// -- what a process is -------------------------------------------------------------------------------------------
+// -- attributes of a process -------------------------------------------------------------------------------
 
 fn prctl_sets_name_dumpable_and_death_signal(sys: &mut LinuxSys) {
     sys.set_name(c"runc:[0:PARENT]").unwrap();
@@ -614,7 +616,7 @@ fn ids_and_namespaces_are_refused_by_number(sys: &mut LinuxSys) {
 }
 
 fn affinity_is_the_libcs(sys: &mut LinuxSys) {
-    // SAFETY: a query; zeroes are a value of the struct.
+    // SAFETY: a query; zeroes are a valid value of the struct.
     let expected = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         assert_eq!(libc::sched_getaffinity(0, size_of_val(&set), &mut set), 0);
@@ -623,7 +625,7 @@ fn affinity_is_the_libcs(sys: &mut LinuxSys) {
     assert_eq!(sys.sched_getaffinity(), Ok(expected));
 }
 
-/// The wrappers of the libc would wait here for threads that the child does not have. Our calls do not.
+/// The libc's wrappers would wait here for threads that the child lacks. Our calls do not.
 fn a_threaded_program_forks_without_hanging(sys: &mut LinuxSys) {
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(std::thread::park)).collect();
     let tid = cache(sys);
@@ -639,7 +641,7 @@ fn a_threaded_program_forks_without_hanging(sys: &mut LinuxSys) {
     }
 }
 
-/// Runs itself once more, as a program that starts a thread before it calls `init`.
+/// Runs this program again as a program that starts a thread before it calls `init`.
 fn init_refuses_a_process_with_two_threads(_: &mut LinuxSys) {
     const INIT_PIPE: &str = "_LIBCONTAINER_INITPIPE";
     if std::env::var_os(INIT_PIPE).is_some() {
@@ -653,12 +655,12 @@ fn init_refuses_a_process_with_two_threads(_: &mut LinuxSys) {
     assert_eq!(text, "FATAL: the process has 2 threads: call the bootstrap before any is started\n");
 }
 
-// -- the width of arguments --------------------------------------------------------------------------------------
+// -- the width of arguments --------------------------------------------------------------------------------
 
-/// How one argument of a system call has to fill its register.
+/// How one argument of a system call must fill its register.
 #[derive(Clone, Copy, Debug)]
 enum Width {
-    /// A pointer, a length, an `unsigned long`: any 64 bits.
+    /// A pointer, a length, an `unsigned long`: all 64 bits.
     Whole,
     /// An `int`: sign-extended.
     Signed,
@@ -668,7 +670,8 @@ enum Width {
 
 use Width::{Signed, Unsigned, Whole};
 
-/// A call of `LinuxSys`, the system call behind it, the widths of its arguments, and its error. The other registers are 0.
+/// A call of `LinuxSys`, its system call, the widths of its arguments, and its error. The other registers are
+/// 0.
 type Probe = (&'static str, libc::c_long, &'static [Width], fn(&mut LinuxSys) -> Errno);
 
 #[cfg(target_arch = "x86_64")]
@@ -741,7 +744,7 @@ const PROBES: &[Probe] = &[
     ("wait4", libc::SYS_wait4, &[Signed, Whole, Signed, Whole], |sys| {
         sys.wait4(Pid::ANY, WaitFor::Stages).unwrap_err()
     }),
-    // No process has this number, and no group: a pid has 22 bits at most.
+    // A pid has 22 bits at most, so no process and no process group has this number.
     ("kill", libc::SYS_kill, &[Signed, Signed], |sys| sys.kill(Pid(-0x7fff_fff0), Signal(0)).unwrap_err()),
     ("pidfd_open", libc::SYS_pidfd_open, &[Signed, Unsigned], |sys| sys.pidfd_open(Pid(-1)).unwrap_err()),
     ("tid_address", libc::SYS_prctl, &[Signed, Whole], |sys| sys.tid_address().unwrap_err()),
@@ -774,10 +777,11 @@ const PROBES: &[Probe] = &[
     }),
 ];
 
-/// What the filter answers if every register is right; and, counted from the next number, which one is not.
+/// The errno that the filter returns if every register is right. Each higher errno names a wrong register.
 const RIGHT: u32 = 900;
 
-/// A seccomp filter (seccomp(2)) that carries one system call out no more, and answers how its registers were filled.
+/// Returns a seccomp filter (seccomp(2)) that blocks one system call, and returns how its registers were
+/// filled.
 fn filter(number: libc::c_long, widths: &[Width]) -> Vec<libc::sock_filter> {
     let step = |code: u16, k: u32, jt: u8, jf: u8| libc::sock_filter { code, jt, jf, k };
     let load = |offset: usize| step(0x20, u32::try_from(offset).unwrap(), 0, 0);
@@ -802,13 +806,15 @@ fn filter(number: libc::c_long, widths: &[Width]) -> Vec<libc::sock_filter> {
     program
 }
 
-/// Fills the stack below us: what a call leaves undefined there is then wrong, and not 0 by chance.
+/// Fills the stack below the caller: a register half that a call leaves undefined is then wrong, and not 0 by
+/// chance.
 #[inline(never)]
 fn soil_the_stack() {
     std::hint::black_box(&mut [0xa5_u8; 1 << 14]);
 }
 
-/// What a child of ours sees of this call under the filter: 0 if all registers are right, else which one is not, from 1.
+/// Runs this call under the filter in a child. Returns 0 if all registers are right, or the number of a wrong
+/// one, from 1.
 fn judged(
     sys: &mut LinuxSys,
     number: libc::c_long,
@@ -841,7 +847,7 @@ fn judged(
     }
 }
 
-/// A seccomp filter sees 64 bits of every register, also of an `int` and of arguments that a call does not have.
+/// A seccomp filter sees 64 bits of every register, also of an `int` and of unused registers.
 fn every_argument_fills_its_register(sys: &mut LinuxSys) {
     for (name, number, widths, call) in PROBES {
         let answer = judged(sys, *number, widths, *call);
@@ -850,17 +856,17 @@ fn every_argument_fills_its_register(sys: &mut LinuxSys) {
             "{name}: 1 to 6 is the register that is not filled, 100 that there is no seccomp"
         );
     }
-    // The filter can say no: a descriptor with a bit too many, and an argument that close does not have.
+    // The filter detects faults: a descriptor with one bit too many, and an argument that close lacks.
     let beyond_32_bits = |_: &mut LinuxSys| bare_close(1 << 40 | 900, 0);
     let not_an_argument = |_: &mut LinuxSys| bare_close(900, 7);
     assert_eq!(judged(sys, libc::SYS_close, &[Signed], beyond_32_bits), 1);
     assert_eq!(judged(sys, libc::SYS_close, &[Signed], not_an_argument), 2);
 }
 
-/// close(2) with these registers.
+/// Calls close(2) with these registers.
 fn bare_close(descriptor: libc::c_long, beyond: libc::c_long) -> Errno {
     let none: libc::c_long = 0;
-    // SAFETY: no descriptor has this number, and the filter does not let the call through.
+    // SAFETY: no descriptor has this number, and the filter blocks the call.
     unsafe { libc::syscall(libc::SYS_close, descriptor, beyond, none, none, none, none) };
     Errno(std::io::Error::last_os_error().raw_os_error().unwrap())
 }

@@ -1,8 +1,8 @@
-//! Properties of the message: what is written is read again, and what was tampered with is never believed to
-//! mean something that its bytes do not say.
+//! Properties of the message: a message survives encoding and decoding, and a changed message means what its
+//! bytes mean.
 //!
-//! "Not say" needs a second opinion. [`oracle`] is one: a few lines that walk the bytes on their own and give
-//! the raw value of each attribute. Whatever the decoder accepts must be just these values.
+//! [`oracle`] is an independent reader: a few lines that walk the bytes and return the raw value of each
+//! attribute. A message that the decoder accepts must have exactly these values.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -29,7 +29,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// A message as owned parts, from which a [`Bootstrap`] is made.
+/// The owned parts of a message, from which a [`Bootstrap`] is built.
 #[derive(Clone, Debug)]
 struct Parts {
     flags: u32,
@@ -39,7 +39,7 @@ struct Parts {
     oom: Option<CString>,
     rootless: bool,
     tools: [Option<CString>; 2],
-    /// Time offsets or mount sources, whichever the dialect has.
+    /// Time offsets or mount sources, depending on the dialect.
     extra: Option<Vec<u8>>,
 }
 
@@ -92,7 +92,7 @@ fn namespaces(known: NsSet) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Ranges one after the other, with gaps, their lines shuffled.
+/// Generates ranges in sequence, with gaps, and shuffles their lines.
 fn id_map() -> impl Strategy<Value = CString> {
     let lines = vec((0..100_u32, 0..100_u32, 1..100_u32), 1..30).prop_map(|ranges| {
         let (mut inside, mut outside) = (0, 0);
@@ -184,8 +184,8 @@ fn u32_at(bytes: &[u8], at: usize, order: ByteOrder) -> u32 {
     if order == ByteOrder::Big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
 }
 
-/// What the bytes of a message say: the value of each attribute, as plainly as it can be read. Panics where
-/// they say nothing sensible: the decoder must have refused those.
+/// Returns the raw value of each attribute of a message. Panics on malformed bytes, which the decoder must
+/// refuse.
 fn oracle(bytes: &[u8], order: ByteOrder) -> BTreeMap<usize, Vec<u8>> {
     let end = usize::try_from(u32_at(bytes, 0, order)).unwrap();
     assert!(end <= MESSAGE_MAX && u16_at(bytes, 4, order) == 62000);
@@ -200,7 +200,7 @@ fn oracle(bytes: &[u8], order: ByteOrder) -> BTreeMap<usize, Vec<u8>> {
     found
 }
 
-/// The same for what the decoder made of it. A bool is written as one byte.
+/// Returns the same values from a decoded message. A bool is written as one byte.
 fn said(message: &Bootstrap<'_>) -> BTreeMap<usize, Vec<u8>> {
     let with_nul = |bytes: &[u8]| [bytes, b"\0"].concat();
     let mut said = BTreeMap::from([
@@ -228,7 +228,8 @@ fn said(message: &Bootstrap<'_>) -> BTreeMap<usize, Vec<u8>> {
     said
 }
 
-/// Decodes, and holds what was accepted against the oracle and against the encoder. `None` is a refusal.
+/// Decodes, and compares an accepted message with the oracle and the encoder. Returns `None` for a refused
+/// message.
 fn accepted(bytes: &[u8], dialect: &Dialect, order: ByteOrder) -> Option<BTreeMap<usize, Vec<u8>>> {
     let (message, consumed) = match decode(bytes, dialect, order) {
         Ok(decoded) => decoded,
@@ -264,14 +265,14 @@ fn attribute(number: u16, value: &[u8], order: ByteOrder) -> Vec<u8> {
     bytes
 }
 
-/// Puts the true length into the header.
+/// Writes the real length into the header.
 fn set_length(bytes: &mut [u8], order: ByteOrder) {
     let length = u32::try_from(bytes.len()).unwrap();
     let length = if order == ByteOrder::Big { length.to_be_bytes() } else { length.to_le_bytes() };
     bytes[..4].copy_from_slice(&length);
 }
 
-/// Where attributes begin, and where the last one ends.
+/// Returns the offsets at which attributes begin, and the end of the last one.
 fn borders(bytes: &[u8], order: ByteOrder) -> Vec<usize> {
     let mut borders = vec![16];
     while borders[borders.len() - 1] < bytes.len() {
@@ -290,7 +291,7 @@ proptest! {
         let (again, consumed) = decode(&written.bytes, written.dialect, written.order).unwrap();
         prop_assert_eq!(consumed, written.bytes.len());
         prop_assert!(again.means_the_same_as(&message));
-        // Go never writes SETGROUP as false; nothing else changes its form.
+        // Go never writes SETGROUP as false; every other value keeps its form.
         prop_assert_eq!(again.setgroup_present(), message.setgroup().then_some(true));
         prop_assert!(accepted(&written.bytes, written.dialect, written.order).is_some());
     }
@@ -317,14 +318,14 @@ proptest! {
         let start = borders.iter().rev().find(|border| **border <= at).copied().unwrap_or(0);
         let length = if in_header { 0 } else { u16_at(&written.bytes, start, written.order) };
         if in_header && at >= 6 {
-            // Flags, sequence number and port mean nothing, as in runc.
+            // Flags, sequence number and port have no meaning, as in runc.
             prop_assert_eq!(after.as_ref(), Some(&before));
         } else if (4..6).contains(&at) {
             prop_assert_eq!(after, None, "another message type");
         } else if !in_header && at >= start + length {
             prop_assert_eq!(after.as_ref(), Some(&before), "padding");
         } else if !in_header && at >= start + 4 {
-            // In a value: only the meaning of this one attribute may differ, and it does.
+            // In a value: only this attribute may differ, and it does.
             let number = u16_at(&written.bytes, start + 2, written.order);
             if let Some(mut after) = after {
                 prop_assert_ne!(after.get(&number), before.get(&number));
@@ -332,7 +333,7 @@ proptest! {
                 prop_assert_eq!(after, before);
             }
         } else if !in_header && at >= start + 2 {
-            // Another number: an attribute less, another one more, and never one that was there already.
+            // The number changes: one attribute is missing, and a new one appears that was not there before.
             if let Some(mut after) = after {
                 let number = |bytes: &[u8]| u16_at(bytes, start + 2, written.order);
                 let (old, new) = (number(&written.bytes), number(&bytes));
@@ -344,7 +345,7 @@ proptest! {
                 prop_assert_eq!(after, before);
             }
         }
-        // A changed length of the message or of an attribute: the oracle has checked what was accepted.
+        // The length of the message or of an attribute changes: the oracle has checked an accepted message.
     }
 
     #[test]
@@ -358,7 +359,7 @@ proptest! {
     #[test]
     fn an_attribute_more_is_refused_or_new(
         written in written(), at in any::<Index>(),
-        // With NLA_F_NESTED and NLA_F_NET_BYTEORDER too: a number is compared whole.
+        // Also with NLA_F_NESTED and NLA_F_NET_BYTEORDER: a number is compared as a whole.
         number in (27279..27294_u16, select(vec![0, 0, 0x8000, 0x4000])).prop_map(|(low, bit)| low | bit),
         value in prop_oneof![
             vec(any::<u8>(), 0..9),
@@ -374,7 +375,7 @@ proptest! {
         set_length(&mut bytes, written.order);
         let after = accepted(&bytes, written.dialect, written.order);
         let number = usize::from(number);
-        // The encoder always writes ROOTLESS_EUID, so that every key of `before` was there.
+        // The encoder always writes ROOTLESS_EUID, so every key of `before` is present.
         if before.contains_key(&number) {
             prop_assert_eq!(after, None, "one that was there already");
         } else if let Some(mut after) = after {

@@ -1,9 +1,12 @@
-//! The negative control: runc's C, modelled from spec 3 and 4 on the same simulated kernel, with the same launcher, the
-//! same message and the same machine. It must show two faults that the real one has (evidence E7 and E9), and ours must
-//! not. A simulator that finds nothing here is wrong.
+//! The negative control: a model of runc's C on the same simulated kernel, with the same launcher, message
+//! and machine.
 //!
-//! The model is no more than that: the descriptors without close-on-exec, the waits without a look at anybody's death, the
-//! log writes that block.
+//! The model must show two faults that runc has, and our code must not. One is a stage 1 that survives the
+//! death of stage 0. The other is a deadlock on a full log pipe. A simulator in which the model has no faults
+//! is wrong.
+//!
+//! The model has only what these faults need: descriptors without close-on-exec, waits that do not notice
+//! another process's death, and blocking log writes. See docs/protocol.md#weaknesses-of-the-c-code.
 
 mod scenarios;
 
@@ -21,7 +24,7 @@ use nsexec_audit::sim::{
 };
 use scenarios::{Scenario, flags, map};
 
-/// What the C asks for: 4-byte values (spec 2.2).
+/// The 4-byte values that runc's stages exchange on the sync pipes.
 const USERMAP_PLS: u32 = 0x40;
 const USERMAP_ACK: u32 = 0x41;
 const RECVPID_PLS: u32 = 0x42;
@@ -29,14 +32,14 @@ const RECVPID_ACK: u32 = 0x43;
 const GRANDCHILD: u32 = 0x44;
 const CHILD_FINISH: u32 = 0x45;
 
-/// The descriptors that runc's launcher leaves for its child, in this simulation.
+/// The descriptors that runc's launcher passes to its child in this simulation.
 const INIT_PIPE: Fd = Fd(4);
 const LOG_PIPE: Fd = Fd(6);
 
-/// A failure of the C: a record, and exit(1). Which one does not matter here.
+/// A failure in the C code: it writes a record, and calls exit(1). The model does not distinguish failures.
 struct Bail;
 
-/// One stage of the model: its log, and the calls as the C makes them, once each (spec 4.2.4).
+/// One stage of the model: its log, and the calls of the C code, each made once without retries.
 struct Model<'s> {
     sys: &'s mut SimSys,
     stage: u8,
@@ -44,7 +47,7 @@ struct Model<'s> {
 }
 
 impl Model<'_> {
-    /// write_log: one write, which waits for room (spec 4.2.16).
+    /// write_log: one write, which blocks until the pipe has room.
     fn log(&mut self, level: &str, text: &str) {
         if level == "fatal" || self.debug {
             let pid = self.sys.getpid();
@@ -58,7 +61,7 @@ impl Model<'_> {
         self.log("debug", text);
     }
 
-    /// bail().
+    /// bail(): writes a fatal record.
     fn must<T>(&mut self, result: SysResult<T>, text: &str) -> Result<T, Bail> {
         result.map_err(|errno| {
             self.log("fatal", &format!("{text}: {errno}"));
@@ -87,7 +90,7 @@ impl Model<'_> {
         }
     }
 
-    /// nsexec(): reads the message, then stage 0, in which stages 1 and 2 come back too.
+    /// nsexec(): reads the message and runs stage 0. Stages 1 and 2 return here too.
     fn bootstrap(&mut self, size: usize) -> Result<Ended, Bail> {
         let mut bytes = vec![0; size];
         let mut got = 0;
@@ -153,8 +156,8 @@ impl Model<'_> {
         Ok(Ended::Exit(0))
     }
 
-    /// update_uidmap and try_mapping_tool: the tool inherits whatever there is, and is waited for without a look at
-    /// anything else.
+    /// update_uidmap and try_mapping_tool: the tool inherits every descriptor, and the model waits for the
+    /// tool only.
     fn write_map(&mut self, stage_1: Pid, file: &str, ids: &str, tool: bool) -> Result<(), Bail> {
         self.debug(&format!("update /proc/{stage_1}/{file} to '{}'", ids.replace('\n', "\\n")));
         let path = CString::new(format!("/proc/{stage_1}/{file}")).expect("no NUL");
@@ -237,7 +240,7 @@ impl Model<'_> {
         self.say(grandchild.0, CHILD_FINISH)?;
         let _ = self.sys.close(grandchild.0);
         self.debug("<= nsexec container setup");
-        // The Go runtime, up to the configuration.
+        // Reads the configuration, as the Go runtime does.
         let mut config = vec![0; CONFIG.len()];
         let got = self.sys.read(INIT_PIPE, &mut config);
         let _ = self.sys.close(LOG_PIPE);
@@ -245,7 +248,7 @@ impl Model<'_> {
     }
 }
 
-/// The same machine with the C in place of ours.
+/// Returns the same machine with the model of the C code as the program.
 fn with_the_c(mut sim: Sim, scenario: &Scenario, level: Level) -> Sim {
     sim.settings().leaks_descriptors = true;
     let (size, debug) = (scenario.message.len(), level == Level::Debug);
@@ -266,7 +269,7 @@ fn is_started(report: &Report) -> bool {
     end(Section::Launcher) == Some(End::Exited(0)) && end(Section::Stage2) == Some(End::HandedOver)
 }
 
-/// The model is no straw man: without a fault it starts what ours starts.
+/// The model is a fair comparison: without a fault it starts the containers that our code starts.
 #[test]
 fn the_model_starts_a_container() {
     for name in ["nothing", "rootful", "rootful_user", "rootless_tools"] {
@@ -281,7 +284,7 @@ fn the_model_starts_a_container() {
     }
 }
 
-/// SIGKILL to stage 0 at each of its calls after it has made the tool, which runs on and on.
+/// Sends SIGKILL to stage 0 at each of its calls after the fork of the tool, which runs forever.
 fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
     let mut sim = sim.clone();
     sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
@@ -293,7 +296,7 @@ fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
     });
     let after = forked.expect("a tool") + 1;
     let who = whole.find(Section::Stage0).expect("a stage 0").who;
-    // Up to the call that it waits in, which has no line yet.
+    // Includes the call in which stage 0 waits, which is not recorded yet.
     (after..=lines.len())
         .flat_map(|line| {
             let fault = Fault { at: nsexec_audit::sim::Place { who, line }, what: What::Kill };
@@ -303,7 +306,7 @@ fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
         .collect()
 }
 
-/// Evidence E7: the tool holds the sync pair, so stage 1 never sees that stage 0 is dead.
+/// The tool holds the sync pair open, so stage 1 never notices the death of stage 0.
 #[test]
 fn the_c_leaves_a_stage_that_lingers_and_ours_does_not() {
     let scenario = scenarios::named("rootless_tools");
@@ -312,27 +315,27 @@ fn the_c_leaves_a_stage_that_lingers_and_ours_does_not() {
     let reports = with_a_tool_that_stays(&c);
     assert!(!reports.is_empty());
     for report in &reports {
-        // The launcher too: whoever lingers holds the log pipe, of which it awaits the end.
+        // The launcher waits too: the surviving stage holds the log pipe open.
         assert_eq!(stuck(report), [(Section::Launcher, "read"), (Section::Stage1, "read")], "{report}");
     }
     let reports = with_a_tool_that_stays(&ours);
     assert!(reports.len() >= 2);
     for report in &reports {
         assert_eq!(stuck(report), [], "{report}");
-        // The tool is another program, and is not ours to kill from beyond the grave.
+        // The tool is another program, and a dead stage 0 cannot kill it.
         assert!(report.alive().all(|process| process.who.section == Section::MappingTool), "{report}");
     }
 }
 
-/// Evidence E9: a log pipe of one page, level debug, and nobody who reads.
+/// A log pipe of one page, level debug, and no reader.
 #[test]
 fn the_c_waits_for_its_log_and_ours_does_not() {
-    // Long enough that its records fill the page.
+    // The map has so many lines that its records fill the page.
     let ids: String = (0..120).map(|line| format!("{line} {} 1\n", 100_000 + 2 * line)).collect();
     let message = Bootstrap::new(flags(&[Kind::Mnt, Kind::Pid]).union(CloneFlags::NEWUSER))
         .with_uid_map(map(&ids))
         .with_gid_map(map(&ids));
-    // runc's launcher, in this simulation, reads the log when all is over.
+    // In this simulation runc's launcher reads the log at the end.
     let scenario = Scenario::new("full_log", "a log pipe that nobody reads", &User::root(), &message)
         .setting(|settings| settings.pipe_buffer = 4096);
     let ours = scenario.launched(Manner::Init, Level::Debug);
@@ -364,7 +367,7 @@ fn the_c_waits_for_its_log_and_ours_does_not() {
         let report = ours.run(&mut Random::new(seed), None);
         assert!(is_started(&report), "seed {seed}\n{report}");
     }
-    // With room for all records the same model starts.
+    // With room for all records the same model starts the container.
     let roomy = scenario.setting(|settings| settings.pipe_buffer = 65_536);
     let c = with_the_c(roomy.launched(Manner::Init, Level::Debug), &roomy, Level::Debug);
     assert!(is_started(&c.run(&mut Oldest, None)));

@@ -1,8 +1,9 @@
-//! The simulated kernel against the real one: each rule is a small contract, and both must keep it.
+//! The simulated kernel against the real kernel: each rule is a small program that must have the same result
+//! on both.
 //!
-//! A contract is generic over `Sys`; it says in one line what the kernel replied. It runs as root or as an ordinary
-//! user, on the simulator and, as a process of its own with one thread, on this machine. What this machine cannot run is
-//! a line `skipped: NAME: REASON`.
+//! A rule is generic over `Sys`, and returns the kernel's replies in one line. It runs as root or as an
+//! ordinary user: once on the simulator, and once on this machine in its own process with one thread. A rule
+//! that cannot run on this machine prints a line `skipped: NAME: REASON`.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
@@ -25,16 +26,18 @@ use rules::{As, Said};
 struct Rule {
     name: &'static str,
     who: As,
-    /// What the kernel says.
+    /// The expected replies of the kernel.
     wanted: &'static str,
     real: fn(&mut LinuxSys) -> Said,
     sim: fn(&mut SimSys) -> Said,
 }
 
-/// The ordinary user. Nobody has this number.
+/// The id of the ordinary user. No account of the machine has it.
 const UID: u32 = 64_321;
 
-/// Returns the hidepid mode of this machine's /proc, found by trying: an ordinary user opens a file of root's process.
+/// Returns the hidepid mode of this machine's /proc.
+///
+/// Found by trial: an ordinary user opens a file of root's process.
 fn hidepid() -> HidePid {
     let waits = std::process::Command::new("sleep").arg("100").spawn();
     let mut waits = waits.expect("a process to look at");
@@ -42,7 +45,7 @@ fn hidepid() -> HidePid {
     let file = CString::new(format!("/proc/{}/stat", waits.id())).unwrap();
     let found = of_child(|writer| {
         become_the_user();
-        // SAFETY: the path lives.
+        // SAFETY: the path lives through the call.
         let opens = |path: &CStr| unsafe { libc::open(path.as_ptr(), libc::O_PATH) } >= 0;
         let reads = opens(&file);
         let errno = std::io::Error::last_os_error().raw_os_error();
@@ -60,13 +63,13 @@ fn hidepid() -> HidePid {
     HidePid::parse(&found).unwrap_or_else(|| panic!("no mode: {found}"))
 }
 
-/// Mounts a /proc of this mode over /proc, in a new mount namespace.
+/// Mounts a procfs with this mode over /proc, in a new mount namespace.
 fn mount_proc(mode: HidePid) -> Result<(), String> {
-    // Kernels before 5.8 take numbers only.
+    // Kernels before 5.8 accept numbers only.
     let (_, number, _) = HidePid::ALL.into_iter().find(|(.., other)| *other == mode).unwrap();
     let options = CString::new(format!("hidepid={number}")).unwrap();
     let failed = |what: &str| format!("{what}: {}", std::io::Error::last_os_error());
-    // SAFETY: strings that live, and null pointers where the kernel takes them.
+    // SAFETY: the strings live through the calls, and the pointers are null where the kernel allows it.
     unsafe {
         if libc::unshare(libc::CLONE_NEWNS) != 0 {
             return Err(failed("unshare"));
@@ -83,7 +86,7 @@ fn mount_proc(mode: HidePid) -> Result<(), String> {
     Ok(())
 }
 
-/// How many rules held.
+/// The number of rules by result.
 #[derive(Default)]
 struct Counts {
     held: usize,
@@ -93,10 +96,10 @@ struct Counts {
 
 fn main() -> ExitCode {
     runner::begin();
-    // SAFETY: no argument, no failure.
+    // SAFETY: the call has no arguments and cannot fail.
     let root = unsafe { libc::geteuid() } == 0;
     let mut counts = Counts::default();
-    // As an ordinary user every rule is skipped.
+    // An ordinary user skips every rule.
     let own = if root { hidepid() } else { HidePid::Off };
     each_rule(root, own, &mut counts);
     for (word, _, mode) in HidePid::ALL {
@@ -141,7 +144,7 @@ fn each_rule(root: bool, hidepid: HidePid, counts: &mut Counts) {
             continue;
         }
         let real = on_this_machine(&rule);
-        // The simulator knows each mode of hidepid (proc(5)).
+        // The simulator models each mode of hidepid (proc(5)).
         let wanted = on_the_simulator(&rule, hidepid);
         if let Some(reason) = real.strip_prefix("skip: ") {
             println!("skipped: parity::{}: {reason}", rule.name);
@@ -160,7 +163,7 @@ fn each_rule(root: bool, hidepid: HidePid, counts: &mut Counts) {
     }
 }
 
-/// The capabilities of this process, as far as it may hand them on.
+/// Returns the effective capabilities of this process.
 fn own_caps() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
@@ -197,38 +200,40 @@ fn on_this_machine(rule: &Rule) -> String {
     of_child(|writer| contract_process(rule, writer))
 }
 
-/// Runs `body` in a child process. Returns what it wrote; the child exits with the status that `body` returns.
+/// Runs `body` in a child process, and returns the text that it wrote.
+///
+/// The child exits with the status that `body` returns.
 #[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn of_child(body: impl FnOnce(&std::fs::File) -> i32) -> String {
     let mut pipe = [0; 2];
-    // SAFETY: room for two numbers.
+    // SAFETY: the array has room for two descriptors.
     assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    // SAFETY: both are ours.
+    // SAFETY: this process owns both descriptors.
     let [mut reader, writer] = pipe.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) });
     // SAFETY: this program has one thread.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let status = body(&writer);
-        // SAFETY: ends the process, and runs nothing that belongs to its parent.
+        // SAFETY: ends the process without running the parent's cleanup.
         unsafe { libc::_exit(status) };
     }
     drop(writer);
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     let mut status = 0;
-    // SAFETY: our own child, room for its status.
+    // SAFETY: waits for our own child, with room for its status.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     if text.is_empty() { format!("nothing, wait status {status:#x}") } else { text }
 }
 
 fn write_all(writer: &std::fs::File, text: &str) {
-    // SAFETY: the text lives, and the descriptor is open.
+    // SAFETY: the text lives through the call, and the descriptor is open.
     unsafe { libc::write(writer.as_raw_fd(), text.as_ptr().cast(), text.len()) };
 }
 
-/// Turns this process into the ordinary user's.
+/// Changes this process to the ordinary user.
 fn become_the_user() {
-    // SAFETY: calls with numbers, on a process of our own with one thread.
+    // SAFETY: the calls take numbers, and the process has one thread.
     unsafe {
         libc::setgroups(0, std::ptr::null());
         assert_eq!(libc::setresgid(UID, UID, UID), 0);
@@ -237,15 +242,15 @@ fn become_the_user() {
     }
 }
 
-/// The process of a contract, and each process that it makes: they all come back from here.
+/// Runs a rule in its process. Each process that the rule makes returns here as well.
 fn contract_process(rule: &Rule, writer: &std::fs::File) -> i32 {
     runner::default_signals();
-    // SAFETY: a number.
+    // SAFETY: the call takes a number.
     unsafe { libc::alarm(u32::try_from(runner::LIMIT.as_secs()).unwrap()) };
     if rule.who == As::User {
         become_the_user();
     }
-    // SAFETY: one thread.
+    // SAFETY: the process has one thread.
     let mut sys = unsafe { LinuxSys::new() };
     let contract = rule.real;
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| contract(&mut sys))) {

@@ -1,6 +1,8 @@
-//! Random calls of one process, on the simulated kernel and on the real one: each must have the same result.
+//! Random calls of one process, on the simulated kernel and on the real kernel: each must have the same
+//! result.
 //!
-//! `tests/parity.rs` asks what we thought of; this asks what we did not. The seeds are fixed.
+//! `tests/parity.rs` tests known rules; this test looks for differences that no rule covers. The seeds are
+//! fixed.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -14,12 +16,11 @@ use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 use nsexec_audit::sim::{Ended, Oldest, Settings, Sim, User};
 
-/// Nobody has this number.
+/// The id of the ordinary user. No account of the machine has it.
 const UID: u32 = 64_321;
-/// Sequences, and calls in each.
+/// The number of sequences, and of calls in each.
 const SEEDS: u64 = 500;
 const CALLS: usize = 60;
-/// Where the real process tells its results: beyond all the numbers that are played with.
 #[path = "runner/mod.rs"]
 mod runner;
 
@@ -102,7 +103,7 @@ fn counted(result: SysResult<usize>) -> String {
     }
 }
 
-/// One call and its result, as a line. No call waits.
+/// Makes one call, and returns the call and its result as a line. No call blocks.
 fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
     const OPEN: [OpenFlags; 6] = [
         OpenFlags::ReadWrite,
@@ -129,7 +130,7 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
             let mut fds = [PollFd::new(fd, PollEvents::IN)];
             let count = sys.poll(&mut fds, 0);
             let ready = fds[0].revents;
-            // An empty pipe would hold us.
+            // An empty pipe would block the read.
             let read = if count == Ok(1) { counted(sys.read(fd, &mut buffer)) } else { "-".into() };
             format!("poll and read {}: {} {read}", fd.0, ready.0)
         }
@@ -177,7 +178,7 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
     }
 }
 
-/// The results, or `None` in a child.
+/// Runs a sequence. Returns the results, or `None` in a child.
 fn play<S: Sys>(sys: &mut S, seed: u64) -> Option<Vec<String>> {
     let mut dice = Dice(seed);
     sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
@@ -216,14 +217,14 @@ fn simulated(seed: u64, root: bool, caps: u64) -> Vec<String> {
 #[allow(clippy::disallowed_methods, reason = "this program has no threads, and no handlers of a fork")]
 fn real(seed: u64, root: bool) -> Vec<String> {
     let mut pipe = [0; 2];
-    // SAFETY: room for two numbers.
+    // SAFETY: the array has room for two descriptors.
     assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    // SAFETY: both are ours.
+    // SAFETY: this process owns both descriptors.
     let [mut reader, writer] = pipe.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) });
     // SAFETY: this program has one thread; the child ends by itself.
     if unsafe { libc::fork() } == 0 {
         runner::default_signals();
-        // SAFETY: calls with numbers, on a process of our own.
+        // SAFETY: the calls take numbers, in our own process.
         unsafe {
             libc::alarm(u32::try_from(runner::LIMIT.as_secs()).unwrap());
             libc::dup2(writer.as_raw_fd(), RESULTS);
@@ -244,16 +245,16 @@ fn real(seed: u64, root: bool) -> Vec<String> {
     drop(writer);
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
-    // SAFETY: room for no status.
+    // SAFETY: waits for a child, and asks for no status.
     unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
     text.lines().map(str::to_owned).collect()
 }
 
 fn main() -> ExitCode {
     runner::begin();
-    // One test, of this name.
+    // The suite is one test of this name.
     runner::chosen("parity_random", ["parity_random"], |name| (*name).to_owned());
-    // SAFETY: no argument, no failure.
+    // SAFETY: the call has no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         println!("skipped: parity_random: needs root");
         println!("parity_random: 0 passed, 0 failed, 1 skipped");

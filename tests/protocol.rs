@@ -1,16 +1,17 @@
-//! The independent parent: `tests/protocol` in Python, which knows nothing of this crate, drives the program as runc
-//! does. Who this is: the test process, which only starts Python, bounds it in time, and passes its counts on in the form
-//! that `tests/run` adds up.
+//! Runs the independent parent: `tests/protocol` in Python, which shares no code with this crate, and drives
+//! the program as runc does.
+//!
+//! This process starts Python, limits its time, and prints the counts in the form that `tests/run` adds up.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Fewer would mean that a file was not found.
+/// The minimum number of tests. Fewer mean that a file was not found.
 const TESTS: usize = 200;
 
-/// Of all tests together: each of their waits has a limit of its own, of parent.py.
+/// The limit of all tests together. Each of their waits has a limit of its own, in parent.py.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 #[path = "runner/mod.rs"]
@@ -18,7 +19,7 @@ mod runner;
 
 fn main() -> ExitCode {
     runner::begin();
-    // One test, of this name.
+    // The suite is one test of this name.
     runner::chosen("protocol", ["protocol"], |name| (*name).to_owned());
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("protocol-{}.txt", std::process::id()));
     let status = python(&path);
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         .find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok())
         .unwrap_or_default();
     let enough = ran >= TESTS || !nix::unistd::geteuid().is_root();
-    // Subtests fail one by one, so their number may be above that of the tests.
+    // Subtests fail one by one, so there may be more failures than tests.
     let failed =
         text.lines().filter(|line| line.starts_with("FAIL: ") || line.starts_with("ERROR: ")).count();
     let passed = status.is_some_and(|status| status.success()) && enough && failed == 0;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs all of it, with the report at `path`. `None` if it does not come to an end.
+/// Runs all tests, with the report at `path`. Returns `None` if they do not end in time.
 fn python(path: &Path) -> Option<ExitStatus> {
     let file = File::create(path).expect("the report's file");
     let mut python = Command::new("python3")
@@ -79,8 +80,8 @@ fn python(path: &Path) -> Option<ExitStatus> {
     }
 }
 
-/// `NAME: REASON`, of a line of unittest's such as `test_a (test_b.C.test_a) ... skipped 'no such thing'` or, for all of
-/// a class, `setUpClass (test_b.C) ... skipped 'no such thing'`.
+/// Returns `NAME: REASON` for a line of unittest's such as `test_a (test_b.C.test_a) ... skipped 'no such
+/// thing'`, or `setUpClass (test_b.C) ... skipped 'no such thing'` for a whole class.
 fn skip(line: &str) -> Option<String> {
     let (head, reason) = line.split_once(" ... skipped ")?;
     let name = head.rsplit(' ').next()?.trim_matches(['(', ')']);

@@ -1,10 +1,11 @@
-//! Schedules: the processes of a start in any order, and it is the same start.
+//! Schedules: a start has the same result in whatever order its processes run.
 //!
-//! Every run-to-block schedule of every scenario without faults, as far as there are not too many, and random preemptive
-//! ones: the sections, as a comparison sees them, the ends of all processes, and what our launcher tells its caller never
-//! change. Nothing has to be pruned: the protocol leaves at most a few choices, since somebody waits for almost every word.
+//! The test runs every run-to-block schedule of every scenario without faults, up to a bound, and random
+//! preemptive schedules. Three things must not change: the sections as a comparison sees them, the ends of
+//! all processes, and the error of our launcher. Pruning is unnecessary: the processes wait for almost every
+//! message, so that few choices are left.
 //!
-//! The seed is fixed where CI is set, and else drawn and printed; `NSEXEC_SEED=N` repeats a run.
+//! The seed is fixed if CI is set, and random and printed otherwise. `NSEXEC_SEED=N` repeats a run.
 
 mod scenarios;
 
@@ -14,13 +15,14 @@ use nsexec_audit::record::Reply;
 use nsexec_audit::sim::{Choice, End, Fault, Oldest, Place, Random, Then, What, Who, all_schedules};
 use scenarios::{Ran, Start, Way, on_all_cores};
 
-/// Schedules of one start. Most have fewer; those that do not are listed by name when the test runs.
+/// The maximum of schedules of one start. Most starts have fewer; the test lists the others by name.
 const BOUND: usize = 3_000;
 
-/// Random schedules of one start: times the starts, more than 10,000.
+/// The number of random schedules of one start. Over all starts they are more than 10,000.
 const RANDOM: u64 = 100;
 
-/// Starts in which a section depends on the order, by the beginning of the name, and why. Their outcomes do not.
+/// Starts in which a section depends on the order: a prefix of the name, and the reason. Their outcomes do
+/// not depend on it.
 const RACES: &[(&str, &str)] = &[
     (
         "small_buffers",
@@ -44,13 +46,13 @@ const RACES: &[(&str, &str)] = &[
     ("proc_masked", "stage 2 fails while the launcher gives it the word to go, which finds it alive or dead"),
 ];
 
-/// What may not depend on the order.
+/// The results that must not depend on the order.
 struct Wanted {
     run: Run,
     outcome: Outcome,
 }
 
-/// How every process ended, and what our launcher told its caller.
+/// How every process ended, and the error of our launcher.
 type Outcome = (Vec<(Who, End)>, Option<String>);
 
 impl Wanted {
@@ -59,7 +61,7 @@ impl Wanted {
         Self { run: Start::sections(&ran), outcome: outcome(&ran) }
     }
 
-    /// What is different with this order, if anything is.
+    /// Returns the difference that this order makes, or `None`.
     fn differs(&self, start: &Start, choice: &mut dyn Choice) -> Option<String> {
         let ran = start.run(choice, None);
         let found = outcome(&ran);
@@ -81,7 +83,7 @@ fn outcome(ran: &Ran) -> Outcome {
     (ends, ran.told.as_ref().map(ToString::to_string))
 }
 
-/// Fails with the first, and names all.
+/// Fails with the first difference, and names all starts that differ.
 fn none(broken: &[String]) {
     let names: Vec<&str> = broken.iter().filter_map(|text| text.lines().next()).collect();
     assert!(broken.is_empty(), "{} starts depend on the order: {names:#?}\n{}", broken.len(), broken[0]);
@@ -134,16 +136,17 @@ fn every_random_schedule_is_the_same_start() {
     none(&broken.concat());
 }
 
-/// Stops of one start of our launcher.
+/// The number of stops tried in one start of our launcher.
 const STOPS: u64 = 60;
 
-/// In any order, a stopped process holds our launcher up no longer than until SIGTERM, and nothing is left.
+/// In any order, a stopped process delays our launcher until SIGTERM at most, and no process is left.
 #[test]
 fn a_stop_at_any_call_in_any_order_holds_nobody_up() {
     let seed = seed();
     println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
     let results = on_all_cores(|start| {
-        // Its simulated buffer is smaller than what the launcher sends at once, and than any that Linux allows.
+        // The simulated buffer is smaller than any buffer on Linux, and than the data that the launcher sends
+        // at once.
         if start.way != Way::Ours || start.name.starts_with("small_buffers") {
             return (0, None);
         }
@@ -153,7 +156,7 @@ fn a_stop_at_any_call_in_any_order_holds_nobody_up() {
             let before = process.map_or(&[][..], |process| &process.transcript.lines[..at.line]);
             before.iter().any(|line| line.reply == Reply::NoReturn)
         };
-        // A command that is stopped is none of the launch.
+        // Stops of the command are not tested: the launch is over.
         let places: Vec<Place> = whole.report.places().map(|(at, _)| at).filter(|at| !executed(at)).collect();
         let mut fired = 0;
         for nth in 0..STOPS {

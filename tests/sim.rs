@@ -1,4 +1,4 @@
-//! The core on the simulated kernel.
+//! Tests of the core on the simulated kernel.
 
 mod scenarios;
 
@@ -16,7 +16,7 @@ use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
 
 const NOBODY: Option<Fault> = None;
 
-/// What a start that went well looks like, whatever its namespaces.
+/// Checks that a start succeeded, whatever its namespaces.
 fn assert_started(name: &str, report: &Report) {
     let end = |section| report.find(section).map(|process| process.end.clone());
     let all = || format!("{name}\n{report}");
@@ -106,13 +106,13 @@ fn a_run_without_end_is_cut_off() {
     assert_eq!(report.processes[0].end, End::Running);
 }
 
-/// Runs what must panic, and gives the message.
+/// Runs a simulation that must panic, and returns the message.
 fn panic_of(sim: Sim) -> String {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run(&mut Oldest, NOBODY)));
     *result.unwrap_err().downcast::<String>().expect("a message")
 }
 
-/// A launcher that waits for its child, and then is called again from the start.
+/// A launcher that waits for its child, and is then called again from the start.
 fn impure(second: impl Fn(&mut SimSys, usize) -> Ended + 'static) -> Sim {
     let mut sim = machine();
     let calls = std::cell::Cell::new(0);
@@ -193,7 +193,7 @@ fn a_short_read_is_read_on() {
     assert!(count > 5, "{count}");
 }
 
-/// A tool that does something else than it should; what stage 0 makes of it.
+/// Starts a container whose mapping tool is replaced by `program`.
 fn with_tool(program: Program) -> Report {
     let scenario = named("rootless_tools");
     let mut sim = scenario.launched(Manner::Init, Level::Warning);
@@ -208,12 +208,12 @@ fn a_faulty_mapping_tool_ends_the_start() {
         assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{ended:?}\n{}", report.dump);
         assert_eq!(report.alive().count(), 0, "{ended:?}\n{}", report.dump);
     }
-    // A tool that never ends: then nothing does, and everybody waits for it.
+    // A tool that never ends: no process ends, since all wait for the tool.
     let report = with_tool(Program::ends(Ended::Stay));
     assert!(report.stuck().any(|(who, _)| who.section == Section::Stage0), "{}", report.dump);
 }
 
-/// The fatal records of a process.
+/// Returns the fatal records of a run.
 fn fatal(report: &Report) -> Vec<String> {
     let lines = report.processes.iter().flat_map(|process| &process.transcript.lines);
     let records = lines.filter_map(|line| match &line.call {
@@ -223,7 +223,7 @@ fn fatal(report: &Report) -> Vec<String> {
     records.filter(|record| record.contains("\"fatal\"")).collect()
 }
 
-/// What stage 0 says of a /proc that is not ours, and that it has opened nothing there.
+/// Checks that stage 0 reports a foreign /proc, and that it has opened nothing there.
 fn assert_foreign_proc(report: &Report, wanted: &str) {
     let records = fatal(report);
     let [record] = &records[..] else { panic!("{records:?}\n{report}") };
@@ -246,7 +246,7 @@ fn a_missing_proc_is_named_where_maps_are_to_be_written() {
         drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
         let report = sim.run(&mut Oldest, NOBODY);
         match scenario.name {
-            // Nothing is written, so there is nothing to ask of /proc.
+            // These write no maps or offsets, so stage 0 does not check /proc.
             "nothing" | "rootful" => assert_started(scenario.name, &report),
             name if ["join", "exec", "oom"].iter().any(|start| name.starts_with(start)) => {}
             _ => assert_foreign_proc(&report, "there is no /proc/self"),
@@ -254,8 +254,8 @@ fn a_missing_proc_is_named_where_maps_are_to_be_written() {
     }
 }
 
-/// As in `nsexec run -p -- nsexec run -r`: the launcher is in a new pid namespace, with the old /proc, in which the number
-/// of its stage 1 is somebody else's.
+/// As in `nsexec run -p -- nsexec run -r`: the launcher is in a new pid namespace, but sees the old /proc.
+/// There the pid of its stage 1 belongs to another process.
 #[test]
 fn the_proc_of_another_pid_namespace_is_never_written() {
     let wanted = for_runc()
@@ -309,7 +309,7 @@ fn our_own_launcher_starts_a_command() {
     }
 }
 
-/// Nobody waits for ever, and nobody is left but a stage 2 that was handed over whole.
+/// Checks that no process waits forever, and that only a stage 2 that was handed over is alive.
 fn assert_over(name: &str, fault: Fault, report: &Report) {
     let all = || format!("{name}, {fault}\n{report}");
     assert!(!report.endless, "{}", all());
@@ -333,11 +333,11 @@ fn whoever_dies_nobody_is_left() {
                 for what in [What::Kill, What::KillWaking] {
                     let fault = Fault { at, what };
                     let reports = [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))];
-                    // Not every call waits.
+                    // Some calls never wait, so the fault does not happen.
                     for report in reports.iter().filter(|report| report.fault_fired) {
                         assert_over(scenario.name, fault, report);
                         tried += 1;
-                        // Our own launcher reaps whatever it started, and stage 0 its tools.
+                        // Our own launcher reaps every stage, and stage 0 reaps its tools.
                         let by_init = |process: &ProcessReport| process.reaped_by == Some(Reaper::Init);
                         let left = report.processes.iter().skip(1).filter(|process| by_init(process));
                         if own && at.who.section != Section::Launcher {
@@ -389,7 +389,7 @@ fn a_limit_on_namespaces_is_no_space() {
     assert_eq!(report.alive().count(), 0);
 }
 
-/// What a set-user-id tool can do depends on its bit.
+/// The tool needs its set-user-id bit, which has no effect under no_new_privs.
 #[test]
 fn without_new_privileges_the_tool_maps_nothing() {
     let mut scenario = named("rootless_tools");
@@ -400,7 +400,7 @@ fn without_new_privileges_the_tool_maps_nothing() {
     assert_eq!((report.alive().count(), report.stuck().count()), (0, 0), "{report}");
 }
 
-/// A FIFO, a plain file, nothing, and a namespace of another kind in place of a namespace.
+/// A FIFO, a plain file, a missing file, and a namespace of another kind instead of the namespace.
 #[test]
 fn what_is_no_namespace_is_not_joined() {
     for (extra, errno) in [
@@ -424,7 +424,7 @@ fn what_is_no_namespace_is_not_joined() {
     }
 }
 
-/// What runc's C does (evidence E9): a log record that waits for room in a pipe that nobody reads.
+/// As runc's C does: a stage writes a log record, and blocks because no process reads the full pipe.
 #[test]
 fn a_log_that_blocks_is_a_deadlock() {
     let mut sim = machine();
@@ -446,7 +446,8 @@ fn a_log_that_blocks_is_a_deadlock() {
     assert_eq!(report.unread.len(), 1);
 }
 
-/// What runc's C does (evidence E7): the mapping tool inherits the sync pipe, and whoever waits for its end lingers.
+/// As in runc's C: the mapping tool inherits the sync pipe, so stage 1 never reads the end of the file after
+/// stage 0 died.
 #[test]
 fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
     for leaks in [false, true] {
@@ -456,7 +457,7 @@ fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
         sim.launcher(|sys| {
             let (ours, theirs) = sys.socketpair().unwrap();
             if let Ok(Fork::Child) = sys.fork(ExitSignal::Chld, None) {
-                // Stage 1: waits for stage 0.
+                // The part of stage 1: waits for stage 0.
                 sys.close(theirs).unwrap();
                 return Ended::Exit(sys.read(ours, &mut [0]).map_or(1, |_| 0));
             }
@@ -474,12 +475,13 @@ fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
     }
 }
 
-/// The first lines of a process up to the clone that made the next one, and so on to `of`.
+/// Returns the lines of each process of `line_of` up to its clone of the next one, and all lines of the last
+/// one.
 fn ancestry(report: &Report, line_of: &[Section]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (nth, section) in line_of.iter().enumerate() {
         let own = &report.find(*section).unwrap().transcript.lines;
-        // Without the exec that made it the program that it is.
+        // Without the exec that replaced the program.
         let start = own.iter().position(|line| line.reply == Reply::NoReturn).map_or(0, |at| at + 1);
         let is_clone =
             |line: &Line| matches!(line.call, Call::CloneSibling { .. }) && line.reply != Reply::Child;
@@ -508,7 +510,7 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
     assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
     let lines = ancestry(&report, &[Section::Stage0]);
     assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
-    // Something else than what this program does, too little, too much.
+    // A different call, too few calls, too many calls.
     let mut other = lines.clone();
     other[0].call = Call::Setsid;
     let made = lines[0].call.clone();
@@ -522,7 +524,7 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
     assert_eq!(replay(&long, main), Err(Box::new(Misfit::Before { line: lines.len() })));
 }
 
-/// A signalfd's record of one signal.
+/// The record of one signal that a signalfd returns.
 fn siginfo(signal: Signal) -> Vec<u8> {
     let mut record = u32::try_from(signal.0).unwrap().to_ne_bytes().to_vec();
     record.resize(128, 0);
@@ -537,8 +539,8 @@ fn kept() -> Policy {
     Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) }
 }
 
-/// Whether a signal comes while a tool runs that never ends, or whenever else: the launch ends with it, or has
-/// started the command.
+/// SIGTERM comes while a tool runs that never ends, or at any other time. The launch then ends with the
+/// signal, or has started the command before it.
 #[test]
 fn an_interrupted_launch_leaves_nobody() {
     for (stays, count) in [(true, 300), (false, 1500)] {
@@ -549,13 +551,13 @@ fn an_interrupted_launch_leaves_nobody() {
         sim.program(COMMAND, Program::ends(Ended::Exit(0)));
         sim.launcher(move |sys| {
             let (read, write) = sys.pipe2().unwrap();
-            // Somebody who sends it, at any time.
+            // Another process sends the signal at any time.
             let Fork::Parent { child } = sys.fork(ExitSignal::Chld, None).unwrap() else {
                 sys.write(write, &siginfo(Signal::TERM)).unwrap();
                 return Ended::Exit(0);
             };
             let ended = start_our_own(sys, &kept(), Level::Warning, &message, Some(read));
-            // The stages come back from there too, and have no such child.
+            // The stages return here too, and do not have this child.
             let _ = sys.wait4(child, WaitFor::Ordinary);
             ended
         });
@@ -580,7 +582,7 @@ fn an_interrupted_launch_leaves_nobody() {
     }
 }
 
-/// Evidence E7, from the other side: nobody needs the tool's map any more.
+/// A tool without a launcher is useless, so stage 0 kills it when the launcher dies.
 #[test]
 fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
     let Scenario { mut sim, message, .. } = tools();
@@ -592,10 +594,10 @@ fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
             return runc_init(sys, stage_init, Fd::STDERR, Level::Warning);
         }
         sys.close(stage_init).unwrap();
-        // The configuration lies in the pipe already, as runc may have it.
+        // The configuration is in the pipe already, as runc may send it early.
         sys.send(init, &message).unwrap();
         sys.send(init, CONFIG).unwrap();
-        // Time passes when nobody can go on: the tool runs, and all wait for it.
+        // Simulated time passes when all processes wait: here the tool runs, and the others wait for it.
         assert_eq!(sys.poll(&mut [], 1000), Ok(0));
         Ended::Signal(Signal::KILL)
     });
@@ -608,7 +610,7 @@ fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
         );
         assert_eq!(report.stuck().count(), 0, "{report}");
         assert_eq!(report.alive().count(), 0, "{report}");
-        // Stage 0 or stage 1 notices first.
+        // Either stage 0 or stage 1 notices the launcher's death first.
         assert!(report.to_string().contains("the launcher is gone"), "{report}");
     };
     all_schedules(300, |script| check(&sim.run(script, NOBODY)));

@@ -1,4 +1,4 @@
-//! Any call with any arguments, from many processes: the simulated kernel answers, and never panics.
+//! Random calls with random arguments, from many processes: the simulated kernel replies, and never panics.
 
 use std::ffi::CStr;
 
@@ -8,7 +8,7 @@ use nsexec_audit::sim::*;
 
 fn ignore<T>(_: T) {}
 
-/// xorshift64*, for a function that must be the same each time.
+/// The generator xorshift64*, so that a run is the same every time.
 struct Dice(u64);
 
 impl Dice {
@@ -41,7 +41,7 @@ const PATHS: [&CStr; 18] = [
     c"/nowhere",
 ];
 
-/// One call of any kind, with arguments of any kind.
+/// Makes one random call with random arguments.
 fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let texts: [&[u8]; 9] = [
         b"",
@@ -130,7 +130,7 @@ fn nothing_that_a_process_does_makes_it_panic() {
             let mut dice = Dice(seed);
             for _ in 0..60 {
                 any_call(sys, &mut dice);
-                // Each process goes its own way.
+                // Each process continues with its own sequence.
                 dice.0 ^= sys.getpid().0 as u64;
             }
             Ended::Exit(0)

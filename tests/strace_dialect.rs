@@ -1,7 +1,7 @@
-//! What the recorder writes of a run is what strace writes of it, line by line.
+//! The recorder writes a run exactly as strace does, line by line.
 //!
-//! The program runs itself under strace. The inner run makes calls through `Recorder<LinuxSys>`; its sink is a piece
-//! of shared memory, which takes lines from every process without a call of its own, and holds them across an exec.
+//! The program runs itself under strace. The inner run makes calls through `Recorder<LinuxSys>`. Its sink is
+//! shared memory: every process adds lines there without a system call, and the lines survive an exec.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 mod runner;
 
 const DIRECTORY: &str = "NSEXEC_TEST_DIALECT";
-/// Of the shared memory: far more than the lines need.
+/// The size of the shared memory, far more than the lines need.
 const SIZE: usize = 1 << 20;
 
 fn main() -> ExitCode {
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     runner::begin();
-    // One test, of this name.
+    // The suite is one test of this name.
     runner::chosen("strace_dialect", ["strace_dialect"], |name| (*name).to_owned());
     if Command::new("strace").arg("-V").output().is_err() {
         println!("skipped: strace_dialect: there is no strace");
@@ -58,9 +58,10 @@ fn main() -> ExitCode {
     if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-// -- the outer run: compares ---------------------------------------------------------------------------------
+// -- the outer run: compares
+// ---------------------------------------------------------------------------------
 
-/// One line as the shared memory holds it.
+/// One line in the shared memory.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     section: usize,
@@ -101,19 +102,19 @@ fn compare(directory: &Path) -> Vec<String> {
     differences
 }
 
-/// What the allocator does between two recorded calls, and signals that arrive.
+/// Returns true for the allocator's calls between two recorded calls, and for signals that arrive.
 fn is_noise(line: &str) -> bool {
     ["brk(", "mmap(", "munmap(", "mremap(", "--- SIG"].iter().any(|noise| line.starts_with(noise))
 }
 
-/// Whether the lines are the same, but for what the recorder says that it does not know.
+/// Returns true if the lines are equal, except for values that the recorder marks as unknown.
 fn agree(our: &str, their: &str) -> bool {
-    // All that `Sys` passes on of a file system's state is one flag.
+    // `Sys` passes on only one flag of a file system's state.
     if let (true, Some((head, state))) = (our.starts_with("statfs("), their.split_once(", {")) {
         let flag = if state.contains("ST_RDONLY") { "ST_RDONLY" } else { "0" };
         return our == format!("{head}, {{f_flags={flag}, ...}}) = 0");
     }
-    // Of these two `Sys` does not pass on the number that the kernel returned.
+    // `Sys` does not pass on the number that the kernel returned for these two.
     let reply_unknown = our.starts_with("sched_getaffinity(") || our == "setsid() = 0";
     let (our, their) = match their.rsplit_once(" = ") {
         Some((their, _)) if reply_unknown => (our.rsplit_once(" = ").unwrap().0, their),
@@ -136,7 +137,7 @@ fn agree(our: &str, their: &str) -> bool {
     rest.is_empty()
 }
 
-// -- the inner run: makes the calls ----------------------------------------------------------------------------
+// -- the inner run: makes the calls ------------------------------------------------------------------------
 
 /// A sink in memory that all processes share.
 struct Shared {
@@ -151,7 +152,7 @@ impl Shared {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
         file.set_len(SIZE as u64).unwrap();
         let map = |size, fd, flags| {
-            // SAFETY: a new mapping, which stays until the process ends.
+            // SAFETY: a new mapping, which lives until the process ends.
             let address = unsafe {
                 libc::mmap(
                     std::ptr::null_mut(),
@@ -167,7 +168,7 @@ impl Shared {
         };
         let counters = map(4096, -1, libc::MAP_ANONYMOUS).cast::<AtomicUsize>();
         let bytes = map(SIZE, std::os::fd::AsRawFd::as_raw_fd(&file), 0).cast();
-        // SAFETY: a page of zeroes is two counters.
+        // SAFETY: a page of zeroes is a valid pair of counters.
         let (next_byte, next_section) = unsafe { (&*counters, &*counters.add(1)) };
         Self { next_byte, next_section, bytes, section: Cell::new(0) }
     }
@@ -182,7 +183,7 @@ impl Sink for Shared {
         let text = serde_json::to_string(&entry).unwrap() + "\n";
         let start = self.next_byte.fetch_add(text.len(), Ordering::SeqCst);
         assert!(start + text.len() <= SIZE);
-        // SAFETY: the addition has given this piece of the mapping to us alone.
+        // SAFETY: the atomic addition has reserved this part of the mapping for this line.
         unsafe { slice::from_raw_parts_mut(self.bytes.add(start), text.len()) }
             .copy_from_slice(text.as_bytes());
     }
@@ -190,12 +191,12 @@ impl Sink for Shared {
 
 type Traced = Recorder<LinuxSys, Shared>;
 
-/// What is asked for only to see how its refusal is written.
+/// Checks that a call fails. The call is made only to record its failure.
 fn refused<T: std::fmt::Debug>(result: SysResult<T>) {
     result.unwrap_err();
 }
 
-/// Descriptors that travel, and copies at a number.
+/// Makes calls that pass descriptors, and copies at a number.
 fn rights(sys: &mut Traced) {
     let (one, other) = sys.socketpair().unwrap();
     let place = sys.openat(Fd::CWD, c"/", OpenFlags::Path).unwrap();
@@ -216,7 +217,7 @@ fn rights(sys: &mut Traced) {
 }
 
 fn inner(directory: &Path) {
-    // SAFETY: this process has a single thread.
+    // SAFETY: the process has a single thread.
     let sys = unsafe { LinuxSys::new() };
     let sys = &mut Recorder::new(sys, Shared::new(&directory.join("recorded")));
     sys.getpid();
@@ -256,7 +257,7 @@ fn descriptors(sys: &mut Traced) {
         refused(sys.openat2(Fd::CWD, c"/proc/self/oom_score_adj", flags));
         refused(sys.openat2(proc, c"none/\"", flags));
     }
-    // A kernel before 5.6 refuses it too.
+    // Kernels before 5.6 fail here; both results are recorded.
     let _ = sys.openat2(proc, c"self/oom_score_adj", OpenFlags::ReadWrite);
     sys.close(proc).unwrap();
     let namespace = sys.openat(Fd::CWD, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
@@ -293,15 +294,15 @@ fn descriptors(sys: &mut Traced) {
     sys.close_range_cloexec(Fd(3)).unwrap();
 }
 
-/// The calls that a copy of the program takes, but for the exec: that is among the processes.
+/// Makes the calls that copy the program, except for the exec, which is among the processes.
 fn copies(sys: &mut Traced, directory: &Path) {
     let none = Fd(99);
     let path = |name: &str| std::ffi::CString::new(directory.join(name).to_str().unwrap()).unwrap();
     let exe = sys.openat(Fd::CWD, c"/proc/self/exe", OpenFlags::ReadOnly).unwrap();
-    // The file system of the tests may answer, or not.
+    // The tests' file system may support seals or not.
     let _ = sys.get_seals(exe);
     for exec in [true, false] {
-        // A kernel before 6.3 refuses the first one.
+        // Kernels before 6.3 refuse MFD_EXEC.
         let Ok(copy) = sys.memfd_create(c"a \"name\"", exec) else { continue };
         assert_eq!(sys.get_seals(copy), Ok(Seals(0)));
         sys.sendfile(copy, exe, 4096).unwrap();
@@ -396,7 +397,7 @@ fn signals(sys: &mut Traced) {
 
 fn processes(sys: &mut Traced) {
     let tid = sys.tid_address().ok();
-    // A sibling, a child of each kind, with and without the refresh of the thread id.
+    // A sibling and a child of each kind, with and without the refresh of the thread id.
     child(sys, |sys| sys.clone_sibling(tid), end);
     let exits = child(sys, |sys| sys.fork(ExitSignal::Chld, None), end);
     sys.pidfd_open(exits).unwrap();
@@ -457,7 +458,7 @@ fn exec(sys: &mut Traced) {
     sys.execve(c"/bin/true", &argv, &ExecArgs::EMPTY);
 }
 
-/// Makes a process, which does `what` and ends.
+/// Makes a process that calls `what` and ends.
 fn child(
     sys: &mut Traced,
     clone: impl FnOnce(&mut Traced) -> SysResult<Fork>,
@@ -469,7 +470,7 @@ fn child(
             sys.getpid();
             let _: SysResult<()> = sys.setsid();
             what(sys);
-            // SAFETY: ends this process, without what the parent still has to write.
+            // SAFETY: ends this process, without the output that the parent still has to write.
             unsafe { libc::_exit(7) }
         }
     }

@@ -1,5 +1,5 @@
-//! Properties of the values in the message: each parser against a few lines that know the same rules in the
-//! plainest way.
+//! Properties of the values in the message: each parser agrees with a few simple lines that implement the
+//! same rules.
 
 use std::ffi::CString;
 
@@ -94,14 +94,14 @@ proptest! {
     fn oom_scores_agree_with_the_oracle(text in prop_oneof!["[+-]?[0-9]{0,5}", "[-+0-9 x\n]{0,6}"]) {
         let c_text = CString::new(text.clone()).unwrap();
         let right = text.parse::<i16>().ok().filter(|oom| {
-            // What a number looks like when it is written back; only `-0` is also let through.
+            // The text must be the number's own form; `-0` is also accepted.
             (-1000..=1000).contains(oom) && (oom.to_string() == text || text == "-0")
         });
         prop_assert_eq!(OomScoreAdj::parse(&c_text).ok().map(|oom| oom.value()), right);
     }
 }
 
-/// The kernel's rules in the plainest way: every id of small ranges, every pair of lines.
+/// The kernel's rules in their simplest form: every id of small ranges, every pair of lines.
 fn id_map_oracle(text: &str) -> Option<Vec<[u64; 3]>> {
     let mut lines: Vec<[u64; 3]> = Vec::new();
     for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {

@@ -1,4 +1,4 @@
-"""Building: our archive, and Go programs with runc's own C or with ours. All below target/clients, and kept there.
+"""Builds our archive, and Go programs with runc's own C or with ours, below target/clients.
 
 Who this is: part of `run`; it calls crates/nsexec-capi/build and go build.
 """
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from packages import ROOT, WORK, install, locked, output, say
 
-# bindings/go, as Go's old way of finding packages knows it.
+# The import path of bindings/go in a GOPATH.
 BINDING = "github.com/nsexec/nsexec/bindings/go"
 
 
 def archive():
-    """libnsexec.a, nsexec.h and nsexec.pc; cargo decides whether there is anything to do."""
+    """Builds libnsexec.a, nsexec.h and nsexec.pc; cargo decides whether a rebuild is necessary."""
     folder = WORK / "capi"
     with locked("capi"):
         done = subprocess.run([ROOT / "crates/nsexec-capi/build", folder], stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -25,7 +25,7 @@ def archive():
 
 
 def our_gopath():
-    """A GOPATH in which only bindings/go is."""
+    """A GOPATH that contains only bindings/go."""
     gopath = WORK / "gopath"
     place = gopath / "src" / BINDING
     with locked("gopath"):
@@ -58,9 +58,9 @@ class Go:
         return environment
 
     def build(self, folder, target, *flags, ours=False):
-        """The package in `folder` as the program `target`. Go's own cache makes a second time short."""
+        """Builds the package in `folder` as the program `target`. Go's own cache makes a rebuild fast."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Go does not know of the archive, which may have changed: without the target it links anew.
+        # Go does not track the archive, which may have changed: without the target it links again.
         target.unlink(missing_ok=True)
         output(self.binary, "build", *flags, "-o", target, ".", cwd=folder, env=self.environment(ours))
         return target

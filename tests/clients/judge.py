@@ -1,4 +1,4 @@
-"""Two observations of the same run, one with runc's own C and one with ours: equal, but for what is listed.
+"""Compares two observations of the same run, one with runc's own C and one with ours.
 
 Who this is: part of `run`; it reads docs/deviations.md, the list of deviations and the list of skips, and prints.
 """
@@ -26,7 +26,7 @@ class Deviation:
     cases: str
     field: str
     match: re.Pattern
-    # drop: lines that match. replace: what matches, by `into`. set: lines that match, sorted and each once.
+    # drop: matching lines. replace: the match, by `into`. set: matching lines, sorted and without duplicates.
     kind: str
     side: str
     into: str
@@ -43,7 +43,7 @@ class Deviation:
             kept = [self.match.sub(self.into, line) for line in lines]
         else:
             matching = sorted({line for line in lines if self.match.search(line)})
-            # They take the place of the first.
+            # They replace the first one.
             first = next((at for at, line in enumerate(lines) if self.match.search(line)), len(lines))
             others = [line for line in lines[first:] if not self.match.search(line)]
             kept = [*lines[:first], *matching, *others]
@@ -78,13 +78,13 @@ def rows():
 
 
 class Judge:
-    """Counts, and the last line."""
+    """Counts the results, and prints the last line."""
 
     def __init__(self, show=False):
         self.show = show
         self.passed = self.failed = self.skipped = 0
         self.deviations = deviations()
-        # Clients of which every case was compared: only then is an unused entry a stale one.
+        # Clients whose cases were all compared: only for these is an unused entry stale.
         self.compared = set()
         known = rows()
         for deviation in self.deviations:
@@ -102,7 +102,7 @@ class Judge:
             say(f"        {line}")
 
     def skip(self, name, reason):
-        """A skip that tests/allowed-skips does not have is a failure."""
+        """Counts a skip. One that is not in tests/allowed-skips is a failure."""
         say(f"skipped: clients::{name}: {reason}")
         if allowed(f"clients::{name}"):
             self.skipped += 1
@@ -110,17 +110,17 @@ class Judge:
             self.fail(name, "this skip is not in tests/allowed-skips")
 
     def check(self, name, problem):
-        """`problem` is empty if all is well."""
+        """Counts a success if `problem` is empty, and a failure otherwise."""
         self.fail(name, problem) if problem else self.succeed(name)
 
     def compare(self, client, case, c, ours):
-        """`c` and `ours` are Observations of one case."""
+        """Compares `c` and `ours`, the Observations of one case."""
         problems = ["nothing was seen"] if not c.fields else []
         if self.show:
             for field, lines in c.fields.items():
                 say(f"  {field}", *(f"\n      {line}" for line in lines), sep="")
         for field in list(dict.fromkeys([*c.fields, *ours.fields])):
-            # A stage that never was has no log; that is as if it were empty.
+            # A stage that never existed has no log; it counts as empty.
             both = [side.fields.get(field, []) for side in (c, ours)]
             if both[0] != both[1]:
                 both = self._with_deviations(client, case, field, both)
@@ -129,8 +129,8 @@ class Judge:
         self.check(f"{client} {case}: {len(c.fields)} fields", "\n".join(problems))
 
     def mended(self, client, case, row, c, ours):
-        """`c` and `ours` are what went wrong: something must with runc's C, or the row is no longer true, and nothing
-        with ours."""
+        """`c` and `ours` are the failures of one case. With runc's C there must be one, or the README's row
+        is no longer true. With ours there must be none."""
         problems = [f"ours: {line}" for line in ours]
         say(f"        runc's C: {'; '.join(c)}")
         if not c:
@@ -152,7 +152,7 @@ class Judge:
         return both
 
     def close(self, complete):
-        """The closing line; true if nothing failed. `complete`: every client ran all of its cases."""
+        """Prints the last line; true if nothing failed. `complete`: every client ran all of its cases."""
         for deviation in self.deviations if complete else ():
             if not deviation.used and any(fnmatch.fnmatch(client, deviation.clients) for client in self.compared):
                 self.fail("deviations", f"an entry that nothing needs: {deviation.row}: {deviation.match.pattern}")

@@ -1,8 +1,9 @@
-"""A packager's tree: runc's source as a Go module with its folder vendor, made from a GOPATH of Debian's packages.
+"""A packager's tree: runc's source as a Go module with its vendor directory, made from a GOPATH of Debian's
+packages.
 
-Who this is: part of `run`. It calls the go command and writes below the folder that it is given. Debian's packages hold
-the modules' files, but no vendor folder and no module archives: a folder in the form of a module proxy is made of them,
-and `go mod vendor` fills vendor from it. No network is used.
+Runs as part of `run`; it calls the go command, and writes below the given directory. Debian's packages hold
+the files of the modules, but neither a vendor directory nor module archives. So this code makes a module
+proxy of the files, and `go mod vendor` fills vendor from it. It does not use the network.
 """
 
 import json
@@ -18,7 +19,7 @@ RUNC = "github.com/opencontainers/runc"
 
 
 class Tree:
-    """A checkout of runc in `folder`, and the environments in which a packager works there."""
+    """A checkout of runc in `folder`, and the environments for a packager's work there."""
 
     def __init__(self, go, gopath, work):
         self.go, self.work = Path(go), work
@@ -27,13 +28,14 @@ class Tree:
         self.proxy = work / "proxy"
 
     def environment(self, proxy=False, **more):
-        """As a packager's: no network, and modules from vendor alone. `proxy`: with the folder as module proxy."""
+        """A packager's environment: no network, and modules from vendor only. `proxy`: with the module
+        proxy."""
         modules = {"GOPROXY": f"file://{self.proxy}", "GOFLAGS": "-modcacherw"} if proxy else {"GOPROXY": "off"}
         return {
             "PATH": f"{self.go.parent}:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.work),
             "GOPATH": str(self.work / "gopath"),
-            # As runc's Makefile does; and trees in several folders share what is in the cache.
+            # As runc's Makefile does; and trees in several directories share the cache.
             "GOFLAGS": "-trimpath",
             "GOCACHE": str(WORK / "go-cache"),
             "GOTOOLCHAIN": "local",
@@ -43,28 +45,30 @@ class Tree:
         }
 
     def make(self):
-        """The source with its folder vendor. Debian's line that keeps a test from being built is removed."""
+        """Makes the source with its vendor directory. Removes Debian's line that excludes a test from the
+        build."""
         shutil.copytree(self.source / RUNC, self.folder, symlinks=True)
         for test in self.folder.rglob("*_test.go"):
             text = test.read_text()
             test.write_text(re.sub(r"\A// \+build ignore\n\n", "", text))
-        # Debian's files are not those of which go.sum has the sums.
+        # Debian's files differ from those whose hashes are in go.sum.
         (self.folder / "go.sum").unlink(missing_ok=True)
         self.sum([f"{path}@{version}" for path, version in self.fill_proxy().items()])
         self.vendor()
         return self
 
     def sum(self, versions):
-        """Named modules get their lines in go.sum."""
+        """Adds the lines of these modules to go.sum."""
         output(self.go, "mod", "download", *versions, cwd=self.folder, env=self.environment(proxy=True))
 
     def vendor(self):
         output(self.go, "mod", "vendor", cwd=self.folder, env=self.environment(proxy=True))
 
     def fill_proxy(self):
-        """Every module of go.mod; and those that Debian's newer versions of them import, with a requirement."""
+        """Adds every module of go.mod; and adds requirements for the modules that Debian's newer versions
+        import."""
         described = json.loads(self.edit("-json"))
-        # Before 1.17, vendor/modules.txt does not have each module's version of the language.
+        # Before 1.17, vendor/modules.txt lacks the language version of each module.
         language = max(described.get("Go", "1.16"), "1.17", key=numbers)
         self.edit(f"-go={language}")
         wanted = {module["Path"]: module["Version"] for module in described["Require"]}
@@ -84,12 +88,12 @@ class Tree:
         return output(self.go, "mod", "edit", *how, cwd=self.folder, env=self.environment())
 
     def place(self, path):
-        """Debian's folder of a module: some packages leave the number of the major version out."""
+        """Debian's directory of a module: some packages omit the major version."""
         place = self.source / path
         return place if place.is_dir() else self.source / re.sub(r"/v\d+$", "", path)
 
     def archive(self, path, version, newest):
-        """The three files of one version, as a module proxy serves them."""
+        """Writes the three files of one version, as a module proxy serves them."""
         place = self.place(path)
         folder = self.proxy / escaped(path) / "@v"
         folder.mkdir(parents=True)
@@ -97,9 +101,9 @@ class Tree:
         named = re.search(r"^go +(\S+)", go_mod.read_text(), re.MULTILINE) if go_mod.exists() else None
         language = named.group(1) if named else newest
         if numbers(newest) >= [1, 21]:
-            # From 1.21 on a dependency may not ask for a newer Go than the main module does.
+            # From 1.21 on a dependency may not require a newer Go than the main module.
             language = min(language, newest, key=numbers)
-        # The modules that it requires are in runc's own go.mod.
+        # runc's own go.mod lists the modules that this one requires.
         text = f"module {path}\n\ngo {language}\n"
         (folder / f"{version}.mod").write_text(text)
         (folder / f"{version}.info").write_text(json.dumps({"Version": version}))
@@ -112,7 +116,7 @@ class Tree:
                         file.write(inner / name, f"{path}@{version}/{(inner / name).relative_to(place)}")
             file.writestr(f"{path}@{version}/go.mod", text)
             if path == "golang.org/x/sys" and not (place / "windows").exists():
-                # Debian leaves it out; `go mod vendor` follows the imports of every system.
+                # Debian omits this package; `go mod vendor` follows the imports of every system.
                 file.writestr(f"{path}@{version}/windows/doc.go", "package windows\n")
 
 
@@ -126,5 +130,5 @@ def major(path):
 
 
 def escaped(path):
-    """A proxy's form of a module path: an upper-case letter is `!` and its lower case."""
+    """A proxy's form of a module path: an upper-case letter becomes `!` and its lower case."""
     return re.sub(r"[A-Z]", lambda letter: "!" + letter.group().lower(), path)

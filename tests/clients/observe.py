@@ -1,7 +1,7 @@
-"""What a run shows of itself, as text that two runs of the same thing have in common.
+"""What a run shows, as text that is equal for two runs of the same program.
 
-Who this is: part of `run`, root in the machine's first namespaces; it only reads /proc and log files. An Observation is
-a list of lines for each field. Numbers that a kernel gives out (pids, inodes) are replaced by what they stand for.
+Runs as part of `run`, as root, in the machine's first namespaces; it only reads /proc and log files. An
+Observation is a list of lines for each field. Numbers from the kernel (pids, inodes) are replaced by names.
 """
 
 import fcntl
@@ -9,24 +9,24 @@ import json
 import os
 import re
 
-# Python 3.11 has no name for it.
+# Python 3.11 does not define it.
 F_GET_SEALS = 1034
 
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
-# What two runs of the same program differ in: memory, scheduling, and the number of threads that a Go program happens
-# to have. SigQ counts the user's signals on the whole machine.
+# Fields that differ between two runs of the same program: memory, scheduling, and the number of threads of a
+# Go program. SigQ counts the user's signals on the whole machine.
 VARYING = re.compile(r"^(Vm\w+|Rss\w+|HugetlbPages|.*ctxt_switches|Threads|SigQ|FDSize|State)$")
-# The pids of a status, which say where a process stands; NSpid and its like keep the inner ones.
+# The pids in a status file; NSpid and similar fields keep the inner ones.
 PIDS = re.compile(r"^(Tgid|Pid|PPid|Ngid|TracerPid|NStgid|NSpid|NSpgid|NSsid)$")
 
-# What runc's Go code logs of its own goroutines: how much of it is written before an end, is chance.
+# Log records of runc's own goroutines. How many of them are written before the end varies.
 GO_CHATTER = re.compile(
     r"^debug (reading|read|writing) sync|^debug sync pipe closed|^debug mount source thread"
     r"|^warning Failed to remove cgroup"
 )
 
-# Where a text of nsexec or of runc has a pid.
+# The pids in texts of nsexec and of runc.
 PID_IN_TEXT = re.compile(
     r"(?<=/proc/)\d+|(?<=stage-[12] \()\d+(?=\))|(?<=stage-2 pid \()\d+(?=\))|(?<= on )\d+(?=:|$)"
     # A directory of another mount of /proc.
@@ -35,7 +35,7 @@ PID_IN_TEXT = re.compile(
 
 
 class Names:
-    """Who is who in one run: host pids, namespaces, folders."""
+    """Names for the pids, namespaces and directories of one run."""
 
     def __init__(self):
         self.pids, self.spaces, self.folders = {}, {}, []
@@ -45,7 +45,7 @@ class Names:
         self.pids.setdefault(int(number), name)
 
     def space(self, owner, pid):
-        """The namespaces of `pid` that have no name yet are `owner`'s."""
+        """Assigns to `owner` the namespaces of `pid` that have no name yet."""
         for kind in KINDS:
             link = read_link(f"/proc/{pid}/ns/{kind}")
             if link is not None:
@@ -57,7 +57,7 @@ class Names:
     def __call__(self, text):
         for path, name in self.folders:
             text = text.replace(path, name)
-        # The size of the program itself, which Go logs where it makes a sealed copy.
+        # The size of the program, which Go logs when it makes a sealed copy.
         text = re.sub(r"\(\d+ bytes\)", "(SIZE bytes)", text)
         text = re.sub(r"\b[a-z_]+:\[\d+\]", lambda found: self.spaces.get(found[0], unnumbered(found[0])), text)
         return PID_IN_TEXT.sub(lambda found: self.who(found[0]), text)
@@ -67,12 +67,13 @@ class Names:
 
 
 def unnumbered(link):
-    """`pipe:[4711]` without the number; an unknown namespace stays unknown."""
+    """`pipe:[4711]` without the number; the number of an unknown namespace becomes "other"."""
     return re.sub(r":\[\d+\]", "", link) if link.startswith(("pipe:", "socket:")) else re.sub(r"\[\d+\]", "other", link)
 
 
 def inner(number):
-    """A pid inside of a pid namespace: the first is 1, the others depend on how many threads a Go program had."""
+    """A pid inside a pid namespace: the first is 1, and the others depend on the number of a Go program's
+    threads."""
     return number if number == "1" or not number.isdigit() else "N"
 
 
@@ -96,14 +97,14 @@ def read_link(path):
 
 
 class Observation:
-    """The fields of one run, in the order in which they were seen."""
+    """The fields of one run, in the order of their addition."""
 
     def __init__(self):
         self.fields = {}
         self.names = Names()
 
     def add(self, field, lines):
-        """Lines of text, or one text."""
+        """Adds a field: lines of text, or one text."""
         if isinstance(lines, str):
             lines = lines.splitlines()
         self.fields[field] = [self.names(line) for line in lines]
@@ -115,14 +116,14 @@ class Observation:
         return any(text in line for field, lines in self.fields.items() if ": log of" in field for line in lines)
 
     def process(self, when, pid):
-        """What /proc says of a live process."""
+        """Adds what /proc shows of a live process."""
         self.names.pid(pid, when)
         self.add(f"{when}: status", self._status(pid))
         self.add(f"{when}: ns", [f"{kind} {read_link(f'/proc/{pid}/ns/{kind}')}" for kind in KINDS])
         for name in ("uid_map", "gid_map", "setgroups", "oom_score_adj", "timens_offsets"):
             self.add(f"{when}: {name}", re.sub(r"[ \t]+", " ", read(f"/proc/{pid}/{name}")))
         self.add(f"{when}: descriptors", list(descriptors(pid)))
-        # The signal that its parent gets: of the clone, not of runc.
+        # The signal that the parent receives: set by the clone, not by runc.
         self.add(f"{when}: exit signal", read(f"/proc/{pid}/stat").rpartition(") ")[2].split()[35:36])
         self.add(f"{when}: exe", f"{read_link(f'/proc/{pid}/exe')}, {seals(f'/proc/{pid}/exe')}")
         self.add(f"{when}: root and cwd", [str(read_link(f"/proc/{pid}/{name}")) for name in ("root", "cwd")])
@@ -140,13 +141,13 @@ class Observation:
             yield f"{key}: {' '.join(words)}"
 
     def log(self, when, lines):
-        """Records of runc's log in JSON, each stage's in their order: the three write at the same time, so the order
-        between them is chance."""
+        """Adds the JSON records of runc's log, separately for each stage. The three stages write at the same
+        time, so the order between them varies."""
         records = [json.loads(line) for line in lines if line.strip()]
         heads = [re.match(r"(nsexec(?:-[012])?)\[(\d+)\]: ?", record["msg"]) for record in records]
         for head in heads:
             if head and head[1] != "nsexec-2":
-                # Before it knows its stage it is stage 0.
+                # A record without a stage number comes from stage 0.
                 self.names.pid(head[2], f"stage {head[1][-1] if head[1] != 'nsexec' else 0}")
         for record in records:
             found = re.search(r"forward stage-1 \((\d+)\) and stage-2 \((\d+)\)", record["msg"])
@@ -156,13 +157,13 @@ class Observation:
         for record, head in zip(records, heads):
             who = head[1] if head else "go"
             text = record["msg"][head.end():] if head else record["msg"]
-            # Go sends the offsets in the order of a map, which is chance.
+            # Go sends the offsets in the order of a map, which varies.
             text = re.sub(r"(?<=/timens_offsets to ')[^']*", lambda found: by_line(found[0]), text)
-            # Stage 2 writes its pid as its own namespace sees it.
+            # Stage 2 writes the pid that it has in its own namespace.
             number = f"[{inner(self.names.who(head[2]))}] " if head else ""
             parts.setdefault(who, []).append(f"{record['level']} {number}{text}")
         for who in sorted(parts):
-            # Two Go programs and several goroutines write here, in no order.
+            # Two Go programs and several goroutines write here, in any order.
             lines = parts[who]
             if who == "go":
                 lines = sorted(line for line in lines if not GO_CHATTER.match(line))
@@ -170,7 +171,7 @@ class Observation:
 
 
 def seals(path):
-    """The seals of a file in memory (0xf: nothing can be changed any more)."""
+    """The seals of a memfd (0xf: no change is possible)."""
     try:
         with open(path, "rb") as file:
             return f"seals {fcntl.fcntl(file, F_GET_SEALS):#x}"
@@ -179,7 +180,7 @@ def seals(path):
 
 
 def waits_for_start(pid):
-    """Whether the init of a created container has come to the fifo at which it waits for its start."""
+    """True if the init of a created container waits at the fifo for its start."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
     except OSError:
@@ -188,7 +189,7 @@ def waits_for_start(pid):
 
 
 def descriptors(pid):
-    """Number, target and flags of each: flags show close-on-exec."""
+    """The number, target and flags of each descriptor; the flags show close-on-exec."""
     try:
         numbers = sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Containers in the words of the OCI runtime specification, and their root: one static busybox.
+"""Containers as OCI runtime specifications, and their root directory: one static busybox.
 
-Who this is: part of `run`; it writes below the run's folder.
+Runs as part of `run`; it writes below the run's directory.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ ENVIRONMENT = ["PATH=/bin", "TERM=dumb"]
 BASIC = ("pid", "network", "ipc", "uts", "mount")
 CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID", "CAP_CHOWN"]
 
-# What a process of a container says about itself; then it waits for a line, and ends with the status that is asked for.
+# A container's process prints its attributes; then it waits for a line with its exit status.
 TELL = r"""
 id
 hostname
@@ -39,7 +39,7 @@ def shell(script):
 
 
 def busybox_root(folder):
-    """A root directory below `folder`, with every place that the mounts need."""
+    """A root directory below `folder`, with every mount point."""
     install("busybox-static")
     root = Path(folder) / "rootfs"
     for name in ("bin", "dev", "proc", "sys", "tmp", "etc", "data"):
@@ -68,7 +68,7 @@ def process(args, uid=0, gid=0, groups=()):
         user["additionalGids"] = list(groups)
     kinds = ("bounding", "effective", "permitted")
     capabilities = {kind: CAPABILITIES for kind in kinds}
-    # Deliberately no terminal: its number would differ from run to run.
+    # No terminal, since its number would differ between runs.
     return {
         "terminal": False, "user": user, "args": args, "env": ENVIRONMENT, "cwd": "/",
         "capabilities": capabilities, "noNewPrivileges": False,
@@ -78,7 +78,8 @@ def process(args, uid=0, gid=0, groups=()):
 def spec(
     root, args, *, namespaces=BASIC, join=None, uids=None, gids=None, mounts=(), oom=None, offsets=None, user=None
 ):
-    """`namespaces`: kinds to create. `join`: paths by kind. `uids`, `gids`: triples of container, host, size."""
+    """`namespaces`: kinds to create. `join`: paths by kind. `uids`, `gids`: triples of container, host,
+    size."""
     spaces = [{"type": kind} for kind in namespaces]
     spaces += [{"type": kind, "path": str(path)} for kind, path in (join or {}).items()]
     own_process = process(args) if user is None else process(args, *user)
@@ -107,7 +108,7 @@ def spec(
 
 
 def image(root, to, name):
-    """An OCI image of one layer, as the tar that `ctr images import` takes."""
+    """Writes an OCI image of one layer, as the tar file for `ctr images import`."""
     layer = to.parent / "layer.tar"
     plain = ["--sort=name", "--mtime=@0", "--owner=0", "--group=0"]
     subprocess.run(["tar", "-C", root, *plain, "-cf", layer, "."], check=True)

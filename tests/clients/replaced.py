@@ -1,7 +1,8 @@
-"""bindings/go/replace in small trees: each line of runc is recognised, everything else is refused and left alone.
+"""bindings/go/replace in small trees: it recognises each line of runc, and refuses everything else without a
+change.
 
-Who this is: part of `run`. A tree here has what the script looks at, and compiles: constants of libcontainer, a C file,
-and a program that imports both packages. The lines that no package of Debian's has are tried here alone.
+Runs as part of `run`. A tree has what the script inspects, and compiles: constants of libcontainer, a C file,
+and a program that imports both packages. Lines that no Debian package has are tested only here.
 """
 
 import re
@@ -19,7 +20,7 @@ BYTE = "/* could not inform the parent we are past initial setup */\n"
 
 
 class Sources:
-    """What a line's tree has: attributes, more Go in libcontainer, C files, and a version."""
+    """The parts of a line's tree: attributes, more Go in libcontainer, C files, and a version."""
 
     def __init__(self, symbol, attributes, more, c, version):
         self.symbol, self.attributes, self.more, self.c, self.version = symbol, attributes, more, c, version
@@ -53,12 +54,12 @@ ROWS = {
 
 
 def place(stack, line):
-    """Where a tree of that line lies; before modules there was GOPATH."""
+    """The directory of a line's tree; before Go modules it was in a GOPATH."""
     return stack.folder() / "src" / RUNC if line == "2018" else stack.folder() / "runc"
 
 
 def make(folder, line, **other):
-    """A tree of that line in `folder`; `other` replaces parts of it."""
+    """Makes a tree of that line in `folder`; `other` replaces parts of it."""
     sources = LINES[line]
     attributes, c = other.get("attributes", sources.attributes), other.get("c", sources.c)
     libcontainer = folder / "libcontainer"
@@ -92,7 +93,7 @@ def replace(folder):
 
 
 def build(go, environment, folder, *options):
-    """`go build`; the status and what it printed. The environment has the archive's folder."""
+    """Runs `go build`, with the archive's directory in the environment. Returns the status and the output."""
     if RUNC in str(folder):
         gopath = str(folder).removesuffix(f"/src/{RUNC}")
         environment = {**environment, "GO111MODULE": "off", "GOPATH": gopath}
@@ -103,7 +104,7 @@ def build(go, environment, folder, *options):
 
 
 def constructor(folder):
-    """The symbol that the program's constructor calls: the archive itself has all of them."""
+    """The symbol that the program's constructor calls: the archive itself defines all of them."""
     text = subprocess.run(
         ["objdump", "-d", "--no-show-raw-insn", folder / "runc"], capture_output=True, text=True, check=True
     ).stdout
@@ -113,7 +114,8 @@ def constructor(folder):
 
 
 def recognised(stack, go, environment, line):
-    """The package calls the line's symbol, whatever the tag is, and is not compiled with another libcontainer."""
+    """The package calls the line's symbol with any tag, and does not compile with another line's
+    libcontainer."""
     folder = make(place(stack, line), line)
     done = replace(folder)
     symbol = LINES[line].symbol
@@ -151,7 +153,7 @@ def recognised(stack, go, environment, line):
 
 
 def vendored(stack, go, environment, named):
-    """A program with a vendored libcontainer: DIR is the program's folder, or the package's."""
+    """A program with a vendored libcontainer: DIR is the program's directory, or the package's."""
     program = stack.folder() / "vendor of containers"
     inner = program / "vendor" / RUNC
     make(inner, "1.1")
@@ -247,7 +249,7 @@ REFUSALS = {
 
 
 def refused(stack, _go, _environment, damage):
-    """Status 1, the reason, and the tree as it was."""
+    """Status 1, the reason, and an unchanged tree."""
     words = REFUSALS[damage]
     folder = stack.folder() / "runc"
     damage(folder)
@@ -267,7 +269,7 @@ CASES = {
 
 
 def suite(job, name, stack, go, environment):
-    """`environment`: that of `go build`, with no modules from outside."""
+    """`environment`: for `go build`, without modules from outside."""
     for title, (case, argument) in CASES.items():
         if job.wants(name, title):
             job.judge.check(f"{name} {title}", case(stack, go, environment, argument))

@@ -1,7 +1,7 @@
-"""One run of one case with a runc: its folder, its bundle, its commands, and what they showed.
+"""One run of one case with a runc: its directory, its bundle, its commands, and their results.
 
-Who this is: part of `run`, root, the subreaper of all that runc leaves behind. What a case starts is below a folder, a
-cgroup and processes of its own, and gone after it.
+Runs as part of `run`, as root, as the subreaper of all processes that runc leaves behind. Each case has its
+own directory, cgroup and processes, which are removed after it.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ FIRST = 100000
 TWO_EXTENTS = [(0, FIRST, 1000), (1000, 300000, 500)]
 WITH_USER = ("user", *oci.BASIC)
 
-# What a process of a container says about itself.
+# A container's process prints its attributes.
 ASK = r"""
 id; hostname; cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '
 grep -E '^(Cap|Groups|NoNewPrivs|Seccomp:|Sig(Blk|Ign|Cgt))' /proc/self/status
@@ -31,14 +31,14 @@ for number in 0 1 2 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$number; done
 true
 """
 
-# When we give up, in seconds. No case asserts a time.
+# The limit of each wait, in seconds. No case measures a time.
 LIMIT = 60.0
 
-# Enough for newuidmap's complaint of ids that are not the caller's, too little for what runc says in the end.
+# Enough for newuidmap's error about foreign ids, too little for runc's last message.
 TOOLS_WORDS = 64
 
-# Go's scheduler sends itself SIGURG, and runc says so as often as it happens; what differs between two builds; and
-# libseccomp's program, which Go has filled from a map.
+# Noise: Go's scheduler sends itself SIGURG, and runc logs each one; texts that differ between two builds; and
+# libseccomp's program, which Go fills from a map.
 NOISE = re.compile(
     r"sending signal to process urgent I/O condition|^cloning /proc/self/exe binary|mount source thread|fd:\d+\)$"
     r"|^  \[ *\d+\] "
@@ -46,7 +46,7 @@ NOISE = re.compile(
 
 
 def wait_for(what, condition):
-    """The first true answer of `condition`."""
+    """The first true result of `condition`."""
     until = time.monotonic() + LIMIT
     while True:
         answer = condition()
@@ -58,7 +58,7 @@ def wait_for(what, condition):
 
 
 def gone(pid):
-    """Whether a process below us has ended; it is reaped if it is our own child."""
+    """True if a process below us has ended; our own child is reaped."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -67,20 +67,21 @@ def gone(pid):
 
 
 def log_pipes(pid):
-    """How many pipes a runc reads from: of its log, and of a container's output. Of Go's own it has both ends."""
+    """The number of pipes that a runc reads from: its log, and a container's output. Of Go's own pipe it has
+    both ends."""
     lines = [line.split() for line in descriptors(pid)]
     pipes = [words[1] for words in lines if words[0].isdigit() and int(words[0]) > 2 and words[1].startswith("pipe:")]
     return sum(pipes.count(pipe) == 1 for pipe in pipes)
 
 
 def expect(condition, *words):
-    """What must be so with both binaries."""
+    """Checks a condition that must hold with both binaries."""
     if not condition:
         raise AssertionError(" ".join(map(str, words)))
 
 
 def title(case):
-    """A case's function as words."""
+    """The name of a case's function, with blanks."""
     return case.__name__.strip("_").replace("_", " ")
 
 
@@ -102,7 +103,7 @@ class Ended:
 
 
 def at_a_terminal(engine, *words):
-    """The command with a terminal of its own."""
+    """Runs the command at a new terminal."""
     outer, inner = pty.openpty()
     child = engine.popen(*words, stdin=inner, stdout=inner, stderr=inner, start_new_session=True)
     os.close(inner)
@@ -110,7 +111,7 @@ def at_a_terminal(engine, *words):
     while select.select([outer], [], [], LIMIT)[0]:
         try:
             held += os.read(outer, 4096)
-        except OSError:  # EIO: nobody holds the other end any more
+        except OSError:  # EIO: no process holds the other end
             break
     os.close(outer)
     return Ended(child.wait(LIMIT), held.decode(errors="replace").replace("\r\n", "\n"), "")
@@ -126,7 +127,7 @@ class Runc:
         stack.callback(undo.remove_cgroups, self.id)
         self.state, self.log = self.folder / "state", self.folder / "log"
         self.state.mkdir()
-        # A folder for each container, which has its files as `create` wrote them.
+        # One directory for each container, with the files that `create` wrote.
         self.root = oci.busybox_root(self.folder)
         self.user = None
         self.held = []
@@ -138,45 +139,46 @@ class Runc:
         names.folder(self.id, "CONTAINER")
         stack.callback(undo.end_children)
 
-    # -- who runs it ------------------------------------------------------------------------------------------------
+    # -- the user that runs it ------------------------------------------------------------------------------
 
     def rootless(self):
-        """From now on an ordinary user with subordinate ids calls runc; the folder is his."""
+        """From now on an ordinary user with subordinate ids calls runc, and owns the directory."""
         self.user = fixture.ordinary_user()
         self.give(self.folder, self.state, self.root, *self.root.rglob("*"))
         return self.user
 
     def give(self, *paths):
-        """To the user."""
+        """Makes the user the owner of these paths."""
         for path in paths:
             os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
 
     def one_id(self):
-        """An ordinary user who needs no tool: the namespaces and maps."""
+        """An ordinary user that does not need the mapping tools: the namespaces and maps."""
         user = self.rootless()
         return {"namespaces": WITH_USER, "uids": [(0, user.uid, 1)], "gids": [(0, user.gid, 1)]}
 
     def many_ids(self):
-        """An ordinary user with newuidmap and newgidmap."""
+        """An ordinary user with newuidmap and newgidmap: the namespaces and maps."""
         user, more = self.rootless(), (1, fixture.FIRST, fixture.COUNT)
         return {"namespaces": WITH_USER, "uids": [(0, user.uid, 1), more], "gids": [(0, user.gid, 1), more]}
 
     def for_the_container(self):
-        """The root directory belongs to the container's root."""
+        """Makes the container's root the owner of the root directory."""
         os.chown(self.root, FIRST, FIRST)
 
     def _who(self):
         return {} if self.user is None else {"user": self.user.uid, "group": self.user.gid, "extra_groups": []}
 
-    # -- commands ---------------------------------------------------------------------------------------------------
+    # -- commands -------------------------------------------------------------------------------------------
 
     def argv(self, *words, debug=True):
-        """`debug`: to the log file, so that standard error is the container's, and runc's last word."""
+        """`debug`: with a log file, so that standard error has only the container's output and runc's last
+        message."""
         log = ["--debug", "--log", self.log, "--log-format", "json"] if debug else []
         return [str(word) for word in (self.binary, "--root", self.state, *log, *words)]
 
     def popen(self, *words, debug=True, **how):
-        """runc, and a folder `tools` of the case's before the machine's."""
+        """Starts runc; the case's directory `tools` is first in PATH."""
         return self.popen_argv(self.argv(*words, debug=debug), **how)
 
     def popen_argv(self, argv, **how):
@@ -186,7 +188,8 @@ class Runc:
         return subprocess.Popen(argv, **how)
 
     def runc(self, *words, debug=True, **how):
-        """Into files and not into pipes: a detached container that holds them must not keep us waiting."""
+        """Runs a command with files as output: a detached container would hold a pipe open, and delay its
+        end."""
         self.counter += 1
         out, err = (self.folder / f"{end}{self.counter}" for end in ("out", "err"))
         with open(out, "w") as out_file, open(err, "w") as err_file:
@@ -194,26 +197,26 @@ class Runc:
         return Ended(status, read(out), read(err))
 
     def output(self):
-        """What the last command's container has written by now."""
+        """The output of the last command's container so far."""
         return read(self.folder / f"out{self.counter}")
 
     def configure(self, args=("/bin/sleep", "1000"), **wanted):
-        """`args`: the container's command; `terminal`: whether it has one; `affinity`: on which CPUs another command is
-        executed in it; the rest as oci.spec has it."""
+        """Writes config.json. `args`: the container's command; `terminal`: whether it has one; `affinity`:
+        the CPUs of further commands in the container; the rest as in oci.spec."""
         terminal, affinity = wanted.pop("terminal", False), wanted.pop("affinity", None)
         spec = oci.spec(self.root, list(args), **wanted)
         spec["process"].update({"terminal": terminal}, **({"execCPUAffinity": affinity} if affinity else {}))
         (self.folder / "config.json").write_text(json.dumps(spec))
 
     def run(self, args, **wanted):
-        """A container in the foreground, to its end."""
+        """Runs a container in the foreground, to its end."""
         self.configure(args, **wanted)
         return self.runc("run", self.id)
 
     def run_to_failure(self, args, **wanted):
-        """As `run`, for one that fails: runc does not wait then for the end of its log, and its own end would cut it
-        off. So its last word has to wait, until runc has closed the log pipe: standard error is a pipe that has room
-        for the words of a mapping tool, but not for that."""
+        """Like `run`, for a container that fails. runc then does not wait for the end of its log, and could
+        exit before the log is complete. So standard error is a pipe with room for a mapping tool's error, but
+        not for runc's last message: runc blocks in that write until its log pipe is closed."""
         self.configure(args, **wanted)
         reader, writer = os.pipe()
         filling = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096) - TOOLS_WORDS
@@ -228,13 +231,13 @@ class Runc:
         return Ended(child.wait(LIMIT), self.output(), err)
 
     def start(self, args=("/bin/sleep", "1000"), **wanted):
-        """A detached container; the number of its init."""
+        """Starts a detached container; returns the pid of its init."""
         self.configure(args, **wanted)
         self.runc("run", "--detach", "--pid-file", self.folder / "pid", self.id).must()
         return self.pid_in("pid")
 
     def into(self, **wanted):
-        """A container to execute in."""
+        """Starts a container for `exec`."""
         init = self.start(**wanted)
         self.seen.names.pid(init, "init")
         self.seen.names.space("init", init)
@@ -244,23 +247,24 @@ class Runc:
         return int(read(self.folder / file))
 
     def see_process(self, when, pid, command="sleep"):
-        """What /proc says, once the process runs its command; `create` leaves it waiting for that, which is `None`."""
+        """Adds what /proc shows once the process runs its command. `command=None`: an init that `create` left
+        waiting."""
         if command is None:
             wait_for("the init at its fifo", lambda: waits_for_start(pid))
         else:
             wait_for(command, lambda: read(f"/proc/{pid}/comm").strip() == command)
         self.seen.process(when, pid)
 
-    # -- what is seen -----------------------------------------------------------------------------------------------
+    # -- what is observed -----------------------------------------------------------------------------------
 
     def see(self, when, ended):
-        """A command's end."""
+        """Adds a command's result."""
         self.seen.add(f"{when}: status", [str(ended.status)])
         self.seen.add(f"{when}: stdout", ended.out)
         self.seen.add(f"{when}: stderr", [timeless(line) for line in ended.err.splitlines()])
 
     def see_log(self, when):
-        """The records since the last time, which are taken away."""
+        """Adds the log records since the last call, and removes them."""
         self.seen.log(when, log_lines(read(self.log) if self.log.exists() else ""))
         self.log.unlink(missing_ok=True)
 
@@ -268,13 +272,13 @@ class Runc:
         self.log.unlink(missing_ok=True)
 
     def said(self, field):
-        """The lines of a field that has been seen."""
+        """The lines of a field that was added."""
         return "\n".join(self.seen.fields[field])
 
-    # -- surroundings -----------------------------------------------------------------------------------------------
+    # -- surroundings ---------------------------------------------------------------------------------------
 
     def holder(self, *flags):
-        """A process with namespaces of its own; its number."""
+        """Starts a process with its own namespaces; returns its pid."""
         child = subprocess.Popen(
             ["unshare", *flags, "sh", "-c", "echo here; exec sleep 1000"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -291,12 +295,12 @@ class Runc:
         return child.pid
 
     def nothing_left(self):
-        """Whatever is to end by itself may take its moment."""
+        """Waits until all processes have ended by themselves."""
         wait_for("the end of all processes", lambda: set(undo.living()) <= set(self.held))
 
     def finish(self):
-        """All processes are ended, the containers deleted, and what is left then is told."""
-        # First the inits: `delete --force` waits in vain for one that is dead and that only we can reap.
+        """Ends all processes, deletes the containers, and adds what is left."""
+        # First the inits: `delete --force` waits forever for a dead one that only we can reap.
         undo.end_children()
         for name in sorted(os.listdir(self.state)):
             self.seen.add("delete", [str(self.runc("delete", "--force", name, debug=False).status)])
@@ -308,13 +312,13 @@ class Runc:
 
 
 def timeless(line):
-    """A line of runc's in text, or of the container's, without its time and numbers of nsexec's stages."""
+    """A text line of runc's or the container's without its time and the pids of nsexec's stages."""
     line = re.sub(r'time="[^"]*"', "time=T", line)
     return re.sub(r"(nsexec(?:-\d)?)\[\d+\]", r"\1[N]", line)
 
 
 def logrus(text):
-    """logrus' text form as JSON lines."""
+    """Converts logrus' text form to JSON lines."""
     lines = []
     for found in re.finditer(r'^time="[^"]*" level=(\w+) msg=("(?:[^"\\]|\\.)*"|\S+)', text, re.MULTILINE):
         message = json.loads(found[2]) if found[2].startswith('"') else found[2]
@@ -323,11 +327,11 @@ def logrus(text):
 
 
 def log_lines(text):
-    """runc's log in JSON, for Observation.log: without what is chance."""
+    """runc's JSON log for Observation.log, without lines that vary."""
     lines = []
     for record in map(json.loads, text.splitlines()):
         if not NOISE.search(record["msg"]):
-            # Go walks a map to write the offsets: their order is chance.
+            # Go walks a map to write the offsets, so their order varies.
             record["msg"] = re.sub(r"'(boottime .*)\n(monotonic .*)\n'", r"'\2\n\1\n'", record["msg"])
             lines.append(json.dumps(record))
     return lines

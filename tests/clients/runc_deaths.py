@@ -1,7 +1,7 @@
-"""Somebody dies while a container starts: nobody else lives on, and nobody hangs.
+"""A process dies while a container starts: no other process stays alive, and none hangs.
 
-Who this is: part of `run`, cases of suite_runc. The moment is held by a newuidmap of ours, which waits before it
-becomes the real one: stage 0 waits for it then, stage 1 for its map, and runc for the numbers of both.
+Runs as part of `run`: cases of suite_runc. The moment is fixed by a newuidmap of ours, which waits before it
+executes the real one. Then stage 0 waits for the tool, stage 1 for its map, and runc for the pids of both.
 """
 
 import os
@@ -13,7 +13,8 @@ import undo
 from observe import read, waits_for_start
 from runc import LIMIT, expect, wait_for
 
-# How often, and how long after its start, runc is killed in `runc_at_any_moment`.
+# The number of times that runc is killed in `runc_dies_at_any_moment`, and the latest moment, in seconds
+# after its start.
 TIMES, WITHIN = 16, 0.08
 SEED = 4
 
@@ -26,12 +27,12 @@ exec /usr/bin/newuidmap "$@"
 
 
 def held(run):
-    """`runc run` by an ordinary user, as far as newuidmap: runc, stage 0, stage 1 and the tool."""
+    """Starts `runc run` as an ordinary user, up to newuidmap: returns runc, stage 0, stage 1 and the tool."""
     run.configure(["/bin/true"], **run.many_ids())
     tools = run.folder / "tools"
     tools.mkdir()
     os.mkfifo(run.folder / "gate")
-    # Both ends, so that neither side waits for the other at the open: the tool may be dead by then.
+    # Both ends, so that neither side blocks at the open: the tool may be dead by then.
     gate = open(os.open(run.folder / "gate", os.O_RDWR), "w")
     run.stack.callback(gate.close)
     tool = tools / "newuidmap"
@@ -56,8 +57,8 @@ def children(pid):
 
 
 def dies(run, who):
-    """`who` is killed; then the tool may go on, if it lives. (With ours it does not where runc is dead: stage 0 sees to
-    that.)"""
+    """Kills `who`, and then lets the tool continue, if it is alive. (With ours the tool is dead if runc is
+    dead: stage 0 kills it.)"""
     child, found, gate = held(run)
     os.kill(found[who], signal.SIGKILL)
     gate.write("go\n")
@@ -85,8 +86,8 @@ def newuidmap_dies(run):
 
 
 def runc_dies_at_any_moment(run):
-    """The container's own command ends by itself, if it came to that. A container that is created waits for its start,
-    also without the runc that was to start it; nobody else is left."""
+    """The container's command ends by itself, if it was started. A created container waits for its start even
+    if its runc is dead. No other process is left."""
     chance = random.Random(SEED)
     run.for_the_container()
     run.configure(["/bin/true"], namespaces=("user", "pid", "ipc", "uts", "mount"), uids=[(0, 100000, 65536)])
@@ -99,7 +100,7 @@ def runc_dies_at_any_moment(run):
             child.wait(LIMIT)
         wait_for("the end of all who do not wait for a start", lambda: all(map(waits_for_start, undo.living())))
         undo.end_children()
-        # Nobody was left to remove it.
+        # runc was dead and could not remove it.
         undo.remove_cgroups(run.id)
 
 

@@ -1,13 +1,13 @@
-"""What runc refuses at its command line, and how it says so.
+"""Errors of runc at its command line, and their texts.
 
-Who this is: part of `run`, cases of suite_runc.
+Runs as part of `run`: cases of suite_runc.
 """
 
 from runc import FIRST, WITH_USER, gone, wait_for
 
 
 def fails(run, args=("/bin/true",), **wanted):
-    """`run` that fails: no process is left by then, but for a holder."""
+    """A `run` that fails: no process is left afterwards, except for a holder."""
     run.see("init", run.run_to_failure(args, **wanted).must_fail())
     run.see_log("init")
     run.nothing_left()
@@ -46,7 +46,7 @@ def rootless_with_ids_of_somebody_else(run):
 
 
 def with_a_score_that_is_none(run):
-    """The kernel takes no such number."""
+    """The kernel rejects this number."""
     fails(run, oom=1001)
 
 

@@ -1,4 +1,4 @@
-"""The complete runc of a package, built twice: with its own C, and with our archive in the C's place.
+"""The complete runc of a package, built twice: with its own C, and with our archive instead.
 
 Who this is: part of `run`. It calls crates/nsexec-capi/build and go build, which write below target/clients and nowhere else.
 """
@@ -12,10 +12,10 @@ from packages import RUNC_SOURCE, STABLE_GOPATH, WORK, Unavailable, install, loc
 from packages import sid_runc, stable_go, version_of
 
 RUNC = "github.com/opencontainers/runc"
-# As Debian builds it. Of the three only seccomp needs a library.
+# As Debian builds it. Only seccomp needs a library.
 TAGS = "seccomp apparmor selinux"
 
-# All that is left of runc's package nsenter.
+# Replaces all files of runc's package nsenter.
 NSENTER = """\
 //go:build linux
 
@@ -29,7 +29,7 @@ import "C"
 
 
 class Line:
-    """One release line: where the source of its runc lies, what compiles it, and the symbol that is ours for it."""
+    """One release line: the source of its runc, its compiler, and our symbol for it."""
 
     def __init__(self, name, version, go, gopath, symbol):
         self.name, self.version, self.symbol = name, version, symbol
@@ -37,10 +37,10 @@ class Line:
         self.folder = WORK / f"runc-{name}"
 
     def compile(self, side, archive=None):
-        """`side`/runc: the name must be runc, since podman and others look at it."""
+        """Builds `side`/runc. The name must be runc, since podman and others check it."""
         target = self.folder / side / "runc"
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Go does not know of the archive, which may have changed: without the target it links anew.
+        # Go does not track the archive, which may have changed: without the target it links again.
         target.unlink(missing_ok=True)
         environment = self.go.environment(ours=False)
         options = ["-tags", TAGS, "-ldflags", f"-X main.version={self.version}"]
@@ -51,7 +51,7 @@ class Line:
         return target
 
     def overlay(self):
-        """For `go build -overlay`: an empty replacement takes a file away."""
+        """The file for `go build -overlay`: an empty replacement removes a file."""
         nsenter = self.go.gopath / "src" / RUNC / "libcontainer/nsenter"
         replace = {str(path): "" for path in nsenter.iterdir() if path.suffix in (".c", ".h", ".go")}
         if str(nsenter / "nsexec.c") not in replace:
@@ -64,7 +64,7 @@ class Line:
         return file
 
     def binaries(self, c_only=False):
-        """The two, by side; the same one twice if `c_only`."""
+        """The two binaries, by side; twice the same one if `c_only`."""
         with locked(f"runc-{self.name}"):
             c = self.compile("c")
             check_whose(c, ours=False)
@@ -76,7 +76,8 @@ class Line:
 
 
 def check_whose(binary, ours):
-    """Whose bootstrap is in it: both bring the symbol nsexec, so that no program can hold both; nsexec_seed is ours."""
+    """Checks the bootstrap in a binary: both define the symbol nsexec, so that no program can hold both; only
+    ours defines nsexec_seed."""
     symbols = {line.split()[-1] for line in output("nm", binary).splitlines()}
     if ("nsexec" in symbols, "nsexec_seed" in symbols) != (True, ours):
         raise RuntimeError(f"{binary}: is not what it was built to be")
@@ -101,7 +102,7 @@ LINES = {"debian12": debian12, "sid": sid}
 
 
 def each_line(job, client, titles):
-    """The lines of which any case is wanted, with their binaries; a line that cannot be had is a skip."""
+    """The lines with a selected case, and their binaries; a line that is unavailable is a skip."""
     titles = list(titles)
     for name, find in LINES.items():
         full = f"{client}-{name}"
@@ -116,11 +117,11 @@ def each_line(job, client, titles):
 
 
 def observed(case, view):
-    """One run of one case with an engine, through its view of it: all that it showed."""
+    """Runs one case with an engine, through its view of the engine: returns all that it showed."""
     try:
         case(view)
     except Exception:
-        # The next case shall find nothing of this one; why it failed is what is told.
+        # The next case must start clean; the reported failure is the first one.
         with suppress(Exception):
             view.finish()
         raise
@@ -129,7 +130,8 @@ def observed(case, view):
 
 
 def for_everybody(stack, binaries):
-    """Copies that an ordinary user may run, below a folder of this run's; their paths differ in one word only."""
+    """Copies that an ordinary user may run, below a directory of this run; their paths differ in one word
+    only."""
     folder = stack.folder()
     copies = {}
     for side, binary in binaries.items():

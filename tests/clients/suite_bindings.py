@@ -1,7 +1,8 @@
 """bindings/go: its own tests in each dialect, which are what runc expects of its C; the script `replace`; and the two
 recipes of docs/go.md, with the real runc as a module with its folder vendor.
 
-Who this is: part of `run`, as root; the tests make network namespaces, and start a container.
+The tests are runc's expectations of its C. The recipes use the real runc as a module with its vendor
+directory. Runs as part of `run`, as root: the tests make network namespaces, and start a container.
 """
 
 import re
@@ -31,7 +32,7 @@ def own_tests(job):
     go = stable_go()
     environment = go_environment()
     for tag in dialects:
-        # -count=1: the archive is not among the files whose change Go's cache notices.
+        # -count=1: Go's cache does not track the archive.
         command = [go, "test", "-count=1", "-v", "-vet=all", f"-tags={tag}", "."]
         done = subprocess.run(
             command, cwd=ROOT / "bindings/go", env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -57,7 +58,7 @@ def go_environment():
 
 
 def misuse(job, go, environment):
-    """Where the constructor would be missing, or be there twice, nothing is built."""
+    """If the constructor would be missing or defined twice, the build fails."""
     attempts = {
         "two dialects": ({}, "-tags=nsexec_v1_1 nsexec_v1_0", "dialect redeclared"),
         "without cgo": ({"CGO_ENABLED": "0"}, "-tags=", "this_package_needs_linux_and_cgo"),

@@ -1,7 +1,8 @@
-"""containerd, the engine below Kubernetes, with each runc: containers of a plain root directory and of an image.
+"""containerd, the engine below Kubernetes, with each runc: containers of a plain root directory and of an
+image.
 
-Who this is: part of `run`, root. A containerd of this run's: its root, state and socket lie below a folder of its own,
-it loads no plugin for Kubernetes, and it, its shims and its containers end with the run.
+Runs as part of `run`, as root, with its own containerd, whose root, state and socket are below this run's
+directory. It loads no plugin for Kubernetes. The daemon, its shims and its containers end with the run.
 """
 
 import hashlib
@@ -23,10 +24,10 @@ NAME = "containerd"
 IMAGE = "localhost/busybox:1"
 SLEEP = ("/bin/sleep", "1000")
 MAPS = ("--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536")
-# The names of containers: all that the cases use.
+# The names of all containers in the cases.
 NAMES = ("one", "two")
-# containerd has this place for the sockets of shims, and for what it knows of a runc that it was not told of, whatever
-# its configuration says.
+# containerd always keeps the sockets of shims here, and its data about a runc that is not in its
+# configuration.
 PLACE = Path("/run/containerd")
 
 CONFIGURATION = """\
@@ -44,13 +45,13 @@ address = "{folder}/socket"
 
 
 def without_traces(stack, address, namespace):
-    """What of ours lies in containerd's own place is removed, and the folders that were not there before."""
+    """Removes our files from containerd's own place, and the directories that did not exist before."""
     folders = [PLACE / "s", PLACE / "runc", PLACE]
     made = [folder for folder in folders if not folder.exists()]
 
     def remove():
         for name in NAMES:
-            # So a shim names its socket.
+            # A shim derives the name of its socket so.
             digest = hashlib.sha256(f"{address}/{namespace}/{name}".encode()).hexdigest()
             (PLACE / "s" / digest).unlink(missing_ok=True)
         shutil.rmtree(PLACE / "runc" / namespace, ignore_errors=True)
@@ -66,14 +67,14 @@ class Containerd:
 
     def __init__(self, stack, root):
         self.folder = stack.folder()
-        # The name of a cgroup in every hierarchy, too.
+        # Also the name of a cgroup in every hierarchy.
         self.namespace = f"{undo.PREFIX}-{os.getpid()}"
         self.counter = 0
         (self.folder / "config.toml").write_text(CONFIGURATION.format(folder=self.folder))
         (self.folder / "tmp").mkdir()
         without_traces(stack, self.folder / "socket", self.namespace)
         stack.callback(undo.remove_cgroups, self.namespace)
-        # First the daemon, then the shims, which are our children since their first process ended.
+        # First the daemon, then the shims, which became our children when their first process ended.
         stack.callback(undo.end_children)
         log = stack.enter_context(open(self.folder / "log", "w"))
         self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(self.folder / "tmp")}
@@ -119,7 +120,7 @@ class Case:
         return self.engine.ctr("run", *self.with_binary, *kind, *options, *where, name, *command)
 
     def start(self, name, command=SLEEP, options=(), image=False):
-        """A detached container; the number of its init."""
+        """Starts a detached container; returns the pid of its init."""
         self.run(name, *command, options=["--detach", *options], image=image).must()
         return self.init_of(name)
 
@@ -144,7 +145,7 @@ class Case:
         parent = int(read(f"/proc/{pid}/stat").rsplit(") ", 1)[1].split()[1])
         self.seen.names.pid(parent, read(f"/proc/{parent}/comm").strip())
         self.seen.process(when, pid)
-        # The number of a snapshot.
+        # The number of a snapshot varies.
         for field in (f"{when}: mounts", f"{when}: root and cwd"):
             lines = self.seen.fields[field]
             self.seen.fields[field] = [re.sub(r"snapshots/\d+", "snapshots/N", line) for line in lines]
@@ -153,7 +154,8 @@ class Case:
         return "\n".join(self.seen.fields[field])
 
     def finish(self):
-        """All tasks are killed and deleted, all containers and snapshots removed; only the daemon lives then."""
+        """Kills and deletes all tasks, and removes all containers and snapshots; then only the daemon is
+        alive."""
         for name in self.engine.ctr("tasks", "list", "--quiet").out.split():
             self.engine.ctr("tasks", "delete", "--force", name).must()
         for name in self.engine.ctr("containers", "list", "--quiet").out.split():
@@ -187,7 +189,8 @@ def run_an_image_detached_and_exec(case):
 
 
 def run_with_maps(case):
-    """containerd gives the image's files to the container's root; for a plain root directory `ctr` maps nothing."""
+    """containerd makes the container's root the owner of the image's files; for a plain root directory `ctr`
+    maps nothing."""
     case.see_process("init", case.start("one", options=MAPS, image=True))
     expect(case.said("init: uid_map").split() == "0 100000 65536".split(), case.seen.fields)
     done = case.exec("one", *oci.shell(ASK)).must()

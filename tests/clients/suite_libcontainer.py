@@ -1,7 +1,7 @@
 """The real libcontainer as a library: Debian 12's 1.1.5 with nsexec_v1_1, and sid's with nsexec.
 
-Who this is: part of `run`. The client (libcontainer/main.go) is started by it, as root or as the user nsexec-test, with
-runc's own C and with ours; it is told what to do line by line, and looked at in between.
+Runs as part of `run`. It starts the client (libcontainer/main.go) as root or as the user nsexec-test, with
+runc's own C and with ours. It sends commands line by line, and inspects the processes in between.
 """
 
 import json
@@ -26,7 +26,7 @@ LIMIT = 30.0
 
 
 class Client:
-    """One running client, and what one case of it showed."""
+    """One running client, and the observation of one case."""
 
     def __init__(self, binary, folder, container, user=None):
         self.folder, self.container = folder, container
@@ -57,12 +57,12 @@ class Client:
         return (self.folder / "client.err").read_text()
 
     def process(self, when, do, **fields):
-        """Creates a container or executes in one, with files for its standard descriptors. The pid, or None after an
-        error, which is part of what was seen."""
+        """Creates a container or executes in one, with files as standard descriptors. Returns the pid, or
+        None after an error, which is added to the observation."""
         gate = self.folder / f"{when}.in"
         os.mkfifo(gate)
         os.chmod(gate, 0o666)
-        # Both ends, so that neither side waits for the other at the open.
+        # Both ends, so that neither side blocks at the open.
         self.gates.append(os.open(gate, os.O_RDWR | os.O_CLOEXEC))
         for end in ("out", "err"):
             (self.folder / f"{when}.{end}").touch()
@@ -74,7 +74,8 @@ class Client:
         return answer.get("pid")
 
     def log(self, when):
-        # After an error 1.3 does not wait for its log to end; the end of the log pipe shows in its descriptors.
+        # After an error 1.3 does not wait for the end of its log; its descriptors show when the log pipe is
+        # closed.
         self.until(lambda: not self.has_log_pipe(), "the client has read its log to the end")
         path = self.folder / "log"
         lines = path.read_text().splitlines() if path.exists() else []
@@ -82,7 +83,7 @@ class Client:
         self.read_log = len(lines)
 
     def has_log_pipe(self):
-        """One end of a pipe; of the pipe that Go's own poller has, both ends are there."""
+        """True if it has one end of a pipe. Of the pipe of Go's own poller it has both ends."""
         lines = [line.split() for line in descriptors(self.program.pid)]
         pipes = [words[1] for words in lines if int(words[0]) > 2 and words[1].startswith("pipe:")]
         return any(pipes.count(pipe) == 1 for pipe in pipes)
@@ -98,7 +99,7 @@ class Client:
         self.until(lambda: "ready\n" in (self.folder / f"{when}.out").read_text(), f"{when} says that it is ready")
 
     def end(self, when, number, pid, status):
-        """Lets a waiting process go, with the status that it shall end with."""
+        """Lets a waiting process end with this status."""
         os.write(self.gates[number], f"{status}\n".encode())
         answer = self.tell("wait", pid=pid)
         self.seen.add(f"{when}: end", [answer.get("status", ""), answer.get("error", "none")])
@@ -119,18 +120,18 @@ class Client:
 
 
 def inner_pids(line):
-    """What oci.TELL prints of /proc/self/status has pids of the container."""
+    """The pids in /proc/self/status that oci.TELL prints are those of the container."""
     return " ".join(map(inner, line.split())) if line.startswith("NS") else line
 
 
 class Case:
-    """A container: its specification, who runs it, and what is expected of it."""
+    """A container: its specification, its user, and the expected results."""
 
     def __init__(self, name, *, rootless=False, only=None, setup=None, extra=0, mended=None, **spec):
         self.name, self.spec = name, spec
-        # The row of docs/deviations.md that explains why the case fails with runc's C and passes with ours.
+        # The README's row that explains why it fails with runc's C only.
         self.mended = mended
-        # Run by an ordinary user; one client's alone; what it needs beforehand; descriptors that the process keeps.
+        # As an ordinary user; with one client only; preparations; descriptors that the process keeps.
         self.rootless, self.only, self.setup, self.extra = rootless, only, setup, extra
 
 
@@ -140,7 +141,7 @@ ROOTLESS = ("user", "pid", "ipc", "uts", "mount")
 
 
 def foreign_network(wanted, folder, stack):
-    """A network namespace of the machine, as `ip netns add` makes one: a file, held by a mount."""
+    """A network namespace of the machine as `ip netns add` makes it: a file, held by a mount."""
     place = folder / "network"
     place.touch()
     subprocess.run(["unshare", f"--net={place}", "true"], check=True)
@@ -149,7 +150,7 @@ def foreign_network(wanted, folder, stack):
 
 
 def pod(*kinds):
-    """Joins namespaces of these kinds of a process that lives already, as the containers of a pod do."""
+    """Joins these kinds of namespaces of a live process, as the containers of a pod do."""
 
     def setup(wanted, folder, stack):
         holder = stack.enter_context(containers.Container(None, [FILES[kind] for kind in kinds]))
@@ -159,19 +160,19 @@ def pod(*kinds):
     return setup
 
 
-# How /proc/PID/ns calls a kind that the specification calls otherwise.
+# The names in /proc/PID/ns of kinds that the specification names differently.
 FILES = {kind: kind for kind in ("user", "ipc", "uts", "pid", "cgroup", "time")} | {"network": "net", "mount": "mnt"}
 
 
 def network_that_is_none(wanted, folder, stack):
-    """A file, but no namespace: Go looks only whether it is there."""
+    """A file that is not a namespace: Go only checks that it exists."""
     foreign_network(wanted, folder, stack)
     wanted["join"] = {"network": folder / "log"}
     (folder / "log").touch()
 
 
 def closed_sources(wanted, folder, stack):
-    """A directory and a file below a folder that root alone may enter: not the container's root, who is another."""
+    """A directory and a file below a directory that only root may enter, and not the container's root."""
     closed = folder / "closed"
     (closed / "directory").mkdir(parents=True)
     (closed / "directory/file").write_text("behind a closed door\n")
@@ -205,7 +206,7 @@ CASES = [
          tell=UPTIME),
     Case("rootless with time offsets", only=SID, rootless=True, namespaces=(*ROOTLESS, "time"), uids="one", offsets=DAY,
          tell=UPTIME),
-    # The init pipe is then no number of one digit.
+    # The number of the init pipe then has more than one digit.
     Case("with descriptors to keep", extra=8),
     Case("without a pid namespace", namespaces=("network", "ipc", "uts", "mount")),
     Case("in a pod", namespaces=("mount", "pid"), setup=pod("network", "ipc", "uts")),
@@ -226,7 +227,7 @@ CASES = [
 
 
 def maps(user, how):
-    """Root inside is the user outside; what more there is comes from /etc/subuid, or is not the user's."""
+    """Root inside is the user outside; further ids come from /etc/subuid, or do not belong to the user."""
     more = {
         "one": [],
         "subordinate": [(1, fixture.FIRST, fixture.COUNT)],
@@ -237,7 +238,7 @@ def maps(user, how):
 
 
 def run_case(case, binary, root):
-    """One run of one case: everything that it showed."""
+    """Runs one case once; returns all that it showed."""
     with undo.Undo() as stack:
         folder = stack.folder()
         user = fixture.ordinary_user() if case.rootless else None
@@ -261,7 +262,7 @@ def run_case(case, binary, root):
 
 
 def follow(case, client, spec):
-    """create, look, start, look, exec, look, end of both, delete, look."""
+    """create, inspect, start, inspect, exec, inspect, end of both, delete, inspect."""
     seen = client.seen
     state = client.folder / "state"
     init = client.process("init", "create", root=str(state), id=client.container, log=str(client.folder / "log"),
@@ -295,7 +296,7 @@ def follow(case, client, spec):
 
 
 class Version:
-    """One libcontainer: how it is built, with which tags and with which wrong ones, and which cases it knows."""
+    """One libcontainer: how it is built, its tags and the wrong tags, and its cases."""
 
     def __init__(self, client, go, flags, wrong):
         self.client, self.go, self.flags, self.wrong = client, go, flags, wrong
@@ -352,7 +353,7 @@ def one_version(job, stack, root, version):
 
 
 def runcs_c(case, binary, root):
-    """run_case with runc's C, again where only its copy failed."""
+    """run_case with runc's C; it is repeated if only the copy of the program failed."""
     for _ in range(5):
         seen = run_case(case, binary, root)
         if not seen.lost_its_copy():
@@ -362,15 +363,15 @@ def runcs_c(case, binary, root):
 
 
 def failures(seen):
-    """What did not go well, from the start to the end."""
+    """The failures of a case, from the start to the end."""
     wanted = {field: ["none"] for field in seen.fields if field.endswith(": error") or field == "start"}
     wanted |= {"init: end": ["exit status 7", "none"], "exec: end": ["exit status 3", "none"], "left: processes": []}
     return [f"{field}: {seen.fields.get(field)}" for field in wanted if seen.fields.get(field) != wanted[field]]
 
 
 def wrong_dialect(binary, root):
-    """Says so if a container starts, or a process is left, with an nsexec of the other side of 1.2. (The cgroups that a
-    libcontainer then leaves are its own affair: it removes them too early.)"""
+    """Returns an error if a container starts or a process is left with an nsexec of the other side of 1.2.
+    (Such a libcontainer removes cgroups too early, so leftover cgroups do not count.)"""
     seen = run_case(CASES[0], binary, root)
     error = seen.fields["init: error"]
     left = seen.fields["left: processes"]

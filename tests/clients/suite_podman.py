@@ -1,7 +1,8 @@
-"""podman with each runc as its runtime: run, exec, create and start, maps, shared namespaces, and what fails.
+"""podman with each runc as its runtime: run, exec, create and start, maps, shared namespaces, and failures.
 
-Who this is: part of `run`, root. podman's images, containers, locks and sockets lie below a folder of this run's, and
-what it starts (conmon, containers) below us. The image is made of the busybox root, and imported.
+Runs as part of `run`, as root. podman's images, containers, locks and sockets are below a directory of this
+run, and its processes (conmon, containers) are our descendants. The image is made of the busybox root, and
+imported.
 """
 
 import json
@@ -19,7 +20,7 @@ from runc import ASK, LIMIT, Ended, at_a_terminal, expect, log_lines, timeless, 
 
 NAME = "podman"
 IMAGE = "localhost/busybox:1"
-# Of the machine's network and limits nothing is needed: a test machine may not let us have more.
+# Without the machine's network and with low limits: a test machine may not allow more.
 FLAGS = ["--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--hostname", "inside"]
 MAPS = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"]
 CACHE = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
@@ -33,7 +34,7 @@ lock_type = "file"
 
 
 def without_cache(stack):
-    """Where podman notes what it knows of layers; no option names another place. As it was, at the end."""
+    """Restores podman's cache of layers at the end; no option sets another place for it."""
     before = CACHE.exists()
     made = [folder for folder in (CACHE.parent, CACHE.parent.parent) if not folder.exists()]
 
@@ -48,7 +49,7 @@ def without_cache(stack):
 
 
 class Podman:
-    """An engine of our own: its folder, and which runc it calls."""
+    """An engine of our own: its directory, and the runc that it calls."""
 
     def __init__(self, stack, binary, root):
         self.binary, self.folder = binary, stack.folder()
@@ -79,7 +80,7 @@ class Podman:
         return subprocess.Popen(self.argv(*words), **how)
 
     def podman(self, *words, **how):
-        """Into files: conmon may hold them for longer."""
+        """Runs a command with files as output: conmon may hold them open for longer."""
         self.counter += 1
         out, err = (self.folder / f"{end}{self.counter}" for end in ("out", "err"))
         with open(out, "w") as out_file, open(err, "w") as err_file:
@@ -88,7 +89,7 @@ class Podman:
 
 
 class Case:
-    """One run of one case: its containers, whose names are the case's, and what was seen."""
+    """One run of one case: its containers, named by the case, and the observation."""
 
     def __init__(self, engine):
         self.engine = engine
@@ -100,7 +101,7 @@ class Case:
         return self.engine.podman(*options, "run", *flags, *words)
 
     def start(self, name, *flags, command=SLEEP, options=()):
-        """A detached container; the number of its init."""
+        """Starts a detached container; returns the pid of its init."""
         self.run("--detach", "--name", name, *flags, IMAGE, *command, options=options).must()
         return self.init_of(name)
 
@@ -108,7 +109,7 @@ class Case:
         return json.loads(self.engine.podman("inspect", name).must().out)[0]
 
     def init_of(self, name):
-        """Its number; and the names that differ between two runs become words."""
+        """The pid of its init; replaces the names that differ between two runs."""
         found = self.inspect(name)
         names = self.seen.names
         names.folder(found["Id"], f"ID of {name}")
@@ -137,13 +138,13 @@ class Case:
         return "\n".join(self.seen.fields[field])
 
     def finish(self):
-        # The newest first: others may stand on the older ones.
+        # The newest first: others may depend on the older ones.
         oldest_first = self.engine.podman("ps", "--all", "--quiet", "--sort", "created").must().out.split()
         for name in reversed(oldest_first):
             self.engine.podman("rm", "--force", "--time", "0", name).must()
         self.seen.add("left: processes", undo.settle())
         self.seen.add("left: containers", self.engine.podman("ps", "--all", "--quiet").must().out)
-        # Of the engine's own mounts one may stay until its end: its storage's.
+        # One of the engine's own mounts may stay until its end: its storage.
         places = undo.mounts_below(self.engine.folder)
         self.seen.add("left: mounts", [place for place in places if "containers" in place])
 
@@ -230,7 +231,7 @@ def with_a_command_that_is_not_executable(case):
 
 
 def with_a_path_that_is_no_namespace(case):
-    """podman looks no closer than runc."""
+    """podman checks no more than runc does."""
     file = case.engine.folder / "file"
     file.touch()
     flags = [*FLAGS[2:], "--network", f"ns:{file}"]

@@ -1,7 +1,8 @@
-"""The complete runc at its command line: run, create, start, exec, kill and delete, as root and as an ordinary user.
+"""The complete runc at its command line: run, create, start, exec, kill and delete, as root and as an
+ordinary user.
 
-Who this is: part of `run`. Each function below is a case: it is called with a Runc that holds one binary, looks, and
-asserts what must be so with both binaries. That the two agree is compared by the caller.
+Runs as part of `run`. Each function below is a case: it is called with a Runc that holds one binary, inspects
+processes, and checks what must hold with both binaries. The caller compares the two observations.
 """
 
 import array
@@ -24,11 +25,11 @@ NAME = "runc"
 TERMINAL = [oci.mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")]
 
 
-# -- run, as root ------------------------------------------------------------------------------------------------------
+# -- run, as root ------------------------------------------------------------------------------------------
 
 
 def run(run):
-    """With the records that runc's own suite looks for (debug.bats)."""
+    """With the records that runc's own suite checks (debug.bats)."""
     done = run.run(oci.shell(f"echo hello; {ASK}")).must()
     run.see("init", done)
     run.see_log("init")
@@ -99,7 +100,8 @@ def run_in_namespaces_of_another(run):
 
 
 def with_a_user_namespace_and_a_foreign_network_namespace(run):
-    """The host's user namespace owns the network, the container has one of its own (runc#4390)."""
+    """The host's user namespace owns the network, and the container has its own user namespace
+    (runc#4390)."""
     run.for_the_container()
     holder = run.holder("--net")
     kinds, join = ("user", "pid", "ipc", "uts", "mount"), {"network": f"/proc/{holder}/ns/net"}
@@ -126,7 +128,7 @@ def run_in_a_user_namespace_of_another(run):
 
 
 def run_in_a_pid_namespace_of_another(run):
-    """The init is no pid 1 then."""
+    """The init is then not pid 1."""
     first = run.start()
     run.seen.names.pid(first, "first")
     run.seen.names.space("first", first)
@@ -139,7 +141,8 @@ def run_in_a_pid_namespace_of_another(run):
 
 
 def bind_sources_out_of_reach(run):
-    """Below a folder that the container's root may not enter: 1.1 passes descriptors between the stages for it."""
+    """Below a directory that the container's root may not enter: 1.1 passes descriptors between the stages
+    for this."""
     run.for_the_container()
     secret = run.folder / "secret"
     mounts = []
@@ -156,11 +159,11 @@ def bind_sources_out_of_reach(run):
     expect(done.must(5).out.startswith("of a\nof b\nof c\n"), done.out)
 
 
-# -- create, start, kill -----------------------------------------------------------------------------------------------
+# -- create, start, kill -----------------------------------------------------------------------------------
 
 
 def create_and_start(run):
-    """The init that waits is stage 2 itself: its descriptors are those that nsexec left to Go."""
+    """The waiting init is stage 2 itself: its descriptors are those that nsexec left to Go."""
     run.configure(oci.shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"))
     run.see("create", run.runc("create", "--pid-file", run.folder / "pid", run.id).must())
     pid, created = run.pid_in("pid"), run.counter
@@ -181,11 +184,11 @@ def state_of(run):
     return json.loads(run.runc("state", run.id, debug=False).must().out)["status"]
 
 
-# -- exec --------------------------------------------------------------------------------------------------------------
+# -- exec --------------------------------------------------------------------------------------------------
 
 
 def executed(run):
-    """A detached process in the container, looked at."""
+    """Starts a detached process in the container, and inspects it."""
     run.runc("exec", "--detach", "--pid-file", run.folder / "pid2", run.id, "/bin/sleep", "1000").must()
     run.see_process("executed", run.pid_in("pid2"))
     expect("other" not in run.said("executed: ns"), run.seen.fields["executed: ns"])
@@ -193,7 +196,7 @@ def executed(run):
 
 
 def exec_(run):
-    """With the records that runc's own suite looks for (debug.bats)."""
+    """With the records that runc's own suite checks (debug.bats)."""
     run.into()
     done = run.runc("exec", "--env", "A=b", "--cwd", "/tmp", run.id, *oci.shell(f"pwd; echo $A; {ASK}\nexit 9")).must(9)
     run.see("exec", done)
@@ -231,7 +234,8 @@ def exec_in_every_namespace(run):
 
 
 def exec_with_an_affinity(run):
-    """With the record that runc's own suite looks for since 1.3 (cpu_affinity.bats); 1.1 knows no affinity."""
+    """With the record that runc's own suite checks since 1.3 (cpu_affinity.bats); 1.1 has no affinity
+    setting."""
     run.into(affinity={"initial": "0"})
     done = run.runc("exec", run.id, "/bin/grep", "Cpus_allowed_list", "/proc/self/status").must()
     run.see("exec", done)
@@ -240,7 +244,7 @@ def exec_with_an_affinity(run):
 
 
 def preserved_descriptors(run):
-    """--preserve-fds 2: 3 and 4 are the caller's, and nothing else is."""
+    """--preserve-fds 2: the caller's descriptors 3 and 4 are open, and no others."""
     script = oci.shell("echo three >&3; echo four >&4; for n in 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$n; done; true")
     run.configure(script)
     run.seen.add("run: said", preserving(run, "run", "--preserve-fds", "2", run.id))
@@ -251,7 +255,7 @@ def preserved_descriptors(run):
 
 
 def preserving(run, *words):
-    """With two pipes as 3 and 4: the status, and what came out of both and of standard output."""
+    """Runs with two pipes as 3 and 4; returns the status, and the output of both and of standard output."""
     ends = [os.pipe(), os.pipe(), os.pipe()]
     shell = "exec 1>&$1 3>&$2 4>&$3; eval \"exec $1>&- $2>&- $3>&-\"; shift 3; exec \"$@\""
     high = [os.dup2(writer, 200 + at) for at, (_, writer) in enumerate(ends)]
@@ -271,11 +275,11 @@ def read_all(reader):
         return file.read()
 
 
-# -- terminals ---------------------------------------------------------------------------------------------------------
+# -- terminals ---------------------------------------------------------------------------------------------
 
 
 def terminals(run):
-    """Of `run` and of `exec`."""
+    """Terminals of `run` and of `exec`."""
     script = oci.shell("tty; test -t 0 && echo a terminal; exit 4")
     run.configure(script, terminal=True, mounts=TERMINAL)
     for_run = at_a_terminal(run, "run", run.id)
@@ -313,7 +317,7 @@ def console_socket(run):
     os.close(terminal)
 
 
-# -- an ordinary user --------------------------------------------------------------------------------------------------
+# -- an ordinary user --------------------------------------------------------------------------------------
 
 
 def started_by_a_user(run, wanted, *exec_options):
@@ -355,7 +359,7 @@ CASES = [
 
 
 def observed(case, binary, line):
-    """One run of one case: all that it showed."""
+    """Runs one case once; returns all that it showed."""
     with undo.Undo() as stack:
         runc = Runc(stack, binary, line)
         case(runc)

@@ -1,7 +1,7 @@
-"""What a run leaves behind, taken away again: also where it fails, or is interrupted.
+"""Cleanup of a run, also after a failure or an interrupt.
 
-Who this is: part of `run`, the subreaper of all that it starts. It kills only its own descendants, by pid; it unmounts
-below its own folder, and removes cgroups and state of containers that it named itself.
+Runs as part of `run`, as the subreaper of all its processes. It kills only its own descendants, by pid,
+unmounts below its own directory, and removes cgroups and state of containers that it named itself.
 """
 
 import ctypes
@@ -15,20 +15,21 @@ from pathlib import Path
 
 from parent import OUTSIDERS
 
-# All our containers and folders begin so; the pid tells two runs apart.
+# The prefix of all our containers and directories; the pid distinguishes two runs.
 PREFIX = "nsexec-client"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper():
-    """From now on whatever of ours loses its parent becomes our child."""
+    """From now on our descendants become our children when their parent ends."""
     if libc.prctl(36, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 
 def children():
-    """Our own, from the kernel: living ones and zombies; without those that a case needs to its end."""
+    """The pids of our children from the kernel, living and zombies, without those that a case needs to its
+    end."""
     found = []
     for task in os.listdir("/proc/self/task"):
         try:
@@ -57,9 +58,11 @@ def living():
 
 
 def end_children():
-    """Kills and reaps what is left of our descendants; tells which lived. A child of a killed one becomes ours.
+    """Kills and reaps our remaining descendants; returns those that were alive. A child of a killed process
+    becomes ours.
 
-    No wait for a single one: the first process of a pid namespace ends only after the last of the others is reaped."""
+    It never waits for a single process: pid 1 of a pid namespace ends only after the others there are reaped.
+    """
     left = {}
     for _ in range(1000):
         now = children()
@@ -79,7 +82,8 @@ def end_children():
 
 
 def settle():
-    """Reaps the children that have ended. Names those that live on after a moment: who is to end by himself may."""
+    """Reaps the children that have ended. Returns those that are still alive after a moment, and kills
+    them."""
     for _ in range(200):
         for pid in children():
             try:
@@ -104,7 +108,7 @@ def unmount_below(folder):
 
 
 def cgroups_named(prefix):
-    """Directories of all hierarchies whose name begins so, the inner ones first."""
+    """Directories of all hierarchies whose name begins with `prefix`, the inner ones first."""
     found = []
     for folder, names, _ in os.walk("/sys/fs/cgroup", topdown=False):
         found += [Path(folder) / name for name in names if name.startswith(prefix) or f"/{prefix}" in folder]
@@ -120,10 +124,11 @@ def remove_cgroups(prefix):
 
 
 class Undo(ExitStack):
-    """What is to be taken away at the end, the last thing first."""
+    """The cleanup at the end of a run, in reverse order."""
 
     def folder(self):
-        """A folder of this run that everybody may enter; with what is mounted below, it goes at the end."""
+        """A directory of this run that every user may enter. It is removed at the end, with the mounts below
+        it."""
         path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-", dir="/tmp"))
         path.chmod(0o755)
 

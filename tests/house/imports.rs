@@ -1,23 +1,24 @@
-//! Who may import whom: the table of docs/design.md as data, and its check.
+//! Which module may import which: the table of docs/design.md as data, and its check.
 //!
-//! A module without a row fails, so that a new one gets its place on purpose.
+//! A module without a row fails, so that every new module gets a place in the table.
 
 use crate::source::{Source, line_of, words};
 
-/// What a group of modules may import, besides itself and the language's core library.
+/// The imports allowed to a group of modules, besides the modules themselves and the language's core library.
 pub(crate) struct Row {
-    /// Modules by their path, or subtrees as `stage::*` (which has `stage` in it). The first row that matches counts.
+    /// Modules by path, or subtrees such as `stage::*`, which includes `stage`. The first row that matches
+    /// applies.
     pub(crate) modules: &'static [&'static str],
     /// Modules, subtrees, items of a module, and other crates.
     pub(crate) may: &'static [&'static [&'static str]],
-    /// Whether it is core, where nobody turns off a lint of [`crate::rules::CORE_LINTS`].
+    /// True for the core, whose modules may not turn off a lint of [`crate::rules::CORE_LINTS`].
     pub(crate) core: bool,
 }
 
-/// The vocabulary: values, and nothing that acts.
+/// The vocabulary: value types without effects.
 const WORDS: &[&str] = &["sys::types", "sys::errno", "sys::signal"];
 
-/// Values and deciders. They see no `Sys`.
+/// Values and pure functions. They do not use `Sys`.
 const PURE: &[&str] = &[
     "bootstrap::*",
     "error::*",
@@ -31,7 +32,7 @@ const PURE: &[&str] = &[
     "timens",
 ];
 
-/// What walks over `Sys`, and is walked by the stages.
+/// Modules whose functions use `Sys`, and are called by the stages.
 const ACTING: &[&str] = &[
     "cloned",
     "descriptors",
@@ -49,7 +50,7 @@ const ACTING: &[&str] = &[
 const SCRIPTS: &[&str] =
     &["launch::command", "launch::script", "launch::tail", "launch::watch", "nsexec", "stage::*"];
 
-/// Of the scripts' modules, what is a value or a decider: what a rule holds a run against.
+/// The values and pure functions of the scripts' modules that the audit rules compare a run with.
 const AUDITED: &[&str] = &[
     "descriptors::FIRST",
     "idmap::write::writes_deny",
@@ -75,7 +76,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["log"], may: &[WORDS, PURE, ACTING, &["serde"]], core: true },
     Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
-    // Only scripts over `Sys` here: they run between a fork and an exec.
+    // Only scripts over `Sys`: they run between a fork and an exec.
     Row {
         modules: &["launch::script", "launch::tail", "launch::watch"],
         may: &[WORDS, PURE, ACTING, SCRIPTS, &["serde"]],
@@ -91,6 +92,7 @@ pub(crate) const TABLE: &[Row] = &[
         may: &[WORDS, PURE, ACTING, SCRIPTS, &["entry", "sys::linux", "libc"]],
         core: false,
     },
+    // A plan runs the launch itself on the simulated kernel, with a model of a Go runtime.
     Row {
         modules: &["nsexec_audit::record::*"],
         // nix for the shared sink's memfd, in the process that records. The simulated kernel for an implementation of `Sys`.
@@ -164,7 +166,7 @@ const ACTING_MODULES: &[&str] = &[
 const PROGRAM: &[&str] =
     &["::nsexec", "::nsexec_audit", "clap", "nix", "serde", "serde_json", "terminal_size"];
 
-/// The crates that the rules speak about. `core` is everybody's.
+/// The crates that the table covers. Every module may use `core`.
 const CRATES: &[&str] =
     &["std", "alloc", "libc", "nix", "serde", "serde_json", "clap", "anstyle", "sha2", "terminal_size"];
 
@@ -182,7 +184,7 @@ pub(crate) fn row(module: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.modules.iter().any(|pattern| in_subtree(pattern, module)))
 }
 
-/// Whether the module may act, which is: may see `Sys`.
+/// Returns true if the module may use `Sys`, and so have effects.
 pub(crate) fn may_use_sys(module: &str) -> bool {
     row(module).is_some_and(|row| row.may.iter().any(|list| list.contains(&"sys")))
 }
@@ -194,7 +196,7 @@ fn in_subtree(pattern: &str, module: &str) -> bool {
     }
 }
 
-/// What breaks the table, one line each.
+/// Returns the violations of the table, one line each.
 pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
     let modules: Vec<String> = sources.iter().map(Source::module).collect();
     let mut found = Vec::new();
@@ -220,7 +222,8 @@ fn path_is_foreign(path: &str) -> bool {
     path.starts_with("::") || CRATES.contains(&path.split("::").next().unwrap_or_default())
 }
 
-/// Whether a table entry permits a path: it names its crate, its module, a subtree around it, or the item.
+/// Returns true if a table entry permits a path: the entry is its crate, its module, a subtree around it, or
+/// the item.
 fn permits(entry: &str, path: &str, target: &str) -> bool {
     let item = path == entry || path.strip_prefix(entry).is_some_and(|rest| rest.starts_with("::"));
     if path_is_foreign(path) {
@@ -229,11 +232,11 @@ fn permits(entry: &str, path: &str, target: &str) -> bool {
     if in_subtree(entry, target) {
         return true;
     }
-    // An item: only where the entry is longer than the module that owns it.
+    // An item: the entry must be longer than the path of the module that owns the item.
     item && entry.len() > target.len() && entry.starts_with(target)
 }
 
-/// The module that a path leads to: the longest beginning that is one.
+/// Returns the module that a path leads to: the longest prefix that is a module.
 fn owner(path: &str, modules: &[String]) -> String {
     let mut head = path;
     loop {
@@ -247,7 +250,8 @@ fn owner(path: &str, modules: &[String]) -> String {
     }
 }
 
-/// All paths to other modules and crates, from `use` declarations and from the code, with their lines.
+/// Returns all paths to other modules and crates, from `use` declarations and from the code, with their
+/// lines.
 fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
     let module = source.module();
     let code = &source.code;
@@ -262,7 +266,7 @@ fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
     }
     for start in ["crate", "super"].iter().chain(CRATES).chain(LIBRARIES) {
         for at in words(&rest, start) {
-            // `name::crate::…` does not exist, and `other::std::…` is not the crate.
+            // `name::crate::…` does not exist, and `std` in `other::std::…` is not the crate.
             if !rest[at..].starts_with(&format!("{start}::")) || rest[..at].ends_with("::") {
                 continue;
             }
@@ -281,7 +285,7 @@ fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
     found
 }
 
-/// The paths of a `use` tree.
+/// Returns the paths of a `use` tree.
 fn expand(tree: &str) -> Vec<String> {
     let tree = tree.trim().trim_end_matches(',');
     let Some((head, body)) = tree.split_once('{') else {
@@ -303,7 +307,7 @@ fn expand(tree: &str) -> Vec<String> {
     parts.iter().filter(|part| !part.trim().is_empty()).flat_map(|part| expand(part)).map(whole).collect()
 }
 
-/// A path from the crate's root without `crate::`, or one that begins with another crate's name.
+/// Returns a path from the crate's root without `crate::`, or a path that begins with another crate's name.
 fn resolve(path: &str, module: &str, modules: &[String]) -> Option<String> {
     let mut segments: Vec<&str> = path.split("::").map(str::trim).filter(|part| !part.is_empty()).collect();
     if matches!(segments.last(), Some(&("self" | "*"))) && segments.len() > 1 {
@@ -333,7 +337,8 @@ fn resolve(path: &str, module: &str, modules: &[String]) -> Option<String> {
             base.push(name);
             let child = base.join("::");
             base.extend(&segments[1..]);
-            // Otherwise core, an enum's variants, a macro's crate: nobody's business here.
+            // Otherwise it is a path of core, an enum's variant or a macro's crate, which this table does not
+            // cover.
             return modules.contains(&child).then(|| base.join("::"));
         }
     };

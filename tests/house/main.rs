@@ -1,7 +1,9 @@
-//! The house rules of docs/design.md, as ordinary tests: who may import whom, how long things are, where `unsafe`
-//! stands. Every rule is a function of text, and has a test with text that breaks it.
+//! The house rules of docs/design.md as ordinary tests: imports, sizes, places of `unsafe`, prose.
+//!
+//! Every rule is a function of text, and is tested with text that breaks it.
 
 mod imports;
+mod prose;
 #[cfg(feature = "std")]
 #[allow(dead_code, reason = "compiled only: it runs as root or as user 1000")]
 mod readme_example;
@@ -24,7 +26,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Fails with every violation, not with the first.
+/// Fails with every violation, not only with the first.
 fn none(found: Vec<String>) {
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
@@ -33,14 +35,14 @@ fn each(rule: impl Fn(&Source) -> Vec<String>) {
     none(sources(root()).iter().flat_map(rule).collect());
 }
 
-/// All text in which a test may be defined or a snapshot named.
+/// Returns all text in which a test may be defined or a snapshot named.
 fn test_text() -> String {
     let mut files: Vec<PathBuf> = Vec::new();
     for (folder, ext) in [("src", "rs"), ("crates", "rs"), ("tests", "rs"), ("tests", "py"), ("tests", "sh")]
     {
         collect(&root().join(folder), ext, &mut files);
     }
-    // Not this test: its examples name tests and snapshots that do not exist.
+    // Without this test: its examples name tests and snapshots that do not exist.
     let own = root().join("tests/house");
     files.retain(|path| !path.starts_with(&own));
     files.iter().map(|path| fs::read_to_string(path).expect("UTF-8")).collect()
@@ -68,8 +70,8 @@ fn unsafe_and_statics_are_where_security_md_says() {
 }
 
 #[test]
-fn scripts_say_who_we_are() {
-    each(rules::who_we_are);
+fn scripts_document_their_process() {
+    each(rules::documented_process);
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn the_program_writes_in_one_place() {
     each(rules::outputs);
 }
 
-/// A run of nothing would pass.
+/// A script that runs no test would succeed.
 #[test]
 fn scripts_refuse_what_chooses_nothing() {
     for (script, names) in [("tests/run", "the core alone, without std"), (".ci/run", "first-command")] {
@@ -113,7 +115,7 @@ fn scripts_refuse_what_chooses_nothing() {
     }
 }
 
-/// How the suites with a main function of their own choose tests.
+/// The suites with their own main function select tests with `runner::choose`.
 #[test]
 fn a_word_that_chooses_no_test_is_an_error() {
     let choose = |words: &[&str]| {
@@ -131,6 +133,21 @@ fn a_word_that_chooses_no_test_is_an_error() {
     );
     let arguments = ["w", "--skip", "typo", "--nocapture", "--test-threads", "1", "--format=json"];
     assert_eq!(runner::words_of(arguments.into_iter().map(str::to_owned)), ["w"]);
+}
+
+#[test]
+fn references_resolve_inside_the_repository() {
+    none(prose::pages(root()).iter().flat_map(prose::references).collect());
+}
+
+#[test]
+fn comments_are_plain_english() {
+    none(prose::idioms(&prose::pages(root())));
+}
+
+#[test]
+fn rust_comments_are_as_narrow_as_code() {
+    none(prose::pages(root()).iter().flat_map(prose::widths).collect());
 }
 
 #[test]

@@ -1,21 +1,21 @@
-//! The other rules: sizes, names, unsafe, statics, who we are, lints, snapshots, the tables of deviations.
+//! The other rules: sizes, names, unsafe, statics, documented processes, lints, snapshots, README's table.
 //!
-//! Each takes text and gives what breaks it, one line each, so that each can be shown to fail.
+//! Each rule is a function from text to violations, one line each, so that a test can break it.
 
 use crate::imports;
 use crate::source::{Source, item_end, line_of, words};
 
-/// Lines of code in one file: what fits into one reading (docs/design.md).
+/// The maximum of code lines in a file (docs/design.md).
 pub(crate) const FILE_LINES_MAX: usize = 400;
 
-/// Lines of code in one function: one screen.
+/// The maximum of code lines in a function: one screen.
 pub(crate) const FUNCTION_LINES_MAX: usize = 70;
 
-/// Names that say nothing, and names that hide a crate's.
+/// Module names that mean nothing, and names that shadow a crate.
 const BANNED_NAMES: &[&str] =
     &["utils", "util", "common", "helpers", "helper", "misc", "core", "std", "alloc"];
 
-/// Where `unsafe` may stand: the backend, and the edges that construct it.
+/// The files that may contain `unsafe`: the backend, and the modules that construct it.
 const UNSAFE_FILES: &[&str] = &[
     "src/sys/linux/",
     "src/entry.rs",
@@ -25,7 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/nsexec-cli/src/start.rs",
 ];
 
-/// Where the scripts are that say which process they run in.
+/// The files with scripts, whose documentation names the process that runs them.
 const SCRIPT_FILES: &[&str] = &[
     "src/stage/",
     "src/cloned.rs",
@@ -37,7 +37,7 @@ const SCRIPT_FILES: &[&str] = &[
     "src/idmap/tool.rs",
 ];
 
-/// No file and no function beyond its limit.
+/// Checks that no file and no function is longer than its limit.
 pub(crate) fn sizes(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     let lines = source.code_lines();
@@ -56,7 +56,7 @@ pub(crate) fn sizes(source: &Source) -> Vec<String> {
     found
 }
 
-/// Every `fn NAME`, with where it starts.
+/// Returns every `fn NAME` with its position.
 fn functions(code: &str) -> impl Iterator<Item = (usize, &str)> {
     words(code, "fn").filter_map(|at| {
         let name = code[at + 2..].trim_start();
@@ -65,7 +65,7 @@ fn functions(code: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// No module whose name says nothing or shadows a crate.
+/// Checks that no module name is meaningless or shadows a crate.
 pub(crate) fn names(source: &Source) -> Vec<String> {
     let inside = source.path.split_once("src/").map_or(source.path.as_str(), |(_, inside)| inside);
     let files = inside.trim_end_matches(".rs").split('/');
@@ -79,7 +79,8 @@ pub(crate) fn names(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// `unsafe` in the allowed files alone, and each of them on SECURITY.md's list; so are all statics.
+/// Checks that `unsafe` is in the allowed files only. SECURITY.md must list each of these files, and all
+/// statics.
 pub(crate) fn unsafety(source: &Source, security: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(at) = words(&source.code, "unsafe").next() {
@@ -101,8 +102,8 @@ pub(crate) fn unsafety(source: &Source, security: &str) -> Vec<String> {
     found
 }
 
-/// Every script says who we are: a line of its documentation begins with `We are`.
-pub(crate) fn who_we_are(source: &Source) -> Vec<String> {
+/// Checks that the documentation of every script has a sentence that begins with "Runs in" or "Runs as".
+pub(crate) fn documented_process(source: &Source) -> Vec<String> {
     if !SCRIPT_FILES.iter().any(|file| source.path.starts_with(file)) {
         return Vec::new();
     }
@@ -110,20 +111,40 @@ pub(crate) fn who_we_are(source: &Source) -> Vec<String> {
     let scripts = functions(&source.code).filter(|(at, _)| {
         let head = &source.code[*at..];
         let head = &head[..head.find('{').unwrap_or(head.len())];
-        // Free and public: a method belongs to whoever calls it.
+        // Only free public functions: the caller of a method documents its process.
         source.code[..*at].ends_with("\npub ") && (head.contains(": Sys") || head.contains("impl Sys"))
     });
     scripts
         .filter(|(at, _)| {
             let above = raw[..line_of(&source.code, *at) - 1].iter().rev();
-            let mut doc = above.take_while(|line| line.starts_with("///") || line.starts_with("#["));
-            !doc.any(|line| line.starts_with("/// We are "))
+            let doc = above.take_while(|line| line.starts_with("///") || line.starts_with("#["));
+            let mut lines: Vec<&str> = doc.filter_map(|line| line.strip_prefix("///")).collect();
+            lines.reverse();
+            !names_its_process(&lines)
         })
         .map(|(at, name)| {
             let line = line_of(&source.code, at);
-            format!("{}:{line}: script `{name}` does not say who we are (`/// We are …`)", source.path)
+            let path = &source.path;
+            format!("{path}:{line}: the documentation of script `{name}` has no sentence `Runs in …` or `Runs as …`")
         })
         .collect()
+}
+
+/// Returns true if a sentence begins with "Runs in" or "Runs as".
+///
+/// A sentence begins at the start of a paragraph, or after a full stop.
+fn names_its_process(doc: &[&str]) -> bool {
+    let mut before = "";
+    let words = doc.iter().flat_map(|line| match line.trim() {
+        "" => vec!["."],
+        line => line.split_whitespace().collect(),
+    });
+    let words: Vec<&str> = words.collect();
+    words.windows(2).any(|pair| {
+        let begins = before.is_empty() || before.ends_with(['.', '!', '?']);
+        before = pair[0];
+        begins && matches!(pair, ["Runs", "in" | "as"])
+    })
 }
 
 /// The lints of the core: no panic, no silent truncation, no arithmetic that wraps.
@@ -138,7 +159,7 @@ const CORE_LINTS: &[&str] = &[
     "todo",
 ];
 
-/// `lib.rs` denies the lints of the core, and neither it nor a module of the core takes one back for the core.
+/// Checks that `lib.rs` denies the lints of the core, and that no module of the core has an exception.
 pub(crate) fn lints(sources: &[Source], lib: &str) -> Vec<String> {
     let denied =
         lib.split_once("deny(").and_then(|(_, rest)| rest.split_once(')')).map_or("", |(list, _)| list);
@@ -148,7 +169,7 @@ pub(crate) fn lints(sources: &[Source], lib: &str) -> Vec<String> {
     let core = sources.iter().filter(|source| imports::row(&source.module()).is_some_and(|row| row.core));
     for source in core {
         let module = source.module();
-        // What stands between the item before and the module's declaration.
+        // The text between the previous item and the module's declaration.
         let before =
             lib.split(';').find(|item| item.ends_with(&format!("pub mod {module}"))).unwrap_or_default();
         if before.contains("allow(") {
@@ -161,7 +182,7 @@ pub(crate) fn lints(sources: &[Source], lib: &str) -> Vec<String> {
     found
 }
 
-/// No effect where the table gives no `Sys`.
+/// Checks that modules without `Sys` in the table have no effects.
 pub(crate) fn effects(source: &Source) -> Vec<String> {
     if imports::may_use_sys(&source.module()) {
         return Vec::new();
@@ -170,11 +191,12 @@ pub(crate) fn effects(source: &Source) -> Vec<String> {
     calls.map(|at| format!("{}:{}: a call on `sys`", source.path, line_of(&source.code, at))).collect()
 }
 
-/// Where the C library's variadic `syscall` may be called, once each: the backend's one call, and the counter-example of
-/// the test of its arguments' widths.
+/// The files that may each call the C library's variadic `syscall` once: the backend, and the test of the
+/// argument widths.
 const VARIADIC_FILES: &[&str] = &["src/sys/linux/raw.rs", "tests/linux_sys.rs"];
 
-/// No call of the libc's variadic `syscall` but the one behind `syscall!`: it leaves the upper half of an `int` undefined.
+/// Checks that only `syscall!` calls libc's variadic `syscall`, which leaves the upper half of an `int`
+/// undefined.
 pub(crate) fn variadic(source: &Source) -> Vec<String> {
     let code = &source.code;
     let mut calls: Vec<usize> = code.match_indices("libc::syscall").map(|(at, _)| at).collect();
@@ -190,7 +212,7 @@ pub(crate) fn variadic(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// What the program writes goes through its one module that guards a write against SIGXFSZ.
+/// Checks that the program writes only through its module that guards writes against SIGXFSZ.
 pub(crate) fn outputs(source: &Source) -> Vec<String> {
     const WRITERS: &[&str] =
         &["io::stdout()", "io::stderr()", "fs::write(", "File::create(", "println!", "print!"];
@@ -206,12 +228,12 @@ pub(crate) fn outputs(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// Every snapshot is named by a test, whole or by the text before what a `format!` puts into it.
+/// Checks that a test names every snapshot, whole or by the text before the first value of a `format!`.
 pub(crate) fn snapshots(stems: &[String], tests: &str) -> Vec<String> {
     let named = |stem: &str| {
         let whole = tests.contains(&format!("\"{stem}\""));
         let cut = |at: usize| tests.contains(&format!("\"{}{{", &stem[..at]));
-        // A prefix of one letter would name everything.
+        // A prefix of one letter would match everything.
         whole || stem.char_indices().skip(3).any(|(at, _)| cut(at))
     };
     stems
@@ -250,7 +272,7 @@ pub(crate) fn deviations(page: &str, tests: &str) -> Vec<String> {
     found
 }
 
-/// Every relative link of a page leads to a file.
+/// Checks that every relative link of a page leads to a file.
 pub(crate) fn links(page: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let targets = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split(')').next());
     let files = targets.filter_map(|target| target.split('#').next());
@@ -301,13 +323,24 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_does_not_say_who_we_are_is_found() {
-        let said = "\n/// Runs.\n///\n/// We are stage 1.\n#[must_use]\npub fn run<S: Sys>(sys: &mut S) {}\n";
-        assert!(who_we_are(&Source::new("src/stage/child.rs", said)).is_empty());
-        let silent = "\n/// We are stage 1.\nfn a() {}\n/// Runs.\npub fn run<'m, S: Sys>(sys: &mut S) {}\n";
-        assert_eq!(who_we_are(&Source::new("src/stage/child.rs", silent)).len(), 1);
-        assert!(who_we_are(&Source::new("src/pipe.rs", silent)).is_empty());
-        assert!(who_we_are(&Source::new("src/stage/init.rs", "\npub fn decide(a: u8) {}\n")).is_empty());
+    fn a_script_without_a_documented_process_is_found() {
+        let child = |doc: &str| {
+            let code = format!("\n{doc}#[must_use]\npub fn run<'m, S: Sys>(sys: &mut S) {{}}\n");
+            documented_process(&Source::new("src/stage/child.rs", &code))
+        };
+        assert!(child("/// Joins.\n///\n/// Runs in stage 1.\n").is_empty());
+        assert!(child("/// Joins. Runs\n/// as stage 1.\n").is_empty());
+        assert!(child("/// Runs in stage 1.\n").is_empty());
+        for silent in
+            ["/// Runs.\n", "/// Runs.\n/// It Runs in stage 1.\n", "/// Runs in stage 1.\nfn a() {}\n", ""]
+        {
+            assert_eq!(child(silent).len(), 1, "{silent}");
+        }
+        let silent = "\npub fn run<S: Sys>(sys: &mut S) {}\n";
+        assert!(documented_process(&Source::new("src/pipe.rs", silent)).is_empty());
+        assert!(
+            documented_process(&Source::new("src/stage/init.rs", "\npub fn decide(a: u8) {}\n")).is_empty()
+        );
     }
 
     #[test]

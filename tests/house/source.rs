@@ -1,7 +1,7 @@
-//! Rust source as the rules see it: without comments, without what strings say, without inline tests.
+//! Rust source as the rules see it: without comments, without the text of strings, without inline tests.
 //!
-//! Not a parser. It knows how comments, strings, characters and lifetimes are told apart, and how braces match;
-//! rustfmt and the compiler have made sure of the rest. Lines keep their numbers throughout.
+//! This is not a parser. It recognises comments, strings, characters and lifetimes, and matches braces.
+//! rustfmt and the compiler check the rest. Line numbers stay the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 /// One file of `src/`.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// Relative to the root of the repository.
+    /// The path, relative to the root of the repository.
     pub(crate) path: String,
-    /// As it stands in the file.
+    /// The text of the file.
     pub(crate) raw: String,
-    /// The code alone: comments are blanks, the text of strings is `_`, inline tests are blanks.
+    /// The code alone: comments and inline tests are blanks, the text of strings is `_`.
     pub(crate) code: String,
 }
 
@@ -22,7 +22,7 @@ impl Source {
         Self { path: path.to_owned(), raw: raw.to_owned(), code: without_tests(&code_only(raw)) }
     }
 
-    /// The module's path: `namespace::join` in the root package, where the root is empty; `nsexec_audit::record` in another.
+    /// Returns the module's path below the crate's root, such as `namespace::join`; empty for the root.
     pub(crate) fn module(&self) -> String {
         let path = self.path.trim_end_matches(".rs").trim_end_matches("/mod");
         let (package, inner) = match path.strip_prefix("crates/").and_then(|path| path.split_once("/src/")) {
@@ -44,13 +44,13 @@ impl Source {
         }
     }
 
-    /// Lines that hold code.
+    /// Returns the number of lines with code.
     pub(crate) fn code_lines(&self) -> usize {
         self.code.lines().filter(|line| !line.trim().is_empty()).count()
     }
 }
 
-/// All sources of the packages that are not test code, in the order of their paths.
+/// Returns all files of `src/` that are not test code, ordered by path.
 pub(crate) fn sources(root: &Path) -> Vec<Source> {
     let mut files = Vec::new();
     collect(&root.join("src"), "rs", &mut files);
@@ -68,7 +68,7 @@ pub(crate) fn sources(root: &Path) -> Vec<Source> {
     all.into_iter().filter(|source| !tests.contains(&source.path)).collect()
 }
 
-/// Every file below `folder` whose name ends in `.ext`, sorted.
+/// Adds every file below `folder` whose name ends in `.ext`, sorted.
 pub(crate) fn collect(folder: &Path, ext: &str, into: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
@@ -82,7 +82,7 @@ pub(crate) fn collect(folder: &Path, ext: &str, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files that `#[cfg(test)] mod NAME;` in `source` brings in.
+/// Returns the files that `#[cfg(test)] mod NAME;` in `source` includes.
 fn test_files(source: &Source) -> Vec<String> {
     let code = code_only(&source.raw);
     let mut found = Vec::new();
@@ -105,7 +105,7 @@ fn test_files(source: &Source) -> Vec<String> {
     found
 }
 
-/// Comments become blanks and the text of strings and characters becomes `_`; line breaks stay.
+/// Replaces comments by blanks, and the text of strings and characters by `_`; line breaks stay.
 pub(crate) fn code_only(raw: &str) -> String {
     let chars: Vec<char> = raw.chars().collect();
     let mut out = String::with_capacity(raw.len());
@@ -168,7 +168,7 @@ fn string_end(chars: &[char], from: usize) -> usize {
     at
 }
 
-/// The end of a character literal, or `None` where the quote begins a lifetime.
+/// Returns the end of a character literal, or `None` if the quote begins a lifetime.
 fn character_end(chars: &[char], from: usize) -> Option<usize> {
     match chars.get(from + 1)? {
         '\\' => chars[from + 3..].iter().position(|found| *found == '\'').map(|len| from + 3 + len + 1),
@@ -187,18 +187,19 @@ fn raw_string_end(chars: &[char], from: usize) -> Option<usize> {
     Some(open + 1 + len + close.len())
 }
 
-/// Whether the character before `at` belongs to the same word; `b` and `c` before a raw string do not count.
+/// Returns true if the character before `at` belongs to the same word; `b` and `c` before a raw string do not
+/// count.
 fn word_before(chars: &[char], at: usize) -> bool {
     let word = |index: usize| chars.get(index).is_some_and(|found| found.is_alphanumeric() || *found == '_');
     at > 0 && word(at - 1) && !(matches!(chars[at - 1], 'b' | 'c') && (at < 2 || !word(at - 2)))
 }
 
-/// Where an attribute says that an item is for tests alone.
+/// Returns the positions of the attributes that mark an item as test code.
 fn test_marks(code: &str) -> impl Iterator<Item = usize> {
     code.match_indices("#[cfg(test)]").chain(code.match_indices("#[cfg(all(test,")).map(|(at, _)| at)
 }
 
-/// Blanks out every item for tests alone, and every attribute `#[cfg_attr(test, …)]`.
+/// Blanks out every item that is test code, and every attribute `#[cfg_attr(test, …)]`.
 fn without_tests(code: &str) -> String {
     let mut out: Vec<u8> = code.as_bytes().to_vec();
     for at in test_marks(code) {
@@ -220,7 +221,7 @@ fn blank(out: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// Where an item ends: at its `;`, or at the brace that closes its body.
+/// Returns the end of an item: its `;`, or the brace that closes its body.
 pub(crate) fn item_end(code: &str, from: usize) -> usize {
     let mut brackets = 0_i32;
     let mut braces = 0_i32;
@@ -238,12 +239,12 @@ pub(crate) fn item_end(code: &str, from: usize) -> usize {
     code.len()
 }
 
-/// The number of the line that holds the byte at `at`.
+/// Returns the number of the line with the byte at `at`.
 pub(crate) fn line_of(code: &str, at: usize) -> usize {
     code[..at].matches('\n').count() + 1
 }
 
-/// Where `word` stands alone in `code`.
+/// Returns the positions of `word` in `code` as a whole word.
 pub(crate) fn words<'c>(code: &'c str, word: &'c str) -> impl Iterator<Item = usize> + 'c {
     let part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {

@@ -1,4 +1,4 @@
-//! openat2 below /proc, what a stat file shows, and the types of sockets.
+//! Rules: openat2 below /proc, the contents of a stat file, and the types of sockets.
 
 use nsexec::procfs::is_exiting;
 
@@ -50,12 +50,12 @@ fn what_openat2_says_of_other_paths<S: Sys>(sys: &mut S) -> Said {
         say(sys.openat2(proc, c"self/uid_map", OpenFlags::Directory)),
         say(sys.openat2(Fd(900), c"self", OpenFlags::Directory)),
         say(sys.openat2(proc, c"self/nothing", OpenFlags::ReadOnly)),
-        // It asks for CAP_SYS_ADMIN.
+        // Opening it for writing needs CAP_SYS_ADMIN.
         say(sys.openat2(proc, c"self/setgroups", OpenFlags::ReadWrite)),
     ]))
 }
 
-/// What the stat file of a process says, or why it says nothing.
+/// Returns the state in a process's stat file, or the errno.
 fn stat<S: Sys>(sys: &mut S, path: &CStr) -> String {
     let mut buffer = [0; 1280];
     let read = open(sys, path, OpenFlags::ReadOnly).and_then(|fd| {
@@ -87,7 +87,7 @@ fn a_stat_file_is_for_every_reader_and_no_writer<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[map, read, say(open(sys, c"/proc/self/stat", OpenFlags::ReadWrite))]))
 }
 
-/// Through the open file, and through the directory.
+/// Reads through the open file, and opens through the directory.
 fn a_stat_file_of_a_reaped_process_has_no_text<S: Sys>(sys: &mut S) -> Said {
     let child = child(sys, |_| Errno(0))?;
     let directory = open(sys, &proc_path(child.pid, ""), OpenFlags::Directory).unwrap();

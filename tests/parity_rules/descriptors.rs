@@ -1,4 +1,4 @@
-//! Descriptors, pipes, sockets, polls, paths.
+//! Rules: descriptors, pipes, sockets, polls, paths.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn a_new_descriptor_takes_the_lowest_number<S: Sys>(sys: &mut S) -> Said {
     Ok((again == (one, other) && one < other).to_string())
 }
 
-/// A child keeps a copy of `far`; what `near` reads before and after it has ended.
+/// Returns the result of a read of `near` before and after the end of a child that holds a copy of `far`.
 fn last_copy<S: Sys>(sys: &mut S, near: Fd, far: Fd) -> Said {
     let other = child(sys, |_| Errno(0))?;
     sys.close(far).unwrap();
@@ -131,7 +131,7 @@ fn a_full_pipe_refuses_a_record_whole<S: Sys>(sys: &mut S) -> Said {
             result => break say(result),
         }
     };
-    // Some room, and not enough.
+    // The pipe has room, but not enough.
     sys.read(read, &mut [0; 100]).unwrap();
     Ok(words(&[count.to_string(), full, say(sys.write_nowait(write, &[b'x'; 200]))]))
 }
@@ -157,7 +157,7 @@ fn a_number_without_a_descriptor<S: Sys>(sys: &mut S) -> Said {
     ]))
 }
 
-/// What a poll for everything finds at once, in hexadecimal.
+/// Returns the events of a poll without a timeout, in hexadecimal.
 fn polled<S: Sys>(sys: &mut S, fd: Fd) -> String {
     let mut fds = [PollFd::new(fd, PollEvents(PollEvents::IN.0 | PollEvents::OUT.0))];
     sys.poll(&mut fds, 0).unwrap();
@@ -171,7 +171,7 @@ fn a_poll_of_pipes<S: Sys>(sys: &mut S) -> Said {
     said.push(polled(sys, read));
     let (read, write) = sys.pipe2().unwrap();
     sys.close(read).unwrap();
-    // Room or not, nobody reads: OUT is no matter.
+    // The pipe has no reader, so POLLOUT is unspecified.
     let revents = i16::from_str_radix(&polled(sys, write), 16).unwrap();
     said.push(format!("{:x}", revents & !PollEvents::OUT.0));
     Ok(words(&said))
@@ -225,7 +225,7 @@ fn close_on_exec_closes_with_the_exec<S: Sys>(sys: &mut S) -> Said {
     let before = if sys.poll(&mut fds, 0) == Ok(0) { "waits" } else { "does not wait" };
     sys.send(start, b"x").unwrap();
     let after = sys.read(near, &mut [0]).unwrap();
-    // It lives.
+    // The child is alive.
     sys.kill(child, Signal::KILL).unwrap();
     assert_eq!(exit_status(sys, child), 128 + 9);
     Ok(format!("{before}, then {after}"))
@@ -352,7 +352,7 @@ fn a_descriptor_travels_with_its_byte<S: Sys>(sys: &mut S) -> Said {
     sys.close(write).unwrap();
     let Received { byte, fd, .. } = sys.receive_fd(other).unwrap();
     let fd = fd.unwrap();
-    // The lowest free number, and the same open file.
+    // The new descriptor is the lowest free number, and refers to the same open file.
     let lowest = fd == write;
     let mut fds = [PollFd::new(read, PollEvents::IN)];
     let before = if sys.poll(&mut fds, 0) == Ok(0) { "waits" } else { "does not wait" };

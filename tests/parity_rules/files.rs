@@ -1,4 +1,4 @@
-//! Files that a process makes, and the programs in them.
+//! Rules: files that a process creates, and the programs in them.
 
 use super::*;
 
@@ -18,11 +18,11 @@ rules! {
 }
 
 fn memfd<S: Sys>(sys: &mut S) -> Fd {
-    // A kernel before 6.3 does not know the flag.
+    // Kernels before 6.3 lack MFD_EXEC.
     sys.memfd_create(c"parity", true).or_else(|_| sys.memfd_create(c"parity", false)).unwrap()
 }
 
-/// Copies this much of /bin/true.
+/// Copies the first `len` bytes of /bin/true.
 fn copy<S: Sys>(sys: &mut S, to: Fd, len: usize) {
     let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
     let mut left = len;
@@ -37,7 +37,7 @@ fn copy<S: Sys>(sys: &mut S, to: Fd, len: usize) {
 
 const ALL: usize = 1 << 30;
 
-/// What a child that executes this ends with.
+/// Returns the exit status of a child that executes this file.
 fn executes<S: Sys>(sys: &mut S, fd: Fd) -> Result<i32, i32> {
     in_child(sys, |sys| {
         let mut slots = [None; 2];
@@ -138,7 +138,7 @@ fn where_no_file_can_be_made<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&refused.map(|(path, flags)| say(open(sys, path, flags)))))
 }
 
-/// sendfile moves both positions, and so a read and a write go on from there.
+/// sendfile moves both file positions, and a read and a write continue from there.
 fn a_copy_goes_on_where_the_last_call_stopped<S: Sys>(sys: &mut S) -> Said {
     let fd = memfd(sys);
     let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();

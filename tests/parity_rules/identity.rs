@@ -1,4 +1,4 @@
-//! Ids, capabilities, maps, dumpable processes, scores.
+//! Rules: ids, capabilities, maps, dumpable processes, oom scores.
 
 use super::*;
 
@@ -66,7 +66,7 @@ fn user_ns<S: Sys>(sys: &mut S) -> Errno {
     code(sys.unshare(CloneFlags::NEWUSER))
 }
 
-/// A child in a user namespace of its own.
+/// Makes a child in its own user namespace.
 fn target<S: Sys>(sys: &mut S) -> Result<Child, i32> {
     let target = child(sys, user_ns)?;
     assert_eq!(target.began, 0);
@@ -77,7 +77,7 @@ fn put_for<S: Sys>(sys: &mut S, pid: Pid, file: &str, text: &str) -> SysResult<u
     put(sys, &proc_path(pid, file), text.as_bytes())
 }
 
-/// What the uid map of a new child's namespace says to a text.
+/// Returns the result of a write to the uid map of a new child's namespace.
 fn map_once<S: Sys>(sys: &mut S, text: &[u8]) -> Said {
     let target = target(sys)?;
     let said = say(put(sys, &proc_path(target.pid, "uid_map"), text));
@@ -251,7 +251,8 @@ fn more_than_five_extents_are_sorted<S: Sys>(sys: &mut S) -> Said {
 }
 
 fn no_map_of_the_first_namespace<S: Sys>(sys: &mut S) -> Said {
-    // Our own file: only setgroups asks for privilege on opening; the map says so when written.
+    // This process's own file: only setgroups needs a privilege when it is opened; the map needs it when
+    // written.
     Ok(say(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)))
 }
 
@@ -312,7 +313,8 @@ fn a_denial_is_inherited<S: Sys>(sys: &mut S) -> Said {
     Ok(String::from_utf8_lossy(&buffer[..len]).trim().to_owned())
 }
 
-/// What a process's files say: two to be written, its namespace; one to be read, its directory.
+/// Returns the results of opening a process's files: two for writing, its namespace, one for reading, its
+/// directory.
 fn files_of<S: Sys>(sys: &mut S, pid: Pid) -> Vec<String> {
     vec![
         say(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadWrite)),
@@ -342,7 +344,7 @@ fn an_exec_makes_dumpable_again<S: Sys>(sys: &mut S) -> Said {
     let path = proc_path(target.pid, "oom_score_adj");
     let before = say(open(sys, &path, OpenFlags::ReadWrite));
     sys.send(target.talk, b"x").unwrap();
-    // Its end is close-on-exec.
+    // The child's socket is close-on-exec, so the read returns 0 after the exec.
     while sys.read(target.talk, &mut [0]) == Ok(1) {}
     let after = say(open(sys, &path, OpenFlags::ReadWrite));
     sys.kill(target.pid, Signal::KILL).unwrap();
@@ -357,7 +359,7 @@ fn entering_ones_own_namespace_leaves_dumpable<S: Sys>(sys: &mut S) -> Said {
     Ok(said)
 }
 
-/// Root in the new namespace is another id of the kernel: its files are the machine's root's from then on.
+/// Root in the new namespace has another kernel id, so the machine's root then owns the files in /proc.
 fn becoming_another_kernel_id_closes_proc<S: Sys>(sys: &mut S) -> Said {
     let target = child_then(sys, user_ns, |sys| {
         sys.setresuid(0).unwrap();
@@ -368,7 +370,7 @@ fn becoming_another_kernel_id_closes_proc<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[mapped, inside.to_string()]))
 }
 
-/// A zombie in a user namespace of its own.
+/// Makes a zombie in its own user namespace.
 fn dead_target<S: Sys>(sys: &mut S) -> Result<Child, i32> {
     let target = child(sys, |sys| code(sys.unshare(CloneFlags::NEWUSER.union(CloneFlags::NEWTIME))))?;
     assert_eq!(target.began, 0);
@@ -474,14 +476,14 @@ fn a_process_of_root_is_closed_to_users<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&said))
 }
 
-/// A user with another group than it began with.
+/// A user whose group differs from the initial one.
 fn another_group_closes_proc<S: Sys>(sys: &mut S) -> Said {
     sys.setgid(USER).unwrap();
     sys.setuid(USER).unwrap();
     Ok(say(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite)))
 }
 
-/// The creator of a namespace gets nothing that it had not: its files stay its own.
+/// The creator of a namespace gains no privilege by joining it, so it stays the owner of its files.
 fn the_creator_stays_dumpable_where_it_joins<S: Sys>(sys: &mut S) -> Said {
     let target = target(sys)?;
     put_for(sys, target.pid, "uid_map", &format!("{USER} {USER} 1\n")).unwrap();
@@ -491,8 +493,8 @@ fn the_creator_stays_dumpable_where_it_joins<S: Sys>(sys: &mut S) -> Said {
     Ok(said)
 }
 
-/// Root joins a namespace that a user made, and becomes that user: its files are the machine's root's, and the same
-/// user outside cannot open them.
+/// Root joins a user's namespace and changes to that user's id. Its files then belong to the machine's root,
+/// and a process of that user outside cannot open them.
 fn root_in_a_strangers_namespace_is_not_dumpable<S: Sys>(sys: &mut S) -> Said {
     let owner = child(sys, |sys| {
         sys.setgid(USER).unwrap();
@@ -521,7 +523,7 @@ fn root_in_a_strangers_namespace_is_not_dumpable<S: Sys>(sys: &mut S) -> Said {
     Ok(name(said))
 }
 
-/// Joins a user namespace of a stranger, to which root writes these files, and does something there.
+/// Joins another user's namespace after root wrote these files, calls `then` there, and returns its result.
 fn joined<S: Sys>(
     sys: &mut S,
     files: &[(&str, &str)],
@@ -548,7 +550,8 @@ fn joined<S: Sys>(
     Ok(said)
 }
 
-/// Whoever enters one has every capability in it; whether groups may go is the namespace's own word, for everybody.
+/// A process that joins a user namespace has every capability there. The namespace decides for all processes
+/// whether they may drop groups.
 fn groups_go_where_the_joined_namespace_allows_it<S: Sys>(sys: &mut S) -> Said {
     let map = format!("0 {USER} 1\n");
     let unmapped = joined(sys, &[], |sys| code(sys.drop_groups()))?;
@@ -574,13 +577,13 @@ fn a_wide_group_map_needs_no_deny<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[written, String::from_utf8_lossy(&buffer[..len]).trim().to_owned()]))
 }
 
-/// It has every capability in its namespace, and none in the parent, where it would need one.
+/// The process has every capability in its namespace, but lacks the one that it needs in the parent.
 fn a_map_from_inside_by_root_of_the_parent<S: Sys>(sys: &mut S) -> Said {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
     Ok(say(put(sys, c"/proc/self/uid_map", b"0 100000 65536\n")))
 }
 
-/// A file that was opened without privilege does not gain any by who writes to it.
+/// A file that was opened without privilege gains none from the privileges of the writer.
 fn half_a_privilege_is_none<S: Sys>(sys: &mut S) -> Said {
     let target = target(sys)?;
     let fd = open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite).unwrap();
@@ -590,8 +593,8 @@ fn half_a_privilege_is_none<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[wide, own]))
 }
 
-/// The same user in the same namespace, with and without capabilities: the one without may not look into the other
-/// (spec 6.2).
+/// Two processes of the same user in the same namespace: the one with fewer capabilities may not inspect the
+/// other (`PTRACE_MODE_READ_FSCREDS`, ptrace(2)).
 fn fewer_capabilities_see_less<S: Sys>(sys: &mut S) -> Said {
     let owner = child_then(
         sys,
@@ -604,7 +607,7 @@ fn fewer_capabilities_see_less<S: Sys>(sys: &mut S) -> Said {
         |sys| {
             let path = proc_path(sys.getpid(), "ns/net");
             let looked = in_child(sys, |sys| {
-                // To root and back: that takes the capabilities.
+                // A change to root and back drops the capabilities.
                 sys.setresuid(0).unwrap();
                 sys.setresuid(5).unwrap();
                 code(open(sys, &path, OpenFlags::Namespace)).0
@@ -616,7 +619,7 @@ fn fewer_capabilities_see_less<S: Sys>(sys: &mut S) -> Said {
     Ok(name(owner.end(sys)))
 }
 
-/// Opened by root, written by who has become a user.
+/// Opened by root, written by a process that has changed to an ordinary user.
 fn a_map_needs_the_writers_privilege_too<S: Sys>(sys: &mut S) -> Said {
     let target = target(sys)?;
     let fd = open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite).unwrap();

@@ -1,4 +1,5 @@
-//! The contracts. Each begins as a process of its own, as root or as an ordinary user of this machine.
+//! The rules of `tests/parity.rs`. Each starts in its own process, as root or as an ordinary user of this
+//! machine.
 
 mod below_proc;
 mod descriptors;
@@ -14,14 +15,14 @@ use nsexec::sys::types::*;
 
 use crate::Rule;
 
-/// As whom a contract runs.
+/// The user that runs a rule.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum As {
     Root,
     User,
 }
 
-/// What a contract says, or, in a process that it made, the status to exit with.
+/// The text that a rule returns, or, in a child that the rule made, the status to exit with.
 pub(crate) type Said = Result<String, i32>;
 
 macro_rules! rules {
@@ -37,7 +38,7 @@ macro_rules! rules {
 }
 use rules;
 
-/// Every rule.
+/// Returns every rule.
 pub(crate) fn all() -> impl Iterator<Item = Rule> {
     [
         below_proc::RULES,
@@ -52,12 +53,12 @@ pub(crate) fn all() -> impl Iterator<Item = Rule> {
     .map(|rule| Rule { ..*rule })
 }
 
-/// "ok", or the errno's name.
+/// Returns "ok", or the name of the errno.
 fn say<T>(result: SysResult<T>) -> String {
     code(result).name().unwrap_or("ok").into()
 }
 
-/// A result as the status of a child.
+/// Returns a result as the exit status of a child.
 fn code<T>(result: SysResult<T>) -> Errno {
     result.map_or_else(|errno| errno, |_| Errno(0))
 }
@@ -70,15 +71,15 @@ fn words(words: &[String]) -> String {
     words.join(" ")
 }
 
-/// A child that has done something and waits to be let go.
+/// A child that has made its first calls, and waits for permission to end.
 struct Child {
     pid: Pid,
     talk: Fd,
-    /// What it said of its beginning: 0 or an errno.
+    /// The result of its first calls: 0 or an errno.
     began: i32,
 }
 
-/// Makes a child, which does `first`, tells its result, waits, does `then`, and exits with that.
+/// Makes a child that calls `first`, sends the result, waits, calls `then`, and exits with the result.
 fn child_then<S: Sys>(
     sys: &mut S,
     first: impl FnOnce(&mut S) -> Errno,
@@ -91,7 +92,7 @@ fn child_then<S: Sys>(
             let began = first(sys);
             sys.send(theirs, &[began.0 as u8]).unwrap();
             let mut word = [0];
-            // The end of the file is as good.
+            // The end of the file also ends the wait.
             let _ = sys.read(theirs, &mut word);
             Err(then(sys))
         }
@@ -109,14 +110,14 @@ fn child<S: Sys>(sys: &mut S, first: impl FnOnce(&mut S) -> Errno) -> Result<Chi
 }
 
 impl Child {
-    /// Lets it go, and waits for its status.
+    /// Lets the child end, and returns its exit status.
     fn end<S: Sys>(self, sys: &mut S) -> i32 {
         sys.close(self.talk).unwrap();
         exit_status(sys, self.pid)
     }
 }
 
-/// The exit status of a child, or 128 and its signal.
+/// Returns the exit status of a child, or 128 plus the signal.
 fn exit_status<S: Sys>(sys: &mut S, pid: Pid) -> i32 {
     match sys.wait4(pid, WaitFor::Ordinary) {
         Ok(Waited { status: WaitStatus::Exited(status), .. }) => status,
@@ -125,7 +126,7 @@ fn exit_status<S: Sys>(sys: &mut S, pid: Pid) -> i32 {
     }
 }
 
-/// What a simple child exits with.
+/// Returns the exit status of a child that runs `body`.
 fn in_child<S: Sys>(sys: &mut S, body: impl FnOnce(&mut S) -> i32) -> Result<i32, i32> {
     match sys.fork(ExitSignal::Chld, None).unwrap() {
         Fork::Child => Err(body(sys)),
@@ -145,7 +146,7 @@ fn open<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> SysResult<Fd> {
     sys.openat(Fd::CWD, path, flags)
 }
 
-/// Opens a file for both, writes once, closes.
+/// Opens a file for reading and writing, writes once, and closes it.
 fn put<S: Sys>(sys: &mut S, path: &CStr, bytes: &[u8]) -> SysResult<usize> {
     let fd = open(sys, path, OpenFlags::ReadWrite)?;
     let written = sys.write(fd, bytes);
@@ -161,7 +162,7 @@ fn join<S: Sys>(sys: &mut S, path: &CStr, kind: CloneFlags) -> SysResult<()> {
     joined
 }
 
-/// Executes a program of the machine with one argument.
+/// Executes a program of this machine with one argument.
 fn exec<S: Sys>(sys: &mut S, program: &CStr) -> i32 {
     let text: Vec<u8> = [program.to_bytes_with_nul(), b"10\0"].concat();
     let mut slots = [None; 3];

@@ -1,4 +1,4 @@
-//! Joining and creating.
+//! Rules: joining and creating namespaces.
 
 use super::*;
 
@@ -110,7 +110,7 @@ fn the_creator_joins_its_user_namespace<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[user, net]))
 }
 
-/// Every right in the new user namespace, and none in its own.
+/// It has every capability in the new user namespace, but none in its own.
 fn the_creator_needs_its_own_rights_too<S: Sys>(sys: &mut S) -> Said {
     let all = CloneFlags::NEWUSER.union(CloneFlags::NEWNET).union(CloneFlags::NEWNS);
     let target = child(sys, |sys| code(sys.unshare(all)))?;
@@ -123,7 +123,7 @@ fn the_creator_needs_its_own_rights_too<S: Sys>(sys: &mut S) -> Said {
 
 fn a_user_joins_no_stranger<S: Sys>(sys: &mut S) -> Said {
     let target = child(sys, |sys| code(sys.unshare(CloneFlags::NEWUSER)))?;
-    // Opened by root, since a user could not.
+    // Root opens the file, since an ordinary user could not.
     let fd = open(sys, &proc_path(target.pid, "ns/user"), OpenFlags::Namespace).unwrap();
     let said = in_child(sys, |sys| {
         sys.setresuid(USER).unwrap();
@@ -147,13 +147,13 @@ fn a_namespace_of_the_first_is_closed_from_inside<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&said))
 }
 
-/// A pid namespace with a living pid 1.
+/// Makes a pid namespace with a living pid 1.
 fn pid_namespace<S: Sys>(sys: &mut S) -> Result<(Child, Fd), i32> {
     let own = open(sys, c"/proc/self/ns/pid", OpenFlags::Namespace).unwrap();
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let first = child(sys, |_| Errno(0))?;
     let below = open(sys, &proc_path(first.pid, "ns/pid"), OpenFlags::Namespace).unwrap();
-    // Back to where we came from, which is our own.
+    // Returns to the original pid namespace.
     sys.setns(own, CloneFlags::NEWPID).unwrap();
     Ok((first, below))
 }
@@ -230,7 +230,7 @@ fn offsets_of_ones_own_user_namespace<S: Sys>(sys: &mut S) -> Said {
 
 fn a_time_namespace_is_for_children_only<S: Sys>(sys: &mut S) -> Said {
     sys.unshare(CloneFlags::NEWTIME).unwrap();
-    // It is still its own: joining the other one freezes the offsets, which this does not.
+    // The process still has its old time namespace: only a join of the new one freezes the offsets.
     join(sys, c"/proc/self/ns/time", CloneFlags::NEWTIME).unwrap();
     Ok((say(put_offsets(sys, b"monotonic 1 0\n")) == "EACCES").to_string())
 }

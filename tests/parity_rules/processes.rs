@@ -1,4 +1,4 @@
-//! Birth, death, reaping, signals, pid namespaces.
+//! Rules: creation, death, reaping, signals, pid namespaces.
 
 use super::*;
 
@@ -40,7 +40,7 @@ rules! {
     Root a_kill_does_not_reach_out_of_a_pid_namespace = "ESRCH";
 }
 
-/// A child that ends at once with 5.
+/// Makes a child that exits at once with 5.
 fn five<S: Sys>(sys: &mut S, exit: ExitSignal) -> Result<Pid, i32> {
     match sys.fork(exit, None).unwrap() {
         Fork::Child => Err(5),
@@ -48,7 +48,7 @@ fn five<S: Sys>(sys: &mut S, exit: ExitSignal) -> Result<Pid, i32> {
     }
 }
 
-/// The exit status of a wait, or its errno.
+/// Returns the exit status of a wait, or its errno.
 fn waited<S: Sys>(sys: &mut S, pid: Pid, which: WaitFor) -> String {
     match sys.wait4(pid, which) {
         Ok(Waited { status: WaitStatus::Exited(status), .. }) => status.to_string(),
@@ -109,16 +109,16 @@ fn an_exec_brings_sigchld_back<S: Sys>(sys: &mut S) -> Said {
         Fork::Parent { child } => child,
     };
     sys.close(far).unwrap();
-    // The exec has happened.
+    // The read returns when the exec has closed the child's end.
     sys.read(near, &mut [0]).unwrap();
     Ok(words(&[waited(sys, child, WaitFor::Stages), waited(sys, child, WaitFor::Ordinary)]))
 }
 
-/// A child that is dead and not reaped.
+/// Makes a dead child that is not reaped.
 pub(super) fn zombie<S: Sys>(sys: &mut S) -> Result<Pid, i32> {
     let other = child(sys, |_| Errno(0))?;
     sys.kill(other.pid, Signal::KILL).unwrap();
-    // Its end of the talk closes when it is dead, a little before it is a zombie.
+    // The socket closes shortly before the child is a zombie.
     let _ = sys.read(other.talk, &mut [0]);
     let mut fds = [PollFd::new(sys.pidfd_open(other.pid).map_err(|_| 1)?, PollEvents::IN)];
     sys.poll(&mut fds, -1).unwrap();
@@ -154,7 +154,7 @@ fn kill_refuses_what_is_no_signal<S: Sys>(sys: &mut S) -> Said {
     Ok(say(sys.kill(pid, Signal(65))))
 }
 
-/// A grandchild whose parent dies; what its end of a pipe reads like, and with which word.
+/// Returns the data that a grandchild sends after the death of its parent.
 fn orphan<S: Sys>(sys: &mut S, before: bool) -> Said {
     let (near, far) = sys.socketpair().unwrap();
     let between = match sys.fork(ExitSignal::Chld, None).unwrap() {
@@ -171,9 +171,9 @@ fn orphan<S: Sys>(sys: &mut S, before: bool) -> Said {
                         sys.set_pdeathsig(Signal::KILL).unwrap();
                     }
                     sys.send(told, b"x").unwrap();
-                    // Until the parent is dead; then a word that shows that we live.
+                    // Waits for the parent's death, then sends a sign of life.
                     let _ = sys.read(told, &mut [0]);
-                    // Its descriptors close a little before the signal.
+                    // The parent's descriptors close shortly before the signal is sent.
                     let (nothing, _) = sys.pipe2().unwrap();
                     sys.poll(&mut [PollFd::new(nothing, PollEvents::IN)], 200).unwrap();
                     let _ = sys.send(far, b"alive");
@@ -230,7 +230,7 @@ fn the_first_in_a_pid_namespace_is_pid_1<S: Sys>(sys: &mut S) -> Said {
     let before = sys.getpid();
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let same = sys.getpid() == before;
-    // The first must live for the second.
+    // The first child must live until the second has ended.
     let first = child_then(sys, |_| Errno(0), |sys| sys.getpid().0)?;
     let second = in_child(sys, |sys| sys.getpid().0)?;
     let first = first.end(sys);
@@ -337,7 +337,7 @@ fn a_signal_ignored_while_blocked_is_gone<S: Sys>(sys: &mut S) -> Said {
     Ok(say(sys.sigtimedwait(term)))
 }
 
-/// Its peer sends, and it dies before it reads.
+/// The peer sends, and the process dies before it reads.
 fn a_process_killed_in_a_read_resets_its_peer<S: Sys>(sys: &mut S) -> Said {
     let (near, far) = sys.socketpair().unwrap();
     let other = child(sys, |_| Errno(0))?;
@@ -348,7 +348,7 @@ fn a_process_killed_in_a_read_resets_its_peer<S: Sys>(sys: &mut S) -> Said {
     Ok(say(sys.read(near, &mut [0])))
 }
 
-/// More than any buffer takes: one send, and all of it arrives.
+/// The data is larger than any buffer: one send writes all of it.
 fn a_full_socket_waits_for_its_reader<S: Sys>(sys: &mut S) -> Said {
     let (near, far) = sys.socketpair().unwrap();
     let writer = match sys.fork(ExitSignal::Chld, None).unwrap() {
@@ -397,7 +397,8 @@ fn wait_takes_any_child<S: Sys>(sys: &mut S) -> Said {
     Ok((pids == [one, other]).to_string())
 }
 
-/// A file without the right, one below a file, twice; one in no folder. To look at one below a file is no better.
+/// A file without execute permission, two paths below a file, and a path in a missing directory. A stat of a
+/// path below a file fails in the same way.
 fn files_that_are_not_executed<S: Sys>(sys: &mut S) -> Said {
     let files = [c"/etc/passwd", c"/etc/passwd/sh", c"/etc/passwd/bin/sh", c"/no/such/sh"];
     let mut said: Vec<String> = files.map(|file| name(exec(sys, file))).to_vec();

@@ -1,7 +1,8 @@
-"""A live process in namespaces of its own, made with bare unshare and fork: something to join.
+"""A live process in its own namespaces, made with unshare and fork: a target for joins.
 
-Who this is: part of the test process. The maker is a child of it; the holder (its child, pid 1 of the new pid
-namespace) sleeps until the maker's end closes its pipe. Neither has anything to do with the binary under test.
+Runs as root, in the test process. The maker is a child of the test process. The holder, a child of the maker
+and pid 1 of the new pid namespace, sleeps until the maker's pipe is closed. Neither runs the binary under
+test.
 """
 
 import os
@@ -12,8 +13,8 @@ from parent import FLAG
 
 
 class Container:
-    """All kinds, or those given. The namespaces other than user belong to the new user namespace if there is
-    one. `user`: made by that ordinary user, with itself as root."""
+    """All kinds of namespaces, or the given ones. If there is a user namespace, it owns the others. `user`:
+    the ordinary user that makes the namespaces, and is root inside."""
 
     def __init__(self, test, kinds=parent.KINDS, user=None):
         self.test, self.kinds, self.user = test, kinds, user
@@ -32,7 +33,7 @@ class Container:
                     os.setgroups([])
                     os.setresgid(self.user.gid, self.user.gid, self.user.gid)
                     os.setresuid(self.user.uid, self.user.uid, self.user.uid)
-                    # The change of ids made us non-dumpable; as after an exec, we are not.
+                    # The change of ids cleared the dumpable flag; after an exec it would be set.
                     parent.check(parent.libc.prctl(4, 1, 0, 0, 0), "PR_SET_DUMPABLE")
                 if "user" in self.kinds:
                     parent.unshare(FLAG["user"])

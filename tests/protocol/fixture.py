@@ -1,10 +1,9 @@
-"""What the tests stand on: the binary, a folder, an ordinary user, a clean process table.
+"""What the tests need: the binary, a directory, an ordinary user, a clean process table.
 
-Who this is: part of the test process, root in the caller's namespaces. The user `nsexec-test` and its
-subordinate ids are made here if missing, and what was made here is taken away again by the last suite that
-uses them: every user of the fixture holds a shared lock on LOCK for its whole life, and makes or removes
-things under the exclusive one. What was made is written beside the lock, so that a suite that was killed
-leaves no trace for longer than until the next one.
+Runs as root, in the caller's namespaces. It makes the user `nsexec-test` and its subordinate ids if they are
+missing, and the last suite that uses them removes them. Every process with the fixture holds a shared lock on
+LOCK until it ends; making and removing needs the exclusive lock. A file next to the lock lists what was made,
+so that the next suite removes what a killed suite left.
 """
 
 import atexit
@@ -34,7 +33,7 @@ def _run(*command):
 
 
 class _User:
-    """The ordinary user, made once for the process, on first use."""
+    """The ordinary user, made on first use, once for the process."""
 
     def __init__(self):
         self.lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -71,7 +70,7 @@ class _User:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # somebody else still uses it, and will clean up
+            return  # another suite still uses it, and will clean up
         try:
             made = open(MADE).read().split()
         except FileNotFoundError:
@@ -102,7 +101,7 @@ _folder = None
 
 
 def folder():
-    """A folder that everybody may enter, with a copy of the binary that everybody may run."""
+    """A directory that every user may enter, with a copy of the binary that every user may run."""
     global _folder
     if _folder is None:
         _folder = tempfile.mkdtemp(prefix="nsexec-protocol-")
@@ -119,7 +118,7 @@ def binary():
 
 
 class ProtocolTest(unittest.TestCase):
-    """A test that leaves no process and no descriptor behind, or fails."""
+    """A test that fails if it leaves a process or a descriptor behind."""
 
     maxDiff = None
 
@@ -151,14 +150,14 @@ class ProtocolTest(unittest.TestCase):
             run.abandon()
         shutil.rmtree(self.scratch, ignore_errors=True)
         open_now = set(os.listdir("/proc/self/fd"))
-        # Only complain where the test itself was content: otherwise its own failure is the story.
+        # Report leftovers only if the test itself passed: otherwise they are a consequence of its failure.
         if not self.content:
             return
         self.assertEqual(left, [], "processes are left after the test")
         self.assertEqual(open_now - self.descriptors, set(), "descriptors are left after the test")
 
     def start(self, *command, argv=None, **how):
-        """`nsexec init`, or `nsexec init -- COMMAND`."""
+        """Start `nsexec init`, or `nsexec init -- COMMAND`."""
         if argv is None:
             argv = [binary(), "init"] + (["--", *command] if command else [])
         run = parent.Bootstrap(argv, **how)
@@ -166,7 +165,7 @@ class ProtocolTest(unittest.TestCase):
         return run
 
     def hold(self, *, manner="init", data=None, **how):
-        """Stage 2 handed over and running /bin/cat, until `release`."""
+        """A stage 2 that was handed over and runs /bin/cat, until `release`."""
         reader, self.gate = os.pipe()
         run = self.start("/bin/cat", stdin=reader, **how)
         os.close(reader)
@@ -181,7 +180,7 @@ class ProtocolTest(unittest.TestCase):
         return run.finish()
 
     def assertHandedOver(self, run, out=b""):
-        """A run without a fault, over by itself."""
+        """A run without a fault that ends by itself."""
         run.finish()
         self.assertEqual(run.statuses[run.pid], 0, run.describe())
         self.assertEqual(run.statuses[run.stage1], 0, run.describe())
@@ -193,7 +192,7 @@ class ProtocolTest(unittest.TestCase):
 
     def assertRefused(self, run, *words, records=(1,), seconds=parent.LIMIT):
         """Exit status 1, no pid line, nothing on stdout or stderr, and the cause in the first fatal record.
-        `records`: how many fatal records there may be; where stage 1 fails, stage 0 may add the consequence."""
+        `records`: the allowed numbers of fatal records; if stage 1 fails, stage 0 may add the consequence."""
         self.assertEqual(run.wait_stage0(seconds), 1, run.describe())
         run.finish()
         self.assertEqual(run.init_bytes, b"", run.describe())

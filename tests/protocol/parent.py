@@ -1,12 +1,11 @@
-"""The independent parent: it speaks runc's side of the bootstrap protocol, with nothing of this crate.
+"""An independent parent: it implements runc's side of the bootstrap protocol without any code of this crate.
 
-Who this is: the process that runc is in production, i.e. the one that starts stage 0 (`nsexec init`, or the
-real `runc init`), sends one bootstrap message down the init pipe, reads one line with two pids from it, and
-reaps all three stages, which are its own children (CLONE_PARENT). It makes itself a child subreaper, so that
-a process that a stage leaves behind comes to it and is seen. It runs as root, in the namespaces of whoever
-ran the tests, and joins nothing itself; stage 0 may be started as an ordinary user.
+Runs as root in the namespaces of the caller, in the place of runc: it starts stage 0 (`nsexec init`, or the
+real `runc init`), perhaps as an ordinary user. It sends one bootstrap message through the init pipe, reads
+one line with two pids, and reaps all three stages, which are its own children (CLONE_PARENT). It is a child
+subreaper, so that it sees every process that a stage leaves behind. It joins no namespace.
 
-Every wait in this file has a limit and fails with the state of things when it is over.
+Every wait in this file has a limit, and fails with the current state when the limit is over.
 """
 
 import ctypes
@@ -23,8 +22,9 @@ import sys
 import time
 import traceback
 
-# Of every wait for something that happens soon, in seconds. Far longer than it takes, since the machine may be busy: a test
-# asserts that something happens, and never how fast. What must not end by itself meanwhile lives longer.
+# The limit of every wait for something that happens soon, in seconds. It is much longer than the wait takes,
+# since the machine may be busy: a test checks that something happens, never how fast. A process that must not
+# end meanwhile lives longer.
 LIMIT = 60.0
 
 # ---------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def frame(payload, nlmsg_len=None, nlmsg_type=62000):
 
 def message(flags=0, paths=None, uidmap=None, gidmap=None, setgroup=False, oom=None,
             rootless=False, uidtool=None, gidtool=None, timens=None):
-    """One message, with its attributes in the order in which runc's Go code writes them."""
+    """Encode one message, with its attributes in the order in which runc's Go code writes them."""
     body = u32(CLONE_FLAGS, flags)
     if paths is not None:
         body += string(NS_PATHS, paths)
@@ -92,7 +92,7 @@ RECORD = re.compile(
 
 
 class Record:
-    """One line of the log pipe, held against the exact form of spec 2.5."""
+    """One line of the log pipe, checked against the exact form in docs/protocol.md#log-records."""
 
     def __init__(self, line):
         match = RECORD.fullmatch(line)
@@ -145,7 +145,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 
 
 def status_of(pid):
-    """/proc/PID/status as a dictionary."""
+    """Return /proc/PID/status as a dictionary."""
     with open(f"/proc/{pid}/status", "rb") as file:
         return parse_status(file.read())
 
@@ -160,8 +160,8 @@ def mask(signals):
 
 
 def ignored_mask(signals):
-    """The C library keeps 32 and 33 for itself: nobody can set them, and whoever started the tests may have had
-    them ignored."""
+    """The mask of ignored signals. The C library reserves 32 and 33, so no program can set them, and the
+    tests may have inherited them as ignored."""
     return mask(signals) | int(status_of("self")["SigIgn"], 16) & mask((32, 33))
 
 
@@ -188,11 +188,11 @@ def descriptors_of(pid):
     return found
 
 
-OUTSIDERS = set()  # children of ours that belong to no bootstrap: the makers of containers
+OUTSIDERS = set()  # children outside any bootstrap: the makers of containers
 
 
 def own_children():
-    """Our children, dead ones included."""
+    """The pids of our children, dead ones included."""
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [pid for pid in map(int, file.read().split()) if pid not in OUTSIDERS]
 
@@ -236,7 +236,8 @@ def place_descriptors(wanted):
 
 def start(argv, environment, descriptors, *, user=None, ignored=(), blocked=(), umask=None, cwd=None,
           prepare=None):
-    """fork and exec, as Go's os/exec does it. `descriptors` is number → our descriptor; nothing else is open there."""
+    """Fork and exec as Go's os/exec does. `descriptors` maps numbers to our descriptors; all other numbers
+    are closed."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -275,9 +276,9 @@ class Bootstrap:
     def __init__(self, argv, *, init_fd=3, log_fd=4, log_level="5", environment=None, extra=None,
                  stdin=None, init_type=socket.SOCK_STREAM, init_nonblocking=False, log_size=None,
                  log_filled=False, log_reader=True, kept=(), **how):
-        """`extra`: number → descriptor; `log_fd=None`: no log pipe; `init_fd=None`: no init pipe; `kept`: numbers that
-        are kept free for mount sources by copies of the init pipe, as the Go half of 1.1 does it;
-        `environment`: replaces single variables (a value of None takes one away)."""
+        """`extra`: number → descriptor; `log_fd=None`: no log pipe; `init_fd=None`: no init pipe; `kept`:
+        numbers that copies of the init pipe reserve for mount sources, as the Go half of 1.1 does;
+        `environment`: replaces single variables (the value None removes one)."""
         self.init, self.log_read, self.tracer = None, None, None
         self.init_bytes, self.log_bytes, self.out, self.err = b"", b"", b"", b""
         self.statuses, self.pidfds = {}, {}
@@ -319,7 +320,7 @@ class Bootstrap:
             variables["_LIBCONTAINER_LOGPIPE"] = str(log_fd)
             if log_reader is True:
                 self._watch(self.log_read, "log_bytes")
-            elif log_reader is None:  # nobody will ever read, and nobody can
+            elif log_reader is None:  # the pipe has no reader, now or later
                 os.close(self.log_read)
                 self.log_read = None
         if log_level is not None:
@@ -362,7 +363,7 @@ class Bootstrap:
             data = self.init.recv(65536)
         except BlockingIOError:
             return
-        except ConnectionResetError:  # bytes were left unread at the other end
+        except ConnectionResetError:  # the other end was closed with unread bytes
             self.init_reset = True
             data = b""
         if data:
@@ -391,7 +392,7 @@ class Bootstrap:
             if self.tracer is not None:
                 self.tracer.step()
                 left = 0
-            self._turn(min(left, 0.02))  # not every condition is a descriptor that becomes readable
+            self._turn(min(left, 0.02))  # some conditions are not a readable descriptor
         return self
 
     def _turn(self, seconds):
@@ -401,7 +402,7 @@ class Bootstrap:
         back = {fd: pid for pid, fd in self.pidfds.items()}
         for fd in back:
             poll.register(fd, select.POLLIN)
-        if seconds == 0:  # stops of traced processes are no descriptors
+        if seconds == 0:  # stops of traced processes do not wake poll
             time.sleep(0.00005)
         for fd, _ in poll.poll(seconds * 1000):
             if fd in self.readers:
@@ -411,9 +412,9 @@ class Bootstrap:
 
     def reap(self, pid):
         if self.tracer is not None and pid in self.tracer.traced:
-            return  # the tracer sees its stops and its end
+            return  # the tracer handles its stops and its end
         try:
-            done, status = os.waitpid(pid, os.WNOHANG | 0x40000000)  # __WALL, for a traced one
+            done, status = os.waitpid(pid, os.WNOHANG | 0x40000000)  # __WALL, for a traced process
         except ChildProcessError:
             done, status = pid, None
         if done == 0 or (status is not None and os.WIFSTOPPED(status)):
@@ -430,7 +431,7 @@ class Bootstrap:
                 f" log eof={self.log_eof}\n  stdout {self.out!r}\n  stderr {self.err.decode(errors='replace')}\n"
                 f"  log:\n    " + self.log_bytes.decode(errors="replace").replace("\n", "\n    "))
 
-    # --- the parent's acts
+    # --- what the parent does
 
     def send(self, data, seconds=LIMIT):
         end = time.monotonic() + seconds
@@ -445,7 +446,7 @@ class Bootstrap:
         return self
 
     def reads_init(self):
-        """Whether stage 0 sleeps in a system call on its init pipe, which is descriptor 3 unless told otherwise."""
+        """Whether stage 0 sleeps in a system call on its init pipe, which is descriptor 3 by default."""
         try:
             with open(f"/proc/{self.pid}/syscall") as file:
                 return file.read().split()[1:2] == ["0x3"]
@@ -453,7 +454,7 @@ class Bootstrap:
             return False
 
     def try_send(self, data):
-        """For a stage 0 that may be gone already: runc's Go code gets EPIPE there too."""
+        """Send to a stage 0 that may be dead already: runc's Go code gets EPIPE there too."""
         try:
             self.send(data)
         except (BrokenPipeError, ConnectionResetError):
@@ -461,7 +462,7 @@ class Bootstrap:
         return self
 
     def shut_down(self):
-        """No more bytes will come. runc never does that; it is how EOF is simulated with the socket still open."""
+        """Send no more bytes. runc never does this; it simulates EOF while the socket stays open."""
         try:
             self.init.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -470,7 +471,7 @@ class Bootstrap:
         return self
 
     def close_init(self):
-        """The parent dies, as far as the stages can see."""
+        """Close our end: to the stages the parent is dead."""
         self.readers.pop(self.init.fileno(), None)
         self.init.close()
         return self
@@ -479,7 +480,7 @@ class Bootstrap:
         self.until(lambda: self.pid in self.statuses, "stage 0 exits", seconds)
         return self.statuses[self.pid]
 
-    # A program after the bootstrap that speaks on the init pipe, as the Go half of runc 1.1 does.
+    # True for a program that writes to the init pipe after the bootstrap, as the Go half of runc 1.1 does.
     more_may_follow = False
 
     PID_LINE = re.compile(rb'\{"stage1_pid":([1-9][0-9]*),"stage2_pid":([1-9][0-9]*)\}\n')
@@ -516,7 +517,7 @@ class Bootstrap:
         return self.statuses[pid]
 
     def like_init(self, data, before=b""):
-        """runc run: message, pid line, reap stage 1, look at stage 2's stdio, reap stage 0 (spec 2.8)."""
+        """runc run: message, pid line, reap stage 1, check stage 2's stdio, reap stage 0."""
         self.send(data)
         self.read_pids(before=before)
         self.wait(self.stage1)
@@ -525,14 +526,14 @@ class Bootstrap:
                 os.readlink(f"/proc/{self.stage2}/fd/{number}")
             except PermissionError:
                 pass
-            except FileNotFoundError:  # without a command stage 2 is over at once; with runc it waits for its configuration
+            except FileNotFoundError:  # a stage 2 without a command ends at once; with runc it waits
                 self.wait(self.stage2)
         if self.wait_stage0() != 0:
             raise AssertionError(f"error waiting for our first child to exit: {self.describe()}")
         return self
 
     def like_seed(self, data):
-        """The seed's runc, run or exec: message, reap stage 0, only then the pid line, reap stage 1 (spec 2.8)."""
+        """The seed's runc, run or exec: message, reap stage 0, then the pid line, reap stage 1."""
         self.send(data)
         if self.wait_stage0() != 0:
             raise AssertionError(f"stage 0 failed: {self.describe()}")
@@ -541,7 +542,7 @@ class Bootstrap:
         return self
 
     def like_exec(self, data, before=b""):
-        """runc exec: message, reap stage 0, only then read the pid line, reap stage 1 (spec 2.8)."""
+        """runc exec: message, reap stage 0, then the pid line, reap stage 1."""
         self.send(data)
         if self.wait_stage0() != 0:
             raise AssertionError(f"stage 0 failed: {self.describe()}")
@@ -550,7 +551,7 @@ class Bootstrap:
         return self
 
     def finish(self, seconds=LIMIT):
-        """Everything is over by itself: all children dead and reaped, all pipes at EOF."""
+        """Wait until everything has ended by itself: all children dead and reaped, all pipes at EOF."""
         self.until(lambda: not self.pidfds, "the known processes exit", seconds)
         self.reap_strays(seconds)
         self.until(lambda: not [fd for fd in self.readers if self.init is None or fd != self.init.fileno()],
@@ -560,7 +561,7 @@ class Bootstrap:
         return self
 
     def finish_without_log(self, seconds=LIMIT):
-        """As `finish`, where nobody reads the log."""
+        """Like `finish`, without a reader of the log."""
         os.close(self.log_read)
         self.log_read = None
         return self.finish(seconds)
@@ -569,7 +570,7 @@ class Bootstrap:
         self._watch(self.log_read, "log_bytes")
 
     def reap_strays(self, seconds=LIMIT):
-        """Children that we were never told of (a stage 1 before its pid line) must end by themselves."""
+        """Children whose pid we do not know (a stage 1 before its pid line) must end by themselves."""
         end = time.monotonic() + seconds
         while True:
             for pid in own_children():
@@ -584,7 +585,7 @@ class Bootstrap:
 
     @property
     def records(self):
-        """All records so far; filler newlines of a full pipe are no records."""
+        """All records so far, without the newlines that filled a pipe."""
         lines = self.log_bytes.split(b"\n")
         if lines[-1]:
             raise AssertionError(f"the log does not end with a newline: {lines[-1]!r}")
@@ -597,7 +598,8 @@ class Bootstrap:
         return [record for record in self.records if record.level == "fatal"]
 
     def abandon(self):
-        """After a failed test: kill what is ours, by pid, and close. A tool comes to us when its stage 0 is dead."""
+        """After a failed test: kill our children by pid, and close everything. A tool becomes our child when
+        its stage 0 dies."""
         end = time.monotonic() + LIMIT
         while own_children() and time.monotonic() < end:
             for pid in own_children():

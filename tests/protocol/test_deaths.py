@@ -1,6 +1,6 @@
-"""Somebody dies: the parent, or one of the stages, at every system call. Nobody lives on, and nobody hangs.
+"""The parent or one of the stages dies at every system call: no process stays alive, and none hangs.
 
-Who this is: root, parent of `nsexec init`, and its tracer, so that a death can be put at an exact place.
+Runs as root, as the parent of `nsexec init` and as its tracer, so that a death can be placed exactly.
 """
 
 import contextlib
@@ -41,14 +41,15 @@ class TheParent(fixture.ProtocolTest):
         self.assertRegex(run.fatal()[0].text, words)
 
     def test_right_after_the_message(self):
-        """The pid line finds no reader: SIGPIPE must not kill stage 0 silently, and stages 1 and 2 must go."""
+        """The pid line has no reader: SIGPIPE must not kill stage 0 silently, and stages 1 and 2 must end."""
         for data in (message(FIVE), EVERYTHING):
             run = self.start()
             run.send(data)
             run.close_init()
             self.assertEqual(run.wait_stage0(), 1)
             run.finish()
-            # Stage 0 notices while it waits for stage 1, or when it writes the pid line; stage 1 may notice first.
+            # Stage 0 notices in its wait for stage 1 or at its write of the pid line; stage 1 may notice
+            # first.
             self.assertRegex(run.fatal()[0].text, r"^(failed to sync with runc: write\(pid-JSON\)|the launcher is gone)")
             self.assertNotIn("<= nsexec container setup", run.texts("2"))
 
@@ -60,7 +61,7 @@ class TheParent(fixture.ProtocolTest):
         run.finish()
 
     def test_at_every_system_call(self):
-        """Counted over all stages together."""
+        """The calls of all stages are counted together."""
         moments = 0
         while True:
             moments += 1
@@ -78,7 +79,7 @@ class TheParent(fixture.ProtocolTest):
             self.assertIn(run.statuses[run.pid], (0, 1))
             if run.statuses[run.pid] == 1:
                 self.assertTrue(run.fatal(), run.describe())
-                # Stage 0 already waits for the last word of stage 2, which can come to its end before stage 0 kills it.
+                # Stage 0 waits for the last message of stage 2, which can finish before stage 0 kills it.
                 if not re.match(r"the launcher is gone .*: failed to sync with child: ", run.fatal()[0].text):
                     self.assertNotIn("<= nsexec container setup", run.texts("2"))
             if state["left"] > 0:
@@ -88,7 +89,7 @@ class TheParent(fixture.ProtocolTest):
 
 
 class AStoppedStage(fixture.ProtocolTest):
-    """One stage is stopped, for any time, and then the parent dies: the others notice, and end."""
+    """One stage is stopped, and later the parent dies: the other stages notice, and end."""
 
     def sweep(self, victim, every):
         moments, stopped = 1, 0
@@ -103,7 +104,7 @@ class AStoppedStage(fixture.ProtocolTest):
             run = self.start()
             stepper = Stepper(run, at)
             run.try_send(EVERYTHING)
-            if victim == 2:  # pids that the parent knows are its to wait for
+            if victim == 2:  # once the parent has the pids, it must wait for them itself
                 run.until(lambda: b"\n" in run.init_bytes or state or run.pid in run.statuses, "the pid line")
             run.until(lambda: state or run.pid in run.statuses, "the stage is stopped, or all is over")
             run.close_init()
@@ -113,9 +114,9 @@ class AStoppedStage(fixture.ProtocolTest):
                     run.until(lambda: not others(), "stages 1 and 2 end")
                     stepper.go_on(state["pid"])
                 code = run.wait_stage0()
-                state.setdefault("pid")  # none is stopped from now on
+                state.setdefault("pid")  # no process is stopped from now on
                 self.assertIn(code, (0, 1), run.describe())
-                # Stage 0 ends those that it knows of and still waits for.
+                # Stage 0 kills the stages whose pid it has and for which it still waits.
                 known = {0: False, 1: "stage-1 complete" not in run.texts("0"), 2: b"\n" in run.init_bytes}[victim]
                 if state["pid"] is not None and code == 1 and known:
                     run.until(lambda: not parent.is_alive(state["pid"]), "stage 0 ends the stopped one")
@@ -137,7 +138,7 @@ class AStoppedStage(fixture.ProtocolTest):
         self.assertGreater(self.sweep(1, 5), 8)
 
     def test_stage_2(self):
-        self.assertGreater(self.sweep(2, 3), 5)  # what it does after its last word, stage 0 does not wait for
+        self.assertGreater(self.sweep(2, 3), 5)  # stage 0 does not wait for calls after the last message
 
 
 class EachStage(fixture.ProtocolTest):
@@ -156,12 +157,12 @@ class EachStage(fixture.ProtocolTest):
             run.try_send(EVERYTHING)
             with self.subTest(victim=victim, moment=moments):
                 run.wait_stage0()
-                run.finish()  # nobody is left, nothing is killed by us, all pipes are at their end
+                run.finish()  # all processes end by themselves, and all pipes are at EOF
                 code = run.statuses[run.pid]
                 codes[code] = codes.get(code, 0) + 1
                 if state["killed"]:
                     self.assertEqual(run.statuses[stepper.order[victim]], -signal.SIGKILL)
-                    if code == 0:  # only where the victim had done its part
+                    if code == 0:  # only if the victim had finished its part
                         self.assertRegex(run.init_bytes, parent.Bootstrap.PID_LINE)
                     elif victim != 0:
                         self.assertEqual(code, 1)
@@ -176,7 +177,8 @@ class EachStage(fixture.ProtocolTest):
                 break
         print(f"\n  stage {victim} was killed at {moments - 1} moments; stage 0's statuses {codes}", flush=True)
         for text, where in texts.items():
-            with self.subTest(text=text, moments=where):  # the record names who died, not what we happened to do
+            # the record names the dead stage, not the call that failed
+            with self.subTest(text=text, moments=where):
                 self.assertRegex(text, f"stage-{victim}|sync with child")
         return moments
 

@@ -1,8 +1,10 @@
-"""runc's older lines from the message on (spec 2.1, 2.3, 2.7, 2.8): whom the launcher waits for in which order, the
-seed's late pid line and its last words, the cgroup namespace of stage 2, mount sources by descriptor passing.
+"""runc's older lines from the message on (docs/protocol.md#dialects).
 
-Who this is: root, parent of `nsexec init --dialect …`, in the manner of the Go half of that line; tracer of its stages
-where they are looked at in the moment of their exit.
+The order of the launcher's waits, the seed's late pid line and its failures, the cgroup namespace of stage 2,
+and mount sources by descriptor passing.
+
+Runs as root, as the parent of `nsexec init --dialect …`, like the Go half of that line. It traces stages that
+are inspected at their exit.
 """
 
 import ctypes
@@ -30,12 +32,12 @@ CGROUP_BYTE = b"\x80"
 
 class Older(Dialects):
     def begin(self, dialect, *command, **how):
-        """The seed knows no log pipe."""
+        """The seed has no log pipe."""
         pipe = {"log_fd": None, "log_level": None} if dialect == "seed" else {}
         return self.start_as(dialect, *command, **pipe, **how)
 
     def like(self, dialect, run, manner, data, cgroup=False):
-        """As the Go half of that line."""
+        """Act as the Go half of that line."""
         if dialect == "seed":
             return run.like_seed(data)
         if manner == "exec":
@@ -44,14 +46,14 @@ class Older(Dialects):
         run.read_pids(before=b"\0")
         run.wait(run.stage1)
         if dialect == "v1_0" and cgroup:
-            # Between the links of stage 2's descriptors and the wait for stage 0.
+            # Between the check of stage 2's descriptors and the wait for stage 0.
             os.readlink(f"/proc/{run.stage2}/fd/0")
             run.send(CGROUP_BYTE)
         self.assertEqual(run.wait_stage0(), 0, run.describe())
         return run
 
     def texts_of(self, dialect, run):
-        """The fatal texts: of the log pipe, in the seed of standard error."""
+        """The fatal texts: from the log pipe, for the seed from standard error."""
         if dialect != "seed":
             self.assertEqual(run.err, b"", run.describe())
             return [record.text for record in run.fatal()]
@@ -61,14 +63,15 @@ class Older(Dialects):
         return [line.removeprefix("nsenter: ") for line in lines]
 
     def assertFailed(self, dialect, run, *words, after_pid_line=False):
-        """Stage 0 exits with a status above 0, the first text says why, everybody dies, every pipe ends."""
+        """Stage 0 exits with status 1, the first text names the cause, every process ends, every pipe is at
+        EOF."""
         self.assertEqual(run.wait_stage0(), 1, run.describe())
         run.finish()
         self.assertEqual(b"stage2_pid" in run.init_bytes, after_pid_line, run.describe())
         self.assertNotIn(b"pid_first", run.init_bytes)
         self.assertEqual(run.out, b"")
         texts = self.texts_of(dialect, run)
-        # In the seed the stage that failed tells stage 0, which has nothing to add.
+        # In the seed the failed stage reports to stage 0, which adds nothing.
         self.assertIn(len(texts), (1,) if dialect == "seed" else (1, 2), run.describe())
         for word in words:
             self.assertRegex(texts[0], word, run.describe())
@@ -81,7 +84,7 @@ class Older(Dialects):
 
 class Starts(Older):
     def held(self, dialect, manner, data, cgroup=False, **how):
-        """Stage 2 handed over, and running /bin/cat until its input ends."""
+        """A stage 2 that was handed over, and runs /bin/cat until its input ends."""
         reader, gate = os.pipe()
         run = self.begin(dialect, "/bin/cat", stdin=reader, **how)
         os.close(reader)
@@ -132,7 +135,7 @@ class Starts(Older):
             self.over(run, gate)
 
     def test_exec_enters_a_container_and_is_its_root(self):
-        """Root of a user namespace that was joined, in every line: runc 1.2.1 mended that."""
+        """Root of a user namespace that was joined, in every line; runc itself does so since 1.2.1."""
         kinds = ("user", *SIX)
         with Container(self, kinds) as container:
             for dialect in self.each():
@@ -144,8 +147,8 @@ class Starts(Older):
                 self.over(run, gate)
 
     def test_exec_joins_in_three_passes(self):
-        """A network namespace that is the machine's, listed behind the container's user namespace: in list order, as
-        those lines had it, it is refused."""
+        """The network namespace belongs to the machine, and is listed after the container's user namespace.
+        Joined in list order, as in those lines of runc, it would be refused."""
         with Container(self, ("user",)) as container, Container(self, ("net",)) as net:
             for dialect in self.each():
                 paths = f"{container.paths()},{net.paths()}"
@@ -207,7 +210,7 @@ class Failures(Older):
     def test_a_join_that_is_refused_in_every_pass(self):
         user = fixture.ordinary_user()
         with Container(self, ("net",)) as container:
-            # A copy of the link's file: the links of /proc are not for everybody.
+            # A bind mount of the namespace file: not every user may open the link in /proc.
             path = os.path.join(self.scratch, "net")
             open(path, "w").close()
             parent.mount(container.path("net"), path, None, parent.MS_BIND)
@@ -222,7 +225,7 @@ class Failures(Older):
                 parent.check(parent.libc.umount2(path.encode(), 2), "umount")
 
     def test_a_stage_2_that_fails_after_the_pid_line(self):
-        """No group 0 inside. The seed has no pid line by then."""
+        """No group 0 inside. The seed has not written its pid line by then."""
         data = message(NEWUSER | NEWPID, uidmap=MAP)
         for dialect in self.each():
             run = self.begin(dialect)
@@ -245,7 +248,7 @@ class Failures(Older):
 
 class LatePidLine(Older):
     def test_nothing_comes_before_stage_2_has_finished(self):
-        """Stage 2 is seen at its first step as an init: there is no pid line by then, and stage 0 lives."""
+        """At stage 2's first call as an init there is no pid line yet, and stage 0 is alive."""
         run = self.begin("seed")
         seen = []
 
@@ -303,7 +306,7 @@ class CgroupByte(Older):
         run.close_init()
         self.assertEqual(run.wait_stage0(), 1, run.describe())
         run.finish()
-        # Stage 2 reads the end of the pipe, and stage 0 sees its hang-up: either may be first.
+        # Stage 2 reads EOF, and stage 0 gets the hang-up: either may be first.
         self.assertRegex(run.fatal()[0].text, "^(read synchronisation value failed|the launcher is gone)")
 
     def test_1_1_asks_nobody(self):
@@ -313,7 +316,7 @@ class CgroupByte(Older):
         self.assertIn("unshare cgroup namespace", run.texts("2"))
 
     def test_a_refused_cgroup_namespace(self):
-        """A filter of an outer container refuses it to stage 2, when the pid line has gone out."""
+        """A filter like that of an outer container makes stage 2 fail after the pid line."""
         for dialect in ("v1_0", "v1_1"):
             with self.subTest(dialect=dialect):
                 run = self.begin(dialect, prepare=without_cgroup_namespaces)
@@ -326,13 +329,13 @@ class CgroupByte(Older):
 
 
 def without_cgroup_namespaces():
-    """For `prepare`: unshare(CLONE_NEWCGROUP), and no other, gives ENOSPC from here on."""
+    """For `prepare`: from now on unshare(CLONE_NEWCGROUP) fails with ENOSPC, and no other unshare does."""
     unshare = 97 if platform.machine() == "aarch64" else 272
     code = [(0x20, 0, 0, 0), (0x15, 0, 3, unshare), (0x20, 0, 0, 16), (0x15, 0, 1, NEWCGROUP),
             (0x06, 0, 0, 0x50000 | errno.ENOSPC), (0x06, 0, 0, 0x7fff0000)]
     buffer = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
     fprog = struct.pack("HxxxxxxP", len(code), ctypes.addressof(buffer))
-    # Root needs no PR_SET_NO_NEW_PRIVS.
+    # Root does not need PR_SET_NO_NEW_PRIVS.
     parent.check(parent.libc.prctl(22, 2, fprog, 0, 0), "PR_SET_SECCOMP")
 
 
@@ -344,7 +347,7 @@ class MountSources(Older):
                        timens=b"".join(entry.encode() + b"\0" for entry in entries))
 
     def private(self, name):
-        """A file in a folder of root's that nobody else may enter."""
+        """A file in a directory that only root may enter."""
         folder = os.path.join(self.scratch, "private")
         os.makedirs(folder, mode=0o700, exist_ok=True)
         path = os.path.join(folder, name)
@@ -356,8 +359,8 @@ class MountSources(Older):
         return self.begin("v1_1", environment={MOUNT_FDS: numbers}, **how)
 
     def test_each_source_is_at_its_number(self):
-        """Also those that the container's root may not reach. They are places, in the container's mount namespace,
-        close-on-exec, and nothing else of ours is open."""
+        """Also sources that the container's root cannot reach. They are O_PATH descriptors in the container's
+        mount namespace, close-on-exec, and no other descriptor of ours is open."""
         one, two = self.private("one"), self.private("two")
         self.assertFalse(self.may_reach(FIRST, one))
         run = self.open_run("[-1,20,-1,77]", kept=(20, 77))
@@ -394,7 +397,7 @@ class MountSources(Older):
             self.assertEqual(tracer.named("runc:[2:INIT]").descriptors[20], source)
 
     def test_stage_0_comes_back(self):
-        """When it exits it is in its own mount namespace, with nothing open but what it was given."""
+        """At its exit stage 0 is in its own mount namespace, with only its initial descriptors open."""
         run = self.open_run("[20]", kept=(20,))
         tracer = Tracer(run)
         run.like_init(self.sources([self.private("one")]), before=b"\0")
@@ -439,7 +442,7 @@ class MountSources(Older):
         self.refused("[20]", ["/" + "a/" * 2100], "^failed to open mount source /a/.*: File name too long$")
 
     def test_the_variable_is_missing(self):
-        """runc's C dereferences a null pointer."""
+        """runc's C dereferences a null pointer here."""
         self.refused(None, ["/dev"], f"^the message has mount sources, and {MOUNT_FDS} is not set$")
 
     def test_the_variable_is_malformed(self):
@@ -450,7 +453,7 @@ class MountSources(Older):
                 self.refused(value, ["/dev"], head + words + "$")
 
     def test_both_sides_differ(self):
-        """Nothing is sent then: runc's C takes an acknowledgement for a descriptor, or the other way round."""
+        """Nothing is sent: runc's C confuses an acknowledgement with a descriptor here."""
         for numbers, entries, words in (
                 ("[20]", ["/dev", "/proc"], f"^the message has 2 mounts, and {MOUNT_FDS} has 1$"),
                 ("[20,21]", ["/dev", ""], f"^mount 2 has a descriptor in {MOUNT_FDS}, and no source$"),
@@ -488,7 +491,7 @@ class MountSources(Older):
         self.assertHandedOver(run)
 
     def test_an_ordinary_user_may_not(self):
-        """No runtime asks for that: it needs CAP_SYS_ADMIN where the caller is."""
+        """No runtime requests this: it needs CAP_SYS_ADMIN in the caller's namespaces."""
         user = fixture.ordinary_user()
         run = self.open_run("[20]", kept=(20,), user=user)
         run.send(message(NEWUSER | NEWNS, uidmap=f"0 {user.uid} 1\n", gidmap=f"0 {user.gid} 1\n", rootless=True,
@@ -497,7 +500,7 @@ class MountSources(Older):
 
 
 class Seer(Tracer):
-    """Sees also how the descriptors are open, and the mounts of the namespace."""
+    """Also records the flags of the descriptors, and the mounts of the namespace."""
 
     def __init__(self, run):
         self.seen, self.mounts = {}, {}
@@ -518,7 +521,7 @@ class Seer(Tracer):
 
 
 class RuncsOwnExpectations(Older):
-    """nsenter_test.go (end of spec 5), in every line with a log pipe."""
+    """The expectations of runc's nsenter_test.go, in every line with a log pipe."""
 
     LINES = ("v1_0", "v1_1")
 

@@ -1,7 +1,9 @@
-"""What runc's older lines do before they read the message (spec 2.3, 2.7): the sealed copy of the own program
-(CVE-2019-5736) and the ready byte; and their environment and last words (spec 2.4, 2.5).
+"""runc's older lines before they read the message (docs/protocol.md#dialects).
 
-Who this is: root, parent of `nsexec init --dialect …`, in the manner of the Go half of that line.
+The sealed copy of the program (CVE-2019-5736), the ready byte, the environment, and errors without a log
+pipe.
+
+Runs as root, as the parent of `nsexec init --dialect …`, like the Go half of that line.
 """
 
 import ctypes
@@ -28,17 +30,17 @@ COPY = "/memfd:runc_cloned:/proc/self/exe (deleted)"
 GET_SEALS, ADD_SEALS, ALL_SEALS = 1034, 1033, 0xf
 ENSURE = "could not ensure we are a cloned binary: "
 
-# --- a kernel that lacks something: a seccomp filter that answers in its place
+# --- a kernel without some calls: a seccomp filter returns the errnos
 
 ARM = platform.machine() == "aarch64"
 MEMFD_CREATE, EXECVEAT, SENDFILE, OPENAT, SENDTO = (279, 281, 71, 56, 206) if ARM else (319, 322, 40, 257, 44)
-# O_DIRECTORY, which is part of O_TMPFILE, differs.
+# O_DIRECTORY, which is part of O_TMPFILE, differs between the two.
 TMPFILE = 0o20000000
 
 
 def lacking(lacks, then=None):
-    """For `prepare`: from here on each of these calls fails. `lacks` is number → errno; a call of `openat` fails
-    only where it asks for O_TMPFILE."""
+    """For `prepare`: from now on each of these calls fails. `lacks` maps numbers to errnos; `openat` fails
+    only with O_TMPFILE."""
     code = [(0x20, 0, 0, 0)]  # load the number
     for number, error in lacks.items():
         if number == OPENAT:
@@ -54,7 +56,7 @@ def lacking(lacks, then=None):
         fprog = struct.pack("HxxxxxxP", len(code), ctypes.addressof(buffer))
         if then is not None:
             then()
-        # Root needs no PR_SET_NO_NEW_PRIVS.
+        # Root does not need PR_SET_NO_NEW_PRIVS.
         parent.check(parent.libc.prctl(22, 2, fprog, 0, 0), "PR_SET_SECCOMP")
     return prepare
 
@@ -66,7 +68,7 @@ class Dialects(fixture.ProtocolTest):
         return self.start(argv=argv, environment={**level, **(environment or {})}, **how)
 
     def ready(self, run):
-        """The ready byte, and nothing else: stage 0 waits for its message."""
+        """Only the ready byte arrives: stage 0 waits for its message."""
         run.until(lambda: run.init_bytes or run.init_eof, "the ready byte")
         self.assertEqual(run.init_bytes, b"\0", run.describe())
         return run
@@ -98,7 +100,8 @@ class Copy(Dialects):
                 self.goes_on(run)
 
     def test_a_limit_of_the_size_of_files(self):
-        """Its signal would end stage 0 without a word. A limit that is high enough changes nothing, nor does the mask."""
+        """SIGXFSZ would end stage 0 without an error. A limit that is high enough, and a blocked signal,
+        change nothing."""
         def limited(bytes):
             return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes))
         for dialect in CLONING:
@@ -129,7 +132,7 @@ class Copy(Dialects):
         held = os.open(path, os.O_RDONLY)  # as a process of the container could
         try:
             self.goes_on(run)
-            # Now nobody runs it. The seals stay.
+            # The copy no longer runs, but its seals stay.
             try:
                 again = os.open(f"/proc/self/fd/{held}", os.O_RDWR)
             except PermissionError:
@@ -161,7 +164,8 @@ class Copy(Dialects):
         self.assertHandedOver(run, out=b"a b \n")
 
     def test_nothing_of_the_copy_is_left_in_the_init(self):
-        """Descriptors, signal mask and dispositions as the launcher gave them, although there were two execs."""
+        """Descriptors, signal mask and dispositions are those from the launcher, although there were two
+        execs."""
         for dialect in CLONING:
             with self.subTest(dialect=dialect):
                 reader, self.gate = os.pipe()
@@ -178,7 +182,7 @@ class Copy(Dialects):
                 self.release(run)
 
     def memfd(self, seals, *, mark=None):
-        """Stage 0 from a memfd of ours with these seals. Gives its name in /proc."""
+        """Start stage 0 from a memfd of ours with these seals. Returns its name in /proc."""
         fd = os.memfd_create("theirs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with open(fixture.binary(), "rb") as binary, os.fdopen(os.dup(fd), "wb") as copy:
@@ -208,7 +212,8 @@ class Copy(Dialects):
         self.goes_on(run)
 
     def test_a_third_copy_is_never_made(self):
-        """A launcher's own mark counts as a copy; that of a second copy, which is none, is the end."""
+        """A mark set by the launcher counts as a first copy. The mark of a second copy that is not sealed is
+        fatal."""
         run = self.ready(self.start_as("v1_1", environment={CLONED: "1"}))
         with open(f"/proc/{run.pid}/environ", "rb") as file:
             self.assertIn(f"{CLONED}=2".encode(), file.read().split(b"\0"))
@@ -243,7 +248,7 @@ class Copy(Dialects):
 
 
 class Fallbacks(Dialects):
-    """Where there is no memfd: a file without a name, in the directory of the launcher."""
+    """Without memfd: an unnamed file, in the directory that the launcher sets."""
 
     def state(self):
         path = self.scratch_file("state")
@@ -256,7 +261,7 @@ class Fallbacks(Dialects):
         return run
 
     def unnamed(self, run, directory, name):
-        """A copy in this directory that nobody finds, and nobody writes to."""
+        """A copy in this directory without a name, which no process can write."""
         self.assertRegex(self.exe(run), rf"\A{directory}/{name} \(deleted\)\Z")
         info = os.stat(f"/proc/{run.pid}/exe")
         self.assertEqual((info.st_nlink, oct(info.st_mode & 0o7777)), (0, oct(0o500)))
@@ -293,7 +298,7 @@ class Fallbacks(Dialects):
         self.assertEqual(os.listdir(self.scratch), [])
 
     def test_an_ordinary_users_copy(self):
-        """Who may read the copy is dumpable, and so may write its oom_score_adj."""
+        """A user that may read the copy is dumpable, and so may write its oom_score_adj."""
         state, user = self.state(), fixture.ordinary_user()
         os.chown(state, user.uid, user.gid)
         run = self.start_as("v1_1", environment={STATEDIR: state}, user=user,
@@ -312,7 +317,7 @@ class Fallbacks(Dialects):
         return then
 
     def test_on_tmpfs_it_is_copied_once(self):
-        """tmpfs says of every file that no seal can be added, which is no error; runc's C copies for ever."""
+        """tmpfs reports F_SEAL_SEAL for every file, without an error; runc's C copies forever."""
         state = self.state()
         run = self.ready(self.no_memfd(state, then=self.tmpfs(state)))
         self.assertRegex(self.exe(run), r"/#[0-9]+ \(deleted\)\Z")
@@ -341,7 +346,7 @@ class ReadyByte(Dialects):
                 self.goes_on(run)
 
     def test_the_message_is_not_read_before_it(self):
-        """The message waits, and there is no room for the byte: nothing is read."""
+        """The message is already in the socket, which has no room for the byte: nothing is read."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         data = message(NEWUTS)
         ours.setblocking(False)
@@ -414,7 +419,7 @@ class ReadyByte(Dialects):
 
 
 class Words(Dialects):
-    """The environment's forms, and where a last word goes."""
+    """The forms of the environment, and where errors go."""
 
     NO_HEADER = b"failed to read netlink header (got 0 of 16 bytes)\n"
 
@@ -432,7 +437,7 @@ class Words(Dialects):
                 self.assertEqual((run.err, run.out), (expected, b""))
 
     def test_the_seed_has_no_log_pipe(self):
-        """The variables mean nothing to it: nothing is written, and a wrong value is nobody's."""
+        """The seed ignores these variables: it writes nothing, and accepts wrong values."""
         run = self.start_as("seed")
         run.shut_down()
         self.assertEqual(run.wait_stage0(), 1, run.describe())
@@ -454,7 +459,7 @@ class Words(Dialects):
         self.assertEqual((run.err, run.init_bytes), (f"unable to parse {LOG}, value: 4x\n".encode(), b""))
 
     def test_minus_one_is_no_init_pipe_up_to_1_0(self):
-        """The C symbol returns; the program is then no stage 0 at all."""
+        """The C symbol returns; the program alone does not become a stage 0."""
         for dialect in ("seed", "v1_0"):
             with self.subTest(dialect=dialect):
                 run = self.start_as(dialect, environment={INIT: "-1"})

@@ -1,6 +1,6 @@
-"""The environment, which is how stage 0 knows what it is (spec 2.4).
+"""The environment, which tells stage 0 its descriptors and its log level (docs/protocol.md#environment).
 
-Who this is: root, parent of a process that may or may not be a stage 0.
+Runs as root, as the parent of a process that may or may not be a stage 0.
 """
 
 import os
@@ -11,7 +11,7 @@ import parent
 from parent import message
 
 INIT, LOG, LEVEL = "_LIBCONTAINER_INITPIPE", "_LIBCONTAINER_LOGPIPE", "_LIBCONTAINER_LOGLEVEL"
-TOO_LARGE = "4294967299"  # truncated to int it would be 3
+TOO_LARGE = "4294967299"  # truncated to an int it would be 3
 BAD = ("abc", "3x", "3 ", "0x3", "", "-1", TOO_LARGE, "99999999999999999999")
 
 
@@ -50,7 +50,7 @@ class Environment(fixture.ProtocolTest):
                 self.assertFatalOnStderr(self.start_bad({LOG: value}), words(LOG, value))
 
     def test_log_pipe_bad_without_init_pipe(self):
-        """The C symbol dies there, as runc's does; the program is then no stage 0 at all (issue 2, item 6)."""
+        """The C symbol exits there, as runc's does; the program alone does not become a stage 0."""
         run = self.start(init_fd=None, environment={LOG: "abc"})
         self.assertEqual(run.wait_stage0(), 2, run.describe())
         run.finish()
@@ -88,13 +88,13 @@ class Environment(fixture.ProtocolTest):
         self.assertRefused(run, f"^failed to read netlink header: Bad file descriptor.*{INIT}")
 
     def test_descriptor_of_the_other_direction(self):
-        """It is open: so nobody may be told that it is not."""
+        """The descriptor is open, so the text must not claim that it is not."""
         run = self.start_bad({INIT: "4"})
         words = f"failed to read netlink header: Bad file descriptor ({INIT} names no descriptor that is open for it)"
         self.assertEqual(self.assertRefused(run), words)
 
     def test_log_pipe_that_is_not_open(self):
-        """A socket of our own would take the number, and the records would go into the stages' conversation."""
+        """Otherwise a socket of our own would get the number, and records would corrupt the sync protocol."""
         for number in ("5", "6", "77"):
             with self.subTest(number=number):
                 run = self.start(environment={LOG: number})
@@ -105,7 +105,7 @@ class Environment(fixture.ProtocolTest):
                 self.assertEqual(run.log_bytes, b"")
 
     def test_no_init_pipe_returns_untouched(self):
-        """Then the program was called by somebody who is no runtime: wrong usage, and nothing on the pipes."""
+        """The caller is not a runtime: a usage error, and nothing on the pipes."""
         for changes in ({INIT: None}, {INIT: ""}):
             with self.subTest(changes=changes):
                 run = self.start(environment=changes)
@@ -116,7 +116,7 @@ class Environment(fixture.ProtocolTest):
                 self.assertEqual(run.out, b"")
 
     def test_the_command_keeps_the_environment(self):
-        """All but the log pipe, which is closed by then: runc reads it up to its end."""
+        """The whole environment. The log pipe is closed by then, since runc reads it to its end."""
         run = self.start("/usr/bin/env", log_level="6", environment={"_LIBCONTAINER_INITTYPE": "standard"})
         run.like_init(message(0))
         run.finish()

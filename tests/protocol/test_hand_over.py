@@ -1,7 +1,7 @@
-"""What comes out: three children, the right namespaces, and a stage 2 as runc's Go half expects it.
+"""The result: three children, the right namespaces, and a stage 2 as runc's Go half expects it.
 
-Who this is: root, parent of `nsexec init`, and tracer of its stages where they are looked at in the moment of
-their exit. As an ordinary user where the table of spec 3.5 says rootless.
+Runs as root, as the parent of `nsexec init`, and as the tracer of stages that are inspected at their exit. It
+starts stage 0 as an ordinary user for the rootless rows of docs/protocol.md#groups.
 """
 
 import os
@@ -20,7 +20,7 @@ RANGE = f"0 {fixture.FIRST} 1000\n"
 
 class Traced(fixture.ProtocolTest):
     def trace(self, data, code=0, **how):
-        """A bootstrap without a command; every stage is looked at when it begins to exit."""
+        """A bootstrap without a command; every stage is inspected when it begins to exit."""
         run = self.start(**how)
         tracer = Tracer(run)
         run.send(data)
@@ -187,7 +187,7 @@ class Stage2(Traced):
         self.assertSignalStates(True)
 
     def test_signal_state_after_our_own_sigpipe(self):
-        """The log pipe's reader is gone, so a SIGPIPE was pending on the way: it is ours, and must not come out."""
+        """The log pipe has no reader, so stage 2 had a pending SIGPIPE of its own, which must not survive."""
         self.assertSignalStates(None)
 
     def assertSignalStates(self, log_reader):
@@ -199,12 +199,13 @@ class Stage2(Traced):
                     self.assertEqual(int(status["SigBlk"], 16), parent.mask(blocked))
                     self.assertEqual(int(status["SigPnd"], 16), parent.mask(()))
                     self.assertEqual(int(status["ShdPnd"], 16), parent.mask(()))
-                # Of a program with a Rust main only the command tells: the runtime's own changes end with it.
+                # A Rust main changes signals at its start, so only the command after it shows the inherited
+                # state.
                 self.assertEqual(f"{int(command['SigIgn'], 16):x}", f"{parent.ignored_mask(ignored):x}")
                 self.assertEqual(int(command["SigCgt"], 16), 0)
 
     def test_sigchld_ignored_by_the_parent_itself(self):
-        """Then the kernel reaps the stages, and nobody waits for anybody."""
+        """The kernel then reaps the stages, and no process waits for another."""
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         try:
             run = self.start(ignored=(signal.SIGCHLD,))
@@ -220,7 +221,7 @@ class Stage2(Traced):
 
 
 class Credentials(Traced):
-    """The table of spec 3.5, row by row."""
+    """The table in docs/protocol.md#groups, row by row."""
 
     def groups(self, stage):
         return sorted(map(int, stage.status["Groups"].split()))
@@ -275,7 +276,7 @@ class Credentials(Traced):
         self.assertEqual(self.ids(self.stages[2]), ({str(user.uid)}, {str(user.gid)}))
 
     def test_dumpable_without_joins(self):
-        """The owner of /proc/PID tells: root if the process is not dumpable."""
+        """The owner of /proc/PID is root if the process is not dumpable."""
         user, data = self.rootless(False)
         self.trace(data, user=user)
         self.assertEqual([stage.owner for stage in self.stages], [user.uid] * 3)

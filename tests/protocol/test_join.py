@@ -1,7 +1,7 @@
-"""Joins: what stage 2 is in afterwards, and every path that is no namespace.
+"""Joins: the namespaces of stage 2 afterwards, and every path that is not a namespace.
 
-Who this is: root, parent of `nsexec init`, and maker of the processes whose namespaces are joined; as an
-ordinary user where its own container is joined.
+Runs as root, as the parent of `nsexec init`, and as the maker of the processes whose namespaces are joined.
+It starts stage 0 as an ordinary user to join that user's own container.
 """
 
 import os
@@ -52,14 +52,15 @@ class Joins(fixture.ProtocolTest):
                 self.assertIn_(self.join(message(0, paths=container.paths(order))), container, parent.KINDS)
 
     def test_as_ordinary_user(self):
-        """Everything but time and cgroup's neighbours is joined in the third pass, as root of the joined user namespace."""
+        """Every kind but user is joined in the third pass, as root of the joined user namespace."""
         user = fixture.ordinary_user()
         with Container(self, user=user) as container:
             stage2 = self.join(message(0, paths=container.paths(GO_ORDER), rootless=True), user=user)
             self.assertIn_(stage2, container, parent.KINDS)
 
     def test_user_namespace_that_does_not_own_the_others(self):
-        """The reason for the first pass: a net namespace of the host, and the user namespace of a container."""
+        """The reason for the first pass: a net namespace of the host, and the user namespace of a
+        container."""
         with Container(self, ("user",)) as container, Container(self, ("net", "uts")) as other:
             run = self.hold(data=message(0, paths=f"{container.paths()},{other.paths()}"))
             found = parent.namespaces_of(run.stage2)
@@ -69,7 +70,8 @@ class Joins(fixture.ProtocolTest):
             self.release(run)
 
     def test_the_ordinary_user_cannot_do_that(self):
-        """A net namespace that it owns by no means: named, with what is not joined, and nobody is left."""
+        """A net namespace that this user does not own: the error names it, nothing is joined, and no process
+        is left."""
         user = fixture.ordinary_user()
         with Container(self, ("user",), user) as container:
             run = self.start(user=user)
@@ -123,7 +125,7 @@ class Joins(fixture.ProtocolTest):
 
 
 class NoNamespaces(fixture.ProtocolTest):
-    """Each is named, in time, and nothing is joined before all are opened and known to be namespaces."""
+    """Each is named in time. Nothing is joined before all paths are open and known to be namespaces."""
 
     def refuse(self, path, *words):
         path = path.encode() if isinstance(path, str) else path
@@ -163,7 +165,7 @@ class NoNamespaces(fixture.ProtocolTest):
             self.refuse(bound, bound)
 
     def test_other_kind_of_namespace(self):
-        """Only the kernel's setns finds that; what came before it in the list is joined by then."""
+        """Only the kernel's setns detects this; earlier entries of the list are joined by then."""
         run = self.start()
         run.send(message(0, paths="net:/proc/self/ns/ipc"))
         self.assertStageFailed(run, "^failed to setns into net namespace: Invalid argument")

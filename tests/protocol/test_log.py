@@ -1,6 +1,7 @@
 """The log records: their form, texts, order and filter, and a log pipe that never stops a stage.
 
-Who this is: root, parent of `nsexec init`, and the only reader of its log pipe, if there is one at all.
+Runs as root, as the parent of `nsexec init`, and as the only reader of its log pipe, if the pipe has a
+reader.
 """
 
 import os
@@ -18,7 +19,7 @@ RANGE = f"0 {fixture.FIRST} 1000\n"
 
 
 class Texts(fixture.ProtocolTest):
-    """Each section's texts in main's order (spec 2.5). Numbers are filled in from the pid line."""
+    """The texts of each stage in the order of runc's main branch. Numbers are filled in from the pid line."""
 
     def sections(self, data, **how):
         run = self.start(**how)
@@ -85,7 +86,7 @@ class Texts(fixture.ProtocolTest):
         self.assertPids(run, 1)
 
     def test_join_with_a_new_user_namespace(self):
-        """As root: no dumpable window, since a root stage 0 needs none (design 10; main opens it always)."""
+        """A root stage 0 does not need a dumpable window in stage 1; runc's main branch always opens one."""
         path = "/proc/self/ns/net"
         run = self.sections(message(FLAG["user"], paths=f"net:{path}", uidmap=RANGE, gidmap=RANGE, setgroup=True))
         self.assertEqual(run.texts("setup")[-1], "set process as non-dumpable")
@@ -113,14 +114,14 @@ class Texts(fixture.ProtocolTest):
                 "<~ nsexec stage-1"])
 
     def test_joined_and_created_is_refused(self):
-        """design 10: asking for both is an error, and nothing is joined."""
+        """Asking for both is an error, and nothing is joined."""
         run = self.start()
         run.send(message(FLAG["net"], paths="net:/proc/self/ns/net"))
         self.assertRefused(run, "net")
         self.assertEqual(run.texts("1"), [])
 
     def test_join_of_all_eight(self):
-        """The user namespace last: the others by privilege of the host first."""
+        """The user namespace is last: the others are joined first, with the host's privileges."""
         with Container(self) as container:
             order = ("user", "ipc", "uts", "net", "pid", "mnt", "cgroup", "time")
             run = self.sections(message(0, paths=container.paths(order)))
@@ -180,7 +181,7 @@ class Filter(fixture.ProtocolTest):
 
 
 class Pipe(fixture.ProtocolTest):
-    """A log pipe that nobody reads, or that nobody can read (E9, spec 4.2.16)."""
+    """A log pipe without a reader, or with a reader that does not read (docs/protocol.md#log-records)."""
 
     def test_e9_full_log_pipe(self):
         for data in (message(FIVE), message(FIVE | FLAG["user"], uidmap=RANGE, gidmap=RANGE, setgroup=True)):
@@ -192,8 +193,8 @@ class Pipe(fixture.ProtocolTest):
                 run.finish_without_log()
 
     def test_dropped_records_are_counted_by_their_stage(self):
-        """The pipe is full for stage 0's first records, and is read before there is a stage 1: stage 0 tells how many it
-        dropped, and the other stages, which begin as copies of it, tell nothing."""
+        """The pipe is full for stage 0's first records, and is read before stage 1 exists. Stage 0 reports
+        the number of its dropped records. The other stages, which begin as copies of stage 0, report none."""
         whole = self.start()
         whole.like_init(message(FIVE))
         whole.finish()
@@ -224,7 +225,7 @@ class Pipe(fixture.ProtocolTest):
         run.finish_without_log()
 
     def test_fatal_waits_a_moment_for_a_slow_reader(self):
-        """The pipe is full when the failure comes, and is read a little later: the record is there."""
+        """The pipe is full at the failure, and is read a little later: the record arrives."""
         run = self.start(log_size=4096, log_filled=True, log_reader=False)
         run.send(message(0, paths="net:/nonexistent"))
         time.sleep(0.05)

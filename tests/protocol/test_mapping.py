@@ -1,8 +1,8 @@
-"""The mapping tool: its argv, what it can see, how it can fail, and who dies with it.
+"""The mapping tool: its argv, its environment and descriptors, its failures, and its death.
 
-Who this is: root, parent of a stage 0 that is an ordinary user and so needs newuidmap and newgidmap for more
-than one line. The tools in the message are scripts that write down what they see, and then either become the
-real tool, or fail in some way, or block until the test lets them go or kills them.
+Runs as root, as the parent of a stage 0 that is an ordinary user, and so needs newuidmap and newgidmap for
+more than one line. The tools in the message are scripts that write down what they see. Then they execute the
+real tool, fail in some way, or block until the test ends or kills them.
 """
 
 import os
@@ -54,7 +54,7 @@ class Mapping(fixture.ProtocolTest):
                        setgroup=True, rootless=True, uidtool=uidtool, gidtool=gidtool, **more)
 
     def blocked(self, **how):
-        """A bootstrap that stands still in the mapping tool: stages 0 and 1 are alive."""
+        """A bootstrap that is blocked in the mapping tool: stages 0 and 1 are alive."""
         tool = self.tool("uid", "exec /bin/sleep 600")
         run = self.start(user=self.user, **how)
         run.send(self.message(uidtool=tool))
@@ -78,7 +78,7 @@ class Mapping(fixture.ProtocolTest):
 
 class Lines(Mapping):
     def test_e1_e2_e3_lines_through_the_real_tools(self):
-        """All lines or an error: 1 to 340, the last as full as one write can be."""
+        """All lines or an error: 1 to 340 lines; the last case fills one write."""
         for count in (2, 5, 6, 7, 20, 340):
             with self.subTest(lines=count):
                 uid = self.tool("uid", f'exec {NEWUIDMAP} "$@"')
@@ -113,7 +113,7 @@ class Lines(Mapping):
         self.assertHandedOver(run)
 
     def test_sigchld_ignored(self):
-        """With SIG_IGN the kernel would reap the tool, and its status would be lost (spec 4.2.3)."""
+        """With SIG_IGN the kernel would reap the tool, and its status would be lost."""
         run = self.start("/bin/cat", "/proc/self/status", user=self.user, ignored=(signal.SIGCHLD,))
         run.like_init(self.message())
         run.finish()
@@ -135,7 +135,7 @@ class Lines(Mapping):
 
 class Sight(Mapping):
     def test_e6_what_the_tool_sees(self):
-        """/bin/sleep for a tool: it takes the numbers for seconds, and can be looked at from outside."""
+        """/bin/sleep as the tool: it takes the numbers as seconds, and can be inspected meanwhile."""
         extra = {}
         for number in (5, 9, 42):
             extra[number] = os.open("/dev/zero", os.O_RDONLY)
@@ -163,7 +163,7 @@ class Sight(Mapping):
         self.assertEqual(sorted(parent.descriptors_of(self.tool_pid)), [0, 1, 2])
         status = parent.status_of(self.tool_pid)
         self.assertEqual(int(status["SigBlk"], 16), parent.mask(blocked))
-        # SIGCHLD too: default only in stage 0, for its own wait.
+        # SIGCHLD too: only stage 0 resets it, for its own wait.
         self.assertEqual(f"{int(status['SigIgn'], 16):x}", f"{parent.ignored_mask([signal.SIGHUP, signal.SIGCHLD]):x}")
         self.assertEqual(int(status["SigPnd"], 16) | int(status["ShdPnd"], 16), 0)
         self.end_tool(run)
@@ -177,7 +177,7 @@ class Sight(Mapping):
         self.assertHandedOver(run)
         for name in ("uid", "gid"):
             rows = self.seen(name, "fds").decode().splitlines()[1:]
-            # The shell holds the script itself open, at 10 or so.
+            # The shell holds the script open, at 10 or so.
             own = [row for row in rows if not row.endswith(f" {self.scratch}/{name}")]
             numbers = sorted(int(row.rsplit(" -> ", 1)[0].split()[-1]) for row in own)
             self.assertEqual(numbers, [0, 1, 2], rows)
@@ -214,7 +214,7 @@ class Failures(Mapping):
             self.fail("exit 0", f"{which}_?map|new{which}map|{which}$", which=which)
 
     def test_e5_wrote_something_else(self):
-        """The tool may lie: it maps less than it was told."""
+        """The tool maps less than its arguments."""
         self.fail(f'exec {NEWUIDMAP} "$1" "$2" "$3" "$4"', "uid")
 
     def test_exit_status_is_named(self):
@@ -222,14 +222,14 @@ class Failures(Mapping):
             self.fail("exit 3", f"^failed to use new ?{which} ?map on [0-9]+", r"\b3\b", which=which)
 
     def test_real_tool_refuses(self):
-        """Ids that /etc/subuid does not give."""
+        """Ids that /etc/subuid does not grant."""
         run = self.start(user=self.user)
         lines = "0 1 1\n1 2 1\n"
         run.send(message(FLAG["user"], uidmap=lines, gidmap=lines, setgroup=True, rootless=True,
                          uidtool=NEWUIDMAP, gidtool=NEWGIDMAP))
         self.assertEqual(run.wait_stage0(), 1)
         run.finish()
-        self.assertIn(b"newuidmap: ", run.err)  # the tool's own words on our stderr
+        self.assertIn(b"newuidmap: ", run.err)  # the tool's own error on our stderr
         self.assertRegex(run.fatal()[0].text, "^failed to use new ?uid ?map on [0-9]+")
 
     def test_tool_is_missing(self):
@@ -248,7 +248,7 @@ class Failures(Mapping):
         self.assertRefused(run, "newuidmap", records=(1, 2))
 
     def test_eacces_is_not_eperm(self):
-        """Root's maps are too long for one write: refused, and no tool is asked."""
+        """Root's maps are too long for one write: they fail, and no tool runs."""
         lines = "".join(f"{i} {100000 + i} 1\n" for i in range(340))
         self.assertGreater(len(lines), 4095)
         run = self.start(user=self.user)
@@ -260,7 +260,7 @@ class Failures(Mapping):
 
 
 class Deaths(Mapping):
-    """Somebody dies while the tool runs. The tool itself may live on: a setuid program is not ours to kill."""
+    """A process dies while the tool runs. A set-user-id tool may survive, since stage 0 may not kill it."""
 
     def test_e7_stage_0_killed(self):
         run = self.blocked()
@@ -286,7 +286,8 @@ class Deaths(Mapping):
         self.assertRegex(run.fatal()[0].text, "died|dead|killed|gone|exited|ended")
 
     def test_parent_dies_while_the_tool_runs(self):
-        """runc is killed: its ends of the pipes are closed. Nobody lives on, the tool neither."""
+        """runc is killed, and its ends of the pipes are closed. No process stays alive, including the
+        tool."""
         run = self.blocked()
         run.close_init()
         os.close(run.log_read)
@@ -313,7 +314,7 @@ class Deaths(Mapping):
 
 class TimeOffsets(Mapping):
     def test_rootless_with_the_tool(self):
-        """The change of ids makes stage 1 non-dumpable: offsets are opened while that is still allowed (4.2.27)."""
+        """The change of ids makes stage 1 non-dumpable, so stage 0 opens the offsets file before it."""
         data = message(FLAG["user"] | FLAG["time"], uidmap=f"0 {fixture.FIRST} 1\n1 {self.user.uid} 1\n",
                        gidmap=f"0 {fixture.FIRST} 1\n1 {self.user.gid} 1\n", setgroup=True, rootless=True,
                        uidtool=NEWUIDMAP, gidtool=NEWGIDMAP, timens="monotonic 86400 0\n")

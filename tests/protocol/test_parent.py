@@ -1,8 +1,8 @@
-"""Is our parent like runc's? The real runc of this machine answers: it is driven by the same parent.
+"""Checks that our parent acts like runc's: it drives the real runc of this machine.
 
-Who this is: root, in the caller's namespaces, parent of the real `/usr/sbin/runc init` (1.1: the dialect
-v1_1, which re-executes itself from a sealed copy, sends one ready byte, and only then reads). After the
-hand-over its Go half finds no configuration and ends; that is beyond what is tested here.
+Runs as root, in the caller's namespaces, as the parent of the real `/usr/sbin/runc init`. That is runc 1.1
+with the dialect v1_1: it executes a sealed copy of itself, sends one ready byte, and then reads. After the
+hand-over its Go half gets no configuration and ends; this is not tested here.
 """
 
 import os
@@ -40,7 +40,7 @@ class OurParentIsLikeRuncs(fixture.ProtocolTest):
         run.until(lambda: run.init_bytes == b"\0", "the ready byte")
         getattr(run, f"like_{manner}")(data, before=b"\0")
         run.close_init()
-        run.wait(run.stage2)  # Go's half finds EOF instead of a configuration
+        run.wait(run.stage2)  # Go's half reads EOF instead of a configuration
         run.finish()
         return run
 

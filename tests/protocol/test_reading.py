@@ -1,6 +1,6 @@
-"""The message in every piece and at every pace, and exactly its bytes.
+"""The message in every size of piece and at every pace, and exactly its bytes.
 
-Who this is: root, parent of `nsexec init`, with a slow or an awkward hand.
+Runs as root, as the parent of `nsexec init`, and sends slowly or in odd pieces.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ FIVE = sum(parent.FLAG[kind] for kind in ("pid", "mnt", "net", "ipc", "uts"))
 
 
 def long_paths(size=4000, kinds=("ipc", "uts", "net", "cgroup")):
-    """Real joins of our own namespaces, by paths of nearly PATH_MAX bytes."""
+    """Joins of our own namespaces, by paths of nearly PATH_MAX bytes."""
     entries = []
     for kind in kinds:
         tail = f"/proc/self/ns/{kind}"
@@ -67,7 +67,7 @@ class Reading(fixture.ProtocolTest):
         self.deliver([data[i:i + 977] for i in range(0, len(data), 977)], pause=0.0005)
 
     def test_attribute_of_64_kib(self):
-        """The largest attribute there is: read to its end, in pieces, and then refused for what it says."""
+        """The largest possible attribute: read to its end in pieces, and then refused for its value."""
         data = parent.frame(parent.u32(27281, 0) + parent.attribute(27287, b"\0" * 65531))
         self.assertEqual(struct.unpack_from("=H", data, 24), (65535,))
         for chunks in ([data], [data[:65552 // 2], data[65552 // 2:]]):
@@ -96,7 +96,8 @@ class Reading(fixture.ProtocolTest):
                 self.assertHandedOver(run, out=b"{}")
 
     def test_nothing_but_the_message_is_needed(self):
-        """No wait on the parent after the pid line: it is not even read."""
+        """Stage 0 waits for nothing from the parent after the pid line, and the parent does not even read
+        it."""
         run = self.start()
         run.send(parent.message(FIVE))
         self.assertEqual(run.wait_stage0(), 0)
@@ -104,7 +105,7 @@ class Reading(fixture.ProtocolTest):
         self.assertHandedOver(run)
 
     def test_pid_line_is_one_write(self):
-        """Stage 0 stops at the end of each system call; what it has written by then is one piece."""
+        """Stage 0 stops at the end of each system call: what it has written by then is one piece."""
         run = self.start()
         run.readers.pop(run.init.fileno())
         pieces = []
@@ -134,7 +135,7 @@ def signalfd():
 
 
 def socket_of(*kind):
-    """One end of a pair, of which the other stays open: no end of file comes."""
+    """One end of a pair. The other end stays open, so that no EOF comes."""
     def make():
         one, other = socket.socketpair(*kind)
         return one.detach(), other.detach()
@@ -145,7 +146,7 @@ ANONYMOUS = r"an anonymous inode \(eventfd, timerfd, signalfd, epoll, inotify or
 
 
 class InitPipeKinds(fixture.ProtocolTest):
-    """An init pipe that would be waited for without end is refused before it is read or written."""
+    """An init pipe that would block forever is refused before it is read or written."""
 
     KINDS = {
         "datagram": (socket_of(socket.AF_UNIX, socket.SOCK_DGRAM), "a datagram socket"),
@@ -179,7 +180,8 @@ class InitPipeKinds(fixture.ProtocolTest):
                 self.refuses(make, found)
 
     def test_init_pipes_without_an_end_in_the_older_dialects(self):
-        """Before the ready byte of 1.0 and 1.1. The seed has no log pipe, and 1.0 no level: their texts go elsewhere."""
+        """Refused before the ready byte of 1.0 and 1.1. The errors of the seed (no log pipe) and 1.0 (no
+        level) go elsewhere."""
         for kind in ("datagram", "eventfd"):
             with self.subTest(kind=kind):
                 self.refuses(*self.KINDS[kind], "--dialect", "v1_1")
@@ -201,7 +203,7 @@ class InitPipeKinds(fixture.ProtocolTest):
 
 
 class CoveredFiles(fixture.ProtocolTest):
-    """A file of procfs is bound over another: what is written for us must not reach the other process."""
+    """A file of procfs is mounted over another: our writes must not reach the other process."""
 
     def setUp(self):
         super().setUp()
@@ -224,7 +226,7 @@ class CoveredFiles(fixture.ProtocolTest):
         super().tearDown()
 
     def end_victim(self):
-        """Gives its oom score and its maps at the end."""
+        """End the victim, and return its oom score and its maps."""
         if self.victim is None:
             return None
         found = {}
@@ -263,8 +265,8 @@ class CoveredFiles(fixture.ProtocolTest):
         self.assertRefusedAndUntouched(run, text)
 
     def cover(self, what, text):
-        """Binds the victim's file over that of stage 1, in the mount namespace of stage 0, which stands still meanwhile: it
-        has just made stage 1."""
+        """Mount the victim's file over that of stage 1, in the mount namespace of stage 0, which is stopped
+        right after it made stage 1."""
         victim, done = self.victim, []
 
         def at(stage, count, pid):

@@ -1,6 +1,6 @@
-"""What runc's own unit test of the C code expects (libcontainer/nsenter/nsenter_test.go), in our own words.
+"""The expectations of runc's own unit test of the C code (libcontainer/nsenter/nsenter_test.go).
 
-Who this is: root, parent of `nsexec init`, as that test's process is. Each test names the expectation.
+Runs as root, as the parent of `nsexec init`, like the process of that test. Each test names the expectation.
 """
 
 import json
@@ -14,7 +14,8 @@ from parent import FLAG, message
 
 class RuncsOwnExpectations(fixture.ProtocolTest):
     def test_valid_paths(self):
-        """INITPIPE alone, no LOGPIPE; the pid namespace of a live process joined, a net namespace created."""
+        """INITPIPE only, no LOGPIPE; the pid namespace of a live process is joined, a net namespace is
+        created."""
         run = self.start(log_fd=None, log_level=None)
         run.send(message(FLAG["net"], paths=f"pid:/proc/{os.getpid()}/ns/pid"))
         self.assertEqual(run.wait_stage0(), 0, run.describe())
@@ -33,7 +34,7 @@ class RuncsOwnExpectations(fixture.ProtocolTest):
         self.assertEqual(run.init_bytes, b"")
 
     def test_incorrect_type(self):
-        """A file of a pid namespace, given as net."""
+        """A file of a pid namespace, named as net."""
         run = self.start(log_fd=None, log_level=None)
         run.send(message(FLAG["net"], paths=f"net:/proc/{os.getpid()}/ns/pid"))
         self.assertNotEqual(run.wait_stage0(), 0)

@@ -1,9 +1,9 @@
-"""Every message of tests/vectors that this dialect has, sent by the independent parent.
+"""Every message of tests/vectors in this dialect, sent by the independent parent.
 
-Who this is: root, parent of `nsexec init`. Messages that succeed end in stage 2 exiting at once. Two vectors
-name paths that a machine does not have, and one the net namespace of process 1, which a root with fewer
-capabilities may not open; for these stage 0 starts in a mount namespace of its own in which the path leads to
-the net namespace of the caller.
+Runs as root, as the parent of `nsexec init`. Stage 2 exits at once after a message that succeeds. Two vectors
+name paths that a machine lacks. One names the net namespace of process 1, which a root with fewer
+capabilities may not open. For these three, stage 0 starts in a mount namespace in which the path is the
+caller's net namespace.
 """
 
 import glob
@@ -14,8 +14,8 @@ import unittest
 import fixture
 import parent
 
-# Vectors of v1_2 that parse, and that this kernel or this byte order cannot run: what refuses them instead.
-# They are counted, so that a new vector cannot vanish among them.
+# Vectors of v1_2 that parse, but that this kernel or this byte order refuses, with the refusal. The test
+# limits their number, so that a new vector cannot be skipped silently.
 CANNOT_RUN = {
     "24_id_map_340_extents": (r"4310|4311|4,?095|4,?096|too long|too large", "a map of 4,310 bytes does not fit into one write"),
     "25_attr_max_u16": (r"27283|uid", "the same range ten thousand times, and 65 KiB of it"),
@@ -34,7 +34,7 @@ def vectors(dialect):
 
 
 def may_lower_oom_score():
-    """A root without CAP_SYS_RESOURCE, as in many virtual machines, may not."""
+    """A root without CAP_SYS_RESOURCE may not, as in many virtual machines."""
     return int(parent.status_of("self")["CapEff"], 16) >> 24 & 1 == 1
 
 
@@ -106,7 +106,7 @@ class Vectors(fixture.ProtocolTest):
                 run = self.start()
                 run.try_send(bytes.fromhex(vector["hex"]))
                 if error["kind"].startswith("truncated_"):
-                    run.shut_down()  # all others must be refused with the pipe open
+                    run.shut_down()  # all other vectors must be refused with the pipe open
                 # Every detail of the error is in the one record: the attribute, the length, the entry.
                 words = [rf"(?<![0-9]){value}(?![0-9])" if isinstance(value, int) else value
                          for key, value in error.items() if key != "kind"]
@@ -118,7 +118,7 @@ class Vectors(fixture.ProtocolTest):
 
 
 class MoreMalformed(fixture.ProtocolTest):
-    """The rows of evidence.md 0 that are about the message, and are not vectors."""
+    """More malformed messages, which runc's C accepts or fails on, and which are not vectors."""
 
     def refuse(self, data, *words, shut=False):
         run = self.start()

@@ -1,8 +1,8 @@
-"""Stages seen at their last moment: stopped at exit, with names, descriptors and credentials still there.
+"""Inspect stages at their exit, while their names, descriptors and credentials still exist.
 
-Who this is: part of the test process, root, with CAP_SYS_PTRACE. It seizes stage 0 while that waits for its
-message, follows every fork, and takes a snapshot of each process when it begins to exit (PTRACE_EVENT_EXIT).
-The processes run on undisturbed in between; a setuid mapping tool keeps its privilege, since the tracer is root.
+Runs as root with CAP_SYS_PTRACE, in the test process. It seizes stage 0 while stage 0 waits for its message,
+follows every fork, and takes a snapshot of each process when it begins to exit (PTRACE_EVENT_EXIT). Otherwise
+the processes run undisturbed. A set-user-id mapping tool keeps its privilege, since the tracer is root.
 """
 
 import ctypes
@@ -87,13 +87,13 @@ O_SYSGOOD, SYSCALL, INTERRUPT = 1, 24, 0x4207
 
 
 class Stepper:
-    """Stops every stage at every entry to and return from a system call, and calls `at` there: (stage, count,
-    pid). The stages are told apart by the order of their birth; a mapping tool would be number 3. A process for which
-    `at` returns true stays stopped there, until `go_on`."""
+    """Stop every stage at every entry to and return from a system call, and call `at(stage, count, pid)`
+    there. Stages are numbered in the order of their creation; a mapping tool would be number 3. A process for
+    which `at` returns true stays stopped there, until `go_on`."""
 
     def __init__(self, run, at):
         self.run, self.at = run, at
-        # Not the start-up of the program: from its wait for the message on.
+        # Skip the start-up of the program: begin at its wait for the message.
         parent.wait_until(lambda: self._waits(run.pid), parent.LIMIT, "stage 0 waits for the message")
         self.order, self.counts = [run.pid], {run.pid: 0}
         self.traced = {run.pid}
@@ -115,7 +115,7 @@ class Stepper:
                 busy |= self._one(pid)
 
     def _find_orphans(self):
-        """A child whose maker was killed in the clone, before its event was seen."""
+        """A child whose maker was killed in the clone, before its event arrived."""
         for pid in parent.own_children():
             if pid not in self.counts and parent.status_of(pid).get("TracerPid") == str(os.getpid()):
                 self.traced.add(pid)

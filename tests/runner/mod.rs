@@ -1,19 +1,22 @@
-//! What suites share that have a main function of their own, or start processes: the limit of every wait, the choice of
-//! tests by words, and the signals that a process under test begins with.
+//! Shared by test suites: the limit of every wait, the selection of tests by name, and default signals.
+//!
+//! Used by the suites with their own main function, and by those that start processes.
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-/// The limit of every wait for something that happens soon. Far longer than it takes, since the machine may be busy: a test
-/// asserts that something happens, and never how fast. What must not end by itself meanwhile lives longer.
+/// The limit of every wait for something that happens soon, much longer than it takes, since the machine may
+/// be busy. A test checks that something happens, never how fast. A process that must not end meanwhile lives
+/// longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The limit of a whole test, which may wait several times.
 pub(crate) const TEST_LIMIT: Duration = Duration::from_secs(300);
 
-/// The words of the command line by which tests are chosen. Libtest's flags and their values are left out.
+/// Returns the arguments of the command line that select tests. Libtest's flags and their values are left
+/// out.
 pub(crate) fn words() -> Vec<String> {
     words_of(std::env::args().skip(1))
 }
@@ -31,10 +34,10 @@ pub(crate) fn words_of(mut arguments: impl Iterator<Item = String>) -> Vec<Strin
     words
 }
 
-/// The tests whose name contains one of the words; all of them without a word.
+/// Returns the tests whose name contains one of the words; all tests if there are no words.
 ///
 /// # Errors
-/// A text that names the tests, if a word chooses none of them: what ran nothing must not pass.
+/// An error text that lists the tests, if a word matches none of them: a run without tests must not pass.
 pub(crate) fn choose<T>(
     suite: &str,
     tests: impl IntoIterator<Item = T>,
@@ -56,7 +59,7 @@ pub(crate) fn choose<T>(
     Ok(tests.into_iter().filter(|test| wanted(test)).collect())
 }
 
-/// [`choose`] by the words of the command line. Ends the process with status 1 if nothing is chosen.
+/// Like [`choose`], with the words of the command line. Exits with status 1 if a word matches no test.
 pub(crate) fn chosen<T>(
     suite: &str,
     tests: impl IntoIterator<Item = T>,
@@ -68,35 +71,36 @@ pub(crate) fn chosen<T>(
     })
 }
 
-/// The seed that `NSEXEC_SEED` asks for, if it is set.
+/// Returns the seed in `NSEXEC_SEED`, if it is set.
 ///
 /// # Errors
-/// It is set and is no number: another seed than the one asked for would be taken.
+/// A text, if the variable is not a number: the test must not run with another seed.
 pub(crate) fn given_seed() -> Result<Option<u64>, String> {
     let Some(text) = std::env::var_os("NSEXEC_SEED") else { return Ok(None) };
     let seed = text.to_str().and_then(|text| text.parse().ok());
     seed.map(Some).ok_or(format!("NSEXEC_SEED is no number below 2^64: {}", text.to_string_lossy()))
 }
 
-/// To be called first in a suite: its children can be waited for, and no signal is blocked, whatever its caller has set. A
-/// SIGHUP that nohup ignores stays ignored in the suite itself.
+/// Prepares a suite, which calls it first: children can be waited for, and no signal is blocked, whatever the
+/// suite inherited. A SIGHUP that nohup ignores stays ignored in the suite itself.
 pub(crate) fn begin() {
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     empty_mask();
 }
 
-/// Gives this process the signals of a program that an interactive shell starts: default dispositions, an empty mask.
+/// Sets the signals of this process as an interactive shell does for a program: default dispositions, an
+/// empty mask.
 ///
-/// Whoever runs the tests may ignore or block some: nohup ignores SIGHUP, a shell without job control SIGINT and SIGQUIT of
-/// what it starts in the background. SIGPIPE stays as Rust's runtime has it, and so do its handlers of faults.
+/// The tests may inherit other settings. nohup ignores SIGHUP; a shell without job control ignores SIGINT and
+/// SIGQUIT in background processes. SIGPIPE and the fault handlers stay as Rust's runtime sets them.
 pub(crate) fn default_signals() {
     set_default_signals(&[libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS]);
 }
 
-/// As [`default_signals`], for a process that is to be started.
+/// Like [`default_signals`], for a process that is to be started.
 pub(crate) fn fresh(command: &mut Command) -> &mut Command {
-    // SAFETY: system calls alone, which are allowed between fork and exec.
+    // SAFETY: the closure makes system calls only, which are allowed between fork and exec.
     unsafe {
         command.pre_exec(|| {
             set_default_signals(&[]);
@@ -107,7 +111,7 @@ pub(crate) fn fresh(command: &mut Command) -> &mut Command {
 
 fn set_default_signals(but: &[i32]) {
     for signal in (1..=64).filter(|signal| !but.contains(signal)) {
-        // SIGKILL, SIGSTOP and the libc's own two cannot be set: an error that means nothing here.
+        // SIGKILL, SIGSTOP and the libc's own two signals cannot be set; the error is harmless.
         // SAFETY: no handler is installed.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
@@ -115,7 +119,7 @@ fn set_default_signals(but: &[i32]) {
 }
 
 fn empty_mask() {
-    // SAFETY: a set of the libc's, made empty first.
+    // SAFETY: the set belongs to this function, and is emptied first.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

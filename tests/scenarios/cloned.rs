@@ -1,4 +1,5 @@
-//! What runc's older lines do before they read the message: the sealed copy of their own program, the ready byte.
+//! The steps of runc's older lines before the message is read: the sealed copy of their own program, and the
+//! ready byte.
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::policy::Policy;
@@ -16,7 +17,7 @@ fn of(dialect: &'static Dialect, name: &'static str, about: &'static str) -> Sce
     Scenario { policy: Policy::runc(dialect), ..scenario }.ways(&[Way::Init])
 }
 
-/// A machine that lacks these calls, or flags.
+/// A machine that lacks these calls or flags, each with the errno that it returns.
 fn lacking(name: &'static str, about: &'static str, lacks: &[(&'static str, Errno)]) -> Scenario {
     of(&Dialect::V1_1, name, about).setting(|settings| settings.lacks.extend(lacks.iter().copied()))
 }

@@ -1,4 +1,5 @@
-//! The same starts in the older lines of runc: each with its launcher's manners, and with what only it has.
+//! Starts in the dialects of runc's older lines, with launchers of that line, and with the features that only
+//! these lines have.
 
 use nsexec::bootstrap::{Bootstrap, Dialect, MountSources};
 use nsexec::log::Level;
@@ -13,20 +14,20 @@ use super::{Scenario, Way, encoded, flags, paths_of};
 const INIT: &[Way] = &[Way::Init];
 const EXEC: &[Way] = &[Way::Exec];
 
-/// All but the user namespace and the time namespace, which came with 1.2.
+/// All kinds without the user namespace, and without the time namespace, which came with runc 1.2.
 const SIX: [Kind; 6] = [Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Cgroup, Kind::Net];
 
-/// The older lines.
+/// The dialects of the older lines.
 const OLDER: [&Dialect; 3] = [&Dialect::SEED, &Dialect::V1_0, &Dialect::V1_1];
 
-/// Those that end with an init.
+/// Scenarios that end with an init.
 pub(super) fn starts() -> Vec<Scenario> {
     let mut all: Vec<Scenario> = OLDER.into_iter().flat_map(in_line).collect();
     all.extend(with_mounts());
     all
 }
 
-/// Those that end with an error.
+/// Scenarios that end with an error.
 pub(super) fn refusals() -> Vec<Scenario> {
     let mut all: Vec<Scenario> = OLDER.into_iter().flat_map(refused_in_line).collect();
     all.extend(cgroup_refused());
@@ -66,7 +67,7 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
             &mapped(&SIX, WIDE).with_setgroup(true),
         )
         .with_records()
-        // Nobody launches the seed with a launcher of ours.
+        // Our launcher does not launch the seed.
         .ways(if dialect.pid_line_late { INIT } else { &[Way::Init, Way::Ours] }),
         of("rootless", "an ordinary user maps itself alone", &ordinary(), &own).ways(INIT),
         tools(of(
@@ -173,7 +174,7 @@ fn cgroup_refused() -> Vec<Scenario> {
     vec![of(&Dialect::V1_0), of(&Dialect::V1_1)]
 }
 
-/// Sources, one after the other; empty for what is not a bind mount.
+/// Mount sources in the order of the mounts; an empty entry for every mount that is not a bind mount.
 fn sources(entries: &[&str]) -> MountSources<'static> {
     let text: String = entries.iter().map(|entry| format!("{entry}\0")).collect::<String>() + "\0";
     MountSources::parse(Box::leak(text.into_boxed_str()).as_bytes()).expect("sources")
@@ -281,7 +282,7 @@ fn mounts_refused() -> Vec<Scenario> {
 }
 
 impl Scenario {
-    /// With every record, since those of a dialect have words of their own.
+    /// Logs every record, since dialects differ in their records.
     fn with_records(self) -> Self {
         Self { level: Level::Debug, ..self }
     }
@@ -291,7 +292,8 @@ impl Scenario {
         self
     }
 
-    /// The same with a joined network namespace, creating only these besides the user namespace.
+    /// The same scenario with a joined network namespace. Of `kinds` it creates only these, besides the user
+    /// namespace.
     fn joining_for(mut self, kinds: &[Kind]) -> Self {
         let paths = blue_net(&mut self.sim);
         let message = mapped(kinds, WIDE).with_setgroup(true).with_mount_sources(sources(&["/srv/data"]));

@@ -1,4 +1,5 @@
-//! Our own launcher in a container that is there already: root comes last, and the command gets named descriptors only.
+//! Our launcher enters an existing container: it joins the user namespace last, and the command gets only
+//! named descriptors.
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
@@ -8,7 +9,7 @@ use nsexec_audit::sim::{Container, Kind, Sim, User};
 use super::starts::{OWN, SEVEN, WIDE, old, ordinary};
 use super::{Scenario, Way, paths_of};
 
-/// As `nsexec enter -a`.
+/// A scenario like `nsexec enter -a`.
 fn entering(name: &'static str, about: &'static str, user: &User) -> Scenario {
     let message = Bootstrap::new(CloneFlags::EMPTY).with_rootless_euid(user.uid != 0);
     let mut scenario = Scenario::new(name, about, user, &message).ways(&[Way::Ours]);
@@ -27,7 +28,7 @@ fn eight(sim: &mut Sim) -> String {
     paths_of(pid, &[&[Kind::User], &SEVEN[..]].concat())
 }
 
-/// Those that end with the command.
+/// Scenarios that end with the command.
 pub(super) fn starts() -> Vec<Scenario> {
     let all = |name, about| entering(name, about, &User::root()).joining(eight);
     let killed = all("enter_kill_child", "the parent-death signal is set after the last change of ids");
@@ -61,7 +62,7 @@ pub(super) fn starts() -> Vec<Scenario> {
     ]
 }
 
-/// Those that end with an error.
+/// Scenarios that end with an error.
 pub(super) fn refusals() -> Vec<Scenario> {
     let entering = |name, about| entering(name, about, &User::root());
     let mut closed = Scenario::new(

@@ -15,13 +15,13 @@ use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
 
 use super::Scenario;
 
-/// What our own launcher starts: it exits with 0.
+/// The program that our launcher starts. It exits with 0.
 pub(crate) const COMMAND: &str = "/bin/command";
 
-/// The descriptors that it passes on, where the policy wants named ones.
+/// The descriptors that the launcher passes on if the policy allows named descriptors only.
 pub(crate) const NAMED: &[Fd] = &[Fd(7)];
 
-/// What came through the log pipe.
+/// The bytes read from the log pipe.
 #[derive(Default)]
 struct Records(Vec<u8>);
 
@@ -42,8 +42,8 @@ impl LogReader for Records {
     }
 }
 
-/// Makes a start of our own launcher: stage 0 by a fork without exec, a command at the end, whose status it takes. What
-/// it tells its caller when it fails is left in `told`: nothing that a process does depends on it.
+/// Adds our launcher to the simulated machine. It forks stage 0 without an exec, and exits with the status of
+/// the command. On a failure its error is stored in `told`; no simulated process depends on it.
 pub(super) fn our_own(
     sim: &mut Sim,
     scenario: &Scenario,
@@ -72,7 +72,7 @@ pub(super) fn our_own(
     });
 }
 
-/// What our own launcher does, to whom `interrupt` says if it shall end.
+/// Runs our launcher. A byte on `interrupt` asks it to end the launch.
 pub(crate) fn start_our_own(
     sys: &mut SimSys,
     policy: &Policy,
@@ -106,8 +106,8 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
     let mut records = Records::default();
     match launch(sys, job, &mut Scratch { message: &mut memory }, &mut records) {
         Launched::Started { pid } => {
-            // Without its exec it ends as a stage, and it may become a command while we wait for the stage: __WALL,
-            // which the trait does not have.
+            // Without an exec the process ends as a stage, and it may become a command while we wait for the
+            // stage. `__WALL` would cover both, but the trait lacks it.
             let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
             match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
                 Some(WaitStatus::Exited(status)) => Ended::Exit(status),
@@ -128,7 +128,7 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
     }
 }
 
-/// As `Launcher::spawn` makes it.
+/// Builds the error as `Launcher::spawn` does.
 fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
     let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
     match (failure.trouble, records.first()) {

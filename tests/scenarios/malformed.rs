@@ -1,7 +1,7 @@
-//! Messages that are none: one for each kind of error, most of them from the vectors.
+//! Malformed messages: one for each kind of error, most of them from the vectors.
 //!
-//! Two kinds are missing: a message that ends too early, in its header or later, ends nothing as long as the launcher
-//! holds the pipe open. The fault sweep has launchers that die.
+//! Two kinds are missing. A message that ends too early, in its header or later, ends nothing while the
+//! launcher holds the pipe open. In the fault sweep the launcher dies, which covers both.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use nsexec_audit::sim::User;
 
 use super::{Scenario, Way, leak};
 
-/// The error, the vector, a part of the fatal record.
+/// The name of the error, the vector, and a part of the fatal record.
 const VECTORS: &[(&str, &str, &str)] = &[
     ("bad_message_length", "33_nlmsg_len_below_header", ""),
     ("netlink_error", "36_type_nlmsg_error", "failed to read netlink message"),
@@ -34,10 +34,10 @@ const VECTORS: &[(&str, &str, &str)] = &[
     ("bad_time_offsets", "70_timens_bad_clock", ""),
 ];
 
-/// Number and value of an attribute.
+/// The number and the value of an attribute.
 type Attribute = (u16, &'static [u8]);
 
-/// Those without a vector: the attributes, as they stand in the message.
+/// Malformed messages without a vector: the attributes in the order of the message.
 const RAW: &[(&str, &[Attribute])] = &[
     ("missing_attribute", &[]),
     ("duplicate_namespace", &[(27281, &[0; 4]), (27282, b"net:/a,net:/b\0")]),
@@ -80,7 +80,7 @@ fn from_vector(name: &str, file: &str) -> Scenario {
     malformed(name, message, dialect)
 }
 
-/// A message of these attributes.
+/// Encodes a message with these attributes.
 fn raw(attributes: &[Attribute]) -> Vec<u8> {
     let mut payload: Vec<u8> = Vec::new();
     for (number, value) in attributes {

@@ -1,18 +1,20 @@
-//! The scenarios: every kind alone, the realistic sets, every refusal. For the snapshots, the fault sweep, the
-//! schedules, and whoever else needs a start on the simulated kernel.
+//! The scenarios of the simulated kernel: every namespace kind alone, the realistic sets, every refusal.
 //!
-//! | file | what |
+//! The snapshots, the fault sweep, the schedules and other tests use them.
+//!
+//! | file | contents |
 //! |---|---|
 //! | `cloned` | the first steps of runc's older lines |
-//! | `launching` | our own launcher as a simulated process, and what it tells its caller |
-//! | `starts` | those that end with an init or a command |
-//! | `refusals` | those that end with an error, the kernel's and our own |
-//! | `malformed` | messages that are none |
-//! | `entering` | our own launcher in a container that is there already |
+//! | `launching` | our own launcher as a simulated process, and its error |
+//! | `starts` | scenarios that end with an init or a command |
+//! | `refusals` | scenarios that end with an error of the kernel or of our own |
+//! | `malformed` | malformed messages |
+//! | `entering` | our own launcher enters an existing container |
 //! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
-//! | `dialects` | both in the older lines of runc |
+//! | `dialects` | starts and errors in the older lines of runc |
 //!
-//! runc's two manners of launching are library code, since plans need them: `nsexec_audit::plan::runc`.
+//! `nsexec_audit::plan::runc` has the two launch sequences of runc. They are library code, since plans need
+//! them.
 
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
@@ -49,7 +51,7 @@ use nsexec_audit::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Repor
 pub(crate) use launching::{COMMAND, start_our_own};
 pub(crate) use starts::realistic;
 
-/// Who launches, and how.
+/// The launcher of a scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
     /// `runc run`.
@@ -90,25 +92,25 @@ impl Way {
     }
 }
 
-/// A machine, a message for it, and who sends it.
+/// A machine, a message for it, and the launchers that send it.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// What it shows, in one sentence.
+    /// What the scenario shows, in one sentence.
     pub(crate) about: &'static str,
     pub(crate) sim: Sim,
     pub(crate) message: Vec<u8>,
     pub(crate) policy: Policy,
     pub(crate) level: Level,
-    /// The signals that our own launcher gives its stages.
+    /// The signals that our own launcher sets up in its stages.
     pub(crate) signals: ChildSignals,
-    /// The files that our own launcher tries, each with its NUL.
+    /// The paths that our own launcher tries to execute, each with its NUL.
     pub(crate) candidates: &'static [u8],
     /// The file that our own launcher runs from.
     pub(crate) launcher_file: LauncherFile,
-    /// What runc's launcher says of the numbers for mount sources.
+    /// What runc's launcher puts into `_LIBCONTAINER_MOUNT_FDS`.
     pub(crate) mount_numbers: MountNumbers,
     pub(crate) ways: &'static [Way],
-    /// A part of the first fatal record, if it does not start.
+    /// A part of the first fatal record, if the start fails.
     pub(crate) refused: Option<&'static str>,
 }
 
@@ -135,7 +137,7 @@ impl Scenario {
         }
     }
 
-    /// With what its namespaces to join need: `prepare` makes them, and gives the list.
+    /// Adds namespaces to join: `prepare` makes them on the machine, and returns the list for the message.
     pub(crate) fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
         let paths = prepare(&mut self.sim);
         let dialect = self.policy.dialect;
@@ -168,14 +170,14 @@ impl Scenario {
         Launch { manner, level, policy, message: self.message.clone(), mount_numbers }
     }
 
-    /// The machine with a launcher of runc's.
+    /// Returns the machine with runc's launcher.
     pub(crate) fn launched(&self, manner: Manner, level: Level) -> Sim {
         let mut sim = self.sim.clone();
         drop_in(&mut sim, Launch { level, ..self.launch(manner, self.policy) });
         sim
     }
 
-    /// The machine with our own launcher.
+    /// Returns the machine with our own launcher.
     pub(crate) fn launched_by_us(&self, policy: Policy, level: Level) -> Sim {
         let mut sim = self.sim.clone();
         launching::our_own(&mut sim, self, (policy, level), Rc::default());
@@ -183,21 +185,21 @@ impl Scenario {
     }
 }
 
-/// A scenario and one of its ways: what is run.
+/// A scenario with one of its launchers.
 pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) scenario: Scenario,
     pub(crate) way: Way,
-    /// As far as it is not the launcher's own.
+    /// The policy of the stages; our launcher changes some of the scenario's fields.
     pub(crate) policy: Policy,
     sim: Sim,
     told: Rc<RefCell<Option<LaunchError>>>,
 }
 
-/// What came of a run.
+/// The result of a run.
 pub(crate) struct Ran {
     pub(crate) report: Report,
-    /// What our own launcher tells its caller.
+    /// The error that our own launcher returned to its caller.
     pub(crate) told: Option<LaunchError>,
 }
 
@@ -205,7 +207,7 @@ impl Start {
     fn of(scenario: Scenario, way: Way) -> Self {
         let told = Rc::default();
         let mut sim = scenario.sim.clone();
-        // Our launcher keeps the session and reads details from the records (launch::Launcher).
+        // As `launch::Launcher` does: it keeps the session, and reads details from the records.
         let policy = match way {
             Way::Ours => Policy {
                 session: Session::Keep,
@@ -233,7 +235,8 @@ impl Start {
         Ran { report, told: self.told.borrow_mut().take() }
     }
 
-    /// What the rules say. runc's launcher is a likeness, so its own section is nobody's promise.
+    /// Returns the findings of the audit rules. runc's launcher is only a model, so findings in its section
+    /// are dropped.
     pub(crate) fn findings(&self, run: &Run) -> Vec<Finding> {
         let mut findings = check(run, &Facts::of(run, self.policy));
         findings.retain(|finding| self.way == Way::Ours || finding.section != "launcher");
@@ -245,7 +248,7 @@ impl Start {
     }
 }
 
-/// Every scenario.
+/// Returns every scenario.
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut all = starts::created();
     all.extend(starts::joined());
@@ -262,24 +265,25 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// Those of the realistic sets that a runtime may ask for: with runc's policy, and no more privilege than an exec leaves.
+/// Returns the realistic sets that a runtime may ask for: those with runc's policy, and without privileges
+/// that an exec removes.
 pub(crate) fn for_runc() -> Vec<Scenario> {
     realistic().into_iter().filter(|scenario| scenario.ways != [Way::Ours]).collect()
 }
 
-/// One of the realistic sets.
+/// Returns one of the realistic sets by name.
 pub(crate) fn named(name: &str) -> Scenario {
     realistic().into_iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
 }
 
-/// What `runc init` is, with runc's policy.
+/// Runs the model of `runc init` with runc's policy.
 pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let policy = Policy::runc(&Dialect::V1_2);
     let environment = Environment::new(Some(init), Some(log), level);
     nsexec_audit::plan::runc::runc_init(sys, environment, OwnProgram::default(), &policy, 4096)
 }
 
-/// Every scenario, each of its ways.
+/// Returns every scenario with each of its launchers.
 pub(crate) fn starts() -> Vec<Start> {
     let mut all: Vec<Start> = Vec::new();
     for scenario in scenarios() {
@@ -297,8 +301,8 @@ impl Scenario {
     }
 }
 
-/// Calls `work` with every start, on as many threads as there are processors: a start is not for another thread, so
-/// each makes its own. What comes back is in the order of the starts.
+/// Calls `work` with every start, on as many threads as there are processors. A start is not `Send`, so each
+/// thread makes its own. Returns the results in the order of the starts.
 pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -321,12 +325,12 @@ pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T>
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// The bytes of a message.
+/// Encodes a message in the newest dialect.
 pub(crate) fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
     encoded(bootstrap, &Dialect::V1_2)
 }
 
-/// The same in another dialect.
+/// Encodes a message in a dialect.
 pub(crate) fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = vec![0; encoded_len(bootstrap)];
     let len = encode(bootstrap, dialect, ByteOrder::NATIVE, &mut bytes).expect("a message");
@@ -334,27 +338,27 @@ pub(crate) fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     bytes
 }
 
-/// Texts that live as long as the test: a message borrows them.
+/// Leaks a text, so that a message can borrow it.
 pub(crate) fn leak(text: &str) -> &'static CStr {
     Box::leak(CString::new(text).expect("no NUL").into_boxed_c_str())
 }
 
-/// A map from its text.
+/// Parses an id map.
 pub(crate) fn map(text: &str) -> IdMap<'static> {
     IdMap::parse(leak(text)).expect("a map")
 }
 
-/// Namespaces to join, from `kind:path,…`.
+/// Parses the namespaces to join, as `kind:path,…`.
 pub(crate) fn join(text: &str) -> NsPaths<'static> {
     NsPaths::parse(leak(text).to_bytes(), NsSet::ALL).expect("a list of namespaces")
 }
 
-/// Several flags.
+/// Returns the union of the kinds' flags.
 pub(crate) fn flags(kinds: &[Kind]) -> CloneFlags {
     kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()))
 }
 
-/// A path to each kind of a process's namespaces.
+/// Returns the list of namespaces to join a process's namespaces of these kinds.
 pub(crate) fn paths_of(pid: Pid, kinds: &[Kind]) -> String {
     let path = |kind: &Kind| format!("{}:/proc/{pid}/ns/{}", kind.name(), kind.name());
     kinds.iter().map(path).collect::<Vec<_>>().join(",")

@@ -1,4 +1,4 @@
-//! Starts that end with an error: what the kernel refuses, what a tool fails at, and what we refuse before any call.
+//! Starts that end with an error: of the kernel, of a mapping tool, or our own before any call.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ const INIT: &[Way] = &[Way::Init];
 const EXEC: &[Way] = &[Way::Exec];
 const OURS: &[Way] = &[Way::Ours];
 
-/// All of them but the malformed messages.
+/// Returns all of them but the malformed messages.
 pub(super) fn all() -> Vec<Scenario> {
     let mut all = impossible();
     all.extend(not_joined());
@@ -32,7 +32,7 @@ fn root(name: &'static str, about: &'static str, message: &Bootstrap<'_>) -> Sce
     Scenario::new(name, about, &User::root(), message)
 }
 
-/// Asked for, and nobody can do it: found before any call.
+/// Requests that are impossible, and refused before any call.
 fn impossible() -> Vec<Scenario> {
     let wide: String = (0..340_u64).fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{} {} 1", 100_000 + line, 200_000 + line);
@@ -266,7 +266,8 @@ fn not_mapped() -> Vec<Scenario> {
     ]
 }
 
-/// A start where a file of procfs lies over another one. Both are procfs: fstatfs does not tell them apart.
+/// A start where a file of procfs is mounted over another one. Both are procfs, so fstatfs cannot distinguish
+/// them.
 fn covered(name: &'static str, about: &'static str, (what, over): (&str, &str)) -> Scenario {
     let message = mapped(&[], WIDE).with_oom_score_adj(OomScoreAdj::parse(c"5").expect("a score"));
     let mut scenario = root(name, about, &message).ways(&[Way::Init, Way::Ours]);
@@ -274,7 +275,7 @@ fn covered(name: &'static str, about: &'static str, (what, over): (&str, &str)) 
     scenario
 }
 
-/// A tool that is not what it should be.
+/// Mapping tools that fail or misbehave.
 fn of_a_tool() -> Vec<Scenario> {
     let with = |name, about, program: Option<Program>| {
         let scenario = tools(Scenario::new(name, about, &ordinary(), &with_tools())).ways(OURS);
@@ -283,7 +284,7 @@ fn of_a_tool() -> Vec<Scenario> {
             None => scenario,
         }
     };
-    // Its first line only.
+    // This tool writes only the first line of the map.
     let part = Program::new(|sys| {
         let pid = sys.argv().get(1).cloned().unwrap_or_default();
         let path = leak(&format!("/proc/{}/uid_map", String::from_utf8_lossy(&pid)));
@@ -379,7 +380,7 @@ fn of_the_command() -> Vec<Scenario> {
 }
 
 impl Scenario {
-    /// A filter of an outer container, or a kernel without it, answers a call with this errno.
+    /// A call fails with this errno, as with a seccomp filter of an outer container or an old kernel.
     pub(super) fn filtered(mut self, call: &'static str, errno: Errno) -> Self {
         self.sim.settings().lacks.insert(call, errno);
         self
@@ -391,7 +392,7 @@ impl Scenario {
         self
     }
 
-    /// The same for another user, with another message.
+    /// The same scenario for another user, with another message.
     fn user<'m>(self, user: &User, change: impl FnOnce(Bootstrap<'m>) -> Bootstrap<'m>) -> Self {
         Self::new(self.name, self.about, user, &change(Bootstrap::new(CloneFlags::NEWNET)))
     }

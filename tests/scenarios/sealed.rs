@@ -1,5 +1,7 @@
-//! Our own launcher joins a mount namespace: from a sealed copy of its program, from a copy without a name, from a
-//! namespace that the caller trusts; and not from a file of the host.
+//! Our own launcher joins a mount namespace.
+//!
+//! It may run from a sealed copy of its program, from a copy without a name, or from any file if the caller
+//! trusts the namespace. It refuses to join from a file of the host.
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::policy::Policy;

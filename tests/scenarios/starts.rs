@@ -10,26 +10,26 @@ use nsexec_audit::sim::{Allowance, Container, Extra, Kind, Program, Settings, Si
 
 use super::{Scenario, Way, flags, leak, map, paths_of};
 
-/// What a realistic rootful container creates.
+/// The namespaces of a realistic rootful container.
 pub(crate) const FIVE: [Kind; 5] = [Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Net];
-/// All but the user namespace.
+/// All kinds but the user namespace.
 pub(crate) const SEVEN: [Kind; 7] =
     [Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Cgroup, Kind::Net, Kind::Time];
-/// What a root maps for a container.
+/// A map that root writes for a container.
 pub(super) const WIDE: &str = "0 100000 65536\n";
-/// What an ordinary user may map without help: itself.
+/// A map that an ordinary user may write without help: its own id.
 pub(super) const OWN: &str = "0 1000 1\n";
-/// What takes newuidmap: itself, and its subordinate ids.
+/// A map that needs newuidmap: the user's own id, and its subordinate ids.
 pub(super) const SUBORDINATE: &str = "0 1000 1\n1 100000 65535\n";
 
 const RUNC: &[Way] = &[Way::Init, Way::Exec];
 
-/// Namespaces of these kinds and a user namespace, mapped.
+/// A message for namespaces of these kinds and a user namespace with these maps.
 pub(super) fn mapped(kinds: &[Kind], ids: &str) -> Bootstrap<'static> {
     Bootstrap::new(flags(kinds).union(CloneFlags::NEWUSER)).with_uid_map(map(ids)).with_gid_map(map(ids))
 }
 
-/// A message of somebody without privilege, with the tools' paths.
+/// A message of an unprivileged user, with the paths of the mapping tools.
 pub(super) fn with_tools() -> Bootstrap<'static> {
     mapped(&FIVE, SUBORDINATE)
         .with_rootless_euid(true)
@@ -38,7 +38,7 @@ pub(super) fn with_tools() -> Bootstrap<'static> {
         .with_gidmap_path(c"/usr/bin/newgidmap")
 }
 
-/// The tools, as they are on the user's machine.
+/// Adds the mapping tools, with the user's allowance.
 pub(super) fn tools(scenario: Scenario) -> Scenario {
     let allowance = Allowance { own: 1000, first: 100_000, count: 65_536 };
     scenario
@@ -54,12 +54,12 @@ fn offsets(text: &str) -> TimeOffsets<'static> {
     TimeOffsets::parse(leak(text)).expect("offsets")
 }
 
-/// A name that a kind is part of, for as long as the test.
+/// Returns a name that ends in the kind's name, for the rest of the test.
 fn named(prefix: &str, kind: Kind) -> &'static str {
     Box::leak(format!("{prefix}_{}", kind.name()).into_boxed_str())
 }
 
-/// Each kind alone, created.
+/// Each kind of namespace alone, created.
 pub(super) fn created() -> Vec<Scenario> {
     let one = |kind: Kind| {
         let message = match kind {
@@ -77,7 +77,7 @@ pub(super) fn created() -> Vec<Scenario> {
     Kind::ALL.into_iter().map(one).collect()
 }
 
-/// Each kind alone, joined.
+/// Each kind of namespace alone, joined.
 pub(super) fn joined() -> Vec<Scenario> {
     let one = |kind: Kind| {
         let (maps, kinds) = match kind {
@@ -172,7 +172,7 @@ fn rootless() -> Vec<Scenario> {
             sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(pid, Kind::Net)));
             "net:/run/netns/blue".into()
         })
-        // An exec would take the capability away.
+        // An exec would drop the capability.
         .ways(&[Way::Ours]),
     ]
     .into_iter()
@@ -234,7 +234,7 @@ fn joins() -> Vec<Scenario> {
     ]
 }
 
-/// A user namespace of one container, a network namespace that belongs to the machine.
+/// The user namespace of one container, and a network namespace that belongs to the machine.
 pub(super) fn foreign_net(sim: &mut Sim) -> String {
     let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &[] });
     let other = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
@@ -266,7 +266,7 @@ fn clocks() -> Vec<Scenario> {
     ]
 }
 
-/// What only our own launcher can be asked for.
+/// Features that only our own launcher offers.
 fn of_our_own() -> Vec<Scenario> {
     let pid = mapped(&[Kind::Mnt, Kind::Pid], WIDE);
     let ours = |name, about, message: &Bootstrap<'_>| {
@@ -322,7 +322,8 @@ impl Scenario {
     }
 }
 
-/// A kernel that has nothing that is newer than 4.18, and glibc's address of the thread id neither.
+/// A kernel without the features added since 4.18. The address of glibc's cached thread id is unavailable
+/// too.
 pub(super) fn old(settings: &mut Settings) {
     settings.tid_cache = false;
     settings.lacks.extend([
@@ -333,7 +334,7 @@ pub(super) fn old(settings: &mut Settings) {
     ]);
 }
 
-/// The same starts where something is missing, or small: the fallbacks.
+/// The same starts with missing calls or small buffers, to test the fallbacks.
 pub(super) fn old_and_small() -> Vec<Scenario> {
     let both = &[Way::Exec, Way::Ours];
     vec![

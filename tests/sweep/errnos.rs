@@ -1,24 +1,27 @@
-//! Which errno a call can fail with: the classes of the fault sweep.
+//! The errnos that each call can fail with: the fault classes of the sweep.
 //!
-//! They are those of section ERRORS of each man page (and of spec 6.9), as far as the call is made as it is made here; of
-//! several that mean the same to the core one stands for all. `ENOSYS` and `EPERM` are in each class in which a seccomp
-//! filter of an outer container may give them (spec 6.8), and `EIO` where the page says "or the file system's own".
+//! A class holds the errnos of section ERRORS of the call's man page (and of
+//! docs/protocol.md#errors-by-call), as far as they apply to the arguments that nsexec uses. Of several
+//! errnos that the core handles alike, one is in the class. `ENOSYS` and `EPERM` are in each class whose call
+//! a seccomp filter of an outer container may refuse (docs/protocol.md#kernel-facts). `EIO` is in it where
+//! the page lists I/O errors of the file system.
 
 use nsexec::sys::types::{Errno, Fd};
 use nsexec_audit::record::{Call, Line, Reply};
 
-/// What a call is about, where its class depends on it.
+/// What the descriptor of a call refers to, for the calls whose class depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum About {
-    /// A file that was opened by its path: of /proc.
+    /// A file opened by path. All of them are files of /proc.
     File,
-    /// A socket pair that one of ours has made, the launcher's own ends, or a pipe.
+    /// A socket pair made by a stage, a descriptor that the launcher made for itself, or a pipe.
     Own,
-    /// The init pipe as it was given to stage 0 and its siblings: it may be non-blocking, and no socket (spec 4.2.4).
+    /// The init pipe in stages 0, 1 and 2. It may be non-blocking, and need not be a socket
+    /// (docs/protocol.md#weaknesses-of-the-c-code).
     Given,
 }
 
-/// What the descriptor of `lines[at]` is.
+/// Returns what the descriptor used by the call `lines[at]` refers to.
 pub(crate) fn about(lines: &[Line], at: usize, is_launcher: bool) -> About {
     let (Call::Read { fd, .. } | Call::Write { fd, .. } | Call::Send { fd, .. }) = &lines[at].call else {
         return About::Own;
@@ -35,10 +38,11 @@ pub(crate) fn about(lines: &[Line], at: usize, is_launcher: bool) -> About {
 /// The number of the init pipe in the stages, in every scenario.
 pub(crate) const STAGE_INIT: Fd = Fd(4);
 
-/// The errnos of a call's class, none of them twice.
+/// Returns the errnos of a call's class, without duplicates.
 pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
     match call {
-        // open(2), and spec 6.9 for files of /proc. EPERM of a map means: the tool may.
+        // open(2), and docs/protocol.md#errors-by-call for files of /proc. EPERM for a map leads to the
+        // mapping tool.
         Call::Openat { .. } => &[
             Errno::EACCES,
             Errno::EPERM,
@@ -49,7 +53,8 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOMEM,
             Errno::ELOOP,
         ],
-        // openat2(2): EXDEV where something is mounted over the file; ENOSYS before 5.6; EPERM of a filter.
+        // openat2(2): EXDEV if something is mounted over the file; ENOSYS before Linux 5.6; EPERM from a
+        // seccomp filter.
         Call::Openat2 { .. } => &[
             Errno::EXDEV,
             Errno::ENOSYS,
@@ -62,14 +67,14 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOMEM,
             Errno::ELOOP,
         ],
-        // close(2): the number is free whatever it says.
+        // close(2): the descriptor is closed even if the call fails.
         Call::Close { .. } => &[Errno::EINTR, Errno::EIO, Errno::EBADF],
-        // read(2), recv(2), pipe(7). A file of /proc is never not ready, and has no peer.
+        // read(2), recv(2), pipe(7). A file of /proc is always ready and has no peer.
         Call::Read { .. } if about == About::File => &[Errno::EINTR, Errno::EIO, Errno::ENOMEM, Errno::ESRCH],
         Call::Read { .. } => {
             &[Errno::EINTR, Errno::EAGAIN, Errno::EIO, Errno::ECONNRESET, Errno::ENOMEM, Errno::EBADF]
         }
-        // write(2), and spec 6.9 for files of /proc.
+        // write(2), and docs/protocol.md#errors-by-call for files of /proc.
         Call::Write { .. } => &[
             Errno::EINTR,
             Errno::EPERM,
@@ -82,7 +87,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ESRCH,
             Errno::ERANGE,
         ],
-        // pwritev2(2): the fallbacks, and what write(2) says.
+        // pwritev2(2): the errnos that lead to a fallback, and those of write(2).
         Call::WriteNowait { .. } => &[
             Errno::EAGAIN,
             Errno::EINTR,
@@ -93,7 +98,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ESPIPE,
             Errno::EIO,
         ],
-        // send(2), unix(7). Of all the pipes only the given one may be no socket.
+        // send(2), unix(7). Only the given init pipe may be something other than a socket.
         Call::Send { .. } if about == About::Own => {
             &[Errno::EINTR, Errno::EAGAIN, Errno::EPIPE, Errno::ECONNRESET, Errno::ENOBUFS, Errno::ENOMEM]
         }
@@ -106,7 +111,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOBUFS,
             Errno::ENOMEM,
         ],
-        // sendmsg(2), unix(7): ETOOMANYREFS beyond the limit of descriptors on their way.
+        // sendmsg(2), unix(7): ETOOMANYREFS if too many descriptors are in flight.
         Call::SendFd { .. } => &[
             Errno::EINTR,
             Errno::EAGAIN,
@@ -144,7 +149,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         // socketpair(2), pipe(2).
         Call::Socketpair => &[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EPERM],
         Call::Pipe2 => &[Errno::EMFILE, Errno::ENFILE],
-        // close_range(2): missing before 5.9, the flag before 5.11.
+        // close_range(2): missing before Linux 5.9; CLOSE_RANGE_CLOEXEC is missing before 5.11.
         Call::CloseRangeCloexec { .. } => &[Errno::ENOSYS, Errno::EINVAL, Errno::EPERM, Errno::ENOMEM],
         // getdents64(2).
         Call::Getdents64 { .. } => &[Errno::ENOENT, Errno::EINVAL, Errno::EBADF],
@@ -178,7 +183,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::E2BIG,
             Errno::ENOMEM,
         ],
-        // clone(2). EBUSY, EOPNOTSUPP and EPERM come with a control group, a filter.
+        // clone(2). A cgroup can cause EBUSY; a seccomp filter can cause EPERM.
         Call::CloneSibling { .. } | Call::Fork { .. } => &[
             Errno::EAGAIN,
             Errno::ENOMEM,
@@ -199,20 +204,20 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ENOMEM,
             Errno::EPERM,
         ],
-        // wait(2). ECHILD is what an ignored SIGCHLD gives.
+        // wait(2). ECHILD is the result if SIGCHLD is ignored.
         Call::Wait4 { .. } => &[Errno::EINTR, Errno::ECHILD, Errno::EINVAL],
         // kill(2).
         Call::Kill { .. } => &[Errno::ESRCH, Errno::EPERM, Errno::EINVAL],
-        // pidfd_open(2): missing before 5.3.
+        // pidfd_open(2): missing before Linux 5.3.
         Call::PidfdOpen { .. } => &[Errno::ENOSYS, Errno::ESRCH, Errno::EMFILE, Errno::ENOMEM, Errno::EPERM],
-        // They cannot fail (getpid(2), gettid(2)).
+        // getpid(2) and gettid(2) cannot fail.
         Call::Getpid | Call::Gettid => &[],
         // prctl(2): EINVAL without CONFIG_CHECKPOINT_RESTORE.
         Call::TidAddress => &[Errno::EINVAL, Errno::ENOSYS, Errno::EPERM],
         Call::SetDumpable { .. } | Call::SetName { .. } | Call::SetPdeathsig { .. } => {
             &[Errno::EINVAL, Errno::EPERM, Errno::ENOSYS]
         }
-        // setns(2), and spec 6.2.
+        // setns(2), and docs/protocol.md#setns.
         Call::Setns { .. } => &[
             Errno::EPERM,
             Errno::EINVAL,
@@ -222,7 +227,8 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::ESRCH,
             Errno::ENOSYS,
         ],
-        // unshare(2), and spec 6.3. EINVAL once is spurious, and tried again.
+        // unshare(2), and docs/protocol.md#unshare-and-clone. A single EINVAL can be spurious; the core
+        // retries it.
         Call::Unshare { .. } => &[
             Errno::EPERM,
             Errno::EINVAL,
@@ -250,8 +256,8 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
     }
 }
 
-/// Whether a call that failed with this errno for once is made again, or in another way, so that nothing is lost: the
-/// start must then end as it does without the fault.
+/// Returns true if the core repeats a call that failed once with this errno, or replaces it by another call.
+/// The start must then end as it does without the fault.
 pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
     match call {
         Call::Close { .. } | Call::Poll { .. } | Call::Wait4 { .. } => errno == Errno::EINTR,
@@ -261,12 +267,13 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
             errno == Errno::EINTR
         }
         Call::Unshare { .. } => errno == Errno::EINVAL,
-        // By openat, then; but below the directory of stage 1, which openat2 has opened, there is no other way.
+        // openat is the fallback. The files below the directory of stage 1, which openat2 has opened, have no
+        // fallback.
         Call::Openat2 { path, .. } => {
             let below = [&b"uid_map"[..], b"gid_map", b"setgroups", b"timens_offsets", b"stat"];
             [Errno::ENOSYS, Errno::EPERM].contains(&errno) && !below.contains(&&path.0[..])
         }
-        // Whatever it says, the read of the message says more.
+        // Errors of this call are ignored: the read of the message reports a better error.
         Call::SocketType { .. } => true,
         Call::TidAddress | Call::SetName { .. } | Call::PidfdOpen { .. } => true,
         Call::MemfdCreate { .. } | Call::Sendfile { .. } => true,
@@ -277,8 +284,8 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
     }
 }
 
-/// Whether it is an errno of a descriptor that is non-blocking: a stage polls and goes on. A launcher's descriptors are
-/// its own, and block.
+/// Returns true if the errno means that a descriptor is non-blocking. A stage then polls and repeats the
+/// call. The launcher made its own descriptors, which block.
 pub(crate) fn is_nonblocking(call: &Call, errno: Errno) -> bool {
     let moves =
         matches!(call, Call::Read { .. } | Call::Send { .. } | Call::SendFd { .. } | Call::ReceiveFd { .. });

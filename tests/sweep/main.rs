@@ -1,12 +1,18 @@
-//! The fault sweep: in every scenario every call fails once with every errno of its class, every read and write is short
-//! once, and every process, the launcher and the mapping tools too, dies by SIGKILL at every call, while it waits in it,
-//! and before its end. And every process is stopped by SIGSTOP at every call and before its end; when nothing moves any
-//! more, SIGTERM comes to our launcher, or SIGKILL to any.
+//! The fault sweep: injects one fault at each place of every scenario, and checks the promises of [`oracle`].
 //!
-//! The fallbacks are forced twice: every call that may be missing fails here in every scenario, and the scenarios
-//! `old_kernel…` lack all of them at once and are swept too.
+//! The faults are:
 //!
-//! `NSEXEC_SWEEP=NAME` sweeps the starts whose name contains NAME.
+//! - every call fails once with every errno of its class;
+//! - every read and every write is short once;
+//! - SIGKILL ends every process, the launcher and the mapping tools included, before each call, while it
+//!   waits in the call, and before its end;
+//! - SIGSTOP stops every process before each call and before its end. When all processes wait, SIGTERM is
+//!   sent to our launcher, or SIGKILL to either launcher.
+//!
+//! Fallbacks are tested in two ways. Every call that an old kernel may lack fails once in every scenario. The
+//! scenarios `old_kernel…` lack all of these calls at once, and are swept too.
+//!
+//! `NSEXEC_SWEEP=NAME` restricts the sweep to the starts whose name contains NAME.
 
 mod errnos;
 mod oracle;
@@ -24,16 +30,16 @@ use nsexec::sys::types::Errno;
 use oracle::Case;
 use scenarios::{Start, Way, on_all_cores};
 
-/// What was tried in one start.
+/// The number of faults injected in one start, by kind, and the promises broken.
 #[derive(Default)]
 struct Tally {
     errnos: usize,
     shorts: usize,
     deaths: usize,
     stops: usize,
-    /// Faults that did not happen: nobody waits in most calls, and a short read of one byte is a whole one.
+    /// Faults that had no effect: most calls never wait, and a short read of one byte is complete.
     idle: usize,
-    /// By promise, call and process: how often, and an example.
+    /// By promise, call and process: the number of failures, and an example.
     broken: BTreeMap<String, (usize, String)>,
 }
 
@@ -54,7 +60,7 @@ impl Tally {
     }
 }
 
-/// What can go wrong at this call.
+/// Returns the faults to inject at this call.
 fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
     let line = &lines[at.line];
     let about = about(lines, at.line, at.who.section == Section::Launcher);
@@ -68,22 +74,23 @@ fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
         _ => {}
     }
     faults.extend([What::Kill, What::KillWaking]);
-    // Stage 0 and its tools look into the files of stage 1, which are not its own any more while it dies.
+    // Stage 0 and its tools open files of stage 1, which belong to root while stage 1 exits.
     if matches!(at.who.section, Section::Stage0 | Section::Stage1 | Section::MappingTool) {
         faults.push(What::KillDying(Section::Stage1));
     }
     faults
 }
 
-/// What can befall a process before this call or, without one, before its end.
+/// Returns the faults to inject before this call or, without a call, before the end of the process.
 fn faults_at(lines: &[Line], at: Place, line: Option<&Line>, way: Way, oldest: bool) -> Vec<What> {
     let mut faults = line.map_or_else(|| vec![What::Kill], |_| faults_of(lines, at));
-    // Each kind of stop in one order: there are as many places as for deaths. runc's launcher hears no signal.
+    // Each kind of stop is tried in one order of processes only, since there are as many stops as deaths.
+    // runc's launcher does not handle SIGTERM.
     faults.push(What::Stop(if oldest && way == Way::Ours { Then::Interrupt } else { Then::KillLauncher }));
     faults
 }
 
-/// The part of a start's name by which `NSEXEC_SWEEP` chooses; all have the empty one.
+/// The filter on start names from `NSEXEC_SWEEP`; the empty default matches every name.
 fn wanted() -> String {
     std::env::var("NSEXEC_SWEEP").unwrap_or_default()
 }
@@ -124,7 +131,7 @@ fn sweep(start: &Start) -> Tally {
     tally
 }
 
-/// Keeps one example of each kind.
+/// Keeps one example of each kind of failure.
 fn note(tally: &mut Tally, case: &Case<'_>, promise: &str, found: &str) {
     let Fault { at: Place { who, .. }, what } = case.fault;
     let call = case.line.map_or("the end", |line| line.call.name());
@@ -168,7 +175,7 @@ fn whatever_fails_the_oracle_holds() {
     assert!(all.broken.is_empty(), "{:#?}", all.broken.keys().collect::<Vec<_>>());
 }
 
-/// A sweep of nothing would hold.
+/// A sweep without any start would succeed.
 #[test]
 fn a_filter_that_chooses_no_start_fails() {
     let sweep = |filter: &str| {
@@ -184,7 +191,7 @@ fn a_filter_that_chooses_no_start_fails() {
     assert!(text.contains("NSEXEC_SWEEP=typo: no start") && text.contains("\n    rootful_ours\n"), "{text}");
 }
 
-/// An oracle that never says no would be none: the same run is right for the fault that happened, and for no other.
+/// Checks that the oracle rejects: it accepts a run for the fault that happened, and for no other fault.
 #[test]
 fn the_oracle_can_say_no() {
     let start = scenarios::starts().into_iter().find(|start| start.name == "rootful_ours").expect("a start");
@@ -202,7 +209,8 @@ fn the_oracle_can_say_no() {
         Case { start: &start, whole: &whole, fault: Fault { at, what }, line: Some(line), ran: &ran }.broken()
     };
     assert_eq!(broken(unshare, limit), []);
-    // The errno, the step, the stage, and a death, are not what the record says; a retry would have changed nothing.
+    // The record contradicts another errno, step or stage, and a death. A retried errno would have changed
+    // nothing.
     assert!(!broken(unshare, refused).is_empty());
     assert!(!broken(clone, limit).is_empty());
     assert!(!broken(setuid, limit).is_empty());

@@ -1,33 +1,37 @@
-//! What must hold after every fault: the law of docs/design.md 10, "Fault sweep, the oracle".
+//! The oracle of the fault sweep: checks what must hold after every fault.
 //!
-//! | promise | not asked for where |
+//! | promise | exceptions |
 //! |---|---|
-//! | the run ends, and nobody waits for ever | |
-//! | whoever was started is dead at the end, or was handed over by a launcher that meant it | |
-//! | our launcher has reaped the stages | it died itself; its own wait was refused, which no kernel does |
-//! | a mapping tool is dead, and stage 0 has reaped it | stage 0 died; its wait was refused: then the machine's init does |
-//! | the first fatal record is of the process that met the fault, and says the step and the errno | the log itself has the fault; SIGKILL leaves no record |
-//! | the first fatal record after the death of stage 1 is about that death, also while it still dies | |
-//! | our launcher names the stage that was killed, and the signal; and its own trouble | another failure came first |
-//! | what fails and is not known to be harmless is fatal | |
-//! | what is retried changes nothing; what befalls the log changes nothing | |
-//! | the pid line is written at most once, and after stage 2 was made | |
-//! | the rules hold | in the launcher's section if it is runc's |
-//! | a stopped process holds nobody up: SIGTERM to our launcher ends the launch, SIGKILL to any launcher ends all | below runc the stopped process itself stays, until somebody continues it |
+//! | the run ends, and no process waits forever | |
+//! | every process is dead at the end, or the launcher handed it over on purpose | |
+//! | our launcher has reaped the stages | the launcher died; its own wait failed, which no kernel does |
+//! | a mapping tool is dead, and stage 0 has reaped it | stage 0 died, or its wait failed: the machine's init reaps the tool |
+//! | the first fatal record is from the process that met the fault, and names the step and the errno | the fault is in the log itself; SIGKILL leaves no record |
+//! | the first fatal record after the death of stage 1 reports that death, also while stage 1 still exits | |
+//! | our launcher names the stage that was killed and the signal, and reports its own errors | another failure came first |
+//! | a failure that is not known to be harmless is fatal | |
+//! | a fault that is retried changes nothing; a fault of the log changes nothing | |
+//! | the pid line is written at most once, and after stage 2 exists | |
+//! | the audit rules hold | in the launcher's section if the launcher is runc's |
+//! | a stopped process blocks no other: SIGTERM to our launcher ends the launch, SIGKILL to any launcher ends all | with runc the stopped process itself stays until it is continued |
 //!
-//! Some things are nobody's to name, and are known:
+//! No process of ours can report the following faults, and the oracle accepts that:
 //!
-//! - A tool's own failure after its exec: it is another program, and stage 0 says which one failed, and how it ended.
-//! - A mount over a file below /proc, where openat2 is missing: README says so.
-//! - What the runtime does: its fork and exec of stage 0, its read of the configuration after the hand-over.
-//! - `ENOENT` of the setgroups file: kernels before 3.19 have none, and let the map be written.
-//! - The search for a command: whether a refused candidate is there is a question to which every error says no.
-//! - Stage 2 between the word to go and its exec: whoever waits for the command sees how it ended.
-//! - `ECONNRESET` of the word to go: the launcher is gone, and there is nobody to tell.
-//! - The launcher's own reads of the log: it cannot know any more when the command is executed.
+//! - A tool's own failure after its exec: the tool is another program. Stage 0 reports which tool failed, and
+//!   its status.
+//! - A mount over a file below /proc, where openat2 is missing (README).
+//! - The runtime's own calls: its fork and exec of stage 0, and its read of the configuration after the
+//!   hand-over.
+//! - `ENOENT` for the setgroups file: kernels before 3.19 lack it, and allow the map to be written.
+//! - The search for a command: any error means that the candidate does not exist.
+//! - Stage 2 between the permission to run and its exec: the caller sees the command's status.
+//! - `ECONNRESET` where stage 2 waits for that permission: the launcher is dead, and no process reads a
+//!   report.
+//! - The launcher's own reads of the log: it cannot report a failure after the command has been executed.
 //!
-//! What runc itself leaves: it waits for stage 1 and stage 0 if it has the pid line, and else for the one process that it
-//! knows, and then exits. The others are zombies until the machine's init reaps them; they must be dead all the same.
+//! runc itself waits for stage 1 and stage 0 if it has the pid line, and otherwise for the only process that
+//! it knows, and then exits. The other processes are zombies until the machine's init reaps them; they must
+//! be dead as well.
 
 use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::{LaunchError, Record};
@@ -42,24 +46,24 @@ use nsexec_audit::sim::{End, Fault, ProcessReport, Reaper, Report, Section, Then
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
 use super::scenarios::{Ran, Start, Way};
 
-/// A run with a fault, and the same without.
+/// A run with a fault, and the same run without it.
 pub(crate) struct Case<'a> {
     pub(crate) start: &'a Start,
     pub(crate) whole: &'a Ran,
     pub(crate) fault: Fault,
-    /// The line that the fault befalls, as it is without it; `None` at the end of a process.
+    /// The call at which the fault is injected, as it is without the fault; `None` at the end of a process.
     pub(crate) line: Option<&'a Line>,
     pub(crate) ran: &'a Ran,
 }
 
-/// What is broken: a short name for the promise, and what was found.
+/// A broken promise: its short name, and what was found.
 pub(crate) type Broken = (&'static str, String);
 
 impl Case<'_> {
-    /// Every promise that does not hold.
+    /// Returns every promise that does not hold.
     pub(crate) fn broken(&self) -> Vec<Broken> {
         if let What::Stop(then) = self.fault.what {
-            // The command is stopped, after the launch: that is between it and its caller.
+            // The stopped process is the command, after the launch. Its caller handles that.
             if self.at().section == Section::Stage2 && self.in_the_command() {
                 return Vec::new();
             }
@@ -94,7 +98,7 @@ impl Case<'_> {
         matches!(self.fault.what, What::Kill | What::KillWaking | What::KillDying(_))
     }
 
-    /// The process that the fault befalls. A kill may be placed at a call of another one.
+    /// The process that the fault hits. A kill may be triggered at a call of another process.
     fn victim(&self) -> Section {
         match self.fault.what {
             What::KillDying(victim) => victim,
@@ -106,8 +110,8 @@ impl Case<'_> {
         self.is_kill() && self.victim() == Section::Launcher
     }
 
-    /// The launcher waits in its send: the simulated buffer is smaller than any that Linux allows, and than the piece that is
-    /// sent at once.
+    /// Returns true if the launcher waits in its send. The simulated buffer is smaller than any buffer on
+    /// Linux, and smaller than the data sent at once.
     fn sends_into_no_such_buffer(&self) -> bool {
         self.start.name.starts_with("small_buffers")
             && self
@@ -116,11 +120,11 @@ impl Case<'_> {
                 .any(|(who, call)| who.section == Section::Launcher && matches!(call, Call::Send { .. }))
     }
 
-    /// Stops whose process a dead launcher cannot end, none of them longer than one call:
+    /// Returns true if a dead launcher cannot end the stopped process. Each of these periods lasts one call:
     ///
-    /// - before the first call of stage 0, which asks for the signal at the launcher's death;
-    /// - between a change of ids, which clears that signal, and the call that asks for it again;
-    /// - when stage 2 has cleared it for good, and is the command but for the exec.
+    /// - before the first call of stage 0, which requests the parent-death signal;
+    /// - between a change of ids, which clears that signal, and the call that requests it again;
+    /// - after stage 2 has cleared the signal for good, and before its exec of the command.
     fn is_out_of_the_launchers_reach(&self) -> bool {
         let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
         let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
@@ -130,7 +134,7 @@ impl Case<'_> {
             || self.at().section == Section::Stage2 && before.iter().any(cleared)
     }
 
-    /// The fault is in the command that stage 2 has executed.
+    /// Returns true if the fault is in the command that stage 2 has executed.
     fn in_the_command(&self) -> bool {
         let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
         let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
@@ -147,7 +151,8 @@ impl Case<'_> {
         }
     }
 
-    /// What must hold after a process was stopped: everything ends, with the cause that the person gave.
+    /// Checks what must hold after a process was stopped: all processes end, and the launcher names the
+    /// signal that it received.
     fn after_a_stop(&self, then: Then) -> Vec<Broken> {
         let checks = [
             self.ends(),
@@ -160,7 +165,8 @@ impl Case<'_> {
     }
 
     fn nobody_is_left_after(&self, then: Then) -> Option<Broken> {
-        // Nothing in the drop-in can end a stopped stage. It holds nothing but itself, and ends when it is continued.
+        // In the drop-in no process can end a stopped stage. The stage blocks no other process, and ends when
+        // it is continued.
         let excused = |process: &ProcessReport| {
             let excused = self.start.way != Way::Ours || self.is_out_of_the_launchers_reach();
             excused && then == Then::KillLauncher && process.who == self.at() && process.end == End::Stopped
@@ -172,8 +178,8 @@ impl Case<'_> {
         Some(("nobody is left after a stop", format!("{} lives: {:?} ({then:?})", left.who, left.end)))
     }
 
-    /// SIGTERM ends a launch that a stop holds up, and the launcher names it. One that has failed already names its cause,
-    /// and one whose command has run has nothing to name.
+    /// SIGTERM ends a launch in which a process is stopped, and the launcher reports the signal. A launch
+    /// that has already failed reports its own cause. After the command has run there is nothing to report.
     fn interrupt_is_told(&self, then: Then) -> Option<Broken> {
         if then != Then::Interrupt {
             return None;
@@ -194,7 +200,7 @@ impl Case<'_> {
         Some(("nobody is left", format!("{} lives: {:?}", left.who, left.end)))
     }
 
-    /// Stage 2 is the init or the command only by a word of the launcher, which comes after everything else.
+    /// Stage 2 becomes the init or the command only after the launcher's permission, which is the last step.
     fn nothing_is_handed_over_unhanded(&self) -> Option<Broken> {
         let init = self.report().find(Section::Stage2)?;
         let executed = init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn);
@@ -241,7 +247,7 @@ impl Case<'_> {
             .then(|| ("one pid line", format!("{lines} of them, stage 2: {there}")))
     }
 
-    /// What is retried, and what befalls the log, changes nothing.
+    /// A fault that is retried, and a fault of the log, change nothing.
     fn tolerated(&self) -> Option<Broken> {
         let line = self.line?;
         let retried = match self.fault.what {
@@ -266,13 +272,14 @@ impl Case<'_> {
         Some((name, self.first_fatal().map_or_else(String::new, |record| record.to_string())))
     }
 
-    /// Something is mounted over the file, and the kernel is one that cannot say so.
+    /// Something is mounted over the file, and the kernel lacks openat2 and cannot report it.
     fn mount_is_not_seen(&self) -> bool {
         let covered = |line: &Line| line.reply == Reply::Errno(Errno::EXDEV);
         self.line.is_some_and(covered) && matches!(self.fault.what, What::Errno(Errno::ENOSYS | Errno::EPERM))
     }
 
-    /// A stage's write to the log pipe or to standard error, or its poll of it; the launcher's read of the log.
+    /// Returns true for a stage's write to the log pipe or to standard error, its poll of the log pipe, and
+    /// the launcher's read of the log.
     fn is_of_log(&self, line: &Line) -> bool {
         let log = log_pipe(self.start, &self.whole.report);
         match &line.call {
@@ -286,14 +293,14 @@ impl Case<'_> {
         }
     }
 
-    /// Every process ended as it does without the fault. A log that could not be read whole, and the tools' own deaths
-    /// after they have done their part, are seen by nobody.
+    /// Returns true if every process ended as it does without the fault. A log that was read in part does not
+    /// count, nor the death of a tool after it has finished.
     fn ended_the_same(&self) -> bool {
         ends(&self.whole.report) == ends(self.report())
     }
 
-    /// The first record that says more than that the launcher is gone, which a stage may notice before another stage has
-    /// written why.
+    /// Returns the first fatal record, except for a record that only reports the launcher's death. A stage
+    /// may notice that death before another stage has written the cause.
     fn first_fatal(&self) -> Option<Record> {
         let records = fatal_records(self.start, self.report());
         let other = |record: &&Record| record.code.as_deref() != Some("launcher-gone");
@@ -304,7 +311,7 @@ impl Case<'_> {
         if self.ended_the_same() || self.launcher_died() {
             return None;
         }
-        // It failed anyway, and says so as it would have.
+        // The run fails without the fault too, and reports the same error.
         let first = self.first_fatal();
         let before = fatal_records(self.start, &self.whole.report).into_iter().next();
         if before.is_some()
@@ -325,7 +332,7 @@ impl Case<'_> {
         }
     }
 
-    /// A start that goes on as if nothing had been may do so: what is not known to be harmless is fatal.
+    /// A start may go on unchanged only after a fault that is known to be harmless.
     fn nothing_is_passed_over(&self) -> Option<Broken> {
         let line = self.line?;
         let not_ours = self.at().section == Section::Launcher && self.start.way != Way::Ours;
@@ -339,7 +346,7 @@ impl Case<'_> {
                     || is_nonblocking(&line.call, errno)
                     || self.is_harmless(line, errno)
             }
-            // What copies goes on; and a write that is refused anyway takes nothing.
+            // A copy loop continues after a short read or write. A write that fails anyway writes nothing.
             _ => {
                 matches!(line.call, Call::Read { .. } | Call::Send { .. } | Call::Sendfile { .. })
                     || matches!(&line.call, Call::Write { data, .. } if data.0.starts_with(b"\x7fELF"))
@@ -349,36 +356,36 @@ impl Case<'_> {
         (!harmless).then(|| ("nothing is passed over", line.to_string()))
     }
 
-    /// Whether the core may go on after it.
+    /// Returns true if the core may continue after this error.
     fn is_harmless(&self, line: &Line, errno: Errno) -> bool {
         let section = self.at().section;
         match &line.call {
-            // A question to which every error says no, and then a copy is made; in another directory, if need be.
+            // Any error means "not sealed", and a copy is made, in another directory if necessary.
             Call::GetSeals { .. } => true,
             Call::Openat { path, .. } if self.start.policy.dialect.cloned_binary && path.0 == b"/tmp" => true,
-            // The number is free whatever it says; and only a wrong argument makes these fail.
+            // The descriptor is closed even if close fails. The other two fail for a wrong argument only.
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
-            // There is another way, or another pass.
+            // The core has a fallback, or tries again in a later pass.
             Call::CloseRangeCloexec { .. } | Call::Setns { .. } => errno == Errno::EPERM,
             Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {
                 errno == Errno::EPERM && self.whole.report.find(Section::MappingTool).is_some()
             }
-            // The search goes on, as it does without the fault.
+            // The search for the command continues, as it does without the fault.
             Call::Execve { .. } => {
                 matches!(line.reply, Reply::Errno(_))
                     && [Errno::ENOENT, Errno::ENOTDIR, Errno::EACCES].contains(&errno)
             }
-            // Then the call that follows waits alone.
+            // The call that follows blocks instead.
             Call::Poll { .. } => true,
-            // The hang-up of the init pipe tells of the launcher's death too. What the command keeps is fatal, and then the
-            // start does not end the same.
+            // The hang-up of the init pipe also reports the launcher's death. A failure to clear the signal
+            // for the command is fatal, and then the start does not end the same.
             Call::SetPdeathsig { signal } => *signal != Signal::NONE,
-            // It is in a record alone.
+            // Only a log record needs the result.
             Call::SchedGetaffinity => true,
             Call::DropGroups => {
                 errno == Errno::EPERM && self.start.policy.setgroups == Setgroups::DropIfAllowed
             }
-            // The scenario's own wait for its command, which is made in several ways.
+            // The scenario's own wait for its command. It tries several kinds of wait.
             Call::Wait4 { .. } => section == Section::Launcher && self.is_after_the_word_to_go(),
             _ => false,
         }
@@ -390,14 +397,14 @@ impl Case<'_> {
         before.any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == b"G"))
     }
 
-    /// The fault is in a program that a process of ours has executed.
+    /// Returns true if the fault is in another program that the process has executed.
     fn in_another_program(&self) -> bool {
         let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
         let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
         self.at().section == Section::MappingTool && before.iter().any(|line| line.reply == Reply::NoReturn)
     }
 
-    /// One of those that are nobody's to name.
+    /// Returns true for a fault that no process of ours can report (see the list above).
     fn is_nobodys(&self) -> bool {
         let Some(line) = self.line else { return false };
         let errno = match self.fault.what {
@@ -408,21 +415,21 @@ impl Case<'_> {
         match (&line.call, self.at().section) {
             _ if self.is_kill() => false,
             (Call::Execve { .. }, Section::Stage0) => runtime,
-            // What stage 2 reads before, in 1.0, is its own.
+            // In 1.0 stage 2 also reads earlier. That read is its own, and it reports a failure.
             (Call::Read { fd, .. }, Section::Stage2) if *fd == STAGE_INIT && self.is_after_finish() => {
                 runtime || errno == Some(Errno::ECONNRESET)
             }
             (Call::Openat { path, .. } | Call::Openat2 { path, .. }, _) => {
                 path.0 == b"setgroups" && errno == Some(Errno::ENOENT)
             }
-            // But not of a copy of the program.
+            // The link count of the launcher's own program is different: a failure there is reported.
             (Call::LinkCount { path }, _) => !path.0.starts_with(b"/proc/self/"),
             (_, Section::Launcher) => self.is_of_log(line),
             _ => false,
         }
     }
 
-    /// The process has said that it has finished.
+    /// Returns true if the process has sent its message of completion.
     fn is_after_finish(&self) -> bool {
         let process = self.whole.report.processes.iter().find(|process| process.who == self.at());
         let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
@@ -430,18 +437,18 @@ impl Case<'_> {
         before.iter().any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == finished))
     }
 
-    /// Only ours can say something.
+    /// Checks that our launcher reports its own error. runc's model reports nothing.
     fn launcher_names_its_trouble(&self) -> Option<Broken> {
         let What::Errno(errno) = self.fault.what else { return None };
         if self.start.way != Way::Ours {
             return None;
         }
         let told = self.told();
-        // A dead peer: there is no more to say than that it is dead.
+        // For a dead peer the launcher reports only the death.
         let dead_peer = [Errno::ECONNRESET, Errno::EPIPE].contains(&errno);
-        // Its own command, after the start.
+        // The error is in the command, after the start.
         let after = self.ran.told.is_none() && started(self.report());
-        // Any error of this question means that the file has no seals.
+        // Any error of this query means that the file has no seals.
         let asked = matches!(self.line, Some(Line { call: Call::GetSeals { .. }, .. }));
         let unsealed = asked && told.contains("sealed copy of itself");
         let named = told.contains(&errno.to_string()) || dead_peer || after || unsealed;
@@ -452,7 +459,8 @@ impl Case<'_> {
         self.ran.told.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
     }
 
-    /// A stage that noticed the death of stage 1 reports that, whatever else a dying process made the kernel refuse.
+    /// A stage that notices the death of stage 1 reports that death, whatever else the kernel refused because
+    /// of it.
     fn death_is_the_cause(&self, first: Option<&Record>) -> Option<Broken> {
         let text = &first?.text;
         let named = text.contains("failed to sync with ") || text.starts_with("stage-1 (");
@@ -466,9 +474,9 @@ impl Case<'_> {
         let told = self.told();
         let named = match self.victim() {
             Section::Stage0 => told.contains("stage-0 (pid ") && told.contains("was killed by SIGKILL"),
-            // If stage 2 is a stranger too, it is not the pid that tells which one it was.
+            // If stage 2 is unknown as well, the launcher cannot name the stage by its pid alone.
             Section::Stage1 => told.contains("stage-1") && told.contains("was killed by SIGKILL"),
-            // Once it has the word to go, its status is the command's.
+            // After the permission to run, the status of stage 2 is the status of the command.
             Section::Stage2 if self.ran.told.is_none() => self
                 .report()
                 .find(Section::Launcher)
@@ -490,7 +498,7 @@ impl Case<'_> {
             Section::Stage1 => 1,
             _ => 2,
         };
-        // Before stage 0 is one, nobody is.
+        // Before the process is stage 0, its records have no stage number.
         let by = record.stage == Some(stage) || record.stage.is_none() && stage == 0;
         if self.in_another_program() {
             let named = by && record.text.contains("id map on ") || record.text.contains("said success, but");
@@ -522,7 +530,7 @@ fn ended(ran: &Ran, section: Section) -> End {
     ran.report.find(section).map_or(End::Running, |process| process.end.clone())
 }
 
-/// An init was handed over, or a command was executed.
+/// Returns true if an init was handed over, or a command was executed.
 fn started(report: &Report) -> bool {
     report.find(Section::Stage2).is_some_and(|init| {
         init.end == End::HandedOver || init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn)
@@ -540,12 +548,12 @@ fn ends(report: &Report) -> Vec<(Who, End)> {
     ends
 }
 
-/// In the keys of every dialect.
+/// Recognises the pid line by the keys of every dialect.
 fn is_pid_line(data: &[u8]) -> bool {
     data.starts_with(b"{\"stage1_pid\"") || data.starts_with(b"{\"pid\"")
 }
 
-/// What a process has sent, and how much of it went.
+/// Returns what a process has sent, and how many bytes of it the kernel accepted.
 fn sends(process: &ProcessReport) -> impl Iterator<Item = (usize, &[u8])> {
     process.transcript.lines.iter().filter_map(|line| match (&line.call, &line.reply) {
         (Call::Send { data, .. } | Call::Write { data, .. }, Reply::Count(count)) => {
@@ -555,7 +563,7 @@ fn sends(process: &ProcessReport) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// The two ends of the log pipe. runc's model is given them: the launcher's second pair.
+/// Returns the read end and the write end of the log pipe. runc's model receives them from the scenario.
 fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
     if start.way != Way::Ours {
         return has_log_pipe(start).then_some((Fd(5), Fd(6)));
@@ -567,11 +575,11 @@ fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
 }
 
 fn has_log_pipe(start: &Start) -> bool {
-    // Ours has one in every dialect.
+    // Our launcher has a log pipe in every dialect.
     start.way == Way::Ours || start.policy.dialect.environment != EnvironmentForm::InitOnly
 }
 
-/// The texts on standard error, each with the stage that wrote it.
+/// Returns the texts on standard error as records, each with the stage that wrote it.
 fn fatal_texts(report: &Report) -> Vec<Record> {
     let stages =
         [(Section::Stage0, 0), (Section::MappingTool, 0), (Section::Stage1, 1), (Section::Stage2, 2)];
@@ -591,7 +599,7 @@ fn fatal_texts(report: &Report) -> Vec<Record> {
     String::from_utf8_lossy(&report.stderr).lines().filter_map(of).collect()
 }
 
-/// The fatal records in the order in which they were written, as the launcher read them.
+/// Returns the fatal records in the order of their writing, as the launcher read them.
 fn fatal_records(start: &Start, report: &Report) -> Vec<Record> {
     if !has_log_pipe(start) {
         return fatal_texts(report);

@@ -1,31 +1,32 @@
-//! How a fatal record names a step: by call, a word of runc's texts (spec 4.1) or of ours.
+//! The texts by which a fatal record names the step that failed: runc's own (docs/protocol.md#failures) or
+//! ours.
 
 use nsexec::sys::types::Errno;
 use nsexec_audit::record::Call;
 use nsexec_audit::sim::What;
 
-/// What begins the text of every step on the way to a copy of the program.
+/// How the text of every step of the program's copy to a sealed file begins.
 const CLONED: &str = "could not ensure we are a cloned binary";
 
-/// Words of which one must stand in the record of a call that failed.
+/// Returns texts, one of which must be in the record of a call that failed.
 pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match call {
         Call::Openat2 { path, .. } if path.0 == b"self/fd" => fixed(&["descriptors"]),
-        // On the way to any file below it.
+        // /proc is opened before any file below it.
         Call::Openat { path, .. } if path.0 == b"/proc" => fixed(&["/proc/", "descriptors"]),
         Call::Openat { path, .. } | Call::Openat2 { path, .. } => {
             let path = String::from_utf8_lossy(&path.0).into_owned();
             let mut words = match path.as_str() {
                 "self/fd" => vec!["descriptors".to_owned()],
                 "/proc/self/ns/mnt" => vec!["failed to get current mount namespace".to_owned()],
-                // One text for all steps of the copy.
+                // All steps of the copy have the same text.
                 path if path.starts_with("/tmp/") || path.starts_with("/proc/self/fd/") => {
                     vec![CLONED.to_owned()]
                 }
                 path => vec![path.to_owned()],
             };
-            // A map that is refused is tried with the tool.
+            // If the kernel refuses our own write of a map, stage 0 tries the mapping tool.
             if what == What::Errno(Errno::EPERM) && path.ends_with("_map") {
                 words.push("mapping tool".into());
                 words.extend(["newuid", "newgid"].map(String::from));
@@ -97,22 +98,22 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
     }
 }
 
-/// Texts of which one must stand there for the kernel's answer.
+/// Returns texts, one of which must be in the record to report the errno.
 pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
     let mut texts = vec![errno.to_string()];
     match (call, errno) {
-        // The end of a dead peer, however it shows.
+        // The peer's death, which the core reports as an early end of the file or as the errno.
         (Call::Read { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
         (Call::ReceiveFd { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
         (Call::Openat2 { .. }, Errno::EXDEV) => texts.push("is a mount point".into()),
-        // Of a number that is kept for a mount source.
+        // For a descriptor number that is reserved for a mount source.
         (Call::Fstatfs { .. }, Errno::EBADF) => texts.push("no open descriptor".into()),
         (Call::Send { .. } | Call::SendFd { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
-        // No such link: whatever lies at /proc is no procfs that we are in.
+        // The link /proc/self does not exist: /proc is not a procfs of our pid namespace.
         (Call::Readlink { .. }, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {
             texts.push("there is no /proc/self".into());
         }
-        // Then the tool is tried, and what it says counts.
+        // Stage 0 then tries the mapping tool, whose failure is reported instead.
         (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => {
             texts.extend(["mapping tool", "map"].map(String::from))
         }

@@ -21,7 +21,7 @@ type (
 	process   = libcontainer.Process
 )
 
-// The Go half of `runc init`, as runc 1.1 has it in its main package.
+// The Go half of `runc init`, as in the main package of runc 1.1.
 func init() {
 	if len(os.Args) < 2 || os.Args[1] != "init" {
 		return
@@ -44,7 +44,7 @@ func init() {
 	if err == nil {
 		err = factory.StartInitialization()
 	}
-	// The parent has the error through the init pipe.
+	// The parent receives the error through the init pipe.
 	if err != nil {
 		os.Exit(1)
 	}

@@ -6,7 +6,7 @@ package main
 import (
 	"os"
 
-	// Without it no container may have rules for devices.
+	// Without this import a container with device rules fails.
 	_ "github.com/opencontainers/cgroups/devices"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -25,7 +25,7 @@ func init() {
 	}
 }
 
-// It finds newuidmap and newgidmap itself.
+// This version finds newuidmap and newgidmap itself.
 func newContainer(root, id string, config *configs.Config) (container, error) {
 	return libcontainer.Create(root, id, config)
 }

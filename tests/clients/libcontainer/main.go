@@ -1,11 +1,12 @@
-// A client of libcontainer that does what it is told, line by line, and holds one container.
+// A client of libcontainer that executes commands line by line, and holds one container.
 //
-// Who this is: what a Go runtime is. Started by tests/clients as root or as an ordinary user; `argv[1] == "init"` is the
-// same binary as `runc init`, in which nsexec has run before any Go code. Which nsexec that is, the build decides: the
-// tag nsexec_ours takes bindings/go, no tag takes runc's own C. It writes below its state directory, into the cgroups that
-// the specification names, and where the specification mounts.
+// Runs as a Go runtime does. tests/clients starts it as root or as an ordinary user; `argv[1] == "init"`
+// makes it `runc init`, in which nsexec has run before any Go code. The build selects the nsexec: bindings/go
+// with the tag nsexec_ours, runc's own C without a tag. It writes below its state directory, into the cgroups
+// of the specification, and to the mount points of the specification.
 //
-// One JSON object a line on standard input; one a line on standard output answers it. Errors are answers too.
+// It reads one JSON object per line from standard input, and answers each with one line on standard output.
+// Errors are answers too.
 package main
 
 import (
@@ -21,17 +22,17 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// A command. Which fields count depends on Do.
+// A command. Do selects the fields that are used.
 type command struct {
 	Do string
 
 	// create
 	Root, ID, Log string
 	Spec          *specs.Spec
-	// create and exec: the process, and the files that are its standard descriptors.
+	// create and exec: the process, and the files for its standard descriptors.
 	Process               *specs.Process
 	Stdin, Stdout, Stderr string
-	// How many descriptors more the process gets, as with runc's --preserve-fds.
+	// The number of further descriptors for the process, as with runc's --preserve-fds.
 	Extra int
 	// wait and signal
 	Pid    int
@@ -45,7 +46,7 @@ type answer struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// What is held between commands.
+// The state between commands.
 type client struct {
 	container container
 	started   map[int]*process
@@ -95,7 +96,7 @@ func (c *client) do(told *command, reply *answer) error {
 	return fmt.Errorf("no command: %q", told.Do)
 }
 
-// A container whose init waits, as after `runc create`.
+// Creates a container whose init waits, as after `runc create`.
 func (c *client) create(told *command, reply *answer) error {
 	log, err := os.OpenFile(told.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -182,7 +183,7 @@ func (c *client) wait(pid int, reply *answer) error {
 	if state == nil {
 		return err
 	}
-	// A status other than 0 is an error to libcontainer; to us it is the answer.
+	// libcontainer returns a status other than 0 as an error; here it is the answer.
 	reply.Status = state.String()
 	return nil
 }

@@ -3,5 +3,5 @@
 
 package main
 
-// No C of runc's; nsexec from libnsexec.a.
+// nsexec from libnsexec.a, without runc's C.
 import _ "github.com/nsexec/nsexec/bindings/go"

@@ -1,5 +1,5 @@
-//! A stage 0 without std: what a runtime that links the core alone gets. If it links, then the core needs nothing but
-//! the libc; an allocation anywhere in it would be an undefined symbol here.
+//! A stage 0 without std, as in a runtime that links only the core. If this program links, the core needs
+//! only libc. An allocation anywhere in the core would be an undefined symbol here.
 #![no_std]
 #![no_main]
 
