@@ -19,7 +19,7 @@ use nsexec::launch::without_sigxfsz;
 #[cfg(not(test))]
 // SAFETY: nothing else in this program has the name `main`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn main(
+pub(crate) unsafe extern "C" fn main(
     argc: core::ffi::c_int,
     argv: *const *const core::ffi::c_char,
 ) -> core::ffi::c_int {
