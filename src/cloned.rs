@@ -25,7 +25,7 @@ use core::fmt::{self, Write};
 
 use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
-use crate::error::{Cloning, Doing, Error, Refusal};
+use crate::error::{CopyStep, Doing, Error, Refusal};
 use crate::json::Line;
 use crate::namespace::join::PATH_MAX;
 use crate::sys::Sys;
@@ -77,7 +77,7 @@ enum Verdict {
     Cloned,
     NotCloned,
     /// Seals are not conclusive. The file is a copy if it is on a read-only mount or has no directory entry.
-    AskFile,
+    CheckFile,
 }
 
 /// Judges a file by its seals. `marked`: the environment has the mark of a copy.
@@ -85,7 +85,7 @@ fn verdict(seals: SysResult<Seals>, marked: bool) -> Verdict {
     match seals {
         Ok(Seals::CONTENT) => Verdict::Cloned,
         // tmpfs reports F_SEAL_SEAL for every file, also for a copy without a directory entry.
-        Ok(Seals::SEAL) | Err(_) if marked => Verdict::AskFile,
+        Ok(Seals::SEAL) | Err(_) if marked => Verdict::CheckFile,
         _ => Verdict::NotCloned,
     }
 }
@@ -112,7 +112,7 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
             // Users search for this text of runc. A failure of the write cannot be reported anywhere.
             let _ = sys.write(Fd::STDERR, b"you have no read access to runc binary file\n");
         }
-        os(Cloning::OpenExe, errno)
+        os(CopyStep::OpenExe, errno)
     })?;
     if is_copy(sys, exe, SELF_EXE, own.mark.is_some())? {
         // The descriptor is close-on-exec and not the end of a pipe: an error of the close has no
@@ -147,7 +147,7 @@ pub fn ensure_for_launch<S: Sys>(
     room: Room<'_>,
 ) -> Result<(), Error<'static>> {
     let exe =
-        sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly).map_err(|errno| os(Cloning::OpenExe, errno))?;
+        sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly).map_err(|errno| os(CopyStep::OpenExe, errno))?;
     match is_launchers_copy(sys, exe, own.mark.is_some()) {
         Ok(false) => {}
         known => {
@@ -184,8 +184,8 @@ fn is_launchers_copy<S: Sys>(sys: &mut S, exe: Fd, marked: bool) -> Result<bool,
     match verdict(sys.get_seals(exe), marked) {
         Verdict::Cloned => Ok(true),
         Verdict::NotCloned => Ok(false),
-        Verdict::AskFile => {
-            sys.link_count(SELF_EXE).map(|links| links == 0).map_err(|errno| os(Cloning::Look, errno))
+        Verdict::CheckFile => {
+            sys.link_count(SELF_EXE).map(|links| links == 0).map_err(|errno| os(CopyStep::Look, errno))
         }
     }
 }
@@ -230,12 +230,13 @@ fn become_copy<S: Sys>(
 ) -> Result<(), Error<'static>> {
     let Room { argv, envp, argv_slots, envp_slots, buffer } = room;
     let strings = strings(sys, own, form, (argv, argv_slots), (envp, envp_slots));
-    let copied = strings.and_then(|strings| Ok((strings, filled(sys, exe, form, own.state_dir, buffer)?)));
+    let copied =
+        strings.and_then(|strings| Ok((strings, create_filled_copy(sys, exe, form, own.state_dir, buffer)?)));
     let _ = sys.close(exe);
     let ((argv, envp), (copy, kind)) = copied?;
     let copy = protect(sys, copy, kind).map_err(|error| close_after(sys, copy, error))?;
     let errno = execute(sys, copy, &argv, &envp);
-    Err(close_after(sys, copy, os(Cloning::Exec, errno)))
+    Err(close_after(sys, copy, os(CopyStep::Exec, errno)))
 }
 
 /// A buffer for strings, and the slots for pointers to them.
@@ -249,14 +250,14 @@ fn strings<'r, S: Sys>(
     argv: Strings<'r>,
     envp: Strings<'r>,
 ) -> Result<(ExecArgs<'r>, ExecArgs<'r>), Error<'static>> {
-    let mark = next_mark(own.mark).ok_or(Error::Refused(Refusal::CopyUnknown))?;
+    let mark = next_mark(own.mark).ok_or(Error::Refused(Refusal::CopyNotRecognised))?;
     let argv = ExecArgs::build(arguments(sys, argv.0)?, argv.1);
     let envp = environment(own.environ, form, mark, envp.0).and_then(|text| ExecArgs::build(text, envp.1));
     argv.zip(envp).ok_or(TOO_LARGE)
 }
 
 /// Creates a new file with the bytes of `exe`.
-fn filled<S: Sys>(
+fn create_filled_copy<S: Sys>(
     sys: &mut S,
     exe: Fd,
     form: Form<'_>,
@@ -276,7 +277,7 @@ fn close_after<S: Sys>(sys: &mut S, copy: Fd, error: Error<'static>) -> Error<'s
 
 const TOO_LARGE: Error<'static> = Error::Refused(Refusal::OwnArguments);
 
-const fn os(step: Cloning, errno: Errno) -> Error<'static> {
+const fn os(step: CopyStep, errno: Errno) -> Error<'static> {
     Error::Os { doing: Doing::EnsureCloned(step), errno }
 }
 
@@ -286,21 +287,21 @@ fn is_copy<S: Sys>(sys: &mut S, file: Fd, path: &CStr, marked: bool) -> Result<b
     match verdict(sys.get_seals(file), marked) {
         Verdict::Cloned => Ok(true),
         Verdict::NotCloned => Ok(false),
-        Verdict::AskFile => is_out_of_reach(sys, path),
+        Verdict::CheckFile => is_unwritable(sys, path),
     }
 }
 
 /// Returns whether no process can write to the file at `path`: its mount is read-only, or it has no directory
 /// entry.
-fn is_out_of_reach<S: Sys>(sys: &mut S, path: &CStr) -> Result<bool, Error<'static>> {
-    let failed = |errno| os(Cloning::Look, errno);
+fn is_unwritable<S: Sys>(sys: &mut S, path: &CStr) -> Result<bool, Error<'static>> {
+    let failed = |errno| os(CopyStep::Look, errno);
     Ok(sys.is_read_only(path).map_err(failed)? || sys.link_count(path).map_err(failed)? == 0)
 }
 
 /// Reads our arguments, each with its NUL, from /proc/self/cmdline: an ELF constructor receives them only
 /// with glibc.
 fn arguments<'a, S: Sys>(sys: &mut S, memory: &'a mut [u8]) -> Result<&'a [u8], Error<'static>> {
-    let failed = |errno| os(Cloning::ReadArguments, errno);
+    let failed = |errno| os(CopyStep::ReadArguments, errno);
     let fd = sys.openat(Fd::CWD, c"/proc/self/cmdline", OpenFlags::ReadOnly).map_err(failed)?;
     let got = crate::pipe::read_full(sys, fd, memory);
     let _ = sys.close(fd);
@@ -373,7 +374,7 @@ fn create_named<S: Sys>(sys: &mut S, dir: &[u8], buffer: &mut [u8]) -> Result<Fd
         })?;
         match sys.openat(Fd::CWD, path, OpenFlags::New) {
             Ok(fd) => {
-                sys.unlink(path).map_err(|errno| os(Cloning::Unlink, errno))?;
+                sys.unlink(path).map_err(|errno| os(CopyStep::Unlink, errno))?;
                 return Ok(fd);
             }
             // The name is in use: try another.
@@ -384,7 +385,7 @@ fn create_named<S: Sys>(sys: &mut S, dir: &[u8], buffer: &mut [u8]) -> Result<Fd
             }
         }
     }
-    Err(os(Cloning::Create, errno))
+    Err(os(CopyStep::Create, errno))
 }
 
 /// Writes a text and its NUL to `buffer`.
@@ -397,7 +398,7 @@ fn text(
     let len = line.len();
     let text = buffer.get(..len).filter(|_| whole.is_ok());
     text.and_then(|text| CStr::from_bytes_until_nul(text).ok())
-        .ok_or(os(Cloning::Create, Errno::ENAMETOOLONG))
+        .ok_or(os(CopyStep::Create, Errno::ENAMETOOLONG))
 }
 
 /// Calls [`copy_all`] so that a file size limit (RLIMIT_FSIZE) is an error. Without a handler its signal
@@ -434,14 +435,14 @@ fn copy_all<S: Sys>(sys: &mut S, to: Fd, from: Fd, buffer: &mut [u8]) -> Result<
             Ok(0) => return Ok(()),
             Ok(got) => got,
             Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(os(Cloning::Copy, errno)),
+            Err(errno) => return Err(os(CopyStep::Copy, errno)),
         };
         let mut rest = buffer.get(..got).unwrap_or_default();
         while !rest.is_empty() {
             match sys.write(to, rest) {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(os(Cloning::Copy, errno)),
+                Err(errno) => return Err(os(CopyStep::Copy, errno)),
             }
         }
     }
@@ -463,14 +464,14 @@ fn seal<S: Sys>(sys: &mut S, copy: Fd) -> SysResult<()> {
 /// Protects the copy against changes and checks that it will be recognised. Returns the descriptor to
 /// execute.
 fn protect<S: Sys>(sys: &mut S, copy: Fd, kind: Kind) -> Result<Fd, Error<'static>> {
-    let failed = |errno| os(Cloning::Seal, errno);
+    let failed = |errno| os(CopyStep::Seal, errno);
     if kind == Kind::Memory {
         seal(sys, copy).map_err(failed)?;
         // The kernel may have added a seal (vm.memfd_noexec). Then the copy would not be recognised and would
         // copy itself again, without end.
         return match sys.get_seals(copy).map_err(failed)? {
             Seals::CONTENT => Ok(copy),
-            _ => Err(Error::Refused(Refusal::CopyUnknown)),
+            _ => Err(Error::Refused(Refusal::CopyNotRecognised)),
         };
     }
     // The owner keeps read permission: a process that cannot read its own program is non-dumpable, and cannot
@@ -479,7 +480,7 @@ fn protect<S: Sys>(sys: &mut S, copy: Fd, kind: Kind) -> Result<Fd, Error<'stati
     let mut buffer = [0; 32];
     let path = proc_path(&mut buffer, copy)?;
     if !is_copy(sys, copy, path, true)? {
-        return Err(Error::Refused(Refusal::CopyUnknown));
+        return Err(Error::Refused(Refusal::CopyNotRecognised));
     }
     // A file that is open for writing cannot be executed (ETXTBSY).
     let reopened = sys.openat(Fd::CWD, path, OpenFlags::Path).map_err(failed)?;

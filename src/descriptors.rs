@@ -78,7 +78,7 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
-    fn without_close_range_every_descriptor_is_marked_one_by_one() {
+    fn descriptors_are_marked_one_by_one_without_close_range() {
         fn entry(name: &str) -> Vec<u8> {
             let mut entry = std::vec![0; 16];
             let length = (19 + name.len() + 1).next_multiple_of(8);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn named_descriptors_survive_and_a_closed_one_is_an_error() {
+    fn named_descriptors_are_kept_and_closed_one_is_an_error() {
         for (errno, wanted) in [
             (None, Ok(())),
             (Some(Errno::EBADF), Err(Error::Os { doing: Doing::PassDescriptor(Fd(9)), errno: Errno::EBADF })),

@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_elevation_is_told_by_its_ids() {
+    fn elevation_follows_from_the_ids() {
         let decide = Elevation::decide;
         for ids in [[0; 4], [1, 0, 1, 0], [1, 1, 1, 0], [1; 4]] {
             assert_eq!(decide(false, ids), None, "{ids:?}");

@@ -14,7 +14,7 @@ use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, SocketType, WaitStatus};
-pub use doing::{Cloning, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
+pub use doing::{CopyStep, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// The reason why the mapping tool failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -93,14 +93,14 @@ pub enum Refusal {
     /// Arguments or variables that are too many or too long for a sealed copy of our program.
     OwnArguments,
     /// The sealed copy of our program does not pass the check for a copy, and would copy itself again.
-    CopyUnknown,
+    CopyNotRecognised,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::UnknownCloneFlags(flags) => {
-                write!(f, "clone flags {:#x} name no namespace: only CLONE_NEW* may be asked for", flags.0)
+                write!(f, "clone flags {:#x} are not namespace flags: only CLONE_NEW* is accepted", flags.0)
             }
             Self::JoinedAndCreated(set) => write!(f, "asked to both join and create: {set}"),
             Self::Threads(count) => {
@@ -113,10 +113,10 @@ impl fmt::Display for Refusal {
             }
             Self::MapTooLarge(kind, too_large) => write!(f, "{}: {too_large}", kind.file().as_str()),
             Self::OwnArguments => f.write_str(
-                "could not ensure we are a cloned binary: too many or too long arguments or variables to hand on",
+                "could not ensure we are a cloned binary: the arguments or the environment are too large for the sealed copy",
             ),
-            Self::CopyUnknown => f.write_str(
-                "could not ensure we are a cloned binary: the copy is not known for one, and would be copied again",
+            Self::CopyNotRecognised => f.write_str(
+                "could not ensure we are a cloned binary: the sealed copy does not pass its own check",
             ),
         }
     }
@@ -164,7 +164,7 @@ pub enum Error<'m> {
     },
     /// Another stage has failed and has reported the cause. This stage exits with the same status and reports
     /// nothing.
-    ToldFailure {
+    FailureReported {
         /// The status.
         status: u32,
     },
@@ -238,7 +238,7 @@ impl<'m> Error<'m> {
             Self::Parse(_) => "message",
             Self::Refused(_) => "refused",
             Self::InitPipe { .. } => "init-pipe",
-            Self::UnexpectedSync { .. } | Self::ToldFailure { .. } => "sync",
+            Self::UnexpectedSync { .. } | Self::FailureReported { .. } => "sync",
             Self::LauncherGone { .. } => "launcher-gone",
             Self::MountFds(_) => "mount-fds",
             Self::NoDescriptor { .. } => "mount-source",
@@ -293,21 +293,24 @@ impl fmt::Display for Error<'_> {
                 errno: errno @ Errno::EBADF,
             } => {
                 // Closed, or open only for the other direction.
-                write!(f, "{doing}: {errno} (_LIBCONTAINER_INITPIPE names no descriptor that is open for it)")
+                write!(
+                    f,
+                    "{doing}: {errno} (_LIBCONTAINER_INITPIPE is closed, or open for the other direction only)"
+                )
             }
             Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {
                 write!(f, "{doing}: {errno} ({})", step.text())
             }
             Self::Os { doing, errno } => write!(f, "{doing}: {errno}"),
             Self::Short { doing: Doing::Update(pid, file), got, want } => {
-                write!(f, "{}: the kernel took {got} of {want} bytes", Doing::Update(pid, file))
+                write!(f, "{}: the kernel accepted {got} of {want} bytes", Doing::Update(pid, file))
             }
             Self::Short { doing, got, want } => write!(f, "{doing} (got {got} of {want} bytes)"),
             Self::UnexpectedSync { step, value } => match step.awaited() {
                 Some(text) => write!(f, "{text}: got {value}"),
                 None => write!(f, "unexpected sync value: {value}"),
             },
-            Self::ToldFailure { status } => write!(f, "another stage failed (status {status})"),
+            Self::FailureReported { status } => write!(f, "another stage failed (status {status})"),
             Self::LauncherGone { doing } => {
                 write!(f, "the launcher is gone (it closed its end of the init pipe): {doing}")
             }
@@ -385,7 +388,11 @@ fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailu
         ToolFailure::Stage1Died => write!(f, "stage-1 ({pid}) died while {tool}map was running"),
         ToolFailure::LauncherDied => write!(f, "the launcher is gone: {tool}map was still running"),
         ToolFailure::WroteOther(mismatch) => {
-            write!(f, "{tool}map said success, but /proc/{pid}/{} differs: {mismatch}", kind.file().as_str())
+            write!(
+                f,
+                "{tool}map reported success, but /proc/{pid}/{} differs: {mismatch}",
+                kind.file().as_str()
+            )
         }
     }
 }

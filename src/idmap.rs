@@ -114,7 +114,7 @@ impl<'m> IdMap<'m> {
         if bytes.len() > MAP_TEXT_MAX {
             return Ok(Self { text, lines: lines(bytes, steps).count() });
         }
-        let mut table = [Placed::default(); EXTENTS_MAX];
+        let mut table = [NumberedExtent::default(); EXTENTS_MAX];
         let mut count: usize = 0;
         for line in lines(bytes, steps) {
             let number = count.saturating_add(1);
@@ -124,7 +124,7 @@ impl<'m> IdMap<'m> {
                 reason,
             })?;
             if let Some(slot) = table.get_mut(count) {
-                *slot = Placed { extent, line: number };
+                *slot = NumberedExtent { extent, line: number };
             }
             count = number;
         }
@@ -239,12 +239,12 @@ fn parse_counted_line(line: &[u8], steps: &Steps) -> Result<Extent, IdMapReason>
 
 /// A line with its position in the text, which the sort would lose.
 #[derive(Clone, Copy, Default)]
-struct Placed {
+struct NumberedExtent {
     extent: Extent,
     line: usize,
 }
 
-impl Placed {
+impl NumberedExtent {
     fn first(&self, side: Side) -> u32 {
         match side {
             Side::Inside => self.extent.inside,
@@ -255,7 +255,7 @@ impl Placed {
 
 /// Returns two lines that share an id on this side: the later line and the earlier line. The table is sorted:
 /// if any two ranges overlap, two adjacent ranges overlap.
-fn find_overlap(placed: &mut [Placed], side: Side, steps: &Steps) -> Option<(usize, usize)> {
+fn find_overlap(placed: &mut [NumberedExtent], side: Side, steps: &Steps) -> Option<(usize, usize)> {
     placed.sort_unstable_by(|a, b| {
         steps.tick();
         (a.first(side), a.line).cmp(&(b.first(side), b.line))
@@ -289,7 +289,10 @@ impl fmt::Display for IdMapError<'_> {
                     Side::Inside => "inside",
                     Side::Outside => "outside",
                 };
-                write!(f, "line {line}: found '{text}', wanted {side} ids that line {other_line} has not")
+                write!(
+                    f,
+                    "line {line}: found '{text}', wanted {side} ids that line {other_line} does not map"
+                )
             }
         }
     }

@@ -125,14 +125,14 @@ mod tests {
     use std::string::String;
 
     #[test]
-    fn escapes_are_runcs() {
+    fn json_escapes_match_runc() {
         let mut out = String::new();
         Escaped(&mut out).write_str("a\"b\\c\u{8}\n\r\t\u{c}\u{1}\u{1f}\u{7f}é").unwrap();
         assert_eq!(out, "a\\\"b\\\\c\\b\\n\\r\\t\\f\\u0001\\u001f\\u007fé");
     }
 
     #[test]
-    fn the_longest_pid_line_fits() {
+    fn longest_pid_line_fits_its_buffer() {
         let mut buffer = [0; PID_LINE_MAX];
         let len = pid_line(&mut buffer, PidLine::Stages, Pid(i32::MAX), Pid(i32::MAX));
         assert_eq!(&buffer[..len], b"{\"stage1_pid\":2147483647,\"stage2_pid\":2147483647}\n");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_line_takes_nothing_in_part() {
+    fn full_line_refuses_a_string_as_a_whole() {
         let mut buffer = [0; 4];
         let mut line = Line::new(&mut buffer);
         assert!(line.write_str("ab").is_ok());

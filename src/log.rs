@@ -177,11 +177,11 @@ impl Log {
 
     /// Sets the sync pipe over which a failure of this process is also reported to stage 0. `None`: it is not
     /// reported.
-    pub fn tell_stage_0(&mut self, sync: Option<Fd>) {
+    pub fn set_failure_pipe(&mut self, sync: Option<Fd>) {
         self.stage_0 = sync;
     }
 
-    /// Reports the failure to stage 0, if [`Self::tell_stage_0`] has set a sync pipe. Called after the fatal
+    /// Reports the failure to stage 0, if [`Self::set_failure_pipe`] has set a sync pipe. Called after the fatal
     /// record, because stage 0 then kills the remaining stages.
     pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
         let Some(fd) = self.stage_0 else { return };
@@ -210,7 +210,7 @@ impl Log {
         let mut buffer = [0; RECORD_MAX];
         let writer = (self.writer, self.own_pid(sys));
         let len = layout(&mut buffer, level, writer, text, None);
-        if !self.put(sys, buffer.get(..len).unwrap_or_default(), 0) {
+        if !self.write_record(sys, buffer.get(..len).unwrap_or_default(), 0) {
             self.dropped = self.dropped.saturating_add(1);
         }
     }
@@ -222,11 +222,11 @@ impl Log {
             LogForm::Runc => None,
             LogForm::Detailed => Some(Details { code: error.code(), errno: error.errno() }),
         };
-        self.last_word(sys, format_args!("{error}"), details);
+        self.fatal_text(sys, format_args!("{error}"), details);
     }
 
     /// Writes any text like [`Self::fatal`].
-    pub fn last_word<S: Sys>(&mut self, sys: &mut S, text: fmt::Arguments<'_>, details: Option<Details>) {
+    pub fn fatal_text<S: Sys>(&mut self, sys: &mut S, text: fmt::Arguments<'_>, details: Option<Details>) {
         self.report_dropped(sys);
         let mut buffer = [0; RECORD_MAX];
         if self.fd.is_none() {
@@ -244,7 +244,7 @@ impl Log {
         }
         let writer = (self.writer, self.own_pid(sys));
         let len = layout(&mut buffer, Level::Fatal, writer, text, details);
-        self.put(sys, buffer.get(..len).unwrap_or_default(), FATAL_WAIT_MS);
+        self.write_record(sys, buffer.get(..len).unwrap_or_default(), FATAL_WAIT_MS);
     }
 
     /// Writes a record with the number of records that this process dropped, if any. Called at the end of
@@ -287,7 +287,7 @@ impl Log {
 
     /// Writes the record in one call, without blocking. If the pipe is full, waits once, for at most
     /// `wait_ms` milliseconds. Returns whether the record was written.
-    fn put<S: Sys>(&mut self, sys: &mut S, record: &[u8], wait_ms: i32) -> bool {
+    fn write_record<S: Sys>(&mut self, sys: &mut S, record: &[u8], wait_ms: i32) -> bool {
         let Some(fd) = self.fd else { return false };
         let mut waited = false;
         loop {
@@ -296,7 +296,7 @@ impl Log {
                 // RWF_NOWAIT. So poll for room first. Another writer may fill the pipe in between: then the
                 // write waits for the reader.
                 Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::ESPIPE) => {
-                    self.put_with_poll(sys, fd, record, wait_ms)
+                    self.write_record_after_poll(sys, fd, record, wait_ms)
                 }
                 result => result,
             };
@@ -316,7 +316,7 @@ impl Log {
         }
     }
 
-    fn put_with_poll<S: Sys>(
+    fn write_record_after_poll<S: Sys>(
         &self,
         sys: &mut S,
         fd: Fd,
@@ -339,7 +339,7 @@ mod tests {
 
     /// Two records find no room; then there is room, and the count is written once.
     #[test]
-    fn dropped_records_are_counted_and_the_count_is_written_once() {
+    fn dropped_record_count_is_written_once() {
         let mut sys = MockSys::new();
         sys.expect_sigprocmask().return_const(Ok(SignalSet::EMPTY));
         sys.expect_getpid().once().return_const(Pid(7));
@@ -364,7 +364,7 @@ mod tests {
 
     /// A stage starts as a copy of its predecessor, which reports its own count.
     #[test]
-    fn a_dropped_count_is_not_inherited_by_a_fork() {
+    fn dropped_record_count_is_not_inherited_by_a_fork() {
         let mut sys = MockSys::new();
         sys.expect_sigprocmask().return_const(Ok(SignalSet::EMPTY));
         sys.expect_getpid().return_const(Pid(7));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_log_pipe_the_last_word_is_the_dialects() {
+    fn fatal_text_without_log_pipe_follows_the_dialect() {
         for (what, expected) in [
             (FatalWithoutLog::Fatal, Some(&b"FATAL: setsid failed: Operation not permitted\n"[..])),
             (FatalWithoutLog::Nsenter, Some(b"nsenter: setsid failed: Operation not permitted\n")),

@@ -33,7 +33,7 @@ pub struct Scratch<'s> {
 pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &mut Scratch<'_>) -> Outcome {
     match Environment::parse(raw, policy.dialect) {
         Ok(environment) => match missing_log_pipe(sys, environment) {
-            None => executed(sys, environment, raw.own, policy, scratch),
+            None => bootstrap_with_first_steps(sys, environment, raw.own, policy, scratch),
             Some(fd) => {
                 let mut log = Log::open(sys, None, Level::Debug, policy.log_form);
                 log.fatal(sys, &Error::Os { doing: Doing::UseLogPipe(fd), errno: Errno::EBADF });
@@ -44,7 +44,7 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
         Err(error) => {
             if error.name == LOG_PIPE && policy.dialect.environment == EnvironmentForm::TextLevel {
                 // 1.0 writes this error to standard error, and no other error.
-                say_unlogged(sys, error);
+                write_to_stderr(sys, error);
                 return Outcome::Exit(1);
             }
             let known = Environment::new(None, error.log, Level::Debug);
@@ -60,7 +60,7 @@ fn open_log<S: Sys>(sys: &mut S, environment: Environment<'_>, policy: &Policy) 
 }
 
 /// Writes the error to standard error without the format of a log record.
-fn say_unlogged<S: Sys>(sys: &mut S, error: EnvError<'_>) {
+fn write_to_stderr<S: Sys>(sys: &mut S, error: EnvError<'_>) {
     let mut buffer = [0; RECORD_MAX];
     let mut line = Line::new(&mut buffer);
     let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "{error}");
@@ -82,7 +82,7 @@ fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment<'_>) -> Option
 /// descriptors are known. Reports its own failure, once.
 ///
 /// Runs as the program of [`nsexec`]. The launcher writes the message before the ready byte or after it.
-pub fn executed<S: Sys>(
+pub fn bootstrap_with_first_steps<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,
     own: OwnProgram<'_>,
@@ -182,7 +182,7 @@ pub fn bootstrap_of_launcher<S: Sys>(
         Ok(end) => end,
         // The failed stage has already reported the cause; a second record would hide it. Status 0 would hide
         // it too.
-        Err(Error::ToldFailure { status }) => {
+        Err(Error::FailureReported { status }) => {
             StageEnd::Exit(i32::try_from(status.clamp(1, 255)).unwrap_or(1))
         }
         Err(error) => {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_init_pipe_without_an_end_is_rejected_before_it_is_used() {
+    fn unsuitable_init_pipe_is_rejected_before_the_first_use() {
         let not_a_socket = Err(Errno::ENOTSOCK);
         let cases = [
             (Ok(SocketType::STREAM), None, None),
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ready_byte_comes_when_the_program_is_a_sealed_copy_and_in_two_lines_only() {
+    fn ready_byte_follows_the_sealed_copy_in_1_0_and_1_1_only() {
         for dialect in [&Dialect::V1_0, &Dialect::V1_1] {
             let (mut sys, mut order) = (MockSys::new(), Sequence::new());
             sys.expect_openat().once().in_sequence(&mut order).return_const(Ok(Fd(8)));
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_goes_out_where_there_is_no_copy() {
+    fn no_ready_byte_is_sent_if_the_copy_fails() {
         let mut sys = MockSys::new();
         sys.expect_openat().once().return_const(Err(Errno::EMFILE));
         let text = "could not ensure we are a cloned binary: Too many open files (opening /proc/self/exe)"
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_nobody_takes_is_an_error() {
+    fn undeliverable_ready_byte_is_an_error() {
         let mut sys = MockSys::new();
         sys.expect_openat().return_const(Ok(Fd(8)));
         sys.expect_get_seals().return_const(Ok(Seals::CONTENT));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_log_pipe_of_1_0_is_told_as_it_is() {
+    fn malformed_log_pipe_of_1_0_is_written_to_stderr() {
         let wrong: [(&[u8], &[u8]); 2] = [
             (b"x", b"unable to parse _LIBCONTAINER_LOGPIPE, value: x\n"),
             (b"-7", b"bad value for _LIBCONTAINER_LOGPIPE=-7 (-7)\n"),
@@ -442,7 +442,7 @@ mod tests {
 
     /// A process that can mount over /proc must not redirect the write of the score to another file.
     #[test]
-    fn a_score_is_written_to_procfs_alone() {
+    fn oom_score_is_written_only_to_procfs() {
         let mut sys = MockSys::new();
         sys.expect_openat().once().returning(|_, _, _| Ok(Fd(8)));
         sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(9)));
@@ -456,7 +456,7 @@ mod tests {
 
     /// musl registers the address of a lock, which must not be overwritten.
     #[test]
-    fn an_address_that_does_not_hold_our_number_is_no_cache() {
+    fn tid_address_without_our_tid_is_not_a_cache() {
         for (address, cached, is_cache) in
             [(0x7f00, 7, true), (0x7f00, 0, false), (0x7f00, 8, false), (0, 7, false)]
         {
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_counted_in_proc_and_seen_without_it() {
+    fn threads_are_detected_with_and_without_proc() {
         let cases = [
             (Ok(3), None, Ok(())),
             (Ok(4), None, Err(Refusal::Threads(Some(2)))),

@@ -111,7 +111,7 @@ mod tests {
     use mockall::Sequence;
 
     #[test]
-    fn a_read_goes_on_after_eintr_short_counts_and_eagain() {
+    fn read_continues_after_eintr_short_counts_and_eagain() {
         let mut sys = MockSys::new();
         let mut order = Sequence::new();
         sys.expect_read().once().in_sequence(&mut order).returning(|_, _| Err(Errno::EINTR));
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_an_end_of_file() {
+    fn connection_reset_is_an_end_of_file() {
         let mut sys = MockSys::new();
         sys.expect_read().once().returning(|_, _| Err(Errno::ECONNRESET));
         assert_eq!(read_full(&mut sys, Fd(3), &mut [0; 4]), Ok(0));
     }
 
     #[test]
-    fn a_send_falls_back_to_write_where_there_is_no_socket() {
+    fn send_falls_back_to_write_on_a_pipe() {
         let mut sys = MockSys::new();
         sys.expect_send().once().returning(|_, _| Err(Errno::ENOTSOCK));
         let mut order = Sequence::new();

@@ -30,7 +30,7 @@ impl ProcDir {
     /// # Errors
     /// [`Error::ForeignProc`], [`Doing::ReadProcSelf`] or [`Doing::OpenProcDir`].
     pub fn open<'m, S: Sys>(sys: &mut S, pid: Pid) -> Result<Self, Error<'m>> {
-        check_numbering(sys)?;
+        check_proc_pid_namespace(sys)?;
         let os = |errno| Error::Os { doing: Doing::OpenProcDir(pid), errno };
         let mut buffer = [0; 16];
         let mut line = Line::new(&mut buffer);
@@ -181,7 +181,7 @@ fn open_in_proc<S: Sys>(sys: &mut S, path: &CStr, flags: OpenFlags) -> Result<(F
 ///
 /// The link /proc/self contains our pid in the pid namespace for which the procfs was mounted. A process that
 /// is not visible in that namespace has no such link (pid_namespaces(7), "/proc and PID namespaces").
-fn check_numbering<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
+fn check_proc_pid_namespace<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
     let own = sys.getpid();
     let mut buffer = [0; 16];
     let found = match sys.readlink(c"/proc/self", &mut buffer) {
@@ -205,7 +205,7 @@ pub(crate) mod tests {
     pub(crate) const DIR: ProcDir = ProcDir { pid: Pid(7), dir: Fd(8), openat2: true };
 
     #[test]
-    fn nothing_is_opened_in_the_proc_of_another_pid_namespace() {
+    fn proc_of_another_pid_namespace_is_refused() {
         let foreign = |own, found: Option<i32>| Error::ForeignProc { own: Pid(own), found: found.map(Pid) };
         let os = |errno| Error::Os { doing: Doing::ReadProcSelf, errno };
         let cases = [
@@ -235,7 +235,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_mount_over_a_file_is_an_error_and_nothing_else_is_opened() {
+    fn mount_over_a_proc_file_is_an_error() {
         let mut sys = MockSys::new();
         sys.expect_openat2().once().returning(|_, _, _| Err(Errno::EXDEV));
         let error = DIR.open_file(&mut sys, ProcFile::UidMap, OpenFlags::ReadWrite).unwrap_err();
@@ -250,7 +250,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn openat_serves_where_openat2_is_missing_and_is_asked_at_once_afterwards() {
+    fn openat_replaces_a_missing_openat2() {
         for missing in [Errno::ENOSYS, Errno::EPERM] {
             let mut sys = MockSys::new();
             sys.expect_getpid().returning(|| Pid(2));
@@ -270,7 +270,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_dying_process_is_known_by_its_flags_or_its_state() {
+    fn exiting_process_is_detected_by_flags_or_state() {
         let stat = |state: &str, flags: u64| {
             std::format!("7 (a) (b) c) {state} 1 2 3 0 -1 {flags} 0 0 0 0 1 2 3 4 20 0 1 0 5 0 0 0\n")
         };
@@ -290,7 +290,7 @@ pub(crate) mod tests {
 
     /// An unreadable file is not a sign of exit: hidepid hides the file of a running process too.
     #[test]
-    fn without_the_stat_file_nothing_is_known() {
+    fn unreadable_stat_file_gives_no_result() {
         for errno in [Errno::ENOENT, Errno::EPERM, Errno::ESRCH] {
             let mut sys = MockSys::new();
             sys.expect_openat2().returning(move |_, _, _| Err(errno));

@@ -170,21 +170,21 @@ impl<Side> End<Side> {
     ///
     /// # Errors
     /// [`Doing::Sync`] with `step`; `EPIPE` if the peer is dead.
-    pub fn say<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
+    pub fn send<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
         self.send_word(sys, message.value(), step)
     }
 
     /// Waits for `message`.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::ToldFailure`] if it reported its failure,
+    /// [`Error::Short`] if the peer died, [`Error::FailureReported`] if it reported its failure,
     /// [`Error::UnexpectedSync`] if it sent another value, [`Error::LauncherGone`] if the launcher died
     /// first.
     pub fn expect<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
         match self.receive_word(sys, step)? {
             value if value == message.value() => Ok(()),
             value if value == Message::Failed.value() => {
-                Err(Error::ToldFailure { status: self.receive_word(sys, step)? })
+                Err(Error::FailureReported { status: self.receive_word(sys, step)? })
             }
             value => Err(Error::UnexpectedSync { step, value }),
         }
@@ -193,8 +193,8 @@ impl<Side> End<Side> {
     /// Sends a pid. Both ends are in the same pid namespace or see the same numbers.
     ///
     /// # Errors
-    /// As [`Self::say`].
-    pub fn say_pid<'m, S: Sys>(&self, sys: &mut S, pid: Pid, step: SyncStep) -> Result<(), Error<'m>> {
+    /// As [`Self::send`].
+    pub fn send_pid<'m, S: Sys>(&self, sys: &mut S, pid: Pid, step: SyncStep) -> Result<(), Error<'m>> {
         self.send_word(sys, u32::from_ne_bytes(pid.0.to_ne_bytes()), step)
     }
 
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_that_is_gone_ends_the_wait_for_a_peer() {
+    fn dead_launcher_ends_the_wait_for_a_peer() {
         let gone = Error::LauncherGone { doing: Doing::Sync(SyncStep::Stage1Next) };
         assert_eq!(awaited([PollEvents::NONE, PollEvents::HUP], None), Err(gone));
         // A message that has arrived is read first.
@@ -299,7 +299,7 @@ mod tests {
 
     /// kill(2) sends to the own process group for 0, and to all processes for -1.
     #[test]
-    fn a_number_that_names_no_process_is_no_pid() {
+    fn received_pid_below_1_is_an_error() {
         for (number, is_pid) in [(1, true), (i32::MAX, true), (0, false), (-1, false), (i32::MIN, false)] {
             let mut sys = MockSys::new();
             sys.expect_poll().once().returning(|_, _| Ok(1));

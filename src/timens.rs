@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_clocks_in_any_order_with_negative_seconds() {
+    fn clocks_parse_in_any_order_with_negative_seconds() {
         let offsets = TimeOffsets::parse(c"boottime\t-5  999999999\n monotonic 604800 0").unwrap();
         let entries: Vec<_> = offsets.iter().collect();
         assert_eq!(
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_names_line_and_reason() {
+    fn every_time_offset_error_has_line_and_reason() {
         use TimeOffsetsReason::*;
         for (text, line, reason) in [
             (c"", 1, NoLine),

@@ -23,7 +23,7 @@ fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 /// The id of an ordinary user without a name, without other groups and without subordinate ids.
-const NOBODY: u32 = 54_321;
+const ORDINARY_UID: u32 = 54_321;
 
 /// A copy of the program that every user may execute, and the user that executes it.
 struct Caller {
@@ -35,7 +35,7 @@ impl Caller {
     /// Returns all possible callers: our own user, and an ordinary user if that is root.
     fn all() -> Vec<Self> {
         let ours = fs::metadata("/proc/self").unwrap().uid();
-        let uids = if ours == 0 { vec![0, NOBODY] } else { vec![ours] };
+        let uids = if ours == 0 { vec![0, ORDINARY_UID] } else { vec![ours] };
         uids.into_iter().map(Self::new).collect()
     }
 
@@ -63,8 +63,8 @@ impl Caller {
             .arg(self.folder.join("nsexec"))
             .args(args);
         command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
-        if self.uid == NOBODY {
-            command.uid(NOBODY).gid(NOBODY);
+        if self.uid == ORDINARY_UID {
+            command.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
         command
     }
@@ -109,8 +109,8 @@ impl Caller {
             "--mount-proc",
             "true",
         ]);
-        if self.uid == NOBODY {
-            probe.uid(NOBODY).gid(NOBODY);
+        if self.uid == ORDINARY_UID {
+            probe.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
         let may = probe.current_dir("/").output().is_ok_and(|output| output.status.success());
         if !may {
@@ -129,7 +129,7 @@ impl Drop for Caller {
 }
 
 #[test]
-fn what_is_encoded_is_decoded() {
+fn encoded_messages_are_decoded_to_the_same_values() {
     for caller in Caller::all() {
         let uid = caller.uid;
         let own = format!("0 {uid} 1\n");
@@ -164,7 +164,7 @@ fn what_is_encoded_is_decoded() {
 }
 
 #[test]
-fn many_lines_and_paths_that_are_no_text_come_through() {
+fn a_map_of_340_lines_is_encoded_and_decoded() {
     let caller = Caller::all().remove(0);
     if caller.uid == 0 {
         let lines: Vec<String> = (0..340).map(|i| format!("--map-users {}:{}:1", i * 2, i * 2)).collect();
@@ -174,7 +174,7 @@ fn many_lines_and_paths_that_are_no_text_come_through() {
 }
 
 #[test]
-fn wrong_usage_is_status_2_with_the_usage() {
+fn wrong_usage_exits_2_and_prints_the_usage() {
     for caller in Caller::all() {
         for args in [
             &["run"][..],
@@ -210,16 +210,16 @@ fn wrong_usage_is_status_2_with_the_usage() {
 }
 
 #[test]
-fn the_argument_that_is_wrong_is_named() {
+fn usage_error_names_the_wrong_argument() {
     let caller = Caller::all().remove(0);
     let first_line = |args: &[&str]| caller.run(args).2.lines().next().unwrap().to_owned();
     assert_eq!(
         first_line(&["run", "--map-users", "0:0:0", "--", "true"]),
-        "error: invalid value '0:0:0' for '--map-users <I:O:N|auto>': 0 ids map nothing, wanted 1 or more"
+        "error: invalid value '0:0:0' for '--map-users <I:O:N|auto>': the number of ids is 0, expected 1 or more"
     );
     assert_eq!(
         first_line(&["run", "--user", "--", "true"]),
-        "error: --user without a map: nobody inside would have an id; add -r, which maps the caller to root"
+        "error: --user without a map: no id would be mapped in the namespace; add -r, which maps the caller to root"
     );
     assert!(first_line(&["init"]).starts_with("error: _LIBCONTAINER_INITPIPE is not set"));
 }
@@ -239,7 +239,7 @@ fn help_and_version_are_on_standard_output() {
 }
 
 #[test]
-fn a_malformed_message_is_one_line_and_status_1() {
+fn malformed_message_exits_1_with_one_error_line() {
     let caller = Caller::all().remove(0);
     let file = caller.folder.join("message");
     let encoded = caller.output(&["encode", "-r"]).stdout;
@@ -273,8 +273,8 @@ fn a_malformed_message_is_one_line_and_status_1() {
 
 /// Returns the command by which a script of root runs a program as the caller.
 fn becoming(caller: &Caller) -> String {
-    if caller.uid == NOBODY {
-        format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups")
+    if caller.uid == ORDINARY_UID {
+        format!("setpriv --reuid {ORDINARY_UID} --regid {ORDINARY_UID} --clear-groups")
     } else {
         String::new()
     }
@@ -291,7 +291,7 @@ fn script(caller: &Caller, text: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn decode_reads_its_message_and_no_more() {
+fn decode_reads_no_byte_after_the_message() {
     let caller = Caller::all().remove(0);
     let two = "$N encode -r > m; $N encode -n >> m; { $N decode; $N decode; } < m";
     let (status, out, err) = script(&caller, two);
@@ -307,7 +307,7 @@ fn decode_reads_its_message_and_no_more() {
 /// In the dialects v1_0 and v1_1, stage 0 first makes a sealed copy of the program and reports that it is
 /// ready.
 #[test]
-fn a_plan_of_an_older_line_shows_its_first_steps() {
+fn plan_of_an_old_dialect_shows_copy_and_ready_byte() {
     let caller = Caller::all().remove(0);
     let plan = |dialect: &str| {
         let text = format!("$N encode --dialect {dialect} -r | $N plan --bootstrap - --dialect {dialect}");
@@ -338,7 +338,7 @@ fn a_plan_of_an_older_line_shows_its_first_steps() {
 }
 
 #[test]
-fn a_plan_refuses_a_malformed_message_in_the_words_of_decode() {
+fn plan_reports_a_malformed_message_as_decode_does() {
     let caller = Caller::all().remove(0);
     for make in [
         "$N encode -r --boottime 5",
@@ -357,7 +357,7 @@ fn a_plan_refuses_a_malformed_message_in_the_words_of_decode() {
 }
 
 #[test]
-fn a_plan_says_who_would_wait_for_ever() {
+fn plan_shows_processes_that_wait_for_ever() {
     let caller = Caller::all().remove(0);
     // `runc exec` 1.0 sends no byte for the cgroup namespace, and waits for stage 0 before it sends anything
     // else.
@@ -369,9 +369,9 @@ fn a_plan_says_who_would_wait_for_ever() {
 }
 
 #[test]
-fn what_a_plan_would_pass_over_is_refused() {
+fn plan_refuses_flags_that_it_would_ignore() {
     let caller = Caller::all().remove(0);
-    fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/map")).unwrap();
+    fs::write(caller.folder.join("m"), message_with_tool_name(b"/bin/map")).unwrap();
     let kinds = ["-U", "-m", "-p", "-n", "-i", "-u", "-C", "-T", "--all", "-f", "-r"];
     let more = [
         "--join net=/x",
@@ -402,7 +402,7 @@ fn what_a_plan_would_pass_over_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_written_is_a_failure() {
+fn write_error_on_standard_output_exits_1() {
     let caller = Caller::all().remove(0);
     for command in
         ["encode -r", "decode m", "decode --json m", "plan -r", "--version", "--help", "run --help"]
@@ -419,7 +419,7 @@ fn what_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn an_input_without_an_end_is_read_as_far_as_it_may_be_one() {
+fn endless_input_is_read_up_to_a_limit() {
     let caller = Caller::all().remove(0);
     let (status, out, err) = script(&caller, "($N encode -r; exec yes) | $N plan --bootstrap -");
     assert_eq!((status, err.as_str(), out.starts_with("Plan of a start\n")), (0, "", true), "{out}");
@@ -432,9 +432,9 @@ fn an_input_without_an_end_is_read_as_far_as_it_may_be_one() {
 }
 
 #[test]
-fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
+fn unwritable_record_file_fails_before_the_launch() {
     for caller in Caller::all() {
-        if !caller.may_unshare("a_record_that_cannot_be_kept_is_known_before_anything_runs") {
+        if !caller.may_unshare("unwritable_record_file_fails_before_the_launch") {
             continue;
         }
         let (status, out, err) = script(&caller, "$N trace --json /no/such/folder/r -r -- echo ran");
@@ -453,13 +453,13 @@ fn a_record_that_cannot_be_kept_is_known_before_anything_runs() {
 /// Ctrl-C reaches nsexec, strace, nsexec under strace, and the command. nsexec still prints the result and
 /// removes the folder.
 #[test]
-fn an_interrupted_witness_tells_and_leaves_nothing() {
+fn interrupted_witness_reports_and_removes_its_folder() {
     if !std::path::Path::new("/usr/bin/strace").exists() {
-        println!("skipped: an_interrupted_witness_tells_and_leaves_nothing: no strace");
+        println!("skipped: interrupted_witness_reports_and_removes_its_folder: no strace");
         return;
     }
     for caller in Caller::all() {
-        if !caller.may_unshare("an_interrupted_witness_tells_and_leaves_nothing") {
+        if !caller.may_unshare("interrupted_witness_reports_and_removes_its_folder") {
             continue;
         }
         let text = "mkdir w; TMPDIR=$PWD/w setsid -w $N trace --witness -r -C -- sh -c 'kill -INT 0; sleep 50'; \
@@ -472,13 +472,13 @@ fn an_interrupted_witness_tells_and_leaves_nothing() {
 
 /// `-v` shows the stages' records. The launcher must not write them while the witness counts calls.
 #[test]
-fn a_verbose_trace_has_an_agreeing_witness() {
+fn verbose_trace_agrees_with_the_witness() {
     if !std::path::Path::new("/usr/bin/strace").exists() {
-        println!("skipped: a_verbose_trace_has_an_agreeing_witness: no strace");
+        println!("skipped: verbose_trace_agrees_with_the_witness: no strace");
         return;
     }
     for caller in Caller::all() {
-        if !caller.may_unshare("a_verbose_trace_has_an_agreeing_witness") {
+        if !caller.may_unshare("verbose_trace_agrees_with_the_witness") {
             continue;
         }
         for (command, status) in [("true", 0), ("/nonexistent", 127)] {
@@ -495,9 +495,9 @@ fn a_verbose_trace_has_an_agreeing_witness() {
 /// Numbers in the command's arguments, name, environment, scores and paths are never rewritten as pids. This
 /// holds even if a simulated or real process has the same number.
 #[test]
-fn numbers_of_the_caller_are_not_taken_for_pids() {
+fn numbers_in_arguments_are_not_mistaken_for_pids() {
     for caller in Caller::all() {
-        if !caller.may_unshare("numbers_of_the_caller_are_not_taken_for_pids") {
+        if !caller.may_unshare("numbers_in_arguments_are_not_mistaken_for_pids") {
             continue;
         }
         let before =
@@ -526,13 +526,13 @@ fn numbers_of_the_caller_are_not_taken_for_pids() {
 /// With hidepid, a path into another user's process fails with an errno that depends on the mode. The plan
 /// has the same errno.
 #[test]
-fn a_proc_that_hides_processes_is_planned_for() {
+fn plan_has_the_errnos_of_a_proc_with_hidepid() {
     let callers = Caller::all();
     let [root, user] = &callers[..] else {
-        println!("skipped: cli::a_proc_that_hides_processes_is_planned_for@root: needs root");
+        println!("skipped: cli::plan_has_the_errnos_of_a_proc_with_hidepid@root: needs root");
         return;
     };
-    if !user.may_unshare("a_proc_that_hides_processes_is_planned_for") {
+    if !user.may_unshare("plan_has_the_errnos_of_a_proc_with_hidepid") {
         return;
     }
     let text = "for join in net=/proc/$1/ns/net user=/proc/$1/ns/user net=/proc/$1; do\n\
@@ -572,13 +572,13 @@ fn a_proc_that_hides_processes_is_planned_for() {
 /// strace's output and the whole record contain the environment. Neither is written to a file, and no value
 /// is printed.
 #[test]
-fn a_witness_keeps_the_secrets_of_the_environment() {
+fn witness_writes_no_environment_values_to_files() {
     if !std::path::Path::new("/usr/bin/strace").exists() {
-        println!("skipped: a_witness_keeps_the_secrets_of_the_environment: no strace");
+        println!("skipped: witness_writes_no_environment_values_to_files: no strace");
         return;
     }
     for caller in Caller::all() {
-        if !caller.may_unshare("a_witness_keeps_the_secrets_of_the_environment") {
+        if !caller.may_unshare("witness_writes_no_environment_values_to_files") {
             continue;
         }
         let text = format!(
@@ -596,7 +596,7 @@ fn a_witness_keeps_the_secrets_of_the_environment() {
 
 /// A message, a record or a file name may come from an untrusted source.
 #[test]
-fn nothing_that_is_read_acts_upon_the_terminal() {
+fn control_characters_in_input_are_not_printed() {
     let caller = Caller::all().remove(0);
     let record = "{\"schema\":1,\"run\":\"recorded\"}\n{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\n\
                   {\"call\":\"\\u001b[31mX\\u202e\",\"reply\":\"unit\"}\n";
@@ -605,7 +605,7 @@ fn nothing_that_is_read_acts_upon_the_terminal() {
     // A plan has a section with the name of the mapping tool.
     let maps = "--assume uid=1000 --assume gid=1000 --assume caps=none \
                 --assume subuid=100000:65536 --assume subgid=100000:65536";
-    fs::write(caller.folder.join("m"), with_a_tool_named(b"/bin/\x1b[31mmap\xe2\x80\xae")).unwrap();
+    fs::write(caller.folder.join("m"), message_with_tool_name(b"/bin/\x1b[31mmap\xe2\x80\xae")).unwrap();
     for command in [
         "trace --replay record".to_owned(),
         format!("trace --replay {name}"),
@@ -622,7 +622,7 @@ fn nothing_that_is_read_acts_upon_the_terminal() {
 }
 
 /// Returns a rootless message with maps of two lines and this name of both mapping tools.
-fn with_a_tool_named(name: &[u8]) -> Vec<u8> {
+fn message_with_tool_name(name: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     let mut attribute = |number: u16, value: &[u8]| {
         payload.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
@@ -646,9 +646,9 @@ fn with_a_tool_named(name: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_record_without_room_fails_nothing_and_says_what_it_lost() {
+fn full_record_reports_lost_lines_and_does_not_fail() {
     for caller in Caller::all() {
-        if !caller.may_unshare("a_record_without_room_fails_nothing_and_says_what_it_lost") {
+        if !caller.may_unshare("full_record_reports_lost_lines_and_does_not_fail") {
             continue;
         }
         for limit in [0, 20] {
@@ -666,9 +666,9 @@ fn a_record_without_room_fails_nothing_and_says_what_it_lost() {
 }
 
 #[test]
-fn the_first_command_of_the_readme() {
+fn first_command_of_the_readme_works() {
     for caller in Caller::all() {
-        if !caller.may_unshare("the_first_command_of_the_readme") {
+        if !caller.may_unshare("first_command_of_the_readme_works") {
             continue;
         }
         let script = "echo pid $$ uid $(id -u) gid $(id -g); ls -d /proc/[0-9]* | head -1";
@@ -678,9 +678,9 @@ fn the_first_command_of_the_readme() {
 }
 
 #[test]
-fn the_exit_status_is_the_commands() {
+fn exit_status_is_that_of_the_command() {
     for caller in Caller::all() {
-        if !caller.may_unshare("the_exit_status_is_the_commands") {
+        if !caller.may_unshare("exit_status_is_that_of_the_command") {
             continue;
         }
         let status = |command: &[&str]| {
@@ -705,9 +705,9 @@ fn the_exit_status_is_the_commands() {
 }
 
 #[test]
-fn a_refusal_is_one_line_with_a_way_out() {
+fn refused_launch_prints_one_line_with_a_remedy() {
     for caller in Caller::all() {
-        if !caller.may_unshare("a_refusal_is_one_line_with_a_way_out") {
+        if !caller.may_unshare("refused_launch_prints_one_line_with_a_remedy") {
             continue;
         }
         let refused = |args: &[&str]| {
@@ -725,7 +725,7 @@ fn a_refusal_is_one_line_with_a_way_out() {
             line.contains("Numerical result out of range (the shifted clock would be negative"),
             "{line}"
         );
-        if caller.uid == NOBODY {
+        if caller.uid == ORDINARY_UID {
             let line = refused(&["-n"]);
             assert!(line.contains("Operation not permitted") && line.contains("CLONE_NEWNET"), "{line}");
             assert!(line.contains("you are not root: add -r"), "{line}");
@@ -739,9 +739,9 @@ fn a_refusal_is_one_line_with_a_way_out() {
 }
 
 #[test]
-fn a_limit_on_open_files_is_named_wherever_it_is_met() {
+fn open_file_limit_is_named_at_every_step() {
     let caller = Caller::all().remove(0);
-    if !caller.may_unshare("a_limit_on_open_files_is_named_wherever_it_is_met") {
+    if !caller.may_unshare("open_file_limit_is_named_at_every_step") {
         return;
     }
     let mut refused = 0;
@@ -763,9 +763,9 @@ fn a_limit_on_open_files_is_named_wherever_it_is_met() {
 }
 
 #[test]
-fn what_the_stages_do_is_told_when_asked_for() {
+fn verbose_flag_shows_debug_records_of_the_stages() {
     let caller = Caller::all().remove(0);
-    if caller.may_unshare("what_the_stages_do_is_told_when_asked_for") {
+    if caller.may_unshare("verbose_flag_shows_debug_records_of_the_stages") {
         let (status, out, err) = caller.run(&["run", "-v", "-r", "--", "true"]);
         assert_eq!((status, out.as_str()), (0, ""));
         assert!(err.contains("nsexec: debug: stage-1: ~> nsexec stage-1"), "{err}");
@@ -774,9 +774,9 @@ fn what_the_stages_do_is_told_when_asked_for() {
 }
 
 #[test]
-fn a_reader_of_standard_error_that_goes_away_ends_nobody() {
+fn closed_reader_of_standard_error_kills_no_process() {
     for caller in Caller::all() {
-        if !caller.may_unshare("a_reader_of_standard_error_that_goes_away_ends_nobody") {
+        if !caller.may_unshare("closed_reader_of_standard_error_kills_no_process") {
             continue;
         }
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
@@ -799,16 +799,16 @@ fn a_reader_of_standard_error_that_goes_away_ends_nobody() {
 }
 
 #[test]
-fn enter_joins_what_differs_and_passes_over_the_rest() {
+fn enter_joins_only_namespaces_that_differ() {
     for caller in Caller::all() {
-        if !caller.may_unshare("enter_joins_what_differs_and_passes_over_the_rest") {
+        if !caller.may_unshare("enter_joins_only_namespaces_that_differ") {
             continue;
         }
         let script = "echo $$; exec 1>&-; readlink /proc/self/ns/user >/dev/null; read line";
         let mut target = program("unshare");
         target.args(["--user", "--map-root-user", "--uts", "--net", "sh", "-c", script]);
-        if caller.uid == NOBODY {
-            target.uid(NOBODY).gid(NOBODY);
+        if caller.uid == ORDINARY_UID {
+            target.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
         let mut target =
             target.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -844,7 +844,7 @@ fn enter_joins_what_differs_and_passes_over_the_rest() {
         ]);
         let own_net = fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap().to_owned() + "\n";
         assert_eq!((status, out, err.as_str()), (0, ns("uts") + &own_net, ""));
-        if caller.uid == NOBODY {
+        if caller.uid == ORDINARY_UID {
             let (status, _, err) = caller.run(&["enter", "-t", pid, "-n", "--", "true"]);
             assert_eq!((status, err.lines().count()), (1, 1));
             assert!(err.contains("net") && err.contains("Operation not permitted"), "{err}");
@@ -860,14 +860,14 @@ fn enter_joins_what_differs_and_passes_over_the_rest() {
 }
 
 #[test]
-fn enter_with_nothing_left_to_join_just_runs() {
+fn enter_without_differing_namespaces_runs_the_command() {
     for caller in Caller::all() {
         // The target is the shell that starts the program. It is in our namespaces, and we may open them.
         let script = format!("{}/nsexec enter -t $$ -a -- echo in", caller.folder.display());
         let mut shell = program("sh");
         shell.args(["-c", &script]).current_dir("/");
-        if caller.uid == NOBODY {
-            shell.uid(NOBODY).gid(NOBODY);
+        if caller.uid == ORDINARY_UID {
+            shell.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
         let output = shell.output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -876,9 +876,9 @@ fn enter_with_nothing_left_to_join_just_runs() {
 }
 
 #[test]
-fn nothing_is_left_open_for_the_command() {
+fn command_inherits_no_descriptor_of_nsexec() {
     for caller in Caller::all() {
-        if !caller.may_unshare("nothing_is_left_open_for_the_command") {
+        if !caller.may_unshare("command_inherits_no_descriptor_of_nsexec") {
             continue;
         }
         // The descriptors that the harness leaves open, and the one that ls opens to read the directory.
@@ -896,15 +896,15 @@ fn nothing_is_left_open_for_the_command() {
 
 /// Runs `nsexec init -- COMMAND` as a child of this process. Returns the exit status of stage 2, and standard
 /// error.
-fn initialised(caller: &Caller, command: &str) -> (i32, String) {
+fn run_init(caller: &Caller, command: &str) -> (i32, String) {
     let message = caller.output(&["encode", "-r"]).stdout;
     let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.write_all(&message).unwrap();
     let mut stage_0 = program(caller.folder.join("nsexec"));
     stage_0.args(["init", "--", command]).env("PATH", "/usr/bin:/bin").env("_LIBCONTAINER_INITPIPE", "0");
     stage_0.stdin(std::os::fd::OwnedFd::from(theirs)).stderr(Stdio::piped());
-    if caller.uid == NOBODY {
-        stage_0.uid(NOBODY).gid(NOBODY);
+    if caller.uid == ORDINARY_UID {
+        stage_0.uid(ORDINARY_UID).gid(ORDINARY_UID);
     }
     let stage_0 = stage_0.spawn().unwrap();
     let mut line = String::new();
@@ -921,27 +921,27 @@ fn initialised(caller: &Caller, command: &str) -> (i32, String) {
 }
 
 #[test]
-fn init_says_of_its_command_what_run_says() {
+fn init_reports_command_errors_as_run_does() {
     for caller in Caller::all() {
-        if !caller.may_unshare("init_says_of_its_command_what_run_says") {
+        if !caller.may_unshare("init_reports_command_errors_as_run_does") {
             continue;
         }
         let script = caller.folder.join("script");
         fs::write(&script, "exit 7\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(initialised(&caller, "true"), (0, String::new()));
-        assert_eq!(initialised(&caller, "false"), (1, String::new()));
+        assert_eq!(run_init(&caller, "true"), (0, String::new()));
+        assert_eq!(run_init(&caller, "false"), (1, String::new()));
         // A file in an unknown format is not passed to a shell.
         for command in ["no-such-command", "/no/such", "/etc/passwd", "/", "", script.to_str().unwrap()] {
             let (status, _, err) = caller.run(&["run", "-r", "--", command]);
             assert!(matches!(status, 126 | 127) && err.lines().count() == 1, "{command}: {err}");
-            assert_eq!(initialised(&caller, command), (status, err), "{command}");
+            assert_eq!(run_init(&caller, command), (status, err), "{command}");
         }
     }
 }
 
 #[test]
-fn a_plan_looks_at_what_it_is_to_join_unless_another_machine_is_meant() {
+fn plan_checks_paths_to_join_unless_overridden() {
     for caller in Caller::all() {
         let plan = |args: &[&str]| {
             let (status, out, err) =
@@ -970,7 +970,7 @@ fn a_plan_looks_at_what_it_is_to_join_unless_another_machine_is_meant() {
 }
 
 #[test]
-fn a_plan_looks_for_the_command_as_far_as_it_can_be_refused() {
+fn plan_searches_for_the_command_and_shows_refusals() {
     for caller in Caller::all() {
         for (command, status, reply) in [
             ("/etc/passwd", 1, "-1 EACCES"),
@@ -1004,8 +1004,8 @@ impl Caller {
             .arg(plain.get_program())
             .args(plain.get_args());
         command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
-        if self.uid == NOBODY {
-            command.uid(NOBODY).gid(NOBODY);
+        if self.uid == ORDINARY_UID {
+            command.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
         let output = command.stdout(file(&out)).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(fs::read_to_string(&out).unwrap(), "", "{args:?}");
@@ -1020,12 +1020,12 @@ impl Caller {
 /// With RLIMIT_FSIZE, a write beyond the limit is reported as an error, and the program is never killed by
 /// SIGXFSZ.
 #[test]
-fn a_limit_of_the_size_of_files_is_an_error() {
+fn file_size_limit_is_an_error_and_not_sigxfsz() {
     for caller in Caller::all() {
         let message = caller.folder.join("message");
         fs::write(&message, caller.output(&["encode", "-r"]).stdout).unwrap();
         let message = message.to_str().unwrap();
-        let too_large = "File too large (the limit of the size of files is below it: ulimit -f)\n";
+        let too_large = "File too large (the limit on file size is below it: ulimit -f)\n";
         for args in [
             &["--help"][..],
             &["--version"],
@@ -1058,16 +1058,16 @@ fn a_limit_of_the_size_of_files_is_an_error() {
 /// With a setuid or setgid bit or file capabilities set by mistake, every subcommand refuses to run before it
 /// reads any input.
 #[test]
-fn borrowed_privileges_are_refused() {
-    let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == NOBODY) else {
-        let line = "\nskipped: cli::borrowed_privileges_are_refused: needs root\n";
+fn setuid_setgid_and_file_capabilities_are_refused() {
+    let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == ORDINARY_UID) else {
+        let line = "\nskipped: cli::setuid_setgid_and_file_capabilities_are_refused: needs root\n";
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     };
     let nsexec = caller.folder.join("nsexec");
     let command = |args: &[&str]| {
         let mut command = program(&nsexec);
-        command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+        command.args(args).uid(ORDINARY_UID).gid(ORDINARY_UID).current_dir("/").stdin(Stdio::null());
         // A variable that makes `init` fail, and others that change the output of the rest.
         command
             .env("_LIBCONTAINER_INITPIPE", "x")
@@ -1133,7 +1133,7 @@ fn borrowed_privileges_are_refused() {
         command.args(["run", "-r", "--", "id"]).current_dir("/").stdin(Stdio::null());
         let drop_effective = move || {
             // SAFETY: the call takes two numbers, and the process has a single thread.
-            match unsafe { call(u32::MAX, NOBODY) } {
+            match unsafe { call(u32::MAX, ORDINARY_UID) } {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
             }
@@ -1143,7 +1143,7 @@ fn borrowed_privileges_are_refused() {
         let output = command.output().unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         let start = format!(
-            "nsexec: refused to run with different real and effective {id} ids: effective {id} id {NOBODY}, real {id} id 0"
+            "nsexec: refused to run with different real and effective {id} ids: effective {id} id {ORDINARY_UID}, real {id} id 0"
         );
         assert!(err.starts_with(&start) && err.contains(remedy) && err.lines().count() == 1, "{err}");
         assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{err}");
@@ -1156,7 +1156,7 @@ fn borrowed_privileges_are_refused() {
 /// With RLIMIT_AS, the program ends with one line and an exit status, and not by a signal, wherever memory
 /// runs out.
 #[test]
-fn memory_that_ends_is_told_in_one_line() {
+fn out_of_memory_exits_with_one_line() {
     let caller = Caller::all().remove(0);
     let nsexec = caller.folder.join("nsexec");
     let message = caller.folder.join("message");
@@ -1209,14 +1209,14 @@ fn memory_that_ends_is_told_in_one_line() {
 
 /// With RLIMIT_NOFILE, the error names the first object that gets no descriptor, and the limit.
 #[test]
-fn a_limit_of_open_files_is_named() {
+fn open_file_limit_names_the_first_missing_descriptor() {
     for caller in Caller::all() {
         let run = |limit: u32| {
             let nsexec = caller.folder.join("nsexec");
             let mut command = program("sh");
             let script = format!("ulimit -n {limit}; exec {} run -r -- true", nsexec.display());
-            if caller.uid == NOBODY {
-                command.uid(NOBODY).gid(NOBODY);
+            if caller.uid == ORDINARY_UID {
+                command.uid(ORDINARY_UID).gid(ORDINARY_UID);
             }
             let output =
                 command.args(["-c", &script]).current_dir("/").stdin(Stdio::null()).output().unwrap();
@@ -1243,8 +1243,8 @@ impl Target {
     fn new(caller: &Caller) -> Self {
         let mut target = program("unshare");
         target.args(["--user", "--map-root-user", "--uts", "sh", "-c", "echo; read line"]);
-        if caller.uid == NOBODY {
-            target.uid(NOBODY).gid(NOBODY);
+        if caller.uid == ORDINARY_UID {
+            target.uid(ORDINARY_UID).gid(ORDINARY_UID);
         }
         Self::start(&mut target)
     }
@@ -1271,9 +1271,9 @@ impl Drop for Target {
 
 /// With RLIMIT_NOFILE, `enter` always names the limit, and blames neither the process nor its /proc.
 #[test]
-fn enter_names_the_limit_of_open_files() {
+fn enter_names_the_open_file_limit() {
     for caller in Caller::all() {
-        if !caller.may_unshare("enter_names_the_limit_of_open_files") {
+        if !caller.may_unshare("enter_names_the_open_file_limit") {
             continue;
         }
         let target = Target::new(&caller);
@@ -1283,8 +1283,8 @@ fn enter_names_the_limit_of_open_files() {
             let mut command = program("sh");
             command.args(["-c", &script]).arg(caller.folder.join("nsexec"));
             command.args(["enter", "-t", &target.pid(), "-a", "--", "true"]);
-            if caller.uid == NOBODY {
-                command.uid(NOBODY).gid(NOBODY);
+            if caller.uid == ORDINARY_UID {
+                command.uid(ORDINARY_UID).gid(ORDINARY_UID);
             }
             let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
             let err = String::from_utf8(output.stderr).unwrap();
@@ -1306,9 +1306,9 @@ fn enter_names_the_limit_of_open_files() {
 /// The caller's environment contains the mark of a sealed copy. The error names the variable, and no value
 /// makes the program copy itself for ever.
 #[test]
-fn a_copy_mark_of_the_caller_is_named() {
+fn copy_mark_in_the_environment_is_reported() {
     let Some(caller) = Caller::all().into_iter().find(|caller| caller.uid == 0) else {
-        let line = "\nskipped: cli::a_copy_mark_of_the_caller_is_named: needs root\n";
+        let line = "\nskipped: cli::copy_mark_in_the_environment_is_reported: needs root\n";
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     };
@@ -1334,9 +1334,9 @@ fn a_copy_mark_of_the_caller_is_named() {
 }
 
 #[test]
-fn a_record_that_no_file_takes_is_an_error() {
+fn record_beyond_the_file_size_limit_is_an_error() {
     for caller in Caller::all() {
-        if !caller.may_unshare("a_record_that_no_file_takes_is_an_error") {
+        if !caller.may_unshare("record_beyond_the_file_size_limit_is_an_error") {
             continue;
         }
         let json = caller.folder.join("json");
@@ -1344,7 +1344,7 @@ fn a_record_that_no_file_takes_is_an_error() {
         fs::set_permissions(&json, fs::Permissions::from_mode(0o666)).unwrap();
         let json = json.to_str().unwrap();
         let (code, err) = caller.without_file_size(&["trace", "--json", json, "-r", "--", "true"]);
-        let want = format!("nsexec: failed to write {json}: File too large (the limit of the size of files");
+        let want = format!("nsexec: failed to write {json}: File too large (the limit on file size");
         assert!(code == Some(1) && err.contains(&want), "{code:?} {err}");
         assert!(err.contains("lines of the record were lost") && err.contains("ulimit -f"), "{err}");
         let (code, err) = caller.without_file_size(&["trace", "--witness", "-r", "--", "true"]);
@@ -1364,8 +1364,8 @@ fn a_record_that_no_file_takes_is_an_error() {
             let plain = program("bash").args(["-c", &format!("{trap} exec {sets}")]).output().unwrap();
             let script = format!("{trap} exec {} run -r -- {sets}", caller.folder.join("nsexec").display());
             let mut through = program("bash");
-            if caller.uid == NOBODY {
-                through.uid(NOBODY).gid(NOBODY);
+            if caller.uid == ORDINARY_UID {
+                through.uid(ORDINARY_UID).gid(ORDINARY_UID);
             }
             let through = through.args(["-c", &script]).current_dir("/").output().unwrap();
             // Ignore the real-time signals of the C library, which are above the others.

@@ -24,31 +24,31 @@ const CASES: &[Case] = &[
     ("a_peer_that_dies_with_unread_bytes_resets", a_peer_that_dies_with_unread_bytes_resets),
     ("a_send_to_a_pipe_is_refused", a_send_to_a_pipe_is_refused),
     ("a_descriptor_travels_with_a_byte", a_descriptor_travels_with_a_byte),
-    ("a_second_descriptor_has_no_room", a_second_descriptor_has_no_room),
+    ("second_passed_descriptor_is_truncated", second_passed_descriptor_is_truncated),
     ("a_copy_at_a_number_is_close_on_exec", a_copy_at_a_number_is_close_on_exec),
     ("write_nowait_does_not_block", write_nowait_does_not_block),
     ("a_plain_write_to_a_dead_peer_leaves_a_signal", a_plain_write_to_a_dead_peer_leaves_a_signal),
-    ("poll_tells_what_has_come", poll_tells_what_has_come),
+    ("poll_reports_events", poll_reports_events),
     ("descriptors_are_marked_close_on_exec", descriptors_are_marked_close_on_exec),
     ("the_directory_of_descriptors_is_listed", the_directory_of_descriptors_is_listed),
     ("fstatfs_knows_a_namespace_and_procfs", fstatfs_knows_a_namespace_and_procfs),
     ("a_link_is_read_without_a_nul", a_link_is_read_without_a_nul),
     ("opens_are_close_on_exec_and_as_asked", opens_are_close_on_exec_and_as_asked),
-    ("below_proc_nothing_crosses_a_mount", below_proc_nothing_crosses_a_mount),
-    ("a_stream_socket_is_told_from_others", a_stream_socket_is_told_from_others),
-    ("a_sibling_is_a_child_of_our_parent", a_sibling_is_a_child_of_our_parent),
-    ("a_child_without_exit_signal_is_for_stages_alone", a_child_without_exit_signal_is_for_stages_alone),
-    ("wait_tells_an_exit_from_a_signal", wait_tells_an_exit_from_a_signal),
+    ("openat2_below_proc_crosses_no_mount", openat2_below_proc_crosses_no_mount),
+    ("socket_type_is_reported", socket_type_is_reported),
+    ("sibling_is_a_child_of_the_parent", sibling_is_a_child_of_the_parent),
+    ("only_wclone_waits_for_a_child_without_signal", only_wclone_waits_for_a_child_without_signal),
+    ("wait_distinguishes_exit_and_signal", wait_distinguishes_exit_and_signal),
     ("a_pidfd_is_readable_when_its_process_has_ended", a_pidfd_is_readable_when_its_process_has_ended),
-    ("the_cached_thread_id_is_the_childs", the_cached_thread_id_is_the_childs),
+    ("cached_thread_id_is_refreshed_in_the_child", cached_thread_id_is_refreshed_in_the_child),
     ("without_the_address_the_cache_is_stale", without_the_address_the_cache_is_stale),
-    ("an_exec_takes_arguments_and_environment", an_exec_takes_arguments_and_environment),
-    ("a_failed_exec_tells_why", a_failed_exec_tells_why),
+    ("exec_passes_arguments_and_environment", exec_passes_arguments_and_environment),
+    ("failed_exec_returns_its_errno", failed_exec_returns_its_errno),
     ("a_disposition_is_put_back_exactly", a_disposition_is_put_back_exactly),
-    ("the_mask_is_the_libcs_mask", the_mask_is_the_libcs_mask),
+    ("signal_mask_equals_libc", signal_mask_equals_libc),
     ("prctl_sets_name_dumpable_and_death_signal", prctl_sets_name_dumpable_and_death_signal),
     ("ids_and_namespaces_are_refused_by_number", ids_and_namespaces_are_refused_by_number),
-    ("affinity_is_the_libcs", affinity_is_the_libcs),
+    ("affinity_equals_libc", affinity_equals_libc),
     ("a_threaded_program_forks_without_hanging", a_threaded_program_forks_without_hanging),
     ("init_refuses_a_process_with_two_threads", init_refuses_a_process_with_two_threads),
     ("every_argument_fills_its_register", every_argument_fills_its_register),
@@ -67,9 +67,9 @@ fn main() -> ExitCode {
     runner::begin();
     let (mut passed, mut failed) = (0, 0);
     for (name, _) in runner::chosen("linux_sys", CASES, |(name, _)| (*name).to_owned()) {
-        let verdict = run(name);
-        println!("test {name} ... {verdict}");
-        *(if verdict == "ok" { &mut passed } else { &mut failed }) += 1;
+        let check_child = run(name);
+        println!("test {name} ... {check_child}");
+        *(if check_child == "ok" { &mut passed } else { &mut failed }) += 1;
     }
     println!("linux_sys: {passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -97,7 +97,7 @@ fn end(ok: bool) -> ! {
 }
 
 /// Runs `child` in the child, and checks in the parent that it succeeded.
-fn verdict(sys: &mut LinuxSys, fork: Fork, which: WaitFor, child: impl FnOnce(&mut LinuxSys) -> bool) {
+fn check_child(sys: &mut LinuxSys, fork: Fork, which: WaitFor, child: impl FnOnce(&mut LinuxSys) -> bool) {
     match fork {
         Fork::Child => end(child(sys)),
         Fork::Parent { child } => {
@@ -166,7 +166,7 @@ fn a_descriptor_travels_with_a_byte(sys: &mut LinuxSys) {
     assert_eq!(sys.send_fd(other, Fd(900)), Err(Errno::EBADF));
 }
 
-fn a_second_descriptor_has_no_room(sys: &mut LinuxSys) {
+fn second_passed_descriptor_is_truncated(sys: &mut LinuxSys) {
     /// A control message with two descriptors, as on every 64-bit machine.
     #[repr(C)]
     struct Two(usize, i32, i32, [i32; 2]);
@@ -237,7 +237,7 @@ fn a_plain_write_to_a_dead_peer_leaves_a_signal(sys: &mut LinuxSys) {
     assert_eq!(sys.sigprocmask(MaskHow::Set, before), Ok(SignalSet(before.0 | SignalSet::PIPE.0)));
 }
 
-fn poll_tells_what_has_come(sys: &mut LinuxSys) {
+fn poll_reports_events(sys: &mut LinuxSys) {
     let (one, other) = sys.socketpair().unwrap();
     let mut fds = [PollFd::new(one, PollEvents::IN), PollFd::new(other, PollEvents::OUT)];
     assert_eq!(sys.poll(&mut fds, -1), Ok(1));
@@ -330,7 +330,7 @@ fn opens_are_close_on_exec_and_as_asked(sys: &mut LinuxSys) {
     assert_eq!(sys.openat(status, c"x", OpenFlags::ReadOnly), Err(Errno::ENOTDIR));
 }
 
-fn below_proc_nothing_crosses_a_mount(sys: &mut LinuxSys) {
+fn openat2_below_proc_crosses_no_mount(sys: &mut LinuxSys) {
     let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory).unwrap();
     let directory = match sys.openat2(proc, c"self", OpenFlags::Directory) {
         Err(Errno::ENOSYS) => return println!("skipped: linux_sys: needs openat2"),
@@ -354,7 +354,7 @@ fn below_proc_nothing_crosses_a_mount(sys: &mut LinuxSys) {
     assert_eq!(sys.openat2(proc, c"self/exe", OpenFlags::ReadOnly), Err(Errno::ELOOP));
 }
 
-fn a_stream_socket_is_told_from_others(sys: &mut LinuxSys) {
+fn socket_type_is_reported(sys: &mut LinuxSys) {
     for (kind, found) in [
         (libc::SOCK_STREAM, SocketType::STREAM),
         (libc::SOCK_DGRAM, SocketType::DGRAM),
@@ -379,7 +379,7 @@ fn a_stream_socket_is_told_from_others(sys: &mut LinuxSys) {
 
 // -- processes ---------------------------------------------------------------------------------------------
 
-fn a_sibling_is_a_child_of_our_parent(sys: &mut LinuxSys) {
+fn sibling_is_a_child_of_the_parent(sys: &mut LinuxSys) {
     // An intermediate process, so that the sibling is our child, and not the test runner's.
     let fork = sys.fork(ExitSignal::Chld, None).unwrap();
     let caller = sys.getpid();
@@ -406,7 +406,7 @@ fn a_sibling_is_a_child_of_our_parent(sys: &mut LinuxSys) {
     assert_eq!(sys.wait4(Pid::ANY, WaitFor::Ordinary), Err(Errno::ECHILD));
 }
 
-fn a_child_without_exit_signal_is_for_stages_alone(sys: &mut LinuxSys) {
+fn only_wclone_waits_for_a_child_without_signal(sys: &mut LinuxSys) {
     match sys.fork(ExitSignal::None, None).unwrap() {
         Fork::Child => end(true),
         Fork::Parent { child } => {
@@ -425,7 +425,7 @@ fn a_child_without_exit_signal_is_for_stages_alone(sys: &mut LinuxSys) {
     }
 }
 
-fn wait_tells_an_exit_from_a_signal(sys: &mut LinuxSys) {
+fn wait_distinguishes_exit_and_signal(sys: &mut LinuxSys) {
     match sys.fork(ExitSignal::Chld, None).unwrap() {
         // SAFETY: ends the process.
         Fork::Child => unsafe { libc::_exit(42) },
@@ -472,10 +472,10 @@ fn cache(sys: &mut LinuxSys) -> Option<TidAddress> {
     (tid.cached == sys.gettid().0).then_some(tid)
 }
 
-fn the_cached_thread_id_is_the_childs(sys: &mut LinuxSys) {
+fn cached_thread_id_is_refreshed_in_the_child(sys: &mut LinuxSys) {
     let Some(tid) = cache(sys) else { return };
     let fork = sys.fork(ExitSignal::None, Some(tid)).unwrap();
-    verdict(sys, fork, WaitFor::Stages, |sys| {
+    check_child(sys, fork, WaitFor::Stages, |sys| {
         // Checks the id that the kernel stored, the address that the kernel will clear, and the libc's use of
         // the id: a pthread_kill of this thread with signal 0 uses the cached id.
         let own = cache(sys).is_some_and(|now| now.address == tid.address && now.cached != tid.cached);
@@ -496,7 +496,7 @@ fn the_cached_thread_id_is_the_childs(sys: &mut LinuxSys) {
 fn without_the_address_the_cache_is_stale(sys: &mut LinuxSys) {
     let Some(tid) = cache(sys) else { return };
     let fork = sys.fork(ExitSignal::None, None).unwrap();
-    verdict(sys, fork, WaitFor::Stages, |sys| {
+    check_child(sys, fork, WaitFor::Stages, |sys| {
         // runc#4233: the refresh avoids this stale id. No address is registered any more.
         // SAFETY: the address holds the libc's thread id, in this process's copy of the memory.
         let cached = unsafe { (tid.address as *const i32).read_volatile() };
@@ -504,7 +504,7 @@ fn without_the_address_the_cache_is_stale(sys: &mut LinuxSys) {
     });
 }
 
-fn an_exec_takes_arguments_and_environment(sys: &mut LinuxSys) {
+fn exec_passes_arguments_and_environment(sys: &mut LinuxSys) {
     let (read, write) = sys.pipe2().unwrap();
     match sys.fork(ExitSignal::Chld, None).unwrap() {
         Fork::Child => {
@@ -526,7 +526,7 @@ fn an_exec_takes_arguments_and_environment(sys: &mut LinuxSys) {
     }
 }
 
-fn a_failed_exec_tells_why(sys: &mut LinuxSys) {
+fn failed_exec_returns_its_errno(sys: &mut LinuxSys) {
     let none = ExecArgs::EMPTY;
     assert_eq!(sys.execve(c"/nowhere", &none, &none), Errno::ENOENT);
     assert_eq!(sys.execve(c"/proc/self/status", &none, &none), Errno::EACCES);
@@ -568,7 +568,7 @@ fn a_disposition_is_put_back_exactly(sys: &mut LinuxSys) {
     sys.kill(this, Signal::CHLD).unwrap();
 }
 
-fn the_mask_is_the_libcs_mask(sys: &mut LinuxSys) {
+fn signal_mask_equals_libc(sys: &mut LinuxSys) {
     let old = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
     // SAFETY: a query; zeroes are a valid value of the struct.
     let blocked = unsafe {
@@ -607,7 +607,7 @@ fn ids_and_namespaces_are_refused_by_number(sys: &mut LinuxSys) {
     let (pipe, _) = sys.pipe2().unwrap();
     assert_eq!(sys.setns(pipe, CloneFlags::NEWNET), Err(Errno::EINVAL));
     let fork = sys.fork(ExitSignal::Chld, None).unwrap();
-    verdict(sys, fork, WaitFor::Ordinary, |sys| {
+    check_child(sys, fork, WaitFor::Ordinary, |sys| {
         // SAFETY: a query.
         sys.setsid() == Ok(())
             && sys.setsid() == Err(Errno::EPERM)
@@ -615,7 +615,7 @@ fn ids_and_namespaces_are_refused_by_number(sys: &mut LinuxSys) {
     });
 }
 
-fn affinity_is_the_libcs(sys: &mut LinuxSys) {
+fn affinity_equals_libc(sys: &mut LinuxSys) {
     // SAFETY: a query; zeroes are a valid value of the struct.
     let expected = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -630,7 +630,7 @@ fn a_threaded_program_forks_without_hanging(sys: &mut LinuxSys) {
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(std::thread::park)).collect();
     let tid = cache(sys);
     let fork = sys.fork(ExitSignal::None, tid).unwrap();
-    verdict(sys, fork, WaitFor::Stages, |sys| {
+    check_child(sys, fork, WaitFor::Stages, |sys| {
         // SAFETY: queries.
         let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
         sys.setgid(gid) == Ok(()) && sys.setuid(uid) == Ok(()) && sys.setresuid(uid) == Ok(())
@@ -809,13 +809,13 @@ fn filter(number: libc::c_long, widths: &[Width]) -> Vec<libc::sock_filter> {
 /// Fills the stack below the caller: a register half that a call leaves undefined is then wrong, and not 0 by
 /// chance.
 #[inline(never)]
-fn soil_the_stack() {
+fn fill_the_stack() {
     std::hint::black_box(&mut [0xa5_u8; 1 << 14]);
 }
 
 /// Runs this call under the filter in a child. Returns 0 if all registers are right, or the number of a wrong
 /// one, from 1.
-fn judged(
+fn wrong_register(
     sys: &mut LinuxSys,
     number: libc::c_long,
     widths: &[Width],
@@ -832,7 +832,7 @@ fn judged(
                     && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
             };
             let answer = if installed {
-                soil_the_stack();
+                fill_the_stack();
                 call(sys).0 - i32::try_from(RIGHT).unwrap()
             } else {
                 100
@@ -850,7 +850,7 @@ fn judged(
 /// A seccomp filter sees 64 bits of every register, also of an `int` and of unused registers.
 fn every_argument_fills_its_register(sys: &mut LinuxSys) {
     for (name, number, widths, call) in PROBES {
-        let answer = judged(sys, *number, widths, *call);
+        let answer = wrong_register(sys, *number, widths, *call);
         assert_eq!(
             answer, 0,
             "{name}: 1 to 6 is the register that is not filled, 100 that there is no seccomp"
@@ -859,8 +859,8 @@ fn every_argument_fills_its_register(sys: &mut LinuxSys) {
     // The filter detects faults: a descriptor with one bit too many, and an argument that close lacks.
     let beyond_32_bits = |_: &mut LinuxSys| bare_close(1 << 40 | 900, 0);
     let not_an_argument = |_: &mut LinuxSys| bare_close(900, 7);
-    assert_eq!(judged(sys, libc::SYS_close, &[Signed], beyond_32_bits), 1);
-    assert_eq!(judged(sys, libc::SYS_close, &[Signed], not_an_argument), 2);
+    assert_eq!(wrong_register(sys, libc::SYS_close, &[Signed], beyond_32_bits), 1);
+    assert_eq!(wrong_register(sys, libc::SYS_close, &[Signed], not_an_argument), 2);
 }
 
 /// Calls close(2) with these registers.

@@ -249,11 +249,11 @@ fn accepted(bytes: &[u8], dialect: &Dialect, order: ByteOrder) -> Option<BTreeMa
         }
     }
     let said = said(&message);
-    assert_eq!(said, raw, "the decoder says something else than the bytes");
+    assert_eq!(said, raw, "the decoder's values differ from the bytes");
 
     let mut out = vec![0; encoded_len(&message)];
     encode(&message, dialect, order, &mut out).unwrap();
-    assert!(decode(&out, dialect, order).unwrap().0.means_the_same_as(&message));
+    assert!(decode(&out, dialect, order).unwrap().0.is_equivalent_to(&message));
     Some(said)
 }
 
@@ -286,18 +286,18 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn what_is_written_is_read_again(written in written()) {
+    fn encoded_message_decodes_to_the_same(written in written()) {
         let message = written.parts.bootstrap(written.dialect);
         let (again, consumed) = decode(&written.bytes, written.dialect, written.order).unwrap();
         prop_assert_eq!(consumed, written.bytes.len());
-        prop_assert!(again.means_the_same_as(&message));
+        prop_assert!(again.is_equivalent_to(&message));
         // Go never writes SETGROUP as false; every other value keeps its form.
         prop_assert_eq!(again.setgroup_present(), message.setgroup().then_some(true));
         prop_assert!(accepted(&written.bytes, written.dialect, written.order).is_some());
     }
 
     #[test]
-    fn bytes_behind_the_message_are_left_alone(written in written(), surplus in vec(any::<u8>(), 0..40)) {
+    fn bytes_after_the_message_are_ignored(written in written(), surplus in vec(any::<u8>(), 0..40)) {
         let longer = [&written.bytes[..], &surplus].concat();
         let (message, consumed) = decode(&longer, written.dialect, written.order).unwrap();
         prop_assert_eq!(consumed, written.bytes.len());
@@ -305,7 +305,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_is_refused_or_means_what_it_says(
+    fn changed_byte_is_refused_or_decoded_as_written(
         written in written(), at in any::<Index>(), change in 1..=255_u8,
     ) {
         let before = accepted(&written.bytes, written.dialect, written.order).unwrap();
@@ -357,7 +357,7 @@ proptest! {
     }
 
     #[test]
-    fn an_attribute_more_is_refused_or_new(
+    fn additional_attribute_is_refused_or_new(
         written in written(), at in any::<Index>(),
         // Also with NLA_F_NESTED and NLA_F_NET_BYTEORDER: a number is compared as a whole.
         number in (27279..27294_u16, select(vec![0, 0, 0x8000, 0x4000])).prop_map(|(low, bit)| low | bit),
@@ -385,7 +385,7 @@ proptest! {
     }
 
     #[test]
-    fn a_part_of_another_message_is_refused_or_means_what_it_says(
+    fn spliced_message_is_refused_or_decoded_as_written(
         one in written(), other in written(), cuts in any::<[Index; 2]>(), bytes_apart in any::<bool>(),
     ) {
         let place = |index: &Index, written: &Written| {

@@ -19,8 +19,8 @@ use nsexec::sys::types::*;
 use nsexec_audit::plan::runc::{CONFIG, Manner};
 use nsexec_audit::record::Call;
 use nsexec_audit::sim::{
-    End, Ended, Fault, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User, What, Youngest,
-    all_schedules,
+    End, Ended, Fault, FaultKind, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User,
+    Youngest, all_schedules,
 };
 use scenarios::{Scenario, flags, map};
 
@@ -69,12 +69,12 @@ impl Model<'_> {
         })
     }
 
-    fn say(&mut self, fd: Fd, value: u32) -> Result<(), Bail> {
+    fn send_value(&mut self, fd: Fd, value: u32) -> Result<(), Bail> {
         let wrote = self.sys.write(fd, &value.to_ne_bytes());
         self.must(wrote, "failed to sync: write").map(|_| ())
     }
 
-    fn hear(&mut self, fd: Fd) -> Result<u32, Bail> {
+    fn receive_value(&mut self, fd: Fd) -> Result<u32, Bail> {
         let mut word = [0; 4];
         let got = self.sys.read(fd, &mut word);
         match self.must(got, "failed to sync: read")? {
@@ -84,7 +84,7 @@ impl Model<'_> {
     }
 
     fn expect(&mut self, fd: Fd, value: u32) -> Result<(), Bail> {
-        match self.hear(fd)? {
+        match self.receive_value(fd)? {
             heard if heard == value => Ok(()),
             _ => Err(Bail),
         }
@@ -123,7 +123,7 @@ impl Model<'_> {
         let _ = self.sys.close(child.0);
         self.debug("-> stage-1 synchronisation loop");
         loop {
-            match self.hear(child.1)? {
+            match self.receive_value(child.1)? {
                 USERMAP_PLS => {
                     self.debug("stage-1 requested userns mappings");
                     let uid = (message.uid_map(), "uid_map", message.uidmap_path());
@@ -132,12 +132,12 @@ impl Model<'_> {
                         let ids = ids.map(|ids| String::from_utf8_lossy(ids.text()).into_owned());
                         self.write_map(stage_1, file, &ids.unwrap_or_default(), tool.is_some())?;
                     }
-                    self.say(child.1, USERMAP_ACK)?;
+                    self.send_value(child.1, USERMAP_ACK)?;
                 }
                 RECVPID_PLS => {
                     self.debug("stage-1 requested pid to be forwarded");
-                    let stage_2 = self.hear(child.1)?;
-                    self.say(child.1, RECVPID_ACK)?;
+                    let stage_2 = self.receive_value(child.1)?;
+                    self.send_value(child.1, RECVPID_ACK)?;
                     self.debug(&format!("forward stage-1 ({stage_1}) and stage-2 ({stage_2}) pids to runc"));
                     let line = format!("{{\"stage1_pid\":{stage_1},\"stage2_pid\":{stage_2}}}\n");
                     let wrote = self.sys.write(INIT_PIPE, line.as_bytes());
@@ -150,7 +150,7 @@ impl Model<'_> {
         self.debug("stage-1 complete");
         let _ = self.sys.close(grandchild.0);
         self.debug("signalling stage-2 to run");
-        self.say(grandchild.1, GRANDCHILD)?;
+        self.send_value(grandchild.1, GRANDCHILD)?;
         self.expect(grandchild.1, CHILD_FINISH)?;
         self.debug("<~ nsexec stage-0");
         Ok(Ended::Exit(0))
@@ -202,7 +202,7 @@ impl Model<'_> {
             let unshared = self.sys.unshare(CloneFlags::NEWUSER);
             self.must(unshared, "failed to unshare user namespace")?;
             self.debug("request stage-0 to map user namespace");
-            self.say(child.0, USERMAP_PLS)?;
+            self.send_value(child.0, USERMAP_PLS)?;
             self.debug("waiting stage-0 to complete the mapping of user namespace");
             self.expect(child.0, USERMAP_ACK)?;
             let root = self.sys.setresuid(0);
@@ -218,11 +218,11 @@ impl Model<'_> {
             Fork::Parent { child } => child,
         };
         self.debug(&format!("request stage-0 to forward stage-2 pid ({stage_2})"));
-        self.say(child.0, RECVPID_PLS)?;
-        self.say(child.0, u32::try_from(stage_2.0).expect("a pid"))?;
+        self.send_value(child.0, RECVPID_PLS)?;
+        self.send_value(child.0, u32::try_from(stage_2.0).expect("a pid"))?;
         self.expect(child.0, RECVPID_ACK)?;
         self.debug("signal completion to stage-0");
-        self.say(child.0, CHILD_FINISH)?;
+        self.send_value(child.0, CHILD_FINISH)?;
         self.debug("<~ nsexec stage-1");
         Ok(Ended::Exit(0))
     }
@@ -237,7 +237,7 @@ impl Model<'_> {
             self.must(result, "setsid failed")?;
         }
         self.debug("signal completion to stage-0");
-        self.say(grandchild.0, CHILD_FINISH)?;
+        self.send_value(grandchild.0, CHILD_FINISH)?;
         let _ = self.sys.close(grandchild.0);
         self.debug("<= nsexec container setup");
         // Reads the configuration, as the Go runtime does.
@@ -249,7 +249,7 @@ impl Model<'_> {
 }
 
 /// Returns the same machine with the model of the C code as the program.
-fn with_the_c(mut sim: Sim, scenario: &Scenario, level: Level) -> Sim {
+fn with_c_model(mut sim: Sim, scenario: &Scenario, level: Level) -> Sim {
     sim.settings().leaks_descriptors = true;
     let (size, debug) = (scenario.message.len(), level == Level::Debug);
     let main = move |sys: &mut SimSys| {
@@ -271,11 +271,11 @@ fn is_started(report: &Report) -> bool {
 
 /// The model is a fair comparison: without a fault it starts the containers that our code starts.
 #[test]
-fn the_model_starts_a_container() {
+fn c_model_starts_a_container() {
     for name in ["nothing", "rootful", "rootful_user", "rootless_tools"] {
         let scenario = scenarios::named(name);
         for manner in [Manner::Init, Manner::Exec] {
-            let sim = with_the_c(scenario.launched(manner, Level::Debug), &scenario, Level::Debug);
+            let sim = with_c_model(scenario.launched(manner, Level::Debug), &scenario, Level::Debug);
             for seed in 0..20 {
                 let report = sim.run(&mut Random::new(seed), None);
                 assert!(is_started(&report), "{name}, {manner:?}, seed {seed}\n{report}");
@@ -299,7 +299,7 @@ fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
     // Includes the call in which stage 0 waits, which is not recorded yet.
     (after..=lines.len())
         .flat_map(|line| {
-            let fault = Fault { at: nsexec_audit::sim::Place { who, line }, what: What::Kill };
+            let fault = Fault { at: nsexec_audit::sim::Place { who, line }, what: FaultKind::Kill };
             [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))]
         })
         .filter(|report| report.fault_fired)
@@ -308,10 +308,10 @@ fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
 
 /// The tool holds the sync pair open, so stage 1 never notices the death of stage 0.
 #[test]
-fn the_c_leaves_a_stage_that_lingers_and_ours_does_not() {
+fn c_model_leaves_a_stage_and_our_code_does_not() {
     let scenario = scenarios::named("rootless_tools");
     let ours = scenario.launched(Manner::Exec, Level::Warning);
-    let c = with_the_c(ours.clone(), &scenario, Level::Warning);
+    let c = with_c_model(ours.clone(), &scenario, Level::Warning);
     let reports = with_a_tool_that_stays(&c);
     assert!(!reports.is_empty());
     for report in &reports {
@@ -329,7 +329,7 @@ fn the_c_leaves_a_stage_that_lingers_and_ours_does_not() {
 
 /// A log pipe of one page, level debug, and no reader.
 #[test]
-fn the_c_waits_for_its_log_and_ours_does_not() {
+fn c_model_blocks_on_its_log_and_our_code_does_not() {
     // The map has so many lines that its records fill the page.
     let ids: String = (0..120).map(|line| format!("{line} {} 1\n", 100_000 + 2 * line)).collect();
     let message = Bootstrap::new(flags(&[Kind::Mnt, Kind::Pid]).union(CloneFlags::NEWUSER))
@@ -339,7 +339,7 @@ fn the_c_waits_for_its_log_and_ours_does_not() {
     let scenario = Scenario::new("full_log", "a log pipe that nobody reads", &User::root(), &message)
         .setting(|settings| settings.pipe_buffer = 4096);
     let ours = scenario.launched(Manner::Init, Level::Debug);
-    let c = with_the_c(ours.clone(), &scenario, Level::Debug);
+    let c = with_c_model(ours.clone(), &scenario, Level::Debug);
     let mut deadlocks = 0;
     let schedules = all_schedules(2_000, |script| {
         let report = c.run(script, None);
@@ -369,6 +369,6 @@ fn the_c_waits_for_its_log_and_ours_does_not() {
     }
     // With room for all records the same model starts the container.
     let roomy = scenario.setting(|settings| settings.pipe_buffer = 65_536);
-    let c = with_the_c(roomy.launched(Manner::Init, Level::Debug), &roomy, Level::Debug);
+    let c = with_c_model(roomy.launched(Manner::Init, Level::Debug), &roomy, Level::Debug);
     assert!(is_started(&c.run(&mut Oldest, None)));
 }

@@ -20,7 +20,7 @@ mod rules;
 #[path = "runner/mod.rs"]
 mod runner;
 
-use rules::{As, Said};
+use rules::{As, RuleResult};
 
 /// One rule of the kernel.
 struct Rule {
@@ -28,8 +28,8 @@ struct Rule {
     who: As,
     /// The expected replies of the kernel.
     wanted: &'static str,
-    real: fn(&mut LinuxSys) -> Said,
-    sim: fn(&mut SimSys) -> Said,
+    real: fn(&mut LinuxSys) -> RuleResult,
+    sim: fn(&mut SimSys) -> RuleResult,
 }
 
 /// The id of the ordinary user. No account of the machine has it.

@@ -25,7 +25,7 @@ use nsexec_audit::note::Values;
 use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::record::{Call, Recorder};
 use nsexec_audit::replay::{Outcome, keep, replay};
-use nsexec_audit::sim::{Ended, Fault, Oldest, Program, Section, Settings, Sim, User, What};
+use nsexec_audit::sim::{Ended, Fault, FaultKind, Oldest, Program, Section, Settings, Sim, User};
 use nsexec_audit::{Role, Run, sections};
 
 #[path = "runner/mod.rs"]
@@ -247,13 +247,13 @@ fn check(case: &Case, place: &Place) {
     assert_eq!(replayed.error.as_ref().map(ToString::to_string).unwrap_or_default(), error, "{}", case.name);
     assert_eq!(replayed.status(), case.status, "{}", case.name);
 
-    program_says(&out, error, case.status);
+    check_program(&out, error, case.status);
     cut(case, &text);
 }
 
 /// Checks that `nsexec trace --replay` prints the same error. Then cuts the record, and checks that it
 /// reports the cut.
-fn program_says(file: &Path, error: &str, status: u8) {
+fn check_program(file: &Path, error: &str, status: u8) {
     let program = env!("CARGO_BIN_EXE_nsexec");
     let said = || Command::new(program).args(["trace", "--replay"]).arg(file).output().unwrap();
     let (out, wanted) = (said(), if error.is_empty() { String::new() } else { format!("nsexec: {error}\n") });
@@ -310,7 +310,7 @@ fn another_machine() {
         .places()
         .find(|(place, line)| place.who.section == Section::Stage1 && unshare(&line.call))
         .expect("stage 1 unshares");
-    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
     let text = keep(&sections::of_report(&report), &job, Values::LeftOut).to_json_lines().unwrap();
     let replayed = replay(&Run::from_json_lines(&text).unwrap()).unwrap();
     assert!(replayed.agrees(), "{:?}", replayed.processes);

@@ -12,7 +12,9 @@ mod scenarios;
 use nsexec_audit::Run;
 use nsexec_audit::diff::compare;
 use nsexec_audit::record::Reply;
-use nsexec_audit::sim::{Choice, End, Fault, Oldest, Place, Random, Then, What, Who, all_schedules};
+use nsexec_audit::sim::{
+    Choice, End, Fault, FaultKind, Oldest, Place, ProcessName, Random, StopReaction, all_schedules,
+};
 use scenarios::{Ran, Start, Way, on_all_cores};
 
 /// The maximum of schedules of one start. Most starts have fewer; the test lists the others by name.
@@ -31,7 +33,7 @@ const RACES: &[(&str, &str)] = &[
     ("proc_missing", "stage 0 gives up at once, and kills stage 1 wherever it is by then"),
     (
         "v1_0_setsid_refused",
-        "stage 2 fails while the launcher gives it the cgroup's byte, which finds it alive or dead",
+        "stage 2 fails while the launcher sends the byte for the cgroup namespace, and is alive or dead at that time",
     ),
     (
         "v1_1_mounts_missing",
@@ -43,7 +45,7 @@ const RACES: &[(&str, &str)] = &[
         "without pidfds stage 0 looks for the end of its tool, and the launcher for that of a stage",
     ),
     ("enter_old_kernel", "as old_kernel"),
-    ("proc_masked", "stage 2 fails while the launcher gives it the word to go, which finds it alive or dead"),
+    ("proc_masked", "stage 2 fails while the launcher sends the go byte, and is alive or dead at that time"),
 ];
 
 /// The results that must not depend on the order.
@@ -53,7 +55,7 @@ struct Wanted {
 }
 
 /// How every process ended, and the error of our launcher.
-type Outcome = (Vec<(Who, End)>, Option<String>);
+type Outcome = (Vec<(ProcessName, End)>, Option<String>);
 
 impl Wanted {
     fn of(start: &Start) -> Self {
@@ -90,7 +92,7 @@ fn none(broken: &[String]) {
 }
 
 #[test]
-fn every_run_to_block_schedule_is_the_same_start() {
+fn run_to_block_schedules_give_the_same_result() {
     let results = on_all_cores(|start| {
         let wanted = Wanted::of(start);
         let mut broken = Vec::new();
@@ -119,7 +121,7 @@ fn every_run_to_block_schedule_is_the_same_start() {
 mod runner;
 
 #[test]
-fn every_random_schedule_is_the_same_start() {
+fn random_schedules_give_the_same_result() {
     let seed = seed();
     println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
     let broken: Vec<Vec<String>> = on_all_cores(|start| {
@@ -141,7 +143,7 @@ const STOPS: u64 = 60;
 
 /// In any order, a stopped process delays our launcher until SIGTERM at most, and no process is left.
 #[test]
-fn a_stop_at_any_call_in_any_order_holds_nobody_up() {
+fn stopped_process_never_blocks_the_launcher() {
     let seed = seed();
     println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
     let results = on_all_cores(|start| {
@@ -162,7 +164,7 @@ fn a_stop_at_any_call_in_any_order_holds_nobody_up() {
         for nth in 0..STOPS {
             let seed = seed.wrapping_add(nth);
             let at = places[(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % places.len()];
-            let fault = Fault { at, what: What::Stop(Then::Interrupt) };
+            let fault = Fault { at, what: FaultKind::Stop(StopReaction::Interrupt) };
             let ran = start.run(&mut Random::new(seed), Some(fault));
             fired += u64::from(ran.report.fault_fired);
             let left = ran.report.alive().next().map(|process| process.who);

@@ -9,12 +9,12 @@ use nsexec::sys::Sys;
 use nsexec::sys::types::*;
 use nsexec_audit::diff::compare;
 use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
-use nsexec_audit::record::{Call, Line, Misfit, Replay, Reply, replay};
+use nsexec_audit::record::{Call, Line, Mismatch, Replay, Reply, replay};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
 use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
 
-const NOBODY: Option<Fault> = None;
+const NO_FAULT: Option<Fault> = None;
 
 /// Checks that a start succeeded, whatever its namespaces.
 fn assert_started(name: &str, report: &Report) {
@@ -37,7 +37,7 @@ fn every_realistic_start_is_handed_over() {
     for scenario in for_runc() {
         for manner in [Manner::Init, Manner::Exec] {
             for level in [Level::Warning, Level::Debug] {
-                let report = scenario.launched(manner, level).run(&mut Oldest, NOBODY);
+                let report = scenario.launched(manner, level).run(&mut Oldest, NO_FAULT);
                 assert_started(scenario.name, &report);
             }
         }
@@ -49,16 +49,16 @@ fn the_order_of_the_processes_changes_nothing() {
     for scenario in for_runc() {
         for manner in [Manner::Init, Manner::Exec] {
             let sim = scenario.launched(manner, Level::Warning);
-            let wanted = of_report(&sim.run(&mut Oldest, NOBODY));
+            let wanted = of_report(&sim.run(&mut Oldest, NO_FAULT));
             let enumerated = all_schedules(300, |script| {
-                let report = sim.run(script, NOBODY);
+                let report = sim.run(script, NO_FAULT);
                 assert_started(scenario.name, &report);
                 let diff = compare(&wanted, &of_report(&report));
                 assert!(diff.is_empty(), "{}: {diff}", scenario.name);
             });
             println!("{}, {manner:?}: {enumerated:?}", scenario.name);
             for seed in 0..20 {
-                let report = sim.run(&mut Random::new(seed), NOBODY);
+                let report = sim.run(&mut Random::new(seed), NO_FAULT);
                 assert_started(scenario.name, &report);
                 let diff = compare(&wanted, &of_report(&report));
                 assert!(diff.is_empty(), "{} with seed {seed}: {diff}", scenario.name);
@@ -87,7 +87,7 @@ fn a_deadlock_is_a_result() {
             }
         }
     });
-    let report = sim.run(&mut Oldest, NOBODY);
+    let report = sim.run(&mut Oldest, NO_FAULT);
     let stuck: Vec<String> = report.stuck().map(|(who, call)| format!("{who}: {call}")).collect();
     assert_eq!(stuck, ["launcher: read(3, 0x…, 1)", "stage-0 parent: read(4, 0x…, 1)"]);
     assert!(report.dump.contains("waits in read(3"), "{}", report.dump);
@@ -101,14 +101,14 @@ fn a_run_without_end_is_cut_off() {
             sys.getpid();
         }
     });
-    let report = sim.run(&mut Oldest, NOBODY);
+    let report = sim.run(&mut Oldest, NO_FAULT);
     assert!(report.endless);
     assert_eq!(report.processes[0].end, End::Running);
 }
 
 /// Runs a simulation that must panic, and returns the message.
 fn panic_of(sim: Sim) -> String {
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run(&mut Oldest, NOBODY)));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run(&mut Oldest, NO_FAULT)));
     *result.unwrap_err().downcast::<String>().expect("a message")
 }
 
@@ -124,7 +124,7 @@ fn impure(second: impl Fn(&mut SimSys, usize) -> Ended + 'static) -> Sim {
 }
 
 #[test]
-fn a_function_that_is_not_pure_is_named_with_both_calls() {
+fn impure_process_panics_with_both_calls() {
     let message = panic_of(impure(|sys, nth| {
         sys.set_dumpable(nth == 1).unwrap();
         if let Ok(Fork::Parent { child }) = sys.fork(ExitSignal::Chld, None) {
@@ -152,16 +152,16 @@ fn a_function_that_is_not_pure_is_named_with_both_calls() {
 }
 
 #[test]
-fn a_fault_happens_once_and_where_it_was_asked_for() {
+fn fault_happens_once_at_its_place() {
     let sim = named("nothing").launched(Manner::Init, Level::Warning);
-    let faultless = sim.run(&mut Oldest, NOBODY);
+    let faultless = sim.run(&mut Oldest, NO_FAULT);
     let (at, _) = faultless
         .places()
         .find(|(place, line)| {
             place.who.section == Section::Stage1 && matches!(line.call, Call::Unshare { .. })
         })
         .unwrap();
-    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
     assert!(report.fault_fired);
     let child = report.find(Section::Stage1).unwrap();
     assert_eq!(
@@ -172,21 +172,21 @@ fn a_fault_happens_once_and_where_it_was_asked_for() {
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
     assert_eq!(report.alive().count(), 0, "{}", report.dump);
 
-    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Kill }));
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Kill }));
     let child = report.find(Section::Stage1).unwrap();
     assert_eq!((child.end.clone(), child.transcript.lines.len()), (End::Signaled(Signal::KILL), at.line));
 }
 
 #[test]
-fn a_short_read_is_read_on() {
+fn short_read_is_continued() {
     let sim = named("rootful").launched(Manner::Exec, Level::Warning);
-    let faultless = sim.run(&mut Oldest, NOBODY);
+    let faultless = sim.run(&mut Oldest, NO_FAULT);
     let reads = faultless.places().filter(|(place, line)| {
         place.who.section != Section::Launcher && matches!(line.call, Call::Read { .. })
     });
     let mut count = 0;
     for (at, _) in reads {
-        let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Short(1) }));
+        let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Short(1) }));
         assert_eq!(report.find(Section::Stage2).unwrap().end, End::HandedOver, "{at:?}\n{}", report.dump);
         count += u32::from(report.fault_fired);
     }
@@ -198,7 +198,7 @@ fn with_tool(program: Program) -> Report {
     let scenario = named("rootless_tools");
     let mut sim = scenario.launched(Manner::Init, Level::Warning);
     sim.program("/usr/bin/newuidmap", program);
-    sim.run(&mut Oldest, NOBODY)
+    sim.run(&mut Oldest, NO_FAULT)
 }
 
 #[test]
@@ -238,13 +238,13 @@ fn assert_foreign_proc(report: &Report, wanted: &str) {
 }
 
 #[test]
-fn a_missing_proc_is_named_where_maps_are_to_be_written() {
+fn missing_proc_is_reported_before_maps_are_written() {
     for scenario in for_runc() {
         let mut sim = Sim::new(Settings { proc_missing: true, ..Settings::default() }, &User::root());
         let (manner, level, mount_numbers) = (Manner::Init, Level::Warning, MountNumbers::Kept);
         let (policy, message) = (scenario.policy, scenario.message.clone());
         drop_in(&mut sim, Launch { manner, level, policy, message, mount_numbers });
-        let report = sim.run(&mut Oldest, NOBODY);
+        let report = sim.run(&mut Oldest, NO_FAULT);
         match scenario.name {
             // These write no maps or offsets, so stage 0 does not check /proc.
             "nothing" | "rootful" => assert_started(scenario.name, &report),
@@ -277,7 +277,7 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
                 },
             }
         });
-        let report = sim.run(&mut Oldest, NOBODY);
+        let report = sim.run(&mut Oldest, NO_FAULT);
         assert_foreign_proc(&report, "we are process 2, and /proc/self is ");
         assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
     }
@@ -289,7 +289,7 @@ fn our_own_launcher_starts_a_command() {
         let policy =
             Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
         let sim = scenario.launched_by_us(policy, Level::Warning);
-        let report = sim.run(&mut Oldest, NOBODY);
+        let report = sim.run(&mut Oldest, NO_FAULT);
         let all = || format!("{}\n{report}", scenario.name);
         for section in [Section::Launcher, Section::Stage0, Section::Stage1, Section::Stage2] {
             assert_eq!(
@@ -302,7 +302,7 @@ fn our_own_launcher_starts_a_command() {
         assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
         let wanted = of_report(&report);
         let enumerated = all_schedules(200, |script| {
-            let diff = compare(&wanted, &of_report(&sim.run(script, NOBODY)));
+            let diff = compare(&wanted, &of_report(&sim.run(script, NO_FAULT)));
             assert!(diff.is_empty(), "{}: {diff}", scenario.name);
         });
         println!("{}, our own: {enumerated:?}", scenario.name);
@@ -318,7 +318,7 @@ fn assert_over(name: &str, fault: Fault, report: &Report) {
 }
 
 #[test]
-fn whoever_dies_nobody_is_left() {
+fn no_process_survives_any_death() {
     let mut tried = 0;
     for scenario in for_runc() {
         let policy = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
@@ -327,10 +327,10 @@ fn whoever_dies_nobody_is_left() {
             (false, scenario.launched(Manner::Exec, Level::Warning)),
             (true, scenario.launched_by_us(policy, Level::Warning)),
         ] {
-            let faultless = sim.run(&mut Oldest, NOBODY);
+            let faultless = sim.run(&mut Oldest, NO_FAULT);
             let places = faultless.places().map(|(at, _)| at).chain(faultless.ends());
             for at in places {
-                for what in [What::Kill, What::KillWaking] {
+                for what in [FaultKind::Kill, FaultKind::KillWaking] {
                     let fault = Fault { at, what };
                     let reports = [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))];
                     // Some calls never wait, so the fault does not happen.
@@ -355,17 +355,17 @@ fn whoever_dies_nobody_is_left() {
 }
 
 #[test]
-fn small_buffers_only_make_it_slower() {
+fn small_buffers_do_not_change_the_result() {
     for mut scenario in for_runc() {
         let settings = scenario.sim.settings();
         (settings.socket_buffer, settings.pipe_buffer) = (48, 4096);
-        let report = scenario.launched(Manner::Init, Level::Debug).run(&mut Oldest, NOBODY);
+        let report = scenario.launched(Manner::Init, Level::Debug).run(&mut Oldest, NO_FAULT);
         assert_started(scenario.name, &report);
     }
 }
 
 #[test]
-fn an_old_kernel_is_enough() {
+fn old_kernel_starts_every_container() {
     for mut scenario in for_runc() {
         let settings = scenario.sim.settings();
         settings.tid_cache = false;
@@ -374,16 +374,16 @@ fn an_old_kernel_is_enough() {
             ("close_range", Errno::ENOSYS),
             ("pwritev2", Errno::EOPNOTSUPP),
         ]);
-        let report = scenario.launched(Manner::Exec, Level::Debug).run(&mut Oldest, NOBODY);
+        let report = scenario.launched(Manner::Exec, Level::Debug).run(&mut Oldest, NO_FAULT);
         assert_started(scenario.name, &report);
     }
 }
 
 #[test]
-fn a_limit_on_namespaces_is_no_space() {
+fn namespace_limit_is_enospc() {
     let mut scenario = named("rootful");
     scenario.sim.settings().limits.insert(Kind::Net, 0);
-    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
     assert!(report.to_string().contains("ENOSPC"), "{report}");
     assert_eq!(report.alive().count(), 0);
@@ -394,7 +394,7 @@ fn a_limit_on_namespaces_is_no_space() {
 fn without_new_privileges_the_tool_maps_nothing() {
     let mut scenario = named("rootless_tools");
     scenario.sim.settings().no_new_privs = true;
-    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+    let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
     assert_eq!(report.find(Section::MappingTool).unwrap().end, End::Exited(1), "{report}");
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
     assert_eq!((report.alive().count(), report.stuck().count()), (0, 0), "{report}");
@@ -402,7 +402,7 @@ fn without_new_privileges_the_tool_maps_nothing() {
 
 /// A FIFO, a plain file, a missing file, and a namespace of another kind instead of the namespace.
 #[test]
-fn what_is_no_namespace_is_not_joined() {
+fn non_namespace_file_is_not_joined() {
     for (extra, errno) in [
         (Some(Extra::Fifo), "f_type=0x1021994"),
         (Some(Extra::Regular(b"text".as_slice().into())), "f_type=0x1021994"),
@@ -414,7 +414,7 @@ fn what_is_no_namespace_is_not_joined() {
             Some(extra) => scenario.sim.file("/run/netns/blue", extra),
             None => scenario.sim.remove_file("/run/netns/blue"),
         }
-        let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NOBODY);
+        let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
         let child = report.find(Section::Stage1).unwrap();
         let opened: Vec<String> = child.transcript.lines.iter().map(ToString::to_string).collect();
         assert!(opened.iter().any(|line| line.contains(errno)), "{errno}\n{report}");
@@ -426,7 +426,7 @@ fn what_is_no_namespace_is_not_joined() {
 
 /// As runc's C does: a stage writes a log record, and blocks because no process reads the full pipe.
 #[test]
-fn a_log_that_blocks_is_a_deadlock() {
+fn blocking_log_is_a_deadlock() {
     let mut sim = machine();
     sim.settings().pipe_buffer = 4096;
     let (_log, stage_log) = sim.pipe(true);
@@ -439,7 +439,7 @@ fn a_log_that_blocks_is_a_deadlock() {
             Ended::Exit(0)
         }
     });
-    let report = sim.run(&mut Oldest, NOBODY);
+    let report = sim.run(&mut Oldest, NO_FAULT);
     assert!(!report.endless);
     let stuck: Vec<Section> = report.stuck().map(|(who, _)| who.section).collect();
     assert_eq!(stuck, [Section::Launcher, Section::Stage0], "{report}");
@@ -449,7 +449,7 @@ fn a_log_that_blocks_is_a_deadlock() {
 /// As in runc's C: the mapping tool inherits the sync pipe, so stage 1 never reads the end of the file after
 /// stage 0 died.
 #[test]
-fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
+fn leaked_descriptor_blocks_the_reader() {
     for leaks in [false, true] {
         let mut sim = machine();
         sim.settings().leaks_descriptors = leaks;
@@ -470,7 +470,7 @@ fn a_leaked_descriptor_keeps_the_waiting_one_alive() {
             }
             Ended::Signal(Signal::KILL)
         });
-        let report = sim.run(&mut Oldest, NOBODY);
+        let report = sim.run(&mut Oldest, NO_FAULT);
         assert_eq!(report.stuck().count(), usize::from(leaks), "{report}");
     }
 }
@@ -498,13 +498,13 @@ fn ancestry(report: &Report, line_of: &[Section]) -> Vec<Line> {
 fn a_recording_gives_the_same_error_without_a_kernel() {
     let scenario = named("rootful_user");
     let sim = scenario.launched(Manner::Init, Level::Warning);
-    let faultless = sim.run(&mut Oldest, NOBODY);
+    let faultless = sim.run(&mut Oldest, NO_FAULT);
     let unshare = |line: &Line| matches!(line.call, Call::Unshare { .. });
     let (at, _) = faultless
         .places()
         .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
         .unwrap();
-    let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::ENOSPC) }));
+    let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
     let main = |sys: &mut Replay<'_>| runc_init(sys, Fd(4), Fd(6), Level::Warning);
     let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
     assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
@@ -516,12 +516,12 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
     let made = lines[0].call.clone();
     assert_eq!(
         replay(&other, main),
-        Err(Box::new(Misfit::Other { line: 0, recorded: Call::Setsid, made: made.clone() }))
+        Err(Box::new(Mismatch::Other { line: 0, recorded: Call::Setsid, made: made.clone() }))
     );
-    assert_eq!(replay(&[], main), Err(Box::new(Misfit::Beyond { made })));
+    assert_eq!(replay(&[], main), Err(Box::new(Mismatch::ExtraCall { made })));
     let mut long = lines.clone();
     long.push(other[0].clone());
-    assert_eq!(replay(&long, main), Err(Box::new(Misfit::Before { line: lines.len() })));
+    assert_eq!(replay(&long, main), Err(Box::new(Mismatch::EndedEarly { line: lines.len() })));
 }
 
 /// The record of one signal that a signalfd returns.
@@ -542,7 +542,7 @@ fn kept() -> Policy {
 /// SIGTERM comes while a tool runs that never ends, or at any other time. The launch then ends with the
 /// signal, or has started the command before it.
 #[test]
-fn an_interrupted_launch_leaves_nobody() {
+fn interrupted_launch_leaves_no_process() {
     for (stays, count) in [(true, 300), (false, 1500)] {
         let Scenario { mut sim, message, .. } = tools();
         if stays {
@@ -573,9 +573,9 @@ fn an_interrupted_launch_leaves_nobody() {
             assert!(status == 143 || status == 0 && !stays, "{status}: {}", all());
             seen.insert(status);
         };
-        let enumerated = all_schedules(count, |script| check(&sim.run(script, NOBODY)));
+        let enumerated = all_schedules(count, |script| check(&sim.run(script, NO_FAULT)));
         for seed in 0..200 {
-            check(&sim.run(&mut Random::new(seed), NOBODY));
+            check(&sim.run(&mut Random::new(seed), NO_FAULT));
         }
         assert_eq!(seen.len(), if stays { 1 } else { 2 }, "both come: {seen:?}");
         println!("interrupted, a tool that stays: {stays}: {enumerated:?}");
@@ -584,7 +584,7 @@ fn an_interrupted_launch_leaves_nobody() {
 
 /// A tool without a launcher is useless, so stage 0 kills it when the launcher dies.
 #[test]
-fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
+fn launcher_death_kills_the_mapping_tool() {
     let Scenario { mut sim, message, .. } = tools();
     sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
     sim.launcher(move |sys| {
@@ -613,5 +613,5 @@ fn a_launcher_that_dies_takes_the_mapping_tool_with_it() {
         // Either stage 0 or stage 1 notices the launcher's death first.
         assert!(report.to_string().contains("the launcher is gone"), "{report}");
     };
-    all_schedules(300, |script| check(&sim.run(script, NOBODY)));
+    all_schedules(300, |script| check(&sim.run(script, NO_FAULT)));
 }

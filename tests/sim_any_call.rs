@@ -118,7 +118,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
 }
 
 #[test]
-fn nothing_that_a_process_does_makes_it_panic() {
+fn random_calls_never_panic() {
     let mut calls = 0;
     for seed in 1..1500 {
         let mut sim = Sim::new(Settings::default(), &User::root());

@@ -18,7 +18,7 @@ fn snapshot_folder() -> PathBuf {
 }
 
 #[test]
-fn every_scenario_is_a_page() {
+fn every_scenario_matches_its_snapshot() {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(snapshot_folder());
     settings.set_prepend_module_to_snapshot(false);
@@ -34,7 +34,7 @@ fn every_scenario_is_a_page() {
 /// Checks that every page has a scenario. The names of the pages are computed, so tests/house cannot find the
 /// unused ones.
 #[test]
-fn every_page_has_its_scenario() {
+fn every_snapshot_page_has_a_scenario() {
     let named: BTreeSet<String> =
         starts().iter().map(|start| format!("scenario_{}.snap", start.name)).collect();
     assert!(named.len() >= 45, "{}", named.len());
@@ -50,7 +50,7 @@ fn every_page_has_its_scenario() {
 
 /// Checks that each start ends as its scenario expects, and that no rule is broken.
 #[test]
-fn every_scenario_ends_as_it_says() {
+fn every_scenario_ends_as_expected() {
     let mut wrong = Vec::new();
     for start in starts() {
         let ran = start.run(&mut Oldest, None);
@@ -131,7 +131,11 @@ fn told(start: &Start, ran: &Ran) -> String {
         Some(error) => format!("{error} (exit {})", error.exit_code()),
         None => "the status of the command".into(),
     };
-    if start.way == Way::Ours { format!("\nthe caller is told\n  {words}\n") } else { String::new() }
+    if start.way == Way::Ours {
+        format!("\nthe launcher returns to its caller\n  {words}\n")
+    } else {
+        String::new()
+    }
 }
 
 fn facts(start: &Start) -> Vec<(&'static str, String)> {
@@ -163,7 +167,7 @@ fn outcome(section: &nsexec_audit::Section) -> (String, Fate) {
 
 fn fate(end: End) -> Fate {
     match end {
-        End::HandedOver | End::Executed => Fate::LivesOn,
+        End::HandedOver | End::Executed => Fate::Continues,
         End::Exited(0) => Fate::Ended,
         _ => Fate::Failed,
     }

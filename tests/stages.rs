@@ -105,7 +105,7 @@ fn in_dialect(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     bytes
 }
 
-fn word(message: Message) -> Vec<u8> {
+fn sync_bytes(message: Message) -> Vec<u8> {
     message.value().to_ne_bytes().to_vec()
 }
 
@@ -138,13 +138,13 @@ const STAGE_1: Fork = Fork::Parent { child: Pid(101) };
 const STAGE_2: Fork = Fork::Parent { child: Pid(102) };
 
 #[test]
-fn stage_0_of_a_start_without_any_namespace() {
+fn stage_0_runs_without_any_namespace() {
     let reads = vec![
         message(&Bootstrap::new(CloneFlags::EMPTY)),
-        word(Message::RecvpidPls),
+        sync_bytes(Message::RecvpidPls),
         102_u32.to_ne_bytes().to_vec(),
-        word(Message::ChildFinish),
-        word(Message::ChildFinish),
+        sync_bytes(Message::ChildFinish),
+        sync_bytes(Message::ChildFinish),
     ];
     let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
     assert_snapshot("stage_0_nothing", outcome, &transcript);
@@ -171,12 +171,12 @@ fn stage_0_writes_maps_and_offsets() {
     with_user_and_time(|bootstrap| {
         let reads = vec![
             message(bootstrap),
-            word(Message::UsermapPls),
-            word(Message::TimeoffsetsPls),
-            word(Message::RecvpidPls),
+            sync_bytes(Message::UsermapPls),
+            sync_bytes(Message::TimeoffsetsPls),
+            sync_bytes(Message::RecvpidPls),
             102_u32.to_ne_bytes().to_vec(),
-            word(Message::ChildFinish),
-            word(Message::ChildFinish),
+            sync_bytes(Message::ChildFinish),
+            sync_bytes(Message::ChildFinish),
         ];
         let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
         assert_snapshot("stage_0_user_and_time", outcome, &transcript);
@@ -188,9 +188,9 @@ fn stage_1_creates_the_user_namespace_first() {
     with_user_and_time(|bootstrap| {
         let reads = vec![
             message(bootstrap),
-            word(Message::UsermapAck),
-            word(Message::TimeoffsetsAck),
-            word(Message::RecvpidAck),
+            sync_bytes(Message::UsermapAck),
+            sync_bytes(Message::TimeoffsetsAck),
+            sync_bytes(Message::RecvpidAck),
         ];
         let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
         assert_snapshot("stage_1_user_and_time", outcome, &transcript);
@@ -202,9 +202,9 @@ fn stage_2_becomes_leader_and_root_and_drops_groups() {
     with_user_and_time(|bootstrap| {
         let reads = vec![
             message(bootstrap),
-            word(Message::UsermapAck),
-            word(Message::TimeoffsetsAck),
-            word(Message::Grandchild),
+            sync_bytes(Message::UsermapAck),
+            sync_bytes(Message::TimeoffsetsAck),
+            sync_bytes(Message::Grandchild),
         ];
         let (outcome, transcript) = run(canned(&[CHILD, CHILD], reads), Level::Debug);
         assert_eq!(outcome, Outcome::HandOver);
@@ -222,7 +222,8 @@ fn stage_1_opens_the_dumpable_window_for_an_unprivileged_stage_0_only() {
         .with_gid_map(map);
     for rootless in [false, true] {
         let bootstrap = bootstrap.with_rootless_euid(rootless);
-        let reads = vec![message(&bootstrap), word(Message::UsermapAck), word(Message::RecvpidAck)];
+        let reads =
+            vec![message(&bootstrap), sync_bytes(Message::UsermapAck), sync_bytes(Message::RecvpidAck)];
         let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
         let name = if rootless { "stage_1_dumpable_window" } else { "stage_1_no_dumpable_window" };
         assert_snapshot(name, outcome, &transcript);
@@ -230,22 +231,23 @@ fn stage_1_opens_the_dumpable_window_for_an_unprivileged_stage_0_only() {
 }
 
 #[test]
-fn a_dead_stage_1_takes_nobody_else_along_and_is_named() {
+fn stage_0_reports_the_death_of_stage_1() {
     let reads = vec![message(&Bootstrap::new(CloneFlags::EMPTY))];
     let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
     assert_eq!(outcome, Outcome::Exit(1));
     assert_snapshot("stage_0_stage_1_died", outcome, &transcript);
 }
 
-/// Runs stage 2 of 1.0 with a cgroup namespace to create. `said` are the launcher's bytes on the init pipe.
-fn stage_2_of_1_0(said: &[u8]) -> (Outcome, String) {
+/// Runs stage 2 of 1.0 with a cgroup namespace to create. `launcher_bytes` are the launcher's bytes on the init pipe.
+fn stage_2_of_1_0(launcher_bytes: &[u8]) -> (Outcome, String) {
     let boot = Bootstrap::new(CloneFlags::NEWCGROUP);
-    let reads = vec![in_dialect(&boot, &Dialect::V1_0), word(Message::Grandchild), said.to_vec()];
+    let reads =
+        vec![in_dialect(&boot, &Dialect::V1_0), sync_bytes(Message::Grandchild), launcher_bytes.to_vec()];
     run_as(canned(&[CHILD, CHILD], reads), Level::Warning, &Dialect::V1_0)
 }
 
 #[test]
-fn stage_2_of_1_0_creates_its_cgroup_namespace_by_the_launchers_word() {
+fn stage_2_of_1_0_creates_cgroup_namespace_after_byte() {
     let (outcome, transcript) = stage_2_of_1_0(&[0x80]);
     assert_eq!(outcome, Outcome::HandOver);
     let (byte, unshare) =
@@ -255,27 +257,27 @@ fn stage_2_of_1_0_creates_its_cgroup_namespace_by_the_launchers_word() {
 }
 
 #[test]
-fn any_other_word_and_none_at_all_are_the_end_of_it() {
-    for (said, text) in [
+fn wrong_or_missing_cgroup_byte_is_an_error() {
+    for (launcher_bytes, text) in [
         (&[0x81][..], "received unknown synchronisation value: 129"),
         (b"{", "received unknown synchronisation value: 123"),
         (b"", "read synchronisation value failed (got 0 of 1 bytes)"),
     ] {
-        let (outcome, transcript) = stage_2_of_1_0(said);
+        let (outcome, transcript) = stage_2_of_1_0(launcher_bytes);
         assert_eq!(outcome, Outcome::Exit(1));
         assert!(transcript.contains(text) && !transcript.contains("NEWCGROUP"), "{transcript}");
     }
 }
 
 #[test]
-fn the_pid_line_of_the_seed_is_the_last_word_of_stage_0() {
+fn seed_pid_line_is_the_last_call_of_stage_0() {
     let boot = Bootstrap::new(CloneFlags::NEWUTS);
     let reads = vec![
         in_dialect(&boot, &Dialect::SEED),
-        word(Message::RecvpidPls),
+        sync_bytes(Message::RecvpidPls),
         102_u32.to_ne_bytes().to_vec(),
-        word(Message::ChildFinish),
-        word(Message::ChildFinish),
+        sync_bytes(Message::ChildFinish),
+        sync_bytes(Message::ChildFinish),
     ];
     let (outcome, transcript) = run_as(canned(&[STAGE_1], reads), Level::Warning, &Dialect::SEED);
     assert_eq!(outcome, Outcome::Exit(0));
@@ -284,11 +286,14 @@ fn the_pid_line_of_the_seed_is_the_last_word_of_stage_0() {
 }
 
 #[test]
-fn a_stage_that_told_its_failure_leaves_stage_0_nothing_to_say() {
-    for (told, status) in [(1_u32, 1), (7, 7), (0, 1), (u32::MAX, 255)] {
+fn stage_0_adds_nothing_to_a_reported_failure() {
+    for (reported, status) in [(1_u32, 1), (7, 7), (0, 1), (u32::MAX, 255)] {
         let boot = Bootstrap::new(CloneFlags::NEWUTS);
-        let reads =
-            vec![in_dialect(&boot, &Dialect::SEED), word(Message::Failed), told.to_ne_bytes().to_vec()];
+        let reads = vec![
+            in_dialect(&boot, &Dialect::SEED),
+            sync_bytes(Message::Failed),
+            reported.to_ne_bytes().to_vec(),
+        ];
         let (outcome, transcript) = run_as(canned(&[STAGE_1], reads), Level::Warning, &Dialect::SEED);
         assert_eq!(outcome, Outcome::Exit(status));
         assert!(!transcript.contains("write(2") && !transcript.contains("kill("), "{transcript}");
@@ -297,10 +302,13 @@ fn a_stage_that_told_its_failure_leaves_stage_0_nothing_to_say() {
 
 /// Only stage 1 has the pid of stage 2 by then.
 #[test]
-fn a_stage_1_that_is_left_alone_takes_stage_2_along() {
+fn stage_1_kills_stage_2_when_stage_0_dies() {
     let reads = vec![message(&Bootstrap::new(CloneFlags::EMPTY))];
     let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
     assert_eq!(outcome, Outcome::Exit(1));
     let killed = transcript.find("kill(102, SIGKILL)").expect("stage 2 is killed");
-    assert!(transcript.find("\\\"level\\\":\\\"fatal\\\"").is_some_and(|told| killed < told), "{transcript}");
+    assert!(
+        transcript.find("\\\"level\\\":\\\"fatal\\\"").is_some_and(|reported| killed < reported),
+        "{transcript}"
+    );
 }

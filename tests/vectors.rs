@@ -112,7 +112,7 @@ fn details(error: &ParseError<'_>) -> Value {
 }
 
 #[test]
-fn every_vector_gets_its_answer() {
+fn every_vector_decodes_to_its_expected_result() {
     for vector in vectors() {
         let file = &vector.file;
         match (decode(&vector.bytes, vector.dialect, vector.order), vector.expected.get("ok")) {
@@ -128,7 +128,7 @@ fn every_vector_gets_its_answer() {
 }
 
 #[test]
-fn a_message_that_ends_early_is_refused_wherever_it_ends() {
+fn truncated_message_is_refused_at_every_length() {
     for vector in vectors().into_iter().filter(|vector| vector.expected.get("ok").is_some()) {
         let (_, length) = decode(&vector.bytes, vector.dialect, vector.order).unwrap();
         let ends = (0..length).step_by(if length > 10_000 { 997 } else { 1 }).chain([length - 1]);
@@ -144,13 +144,13 @@ fn a_message_that_ends_early_is_refused_wherever_it_ends() {
 }
 
 #[test]
-fn what_a_vector_means_can_be_written_again() {
+fn valid_vectors_survive_encoding_and_decoding() {
     for vector in vectors().into_iter().filter(|vector| vector.expected.get("ok").is_some()) {
         let (message, _) = decode(&vector.bytes, vector.dialect, vector.order).unwrap();
         let mut out = vec![0; vector.bytes.len() + 64];
         let length = encode(&message, vector.dialect, vector.order, &mut out).unwrap();
         let (again, consumed) = decode(&out[..length], vector.dialect, vector.order).unwrap();
         assert_eq!(consumed, length, "{}", vector.file);
-        assert!(again.means_the_same_as(&message), "{}", vector.file);
+        assert!(again.is_equivalent_to(&message), "{}", vector.file);
     }
 }

@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_attributes_agree() {
+    fn attribute_numbers_are_consistent() {
         for dialect in Dialect::ALL {
             for number in 0..=u16::MAX {
                 if let Some(attribute) = Attribute::from_number(number, dialect) {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bool_has_four_bytes_or_one() {
+    fn bool_has_four_bytes_or_one() {
         assert_eq!(bool_value(&[1], ByteOrder::Big), Ok(true));
         assert_eq!(bool_value(&[0, 0, 0, 1], ByteOrder::Big), Ok(true));
         assert_eq!(bool_value(&[1, 0, 0, 0], ByteOrder::Little), Ok(true));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn an_oom_score_is_a_plain_decimal_number() {
+    fn oom_score_is_a_plain_decimal_number() {
         for (text, value) in [(c"0", 0), (c"-1000", -1000), (c"1000", 1000), (c"-7", -7)] {
             assert_eq!(OomScoreAdj::parse(text).unwrap().value(), value);
         }
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn mount_sources_keep_their_places() {
+    fn mount_sources_keep_empty_entries() {
         let entries: Vec<_> = MountSources::parse(b"/a\0\0/b\0\0\0").unwrap().iter().collect();
         assert_eq!(entries, [b"/a".as_slice(), b"", b"/b", b""]);
         assert_eq!(MountSources::parse(b"\0\0").unwrap().iter().count(), 1);

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_dialect_is_found_by_its_name() {
+    fn dialect_is_found_by_its_name() {
         for dialect in Dialect::ALL {
             assert_eq!(Dialect::from_name(dialect.name()), Some(dialect));
         }

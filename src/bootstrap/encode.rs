@@ -79,10 +79,10 @@ impl fmt::Display for EncodeError {
                 write!(f, "no memory for a bootstrap message of {needed} bytes")
             }
             Self::UnknownToDialect { attribute, dialect } => {
-                write!(f, "attribute {attribute} cannot be said in dialect {dialect}")
+                write!(f, "attribute {attribute} does not exist in dialect {dialect}")
             }
             Self::NamespaceUnknownToDialect { kind, dialect } => {
-                write!(f, "joining a {kind} namespace cannot be said in dialect {dialect}")
+                write!(f, "joining a {kind} namespace is not possible in dialect {dialect}")
             }
         }
     }

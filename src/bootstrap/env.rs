@@ -119,10 +119,10 @@ impl<'e> Environment<'e> {
                 (EnvironmentForm::TextLevel, EnvReason::NotANumber) => EnvReason::NotANumberOld,
                 _ => reason,
             });
-            known.log = known.told(LOG_PIPE, raw.log_pipe, log)?.map(Fd);
+            known.log = known.attach_context(LOG_PIPE, raw.log_pipe, log)?.map(Fd);
         }
         if form == EnvironmentForm::Numbers && known.log.is_some() {
-            let level = known.told(LOG_LEVEL, raw.log_level, number(raw.log_level))?;
+            let level = known.attach_context(LOG_LEVEL, raw.log_level, number(raw.log_level))?;
             known.level = level.map_or(DEFAULT_LEVEL, |level| Level::from_number(level.unsigned_abs()));
         }
         let init = match number(raw.init_pipe) {
@@ -131,12 +131,12 @@ impl<'e> Environment<'e> {
             Err(EnvReason::OutOfRange { number: -1 }) if form != EnvironmentForm::Numbers => Ok(None),
             init => init,
         };
-        known.init = known.told(INIT_PIPE, raw.init_pipe, init)?.map(Fd);
+        known.init = known.attach_context(INIT_PIPE, raw.init_pipe, init)?.map(Fd);
         Ok(known)
     }
 
     /// Attaches the variable's name, its value and the log settings parsed so far.
-    fn told(
+    fn attach_context(
         &self,
         name: &'static str,
         value: Option<&'e [u8]>,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn unset_and_empty_are_not_present() {
+    fn unset_and_empty_variables_are_absent() {
         for value in ["unset", ""] {
             let nothing = Environment::new(None, None, Level::Debug);
             assert_eq!(Environment::parse(raw(value, value, value), &Dialect::V1_2), Ok(nothing));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_of_strtol() {
+    fn variables_are_parsed_like_strtol() {
         for (value, fd) in
             [("3", 3), (" \t\n\x0b\x0c\r+7", 7), ("0", 0), ("-0", 0), ("007", 7), ("2147483647", i32::MAX)]
         {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_descriptor_is_refused_and_not_cut() {
+    fn descriptor_above_i32_max_is_rejected() {
         for (value, number) in [
             ("-1", -1),
             ("2147483648", 2_147_483_648),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_knows_the_log_pipe_that_was_read_before_it() {
+    fn environment_error_has_the_log_settings_parsed_so_far() {
         let error = refused(raw("3x", "4", "2"));
         assert_eq!((error.log, error.level), (Some(Fd(4)), Level::Error));
         assert_eq!(error.to_string(), "unable to parse _LIBCONTAINER_INITPIPE=3x");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_has_no_upper_bound() {
+    fn log_level_has_no_upper_bound() {
         for (value, level) in
             [("0", Level::Panic), ("4", Level::Info), ("6", Level::Trace), ("99", Level::Trace)]
         {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn older_lines_know_less() {
+    fn older_dialects_read_fewer_variables() {
         let seed = Environment::parse(raw("3", "junk", "junk"), &Dialect::SEED).unwrap();
         assert_eq!(seed, Environment::new(Some(Fd(3)), None, Level::Debug));
         let old = Environment::parse(raw("-1", "4", "info"), &Dialect::V1_0).unwrap();

@@ -177,7 +177,7 @@ impl<'m> Bootstrap<'m> {
             steps.tick();
             let raw = raw?;
             if let Some(attribute) = Attribute::from_number(raw.number, dialect) {
-                bootstrap = read_meaning(bootstrap, attribute, raw.value, dialect, order, steps)
+                bootstrap = apply_value(bootstrap, attribute, raw.value, dialect, order, steps)
                     .map_err(|kind| raw.refused(kind))?;
             }
         }
@@ -216,7 +216,7 @@ fn check_form<'m>(
 }
 
 /// Runs the second pass for the value of one attribute.
-fn read_meaning<'m>(
+fn apply_value<'m>(
     bootstrap: Bootstrap<'m>,
     attribute: Attribute,
     value: &'m [u8],

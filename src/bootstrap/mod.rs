@@ -217,7 +217,7 @@ impl<'m> Bootstrap<'m> {
     /// Returns whether both messages have the same meaning. A SETGROUP of false and an absent SETGROUP are
     /// the same.
     #[must_use]
-    pub fn means_the_same_as(&self, other: &Self) -> bool {
+    pub fn is_equivalent_to(&self, other: &Self) -> bool {
         let plain = |message: &Self| Self { setgroup: Some(message.setgroup()), ..*message };
         plain(self) == plain(other)
     }

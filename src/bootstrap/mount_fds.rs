@@ -128,7 +128,7 @@ impl fmt::Display for MountFdsError {
             Self::Unpaired { mount, source: false } => {
                 write!(f, "mount {mount} has a descriptor in {MOUNT_FDS}, and no source")
             }
-            Self::NotOpen(fd) => write!(f, "{MOUNT_FDS} names {}, which is no open descriptor", fd.0),
+            Self::NotOpen(fd) => write!(f, "{MOUNT_FDS} names {}, which is not an open descriptor", fd.0),
             Self::InUse(fd) => {
                 write!(f, "{MOUNT_FDS} names {}, which is the init pipe or the log pipe", fd.0)
             }
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_numbers_between_brackets() {
+    fn mount_fds_are_numbers_between_brackets() {
         let of =
             |text: &'static str| MountFds::parse(text.as_bytes()).map(|fds| fds.iter().collect::<Vec<_>>());
         assert_eq!(of("[-1,7,-1,8]"), Ok(std::vec![None, Some(Fd(7)), None, Some(Fd(8))]));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn every_source_has_its_number_and_nothing_else_has_one() {
+    fn each_mount_source_needs_exactly_one_number() {
         let sources = MountSources::parse(b"/a\0\0/b\0\0").unwrap();
         let check = |text: &str| MountFds::parse(text.as_bytes()).unwrap().check(sources);
         assert_eq!(check("[7,-1,8]"), Ok(()));

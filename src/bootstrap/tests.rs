@@ -30,7 +30,7 @@ fn refused(attributes: &[Vec<u8>]) -> (&'static str, usize, Option<u16>) {
 }
 
 #[test]
-fn a_header_is_checked_from_the_type_to_the_length() {
+fn header_type_is_checked_before_its_length() {
     let header = |length: u32, number: u16| {
         let mut bytes = [length.to_le_bytes(), [0; 4], [0xff; 4], [0xff; 4]].concat();
         bytes[4..6].copy_from_slice(&number.to_le_bytes());
@@ -50,7 +50,7 @@ fn a_header_is_checked_from_the_type_to_the_length() {
 }
 
 #[test]
-fn form_comes_before_meaning_and_both_from_left_to_right() {
+fn format_errors_precede_value_errors_from_left_to_right() {
     let bad_map = attr(27283, b"x\0");
     let bad_oom = attr(27286, b"x\0");
     assert_eq!(refused(&[bad_map.clone(), bad_oom.clone()]), ("bad_id_map", 24, Some(27283)));
@@ -65,7 +65,7 @@ fn form_comes_before_meaning_and_both_from_left_to_right() {
 }
 
 #[test]
-fn an_attribute_has_a_sound_header_and_a_known_number() {
+fn malformed_or_unknown_attribute_is_refused() {
     assert_eq!(refused(&[attr(27280, b"\0")]), ("unknown_attribute", 24, Some(27280)));
     assert_eq!(refused(&[attr(27283 | 0x8000, b"\0")]).0, "unknown_attribute");
     assert_eq!(refused(&[vec![3, 0, 0x93, 0x6a]]), ("attr_too_short", 24, Some(27283)));
@@ -83,7 +83,7 @@ fn an_attribute_has_a_sound_header_and_a_known_number() {
 }
 
 #[test]
-fn our_texts_name_attribute_offset_found_and_wanted() {
+fn own_errors_name_attribute_offset_found_and_wanted() {
     let text = |attribute: Vec<u8>| {
         let payload = [attr(27281, &[0; 4]), attribute].concat();
         Bootstrap::parse(&payload, &Dialect::V1_2, LITTLE).unwrap_err().to_string()
@@ -104,7 +104,7 @@ fn our_texts_name_attribute_offset_found_and_wanted() {
 }
 
 #[test]
-fn the_number_that_was_given_out_twice_has_the_dialects_name() {
+fn error_names_attribute_27290_as_the_dialect_does() {
     // A text without its NUL, which is malformed with either meaning.
     let payload = attr(27290, b"x");
     for (dialect, name) in [
@@ -118,7 +118,7 @@ fn the_number_that_was_given_out_twice_has_the_dialects_name() {
 }
 
 #[test]
-fn go_writes_in_this_order() {
+fn attributes_are_encoded_in_the_order_of_go() {
     let message = Bootstrap::new(CloneFlags(0x1000_0000))
         .with_namespaces(NsPaths::parse(b"net:/x", NsSet::ALL).unwrap())
         .with_uid_map(IdMap::parse(c"0 0 1\n").unwrap())
@@ -150,7 +150,7 @@ fn go_writes_in_this_order() {
 }
 
 #[test]
-fn what_cannot_be_said_is_refused_by_name() {
+fn encode_refuses_values_that_the_dialect_lacks() {
     let offsets =
         Bootstrap::new(CloneFlags(0)).with_timens_offsets(TimeOffsets::parse(c"boottime 1 2").unwrap());
     let sources = Bootstrap::new(CloneFlags(0)).with_mount_sources(MountSources::parse(b"/a\0\0").unwrap());
@@ -171,7 +171,7 @@ fn what_cannot_be_said_is_refused_by_name() {
 }
 
 #[test]
-fn a_value_that_would_be_cut_is_refused() {
+fn encode_refuses_a_value_over_65531_bytes() {
     let path = |length: usize| CString::new(vec![b'x'; length - 1]).unwrap();
     let mut out = vec![0; MESSAGE_MAX];
     let (fits, longer) = (path(VALUE_MAX), path(VALUE_MAX + 1));
@@ -191,7 +191,7 @@ fn limit(length: usize) -> u64 {
 }
 
 #[test]
-fn the_work_grows_with_the_length_and_no_faster() {
+fn parser_steps_grow_linearly_with_the_length() {
     let lines = |count: u32, line: &dyn Fn(u32) -> String| -> Vec<u8> {
         (0..count).map(line).chain(["\0".to_string()]).collect::<String>().into_bytes()
     };

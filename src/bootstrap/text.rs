@@ -102,7 +102,7 @@ pub(crate) fn signed_decimal(word: &[u8], steps: &Steps) -> Result<i64, NotDecim
 /// characters, and the Unicode format characters (category Cf) that change the direction of text or are
 /// invisible. A name with one of them could look like another name.
 #[must_use]
-pub fn is_unseen(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_newline_ends_the_text_and_two_make_a_blank_line() {
+    fn second_final_newline_is_a_blank_line() {
         let lines = |text: &'static [u8]| super::lines(text, &Steps::new()).collect::<Vec<_>>();
         assert_eq!(lines(b"a\nb"), [b"a", b"b"]);
         assert_eq!(lines(b"a\nb\n"), [b"a", b"b"]);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_decimal_digits() {
+    fn only_decimal_digits_are_a_number() {
         let steps = Steps::new();
         assert_eq!(decimal(b"0042", &steps), Ok(42));
         assert_eq!(decimal(b"18446744073709551615", &steps), Ok(u64::MAX));
@@ -180,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_path_is_seen() {
+    fn empty_path_is_displayed_as_two_quotes() {
         assert_eq!(PathText(b"").to_string(), "''");
         assert_eq!(PathText(b"/").to_string(), "/");
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_shown_in_hexadecimal() {
+    fn invalid_utf8_is_displayed_in_hexadecimal() {
         assert_eq!(Lossy(b"/run/\xff\xfeb\xc3\xa9").to_string(), "/run/\\xff\\xfeb\u{e9}");
     }
 }

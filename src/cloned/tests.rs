@@ -86,7 +86,7 @@ fn refused(text: &str) -> Result<(), std::string::String> {
 }
 
 #[test]
-fn a_sealed_program_is_not_copied_again() {
+fn sealed_program_is_not_copied_again() {
     for marked in [true, false] {
         // Any further call would be an unexpected call of the mock.
         assert_eq!(ensure_with(&mut running(Ok(Seals::CONTENT)), own(marked)), Ok(()));
@@ -94,11 +94,11 @@ fn a_sealed_program_is_not_copied_again() {
 }
 
 #[test]
-fn only_a_marked_program_is_known_by_its_file() {
+fn file_check_requires_the_mark() {
     let verdicts = |seals| (verdict(seals, false), verdict(seals, true));
     assert_eq!(verdicts(Ok(Seals::CONTENT)), (Verdict::Cloned, Verdict::Cloned));
-    assert_eq!(verdicts(Err(Errno::EINVAL)), (Verdict::NotCloned, Verdict::AskFile));
-    assert_eq!(verdicts(Ok(Seals::SEAL)), (Verdict::NotCloned, Verdict::AskFile));
+    assert_eq!(verdicts(Err(Errno::EINVAL)), (Verdict::NotCloned, Verdict::CheckFile));
+    assert_eq!(verdicts(Ok(Seals::SEAL)), (Verdict::NotCloned, Verdict::CheckFile));
     // Other seals are not those that this program sets.
     for seals in [0, 0x7, 0xe, 0x1f, 0x2f] {
         assert_eq!(verdicts(Ok(Seals(seals))), (Verdict::NotCloned, Verdict::NotCloned), "{seals:#x}");
@@ -123,18 +123,18 @@ fn only_a_marked_program_is_known_by_its_file() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_no_answer() {
+fn failed_file_check_is_an_error() {
     let mut sys = running(Err(Errno::EINVAL));
     sys.expect_is_read_only().return_const(Err(Errno::EIO));
-    assert_eq!(ensure_with(&mut sys, own(true)), refused("Input/output error (looking at its file)"));
+    assert_eq!(ensure_with(&mut sys, own(true)), refused("Input/output error (examining its file)"));
     let mut sys = running(Err(Errno::EINVAL));
     sys.expect_is_read_only().return_const(Ok(false));
     sys.expect_link_count().return_const(Err(Errno::EACCES));
-    assert_eq!(ensure_with(&mut sys, own(true)), refused("Permission denied (looking at its file)"));
+    assert_eq!(ensure_with(&mut sys, own(true)), refused("Permission denied (examining its file)"));
 }
 
 #[test]
-fn no_read_access_is_told_on_standard_error_too() {
+fn missing_read_access_is_also_reported_on_stderr() {
     let mut sys = MockSys::new();
     sys.expect_openat().return_const(Err(Errno::EACCES));
     let text: &[u8] = b"you have no read access to runc binary file\n";
@@ -149,7 +149,7 @@ fn no_read_access_is_told_on_standard_error_too() {
 }
 
 #[test]
-fn a_copy_is_sealed_and_executed_with_arguments_environment_and_mark() {
+fn copy_is_sealed_and_executed_with_arguments_and_mark() {
     let mut sys = with_memfd(running(Err(Errno::EINVAL)));
     sys.expect_get_seals().with(eq(COPY)).once().return_const(Ok(Seals::CONTENT));
     sys.expect_execveat()
@@ -165,7 +165,7 @@ fn a_copy_is_sealed_and_executed_with_arguments_environment_and_mark() {
 }
 
 #[test]
-fn a_copy_that_the_kernel_still_holds_is_sealed_later() {
+fn sealing_is_repeated_after_ebusy() {
     assert_eq!(seals_after(1), Ok(()));
     assert_eq!(seals_after(usize::from(SEAL_TRIES) - 1), Ok(()));
     assert_eq!(seals_after(usize::from(SEAL_TRIES)), Err(Errno::EBUSY));
@@ -175,7 +175,7 @@ fn a_copy_that_the_kernel_still_holds_is_sealed_later() {
 }
 
 #[test]
-fn the_mark_is_there_once() {
+fn environment_of_the_copy_has_the_mark_once() {
     let mut memory = [0; 256];
     let old =
         b"_LIBCONTAINER_CLONED_BINARY=0\0A=1\0_LIBCONTAINER_CLONED_BINARY=\0_LIBCONTAINER_CLONED_BINARYX=2\0";
@@ -189,8 +189,8 @@ fn the_mark_is_there_once() {
 }
 
 #[test]
-fn what_cannot_be_handed_on_is_refused_before_anything_is_made() {
-    let too_large = refused("too many or too long arguments or variables to hand on");
+fn oversized_arguments_are_refused_before_the_copy() {
+    let too_large = refused("the arguments or the environment are too large for the sealed copy");
     // One argument more than there are slots; one byte more than fits.
     for arguments in [vec![0; ARGUMENTS_MAX + 1], vec![b'a'; STRINGS_MAX]] {
         let mut sys = with_arguments(running(Err(Errno::EINVAL)), arguments.leak());
@@ -212,7 +212,7 @@ fn what_cannot_be_handed_on_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_kernel_without_the_exec_flag_is_asked_again_without_it() {
+fn memfd_create_is_repeated_without_mfd_exec() {
     let mut sys = MockSys::new();
     sys.expect_memfd_create().with(eq(NAME), eq(true)).once().return_const(Err(Errno::EINVAL));
     sys.expect_memfd_create().with(eq(NAME), eq(false)).once().return_const(Ok(COPY));
@@ -220,7 +220,7 @@ fn a_kernel_without_the_exec_flag_is_asked_again_without_it() {
 }
 
 #[test]
-fn without_memory_a_file_of_the_state_directory_serves() {
+fn without_memfd_the_copy_is_a_file_of_the_state_directory() {
     let unnamed = |dir: Option<&'static [u8]>, expected: &'static CStr| {
         let mut sys = MockSys::new();
         sys.expect_memfd_create().once().return_const(Err(Errno::EPERM));
@@ -239,11 +239,11 @@ fn without_memory_a_file_of_the_state_directory_serves() {
     let long = [&b"/"[..], &[b'a'; PATH_MAX]].concat();
     let mut sys = MockSys::new();
     sys.expect_memfd_create().return_const(Err(Errno::EPERM));
-    assert_eq!(create(&mut sys, NAME, Some(&long)), Err(os(Cloning::Create, Errno::ENAMETOOLONG)));
+    assert_eq!(create(&mut sys, NAME, Some(&long)), Err(os(CopyStep::Create, Errno::ENAMETOOLONG)));
 }
 
 #[test]
-fn a_file_with_a_name_loses_it_at_once() {
+fn named_copy_is_unlinked_immediately() {
     let named = |taken: usize| {
         let mut sys = MockSys::new();
         sys.expect_memfd_create().return_const(Err(Errno::ENOSYS));
@@ -262,7 +262,7 @@ fn a_file_with_a_name_loses_it_at_once() {
     assert_eq!(create(&mut sys, NAME, Some(b"/run/runc")), Ok((COPY, Kind::File)));
     assert_eq!(
         create(&mut named(NAMES_MAX.into()), NAME, Some(b"/run/runc")),
-        Err(os(Cloning::Create, Errno::EEXIST))
+        Err(os(CopyStep::Create, Errno::EEXIST))
     );
     let mut sys = named(1);
     sys.expect_openat().once().return_const(Err(Errno::EROFS));
@@ -274,11 +274,11 @@ fn a_file_with_a_name_loses_it_at_once() {
     let mut sys = named(0);
     sys.expect_openat().once().return_const(Ok(COPY));
     sys.expect_unlink().return_const(Err(Errno::EACCES));
-    assert_eq!(create(&mut sys, NAME, None), Err(os(Cloning::Unlink, Errno::EACCES)));
+    assert_eq!(create(&mut sys, NAME, None), Err(os(CopyStep::Unlink, Errno::EACCES)));
 }
 
 #[test]
-fn a_copy_is_whole_whatever_comes_in_pieces() {
+fn copy_is_complete_after_partial_transfers() {
     let mut sys = MockSys::new();
     for reply in [Err(Errno::EINTR), Ok(4), Ok(3), Ok(0)] {
         sys.expect_sendfile().once().with(eq(COPY), eq(EXE), eq(SENDFILE_MAX)).return_const(reply);
@@ -303,17 +303,17 @@ fn a_copy_is_whole_whatever_comes_in_pieces() {
     let mut sys = MockSys::new();
     sys.expect_sendfile().return_const(Err(Errno::EIO));
     sys.expect_read().return_const(Err(Errno::EIO));
-    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(Cloning::Copy, Errno::EIO)));
+    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(CopyStep::Copy, Errno::EIO)));
     let mut sys = MockSys::new();
     sys.expect_sendfile().return_const(Err(Errno::EIO));
     sys.expect_read().return_const(Ok(1_usize));
     sys.expect_write().return_const(Err(Errno::ENOSPC));
-    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(Cloning::Copy, Errno::ENOSPC)));
+    assert_eq!(copy_all(&mut sys, COPY, EXE, &mut [0; 8]), Err(os(CopyStep::Copy, Errno::ENOSPC)));
 }
 
 /// Otherwise the pending signal would end the process before it can report the error.
 #[test]
-fn after_a_copy_that_a_limit_cuts_its_signal_stays_blocked() {
+fn sigxfsz_stays_blocked_after_a_truncated_copy() {
     let mut sys = MockSys::new();
     sys.expect_sigprocmask()
         .once()
@@ -323,12 +323,12 @@ fn after_a_copy_that_a_limit_cuts_its_signal_stays_blocked() {
     sys.expect_read().once().return_const(Ok(1_usize));
     sys.expect_write().once().return_const(Err(Errno::EFBIG));
     let cut = copy_within_limits(&mut sys, COPY, EXE, &mut [0; 8]);
-    assert_eq!(cut, Err(os(Cloning::Copy, Errno::EFBIG)));
+    assert_eq!(cut, Err(os(CopyStep::Copy, Errno::EFBIG)));
 }
 
 #[test]
-fn a_copy_that_would_not_be_known_for_one_is_not_executed() {
-    let unknown = refused("the copy is not known for one, and would be copied again");
+fn copy_that_fails_its_check_is_not_executed() {
+    let unknown = refused("the sealed copy does not pass its own check");
     // The kernel has added F_SEAL_EXEC.
     let mut sys = with_memfd(running(Err(Errno::EINVAL)));
     sys.expect_get_seals().with(eq(COPY)).return_const(Ok(Seals(0x2f)));
@@ -344,7 +344,7 @@ fn a_copy_that_would_not_be_known_for_one_is_not_executed() {
 }
 
 #[test]
-fn a_copy_in_a_file_is_executed_by_a_descriptor_that_cannot_write() {
+fn copy_in_a_file_is_executed_through_an_o_path_descriptor() {
     for seals in [Err(Errno::EINVAL), Ok(Seals::SEAL)] {
         let mut sys = with_file(running(seals), 0);
         sys.expect_openat().once().withf(|_, _, flags| *flags == OpenFlags::Unnamed).return_const(Ok(COPY));
@@ -359,7 +359,7 @@ fn a_copy_in_a_file_is_executed_by_a_descriptor_that_cannot_write() {
 }
 
 #[test]
-fn where_the_call_is_missing_the_copy_is_executed_by_its_path() {
+fn copy_is_executed_by_path_without_execveat() {
     for (refusal, falls_back) in [(Errno::ENOSYS, true), (Errno::EPERM, true), (Errno::EACCES, false)] {
         let mut sys = MockSys::new();
         sys.expect_execveat().once().return_const(refusal);
@@ -388,7 +388,7 @@ fn launch_with(sys: &mut MockSys, own: OwnProgram<'_>, size: usize) -> Result<()
 }
 
 #[test]
-fn a_launcher_is_known_by_its_seals_or_by_mark_and_missing_name() {
+fn launcher_copy_needs_seals_or_mark_without_name() {
     let asked = |seals, marked, links: Option<SysResult<u64>>| {
         let mut sys = MockSys::new();
         sys.expect_openat().once().withf(|_, path, _| path == SELF_EXE).return_const(Ok(EXE));
@@ -414,7 +414,7 @@ fn a_launcher_is_known_by_its_seals_or_by_mark_and_missing_name() {
 }
 
 #[test]
-fn a_launchers_copy_gets_the_mark_and_the_name_of_the_process() {
+fn launcher_copy_receives_mark_and_process_name() {
     let mut sys = with_arguments(running(Err(Errno::EINVAL)), b"a\0b\0");
     sys = with_mask(sys);
     sys.expect_memfd_create().withf(|name, exec| name == LAUNCHER_NAME && *exec).return_const(Ok(COPY));
@@ -431,11 +431,11 @@ fn a_launchers_copy_gets_the_mark_and_the_name_of_the_process() {
                 && strings(envp) == [&b"A=1"[..], b"B=", b"_NSEXEC_SEALED_COPY=1a name"]
         })
         .return_const(Errno::ENOEXEC);
-    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(Cloning::Exec, Errno::ENOEXEC)));
+    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(CopyStep::Exec, Errno::ENOEXEC)));
 }
 
 #[test]
-fn a_launcher_that_gets_no_copy_keeps_no_descriptor() {
+fn failed_launcher_copy_leaves_no_descriptor_open() {
     let closing = |sys: &mut MockSys, fds: &'static [Fd]| {
         for fd in fds {
             sys.expect_close().once().with(eq(*fd)).return_const(Ok(()));
@@ -457,26 +457,26 @@ fn a_launcher_that_gets_no_copy_keeps_no_descriptor() {
     sys.expect_sendfile().return_const(Ok(0_usize));
     sys.expect_add_seals().return_const(Err(Errno::EPERM));
     closing(&mut sys, &[CMDLINE, EXE, COPY]);
-    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(Cloning::Seal, Errno::EPERM)));
+    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(CopyStep::Seal, Errno::EPERM)));
     let mut sys = unsealed();
     sys.expect_sigprocmask().once().return_const(Err(Errno::EINVAL));
     sys.expect_memfd_create().return_const(Ok(COPY));
     sys.expect_sendfile().return_const(Err(Errno::EFBIG));
     sys.expect_read().withf(|fd, _| *fd == EXE).return_const(Err(Errno::EIO));
     closing(&mut sys, &[CMDLINE, COPY, EXE]);
-    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(Cloning::Copy, Errno::EIO)));
+    assert_eq!(launch_with(&mut sys, own(false), 100), Err(os(CopyStep::Copy, Errno::EIO)));
     // The file cannot be examined.
     let mut sys = MockSys::new();
     sys.expect_openat().return_const(Ok(EXE));
     sys.expect_get_seals().return_const(Err(Errno::EINVAL));
     sys.expect_link_count().return_const(Err(Errno::EIO));
     closing(&mut sys, &[EXE]);
-    assert_eq!(launch_with(&mut sys, own(true), 100), Err(os(Cloning::Look, Errno::EIO)));
+    assert_eq!(launch_with(&mut sys, own(true), 100), Err(os(CopyStep::Look, Errno::EIO)));
 }
 
 /// The kernel, the file system or another process may report anything: the number of copies is limited.
 #[test]
-fn a_third_copy_is_never_made() {
+fn third_copy_is_never_made() {
     let mut marks = vec![None];
     while let Some(next) = next_mark(*marks.last().unwrap()) {
         marks.push(Some(next.as_bytes()));
@@ -485,8 +485,5 @@ fn a_third_copy_is_never_made() {
     assert_eq!(marks, [None, Some(&b"1"[..]), Some(b"2")]);
     let mut sys = running(Ok(Seals(0)));
     let own = OwnProgram { mark: Some(b"2"), ..own(true) };
-    assert_eq!(
-        ensure_with(&mut sys, own),
-        refused("the copy is not known for one, and would be copied again")
-    );
+    assert_eq!(ensure_with(&mut sys, own), refused("the sealed copy does not pass its own check"));
 }

@@ -158,7 +158,7 @@ impl SyncStep {
 
 /// A step in making the sealed copy. runc has one text for all steps; ours appends the name of the step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Cloning {
+pub enum CopyStep {
     /// Opening our program.
     OpenExe,
     /// Checking whether a file has a directory entry and is on a read-only mount.
@@ -177,13 +177,13 @@ pub enum Cloning {
     Exec,
 }
 
-impl Cloning {
+impl CopyStep {
     /// Returns the step in words.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
             Self::OpenExe => "opening /proc/self/exe",
-            Self::Look => "looking at its file",
+            Self::Look => "examining its file",
             Self::ReadArguments => "reading /proc/self/cmdline",
             Self::Create => "creating a file in _LIBCONTAINER_STATEDIR or /tmp",
             Self::Unlink => "unlinking the copy",
@@ -214,7 +214,7 @@ pub enum Doing<'m> {
     /// Using the log pipe of the environment.
     UseLogPipe(Fd),
     /// Ensuring that the program runs from a sealed copy.
-    EnsureCloned(Cloning),
+    EnsureCloned(CopyStep),
     /// Sending the ready byte to the launcher.
     InformLauncher,
     /// Reading the message's header.
@@ -488,7 +488,7 @@ impl fmt::Display for Doing<'_> {
             Self::Setgid => f.write_str("setgid failed"),
             Self::Setgroups => f.write_str("setgroups failed"),
             Self::ToolDescriptors | Self::Descriptors | Self::PassDescriptor(_) => self.descriptor_text(f),
-            Self::AwaitGo => f.write_str("failed to wait for the launcher's word to go"),
+            Self::AwaitGo => f.write_str("failed to wait for the launcher's go byte"),
             Self::MountPropagation => f.write_str("failed to make the mounts private"),
             Self::MountProc => f.write_str("failed to mount /proc"),
             Self::KillChild => f.write_str("failed to set the parent-death signal"),

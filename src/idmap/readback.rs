@@ -99,7 +99,7 @@ impl fmt::Display for MapMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable => f.write_str("found a line that is not three numbers"),
-            Self::Unexpected(extent) => write!(f, "found '{extent}', which was not asked for"),
+            Self::Unexpected(extent) => write!(f, "found '{extent}', which was not requested"),
             Self::Missing(extent) => write!(f, "'{extent}' is missing"),
         }
     }

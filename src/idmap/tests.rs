@@ -28,7 +28,7 @@ fn lines_are_three_numbers_with_blanks_and_tabs() {
 }
 
 #[test]
-fn every_refusal_names_line_and_reason() {
+fn every_id_map_error_has_line_and_reason() {
     use IdMapReason::*;
     for (map, line, reason) in [
         (c"", 1, Empty),
@@ -54,12 +54,12 @@ fn every_refusal_names_line_and_reason() {
     }
     assert_eq!(
         IdMap::parse(c"5 5 1\n0 10 6").unwrap_err().to_string(),
-        "line 2: found '0 10 6', wanted inside ids that line 1 has not"
+        "line 2: found '0 10 6', wanted inside ids that line 1 does not map"
     );
 }
 
 #[test]
-fn what_no_kernel_takes_parses_but_does_not_fit() {
+fn oversized_id_map_parses_but_does_not_fit() {
     let many: String = (0..341).map(|n| format!("{n} {n} 1\n")).collect();
     assert!(many.len() <= MAP_TEXT_MAX);
     let many = text(&many);
@@ -79,7 +79,7 @@ fn what_no_kernel_takes_parses_but_does_not_fit() {
 }
 
 #[test]
-fn a_map_read_back_is_compared_as_a_set_in_pieces_of_any_size() {
+fn read_back_map_is_compared_as_a_set_in_any_parts() {
     let lines: Vec<_> = (0..340).map(|n| Extent { inside: n, outside: n + 5, count: 1 }).collect();
     let wanted: String = lines.iter().map(|extent| format!("{extent}\n")).collect();
     let wanted = text(&wanted);
@@ -96,7 +96,7 @@ fn a_map_read_back_is_compared_as_a_set_in_pieces_of_any_size() {
 }
 
 #[test]
-fn every_difference_of_a_map_read_back_is_found() {
+fn every_difference_of_a_read_back_map_is_found() {
     let map = IdMap::parse(c"0 1000 1\n1 100000 65536\n").unwrap();
     let check = |shown: &[u8]| {
         let mut check = MapCheck::new(&map);

@@ -128,7 +128,7 @@ fn watch<'m, S: Sys>(
     stage_1: Fd,
     init_pipe: Fd,
 ) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
-    let Ok(pidfd) = sys.pidfd_open(tool) else { return look(sys, tool, stage_1, init_pipe) };
+    let Ok(pidfd) = sys.pidfd_open(tool) else { return watch_without_pidfd(sys, tool, stage_1, init_pipe) };
     let mut ready = [
         PollFd::new(pidfd, PollEvents::IN),
         PollFd::new(stage_1, PollEvents::IN),
@@ -146,21 +146,21 @@ fn watch<'m, S: Sys>(
 }
 
 /// Does the same as [`watch`] before Linux 5.3, where poll(2) cannot wait for the end of a process.
-fn look<'m, S: Sys>(
+fn watch_without_pidfd<'m, S: Sys>(
     sys: &mut S,
     tool: Pid,
     stage_1: Fd,
     init_pipe: Fd,
 ) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
     /// The interval of looks for the end of the tool, in milliseconds.
-    const LOOK_MS: i32 = 20;
+    const POLL_INTERVAL_MS: i32 = 20;
     loop {
         let waited = wait(sys, tool, WaitFor::OrdinaryNow)?;
         if waited.pid == tool {
             return Ok(ControlFlow::Continue(waited.status));
         }
         let mut ready = [PollFd::new(stage_1, PollEvents::IN), PollFd::new(init_pipe, PollEvents::NONE)];
-        let polled = sys.poll(&mut ready, LOOK_MS);
+        let polled = sys.poll(&mut ready, POLL_INTERVAL_MS);
         let [stage, launcher] = ready;
         match polled {
             Err(Errno::EINTR) | Ok(0) => {}
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_three_arguments_from_one_line_to_340() {
+    fn tool_receives_three_arguments_for_each_of_1_to_340_lines() {
         for lines in 1..=super::super::EXTENTS_MAX {
             let text = map_of(lines);
             let map = IdMap::parse(&text).unwrap();
@@ -271,7 +271,7 @@ mod tests {
         sys.expect_pidfd_open().once().returning(|_| Ok(Fd(9)));
         sys.expect_poll().once().returning(move |fds, _| {
             assert_eq!([fds[0].fd, fds[1].fd, fds[2].fd], [Fd(9), Fd(4), Fd(3)]);
-            assert_eq!(fds[2].events, PollEvents(0), "what lies in the init pipe is the init's");
+            assert_eq!(fds[2].events, PollEvents(0), "unread bytes in the init pipe are for the init");
             for (fd, events) in fds.iter_mut().zip(events) {
                 fd.revents = events;
             }
@@ -292,7 +292,10 @@ mod tests {
     const ENDED: WaitStatus = WaitStatus::Exited(3);
 
     /// Returns the same before Linux 5.3. The second poll reports these events for stage 1 and the init pipe.
-    fn looked(events: [PollEvents; 2], kills: usize) -> ControlFlow<ToolFailure, WaitStatus> {
+    fn watch_result_without_pidfd(
+        events: [PollEvents; 2],
+        kills: usize,
+    ) -> ControlFlow<ToolFailure, WaitStatus> {
         let mut sys = MockSys::new();
         sys.expect_pidfd_open().once().returning(|_| Err(Errno::ENOSYS));
         let mut polls = [[PollEvents::NONE; 2], events].into_iter();
@@ -322,15 +325,24 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pidfd_the_tool_is_looked_after() {
+    fn tool_is_watched_without_a_pidfd() {
         let died = ControlFlow::Break;
-        assert_eq!(looked([PollEvents::IN, PollEvents::NONE], 1), died(ToolFailure::Stage1Died));
-        assert_eq!(looked([PollEvents::NONE, PollEvents::HUP], 1), died(ToolFailure::LauncherDied));
-        assert_eq!(looked([PollEvents::NONE, PollEvents::NONE], 0), ControlFlow::Continue(ENDED));
+        assert_eq!(
+            watch_result_without_pidfd([PollEvents::IN, PollEvents::NONE], 1),
+            died(ToolFailure::Stage1Died)
+        );
+        assert_eq!(
+            watch_result_without_pidfd([PollEvents::NONE, PollEvents::HUP], 1),
+            died(ToolFailure::LauncherDied)
+        );
+        assert_eq!(
+            watch_result_without_pidfd([PollEvents::NONE, PollEvents::NONE], 0),
+            ControlFlow::Continue(ENDED)
+        );
     }
 
     #[test]
-    fn whoever_dies_takes_the_tool_with_it() {
+    fn tool_is_killed_when_stage_1_or_launcher_dies() {
         const NO: PollEvents = PollEvents(0);
         let died = ControlFlow::Break;
         assert_eq!(watched([NO, PollEvents::IN, NO], 1), died(ToolFailure::Stage1Died));

@@ -124,7 +124,7 @@ mod tests {
     /// A seccomp filter may refuse the check with any errno. Then ENOENT does not mean a missing file, and
     /// EPERM does not mean a refused map.
     #[test]
-    fn a_refused_check_is_no_missing_file_and_no_refused_map() {
+    fn refused_fstatfs_is_neither_enoent_nor_eperm_of_open() {
         for errno in [Errno::ENOENT, Errno::EPERM] {
             let mut sys = MockSys::new();
             sys.expect_openat2().returning(|_, _, _| Ok(Fd(9)));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn deny_is_written_for_an_unprivileged_single_map_only_unless_told() {
+    fn deny_is_written_as_flags_and_policy_require() {
         assert!(writes_deny(Setgroups::FromMessage, true, false));
         assert!(!writes_deny(Setgroups::FromMessage, true, true));
         assert!(!writes_deny(Setgroups::FromMessage, false, false));
@@ -146,7 +146,7 @@ mod tests {
 
     /// Before Linux 3.19 the file does not exist. The map that follows shows whether the task exists.
     #[test]
-    fn without_a_setgroups_file_there_is_nothing_to_deny() {
+    fn missing_setgroups_file_is_ignored() {
         for (errno, goes_on) in [(Errno::ENOENT, true), (Errno::EACCES, false), (Errno::ESRCH, false)] {
             let mut sys = MockSys::new();
             sys.expect_openat2().once().returning(move |_, _, _| Err(errno));
@@ -156,7 +156,7 @@ mod tests {
 
     /// The kernel accepts 4,095 bytes, including the NUL.
     #[test]
-    fn the_longest_map_is_written_without_its_nul() {
+    fn longest_id_map_is_written_without_its_nul() {
         use crate::idmap::MAP_TEXT_MAX;
         let mut text: std::string::String = (0..341).map(|n| std::format!("{n} {n} 1\n")).collect();
         text.truncate(text.trim_end().rfind('\n').unwrap() + 1);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_procfs_is_never_written() {
+    fn id_map_is_never_written_outside_procfs() {
         let mut sys = crate::sys::MockSys::new();
         sys.expect_openat2().once().returning(|_, _, _| Ok(Fd(9)));
         sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));

@@ -29,17 +29,17 @@ const CAUSES: &[Cause] = &[
     (
         "uid-map",
         Errno::EINVAL,
-        "an id of the map is not mapped out there, ranges overlap, or the map is too long",
+        "an outside id of the map is not mapped in the parent user namespace, ranges overlap, or the map is too long",
     ),
     (
         "gid-map",
         Errno::EINVAL,
-        "an id of the map is not mapped out there, ranges overlap, or the map is too long",
+        "an outside id of the map is not mapped in the parent user namespace, ranges overlap, or the map is too long",
     ),
     (
         "mapping-tool-missing",
         Errno::EPERM,
-        "only root may map other ids than one's own; and for the own group setgroups must be denied first",
+        "only root may map ids other than its own; before an ordinary user maps its own group, setgroups must be denied",
     ),
     ("become-root", Errno::EINVAL, "the map has no id 0"),
     ("oom-score-adj", Errno::EACCES, "lowering it needs CAP_SYS_RESOURCE"),
@@ -47,10 +47,14 @@ const CAUSES: &[Cause] = &[
     (
         "join",
         Errno::EINVAL,
-        "it is of another kind, it is the user namespace that we are in already, or it is a pid namespace \
+        "it is of another kind, it is our own user namespace, or it is a pid namespace \
          that is not below ours",
     ),
-    ("open-namespace", Errno::EACCES, "only who may trace a process may open its namespaces"),
+    (
+        "open-namespace",
+        Errno::EACCES,
+        "opening the namespaces of a process needs the permission to trace it (ptrace(2))",
+    ),
     (
         "mount-proc",
         Errno::EPERM,
@@ -61,7 +65,7 @@ const CAUSES: &[Cause] = &[
     ("setuid", Errno::EINVAL, "the map has no id 0"),
     ("setgid", Errno::EINVAL, "the map has no id 0"),
     ("mount-propagation", Errno::EINVAL, "the root directory is not a mount point, as in a chroot"),
-    ("exec", Errno::ENOEXEC, "it is in no format that the kernel knows; a script needs a #! line"),
+    ("exec", Errno::ENOEXEC, "it is not in a format that the kernel knows; a script needs a #! line"),
 ];
 
 /// Returns the likely cause if step `code` fails with `errno`. Codes are those of
@@ -76,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_and_an_errno_stand_for_one_cause() {
+    fn each_step_and_errno_has_at_most_one_cause() {
         for (index, (code, errno, _)) in CAUSES.iter().enumerate() {
             assert!(!CAUSES[..index].iter().any(|(c, e, _)| c == code && e == errno), "{code} {errno} twice");
         }

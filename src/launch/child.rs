@@ -25,7 +25,7 @@ impl Child {
 
     /// Returns whether the command is process 1 of a pid namespace of its own. The kernel discards every
     /// signal to process 1 that has no handler.
-    pub(super) const fn is_first(&self) -> bool {
+    pub(super) const fn is_process_1(&self) -> bool {
         self.first
     }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_counts_from_128() {
+    fn exit_code_of_a_signal_is_128_plus_its_number() {
         assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
         // With the flag of a core dump, and with a real-time signal.

@@ -58,7 +58,7 @@ enum Change {
 
 /// The command as the strings that the kernel gets.
 #[derive(Clone, Debug)]
-pub struct Texts {
+pub struct CommandStrings {
     #[doc(hidden)]
     pub name: Vec<u8>,
     #[doc(hidden)]
@@ -104,7 +104,7 @@ impl Command {
     }
 
     /// Builds the strings. The command's changes apply to `inherited`, the environment of this process.
-    pub(super) fn texts(&self, inherited: Vec<(OsString, OsString)>) -> Result<Texts, CommandError> {
+    pub(super) fn texts(&self, inherited: Vec<(OsString, OsString)>) -> Result<CommandStrings, CommandError> {
         let name = self.words.first().ok_or(CommandError::Missing)?.as_bytes().to_owned();
         let mut argv = NulTerminated::default();
         for word in &self.words {
@@ -126,7 +126,7 @@ impl Command {
         }
         let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_bytes());
         let candidates = candidates(&name, path)?;
-        Ok(Texts { name, argv, envp, candidates })
+        Ok(CommandStrings { name, argv, envp, candidates })
     }
 
     fn environment(&self, inherited: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
@@ -174,7 +174,7 @@ pub(super) fn shown(name: &[u8]) -> OsString {
 mod tests {
     use super::*;
 
-    fn texts(words: &[&str], inherited: &[(&str, &str)]) -> Result<Texts, CommandError> {
+    fn texts(words: &[&str], inherited: &[(&str, &str)]) -> Result<CommandStrings, CommandError> {
         let command = Command { words: words.iter().map(OsString::from).collect(), changes: Vec::new() };
         command.texts(pairs(inherited))
     }
@@ -192,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_its_only_candidate() {
+    fn name_with_a_slash_is_the_only_candidate() {
         assert_eq!(texts(&["./a"], &[("PATH", "/a")]).unwrap().candidates.text, b"./a\0");
         assert_eq!(texts(&[""], &[("PATH", "/a")]).unwrap().candidates.text, b"\0");
         assert_eq!(texts(&["a"], &[]).unwrap().candidates.text, b"/bin/a\0/usr/bin/a\0");
     }
 
     #[test]
-    fn what_would_be_cut_is_refused() {
+    fn nul_bytes_and_bad_variable_names_are_rejected() {
         assert_eq!(texts(&[], &[]).unwrap_err(), CommandError::Missing);
         assert_eq!(texts(&["a", "b\0c"], &[]).unwrap_err(), CommandError::NulInArgument);
         assert_eq!(texts(&["a"], &[("", "1")]).unwrap_err(), CommandError::BadVariable);

@@ -9,7 +9,7 @@ use core::fmt;
 use super::causes::likely;
 use super::command::CommandError;
 use super::record::{OneLine, Record};
-use super::script::{Ended, Failure, Step, Trouble};
+use super::script::{Ended, Failure, FailureKind, Step};
 use super::tail::exec_status;
 use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
 
@@ -65,7 +65,7 @@ pub struct StageFailure {
     /// How the stages ended.
     pub ended: Vec<Ended>,
     /// The error that the launcher detected.
-    pub trouble: Trouble,
+    pub kind: FailureKind,
     /// The namespaces that the launch should create.
     pub asked: CloneFlags,
 }
@@ -93,19 +93,19 @@ impl LaunchError {
         asked: CloneFlags,
     ) -> Self {
         let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
-        match (failure.trouble, records.first()) {
-            (Trouble::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
-            (Trouble::Interrupted(signal), _) => Self::Interrupted { signal },
-            (Trouble::TimedOut, _) => Self::TimedOut,
-            (Trouble::NotSealed, _) => Self::NotSealed,
-            (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
+        match (failure.kind, records.first()) {
+            (FailureKind::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
+            (FailureKind::Interrupted(signal), _) => Self::Interrupted { signal },
+            (FailureKind::TimedOut, _) => Self::TimedOut,
+            (FailureKind::NotSealed, _) => Self::NotSealed,
+            (FailureKind::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
                 if code == "exec" =>
             {
                 Self::Exec { program, errno: *errno }
             }
-            (trouble, _) => {
+            (kind, _) => {
                 records.shrink_to_fit();
-                Self::Bootstrap(StageFailure { records, ended, trouble, asked })
+                Self::Bootstrap(StageFailure { records, ended, kind, asked })
             }
         }
     }
@@ -141,19 +141,33 @@ impl StageFailure {
             WaitStatus::Signaled(_) => true,
             _ => false,
         };
-        let wordless = |ended: &&Ended| {
+        let unreported = |ended: &&Ended| {
             ended.status != WaitStatus::Exited(0)
                 && !ended.killed
                 && self.cause().is_none()
                 && !self.records.iter().any(|record| record.stage == ended.stage)
         };
+        // The stages that are left kill each other. The first death is that of the stage which stage 0 missed.
+        let missed = self.records.iter().find_map(missed_stage);
         let mut ended = self.ended.iter();
-        ended.clone().find(signaled).or_else(|| ended.find(wordless))
+        let killed = ended.clone().filter(signaled);
+        let first = killed.clone().find(|ended| missed.is_some() && ended.stage == missed);
+        first.or_else(|| killed.clone().next()).or_else(|| ended.find(unreported))
     }
 }
 
 /// The code of [`Error::LauncherGone`](crate::error::Error::LauncherGone).
 const LAUNCHER_GONE: &str = "launcher-gone";
+
+/// Returns the stage whose death is reported by a sync error of stage 0. runc's texts call stage 1 "stage-1" or "child",
+/// and stage 2 "child".
+fn missed_stage(record: &Record) -> Option<u8> {
+    if (record.stage, record.code.as_deref()) != (Some(0), Some("sync")) {
+        return None;
+    }
+    let of_stage_1 = ["with stage-1", "SYNC_TIMEOFFSETS_ACK", "SYNC_MOUNTSOURCES_ACK"];
+    Some(if of_stage_1.iter().any(|part| record.text.contains(part)) { 1 } else { 2 })
+}
 
 /// Returns whether a record only reports the death of another process. That death has its own cause.
 fn is_consequence(record: &Record) -> bool {
@@ -168,9 +182,9 @@ fn is_consequence(record: &Record) -> bool {
 impl fmt::Display for StageFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A failed call of the launcher is the cause: the stages end because the launcher gives up.
-        let own = matches!(self.trouble, Trouble::Os { errno, .. } if errno != Errno::EPIPE);
+        let own = matches!(self.kind, FailureKind::Os { errno, .. } if errno != Errno::EPIPE);
         if own && self.cause().is_none() {
-            return self.trouble.fmt(f);
+            return self.kind.fmt(f);
         }
         let died = self.died();
         if let Some(died) = died {
@@ -179,7 +193,7 @@ impl fmt::Display for StageFailure {
         // The launcher closed its own end, so a record about that is not the cause.
         let other = || self.records.iter().find(|record| record.code.as_deref() != Some(LAUNCHER_GONE));
         let Some(record) = self.cause().or_else(other) else {
-            return if died.is_some() { Ok(()) } else { self.trouble.fmt(f) };
+            return if died.is_some() { Ok(()) } else { self.kind.fmt(f) };
         };
         if died.is_some() {
             f.write_str("; ")?;
@@ -198,7 +212,7 @@ impl fmt::Display for StageFailure {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Os { step, errno } => write!(f, "{step}: {errno}"),
@@ -207,7 +221,7 @@ impl fmt::Display for Trouble {
             Self::StageFailed => f.write_str("a stage failed without reporting an error"),
             Self::FatalRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
-            Self::TimedOut => f.write_str("the time limit passed before the command was known to run"),
+            Self::TimedOut => f.write_str("the time limit expired before the command ran"),
             Self::NotSealed => f.write_str(
                 "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
                  could open it through /proc/self/exe and overwrite it (CVE-2019-5736). Call \
@@ -242,9 +256,9 @@ impl fmt::Display for LaunchError {
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
             Self::NoMemory { bytes } => write!(f, "no memory for a bootstrap message of {bytes} bytes"),
             Self::Bootstrap(failure) => failure.fmt(f),
-            Self::Interrupted { signal } => Trouble::Interrupted(*signal).fmt(f),
-            Self::TimedOut => Trouble::TimedOut.fmt(f),
-            Self::NotSealed => Trouble::NotSealed.fmt(f),
+            Self::Interrupted { signal } => FailureKind::Interrupted(*signal).fmt(f),
+            Self::TimedOut => FailureKind::TimedOut.fmt(f),
+            Self::NotSealed => FailureKind::NotSealed.fmt(f),
             Self::Exec { program, errno } => {
                 let name: String = match program.is_empty() {
                     true => "''".into(),
@@ -279,16 +293,16 @@ mod tests {
         Ended { stage: Some(stage), pid: Pid(100 + i32::from(stage)), status, killed }
     }
 
-    fn shown(records: Vec<Record>, ended: Vec<Ended>, trouble: Trouble) -> String {
+    fn shown(records: Vec<Record>, ended: Vec<Ended>, kind: FailureKind) -> String {
         let asked = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
-        StageFailure { records, ended, trouble, asked }.to_string()
+        StageFailure { records, ended, kind, asked }.to_string()
     }
 
     const SYNC: &str = "failed to sync with stage-1: next state (got 0 of 4 bytes)";
     const KILLED: WaitStatus = WaitStatus::Signaled(Signal::KILL);
 
     #[test]
-    fn the_cause_comes_first_whoever_writes_first() {
+    fn cause_is_shown_first_in_any_order_of_records() {
         let cause = record(
             1,
             "failed to unshare remaining namespaces: No space left on device",
@@ -300,53 +314,70 @@ mod tests {
                     (a limit in /proc/sys/user/max_*_namespaces is reached)";
         for records in [vec![cause.clone(), consequence.clone()], vec![consequence, cause]] {
             assert_eq!(
-                shown(records, vec![ended(0, WaitStatus::Exited(1), false)], Trouble::NoPidLine),
+                shown(records, vec![ended(0, WaitStatus::Exited(1), false)], FailureKind::NoPidLine),
                 want
             );
         }
     }
 
     #[test]
-    fn a_stage_that_a_signal_ended_is_the_cause_of_what_others_miss() {
+    fn killed_stage_is_the_cause_of_a_sync_error() {
         let text =
-            shown(vec![record(0, SYNC, "sync", None)], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
+            shown(vec![record(0, SYNC, "sync", None)], vec![ended(1, KILLED, false)], FailureKind::NoPidLine);
         assert_eq!(text, std::format!("stage-1 (pid 101) was killed by SIGKILL; stage-0: {SYNC}"));
     }
 
     #[test]
-    fn a_stage_that_another_stage_killed_is_none() {
+    fn stage_that_stage_0_missed_died_first() {
+        let both = || vec![ended(2, KILLED, false), ended(1, KILLED, false)];
+        for (text, stage) in [
+            ("failed to sync with stage-1: write(SYNC_RECVPID_ACK): Broken pipe", 1),
+            ("failed to sync with child: write(SYNC_TIMEOFFSETS_ACK): Broken pipe", 1),
+            ("failed to sync with child: next state (got 0 of 4 bytes)", 2),
+        ] {
+            let shown = shown(vec![record(0, text, "sync", None)], both(), FailureKind::NoPidLine);
+            let want = std::format!("stage-{stage} (pid 10{stage}) was killed by SIGKILL; stage-0: {text}");
+            assert_eq!(shown, want);
+        }
+    }
+
+    #[test]
+    fn stage_killed_by_another_stage_is_not_the_cause() {
         let cause = record(
             0,
             "failed to use newuid map on 101: newuidmap exited with status 1",
             "mapping-tool-status",
             None,
         );
-        let text = shown(vec![cause], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
+        let text = shown(vec![cause], vec![ended(1, KILLED, false)], FailureKind::NoPidLine);
         assert_eq!(text, "stage-0: failed to use newuid map on 101: newuidmap exited with status 1");
         // If the death of stage 1 interrupted the tool, that death is reported first.
         let died =
             record(0, "stage-1 (101) died while newuidmap was running", "mapping-tool-stage-1-died", None);
-        let text = shown(vec![died.clone()], vec![ended(1, KILLED, false)], Trouble::NoPidLine);
+        let text = shown(vec![died.clone()], vec![ended(1, KILLED, false)], FailureKind::NoPidLine);
         assert_eq!(text, std::format!("stage-1 (pid 101) was killed by SIGKILL; stage-0: {}", died.text));
     }
 
     #[test]
-    fn without_a_record_the_launcher_says_what_it_saw() {
+    fn without_a_record_the_wait_status_is_shown() {
         let all =
             vec![ended(1, WaitStatus::Exited(0), false), ended(0, KILLED, false), ended(2, KILLED, true)];
-        assert_eq!(shown(vec![], all, Trouble::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
+        assert_eq!(shown(vec![], all, FailureKind::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
         let all = vec![ended(0, WaitStatus::Exited(1), false)];
-        assert_eq!(shown(vec![], all, Trouble::NoPidLine), "stage-0 (pid 100) exited with status 1");
-        assert_eq!(shown(vec![], vec![], Trouble::NoPidLine), "the stages exited without reporting an error");
+        assert_eq!(shown(vec![], all, FailureKind::NoPidLine), "stage-0 (pid 100) exited with status 1");
+        assert_eq!(
+            shown(vec![], vec![], FailureKind::NoPidLine),
+            "the stages exited without reporting an error"
+        );
         // Stage 2 failed only because stage 0 died.
         let all = vec![ended(2, WaitStatus::Exited(1), false), ended(0, KILLED, false)];
-        assert_eq!(shown(vec![], all, Trouble::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
+        assert_eq!(shown(vec![], all, FailureKind::StageFailed), "stage-0 (pid 100) was killed by SIGKILL");
     }
 
     #[test]
-    fn the_exit_codes_are_a_shells() {
+    fn exit_codes_are_those_of_a_shell() {
         let exec = |errno| {
-            let failure = Failure { trouble: Trouble::FatalRecord, ended: [None; 3] };
+            let failure = Failure { kind: FailureKind::FatalRecord, ended: [None; 3] };
             let records = vec![record(2, "", "exec", Some(errno))];
             LaunchError::new(failure, records, "a\nb".into(), CloneFlags::EMPTY)
         };
@@ -355,7 +386,7 @@ mod tests {
         let nameless = LaunchError::Exec { program: "".into(), errno: Errno::ENOENT };
         assert_eq!(nameless.to_string(), "failed to execute '': No such file or directory");
         let failure = Failure {
-            trouble: Trouble::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN },
+            kind: FailureKind::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN },
             ended: [None; 3],
         };
         let start = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
@@ -364,8 +395,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unsealed_program_is_told_what_to_do() {
-        let failure = Failure { trouble: Trouble::NotSealed, ended: [None; 3] };
+    fn not_sealed_error_names_the_remedies() {
+        let failure = Failure { kind: FailureKind::NotSealed, ended: [None; 3] };
         let error = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
         assert_eq!((&error, error.exit_code()), (&LaunchError::NotSealed, 1));
         let text = error.to_string();
@@ -375,11 +406,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_was_asked_to_end_gives_its_signal() {
+    fn exit_code_names_the_signal_that_ended_a_stage() {
         let code = |status, killed| {
             let (records, ended) = (vec![], vec![ended(0, status, killed), ended(1, KILLED, true)]);
-            let (trouble, asked) = (Trouble::FatalRecord, CloneFlags::NEWUSER);
-            LaunchError::Bootstrap(StageFailure { records, ended, trouble, asked }).exit_code()
+            let (kind, asked) = (FailureKind::FatalRecord, CloneFlags::NEWUSER);
+            LaunchError::Bootstrap(StageFailure { records, ended, kind, asked }).exit_code()
         };
         assert_eq!(code(WaitStatus::Signaled(Signal::INT), false), 130);
         assert_eq!(code(WaitStatus::Signaled(Signal::TERM), false), 143);

@@ -69,13 +69,13 @@ pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 #[doc(hidden)]
-pub use command::{NulTerminated, Texts};
+pub use command::{CommandStrings, NulTerminated};
 pub use error::{LaunchError, StageFailure};
 pub use prepared::Prepared;
-pub use proc_status::number_in_proc;
+pub use proc_status::pid_in_proc;
 pub use record::{Collector, Record};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
-pub use spawn::{execute, hold, is_open, kind_of, maker_of, owner_of, without_sigxfsz};
+pub use spawn::{creator_of, execute, is_open, kind_of, open_pidfd, owner_of, without_sigxfsz};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
 use crate::log::Level;
@@ -265,7 +265,7 @@ impl Launcher {
             asked: self.asked,
             policy: self.policy,
             level: self.level,
-            signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().as_after_an_exec()),
+            signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().after_exec()),
             interrupt: self.interrupt,
             timeout: self.timeout,
             timer: None,
@@ -304,10 +304,10 @@ impl Launcher {
         let first = prepared.asked.contains(CloneFlags::NEWPID);
         let mut launched = launched.map(|pid| Child::new(pid, first));
         if let Some(take) = &mut self.on_record {
-            let unclaimed = launched.as_mut().ok().map(Unclaimed);
+            let guard = launched.as_mut().ok().map(KillOnUnwind);
             records.iter().for_each(take);
             // The caller now owns the command.
-            core::mem::forget(unclaimed);
+            core::mem::forget(guard);
         }
         launched
     }
@@ -322,9 +322,9 @@ fn zeroed(length: usize) -> Option<Vec<u8>> {
 }
 
 /// A command that the caller has no handle of yet. It is killed and reaped if the caller's own code panics.
-struct Unclaimed<'c>(&'c mut Child);
+struct KillOnUnwind<'c>(&'c mut Child);
 
-impl Drop for Unclaimed<'_> {
+impl Drop for KillOnUnwind<'_> {
     fn drop(&mut self) {
         // The child is not reaped yet, so both calls fail only if SIGCHLD is ignored. Then the kernel reaps
         // the child.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
-use super::command::{NulTerminated, Texts, shown};
+use super::command::{CommandStrings, NulTerminated, shown};
 use super::error::LaunchError;
 use super::record::{Collector, Record};
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
@@ -42,7 +42,7 @@ pub struct Prepared {
     #[doc(hidden)]
     pub marked_copy: bool,
     #[doc(hidden)]
-    pub texts: Texts,
+    pub texts: CommandStrings,
 }
 
 impl Prepared {
@@ -156,7 +156,7 @@ impl Prepared {
     }
 }
 
-impl Texts {
+impl CommandStrings {
     /// Returns memory for the pointers that execve(2) takes.
     pub(super) fn slots<'a>(&self) -> (Slots<'a>, Slots<'a>) {
         (slots(&self.argv), slots(&self.envp))

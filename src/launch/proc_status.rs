@@ -53,7 +53,7 @@ impl ProcStatus {
     /// pidfd, before Linux 5.3, our pid of the child is used if /proc/self shows our own pid.
     pub(super) fn of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Self> {
         let number = match pidfd {
-            Some(pidfd) => number_in_proc(pidfd).ok().filter(|number| *number > 0).map(Pid)?,
+            Some(pidfd) => pid_in_proc(pidfd).ok().filter(|number| *number > 0).map(Pid)?,
             None if fs::read_link("/proc/self").ok()?.to_str()
                 == Some(&format!("{}", std::process::id())) =>
             {
@@ -87,7 +87,7 @@ impl ProcStatus {
 
     /// Returns the state that a program would begin with after an exec by this thread: without handlers.
     /// SIGPIPE, which Rust's runtime ignores before main, gets its default disposition.
-    pub(super) fn as_after_an_exec(self) -> ChildSignals {
+    pub(super) fn after_exec(self) -> ChildSignals {
         let faults = FAULTS.into_iter().fold(0, |set, signal| set | set_of(signal).0);
         ChildSignals {
             mask: None,
@@ -102,12 +102,12 @@ impl ProcStatus {
 ///
 /// # Errors
 /// /proc is not mounted, or does not show this process.
-pub fn number_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
+pub fn pid_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    number_in(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
+    pid_in(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
 }
 
-fn number_in(fdinfo: &str) -> Option<i32> {
+fn pid_in(fdinfo: &str) -> Option<i32> {
     fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
@@ -116,19 +116,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pidfd_says_its_number_or_none() {
+    fn pid_line_of_fdinfo_is_parsed() {
         for (line, number) in [("4711", Some(4711)), ("0", Some(0)), ("-1", Some(-1)), ("", None)] {
             let text = format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nPid:\t{line}\nNSpid:\t{line}\t1\n");
-            assert_eq!(number_in(&text), number);
+            assert_eq!(pid_in(&text), number);
         }
-        assert_eq!(number_in("pos:\t0\n"), None);
+        assert_eq!(pid_in("pos:\t0\n"), None);
     }
 
     const TEXT: &str = "Name:\ta\nb: c\nNSpid:\t4711\t12\t1\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001001\n\
                         SigCgt:\t0000000100004440\n";
 
     #[test]
-    fn the_lines_are_read() {
+    fn signal_lines_of_proc_status_are_parsed() {
         let status = ProcStatus::parse(TEXT);
         let want = ProcStatus {
             is_init: true,
@@ -141,8 +141,8 @@ mod tests {
     }
 
     #[test]
-    fn handlers_go_and_sigpipe_comes_back() {
-        let signals = ProcStatus::parse(TEXT).as_after_an_exec();
+    fn after_exec_has_no_handlers_and_default_sigpipe() {
+        let signals = ProcStatus::parse(TEXT).after_exec();
         // SIGBUS (0x40) and SIGSEGV (0x400) are faults of the program itself. SIGHUP (1) stays ignored.
         let want = ChildSignals { mask: None, default: SignalSet(0x1_0000_5000), ignore: SignalSet::EMPTY };
         assert_eq!(signals, want);

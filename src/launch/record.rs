@@ -8,7 +8,7 @@ use std::vec::Vec;
 use core::fmt;
 
 use super::script::LogReader;
-use crate::bootstrap::text::is_unseen;
+use crate::bootstrap::text::is_invisible;
 use crate::log::{Level, RECORD_MAX};
 use crate::sys::types::Errno;
 
@@ -76,7 +76,7 @@ pub(super) struct OneLine<'t>(pub(super) &'t str);
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
-        self.0.chars().try_for_each(|c| match is_unseen(c) {
+        self.0.chars().try_for_each(|c| match is_invisible(c) {
             true => write!(f, "{}", c.escape_default()),
             false => f.write_char(c),
         })
@@ -196,7 +196,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_layout_writes_is_read_back(
+        fn parse_reads_what_layout_writes(
             number in 0_u32..7,
             stage in proptest::option::of(0_u8..3),
             pid in 1..i32::MAX,
@@ -219,12 +219,12 @@ mod tests {
         }
 
         #[test]
-        fn any_line_is_read_or_refused(line in ".{0,200}") {
+        fn parse_of_any_line_does_not_panic(line in ".{0,200}") {
             let _ = Record::parse(&line);
         }
 
         #[test]
-        fn any_cut_of_a_record_is_refused(cut in 0_usize..200) {
+        fn truncated_record_is_rejected(cut in 0_usize..200) {
             let details = Some(Details { code: "join", errno: Some(Errno::EPERM) });
             let bytes = laid_out(Level::Fatal, (Writer::Stage(1), Pid(7)), "a \"b\" \u{1}", details);
             let line = core::str::from_utf8(&bytes).unwrap().strip_suffix('\n').unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_in_pieces_of_any_length() {
+    fn collector_accepts_pieces_of_any_length() {
         let mut bytes = laid_out(Level::Warning, (Writer::Stage(0), Pid(5)), "one", None);
         bytes.extend(laid_out(Level::Fatal, (Writer::Stage(1), Pid(6)), "two", None));
         bytes.extend(b"no record\n");

@@ -101,7 +101,7 @@ pub enum Launched {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The first error that the launcher detected.
-    pub trouble: Trouble,
+    pub kind: FailureKind,
     /// How the stages ended, in the order in which they were reaped.
     pub ended: [Option<Ended>; STAGES],
 }
@@ -121,7 +121,7 @@ pub struct Ended {
 
 /// An error that the launcher detected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trouble {
+pub enum FailureKind {
     /// A system call of the launcher failed.
     Os {
         /// The step that failed.
@@ -176,7 +176,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::CheckCopy => "failed to find out whether this program runs from a sealed copy of itself",
+            Self::CheckCopy => "failed to check whether this program runs from a sealed copy of itself",
             Self::MakeInitPipe => "failed to make the init pipe",
             Self::MakeLogPipe => "failed to make the log pipe",
             Self::MakeTimer => "failed to make the timer of the launch",
@@ -185,8 +185,8 @@ impl fmt::Display for Step {
             Self::SendMessage => "failed to send the bootstrap message to stage-0",
             Self::ReadPidLine => "failed to read the pid line",
             Self::Wait => "failed to wait for a stage",
-            Self::SendCgroupByte => "failed to tell stage-2 that it is in its cgroup",
-            Self::SendGo => "failed to let stage-2 go",
+            Self::SendCgroupByte => "failed to send the cgroup byte to stage-2",
+            Self::SendGo => "failed to send the go byte to stage-2",
         })
     }
 }
@@ -213,7 +213,7 @@ pub fn launch<S: Sys, L: LogReader>(
 ) -> Launched {
     let pipes = match check_copy(sys, job).and_then(|()| make_pipes(sys)) {
         Ok(pipes) => pipes,
-        Err(trouble) => return Launched::Failed(Failure { trouble, ended: [None; STAGES] }),
+        Err(kind) => return Launched::Failed(Failure { kind, ended: [None; STAGES] }),
     };
     let tid = thread_id_cache(sys);
     // A handler of the program must not run in the fork. Stage 0 resets all handlers before it restores the
@@ -222,9 +222,9 @@ pub fn launch<S: Sys, L: LogReader>(
         Ok(mask) => match sys.fork(ExitSignal::None, tid) {
             Ok(Fork::Child) => return Launched::Exit(stages(sys, job, pipes, mask, scratch)),
             Ok(Fork::Parent { child }) => Ok((mask, child)),
-            Err(errno) => Err((Some(mask), Trouble::Os { step: Step::SpawnStage0, errno })),
+            Err(errno) => Err((Some(mask), FailureKind::Os { step: Step::SpawnStage0, errno })),
         },
-        Err(errno) => Err((None, Trouble::Os { step: Step::BlockSignals, errno })),
+        Err(errno) => Err((None, FailureKind::Os { step: Step::BlockSignals, errno })),
     };
     close(sys, pipes.stage_init);
     close(sys, pipes.stage_log);
@@ -234,13 +234,13 @@ pub fn launch<S: Sys, L: LogReader>(
             let stages = Stages::new(sys, stage_0);
             serve(sys, job, pipes, stages, log)
         }
-        Err((mask, trouble)) => {
+        Err((mask, kind)) => {
             if let Some(mask) = mask {
                 restore_mask(sys, mask);
             }
             close(sys, pipes.init);
             close(sys, pipes.log);
-            Launched::Failed(Failure { trouble, ended: [None; STAGES] })
+            Launched::Failed(Failure { kind, ended: [None; STAGES] })
         }
     }
 }
@@ -255,7 +255,7 @@ impl Pipes {
 
 /// Fails if a process of the mount namespace to join could overwrite this program's file. Called before the
 /// first fork: the stages are forks of this process, with the same /proc/self/exe.
-fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), Trouble> {
+fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), FailureKind> {
     // A message that cannot be decoded passes here; stage 0 reports the error.
     let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE);
     let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
@@ -264,20 +264,20 @@ fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), Trouble> {
     }
     match cloned::may_join_mounts(sys, job.marked_copy) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Trouble::NotSealed),
-        Err(errno) => Err(Trouble::Os { step: Step::CheckCopy, errno }),
+        Ok(false) => Err(FailureKind::NotSealed),
+        Err(errno) => Err(FailureKind::Os { step: Step::CheckCopy, errno }),
     }
 }
 
-fn make_pipes<S: Sys>(sys: &mut S) -> Result<Pipes, Trouble> {
+fn make_pipes<S: Sys>(sys: &mut S) -> Result<Pipes, FailureKind> {
     let (init, stage_init) =
-        sys.socketpair().map_err(|errno| Trouble::Os { step: Step::MakeInitPipe, errno })?;
+        sys.socketpair().map_err(|errno| FailureKind::Os { step: Step::MakeInitPipe, errno })?;
     match sys.pipe2() {
         Ok((log, stage_log)) => Ok(Pipes { init, stage_init, log, stage_log }),
         Err(errno) => {
             close(sys, init);
             close(sys, stage_init);
-            Err(Trouble::Os { step: Step::MakeLogPipe, errno })
+            Err(FailureKind::Os { step: Step::MakeLogPipe, errno })
         }
     }
 }
@@ -311,8 +311,8 @@ fn stages<S: Sys>(
     }
     restore_mask(sys, job.signals.mask.unwrap_or(mask));
     let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
-    if let Err(error) = tail::withhold(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
-        return tail::report_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
+    if let Err(error) = tail::close_unnamed_on_exec(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
+        return tail::report_failure_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
     }
     let (tail, init, log) = (&job.tail, pipes.stage_init, pipes.stage_log);
     match bootstrap_of_launcher(sys, environment, job.policy, scratch) {
@@ -331,43 +331,43 @@ fn serve<S: Sys, L: LogReader>(
     log: &mut L,
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
-    let started = converse(sys, job, pipes.init, &mut stages, &mut watch);
+    let started = run_protocol(sys, job, pipes.init, &mut stages, &mut watch);
     // Reads until the command's exec: the log pipe is close-on-exec, and stage 2 is the last stage that holds
     // it.
     let logged = started.and_then(|pid| read_log(sys, &mut watch, pipes.log, log).map(|()| pid));
-    let trouble = match logged {
-        Ok(_) if log.fatal() => Some(Trouble::FatalRecord),
+    let kind = match logged {
+        Ok(_) if log.fatal() => Some(FailureKind::FatalRecord),
         Ok(_) => None,
-        Err(trouble) => Some(trouble),
+        Err(kind) => Some(kind),
     };
-    if let Some(trouble) = trouble {
-        stages.end(sys, trouble, pipes, log);
+    if let Some(kind) = kind {
+        stages.end(sys, kind, pipes, log);
     }
     close(sys, pipes.log);
-    if trouble.is_none() {
+    if kind.is_none() {
         // Closed only now. Stage 2 takes an open end as a sign that the launcher is alive.
         close(sys, pipes.init);
     }
     stages.close(sys);
-    match (logged, trouble) {
+    match (logged, kind) {
         (Ok(pid), None) => Launched::Started { pid },
-        (_, trouble) => {
-            let trouble = trouble.unwrap_or(Trouble::StageFailed);
-            Launched::Failed(Failure { trouble, ended: stages.into_ended() })
+        (_, kind) => {
+            let kind = kind.unwrap_or(FailureKind::StageFailed);
+            Launched::Failed(Failure { kind, ended: stages.into_ended() })
         }
     }
 }
 
 /// Sends the message, reads the pid line, reaps stages 1 and 0, and sends the go byte. Returns the pid of
 /// stage 2.
-fn converse<S: Sys>(
+fn run_protocol<S: Sys>(
     sys: &mut S,
     job: &Job<'_>,
     init: Fd,
     stages: &mut Stages,
     watch: &mut Watch,
-) -> Result<Pid, Trouble> {
-    let os = |step| move |errno| Trouble::Os { step, errno };
+) -> Result<Pid, FailureKind> {
+    let os = |step| move |errno| FailureKind::Os { step, errno };
     send_message(sys, watch, init, job.message)?;
     let late = job.policy.dialect.pid_line_late;
     if late {
@@ -377,7 +377,7 @@ fn converse<S: Sys>(
         stages.all_succeeded()?;
     }
     let (stage_1, stage_2) = read_pid_line(sys, watch, (init, stages.pidfd(0)), job.policy.dialect.pid_line)?;
-    stages.learn(sys, stage_1, stage_2);
+    stages.note_pids(sys, stage_1, stage_2);
     if awaits_cgroup_byte(job) {
         send_all(sys, init, &[CGROUP_BYTE]).map_err(os(Step::SendCgroupByte))?;
     }
@@ -388,7 +388,7 @@ fn converse<S: Sys>(
         stages.reap(sys, watch, 0)?;
     }
     stages.all_succeeded()?;
-    stages.may_run(stage_2);
+    stages.note_go(stage_2);
     send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
     Ok(stage_2)
 }
@@ -399,9 +399,9 @@ fn converse<S: Sys>(
 const MESSAGE_CHUNK: usize = 2048;
 
 /// Sends the message in chunks: a stopped stage 0 must not block the launcher in a send.
-fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]) -> Result<(), Trouble> {
+fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]) -> Result<(), FailureKind> {
     let mut chunks = message.chunks(MESSAGE_CHUNK);
-    let os = |errno| Trouble::Os { step: Step::SendMessage, errno };
+    let os = |errno| FailureKind::Os { step: Step::SendMessage, errno };
     send_all(sys, init, chunks.next().unwrap_or_default()).map_err(os)?;
     for chunk in chunks {
         watch.wait(sys, PollFd::new(init, PollEvents::OUT), None)?;
@@ -430,25 +430,25 @@ fn read_pid_line<S: Sys>(
     watch: &mut Watch,
     (init, stage_0): (Fd, Option<Fd>),
     form: PidLine,
-) -> Result<(Pid, Pid), Trouble> {
+) -> Result<(Pid, Pid), FailureKind> {
     let mut buffer = [0; PID_LINE_MAX];
     let mut got: usize = 0;
     while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
         if watch.wait(sys, PollFd::new(init, PollEvents::IN), stage_0)? == Ready::Death {
-            return Err(Trouble::NoPidLine);
+            return Err(FailureKind::NoPidLine);
         }
         match sys.read(init, rest) {
             // All processes that held the other end have ended. ECONNRESET: they had not read all bytes.
-            Ok(0) | Err(Errno::ECONNRESET) => return Err(Trouble::NoPidLine),
+            Ok(0) | Err(Errno::ECONNRESET) => return Err(FailureKind::NoPidLine),
             Ok(count) => got = got.saturating_add(count),
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Trouble::Os { step: Step::ReadPidLine, errno }),
+            Err(errno) => return Err(FailureKind::Os { step: Step::ReadPidLine, errno }),
         }
         if buffer.get(..got).is_some_and(|line| line.contains(&b'\n')) {
             break;
         }
     }
-    parse_pid_line(buffer.get(..got).unwrap_or_default(), form).ok_or(Trouble::BadPidLine)
+    parse_pid_line(buffer.get(..got).unwrap_or_default(), form).ok_or(FailureKind::BadPidLine)
 }
 
 /// Parses a pid line. Returns the pids of stage 1 and stage 2, or `None` for any line that
@@ -480,7 +480,7 @@ fn read_log<S: Sys, L: LogReader>(
     watch: &mut Watch,
     fd: Fd,
     log: &mut L,
-) -> Result<(), Trouble> {
+) -> Result<(), FailureKind> {
     loop {
         watch.wait(sys, PollFd::new(fd, PollEvents::IN), None)?;
         if !read_some(sys, fd, log) {
@@ -504,14 +504,14 @@ pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) 
     }
 }
 
-impl Trouble {
+impl FailureKind {
     /// Returns whether the remaining stages end by themselves when our end of the init pipe is closed. Then
     /// each stage reports its own error, which a SIGKILL would prevent.
     ///
     /// All three stages hold the other end of the init pipe until they end. If no process holds it, no stage
     /// is left. If stages 0 and 1 have been reaped, stage 2 ends when it reads from stage 0 or waits for the
     /// go byte.
-    pub(super) const fn ends_them(&self) -> bool {
+    pub(super) const fn lets_stages_end(&self) -> bool {
         match self {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
             // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage

@@ -141,7 +141,7 @@ fn failure((launched, seen): (Launched, Vec<String>)) -> (Failure, Vec<String>) 
 }
 
 #[test]
-fn a_launch_without_faults() {
+fn launch_without_faults_starts_the_command() {
     let (launched, seen) = Kernel::default().run();
     assert_eq!(launched, Launched::Started { pid: Pid(12) });
     let want = [
@@ -152,7 +152,7 @@ fn a_launch_without_faults() {
 }
 
 #[test]
-fn signals_and_short_reads_change_nothing() {
+fn eintr_and_short_reads_are_retried() {
     let launched = Kernel {
         init: vec![Err(Errno::EINTR), Ok(&PID_LINE[..7]), Err(Errno::EINTR), Ok(&PID_LINE[7..])],
         log: vec![Err(Errno::EINTR), Ok(b"{\"level\":\"warn"), Ok(b"ing\"}\n"), Ok(b"")],
@@ -170,7 +170,7 @@ fn signals_and_short_reads_change_nothing() {
 }
 
 #[test]
-fn without_a_pid_line_all_are_reaped_and_nobody_is_killed() {
+fn without_a_pid_line_stages_are_reaped_not_killed() {
     for end in [Ok(&b""[..]), Err(Errno::ECONNRESET)] {
         let (failure, seen) = failure(
             Kernel {
@@ -185,7 +185,7 @@ fn without_a_pid_line_all_are_reaped_and_nobody_is_killed() {
             }
             .run(),
         );
-        assert_eq!(failure.trouble, Trouble::NoPidLine);
+        assert_eq!(failure.kind, FailureKind::NoPidLine);
         assert_eq!(seen[3..], ["close 3", "wait -1", "wait -1", "wait -1", "wait -1", "close 5", "close 10"]);
         // A single unknown stage is stage 1. The launcher has not killed it.
         let [one, zero, none] = failure.ended;
@@ -197,7 +197,7 @@ fn without_a_pid_line_all_are_reaped_and_nobody_is_killed() {
 }
 
 #[test]
-fn two_whose_numbers_we_never_learnt_are_told_apart_by_their_order() {
+fn stages_of_unknown_pid_are_identified_by_pid_order() {
     let killed = WaitStatus::Signaled(Signal::KILL);
     for order in [[12, 11, 10], [10, 11, 12], [11, 10, 12]] {
         let waits = order.map(|pid| Ok((pid, if pid == 11 { killed } else { WaitStatus::Exited(1) })));
@@ -210,7 +210,7 @@ fn two_whose_numbers_we_never_learnt_are_told_apart_by_their_order() {
 }
 
 #[test]
-fn a_dead_stage_0_is_no_reason_to_kill() {
+fn epipe_on_the_message_does_not_kill_stages() {
     let (failure, seen) = failure(
         Kernel {
             sends: vec![Err(Errno::EPIPE)],
@@ -219,15 +219,15 @@ fn a_dead_stage_0_is_no_reason_to_kill() {
         }
         .run(),
     );
-    assert_eq!(failure.trouble, Trouble::Os { step: Step::SendMessage, errno: Errno::EPIPE });
+    assert_eq!(failure.kind, FailureKind::Os { step: Step::SendMessage, errno: Errno::EPIPE });
     assert_eq!(seen[2..], ["send", "close 3", "wait -1", "wait -1", "close 5", "close 10"]);
 }
 
 #[test]
-fn no_pid_line_but_something_else() {
+fn malformed_pid_line_kills_stage_0() {
     let (failure, seen) =
         failure(Kernel { init: vec![Ok(b"hello\n")], waits: vec![], ..Kernel::default() }.run());
-    assert_eq!(failure.trouble, Trouble::BadPidLine);
+    assert_eq!(failure.kind, FailureKind::BadPidLine);
     assert_eq!(seen[3..], ["kill 10 SIGKILL", "close 3", "wait -1", "close 5", "close 10"]);
 }
 
@@ -245,7 +245,7 @@ fn after_a_late_failure_stage_2_ends_by_itself() {
             }
             .run(),
         );
-        assert_eq!(failure.trouble, Trouble::StageFailed);
+        assert_eq!(failure.kind, FailureKind::StageFailed);
         let want = ["close 11", "wait 11", "close 10", "wait 10", "close 3", "wait -1", "wait -1", "close 5"];
         assert_eq!(seen[3..], want);
         let want = Ended { stage: Some(2), pid: Pid(12), status: WaitStatus::Exited(1), killed: false };
@@ -254,7 +254,7 @@ fn after_a_late_failure_stage_2_ends_by_itself() {
 }
 
 #[test]
-fn a_wait_that_fails_kills_whom_we_have_not_reaped() {
+fn failed_wait_kills_the_stages_not_yet_reaped() {
     let killed = WaitStatus::Signaled(Signal::KILL);
     let (failure, seen) = failure(
         Kernel {
@@ -268,18 +268,18 @@ fn a_wait_that_fails_kills_whom_we_have_not_reaped() {
         }
         .run(),
     );
-    assert_eq!(failure.trouble, Trouble::Os { step: Step::Wait, errno: Errno::ENOSYS });
+    assert_eq!(failure.kind, FailureKind::Os { step: Step::Wait, errno: Errno::ENOSYS });
     // Not 11: that stage is reaped, so another process may have its pid.
     assert_eq!(seen[7..10], ["kill 10 SIGKILL", "kill 12 SIGKILL", "close 3"]);
     assert_eq!(failure.ended[2], Some(Ended { stage: Some(2), pid: Pid(12), status: killed, killed: true }));
 }
 
 #[test]
-fn a_fatal_record_after_the_word_to_go() {
+fn fatal_record_after_the_go_byte_is_a_failure() {
     let mut kernel = Kernel { log: vec![Ok(b"fa"), Ok(b"tal"), Ok(b"")], ..Kernel::default() };
     kernel.waits.push(Ok((12, WaitStatus::Exited(127))));
     let (failure, _) = failure(kernel.run());
-    assert_eq!(failure.trouble, Trouble::FatalRecord);
+    assert_eq!(failure.kind, FailureKind::FatalRecord);
     assert_eq!(failure.ended[2].map(|ended| ended.status), Some(WaitStatus::Exited(127)));
 }
 
@@ -299,13 +299,13 @@ fn a_fork_that_fails_leaves_no_descriptor() {
     });
     let launched =
         with_job(|job| launch(&mut sys, job, &mut Scratch { message: &mut [] }, &mut Text::default()));
-    let trouble = Trouble::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN };
-    assert_eq!(launched, Launched::Failed(Failure { trouble, ended: [None; 3] }));
+    let kind = FailureKind::Os { step: Step::SpawnStage0, errno: Errno::EAGAIN };
+    assert_eq!(launched, Launched::Failed(Failure { kind, ended: [None; 3] }));
     assert_eq!(*closed.lock().unwrap(), [STAGE_INIT, STAGE_LOG, INIT, LOG]);
 }
 
 #[test]
-fn the_pid_line_is_ours_or_nothing() {
+fn only_the_exact_pid_line_is_accepted() {
     assert_eq!(parse_pid_line(PID_LINE, PidLine::Stages), Some((Pid(11), Pid(12))));
     for bad in [
         &b""[..],
@@ -325,7 +325,7 @@ fn the_pid_line_is_ours_or_nothing() {
 }
 
 #[test]
-fn the_members_of_a_set_are_its_signals() {
+fn members_lists_the_signals_of_a_set() {
     let all: Vec<_> = members(SignalSet(u64::MAX)).map(|signal| signal.0).collect();
     assert_eq!(all, (1..=64).collect::<Vec<_>>());
     let set = SignalSet(1 << 16 | 1 | 1 << 63);
@@ -334,7 +334,12 @@ fn the_members_of_a_set_are_its_signals() {
 
 /// Returns the result of a launch that joins a mount namespace. If the check of the copy passes, the launch
 /// fails at the init pipe.
-fn joining_mounts(trusted_mounts: bool, marked_copy: bool, seals: SysResult<Seals>, links: u64) -> Launched {
+fn launch_with_mount_join(
+    trusted_mounts: bool,
+    marked_copy: bool,
+    seals: SysResult<Seals>,
+    links: u64,
+) -> Launched {
     let paths = NsPaths::parse(b"mnt:/m", NsSet::ALL).unwrap();
     let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
     let mut message = vec![0; encoded_len(&asked)];
@@ -354,22 +359,22 @@ fn joining_mounts(trusted_mounts: bool, marked_copy: bool, seals: SysResult<Seal
 }
 
 #[test]
-fn a_mount_namespace_is_joined_from_a_copy_or_where_it_is_trusted() {
-    let failed = |trouble| Launched::Failed(Failure { trouble, ended: [None; 3] });
-    let refused = failed(Trouble::NotSealed);
-    let goes_on = failed(Trouble::Os { step: Step::MakeInitPipe, errno: Errno::EMFILE });
+fn mount_join_needs_a_sealed_copy_or_trust() {
+    let failed = |kind| Launched::Failed(Failure { kind, ended: [None; 3] });
+    let refused = failed(FailureKind::NotSealed);
+    let goes_on = failed(FailureKind::Os { step: Step::MakeInitPipe, errno: Errno::EMFILE });
     let none = Err(Errno::EINVAL);
-    assert_eq!(joining_mounts(false, false, Ok(Seals::CONTENT), 1), goes_on);
-    assert_eq!(joining_mounts(false, false, none, 1), refused);
+    assert_eq!(launch_with_mount_join(false, false, Ok(Seals::CONTENT), 1), goes_on);
+    assert_eq!(launch_with_mount_join(false, false, none, 1), refused);
     // A file without a name that is not a copy of ours: another process may hold it open.
-    assert_eq!(joining_mounts(false, false, none, 0), refused);
-    assert_eq!(joining_mounts(false, true, none, 0), goes_on);
-    assert_eq!(joining_mounts(false, true, none, 1), refused);
-    assert_eq!(joining_mounts(true, false, none, 1), goes_on);
+    assert_eq!(launch_with_mount_join(false, false, none, 0), refused);
+    assert_eq!(launch_with_mount_join(false, true, none, 0), goes_on);
+    assert_eq!(launch_with_mount_join(false, true, none, 1), refused);
+    assert_eq!(launch_with_mount_join(true, false, none, 1), goes_on);
 }
 
 #[test]
-fn a_program_that_cannot_be_looked_at_joins_no_mounts() {
+fn unreadable_program_file_prevents_a_mount_join() {
     let paths = NsPaths::parse(b"net:/n,mnt:/m", NsSet::ALL).unwrap();
     let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
     let mut message = vec![0; encoded_len(&asked)];
@@ -380,6 +385,6 @@ fn a_program_that_cannot_be_looked_at_joins_no_mounts() {
         let job = Job { message: &message, ..*job };
         launch(&mut sys, &job, &mut Scratch { message: &mut [] }, &mut Text::default())
     });
-    let trouble = Trouble::Os { step: Step::CheckCopy, errno: Errno::ENOENT };
-    assert_eq!(launched, Launched::Failed(Failure { trouble, ended: [None; 3] }));
+    let kind = FailureKind::Os { step: Step::CheckCopy, errno: Errno::ENOENT };
+    assert_eq!(launched, Launched::Failed(Failure { kind, ended: [None; 3] }));
 }

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bootstrap::env::OwnProgram;
 use crate::cloned::{self, LAST_MARK, Room, SEALED_COPY, STRINGS_MAX, ensure_for_launch};
-use crate::error::{Cloning, Doing, Error, Refusal};
+use crate::error::{CopyStep, Doing, Error, Refusal};
 use crate::nsexec::refuse_threads;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
@@ -57,7 +57,7 @@ pub enum SealedCopyError {
     /// A system call failed.
     Os {
         /// The step that failed.
-        step: Cloning,
+        step: CopyStep,
         /// The error of the call.
         errno: Errno,
     },
@@ -74,11 +74,11 @@ impl fmt::Display for SealedCopyError {
             )?,
             Self::Marked => write!(
                 f,
-                "the environment has {SEALED_COPY}={LAST_MARK}, the mark of a second copy, but this program's file is no \
+                "the environment has {SEALED_COPY}={LAST_MARK}, the mark of a second copy, but this program's file is not a \
                  copy. Remove {SEALED_COPY} from the environment. If it was not there, the kernel or the file system \
                  changes the copies"
             )?,
-            Self::Os { step: Cloning::Create, errno } => {
+            Self::Os { step: CopyStep::Create, errno } => {
                 write!(
                     f,
                     "creating a file in TMPDIR or /tmp: {errno} (a file in memory could not be made either; {SET_TMPDIR})"
@@ -104,17 +104,17 @@ impl core::error::Error for SealedCopyError {}
 const SET_TMPDIR: &str = "set TMPDIR to a writable directory without noexec";
 
 /// Returns the likely cause of a failed step, and what to do.
-const fn likely(step: Cloning, errno: Errno) -> Option<&'static str> {
+const fn likely(step: CopyStep, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
-        (Cloning::OpenExe, Errno::EACCES) => "the program's file must be readable",
-        (Cloning::OpenExe, Errno::ENOENT) => "there is no /proc, or it is that of another pid namespace",
+        (CopyStep::OpenExe, Errno::EACCES) => "the program's file must be readable",
+        (CopyStep::OpenExe, Errno::ENOENT) => "there is no /proc, or it is that of another pid namespace",
         (_, Errno::EMFILE) => "the limit on open files is reached: raise ulimit -n",
         (_, Errno::ENFILE) => "the machine's limit on open files is reached: sysctl fs.file-max",
-        (Cloning::Copy, Errno::EFBIG) => "RLIMIT_FSIZE is smaller than the program's file: raise ulimit -f",
-        (Cloning::Copy, Errno::ENOSPC | Errno::ENOMEM) => {
+        (CopyStep::Copy, Errno::EFBIG) => "RLIMIT_FSIZE is smaller than the program's file: raise ulimit -f",
+        (CopyStep::Copy, Errno::ENOSPC | Errno::ENOMEM) => {
             "the copy needs as much memory as the program's file"
         }
-        (Cloning::Exec, Errno::EACCES | Errno::EPERM) => {
+        (CopyStep::Exec, Errno::EACCES | Errno::EPERM) => {
             "a security module forbids the exec of files in memory, or TMPDIR or /tmp is mounted noexec: set TMPDIR to a \
              writable directory without noexec"
         }
@@ -176,7 +176,7 @@ pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
     let (mark, name) = marked.split_at(marked.len().min(1));
     let mark = Some(mark).filter(|mark| !mark.is_empty());
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY);
-    let result = copy_or_go_on(&mut sys, mark);
+    let result = ensure_copy(&mut sys, mark);
     if result.is_err() {
         // A copy that exceeds RLIMIT_FSIZE leaves SIGXFSZ blocked and pending.
         let _ = sys.sigtimedwait(SignalSet::XFSZ);
@@ -199,7 +199,7 @@ pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
 }
 
 /// Returns success in a copy. Otherwise executes a copy, or returns the error.
-fn copy_or_go_on<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedCopyError> {
+fn ensure_copy<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedCopyError> {
     let name = fs::read("/proc/self/comm").unwrap_or_default();
     let name = name.strip_suffix(b"\n").unwrap_or(&name);
     let state_dir = env::var_os("TMPDIR");
@@ -220,7 +220,7 @@ fn copy_or_go_on<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedC
         match ensure_for_launch(sys, own, name, room) {
             Err(Error::Refused(Refusal::OwnArguments)) if size < ALL_STRINGS_MAX => size *= 4,
             // Only the mark gives this error after LAST_MARK: no second copy makes a third.
-            Err(Error::Refused(Refusal::CopyUnknown)) if mark == Some(LAST_MARK.as_bytes()) => {
+            Err(Error::Refused(Refusal::CopyNotRecognised)) if mark == Some(LAST_MARK.as_bytes()) => {
                 return Err(SealedCopyError::Marked);
             }
             result => return result.map_err(SealedCopyError::from),
@@ -254,10 +254,10 @@ mod tests {
     fn an_error_names_the_step_the_cause_and_the_danger() {
         let error = |step, errno| SealedCopyError::Os { step, errno }.to_string();
         for (text, words) in [
-            (error(Cloning::OpenExe, Errno::EACCES), ["opening /proc/self/exe", "must be readable"]),
-            (error(Cloning::Copy, Errno::EFBIG), ["copying: File too large", "ulimit -f"]),
-            (error(Cloning::Exec, Errno::EACCES), ["executing the copy: Permission denied", SET_TMPDIR]),
-            (error(Cloning::Create, Errno::EROFS), ["Read-only file system", SET_TMPDIR]),
+            (error(CopyStep::OpenExe, Errno::EACCES), ["opening /proc/self/exe", "must be readable"]),
+            (error(CopyStep::Copy, Errno::EFBIG), ["copying: File too large", "ulimit -f"]),
+            (error(CopyStep::Exec, Errno::EACCES), ["executing the copy: Permission denied", SET_TMPDIR]),
+            (error(CopyStep::Create, Errno::EROFS), ["Read-only file system", SET_TMPDIR]),
             (SealedCopyError::Threads(Some(3)).to_string(), ["3 threads", "before any is started"]),
             (SealedCopyError::TooLarge.to_string(), ["arguments", "environment"]),
             (SealedCopyError::NotRecognised.to_string(), ["copy", "recognised"]),
@@ -271,13 +271,13 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_core_keep_their_meaning() {
+    fn core_errors_map_to_sealed_copy_errors() {
         let of = |refusal| SealedCopyError::from(Error::Refused(refusal));
         assert_eq!(of(Refusal::Threads(Some(2))), SealedCopyError::Threads(Some(2)));
         assert_eq!(of(Refusal::OwnArguments), SealedCopyError::TooLarge);
-        assert_eq!(of(Refusal::CopyUnknown), SealedCopyError::NotRecognised);
-        let os = Error::Os { doing: Doing::EnsureCloned(Cloning::Seal), errno: Errno::EBUSY };
-        let (step, errno) = (Cloning::Seal, Errno::EBUSY);
+        assert_eq!(of(Refusal::CopyNotRecognised), SealedCopyError::NotRecognised);
+        let os = Error::Os { doing: Doing::EnsureCloned(CopyStep::Seal), errno: Errno::EBUSY };
+        let (step, errno) = (CopyStep::Seal, Errno::EBUSY);
         assert_eq!(SealedCopyError::from(os), SealedCopyError::Os { step, errno });
     }
 

@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal as Known, raise};
+use nix::sys::signal::{SigSet, Signal as NixSignal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{getpgid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
@@ -24,32 +24,32 @@ use crate::sys::types::{Fd, PollEvents, PollFd, Signal, SignalSet};
 
 /// The signals that are blocked from the beginning. As members of the terminal's process group the stages get
 /// SIGINT and the like themselves. The launcher must survive these signals to report the error.
-const EARLY: [Known; 16] = [
-    Known::SIGINT,
-    Known::SIGTERM,
-    Known::SIGHUP,
-    Known::SIGQUIT,
-    Known::SIGCHLD,
-    Known::SIGCONT,
-    Known::SIGUSR1,
-    Known::SIGUSR2,
-    Known::SIGWINCH,
-    Known::SIGALRM,
-    Known::SIGVTALRM,
-    Known::SIGPROF,
-    Known::SIGIO,
-    Known::SIGXCPU,
-    Known::SIGPWR,
-    Known::SIGSTKFLT,
+const BLOCKED_AT_START: [NixSignal; 16] = [
+    NixSignal::SIGINT,
+    NixSignal::SIGTERM,
+    NixSignal::SIGHUP,
+    NixSignal::SIGQUIT,
+    NixSignal::SIGCHLD,
+    NixSignal::SIGCONT,
+    NixSignal::SIGUSR1,
+    NixSignal::SIGUSR2,
+    NixSignal::SIGWINCH,
+    NixSignal::SIGALRM,
+    NixSignal::SIGVTALRM,
+    NixSignal::SIGPROF,
+    NixSignal::SIGIO,
+    NixSignal::SIGXCPU,
+    NixSignal::SIGPWR,
+    NixSignal::SIGSTKFLT,
 ];
 
 /// The signals that ask a program to end. Each ends a launch; once the command runs, it is passed on to the
 /// command.
-const ENDING: [Known; 4] = [Known::SIGINT, Known::SIGTERM, Known::SIGHUP, Known::SIGQUIT];
+const ENDING: [NixSignal; 4] = [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP, NixSignal::SIGQUIT];
 
 /// The signals that stop a terminal's job: Ctrl-Z, and a read or write of the terminal by a background job.
 /// They are blocked once the command runs. Before that they stop the launcher together with its stages.
-const LATE: [Known; 3] = [Known::SIGTSTP, Known::SIGTTIN, Known::SIGTTOU];
+const STOPPING: [NixSignal; 3] = [NixSignal::SIGTSTP, NixSignal::SIGTTIN, NixSignal::SIGTTOU];
 
 /// The time after such a signal within which a stop of the command counts as the signal's effect. The command
 /// may have a handler that first saves its work.
@@ -57,7 +57,7 @@ const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The interval in which a kernel without pidfds (before 5.3) is asked for the end of the command, in
 /// milliseconds. If the command died before its exec, no SIGCHLD reports it.
-const LOOK_MS: i32 = 1000;
+const POLL_INTERVAL_MS: i32 = 1000;
 
 /// The signals that this program has taken over, and the signal state from before.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Signals {
     /// The step that failed, and its errno. `EMFILE`: no descriptor is free for a signalfd (raise ulimit -n).
     pub fn take() -> Result<Self, SignalsError> {
         let before = ProcStatus::of_this_thread();
-        let mut original = before.as_after_an_exec();
+        let mut original = before.after_exec();
         // The caller's own choice: this program runs without Rust's start code, which would have ignored
         // SIGPIPE.
         original.default.0 &= !before.ignored.0;
@@ -93,9 +93,9 @@ impl Signals {
             spawn::default_disposition(Signal::CHLD)
                 .map_err(|errno| SignalsStep::DefaultSigchld.failed(errno.0))?;
         }
-        let early: SigSet = EARLY.into_iter().collect();
+        let early: SigSet = BLOCKED_AT_START.into_iter().collect();
         let mut all = early;
-        all.extend(LATE);
+        all.extend(STOPPING);
         // A launch does not end by a signal that the caller ignores or blocks. The command gets the signal in
         // the same state.
         let unwanted = SignalSet(before.ignored.0 | before.blocked.0);
@@ -108,8 +108,8 @@ impl Signals {
         // Blocked and never read: a failed write must not end the launcher, which would leave the command
         // unsupervised.
         let mut held = early;
-        held.add(Known::SIGPIPE);
-        held.add(Known::SIGXFSZ);
+        held.add(NixSignal::SIGPIPE);
+        held.add(NixSignal::SIGXFSZ);
         held.thread_block().map_err(|errno| SignalsStep::Block.failed(errno as i32))?;
         Ok(Self { descriptor, interrupt, original })
     }
@@ -140,22 +140,22 @@ impl Signals {
 /// # Errors
 /// The error of a call that waits for the command or sends it a signal.
 pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
-    LATE.into_iter().collect::<SigSet>().thread_block()?;
+    STOPPING.into_iter().collect::<SigSet>().thread_block()?;
     let pidfd = spawn::pidfd(child);
     let mut killed_for = None;
     let mut job = Job::default();
     // A terminal did not send the signals from before the start of the command to the command.
-    let mut told = false;
+    let mut command_ran = false;
     loop {
         while let Some(info) = signals.descriptor.read_signal()? {
-            match pass_on((child, pidfd.as_ref()), &info, told)? {
+            match pass_on((child, pidfd.as_ref()), &info, command_ran)? {
                 Effect::None => {}
                 Effect::Killed(signal) => killed_for = killed_for.or(Some(signal)),
                 Effect::AskedToEnd => job.ending = Some(Instant::now()),
                 Effect::JobStops(signal) => job.asked = Some((signal, Instant::now())),
             }
         }
-        told = true;
+        command_ran = true;
         while let Some(status) = child.changed(libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED)? {
             match status.stopped_signal() {
                 Some(_) => job.command_stopped = true,
@@ -163,22 +163,22 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
                 None => return Ok(status_of(status, killed_for)),
             }
         }
-        if job.is_to_end(Instant::now()) {
+        if job.should_end(Instant::now()) {
             // The signal stays pending until the command is continued (signal(7)). A shell also continues a
             // stopped job that it ends.
             job = Job::default();
-            go_on(child)?;
+            resume(child)?;
         }
         let own_group = if job.command_stopped { foreground_group(child) } else { None };
-        if let Some(signal) = job.stops(Instant::now()).or(own_group.as_ref().map(|_| Known::SIGTSTP)) {
+        if let Some(signal) = job.stops(Instant::now()).or(own_group.as_ref().map(|_| NixSignal::SIGTSTP)) {
             stop_with_the_job(signal)?;
             job = Job::default();
             if let Some(foreground) = own_group {
-                foreground.give_back();
+                foreground.restore();
             }
-            go_on(child)?;
+            resume(child)?;
         }
-        wait_for_news(signals, pidfd.as_ref())?;
+        wait_for_event(signals, pidfd.as_ref())?;
     }
 }
 
@@ -186,7 +186,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Job {
     /// The last signal that asked the job to stop, with its time.
-    asked: Option<(Known, Instant)>,
+    asked: Option<(NixSignal, Instant)>,
     /// The command is stopped.
     command_stopped: bool,
     /// A signal that asks the command to end has been sent to it.
@@ -196,13 +196,13 @@ struct Job {
 impl Job {
     /// Returns the signal with which this process stops itself: the terminal has stopped the job, and the
     /// command has stopped.
-    fn stops(&self, now: Instant) -> Option<Known> {
+    fn stops(&self, now: Instant) -> Option<NixSignal> {
         let (signal, at) = self.asked.filter(|_| self.command_stopped)?;
         (now.saturating_duration_since(at) <= STOPS_WITHIN).then_some(signal)
     }
 
     /// Returns whether the command is stopped, and was asked to end within the last [`STOPS_WITHIN`].
-    fn is_to_end(&self, now: Instant) -> bool {
+    fn should_end(&self, now: Instant) -> bool {
         let asked = self.ending.is_some_and(|at| now.saturating_duration_since(at) <= STOPS_WITHIN);
         asked && self.command_stopped
     }
@@ -210,7 +210,7 @@ impl Job {
 
 /// Continues the command. A command in a session of its own was stopped as a process group, so its whole
 /// group is continued.
-fn go_on(child: &Child) -> io::Result<()> {
+fn resume(child: &Child) -> io::Result<()> {
     send(child, leads_a_session(child), libc::SIGCONT)
 }
 
@@ -223,14 +223,14 @@ fn send(child: &Child, whole_group: bool, number: i32) -> io::Result<()> {
 ///
 /// In an orphaned process group (setpgid(2)) the kernel discards the signal, since no shell could continue
 /// the job. Then this function returns at once.
-fn stop_with_the_job(signal: Known) -> io::Result<()> {
+fn stop_with_the_job(signal: NixSignal) -> io::Result<()> {
     let set = SigSet::from(signal);
     raise(signal)?;
     set.thread_unblock()?;
     set.thread_block()?;
     // Removes the SIGCONT that continued this process. The caller continues the command now; passed on later,
     // the signal could undo the next stop.
-    spawn::forget(Signal::CONT);
+    spawn::discard_pending(Signal::CONT);
     Ok(())
 }
 
@@ -241,12 +241,12 @@ fn status_of(status: ExitStatus, killed_for: Option<Signal>) -> i32 {
     }
 }
 
-fn wait_for_news(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
+fn wait_for_event(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
     let readable = |fd: i32| PollFd::new(Fd(fd), PollEvents::IN);
     let signals = readable(signals.descriptor.as_raw_fd());
     match pidfd {
         Some(pidfd) => spawn::poll(&mut [signals, readable(pidfd.as_raw_fd())], -1),
-        None => spawn::poll(&mut [signals], LOOK_MS),
+        None => spawn::poll(&mut [signals], POLL_INTERVAL_MS),
     }
 }
 
@@ -260,14 +260,18 @@ enum Effect {
     /// The signal was sent to the command, and asks the command to end.
     AskedToEnd,
     /// The signal stops the terminal's job: this process stops when the command has stopped.
-    JobStops(Known),
+    JobStops(NixSignal),
 }
 
-/// Handles one signal. `told`: the command already ran when the signal arrived. Then a terminal has sent the
+/// Handles one signal. `command_ran`: the command already ran when the signal arrived. Then a terminal has sent the
 /// signal to the command too.
-fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: bool) -> io::Result<Effect> {
+fn pass_on(
+    (child, pidfd): (&Child, Option<&OwnedFd>),
+    info: &siginfo,
+    command_ran: bool,
+) -> io::Result<Effect> {
     let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(Effect::None) };
-    let stops = LATE.into_iter().find(|late| *late as i32 == number);
+    let stops = STOPPING.into_iter().find(|late| *late as i32 == number);
     let done = stops.map_or(Effect::None, Effect::JobStops);
     // The command has sent the signal to its whole process group, which includes this process.
     let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
@@ -278,20 +282,20 @@ fn pass_on((child, pidfd): (&Child, Option<&OwnedFd>), info: &siginfo, told: boo
         return Ok(Effect::None);
     }
     let context = Context {
-        delivered: told && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
+        delivered: command_ran && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
         command: ProcStatus::of_child(child.pid(), pidfd),
-        first: child.is_first(),
-        apart: leads_a_session(child),
+        first: child.is_process_1(),
+        own_session: leads_a_session(child),
     };
     let done = if is_ending(number) { Effect::AskedToEnd } else { done };
     // A terminal sends a signal to a whole process group. A command with its own session has another process
     // group, so this process sends the signal there.
-    let whole_group = context.apart && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
+    let whole_group = context.own_session && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
     match reaction(Signal(number), context) {
         Reaction::Leave if context.ignored(Signal(number)) => Ok(Effect::None),
         Reaction::Leave => Ok(done),
         Reaction::Forward => send(child, whole_group, number).map(|()| done),
-        Reaction::Stop => send(child, context.apart, libc::SIGSTOP).map(|()| done),
+        Reaction::Stop => send(child, context.own_session, libc::SIGSTOP).map(|()| done),
         Reaction::Kill => child.kill().map(|()| Effect::Killed(Signal(number))),
     }
 }
@@ -307,7 +311,7 @@ impl Foreground {
     /// Puts the command's process group into the foreground again, if a shell has put our own group there.
     /// SIGTTOU is blocked here, so the kernel would also allow the change from the background (tcsetpgrp(3)).
     /// In that case this function changes nothing.
-    fn give_back(&self) {
+    fn restore(&self) {
         if tcgetpgrp(&self.terminal) == Ok(getpgrp()) {
             // ESRCH, EPERM: the group no longer exists, so it does not need the terminal.
             let _ = tcsetpgrp(&self.terminal, self.group);
@@ -356,7 +360,7 @@ struct Context {
     first: bool,
     /// The command leads a session of its own. Its process group is orphaned, so the kernel discards a
     /// SIGTSTP without a handler (setpgid(2), "orphaned").
-    apart: bool,
+    own_session: bool,
 }
 
 impl Context {
@@ -379,7 +383,7 @@ enum Reaction {
 /// The command may change its signal state between our look at it and the signal. For example, a shell that
 /// catches SIGINT may execute a program at that moment. If the program is process 1 and has no handler, the
 /// kernel discards the signal. A second signal ends the program.
-fn reaction(signal: Signal, Context { delivered, command, first, apart }: Context) -> Reaction {
+fn reaction(signal: Signal, Context { delivered, command, first, own_session }: Context) -> Reaction {
     let forward = if delivered { Reaction::Leave } else { Reaction::Forward };
     let set = set_of(signal);
     // A blocked signal counts as caught: it stays pending, and the command reads it later (tini and this
@@ -404,11 +408,11 @@ fn reaction(signal: Signal, Context { delivered, command, first, apart }: Contex
                 Reaction::Stop
             }
             // A shell blocks SIGTSTP during a fork. The kernel would discard it at the unblock.
-            libc::SIGTSTP if apart && !command.caught.contains(set) => Reaction::Stop,
+            libc::SIGTSTP if own_session && !command.caught.contains(set) => Reaction::Stop,
             _ if command.is_init && !wanted(command) => Reaction::Kill,
             _ => forward,
         },
-        (libc::SIGTSTP, None) if apart => Reaction::Stop,
+        (libc::SIGTSTP, None) if own_session => Reaction::Stop,
         // The command's signal state is unknown. As process 1 it could survive the signal, so it is killed.
         (libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT, None) if first => Reaction::Kill,
         _ => forward,
@@ -422,11 +426,14 @@ mod tests {
     fn reacts(signal: i32, delivered: bool, is_init: bool, set: impl FnOnce(&mut ProcStatus)) -> Reaction {
         let mut command = ProcStatus { is_init, ..ProcStatus::default() };
         set(&mut command);
-        reaction(Signal(signal), Context { delivered, command: Some(command), first: is_init, apart: false })
+        reaction(
+            Signal(signal),
+            Context { delivered, command: Some(command), first: is_init, own_session: false },
+        )
     }
 
     #[test]
-    fn what_process_1_has_not_asked_for_kills_it() {
+    fn process_1_without_a_handler_is_killed() {
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
             let set = set_of(Signal(signal));
             for delivered in [false, true] {
@@ -438,14 +445,14 @@ mod tests {
                 assert_eq!(reacts(signal, delivered, false, |_| {}), forward);
             }
             // If /proc does not show the command, the launcher still knows whether it is process 1.
-            let unseen = |first| Context { delivered: false, command: None, first, apart: false };
+            let unseen = |first| Context { delivered: false, command: None, first, own_session: false };
             assert_eq!(reaction(Signal(signal), unseen(true)), Reaction::Kill);
             assert_eq!(reaction(Signal(signal), unseen(false)), Reaction::Forward);
         }
     }
 
     #[test]
-    fn ctrl_z_stops_process_1_from_outside() {
+    fn ctrl_z_stops_process_1_by_sigstop() {
         assert_eq!(reacts(libc::SIGTSTP, true, true, |_| {}), Reaction::Stop);
         assert_eq!(reacts(libc::SIGTSTP, true, false, |_| {}), Reaction::Leave);
         assert_eq!(reacts(libc::SIGTSTP, false, false, |_| {}), Reaction::Forward);
@@ -468,10 +475,10 @@ mod tests {
     #[test]
     fn only_a_stop_of_the_job_stops_the_launcher() {
         let now = Instant::now();
-        let asked = Some((Known::SIGTSTP, now));
+        let asked = Some((NixSignal::SIGTSTP, now));
         let stops =
             |asked, command_stopped, after| Job { asked, command_stopped, ending: None }.stops(now + after);
-        assert_eq!(stops(asked, true, Duration::ZERO), Some(Known::SIGTSTP));
+        assert_eq!(stops(asked, true, Duration::ZERO), Some(NixSignal::SIGTSTP));
         // A stop of the command alone; a running command; a command that another process stopped later.
         assert_eq!(stops(None, true, Duration::ZERO), None);
         assert_eq!(stops(asked, false, Duration::ZERO), None);
@@ -479,29 +486,29 @@ mod tests {
     }
 
     #[test]
-    fn ctrl_z_stops_a_command_in_a_session_of_its_own_from_outside() {
-        let apart = |command| Context { delivered: false, command, first: false, apart: true };
+    fn ctrl_z_stops_a_command_in_its_own_session_by_sigstop() {
+        let own_session = |command| Context { delivered: false, command, first: false, own_session: true };
         let with = |set: fn(&mut ProcStatus)| {
             let mut command = ProcStatus::default();
             set(&mut command);
-            reaction(Signal(libc::SIGTSTP), apart(Some(command)))
+            reaction(Signal(libc::SIGTSTP), own_session(Some(command)))
         };
         assert_eq!(with(|_| {}), Reaction::Stop);
         assert_eq!(with(|command| command.caught = set_of(Signal(libc::SIGTSTP))), Reaction::Forward);
         assert_eq!(with(|command| command.blocked = set_of(Signal(libc::SIGTSTP))), Reaction::Stop);
         assert_eq!(with(|command| command.ignored = set_of(Signal(libc::SIGTSTP))), Reaction::Leave);
-        assert_eq!(reaction(Signal(libc::SIGTSTP), apart(None)), Reaction::Stop);
-        assert_eq!(reaction(Signal(libc::SIGCONT), apart(None)), Reaction::Forward);
+        assert_eq!(reaction(Signal(libc::SIGTSTP), own_session(None)), Reaction::Stop);
+        assert_eq!(reaction(Signal(libc::SIGCONT), own_session(None)), Reaction::Forward);
     }
 
     #[test]
-    fn others_are_passed_on_unless_the_terminal_did() {
+    fn other_signals_are_forwarded_unless_already_delivered() {
         assert_eq!(reacts(libc::SIGUSR1, false, true, |_| {}), Reaction::Forward);
         assert_eq!(reacts(libc::SIGWINCH, true, true, |_| {}), Reaction::Leave);
     }
 
     #[test]
-    fn a_kill_on_behalf_of_a_signal_counts_as_that_signal() {
+    fn sigkill_for_a_signal_is_reported_as_that_signal() {
         assert_eq!(status_of(ExitStatus::from_raw(9), Some(Signal::INT)), 130);
         assert_eq!(status_of(ExitStatus::from_raw(9), None), 137);
         // The command ended before the SIGKILL.

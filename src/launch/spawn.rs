@@ -23,7 +23,7 @@ use super::child::Child;
 use super::command::Command;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
-use super::script::{Failure, Launched, STAGES, Step, Trouble};
+use super::script::{Failure, FailureKind, Launched, STAGES, Step};
 use super::tail;
 use super::watch::Watch;
 use crate::sys::Sys;
@@ -33,13 +33,13 @@ use crate::sys::types::{CloneFlags, Errno, Fd, MaskHow, Pid, PollFd, SigAction, 
 /// Admits one launch at a time. A fork copies every descriptor, including the launcher's end of another
 /// launch's init pipe. While a stage of the other launch holds such a copy, the launcher's death is not
 /// reported as an end of file. So two concurrent launches could keep each other's stages alive for ever.
-static ONE_AT_A_TIME: Mutex<Launches> = Mutex::new(Launches { running: false, waiting: 0 });
+static LAUNCHES: Mutex<Launches> = Mutex::new(Launches { running: false, waiting: 0 });
 
 /// Notified when a launch ends.
-static OVER: Condvar = Condvar::new();
+static LAUNCH_ENDED: Condvar = Condvar::new();
 
 /// The interval in which a waiting launch checks for an interrupt or its time limit.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The launches of this process.
 #[derive(Debug)]
@@ -57,19 +57,24 @@ impl Turn {
     /// launch for ever. So an interrupt or the time limit of this launch ends the wait.
     ///
     /// # Errors
-    /// [`Trouble::Interrupted`] or [`Trouble::TimedOut`].
-    fn wait(watch: &mut Watch) -> Result<Self, Trouble> {
+    /// [`FailureKind::Interrupted`] or [`FailureKind::TimedOut`].
+    fn wait(watch: &mut Watch) -> Result<Self, FailureKind> {
         // SAFETY: the backend polls, and reads a signal from the caller's own descriptor. It does not fork.
         let mut sys = unsafe { LinuxSys::new() };
-        let mut launches = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut launches = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
         while launches.running {
             if watch.can_end() {
                 watch.pause(&mut sys, 0)?;
             }
             launches.waiting += 1;
             launches = match watch.can_end() {
-                true => OVER.wait_timeout(launches, LOOK).unwrap_or_else(PoisonError::into_inner).0,
-                false => OVER.wait(launches).unwrap_or_else(PoisonError::into_inner),
+                true => {
+                    LAUNCH_ENDED
+                        .wait_timeout(launches, CHECK_INTERVAL)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+                false => LAUNCH_ENDED.wait(launches).unwrap_or_else(PoisonError::into_inner),
             };
             launches.waiting -= 1;
         }
@@ -80,12 +85,12 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut launches = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut launches = LAUNCHES.lock().unwrap_or_else(PoisonError::into_inner);
         launches.running = false;
         // Notified only if a thread waits: `notify_one` makes a system call, which strace shows and a
         // recorder does not.
         if launches.waiting > 0 {
-            OVER.notify_one();
+            LAUNCH_ENDED.notify_one();
         }
     }
 }
@@ -106,25 +111,22 @@ pub(super) fn spawn<S: Sys>(
     };
     let turn = match Turn::wait(&mut Watch { interrupt: prepared.interrupt, timer: prepared.timer }) {
         Ok(turn) => turn,
-        Err(trouble) => {
-            return (
-                Err(prepared.explain(Failure { trouble, ended: [None; STAGES] }, Vec::new())),
-                Vec::new(),
-            );
+        Err(kind) => {
+            return (Err(prepared.explain(Failure { kind, ended: [None; STAGES] }, Vec::new())), Vec::new());
         }
     };
     // SAFETY: the script closes, reads and writes its own descriptors, waits for the stages, and changes this
     // thread's mask for the time of the fork. The child of its fork returns from the script with `Exit` and
     // exits below. On its way it runs the script and the core, which allocate no memory and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
-    let only_here = OnlyHere::new();
+    let unwind_guard = UnwindGuard::new();
     let launched = prepared.run(&mut sys, &mut message, &mut collector);
     if let Launched::Exit(status) = launched {
         // SAFETY: this process is a stage, on a copy of the launcher's stack. The stack must be neither
         // unwound nor dropped here, and _exit touches no memory.
         unsafe { libc::_exit(status) }
     }
-    drop(only_here);
+    drop(unwind_guard);
     drop(turn);
     let (fatal, other) = collector.into_records();
     let result = match launched {
@@ -140,9 +142,9 @@ pub(super) fn spawn<S: Sys>(
 ///
 /// The guard detects a stage by a page that the kernel wipes in every fork. Pids do not distinguish the
 /// processes: stage 2 may be process 1 of its pid namespace, as the launcher may be of its own.
-struct OnlyHere(NonNull<u8>);
+struct UnwindGuard(NonNull<u8>);
 
-impl OnlyHere {
+impl UnwindGuard {
     /// The length of the mapping in bytes; the kernel rounds it up to one page.
     const LEN: usize = 1;
     /// The value of the first byte in the launcher; it is 0 in a fork.
@@ -167,7 +169,7 @@ impl OnlyHere {
     }
 }
 
-impl Drop for OnlyHere {
+impl Drop for UnwindGuard {
     fn drop(&mut self) {
         /// The exit status of a Rust program that panics.
         const PANICKED: i32 = 101;
@@ -235,7 +237,7 @@ pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> 
 /// # Errors
 /// `ESRCH`: the process does not exist. `ENOSYS`: Linux before 5.3. `EINVAL`, `ENOENT`: the number is that of
 /// a thread.
-pub fn hold(pid: i32) -> io::Result<OwnedFd> {
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: one call, which only creates a descriptor.
     match unsafe { LinuxSys::new() }.pidfd_open(Pid(pid)) {
         // SAFETY: the kernel has just created this descriptor, and it has no other owner.
@@ -262,7 +264,7 @@ pub(super) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
 
 /// Returns a descriptor that becomes readable when the command has ended. `None` before Linux 5.3.
 pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
-    hold(child.pid().0).ok()
+    open_pidfd(child.pid().0).ok()
 }
 
 /// Creates a timer that becomes readable after `limit` (timerfd_create(2)). A limit of zero expires at once.
@@ -291,7 +293,7 @@ pub(super) fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
     }
 }
 
-/// Runs `write` with SIGXFSZ blocked in this thread. A write beyond the limit of the size of files
+/// Runs `write` with SIGXFSZ blocked in this thread. A write beyond the limit on file size
 /// (RLIMIT_FSIZE, setrlimit(2)) then returns `EFBIG` instead of ending the process. Afterwards the mask is
 /// restored, and no SIGXFSZ from `write` is left pending.
 pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
@@ -311,7 +313,7 @@ pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
 }
 
 /// Removes a signal that is blocked in this thread from the pending signals.
-pub(super) fn forget(signal: Signal) {
+pub(super) fn discard_pending(signal: Signal) {
     // SAFETY: one call, which removes one pending signal.
     let mut sys = unsafe { LinuxSys::new() };
     // EAGAIN: it is not pending.
@@ -364,7 +366,7 @@ pub fn kind_of(path: &Path) -> io::Result<CloneFlags> {
 ///
 /// # Errors
 /// `EINVAL`: it is a namespace of another kind. `ENOTTY`: the file is not a namespace.
-pub fn maker_of(path: &Path) -> io::Result<u32> {
+pub fn creator_of(path: &Path) -> io::Result<u32> {
     const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut uid: libc::uid_t = 0;

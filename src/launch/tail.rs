@@ -52,7 +52,11 @@ pub struct Tail<'a> {
 ///
 /// # Errors
 /// [`Doing::Descriptors`]; [`Doing::PassDescriptor`] with `EBADF`: a named descriptor is not open.
-pub fn withhold<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Result<(), Error<'m>> {
+pub fn close_unnamed_on_exec<'m, S: Sys>(
+    sys: &mut S,
+    tail: &Tail<'_>,
+    pipes: [Fd; 2],
+) -> Result<(), Error<'m>> {
     let Some(named) = tail.descriptors else { return Ok(()) };
     match named.iter().find(|fd| pipes.contains(fd)) {
         Some(fd) => Err(Error::Os { doing: Doing::PassDescriptor(*fd), errno: Errno::EBADF }),
@@ -60,11 +64,11 @@ pub fn withhold<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, pipes: [Fd; 2]) -> Res
     }
 }
 
-/// Reports a failure of [`withhold`]. Returns the status to exit with.
+/// Reports a failure of [`close_unnamed_on_exec`]. Returns the status to exit with.
 ///
 /// Runs in stage 0, a fork of the launcher, in the caller's namespaces. The launcher sends the message
 /// meanwhile.
-pub fn report_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'_>) -> i32 {
+pub fn report_failure_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'_>) -> i32 {
     let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
     log.enter_stage(0);
     log.fatal(sys, error);
@@ -81,7 +85,7 @@ pub fn report_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: &Error<'
 /// have. With `last` it is not yet in the user namespace to join, and has the caller's privileges. The
 /// launcher has reaped the other stages, and waits for the exec or a fatal record.
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: Fd, log: Fd) -> i32 {
-    let (error, told) = match prepare(sys, tail, last) {
+    let (error, go_received) = match prepare(sys, tail, last) {
         Ok(()) => match become_command(sys, tail, last, init) {
             Some(error) => (error, true),
             // The launcher is dead, so no process would supervise the command.
@@ -93,7 +97,7 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
     let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
     log.enter_stage(2);
     log.fatal(sys, &error);
-    if !told {
+    if !go_received {
         // The launcher has not read the error yet. Stage 2 exits only after the go byte has arrived.
         // Otherwise the launcher's calls would depend on the schedule.
         let _ = await_go(sys, init);
@@ -288,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn the_search_goes_on_where_a_file_is_missing() {
+    fn search_continues_after_a_missing_file() {
         let text = "failed to execute cmd: No such file or directory";
         assert_eq!(tries(&[(c"/a", Errno::ENOTDIR), (c"/b", Errno::ENOENT)], text), 127);
     }
 
     #[test]
-    fn a_refusal_is_remembered_whatever_comes_after() {
+    fn eacces_is_reported_even_if_later_files_are_missing() {
         let text = "failed to execute cmd: Permission denied";
         assert_eq!(
             tries(&[(c"/a", Errno::ENOENT), (c"/b", Errno::EACCES), (c"/c", Errno::ENOENT)], text),
@@ -303,13 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_may_not_be_searched_holds_no_command() {
+    fn unsearchable_folder_counts_as_missing() {
         let text = "failed to execute cmd: No such file or directory";
         assert_eq!(tries(&[(c"/a", Errno::ENOENT), (c"/hidden", Errno::EACCES)], text), 127);
     }
 
     #[test]
-    fn a_folder_that_cannot_be_asked_does_not_end_the_search() {
+    fn unreachable_folder_does_not_end_the_search() {
         for errno in [Errno::ENAMETOOLONG, Errno::ESTALE, Errno::ENODEV, Errno::ETIMEDOUT] {
             let two =
                 |a: Errno, b: Errno| std::boxed::Box::leak(std::boxed::Box::new([(c"/a", a), (c"/b", b)]));
@@ -322,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn no_shell_is_called_in() {
+    fn enoexec_is_not_passed_to_a_shell() {
         let text = "failed to execute cmd: Exec format error";
         assert_eq!(tries(&[(c"/a", Errno::EACCES), (c"/b", Errno::ENOEXEC)], text), 126);
     }
 
     #[test]
-    fn without_the_word_to_go_nothing_is_executed_and_nothing_said() {
+    fn without_the_go_byte_stage_2_exits_silently() {
         for end in [Ok(0), Err(Errno::ECONNRESET)] {
             let mut sys = MockSys::new();
             sys.expect_read().once().returning(move |_, _| end);
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_are_in_order_and_a_refused_one_is_the_last() {
+    fn steps_run_in_order_and_stop_at_the_first_error() {
         let (mut sys, mut order) = (MockSys::new(), Sequence::new());
         let private = Mount::Propagation(Propagation::Private);
         sys.expect_mount().once().in_sequence(&mut order).withf(move |m| *m == private).returning(|_| Ok(()));
@@ -386,13 +390,13 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_that_died_before_the_parent_death_signal_was_set_is_noticed() {
+    fn launcher_death_before_pdeathsig_is_detected() {
         let mut sys = with_kill_child(&[Err(Errno::EINTR), Ok(1)]);
         assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, None, INIT, LOG), 1);
     }
 
     #[test]
-    fn a_launcher_that_lives_gets_its_command() {
+    fn command_is_executed_while_the_launcher_lives() {
         let mut sys = with_kill_child(&[Ok(0)]);
         sys.expect_execve().once().returning(|_, _, _| Errno::ENOENT);
         reports(&mut sys, "failed to execute cmd: No such file or directory");

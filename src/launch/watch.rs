@@ -8,7 +8,7 @@
 //! pidfds (before 5.3), blocks in wait4(2) until the stage ends. A failed launch kills stopped stages, and
 //! ends after 5 s at the latest.
 
-use super::script::{Ended, LogReader, Pipes, STAGES, Step, Trouble, close, read_some};
+use super::script::{Ended, FailureKind, LogReader, Pipes, STAGES, Step, close, read_some};
 use crate::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Signal, SysResult, WaitFor, WaitStatus, Waited};
@@ -19,16 +19,16 @@ const GRACE_MS: i32 = 200;
 
 /// The number of [`GRACE_MS`] without a record after which the launcher kills the known stages, even those
 /// that should end by themselves.
-const PATIENCE: u32 = 10;
+const ROUNDS_BEFORE_KILL: u32 = 10;
 
 /// The number of [`GRACE_MS`] without a record after which the launcher gives up. A stage that is left then
 /// has survived SIGKILL, or a debugger holds it and its pid is unknown. It ends with the launcher at the
 /// latest (PR_SET_PDEATHSIG(2const)).
-const GIVE_UP: u32 = 25;
+const ROUNDS_BEFORE_GIVING_UP: u32 = 25;
 
 /// The interval in which a kernel without pidfds (before 5.3) is asked for the end of a stage, in
 /// milliseconds.
-const LOOK_MS: i32 = 20;
+const POLL_INTERVAL_MS: i32 = 20;
 
 /// The event that ended a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,13 +55,13 @@ impl Watch {
     /// next call does not depend on the schedule.
     ///
     /// # Errors
-    /// [`Trouble::Interrupted`] or [`Trouble::TimedOut`].
+    /// [`FailureKind::Interrupted`] or [`FailureKind::TimedOut`].
     pub(super) fn wait<S: Sys>(
         &mut self,
         sys: &mut S,
         wanted: PollFd,
         death: Option<Fd>,
-    ) -> Result<Ready, Trouble> {
+    ) -> Result<Ready, FailureKind> {
         loop {
             let found = match self.poll(sys, Some(wanted), death, -1) {
                 Ok(found) => found,
@@ -75,7 +75,7 @@ impl Watch {
             if found.events_of(death) != PollEvents::NONE {
                 return Ok(Ready::Death);
             }
-            self.end_of_launch(sys, &found)?;
+            self.check_for_end(sys, &found)?;
         }
     }
 
@@ -83,9 +83,9 @@ impl Watch {
     ///
     /// # Errors
     /// The same as [`Self::wait`].
-    pub(super) fn pause<S: Sys>(&mut self, sys: &mut S, timeout_ms: i32) -> Result<(), Trouble> {
+    pub(super) fn pause<S: Sys>(&mut self, sys: &mut S, timeout_ms: i32) -> Result<(), FailureKind> {
         match self.poll(sys, None, None, timeout_ms) {
-            Ok(found) => self.end_of_launch(sys, &found),
+            Ok(found) => self.check_for_end(sys, &found),
             Err(_) => Ok(()),
         }
     }
@@ -115,11 +115,11 @@ impl Watch {
 
     /// Fails if a signal has arrived or the timer has expired. A descriptor with an error event is dropped,
     /// and the launch continues without it.
-    fn end_of_launch<S: Sys>(&mut self, sys: &mut S, found: &Found) -> Result<(), Trouble> {
+    fn check_for_end<S: Sys>(&mut self, sys: &mut S, found: &Found) -> Result<(), FailureKind> {
         let interrupt = found.events_of(self.interrupt);
         if let Some(fd) = self.interrupt.filter(|_| interrupt.contains(PollEvents::IN)) {
             match read_signal(sys, fd) {
-                Ok(signal) => return Err(Trouble::Interrupted(signal)),
+                Ok(signal) => return Err(FailureKind::Interrupted(signal)),
                 // Another reader of the signalfd has read the signal.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => self.interrupt = None,
@@ -129,7 +129,7 @@ impl Watch {
         }
         match found.events_of(self.timer) {
             PollEvents::NONE => {}
-            events if events.contains(PollEvents::IN) => return Err(Trouble::TimedOut),
+            events if events.contains(PollEvents::IN) => return Err(FailureKind::TimedOut),
             _ => self.timer = None,
         }
         Ok(())
@@ -192,14 +192,14 @@ impl Stages {
     }
 
     /// Notes the pids of the pid line.
-    pub(super) fn learn<S: Sys>(&mut self, sys: &mut S, stage_1: Pid, stage_2: Pid) {
+    pub(super) fn note_pids<S: Sys>(&mut self, sys: &mut S, stage_1: Pid, stage_2: Pid) {
         let [_, one, two] = &mut self.known;
         *one = Stage { pid: Some(stage_1), pidfd: sys.pidfd_open(stage_1).ok() };
         *two = Stage { pid: Some(stage_2), pidfd: None };
     }
 
     /// Notes that the launcher sends the go byte to stage 2.
-    pub(super) const fn may_run(&mut self, stage_2: Pid) {
+    pub(super) const fn note_go(&mut self, stage_2: Pid) {
         self.running = Some(stage_2);
     }
 
@@ -211,13 +211,13 @@ impl Stages {
     /// Waits until this stage has ended, and reaps it.
     ///
     /// # Errors
-    /// [`Trouble::Os`] with [`Step::Wait`]; the errors of [`Watch::wait`].
+    /// [`FailureKind::Os`] with [`Step::Wait`]; the errors of [`Watch::wait`].
     pub(super) fn reap<S: Sys>(
         &mut self,
         sys: &mut S,
         watch: &mut Watch,
         stage: usize,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), FailureKind> {
         let Stage { pid, pidfd } = self.known.get(stage).copied().unwrap_or_default();
         let Some(pid) = pid else { return Ok(()) };
         match pidfd {
@@ -225,44 +225,44 @@ impl Stages {
                 watch.wait(sys, PollFd::new(pidfd, PollEvents::IN), None)?;
                 self.close_pidfd(sys, stage);
             }
-            None if watch.can_end() => return self.look_until_it_ends(sys, watch, pid),
+            None if watch.can_end() => return self.reap_by_polling(sys, watch, pid),
             None => {}
         }
         let waited = wait(sys, pid, WaitFor::Stages);
-        let waited = waited.map_err(|errno| Trouble::Os { step: Step::Wait, errno })?;
-        self.has_ended(waited);
+        let waited = waited.map_err(|errno| FailureKind::Os { step: Step::Wait, errno })?;
+        self.note_end(waited);
         Ok(())
     }
 
-    /// Does the same as [`Self::reap`] without a pidfd: asks for the end of the stage every [`LOOK_MS`],
+    /// Does the same as [`Self::reap`] without a pidfd: asks for the end of the stage every [`POLL_INTERVAL_MS`],
     /// without blocking.
-    fn look_until_it_ends<S: Sys>(
+    fn reap_by_polling<S: Sys>(
         &mut self,
         sys: &mut S,
         watch: &mut Watch,
         pid: Pid,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), FailureKind> {
         loop {
             let waited = wait(sys, pid, WaitFor::StagesNow);
-            let waited = waited.map_err(|errno| Trouble::Os { step: Step::Wait, errno })?;
+            let waited = waited.map_err(|errno| FailureKind::Os { step: Step::Wait, errno })?;
             if waited.pid == pid && !matches!(waited.status, WaitStatus::Stopped(_)) {
-                self.has_ended(waited);
+                self.note_end(waited);
                 return Ok(());
             }
-            watch.pause(sys, LOOK_MS)?;
+            watch.pause(sys, POLL_INTERVAL_MS)?;
         }
     }
 
     /// Checks that every stage reaped so far has exited with status 0.
     ///
     /// # Errors
-    /// [`Trouble::StageFailed`]: a stage had another wait status.
-    pub(super) fn all_succeeded(&self) -> Result<(), Trouble> {
+    /// [`FailureKind::StageFailed`]: a stage had another wait status.
+    pub(super) fn all_succeeded(&self) -> Result<(), FailureKind> {
         let mut ended = self.ended.iter().flatten();
         if ended.all(|ended| ended.status == WaitStatus::Exited(0)) {
             Ok(())
         } else {
-            Err(Trouble::StageFailed)
+            Err(FailureKind::StageFailed)
         }
     }
 
@@ -274,22 +274,22 @@ impl Stages {
     pub(super) fn end<S: Sys, L: LogReader>(
         &mut self,
         sys: &mut S,
-        trouble: Trouble,
+        kind: FailureKind,
         pipes: Pipes,
         log: &mut L,
     ) {
-        if !trouble.ends_them() {
+        if !kind.lets_stages_end() {
             self.kill(sys);
         }
         close(sys, pipes.init);
-        if trouble.is_urgent() {
+        if kind.is_urgent() {
             if let Some(running) = self.running {
                 self.kill_one(sys, running);
             }
             self.signal(sys, Signal::CONT);
         }
         // After a fatal record that follows the go byte, the log has been read to its end.
-        let all_gone = trouble == Trouble::FatalRecord || self.drain(sys, trouble, pipes.log, log);
+        let all_gone = kind == FailureKind::FatalRecord || self.drain(sys, kind, pipes.log, log);
         let (stages, command) = match all_gone {
             true => (WaitFor::Stages, WaitFor::Ordinary),
             false => (WaitFor::StagesNow, WaitFor::OrdinaryNow),
@@ -299,28 +299,28 @@ impl Stages {
             if waited.pid == Pid(0) {
                 break;
             }
-            self.has_ended(waited);
+            self.note_end(waited);
         }
         // If stage 2 executed the command before SIGKILL, it is an ordinary child, whose exit signal is
         // SIGCHLD.
         if let Some(pid) = self.running.filter(|pid| !self.is_reaped(*pid)) {
             if let Ok(waited) = wait(sys, pid, command) {
-                self.has_ended(waited);
+                self.note_end(waited);
             }
         }
     }
 
     /// Reads the log until the last stage has closed it. Returns false if a stage still holds it after
-    /// [`GIVE_UP`].
-    fn drain<S: Sys, L: LogReader>(&mut self, sys: &mut S, trouble: Trouble, fd: Fd, log: &mut L) -> bool {
+    /// [`ROUNDS_BEFORE_GIVING_UP`].
+    fn drain<S: Sys, L: LogReader>(&mut self, sys: &mut S, kind: FailureKind, fd: Fd, log: &mut L) -> bool {
         let mut silent: u32 = 0;
-        while silent < GIVE_UP {
+        while silent < ROUNDS_BEFORE_GIVING_UP {
             match sys.poll(&mut [PollFd::new(fd, PollEvents::IN)], GRACE_MS) {
                 Err(Errno::EINTR) => {}
                 Ok(0) => {
                     silent = silent.saturating_add(1);
                     self.kill_stopped(sys);
-                    if trouble.is_urgent() || silent >= PATIENCE {
+                    if kind.is_urgent() || silent >= ROUNDS_BEFORE_KILL {
                         self.kill(sys);
                     }
                 }
@@ -342,7 +342,7 @@ impl Stages {
             match waited.status {
                 _ if waited.pid == Pid(0) => return,
                 WaitStatus::Stopped(_) => self.kill_one(sys, waited.pid),
-                _ => self.has_ended(waited),
+                _ => self.note_end(waited),
             }
         }
     }
@@ -381,7 +381,7 @@ impl Stages {
     }
 
     /// Notes how a stage ended.
-    fn has_ended(&mut self, Waited { pid, status }: Waited) {
+    fn note_end(&mut self, Waited { pid, status }: Waited) {
         let known = self.known.iter().zip(0_u8..).find(|(stage, _)| stage.pid == Some(pid));
         let stage = known.map(|(_, stage)| stage);
         let killed = self.killed.contains(&Some(pid)) && status == WaitStatus::Signaled(Signal::KILL);

@@ -13,7 +13,10 @@ const TIMER: Fd = Fd(8);
 
 /// Returns the result of a wait. Each poll reports these events of the wanted descriptor, the pidfd, the
 /// signalfd and the timer. Each read of the signalfd returns `record`.
-fn waited(polls: &'static [Result<[i16; 4], Errno>], record: Result<u32, Errno>) -> Result<Ready, Trouble> {
+fn waited(
+    polls: &'static [Result<[i16; 4], Errno>],
+    record: Result<u32, Errno>,
+) -> Result<Ready, FailureKind> {
     let mut sys = MockSys::new();
     let mut polls = polls.iter();
     sys.expect_poll().returning(move |fds, timeout| {
@@ -34,28 +37,31 @@ fn waited(polls: &'static [Result<[i16; 4], Errno>], record: Result<u32, Errno>)
 }
 
 #[test]
-fn what_is_waited_for_goes_before_a_death_and_a_death_before_a_signal() {
+fn wanted_event_has_priority_then_death_then_signal() {
     assert_eq!(waited(&[Ok([1, 0, 0, 0])], Ok(15)), Ok(Ready::Wanted));
     assert_eq!(waited(&[Ok([0x10, 1, 1, 1])], Ok(15)), Ok(Ready::Wanted));
     assert_eq!(waited(&[Ok([0, 1, 1, 1])], Ok(15)), Ok(Ready::Death));
-    assert_eq!(waited(&[Ok([0, 0, 1, 0])], Ok(15)), Err(Trouble::Interrupted(Signal::TERM)));
-    assert_eq!(waited(&[Ok([0, 0, 1, 1])], Ok(2)), Err(Trouble::Interrupted(Signal::INT)));
-    assert_eq!(waited(&[Ok([0, 0, 0, 1])], Ok(15)), Err(Trouble::TimedOut));
-    assert_eq!(waited(&[Err(Errno::EINTR), Ok([0, 0, 1, 0])], Ok(1)), Err(Trouble::Interrupted(Signal::HUP)));
+    assert_eq!(waited(&[Ok([0, 0, 1, 0])], Ok(15)), Err(FailureKind::Interrupted(Signal::TERM)));
+    assert_eq!(waited(&[Ok([0, 0, 1, 1])], Ok(2)), Err(FailureKind::Interrupted(Signal::INT)));
+    assert_eq!(waited(&[Ok([0, 0, 0, 1])], Ok(15)), Err(FailureKind::TimedOut));
+    assert_eq!(
+        waited(&[Err(Errno::EINTR), Ok([0, 0, 1, 0])], Ok(1)),
+        Err(FailureKind::Interrupted(Signal::HUP))
+    );
 }
 
 #[test]
-fn a_signal_that_another_reader_took_ends_nothing() {
+fn signal_read_by_another_reader_does_not_end_the_wait() {
     assert_eq!(waited(&[Ok([0, 0, 1, 0]), Ok([1, 0, 0, 0])], Err(Errno::EAGAIN)), Ok(Ready::Wanted));
 }
 
 #[test]
-fn an_unusable_descriptor_is_asked_once() {
+fn descriptor_with_an_error_event_is_dropped() {
     // POLLNVAL: the descriptor is not open. Polled again, it would keep the launcher busy for ever.
-    assert_eq!(waited(&[Ok([0, 0, 0x20, 0]), Ok([0, 0, 0x20, 1])], Ok(15)), Err(Trouble::TimedOut));
+    assert_eq!(waited(&[Ok([0, 0, 0x20, 0]), Ok([0, 0, 0x20, 1])], Ok(15)), Err(FailureKind::TimedOut));
     assert_eq!(
         waited(&[Ok([0, 0, 0, 0x20]), Ok([0, 0, 1, 0x20])], Ok(15)),
-        Err(Trouble::Interrupted(Signal::TERM))
+        Err(FailureKind::Interrupted(Signal::TERM))
     );
     assert_eq!(waited(&[Err(Errno::ENOSYS)], Ok(15)), Ok(Ready::Wanted));
 }
@@ -63,7 +69,7 @@ fn an_unusable_descriptor_is_asked_once() {
 /// Ends the stages of a failed launch. The log pipe is silent for `silent` polls and then ends; each wait for
 /// stopped stages returns the next of `stopped`. Returns the launcher's calls, and how the stages ended.
 fn ended(
-    trouble: Trouble,
+    kind: FailureKind,
     silent: u32,
     stopped: &'static [(i32, WaitStatus)],
 ) -> (Vec<String>, [Option<Ended>; STAGES]) {
@@ -102,7 +108,7 @@ fn ended(
     });
     let mut stages = Stages::new(&mut sys, Pid(10));
     let pipes = Pipes::of_launcher(Fd(3), Fd(5));
-    stages.end(&mut sys, trouble, pipes, &mut Silent);
+    stages.end(&mut sys, kind, pipes, &mut Silent);
     let seen = core::mem::take(&mut *seen.lock().unwrap());
     (seen, stages.into_ended())
 }
@@ -118,10 +124,10 @@ impl LogReader for Silent {
 
 #[test]
 fn an_interrupted_launch_continues_and_then_kills_the_stages() {
-    let interrupted = Trouble::Interrupted(Signal::TERM);
+    let interrupted = FailureKind::Interrupted(Signal::TERM);
     let (seen, _) = ended(interrupted, 0, &[]);
     assert_eq!(seen, ["close 3", "kill 10 SIGCONT", "poll"]);
-    let (seen, _) = ended(Trouble::TimedOut, 1, &[]);
+    let (seen, _) = ended(FailureKind::TimedOut, 1, &[]);
     assert_eq!(seen, ["close 3", "kill 10 SIGCONT", "poll", "kill 10 SIGKILL", "poll"]);
 }
 
@@ -130,7 +136,7 @@ fn a_stopped_stage_of_unknown_pid_is_found_and_killed() {
     const STOPPED: WaitStatus = WaitStatus::Stopped(Signal::STOP);
     const KILLED: WaitStatus = WaitStatus::Signaled(Signal::KILL);
     let (seen, stages) =
-        ended(Trouble::NoPidLine, 2, &[(11, STOPPED), (0, WaitStatus::Exited(0)), (11, KILLED)]);
+        ended(FailureKind::NoPidLine, 2, &[(11, STOPPED), (0, WaitStatus::Exited(0)), (11, KILLED)]);
     assert_eq!(seen, ["close 3", "poll", "kill 11 SIGKILL", "poll", "poll"]);
     assert_eq!(stages[0], Some(Ended { stage: Some(1), pid: Pid(11), status: KILLED, killed: true }));
 }
@@ -150,30 +156,35 @@ fn a_command_that_was_executed_before_the_kill_is_reaped_too() {
         _ => Err(Errno::ECHILD),
     });
     let mut stages = Stages::new(&mut sys, Pid(10));
-    stages.learn(&mut sys, Pid(11), Pid(12));
-    stages.may_run(Pid(12));
-    stages.end(&mut sys, Trouble::Interrupted(Signal::INT), Pipes::of_launcher(Fd(3), Fd(5)), &mut Silent);
+    stages.note_pids(&mut sys, Pid(11), Pid(12));
+    stages.note_go(Pid(12));
+    stages.end(
+        &mut sys,
+        FailureKind::Interrupted(Signal::INT),
+        Pipes::of_launcher(Fd(3), Fd(5)),
+        &mut Silent,
+    );
     let want = Ended { stage: Some(2), pid: Pid(12), status: KILLED, killed: true };
     assert_eq!(stages.into_ended()[0], Some(want));
 }
 
 #[test]
 fn a_silent_stage_that_is_not_stopped_has_time_to_end() {
-    let (seen, _) = ended(Trouble::NoPidLine, PATIENCE - 1, &[]);
+    let (seen, _) = ended(FailureKind::NoPidLine, ROUNDS_BEFORE_KILL - 1, &[]);
     assert!(!seen.iter().any(|word| word.starts_with("kill")), "{seen:?}");
-    let (seen, _) = ended(Trouble::NoPidLine, PATIENCE, &[]);
+    let (seen, _) = ended(FailureKind::NoPidLine, ROUNDS_BEFORE_KILL, &[]);
     assert_eq!(seen.iter().filter(|word| *word == "kill 10 SIGKILL").count(), 1);
 }
 
 #[test]
-fn a_stage_that_survives_everything_does_not_hold_the_launcher() {
-    let (seen, stages) = ended(Trouble::TimedOut, u32::MAX, &[]);
-    assert_eq!(seen.iter().filter(|word| *word == "poll").count().try_into(), Ok(GIVE_UP));
+fn stage_that_survives_sigkill_does_not_block_the_launcher() {
+    let (seen, stages) = ended(FailureKind::TimedOut, u32::MAX, &[]);
+    assert_eq!(seen.iter().filter(|word| *word == "poll").count().try_into(), Ok(ROUNDS_BEFORE_GIVING_UP));
     assert_eq!(stages, [None; STAGES]);
 }
 
 #[test]
-fn without_a_pidfd_the_end_of_a_stage_is_looked_for() {
+fn without_a_pidfd_the_launcher_polls_for_the_end() {
     let mut sys = MockSys::new();
     let mut order = Sequence::new();
     sys.expect_pidfd_open().returning(|_| Err(Errno::ENOSYS));
@@ -192,7 +203,7 @@ fn without_a_pidfd_the_end_of_a_stage_is_looked_for() {
     }
     sys.expect_poll()
         .times(2)
-        .withf(|fds, timeout| fds.len() == 1 && *timeout == LOOK_MS)
+        .withf(|fds, timeout| fds.len() == 1 && *timeout == POLL_INTERVAL_MS)
         .returning(|_, _| Ok(0));
     let mut stages = Stages::new(&mut sys, Pid(10));
     let mut watch = Watch { interrupt: Some(INTERRUPT), timer: None };

@@ -37,7 +37,7 @@ impl Pass {
 
     /// Returns whether this pass tries a namespace of this kind that is not joined yet.
     #[must_use]
-    pub const fn takes(self, kind: NsKind) -> bool {
+    pub const fn includes(self, kind: NsKind) -> bool {
         match self {
             Self::Others | Self::Rest => !matches!(kind, NsKind::User),
             Self::User => matches!(kind, NsKind::User),
@@ -96,7 +96,7 @@ pub fn join<'m, S: Sys>(
             }
         }
         for target in targets.iter_mut().flatten() {
-            if pass.takes(target.entry.kind) {
+            if pass.includes(target.entry.kind) {
                 join_one(sys, log, target, dialect)?;
             }
         }
@@ -150,7 +150,7 @@ fn join_one<'m, S: Sys>(
     let joined = sys.setns(fd, kind.flag());
     let answer = Errno(joined.map_or_else(|errno| errno.0, |()| 0));
     let (flag, shown) = (kind.flag().0, PathText(path));
-    let answer = Answer(Some(answer).filter(|_| dialect.setns_result_logged));
+    let answer = SetnsResult(Some(answer).filter(|_| dialect.setns_result_logged));
     log.debug(sys, format_args!("setns({flag:#x}) into {kind} namespace (with path {shown}){answer}"));
     match joined {
         Ok(()) => {
@@ -165,9 +165,9 @@ fn join_one<'m, S: Sys>(
 }
 
 /// The result of setns at the end of its record, in the dialects that log it.
-struct Answer(Option<Errno>);
+struct SetnsResult(Option<Errno>);
 
-impl fmt::Display for Answer {
+impl fmt::Display for SetnsResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(errno) => write!(f, ": {errno}"),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_is_logged_with_its_own_answer() {
+    fn join_is_logged_with_its_result() {
         for dialect in Dialect::ALL {
             let answers = match dialect.setns_result_logged {
                 true => [": Operation not permitted", ": Success", ": Success", ": Success"],
@@ -251,15 +251,15 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_but_user_has_two_chances_and_user_one() {
+    fn each_kind_has_two_passes_except_user() {
         for kind in NsKind::ALL {
-            let passes = Pass::ALL.iter().filter(|pass| pass.takes(kind)).count();
+            let passes = Pass::ALL.iter().filter(|pass| pass.includes(kind)).count();
             assert_eq!(passes, if kind == NsKind::User { 1 } else { 2 }, "{kind}");
         }
     }
 
     #[test]
-    fn a_path_needs_room_for_its_nul() {
+    fn path_of_4096_bytes_has_no_room_for_its_nul() {
         let mut buffer = [0; PATH_MAX];
         assert!(terminated(&mut buffer, &[b'a'; PATH_MAX - 1]).is_some());
         assert!(terminated(&mut buffer, &[b'a'; PATH_MAX]).is_none());

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_keeps_the_order_of_names_and_forgets_unknown_bits() {
+    fn namespace_set_is_sorted_and_ignores_unknown_bits() {
         let set = NsSet::from_flags(CloneFlags(0x4400_0001));
         assert_eq!(set.to_string(), "net, uts");
         assert_eq!(set.len(), 2);

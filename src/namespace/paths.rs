@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_all_after_the_first_colon() {
+    fn path_starts_after_the_first_colon() {
         let paths = NsPaths::parse(b"user:/a:b,net:\xff\xfe,time:x", NsSet::ALL).unwrap();
         let entries: Vec<_> = paths.iter().collect();
         assert_eq!(
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_its_reason() {
+    fn every_ns_paths_error_has_its_reason() {
         let refused =
             |text: &'static [u8]| NsPaths::parse(text, NsSet::ALL.without(NsKind::Time)).unwrap_err();
         assert_eq!(refused(b""), NsPathsError::Empty);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_read_as_those_of_runc() {
+    fn ns_paths_errors_have_the_texts_of_runc() {
         let text =
             |text: &'static [u8]| -> String { NsPaths::parse(text, NsSet::ALL).unwrap_err().to_string() };
         assert_eq!(text(b""), "ns paths are empty");

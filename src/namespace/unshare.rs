@@ -88,7 +88,7 @@ mod tests {
     use crate::sys::MockSys;
 
     #[test]
-    fn einval_is_tried_five_times_and_anything_else_once() {
+    fn unshare_is_repeated_only_after_einval() {
         let mut sys = MockSys::new();
         sys.expect_unshare().times(5).returning(|_| Err(Errno::EINVAL));
         assert_eq!(unshare(&mut sys, CloneFlags::NEWUSER), Err(Errno::EINVAL));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_namespace_is_a_step_of_its_own() {
+    fn user_namespace_is_a_separate_unshare_step() {
         let flags = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
         let steps = UnshareSteps::new(flags, CgroupPlacement::WithOthers);
         let wanted = UnshareSteps { user: true, remaining: CloneFlags::NEWNET, cgroup_in_stage_2: false };

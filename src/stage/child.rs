@@ -1,6 +1,6 @@
 //! Stage 1, the child: joins and creates namespaces, and creates stage 2 in them.
 
-use super::{Context, StageEnd, Wards, end_with_launcher, enter, init, sources};
+use super::{Context, StageEnd, StagesToKill, end_with_launcher, enter, init, sources};
 use crate::bootstrap::Bootstrap;
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
@@ -33,7 +33,7 @@ pub fn run<'m, S: Sys>(
     // Close both ends of stage 0: an open copy would hide the death of stage 0.
     let parent = to_child.into_child(sys)?;
     if cx.policy.dialect.failure_over_sync {
-        log.tell_stage_0(Some(parent.fd()));
+        log.set_failure_pipe(Some(parent.fd()));
     }
     let init_end = to_init.into_child(sys)?;
     enter(sys, log, 1);
@@ -63,13 +63,13 @@ pub fn run<'m, S: Sys>(
         // Before the first process enters the new time namespace: after that the kernel refuses to change the
         // offsets.
         log.debug(sys, format_args!("request stage-0 to write timens offsets"));
-        parent.say(sys, Message::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
+        parent.send(sys, Message::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
         parent.expect(sys, Message::TimeoffsetsAck, SyncStep::ReadTimeoffsetsAck)?;
     }
     if let Some(numbers) = cx.mount_fds {
         // After the unshare: this process is root of the container, in the mount namespace where stage 0
         // opens the sources.
-        parent.say(sys, Message::MountsourcesPls, SyncStep::WriteMountsourcesPls)?;
+        parent.send(sys, Message::MountsourcesPls, SyncStep::WriteMountsourcesPls)?;
         sources::receive(sys, numbers, &parent)?;
         parent.expect(sys, Message::MountsourcesAck, SyncStep::ReadMountsourcesAck)?;
     }
@@ -81,8 +81,8 @@ pub fn run<'m, S: Sys>(
             init::run(sys, log, cx, parent, init_end, user_namespace)
         }
         Fork::Parent { child } => {
-            let wards = Wards { stage_1: None, stage_2: Some(child) };
-            finish(sys, log, wards, &parent, init_end).map_err(|error| wards.kill(sys, error))
+            let to_kill = StagesToKill { stage_1: None, stage_2: Some(child) };
+            finish(sys, log, to_kill, &parent, init_end).map_err(|error| to_kill.kill(sys, error))
         }
     }
 }
@@ -110,7 +110,7 @@ fn create_user_namespace<'m, S: Sys>(
         sys.set_dumpable(true).map_err(|errno| Error::Os { doing: Doing::OpenDumpableWindow, errno })?;
     }
     log.debug(sys, format_args!("request stage-0 to map user namespace"));
-    parent.say(sys, Message::UsermapPls, SyncStep::WriteUsermapPls)?;
+    parent.send(sys, Message::UsermapPls, SyncStep::WriteUsermapPls)?;
     log.debug(sys, format_args!("{}", cx.policy.dialect.awaiting_maps_text));
     parent.expect(sys, Message::UsermapAck, SyncStep::ReadUsermapAck)?;
     if window {
@@ -137,19 +137,19 @@ pub fn needs_dumpable_window(bootstrap: &Bootstrap<'_>) -> bool {
 fn finish<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
-    wards: Wards,
+    to_kill: StagesToKill,
     parent: &End<OfChild>,
     init_end: End<OfChild>,
 ) -> Result<StageEnd, Error<'m>> {
     // Stage 2 has its own copy of this end. An open copy here would hide the death of stage 2 from stage 0.
     init_end.close(sys)?;
-    let Some(stage_2) = wards.stage_2 else { return Ok(StageEnd::Exit(1)) };
+    let Some(stage_2) = to_kill.stage_2 else { return Ok(StageEnd::Exit(1)) };
     log.debug(sys, format_args!("request stage-0 to forward stage-2 pid ({stage_2})"));
-    parent.say(sys, Message::RecvpidPls, SyncStep::WriteRecvpidPls)?;
-    parent.say_pid(sys, stage_2, SyncStep::WriteStage2Pid)?;
+    parent.send(sys, Message::RecvpidPls, SyncStep::WriteRecvpidPls)?;
+    parent.send_pid(sys, stage_2, SyncStep::WriteStage2Pid)?;
     parent.expect(sys, Message::RecvpidAck, SyncStep::ReadRecvpidAck)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
-    parent.say(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    parent.send(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
     log.debug(sys, format_args!("<~ nsexec stage-1"));
     log.report_dropped(sys);
     Ok(StageEnd::Exit(0))

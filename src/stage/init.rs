@@ -60,7 +60,7 @@ pub fn run<'m, S: Sys>(
     log.enter_stage(2);
     stage_1s_end.close(sys)?;
     if cx.policy.dialect.failure_over_sync {
-        log.tell_stage_0(Some(parent.fd()));
+        log.set_failure_pipe(Some(parent.fd()));
     }
     enter(sys, log, 2);
     parent.expect(sys, Message::Grandchild, SyncStep::ReadGrandchild)?;
@@ -74,8 +74,8 @@ pub fn run<'m, S: Sys>(
     }
     create_cgroup_namespace(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
-    parent.say(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
-    log.tell_stage_0(None);
+    parent.send(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    log.set_failure_pipe(None);
     parent.close(sys)?;
     log.debug(sys, format_args!("<= nsexec container setup"));
     log.debug(sys, format_args!("booting up go runtime ..."));

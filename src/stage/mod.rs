@@ -85,16 +85,16 @@ impl Context<'_, '_> {
 /// The stages that a failing stage kills. A pid is stored only while its process cannot have been reaped, so
 /// the signal cannot hit an unrelated process. The launcher reaps no stage before it has the pid line.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wards {
+pub(crate) struct StagesToKill {
     pub(crate) stage_1: Option<Pid>,
     pub(crate) stage_2: Option<Pid>,
 }
 
-impl Wards {
+impl StagesToKill {
     /// Kills the stages and returns the error. The launcher reaps them.
     pub(crate) fn kill<'m, S: Sys>(self, sys: &mut S, error: Error<'m>) -> Error<'m> {
         // The stage that reported the failure has already killed its children and exits with its own status.
-        if matches!(error, Error::ToldFailure { .. }) {
+        if matches!(error, Error::FailureReported { .. }) {
             return error;
         }
         for pid in [self.stage_1, self.stage_2].into_iter().flatten() {

@@ -1,7 +1,7 @@
 //! Stage 0, the parent: writes the files of stage 1 that only an outside process may write, and reports both
 //! pids.
 
-use super::{Context, StageEnd, Wards, child, enter, sources};
+use super::{Context, StageEnd, StagesToKill, child, enter, sources};
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
 use crate::idmap::write::{self, Writing, Written};
@@ -35,8 +35,8 @@ pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Resul
         }
         Fork::Parent { child } => child,
     };
-    let mut wards = Wards { stage_1: Some(stage_1), stage_2: None };
-    serve(sys, log, cx, &mut wards, to_child, to_init).map_err(|error| wards.kill(sys, error))
+    let mut to_kill = StagesToKill { stage_1: Some(stage_1), stage_2: None };
+    serve(sys, log, cx, &mut to_kill, to_child, to_init).map_err(|error| to_kill.kill(sys, error))
 }
 
 /// Serves stage 1, then lets stage 2 run and waits for its completion.
@@ -44,22 +44,22 @@ fn serve<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     cx: Context<'_, 'm>,
-    wards: &mut Wards,
+    to_kill: &mut StagesToKill,
     to_child: Pair,
     to_init: Pair,
 ) -> Result<StageEnd, Error<'m>> {
     // First close the other stages' ends: an open copy would hide the death of a stage.
     let child = to_child.into_parent(sys)?;
     let init = to_init.into_parent(sys)?;
-    let Some(stage_1) = wards.stage_1 else { return Ok(StageEnd::Exit(1)) };
+    let Some(stage_1) = to_kill.stage_1 else { return Ok(StageEnd::Exit(1)) };
 
     log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
-    if write_for(sys, log, cx, &child, stage_1)? == Written::ToolProcess {
+    if serve_stage_1(sys, log, cx, &child, stage_1)? == Written::ToolProcess {
         return Ok(StageEnd::Exit(1));
     }
-    take_pid(sys, log, wards, &child)?;
+    receive_stage_2_pid(sys, log, to_kill, &child)?;
     let late = cx.policy.dialect.pid_line_late;
-    let Some(stage_2) = wards.stage_2 else { return Ok(StageEnd::Exit(1)) };
+    let Some(stage_2) = to_kill.stage_2 else { return Ok(StageEnd::Exit(1)) };
     if !late {
         forward_pids(sys, log, cx, stage_1, stage_2)?;
     }
@@ -67,11 +67,11 @@ fn serve<'m, S: Sys>(
     log.debug(sys, format_args!("stage-1 complete"));
     log.debug(sys, format_args!("<- stage-1 synchronisation loop"));
     // From now on the launcher may reap stage 1, and the kernel may give its pid to another process.
-    wards.stage_1 = None;
+    to_kill.stage_1 = None;
 
     log.debug(sys, format_args!("-> stage-2 synchronisation loop"));
     log.debug(sys, format_args!("signalling stage-2 to run"));
-    init.say(sys, Message::Grandchild, SyncStep::WriteGrandchild)?;
+    init.send(sys, Message::Grandchild, SyncStep::WriteGrandchild)?;
     init.expect(sys, Message::ChildFinish, SyncStep::Stage2Next)?;
     log.debug(sys, format_args!("stage-2 complete"));
     log.debug(sys, format_args!("<- stage-2 synchronisation loop"));
@@ -88,7 +88,7 @@ fn serve<'m, S: Sys>(
 /// The file of the offsets is opened together with the maps and written later. After the maps, stage 1 may
 /// stay non-dumpable, and its files then belong to root: an unprivileged stage 0 would get `EACCES`
 /// (`docs/protocol.md#dumpable`).
-fn write_for<'m, S: Sys>(
+fn serve_stage_1<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     cx: Context<'_, 'm>,
@@ -100,11 +100,13 @@ fn write_for<'m, S: Sys>(
     if !creates_user && boot.timens_offsets().is_none() && boot.mount_sources().is_none() {
         return Ok(Written::Done);
     }
-    let target = ProcDir::open(sys, stage_1).map_err(|error| unless_dying(sys, child, None, error))?;
-    write_to(sys, log, cx, child, target).map_err(|error| unless_dying(sys, child, Some(target), error))
+    let target =
+        ProcDir::open(sys, stage_1).map_err(|error| prefer_death_of_stage_1(sys, child, None, error))?;
+    serve_requests(sys, log, cx, child, target)
+        .map_err(|error| prefer_death_of_stage_1(sys, child, Some(target), error))
 }
 
-fn write_to<'m, S: Sys>(
+fn serve_requests<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
     cx: Context<'_, 'm>,
@@ -126,7 +128,7 @@ fn write_to<'m, S: Sys>(
         if write::write_maps(sys, log, target, writing)? == Written::ToolProcess {
             return Ok(Written::ToolProcess);
         }
-        child.say(sys, Message::UsermapAck, SyncStep::WriteUsermapAck)?;
+        child.send(sys, Message::UsermapAck, SyncStep::WriteUsermapAck)?;
     }
     if let Some(offsets) = offsets {
         child.expect(sys, Message::TimeoffsetsPls, SyncStep::Stage1Next)?;
@@ -134,12 +136,12 @@ fn write_to<'m, S: Sys>(
         let (pid, text) = (target.pid(), Lossy(offsets.text()));
         log.debug(sys, format_args!("update /proc/{pid}/timens_offsets to '{text}'"));
         write_offsets(sys, target, offsets_file, offsets.text_with_nul())?;
-        child.say(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
+        child.send(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
     }
     if let Some(sources) = boot.mount_sources() {
         child.expect(sys, Message::MountsourcesPls, SyncStep::Stage1Next)?;
         sources::send(sys, sources, target, child)?;
-        child.say(sys, Message::MountsourcesAck, SyncStep::WriteMountsourcesAck)?;
+        child.send(sys, Message::MountsourcesAck, SyncStep::WriteMountsourcesAck)?;
     }
     target.close(sys);
     Ok(Written::Done)
@@ -150,7 +152,7 @@ fn write_to<'m, S: Sys>(
 /// The kernel gives the /proc files of an exiting process to root before it closes the process's end of the
 /// sync pipe (do_exit(): PF_EXITING, exit_mm, exit_files). In between, an open or a write fails as if a
 /// privilege were missing, and a mapping tool fails in the same way.
-fn unless_dying<'m, S: Sys>(
+fn prefer_death_of_stage_1<'m, S: Sys>(
     sys: &mut S,
     child: &End<OfParent>,
     target: Option<ProcDir>,
@@ -205,16 +207,16 @@ fn write_offsets<'m, S: Sys>(
 }
 
 /// Receives the pid of stage 2 from stage 1.
-fn take_pid<'m, S: Sys>(
+fn receive_stage_2_pid<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
-    wards: &mut Wards,
+    to_kill: &mut StagesToKill,
     child: &End<OfParent>,
 ) -> Result<(), Error<'m>> {
     child.expect(sys, Message::RecvpidPls, SyncStep::Stage1Next)?;
     log.debug(sys, format_args!("stage-1 requested pid to be forwarded"));
-    wards.stage_2 = Some(child.expect_pid(sys, SyncStep::Stage2Pid)?);
-    child.say(sys, Message::RecvpidAck, SyncStep::WriteRecvpidAck)
+    to_kill.stage_2 = Some(child.expect_pid(sys, SyncStep::Stage2Pid)?);
+    child.send(sys, Message::RecvpidAck, SyncStep::WriteRecvpidAck)
 }
 
 /// Writes the pid line, in one write, after stage 2 exists. Both pids are numbers of stage 0's pid namespace,
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_the_cause_only_where_stage_1_is_not_exiting() {
+    fn refusal_is_reported_only_if_stage_1_is_not_exiting() {
         let failed = tool(ToolFailure::Ended(WaitStatus::Exited(1)));
         for (error, death) in [
             (refused(Errno::EACCES), DIED),
@@ -285,13 +287,13 @@ mod tests {
                 let mut sys = MockSys::new();
                 let child = end(&mut sys);
                 stat(&mut sys, text);
-                assert_eq!(unless_dying(&mut sys, &child, Some(DIR), error), wanted);
+                assert_eq!(prefer_death_of_stage_1(&mut sys, &child, Some(DIR), error), wanted);
             }
         }
     }
 
     #[test]
-    fn what_a_dying_stage_1_does_not_cause_is_the_cause() {
+    fn errors_unrelated_to_the_death_of_stage_1_are_kept() {
         for error in [
             refused(Errno::EINVAL),
             tool(ToolFailure::NotAbsolute),
@@ -302,13 +304,13 @@ mod tests {
             let mut sys = MockSys::new();
             let child = end(&mut sys);
             // A read of the stat file would be an unexpected call.
-            assert_eq!(unless_dying(&mut sys, &child, Some(DIR), error), error);
+            assert_eq!(prefer_death_of_stage_1(&mut sys, &child, Some(DIR), error), error);
         }
     }
 
     /// hidepid hides the file, or the directory does not exist: then the hang-up of the sync pipe decides.
     #[test]
-    fn where_proc_has_no_answer_the_sync_pipe_decides() {
+    fn sync_pipe_decides_if_the_stat_file_is_unreadable() {
         let error = refused(Errno::EACCES);
         for (target, polled, wanted) in [
             (Some(DIR), Ok(PollEvents::HUP), DIED),
@@ -328,7 +330,7 @@ mod tests {
                 fds[0].revents = polled?;
                 Ok(usize::from(fds[0].revents != PollEvents(0)))
             });
-            assert_eq!(unless_dying(&mut sys, &child, target, error), wanted);
+            assert_eq!(prefer_death_of_stage_1(&mut sys, &child, target, error), wanted);
         }
     }
 }

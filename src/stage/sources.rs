@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_both_sides_say_must_agree_before_anything_is_made() {
+    fn message_and_variable_must_agree_on_mount_sources() {
         let two = message(b"/a\0\0/b\0\0");
         let cases = [
             (None, Err(MountFdsError::NotSet)),
@@ -158,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn without_mount_sources_nobody_looks_at_the_variable() {
+    fn mount_fds_variable_is_ignored_without_mount_sources() {
         let nothing = Bootstrap::new(CloneFlags::NEWNS);
         assert_eq!(check(&mut MockSys::new(), &nothing, environment(Some("junk"))), Ok(None));
     }
 
     #[test]
-    fn exactly_one_descriptor_comes_with_a_byte() {
+    fn mount_source_message_has_exactly_one_descriptor() {
         let end = || Received { byte: Some(0), fd: Some(Fd(9)), truncated: false };
         let number = Fd(20);
         let doing = Doing::ReceiveMountSource(number);

@@ -198,14 +198,14 @@ mod tests {
 
     #[cfg(target_env = "gnu")]
     #[test]
-    fn every_text_is_glibcs() {
+    fn errno_texts_match_glibc() {
         for number in -1..=140 {
             assert_eq!(Errno(number).to_string(), strerror(number), "errno {number}");
         }
     }
 
     #[test]
-    fn the_names_are_in_the_order_of_the_numbers() {
+    fn errno_table_is_sorted_by_number() {
         assert!(Errno::TABLE.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert_eq!(Errno::TABLE.len(), 131);
         assert_eq!(Errno(41).name(), None);
@@ -214,7 +214,7 @@ mod tests {
 
     /// Compares each constant with the libc crate's constant of the same name.
     #[test]
-    fn the_names_belong_to_the_numbers() {
+    fn errno_names_match_libc_constants() {
         macro_rules! same { ($($name:ident)*) => { $(assert_eq!(Errno::$name.0, libc::$name);)* } }
         same! {
             EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT

@@ -12,7 +12,7 @@ mod errno;
     clippy::as_conversions,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    reason = "the libc's types differ by architecture, and its words are as wide as a register"
+    reason = "the libc's types differ by architecture, and system call arguments are as wide as a register"
 )]
 pub mod linux;
 mod signal;

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_belong_to_numbers() {
+    fn signal_names_match_libc_constants() {
         macro_rules! same { ($($name:ident)*) => { $(assert_eq!(Signal(libc::$name).name(), Some(stringify!($name)));)* } }
         same! {
             SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE

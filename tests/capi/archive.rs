@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run};
 
 pub(crate) const CASES: &[Case] = &[
-    ("the_archive_shows_five_symbols_and_asks_for_the_libc_alone", symbols),
-    ("the_check_of_symbols_finds_what_is_too_much", symbols_are_checked),
-    ("the_object_is_position_independent_without_groups", sections),
-    ("the_same_sources_give_the_same_bytes", bytes),
-    ("no_folder_of_the_builder_is_in_it", folders),
-    ("the_folder_is_where_the_caller_is", relative),
-    ("the_script_says_how_it_is_called", usage),
+    ("archive_defines_five_symbols_and_needs_only_the_libc", symbols),
+    ("symbol_check_finds_every_fault", symbols_are_checked),
+    ("object_has_no_section_groups_and_no_executable_stack", sections),
+    ("build_is_reproducible", bytes),
+    ("archive_contains_no_path_of_the_build_machine", folders),
+    ("relative_folder_ignores_cdpath", relative),
+    ("build_script_prints_its_usage", usage),
 ];
 
 const VISIBLE: [&str; 5] = ["escape_json_string", "nsexec", "nsexec_seed", "nsexec_v1_0", "nsexec_v1_1"];

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run, sources};
 
 pub(crate) const CASES: &[Case] = &[
-    ("the_header_is_plain_c_and_cxx", header),
-    ("pkg_config_knows_the_files_wherever_they_lie", pkg_config),
+    ("header_compiles_as_c_and_cxx", header),
+    ("pkg_config_works_after_the_folder_moved", pkg_config),
     ("rust_programs_depend_on_the_crate_with_the_feature", rust_programs),
 ];
 
@@ -92,7 +92,7 @@ fn rust_programs() -> Outcome {
         fs::copy(root().join("Cargo.lock"), here.join("Cargo.lock")).map_err(text)?;
         let mut cargo = command("cargo");
         cargo.args(["run", "-q", "--offline"]).current_dir(&here);
-        let out = run(cargo.env("CARGO_TARGET_DIR", here_is_built()))?;
+        let out = run(cargo.env("CARGO_TARGET_DIR", target_folder()))?;
         if out != "untouched\n" {
             return Err(format!("{name}: {out}"));
         }
@@ -102,6 +102,6 @@ fn rust_programs() -> Outcome {
 }
 
 /// Returns the target folder, in which the dependencies are built already for this crate's tests.
-fn here_is_built() -> &'static Path {
+fn target_folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(root())
 }

@@ -30,7 +30,7 @@ class Linked(fixture.ProtocolTest):
         """Checks that main ran exactly once, in stage 2."""
         self.assertHandedOver(run, f"pid {pid} uid {uid} gid {gid}: {program['number']}\nover\n".encode())
 
-    def untouched(self, program):
+    def runs_main_without_variables(self, program):
         """Without the variables of the protocol, main runs in the same process."""
         run = self.launch(program, init_fd=None, log_fd=None, log_level=None)
         self.assertEqual(run.wait_stage0(), 0, run.describe())
@@ -88,13 +88,13 @@ class Threaded(Linked):
     """Another library's constructor has started a thread. runc's C hangs in setresuid(2): glibc waits for
     threads that the fork did not copy."""
 
-    def a_process_with_two_threads_is_refused(self, program):
+    def process_with_two_threads_is_refused(self, program):
         run = self.launch(program)
         run.try_send(message(SIX, uidmap="0 0 1\n", gidmap="0 0 1\n"))
         self.assertEqual(self.assertRefused(run, "2 threads"),
                          "the process has 2 threads: call the bootstrap before any is started")
 
-    def two_threads_without_a_proc_are_refused(self, program):
+    def two_threads_are_refused_without_proc(self, program):
         """Without /proc the number of threads is unknown."""
         run = self.launch(program, prepare=without_proc)
         run.try_send(message(SIX, uidmap="0 0 1\n", gidmap="0 0 1\n"))
@@ -218,7 +218,7 @@ class Panicking(Linked):
         self.assertEqual(run.out, b"")
         self.assertRegex(run.err.decode(), rf"\AFATAL: {PANIC}\n\Z")
 
-    def a_panic_ends_also_where_nobody_reads_the_log(self, program):
+    def a_panic_exits_if_the_log_pipe_is_full_or_closed(self, program):
         run = self.launch(program, init_fd=None, log_size=4096, log_filled=True, log_reader=False)
         self.assertEqual(run.wait_stage0(), 1, run.describe())
         run.finish_without_log()
@@ -259,11 +259,11 @@ def tests_of(program):
     if program["panic"]:
         return Panicking, [name for name in vars(Panicking) if name.startswith("a_")]
     if program["threads"]:
-        return Threaded, ["untouched", "a_process_with_two_threads_is_refused",
-                          "two_threads_without_a_proc_are_refused"]
+        return Threaded, ["runs_main_without_variables", "process_with_two_threads_is_refused",
+                          "two_threads_are_refused_without_proc"]
     if program["start"] != "nsexec":
-        return Older, ["untouched", "init", "refusal", "environment", "time_namespace"]
-    return Linked, ["untouched", "init", "exec", "rootless", "refusal", "refusal_without_log"]
+        return Older, ["runs_main_without_variables", "init", "refusal", "environment", "time_namespace"]
+    return Linked, ["runs_main_without_variables", "init", "exec", "rootless", "refusal", "refusal_without_log"]
 
 
 def load_tests(loader, _tests, _pattern):

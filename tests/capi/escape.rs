@@ -7,7 +7,7 @@ use crate::sizes::RUNC;
 
 pub(crate) const CASES: &[Case] = &[
     ("escape_json_string_keeps_runcs_contract", contract),
-    ("escape_json_string_is_runcs_on_random_texts", random_texts),
+    ("escape_json_string_agrees_with_runc_on_random_texts", random_texts),
 ];
 
 const WRAPPED: &str = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=strdup";

@@ -14,10 +14,10 @@ use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run, sources,
 
 pub(crate) const CASES: &[Case] = &[
     ("programs_link_in_every_way", linked_in_every_way),
-    ("what_cargo_makes_does_not_link_beside_rust_with_std", raw_library),
-    ("programs_need_the_libc_alone", needed),
+    ("cargos_library_does_not_link_with_rust_std", raw_library),
+    ("programs_need_only_the_libc", needed),
     ("programs_are_driven_by_the_independent_parent", driven),
-    ("without_an_init_pipe_there_is_no_call_of_ours", untouched),
+    ("no_system_call_without_an_init_pipe", untouched),
 ];
 
 const TODAY: &str = "nsexec";
@@ -160,7 +160,7 @@ fn ways() -> Vec<(&'static str, Vec<&'static str>, &'static [&'static str])> {
         }
     }
     // The linker that is part of rustup's toolchains.
-    if let Some(folder) = rusts_lld() {
+    if let Some(folder) = rustup_lld() {
         ways.push(("lld", vec!["gcc", "-fuse-ld=lld", folder], &["-lnsexec"]));
         ways.push((
             "lld-static-pie",
@@ -172,7 +172,7 @@ fn ways() -> Vec<(&'static str, Vec<&'static str>, &'static [&'static str])> {
 }
 
 /// Returns gcc's option `-BFOLDER` for the folder of rustup's lld.
-fn rusts_lld() -> Option<&'static str> {
+fn rustup_lld() -> Option<&'static str> {
     static FOUND: OnceLock<Option<String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let target = run(command("rustc").args(["--print", "target-libdir"])).ok()?;

@@ -155,7 +155,7 @@ class Judge:
         """Prints the last line; true if nothing failed. `complete`: every client ran all of its cases."""
         for deviation in self.deviations if complete else ():
             if not deviation.used and any(fnmatch.fnmatch(client, deviation.clients) for client in self.compared):
-                self.fail("deviations", f"an entry that nothing needs: {deviation.row}: {deviation.match.pattern}")
+                self.fail("deviations", f"an unused entry: {deviation.row}: {deviation.match.pattern}")
         say(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
         return self.failed == 0 and self.passed > 0
 

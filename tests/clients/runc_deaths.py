@@ -98,7 +98,7 @@ def runc_dies_at_any_moment(run):
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait(LIMIT)
-        wait_for("the end of all who do not wait for a start", lambda: all(map(waits_for_start, undo.living())))
+        wait_for("the end of all processes that do not wait for a start", lambda: all(map(waits_for_start, undo.living())))
         undo.end_children()
         # runc was dead and could not remove it.
         undo.remove_cgroups(run.id)

@@ -17,7 +17,7 @@ def with_a_path_that_is_absent(run):
     fails(run, namespaces=("pid", "mount"), join={"network": "/proc/self/ns/absent"})
 
 
-def with_a_network_namespace_that_is_none(run):
+def with_a_file_that_is_not_a_network_namespace(run):
     (run.folder / "file").touch()
     fails(run, namespaces=("pid", "mount"), join={"network": run.folder / "file"})
 
@@ -39,13 +39,13 @@ def with_maps_without_root(run):
     fails(run, namespaces=WITH_USER, uids=[(1, FIRST, 10)])
 
 
-def rootless_with_ids_of_somebody_else(run):
+def rootless_with_ids_of_another_user(run):
     wanted = run.many_ids()
     wanted["uids"] = [(0, run.user.uid, 1), (1, 1, 10)]
     fails(run, **wanted)
 
 
-def with_a_score_that_is_none(run):
+def with_an_oom_score_out_of_range(run):
     """The kernel rejects this number."""
     fails(run, oom=1001)
 
@@ -70,8 +70,8 @@ def exec_in_a_container_that_has_ended(run):
 
 
 CASES = [
-    with_a_path_that_is_absent, with_a_network_namespace_that_is_none, with_a_network_namespace_of_another_kind,
-    with_the_own_user_namespace, with_maps_that_overlap, with_maps_without_root, rootless_with_ids_of_somebody_else,
-    with_a_score_that_is_none, with_a_command_that_is_not_there, with_a_command_that_is_not_executable,
+    with_a_path_that_is_absent, with_a_file_that_is_not_a_network_namespace, with_a_network_namespace_of_another_kind,
+    with_the_own_user_namespace, with_maps_that_overlap, with_maps_without_root, rootless_with_ids_of_another_user,
+    with_an_oom_score_out_of_range, with_a_command_that_is_not_there, with_a_command_that_is_not_executable,
     exec_of_a_command_that_is_not_there, exec_in_a_container_that_has_ended,
 ]

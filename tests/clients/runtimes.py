@@ -129,7 +129,7 @@ def observed(case, view):
     return view.seen
 
 
-def for_everybody(stack, binaries):
+def for_all_users(stack, binaries):
     """Copies that an ordinary user may run, below a directory of this run; their paths differ in one word
     only."""
     folder = stack.folder()

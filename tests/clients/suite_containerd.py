@@ -232,7 +232,7 @@ def with_a_command_that_is_not_there(case):
     expect("no such file" in done.err, done.err)
 
 
-def with_a_path_that_is_no_namespace(case):
+def with_a_path_that_is_not_a_namespace(case):
     file = case.engine.folder / "file"
     file.touch()
     case.see("run", case.run("one", "/bin/true", options=["--rm", "--with-ns", f"network:{file}"]).must_fail())
@@ -248,7 +248,7 @@ def exec_of_a_command_that_is_not_there(case):
 CASES = [
     run, run_an_image, run_detached_and_exec, run_an_image_detached_and_exec, run_with_maps,
     run_in_a_network_of_another, killed, run_at_a_terminal, with_a_command_that_is_not_there,
-    with_a_path_that_is_no_namespace,
+    with_a_path_that_is_not_a_namespace,
     exec_of_a_command_that_is_not_there,
 ]
 
@@ -260,7 +260,7 @@ def suite(job, stack):
     root = oci.busybox_root(stack.folder())
     engine = Containerd(stack, root)
     for client, _, binaries in runtimes.each_line(job, NAME, map(title, CASES)):
-        copies = runtimes.for_everybody(stack, binaries)
+        copies = runtimes.for_all_users(stack, binaries)
         for case in CASES:
             if not job.wants(client, title(case)):
                 continue

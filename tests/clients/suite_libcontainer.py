@@ -96,7 +96,7 @@ class Client:
             time.sleep(0.01)
 
     def until_ready(self, when):
-        self.until(lambda: "ready\n" in (self.folder / f"{when}.out").read_text(), f"{when} says that it is ready")
+        self.until(lambda: "ready\n" in (self.folder / f"{when}.out").read_text(), f"{when} reports that it is ready")
 
     def end(self, when, number, pid, status):
         """Lets a waiting process end with this status."""
@@ -164,7 +164,7 @@ def pod(*kinds):
 FILES = {kind: kind for kind in ("user", "ipc", "uts", "pid", "cgroup", "time")} | {"network": "net", "mount": "mnt"}
 
 
-def network_that_is_none(wanted, folder, stack):
+def file_instead_of_network(wanted, folder, stack):
     """A file that is not a namespace: Go only checks that it exists."""
     foreign_network(wanted, folder, stack)
     wanted["join"] = {"network": folder / "log"}
@@ -213,10 +213,10 @@ CASES = [
     Case("in a pod with a pid namespace", namespaces=("mount",), setup=pod("network", "ipc", "uts", "pid")),
     Case("in a pod with a user namespace", namespaces=("mount", "pid"), setup=pod("user", "network", "ipc", "uts"),
          uids=[(0, fixture.FIRST, 1000)]),
-    Case("with a network namespace that is none", namespaces=("pid", "ipc", "uts", "mount"),
-         setup=network_that_is_none),
+    Case("with a file that is not a network namespace", namespaces=("pid", "ipc", "uts", "mount"),
+         setup=file_instead_of_network),
     Case("with maps that overlap", namespaces=USERNS, uids=[(0, 100000, 10), (5, 200000, 10)]),
-    Case("rootless with ids of somebody else", rootless=True, namespaces=USERNS, uids="foreign"),
+    Case("rootless with ids of another user", rootless=True, namespaces=USERNS, uids="foreign"),
     Case("with a command that is not there", args=["/bin/nothing"]),
     Case("rootless with twenty-one lines of a map", rootless=True, namespaces=USERNS, uids="one by one",
          mended="arguments of the mapping tool"),

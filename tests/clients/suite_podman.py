@@ -8,6 +8,7 @@ imported.
 import json
 import re
 import subprocess
+import time
 import traceback
 from pathlib import Path
 
@@ -137,11 +138,20 @@ class Case:
     def said(self, field):
         return "\n".join(self.seen.fields[field])
 
+    def remove(self, name):
+        """Removes a container. podman's own cleanup process may still be about to unmount its shm: EBUSY then."""
+        deadline = time.monotonic() + 10
+        while True:
+            removed = self.engine.podman("rm", "--force", "--time", "0", name)
+            if "device or resource busy" not in removed.err or time.monotonic() > deadline:
+                return removed.must()
+            time.sleep(0.1)
+
     def finish(self):
         # The newest first: others may depend on the older ones.
         oldest_first = self.engine.podman("ps", "--all", "--quiet", "--sort", "created").must().out.split()
         for name in reversed(oldest_first):
-            self.engine.podman("rm", "--force", "--time", "0", name).must()
+            self.remove(name)
         self.seen.add("left: processes", undo.settle())
         self.seen.add("left: containers", self.engine.podman("ps", "--all", "--quiet").must().out)
         # One of the engine's own mounts may stay until its end: its storage.
@@ -230,7 +240,7 @@ def with_a_command_that_is_not_executable(case):
     case.see("run", case.run("--rm", IMAGE, "/etc/passwd").must(126))
 
 
-def with_a_path_that_is_no_namespace(case):
+def with_a_path_that_is_not_a_namespace(case):
     """podman checks no more than runc does."""
     file = case.engine.folder / "file"
     file.touch()
@@ -248,7 +258,7 @@ def exec_of_a_command_that_is_not_there(case):
 CASES = [
     run, run_detached_and_exec, run_with_maps, run_with_a_cgroup_namespace, run_with_a_source_behind_a_closed_door,
     run_in_namespaces_of_another, create_start_and_stop, run_with_debug, run_at_a_terminal,
-    with_a_command_that_is_not_there, with_a_command_that_is_not_executable, with_a_path_that_is_no_namespace,
+    with_a_command_that_is_not_there, with_a_command_that_is_not_executable, with_a_path_that_is_not_a_namespace,
     exec_of_a_command_that_is_not_there,
 ]
 
@@ -261,7 +271,7 @@ def suite(job, stack):
     root = oci.busybox_root(stack.folder())
     for client, _, binaries in runtimes.each_line(job, NAME, map(title, CASES)):
         with undo.Undo() as inner:
-            copies = runtimes.for_everybody(inner, binaries)
+            copies = runtimes.for_all_users(inner, binaries)
             engines = {side: Podman(inner, binary, root) for side, binary in copies.items()}
             for case in CASES:
                 if not job.wants(client, title(case)):

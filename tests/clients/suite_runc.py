@@ -370,7 +370,7 @@ def observed(case, binary, line):
 def suite(job, stack):
     install("uidmap", "util-linux")
     for client, line, binaries in runtimes.each_line(job, NAME, map(title, CASES)):
-        copies = runtimes.for_everybody(stack, binaries)
+        copies = runtimes.for_all_users(stack, binaries)
         for case in CASES:
             if not job.wants(client, title(case)):
                 continue

@@ -203,7 +203,7 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let module = source.module();
         let Some(row) = row(&module) else {
-            found.push(format!("{}: no row for `{module}` in the table of imports", source.path));
+            found.push(format!("{}: no row for `{module}` in TABLE of tests/house/imports.rs", source.path));
             continue;
         };
         for (line, path) in references(source, &modules) {
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decider_may_not_see_sys() {
+    fn pure_module_may_not_import_sys() {
         assert!(check(&[("src/json.rs", "use crate::sys::types::Fd;")]).is_empty());
         let seen = check(&[("src/json.rs", "use crate::sys::{types::Fd, Sys};")]);
         assert_eq!(seen, ["src/json.rs:1: `json` may not import `sys::Sys`"]);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_core_may_not_see_std_or_libc_or_a_backend() {
+    fn core_may_not_import_std_libc_or_backend() {
         for line in
             ["use std::io;", "fn f() { std::process::exit(1) }", "extern crate alloc;", "use libc::pid_t;"]
         {
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_may_not_look_up() {
+    fn script_may_not_import_its_caller() {
         assert_eq!(check(&[("src/sync.rs", "use crate::stage::Outcome;")]).len(), 1);
         assert_eq!(check(&[("src/stage/mod.rs", "use crate::entry::run;")]).len(), 1);
         assert_eq!(
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_may_not_see_the_core() {
+    fn backend_may_not_import_core() {
         assert!(
             check(&[("src/sys/linux/raw.rs", "use libc::c_int; use super::super::types::Fd;")]).is_empty()
         );
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_may_not_show_what_it_may_not_see() {
+    fn reexport_counts_as_import() {
         assert_eq!(check(&[("src/sys/mod.rs", "pub use linux::LinuxSys;")]).len(), 1);
         assert!(check(&[("src/sys/mod.rs", "pub use types::Fd;")]).is_empty());
     }

@@ -54,17 +54,17 @@ fn modules_import_what_the_table_allows() {
 }
 
 #[test]
-fn files_and_functions_have_their_size() {
+fn files_and_functions_are_within_limits() {
     each(rules::sizes);
 }
 
 #[test]
-fn names_say_something() {
+fn module_names_are_specific() {
     each(rules::names);
 }
 
 #[test]
-fn unsafe_and_statics_are_where_security_md_says() {
+fn unsafe_and_statics_are_listed_in_security_md() {
     let security = page("SECURITY.md");
     each(|source| rules::unsafety(source, &security));
 }
@@ -80,12 +80,12 @@ fn the_core_is_under_its_lints() {
 }
 
 #[test]
-fn effects_are_where_sys_is() {
+fn modules_without_sys_have_no_effects() {
     each(rules::effects);
 }
 
 #[test]
-fn system_calls_get_whole_registers() {
+fn libc_syscall_is_called_in_one_place() {
     each(rules::variadic);
     let mut files = Vec::new();
     for folder in ["tests", "examples"] {
@@ -105,7 +105,7 @@ fn the_program_writes_in_one_place() {
 
 /// A script that runs no test would succeed.
 #[test]
-fn scripts_refuse_what_chooses_nothing() {
+fn test_scripts_reject_unknown_names() {
     for (script, names) in [("tests/run", "the core alone, without std"), (".ci/run", "first-command")] {
         let output = Command::new(root().join(script)).arg("no-such-thing").output().expect("a script");
         let text = String::from_utf8_lossy(&output.stderr);
@@ -117,7 +117,7 @@ fn scripts_refuse_what_chooses_nothing() {
 
 /// The suites with their own main function select tests with `runner::choose`.
 #[test]
-fn a_word_that_chooses_no_test_is_an_error() {
+fn unknown_test_filter_is_an_error() {
     let choose = |words: &[&str]| {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         runner::choose("suite", ["one", "two"], |name| (*name).to_owned(), &words)
@@ -151,7 +151,7 @@ fn rust_comments_are_as_narrow_as_code() {
 }
 
 #[test]
-fn snapshots_have_their_tests() {
+fn every_snapshot_has_a_test() {
     let mut files = Vec::new();
     collect(&root().join("snapshots"), "snap", &mut files);
     let stems: Vec<String> =
@@ -160,7 +160,7 @@ fn snapshots_have_their_tests() {
 }
 
 #[test]
-fn deviations_have_their_tests() {
+fn every_deviation_has_a_test() {
     none(rules::deviations(&page("docs/deviations.md"), &test_text()));
 }
 
@@ -174,7 +174,7 @@ fn readme_shows_the_compiled_rust_program() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn relative_links_have_targets() {
     let pages = [
         "README.md",
         "SECURITY.md",

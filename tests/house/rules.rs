@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn an_effect_in_a_decider_is_found() {
+    fn effect_in_a_pure_module_is_found() {
         let code = "fn f(sys: &mut S) { sys.close(fd) }";
         assert_eq!(effects(&Source::new("src/json.rs", code)), ["src/json.rs:1: a call on `sys`"]);
         assert!(effects(&Source::new("src/sync.rs", code)).is_empty());
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_past_the_guard_is_found() {
+    fn write_outside_output_rs_is_found() {
         let code = "fn f() { let _ = writeln!(io::stderr(), \"x\"); }";
         assert_eq!(outputs(&Source::new("crates/nsexec-cli/src/run.rs", code)).len(), 1);
         assert!(outputs(&Source::new("crates/nsexec-cli/src/output.rs", code)).is_empty());

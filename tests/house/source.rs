@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn words_stand_alone() {
+    fn words_are_matched_whole() {
         assert_eq!(words("unsafe_op unsafe xunsafe unsafe", "unsafe").count(), 2);
     }
 }

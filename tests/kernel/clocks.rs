@@ -6,11 +6,11 @@ use crate::kit::{Ctx, PYTHON, subordinate};
 pub(crate) const TESTS: &[Test] = &[
     test!(monotonic_alone, BOTH),
     test!(boottime_alone, BOTH),
-    test!(both_and_one_is_negative, BOTH),
+    test!(both_offsets_and_negative_offsets, BOTH),
     test!(without_offsets_the_clocks_are_the_same, BOTH),
     test!(uptime_is_that_of_the_namespace, BOTH),
-    test!(beside_a_map_that_a_tool_writes, USER),
-    test!(into_a_joined_user_namespace, BOTH),
+    test!(offsets_with_maps_written_by_a_tool, USER),
+    test!(offsets_in_a_joined_user_namespace, BOTH),
     test!(an_offset_before_the_start_of_the_machine, BOTH),
     test!(a_joined_time_namespace_keeps_its_offsets, BOTH),
 ];
@@ -64,7 +64,7 @@ fn boottime_alone(ctx: &Ctx) {
     check(ctx, &["--boottime=604800"], [0, 604_800]);
 }
 
-fn both_and_one_is_negative(ctx: &Ctx) {
+fn both_offsets_and_negative_offsets(ctx: &Ctx) {
     check(ctx, &["--boottime", "1000000", "--monotonic", "-7"], [-7, 1_000_000]);
     check(ctx, &["-T", "--monotonic=-5", "--boottime=-6"], [-5, -6]);
 }
@@ -82,7 +82,7 @@ fn uptime_is_that_of_the_namespace(ctx: &Ctx) {
 
 /// Stage 1 becomes another user and is then not dumpable for stage 0. So stage 0 must open the offsets
 /// together with the maps: see docs/protocol.md#dumpable.
-fn beside_a_map_that_a_tool_writes(ctx: &Ctx) {
+fn offsets_with_maps_written_by_a_tool(ctx: &Ctx) {
     let (first, _) = subordinate(ctx);
     let line = format!("0:{first}:10");
     let args = [
@@ -101,7 +101,7 @@ fn beside_a_map_that_a_tool_writes(ctx: &Ctx) {
     assert_eq!(text.split_whitespace().nth(1), Some("500"), "{text}");
 }
 
-fn into_a_joined_user_namespace(ctx: &Ctx) {
+fn offsets_in_a_joined_user_namespace(ctx: &Ctx) {
     let live = ctx.nsexec(["run", "-r", "--", "sh", "-c", "echo on; exec sleep 100"]).start().says("on");
     let join = format!("user=/proc/{}/ns/user", live.command());
     let cmd =

@@ -15,20 +15,20 @@ pub(crate) const TESTS: &[Test] = &[
     test!(the_exit_status_is_the_commands, BOTH),
     test!(a_command_that_dies_by_a_signal, BOTH),
     test!(first_process_that_dies_by_a_signal, BOTH),
-    test!(a_signal_to_a_command_that_does_not_listen, BOTH),
-    test!(a_signal_to_a_command_that_listens, BOTH),
+    test!(signal_without_a_handler_ends_the_command, BOTH),
+    test!(signal_with_a_handler_reaches_the_command, BOTH),
     test!(a_signal_that_the_command_ignores, BOTH),
     test!(a_signal_where_proc_is_stale_or_missing, BOTH),
-    test!(a_signal_during_the_start_ends_it, USER),
-    test!(an_ignored_signal_does_not_end_the_start, USER),
+    test!(signal_during_the_launch_ends_it, USER),
+    test!(ignored_signal_does_not_end_the_launch, USER),
     test!(other_signals_pass_through, BOTH),
     test!(stop_and_continue_by_signals, BOTH),
     test!(a_stop_of_the_command_alone_leaves_the_launcher_running, BOTH),
     test!(a_stopped_command_can_be_ended, BOTH),
     test!(descendants_of_the_first_process_end_with_it, BOTH),
-    test!(kill_child_ends_the_command_with_us, BOTH),
+    test!(kill_child_ends_the_command_with_the_launcher, BOTH),
     test!(without_kill_child_the_command_lives_on, BOTH),
-    test!(a_grandchild_that_lives_on_does_not_keep_us, BOTH),
+    test!(surviving_grandchild_does_not_delay_the_exit, BOTH),
 ];
 
 /// In the host's pid namespace, and as process 1 of a new one.
@@ -84,7 +84,7 @@ fn first_process_that_dies_by_a_signal(ctx: &Ctx) {
 
 const ASKING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
-fn a_signal_to_a_command_that_does_not_listen(ctx: &Ctx) {
+fn signal_without_a_handler_ends_the_command(ctx: &Ctx) {
     for place in PLACES {
         for signal in ASKING {
             let live = sleeper(ctx, place);
@@ -97,7 +97,7 @@ fn a_signal_to_a_command_that_does_not_listen(ctx: &Ctx) {
     }
 }
 
-fn a_signal_to_a_command_that_listens(ctx: &Ctx) {
+fn signal_with_a_handler_reaches_the_command(ctx: &Ctx) {
     for place in PLACES {
         for (signal, name) in ASKING.into_iter().zip(["INT", "TERM", "HUP", "QUIT"]) {
             let script =
@@ -235,7 +235,7 @@ fn orphan(ctx: &Ctx, flags: &[&str]) -> (Pid, PidFd) {
     (Pid::from_raw(pid), command)
 }
 
-fn kill_child_ends_the_command_with_us(ctx: &Ctx) {
+fn kill_child_ends_the_command_with_the_launcher(ctx: &Ctx) {
     for place in PLACES {
         let (pid, command) = orphan(ctx, &[place, &["--kill-child"]].concat());
         assert!(command.ends_within(DEADLINE), "it lives on");
@@ -253,7 +253,7 @@ fn without_kill_child_the_command_lives_on(ctx: &Ctx) {
     }
 }
 
-fn a_grandchild_that_lives_on_does_not_keep_us(ctx: &Ctx) {
+fn surviving_grandchild_does_not_delay_the_exit(ctx: &Ctx) {
     set_child_subreaper(true).unwrap();
     let done = shell(ctx, &["-u"], "sleep 100 & echo $!").done();
     done.exits(0);
@@ -276,7 +276,7 @@ fn slow_tool(ctx: &Ctx, then: &str) -> (std::path::PathBuf, String) {
     (runs, format!("{}:/usr/bin:/bin", folder.display()))
 }
 
-fn a_signal_during_the_start_ends_it(ctx: &Ctx) {
+fn signal_during_the_launch_ends_it(ctx: &Ctx) {
     ctx.needs("newuidmap");
     let (runs, path) = slow_tool(ctx, "exec /bin/sleep 100");
     for signal in ASKING {
@@ -300,7 +300,7 @@ fn a_signal_during_the_start_ends_it(ctx: &Ctx) {
 }
 
 /// The launcher ignores SIGHUP, as under nohup.
-fn an_ignored_signal_does_not_end_the_start(ctx: &Ctx) {
+fn ignored_signal_does_not_end_the_launch(ctx: &Ctx) {
     ctx.needs("newuidmap");
     let (runs, path) = slow_tool(ctx, "/bin/sleep 0.5; exec /usr/bin/newuidmap \"$@\"");
     let script = format!("trap '' HUP; exec {} run -r --map-users auto -- echo it ran", ctx.bin.display());

@@ -9,18 +9,18 @@ use crate::joins::sleeper;
 use crate::kit::{Ctx, KINDS, LINKS, differ, ids, namespaces};
 
 pub(crate) const TESTS: &[Test] = &[
-    test!(all_of_a_sandbox, BOTH),
+    test!(all_namespaces_of_a_target, BOTH),
     test!(single_kinds, ROOT),
     test!(user_and_one_more, BOTH),
-    test!(own_namespaces_are_passed_over, BOTH),
+    test!(own_namespaces_are_skipped, BOTH),
     test!(credentials_are_those_of_root, BOTH),
     test!(credentials_may_be_kept, BOTH),
     test!(a_process_that_has_ended, BOTH),
     test!(a_zombie, BOTH),
-    test!(somebody_elses_process, USER),
+    test!(process_of_another_user_is_refused, USER),
     test!(nothing_to_enter_is_wrong_usage, BOTH),
     test!(enter_from_within_a_sandbox, BOTH),
-    test!(the_exit_status_comes_back, BOTH),
+    test!(enter_returns_the_exit_status, BOTH),
 ];
 
 const SLEEP: [&str; 3] = ["sh", "-c", "echo on; exec sleep 100"];
@@ -42,7 +42,7 @@ fn entered(ctx: &Ctx, pid: i32, flags: &[&str]) -> Vec<&'static str> {
     ours
 }
 
-fn all_of_a_sandbox(ctx: &Ctx) {
+fn all_namespaces_of_a_target(ctx: &Ctx) {
     for flags in [&["--all"][..], &[]] {
         let live = sleeper(ctx, flags);
         assert_eq!(entered(ctx, live.command(), &["-a"]), LINKS);
@@ -73,7 +73,7 @@ fn user_and_one_more(ctx: &Ctx) {
     live.end();
 }
 
-fn own_namespaces_are_passed_over(ctx: &Ctx) {
+fn own_namespaces_are_skipped(ctx: &Ctx) {
     let live = sleeper(ctx, &["-r", "-n"]);
     assert_eq!(entered(ctx, live.command(), &["-a"]), ["user", "net"]);
     live.end();
@@ -137,7 +137,7 @@ time.sleep(100)";
     live.done().exits(0);
 }
 
-fn somebody_elses_process(ctx: &Ctx) {
+fn process_of_another_user_is_refused(ctx: &Ctx) {
     ctx.nsexec(["enter", "-t", "1", "-a", "--", "echo", "it ran"]).refused(1, &["/proc/1/ns", "denied"]);
 }
 
@@ -161,7 +161,7 @@ fn enter_from_within_a_sandbox(ctx: &Ctx) {
     assert_eq!(text, "inside 0\n143\n");
 }
 
-fn the_exit_status_comes_back(ctx: &Ctx) {
+fn enter_returns_the_exit_status(ctx: &Ctx) {
     let live = sleeper(ctx, &[]);
     let pid = live.command().to_string();
     let enter = |script: &str| ctx.nsexec(["enter", "-t", &pid, "-a", "--", "sh", "-c", script]).done();

@@ -4,15 +4,15 @@ use crate::harness::{BOTH, Test, test};
 use crate::kit::{Ctx, ids};
 
 pub(crate) const TESTS: &[Test] = &[
-    test!(the_first_command, BOTH),
-    test!(a_fresh_proc_shows_only_ours, BOTH),
-    test!(three_deep, BOTH),
-    test!(no_flag_keeps_the_callers_files_and_cgroup_readable, BOTH),
+    test!(first_command_of_the_readme, BOTH),
+    test!(fresh_proc_shows_only_the_new_pid_namespace, BOTH),
+    test!(three_nested_runs, BOTH),
+    test!(without_flags_files_and_cgroup_stay_accessible, BOTH),
 ];
 
 const FIRST: &str = "echo pid $$ uid $(id -u); ls /proc | head";
 
-fn the_first_command(ctx: &Ctx) {
+fn first_command_of_the_readme(ctx: &Ctx) {
     let text = ctx.nsexec(["run", "--", "sh", "-c", FIRST]).ok();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "pid 1 uid 0");
@@ -20,12 +20,12 @@ fn the_first_command(ctx: &Ctx) {
     assert_eq!(lines.len(), 11, "{text}");
 }
 
-fn a_fresh_proc_shows_only_ours(ctx: &Ctx) {
+fn fresh_proc_shows_only_the_new_pid_namespace(ctx: &Ctx) {
     let text = ctx.nsexec(["run", "sh", "-c", "cd /proc; echo [0-9]*"]).ok();
     assert_eq!(text, "1\n");
 }
 
-fn three_deep(ctx: &Ctx) {
+fn three_nested_runs(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
     let script = "echo pid $$ uid $(id -u) gid $(id -g); cat /proc/self/uid_map";
     let text = ctx.nsexec(["run", "--", bin, "run", "--", bin, "run", "--", "sh", "-c", script]).ok();
@@ -33,7 +33,7 @@ fn three_deep(ctx: &Ctx) {
     assert_eq!(words, "pid 1 uid 0 gid 0 0 0 1".split(' ').collect::<Vec<_>>());
 }
 
-fn no_flag_keeps_the_callers_files_and_cgroup_readable(ctx: &Ctx) {
+fn without_flags_files_and_cgroup_stay_accessible(ctx: &Ctx) {
     let file = ctx.file("mine");
     std::fs::write(&file, "written outside ").unwrap();
     let script = format!(

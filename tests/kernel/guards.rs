@@ -11,7 +11,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_process_that_is_left_is_found_and_ended, BOTH),
     test!(an_orphan_of_a_killed_launcher_is_found, BOTH),
     test!(a_mount_that_is_left_is_found, ROOT),
-    test!(ignored_and_blocked_signals_of_the_runner_do_not_come_through, BOTH),
+    test!(signal_state_of_the_runner_is_not_inherited, BOTH),
 ];
 
 /// Runs the script under a guard.
@@ -22,7 +22,7 @@ fn guard(ctx: &Ctx, script: &str) -> Done {
 
 /// The signal state of nohup, of a background job without job control, and of a runner that blocks some
 /// signals.
-fn ignored_and_blocked_signals_of_the_runner_do_not_come_through(ctx: &Ctx) {
+fn signal_state_of_the_runner_is_not_inherited(ctx: &Ctx) {
     let me = env::current_exe().unwrap();
     let sets = "grep -E '^Sig(Ign|Blk):' /proc/self/status";
     let script = format!(

@@ -12,12 +12,12 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_closed_descriptor_is_wrong_usage, BOTH),
     test!(a_joined_mount_namespace_gets_no_descriptors, BOTH),
     test!(plain_run_passes_descriptors_on, BOTH),
-    test!(less_privilege_means_a_session_of_its_own, BOTH),
+    test!(lesser_privilege_means_a_session_of_its_own, BOTH),
     test!(equal_privilege_keeps_the_session, ROOT),
-    test!(less_privilege_is_seen_in_the_status, ROOT),
+    test!(lesser_privilege_is_detected_in_the_status, ROOT),
     test!(the_environment_is_cleared_and_set, BOTH),
-    test!(a_number_of_our_own_namespace_is_entered, BOTH),
-    test!(a_proc_that_does_not_show_us_is_refused, ROOT),
+    test!(pid_of_our_namespace_is_entered_with_a_stale_proc, BOTH),
+    test!(proc_that_does_not_show_nsexec_is_refused, ROOT),
 ];
 
 /// A script that prints on one line which of the descriptors 3 to 9 it has. (dash itself uses one above 9.)
@@ -89,7 +89,7 @@ fn leads(ctx: &Ctx, args: &[&str]) -> bool {
     text == "True\n"
 }
 
-fn less_privilege_means_a_session_of_its_own(ctx: &Ctx) {
+fn lesser_privilege_means_a_session_of_its_own(ctx: &Ctx) {
     let live = sleeper(ctx, &["-r", "-n"]);
     let pid = live.command().to_string();
     assert!(leads(ctx, &["enter", "-t", &pid, "-a"]));
@@ -117,7 +117,7 @@ fn equal_privilege_keeps_the_session(ctx: &Ctx) {
     live.end();
 }
 
-fn less_privilege_is_seen_in_the_status(ctx: &Ctx) {
+fn lesser_privilege_is_detected_in_the_status(ctx: &Ctx) {
     // no_new_privs; one capability less in the bounding set; another user.
     for lessen in ["l.prctl(38, 1, 0, 0, 0)", "l.prctl(24, 25, 0, 0, 0)", "os.setuid(30000)"] {
         let script = format!(
@@ -152,7 +152,7 @@ fn the_environment_is_cleared_and_set(ctx: &Ctx) {
 }
 
 /// In a new pid namespace with the old /proc, the pid in `$!` belongs to another process there.
-fn a_number_of_our_own_namespace_is_entered(ctx: &Ctx) {
+fn pid_of_our_namespace_is_entered_with_a_stale_proc(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let script = format!(
         "unshare -n sh -c 'readlink /proc/self/ns/net; echo on >on; exec sleep 100' &
@@ -178,7 +178,7 @@ fn a_number_of_our_own_namespace_is_entered(ctx: &Ctx) {
 
 /// The /proc of a pid namespace below ours: its process 1 is the container's, and it does not show our
 /// process.
-fn a_proc_that_does_not_show_us_is_refused(ctx: &Ctx) {
+fn proc_that_does_not_show_nsexec_is_refused(ctx: &Ctx) {
     let live = sleeper(ctx, &["-m", "-p", "-n", "--mount-proc"]);
     let (bin, pid) = (ctx.bin.to_str().unwrap(), live.command().to_string());
     let inner = [bin, "enter", "-t", "1", "-n", "--", "echo", "it ran"];

@@ -8,23 +8,23 @@ use crate::kit::{Ctx, ids, subordinate};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(one_line_is_the_caller_as_root, BOTH),
-    test!(lines_2, BOTH),
-    test!(lines_6, BOTH),
-    test!(lines_7, BOTH),
-    test!(lines_20, BOTH),
-    test!(lines_340, BOTH),
+    test!(map_of_2_lines, BOTH),
+    test!(map_of_6_lines, BOTH),
+    test!(map_of_7_lines, BOTH),
+    test!(map_of_20_lines, BOTH),
+    test!(map_of_340_lines, BOTH),
     test!(root_inside_is_a_subordinate_id, BOTH),
     test!(the_callers_id_in_the_middle, USER),
     test!(auto_takes_the_ranges_of_the_files, USER),
     test!(map_root_and_lines_together, BOTH),
     test!(setgroups_is_denied_allowed_or_left, BOTH),
-    test!(all_ids_of_a_machine_within_itself, ROOT),
+    test!(identity_map_of_all_ids, ROOT),
     test!(files_belong_to_mapped_ids, ROOT),
-    test!(too_many_lines, BOTH),
-    test!(too_much_text, BOTH),
-    test!(overlaps, BOTH),
-    test!(counts_and_numbers_that_are_none, BOTH),
-    test!(root_is_missing, BOTH),
+    test!(more_than_340_lines_are_refused, BOTH),
+    test!(more_than_4095_bytes_of_map_are_refused, BOTH),
+    test!(overlapping_lines_are_refused, BOTH),
+    test!(malformed_numbers_are_refused, BOTH),
+    test!(map_without_id_0_is_refused, BOTH),
     test!(an_id_that_is_not_ours_to_map, BOTH),
     test!(no_tool_in_the_path, USER),
     test!(a_root_without_the_capabilities_to_map, ROOT),
@@ -96,23 +96,23 @@ fn one_line_is_the_caller_as_root(ctx: &Ctx) {
     assert_eq!(read_map(&text), [(0, uid, 1), (0, gid, 1)]);
 }
 
-fn lines_2(ctx: &Ctx) {
+fn map_of_2_lines(ctx: &Ctx) {
     orders(ctx, 2);
 }
 
-fn lines_6(ctx: &Ctx) {
+fn map_of_6_lines(ctx: &Ctx) {
     orders(ctx, 6);
 }
 
-fn lines_7(ctx: &Ctx) {
+fn map_of_7_lines(ctx: &Ctx) {
     orders(ctx, 7);
 }
 
-fn lines_20(ctx: &Ctx) {
+fn map_of_20_lines(ctx: &Ctx) {
     orders(ctx, 20);
 }
 
-fn lines_340(ctx: &Ctx) {
+fn map_of_340_lines(ctx: &Ctx) {
     orders(ctx, 340);
 }
 
@@ -177,7 +177,7 @@ fn setgroups_is_denied_allowed_or_left(ctx: &Ctx) {
     }
 }
 
-fn all_ids_of_a_machine_within_itself(ctx: &Ctx) {
+fn identity_map_of_all_ids(ctx: &Ctx) {
     let all = [(0, 0, u32::MAX)];
     check(ctx, &all, &all);
 }
@@ -211,16 +211,16 @@ fn misused(ctx: &Ctx, users: &[Line], words: &[&str]) {
     ctx.nsexec(args).misused(words);
 }
 
-fn too_many_lines(ctx: &Ctx) {
+fn more_than_340_lines_are_refused(ctx: &Ctx) {
     misused(ctx, &short_lines(ctx, 341).0, &["--map-users", "341", "340"]);
 }
 
-fn too_much_text(ctx: &Ctx) {
+fn more_than_4095_bytes_of_map_are_refused(ctx: &Ctx) {
     let lines: Vec<Line> = (0..340).map(|i| (100_000 * u32::from(i > 0) + i, 30_000 + 2 * i, 1)).collect();
     misused(ctx, &lines, &["--map-users", "4095"]);
 }
 
-fn overlaps(ctx: &Ctx) {
+fn overlapping_lines_are_refused(ctx: &Ctx) {
     let (uid, _) = ids();
     misused(
         ctx,
@@ -234,7 +234,7 @@ fn overlaps(ctx: &Ctx) {
     );
 }
 
-fn counts_and_numbers_that_are_none(ctx: &Ctx) {
+fn malformed_numbers_are_refused(ctx: &Ctx) {
     for value in [
         "0:0:0",
         "0:0",
@@ -251,7 +251,7 @@ fn counts_and_numbers_that_are_none(ctx: &Ctx) {
     }
 }
 
-fn root_is_missing(ctx: &Ctx) {
+fn map_without_id_0_is_refused(ctx: &Ctx) {
     let (uid, _) = ids();
     misused(ctx, &[(1, uid, 1)], &["id 0", "not mapped", "-r"]);
 }

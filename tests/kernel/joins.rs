@@ -11,25 +11,25 @@ use crate::harness::{BOTH, ROOT, Test, USER, test};
 use crate::kit::{Ctx, KINDS, LINKS, Live, differ, namespaces};
 
 pub(crate) const TESTS: &[Test] = &[
-    test!(all_eight_of_a_sandbox, BOTH),
-    test!(all_eight_made_by_unshare, ROOT),
+    test!(all_eight_namespaces_of_nsexec_run, BOTH),
+    test!(all_eight_namespaces_of_unshare, ROOT),
     test!(each_kind_alone, ROOT),
     test!(each_kind_with_its_user_namespace, BOTH),
-    test!(the_owner_is_the_host, ROOT),
-    test!(the_owner_is_a_third_user_namespace, BOTH),
-    test!(owners_of_three_passes_at_once, ROOT),
+    test!(namespaces_owned_by_the_host, ROOT),
+    test!(namespaces_owned_by_a_nested_user_namespace, BOTH),
+    test!(namespaces_of_all_three_join_passes, ROOT),
     test!(joined_and_created_together, BOTH),
     test!(a_bind_mounted_namespace, ROOT),
     test!(root_inside_after_the_join, BOTH),
-    test!(the_hosts_groups_stay_outside, ROOT),
+    test!(host_groups_are_dropped_after_a_join, ROOT),
     test!(a_missing_path, BOTH),
-    test!(a_path_that_is_no_namespace, BOTH),
-    test!(a_fifo, BOTH),
+    test!(a_path_that_is_not_a_namespace, BOTH),
+    test!(fifo_is_refused_without_blocking, BOTH),
     test!(a_namespace_of_another_kind, BOTH),
     test!(nothing_is_joined_if_one_path_is_bad, ROOT),
-    test!(a_foreign_namespace, USER),
-    test!(the_own_user_namespace, BOTH),
-    test!(joined_and_created_is_one_too_many, BOTH),
+    test!(namespace_of_another_user_is_refused, USER),
+    test!(join_of_the_own_user_namespace_fails, BOTH),
+    test!(a_kind_cannot_be_both_joined_and_created, BOTH),
 ];
 
 const SLEEP: [&str; 3] = ["sh", "-c", "echo on; exec sleep 100"];
@@ -73,7 +73,7 @@ fn check(ctx: &Ctx, pid: i32, kinds: &[&str]) {
     assert_eq!(differ(&namespaces("self"), &found), links(kinds), "{kinds:?}");
 }
 
-fn all_eight_of_a_sandbox(ctx: &Ctx) {
+fn all_eight_namespaces_of_nsexec_run(ctx: &Ctx) {
     let live = sleeper(ctx, &["--all"]);
     check(ctx, live.command(), &KINDS.map(|(kind, _)| kind));
     live.end();
@@ -83,7 +83,7 @@ fn all_eight_of_a_sandbox(ctx: &Ctx) {
     live.end();
 }
 
-fn all_eight_made_by_unshare(ctx: &Ctx) {
+fn all_eight_namespaces_of_unshare(ctx: &Ctx) {
     ctx.needs("unshare");
     let flags = ["-UrmpniuCT", "--fork", "--kill-child", "--mount-proc"];
     let unshare = ctx.cmd("unshare", flags.iter().chain(&SLEEP)).start().says("on");
@@ -108,7 +108,7 @@ fn each_kind_with_its_user_namespace(ctx: &Ctx) {
 }
 
 /// The first pass: namespaces that only the host's root may join are joined before the user namespace.
-fn the_owner_is_the_host(ctx: &Ctx) {
+fn namespaces_owned_by_the_host(ctx: &Ctx) {
     let (user, other) =
         (sleeper(ctx, &["-U", "-r"]), sleeper(ctx, &["-n", "-u", "-i", "-C", "-m", "-p", "-T"]));
     let others: Vec<_> = KINDS[1..].iter().map(|(kind, _)| *kind).collect();
@@ -122,7 +122,7 @@ fn the_owner_is_the_host(ctx: &Ctx) {
 
 /// A user namespace, and a network namespace of a nested user namespace. The latter is joined in the third
 /// pass, with the privileges of the second.
-fn the_owner_is_a_third_user_namespace(ctx: &Ctx) {
+fn namespaces_owned_by_a_nested_user_namespace(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
     let args = [&["run", "-r", "--", bin, "run", "-r", "-n", "-u", "--"][..], &SLEEP].concat();
     let outer = ctx.nsexec(args).start().says("on");
@@ -136,7 +136,7 @@ fn the_owner_is_a_third_user_namespace(ctx: &Ctx) {
     outer.end();
 }
 
-fn owners_of_three_passes_at_once(ctx: &Ctx) {
+fn namespaces_of_all_three_join_passes(ctx: &Ctx) {
     let (a, b, c) = (sleeper(ctx, &["-r", "-u", "-m"]), sleeper(ctx, &["-n"]), sleeper(ctx, &["-r", "-i"]));
     let (a_pid, b_pid, c_pid) = (a.command(), b.command(), c.command());
     // The order of the flags must not matter.
@@ -201,7 +201,7 @@ fn refused(ctx: &Ctx, kind: &str, path: &Path, words: &[&str]) {
     ctx.nsexec(["run", "--join", &join, "--", "echo", "it ran"]).refused(1, &words);
 }
 
-fn the_hosts_groups_stay_outside(ctx: &Ctx) {
+fn host_groups_are_dropped_after_a_join(ctx: &Ctx) {
     ctx.needs("setpriv");
     let live = sleeper(ctx, &["--map-users", "0:30000:10", "--map-groups", "0:30000:10"]);
     let join = format!("user=/proc/{}/ns/user", live.command());
@@ -219,7 +219,7 @@ fn a_missing_path(ctx: &Ctx) {
     }
 }
 
-fn a_path_that_is_no_namespace(ctx: &Ctx) {
+fn a_path_that_is_not_a_namespace(ctx: &Ctx) {
     for path in ["/proc/self/status", "/dev/null", "/tmp", "/etc/passwd", "/proc/self/exe"] {
         refused(ctx, "net", Path::new(path), &["namespace"]);
     }
@@ -227,7 +227,7 @@ fn a_path_that_is_no_namespace(ctx: &Ctx) {
 
 /// A FIFO must not block the open. The open(2) of runc's stage 1 blocks for ever: see
 /// docs/protocol.md#weaknesses-of-the-c-code.
-fn a_fifo(ctx: &Ctx) {
+fn fifo_is_refused_without_blocking(ctx: &Ctx) {
     let path = ctx.file("fifo");
     mkfifo(&path, Mode::from_bits_truncate(0o666)).unwrap();
     refused(ctx, "net", &path, &["namespace"]);
@@ -266,17 +266,17 @@ fn nothing_is_joined_if_one_path_is_bad(ctx: &Ctx) {
     live.end();
 }
 
-fn a_foreign_namespace(ctx: &Ctx) {
+fn namespace_of_another_user_is_refused(ctx: &Ctx) {
     refused(ctx, "net", Path::new("/proc/1/ns/net"), &["denied"]);
     let own = Path::new("/proc/self/ns/net");
     refused(ctx, "net", own, &["Operation not permitted", "net"]);
 }
 
-fn the_own_user_namespace(ctx: &Ctx) {
+fn join_of_the_own_user_namespace_fails(ctx: &Ctx) {
     refused(ctx, "user", Path::new("/proc/self/ns/user"), &["user", "Invalid argument"]);
 }
 
-fn joined_and_created_is_one_too_many(ctx: &Ctx) {
+fn a_kind_cannot_be_both_joined_and_created(ctx: &Ctx) {
     let args = ["run", "--net", "--join", "net=/proc/self/ns/net", "--", "echo", "it ran"];
     ctx.nsexec(args).misused(&["--net", "--join"]);
     let args =

@@ -6,11 +6,11 @@ use crate::kit::{Ctx, KINDS, LINKS, differ, namespaces};
 pub(crate) const TESTS: &[Test] = &[
     test!(each_kind_alone, BOTH),
     test!(all_together, BOTH),
-    test!(no_flag_is_every_kind, BOTH),
-    test!(as_the_command_itself_sees_it, BOTH),
-    test!(letters_of_unshare, BOTH),
+    test!(without_flags_every_kind_is_created, BOTH),
+    test!(command_sees_its_new_namespaces, BOTH),
+    test!(short_flags_of_unshare_work, BOTH),
     test!(pairs_of_kinds, ROOT),
-    test!(the_launcher_stays_where_it_is, BOTH),
+    test!(launcher_stays_in_its_namespaces, BOTH),
 ];
 
 /// Returns the links that must differ if these kinds are new: for pid and time also those for the children.
@@ -48,11 +48,11 @@ fn all_together(ctx: &Ctx) {
     check(ctx, &["--all", "-r", "--mount-proc"], &all);
 }
 
-fn no_flag_is_every_kind(ctx: &Ctx) {
+fn without_flags_every_kind_is_created(ctx: &Ctx) {
     check(ctx, &[], &KINDS.map(|(kind, _)| kind));
 }
 
-fn letters_of_unshare(ctx: &Ctx) {
+fn short_flags_of_unshare_work(ctx: &Ctx) {
     check(ctx, &["-rUmpniuCTf"], &KINDS.map(|(kind, _)| kind));
     check(ctx, &["-r", "-f"], &["user"]);
 }
@@ -64,7 +64,7 @@ fn pairs_of_kinds(ctx: &Ctx) {
     }
 }
 
-fn as_the_command_itself_sees_it(ctx: &Ctx) {
+fn command_sees_its_new_namespaces(ctx: &Ctx) {
     let links = LINKS.map(|link| format!("/proc/self/ns/{link}"));
     let args = ["--all", "--mount-proc", "readlink"].map(str::to_owned).into_iter().chain(links.clone());
     let inside = ctx.run(args).ok();
@@ -79,7 +79,7 @@ fn as_the_command_itself_sees_it(ctx: &Ctx) {
     assert_eq!(of("time"), of("time_for_children"));
 }
 
-fn the_launcher_stays_where_it_is(ctx: &Ctx) {
+fn launcher_stays_in_its_namespaces(ctx: &Ctx) {
     let live = ctx.nsexec(["run", "--", "sh", "-c", "echo on; exec sleep 100"]).start().says("on");
     assert_eq!(differ(&namespaces("self"), &namespaces(live.pid())), [""; 0]);
     live.end();

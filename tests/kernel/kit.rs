@@ -13,7 +13,7 @@ use std::{io, process, thread};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid};
 
-use crate::harness::{PidFd, SKIPPED, Who, children};
+use crate::harness::{PidFd, RunAs, SKIPPED, children};
 
 /// The limit of every wait for a command that ends soon.
 pub(crate) const DEADLINE: Duration = crate::runner::LIMIT;
@@ -40,7 +40,7 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3";
 /// The environment of a test: its user, the program, its folder.
 #[derive(Debug)]
 pub(crate) struct Ctx {
-    pub(crate) who: Who,
+    pub(crate) run_as: RunAs,
     pub(crate) bin: PathBuf,
     /// A folder for this test only, which it can write to.
     pub(crate) dir: PathBuf,
@@ -48,12 +48,12 @@ pub(crate) struct Ctx {
 }
 
 impl Ctx {
-    pub(crate) fn new(who: Who, bin: PathBuf, dir: PathBuf) -> Self {
-        Self { who, bin, dir, files: Cell::new(0) }
+    pub(crate) fn new(run_as: RunAs, bin: PathBuf, dir: PathBuf) -> Self {
+        Self { run_as, bin, dir, files: Cell::new(0) }
     }
 
     pub(crate) fn root(&self) -> bool {
-        self.who == Who::Root
+        self.run_as == RunAs::Root
     }
 
     /// `nsexec ARGS…`
@@ -226,7 +226,7 @@ impl Done {
         for word in words {
             assert!(
                 said.to_lowercase().contains(&word.to_lowercase()),
-                "{what}: '{word}' is not said in\n{said}"
+                "{what}: '{word}' is missing in\n{said}"
             );
         }
     }
@@ -282,7 +282,7 @@ impl Live {
         let out_text = String::from_utf8_lossy(&out);
         assert!(
             in_time,
-            "{}: not at its end after {DEADLINE:?}\nstdout: {out_text}\nstderr: {err}",
+            "{}: still running after {DEADLINE:?}\nstdout: {out_text}\nstderr: {err}",
             self.what
         );
         let status = self.child.wait().expect("wait");
@@ -327,7 +327,7 @@ impl Drop for Live {
 pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !happened() {
-        assert!(begun.elapsed() < DEADLINE, "in vain: {what}");
+        assert!(begun.elapsed() < DEADLINE, "timed out waiting: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -9,7 +9,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(twenty_at_once, BOTH),
     test!(two_hundred_in_a_row, BOTH),
     test!(a_hundred_failures_in_a_row, BOTH),
-    test!(two_who_join_and_one_who_ends, BOTH),
+    test!(end_of_the_target_ends_entered_commands, BOTH),
 ];
 
 fn twenty_at_once(ctx: &Ctx) {
@@ -48,7 +48,7 @@ fn a_hundred_failures_in_a_row(ctx: &Ctx) {
     assert_eq!(mounts(), before);
 }
 
-fn two_who_join_and_one_who_ends(ctx: &Ctx) {
+fn end_of_the_target_ends_entered_commands(ctx: &Ctx) {
     let live = crate::joins::sleeper(ctx, &[]);
     let pid = live.command().to_string();
     let join = |_| ctx.nsexec(["enter", "-t", &pid, "-a", "--", "sleep", "100"]).start();

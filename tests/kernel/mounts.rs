@@ -10,13 +10,13 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_shared_mount_of_the_caller_does_not_change, ROOT),
     test!(a_mount_inside_stays_inside, BOTH),
     test!(mount_proc_stays_inside, BOTH),
-    test!(the_callers_later_mounts_do_not_come_in, ROOT),
+    test!(later_mounts_of_the_caller_do_not_propagate, ROOT),
     test!(without_a_mount_namespace_nothing_is_made_private, ROOT),
     test!(mount_proc_without_a_pid_namespace, BOTH),
-    test!(a_masked_proc_is_named, ROOT),
-    test!(a_masked_proc_for_a_user, USER),
-    test!(a_stale_proc_gets_no_map_of_ours, BOTH),
-    test!(a_missing_proc_is_named, ROOT),
+    test!(error_names_a_masked_proc, ROOT),
+    test!(error_names_a_masked_proc_for_a_user, USER),
+    test!(proc_of_another_pid_namespace_is_refused, BOTH),
+    test!(error_names_a_missing_proc, ROOT),
 ];
 
 fn mountinfo() -> String {
@@ -83,7 +83,7 @@ fn mount_proc_stays_inside(ctx: &Ctx) {
     );
 }
 
-fn the_callers_later_mounts_do_not_come_in(ctx: &Ctx) {
+fn later_mounts_of_the_caller_do_not_propagate(ctx: &Ctx) {
     let (dir, go) = (ctx.file("later"), ctx.file("go"));
     fs::create_dir(&dir).unwrap();
     let (dir, flag) = (dir.to_str().unwrap(), go.display());
@@ -125,7 +125,7 @@ fn mount_proc_without_a_pid_namespace(ctx: &Ctx) {
 }
 
 /// As in a container: parts of /proc are covered, so a user namespace may not mount a new one.
-fn a_masked_proc_is_named(ctx: &Ctx) {
+fn error_names_a_masked_proc(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let mask = "mount -t tmpfs -o ro mask /proc/scsi 2>/dev/null || mount -t tmpfs -o ro mask /proc/irq";
     let run =
@@ -138,14 +138,14 @@ fn a_masked_proc_is_named(ctx: &Ctx) {
     assert_eq!(run("--all -- echo it ran").ok(), "it ran\n");
 }
 
-fn a_masked_proc_for_a_user(ctx: &Ctx) {
+fn error_names_a_masked_proc_for_a_user(ctx: &Ctx) {
     let script =
         format!("mount -t tmpfs -o ro mask /proc/irq; exec {} run -- echo it ran", ctx.bin.display());
     ctx.nsexec(["run", "--", "sh", "-c", &script]).refused(1, &["/proc", "Operation not permitted", "--all"]);
 }
 
 /// In a new pid namespace with the old /proc, the pids of our stages belong to other processes there.
-fn a_stale_proc_gets_no_map_of_ours(ctx: &Ctx) {
+fn proc_of_another_pid_namespace_is_refused(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let outer = if ctx.root() { &["run", "-p"][..] } else { &["run", "-r", "-p"] };
     let words = ["/proc belongs to another pid namespace", "we are process 2", "--mount-proc"];
@@ -164,7 +164,7 @@ fn a_stale_proc_gets_no_map_of_ours(ctx: &Ctx) {
     }
 }
 
-fn a_missing_proc_is_named(ctx: &Ctx) {
+fn error_names_a_missing_proc(ctx: &Ctx) {
     let bin = ctx.bin.display();
     for cover in ["umount -l /proc", "mount -t tmpfs cover /proc"] {
         let script = format!("{cover}; exec {bin} run -r -- id -u");

@@ -11,8 +11,8 @@ use crate::kit::{Ctx, DEADLINE, Live, PYTHON, until};
 
 pub(crate) const TESTS: &[Test] = &[
     test!(root_of_a_user_namespace_can_do_nothing, ROOT),
-    test!(beside_a_created_namespace_it_can_signal_and_limit, ROOT),
-    test!(in_an_ordinary_users_container_it_can_signal_and_limit, USER),
+    test!(with_a_created_namespace_root_can_signal_and_limit, ROOT),
+    test!(in_a_users_container_root_can_signal_and_limit, USER),
     test!(root_without_a_user_namespace_can_signal_and_limit, ROOT),
 ];
 
@@ -122,7 +122,7 @@ fn root_of_a_user_namespace_can_do_nothing(ctx: &Ctx) {
 }
 
 /// A created namespace must belong to the user namespace, so stage 1 joins the user namespace first.
-fn beside_a_created_namespace_it_can_signal_and_limit(ctx: &Ctx) {
+fn with_a_created_namespace_root_can_signal_and_limit(ctx: &Ctx) {
     let run = |pid: &str| {
         let joins = ["user", "mnt", "pid"].map(|kind| format!("--join={kind}=/proc/{pid}/ns/{kind}"));
         let words = ["run", "-u"].map(str::to_owned).into_iter().chain(joins);
@@ -133,7 +133,7 @@ fn beside_a_created_namespace_it_can_signal_and_limit(ctx: &Ctx) {
 
 /// An ordinary user may join the other namespaces only with privileges inside the user namespace. So stage 1
 /// joins the user namespace first.
-fn in_an_ordinary_users_container_it_can_signal_and_limit(ctx: &Ctx) {
+fn in_a_users_container_root_can_signal_and_limit(ctx: &Ctx) {
     let acts = [&SIGNALS_AND_LIMITS[..], &SCHEDULING].concat();
     allows(ctx, &["--all", "--mount-proc"], enter, &acts, &["timerslack_ns"]);
 }

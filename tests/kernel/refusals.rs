@@ -16,7 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_kind_that_needs_privileges, USER),
     test!(a_kind_that_is_at_its_limit, BOTH),
     test!(a_user_namespace_at_its_limit, BOTH),
-    test!(too_deep, BOTH),
+    test!(too_many_nested_user_namespaces, BOTH),
     test!(flags_that_need_others, BOTH),
     test!(version_and_help, BOTH),
     test!(a_closed_standard_error, BOTH),
@@ -122,7 +122,7 @@ fn a_user_namespace_at_its_limit(ctx: &Ctx) {
 }
 
 /// User namespaces can be nested to 33 levels, including the host's; pid namespaces not deeper either.
-fn too_deep(ctx: &Ctx) {
+fn too_many_nested_user_namespaces(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
     let mut args = vec!["run", "-r"];
     for _ in 0..33 {

@@ -37,9 +37,9 @@ pub(crate) const TESTS: &[Test] = &[
     test!(a_drop_in_without_a_copy_is_overwritten, BOTH),
     test!(an_unsealed_program_may_not_join, BOTH),
     test!(a_copy_in_a_directory_is_not_exposed_either, ROOT),
-    test!(the_copy_changes_nothing_else, BOTH),
-    test!(many_arguments_are_handed_on, BOTH),
-    test!(a_limit_of_the_size_of_files_is_an_error, BOTH),
+    test!(copy_keeps_arguments_environment_and_signals, BOTH),
+    test!(many_arguments_are_passed_on, BOTH),
+    test!(rlimit_fsize_smaller_than_the_program_is_an_error, BOTH),
     test!(a_program_that_cannot_be_read_is_an_error, USER),
 ];
 
@@ -246,21 +246,21 @@ impl Victim {
 
     /// Checks that the attack ran against a copy and that no write succeeded.
     #[track_caller]
-    fn withstood(&self, attack: &Attack) {
+    fn assert_not_written(&self, attack: &Attack) {
         assert_eq!(attack.written, 0, "{}", attack.text);
-        self.is_out_of_reach(attack);
+        self.assert_not_opened(attack);
     }
 
     /// Checks that the attack ran against a copy, which it may have overwritten.
     #[track_caller]
-    fn is_out_of_reach(&self, attack: &Attack) {
+    fn assert_not_opened(&self, attack: &Attack) {
         assert!(!attack.own_file && attack.opened == 0, "{}", attack.text);
         assert!(self.is_intact(), "{}", attack.text);
     }
 
     /// Checks that the attack overwrote the program.
     #[track_caller]
-    fn fell_to(&self, attack: &Attack) {
+    fn assert_overwritten(&self, attack: &Attack) {
         assert!(attack.own_file && attack.opened > 0 && attack.written > 0, "{}", attack.text);
         assert!(!self.is_intact(), "{}", attack.text);
     }
@@ -280,7 +280,7 @@ fn enter_does_not_expose_the_program(ctx: &Ctx) {
     let named = if ctx.root() { "-mp" } else { "-Ump" };
     for (kinds, shell) in ["-a", named].into_iter().zip(SHELLS) {
         let args = ["enter", "-t", &pid, kinds, "--", shell];
-        victim.withstood(&hostile.attack(&victim, || ctx.cmd(&victim.path, args).done().exits(0)));
+        victim.assert_not_written(&hostile.attack(&victim, || ctx.cmd(&victim.path, args).done().exits(0)));
     }
     hostile.end();
 }
@@ -298,7 +298,7 @@ fn run_join_does_not_expose_the_program(ctx: &Ctx) {
             done.exits(0);
             assert!(command == "run" || done.err.contains("nsexec: as planned"), "{}", done.err);
         });
-        victim.withstood(&attack);
+        victim.assert_not_written(&attack);
     }
     hostile.end();
 }
@@ -311,7 +311,7 @@ fn a_joining_program_of_the_library_is_not_exposed(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &me(), "victim");
     let hostile = Hostile::new(ctx, &victim.path);
     let launch = || join_through_the_library(ctx, &victim, SEALED, &hostile).done().exits(0);
-    victim.withstood(&hostile.attack(&victim, launch));
+    victim.assert_not_written(&hostile.attack(&victim, launch));
     hostile.end();
 }
 
@@ -320,7 +320,7 @@ fn without_the_copy_the_program_is_overwritten(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &me(), "victim");
     let hostile = Hostile::new(ctx, &victim.path);
     let launch = || join_through_the_library(ctx, &victim, TRUSTING, &hostile).done().exits(0);
-    victim.fell_to(&hostile.attack(&victim, launch));
+    victim.assert_overwritten(&hostile.attack(&victim, launch));
     hostile.end();
 }
 
@@ -373,7 +373,7 @@ fn a_drop_in_in_a_sealed_copy_is_not_exposed(ctx: &Ctx) {
         SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).unwrap();
     let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    victim.withstood(&hostile.attack(&victim, || drop_in(ctx, Path::new(&path), &hostile)));
+    victim.assert_not_written(&hostile.attack(&victim, || drop_in(ctx, Path::new(&path), &hostile)));
     hostile.end();
 }
 
@@ -381,7 +381,7 @@ fn a_drop_in_in_a_sealed_copy_is_not_exposed(ctx: &Ctx) {
 fn a_drop_in_without_a_copy_is_overwritten(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &ctx.bin, "victim");
     let hostile = Hostile::new(ctx, &victim.path);
-    victim.fell_to(&hostile.attack(&victim, || drop_in(ctx, &victim.path, &hostile)));
+    victim.assert_overwritten(&hostile.attack(&victim, || drop_in(ctx, &victim.path, &hostile)));
     hostile.end();
 }
 
@@ -401,13 +401,13 @@ fn a_copy_in_a_directory_is_not_exposed_either(ctx: &Ctx) {
         let args = [&strace[..], &enter].concat();
         let attack =
             hostile.attack(&victim, || ctx.cmd("strace", args).env("TMPDIR", &temporary).done().exits(0));
-        victim.is_out_of_reach(&attack);
+        victim.assert_not_opened(&attack);
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{errno}");
     }
     hostile.end();
 }
 
-fn the_copy_changes_nothing_else(ctx: &Ctx) {
+fn copy_keeps_arguments_environment_and_signals(ctx: &Ctx) {
     let target = sleeper(ctx, &[]);
     let pid = target.command().to_string();
     let enter = |kinds: &str, script: &str| {
@@ -439,7 +439,7 @@ fn the_copy_changes_nothing_else(ctx: &Ctx) {
 }
 
 /// The strings exceed the limit of a single string, so the memory for them must grow.
-fn many_arguments_are_handed_on(ctx: &Ctx) {
+fn many_arguments_are_passed_on(ctx: &Ctx) {
     let target = sleeper(ctx, &[]);
     let pid = target.command().to_string();
     let words: Vec<String> = (0..6000).map(|number| format!("{number:0100}")).collect();
@@ -449,7 +449,7 @@ fn many_arguments_are_handed_on(ctx: &Ctx) {
     target.end();
 }
 
-fn a_limit_of_the_size_of_files_is_an_error(ctx: &Ctx) {
+fn rlimit_fsize_smaller_than_the_program_is_an_error(ctx: &Ctx) {
     let target = sleeper(ctx, &[]);
     let script = format!("ulimit -f 8; exec {} enter -t {} -a -- true", ctx.bin.display(), target.command());
     let words = ["sealed copy", "copying: File too large", "ulimit -f", "CVE-2019-5736"];

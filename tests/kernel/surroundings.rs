@@ -10,17 +10,17 @@ use crate::kit::{Ctx, PYTHON};
 pub(crate) const TESTS: &[Test] = &[
     test!(a_higher_oom_score, BOTH),
     test!(a_lower_oom_score, BOTH),
-    test!(no_oom_score_is_the_callers, BOTH),
+    test!(without_a_flag_the_oom_score_is_inherited, BOTH),
     test!(sigchld_ignored_by_the_caller, BOTH),
     test!(sigchld_ignored_and_a_mapping_tool, BOTH),
-    test!(dispositions_are_the_callers, BOTH),
-    test!(the_mask_is_the_callers, BOTH),
+    test!(dispositions_are_inherited, BOTH),
+    test!(signal_mask_is_inherited, BOTH),
     test!(umask_and_working_directory, BOTH),
     test!(environment_and_arguments, BOTH),
     test!(input_output_and_errors, BOTH),
-    test!(further_descriptors, BOTH),
-    test!(no_descriptor_of_ours, BOTH),
-    test!(session_and_group_are_the_callers, BOTH),
+    test!(descriptors_above_2_are_inherited, BOTH),
+    test!(command_gets_no_descriptor_of_the_launcher, BOTH),
+    test!(session_and_process_group_are_inherited, BOTH),
     test!(a_name_is_searched_in_the_path, BOTH),
     test!(a_closed_standard_input, BOTH),
     test!(dumpable_and_parent_death_signal, BOTH),
@@ -49,7 +49,7 @@ fn a_lower_oom_score(ctx: &Ctx) {
     ctx.run(["--oom-score-adj", "1001", "-u", "--", "echo", "it ran"]).misused(&["--oom-score-adj", "1001"]);
 }
 
-fn no_oom_score_is_the_callers(ctx: &Ctx) {
+fn without_a_flag_the_oom_score_is_inherited(ctx: &Ctx) {
     let bin = ctx.bin.display();
     let own = if ctx.root() { "-u" } else { "-r" };
     let script =
@@ -108,7 +108,7 @@ fn sigchld_ignored_and_a_mapping_tool(ctx: &Ctx) {
     assert_eq!(ignored(&text), SIGCHLD);
 }
 
-fn dispositions_are_the_callers(ctx: &Ctx) {
+fn dispositions_are_inherited(ctx: &Ctx) {
     let (all, show) = (
         "signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}",
         ["-u", "--", "cat", "/proc/self/status"],
@@ -122,7 +122,7 @@ fn dispositions_are_the_callers(ctx: &Ctx) {
     assert_eq!(status_line(&text, "SigBlk:"), "0000000000000000");
 }
 
-fn the_mask_is_the_callers(ctx: &Ctx) {
+fn signal_mask_is_inherited(ctx: &Ctx) {
     let block = |set: &str| format!("signal.pthread_sigmask(signal.SIG_SETMASK, {set})");
     let set = "{signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE}";
     let text = after(ctx, &block(set), &["-u", "--", "cat", "/proc/self/status"]);
@@ -173,7 +173,7 @@ fn input_output_and_errors(ctx: &Ctx) {
     assert_eq!((done.text().as_str(), done.err.as_str()), ("y\n", "141\n"));
 }
 
-fn further_descriptors(ctx: &Ctx) {
+fn descriptors_above_2_are_inherited(ctx: &Ctx) {
     let file = ctx.file("text");
     fs::write(&file, "through seven\n").unwrap();
     let (bin, file) = (ctx.bin.display(), file.display());
@@ -182,7 +182,7 @@ fn further_descriptors(ctx: &Ctx) {
 }
 
 /// A command has the same descriptors as without nsexec.
-fn no_descriptor_of_ours(ctx: &Ctx) {
+fn command_gets_no_descriptor_of_the_launcher(ctx: &Ctx) {
     let ours = ctx.cmd("ls", ["/proc/self/fd"]).ok();
     for flags in [&[][..], &["-r"], &["-r", "-T", "--boottime", "5", "-m"]] {
         let args = [&["run"], flags, &["--", "ls", "/proc/self/fd"]].concat();
@@ -199,7 +199,7 @@ fn no_descriptor_of_ours(ctx: &Ctx) {
     live.end();
 }
 
-fn session_and_group_are_the_callers(ctx: &Ctx) {
+fn session_and_process_group_are_inherited(ctx: &Ctx) {
     let script = "import os; print(os.getsid(0), os.getpgrp())";
     let outside = ctx.python(script).ok();
     let inside = ctx.run(["-u", "--", PYTHON, "-I", "-S", "-c", script]).ok();

@@ -133,7 +133,7 @@ sys.exit(3)
 PLACES = ([], ["-r"], ["-r", "-p"])
 
 
-def interrupt_ends_a_command_that_does_not_listen():
+def interrupt_ends_a_command_without_a_handler():
     for place in PLACES:
         terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
         terminal.runs("sleep")
@@ -141,7 +141,7 @@ def interrupt_ends_a_command_that_does_not_listen():
         same(terminal.status(), 130, terminal)
 
 
-def interrupt_at_any_moment_of_the_start():
+def interrupt_at_any_moment_of_the_launch():
     for place in PLACES:
         for milliseconds in range(12):
             terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
@@ -151,7 +151,7 @@ def interrupt_at_any_moment_of_the_start():
             assert terminal.seen.count(b"\n") <= 2, f"more than one line: {terminal.seen!r}"
 
 
-def interrupt_comes_once_to_a_command_that_listens():
+def interrupt_arrives_once_at_a_handler():
     for place in PLACES:
         terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", COUNTER)
         terminal.expect("on")
@@ -160,7 +160,7 @@ def interrupt_comes_once_to_a_command_that_listens():
         terminal.expect("interrupts: 1")
 
 
-def quit_ends_a_command_that_does_not_listen():
+def quit_ends_a_command_without_a_handler():
     for place in PLACES:
         terminal = Terminal(NSEXEC, "run", *place, "--", "sleep", "100")
         terminal.runs("sleep")
@@ -214,7 +214,7 @@ def suspend_in_the_background_and_end():
     leave(terminal)
 
 
-def a_shell_with_jobs_inside():
+def inner_shell_has_job_control():
     for place in PLACES:
         outer = shell()
         outer.type(f"{NSEXEC} run {' '.join(place)} -- bash --norc --noprofile --noediting -i\n")
@@ -238,7 +238,7 @@ def a_shell_with_jobs_inside():
         leave(outer)
 
 
-def interrupt_within_a_shell_inside():
+def interrupt_reaches_an_inner_shell():
     terminal = Terminal(NSEXEC, "run", "--", "bash", "--norc", "--noprofile", "--noediting", "-i")
     terminal.type("PS1='inside'\"> \"\n")
     terminal.expect("inside> ")
@@ -255,7 +255,7 @@ def interrupt_within_a_shell_inside():
 NOT_FIRST = (["-r"], ["-r", "-u"])
 
 
-def a_shell_inside_suspends_the_job():
+def suspend_in_an_inner_shell_stops_the_job():
     for place in NOT_FIRST:
         outer = shell()
         outer.type(f"{NSEXEC} run {' '.join(place)} -- bash --norc --noprofile --noediting -i\n")
@@ -295,11 +295,11 @@ def state(pid):
 def until(what, happened):
     end = time.monotonic() + LIMIT
     while not happened():
-        assert time.monotonic() < end, f"in vain: {what}"
+        assert time.monotonic() < end, f"timed out waiting: {what}"
         time.sleep(0.01)
 
 
-def a_stop_of_the_command_alone_is_not_the_jobs():
+def stop_of_only_the_command_does_not_stop_the_job():
     script = "import time\nprint('o' + 'n', flush=True)\ntime.sleep(0.5)\nprint('go' + 'ne on', flush=True)"
     for place in PLACES:
         terminal = Terminal(NSEXEC, "run", *place, "--", PYTHON, "-I", "-S", "-c", script)
@@ -333,7 +333,7 @@ def a_background_job_that_reads_is_stopped():
         leave(terminal)
 
 
-def a_hang_up_ends_it():
+def hang_up_ends_the_command():
     terminal = Terminal(NSEXEC, "run", "--", "sleep", "100")
     terminal.runs("sleep")
     os.close(terminal.fd)
@@ -344,14 +344,14 @@ def a_hang_up_ends_it():
     same(os.waitstatus_to_exitcode(found[1]), 129)
 
 
-def the_terminal_is_the_callers():
+def command_has_the_callers_terminal():
     script = "import os; print(os.isatty(0), os.ttyname(0) == os.ttyname(1), os.tcgetpgrp(0) == os.getpgrp(), os.open('/dev/tty', os.O_RDWR) > 2)"
     terminal = Terminal(NSEXEC, "run", "-r", "--", PYTHON, "-I", "-S", "-c", script)
     same(terminal.status(), 0, terminal)
     terminal.expect("True True True True")
 
 
-def a_change_of_size_is_told_once():
+def size_change_is_signalled_once():
     script = "import os, signal, sys, time\nn = []\nsignal.signal(signal.SIGWINCH, lambda *_: n.append(tuple(os.get_terminal_size(0))))\nprint('o' + 'n', flush=True)\nend = time.monotonic() + 60\nwhile not n and time.monotonic() < end: time.sleep(0.01)\ntime.sleep(0.3)\nprint(n)"
     terminal = Terminal(NSEXEC, "run", "--", PYTHON, "-I", "-S", "-c", script)
     terminal.expect("on")
@@ -396,7 +396,7 @@ def signals_reach_the_whole_group_of_another_session():
                 same(terminal.seen.count(f"{name} got {int(number)}\r".encode()), 1, terminal)
 
 
-def a_change_of_size_reaches_the_whole_group_of_another_session():
+def size_change_reaches_the_whole_group_of_another_session():
     terminal = apart()
     fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
     end = time.monotonic() + LIMIT

@@ -19,7 +19,7 @@ use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec_audit::record::{Line, Recorder, Sink};
 
 use crate::runner::LIMIT;
-use crate::{Case, helper, nobody_left};
+use crate::{Case, helper, no_child_left};
 
 pub(crate) const CASES: &[Case] = &[
     ("nothing_unshared", nothing_unshared),
@@ -31,14 +31,14 @@ pub(crate) const CASES: &[Case] = &[
     ("a_join_that_fails", a_join_that_fails),
     ("a_refused_mount", a_refused_mount),
     ("records_arrive", records_arrive),
-    ("a_record_taker_may_launch", a_record_taker_may_launch),
-    ("a_record_taker_that_panics", a_record_taker_that_panics),
-    ("a_strangers_child_is_left_alone", a_strangers_child_is_left_alone),
+    ("record_callback_may_launch", record_callback_may_launch),
+    ("panic_in_the_record_callback_kills_the_command", panic_in_the_record_callback_kills_the_command),
+    ("other_children_of_the_program_are_not_reaped", other_children_of_the_program_are_not_reaped),
     ("kill_child", kill_child),
     ("threads_that_allocate", threads_that_allocate),
     ("two_threads_launch", two_threads_launch),
     ("a_large_message", a_large_message),
-    ("a_panic_in_a_stage_stays_there", a_panic_in_a_stage_stays_there),
+    ("panic_in_a_stage_ends_only_that_stage", panic_in_a_stage_ends_only_that_stage),
 ];
 
 /// The policy of `nsexec run`: in the caller's session, without mounts, without a parent-death signal for the
@@ -83,7 +83,7 @@ pub(crate) fn leaves_nothing<T>(f: impl FnOnce() -> T) -> T {
     let result = f();
     assert_eq!(descriptors(), before, "descriptors");
     // Without patience: `f` must have reaped its own children.
-    nobody_left(Duration::ZERO).unwrap();
+    no_child_left(Duration::ZERO).unwrap();
     result
 }
 
@@ -240,7 +240,7 @@ fn a_command_that_cannot_run() {
     launcher.env("PATH", format!("/nonexistent:{}:/empty", folder.0.display()));
     assert_eq!(failure(launcher.command("plain", [""; 0])).1, 126);
     let (text, code) = failure(launcher.command("garbage", [""; 0]));
-    assert!(code == 126 && text.contains("Exec format error (it is in no format"), "{text}");
+    assert!(code == 126 && text.contains("Exec format error (it is not in a format"), "{text}");
     folder.file("true", 0o644, "");
     launcher.env("PATH", format!("{}:/usr/bin:/bin", folder.0.display()));
     assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
@@ -292,7 +292,7 @@ fn records_arrive() {
     }
 }
 
-fn a_record_taker_may_launch() {
+fn record_callback_may_launch() {
     let (send, receive) = std::sync::mpsc::channel();
     let mut launcher = everything(false);
     launcher.level(Level::Debug).on_record(move |_| {
@@ -305,7 +305,7 @@ fn a_record_taker_may_launch() {
     assert!(launched.len() > 10 && launched.iter().all(|success| *success));
 }
 
-fn a_record_taker_that_panics() {
+fn panic_in_the_record_callback_kills_the_command() {
     let mut launcher = everything(false);
     launcher.level(Level::Debug).on_record(|_| panic!("on purpose"));
     leaves_nothing(|| {
@@ -313,11 +313,11 @@ fn a_record_taker_that_panics() {
         assert!(std::panic::catch_unwind(spawn).is_err());
     });
     // The command is reaped, and the next launch is not blocked.
-    nobody_left(Duration::ZERO).unwrap();
+    no_child_left(Duration::ZERO).unwrap();
     assert!(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
 }
 
-fn a_strangers_child_is_left_alone() {
+fn other_children_of_the_program_are_not_reaped() {
     let mut stranger = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(50));
     assert!(matches!(
@@ -325,7 +325,7 @@ fn a_strangers_child_is_left_alone() {
         Err(LaunchError::Exec { errno: Errno::ENOENT, .. })
     ));
     assert_eq!(stranger.wait().unwrap().code(), Some(3));
-    nobody_left(Duration::ZERO).unwrap();
+    no_child_left(Duration::ZERO).unwrap();
 }
 
 /// Launches a sleep, prints its pid, and does not end.
@@ -346,10 +346,10 @@ fn kill_child() {
         launcher.wait().unwrap();
         // This process is the subreaper, so the command is its child now.
         if survives {
-            assert!(nobody_left(Duration::from_millis(100)).is_err());
+            assert!(no_child_left(Duration::from_millis(100)).is_err());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
-        nobody_left(LIMIT).unwrap();
+        no_child_left(LIMIT).unwrap();
     }
 }
 
@@ -422,7 +422,7 @@ impl Sink for Panics {
 }
 
 /// A panic of a recorder in a stage must not unwind into a copy of the stack frames of the launcher's caller.
-fn a_panic_in_a_stage_stays_there() {
+fn panic_in_a_stage_ends_only_that_stage() {
     let us = std::process::id();
     for (name, stage) in [("0:PARENT", "stage-0"), ("1:CHILD", "stage-1"), ("2:INIT", "stage-2")] {
         let spawned = std::panic::catch_unwind(|| {

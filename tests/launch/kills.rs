@@ -47,9 +47,9 @@ const UID: u32 = 64_321;
 const EXIT: Duration = Duration::from_micros(300);
 
 /// A random number generator (xorshift64).
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -98,7 +98,7 @@ impl Sink for Killer {
 
 /// Drops all privileges of this process. It stays dumpable, so that its files in /proc belong to the
 /// unprivileged user.
-fn become_ordinary() {
+fn become_unprivileged() {
     // SAFETY: calls with numbers, in a process with one thread.
     unsafe {
         assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
@@ -109,18 +109,18 @@ fn become_ordinary() {
 }
 
 fn killed_at_random(bootstrap: Bootstrap<'_>, kills: usize) {
-    become_ordinary();
+    become_unprivileged();
     let map = std::ffi::CString::new(format!("0 {UID} 1\n")).unwrap();
     let map = IdMap::parse(&map).unwrap();
     let bootstrap = bootstrap.with_uid_map(map).with_gid_map(map).with_rootless_euid(true);
     let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
     let calls = calls_up_to_the_pid(&bootstrap, policy);
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id()));
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id()));
     let (mut named, mut wrong) = (0, Vec::new());
     let begun = Instant::now();
     for _ in 0..kills {
-        let pause = Duration::from_nanos(dice.below(EXIT.as_nanos().try_into().unwrap()));
-        let killer = Killer { depth: 0, lines: 0, stage_1: None, after: 1 + dice.below(calls), pause };
+        let pause = Duration::from_nanos(random.below(EXIT.as_nanos().try_into().unwrap()));
+        let killer = Killer { depth: 0, lines: 0, stage_1: None, after: 1 + random.below(calls), pause };
         let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
         let started = launcher.command("true", [""; 0]).spawn_through(|sys| Recorder::new(sys, killer));
         match started {

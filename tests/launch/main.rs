@@ -98,26 +98,26 @@ fn run_one(name: &str) -> Option<String> {
             None if Instant::now() > deadline => {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                break_left_overs();
+                kill_left_overs();
                 return Some("still running".into());
             }
             None => std::thread::sleep(Duration::from_millis(1)),
         }
     };
     if !status.success() {
-        break_left_overs();
+        kill_left_overs();
         return Some(status.to_string());
     }
-    let left = nobody_left(LIMIT).err();
-    break_left_overs();
+    let left = no_child_left(LIMIT).err();
+    kill_left_overs();
     left
 }
 
 /// Kills the processes that a failed case has left. Repeats this, because the death of a process may make its
 /// children ours.
-fn break_left_overs() {
+fn kill_left_overs() {
     let deadline = Instant::now() + LIMIT;
-    while nobody_left(Duration::from_millis(10)).is_err() && Instant::now() < deadline {
+    while no_child_left(Duration::from_millis(10)).is_err() && Instant::now() < deadline {
         for pid in our_children() {
             let _ = nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
@@ -134,7 +134,7 @@ fn our_children() -> Vec<i32> {
 ///
 /// # Errors
 /// The processes that are left when `patience` is over.
-pub(crate) fn nobody_left(patience: Duration) -> Result<(), String> {
+pub(crate) fn no_child_left(patience: Duration) -> Result<(), String> {
     let deadline = Instant::now() + patience;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {

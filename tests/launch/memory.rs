@@ -10,7 +10,7 @@ use nsexec::sys::types::CloneFlags;
 use crate::Case;
 use crate::cases::{leaves_nothing, policy};
 
-pub(crate) const CASES: &[Case] = &[("each_large_buffer_may_lack_memory", each_large_buffer_may_lack_memory)];
+pub(crate) const CASES: &[Case] = &[("each_large_allocation_may_fail", each_large_allocation_may_fail)];
 
 /// The size in bytes from which an allocation is large.
 const LARGE: usize = 50_000;
@@ -53,7 +53,7 @@ unsafe impl GlobalAlloc for Refusing {
 
 /// Refuses each large allocation once: those of the message, of its copy, of stage 0's buffer, and of the
 /// command's strings.
-fn each_large_buffer_may_lack_memory() {
+fn each_large_allocation_may_fail() {
     let path = std::ffi::CString::new(format!("/{}", "x".repeat(60_000))).unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_uidmap_path(&path).with_gidmap_path(&path);
     // The candidate files are a longer text than the variable.

@@ -12,16 +12,16 @@ use nsexec::launch::signals::{Signals, supervise};
 
 use crate::cases::{everything, leaves_nothing, output, plain};
 use crate::runner::LIMIT;
-use crate::{Case, helper, nobody_left};
+use crate::{Case, helper, no_child_left};
 
 pub(crate) const CASES: &[Case] = &[
     ("the_command_begins_with_the_callers_signals", the_command_begins_with_the_callers_signals),
     ("sigchld_ignored", sigchld_ignored),
     ("sigchld_ignored_and_supervised", sigchld_ignored_and_supervised),
-    ("a_signalfd_without_a_descriptor_is_named", a_signalfd_without_a_descriptor_is_named),
-    ("a_supervised_command_gets_what_it_handles", a_supervised_command_gets_what_it_handles),
-    ("a_supervised_command_ends_by_what_it_does_not_handle", a_supervised_command_ends),
-    ("a_supervised_command_stops_and_goes_on", a_supervised_command_stops_and_goes_on),
+    ("error_names_the_signalfd_without_a_descriptor", error_names_the_signalfd_without_a_descriptor),
+    ("supervised_command_gets_the_signals_it_handles", supervised_command_gets_the_signals_it_handles),
+    ("supervised_command_ends_by_signals_without_a_handler", supervised_command_ends_without_a_handler),
+    ("supervised_command_stops_and_continues", supervised_command_stops_and_continues),
 ];
 
 /// Sets a disposition of this process.
@@ -65,7 +65,7 @@ fn sigchld_ignored() {
         let error = leaves_nothing(|| everything(false).command("/no/such", [""; 0]).spawn().unwrap_err());
         assert_eq!(error.exit_code(), 127);
     }
-    nobody_left(Duration::ZERO).unwrap();
+    no_child_left(Duration::ZERO).unwrap();
 }
 
 fn sigchld_ignored_and_supervised() {
@@ -83,7 +83,7 @@ fn sigchld_ignored_and_supervised() {
 }
 
 /// RLIMIT_NOFILE leaves no descriptor for the first signalfd, then none for the second.
-fn a_signalfd_without_a_descriptor_is_named() {
+fn error_names_the_signalfd_without_a_descriptor() {
     let next = std::os::fd::AsRawFd::as_raw_fd(&std::fs::File::open("/dev/null").unwrap());
     let next = u64::try_from(next).unwrap();
     let limit = |soft: u64| {
@@ -132,10 +132,10 @@ fn send(to: &Child, signal: Signal) {
 
 fn ends_with(mut supervisor: Child, status: i32) {
     assert_eq!(supervisor.wait().unwrap().code(), Some(status));
-    nobody_left(LIMIT).unwrap();
+    no_child_left(LIMIT).unwrap();
 }
 
-fn a_supervised_command_gets_what_it_handles() {
+fn supervised_command_gets_the_signals_it_handles() {
     for kind in ["init", "plain"] {
         for (signal, status) in [
             (Signal::SIGTERM, 15),
@@ -158,7 +158,7 @@ fn a_supervised_command_gets_what_it_handles() {
     }
 }
 
-fn a_supervised_command_ends() {
+fn supervised_command_ends_without_a_handler() {
     for kind in ["init", "plain"] {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
             let (supervisor, _reader) = supervised(kind, "ulimit -c 0; echo; exec sleep 1000");
@@ -202,7 +202,7 @@ fn becomes(pid: i32, which: &str, want: &str) {
     }
 }
 
-fn a_supervised_command_stops_and_goes_on() {
+fn supervised_command_stops_and_continues() {
     for kind in ["init", "plain"] {
         let (supervisor, _reader) = supervised(kind, "echo; exec sleep 1000");
         let (outer, inner) = (i32::try_from(supervisor.id()).unwrap(), command_of(&supervisor));

@@ -8,10 +8,10 @@ use nsexec_audit::record::{Line, Recorder, Reply, Sink};
 
 use crate::cases::{everything, leaves_nothing};
 use crate::runner::LIMIT;
-use crate::{Case, helper, nobody_left};
+use crate::{Case, helper, no_child_left};
 
 pub(crate) const CASES: &[Case] = &[
-    ("the_launcher_dies", the_launcher_dies),
+    ("launcher_dies_after_each_call", launcher_dies_after_each_call),
     ("stage_0_dies", || a_stage_dies(1)),
     ("stage_1_dies", || a_stage_dies(2)),
     ("stage_2_dies", || a_stage_dies(3)),
@@ -60,10 +60,10 @@ pub(crate) fn die_helper(words: &[String]) {
     std::io::stdout().write_all(b"alive").unwrap();
 }
 
-fn the_launcher_dies() {
+fn launcher_dies_after_each_call() {
     for line in 1.. {
         let output = helper(&["die", &line.to_string()]).output().unwrap();
-        nobody_left(LIMIT).unwrap_or_else(|left| panic!("after line {line}: {left}"));
+        no_child_left(LIMIT).unwrap_or_else(|left| panic!("after line {line}: {left}"));
         if !output.stdout.is_empty() {
             // The script of the launcher makes more than 15 calls.
             assert!(line > 15, "{line}");

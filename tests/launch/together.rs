@@ -14,13 +14,13 @@ use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 
 use crate::cases::plain;
 use crate::runner::LIMIT;
-use crate::{Case, helper, nobody_left};
+use crate::{Case, helper, no_child_left};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_launcher_that_dies_in_two_launches_leaves_no_stage", a_launcher_that_dies_in_two_launches),
     ("the_limit_of_a_launch_covers_its_wait_for_another_one", limit_covers_the_wait),
     ("the_limit_of_a_launch_ends_a_stopped_stage", limit_ends_a_stopped_stage),
-    ("the_longest_limit_is_none", longest_limit),
+    ("the_longest_limit_does_not_expire", longest_limit),
 ];
 
 /// How long a launch waits for the other one to make the same progress. If launches run one at a time, the
@@ -45,14 +45,14 @@ fn note(change: impl FnOnce(&mut Progress)) {
 }
 
 /// Waits for the other launch, for [`MEETING`] at most.
-fn meet(there: impl Fn(&Progress) -> bool) {
+fn wait_for_other(there: impl Fn(&Progress) -> bool) {
     let progress = PROGRESS.lock().unwrap();
     drop(CHANGED.wait_timeout_while(progress, MEETING, |progress| !there(progress)).unwrap());
 }
 
 /// Controls one launch, in the launcher's thread. The launch waits for the other one at each common point,
 /// and stops for ever after call number `hold_at`.
-struct Led {
+struct Coordinated {
     second: bool,
     in_stage: bool,
     forked: bool,
@@ -61,7 +61,7 @@ struct Led {
     hold_at: usize,
 }
 
-impl Sink for Led {
+impl Sink for Coordinated {
     fn line(&mut self, line: &Line) {
         if self.in_stage {
             return;
@@ -73,17 +73,17 @@ impl Sink for Led {
             }
             (Call::Pipe2, _) => {
                 note(|progress| progress.with_pipes += 1);
-                meet(|progress| progress.with_pipes == 2);
+                wait_for_other(|progress| progress.with_pipes == 2);
                 if self.second {
                     // A recorder in a stage allocates memory. So no thread may be in the allocator while
                     // another one forks.
-                    meet(|progress| progress.forked == 1);
+                    wait_for_other(|progress| progress.forked == 1);
                 }
             }
             (_, Reply::Parent(_)) => {
                 self.forked = true;
                 note(|progress| progress.forked += 1);
-                meet(|progress| progress.forked == 2);
+                wait_for_other(|progress| progress.forked == 2);
             }
             _ => {}
         }
@@ -103,10 +103,10 @@ pub(crate) fn together_helper(words: &[String]) {
     let hold_at: usize = words[0].parse().unwrap();
     for second in [false, true] {
         thread::spawn(move || {
-            let led = Led { second, in_stage: false, forked: false, calls: 0, hold_at };
+            let coordinated = Coordinated { second, in_stage: false, forked: false, calls: 0, hold_at };
             let mut launcher = plain();
             launcher.command("true", [""; 0]);
-            let child = launcher.spawn_through(|sys| Recorder::new(sys, led));
+            let child = launcher.spawn_through(|sys| Recorder::new(sys, coordinated));
             assert!(child.unwrap().wait().unwrap().success());
             note(|progress| progress.over += 1);
         });
@@ -163,7 +163,7 @@ fn limit_ends_a_stopped_stage() {
     launcher.command("true", [""; 0]).timeout(Duration::from_millis(100));
     let error = launcher.spawn_through(|sys| Recorder::new(sys, Stopping)).unwrap_err();
     assert_eq!(error, LaunchError::TimedOut);
-    nobody_left(Duration::ZERO).unwrap();
+    no_child_left(Duration::ZERO).unwrap();
 }
 
 fn longest_limit() {
@@ -181,7 +181,7 @@ fn a_launcher_that_dies_in_two_launches() {
         launcher.kill().unwrap();
         launcher.wait().unwrap();
         // This process is the subreaper, so a stage that is left is its child.
-        nobody_left(LIMIT).unwrap_or_else(|left| panic!("held after call {hold_at}: {left}"));
+        no_child_left(LIMIT).unwrap_or_else(|left| panic!("held after call {hold_at}: {left}"));
         if line == "over\n" {
             assert!(hold_at > 5, "{hold_at}");
             return;

@@ -10,33 +10,33 @@ use nsexec_audit::record::{Answer, Bytes, Call, Reply};
 use crate::planted::Lie;
 
 /// The real kernel, but for the calls that the lie affects.
-pub(crate) struct Liar {
+pub(crate) struct FaultyBackend {
     sys: LinuxSys,
     lie: Lie,
 }
 
-impl Liar {
+impl FaultyBackend {
     pub(crate) const fn new(sys: LinuxSys, lie: Lie) -> Self {
         Self { sys, lie }
     }
 }
 
-impl Answer for Liar {
+impl Answer for FaultyBackend {
     fn answer(&mut self, call: Call) -> Reply {
         match self.lie {
             Lie::None => perform(&mut self.sys, &call),
-            Lie::Asks(other) => {
+            Lie::ChangesCall(other) => {
                 let mut asked = call;
                 other(&mut asked);
                 perform(&mut self.sys, &asked)
             }
-            Lie::Answers(other) => {
+            Lie::ChangesReply(other) => {
                 let mut reply = perform(&mut self.sys, &call);
                 other(&call, &mut reply);
                 reply
             }
-            Lie::DoesNot(which) => which(&call).unwrap_or_else(|| perform(&mut self.sys, &call)),
-            Lie::DoesMore(which, more) => {
+            Lie::SkipsCall(which) => which(&call).unwrap_or_else(|| perform(&mut self.sys, &call)),
+            Lie::AddsCall(which, more) => {
                 let reply = perform(&mut self.sys, &call);
                 if which(&call) {
                     more(&mut self.sys);

@@ -2,7 +2,7 @@
 //! the record is wrong. The comparison with strace's output of the same run must show each such lie, and no
 //! difference without one.
 //!
-//! The program executes itself under strace. The inner run makes calls through `Recorder<Liar>`: either calls
+//! The program executes itself under strace. The inner run makes calls through `Recorder<FaultyBackend>`: either calls
 //! of nearly every kind one by one, or a whole launch.
 
 mod liar;
@@ -20,12 +20,13 @@ use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 use nsexec_audit::diff::compare;
+use nsexec_audit::record::Answered;
 use nsexec_audit::record::Recorder;
 use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
 use nsexec_audit::{Role, Run, sections};
 
-use liar::Liar;
+use liar::FaultyBackend;
 use planted::{LIES, Lie, Planted, Run as Way};
 
 /// The environment variables for the inner run: the name of the lie, and the file for the record.
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     for planted in
         LIES.iter().filter(|lie| words.is_empty() || words.iter().any(|word| lie.name.contains(word)))
     {
-        match told(planted, &folder.0) {
+        match check_lie(planted, &folder.0) {
             Ok(()) => {
                 println!("test {} ... ok", planted.name);
                 passed += 1;
@@ -87,7 +88,7 @@ impl Drop for Folder {
 
 /// Runs with one lie under strace. Returns an error if the comparison does not show the lie, or shows a
 /// difference without a lie.
-fn told(planted: &Planted, folder: &Path) -> Result<(), String> {
+fn check_lie(planted: &Planted, folder: &Path) -> Result<(), String> {
     let (out, strace) = (folder.join("record"), folder.join("strace"));
     let output = Command::new("strace")
         .args(witness::FLAGS)
@@ -146,20 +147,20 @@ fn inner(planted: &Planted, out: &Path) {
     let (sink, reader) = SharedSink::new().expect("a sink");
     let recorder = sink.fd();
     match planted.way {
-        Way::ByHand => {
+        Way::EachCall => {
             // If a lie makes a call block for ever, the test must fail.
             // SAFETY: alarm(2) takes a number. SIGALRM has its default disposition, which ends this process.
             unsafe { libc::alarm(30) };
             mark_begin(Some(recorder));
             // SAFETY: this process has a single thread.
-            let liar = Liar::new(unsafe { LinuxSys::new() }, planted.lie);
-            by_hand(&mut Recorder::new(liar, sink));
+            let liar = FaultyBackend::new(unsafe { LinuxSys::new() }, planted.lie);
+            make_each_call(&mut Recorder::new(Answered(liar), sink));
             mark_end();
         }
         Way::Launch => {
             launch(planted.lie, |liar| {
                 mark_begin(Some(recorder));
-                Recorder::new(liar, sink)
+                Recorder::new(Answered(liar), sink)
             });
         }
     }
@@ -168,7 +169,7 @@ fn inner(planted: &Planted, out: &Path) {
 }
 
 /// Makes every call that has no lasting effect. The results do not matter.
-fn by_hand<S: Sys>(sys: &mut S) {
+fn make_each_call<S: Sys>(sys: &mut S) {
     let (own, tid) = (sys.getpid(), sys.tid_address().ok());
     sys.gettid();
     let (one, other) = sys.socketpair().expect("a pair");
@@ -256,14 +257,14 @@ fn child<S: Sys>(sys: &mut S, tid: Option<TidAddress>, what: impl FnOnce(&mut S)
 }
 
 /// Launches as `nsexec trace -- true` does, but without a plan.
-fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(Liar) -> S) {
+fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(FaultyBackend) -> S) {
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
     let policy =
         Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
     let mut launcher = Launcher::new(&bootstrap, policy).expect("a launcher");
     let signals = Signals::take().expect("signals");
     launcher.command("true", ["101"]).supervised(&signals);
-    let started = launcher.spawn_through(|sys| wrap(Liar::new(sys, lie)));
+    let started = launcher.spawn_through(|sys| wrap(FaultyBackend::new(sys, lie)));
     mark_end();
     // Some lies make the launch fail.
     if let Ok(mut child) = started {

@@ -11,20 +11,20 @@ pub(crate) enum Lie {
     /// No fault.
     None,
     /// Makes another call than the requested one.
-    Asks(fn(&mut Call)),
+    ChangesCall(fn(&mut Call)),
     /// Returns another reply than the kernel's.
-    Answers(fn(&Call, &mut Reply)),
+    ChangesReply(fn(&Call, &mut Reply)),
     /// Returns a reply without making the call.
-    DoesNot(fn(&Call) -> Option<Reply>),
+    SkipsCall(fn(&Call) -> Option<Reply>),
     /// After such a call, makes one more call.
-    DoesMore(fn(&Call) -> bool, fn(&mut LinuxSys)),
+    AddsCall(fn(&Call) -> bool, fn(&mut LinuxSys)),
 }
 
 /// The calls in which the fault occurs.
 #[derive(Clone, Copy)]
 pub(crate) enum Run {
     /// Calls made one by one.
-    ByHand,
+    EachCall,
     /// The launch of a command.
     Launch,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Planted {
 }
 
 const fn planted(name: &'static str, call: &'static str, lie: Lie) -> Planted {
-    Planted { name, way: Run::ByHand, lie, call: Some(call), says: "", in_registers: true }
+    Planted { name, way: Run::EachCall, lie, call: Some(call), says: "", in_registers: true }
 }
 
 /// Returns a lie that is visible in memory only: in strings, structures or arrays.
@@ -59,10 +59,10 @@ const fn in_a_launch(planted: Planted) -> Planted {
     Planted { way: Run::Launch, ..planted }
 }
 
-/// Changes the calls of one form: `asks!(Call::Close { fd } => *fd = Fd(9))`.
-macro_rules! asks {
+/// Changes the calls of one form: `changes_call!(Call::Close { fd } => *fd = Fd(9))`.
+macro_rules! changes_call {
     ($form:pat $(if $guard:expr)? => $change:expr) => {
-        Lie::Asks(|call| match call {
+        Lie::ChangesCall(|call| match call {
             $form $(if $guard)? => {
                 $change;
             }
@@ -71,9 +71,9 @@ macro_rules! asks {
     };
 }
 
-macro_rules! answers {
+macro_rules! changes_reply {
     ($call:pat, $form:pat => $change:expr) => {
-        Lie::Answers(|call, reply| {
+        Lie::ChangesReply(|call, reply| {
             if let ($call, $form) = (call, reply) {
                 $change;
             }
@@ -94,89 +94,93 @@ pub(crate) const LIES: &[Planted] = &[
     in_a_launch(in_memory(
         "launch_polls_another_descriptor",
         "poll(",
-        asks!(Call::Poll { fds, .. } => if let [_, second] = &mut fds[..] { second.fd = Fd(-5) }),
+        changes_call!(Call::Poll { fds, .. } => if let [_, second] = &mut fds[..] { second.fd = Fd(-5) }),
     )),
     in_a_launch(planted(
         "launch_clones_with_another_tidptr",
         "clone(",
-        asks!(Call::Fork { tid: Some(tid), .. } | Call::CloneSibling { tid: Some(tid) } => tid.address += BESIDE),
+        changes_call!(Call::Fork { tid: Some(tid), .. } | Call::CloneSibling { tid: Some(tid) } => tid.address += BESIDE),
     )),
     in_a_launch(planted(
         "launch_clones_without_tidptr",
         "clone(",
-        asks!(Call::Fork { tid, .. } | Call::CloneSibling { tid } => *tid = None),
+        changes_call!(Call::Fork { tid, .. } | Call::CloneSibling { tid } => *tid = None),
     )),
     in_a_launch(of_environment(
         "launch_preloads_a_library",
         "LD_PRELOAD is only in the second",
-        asks!(Call::Execve { envp, .. } => envp.push(b"LD_PRELOAD=/nsexec/lie.so".as_slice().into())),
+        changes_call!(Call::Execve { envp, .. } => envp.push(b"LD_PRELOAD=/nsexec/lie.so".as_slice().into())),
     )),
     in_a_launch(in_memory(
         "launch_runs_with_another_argument",
         "execve(",
-        asks!(Call::Execve { argv, .. } => argv[1] = b"102".as_slice().into()),
+        changes_call!(Call::Execve { argv, .. } => argv[1] = b"102".as_slice().into()),
     )),
     in_a_launch(in_memory(
         "launch_sends_another_message",
         "sendto(",
-        asks!(Call::Send { data, .. } if data.0.len() > 4 => *data.0.last_mut().unwrap() ^= 1),
+        changes_call!(Call::Send { data, .. } if data.0.len() > 4 => *data.0.last_mut().unwrap() ^= 1),
     )),
     // -- descriptors --
     in_memory(
         "poll_of_another_descriptor",
         "poll(",
-        asks!(Call::Poll { fds, timeout_ms: 0 } => fds[0].fd = Fd(0)),
+        changes_call!(Call::Poll { fds, timeout_ms: 0 } => fds[0].fd = Fd(0)),
     ),
     in_memory(
         "poll_for_another_event",
         "poll(",
-        asks!(Call::Poll { fds, timeout_ms: 0 } => fds[0].events = PollEvents::OUT),
+        changes_call!(Call::Poll { fds, timeout_ms: 0 } => fds[0].events = PollEvents::OUT),
     ),
     planted(
         "poll_with_another_time",
         "poll(",
-        asks!(Call::Poll { timeout_ms: timeout @ 0, .. } => *timeout = 1),
+        changes_call!(Call::Poll { timeout_ms: timeout @ 0, .. } => *timeout = 1),
     ),
     in_memory(
         "poll_found_something_else",
         "poll(",
-        answers!(Call::Poll { .. }, Reply::Polled { fds, .. } => fds[0].revents.0 ^= 0x10),
+        changes_reply!(Call::Poll { .. }, Reply::Polled { fds, .. } => fds[0].revents.0 ^= 0x10),
     ),
-    planted("dup3_to_another_number", "dup3(", asks!(Call::Dup3 { number, .. } => *number = Fd(41))),
-    planted("dup3_of_another_descriptor", "dup3(", asks!(Call::Dup3 { fd, .. } => *fd = Fd(0))),
-    planted("close_of_another_descriptor", "close(", asks!(Call::Close { fd } => *fd = Fd(900))),
+    planted("dup3_to_another_number", "dup3(", changes_call!(Call::Dup3 { number, .. } => *number = Fd(41))),
+    planted("dup3_of_another_descriptor", "dup3(", changes_call!(Call::Dup3 { fd, .. } => *fd = Fd(0))),
+    planted("close_of_another_descriptor", "close(", changes_call!(Call::Close { fd } => *fd = Fd(900))),
     planted(
         "close_that_is_not_made",
         "close(",
-        Lie::DoesNot(|call| matches!(call, Call::Close { .. }).then_some(Reply::Unit)),
+        Lie::SkipsCall(|call| matches!(call, Call::Close { .. }).then_some(Reply::Unit)),
     ),
     planted(
         "close_that_is_made_twice",
         "close(",
-        Lie::DoesMore(
+        Lie::AddsCall(
             |call| matches!(call, Call::Close { .. }),
             |sys| {
                 let _ = sys.close(Fd(900));
             },
         ),
     ),
-    planted("fstatfs_of_another_file", "fstatfs(", asks!(Call::Fstatfs { fd } => *fd = Fd(0))),
+    planted("fstatfs_of_another_file", "fstatfs(", changes_call!(Call::Fstatfs { fd } => *fd = Fd(0))),
     in_memory(
         "fstatfs_found_something_else",
         "fstatfs(",
-        answers!(Call::Fstatfs { .. }, Reply::FsType(kind) => *kind = FsType::PROC),
+        changes_reply!(Call::Fstatfs { .. }, Reply::FsType(kind) => *kind = FsType::PROC),
     ),
-    planted("setns_of_another_descriptor", "setns(", asks!(Call::Setns { fd, .. } => *fd = Fd(0))),
-    planted("setns_of_another_kind", "setns(", asks!(Call::Setns { kind, .. } => *kind = CloneFlags::NEWNET)),
+    planted("setns_of_another_descriptor", "setns(", changes_call!(Call::Setns { fd, .. } => *fd = Fd(0))),
+    planted(
+        "setns_of_another_kind",
+        "setns(",
+        changes_call!(Call::Setns { kind, .. } => *kind = CloneFlags::NEWNET),
+    ),
     planted(
         "setns_that_is_not_made",
         "setns(",
-        Lie::DoesNot(|call| matches!(call, Call::Setns { .. }).then_some(Reply::Unit)),
+        Lie::SkipsCall(|call| matches!(call, Call::Setns { .. }).then_some(Reply::Unit)),
     ),
     planted(
         "setns_that_failed",
         "setns(",
-        Lie::Answers(|call, reply| {
+        Lie::ChangesReply(|call, reply| {
             if let Call::Setns { .. } = call {
                 *reply = match reply {
                     Reply::Unit => Reply::Errno(Errno::EPERM),
@@ -188,201 +192,237 @@ pub(crate) const LIES: &[Planted] = &[
     in_memory(
         "open_of_another_file",
         "openat(",
-        asks!(Call::Openat { path, flags: OpenFlags::Namespace, .. } => *path = b"/proc/self/ns/net".as_slice().into()),
+        changes_call!(Call::Openat { path, flags: OpenFlags::Namespace, .. } => *path = b"/proc/self/ns/net".as_slice().into()),
     ),
     planted(
         "open_with_other_flags",
         "openat(",
-        asks!(Call::Openat { flags: flags @ OpenFlags::Namespace, .. } => *flags = OpenFlags::ReadOnly),
+        changes_call!(Call::Openat { flags: flags @ OpenFlags::Namespace, .. } => *flags = OpenFlags::ReadOnly),
     ),
     in_memory(
         "pair_the_other_way_around",
         "socketpair(",
-        answers!(Call::Socketpair, Reply::Pair(one, other) => core::mem::swap(one, other)),
+        changes_reply!(Call::Socketpair, Reply::Pair(one, other) => core::mem::swap(one, other)),
     ),
     planted(
         "rights_sent_over_another_socket",
         "sendmsg(",
-        asks!(Call::SendFd { socket, .. } => *socket = Fd(0)),
+        changes_call!(Call::SendFd { socket, .. } => *socket = Fd(0)),
     ),
-    in_memory("rights_of_another_descriptor", "sendmsg(", asks!(Call::SendFd { fd, .. } => *fd = Fd(0))),
-    planted("set_cloexec_of_another_descriptor", "fcntl(", asks!(Call::SetCloexec { fd, .. } => *fd = Fd(0))),
+    in_memory(
+        "rights_of_another_descriptor",
+        "sendmsg(",
+        changes_call!(Call::SendFd { fd, .. } => *fd = Fd(0)),
+    ),
+    planted(
+        "set_cloexec_of_another_descriptor",
+        "fcntl(",
+        changes_call!(Call::SetCloexec { fd, .. } => *fd = Fd(0)),
+    ),
     planted(
         "close_range_from_another_descriptor",
         "close_range(",
-        asks!(Call::CloseRangeCloexec { first } => *first = Fd(901)),
+        changes_call!(Call::CloseRangeCloexec { first } => *first = Fd(901)),
     ),
     planted(
         "seals_that_are_others",
         "fcntl(",
-        asks!(Call::AddSeals { seals, .. } => *seals = Seals::CONTENT),
+        changes_call!(Call::AddSeals { seals, .. } => *seals = Seals::CONTENT),
     ),
-    planted("mode_that_is_another", "fchmod(", asks!(Call::Fchmod { mode, .. } => *mode = 0o700)),
-    planted("sendfile_of_another_length", "sendfile(", asks!(Call::Sendfile { len, .. } => *len = 2)),
+    planted("mode_that_is_another", "fchmod(", changes_call!(Call::Fchmod { mode, .. } => *mode = 0o700)),
+    planted("sendfile_of_another_length", "sendfile(", changes_call!(Call::Sendfile { len, .. } => *len = 2)),
     in_memory(
         "memfd_of_another_name",
         "memfd_create(",
-        asks!(Call::MemfdCreate { name, .. } => name.0.push(b'x')),
+        changes_call!(Call::MemfdCreate { name, .. } => name.0.push(b'x')),
     ),
     // -- data --
-    in_memory("write_of_other_bytes", "write(", asks!(Call::Write { data, .. } => data.0[0] = b'W')),
-    planted("write_of_more_bytes", "write(", asks!(Call::Write { data, .. } => data.0.push(b'!'))),
-    planted("write_to_another_descriptor", "write(", asks!(Call::Write { fd, .. } => *fd = Fd(900))),
+    in_memory("write_of_other_bytes", "write(", changes_call!(Call::Write { data, .. } => data.0[0] = b'W')),
+    planted("write_of_more_bytes", "write(", changes_call!(Call::Write { data, .. } => data.0.push(b'!'))),
+    planted("write_to_another_descriptor", "write(", changes_call!(Call::Write { fd, .. } => *fd = Fd(900))),
     planted(
         "log_write_to_another_descriptor",
         "pwritev2(",
-        asks!(Call::WriteNowait { fd, .. } => *fd = Fd(900)),
+        changes_call!(Call::WriteNowait { fd, .. } => *fd = Fd(900)),
     ),
     planted(
         "write_that_took_less",
         "write(",
-        answers!(Call::Write { .. }, Reply::Count(count) => *count -= 1),
+        changes_reply!(Call::Write { .. }, Reply::Count(count) => *count -= 1),
     ),
     in_memory(
         "read_of_other_bytes",
         "read(",
-        answers!(Call::Read { .. }, Reply::Data(data) => if let Some(first) = data.0.first_mut() { *first ^= 1 }),
+        changes_reply!(Call::Read { .. }, Reply::Data(data) => if let Some(first) = data.0.first_mut() { *first ^= 1 }),
     ),
-    planted("read_of_less_room", "read(", asks!(Call::Read { len: len @ 64, .. } => *len = 63)),
+    planted("read_of_less_room", "read(", changes_call!(Call::Read { len: len @ 64, .. } => *len = 63)),
     in_memory(
         "directory_with_another_entry",
         "getdents64(",
-        answers!(Call::Getdents64 { .. }, Reply::Data(data) => data.0[19] = b'x'),
+        changes_reply!(Call::Getdents64 { .. }, Reply::Data(data) => data.0[19] = b'x'),
     ),
     in_memory(
         "links_that_are_more",
         "newfstatat(",
-        answers!(Call::LinkCount { .. }, Reply::Links(links) => *links += 1),
+        changes_reply!(Call::LinkCount { .. }, Reply::Links(links) => *links += 1),
     ),
     in_memory(
         "link_to_something_else",
         "readlinkat(",
-        answers!(Call::Readlink { .. }, Reply::Data(data) => data.0[0] ^= 1),
+        changes_reply!(Call::Readlink { .. }, Reply::Data(data) => data.0[0] ^= 1),
     ),
     in_memory(
         "mount_that_is_read_only",
         "statfs(",
-        answers!(Call::IsReadOnly { .. }, Reply::ReadOnly(read_only) => *read_only = !*read_only),
+        changes_reply!(Call::IsReadOnly { .. }, Reply::ReadOnly(read_only) => *read_only = !*read_only),
     ),
     // -- processes --
     planted(
         "clone_with_another_tidptr",
         "clone(",
-        asks!(Call::Fork { tid: Some(tid), .. } => tid.address += BESIDE),
+        changes_call!(Call::Fork { tid: Some(tid), .. } => tid.address += BESIDE),
     ),
-    planted("clone_without_a_signal", "clone(", asks!(Call::Fork { exit, .. } => *exit = ExitSignal::None)),
+    planted(
+        "clone_without_a_signal",
+        "clone(",
+        changes_call!(Call::Fork { exit, .. } => *exit = ExitSignal::None),
+    ),
     in_memory(
         "another_thread_id_address",
         "prctl(",
-        answers!(Call::TidAddress, Reply::TidAddress(tid) => tid.address ^= 8),
+        changes_reply!(Call::TidAddress, Reply::TidAddress(tid) => tid.address ^= 8),
     ),
-    planted("another_number_of_its_own", "getpid(", answers!(Call::Getpid, Reply::Pid(pid) => pid.0 += 1)),
+    planted(
+        "another_number_of_its_own",
+        "getpid(",
+        changes_reply!(Call::Getpid, Reply::Pid(pid) => pid.0 += 1),
+    ),
     planted(
         "another_signal_to_kill",
         "kill(",
-        asks!(Call::Kill { signal: signal @ Signal::KILL, .. } => *signal = Signal::TERM),
+        changes_call!(Call::Kill { signal: signal @ Signal::KILL, .. } => *signal = Signal::TERM),
     ),
     planted(
         "another_process_to_kill",
         "kill(",
-        asks!(Call::Kill { pid, signal: Signal(0) } => *pid = Pid(0)),
+        changes_call!(Call::Kill { pid, signal: Signal(0) } => *pid = Pid(0)),
     ),
-    planted("another_process_to_wait_for", "wait4(", asks!(Call::Wait4 { pid, .. } => *pid = Pid::ANY)),
-    planted("another_way_to_wait", "wait4(", asks!(Call::Wait4 { which, .. } => *which = WaitFor::Stages)),
+    planted(
+        "another_process_to_wait_for",
+        "wait4(",
+        changes_call!(Call::Wait4 { pid, .. } => *pid = Pid::ANY),
+    ),
+    planted(
+        "another_way_to_wait",
+        "wait4(",
+        changes_call!(Call::Wait4 { which, .. } => *which = WaitFor::Stages),
+    ),
     in_memory(
         "another_end_of_a_child",
         "wait4(",
-        answers!(Call::Wait4 { .. }, Reply::Waited(waited) => waited.status = WaitStatus::Exited(3)),
+        changes_reply!(Call::Wait4 { .. }, Reply::Waited(waited) => waited.status = WaitStatus::Exited(3)),
     ),
-    planted("pidfd_of_another_process", "pidfd_open(", asks!(Call::PidfdOpen { pid } => *pid = Pid(1))),
+    planted(
+        "pidfd_of_another_process",
+        "pidfd_open(",
+        changes_call!(Call::PidfdOpen { pid } => *pid = Pid(1)),
+    ),
     of_environment(
         "preloaded_library",
         "LD_PRELOAD is only in the second",
-        asks!(Call::Execve { envp, .. } => envp.push(b"LD_PRELOAD=/nsexec/lie.so".as_slice().into())),
+        changes_call!(Call::Execve { envp, .. } => envp.push(b"LD_PRELOAD=/nsexec/lie.so".as_slice().into())),
     ),
     of_environment(
         "changed_variable",
         "NSEXEC_TEST_TOKEN has another value",
-        asks!(Call::Execve { envp, .. } => envp[1].0.push(b'!')),
+        changes_call!(Call::Execve { envp, .. } => envp[1].0.push(b'!')),
     ),
     of_environment(
         "missing_variable",
         "LAST is only in the first",
-        asks!(Call::Execve { envp, .. } => drop(envp.pop())),
+        changes_call!(Call::Execve { envp, .. } => drop(envp.pop())),
     ),
     of_environment(
         "variables_in_another_order",
         "another order",
-        asks!(Call::Execve { envp, .. } => envp.reverse()),
+        changes_call!(Call::Execve { envp, .. } => envp.reverse()),
     ),
     Planted {
         call: Some("execveat("),
         ..of_environment(
             "changed_variable_of_a_failed_exec",
             "FIRST has another value",
-            asks!(Call::Execveat { envp, .. } => envp[0].0.push(b'!')),
+            changes_call!(Call::Execveat { envp, .. } => envp[0].0.push(b'!')),
         )
     },
     in_memory(
         "another_argument",
         "execve(",
-        asks!(Call::Execve { argv, .. } => argv[2] = b"2".as_slice().into()),
+        changes_call!(Call::Execve { argv, .. } => argv[2] = b"2".as_slice().into()),
     ),
     in_memory(
         "another_program",
         "execve(",
-        asks!(Call::Execve { path, .. } => *path = b"/bin/./true".as_slice().into()),
+        changes_call!(Call::Execve { path, .. } => *path = b"/bin/./true".as_slice().into()),
     ),
     // -- attributes of a process --
     planted(
         "unshare_of_another_kind",
         "unshare(",
-        asks!(Call::Unshare { flags: flags @ CloneFlags::EMPTY } => *flags = CloneFlags::NEWUTS),
+        changes_call!(Call::Unshare { flags: flags @ CloneFlags::EMPTY } => *flags = CloneFlags::NEWUTS),
     ),
-    planted("dumpable_the_other_way", "prctl(", asks!(Call::SetDumpable { dumpable } => *dumpable = false)),
-    in_memory("another_name", "prctl(", asks!(Call::SetName { name } => name.0[0] = b'b')),
+    planted(
+        "dumpable_the_other_way",
+        "prctl(",
+        changes_call!(Call::SetDumpable { dumpable } => *dumpable = false),
+    ),
+    in_memory("another_name", "prctl(", changes_call!(Call::SetName { name } => name.0[0] = b'b')),
     planted(
         "another_parent_death_signal",
         "prctl(",
-        asks!(Call::SetPdeathsig { signal } => *signal = Signal::TERM),
+        changes_call!(Call::SetPdeathsig { signal } => *signal = Signal::TERM),
     ),
-    planted("another_user", "setresuid(", asks!(Call::Setresuid { uid } => *uid = 0)),
+    planted("another_user", "setresuid(", changes_call!(Call::Setresuid { uid } => *uid = 0)),
     planted(
         "another_propagation",
         "mount(",
-        asks!(Call::Mount { mount } => *mount = Mount::Propagation(Propagation::Slave)),
+        changes_call!(Call::Mount { mount } => *mount = Mount::Propagation(Propagation::Slave)),
     ),
     in_memory(
         "other_cpus",
         "sched_getaffinity(",
-        answers!(Call::SchedGetaffinity, Reply::Affinity(mask) => *mask ^= 1 << 40),
+        changes_reply!(Call::SchedGetaffinity, Reply::Affinity(mask) => *mask ^= 1 << 40),
     ),
     // -- signals --
-    in_memory("another_mask", "rt_sigprocmask(", asks!(Call::Sigprocmask { set, .. } => *set = SignalSet(1))),
+    in_memory(
+        "another_mask",
+        "rt_sigprocmask(",
+        changes_call!(Call::Sigprocmask { set, .. } => *set = SignalSet(1)),
+    ),
     in_memory(
         "another_mask_as_it_was",
         "rt_sigprocmask(",
-        answers!(Call::Sigprocmask { .. }, Reply::Mask(mask) => mask.0 ^= 1),
+        changes_reply!(Call::Sigprocmask { .. }, Reply::Mask(mask) => mask.0 ^= 1),
     ),
     planted(
         "another_signals_disposition",
         "rt_sigaction(",
-        asks!(Call::Sigaction { signal, .. } => *signal = Signal(10)),
+        changes_call!(Call::Sigaction { signal, .. } => *signal = Signal(10)),
     ),
     in_memory(
         "another_disposition",
         "rt_sigaction(",
-        asks!(Call::Sigaction { action, .. } => *action = SigAction::DEFAULT),
+        changes_call!(Call::Sigaction { action, .. } => *action = SigAction::DEFAULT),
     ),
     in_memory(
         "another_handler_as_it_was",
         "rt_sigaction(",
-        answers!(Call::Sigaction { .. }, Reply::Action(action) => action.handler = 0x1234),
+        changes_reply!(Call::Sigaction { .. }, Reply::Action(action) => action.handler = 0x1234),
     ),
     in_memory(
         "another_signal_awaited",
         "rt_sigtimedwait(",
-        asks!(Call::Sigtimedwait { set } => *set = SignalSet(1)),
+        changes_call!(Call::Sigtimedwait { set } => *set = SignalSet(1)),
     ),
     // -- undeclared calls --
     Planted {
@@ -390,7 +430,7 @@ pub(crate) const LIES: &[Planted] = &[
         ..planted(
             "undeclared_call",
             "getppid(",
-            Lie::DoesMore(
+            Lie::AddsCall(
                 |call| matches!(call, Call::Gettid),
                 |_| {
                     let _ = std::os::unix::process::parent_id();

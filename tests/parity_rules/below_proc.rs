@@ -8,10 +8,10 @@ use super::*;
 rules! {
     User a_path_below_proc_crosses_no_mount = "ok ok ok EXDEV EXDEV";
     User a_path_below_proc_follows_no_magic_link = "ELOOP ELOOP ELOOP";
-    User what_openat2_says_of_other_paths = "ENOENT ENOTDIR EBADF ENOENT EACCES";
-    User a_stat_file_tells_the_living_from_the_dead = "false false true";
-    User a_stat_file_is_for_every_reader_and_no_writer = "EACCES false EACCES";
-    User a_stat_file_of_a_reaped_process_has_no_text = "ESRCH ESRCH";
+    User errnos_of_openat2_below_proc = "ENOENT ENOTDIR EBADF ENOENT EACCES";
+    User stat_file_shows_a_dead_process = "false false true";
+    User stat_file_is_read_only_for_all_users = "EACCES false EACCES";
+    User stat_file_of_a_reaped_process_is_esrch = "ESRCH ESRCH";
     User the_type_of_a_socket = "1 ENOTSOCK ENOTSOCK ENOTSOCK EBADF EBADF";
 }
 
@@ -19,7 +19,7 @@ fn proc<S: Sys>(sys: &mut S) -> Fd {
     open(sys, c"/proc", OpenFlags::Directory).unwrap()
 }
 
-fn a_path_below_proc_crosses_no_mount<S: Sys>(sys: &mut S) -> Said {
+fn a_path_below_proc_crosses_no_mount<S: Sys>(sys: &mut S) -> RuleResult {
     let proc = proc(sys);
     let map = sys.openat2(proc, c"self/uid_map", OpenFlags::ReadWrite);
     if map == Err(Errno::ENOSYS) {
@@ -28,30 +28,30 @@ fn a_path_below_proc_crosses_no_mount<S: Sys>(sys: &mut S) -> Said {
     let directory = sys.openat2(proc, c"self", OpenFlags::Directory);
     let below = directory.and_then(|directory| sys.openat2(directory, c"stat", OpenFlags::ReadOnly));
     Ok(words(&[
-        say(map),
-        say(directory),
-        say(below),
-        say(sys.openat2(Fd::CWD, c"/proc", OpenFlags::Directory)),
-        say(sys.openat2(Fd::CWD, c"/proc/self/uid_map", OpenFlags::ReadOnly)),
+        errno_name(map),
+        errno_name(directory),
+        errno_name(below),
+        errno_name(sys.openat2(Fd::CWD, c"/proc", OpenFlags::Directory)),
+        errno_name(sys.openat2(Fd::CWD, c"/proc/self/uid_map", OpenFlags::ReadOnly)),
     ]))
 }
 
-fn a_path_below_proc_follows_no_magic_link<S: Sys>(sys: &mut S) -> Said {
+fn a_path_below_proc_follows_no_magic_link<S: Sys>(sys: &mut S) -> RuleResult {
     let proc = proc(sys);
     let fd = path(&format!("self/fd/{}", proc.0));
     let links = [c"self/ns/net", c"self/ns/pid_for_children", &fd];
-    Ok(words(&links.map(|link| say(sys.openat2(proc, link, OpenFlags::ReadOnly)))))
+    Ok(words(&links.map(|link| errno_name(sys.openat2(proc, link, OpenFlags::ReadOnly)))))
 }
 
-fn what_openat2_says_of_other_paths<S: Sys>(sys: &mut S) -> Said {
+fn errnos_of_openat2_below_proc<S: Sys>(sys: &mut S) -> RuleResult {
     let proc = proc(sys);
     Ok(words(&[
-        say(sys.openat2(proc, c"99999999", OpenFlags::Directory)),
-        say(sys.openat2(proc, c"self/uid_map", OpenFlags::Directory)),
-        say(sys.openat2(Fd(900), c"self", OpenFlags::Directory)),
-        say(sys.openat2(proc, c"self/nothing", OpenFlags::ReadOnly)),
+        errno_name(sys.openat2(proc, c"99999999", OpenFlags::Directory)),
+        errno_name(sys.openat2(proc, c"self/uid_map", OpenFlags::Directory)),
+        errno_name(sys.openat2(Fd(900), c"self", OpenFlags::Directory)),
+        errno_name(sys.openat2(proc, c"self/nothing", OpenFlags::ReadOnly)),
         // Opening it for writing needs CAP_SYS_ADMIN.
-        say(sys.openat2(proc, c"self/setgroups", OpenFlags::ReadWrite)),
+        errno_name(sys.openat2(proc, c"self/setgroups", OpenFlags::ReadWrite)),
     ]))
 }
 
@@ -65,11 +65,11 @@ fn stat<S: Sys>(sys: &mut S, path: &CStr) -> String {
     });
     match read {
         Ok(len) => is_exiting(&buffer[..len]).expect("a stat file").to_string(),
-        Err(errno) => say::<()>(Err(errno)),
+        Err(errno) => errno_name::<()>(Err(errno)),
     }
 }
 
-fn a_stat_file_tells_the_living_from_the_dead<S: Sys>(sys: &mut S) -> Said {
+fn stat_file_shows_a_dead_process<S: Sys>(sys: &mut S) -> RuleResult {
     let own = stat(sys, c"/proc/self/stat");
     let waiting = child(sys, |_| Errno(0))?;
     let other = stat(sys, &proc_path(waiting.pid, "stat"));
@@ -79,24 +79,27 @@ fn a_stat_file_tells_the_living_from_the_dead<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[own, other, dead]))
 }
 
-fn a_stat_file_is_for_every_reader_and_no_writer<S: Sys>(sys: &mut S) -> Said {
+fn stat_file_is_read_only_for_all_users<S: Sys>(sys: &mut S) -> RuleResult {
     let hidden = child(sys, |sys| code(sys.set_dumpable(false)))?;
-    let map = say(open(sys, &proc_path(hidden.pid, "uid_map"), OpenFlags::ReadWrite));
+    let map = errno_name(open(sys, &proc_path(hidden.pid, "uid_map"), OpenFlags::ReadWrite));
     let read = stat(sys, &proc_path(hidden.pid, "stat"));
     hidden.end(sys);
-    Ok(words(&[map, read, say(open(sys, c"/proc/self/stat", OpenFlags::ReadWrite))]))
+    Ok(words(&[map, read, errno_name(open(sys, c"/proc/self/stat", OpenFlags::ReadWrite))]))
 }
 
 /// Reads through the open file, and opens through the directory.
-fn a_stat_file_of_a_reaped_process_has_no_text<S: Sys>(sys: &mut S) -> Said {
+fn stat_file_of_a_reaped_process_is_esrch<S: Sys>(sys: &mut S) -> RuleResult {
     let child = child(sys, |_| Errno(0))?;
     let directory = open(sys, &proc_path(child.pid, ""), OpenFlags::Directory).unwrap();
     let fd = sys.openat(directory, c"stat", OpenFlags::ReadOnly).unwrap();
     child.end(sys);
-    Ok(words(&[say(sys.read(fd, &mut [0; 64])), say(sys.openat(directory, c"stat", OpenFlags::ReadOnly))]))
+    Ok(words(&[
+        errno_name(sys.read(fd, &mut [0; 64])),
+        errno_name(sys.openat(directory, c"stat", OpenFlags::ReadOnly)),
+    ]))
 }
 
-fn the_type_of_a_socket<S: Sys>(sys: &mut S) -> Said {
+fn the_type_of_a_socket<S: Sys>(sys: &mut S) -> RuleResult {
     let (socket, _) = sys.socketpair().unwrap();
     let (pipe, _) = sys.pipe2().unwrap();
     let own = sys.getpid();
@@ -104,6 +107,6 @@ fn the_type_of_a_socket<S: Sys>(sys: &mut S) -> Said {
     let file = open(sys, c"/proc/self/uid_map", OpenFlags::ReadOnly).unwrap();
     let place = open(sys, c"/proc/self", OpenFlags::Directory).unwrap();
     let kind = sys.socket_type(socket).unwrap().0.to_string();
-    let refused = [pipe, pidfd, file, place, Fd(900)].map(|fd| say(sys.socket_type(fd)));
+    let refused = [pipe, pidfd, file, place, Fd(900)].map(|fd| errno_name(sys.socket_type(fd)));
     Ok(words(&[kind, words(&refused)]))
 }

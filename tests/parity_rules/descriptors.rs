@@ -12,32 +12,32 @@ rules! {
     User a_write_to_a_dead_peer_kills = "141";
     User a_blocked_sigpipe_stays_pending = "EPIPE ok";
     User a_descriptor_travels_with_its_byte = "0 true waits, then 0";
-    User a_descriptor_that_is_read_away_is_closed = "1 0 none none";
-    User a_descriptor_on_its_way_is_closed_with_its_socket = "waits, then 0";
-    User a_receive_waits_for_nothing_else = "x none end EPIPE ENOTSOCK EBADF";
-    User a_copy_takes_the_place_of_what_was_there = "0 1 EINVAL EBADF EBADF";
-    User a_place_is_no_file = "EBADF EBADF true";
+    User plain_read_closes_a_passed_descriptor = "1 0 none none";
+    User passed_descriptor_is_closed_with_its_socket = "waits, then 0";
+    User receive_of_a_byte_without_a_descriptor = "x none end EPIPE ENOTSOCK EBADF";
+    User dup3_closes_the_previous_file = "0 1 EINVAL EBADF EBADF";
+    User o_path_descriptor_cannot_be_read = "EBADF EBADF true";
     User a_full_pipe_refuses_a_record_whole = "16 EAGAIN EAGAIN";
-    User a_pipe_is_no_socket = "ENOTSOCK";
+    User send_to_a_pipe_is_enotsock = "ENOTSOCK";
     User the_wrong_end_of_a_pipe = "EBADF EBADF";
     User a_number_without_a_descriptor = "EBADF EBADF EBADF EBADF EBADF";
     User a_poll_of_pipes = "0 4 10 8";
     User a_poll_of_sockets = "4 5 15";
     User a_poll_gives_up = "0";
     User a_pidfd_is_readable_when_its_process_is_dead = "0 1";
-    User a_file_of_proc_knows_no_nowait = "EOPNOTSUPP";
+    User proc_file_does_not_support_nowait = "EOPNOTSUPP";
     User close_on_exec_closes_with_the_exec = "waits, then 0";
     User reading_a_namespace_or_directory = "EINVAL EISDIR EBADF";
     User paths_that_cannot_be_opened_as_asked = "ENOTDIR EISDIR ENAMETOOLONG ENOENT ENOENT EACCES";
     User the_types_of_file_systems = "true true true";
     User the_list_of_descriptors_is_complete = "true 0";
-    User one_thread_is_three_links = "3";
+    User task_directory_of_one_thread_has_three_links = "3";
     User proc_self_is_a_link_to_ones_own_number = "true true true";
     Root proc_self_keeps_the_numbering_of_its_proc = "false true";
-    User what_is_no_link_cannot_be_read_as_one = "EINVAL EINVAL ENOENT EINVAL";
+    User readlink_of_a_non_link_fails = "EINVAL EINVAL ENOENT EINVAL";
 }
 
-fn a_new_descriptor_takes_the_lowest_number<S: Sys>(sys: &mut S) -> Said {
+fn a_new_descriptor_takes_the_lowest_number<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     sys.close(one).unwrap();
     sys.close(other).unwrap();
@@ -46,7 +46,7 @@ fn a_new_descriptor_takes_the_lowest_number<S: Sys>(sys: &mut S) -> Said {
 }
 
 /// Returns the result of a read of `near` before and after the end of a child that holds a copy of `far`.
-fn last_copy<S: Sys>(sys: &mut S, near: Fd, far: Fd) -> Said {
+fn last_copy<S: Sys>(sys: &mut S, near: Fd, far: Fd) -> RuleResult {
     let other = child(sys, |_| Errno(0))?;
     sys.close(far).unwrap();
     let mut fds = [PollFd::new(near, PollEvents::IN)];
@@ -55,12 +55,12 @@ fn last_copy<S: Sys>(sys: &mut S, near: Fd, far: Fd) -> Said {
     Ok(format!("{before}, then {}", sys.read(near, &mut [0; 4]).unwrap()))
 }
 
-fn a_pipe_ends_when_its_last_copy_is_closed<S: Sys>(sys: &mut S) -> Said {
+fn a_pipe_ends_when_its_last_copy_is_closed<S: Sys>(sys: &mut S) -> RuleResult {
     let (read, write) = sys.pipe2().unwrap();
     last_copy(sys, read, write)
 }
 
-fn a_socket_ends_when_its_last_copy_is_closed<S: Sys>(sys: &mut S) -> Said {
+fn a_socket_ends_when_its_last_copy_is_closed<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     last_copy(sys, one, other)
 }
@@ -70,20 +70,20 @@ fn reads<S: Sys>(sys: &mut S, fd: Fd, count: usize) -> String {
     for _ in 0..count {
         texts.push(match sys.read(fd, &mut [0; 8]) {
             Ok(count) => count.to_string(),
-            Err(errno) => say::<()>(Err(errno)),
+            Err(errno) => errno_name::<()>(Err(errno)),
         });
     }
     words(&texts)
 }
 
-fn unread_bytes_reset_the_peer_once<S: Sys>(sys: &mut S) -> Said {
+fn unread_bytes_reset_the_peer_once<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     sys.send(one, b"unread").unwrap();
     sys.close(other).unwrap();
     Ok(reads(sys, one, 2))
 }
 
-fn queued_bytes_come_before_the_reset<S: Sys>(sys: &mut S) -> Said {
+fn queued_bytes_come_before_the_reset<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     sys.send(one, b"unread").unwrap();
     sys.send(other, b"ok").unwrap();
@@ -96,15 +96,15 @@ fn block_sigpipe<S: Sys>(sys: &mut S) {
     sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
 }
 
-fn a_send_to_a_dead_peer_is_epipe<S: Sys>(sys: &mut S) -> Said {
+fn a_send_to_a_dead_peer_is_epipe<S: Sys>(sys: &mut S) -> RuleResult {
     block_sigpipe(sys);
     let (one, other) = sys.socketpair().unwrap();
     sys.close(other).unwrap();
-    let sent = say(sys.send(one, b"x"));
-    Ok(words(&[sent, say(sys.sigtimedwait(SignalSet::PIPE))]))
+    let sent = errno_name(sys.send(one, b"x"));
+    Ok(words(&[sent, errno_name(sys.sigtimedwait(SignalSet::PIPE))]))
 }
 
-fn a_write_to_a_dead_peer_kills<S: Sys>(sys: &mut S) -> Said {
+fn a_write_to_a_dead_peer_kills<S: Sys>(sys: &mut S) -> RuleResult {
     let status = in_child(sys, |sys| {
         sys.sigaction(Signal::PIPE, SigAction::DEFAULT).unwrap();
         let (read, write) = sys.pipe2().unwrap();
@@ -114,46 +114,46 @@ fn a_write_to_a_dead_peer_kills<S: Sys>(sys: &mut S) -> Said {
     Ok(status.to_string())
 }
 
-fn a_blocked_sigpipe_stays_pending<S: Sys>(sys: &mut S) -> Said {
+fn a_blocked_sigpipe_stays_pending<S: Sys>(sys: &mut S) -> RuleResult {
     block_sigpipe(sys);
     let (read, write) = sys.pipe2().unwrap();
     sys.close(read).unwrap();
-    let written = say(sys.write_nowait(write, b"x"));
-    Ok(words(&[written, say(sys.sigtimedwait(SignalSet::PIPE))]))
+    let written = errno_name(sys.write_nowait(write, b"x"));
+    Ok(words(&[written, errno_name(sys.sigtimedwait(SignalSet::PIPE))]))
 }
 
-fn a_full_pipe_refuses_a_record_whole<S: Sys>(sys: &mut S) -> Said {
+fn a_full_pipe_refuses_a_record_whole<S: Sys>(sys: &mut S) -> RuleResult {
     let (read, write) = sys.pipe2().unwrap();
     let mut count = 0;
     let full = loop {
         match sys.write_nowait(write, &[b'x'; 4096]) {
             Ok(_) => count += 1,
-            result => break say(result),
+            result => break errno_name(result),
         }
     };
     // The pipe has room, but not enough.
     sys.read(read, &mut [0; 100]).unwrap();
-    Ok(words(&[count.to_string(), full, say(sys.write_nowait(write, &[b'x'; 200]))]))
+    Ok(words(&[count.to_string(), full, errno_name(sys.write_nowait(write, &[b'x'; 200]))]))
 }
 
-fn a_pipe_is_no_socket<S: Sys>(sys: &mut S) -> Said {
+fn send_to_a_pipe_is_enotsock<S: Sys>(sys: &mut S) -> RuleResult {
     let (_, write) = sys.pipe2().unwrap();
-    Ok(say(sys.send(write, b"x")))
+    Ok(errno_name(sys.send(write, b"x")))
 }
 
-fn the_wrong_end_of_a_pipe<S: Sys>(sys: &mut S) -> Said {
+fn the_wrong_end_of_a_pipe<S: Sys>(sys: &mut S) -> RuleResult {
     let (read, write) = sys.pipe2().unwrap();
-    Ok(words(&[say(sys.read(write, &mut [0])), say(sys.write(read, b"x"))]))
+    Ok(words(&[errno_name(sys.read(write, &mut [0])), errno_name(sys.write(read, b"x"))]))
 }
 
-fn a_number_without_a_descriptor<S: Sys>(sys: &mut S) -> Said {
+fn a_number_without_a_descriptor<S: Sys>(sys: &mut S) -> RuleResult {
     const NONE: Fd = Fd(900);
     Ok(words(&[
-        say(sys.close(NONE)),
-        say(sys.read(NONE, &mut [0])),
-        say(sys.write(NONE, b"x")),
-        say(sys.fstatfs(NONE)),
-        say(sys.setns(NONE, CloneFlags::NEWNET)),
+        errno_name(sys.close(NONE)),
+        errno_name(sys.read(NONE, &mut [0])),
+        errno_name(sys.write(NONE, b"x")),
+        errno_name(sys.fstatfs(NONE)),
+        errno_name(sys.setns(NONE, CloneFlags::NEWNET)),
     ]))
 }
 
@@ -164,7 +164,7 @@ fn polled<S: Sys>(sys: &mut S, fd: Fd) -> String {
     format!("{:x}", fds[0].revents.0)
 }
 
-fn a_poll_of_pipes<S: Sys>(sys: &mut S) -> Said {
+fn a_poll_of_pipes<S: Sys>(sys: &mut S) -> RuleResult {
     let (read, write) = sys.pipe2().unwrap();
     let mut said = vec![polled(sys, read), polled(sys, write)];
     sys.close(write).unwrap();
@@ -177,7 +177,7 @@ fn a_poll_of_pipes<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&said))
 }
 
-fn a_poll_of_sockets<S: Sys>(sys: &mut S) -> Said {
+fn a_poll_of_sockets<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     let mut said = vec![polled(sys, one)];
     sys.send(other, b"x").unwrap();
@@ -187,12 +187,12 @@ fn a_poll_of_sockets<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&said))
 }
 
-fn a_poll_gives_up<S: Sys>(sys: &mut S) -> Said {
+fn a_poll_gives_up<S: Sys>(sys: &mut S) -> RuleResult {
     let (read, _) = sys.pipe2().unwrap();
     Ok(sys.poll(&mut [PollFd::new(read, PollEvents::IN)], 20).unwrap().to_string())
 }
 
-fn a_pidfd_is_readable_when_its_process_is_dead<S: Sys>(sys: &mut S) -> Said {
+fn a_pidfd_is_readable_when_its_process_is_dead<S: Sys>(sys: &mut S) -> RuleResult {
     let other = child(sys, |_| Errno(0))?;
     let Ok(pidfd) = sys.pidfd_open(other.pid) else { return Ok("skip: no pidfd_open".into()) };
     let mut fds = [PollFd::new(pidfd, PollEvents::IN)];
@@ -202,12 +202,12 @@ fn a_pidfd_is_readable_when_its_process_is_dead<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[before.to_string(), fds[0].revents.0.to_string()]))
 }
 
-fn a_file_of_proc_knows_no_nowait<S: Sys>(sys: &mut S) -> Said {
+fn proc_file_does_not_support_nowait<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite).unwrap();
-    Ok(say(sys.write_nowait(fd, b"0")))
+    Ok(errno_name(sys.write_nowait(fd, b"0")))
 }
 
-fn close_on_exec_closes_with_the_exec<S: Sys>(sys: &mut S) -> Said {
+fn close_on_exec_closes_with_the_exec<S: Sys>(sys: &mut S) -> RuleResult {
     let (near, far) = sys.socketpair().unwrap();
     let (start, started) = sys.socketpair().unwrap();
     let child = match sys.fork(ExitSignal::Chld, None).unwrap() {
@@ -231,26 +231,30 @@ fn close_on_exec_closes_with_the_exec<S: Sys>(sys: &mut S) -> Said {
     Ok(format!("{before}, then {after}"))
 }
 
-fn reading_a_namespace_or_directory<S: Sys>(sys: &mut S) -> Said {
+fn reading_a_namespace_or_directory<S: Sys>(sys: &mut S) -> RuleResult {
     let ns = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
     let list = open(sys, c"/proc/self/fd", OpenFlags::List).unwrap();
     let dir = open(sys, c"/proc/self", OpenFlags::Directory).unwrap();
-    Ok(words(&[say(sys.read(ns, &mut [0])), say(sys.read(list, &mut [0])), say(sys.read(dir, &mut [0]))]))
-}
-
-fn paths_that_cannot_be_opened_as_asked<S: Sys>(sys: &mut S) -> Said {
-    let long = path(&format!("/{}", "a".repeat(4096)));
     Ok(words(&[
-        say(open(sys, c"/proc/self/uid_map", OpenFlags::Directory)),
-        say(open(sys, c"/etc", OpenFlags::ReadWrite)),
-        say(open(sys, &long, OpenFlags::ReadOnly)),
-        say(open(sys, c"/proc/99999999", OpenFlags::Directory)),
-        say(open(sys, c"/proc/self/ns/nothing", OpenFlags::Namespace)),
-        say(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)),
+        errno_name(sys.read(ns, &mut [0])),
+        errno_name(sys.read(list, &mut [0])),
+        errno_name(sys.read(dir, &mut [0])),
     ]))
 }
 
-fn the_types_of_file_systems<S: Sys>(sys: &mut S) -> Said {
+fn paths_that_cannot_be_opened_as_asked<S: Sys>(sys: &mut S) -> RuleResult {
+    let long = path(&format!("/{}", "a".repeat(4096)));
+    Ok(words(&[
+        errno_name(open(sys, c"/proc/self/uid_map", OpenFlags::Directory)),
+        errno_name(open(sys, c"/etc", OpenFlags::ReadWrite)),
+        errno_name(open(sys, &long, OpenFlags::ReadOnly)),
+        errno_name(open(sys, c"/proc/99999999", OpenFlags::Directory)),
+        errno_name(open(sys, c"/proc/self/ns/nothing", OpenFlags::Namespace)),
+        errno_name(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)),
+    ]))
+}
+
+fn the_types_of_file_systems<S: Sys>(sys: &mut S) -> RuleResult {
     let ns = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
     let map = open(sys, c"/proc/self/uid_map", OpenFlags::ReadOnly).unwrap();
     let (pipe, _) = sys.pipe2().unwrap();
@@ -262,7 +266,7 @@ fn the_types_of_file_systems<S: Sys>(sys: &mut S) -> Said {
     ]))
 }
 
-fn the_list_of_descriptors_is_complete<S: Sys>(sys: &mut S) -> Said {
+fn the_list_of_descriptors_is_complete<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.pipe2().unwrap();
     let list = open(sys, c"/proc/self/fd", OpenFlags::List).unwrap();
     let mut names = Vec::new();
@@ -284,7 +288,7 @@ fn the_list_of_descriptors_is_complete<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[all.to_string(), end.to_string()]))
 }
 
-fn one_thread_is_three_links<S: Sys>(sys: &mut S) -> Said {
+fn task_directory_of_one_thread_has_three_links<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(sys.link_count(c"/proc/self/task").unwrap().to_string())
 }
 
@@ -294,7 +298,7 @@ fn proc_self<S: Sys>(sys: &mut S) -> String {
     String::from_utf8(buffer[..len].to_vec()).unwrap()
 }
 
-fn proc_self_is_a_link_to_ones_own_number<S: Sys>(sys: &mut S) -> Said {
+fn proc_self_is_a_link_to_ones_own_number<S: Sys>(sys: &mut S) -> RuleResult {
     let own = proc_self(sys);
     let mut short = [0; 1];
     let cut = sys.readlink(c"/proc/self", &mut short) == Ok(1) && own.as_bytes().starts_with(&short);
@@ -303,7 +307,7 @@ fn proc_self_is_a_link_to_ones_own_number<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[before.to_string(), cut.to_string(), (child == 1).to_string()]))
 }
 
-fn proc_self_keeps_the_numbering_of_its_proc<S: Sys>(sys: &mut S) -> Said {
+fn proc_self_keeps_the_numbering_of_its_proc<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let (ours, theirs) = sys.socketpair().unwrap();
     match sys.fork(ExitSignal::Chld, None).unwrap() {
@@ -323,13 +327,13 @@ fn proc_self_keeps_the_numbering_of_its_proc<S: Sys>(sys: &mut S) -> Said {
     }
 }
 
-fn what_is_no_link_cannot_be_read_as_one<S: Sys>(sys: &mut S) -> Said {
+fn readlink_of_a_non_link_fails<S: Sys>(sys: &mut S) -> RuleResult {
     let mut buffer = [0; 16];
     Ok(words(&[
-        say(sys.readlink(c"/proc/self/uid_map", &mut buffer)),
-        say(sys.readlink(c"/proc/self/task", &mut buffer)),
-        say(sys.readlink(c"/proc/99999999", &mut buffer)),
-        say(sys.readlink(c"/proc/self", &mut [])),
+        errno_name(sys.readlink(c"/proc/self/uid_map", &mut buffer)),
+        errno_name(sys.readlink(c"/proc/self/task", &mut buffer)),
+        errno_name(sys.readlink(c"/proc/99999999", &mut buffer)),
+        errno_name(sys.readlink(c"/proc/self", &mut [])),
     ]))
 }
 
@@ -341,11 +345,11 @@ fn shown(received: SysResult<Received>) -> String {
             let fd = if fd.is_some() { "fd" } else { "none" };
             format!("{byte} {fd}{}", if truncated { " cut" } else { "" })
         }
-        Err(errno) => say::<()>(Err(errno)),
+        Err(errno) => errno_name::<()>(Err(errno)),
     }
 }
 
-fn a_descriptor_travels_with_its_byte<S: Sys>(sys: &mut S) -> Said {
+fn a_descriptor_travels_with_its_byte<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     let (read, write) = sys.pipe2().unwrap();
     sys.send_fd(one, write).unwrap();
@@ -361,7 +365,7 @@ fn a_descriptor_travels_with_its_byte<S: Sys>(sys: &mut S) -> Said {
     Ok(format!("{} {lowest} {before}, then {after}", byte.unwrap()))
 }
 
-fn a_descriptor_that_is_read_away_is_closed<S: Sys>(sys: &mut S) -> Said {
+fn plain_read_closes_a_passed_descriptor<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     let (read, write) = sys.pipe2().unwrap();
     sys.send_fd(one, write).unwrap();
@@ -373,7 +377,7 @@ fn a_descriptor_that_is_read_away_is_closed<S: Sys>(sys: &mut S) -> Said {
     Ok(format!("{count} {end} {} {}", rest[0], rest[1]))
 }
 
-fn a_descriptor_on_its_way_is_closed_with_its_socket<S: Sys>(sys: &mut S) -> Said {
+fn passed_descriptor_is_closed_with_its_socket<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     let (read, write) = sys.pipe2().unwrap();
     sys.send_fd(one, write).unwrap();
@@ -385,31 +389,35 @@ fn a_descriptor_on_its_way_is_closed_with_its_socket<S: Sys>(sys: &mut S) -> Sai
     Ok(format!("{before}, then {}", sys.read(read, &mut [0; 4]).unwrap()))
 }
 
-fn a_receive_waits_for_nothing_else<S: Sys>(sys: &mut S) -> Said {
+fn receive_of_a_byte_without_a_descriptor<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     let (read, _) = sys.pipe2().unwrap();
     sys.send(one, b"x").unwrap();
     let alone = shown(sys.receive_fd(other));
     sys.close(one).unwrap();
     let end = shown(sys.receive_fd(other));
-    let dead = say(sys.send_fd(other, read));
-    Ok(format!("{alone} {end} {dead} {} {}", shown(sys.receive_fd(read)), say(sys.send_fd(other, Fd(900)))))
+    let dead = errno_name(sys.send_fd(other, read));
+    Ok(format!(
+        "{alone} {end} {dead} {} {}",
+        shown(sys.receive_fd(read)),
+        errno_name(sys.send_fd(other, Fd(900)))
+    ))
 }
 
-fn a_copy_takes_the_place_of_what_was_there<S: Sys>(sys: &mut S) -> Said {
+fn dup3_closes_the_previous_file<S: Sys>(sys: &mut S) -> RuleResult {
     let (one, other) = sys.socketpair().unwrap();
     let (read, write) = sys.pipe2().unwrap();
     sys.dup3(write, other).unwrap();
     let end = sys.read(one, &mut [0; 4]).unwrap();
     sys.write(other, b"x").unwrap();
     let through = sys.read(read, &mut [0; 4]).unwrap();
-    let same = say(sys.dup3(write, write));
-    let (closed, beyond) = (say(sys.dup3(Fd(900), other)), say(sys.dup3(write, Fd(-1))));
+    let same = errno_name(sys.dup3(write, write));
+    let (closed, beyond) = (errno_name(sys.dup3(Fd(900), other)), errno_name(sys.dup3(write, Fd(-1))));
     Ok(format!("{end} {through} {same} {closed} {beyond}"))
 }
 
-fn a_place_is_no_file<S: Sys>(sys: &mut S) -> Said {
+fn o_path_descriptor_cannot_be_read<S: Sys>(sys: &mut S) -> RuleResult {
     let place = open(sys, c"/proc/self/oom_score_adj", OpenFlags::Path).unwrap();
-    let (read, written) = (say(sys.read(place, &mut [0; 4])), say(sys.write(place, b"0")));
+    let (read, written) = (errno_name(sys.read(place, &mut [0; 4])), errno_name(sys.write(place, b"0")));
     Ok(format!("{read} {written} {}", sys.fstatfs(place) == Ok(FsType::PROC)))
 }

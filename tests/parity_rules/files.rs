@@ -4,17 +4,17 @@ use super::*;
 
 rules! {
     User seals_are_added_once_and_keep_the_content = "0 ok 15 EPERM EPERM EPERM";
-    User what_can_have_no_seals = "EINVAL EBADF EBADF EPERM";
+    User seals_of_other_files_fail = "EINVAL EBADF EBADF EPERM";
     User a_program_in_memory_runs_while_it_is_open_for_writing = "0";
-    User a_part_of_a_program_is_none = "ENOEXEC";
-    User a_file_runs_when_nobody_can_write_to_it_any_more = "ETXTBSY 0";
+    User truncated_program_is_not_executed = "ENOEXEC";
+    User file_open_for_writing_is_not_executed = "ETXTBSY 0";
     User a_file_runs_by_its_path_in_proc = "0";
     User a_file_without_permission_does_not_run = "EACCES";
     User an_unnamed_file_has_no_link = "0";
     User a_named_file_is_new_until_its_name_is_taken = "ok EEXIST 1 ok 0 ENOENT";
-    User where_no_file_can_be_made = "ENOENT ENOENT ENOTDIR";
+    User errnos_of_creating_a_file = "ENOENT ENOENT ENOTDIR";
     User a_copy_goes_on_where_the_last_call_stopped = "3 0 true";
-    User what_is_opened_for_its_path_alone = "EBADF EBADF EBADF";
+    User o_path_descriptor_cannot_be_copied_to = "EBADF EBADF EBADF";
 }
 
 fn memfd<S: Sys>(sys: &mut S) -> Fd {
@@ -54,38 +54,41 @@ fn path_of(fd: Fd) -> CString {
     path(&format!("/proc/self/fd/{}", fd.0))
 }
 
-fn seals_are_added_once_and_keep_the_content<S: Sys>(sys: &mut S) -> Said {
+fn seals_are_added_once_and_keep_the_content<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = memfd(sys);
     let before = sys.get_seals(fd).unwrap().0.to_string();
-    let added = say(sys.add_seals(fd, Seals::CONTENT));
+    let added = errno_name(sys.add_seals(fd, Seals::CONTENT));
     let after = sys.get_seals(fd).unwrap().0.to_string();
     let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
-    let refused =
-        [say(sys.write(fd, b"x")), say(sys.sendfile(fd, program, 1)), say(sys.add_seals(fd, Seals::SEAL))];
+    let refused = [
+        errno_name(sys.write(fd, b"x")),
+        errno_name(sys.sendfile(fd, program, 1)),
+        errno_name(sys.add_seals(fd, Seals::SEAL)),
+    ];
     Ok(words(&[before, added, after, words(&refused)]))
 }
 
-fn what_can_have_no_seals<S: Sys>(sys: &mut S) -> Said {
+fn seals_of_other_files_fail<S: Sys>(sys: &mut S) -> RuleResult {
     let (pipe, _) = sys.pipe2().unwrap();
     let fd = memfd(sys);
     let bare = open(sys, &path_of(fd), OpenFlags::Path).unwrap();
-    let found = [pipe, bare, Fd(99)].map(|fd| say(sys.get_seals(fd)));
-    Ok(words(&[words(&found), say(sys.add_seals(pipe, Seals::SEAL))]))
+    let found = [pipe, bare, Fd(99)].map(|fd| errno_name(sys.get_seals(fd)));
+    Ok(words(&[words(&found), errno_name(sys.add_seals(pipe, Seals::SEAL))]))
 }
 
-fn a_program_in_memory_runs_while_it_is_open_for_writing<S: Sys>(sys: &mut S) -> Said {
+fn a_program_in_memory_runs_while_it_is_open_for_writing<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = memfd(sys);
     copy(sys, fd, ALL);
     Ok(executes(sys, fd)?.to_string())
 }
 
-fn a_part_of_a_program_is_none<S: Sys>(sys: &mut S) -> Said {
+fn truncated_program_is_not_executed<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = memfd(sys);
     copy(sys, fd, 3);
     Ok(name(executes(sys, fd)?))
 }
 
-fn a_file_runs_when_nobody_can_write_to_it_any_more<S: Sys>(sys: &mut S) -> Said {
+fn file_open_for_writing_is_not_executed<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = unnamed(sys);
     copy(sys, fd, ALL);
     sys.fchmod(fd, 0o500).unwrap();
@@ -95,7 +98,7 @@ fn a_file_runs_when_nobody_can_write_to_it_any_more<S: Sys>(sys: &mut S) -> Said
     Ok(format!("{busy} {}", executes(sys, bare)?))
 }
 
-fn a_file_runs_by_its_path_in_proc<S: Sys>(sys: &mut S) -> Said {
+fn a_file_runs_by_its_path_in_proc<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = memfd(sys);
     copy(sys, fd, ALL);
     let status = in_child(sys, |sys| {
@@ -106,40 +109,40 @@ fn a_file_runs_by_its_path_in_proc<S: Sys>(sys: &mut S) -> Said {
     Ok(status.to_string())
 }
 
-fn a_file_without_permission_does_not_run<S: Sys>(sys: &mut S) -> Said {
+fn a_file_without_permission_does_not_run<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = memfd(sys);
     copy(sys, fd, ALL);
     sys.fchmod(fd, 0o600).unwrap();
     Ok(name(executes(sys, fd)?))
 }
 
-fn an_unnamed_file_has_no_link<S: Sys>(sys: &mut S) -> Said {
+fn an_unnamed_file_has_no_link<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = unnamed(sys);
     Ok(sys.link_count(&path_of(fd)).unwrap().to_string())
 }
 
-fn a_named_file_is_new_until_its_name_is_taken<S: Sys>(sys: &mut S) -> Said {
+fn a_named_file_is_new_until_its_name_is_taken<S: Sys>(sys: &mut S) -> RuleResult {
     let name = path(&format!("/tmp/nsexec-parity.{}", sys.getpid()));
     let made = open(sys, &name, OpenFlags::New);
-    let again = say(open(sys, &name, OpenFlags::New));
+    let again = errno_name(open(sys, &name, OpenFlags::New));
     let links = sys.link_count(&name).unwrap().to_string();
-    let taken = say(sys.unlink(&name));
+    let taken = errno_name(sys.unlink(&name));
     let fd = made.unwrap();
     let none = sys.link_count(&path_of(fd)).unwrap().to_string();
-    Ok(words(&[say(made), again, links, taken, none, say(sys.unlink(&name))]))
+    Ok(words(&[errno_name(made), again, links, taken, none, errno_name(sys.unlink(&name))]))
 }
 
-fn where_no_file_can_be_made<S: Sys>(sys: &mut S) -> Said {
+fn errnos_of_creating_a_file<S: Sys>(sys: &mut S) -> RuleResult {
     let refused = [
         (c"/nowhere", OpenFlags::Unnamed),
         (c"/nowhere/x", OpenFlags::New),
         (c"/etc/passwd", OpenFlags::Unnamed),
     ];
-    Ok(words(&refused.map(|(path, flags)| say(open(sys, path, flags)))))
+    Ok(words(&refused.map(|(path, flags)| errno_name(open(sys, path, flags)))))
 }
 
 /// sendfile moves both file positions, and a read and a write continue from there.
-fn a_copy_goes_on_where_the_last_call_stopped<S: Sys>(sys: &mut S) -> Said {
+fn a_copy_goes_on_where_the_last_call_stopped<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = memfd(sys);
     let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
     let first = sys.sendfile(fd, program, 3).unwrap();
@@ -155,11 +158,14 @@ fn a_copy_goes_on_where_the_last_call_stopped<S: Sys>(sys: &mut S) -> Said {
     Ok(format!("{first} {end} {}", executes(sys, fd)? == 0))
 }
 
-fn what_is_opened_for_its_path_alone<S: Sys>(sys: &mut S) -> Said {
+fn o_path_descriptor_cannot_be_copied_to<S: Sys>(sys: &mut S) -> RuleResult {
     let fd = memfd(sys);
     let bare = open(sys, &path_of(fd), OpenFlags::Path).unwrap();
     let program = open(sys, c"/bin/true", OpenFlags::ReadOnly).unwrap();
-    let refused =
-        [say(sys.write(bare, b"x")), say(sys.read(bare, &mut [0])), say(sys.sendfile(bare, program, 1))];
+    let refused = [
+        errno_name(sys.write(bare, b"x")),
+        errno_name(sys.read(bare, &mut [0])),
+        errno_name(sys.sendfile(bare, program, 1)),
+    ];
     Ok(words(&refused))
 }

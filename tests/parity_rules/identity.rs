@@ -14,7 +14,7 @@ rules! {
     User a_single_map_of_ones_own_group_needs_deny = "EPERM ok ok";
     User a_single_map_of_ones_own_user_from_outside = "ok ok ok";
     User maps_that_an_ordinary_user_may_not_write = "EPERM EPERM EPERM";
-    User root_of_the_parent_is_not_ones_own = "EPERM";
+    User user_may_not_map_root_of_the_parent = "EPERM";
     Root root_writes_any_map_from_outside = "ok ok";
     Root a_map_is_written_once = "ok EPERM";
     Root a_map_of_4095_bytes_and_one_of_4096 = "ok EINVAL";
@@ -23,7 +23,7 @@ rules! {
                            hex:EINVAL negative:EINVAL last:EINVAL end:EINVAL overlap-in:EINVAL overlap-out:EINVAL \
                            inner-blank:EINVAL";
     Root forms_that_are_taken = "ok ok ok ok";
-    Root what_follows_a_nul_counts = "15";
+    Root bytes_after_a_nul_are_counted = "15";
     Root a_map_reads_back_from_outside = "         0     100000      65536\n";
     Root more_than_five_extents_are_sorted = "0 1 2 3 4 5";
     User no_map_of_the_first_namespace = "EACCES";
@@ -35,7 +35,7 @@ rules! {
     User setgroups_of_a_namespace_that_is_not_ours = "EACCES";
     User a_denial_is_inherited = "deny";
     User a_non_dumpable_process_hides_its_files = "EACCES EACCES EACCES ok ok";
-    Root a_non_dumpable_process_does_not_mind_root = "ok ok ok";
+    Root root_opens_files_of_a_non_dumpable_process = "ok ok ok";
     User an_exec_makes_dumpable_again = "EACCES ok";
     User entering_ones_own_namespace_leaves_dumpable = "ok";
     Root becoming_another_kernel_id_closes_proc = "ok 13";
@@ -52,11 +52,11 @@ rules! {
     Root root_in_a_strangers_namespace_is_not_dumpable = "EACCES";
     Root a_wide_group_map_needs_no_deny = "ok allow";
     Root a_map_from_inside_by_root_of_the_parent = "EPERM";
-    User half_a_privilege_is_none = "EPERM ok";
-    Root a_map_needs_the_writers_privilege_too = "EPERM ok";
-    Root fewer_capabilities_see_less = "EACCES";
-    Root groups_go_where_the_joined_namespace_allows_it = "EPERM EPERM ok";
-    Root nobody_is_root_in_a_namespace_without_a_map = "EINVAL EINVAL";
+    User map_needs_the_openers_privilege = "EPERM ok";
+    Root map_needs_the_writers_privilege = "EPERM ok";
+    Root ns_file_needs_all_capabilities_of_its_process = "EACCES";
+    Root joined_namespace_decides_about_setgroups = "EPERM EPERM ok";
+    Root setuid_fails_without_a_map = "EINVAL EINVAL";
     Root a_process_of_root_is_closed_to_users = "EACCES EACCES ok";
 }
 
@@ -78,79 +78,80 @@ fn put_for<S: Sys>(sys: &mut S, pid: Pid, file: &str, text: &str) -> SysResult<u
 }
 
 /// Returns the result of a write to the uid map of a new child's namespace.
-fn map_once<S: Sys>(sys: &mut S, text: &[u8]) -> Said {
+fn map_once<S: Sys>(sys: &mut S, text: &[u8]) -> RuleResult {
     let target = target(sys)?;
-    let said = say(put(sys, &proc_path(target.pid, "uid_map"), text));
+    let said = errno_name(put(sys, &proc_path(target.pid, "uid_map"), text));
     target.end(sys);
     Ok(said)
 }
 
-fn ids_that_are_not_ours<S: Sys>(sys: &mut S) -> Said {
+fn ids_that_are_not_ours<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(words(&[
-        say(sys.setresuid(0)),
-        say(sys.setuid(0)),
-        say(sys.setgid(0)),
-        say(sys.setresuid(USER)),
-        say(sys.setuid(USER)),
+        errno_name(sys.setresuid(0)),
+        errno_name(sys.setuid(0)),
+        errno_name(sys.setgid(0)),
+        errno_name(sys.setresuid(USER)),
+        errno_name(sys.setuid(USER)),
     ]))
 }
 
-fn ids_that_are_not_mapped<S: Sys>(sys: &mut S) -> Said {
+fn ids_that_are_not_mapped<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
-    Ok(words(&[say(sys.setresuid(0)), say(sys.setuid(0)), say(sys.setgid(0))]))
+    Ok(words(&[errno_name(sys.setresuid(0)), errno_name(sys.setuid(0)), errno_name(sys.setgid(0))]))
 }
 
-fn root_drops_its_groups<S: Sys>(sys: &mut S) -> Said {
-    Ok(say(sys.drop_groups()))
+fn root_drops_its_groups<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(errno_name(sys.drop_groups()))
 }
 
-fn groups_stay_before_a_group_map<S: Sys>(sys: &mut S) -> Said {
+fn groups_stay_before_a_group_map<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
-    Ok(say(sys.drop_groups()))
+    Ok(errno_name(sys.drop_groups()))
 }
 
-fn groups_stay_where_they_are_denied<S: Sys>(sys: &mut S) -> Said {
+fn groups_stay_where_they_are_denied<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
     put(sys, c"/proc/self/setgroups", b"deny").unwrap();
     put(sys, c"/proc/self/gid_map", format!("0 {USER} 1\n").as_bytes()).unwrap();
-    Ok(say(sys.drop_groups()))
+    Ok(errno_name(sys.drop_groups()))
 }
 
-fn a_change_of_user_takes_the_capabilities<S: Sys>(sys: &mut S) -> Said {
-    let changed = say(sys.setresuid(USER));
-    Ok(words(&[changed, say(sys.unshare(CloneFlags::NEWNET))]))
+fn a_change_of_user_takes_the_capabilities<S: Sys>(sys: &mut S) -> RuleResult {
+    let changed = errno_name(sys.setresuid(USER));
+    Ok(words(&[changed, errno_name(sys.unshare(CloneFlags::NEWNET))]))
 }
 
-fn a_change_of_user_closes_proc<S: Sys>(sys: &mut S) -> Said {
-    let before = say(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite));
+fn a_change_of_user_closes_proc<S: Sys>(sys: &mut S) -> RuleResult {
+    let before = errno_name(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite));
     sys.setresuid(USER).unwrap();
-    Ok(words(&[before, say(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite))]))
+    Ok(words(&[before, errno_name(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite))]))
 }
 
-fn a_single_map_of_ones_own_user_from_inside<S: Sys>(sys: &mut S) -> Said {
+fn a_single_map_of_ones_own_user_from_inside<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
-    let written = say(put(sys, c"/proc/self/uid_map", format!("0 {USER} 1\n").as_bytes()));
-    Ok(words(&[written, say(sys.setresuid(0))]))
+    let written = errno_name(put(sys, c"/proc/self/uid_map", format!("0 {USER} 1\n").as_bytes()));
+    Ok(words(&[written, errno_name(sys.setresuid(0))]))
 }
 
-fn a_single_map_of_ones_own_group_needs_deny<S: Sys>(sys: &mut S) -> Said {
+fn a_single_map_of_ones_own_group_needs_deny<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
     let map = format!("0 {USER} 1\n");
-    let first = say(put(sys, c"/proc/self/gid_map", map.as_bytes()));
-    let deny = say(put(sys, c"/proc/self/setgroups", b"deny"));
-    Ok(words(&[first, deny, say(put(sys, c"/proc/self/gid_map", map.as_bytes()))]))
+    let first = errno_name(put(sys, c"/proc/self/gid_map", map.as_bytes()));
+    let deny = errno_name(put(sys, c"/proc/self/setgroups", b"deny"));
+    Ok(words(&[first, deny, errno_name(put(sys, c"/proc/self/gid_map", map.as_bytes()))]))
 }
 
-fn a_single_map_of_ones_own_user_from_outside<S: Sys>(sys: &mut S) -> Said {
+fn a_single_map_of_ones_own_user_from_outside<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     let map = format!("0 {USER} 1\n");
-    let said = ["uid_map", "setgroups", "gid_map"]
-        .map(|file| say(put_for(sys, target.pid, file, if file == "setgroups" { "deny" } else { &map })));
+    let said = ["uid_map", "setgroups", "gid_map"].map(|file| {
+        errno_name(put_for(sys, target.pid, file, if file == "setgroups" { "deny" } else { &map }))
+    });
     target.end(sys);
     Ok(words(&said))
 }
 
-fn maps_that_an_ordinary_user_may_not_write<S: Sys>(sys: &mut S) -> Said {
+fn maps_that_an_ordinary_user_may_not_write<S: Sys>(sys: &mut S) -> RuleResult {
     let maps = ["0 100000 1\n".to_owned(), format!("0 {USER} 2\n"), format!("0 {USER} 1\n1 100000 1\n")];
     let mut said = Vec::new();
     for map in maps {
@@ -159,22 +160,22 @@ fn maps_that_an_ordinary_user_may_not_write<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&said))
 }
 
-fn root_of_the_parent_is_not_ones_own<S: Sys>(sys: &mut S) -> Said {
+fn user_may_not_map_root_of_the_parent<S: Sys>(sys: &mut S) -> RuleResult {
     map_once(sys, b"0 0 1\n")
 }
 
-fn root_writes_any_map_from_outside<S: Sys>(sys: &mut S) -> Said {
+fn root_writes_any_map_from_outside<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(words(&[map_once(sys, b"0 100000 65536\n")?, map_once(sys, b"0 0 1\n1 5000 10\n")?]))
 }
 
-fn a_map_is_written_once<S: Sys>(sys: &mut S) -> Said {
+fn a_map_is_written_once<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
-    let said = [(); 2].map(|()| say(put_for(sys, target.pid, "uid_map", "0 5 1\n")));
+    let said = [(); 2].map(|()| errno_name(put_for(sys, target.pid, "uid_map", "0 5 1\n")));
     target.end(sys);
     Ok(words(&said))
 }
 
-fn a_map_of_4095_bytes_and_one_of_4096<S: Sys>(sys: &mut S) -> Said {
+fn a_map_of_4095_bytes_and_one_of_4096<S: Sys>(sys: &mut S) -> RuleResult {
     let padded = |len| {
         let mut text = b"0 5 1\n".to_vec();
         text.resize(len, 0);
@@ -183,12 +184,12 @@ fn a_map_of_4095_bytes_and_one_of_4096<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[map_once(sys, &padded(4095))?, map_once(sys, &padded(4096))?]))
 }
 
-fn maps_of_340_extents_and_of_341<S: Sys>(sys: &mut S) -> Said {
+fn maps_of_340_extents_and_of_341<S: Sys>(sys: &mut S) -> RuleResult {
     let lines = |count| (0..count).map(|n| format!("{n} {} 1\n", n + 1000)).collect::<String>();
     Ok(words(&[map_once(sys, lines(340).as_bytes())?, map_once(sys, lines(341).as_bytes())?]))
 }
 
-fn forms_of_a_map<S: Sys>(sys: &mut S) -> Said {
+fn forms_of_a_map<S: Sys>(sys: &mut S) -> RuleResult {
     let forms = [
         ("empty", ""),
         ("blank", "\n"),
@@ -211,7 +212,7 @@ fn forms_of_a_map<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&said))
 }
 
-fn forms_that_are_taken<S: Sys>(sys: &mut S) -> Said {
+fn forms_that_are_taken<S: Sys>(sys: &mut S) -> RuleResult {
     let mut said = Vec::new();
     for text in ["0 5 1", "  0\t5   1 \n", "0 0 4294967295\n", "4294967296 5 1\n"] {
         said.push(map_once(sys, text.as_bytes())?);
@@ -219,7 +220,7 @@ fn forms_that_are_taken<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&said))
 }
 
-fn what_follows_a_nul_counts<S: Sys>(sys: &mut S) -> Said {
+fn bytes_after_a_nul_are_counted<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     let written = put_for(sys, target.pid, "uid_map", "0 5 1\n\0nonsense");
     target.end(sys);
@@ -233,7 +234,7 @@ fn read_map<S: Sys>(sys: &mut S, pid: Pid) -> String {
     String::from_utf8(buffer[..len].to_vec()).unwrap()
 }
 
-fn a_map_reads_back_from_outside<S: Sys>(sys: &mut S) -> Said {
+fn a_map_reads_back_from_outside<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     put_for(sys, target.pid, "uid_map", "0 100000 65536\n").unwrap();
     let text = read_map(sys, target.pid);
@@ -241,7 +242,7 @@ fn a_map_reads_back_from_outside<S: Sys>(sys: &mut S) -> Said {
     Ok(text)
 }
 
-fn more_than_five_extents_are_sorted<S: Sys>(sys: &mut S) -> Said {
+fn more_than_five_extents_are_sorted<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     put_for(sys, target.pid, "uid_map", "5 5 1\n4 4 1\n3 3 1\n2 2 1\n1 1 1\n0 0 1\n").unwrap();
     let text = read_map(sys, target.pid);
@@ -250,17 +251,17 @@ fn more_than_five_extents_are_sorted<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&text.lines().map(first).collect::<Vec<_>>()))
 }
 
-fn no_map_of_the_first_namespace<S: Sys>(sys: &mut S) -> Said {
+fn no_map_of_the_first_namespace<S: Sys>(sys: &mut S) -> RuleResult {
     // This process's own file: only setgroups needs a privilege when it is opened; the map needs it when
     // written.
-    Ok(say(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)))
+    Ok(errno_name(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)))
 }
 
-fn no_map_of_the_first_namespace_for_root_either<S: Sys>(sys: &mut S) -> Said {
-    Ok(say(put(sys, c"/proc/self/uid_map", b"0 0 1\n")))
+fn no_map_of_the_first_namespace_for_root_either<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(errno_name(put(sys, c"/proc/self/uid_map", b"0 0 1\n")))
 }
 
-fn a_map_is_not_written_from_two_levels_up<S: Sys>(sys: &mut S) -> Said {
+fn a_map_is_not_written_from_two_levels_up<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child(sys, |sys| {
         sys.unshare(CloneFlags::NEWUSER).unwrap();
         put(sys, c"/proc/self/uid_map", b"0 0 1\n").unwrap();
@@ -269,12 +270,12 @@ fn a_map_is_not_written_from_two_levels_up<S: Sys>(sys: &mut S) -> Said {
         user_ns(sys)
     })?;
     assert_eq!(target.began, 0);
-    let said = say(put_for(sys, target.pid, "uid_map", "0 0 1\n"));
+    let said = errno_name(put_for(sys, target.pid, "uid_map", "0 0 1\n"));
     target.end(sys);
     Ok(said)
 }
 
-fn a_parents_id_must_be_mapped_there<S: Sys>(sys: &mut S) -> Said {
+fn a_parents_id_must_be_mapped_there<S: Sys>(sys: &mut S) -> RuleResult {
     let outer = target(sys)?;
     put_for(sys, outer.pid, "uid_map", "0 0 10\n").unwrap();
     put_for(sys, outer.pid, "gid_map", "0 0 10\n").unwrap();
@@ -284,24 +285,24 @@ fn a_parents_id_must_be_mapped_there<S: Sys>(sys: &mut S) -> Said {
     Ok(said)
 }
 
-fn deny_before_the_group_map_only<S: Sys>(sys: &mut S) -> Said {
+fn deny_before_the_group_map_only<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
-    let deny = say(put(sys, c"/proc/self/setgroups", b"deny"));
-    let map = say(put(sys, c"/proc/self/gid_map", format!("0 {USER} 1\n").as_bytes()));
-    Ok(words(&[deny, map, say(put(sys, c"/proc/self/setgroups", b"deny"))]))
+    let deny = errno_name(put(sys, c"/proc/self/setgroups", b"deny"));
+    let map = errno_name(put(sys, c"/proc/self/gid_map", format!("0 {USER} 1\n").as_bytes()));
+    Ok(words(&[deny, map, errno_name(put(sys, c"/proc/self/setgroups", b"deny"))]))
 }
 
-fn forms_of_setgroups<S: Sys>(sys: &mut S) -> Said {
+fn forms_of_setgroups<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
     let forms: [&[u8]; 6] = [b"", b"no", b"deny    ", b"allow\n", b"deny\n\0", b"allow"];
-    Ok(words(&forms.map(|form| say(put(sys, c"/proc/self/setgroups", form)))))
+    Ok(words(&forms.map(|form| errno_name(put(sys, c"/proc/self/setgroups", form)))))
 }
 
-fn setgroups_of_a_namespace_that_is_not_ours<S: Sys>(sys: &mut S) -> Said {
-    Ok(say(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)))
+fn setgroups_of_a_namespace_that_is_not_ours<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(errno_name(open(sys, c"/proc/self/setgroups", OpenFlags::ReadWrite)))
 }
 
-fn a_denial_is_inherited<S: Sys>(sys: &mut S) -> Said {
+fn a_denial_is_inherited<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
     put(sys, c"/proc/self/uid_map", format!("0 {USER} 1\n").as_bytes()).unwrap();
     put(sys, c"/proc/self/setgroups", b"deny").unwrap();
@@ -317,55 +318,55 @@ fn a_denial_is_inherited<S: Sys>(sys: &mut S) -> Said {
 /// directory.
 fn files_of<S: Sys>(sys: &mut S, pid: Pid) -> Vec<String> {
     vec![
-        say(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadWrite)),
-        say(open(sys, &proc_path(pid, "oom_score_adj"), OpenFlags::ReadWrite)),
-        say(open(sys, &proc_path(pid, "ns/net"), OpenFlags::Namespace)),
-        say(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadOnly)),
-        say(open(sys, &proc_path(pid, ""), OpenFlags::Directory)),
+        errno_name(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadWrite)),
+        errno_name(open(sys, &proc_path(pid, "oom_score_adj"), OpenFlags::ReadWrite)),
+        errno_name(open(sys, &proc_path(pid, "ns/net"), OpenFlags::Namespace)),
+        errno_name(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadOnly)),
+        errno_name(open(sys, &proc_path(pid, ""), OpenFlags::Directory)),
     ]
 }
 
-fn a_non_dumpable_process_hides_its_files<S: Sys>(sys: &mut S) -> Said {
+fn a_non_dumpable_process_hides_its_files<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child(sys, |sys| code(sys.set_dumpable(false)))?;
     let said = files_of(sys, target.pid);
     target.end(sys);
     Ok(words(&said))
 }
 
-fn a_non_dumpable_process_does_not_mind_root<S: Sys>(sys: &mut S) -> Said {
+fn root_opens_files_of_a_non_dumpable_process<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child(sys, |sys| code(sys.set_dumpable(false)))?;
     let said = files_of(sys, target.pid);
     target.end(sys);
     Ok(words(&said[..3]))
 }
 
-fn an_exec_makes_dumpable_again<S: Sys>(sys: &mut S) -> Said {
+fn an_exec_makes_dumpable_again<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child_then(sys, |sys| code(sys.set_dumpable(false)), |sys| exec(sys, c"/bin/sleep"))?;
     let path = proc_path(target.pid, "oom_score_adj");
-    let before = say(open(sys, &path, OpenFlags::ReadWrite));
+    let before = errno_name(open(sys, &path, OpenFlags::ReadWrite));
     sys.send(target.talk, b"x").unwrap();
     // The child's socket is close-on-exec, so the read returns 0 after the exec.
     while sys.read(target.talk, &mut [0]) == Ok(1) {}
-    let after = say(open(sys, &path, OpenFlags::ReadWrite));
+    let after = errno_name(open(sys, &path, OpenFlags::ReadWrite));
     sys.kill(target.pid, Signal::KILL).unwrap();
     exit_status(sys, target.pid);
     Ok(words(&[before, after]))
 }
 
-fn entering_ones_own_namespace_leaves_dumpable<S: Sys>(sys: &mut S) -> Said {
+fn entering_ones_own_namespace_leaves_dumpable<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
-    let said = say(open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite));
+    let said = errno_name(open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite));
     target.end(sys);
     Ok(said)
 }
 
 /// Root in the new namespace has another kernel id, so the machine's root then owns the files in /proc.
-fn becoming_another_kernel_id_closes_proc<S: Sys>(sys: &mut S) -> Said {
+fn becoming_another_kernel_id_closes_proc<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child_then(sys, user_ns, |sys| {
         sys.setresuid(0).unwrap();
         code(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite)).0
     })?;
-    let mapped = say(put_for(sys, target.pid, "uid_map", "0 100000 65536\n"));
+    let mapped = errno_name(put_for(sys, target.pid, "uid_map", "0 100000 65536\n"));
     let inside = target.end(sys);
     Ok(words(&[mapped, inside.to_string()]))
 }
@@ -380,32 +381,32 @@ fn dead_target<S: Sys>(sys: &mut S) -> Result<Child, i32> {
     Ok(target)
 }
 
-fn a_zombie_takes_maps_from_root<S: Sys>(sys: &mut S) -> Said {
+fn a_zombie_takes_maps_from_root<S: Sys>(sys: &mut S) -> RuleResult {
     let target = dead_target(sys)?;
     Ok(words(&[
-        say(put_for(sys, target.pid, "uid_map", "0 5 1\n")),
-        say(put_for(sys, target.pid, "setgroups", "deny")),
-        say(put_for(sys, target.pid, "timens_offsets", "monotonic 1 0\n")),
+        errno_name(put_for(sys, target.pid, "uid_map", "0 5 1\n")),
+        errno_name(put_for(sys, target.pid, "setgroups", "deny")),
+        errno_name(put_for(sys, target.pid, "timens_offsets", "monotonic 1 0\n")),
     ]))
 }
 
-fn a_zombie_takes_no_map_from_a_user<S: Sys>(sys: &mut S) -> Said {
+fn a_zombie_takes_no_map_from_a_user<S: Sys>(sys: &mut S) -> RuleResult {
     let target = dead_target(sys)?;
     let map = format!("0 {USER} 1\n");
     Ok(words(&[
-        say(put_for(sys, target.pid, "uid_map", &map)),
-        say(put_for(sys, target.pid, "setgroups", "deny")),
+        errno_name(put_for(sys, target.pid, "uid_map", &map)),
+        errno_name(put_for(sys, target.pid, "setgroups", "deny")),
     ]))
 }
 
-fn a_held_directory_outlives_its_task<S: Sys>(sys: &mut S) -> Said {
+fn a_held_directory_outlives_its_task<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     let pid = target.pid;
     let dir = open(sys, &proc_path(pid, ""), OpenFlags::Directory).unwrap();
     target.end(sys);
     Ok(words(&[
-        say(sys.openat(dir, c"uid_map", OpenFlags::ReadWrite)),
-        say(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadWrite)),
+        errno_name(sys.openat(dir, c"uid_map", OpenFlags::ReadWrite)),
+        errno_name(open(sys, &proc_path(pid, "uid_map"), OpenFlags::ReadWrite)),
     ]))
 }
 
@@ -413,22 +414,22 @@ fn put_score<S: Sys>(sys: &mut S, text: &[u8]) -> SysResult<usize> {
     put(sys, c"/proc/self/oom_score_adj", text)
 }
 
-fn scores<S: Sys>(sys: &mut S) -> Said {
+fn scores<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(words(&[
-        say(put_score(sys, b"1001")),
-        say(put_score(sys, b"many")),
-        say(put_score(sys, b"")),
-        say(put_score(sys, b"0x10\0")),
-        say(put_score(sys, b" 17 \n")),
+        errno_name(put_score(sys, b"1001")),
+        errno_name(put_score(sys, b"many")),
+        errno_name(put_score(sys, b"")),
+        errno_name(put_score(sys, b"0x10\0")),
+        errno_name(put_score(sys, b" 17 \n")),
         put_score(sys, b"00000000000000000022").unwrap_or(0).to_string(),
     ]))
 }
 
-fn a_score_goes_down_with_privilege_only<S: Sys>(sys: &mut S) -> Said {
-    Ok(words(&[say(put_score(sys, b"900")), say(put_score(sys, b"-900"))]))
+fn a_score_goes_down_with_privilege_only<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(words(&[errno_name(put_score(sys, b"900")), errno_name(put_score(sys, b"-900"))]))
 }
 
-fn a_score_is_inherited<S: Sys>(sys: &mut S) -> Said {
+fn a_score_is_inherited<S: Sys>(sys: &mut S) -> RuleResult {
     put_score(sys, b"17").unwrap();
     let target = child(sys, |_| Errno(0))?;
     let fd = open(sys, &proc_path(target.pid, "oom_score_adj"), OpenFlags::ReadOnly).unwrap();
@@ -438,7 +439,7 @@ fn a_score_is_inherited<S: Sys>(sys: &mut S) -> Said {
     Ok(String::from_utf8_lossy(&buffer[..len]).into_owned())
 }
 
-fn another_users_namespace_file<S: Sys>(sys: &mut S) -> Said {
+fn another_users_namespace_file<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child(sys, |_| Errno(0))?;
     let path = proc_path(target.pid, "ns/net");
     let said = in_child(sys, |sys| {
@@ -449,14 +450,14 @@ fn another_users_namespace_file<S: Sys>(sys: &mut S) -> Said {
     Ok(name(said))
 }
 
-fn capabilities_end_at_ones_own_namespace<S: Sys>(sys: &mut S) -> Said {
+fn capabilities_end_at_ones_own_namespace<S: Sys>(sys: &mut S) -> RuleResult {
     let outside = open(sys, c"/proc/self/ns/net", OpenFlags::Namespace).unwrap();
     sys.unshare(CloneFlags::NEWUSER).unwrap();
-    let inside = say(sys.unshare(CloneFlags::NEWNET));
-    Ok(words(&[inside, say(sys.setns(outside, CloneFlags::NEWNET))]))
+    let inside = errno_name(sys.unshare(CloneFlags::NEWNET));
+    Ok(words(&[inside, errno_name(sys.setns(outside, CloneFlags::NEWNET))]))
 }
 
-fn a_process_of_root_is_closed_to_users<S: Sys>(sys: &mut S) -> Said {
+fn a_process_of_root_is_closed_to_users<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child(sys, |_| Errno(0))?;
     let pid = target.pid;
     let mut said = Vec::new();
@@ -477,25 +478,25 @@ fn a_process_of_root_is_closed_to_users<S: Sys>(sys: &mut S) -> Said {
 }
 
 /// A user whose group differs from the initial one.
-fn another_group_closes_proc<S: Sys>(sys: &mut S) -> Said {
+fn another_group_closes_proc<S: Sys>(sys: &mut S) -> RuleResult {
     sys.setgid(USER).unwrap();
     sys.setuid(USER).unwrap();
-    Ok(say(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite)))
+    Ok(errno_name(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite)))
 }
 
 /// The creator of a namespace gains no privilege by joining it, so it stays the owner of its files.
-fn the_creator_stays_dumpable_where_it_joins<S: Sys>(sys: &mut S) -> Said {
+fn the_creator_stays_dumpable_where_it_joins<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     put_for(sys, target.pid, "uid_map", &format!("{USER} {USER} 1\n")).unwrap();
     join(sys, &proc_path(target.pid, "ns/user"), CloneFlags::NEWUSER).unwrap();
-    let said = say(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite));
+    let said = errno_name(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite));
     target.end(sys);
     Ok(said)
 }
 
 /// Root joins a user's namespace and changes to that user's id. Its files then belong to the machine's root,
 /// and a process of that user outside cannot open them.
-fn root_in_a_strangers_namespace_is_not_dumpable<S: Sys>(sys: &mut S) -> Said {
+fn root_in_a_strangers_namespace_is_not_dumpable<S: Sys>(sys: &mut S) -> RuleResult {
     let owner = child(sys, |sys| {
         sys.setgid(USER).unwrap();
         sys.setresuid(USER).unwrap();
@@ -552,7 +553,7 @@ fn joined<S: Sys>(
 
 /// A process that joins a user namespace has every capability there. The namespace decides for all processes
 /// whether they may drop groups.
-fn groups_go_where_the_joined_namespace_allows_it<S: Sys>(sys: &mut S) -> Said {
+fn joined_namespace_decides_about_setgroups<S: Sys>(sys: &mut S) -> RuleResult {
     let map = format!("0 {USER} 1\n");
     let unmapped = joined(sys, &[], |sys| code(sys.drop_groups()))?;
     let denied = [("setgroups", "deny"), ("gid_map", map.as_str())];
@@ -561,15 +562,15 @@ fn groups_go_where_the_joined_namespace_allows_it<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[unmapped, denied, allowed]))
 }
 
-fn nobody_is_root_in_a_namespace_without_a_map<S: Sys>(sys: &mut S) -> Said {
+fn setuid_fails_without_a_map<S: Sys>(sys: &mut S) -> RuleResult {
     let user = joined(sys, &[], |sys| code(sys.setresuid(0)))?;
     let group = joined(sys, &[("uid_map", "0 100000 65536\n")], |sys| code(sys.setgid(0)))?;
     Ok(words(&[user, group]))
 }
 
-fn a_wide_group_map_needs_no_deny<S: Sys>(sys: &mut S) -> Said {
+fn a_wide_group_map_needs_no_deny<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
-    let written = say(put_for(sys, target.pid, "gid_map", "0 100000 65536\n"));
+    let written = errno_name(put_for(sys, target.pid, "gid_map", "0 100000 65536\n"));
     let fd = open(sys, &proc_path(target.pid, "setgroups"), OpenFlags::ReadOnly).unwrap();
     let mut buffer = [0; 16];
     let len = sys.read(fd, &mut buffer).unwrap();
@@ -578,24 +579,24 @@ fn a_wide_group_map_needs_no_deny<S: Sys>(sys: &mut S) -> Said {
 }
 
 /// The process has every capability in its namespace, but lacks the one that it needs in the parent.
-fn a_map_from_inside_by_root_of_the_parent<S: Sys>(sys: &mut S) -> Said {
+fn a_map_from_inside_by_root_of_the_parent<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWUSER).unwrap();
-    Ok(say(put(sys, c"/proc/self/uid_map", b"0 100000 65536\n")))
+    Ok(errno_name(put(sys, c"/proc/self/uid_map", b"0 100000 65536\n")))
 }
 
 /// A file that was opened without privilege gains none from the privileges of the writer.
-fn half_a_privilege_is_none<S: Sys>(sys: &mut S) -> Said {
+fn map_needs_the_openers_privilege<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     let fd = open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite).unwrap();
-    let wide = say(sys.write(fd, b"0 100000 65536\n"));
-    let own = say(sys.write(fd, format!("0 {USER} 1\n").as_bytes()));
+    let wide = errno_name(sys.write(fd, b"0 100000 65536\n"));
+    let own = errno_name(sys.write(fd, format!("0 {USER} 1\n").as_bytes()));
     target.end(sys);
     Ok(words(&[wide, own]))
 }
 
 /// Two processes of the same user in the same namespace: the one with fewer capabilities may not inspect the
 /// other (`PTRACE_MODE_READ_FSCREDS`, ptrace(2)).
-fn fewer_capabilities_see_less<S: Sys>(sys: &mut S) -> Said {
+fn ns_file_needs_all_capabilities_of_its_process<S: Sys>(sys: &mut S) -> RuleResult {
     let owner = child_then(
         sys,
         |sys| {
@@ -620,14 +621,14 @@ fn fewer_capabilities_see_less<S: Sys>(sys: &mut S) -> Said {
 }
 
 /// Opened by root, written by a process that has changed to an ordinary user.
-fn a_map_needs_the_writers_privilege_too<S: Sys>(sys: &mut S) -> Said {
+fn map_needs_the_writers_privilege<S: Sys>(sys: &mut S) -> RuleResult {
     let target = target(sys)?;
     let fd = open(sys, &proc_path(target.pid, "uid_map"), OpenFlags::ReadWrite).unwrap();
     let said = in_child(sys, |sys| {
         sys.setresuid(USER).unwrap();
         code(sys.write(fd, b"0 100000 65536\n")).0
     })?;
-    let by_root = say(sys.write(fd, b"0 100000 65536\n"));
+    let by_root = errno_name(sys.write(fd, b"0 100000 65536\n"));
     target.end(sys);
     Ok(words(&[name(said), by_root]))
 }

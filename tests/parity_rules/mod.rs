@@ -23,7 +23,7 @@ pub(crate) enum As {
 }
 
 /// The text that a rule returns, or, in a child that the rule made, the status to exit with.
-pub(crate) type Said = Result<String, i32>;
+pub(crate) type RuleResult = Result<String, i32>;
 
 macro_rules! rules {
     ($($who:ident $name:ident = $wanted:literal;)*) => {
@@ -54,7 +54,7 @@ pub(crate) fn all() -> impl Iterator<Item = Rule> {
 }
 
 /// Returns "ok", or the name of the errno.
-fn say<T>(result: SysResult<T>) -> String {
+fn errno_name<T>(result: SysResult<T>) -> String {
     code(result).name().unwrap_or("ok").into()
 }
 

@@ -4,16 +4,16 @@ use super::*;
 
 rules! {
     User files_that_are_not_executed = "EACCES ENOTDIR ENOTDIR ENOENT ENOTDIR";
-    User a_child_without_exit_signal_is_for_stages_alone = "ECHILD 5";
-    User an_ordinary_child_is_not_for_stages = "ECHILD 5";
+    User child_without_exit_signal_needs_wclone = "ECHILD 5";
+    User wclone_ignores_an_ordinary_child = "ECHILD 5";
     User an_ignored_sigchld_reaps_the_child = "ECHILD";
-    User an_ignored_sigchld_leaves_a_stage = "5";
-    User a_sibling_is_the_parents_and_ends_like_its_maker = "2 ECHILD";
+    User ignored_sigchld_does_not_reap_a_stage = "5";
+    User sibling_inherits_parent_and_exit_signal = "2 ECHILD";
     User an_exec_brings_sigchld_back = "ECHILD 0";
     User a_zombie_takes_signals_until_it_is_reaped = "ok ESRCH";
     User a_pidfd_of_the_dead = "ok ESRCH EINVAL";
-    Root kill_asks_for_the_same_user = "EPERM";
-    User kill_refuses_what_is_no_signal = "EINVAL";
+    Root kill_needs_the_same_user = "EPERM";
+    User kill_rejects_an_unknown_signal = "EINVAL";
     User a_death_signal_comes_with_the_parents_death = "0";
     User a_death_signal_is_not_inherited = "5";
     User a_session_has_one_leader = "ok EPERM";
@@ -21,8 +21,8 @@ rules! {
     User an_exec_that_fails = "ENOENT EACCES";
     User nothing_pending = "EAGAIN";
     User a_wait_without_children_ends = "ECHILD";
-    User a_blocked_signal_kills_when_it_is_let_in = "143";
-    User an_ignored_signal_is_forgotten = "5";
+    User blocked_signal_kills_when_unblocked = "143";
+    User pending_signal_is_dropped_if_ignored = "5";
     User a_signal_ignored_while_blocked_is_gone = "EAGAIN";
     User a_process_killed_in_a_read_resets_its_peer = "ECONNRESET";
     User a_full_socket_waits_for_its_reader = "600000 0";
@@ -30,8 +30,8 @@ rules! {
     User wait_takes_any_child = "true";
     Root the_first_in_a_pid_namespace_is_pid_1 = "true 1 2";
     Root the_first_has_another_number_outside = "true";
-    Root pid_1_makes_no_siblings = "EINVAL";
-    Root a_dead_pid_namespace_bears_nobody = "ENOMEM";
+    Root pid_1_cannot_clone_siblings = "EINVAL";
+    Root fork_in_a_dead_pid_namespace_fails = "ENOMEM";
     Root pid_namespaces_cannot_be_created_twice = "ok EINVAL";
     Root a_pid_namespace_dies_with_its_pid_1 = "0 137";
     Root pid_1_survives_signals_from_inside = "7";
@@ -54,33 +54,33 @@ fn waited<S: Sys>(sys: &mut S, pid: Pid, which: WaitFor) -> String {
         Ok(Waited { status: WaitStatus::Exited(status), .. }) => status.to_string(),
         Ok(Waited { status: WaitStatus::Signaled(signal), .. }) => (128 + signal.0).to_string(),
         Ok(other) => format!("{other:?}"),
-        Err(errno) => say::<()>(Err(errno)),
+        Err(errno) => errno_name::<()>(Err(errno)),
     }
 }
 
-fn a_child_without_exit_signal_is_for_stages_alone<S: Sys>(sys: &mut S) -> Said {
+fn child_without_exit_signal_needs_wclone<S: Sys>(sys: &mut S) -> RuleResult {
     let pid = five(sys, ExitSignal::None)?;
     Ok(words(&[waited(sys, pid, WaitFor::Ordinary), waited(sys, pid, WaitFor::Stages)]))
 }
 
-fn an_ordinary_child_is_not_for_stages<S: Sys>(sys: &mut S) -> Said {
+fn wclone_ignores_an_ordinary_child<S: Sys>(sys: &mut S) -> RuleResult {
     let pid = five(sys, ExitSignal::Chld)?;
     Ok(words(&[waited(sys, Pid::ANY, WaitFor::Stages), waited(sys, pid, WaitFor::Ordinary)]))
 }
 
-fn an_ignored_sigchld_reaps_the_child<S: Sys>(sys: &mut S) -> Said {
+fn an_ignored_sigchld_reaps_the_child<S: Sys>(sys: &mut S) -> RuleResult {
     sys.sigaction(Signal::CHLD, SigAction::IGNORE).unwrap();
     let pid = five(sys, ExitSignal::Chld)?;
     Ok(waited(sys, pid, WaitFor::Ordinary))
 }
 
-fn an_ignored_sigchld_leaves_a_stage<S: Sys>(sys: &mut S) -> Said {
+fn ignored_sigchld_does_not_reap_a_stage<S: Sys>(sys: &mut S) -> RuleResult {
     sys.sigaction(Signal::CHLD, SigAction::IGNORE).unwrap();
     let pid = five(sys, ExitSignal::None)?;
     Ok(waited(sys, pid, WaitFor::Stages))
 }
 
-fn a_sibling_is_the_parents_and_ends_like_its_maker<S: Sys>(sys: &mut S) -> Said {
+fn sibling_inherits_parent_and_exit_signal<S: Sys>(sys: &mut S) -> RuleResult {
     match sys.fork(ExitSignal::None, None).unwrap() {
         Fork::Child => {
             sys.clone_sibling(None).unwrap();
@@ -91,7 +91,7 @@ fn a_sibling_is_the_parents_and_ends_like_its_maker<S: Sys>(sys: &mut S) -> Said
             let end = loop {
                 match sys.wait4(Pid::ANY, WaitFor::Stages) {
                     Ok(_) => count += 1,
-                    result => break say(result),
+                    result => break errno_name(result),
                 }
             };
             Ok(words(&[count.to_string(), end]))
@@ -99,7 +99,7 @@ fn a_sibling_is_the_parents_and_ends_like_its_maker<S: Sys>(sys: &mut S) -> Said
     }
 }
 
-fn an_exec_brings_sigchld_back<S: Sys>(sys: &mut S) -> Said {
+fn an_exec_brings_sigchld_back<S: Sys>(sys: &mut S) -> RuleResult {
     let (near, far) = sys.socketpair().unwrap();
     let child = match sys.fork(ExitSignal::None, None).unwrap() {
         Fork::Child => {
@@ -125,21 +125,21 @@ pub(super) fn zombie<S: Sys>(sys: &mut S) -> Result<Pid, i32> {
     Ok(other.pid)
 }
 
-fn a_zombie_takes_signals_until_it_is_reaped<S: Sys>(sys: &mut S) -> Said {
+fn a_zombie_takes_signals_until_it_is_reaped<S: Sys>(sys: &mut S) -> RuleResult {
     let pid = zombie(sys)?;
-    let before = say(sys.kill(pid, Signal::KILL));
+    let before = errno_name(sys.kill(pid, Signal::KILL));
     exit_status(sys, pid);
-    Ok(words(&[before, say(sys.kill(pid, Signal::KILL))]))
+    Ok(words(&[before, errno_name(sys.kill(pid, Signal::KILL))]))
 }
 
-fn a_pidfd_of_the_dead<S: Sys>(sys: &mut S) -> Said {
+fn a_pidfd_of_the_dead<S: Sys>(sys: &mut S) -> RuleResult {
     let pid = zombie(sys)?;
-    let before = say(sys.pidfd_open(pid));
+    let before = errno_name(sys.pidfd_open(pid));
     exit_status(sys, pid);
-    Ok(words(&[before, say(sys.pidfd_open(pid)), say(sys.pidfd_open(Pid(0)))]))
+    Ok(words(&[before, errno_name(sys.pidfd_open(pid)), errno_name(sys.pidfd_open(Pid(0)))]))
 }
 
-fn kill_asks_for_the_same_user<S: Sys>(sys: &mut S) -> Said {
+fn kill_needs_the_same_user<S: Sys>(sys: &mut S) -> RuleResult {
     let target = child(sys, |_| Errno(0))?;
     let answer = in_child(sys, |sys| {
         sys.setresuid(64_321).unwrap();
@@ -149,13 +149,13 @@ fn kill_asks_for_the_same_user<S: Sys>(sys: &mut S) -> Said {
     Ok(name(answer))
 }
 
-fn kill_refuses_what_is_no_signal<S: Sys>(sys: &mut S) -> Said {
+fn kill_rejects_an_unknown_signal<S: Sys>(sys: &mut S) -> RuleResult {
     let pid = sys.getpid();
-    Ok(say(sys.kill(pid, Signal(65))))
+    Ok(errno_name(sys.kill(pid, Signal(65))))
 }
 
 /// Returns the data that a grandchild sends after the death of its parent.
-fn orphan<S: Sys>(sys: &mut S, before: bool) -> Said {
+fn orphan<S: Sys>(sys: &mut S, before: bool) -> RuleResult {
     let (near, far) = sys.socketpair().unwrap();
     let between = match sys.fork(ExitSignal::Chld, None).unwrap() {
         Fork::Child => {
@@ -193,40 +193,40 @@ fn orphan<S: Sys>(sys: &mut S, before: bool) -> Said {
     Ok(sys.read(near, &mut [0; 16]).unwrap().to_string())
 }
 
-fn a_death_signal_comes_with_the_parents_death<S: Sys>(sys: &mut S) -> Said {
+fn a_death_signal_comes_with_the_parents_death<S: Sys>(sys: &mut S) -> RuleResult {
     orphan(sys, false)
 }
 
-fn a_death_signal_is_not_inherited<S: Sys>(sys: &mut S) -> Said {
+fn a_death_signal_is_not_inherited<S: Sys>(sys: &mut S) -> RuleResult {
     orphan(sys, true)
 }
 
-fn a_session_has_one_leader<S: Sys>(sys: &mut S) -> Said {
+fn a_session_has_one_leader<S: Sys>(sys: &mut S) -> RuleResult {
     let other = child_then(sys, |sys| code(sys.setsid()), |sys| code(sys.setsid()).0)?;
     let began = name(other.began);
     Ok(words(&[began, name(other.end(sys))]))
 }
 
-fn sigkill_cannot_be_blocked<S: Sys>(sys: &mut S) -> Said {
+fn sigkill_cannot_be_blocked<S: Sys>(sys: &mut S) -> RuleResult {
     sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX)).unwrap();
     let mask = sys.sigprocmask(MaskHow::Block, SignalSet::EMPTY).unwrap();
     let blocked = mask.contains(SignalSet(1 << 8));
-    Ok(words(&[blocked.to_string(), say(sys.sigaction(Signal::KILL, SigAction::IGNORE))]))
+    Ok(words(&[blocked.to_string(), errno_name(sys.sigaction(Signal::KILL, SigAction::IGNORE))]))
 }
 
-fn an_exec_that_fails<S: Sys>(sys: &mut S) -> Said {
+fn an_exec_that_fails<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(words(&[name(exec(sys, c"/bin/there-is-no-such-program")), name(exec(sys, c"/etc/passwd"))]))
 }
 
-fn nothing_pending<S: Sys>(sys: &mut S) -> Said {
-    Ok(say(sys.sigtimedwait(SignalSet::PIPE)))
+fn nothing_pending<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(errno_name(sys.sigtimedwait(SignalSet::PIPE)))
 }
 
-fn a_wait_without_children_ends<S: Sys>(sys: &mut S) -> Said {
+fn a_wait_without_children_ends<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(waited(sys, Pid::ANY, WaitFor::Ordinary))
 }
 
-fn the_first_in_a_pid_namespace_is_pid_1<S: Sys>(sys: &mut S) -> Said {
+fn the_first_in_a_pid_namespace_is_pid_1<S: Sys>(sys: &mut S) -> RuleResult {
     let before = sys.getpid();
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let same = sys.getpid() == before;
@@ -237,7 +237,7 @@ fn the_first_in_a_pid_namespace_is_pid_1<S: Sys>(sys: &mut S) -> Said {
     Ok(format!("{same} {first} {second}"))
 }
 
-fn the_first_has_another_number_outside<S: Sys>(sys: &mut S) -> Said {
+fn the_first_has_another_number_outside<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let first = child(sys, |_| Errno(0))?;
     let seen = first.pid.0 > 1 && open(sys, &proc_path(first.pid, ""), OpenFlags::Directory).is_ok();
@@ -245,25 +245,25 @@ fn the_first_has_another_number_outside<S: Sys>(sys: &mut S) -> Said {
     Ok(seen.to_string())
 }
 
-fn pid_1_makes_no_siblings<S: Sys>(sys: &mut S) -> Said {
+fn pid_1_cannot_clone_siblings<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
     Ok(name(in_child(sys, |sys| code(sys.clone_sibling(None)).0)?))
 }
 
-fn a_dead_pid_namespace_bears_nobody<S: Sys>(sys: &mut S) -> Said {
+fn fork_in_a_dead_pid_namespace_fails<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
     in_child(sys, |_| 0)?;
     match sys.fork(ExitSignal::Chld, None) {
         Ok(Fork::Child) => Err(0),
-        result => Ok(say(result)),
+        result => Ok(errno_name(result)),
     }
 }
 
-fn pid_namespaces_cannot_be_created_twice<S: Sys>(sys: &mut S) -> Said {
-    Ok(words(&[say(sys.unshare(CloneFlags::NEWPID)), say(sys.unshare(CloneFlags::NEWPID))]))
+fn pid_namespaces_cannot_be_created_twice<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(words(&[errno_name(sys.unshare(CloneFlags::NEWPID)), errno_name(sys.unshare(CloneFlags::NEWPID))]))
 }
 
-fn a_pid_namespace_dies_with_its_pid_1<S: Sys>(sys: &mut S) -> Said {
+fn a_pid_namespace_dies_with_its_pid_1<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let (near, far) = sys.socketpair().unwrap();
     let first = child(sys, |_| Errno(0))?;
@@ -274,7 +274,7 @@ fn a_pid_namespace_dies_with_its_pid_1<S: Sys>(sys: &mut S) -> Said {
     Ok(words(&[end.to_string(), waited(sys, second.pid, WaitFor::Ordinary)]))
 }
 
-fn pid_1_survives_signals_from_inside<S: Sys>(sys: &mut S) -> Said {
+fn pid_1_survives_signals_from_inside<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let status = in_child(sys, |sys| {
         sys.kill(Pid(1), Signal::TERM).unwrap();
@@ -284,27 +284,27 @@ fn pid_1_survives_signals_from_inside<S: Sys>(sys: &mut S) -> Said {
     Ok(status.to_string())
 }
 
-fn pid_1_survives_a_term_from_outside_but_no_kill<S: Sys>(sys: &mut S) -> Said {
+fn pid_1_survives_a_term_from_outside_but_no_kill<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
     let first = child(sys, |_| Errno(0))?;
     sys.kill(first.pid, Signal::TERM).unwrap();
-    let alive = say(sys.send(first.talk, b""));
+    let alive = errno_name(sys.send(first.talk, b""));
     sys.kill(first.pid, Signal::KILL).unwrap();
     Ok(words(&[alive, exit_status(sys, first.pid).to_string()]))
 }
 
-fn pid_for_children_is_empty_before_the_first<S: Sys>(sys: &mut S) -> Said {
+fn pid_for_children_is_empty_before_the_first<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWPID).unwrap();
-    Ok(say(open(sys, c"/proc/self/ns/pid_for_children", OpenFlags::Namespace)))
+    Ok(errno_name(open(sys, c"/proc/self/ns/pid_for_children", OpenFlags::Namespace)))
 }
 
-fn a_kill_does_not_reach_out_of_a_pid_namespace<S: Sys>(sys: &mut S) -> Said {
+fn a_kill_does_not_reach_out_of_a_pid_namespace<S: Sys>(sys: &mut S) -> RuleResult {
     let outside = sys.getpid();
     sys.unshare(CloneFlags::NEWPID).unwrap();
     Ok(name(in_child(sys, |sys| code(sys.kill(outside, Signal(0))).0)?))
 }
 
-fn a_blocked_signal_kills_when_it_is_let_in<S: Sys>(sys: &mut S) -> Said {
+fn blocked_signal_kills_when_unblocked<S: Sys>(sys: &mut S) -> RuleResult {
     let status = in_child(sys, |sys| {
         let term = SignalSet(1 << 14);
         sys.sigaction(Signal::TERM, SigAction::DEFAULT).unwrap();
@@ -317,7 +317,7 @@ fn a_blocked_signal_kills_when_it_is_let_in<S: Sys>(sys: &mut S) -> Said {
     Ok(status.to_string())
 }
 
-fn an_ignored_signal_is_forgotten<S: Sys>(sys: &mut S) -> Said {
+fn pending_signal_is_dropped_if_ignored<S: Sys>(sys: &mut S) -> RuleResult {
     let status = in_child(sys, |sys| {
         sys.sigaction(Signal::TERM, SigAction::IGNORE).unwrap();
         let pid = sys.getpid();
@@ -328,28 +328,28 @@ fn an_ignored_signal_is_forgotten<S: Sys>(sys: &mut S) -> Said {
     Ok(status.to_string())
 }
 
-fn a_signal_ignored_while_blocked_is_gone<S: Sys>(sys: &mut S) -> Said {
+fn a_signal_ignored_while_blocked_is_gone<S: Sys>(sys: &mut S) -> RuleResult {
     let term = SignalSet(1 << 14);
     sys.sigprocmask(MaskHow::Block, term).unwrap();
     let pid = sys.getpid();
     sys.kill(pid, Signal::TERM).unwrap();
     sys.sigaction(Signal::TERM, SigAction::IGNORE).unwrap();
-    Ok(say(sys.sigtimedwait(term)))
+    Ok(errno_name(sys.sigtimedwait(term)))
 }
 
 /// The peer sends, and the process dies before it reads.
-fn a_process_killed_in_a_read_resets_its_peer<S: Sys>(sys: &mut S) -> Said {
+fn a_process_killed_in_a_read_resets_its_peer<S: Sys>(sys: &mut S) -> RuleResult {
     let (near, far) = sys.socketpair().unwrap();
     let other = child(sys, |_| Errno(0))?;
     sys.close(far).unwrap();
     sys.send(near, b"unread").unwrap();
     sys.kill(other.pid, Signal::KILL).unwrap();
     exit_status(sys, other.pid);
-    Ok(say(sys.read(near, &mut [0])))
+    Ok(errno_name(sys.read(near, &mut [0])))
 }
 
 /// The data is larger than any buffer: one send writes all of it.
-fn a_full_socket_waits_for_its_reader<S: Sys>(sys: &mut S) -> Said {
+fn a_full_socket_waits_for_its_reader<S: Sys>(sys: &mut S) -> RuleResult {
     let (near, far) = sys.socketpair().unwrap();
     let writer = match sys.fork(ExitSignal::Chld, None).unwrap() {
         Fork::Child => {
@@ -371,7 +371,7 @@ fn a_full_socket_waits_for_its_reader<S: Sys>(sys: &mut S) -> Said {
     Ok(format!("{got} {}", exit_status(sys, writer)))
 }
 
-fn a_whole_group_is_killed<S: Sys>(sys: &mut S) -> Said {
+fn a_whole_group_is_killed<S: Sys>(sys: &mut S) -> RuleResult {
     let status = in_child(sys, |sys| {
         sys.setsid().unwrap();
         sys.sigaction(Signal::TERM, SigAction::DEFAULT).unwrap();
@@ -389,7 +389,7 @@ fn a_whole_group_is_killed<S: Sys>(sys: &mut S) -> Said {
     Ok(status.to_string())
 }
 
-fn wait_takes_any_child<S: Sys>(sys: &mut S) -> Said {
+fn wait_takes_any_child<S: Sys>(sys: &mut S) -> RuleResult {
     let one = five(sys, ExitSignal::Chld)?;
     let other = five(sys, ExitSignal::Chld)?;
     let mut pids = [(); 2].map(|()| sys.wait4(Pid::ANY, WaitFor::Ordinary).unwrap().pid);
@@ -399,9 +399,9 @@ fn wait_takes_any_child<S: Sys>(sys: &mut S) -> Said {
 
 /// A file without execute permission, two paths below a file, and a path in a missing directory. A stat of a
 /// path below a file fails in the same way.
-fn files_that_are_not_executed<S: Sys>(sys: &mut S) -> Said {
+fn files_that_are_not_executed<S: Sys>(sys: &mut S) -> RuleResult {
     let files = [c"/etc/passwd", c"/etc/passwd/sh", c"/etc/passwd/bin/sh", c"/no/such/sh"];
     let mut said: Vec<String> = files.map(|file| name(exec(sys, file))).to_vec();
-    said.push(say(sys.link_count(c"/etc/passwd/sh")));
+    said.push(errno_name(sys.link_count(c"/etc/passwd/sh")));
     Ok(words(&said))
 }

@@ -53,7 +53,7 @@ class TheParent(fixture.ProtocolTest):
             self.assertRegex(run.fatal()[0].text, r"^(failed to sync with runc: write\(pid-JSON\)|the launcher is gone)")
             self.assertNotIn("<= nsexec container setup", run.texts("2"))
 
-    def test_and_its_log_pipe_with_it(self):
+    def test_after_the_message_with_its_log_pipe(self):
         run = self.start(log_reader=None)
         run.send(EVERYTHING)
         run.close_init()
@@ -88,7 +88,7 @@ class TheParent(fixture.ProtocolTest):
         self.assertGreater(moments, 100)
 
 
-class AStoppedStage(fixture.ProtocolTest):
+class StoppedStage(fixture.ProtocolTest):
     """One stage is stopped, and later the parent dies: the other stages notice, and end."""
 
     def sweep(self, victim, every):

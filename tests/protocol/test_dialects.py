@@ -156,7 +156,7 @@ class Starts(Older):
                 self.assertEqual(parent.namespaces_of(run.stage2)["net"], net.namespaces["net"])
                 self.over(run, gate)
 
-    def test_the_records_have_the_lines_words(self):
+    def test_records_have_the_texts_of_the_line(self):
         data = message(NEWUSER | NEWUTS | NEWCGROUP, uidmap=MAP, gidmap=MAP)
         waiting = "waiting stage-0 to complete the mapping of user namespace"
         asking = "request stage-0 to map user namespace"
@@ -290,7 +290,7 @@ class CgroupByte(Older):
         self.assertEqual(run.wait_stage0(), 0, run.describe())
         self.assertHandedOver(run)
 
-    def test_nobody_waits_without_a_cgroup_namespace(self):
+    def test_no_byte_without_a_cgroup_namespace(self):
         run = self.begin("v1_0")
         run.like_init(message(NEWUTS | NEWNS), before=b"\0")
         self.assertHandedOver(run)
@@ -309,7 +309,7 @@ class CgroupByte(Older):
         # Stage 2 reads EOF, and stage 0 gets the hang-up: either may be first.
         self.assertRegex(run.fatal()[0].text, "^(read synchronisation value failed|the launcher is gone)")
 
-    def test_1_1_asks_nobody(self):
+    def test_1_1_needs_no_byte(self):
         run = self.begin("v1_1")
         run.like_init(message(SIX_FLAGS), before=b"\0")
         self.assertHandedOver(run)
@@ -364,7 +364,7 @@ class MountSources(Older):
         one, two = self.private("one"), self.private("two")
         self.assertFalse(self.may_reach(FIRST, one))
         run = self.open_run("[-1,20,-1,77]", kept=(20, 77))
-        tracer = Seer(run)
+        tracer = DescriptorTracer(run)
         run.like_init(self.sources(["", one, "", two]), before=b"\0")
         self.assertHandedOver(run)
         init = tracer.named("runc:[2:INIT]")
@@ -385,7 +385,7 @@ class MountSources(Older):
             os._exit(0 if os.path.exists(path) else 1)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
-    def test_with_a_joined_namespace_nobody_is_dumpable(self):
+    def test_no_stage_is_dumpable_after_a_join(self):
         source = self.private("one")
         with Container(self, ("net",)) as container:
             data = message(NEWUSER | NEWNS, paths=container.paths(), uidmap=MAP, gidmap=MAP,
@@ -396,7 +396,7 @@ class MountSources(Older):
             self.assertHandedOver(run)
             self.assertEqual(tracer.named("runc:[2:INIT]").descriptors[20], source)
 
-    def test_stage_0_comes_back(self):
+    def test_stage_0_returns_to_its_mount_namespace(self):
         """At its exit stage 0 is in its own mount namespace, with only its initial descriptors open."""
         run = self.open_run("[20]", kept=(20,))
         tracer = Tracer(run)
@@ -452,7 +452,7 @@ class MountSources(Older):
             with self.subTest(value=value):
                 self.refused(value, ["/dev"], head + words + "$")
 
-    def test_both_sides_differ(self):
+    def test_counts_of_sources_and_numbers_differ(self):
         """Nothing is sent: runc's C confuses an acknowledgement with a descriptor here."""
         for numbers, entries, words in (
                 ("[20]", ["/dev", "/proc"], f"^the message has 2 mounts, and {MOUNT_FDS} has 1$"),
@@ -462,7 +462,7 @@ class MountSources(Older):
                 self.refused(numbers, entries, words)
 
     def test_a_number_that_is_not_kept(self):
-        self.refused("[20,99]", ["/dev", "/proc"], f"^{MOUNT_FDS} names 99, which is no open descriptor$")
+        self.refused("[20,99]", ["/dev", "/proc"], f"^{MOUNT_FDS} names 99, which is not an open descriptor$")
 
     def test_a_number_that_is_in_use(self):
         for number in (3, 4):
@@ -476,7 +476,7 @@ class MountSources(Older):
                 self.refused(numbers, ["/dev", "/proc", "/sys"][:numbers.count(",") + 1],
                              f"^{MOUNT_FDS} names {first} twice$")
 
-    def test_falling_numbers(self):
+    def test_descending_numbers(self):
         one, other = self.private("one"), self.private("other")
         run = self.open_run("[21,20]", kept=(20, 21))
         tracer = Tracer(run)
@@ -490,7 +490,7 @@ class MountSources(Older):
         run.like_init(message(NEWUTS), before=b"\0")
         self.assertHandedOver(run)
 
-    def test_an_ordinary_user_may_not(self):
+    def test_ordinary_user_cannot_pass_mount_sources(self):
         """No runtime requests this: it needs CAP_SYS_ADMIN in the caller's namespaces."""
         user = fixture.ordinary_user()
         run = self.open_run("[20]", kept=(20,), user=user)
@@ -499,7 +499,7 @@ class MountSources(Older):
         self.assertFailed("v1_1", run, "^failed to setns to container mntns: Operation not permitted$")
 
 
-class Seer(Tracer):
+class DescriptorTracer(Tracer):
     """Also records the flags of the descriptors, and the mounts of the namespace."""
 
     def __init__(self, run):

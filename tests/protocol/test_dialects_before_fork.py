@@ -99,7 +99,7 @@ class Copy(Dialects):
                     self.assertEqual(hashlib.sha256(exe.read()).digest(), hashlib.sha256(binary.read()).digest())
                 self.goes_on(run)
 
-    def test_a_limit_of_the_size_of_files(self):
+    def test_limit_of_file_size_is_an_error(self):
         """SIGXFSZ would end stage 0 without an error. A limit that is high enough, and a blocked signal,
         change nothing."""
         def limited(bytes):
@@ -113,7 +113,7 @@ class Copy(Dialects):
                                  1 << signal.SIGUSR1 - 1)
                 self.goes_on(run)
 
-    def test_an_ordinary_user_too(self):
+    def test_ordinary_user_runs_from_a_copy(self):
         user = fixture.ordinary_user()
         for dialect in CLONING:
             with self.subTest(dialect=dialect):
@@ -123,7 +123,7 @@ class Copy(Dialects):
                                       gidmap=f"0 {user.gid} 1\n", rootless=True), before=b"\0")
                 self.assertHandedOver(run)
 
-    def test_nobody_writes_to_the_copy(self):
+    def test_copy_cannot_be_written(self):
         run = self.ready(self.start_as("v1_1"))
         path = f"/proc/{run.pid}/exe"
         with self.assertRaises(OSError) as caught:
@@ -206,7 +206,7 @@ class Copy(Dialects):
                 with self.subTest(seals=seals, mark=mark):
                     self.assertEqual(self.memfd(seals, mark=mark), (COPY, True))
 
-    def test_a_mark_alone_is_not_believed(self):
+    def test_mark_alone_is_ignored(self):
         run = self.ready(self.start_as("v1_1", environment={CLONED: "1"}))
         self.assertEqual(self.exe(run), COPY)
         self.goes_on(run)
@@ -219,7 +219,7 @@ class Copy(Dialects):
             self.assertIn(f"{CLONED}=2".encode(), file.read().split(b"\0"))
         self.goes_on(run)
         run = self.start_as("v1_1", environment={CLONED: "2"})
-        self.fails(run, f"^{ENSURE}the copy is not known for one, and would be copied again$")
+        self.fails(run, f"^{ENSURE}the sealed copy does not pass its own check$")
 
     def test_a_marked_binary_on_a_read_only_mount_is_not_copied(self):
         target = self.scratch_file("read-only")
@@ -400,9 +400,9 @@ class ReadyByte(Dialects):
             with self.subTest(dialect=dialect):
                 self.fails(self.start_as(dialect, environment={INIT: "77"}),
                            "^could not inform the parent we are past initial setup: Bad file descriptor "
-                           rf"\({INIT} names no descriptor that is open for it\)$")
+                           rf"\({INIT} is closed, or open for the other direction only\)$")
 
-    def test_none_in_the_other_lines(self):
+    def test_other_lines_send_no_ready_byte(self):
         for dialect in ("seed", "v1_2"):
             with self.subTest(dialect=dialect):
                 run = self.start_as(dialect)
@@ -446,19 +446,19 @@ class Words(Dialects):
         run = self.without_log("seed", environment={LOG: "junk", LEVEL: "junk"})
         self.assertEqual(run.err, b"nsenter: " + self.NO_HEADER)
 
-    def test_the_level_is_a_word_in_1_0_and_a_number_since(self):
+    def test_log_level_form_of_each_line(self):
         run = self.ready(self.start_as("v1_0", environment={LEVEL: "panic"}))
         self.goes_on(run)
         self.assertIn("<~ nsexec stage-0", run.texts("0"), "only Go reads the word")
         self.assertRefused(self.start_as("v1_1", environment={LEVEL: "info"}), f"^unable to parse {LEVEL}=info$")
 
-    def test_a_wrong_log_pipe_of_1_0_is_told_on_standard_error(self):
+    def test_bad_log_pipe_of_1_0_is_reported_on_stderr(self):
         run = self.start_as("v1_0", environment={LOG: "4x"})
         self.assertEqual(run.wait_stage0(), 1, run.describe())
         run.finish()
         self.assertEqual((run.err, run.init_bytes), (f"unable to parse {LOG}, value: 4x\n".encode(), b""))
 
-    def test_minus_one_is_no_init_pipe_up_to_1_0(self):
+    def test_minus_one_means_no_init_pipe_up_to_1_0(self):
         """The C symbol returns; the program alone does not become a stage 0."""
         for dialect in ("seed", "v1_0"):
             with self.subTest(dialect=dialect):
@@ -468,7 +468,7 @@ class Words(Dialects):
                 self.assertEqual((run.init_bytes, run.log_bytes), (b"", b""))
         self.assertRefused(self.start_as("v1_1", environment={INIT: "-1"}), f"^bad value for {INIT}=-1")
 
-    def test_the_affinity_is_told_since_1_3_only(self):
+    def test_affinity_is_logged_since_1_3_only(self):
         for dialect in CLONING:
             run = self.goes_on(self.ready(self.start_as(dialect)))
             self.assertEqual(run.texts("setup"), ["=> nsexec container setup"])

@@ -90,7 +90,7 @@ class Environment(fixture.ProtocolTest):
     def test_descriptor_of_the_other_direction(self):
         """The descriptor is open, so the text must not claim that it is not."""
         run = self.start_bad({INIT: "4"})
-        words = f"failed to read netlink header: Bad file descriptor ({INIT} names no descriptor that is open for it)"
+        words = f"failed to read netlink header: Bad file descriptor ({INIT} is closed, or open for the other direction only)"
         self.assertEqual(self.assertRefused(run), words)
 
     def test_log_pipe_that_is_not_open(self):

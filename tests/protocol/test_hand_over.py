@@ -165,7 +165,7 @@ class Stage2(Traced):
         self.trace(message(FIVE, oom="789"))
         self.assertEqual([stage.oom_score_adj for stage in self.stages], [789] * 3)
 
-    def test_command_is_not_ours_to_write_for(self):
+    def test_only_the_command_writes_to_stdout(self):
         run = self.start("/bin/echo", "only the command writes")
         run.like_init(message(FIVE))
         self.assertHandedOver(run, out=b"only the command writes\n")

@@ -69,7 +69,7 @@ class Joins(fixture.ProtocolTest):
             self.assertEqual(found["uts"], other.namespaces["uts"])
             self.release(run)
 
-    def test_the_ordinary_user_cannot_do_that(self):
+    def test_user_cannot_join_a_foreign_net_namespace(self):
         """A net namespace that this user does not own: the error names it, nothing is joined, and no process
         is left."""
         user = fixture.ordinary_user()
@@ -183,7 +183,7 @@ class NoNamespaces(fixture.ProtocolTest):
             path = container.path("net")
         self.refuse(path, "^failed to open " + path + ": No such file or directory")
 
-    def test_e20_the_cause_comes_first(self):
+    def test_cause_comes_before_consequence(self):
         run = self.start()
         run.send(message(0, paths="net:/nonexistent"))
         self.assertStageFailed(run, "^failed to open /nonexistent: No such file or directory")

@@ -183,7 +183,7 @@ class Filter(fixture.ProtocolTest):
 class Pipe(fixture.ProtocolTest):
     """A log pipe without a reader, or with a reader that does not read (docs/protocol.md#log-records)."""
 
-    def test_e9_full_log_pipe(self):
+    def test_full_log_pipe(self):
         for data in (message(FIVE), message(FIVE | FLAG["user"], uidmap=RANGE, gidmap=RANGE, setgroup=True)):
             for filled in (True, False):
                 run = self.start(log_size=4096, log_filled=filled, log_reader=False)
@@ -211,14 +211,14 @@ class Pipe(fixture.ProtocolTest):
         for stage in ("1", "2"):
             self.assertEqual(len(run.texts(stage)), len(whole.texts(stage)), run.describe())
 
-    def test_e9_full_log_pipe_and_a_long_map(self):
+    def test_full_log_pipe_and_a_long_map(self):
         lines = "".join(f"{i} {fixture.FIRST + i} 1\n" for i in range(340))
         run = self.start(log_size=4096, log_reader=False)
         run.like_init(message(FLAG["user"], uidmap=lines, gidmap=lines, setgroup=True))
         run.wait(run.stage2)
         run.finish_without_log()
 
-    def test_e9_fatal_with_a_full_log_pipe(self):
+    def test_fatal_with_a_full_log_pipe(self):
         run = self.start(log_size=4096, log_filled=True, log_reader=False)
         run.send(message(0, paths="net:/nonexistent"))
         self.assertEqual(run.wait_stage0(), 1)

@@ -16,7 +16,7 @@ from parent import FLAG, message
 NEWUIDMAP, NEWGIDMAP = "/usr/bin/newuidmap", "/usr/bin/newgidmap"
 
 RECORD = """#!/bin/sh
-# The tests' mapping tool: the ordinary user, in the caller's namespaces, a child of stage 0, which waits for it.
+# The tests' mapping tool. Runs as the ordinary user, in the caller's namespaces; stage 0 waits for it.
 here={folder}/{name}
 (/bin/ls -l /proc/$$/fd > $here.fds)
 /bin/cat /proc/$$/environ > $here.environ
@@ -77,7 +77,7 @@ class Mapping(fixture.ProtocolTest):
 
 
 class Lines(Mapping):
-    def test_e1_e2_e3_lines_through_the_real_tools(self):
+    def test_1_to_340_lines_through_the_real_tools(self):
         """All lines or an error: 1 to 340 lines; the last case fills one write."""
         for count in (2, 5, 6, 7, 20, 340):
             with self.subTest(lines=count):
@@ -134,7 +134,7 @@ class Lines(Mapping):
 
 
 class Sight(Mapping):
-    def test_e6_what_the_tool_sees(self):
+    def test_signals_and_descriptors_of_the_tool(self):
         """/bin/sleep as the tool: it takes the numbers as seconds, and can be inspected meanwhile."""
         extra = {}
         for number in (5, 9, 42):
@@ -169,7 +169,7 @@ class Sight(Mapping):
         self.end_tool(run)
         self.assertRefused(run, records=(1, 2))
 
-    def test_e6_environment_and_descriptors_by_the_tool_itself(self):
+    def test_tool_lists_its_environment_and_descriptors(self):
         uid = self.tool("uid", f'exec {NEWUIDMAP} "$@"')
         gid = self.tool("gid", f'exec {NEWGIDMAP} "$@"')
         run = self.start(user=self.user)
@@ -205,15 +205,15 @@ class Failures(Mapping):
         self.assertNotIn("Success", text)
         return text
 
-    def test_e4_killed_by_sigkill(self):
+    def test_tool_killed_by_sigkill(self):
         for which in ("uid", "gid"):
             self.fail("kill -9 $$", f"new ?{which} ?map", "(?i)sigkill|signal 9|killed", which=which)
 
-    def test_e5_exits_0_and_wrote_nothing(self):
+    def test_tool_exits_0_without_writing(self):
         for which in ("uid", "gid"):
             self.fail("exit 0", f"{which}_?map|new{which}map|{which}$", which=which)
 
-    def test_e5_wrote_something_else(self):
+    def test_tool_writes_another_map(self):
         """The tool maps less than its arguments."""
         self.fail(f'exec {NEWUIDMAP} "$1" "$2" "$3" "$4"', "uid")
 
@@ -262,7 +262,7 @@ class Failures(Mapping):
 class Deaths(Mapping):
     """A process dies while the tool runs. A set-user-id tool may survive, since stage 0 may not kill it."""
 
-    def test_e7_stage_0_killed(self):
+    def test_stage_0_killed_while_the_tool_runs(self):
         run = self.blocked()
         os.kill(run.pid, signal.SIGKILL)
         run.until(lambda: run.stage1 in run.statuses, "stage 1 is gone")
@@ -273,7 +273,7 @@ class Deaths(Mapping):
         self.assertEqual(run.statuses[run.pid], -signal.SIGKILL)
         self.assertEqual(run.statuses[run.stage1], 1)
 
-    def test_e8_stage_1_killed(self):
+    def test_stage_1_killed_while_the_tool_runs(self):
         run = self.blocked()
         os.kill(run.stage1, signal.SIGKILL)
         run.until(lambda: run.pid in run.statuses, "stage 0 notices")

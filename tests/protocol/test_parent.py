@@ -22,7 +22,7 @@ def runc_version():
     return text.split()[2] if text.startswith("runc version") else None
 
 
-class OurParentIsLikeRuncs(fixture.ProtocolTest):
+class ParentMatchesRunc(fixture.ProtocolTest):
     def setUp(self):
         version = runc_version()
         if version is None or not version.startswith("1.1."):

@@ -39,11 +39,11 @@ class Reading(fixture.ProtocolTest):
         run.like_init(b"")
         return self.assertHandedOver(run)
 
-    def test_e17_byte_by_byte(self):
+    def test_message_byte_by_byte(self):
         data = parent.message(FIVE, oom="500")
         self.deliver([data[i:i + 1] for i in range(len(data))], pause=0.001)
 
-    def test_e17_odd_chunks(self):
+    def test_message_in_odd_chunks(self):
         data = parent.message(FIVE, oom="500")
         for cut in (1, 8, 15, 16, 17, 19, 21, len(data) - 1):
             self.deliver([data[:cut], data[cut:]], pause=0.005)

@@ -46,8 +46,8 @@ pub(crate) fn choose<T>(
 ) -> Result<Vec<T>, String> {
     let tests: Vec<T> = tests.into_iter().collect();
     let names: Vec<String> = tests.iter().map(&name).collect();
-    let in_none = |word: &&String| !names.iter().any(|name| name.contains(word.as_str()));
-    let idle: Vec<String> = words.iter().filter(in_none).map(|word| format!("'{word}'")).collect();
+    let matches_nothing = |word: &&String| !names.iter().any(|name| name.contains(word.as_str()));
+    let idle: Vec<String> = words.iter().filter(matches_nothing).map(|word| format!("'{word}'")).collect();
     if !idle.is_empty() {
         return Err(format!(
             "{suite}: no test has {} in its name (a word for another suite: cargo test --test SUITE WORD). There are:\n    {}",
@@ -78,7 +78,7 @@ pub(crate) fn chosen<T>(
 pub(crate) fn given_seed() -> Result<Option<u64>, String> {
     let Some(text) = std::env::var_os("NSEXEC_SEED") else { return Ok(None) };
     let seed = text.to_str().and_then(|text| text.parse().ok());
-    seed.map(Some).ok_or(format!("NSEXEC_SEED is no number below 2^64: {}", text.to_string_lossy()))
+    seed.map(Some).ok_or(format!("NSEXEC_SEED is not a number below 2^64: {}", text.to_string_lossy()))
 }
 
 /// Prepares a suite, which calls it first: children can be waited for, and no signal is blocked, whatever the

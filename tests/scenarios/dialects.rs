@@ -229,7 +229,7 @@ fn mounts_refused() -> Vec<Scenario> {
     vec![
         mounts("mounts_missing", "the second source is not there", &["/srv/data", "/srv/missing"])
             .refused("failed to open mount source /srv/missing: No such file or directory"),
-        mounts("mounts_forbidden", "a source that nobody may open", &["/srv/secret"])
+        mounts("mounts_forbidden", "a source that the user may not open", &["/srv/secret"])
             .and_file("/srv/secret", Extra::Forbidden)
             .refused("failed to open mount source /srv/secret: Permission denied"),
         mounts("mounts_unseen", "a root that may not look into stage 1, which is not dumpable", two)
@@ -238,43 +238,43 @@ fn mounts_refused() -> Vec<Scenario> {
         said(
             "mounts_unsaid",
             "the variable with the numbers is not set",
-            MountNumbers::Unsaid,
+            MountNumbers::Unset,
             "_LIBCONTAINER_MOUNT_FDS is not set",
         ),
         said(
             "mounts_malformed",
             "the variable with the numbers is cut off",
-            MountNumbers::Said("[7,-1"),
+            MountNumbers::Raw("[7,-1"),
             "malformed _LIBCONTAINER_MOUNT_FDS env var: missing ]",
         ),
         said(
             "mounts_counts",
             "one number too few",
-            MountNumbers::Said("[7,8]"),
+            MountNumbers::Raw("[7,8]"),
             "the message has 3 mounts, and _LIBCONTAINER_MOUNT_FDS has 2",
         ),
         said(
             "mounts_unpaired",
             "a number where there is no source",
-            MountNumbers::Said("[7,8,-1]"),
+            MountNumbers::Raw("[7,8,-1]"),
             "mount 2 has a descriptor in _LIBCONTAINER_MOUNT_FDS, and no source",
         ),
         said(
             "mounts_not_kept",
-            "a number that nobody has kept free: one of ours would have it",
-            MountNumbers::Said("[7,-1,9]"),
-            "_LIBCONTAINER_MOUNT_FDS names 9, which is no open descriptor",
+            "a descriptor number that is not reserved: a socket of ours could have it",
+            MountNumbers::Raw("[7,-1,9]"),
+            "_LIBCONTAINER_MOUNT_FDS names 9, which is not an open descriptor",
         ),
         said(
             "mounts_in_use",
             "the number of the init pipe",
-            MountNumbers::Said("[4,-1,8]"),
+            MountNumbers::Raw("[4,-1,8]"),
             "_LIBCONTAINER_MOUNT_FDS names 4, which is the init pipe or the log pipe",
         ),
         said(
             "mounts_twice",
             "both sources would come to the same number",
-            MountNumbers::Said("[7,-1,7]"),
+            MountNumbers::Raw("[7,-1,7]"),
             "_LIBCONTAINER_MOUNT_FDS names 7 twice",
         ),
         rootless,

@@ -76,16 +76,16 @@ pub(super) fn refusals() -> Vec<Scenario> {
     closed.policy = Policy { descriptors: Descriptors::Named, ..closed.policy };
     vec![
         closed,
-        entering("enter_no_root", "the container has no id 0: found out after the word to go")
+        entering("enter_no_root", "the container has no id 0: detected after the go byte")
             .joining(|sim| {
                 let maps = Some(("1 100000 65536\n", "1 100000 65536\n"));
                 paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[Kind::User])
             })
             .refused("setuid failed: Invalid argument"),
-        entering("enter_own_user", "the user namespace in which we are: found out after the word to go")
+        entering("enter_own_user", "the caller's own user namespace: detected after the go byte")
             .joining(|_| "user:/proc/self/ns/user".into())
             .refused("failed to setns into user namespace: Invalid argument"),
-        entering("enter_user_forbidden", "the last setns says EPERM")
+        entering("enter_user_forbidden", "the last setns returns EPERM")
             .joining(|sim| {
                 let maps = Some((WIDE, WIDE));
                 paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[Kind::User])

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use nsexec::launch::script::{ChildSignals, Job, Launched, LogReader, Trouble, launch};
+use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
 use nsexec::launch::tail::Tail;
 use nsexec::launch::{LaunchError, Record, StageFailure};
 use nsexec::log::Level;
@@ -117,8 +117,8 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
         }
         Launched::Failed(failure) => {
             let error = error_of(failure, records.fatal_ones(), job.message);
-            let status = match failure.trouble {
-                Trouble::Interrupted(signal) => 128 + signal.0,
+            let status = match failure.kind {
+                FailureKind::Interrupted(signal) => 128 + signal.0,
                 _ => error.exit_code(),
             };
             tell(error);
@@ -131,24 +131,24 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
 /// Builds the error as `Launcher::spawn` does.
 fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
     let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
-    match (failure.trouble, records.first()) {
-        (Trouble::NotSealed, _) => LaunchError::NotSealed,
-        (Trouble::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
-        (Trouble::Interrupted(signal), _) => LaunchError::Interrupted { signal },
-        (Trouble::TimedOut, _) => LaunchError::TimedOut,
-        (Trouble::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
+    match (failure.kind, records.first()) {
+        (FailureKind::NotSealed, _) => LaunchError::NotSealed,
+        (FailureKind::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
+        (FailureKind::Interrupted(signal), _) => LaunchError::Interrupted { signal },
+        (FailureKind::TimedOut, _) => LaunchError::TimedOut,
+        (FailureKind::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
             if code == "exec" =>
         {
             LaunchError::Exec { program: "command".into(), errno: *errno }
         }
-        (trouble, _) => {
+        (kind, _) => {
             let decoded = nsexec::bootstrap::decode(
                 message,
                 &nsexec::bootstrap::Dialect::V1_2,
                 nsexec::bootstrap::ByteOrder::NATIVE,
             );
             let asked = decoded.map_or(CloneFlags::EMPTY, |(bootstrap, _)| bootstrap.clone_flags());
-            LaunchError::Bootstrap(StageFailure { records, ended, trouble, asked })
+            LaunchError::Bootstrap(StageFailure { records, ended, kind, asked })
         }
     }
 }

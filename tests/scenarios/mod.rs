@@ -315,12 +315,12 @@ pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T>
                     let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let Some(start) = all.get(index) else { break };
                     let result = work(start);
-                    done.lock().expect("nobody panics with it").push((index, result));
+                    done.lock().expect("no thread panics while it holds the lock").push((index, result));
                 }
             });
         }
     });
-    let mut done = done.into_inner().expect("nobody panics with it");
+    let mut done = done.into_inner().expect("no thread panics while it holds the lock");
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()
 }

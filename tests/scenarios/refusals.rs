@@ -41,7 +41,7 @@ fn impossible() -> Vec<Scenario> {
     let user = Bootstrap::new(CloneFlags::NEWUSER);
     vec![
         root("unknown_flags", "a clone flag that names no namespace", &Bootstrap::new(CloneFlags(0x200)))
-            .refused("clone flags 0x200 name no namespace")
+            .refused("clone flags 0x200 are not namespace flags")
             .ways(INIT),
         root(
             "join_and_create_same",
@@ -111,14 +111,18 @@ fn not_joined() -> Vec<Scenario> {
         })
         .refused("failed to setns(0x4000000) into uts namespace (with path /run/utsns/blue)")
         .ways(EXEC),
-        root("join_outside_pid", "setns says EINVAL, as of a pid namespace that is not below ours", &nothing)
-            .joining(|sim| {
-                let one = container(sim, User::root(), Kind::Pid);
-                paths_of(one, &[Kind::Pid])
-            })
-            .filtered("setns", Errno::EINVAL)
-            .refused("failed to setns into pid namespace: Invalid argument")
-            .ways(EXEC),
+        root(
+            "join_outside_pid",
+            "setns returns EINVAL, as for a pid namespace that is not below ours",
+            &nothing,
+        )
+        .joining(|sim| {
+            let one = container(sim, User::root(), Kind::Pid);
+            paths_of(one, &[Kind::Pid])
+        })
+        .filtered("setns", Errno::EINVAL)
+        .refused("failed to setns into pid namespace: Invalid argument")
+        .ways(EXEC),
     ]
 }
 
@@ -211,13 +215,9 @@ fn not_mapped() -> Vec<Scenario> {
         )
         .refused("mapping tool not present")
         .ways(OURS),
-        root(
-            "root_not_mapped",
-            "a map without id 0: nobody can become root",
-            &mapped(&[], "1 100000 65536\n"),
-        )
-        .refused("failed to become root in user namespace: Invalid argument")
-        .ways(OURS),
+        root("root_not_mapped", "a map without id 0: setresuid(0) fails", &mapped(&[], "1 100000 65536\n"))
+            .refused("failed to become root in user namespace: Invalid argument")
+            .ways(OURS),
         root("no_map", "a user namespace without maps", &user)
             .refused("failed to become root in user namespace: Invalid argument")
             .ways(INIT),
@@ -306,18 +306,27 @@ fn of_a_tool() -> Vec<Scenario> {
             .refused("failed to use newuid map on "),
         with(
             "tool_wrote_nothing",
-            "newuidmap says success and wrote nothing",
+            "newuidmap exits with 0 but wrote nothing",
             Some(Program::ends(Ended::Exit(0))),
         )
-        .refused("newuidmap said success, but /proc/"),
-        with("tool_wrote_part", "newuidmap says success and wrote the first line", Some(part.setuid_root()))
-            .refused("differs: '1 100000 65535' is missing"),
+        .refused("newuidmap reported success, but /proc/"),
+        with(
+            "tool_wrote_part",
+            "newuidmap exits with 0 but wrote only the first line",
+            Some(part.setuid_root()),
+        )
+        .refused("differs: '1 100000 65535' is missing"),
         with("tool_without_privilege", "no_new_privs takes the tool's set-user-id bit away", None)
             .setting(|settings| settings.no_new_privs = true)
             .refused("failed to use newuid map on "),
-        Scenario::new("tool_missing", "the tool is not where the message says", &ordinary(), &with_tools())
-            .refused("failed to execv /usr/bin/newuidmap: No such file or directory")
-            .ways(OURS),
+        Scenario::new(
+            "tool_missing",
+            "the tool is not at the path in the message",
+            &ordinary(),
+            &with_tools(),
+        )
+        .refused("failed to execv /usr/bin/newuidmap: No such file or directory")
+        .ways(OURS),
         Scenario::new(
             "tool_relative",
             "a tool without a folder: there is no PATH to search",

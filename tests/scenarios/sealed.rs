@@ -22,7 +22,7 @@ fn joining(name: &'static str, about: &'static str, launcher_file: LauncherFile)
 pub(super) fn all() -> Vec<Scenario> {
     let trusted = joining(
         "join_mounts_trusted",
-        "a mount namespace that the caller trusts: nothing is asked",
+        "a mount namespace that the caller trusts: the program's file is not checked",
         LauncherFile::Named,
     );
     vec![
@@ -33,7 +33,7 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         joining(
             "join_mounts_unnamed",
-            "the same from a copy that can have no seals: it is marked, and has no name",
+            "the same from a copy without seals: it is marked, and has no name",
             LauncherFile::Unnamed,
         ),
         Scenario { policy: Policy { trusted_mounts: true, ..trusted.policy }, ..trusted },

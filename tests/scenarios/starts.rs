@@ -273,11 +273,8 @@ fn of_our_own() -> Vec<Scenario> {
         Scenario::new(name, about, &User::root(), message).ways(&[Way::Ours])
     };
     let mounts = ours("mount_proc", "mounts made private, a fresh /proc, before the command", &pid);
-    let keep = ours(
-        "keep_credentials",
-        "policy: whoever we are stays; the groups stay, and setgroups is denied",
-        &pid,
-    );
+    let keep =
+        ours("keep_credentials", "policy: the ids stay; the groups stay, and setgroups is denied", &pid);
     let groups = ours("drop_groups", "policy: the groups are dropped if the namespace lets us", &pid);
     let found = ours(
         "command_in_path",
@@ -370,7 +367,7 @@ pub(super) fn old_and_small() -> Vec<Scenario> {
             level: Level::Debug,
             ..Scenario::new(
                 "small_buffers",
-                "a log pipe of one page and sockets of 48 bytes: nobody waits for a log",
+                "a log pipe of one page and sockets of 48 bytes: no process waits for the log",
                 &User::root(),
                 &mapped(&FIVE, WIDE).with_setgroup(true),
             )

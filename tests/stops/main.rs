@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let place = Place::new();
+    let workspace = Workspace::new();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for case in CASES.iter().filter(|case| wanted(case.name)) {
         if let Some(missing) = case.needs.iter().find(|tool| !Path::new(tool).exists()) {
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
             skipped += 1;
             continue;
         }
-        if in_a_process_of_its_own(|| run(case, &place)) { passed += 1 } else { failed += 1 }
+        if in_a_process_of_its_own(|| run(case, &workspace)) { passed += 1 } else { failed += 1 }
     }
     println!("stops: {passed} passed, {failed} failed, {skipped} skipped");
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -100,11 +100,11 @@ fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> bool {
 }
 
 /// Mounts files with subordinate ids for [`USER`] over /etc/subuid and /etc/subgid, in a new mount namespace.
-fn subordinate_ids(place: &Place) {
+fn subordinate_ids(workspace: &Workspace) {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
-    let file = place.folder.join("subid");
+    let file = workspace.folder.join("subid");
     std::fs::write(&file, format!("{USER_NAME}:100000:65536\n")).expect("subordinate ids");
     for target in ["/etc/subuid", "/etc/subgid"].into_iter().filter(|target| Path::new(target).exists()) {
         mount(Some(&file), target, none, MsFlags::MS_BIND, none).expect("a bind mount");
@@ -113,13 +113,13 @@ fn subordinate_ids(place: &Place) {
 
 /// The folder of the test: a copy of the program that every user may execute, and the file of subordinate
 /// ids. Also the container to enter.
-struct Place {
+struct Workspace {
     folder: PathBuf,
     program: PathBuf,
     target: std::process::Child,
 }
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let folder = std::env::temp_dir().join(format!("nsexec-stops-{}", std::process::id()));
@@ -156,7 +156,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Workspace {
     fn drop(&mut self) {
         // The launcher's death ends the first process (--kill-child), and with it the container.
         let _ = self.target.kill();
@@ -165,13 +165,13 @@ impl Drop for Place {
     }
 }
 
-fn run(case: &Case, place: &Place) -> Vec<String> {
+fn run(case: &Case, workspace: &Workspace) -> Vec<String> {
     if case.uid.is_some() {
-        subordinate_ids(place);
+        subordinate_ids(workspace);
     }
-    let target = place.target().to_string();
+    let target = workspace.target().to_string();
     let args = case.args.iter().map(|arg| if *arg == "TARGET" { target.clone() } else { (*arg).to_owned() });
-    let launch = Launch { program: place.program.clone(), args: args.collect(), uid: case.uid };
+    let launch = Launch { program: workspace.program.clone(), args: args.collect(), uid: case.uid };
     let every: usize = match std::env::var("NSEXEC_STOPS") {
         Ok(text) => text.parse().expect("NSEXEC_STOPS is a number"),
         Err(_) => 1,

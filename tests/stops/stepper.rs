@@ -184,7 +184,7 @@ impl Tracer {
                         process.counts |= is_socketpair(pid);
                         if process.counts && !process.foreign {
                             if until == Some((at, process.calls)) {
-                                self.let_go(at, &early);
+                                self.detach_all(at, &early);
                                 return;
                             }
                             process.calls += 1;
@@ -228,7 +228,7 @@ impl Tracer {
 
     /// Detaches from all processes; from `at`, which is in a call, with SIGSTOP. A running process must be
     /// stopped before the detach.
-    fn let_go(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
+    fn detach_all(&mut self, at: usize, early: &BTreeMap<i32, Pid>) {
         let meant = self.processes[at].pid;
         ptrace::detach(meant, Signal::SIGSTOP).expect("a stopped tracee");
         for pid in early.values() {
@@ -291,6 +291,13 @@ impl Tracer {
     fn finish(mut self, process: usize, then: Then) -> Outcome {
         // First the other processes reach a blocking call.
         std::thread::sleep(Duration::from_millis(3));
+        // A launcher that gets SIGCONT before it stops would stop afterwards, and for ever.
+        if process == 0 && self.ended.is_none() {
+            let deadline = Instant::now() + LIMIT;
+            while Instant::now() < deadline && runs(self.launcher) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
         let begun = Instant::now();
         if self.ended.is_none() {
             match then {
@@ -343,6 +350,13 @@ fn living() -> Vec<i32> {
     let me = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Returns whether a process is neither stopped nor a zombie.
+fn runs(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| !["T", "Z", "X"].iter().any(|letter| state.trim_start().starts_with(letter)))
 }
 
 fn is_mapping_tool(pid: Pid) -> bool {

@@ -23,7 +23,7 @@ mod steps;
 use std::collections::BTreeMap;
 
 use nsexec_audit::record::{Call, Line};
-use nsexec_audit::sim::{Choice, Fault, Oldest, Place, Section, Then, What, Youngest};
+use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, Section, StopReaction, Youngest};
 
 use errnos::{about, class};
 use nsexec::sys::types::Errno;
@@ -61,32 +61,36 @@ impl Tally {
 }
 
 /// Returns the faults to inject at this call.
-fn faults_of(lines: &[Line], at: Place) -> Vec<What> {
+fn faults_of(lines: &[Line], at: Place) -> Vec<FaultKind> {
     let line = &lines[at.line];
     let about = about(lines, at.line, at.who.section == Section::Launcher);
-    let mut faults: Vec<What> = class(&line.call, about).iter().copied().map(What::Errno).collect();
+    let mut faults: Vec<FaultKind> = class(&line.call, about).iter().copied().map(FaultKind::Errno).collect();
     match &line.call {
-        Call::Read { .. } | Call::Sendfile { .. } => faults.extend([1, 3].map(What::Short)),
+        Call::Read { .. } | Call::Sendfile { .. } => faults.extend([1, 3].map(FaultKind::Short)),
         Call::Write { data, .. } | Call::WriteNowait { data, .. } | Call::Send { data, .. } => {
-            faults.push(What::Short(1));
-            faults.extend((data.0.len() > 2).then(|| What::Short(data.0.len() - 1)));
+            faults.push(FaultKind::Short(1));
+            faults.extend((data.0.len() > 2).then(|| FaultKind::Short(data.0.len() - 1)));
         }
         _ => {}
     }
-    faults.extend([What::Kill, What::KillWaking]);
+    faults.extend([FaultKind::Kill, FaultKind::KillWaking]);
     // Stage 0 and its tools open files of stage 1, which belong to root while stage 1 exits.
     if matches!(at.who.section, Section::Stage0 | Section::Stage1 | Section::MappingTool) {
-        faults.push(What::KillDying(Section::Stage1));
+        faults.push(FaultKind::KillDying(Section::Stage1));
     }
     faults
 }
 
 /// Returns the faults to inject before this call or, without a call, before the end of the process.
-fn faults_at(lines: &[Line], at: Place, line: Option<&Line>, way: Way, oldest: bool) -> Vec<What> {
-    let mut faults = line.map_or_else(|| vec![What::Kill], |_| faults_of(lines, at));
+fn faults_at(lines: &[Line], at: Place, line: Option<&Line>, way: Way, oldest: bool) -> Vec<FaultKind> {
+    let mut faults = line.map_or_else(|| vec![FaultKind::Kill], |_| faults_of(lines, at));
     // Each kind of stop is tried in one order of processes only, since there are as many stops as deaths.
     // runc's launcher does not handle SIGTERM.
-    faults.push(What::Stop(if oldest && way == Way::Ours { Then::Interrupt } else { Then::KillLauncher }));
+    faults.push(FaultKind::Stop(if oldest && way == Way::Ours {
+        StopReaction::Interrupt
+    } else {
+        StopReaction::KillLauncher
+    }));
     faults
 }
 
@@ -116,10 +120,10 @@ fn sweep(start: &Start) -> Tally {
                     continue;
                 }
                 match what {
-                    What::Errno(_) => tally.errnos += 1,
-                    What::Short(_) => tally.shorts += 1,
-                    What::Kill | What::KillWaking | What::KillDying(_) => tally.deaths += 1,
-                    What::Stop(_) => tally.stops += 1,
+                    FaultKind::Errno(_) => tally.errnos += 1,
+                    FaultKind::Short(_) => tally.shorts += 1,
+                    FaultKind::Kill | FaultKind::KillWaking | FaultKind::KillDying(_) => tally.deaths += 1,
+                    FaultKind::Stop(_) => tally.stops += 1,
                 }
                 let case = Case { start, whole: &whole, fault, line, ran: &ran };
                 for (promise, found) in case.broken() {
@@ -144,12 +148,12 @@ fn note(tally: &mut Tally, case: &Case<'_>, promise: &str, found: &str) {
 }
 
 #[test]
-fn whatever_fails_the_oracle_holds() {
+fn every_fault_keeps_the_promises() {
     let names: Vec<String> = scenarios::starts().into_iter().map(|start| start.name.to_string()).collect();
     let wanted = wanted();
     assert!(
         names.iter().any(|name| name.contains(&wanted)),
-        "NSEXEC_SWEEP={wanted}: no start has this in its name. There are:\n    {}",
+        "NSEXEC_SWEEP={wanted}: no start has this in its name. The starts are:\n    {}",
         names.join("\n    ")
     );
     let mut all = Tally::default();
@@ -177,11 +181,11 @@ fn whatever_fails_the_oracle_holds() {
 
 /// A sweep without any start would succeed.
 #[test]
-fn a_filter_that_chooses_no_start_fails() {
+fn sweep_filter_without_match_fails() {
     let sweep = |filter: &str| {
         let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
         command
-            .args(["--exact", "whatever_fails_the_oracle_holds", "--nocapture"])
+            .args(["--exact", "every_fault_keeps_the_promises", "--nocapture"])
             .env("NSEXEC_SWEEP", filter);
         command.output().expect("a second run of this program")
     };
@@ -193,7 +197,7 @@ fn a_filter_that_chooses_no_start_fails() {
 
 /// Checks that the oracle rejects: it accepts a run for the fault that happened, and for no other fault.
 #[test]
-fn the_oracle_can_say_no() {
+fn oracle_rejects_wrong_reports() {
     let start = scenarios::starts().into_iter().find(|start| start.name == "rootful_ours").expect("a start");
     let whole = start.run(&mut Oldest, None);
     let of = |section, wanted: fn(&Call) -> bool| {
@@ -203,7 +207,7 @@ fn the_oracle_can_say_no() {
     let unshare = of(Section::Stage1, |call| matches!(call, Call::Unshare { .. }));
     let setuid = of(Section::Stage2, |call| matches!(call, Call::Setuid { .. }));
     let clone = of(Section::Stage1, |call| matches!(call, Call::CloneSibling { .. }));
-    let (limit, refused) = (What::Errno(Errno::ENOSPC), What::Errno(Errno::EPERM));
+    let (limit, refused) = (FaultKind::Errno(Errno::ENOSPC), FaultKind::Errno(Errno::EPERM));
     let ran = start.run(&mut Oldest, Some(Fault { at: unshare.0, what: limit }));
     let broken = |(at, line), what| {
         Case { start: &start, whole: &whole, fault: Fault { at, what }, line: Some(line), ran: &ran }.broken()
@@ -214,6 +218,6 @@ fn the_oracle_can_say_no() {
     assert!(!broken(unshare, refused).is_empty());
     assert!(!broken(clone, limit).is_empty());
     assert!(!broken(setuid, limit).is_empty());
-    assert!(!broken(setuid, What::Kill).is_empty());
-    assert!(!broken(unshare, What::Errno(Errno::EINVAL)).is_empty());
+    assert!(!broken(setuid, FaultKind::Kill).is_empty());
+    assert!(!broken(unshare, FaultKind::Errno(Errno::EINVAL)).is_empty());
 }

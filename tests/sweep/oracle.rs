@@ -41,7 +41,9 @@ use nsexec::sync::Message;
 use nsexec::sys::types::{Errno, Fd, Signal};
 use nsexec_audit::record::{Call, Line, Reply};
 use nsexec_audit::rules::Severity;
-use nsexec_audit::sim::{End, Fault, ProcessReport, Reaper, Report, Section, Then, What, Who};
+use nsexec_audit::sim::{
+    End, Fault, FaultKind, ProcessName, ProcessReport, Reaper, Report, Section, StopReaction,
+};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
 use super::scenarios::{Ran, Start, Way};
@@ -62,25 +64,25 @@ pub(crate) type Broken = (&'static str, String);
 impl Case<'_> {
     /// Returns every promise that does not hold.
     pub(crate) fn broken(&self) -> Vec<Broken> {
-        if let What::Stop(then) = self.fault.what {
+        if let FaultKind::Stop(then) = self.fault.what {
             // The stopped process is the command, after the launch. Its caller handles that.
             if self.at().section == Section::Stage2 && self.in_the_command() {
                 return Vec::new();
             }
-            if self.sends_into_no_such_buffer() {
+            if self.launcher_blocks_on_small_buffer() {
                 return Vec::new();
             }
             return self.after_a_stop(then);
         }
         let checks = [
             self.ends(),
-            self.nobody_is_left(),
-            self.nothing_is_handed_over_unhanded(),
-            self.everybody_is_reaped(),
+            self.no_process_is_left(),
+            self.hand_over_needs_permission(),
+            self.all_are_reaped(),
             self.pid_line_once(),
             self.tolerated(),
             self.cause_is_named(),
-            self.nothing_is_passed_over(),
+            self.no_failure_is_ignored(),
             self.rules_hold(),
         ];
         checks.into_iter().flatten().collect()
@@ -90,18 +92,18 @@ impl Case<'_> {
         &self.ran.report
     }
 
-    fn at(&self) -> Who {
+    fn at(&self) -> ProcessName {
         self.fault.at.who
     }
 
     fn is_kill(&self) -> bool {
-        matches!(self.fault.what, What::Kill | What::KillWaking | What::KillDying(_))
+        matches!(self.fault.what, FaultKind::Kill | FaultKind::KillWaking | FaultKind::KillDying(_))
     }
 
     /// The process that the fault hits. A kill may be triggered at a call of another process.
     fn victim(&self) -> Section {
         match self.fault.what {
-            What::KillDying(victim) => victim,
+            FaultKind::KillDying(victim) => victim,
             _ => self.at().section,
         }
     }
@@ -112,7 +114,7 @@ impl Case<'_> {
 
     /// Returns true if the launcher waits in its send. The simulated buffer is smaller than any buffer on
     /// Linux, and smaller than the data sent at once.
-    fn sends_into_no_such_buffer(&self) -> bool {
+    fn launcher_blocks_on_small_buffer(&self) -> bool {
         self.start.name.starts_with("small_buffers")
             && self
                 .report()
@@ -125,7 +127,7 @@ impl Case<'_> {
     /// - before the first call of stage 0, which requests the parent-death signal;
     /// - between a change of ids, which clears that signal, and the call that requests it again;
     /// - after stage 2 has cleared the signal for good, and before its exec of the command.
-    fn is_out_of_the_launchers_reach(&self) -> bool {
+    fn is_without_death_signal(&self) -> bool {
         let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
         let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
         let asks = |call: &Call| matches!(call, Call::SetPdeathsig { .. });
@@ -146,42 +148,45 @@ impl Case<'_> {
             self.report().stuck().map(|(who, call)| format!("{who} in {call}")).collect();
         match (self.report().endless, stuck.is_empty()) {
             (true, _) => Some(("the run ends", "it does not".into())),
-            (_, false) => Some(("nobody waits for ever", stuck.join(", "))),
+            (_, false) => Some(("no process waits forever", stuck.join(", "))),
             _ => None,
         }
     }
 
     /// Checks what must hold after a process was stopped: all processes end, and the launcher names the
     /// signal that it received.
-    fn after_a_stop(&self, then: Then) -> Vec<Broken> {
+    fn after_a_stop(&self, then: StopReaction) -> Vec<Broken> {
         let checks = [
             self.ends(),
-            self.nobody_is_left_after(then),
-            (then == Then::Interrupt).then(|| self.everybody_is_reaped()).flatten(),
+            self.no_process_is_left_after(then),
+            (then == StopReaction::Interrupt).then(|| self.all_are_reaped()).flatten(),
             self.pid_line_once(),
-            self.interrupt_is_told(then),
+            self.interrupt_is_reported(then),
         ];
         checks.into_iter().flatten().collect()
     }
 
-    fn nobody_is_left_after(&self, then: Then) -> Option<Broken> {
+    fn no_process_is_left_after(&self, then: StopReaction) -> Option<Broken> {
         // In the drop-in no process can end a stopped stage. The stage blocks no other process, and ends when
         // it is continued.
         let excused = |process: &ProcessReport| {
-            let excused = self.start.way != Way::Ours || self.is_out_of_the_launchers_reach();
-            excused && then == Then::KillLauncher && process.who == self.at() && process.end == End::Stopped
+            let excused = self.start.way != Way::Ours || self.is_without_death_signal();
+            excused
+                && then == StopReaction::KillLauncher
+                && process.who == self.at()
+                && process.end == End::Stopped
         };
         let left = self.report().alive().find(|process| {
             let handed_over = process.end == End::HandedOver;
             !(handed_over || matches!(process.end, End::Stuck(_)) || excused(process))
         })?;
-        Some(("nobody is left after a stop", format!("{} lives: {:?} ({then:?})", left.who, left.end)))
+        Some(("no process is left after a stop", format!("{} lives: {:?} ({then:?})", left.who, left.end)))
     }
 
     /// SIGTERM ends a launch in which a process is stopped, and the launcher reports the signal. A launch
     /// that has already failed reports its own cause. After the command has run there is nothing to report.
-    fn interrupt_is_told(&self, then: Then) -> Option<Broken> {
-        if then != Then::Interrupt {
+    fn interrupt_is_reported(&self, then: StopReaction) -> Option<Broken> {
+        if then != StopReaction::Interrupt {
             return None;
         }
         let launcher = self.report().find(Section::Launcher)?;
@@ -194,14 +199,14 @@ impl Case<'_> {
             .then(|| ("SIGTERM ends the launch", format!("{:?}, told: {}", launcher.end, self.told())))
     }
 
-    fn nobody_is_left(&self) -> Option<Broken> {
+    fn no_process_is_left(&self) -> Option<Broken> {
         let left =
             self.report().alive().find(|process| !matches!(process.end, End::HandedOver | End::Stuck(_)))?;
-        Some(("nobody is left", format!("{} lives: {:?}", left.who, left.end)))
+        Some(("no process is left", format!("{} lives: {:?}", left.who, left.end)))
     }
 
     /// Stage 2 becomes the init or the command only after the launcher's permission, which is the last step.
-    fn nothing_is_handed_over_unhanded(&self) -> Option<Broken> {
+    fn hand_over_needs_permission(&self) -> Option<Broken> {
         let init = self.report().find(Section::Stage2)?;
         let executed = init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn);
         if init.end != End::HandedOver && !executed {
@@ -210,10 +215,10 @@ impl Case<'_> {
         let launcher = self.report().find(Section::Launcher)?;
         let word: &[u8] = if self.start.way == Way::Ours { b"G" } else { b"{" };
         let meant = sends(launcher).any(|(_, data)| data.starts_with(word));
-        (!meant).then(|| ("nothing is handed over unhanded", format!("{} goes on", init.who)))
+        (!meant).then(|| ("the hand-over needs permission", format!("{} goes on", init.who)))
     }
 
-    fn everybody_is_reaped(&self) -> Option<Broken> {
+    fn all_are_reaped(&self) -> Option<Broken> {
         let refused_wait =
             matches!(self.line, Some(Line { call: Call::Wait4 { .. }, .. })) && !self.is_kill();
         let report = self.report();
@@ -232,7 +237,7 @@ impl Case<'_> {
                 !excused && !reaped_by(process, Section::Launcher)
             }
         })?;
-        Some(("everybody is reaped", format!("{}: {:?}", unreaped.who, unreaped.reaped_by)))
+        Some(("all processes are reaped", format!("{}: {:?}", unreaped.who, unreaped.reaped_by)))
     }
 
     fn stage_0_was_killed(&self) -> bool {
@@ -251,31 +256,32 @@ impl Case<'_> {
     fn tolerated(&self) -> Option<Broken> {
         let line = self.line?;
         let retried = match self.fault.what {
-            What::Errno(errno) => {
+            FaultKind::Errno(errno) => {
                 is_retried(&line.call, errno)
                     || is_nonblocking(&line.call, errno) && self.at().section != Section::Launcher
             }
-            What::Short(_) => {
+            FaultKind::Short(_) => {
                 matches!(line.call, Call::Read { .. } | Call::Send { .. } | Call::Sendfile { .. })
             }
             _ => false,
         };
         let of_log = !self.is_kill() && self.is_of_log(line) && self.at().section != Section::Launcher;
-        if self.in_another_program() || self.mount_is_not_seen() {
+        if self.in_another_program() || self.mount_is_undetected() {
             return None;
         }
         if !(retried || of_log) || self.ended_the_same() {
             return None;
         }
         let name =
-            if retried { "what is retried changes nothing" } else { "a fault of the log changes nothing" };
+            if retried { "a retried fault changes nothing" } else { "a fault of the log changes nothing" };
         Some((name, self.first_fatal().map_or_else(String::new, |record| record.to_string())))
     }
 
     /// Something is mounted over the file, and the kernel lacks openat2 and cannot report it.
-    fn mount_is_not_seen(&self) -> bool {
+    fn mount_is_undetected(&self) -> bool {
         let covered = |line: &Line| line.reply == Reply::Errno(Errno::EXDEV);
-        self.line.is_some_and(covered) && matches!(self.fault.what, What::Errno(Errno::ENOSYS | Errno::EPERM))
+        self.line.is_some_and(covered)
+            && matches!(self.fault.what, FaultKind::Errno(Errno::ENOSYS | Errno::EPERM))
     }
 
     /// Returns true for a stage's write to the log pipe or to standard error, its poll of the log pipe, and
@@ -319,29 +325,29 @@ impl Case<'_> {
         {
             return None;
         }
-        if self.is_nobodys() || self.mount_is_not_seen() {
+        if self.is_unreportable() || self.mount_is_undetected() {
             return None;
         }
-        if let What::KillDying(_) = self.fault.what {
-            return self.death_is_the_cause(first.as_ref()).or_else(|| self.launcher_names_the_dead());
+        if let FaultKind::KillDying(_) = self.fault.what {
+            return self.death_is_the_cause(first.as_ref()).or_else(|| self.launcher_names_dead_stage());
         }
         match self.at().section {
-            Section::Launcher => self.launcher_names_its_trouble(),
-            _ if self.is_kill() => self.launcher_names_the_dead(),
-            _ => self.stage_names_its_trouble(first.as_ref()),
+            Section::Launcher => self.launcher_reports_its_error(),
+            _ if self.is_kill() => self.launcher_names_dead_stage(),
+            _ => self.stage_reports_its_error(first.as_ref()),
         }
     }
 
     /// A start may go on unchanged only after a fault that is known to be harmless.
-    fn nothing_is_passed_over(&self) -> Option<Broken> {
+    fn no_failure_is_ignored(&self) -> Option<Broken> {
         let line = self.line?;
         let not_ours = self.at().section == Section::Launcher && self.start.way != Way::Ours;
         let known = self.is_kill() || not_ours || self.is_of_log(line) || self.in_another_program();
-        if known || !started(&self.whole.report) || !self.ended_the_same() || self.is_nobodys() {
+        if known || !started(&self.whole.report) || !self.ended_the_same() || self.is_unreportable() {
             return None;
         }
         let harmless = match self.fault.what {
-            What::Errno(errno) => {
+            FaultKind::Errno(errno) => {
                 is_retried(&line.call, errno)
                     || is_nonblocking(&line.call, errno)
                     || self.is_harmless(line, errno)
@@ -353,7 +359,7 @@ impl Case<'_> {
                     || matches!(line.reply, Reply::Errno(_))
             }
         };
-        (!harmless).then(|| ("nothing is passed over", line.to_string()))
+        (!harmless).then(|| ("no failure is ignored", line.to_string()))
     }
 
     /// Returns true if the core may continue after this error.
@@ -386,12 +392,12 @@ impl Case<'_> {
                 errno == Errno::EPERM && self.start.policy.setgroups == Setgroups::DropIfAllowed
             }
             // The scenario's own wait for its command. It tries several kinds of wait.
-            Call::Wait4 { .. } => section == Section::Launcher && self.is_after_the_word_to_go(),
+            Call::Wait4 { .. } => section == Section::Launcher && self.is_after_permission(),
             _ => false,
         }
     }
 
-    fn is_after_the_word_to_go(&self) -> bool {
+    fn is_after_permission(&self) -> bool {
         let launcher = self.whole.report.find(Section::Launcher).map(|launcher| &launcher.transcript.lines);
         let mut before = launcher.into_iter().flatten().take(self.fault.at.line);
         before.any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == b"G"))
@@ -405,10 +411,10 @@ impl Case<'_> {
     }
 
     /// Returns true for a fault that no process of ours can report (see the list above).
-    fn is_nobodys(&self) -> bool {
+    fn is_unreportable(&self) -> bool {
         let Some(line) = self.line else { return false };
         let errno = match self.fault.what {
-            What::Errno(errno) => Some(errno),
+            FaultKind::Errno(errno) => Some(errno),
             _ => None,
         };
         let runtime = self.start.way != Way::Ours;
@@ -438,8 +444,8 @@ impl Case<'_> {
     }
 
     /// Checks that our launcher reports its own error. runc's model reports nothing.
-    fn launcher_names_its_trouble(&self) -> Option<Broken> {
-        let What::Errno(errno) = self.fault.what else { return None };
+    fn launcher_reports_its_error(&self) -> Option<Broken> {
+        let FaultKind::Errno(errno) = self.fault.what else { return None };
         if self.start.way != Way::Ours {
             return None;
         }
@@ -452,7 +458,7 @@ impl Case<'_> {
         let asked = matches!(self.line, Some(Line { call: Call::GetSeals { .. }, .. }));
         let unsealed = asked && told.contains("sealed copy of itself");
         let named = told.contains(&errno.to_string()) || dead_peer || after || unsealed;
-        (!named).then(|| ("the launcher names its own trouble", format!("{errno}, told: {told}")))
+        (!named).then(|| ("the launcher reports its own error", format!("{errno}, reported: {told}")))
     }
 
     fn told(&self) -> String {
@@ -467,7 +473,7 @@ impl Case<'_> {
         (!named).then(|| ("a dying stage 1 is the cause", text.clone()))
     }
 
-    fn launcher_names_the_dead(&self) -> Option<Broken> {
+    fn launcher_names_dead_stage(&self) -> Option<Broken> {
         if self.start.way != Way::Ours {
             return None;
         }
@@ -484,11 +490,12 @@ impl Case<'_> {
             Section::Stage2 => told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL"),
             _ => told.contains("killed by SIGKILL"),
         };
-        (!named)
-            .then(|| ("the launcher names the dead", format!("{:?} was killed, told: {told}", self.victim())))
+        (!named).then(|| {
+            ("the launcher names the dead stage", format!("{:?} was killed, reported: {told}", self.victim()))
+        })
     }
 
-    fn stage_names_its_trouble(&self, first: Option<&Record>) -> Option<Broken> {
+    fn stage_reports_its_error(&self, first: Option<&Record>) -> Option<Broken> {
         let line = self.line?;
         let Some(record) = first else {
             return Some(("the first fatal record names the cause", format!("none, told: {}", self.told())));
@@ -501,13 +508,14 @@ impl Case<'_> {
         // Before the process is stage 0, its records have no stage number.
         let by = record.stage == Some(stage) || record.stage.is_none() && stage == 0;
         if self.in_another_program() {
-            let named = by && record.text.contains("id map on ") || record.text.contains("said success, but");
+            let named =
+                by && record.text.contains("id map on ") || record.text.contains("map reported success, but");
             return (!named).then(|| ("a failed tool is named", record.to_string()));
         }
         let word = super::steps::words(&line.call, self.fault.what);
         let step = word.iter().any(|word| record.text.contains(word));
         let errno = match self.fault.what {
-            What::Errno(errno) => {
+            FaultKind::Errno(errno) => {
                 super::steps::answers(&line.call, errno).iter().any(|text| record.text.contains(text))
             }
             _ => true,
@@ -541,7 +549,7 @@ fn reaped_by(process: &ProcessReport, section: Section) -> bool {
     matches!(process.reaped_by, Some(Reaper::Process(who)) if who.section == section)
 }
 
-fn ends(report: &Report) -> Vec<(Who, End)> {
+fn ends(report: &Report) -> Vec<(ProcessName, End)> {
     let mut ends: Vec<_> =
         report.processes.iter().map(|process| (process.who, process.end.clone())).collect();
     ends.sort_by_key(|(who, _)| *who);

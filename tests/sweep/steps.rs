@@ -3,13 +3,13 @@
 
 use nsexec::sys::types::Errno;
 use nsexec_audit::record::Call;
-use nsexec_audit::sim::What;
+use nsexec_audit::sim::FaultKind;
 
 /// How the text of every step of the program's copy to a sealed file begins.
 const CLONED: &str = "could not ensure we are a cloned binary";
 
 /// Returns texts, one of which must be in the record of a call that failed.
-pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
+pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
     let fixed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match call {
         Call::Openat2 { path, .. } if path.0 == b"self/fd" => fixed(&["descriptors"]),
@@ -27,13 +27,13 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
                 path => vec![path.to_owned()],
             };
             // If the kernel refuses our own write of a map, stage 0 tries the mapping tool.
-            if what == What::Errno(Errno::EPERM) && path.ends_with("_map") {
+            if what == FaultKind::Errno(Errno::EPERM) && path.ends_with("_map") {
                 words.push("mapping tool".into());
                 words.extend(["newuid", "newgid"].map(String::from));
             }
             words
         }
-        Call::Write { .. } if what == What::Errno(Errno::EPERM) => {
+        Call::Write { .. } if what == FaultKind::Errno(Errno::EPERM) => {
             fixed(&["failed to update", "failed to write", "mapping tool", "newuid", "newgid", CLONED])
         }
         Call::Write { .. } => fixed(&["failed to update", "failed to write", CLONED]),
@@ -45,7 +45,7 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
             "netlink",
             "failed to sync with",
             "read back",
-            "word to go",
+            "go byte",
             "read synchronisation value",
             CLONED,
         ]),
@@ -69,7 +69,7 @@ pub(crate) fn words(call: &Call, what: What) -> Vec<String> {
         Call::Poll { .. } => fixed(&[
             "failed to sync with",
             "netlink",
-            "word to go",
+            "go byte",
             "past initial setup",
             "synchronisation value",
             "mount source",
@@ -107,7 +107,7 @@ pub(crate) fn answers(call: &Call, errno: Errno) -> Vec<String> {
         (Call::ReceiveFd { .. }, Errno::ECONNRESET) => texts.push("(got ".into()),
         (Call::Openat2 { .. }, Errno::EXDEV) => texts.push("is a mount point".into()),
         // For a descriptor number that is reserved for a mount source.
-        (Call::Fstatfs { .. }, Errno::EBADF) => texts.push("no open descriptor".into()),
+        (Call::Fstatfs { .. }, Errno::EBADF) => texts.push("not an open descriptor".into()),
         (Call::Send { .. } | Call::SendFd { .. }, Errno::ECONNRESET) => texts.push(Errno::EPIPE.to_string()),
         // The link /proc/self does not exist: /proc is not a procfs of our pid namespace.
         (Call::Readlink { .. }, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {

@@ -10,7 +10,7 @@ use nsexec_audit::{End, Role, Run, witness};
 
 use crate::draw::{Config, Ids, KINDS};
 use crate::targets::Targets;
-use crate::{As, Who};
+use crate::{Caller, UserKind};
 
 /// The result of a configuration for which all three agreed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Stage<'s> {
 
 impl Stage<'_> {
     /// Returns the flags and the command of a configuration.
-    pub(crate) fn args(&self, config: &Config, caller: &As) -> Vec<String> {
+    pub(crate) fn args(&self, config: &Config, caller: &Caller) -> Vec<String> {
         let mut args: Vec<String> = Vec::new();
         for (kind, (name, flag, _)) in KINDS.iter().enumerate() {
             if config.creates(kind) {
@@ -92,7 +92,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// The first difference.
-    pub(crate) fn confront(&self, config: &Config, caller: &As, folder: &Path) -> Result<Agreed, String> {
+    pub(crate) fn confront(&self, config: &Config, caller: &Caller, folder: &Path) -> Result<Agreed, String> {
         let args = self.args(config, caller);
         let (plan, succeeds) = self.plan(config, caller, &args)?;
         let (record, mut seen, said) = self.witnessed(config, caller, &args, folder)?;
@@ -130,10 +130,10 @@ impl Stage<'_> {
             return Err(format!("'{as_planned}' is not said:\n{}", words(&said)));
         }
         if ran {
-            on_paper(config, folder)?;
+            check_namespace_calls(config, folder)?;
         }
         let killed = record.sections.iter().any(|section| section.end == End::Signaled(Signal::KILL));
-        self.by_the_program_itself(config, caller, &args, (status, calls, killed))?;
+        self.check_trace_witness(config, caller, &args, (status, calls, killed))?;
         Ok(Agreed { fate, calls })
     }
 
@@ -147,7 +147,7 @@ impl Stage<'_> {
         command
     }
 
-    fn plan(&self, config: &Config, caller: &As, args: &[String]) -> Result<(Run, bool), String> {
+    fn plan(&self, config: &Config, caller: &Caller, args: &[String]) -> Result<(Run, bool), String> {
         let mut command = self.program(config);
         command.args(["plan", "--format", "json"]);
         if !config.command.there {
@@ -155,7 +155,7 @@ impl Stage<'_> {
             command.args(["--assume", "command="]);
         }
         command.args(args);
-        caller.put_on(&mut command);
+        caller.apply_to(&mut command);
         let output = output(&mut command)?;
         let run = Run::from_json_lines(&String::from_utf8_lossy(&output.stdout));
         match (output.status.code(), run) {
@@ -169,7 +169,7 @@ impl Stage<'_> {
     fn witnessed(
         &self,
         config: &Config,
-        caller: &As,
+        caller: &Caller,
         args: &[String],
         folder: &Path,
     ) -> Result<(Run, Run, Output), String> {
@@ -185,7 +185,7 @@ impl Stage<'_> {
             .arg(folder.join("strace"));
         match self.witnesses {
             Witnesses::Own => {}
-            Witnesses::Root if caller.who == Who::Root => {}
+            Witnesses::Root if caller.who == UserKind::Root => {}
             Witnesses::Root => {
                 command.args(["-u", &caller.name]);
             }
@@ -194,7 +194,7 @@ impl Stage<'_> {
         command.arg("--").arg(program.get_program()).args(program.get_args());
         // The arguments that `trace --witness` passes. The record then contains the values of the environment.
         command.arg("trace").arg(format!("--witnessed={}", folder.display())).args(args);
-        caller.surround(&mut command);
+        caller.set_environment(&mut command);
         let said = output(&mut command)?;
         let text =
             fs::read_to_string(&record).map_err(|error| format!("no record: {error}\n{}", words(&said)))?;
@@ -205,19 +205,19 @@ impl Stage<'_> {
     }
 
     /// Runs `nsexec trace --witness`, and checks its result.
-    fn by_the_program_itself(
+    fn check_trace_witness(
         &self,
         config: &Config,
-        caller: &As,
+        caller: &Caller,
         args: &[String],
         (status, calls, killed): (i32, usize, bool),
     ) -> Result<(), String> {
         let mut command = self.program(config);
         command.args(["trace", "--witness"]).args(args);
-        caller.put_on(&mut command);
+        caller.apply_to(&mut command);
         let said = output(&mut command)?;
         let words = words(&said);
-        if caller.who == Who::User && config.uses_tools() {
+        if caller.who == UserKind::User && config.uses_tools() {
             // The caller's own strace would disable the tool's setuid bit.
             let refused = said.status.code() == Some(1) && words.contains("strace -u");
             return if refused { Ok(()) } else { Err(format!("a tool is witnessed by its user:\n{words}")) };
@@ -227,7 +227,7 @@ impl Stage<'_> {
         let agrees = words.contains("nsexec: as planned: ") && words.contains("nsexec: the witness agrees: ");
         // A process may be killed at another point in each run.
         let whole = killed || words.contains(&format!("the witness agrees: {calls} calls"));
-        let names_only = caller.who == Who::User && config.joined() > 0;
+        let names_only = caller.who == UserKind::User && config.joined() > 0;
         if said.status.code() != Some(status) || !agrees || (!whole && !names_only) {
             return Err(format!(
                 "trace --witness: {}, after {status} and {calls} calls\n{words}",
@@ -240,18 +240,15 @@ impl Stage<'_> {
 
 /// Removes the values of environment variables, as in a record that is kept.
 fn without_values(mut run: Run) -> Run {
-    run.sections
-        .iter_mut()
-        .flat_map(|section| &mut section.lines)
-        .for_each(|line| line.call.leave_values_out());
+    run.sections.iter_mut().flat_map(|section| &mut section.lines).for_each(|line| line.call.remove_values());
     run
 }
 
 /// Returns the values of the flags for one map.
-fn lines(ids: Ids, own: u32, root_flag: bool, caller: &As) -> Vec<String> {
+fn lines(ids: Ids, own: u32, root_flag: bool, caller: &Caller) -> Vec<String> {
     let first = caller.subordinate;
     let all = match ids {
-        Ids::Unsaid => vec![],
+        Ids::Unset => vec![],
         Ids::Own => vec![format!("0:{own}:1")],
         Ids::Auto => vec!["auto".to_owned()],
         Ids::Wide => vec![format!("0:{first}:1000")],
@@ -276,7 +273,7 @@ fn fate(record: &Run, ran: bool) -> Fate {
 
 /// Checks strace's output with a separate parser: the configuration's namespaces were joined or created, and
 /// no others.
-fn on_paper(config: &Config, folder: &Path) -> Result<(), String> {
+fn check_namespace_calls(config: &Config, folder: &Path) -> Result<(), String> {
     let (mut joined, mut unshared) = (0, 0);
     let files = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
     for path in files.map(|entry| entry.path()).filter(|path| !path.ends_with("record.jsonl")) {
@@ -312,7 +309,7 @@ fn words(output: &Output) -> String {
 }
 
 /// Makes the folder of one thread, for the record and strace's files. The caller can write to it.
-pub(crate) fn folder(above: &Path, name: &str, caller: &As) -> PathBuf {
+pub(crate) fn folder(above: &Path, name: &str, caller: &Caller) -> PathBuf {
     let folder = above.join(name);
     fs::create_dir(&folder).expect("a folder for the records");
     if caller.switches {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::{Who, targets::Target};
+use crate::{UserKind, targets::Target};
 
 /// The kinds, each with the flag that creates it and its clone flag. Their order defines the bits of a
 /// combination.
@@ -37,7 +37,7 @@ const fn command(words: &'static [&'static str], status: i32) -> Command {
     Command { words, status, as_pid_1: status, there: true }
 }
 
-const fn nothing(words: &'static [&'static str], status: i32) -> Command {
+const fn missing_command(words: &'static [&'static str], status: i32) -> Command {
     Command { there: false, ..command(words, status) }
 }
 
@@ -50,11 +50,11 @@ const COMMANDS: &[Command] = &[
 ];
 
 const NO_COMMANDS: &[Command] = &[
-    nothing(&["no-such-command", "it", "ran"], 127),
-    nothing(&["/no/such/command"], 127),
-    nothing(&["/etc/passwd/sh"], 127),
-    nothing(&["/etc/passwd"], 126),
-    nothing(&["/etc"], 126),
+    missing_command(&["no-such-command", "it", "ran"], 127),
+    missing_command(&["/no/such/command"], 127),
+    missing_command(&["/etc/passwd/sh"], 127),
+    missing_command(&["/etc/passwd"], 126),
+    missing_command(&["/etc"], 126),
 ];
 
 /// The place of a namespace to join.
@@ -76,7 +76,7 @@ pub(crate) enum Place {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ids {
     /// No flag, which maps the own id to 0.
-    Unsaid,
+    Unset,
     /// An explicit line that maps the own id to 0.
     Own,
     /// `auto`: all subordinate ids.
@@ -114,13 +114,13 @@ pub(crate) struct Config {
 
 /// Draws a configuration with this combination of kinds. `alone` leaves out joins and mapping tools, which an
 /// ordinary user's own strace cannot trace.
-pub(crate) fn config(who: Who, alone: bool, created: u8) -> impl Strategy<Value = Config> {
+pub(crate) fn config(who: UserKind, alone: bool, created: u8) -> impl Strategy<Value = Config> {
     let ids = move || match who {
         // root has no subordinate ids.
-        Who::Root => select(&[Ids::Unsaid, Ids::Own, Ids::Wide, Ids::Both, Ids::Many][..]),
-        Who::User if alone => select(&[Ids::Unsaid, Ids::Own][..]),
-        Who::User => select(
-            &[Ids::Unsaid, Ids::Unsaid, Ids::Own, Ids::Auto, Ids::Wide, Ids::Both, Ids::Many, Ids::Foreign][..],
+        UserKind::Root => select(&[Ids::Unset, Ids::Own, Ids::Wide, Ids::Both, Ids::Many][..]),
+        UserKind::User if alone => select(&[Ids::Unset, Ids::Own][..]),
+        UserKind::User => select(
+            &[Ids::Unset, Ids::Unset, Ids::Own, Ids::Auto, Ids::Wide, Ids::Both, Ids::Many, Ids::Foreign][..],
         ),
     };
     let no_new_privs = proptest::bool::weighted(0.1);
@@ -157,7 +157,7 @@ pub(crate) fn config(who: Who, alone: bool, created: u8) -> impl Strategy<Value 
                 joins,
                 command,
             };
-            drawn.meant(who)
+            drawn.without_contradictions(who)
         },
     )
 }
@@ -168,14 +168,14 @@ fn rarely() -> impl Strategy<Value = bool> {
 
 /// Draws the joins. Half of the configurations have none. The others join one process, and sometimes one more
 /// place.
-fn joins(who: Who, alone: bool) -> BoxedStrategy<[Option<Place>; 8]> {
+fn joins(who: UserKind, alone: bool) -> BoxedStrategy<[Option<Place>; 8]> {
     if alone {
         return Just([None; 8]).boxed();
     }
     let targets: &'static [Target] = match who {
-        Who::Root => Target::ALL,
+        UserKind::Root => Target::ALL,
         // Prefer the user's own sandboxes: it may not join the others.
-        Who::User => {
+        UserKind::User => {
             &[Target::UsersSandbox, Target::UsersSandbox, Target::UsersWideSandbox, Target::RootsSandbox]
         }
     };
@@ -185,7 +185,7 @@ fn joins(who: Who, alone: bool) -> BoxedStrategy<[Option<Place>; 8]> {
             let mut joins = [None; 8];
             let Some((target, kinds, elsewhere, nth)) = some else { return joins };
             for (kind, join) in joins.iter_mut().enumerate() {
-                let wanted = kinds >> kind & 1 == 1 || (kind == USER && who == Who::User);
+                let wanted = kinds >> kind & 1 == 1 || (kind == USER && who == UserKind::User);
                 *join = wanted.then_some(Place::Of(target));
             }
             if elsewhere.is_some() {
@@ -211,7 +211,7 @@ impl Config {
     }
 
     /// Removes contradictions, which the program refuses as wrong usage before there is anything to compare.
-    pub(crate) fn meant(mut self, who: Who) -> Self {
+    pub(crate) fn without_contradictions(mut self, who: UserKind) -> Self {
         for kind in 0..8 {
             if self.creates(kind) {
                 self.joins[kind] = None;
@@ -229,26 +229,25 @@ impl Config {
             (self.monotonic, self.boottime) = (None, None);
         }
         if self.creates(USER) {
-            self.root_flag |= self.users == Ids::Unsaid && self.groups == Ids::Unsaid;
+            self.root_flag |= self.users == Ids::Unset && self.groups == Ids::Unset;
             // `-r` adds a line for the own id, so no other line may map id 0.
             if self.root_flag {
                 for ids in [&mut self.users, &mut self.groups] {
                     *ids = if matches!(ids, Ids::Wide | Ids::Many | Ids::Foreign) { Ids::Both } else { *ids };
                 }
             }
-            let own_group = matches!(self.groups, Ids::Unsaid | Ids::Own);
-            if who == Who::User && own_group && self.setgroups == Some(true) {
+            let own_group = matches!(self.groups, Ids::Unset | Ids::Own);
+            if who == UserKind::User && own_group && self.setgroups == Some(true) {
                 self.setgroups = None;
             }
         } else {
-            (self.root_flag, self.users, self.groups, self.setgroups) =
-                (false, Ids::Unsaid, Ids::Unsaid, None);
+            (self.root_flag, self.users, self.groups, self.setgroups) = (false, Ids::Unset, Ids::Unset, None);
         }
         self
     }
 
     /// Returns whether no flag names a namespace. The program then creates all kinds and mounts /proc.
-    pub(crate) fn is_bare(&self) -> bool {
+    pub(crate) fn has_no_namespace_flag(&self) -> bool {
         self.kinds_created() == 0 && self.joins.iter().all(Option::is_none)
     }
 
@@ -259,7 +258,7 @@ impl Config {
 
     /// Returns the kinds that are created, named or implied, as flags of unshare(2).
     pub(crate) fn unshared(&self) -> u32 {
-        let created = if self.is_bare() { 0xff } else { self.kinds_created() };
+        let created = if self.has_no_namespace_flag() { 0xff } else { self.kinds_created() };
         KINDS.iter().enumerate().filter(|(kind, _)| created >> kind & 1 == 1).map(|(_, kind)| kind.2).sum()
     }
 
@@ -269,23 +268,23 @@ impl Config {
 
     /// Returns whether an ordinary user's maps need newuidmap or newgidmap.
     pub(crate) fn uses_tools(&self) -> bool {
-        let own = |ids| matches!(ids, Ids::Unsaid | Ids::Own);
+        let own = |ids| matches!(ids, Ids::Unset | Ids::Own);
         self.creates(USER) && !(own(self.users) && own(self.groups))
     }
 
     /// Returns the exit status of the command if it runs.
     pub(crate) fn status(&self) -> i32 {
-        let pid_1 = self.is_bare() || self.creates(PID);
+        let pid_1 = self.has_no_namespace_flag() || self.creates(PID);
         if pid_1 { self.command.as_pid_1 } else { self.command.status }
     }
 
     /// Returns simpler configurations, the simplest first.
-    pub(crate) fn simpler(&self, who: Who) -> Vec<Self> {
+    pub(crate) fn simpler(&self, who: UserKind) -> Vec<Self> {
         let mut all = Vec::new();
         let mut with = |change: &dyn Fn(&mut Self)| {
             let mut simpler = self.clone();
             change(&mut simpler);
-            let simpler = simpler.meant(who);
+            let simpler = simpler.without_contradictions(who);
             if simpler != *self {
                 all.push(simpler);
             }
@@ -301,8 +300,8 @@ impl Config {
         with(&|config| config.kill_child = false);
         with(&|config| config.no_new_privs = false);
         with(&|config| config.setgroups = None);
-        with(&|config| config.users = Ids::Unsaid);
-        with(&|config| config.groups = Ids::Unsaid);
+        with(&|config| config.users = Ids::Unset);
+        with(&|config| config.groups = Ids::Unset);
         with(&|config| config.command = COMMANDS[1]);
         all
     }

@@ -42,14 +42,14 @@ const SEED: u64 = 20_261_125;
 
 /// The kind of user that runs a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Who {
+pub(crate) enum UserKind {
     /// The user id 0 of the machine.
     Root,
     /// A user without privileges.
     User,
 }
 
-impl Who {
+impl UserKind {
     const fn word(self) -> &'static str {
         match self {
             Self::Root => "root",
@@ -60,8 +60,8 @@ impl Who {
 
 /// A user that starts commands.
 #[derive(Clone, Debug)]
-pub(crate) struct As {
-    pub(crate) who: Who,
+pub(crate) struct Caller {
+    pub(crate) who: UserKind,
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -75,10 +75,10 @@ pub(crate) struct As {
     pub(crate) path: String,
 }
 
-impl As {
+impl Caller {
     fn root(folder: &Path) -> Self {
         Self {
-            who: Who::Root,
+            who: UserKind::Root,
             name: "root".to_owned(),
             uid: 0,
             gid: 0,
@@ -102,7 +102,7 @@ impl As {
         };
         let subordinate = first("/etc/subuid").filter(|found| first("/etc/subgid") == Some(*found));
         Some(Self {
-            who: Who::User,
+            who: UserKind::User,
             uid: user.uid,
             gid: user.gid,
             subordinate: subordinate.unwrap_or_default(),
@@ -119,17 +119,17 @@ impl As {
     }
 
     /// Makes the command run as this user, with its environment.
-    pub(crate) fn put_on(&self, command: &mut Command) {
-        self.surround(command);
+    pub(crate) fn apply_to(&self, command: &mut Command) {
+        self.set_environment(command);
         if self.switches {
             command.uid(self.uid).gid(self.gid);
         }
     }
 }
 
-impl As {
+impl Caller {
     /// Sets the environment only.
-    pub(crate) fn surround(&self, command: &mut Command) {
+    pub(crate) fn set_environment(&self, command: &mut Command) {
         runner::fresh(command).env_clear().env("PATH", &self.path).env("LC_ALL", "C").stdin(Stdio::null());
     }
 }
@@ -137,7 +137,7 @@ impl As {
 /// One configuration, identified by its combination of kinds.
 #[derive(Clone, Copy, Debug)]
 struct Case {
-    who: Who,
+    who: UserKind,
     nth: usize,
 }
 
@@ -179,7 +179,7 @@ struct Counts {
 fn main() -> ExitCode {
     runner::begin();
     let words = runner::words();
-    let all = [Who::Root, Who::User]
+    let all = [UserKind::Root, UserKind::User]
         .into_iter()
         .flat_map(|who| (0..COMBINATIONS).map(move |nth| Case { who, nth }));
     if let Err(error) = runner::choose("witness", all, |case| case.name(), &words) {
@@ -212,25 +212,25 @@ fn main() -> ExitCode {
 
 fn run(words: &[String], seed: u64, user: Result<&Ordinary, &String>, folder: &Folder) -> [Counts; 2] {
     let mut counts = [Counts::default(); 2];
-    let mut skip = |who: Who, what: &str, reason: &str| {
+    let mut skip = |who: UserKind, what: &str, reason: &str| {
         println!("skipped: witness::{what}@{}: {reason}", who.word());
         counts[who as usize].skipped += 1;
     };
     if Command::new("strace").arg("-V").output().is_err() {
-        skip(Who::Root, "drawn", "strace is not here");
-        skip(Who::User, "drawn", "strace is not here");
+        skip(UserKind::Root, "drawn", "strace is not here");
+        skip(UserKind::User, "drawn", "strace is not here");
         return counts;
     }
-    let root = geteuid().is_root().then(|| As::root(&folder.path));
+    let root = geteuid().is_root().then(|| Caller::root(&folder.path));
     if root.is_none() {
-        skip(Who::Root, "drawn", "needs root");
-        skip(Who::User, "joins_and_tools", "they are witnessed by a root strace with -u");
+        skip(UserKind::Root, "drawn", "needs root");
+        skip(UserKind::User, "joins_and_tools", "they are witnessed by a root strace with -u");
     }
     let user = user
         .map_err(Clone::clone)
-        .and_then(|user| As::ordinary(user, &folder.path).ok_or("a user without a name".to_owned()));
+        .and_then(|user| Caller::ordinary(user, &folder.path).ok_or("a user without a name".to_owned()));
     if let Err(reason) = &user {
-        skip(Who::User, "drawn", reason);
+        skip(UserKind::User, "drawn", reason);
     }
     let user = user.ok();
     let targets =
@@ -252,7 +252,7 @@ fn run(words: &[String], seed: u64, user: Result<&Ordinary, &String>, folder: &F
 }
 
 /// Runs all configurations of one caller, on every core.
-fn drawn(stage: &Stage<'_>, caller: &As, cases: VecDeque<Case>, seed: u64, folder: &Path) -> Counts {
+fn drawn(stage: &Stage<'_>, caller: &Caller, cases: VecDeque<Case>, seed: u64, folder: &Path) -> Counts {
     let queue = Mutex::new(cases);
     let counts = Mutex::new(Counts::default());
     thread::scope(|scope| {
@@ -270,7 +270,7 @@ fn drawn(stage: &Stage<'_>, caller: &As, cases: VecDeque<Case>, seed: u64, folde
                         Err(what) => {
                             counts.failed += 1;
                             drop(counts);
-                            complain(stage, caller, case, seed, &folder, (&config, what));
+                            report_failure(stage, caller, case, seed, &folder, (&config, what));
                         }
                     }
                 }
@@ -289,7 +289,7 @@ fn drawn(stage: &Stage<'_>, caller: &As, cases: VecDeque<Case>, seed: u64, folde
 }
 
 impl Counts {
-    fn add(&mut self, config: &Config, who: Who, agreed: Agreed) {
+    fn add(&mut self, config: &Config, who: UserKind, agreed: Agreed) {
         self.agreed += 1;
         let refused = agreed.fate == Fate::Refused;
         self.ran += usize::from(agreed.fate == Fate::Ran);
@@ -297,17 +297,17 @@ impl Counts {
         self.refused += usize::from(refused);
         // Count only joins and tools that took effect; `refused` counts the refusals.
         self.joined += usize::from(!refused && config.joined() > 0);
-        self.tools += usize::from(!refused && who == Who::User && config.uses_tools());
+        self.tools += usize::from(!refused && who == UserKind::User && config.uses_tools());
         self.calls += agreed.calls;
     }
 }
 
 /// Returns whether enough configurations of each sort were drawn for the result to be meaningful.
-fn is_enough(counts: &Counts, who: Who, witnesses: Witnesses) -> bool {
+fn is_enough(counts: &Counts, who: UserKind, witnesses: Witnesses) -> bool {
     let (all, ran, refused, joined, tools) = match (who, witnesses) {
-        (Who::Root, _) => (200, 80, 50, 30, 0),
-        (Who::User, Witnesses::Root) => (200, 30, 80, 10, 10),
-        (Who::User, Witnesses::Own) => (200, 30, 80, 0, 0),
+        (UserKind::Root, _) => (200, 80, 50, 30, 0),
+        (UserKind::User, Witnesses::Root) => (200, 30, 80, 10, 10),
+        (UserKind::User, Witnesses::Own) => (200, 30, 80, 0, 0),
     };
     let least = [(counts.agreed + counts.failed, all), (counts.ran, ran), (counts.refused, refused)];
     let enough = least
@@ -324,7 +324,14 @@ fn is_enough(counts: &Counts, who: Who, witnesses: Witnesses) -> bool {
 
 /// Prints a failure: the smallest configuration that still fails, the difference, and the command to repeat
 /// it.
-fn complain(stage: &Stage<'_>, caller: &As, case: Case, seed: u64, folder: &Path, first: (&Config, String)) {
+fn report_failure(
+    stage: &Stage<'_>,
+    caller: &Caller,
+    case: Case,
+    seed: u64,
+    folder: &Path,
+    first: (&Config, String),
+) {
     let (mut config, mut what) = (first.0.clone(), first.1);
     // Each round makes the configuration simpler, so this ends.
     'smaller: loop {

@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
 use crate::draw::{KINDS, Place};
-use crate::{As, Who};
+use crate::{Caller, UserKind};
 
 /// A process in namespaces of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,10 +44,10 @@ impl Target {
         Self::ForeignNet,
     ];
 
-    fn made_by(self) -> Who {
+    fn made_by(self) -> UserKind {
         match self {
-            Self::UsersSandbox | Self::UsersWideSandbox => Who::User,
-            _ => Who::Root,
+            Self::UsersSandbox | Self::UsersWideSandbox => UserKind::User,
+            _ => UserKind::Root,
         }
     }
 
@@ -79,14 +79,14 @@ impl Targets {
     pub(crate) fn start(
         bin: &Path,
         folder: &Path,
-        root: Option<&As>,
-        user: Option<&As>,
+        root: Option<&Caller>,
+        user: Option<&Caller>,
     ) -> Result<Self, String> {
         let mut targets = Self { live: Vec::new(), folder: folder.to_owned() };
         mkfifo(&folder.join("fifo"), Mode::from_bits_truncate(0o666)).map_err(|error| error.to_string())?;
         fs::write(folder.join("file"), "").map_err(|error| error.to_string())?;
         for target in Target::ALL {
-            let maker = if target.made_by() == Who::Root { root } else { user };
+            let maker = if target.made_by() == UserKind::Root { root } else { user };
             // If the maker is not available, the target stays a process that does not exist.
             let Some(maker) = maker.filter(|maker| maker.has_tools || *target != Target::UsersWideSandbox)
             else {
@@ -120,7 +120,7 @@ impl Targets {
 }
 
 /// Starts a target and waits until it is in its namespaces.
-fn start(bin: &Path, target: Target, maker: &As) -> std::io::Result<(Child, i32)> {
+fn start(bin: &Path, target: Target, maker: &Caller) -> std::io::Result<(Child, i32)> {
     const SLEEP: [&str; 3] = ["sh", "-c", "echo on; exec sleep 100000"];
     // nsexec refuses to create a user namespace without a map.
     let mut command = match target {
@@ -131,7 +131,7 @@ fn start(bin: &Path, target: Target, maker: &As) -> std::io::Result<(Child, i32)
         command.args(["run", "--kill-child"]);
     }
     command.args(target.flags()).arg("--").args(SLEEP);
-    maker.put_on(&mut command);
+    maker.apply_to(&mut command);
     command.stdout(Stdio::piped());
     // SAFETY: one system call, in the child only.
     unsafe {

@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 
-use crate::render::{Role, walk::born};
+use nsexec_audit::render::{Role, walk::created_role};
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::encode::encode;
 use nsexec::bootstrap::env::Environment;
@@ -37,7 +37,7 @@ impl Sink for Shared {
     fn line(&mut self, line: &Line) {
         if line.reply == Reply::Child {
             let parent = Line { call: line.call.clone(), reply: Reply::Parent(Pid(1)) };
-            self.role = born(Some(self.role), &parent).expect("a known clone point");
+            self.role = created_role(Some(self.role), &parent).expect("a known clone point");
         }
         let entry = serde_json::to_string(&(self.role.section(), line)).unwrap() + "\n";
         self.file.write_all(entry.as_bytes()).unwrap();

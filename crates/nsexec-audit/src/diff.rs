@@ -157,8 +157,8 @@ fn difference(
     if sections.into_iter().all(killed) && same + 1 >= left.len().min(right.len()) {
         let rest = |items| rest_before_the_end(items, same);
         let may_be = same_run.is_none_or(|origins| match origins {
-            [Origin::Witnessed, _] => struck_between(rest(&right), rest(&left)),
-            _ => struck_between(rest(&left), rest(&right)),
+            [Origin::Witnessed, _] => sigkill_explains(rest(&right), rest(&left)),
+            _ => sigkill_explains(rest(&left), rest(&right)),
         });
         if may_be {
             return None;
@@ -183,7 +183,7 @@ fn rest_before_the_end<'i, 's>(items: &'i [Item<'s>], same: usize) -> &'i [Item<
 
 /// Returns whether SIGKILL explains the difference between the rest of a record and of its witness. Either
 /// the recorder had not written the last call yet, or it had announced an exec that did not happen.
-fn struck_between(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
+fn sigkill_explains(record: &[Item<'_>], witness: &[Item<'_>]) -> bool {
     match (record, witness) {
         ([], []) | ([], [Item::Line(_)]) => true,
         ([Item::Line(announced)], []) => announced.reply == Reply::NoReturn,
@@ -304,7 +304,7 @@ stage-1 child: line 4 differs
     }
 
     #[test]
-    fn of_whom_sigkill_ended_only_what_both_came_to_is_compared() {
+    fn compares_only_the_common_prefix_after_sigkill() {
         let killed = |names: &[&str], signal| {
             let mut run = run(names);
             run.sections[0].end = End::Signaled(signal);
@@ -408,7 +408,7 @@ stage-1 child: line 4 differs
     }
 
     #[test]
-    fn one_line_less_one_process_less_and_an_undeclared_call_are_differences() {
+    fn missing_line_missing_process_and_foreign_call_differ() {
         let whole = run(&["a", "b"]);
         let shorter = compare(&whole, &run(&["a"]));
         assert!(shorter.to_string().contains(">    2  (nothing more)"), "{shorter}");

@@ -103,7 +103,7 @@ pub fn normalise(run: &Run) -> Run {
             launcher::merge_log_reads(&mut lines);
             names.records(&mut lines);
             launcher::sort_reaping(&mut lines);
-            launcher::settle_polls(&mut lines);
+            launcher::reduce_polls(&mut lines);
         }
         normal.sections.push(Section { lines, ..section.clone() });
     }
@@ -116,7 +116,7 @@ struct State {
     fds: BTreeMap<i32, i32>,
     next: i32,
     /// Whether the next value on a sync pipe is a pid.
-    pid_comes: bool,
+    pid_follows: bool,
     /// The address of the cached thread id, as the kernel returned it.
     tid: Option<usize>,
     /// Addresses of handlers and trampolines that sigaction returned.
@@ -134,7 +134,7 @@ impl State {
             fds: there.into_iter().flatten().collect(),
             next: 3,
             stat: None,
-            pid_comes: false,
+            pid_follows: false,
             tid: None,
             handlers: BTreeSet::new(),
             restorers: BTreeSet::new(),
@@ -284,7 +284,7 @@ impl Names {
             }
             Call::Send { fd, data } => {
                 *fd = state.fd(*fd);
-                *data = self.word_or_line(state, data);
+                *data = self.value_or_pid_line(state, data);
             }
             Call::Close { fd }
             | Call::Read { fd, .. }
@@ -338,7 +338,7 @@ impl Names {
                     Some(false) => Bytes(b"it is not exiting".into()),
                     None => data.clone(),
                 },
-                Call::Read { .. } => self.word_or_line(state, data),
+                Call::Read { .. } => self.value_or_pid_line(state, data),
                 _ => data.clone(),
             }),
             Reply::Polled { count, fds } => Reply::Polled { count: *count, fds: state.poll_fds(fds) },

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::{ByteOrder, decode};
 use nsexec::launch::script::ChildSignals;
-use nsexec::launch::{NulTerminated, Prepared, Texts};
+use nsexec::launch::{CommandStrings, NulTerminated, Prepared};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::Fd;
@@ -69,7 +69,7 @@ impl core::error::Error for NoteError {}
 #[must_use]
 pub fn write(launch: &Prepared, values: Values) -> String {
     let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
-    let Texts { name: _, argv, envp, candidates } = &launch.texts;
+    let CommandStrings { name: _, argv, envp, candidates } = &launch.texts;
     let note = Note {
         version: NOTE_VERSION,
         message: Bytes(launch.message.clone()),
@@ -105,7 +105,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
     let (bootstrap, _) = decode(&note.message.0, note.policy.dialect, ByteOrder::NATIVE)
         .map_err(|error| NoteError::Message(error.to_string()))?;
     let asked = bootstrap.clone_flags();
-    let texts = Texts {
+    let texts = CommandStrings {
         name: note.argv.first().ok_or(NoteError::Command)?.0.clone(),
         argv: joined(&note.argv)?,
         envp: joined(&note.envp)?,
@@ -199,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn a_launch_comes_back_from_its_note() {
+    fn launch_survives_a_round_trip_through_its_note() {
         let before = prepared();
         let after = read(&write(&before, Values::Whole)).unwrap();
         assert_eq!(std::format!("{after:?}"), std::format!("{before:?}"));
     }
 
     #[test]
-    fn values_are_left_out_but_not_what_came_of_them() {
+    fn note_without_values_keeps_the_candidates() {
         let note = write(&prepared(), Values::default());
         assert!(!note.contains("s3cret"), "{note}");
         let after = read(&note).unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_note_is_refused() {
+    fn malformed_notes_are_rejected() {
         let note = write(&prepared(), Values::Whole);
         let error = |text: &str| read(text).unwrap_err();
         assert!(matches!(error("{}"), NoteError::Json(_)));

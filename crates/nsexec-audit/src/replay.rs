@@ -18,7 +18,7 @@ use std::vec::Vec;
 use super::sections::children;
 use super::transcript::{End, Role, Run, Section};
 use crate::note::{self, NoteError, Values};
-use crate::record::{Call, Line, Misfit, Reply, replay as replay_lines};
+use crate::record::{Call, Line, Mismatch, Reply, replay as replay_lines};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, LaunchError, Prepared};
@@ -36,7 +36,7 @@ pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
     run.notes.insert(JOB.into(), note::write(job, values));
     if values == Values::LeftOut {
         let lines = run.sections.iter_mut().flat_map(|section| &mut section.lines);
-        lines.for_each(|line| line.call.leave_values_out());
+        lines.for_each(|line| line.call.remove_values());
     }
     run
 }
@@ -143,7 +143,7 @@ pub enum ReplayError {
 impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoJob => write!(f, "the record has no note `{JOB}`, which says what was to be started"),
+            Self::NoJob => write!(f, "the record has no note `{JOB}`, which describes the launch"),
             Self::NoLauncher => f.write_str("the record has no launcher"),
             Self::Job(error) => write!(f, "the record's note `{JOB}`: {error}"),
         }
@@ -284,18 +284,20 @@ fn process(
             }
             Outcome::Agrees { calls: section.lines.len() }
         }
-        Err(Misfit::Exec) => Outcome::Agrees { calls: section.lines.len() },
-        Err(Misfit::Beyond { .. }) if matches!(section.end, End::Signaled(_)) => {
+        Err(Mismatch::Exec) => Outcome::Agrees { calls: section.lines.len() },
+        Err(Mismatch::ExtraCall { .. }) if matches!(section.end, End::Signaled(_)) => {
             Outcome::Agrees { calls: section.lines.len() }
         }
-        Err(Misfit::Beyond { made }) => Outcome::Ends { at: last(), made: Some(made) },
-        Err(Misfit::Other { line, recorded, made }) => {
+        Err(Mismatch::ExtraCall { made }) => Outcome::Ends { at: last(), made: Some(made) },
+        Err(Mismatch::Other { line, recorded, made }) => {
             lineage.diverges(line, Divergence::Call { recorded, made })
         }
-        Err(Misfit::NoReply { line }) => {
+        Err(Mismatch::InvalidReply { line }) => {
             lineage.diverges(line, Divergence::Reply { recorded: recorded(line) })
         }
-        Err(Misfit::Before { line }) => lineage.diverges(line, Divergence::Left { recorded: recorded(line) }),
+        Err(Mismatch::EndedEarly { line }) => {
+            lineage.diverges(line, Divergence::Left { recorded: recorded(line) })
+        }
     }
 }
 
@@ -333,7 +335,7 @@ impl fmt::Display for Process {
             Outcome::Diverges { at, how } => how.describe(f, at.line),
             Outcome::Ends { made: None, .. } => f.write_str("the record ends here, before its first call"),
             Outcome::Ends { at, made: Some(made) } => {
-                write!(f, "the record ends here, behind line {}\n  now:      {made}", at.line)
+                write!(f, "the record ends here, after line {}\n  now:      {made}", at.line)
             }
         }
     }
@@ -344,7 +346,7 @@ struct OneLine<'t>(&'t str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |c: char| if nsexec::bootstrap::text::is_unseen(c) { '\u{fffd}' } else { c };
+        let shown = |c: char| if nsexec::bootstrap::text::is_invisible(c) { '\u{fffd}' } else { c };
         f.write_str(&self.0.chars().map(shown).collect::<String>())
     }
 }
@@ -361,16 +363,16 @@ impl Divergence {
             Self::Reply { recorded } => {
                 write!(
                     f,
-                    "diverges at line {line}, where the reply is none of this call\n  recorded: {recorded}"
+                    "diverges at line {line}, where the reply is not possible for this call\n  recorded: {recorded}"
                 )
             }
             Self::Left { recorded } => {
                 write!(f, "diverges at line {line}, before which it ends now\n  recorded: {recorded}")
             }
             Self::End { recorded, replayed } => {
-                write!(f, "diverges behind line {line}\n  recorded: {recorded}\n  now:      {replayed}")
+                write!(f, "diverges after line {line}\n  recorded: {recorded}\n  now:      {replayed}")
             }
-            Self::Unmade => f.write_str("nobody in the record made it"),
+            Self::Unmade => f.write_str("no process of the record created it"),
         }
     }
 }

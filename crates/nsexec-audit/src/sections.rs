@@ -10,7 +10,7 @@ use super::transcript::{End, Origin, Role, Run, Section};
 use crate::record::shared::Record;
 use crate::record::{Call, Line, Reply};
 use crate::sim;
-use nsexec::bootstrap::text::is_unseen;
+use nsexec::bootstrap::text::is_invisible;
 use nsexec::sys::types::{Pid, Waited};
 
 /// Returns the role of a child, from its parent's role and the call that created it. `forks` is the number of
@@ -143,7 +143,12 @@ fn executed(lines: &[Line]) -> Option<String> {
         Call::Execve { path, .. } => {
             let name = path.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             // The name comes from the message, so it may contain control characters.
-            Some(String::from_utf8_lossy(name).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect())
+            Some(
+                String::from_utf8_lossy(name)
+                    .chars()
+                    .map(|c| if is_invisible(c) { '?' } else { c })
+                    .collect(),
+            )
         }
         _ => None,
     })
@@ -268,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_follow_from_who_made_whom_and_how() {
+    fn roles_follow_from_the_parent_and_its_call() {
         let run = of_record(&record(), Role::Launcher);
         let names: Vec<_> = run.sections.iter().map(|section| section.name.to_string()).collect();
         assert_eq!(
@@ -288,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_whose_first_line_was_lost_is_known_by_its_parents() {
+    fn process_without_first_line_gets_role_from_its_parent() {
         let mut record = record();
         record.processes[2].lines.remove(0);
         record.processes[4].lines.remove(0);
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_inherits_what_its_parent_had_at_the_clone_point() {
+    fn child_inherits_the_parents_state_at_the_clone() {
         let run = of_record(&record(), Role::Launcher);
         let ends = inherit(&run, &0, |count, _| *count += 1);
         // Stage 1 inherits a count of one: stage 0's line before the clone.

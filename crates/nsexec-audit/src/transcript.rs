@@ -265,7 +265,7 @@ mod tests {
     use nsexec::sys::types::Pid;
 
     #[test]
-    fn a_run_comes_back_from_its_json_lines() {
+    fn run_survives_a_json_round_trip() {
         let mut run = Run { lost: 2, ..Run::default() };
         run.notes.insert("machine".into(), "x86_64".into());
         for role in [Role::Launcher, Role::Stage(0), Role::Tool(1)] {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_run_is_refused_with_its_line() {
+    fn invalid_run_text_is_rejected_with_its_line_number() {
         const LAUNCHER: &str = "{\"section\":\"a\",\"role\":\"launcher\",\"end\":\"unknown\"}\n";
         let header = "{\"schema\":1,\"run\":\"planned\"}\n";
         // A later version may have another format after the version number.

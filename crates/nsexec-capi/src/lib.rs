@@ -109,7 +109,7 @@ pub unsafe extern "C" fn escape_json_string(text: *mut c_char) -> *mut c_char {
 
 /// Returns the length of the escaped text; `None` if nothing has to be escaped.
 fn escaped_len(bytes: &[u8]) -> Option<usize> {
-    let mut counted = Counted(0);
+    let mut counted = ByteCounter(0);
     for byte in bytes {
         match byte.is_ascii() {
             true => drop(Escaped(&mut counted).write_char(char::from(*byte))),
@@ -131,9 +131,9 @@ fn write_escaped(line: &mut Line<'_>, bytes: &[u8]) {
 }
 
 /// A writer that only counts bytes.
-struct Counted(usize);
+struct ByteCounter(usize);
 
-impl Write for Counted {
+impl Write for ByteCounter {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         self.0 = self.0.saturating_add(s.len());
         Ok(())
@@ -157,8 +157,8 @@ fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
         let mut log = Log::open(&mut sys, pipe, Level::Fatal, LogForm::Runc);
         let text = info.message();
         match info.location() {
-            Some(place) => log.last_word(&mut sys, format_args!("bug in nsexec, at {place}: {text}"), None),
-            None => log.last_word(&mut sys, format_args!("bug in nsexec: {text}"), None),
+            Some(place) => log.fatal_text(&mut sys, format_args!("bug in nsexec, at {place}: {text}"), None),
+            None => log.fatal_text(&mut sys, format_args!("bug in nsexec: {text}"), None),
         }
     }
     // SAFETY: _exit(2) uses no memory of this process.

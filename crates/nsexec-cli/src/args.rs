@@ -28,16 +28,16 @@ const STYLES: Styles = Styles::styled()
 
 const EXAMPLES: &str = "\
 Examples:
-  nsexec run -- sh                             root in a machine of its own, for every user
-  nsexec run -r -n -- ip address               a network of its own
-  nsexec run --all --map-users auto -- sh      with the ids of /etc/subuid too
-  nsexec run --join net=/run/netns/blue -- ss  in a network that is there already
-  nsexec enter -t 4711 -a -- sh                a shell where process 4711 lives
-  nsexec encode -r -p | nsexec decode          the bootstrap message in words
+  nsexec run -- sh                             a shell as root in new namespaces, for any user
+  nsexec run -r -n -- ip address               in a new network namespace
+  nsexec run --all --map-users auto -- sh      with the subordinate ids of /etc/subuid
+  nsexec run --join net=/run/netns/blue -- ss  in an existing network namespace
+  nsexec enter -t 4711 -a -- sh                a shell in the namespaces of process 4711
+  nsexec encode -r -p | nsexec decode          print the bootstrap message as text
 
 Exit status: that of the command, 128+n if signal n ended it or interrupted the launch, 127 if
 the command was not found, 126 if it cannot be executed; 2 for wrong usage, 1 for any other
-failure of our own. There is no time limit: use timeout(1).";
+failure of nsexec. There is no time limit: use timeout(1).";
 
 const RUN_EXAMPLES: &str = "\
 Without any namespace flag: every kind, the caller mapped to root, and a fresh /proc.
@@ -70,15 +70,15 @@ Examples:
   script -qc 'nsexec enter -t 4711 -a -- sh' /dev/null   with a pty between both";
 
 const DECODE_EXAMPLES: &str = "\
-A malformed message gives one line with what is wrong at which offset, and exit status 1.
+For a malformed message, prints one line with the error and its offset, and exits with status 1.
 
 Examples:
   nsexec encode -r -p | nsexec decode
   nsexec decode --json message.bin | jq -r .ok.uid_map.text";
 
 const ENCODE_EXAMPLES: &str = "\
-The flags are those of run. What a message cannot say (--mount-proc, --kill-child,
---setgroups, a command) is refused.
+The flags are those of run. A message has no attribute for --mount-proc, --kill-child,
+--setgroups and the command: they are refused.
 
 Examples:
   nsexec encode -r -p > message.bin
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_behind_the_command_is_its_own() {
+    fn arguments_after_the_command_are_not_flags() {
         let cli = Cli::try_parse_from(["nsexec", "run", "-r", "ls", "-p", "--all"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
         assert_eq!(run.command, ["ls", "-p", "--all"]);
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_those_of_unshare() {
+    fn short_flags_are_those_of_unshare() {
         let cli = Cli::try_parse_from(["nsexec", "run", "-UmpniuCTrf", "--", "true"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
         assert_eq!(run.namespaces.kinds.set(), NsSet::ALL);

@@ -14,7 +14,7 @@ use nsexec::idmap::{Extent, IdMap, parse_line};
 use nsexec::launch::Prepared;
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{FsType, SignalSet};
-use nsexec_audit::plan::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
+use nsexec_audit::plan::{Assumptions, JoinedUser, Kernel, Owner, Refused, WrongPath};
 use nsexec_audit::sim::{ALL_CAPS, HidePid, Settings};
 
 use super::facts::{Facts, SubRange};
@@ -39,7 +39,7 @@ pub(crate) enum AssumeValue {
     ProcMasked(bool),
     HidePid(HidePid),
     Command(String),
-    Join(NsKind, Option<Amiss>),
+    Join(NsKind, Option<WrongPath>),
     Maker(u32),
     UserMap(Vec<Extent>),
     GroupMap(Vec<Extent>),
@@ -62,7 +62,7 @@ impl AssumeValue {
     /// The argument is malformed or the key unknown; the text lists the keys.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or_else(|| format!("not KEY=VALUE; the keys: {KEYS}"))?;
-        let wrong = || format!("'{value}' is no value for {key}; the keys: {KEYS}");
+        let wrong = || format!("'{value}' is not a valid value for {key}; the keys: {KEYS}");
         let number = || value.parse().map_err(|_| wrong());
         let range = || {
             if value == "none" {
@@ -100,11 +100,14 @@ impl AssumeValue {
             "command" => Self::Command(value.to_owned()),
             "join" => {
                 let (kind, what) = value.split_once(':').ok_or_else(wrong)?;
-                let amiss = Amiss::ALL.into_iter().find(|(word, _)| *word == what).map(|(_, amiss)| amiss);
-                if amiss.is_none() && what != "there" {
+                let wrong_path = WrongPath::ALL
+                    .into_iter()
+                    .find(|(word, _)| *word == what)
+                    .map(|(_, wrong_path)| wrong_path);
+                if wrong_path.is_none() && what != "there" {
                     return Err(wrong());
                 }
-                Self::Join(NsKind::from_name(kind.as_bytes()).ok_or_else(wrong)?, amiss)
+                Self::Join(NsKind::from_name(kind.as_bytes()).ok_or_else(wrong)?, wrong_path)
             }
             "uptime" => Self::Uptime(value.parse().ok().filter(|seconds| *seconds >= 0).ok_or_else(wrong)?),
             "maker" => Self::Maker(number()?),
@@ -155,7 +158,7 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
         uptime: uptime.unwrap_or(Settings::default().uptime),
         blocked: SignalSet(hex("SigBlk:")),
         file_system: file_system(joined),
-        amiss: amiss(joined),
+        wrong_path: wrong_path(joined),
         joined_user: joined_user(joined),
         // [`super::sealed`] makes sure of this.
         sealed: true,
@@ -200,13 +203,14 @@ fn path_of(join: &JoinValue) -> &Path {
 }
 
 /// Returns the problems of the paths to join: what each one is instead of a namespace of its kind.
-fn amiss(joined: &[JoinValue]) -> BTreeMap<NsKind, Amiss> {
-    joined.iter().filter_map(|join| look(join).map(|amiss| (join.kind, amiss))).collect()
+fn wrong_path(joined: &[JoinValue]) -> BTreeMap<NsKind, WrongPath> {
+    joined.iter().filter_map(|join| problem_of_path(join).map(|wrong_path| (join.kind, wrong_path))).collect()
 }
 
 /// Returns the file system of the first path that is a FIFO or a regular file: the refusal names that path.
 fn file_system(joined: &[JoinValue]) -> FsType {
-    let is_file = |join: &&JoinValue| matches!(look(join), Some(Amiss::Fifo | Amiss::Regular));
+    let is_file =
+        |join: &&JoinValue| matches!(problem_of_path(join), Some(WrongPath::Fifo | WrongPath::Regular));
     let first = joined.iter().find(is_file).and_then(|join| statfs(path_of(join)).ok());
     first.map_or(Settings::default().file_system, |found| FsType(magic(found.filesystem_type().0)))
 }
@@ -217,35 +221,35 @@ fn magic<N: TryInto<i64>>(number: N) -> i64 {
     number.try_into().unwrap_or_default()
 }
 
-fn look(join: &JoinValue) -> Option<Amiss> {
+fn problem_of_path(join: &JoinValue) -> Option<WrongPath> {
     let path = path_of(join);
     let data = match fs::metadata(path) {
         Ok(data) => data,
         Err(error) => {
             return Some(match error.raw_os_error() {
-                Some(EACCES) => Amiss::Forbidden,
-                Some(EPERM) => Amiss::NotPermitted,
-                Some(ENOTDIR) => Amiss::BelowFile,
-                _ => Amiss::Missing,
+                Some(EACCES) => WrongPath::Forbidden,
+                Some(EPERM) => WrongPath::NotPermitted,
+                Some(ENOTDIR) => WrongPath::BelowFile,
+                _ => WrongPath::Missing,
             });
         }
     };
     if data.file_type().is_fifo() {
-        return Some(Amiss::Fifo);
+        return Some(WrongPath::Fifo);
     }
     match nsexec::launch::kind_of(path) {
-        Ok(kind) if kind != join.kind.flag() => Some(Amiss::OtherKind),
+        Ok(kind) if kind != join.kind.flag() => Some(WrongPath::OtherKind),
         Ok(_) => {
             let own = fs::metadata(format!("/proc/self/ns/{}", join.kind.proc_name()));
             let same = own.is_ok_and(|own| (own.dev(), own.ino()) == (data.dev(), data.ino()));
-            same.then_some(Amiss::Own)
+            same.then_some(WrongPath::Own)
         }
         Err(error) => match error.raw_os_error() {
             // The file is not on nsfs, so it does not support the ioctl(2). nsfs has no directories and
             // devices.
-            Some(ENOTTY) => Some(Amiss::Regular),
-            Some(EACCES) => Some(Amiss::Forbidden),
-            Some(EPERM) => Some(Amiss::NotPermitted),
+            Some(ENOTTY) => Some(WrongPath::Regular),
+            Some(EACCES) => Some(WrongPath::Forbidden),
+            Some(EPERM) => Some(WrongPath::NotPermitted),
             _ => None,
         },
     }
@@ -259,7 +263,7 @@ fn look(join: &JoinValue) -> Option<Amiss> {
 fn joined_user(joined: &[JoinValue]) -> Option<JoinedUser> {
     let path = path_of(joined.iter().find(|join| join.kind == NsKind::User)?);
     let wanted = identity(path)?;
-    let maker = nsexec::launch::maker_of(path).ok()?;
+    let maker = nsexec::launch::creator_of(path).ok()?;
     let is_in = |folder: &PathBuf| identity(&folder.join("ns/user")) == Some(wanted);
     let named = path.ancestors().nth(2).map(Path::to_owned).filter(is_in);
     let folder = named.or_else(|| {
@@ -313,7 +317,9 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
         let usual = if uid == 0 { Assumptions::root() } else { Assumptions::ordinary(uid) };
         (assumptions.capabilities, assumptions.no_new_privs) = (usual.capabilities, false);
         // Our own lack of permission says nothing about another user's.
-        assumptions.amiss.retain(|_, amiss| !matches!(amiss, Amiss::Forbidden | Amiss::NotPermitted));
+        assumptions
+            .wrong_path
+            .retain(|_, wrong_path| !matches!(wrong_path, WrongPath::Forbidden | WrongPath::NotPermitted));
         (assumptions.gid, assumptions.subuid, assumptions.subgid) = (usual.gid, None, None);
     }
     for value in given {
@@ -329,8 +335,10 @@ pub(crate) fn apply(assumptions: &mut Assumptions, given: &[AssumeValue]) {
             AssumeValue::HidePid(mode) => assumptions.hidepid = mode,
             AssumeValue::Command(file) => assumptions.command = Some(file.into_bytes()),
             AssumeValue::Uptime(seconds) => assumptions.uptime = seconds,
-            AssumeValue::Join(kind, None) => drop(assumptions.amiss.remove(&kind)),
-            AssumeValue::Join(kind, Some(amiss)) => drop(assumptions.amiss.insert(kind, amiss)),
+            AssumeValue::Join(kind, None) => drop(assumptions.wrong_path.remove(&kind)),
+            AssumeValue::Join(kind, Some(wrong_path)) => {
+                assumptions.wrong_path.insert(kind, wrong_path);
+            }
             AssumeValue::Maker(_)
             | AssumeValue::UserMap(_)
             | AssumeValue::GroupMap(_)
@@ -422,7 +430,7 @@ mod tests {
         assert_eq!(parse("subgid=none"), Ok(AssumeValue::SubGid(None)));
         assert_eq!(parse("owner=net:caller"), Ok(AssumeValue::Owner(NsKind::Net, Owner::Caller)));
         assert_eq!(parse("join=net:there"), Ok(AssumeValue::Join(NsKind::Net, None)));
-        assert_eq!(parse("join=mnt:fifo"), Ok(AssumeValue::Join(NsKind::Mnt, Some(Amiss::Fifo))));
+        assert_eq!(parse("join=mnt:fifo"), Ok(AssumeValue::Join(NsKind::Mnt, Some(WrongPath::Fifo))));
         let two =
             vec![Extent { inside: 0, outside: 7, count: 1 }, Extent { inside: 1, outside: 5000, count: 10 }];
         assert_eq!(parse("user-map=0:7:1,1:5000:10"), Ok(AssumeValue::UserMap(two)));
@@ -452,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn another_user_has_what_such_a_user_has() {
+    fn assumed_uid_gets_the_usual_privileges() {
         let mut assumptions = Assumptions::root();
         apply(&mut assumptions, &[AssumeValue::SubUid(Some((5, 6))), AssumeValue::Uid(1000)]);
         assert_eq!((assumptions.uid, assumptions.gid, assumptions.capabilities), (1000, 1000, 0));
@@ -460,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_joined_user_namespace_changes_what_the_caller_would_have_made() {
+    fn joined_user_namespace_assumptions_override_defaults() {
         let mut assumptions = Assumptions::root();
         // The order does not matter: the caller is determined first.
         apply(&mut assumptions, &[AssumeValue::Setgroups(true), AssumeValue::Uid(1000)]);
@@ -472,27 +480,31 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_what_is_said_of_it() {
+    fn join_assumption_overrides_the_path_check() {
         let mut assumptions = Assumptions {
-            amiss: [(NsKind::Net, Amiss::Missing), (NsKind::Uts, Amiss::Forbidden)].into(),
+            wrong_path: [(NsKind::Net, WrongPath::Missing), (NsKind::Uts, WrongPath::Forbidden)].into(),
             ..Assumptions::root()
         };
         apply(&mut assumptions, &[AssumeValue::Join(NsKind::Net, None)]);
-        assert_eq!(assumptions.amiss, [(NsKind::Uts, Amiss::Forbidden)].into());
+        assert_eq!(assumptions.wrong_path, [(NsKind::Uts, WrongPath::Forbidden)].into());
         // We have no access; another user may have.
-        apply(&mut assumptions, &[AssumeValue::Uid(1000), AssumeValue::Join(NsKind::Ipc, Some(Amiss::Fifo))]);
-        assert_eq!(assumptions.amiss, [(NsKind::Ipc, Amiss::Fifo)].into());
+        apply(
+            &mut assumptions,
+            &[AssumeValue::Uid(1000), AssumeValue::Join(NsKind::Ipc, Some(WrongPath::Fifo))],
+        );
+        assert_eq!(assumptions.wrong_path, [(NsKind::Ipc, WrongPath::Fifo)].into());
     }
 
     #[test]
-    fn a_path_to_join_is_looked_at() {
-        let look = |kind, path: &str| look(&JoinValue { kind, path: path.as_bytes().to_vec() });
-        assert_eq!(look(NsKind::Net, "/no/such/file"), Some(Amiss::Missing));
-        assert_eq!(look(NsKind::Net, "/etc/passwd/net"), Some(Amiss::BelowFile));
-        assert_eq!(look(NsKind::Net, "/etc/passwd"), Some(Amiss::Regular));
-        assert_eq!(look(NsKind::Net, "/etc"), Some(Amiss::Regular));
-        assert_eq!(look(NsKind::Net, "/proc/self/ns/uts"), Some(Amiss::OtherKind));
-        assert_eq!(look(NsKind::Net, "/proc/self/ns/net"), Some(Amiss::Own));
+    fn paths_to_join_are_checked() {
+        let problem_of_path =
+            |kind, path: &str| problem_of_path(&JoinValue { kind, path: path.as_bytes().to_vec() });
+        assert_eq!(problem_of_path(NsKind::Net, "/no/such/file"), Some(WrongPath::Missing));
+        assert_eq!(problem_of_path(NsKind::Net, "/etc/passwd/net"), Some(WrongPath::BelowFile));
+        assert_eq!(problem_of_path(NsKind::Net, "/etc/passwd"), Some(WrongPath::Regular));
+        assert_eq!(problem_of_path(NsKind::Net, "/etc"), Some(WrongPath::Regular));
+        assert_eq!(problem_of_path(NsKind::Net, "/proc/self/ns/uts"), Some(WrongPath::OtherKind));
+        assert_eq!(problem_of_path(NsKind::Net, "/proc/self/ns/net"), Some(WrongPath::Own));
     }
 
     #[test]
@@ -509,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_without_a_number_here_are_nobodys() {
+    fn unmapped_ids_are_left_out() {
         let text = "         0       1000          1\n         1 4294967295          5\n";
         assert_eq!(extents(text), [Extent { inside: 0, outside: 1000, count: 1 }]);
     }

@@ -31,7 +31,7 @@ pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
         return Err(Failure::ours(format!("{name}: {}", refused.text)));
     }
     if let Some(surplus) = surplus(&input).filter(|surplus| *surplus > 0) {
-        output::complain(format_args!("nsexec: note: {surplus} bytes follow the message in {name}\n"));
+        output::print_to_stderr(format_args!("nsexec: note: {surplus} bytes follow the message in {name}\n"));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::request;
 /// # Errors
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
-    request::refuse_unsayable(&args.namespaces, &args.command)?;
+    request::refuse_flags_without_attribute(&args.namespaces, &args.command)?;
     let facts = Facts::of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
     let bootstrap = request.bootstrap()?;

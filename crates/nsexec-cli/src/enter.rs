@@ -56,13 +56,13 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
     let joined = joins.iter().map(|(kind, _)| *kind).collect();
     // This executes a sealed copy of nsexec, which opens the namespaces again: the descriptors are
     // close-on-exec.
-    sealed::for_joins(joined)?;
+    sealed::ensure_for_joins(joined)?;
     let paths: Vec<String> =
         joins.iter().map(|(kind, fd)| format!("{}:/proc/self/fd/{}", kind.name(), fd.as_raw_fd())).collect();
     let mut request = request(joined, &paths.join(","), args.preserve_credentials, !geteuid().is_root())?;
-    let stands_for =
+    let display_paths =
         |(kind, fd): &(NsKind, OwnedFd)| (format!("/proc/self/fd/{}", fd.as_raw_fd()), process.path(*kind));
-    request.stands_for = joins.iter().map(stands_for).collect();
+    request.display_paths = joins.iter().map(display_paths).collect();
     hand_over::decide(&mut request, &args.hand_over, true, process.is_less_privileged());
     // Keep the descriptors in `joins` open until the stages, which are forks of this process, have joined.
     let job =
@@ -101,7 +101,7 @@ fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result
             ends_with_launcher: true,
             descriptors: Descriptors::Named,
         },
-        stands_for: Vec::new(),
+        display_paths: Vec::new(),
         hand_over: HandOver::default(),
     })
 }
@@ -112,7 +112,7 @@ mod tests {
     use nsexec::policy::Credentials;
 
     #[test]
-    fn root_inside_only_where_a_user_namespace_is_joined() {
+    fn command_becomes_root_only_in_a_joined_user_namespace() {
         let net = NsSet::EMPTY.with(NsKind::Net);
         let with_user = net.with(NsKind::User);
         let decided = |joined, preserve| {
@@ -125,17 +125,17 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_shown_as_what_they_stand_for() {
+    fn descriptor_paths_are_replaced_by_namespace_paths() {
         let mut request = request(NsSet::EMPTY, "", false, false).unwrap();
         let pair = |fd: i32, kind: &str| (format!("/proc/self/fd/{fd}"), format!("/proc/9/ns/{kind}"));
-        request.stands_for = vec![pair(1, "uts"), pair(12, "net")];
-        let shown =
-            request.in_known_names("/proc/self/fd/12: no; /proc/self/fd/1, /proc/self/fd/13 /proc/self/fd/1");
+        request.display_paths = vec![pair(1, "uts"), pair(12, "net")];
+        let shown = request
+            .with_display_paths("/proc/self/fd/12: no; /proc/self/fd/1, /proc/self/fd/13 /proc/self/fd/1");
         assert_eq!(shown, "/proc/9/ns/net: no; /proc/9/ns/uts, /proc/self/fd/13 /proc/9/ns/uts");
     }
 
     #[test]
-    fn nothing_to_join_is_a_plain_message() {
+    fn message_without_joins_has_no_paths() {
         assert_eq!(request(NsSet::EMPTY, "", false, false).unwrap().paths, None);
     }
 }

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_ranges_are_passed_over() {
+    fn malformed_subordinate_id_lines_are_skipped() {
         for text in [
             "ann",
             "ann:1",
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_covered_by_one_range_or_is_the_own_id() {
+    fn line_is_covered_by_one_range_or_is_the_own_id() {
         let ranges = [SubRange { first: 100, count: 10 }, SubRange { first: 110, count: 5 }];
         let covered = |outside, count| covered(&Extent { inside: 0, outside, count }, &ranges, 7);
         assert!(covered(100, 10) && covered(109, 1) && covered(110, 5) && covered(7, 1));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_come_from_absolute_folders_of_the_path_only() {
+    fn tools_are_searched_in_absolute_folders_only() {
         let find = |path: &str, there: &str| {
             find_in_path("newuidmap", Some(OsStr::new(path)), |file| file == Path::new(there))
         };

@@ -74,7 +74,7 @@ struct Case<'c> {
 
 impl Case<'_> {
     /// Returns whether the caller is unprivileged and neither creates nor joins a user namespace.
-    fn plain_user(&self) -> bool {
+    fn is_unprivileged(&self) -> bool {
         self.asked.rootless && !self.in_new_user()
     }
 
@@ -157,12 +157,12 @@ const ROWS: &[Row] = &[
         errnos: &[Errno::EPERM],
         when: |case| case.asked.rootless && case.machine.unprivileged_userns_clone == Some(0),
         say: "kernel.unprivileged_userns_clone is 0, so only root may create user namespaces: \
-              sysctl kernel.unprivileged_userns_clone=1 allows it to all",
+              sysctl kernel.unprivileged_userns_clone=1 allows it for all users",
     },
     Row {
         codes: &["unshare-remaining"],
         errnos: &[Errno::EPERM],
-        when: |case| case.plain_user(),
+        when: |case| case.is_unprivileged(),
         say: "you are not root: add -r, which makes you root of a new user namespace",
     },
     Row {
@@ -175,13 +175,13 @@ const ROWS: &[Row] = &[
         codes: UNSHARE,
         errnos: DENIED,
         when: |case| case.machine.seccomp,
-        say: "a seccomp filter is in force, as in a container: the outer one needs a profile that allows unshare",
+        say: "a seccomp filter is in force, as in a container: run the container with a profile that allows unshare",
     },
     Row {
         codes: &["unshare-user"],
         errnos: &[Errno::EPERM],
         when: ALWAYS,
-        say: "in a chroot, or with a user or group id that is not mapped, nobody may create a user namespace",
+        say: "this process is in a chroot, or its user or group id is not mapped: it may not create a user namespace",
     },
     Row {
         codes: &["unshare-remaining"],
@@ -215,13 +215,13 @@ const ROWS: &[Row] = &[
         codes: &["foreign-proc"],
         errnos: ANY,
         when: ALWAYS,
-        say: "mount a fresh /proc where we are, before: --mount-proc of an outer nsexec run, or mount -t proc proc /proc",
+        say: "mount the /proc of this pid namespace first: --mount-proc of an outer nsexec run, or mount -t proc proc /proc",
     },
     Row {
         codes: &["uid-map", "gid-map"],
         errnos: &[Errno::EINVAL],
         when: ALWAYS,
-        say: "the kernel takes one write of less than a page, 340 lines since 4.15, five before",
+        say: "the kernel accepts one write of less than a page, with at most 340 lines (5 before Linux 4.15)",
     },
     // Stage 1 is alive here: its death is reported as such.
     Row {
@@ -242,13 +242,13 @@ const ROWS: &[Row] = &[
         codes: &["mapping-tool-missing"],
         errnos: &[Errno::EPERM],
         when: |case| !case.asked.rootless,
-        say: "an id outside is not mapped where we are: /proc/self/uid_map and gid_map show which are",
+        say: "an outside id of the map does not exist in this user namespace: /proc/self/uid_map and gid_map show which ids do",
     },
     Row {
         codes: &["mapping-tool-missing"],
         errnos: &[Errno::EPERM],
         when: ALWAYS,
-        say: "even the own id is refused: it is not mapped where we are (/proc/self/uid_map and gid_map show which \
+        say: "the kernel refuses even the caller's own id: it is not mapped in this user namespace (/proc/self/uid_map and gid_map show which ids \
               are), or a security module forbids it",
     },
     Row {
@@ -262,7 +262,7 @@ const ROWS: &[Row] = &[
         codes: &["mapping-tool-status"],
         errnos: ANY,
         when: |case| case.machine.no_new_privs,
-        say: "no_new_privs is set on us, so that the tool's setuid bit has no effect",
+        say: "no_new_privs is set, so the tool's setuid bit has no effect",
     },
     Row {
         codes: &["mapping-tool-status"],
@@ -274,14 +274,14 @@ const ROWS: &[Row] = &[
         codes: &["mapping-tool-status"],
         errnos: ANY,
         when: ALWAYS,
-        say: "its own message should stand above; it must be setuid root or have its file capabilities, and \
+        say: "see the tool's own message above; the tool must be setuid root or have file capabilities, and \
               /etc/subuid and /etc/subgid must give you all these ids",
     },
     Row {
         codes: &["mapping-tool-signal"],
         errnos: ANY,
         when: ALWAYS,
-        say: "somebody ended it: a limit on its time or memory, or a seccomp filter",
+        say: "killed by a limit on time or memory, or by a seccomp filter",
     },
     Row {
         codes: &["mapping-tool-wrote-other"],
@@ -305,21 +305,21 @@ const ROWS: &[Row] = &[
     Row {
         codes: &["join"],
         errnos: &[Errno::EPERM],
-        when: |case| case.plain_user(),
+        when: |case| case.is_unprivileged(),
         say: "you have no privilege over the user namespace that owns it: join that one too, or be root",
     },
     Row {
         codes: &["open-namespace"],
         errnos: &[Errno::ENOENT, Errno::ESRCH],
         when: ALWAYS,
-        say: "nothing of this name: has its process ended?",
+        say: "the file does not exist: its process may have ended",
     },
     // -- the command's surroundings -------------------------------------------------------------------------
     Row {
         codes: &["mount-proc"],
         errnos: &[Errno::EPERM],
         when: |case| case.in_new_user() && !case.new_pid(),
-        say: "a fresh /proc shows a pid namespace that your user namespace must own: add -p",
+        say: "/proc can be mounted only for a pid namespace that the new user namespace owns: add -p",
     },
     Row {
         codes: &["mount-proc"],
@@ -332,7 +332,7 @@ const ROWS: &[Row] = &[
         codes: &["mount-proc"],
         errnos: &[Errno::EPERM],
         when: |case| case.in_new_user(),
-        say: "parts of /proc are covered here, as in a container (a masked /proc): use --all, which mounts none, or \
+        say: "parts of /proc are covered here, as in a container (a masked /proc): use --all, which does not mount /proc, or \
               run the outer container with an unmasked /proc",
     },
     Row {
@@ -359,7 +359,7 @@ const ROWS: &[Row] = &[
         codes: &["time-offsets"],
         errnos: DENIED,
         when: ALWAYS,
-        say: "that takes CAP_SYS_TIME in the user namespace that owns the clocks: add -r",
+        say: "time offsets need CAP_SYS_TIME in the user namespace that owns the time namespace: add -r",
     },
     Row {
         codes: &["spawn-stage-1", "spawn-stage-2", "mapping-tool-fork", "start"],
@@ -410,11 +410,11 @@ pub(crate) fn likely_cause(
             && (row.errnos.is_empty() || errno.is_some_and(|errno| row.errnos.contains(&errno)))
             && (row.when)(&case)
     };
-    ROWS.iter().find(fits).map(|row| fill(row.say, &case))
+    ROWS.iter().find(fits).map(|row| fill_placeholders(row.say, &case))
 }
 
 /// Replaces the placeholders of a row's text.
-fn fill(text: &str, case: &Case<'_>) -> String {
+fn fill_placeholders(text: &str, case: &Case<'_>) -> String {
     let sysctls: Vec<String> =
         case.forbidden().iter().map(|kind| format!("user.max_{}_namespaces", kind.name())).collect();
     text.replace("{forbidden}", &sysctls.join(" and "))
@@ -426,8 +426,8 @@ fn fill(text: &str, case: &Case<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::explain_there;
-    use nsexec::launch::script::{Step, Trouble};
+    use crate::run::explain_for;
+    use nsexec::launch::script::{FailureKind, Step};
     use nsexec::launch::{LaunchError, Record, StageFailure};
     use nsexec::log::Level;
     use nsexec::sys::types::CloneFlags;
@@ -449,16 +449,16 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_user_is_told_of_the_flag_that_helps() {
+    fn ordinary_user_gets_the_hint_to_add_r() {
         let text = cause("unshare-remaining", Errno::EPERM, created(&[NsKind::Net]), &Machine::default());
         assert_eq!(text, "you are not root: add -r, which makes you root of a new user namespace");
     }
 
     #[test]
-    fn what_the_machine_proves_comes_before_what_is_usual() {
+    fn proven_cause_comes_before_a_common_one() {
         let asked = created(&[NsKind::User]);
         let usual = cause("unshare-user", Errno::EPERM, asked, &Machine::default());
-        assert!(usual.starts_with("in a chroot"), "{usual}");
+        assert!(usual.starts_with("this process is in a chroot"), "{usual}");
         let sysctl = Machine { unprivileged_userns_clone: Some(0), seccomp: true, ..Machine::default() };
         assert!(
             cause("unshare-user", Errno::EPERM, asked, &sysctl)
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_proc_names_the_way_out_that_there_is() {
+    fn refused_proc_mount_hint_depends_on_the_flags() {
         let all = created(&NsKind::ALL);
         let refused = |asked| cause("mount-proc", Errno::EPERM, asked, &Machine::default());
         assert!(refused(all).contains("use --all"));
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mapping_tool_has_no_errno_of_its_own() {
+    fn mapping_tool_failure_has_a_cause_without_errno() {
         let asked = created(&[NsKind::User]);
         let cause = |machine: &Machine| likely_cause("mapping-tool-status", None, asked, machine).unwrap();
         assert!(cause(&Machine::default()).contains("/etc/subuid"));
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_may_not_map_is_told_what_it_lacks() {
+    fn hint_names_the_capabilities_that_root_lacks() {
         let root = Asked { rootless: false, ..created(&[NsKind::User]) };
         let cause = |capabilities| {
             let machine = Machine { capabilities, ..Machine::default() };
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_to_create_what_they_join() {
+    fn no_hint_to_create_a_joined_namespace() {
         let text = |asked| cause("time-offsets", Errno::EACCES, asked, &Machine::default());
         let joined = Asked { joined: [NsKind::User].into_iter().collect(), ..created(&[NsKind::Time]) };
         assert!(!text(joined).contains("-r"));
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_has_no_cause() {
+    fn unknown_failures_have_no_cause() {
         assert_eq!(likely_cause("sync", Some(Errno::EPERM), USER, &Machine::default()), None);
         assert_eq!(likely_cause("unshare-user", Some(Errno::EIO), USER, &Machine::default()), None);
         assert_eq!(likely_cause("unshare-user", None, USER, &Machine::default()), None);
@@ -551,7 +551,7 @@ mod tests {
                     errno,
                 }],
                 ended: Vec::new(),
-                trouble: Trouble::NoPidLine,
+                kind: FailureKind::NoPidLine,
                 asked: CloneFlags::EMPTY,
             }),
         }
@@ -591,9 +591,9 @@ mod tests {
     }
 
     /// Checks that each row, for each of its steps and errnos, is printed in some situation. The text goes
-    /// through [`explain_there`], as in the program.
+    /// through [`explain_for`], as in the program.
     #[test]
-    fn every_row_is_said_in_some_situation() {
+    fn every_row_is_printed_in_some_situation() {
         let situations = situations();
         let mut unsaid = Vec::new();
         for row in ROWS {
@@ -607,8 +607,8 @@ mod tests {
                 row.codes.iter().flat_map(|code| errnos.iter().map(move |errno| (code, *errno)))
             {
                 let said = situations.iter().any(|(asked, machine)| {
-                    let said = fill(row.say, &Case { asked: *asked, machine });
-                    let line = explain_there(&failed(code, errno), *asked, || machine.clone()).to_string();
+                    let said = fill_placeholders(row.say, &Case { asked: *asked, machine });
+                    let line = explain_for(&failed(code, errno), *asked, || machine.clone()).to_string();
                     line.ends_with(&format!(" ({said})"))
                 });
                 if !said {
@@ -621,8 +621,9 @@ mod tests {
 
     /// A row with an unknown code would never be used.
     #[test]
-    fn every_code_is_one_of_the_librarys() {
-        let source = [include_str!("../../../src/error.rs"), include_str!("../../../src/error/doing.rs")].concat();
+    fn every_code_exists_in_the_library() {
+        let source =
+            [include_str!("../../../src/error.rs"), include_str!("../../../src/error/doing.rs")].concat();
         for code in ROWS.iter().flat_map(|row| row.codes) {
             assert!(*code == "start" || source.contains(&format!("=> \"{code}\",")), "{code}");
         }

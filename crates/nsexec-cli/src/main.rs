@@ -35,7 +35,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use nsexec::bootstrap::text::is_unseen;
+use nsexec::bootstrap::text::is_invisible;
 use nsexec::entry::Elevation;
 
 use args::{Cli, Command};
@@ -43,11 +43,11 @@ use failure::{FAILED, Failure, USAGE};
 
 /// Runs the program with its arguments, of which the first is the program's name. Returns the exit status.
 pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
-    hold_standard_descriptors();
+    open_missing_standard_descriptors();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Help or the version was requested, so a failure to print it is an error.
-        Err(text) if !text.use_stderr() => return asked_for(&text),
+        Err(text) if !text.use_stderr() => return print_help(&text),
         Err(error) => {
             output::print_usage(&error);
             return USAGE;
@@ -92,7 +92,7 @@ pub(crate) fn refuse(elevation: Elevation) -> u8 {
                 (Elevation::Capabilities, Ok(path)) => format!(": {}", path.display()),
                 _ => String::new(),
             };
-            output::complain(format_args!(
+            output::print_to_stderr(format_args!(
                 "nsexec: refused to run with privileges that the caller does not have: {elevation}{file}\n"
             ));
         }
@@ -102,7 +102,7 @@ pub(crate) fn refuse(elevation: Elevation) -> u8 {
 
 /// `letter` is the one in setpriv(1)'s options for this id, and in chmod(1)'s bit.
 fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
-    output::complain(format_args!(
+    output::print_to_stderr(format_args!(
         "nsexec: refused to run with different real and effective {id} ids: effective {id} id {effective}, real {id} id 0 \
          (the program that started it dropped the effective id alone: drop both, as setpriv --re{letter}id does; or this \
          file has a set{letter}id bit: chmod {letter}-s removes it)\n"
@@ -110,7 +110,7 @@ fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
 }
 
 /// Prints the help or the version on standard output. Returns the exit status.
-fn asked_for(text: &clap::Error) -> u8 {
+fn print_help(text: &clap::Error) -> u8 {
     let text = text.render();
     let coloured = output::is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -127,7 +127,7 @@ fn asked_for(text: &clap::Error) -> u8 {
 ///
 /// Close-on-exec: the command finds them closed, as its caller intended. Read-only: a write still fails with
 /// `EBADF`, so lost output is not mistaken for success.
-fn hold_standard_descriptors() {
+fn open_missing_standard_descriptors() {
     // If /dev/null does not exist, the descriptors stay closed.
     while let Ok(null) = File::open("/dev/null") {
         if null.as_raw_fd() > 2 {
@@ -147,16 +147,16 @@ fn report(command: &str, failure: Failure) -> u8 {
         }
         Failure::Other { text, status } => {
             // File names and contents must not send control sequences to the terminal.
-            let shown: String = text.chars().map(seen).collect();
-            output::complain(format_args!("nsexec: {shown}\n"));
+            let shown: String = text.chars().map(printable).collect();
+            output::print_to_stderr(format_args!("nsexec: {shown}\n"));
             status
         }
     }
 }
 
 /// Replaces a character that is not printable. Newlines stay: a failure may have several lines.
-fn seen(c: char) -> char {
-    if c != '\n' && is_unseen(c) { '?' } else { c }
+fn printable(c: char) -> char {
+    if c != '\n' && is_invisible(c) { '?' } else { c }
 }
 
 /// Returns the error as clap formats it, with the usage line of the subcommand.

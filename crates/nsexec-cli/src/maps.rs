@@ -73,7 +73,7 @@ pub(crate) fn decide(
     }
     if lines.len() > EXTENTS_MAX || text.len() > MAP_TEXT_MAX {
         return Err(Failure::Usage(format!(
-            "{}: {} lines of {} bytes in all, the kernel takes at most {EXTENTS_MAX} lines and {MAP_TEXT_MAX} bytes",
+            "{}: {} lines of {} bytes in all, the kernel accepts at most {EXTENTS_MAX} lines and {MAP_TEXT_MAX} bytes",
             ids.flag,
             lines.len(),
             text.len()
@@ -97,7 +97,7 @@ pub(crate) fn decide(
     let own = matches!(extents.as_slice(), [Extent { outside, count: 1, .. }] if *outside == ids.own);
     if rootless && !own && !ids.tool_found {
         return Err(Failure::ours(format!(
-            "{}: more than the own id needs {}, which is not in PATH (packages: uidmap, shadow-utils)",
+            "{}: a map with other ids than the caller's own needs {}, which is not in PATH (packages: uidmap, shadow-utils)",
             ids.flag, ids.tool
         )));
     }
@@ -136,11 +136,13 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
                 let source = format!("{} auto", ids.flag);
                 lines.push(own(&source));
                 let before = lines.len();
-                lines
-                    .extend(above(ids.ranges, ids.own).map(|extent| Line { extent, source: source.clone() }));
+                lines.extend(
+                    subordinate_lines(ids.ranges, ids.own)
+                        .map(|extent| Line { extent, source: source.clone() }),
+                );
                 if lines.len() == before {
                     return Err(Failure::ours(format!(
-                        "{} auto: {} has no range for {who}; one is added with, for example, \
+                        "{} auto: {} has no range for {who}; add one, for example with \
                          `usermod --add-sub{}s 100000-165535 USER`",
                         ids.flag,
                         ids.file,
@@ -158,7 +160,7 @@ fn lines(ids: Ids<'_>, values: &[MapValue], root: bool, who: &str) -> Result<Vec
 ///
 /// The kernel maps each id only once. So an id that the file lists twice is mapped once, and the caller's own
 /// id, which is mapped already, is left out. Each remaining part is within one range, as the tool requires.
-fn above(ranges: &[SubRange], own: u32) -> impl Iterator<Item = Extent> {
+fn subordinate_lines(ranges: &[SubRange], own: u32) -> impl Iterator<Item = Extent> {
     let mut taken = vec![(u64::from(own), u64::from(own) + 1)];
     let mut inside: u32 = 1;
     let mut lines = Vec::new();
@@ -198,12 +200,12 @@ mod tests {
 
     fn auto(own: u32, ranges: &[(u32, u32)]) -> String {
         let ranges: Vec<_> = ranges.iter().map(|&(first, count)| SubRange { first, count }).collect();
-        let lines: Vec<String> = above(&ranges, own).map(|line| line.to_string()).collect();
+        let lines: Vec<String> = subordinate_lines(&ranges, own).map(|line| line.to_string()).collect();
         lines.join("; ")
     }
 
     #[test]
-    fn what_the_file_says_twice_is_mapped_once() {
+    fn ids_listed_twice_in_the_file_are_mapped_once() {
         assert_eq!(auto(1000, &[(5000, 10), (5000, 10)]), "1 5000 10");
         assert_eq!(auto(1000, &[(5000, 10), (5005, 10)]), "1 5000 10; 11 5010 5");
         assert_eq!(auto(1000, &[(5005, 10), (5000, 20)]), "1 5005 10; 11 5000 5; 16 5015 5");

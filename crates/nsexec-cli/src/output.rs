@@ -20,7 +20,7 @@ use super::failure::{Failure, words};
 /// # Errors
 /// The error of write(2); `EBADF` if the caller closed standard output.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
-    write_all(bytes).map_err(|error| unwritten("standard output", &error))
+    write_all(bytes).map_err(|error| write_failure("standard output", &error))
 }
 
 /// Writes text to standard output. As [`write`], but a reader that closes the pipe early, as `head` does, is
@@ -28,7 +28,7 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(unwritten("standard output", &error)),
+        Err(error) => Err(write_failure("standard output", &error)),
         Ok(()) => Ok(()),
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn is_terminal() -> bool {
 }
 
 /// Writes to standard error. A failure is ignored: there is no place to report it.
-pub(crate) fn complain(text: fmt::Arguments<'_>) {
+pub(crate) fn print_to_stderr(text: fmt::Arguments<'_>) {
     without_sigxfsz(|| drop(io::stderr().write_fmt(text)));
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn print_usage(error: &clap::Error) {
 /// # Errors
 /// The error of open(2).
 pub(crate) fn create(file: &Path) -> Result<(), Failure> {
-    File::create(file).map(drop).map_err(|error| unwritten(&file.display(), &error))
+    File::create(file).map(drop).map_err(|error| write_failure(&file.display(), &error))
 }
 
 /// Writes a whole file.
@@ -73,12 +73,12 @@ pub(crate) fn create(file: &Path) -> Result<(), Failure> {
 /// # Errors
 /// The error of open(2) or write(2).
 pub(crate) fn save(file: &Path, text: &str) -> Result<(), Failure> {
-    without_sigxfsz(|| fs::write(file, text)).map_err(|error| unwritten(&file.display(), &error))
+    without_sigxfsz(|| fs::write(file, text)).map_err(|error| write_failure(&file.display(), &error))
 }
 
-fn unwritten(what: &(impl fmt::Display + ?Sized), error: &io::Error) -> Failure {
+fn write_failure(what: &(impl fmt::Display + ?Sized), error: &io::Error) -> Failure {
     let cause = match error.raw_os_error().map(Errno) {
-        Some(Errno::EFBIG) => " (the limit of the size of files is below it: ulimit -f)",
+        Some(Errno::EFBIG) => " (the limit on file size is below it: ulimit -f)",
         _ => "",
     };
     Failure::ours(format!("failed to write {what}: {}{cause}", words(error)))

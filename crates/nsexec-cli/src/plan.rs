@@ -75,8 +75,7 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
     // Ignored flags would look like a part of the plan.
     let flags = args.namespaces != NamespaceFlags::default() || args.hand_over != HandOverFlags::default();
     if flags || !args.command.is_empty() {
-        let why =
-            "--bootstrap says what is created, joined and mapped: leave out the flags of run and the command";
+        let why = "--bootstrap already defines the namespaces and id maps: leave out the flags of run and the command";
         return Err(Failure::Usage(why.to_owned()));
     }
     let opened = decode::open(file)?;
@@ -159,10 +158,10 @@ fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
 pub(crate) fn outcome(section: &nsexec_audit::Section, run: &Run) -> (String, Fate) {
     let fate = match (section.role, section.end) {
         (Role::Launcher, End::Unknown) => match run.section(Role::Stage(2)).map(|init| init.end) {
-            Some(End::Executed | End::HandedOver) => Fate::LivesOn,
+            Some(End::Executed | End::HandedOver) => Fate::Continues,
             _ => Fate::Failed,
         },
-        (_, End::Executed | End::HandedOver) => Fate::LivesOn,
+        (_, End::Executed | End::HandedOver) => Fate::Continues,
         (_, End::Exited(0)) => Fate::Ended,
         _ => Fate::Failed,
     };
@@ -170,7 +169,7 @@ pub(crate) fn outcome(section: &nsexec_audit::Section, run: &Run) -> (String, Fa
     let waits =
         |section: &nsexec_audit::Section| section.role != Role::Launcher && section.end == End::Unknown;
     let words = match (section.role, section.end, fate) {
-        (Role::Launcher, End::Unknown, Fate::LivesOn) => "waits for the command".to_owned(),
+        (Role::Launcher, End::Unknown, Fate::Continues) => "waits for the command".to_owned(),
         (_, End::Unknown, _) if waits(section) || run.sections.iter().any(waits) => {
             "waits for ever".to_owned()
         }

@@ -59,12 +59,12 @@ pub(crate) fn replay(file: &Path) -> Result<u8, Failure> {
     let text = read(file)
         .map_err(|error| Failure::ours(format!("failed to read {}: {}", file.display(), words(&error))))?;
     if text.len() > RECORD_MAX {
-        return Err(no_record(format!("it has more than {RECORD_MAX} bytes, which no record has")));
+        return Err(no_record(format!("it has more than {RECORD_MAX} bytes, the limit of a record")));
     }
     let run = Run::from_json_lines(&text).map_err(|error| no_record(error.to_string()))?;
     let replayed = replay::replay(&run).map_err(|error| no_record(error.to_string()))?;
     let mut out = report(&replayed);
-    let result = conclude(&run, &replayed, &mut out);
+    let result = reported_failure(&run, &replayed, &mut out);
     output::print(&out)?;
     result
 }
@@ -77,7 +77,7 @@ fn read(file: &Path) -> io::Result<String> {
     if bytes.len() > RECORD_MAX {
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 fn report(replayed: &Replayed) -> String {
@@ -90,11 +90,11 @@ fn report(replayed: &Replayed) -> String {
 
 /// Returns the failure as the other machine reported it, if all processes agree. Otherwise the failure is
 /// only printed, because it may come from the divergence.
-fn conclude(run: &Run, replayed: &Replayed, out: &mut String) -> Result<u8, Failure> {
+fn reported_failure(run: &Run, replayed: &Replayed, out: &mut String) -> Result<u8, Failure> {
     let failure = replayed.error.as_ref().map(|error| {
         let note = run.notes.get(CIRCUMSTANCES).and_then(|note| serde_json::from_str(note).ok());
         match note {
-            Some(Circumstances { asked, machine }) => run::explain_there(error, asked, || machine),
+            Some(Circumstances { asked, machine }) => run::explain_for(error, asked, || machine),
             None => Failure::Other { text: error.to_string(), status: replayed.status() },
         }
     });
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_the_one_of_the_other_machine() {
+    fn replay_reports_the_error_of_the_other_machine() {
         let mut run = refused();
         let asked =
             Asked { created: [NsKind::Net].into_iter().collect(), rootless: true, ..Asked::default() };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_agrees_not_gives_3_and_what_is_no_record_1() {
+    fn divergence_exits_3_and_invalid_record_exits_1() {
         let mut run = refused();
         let stage = run.sections.iter_mut().find(|section| section.role == Role::Stage(1)).unwrap();
         stage.lines.push(Line { call: nsexec_audit::record::Call::Setsid, reply: Reply::Unit });

@@ -62,15 +62,15 @@ pub(crate) struct Request {
     /// The settings that the message has no attribute for.
     pub(crate) policy: Policy,
     /// Paths in the message that mean nothing to people, each with the name to print instead.
-    pub(crate) stands_for: Vec<(String, String)>,
+    pub(crate) display_paths: Vec<(String, String)>,
     /// The settings for the command's descriptors and environment that are not in the policy.
     pub(crate) hand_over: HandOver,
 }
 
 impl Request {
     /// Replaces paths in a text about the launch by the names that people know.
-    pub(crate) fn in_known_names(&self, text: &str) -> String {
-        self.stands_for.iter().fold(text.to_owned(), |text, (path, name)| {
+    pub(crate) fn with_display_paths(&self, text: &str) -> String {
+        self.display_paths.iter().fold(text.to_owned(), |text, (path, name)| {
             let mut pieces = text.split(path.as_str());
             let mut out = pieces.next().unwrap_or_default().to_owned();
             for piece in pieces {
@@ -149,12 +149,12 @@ pub(crate) fn decide(
     facts: &Facts,
     dialect: &'static Dialect,
 ) -> Result<Request, Failure> {
-    refuse_unspeakable(flags, dialect)?;
+    refuse_unsupported_kinds(flags, dialect)?;
     let kinds = Kinds::of(flags, facts.kinds.intersection(dialect.namespaces))?;
     let user = kinds.created.contains(NsKind::User);
     if flags.setgroups.is_some() && !user {
         return Err(Failure::Usage(
-            "--setgroups is about a new user namespace: add -U and a map, or -r".to_owned(),
+            "--setgroups needs a new user namespace: add -U and a map, or -r".to_owned(),
         ));
     }
     let rootless = facts.euid != 0;
@@ -197,13 +197,13 @@ pub(crate) fn decide(
         newgidmap: tool(&facts.newgidmap)?,
         time_offsets: time_offsets(flags)?,
         policy,
-        stands_for: Vec::new(),
+        display_paths: Vec::new(),
         hand_over: HandOver::default(),
     })
 }
 
 /// Refuses a flag that names a kind which the dialect does not support.
-fn refuse_unspeakable(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), UsageError> {
+fn refuse_unsupported_kinds(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), UsageError> {
     let joined = flags.join.iter().map(|join| (join.kind, format!("--join {}=…", flag_of(join.kind))));
     let mut named = reasons(flags).into_iter().chain(joined);
     match named.find(|(kind, _)| !dialect.namespaces.contains(*kind)) {
@@ -211,7 +211,7 @@ fn refuse_unspeakable(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), U
         Some((kind, flag)) => {
             let newest = Dialect::V1_2.name();
             Err(UsageError(format!(
-                "{flag}: dialect {dialect} knows no {} namespaces; {newest} does",
+                "{flag}: dialect {dialect} does not support {} namespaces; {newest} does",
                 flag_of(kind)
             )))
         }
@@ -263,19 +263,22 @@ pub(crate) const fn credentials(new_user_namespace: bool) -> Credentials {
 ///
 /// # Errors
 /// The first such flag, or the command.
-pub(crate) fn refuse_unsayable(flags: &NamespaceFlags, command: &[OsString]) -> Result<(), UsageError> {
+pub(crate) fn refuse_flags_without_attribute(
+    flags: &NamespaceFlags,
+    command: &[OsString],
+) -> Result<(), UsageError> {
     let unsayable = [
         (flags.mount_proc, "--mount-proc"),
         (flags.kill_child, "--kill-child"),
         (flags.setgroups.is_some(), "--setgroups"),
     ];
     if let Some((_, name)) = unsayable.into_iter().find(|(given, _)| *given) {
-        return Err(UsageError(format!("a bootstrap message cannot say {name}: leave it out")));
+        return Err(UsageError(format!("a bootstrap message has no attribute for {name}: leave it out")));
     }
     match command.first() {
         None => Ok(()),
         Some(command) => Err(UsageError(format!(
-            "a bootstrap message names no command: leave out '{}'",
+            "a bootstrap message contains no command: leave out '{}'",
             command.to_string_lossy()
         ))),
     }
@@ -350,7 +353,7 @@ fn maps_of(
     let mapped = flags.map_root_user || !flags.map_users.is_empty() || !flags.map_groups.is_empty();
     if !mapped && !kinds.root_by_default {
         return Err(Failure::Usage(
-            "--user without a map: nobody inside would have an id; add -r, which maps the caller to root"
+            "--user without a map: no id would be mapped in the namespace; add -r, which maps the caller to root"
                 .to_owned(),
         ));
     }

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
     hand_over::decide(&mut request, &args.hand_over, others, others);
-    sealed::for_joins(request.joined)?;
+    sealed::ensure_for_joins(request.joined)?;
     start(&Job {
         request: &request,
         command: &args.command,
@@ -99,7 +99,7 @@ pub(crate) fn launcher_of(
         .command(program, arguments)
         .level(if job.verbose { Level::Debug } else { Level::Warning })
         .on_record(move |record| {
-            let text = request.in_known_names(&record.to_string());
+            let text = request.with_display_paths(&record.to_string());
             show(&format!("nsexec: {}: {text}\n", record.level.name()));
         });
     Ok(launcher)
@@ -108,8 +108,10 @@ pub(crate) fn launcher_of(
 /// Returns the launcher's failure in one line. The likely cause depends on the request and the state of the
 /// machine.
 pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    match explain_there(error, asked(job), || machine_after_failure(job.request)) {
-        Failure::Other { text, status } => Failure::Other { text: job.request.in_known_names(&text), status },
+    match explain_for(error, asked(job), || machine_after_failure(job.request)) {
+        Failure::Other { text, status } => {
+            Failure::Other { text: job.request.with_display_paths(&text), status }
+        }
         usage => usage,
     }
 }
@@ -126,7 +128,7 @@ pub(crate) fn asked(job: &Job<'_>) -> Asked {
 }
 
 /// As [`explain`], for a request that may come from another machine.
-pub(crate) fn explain_there(error: &LaunchError, asked: Asked, machine: impl FnOnce() -> Machine) -> Failure {
+pub(crate) fn explain_for(error: &LaunchError, asked: Asked, machine: impl FnOnce() -> Machine) -> Failure {
     let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
     let text = error.to_string();
     let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };

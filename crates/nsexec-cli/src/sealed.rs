@@ -12,7 +12,7 @@ use super::failure::Failure;
 ///
 /// # Errors
 /// The reason why the copy cannot be made.
-pub(crate) fn for_joins(joined: NsSet) -> Result<(), Failure> {
+pub(crate) fn ensure_for_joins(joined: NsSet) -> Result<(), Failure> {
     if joined.contains(NsKind::Mnt) {
         run_from_sealed_copy().map_err(|error| Failure::ours(error.to_string()))?;
     }

@@ -41,26 +41,26 @@ pub(crate) unsafe extern "C" fn main(
 
 /// The system's allocator, which ends the program with one line and status 1 if memory runs out (RLIMIT_AS, a
 /// memory cgroup, overcommit). Rust's default is to abort with SIGABRT.
-struct Memory;
+struct ExitOnOutOfMemory;
 
 #[global_allocator]
-static MEMORY_OR_EXIT: Memory = Memory;
+static ALLOCATOR: ExitOnOutOfMemory = ExitOnOutOfMemory;
 
 // SAFETY: each method forwards to the system allocator under the same contract, and never returns null.
-unsafe impl GlobalAlloc for Memory {
+unsafe impl GlobalAlloc for ExitOnOutOfMemory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `alloc`.
-        present(unsafe { System.alloc(layout) }, layout.size())
+        exit_if_null(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `alloc_zeroed`.
-        present(unsafe { System.alloc_zeroed(layout) }, layout.size())
+        exit_if_null(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `realloc`.
-        present(unsafe { System.realloc(pointer, layout, size) }, size)
+        exit_if_null(unsafe { System.realloc(pointer, layout, size) }, size)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -69,7 +69,7 @@ unsafe impl GlobalAlloc for Memory {
     }
 }
 
-/// Grows the stack to the size that the program needs. A lack of memory is then reported by [`Memory`]; a
+/// Grows the stack to the size that the program needs. A lack of memory is then reported by [`ExitOnOutOfMemory`]; a
 /// later growth of the stack would fail with SIGSEGV.
 #[cfg_attr(test, allow(dead_code, reason = "called by the program's entry"))]
 fn reserve_stack() {
@@ -98,7 +98,7 @@ fn reserve_stack() {
     touch((&raw const size).addr(), size);
 }
 
-fn present(memory: *mut u8, size: usize) -> *mut u8 {
+fn exit_if_null(memory: *mut u8, size: usize) -> *mut u8 {
     if memory.is_null() { out_of_memory(size) } else { memory }
 }
 
@@ -109,7 +109,7 @@ fn out_of_memory(size: usize) -> ! {
     // The text is shorter than the buffer.
     let _ = writeln!(
         text,
-        "nsexec: out of memory: {size} bytes cannot be had (limits: ulimit -v, memory.max of the cgroup)"
+        "nsexec: out of memory: cannot allocate {size} bytes (limits: ulimit -v, memory.max of the cgroup)"
     );
     let length = usize::try_from(text.position()).unwrap_or_default();
     // SAFETY: nothing here closes standard error. If the caller closed it, the write fails.

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
-use nsexec::launch::{hold, number_in_proc};
+use nsexec::launch::{open_pidfd, pid_in_proc};
 use nsexec::namespace::NsKind;
 
 use super::facts::status_field;
@@ -37,7 +37,7 @@ impl Process {
     /// # Errors
     /// The process does not exist; /proc does not show the process, or does not show us.
     pub(crate) fn open(pid: i32) -> Result<Self, Failure> {
-        match hold(pid) {
+        match open_pidfd(pid) {
             Ok(pidfd) => Self::of_pidfd(pid, &pidfd),
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(gone(pid)),
             // A kernel before 5.3, a seccomp filter, or the id of a thread: it has a directory, but no pidfd.
@@ -52,7 +52,7 @@ impl Process {
 
     fn of_pidfd(pid: i32, pidfd: &OwnedFd) -> Result<Self, Failure> {
         let number = || {
-            number_in_proc(pidfd).map_err(|error| {
+            pid_in_proc(pidfd).map_err(|error| {
                 let reading = "failed to read /proc/self/fdinfo: ";
                 let why = format!("{reading}{}", super::failure::words(&error));
                 unless_limited(pid, reading, &error, || foreign(pid, own_number_in_proc(), &why))
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_stands_behind_any_name() {
+    fn process_state_is_found_after_any_name() {
         assert!(lives("7 (a) Z (b) S 1 7"));
         assert!(!lives("7 (sh) Z 1 7"));
         assert!(!lives("7 (sh) X 1 7"));

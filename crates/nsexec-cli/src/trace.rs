@@ -58,7 +58,7 @@ const WITNESS_FILE: usize = 16 << 20;
 /// Wrong usage, or the reason why the command could not be started or recorded.
 pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.command.is_empty() {
-        return Err(Failure::Usage("the command is missing: put it behind --".to_owned()));
+        return Err(Failure::Usage("the command is missing: put it after --".to_owned()));
     }
     hand_over::check(&args.hand_over)?;
     let facts = Facts::of(&args.namespaces);
@@ -68,7 +68,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
     if args.witness {
         return witnessed(&request, &facts);
     }
-    sealed::for_joins(request.joined)?;
+    sealed::ensure_for_joins(request.joined)?;
     recorded(args, facts, &request)
 }
 
@@ -116,7 +116,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
             let Failure::Other { text, status } = run::explain(&error, &job) else {
                 return Err(Failure::ours(error.to_string()));
             };
-            output::complain(format_args!("nsexec: {text}\n"));
+            output::print_to_stderr(format_args!("nsexec: {text}\n"));
             status
         }
     };
@@ -133,8 +133,8 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     });
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {
-        output::complain(format_args!(
-            "nsexec: the record has no more room: see the limit of the size of files, ulimit -f\n"
+        output::print_to_stderr(format_args!(
+            "nsexec: the record is full: see the limit on file size, ulimit -f\n"
         ));
     }
     kept?;
@@ -160,15 +160,15 @@ fn report(plan: &Plan, record: &Run, status: u8, request: &Request) -> bool {
     let calls: usize = record.sections.iter().map(|section| section.lines.len()).sum();
     let summary = format!("{calls} calls of {} processes, plan {}", record.sections.len(), plan.hash);
     if diff.is_empty() {
-        output::complain(format_args!("nsexec: as planned: {summary}; status {status}\n"));
+        output::print_to_stderr(format_args!("nsexec: as planned: {summary}; status {status}\n"));
     } else {
-        output::complain(format_args!("nsexec: not as planned: {summary}; status {status}\n{diff}"));
+        output::print_to_stderr(format_args!("nsexec: not as planned: {summary}; status {status}\n{diff}"));
     }
     for finding in &findings {
-        output::complain(format_args!("nsexec: {finding}\n"));
+        output::print_to_stderr(format_args!("nsexec: {finding}\n"));
     }
     if record.lost > 0 {
-        output::complain(format_args!("nsexec: {} lines of the record were lost\n", record.lost));
+        output::print_to_stderr(format_args!("nsexec: {} lines of the record were lost\n", record.lost));
     }
     diff.is_empty() && breaches == 0
 }
@@ -188,10 +188,10 @@ fn write_whole(run: &Run, file: &Path) -> Result<(), Failure> {
         fcntl(&out, FcntlArg::F_SETFL(OFlag::empty()))?;
         out.write_all(text.as_bytes())
     });
-    written.map_err(|error| unwritten(file, &error))
+    written.map_err(|error| write_failure(file, &error))
 }
 
-fn unwritten(file: &Path, error: &io::Error) -> Failure {
+fn write_failure(file: &Path, error: &io::Error) -> Failure {
     Failure::ours(format!("failed to write {}: {}", file.display(), words(error)))
 }
 
@@ -199,8 +199,8 @@ fn unwritten(file: &Path, error: &io::Error) -> Failure {
 /// record. Both contain the command's environment, so they are kept in memory and never in a file.
 struct Folder {
     path: PathBuf,
-    strace: Inbox,
-    record: Inbox,
+    strace: Fifo,
+    record: Fifo,
 }
 
 impl Folder {
@@ -208,8 +208,8 @@ impl Folder {
         let path = std::env::temp_dir().join(format!("nsexec-witness.{}", std::process::id()));
         // Other users must not read the command's arguments.
         fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let inboxes = Inbox::new(&path.join(STRACE))
-            .and_then(|strace| Ok((strace, Inbox::new(&path.join(RECORD))?)))
+        let inboxes = Fifo::new(&path.join(STRACE))
+            .and_then(|strace| Ok((strace, Fifo::new(&path.join(RECORD))?)))
             .inspect_err(|_| drop(fs::remove_dir_all(&path)));
         let (strace, record) = inboxes?;
         Ok(Self { path, strace, record })
@@ -223,13 +223,13 @@ impl Drop for Folder {
 }
 
 /// A FIFO that another program opens by its path and writes to.
-struct Inbox {
+struct Fifo {
     reader: Option<fs::File>,
     /// Our own writing end. The reader sees the end of the file only after this is closed.
     writer: Option<fs::File>,
 }
 
-impl Inbox {
+impl Fifo {
     fn new(path: &Path) -> io::Result<Self> {
         mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
         // A blocking open of a FIFO waits for the other end.
@@ -274,10 +274,10 @@ struct Traced {
 
 /// Runs this program under strace, and compares strace's output with the record.
 fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
-    let names_only = witness_of_a_user(request, facts)?;
+    let names_only = sees_names_only(request, facts)?;
     if largest_file() < WITNESS_FILE {
         return Err(Failure::ours(format!(
-            "strace would be ended by SIGXFSZ: the limit of the size of files (ulimit -f) is below the {WITNESS_FILE} bytes \
+            "strace would be ended by SIGXFSZ: the limit on file size (ulimit -f) is below the {WITNESS_FILE} bytes \
              that a witness may need: raise it, or leave --witness out"
         )));
     }
@@ -300,19 +300,19 @@ fn witnessed(request: &Request, facts: &Facts) -> Result<u8, Failure> {
 ///
 /// An ordinary user's strace disables the setuid bit of the mapping tools, which then cannot write maps. It
 /// cannot read the memory of a non-dumpable process, so it prints pointers instead of strings.
-fn witness_of_a_user(request: &Request, facts: &Facts) -> Result<bool, Failure> {
+fn sees_names_only(request: &Request, facts: &Facts) -> Result<bool, Failure> {
     if !request.rootless {
         return Ok(false);
     }
     if request.needs_tools(facts) {
         return Err(Failure::ours(
-            "a mapping tool cannot be witnessed by its user's strace, which takes the setuid bit from it: as root, \
+            "an ordinary user's strace disables the setuid bit of a mapping tool, which then fails: as root, \
              watch with strace -u, or leave --witness out",
         ));
     }
     let names_only = !request.joined.is_empty();
     if names_only {
-        output::complain(format_args!(
+        output::print_to_stderr(format_args!(
             "nsexec: joins make a process non-dumpable, so that its user's strace sees no strings: comparing names and \
              numbers\n"
         ));
@@ -347,7 +347,7 @@ fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
     launcher.command("strace", words_of_strace).supervised(&signals);
     let mut child = launcher.spawn().map_err(|error| match error {
         LaunchError::Exec { errno: Errno::ENOENT, .. } => {
-            Failure::ours("strace is not here: install it (Debian's package strace)")
+            Failure::ours("strace is not installed (Debian's package strace)")
         }
         error => Failure::ours(format!("failed to start strace: {error}")),
     })?;
@@ -386,9 +386,9 @@ fn confront(traced: &Traced, names_only: bool) -> Result<bool, Failure> {
         (diff.is_empty(), diff.to_string(), calls)
     };
     if agrees {
-        output::complain(format_args!("nsexec: the witness agrees: {calls} calls\n"));
+        output::print_to_stderr(format_args!("nsexec: the witness agrees: {calls} calls\n"));
     } else {
-        output::complain(format_args!("nsexec: the witness disagrees\n{differences}"));
+        output::print_to_stderr(format_args!("nsexec: the witness disagrees\n{differences}"));
     }
     Ok(agrees)
 }

@@ -31,15 +31,15 @@ impl FromStr for MapValue {
         let (Some(inside), Some(outside), Some(count), None) =
             (numbers.next(), numbers.next(), numbers.next(), numbers.next())
         else {
-            return Err("wanted I:O:N (inside, outside, number of ids), or auto".to_owned());
+            return Err("expected I:O:N (inside, outside, number of ids), or auto".to_owned());
         };
         let (inside, outside, count) = (inside?, outside?, count?);
         if count == 0 {
-            return Err("0 ids map nothing, wanted 1 or more".to_owned());
+            return Err("the number of ids is 0, expected 1 or more".to_owned());
         }
         for (side, first) in [("inside", inside), ("outside", outside)] {
             if u64::from(first) + u64::from(count) > ID_END {
-                return Err(format!("the ids {side} end beyond {}, the last one there is", ID_END - 1));
+                return Err(format!("the ids {side} end beyond {}, the last valid id", ID_END - 1));
             }
         }
         Ok(Self::Line(Extent { inside, outside, count }))
@@ -50,7 +50,7 @@ impl FromStr for MapValue {
 fn decimal(text: &str) -> Result<u32, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| format!("'{text}' is not a decimal number of 32 bits, wanted I:O:N (inside, outside, number of ids), or auto"))
+    number.ok_or_else(|| format!("'{text}' is not a decimal number of 32 bits, expected I:O:N (inside, outside, number of ids), or auto"))
 }
 
 /// The value of `--join`: a kind, and the path of the namespace.
@@ -66,17 +66,17 @@ impl JoinValue {
     /// Parses `KIND=PATH`.
     pub(crate) fn parse(value: &OsStr) -> Result<Self, String> {
         let bytes = value.as_bytes();
-        let equals = bytes.iter().position(|byte| *byte == b'=').ok_or("wanted KIND=PATH")?;
+        let equals = bytes.iter().position(|byte| *byte == b'=').ok_or("expected KIND=PATH")?;
         let (word, path) = (&bytes[..equals], &bytes[equals + 1..]);
         let kind = kind_named(word).ok_or_else(|| {
             let word = String::from_utf8_lossy(word);
             format!(
-                "'{word}' is no kind of namespace, wanted {}",
+                "'{word}' is not a kind of namespace, expected {}",
                 KIND_NAMES.map(|(name, _)| name).join(", ")
             )
         })?;
         if path.is_empty() {
-            return Err("the path is empty, wanted KIND=PATH".to_owned());
+            return Err("the path is empty, expected KIND=PATH".to_owned());
         }
         if path.contains(&b',') {
             return Err("a path with a comma cannot be put into a bootstrap message".to_owned());
@@ -111,7 +111,7 @@ pub(crate) fn flag_of(kind: NsKind) -> &'static str {
 /// Parses the value of `--dialect`.
 pub(crate) fn dialect(name: &str) -> Result<&'static Dialect, String> {
     let names = || Dialect::ALL.map(Dialect::name).join(", ");
-    Dialect::from_name(name).ok_or_else(|| format!("wanted one of {}", names()))
+    Dialect::from_name(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_map_line_is_three_numbers_that_stay_in_range() {
+    fn map_line_is_three_numbers_in_range() {
         let line = |inside, outside, count| Ok(MapValue::Line(Extent { inside, outside, count }));
         assert_eq!("0:1000:1".parse(), line(0, 1000, 1));
         assert_eq!("0:0:4294967295".parse(), line(0, 0, u32::MAX));
@@ -148,18 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_map_line_is_said() {
+    fn map_line_errors_name_the_problem() {
         let error = |text: &str| text.parse::<MapValue>().unwrap_err();
-        assert_eq!(error("0:1000"), "wanted I:O:N (inside, outside, number of ids), or auto");
+        assert_eq!(error("0:1000"), "expected I:O:N (inside, outside, number of ids), or auto");
         assert_eq!(
             error("0:x:1"),
-            "'x' is not a decimal number of 32 bits, wanted I:O:N (inside, outside, number of ids), or auto"
+            "'x' is not a decimal number of 32 bits, expected I:O:N (inside, outside, number of ids), or auto"
         );
-        assert_eq!(error("0:1000:0"), "0 ids map nothing, wanted 1 or more");
-        assert_eq!(
-            error("0:4294967000:1000"),
-            "the ids outside end beyond 4294967294, the last one there is"
-        );
+        assert_eq!(error("0:1000:0"), "the number of ids is 0, expected 1 or more");
+        assert_eq!(error("0:4294967000:1000"), "the ids outside end beyond 4294967294, the last valid id");
     }
 
     #[test]
@@ -169,12 +166,12 @@ mod tests {
         assert_eq!(join("net=/run/netns/blue"), net(b"/run/netns/blue"));
         assert_eq!(join("net=a=b:c"), net(b"a=b:c"));
         assert_eq!(join("mount=x"), join("mnt=x"));
-        assert_eq!(join("net"), Err("wanted KIND=PATH".to_owned()));
-        assert_eq!(join("net="), Err("the path is empty, wanted KIND=PATH".to_owned()));
+        assert_eq!(join("net"), Err("expected KIND=PATH".to_owned()));
+        assert_eq!(join("net="), Err("the path is empty, expected KIND=PATH".to_owned()));
         assert!(join("net=/a,b").is_err());
         assert_eq!(
             join("NET=/x").unwrap_err(),
-            "'NET' is no kind of namespace, wanted user, mount, pid, net, ipc, uts, cgroup, time"
+            "'NET' is not a kind of namespace, expected user, mount, pid, net, ipc, uts, cgroup, time"
         );
     }
 

@@ -43,7 +43,7 @@ pub(super) fn main(args: &[String], deadline: Duration) -> ExitCode {
     let pid = i32::try_from(child.id()).expect("a pid");
     let in_time = PidFd::open(pid).expect("pidfd").ends_within(deadline);
     if !in_time {
-        println!("not at its end after {deadline:?}");
+        println!("still running after {deadline:?}");
         child.kill().expect("kill the test");
     }
     let status = child.wait().expect("wait for the test");

@@ -26,18 +26,18 @@ use crate::runner::{self, TEST_LIMIT};
 
 /// The user that a test runs as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Who {
+pub(crate) enum RunAs {
     /// Uid 0 of the machine.
     Root,
     /// A user without any privilege, with subordinate ids.
     User,
 }
 
-pub(crate) const BOTH: &[Who] = &[Who::Root, Who::User];
-pub(crate) const ROOT: &[Who] = &[Who::Root];
-pub(crate) const USER: &[Who] = &[Who::User];
+pub(crate) const BOTH: &[RunAs] = &[RunAs::Root, RunAs::User];
+pub(crate) const ROOT: &[RunAs] = &[RunAs::Root];
+pub(crate) const USER: &[RunAs] = &[RunAs::User];
 
-impl Who {
+impl RunAs {
     fn word(self) -> &'static str {
         match self {
             Self::Root => "root",
@@ -50,16 +50,16 @@ impl Who {
 #[derive(Debug)]
 pub(crate) struct Test {
     pub(crate) path: &'static str,
-    pub(crate) who: &'static [Who],
+    pub(crate) run_as: &'static [RunAs],
     pub(crate) run: fn(&Ctx),
 }
 
 /// Defines an entry in a module's table of tests.
 macro_rules! test {
-    ($name:ident, $who:expr) => {
+    ($name:ident, $run_as:expr) => {
         $crate::harness::Test {
             path: concat!(module_path!(), "::", stringify!($name)),
-            who: $who,
+            run_as: $run_as,
             run: $name,
         }
     };
@@ -67,9 +67,9 @@ macro_rules! test {
 pub(crate) use test;
 
 impl Test {
-    fn name(&self, who: Who) -> String {
+    fn name(&self, run_as: RunAs) -> String {
         let path = self.path.split_once("::").map_or(self.path, |(_, rest)| rest);
-        format!("{path}@{}", who.word())
+        format!("{path}@{}", run_as.word())
     }
 }
 
@@ -87,10 +87,10 @@ enum Verdict {
 
 /// Runs the role that the arguments select.
 pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
-    let cases: Vec<(&Test, Who)> = modules
+    let cases: Vec<(&Test, RunAs)> = modules
         .iter()
         .flat_map(|tests| tests.iter())
-        .flat_map(|test| test.who.iter().map(move |who| (test, *who)))
+        .flat_map(|test| test.run_as.iter().map(move |run_as| (test, *run_as)))
         .collect();
     let mut args = env::args().skip(1);
     match args.next().as_deref() {
@@ -101,10 +101,11 @@ pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
 }
 
 /// Runs one test in this process. A panic is a failure.
-fn one(cases: &[(&Test, Who)], args: &[String]) -> ExitCode {
+fn one(cases: &[(&Test, RunAs)], args: &[String]) -> ExitCode {
     let [name, bin, dir] = args else { panic!("--one NAME BIN DIR") };
-    let (test, who) = cases.iter().find(|(test, who)| test.name(*who) == *name).expect("no such test");
-    let ctx = Ctx::new(*who, PathBuf::from(bin), PathBuf::from(dir));
+    let (test, run_as) =
+        cases.iter().find(|(test, run_as)| test.name(*run_as) == *name).expect("no such test");
+    let ctx = Ctx::new(*run_as, PathBuf::from(bin), PathBuf::from(dir));
     let fds = count_fds();
     (test.run)(&ctx);
     assert_eq!(count_fds(), fds, "descriptors of the test before and after");
@@ -154,8 +155,8 @@ impl Wanted {
         (self.words.is_empty() || self.words.iter().any(matches)) && !self.skip.iter().any(matches)
     }
 
-    fn run(&self, cases: &[(&Test, Who)]) -> ExitCode {
-        let name = |(test, who): &(&Test, Who)| test.name(*who);
+    fn run(&self, cases: &[(&Test, RunAs)]) -> ExitCode {
+        let name = |(test, run_as): &(&Test, RunAs)| test.name(*run_as);
         let all = cases.iter().copied().map(|case| name(&case)).collect::<Vec<_>>();
         let cases: VecDeque<_> = cases.iter().copied().filter(|case| self.wants(&name(case))).collect();
         if self.list {
@@ -184,10 +185,10 @@ impl Wanted {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while !STOPPED.load(Ordering::Relaxed) {
-                        let Some((test, who)) = queue.lock().unwrap().pop_front() else { break };
+                        let Some((test, run_as)) = queue.lock().unwrap().pop_front() else { break };
                         let begun = Instant::now();
-                        let verdict = folder.run(test, who, ordinary.as_ref());
-                        report(&test.name(who), &verdict, begun.elapsed());
+                        let verdict = folder.run(test, run_as, ordinary.as_ref());
+                        report(&test.name(run_as), &verdict, begun.elapsed());
                         counts.lock().unwrap()[verdict.index()] += 1;
                     }
                 });
@@ -258,15 +259,15 @@ impl Folder {
     }
 
     /// Starts the guard, and reads its verdict.
-    fn run(&self, test: &Test, who: Who, user: Result<&Ordinary, &String>) -> Verdict {
+    fn run(&self, test: &Test, run_as: RunAs, user: Result<&Ordinary, &String>) -> Verdict {
         let root = geteuid().is_root();
-        let uid = match (who, user) {
-            (Who::Root, _) if !root => return Verdict::Skipped("needs root".to_owned()),
-            (Who::User, Err(reason)) => return Verdict::Skipped(reason.clone()),
-            (Who::Root, _) => None,
-            (Who::User, Ok(user)) => root.then_some((user.uid, user.gid)),
+        let uid = match (run_as, user) {
+            (RunAs::Root, _) if !root => return Verdict::Skipped("needs root".to_owned()),
+            (RunAs::User, Err(reason)) => return Verdict::Skipped(reason.clone()),
+            (RunAs::Root, _) => None,
+            (RunAs::User, Ok(user)) => root.then_some((user.uid, user.gid)),
         };
-        let name = test.name(who);
+        let name = test.name(run_as);
         let dir = self.path.join(name.replace("::", "-"));
         fs::create_dir(&dir).expect("a folder for the test");
         if let Some((uid, gid)) = uid {

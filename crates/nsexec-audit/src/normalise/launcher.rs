@@ -72,7 +72,7 @@ pub(super) fn merge_log_reads(lines: &mut Vec<Line>) {
 /// Reduces each poll to its first ready descriptor, on which the launcher acts: the others depend on timing.
 /// When the stages have died, the launcher may see the end of the init pipe or the pidfd of stage 0 first.
 /// Both become a hang-up of the init pipe.
-pub(super) fn settle_polls(lines: &mut Vec<Line>) {
+pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
     let ends = |line: Option<&Line>, wanted: Fd| {
         let read = line.map(|line| (&line.call, &line.reply));
         matches!(read, Some((Call::Read { fd, .. }, Reply::Data(data))) if *fd == wanted && data.0.is_empty())

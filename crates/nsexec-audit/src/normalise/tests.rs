@@ -55,7 +55,7 @@ fn record(stage: u8, pid: i32, text: &str) -> String {
 #[test]
 fn pids_are_renamed_where_the_bootstrap_writes_one() {
     let renamed = |text: &str| String::from_utf8(names().record(&text.as_bytes().into()).0).unwrap();
-    for (stage, pid, text, as_pid, as_text) in [
+    for (stage, pid, text, as_pid, text_form_matches_its_snapshots) in [
         (0, 4710, "update /proc/4711/uid_map to '0 4711 1'", 100, "update /proc/101/uid_map to '0 4711 1'"),
         (
             0,
@@ -75,7 +75,10 @@ fn pids_are_renamed_where_the_bootstrap_writes_one() {
         (2, 4712, "~> nsexec stage-2", 102, "~> nsexec stage-2"),
         (0, 4710, "affinity: 0xff3", 100, "affinity: 0x0"),
     ] {
-        assert_eq!(renamed(&record(stage, pid, text)), record(stage, as_pid, as_text));
+        assert_eq!(
+            renamed(&record(stage, pid, text)),
+            record(stage, as_pid, text_form_matches_its_snapshots)
+        );
     }
     assert_eq!(
         renamed("{\"level\":\"debug\", \"msg\": \"nsexec[4710]: affinity: 0x1\"}\n"),
@@ -95,7 +98,7 @@ fn numbers_that_the_caller_chose_are_not_renamed() {
     ] {
         assert_eq!(names().record(&text.as_bytes().into()), text.as_bytes().into());
         assert_eq!(
-            names().word_or_line(&mut State::of(&Run::default()), &text.as_bytes().into()),
+            names().value_or_pid_line(&mut State::of(&Run::default()), &text.as_bytes().into()),
             text.as_bytes().into()
         );
     }
@@ -184,17 +187,18 @@ fn every_error_text_with_a_pid_is_renamed() {
 }
 
 #[test]
-fn a_word_is_a_pid_only_after_its_announcement() {
+fn sync_value_is_a_pid_only_after_recvpid_pls() {
     let mut state = State::of(&Run::default());
     let word = |number: i32| Bytes(number.to_ne_bytes().into());
     let said =
-        [4711, 0x42, 4712, 4711, 0x42, 7].map(|number| names().word_or_line(&mut state, &word(number)));
+        [4711, 0x42, 4712, 4711, 0x42, 7].map(|number| names().value_or_pid_line(&mut state, &word(number)));
     assert_eq!(said, [4711, 0x42, 102, 4711, 0x42, UNKNOWN_PID + 7].map(word));
 }
 
 #[test]
 fn the_pid_line_is_renamed_as_a_whole() {
-    let line = |text: &str| names().word_or_line(&mut State::of(&Run::default()), &text.as_bytes().into());
+    let line =
+        |text: &str| names().value_or_pid_line(&mut State::of(&Run::default()), &text.as_bytes().into());
     for (text, renamed) in [
         ("{\"stage1_pid\":4711,\"stage2_pid\":4712}\n", "{\"stage1_pid\":101,\"stage2_pid\":102}\n"),
         ("{\"pid\": 4712, \"pid_first\": 4711}\n", "{\"pid\": 102, \"pid_first\": 101}\n"),
@@ -304,7 +308,7 @@ fn addresses_are_known_once_the_kernel_returned_them() {
 }
 
 #[test]
-fn a_process_is_what_it_was_shown_and_no_other() {
+fn proc_self_link_is_renamed_for_own_pids_only() {
     let link = |text: &str| {
         line(
             Call::Readlink { path: b"/proc/self".as_slice().into(), len: 16 },
@@ -316,7 +320,7 @@ fn a_process_is_what_it_was_shown_and_no_other() {
 }
 
 #[test]
-fn whoever_is_left_is_reaped_in_any_order() {
+fn reaping_of_remaining_stages_is_sorted() {
     let wait = |which: Pid, found: i32| Line {
         call: Call::Wait4 { pid: which, which: WaitFor::Stages },
         reply: Reply::Waited(Waited { pid: Pid(found), status: WaitStatus::Exited(found) }),
@@ -327,7 +331,7 @@ fn whoever_is_left_is_reaped_in_any_order() {
 }
 
 #[test]
-fn the_log_arrives_in_pieces_and_is_one() {
+fn log_reads_are_merged_into_one() {
     let read = |text: &str| Line {
         call: Call::Read { fd: Fd(3), len: 4096 },
         reply: Reply::Data(text.as_bytes().into()),
@@ -344,7 +348,7 @@ fn the_log_arrives_in_pieces_and_is_one() {
 
 /// The records come in another order, with other pids, and a read ends in the middle of a pid.
 #[test]
-fn the_records_of_two_runs_are_the_same() {
+fn log_records_of_two_runs_compare_equal() {
     let read = |text: &str| line(Call::Read { fd: Fd(7), len: 4096 }, Reply::Data(text.as_bytes().into()));
     let runs = [[4710, 4711, 4712], [99_999, 7, 100_000]].map(|[stage_0, stage_1, stage_2]| {
         let text = [

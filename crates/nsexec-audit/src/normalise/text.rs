@@ -14,7 +14,7 @@ const RECORD: &[u8] = b"{\"level\":\"";
 /// The texts of stage 0's records that contain a pid, up to the last pid. `#` stands for a pid, a `*` at the
 /// end for another of these texts. Each is matched from the beginning of a record's text; the caller's
 /// strings come later in it.
-const OF_STAGE_0: &[&str] = &[
+const STAGE_0_TEXTS: &[&str] = &[
     "update /proc/#/",
     "forward stage-1 (#) and stage-2 (#) pids to runc",
     "stage-1 (#) is gone: *",
@@ -27,13 +27,13 @@ const OF_STAGE_0: &[&str] = &[
     "failed to get container mount namespace (/proc/#/ns/mnt)",
     "failed to use newuid map on #: ",
     "failed to use newgid map on #: ",
-    "newuidmap said success, but /proc/#/",
-    "newgidmap said success, but /proc/#/",
+    "newuidmap reported success, but /proc/#/",
+    "newgidmap reported success, but /proc/#/",
     "/proc belongs to another pid namespace, or is not mounted: we are process #, ",
 ];
 
 /// The same for stage 1.
-const OF_STAGE_1: &[&str] = &["request stage-0 to forward stage-2 pid (#)"];
+const STAGE_1_TEXTS: &[&str] = &["request stage-0 to forward stage-2 pid (#)"];
 
 /// Splits a text into the number that it begins with and the rest.
 fn number(text: &[u8]) -> Option<(i32, &[u8])> {
@@ -61,13 +61,13 @@ impl Names {
 
     /// Renames a transfer on a sync pipe or the init pipe. A four-byte value is a pid after SYNC_RECVPID_PLS.
     /// Anything else may be the pid line.
-    pub(super) fn word_or_line(&self, state: &mut State, data: &Bytes) -> Bytes {
+    pub(super) fn value_or_pid_line(&self, state: &mut State, data: &Bytes) -> Bytes {
         const RECVPID_PLS: [u8; 4] = 0x42_u32.to_ne_bytes();
         let Ok(word) = <[u8; 4]>::try_from(&data.0[..]) else { return self.pid_line(data) };
-        if core::mem::take(&mut state.pid_comes) {
+        if core::mem::take(&mut state.pid_follows) {
             return Bytes(self.pid(Pid(i32::from_ne_bytes(word))).0.to_ne_bytes().into());
         }
-        state.pid_comes = word == RECVPID_PLS;
+        state.pid_follows = word == RECVPID_PLS;
         data.clone()
     }
 
@@ -112,14 +112,14 @@ impl Names {
         let (pid, text) = number(rest)?;
         let text = text.strip_prefix(b"]: ")?;
         let head = data.get(..data.len() - rest.len())?;
-        let mut out = [head, format!("{}]: ", self.writer(stage, pid)).as_bytes()].concat();
+        let mut out = [head, format!("{}]: ", self.writer_pid(stage, pid)).as_bytes()].concat();
         out.extend(self.text_of_record(stage, text));
         Some(out)
     }
 
     /// The number in place of the pid in the prefix of a record. A mapping tool writes as stage 0 before its
     /// exec.
-    fn writer(&self, stage: u8, pid: i32) -> Pid {
+    fn writer_pid(&self, stage: u8, pid: i32) -> Pid {
         let speaks = |role: &Role| match role {
             Role::Stage(number) => *number == stage,
             Role::Tool(_) => stage == 0,
@@ -140,8 +140,8 @@ impl Names {
             }
         }
         let forms = match stage {
-            0 => OF_STAGE_0,
-            1 => OF_STAGE_1,
+            0 => STAGE_0_TEXTS,
+            1 => STAGE_1_TEXTS,
             _ => &[],
         };
         let Some((form, (mut out, rest))) =

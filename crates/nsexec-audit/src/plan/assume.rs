@@ -51,7 +51,7 @@ impl JoinedUser {
 
 /// The reason why a path to join is not a namespace of its kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Amiss {
+pub enum WrongPath {
     /// The path does not exist (ENOENT).
     Missing,
     /// A component of the path is a file, not a directory (ENOTDIR).
@@ -71,7 +71,7 @@ pub enum Amiss {
     Own,
 }
 
-impl Amiss {
+impl WrongPath {
     /// All values, with their names on the command line.
     pub const ALL: [(&'static str, Self); 8] = [
         ("missing", Self::Missing),
@@ -188,7 +188,7 @@ pub struct Assumptions {
     /// restored.
     pub blocked: SignalSet,
     /// The kinds to join whose paths are not a namespace of that kind. Any other path is.
-    pub amiss: BTreeMap<NsKind, Amiss>,
+    pub wrong_path: BTreeMap<NsKind, WrongPath>,
     /// The file system of such FIFOs and files (statfs(2)), which the error message names.
     pub file_system: FsType,
     /// The joined user namespace. `None` for one that the caller would have created.
@@ -222,7 +222,7 @@ impl Assumptions {
             no_new_privs: false,
             uptime: Settings::default().uptime,
             blocked: SignalSet::EMPTY,
-            amiss: BTreeMap::new(),
+            wrong_path: BTreeMap::new(),
             file_system: Settings::default().file_system,
             joined_user: None,
             sealed: true,
@@ -289,11 +289,11 @@ impl Assumptions {
         if self.hidepid != HidePid::Off {
             lines.push(("hidepid of /proc".to_string(), self.hidepid.word().to_string()));
         }
-        for (kind, amiss) in self.amiss.iter().filter(|(kind, _)| joined.contains(**kind)) {
-            lines.push((format!("{kind} namespace to join"), amiss.words().to_string()));
+        for (kind, wrong_path) in self.wrong_path.iter().filter(|(kind, _)| joined.contains(**kind)) {
+            lines.push((format!("{kind} namespace to join"), wrong_path.words().to_string()));
         }
-        let is_file = |amiss: &Amiss| matches!(amiss, Amiss::Fifo | Amiss::Regular);
-        if self.amiss.iter().any(|(kind, amiss)| joined.contains(*kind) && is_file(amiss)) {
+        let is_file = |wrong_path: &WrongPath| matches!(wrong_path, WrongPath::Fifo | WrongPath::Regular);
+        if self.wrong_path.iter().any(|(kind, wrong_path)| joined.contains(*kind) && is_file(wrong_path)) {
             let FsType(number) = self.file_system;
             lines.push(("file system of what is no namespace".to_string(), format!("{number:#x}")));
         }
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_with_the_same_calls_are_the_same() {
+    fn kernels_with_the_same_calls_have_the_same_level() {
         let level = |text| Kernel::parse(text).unwrap().level();
         assert_eq!((level("6.18.3-amd64"), level("5.11"), level("5.10.0")), ("5.11", "5.11", "5.3"));
         assert_eq!(level("4.19"), "4.18");
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_joined_belongs_to_the_user_namespace_that_is_joined() {
+    fn joined_namespace_belongs_to_the_joined_user_namespace() {
         let mut assumptions = Assumptions::root();
         let net = NsSet::EMPTY.with(NsKind::Net);
         assert_eq!(assumptions.owner(NsKind::Net, net), Owner::Caller);

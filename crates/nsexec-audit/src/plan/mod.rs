@@ -15,7 +15,7 @@ use std::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
-pub use assume::{Amiss, Assumptions, JoinedUser, Kernel, Owner, Refused};
+pub use assume::{Assumptions, JoinedUser, Kernel, Owner, Refused, WrongPath};
 use runc::{Launch, Manner, MountNumbers};
 
 use super::normalise::INTERRUPT;
@@ -274,30 +274,30 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
         joined.contains(NsKind::User).then(|| user_container(sim, caller, assumptions, &of(Owner::Joined)));
     let outside = sim.container(&Container { maker: User::root(), maps: None, kinds: &of(Owner::Caller) });
     // One file may be listed for two kinds. The entry of its real kind is created last, so it takes effect.
-    let is_other = |kind| assumptions.amiss.get(&kind) == Some(&Amiss::OtherKind);
+    let is_other = |kind| assumptions.wrong_path.get(&kind) == Some(&WrongPath::OtherKind);
     let (wrong, right): (Vec<_>, Vec<_>) = paths.iter().partition(|entry| is_other(entry.kind));
     for entry in wrong.into_iter().chain(right) {
         let in_user = entry.kind == NsKind::User || assumptions.owner(entry.kind, joined) == Owner::Joined;
         let pid = inside.filter(|_| in_user).unwrap_or(outside);
         // A path that is not UTF-8 does not exist on the simulated machine.
         let Ok(path) = core::str::from_utf8(entry.path) else { continue };
-        let file = match assumptions.amiss.get(&entry.kind) {
+        let file = match assumptions.wrong_path.get(&entry.kind) {
             None => Extra::Namespace(sim.namespace(pid, kind_of(entry.kind))),
-            Some(Amiss::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), kind_of(entry.kind))),
-            Some(Amiss::OtherKind) => {
+            Some(WrongPath::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), kind_of(entry.kind))),
+            Some(WrongPath::OtherKind) => {
                 let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
                 Extra::Namespace(sim.namespace(outside, other))
             }
             // The path may name a pid that a simulated process has, so it is removed explicitly.
-            Some(Amiss::Missing) => Extra::Missing,
-            Some(Amiss::BelowFile) => {
+            Some(WrongPath::Missing) => Extra::Missing,
+            Some(WrongPath::BelowFile) => {
                 sim.file(above(path), Extra::Regular(Rc::from(&b""[..])));
                 continue;
             }
-            Some(Amiss::Forbidden) => Extra::Forbidden,
-            Some(Amiss::NotPermitted) => Extra::NotPermitted,
-            Some(Amiss::Fifo) => Extra::Fifo,
-            Some(Amiss::Regular) => Extra::Regular(Rc::from(&b""[..])),
+            Some(WrongPath::Forbidden) => Extra::Forbidden,
+            Some(WrongPath::NotPermitted) => Extra::NotPermitted,
+            Some(WrongPath::Fifo) => Extra::Fifo,
+            Some(WrongPath::Regular) => Extra::Regular(Rc::from(&b""[..])),
         };
         sim.file(path, file);
     }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_of_root_succeeds_and_keeps_every_rule() {
+    fn plan_of_root_succeeds_and_follows_every_rule() {
         let plan =
             plan(&prepared(CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP)), &Assumptions::root()).unwrap();
         assert!(plan.succeeds, "{:?}", plan.log);
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_of_somebody_without_privilege_fails_as_the_start_would() {
+    fn plan_of_unprivileged_user_fails_as_the_start_would() {
         let plan = plan(&prepared(CloneFlags::NEWNET), &Assumptions::ordinary(1000)).unwrap();
         assert!(!plan.succeeds);
         assert!(plan.log.iter().any(|record| {
@@ -466,7 +466,7 @@ mod tests {
     /// Steps of runc itself are not our breaches. The simulated runc does not kill a process that it has
     /// reaped.
     #[test]
-    fn a_runtimes_start_that_fails_keeps_every_rule() {
+    fn failing_start_by_a_runtime_follows_every_rule() {
         for manner in [Manner::Init, Manner::Exec] {
             let plan = plan(&of_runc(manner), &Assumptions::ordinary(1000)).unwrap();
             let breaches: Vec<_> =
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_done_in_a_joined_user_namespace_is_its_own_word() {
+    fn joined_user_namespace_decides_which_steps_succeed() {
         let with = |change: &dyn Fn(&mut JoinedUser)| {
             let mut user = JoinedUser::made_by(1000, 100);
             change(&mut user);
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_namespace_is_joined_from_a_sealed_copy_or_not_at_all() {
+    fn mount_namespace_is_joined_only_from_a_sealed_copy() {
         let file = |plan: &Plan| {
             let mut lines = plan.assumptions.iter();
             lines.find(|(key, _)| key == "this program runs from").map(|(_, value)| value.clone())
@@ -546,40 +546,42 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_what_it_should_be_is_a_planned_failure() {
-        for (amiss, call, reply) in [
-            (Amiss::Missing, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOENT"),
-            (Amiss::BelowFile, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOTDIR"),
-            (Amiss::Forbidden, "openat(AT_FDCWD, \"/x/n\"", "-1 EACCES"),
-            (Amiss::NotPermitted, "openat(AT_FDCWD, \"/x/n\"", "-1 EPERM"),
-            (Amiss::Fifo, "fstatfs", "{f_type=0x1021994"),
-            (Amiss::OtherKind, "setns", "-1 EINVAL"),
-            (Amiss::Own, "setns", "-1 EINVAL"),
+    fn wrong_path_to_join_is_a_planned_failure() {
+        for (wrong_path, call, reply) in [
+            (WrongPath::Missing, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOENT"),
+            (WrongPath::BelowFile, "openat(AT_FDCWD, \"/x/n\"", "-1 ENOTDIR"),
+            (WrongPath::Forbidden, "openat(AT_FDCWD, \"/x/n\"", "-1 EACCES"),
+            (WrongPath::NotPermitted, "openat(AT_FDCWD, \"/x/n\"", "-1 EPERM"),
+            (WrongPath::Fifo, "fstatfs", "{f_type=0x1021994"),
+            (WrongPath::OtherKind, "setns", "-1 EINVAL"),
+            (WrongPath::Own, "setns", "-1 EINVAL"),
         ] {
-            let assumptions = Assumptions { amiss: [(NsKind::User, amiss)].into(), ..Assumptions::root() };
+            let assumptions =
+                Assumptions { wrong_path: [(NsKind::User, wrong_path)].into(), ..Assumptions::root() };
             let plan = joining(c"user:/x/n", &assumptions);
-            assert!(!plan.succeeds, "{amiss:?}");
+            assert!(!plan.succeeds, "{wrong_path:?}");
             let lines = plan.run.sections.iter().flat_map(|section| &section.lines);
             let found =
                 lines.map(ToString::to_string).any(|line| line.starts_with(call) && line.contains(reply));
-            assert!(found, "{amiss:?}: {:?}", plan.log);
+            assert!(found, "{wrong_path:?}: {:?}", plan.log);
             assert!(
-                plan.assumptions.contains(&("user namespace to join".to_string(), amiss.words().to_string()))
+                plan.assumptions
+                    .contains(&("user namespace to join".to_string(), wrong_path.words().to_string()))
             );
         }
-        let own = Assumptions { amiss: [(NsKind::Net, Amiss::Own)].into(), ..Assumptions::root() };
+        let own = Assumptions { wrong_path: [(NsKind::Net, WrongPath::Own)].into(), ..Assumptions::root() };
         assert!(joining(c"net:/proc/self/ns/net", &own).succeeds);
     }
 
     #[test]
-    fn one_file_named_for_two_kinds_is_of_the_one_that_it_is() {
-        let amiss = [(NsKind::Time, Amiss::OtherKind)].into();
-        let plan = joining(c"ipc:/x,time:/x", &Assumptions { amiss, ..Assumptions::root() });
+    fn file_listed_for_two_kinds_has_its_real_kind() {
+        let wrong_path = [(NsKind::Time, WrongPath::OtherKind)].into();
+        let plan = joining(c"ipc:/x,time:/x", &Assumptions { wrong_path, ..Assumptions::root() });
         assert!(plan.log.iter().any(|record| record.contains("setns into time namespace")), "{:?}", plan.log);
     }
 
     #[test]
-    fn the_search_is_refused_where_the_machine_refuses_it() {
+    fn command_search_fails_at_refused_files() {
         let search = |refused: &[(&str, Refused)], command: Option<&str>| {
             let refused = refused.iter().map(|(path, why)| (path.as_bytes().to_vec(), *why)).collect();
             let command = command.map(|path| path.as_bytes().to_vec());
@@ -600,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_without_its_bit_maps_nothing() {
+    fn tool_without_set_user_id_bit_maps_nothing() {
         let map = IdMap::parse(c"0 1000 1\n1 100000 65536\n").unwrap();
         let message = Bootstrap::new(CloneFlags::NEWUSER)
             .with_rootless_euid(true)
@@ -624,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn how_far_a_clock_can_be_set_back_is_the_machines_word_and_not_in_the_hash() {
+    fn uptime_limits_clock_offsets_and_is_not_hashed() {
         let back = TimeOffsets::parse(c"monotonic -5000 0\n").unwrap();
         let message = Bootstrap::new(CloneFlags::NEWTIME).with_timens_offsets(back);
         let mut launcher = Launcher::new(&message, Policy::runc(&Dialect::V1_2)).unwrap();
@@ -636,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_that_of_what_is_asked_and_assumed_and_of_nothing_else() {
+    fn plan_hash_covers_request_and_assumptions_only() {
         let hash = |start: &Start, assumptions: &Assumptions| plan(start, assumptions).unwrap().hash;
         let (net, root) = (prepared(CloneFlags::NEWNET), Assumptions::root());
         let one = hash(&net, &root);

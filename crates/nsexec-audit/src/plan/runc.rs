@@ -27,7 +27,7 @@ use nsexec::bootstrap::{ByteOrder, decode};
 use nsexec::cloned::STRINGS_MAX;
 use nsexec::launch::script::parse_pid_line;
 use nsexec::log::Level;
-use nsexec::nsexec::{READY, Scratch, executed};
+use nsexec::nsexec::{READY, Scratch, bootstrap_with_first_steps};
 use nsexec::pipe::{read_full, send_all};
 use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
@@ -51,9 +51,9 @@ pub enum MountNumbers {
     /// One number for each source.
     Kept,
     /// The variable is not set.
-    Unsaid,
+    Unset,
     /// Another value of the variable.
-    Said(&'static str),
+    Raw(&'static str),
 }
 
 /// The parameters of a start.
@@ -75,7 +75,7 @@ pub struct Launch {
 pub const CONFIG: &[u8] = b"{\"args\":[]}\n";
 
 /// The buffer size, in bytes, for copying the program without sendfile.
-const COPYING: usize = 4096;
+const COPY_BUFFER: usize = 4096;
 
 /// The path of the runtime's program.
 const RUNC: &CStr = c"/usr/bin/runc";
@@ -89,11 +89,11 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
     // The seed has no log pipe.
     let log = (dialect.environment != EnvironmentForm::InitOnly).then(|| sim.pipe(true));
     let stage_log = log.map(|(_, write)| write);
-    let (numbers, kept) = keep_numbers(sim, &message, dialect, stage_init);
+    let (numbers, kept) = reserve_numbers(sim, &message, dialect, stage_init);
     let mount_fds = match mount_numbers {
         MountNumbers::Kept => numbers,
-        MountNumbers::Unsaid => None,
-        MountNumbers::Said(text) => Some(text.into()),
+        MountNumbers::Unset => None,
+        MountNumbers::Raw(text) => Some(text.into()),
     };
     let memory = message.len();
     if dialect.cloned_binary {
@@ -122,8 +122,8 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
             let _ = sys.close(fd);
         }
         let mut current = Some(child);
-        let talk = Talk { manner, dialect, message: &message };
-        let status = if talk.converse(sys, init, &mut current).is_some() {
+        let conversation = Conversation { manner, dialect, message: &message };
+        let status = if conversation.exchange(sys, init, &mut current).is_some() {
             0
         } else {
             // As runc's terminate: SIGKILL, then wait. Go's os.Process sends no signal to a process that it
@@ -144,7 +144,7 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
 
 /// Duplicates the stages' end of the init pipe once for each mount source. Returns the list of the numbers as
 /// text, and the descriptors.
-fn keep_numbers(
+fn reserve_numbers(
     sim: &mut Sim,
     message: &[u8],
     dialect: &Dialect,
@@ -190,9 +190,9 @@ pub fn runc_init<S: Sys>(
     memory: usize,
 ) -> Ended {
     // A copy also needs room for its arguments and environment.
-    let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPYING } else { 0 };
+    let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPY_BUFFER } else { 0 };
     let mut memory = vec![0; memory];
-    match executed(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
+    match bootstrap_with_first_steps(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
         Outcome::HandOver => {
@@ -211,16 +211,16 @@ pub fn runc_init<S: Sys>(
 }
 
 /// The launcher's side of the conversation.
-struct Talk<'t> {
+struct Conversation<'t> {
     manner: Manner,
     dialect: &'static Dialect,
     message: &'t [u8],
 }
 
-impl Talk<'_> {
+impl Conversation<'_> {
     /// Exchanges all messages of a start. `current` is the process that runc's handle refers to, until it is
     /// reaped.
-    fn converse(&self, sys: &mut SimSys, init: Fd, current: &mut Option<Pid>) -> Option<()> {
+    fn exchange(&self, sys: &mut SimSys, init: Fd, current: &mut Option<Pid>) -> Option<()> {
         let stage_0 = (*current)?;
         // The older lines read the ready byte in a separate goroutine. They continue when the byte is read
         // and the message is sent.

@@ -80,7 +80,7 @@ impl<A: Answer> Results for A {}
 fn errno(reply: Reply) -> Errno {
     match reply {
         Reply::Errno(errno) => errno,
-        other => panic!("{other:?} is no reply to this call"),
+        other => panic!("{other:?} is not a valid reply to this call"),
     }
 }
 

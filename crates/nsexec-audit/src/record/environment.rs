@@ -3,7 +3,7 @@
 use super::{Bytes, Call};
 
 /// The text that replaces a value.
-const LEFT_OUT: &[u8] = "…".as_bytes();
+const PLACEHOLDER: &[u8] = "…".as_bytes();
 
 /// Returns `NAME=…` for `NAME=value`. For a string that is not a variable, the result is `=…`.
 #[must_use]
@@ -11,12 +11,12 @@ pub fn without_value(variable: &[u8]) -> Bytes {
     // As in the standard library, a leading '=' is part of the name.
     let end = variable.iter().skip(1).position(|byte| *byte == b'=').map_or(0, |at| at + 1);
     let name = variable.get(..end).unwrap_or_default();
-    Bytes([name, b"=", LEFT_OUT].concat())
+    Bytes([name, b"=", PLACEHOLDER].concat())
 }
 
 impl Call {
     /// Removes the values from an exec's environment. The names and their order are kept.
-    pub fn leave_values_out(&mut self) {
+    pub fn remove_values(&mut self) {
         if let Self::Execve { envp, .. } | Self::Execveat { envp, .. } = self {
             envp.iter_mut().for_each(|variable| *variable = without_value(&variable.0));
         }
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_variable_its_name_is_left() {
+    fn only_the_name_of_a_variable_is_kept() {
         for (variable, left) in [
             ("TOKEN=s3cret", "TOKEN=…"),
             ("EMPTY=", "EMPTY=…"),

@@ -28,7 +28,7 @@
 //! sink that all processes share there is another implementation of [`Sink`]: [`shared::SharedSink`].
 //! Recording allocates, even in the child of a clone, so use it only in a program with one thread.
 
-#[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that gave it")]
+#[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that returned it")]
 mod answer;
 mod call;
 mod environment;
@@ -53,7 +53,7 @@ pub use call::{Bytes, Call, Reply};
 pub use environment::without_value;
 pub(crate) use names::{POLL_FLAGS, SA_FLAGS, SEALS};
 pub use recorder::Recorder;
-pub use replay::{Misfit, Replay, replay};
+pub use replay::{Mismatch, Replay, replay};
 
 /// A call and its reply.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -165,7 +165,9 @@ impl Transcript {
         let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
         let Version { schema } = serde_json::from_str(first)?;
         if schema != SCHEMA {
-            let why = std::format!("schema {schema} of a transcript; this program reads {SCHEMA}");
+            let why = std::format!(
+                "the transcript has schema {schema}, but this program reads only schema {SCHEMA}"
+            );
             return Err(serde::de::Error::custom(why));
         }
         let Header { section, .. } = serde_json::from_str(first)?;

@@ -6,7 +6,7 @@ use super::{Bytes, Reply};
 use nsexec::sys::types::{CloneFlags, PollEvents, Signal, SignalSet, WaitFor, WaitStatus};
 
 /// An address that strace prints and the recorder does not have.
-pub(super) const SOMEWHERE: &str = "0x…";
+pub(super) const UNKNOWN_ADDRESS: &str = "0x…";
 
 /// The number of bytes of a string that `strace -s 4096` shows.
 const STRING_LIMIT: usize = 4096;
@@ -168,7 +168,7 @@ pub(super) fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Rep
     write!(f, "{pid}, ")?;
     match reply {
         // No child has changed its state: the kernel has written no status.
-        Reply::Waited(waited) if waited.pid.0 == 0 => f.write_str(SOMEWHERE)?,
+        Reply::Waited(waited) if waited.pid.0 == 0 => f.write_str(UNKNOWN_ADDRESS)?,
         Reply::Waited(waited) => match waited.status {
             WaitStatus::Exited(code) => write!(f, "[{{WIFEXITED(s) && WEXITSTATUS(s) == {code}}}]"),
             WaitStatus::Signaled(signal) => {
@@ -179,7 +179,7 @@ pub(super) fn wait4(f: &mut Formatter<'_>, pid: i32, which: WaitFor, reply: &Rep
             }
             WaitStatus::Other(word) => write!(f, "[{word:#x}]"),
         }?,
-        _ => f.write_str(SOMEWHERE)?,
+        _ => f.write_str(UNKNOWN_ADDRESS)?,
     }
     f.write_str(match which {
         WaitFor::Ordinary => ", 0, NULL",

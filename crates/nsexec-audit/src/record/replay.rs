@@ -7,7 +7,7 @@ use super::{Answer, Call, Line, Reply};
 
 /// The first difference between a function's calls and a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Misfit {
+pub enum Mismatch {
     /// The function made another call than the recorded one.
     Other {
         /// The index of the recorded line.
@@ -18,17 +18,17 @@ pub enum Misfit {
         made: Call,
     },
     /// The call does not admit the recorded reply.
-    NoReply {
+    InvalidReply {
         /// The index of the recorded line.
         line: usize,
     },
     /// The function made one more call than were recorded.
-    Beyond {
+    ExtraCall {
         /// The call that the function made.
         made: Call,
     },
     /// The function returned, or executed another program, although recorded lines remain.
-    Before {
+    EndedEarly {
         /// The index of the first remaining line.
         line: usize,
     },
@@ -46,21 +46,21 @@ pub struct Replay<'l> {
 }
 
 /// The payload of that unwinding.
-struct Stop(Misfit);
+struct Stop(Mismatch);
 
 impl Answer for Replay<'_> {
     fn answer(&mut self, call: Call) -> Reply {
         let line = self.cursor;
         let misfit = match self.lines.get(line) {
-            None => Misfit::Beyond { made: call },
+            None => Mismatch::ExtraCall { made: call },
             Some(Line { call: recorded, .. }) if *recorded != call => {
-                Misfit::Other { line, recorded: recorded.clone(), made: call }
+                Mismatch::Other { line, recorded: recorded.clone(), made: call }
             }
-            Some(Line { reply, .. }) if !call.admits(reply) => Misfit::NoReply { line },
+            Some(Line { reply, .. }) if !call.admits(reply) => Mismatch::InvalidReply { line },
             Some(Line { reply: Reply::NoReturn, .. }) if line + 1 < self.lines.len() => {
-                Misfit::Before { line: line + 1 }
+                Mismatch::EndedEarly { line: line + 1 }
             }
-            Some(Line { reply: Reply::NoReturn, .. }) => Misfit::Exec,
+            Some(Line { reply: Reply::NoReturn, .. }) => Mismatch::Exec,
             Some(Line { reply, .. }) => {
                 self.cursor += 1;
                 return reply.clone();
@@ -76,10 +76,10 @@ impl Answer for Replay<'_> {
 ///
 /// # Errors
 /// The first difference between the calls of `main` and the recording.
-pub fn replay<T>(lines: &[Line], main: impl FnOnce(&mut Replay<'_>) -> T) -> Result<T, Box<Misfit>> {
+pub fn replay<T>(lines: &[Line], main: impl FnOnce(&mut Replay<'_>) -> T) -> Result<T, Box<Mismatch>> {
     let mut sys = Replay { lines, cursor: 0 };
     match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
-        Ok(_) if sys.cursor < lines.len() => Err(Box::new(Misfit::Before { line: sys.cursor })),
+        Ok(_) if sys.cursor < lines.len() => Err(Box::new(Mismatch::EndedEarly { line: sys.cursor })),
         Ok(end) => Ok(end),
         Err(payload) => match payload.downcast::<Stop>() {
             Ok(stop) => Err(Box::new(stop.0)),

@@ -112,7 +112,7 @@ impl SharedSink {
         Ok((Self { file, lost, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
     }
 
-    /// Returns whether the limit of the size of files (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
+    /// Returns whether the limit on file size (RLIMIT_FSIZE) leaves less room than [`PROCESS_MAX`].
     #[must_use]
     pub const fn is_cut_by_file_size(&self) -> bool {
         self.limit < PROCESS_MAX
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_by_its_way_from_the_first() {
+    fn lineage_identifies_each_process() {
         let (mut first, reader) = SharedSink::new().unwrap();
         let mut child = fork(&first);
         child.line(&line(Reply::Child));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_the_limit_is_lost_and_counted() {
+    fn lines_over_the_limit_are_lost_and_counted() {
         let (sink, reader) = SharedSink::new().unwrap();
         let mut sink = sink.with_limit(200);
         for _ in 0..5 {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_room_every_line_is_counted() {
+    fn every_line_is_counted_as_lost_without_room() {
         let (sink, reader) = SharedSink::new().unwrap();
         let mut sink = sink.with_limit(0);
         for _ in 0..70_000 {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_killed_in_its_write_takes_no_other_line_along() {
+    fn incomplete_line_of_a_killed_writer_damages_no_other() {
         let (mut sink, reader) = SharedSink::new().unwrap();
         sink.line(&line(Reply::Parent(Pid(1))));
         sink.append(b"\n{\"of\":[0],\"line\":{\"call\":{\"wri");
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_takes_nothing_costs_the_lines_alone() {
+    fn failed_write_loses_only_its_line() {
         let (mut sink, reader) = SharedSink::new().unwrap();
         sink.line(&line(Reply::Parent(Pid(1))));
         sink.file = Rc::new(File::options().write(true).open("/dev/full").unwrap());

@@ -3,7 +3,7 @@
 use core::fmt::{self, Display, Formatter};
 
 use super::names::{
-    Cpus, Quoted, SA_FLAGS, SEALS, SOMEWHERE, Set, SignalName, clone_flags, flags, poll_events, wait4,
+    Cpus, Quoted, SA_FLAGS, SEALS, Set, SignalName, UNKNOWN_ADDRESS, clone_flags, flags, poll_events, wait4,
 };
 use super::{Bytes, Call, Line, Reply};
 use nsexec::sys::types::{
@@ -120,7 +120,7 @@ fn receive_fd(f: &mut Formatter<'_>, socket: Fd, reply: &Reply) -> fmt::Result {
     let Reply::Received(Received { byte, fd, truncated }) = reply else {
         return match reply {
             Reply::Errno(_) => write!(f, "{}, {{msg_namelen=0}}, MSG_CMSG_CLOEXEC", socket.0),
-            _ => write!(f, "{}, {SOMEWHERE}, MSG_CMSG_CLOEXEC", socket.0),
+            _ => write!(f, "{}, {UNKNOWN_ADDRESS}, MSG_CMSG_CLOEXEC", socket.0),
         };
     };
     let byte = byte.as_slice();
@@ -165,7 +165,7 @@ fn copying(f: &mut Formatter<'_>, call: &Call, reply: &Reply) -> fmt::Result {
         Call::IsReadOnly { path } => match reply {
             Reply::ReadOnly(true) => write!(f, "{}, {{f_flags=ST_RDONLY, ...}}", Quoted::data(path)),
             Reply::ReadOnly(false) => write!(f, "{}, {{f_flags=0, ...}}", Quoted::data(path)),
-            _ => write!(f, "{}, {SOMEWHERE}", Quoted::data(path)),
+            _ => write!(f, "{}, {UNKNOWN_ADDRESS}", Quoted::data(path)),
         },
         Call::Execveat { fd, argv, envp } => {
             write!(f, "{}, \"\", ", fd.0)?;
@@ -261,14 +261,16 @@ impl Display for Dir {
 fn read(f: &mut Formatter<'_>, fd: Fd, len: usize, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::Data(data) => write!(f, "{}, {}, {len}", fd.0, Quoted::data(data)),
-        _ => write!(f, "{}, {SOMEWHERE}, {len}", fd.0),
+        _ => write!(f, "{}, {UNKNOWN_ADDRESS}, {len}", fd.0),
     }
 }
 
 fn getdents(f: &mut Formatter<'_>, fd: Fd, len: usize, reply: &Reply) -> fmt::Result {
     match reply {
-        Reply::Data(data) => write!(f, "{}, {SOMEWHERE} /* {} entries */, {len}", fd.0, entries(&data.0)),
-        _ => write!(f, "{}, {SOMEWHERE}, {len}", fd.0),
+        Reply::Data(data) => {
+            write!(f, "{}, {UNKNOWN_ADDRESS} /* {} entries */, {len}", fd.0, entries(&data.0))
+        }
+        _ => write!(f, "{}, {UNKNOWN_ADDRESS}, {len}", fd.0),
     }
 }
 
@@ -289,35 +291,35 @@ fn fstatfs(f: &mut Formatter<'_>, fd: Fd, reply: &Reply) -> fmt::Result {
         Reply::FsType(FsType::NSFS) => write!(f, "{}, {{f_type=NSFS_MAGIC, ...}}", fd.0),
         Reply::FsType(FsType::PROC) => write!(f, "{}, {{f_type=PROC_SUPER_MAGIC, ...}}", fd.0),
         Reply::FsType(kind) => write!(f, "{}, {{f_type={:#x}, ...}}", fd.0, kind.0),
-        _ => write!(f, "{}, {SOMEWHERE}", fd.0),
+        _ => write!(f, "{}, {UNKNOWN_ADDRESS}", fd.0),
     }
 }
 
 fn socket_type(f: &mut Formatter<'_>, fd: Fd, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::SocketType(kind) => write!(f, "{}, SOL_SOCKET, SO_TYPE, [{}], [4]", fd.0, kind.0),
-        _ => write!(f, "{}, SOL_SOCKET, SO_TYPE, {SOMEWHERE}, [4]", fd.0),
+        _ => write!(f, "{}, SOL_SOCKET, SO_TYPE, {UNKNOWN_ADDRESS}, [4]", fd.0),
     }
 }
 
 fn link_count(f: &mut Formatter<'_>, path: &Bytes, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::Links(count) => write!(f, "AT_FDCWD, {}, {{st_nlink={count}, ...}}, 0", Quoted::data(path)),
-        _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, 0", Quoted::data(path)),
+        _ => write!(f, "AT_FDCWD, {}, {UNKNOWN_ADDRESS}, 0", Quoted::data(path)),
     }
 }
 
 fn readlink(f: &mut Formatter<'_>, path: &Bytes, len: usize, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::Data(data) => write!(f, "AT_FDCWD, {}, {}, {len}", Quoted::data(path), Quoted::data(data)),
-        _ => write!(f, "AT_FDCWD, {}, {SOMEWHERE}, {len}", Quoted::data(path)),
+        _ => write!(f, "AT_FDCWD, {}, {UNKNOWN_ADDRESS}, {len}", Quoted::data(path)),
     }
 }
 
 fn pair(f: &mut Formatter<'_>, before: &str, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::Pair(one, other) => write!(f, "{before}[{}, {}]", one.0, other.0),
-        _ => write!(f, "{before}{SOMEWHERE}"),
+        _ => write!(f, "{before}{UNKNOWN_ADDRESS}"),
     }
 }
 
@@ -364,7 +366,7 @@ fn exec_arrays(f: &mut Formatter<'_>, argv: &[Bytes], envp: &[Bytes]) -> fmt::Re
         write!(f, "{}{}", if index == 0 { "" } else { ", " }, Quoted::data(arg))?;
     }
     let plural = if envp.len() == 1 { "" } else { "s" };
-    write!(f, "], {SOMEWHERE} /* {} var{plural} */", envp.len())
+    write!(f, "], {UNKNOWN_ADDRESS} /* {} var{plural} */", envp.len())
 }
 
 fn seal_names(f: &mut Formatter<'_>, seals: Seals) -> fmt::Result {
@@ -375,7 +377,7 @@ fn tid_address(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::TidAddress(TidAddress { address: 0, .. }) => f.write_str("PR_GET_TID_ADDRESS, [NULL]"),
         Reply::TidAddress(tid) => write!(f, "PR_GET_TID_ADDRESS, [{:#x}]", tid.address),
-        _ => write!(f, "PR_GET_TID_ADDRESS, {SOMEWHERE}"),
+        _ => write!(f, "PR_GET_TID_ADDRESS, {UNKNOWN_ADDRESS}"),
     }
 }
 
@@ -400,14 +402,14 @@ fn sigprocmask(f: &mut Formatter<'_>, how: MaskHow, set: Set, reply: &Reply) -> 
     };
     match reply {
         Reply::Mask(old) => write!(f, "{how}, {set}, {}, 8", Set(*old)),
-        _ => write!(f, "{how}, {set}, {SOMEWHERE}, 8"),
+        _ => write!(f, "{how}, {set}, {UNKNOWN_ADDRESS}, 8"),
     }
 }
 
 fn affinity(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
     match reply {
         Reply::Affinity(cpus) => write!(f, "0, 128, {}", Cpus(*cpus)),
-        _ => write!(f, "0, 128, {SOMEWHERE}"),
+        _ => write!(f, "0, 128, {UNKNOWN_ADDRESS}"),
     }
 }
 
@@ -419,7 +421,7 @@ fn sigaction(f: &mut Formatter<'_>, signal: SignalName, new: &SigAction, reply: 
             f.write_str(", ")?;
             action(f, old)?;
         }
-        _ => write!(f, ", {SOMEWHERE}")?,
+        _ => write!(f, ", {UNKNOWN_ADDRESS}")?,
     }
     f.write_str(", 8")
 }

@@ -1,4 +1,4 @@
-//! Tests of the data and of the recorder without a kernel, with mockall's mock of the trait.
+//! Tests of the data and of the recorder without a kernel, with a list of replies as the backend.
 
 use std::format;
 use std::rc::Rc;
@@ -9,8 +9,21 @@ use std::vec::Vec;
 use core::cell::RefCell;
 
 use super::*;
+use nsexec::sys::Sys;
 use nsexec::sys::types::{Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, Pid};
-use nsexec::sys::{MockSys, Sys};
+
+/// A backend that returns these replies, one for each call.
+struct Replies(Vec<Reply>);
+
+impl Answer for Replies {
+    fn answer(&mut self, _: Call) -> Reply {
+        self.0.remove(0)
+    }
+}
+
+fn replies<const N: usize>(replies: [Reply; N]) -> Answered<Replies> {
+    Answered(Replies(replies.into()))
+}
 
 fn write_of(data: &[u8]) -> Line {
     Line { call: Call::Write { fd: Fd(3), data: data.into() }, reply: Reply::Count(data.len()) }
@@ -49,10 +62,8 @@ fn a_transcript_is_a_header_and_a_line_for_each_call() {
 }
 
 #[test]
-fn a_failed_exec_takes_the_place_of_its_announcement() {
-    let mut mock = MockSys::new();
-    mock.expect_execve().return_const(Errno::ENOENT);
-    let mut sys = Recorder::new(mock, Vec::new());
+fn failed_exec_replaces_its_announcement() {
+    let mut sys = Recorder::new(replies([Reply::Errno(Errno::ENOENT)]), Vec::new());
     let mut slots = [const { None }; 3];
     let argv = ExecArgs::build(b"tool\0--\0", &mut slots).unwrap();
     assert_eq!(sys.execve(c"/tool", &argv, &ExecArgs::EMPTY), Errno::ENOENT);
@@ -68,25 +79,19 @@ fn a_failed_exec_takes_the_place_of_its_announcement() {
 
 #[test]
 fn both_sides_of_a_clone_are_recorded() {
-    for (fork, shown) in [(Fork::Parent { child: Pid(12) }, "12"), (Fork::Child, "0")] {
-        let mut mock = MockSys::new();
-        mock.expect_clone_sibling().return_const(Ok(fork));
+    let parent = (Reply::Parent(Pid(12)), Fork::Parent { child: Pid(12) }, "12");
+    for (reply, fork, shown) in [parent, (Reply::Child, Fork::Child, "0")] {
         let lines = Rc::new(RefCell::new(Vec::new()));
-        assert_eq!(Recorder::new(mock, Rc::clone(&lines)).clone_sibling(None), Ok(fork));
+        assert_eq!(Recorder::new(replies([reply]), Rc::clone(&lines)).clone_sibling(None), Ok(fork));
         let expected = format!("clone(child_stack=NULL, flags=CLONE_PARENT|SIGCHLD) = {shown}");
         assert_eq!(lines.borrow()[0].to_string(), expected);
     }
 }
 
 #[test]
-fn what_a_read_gave_is_recorded_and_not_the_rest_of_the_buffer() {
-    let mut mock = MockSys::new();
-    mock.expect_read().returning(|_, buf| {
-        buf[..3].copy_from_slice(b"abc");
-        Ok(3)
-    });
-    mock.expect_fstatfs().return_const(Ok(FsType(0x0102_1994)));
-    let mut sys = Recorder::new(mock, Transcript::default());
+fn only_the_bytes_read_are_recorded() {
+    let backend = replies([Reply::Data(b"abc"[..].into()), Reply::FsType(FsType(0x0102_1994))]);
+    let mut sys = Recorder::new(backend, Transcript::default());
     assert_eq!(sys.read(Fd(4), &mut [0; 16]), Ok(3));
     sys.fstatfs(Fd(4)).unwrap();
     let shown: Vec<_> = sys.sink().lines.iter().map(ToString::to_string).collect();

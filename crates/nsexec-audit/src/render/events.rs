@@ -8,8 +8,8 @@
 //! the read that takes its first byte. If the reader was recorded but did not read a write, that write is
 //! lost.
 
-mod lanes;
-mod weave;
+mod merge;
+mod tracks;
 
 use std::string::String;
 use std::vec::Vec;
@@ -51,7 +51,7 @@ pub struct Note {
 
 /// The kind of pipe that a message travels on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Carried {
+pub enum PipeKind {
     /// The init pipe: the bootstrap message, the pid line, the go message.
     Init,
     /// A sync pipe: a message between two stages.
@@ -60,7 +60,7 @@ pub enum Carried {
 
 /// The content of an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum What {
+pub enum EventKind {
     /// A message is sent.
     Message {
         /// The sender.
@@ -68,7 +68,7 @@ pub enum What {
         /// The receiver.
         to: Role,
         /// The kind of pipe.
-        carried: Carried,
+        pipe: PipeKind,
         /// In words.
         text: String,
         /// Whether no process has read it.
@@ -112,7 +112,7 @@ pub enum What {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     /// The content of the event.
-    pub what: What,
+    pub what: EventKind,
     /// The index of its section, and of its line in that section.
     pub source: Option<(usize, usize)>,
 }
@@ -120,5 +120,5 @@ pub struct Event {
 /// Returns all events, in an order in which they can have happened.
 #[must_use]
 pub fn events(document: &Document<'_>) -> Vec<Event> {
-    weave::weave(lanes::lanes(document))
+    merge::merge(tracks::tracks(document))
 }

@@ -4,9 +4,9 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use super::events::{Carried, Event, Mark, Note, What, events};
+use super::events::{Event, EventKind, Mark, Note, PipeKind, events};
 use super::{Document, Fate, Role};
-use nsexec::bootstrap::text::is_unseen;
+use nsexec::bootstrap::text::is_invisible;
 
 /// Returns the document as the text of a `sequenceDiagram`, with a newline at the end.
 #[must_use]
@@ -27,7 +27,7 @@ pub fn mermaid(document: &Document<'_>) -> String {
     let mut rest = events.as_slice();
     while let Some((event, after)) = rest.split_first() {
         rest = after;
-        if let What::Step { role, note } = &event.what {
+        if let EventKind::Step { role, note } = &event.what {
             let (notes, after) = same(*role, note.mark, after);
             rest = after;
             out.push_str(&format!("    {}\n", note_line(*role, note, &notes)));
@@ -44,7 +44,8 @@ pub fn mermaid(document: &Document<'_>) -> String {
 /// before them.
 pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>, &[Event]) {
     let mut notes = Vec::new();
-    while let Some((Event { what: What::Step { role: other, note }, .. }, after)) = events.split_first() {
+    while let Some((Event { what: EventKind::Step { role: other, note }, .. }, after)) = events.split_first()
+    {
         if *other != role || note.mark != mark {
             break;
         }
@@ -56,7 +57,7 @@ pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>,
 
 /// Returns the participants: the launcher and the stages always, the tool if it is started.
 fn participants(events: &[Event]) -> Vec<String> {
-    let tool = events.iter().any(|event| matches!(event.what, What::Fork { child: Role::Tool, .. }));
+    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool, .. }));
     let shown = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool);
     shown.map(|role| format!("participant {} as {}", id(role), role.name())).collect()
 }
@@ -77,17 +78,17 @@ fn note_line(role: Role, first: &Note, others: &[&Note]) -> String {
     format!("Note over {}: {}", id(role), texts.join("<br/>"))
 }
 
-fn lines(what: &What, made: &mut Vec<Role>) -> Vec<String> {
+fn lines(what: &EventKind, made: &mut Vec<Role>) -> Vec<String> {
     match what {
-        What::Message { from, to, carried, text, lost } => {
-            let arrow = match (lost, carried) {
+        EventKind::Message { from, to, pipe, text, lost } => {
+            let arrow = match (lost, pipe) {
                 (true, _) => "-x",
-                (false, Carried::Init) => "->>",
-                (false, Carried::Sync) => "-->>",
+                (false, PipeKind::Init) => "->>",
+                (false, PipeKind::Sync) => "-->>",
             };
             std::vec![format!("{}{arrow}{}: {}", id(*from), id(*to), escaped(text))]
         }
-        What::Fork { parent, child } => {
+        EventKind::Fork { parent, child } => {
             // Participants are declared in the order of their columns, so `create` is not used. A tool may
             // run twice, and mermaid does not allow a second `create`.
             made.push(*child);
@@ -96,9 +97,9 @@ fn lines(what: &What, made: &mut Vec<Role>) -> Vec<String> {
                 format!("activate {}", id(*child)),
             ]
         }
-        What::Kill { from, to } => std::vec![format!("{}-x{}: SIGKILL", id(*from), id(*to))],
-        What::End { role, outcome, fate, reaper } => end(*role, outcome, *fate, *reaper, made),
-        What::Step { .. } => Vec::new(),
+        EventKind::Kill { from, to } => std::vec![format!("{}-x{}: SIGKILL", id(*from), id(*to))],
+        EventKind::End { role, outcome, fate, reaper } => end(*role, outcome, *fate, *reaper, made),
+        EventKind::Step { .. } => Vec::new(),
     }
 }
 
@@ -118,7 +119,7 @@ fn end(role: Role, outcome: &str, fate: Fate, reaper: Option<Role>, made: &mut V
         None => lines.push(format!("Note over {}: {}", id(role), escaped(outcome))),
     }
     let active = made.iter().position(|made| *made == role);
-    if let Some(index) = active.filter(|_| fate != Fate::LivesOn) {
+    if let Some(index) = active.filter(|_| fate != Fate::Continues) {
         made.remove(index);
         lines.push(format!("deactivate {}", id(role)));
     }
@@ -132,7 +133,7 @@ fn escaped(text: &str) -> String {
         match c {
             ';' | '#' | '<' | '>' | '&' | '"' | '%' => out.push_str(&format!("#{};", u32::from(c))),
             '\n' => out.push_str("<br/>"),
-            c if is_unseen(c) => out.push('?'),
+            c if is_invisible(c) => out.push('?'),
             c => out.push(c),
         }
     }

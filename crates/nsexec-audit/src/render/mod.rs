@@ -74,7 +74,7 @@ pub enum Fate {
     /// It ended with a failure.
     Failed,
     /// It continues after its last line: the launcher, or the command.
-    LivesOn,
+    Continues,
 }
 
 /// The role of a process, in the order of the diagrams' columns.
@@ -129,7 +129,7 @@ impl Role {
 
     /// Returns the short description that the diagrams show below the name.
     #[must_use]
-    pub const fn epithet(self) -> &'static str {
+    pub const fn caption(self) -> &'static str {
         match self {
             Self::Launcher => "starts and reaps",
             Self::Stage0 => "the parent",

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::walk::descriptor;
 use crate::record::{Call, Line, Reply};
-use nsexec::bootstrap::text::is_unseen;
+use nsexec::bootstrap::text::is_invisible;
 
 /// A quoted string with more bytes than this is abbreviated to [`STRING_SHOWN`] bytes.
 const STRING_LIMIT: usize = 64;
@@ -18,7 +18,7 @@ const STRING_SHOWN: usize = 48;
 
 /// The meaning of a piece of text, which selects its colour.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Ink {
+pub(super) enum SpanKind {
     Plain,
     Heading,
     Call,
@@ -29,7 +29,7 @@ pub(super) enum Ink {
     Dim,
 }
 
-impl Ink {
+impl SpanKind {
     /// Returns the style of this kind of text. It uses the terminal's 16 base colours only: they follow the
     /// terminal's theme, light or dark.
     const fn style(self) -> Style {
@@ -50,11 +50,11 @@ impl Ink {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     pub(super) text: String,
-    pub(super) ink: Ink,
+    pub(super) kind: SpanKind,
 }
 
-pub(super) fn span(text: impl Into<String>, ink: Ink) -> Span {
-    Span { text: text.into(), ink }
+pub(super) fn span(text: impl Into<String>, kind: SpanKind) -> Span {
+    Span { text: text.into(), kind }
 }
 
 /// Returns the number of columns that the pieces occupy.
@@ -69,15 +69,15 @@ pub(super) fn paint(spans: &[Span], colour: bool) -> String {
     let end = spans.iter().rposition(|span| !span.text.trim_end().is_empty()).map_or(0, |last| last + 1);
     let mut out = String::new();
     let mut on = Style::new();
-    for (index, Span { text, ink }) in spans.iter().take(end).enumerate() {
+    for (index, Span { text, kind }) in spans.iter().take(end).enumerate() {
         let text = if index + 1 == end { text.trim_end() } else { text };
-        let style = if colour { ink.style() } else { Style::new() };
+        let style = if colour { kind.style() } else { Style::new() };
         if style != on {
             out.push_str(&format!("{on:#}{style}"));
             on = style;
         }
-        let seen = |c: char| if is_unseen(c) { '?' } else { c };
-        out.extend(text.replace(GLUE, " ").chars().map(seen));
+        let seen = |c: char| if is_invisible(c) { '?' } else { c };
+        out.extend(text.replace(NO_BREAK_SPACE, " ").chars().map(seen));
     }
     out + &format!("{on:#}")
 }
@@ -88,7 +88,7 @@ pub(super) fn call_spans(line: &Line) -> Vec<Span> {
     let (name, rest) = shown.split_at(shown.find('(').unwrap_or(0));
     // A string argument may contain ") = "; the result never does.
     let (arguments, result) = rest.split_at(rest.rfind(") = ").map_or(rest.len(), |at| at + ") = ".len()));
-    let mut spans = vec![span(name, Ink::Call)];
+    let mut spans = vec![span(name, SpanKind::Call)];
     let pair = matches!(line.reply, Reply::Pair(..));
     let first_is_descriptor = descriptor(&line.call).is_some();
     for (index, token) in tokens(arguments).into_iter().enumerate() {
@@ -98,26 +98,26 @@ pub(super) fn call_spans(line: &Line) -> Vec<Span> {
             && ((index == 1 && first_is_descriptor)
                 || before.ends_with("fd=")
                 || (pair && (before.ends_with('[') || before == ", ") && !after_zero(&spans)));
-        let ink = match token.as_bytes().first() {
-            Some(b'"') => Ink::Quoted,
-            _ if is_descriptor => Ink::Descriptor,
-            _ => Ink::Plain,
+        let kind = match token.as_bytes().first() {
+            Some(b'"') => SpanKind::Quoted,
+            _ if is_descriptor => SpanKind::Descriptor,
+            _ => SpanKind::Plain,
         };
-        let text = match ink {
-            Ink::Quoted => abbreviated(&token),
+        let text = match kind {
+            SpanKind::Quoted => abbreviated(&token),
             // Non-breaking blanks keep the result on the same line as the closing parenthesis.
             _ => token.replace(") = ", ")\u{a0}=\u{a0}"),
         };
-        spans.push(span(text, ink));
+        spans.push(span(text, kind));
     }
-    let ink = match (&line.reply, &line.call) {
-        (Reply::Errno(_), _) => Ink::Error,
+    let kind = match (&line.reply, &line.call) {
+        (Reply::Errno(_), _) => SpanKind::Error,
         (Reply::Fd(_), Call::Openat { .. } | Call::Openat2 { .. } | Call::PidfdOpen { .. }) => {
-            Ink::Descriptor
+            SpanKind::Descriptor
         }
-        _ => Ink::Plain,
+        _ => SpanKind::Plain,
     };
-    spans.push(span(result, ink));
+    spans.push(span(result, kind));
     spans
 }
 
@@ -171,7 +171,9 @@ fn abbreviated(quoted: &str) -> String {
     }
     match cut.and_then(|cut| inside.get(..cut)) {
         Some(shown) if bytes > STRING_LIMIT => {
-            format!("\"{shown}\"...{GLUE}/*{GLUE}{bytes}{GLUE}bytes{GLUE}*/")
+            format!(
+                "\"{shown}\"...{NO_BREAK_SPACE}/*{NO_BREAK_SPACE}{bytes}{NO_BREAK_SPACE}bytes{NO_BREAK_SPACE}*/"
+            )
         }
         _ => quoted.to_string(),
     }
@@ -191,7 +193,7 @@ fn byte_len(text: &str) -> usize {
 }
 
 /// A non-breaking blank: no line ends there. It is painted as an ordinary blank.
-const GLUE: char = '\u{a0}';
+const NO_BREAK_SPACE: char = '\u{a0}';
 
 /// Folds the pieces to `width` columns. The first line already has `first` columns in use, all others begin
 /// with `hanging` blanks. Lines break at blanks, and inside a word only if the word is longer than a line.
@@ -199,9 +201,9 @@ pub(super) fn fold(spans: &[Span], width: usize, first: usize, hanging: usize) -
     let mut folder = Folder { width, hanging, column: first, fresh: true, lines: vec![Vec::new()] };
     // A word may consist of several pieces with different colours.
     let mut word = Vec::new();
-    for Span { text, ink } in spans {
+    for Span { text, kind } in spans {
         for piece in text.split_inclusive(' ') {
-            word.push(span(piece, *ink));
+            word.push(span(piece, *kind));
             if piece.ends_with(' ') {
                 folder.word(&core::mem::take(&mut word));
             }
@@ -227,7 +229,7 @@ impl Folder {
         if !self.fresh && self.column + need > self.width {
             self.new_line();
         }
-        for Span { text, ink } in pieces {
+        for Span { text, kind } in pieces {
             let mut rest = text.as_str();
             while !rest.is_empty() {
                 let room = self.width.saturating_sub(self.column);
@@ -239,22 +241,22 @@ impl Folder {
                 }
                 let cut = rest.char_indices().nth(room.max(1)).map_or(rest.len(), |(at, _)| at);
                 let (here, after) = rest.split_at(if fits { rest.len() } else { cut });
-                self.put(here, *ink);
+                self.put(here, *kind);
                 rest = after;
             }
         }
     }
 
-    fn put(&mut self, text: &str, ink: Ink) {
+    fn put(&mut self, text: &str, kind: SpanKind) {
         if let Some(line) = self.lines.last_mut() {
-            line.push(span(text, ink));
+            line.push(span(text, kind));
         }
         self.column += text.chars().count();
         self.fresh = false;
     }
 
     fn new_line(&mut self) {
-        self.lines.push(vec![span(" ".repeat(self.hanging), Ink::Plain)]);
+        self.lines.push(vec![span(" ".repeat(self.hanging), SpanKind::Plain)]);
         (self.column, self.fresh) = (self.hanging, true);
     }
 }

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::Role;
 use super::events::{Mark, Note};
-use super::walk::{Object, Seen};
+use super::walk::{AnnotatedLine, Object};
 use super::words::{fatal_text, one_line};
 use crate::record::{Bytes, Call, Reply};
 use nsexec::namespace::NsSet;
@@ -16,7 +16,7 @@ use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation};
 const DATA_LIMIT: usize = 60;
 
 /// Returns the note for this line, if it is a step that concerns security, or a failure.
-pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
+pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
     let plain = |mark, text: String| Some(Note { mark, kinds: NsSet::EMPTY, text });
     if let Reply::Errno(errno) = seen.line.reply {
         return failure(seen, errno);
@@ -51,11 +51,11 @@ pub(super) fn note(seen: &Seen<'_>) -> Option<Note> {
 }
 
 /// Returns whether the namespace is stage 0's original one.
-fn is_own(seen: &Seen<'_>) -> bool {
+fn is_own(seen: &AnnotatedLine<'_>) -> bool {
     matches!(&seen.context.object, Some(Object::Namespace(path)) if path.starts_with("/proc/self/"))
 }
 
-fn namespaces(mark: Mark, flags: CloneFlags, seen: &Seen<'_>) -> Option<Note> {
+fn namespaces(mark: Mark, flags: CloneFlags, seen: &AnnotatedLine<'_>) -> Option<Note> {
     let kinds = NsSet::from_flags(flags);
     if kinds.is_empty() {
         return None;
@@ -79,7 +79,7 @@ const fn mounts(mount: Mount) -> &'static str {
     }
 }
 
-fn becomes(seen: &Seen<'_>, path: &Bytes, argv: &[Bytes]) -> String {
+fn becomes(seen: &AnnotatedLine<'_>, path: &Bytes, argv: &[Bytes]) -> String {
     let rest: Vec<String> = argv.iter().skip(1).map(|arg| one_line(&arg.0, DATA_LIMIT)).collect();
     // Stage 0 executes the runtime's program, and then a copy of it.
     let other = matches!(seen.context.role, Some(Role::Tool | Role::Stage0));
@@ -102,7 +102,7 @@ fn some_lines(data: &[u8]) -> String {
     }
 }
 
-fn writes(seen: &Seen<'_>, data: &Bytes) -> Option<Note> {
+fn writes(seen: &AnnotatedLine<'_>, data: &Bytes) -> Option<Note> {
     let shown = one_line(&data.0, DATA_LIMIT);
     let (mark, text) = match seen.context.object.as_ref()? {
         Object::ProcFile(name) if name == "oom_score_adj" => (Mark::Setup, format!("oom score {shown}")),
@@ -114,7 +114,7 @@ fn writes(seen: &Seen<'_>, data: &Bytes) -> Option<Note> {
 }
 
 /// Returns the note for a failed call, unless the bootstrap ignores this failure.
-fn failure(seen: &Seen<'_>, errno: Errno) -> Option<Note> {
+fn failure(seen: &AnnotatedLine<'_>, errno: Errno) -> Option<Note> {
     let name = errno.name().map_or_else(|| format!("errno {}", errno.0), ToString::to_string);
     let object = seen.context.object.as_ref();
     let (mark, text) = match (&seen.line.call, errno) {
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_map_no_line_is_torn() {
+    fn long_map_shows_two_lines_and_the_number_of_others() {
         let lines = |count: usize| (0..count).map(|n| format!("{n} {n} 1\n")).collect::<String>();
         assert_eq!(some_lines(b"0 0 1\n\0"), "0 0 1");
         assert_eq!(some_lines(lines(3).as_bytes()), "0 0 1; 1 1 1; 2 2 1");

@@ -5,7 +5,7 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::events::{What, events};
+use super::events::{EventKind, events};
 use super::mermaid::mermaid;
 use super::svg::svg;
 use super::text::{Look, text};
@@ -64,8 +64,8 @@ impl Sample {
             Some(WaitStatus::Exited(0)) => ("exit 0".into(), Fate::Ended),
             Some(WaitStatus::Exited(code)) => (format!("exit {code}"), Fate::Failed),
             Some(WaitStatus::Signaled(signal)) => (format!("killed by {signal}"), Fate::Failed),
-            _ if executes => ("is the command".into(), Fate::LivesOn),
-            _ => ("goes on".into(), Fate::LivesOn),
+            _ if executes => ("is the command".into(), Fate::Continues),
+            _ => ("goes on".into(), Fate::Continues),
         }
     }
 
@@ -220,7 +220,7 @@ fn assert_snapshot(name: &str, shown: &str) {
 }
 
 #[test]
-fn as_text() {
+fn text_form_matches_its_snapshots() {
     for sample in samples() {
         let shown = sample.with(|document| text(document, Look::default()));
         assert!(shown.lines().all(|line| line == line.trim_end()), "no blanks at the end of a line");
@@ -249,7 +249,7 @@ fn folded_text_keeps_to_its_width_and_loses_nothing() {
 }
 
 #[test]
-fn coloured_text_is_the_plain_text_when_its_colours_are_taken_away() {
+fn coloured_text_without_escapes_is_the_plain_text() {
     for sample in samples() {
         for width in [None, Some(80)] {
             let plain = sample.with(|document| text(document, Look { width, colour: false }));
@@ -267,7 +267,7 @@ fn coloured_text_is_the_plain_text_when_its_colours_are_taken_away() {
 }
 
 #[test]
-fn as_mermaid() {
+fn mermaid_form_matches_its_snapshots() {
     for sample in samples() {
         let shown = sample.with(mermaid);
         assert_snapshot(&format!("render_mermaid_{}", sample.name), &shown);
@@ -289,7 +289,7 @@ fn as_mermaid() {
 }
 
 #[test]
-fn as_a_picture() {
+fn svg_form_is_valid_and_matches_its_snapshots() {
     for sample in samples() {
         let shown = sample.with(svg);
         let parsed = roxmltree::Document::parse(&shown).unwrap();
@@ -316,13 +316,13 @@ fn the_example_in_the_documentation_is_up_to_date() {
 }
 
 #[test]
-fn every_message_of_a_good_run_is_shown_once_and_arrives() {
+fn every_message_of_a_successful_run_is_shown_once() {
     for sample in samples().iter().filter(|sample| ["rootful", "exec"].contains(&sample.name)) {
         let all = sample.with(events);
         let words: Vec<(Role, Role, String)> = all
             .iter()
             .filter_map(|event| match &event.what {
-                What::Message { from, to, text, lost, .. } => {
+                EventKind::Message { from, to, text, lost, .. } => {
                     assert!(!lost, "{text}");
                     Some((*from, *to, text.clone()))
                 }
@@ -343,7 +343,7 @@ fn every_message_of_a_good_run_is_shown_once_and_arrives() {
 
 /// The merge terminates wherever a record is cut off, and every end is shown.
 #[test]
-fn a_run_may_break_off_anywhere() {
+fn merge_ends_for_a_record_cut_anywhere() {
     for sample in samples() {
         for victim in 0..sample.transcripts.len() {
             for keep in 0..sample.transcripts[victim].lines.len() {
@@ -351,10 +351,10 @@ fn a_run_may_break_off_anywhere() {
                 transcripts[victim].lines.truncate(keep);
                 let broken = Sample { name: "", title: "", transcripts };
                 let all = broken.with(events);
-                let ends = all.iter().filter(|event| matches!(event.what, What::End { .. })).count();
+                let ends = all.iter().filter(|event| matches!(event.what, EventKind::End { .. })).count();
                 assert_eq!(ends, sample.transcripts.len());
                 for (index, event) in all.iter().enumerate() {
-                    let What::End { role, .. } = &event.what else { continue };
+                    let EventKind::End { role, .. } = &event.what else { continue };
                     let is_its = |event: &&super::events::Event| {
                         event.source.is_some_and(|(section, _)| {
                             Role::of(&sample.transcripts[section].section) == Some(*role)
@@ -373,13 +373,13 @@ fn a_run_may_break_off_anywhere() {
 }
 
 #[test]
-fn a_message_that_nobody_reads_is_lost() {
+fn unread_message_is_shown_as_lost() {
     let sample = stage_2_dies();
     let all = sample.with(events);
     let lost: Vec<String> = all
         .iter()
         .filter_map(|event| match &event.what {
-            What::Message { text, lost: true, .. } => Some(text.clone()),
+            EventKind::Message { text, lost: true, .. } => Some(text.clone()),
             _ => None,
         })
         .collect();
@@ -387,7 +387,7 @@ fn a_message_that_nobody_reads_is_lost() {
 }
 
 #[test]
-fn a_refused_send_is_lost_and_says_why() {
+fn failed_send_is_shown_as_lost_with_its_reason() {
     let line = Line {
         call: Call::Send { fd: Fd(6), data: 0x44_u32.to_ne_bytes()[..].into() },
         reply: Reply::Errno(Errno::EPIPE),
@@ -396,13 +396,13 @@ fn a_refused_send_is_lost_and_says_why() {
     let lines = [pair(3, 4), pair(5, 6), line];
     let section = Section { name: "stage-0 parent", lines: &lines, outcome: "exit 1", fate: Fate::Failed };
     let document = Document { sections: &[section], ..Document::default() };
-    assert!(matches!(&events(&document)[0].what, What::Message { to: Role::Stage2, lost: true, .. }));
+    assert!(matches!(&events(&document)[0].what, EventKind::Message { to: Role::Stage2, lost: true, .. }));
     let shown = text(&document, Look::default());
     assert!(shown.contains("# → stage 2: your turn, but the peer is gone"), "{shown}");
 }
 
 #[test]
-fn long_data_is_cut_between_two_bytes_and_says_how_long_it_is() {
+fn long_data_is_cut_between_bytes_and_shows_its_length() {
     let data: Vec<u8> = (0..200).flat_map(|_| [0, b'7']).collect();
     let line = Line { call: Call::Write { fd: Fd(3), data: data[..].into() }, reply: Reply::Count(400) };
     let section = Section { name: "stage-0 parent", lines: &[line], outcome: "", fate: Fate::Ended };

@@ -6,10 +6,10 @@ use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
-use super::paint::{Ink, Span, call_spans, fold, paint, span, width};
-use super::walk::{Object, Seen, walk};
+use super::paint::{Span, SpanKind, call_spans, fold, paint, span, width};
+use super::walk::{AnnotatedLine, Object, walk};
 use super::why::why;
-use super::words::{Word, fatal_text};
+use super::words::{Payload, fatal_text};
 use super::{Document, Fate, Section};
 use crate::record::{Call, Reply};
 
@@ -38,10 +38,10 @@ pub fn text(document: &Document<'_>, look: Look) -> String {
         page.section(section, &seen);
     }
     if let Some(line) = document.pid_line {
-        page.list("pid line", &[line], Ink::Plain);
+        page.list("pid line", &[line], SpanKind::Plain);
     }
-    page.list("log", document.log, Ink::Plain);
-    page.list("rules", document.findings, Ink::Plain);
+    page.list("log", document.log, SpanKind::Plain);
+    page.list("rules", document.findings, SpanKind::Plain);
     page.out
 }
 
@@ -70,7 +70,7 @@ impl Page {
         if !self.out.is_empty() {
             self.out.push('\n');
         }
-        self.line(0, INDENT, &[span(text, Ink::Heading)]);
+        self.line(0, INDENT, &[span(text, SpanKind::Heading)]);
     }
 
     fn head(&mut self, document: &Document<'_>) {
@@ -78,7 +78,7 @@ impl Page {
             self.heading(document.title);
         }
         if let Some(hash) = document.hash {
-            self.line(INDENT, HANGING, &[span("hash ", Ink::Dim), span(hash, Ink::Plain)]);
+            self.line(INDENT, HANGING, &[span("hash ", SpanKind::Dim), span(hash, SpanKind::Plain)]);
         }
         if document.assumptions.is_empty() {
             return;
@@ -88,32 +88,36 @@ impl Page {
         let column = keys.max().unwrap_or(0).min(32) + 2;
         for fact in document.assumptions {
             let key = format!("{:<column$}", fact.key);
-            self.line(INDENT, INDENT + column, &[span(key, Ink::Dim), span(fact.value, Ink::Plain)]);
+            self.line(
+                INDENT,
+                INDENT + column,
+                &[span(key, SpanKind::Dim), span(fact.value, SpanKind::Plain)],
+            );
         }
     }
 
-    fn section(&mut self, section: &Section<'_>, seen: &[Seen<'_>]) {
+    fn section(&mut self, section: &Section<'_>, seen: &[AnnotatedLine<'_>]) {
         self.heading(section.name);
         for seen in seen {
             self.call(seen);
         }
         if !section.outcome.is_empty() {
-            let ink = if section.fate == Fate::Failed { Ink::Error } else { Ink::Good };
-            self.line(INDENT, HANGING, &[span("=> ", Ink::Dim), span(section.outcome, ink)]);
+            let kind = if section.fate == Fate::Failed { SpanKind::Error } else { SpanKind::Good };
+            self.line(INDENT, HANGING, &[span("=> ", SpanKind::Dim), span(section.outcome, kind)]);
         }
     }
 
-    fn call(&mut self, seen: &Seen<'_>) {
+    fn call(&mut self, seen: &AnnotatedLine<'_>) {
         let mut spans = call_spans(seen.line);
-        let Some((reason, ink)) = remark(seen) else { return self.line(INDENT, HANGING, &spans) };
-        let reason = span(format!("# {reason}"), ink);
+        let Some((reason, kind)) = remark(seen) else { return self.line(INDENT, HANGING, &spans) };
+        let reason = span(format!("# {reason}"), kind);
         let end = INDENT + width(&spans);
         let room = self.look.width.unwrap_or(usize::MAX);
         let needed = reason.text.chars().count();
         let aligned = (end + 3).max(REASON_COLUMN);
         match [aligned, end + 3].into_iter().find(|column| column.saturating_add(needed) <= room) {
             Some(column) => {
-                spans.push(span(" ".repeat(column - end), Ink::Plain));
+                spans.push(span(" ".repeat(column - end), SpanKind::Plain));
                 spans.push(reason);
                 self.line(INDENT, HANGING, &spans);
             }
@@ -124,14 +128,14 @@ impl Page {
         }
     }
 
-    fn list(&mut self, heading: &str, items: &[&str], ink: Ink) {
+    fn list(&mut self, heading: &str, items: &[&str], kind: SpanKind) {
         if items.is_empty() {
             return;
         }
         self.heading(heading);
         for item in items {
             for line in item.lines() {
-                self.line(INDENT, HANGING, &[span(line, ink)]);
+                self.line(INDENT, HANGING, &[span(line, kind)]);
             }
         }
     }
@@ -139,26 +143,26 @@ impl Page {
 
 /// Returns the remark for a call: [`comment`], or the full text of a fatal record, since it explains the
 /// failure of the run.
-fn remark(seen: &Seen<'_>) -> Option<(String, Ink)> {
+fn remark(seen: &AnnotatedLine<'_>) -> Option<(String, SpanKind)> {
     if let Call::Write { data, .. } | Call::WriteNowait { data, .. } = &seen.line.call {
         if let Some(text) = fatal_text(&data.0).filter(|_| seen.context.object == Some(Object::Log)) {
-            return Some((format!("fatal: {text}"), Ink::Error));
+            return Some((format!("fatal: {text}"), SpanKind::Error));
         }
     }
-    comment(seen).map(|text| (text, Ink::Dim))
+    comment(seen).map(|text| (text, SpanKind::Dim))
 }
 
 /// Returns the remark for a call: the content of its message, or the reason for the call.
 #[must_use]
-pub fn comment(seen: &Seen<'_>) -> Option<String> {
+pub fn comment(seen: &AnnotatedLine<'_>) -> Option<String> {
     let reason = why(seen.line, &seen.context);
-    let (Some(word), Some(peer)) = (&seen.context.word, seen.context.peer()) else {
+    let (Some(payload), Some(peer)) = (&seen.context.payload, seen.context.peer()) else {
         return reason.map(ToString::to_string);
     };
     let arrow =
         if matches!(seen.line.call, Call::Read { .. } | Call::ReceiveFd { .. }) { '←' } else { '→' };
-    let mut parts: Vec<String> = vec![format!("{arrow} {}: {}", peer.name(), word.text())];
-    if let Word::Bootstrap(bytes) = word {
+    let mut parts: Vec<String> = vec![format!("{arrow} {}: {}", peer.name(), payload.text())];
+    if let Payload::Bootstrap(bytes) = payload {
         parts.push(format!("{bytes} bytes"));
     }
     if let (Reply::Errno(_), Some(reason)) = (&seen.line.reply, reason) {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::string::String;
 use std::vec::Vec;
 
-use super::words::Word;
+use super::words::Payload;
 use super::{Document, Role, Section};
 use crate::record::{Bytes, Call, Line, Reply};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Received};
@@ -62,7 +62,7 @@ pub struct Context {
     /// The object that the call is about, or that it created.
     pub object: Option<Object>,
     /// The content of the transferred bytes.
-    pub word: Option<Word>,
+    pub payload: Option<Payload>,
     /// The process that the call waits for or kills.
     pub target: Option<Role>,
     /// Whether the process has left its initial user namespace.
@@ -75,7 +75,7 @@ pub struct Context {
 
 /// A line with its context.
 #[derive(Clone, Debug)]
-pub struct Seen<'a> {
+pub struct AnnotatedLine<'a> {
     /// The line.
     pub line: &'a Line,
     /// The facts about it.
@@ -84,7 +84,7 @@ pub struct Seen<'a> {
 
 /// Returns every line of every section with its context, in the order of the document.
 #[must_use]
-pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<Seen<'a>>> {
+pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<AnnotatedLine<'a>>> {
     let mut order: Vec<(usize, &Section<'a>)> = document.sections.iter().enumerate().collect();
     // Parents come before children, since children inherit. The sort is stable: two mapping tools keep their
     // order.
@@ -92,18 +92,18 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<Seen<'a>>> {
     let pids = pids(document);
     let mount_sources = document.sections.iter().any(has_mount_sources);
     let mut births = BTreeMap::<Role, VecDeque<Process>>::new();
-    let mut walked: Vec<(usize, Vec<Seen<'a>>)> = Vec::new();
+    let mut walked: Vec<(usize, Vec<AnnotatedLine<'a>>)> = Vec::new();
     for (index, section) in order {
         let role = Role::of(section.name);
         let inherited = role.and_then(|role| births.get_mut(&role)?.pop_front());
         let mut process = Process { role, mount_sources, ..inherited.unwrap_or_default() };
         let mut seen = Vec::new();
         for line in section.lines {
-            let context = Context { target: target(line, &pids), ..process.look(line) };
-            if let Some(child) = born(role, line) {
+            let context = Context { target: target(line, &pids), ..process.annotate(line) };
+            if let Some(child) = created_role(role, line) {
                 births.entry(child).or_default().push_back(process.fork());
             }
-            seen.push(Seen { line, context });
+            seen.push(AnnotatedLine { line, context });
         }
         walked.push((index, seen));
     }
@@ -129,7 +129,9 @@ fn pids(document: &Document<'_>) -> BTreeMap<i32, Role> {
     let mut pids = BTreeMap::new();
     for section in document.sections {
         for line in section.lines {
-            if let (Some(child), Reply::Parent(pid)) = (born(Role::of(section.name), line), &line.reply) {
+            if let (Some(child), Reply::Parent(pid)) =
+                (created_role(Role::of(section.name), line), &line.reply)
+            {
                 pids.insert(pid.0, child);
             }
         }
@@ -148,7 +150,7 @@ fn target(line: &Line, pids: &BTreeMap<i32, Role>) -> Option<Role> {
 
 /// Returns the role of the process that this line creates.
 #[must_use]
-pub fn born(parent: Option<Role>, line: &Line) -> Option<Role> {
+pub fn created_role(parent: Option<Role>, line: &Line) -> Option<Role> {
     match (parent?, &line.call, &line.reply) {
         (Role::Launcher, Call::Fork { .. } | Call::CloneSibling { .. }, Reply::Parent(_)) => {
             Some(Role::Stage0)
@@ -197,7 +199,7 @@ struct Process {
     window: bool,
     mount_sources: bool,
     refused: Vec<Fd>,
-    said: BTreeMap<(Channel, bool), Word>,
+    last_payloads: BTreeMap<(Channel, bool), Payload>,
 }
 
 impl Process {
@@ -207,13 +209,13 @@ impl Process {
         Self { table: self.table.clone(), in_user: self.in_user, ..Self::default() }
     }
 
-    fn look(&mut self, line: &Line) -> Context {
+    fn annotate(&mut self, line: &Line) -> Context {
         let object = self.object(line);
-        let word = object.as_ref().and_then(|object| self.word(object, line));
+        let payload = object.as_ref().and_then(|object| self.payload(object, line));
         let (window, in_user) = (self.window, self.in_user);
         let again = matches!(line.call, Call::Setns { fd, .. } if self.refused.contains(&fd));
         self.remember(line);
-        Context { role: self.role, object, word, target: None, in_user, again, window }
+        Context { role: self.role, object, payload, target: None, in_user, again, window }
     }
 
     /// Returns the object that the line is about. A descriptor without a recorded creation was inherited over
@@ -277,24 +279,28 @@ impl Process {
         }
     }
 
-    fn word(&mut self, object: &Object, line: &Line) -> Option<Word> {
+    fn payload(&mut self, object: &Object, line: &Line) -> Option<Payload> {
         let Object::End { channel, outer } = object else { return None };
         let (data, sends) = match (&line.call, &line.reply) {
             (Call::Send { data, .. } | Call::Write { data, .. }, _) => (data, true),
             (Call::Read { .. }, Reply::Data(data)) if !data.0.is_empty() => (data, false),
-            (Call::SendFd { .. }, _) => return Some(Word::MountSource),
+            (Call::SendFd { .. }, _) => return Some(Payload::MountSource),
             (Call::ReceiveFd { .. }, Reply::Received(received)) => {
-                return received.byte.map(|_| Word::MountSource);
+                return received.byte.map(|_| Payload::MountSource);
             }
             _ => return None,
         };
-        let word = match (channel, sends == *outer) {
-            (Channel::Init, true) => Word::from_launcher(&data.0),
-            (Channel::Init, false) => Word::to_launcher(&data.0),
-            _ => Word::between_stages(&data.0, self.said.get(&(*channel, sends)), self.mount_sources),
+        let payload = match (channel, sends == *outer) {
+            (Channel::Init, true) => Payload::from_launcher(&data.0),
+            (Channel::Init, false) => Payload::to_launcher(&data.0),
+            _ => Payload::between_stages(
+                &data.0,
+                self.last_payloads.get(&(*channel, sends)),
+                self.mount_sources,
+            ),
         };
-        self.said.insert((*channel, sends), word.clone());
-        Some(word)
+        self.last_payloads.insert((*channel, sends), payload.clone());
+        Some(payload)
     }
 
     fn remember(&mut self, line: &Line) {
@@ -336,7 +342,10 @@ impl Context {
         match (self.object.as_ref()?, self.role) {
             (Object::End { channel: Channel::Init, outer: false }, _) => Some(Role::Launcher),
             (Object::End { channel: Channel::Init, outer: true }, _)
-                if matches!(self.word, Some(Word::Go | Word::Configuration | Word::CgroupReady)) =>
+                if matches!(
+                    self.payload,
+                    Some(Payload::Go | Payload::Configuration | Payload::CgroupReady)
+                ) =>
             {
                 Some(Role::Stage2)
             }

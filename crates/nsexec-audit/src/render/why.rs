@@ -47,38 +47,44 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
 fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> {
     let log = context.object == Some(Object::Log);
     Some(match (&line.call, errno) {
-        (_, Errno::EINTR) => "a signal came first: once more",
-        (_, Errno::EAGAIN) if log => "the log pipe is full: nobody waits for it",
-        (Call::Read { .. }, Errno::ECONNRESET) => "the peer died with our bytes unread: an end of file",
+        (_, Errno::EINTR) => "interrupted by a signal: the call is repeated",
+        (_, Errno::EAGAIN) if log => "the log pipe is full",
+        (Call::Read { .. }, Errno::ECONNRESET) => "the peer died with unread bytes: treated as end of file",
         (Call::Send { .. } | Call::SendFd { .. }, Errno::EPIPE) => "the peer is gone",
-        (Call::Send { .. }, Errno::ENOTSOCK) => "no socket: a write is as good",
-        (Call::Setns { .. }, Errno::EPERM) if context.again => "not ours to join, in any pass",
-        (Call::Setns { .. }, Errno::EPERM) => "not ours to join yet: again after the user namespace",
+        (Call::Send { .. }, Errno::ENOTSOCK) => "not a socket: write is used instead",
+        (Call::Setns { .. }, Errno::EPERM) if context.again => {
+            "no privilege over it, before or after the join of the user namespace"
+        }
+        (Call::Setns { .. }, Errno::EPERM) => {
+            "no privilege over it yet: tried again after the user namespace"
+        }
         (Call::Unshare { .. }, Errno::EINVAL) => {
-            "kernels before 4.3, or a thread that is not quite gone: once more"
+            "spurious before Linux 4.3 and while a thread is exiting: the call is repeated"
         }
         (Call::Openat2 { path, .. }, Errno::ENOSYS | Errno::EPERM) if !path.0.ends_with(b"_map") => {
-            "an older kernel, or a filter: by openat, which does not see a mount over it"
+            "an older kernel, or a seccomp filter: openat is used, which does not detect a mount over it"
         }
         (Call::Openat2 { .. }, Errno::EXDEV) => "something is mounted over it",
         (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM) => {
-            "not ours to write: the mapping tool may"
+            "no privilege to write it: the mapping tool is used"
         }
         (Call::Openat { .. } | Call::Openat2 { .. }, Errno::EACCES) => {
-            "its files in /proc are root's: it is not dumpable, or it is exiting"
+            "its files in /proc belong to root: it is not dumpable, or it is exiting"
         }
-        (Call::SocketType { .. }, Errno::ENOTSOCK) => "not a socket: a pipe will do",
-        (Call::PidfdOpen { .. }, _) => "an older kernel: the wait alone decides",
-        (Call::CloseRangeCloexec { .. }, _) => "an older kernel: one by one, then",
-        (Call::TidAddress, _) => "this kernel cannot tell: do without",
-        (Call::Kill { .. }, Errno::ESRCH) => "it was faster",
-        (Call::Wait4 { .. }, Errno::ECHILD) => "nobody is left",
-        (Call::GetSeals { .. }, _) => "a file that can have none",
-        (Call::MemfdCreate { exec: true, .. }, Errno::EINVAL) => "an older kernel, which needs no such flag",
-        (Call::MemfdCreate { .. }, _) => "no file in memory: one of a directory, then",
-        (Call::Sendfile { .. }, _) => "by hand, then",
-        (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM) => "by its path, then",
-        (Call::Execve { .. }, Errno::ENOENT | Errno::ENOTDIR) => "not here",
+        (Call::SocketType { .. }, Errno::ENOTSOCK) => "not a socket: a pipe is accepted too",
+        (Call::PidfdOpen { .. }, _) => "an older kernel: only wait4 reports the end of the tool",
+        (Call::CloseRangeCloexec { .. }, _) => "an older kernel: the descriptors are marked one by one",
+        (Call::TidAddress, _) => "not supported by this kernel: the cached thread id is not refreshed",
+        (Call::Kill { .. }, Errno::ESRCH) => "it has exited already",
+        (Call::Wait4 { .. }, Errno::ECHILD) => "no child is left",
+        (Call::GetSeals { .. }, _) => "a file without support for seals",
+        (Call::MemfdCreate { exec: true, .. }, Errno::EINVAL) => {
+            "an older kernel, which does not need MFD_EXEC"
+        }
+        (Call::MemfdCreate { .. }, _) => "memfd_create is not available: a file in a directory is used",
+        (Call::Sendfile { .. }, _) => "copied with read and write instead",
+        (Call::Execveat { .. }, Errno::ENOSYS | Errno::EPERM) => "executed by its path instead",
+        (Call::Execve { .. }, Errno::ENOENT | Errno::ENOTDIR) => "not found here",
         _ => return None,
     })
 }
@@ -90,44 +96,52 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
     };
     Some(match (&line.call, context.object.as_ref()?) {
         (Call::Openat { .. }, Object::MountSource(_)) => {
-            "with our privileges, in its mount namespace: a place, and no more"
+            "opened in stage 1's mount namespace with stage 0's privileges; O_PATH gives no access to the content"
         }
-        (Call::Openat { .. }, Object::Namespace(path)) if path == "/proc/self/ns/mnt" => "to come back to it",
+        (Call::Openat { .. }, Object::Namespace(path)) if path == "/proc/self/ns/mnt" => {
+            "to return to this mount namespace later"
+        }
         (Call::Openat { .. }, Object::Namespace(_)) if context.role == Some(Role::Stage0) => {
-            "the kernel binds no mount of another mount namespace"
+            "a bind mount needs a source in its own mount namespace"
         }
         (Call::Openat { .. }, Object::Namespace(_)) => {
-            "all of them before any join: afterwards a path may be out of reach"
+            "all are opened before any join: afterwards a path may be unreachable"
         }
-        (Call::Openat { .. }, Object::ProcRoot) => "from here a path crosses no mount point",
+        (Call::Openat { .. }, Object::ProcRoot) => {
+            "files are opened below it, without crossing a mount point"
+        }
         (Call::Openat { .. } | Call::Openat2 { .. }, Object::ProcDir) => {
-            "one descriptor for its /proc: a pid that is used again cannot mislead us"
+            "one descriptor for its directory in /proc: safe if the pid is reused"
         }
         (
             Call::Openat { flags: OpenFlags::ReadOnly, .. }
             | Call::Openat2 { flags: OpenFlags::ReadOnly, .. },
             _,
-        ) if file.ends_with("_map") => "the tool said success: is it so?",
+        ) if file.ends_with("_map") => "the tool reported success: the map is verified",
         (Call::Openat { .. } | Call::Openat2 { .. }, _) if file == "timens_offsets" => {
-            "opened while stage 1 lets us, written later"
+            "opened while stage 1 is dumpable, written later"
         }
         (Call::Openat { .. } | Call::Openat2 { .. }, _) if file == "oom_score_adj" => {
-            "while /proc/self is still ours"
+            "while /proc/self still belongs to this user"
         }
-        (Call::Openat { .. } | Call::Openat2 { .. }, _) if file == "stat" => "is stage 1 exiting?",
-        (Call::Openat { .. }, _) if file == "exe" => "our own program: could a container write to it?",
+        (Call::Openat { .. } | Call::Openat2 { .. }, _) if file == "stat" => {
+            "checked whether stage 1 is exiting"
+        }
+        (Call::Openat { .. }, _) if file == "exe" => {
+            "our own program: checked whether a container could write to it"
+        }
         (Call::Openat { .. }, _) if file == "cmdline" => "our arguments, for the copy",
-        (Call::Openat { .. }, Object::Copy) => "a copy that nobody finds",
+        (Call::Openat { .. }, Object::Copy) => "a copy without a name in the file system",
         (Call::Fstatfs { .. }, object) => match (&line.reply, object) {
-            (Reply::FsType(FsType::NSFS), Object::Namespace(_)) => "a namespace indeed",
-            (Reply::FsType(FsType::PROC), Object::ProcFile(_)) => "procfs indeed",
+            (Reply::FsType(FsType::NSFS), Object::Namespace(_)) => "verified to be a namespace",
+            (Reply::FsType(FsType::PROC), Object::ProcFile(_)) => "verified to be procfs",
             // The init pipe, if it is not a socket.
             (_, Object::End { .. }) => return None,
-            _ => "not what it should be",
+            _ => "not the expected file system",
         },
         (Call::Write { .. }, _) => match file {
-            "uid_map" | "gid_map" => "one write: the kernel takes a map once, whole",
-            "setgroups" => "before gid_map: without privilege the groups are given up first",
+            "uid_map" | "gid_map" => "one write: the kernel accepts a map once, and only complete",
+            "setgroups" => "before gid_map: an unprivileged writer must deny setgroups first",
             "timens_offsets" => "before the first process is in the new time namespace",
             "oom_score_adj" => "both forks inherit it",
             _ => return None,
@@ -141,11 +155,21 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
 /// that the other process died.
 const fn closes(channel: Channel, outer: bool, role: Role) -> Option<&'static str> {
     match (channel, outer, role) {
-        (Channel::Init, true, Role::Stage0) => Some("the launcher's end: its death must be an end of file"),
-        (Channel::Init, false, Role::Launcher) => Some("the stages' end: their death must be an end of file"),
-        (Channel::ToStage1, false, Role::Stage0) => Some("stage 1's end: its death must be an end of file"),
-        (Channel::ToStage2, false, Role::Stage0) => Some("stage 2's end: its death must be an end of file"),
-        (_, true, Role::Stage1 | Role::Stage2) => Some("stage 0's end: its death must be an end of file"),
+        (Channel::Init, true, Role::Stage0) => {
+            Some("the launcher's end: closed so that its death shows as end of file")
+        }
+        (Channel::Init, false, Role::Launcher) => {
+            Some("the stages' end: closed so that their death shows as end of file")
+        }
+        (Channel::ToStage1, false, Role::Stage0) => {
+            Some("stage 1's end: closed so that its death shows as end of file")
+        }
+        (Channel::ToStage2, false, Role::Stage0) => {
+            Some("stage 2's end: closed so that its death shows as end of file")
+        }
+        (_, true, Role::Stage1 | Role::Stage2) => {
+            Some("stage 0's end: closed so that its death shows as end of file")
+        }
         (Channel::ToStage2, false, Role::Stage1) => Some("stage 2 has its own copy"),
         (Channel::ToStage1, false, Role::Stage2) => Some("stage 1's end"),
         _ => None,
@@ -165,9 +189,11 @@ fn read(line: &Line, context: &Context) -> Option<&'static str> {
         // Reads of our own program and arguments need no remark.
         (Object::ProcFile(file), _) if file == "cmdline" || file == "exe" => None,
         (Object::ProcFile(file), _) if file == "stat" => Some("its state and its flags"),
-        (Object::ProcFile(_), _) => Some("what the tool wrote"),
-        (Object::Log, _) if data.0.is_empty() => Some("end of file: nobody is left who could log"),
-        (Object::Log, _) => Some("what the stages log"),
+        (Object::ProcFile(_), _) => Some("the map that the tool wrote"),
+        (Object::Log, _) if data.0.is_empty() => {
+            Some("end of file: every writer of the log pipe has closed it")
+        }
+        (Object::Log, _) => Some("log records of the stages"),
         _ => None,
     }
 }
@@ -176,19 +202,21 @@ fn read(line: &Line, context: &Context) -> Option<&'static str> {
 fn copying(line: &Line, context: &Context) -> Option<&'static str> {
     Some(match (&line.call, &line.reply) {
         (Call::GetSeals { .. }, Reply::Seals(Seals::CONTENT)) if context.object == Some(Object::Copy) => {
-            "the copy will be known for one"
+            "the copy passes the check for a sealed copy"
         }
-        (Call::GetSeals { .. }, Reply::Seals(Seals::CONTENT)) => "a sealed copy already: go on",
+        (Call::GetSeals { .. }, Reply::Seals(Seals::CONTENT)) => {
+            "already a sealed copy: no further copy is made"
+        }
         (Call::GetSeals { .. }, _) => "not a sealed copy",
-        (Call::AddSeals { .. }, _) => "from here on nobody can change the copy, not even its owner",
+        (Call::AddSeals { .. }, _) => "from here on the copy cannot be changed, not even by its owner",
         (Call::MemfdCreate { .. }, _) => {
             "a container that writes to /proc/PID/exe must not reach the runtime (CVE-2019-5736)"
         }
         (Call::Sendfile { .. }, Reply::Count(0)) => "all of it",
-        (Call::Fchmod { .. }, _) => "nobody may write to the copy",
-        (Call::Unlink { .. }, _) => "nobody finds the copy",
-        (Call::IsReadOnly { .. }, _) => "is it where nobody can write?",
-        (Call::Execveat { .. }, _) => "the copy, which begins anew",
+        (Call::Fchmod { .. }, _) => "the copy becomes read-only",
+        (Call::Unlink { .. }, _) => "the copy has no name any more",
+        (Call::IsReadOnly { .. }, _) => "checked whether it is on a read-only mount",
+        (Call::Execveat { .. }, _) => "the copy is executed from its beginning",
         _ => return None,
     })
 }
@@ -196,23 +224,23 @@ fn copying(line: &Line, context: &Context) -> Option<&'static str> {
 fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
     Some(match (call, context.object.as_ref()) {
         (Call::Socketpair, Some(Object::End { channel, .. })) => match channel {
-            Channel::Init => "the init pipe: the message down, the pid line up",
+            Channel::Init => "the init pipe: for the bootstrap message, and for the pid line in reply",
             Channel::ToStage1 => "the sync pipe with stage 1",
-            Channel::ToStage2 => "another with stage 2, so that neither takes the other's messages",
+            Channel::ToStage2 => "the sync pipe with stage 2: a stage cannot read messages for the other",
         },
         (Call::Pipe2, _) => "the log pipe",
         (Call::Poll { fds, .. }, _) if fds.len() > 1 => match context.role? {
             Role::Launcher => "the pid line, or a signal that ends the launch",
             _ => "the end of the tool, or the death of stage 1 or the launcher",
         },
-        (Call::SetCloexec { on: false, .. }, _) => "this one was named: the command gets it",
+        (Call::SetCloexec { on: false, .. }, _) => "requested by the caller: the command inherits it",
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
             if context.role == Some(Role::Stage0) =>
         {
-            "the command gets the descriptors that were named, and no other"
+            "the command inherits only the requested descriptors"
         }
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) => {
-            "the tool may be setuid root: it gets the standard descriptors alone"
+            "the tool may be setuid root: it inherits only the standard descriptors"
         }
         _ => return None,
     })
@@ -229,12 +257,14 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::CloneSibling { .. }, Role::Stage1) if child => {
             "stage 1 begins, still in the caller's namespaces"
         }
-        (Call::CloneSibling { .. }, Role::Stage1) => "stage 2: pid and time namespaces are for children only",
+        (Call::CloneSibling { .. }, Role::Stage1) => {
+            "stage 2: new pid and time namespaces apply to children only"
+        }
         (Call::CloneSibling { .. }, Role::Stage2) => "stage 2 begins, inside of every namespace",
         (Call::Fork { .. }, Role::Stage0) => "the mapping tool",
         (Call::Fork { .. }, Role::Tool) => "a copy of stage 0 begins, to become the tool",
         (Call::Execve { .. }, Role::Tool) => "the tool, with an empty environment",
-        (Call::Execve { .. }, Role::Stage0) => "the runtime's own program, again",
+        (Call::Execve { .. }, Role::Stage0) => "the runtime executes itself again",
         (Call::Execve { .. }, _) => "the command",
         (Call::Wait4 { .. }, _) => match context.target? {
             Role::Launcher => return None,
@@ -244,27 +274,29 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
             Role::Tool => "the tool has ended",
         },
         (Call::Kill { signal: Signal::KILL, .. }, _) => match context.target {
-            Some(Role::Stage0) => "stage 0: nobody is left behind",
-            Some(Role::Stage1) => "stage 1: nobody is left behind",
-            Some(Role::Stage2) => "stage 2: nobody is left behind",
-            Some(Role::Tool) => "nobody needs its map any more",
-            _ => "nobody is left behind",
+            Some(Role::Stage0) => "stage 0: no process is left behind",
+            Some(Role::Stage1) => "stage 1: no process is left behind",
+            Some(Role::Stage2) => "stage 2: no process is left behind",
+            Some(Role::Tool) => "its map is not needed any more",
+            _ => "no process is left behind",
         },
         (Call::PidfdOpen { .. }, _) => "to wait for the tool and for stage 1 at once",
         (Call::Sigaction { signal: Signal::CHLD, action }, Role::Stage0) if action.handler == 0 => {
-            "were SIGCHLD ignored, the kernel would reap the tool in our place"
+            "if SIGCHLD were ignored, the kernel would reap the tool"
         }
-        (Call::Sigaction { signal: Signal::CHLD, .. }, Role::Stage0 | Role::Tool) => "as the caller had it",
+        (Call::Sigaction { signal: Signal::CHLD, .. }, Role::Stage0 | Role::Tool) => {
+            "the caller's disposition is restored"
+        }
         (Call::Sigprocmask { how: MaskHow::Block, set: SignalSet::PIPE }, _) => {
-            "a log pipe without a reader must not kill us"
+            "a log pipe without a reader must not kill this process"
         }
         (Call::Sigprocmask { how: MaskHow::Block, set: SignalSet::XFSZ }, _) => {
-            "a limit of the size of files must not kill us without a word"
+            "a file size limit must not kill this process without an error"
         }
         (Call::Sigprocmask { how: MaskHow::Block, .. }, Role::Launcher) => {
-            "no handler of ours may run in the copy"
+            "no signal handler of the launcher may run in the child"
         }
-        (Call::Sigprocmask { how: MaskHow::Set, .. }, _) => "the mask as it was",
+        (Call::Sigprocmask { how: MaskHow::Set, .. }, _) => "the signal mask is restored",
         _ => return None,
     })
 }
@@ -272,52 +304,54 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
 fn identity(call: &Call, context: &Context) -> Option<&'static str> {
     Some(match call {
         Call::Setns { .. } if context.role == Some(Role::Stage0) => match &context.object {
-            Some(Object::Namespace(path)) if path == "/proc/self/ns/mnt" => "back, before anything else",
-            _ => "into stage 1's mount namespace, for its sources alone",
+            Some(Object::Namespace(path)) if path == "/proc/self/ns/mnt" => {
+                "back to its own mount namespace at once"
+            }
+            _ => "into stage 1's mount namespace, only to open mount sources",
         },
-        Call::Dup3 { .. } => "where the runtime has kept a number free for it",
+        Call::Dup3 { .. } => "at the number that the runtime has reserved for it",
         Call::Unshare { .. } if context.role == Some(Role::Stage2) => {
-            "its root is the cgroup in which we are by now"
+            "its root is the current cgroup of this process"
         }
         Call::Setns { .. } if context.role == Some(Role::Stage2) => {
-            "last of all: from here on its root may kill and limit this process"
+            "last step: from here on the container's root may kill and limit this process"
         }
-        Call::Setns { kind: CloneFlags::NEWUSER, .. } => "second pass: from here on its privileges are ours",
-        Call::Setns { .. } if context.again => "third pass: with the privileges inside",
-        Call::Setns { .. } => "first pass: with the privileges that we came with",
-        Call::Unshare { flags: CloneFlags::EMPTY } => {
-            "nothing else to create; called all the same, as by runc"
+        Call::Setns { kind: CloneFlags::NEWUSER, .. } => {
+            "second pass: from here on this process has all capabilities in it"
         }
+        Call::Setns { .. } if context.again => "third pass: with the capabilities in the user namespace",
+        Call::Setns { .. } => "first pass: with the caller's privileges",
+        Call::Unshare { flags: CloneFlags::EMPTY } => "nothing else to create; called anyway, as in runc",
         Call::Unshare { flags } if flags.contains(CloneFlags::NEWUSER) => {
             "the user namespace first: it will own the others"
         }
-        Call::Unshare { .. } if context.in_user => "the others, owned by the user namespace that we are in",
+        Call::Unshare { .. } if context.in_user => "the others, owned by the current user namespace",
         Call::Unshare { .. } => "all at once, owned by the caller's user namespace",
         Call::SetDumpable { dumpable: true } => {
-            "the dumpable window opens: stage 0 could not write otherwise"
+            "the dumpable window opens: otherwise stage 0 could not write the maps"
         }
         Call::SetDumpable { .. } if context.window => "the dumpable window closes: the maps are written",
         Call::SetDumpable { .. } => {
-            "from the first join on, nobody in there may look into us (CVE-2016-9962)"
+            "processes in the joined namespaces must not trace this one (CVE-2016-9962)"
         }
-        Call::Setresuid { .. } => "root inside, so that what is made next is root's",
-        Call::Setsid => "leader of a session of its own",
+        Call::Setresuid { .. } => "root inside, so that root owns the objects created next",
+        Call::Setsid => "leader of a new session",
         Call::Setuid { uid: 0 } | Call::Setgid { gid: 0 } => "root of its user namespace",
-        Call::DropGroups => "the caller's groups have no business in there",
+        Call::DropGroups => "the container must not have the caller's groups",
         Call::Mount { mount: Mount::Propagation(_) } => {
-            "before anything is mounted: copied mounts are still the caller's peers"
+            "before any mount: the copied mounts still propagate to the caller's"
         }
         Call::Mount { mount: Mount::Proc } => "the /proc of its own pid namespace",
         Call::SetPdeathsig { .. } => "the command dies with the launcher's thread",
-        Call::TidAddress => "where the libc caches its thread id, for the clones to refresh",
+        Call::TidAddress => "the address of libc's cached thread id, which the clones refresh",
         Call::SchedGetaffinity => "for a debug record: runc's tests read it",
         Call::SocketType { .. } => {
-            "a stream ends when the launcher dies; messages would be waited for in vain"
+            "a stream reports end of file when the launcher dies; other socket types do not"
         }
-        Call::Readlink { .. } => "is /proc that of our pid namespace?",
-        Call::LinkCount { path } if path.0.ends_with(b"/task") => "how many threads are there?",
-        Call::LinkCount { path } if path.0.starts_with(b"/proc/self/") => "does it have a name?",
-        Call::LinkCount { .. } => "is it there?",
+        Call::Readlink { .. } => "checked whether /proc belongs to this pid namespace",
+        Call::LinkCount { path } if path.0.ends_with(b"/task") => "the number of threads",
+        Call::LinkCount { path } if path.0.starts_with(b"/proc/self/") => "checked whether it has a name",
+        Call::LinkCount { .. } => "checked whether it exists",
         _ => return None,
     })
 }

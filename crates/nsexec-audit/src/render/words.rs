@@ -4,12 +4,12 @@ use std::format;
 use std::string::{String, ToString};
 
 use nsexec::bootstrap::dialect::CGROUP_BYTE;
-use nsexec::bootstrap::text::is_unseen;
+use nsexec::bootstrap::text::is_invisible;
 use nsexec::sync::Message;
 
 /// The content of one transfer between two processes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Word {
+pub enum Payload {
     /// A sync message of the stages.
     Sync(Message),
     /// The pid of stage 2, which follows [`Message::RecvpidPls`].
@@ -48,7 +48,7 @@ const MESSAGES: [Message; 9] = [
     Message::Failed,
 ];
 
-impl Word {
+impl Payload {
     /// Interprets four bytes between two stages. After [`Message::RecvpidPls`] they are a pid. In a run with
     /// mount sources, 0x46 and 0x47 are the messages about mount sources, not about time offsets.
     #[must_use]
@@ -104,11 +104,11 @@ impl Word {
             Self::Ready => "ready".into(),
             Self::PidLine => "the pid line".into(),
             Self::Go => "go".into(),
-            Self::Configuration => "the configuration, which is not ours".into(),
+            Self::Configuration => "the runtime's configuration".into(),
             Self::CgroupReady => "your cgroup is ready".into(),
             Self::MountSource => "a mount source".into(),
             Self::Status(status) => format!("status {status}"),
-            Self::Unknown(value) => format!("{value:#x}, which is no message"),
+            Self::Unknown(value) => format!("{value:#x}, an unknown message"),
             Self::Bytes(1) => "1 byte".into(),
             Self::Bytes(count) => format!("{count} bytes"),
         }
@@ -139,7 +139,7 @@ pub const fn in_words(message: Message) -> &'static str {
 pub fn one_line(data: &[u8], limit: usize) -> String {
     let text = String::from_utf8_lossy(data);
     let text = text.trim_end_matches(['\n', '\0']).replace('\n', "; ");
-    let shown: String = text.chars().map(|c| if is_unseen(c) { '?' } else { c }).collect();
+    let shown: String = text.chars().map(|c| if is_invisible(c) { '?' } else { c }).collect();
     if shown.chars().count() <= limit {
         return shown;
     }
@@ -165,7 +165,7 @@ mod tests {
     /// Bidirectional controls and invisible characters could make a path look like another one
     /// (CVE-2021-42574).
     #[test]
-    fn what_turns_a_text_around_is_not_shown() {
+    fn bidirectional_and_invisible_characters_are_replaced() {
         assert_eq!(one_line("/a\u{202e}b\u{200b}\u{1b}[31m\u{2066}é".as_bytes(), 60), "/a?b??[31m?é");
     }
 }

@@ -41,7 +41,7 @@ fn shown(run: &Run) -> Vec<String> {
 }
 
 #[test]
-fn every_process_makes_its_calls_again() {
+fn every_process_replays_its_calls() {
     let run = run();
     let replayed = replay(&run).unwrap();
     assert!(replayed.agrees(), "{:?}", shown(&run));
@@ -51,7 +51,7 @@ fn every_process_makes_its_calls_again() {
 }
 
 #[test]
-fn a_tampered_line_is_found_wherever_it_is() {
+fn changed_call_is_found_at_its_line() {
     let whole = run();
     for (nth, section) in whole.sections.iter().enumerate() {
         for (index, line) in section.lines.iter().enumerate() {
@@ -71,7 +71,7 @@ fn a_tampered_line_is_found_wherever_it_is() {
 }
 
 #[test]
-fn a_reply_that_no_call_has_is_no_panic() {
+fn impossible_reply_is_a_divergence() {
     let whole = run();
     let strange = [Reply::Pair(Fd(1), Fd(2)), Reply::Data(Bytes(vec![b'x'; 9999])), Reply::Count(usize::MAX)];
     for reply in strange {
@@ -93,7 +93,7 @@ fn a_reply_that_no_call_has_is_no_panic() {
 }
 
 #[test]
-fn any_errno_anywhere_ends_somehow() {
+fn any_errno_at_any_line_does_not_panic() {
     let whole = run();
     for (nth, section) in whole.sections.iter().enumerate() {
         for index in 0..section.lines.len() {
@@ -105,7 +105,7 @@ fn any_errno_anywhere_ends_somehow() {
 }
 
 #[test]
-fn a_record_that_is_cut_ends() {
+fn truncated_record_ends_early() {
     let whole = run();
     let mut cut = whole.clone();
     let stage_1 = lines(&mut cut, Role::Stage(1));
@@ -124,7 +124,7 @@ fn a_record_that_is_cut_ends() {
 }
 
 #[test]
-fn a_process_that_was_killed_ends_where_it_was() {
+fn killed_process_agrees_up_to_its_last_line() {
     let mut run = run();
     lines(&mut run, Role::Stage(1)).pop();
     run.section_mut(Role::Stage(1)).end = End::Signaled(Signal::KILL);
@@ -132,7 +132,7 @@ fn a_process_that_was_killed_ends_where_it_was() {
 }
 
 #[test]
-fn another_end_is_a_divergence() {
+fn different_exit_status_is_a_divergence() {
     let mut run = run();
     run.section_mut(Role::Stage(0)).end = End::Exited(7);
     let shown = shown(&run);
@@ -140,7 +140,7 @@ fn another_end_is_a_divergence() {
 }
 
 #[test]
-fn calls_that_are_left_are_a_divergence() {
+fn remaining_recorded_calls_are_a_divergence() {
     let mut run = run();
     let behind = lines(&mut run, Role::Stage(0)).len() + 1;
     lines(&mut run, Role::Stage(0)).push(Line { call: Call::Setsid, reply: Reply::Unit });
@@ -148,7 +148,7 @@ fn calls_that_are_left_are_a_divergence() {
 }
 
 #[test]
-fn what_follows_from_a_divergence_says_whose_it_is() {
+fn later_process_names_the_diverged_process() {
     let mut run = run();
     lines(&mut run, Role::Launcher)[0].call = Call::Setsid;
     let shown = shown(&run);
@@ -157,7 +157,7 @@ fn what_follows_from_a_divergence_says_whose_it_is() {
 }
 
 #[test]
-fn an_environment_differs_by_its_names_alone() {
+fn different_environment_is_a_divergence() {
     let mut run = run();
     let Some(Line { call: Call::Execve { envp, .. }, .. }) = lines(&mut run, Role::Stage(2)).last_mut()
     else {
@@ -169,7 +169,7 @@ fn an_environment_differs_by_its_names_alone() {
 }
 
 #[test]
-fn a_run_without_a_job_is_not_replayed() {
+fn run_without_a_job_is_rejected() {
     assert_eq!(replay(&Run::default()).unwrap_err(), ReplayError::NoJob);
     let mut run = run();
     let nobody = Run { sections: Vec::new(), ..run.clone() };

@@ -6,8 +6,8 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use super::facts::Asked;
-use super::reading::{ProcFiles, shown, words};
+use super::facts::Request;
+use super::reading::{ProcFiles, shown, sync_values};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run};
@@ -17,19 +17,19 @@ use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid, WaitStatus};
 
 pub(super) const ACKNOWLEDGED: Rule = Rule {
     name: "maps-acknowledged-when-written",
-    reason: "Stage 0 acknowledges maps and time offsets only when each that was asked for was taken whole, as it was asked \
-             for; or, of a map, when a mapping tool has ended with status 0, and the map was then read back and is the one. \
-             A tool is asked only where the kernel said EPERM.",
-    reference: "spec 3.6, 4.2.5 and 4.2.7; evidence E5",
+    reason: "Stage 0 acknowledges maps and time offsets only when the kernel has accepted each of them completely \
+             and unchanged, or when a mapping tool has exited with 0 and the map that was read back is correct. \
+             A tool is started only after EPERM.",
+    reference: "docs/protocol.md#mapping-tools, docs/protocol.md#weaknesses-of-the-c-code",
     severity: Severity::Breach,
     check: acknowledged,
 };
 
 fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
-    let nothing = Asked::default();
+    let nothing = Request::default();
     let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));
-    let said = words(section);
+    let said = sync_values(section);
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
         let mut found: Vec<String> = state.see(line).into_iter().collect();
@@ -48,7 +48,7 @@ fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// The progress of stage 0.
 struct State<'a> {
-    asked: &'a Asked,
+    asked: &'a Request,
     files: ProcFiles,
     /// The last map that the kernel refused.
     refused: Option<&'static [u8]>,
@@ -60,7 +60,7 @@ struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    fn new(asked: &'a Asked) -> Self {
+    fn new(asked: &'a Request) -> Self {
         let (refused, claimed, reading) = (None, None, None);
         Self { asked, files: ProcFiles::default(), refused, claimed, reading, done: BTreeSet::new() }
     }
@@ -94,7 +94,7 @@ impl<'a> State<'a> {
                 self.refused = [&b"uid_map"[..], b"gid_map"].into_iter().find(|file| *file == path.0);
             }
             (Call::Fork { .. }, Reply::Parent(_)) if self.refused.is_none() => {
-                found = Some("a mapping tool where the kernel refused no map".into());
+                found = Some("starts a mapping tool although the kernel refused no map".into());
             }
             // wait4 returns pid 0 if no child has ended yet.
             (Call::Wait4 { .. }, Reply::Waited(waited))

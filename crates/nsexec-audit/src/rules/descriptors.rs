@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{reports, succeeded, word_at};
+use super::reading::{message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
 use crate::sections::{Site, inherit};
@@ -18,36 +18,36 @@ use nsexec::sys::types::{Fd, MaskHow, OpenFlags, Received};
 
 pub(super) const CLOSED_FIRST: Rule = Rule {
     name: "foreign-ends-closed-first",
-    reason: "The first thing that a process does after a clone point is to close the ends that are not its own: the end of \
-             a file must mean the end of a process, or a dead stage is waited for for ever.",
-    reference: "spec 4.2.1 and 4.2.2; evidence E7; design 9.8",
+    reason: "After a clone, a process first closes the ends that belong to other processes. With a copy left open, \
+             end of file would not show the end of a process, and a dead stage would be waited for for ever.",
+    reference: "docs/protocol.md#weaknesses-of-the-c-code, docs/protocol.md#failures",
     severity: Severity::Breach,
     check: closed_first,
 };
 
 pub(super) const OWN_ONLY: Rule = Rule {
-    name: "closes-its-own-once",
-    reason: "A process closes what it or its ancestors opened, once: a second close may hit the descriptor of somebody \
-             else who got the number since, and the caller's descriptors are not ours.",
-    reference: "runc 04806abd3; spec 3.4",
+    name: "closes-own-descriptors-once",
+    reason: "A process closes only descriptors that it or its ancestors opened, each once. A second close may close \
+             another file that has the number by then, and the caller's descriptors belong to the caller.",
+    reference: "runc 04806abd3; docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: own_only,
 };
 
 pub(super) const NONE_LEFT: Rule = Rule {
     name: "no-descriptor-left",
-    reason: "When stage 2 is handed over nothing that a stage opened is open in it, and no stage comes into being with a \
-             namespace or a file of /proc in its hands: it would be in the hands of the container. The exception is the user \
+    reason: "When stage 2 is handed over, it has no descriptor open that a stage opened. No stage is created while a \
+             namespace or a file of /proc is open: the container could use it. The exception is the user \
              namespace that stage 2 joins last, which is the container's own.",
-    reference: "CVE-2024-21626, CVE-2016-9962; spec 3.4 and checklist 7",
+    reference: "CVE-2024-21626, CVE-2016-9962; docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: none_left,
 };
 
 pub(super) const NAMED_ONLY: Rule = Rule {
     name: "named-descriptors-only",
-    reason: "Where the command gets named descriptors only, stage 0 marks all others close-on-exec before anything is \
-             joined: each of them leads somewhere outside of the container. Elsewhere no stage changes the caller's flags.",
+    reason: "If the command inherits only named descriptors, stage 0 marks all others close-on-exec before anything is \
+             joined: each of them refers to a file outside the container. Otherwise no stage changes the caller's flags.",
     reference: "CVE-2024-21626, CVE-2016-9962; close_range(2)",
     severity: Severity::Breach,
     check: named_only,
@@ -173,7 +173,7 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
                     _ if reports(line) => {}
                     _ => {
                         let call = line.call.name();
-                        let what = format!("{call} before the ends of others are closed: {left:?}");
+                        let what = format!("{call} before the ends of other processes are closed: {left:?}");
                         findings.push(Finding::on(site.section, index, what));
                         break;
                     }
@@ -197,7 +197,10 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
         };
         match site.line.call {
             Call::Close { fd } if stage && !table.open.contains_key(&fd) => {
-                findings.push(Finding::at(site, format!("closes {}, which none of us has open", fd.0)));
+                findings.push(Finding::at(
+                    site,
+                    format!("closes {}, which no process of the run has open", fd.0),
+                ));
             }
             _ => {}
         }
@@ -246,7 +249,7 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
         let Role::Stage(stage) = site.section.role else { return };
         let what = match (&site.line.call, &site.line.reply) {
             (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if !named => {
-                "changes the flags of descriptors, which was not asked for"
+                "changes the flags of descriptors, which was not requested"
             }
             (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if stage != 0 || marked.joined => {
                 "changes the flags of descriptors too late"
@@ -292,7 +295,7 @@ fn handed_over(section: &Section) -> Option<usize> {
     if section.role != Role::Stage(2) {
         return None;
     }
-    let finished = word_at(section, true, Message::ChildFinish)?;
+    let finished = message_at(section, true, Message::ChildFinish)?;
     let next = section.lines.iter().enumerate().skip(finished + 1).find(|(_, line)| match line.call {
         Call::Sigprocmask { how: MaskHow::Set, .. } => succeeded(line),
         Call::Mount { .. } | Call::SetPdeathsig { .. } | Call::Execve { .. } | Call::Read { .. } => true,

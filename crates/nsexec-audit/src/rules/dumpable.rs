@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use super::reading::{ends, reports, succeeded, word_at};
+use super::reading::{may_follow_failure, message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
 use crate::sections::inherit;
@@ -14,17 +14,17 @@ pub(super) const NOT_WHILE_JOINING: Rule = Rule {
     name: "not-dumpable-while-joining",
     reason: "From the first join on, processes of the joined namespaces could trace a stage and reach the host through \
              its descriptors, so it is non-dumpable before.",
-    reference: "CVE-2016-9962; design 10; spec 6.6",
+    reference: "CVE-2016-9962; docs/protocol.md#dumpable",
     severity: Severity::Breach,
     check: not_while_joining,
 };
 
 pub(super) const WINDOW: Rule = Rule {
     name: "dumpable-window",
-    reason: "A stage is made dumpable again only in stage 1, only where an unprivileged stage 0 could not write its maps \
-             otherwise, just before it asks for them, never in somebody else's user or pid namespace, and only until they \
-             are acknowledged.",
-    reference: "CVE-2015-8709, CVE-2016-9962; design 10; runc#975",
+    reason: "Only stage 1 becomes dumpable again, and only if an unprivileged stage 0 could not write its maps \
+             otherwise. The window opens just before the request for the maps, closes when they are acknowledged, \
+             and never opens in a joined user or pid namespace.",
+    reference: "CVE-2015-8709, CVE-2016-9962; docs/protocol.md#dumpable; runc#975",
     severity: Severity::Breach,
     check: window,
 };
@@ -97,12 +97,12 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
 /// Checks the lines in the open window: the request, the wait, and the closing line. After a failure the
 /// process may end instead.
 fn open_window(section: &Section, opened: usize) -> Option<Finding> {
-    let acknowledged = word_at(section, false, Message::UsermapAck);
+    let acknowledged = message_at(section, false, Message::UsermapAck);
     let mut asked = false;
     for (index, line) in section.lines.iter().enumerate().skip(opened + 1) {
         let what = match &line.call {
             Call::SetDumpable { dumpable: false } => return None,
-            _ if reports(line) || ends(line) => continue,
+            _ if reports(line) || may_follow_failure(line) => continue,
             // A plain write if the pipe is not a socket; it may take several.
             Call::Send { .. } | Call::Write { .. } if asked && acknowledged.is_none_or(|at| index < at) => {
                 continue;

@@ -17,12 +17,12 @@ pub struct Facts {
     /// The options that the message cannot express.
     pub policy: Policy,
     /// The content of the message. `None` if stage 0 did not read a valid one.
-    pub asked: Option<Asked>,
+    pub asked: Option<Request>,
 }
 
 /// The request of a bootstrap message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Asked {
+pub struct Request {
     /// The kinds of namespaces to create.
     pub created: CloneFlags,
     /// The kinds of namespaces to join.
@@ -53,7 +53,7 @@ impl Facts {
     pub fn of(run: &Run, policy: Policy) -> Self {
         let read = read_first(run);
         let mut messages = read.values().filter_map(|bytes| decoded(bytes, policy.dialect));
-        let asked = messages.next().map(|bootstrap| Asked::of(&bootstrap));
+        let asked = messages.next().map(|bootstrap| Request::of(&bootstrap));
         Self { policy, asked }
     }
 
@@ -85,7 +85,7 @@ impl Facts {
     }
 }
 
-impl Asked {
+impl Request {
     /// Returns the request of this message.
     #[must_use]
     pub fn of(bootstrap: &Bootstrap<'_>) -> Self {

@@ -4,7 +4,7 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use super::reading::{ProcFiles, StatFile, ends, reports, succeeded};
+use super::reading::{ProcFiles, StatFile, may_follow_failure, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
@@ -15,11 +15,11 @@ use nsexec::sys::types::{CloneFlags, Errno, Signal};
 
 pub(super) const NOTHING_AFTER: Rule = Rule {
     name: "nothing-after-failure",
-    reason: "After a join, a creation, a map or a change of identity was refused, a process only tells, closes, asks whether \
-             stage 1 is exiting, kills those who wait for it, takes the launcher's word to go, and ends. Told apart: EINVAL of an unshare, tried five times; EPERM of a join, tried once more \
-             after the user namespace; EPERM of a map, for which there is a tool; EPERM of setgroups where the policy lets \
-             it be; EINTR.",
-    reference: "spec 3.3 and 4.1; evidence 4.10; runc#3704, runc#4390",
+    reason: "After a failed join, unshare, map or change of identity, a process only reports, closes, checks whether \
+             stage 1 is exiting, kills the stages that wait for it, reads the go message, and exits. Exceptions: EINVAL \
+             of unshare (five tries); EPERM of a join (one more try after the user namespace), of a map (mapping tool), or \
+             of setgroups if the policy allows it; EINTR.",
+    reference: "docs/protocol.md#failures; runc#3704, runc#4390",
     severity: Severity::Breach,
     check: nothing_after,
 };
@@ -41,7 +41,7 @@ struct State {
     /// The flags of the current unshare.
     trying: Option<CloneFlags>,
     /// Whether it reports its failure to stage 0, as in the seed dialect.
-    tells: bool,
+    reports_failure: bool,
 }
 
 fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
@@ -62,19 +62,22 @@ fn of_process(section: &Section, facts: &Facts) -> Option<Finding> {
 impl State {
     /// Returns a description if the state forbids this line.
     fn forbids(&self, section: &Section, line: &Line) -> Option<String> {
-        let ends =
-            |line: &Line| ends(line) || self.tells && matches!(line.call, Call::Send { .. }) || tells(line);
+        let may_follow_failure = |line: &Line| {
+            may_follow_failure(line)
+                || self.reports_failure && matches!(line.call, Call::Send { .. })
+                || reports_failure(line)
+        };
         if let Some(failed) = &self.failed {
             // A failed stage 2 still reads the launcher's go message. Otherwise the launcher would write to a
             // closed pipe.
             let word = section.role == Role::Stage(2) && matches!(line.call, Call::Read { len: 1, .. });
-            return (!ends(line) && !word)
+            return (!may_follow_failure(line) && !word)
                 .then(|| format!("goes on with {} after {failed}", line.call.name()));
         }
         if let Some(flags) = self.trying {
             let again = line.call == Call::Unshare { flags };
             // Any other call means that the last try failed.
-            if !again && !ends(line) {
+            if !again && !may_follow_failure(line) {
                 return Some(format!("goes on with {} after unshare({flags}) failed", line.call.name()));
             }
             if again && self.tries >= UNSHARE_TRIES {
@@ -83,7 +86,7 @@ impl State {
         }
         if self.outstanding != CloneFlags::EMPTY {
             let joins = matches!(line.call, Call::Setns { .. } | Call::Setresuid { .. });
-            if !joins && !ends(line) {
+            if !joins && !may_follow_failure(line) {
                 let left = self.outstanding;
                 return Some(format!("goes on with {} although {left} is not joined", line.call.name()));
             }
@@ -92,7 +95,7 @@ impl State {
     }
 
     fn see(&mut self, section: &Section, line: &Line, facts: &Facts) {
-        self.tells |= tells(line);
+        self.reports_failure |= reports_failure(line);
         let map = self.files.written(line).is_some();
         self.files.see(line);
         if !matches!(line.call, Call::Unshare { .. }) && !reports(line) {
@@ -134,7 +137,7 @@ impl State {
 }
 
 /// Returns whether the line sends the first value of a failure report to stage 0.
-fn tells(line: &Line) -> bool {
+fn reports_failure(line: &Line) -> bool {
     let word = Message::Failed.value().to_ne_bytes();
     matches!(&line.call, Call::Send { data, .. } if data.0 == word)
 }

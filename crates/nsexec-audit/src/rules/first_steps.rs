@@ -11,19 +11,19 @@ use nsexec::sys::types::{Fd, OpenFlags, Seals};
 
 pub(super) const COPY: Rule = Rule {
     name: "runs-from-a-copy",
-    reason: "A program that copies itself says no word to the launcher, and hears none, before it knows that it is a copy to \
-             which nobody can write; and it executes nothing but such a copy. Else a container could write to the \
+    reason: "A program that copies itself sends and reads no message before it has verified that it is a protected \
+             copy, and executes only such a copy. Otherwise a container could write to the \
              runtime through /proc/PID/exe.",
-    reference: "CVE-2019-5736; spec 2.7",
+    reference: "CVE-2019-5736; docs/protocol.md#dialects",
     severity: Severity::Breach,
     check: copy,
 };
 
 pub(super) const READY: Rule = Rule {
     name: "ready-byte",
-    reason: "The byte 0x00 is sent once, before the message is read, by the lines whose launchers wait for it, and by no \
-             other: there it would be where the pid line is expected.",
-    reference: "runc 4ecff8d9d, b5bdf592f; spec 2.3",
+    reason: "Dialects whose launcher waits for the byte 0x00 send it once, before they read the message. The others \
+             do not send it: the launcher would read it in place of the pid line.",
+    reference: "runc 4ecff8d9d, b5bdf592f; docs/protocol.md#the-init-pipe",
     severity: Severity::Breach,
     check: ready,
 };
@@ -73,12 +73,12 @@ fn copy(run: &Run, facts: &Facts) -> Vec<Finding> {
         if is_exec(line) {
             // The first exec is the launcher's.
             if !first && !program.executes_a_copy(&line.call) {
-                findings.push(Finding::on(section, index, "executes what is no protected copy"));
+                findings.push(Finding::on(section, index, "executes a file that is not a protected copy"));
             }
             (program, first) = (Program::default(), false);
         } else if !first {
             if program.speaks(line) && !program.known {
-                let what = "speaks to the launcher from a program to which somebody could write";
+                let what = "communicates with the launcher from a program that is not a protected copy";
                 findings.push(Finding::on(section, index, what));
                 break;
             }
@@ -173,7 +173,7 @@ fn ready(run: &Run, facts: &Facts) -> Vec<Finding> {
             (Call::Send { data, .. } | Call::Write { data, .. }, _) if data.0 == [0] && succeeded(line) => {
                 sent += 1;
                 if !wanted {
-                    findings.push(Finding::on(section, index, "a ready byte for which nobody waits"));
+                    findings.push(Finding::on(section, index, "a ready byte that no launcher waits for"));
                 } else if sent > 1 {
                     findings.push(Finding::on(section, index, "a second ready byte"));
                 }

@@ -3,8 +3,8 @@
 use std::format;
 use std::vec::Vec;
 
-use super::facts::Asked;
-use super::reading::{changes_identity, succeeded, word_at, word_to_go};
+use super::facts::Request;
+use super::reading::{changes_identity, go_message_at, message_at, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
@@ -15,12 +15,12 @@ use nsexec::sys::types::{CloneFlags, Errno};
 
 pub(super) const AS_ASKED: Rule = Rule {
     name: "identity-as-asked",
-    reason: "Stage 1 is root of its user namespace before it makes anything in it, and stage 2 says that it has finished \
-             only as leader of a new session, as user and group 0, and without the caller's groups, each where that was \
-             asked for: a group that stays opens files to the container. Where root comes last, no stage changes its ids \
-             before the launcher's word to go, and stage 2 does before its exec: a process of the container's root may be \
-             killed and limited from within.",
-    reference: "CVE-2018-7169, CVE-2022-2995; spec 3.3 steps 4 and 11, 3.4 and 3.5; runc#4466",
+    reason: "Stage 1 becomes root in its user namespace before it creates anything there. Stage 2 reports that it has \
+             finished only after setsid, setuid(0), setgid(0) and the drop of the caller's groups, each if it was \
+             requested: a group that stays gives the container access to files. If root comes last, no stage changes its \
+             ids before the go message, and stage 2 does before its exec: the container's root can kill and limit its own \
+             processes.",
+    reference: "CVE-2018-7169, CVE-2022-2995; runc#4466; docs/protocol.md#groups",
     severity: Severity::Breach,
     check: as_asked,
 };
@@ -68,7 +68,7 @@ fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
 type Step = (bool, &'static str, fn(&Line) -> bool);
 
 /// Checks the identity of stage 2 when it reports that it has finished.
-fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
+fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
     let policy = facts.policy;
     let (root, last) = (facts.root_at_once(), facts.root_last());
     // The table in docs/protocol.md#groups, implemented a second time, independently of the core.
@@ -93,8 +93,8 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Asked) -> Vec<Finding> {
         let denied = may_be_denied && line.reply == Reply::Errno(Errno::EPERM);
         succeeded(line) || line.call == Call::DropGroups && denied
     };
-    let finished = word_at(section, true, Message::ChildFinish);
-    let go = word_to_go(section);
+    let finished = message_at(section, true, Message::ChildFinish);
+    let go = go_message_at(section);
     let missing = |steps: &[Step], until: usize| {
         let before = section.lines.get(..until).unwrap_or_default();
         let missing =

@@ -25,35 +25,35 @@ pub(super) const FROM_A_COPY: Rule = Rule {
 
 pub(super) const OPENED_FIRST: Rule = Rule {
     name: "opened-before-joining",
-    reason: "Every namespace is opened before the first is joined: after that a path may lead elsewhere, to what somebody \
-             else's mounts and credentials make of it.",
-    reference: "spec 3.3 step 2; CVE-2024-21626",
+    reason: "Every namespace is opened before the first is joined: after a join, other mounts and credentials decide \
+             what a path refers to.",
+    reference: "docs/protocol.md#what-happens-in-order; CVE-2024-21626",
     severity: Severity::Breach,
     check: opened_first,
 };
 
 pub(super) const CHECKED: Rule = Rule {
     name: "joins-namespaces-only",
-    reason: "A descriptor is given to setns only if fstatfs has said that it is a namespace, and a descriptor is checked \
-             again when its number has been used again.",
-    reference: "spec 4.2.1 and 4.2.17; setns(2)",
+    reason: "A descriptor is passed to setns only if fstatfs has reported a namespace file. The check is repeated if \
+             the number has been reused.",
+    reference: "docs/protocol.md#setns; setns(2)",
     severity: Severity::Breach,
     check: checked,
 };
 
 pub(super) const NO_PROC_AFTER_MOUNT: Rule = Rule {
     name: "no-proc-after-mount-namespace",
-    reason: "Once a foreign mount namespace is joined, /proc is what its owner made of it, so nothing there is opened or \
-             looked at by path.",
-    reference: "CVE-2019-19921, CVE-2025-52881; evidence 2",
+    reason: "In a joined mount namespace, /proc is under the control of its owner, so nothing there is opened or \
+             looked up by path.",
+    reference: "CVE-2019-19921, CVE-2025-52881; docs/protocol.md#proc",
     severity: Severity::Breach,
     check: no_proc_after_mount,
 };
 
 pub(super) const AS_ASKED: Rule = Rule {
     name: "as-asked",
-    reason: "Stage 2 exists only in exactly the namespaces that the message asks for: one that is missing is a boundary \
-             that somebody counts on.",
+    reason: "Stage 2 is in exactly the namespaces that the message requests: the caller relies on each of them as a \
+             security boundary.",
     reference: "bubblewrap#653; runc#4390",
     severity: Severity::Breach,
     check: as_asked,
@@ -85,7 +85,7 @@ fn from_a_copy(run: &Run, facts: &Facts) -> Vec<Finding> {
         // Stage 0 enters stage 1's mount namespace only for mount sources, and returns. It executes nothing
         // there.
         (Call::Setns { kind: CloneFlags::NEWNS, .. }, _) if !*sure && site.section.role != Role::Stage(0) => {
-            let what = "joins a mount namespace from a program to which a process in there could write";
+            let what = "joins a mount namespace from a program that is not a sealed copy";
             findings.push(Finding::at(site, what));
         }
         _ => {}
@@ -145,7 +145,7 @@ fn no_proc_after_mount(run: &Run, _: &Facts) -> Vec<Finding> {
             _ => return,
         };
         let path = super::reading::shown(&path.0);
-        findings.push(Finding::at(site, format!("goes to {path} by path in a foreign mount namespace")));
+        findings.push(Finding::at(site, format!("looks up {path} by path in a foreign mount namespace")));
     });
     findings
 }

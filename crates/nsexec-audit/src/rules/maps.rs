@@ -15,28 +15,28 @@ use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid};
 
 pub(super) const ONCE: Rule = Rule {
     name: "maps-once",
-    reason: "Each file of a process in /proc is written by stage 0, which is outside, and in one write: the kernel takes \
-             each write as a whole map, and the first that it takes is final.",
-    reference: "user_namespaces(7); spec 6.1 and 4.2.5",
+    reason: "Only stage 0, outside the new namespaces, writes files of a process in /proc, each in one write: the kernel \
+             reads each write as a complete map, and accepts only one.",
+    reference: "user_namespaces(7); docs/protocol.md#id-maps",
     severity: Severity::Breach,
     check: once,
 };
 
 pub(super) const CHECKED: Rule = Rule {
     name: "procfs-checked",
-    reason: "Before a map, the setgroups policy or time offsets are written, fstatfs has said that the file is procfs's: \
-             whoever can mount over /proc must not be written to in its place.",
-    reference: "CVE-2019-19921, CVE-2025-52881; evidence 2",
+    reason: "Before a map, the setgroups policy or time offsets are written, fstatfs has reported procfs for the file: \
+             another file may be mounted over it.",
+    reference: "CVE-2019-19921, CVE-2025-52881; docs/protocol.md#proc",
     severity: Severity::Breach,
     check: checked,
 };
 
 pub(super) const OWN_PROC: Rule = Rule {
     name: "procfs-own",
-    reason: "What stage 0 writes for stage 1 it writes below one descriptor of stage 1's directory in /proc; and before it \
-             opens that by its number, /proc/self has given the number that getpid gives: in the /proc of another pid \
-             namespace the number is a stranger's. Every file below /proc is opened by openat2, which crosses no mount \
-             point; by openat only after the kernel said that it does not have openat2, or refused it.",
+    reason: "Stage 0 opens stage 1's files below one descriptor of stage 1's directory in /proc. Before it opens that \
+             directory by pid, /proc/self must agree with getpid: in the /proc of another pid namespace the pid belongs \
+             to another process. Every file below /proc is opened with openat2, which crosses no mount point, or with \
+             openat if the kernel lacks openat2 or refuses it.",
     reference: "pid_namespaces(7); CVE-2019-19921",
     severity: Severity::Breach,
     check: own_proc,
@@ -44,18 +44,18 @@ pub(super) const OWN_PROC: Rule = Rule {
 
 pub(super) const SETGROUPS: Rule = Rule {
     name: "setgroups-before-gid-map",
-    reason: "Where groups must not be dropped, \"deny\" is written, and before the gid map, after which it is too late; \
-             where they may be, it is not.",
-    reference: "CVE-2014-8989; user_namespaces(7); spec 3.5 and 6.1",
+    reason: "If groups must not be dropped, \"deny\" is written before the gid map, since it cannot be written later. \
+             If they may be dropped, \"deny\" is not written.",
+    reference: "CVE-2014-8989; user_namespaces(7); docs/protocol.md#groups",
     severity: Severity::Breach,
     check: setgroups,
 };
 
 pub(super) const TOOL: Rule = Rule {
     name: "mapping-tool",
-    reason: "The mapping tool may be setuid root: it is named by an absolute path, gets an empty environment and no \
-             descriptor of ours, and is to write on stage 1 the map that was asked for.",
-    reference: "spec 3.6, 4.2.8 and 4.2.9",
+    reason: "The mapping tool may be setuid root: it has an absolute path, receives an empty environment and no \
+             descriptor of ours, and writes the requested map for stage 1.",
+    reference: "docs/protocol.md#mapping-tools",
     severity: Severity::Breach,
     check: tool,
 };
@@ -128,7 +128,7 @@ fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
             {
                 let own_file = file_of(&path.0) == Some(OOM_SCORE);
                 if matches!(line.call, Call::Openat { .. }) && !plain {
-                    found(&path.0, "so that a mount over it goes unnoticed");
+                    found(&path.0, "with openat, which does not detect a mount over it");
                 }
                 if *flags == OpenFlags::Directory {
                     if own.is_none() || own != named {
@@ -175,7 +175,7 @@ fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
                 if mapped {
                     found("setgroups is written after the gid map");
                 } else if !deny || data.0 != b"deny" {
-                    found("setgroups is written, and should not be, or otherwise");
+                    found("setgroups is written without a request, or with another value than \"deny\"");
                 }
                 decided |= taken(line);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{StatFile, ends, succeeded};
+use super::reading::{StatFile, may_follow_failure, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
@@ -12,10 +12,10 @@ use nsexec::sys::types::{CloneFlags, Fd, OpenFlags, Received};
 
 pub(super) const SOURCES: Rule = Rule {
     name: "mount-sources",
-    reason: "Stage 0 goes into another mount namespace for mount sources alone: there it opens nothing but them, and only \
-             as places (O_PATH), and it is back in its own before it says or does anything else. Stage 1 takes one \
-             descriptor at a time, puts it where it was told, and closes its own. Nothing else travels as a descriptor.",
-    reference: "spec 2.7; setns(2); unix(7); CVE-2024-21626",
+    reason: "Stage 0 joins another mount namespace only for mount sources. There it opens only them, with O_PATH, and \
+             returns to its own namespace before any other step. Stage 1 receives one descriptor at a time, duplicates \
+             it to the requested number, and closes the original. No other descriptor is sent.",
+    reference: "docs/protocol.md#mount-sources; setns(2); unix(7); CVE-2024-21626",
     severity: Severity::Breach,
     check: sources,
 };
@@ -26,11 +26,11 @@ fn sources(run: &Run, facts: &Facts) -> Vec<Finding> {
     for section in &run.sections {
         let found = match section.role {
             _ if !asked => {
-                section.lines.iter().position(travels).map(|at| (at, "nobody asked for it".into()))
+                section.lines.iter().position(passes_descriptors).map(|at| (at, "not requested".into()))
             }
             Role::Stage(0) => Sender::default().walk(section),
-            Role::Stage(1) => Taker::default().walk(section),
-            _ => section.lines.iter().position(travels).map(|at| (at, "in another stage".into())),
+            Role::Stage(1) => Receiver::default().walk(section),
+            _ => section.lines.iter().position(passes_descriptors).map(|at| (at, "in another stage".into())),
         };
         findings.extend(found.map(|(at, what): (usize, std::string::String)| {
             Finding::on(
@@ -44,7 +44,7 @@ fn sources(run: &Run, facts: &Facts) -> Vec<Finding> {
 }
 
 /// Returns whether only mount sources need this call. The launcher's own opens belong to its caller.
-fn travels(line: &Line) -> bool {
+fn passes_descriptors(line: &Line) -> bool {
     matches!(line.call, Call::SendFd { .. } | Call::ReceiveFd { .. } | Call::Dup3 { .. })
 }
 
@@ -104,7 +104,7 @@ impl Sender {
                 None
             }
             (Call::ReceiveFd { .. } | Call::Dup3 { .. }, _) => Some("in another stage"),
-            _ if self.inside && !ends(line) => Some("in the mount namespace of stage 1"),
+            _ if self.inside && !may_follow_failure(line) => Some("in the mount namespace of stage 1"),
             _ => None,
         }
     }
@@ -112,12 +112,12 @@ impl Sender {
 
 /// The state of stage 1, which receives the sources.
 #[derive(Default)]
-struct Taker {
+struct Receiver {
     taken: Option<Fd>,
     placed: bool,
 }
 
-impl Taker {
+impl Receiver {
     fn walk(mut self, section: &Section) -> Found {
         section.lines.iter().enumerate().find_map(|(at, line)| self.see(line).map(|what| (at, what.into())))
     }

@@ -3,7 +3,9 @@
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{Word, changes_identity, reports, succeeded, word_at, word_to_go, words};
+use super::reading::{
+    SyncValue, changes_identity, go_message_at, message_at, reports, succeeded, sync_values,
+};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::sections::pids;
@@ -15,37 +17,37 @@ use nsexec::sys::types::{Pid, Signal, WaitStatus};
 
 pub(super) const WHOLE: Rule = Rule {
     name: "recorded-whole",
-    reason: "A line that was lost could be any line.",
-    reference: "design 5",
+    reason: "A lost line may hide any call.",
+    reference: "docs/design.md",
     severity: Severity::Warning,
     check: whole,
 };
 
 pub(super) const DECLARED: Rule = Rule {
     name: "declared",
-    reason: "Every call of a stage is one of those that the trait declares, with the flags that it declares: close-on-exec \
-             above all. A witness that sees another has found what the record hides.",
-    reference: "design 1.1 and 1.3",
+    reason: "A stage makes only calls that the trait Sys declares, with the declared flags, above all close-on-exec. \
+             Another call in a witness is missing from the record.",
+    reference: "docs/design.md",
     severity: Severity::Breach,
     check: declared,
 };
 
 pub(super) const PID_LINE: Rule = Rule {
     name: "pid-line-once",
-    reason: "The pid line is written once, by stage 0, in the keys of the dialect, and only when stage 2 exists: whoever \
-             reads it counts on both processes being there. Before stage 2 has its word, since the launcher waits for the \
-             line; in the seed when stage 2 has finished, since there it waits for stage 0 first.",
-    reference: "spec 4.3; runc#3498",
+    reason: "Stage 0 writes the pid line once, with the keys of the dialect, and only when stage 2 exists: the launcher \
+             relies on both processes. It is written before stage 2 may continue, since the launcher waits for the \
+             line; in the seed after stage 2 has finished, since there the launcher waits for stage 0 first.",
+    reference: "docs/protocol.md#the-init-pipe; runc#3498",
     severity: Severity::Breach,
     check: pid_line,
 };
 
 pub(super) const STAGE_2_WAITS: Rule = Rule {
     name: "stage-2-waits",
-    reason: "Stage 2 changes nothing of itself before stage 0 gives the word: a launcher may give up until then. And it says \
-             that it has finished when it is who it shall be, except where it becomes root last: then it joins the user \
-             namespace and becomes root after the launcher's word to go.",
-    reference: "spec 3.4",
+    reason: "Stage 2 changes nothing before stage 0's message: until then a launcher may give up. It reports that it \
+             has finished only with its final identity. If it becomes root last, it joins the user \
+             namespace and becomes root after the launcher's go message.",
+    reference: "docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: stage_2_waits,
 };
@@ -61,18 +63,18 @@ pub(super) const ENDS_WITH_LAUNCHER: Rule = Rule {
 };
 
 pub(super) const KILLS: Rule = Rule {
-    name: "kills-whom-it-knows",
-    reason: "A stage and a launcher kill only processes of the run, by their own number: 0 and -1 mean others, and what \
-             was reaped may be somebody else.",
-    reference: "runc 35e6c3bf7; spec 4.2.10; kill(2)",
+    name: "kills-own-processes-only",
+    reason: "A stage and a launcher kill only processes of the run, each by its pid. Pids 0 and -1 mean other processes, \
+             and the pid of a reaped process may have been reused.",
+    reference: "runc 35e6c3bf7; kill(2)",
     severity: Severity::Breach,
     check: kills,
 };
 
 pub(super) const RECORDS: Rule = Rule {
     name: "records-whole",
-    reason: "A log record is one line in one write of at most PIPE_BUF bytes, so that those of three processes do not mix.",
-    reference: "spec 2.5 and 4.2.16; pipe(7)",
+    reason: "A log record is one line in one write of at most PIPE_BUF bytes, so that records of three processes do not mix.",
+    reference: "docs/protocol.md#log-records; pipe(7)",
     severity: Severity::Breach,
     check: records,
 };
@@ -103,7 +105,7 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
     });
     let mut written = 0;
     for section in &run.sections {
-        let said = words(section);
+        let said = sync_values(section);
         // The message RecvpidPls, and then the pid.
         let known = said
             .iter()
@@ -129,7 +131,7 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
             } else if stage_1.as_ref().is_some_and(|pid| !names(data, pid)) {
                 "the pid line names another process than stage 1"
             } else {
-                let number = |word: super::reading::Word| match dialect.pid_line {
+                let number = |word: super::reading::SyncValue| match dialect.pid_line {
                     PidLine::Stages => format!(",\"stage2_pid\":{}}}", word.value).into_bytes(),
                     PidLine::PidAndFirst => format!("{{\"pid\": {},", word.value).into_bytes(),
                 };
@@ -152,7 +154,7 @@ fn names(line: &[u8], pid: &[u8]) -> bool {
 
 /// Returns whether the pid line comes at the right time: before stage 2 may continue, or (`late`) after it
 /// has finished.
-fn in_time(said: &[Word], index: usize, late: bool) -> bool {
+fn in_time(said: &[SyncValue], index: usize, late: bool) -> bool {
     let go = said.iter().find(|word| word.is(true, Message::Grandchild)).map(|word| word.index);
     let finished =
         said.iter().find(|word| word.is(false, Message::ChildFinish) && go.is_some_and(|at| at < word.index));
@@ -161,12 +163,12 @@ fn in_time(said: &[Word], index: usize, late: bool) -> bool {
 
 fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
-    let go = word_at(section, false, Message::Grandchild);
-    let finished = word_at(section, true, Message::ChildFinish);
-    let word_to_go = word_to_go(section);
+    let go = message_at(section, false, Message::Grandchild);
+    let finished = message_at(section, true, Message::ChildFinish);
+    let go_message_at = go_message_at(section);
     let failed = Message::Failed.value().to_ne_bytes();
     let is_failure = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == failed);
-    let tells = section.lines.iter().position(is_failure);
+    let failure_at = section.lines.iter().position(is_failure);
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
         let changes = changes_identity(&line.call)
@@ -179,9 +181,9 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
                     | Call::Send { .. }
             );
         // In the seed dialect, a failing stage reports its failure at any time.
-        let tells_failure = tells.is_some_and(|at| at <= index);
+        let tells_failure = failure_at.is_some_and(|at| at <= index);
         if changes && !tells_failure && go.is_none_or(|at| index < at) {
-            let what = format!("{} before the word of stage 0", line.call.name());
+            let what = format!("{} before the message of stage 0", line.call.name());
             findings.push(Finding::on(section, index, what));
         }
         let identity = matches!(
@@ -194,9 +196,9 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
                 | Call::Setns { .. }
                 | Call::DropGroups
         );
-        let last = facts.root_last() && word_to_go.is_some_and(|at| at < index);
+        let last = facts.root_last() && go_message_at.is_some_and(|at| at < index);
         if identity && !last && finished.is_some_and(|at| at < index) {
-            let what = format!("{} after it said that it has finished", line.call.name());
+            let what = format!("{} after it reported that it has finished", line.call.name());
             findings.push(Finding::on(section, index, what));
         }
     }
@@ -233,7 +235,7 @@ fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
                         findings.push(Finding::on(
                             section,
                             index,
-                            "the command has another signal than asked",
+                            "the command has another parent-death signal than requested",
                         ));
                     }
                 }
@@ -255,7 +257,8 @@ fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
     for section in &run.sections {
         let mut reaped = Vec::new();
         // Stage 1 has ended by then, and the launcher may reap it at any time.
-        let over = word_at(section, false, Message::ChildFinish).filter(|_| section.role == Role::Stage(0));
+        let over =
+            message_at(section, false, Message::ChildFinish).filter(|_| section.role == Role::Stage(0));
         for (index, line) in section.lines.iter().enumerate() {
             match (&line.call, &line.reply) {
                 (_, Reply::Waited(waited)) if !matches!(waited.status, WaitStatus::Stopped(_)) => {
@@ -265,11 +268,15 @@ fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
                     findings.push(Finding::on(section, index, format!("kills {pid}, which it has reaped")));
                 }
                 (Call::Kill { pid, .. }, _) if Some(*pid) == stage_1 && over.is_some_and(|at| at < index) => {
-                    let what = format!("kills {pid}, which has ended and may be somebody else");
+                    let what = format!("kills {pid}, which has ended: the pid may have been reused");
                     findings.push(Finding::on(section, index, what));
                 }
-                (Call::Kill { pid, .. }, _) if !known.contains(pid) && !heard_of(run, *pid) => {
-                    findings.push(Finding::on(section, index, format!("kills {pid}, which is none of us")));
+                (Call::Kill { pid, .. }, _) if !known.contains(pid) && !pid_was_sent(run, *pid) => {
+                    findings.push(Finding::on(
+                        section,
+                        index,
+                        format!("kills {pid}, which is not a process of the run"),
+                    ));
                 }
                 _ => {}
             }
@@ -280,9 +287,9 @@ fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
 
 /// Returns whether a pid was sent in a message. A parent that died in its clone has no line with the child's
 /// pid.
-fn heard_of(run: &Run, pid: Pid) -> bool {
+fn pid_was_sent(run: &Run, pid: Pid) -> bool {
     let number = u32::try_from(pid.0).ok();
-    pid.0 > 0 && run.sections.iter().flat_map(words).any(|word| Some(word.value) == number)
+    pid.0 > 0 && run.sections.iter().flat_map(sync_values).any(|word| Some(word.value) == number)
 }
 
 fn records(run: &Run, _: &Facts) -> Vec<Finding> {

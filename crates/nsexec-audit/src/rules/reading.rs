@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Section;
-use nsexec::bootstrap::text::is_unseen;
+use nsexec::bootstrap::text::is_invisible;
 use nsexec::launch::script::GO;
 use nsexec::sync::Message;
 use nsexec::sys::types::Fd;
@@ -39,7 +39,7 @@ pub(super) fn reports(line: &Line) -> bool {
 
 /// Returns whether a process may still make this call after a failure: report, restore signals, close, or
 /// kill the processes that wait for it.
-pub(super) fn ends(line: &Line) -> bool {
+pub(super) fn may_follow_failure(line: &Line) -> bool {
     reports(line)
         || matches!(
             line.call,
@@ -49,23 +49,23 @@ pub(super) fn ends(line: &Line) -> bool {
 
 /// A complete value on a sync pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Word {
+pub(super) struct SyncValue {
     /// The index of the line that completed it.
     pub(super) index: usize,
     pub(super) sent: bool,
     pub(super) value: u32,
 }
 
-impl Word {
+impl SyncValue {
     pub(super) fn is(&self, sent: bool, message: Message) -> bool {
         self.sent == sent && self.value == message.value()
     }
 }
 
 /// Returns the values that a process sent and received, including those that came in pieces.
-pub(super) fn words(section: &Section) -> Vec<Word> {
+pub(super) fn sync_values(section: &Section) -> Vec<SyncValue> {
     let mut pieces: BTreeMap<(bool, Fd), Vec<u8>> = BTreeMap::new();
-    let mut words = Vec::new();
+    let mut sync_values = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
         let (sent, fd, data) = match (&line.call, &line.reply) {
             (Call::Read { fd, len: 1..=4 }, Reply::Data(data)) => (false, *fd, &data.0[..]),
@@ -85,20 +85,20 @@ pub(super) fn words(section: &Section) -> Vec<Word> {
         word.extend(data);
         if let Ok(bytes) = <[u8; 4]>::try_from(&word[..]) {
             word.clear();
-            words.push(Word { index, sent, value: u32::from_ne_bytes(bytes) });
+            sync_values.push(SyncValue { index, sent, value: u32::from_ne_bytes(bytes) });
         }
     }
-    words
+    sync_values
 }
 
 /// Returns the index of the line at which a process had completely sent or received a message.
-pub(super) fn word_at(section: &Section, sent: bool, message: Message) -> Option<usize> {
-    words(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
+pub(super) fn message_at(section: &Section, sent: bool, message: Message) -> Option<usize> {
+    sync_values(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
 }
 
 /// Returns the index of the line at which stage 2 received the launcher's go message.
-pub(super) fn word_to_go(section: &Section) -> Option<usize> {
-    let finished = word_at(section, true, Message::ChildFinish)?;
+pub(super) fn go_message_at(section: &Section) -> Option<usize> {
+    let finished = message_at(section, true, Message::ChildFinish)?;
     let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);
     section.lines.iter().skip(finished).position(is_go).map(|at| finished + at)
 }
@@ -179,5 +179,5 @@ impl StatFile {
 
 /// Returns a path or name that is safe to print on a terminal.
 pub(super) fn shown(file: &[u8]) -> String {
-    String::from_utf8_lossy(file).chars().map(|c| if is_unseen(c) { '?' } else { c }).collect()
+    String::from_utf8_lossy(file).chars().map(|c| if is_invisible(c) { '?' } else { c }).collect()
 }

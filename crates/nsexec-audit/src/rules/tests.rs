@@ -133,9 +133,9 @@ const CHILD: Role = Role::Stage(1);
 const INIT: Role = Role::Stage(2);
 
 /// A run that a test modifies. A line is named by a part of its text; the first line with that part is used.
-struct Forger(Run);
+struct EditedRun(Run);
 
-impl Forger {
+impl EditedRun {
     fn lines(&mut self, role: Role) -> &mut Vec<Line> {
         let section = self.0.sections.iter_mut().find(|section| section.role == role);
         &mut section.expect("a section of this role").lines
@@ -190,12 +190,12 @@ impl Forger {
     }
 }
 
-type Forgery = (&'static str, &'static str, fn(Forger) -> Forger);
+type RuleBreak = (&'static str, &'static str, fn(EditedRun) -> EditedRun);
 
 /// The ready byte, as it is sent.
 const READY_BYTE: &str = ", \"\\0\", 1, MSG_NOSIGNAL";
 
-const FORGERIES: &[Forgery] = &[
+const RULE_BREAKS: &[RuleBreak] = &[
     ("ends-with-launcher", OURS, |f| f.without(PARENT, "PR_SET_PDEATHSIG")),
     ("ends-with-launcher", OURS, |f| f.edited(PARENT, "SIGCONT", "SIGKILL")),
     ("ends-with-launcher", OURS, |f| {
@@ -233,10 +233,10 @@ const FORGERIES: &[Forgery] = &[
     ("foreign-ends-closed-first", "nothing", |f| f.moved(PARENT, "rt_sigprocmask", "close(")),
     ("foreign-ends-closed-first", "nothing", |f| f.moved(INIT, "PR_SET_NAME", "close(")),
     ("foreign-ends-closed-first", "nothing", |f| f.moved(LAUNCHER, "sendto(", "close(")),
-    ("closes-its-own-once", "nothing", |f| {
+    ("closes-own-descriptors-once", "nothing", |f| {
         f.with(INIT, "rt_sigprocmask(SIG_SETMASK", "close(8) = -1 EBADF (Bad file descriptor)")
     }),
-    ("closes-its-own-once", "nothing", |f| f.with(INIT, "setsid", "close(77) = 0")),
+    ("closes-own-descriptors-once", "nothing", |f| f.with(INIT, "setsid", "close(77) = 0")),
     ("no-descriptor-left", "nothing", |f| f.without(INIT, "close(8)")),
     ("no-descriptor-left", "join", |f| f.without(CHILD, "close(12)")),
     ("not-dumpable-while-joining", "join", |f| f.without(PARENT, "SUID_DUMP_DISABLE")),
@@ -377,9 +377,9 @@ const FORGERIES: &[Forgery] = &[
     ("identity-as-asked", "enter", |f| f.without(INIT, "setgroups")),
     ("identity-as-asked", "enter", |f| f.with(CHILD, "PR_SET_NAME", "setresuid(0, 0, 0) = 0")),
     ("stage-2-waits", "enter", |f| f.moved(INIT, "setns", "\"G\"")),
-    ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(-1, SIGKILL) = 0")),
-    ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(0, SIGKILL) = 0")),
-    ("kills-whom-it-knows", "nothing", |f| f.with(PARENT, "\"D\\0", "kill(32735, SIGKILL) = 0")),
+    ("kills-own-processes-only", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(-1, SIGKILL) = 0")),
+    ("kills-own-processes-only", "nothing", |f| f.with(PARENT, "stage1_pid", "kill(0, SIGKILL) = 0")),
+    ("kills-own-processes-only", "nothing", |f| f.with(PARENT, "\"D\\0", "kill(32735, SIGKILL) = 0")),
     ("records-whole", "nothing", |f| {
         let record = "pwritev2(7, [{iov_base=\"{\\\"level\\\"\", iov_len=8}], 1, -1, RWF_NOWAIT) = 8";
         f.with(CHILD, "unshare", record)
@@ -387,7 +387,7 @@ const FORGERIES: &[Forgery] = &[
 ];
 
 #[test]
-fn what_the_kernel_recorded_keeps_every_rule() {
+fn records_of_the_real_kernel_follow_every_rule() {
     for name in RECORDS.iter().map(|(name, _)| name).chain(PLANNED) {
         let run = record(name);
         let facts = facts(&run, name);
@@ -420,7 +420,7 @@ fn broken_off(whole: &Run, number: usize, length: usize) -> Run {
 
 /// A process may be killed at any line: the remaining lines still follow the rules.
 #[test]
-fn a_run_that_breaks_off_anywhere_keeps_every_rule() {
+fn run_cut_at_any_line_follows_every_rule() {
     for name in ["user_and_all", "window", "tools", "join"].iter().chain(PLANNED) {
         let whole = record(name);
         for (number, section) in whole.sections.iter().enumerate() {
@@ -438,10 +438,10 @@ fn a_run_that_breaks_off_anywhere_keeps_every_rule() {
 }
 
 #[test]
-fn each_forgery_breaks_its_rule_and_no_other() {
+fn each_edited_run_breaks_exactly_its_rule() {
     let mut wrong = Vec::new();
-    for (number, (rule, name, forge)) in FORGERIES.iter().enumerate() {
-        let run = forge(Forger(record(name))).0;
+    for (number, (rule, name, edit)) in RULE_BREAKS.iter().enumerate() {
+        let run = edit(EditedRun(record(name))).0;
         let broken = broken(&run, name);
         if broken != BTreeSet::from([*rule]) {
             wrong.push(std::format!("{number}: {rule} on {name} broke {broken:?}"));
@@ -451,12 +451,12 @@ fn each_forgery_breaks_its_rule_and_no_other() {
 }
 
 #[test]
-fn every_rule_has_a_name_a_reason_a_reference_and_a_forgery() {
+fn every_rule_has_name_reason_reference_and_a_breaking_run() {
     let names: BTreeSet<_> = RULES.iter().map(|rule| rule.name).collect();
     assert_eq!(names.len(), RULES.len());
     for rule in RULES {
         assert!(!rule.reason.is_empty() && !rule.reference.is_empty(), "{}", rule.name);
-        let forged = FORGERIES.iter().any(|(name, ..)| *name == rule.name);
+        let forged = RULE_BREAKS.iter().any(|(name, ..)| *name == rule.name);
         assert!(forged || rule.name == "cgroup-namespace", "{}", rule.name);
     }
     assert!(listing().contains("dumpable-window (breach)\n"));

@@ -3,7 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{succeeded, word_at};
+use super::reading::{message_at, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
@@ -13,10 +13,10 @@ use nsexec::sys::types::CloneFlags;
 
 pub(super) const FIRST: Rule = Rule {
     name: "user-namespace-first",
-    reason: "Namespaces are created in stage 1 alone, but for the cgroup namespace of 1.0 and 1.1, which stage 2 makes when \
-             stage 0 and the launcher have given their words. The user namespace comes first, by itself, and is mapped before any \
-             other is made and before stage 1 becomes root in it: what comes after is then owned by its root.",
-    reference: "spec 3.3 steps 7 to 12; runc issue #4466 and its SELinux label of mqueue",
+    reason: "Only stage 1 creates namespaces, except for the cgroup namespace of 1.0 and 1.1. Stage 2 creates that one \
+             after the messages of stage 0 and the launcher. The user namespace comes first, alone, and is mapped before \
+             stage 1 becomes root in it and creates the others: they are then owned by its root.",
+    reference: "docs/protocol.md#what-happens-in-order; runc#4466 (SELinux label of mqueue)",
     severity: Severity::Breach,
     check: first,
 };
@@ -24,8 +24,8 @@ pub(super) const FIRST: Rule = Rule {
 fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for section in &run.sections {
-        let mapped = word_at(section, false, Message::UsermapAck);
-        let asks = word_at(section, true, Message::UsermapPls);
+        let mapped = message_at(section, false, Message::UsermapAck);
+        let asks = message_at(section, true, Message::UsermapPls);
         let mut has_user = false;
         for (index, line) in section.lines.iter().enumerate() {
             let is_mapped = mapped.is_some_and(|at| at < index);
@@ -33,9 +33,9 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
                 Call::Unshare { flags: CloneFlags::NEWCGROUP }
                     if section.role == Role::Stage(2) && facts.cgroup_in_stage_2() =>
                 {
-                    match cgroup_words(section, facts).is_some_and(|at| at < index) {
+                    match cgroup_allowed_at(section, facts).is_some_and(|at| at < index) {
                         true => continue,
-                        false => "creates the cgroup namespace before the words for it".into(),
+                        false => "creates the cgroup namespace before the messages that permit it".into(),
                     }
                 }
                 Call::Unshare { flags } if section.role != Role::Stage(1) => {
@@ -67,8 +67,8 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// Returns the index of the line at which stage 2 may create its cgroup namespace. It needs stage 0's
 /// message, and in 1.0 the launcher's byte.
-fn cgroup_words(section: &Section, facts: &Facts) -> Option<usize> {
-    let go = word_at(section, false, Message::Grandchild)?;
+fn cgroup_allowed_at(section: &Section, facts: &Facts) -> Option<usize> {
+    let go = message_at(section, false, Message::Grandchild)?;
     if facts.policy.dialect.cgroup_namespace != CgroupPlacement::Stage2AfterByte {
         return Some(go);
     }

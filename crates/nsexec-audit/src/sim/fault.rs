@@ -1,6 +1,6 @@
 //! A single fault in a run.
 
-use super::process::{Section, Who};
+use super::process::{ProcessName, Section};
 use crate::record::Call;
 use nsexec::sys::types::Errno;
 
@@ -10,14 +10,14 @@ use nsexec::sys::types::Errno;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     /// The process.
-    pub who: Who,
+    pub who: ProcessName,
     /// The number of the line.
     pub line: usize,
 }
 
 /// The kind of a fault, which happens once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum What {
+pub enum FaultKind {
     /// The call fails with this errno and has no effect. But a close still frees its descriptor (close(2)),
     /// and getpid and gettid, which cannot fail, succeed.
     Errno(Errno),
@@ -33,12 +33,12 @@ pub enum What {
     /// descriptors are still open. Never happens if the victim does not exist or has ended.
     KillDying(Section),
     /// SIGSTOP before the call. The reaction follows when no process can run unless a timeout passes.
-    Stop(Then),
+    Stop(StopReaction),
 }
 
 /// The reaction to a stopped process, when no other process can run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Then {
+pub enum StopReaction {
     /// The launcher receives SIGTERM, and also SIGCONT if it is the stopped process.
     Interrupt,
     /// The launcher receives SIGKILL.
@@ -51,30 +51,30 @@ pub struct Fault {
     /// The place.
     pub at: Place,
     /// The kind.
-    pub what: What,
+    pub what: FaultKind,
 }
 
 impl core::fmt::Display for Fault {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Place { who, line } = self.at;
         match self.what {
-            What::Errno(errno) => {
+            FaultKind::Errno(errno) => {
                 write!(f, "{} at line {line} of {who}", errno.name().unwrap_or("an unknown errno"))
             }
-            What::Short(len) => write!(f, "short ({len} bytes) at line {line} of {who}"),
-            What::Kill => write!(f, "SIGKILL before line {line} of {who}"),
-            What::KillDying(victim) => {
+            FaultKind::Short(len) => write!(f, "short ({len} bytes) at line {line} of {who}"),
+            FaultKind::Kill => write!(f, "SIGKILL before line {line} of {who}"),
+            FaultKind::KillDying(victim) => {
                 write!(
                     f,
-                    "SIGKILL of {} before line {line} of {who}, which it is slow to obey",
+                    "SIGKILL of {} before line {line} of {who}; the victim stays halfway in its exit",
                     victim.name()
                 )
             }
-            What::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {who}"),
-            What::Stop(Then::Interrupt) => {
+            FaultKind::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {who}"),
+            FaultKind::Stop(StopReaction::Interrupt) => {
                 write!(f, "SIGSTOP before line {line} of {who}, then SIGTERM to the launcher")
             }
-            What::Stop(Then::KillLauncher) => {
+            FaultKind::Stop(StopReaction::KillLauncher) => {
                 write!(f, "SIGSTOP before line {line} of {who}, then SIGKILL to the launcher")
             }
         }

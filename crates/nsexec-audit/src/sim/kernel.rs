@@ -151,7 +151,7 @@ impl Default for Settings {
 pub(super) struct Kernel {
     pub(super) settings: Settings,
     /// The number of namespaces of each kind that existed before the run.
-    pub(super) given: BTreeMap<Kind, usize>,
+    pub(super) initial_counts: BTreeMap<Kind, usize>,
     pub(super) processes: Vec<Process>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) descriptions: Vec<Description>,
@@ -240,7 +240,7 @@ impl Kernel {
             Call::Wait4 { pid, which } => Reply::Waited(self.wait4(me, *pid, *which)?),
             Call::Kill { pid, signal } => unit(self.kill(me, *pid, *signal)?),
             Call::PidfdOpen { pid } => Reply::Fd(self.pidfd_open(me, *pid)?),
-            Call::Getpid | Call::Gettid => Reply::Pid(self.own_number(me)),
+            Call::Getpid | Call::Gettid => Reply::Pid(self.own_pid(me)),
             Call::TidAddress => Reply::TidAddress(self.tid_address(me)?),
             Call::Setns { fd, kind } => unit(self.setns(me, *fd, *kind)?),
             Call::Unshare { flags } => unit(self.unshare(me, *flags)?),
@@ -275,7 +275,7 @@ impl Kernel {
                 self.execveat(me, *fd, strings(argv), strings(envp))?;
                 return Err(Halt::Gone);
             }
-            other => panic!("{other} copies nothing"),
+            other => panic!("{other} is not a call that copies the program"),
         })
     }
 
@@ -326,7 +326,7 @@ impl Kernel {
         if !self.settings.tid_cache {
             return Err(Errno::EINVAL);
         }
-        Ok(TidAddress { address: 0x7f00_0000_0010, cached: self.own_number(me).0 })
+        Ok(TidAddress { address: 0x7f00_0000_0010, cached: self.own_pid(me).0 })
     }
 
     /// Implements mount(2) for the mounts of the launcher's stage 2.

@@ -8,7 +8,7 @@ use super::descriptors::{Access, Object};
 use super::files::Exe;
 use super::kernel::{Halt, Kernel};
 use super::namespaces::Kind;
-use super::process::{Life, Reaper, Section, Task, Who};
+use super::process::{Life, ProcessName, Reaper, Section, Task};
 use super::procfs::Node;
 use super::program::Program;
 use crate::record::{Call, Line, Reply};
@@ -37,7 +37,7 @@ impl Kernel {
         if self.tasks().filter(|task| !self.process(*task).is_reaped()).count() >= self.settings.processes {
             return Err(Errno::EAGAIN);
         }
-        let numbers = self.new_numbers(ns);
+        let numbers = self.allocate_pids(ns);
         let task = Task(self.processes.len());
         if self.pid_ns(ns).next == 2 {
             self.pid_ns_mut(ns).init = Some(task);
@@ -45,7 +45,7 @@ impl Kernel {
         let mut child = self.process(me).clone();
         let section = Section::after(child.who.section, sibling);
         let nth = self.processes.iter().filter(|process| process.who.section == section).count();
-        child.who = Who { section, nth };
+        child.who = ProcessName { section, nth };
         child.numbers = numbers;
         if !sibling {
             child.parent = Some(me);
@@ -236,7 +236,7 @@ impl Kernel {
         }
         let action = self.process(parent).actions.get(&Signal::CHLD.0);
         if action.is_some_and(|action| action.handler == SigAction::IGNORE.handler) {
-            self.process_mut(task).life = Life::Reaped(status, Reaper::Nobody);
+            self.process_mut(task).life = Life::Reaped(status, Reaper::ByKernel);
             return;
         }
         self.deliver(parent, Signal::CHLD, true);

@@ -64,10 +64,10 @@ mod signals;
 mod streams;
 
 pub use creds::{ALL_CAPS, cap};
-pub use fault::{Fault, Place, Then, What};
+pub use fault::{Fault, FaultKind, Place, StopReaction};
 pub use kernel::{HidePid, Settings};
 pub use namespaces::{Kind, NsId};
-pub use process::{Reaper, Section, Task, Who};
+pub use process::{ProcessName, Reaper, Section, Task};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
 pub use replay::SimSys;

@@ -376,6 +376,6 @@ impl Kernel {
     fn below_limit(&self, kind: Kind) -> bool {
         let Some(limit) = self.settings.limits.get(&kind) else { return true };
         let there = self.namespaces.iter().filter(|ns| ns.kind == kind).count();
-        there.saturating_sub(self.given.get(&kind).copied().unwrap_or(0)) < *limit
+        there.saturating_sub(self.initial_counts.get(&kind).copied().unwrap_or(0)) < *limit
     }
 }

@@ -64,14 +64,14 @@ impl Section {
 /// A process, named by its role and its index among the processes with this role. There may be two mapping
 /// tools.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Who {
+pub struct ProcessName {
     /// The role.
     pub section: Section,
     /// The index, from 0.
     pub nth: usize,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ProcessName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.section.name())?;
         if self.nth > 0 { write!(f, " (no. {})", self.nth + 1) } else { Ok(()) }
@@ -82,9 +82,9 @@ impl fmt::Display for Who {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reaper {
     /// A process waited for the dead process.
-    Process(Who),
+    Process(ProcessName),
     /// Its parent ignores SIGCHLD, so the kernel reaped it.
-    Nobody,
+    ByKernel,
     /// Its parent was dead, so the init process of the machine reaped it.
     Init,
 }
@@ -103,7 +103,7 @@ pub(super) enum Life {
 /// The state of one process.
 #[derive(Clone)]
 pub(super) struct Process {
-    pub(super) who: Who,
+    pub(super) who: ProcessName,
     pub(super) parent: Option<Task>,
     pub(super) life: Life,
     /// Its pids, from its own pid namespace up to the first.
@@ -209,7 +209,7 @@ impl Kernel {
     }
 
     /// Returns the pid of a process in its own pid namespace.
-    pub(super) fn own_number(&self, task: Task) -> Pid {
+    pub(super) fn own_pid(&self, task: Task) -> Pid {
         self.process(task).numbers.first().map_or(Pid(0), |(_, pid)| *pid)
     }
 
@@ -218,7 +218,7 @@ impl Kernel {
     }
 
     /// Allocates a pid in `ns` and in each of its ancestors.
-    pub(super) fn new_numbers(&mut self, ns: NsId) -> Vec<(NsId, Pid)> {
+    pub(super) fn allocate_pids(&mut self, ns: NsId) -> Vec<(NsId, Pid)> {
         let mut numbers = Vec::new();
         let mut at = Some(ns);
         while let Some(id) = at {

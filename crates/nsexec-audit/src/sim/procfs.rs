@@ -186,7 +186,7 @@ impl Kernel {
             return self.in_proc(me, seen_from, in_proc).map(|walked| Walked { crosses: true, ..walked });
         }
         if text.is_empty() || text.starts_with('/') || dir == Fd::CWD {
-            return Err(self.not_there(text));
+            return Err(self.missing_path_errno(text));
         }
         match *self.object(me, dir)? {
             Object::ProcRoot(seen_from) => self.in_proc(me, seen_from, text),
@@ -239,7 +239,7 @@ impl Kernel {
 
     /// Returns the errno for a missing path outside of /proc: `ENOTDIR` if one of its directories is a file,
     /// or else `ENOENT` (path_resolution(7)).
-    pub(super) fn not_there(&self, path: &str) -> Errno {
+    pub(super) fn missing_path_errno(&self, path: &str) -> Errno {
         let no_folder = |folder: &str| match self.files.get(folder) {
             Some(file) => {
                 !matches!(file, Extra::Directory | Extra::Hidden | Extra::NotPermitted | Extra::Missing)

@@ -14,9 +14,9 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::vec::Vec;
 
-use super::fault::{Fault, What, shortened};
+use super::fault::{Fault, FaultKind, shortened};
 use super::kernel::{Halt, Kernel};
-use super::process::{Task, Who};
+use super::process::{ProcessName, Task};
 use crate::record::{Answer, Call, Line, Reply};
 use nsexec::sys::types::{Signal, WaitStatus};
 
@@ -54,8 +54,8 @@ impl World {
         let mut made = None;
         match self.fault_here(me, waking) {
             // These two cannot fail.
-            Some(What::Errno(_)) if matches!(call, Call::Getpid | Call::Gettid) => {}
-            Some(What::Errno(errno)) => {
+            Some(FaultKind::Errno(_)) if matches!(call, Call::Getpid | Call::Gettid) => {}
+            Some(FaultKind::Errno(errno)) => {
                 self.fired = true;
                 if let Call::Close { fd } = call {
                     // Closing an unknown descriptor has no effect.
@@ -64,20 +64,20 @@ impl World {
                 self.kernel.process_mut(me).unblock();
                 return Some(self.record(me, call, Reply::Errno(errno)));
             }
-            Some(What::Kill | What::KillWaking) => {
+            Some(FaultKind::Kill | FaultKind::KillWaking) => {
                 self.fired = true;
                 self.kernel.exit(me, WaitStatus::Signaled(Signal::KILL));
                 return None;
             }
-            Some(What::Stop(_)) => {
+            Some(FaultKind::Stop(_)) => {
                 self.fired = true;
                 self.kernel.deliver(me, Signal::STOP, true);
                 return None;
             }
-            Some(What::KillDying(section)) => {
+            Some(FaultKind::KillDying(section)) => {
                 let plays = |task: &Task| {
                     let process = self.kernel.process(*task);
-                    process.who == Who { section, nth: 0 } && process.is_alive()
+                    process.who == ProcessName { section, nth: 0 } && process.is_alive()
                 };
                 if let Some(victim) = self.kernel.tasks().find(plays) {
                     self.fired = true;
@@ -87,7 +87,7 @@ impl World {
                     }
                 }
             }
-            Some(What::Short(len)) => made = shortened(&call, len),
+            Some(FaultKind::Short(len)) => made = shortened(&call, len),
             None => {}
         }
         let result = self.kernel.call(me, made.as_ref().unwrap_or(&call));
@@ -111,10 +111,10 @@ impl World {
         }
     }
 
-    pub(super) fn fault_here(&self, me: Task, waking: bool) -> Option<What> {
+    pub(super) fn fault_here(&self, me: Task, waking: bool) -> Option<FaultKind> {
         let process = self.kernel.process(me);
         let fault = self.fault.filter(|fault| !self.fired && fault.at.who == process.who)?;
-        let here = fault.at.line == process.lines() && (waking || fault.what != What::KillWaking);
+        let here = fault.at.line == process.lines() && (waking || fault.what != FaultKind::KillWaking);
         here.then_some(fault.what)
     }
 

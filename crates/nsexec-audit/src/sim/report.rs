@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::fault::Place;
 use super::kernel::Kernel;
-use super::process::{Life, Reaper, Section, Task, Who};
+use super::process::{Life, ProcessName, Reaper, Section, Task};
 use super::program::Rest;
 use crate::record::{Call, Line, Reply, Transcript};
 use nsexec::sys::types::{Fd, Pid, Signal, WaitStatus};
@@ -34,7 +34,7 @@ pub enum End {
 #[derive(Clone, Debug)]
 pub struct ProcessReport {
     /// The process.
-    pub who: Who,
+    pub who: ProcessName,
     /// Its pid, as the first pid namespace sees it.
     pub pid: Pid,
     /// Its calls. The section is [`Section::name`].
@@ -88,7 +88,7 @@ impl Report {
 
     /// Returns the transcripts, sorted by role. They are the same for every schedule.
     #[must_use]
-    pub fn sections(&self) -> Vec<(Who, &Transcript)> {
+    pub fn sections(&self) -> Vec<(ProcessName, &Transcript)> {
         let mut sections: Vec<_> =
             self.processes.iter().map(|process| (process.who, &process.transcript)).collect();
         sections.sort_by_key(|(who, _)| *who);
@@ -96,7 +96,7 @@ impl Report {
     }
 
     /// Returns the processes that are blocked for ever, each with its call.
-    pub fn stuck(&self) -> impl Iterator<Item = (Who, &Call)> {
+    pub fn stuck(&self) -> impl Iterator<Item = (ProcessName, &Call)> {
         self.processes.iter().filter_map(|process| match &process.end {
             End::Stuck(call) => Some((process.who, call)),
             _ => None,

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::vec::Vec;
 
-use super::fault::{Fault, Then, What};
+use super::fault::{Fault, FaultKind, StopReaction};
 use super::kernel::Kernel;
 use super::process::{Section, Task};
 use super::program::{Ended, Rest};
@@ -137,7 +137,7 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
     let world = Rc::new(RefCell::new(World { kernel, fault, fired: false }));
     let mut endless = false;
     let mut after_stop = match fault {
-        Some(Fault { what: What::Stop(then), .. }) => Some(then),
+        Some(Fault { what: FaultKind::Stop(then), .. }) => Some(then),
         _ => None,
     };
     loop {
@@ -165,17 +165,17 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
 }
 
 /// Acts as a user would when a stopped process blocks the start.
-fn follow_stop(kernel: &mut Kernel, then: Then) {
+fn follow_stop(kernel: &mut Kernel, then: StopReaction) {
     let Some(launcher) = kernel.tasks().find(|task| kernel.process(*task).who.section == Section::Launcher)
     else {
         return;
     };
     match then {
-        Then::Interrupt => {
+        StopReaction::Interrupt => {
             kernel.interrupt(Signal::TERM);
             kernel.deliver(launcher, Signal::CONT, true);
         }
-        Then::KillLauncher => kernel.exit(launcher, WaitStatus::Signaled(Signal::KILL)),
+        StopReaction::KillLauncher => kernel.exit(launcher, WaitStatus::Signaled(Signal::KILL)),
     }
 }
 
@@ -196,13 +196,13 @@ fn turn(world: &Rc<RefCell<World>>, task: Task, quantum: usize) {
 
 fn finish(world: &mut World, task: Task, ended: Ended) {
     match world.fault_here(task, false) {
-        Some(What::Kill) => {
+        Some(FaultKind::Kill) => {
             world.fired = true;
             world.kernel.exit(task, WaitStatus::Signaled(Signal::KILL));
             return;
         }
         // When SIGCONT arrives, the function is called again.
-        Some(What::Stop(_)) => {
+        Some(FaultKind::Stop(_)) => {
             world.fired = true;
             world.kernel.deliver(task, Signal::STOP, true);
             return;

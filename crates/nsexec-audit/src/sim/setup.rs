@@ -12,7 +12,7 @@ use super::files::Exe;
 use super::idmaps::{Ids, Map};
 use super::kernel::{Kernel, Settings};
 use super::namespaces::{Kind, NsId, NsProxy, PidNs, State, TimeNs, UserNs};
-use super::process::{Life, Process, Section, Task, Who};
+use super::process::{Life, Process, ProcessName, Section, Task};
 use super::procfs::Extra;
 use super::program::{Ended, Program, Rest};
 use super::replay::SimSys;
@@ -117,7 +117,7 @@ impl Sim {
             kernel.add_namespace(kind, FIRST_USER, state);
         }
         let mut sim = Self { kernel, launcher: Task(0) };
-        sim.launcher = sim.spawn(Who { section: Section::Launcher, nth: 0 }, user);
+        sim.launcher = sim.spawn(ProcessName { section: Section::Launcher, nth: 0 }, user);
         sim
     }
 
@@ -126,10 +126,10 @@ impl Sim {
         &mut self.kernel.settings
     }
 
-    fn spawn(&mut self, who: Who, user: &User) -> Task {
+    fn spawn(&mut self, who: ProcessName, user: &User) -> Task {
         let kernel = &mut self.kernel;
         let proxy = NsProxy::new(Kind::ALL.map(|kind| NsId(position(kind))));
-        let numbers = kernel.new_numbers(proxy.get(Kind::Pid));
+        let numbers = kernel.allocate_pids(proxy.get(Kind::Pid));
         let task = Task(kernel.processes.len());
         kernel.processes.push(Process {
             who,
@@ -236,7 +236,7 @@ impl Sim {
     }
 
     /// Returns a descriptor of the launcher which becomes readable when a signal asks for the end of a
-    /// launch: [`What::Stop`](super::What::Stop).
+    /// launch: [`FaultKind::Stop`](super::What::Stop).
     pub fn interrupt(&mut self) -> Fd {
         /// Far above the numbers that a launch uses.
         const NUMBER: Fd = Fd(100);
@@ -271,7 +271,7 @@ impl Sim {
     /// If the kernel would have refused these namespaces to its creator.
     pub fn container(&mut self, container: &Container<'_>) -> Pid {
         let nth = self.kernel.processes.len();
-        let task = self.spawn(Who { section: Section::Other, nth }, &container.maker);
+        let task = self.spawn(ProcessName { section: Section::Other, nth }, &container.maker);
         let kernel = &mut self.kernel;
         if let Some((uid_map, gid_map)) = container.maps {
             kernel.unshare(task, CloneFlags::NEWUSER).expect("a user namespace");
@@ -345,7 +345,7 @@ impl Sim {
         let mut kernel = self.kernel.clone();
         for kind in Kind::ALL {
             let count = kernel.namespaces.iter().filter(|ns| ns.kind == kind).count();
-            kernel.given.insert(kind, count);
+            kernel.initial_counts.insert(kind, count);
         }
         schedule::run(kernel, choice, fault)
     }

@@ -21,7 +21,7 @@ fn set_of(signal: Signal) -> SignalSet {
 /// Returns whether the signal has no effect without a handler. True for SIGCHLD, SIGCONT, SIGURG and
 /// SIGWINCH. Also true for the signals of a terminal that stop a process, which are not modelled. SIGSTOP is
 /// modelled.
-fn is_harmless(signal: Signal) -> bool {
+fn has_no_default_effect(signal: Signal) -> bool {
     matches!(signal.0, 17..=23 | 28)
 }
 
@@ -61,7 +61,7 @@ impl Kernel {
         }
         let process = self.process_mut(me);
         let default = action.handler == SigAction::DEFAULT.handler;
-        if action.handler == SigAction::IGNORE.handler || default && is_harmless(signal) {
+        if action.handler == SigAction::IGNORE.handler || default && has_no_default_effect(signal) {
             process.pending.0 &= !set.0;
         }
         let old = match action == SigAction::DEFAULT {
@@ -161,7 +161,7 @@ impl Kernel {
                 process.pending.0 |= set_of(signal).0;
                 return;
             }
-            if !default || is_init || is_harmless(signal) {
+            if !default || is_init || has_no_default_effect(signal) {
                 return;
             }
         }

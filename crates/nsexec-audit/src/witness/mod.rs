@@ -94,9 +94,9 @@ pub enum WitnessError {
 impl fmt::Display for WitnessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(why) => write!(f, "cannot read what strace wrote: {why}"),
-            Self::NoBegin => f.write_str("strace saw no beginning of a run"),
-            Self::Missing { role, pid } => write!(f, "strace left no file of {role}, process {pid}"),
+            Self::Unreadable(why) => write!(f, "cannot read strace's output: {why}"),
+            Self::NoBegin => f.write_str("strace's output has no mark for the beginning of a run"),
+            Self::Missing { role, pid } => write!(f, "strace wrote no output for {role}, process {pid}"),
         }
     }
 }
@@ -139,17 +139,17 @@ pub fn split_by_process(text: &str) -> BTreeMap<i32, String> {
 /// [`WitnessError::NoBegin`] if there is no begin mark, [`WitnessError::Missing`] for a process without a
 /// file.
 pub fn run_of(files: &BTreeMap<i32, String>, root: Role) -> Result<Run, WitnessError> {
-    let (lines, recorder) = between_the_marks(files)?;
-    let mut reading = Reading { files, recorder, run: Run::default() };
-    reading.run.origin = Origin::Witnessed;
-    reading.process(root, None, lines)?;
-    finish(&mut reading.run);
-    Ok(reading.run)
+    let (lines, recorder) = lines_between_marks(files)?;
+    let mut reader = RunReader { files, recorder, run: Run::default() };
+    reader.run.origin = Origin::Witnessed;
+    reader.process(root, None, lines)?;
+    finish(&mut reader.run);
+    Ok(reader.run)
 }
 
 /// Returns the path of a call that may be a mark: `statx(AT_FDCWD, "/nsexec-witness/end", …`. The same text
 /// in a string of another call is not a mark.
-fn marked(line: &str) -> Option<String> {
+fn mark_path(line: &str) -> Option<String> {
     let call = ["statx(AT_FDCWD, ", "newfstatat(AT_FDCWD, ", "stat("]
         .iter()
         .find_map(|call| line.strip_prefix(call))?;
@@ -158,13 +158,13 @@ fn marked(line: &str) -> Option<String> {
 }
 
 /// Returns the lines between the marks, and the beginning of the recorder's own writes.
-fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<String>), WitnessError> {
+fn lines_between_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<String>), WitnessError> {
     // Returns the offsets of the beginning and the end of the line with a mark, and its path.
     let find = |text: &str, mark: &str| -> Option<(usize, usize, String)> {
         let mut start = 0;
         for line in text.split_inclusive('\n') {
             // Only the few lines that contain the text are parsed.
-            let found = if line.contains(mark) { marked(line) } else { None };
+            let found = if line.contains(mark) { mark_path(line) } else { None };
             if let Some(path) = found.filter(|path| path.starts_with(mark)) {
                 return Some((start, start + line.len(), path));
             }
@@ -178,23 +178,23 @@ fn between_the_marks(files: &BTreeMap<i32, String>) -> Result<(&str, Option<Stri
     // After the end mark the launcher's own work continues.
     let end = find(lines, END).map_or(lines.len(), |(end, ..)| end);
     let recorder = mark.strip_prefix(BEGIN).and_then(|rest| rest.strip_prefix("/recorder/"));
-    Ok((lines.get(..end).unwrap_or_default(), recorder.map(recorders_line)))
+    Ok((lines.get(..end).unwrap_or_default(), recorder.map(recorder_write_prefix)))
 }
 
 /// Returns how strace shows the beginning of a write of
 /// [`SharedSink`](crate::record::shared::SharedSink). Any other write to the same descriptor is not the
 /// recorder's.
-fn recorders_line(fd: &str) -> String {
+fn recorder_write_prefix(fd: &str) -> String {
     format!("write({fd}, \"\\n{{\\\"of\\\":[")
 }
 
-struct Reading<'a> {
+struct RunReader<'a> {
     files: &'a BTreeMap<i32, String>,
     recorder: Option<String>,
     run: Run,
 }
 
-impl Reading<'_> {
+impl RunReader<'_> {
     /// Reads one process, and then the processes that it created.
     fn process(&mut self, role: Role, made_by: Option<Call>, text: &str) -> Result<(), WitnessError> {
         let mut section = Section::new(role);

@@ -11,7 +11,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::{
-    WitnessError, between_the_marks, end_of, is_interrupted, is_left_out, parse_line, resumed, words,
+    WitnessError, end_of, is_interrupted, is_left_out, lines_between_marks, parse_line, resumed, words,
 };
 use crate::diff::CONTEXT;
 use crate::diff::Difference;
@@ -26,7 +26,7 @@ pub struct Outline {
     /// The process.
     pub role: Role,
     /// Its calls, in order.
-    pub calls: Vec<Seen>,
+    pub calls: Vec<OutlineCall>,
     /// Whether SIGKILL ended it. Then its last call is uncertain.
     pub killed: bool,
 }
@@ -34,7 +34,7 @@ pub struct Outline {
 /// One call without the values in memory: `setns(4, CLONE_NEWNET) = 0`, `openat(AT_FDCWD, …,
 /// O_RDONLY|O_CLOEXEC) = -1 ENOENT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct OutlineCall {
     name: String,
     /// `None` for an argument in memory.
     args: Vec<Option<String>>,
@@ -42,7 +42,7 @@ pub struct Seen {
     result: Option<String>,
 }
 
-impl Seen {
+impl OutlineCall {
     /// Parses a line of strace, or a recorded line as it is displayed.
     fn of(line: &str) -> Option<Self> {
         let words::Parts { name, args, result } = words::split(line)?;
@@ -84,7 +84,7 @@ fn sorted(word: &str) -> String {
     flags.join("|")
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for OutlineCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let args: Vec<&str> = self.args.iter().map(|word| word.as_deref().unwrap_or("…")).collect();
         write!(f, "{}({}) = {}", self.name, args.join(", "), self.result.as_deref().unwrap_or("…"))
@@ -96,7 +96,7 @@ impl fmt::Display for Seen {
 pub fn of_run(run: &Run) -> Vec<Outline> {
     let of = |section: &crate::Section| {
         let seen = section.lines.iter().filter(|line| line.reply != Reply::Child);
-        let calls = seen.filter_map(|line| Seen::of(&line.to_string())).collect();
+        let calls = seen.filter_map(|line| OutlineCall::of(&line.to_string())).collect();
         Outline { role: section.role, calls, killed: section.end == End::Signaled(Signal::KILL) }
     };
     run.sections.iter().map(of).collect()
@@ -107,7 +107,7 @@ pub fn of_run(run: &Run) -> Vec<Outline> {
 /// # Errors
 /// As [`run_of`](super::run_of).
 pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline>, WitnessError> {
-    let (text, recorder) = between_the_marks(files)?;
+    let (text, recorder) = lines_between_marks(files)?;
     // strace may be unable to read the text of the recorder's writes. Then it shows an address.
     let hidden = recorder.as_ref().and_then(|line| Some(line.split_once('"')?.0.to_owned() + "0x"));
     let is_recorders = |line: &str| hidden.as_ref().is_some_and(|hidden| line.starts_with(hidden));
@@ -125,7 +125,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
                 continue;
             }
             let line = &resumed(line, interrupted.take())[..];
-            let Some(seen) = Seen::of(line) else { continue };
+            let Some(seen) = OutlineCall::of(line) else { continue };
             // The arguments of a clone are in registers.
             if let Some(line) = parse_line(line).filter(|_| seen.name == "clone") {
                 if let Reply::Parent(pid) = line.reply {
@@ -151,7 +151,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
 /// the recorder had not written it yet, or had announced an exec.
 #[must_use]
 pub fn compare(left: &[Outline], right: &[Outline]) -> Vec<Difference> {
-    let calls = |outlines: &[Outline], role| -> (Vec<Seen>, bool) {
+    let calls = |outlines: &[Outline], role| -> (Vec<OutlineCall>, bool) {
         let found = outlines.iter().find(|outline| outline.role == role);
         found.map(|outline| (outline.calls.clone(), outline.killed)).unwrap_or_default()
     };
@@ -167,7 +167,7 @@ pub fn compare(left: &[Outline], right: &[Outline]) -> Vec<Difference> {
             && same == left.len().min(right.len())
             && left.len().abs_diff(right.len()) <= 1;
         if same < left.len().max(right.len()) && !short {
-            let around = |calls: &[Seen]| {
+            let around = |calls: &[OutlineCall]| {
                 let numbered = calls.iter().enumerate().skip(same.saturating_sub(CONTEXT));
                 numbered
                     .take_while(|(index, _)| *index <= same + CONTEXT)

@@ -4,7 +4,7 @@ use std::borrow::ToOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 
-use super::{BEGIN, END, marked};
+use super::{BEGIN, END, mark_path};
 
 /// Splits lines by process, and keeps those of the run.
 ///
@@ -54,7 +54,7 @@ impl Splitter {
         let file = self.files.entry(pid).or_default();
         file.push_str(line);
         file.push('\n');
-        let marks = |mark| line.contains(mark) && marked(line).is_some_and(|path| path.starts_with(mark));
+        let marks = |mark| line.contains(mark) && mark_path(line).is_some_and(|path| path.starts_with(mark));
         if !self.begun {
             self.begun = marks(BEGIN);
         } else if line.starts_with("execve") && line.ends_with(" = 0") || marks(END) {

@@ -311,7 +311,7 @@ proptest! {
 
     /// A record and its witness that differ in one value of any call are different.
     #[test]
-    fn every_value_of_every_call_counts((call, reply) in success()) {
+    fn every_value_of_every_call_is_compared((call, reply) in success()) {
         let line = Line { call, reply };
         let (record, text) = (one_line(Origin::Recorded, &line), serde_json::to_value(&line).unwrap());
         prop_assert!(crate::diff::compare(&record, &one_line(Origin::Witnessed, &line)).is_empty());
@@ -326,7 +326,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_shown_is_read_back((call, reply) in success(), errno in 1..200_i32, fails in any::<bool>()) {
+    fn displayed_line_is_parsed_back((call, reply) in success(), errno in 1..200_i32, fails in any::<bool>()) {
         let reply = if fails { Reply::Errno(Errno(errno)) } else { reply };
         let line = Line { call, reply };
         let text = line.to_string();
@@ -334,13 +334,13 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "[a-z_0-9]{0,10}\\(.{0,40}\\) = .{0,10}") {
+    fn parse_line_never_panics(text in "[a-z_0-9]{0,10}\\(.{0,40}\\) = .{0,10}") {
         let _ = parse_line(&text);
     }
 }
 
 #[test]
-fn what_is_not_ours_is_no_line() {
+fn foreign_calls_are_not_parsed() {
     for text in [
         "openat(AT_FDCWD, \"/etc/ld.so.cache\", O_RDONLY) = 3",
         "openat(AT_FDCWD, \"/tmp/x\", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 3",
@@ -357,7 +357,7 @@ fn what_is_not_ours_is_no_line() {
 
 /// Lines as strace 6.1 writes them, shortened.
 #[test]
-fn what_is_left_out_is_the_allocators() {
+fn only_allocator_and_recorder_lines_are_left_out() {
     for (line, left_out) in [
         ("mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000", true),
         ("mprotect(0x7f0000000000, 4096, PROT_READ|PROT_WRITE) = 0", true),
@@ -370,13 +370,13 @@ fn what_is_left_out_is_the_allocators() {
         (r#"write(4, "\n{\"of\":[0],\"line\":{}}", 20) = 20"#, false),
         ("uname({sysname=\"Linux\", ...}) = 0", false),
     ] {
-        assert_eq!(is_left_out(line, Some(&recorders_line("3"))), left_out, "{line}");
+        assert_eq!(is_left_out(line, Some(&recorder_write_prefix("3"))), left_out, "{line}");
     }
 }
 
 /// The page docs/comparison.md has the complete list, and no entry that the code does not have.
 #[test]
-fn the_documentation_has_the_list() {
+fn comparison_page_lists_every_entry() {
     use crate::normalise::RENAMED;
     let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/comparison.md"));
     let row = |(what, how): &(&str, &str)| std::format!("| {what} | {how} |");
@@ -424,7 +424,7 @@ fn a_run_begins_at_the_mark_and_follows_the_clones() {
 }
 
 #[test]
-fn one_file_of_all_processes_is_taken_apart() {
+fn single_strace_file_is_split_by_process() {
     let text = "11 getpid() = 11\n11 read(3,  <unfinished ...>\n12 close(4) = 0\n\
         11 <... read resumed>\"ab\", 4) = 2\n12 +++ exited with 0 +++\n";
     let files = split_by_process(text);
@@ -434,7 +434,7 @@ fn one_file_of_all_processes_is_taken_apart() {
 
 /// With `-v` strace shows the entries and the whole status.
 #[test]
-fn a_directory_and_a_status_are_read_in_full() {
+fn verbose_directory_entries_and_stat_are_parsed() {
     let text = r#"getdents64(3, [{d_ino=84670, d_off=1, d_reclen=24, d_type=DT_DIR, d_name="."}, {d_ino=84674, d_off=12, d_reclen=24, d_type=DT_LNK, d_name="3"}], 1024) = 48"#;
     let Some(Line { reply: Reply::Data(data), .. }) = parse_line(text) else { panic!("no entries") };
     assert_eq!((data.0.len(), &data.0[16..21], &data.0[43..45]), (48, &[24, 0, 4, b'.', 0][..], &b"3\0"[..]));
@@ -577,7 +577,7 @@ fn outline_compares_arguments_in_registers() {
 }
 
 #[test]
-fn a_poll_of_aarch64_is_a_poll() {
+fn ppoll_of_aarch64_is_parsed_as_poll() {
     let poll = parse_line("poll([{fd=5, events=POLLOUT}], 1, 200) = 0 (Timeout)");
     let ppoll = "ppoll([{fd=5, events=POLLOUT}], 1, {tv_sec=0, tv_nsec=200000000}, NULL, 0) = 0 (Timeout)";
     assert!(poll.is_some());

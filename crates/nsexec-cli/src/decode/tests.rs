@@ -18,7 +18,7 @@ fn vector(file: &str) -> (Vec<u8>, &'static Dialect, Value) {
 }
 
 #[test]
-fn messages_in_words() {
+fn decoded_messages_match_the_snapshots() {
     for file in [
         "01_rootful_five_ns",
         "03_rootless_tools",
@@ -40,7 +40,7 @@ fn messages_in_words() {
 
 /// Every vector tests the JSON, since vectors have the same format.
 #[test]
-fn json_is_as_the_vectors_have_it() {
+fn json_matches_the_vectors() {
     let folder = format!("{}/../../tests/vectors", env!("CARGO_MANIFEST_DIR"));
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap() {
@@ -60,7 +60,7 @@ fn json_is_as_the_vectors_have_it() {
 }
 
 #[test]
-fn a_refusal_names_kind_and_offset() {
+fn decode_error_names_kind_and_offset() {
     let mut out = String::new();
     for file in ["31_eof_immediately", "34_nlmsg_len_past_end", "45_nla_len_past_end", "55_embedded_nul_map"]
     {
@@ -72,7 +72,7 @@ fn a_refusal_names_kind_and_offset() {
 }
 
 #[test]
-fn not_a_byte_more_than_the_message_is_read() {
+fn read_message_stops_at_the_end_of_the_message() {
     let (bytes, ..) = vector("28_surplus_after_message");
     let mut input = Cursor::new(bytes.clone());
     let message = read_message(&mut input).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use nsexec::bootstrap::text::is_unseen;
+use nsexec::bootstrap::text::is_invisible;
 use nsexec::bootstrap::{Attribute, Bootstrap, ByteOrder, Dialect, HEADER_LEN};
 use nsexec::idmap::IdMap;
 use nsexec::namespace::NsSet;
@@ -181,7 +181,7 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     let mut out = String::new();
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if is_unseen(c) || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
+            if is_invisible(c) || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
         }
         for byte in chunk.invalid() {
             // Writing to a String cannot fail.
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_cannot_speak_to_the_terminal() {
+    fn control_characters_in_paths_are_escaped() {
         assert_eq!(shown(b"/a\x1b[2J\n\xff\\b\xc3\xa9"), "/a\\u{1b}[2J\\n\\xff\\\\b\u{e9}");
     }
 }

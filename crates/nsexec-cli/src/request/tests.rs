@@ -50,7 +50,7 @@ fn map(map: &Option<Map>) -> String {
 }
 
 #[test]
-fn a_map_of_any_id_but_the_own_needs_a_tool() {
+fn maps_of_other_ids_than_the_own_need_a_tool() {
     let needs = |words: &str, facts: &Facts| request(words, facts).needs_tools(facts);
     for own in ["-r", "--map-users 0:1000:1", "--map-users 0:1000:1 --map-groups 0:100:1", "-n"] {
         assert!(!needs(own, &ann()), "{own}");
@@ -64,7 +64,7 @@ fn a_map_of_any_id_but_the_own_needs_a_tool() {
 }
 
 #[test]
-fn what_is_named_and_what_is_implied_is_created() {
+fn named_and_implied_kinds_are_created() {
     assert_eq!(kinds("-n"), "net | ");
     assert_eq!(kinds("-UmpniuCT -r"), "cgroup, ipc, mnt, net, pid, time, user, uts | ");
     assert_eq!(kinds("-r"), "user | ");
@@ -79,7 +79,7 @@ fn what_is_named_and_what_is_implied_is_created() {
 }
 
 #[test]
-fn without_a_namespace_flag_everything_is_created() {
+fn all_kinds_are_created_without_a_namespace_flag() {
     for words in ["", "-f", "--kill-child", "--oom-score-adj 5", "--setgroups deny"] {
         for facts in [root(), ann(), bob()] {
             let request = request(words, &facts);
@@ -92,7 +92,7 @@ fn without_a_namespace_flag_everything_is_created() {
 }
 
 #[test]
-fn all_is_what_the_kernel_has_and_is_not_joined() {
+fn flag_all_creates_supported_kinds_that_are_not_joined() {
     assert_eq!(kinds("--all --join net=/n"), "cgroup, ipc, mnt, pid, time, user, uts | net");
     let request = request("--all", &Facts { kinds: NsSet::ALL.without(NsKind::Time), ..ann() });
     assert!(!request.created.contains(NsKind::Time));
@@ -101,7 +101,7 @@ fn all_is_what_the_kernel_has_and_is_not_joined() {
 }
 
 #[test]
-fn a_side_without_a_map_maps_the_caller() {
+fn missing_map_maps_the_caller_to_id_0() {
     let both = |words| {
         let request = request(words, &ann());
         (map(&request.users), map(&request.groups))
@@ -130,7 +130,7 @@ fn ranges_beyond_the_last_id_are_cut() {
 }
 
 #[test]
-fn setgroup_is_sent_as_go_sends_it() {
+fn setgroup_is_sent_as_runcs_go_code_sends_it() {
     for (words, facts, sent) in [
         ("-r", root(), false),
         ("-r", ann(), false),
@@ -144,7 +144,7 @@ fn setgroup_is_sent_as_go_sends_it() {
 }
 
 #[test]
-fn an_ordinary_user_s_message_names_the_tools() {
+fn message_of_an_ordinary_user_names_the_mapping_tools() {
     let tools = |words, facts: &Facts| {
         let request = request(words, facts);
         (request.rootless, request.newuidmap.is_some(), request.newgidmap.is_some())
@@ -156,7 +156,7 @@ fn an_ordinary_user_s_message_names_the_tools() {
 }
 
 #[test]
-fn the_policy_is_that_of_a_terminal() {
+fn flags_set_the_policy() {
     let policy = |words| request(words, &ann()).policy;
     assert_eq!(policy("-r").session, Session::Keep);
     assert_eq!(policy("-r").credentials, Credentials::Root);
@@ -176,7 +176,7 @@ fn the_policy_is_that_of_a_terminal() {
 }
 
 #[test]
-fn a_root_that_may_not_set_groups_denies_them_for_its_own_group() {
+fn root_without_cap_setgid_denies_setgroups() {
     let setgroups =
         |words, facts: Facts, caps| request(words, &Facts { capabilities: caps, ..facts }).policy.setgroups;
     const WITHOUT: Option<u64> = Some(!(1 << CAP_SETGID));
@@ -192,7 +192,7 @@ fn a_root_that_may_not_set_groups_denies_them_for_its_own_group() {
 }
 
 #[test]
-fn the_message_says_all_of_it() {
+fn message_contains_all_requested_values() {
     let words = "-r --join net=/a:b --join ipc=/c --monotonic -3 --boottime 4 --oom-score-adj -10";
     let request = request(words, &ann());
     let message = request.bootstrap().unwrap();
@@ -205,7 +205,7 @@ fn the_message_says_all_of_it() {
 
 /// The snapshot contains the error for each wrong use of the flags, as the user reads it.
 #[test]
-fn contradictions_are_refused_in_words() {
+fn contradicting_flags_are_usage_errors() {
     let many: String = (0..341).map(|i| format!("--map-users {}:{}:1 ", i * 2, i * 2)).collect();
     let long: String = (0..200).map(|i| format!("--map-users {0}:{0}:1 ", 1_000_000_000 + i * 2)).collect();
     let mut out = String::new();
@@ -238,23 +238,26 @@ fn contradictions_are_refused_in_words() {
         out += &format!("{who}: {shown}\n  {error}\n");
     }
     for words in ["--mount-proc", "-r --kill-child", "-r --setgroups deny"] {
-        out += &format!("encode {words}\n  {}\n", refuse_unsayable(&flags(words), &[]).unwrap_err());
+        out += &format!(
+            "encode {words}\n  {}\n",
+            refuse_flags_without_attribute(&flags(words), &[]).unwrap_err()
+        );
     }
     out += &format!(
         "encode -r -- sh -c x\n  {}\n",
-        refuse_unsayable(&flags("-r"), &["sh".into(), "-c".into()]).unwrap_err()
+        refuse_flags_without_attribute(&flags("-r"), &["sh".into(), "-c".into()]).unwrap_err()
     );
     crate::testing::snapshot(|| insta::assert_snapshot!("cli_usage_errors", out));
 }
 
 #[test]
-fn encode_takes_what_is_only_implied() {
-    assert_eq!(refuse_unsayable(&flags(""), &[]), Ok(()));
-    assert_eq!(refuse_unsayable(&flags("-UmpniuCT -r -f --boottime 1"), &[]), Ok(()));
+fn encode_accepts_implied_settings() {
+    assert_eq!(refuse_flags_without_attribute(&flags(""), &[]), Ok(()));
+    assert_eq!(refuse_flags_without_attribute(&flags("-UmpniuCT -r -f --boottime 1"), &[]), Ok(()));
 }
 
 #[test]
-fn an_old_dialect_has_no_word_for_time() {
+fn old_dialects_refuse_time_namespaces() {
     let decided = decide(&flags("--all"), &root(), &Dialect::V1_0).unwrap();
     assert!(!decided.created.contains(NsKind::Time));
     let refused = |words, dialect| decide(&flags(words), &root(), dialect).unwrap_err();
@@ -262,14 +265,14 @@ fn an_old_dialect_has_no_word_for_time() {
         [("--join time=/t", "--join time=…"), ("-T", "--time"), ("-r --boottime 1", "--boottime")]
     {
         for dialect in [&Dialect::SEED, &Dialect::V1_0, &Dialect::V1_1] {
-            let text = format!("{flag}: dialect {dialect} knows no time namespaces; v1_2 does");
+            let text = format!("{flag}: dialect {dialect} does not support time namespaces; v1_2 does");
             assert_eq!(refused(words, dialect), Failure::Usage(text));
         }
     }
 }
 
 #[test]
-fn what_the_machine_lacks_is_no_wrong_usage() {
+fn missing_ids_and_tools_exit_1_and_not_2() {
     let status = |words, facts| match decide(&flags(words), &facts, &Dialect::V1_2).unwrap_err() {
         Failure::Usage(_) => 2,
         Failure::Other { status, .. } => status,

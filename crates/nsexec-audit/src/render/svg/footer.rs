@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::super::Document;
-use super::super::events::{Carried, Event, Mark, What};
+use super::super::events::{Event, EventKind, Mark, PipeKind};
 use super::layout::{MARGIN, chip, chip_width, class};
 use super::measure::Font;
 use super::shape::{Group, Head, Layout, Rect, Shape, Text};
@@ -50,44 +50,44 @@ fn entries(events: &[Event]) -> Vec<Entry> {
     let mut entries = Vec::new();
     let all = |mark: Mark| {
         let notes = events.iter().filter_map(|event| match &event.what {
-            What::Step { note, .. } if note.mark == mark => Some(note.kinds),
+            EventKind::Step { note, .. } if note.mark == mark => Some(note.kinds),
             _ => None,
         });
         notes.flat_map(|kinds| kinds.iter().collect::<Vec<_>>()).collect::<NsSet>()
     };
     entries.extend(all(Mark::Create).iter().map(|kind| Entry::Chip(kind, false)));
     entries.extend(all(Mark::Join).iter().map(|kind| Entry::Chip(kind, true)));
-    let has = |wanted: fn(&What) -> bool| events.iter().any(|event| wanted(&event.what));
+    let has = |wanted: fn(&EventKind) -> bool| events.iter().any(|event| wanted(&event.what));
     let lines: [(bool, Entry); 5] = [
-        (has(|what| matches!(what, What::Fork { .. })), Entry::Line("fork", Head::Dot, "a new process")),
+        (has(|what| matches!(what, EventKind::Fork { .. })), Entry::Line("fork", Head::Dot, "a new process")),
         (
-            has(|what| matches!(what, What::Message { carried: Carried::Init, .. })),
+            has(|what| matches!(what, EventKind::Message { pipe: PipeKind::Init, .. })),
             Entry::Line("init", Head::Arrow, "on the init pipe"),
         ),
         (
-            has(|what| matches!(what, What::Message { carried: Carried::Sync, .. })),
+            has(|what| matches!(what, EventKind::Message { pipe: PipeKind::Sync, .. })),
             Entry::Line("sync", Head::Arrow, "on a sync pipe"),
         ),
         (
-            has(|what| matches!(what, What::End { reaper: Some(_), .. })),
+            has(|what| matches!(what, EventKind::End { reaper: Some(_), .. })),
             Entry::Line("ends", Head::Arrow, "ends, and is reaped"),
         ),
         (
-            has(|what| matches!(what, What::Message { lost: true, .. })),
-            Entry::Line("lost", Head::Cross, "nobody reads it"),
+            has(|what| matches!(what, EventKind::Message { lost: true, .. })),
+            Entry::Line("lost", Head::Cross, "not read"),
         ),
     ];
     entries.extend(lines.into_iter().filter_map(|(shown, entry)| shown.then_some(entry)));
     let marks = [
-        (Mark::Privacy, "who may look in"),
-        (Mark::Identity, "who it is"),
+        (Mark::Privacy, "access to the process"),
+        (Mark::Identity, "ids and session"),
         (Mark::Maps, "written for stage 1"),
         (Mark::Setup, "other steps"),
-        (Mark::Refused, "refused, and gone on"),
+        (Mark::Refused, "refused, and continued"),
         (Mark::Failed, "failed"),
     ];
     let marked = |mark: Mark| {
-        events.iter().any(|event| matches!(&event.what, What::Step { note, .. } if note.mark == mark))
+        events.iter().any(|event| matches!(&event.what, EventKind::Step { note, .. } if note.mark == mark))
     };
     entries.extend(
         marks.into_iter().filter(|(mark, _)| marked(*mark)).map(|(mark, text)| Entry::Mark(mark, text)),

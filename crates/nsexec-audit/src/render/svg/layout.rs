@@ -8,7 +8,7 @@ use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
-use super::super::events::{Carried, Event, Mark, Note, What};
+use super::super::events::{Event, EventKind, Mark, Note, PipeKind};
 use super::super::mermaid::{clone_word, same};
 use super::super::{Document, Fate, Role};
 use super::bars::Bars;
@@ -43,7 +43,7 @@ pub(super) struct Painter<'d> {
 
 /// Lays out the whole picture.
 pub(super) fn layout(document: &Document<'_>, events: &[Event]) -> Layout {
-    let tool = events.iter().any(|event| matches!(event.what, What::Fork { child: Role::Tool, .. }));
+    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool, .. }));
     let roles: Vec<Role> = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool).collect();
     let columns = i32::try_from(roles.len()).unwrap_or(1);
     let width = 2 * MARGIN + columns * COLUMN;
@@ -97,7 +97,7 @@ impl Painter<'_> {
             let name =
                 Text::new(rect.x + 4, rect.y + 5, rect.w - 8, vec![(capital(role.name()), Font::Bold(13))]);
             let below =
-                Text::new(rect.x + 4, rect.y + 23, rect.w - 8, vec![(role.epithet().into(), Font::Sans(11))]);
+                Text::new(rect.x + 4, rect.y + 23, rect.w - 8, vec![(role.caption().into(), Font::Sans(11))]);
             group.texts.push(name.centred());
             group.texts.push(below.class("soft").centred());
         }
@@ -127,7 +127,7 @@ impl Painter<'_> {
             events = after;
             let hint = self.hint(event);
             match &event.what {
-                What::Step { role, note } => {
+                EventKind::Step { role, note } => {
                     let (others, after) = match note.mark {
                         // A `Create` note already lists all its namespaces, and an error message fills a note
                         // by itself.
@@ -145,23 +145,23 @@ impl Painter<'_> {
                         _ => self.step(*role, note, &others, hint),
                     }
                 }
-                What::Message { from, to, carried, text, lost } => {
-                    let class = match (lost, carried) {
+                EventKind::Message { from, to, pipe, text, lost } => {
+                    let class = match (lost, pipe) {
                         (true, _) => "lost",
-                        (false, Carried::Init) => "init",
-                        (false, Carried::Sync) => "sync",
+                        (false, PipeKind::Init) => "init",
+                        (false, PipeKind::Sync) => "sync",
                     };
                     let head = if *lost { Head::Cross } else { Head::Arrow };
                     self.arrow((*from, *to), text, class, head, hint);
                 }
-                What::Fork { parent, child } => {
+                EventKind::Fork { parent, child } => {
                     self.arrow((*parent, *child), clone_word(*parent), "fork", Head::Dot, hint);
                     self.bars.begin(*child, Some(*parent), self.y - 12);
                 }
-                What::Kill { from, to } => {
+                EventKind::Kill { from, to } => {
                     self.arrow((*from, *to), "SIGKILL", "lost", Head::Cross, hint);
                 }
-                What::End { role, outcome, fate, reaper } => self.end(*role, outcome, *fate, *reaper),
+                EventKind::End { role, outcome, fate, reaper } => self.end(*role, outcome, *fate, *reaper),
             }
         }
     }
@@ -295,7 +295,7 @@ impl Painter<'_> {
             self.bars.end(role, self.y - 10);
             return;
         }
-        if fate != Fate::LivesOn {
+        if fate != Fate::Continues {
             self.bars.end(role, self.y);
         }
         if outcome.is_empty() {
@@ -308,7 +308,7 @@ impl Painter<'_> {
         let (text, class) = match fate {
             Fate::Failed => (text.class("bad"), "pill failed"),
             Fate::Ended => (text.class("soft"), "pill"),
-            Fate::LivesOn => (text.class("good"), "pill"),
+            Fate::Continues => (text.class("good"), "pill"),
         };
         let rect = Rect::new(text.rect.x - 12, self.y, widest + 24, text.rect.h + 10);
         let shapes = vec![Shape::Box { rect, radius: 12, class: class.into() }];

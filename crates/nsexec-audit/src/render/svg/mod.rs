@@ -17,8 +17,8 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::Document;
-use super::events::{Event, What, events};
-use nsexec::bootstrap::text::is_unseen;
+use super::events::{Event, EventKind, events};
+use nsexec::bootstrap::text::is_invisible;
 use shape::{Group, Head, Layout, Shape, Text};
 
 /// Returns the document as an SVG, with a newline at the end.
@@ -54,14 +54,14 @@ fn description(events: &[Event]) -> String {
     let sentences: Vec<String> = events
         .iter()
         .map(|event| match &event.what {
-            What::Message { from, to, text, lost, .. } => {
-                let lost = if *lost { ", which nobody reads" } else { "" };
+            EventKind::Message { from, to, text, lost, .. } => {
+                let lost = if *lost { ", which is not read" } else { "" };
                 format!("{} to {}: {text}{lost}.", from.name(), to.name())
             }
-            What::Fork { parent, child } => format!("{} makes {}.", parent.name(), child.name()),
-            What::Step { role, note } => format!("{}: {}.", role.name(), note.text.replace('\n', " ")),
-            What::Kill { from, to } => format!("{} kills {}.", from.name(), to.name()),
-            What::End { role, outcome, .. } => format!("{}: {outcome}.", role.name()),
+            EventKind::Fork { parent, child } => format!("{} makes {}.", parent.name(), child.name()),
+            EventKind::Step { role, note } => format!("{}: {}.", role.name(), note.text.replace('\n', " ")),
+            EventKind::Kill { from, to } => format!("{} kills {}.", from.name(), to.name()),
+            EventKind::End { role, outcome, .. } => format!("{}: {outcome}.", role.name()),
         })
         .collect();
     sentences.join("\n")
@@ -150,7 +150,7 @@ fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\n' => out.push(c),
-            c if is_unseen(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c if is_invisible(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

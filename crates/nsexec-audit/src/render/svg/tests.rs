@@ -57,14 +57,14 @@ fn check(layout: &Layout) {
 }
 
 #[test]
-fn no_text_leaves_its_box_or_lies_on_another() {
+fn texts_stay_in_their_boxes_and_do_not_overlap() {
     for sample in samples() {
         sample.with(|document| check(&layout(document, &events(document))));
     }
 }
 
 #[test]
-fn nor_does_a_long_or_an_empty_one() {
+fn long_and_empty_texts_stay_in_their_boxes() {
     let long = "W".repeat(3000);
     let words = "a long assumption with many words ".repeat(50);
     for text in [long.as_str(), words.as_str(), ""] {
@@ -106,7 +106,7 @@ fn every_assumption_is_in_the_picture() {
 }
 
 #[test]
-fn a_wrapped_text_is_whole_and_fits() {
+fn wrapped_text_is_complete_and_fits() {
     let font = Font::Mono(11);
     let path = "/run/user/1001/containers/a-long-name-of-a-container/namespaces/network and more";
     let lines = font.wrap(path, 120, 99);
