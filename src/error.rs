@@ -268,6 +268,9 @@ impl<'m> Error<'m> {
 /// The cause and the remedy if openat2(2) fails with EXDEV for a file below /proc.
 const COVERED: &str = "something is mounted over it (unmount it, or mount a new /proc)";
 
+/// The cause if a read or a write of the init pipe fails with EBADF.
+const NOT_OPEN: &str = "_LIBCONTAINER_INITPIPE is closed, or open for the other direction only";
+
 impl fmt::Display for Error<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -291,13 +294,7 @@ impl fmt::Display for Error<'_> {
             Self::Os {
                 doing: doing @ (Doing::ReadHeader | Doing::InformLauncher),
                 errno: errno @ Errno::EBADF,
-            } => {
-                // Closed, or open only for the other direction.
-                write!(
-                    f,
-                    "{doing}: {errno} (_LIBCONTAINER_INITPIPE is closed, or open for the other direction only)"
-                )
-            }
+            } => write!(f, "{doing}: {errno} ({NOT_OPEN})"),
             Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {
                 write!(f, "{doing}: {errno} ({})", step.text())
             }

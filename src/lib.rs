@@ -15,8 +15,8 @@
 //! | [`entry`] | the entry points in the child process: read the environment, run, exit or return |
 //! | `launch` | the launcher's half of the protocol (feature `std`) |
 //!
-//! The package `nsexec-audit` has the recorder, the simulated kernel, plans and rules. The package `nsexec-cli` is
-//! the program, `nsexec-capi` the archive for C and Go.
+//! The package `nsexec-audit` has the recorder, the simulated kernel, plans and rules. The package
+//! `nsexec-cli` is the program, `nsexec-capi` the archive for C and Go.
 //!
 //! The core has two kinds of function. A *decider* takes values and returns values. A *script* takes
 //! `&mut impl Sys` and carries out the deciders' results. Every effect is a call on `sys.`, so grep for that.

@@ -181,8 +181,8 @@ impl Log {
         self.stage_0 = sync;
     }
 
-    /// Reports the failure to stage 0, if [`Self::set_failure_pipe`] has set a sync pipe. Called after the fatal
-    /// record, because stage 0 then kills the remaining stages.
+    /// Reports the failure to stage 0, if [`Self::set_failure_pipe`] has set a sync pipe. Called after the
+    /// fatal record, because stage 0 then kills the remaining stages.
     pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
         let Some(fd) = self.stage_0 else { return };
         for word in [Message::Failed.value(), status] {

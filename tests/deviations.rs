@@ -1,6 +1,6 @@
-//! The deviations from runc that can be tested without the kernel. The tables of docs/deviations.md name the test of
-//! every deviation. Tests that need processes are in `tests/protocol` and `tests/kernel`. Tests that need a mock are unit
-//! tests in `src`.
+//! The deviations from runc that can be tested without the kernel. The tables of docs/deviations.md name the
+//! test of every deviation. Tests that need processes are in `tests/protocol` and `tests/kernel`. Tests that
+//! need a mock are unit tests in `src`.
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::bootstrap::dialect::Dialect;
@@ -110,8 +110,8 @@ fn an_error_without_an_errno_does_not_end_in_success() {
 
 #[test]
 fn texts_are_those_of_the_last_release_of_a_line() {
-    // 1.0.3, 1.1.15, and main. Until 1.1.12 the request was logged a second time instead, until 1.1.4 `namespace` was
-    // a singular.
+    // 1.0.3, 1.1.15, and main. Until 1.1.12 the request was logged a second time instead, until 1.1.4
+    // `namespace` was a singular.
     let texts = |dialect: &Dialect| (dialect.awaiting_maps_text, dialect.unshare_remaining_text);
     let request = "request stage-0 to map user namespace";
     let waiting = "waiting stage-0 to complete the mapping of user namespace";

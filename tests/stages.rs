@@ -238,7 +238,8 @@ fn stage_0_reports_the_death_of_stage_1() {
     assert_snapshot("stage_0_stage_1_died", outcome, &transcript);
 }
 
-/// Runs stage 2 of 1.0 with a cgroup namespace to create. `launcher_bytes` are the launcher's bytes on the init pipe.
+/// Runs stage 2 of 1.0 with a cgroup namespace to create. `launcher_bytes` are the launcher's bytes on the
+/// init pipe.
 fn stage_2_of_1_0(launcher_bytes: &[u8]) -> (Outcome, String) {
     let boot = Bootstrap::new(CloneFlags::NEWCGROUP);
     let reads =

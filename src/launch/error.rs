@@ -147,7 +147,8 @@ impl StageFailure {
                 && self.cause().is_none()
                 && !self.records.iter().any(|record| record.stage == ended.stage)
         };
-        // The stages that are left kill each other. The first death is that of the stage which stage 0 missed.
+        // The stages that are left kill each other. The first death is that of the stage which stage 0
+        // missed.
         let missed = self.records.iter().find_map(missed_stage);
         let mut ended = self.ended.iter();
         let killed = ended.clone().filter(signaled);
@@ -159,8 +160,8 @@ impl StageFailure {
 /// The code of [`Error::LauncherGone`](crate::error::Error::LauncherGone).
 const LAUNCHER_GONE: &str = "launcher-gone";
 
-/// Returns the stage whose death is reported by a sync error of stage 0. runc's texts call stage 1 "stage-1" or "child",
-/// and stage 2 "child".
+/// Returns the stage whose death is reported by a sync error of stage 0. runc's texts call stage 1 "stage-1"
+/// or "child", and stage 2 "child".
 fn missed_stage(record: &Record) -> Option<u8> {
     if (record.stage, record.code.as_deref()) != (Some(0), Some("sync")) {
         return None;

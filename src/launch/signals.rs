@@ -263,8 +263,8 @@ enum Effect {
     JobStops(NixSignal),
 }
 
-/// Handles one signal. `command_ran`: the command already ran when the signal arrived. Then a terminal has sent the
-/// signal to the command too.
+/// Handles one signal. `command_ran`: the command already ran when the signal arrived. Then a terminal has
+/// sent the signal to the command too.
 fn pass_on(
     (child, pidfd): (&Child, Option<&OwnedFd>),
     info: &siginfo,

@@ -234,8 +234,8 @@ impl Stages {
         Ok(())
     }
 
-    /// Does the same as [`Self::reap`] without a pidfd: asks for the end of the stage every [`POLL_INTERVAL_MS`],
-    /// without blocking.
+    /// Does the same as [`Self::reap`] without a pidfd: asks for the end of the stage every
+    /// [`POLL_INTERVAL_MS`], without blocking.
     fn reap_by_polling<S: Sys>(
         &mut self,
         sys: &mut S,

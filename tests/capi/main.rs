@@ -1,8 +1,8 @@
 //! Tests of `libnsexec.a` as a client uses it: builds it, inspects it, links it in every way that a runtime
 //! may, and drives the programs with the independent parent of `tests/protocol`.
 //!
-//! This process only starts others: `crates/nsexec-capi/build`, compilers, strace, Python, and the programs that they
-//! build. `capi WORD…` runs the cases whose names contain one of the words.
+//! This process only starts others: `crates/nsexec-capi/build`, compilers, strace, Python, and the programs
+//! that they build. `capi WORD…` runs the cases whose names contain one of the words.
 
 mod archive;
 mod consumers;

@@ -259,8 +259,8 @@ fn linked_in_every_way() -> Outcome {
     Ok(Said::Held(format!("{}: {}", names.len(), names.join(" "))))
 }
 
-/// The control of `beside_other_rust`: cargo's library, without the second half of `crates/nsexec-capi/build`, fails to
-/// link. Both libraries define a panic handler.
+/// The control of `beside_other_rust`: cargo's library, without the second half of
+/// `crates/nsexec-capi/build`, fails to link. Both libraries define a panic handler.
 fn raw_library() -> Outcome {
     Kind::Debug.folder()?;
     neighbour("with_std")?;

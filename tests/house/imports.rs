@@ -95,7 +95,8 @@ pub(crate) const TABLE: &[Row] = &[
     // A plan runs the launch itself on the simulated kernel, with a model of a Go runtime.
     Row {
         modules: &["nsexec_audit::record::*"],
-        // nix for the shared sink's memfd, in the process that records. The simulated kernel for an implementation of `Sys`.
+        // nix for the shared sink's memfd, in the process that records. The simulated kernel for an
+        // implementation of `Sys`.
         may: &[
             WORDS,
             STD,
@@ -320,7 +321,8 @@ fn resolve(path: &str, module: &str, modules: &[String]) -> Option<String> {
             let path = [&[root][..usize::from(!root.is_empty())], &segments[1..]].concat();
             return Some(path.join("::"));
         }
-        // The program sees the libraries from outside. In the others a path into a library leads to its module.
+        // The program sees the libraries from outside. In the others a path into a library leads to its
+        // module.
         name if LIBRARIES.contains(&name) && crate_of(module) == "nsexec_cli" => {
             return Some(format!("::{}", segments.join("::")));
         }

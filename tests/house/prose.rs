@@ -77,8 +77,8 @@ pub(crate) fn references(page: &Page) -> Vec<String> {
 
 /// Checks that at most one of 100 comment lines in Rust, Python and Markdown has an idiom.
 ///
-/// Returns all idioms if there are more. These idioms make comments hard to read for newcomers; a low count alone
-/// does not make them easy.
+/// Returns all idioms if there are more. These idioms make comments hard to read for newcomers; a low count
+/// alone does not make them easy.
 pub(crate) fn idioms(pages: &[Page]) -> Vec<String> {
     let mut lines = 0;
     let mut found = Vec::new();

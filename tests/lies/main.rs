@@ -2,8 +2,8 @@
 //! the record is wrong. The comparison with strace's output of the same run must show each such lie, and no
 //! difference without one.
 //!
-//! The program executes itself under strace. The inner run makes calls through `Recorder<FaultyBackend>`: either calls
-//! of nearly every kind one by one, or a whole launch.
+//! The program executes itself under strace. The inner run makes calls through `Recorder<FaultyBackend>`:
+//! either calls of nearly every kind one by one, or a whole launch.
 
 mod liar;
 mod planted;

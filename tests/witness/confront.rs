@@ -192,7 +192,8 @@ impl Stage<'_> {
         }
         let program = self.program(config);
         command.arg("--").arg(program.get_program()).args(program.get_args());
-        // The arguments that `trace --witness` passes. The record then contains the values of the environment.
+        // The arguments that `trace --witness` passes. The record then contains the values of the
+        // environment.
         command.arg("trace").arg(format!("--witnessed={}", folder.display())).args(args);
         caller.set_environment(&mut command);
         let said = output(&mut command)?;

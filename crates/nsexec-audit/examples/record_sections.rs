@@ -9,7 +9,6 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 
-use nsexec_audit::render::{Role, walk::created_role};
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::encode::encode;
 use nsexec::bootstrap::env::Environment;
@@ -26,6 +25,7 @@ use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::{CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, WaitFor, WaitStatus};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
+use nsexec_audit::render::{Role, walk::created_role};
 
 /// A file to which all processes append their lines, and the role of this process.
 struct Shared {

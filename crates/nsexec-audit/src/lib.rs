@@ -1,4 +1,5 @@
-//! Runs of the namespace bootstrap as data: planned, recorded or witnessed, in one schema, and the tools for them.
+//! Runs of the namespace bootstrap as data: planned, recorded or witnessed, in one schema, and the tools for
+//! them.
 //!
 //! | module | content |
 //! |---|---|

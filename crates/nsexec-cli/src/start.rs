@@ -69,8 +69,8 @@ unsafe impl GlobalAlloc for ExitOnOutOfMemory {
     }
 }
 
-/// Grows the stack to the size that the program needs. A lack of memory is then reported by [`ExitOnOutOfMemory`]; a
-/// later growth of the stack would fail with SIGSEGV.
+/// Grows the stack to the size that the program needs. A lack of memory is then reported by
+/// [`ExitOnOutOfMemory`]; a later growth of the stack would fail with SIGSEGV.
 #[cfg_attr(test, allow(dead_code, reason = "called by the program's entry"))]
 fn reserve_stack() {
     /// The size of the stack in bytes; no subcommand uses more.

@@ -89,7 +89,8 @@ fn strings(args: &ExecArgs<'_>) -> Vec<Bytes> {
     args.strings().map(Bytes::from).collect()
 }
 
-/// Implements [`Sys`] for types with [`Answer`]. A blanket implementation is not possible: the trait is another crate's.
+/// Implements [`Sys`] for types with [`Answer`]. A blanket implementation is not possible: the trait is
+/// another crate's.
 macro_rules! sys_through_answer {
     ($([$($generics:tt)*] $answerer:ty),+ $(,)?) => { $(
         impl<$($generics)*> Sys for $answerer {
