@@ -1,7 +1,7 @@
 //! Sets `NSEXEC_VERSION`: the version and the commit that the program is built from.
 //!
 //! The commit comes from the first of: the variable `NSEXEC_COMMIT` (for distributors),
-//! `.cargo_vcs_info.json` of a packaged crate, git in this folder. Without a commit `NSEXEC_VERSION` is not
+//! `.cargo_vcs_info.json` of a packaged crate, git in this workspace. Without a commit `NSEXEC_VERSION` is not
 //! set. No error here fails the build.
 
 use std::path::Path;
@@ -14,9 +14,6 @@ const DIGITS: usize = 12;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=NSEXEC_COMMIT");
-    if env::var_os("CARGO_FEATURE_CLI").is_none() {
-        return;
-    }
     let folder = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
     let folder = Path::new(&folder);
     let commit = env::var("NSEXEC_COMMIT").ok().or_else(|| packaged(folder)).or_else(|| checked_out(folder));
@@ -40,11 +37,11 @@ fn packaged(folder: &Path) -> Option<String> {
     rest.split('"').nth(1).map(str::to_owned)
 }
 
-/// Returns the commit of this folder, if the folder is the top of a git work tree. Sources that were unpacked
-/// inside another repository must not get that repository's commit.
+/// Returns the commit of the workspace two folders up, if that is the top of a git work tree. Sources that were
+/// unpacked inside another repository must not get that repository's commit.
 fn checked_out(folder: &Path) -> Option<String> {
     let top = git(folder, &["rev-parse", "--show-toplevel"])?;
-    if fs::canonicalize(top).ok()? != fs::canonicalize(folder).ok()? {
+    if fs::canonicalize(top).ok()? != fs::canonicalize(folder.join("../..")).ok()? {
         return None;
     }
     // The log of HEAD grows with each commit, checkout, rebase and reset. Git is asked for its path, because

@@ -372,7 +372,9 @@ def take(number, _):
 for number in (signal.SIGINT, signal.SIGQUIT): signal.signal(number, take)
 signal.signal(signal.SIGWINCH, lambda number, _: os.write(1, f"{name} got {number}\n".encode()))
 os.write(1, f"{name} on\n".encode())
-time.sleep(10)
+# Short sleeps: Python acts on a signal that comes right before a sleep only after it.
+end = time.monotonic() + 10
+while time.monotonic() < end: time.sleep(0.01)
 """
 
 
