@@ -1,8 +1,8 @@
 //! Sets `NSEXEC_VERSION`: the version and the commit that the program is built from.
 //!
 //! The commit comes from the first of: the variable `NSEXEC_COMMIT` (for distributors),
-//! `.cargo_vcs_info.json` of a packaged crate, git in this workspace. Without a commit `NSEXEC_VERSION` is not
-//! set. No error here fails the build.
+//! `.cargo_vcs_info.json` of a packaged crate, git in this workspace. Without a commit `NSEXEC_VERSION` is
+//! not set. No error here fails the build.
 
 use std::path::Path;
 use std::process::Command;
@@ -37,8 +37,8 @@ fn packaged(folder: &Path) -> Option<String> {
     rest.split('"').nth(1).map(str::to_owned)
 }
 
-/// Returns the commit of the workspace two folders up, if that is the top of a git work tree. Sources that were
-/// unpacked inside another repository must not get that repository's commit.
+/// Returns the commit of the workspace two folders up, if that is the top of a git work tree. Sources that
+/// were unpacked inside another repository must not get that repository's commit.
 fn checked_out(folder: &Path) -> Option<String> {
     let top = git(folder, &["rev-parse", "--show-toplevel"])?;
     if fs::canonicalize(top).ok()? != fs::canonicalize(folder.join("../..")).ok()? {

@@ -146,7 +146,7 @@ fn sections() -> Outcome {
 fn sources(name: &str) -> Result<PathBuf, String> {
     let copy = folder().join(name);
     fs::create_dir_all(&copy).map_err(|error| error.to_string())?;
-    let parts = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "src", "capi", "tests", "examples"];
+    let parts = ["Cargo.toml", "Cargo.lock", "README.md", "src", "crates", "tests", "examples"];
     run(command("cp").arg("-r").args(parts.map(|part| root().join(part))).arg(&copy))?;
     Ok(copy)
 }

@@ -9,7 +9,7 @@ use crate::kit::{Case, Kind, Outcome, Said, command, folder, root, run, sources}
 pub(crate) const CASES: &[Case] = &[
     ("header_compiles_as_c_and_cxx", header),
     ("pkg_config_works_after_the_folder_moved", pkg_config),
-    ("rust_programs_depend_on_the_crate_with_the_feature", rust_programs),
+    ("rust_programs_depend_on_the_crate", rust_programs),
 ];
 
 /// Compiles the header with the strictest flags, included twice, and calls every function.
@@ -68,10 +68,10 @@ fn pkg_config() -> Outcome {
     Ok(Said::Held(String::new()))
 }
 
-/// Rust programs with std: with default features and `capi`, with `capi` alone, and without features.
+/// Rust programs with std: with the default features, with serde, and without features.
 const PROGRAMS: &[(&str, &str, &str)] = &[
-    ("everything", "features = [\"capi\"]", "with_capi.rs"),
-    ("capi_alone", "default-features = false, features = [\"capi\"]", "with_capi.rs"),
+    ("launcher", "default-features = true", "launcher.rs"),
+    ("everything", "features = [\"serde\"]", "launcher.rs"),
     ("nothing", "default-features = false", "without.rs"),
 ];
 

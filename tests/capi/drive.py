@@ -193,7 +193,7 @@ class Older(Linked):
         self.assertEqual((run.out, run.init_bytes), (b"", before))
 
 
-PANIC = r'bug in nsexec, at src/lib\.rs:[0-9]+:[0-9]+: on "purpose"\nin two lines'
+PANIC = r'bug in nsexec, at crates/nsexec-capi/src/lib\.rs:[0-9]+:[0-9]+: on "purpose"\nin two lines'
 
 
 class Panicking(Linked):

@@ -269,7 +269,7 @@ fn raw_library() -> Outcome {
     cc.args(["-DSTART=nsexec", "-DNEIGHBOUR", "-I"]).arg(Kind::Debug.folder()?);
     cc.arg("-o").arg(folder().join("raw")).arg(sources().join("c/program.c"));
     cc.arg("-L").arg(target.join("capi/capi-debug")).arg("-L").arg(folder());
-    match run(cc.args(["-lnsexec", "-lwith_std"]).args(STD)) {
+    match run(cc.args(["-lnsexec_capi", "-lwith_std"]).args(STD)) {
         Err(said) if said.contains("multiple definition of") && said.contains("rust_begin_unwind") => {
             Ok(Said::Held(String::new()))
         }

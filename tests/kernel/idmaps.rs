@@ -272,7 +272,8 @@ fn an_id_that_is_not_ours_to_map(ctx: &Ctx) {
     let bin = ctx.bin.to_str().unwrap();
     let args =
         ["run", "-r", bin, "run", "--map-users", "0:0:1", "--map-users", "1:5:1", "--", "echo", "it ran"];
-    ctx.nsexec(args).refused(1, &["uid_map", "Operation not permitted", "does not exist in this user namespace"]);
+    ctx.nsexec(args)
+        .refused(1, &["uid_map", "Operation not permitted", "does not exist in this user namespace"]);
 }
 
 fn no_tool_in_the_path(ctx: &Ctx) {

@@ -1,9 +1,9 @@
 //! The C symbols of `libnsexec.a`, which a Go runtime links in place of runc's C code.
 //!
-//! One of the modules with `unsafe` code (SECURITY.md lists them). The crate has its own panic handler and is
-//! built with `panic = "abort"`, so a Rust program with std cannot depend on it. The script `build` makes the
-//! archive.
-#![cfg_attr(not(test), no_std)]
+//! One of the modules with `unsafe` code (SECURITY.md lists them). The script `build` makes the archive, with
+//! profiles that have `panic = "abort"`. Only there the crate is without std and has its own panic handler.
+//! Otherwise, in tests and lints, std has one.
+#![cfg_attr(panic = "abort", no_std)]
 
 use core::ffi::{CStr, c_char};
 use core::fmt::{self, Write};
@@ -13,7 +13,7 @@ use nsexec::bootstrap::dialect::Dialect;
 use nsexec::entry;
 use nsexec::json::{Escaped, Line};
 use nsexec::policy::Policy;
-#[cfg(not(test))]
+#[cfg(panic = "abort")]
 use nsexec::{
     log::{Level, Log},
     policy::LogForm,
@@ -141,11 +141,11 @@ impl Write for ByteCounter {
 }
 
 /// The value of [`LOG_PIPE`] after the first panic.
-#[cfg(nsexec_archive)]
+#[cfg(panic = "abort")]
 const PANICKED: i32 = -2;
 
 /// Reports a panic as one fatal log record and exits with status 1. A panic never unwinds into C.
-#[cfg(nsexec_archive)]
+#[cfg(panic = "abort")]
 #[panic_handler]
 fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
     let log = LOG_PIPE.swap(PANICKED, Ordering::Relaxed);
@@ -167,7 +167,7 @@ fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
 
 // A build without optimisation has a reference to this symbol in the compiled core library. It is never
 // called: with panic=abort nothing unwinds. The symbol is weak, so a definition elsewhere takes precedence.
-#[cfg(nsexec_archive)]
+#[cfg(panic = "abort")]
 core::arch::global_asm!(
     ".weak rust_eh_personality",
     ".type rust_eh_personality, @function",
