@@ -6,7 +6,7 @@
 //! program. The command's exec sets the exit signal to SIGCHLD.
 //!
 //! A launch that joins a mount namespace first checks that this program runs from a sealed copy of itself
-//! ([`cloned`](crate::cloned)): stage 2 executes a file of that namespace. That file may be a script whose
+//! ([`cloned`]): stage 2 executes a file of that namespace. That file may be a script whose
 //! interpreter is /proc/self/exe, which is our own binary (CVE-2019-5736).
 
 use core::fmt;

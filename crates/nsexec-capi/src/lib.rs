@@ -37,19 +37,19 @@ pub extern "C" fn nsexec() {
     start(&Dialect::V1_2);
 }
 
-/// Runs the bootstrap of runc 1.1.0 to 1.1.15: `void nsexec_v1_1(void)`. Otherwise as [`nsexec`].
+/// Runs the bootstrap of runc 1.1.0 to 1.1.15: `void nsexec_v1_1(void)`. Otherwise as [`nsexec()`].
 #[unsafe(no_mangle)]
 pub extern "C" fn nsexec_v1_1() {
     start(&Dialect::V1_1);
 }
 
-/// Runs the bootstrap of runc 1.0.0-rc94 to 1.0.3: `void nsexec_v1_0(void)`. Otherwise as [`nsexec`].
+/// Runs the bootstrap of runc 1.0.0-rc94 to 1.0.3: `void nsexec_v1_0(void)`. Otherwise as [`nsexec()`].
 #[unsafe(no_mangle)]
 pub extern "C" fn nsexec_v1_0() {
     start(&Dialect::V1_0);
 }
 
-/// Runs the bootstrap of runc of 2018, before 1.0.0-rc6: `void nsexec_seed(void)`. Otherwise as [`nsexec`].
+/// Runs the bootstrap of runc of 2018, before 1.0.0-rc6: `void nsexec_seed(void)`. Otherwise as [`nsexec()`].
 #[unsafe(no_mangle)]
 pub extern "C" fn nsexec_seed() {
     start(&Dialect::SEED);

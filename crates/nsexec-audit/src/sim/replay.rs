@@ -30,7 +30,7 @@ pub(super) struct World {
     pub(super) fired: bool,
 }
 
-/// The [`Sys`](crate::sys::Sys) of the simulated kernel, for one turn of one process.
+/// The [`Sys`](nsexec::sys::Sys) of the simulated kernel, for one turn of one process.
 pub struct SimSys {
     world: Rc<RefCell<World>>,
     me: Task,

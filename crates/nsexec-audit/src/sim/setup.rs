@@ -236,7 +236,7 @@ impl Sim {
     }
 
     /// Returns a descriptor of the launcher which becomes readable when a signal asks for the end of a
-    /// launch: [`FaultKind::Stop`](super::What::Stop).
+    /// launch: [`FaultKind::Stop`](super::FaultKind::Stop).
     pub fn interrupt(&mut self) -> Fd {
         /// Far above the numbers that a launch uses.
         const NUMBER: Fd = Fd(100);
