@@ -4,12 +4,15 @@
 //! the environment through the libc, and exits the process at the end of stages 0 and 1.
 
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char};
+use core::ffi::CStr;
 use core::fmt;
 
 use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::dialect::Dialect;
-use crate::bootstrap::env::{Environment, OwnProgram, RawEnv};
+#[cfg(feature = "legacy")]
+use crate::bootstrap::env::OwnProgram;
+use crate::bootstrap::env::{Environment, RawEnv};
+#[cfg(feature = "legacy")]
 use crate::cloned::STRINGS_MAX;
 use crate::error::Error;
 use crate::log::{Level, Log};
@@ -29,11 +32,13 @@ unsafe impl<const LEN: usize> Sync for Memory<LEN> {}
 static MEMORY: Memory<MESSAGE_MAX> = Memory(UnsafeCell::new([0; MESSAGE_MAX]));
 
 /// The buffer for the environment that the sealed copy receives.
+#[cfg(feature = "legacy")]
 static ENVIRONMENT: Memory<STRINGS_MAX> = Memory(UnsafeCell::new([0; STRINGS_MAX]));
 
+#[cfg(feature = "legacy")]
 unsafe extern "C" {
     /// The libc's array of strings, which ends with a null pointer.
-    static environ: *const *const c_char;
+    static environ: *const *const core::ffi::c_char;
 }
 
 /// Returns the value of an environment variable, as bytes.
@@ -51,7 +56,9 @@ fn raw_environment() -> RawEnv<'static> {
         init_pipe: variable(c"_LIBCONTAINER_INITPIPE"),
         log_pipe: variable(c"_LIBCONTAINER_LOGPIPE"),
         log_level: variable(c"_LIBCONTAINER_LOGLEVEL"),
+        #[cfg(feature = "legacy")]
         mount_fds: variable(c"_LIBCONTAINER_MOUNT_FDS"),
+        #[cfg(feature = "legacy")]
         own: OwnProgram {
             state_dir: variable(c"_LIBCONTAINER_STATEDIR"),
             mark: variable(c"_LIBCONTAINER_CLONED_BINARY"),
@@ -61,6 +68,7 @@ fn raw_environment() -> RawEnv<'static> {
 }
 
 /// Copies all variables, each with its NUL, to `memory`. Returns `None` if they do not fit.
+#[cfg(feature = "legacy")]
 fn all_variables(memory: &mut [u8]) -> Option<&[u8]> {
     let mut used: usize = 0;
     // SAFETY: with a single thread, neither the environment nor the pointer to it can change while we read.
@@ -91,11 +99,15 @@ pub unsafe fn run(policy: &Policy) -> Outcome {
     let mut sys = unsafe { LinuxSys::new() };
     // SAFETY: the caller guarantees that no other call of this function is in progress.
     let message = unsafe { &mut *MEMORY.0.get() };
-    let mut raw = raw_environment();
-    if policy.dialect.cloned_binary {
+    let raw = raw_environment();
+    #[cfg(feature = "legacy")]
+    let raw = if policy.dialect.legacy.cloned_binary {
         // SAFETY: as for the message.
-        raw.own.environ = all_variables(unsafe { &mut *ENVIRONMENT.0.get() });
-    }
+        let all = all_variables(unsafe { &mut *ENVIRONMENT.0.get() });
+        RawEnv { own: OwnProgram { environ: all, ..raw.own }, ..raw }
+    } else {
+        raw
+    };
     match nsexec(&mut sys, raw, policy, &mut Scratch { message }) {
         Outcome::Exit(status) => exit(status),
         outcome => outcome,

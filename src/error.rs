@@ -9,7 +9,6 @@ use core::fmt;
 
 use crate::bootstrap::env::EnvError;
 use crate::bootstrap::error::ParseError;
-use crate::bootstrap::mount_fds::MountFdsError;
 use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
@@ -162,28 +161,11 @@ pub enum Error<'m> {
         /// The value that arrived.
         value: u32,
     },
-    /// Another stage has failed and has reported the cause. This stage exits with the same status and reports
-    /// nothing.
-    FailureReported {
-        /// The status.
-        status: u32,
-    },
     /// The launcher died, or closed its end of the init pipe, while this stage waited for another one.
     LauncherGone {
         /// The step that was in progress.
         doing: Doing<'m>,
     },
-    /// The variable with the target descriptors of the mount sources is wrong.
-    MountFds(MountFdsError),
-    /// A message for a mount source did not carry exactly one descriptor.
-    NoDescriptor {
-        /// The target descriptor.
-        number: Fd,
-        /// The message carried too many descriptors, or the process had no free number for one.
-        truncated: bool,
-    },
-    /// The launcher's byte for the cgroup namespace has another value.
-    UnexpectedByte(u8),
     /// A file that should be a namespace or a procfs file is on another file system.
     WrongFileSystem {
         /// The step.
@@ -216,6 +198,9 @@ pub enum Error<'m> {
         /// The reason.
         why: ToolFailure,
     },
+    /// A failure of an older release line.
+    #[cfg(feature = "legacy")]
+    Legacy(crate::legacy::Failure),
 }
 
 impl<'m> Error<'m> {
@@ -238,17 +223,16 @@ impl<'m> Error<'m> {
             Self::Parse(_) => "message",
             Self::Refused(_) => "refused",
             Self::InitPipe { .. } => "init-pipe",
-            Self::UnexpectedSync { .. } | Self::FailureReported { .. } => "sync",
+            Self::UnexpectedSync { .. } => "sync",
             Self::LauncherGone { .. } => "launcher-gone",
-            Self::MountFds(_) => "mount-fds",
-            Self::NoDescriptor { .. } => "mount-source",
-            Self::UnexpectedByte(_) => "cgroup-byte",
             Self::ForeignProc { .. } => "foreign-proc",
             Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
             Self::MappingTool { why, .. } => why.code(),
             Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
                 doing.code()
             }
+            #[cfg(feature = "legacy")]
+            Self::Legacy(failure) => failure.code(),
         }
     }
 
@@ -291,10 +275,14 @@ impl fmt::Display for Error<'_> {
                     doing @ (Doing::OomScoreAdj | Doing::OpenProcDir(_) | Doing::Update(..) | Doing::ReadBack(..)),
                 errno: Errno::EXDEV,
             } => write!(f, "{doing}, which is a mount point: {COVERED}"),
+            Self::Os { doing: doing @ Doing::ReadHeader, errno: errno @ Errno::EBADF } => {
+                write!(f, "{doing}: {errno} ({NOT_OPEN})")
+            }
+            #[cfg(feature = "legacy")]
             Self::Os {
-                doing: doing @ (Doing::ReadHeader | Doing::InformLauncher),
+                doing: Doing::Legacy(step @ crate::legacy::Step::InformLauncher),
                 errno: errno @ Errno::EBADF,
-            } => write!(f, "{doing}: {errno} ({NOT_OPEN})"),
+            } => write!(f, "{step}: {errno} ({NOT_OPEN})"),
             Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {
                 write!(f, "{doing}: {errno} ({})", step.text())
             }
@@ -307,18 +295,9 @@ impl fmt::Display for Error<'_> {
                 Some(text) => write!(f, "{text}: got {value}"),
                 None => write!(f, "unexpected sync value: {value}"),
             },
-            Self::FailureReported { status } => write!(f, "another stage failed (status {status})"),
             Self::LauncherGone { doing } => {
                 write!(f, "the launcher is gone (it closed its end of the init pipe): {doing}")
             }
-            Self::MountFds(error) => error.fmt(f),
-            Self::NoDescriptor { number, truncated: true } => {
-                write!(f, "{}: received truncated control message", Doing::ReceiveMountSource(number))
-            }
-            Self::NoDescriptor { number, truncated: false } => {
-                write!(f, "{}: received message without control message", Doing::ReceiveMountSource(number))
-            }
-            Self::UnexpectedByte(value) => write!(f, "received unknown synchronisation value: {value}"),
             Self::WrongFileSystem { doing, found } => wrong_file_system(f, doing, found),
             Self::ForeignProc { own, found } => {
                 f.write_str("/proc belongs to another pid namespace, or is not mounted: ")?;
@@ -336,6 +315,8 @@ impl fmt::Display for Error<'_> {
             ),
             Self::IncompleteJoin(set) => write!(f, "failed to join {{{set}}} namespaces: {}", Errno::EPERM),
             Self::MappingTool { kind, pid, why } => tool_text(f, kind, pid, why),
+            #[cfg(feature = "legacy")]
+            Self::Legacy(failure) => failure.fmt(f),
         }
     }
 }
@@ -348,8 +329,9 @@ fn wrong_file_system(f: &mut fmt::Formatter<'_>, doing: Doing<'_>, found: FsType
             write!(f, "failed to open {}", PathText(path))?;
             "namespace"
         }
-        Doing::OpenOwnMountNamespace | Doing::OpenMountNamespace(_) => {
-            write!(f, "{doing}")?;
+        #[cfg(feature = "legacy")]
+        Doing::Legacy(step) => {
+            write!(f, "{step}")?;
             "namespace"
         }
         doing => {

@@ -2,7 +2,6 @@
 
 use core::fmt::{self, Write};
 
-use crate::bootstrap::dialect::PidLine;
 use crate::sys::types::Pid;
 
 /// Writes one character of a JSON string with runc's escapes: the short ones, and `\u00xx` in lower case for
@@ -106,16 +105,13 @@ impl Write for Limited<'_, '_> {
 /// The size of the longest pid line in bytes: two keys and two ids of ten digits.
 pub const PID_LINE_MAX: usize = 64;
 
-/// Formats the pid line, with both pids under the keys of the dialect. Returns its length. The caller sends
-/// it in one write.
+/// Formats the pid line, with the keys of 1.0.0-rc94 and later. Returns its length. The caller sends it in one
+/// write.
 #[must_use]
-pub fn pid_line(buffer: &mut [u8; PID_LINE_MAX], form: PidLine, stage_1: Pid, stage_2: Pid) -> usize {
+pub fn pid_line(buffer: &mut [u8; PID_LINE_MAX], stage_1: Pid, stage_2: Pid) -> usize {
     let mut line = Line::new(buffer);
     // Two i32 and 34 bytes around them always fit.
-    let _ = match form {
-        PidLine::Stages => writeln!(line, "{{\"stage1_pid\":{stage_1},\"stage2_pid\":{stage_2}}}"),
-        PidLine::PidAndFirst => writeln!(line, "{{\"pid\": {stage_2}, \"pid_first\": {stage_1}}}"),
-    };
+    let _ = writeln!(line, "{{\"stage1_pid\":{stage_1},\"stage2_pid\":{stage_2}}}");
     line.len()
 }
 
@@ -134,10 +130,8 @@ mod tests {
     #[test]
     fn longest_pid_line_fits_its_buffer() {
         let mut buffer = [0; PID_LINE_MAX];
-        let len = pid_line(&mut buffer, PidLine::Stages, Pid(i32::MAX), Pid(i32::MAX));
+        let len = pid_line(&mut buffer, Pid(i32::MAX), Pid(i32::MAX));
         assert_eq!(&buffer[..len], b"{\"stage1_pid\":2147483647,\"stage2_pid\":2147483647}\n");
-        let len = pid_line(&mut buffer, PidLine::PidAndFirst, Pid(1), Pid(2));
-        assert_eq!(&buffer[..len], b"{\"pid\": 2, \"pid_first\": 1}\n");
     }
 
     #[test]

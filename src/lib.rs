@@ -13,6 +13,7 @@
 //! | [`sync`], [`log`], [`json`], [`error`] | messages between stages, to the launcher and to people |
 //! | [`sys`] | every system call: the trait and the real backend |
 //! | [`entry`] | the entry points in the child process: read the environment, run, exit or return |
+//! | `legacy` | what only the older dialects need: runc 1.0, 1.1 and the seed (feature `legacy`) |
 //! | `launch` | the launcher's half of the protocol (feature `std`) |
 //!
 //! The package `nsexec-audit` has the recorder, the simulated kernel, plans and rules. The package
@@ -55,6 +56,8 @@ pub mod json;
     reason = "the launcher's own process; its scripts, which also run in the stages, deny them again"
 )]
 pub mod launch;
+#[cfg(feature = "legacy")]
+pub mod legacy;
 pub mod log;
 pub mod namespace;
 pub mod nsexec;

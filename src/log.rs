@@ -6,12 +6,9 @@
 
 use core::fmt::{self, Write};
 
-use crate::bootstrap::dialect::FatalWithoutLog;
 use crate::error::Error;
 use crate::json::{Escaped, Line};
-use crate::pipe::send_all;
 use crate::policy::LogForm;
-use crate::sync::Message;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
 
@@ -127,14 +124,15 @@ pub struct Log {
     fd: Option<Fd>,
     level: Level,
     form: LogForm,
-    without_pipe: FatalWithoutLog,
+    fatal_without_pipe: Option<&'static str>,
     writer: Writer,
     pid: Option<Pid>,
     dropped: u32,
     raised_sigpipe: bool,
     mask: SignalSet,
-    /// The sync pipe over which this stage reports its failure to stage 0.
-    stage_0: Option<Fd>,
+    /// The sync pipe over which this stage reports its failure to stage 0, in the seed.
+    #[cfg(feature = "legacy")]
+    pub(crate) failure_pipe: Option<Fd>,
 }
 
 impl Log {
@@ -147,16 +145,27 @@ impl Log {
         // Only an invalid argument makes this fail. Then nothing is blocked, and the mask need not be
         // restored.
         let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap_or(SignalSet::PIPE);
-        let without_pipe = FatalWithoutLog::Fatal;
         let (writer, pid, dropped, raised_sigpipe) = (Writer::Setup, None, 0, false);
-        let stage_0 = None;
-        Self { fd, level, form, without_pipe, writer, pid, dropped, raised_sigpipe, mask, stage_0 }
+        Self {
+            fd,
+            level,
+            form,
+            fatal_without_pipe: Some("FATAL: "),
+            writer,
+            pid,
+            dropped,
+            raised_sigpipe,
+            mask,
+            #[cfg(feature = "legacy")]
+            failure_pipe: None,
+        }
     }
 
-    /// Sets the handling of a fatal text without a log pipe. The default is that of runc 1.1 and later.
+    /// Sets the text before a fatal text on standard error, where it is written without a log pipe. `None`: it
+    /// is not written. The default, `FATAL: `, is that of runc 1.1 and later.
     #[must_use]
-    pub const fn without_pipe(mut self, what: FatalWithoutLog) -> Self {
-        self.without_pipe = what;
+    pub const fn without_pipe(mut self, head: Option<&'static str>) -> Self {
+        self.fatal_without_pipe = head;
         self
     }
 
@@ -170,25 +179,12 @@ impl Log {
     /// no dropped records.
     pub fn forked(&mut self, stage: u8) {
         self.enter_stage(stage);
-        self.stage_0 = None;
+        #[cfg(feature = "legacy")]
+        {
+            self.failure_pipe = None;
+        }
         self.raised_sigpipe = false;
         self.dropped = 0;
-    }
-
-    /// Sets the sync pipe over which a failure of this process is also reported to stage 0. `None`: it is not
-    /// reported.
-    pub fn set_failure_pipe(&mut self, sync: Option<Fd>) {
-        self.stage_0 = sync;
-    }
-
-    /// Reports the failure to stage 0, if [`Self::set_failure_pipe`] has set a sync pipe. Called after the
-    /// fatal record, because stage 0 then kills the remaining stages.
-    pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
-        let Some(fd) = self.stage_0 else { return };
-        for word in [Message::Failed.value(), status] {
-            // If stage 0 is dead, the report is not needed.
-            let _ = send_all(sys, fd, &word.to_ne_bytes());
-        }
     }
 
     /// Returns whether records of this level are written.
@@ -230,11 +226,7 @@ impl Log {
         self.report_dropped(sys);
         let mut buffer = [0; RECORD_MAX];
         if self.fd.is_none() {
-            let head = match self.without_pipe {
-                FatalWithoutLog::Fatal => "FATAL: ",
-                FatalWithoutLog::Nsenter => "nsenter: ",
-                FatalWithoutLog::Nowhere => return,
-            };
+            let Some(head) = self.fatal_without_pipe else { return };
             let mut line = Line::new(&mut buffer);
             let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "{head}{text}");
             let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
@@ -380,9 +372,9 @@ mod tests {
     #[test]
     fn fatal_text_without_log_pipe_follows_the_dialect() {
         for (what, expected) in [
-            (FatalWithoutLog::Fatal, Some(&b"FATAL: setsid failed: Operation not permitted\n"[..])),
-            (FatalWithoutLog::Nsenter, Some(b"nsenter: setsid failed: Operation not permitted\n")),
-            (FatalWithoutLog::Nowhere, None),
+            (Some("FATAL: "), Some(&b"FATAL: setsid failed: Operation not permitted\n"[..])),
+            (Some("nsenter: "), Some(b"nsenter: setsid failed: Operation not permitted\n")),
+            (None, None),
         ] {
             let mut sys = MockSys::new();
             sys.expect_sigprocmask().return_const(Ok(SignalSet::EMPTY));

@@ -1,21 +1,18 @@
 //! The entry point of the bootstrap. It opens the log, reads the message, sets the oom score and the dumpable
 //! flag, and starts the stages.
 
-use core::fmt::Write;
-
-use crate::bootstrap::dialect::EnvironmentForm;
-use crate::bootstrap::env::{EnvError, Environment, LOG_PIPE, OwnProgram, RawEnv};
+use crate::bootstrap::env::{Environment, RawEnv};
 use crate::bootstrap::text::Lossy;
 use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
-use crate::cloned;
 use crate::error::{Doing, Error, InitPipeKind, Refusal};
-use crate::json::Line;
-use crate::log::{Level, Log, RECORD_MAX};
+#[cfg(feature = "legacy")]
+use crate::legacy::first_steps;
+use crate::log::{Level, Log};
 use crate::namespace::unshare::refuse_impossible;
-use crate::pipe::{read_full, send_all, uninterrupted};
+use crate::pipe::{read_full, uninterrupted};
 use crate::policy::{Credentials, Policy};
 use crate::procfs;
-use crate::stage::{Context, Outcome, StageEnd, parent, sources};
+use crate::stage::{Context, Outcome, StageEnd, parent};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags, SocketType, TidAddress};
 
@@ -33,7 +30,7 @@ pub struct Scratch<'s> {
 pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &mut Scratch<'_>) -> Outcome {
     match Environment::parse(raw, policy.dialect) {
         Ok(environment) => match missing_log_pipe(sys, environment) {
-            None => bootstrap_with_first_steps(sys, environment, raw.own, policy, scratch),
+            None => bootstrap_with_first_steps(sys, environment, policy, scratch),
             Some(fd) => {
                 let mut log = Log::open(sys, None, Level::Debug, policy.log_form);
                 log.fatal(sys, &Error::Os { doing: Doing::UseLogPipe(fd), errno: Errno::EBADF });
@@ -42,9 +39,8 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
         },
         // As in runc, a malformed number is fatal even if the environment names no init pipe.
         Err(error) => {
-            if error.name == LOG_PIPE && policy.dialect.environment == EnvironmentForm::TextLevel {
-                // 1.0 writes this error to standard error, and no other error.
-                write_to_stderr(sys, error);
+            #[cfg(feature = "legacy")]
+            if first_steps::report_log_pipe(sys, policy.dialect, error) {
                 return Outcome::Exit(1);
             }
             let known = Environment::new(None, error.log, Level::Debug);
@@ -56,17 +52,9 @@ pub fn nsexec<S: Sys>(sys: &mut S, raw: RawEnv<'_>, policy: &Policy, scratch: &m
 
 fn open_log<S: Sys>(sys: &mut S, environment: Environment<'_>, policy: &Policy) -> Log {
     let log = Log::open(sys, environment.log, environment.level, policy.log_form);
-    log.without_pipe(policy.dialect.fatal_without_log)
-}
-
-/// Writes the error to standard error without the format of a log record.
-fn write_to_stderr<S: Sys>(sys: &mut S, error: EnvError<'_>) {
-    let mut buffer = [0; RECORD_MAX];
-    let mut line = Line::new(&mut buffer);
-    let whole = write!(line.limited(RECORD_MAX.saturating_sub(4)), "{error}");
-    let _ = line.write_str(if whole.is_ok() { "\n" } else { "...\n" });
-    // A failure of this write cannot be reported anywhere.
-    let _ = sys.write(Fd::STDERR, line.bytes());
+    #[cfg(feature = "legacy")]
+    let log = log.without_pipe(policy.dialect.legacy.fatal_without_log);
+    log
 }
 
 /// Returns the log pipe's descriptor if it is not open. The next socket that a stage creates would get that
@@ -78,46 +66,30 @@ fn missing_log_pipe<S: Sys>(sys: &mut S, environment: Environment<'_>) -> Option
     (sys.fstatfs(fd) == Err(Errno::EBADF)).then_some(fd)
 }
 
-/// Makes the sealed copy and sends the ready byte if the dialect has them, then calls [`bootstrap`]. The
-/// descriptors are known. Reports its own failure, once.
+/// Checks the init pipe, then calls [`bootstrap`]. The descriptors are known. Reports its own failure, once.
+///
+/// If the dialect has them, the sealed copy precedes the check, and the ready byte follows it.
 ///
 /// Runs as the program of [`nsexec`]. The launcher writes the message before the ready byte or after it.
 pub fn bootstrap_with_first_steps<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,
-    own: OwnProgram<'_>,
     policy: &Policy,
     scratch: &mut Scratch<'_>,
 ) -> Outcome {
     let Some(init_pipe) = environment.init else { return Outcome::NotInit };
     // The log is opened only on failure. It blocks SIGPIPE, and the exec of the sealed copy would inherit
     // that mask.
-    if let Err(error) = first_steps(sys, init_pipe, own, policy, scratch) {
+    #[cfg(not(feature = "legacy"))]
+    let checked = check_init_pipe(sys, init_pipe);
+    #[cfg(feature = "legacy")]
+    let checked =
+        first_steps::check_init_pipe(sys, init_pipe, policy.dialect, environment.own, scratch.message);
+    if let Err(error) = checked {
         open_log(sys, environment, policy).fatal(sys, &error);
         return Outcome::Exit(1);
     }
     bootstrap(sys, environment, policy, scratch)
-}
-
-fn first_steps<S: Sys>(
-    sys: &mut S,
-    init_pipe: Fd,
-    own: OwnProgram<'_>,
-    policy: &Policy,
-    scratch: &mut Scratch<'_>,
-) -> Result<(), Error<'static>> {
-    if policy.dialect.cloned_binary {
-        // The message has not been read yet, so its memory is free.
-        cloned::ensure(sys, own, scratch.message)?;
-    }
-    check_init_pipe(sys, init_pipe)?;
-    if policy.dialect.ready_byte {
-        // From here on the launcher may kill this process, and nothing is left behind (runc commit
-        // 4ecff8d9d).
-        send_all(sys, init_pipe, &[READY])
-            .map_err(|errno| Error::Os { doing: Doing::InformLauncher, errno })?;
-    }
-    Ok(())
 }
 
 /// Refuses an init pipe on which a read could wait without end.
@@ -125,7 +97,12 @@ fn first_steps<S: Sys>(
 /// A datagram or seqpacket socket reports no end of file when the launcher dies, or truncates the message. An
 /// eventfd, a timerfd and similar descriptors carry no message and have no end of file. If the kernel cannot
 /// classify the descriptor, the read of the message reports the error.
-fn check_init_pipe<S: Sys>(sys: &mut S, fd: Fd) -> Result<(), Error<'static>> {
+///
+/// Runs as the program of [`nsexec`], before its first access to the pipe.
+///
+/// # Errors
+/// [`Error::InitPipe`].
+pub fn check_init_pipe<S: Sys>(sys: &mut S, fd: Fd) -> Result<(), Error<'static>> {
     let kind = match sys.socket_type(fd) {
         Ok(SocketType::STREAM) => return Ok(()),
         Ok(kind) => InitPipeKind::Socket(kind),
@@ -138,10 +115,6 @@ fn check_init_pipe<S: Sys>(sys: &mut S, fd: Fd) -> Result<(), Error<'static>> {
     };
     Err(Error::InitPipe { fd, kind })
 }
-
-/// The ready byte. A launcher of 1.0 or 1.1 reads it before the pid line, and expects no other byte in
-/// between.
-pub const READY: u8 = 0;
 
 /// Runs the bootstrap over known descriptors. Reports its own failure, once.
 ///
@@ -180,13 +153,14 @@ pub fn bootstrap_of_launcher<S: Sys>(
     let mut log = open_log(sys, environment, policy);
     match stages(sys, &mut log, pipes, policy, scratch) {
         Ok(end) => end,
-        // The failed stage has already reported the cause; a second record would hide it. Status 0 would hide
-        // it too.
-        Err(Error::FailureReported { status }) => {
-            StageEnd::Exit(i32::try_from(status.clamp(1, 255)).unwrap_or(1))
-        }
         Err(error) => {
+            #[cfg(feature = "legacy")]
+            if let Some(status) = crate::legacy::seed::status_reported(&error) {
+                // The failed stage has already reported the cause; a second record would hide it.
+                return StageEnd::Exit(status);
+            }
             log.fatal(sys, &error);
+            #[cfg(feature = "legacy")]
             log.report_failure(sys, 1);
             StageEnd::Exit(1)
         }
@@ -197,6 +171,7 @@ pub fn bootstrap_of_launcher<S: Sys>(
 fn stages<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
+    #[cfg_attr(not(feature = "legacy"), expect(unused_variables, reason = "only 1.1 has more variables"))]
     (init_pipe, environment): (Fd, Environment<'_>),
     policy: &Policy,
     scratch: &'m mut Scratch<'_>,
@@ -209,7 +184,8 @@ fn stages<'m, S: Sys>(
     // before.
     let bootstrap = read_message(sys, init_pipe, policy, scratch.message)?;
     refuse_impossible(&bootstrap).map_err(Error::Refused)?;
-    let mount_fds = sources::check(sys, &bootstrap, environment)?;
+    #[cfg(feature = "legacy")]
+    let mount_fds = crate::legacy::sources::check(sys, &bootstrap, environment)?;
     if let Some(score) = bootstrap.oom_score_adj() {
         // Before the process becomes non-dumpable, because then /proc/self belongs to root. Both forks
         // inherit the score.
@@ -224,7 +200,15 @@ fn stages<'m, S: Sys>(
         sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::NonDumpable, errno })?;
     }
     let tid = thread_id_cache(sys);
-    parent::run(sys, log, Context { bootstrap: &bootstrap, policy, init_pipe, mount_fds, tid })
+    let cx = Context {
+        bootstrap: &bootstrap,
+        policy,
+        init_pipe,
+        #[cfg(feature = "legacy")]
+        mount_fds,
+        tid,
+    };
+    parent::run(sys, log, cx)
 }
 
 /// Reads exactly one message and no byte more: the bytes after it belong to the container's init.
@@ -322,27 +306,13 @@ mod tests {
     extern crate std;
     use std::string::ToString;
 
-    use mockall::Sequence;
     use mockall::predicate::eq;
 
     use super::*;
-    use crate::bootstrap::dialect::Dialect;
     use crate::sys::MockSys;
-    use crate::sys::types::{Pid, Seals};
+    use crate::sys::types::Pid;
 
     const INIT: Fd = Fd(7);
-
-    fn first(sys: &mut MockSys, dialect: &'static Dialect) -> Result<(), std::string::String> {
-        let (own, mut memory) = (OwnProgram::default(), [0; 16]);
-        let mut scratch = Scratch { message: &mut memory };
-        first_steps(sys, INIT, own, &Policy::runc(dialect), &mut scratch).map_err(|error| error.to_string())
-    }
-
-    /// Expects one look at the init pipe, which is a stream socket.
-    fn stream(sys: &mut MockSys, order: &mut Sequence) {
-        let stream = Ok(SocketType::STREAM);
-        sys.expect_socket_type().once().in_sequence(order).with(eq(INIT)).return_const(stream);
-    }
 
     #[test]
     fn unsuitable_init_pipe_is_rejected_before_the_first_use() {
@@ -376,67 +346,8 @@ mod tests {
             let text = |kind| {
                 std::format!("_LIBCONTAINER_INITPIPE=7 is {kind}: it must be a stream socket or a pipe")
             };
-            assert_eq!(first(&mut sys, &Dialect::V1_2).err(), refused.map(text), "{kind:?}, {fs_type:?}");
-        }
-    }
-
-    #[test]
-    fn ready_byte_follows_the_sealed_copy_in_1_0_and_1_1_only() {
-        for dialect in [&Dialect::V1_0, &Dialect::V1_1] {
-            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
-            sys.expect_openat().once().in_sequence(&mut order).return_const(Ok(Fd(8)));
-            sys.expect_get_seals().once().in_sequence(&mut order).return_const(Ok(Seals::CONTENT));
-            sys.expect_close().once().in_sequence(&mut order).return_const(Ok(()));
-            stream(&mut sys, &mut order);
-            let byte: &[u8] = &[0];
-            sys.expect_send()
-                .once()
-                .in_sequence(&mut order)
-                .with(eq(INIT), eq(byte))
-                .return_const(Ok(1_usize));
-            assert_eq!(first(&mut sys, dialect), Ok(()));
-        }
-        for dialect in [&Dialect::SEED, &Dialect::V1_2] {
-            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
-            stream(&mut sys, &mut order);
-            assert_eq!(first(&mut sys, dialect), Ok(()));
-        }
-    }
-
-    #[test]
-    fn no_ready_byte_is_sent_if_the_copy_fails() {
-        let mut sys = MockSys::new();
-        sys.expect_openat().once().return_const(Err(Errno::EMFILE));
-        let text = "could not ensure we are a cloned binary: Too many open files (opening /proc/self/exe)"
-            .to_string();
-        assert_eq!(first(&mut sys, &Dialect::V1_1), Err(text));
-    }
-
-    #[test]
-    fn undeliverable_ready_byte_is_an_error() {
-        let mut sys = MockSys::new();
-        sys.expect_openat().return_const(Ok(Fd(8)));
-        sys.expect_get_seals().return_const(Ok(Seals::CONTENT));
-        sys.expect_close().return_const(Ok(()));
-        stream(&mut sys, &mut Sequence::new());
-        sys.expect_send().once().return_const(Err(Errno::ECONNRESET));
-        let text = "could not inform the parent we are past initial setup: Broken pipe".to_string();
-        assert_eq!(first(&mut sys, &Dialect::V1_0), Err(text));
-    }
-
-    #[test]
-    fn malformed_log_pipe_of_1_0_is_written_to_stderr() {
-        let wrong: [(&[u8], &[u8]); 2] = [
-            (b"x", b"unable to parse _LIBCONTAINER_LOGPIPE, value: x\n"),
-            (b"-7", b"bad value for _LIBCONTAINER_LOGPIPE=-7 (-7)\n"),
-        ];
-        for (value, text) in wrong {
-            let mut sys = MockSys::new();
-            sys.expect_write().once().with(eq(Fd::STDERR), eq(text)).returning(|_, text| Ok(text.len()));
-            let raw = RawEnv { log_pipe: Some(value), ..RawEnv::default() };
-            let outcome =
-                nsexec(&mut sys, raw, &Policy::runc(&Dialect::V1_0), &mut Scratch { message: &mut [] });
-            assert_eq!(outcome, Outcome::Exit(1));
+            let error = check_init_pipe(&mut sys, INIT).err();
+            assert_eq!(error.map(|error| error.to_string()), refused.map(text), "{kind:?}, {fs_type:?}");
         }
     }
 

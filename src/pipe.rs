@@ -3,7 +3,7 @@
 //! runc's C code calls read and write once, and fails on `EINTR` or a short count. These functions continue.
 
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, PollEvents, PollFd, Received, SysResult};
+use crate::sys::types::{Errno, Fd, PollEvents, PollFd, SysResult};
 
 /// Repeats a call that a signal interrupted (`EINTR`).
 ///
@@ -65,39 +65,8 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
     Ok(())
 }
 
-/// Sends `fd` over `socket`, with one byte.
-///
-/// # Errors
-/// The errno of the send; `EPIPE` if the peer is dead.
-pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
-    loop {
-        match sys.send_fd(socket, fd) {
-            // A send of one byte is never partial.
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::OUT)?,
-            Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
-            Err(errno) => return Err(errno),
-        }
-    }
-}
-
-/// Receives one byte and its descriptor from `socket`. A peer that died is reported as the end of file.
-///
-/// # Errors
-/// The errno of the receive.
-pub fn receive_fd<S: Sys>(sys: &mut S, socket: Fd) -> Result<Received, Errno> {
-    loop {
-        match sys.receive_fd(socket) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::IN)?,
-            Err(Errno::ECONNRESET) => return Ok(Received { byte: None, fd: None, truncated: false }),
-            received => return received,
-        }
-    }
-}
-
-fn wait_for<S: Sys>(sys: &mut S, fd: Fd, events: PollEvents) -> Result<(), Errno> {
+/// Waits until a non-blocking descriptor is ready for `events`.
+pub(crate) fn wait_for<S: Sys>(sys: &mut S, fd: Fd, events: PollEvents) -> Result<(), Errno> {
     match sys.poll(&mut [PollFd::new(fd, events)], -1) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno),

@@ -19,7 +19,7 @@ use crate::sys::types::{Errno, Fd, FsType, OpenFlags, Pid};
 #[derive(Clone, Copy, Debug)]
 pub struct ProcDir {
     pid: Pid,
-    dir: Fd,
+    pub(crate) dir: Fd,
     /// Whether openat2 has opened this directory.
     openat2: bool,
 }
@@ -74,21 +74,6 @@ impl ProcDir {
         let check = Doing::Check(self.pid, file);
         match sys.fstatfs(fd).map_err(|errno| Error::Os { doing: check, errno })? {
             FsType::PROC => Ok(fd),
-            found => Err(Error::WrongFileSystem { doing, found }),
-        }
-    }
-
-    /// Opens the process's mount namespace, and checks that the file is a namespace. Uses openat(2), since
-    /// the link leads out of procfs.
-    ///
-    /// # Errors
-    /// [`Doing::OpenMountNamespace`], or [`Error::WrongFileSystem`].
-    pub fn open_mount_namespace<'m, S: Sys>(self, sys: &mut S) -> Result<Fd, Error<'m>> {
-        let doing = Doing::OpenMountNamespace(self.pid);
-        let os = |errno| Error::Os { doing, errno };
-        let fd = sys.openat(self.dir, c"ns/mnt", OpenFlags::Namespace).map_err(os)?;
-        match sys.fstatfs(fd).map_err(os)? {
-            FsType::NSFS => Ok(fd),
             found => Err(Error::WrongFileSystem { doing, found }),
         }
     }

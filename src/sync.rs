@@ -6,9 +6,9 @@
 use core::marker::PhantomData;
 
 use crate::error::{Doing, Error, SyncPipe, SyncStep};
-use crate::pipe::{read_full, receive_fd, send_all, send_fd, uninterrupted};
+use crate::pipe::{read_full, send_all, uninterrupted};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Received};
+use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd};
 
 /// A message from one stage to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,10 +31,13 @@ pub enum Message {
     TimeoffsetsAck,
     /// Stage 1 requests its mount sources, in 1.1. runc later reused this value for the time offsets, as it
     /// reused the attribute number.
+    #[cfg(feature = "legacy")]
     MountsourcesPls,
     /// Stage 0 has sent the mount sources.
+    #[cfg(feature = "legacy")]
     MountsourcesAck,
     /// In the seed: a stage has failed and has reported the cause. The exit status for stage 0 follows.
+    #[cfg(feature = "legacy")]
     Failed,
 }
 
@@ -49,8 +52,13 @@ impl Message {
             Self::RecvpidAck => 0x43,
             Self::Grandchild => 0x44,
             Self::ChildFinish => 0x45,
-            Self::TimeoffsetsPls | Self::MountsourcesPls => 0x46,
-            Self::TimeoffsetsAck | Self::MountsourcesAck => 0x47,
+            Self::TimeoffsetsPls => 0x46,
+            Self::TimeoffsetsAck => 0x47,
+            #[cfg(feature = "legacy")]
+            Self::MountsourcesPls => 0x46,
+            #[cfg(feature = "legacy")]
+            Self::MountsourcesAck => 0x47,
+            #[cfg(feature = "legacy")]
             Self::Failed => 0xff,
         }
     }
@@ -131,34 +139,6 @@ impl End<OfChild> {
     }
 }
 
-impl End<OfParent> {
-    /// Sends a descriptor, which stays open here.
-    ///
-    /// # Errors
-    /// `doing`; `EPIPE` if the peer is dead; [`Error::LauncherGone`].
-    pub fn send_fd<'m, S: Sys>(&self, sys: &mut S, fd: Fd, doing: Doing<'m>) -> Result<(), Error<'m>> {
-        self.wait_for(sys, PollEvents::OUT, doing)?;
-        send_fd(sys, self.fd, fd).map_err(|errno| Error::Os { doing, errno })
-    }
-}
-
-impl End<OfChild> {
-    /// Receives exactly one descriptor. `number` is its target, for the error.
-    ///
-    /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::NoDescriptor`] if the peer sent anything but one
-    /// descriptor, [`Error::LauncherGone`].
-    pub fn receive_fd<'m, S: Sys>(&self, sys: &mut S, number: Fd) -> Result<Fd, Error<'m>> {
-        let doing = Doing::ReceiveMountSource(number);
-        self.wait_for(sys, PollEvents::IN, doing)?;
-        match receive_fd(sys, self.fd).map_err(|errno| Error::Os { doing, errno })? {
-            Received { byte: None, .. } => Err(Error::Short { doing, got: 0, want: 1 }),
-            Received { fd: Some(fd), truncated: false, .. } => Ok(fd),
-            Received { truncated, .. } => Err(Error::NoDescriptor { number, truncated }),
-        }
-    }
-}
-
 impl<Side> End<Side> {
     /// Returns the descriptor, for a poll.
     #[must_use]
@@ -177,14 +157,16 @@ impl<Side> End<Side> {
     /// Waits for `message`.
     ///
     /// # Errors
-    /// [`Error::Short`] if the peer died, [`Error::FailureReported`] if it reported its failure,
-    /// [`Error::UnexpectedSync`] if it sent another value, [`Error::LauncherGone`] if the launcher died
-    /// first.
+    /// [`Error::Short`] if the peer died, [`Error::UnexpectedSync`] if it sent another value,
+    /// [`Error::LauncherGone`] if the launcher died first. In the seed also the failure that the peer
+    /// reported.
     pub fn expect<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
         match self.receive_word(sys, step)? {
             value if value == message.value() => Ok(()),
+            #[cfg(feature = "legacy")]
             value if value == Message::Failed.value() => {
-                Err(Error::FailureReported { status: self.receive_word(sys, step)? })
+                let status = self.receive_word(sys, step)?;
+                Err(Error::Legacy(crate::legacy::Failure::Reported { status }))
             }
             value => Err(Error::UnexpectedSync { step, value }),
         }
@@ -225,7 +207,7 @@ impl<Side> End<Side> {
     ///
     /// # Errors
     /// [`Error::LauncherGone`].
-    fn wait_for<'m, S: Sys>(
+    pub(crate) fn wait_for<'m, S: Sys>(
         &self,
         sys: &mut S,
         events: PollEvents,

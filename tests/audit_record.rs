@@ -10,9 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, MountSources, encode};
+use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, encode};
 use nsexec::idmap::IdMap;
+use nsexec::legacy::MountSources;
+use nsexec::legacy::{CGROUP_BYTE, CgroupPlacement};
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
@@ -469,7 +470,7 @@ fn launch(sys: &mut Recorded, case: &Case, message: &[u8], level: Level, memory:
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
         .collect();
-    if case.dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte {
+    if case.dialect.legacy.cgroup_namespace == CgroupPlacement::Stage2AfterByte {
         send_all(sys, init, &[CGROUP_BYTE]).unwrap();
     }
     let mut records = [0; 4096];

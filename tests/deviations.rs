@@ -113,9 +113,12 @@ fn texts_are_those_of_the_last_release_of_a_line() {
     // 1.0.3, 1.1.15, and main. Until 1.1.12 the request was logged a second time instead, until 1.1.4
     // `namespace` was a singular.
     let texts = |dialect: &Dialect| (dialect.awaiting_maps_text, dialect.unshare_remaining_text);
+    #[cfg(feature = "legacy")]
     let request = "request stage-0 to map user namespace";
     let waiting = "waiting stage-0 to complete the mapping of user namespace";
+    #[cfg(feature = "legacy")]
     assert_eq!(texts(&Dialect::V1_0), (request, "unshare remaining namespace (except cgroupns)"));
+    #[cfg(feature = "legacy")]
     assert_eq!(texts(&Dialect::V1_1), (waiting, "unshare remaining namespaces (except cgroupns)"));
     assert_eq!(texts(&Dialect::V1_2), (waiting, "unshare remaining namespaces"));
 }

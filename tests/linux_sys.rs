@@ -23,8 +23,11 @@ const CASES: &[Case] = &[
     ("a_send_to_a_dead_peer_raises_no_signal", a_send_to_a_dead_peer_raises_no_signal),
     ("a_peer_that_dies_with_unread_bytes_resets", a_peer_that_dies_with_unread_bytes_resets),
     ("a_send_to_a_pipe_is_refused", a_send_to_a_pipe_is_refused),
+    #[cfg(feature = "legacy")]
     ("a_descriptor_travels_with_a_byte", a_descriptor_travels_with_a_byte),
+    #[cfg(feature = "legacy")]
     ("second_passed_descriptor_is_truncated", second_passed_descriptor_is_truncated),
+    #[cfg(feature = "legacy")]
     ("a_copy_at_a_number_is_close_on_exec", a_copy_at_a_number_is_close_on_exec),
     ("write_nowait_does_not_block", write_nowait_does_not_block),
     ("a_plain_write_to_a_dead_peer_leaves_a_signal", a_plain_write_to_a_dead_peer_leaves_a_signal),
@@ -146,6 +149,7 @@ fn a_send_to_a_pipe_is_refused(sys: &mut LinuxSys) {
     assert_eq!(sys.send(write, b"x"), Err(Errno::ENOTSOCK));
 }
 
+#[cfg(feature = "legacy")]
 fn a_descriptor_travels_with_a_byte(sys: &mut LinuxSys) {
     let (one, other) = sys.socketpair().unwrap();
     let (read, write) = sys.pipe2().unwrap();
@@ -166,6 +170,7 @@ fn a_descriptor_travels_with_a_byte(sys: &mut LinuxSys) {
     assert_eq!(sys.send_fd(other, Fd(900)), Err(Errno::EBADF));
 }
 
+#[cfg(feature = "legacy")]
 fn second_passed_descriptor_is_truncated(sys: &mut LinuxSys) {
     /// A control message with two descriptors, as on every 64-bit machine.
     #[repr(C)]
@@ -187,6 +192,7 @@ fn second_passed_descriptor_is_truncated(sys: &mut LinuxSys) {
     assert_eq!(received.fd.map(|fd| fd.0 + 1), Some(next.0));
 }
 
+#[cfg(feature = "legacy")]
 fn a_copy_at_a_number_is_close_on_exec(sys: &mut LinuxSys) {
     let (read, write) = sys.pipe2().unwrap();
     let (one, other) = sys.socketpair().unwrap();
@@ -692,8 +698,11 @@ const PROBES: &[Probe] = &[
     ("send", libc::SYS_sendto, &[Signed, Whole, Whole, Signed, Whole, Signed], |sys| {
         sys.send(Fd(-9), b"x").unwrap_err()
     }),
+    #[cfg(feature = "legacy")]
     ("send_fd", libc::SYS_sendmsg, &[Signed, Whole, Signed], |sys| sys.send_fd(Fd(-9), Fd(0)).unwrap_err()),
+    #[cfg(feature = "legacy")]
     ("receive_fd", libc::SYS_recvmsg, &[Signed, Whole, Signed], |sys| sys.receive_fd(Fd(-9)).unwrap_err()),
+    #[cfg(feature = "legacy")]
     ("dup3", libc::SYS_dup3, &[Signed, Signed, Signed], |sys| sys.dup3(Fd(-9), Fd(-8)).unwrap_err()),
     ("poll", POLL.0, POLL.1, |sys| sys.poll(&mut [], -1).unwrap_err()),
     ("fstatfs", libc::SYS_fstatfs, &[Signed, Whole], |sys| sys.fstatfs(Fd(-9)).unwrap_err()),

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
 use nsexec::bootstrap::{
-    Bootstrap, ByteOrder, Dialect, MESSAGE_MAX, MountSources, OomScoreAdj, decode, encode, encoded_len,
+    Bootstrap, ByteOrder, Dialect, MESSAGE_MAX, OomScoreAdj, decode, encode, encoded_len,
 };
 use nsexec::idmap::IdMap;
+use nsexec::legacy::MountSources;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::CloneFlags;

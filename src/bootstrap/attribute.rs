@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use super::dialect::{Attribute27290, Dialect};
+use super::dialect::Dialect;
 use super::error::ParseErrorKind;
 use super::message::ByteOrder;
 use super::text::{Lossy, Steps, signed_decimal};
@@ -30,6 +30,7 @@ pub enum Attribute {
     /// 27289: the absolute path of newgidmap.
     GidMapPath,
     /// 27290 in 1.1: the sources of bind mounts.
+    #[cfg(feature = "legacy")]
     MountSources,
     /// 27290 since 1.2: the offsets of a new time namespace.
     TimeOffsets,
@@ -45,6 +46,7 @@ pub enum Shape {
     /// Bytes, and one NUL at the end.
     Text,
     /// Entries, each with a NUL, and one more NUL at the end.
+    #[cfg(feature = "legacy")]
     List,
 }
 
@@ -53,18 +55,17 @@ impl Attribute {
     /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are part of it.
     #[must_use]
     pub const fn from_number(number: u16, dialect: &Dialect) -> Option<Self> {
-        Some(match (number, dialect.attribute_27290) {
-            (27281, _) => Self::CloneFlags,
-            (27282, _) => Self::NsPaths,
-            (27283, _) => Self::UidMap,
-            (27284, _) => Self::GidMap,
-            (27285, _) => Self::SetGroup,
-            (27286, _) => Self::OomScoreAdj,
-            (27287, _) => Self::RootlessEuid,
-            (27288, _) => Self::UidMapPath,
-            (27289, _) => Self::GidMapPath,
-            (27290, Attribute27290::MountSources) => Self::MountSources,
-            (27290, Attribute27290::TimeOffsets) => Self::TimeOffsets,
+        Some(match number {
+            27281 => Self::CloneFlags,
+            27282 => Self::NsPaths,
+            27283 => Self::UidMap,
+            27284 => Self::GidMap,
+            27285 => Self::SetGroup,
+            27286 => Self::OomScoreAdj,
+            27287 => Self::RootlessEuid,
+            27288 => Self::UidMapPath,
+            27289 => Self::GidMapPath,
+            27290 => return dialect.attribute_27290,
             _ => return None,
         })
     }
@@ -82,7 +83,9 @@ impl Attribute {
             Self::RootlessEuid => 27287,
             Self::UidMapPath => 27288,
             Self::GidMapPath => 27289,
-            Self::MountSources | Self::TimeOffsets => 27290,
+            Self::TimeOffsets => 27290,
+            #[cfg(feature = "legacy")]
+            Self::MountSources => 27290,
         }
     }
 
@@ -99,6 +102,7 @@ impl Attribute {
             Self::RootlessEuid => "ROOTLESS_EUID",
             Self::UidMapPath => "UIDMAPPATH",
             Self::GidMapPath => "GIDMAPPATH",
+            #[cfg(feature = "legacy")]
             Self::MountSources => "MOUNT_SOURCES",
             Self::TimeOffsets => "TIMENSOFFSET",
         }
@@ -110,6 +114,7 @@ impl Attribute {
         match self {
             Self::CloneFlags => Shape::U32,
             Self::SetGroup | Self::RootlessEuid => Shape::Bool,
+            #[cfg(feature = "legacy")]
             Self::MountSources => Shape::List,
             Self::NsPaths
             | Self::UidMap
@@ -132,7 +137,8 @@ impl Attribute {
             Shape::U32 => u32_value(value, order).map(drop),
             Shape::Bool => bool_value(value, order).map(drop),
             Shape::Text => text_value(value, steps).map(drop),
-            Shape::List => MountSources::parse(value).map(drop),
+            #[cfg(feature = "legacy")]
+            Shape::List => crate::legacy::MountSources::parse(value).map(drop),
         }
     }
 }
@@ -241,50 +247,14 @@ impl fmt::Display for OomScoreAdjError<'_> {
 
 impl core::error::Error for OomScoreAdjError<'_> {}
 
-/// The sources of a container's mounts, in runc 1.1: a path for each bind mount, an empty entry for every
-/// other mount (`docs/protocol.md#mount-sources`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct MountSources<'m> {
-    /// The entries, each with its NUL.
-    entries: &'m [u8],
-}
-
-impl<'m> MountSources<'m> {
-    /// Parses the value of the attribute: entries, each with a NUL, and one more NUL.
-    ///
-    /// # Errors
-    ///
-    /// [`ParseErrorKind::MissingNul`] if one of the two NULs at the end is missing.
-    pub fn parse(value: &'m [u8]) -> Result<Self, ParseErrorKind<'m>> {
-        match value.strip_suffix(&[0]) {
-            Some(entries) if entries.is_empty() || entries.ends_with(&[0]) => Ok(Self { entries }),
-            _ => Err(ParseErrorKind::MissingNul),
-        }
-    }
-
-    /// Returns the sources, in the order of the mounts. An entry is empty for a mount that is not a bind
-    /// mount.
-    pub fn iter(&self) -> impl Iterator<Item = &'m [u8]> + use<'m> {
-        self.entries.strip_suffix(&[0]).into_iter().flat_map(|entries| entries.split(|byte| *byte == 0))
-    }
-
-    /// Returns the entries, each with its NUL, without the last NUL of the value.
-    #[must_use]
-    pub const fn entries_with_nuls(&self) -> &'m [u8] {
-        self.entries
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use std::vec::Vec;
-
     use super::*;
 
     #[test]
     fn attribute_numbers_are_consistent() {
-        for dialect in Dialect::ALL {
+        for &dialect in Dialect::ALL {
             for number in 0..=u16::MAX {
                 if let Some(attribute) = Attribute::from_number(number, dialect) {
                     assert_eq!(attribute.number(), number);
@@ -330,15 +300,5 @@ mod tests {
         ] {
             assert!(OomScoreAdj::parse(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn mount_sources_keep_empty_entries() {
-        let entries: Vec<_> = MountSources::parse(b"/a\0\0/b\0\0\0").unwrap().iter().collect();
-        assert_eq!(entries, [b"/a".as_slice(), b"", b"/b", b""]);
-        assert_eq!(MountSources::parse(b"\0\0").unwrap().iter().count(), 1);
-        assert_eq!(MountSources::parse(b"\0").unwrap().iter().count(), 0);
-        assert_eq!(MountSources::parse(b""), Err(ParseErrorKind::MissingNul));
-        assert_eq!(MountSources::parse(b"/a\0"), Err(ParseErrorKind::MissingNul));
     }
 }

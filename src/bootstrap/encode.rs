@@ -125,6 +125,7 @@ fn values<'m>(bootstrap: &Bootstrap<'m>) -> impl Iterator<Item = (Attribute, Val
         text(Attribute::OomScoreAdj, bootstrap.oom_score_adj().map(|oom| oom.text())),
         number(Attribute::RootlessEuid, u32::from(bootstrap.rootless_euid())),
         text(Attribute::TimeOffsets, bootstrap.timens_offsets().map(|offsets| offsets.text())),
+        #[cfg(feature = "legacy")]
         text(Attribute::MountSources, bootstrap.mount_sources().map(|sources| sources.entries_with_nuls())),
     ]
     .into_iter()

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::dialect::{Dialect, EnvironmentForm};
+use super::dialect::Dialect;
 use super::text::{Lossy, NotDecimal, Steps, decimal};
 use crate::log::Level;
 use crate::sys::types::Fd;
@@ -15,8 +15,8 @@ pub const LOG_PIPE: &str = "_LIBCONTAINER_LOGPIPE";
 /// The variable with the log level.
 pub const LOG_LEVEL: &str = "_LIBCONTAINER_LOGLEVEL";
 
-/// The variable with the target descriptors of the mount sources, in 1.1:
-/// [`MountFds`](super::mount_fds::MountFds).
+/// The variable with the target descriptors of the mount sources, in 1.1.
+#[cfg(feature = "legacy")]
 pub const MOUNT_FDS: &str = "_LIBCONTAINER_MOUNT_FDS";
 /// The variable with the directory for a sealed copy of our own program.
 pub const STATE_DIR: &str = "_LIBCONTAINER_STATEDIR";
@@ -36,13 +36,15 @@ pub struct RawEnv<'e> {
     /// The value of [`LOG_LEVEL`].
     pub log_level: Option<&'e [u8]>,
     /// The value of [`MOUNT_FDS`].
+    #[cfg(feature = "legacy")]
     pub mount_fds: Option<&'e [u8]>,
     /// For the dialects that copy their own program.
+    #[cfg(feature = "legacy")]
     pub own: OwnProgram<'e>,
 }
 
 /// The part of the environment that is about our own program.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct OwnProgram<'e> {
     /// The value of [`STATE_DIR`].
     pub state_dir: Option<&'e [u8]>,
@@ -63,7 +65,14 @@ pub struct Environment<'e> {
     /// The highest level that is logged.
     pub level: Level,
     /// The value of [`MOUNT_FDS`], not parsed. It is parsed only if the message has mount sources.
+    #[cfg(feature = "legacy")]
     pub mount_fds: Option<&'e [u8]>,
+    /// For the dialects that copy their own program.
+    #[cfg(feature = "legacy")]
+    pub own: OwnProgram<'e>,
+    /// Only the older dialects keep values of variables.
+    #[cfg(not(feature = "legacy"))]
+    values: core::marker::PhantomData<&'e [u8]>,
 }
 
 /// The error of a refused environment, with the log settings parsed so far, so that it can be logged.
@@ -87,6 +96,7 @@ pub enum EnvReason {
     /// The value is not a decimal number, or has trailing characters.
     NotANumber,
     /// The same for the log pipe in 1.0, with another text.
+    #[cfg(feature = "legacy")]
     NotANumberOld,
     /// The number is negative, or larger than an `int`. runc's C code truncates it: 4294967299 becomes
     /// descriptor 3 (`docs/protocol.md#weaknesses-of-the-c-code`).
@@ -100,7 +110,17 @@ impl<'e> Environment<'e> {
     /// Returns an environment with only the pipes and the level.
     #[must_use]
     pub const fn new(init: Option<Fd>, log: Option<Fd>, level: Level) -> Self {
-        Self { init, log, level, mount_fds: None }
+        Self {
+            init,
+            log,
+            level,
+            #[cfg(feature = "legacy")]
+            mount_fds: None,
+            #[cfg(feature = "legacy")]
+            own: OwnProgram { state_dir: None, mark: None, environ: None },
+            #[cfg(not(feature = "legacy"))]
+            values: core::marker::PhantomData,
+        }
     }
 
     /// Parses the variables in runc's order: the log pipe, the level if there is a log pipe, the init pipe.
@@ -111,32 +131,27 @@ impl<'e> Environment<'e> {
     /// # Errors
     ///
     /// The first malformed variable.
-    pub fn parse(raw: RawEnv<'e>, dialect: &Dialect) -> Result<Self, EnvError<'e>> {
-        let form = dialect.environment;
-        let mut known = Self { mount_fds: raw.mount_fds, ..Self::new(None, None, DEFAULT_LEVEL) };
-        if form != EnvironmentForm::InitOnly {
-            let log = number(raw.log_pipe).map_err(|reason| match (form, reason) {
-                (EnvironmentForm::TextLevel, EnvReason::NotANumber) => EnvReason::NotANumberOld,
-                _ => reason,
-            });
-            known.log = known.attach_context(LOG_PIPE, raw.log_pipe, log)?.map(Fd);
+    pub fn parse(
+        raw: RawEnv<'e>,
+        #[cfg_attr(not(feature = "legacy"), expect(unused_variables, reason = "only older dialects differ"))]
+        dialect: &Dialect,
+    ) -> Result<Self, EnvError<'e>> {
+        let mut known = Self::new(None, None, DEFAULT_LEVEL);
+        #[cfg(feature = "legacy")]
+        if let Some(parsed) = crate::legacy::environment::parse(&mut known, raw, dialect) {
+            return parsed;
         }
-        if form == EnvironmentForm::Numbers && known.log.is_some() {
+        known.log = known.attach_context(LOG_PIPE, raw.log_pipe, number(raw.log_pipe))?.map(Fd);
+        if known.log.is_some() {
             let level = known.attach_context(LOG_LEVEL, raw.log_level, number(raw.log_level))?;
             known.level = level.map_or(DEFAULT_LEVEL, |level| Level::from_number(level.unsigned_abs()));
         }
-        let init = match number(raw.init_pipe) {
-            // Up to 1.0, runc's C code uses −1 internally for "no init pipe", so the variable may contain it
-            // too.
-            Err(EnvReason::OutOfRange { number: -1 }) if form != EnvironmentForm::Numbers => Ok(None),
-            init => init,
-        };
-        known.init = known.attach_context(INIT_PIPE, raw.init_pipe, init)?.map(Fd);
+        known.init = known.attach_context(INIT_PIPE, raw.init_pipe, number(raw.init_pipe))?.map(Fd);
         Ok(known)
     }
 
     /// Attaches the variable's name, its value and the log settings parsed so far.
-    fn attach_context(
+    pub(crate) fn attach_context(
         &self,
         name: &'static str,
         value: Option<&'e [u8]>,
@@ -149,7 +164,7 @@ impl<'e> Environment<'e> {
 
 /// Parses a number as strtol(3) does in base 10, with leading blanks and a sign, but without trailing
 /// characters. The result is 0 to `INT_MAX`.
-fn number(value: Option<&[u8]>) -> Result<Option<i32>, EnvReason> {
+pub(crate) fn number(value: Option<&[u8]>) -> Result<Option<i32>, EnvReason> {
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
@@ -182,6 +197,7 @@ impl fmt::Display for EnvError<'_> {
         let value = Lossy(value);
         match self.reason {
             EnvReason::NotANumber => write!(f, "unable to parse {name}={value}"),
+            #[cfg(feature = "legacy")]
             EnvReason::NotANumberOld => write!(f, "unable to parse {name}, value: {value}"),
             EnvReason::OutOfRange { number } => write!(f, "bad value for {name}={value} ({number})"),
         }
@@ -191,13 +207,13 @@ impl fmt::Display for EnvError<'_> {
 impl core::error::Error for EnvError<'_> {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     extern crate std;
     use std::string::ToString;
 
     use super::*;
 
-    fn raw<'e>(init: &'e str, log: &'e str, level: &'e str) -> RawEnv<'e> {
+    pub(crate) fn raw<'e>(init: &'e str, log: &'e str, level: &'e str) -> RawEnv<'e> {
         let value = |text: &'e str| (text != "unset").then_some(text.as_bytes());
         RawEnv { init_pipe: value(init), log_pipe: value(log), log_level: value(level), ..RawEnv::default() }
     }
@@ -262,17 +278,7 @@ mod tests {
         for (value, level) in
             [("0", Level::Panic), ("4", Level::Info), ("6", Level::Trace), ("99", Level::Trace)]
         {
-            assert_eq!(Environment::parse(raw("3", "4", value), &Dialect::V1_1).unwrap().level, level);
+            assert_eq!(Environment::parse(raw("3", "4", value), &Dialect::V1_2).unwrap().level, level);
         }
-    }
-
-    #[test]
-    fn older_dialects_read_fewer_variables() {
-        let seed = Environment::parse(raw("3", "junk", "junk"), &Dialect::SEED).unwrap();
-        assert_eq!(seed, Environment::new(Some(Fd(3)), None, Level::Debug));
-        let old = Environment::parse(raw("-1", "4", "info"), &Dialect::V1_0).unwrap();
-        assert_eq!(old, Environment::new(None, Some(Fd(4)), Level::Debug));
-        let error = Environment::parse(raw("3", "x", "info"), &Dialect::V1_0).unwrap_err();
-        assert_eq!(error.to_string(), "unable to parse _LIBCONTAINER_LOGPIPE, value: x");
     }
 }

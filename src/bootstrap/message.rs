@@ -1,7 +1,7 @@
 //! The frame of the message: a netlink header, then attributes (`docs/protocol.md#the-bootstrap-message`).
 
 use super::Bootstrap;
-use super::attribute::{Attribute, MountSources, OomScoreAdj, bool_value, text_value, u32_value};
+use super::attribute::{Attribute, OomScoreAdj, bool_value, text_value, u32_value};
 use super::dialect::Dialect;
 use super::error::{ParseError, ParseErrorKind};
 use super::text::Steps;
@@ -243,7 +243,8 @@ fn apply_value<'m>(
         Attribute::RootlessEuid => bootstrap.with_rootless_euid(bool_value(value, order)?),
         Attribute::UidMapPath => bootstrap.with_uidmap_path(text_value(value, steps)?),
         Attribute::GidMapPath => bootstrap.with_gidmap_path(text_value(value, steps)?),
-        Attribute::MountSources => bootstrap.with_mount_sources(MountSources::parse(value)?),
+        #[cfg(feature = "legacy")]
+        Attribute::MountSources => bootstrap.with_mount_sources(crate::legacy::MountSources::parse(value)?),
         Attribute::TimeOffsets => {
             let text = text_value(value, steps)?;
             let offsets =
@@ -269,7 +270,9 @@ impl Seen {
             Attribute::RootlessEuid => 1 << 6,
             Attribute::UidMapPath => 1 << 7,
             Attribute::GidMapPath => 1 << 8,
-            Attribute::MountSources | Attribute::TimeOffsets => 1 << 9,
+            Attribute::TimeOffsets => 1 << 9,
+            #[cfg(feature = "legacy")]
+            Attribute::MountSources => 1 << 9,
         }
     }
 

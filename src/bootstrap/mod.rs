@@ -13,18 +13,16 @@ pub mod encode;
 pub mod env;
 pub mod error;
 pub mod message;
-pub mod mount_fds;
 pub mod text;
 
 use core::ffi::CStr;
 
-pub use attribute::{Attribute, MountSources, OomScoreAdj, OomScoreAdjError};
+pub use attribute::{Attribute, OomScoreAdj, OomScoreAdjError};
 pub use dialect::Dialect;
 pub use encode::{EncodeError, encode, encoded_len};
 pub use env::{EnvError, Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
 pub use message::{ByteOrder, HEADER_LEN, Header, MESSAGE_MAX, decode};
-pub use mount_fds::{MountFds, MountFdsError};
 pub use text::Steps;
 
 use crate::idmap::IdMap;
@@ -46,7 +44,8 @@ pub struct Bootstrap<'m> {
     uidmap_path: Option<&'m CStr>,
     gidmap_path: Option<&'m CStr>,
     timens_offsets: Option<TimeOffsets<'m>>,
-    mount_sources: Option<MountSources<'m>>,
+    #[cfg(feature = "legacy")]
+    pub(crate) mount_sources: Option<crate::legacy::MountSources<'m>>,
 }
 
 impl<'m> Bootstrap<'m> {
@@ -64,6 +63,7 @@ impl<'m> Bootstrap<'m> {
             uidmap_path: None,
             gidmap_path: None,
             timens_offsets: None,
+            #[cfg(feature = "legacy")]
             mount_sources: None,
         }
     }
@@ -142,12 +142,6 @@ impl<'m> Bootstrap<'m> {
         self.timens_offsets
     }
 
-    /// Returns the sources of bind mounts, in 1.1 only.
-    #[must_use]
-    pub const fn mount_sources(&self) -> Option<MountSources<'m>> {
-        self.mount_sources
-    }
-
     /// Returns this message with other namespaces to create.
     #[must_use]
     pub const fn with_clone_flags(self, clone_flags: CloneFlags) -> Self {
@@ -206,12 +200,6 @@ impl<'m> Bootstrap<'m> {
     #[must_use]
     pub const fn with_timens_offsets(self, offsets: TimeOffsets<'m>) -> Self {
         Self { timens_offsets: Some(offsets), ..self }
-    }
-
-    /// Returns this message with sources of bind mounts.
-    #[must_use]
-    pub const fn with_mount_sources(self, sources: MountSources<'m>) -> Self {
-        Self { mount_sources: Some(sources), ..self }
     }
 
     /// Returns whether both messages have the same meaning. A SETGROUP of false and an absent SETGROUP are

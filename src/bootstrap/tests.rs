@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use super::encode::VALUE_MAX;
 use super::*;
-use crate::namespace::{NsKind, NsSet};
+use crate::namespace::NsSet;
 
 const LITTLE: ByteOrder = ByteOrder::Little;
 
@@ -108,7 +108,9 @@ fn error_names_attribute_27290_as_the_dialect_does() {
     // A text without its NUL, which is malformed with either meaning.
     let payload = attr(27290, b"x");
     for (dialect, name) in [
+        #[cfg(feature = "legacy")]
         (&Dialect::V1_0, "unknown netlink message type 27290"),
+        #[cfg(feature = "legacy")]
         (&Dialect::V1_1, "attribute MOUNT_SOURCES (27290) at offset 16: "),
         (&Dialect::V1_2, "attribute TIMENSOFFSET (27290) at offset 16: "),
     ] {
@@ -153,17 +155,25 @@ fn attributes_are_encoded_in_the_order_of_go() {
 fn encode_refuses_values_that_the_dialect_lacks() {
     let offsets =
         Bootstrap::new(CloneFlags(0)).with_timens_offsets(TimeOffsets::parse(c"boottime 1 2").unwrap());
-    let sources = Bootstrap::new(CloneFlags(0)).with_mount_sources(MountSources::parse(b"/a\0\0").unwrap());
-    let time = Bootstrap::new(CloneFlags(0)).with_namespaces(NsPaths::parse(b"time:/x", NsSet::ALL).unwrap());
     let encode = |message: &Bootstrap<'_>, dialect| encode(message, dialect, LITTLE, &mut [0; 64]);
-    let unknown = |attribute, dialect| Err(EncodeError::UnknownToDialect { attribute, dialect });
-    assert_eq!(encode(&offsets, &Dialect::V1_1), unknown(Attribute::TimeOffsets, "v1_1"));
-    assert_eq!(encode(&offsets, &Dialect::V1_0), unknown(Attribute::TimeOffsets, "v1_0"));
-    assert_eq!(encode(&sources, &Dialect::V1_2), unknown(Attribute::MountSources, "v1_2"));
-    assert_eq!(
-        encode(&time, &Dialect::V1_1),
-        Err(EncodeError::NamespaceUnknownToDialect { kind: NsKind::Time, dialect: "v1_1" })
-    );
+    #[cfg(feature = "legacy")]
+    {
+        let unknown = |attribute, dialect| Err(EncodeError::UnknownToDialect { attribute, dialect });
+        let sources = crate::legacy::MountSources::parse(b"/a\0\0").unwrap();
+        let sources = Bootstrap::new(CloneFlags(0)).with_mount_sources(sources);
+        let time =
+            Bootstrap::new(CloneFlags(0)).with_namespaces(NsPaths::parse(b"time:/x", NsSet::ALL).unwrap());
+        assert_eq!(encode(&offsets, &Dialect::V1_1), unknown(Attribute::TimeOffsets, "v1_1"));
+        assert_eq!(encode(&offsets, &Dialect::V1_0), unknown(Attribute::TimeOffsets, "v1_0"));
+        assert_eq!(encode(&sources, &Dialect::V1_2), unknown(Attribute::MountSources, "v1_2"));
+        assert_eq!(
+            encode(&time, &Dialect::V1_1),
+            Err(EncodeError::NamespaceUnknownToDialect {
+                kind: crate::namespace::NsKind::Time,
+                dialect: "v1_1"
+            })
+        );
+    }
     assert_eq!(
         encode(&offsets.with_uidmap_path(c"/usr/bin/newuidmap"), &Dialect::V1_2),
         Err(EncodeError::BufferTooSmall { needed: 76, room: 64 })

@@ -100,12 +100,6 @@ pub enum SyncStep {
     WriteTimeoffsetsPls,
     /// Stage 1 waits for the offsets.
     ReadTimeoffsetsAck,
-    /// Stage 0 reports to stage 1 that it has sent the mount sources.
-    WriteMountsourcesAck,
-    /// Stage 1 requests the mount sources.
-    WriteMountsourcesPls,
-    /// Stage 1 waits for the end of the mount sources.
-    ReadMountsourcesAck,
     /// Stage 1 announces the pid of stage 2.
     WriteRecvpidPls,
     /// Stage 1 sends the pid of stage 2.
@@ -116,6 +110,9 @@ pub enum SyncStep {
     WriteChildFinish,
     /// Stage 2 waits until stage 0 lets it run.
     ReadGrandchild,
+    /// A step of 1.1, about mount sources.
+    #[cfg(feature = "legacy")]
+    MountSources(crate::legacy::MountSync),
 }
 
 impl SyncStep {
@@ -132,14 +129,13 @@ impl SyncStep {
             Self::ReadUsermapAck => "failed to sync with parent: read(SYNC_USERMAP_ACK)",
             Self::WriteTimeoffsetsPls => "failed to sync with parent: write(SYNC_TIMEOFFSETS_PLS)",
             Self::ReadTimeoffsetsAck => "failed to sync with parent: read(SYNC_TIMEOFFSETS_ACK)",
-            Self::WriteMountsourcesAck => "failed to sync with child: write(SYNC_MOUNTSOURCES_ACK)",
-            Self::WriteMountsourcesPls => "failed to sync with parent: write(SYNC_MOUNTSOURCES_PLS)",
-            Self::ReadMountsourcesAck => "failed to sync with parent: read(SYNC_MOUNTSOURCES_ACK)",
             Self::WriteRecvpidPls => "failed to sync with parent: write(SYNC_RECVPID_PLS)",
             Self::WriteStage2Pid => "failed to sync with parent: write(stage2_pid)",
             Self::ReadRecvpidAck => "failed to sync with parent: read(SYNC_RECVPID_ACK)",
             Self::WriteChildFinish => "failed to sync with parent: write(SYNC_CHILD_FINISH)",
             Self::ReadGrandchild => "failed to sync with parent: read(SYNC_GRANDCHILD)",
+            #[cfg(feature = "legacy")]
+            Self::MountSources(step) => step.text(),
         }
     }
 
@@ -148,9 +144,10 @@ impl SyncStep {
         match self {
             Self::ReadUsermapAck => Some("failed to sync with parent: SYNC_USERMAP_ACK"),
             Self::ReadTimeoffsetsAck => Some("failed to sync with parent: SYNC_TIMEOFFSETS_ACK"),
-            Self::ReadMountsourcesAck => Some("failed to sync with parent: SYNC_MOUNTSOURCES_ACK"),
             Self::ReadRecvpidAck => Some("failed to sync with parent: SYNC_RECVPID_ACK"),
             Self::ReadGrandchild => Some("failed to sync with parent: SYNC_GRANDCHILD"),
+            #[cfg(feature = "legacy")]
+            Self::MountSources(step) => step.awaited(),
             _ => None,
         }
     }
@@ -215,8 +212,6 @@ pub enum Doing<'m> {
     UseLogPipe(Fd),
     /// Ensuring that the program runs from a sealed copy.
     EnsureCloned(CopyStep),
-    /// Sending the ready byte to the launcher.
-    InformLauncher,
     /// Reading the message's header.
     ReadHeader,
     /// Reading the rest of the message.
@@ -267,28 +262,6 @@ pub enum Doing<'m> {
     UnshareUser,
     /// Creating the other namespaces.
     UnshareRemaining(CloneFlags),
-    /// Checking whether the numbers reserved for the mount sources are open.
-    CheckMountFd(Fd),
-    /// Opening our own mount namespace, to return to it later.
-    OpenOwnMountNamespace,
-    /// Opening stage 1's mount namespace.
-    OpenMountNamespace(Pid),
-    /// Joining stage 1's mount namespace.
-    EnterMountNamespace,
-    /// Returning to our own mount namespace.
-    LeaveMountNamespace,
-    /// Opening the source of a bind mount.
-    OpenMountSource(&'m [u8]),
-    /// Sending a mount source to stage 1.
-    SendMountSource(&'m [u8]),
-    /// Receiving the mount source for this descriptor number.
-    ReceiveMountSource(Fd),
-    /// Moving the mount source to this descriptor number.
-    PlaceMountSource(Fd),
-    /// Waiting until the launcher has moved stage 2 into its cgroup.
-    ReadCgroupByte,
-    /// Creating the cgroup namespace in stage 2.
-    UnshareCgroup,
     /// Becoming user 0 of the user namespace.
     BecomeRoot,
     /// Calling setsid(2).
@@ -316,6 +289,9 @@ pub enum Doing<'m> {
     OutliveLauncher,
     /// Launcher: executing the command.
     Exec(&'m [u8]),
+    /// A step of an older release line.
+    #[cfg(feature = "legacy")]
+    Legacy(crate::legacy::Step<'m>),
 }
 
 impl Doing<'_> {
@@ -327,7 +303,6 @@ impl Doing<'_> {
             Self::RestoreSignals => "restore-signals",
             Self::UseLogPipe(_) => "log-pipe",
             Self::EnsureCloned(_) => "cloned-binary",
-            Self::InformLauncher => "ready-byte",
             Self::ReadHeader => "read-header",
             Self::ReadPayload => "read-payload",
             Self::OomScoreAdj => "oom-score-adj",
@@ -356,15 +331,6 @@ impl Doing<'_> {
             Self::Join(..) => "join",
             Self::UnshareUser => "unshare-user",
             Self::UnshareRemaining(_) => "unshare-remaining",
-            Self::CheckMountFd(_) => "mount-fds",
-            Self::OpenOwnMountNamespace | Self::OpenMountNamespace(_) => "open-mount-namespace",
-            Self::EnterMountNamespace | Self::LeaveMountNamespace => "mount-namespace",
-            Self::OpenMountSource(_) => "open-mount-source",
-            Self::SendMountSource(_) | Self::ReceiveMountSource(_) | Self::PlaceMountSource(_) => {
-                "mount-source"
-            }
-            Self::ReadCgroupByte => "cgroup-byte",
-            Self::UnshareCgroup => "unshare-cgroup",
             Self::BecomeRoot => "become-root",
             Self::Setsid => "setsid",
             Self::Setuid => "setuid",
@@ -378,6 +344,8 @@ impl Doing<'_> {
             Self::KillChild => "kill-child",
             Self::OutliveLauncher => "outlive-launcher",
             Self::Exec(_) => "exec",
+            #[cfg(feature = "legacy")]
+            Self::Legacy(step) => step.code(),
         }
     }
 
@@ -387,7 +355,8 @@ impl Doing<'_> {
         match self {
             Self::UnshareUser => Some(CloneFlags::NEWUSER),
             Self::UnshareRemaining(flags) => Some(*flags),
-            Self::UnshareCgroup => Some(CloneFlags::NEWCGROUP),
+            #[cfg(feature = "legacy")]
+            Self::Legacy(step) => step.flags(),
             _ => None,
         }
     }
@@ -404,26 +373,6 @@ impl Doing<'_> {
             _ => f.write_str("failed to set the caller's descriptors close-on-exec"),
         }
     }
-
-    /// Writes the texts of 1.1 about mount sources.
-    fn mount_source_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::CheckMountFd(fd) => {
-                write!(f, "failed to check descriptor {}, kept for a mount source", fd.0)
-            }
-            Self::OpenOwnMountNamespace => f.write_str("failed to get current mount namespace"),
-            Self::OpenMountNamespace(pid) => {
-                write!(f, "failed to get container mount namespace (/proc/{pid}/ns/mnt)")
-            }
-            Self::EnterMountNamespace => f.write_str("failed to setns to container mntns"),
-            Self::LeaveMountNamespace => f.write_str("failed to setns to host mntns"),
-            Self::OpenMountSource(path) => write!(f, "failed to open mount source {}", PathText(path)),
-            Self::SendMountSource(path) => write!(f, "failed to send mount source {}", PathText(path)),
-            Self::ReceiveMountSource(fd) => write!(f, "failed to receive the mount source for fd {}", fd.0),
-            Self::PlaceMountSource(fd) => write!(f, "cannot dup3 a mount source to {}", fd.0),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl fmt::Display for Doing<'_> {
@@ -433,7 +382,6 @@ impl fmt::Display for Doing<'_> {
             Self::RestoreSignals => f.write_str("failed to restore the signal mask"),
             Self::UseLogPipe(fd) => write!(f, "failed to use _LIBCONTAINER_LOGPIPE={}", fd.0),
             Self::EnsureCloned(_) => f.write_str("could not ensure we are a cloned binary"),
-            Self::InformLauncher => f.write_str("could not inform the parent we are past initial setup"),
             Self::ReadHeader => f.write_str("failed to read netlink header"),
             Self::ReadPayload => f.write_str("failed to read netlink payload"),
             Self::OomScoreAdj => f.write_str("failed to update /proc/self/oom_score_adj"),
@@ -471,17 +419,6 @@ impl fmt::Display for Doing<'_> {
             Self::Join(kind, _) => write!(f, "failed to setns into {kind} namespace"),
             Self::UnshareUser => f.write_str("failed to unshare user namespace"),
             Self::UnshareRemaining(_) => f.write_str("failed to unshare remaining namespaces"),
-            Self::CheckMountFd(_)
-            | Self::OpenOwnMountNamespace
-            | Self::OpenMountNamespace(_)
-            | Self::EnterMountNamespace
-            | Self::LeaveMountNamespace
-            | Self::OpenMountSource(_)
-            | Self::SendMountSource(_)
-            | Self::ReceiveMountSource(_)
-            | Self::PlaceMountSource(_) => self.mount_source_text(f),
-            Self::ReadCgroupByte => f.write_str("read synchronisation value failed"),
-            Self::UnshareCgroup => f.write_str("failed to unshare cgroup namespace"),
             Self::BecomeRoot => f.write_str("failed to become root in user namespace"),
             Self::Setsid => f.write_str("setsid failed"),
             Self::Setuid => f.write_str("setuid failed"),
@@ -494,6 +431,8 @@ impl fmt::Display for Doing<'_> {
             Self::KillChild => f.write_str("failed to set the parent-death signal"),
             Self::OutliveLauncher => f.write_str("failed to clear the parent-death signal"),
             Self::Exec(path) => write!(f, "failed to execute {}", PathText(path)),
+            #[cfg(feature = "legacy")]
+            Self::Legacy(step) => step.fmt(f),
         }
     }
 }

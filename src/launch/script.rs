@@ -13,7 +13,7 @@ use core::fmt;
 
 use super::tail::{self, Tail};
 use super::watch::{Ready, Stages, Watch};
-use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, PidLine};
+use crate::bootstrap::dialect::PidLine;
 use crate::bootstrap::env::Environment;
 use crate::bootstrap::{ByteOrder, decode};
 use crate::cloned;
@@ -26,8 +26,7 @@ use crate::policy::Policy;
 use crate::stage::StageEnd;
 use crate::sys::Sys;
 use crate::sys::types::{
-    CloneFlags, Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
-    WaitStatus,
+    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet, WaitStatus,
 };
 
 /// The byte that lets stage 2 execute the command, the go byte. If the launcher dies without sending it,
@@ -169,7 +168,8 @@ pub enum Step {
     Wait,
     /// Sending the go byte.
     SendGo,
-    /// Sending the byte that lets stage 2 create its cgroup namespace.
+    /// Sending the byte that lets stage 2 create its cgroup namespace, in 1.0.
+    #[cfg(feature = "legacy")]
     SendCgroupByte,
 }
 
@@ -185,6 +185,7 @@ impl fmt::Display for Step {
             Self::SendMessage => "failed to send the bootstrap message to stage-0",
             Self::ReadPidLine => "failed to read the pid line",
             Self::Wait => "failed to wait for a stage",
+            #[cfg(feature = "legacy")]
             Self::SendCgroupByte => "failed to send the cgroup byte to stage-2",
             Self::SendGo => "failed to send the go byte to stage-2",
         })
@@ -369,22 +370,22 @@ fn run_protocol<S: Sys>(
 ) -> Result<Pid, FailureKind> {
     let os = |step| move |errno| FailureKind::Os { step, errno };
     send_message(sys, watch, init, job.message)?;
-    let late = job.policy.dialect.pid_line_late;
-    if late {
+    let form = job.policy.dialect.pid_line;
+    #[cfg(feature = "legacy")]
+    if form == PidLine::PidAndFirst {
         // Stage 0 writes the line last, and stage 2 holds the pipe too. So only stage 0's end shows that no
         // line will follow.
         stages.reap(sys, watch, 0)?;
         stages.all_succeeded()?;
     }
-    let (stage_1, stage_2) = read_pid_line(sys, watch, (init, stages.pidfd(0)), job.policy.dialect.pid_line)?;
+    let (stage_1, stage_2) = read_pid_line(sys, watch, (init, stages.pidfd(0)), form)?;
     stages.note_pids(sys, stage_1, stage_2);
-    if awaits_cgroup_byte(job) {
-        send_all(sys, init, &[CGROUP_BYTE]).map_err(os(Step::SendCgroupByte))?;
-    }
+    #[cfg(feature = "legacy")]
+    crate::legacy::launcher::send_cgroup_byte(sys, job, init)?;
     // Stage 0 ends after stage 1. Its status 0 means that all three stages have succeeded. The launcher waits
     // for both in any case: each of them ends if the other fails.
     stages.reap(sys, watch, 1)?;
-    if !late {
+    if form == PidLine::Stages {
         stages.reap(sys, watch, 0)?;
     }
     stages.all_succeeded()?;
@@ -408,16 +409,6 @@ fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]
         send_all(sys, init, chunk).map_err(os)?;
     }
     Ok(())
-}
-
-/// Returns whether stage 2 waits for a byte before it creates its cgroup namespace. This depends on the
-/// dialect and the message. The launcher moves no process into another cgroup, so it sends the byte without
-/// waiting.
-fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
-    let dialect = job.policy.dialect;
-    let asked = || decode(job.message, dialect, ByteOrder::NATIVE).ok();
-    dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte
-        && asked().is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
 }
 
 /// Reads the pid line: up to the newline, the end of the file, or [`PID_LINE_MAX`] bytes. Usually one read is
@@ -451,21 +442,22 @@ fn read_pid_line<S: Sys>(
     parse_pid_line(buffer.get(..got).unwrap_or_default(), form).ok_or(FailureKind::BadPidLine)
 }
 
-/// Parses a pid line. Returns the pids of stage 1 and stage 2, or `None` for any line that
-/// [`pid_line`](crate::json::pid_line) does not write.
+/// Parses a pid line. Returns the pids of stage 1 and stage 2, or `None` for any line that stage 0 does not
+/// write.
 #[must_use]
 pub fn parse_pid_line(line: &[u8], form: PidLine) -> Option<(Pid, Pid)> {
-    let (before, between): (&[u8], &[u8]) = match form {
-        PidLine::Stages => (b"{\"stage1_pid\":", b",\"stage2_pid\":"),
-        PidLine::PidAndFirst => (b"{\"pid\": ", b", \"pid_first\": "),
-    };
+    match form {
+        PidLine::Stages => parse_two_pids(line, b"{\"stage1_pid\":", b",\"stage2_pid\":"),
+        #[cfg(feature = "legacy")]
+        PidLine::PidAndFirst => crate::legacy::launcher::parse_pid_line(line),
+    }
+}
+
+/// Parses a line with two different pids after these texts.
+pub(crate) fn parse_two_pids(line: &[u8], before: &[u8], between: &[u8]) -> Option<(Pid, Pid)> {
     let (one, rest) = parse_pid(line.strip_prefix(before)?)?;
     let (other, rest) = parse_pid(rest.strip_prefix(between)?)?;
-    let pids = match form {
-        PidLine::Stages => (one, other),
-        PidLine::PidAndFirst => (other, one),
-    };
-    (rest == b"}\n" && one != other).then_some(pids)
+    (rest == b"}\n" && one != other).then_some((one, other))
 }
 
 fn parse_pid(text: &[u8]) -> Option<(Pid, &[u8])> {
@@ -517,9 +509,9 @@ impl FailureKind {
             // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage
             // 0 would leave the tool running.
             Self::Interrupted(_) | Self::TimedOut => true,
-            Self::Os { step: Step::SendMessage | Step::SendCgroupByte | Step::SendGo, errno } => {
-                matches!(*errno, Errno::EPIPE)
-            }
+            Self::Os { step: Step::SendMessage | Step::SendGo, errno } => matches!(*errno, Errno::EPIPE),
+            #[cfg(feature = "legacy")]
+            Self::Os { step: Step::SendCgroupByte, errno } => matches!(*errno, Errno::EPIPE),
             // No stage exists yet.
             Self::NotSealed => true,
             Self::Os { .. } | Self::BadPidLine => false,

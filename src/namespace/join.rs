@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn every_dialect_joins_in_three_passes() {
-        for dialect in Dialect::ALL {
+        for &dialect in Dialect::ALL {
             let wanted = ["setns 11", "setns 12", "setns 10", "setresuid 0", "setns 11"];
             assert_eq!(joined(dialect).0, wanted, "{}", dialect.name());
         }
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn join_is_logged_with_its_result() {
-        for dialect in Dialect::ALL {
+        for &dialect in Dialect::ALL {
             let answers = match dialect.setns_result_logged {
                 true => [": Operation not permitted", ": Success", ": Success", ": Success"],
                 false => [""; 4],

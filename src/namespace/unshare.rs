@@ -2,7 +2,6 @@
 
 use super::{NsKind, NsSet};
 use crate::bootstrap::Bootstrap;
-use crate::bootstrap::dialect::CgroupPlacement;
 use crate::error::{MapKind, Refusal};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, SysResult};
@@ -10,7 +9,7 @@ use crate::sys::types::{CloneFlags, Errno, SysResult};
 /// The number of attempts of an unshare that fails with EINVAL, as in runc since 1.1.5 (runc#3704).
 pub const UNSHARE_TRIES: u32 = 5;
 
-/// The unshare steps of stage 1, and of stage 2 in older dialects.
+/// The unshare steps of stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct UnshareSteps {
     /// Whether stage 1 creates a user namespace, in a step of its own before all others. The others then
@@ -18,21 +17,13 @@ pub struct UnshareSteps {
     pub user: bool,
     /// All other namespaces, for one call. The call is made even if no flag is set.
     pub remaining: CloneFlags,
-    /// Whether stage 2 creates the cgroup namespace. Then it is not in `remaining`.
-    pub cgroup_in_stage_2: bool,
 }
 
 impl UnshareSteps {
     /// Returns the steps for the namespaces that a message creates.
     #[must_use]
-    pub const fn new(flags: CloneFlags, cgroup: CgroupPlacement) -> Self {
-        let by_stage_2 = !matches!(cgroup, CgroupPlacement::WithOthers);
-        let remaining = flags.without(CloneFlags::NEWUSER);
-        Self {
-            user: flags.contains(CloneFlags::NEWUSER),
-            remaining: if by_stage_2 { remaining.without(CloneFlags::NEWCGROUP) } else { remaining },
-            cgroup_in_stage_2: by_stage_2 && flags.contains(CloneFlags::NEWCGROUP),
-        }
+    pub const fn new(flags: CloneFlags) -> Self {
+        Self { user: flags.contains(CloneFlags::NEWUSER), remaining: flags.without(CloneFlags::NEWUSER) }
     }
 }
 
@@ -100,11 +91,7 @@ mod tests {
     #[test]
     fn user_namespace_is_a_separate_unshare_step() {
         let flags = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
-        let steps = UnshareSteps::new(flags, CgroupPlacement::WithOthers);
-        let wanted = UnshareSteps { user: true, remaining: CloneFlags::NEWNET, cgroup_in_stage_2: false };
-        assert_eq!(steps, wanted);
-        let flags = flags.union(CloneFlags::NEWCGROUP);
-        let steps = UnshareSteps::new(flags, CgroupPlacement::Stage2);
-        assert_eq!(steps, UnshareSteps { cgroup_in_stage_2: true, ..wanted });
+        let wanted = UnshareSteps { user: true, remaining: CloneFlags::NEWNET };
+        assert_eq!(UnshareSteps::new(flags), wanted);
     }
 }

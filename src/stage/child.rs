@@ -1,6 +1,6 @@
 //! Stage 1, the child: joins and creates namespaces, and creates stage 2 in them.
 
-use super::{Context, StageEnd, StagesToKill, end_with_launcher, enter, init, sources};
+use super::{Context, StageEnd, StagesToKill, end_with_launcher, enter, init};
 use crate::bootstrap::Bootstrap;
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
@@ -32,13 +32,14 @@ pub fn run<'m, S: Sys>(
     log.enter_stage(1);
     // Close both ends of stage 0: an open copy would hide the death of stage 0.
     let parent = to_child.into_child(sys)?;
-    if cx.policy.dialect.failure_over_sync {
-        log.set_failure_pipe(Some(parent.fd()));
-    }
+    #[cfg(feature = "legacy")]
+    log.set_failure_pipe(cx.policy.dialect, Some(parent.fd()));
     let init_end = to_init.into_child(sys)?;
     enter(sys, log, 1);
     let dialect = cx.policy.dialect;
-    let steps = UnshareSteps::new(cx.bootstrap.clone_flags(), dialect.cgroup_namespace);
+    let steps = UnshareSteps::new(cx.bootstrap.clone_flags());
+    #[cfg(feature = "legacy")]
+    let steps = crate::legacy::cgroup::of_stage_1(steps, dialect);
     let ids = match (cx.root_last(), cx.root_at_once()) {
         (true, _) => Ids::RootLast,
         (false, true) => Ids::Root,
@@ -66,13 +67,8 @@ pub fn run<'m, S: Sys>(
         parent.send(sys, Message::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
         parent.expect(sys, Message::TimeoffsetsAck, SyncStep::ReadTimeoffsetsAck)?;
     }
-    if let Some(numbers) = cx.mount_fds {
-        // After the unshare: this process is root of the container, in the mount namespace where stage 0
-        // opens the sources.
-        parent.send(sys, Message::MountsourcesPls, SyncStep::WriteMountsourcesPls)?;
-        sources::receive(sys, numbers, &parent)?;
-        parent.expect(sys, Message::MountsourcesAck, SyncStep::ReadMountsourcesAck)?;
-    }
+    #[cfg(feature = "legacy")]
+    crate::legacy::sources::request(sys, cx, &parent)?;
     log.debug(sys, format_args!("spawn stage-2"));
     let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage2, errno })?;
     match forked {

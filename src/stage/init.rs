@@ -2,16 +2,13 @@
 
 use super::{Context, StageEnd, end_with_launcher, enter};
 use crate::bootstrap::Bootstrap;
-use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
 use crate::namespace::NsKind;
-use crate::namespace::unshare::{UnshareSteps, unshare};
-use crate::pipe::read_full;
 use crate::policy::{Session, Setgroups};
 use crate::sync::{End, Message, OfChild};
 use crate::sys::Sys;
-use crate::sys::types::{CloneFlags, Errno, Fd};
+use crate::sys::types::{Errno, Fd};
 
 /// Whether stage 2 drops its supplementary groups, and whether a refusal is an error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -59,9 +56,8 @@ pub fn run<'m, S: Sys>(
     // Before the close below, so that its failure is logged as a failure of stage 2.
     log.enter_stage(2);
     stage_1s_end.close(sys)?;
-    if cx.policy.dialect.failure_over_sync {
-        log.set_failure_pipe(Some(parent.fd()));
-    }
+    #[cfg(feature = "legacy")]
+    log.set_failure_pipe(cx.policy.dialect, Some(parent.fd()));
     enter(sys, log, 2);
     parent.expect(sys, Message::Grandchild, SyncStep::ReadGrandchild)?;
     let os = |doing| move |errno| Error::Os { doing, errno };
@@ -72,10 +68,12 @@ pub fn run<'m, S: Sys>(
     if cx.root_at_once() {
         become_root(sys, dropping, cx.policy.ends_with_launcher)?;
     }
-    create_cgroup_namespace(sys, log, cx)?;
+    #[cfg(feature = "legacy")]
+    crate::legacy::cgroup::create(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
     parent.send(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
-    log.set_failure_pipe(None);
+    #[cfg(feature = "legacy")]
+    log.set_failure_pipe(cx.policy.dialect, None);
     parent.close(sys)?;
     log.debug(sys, format_args!("<= nsexec container setup"));
     log.debug(sys, format_args!("booting up go runtime ..."));
@@ -145,35 +143,5 @@ impl LastSteps {
             end_with_launcher(sys, self.ends_with_launcher);
         }
         become_root(sys, self.dropping, self.ends_with_launcher)
-    }
-}
-
-/// Creates the cgroup namespace, in the dialects where stage 2 creates it. Its root is the cgroup of the
-/// process that creates it, and the launchers of these dialects move stage 2 into its cgroup.
-fn create_cgroup_namespace<'m, S: Sys>(
-    sys: &mut S,
-    log: &mut Log,
-    cx: Context<'_, 'm>,
-) -> Result<(), Error<'m>> {
-    let placement = cx.policy.dialect.cgroup_namespace;
-    if !UnshareSteps::new(cx.bootstrap.clone_flags(), placement).cgroup_in_stage_2 {
-        return Ok(());
-    }
-    if placement == CgroupPlacement::Stage2AfterByte {
-        await_cgroup(sys, cx.init_pipe)?;
-    }
-    log.debug(sys, format_args!("unshare cgroup namespace"));
-    unshare(sys, CloneFlags::NEWCGROUP).map_err(|errno| Error::Os { doing: Doing::UnshareCgroup, errno })
-}
-
-/// Waits for the launcher's byte, which follows the pid line: by then stage 2 is in its cgroup. Returns an
-/// error if the launcher dies.
-fn await_cgroup<'m, S: Sys>(sys: &mut S, init_pipe: Fd) -> Result<(), Error<'m>> {
-    let doing = Doing::ReadCgroupByte;
-    let mut byte = [0];
-    match read_full(sys, init_pipe, &mut byte).map_err(|errno| Error::Os { doing, errno })? {
-        0 => Err(Error::Short { doing, got: 0, want: 1 }),
-        _ if byte == [CGROUP_BYTE] => Ok(()),
-        _ => Err(Error::UnexpectedByte(u8::from_ne_bytes(byte))),
     }
 }

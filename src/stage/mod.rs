@@ -11,9 +11,8 @@
 pub mod child;
 pub mod init;
 pub mod parent;
-pub mod sources;
 
-use crate::bootstrap::{Bootstrap, MountFds};
+use crate::bootstrap::Bootstrap;
 use crate::error::Error;
 use crate::log::Log;
 use crate::policy::{Credentials, Policy};
@@ -63,7 +62,8 @@ pub struct Context<'c, 'm> {
     /// The descriptor to which the pid line is written.
     pub init_pipe: Fd,
     /// The target descriptors of the mount sources, if the message has any.
-    pub mount_fds: Option<MountFds<'c>>,
+    #[cfg(feature = "legacy")]
+    pub mount_fds: Option<crate::legacy::MountFds<'c>>,
     /// The address of the libc's thread id cache, if it has one.
     pub tid: Option<TidAddress>,
 }
@@ -94,7 +94,8 @@ impl StagesToKill {
     /// Kills the stages and returns the error. The launcher reaps them.
     pub(crate) fn kill<'m, S: Sys>(self, sys: &mut S, error: Error<'m>) -> Error<'m> {
         // The stage that reported the failure has already killed its children and exits with its own status.
-        if matches!(error, Error::FailureReported { .. }) {
+        #[cfg(feature = "legacy")]
+        if crate::legacy::seed::status_reported(&error).is_some() {
             return error;
         }
         for pid in [self.stage_1, self.stage_2].into_iter().flatten() {

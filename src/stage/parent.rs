@@ -1,7 +1,8 @@
 //! Stage 0, the parent: writes the files of stage 1 that only an outside process may write, and reports both
 //! pids.
 
-use super::{Context, StageEnd, StagesToKill, child, enter, sources};
+use super::{Context, StageEnd, StagesToKill, child, enter};
+use crate::bootstrap::dialect::PidLine;
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
 use crate::idmap::write::{self, Writing, Written};
@@ -58,9 +59,8 @@ fn serve<'m, S: Sys>(
         return Ok(StageEnd::Exit(1));
     }
     receive_stage_2_pid(sys, log, to_kill, &child)?;
-    let late = cx.policy.dialect.pid_line_late;
     let Some(stage_2) = to_kill.stage_2 else { return Ok(StageEnd::Exit(1)) };
-    if !late {
+    if cx.policy.dialect.pid_line == PidLine::Stages {
         forward_pids(sys, log, cx, stage_1, stage_2)?;
     }
     child.expect(sys, Message::ChildFinish, SyncStep::Stage1Next)?;
@@ -75,15 +75,14 @@ fn serve<'m, S: Sys>(
     init.expect(sys, Message::ChildFinish, SyncStep::Stage2Next)?;
     log.debug(sys, format_args!("stage-2 complete"));
     log.debug(sys, format_args!("<- stage-2 synchronisation loop"));
-    if late {
-        forward_pids(sys, log, cx, stage_1, stage_2)?;
-    }
+    #[cfg(feature = "legacy")]
+    crate::legacy::seed::forward_pids(sys, log, cx, stage_1, stage_2)?;
     log.debug(sys, format_args!("<~ nsexec stage-0"));
     log.report_dropped(sys);
     Ok(StageEnd::Exit(0))
 }
 
-/// Writes the maps and the time offsets of stage 1, and opens its mount sources, when stage 1 asks for them.
+/// Writes the maps and the time offsets of stage 1 when stage 1 asks for them.
 ///
 /// The file of the offsets is opened together with the maps and written later. After the maps, stage 1 may
 /// stay non-dumpable, and its files then belong to root: an unprivileged stage 0 would get `EACCES`
@@ -97,7 +96,10 @@ fn serve_stage_1<'m, S: Sys>(
 ) -> Result<Written, Error<'m>> {
     let boot = cx.bootstrap;
     let creates_user = boot.clone_flags().contains(CloneFlags::NEWUSER);
-    if !creates_user && boot.timens_offsets().is_none() && boot.mount_sources().is_none() {
+    let needs_files = creates_user || boot.timens_offsets().is_some();
+    #[cfg(feature = "legacy")]
+    let needs_files = needs_files || boot.mount_sources().is_some();
+    if !needs_files {
         return Ok(Written::Done);
     }
     let target =
@@ -138,11 +140,8 @@ fn serve_requests<'m, S: Sys>(
         write_offsets(sys, target, offsets_file, offsets.text_with_nul())?;
         child.send(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
     }
-    if let Some(sources) = boot.mount_sources() {
-        child.expect(sys, Message::MountsourcesPls, SyncStep::Stage1Next)?;
-        sources::send(sys, sources, target, child)?;
-        child.send(sys, Message::MountsourcesAck, SyncStep::WriteMountsourcesAck)?;
-    }
+    #[cfg(feature = "legacy")]
+    crate::legacy::sources::serve(sys, boot, target, child)?;
     target.close(sys);
     Ok(Written::Done)
 }
@@ -159,17 +158,11 @@ fn prefer_death_of_stage_1<'m, S: Sys>(
     error: Error<'m>,
 ) -> Error<'m> {
     let died = match error {
-        Error::Os {
-            errno: Errno::EACCES | Errno::EPERM | Errno::ENOENT | Errno::ESRCH,
-            doing:
-                Doing::OpenProcDir(_)
-                | Doing::Update(..)
-                | Doing::Check(..)
-                | Doing::ReadBack(..)
-                | Doing::OpenMountNamespace(_)
-                | Doing::EnterMountNamespace
-                | Doing::OpenMountSource(_),
-        } => Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 },
+        Error::Os { errno: Errno::EACCES | Errno::EPERM | Errno::ENOENT | Errno::ESRCH, doing }
+            if depends_on_stage_1(&doing) =>
+        {
+            Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 }
+        }
         Error::MappingTool { kind, pid, why: ToolFailure::Ended(_) | ToolFailure::NotPresent } => {
             Error::MappingTool { kind, pid, why: ToolFailure::Stage1Died }
         }
@@ -177,6 +170,16 @@ fn prefer_death_of_stage_1<'m, S: Sys>(
     };
     let known = target.and_then(|target| target.is_exiting(sys));
     if known.unwrap_or_else(|| hangs_up(sys, child.fd())) { died } else { error }
+}
+
+/// Returns whether the step uses a file of stage 1, so that it also fails while stage 1 exits.
+const fn depends_on_stage_1(doing: &Doing<'_>) -> bool {
+    match doing {
+        Doing::OpenProcDir(_) | Doing::Update(..) | Doing::Check(..) | Doing::ReadBack(..) => true,
+        #[cfg(feature = "legacy")]
+        Doing::Legacy(step) => step.depends_on_stage_1(),
+        _ => false,
+    }
 }
 
 /// The time for which stage 0 waits for the death of stage 1 if its `stat` file cannot be read, in
@@ -228,11 +231,20 @@ fn forward_pids<'m, S: Sys>(
     stage_1: Pid,
     stage_2: Pid,
 ) -> Result<(), Error<'m>> {
-    log.debug(sys, format_args!("forward stage-1 ({stage_1}) and stage-2 ({stage_2}) pids to runc"));
     let mut buffer = [0; PID_LINE_MAX];
-    let len = pid_line(&mut buffer, cx.policy.dialect.pid_line, stage_1, stage_2);
-    send_all(sys, cx.init_pipe, buffer.get(..len).unwrap_or_default())
-        .map_err(|errno| Error::Os { doing: Doing::PidLine, errno })
+    let len = pid_line(&mut buffer, stage_1, stage_2);
+    send_pid_line(sys, log, cx, (stage_1, stage_2), buffer.get(..len).unwrap_or_default())
+}
+
+pub(crate) fn send_pid_line<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    (stage_1, stage_2): (Pid, Pid),
+    line: &[u8],
+) -> Result<(), Error<'m>> {
+    log.debug(sys, format_args!("forward stage-1 ({stage_1}) and stage-2 ({stage_2}) pids to runc"));
+    send_all(sys, cx.init_pipe, line).map_err(|errno| Error::Os { doing: Doing::PidLine, errno })
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ pub mod types;
 use core::ffi::CStr;
 
 use types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
+    SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// The system calls of the bootstrap and of the launcher.
@@ -83,18 +83,21 @@ pub trait Sys {
     /// MSG_NOSIGNAL)`, sendmsg(2), unix(7).
     ///
     /// Errors: `EINTR`. `EAGAIN`. `EPIPE` and `ECONNRESET`: the peer is gone.
+    #[cfg(feature = "legacy")]
     fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize>;
 
     /// Receives a mount source in stage 1: `recvmsg(socket, {one byte, room for one descriptor},
     /// MSG_CMSG_CLOEXEC)`, recvmsg(2), unix(7). A second descriptor has no room, and the kernel closes it.
     ///
     /// Errors: `EINTR`. `EAGAIN`. `ECONNRESET`: the peer died, which counts as end of file.
-    fn receive_fd(&mut self, socket: Fd) -> SysResult<Received>;
+    #[cfg(feature = "legacy")]
+    fn receive_fd(&mut self, socket: Fd) -> SysResult<types::Received>;
 
     /// Duplicates a mount source to the number that the runtime has reserved for it: `dup3(fd, number,
     /// O_CLOEXEC)`, dup(2). A descriptor that had this number is closed. Called by stage 1.
     ///
     /// Errors: `EINTR` and `EBUSY`: try again.
+    #[cfg(feature = "legacy")]
     fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()>;
 
     /// Waits for events on descriptors: `poll(fds, timeout)`, poll(2). Called only where a plain read is not

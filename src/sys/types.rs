@@ -288,6 +288,7 @@ impl SocketType {
 }
 
 /// One byte received from a socket, with at most one descriptor.
+#[cfg(feature = "legacy")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Received {

@@ -1,7 +1,8 @@
 //! Starts in the dialects of runc's older lines, with launchers of that line, and with the features that only
 //! these lines have.
 
-use nsexec::bootstrap::{Bootstrap, Dialect, MountSources};
+use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::legacy::MountSources;
 use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::{CloneFlags, Errno};
@@ -68,7 +69,7 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
         )
         .with_records()
         // Our launcher does not launch the seed.
-        .ways(if dialect.pid_line_late { INIT } else { &[Way::Init, Way::Ours] }),
+        .ways(if dialect.sends_pid_line_late() { INIT } else { &[Way::Init, Way::Ours] }),
         of("rootless", "an ordinary user maps itself alone", &ordinary(), &own).ways(INIT),
         tools(of(
             "tools",

@@ -31,11 +31,11 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
-use nsexec::bootstrap::dialect::CgroupPlacement;
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, OwnProgram, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::script::ChildSignals;
+use nsexec::legacy::CgroupPlacement;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
@@ -74,7 +74,12 @@ impl Way {
     }
 
     pub(crate) const fn words(self, dialect: &Dialect) -> &'static str {
-        match (self, dialect.pid_line_late, dialect.cgroup_namespace, dialect.ready_byte) {
+        match (
+            self,
+            dialect.sends_pid_line_late(),
+            dialect.legacy.cgroup_namespace,
+            dialect.legacy.ready_byte,
+        ) {
             (Self::Init, true, ..) => "as the seed's runc run: stage 0, pid line, stage 1, configuration",
             (Self::Init, _, CgroupPlacement::Stage2AfterByte, _) => {
                 "as runc run of 1.0: ready byte, pid line, stage 1, the cgroup's byte, stage 0, configuration"

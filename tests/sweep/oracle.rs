@@ -33,8 +33,8 @@
 //! it knows, and then exits. The other processes are zombies until the machine's init reaps them; they must
 //! be dead as well.
 
-use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::{LaunchError, Record};
+use nsexec::legacy::EnvironmentForm;
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
 use nsexec::sync::Message;
@@ -368,7 +368,11 @@ impl Case<'_> {
         match &line.call {
             // Any error means "not sealed", and a copy is made, in another directory if necessary.
             Call::GetSeals { .. } => true,
-            Call::Openat { path, .. } if self.start.policy.dialect.cloned_binary && path.0 == b"/tmp" => true,
+            Call::Openat { path, .. }
+                if self.start.policy.dialect.legacy.cloned_binary && path.0 == b"/tmp" =>
+            {
+                true
+            }
             // The descriptor is closed even if close fails. The other two fail for a wrong argument only.
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
             // The core has a fallback, or tries again in a later pass.
@@ -584,7 +588,7 @@ fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
 
 fn has_log_pipe(start: &Start) -> bool {
     // Our launcher has a log pipe in every dialect.
-    start.way == Way::Ours || start.policy.dialect.environment != EnvironmentForm::InitOnly
+    start.way == Way::Ours || start.policy.dialect.legacy.environment != EnvironmentForm::InitOnly
 }
 
 /// Returns the texts on standard error as records, each with the stage that wrote it.

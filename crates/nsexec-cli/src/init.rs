@@ -3,8 +3,8 @@
 use std::env;
 use std::os::unix::ffi::OsStrExt;
 
-use nsexec::bootstrap::dialect::EnvironmentForm;
 use nsexec::launch::execute;
+use nsexec::legacy::EnvironmentForm;
 use nsexec::stage::Outcome;
 
 use super::args::InitArgs;
@@ -32,7 +32,7 @@ pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
     let Some((program, arguments)) = args.command.split_first() else { return Ok(0) };
     // The parent reads the log pipe to its end before it continues, so the command must not hold it open. The
     // init pipe stays open: the data after the message are for the program that follows the bootstrap.
-    let logs = args.dialect.environment != EnvironmentForm::InitOnly;
+    let logs = args.dialect.legacy.environment != EnvironmentForm::InitOnly;
     let log = env::var("_LIBCONTAINER_LOGPIPE").ok().filter(|_| logs);
     if let Some(fd) = log.and_then(|value| value.trim().parse::<i32>().ok()) {
         let _ = nix::unistd::close(fd);

@@ -110,7 +110,7 @@ pub(crate) fn flag_of(kind: NsKind) -> &'static str {
 
 /// Parses the value of `--dialect`.
 pub(crate) fn dialect(name: &str) -> Result<&'static Dialect, String> {
-    let names = || Dialect::ALL.map(Dialect::name).join(", ");
+    let names = || Dialect::ALL.iter().map(|dialect| dialect.name()).collect::<Vec<_>>().join(", ");
     Dialect::from_name(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 

@@ -26,6 +26,8 @@
 //! mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG) · rt_sigprocmask
 //! rt_sigaction rt_sigtimedwait. There are no others.
 
+#[cfg(feature = "legacy")]
+mod message;
 mod raw;
 
 use core::ffi::{CStr, c_int, c_long, c_ulong};
@@ -35,12 +37,13 @@ use core::ptr;
 use super::Sys;
 use super::types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Propagation, Received, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor,
-    WaitStatus, Waited,
+    Propagation, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus,
+    Waited,
 };
+#[cfg(feature = "legacy")]
+use message::{KernelMsghdr, KernelRights, iovec};
 use raw::{
-    KernelMsghdr, KernelOpenHow, KernelRights, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd,
-    reply, syscall, unit,
+    KernelOpenHow, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit,
 };
 
 /// The backend that calls the kernel of this machine.
@@ -133,18 +136,20 @@ impl Sys for LinuxSys {
         })
     }
 
+    #[cfg(feature = "legacy")]
     fn send_fd(&mut self, socket: Fd, fd: Fd) -> SysResult<usize> {
         let (mut byte, mut rights) = ([0], KernelRights::of(fd));
-        let mut iov = raw::iovec(&mut byte);
+        let mut iov = iovec(&mut byte);
         let message = KernelMsghdr::new(&mut iov, &mut rights);
         // SAFETY: the kernel reads the header, the one iovec with its byte, and the control message with its
         // one number, all on this stack.
         count(unsafe { syscall!(libc::SYS_sendmsg, socket.0, &raw const message, libc::MSG_NOSIGNAL) })
     }
 
-    fn receive_fd(&mut self, socket: Fd) -> SysResult<Received> {
+    #[cfg(feature = "legacy")]
+    fn receive_fd(&mut self, socket: Fd) -> SysResult<super::types::Received> {
         let (mut byte, mut rights) = ([0], KernelRights::default());
-        let mut iov = raw::iovec(&mut byte);
+        let mut iov = iovec(&mut byte);
         let mut message = KernelMsghdr::new(&mut iov, &mut rights);
         // SAFETY: the kernel writes at most one byte through the iovec. It writes at most the length in the
         // header to the control message, and it writes the header itself. All three are on this stack.
@@ -152,9 +157,10 @@ impl Sys for LinuxSys {
             syscall!(libc::SYS_recvmsg, socket.0, &raw mut message, libc::MSG_CMSG_CLOEXEC)
         })?;
         let (fd, truncated) = (message.carries(&rights), message.is_truncated());
-        Ok(Received { byte: (got > 0).then_some(byte[0]), fd, truncated })
+        Ok(super::types::Received { byte: (got > 0).then_some(byte[0]), fd, truncated })
     }
 
+    #[cfg(feature = "legacy")]
     fn dup3(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
         // SAFETY: numbers. The contract of `new` requires that both descriptors are ours.
         reply(unsafe { syscall!(libc::SYS_dup3, fd.0, number.0, libc::O_CLOEXEC) }).map(|_| ())

@@ -111,7 +111,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     let joined = bootstrap.joined();
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
-    if policy.dialect.cloned_binary {
+    if policy.dialect.legacy.cloned_binary {
         // Only these dialects create a file in memory, so only their plans depend on MFD_EXEC.
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
         assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));

@@ -21,13 +21,14 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::sim::{Ended, Extra, Program, Sim, SimSys};
-use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, Dialect, EnvironmentForm};
+use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
 use nsexec::bootstrap::{ByteOrder, decode};
 use nsexec::cloned::STRINGS_MAX;
 use nsexec::launch::script::parse_pid_line;
+use nsexec::legacy::{CGROUP_BYTE, CgroupPlacement, EnvironmentForm, READY};
 use nsexec::log::Level;
-use nsexec::nsexec::{READY, Scratch, bootstrap_with_first_steps};
+use nsexec::nsexec::{Scratch, bootstrap_with_first_steps};
 use nsexec::pipe::{read_full, send_all};
 use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
@@ -87,7 +88,7 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
     let dialect = policy.dialect;
     let (init, stage_init) = sim.socketpair(true);
     // The seed has no log pipe.
-    let log = (dialect.environment != EnvironmentForm::InitOnly).then(|| sim.pipe(true));
+    let log = (dialect.legacy.environment != EnvironmentForm::InitOnly).then(|| sim.pipe(true));
     let stage_log = log.map(|(_, write)| write);
     let (numbers, kept) = reserve_numbers(sim, &message, dialect, stage_init);
     let mount_fds = match mount_numbers {
@@ -96,7 +97,7 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
         MountNumbers::Raw(text) => Some(text.into()),
     };
     let memory = message.len();
-    if dialect.cloned_binary {
+    if dialect.legacy.cloned_binary {
         sim.file("/tmp", Extra::Directory);
     }
     let program = Program::new(move |sys| {
@@ -190,9 +191,10 @@ pub fn runc_init<S: Sys>(
     memory: usize,
 ) -> Ended {
     // A copy also needs room for its arguments and environment.
-    let memory = memory + if policy.dialect.cloned_binary { 2 * STRINGS_MAX + COPY_BUFFER } else { 0 };
+    let memory = memory + if policy.dialect.legacy.cloned_binary { 2 * STRINGS_MAX + COPY_BUFFER } else { 0 };
     let mut memory = vec![0; memory];
-    match bootstrap_with_first_steps(sys, environment, own, policy, &mut Scratch { message: &mut memory }) {
+    let environment = Environment { own, ..environment };
+    match bootstrap_with_first_steps(sys, environment, policy, &mut Scratch { message: &mut memory }) {
         Outcome::NotInit => Ended::Exit(99),
         Outcome::Exit(status) => Ended::Exit(status),
         Outcome::HandOver => {
@@ -225,12 +227,12 @@ impl Conversation<'_> {
         // The older lines read the ready byte in a separate goroutine. They continue when the byte is read
         // and the message is sent.
         send_all(sys, init, self.message).ok()?;
-        if self.dialect.ready_byte {
+        if self.dialect.legacy.ready_byte {
             let mut byte = [0];
             (read_full(sys, init, &mut byte) == Ok(1) && byte == [READY]).then_some(())?;
         }
         // A late pid line is sent after stage 0's last step, so stage 0 is waited for first.
-        let stage_2 = if self.manner == Manner::Init && !self.dialect.pid_line_late {
+        let stage_2 = if self.manner == Manner::Init && !self.dialect.sends_pid_line_late() {
             let (stage_1, stage_2) = self.read_pids(sys, init)?;
             wait(sys, stage_1);
             // runc reads stage 2's links in /proc/PID/fd, so stage 2 must be alive.
@@ -253,7 +255,7 @@ impl Conversation<'_> {
     /// Returns whether stage 2 waits for the byte 0x80, according to the message.
     fn awaits_cgroup_byte(&self) -> bool {
         let asked = decode(self.message, self.dialect, ByteOrder::NATIVE).ok();
-        self.dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte
+        self.dialect.legacy.cgroup_namespace == CgroupPlacement::Stage2AfterByte
             && asked.is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
     }
 

@@ -3,8 +3,8 @@
 use std::format;
 use std::string::{String, ToString};
 
-use nsexec::bootstrap::dialect::CGROUP_BYTE;
 use nsexec::bootstrap::text::is_invisible;
+use nsexec::legacy::CGROUP_BYTE;
 use nsexec::sync::Message;
 
 /// The content of one transfer between two processes.

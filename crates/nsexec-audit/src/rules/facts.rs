@@ -5,8 +5,9 @@ use std::vec::Vec;
 
 use crate::record::{Call, Reply};
 use crate::transcript::{Role, Run};
-use nsexec::bootstrap::dialect::{CgroupPlacement, Dialect};
+use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
+use nsexec::legacy::CgroupPlacement;
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Policy};
 use nsexec::sys::types::{CloneFlags, Fd};
@@ -65,7 +66,7 @@ impl Facts {
 
     /// Returns whether stage 2 creates the cgroup namespace, according to the dialect and the message.
     pub(super) fn cgroup_in_stage_2(&self) -> bool {
-        let placed = self.policy.dialect.cgroup_namespace != CgroupPlacement::WithOthers;
+        let placed = self.policy.dialect.legacy.cgroup_namespace != CgroupPlacement::WithOthers;
         placed && self.asked.as_ref().is_some_and(|asked| asked.created.contains(CloneFlags::NEWCGROUP))
     }
 

@@ -63,7 +63,7 @@ enum File {
 }
 
 fn copy(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let Some(section) = executed(run).filter(|_| facts.policy.dialect.cloned_binary) else {
+    let Some(section) = executed(run).filter(|_| facts.policy.dialect.legacy.cloned_binary) else {
         return Vec::new();
     };
     let mut program = Program::default();
@@ -161,7 +161,7 @@ impl Program {
 
 fn ready(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
-    let wanted = facts.policy.dialect.ready_byte && executed(run).is_some();
+    let wanted = facts.policy.dialect.legacy.ready_byte && executed(run).is_some();
     let mut findings = Vec::new();
     let mut sent = 0;
     let mut own = Vec::new();

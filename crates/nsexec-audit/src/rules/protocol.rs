@@ -126,7 +126,7 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
                 "the pid line comes from another than stage 0"
             } else if written > 1 {
                 "the pid line is written a second time"
-            } else if !in_time(&said, index, dialect.pid_line_late) {
+            } else if !in_time(&said, index, dialect.sends_pid_line_late()) {
                 "the pid line is written at another time than this dialect's"
             } else if stage_1.as_ref().is_some_and(|pid| !names(data, pid)) {
                 "the pid line names another process than stage 1"

@@ -7,7 +7,7 @@ use super::reading::{message_at, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
-use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
+use nsexec::legacy::{CGROUP_BYTE, CgroupPlacement};
 use nsexec::sync::Message;
 use nsexec::sys::types::CloneFlags;
 
@@ -69,7 +69,7 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
 /// message, and in 1.0 the launcher's byte.
 fn cgroup_allowed_at(section: &Section, facts: &Facts) -> Option<usize> {
     let go = message_at(section, false, Message::Grandchild)?;
-    if facts.policy.dialect.cgroup_namespace != CgroupPlacement::Stage2AfterByte {
+    if facts.policy.dialect.legacy.cgroup_namespace != CgroupPlacement::Stage2AfterByte {
         return Some(go);
     }
     let is_byte = |line: &Line| matches!(&line.reply, Reply::Data(data) if data.0 == [CGROUP_BYTE]);

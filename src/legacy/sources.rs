@@ -5,13 +5,18 @@
 //! does so in the container's mount namespace: the kernel refuses to bind a mount of another mount namespace
 //! (mount(2), `EINVAL`). See `docs/protocol.md#mount-sources`.
 
-use crate::bootstrap::mount_fds::{MountFds, MountFdsError};
-use crate::bootstrap::{Bootstrap, Environment, MountSources};
-use crate::error::{Doing, Error};
+use core::ffi::CStr;
+
+use super::errors::{Failure, MountSync, Step};
+use super::mount_fds::{MountFds, MountFdsError};
+use super::mount_sources::MountSources;
+use crate::bootstrap::{Bootstrap, Environment};
+use crate::error::{Doing, Error, SyncStep};
 use crate::namespace::join::{PATH_MAX, terminated};
 use crate::pipe::uninterrupted;
 use crate::procfs::ProcDir;
-use crate::sync::{End, OfChild, OfParent};
+use crate::stage::Context;
+use crate::sync::{End, Message, OfChild, OfParent};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags};
 
@@ -22,34 +27,56 @@ use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags};
 /// Runs in stage 0 before it creates any process or descriptor, after it has read the message.
 ///
 /// # Errors
-/// [`Error::MountFds`].
+/// [`Failure::MountFds`].
 pub fn check<'m, 'e, S: Sys>(
     sys: &mut S,
     bootstrap: &Bootstrap<'m>,
     environment: Environment<'e>,
 ) -> Result<Option<MountFds<'e>>, Error<'m>> {
     let Some(sources) = bootstrap.mount_sources() else { return Ok(None) };
-    let value = environment.mount_fds.ok_or(Error::MountFds(MountFdsError::NotSet))?;
-    let numbers = MountFds::parse(value).map_err(Error::MountFds)?;
-    numbers.check(sources).map_err(Error::MountFds)?;
+    let value = environment.mount_fds.ok_or(wrong(MountFdsError::NotSet))?;
+    let numbers = MountFds::parse(value).map_err(wrong)?;
+    numbers.check(sources).map_err(wrong)?;
     let mut highest = None;
     for (mount, number) in numbers.iter().enumerate() {
         let Some(number) = number else { continue };
         if [environment.init, environment.log].contains(&Some(number)) {
-            return Err(Error::MountFds(MountFdsError::InUse(number)));
+            return Err(wrong(MountFdsError::InUse(number)));
         }
         match sys.fstatfs(number) {
             Ok(_) => {}
-            Err(Errno::EBADF) => return Err(Error::MountFds(MountFdsError::NotOpen(number))),
-            Err(errno) => return Err(Error::Os { doing: Doing::CheckMountFd(number), errno }),
+            Err(Errno::EBADF) => return Err(wrong(MountFdsError::NotOpen(number))),
+            Err(errno) => return Err(Step::CheckMountFd(number).failed(errno)),
         }
         // Launchers use rising numbers, so a comparison with all earlier numbers is rarely needed.
         if Some(number) <= highest && numbers.iter().take(mount).any(|earlier| earlier == Some(number)) {
-            return Err(Error::MountFds(MountFdsError::Twice(number)));
+            return Err(wrong(MountFdsError::Twice(number)));
         }
         highest = highest.max(Some(number));
     }
     Ok(Some(numbers))
+}
+
+const fn wrong(error: MountFdsError) -> Error<'static> {
+    Error::Legacy(Failure::MountFds(error))
+}
+
+/// Opens the mount sources and sends them to stage 1 when stage 1 asks for them, if the message has any.
+///
+/// Runs in stage 0, in the caller's namespaces, with the caller's privileges. Waits for the request of stage 1.
+///
+/// # Errors
+/// The failure that ends the bootstrap. Stage 0 may then still be in the mount namespace of stage 1.
+pub fn serve<'m, S: Sys>(
+    sys: &mut S,
+    bootstrap: &Bootstrap<'m>,
+    target: ProcDir,
+    child: &End<OfParent>,
+) -> Result<(), Error<'m>> {
+    let Some(sources) = bootstrap.mount_sources() else { return Ok(()) };
+    child.expect(sys, Message::MountsourcesPls, SyncStep::Stage1Next)?;
+    send(sys, sources, target, child)?;
+    child.send(sys, Message::MountsourcesAck, SyncStep::MountSources(MountSync::WriteAck))
 }
 
 /// Opens every source in stage 1's mount namespace, and sends it to stage 1.
@@ -60,40 +87,55 @@ pub fn check<'m, 'e, S: Sys>(
 ///
 /// # Errors
 /// The failure that ends the bootstrap. Stage 0 may then still be in the mount namespace of stage 1.
-pub(super) fn send<'m, S: Sys>(
+fn send<'m, S: Sys>(
     sys: &mut S,
     sources: MountSources<'m>,
     target: ProcDir,
     child: &End<OfParent>,
 ) -> Result<(), Error<'m>> {
     // Open both before the first setns: after it, /proc is a mount of the container.
-    let own = open_own(sys)?;
-    let container = target.open_mount_namespace(sys)?;
-    let enter = |doing| move |errno| Error::Os { doing, errno };
-    sys.setns(container, CloneFlags::NEWNS).map_err(enter(Doing::EnterMountNamespace))?;
+    let own = open(sys, Step::OpenOwnMountNamespace, Fd::CWD, c"/proc/self/ns/mnt")?;
+    let container = open(sys, Step::OpenMountNamespace(target.pid()), target.dir, c"ns/mnt")?;
+    let os = |step: Step<'m>| move |errno| step.failed(errno);
+    sys.setns(container, CloneFlags::NEWNS).map_err(os(Step::EnterMountNamespace))?;
     for source in sources.iter().filter(|source| !source.is_empty()) {
-        let doing = Doing::OpenMountSource(source);
+        let step = Step::OpenMountSource(source);
         let mut buffer = [0; PATH_MAX];
-        let path = terminated(&mut buffer, source).ok_or(Error::Os { doing, errno: Errno::ENAMETOOLONG })?;
-        let fd = sys.openat(Fd::CWD, path, OpenFlags::Path).map_err(enter(doing))?;
-        child.send_fd(sys, fd, Doing::SendMountSource(source))?;
+        let path = terminated(&mut buffer, source).ok_or(step.failed(Errno::ENAMETOOLONG))?;
+        let fd = sys.openat(Fd::CWD, path, OpenFlags::Path).map_err(os(step))?;
+        child.send_fd(sys, fd, Step::SendMountSource(source))?;
         // Stage 1 has its own copy. An O_PATH descriptor has no data that a failed close could lose.
         let _ = sys.close(fd);
     }
-    sys.setns(own, CloneFlags::NEWNS).map_err(enter(Doing::LeaveMountNamespace))?;
+    sys.setns(own, CloneFlags::NEWNS).map_err(os(Step::LeaveMountNamespace))?;
     let _ = sys.close(own);
     let _ = sys.close(container);
     Ok(())
 }
 
-fn open_own<'m, S: Sys>(sys: &mut S) -> Result<Fd, Error<'m>> {
-    let doing = Doing::OpenOwnMountNamespace;
-    let os = |errno| Error::Os { doing, errno };
-    let fd = sys.openat(Fd::CWD, c"/proc/self/ns/mnt", OpenFlags::Namespace).map_err(os)?;
+/// Opens a mount namespace, and checks that the file is a namespace. Uses openat(2), since the link leads out
+/// of procfs.
+fn open<'m, S: Sys>(sys: &mut S, step: Step<'m>, dir: Fd, path: &CStr) -> Result<Fd, Error<'m>> {
+    let os = |errno| step.failed(errno);
+    let fd = sys.openat(dir, path, OpenFlags::Namespace).map_err(os)?;
     match sys.fstatfs(fd).map_err(os)? {
         FsType::NSFS => Ok(fd),
-        found => Err(Error::WrongFileSystem { doing, found }),
+        found => Err(Error::WrongFileSystem { doing: Doing::Legacy(step), found }),
     }
+}
+
+/// Requests the mount sources from stage 0 and receives them, if the message has any.
+///
+/// Runs in stage 1, after the unshare, as root of its user namespace, in the mount namespace where stage 0 opens
+/// the sources. Waits for each of them.
+///
+/// # Errors
+/// The failure that ends the bootstrap.
+pub fn request<'m, S: Sys>(sys: &mut S, cx: Context<'_, 'm>, parent: &End<OfChild>) -> Result<(), Error<'m>> {
+    let Some(numbers) = cx.mount_fds else { return Ok(()) };
+    parent.send(sys, Message::MountsourcesPls, SyncStep::MountSources(MountSync::WritePls))?;
+    receive(sys, numbers, parent)?;
+    parent.expect(sys, Message::MountsourcesAck, SyncStep::MountSources(MountSync::ReadAck))
 }
 
 /// Receives the sources in order and moves each to its reserved number.
@@ -103,15 +145,11 @@ fn open_own<'m, S: Sys>(sys: &mut S) -> Result<Fd, Error<'m>> {
 ///
 /// # Errors
 /// The failure that ends the bootstrap.
-pub(super) fn receive<'m, S: Sys>(
-    sys: &mut S,
-    numbers: MountFds<'_>,
-    parent: &End<OfChild>,
-) -> Result<(), Error<'m>> {
+fn receive<'m, S: Sys>(sys: &mut S, numbers: MountFds<'_>, parent: &End<OfChild>) -> Result<(), Error<'m>> {
     for number in numbers.iter().flatten() {
         let fd = parent.receive_fd(sys, number)?;
         let placed = uninterrupted(sys, |sys| sys.dup3(fd, number));
-        placed.map_err(|errno| Error::Os { doing: Doing::PlaceMountSource(number), errno })?;
+        placed.map_err(|errno| Step::PlaceMountSource(number).failed(errno))?;
         let _ = sys.close(fd);
     }
     Ok(())
@@ -153,7 +191,7 @@ mod tests {
             let open = |fd: Fd| if fd.0 < 9 { Ok(FsType(0x534f_434b)) } else { Err(Errno::EBADF) };
             sys.expect_fstatfs().returning(open);
             let found = check(&mut sys, &two, environment(numbers));
-            assert_eq!(found, wanted.map_err(Error::MountFds), "{numbers:?}");
+            assert_eq!(found, wanted.map_err(wrong), "{numbers:?}");
         }
     }
 
@@ -167,11 +205,12 @@ mod tests {
     fn mount_source_message_has_exactly_one_descriptor() {
         let end = || Received { byte: Some(0), fd: Some(Fd(9)), truncated: false };
         let number = Fd(20);
-        let doing = Doing::ReceiveMountSource(number);
+        let doing = Doing::Legacy(Step::ReceiveMountSource(number));
+        let lacks = |truncated| Error::Legacy(Failure::NoDescriptor { number, truncated });
         let cases = [
             (Ok(end()), Ok(())),
-            (Ok(Received { truncated: true, ..end() }), Err(Error::NoDescriptor { number, truncated: true })),
-            (Ok(Received { fd: None, ..end() }), Err(Error::NoDescriptor { number, truncated: false })),
+            (Ok(Received { truncated: true, ..end() }), Err(lacks(true))),
+            (Ok(Received { fd: None, ..end() }), Err(lacks(false))),
             (Ok(Received { byte: None, fd: None, ..end() }), Err(Error::Short { doing, got: 0, want: 1 })),
             (Err(Errno::ECONNRESET), Err(Error::Short { doing, got: 0, want: 1 })),
             (Err(Errno::ENOMEM), Err(Error::Os { doing, errno: Errno::ENOMEM })),

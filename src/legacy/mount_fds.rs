@@ -7,9 +7,9 @@
 
 use core::fmt;
 
-use super::attribute::MountSources;
-use super::env::MOUNT_FDS;
-use super::text::{NotDecimal, Steps, signed_decimal};
+use super::mount_sources::MountSources;
+use crate::bootstrap::env::MOUNT_FDS;
+use crate::bootstrap::text::{NotDecimal, Steps, signed_decimal};
 use crate::sys::types::Fd;
 
 /// A checked JSON array of numbers: a descriptor for each bind mount, −1 for every other mount.

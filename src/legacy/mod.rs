@@ -1,0 +1,34 @@
+//! What only runc's older release lines need: 1.0, 1.1, and the seed, the commit of 2018 on which the rewrite
+//! is based (`docs/protocol.md#dialects`).
+//!
+//! Without the feature `legacy` the crate has one dialect, [`Dialect::V1_2`](crate::bootstrap::Dialect), and
+//! nothing of this folder. Outside of it, each call of this module is behind that feature.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`dialects`] | the older dialects and their differences, as data |
+//! | [`environment`] | the environment of 1.0 and of the seed |
+//! | [`first_steps`] | the sealed copy and the ready byte, in 1.0 and 1.1 |
+//! | [`cgroup`] | the cgroup namespace that stage 2 creates, in 1.0 and 1.1 |
+//! | [`mount_sources`], [`mount_fds`], [`sources`], [`rights`] | the sources of bind mounts, in 1.1: the attribute, the variable, the steps of the stages, descriptors in messages |
+//! | [`seed`] | the pid line of the seed, and the failures that its stages report to stage 0 |
+//! | [`errors`] | the steps and failures of all these |
+//! | `launcher` | the launcher's half (feature `std`) |
+
+pub mod cgroup;
+pub mod dialects;
+pub mod environment;
+pub mod errors;
+pub mod first_steps;
+#[cfg(feature = "std")]
+pub(crate) mod launcher;
+pub mod mount_fds;
+pub mod mount_sources;
+pub mod rights;
+pub mod seed;
+pub mod sources;
+
+pub use dialects::{CGROUP_BYTE, CgroupPlacement, Differences, EnvironmentForm, READY};
+pub use errors::{Failure, MountSync, Step};
+pub use mount_fds::{MountFds, MountFdsError};
+pub use mount_sources::MountSources;

@@ -1,0 +1,69 @@
+//! Descriptors in messages between stages 0 and 1, for the mount sources of 1.1 (`SCM_RIGHTS`, unix(7)).
+
+use super::errors::{Failure, Step};
+use crate::error::{Doing, Error};
+use crate::pipe::wait_for;
+use crate::sync::{End, OfChild, OfParent};
+use crate::sys::Sys;
+use crate::sys::types::{Errno, Fd, PollEvents, Received};
+
+/// Sends `fd` over `socket`, with one byte.
+///
+/// # Errors
+/// The errno of the send; `EPIPE` if the peer is dead.
+pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
+    loop {
+        match sys.send_fd(socket, fd) {
+            // A send of one byte is never partial.
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::OUT)?,
+            Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Receives one byte and its descriptor from `socket`. A peer that died is reported as the end of file.
+///
+/// # Errors
+/// The errno of the receive.
+pub fn receive_fd<S: Sys>(sys: &mut S, socket: Fd) -> Result<Received, Errno> {
+    loop {
+        match sys.receive_fd(socket) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::IN)?,
+            Err(Errno::ECONNRESET) => return Ok(Received { byte: None, fd: None, truncated: false }),
+            received => return received,
+        }
+    }
+}
+
+impl End<OfParent> {
+    /// Sends a descriptor, which stays open here.
+    ///
+    /// # Errors
+    /// `step`; `EPIPE` if the peer is dead; [`Error::LauncherGone`].
+    pub fn send_fd<'m, S: Sys>(&self, sys: &mut S, fd: Fd, step: Step<'m>) -> Result<(), Error<'m>> {
+        self.wait_for(sys, PollEvents::OUT, Doing::Legacy(step))?;
+        send_fd(sys, self.fd(), fd).map_err(|errno| step.failed(errno))
+    }
+}
+
+impl End<OfChild> {
+    /// Receives exactly one descriptor. `number` is its target, for the error.
+    ///
+    /// # Errors
+    /// [`Error::Short`] if the peer died, [`Failure::NoDescriptor`] if the peer sent anything but one
+    /// descriptor, [`Error::LauncherGone`].
+    pub fn receive_fd<'m, S: Sys>(&self, sys: &mut S, number: Fd) -> Result<Fd, Error<'m>> {
+        let step = Step::ReceiveMountSource(number);
+        let doing = Doing::Legacy(step);
+        self.wait_for(sys, PollEvents::IN, doing)?;
+        match receive_fd(sys, self.fd()).map_err(|errno| step.failed(errno))? {
+            Received { byte: None, .. } => Err(Error::Short { doing, got: 0, want: 1 }),
+            Received { fd: Some(fd), truncated: false, .. } => Ok(fd),
+            Received { truncated, .. } => Err(Error::Legacy(Failure::NoDescriptor { number, truncated })),
+        }
+    }
+}
