@@ -105,8 +105,8 @@ impl Write for Limited<'_, '_> {
 /// The size of the longest pid line in bytes: two keys and two ids of ten digits.
 pub const PID_LINE_MAX: usize = 64;
 
-/// Formats the pid line, with the keys of 1.0.0-rc94 and later. Returns its length. The caller sends it in one
-/// write.
+/// Formats the pid line, with the keys of 1.0.0-rc94 and later. Returns its length. The caller sends it in
+/// one write.
 #[must_use]
 pub fn pid_line(buffer: &mut [u8; PID_LINE_MAX], stage_1: Pid, stage_2: Pid) -> usize {
     let mut line = Line::new(buffer);

@@ -161,8 +161,8 @@ impl Log {
         }
     }
 
-    /// Sets the text before a fatal text on standard error, where it is written without a log pipe. `None`: it
-    /// is not written. The default, `FATAL: `, is that of runc 1.1 and later.
+    /// Sets the text before a fatal text on standard error, where it is written without a log pipe. `None`:
+    /// it is not written. The default, `FATAL: `, is that of runc 1.1 and later.
     #[must_use]
     pub const fn without_pipe(mut self, head: Option<&'static str>) -> Self {
         self.fatal_without_pipe = head;

@@ -32,8 +32,8 @@ fn with_log_pipe<'e>(known: Environment<'e>, raw: RawEnv<'e>) -> Result<Environm
     Ok(Environment { log, ..known })
 }
 
-/// Parses the init pipe. runc's C code uses −1 internally for "no init pipe", so the variable may contain it
-/// too.
+/// Parses the init pipe. runc's C code uses −1 internally for "no init pipe", so the variable may contain
+/// it too.
 fn with_init<'e>(known: Environment<'e>, raw: RawEnv<'e>) -> Result<Environment<'e>, EnvError<'e>> {
     let init = match number(raw.init_pipe) {
         Err(EnvReason::OutOfRange { number: -1 }) => Ok(None),

@@ -1,5 +1,5 @@
-//! The first steps of 1.0 and 1.1: the sealed copy and the ready byte. Also the report of a malformed log pipe
-//! in 1.0.
+//! The first steps of 1.0 and 1.1: the sealed copy and the ready byte. Also the report of a malformed log
+//! pipe in 1.0.
 
 use core::fmt::Write;
 
@@ -19,8 +19,8 @@ use crate::sys::types::Fd;
 /// Checks the init pipe. Makes the sealed copy before the check, and sends the ready byte after it, in the
 /// dialects that have them. `memory` is the memory of the message, which has not been read yet.
 ///
-/// Runs as the program that the launcher started, and as its sealed copy. The launcher writes the message before
-/// the ready byte or after it.
+/// Runs as the program that the launcher started, and as its sealed copy. The launcher writes the message
+/// before the ready byte or after it.
 ///
 /// # Errors
 /// The reason why there is no copy; [`Error::InitPipe`]; [`Step::InformLauncher`].
@@ -43,8 +43,8 @@ pub fn check_init_pipe<S: Sys>(
     Ok(())
 }
 
-/// Writes the error of a malformed log pipe to standard error, without the format of a log record. 1.0 does so
-/// with this error and with no other. Returns whether it was written.
+/// Writes the error of a malformed log pipe to standard error, without the format of a log record. 1.0 does
+/// so with this error and with no other. Returns whether it was written.
 ///
 /// Runs as the program that the launcher started.
 pub fn report_log_pipe<S: Sys>(sys: &mut S, dialect: &Dialect, error: EnvError<'_>) -> bool {

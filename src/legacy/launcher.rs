@@ -8,8 +8,8 @@ use crate::pipe::send_all;
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Fd, Pid};
 
-/// Sends the byte that lets stage 2 create its cgroup namespace, if stage 2 waits for it. The launcher moves no
-/// process into another cgroup, so it sends the byte without waiting.
+/// Sends the byte that lets stage 2 create its cgroup namespace, if stage 2 waits for it. The launcher moves
+/// no process into another cgroup, so it sends the byte without waiting.
 ///
 /// Runs in the launcher, after it has read the pid line.
 ///

@@ -10,7 +10,8 @@
 //! | [`environment`] | the environment of 1.0 and of the seed |
 //! | [`first_steps`] | the sealed copy and the ready byte, in 1.0 and 1.1 |
 //! | [`cgroup`] | the cgroup namespace that stage 2 creates, in 1.0 and 1.1 |
-//! | [`mount_sources`], [`mount_fds`], [`sources`], [`rights`] | the sources of bind mounts, in 1.1: the attribute, the variable, the steps of the stages, descriptors in messages |
+//! | [`mount_sources`], [`mount_fds`] | the sources of bind mounts, in 1.1: the attribute and the variable |
+//! | [`sources`], [`rights`] | the steps of the stages for these sources, and descriptors in messages |
 //! | [`seed`] | the pid line of the seed, and the failures that its stages report to stage 0 |
 //! | [`errors`] | the steps and failures of all these |
 //! | `launcher` | the launcher's half (feature `std`) |

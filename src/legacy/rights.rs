@@ -11,7 +11,7 @@ use crate::sys::types::{Errno, Fd, PollEvents, Received};
 ///
 /// # Errors
 /// The errno of the send; `EPIPE` if the peer is dead.
-pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
+fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
     loop {
         match sys.send_fd(socket, fd) {
             // A send of one byte is never partial.
@@ -28,7 +28,7 @@ pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
 ///
 /// # Errors
 /// The errno of the receive.
-pub fn receive_fd<S: Sys>(sys: &mut S, socket: Fd) -> Result<Received, Errno> {
+fn receive_fd<S: Sys>(sys: &mut S, socket: Fd) -> Result<Received, Errno> {
     loop {
         match sys.receive_fd(socket) {
             Err(Errno::EINTR) => {}

@@ -63,7 +63,8 @@ const fn wrong(error: MountFdsError) -> Error<'static> {
 
 /// Opens the mount sources and sends them to stage 1 when stage 1 asks for them, if the message has any.
 ///
-/// Runs in stage 0, in the caller's namespaces, with the caller's privileges. Waits for the request of stage 1.
+/// Runs in stage 0, in the caller's namespaces, with the caller's privileges. Waits for the request of
+/// stage 1.
 ///
 /// # Errors
 /// The failure that ends the bootstrap. Stage 0 may then still be in the mount namespace of stage 1.
@@ -126,8 +127,8 @@ fn open<'m, S: Sys>(sys: &mut S, step: Step<'m>, dir: Fd, path: &CStr) -> Result
 
 /// Requests the mount sources from stage 0 and receives them, if the message has any.
 ///
-/// Runs in stage 1, after the unshare, as root of its user namespace, in the mount namespace where stage 0 opens
-/// the sources. Waits for each of them.
+/// Runs in stage 1, after the unshare, as root of its user namespace, in the mount namespace where stage 0
+/// opens the sources. Waits for each of them.
 ///
 /// # Errors
 /// The failure that ends the bootstrap.

@@ -68,10 +68,10 @@ fn pkg_config() -> Outcome {
     Ok(Said::Held(String::new()))
 }
 
-/// Rust programs with std: with the default features, with serde, and without features.
+/// Rust programs with std: with the default features, with all of them, and without any.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("launcher", "default-features = true", "launcher.rs"),
-    ("everything", "features = [\"serde\"]", "launcher.rs"),
+    ("everything", "features = [\"legacy\", \"serde\"]", "launcher.rs"),
     ("nothing", "default-features = false", "without.rs"),
 ];
 

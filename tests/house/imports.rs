@@ -25,6 +25,12 @@ const PURE: &[&str] = &[
     "idmap",
     "idmap::readback",
     "json",
+    "legacy",
+    "legacy::dialects",
+    "legacy::environment",
+    "legacy::errors",
+    "legacy::mount_fds",
+    "legacy::mount_sources",
     "log::Level",
     "namespace",
     "namespace::paths",
@@ -47,8 +53,20 @@ const ACTING: &[&str] = &[
     "sys",
 ];
 
-const SCRIPTS: &[&str] =
-    &["launch::command", "launch::script", "launch::tail", "launch::watch", "nsexec", "stage::*"];
+const SCRIPTS: &[&str] = &[
+    "launch::command",
+    "launch::script",
+    "launch::tail",
+    "launch::watch",
+    "legacy::cgroup",
+    "legacy::first_steps",
+    "legacy::launcher",
+    "legacy::rights",
+    "legacy::seed",
+    "legacy::sources",
+    "nsexec",
+    "stage::*",
+];
 
 /// The values and pure functions of the scripts' modules that the audit rules compare a run with.
 const AUDITED: &[&str] = &[
@@ -76,6 +94,8 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["log"], may: &[WORDS, PURE, ACTING, &["serde"]], core: true },
     Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
+    // Its deciders are in `PURE_MODULES`.
+    Row { modules: &["legacy::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
     // Only scripts over `Sys`: they run between a fork and an exec.
     Row {
         modules: &["launch::script", "launch::tail", "launch::watch"],
@@ -147,6 +167,12 @@ const PURE_MODULES: &[&str] = &[
     "idmap",
     "idmap::readback",
     "json",
+    "legacy",
+    "legacy::dialects",
+    "legacy::environment",
+    "legacy::errors",
+    "legacy::mount_fds",
+    "legacy::mount_sources",
     "namespace",
     "namespace::paths",
     "timens",

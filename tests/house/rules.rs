@@ -28,6 +28,7 @@ const UNSAFE_FILES: &[&str] = &[
 /// The files with scripts, whose documentation names the process that runs them.
 const SCRIPT_FILES: &[&str] = &[
     "src/stage/",
+    "src/legacy/",
     "src/cloned.rs",
     "src/nsexec.rs",
     "src/launch/script.rs",

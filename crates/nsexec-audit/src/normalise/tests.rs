@@ -165,7 +165,7 @@ fn every_error_text_with_a_pid_is_renamed() {
         Doing::Update(pid, ProcFile::UidMap),
         Doing::Check(pid, ProcFile::GidMap),
         Doing::ReadBack(pid, ProcFile::UidMap),
-        Doing::Legacy(Step::OpenMountNamespace(pid)),
+        Doing::Legacy(nsexec::legacy::Step::OpenMountNamespace(pid)),
     ];
     let errors = doings.into_iter().flat_map(|doing| [os(doing, Errno::EACCES), os(doing, Errno::ENOENT)]);
     let others = [
