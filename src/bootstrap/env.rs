@@ -215,7 +215,9 @@ pub(crate) mod tests {
 
     pub(crate) fn raw<'e>(init: &'e str, log: &'e str, level: &'e str) -> RawEnv<'e> {
         let value = |text: &'e str| (text != "unset").then_some(text.as_bytes());
-        RawEnv { init_pipe: value(init), log_pipe: value(log), log_level: value(level), ..RawEnv::default() }
+        let mut raw = RawEnv::default();
+        (raw.init_pipe, raw.log_pipe, raw.log_level) = (value(init), value(log), value(level));
+        raw
     }
 
     fn refused(raw: RawEnv<'_>) -> EnvError<'_> {

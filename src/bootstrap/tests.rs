@@ -107,13 +107,14 @@ fn own_errors_name_attribute_offset_found_and_wanted() {
 fn error_names_attribute_27290_as_the_dialect_does() {
     // A text without its NUL, which is malformed with either meaning.
     let payload = attr(27290, b"x");
-    for (dialect, name) in [
+    let cases: &[(&Dialect, &str)] = &[
         #[cfg(feature = "legacy")]
         (&Dialect::V1_0, "unknown netlink message type 27290"),
         #[cfg(feature = "legacy")]
         (&Dialect::V1_1, "attribute MOUNT_SOURCES (27290) at offset 16: "),
         (&Dialect::V1_2, "attribute TIMENSOFFSET (27290) at offset 16: "),
-    ] {
+    ];
+    for &(dialect, name) in cases {
         let text = Bootstrap::parse(&payload, dialect, LITTLE).unwrap_err().to_string();
         assert!(text.contains(name), "{text}");
     }
