@@ -18,6 +18,7 @@ pub use doing::{CopyStep, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// The reason why the mapping tool failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum ToolFailure {
     /// The kernel refused our own write, and the message names no tool.
     NotPresent,
@@ -80,6 +81,7 @@ impl fmt::Display for InitPipeKind {
 
 /// A request in the message or by the caller that cannot be carried out, found before any change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Refusal {
     /// Bits that are not namespace flags. unshare(2) accepts some of them, with other effects.
     UnknownCloneFlags(CloneFlags),

@@ -53,6 +53,7 @@ pub struct IdMap<'m> {
 
 /// The error of a malformed id map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct IdMapError<'m> {
     /// The line number, from 1.
     pub line: usize,

@@ -59,6 +59,7 @@ pub struct TimeOffsets<'m> {
 
 /// The error of refused clock offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct TimeOffsetsError<'m> {
     /// The line number, from 1.
     pub line: usize,

@@ -28,12 +28,10 @@ fn no_rule_is_broken_with_any_single_fault() {
     let mut bad: BTreeMap<String, (usize, String)> = BTreeMap::new();
     let runc = Policy::runc(&Dialect::V1_2);
     for scenario in scenarios::for_runc() {
-        let other = Policy {
-            setgroups: nsexec::policy::Setgroups::DropIfAllowed,
-            session: nsexec::policy::Session::Keep,
-            credentials: nsexec::policy::Credentials::Keep,
-            ..runc
-        };
+        let other = runc
+            .with_setgroups(nsexec::policy::Setgroups::DropIfAllowed)
+            .with_session(nsexec::policy::Session::Keep)
+            .with_credentials(nsexec::policy::Credentials::Keep);
         let ours = scenario.launched_by_us(other, Level::Warning);
         for (name, sim) in [("runc", scenario.launched(Manner::Init, Level::Warning)), ("ours", ours)] {
             let whole = sim.run(&mut Oldest, None);

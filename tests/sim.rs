@@ -268,7 +268,7 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
             sys.unshare(CloneFlags::NEWPID).unwrap();
             match sys.fork(ExitSignal::Chld, None).unwrap() {
                 Fork::Child => {
-                    let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
+                    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep);
                     start_our_own(sys, &policy, Level::Warning, &message, None)
                 }
                 Fork::Parent { child } => match sys.wait4(child, WaitFor::Ordinary) {
@@ -287,7 +287,7 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
 fn our_own_launcher_starts_a_command() {
     for scenario in for_runc() {
         let policy =
-            Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+            Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_log_form(LogForm::Detailed);
         let sim = scenario.launched_by_us(policy, Level::Warning);
         let report = sim.run(&mut Oldest, NO_FAULT);
         let all = || format!("{}\n{report}", scenario.name);
@@ -321,7 +321,7 @@ fn assert_over(name: &str, fault: Fault, report: &Report) {
 fn no_process_survives_any_death() {
     let mut tried = 0;
     for scenario in for_runc() {
-        let policy = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        let policy = Policy::runc(&Dialect::V1_2).with_log_form(LogForm::Detailed);
         for (own, sim) in [
             (false, scenario.launched(Manner::Init, Level::Warning)),
             (false, scenario.launched(Manner::Exec, Level::Warning)),
@@ -536,7 +536,7 @@ fn tools() -> Scenario {
 }
 
 fn kept() -> Policy {
-    Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) }
+    Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_log_form(LogForm::Detailed)
 }
 
 /// SIGTERM comes while a tool runs that never ends, or at any other time. The launch then ends with the

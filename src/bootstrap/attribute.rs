@@ -184,6 +184,7 @@ pub struct OomScoreAdj<'m> {
 
 /// The error of a refused OOM score adjustment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct OomScoreAdjError<'m> {
     /// The text found.
     pub text: &'m [u8],

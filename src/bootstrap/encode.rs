@@ -21,6 +21,7 @@ const SEQUENCE: u32 = 1;
 
 /// The reason why a message cannot be encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum EncodeError {
     /// A value is longer than [`VALUE_MAX`].
     AttributeTooLong {

@@ -68,6 +68,7 @@ pub struct Environment<'e> {
 
 /// The error of a refused environment, with the log settings parsed so far, so that it can be logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct EnvError<'e> {
     /// The variable.
     pub name: &'static str,

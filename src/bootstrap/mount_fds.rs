@@ -21,6 +21,7 @@ pub struct MountFds<'e> {
 
 /// The error in the variable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum MountFdsError {
     /// The message has mount sources, but the variable is not set. runc's C code crashes with a segmentation
     /// fault.

@@ -58,6 +58,7 @@ pub enum LaunchError {
 
 /// The facts about a failed bootstrap.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct StageFailure {
     /// The fatal records, in the order in which they were written. Usually one is the cause, and the others
     /// are consequences.
@@ -86,12 +87,10 @@ impl LaunchError {
         }
     }
 
-    pub(super) fn new(
-        failure: Failure,
-        mut records: Vec<Record>,
-        program: OsString,
-        asked: CloneFlags,
-    ) -> Self {
+    /// Builds the error of a failed launch, from what the launcher saw and the fatal records of the stages.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(failure: Failure, mut records: Vec<Record>, program: OsString, asked: CloneFlags) -> Self {
         let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
         match (failure.kind, records.first()) {
             (FailureKind::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },

@@ -108,6 +108,7 @@ pub struct Failure {
 
 /// How one stage ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Ended {
     /// The number of the stage, if it is known.
     pub stage: Option<u8>,
@@ -121,6 +122,7 @@ pub struct Ended {
 
 /// An error that the launcher detected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum FailureKind {
     /// A system call of the launcher failed.
     Os {
@@ -148,6 +150,7 @@ pub enum FailureKind {
 
 /// A step of the launcher that can fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Step {
     /// Checking that this program runs from a sealed copy.
     CheckCopy,

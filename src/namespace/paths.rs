@@ -24,6 +24,7 @@ pub struct NsEntry<'m> {
 
 /// The error of a refused list of namespaces.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum NsPathsError<'m> {
     /// The list is empty. runc sends this for a `runc exec` into a container without any namespace, and its C
     /// code fails too.

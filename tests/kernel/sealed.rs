@@ -61,11 +61,8 @@ pub(crate) fn joiner(args: &[String]) -> ExitCode {
     }
     let paths = NsPaths::parse(paths.as_bytes(), NsSet::ALL).expect("a list of namespaces");
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
-    let policy = Policy {
-        session: Session::Keep,
-        setgroups: Setgroups::DropIfAllowed,
-        ..Policy::runc(&Dialect::V1_2)
-    };
+    let policy =
+        Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_setgroups(Setgroups::DropIfAllowed);
     let mut launcher = Launcher::new(&bootstrap, policy).expect("a message");
     if how == TRUSTING {
         launcher.trust_mount_namespace();

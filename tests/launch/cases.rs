@@ -44,7 +44,7 @@ pub(crate) const CASES: &[Case] = &[
 /// The policy of `nsexec run`: in the caller's session, without mounts, without a parent-death signal for the
 /// command.
 pub(crate) fn policy() -> Policy {
-    Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) }
+    Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep)
 }
 
 /// Returns a launcher that creates no namespace.
@@ -56,14 +56,12 @@ pub(crate) fn plain() -> Launcher {
 pub(crate) fn everything(kill_child: bool) -> Launcher {
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = Bootstrap::new(NsSet::ALL.flags()).with_uid_map(map).with_gid_map(map);
-    let policy = Policy {
-        session: Session::Keep,
-        setgroups: Setgroups::Deny,
-        propagation: Some(Propagation::Private),
-        mount_proc: true,
-        kill_child,
-        ..Policy::runc(&Dialect::V1_2)
-    };
+    let policy = Policy::runc(&Dialect::V1_2)
+        .with_session(Session::Keep)
+        .with_setgroups(Setgroups::Deny)
+        .with_propagation(Some(Propagation::Private))
+        .with_mount_proc(true)
+        .with_kill_child(kill_child);
     Launcher::new(&bootstrap, policy).unwrap()
 }
 
@@ -160,11 +158,9 @@ fn named_descriptors() {
     // readlink(1) inherits the descriptors of the shell.
     assert_eq!(output(&mut plain(), &script), "none\nnone\n/dev/zero\n");
     assert_eq!(output(plain().pass_descriptor(fd(&named)), &script), "/dev/null\nnone\nnone\n");
-    let mut launcher = Launcher::new(
-        &Bootstrap::new(CloneFlags::EMPTY),
-        Policy { descriptors: Descriptors::Named, ..policy() },
-    )
-    .unwrap();
+    let mut launcher =
+        Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), policy().with_descriptors(Descriptors::Named))
+            .unwrap();
     assert_eq!(output(&mut launcher, &script), "none\nnone\nnone\n");
     // The launcher's own pipes would get this number. It is refused all the same.
     let number = fd(&other);
@@ -185,7 +181,7 @@ fn root_last() {
     let script =
         "id -u; id -g; for k in user uts net; do readlink /proc/self/ns/$k; done; grep Cap /proc/self/status";
     let found = [Credentials::Root, Credentials::RootLast].map(|credentials| {
-        let mut launcher = Launcher::new(&bootstrap, Policy { credentials, ..policy() }).unwrap();
+        let mut launcher = Launcher::new(&bootstrap, policy().with_credentials(credentials)).unwrap();
         output(&mut launcher, script)
     });
     assert!(found[0].starts_with("0\n0\n"), "{}", found[0]);
@@ -269,7 +265,7 @@ fn a_refused_mount() {
     // namespace.
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
-    let mut launcher = Launcher::new(&bootstrap, Policy { mount_proc: true, ..policy() }).unwrap();
+    let mut launcher = Launcher::new(&bootstrap, policy().with_mount_proc(true)).unwrap();
     let (text, code) = failure(launcher.command("true", [""; 0]));
     let want = "stage-2: failed to mount /proc: Operation not permitted (parts of /proc are masked";
     assert!(code == 1 && text.starts_with(want), "{text}");

@@ -259,8 +259,7 @@ fn child<S: Sys>(sys: &mut S, tid: Option<TidAddress>, what: impl FnOnce(&mut S)
 /// Launches as `nsexec trace -- true` does, but without a plan.
 fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(FaultyBackend) -> S) {
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
-    let policy =
-        Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep);
     let mut launcher = Launcher::new(&bootstrap, policy).expect("a launcher");
     let signals = Signals::take().expect("signals");
     launcher.command("true", ["101"]).supervised(&signals);

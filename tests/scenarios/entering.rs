@@ -14,12 +14,11 @@ fn entering(name: &'static str, about: &'static str, user: &User) -> Scenario {
     let message = Bootstrap::new(CloneFlags::EMPTY).with_rootless_euid(user.uid != 0);
     let mut scenario = Scenario::new(name, about, user, &message).ways(&[Way::Ours]);
     scenario.sim.duplicate(Fd(0), Fd(7));
-    scenario.policy = Policy {
-        credentials: Credentials::RootLast,
-        descriptors: Descriptors::Named,
-        setgroups: Setgroups::DropIfAllowed,
-        ..scenario.policy
-    };
+    scenario.policy = scenario
+        .policy
+        .with_credentials(Credentials::RootLast)
+        .with_descriptors(Descriptors::Named)
+        .with_setgroups(Setgroups::DropIfAllowed);
     scenario
 }
 
@@ -34,7 +33,7 @@ pub(super) fn starts() -> Vec<Scenario> {
     let killed = all("enter_kill_child", "the parent-death signal is set after the last change of ids");
     vec![
         all("enter_eight", "root enters a container: the user namespace and its ids are stage 2's last steps"),
-        Scenario { policy: Policy { kill_child: true, ..killed.policy }, ..killed },
+        Scenario { policy: killed.policy.with_kill_child(true), ..killed },
         entering(
             "enter_rootless",
             "an ordinary user enters its own container: the user namespace must come first, the ids come last",
@@ -73,7 +72,7 @@ pub(super) fn refusals() -> Vec<Scenario> {
     )
     .ways(&[Way::Ours])
     .refused("failed to pass on descriptor 7: Bad file descriptor");
-    closed.policy = Policy { descriptors: Descriptors::Named, ..closed.policy };
+    closed.policy = closed.policy.with_descriptors(Descriptors::Named);
     vec![
         closed,
         entering("enter_no_root", "the container has no id 0: detected after the go byte")

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
 use nsexec::launch::tail::Tail;
-use nsexec::launch::{LaunchError, Record, StageFailure};
+use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::{Descriptors, Policy};
@@ -130,27 +130,13 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
 
 /// Builds the error as `Launcher::spawn` does.
 fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
-    let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
-    match (failure.kind, records.first()) {
-        (FailureKind::NotSealed, _) => LaunchError::NotSealed,
-        (FailureKind::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
-        (FailureKind::Interrupted(signal), _) => LaunchError::Interrupted { signal },
-        (FailureKind::TimedOut, _) => LaunchError::TimedOut,
-        (FailureKind::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
-            if code == "exec" =>
-        {
-            LaunchError::Exec { program: "command".into(), errno: *errno }
-        }
-        (kind, _) => {
-            let decoded = nsexec::bootstrap::decode(
-                message,
-                &nsexec::bootstrap::Dialect::V1_2,
-                nsexec::bootstrap::ByteOrder::NATIVE,
-            );
-            let asked = decoded.map_or(CloneFlags::EMPTY, |(bootstrap, _)| bootstrap.clone_flags());
-            LaunchError::Bootstrap(StageFailure { records, ended, kind, asked })
-        }
-    }
+    let decoded = nsexec::bootstrap::decode(
+        message,
+        &nsexec::bootstrap::Dialect::V1_2,
+        nsexec::bootstrap::ByteOrder::NATIVE,
+    );
+    let asked = decoded.map_or(CloneFlags::EMPTY, |(bootstrap, _)| bootstrap.clone_flags());
+    LaunchError::new(failure, records, "command".into(), asked)
 }
 
 fn wait(sys: &mut SimSys, pid: Pid, which: WaitFor) -> Option<WaitStatus> {

@@ -209,12 +209,11 @@ impl Start {
         let mut sim = scenario.sim.clone();
         // As `launch::Launcher` does: it keeps the session, and reads details from the records.
         let policy = match way {
-            Way::Ours => Policy {
-                session: Session::Keep,
-                log_form: LogForm::Detailed,
-                ends_with_launcher: true,
-                ..scenario.policy
-            },
+            Way::Ours => scenario
+                .policy
+                .with_session(Session::Keep)
+                .with_log_form(LogForm::Detailed)
+                .with_ends_with_launcher(true),
             _ => scenario.policy,
         };
         match way {

@@ -383,7 +383,7 @@ fn of_the_command() -> Vec<Scenario> {
         Scenario { candidates: b"/usr/local/bin/missing\0/bin/missing\0", ..missing }
             .refused("failed to execute command: No such file or directory"),
         refused.refused("failed to execute command: Permission denied"),
-        Scenario { policy: Policy { mount_proc: true, ..masked.policy }, ..masked }
+        Scenario { policy: masked.policy.with_mount_proc(true), ..masked }
             .refused("failed to mount /proc: Operation not permitted"),
     ]
 }

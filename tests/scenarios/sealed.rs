@@ -36,7 +36,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "the same from a copy without seals: it is marked, and has no name",
             LauncherFile::Unnamed,
         ),
-        Scenario { policy: Policy { trusted_mounts: true, ..trusted.policy }, ..trusted },
+        Scenario { policy: trusted.policy.with_trusted_mounts(true), ..trusted },
         joining(
             "join_mounts_from_a_file",
             "the same from a file of the host, which a container could overwrite: refused before any process",

@@ -284,11 +284,11 @@ fn of_our_own() -> Vec<Scenario> {
     let ignored = SignalSet(1 << (Signal::CHLD.0 - 1));
     vec![
         Scenario {
-            policy: Policy { propagation: Some(Propagation::Private), mount_proc: true, ..mounts.policy },
+            policy: mounts.policy.with_propagation(Some(Propagation::Private)).with_mount_proc(true),
             ..mounts
         },
         Scenario {
-            policy: Policy { credentials: Credentials::Keep, setgroups: Setgroups::Deny, ..keep.policy },
+            policy: keep.policy.with_credentials(Credentials::Keep).with_setgroups(Setgroups::Deny),
             ..keep
         },
         groups.policy(Setgroups::DropIfAllowed),
@@ -310,12 +310,12 @@ fn of_our_own() -> Vec<Scenario> {
 fn kill_child(name: &'static str, message: &Bootstrap<'_>) -> Scenario {
     let about = "policy: the command dies with the launcher";
     let scenario = Scenario::new(name, about, &User::root(), message).ways(&[Way::Ours]);
-    Scenario { policy: Policy { kill_child: true, ..scenario.policy }, ..scenario }
+    Scenario { policy: scenario.policy.with_kill_child(true), ..scenario }
 }
 
 impl Scenario {
     fn policy(self, setgroups: Setgroups) -> Self {
-        Self { policy: Policy { setgroups, ..self.policy }, ..self }
+        Self { policy: self.policy.with_setgroups(setgroups), ..self }
     }
 }
 

@@ -179,14 +179,12 @@ mod tests {
     use nsexec::sys::types::{CloneFlags, Propagation, SignalSet};
 
     fn prepared() -> Prepared {
-        let policy = Policy {
-            session: Session::Keep,
-            credentials: Credentials::Keep,
-            setgroups: Setgroups::DropIfAllowed,
-            propagation: Some(Propagation::Private),
-            mount_proc: true,
-            ..Policy::runc(&Dialect::V1_2)
-        };
+        let policy = Policy::runc(&Dialect::V1_2)
+            .with_session(Session::Keep)
+            .with_credentials(Credentials::Keep)
+            .with_setgroups(Setgroups::DropIfAllowed)
+            .with_propagation(Some(Propagation::Private))
+            .with_mount_proc(true);
         let mut launcher = Launcher::new(&Bootstrap::new(CloneFlags::NEWNET), policy).unwrap();
         launcher
             .command("ls", ["-l", ""])

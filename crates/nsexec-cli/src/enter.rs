@@ -88,19 +88,13 @@ fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result
         newuidmap: None,
         newgidmap: None,
         time_offsets: None,
-        policy: Policy {
-            dialect: &Dialect::V1_2,
-            session: Session::Keep,
-            credentials: credentials(user),
-            setgroups: if user { Setgroups::DropIfAllowed } else { Setgroups::FromMessage },
-            log_form: LogForm::Detailed,
-            propagation: None,
-            mount_proc: false,
-            kill_child: false,
-            trusted_mounts: false,
-            ends_with_launcher: true,
-            descriptors: Descriptors::Named,
-        },
+        policy: Policy::runc(&Dialect::V1_2)
+            .with_session(Session::Keep)
+            .with_credentials(credentials(user))
+            .with_setgroups(if user { Setgroups::DropIfAllowed } else { Setgroups::FromMessage })
+            .with_log_form(LogForm::Detailed)
+            .with_ends_with_launcher(true)
+            .with_descriptors(Descriptors::Named),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
     })

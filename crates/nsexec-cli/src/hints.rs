@@ -428,7 +428,7 @@ mod tests {
     use super::*;
     use crate::run::explain_for;
     use nsexec::launch::script::{FailureKind, Step};
-    use nsexec::launch::{LaunchError, Record, StageFailure};
+    use nsexec::launch::{LaunchError, Record};
     use nsexec::log::Level;
     use nsexec::sys::types::CloneFlags;
 
@@ -541,19 +541,19 @@ mod tests {
         match code {
             "start" => LaunchError::Start { step: Step::MakeInitPipe, errno: os },
             "exec" => LaunchError::Exec { program: "x".into(), errno: os },
-            _ => LaunchError::Bootstrap(StageFailure {
-                records: vec![Record {
+            _ => {
+                let records = vec![Record {
                     level: Level::Fatal,
                     stage: Some(0),
                     pid: 7,
                     text: "it failed".to_owned(),
                     code: Some(code.to_owned()),
                     errno,
-                }],
-                ended: Vec::new(),
-                kind: FailureKind::NoPidLine,
-                asked: CloneFlags::EMPTY,
-            }),
+                }];
+                let failure =
+                    nsexec::launch::script::Failure { kind: FailureKind::NoPidLine, ended: [None; 3] };
+                LaunchError::new(failure, records, "".into(), CloneFlags::EMPTY)
+            }
         }
     }
 

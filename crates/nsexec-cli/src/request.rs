@@ -12,7 +12,7 @@ use nsexec::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::namespace::paths::NsPaths;
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::policy::{Credentials, Descriptors, LogForm, Policy, Session, Setgroups};
+use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
 use nsexec::sys::types::Propagation;
 use nsexec::timens::TimeOffsets;
 
@@ -167,23 +167,20 @@ pub(crate) fn decide(
     let tool = |found: &Option<std::path::PathBuf>| {
         found.as_deref().filter(|_| rootless && user).map(c_path).transpose()
     };
-    let policy = Policy {
-        dialect,
-        session: Session::Keep,
-        credentials: match credentials(user || kinds.joined.contains(NsKind::User)) {
-            // Both are equivalent here; a plan shows this one.
-            Credentials::RootLast if !kinds.created.is_empty() => Credentials::Root,
-            credentials => credentials,
-        },
-        setgroups,
-        log_form: LogForm::Detailed,
-        propagation: kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private),
-        mount_proc: kinds.mount_proc,
-        kill_child: flags.kill_child,
-        ends_with_launcher: true,
-        descriptors: Descriptors::All,
-        trusted_mounts: false,
+    let credentials = match credentials(user || kinds.joined.contains(NsKind::User)) {
+        // Both are equivalent here; a plan shows this one.
+        Credentials::RootLast if !kinds.created.is_empty() => Credentials::Root,
+        credentials => credentials,
     };
+    let policy = Policy::runc(dialect)
+        .with_session(Session::Keep)
+        .with_credentials(credentials)
+        .with_setgroups(setgroups)
+        .with_log_form(LogForm::Detailed)
+        .with_propagation(kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private))
+        .with_mount_proc(kinds.mount_proc)
+        .with_kill_child(flags.kill_child)
+        .with_ends_with_launcher(true);
     Ok(Request {
         created: kinds.created,
         joined: kinds.joined,

@@ -335,8 +335,7 @@ fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
     // Ctrl-C reaches all processes of the terminal. This one must survive it, to report and to remove the
     // folder. strace gets the caller's mask and dispositions.
     let signals = run::take_signals()?;
-    let policy =
-        Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep);
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
     let mut launcher = Launcher::new(&bootstrap, policy)
         .map_err(|error| Failure::ours(format!("failed to start strace: {error}")))?;

@@ -478,11 +478,9 @@ mod tests {
     /// Plans a launch that joins a namespace, and drops its groups if it may.
     fn joining(path: &CStr, assumptions: &Assumptions) -> Plan {
         let paths = NsPaths::parse(path.to_bytes(), NsSet::ALL).unwrap();
-        let policy = Policy {
-            credentials: Credentials::Root,
-            setgroups: Setgroups::DropIfAllowed,
-            ..Policy::runc(&Dialect::V1_2)
-        };
+        let policy = Policy::runc(&Dialect::V1_2)
+            .with_credentials(Credentials::Root)
+            .with_setgroups(Setgroups::DropIfAllowed);
         let message = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
         let mut launcher = Launcher::new(&message, policy).unwrap();
         plan(&Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap()), assumptions)
@@ -611,7 +609,7 @@ mod tests {
             .with_setgroup(true)
             .with_uidmap_path(c"/usr/bin/newuidmap")
             .with_gidmap_path(c"/usr/bin/newgidmap");
-        let policy = Policy { credentials: Credentials::Root, ..Policy::runc(&Dialect::V1_2) };
+        let policy = Policy::runc(&Dialect::V1_2).with_credentials(Credentials::Root);
         let mut launcher = Launcher::new(&message, policy).unwrap();
         let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
         let with = |no_new_privs| {

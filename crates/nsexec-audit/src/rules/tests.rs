@@ -76,13 +76,11 @@ fn entering() -> Run {
 fn policy(name: &str) -> Policy {
     let policy = Policy::runc(dialect(name));
     match name {
-        "enter" => Policy {
-            credentials: Credentials::RootLast,
-            descriptors: Descriptors::Named,
-            setgroups: Setgroups::DropIfAllowed,
-            ends_with_launcher: true,
-            ..policy
-        },
+        "enter" => policy
+            .with_credentials(Credentials::RootLast)
+            .with_descriptors(Descriptors::Named)
+            .with_setgroups(Setgroups::DropIfAllowed)
+            .with_ends_with_launcher(true),
         OURS => *ours().policy(),
         _ => policy,
     }
