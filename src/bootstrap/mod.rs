@@ -7,13 +7,21 @@
 //! All values in a [`Bootstrap`] have been checked, so its users never parse raw bytes. It borrows from the
 //! message; nothing is copied or allocated.
 
+#[doc(hidden)]
 pub mod attribute;
+#[doc(hidden)]
 pub mod dialect;
+#[doc(hidden)]
 pub mod encode;
+#[doc(hidden)]
 pub mod env;
+#[doc(hidden)]
 pub mod error;
+#[doc(hidden)]
 pub mod message;
+#[doc(hidden)]
 pub mod mount_fds;
+#[doc(hidden)]
 pub mod text;
 
 use core::ffi::CStr;

@@ -46,6 +46,7 @@ mod proc_status;
 mod record;
 // Also runs in the stages, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+#[doc(hidden)]
 pub mod script;
 mod sealed;
 pub mod signals;
@@ -53,6 +54,7 @@ mod signals_error;
 mod spawn;
 // Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+#[doc(hidden)]
 pub mod tail;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod watch;
@@ -65,27 +67,33 @@ use std::vec::Vec;
 
 use core::fmt;
 
+#[doc(hidden)]
 pub use causes::likely;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 #[doc(hidden)]
 pub use command::{CommandStrings, NulTerminated};
 pub use error::{LaunchError, StageFailure};
+#[doc(hidden)]
 pub use prepared::Prepared;
+#[doc(hidden)]
 pub use proc_status::pid_in_proc;
-pub use record::{Collector, Record};
+#[doc(hidden)]
+pub use record::Collector;
+pub use record::Record;
+pub use script::{ChildSignals, Ended, FailureKind, Step};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
+#[doc(hidden)]
 pub use spawn::{creator_of, execute, is_open, kind_of, open_pidfd, owner_of, without_sigxfsz};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
-use crate::log::Level;
+pub use crate::log::Level;
 use crate::policy::{Descriptors, LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
 use command::Command;
 use proc_status::ProcStatus;
-use script::ChildSignals;
 
 /// The command to start, and the namespaces to start it in.
 ///
