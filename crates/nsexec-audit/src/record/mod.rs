@@ -32,11 +32,13 @@
 mod answer;
 mod call;
 mod environment;
+mod kind;
 mod names;
 mod recorder;
 mod replay;
 pub mod shared;
 mod strace;
+mod table;
 #[cfg(test)]
 mod tests;
 
