@@ -105,18 +105,42 @@ macro_rules! define_call {
             pub fn descriptors(&self) -> Vec<&Fd> {
                 let mut found = Vec::new();
                 match self { $(
-                    Self::$variant $({ $($field),* })? => { $($(descriptor!(found, $word $field);)*)? }
+                    Self::$variant $({ $($field),* })? => { $($(select!(found, Fd, $word $field);)*)? }
                 )* }
                 found
             }
 
-            /// Returns the same descriptors, to be changed.
+            /// Returns the same descriptors as [`descriptors`](Self::descriptors), to be changed.
             pub fn descriptors_mut(&mut self) -> Vec<&mut Fd> {
                 let mut found = Vec::new();
                 match self { $(
-                    Self::$variant $({ $($field),* })? => { $($(descriptor!(found, $word $field);)*)? }
+                    Self::$variant $({ $($field),* })? => { $($(select!(found, Fd, $word $field);)*)? }
                 )* }
                 found
+            }
+
+            /// Returns the pids among the arguments, to be changed.
+            pub fn pids_mut(&mut self) -> Vec<&mut Pid> {
+                let mut found = Vec::new();
+                match self { $(
+                    Self::$variant $({ $($field),* })? => { $($(select!(found, Pid, $word $field);)*)? }
+                )* }
+                found
+            }
+
+            /// Returns the descriptor whose number the caller chose, and which a successful call returns.
+            #[must_use]
+            pub fn chosen(&self) -> Option<&Fd> {
+                match self { $(
+                    Self::$variant { $($limit,)? .. } => chosen!($kind $($limit)?),
+                )* }
+            }
+
+            /// Returns the same descriptor as [`chosen`](Self::chosen), to be changed.
+            pub fn chosen_mut(&mut self) -> Option<&mut Fd> {
+                match self { $(
+                    Self::$variant { $($limit,)? .. } => chosen!($kind $($limit)?),
+                )* }
             }
         }
     };
@@ -136,13 +160,30 @@ macro_rules! limit {
     };
 }
 
-/// Adds an argument to a list if it is a descriptor.
-macro_rules! descriptor {
-    ($list:ident, Fd $field:ident) => {
+/// Adds an argument to a list if its word is the wanted one.
+macro_rules! select {
+    ($list:ident, Fd, Fd $field:ident) => {
         $list.push($field)
     };
-    ($list:ident, $word:ident $field:ident) => {
+    ($list:ident, Pid, Pid $field:ident) => {
+        $list.push($field)
+    };
+    ($list:ident, $wanted:ident, $word:ident $field:ident) => {
         let _ = $field;
+    };
+}
+
+/// Returns the argument in parentheses after the kind `Unit`.
+macro_rules! chosen {
+    (Unit $number:ident) => {
+        Some($number)
+    };
+    ($kind:ident $limit:ident) => {{
+        let _ = $limit;
+        None
+    }};
+    ($kind:ident) => {
+        None
     };
 }
 

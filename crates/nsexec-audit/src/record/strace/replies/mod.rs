@@ -7,7 +7,6 @@ mod files;
 use core::fmt::{self, Formatter};
 
 use super::parts::{array, field};
-use super::returned;
 use super::words::{
     Cpus, Quoted, SA_FLAGS, SEALS, Set, SignalName, UNKNOWN_ADDRESS, address, bytes, cpus, fd, flags, number,
     pair, signal_set, write_flags,
@@ -75,7 +74,7 @@ fn count(result: &str) -> Option<usize> {
 
 impl Shown for kind::Unit {
     fn parse(call: &Call, _: &str, result: &str) -> Option<Reply> {
-        let success = match returned(call) {
+        let success = match call.chosen() {
             Some(_) => fd(result).is_some_and(|made| made.0 >= 0),
             None => result == "0",
         };

@@ -13,7 +13,6 @@ use std::string::String;
 use super::table::calls;
 use super::{Call, Line, Reply, kind};
 use forms::{Form, Usual};
-use nsexec::sys::types::Fd;
 use parts::{Arguments, Parts, Writer, field, split};
 use replies::Shown;
 
@@ -22,7 +21,7 @@ impl Display for Line {
         write!(f, "{}(", self.call.name())?;
         write_arguments(f, &self.call, &self.reply)?;
         f.write_str(") = ")?;
-        match (returned(&self.call), &self.reply) {
+        match (self.call.chosen(), &self.reply) {
             (Some(number), Reply::Unit) => write!(f, "{}", number.0),
             (_, reply) => replies::write_result(f, reply),
         }
@@ -105,20 +104,6 @@ macro_rules! parse_element {
     };
 }
 
-/// Returns the argument that a successful call returns.
-macro_rules! returned {
-    (Unit $number:ident) => {
-        Some(*$number)
-    };
-    ($kind:ident $limit:ident) => {{
-        let _ = $limit;
-        None
-    }};
-    ($kind:ident) => {
-        None
-    };
-}
-
 /// Defines the writer and the parser of all calls from the rows of the table.
 macro_rules! show_calls {
     ($(
@@ -135,13 +120,6 @@ macro_rules! show_calls {
                 }
             )* }
             Ok(())
-        }
-
-        /// Returns the argument that is the result of the call if it succeeds: the new number of a descriptor.
-        fn returned(call: &Call) -> Option<Fd> {
-            match call { $(
-                Call::$variant { $($limit,)? .. } => returned!($kind $($limit)?),
-            )* }
         }
 
         /// Parses a call and its reply. Calls with the same name differ in their arguments.
