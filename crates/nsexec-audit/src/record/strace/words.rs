@@ -1,5 +1,5 @@
-//! Words of strace's dialect: quoted strings, numbers, flags by name, signals. Each is written and parsed side
-//! by side.
+//! Words of strace's dialect: quoted strings, numbers, flags by name, signals. Each is written and parsed
+//! side by side.
 
 use core::fmt::{self, Display, Formatter};
 use std::borrow::ToOwned;

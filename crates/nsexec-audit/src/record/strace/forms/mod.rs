@@ -1,5 +1,5 @@
-//! The forms of arguments in strace's lines, by their words in the [table](crate::record::table) of calls. Each
-//! is written and parsed side by side.
+//! The forms of arguments in strace's lines, by their words in the [table](crate::record::table) of calls.
+//! Each is written and parsed side by side.
 
 mod processes;
 

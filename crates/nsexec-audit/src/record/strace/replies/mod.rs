@@ -1,6 +1,6 @@
-//! The replies in strace's lines, by the kind of reply in the [table](crate::record::table) of calls. A reply is
-//! shown in one or both of two places: the value that the kernel wrote into the caller's memory stands among
-//! the arguments, and the result at the end of the line.
+//! The replies in strace's lines, by the kind of reply in the [table](crate::record::table) of calls. A reply
+//! is shown in one or both of two places: the value that the kernel wrote into the caller's memory stands
+//! among the arguments, and the result at the end of the line.
 
 mod files;
 
