@@ -245,21 +245,19 @@ impl Names {
         let role = site.section.role;
         let whole = matches!(reply, Reply::Count(count) if *count == data_of(call).len());
         let mut renamed = self.call(state, role, call);
-        match (call, reply, &mut renamed) {
-            (Call::Close { fd }, Reply::Unit, _) => {
+        match (call, reply) {
+            (Call::Close { fd }, Reply::Unit) => {
                 state.fds.remove(&fd.0);
                 state.stat = state.stat.filter(|stat| stat != fd);
             }
-            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd), _)
-                if path.0 == b"stat" =>
-            {
+            (Call::Openat { path, .. } | Call::Openat2 { path, .. }, Reply::Fd(fd)) if path.0 == b"stat" => {
                 state.stat = Some(*fd);
             }
-            // From here on the number refers to another file.
-            (Call::Dup3 { number, .. }, Reply::Unit, Call::Dup3 { number: new, .. }) => {
-                *new = state.new_fd(*number);
-            }
             _ => {}
+        }
+        // From here on the number refers to another file.
+        if let (Some(number), Reply::Unit, Some(new)) = (call.chosen(), reply, renamed.chosen_mut()) {
+            *new = state.new_fd(*number);
         }
         let reply = match reply {
             Reply::Count(_) if whole => Reply::Count(data_of(&renamed).len()),
@@ -270,37 +268,16 @@ impl Names {
 
     fn call(&self, state: &mut State, role: Role, call: &Call) -> Call {
         let mut call = call.clone();
+        call.descriptors_mut().into_iter().for_each(|fd| *fd = state.fd(*fd));
+        call.pids_mut().into_iter().for_each(|pid| *pid = self.pid(*pid));
         match &mut call {
-            Call::Openat { dir, path, flags } | Call::Openat2 { dir, path, flags } => {
-                *dir = state.fd(*dir);
-                // The only paths with a pid that the core builds. Other paths come from the caller.
-                if *flags == OpenFlags::Directory {
-                    *path = self.digits(&self.proc_path(path), |pid| self.pid(Pid(pid)));
-                }
+            // The only paths with a pid that the core builds. Other paths come from the caller.
+            Call::Openat { path, flags: OpenFlags::Directory, .. }
+            | Call::Openat2 { path, flags: OpenFlags::Directory, .. } => {
+                *path = self.digits(&self.proc_path(path), |pid| self.pid(Pid(pid)));
             }
-            Call::Write { fd, data } | Call::WriteNowait { fd, data } => {
-                *fd = state.fd(*fd);
-                *data = self.record(data);
-            }
-            Call::Send { fd, data } => {
-                *fd = state.fd(*fd);
-                *data = self.value_or_pid_line(state, data);
-            }
-            Call::Close { fd }
-            | Call::Read { fd, .. }
-            | Call::Fstatfs { fd }
-            | Call::SocketType { fd }
-            | Call::Getdents64 { fd, .. }
-            | Call::SetCloexec { fd, .. }
-            | Call::GetSeals { fd }
-            | Call::AddSeals { fd, .. }
-            | Call::Fchmod { fd, .. }
-            | Call::Execveat { fd, .. }
-            | Call::Setns { fd, .. } => *fd = state.fd(*fd),
-            Call::SendFd { socket, fd } => (*socket, *fd) = (state.fd(*socket), state.fd(*fd)),
-            Call::ReceiveFd { socket } => *socket = state.fd(*socket),
-            Call::Dup3 { fd, number } => (*fd, *number) = (state.fd(*fd), state.fd(*number)),
-            Call::Sendfile { to, from, .. } => (*to, *from) = (state.fd(*to), state.fd(*from)),
+            Call::Write { data, .. } | Call::WriteNowait { data, .. } => *data = self.record(data),
+            Call::Send { data, .. } => *data = self.value_or_pid_line(state, data),
             Call::Poll { fds, .. } => *fds = state.poll_fds(fds),
             Call::CloneSibling { tid } | Call::Fork { tid, .. } => {
                 *tid = tid.map(|TidAddress { address, .. }| TidAddress {
@@ -312,9 +289,6 @@ impl Names {
                 if let Some(pid) = argv.get_mut(1) {
                     *pid = self.digits(pid, |pid| self.pid(Pid(pid)));
                 }
-            }
-            Call::Wait4 { pid, .. } | Call::Kill { pid, .. } | Call::PidfdOpen { pid } => {
-                *pid = self.pid(*pid);
             }
             Call::Sigaction { action, .. } => *action = state.action(*action),
             _ => {}

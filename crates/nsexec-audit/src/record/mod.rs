@@ -32,11 +32,12 @@
 mod answer;
 mod call;
 mod environment;
-mod names;
+mod kind;
 mod recorder;
 mod replay;
 pub mod shared;
-mod strace;
+pub(crate) mod strace;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -51,9 +52,9 @@ use serde::{Deserialize, Serialize};
 pub use answer::{Answer, Answered};
 pub use call::{Bytes, Call, Reply};
 pub use environment::without_value;
-pub(crate) use names::{POLL_FLAGS, SA_FLAGS, SEALS};
 pub use recorder::Recorder;
 pub use replay::{Mismatch, Replay, replay};
+pub use strace::parse_line;
 
 /// A call and its reply.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

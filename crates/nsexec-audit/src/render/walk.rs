@@ -165,28 +165,7 @@ pub fn created_role(parent: Option<Role>, line: &Line) -> Option<Role> {
 /// Returns the descriptor that a call is about.
 #[must_use]
 pub fn descriptor(call: &Call) -> Option<Fd> {
-    match call {
-        Call::Close { fd }
-        | Call::Read { fd, .. }
-        | Call::Write { fd, .. }
-        | Call::WriteNowait { fd, .. }
-        | Call::Send { fd, .. }
-        | Call::Fstatfs { fd }
-        | Call::Getdents64 { fd, .. }
-        | Call::SetCloexec { fd, .. }
-        | Call::GetSeals { fd }
-        | Call::AddSeals { fd, .. }
-        | Call::Sendfile { to: fd, .. }
-        | Call::Fchmod { fd, .. }
-        | Call::Execveat { fd, .. }
-        | Call::Setns { fd, .. }
-        | Call::Dup3 { fd, .. }
-        | Call::SendFd { socket: fd, .. }
-        | Call::ReceiveFd { socket: fd } => Some(*fd),
-        Call::SocketType { fd } => Some(*fd),
-        Call::Openat { dir, .. } | Call::Openat2 { dir, .. } if *dir != Fd::CWD => Some(*dir),
-        _ => None,
-    }
+    call.descriptors().first().map(|fd| **fd).filter(|fd| *fd != Fd::CWD)
 }
 
 /// The state of one process, as far as its recorded lines show it.
