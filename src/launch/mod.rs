@@ -37,7 +37,7 @@
 //! # }
 //! ```
 
-mod causes;
+pub mod causes;
 mod child;
 mod command;
 mod error;
@@ -65,7 +65,7 @@ use std::vec::Vec;
 
 use core::fmt;
 
-pub use causes::likely;
+pub use causes::Circumstances;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use nsexec::error::Code;
 use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
 use nsexec::launch::tail::Tail;
 use nsexec::launch::{LaunchError, Record, StageFailure};
@@ -136,9 +137,7 @@ fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, mess
         (FailureKind::Os { step, errno }, None) if ended.is_empty() => LaunchError::Start { step, errno },
         (FailureKind::Interrupted(signal), _) => LaunchError::Interrupted { signal },
         (FailureKind::TimedOut, _) => LaunchError::TimedOut,
-        (FailureKind::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
-            if code == "exec" =>
-        {
+        (FailureKind::FatalRecord, Some(Record { code: Some(Code::Exec), errno: Some(errno), .. })) => {
             LaunchError::Exec { program: "command".into(), errno: *errno }
         }
         (kind, _) => {
