@@ -241,7 +241,8 @@ const ROWS: &[Row] = rows! {
             are), or a security module forbids it";
     MappingToolMissing: [EPERM]
         => "only root may map ids other than its own; before an ordinary user maps its own group, setgroups must be denied";
-    MappingToolExec: [ENOENT EACCES]
+    // The program searches PATH for the tools; another caller of the library names any path.
+    MappingToolExec: [ENOENT EACCES] if OTHERWISE
         => "it was found in PATH, and cannot be executed there: its interpreter is missing, or it lies on a noexec \
             mount";
     MappingToolStatus: [] if |known| known.machine.no_new_privs
@@ -251,7 +252,7 @@ const ROWS: &[Row] = rows! {
         => "see the tool's own message above; the tool must be setuid root or have file capabilities, and \
             /etc/subuid and /etc/subgid must give you all these ids";
     MappingToolSignal: [] => "killed by a limit on time or memory, or by a seccomp filter";
-    MappingToolWroteOther: []
+    MappingToolWroteOther: [] if OTHERWISE
         => "the first newuidmap and newgidmap in PATH must be those of shadow-utils (package uidmap)";
     BecomeRoot | Setuid | Setgid: [EINVAL] => "id 0 is not mapped there: {keep_ids}, or map it";
     BecomeRoot | Setuid | Setgid | Setgroups: [EPERM]

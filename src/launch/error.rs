@@ -399,9 +399,12 @@ mod tests {
             None,
         );
         let text = shown(vec![cause], vec![ended(1, KILLED, false)], FailureKind::NoPidLine);
-        let want = "stage-0: failed to use newuid map on 101: newuidmap exited with status 1 \
-                    (see the tool's own message above; ";
-        assert!(text.starts_with(want), "{text}");
+        assert_eq!(
+            text,
+            "stage-0: failed to use newuid map on 101: newuidmap exited with status 1 (see the tool's own message above; \
+             the tool must be setuid root or have file capabilities, and /etc/subuid and /etc/subgid must give you all \
+             these ids)"
+        );
         // If the death of stage 1 interrupted the tool, that death is reported first.
         let died =
             record(0, "stage-1 (101) died while newuidmap was running", Code::MappingToolStage1Died, None);
