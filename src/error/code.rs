@@ -1,6 +1,7 @@
 //! [`Code`]: the stable names of failures, for programs.
 
-/// Declares an enum of which each variant has one text.
+/// Declares an enum of which each variant has one text. A `cfg` attribute of a variant applies to its text
+/// too.
 macro_rules! texts {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$about])*
@@ -9,21 +10,22 @@ macro_rules! texts {
             $($(#[$doc])* #[doc = concat!("\n`", $text, "`")] $variant,)*
         }
 
+        #[allow(unused_doc_comments, reason = "an arm has all attributes of its variant")]
         impl $name {
             /// Every variant, in the order of declaration.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
+            pub const ALL: &[Self] = &[$($(#[$doc])* Self::$variant),*];
 
             /// Returns the text.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $text,)*
+                    $($(#[$doc])* Self::$variant => $text,)*
                 }
             }
         }
     };
 }
-pub(super) use texts;
+pub(crate) use texts;
 
 texts! {
     /// The stable name of a failure. A detailed log record has its text as `code`.

@@ -176,7 +176,8 @@ texts! {
     }
 }
 
-/// Declares [`Doing`], with the code and the text of each step beside the step.
+/// Declares an enum of steps, with the code and the text of each step beside it. A `cfg` attribute of a step
+/// applies to its code and its text too.
 macro_rules! steps {
     ($(#[$about:meta])* $name:ident<$life:lifetime> {
         $($(#[$doc:meta])* $step:ident $(($($field:ident: $kind:ty),+))? => $code:expr, $text:literal $(, $value:expr)*;)*
@@ -189,21 +190,22 @@ macro_rules! steps {
         }
 
         #[allow(unused_variables, reason = "some fields are part of the code or of the text, others of neither")]
+        #[allow(unused_doc_comments, reason = "an arm has all attributes of its step")]
         impl $name<'_> {
             /// Returns a stable name for programs.
             #[must_use]
             pub const fn code(&self) -> Code {
                 match *self {
-                    $(Self::$step $(($($field),+))? => $code,)*
+                    $($(#[$doc])* Self::$step $(($($field),+))? => $code,)*
                 }
             }
         }
 
-        #[allow(unused_variables, reason = "as above")]
+        #[allow(unused_variables, unused_doc_comments, reason = "as above")]
         impl fmt::Display for $name<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match *self {
-                    $(Self::$step $(($($field),+))? => write!(f, $text $(, $value)*),)*
+                    $($(#[$doc])* Self::$step $(($($field),+))? => write!(f, $text $(, $value)*),)*
                 }
             }
         }
