@@ -330,8 +330,8 @@ steps! {
         MountProc => Code::MountProc, "failed to mount /proc";
         /// Launcher: setting SIGKILL as the parent-death signal.
         KillChild => Code::KillChild, "failed to set the parent-death signal";
-        /// Launcher: stage 2 clears the parent-death signal, before the exec of a command that may outlive the
-        /// launcher.
+        /// Launcher: stage 2 clears the parent-death signal, before the exec of a command that may outlive
+        /// the launcher.
         OutliveLauncher => Code::OutliveLauncher, "failed to clear the parent-death signal";
         /// Launcher: executing the command.
         Exec(path: &'m [u8]) => Code::Exec, "failed to execute {}", PathText(path);
