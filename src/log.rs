@@ -7,7 +7,7 @@
 use core::fmt::{self, Write};
 
 use crate::bootstrap::dialect::FatalWithoutLog;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::json::{Escaped, Line};
 use crate::pipe::send_all;
 use crate::policy::LogForm;
@@ -86,7 +86,7 @@ pub enum Writer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Details {
     /// [`Error::code`].
-    pub code: &'static str,
+    pub code: Code,
     /// [`Error::errno`].
     pub errno: Option<Errno>,
 }
@@ -112,7 +112,7 @@ pub fn layout(
     let whole = Escaped(line.limited(RECORD_MAX.saturating_sub(TAIL))).write_fmt(text);
     let _ = line.write_str(if whole.is_ok() { "\"" } else { "...\"" });
     if let Some(Details { code, errno }) = details {
-        let _ = write!(line, ", \"code\": \"{code}\"");
+        let _ = write!(line, ", \"code\": \"{}\"", code.as_str());
         if let Some(Errno(number)) = errno {
             let _ = write!(line, ", \"errno\": {number}");
         }

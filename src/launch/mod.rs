@@ -37,7 +37,7 @@
 //! # }
 //! ```
 
-mod causes;
+pub mod causes;
 mod child;
 mod command;
 mod error;
@@ -67,8 +67,7 @@ use std::vec::Vec;
 
 use core::fmt;
 
-#[doc(hidden)]
-pub use causes::likely;
+pub use causes::Circumstances;
 pub use child::{Child, exit_code};
 pub use command::CommandError;
 #[doc(hidden)]

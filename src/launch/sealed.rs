@@ -12,6 +12,7 @@ use std::{env, fs};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use super::causes::open_files_limit;
 use crate::bootstrap::env::OwnProgram;
 use crate::cloned::{self, LAST_MARK, Room, SEALED_COPY, STRINGS_MAX, ensure_for_launch};
 use crate::error::{CopyStep, Doing, Error, Refusal};
@@ -85,7 +86,7 @@ impl fmt::Display for SealedCopyError {
                 )?;
             }
             Self::Os { step, errno } => {
-                write!(f, "{}: {errno}", step.text())?;
+                write!(f, "{}: {errno}", step.as_str())?;
                 if let Some(cause) = likely(step, errno) {
                     write!(f, " ({cause})")?;
                 }
@@ -108,8 +109,7 @@ const fn likely(step: CopyStep, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (CopyStep::OpenExe, Errno::EACCES) => "the program's file must be readable",
         (CopyStep::OpenExe, Errno::ENOENT) => "there is no /proc, or it is that of another pid namespace",
-        (_, Errno::EMFILE) => "the limit on open files is reached: raise ulimit -n",
-        (_, Errno::ENFILE) => "the machine's limit on open files is reached: sysctl fs.file-max",
+        (_, Errno::EMFILE | Errno::ENFILE) => return open_files_limit(errno),
         (CopyStep::Copy, Errno::EFBIG) => "RLIMIT_FSIZE is smaller than the program's file: raise ulimit -f",
         (CopyStep::Copy, Errno::ENOSPC | Errno::ENOMEM) => {
             "the copy needs as much memory as the program's file"

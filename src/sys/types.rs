@@ -412,6 +412,17 @@ pub enum WaitStatus {
     Other(i32),
 }
 
+impl fmt::Display for WaitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "exited with status {status}"),
+            Self::Signaled(signal) => write!(f, "was killed by {signal}"),
+            Self::Stopped(signal) => write!(f, "was stopped by {signal}"),
+            Self::Other(raw) => write!(f, "ended with wait status {raw:#x}"),
+        }
+    }
+}
+
 /// The result of `wait4`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -228,7 +228,9 @@ fn a_command_that_cannot_run() {
     let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
     folder.file("garbage", 0o755, "\x01\x02");
     let (text, code) = failure(plain().command(&plain_file, [""; 0]));
-    assert_eq!((text, code), (format!("failed to execute {}: Permission denied", plain_file.display()), 126));
+    let cause = "it is not executable, or lies on a noexec mount";
+    let want = format!("failed to execute {}: Permission denied ({cause})", plain_file.display());
+    assert_eq!((text, code), (want, 126));
     assert_eq!(failure(plain().command("/", [""; 0])).1, 126);
     // The search continues after a file that cannot be executed. First no executable file follows, then one
     // does.

@@ -34,6 +34,7 @@
 //! be dead as well.
 
 use nsexec::bootstrap::dialect::EnvironmentForm;
+use nsexec::error::Code;
 use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
@@ -309,7 +310,7 @@ impl Case<'_> {
     /// may notice that death before another stage has written the cause.
     fn first_fatal(&self) -> Option<Record> {
         let records = fatal_records(self.start, self.report());
-        let other = |record: &&Record| record.code.as_deref() != Some("launcher-gone");
+        let other = |record: &&Record| record.code != Some(Code::LauncherGone);
         records.iter().find(other).or(records.first()).cloned()
     }
 

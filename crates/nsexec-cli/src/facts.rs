@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 use nsexec::idmap::Extent;
+use nsexec::launch::causes::Machine;
 use nsexec::namespace::{NsKind, NsSet};
 
 use super::args::NamespaceFlags;
-use super::hints::Machine;
 use super::request::{Request, creates_user};
 
 /// Subordinate ids of a user: one line of /etc/subuid or /etc/subgid.

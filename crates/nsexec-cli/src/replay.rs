@@ -10,11 +10,8 @@ use nsexec_audit::Run;
 use nsexec_audit::note::Values;
 use nsexec_audit::record::shared::PROCESS_MAX;
 use nsexec_audit::replay::{self, DIVERGED, Replayed};
-use serde::{Deserialize, Serialize};
 
-use super::facts::machine_after_failure;
 use super::failure::{Failure, words};
-use super::hints::{Asked, Machine};
 use super::output;
 use super::run::{self, Job};
 
@@ -25,13 +22,6 @@ const CIRCUMSTANCES: &str = "circumstances";
 /// their notes.
 const RECORD_MAX: usize = 2 * 8 * PROCESS_MAX;
 
-/// The data that the cause of a failure depends on, besides the kernel's replies.
-#[derive(Serialize, Deserialize)]
-struct Circumstances {
-    asked: Asked,
-    machine: Machine,
-}
-
 /// Returns the record of `prepared` in a form that can be replayed on another machine, for `--json`.
 ///
 /// `failed` is the job if the launch failed. Call this soon after the failure: it reads the machine's state
@@ -39,10 +29,8 @@ struct Circumstances {
 pub(crate) fn keep(record: &Run, prepared: &Prepared, failed: Option<&Job<'_>>, values: Values) -> Run {
     let mut record = replay::keep(record, prepared, values);
     if let Some(job) = failed {
-        let circumstances =
-            Circumstances { asked: run::asked(job), machine: machine_after_failure(job.request) };
-        // Without this note a replay prints the library's general cause.
-        if let Ok(note) = serde_json::to_string(&circumstances) {
+        // Without this note a replay prints the cause that does not depend on the circumstances.
+        if let Ok(note) = serde_json::to_string(&run::circumstances(job)) {
             record.notes.insert(CIRCUMSTANCES.to_owned(), note);
         }
     }
@@ -94,7 +82,7 @@ fn reported_failure(run: &Run, replayed: &Replayed, out: &mut String) -> Result<
     let failure = replayed.error.as_ref().map(|error| {
         let note = run.notes.get(CIRCUMSTANCES).and_then(|note| serde_json::from_str(note).ok());
         match note {
-            Some(Circumstances { asked, machine }) => run::explain_for(error, asked, || machine),
+            Some(known) => run::explain_for(error, || known),
             None => Failure::Other { text: error.to_string(), status: replayed.status() },
         }
     });
@@ -113,6 +101,7 @@ mod tests {
     use super::*;
     use nsexec::bootstrap::{Bootstrap, Dialect};
     use nsexec::launch::Launcher;
+    use nsexec::launch::causes::{Asked, Circumstances, Machine};
     use nsexec::namespace::NsKind;
     use nsexec::policy::Policy;
     use nsexec::sys::types::CloneFlags;

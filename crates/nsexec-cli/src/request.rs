@@ -10,6 +10,7 @@ use std::path::Path;
 
 use nsexec::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use nsexec::idmap::{Extent, IdMap};
+use nsexec::launch::causes::CAP_SETGID;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
@@ -20,7 +21,6 @@ use super::args::{NamespaceFlags, SetgroupsFlag};
 use super::facts::Facts;
 use super::failure::Failure;
 use super::hand_over::HandOver;
-use super::hints::CAP_SETGID;
 use super::maps::{self, Ids, Map};
 use super::values::flag_of;
 

@@ -8,12 +8,12 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
+use nsexec::launch::causes::open_files_limit;
 use nsexec::launch::{open_pidfd, pid_in_proc};
 use nsexec::namespace::NsKind;
 
 use super::facts::status_field;
 use super::failure::Failure;
-use super::hints::open_files_limit;
 
 /// A process, identified by its open directory in /proc.
 ///
