@@ -9,7 +9,7 @@ use nsexec::sys::Sys;
 use nsexec::sys::types::*;
 use nsexec_audit::diff::compare;
 use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
-use nsexec_audit::record::{Call, Line, Mismatch, Replay, Reply, replay};
+use nsexec_audit::record::{Call, Line, Mismatch, Playback, Reply, play_back};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
 use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
@@ -505,23 +505,23 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
         .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
         .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
-    let main = |sys: &mut Replay<'_>| runc_init(sys, Fd(4), Fd(6), Level::Warning);
+    let main = |sys: &mut Playback<'_>| runc_init(sys, Fd(4), Fd(6), Level::Warning);
     let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
-    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
+    assert_eq!(play_back(&lines, main), Ok(Ended::Exit(1)));
     let lines = ancestry(&report, &[Section::Stage0]);
-    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
+    assert_eq!(play_back(&lines, main), Ok(Ended::Exit(1)));
     // A different call, too few calls, too many calls.
     let mut other = lines.clone();
     other[0].call = Call::Setsid;
     let made = lines[0].call.clone();
     assert_eq!(
-        replay(&other, main),
+        play_back(&other, main),
         Err(Box::new(Mismatch::Other { line: 0, recorded: Call::Setsid, made: made.clone() }))
     );
-    assert_eq!(replay(&[], main), Err(Box::new(Mismatch::ExtraCall { made })));
+    assert_eq!(play_back(&[], main), Err(Box::new(Mismatch::ExtraCall { made })));
     let mut long = lines.clone();
     long.push(other[0].clone());
-    assert_eq!(replay(&long, main), Err(Box::new(Mismatch::EndedEarly { line: lines.len() })));
+    assert_eq!(play_back(&long, main), Err(Box::new(Mismatch::EndedEarly { line: lines.len() })));
 }
 
 /// The record of one signal that a signalfd returns.

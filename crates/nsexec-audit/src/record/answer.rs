@@ -362,4 +362,4 @@ impl<A: Answer> Answer for Answered<A> {
     }
 }
 
-sys_through_answer!([A: Answer] Answered<A>, [] crate::sim::SimSys, ['r] super::Replay<'r>);
+sys_through_answer!([A: Answer] Answered<A>, [] crate::sim::SimSys, ['r] super::Playback<'r>);

@@ -18,7 +18,7 @@ use std::vec::Vec;
 use super::sections::children;
 use super::transcript::{End, Role, Run, Section};
 use crate::note::{self, NoteError, Values};
-use crate::record::{Call, Line, Mismatch, Reply, replay as replay_lines};
+use crate::record::{Call, Line, Mismatch, Reply, play_back};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, LaunchError, Prepared};
@@ -254,7 +254,7 @@ fn process(
     // Room for any message, as in the launch itself.
     let mut memory = vec![0; MESSAGE_MAX];
     let mut failed = None;
-    let end = replay_lines(lines, |sys| {
+    let end = play_back(lines, |sys| {
         let mut log = Collector::default();
         match job.run(sys, &mut memory, &mut log) {
             Launched::Started { .. } => None,

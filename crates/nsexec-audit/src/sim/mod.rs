@@ -15,7 +15,7 @@
 //! | `procfs` | paths and files |
 //! | `files` | files that processes make, and the programs in them |
 //! | `signals` | masks, dispositions, delivery |
-//! | `replay` | [`SimSys`]: fork and blocking by replay |
+//! | `turn` | [`SimSys`]: one turn of one process; fork and blocking by replay |
 //! | `schedule`, `fault` | the order of a run, and the faults in it |
 //! | `program`, `setup` | the programs, and the machine before a run |
 //! | `report`, `dump` | the results of a run |
@@ -56,12 +56,12 @@ mod proc_values;
 mod process;
 mod procfs;
 mod program;
-mod replay;
 mod report;
 mod schedule;
 mod setup;
 mod signals;
 mod streams;
+mod turn;
 
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, FaultKind, Place, StopReaction};
@@ -70,7 +70,7 @@ pub use namespaces::{Kind, NsId};
 pub use process::{ProcessName, Reaper, Section, Task};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
-pub use replay::SimSys;
 pub use report::{End, ProcessReport, Report};
 pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
 pub use setup::{Container, LauncherFile, Sim, User};
+pub use turn::SimSys;

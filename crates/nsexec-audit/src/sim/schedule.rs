@@ -9,7 +9,7 @@ use super::fault::{Fault, FaultKind, StopReaction};
 use super::kernel::Kernel;
 use super::process::{Section, Task};
 use super::program::{Ended, Rest};
-use super::replay::{SimSys, TurnOver, World};
+use super::turn::{SimSys, TurnOver, World};
 use super::report::Report;
 use nsexec::sys::types::{Signal, WaitStatus};
 

@@ -15,9 +15,9 @@ use super::namespaces::{Kind, NsId, NsProxy, PidNs, State, TimeNs, UserNs};
 use super::process::{Life, Process, ProcessName, Section, Task};
 use super::procfs::Extra;
 use super::program::{Ended, Program, Rest};
-use super::replay::SimSys;
 use super::report::Report;
 use super::schedule::{self, Choice};
+use super::turn::SimSys;
 use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Seals, Signal, SignalSet};
 
 /// The first user namespace. The first namespaces are created in [`Kind::ALL`]'s order, so it is number 0.

@@ -1,4 +1,4 @@
-//! Fork and blocking by replay: [`SimSys`].
+//! One turn of one process: [`SimSys`]. Fork and blocking by replay.
 //!
 //! A Rust stack cannot be copied, but the stack of a deterministic function can be rebuilt. To run a process,
 //! its function is called from the start. Its `Sys` first returns the recorded replies, without any effect.
