@@ -14,13 +14,14 @@ use std::ffi::CString;
 
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, decode};
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
 use nsexec::sys::Sys;
 use nsexec::sys::types::*;
 use nsexec_audit::plan::runc::{CONFIG, Manner};
 use nsexec_audit::record::Call;
 use nsexec_audit::sim::{
-    End, Ended, Fault, FaultKind, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User,
-    Youngest, all_schedules,
+    End, Ended, Fault, FaultKind, Oldest, Program, Random, Report, Section, Sim, SimSys, User, Youngest,
+    all_schedules,
 };
 use scenarios::{Scenario, flags, map};
 
@@ -332,7 +333,7 @@ fn c_model_leaves_a_stage_and_our_code_does_not() {
 fn c_model_blocks_on_its_log_and_our_code_does_not() {
     // The map has so many lines that its records fill the page.
     let ids: String = (0..120).map(|line| format!("{line} {} 1\n", 100_000 + 2 * line)).collect();
-    let message = Bootstrap::new(flags(&[Kind::Mnt, Kind::Pid]).union(CloneFlags::NEWUSER))
+    let message = Bootstrap::new(flags(&[NsKind::Mnt, NsKind::Pid]).union(CloneFlags::NEWUSER))
         .with_uid_map(map(&ids))
         .with_gid_map(map(&ids));
     // In this simulation runc's launcher reads the log at the end.

@@ -4,6 +4,7 @@ mod scenarios;
 
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::types::*;
@@ -382,7 +383,7 @@ fn old_kernel_starts_every_container() {
 #[test]
 fn namespace_limit_is_enospc() {
     let mut scenario = named("rootful");
-    scenario.sim.settings().limits.insert(Kind::Net, 0);
+    scenario.sim.settings().limits.insert(NsKind::Net, 0);
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
     assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
     assert!(report.to_string().contains("ENOSPC"), "{report}");

@@ -106,7 +106,11 @@ pub(crate) const TABLE: &[Row] = &[
     },
     Row {
         modules: &["nsexec_audit::sim::*"],
-        may: &[WORDS, STD, &["sys", "nsexec_audit::record::*", "nsexec_audit::sim::*"]],
+        may: &[
+            WORDS,
+            STD,
+            &["sys", "namespace::NsKind", "nsexec_audit::record::*", "nsexec_audit::sim::*"],
+        ],
         core: false,
     },
     Row {

@@ -13,6 +13,7 @@ use super::namespaces::{NsId, State};
 use super::process::Task;
 use super::procfs::ProcFile;
 use super::streams::{Pair, Pipe, Writing, take};
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, FsType, SocketType, SysResult};
 
 /// The access mode of a descriptor, for objects where it differs.
@@ -422,7 +423,7 @@ impl Kernel {
 
     /// Returns the pid namespace whose processes the /proc of a process shows, if it has a /proc.
     pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
-        let mnt = self.process(me).ns.get(super::Kind::Mnt);
+        let mnt = self.process(me).ns.get(NsKind::Mnt);
         match self.namespaces[mnt.0].state {
             State::Mnt { proc } => proc,
             _ => panic!("not a mount namespace: {mnt:?}"),

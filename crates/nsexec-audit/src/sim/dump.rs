@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::kernel::Kernel;
-use super::namespaces::{NsId, State};
+use super::namespaces::{CREATION_ORDER, NsId, State};
 use super::process::{Life, Task};
 
 impl Kernel {
@@ -56,7 +56,7 @@ impl Kernel {
         if !process.is_alive() {
             return Ok(());
         }
-        let spaces: Vec<String> = super::Kind::ALL
+        let spaces: Vec<String> = CREATION_ORDER
             .iter()
             .map(|kind| std::format!("{} {}", kind.name(), process.ns.get(*kind).0))
             .collect();

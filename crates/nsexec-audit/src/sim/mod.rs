@@ -66,7 +66,7 @@ mod turn;
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, FaultKind, Place, StopReaction};
 pub use kernel::{HidePid, Settings};
-pub use namespaces::{Kind, NsId};
+pub use namespaces::NsId;
 pub use process::{ProcessName, Reaper, Section, Task};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};

@@ -9,9 +9,10 @@ use super::creds::Creds;
 use super::descriptors::Table;
 use super::files::Exe;
 use super::kernel::Kernel;
-use super::namespaces::{Kind, NsId, NsProxy};
+use super::namespaces::{NsId, NsProxy};
 use super::program::{Main, Rest};
 use crate::record::{Call, Line};
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
 
 /// A simulated process, numbered in the order of birth. The number is never reused, unlike a pid.
@@ -214,7 +215,7 @@ impl Kernel {
     }
 
     pub(super) fn is_ns_init(&self, task: Task) -> bool {
-        self.pid_ns(self.process(task).ns.get(Kind::Pid)).init == Some(task)
+        self.pid_ns(self.process(task).ns.get(NsKind::Pid)).init == Some(task)
     }
 
     /// Allocates a pid in `ns` and in each of its ancestors.
@@ -246,7 +247,7 @@ impl Kernel {
         if pid.0 <= 0 {
             return Err(Errno::EINVAL);
         }
-        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let seen_from = self.process(me).ns.get(NsKind::Pid);
         let task = self.find(seen_from, pid.0).ok_or(Errno::ESRCH)?;
         self.install(me, super::descriptors::Object::Pidfd(task), true)
     }

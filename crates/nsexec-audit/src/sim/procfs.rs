@@ -9,8 +9,9 @@ use super::descriptors::{Access, Object, TMPFS};
 use super::files::{Exe, executable};
 use super::idmaps::PAGE;
 use super::kernel::{HidePid, Kernel};
-use super::namespaces::{Kind, NsId};
+use super::namespaces::NsId;
 use super::process::Task;
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, FsType, OpenFlags, SysResult};
 
 /// A file of /proc/PID that is read or written.
@@ -31,7 +32,7 @@ pub(super) enum Node {
     ProcRoot(NsId),
     Dir(Task),
     File(Task, ProcFile),
-    Ns(Task, Kind, bool),
+    Ns(Task, NsKind, bool),
     FdDir(Task),
     TaskDir,
     Extra(Extra),
@@ -365,7 +366,7 @@ impl Kernel {
     /// Follows /proc/PID/ns/KIND.
     ///
     /// Errors: `EACCES`: the caller may not inspect the process (proc_ns_get_link).
-    fn follow_ns(&self, me: Task, task: Task, kind: Kind, for_children: bool) -> SysResult<NsId> {
+    fn follow_ns(&self, me: Task, task: Task, kind: NsKind, for_children: bool) -> SysResult<NsId> {
         if !self.may_inspect(me, task) {
             return Err(Errno::EACCES);
         }
@@ -375,9 +376,9 @@ impl Kernel {
         }
         match (kind, for_children) {
             // No process has been created in it yet (pidns_for_children_get).
-            (Kind::Pid, true) if self.pid_ns(process.ns.pid_for_children).next == 1 => Err(Errno::ENOENT),
-            (Kind::Pid, true) => Ok(process.ns.pid_for_children),
-            (Kind::Time, true) => Ok(process.ns.time_for_children),
+            (NsKind::Pid, true) if self.pid_ns(process.ns.pid_for_children).next == 1 => Err(Errno::ENOENT),
+            (NsKind::Pid, true) => Ok(process.ns.pid_for_children),
+            (NsKind::Time, true) => Ok(process.ns.time_for_children),
             _ => Ok(process.ns.get(kind)),
         }
     }
@@ -423,12 +424,12 @@ fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
         "stat" => file(ProcFile::Stat),
         "fd" => Ok(Node::FdDir(task)),
         "task" => Ok(Node::TaskDir),
-        "ns/pid_for_children" => Ok(Node::Ns(task, Kind::Pid, true)),
-        "ns/time_for_children" => Ok(Node::Ns(task, Kind::Time, true)),
+        "ns/pid_for_children" => Ok(Node::Ns(task, NsKind::Pid, true)),
+        "ns/time_for_children" => Ok(Node::Ns(task, NsKind::Time, true)),
         other => {
             let kind = other
                 .strip_prefix("ns/")
-                .and_then(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name));
+                .and_then(|name| NsKind::ALL.into_iter().find(|kind| kind.name() == name));
             kind.map(|kind| Node::Ns(task, kind, false)).ok_or(Errno::ENOENT)
         }
     }

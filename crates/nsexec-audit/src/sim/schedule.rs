@@ -9,8 +9,8 @@ use super::fault::{Fault, FaultKind, StopReaction};
 use super::kernel::Kernel;
 use super::process::{Section, Task};
 use super::program::{Ended, Rest};
-use super::turn::{SimSys, TurnOver, World};
 use super::report::Report;
+use super::turn::{SimSys, TurnOver, World};
 use nsexec::sys::types::{Signal, WaitStatus};
 
 /// Decides the order of a run.
