@@ -7,7 +7,7 @@ use std::vec::Vec;
 use std::format;
 
 use super::transcript::{End, Origin, Role, Run, Section};
-use crate::record::shared::Record;
+use crate::record::shared::SharedLines;
 use crate::record::{Call, Line, Reply};
 use crate::sim;
 use nsexec::bootstrap::text::is_invisible;
@@ -30,7 +30,7 @@ pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
 /// Sorts the shared sink's content into sections. `root` is the role of the process that created the sink:
 /// the launcher, or stage 0 if the launcher is another program.
 #[must_use]
-pub fn of_record(record: &Record, root: Role) -> Run {
+pub fn of_record(record: &SharedLines, root: Role) -> Run {
     let mut run = Run { origin: Origin::Recorded, lost: record.lost, ..Run::default() };
     // A parent's lineage is shorter than its child's, so it comes first.
     let mut processes: Vec<_> = record.processes.iter().collect();
@@ -101,7 +101,7 @@ pub fn of_report(report: &sim::Report) -> Run {
 }
 
 /// Returns the call that created a process: its own first line, or its parent's if that was lost.
-fn clone_of<'r>(record: &'r Record, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
+fn clone_of<'r>(record: &'r SharedLines, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
     let own = own.first().filter(|line| line.reply == Reply::Child);
     let parent = record.processes.iter().find(|process| process.lineage == parent);
     let mut made = parent.into_iter().flat_map(|parent| &parent.lines);
@@ -226,7 +226,7 @@ pub fn inherit<'r, T: Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::shared::Process;
+    use crate::record::shared::ProcessLines;
     use nsexec::sys::types::{ExitSignal, WaitFor, WaitStatus};
     use std::string::ToString;
     use std::vec;
@@ -237,8 +237,8 @@ mod tests {
         Line { call, reply }
     }
 
-    fn process(lineage: &[u32], lines: Vec<Line>) -> Process {
-        Process { lineage: lineage.into(), lines }
+    fn process(lineage: &[u32], lines: Vec<Line>) -> ProcessLines {
+        ProcessLines { lineage: lineage.into(), lines }
     }
 
     fn tool(path: &str) -> Vec<Line> {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     /// Returns a record of a launcher, stage 0 with stage 1 and two tools, and stage 2.
-    fn record() -> Record {
+    fn record() -> SharedLines {
         let none = Call::Fork { exit: ExitSignal::None, tid: None };
         let chld = Call::Fork { exit: ExitSignal::Chld, tid: None };
         let wait = Call::Wait4 { pid: Pid(11), which: WaitFor::Stages };
@@ -269,7 +269,7 @@ mod tests {
             process(&[0, 1], tool("/usr/bin/newuidmap")),
             process(&[0, 2], tool("/usr/bin/newgidmap")),
         ];
-        Record { processes, lost: 0 }
+        SharedLines { processes, lost: 0 }
     }
 
     #[test]

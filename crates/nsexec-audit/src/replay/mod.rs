@@ -45,7 +45,7 @@ pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replayed {
     /// The processes, in the order of the record.
-    pub processes: Vec<Process>,
+    pub processes: Vec<ReplayedProcess>,
     /// The error that prevented the start of the command. `None` if it was started, or if the launcher
     /// diverged.
     pub error: Option<LaunchError>,
@@ -55,7 +55,7 @@ pub struct Replayed {
 
 /// One process of a replay.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Process {
+pub struct ReplayedProcess {
     /// The role.
     pub role: Role,
     /// The name of its section.
@@ -171,7 +171,7 @@ pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
                 Outcome::Diverges { at, how: Divergence::Unmade }
             }
         };
-        replayed.processes.push(Process { role: section.role, name: section.name.clone(), outcome });
+        replayed.processes.push(ReplayedProcess { role: section.role, name: section.name.clone(), outcome });
     }
     replayed.processes.extend(missing(run));
     Ok(replayed)
@@ -303,7 +303,7 @@ fn process(
 
 /// Returns the processes that were created and have no section, unless a signal ended them before their first
 /// call.
-fn missing(run: &Run) -> Vec<Process> {
+fn missing(run: &Run) -> Vec<ReplayedProcess> {
     let lines = || run.sections.iter().flat_map(|section| &section.lines);
     let killed = |pid| {
         lines().any(|line| match line.reply {
@@ -316,12 +316,12 @@ fn missing(run: &Run) -> Vec<Process> {
     let ends = missing.map(|(_, role, _)| {
         let name = Section::new(role).name;
         let at = Place { section: name.clone(), line: 0 };
-        Process { role, name, outcome: Outcome::Ends { at, made: None } }
+        ReplayedProcess { role, name, outcome: Outcome::Ends { at, made: None } }
     });
     ends.collect()
 }
 
-impl fmt::Display for Process {
+impl fmt::Display for ReplayedProcess {
     /// Writes `stage-1 child: agrees (40 calls)`, or the divergence, with the calls on lines of their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, outcome, .. } = self;

@@ -11,7 +11,7 @@ use super::creds::Creds;
 use super::kernel::{Halt, Kernel};
 use super::namespaces::{NsId, State};
 use super::process::Task;
-use super::procfs::ProcFile;
+use super::procfs::PidEntry;
 use super::streams::{Pair, Pipe, Writing, take};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, FsType, SocketType, SysResult};
@@ -34,7 +34,7 @@ pub(super) enum Object {
     PipeWrite(usize),
     Namespace(NsId),
     /// A file of /proc/PID, with the user namespace that it showed when it was opened.
-    Proc(Task, ProcFile, NsId, Access),
+    Proc(Task, PidEntry, NsId, Access),
     /// /proc, opened with O_PATH, with the pid namespace whose processes it shows.
     ProcRoot(NsId),
     /// /proc/PID itself.
@@ -335,7 +335,7 @@ impl Kernel {
                 let Description { opener, offset, .. } = self.descriptions[index].clone();
                 let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
                 // Only writes to these files move the position (map_write, proc_setgroups_write).
-                if matches!(file, ProcFile::UidMap | ProcFile::GidMap | ProcFile::Setgroups) {
+                if matches!(file, PidEntry::UidMap | PidEntry::GidMap | PidEntry::Setgroups) {
                     self.descriptions[index].offset += written;
                 }
                 Ok(written)

@@ -14,9 +14,9 @@ use super::process::Task;
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, FsType, OpenFlags, SysResult};
 
-/// A file of /proc/PID that is read or written.
+/// A file of /proc/PID that processes read or write, as fs/proc/base.c lists them (struct pid_entry).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ProcFile {
+pub(super) enum PidEntry {
     UidMap,
     GidMap,
     Setgroups,
@@ -31,7 +31,7 @@ pub(super) enum Node {
     /// /proc, with the pid namespace whose processes it shows.
     ProcRoot(NsId),
     Dir(Task),
-    File(Task, ProcFile),
+    File(Task, PidEntry),
     Ns(Task, NsKind, bool),
     FdDir(Task),
     TaskDir,
@@ -330,7 +330,7 @@ impl Kernel {
     /// Opens a file of /proc/PID, which has mode 0644. It belongs to the task's effective user if the task is
     /// dumpable, and to root of its memory's user namespace if it is not. If the task has no memory any more,
     /// it belongs to root (task_dump_owner).
-    fn open_proc(&self, me: Task, task: Task, file: ProcFile, writes: bool) -> SysResult<Object> {
+    fn open_proc(&self, me: Task, task: Task, file: PidEntry, writes: bool) -> SysResult<Object> {
         let (ours, target) = (&self.process(me).creds, self.process(task));
         let owner = match (target.is_alive(), target.dumpable) {
             (true, true) => target.creds.euid(),
@@ -343,12 +343,12 @@ impl Kernel {
             (false, _) => 0,
         };
         // The stat file is read-only for every user.
-        if writes && (ours.euid() != owner || file == ProcFile::Stat) && !self.overrides(ours, owner, group) {
+        if writes && (ours.euid() != owner || file == PidEntry::Stat) && !self.overrides(ours, owner, group) {
             return Err(Errno::EACCES);
         }
         let over = target.creds.user;
         // Only setgroups needs a further permission on opening (proc_setgroups_open).
-        if file == ProcFile::Setgroups && writes && !self.capable(ours, over, cap::SYS_ADMIN) {
+        if file == PidEntry::Setgroups && writes && !self.capable(ours, over, cap::SYS_ADMIN) {
             return Err(Errno::EACCES);
         }
         let access = if writes { Access::Both } else { Access::Read };
@@ -415,13 +415,13 @@ fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
     let file = |file| Ok(Node::File(task, file));
     match rest.trim_end_matches('/') {
         "" => Ok(Node::Dir(task)),
-        "uid_map" => file(ProcFile::UidMap),
-        "gid_map" => file(ProcFile::GidMap),
-        "setgroups" => file(ProcFile::Setgroups),
-        "timens_offsets" => file(ProcFile::TimensOffsets),
-        "oom_score_adj" => file(ProcFile::OomScoreAdj),
-        "cmdline" => file(ProcFile::Cmdline),
-        "stat" => file(ProcFile::Stat),
+        "uid_map" => file(PidEntry::UidMap),
+        "gid_map" => file(PidEntry::GidMap),
+        "setgroups" => file(PidEntry::Setgroups),
+        "timens_offsets" => file(PidEntry::TimensOffsets),
+        "oom_score_adj" => file(PidEntry::OomScoreAdj),
+        "cmdline" => file(PidEntry::Cmdline),
+        "stat" => file(PidEntry::Stat),
         "fd" => Ok(Node::FdDir(task)),
         "task" => Ok(Node::TaskDir),
         "ns/pid_for_children" => Ok(Node::Ns(task, NsKind::Pid, true)),
