@@ -110,6 +110,8 @@ pub(crate) const TABLE: &[Row] = &[
             WORDS,
             STD,
             &["sys", "namespace::NsKind", "nsexec_audit::record::*", "nsexec_audit::sim::*"],
+            // The role of a process, which names it in a plan, in a record and in a fault.
+            &["nsexec_audit::transcript::Role"],
         ],
         core: false,
     },

@@ -15,14 +15,11 @@ use nsexec::sys::types::{Pid, Waited};
 
 /// Returns the role of a child, from its parent's role and the call that created it. `forks` is the number of
 /// mapping tools that the parent has started before.
-///
-/// A sibling is the next stage. The launcher's child is stage 0, and a stage's child is a mapping tool.
 #[must_use]
 pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
-    match (parent, call) {
-        (Role::Launcher, Call::Fork { .. }) => Some(Role::Stage(0)),
-        (Role::Stage(number), Call::CloneSibling { .. }) => Some(Role::Stage(number.saturating_add(1))),
-        (Role::Stage(0), Call::Fork { .. }) => Some(Role::Tool(forks)),
+    match call {
+        Call::Fork { .. } => parent.creates(false, forks),
+        Call::CloneSibling { .. } => parent.creates(true, forks),
         _ => None,
     }
 }
@@ -69,15 +66,7 @@ pub fn of_record(record: &SharedLines, root: Role) -> Run {
 pub fn of_report(report: &sim::Report) -> Run {
     let mut run = Run { origin: Origin::Planned, ..Run::default() };
     for process in &report.processes {
-        let nth = u8::try_from(process.who.nth).unwrap_or(u8::MAX);
-        let mut section = Section::new(match process.who.section {
-            sim::Section::Launcher => Role::Launcher,
-            sim::Section::Stage0 => Role::Stage(0),
-            sim::Section::Stage1 => Role::Stage(1),
-            sim::Section::Stage2 => Role::Stage(2),
-            sim::Section::MappingTool => Role::Tool(nth),
-            sim::Section::Other => Role::Other(nth),
-        });
+        let mut section = Section::new(process.role);
         // After an exec, the calls belong to another program. A runtime's stage 0 is the exception: it
         // executes itself.
         let lines = &process.transcript.lines;

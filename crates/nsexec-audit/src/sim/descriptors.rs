@@ -413,10 +413,10 @@ impl Kernel {
             }
             Object::PipeWrite(pipe) => std::format!("pipe {pipe} write end"),
             Object::Namespace(ns) => std::format!("{} namespace {}", self.namespaces[ns.0].kind.name(), ns.0),
-            Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).who),
-            Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).who),
-            Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).who),
-            Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).who),
+            Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).role),
+            Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).role),
+            Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).role),
+            Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).role),
             other => std::format!("{other:?}"),
         }
     }

@@ -27,11 +27,11 @@ impl Kernel {
         let numbers: Vec<String> =
             process.numbers.iter().map(|(ns, pid)| std::format!("{pid} in {}", ns.0)).collect();
         let parent =
-            process.parent.map_or("init".into(), |parent| std::format!("{}", self.process(parent).who));
+            process.parent.map_or("init".into(), |parent| std::format!("{}", self.process(parent).role));
         writeln!(
             text,
             "{} \"{}\": pid {}, child of {parent}",
-            process.who,
+            process.role,
             process.name,
             numbers.join(", ")
         )?;

@@ -1,7 +1,7 @@
 //! A single fault in a run.
 
-use super::process::{ProcessName, Section};
 use crate::record::Call;
+use crate::transcript::Role;
 use nsexec::sys::types::Errno;
 
 /// A place in a run: a process, and the number of a line of its transcript, from 0.
@@ -10,7 +10,7 @@ use nsexec::sys::types::Errno;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     /// The process.
-    pub who: ProcessName,
+    pub role: Role,
     /// The number of the line.
     pub line: usize,
 }
@@ -28,10 +28,10 @@ pub enum FaultKind {
     /// SIGKILL while the process is blocked in the call, at the moment when it could continue. Never happens
     /// at a call that does not block.
     KillWaking,
-    /// Before the call, SIGKILL to the first process with this role, which may be another process. The victim
+    /// Before the call, SIGKILL to the process with this role, which may be another process. The victim
     /// stays halfway in its exit until no other process can run: its files in /proc belong to root, and its
     /// descriptors are still open. Never happens if the victim does not exist or has ended.
-    KillDying(Section),
+    KillDying(Role),
     /// SIGSTOP before the call. The reaction follows when no process can run unless a timeout passes.
     Stop(StopReaction),
 }
@@ -56,26 +56,28 @@ pub struct Fault {
 
 impl core::fmt::Display for Fault {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Place { who, line } = self.at;
+        let Place { role, line } = self.at;
+        // Display does not distinguish the two mapping tools.
+        let number = if let Role::Tool(1..) = role { " (no. 2)" } else { "" };
         match self.what {
             FaultKind::Errno(errno) => {
-                write!(f, "{} at line {line} of {who}", errno.name().unwrap_or("an unknown errno"))
+                write!(f, "{} at line {line} of {role}{number}", errno.name().unwrap_or("an unknown errno"))
             }
-            FaultKind::Short(len) => write!(f, "short ({len} bytes) at line {line} of {who}"),
-            FaultKind::Kill => write!(f, "SIGKILL before line {line} of {who}"),
+            FaultKind::Short(len) => write!(f, "short ({len} bytes) at line {line} of {role}{number}"),
+            FaultKind::Kill => write!(f, "SIGKILL before line {line} of {role}{number}"),
             FaultKind::KillDying(victim) => {
                 write!(
                     f,
-                    "SIGKILL of {} before line {line} of {who}; the victim stays halfway in its exit",
-                    victim.name()
+                    "SIGKILL of {} before line {line} of {role}{number}; the victim stays halfway in its exit",
+                    victim
                 )
             }
-            FaultKind::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {who}"),
+            FaultKind::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {role}{number}"),
             FaultKind::Stop(StopReaction::Interrupt) => {
-                write!(f, "SIGSTOP before line {line} of {who}, then SIGTERM to the launcher")
+                write!(f, "SIGSTOP before line {line} of {role}{number}, then SIGTERM to the launcher")
             }
             FaultKind::Stop(StopReaction::KillLauncher) => {
-                write!(f, "SIGSTOP before line {line} of {who}, then SIGKILL to the launcher")
+                write!(f, "SIGSTOP before line {line} of {role}{number}, then SIGKILL to the launcher")
             }
         }
     }

@@ -7,7 +7,7 @@ use super::creds::ALL_CAPS;
 use super::descriptors::{Access, Object};
 use super::files::Exe;
 use super::kernel::{Halt, Kernel};
-use super::process::{Life, ProcessName, Reaper, Section, Task};
+use super::process::{Life, Reaper, Task};
 use super::procfs::Node;
 use super::program::Program;
 use crate::record::{Call, Line, Reply};
@@ -43,9 +43,7 @@ impl Kernel {
             self.pid_ns_mut(ns).init = Some(task);
         }
         let mut child = self.process(me).clone();
-        let section = Section::after(child.who.section, sibling);
-        let nth = self.processes.iter().filter(|process| process.who.section == section).count();
-        child.who = ProcessName { section, nth };
+        child.role = self.role_of_child(me, sibling);
         child.numbers = numbers;
         if !sibling {
             child.parent = Some(me);
@@ -273,7 +271,7 @@ impl Kernel {
         for child in children {
             let pid = self.number(child, seen_from).unwrap_or(Pid(0));
             if let Life::Zombie(status) = self.process(child).life {
-                let reaper = Reaper::Process(self.process(me).who);
+                let reaper = Reaper::Process(self.process(me).role);
                 self.process_mut(child).life = Life::Reaped(status, reaper);
                 return Ok(Waited { pid, status });
             }

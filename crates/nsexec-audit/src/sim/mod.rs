@@ -22,8 +22,9 @@
 //!
 //! ```
 //! use nsexec::sys::Sys;
-//! use nsexec::sys::sim::{End, Ended, Fault, Oldest, Section, Settings, Sim, User, What};
 //! use nsexec::sys::types::{Errno, ExitSignal, Fork, WaitFor};
+//! use nsexec_audit::Role;
+//! use nsexec_audit::sim::{End, Ended, Fault, FaultKind, Oldest, Settings, Sim, User};
 //!
 //! let mut sim = Sim::new(Settings::default(), &User::root());
 //! sim.launcher(|sys| match sys.fork(ExitSignal::Chld, None) {
@@ -34,10 +35,10 @@
 //! let faultless = sim.run(&mut Oldest, None);
 //! // Every call can fail, one in each run.
 //! for (at, line) in faultless.places() {
-//!     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::EPERM) }));
+//!     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::EPERM) }));
 //!     assert!(report.fault_fired && report.stuck().count() == 0, "{line}\n{report}");
 //! }
-//! assert_eq!(faultless.find(Section::Stage0).map(|process| &process.end), Some(&End::Exited(0)));
+//! assert_eq!(faultless.find(Role::Stage(0)).map(|process| &process.end), Some(&End::Exited(0)));
 //! ```
 //!
 //! The simulator may panic at a mistake in itself or in a test. No byte that a simulated process writes makes
@@ -67,7 +68,7 @@ pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, FaultKind, Place, StopReaction};
 pub use kernel::{HidePid, Settings};
 pub use namespaces::NsId;
-pub use process::{ProcessName, Reaper, Section, Task};
+pub use process::{Reaper, Task};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
 pub use report::{End, ProcessReport, Report};

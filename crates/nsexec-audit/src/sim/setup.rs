@@ -12,12 +12,13 @@ use super::files::Exe;
 use super::idmaps::{Ids, Map};
 use super::kernel::{Kernel, Settings};
 use super::namespaces::{CREATION_ORDER, NsId, NsProxy, PidNs, State, TimeNs, UserNs};
-use super::process::{Life, Process, ProcessName, Section, Task};
+use super::process::{Life, Process, Task};
 use super::procfs::Extra;
 use super::program::{Ended, Program, Rest};
 use super::report::Report;
 use super::schedule::{self, Choice};
 use super::turn::SimSys;
+use crate::transcript::Role;
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Seals, Signal, SignalSet};
 
@@ -118,7 +119,7 @@ impl Sim {
             kernel.add_namespace(kind, FIRST_USER, state);
         }
         let mut sim = Self { kernel, launcher: Task(0) };
-        sim.launcher = sim.spawn(ProcessName { section: Section::Launcher, nth: 0 }, user);
+        sim.launcher = sim.spawn(Role::Launcher, user);
         sim
     }
 
@@ -127,13 +128,13 @@ impl Sim {
         &mut self.kernel.settings
     }
 
-    fn spawn(&mut self, who: ProcessName, user: &User) -> Task {
+    fn spawn(&mut self, role: Role, user: &User) -> Task {
         let kernel = &mut self.kernel;
         let proxy = NsProxy::new(NsKind::ALL.map(|kind| NsId(position(kind))));
         let numbers = kernel.allocate_pids(proxy.get(NsKind::Pid));
         let task = Task(kernel.processes.len());
         kernel.processes.push(Process {
-            who,
+            role,
             parent: None,
             life: Life::Alive,
             numbers,
@@ -271,8 +272,7 @@ impl Sim {
     /// # Panics
     /// If the kernel would have refused these namespaces to its creator.
     pub fn container(&mut self, container: &Container<'_>) -> Pid {
-        let nth = self.kernel.processes.len();
-        let task = self.spawn(ProcessName { section: Section::Other, nth }, &container.maker);
+        let task = self.spawn(self.kernel.other_role(), &container.maker);
         let kernel = &mut self.kernel;
         if let Some((uid_map, gid_map)) = container.maps {
             kernel.unshare(task, CloneFlags::NEWUSER).expect("a user namespace");
