@@ -55,7 +55,8 @@ impl Role {
     /// Returns the role of a process that this one creates. `tools` is the number of mapping tools before it.
     /// `None`: the protocol has no such process.
     ///
-    /// A sibling is the next stage. The launcher's child is stage 0, and a child of stage 0 is a mapping tool.
+    /// A sibling is the next stage. The launcher's child is stage 0, and a child of stage 0 is a mapping
+    /// tool.
     #[must_use]
     pub const fn creates(self, sibling: bool, tools: u8) -> Option<Self> {
         match (self, sibling) {

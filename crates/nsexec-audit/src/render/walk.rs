@@ -58,13 +58,13 @@ pub enum Object {
 /// The facts about a line that the line itself does not contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Context {
-    /// The role of the process that made the call.
+    /// The [column](Role::column) of the process that made the call.
     pub role: Option<Role>,
     /// The object that the call is about, or that it created.
     pub object: Option<Object>,
     /// The content of the transferred bytes.
     pub payload: Option<Payload>,
-    /// The process that the call waits for or kills.
+    /// The column of the process that the call waits for or kills.
     pub target: Option<Role>,
     /// Whether the process has left its initial user namespace.
     pub in_user: bool,

@@ -1,5 +1,8 @@
 //! A single fault in a run.
 
+use std::format;
+use std::string::ToString;
+
 use crate::record::Call;
 use crate::transcript::Role;
 use nsexec::sys::types::Errno;
@@ -57,27 +60,29 @@ pub struct Fault {
 impl core::fmt::Display for Fault {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Place { role, line } = self.at;
-        // Display does not distinguish the two mapping tools.
-        let number = if let Role::Tool(1..) = role { " (no. 2)" } else { "" };
+        // The role's own text does not distinguish the two mapping tools.
+        let role = match role {
+            Role::Tool(number @ 1..) => format!("{role} (no. {})", u16::from(number) + 1),
+            _ => role.to_string(),
+        };
         match self.what {
             FaultKind::Errno(errno) => {
-                write!(f, "{} at line {line} of {role}{number}", errno.name().unwrap_or("an unknown errno"))
+                write!(f, "{} at line {line} of {role}", errno.name().unwrap_or("an unknown errno"))
             }
-            FaultKind::Short(len) => write!(f, "short ({len} bytes) at line {line} of {role}{number}"),
-            FaultKind::Kill => write!(f, "SIGKILL before line {line} of {role}{number}"),
+            FaultKind::Short(len) => write!(f, "short ({len} bytes) at line {line} of {role}"),
+            FaultKind::Kill => write!(f, "SIGKILL before line {line} of {role}"),
             FaultKind::KillDying(victim) => {
                 write!(
                     f,
-                    "SIGKILL of {} before line {line} of {role}{number}; the victim stays halfway in its exit",
-                    victim
+                    "SIGKILL of {victim} before line {line} of {role}; the victim stays halfway in its exit"
                 )
             }
-            FaultKind::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {role}{number}"),
+            FaultKind::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {role}"),
             FaultKind::Stop(StopReaction::Interrupt) => {
-                write!(f, "SIGSTOP before line {line} of {role}{number}, then SIGTERM to the launcher")
+                write!(f, "SIGSTOP before line {line} of {role}, then SIGTERM to the launcher")
             }
             FaultKind::Stop(StopReaction::KillLauncher) => {
-                write!(f, "SIGSTOP before line {line} of {role}{number}, then SIGKILL to the launcher")
+                write!(f, "SIGSTOP before line {line} of {role}, then SIGKILL to the launcher")
             }
         }
     }

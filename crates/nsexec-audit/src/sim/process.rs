@@ -165,7 +165,8 @@ impl Kernel {
         Role::Other(u8::try_from(others).unwrap_or(u8::MAX))
     }
 
-    /// Returns the role of a new process of `maker`. No two processes have the same role.
+    /// Returns the role of a new process of `maker`. No two processes have the same role, up to 255 that the
+    /// protocol does not have.
     pub(super) fn role_of_child(&self, maker: Task, sibling: bool) -> Role {
         let tools = self.processes.iter().filter(|process| process.role.is_tool()).count();
         let role = self.process(maker).role.creates(sibling, u8::try_from(tools).unwrap_or(u8::MAX));
