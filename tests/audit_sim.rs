@@ -8,6 +8,7 @@ use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::*;
+use nsexec_audit::Role;
 use nsexec_audit::diff::compare;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::record::{Call, Line, Reply};
@@ -69,7 +70,7 @@ fn no_rule_is_broken_with_any_single_fault() {
             ]
             .map(FaultKind::Errno);
             for (at, line) in places {
-                let deaths = [FaultKind::Kill, FaultKind::KillWaking, FaultKind::KillDying(Section::Stage1)];
+                let deaths = [FaultKind::Kill, FaultKind::KillWaking, FaultKind::KillDying(Role::Stage(1))];
                 for what in whats.into_iter().chain(deaths).chain([FaultKind::Short(1), FaultKind::Short(3)])
                 {
                     // A known limit: the core mistakes these two errors of fstatfs(2) for errors of open(2).

@@ -25,7 +25,7 @@ use nsexec_audit::note::Values;
 use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::record::{Call, Recorder};
 use nsexec_audit::replay::{Outcome, keep, replay};
-use nsexec_audit::sim::{Ended, Fault, FaultKind, Oldest, Program, Section, Settings, Sim, User};
+use nsexec_audit::sim::{Ended, Fault, FaultKind, Oldest, Program, Settings, Sim, User};
 use nsexec_audit::{Role, Run, sections};
 
 #[path = "runner/mod.rs"]
@@ -308,7 +308,7 @@ fn another_machine() {
     let unshare = |call: &Call| matches!(call, Call::Unshare { .. });
     let (at, _) = whole
         .places()
-        .find(|(place, line)| place.who.section == Section::Stage1 && unshare(&line.call))
+        .find(|(place, line)| place.role == Role::Stage(1) && unshare(&line.call))
         .expect("stage 1 unshares");
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
     let text = keep(&sections::of_report(&report), &job, Values::LeftOut).to_json_lines().unwrap();

@@ -106,7 +106,13 @@ pub(crate) const TABLE: &[Row] = &[
     },
     Row {
         modules: &["nsexec_audit::sim::*"],
-        may: &[WORDS, STD, &["sys", "nsexec_audit::record::*", "nsexec_audit::sim::*"]],
+        may: &[
+            WORDS,
+            STD,
+            &["sys", "namespace::NsKind", "nsexec_audit::record::*", "nsexec_audit::sim::*"],
+            // The role of a process, which names it in a plan, in a record and in a fault.
+            &["nsexec_audit::transcript::Role"],
+        ],
         core: false,
     },
     Row {

@@ -3,10 +3,11 @@
 
 use nsexec::bootstrap::{Bootstrap, Dialect, MountSources};
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
 use nsexec::sys::types::{CloneFlags, Errno};
 use nsexec_audit::plan::runc::MountNumbers;
-use nsexec_audit::sim::{Container, Extra, Kind, User, cap};
+use nsexec_audit::sim::{Container, Extra, User, cap};
 
 use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, foreign_net, mapped, ordinary, tools, with_tools};
 use super::{Scenario, Way, encoded, flags, paths_of};
@@ -15,7 +16,7 @@ const INIT: &[Way] = &[Way::Init];
 const EXEC: &[Way] = &[Way::Exec];
 
 /// All kinds without the user namespace, and without the time namespace, which came with runc 1.2.
-const SIX: [Kind; 6] = [Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Cgroup, Kind::Net];
+const SIX: [NsKind; 6] = [NsKind::Mnt, NsKind::Uts, NsKind::Ipc, NsKind::Pid, NsKind::Cgroup, NsKind::Net];
 
 /// The dialects of the older lines.
 const OLDER: [&Dialect; 3] = [&Dialect::SEED, &Dialect::V1_0, &Dialect::V1_1];
@@ -81,7 +82,7 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
             .joining(|sim| {
                 let maps = Some((WIDE, WIDE));
                 let pid = sim.container(&Container { maker: User::root(), maps, kinds: &SIX });
-                paths_of(pid, &[&[Kind::User], &SIX[..]].concat())
+                paths_of(pid, &[&[NsKind::User], &SIX[..]].concat())
             })
             .with_records()
             .ways(EXEC),
@@ -100,16 +101,16 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
             &nothing.with_rootless_euid(true),
         )
         .joining(|sim| {
-            let kinds = [Kind::Mnt, Kind::Net, Kind::Uts];
+            let kinds = [NsKind::Mnt, NsKind::Net, NsKind::Uts];
             let pid = sim.container(&Container { maker: ordinary(), maps: Some((OWN, OWN)), kinds: &kinds });
-            paths_of(pid, &[Kind::User, Kind::Net, Kind::Uts, Kind::Mnt])
+            paths_of(pid, &[NsKind::User, NsKind::Net, NsKind::Uts, NsKind::Mnt])
         })
         .ways(EXEC),
         of(
             "join_and_create",
             "a joined network namespace under a new user namespace",
             &root,
-            &mapped(&[Kind::Mnt, Kind::Pid, Kind::Cgroup], WIDE).with_setgroup(true),
+            &mapped(&[NsKind::Mnt, NsKind::Pid, NsKind::Cgroup], WIDE).with_setgroup(true),
         )
         .joining(blue_net)
         .ways(INIT),
@@ -117,8 +118,8 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
 }
 
 fn blue_net(sim: &mut nsexec_audit::sim::Sim) -> String {
-    let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
-    paths_of(pid, &[Kind::Net])
+    let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[NsKind::Net] });
+    paths_of(pid, &[NsKind::Net])
 }
 
 fn refused_in_line(dialect: &'static Dialect) -> Vec<Scenario> {
@@ -132,7 +133,7 @@ fn refused_in_line(dialect: &'static Dialect) -> Vec<Scenario> {
             .refused("failed to open /run/netns/blue: No such file or directory")
             .ways(EXEC),
         of("net_limit", "user.max_net_namespaces is reached in stage 1", &root, &Bootstrap::new(flags(&SIX)))
-            .without_room_for(Kind::Net)
+            .without_room_for(NsKind::Net)
             .refused("failed to unshare remaining namespaces: No space left on device")
             .ways(INIT),
         of("map_without_tool", "a map that stage 0 may not write, and no tool", &ordinary(), &map)
@@ -149,8 +150,8 @@ fn refused_in_line(dialect: &'static Dialect) -> Vec<Scenario> {
             &nothing,
         )
         .joining(|sim| {
-            let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
-            sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(pid, Kind::Net)));
+            let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[NsKind::Net] });
+            sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(pid, NsKind::Net)));
             "net:/run/netns/blue".into()
         })
         .refused("failed to setns(0x40000000) into net namespace (with path /run/netns/blue)")
@@ -167,7 +168,7 @@ fn cgroup_refused() -> Vec<Scenario> {
             &User::root(),
             &mapped(&SIX, WIDE).with_setgroup(true),
         )
-        .without_room_for(Kind::Cgroup)
+        .without_room_for(NsKind::Cgroup)
         .refused("failed to unshare cgroup namespace: No space left on device")
         .ways(INIT)
     };
@@ -203,7 +204,7 @@ fn with_mounts() -> Vec<Scenario> {
             "sources, and a joined network namespace: stages 0 and 1 are not dumpable",
             &["/srv/data"],
         )
-        .joining_for(&[Kind::Mnt, Kind::Pid]),
+        .joining_for(&[NsKind::Mnt, NsKind::Pid]),
         mounts("mounts_none", "an attribute without a source: stage 0 goes and comes back", &["", ""]),
     ]
 }
@@ -294,7 +295,7 @@ impl Scenario {
 
     /// The same scenario with a joined network namespace. Of `kinds` it creates only these, besides the user
     /// namespace.
-    fn joining_for(mut self, kinds: &[Kind]) -> Self {
+    fn joining_for(mut self, kinds: &[NsKind]) -> Self {
         let paths = blue_net(&mut self.sim);
         let message = mapped(kinds, WIDE).with_setgroup(true).with_mount_sources(sources(&["/srv/data"]));
         self.message = encoded(&message.with_namespaces(super::join(&paths)), self.policy.dialect);

@@ -2,9 +2,10 @@
 //! named descriptors.
 
 use nsexec::bootstrap::Bootstrap;
+use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
-use nsexec_audit::sim::{Container, Kind, Sim, User};
+use nsexec_audit::sim::{Container, Sim, User};
 
 use super::starts::{OWN, SEVEN, WIDE, old, ordinary};
 use super::{Scenario, Way, paths_of};
@@ -24,7 +25,7 @@ fn entering(name: &'static str, about: &'static str, user: &User) -> Scenario {
 
 fn eight(sim: &mut Sim) -> String {
     let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &SEVEN });
-    paths_of(pid, &[&[Kind::User], &SEVEN[..]].concat())
+    paths_of(pid, &[&[NsKind::User], &SEVEN[..]].concat())
 }
 
 /// Scenarios that end with the command.
@@ -40,13 +41,13 @@ pub(super) fn starts() -> Vec<Scenario> {
             &ordinary(),
         )
         .joining(|sim| {
-            let kinds = [Kind::Mnt, Kind::Net, Kind::Uts];
+            let kinds = [NsKind::Mnt, NsKind::Net, NsKind::Uts];
             let pid = sim.container(&Container { maker: ordinary(), maps: Some((OWN, OWN)), kinds: &kinds });
-            paths_of(pid, &[Kind::User, Kind::Net, Kind::Uts, Kind::Mnt])
+            paths_of(pid, &[NsKind::User, NsKind::Net, NsKind::Uts, NsKind::Mnt])
         }),
         entering("enter_user", "a user namespace alone", &User::root()).joining(|sim| {
             let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &[] });
-            paths_of(pid, &[Kind::User])
+            paths_of(pid, &[NsKind::User])
         }),
         all("enter_old_kernel", "without close_range: descriptor by descriptor").setting(old),
         {
@@ -54,8 +55,8 @@ pub(super) fn starts() -> Vec<Scenario> {
             let message = super::message(&Bootstrap::new(CloneFlags::NEWNET));
             Scenario { message, ..scenario }.joining(|sim| {
                 let maps = Some((WIDE, WIDE));
-                let pid = sim.container(&Container { maker: User::root(), maps, kinds: &[Kind::Uts] });
-                paths_of(pid, &[Kind::User, Kind::Uts])
+                let pid = sim.container(&Container { maker: User::root(), maps, kinds: &[NsKind::Uts] });
+                paths_of(pid, &[NsKind::User, NsKind::Uts])
             })
         },
     ]
@@ -78,7 +79,7 @@ pub(super) fn refusals() -> Vec<Scenario> {
         entering("enter_no_root", "the container has no id 0: detected after the go byte")
             .joining(|sim| {
                 let maps = Some(("1 100000 65536\n", "1 100000 65536\n"));
-                paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[Kind::User])
+                paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[NsKind::User])
             })
             .refused("setuid failed: Invalid argument"),
         entering("enter_own_user", "the caller's own user namespace: detected after the go byte")
@@ -87,7 +88,7 @@ pub(super) fn refusals() -> Vec<Scenario> {
         entering("enter_user_forbidden", "the last setns returns EPERM")
             .joining(|sim| {
                 let maps = Some((WIDE, WIDE));
-                paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[Kind::User])
+                paths_of(sim.container(&Container { maker: User::root(), maps, kinds: &[] }), &[NsKind::User])
             })
             .setting(|settings| {
                 settings.lacks.insert("setns", Errno::EPERM);

@@ -37,8 +37,8 @@ use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::script::ChildSignals;
 use nsexec::log::Level;
-use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
+use nsexec::namespace::{NsKind, NsSet};
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{CloneFlags, Fd, Pid};
@@ -46,7 +46,7 @@ use nsexec_audit::Run;
 use nsexec_audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
 use nsexec_audit::rules::{Facts, Finding, check};
 use nsexec_audit::sections::of_report;
-use nsexec_audit::sim::{Choice, Ended, Fault, Kind, LauncherFile, Program, Report, Settings, Sim, User};
+use nsexec_audit::sim::{Choice, Ended, Fault, LauncherFile, Program, Report, Settings, Sim, User};
 
 pub(crate) use launching::{COMMAND, start_our_own};
 pub(crate) use starts::realistic;
@@ -353,12 +353,12 @@ pub(crate) fn join(text: &str) -> NsPaths<'static> {
 }
 
 /// Returns the union of the kinds' flags.
-pub(crate) fn flags(kinds: &[Kind]) -> CloneFlags {
+pub(crate) fn flags(kinds: &[NsKind]) -> CloneFlags {
     kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()))
 }
 
 /// Returns the list of namespaces to join a process's namespaces of these kinds.
-pub(crate) fn paths_of(pid: Pid, kinds: &[Kind]) -> String {
-    let path = |kind: &Kind| format!("{}:/proc/{pid}/ns/{}", kind.name(), kind.name());
+pub(crate) fn paths_of(pid: Pid, kinds: &[NsKind]) -> String {
+    let path = |kind: &NsKind| format!("{}:/proc/{pid}/ns/{}", kind.name(), kind.name());
     kinds.iter().map(path).collect::<Vec<_>>().join(",")
 }

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
+use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
 use nsexec::sys::Sys;
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Signal};
 use nsexec::timens::TimeOffsets;
-use nsexec_audit::sim::{Container, Ended, Extra, Kind, Program, Settings, Sim, User};
+use nsexec_audit::sim::{Container, Ended, Extra, Program, Settings, Sim, User};
 
 use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, mapped, ordinary, tools, with_tools};
 use super::{Scenario, Way, flags, leak, map, paths_of};
@@ -67,7 +68,7 @@ fn not_joined() -> Vec<Scenario> {
         })
     };
     let open = "failed to open /run/netns/blue";
-    let container = |sim: &mut Sim, maker: User, kind: Kind| {
+    let container = |sim: &mut Sim, maker: User, kind: NsKind| {
         sim.container(&Container { maker, maps: None, kinds: &[kind] })
     };
     let nothing = Bootstrap::new(CloneFlags::EMPTY);
@@ -87,7 +88,7 @@ fn not_joined() -> Vec<Scenario> {
         net("join_forbidden", "a path that we may not open", Some(Extra::Forbidden)).refused(open).ways(OURS),
         root("join_wrong_kind", "a namespace of another kind", &nothing)
             .joining(|sim| {
-                let pid = container(sim, User::root(), Kind::Uts);
+                let pid = container(sim, User::root(), NsKind::Uts);
                 format!("net:/proc/{pid}/ns/uts")
             })
             .refused("failed to setns into net namespace: Invalid argument")
@@ -103,8 +104,8 @@ fn not_joined() -> Vec<Scenario> {
             &nothing,
         )
         .joining(|sim| {
-            let pid = container(sim, User::root(), Kind::Net);
-            for (path, kind) in [("/run/netns/blue", Kind::Net), ("/run/utsns/blue", Kind::Uts)] {
+            let pid = container(sim, User::root(), NsKind::Net);
+            for (path, kind) in [("/run/netns/blue", NsKind::Net), ("/run/utsns/blue", NsKind::Uts)] {
                 sim.file(path, Extra::Namespace(sim.namespace(pid, kind)));
             }
             "uts:/run/utsns/blue,net:/run/netns/blue".into()
@@ -117,8 +118,8 @@ fn not_joined() -> Vec<Scenario> {
             &nothing,
         )
         .joining(|sim| {
-            let one = container(sim, User::root(), Kind::Pid);
-            paths_of(one, &[Kind::Pid])
+            let one = container(sim, User::root(), NsKind::Pid);
+            paths_of(one, &[NsKind::Pid])
         })
         .filtered("setns", Errno::EINVAL)
         .refused("failed to setns into pid namespace: Invalid argument")
@@ -141,11 +142,11 @@ fn not_created() -> Vec<Scenario> {
         .refused(rest)
         .ways(OURS),
         Scenario::new("user_limit", "user.max_user_namespaces is reached", &ordinary(), &own)
-            .without_room_for(Kind::User)
+            .without_room_for(NsKind::User)
             .refused(user)
             .ways(OURS),
         root("net_limit", "user.max_net_namespaces is reached", &five)
-            .without_room_for(Kind::Net)
+            .without_room_for(NsKind::Net)
             .refused(rest)
             .ways(INIT),
         Scenario::new("chrooted", "the caller has changed its root", &ordinary(), &own)
@@ -373,7 +374,7 @@ fn of_the_command() -> Vec<Scenario> {
     let masked = root(
         "proc_masked",
         "a part of /proc is covered: no fresh one in a user namespace",
-        &mapped(&[Kind::Mnt, Kind::Pid], WIDE),
+        &mapped(&[NsKind::Mnt, NsKind::Pid], WIDE),
     )
     .setting(|settings| settings.proc_masked = true)
     .ways(OURS);
@@ -396,7 +397,7 @@ impl Scenario {
     }
 
     /// The limit on namespaces of this kind is reached.
-    pub(super) fn without_room_for(mut self, kind: Kind) -> Self {
+    pub(super) fn without_room_for(mut self, kind: NsKind) -> Self {
         self.sim.settings().limits.insert(kind, 0);
         self
     }

@@ -4,16 +4,17 @@
 //! trusts the namespace. It refuses to join from a file of the host.
 
 use nsexec::bootstrap::Bootstrap;
+use nsexec::namespace::NsKind;
 use nsexec::policy::Policy;
 use nsexec::sys::types::CloneFlags;
-use nsexec_audit::sim::{Container, Kind, LauncherFile, User};
+use nsexec_audit::sim::{Container, LauncherFile, User};
 
 use super::{Scenario, Way, paths_of};
 
 fn joining(name: &'static str, about: &'static str, launcher_file: LauncherFile) -> Scenario {
     let scenario = Scenario::new(name, about, &User::root(), &Bootstrap::new(CloneFlags::EMPTY));
     let scenario = scenario.ways(&[Way::Ours]).joining(|sim| {
-        let kinds = [Kind::Mnt, Kind::Pid];
+        let kinds = [NsKind::Mnt, NsKind::Pid];
         paths_of(sim.container(&Container { maker: User::root(), maps: None, kinds: &kinds }), &kinds)
     });
     Scenario { launcher_file, ..scenario }

@@ -3,18 +3,19 @@
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::launch::script::ChildSignals;
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Policy, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Propagation, Signal, SignalSet};
 use nsexec::timens::TimeOffsets;
-use nsexec_audit::sim::{Allowance, Container, Extra, Kind, Program, Settings, Sim, User, cap};
+use nsexec_audit::sim::{Allowance, Container, Extra, Program, Settings, Sim, User, cap};
 
 use super::{Scenario, Way, flags, leak, map, paths_of};
 
 /// The namespaces of a realistic rootful container.
-pub(crate) const FIVE: [Kind; 5] = [Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Net];
+pub(crate) const FIVE: [NsKind; 5] = [NsKind::Mnt, NsKind::Uts, NsKind::Ipc, NsKind::Pid, NsKind::Net];
 /// All kinds but the user namespace.
-pub(crate) const SEVEN: [Kind; 7] =
-    [Kind::Mnt, Kind::Uts, Kind::Ipc, Kind::Pid, Kind::Cgroup, Kind::Net, Kind::Time];
+pub(crate) const SEVEN: [NsKind; 7] =
+    [NsKind::Mnt, NsKind::Uts, NsKind::Ipc, NsKind::Pid, NsKind::Cgroup, NsKind::Net, NsKind::Time];
 /// A map that root writes for a container.
 pub(super) const WIDE: &str = "0 100000 65536\n";
 /// A map that an ordinary user may write without help: its own id.
@@ -25,7 +26,7 @@ pub(super) const SUBORDINATE: &str = "0 1000 1\n1 100000 65535\n";
 const RUNC: &[Way] = &[Way::Init, Way::Exec];
 
 /// A message for namespaces of these kinds and a user namespace with these maps.
-pub(super) fn mapped(kinds: &[Kind], ids: &str) -> Bootstrap<'static> {
+pub(super) fn mapped(kinds: &[NsKind], ids: &str) -> Bootstrap<'static> {
     Bootstrap::new(flags(kinds).union(CloneFlags::NEWUSER)).with_uid_map(map(ids)).with_gid_map(map(ids))
 }
 
@@ -55,15 +56,15 @@ fn offsets(text: &str) -> TimeOffsets<'static> {
 }
 
 /// Returns a name that ends in the kind's name, for the rest of the test.
-fn named(prefix: &str, kind: Kind) -> &'static str {
+fn named(prefix: &str, kind: NsKind) -> &'static str {
     Box::leak(format!("{prefix}_{}", kind.name()).into_boxed_str())
 }
 
 /// Each kind of namespace alone, created.
 pub(super) fn created() -> Vec<Scenario> {
-    let one = |kind: Kind| {
+    let one = |kind: NsKind| {
         let message = match kind {
-            Kind::User => mapped(&[], WIDE),
+            NsKind::User => mapped(&[], WIDE),
             kind => Bootstrap::new(kind.flag()),
         };
         Scenario::new(
@@ -74,14 +75,14 @@ pub(super) fn created() -> Vec<Scenario> {
         )
         .ways(&[Way::Init])
     };
-    Kind::ALL.into_iter().map(one).collect()
+    NsKind::ALL.into_iter().map(one).collect()
 }
 
 /// Each kind of namespace alone, joined.
 pub(super) fn joined() -> Vec<Scenario> {
-    let one = |kind: Kind| {
+    let one = |kind: NsKind| {
         let (maps, kinds) = match kind {
-            Kind::User => (Some((WIDE, WIDE)), vec![]),
+            NsKind::User => (Some((WIDE, WIDE)), vec![]),
             kind => (None, vec![kind]),
         };
         let about = "one kind of namespace, joined by root";
@@ -92,7 +93,7 @@ pub(super) fn joined() -> Vec<Scenario> {
             })
             .ways(&[Way::Exec])
     };
-    Kind::ALL.into_iter().map(one).collect()
+    NsKind::ALL.into_iter().map(one).collect()
 }
 
 /// The realistic sets.
@@ -165,11 +166,11 @@ fn rootless() -> Vec<Scenario> {
             "dumpable_window",
             "a user with one capability joins and creates a user namespace: the one case of a dumpable window",
             &User { caps: 1 << cap::SYS_ADMIN, ..ordinary() },
-            &mapped(&[Kind::Uts], OWN).with_rootless_euid(true),
+            &mapped(&[NsKind::Uts], OWN).with_rootless_euid(true),
         )
         .joining(|sim| {
-            let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
-            sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(pid, Kind::Net)));
+            let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[NsKind::Net] });
+            sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(pid, NsKind::Net)));
             "net:/run/netns/blue".into()
         })
         // An exec would drop the capability.
@@ -187,7 +188,7 @@ fn joins() -> Vec<Scenario> {
     let nothing = Bootstrap::new(CloneFlags::EMPTY);
     let eight = |sim: &mut Sim| {
         let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &SEVEN });
-        paths_of(pid, &[&[Kind::User], &SEVEN[..]].concat())
+        paths_of(pid, &[&[NsKind::User], &SEVEN[..]].concat())
     };
     let exec: &[Way] = &[Way::Exec, Way::Ours];
     vec![
@@ -215,20 +216,20 @@ fn joins() -> Vec<Scenario> {
             &nothing.with_rootless_euid(true),
         )
         .joining(|sim| {
-            let kinds = [Kind::Mnt, Kind::Net, Kind::Uts];
+            let kinds = [NsKind::Mnt, NsKind::Net, NsKind::Uts];
             let pid = sim.container(&Container { maker: ordinary(), maps: Some((OWN, OWN)), kinds: &kinds });
-            paths_of(pid, &[Kind::User, Kind::Net, Kind::Uts, Kind::Mnt])
+            paths_of(pid, &[NsKind::User, NsKind::Net, NsKind::Uts, NsKind::Mnt])
         })
         .ways(exec),
         Scenario::new(
             "join_and_create",
             "a joined network namespace under a new user namespace, as a pod's second container",
             &User::root(),
-            &mapped(&[Kind::Mnt, Kind::Pid], WIDE).with_setgroup(true),
+            &mapped(&[NsKind::Mnt, NsKind::Pid], WIDE).with_setgroup(true),
         )
         .joining(|sim| {
-            let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
-            paths_of(pid, &[Kind::Net])
+            let pid = sim.container(&Container { maker: User::root(), maps: None, kinds: &[NsKind::Net] });
+            paths_of(pid, &[NsKind::Net])
         })
         .ways(RUNC),
     ]
@@ -237,8 +238,8 @@ fn joins() -> Vec<Scenario> {
 /// The user namespace of one container, and a network namespace that belongs to the machine.
 pub(super) fn foreign_net(sim: &mut Sim) -> String {
     let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &[] });
-    let other = sim.container(&Container { maker: User::root(), maps: None, kinds: &[Kind::Net] });
-    sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(other, Kind::Net)));
+    let other = sim.container(&Container { maker: User::root(), maps: None, kinds: &[NsKind::Net] });
+    sim.file("/run/netns/blue", Extra::Namespace(sim.namespace(other, NsKind::Net)));
     format!("net:/run/netns/blue,user:/proc/{pid}/ns/user")
 }
 
@@ -261,14 +262,14 @@ fn clocks() -> Vec<Scenario> {
             "time_offsets_rootless",
             "clock offsets of an ordinary user, whose stage 1 is non-dumpable from setresuid on",
             &ordinary(),
-            &mapped(&[Kind::Time], OWN).with_rootless_euid(true).with_timens_offsets(both),
+            &mapped(&[NsKind::Time], OWN).with_rootless_euid(true).with_timens_offsets(both),
         ),
     ]
 }
 
 /// Features that only our own launcher offers.
 fn of_our_own() -> Vec<Scenario> {
-    let pid = mapped(&[Kind::Mnt, Kind::Pid], WIDE);
+    let pid = mapped(&[NsKind::Mnt, NsKind::Pid], WIDE);
     let ours = |name, about, message: &Bootstrap<'_>| {
         Scenario::new(name, about, &User::root(), message).ways(&[Way::Ours])
     };

@@ -35,10 +35,10 @@ use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
-use super::replay;
 use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
+use super::trace_replay;
 
 /// The exit status if the run differs from the plan.
 const NOT_AS_PLANNED: u8 = 3;
@@ -129,7 +129,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         write_whole(&record, &folder.join(RECORD))?;
     }
     let kept = args.json.as_ref().map_or(Ok(()), |file| {
-        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
+        write_json(&trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
     });
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {

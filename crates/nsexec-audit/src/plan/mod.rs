@@ -23,7 +23,7 @@ use super::rules::{self, Facts, Finding};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::Call;
-use crate::sim::{self, Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
+use crate::sim::{Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
 use nsexec::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::script::Launched;
@@ -209,19 +209,6 @@ fn words(prepared: &Prepared) -> Vec<u8> {
     words
 }
 
-const fn kind_of(kind: NsKind) -> sim::Kind {
-    match kind {
-        NsKind::Cgroup => sim::Kind::Cgroup,
-        NsKind::Ipc => sim::Kind::Ipc,
-        NsKind::Mnt => sim::Kind::Mnt,
-        NsKind::Net => sim::Kind::Net,
-        NsKind::Pid => sim::Kind::Pid,
-        NsKind::Time => sim::Kind::Time,
-        NsKind::User => sim::Kind::User,
-        NsKind::Uts => sim::Kind::Uts,
-    }
-}
-
 /// Returns a simulated machine for the assumptions, with the namespaces to join.
 fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
     let mut lacks = assumptions.kernel.lacks();
@@ -266,9 +253,9 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
 fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumptions: &Assumptions) {
     let Some(paths) = bootstrap.namespaces() else { return };
     let joined = paths.kinds();
-    let of = |owner| -> Vec<sim::Kind> {
+    let of = |owner| -> Vec<NsKind> {
         let owned = joined.iter().filter(|kind| *kind != NsKind::User);
-        owned.filter(|kind| assumptions.owner(*kind, joined) == owner).map(kind_of).collect()
+        owned.filter(|kind| assumptions.owner(*kind, joined) == owner).collect()
     };
     let inside =
         joined.contains(NsKind::User).then(|| user_container(sim, caller, assumptions, &of(Owner::Joined)));
@@ -282,10 +269,10 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
         // A path that is not UTF-8 does not exist on the simulated machine.
         let Ok(path) = core::str::from_utf8(entry.path) else { continue };
         let file = match assumptions.wrong_path.get(&entry.kind) {
-            None => Extra::Namespace(sim.namespace(pid, kind_of(entry.kind))),
-            Some(WrongPath::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), kind_of(entry.kind))),
+            None => Extra::Namespace(sim.namespace(pid, entry.kind)),
+            Some(WrongPath::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), entry.kind)),
             Some(WrongPath::OtherKind) => {
-                let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
+                let other = if entry.kind == NsKind::Uts { NsKind::Ipc } else { NsKind::Uts };
                 Extra::Namespace(sim.namespace(outside, other))
             }
             // The path may name a pid that a simulated process has, so it is removed explicitly.
@@ -309,7 +296,7 @@ fn above(path: &str) -> &str {
 }
 
 /// Creates a process in the user namespace to join, with the namespaces that it owns.
-fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds: &[sim::Kind]) -> Pid {
+fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds: &[NsKind]) -> Pid {
     let JoinedUser { maker, users, groups, setgroups } = assumptions.joined_user();
     let maker = match maker {
         uid if uid == caller.uid => caller.clone(),

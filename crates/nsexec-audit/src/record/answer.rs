@@ -89,4 +89,4 @@ macro_rules! answer_calls {
 // A blanket implementation is not possible: the trait is another crate's.
 calls!(answer_calls, [A: Answer] Answered<A>:);
 calls!(answer_calls, [] crate::sim::SimSys:);
-calls!(answer_calls, ['r] super::Replay<'r>:);
+calls!(answer_calls, ['r] super::Playback<'r>:);

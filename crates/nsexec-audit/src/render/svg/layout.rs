@@ -10,10 +10,11 @@ use std::vec::Vec;
 
 use super::super::events::{Event, EventKind, Mark, Note, PipeKind};
 use super::super::mermaid::{clone_word, same};
-use super::super::{Document, Fate, Role};
+use super::super::{COLUMNS, Document, Fate, SectionView, TOOL};
 use super::bars::Bars;
 use super::measure::Font;
 use super::shape::{Group, Head, Layout, Rect, Shape, Text};
+use crate::transcript::Role;
 use nsexec::namespace::NsKind;
 
 /// The distance between the centres of two columns.
@@ -43,8 +44,8 @@ pub(super) struct Painter<'d> {
 
 /// Lays out the whole picture.
 pub(super) fn layout(document: &Document<'_>, events: &[Event]) -> Layout {
-    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool, .. }));
-    let roles: Vec<Role> = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool).collect();
+    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool(_), .. }));
+    let roles: Vec<Role> = COLUMNS.into_iter().filter(|role| *role != TOOL || tool).collect();
     let columns = i32::try_from(roles.len()).unwrap_or(1);
     let width = 2 * MARGIN + columns * COLUMN;
     let mut painter = Painter { document, roles, y: MARGIN, bars: Bars::default(), groups: Vec::new() };
@@ -108,13 +109,13 @@ impl Painter<'_> {
     /// Starts the bars of processes whose parent has no section.
     fn begin(&mut self) {
         let sections = self.document.sections.iter();
-        let roles: Vec<Role> = sections.filter_map(|section| Role::of(section.name)).collect();
+        let roles: Vec<Role> = sections.filter_map(SectionView::column).collect();
         for role in &roles {
             let parent = match role {
-                Role::Launcher => None,
-                Role::Stage0 => Some(Role::Launcher),
-                Role::Stage1 | Role::Tool => Some(Role::Stage0),
-                Role::Stage2 => Some(Role::Stage1),
+                Role::Launcher | Role::Other(_) => None,
+                Role::Stage(0) => Some(Role::Launcher),
+                Role::Stage(number) => Some(Role::Stage(number - 1)),
+                Role::Tool(_) => Some(Role::Stage(0)),
             };
             if parent.is_none_or(|parent| !roles.contains(&parent)) {
                 self.bars.begin(*role, None, self.y);
@@ -169,7 +170,7 @@ impl Painter<'_> {
     /// Returns the call as a tooltip.
     fn hint(&self, event: &Event) -> Option<String> {
         let (section, line) = event.source?;
-        let line = self.document.sections.get(section)?.lines.get(line)?.to_string();
+        let line = self.document.sections.get(section)?.section.lines.get(line)?.to_string();
         let short: String = line.chars().take(200).collect();
         Some(if short.len() < line.len() { format!("{short}…") } else { line })
     }

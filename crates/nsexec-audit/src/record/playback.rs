@@ -1,4 +1,4 @@
-//! The replay of a recording: [`replay`] runs a function on recorded replies, without a kernel.
+//! Playing back a recording: [`play_back`] runs a function on recorded replies, without a kernel.
 
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -39,7 +39,7 @@ pub enum Mismatch {
 /// The replies of a recording. Returns them while the function's calls are the recorded ones, and then
 /// unwinds.
 #[derive(Debug)]
-pub struct Replay<'l> {
+pub struct Playback<'l> {
     lines: &'l [Line],
     /// The number of replies that have been returned.
     cursor: usize,
@@ -48,7 +48,7 @@ pub struct Replay<'l> {
 /// The payload of that unwinding.
 struct Stop(Mismatch);
 
-impl Answer for Replay<'_> {
+impl Answer for Playback<'_> {
     fn answer(&mut self, call: Call) -> Reply {
         let line = self.cursor;
         let misfit = match self.lines.get(line) {
@@ -76,8 +76,8 @@ impl Answer for Replay<'_> {
 ///
 /// # Errors
 /// The first difference between the calls of `main` and the recording.
-pub fn replay<T>(lines: &[Line], main: impl FnOnce(&mut Replay<'_>) -> T) -> Result<T, Box<Mismatch>> {
-    let mut sys = Replay { lines, cursor: 0 };
+pub fn play_back<T>(lines: &[Line], main: impl FnOnce(&mut Playback<'_>) -> T) -> Result<T, Box<Mismatch>> {
+    let mut sys = Playback { lines, cursor: 0 };
     match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
         Ok(_) if sys.cursor < lines.len() => Err(Box::new(Mismatch::EndedEarly { line: sys.cursor })),
         Ok(end) => Ok(end),

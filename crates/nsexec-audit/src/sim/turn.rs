@@ -1,4 +1,4 @@
-//! Fork and blocking by replay: [`SimSys`].
+//! One turn of one process: [`SimSys`]. Fork and blocking by replay.
 //!
 //! A Rust stack cannot be copied, but the stack of a deterministic function can be rebuilt. To run a process,
 //! its function is called from the start. Its `Sys` first returns the recorded replies, without any effect.
@@ -16,7 +16,7 @@ use std::vec::Vec;
 
 use super::fault::{Fault, FaultKind, shortened};
 use super::kernel::{Halt, Kernel};
-use super::process::{ProcessName, Task};
+use super::process::Task;
 use crate::record::{Answer, Call, Line, Reply};
 use nsexec::sys::types::{Signal, WaitStatus};
 
@@ -74,10 +74,10 @@ impl World {
                 self.kernel.deliver(me, Signal::STOP, true);
                 return None;
             }
-            Some(FaultKind::KillDying(section)) => {
+            Some(FaultKind::KillDying(role)) => {
                 let plays = |task: &Task| {
                     let process = self.kernel.process(*task);
-                    process.who == ProcessName { section, nth: 0 } && process.is_alive()
+                    process.role == role && process.is_alive()
                 };
                 if let Some(victim) = self.kernel.tasks().find(plays) {
                     self.fired = true;
@@ -113,7 +113,7 @@ impl World {
 
     pub(super) fn fault_here(&self, me: Task, waking: bool) -> Option<FaultKind> {
         let process = self.kernel.process(me);
-        let fault = self.fault.filter(|fault| !self.fired && fault.at.who == process.who)?;
+        let fault = self.fault.filter(|fault| !self.fired && fault.at.role == process.role)?;
         let here = fault.at.line == process.lines() && (waking || fault.what != FaultKind::KillWaking);
         here.then_some(fault.what)
     }
@@ -148,7 +148,7 @@ impl SimSys {
         let world = self.world.borrow();
         let process = world.kernel.process(self.me);
         if let Some(line) = process.replay.get(self.cursor) {
-            panic!("{} is not pure: recorded {line}, now it ended without another call", process.who);
+            panic!("{} is not pure: recorded {line}, now it ended without another call", process.role);
         }
     }
 }
@@ -163,7 +163,7 @@ impl Answer for SimSys {
             Some(line) if line.call == call => Some(line.reply.clone()),
             Some(line) => panic!(
                 "{} is not pure at line {} of its replay: recorded {}, now it calls {call}",
-                process.who, self.cursor, line.call
+                process.role, self.cursor, line.call
             ),
             // The process may have stopped itself.
             None if world.kernel.process(self.me).stopped => None,

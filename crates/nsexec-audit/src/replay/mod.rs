@@ -18,7 +18,7 @@ use std::vec::Vec;
 use super::sections::children;
 use super::transcript::{End, Role, Run, Section};
 use crate::note::{self, NoteError, Values};
-use crate::record::{Call, Line, Mismatch, Reply, replay as replay_lines};
+use crate::record::{Call, Line, Mismatch, Reply, play_back};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, LaunchError, Prepared};
@@ -45,7 +45,7 @@ pub fn keep(run: &Run, job: &Prepared, values: Values) -> Run {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replayed {
     /// The processes, in the order of the record.
-    pub processes: Vec<Process>,
+    pub processes: Vec<ReplayedProcess>,
     /// The error that prevented the start of the command. `None` if it was started, or if the launcher
     /// diverged.
     pub error: Option<LaunchError>,
@@ -55,7 +55,7 @@ pub struct Replayed {
 
 /// One process of a replay.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Process {
+pub struct ReplayedProcess {
     /// The role.
     pub role: Role,
     /// The name of its section.
@@ -171,7 +171,7 @@ pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
                 Outcome::Diverges { at, how: Divergence::Unmade }
             }
         };
-        replayed.processes.push(Process { role: section.role, name: section.name.clone(), outcome });
+        replayed.processes.push(ReplayedProcess { role: section.role, name: section.name.clone(), outcome });
     }
     replayed.processes.extend(missing(run));
     Ok(replayed)
@@ -254,7 +254,7 @@ fn process(
     // Room for any message, as in the launch itself.
     let mut memory = vec![0; MESSAGE_MAX];
     let mut failed = None;
-    let end = replay_lines(lines, |sys| {
+    let end = play_back(lines, |sys| {
         let mut log = Collector::default();
         match job.run(sys, &mut memory, &mut log) {
             Launched::Started { .. } => None,
@@ -303,7 +303,7 @@ fn process(
 
 /// Returns the processes that were created and have no section, unless a signal ended them before their first
 /// call.
-fn missing(run: &Run) -> Vec<Process> {
+fn missing(run: &Run) -> Vec<ReplayedProcess> {
     let lines = || run.sections.iter().flat_map(|section| &section.lines);
     let killed = |pid| {
         lines().any(|line| match line.reply {
@@ -316,12 +316,12 @@ fn missing(run: &Run) -> Vec<Process> {
     let ends = missing.map(|(_, role, _)| {
         let name = Section::new(role).name;
         let at = Place { section: name.clone(), line: 0 };
-        Process { role, name, outcome: Outcome::Ends { at, made: None } }
+        ReplayedProcess { role, name, outcome: Outcome::Ends { at, made: None } }
     });
     ends.collect()
 }
 
-impl fmt::Display for Process {
+impl fmt::Display for ReplayedProcess {
     /// Writes `stage-1 child: agrees (40 calls)`, or the divergence, with the calls on lines of their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, outcome, .. } = self;

@@ -14,7 +14,8 @@ mod tracks;
 use std::string::String;
 use std::vec::Vec;
 
-use super::{Document, Fate, Role};
+use super::{Document, Fate};
+use crate::transcript::Role;
 use nsexec::namespace::NsSet;
 
 /// The class of a note.
