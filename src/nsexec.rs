@@ -6,7 +6,7 @@ use core::fmt::Write;
 use crate::bootstrap::dialect::EnvironmentForm;
 use crate::bootstrap::env::{EnvError, Environment, LOG_PIPE, OwnProgram, RawEnv};
 use crate::bootstrap::text::Lossy;
-use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
+use crate::bootstrap::{Bootstrap, HEADER_LEN, Header, MESSAGE_MAX};
 use crate::cloned;
 use crate::error::{Doing, Error, InitPipeKind, Refusal};
 use crate::json::Line;
@@ -237,8 +237,7 @@ fn read_message<'m, S: Sys>(
     let mut header = [0; HEADER_LEN];
     let got = read_full(sys, init_pipe, &mut header)
         .map_err(|errno| Error::Os { doing: Doing::ReadHeader, errno })?;
-    let header =
-        Header::parse(header.get(..got).unwrap_or_default(), ByteOrder::NATIVE).map_err(Error::Parse)?;
+    let header = Header::parse(header.get(..got).unwrap_or_default()).map_err(Error::Parse)?;
     let want = header.payload_len();
     let payload = memory.get_mut(..want).ok_or(Error::Short {
         doing: Doing::ReadPayload,
@@ -250,7 +249,7 @@ fn read_message<'m, S: Sys>(
     if got < want {
         return Err(Error::Short { doing: Doing::ReadPayload, got, want });
     }
-    Bootstrap::parse(payload, policy.dialect, ByteOrder::NATIVE).map_err(Error::Parse)
+    Bootstrap::parse(payload, policy.dialect).map_err(Error::Parse)
 }
 
 /// Logs the CPUs that this process may use. runc's tests look for this record.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::env::Environment;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, MESSAGE_MAX, encode::encode};
+use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX, encode::encode};
 use nsexec::idmap::IdMap;
 use nsexec::log::Level;
 use nsexec::namespace::paths::NsPaths;
@@ -100,7 +100,7 @@ fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
 
 fn in_dialect(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = vec![0; 4096];
-    let len = encode(bootstrap, dialect, ByteOrder::NATIVE, &mut bytes).unwrap();
+    let len = encode(bootstrap, dialect, &mut bytes).unwrap();
     bytes.truncate(len);
     bytes
 }

@@ -142,11 +142,7 @@ fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, mess
             LaunchError::Exec { program: "command".into(), errno: *errno }
         }
         (kind, _) => {
-            let decoded = nsexec::bootstrap::decode(
-                message,
-                &nsexec::bootstrap::Dialect::V1_2,
-                nsexec::bootstrap::ByteOrder::NATIVE,
-            );
+            let decoded = nsexec::bootstrap::decode(message, &nsexec::bootstrap::Dialect::V1_2);
             let asked = decoded.map_or(CloneFlags::EMPTY, |(bootstrap, _)| bootstrap.clone_flags());
             LaunchError::Bootstrap(StageFailure { records, ended, kind, asked })
         }
