@@ -68,56 +68,39 @@ impl Attribute {
         })
     }
 
+    /// Returns the number, the name and the format of the value.
+    const fn row(self) -> (u16, &'static str, Shape) {
+        match self {
+            Self::CloneFlags => (27281, "CLONE_FLAGS", Shape::U32),
+            Self::NsPaths => (27282, "NS_PATHS", Shape::Text),
+            Self::UidMap => (27283, "UIDMAP", Shape::Text),
+            Self::GidMap => (27284, "GIDMAP", Shape::Text),
+            Self::SetGroup => (27285, "SETGROUP", Shape::Bool),
+            Self::OomScoreAdj => (27286, "OOM_SCORE_ADJ", Shape::Text),
+            Self::RootlessEuid => (27287, "ROOTLESS_EUID", Shape::Bool),
+            Self::UidMapPath => (27288, "UIDMAPPATH", Shape::Text),
+            Self::GidMapPath => (27289, "GIDMAPPATH", Shape::Text),
+            Self::MountSources => (27290, "MOUNT_SOURCES", Shape::List),
+            Self::TimeOffsets => (27290, "TIMENSOFFSET", Shape::Text),
+        }
+    }
+
     /// Returns the `nla_type` of the attribute.
     #[must_use]
     pub const fn number(self) -> u16 {
-        match self {
-            Self::CloneFlags => 27281,
-            Self::NsPaths => 27282,
-            Self::UidMap => 27283,
-            Self::GidMap => 27284,
-            Self::SetGroup => 27285,
-            Self::OomScoreAdj => 27286,
-            Self::RootlessEuid => 27287,
-            Self::UidMapPath => 27288,
-            Self::GidMapPath => 27289,
-            Self::MountSources | Self::TimeOffsets => 27290,
-        }
+        self.row().0
     }
 
     /// Returns the attribute's name in runc, without the `_ATTR`.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::CloneFlags => "CLONE_FLAGS",
-            Self::NsPaths => "NS_PATHS",
-            Self::UidMap => "UIDMAP",
-            Self::GidMap => "GIDMAP",
-            Self::SetGroup => "SETGROUP",
-            Self::OomScoreAdj => "OOM_SCORE_ADJ",
-            Self::RootlessEuid => "ROOTLESS_EUID",
-            Self::UidMapPath => "UIDMAPPATH",
-            Self::GidMapPath => "GIDMAPPATH",
-            Self::MountSources => "MOUNT_SOURCES",
-            Self::TimeOffsets => "TIMENSOFFSET",
-        }
+        self.row().1
     }
 
     /// Returns the format of the value.
     #[must_use]
     pub const fn shape(self) -> Shape {
-        match self {
-            Self::CloneFlags => Shape::U32,
-            Self::SetGroup | Self::RootlessEuid => Shape::Bool,
-            Self::MountSources => Shape::List,
-            Self::NsPaths
-            | Self::UidMap
-            | Self::GidMap
-            | Self::OomScoreAdj
-            | Self::UidMapPath
-            | Self::GidMapPath
-            | Self::TimeOffsets => Shape::Text,
-        }
+        self.row().2
     }
 
     /// Checks the format of a value, but not its meaning.

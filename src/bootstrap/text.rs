@@ -1,8 +1,8 @@
 //! Parses text from another process, and displays it.
 //!
-//! Every loop over the bytes of a message is in this file, except the walk over the attributes and the sort of
-//! an id map. In unit tests each loop counts its steps (`steps`), so that a test can check that the work grows
-//! linearly with the length of a message. A time measurement could not.
+//! Every parser of text in a message uses these functions. In unit tests they count their steps (`steps`), so
+//! that a test can check that the work grows linearly with the length of a message. A time measurement could
+//! not.
 
 use core::fmt;
 
