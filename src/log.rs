@@ -11,7 +11,7 @@ use crate::error::{Code, Error};
 use crate::json::{Escaped, Line};
 use crate::pipe::send_all;
 use crate::policy::LogForm;
-use crate::sync::Message;
+use crate::sync::SyncMessage;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
 
@@ -185,7 +185,7 @@ impl Log {
     /// fatal record, because stage 0 then kills the remaining stages.
     pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
         let Some(fd) = self.stage_0 else { return };
-        for word in [Message::Failed.value(), status] {
+        for word in [SyncMessage::Failed.value(), status] {
             // If stage 0 is dead, the report is not needed.
             let _ = send_all(sys, fd, &word.to_ne_bytes());
         }

@@ -18,6 +18,25 @@ pub fn uninterrupted<S: Sys, T>(sys: &mut S, mut call: impl FnMut(&mut S) -> Sys
     }
 }
 
+/// Repeats a call that a signal interrupted (`EINTR`), or that would block (`EAGAIN`): a program that uses
+/// libcontainer may have made `fd` non-blocking. After `EAGAIN` first waits for `events`.
+///
+/// # Errors
+/// Every other errno of the call, or the errno of the poll.
+fn completed<S: Sys, T>(
+    sys: &mut S,
+    fd: Fd,
+    events: PollEvents,
+    mut call: impl FnMut(&mut S) -> SysResult<T>,
+) -> SysResult<T> {
+    loop {
+        match uninterrupted(sys, &mut call) {
+            Err(Errno::EAGAIN) => wait_for(sys, fd, events)?,
+            result => return result,
+        }
+    }
+}
+
 /// Fills `buf` from `fd`. Returns the number of bytes read, which is smaller than the length of `buf` only at
 /// the end of file.
 ///
@@ -29,13 +48,9 @@ pub fn uninterrupted<S: Sys, T>(sys: &mut S, mut call: impl FnMut(&mut S) -> Sys
 pub fn read_full<S: Sys>(sys: &mut S, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
     let mut got: usize = 0;
     while let Some(rest) = buf.get_mut(got..).filter(|rest| !rest.is_empty()) {
-        match sys.read(fd, rest) {
+        match completed(sys, fd, PollEvents::IN, |sys| sys.read(fd, rest)) {
             Ok(0) | Err(Errno::ECONNRESET) => break,
             Ok(count) => got = got.saturating_add(count),
-            // A signal arrived first: nothing was read.
-            Err(Errno::EINTR) => {}
-            // A program that uses libcontainer may have made the descriptor non-blocking.
-            Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::IN)?,
             Err(errno) => return Err(errno),
         }
     }
@@ -50,11 +65,12 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
     let mut rest = bytes;
     let mut socket = true;
     while !rest.is_empty() {
-        let sent = if socket { sys.send(fd, rest) } else { sys.write(fd, rest) };
+        let sent = completed(sys, fd, PollEvents::OUT, |sys| match socket {
+            true => sys.send(fd, rest),
+            false => sys.write(fd, rest),
+        });
         match sent {
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::OUT)?,
             // Some launchers pass a pipe. SIGPIPE is blocked, so write(2) is equivalent.
             Err(Errno::ENOTSOCK) if socket => socket = false,
             // The peer is dead, as in [`read_full`].
@@ -70,15 +86,11 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
 /// # Errors
 /// The errno of the send; `EPIPE` if the peer is dead.
 pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
-    loop {
-        match sys.send_fd(socket, fd) {
-            // A send of one byte is never partial.
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::OUT)?,
-            Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
-            Err(errno) => return Err(errno),
-        }
+    match completed(sys, socket, PollEvents::OUT, |sys| sys.send_fd(socket, fd)) {
+        // A send of one byte is never partial.
+        Ok(_) => Ok(()),
+        Err(Errno::ECONNRESET) => Err(Errno::EPIPE),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -87,13 +99,9 @@ pub fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
 /// # Errors
 /// The errno of the receive.
 pub fn receive_fd<S: Sys>(sys: &mut S, socket: Fd) -> Result<Received, Errno> {
-    loop {
-        match sys.receive_fd(socket) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::IN)?,
-            Err(Errno::ECONNRESET) => return Ok(Received { byte: None, fd: None, truncated: false }),
-            received => return received,
-        }
+    match completed(sys, socket, PollEvents::IN, |sys| sys.receive_fd(socket)) {
+        Err(Errno::ECONNRESET) => Ok(Received { byte: None, fd: None, truncated: false }),
+        received => received,
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nsexec::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement};
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, MountSources, encode};
+use nsexec::bootstrap::{Bootstrap, Dialect, Environment, MESSAGE_MAX, MountSources, encode};
 use nsexec::idmap::IdMap;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
@@ -415,7 +415,7 @@ fn message(case: &Case) -> Vec<u8> {
         asked = asked.with_mount_sources(MountSources::parse(case.sources).unwrap());
     }
     let mut bytes = vec![0; MESSAGE_MAX];
-    let len = encode(&asked, case.dialect, ByteOrder::NATIVE, &mut bytes).unwrap();
+    let len = encode(&asked, case.dialect, &mut bytes).unwrap();
     bytes.truncate(len);
     bytes
 }

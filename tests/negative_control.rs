@@ -12,7 +12,7 @@ mod scenarios;
 
 use std::ffi::CString;
 
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, decode};
+use nsexec::bootstrap::{Bootstrap, Dialect, decode};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::sys::Sys;
@@ -99,7 +99,7 @@ impl Model<'_> {
             let count = self.sys.read(INIT_PIPE, &mut bytes[got..]);
             got += self.must(count, "failed to read netlink message")?;
         }
-        let (message, _) = decode(&bytes, &Dialect::V1_2, ByteOrder::NATIVE).map_err(|_| Bail)?;
+        let (message, _) = decode(&bytes, &Dialect::V1_2).map_err(|_| Bail)?;
         self.debug("=> nsexec container setup");
         let child = self.sys.socketpair();
         let child = self.must(child, "failed to setup sync pipe between parent and child")?;

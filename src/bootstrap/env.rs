@@ -4,7 +4,7 @@
 use core::fmt;
 
 use super::dialect::{Dialect, EnvironmentForm};
-use super::text::{Lossy, NotDecimal, Steps, decimal};
+use super::text::{Lossy, NotDecimal, decimal};
 use crate::log::Level;
 use crate::sys::types::Fd;
 
@@ -160,7 +160,7 @@ fn number(value: Option<&[u8]>) -> Result<Option<i32>, EnvReason> {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] | digits => (false, digits),
     };
-    let magnitude = match decimal(digits, &Steps::new()) {
+    let magnitude = match decimal(digits) {
         Ok(magnitude) => magnitude,
         Err(NotDecimal::TooLarge) => u64::MAX,
         Err(NotDecimal::NotDigits) => return Err(EnvReason::NotANumber),

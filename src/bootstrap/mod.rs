@@ -31,9 +31,8 @@ pub use dialect::Dialect;
 pub use encode::{EncodeError, encode, encoded_len};
 pub use env::{EnvError, Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
-pub use message::{ByteOrder, HEADER_LEN, Header, MESSAGE_MAX, decode};
+pub use message::{HEADER_LEN, Header, MESSAGE_MAX, decode};
 pub use mount_fds::{MountFds, MountFdsError};
-pub use text::Steps;
 
 use crate::idmap::IdMap;
 use crate::namespace::NsSet;

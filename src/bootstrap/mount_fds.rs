@@ -9,7 +9,7 @@ use core::fmt;
 
 use super::attribute::MountSources;
 use super::env::MOUNT_FDS;
-use super::text::{NotDecimal, Steps, signed_decimal};
+use super::text::{NotDecimal, signed_decimal};
 use crate::sys::types::Fd;
 
 /// A checked JSON array of numbers: a descriptor for each bind mount, −1 for every other mount.
@@ -103,7 +103,7 @@ impl<'e> MountFds<'e> {
 }
 
 fn number(entry: &[u8]) -> Result<Option<Fd>, MountFdsError> {
-    let number = match signed_decimal(entry.trim_ascii(), &Steps::new()) {
+    let number = match signed_decimal(entry.trim_ascii()) {
         Ok(number) => number,
         Err(NotDecimal::NotDigits) => return Err(MountFdsError::NotANumber),
         Err(NotDecimal::TooLarge) => return Err(MountFdsError::OutOfRange),

@@ -221,11 +221,10 @@ fn check<'m, S: Sys>(
     let mut wanted = MapCheck::new(&map);
     let mut buffer = [0; 1024];
     loop {
-        match sys.read(fd, &mut buffer) {
-            Ok(0) => break,
-            Ok(len) => wanted.feed(buffer.get(..len).unwrap_or_default()).map_err(differs)?,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::Os { doing, errno }),
+        let read = uninterrupted(sys, |sys| sys.read(fd, &mut buffer));
+        match read.map_err(|errno| Error::Os { doing, errno })? {
+            0 => break,
+            len => wanted.feed(buffer.get(..len).unwrap_or_default()).map_err(differs)?,
         }
     }
     let _ = sys.close(fd);

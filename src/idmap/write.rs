@@ -8,7 +8,7 @@ use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::log::Log;
 use crate::policy::Setgroups;
-use crate::procfs::ProcDir;
+use crate::procfs::{ProcDir, write_once};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, OpenFlags, TidAddress};
 
@@ -101,12 +101,13 @@ fn write_map<'m, S: Sys>(
     map: IdMap<'_>,
 ) -> Result<(), Error<'m>> {
     let fd = target.open_file(sys, file, OpenFlags::ReadWrite)?;
-    target.write_once(sys, file, fd, map.as_written())
+    write_once(sys, fd, map.as_written(), Doing::Update(target.pid(), file))
 }
 
 fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<'m>> {
-    match target.open_file(sys, ProcFile::Setgroups, OpenFlags::ReadWrite) {
-        Ok(fd) => target.write_once(sys, ProcFile::Setgroups, fd, b"deny"),
+    let file = ProcFile::Setgroups;
+    match target.open_file(sys, file, OpenFlags::ReadWrite) {
+        Ok(fd) => write_once(sys, fd, b"deny", Doing::Update(target.pid(), file)),
         // Before Linux 3.19 the file does not exist and the rule does not apply. A dead task gives ENOENT
         // too; then the write of the map that follows reports it.
         Err(Error::Os { doing: Doing::Update(..), errno: Errno::ENOENT }) => Ok(()),

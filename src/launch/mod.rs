@@ -85,7 +85,7 @@ pub use sealed::{SealedCopyError, run_from_sealed_copy};
 #[doc(hidden)]
 pub use spawn::{creator_of, execute, is_open, kind_of, open_pidfd, owner_of, without_sigxfsz};
 
-use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
+use crate::bootstrap::{Bootstrap, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
 pub use crate::log::Level;
 use crate::policy::{Descriptors, LogForm, Policy};
 use crate::sys::Sys;
@@ -134,7 +134,7 @@ impl Launcher {
         // `encode` refuses a longer message.
         let needed = encoded_len(bootstrap).min(MESSAGE_MAX);
         let mut message = zeroed(needed).ok_or(EncodeError::NoMemory { needed })?;
-        let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message)?;
+        let len = encode(bootstrap, &Dialect::V1_2, &mut message)?;
         message.truncate(len);
         Ok(Self {
             message,

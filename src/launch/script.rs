@@ -13,9 +13,9 @@ use core::fmt;
 
 use super::tail::{self, Tail};
 use super::watch::{Ready, Stages, Watch};
+use crate::bootstrap::decode;
 use crate::bootstrap::dialect::{CGROUP_BYTE, CgroupPlacement, PidLine};
 use crate::bootstrap::env::Environment;
-use crate::bootstrap::{ByteOrder, decode};
 use crate::cloned;
 use crate::json::PID_LINE_MAX;
 use crate::log::Level;
@@ -260,7 +260,7 @@ impl Pipes {
 /// first fork: the stages are forks of this process, with the same /proc/self/exe.
 fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), FailureKind> {
     // A message that cannot be decoded passes here; stage 0 reports the error.
-    let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE);
+    let asked = decode(job.message, job.policy.dialect);
     let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
     if !joins || job.policy.trusted_mounts {
         return Ok(());
@@ -418,7 +418,7 @@ fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]
 /// waiting.
 fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
     let dialect = job.policy.dialect;
-    let asked = || decode(job.message, dialect, ByteOrder::NATIVE).ok();
+    let asked = || decode(job.message, dialect).ok();
     dialect.cgroup_namespace == CgroupPlacement::Stage2AfterByte
         && asked().is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
 }

@@ -9,7 +9,7 @@ use crate::namespace::NsKind;
 use crate::namespace::unshare::{UnshareSteps, unshare};
 use crate::pipe::read_full;
 use crate::policy::{Session, Setgroups};
-use crate::sync::{End, Message, OfChild};
+use crate::sync::{End, OfChild, SyncMessage};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd};
 
@@ -63,7 +63,7 @@ pub fn run<'m, S: Sys>(
         log.set_failure_pipe(Some(parent.fd()));
     }
     enter(sys, log, 2);
-    parent.expect(sys, Message::Grandchild, SyncStep::ReadGrandchild)?;
+    parent.expect(sys, SyncMessage::Grandchild, SyncStep::ReadGrandchild)?;
     let os = |doing| move |errno| Error::Os { doing, errno };
     if cx.policy.session == Session::New {
         sys.setsid().map_err(os(Doing::Setsid))?;
@@ -74,7 +74,7 @@ pub fn run<'m, S: Sys>(
     }
     create_cgroup_namespace(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
-    parent.send(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    parent.send(sys, SyncMessage::ChildFinish, SyncStep::WriteChildFinish)?;
     log.set_failure_pipe(None);
     parent.close(sys)?;
     log.debug(sys, format_args!("<= nsexec container setup"));

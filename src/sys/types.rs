@@ -45,7 +45,9 @@ impl fmt::Display for Pid {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Errno(pub i32);
 
-/// The kernel's `sigaction`. The core never interprets it, so that it can restore a disposition exactly.
+/// The kernel's `sigaction`, in the kernel's layout on x86_64 and aarch64. The core never interprets it, so
+/// that it can restore a disposition exactly.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SigAction {
@@ -95,6 +97,7 @@ impl Signal {
 }
 
 /// A set of signals, as the kernel's 64-bit mask.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SignalSet(pub u64);

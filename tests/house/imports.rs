@@ -58,7 +58,7 @@ const AUDITED: &[&str] = &[
     "log::RECORD_MAX",
     "namespace::unshare::UNSHARE_TRIES",
     "procfs::is_exiting",
-    "sync::Message",
+    "sync::SyncMessage",
 ];
 
 const STD: &[&str] = &["std"];
@@ -196,7 +196,8 @@ pub(crate) fn may_use_sys(module: &str) -> bool {
     row(module).is_some_and(|row| row.may.iter().any(|list| list.contains(&"sys")))
 }
 
-fn in_subtree(pattern: &str, module: &str) -> bool {
+/// Returns true if the module matches a pattern of [`Row::modules`].
+pub(crate) fn in_subtree(pattern: &str, module: &str) -> bool {
     match pattern.strip_suffix("::*") {
         Some(top) => module == top || module.strip_prefix(top).is_some_and(|rest| rest.starts_with("::")),
         None => module == pattern,

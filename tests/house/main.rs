@@ -7,6 +7,7 @@ mod prose;
 #[cfg(feature = "std")]
 #[allow(dead_code, reason = "compiled only: it runs as root or as user 1000")]
 mod readme_example;
+mod rings;
 mod rules;
 #[path = "../runner/mod.rs"]
 mod runner;
@@ -56,6 +57,15 @@ fn modules_import_what_the_table_allows() {
 #[test]
 fn files_and_functions_are_within_limits() {
     each(rules::sizes);
+}
+
+/// Prints the table of sizes with `--nocapture`.
+#[test]
+fn rings_are_within_their_sizes() {
+    let (table, found) = rings::sizes(&sources(root()));
+    print!("{table}");
+    none(found);
+    none(rings::documented(&page("docs/design.md")));
 }
 
 #[test]

@@ -130,11 +130,7 @@ fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> 
 
 /// Builds the error as `Launcher::spawn` does.
 fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
-    let decoded = nsexec::bootstrap::decode(
-        message,
-        &nsexec::bootstrap::Dialect::V1_2,
-        nsexec::bootstrap::ByteOrder::NATIVE,
-    );
+    let decoded = nsexec::bootstrap::decode(message, &nsexec::bootstrap::Dialect::V1_2);
     let asked = decoded.map_or(CloneFlags::EMPTY, |(bootstrap, _)| bootstrap.clone_flags());
     LaunchError::new(failure, records, "command".into(), asked)
 }

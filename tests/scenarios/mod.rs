@@ -32,7 +32,7 @@ use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
 use nsexec::bootstrap::dialect::CgroupPlacement;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, OwnProgram, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, Dialect, Environment, OwnProgram, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::script::ChildSignals;
@@ -141,7 +141,7 @@ impl Scenario {
     pub(crate) fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
         let paths = prepare(&mut self.sim);
         let dialect = self.policy.dialect;
-        let (old, _) = nsexec::bootstrap::decode(&self.message, dialect, ByteOrder::NATIVE).expect("our own");
+        let (old, _) = nsexec::bootstrap::decode(&self.message, dialect).expect("our own");
         let joining = old.with_namespaces(join(&paths));
         self.message = encoded(&joining, dialect);
         self
@@ -332,7 +332,7 @@ pub(crate) fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
 /// Encodes a message in a dialect.
 pub(crate) fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = vec![0; encoded_len(bootstrap)];
-    let len = encode(bootstrap, dialect, ByteOrder::NATIVE, &mut bytes).expect("a message");
+    let len = encode(bootstrap, dialect, &mut bytes).expect("a message");
     bytes.truncate(len);
     bytes
 }

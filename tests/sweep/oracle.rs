@@ -38,7 +38,7 @@ use nsexec::error::Code;
 use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{Errno, Fd, Signal};
 use nsexec_audit::Role;
 use nsexec_audit::record::{Call, Line, Reply};
@@ -436,7 +436,7 @@ impl Case<'_> {
     fn is_after_finish(&self) -> bool {
         let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
         let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
-        let finished = Message::ChildFinish.value().to_ne_bytes();
+        let finished = SyncMessage::ChildFinish.value().to_ne_bytes();
         before.iter().any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == finished))
     }
 

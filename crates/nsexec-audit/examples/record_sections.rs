@@ -12,7 +12,7 @@ use std::io::Write;
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::encode::encode;
 use nsexec::bootstrap::env::Environment;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, MESSAGE_MAX};
+use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX};
 use nsexec::idmap::IdMap;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
@@ -89,7 +89,7 @@ fn message(flags: CloneFlags, values: &BTreeMap<&str, CString>, memory: &mut [u8
     if let Some(path) = values.get("gidtool") {
         boot = boot.with_gidmap_path(path);
     }
-    encode(&boot, &Dialect::V1_2, ByteOrder::NATIVE, memory).unwrap()
+    encode(&boot, &Dialect::V1_2, memory).unwrap()
 }
 
 /// A short launcher: pipes, fork, message, pid line, reaping, go byte.

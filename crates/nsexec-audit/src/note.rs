@@ -13,7 +13,7 @@ use std::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Bytes, without_value};
-use nsexec::bootstrap::{ByteOrder, decode};
+use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{CommandStrings, NulTerminated, Prepared};
 use nsexec::log::Level;
@@ -102,7 +102,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         return Err(NoteError::Version(version));
     }
     let note: Note = serde_json::from_str(text).map_err(json)?;
-    let (bootstrap, _) = decode(&note.message.0, note.policy.dialect, ByteOrder::NATIVE)
+    let (bootstrap, _) = decode(&note.message.0, note.policy.dialect)
         .map_err(|error| NoteError::Message(error.to_string()))?;
     let asked = bootstrap.clone_flags();
     let texts = CommandStrings {

@@ -1,6 +1,6 @@
 //! `nsexec encode`: writes the bootstrap message for the given flags.
 
-use nsexec::bootstrap::{self, ByteOrder};
+use nsexec::bootstrap;
 
 use super::args::EncodeArgs;
 use super::facts::Facts;
@@ -18,7 +18,7 @@ pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
     let bootstrap = request.bootstrap()?;
     let mut message = vec![0; bootstrap::encoded_len(&bootstrap)];
-    let length = bootstrap::encode(&bootstrap, args.dialect, ByteOrder::NATIVE, &mut message)
+    let length = bootstrap::encode(&bootstrap, args.dialect, &mut message)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     message.truncate(length);
     if output::is_terminal() {

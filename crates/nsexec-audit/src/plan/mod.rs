@@ -24,7 +24,7 @@ use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::Call;
 use crate::sim::{Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
-use nsexec::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, EncodeError, HEADER_LEN, decode, encode, encoded_len};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, Prepared};
@@ -106,8 +106,8 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         Start::Launcher(prepared) => (prepared.message(), *prepared.policy()),
         Start::Runc { message, policy, .. } => (&message[..], *policy),
     };
-    let (bootstrap, _) = decode(message, policy.dialect, ByteOrder::NATIVE)
-        .map_err(|error| PlanError::Message(error.to_string()))?;
+    let (bootstrap, _) =
+        decode(message, policy.dialect).map_err(|error| PlanError::Message(error.to_string()))?;
     let joined = bootstrap.joined();
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
@@ -188,7 +188,7 @@ fn hash(
         Start::Runc { policy, manner, .. } => (policy, format!("manner: {manner:?}\n").into_bytes()),
     };
     let mut message = vec![0; encoded_len(bootstrap)];
-    let len = encode(bootstrap, dialect, ByteOrder::Little, &mut message)?;
+    let len = encode(bootstrap, dialect, &mut message)?;
     let mut hash = Sha256::new();
     hash.update(b"nsexec plan 1\n");
     for (key, value) in policy_lines.iter().chain(assumptions) {
@@ -445,7 +445,7 @@ mod tests {
     fn of_runc(manner: Manner) -> Start {
         let mut message = vec![0; 1024];
         let bootstrap = Bootstrap::new(CloneFlags::NEWNET);
-        let len = encode(&bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+        let len = encode(&bootstrap, &Dialect::V1_2, &mut message).unwrap();
         message.truncate(len);
         Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }
     }

@@ -12,7 +12,7 @@ use crate::plan::{Assumptions, Start, plan};
 use crate::record::Line;
 use crate::transcript::{End, Foreign, Role};
 use crate::witness::parse_line;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, MountSources, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, Dialect, MountSources, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::{Launcher, Prepared};
 use nsexec::namespace::NsSet;
@@ -101,7 +101,7 @@ fn planned(name: &str) -> Run {
         .with_gid_map(IdMap::parse(c"0 1000 10\n").unwrap());
     let bootstrap = if name == "mounts" { bootstrap.with_mount_sources(sources) } else { bootstrap };
     let mut message = std::vec![0; encoded_len(&bootstrap)];
-    encode(&bootstrap, dialect, ByteOrder::NATIVE, &mut message).unwrap();
+    encode(&bootstrap, dialect, &mut message).unwrap();
     let start = Start::Runc { message, manner: Manner::Init, policy: Policy::runc(dialect) };
     let plan = plan(&start, &Assumptions::root()).unwrap();
     assert!(plan.succeeds, "{name}: {:?}", plan.log);

@@ -8,7 +8,8 @@ use std::io::{self, IsTerminal, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, HEADER_LEN, Header, ParseError};
+use nsexec::bootstrap::{Dialect, HEADER_LEN, Header, ParseError};
+use nsexec_audit::byte_order::ByteOrder;
 
 use super::args::DecodeArgs;
 use super::failure::Failure;
@@ -20,8 +21,7 @@ use super::output;
 /// The file cannot be read, or the message is malformed.
 pub(crate) fn decode(args: &DecodeArgs) -> Result<(), Failure> {
     let Opened { name, input, message } = open(&args.file)?;
-    let order = order_of(&message);
-    let shown = show(&message, args.dialect, order, args.json);
+    let shown = show(&message, args.dialect, args.json);
     let text = match &shown {
         Ok(text) => text,
         Err(refused) => &refused.json,
@@ -50,7 +50,7 @@ impl Opened {
     /// # Errors
     /// The message is malformed.
     pub(crate) fn check(&self, dialect: &Dialect) -> Result<(), Failure> {
-        match nsexec::bootstrap::decode(&self.message, dialect, ByteOrder::NATIVE) {
+        match nsexec::bootstrap::decode(&self.message, dialect) {
             Ok(_) => Ok(()),
             Err(error) => Err(Failure::ours(format!("{}: {}", self.name, malformed(&error)))),
         }
@@ -99,15 +99,15 @@ struct Refused {
 }
 
 /// Returns the message as text or as JSON.
-fn show(message: &[u8], dialect: &Dialect, order: ByteOrder, as_json: bool) -> Result<String, Refused> {
+fn show(message: &[u8], dialect: &Dialect, as_json: bool) -> Result<String, Refused> {
+    let order = ByteOrder::of(message);
+    let message = order.to_native(message, dialect);
     let json_or =
         |json: Result<String, serde_json::Error>| json.unwrap_or_else(|error| format!("\"{error}\"\n"));
-    let parsed: Result<(Bootstrap<'_>, usize), ParseError<'_>> =
-        nsexec::bootstrap::decode(message, dialect, order);
-    match parsed {
+    match nsexec::bootstrap::decode(&message, dialect) {
         Ok((bootstrap, length)) if as_json => Ok(json_or(json::message(&bootstrap, length, dialect, order))),
         Ok((bootstrap, length)) => {
-            Ok(words::render(message.get(..length).unwrap_or(message), &bootstrap, dialect, order))
+            Ok(words::render(message.get(..length).unwrap_or(&message), &bootstrap, dialect, order))
         }
         Err(error) => Err(Refused {
             text: malformed(&error),
@@ -133,32 +133,12 @@ fn malformed(error: &ParseError<'_>) -> String {
 fn read_message(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut message = Vec::new();
     input.take(HEADER_LEN as u64).read_to_end(&mut message)?;
-    if let Ok(header) = Header::parse(&message, order_of(&message)) {
+    // The header has the same fields in every dialect.
+    let header = ByteOrder::of(&message).to_native(&message, &Dialect::V1_2);
+    if let Ok(header) = Header::parse(&header) {
         input.take(header.payload_len() as u64).read_to_end(&mut message)?;
     }
     Ok(message)
-}
-
-/// Returns the byte order of the message, found by its type field. The message may come from a machine with
-/// another byte order.
-fn order_of(message: &[u8]) -> ByteOrder {
-    let other = match ByteOrder::NATIVE {
-        ByteOrder::Little => ByteOrder::Big,
-        ByteOrder::Big => ByteOrder::Little,
-    };
-    let field = message.get(4..6).unwrap_or_default();
-    let is_in = |order| match order {
-        ByteOrder::Little => field == 62000_u16.to_le_bytes(),
-        ByteOrder::Big => field == 62000_u16.to_be_bytes(),
-    };
-    if is_in(other) { other } else { ByteOrder::NATIVE }
-}
-
-const fn order_name(order: ByteOrder) -> &'static str {
-    match order {
-        ByteOrder::Little => "little",
-        ByteOrder::Big => "big",
-    }
 }
 
 #[cfg(test)]
