@@ -8,8 +8,6 @@
 //! The model has only what these faults need: descriptors without close-on-exec, waits that do not notice
 //! another process's death, and blocking log writes. See docs/protocol.md#weaknesses-of-the-c-code.
 
-mod scenarios;
-
 use std::ffi::CString;
 
 use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, decode};
@@ -22,7 +20,7 @@ use nsexec_audit::sim::{
     End, Ended, Fault, FaultKind, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User,
     Youngest, all_schedules,
 };
-use scenarios::{Scenario, flags, map};
+use support::scenarios::{self, Scenario, flags, map};
 
 /// The 4-byte values that runc's stages exchange on the sync pipes.
 const USERMAP_PLS: u32 = 0x40;

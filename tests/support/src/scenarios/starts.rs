@@ -96,7 +96,7 @@ pub(super) fn joined() -> Vec<Scenario> {
 }
 
 /// The realistic sets.
-pub(crate) fn realistic() -> Vec<Scenario> {
+pub fn realistic() -> Vec<Scenario> {
     let mut all = rootful();
     all.extend(rootless());
     all.extend(joins());
