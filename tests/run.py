@@ -25,7 +25,7 @@ LOG = ROOT / "target/tests-run.log"
 
 # Heading, and the arguments of `cargo test`.
 SUITES = {
-    "the program, the libraries, the house": [],
+    "the program, the libraries, the house": ["--workspace"],
     "the core alone, without std": ["-p", "nsexec", "--lib", "--no-default-features"],
     "the core with serde": ["-p", "nsexec", "--lib", "--no-default-features", "--features", "serde"],
 }
@@ -97,6 +97,9 @@ class Runner:
             self.counted += event["passed"] + event["failed"] + event["ignored"]
         elif kind == "test" and what in ("ok", "failed", "ignored", "timeout"):
             text = event.get("stdout", "")
+            if what == "failed":
+                self.failed.append(event["name"])
+                self.output.append(f"FAILED: {event['name']}\n")
             for line in text.splitlines(keepends=True):
                 self.output.append(line)
                 self.read_text(line)
@@ -104,9 +107,6 @@ class Runner:
                 self.passed += 1
             elif what == "ignored":
                 self.ignored.append(event["name"])
-            elif what == "failed":
-                self.failed.append(event["name"])
-                self.output.append(f"FAILED: {event['name']}\n")
 
     def close(self, status):
         """Compares what was counted with the totals of the runner, which must have reached its end."""
@@ -246,7 +246,7 @@ def documentation(folder):
     rustdoc = Path(folder) / "rustdoc"
     rustdoc.write_text(RUSTDOC)
     rustdoc.chmod(0o755)
-    words = ["cargo", "test", "-q", "--locked", "--no-fail-fast", "--doc", "--", *EVENTS]
+    words = ["cargo", "test", "-q", "--locked", "--no-fail-fast", "--workspace", "--doc", "--", *EVENTS]
     return run("documentation", words, ROOT, {"RUSTDOC": str(rustdoc)})
 
 
@@ -262,7 +262,7 @@ def suite(heading, arguments):
     for name, path, folder in found:
         environment = {"CARGO_MANIFEST_DIR": str(folder), **UNSTABLE}
         runners.append(run(name, [path, *EVENTS], folder, environment))
-    if "--lib" not in arguments:
+    if "--workspace" in arguments:
         with tempfile.TemporaryDirectory() as folder:
             runners.append(documentation(folder))
     say(f"   {time.monotonic() - start:.0f} s")

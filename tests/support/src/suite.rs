@@ -70,7 +70,7 @@ pub struct Suite {
     name: &'static str,
     arguments: Arguments,
     tests: Vec<Test>,
-    complete: bool,
+    is_complete: bool,
 }
 
 impl Suite {
@@ -78,31 +78,27 @@ impl Suite {
     /// matches no test, although the caller named this suite.
     ///
     /// The process must have one thread.
-    pub fn new(name: &'static str, tests: Vec<Test>) -> Self {
+    pub fn new(name: &'static str, mut tests: Vec<Test>) -> Self {
         // tests/run sets it for libtest. A compiler that a test starts must not see it.
         // SAFETY: the process has one thread.
         unsafe { std::env::remove_var("RUSTC_BOOTSTRAP") };
-        let (flags, words) = split(std::env::args().skip(1));
-        let arguments = Arguments::from_iter([name.to_owned()].into_iter().chain(flags));
-        let all = tests.len();
+        let (flags, mut words) = split(std::env::args().skip(1));
+        let mut arguments = Arguments::from_iter([name.to_owned()].into_iter().chain(flags));
         let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
         let idle = unmatched(&names, &words, arguments.exact);
         if !arguments.list && !idle.is_empty() && caller_names_the_suite() {
-            println!(
-                "{name}: no test has {} in its name. There are:\n    {}",
-                idle.join(" or "),
-                names.join("\n    ")
-            );
+            let (idle, names) = (idle.join(" or "), names.join("\n    "));
+            println!("{name}: no test has {idle} in its name. There are:\n    {names}");
             std::process::exit(1);
         }
-        let mut suite = Self { name, arguments, tests, complete: false };
-        suite.tests.retain(|test| {
-            words.is_empty() || words.iter().any(|word| matches(&test.name, word, suite.arguments.exact))
-        });
-        let skips = &suite.arguments.skip;
-        suite.tests.retain(|test| !skips.iter().any(|word| matches(&test.name, word, suite.arguments.exact)));
-        suite.complete = suite.tests.len() == all && !suite.arguments.ignored;
-        suite
+        if words.len() < 2 {
+            arguments.filter = words.pop();
+        } else {
+            // libtest-mimic, unlike libtest, takes one word.
+            tests.retain(|test| words.iter().any(|word| matches(&test.name, word, arguments.exact)));
+        }
+        let is_complete = words.is_empty() && arguments.filter.is_none() && arguments.skip.is_empty();
+        Self { name, is_complete, arguments, tests }
     }
 
     /// Returns whether the tests are only listed, and not run.
@@ -112,12 +108,18 @@ impl Suite {
 
     /// Returns whether all tests of the suite are selected.
     pub fn is_complete(&self) -> bool {
-        self.complete
+        self.is_complete && !self.arguments.ignored
     }
 
     /// Returns the names of the selected tests, in the order in which one thread runs them.
     pub fn names(&self) -> Vec<String> {
-        self.tests.iter().map(|test| test.name.clone()).collect()
+        let exact = self.arguments.exact;
+        let is_selected = |name: &str| {
+            self.arguments.filter.as_ref().is_none_or(|word| matches(name, word, exact))
+                && !self.arguments.skip.iter().any(|word| matches(name, word, exact))
+                && !self.arguments.ignored
+        };
+        self.tests.iter().map(|test| test.name.clone()).filter(|name| is_selected(name)).collect()
     }
 
     /// Runs or lists the tests. Returns whether all have passed.
