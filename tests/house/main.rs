@@ -113,7 +113,8 @@ fn test_scripts_reject_unknown_names() {
     }
 }
 
-/// `#[path]` would compile shared code once for each suite: it belongs into tests/support.
+/// With the attribute `path`, shared code would be compiled once for each suite. It belongs into
+/// tests/support.
 #[test]
 fn suites_share_code_through_the_crate() {
     let mut files = Vec::new();

@@ -2,7 +2,8 @@
 //! as root and as an ordinary user. proptest draws the maps, joins, clocks, scores and commands for each. All
 //! three must agree line by line, whether the kernel accepts or refuses the configuration.
 //!
-//! `cargo test --test witness [WORD…]` runs the configurations whose names contain a word: `root`, `017@user`.
+//! `cargo test --test witness [WORD…]` runs the configurations whose names contain a word: `root`,
+//! `017@user`.
 //! The seed is fixed if CI is set; otherwise it is drawn and printed. `NSEXEC_SEED=N` repeats a run.
 
 mod confront;
@@ -317,8 +318,8 @@ fn is_enough(counts: &Counts, who: UserKind, witnesses: Witnesses) -> bool {
     enough
 }
 
-/// Returns the text of a failure: the smallest configuration that still fails, the difference, and the command
-/// to repeat it.
+/// Returns the text of a failure: the smallest configuration that still fails, the difference, and the
+/// command to repeat it.
 fn smallest(
     stage: &Stage<'_>,
     caller: &Caller,
