@@ -76,12 +76,7 @@ pub struct Suite {
 impl Suite {
     /// Reads the command line and selects the tests. Exits with status 1 if a word of the command line
     /// matches no test, although the caller named this suite.
-    ///
-    /// The process must have one thread.
     pub fn new(name: &'static str, mut tests: Vec<Test>) -> Self {
-        // tests/run sets it for libtest. A compiler that a test starts must not see it.
-        // SAFETY: the process has one thread.
-        unsafe { std::env::remove_var("RUSTC_BOOTSTRAP") };
         let (flags, mut words) = split(std::env::args().skip(1));
         let mut arguments = Arguments::from_iter([name.to_owned()].into_iter().chain(flags));
         let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
