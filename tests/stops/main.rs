@@ -68,7 +68,9 @@ fn main() -> ExitCode {
             if let Some(missing) = case.needs.iter().find(|tool| !Path::new(tool).exists()) {
                 return Verdict::Skipped(format!("needs {missing}"));
             }
-            in_a_process_of_its_own(|| run(case, &workspace))
+            // Made here, so that the container is not a child of the test.
+            let workspace = LazyLock::force(&workspace);
+            in_a_process_of_its_own(|| run(case, workspace))
         })
     };
     Suite::new("stops", CASES.iter().map(test).collect()).main(Threads::One)
