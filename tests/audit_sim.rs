@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-mod scenarios;
-
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::Policy;
@@ -16,6 +14,7 @@ use nsexec_audit::rules::{Facts, Severity, check};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
 use serde_json::Value;
+use support::scenarios;
 
 fn breaches(report: &Report, policy: Policy) -> Vec<String> {
     let run = of_report(report);

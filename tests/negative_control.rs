@@ -8,8 +8,6 @@
 //! The model has only what these faults need: descriptors without close-on-exec, waits that do not notice
 //! another process's death, and blocking log writes. See docs/protocol.md#weaknesses-of-the-c-code.
 
-mod scenarios;
-
 use std::ffi::CString;
 
 use nsexec::bootstrap::{Bootstrap, Dialect, decode};
@@ -23,7 +21,7 @@ use nsexec_audit::record::Call;
 use nsexec_audit::sim::{
     End, Ended, Fault, FaultKind, Oldest, Program, Random, Report, Sim, SimSys, User, Youngest, all_schedules,
 };
-use scenarios::{Scenario, flags, map};
+use support::scenarios::{self, Scenario, flags, map};
 
 /// The 4-byte values that runc's stages exchange on the sync pipes.
 const USERMAP_PLS: u32 = 0x40;

@@ -7,13 +7,11 @@
 //!
 //! The seed is fixed if CI is set, and random and printed otherwise. `NSEXEC_SEED=N` repeats a run.
 
-mod scenarios;
-
 use nsexec_audit::diff::compare;
 use nsexec_audit::record::Reply;
 use nsexec_audit::sim::{Choice, End, Fault, FaultKind, Oldest, Place, Random, StopReaction, all_schedules};
 use nsexec_audit::{Role, Run};
-use scenarios::{Ran, Start, Way, on_all_cores};
+use support::scenarios::{Ran, Start, Way, on_all_cores};
 
 /// The maximum of schedules of one start. Most starts have fewer; the test lists the others by name.
 const BOUND: usize = 3_000;
@@ -115,9 +113,6 @@ fn run_to_block_schedules_give_the_same_result() {
     none(&broken);
 }
 
-#[path = "runner/mod.rs"]
-mod runner;
-
 #[test]
 fn random_schedules_give_the_same_result() {
     let seed = seed();
@@ -184,7 +179,7 @@ fn stopped_process_never_blocks_the_launcher() {
 }
 
 fn seed() -> u64 {
-    let given = runner::given_seed().expect("a seed");
+    let given = support::given_seed().expect("a seed");
     let drawn = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |now| u64::from(now.subsec_nanos()))

@@ -1,7 +1,5 @@
 //! Tests of the core on the simulated kernel.
 
-mod scenarios;
-
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
@@ -14,7 +12,7 @@ use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
 use nsexec_audit::record::{Call, Line, Mismatch, Playback, Reply, play_back};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
-use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
+use support::scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
 
 const NO_FAULT: Option<Fault> = None;
 

@@ -2,8 +2,6 @@
 //! of each process, the pid line, the log, and the findings of the rules. A page is a good introduction to
 //! the protocol.
 
-mod scenarios;
-
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -11,7 +9,7 @@ use nsexec_audit::record::{Call, Reply};
 use nsexec_audit::render::{Document, Fact, Fate, SectionView, text};
 use nsexec_audit::sim::{self, Oldest, Report};
 use nsexec_audit::{End, Role, Run, rules};
-use scenarios::{Ran, Start, Way, starts};
+use support::scenarios::{Ran, Start, Way, starts};
 
 fn snapshot_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../snapshots")

@@ -85,7 +85,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["launch::*"], may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
     Row { modules: &["entry"], may: &[WORDS, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
     // The root: a map without logic.
-    Row { modules: &[""], may: &[STD, &["entry"]], core: false },
+    Row { modules: &[""], may: &[STD, &["entry", "stage::Outcome"]], core: false },
     // The archive.
     Row {
         modules: &["nsexec_capi"],

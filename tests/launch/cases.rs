@@ -18,8 +18,8 @@ use nsexec::policy::{Credentials, Descriptors, Policy, Session, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec_audit::record::{Line, Recorder, Sink};
 
-use crate::runner::LIMIT;
 use crate::{Case, helper, no_child_left};
+use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
     ("nothing_unshared", nothing_unshared),

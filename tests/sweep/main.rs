@@ -16,8 +16,6 @@
 
 mod errnos;
 mod oracle;
-#[path = "../scenarios/mod.rs"]
-mod scenarios;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -29,7 +27,7 @@ use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, StopReaction, Y
 use errnos::{about, class};
 use nsexec::sys::types::Errno;
 use oracle::Case;
-use scenarios::{Start, Way, on_all_cores};
+use support::scenarios::{self, Start, Way, on_all_cores};
 
 /// The number of faults injected in one start, by kind, and the promises broken.
 #[derive(Default)]

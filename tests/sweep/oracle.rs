@@ -46,7 +46,7 @@ use nsexec_audit::rules::Severity;
 use nsexec_audit::sim::{End, Fault, FaultKind, ProcessReport, Reaper, Report, StopReaction};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
-use super::scenarios::{Ran, Start, Way};
+use support::scenarios::{Ran, Start, Way};
 
 /// A run with a fault, and the same run without it.
 pub(crate) struct Case<'a> {

@@ -16,7 +16,7 @@ use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
 use super::Scenario;
 
 /// The program that our launcher starts. It exits with 0.
-pub(crate) const COMMAND: &str = "/bin/command";
+pub const COMMAND: &str = "/bin/command";
 
 /// The descriptors that the launcher passes on if the policy allows named descriptors only.
 pub(crate) const NAMED: &[Fd] = &[Fd(7)];
@@ -73,7 +73,7 @@ pub(super) fn our_own(
 }
 
 /// Runs our launcher. A byte on `interrupt` asks it to end the launch.
-pub(crate) fn start_our_own(
+pub fn start_our_own(
     sys: &mut SimSys,
     policy: &Policy,
     level: Level,

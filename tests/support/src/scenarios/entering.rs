@@ -3,7 +3,7 @@
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::namespace::NsKind;
-use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
+use nsexec::policy::{Credentials, Descriptors, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
 use nsexec_audit::sim::{Container, Sim, User};
 

@@ -16,8 +16,6 @@
 //! `nsexec_audit::plan::runc` has the two launch sequences of runc. They are library code, since plans need
 //! them.
 
-#![allow(dead_code, unused_imports, reason = "each test uses its part")]
-
 mod cloned;
 mod dialects;
 mod entering;
@@ -48,12 +46,12 @@ use nsexec_audit::rules::{Facts, Finding, check};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::{Choice, Ended, Fault, LauncherFile, Program, Report, Settings, Sim, User};
 
-pub(crate) use launching::{COMMAND, start_our_own};
-pub(crate) use starts::realistic;
+pub use launching::{COMMAND, start_our_own};
+pub use starts::realistic;
 
 /// The launcher of a scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
+pub enum Way {
     /// `runc run`.
     Init,
     /// `runc exec`.
@@ -63,9 +61,9 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: &'static [Self] = &[Self::Init, Self::Exec, Self::Ours];
+    pub const ALL: &'static [Self] = &[Self::Init, Self::Exec, Self::Ours];
 
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Init => "init",
             Self::Exec => "exec",
@@ -73,7 +71,7 @@ impl Way {
         }
     }
 
-    pub(crate) const fn words(self, dialect: &Dialect) -> &'static str {
+    pub const fn words(self, dialect: &Dialect) -> &'static str {
         match (self, dialect.pid_line_late, dialect.cgroup_namespace, dialect.ready_byte) {
             (Self::Init, true, ..) => "as the seed's runc run: stage 0, pid line, stage 1, configuration",
             (Self::Init, _, CgroupPlacement::Stage2AfterByte, _) => {
@@ -93,34 +91,29 @@ impl Way {
 }
 
 /// A machine, a message for it, and the launchers that send it.
-pub(crate) struct Scenario {
-    pub(crate) name: &'static str,
+pub struct Scenario {
+    pub name: &'static str,
     /// What the scenario shows, in one sentence.
-    pub(crate) about: &'static str,
-    pub(crate) sim: Sim,
-    pub(crate) message: Vec<u8>,
-    pub(crate) policy: Policy,
-    pub(crate) level: Level,
+    pub about: &'static str,
+    pub sim: Sim,
+    pub message: Vec<u8>,
+    pub policy: Policy,
+    pub level: Level,
     /// The signals that our own launcher sets up in its stages.
-    pub(crate) signals: ChildSignals,
+    pub signals: ChildSignals,
     /// The paths that our own launcher tries to execute, each with its NUL.
-    pub(crate) candidates: &'static [u8],
+    pub candidates: &'static [u8],
     /// The file that our own launcher runs from.
-    pub(crate) launcher_file: LauncherFile,
+    pub launcher_file: LauncherFile,
     /// What runc's launcher puts into `_LIBCONTAINER_MOUNT_FDS`.
-    pub(crate) mount_numbers: MountNumbers,
-    pub(crate) ways: &'static [Way],
+    pub mount_numbers: MountNumbers,
+    pub ways: &'static [Way],
     /// A part of the first fatal record, if the start fails.
-    pub(crate) refused: Option<&'static str>,
+    pub refused: Option<&'static str>,
 }
 
 impl Scenario {
-    pub(crate) fn new(
-        name: &'static str,
-        about: &'static str,
-        user: &User,
-        bootstrap: &Bootstrap<'_>,
-    ) -> Self {
+    pub fn new(name: &'static str, about: &'static str, user: &User, bootstrap: &Bootstrap<'_>) -> Self {
         Self {
             name,
             about,
@@ -138,7 +131,7 @@ impl Scenario {
     }
 
     /// Adds namespaces to join: `prepare` makes them on the machine, and returns the list for the message.
-    pub(crate) fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
+    pub fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
         let paths = prepare(&mut self.sim);
         let dialect = self.policy.dialect;
         let (old, _) = nsexec::bootstrap::decode(&self.message, dialect).expect("our own");
@@ -147,20 +140,20 @@ impl Scenario {
         self
     }
 
-    pub(crate) fn ways(self, ways: &'static [Way]) -> Self {
+    pub fn ways(self, ways: &'static [Way]) -> Self {
         Self { ways, ..self }
     }
 
-    pub(crate) fn refused(self, refused: &'static str) -> Self {
+    pub fn refused(self, refused: &'static str) -> Self {
         Self { refused: Some(refused), ..self }
     }
 
-    pub(crate) fn setting(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    pub fn setting(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(self.sim.settings());
         self
     }
 
-    pub(crate) fn program(mut self, path: &str, program: Program) -> Self {
+    pub fn program(mut self, path: &str, program: Program) -> Self {
         self.sim.program(path, program);
         self
     }
@@ -171,14 +164,14 @@ impl Scenario {
     }
 
     /// Returns the machine with runc's launcher.
-    pub(crate) fn launched(&self, manner: Manner, level: Level) -> Sim {
+    pub fn launched(&self, manner: Manner, level: Level) -> Sim {
         let mut sim = self.sim.clone();
         drop_in(&mut sim, Launch { level, ..self.launch(manner, self.policy) });
         sim
     }
 
     /// Returns the machine with our own launcher.
-    pub(crate) fn launched_by_us(&self, policy: Policy, level: Level) -> Sim {
+    pub fn launched_by_us(&self, policy: Policy, level: Level) -> Sim {
         let mut sim = self.sim.clone();
         launching::our_own(&mut sim, self, (policy, level), Rc::default());
         sim
@@ -186,21 +179,21 @@ impl Scenario {
 }
 
 /// A scenario with one of its launchers.
-pub(crate) struct Start {
-    pub(crate) name: String,
-    pub(crate) scenario: Scenario,
-    pub(crate) way: Way,
+pub struct Start {
+    pub name: String,
+    pub scenario: Scenario,
+    pub way: Way,
     /// The policy of the stages; our launcher changes some of the scenario's fields.
-    pub(crate) policy: Policy,
+    pub policy: Policy,
     sim: Sim,
     told: Rc<RefCell<Option<LaunchError>>>,
 }
 
 /// The result of a run.
-pub(crate) struct Ran {
-    pub(crate) report: Report,
+pub struct Ran {
+    pub report: Report,
     /// The error that our own launcher returned to its caller.
-    pub(crate) told: Option<LaunchError>,
+    pub told: Option<LaunchError>,
 }
 
 impl Start {
@@ -228,7 +221,7 @@ impl Start {
         Self { name, scenario, way, policy, sim, told }
     }
 
-    pub(crate) fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Ran {
+    pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Ran {
         self.told.borrow_mut().take();
         let report = self.sim.run(choice, fault);
         Ran { report, told: self.told.borrow_mut().take() }
@@ -236,19 +229,19 @@ impl Start {
 
     /// Returns the findings of the audit rules. runc's launcher is only a model, so findings in its section
     /// are dropped.
-    pub(crate) fn findings(&self, run: &Run) -> Vec<Finding> {
+    pub fn findings(&self, run: &Run) -> Vec<Finding> {
         let mut findings = check(run, &Facts::of(run, self.policy));
         findings.retain(|finding| self.way == Way::Ours || finding.section != "launcher");
         findings
     }
 
-    pub(crate) fn sections(ran: &Ran) -> Run {
+    pub fn sections(ran: &Ran) -> Run {
         of_report(&ran.report)
     }
 }
 
 /// Returns every scenario.
-pub(crate) fn scenarios() -> Vec<Scenario> {
+pub fn scenarios() -> Vec<Scenario> {
     let mut all = starts::created();
     all.extend(starts::joined());
     all.extend(realistic());
@@ -266,24 +259,24 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// Returns the realistic sets that a runtime may ask for: those with runc's policy, and without privileges
 /// that an exec removes.
-pub(crate) fn for_runc() -> Vec<Scenario> {
+pub fn for_runc() -> Vec<Scenario> {
     realistic().into_iter().filter(|scenario| scenario.ways != [Way::Ours]).collect()
 }
 
 /// Returns one of the realistic sets by name.
-pub(crate) fn named(name: &str) -> Scenario {
+pub fn named(name: &str) -> Scenario {
     realistic().into_iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
 }
 
 /// Runs the model of `runc init` with runc's policy.
-pub(crate) fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
+pub fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
     let policy = Policy::runc(&Dialect::V1_2);
     let environment = Environment::new(Some(init), Some(log), level);
     nsexec_audit::plan::runc::runc_init(sys, environment, OwnProgram::default(), &policy, 4096)
 }
 
 /// Returns every scenario with each of its launchers.
-pub(crate) fn starts() -> Vec<Start> {
+pub fn starts() -> Vec<Start> {
     let mut all: Vec<Start> = Vec::new();
     for scenario in scenarios() {
         let ways = scenario.ways;
@@ -302,7 +295,7 @@ impl Scenario {
 
 /// Calls `work` with every start, on as many threads as there are processors. A start is not `Send`, so each
 /// thread makes its own. Returns the results in the order of the starts.
-pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T> {
+pub fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = std::sync::atomic::AtomicUsize::new(0);
     let done = std::sync::Mutex::new(Vec::new());
@@ -325,12 +318,12 @@ pub(crate) fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T>
 }
 
 /// Encodes a message in the newest dialect.
-pub(crate) fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
+pub fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
     encoded(bootstrap, &Dialect::V1_2)
 }
 
 /// Encodes a message in a dialect.
-pub(crate) fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
+pub fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = vec![0; encoded_len(bootstrap)];
     let len = encode(bootstrap, dialect, &mut bytes).expect("a message");
     bytes.truncate(len);
@@ -338,27 +331,27 @@ pub(crate) fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
 }
 
 /// Leaks a text, so that a message can borrow it.
-pub(crate) fn leak(text: &str) -> &'static CStr {
+pub fn leak(text: &str) -> &'static CStr {
     Box::leak(CString::new(text).expect("no NUL").into_boxed_c_str())
 }
 
 /// Parses an id map.
-pub(crate) fn map(text: &str) -> IdMap<'static> {
+pub fn map(text: &str) -> IdMap<'static> {
     IdMap::parse(leak(text)).expect("a map")
 }
 
 /// Parses the namespaces to join, as `kind:path,…`.
-pub(crate) fn join(text: &str) -> NsPaths<'static> {
+pub fn join(text: &str) -> NsPaths<'static> {
     NsPaths::parse(leak(text).to_bytes(), NsSet::ALL).expect("a list of namespaces")
 }
 
 /// Returns the union of the kinds' flags.
-pub(crate) fn flags(kinds: &[NsKind]) -> CloneFlags {
+pub fn flags(kinds: &[NsKind]) -> CloneFlags {
     kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()))
 }
 
 /// Returns the list of namespaces to join a process's namespaces of these kinds.
-pub(crate) fn paths_of(pid: Pid, kinds: &[NsKind]) -> String {
+pub fn paths_of(pid: Pid, kinds: &[NsKind]) -> String {
     let path = |kind: &NsKind| format!("{}:/proc/{pid}/ns/{}", kind.name(), kind.name());
     kinds.iter().map(path).collect::<Vec<_>>().join(",")
 }

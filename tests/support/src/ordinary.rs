@@ -19,20 +19,26 @@ const SUBORDINATE: &str = "30000-95535";
 
 /// A user without privileges.
 #[derive(Debug)]
-pub(crate) struct Ordinary {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct Ordinary {
+    pub uid: u32,
+    pub gid: u32,
     used: Option<Flock<File>>,
 }
 
 impl Ordinary {
     /// Returns the user, or the reason why there is none. Without root, the caller itself is the ordinary
     /// user.
-    pub(crate) fn provide() -> Result<Self, String> {
+    pub fn provide() -> Result<Self, String> {
         if !geteuid().is_root() {
             return Ok(Self { uid: getuid().as_raw(), gid: getgid().as_raw(), used: None });
         }
-        let used = lock()?;
+        let used = lock(FlockArg::LockShared)?;
+        // cargo-nextest starts a process for each test, and these must not wait for each other.
+        if let (Some(user), true) = (find(), has_subordinate_ids()) {
+            return Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), used: Some(used) });
+        }
+        drop(used);
+        let used = lock(FlockArg::LockExclusive)?;
         if find().is_none() {
             let new = "--system --no-create-home --home-dir /nonexistent --shell /bin/sh --user-group";
             tool("useradd", new)?;
@@ -76,10 +82,10 @@ fn has_subordinate_ids() -> bool {
     })
 }
 
-fn lock() -> Result<Flock<File>, String> {
+fn lock(how: FlockArg) -> Result<Flock<File>, String> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(LOCK);
     let file = file.map_err(|error| format!("{LOCK}: {error}"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| format!("{LOCK}: {error}"))
+    Flock::lock(file, how).map_err(|(_, error)| format!("{LOCK}: {error}"))
 }
 
 fn tool(name: &str, args: &str) -> Result<(), String> {

@@ -4,7 +4,7 @@ use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::launch::script::ChildSignals;
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
-use nsexec::policy::{Credentials, Policy, Setgroups};
+use nsexec::policy::{Credentials, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Propagation, Signal, SignalSet};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::sim::{Allowance, Container, Extra, Program, Settings, Sim, User, cap};
@@ -97,7 +97,7 @@ pub(super) fn joined() -> Vec<Scenario> {
 }
 
 /// The realistic sets.
-pub(crate) fn realistic() -> Vec<Scenario> {
+pub fn realistic() -> Vec<Scenario> {
     let mut all = rootful();
     all.extend(rootless());
     all.extend(joins());

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::namespace::NsKind;
-use nsexec::policy::Policy;
 use nsexec::sys::Sys;
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Signal};
 use nsexec::timens::TimeOffsets;

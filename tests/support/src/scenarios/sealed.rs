@@ -5,7 +5,6 @@
 
 use nsexec::bootstrap::Bootstrap;
 use nsexec::namespace::NsKind;
-use nsexec::policy::Policy;
 use nsexec::sys::types::CloneFlags;
 use nsexec_audit::sim::{Container, LauncherFile, User};
 
