@@ -38,11 +38,12 @@
 //! ```
 
 mod causes;
-mod child;
 mod command;
 mod error;
 mod prepared;
 mod proc_status;
+mod query;
+mod reaction;
 mod record;
 // Also runs in the stages, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -51,6 +52,7 @@ mod sealed;
 pub mod signals;
 mod signals_error;
 mod spawn;
+mod supervise;
 // Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod tail;
@@ -66,16 +68,20 @@ use std::vec::Vec;
 use core::fmt;
 
 pub use causes::likely;
-pub use child::{Child, exit_code};
 pub use command::CommandError;
 #[doc(hidden)]
 pub use command::{CommandStrings, NulTerminated};
 pub use error::{LaunchError, StageFailure};
 pub use prepared::Prepared;
-pub use proc_status::pid_in_proc;
+#[doc(hidden)]
+pub use proc_status::StatusText;
+#[doc(hidden)]
+pub use query::own_status;
+pub use query::{creator_of, is_open, kind_of, open_pidfd, owner_of, pid_in_proc};
 pub use record::{Collector, Record};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
-pub use spawn::{creator_of, execute, is_open, kind_of, open_pidfd, owner_of, without_sigxfsz};
+pub use spawn::execute;
+pub use supervise::{Child, exit_code, without_sigxfsz};
 
 use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
 use crate::log::Level;
@@ -84,7 +90,6 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
 use command::Command;
-use proc_status::ProcStatus;
 use script::ChildSignals;
 
 /// The command to start, and the namespaces to start it in.
@@ -265,7 +270,7 @@ impl Launcher {
             asked: self.asked,
             policy: self.policy,
             level: self.level,
-            signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().after_exec()),
+            signals: self.signals.unwrap_or_else(|| query::signals_of_this_thread().after_exec()),
             interrupt: self.interrupt,
             timeout: self.timeout,
             timer: None,
@@ -295,7 +300,7 @@ impl Launcher {
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let mut prepared = self.prepare()?;
         // Checked before the launcher opens a pipe, which could get the same number.
-        if let Some(fd) = prepared.named.iter().find(|fd| !spawn::is_open(**fd)) {
+        if let Some(fd) = prepared.named.iter().find(|fd| !is_open(**fd)) {
             return Err(LaunchError::Descriptor(*fd));
         }
         let timer = prepared.timeout.map(spawn::timer).transpose()?;

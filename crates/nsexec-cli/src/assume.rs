@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statfs::statfs;
 use nix::unistd::{AccessFlags, faccessat, getegid, geteuid};
 use nsexec::idmap::{Extent, IdMap, parse_line};
-use nsexec::launch::Prepared;
+use nsexec::launch::{Prepared, StatusText, own_status};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{FsType, SignalSet};
 use nsexec_audit::plan::{Assumptions, JoinedUser, Kernel, Owner, Refused, WrongPath};
@@ -135,11 +135,7 @@ fn map(text: &str) -> Option<Vec<Extent>> {
 
 /// Returns the assumptions that describe this machine. The caller's subordinate ids come from `facts`.
 pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let hex = |name: &str| {
-        let digits = status.lines().find_map(|line| line.strip_prefix(name));
-        digits.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
-    };
+    let status = own_status();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
@@ -147,16 +143,16 @@ pub(crate) fn of_machine(facts: &Facts, joined: &[JoinValue]) -> Assumptions {
     Assumptions {
         uid: facts.euid,
         gid: facts.egid,
-        capabilities: hex("CapEff:"),
+        capabilities: status.bits("CapEff").unwrap_or(0),
         kernel: Kernel::parse(&release).unwrap_or(Kernel::CURRENT),
         subuid: first_range(&facts.subuids),
         subgid: first_range(&facts.subgids),
         owners: owners(joined),
         proc_masked: covers_proc(&mounts),
         hidepid: hidepid(&mounts, &own_groups(&status)),
-        no_new_privs: status.lines().any(|line| line == "NoNewPrivs:\t1"),
+        no_new_privs: status.field("NoNewPrivs") == Some("1"),
         uptime: uptime.unwrap_or(Settings::default().uptime),
-        blocked: SignalSet(hex("SigBlk:")),
+        blocked: SignalSet(status.bits("SigBlk").unwrap_or(0)),
         file_system: file_system(joined),
         wrong_path: wrong_path(joined),
         joined_user: joined_user(joined),
@@ -192,10 +188,9 @@ fn hidepid(mountinfo: &str, groups: &[u32]) -> HidePid {
 }
 
 /// Returns the caller's groups: the effective one and the supplementary ones.
-fn own_groups(status: &str) -> Vec<u32> {
-    let words =
-        |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().split_whitespace();
-    words("Gid:").skip(1).take(1).chain(words("Groups:")).filter_map(|gid: &str| gid.parse().ok()).collect()
+fn own_groups(status: &StatusText) -> Vec<u32> {
+    let words = |name| status.field(name).unwrap_or_default().split_whitespace();
+    words("Gid").skip(1).take(1).chain(words("Groups")).filter_map(|gid: &str| gid.parse().ok()).collect()
 }
 
 fn path_of(join: &JoinValue) -> &Path {
@@ -541,7 +536,7 @@ mod tests {
         assert_eq!(hidepid(&(mount("x") + &mount("hidepid=4")), &[5]), HidePid::Ptraceable);
         assert_eq!(hidepid("36 35 98:0 / /proc/x rw - proc proc rw,hidepid=2\n", &[5]), HidePid::Off);
         let status = "Uid:\t1 2 3 4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
-        assert_eq!(own_groups(status), [6, 9, 10]);
+        assert_eq!(own_groups(&StatusText::new(status.as_bytes())), [6, 9, 10]);
     }
 
     #[test]

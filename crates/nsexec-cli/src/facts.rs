@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, getegid, geteuid, getuid};
 use nsexec::idmap::Extent;
+use nsexec::launch::own_status;
 use nsexec::namespace::{NsKind, NsSet};
 
 use super::args::NamespaceFlags;
@@ -52,7 +53,7 @@ impl Facts {
     pub(crate) fn of(flags: &NamespaceFlags) -> Self {
         let mut facts = Self::gather(flags.maps_ids());
         if facts.euid == 0 && creates_user(flags) {
-            facts.capabilities = effective(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+            facts.capabilities = own_status().bits("CapEff");
         }
         facts
     }
@@ -91,7 +92,7 @@ impl Facts {
 pub(crate) fn machine_after_failure(request: &Request) -> Machine {
     let sysctl = |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
     let max = |kind: &NsKind| sysctl(format!("/proc/sys/user/max_{}_namespaces", kind.name()));
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = own_status();
     // Only the mapping tools read these files, and only ordinary users need the tools.
     let uncovered = request.rootless.then(|| {
         let facts = Facts::gather(true);
@@ -111,22 +112,12 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
         apparmor_restricts: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns".to_owned()),
         forbidden: NsKind::ALL.into_iter().filter(|kind| max(kind) == Some(0)).collect(),
         // 2 is filter mode. Strict mode (1) would have killed this process before.
-        seccomp: status_field(&status, "Seccomp") == Some("2"),
-        no_new_privs: status_field(&status, "NoNewPrivs") == Some("1"),
+        seccomp: status.field("Seccomp") == Some("2"),
+        no_new_privs: status.field("NoNewPrivs") == Some("1"),
         kinds: kinds_of_kernel(),
-        capabilities: effective(&status),
+        capabilities: status.bits("CapEff"),
         uncovered: uncovered.flatten(),
     }
-}
-
-/// Returns a value of /proc/PID/status.
-pub(crate) fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-/// Returns the effective capabilities as a bit set.
-fn effective(status: &str) -> Option<u64> {
-    u64::from_str_radix(status_field(status, "CapEff")?, 16).ok()
 }
 
 /// Returns whether the mapping tools accept this line: all its ids are in one range, or it is the caller's
@@ -210,14 +201,6 @@ mod tests {
         let covered = |outside, count| covered(&Extent { inside: 0, outside, count }, &ranges, 7);
         assert!(covered(100, 10) && covered(109, 1) && covered(110, 5) && covered(7, 1));
         assert!(!covered(7, 2) && !covered(99, 2) && !covered(109, 2) && !covered(114, u32::MAX));
-    }
-
-    #[test]
-    fn a_status_field_is_found_by_its_whole_name() {
-        let status = "Seccomp_filters:\t1\nSeccomp:\t2\nNoNewPrivs:\t0\n";
-        assert_eq!(status_field(status, "Seccomp"), Some("2"));
-        assert_eq!(status_field(status, "NoNewPrivs"), Some("0"));
-        assert_eq!(status_field(status, "Nothing"), None);
     }
 
     #[test]
