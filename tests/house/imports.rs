@@ -219,7 +219,7 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
     found
 }
 
-fn path_is_foreign(path: &str) -> bool {
+pub(crate) fn path_is_foreign(path: &str) -> bool {
     path.starts_with("::") || CRATES.contains(&path.split("::").next().unwrap_or_default())
 }
 
@@ -253,7 +253,7 @@ fn owner(path: &str, modules: &[String]) -> String {
 
 /// Returns all paths to other modules and crates, from `use` declarations and from the code, with their
 /// lines.
-fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
+pub(crate) fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
     let module = source.module();
     let code = &source.code;
     let mut found = Vec::new();

@@ -2,6 +2,7 @@
 //!
 //! Every rule is a function of text, and is tested with text that breaks it.
 
+mod effects;
 mod imports;
 mod prose;
 #[cfg(feature = "std")]
@@ -82,6 +83,12 @@ fn the_core_is_under_its_lints() {
 #[test]
 fn modules_without_sys_have_no_effects() {
     each(rules::effects);
+}
+
+#[test]
+fn effects_outside_sys_are_in_listed_files() {
+    none(effects::violations(&sources(root()), effects::PLACES));
+    none(effects::documented(effects::PLACES, &page("docs/design.md")));
 }
 
 #[test]
