@@ -40,6 +40,10 @@
 mod causes;
 mod command;
 mod error;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod outcome;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod pipes;
 mod prepared;
 mod proc_status;
 mod query;

@@ -1,8 +1,8 @@
 //! The surroundings of the launch script: allocates memory, creates the [`LinuxSys`], and exits the stages.
 //!
-//! The launch script makes its calls through a [`Sys`]. The calls of this file surround the script and are not
-//! in a record: the turn of a launch, the page that detects a fork, the timer of the time limit, and the exit
-//! of a stage.
+//! The launch script makes its calls through a [`Sys`]. The calls of this file surround the script, and a
+//! record does not contain them: the turn of a launch, the page that detects a fork, the timer of the time
+//! limit, and the exit of a stage.
 
 use std::ffi::OsStr;
 use std::ptr::{self, NonNull};

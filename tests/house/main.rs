@@ -2,6 +2,7 @@
 //!
 //! Every rule is a function of text, and is tested with text that breaks it.
 
+mod circles;
 mod effects;
 mod imports;
 mod prose;
@@ -52,6 +53,11 @@ fn test_text() -> String {
 #[test]
 fn modules_import_what_the_table_allows() {
     none(imports::violations(&sources(root())));
+}
+
+#[test]
+fn modules_have_no_import_circles() {
+    none(circles::circles(&sources(root()), circles::EXCEPTIONS));
 }
 
 #[test]

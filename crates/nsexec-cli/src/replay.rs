@@ -12,9 +12,9 @@ use nsexec_audit::record::shared::PROCESS_MAX;
 use nsexec_audit::replay::{self, DIVERGED, Replayed};
 use serde::{Deserialize, Serialize};
 
-use super::facts::machine_after_failure;
 use super::failure::{Failure, words};
 use super::hints::{Asked, Machine};
+use super::machine::machine_after_failure;
 use super::output;
 use super::run::{self, Job};
 
