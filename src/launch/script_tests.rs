@@ -8,7 +8,7 @@ use crate::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
 use crate::namespace::NsSet;
 use crate::namespace::paths::NsPaths;
 use crate::sys::MockSys;
-use crate::sys::types::{ExecArgs, Fd, Seals, SysResult, TidAddress, WaitFor, Waited};
+use crate::sys::types::{ExecArgs, Fd, Seals, SysResult, TidAddress, WaitFor, WaitStatus, Waited};
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);

@@ -2,6 +2,8 @@
 //!
 //! Every rule is a function of text, and is tested with text that breaks it.
 
+mod circles;
+mod effects;
 mod imports;
 mod prose;
 #[cfg(feature = "std")]
@@ -53,6 +55,11 @@ fn modules_import_what_the_table_allows() {
 }
 
 #[test]
+fn modules_have_no_import_circles() {
+    none(circles::circles(&sources(root()), circles::EXCEPTIONS));
+}
+
+#[test]
 fn files_and_functions_are_within_limits() {
     each(rules::sizes);
 }
@@ -90,6 +97,12 @@ fn the_core_is_under_its_lints() {
 #[test]
 fn modules_without_sys_have_no_effects() {
     each(rules::effects);
+}
+
+#[test]
+fn effects_outside_sys_are_in_listed_files() {
+    none(effects::violations(&sources(root()), effects::PLACES));
+    none(effects::documented(effects::PLACES, &page("docs/design.md")));
 }
 
 #[test]

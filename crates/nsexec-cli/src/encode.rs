@@ -3,7 +3,6 @@
 use nsexec::bootstrap;
 
 use super::args::EncodeArgs;
-use super::facts::Facts;
 use super::failure::Failure;
 use super::output;
 use super::request;
@@ -14,7 +13,7 @@ use super::request;
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     request::refuse_flags_without_attribute(&args.namespaces, &args.command)?;
-    let facts = Facts::of(&args.namespaces);
+    let facts = request::facts_of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
     let bootstrap = request.bootstrap()?;
     let mut message = vec![0; bootstrap::encoded_len(&bootstrap)];

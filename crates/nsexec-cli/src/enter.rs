@@ -63,7 +63,8 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
     let display_paths =
         |(kind, fd): &(NsKind, OwnedFd)| (format!("/proc/self/fd/{}", fd.as_raw_fd()), process.path(*kind));
     request.display_paths = joins.iter().map(display_paths).collect();
-    hand_over::decide(&mut request, &args.hand_over, true, process.is_less_privileged());
+    request.hand_over =
+        hand_over::decide(&mut request.policy, &args.hand_over, true, process.is_less_privileged());
     // Keep the descriptors in `joins` open until the stages, which are forks of this process, have joined.
     let job =
         Job { request: &request, command: &args.command, verbose: args.verbose, mount_proc_flag: false };

@@ -15,6 +15,7 @@ mod failure;
 mod hand_over;
 mod hints;
 mod init;
+mod machine;
 mod maps;
 mod output;
 mod plan;

@@ -43,13 +43,13 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
     // missed.
     let signals = run::take_signals()?;
-    let machine = Facts::of(&args.namespaces);
+    let machine = request::facts_of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
     let facts = assume::facts_under(&assumptions, machine);
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
-    hand_over::decide(&mut request, &args.hand_over, others, others);
+    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;

@@ -11,10 +11,10 @@ use nsexec::launch::{LaunchError, Launcher};
 use nsexec::log::Level;
 
 use super::args::RunArgs;
-use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::hints::FLAGS;
+use super::machine::machine_after_failure;
 use super::output;
 use super::request::{self, Request};
 use super::sealed;
@@ -26,10 +26,10 @@ use super::sealed;
 pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let flags = &args.namespaces;
     hand_over::check(&args.hand_over)?;
-    let facts = Facts::of(flags);
+    let facts = request::facts_of(flags);
     let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
-    hand_over::decide(&mut request, &args.hand_over, others, others);
+    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     sealed::ensure_for_joins(request.joined)?;
     start(&Job {
         request: &request,

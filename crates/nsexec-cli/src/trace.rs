@@ -61,10 +61,10 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
         return Err(Failure::Usage("the command is missing: put it after --".to_owned()));
     }
     hand_over::check(&args.hand_over)?;
-    let facts = Facts::of(&args.namespaces);
+    let facts = request::facts_of(&args.namespaces);
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
-    hand_over::decide(&mut request, &args.hand_over, others, others);
+    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     if args.witness {
         return witnessed(&request, &facts);
     }

@@ -34,6 +34,12 @@ impl fmt::Display for UsageError {
     }
 }
 
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Self {
+        Self::Usage(error.0)
+    }
+}
+
 /// A request without contradictions: the values of the message, and the policy.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Request {
@@ -241,8 +247,17 @@ fn lacks_setgid(facts: &Facts) -> bool {
     facts.capabilities.is_some_and(|set| set & 1 << CAP_SETGID == 0)
 }
 
+/// Reads the facts that these flags depend on.
+pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
+    let mut facts = Facts::gather(flags.maps_ids());
+    if facts.euid == 0 && creates_user(flags) {
+        facts.gather_capabilities();
+    }
+    facts
+}
+
 /// Returns whether these flags ask for a new user namespace.
-pub(crate) fn creates_user(flags: &NamespaceFlags) -> bool {
+fn creates_user(flags: &NamespaceFlags) -> bool {
     Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
 }
 

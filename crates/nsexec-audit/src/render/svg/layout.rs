@@ -13,20 +13,17 @@ use super::super::mermaid::{clone_word, same};
 use super::super::{COLUMNS, Document, Fate, SectionView, TOOL};
 use super::bars::Bars;
 use super::measure::Font;
+use super::parts::{CHIP_HEIGHT, MARGIN, chip, chip_width, class};
 use super::shape::{Group, Head, Layout, Rect, Shape, Text};
 use crate::transcript::Role;
 use nsexec::namespace::NsKind;
 
 /// The distance between the centres of two columns.
 pub(super) const COLUMN: i32 = 220;
-/// The margin of the picture.
-pub(super) const MARGIN: i32 = 24;
 /// The maximum width of a note.
 const NOTE: i32 = 212;
 const LABEL: Font = Font::Sans(12);
 const DATA: Font = Font::Mono(11);
-const CHIP: Font = Font::Bold(11);
-const CHIP_HEIGHT: i32 = 18;
 const CHIP_GAP: i32 = 5;
 /// The padding at the left and right of a note's text.
 const PADDING: i32 = 13;
@@ -341,24 +338,6 @@ fn capital(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().to_string() + chars.as_str())
 }
 
-/// Returns the name of a mark in the style sheet.
-pub(super) const fn class(mark: Mark) -> &'static str {
-    match mark {
-        Mark::Join => "join",
-        Mark::Create => "create",
-        Mark::Privacy => "privacy",
-        Mark::Identity => "identity",
-        Mark::Maps => "maps",
-        Mark::Setup => "setup",
-        Mark::Refused => "refused",
-        Mark::Failed => "failed",
-    }
-}
-
-pub(super) fn chip_width(kind: NsKind) -> i32 {
-    CHIP.width(kind.name()) + 14
-}
-
 fn row_width(row: &[NsKind]) -> i32 {
     row.iter().map(|kind| chip_width(*kind) + CHIP_GAP).sum::<i32>() - CHIP_GAP
 }
@@ -373,13 +352,4 @@ fn rows(kinds: &[NsKind], width: i32) -> Vec<Vec<NsKind>> {
         }
     }
     rows
-}
-
-/// Draws a namespace with its name and colour: filled if it is created, outlined if it is joined.
-pub(super) fn chip(group: &mut Group, kind: NsKind, joined: bool, (x, y): (i32, i32)) {
-    let rect = Rect::new(x, y, chip_width(kind), CHIP_HEIGHT);
-    let class = format!("kind {}{}", kind.name(), if joined { " joined" } else { "" });
-    group.shapes.push(Shape::Box { rect, radius: 9, class });
-    let text = Text::new(x + 7, y + 1, rect.w - 14, vec![(kind.name().into(), CHIP)]).centred();
-    group.texts.push(text.class(if joined { "ink" } else { "onkind" }));
 }
