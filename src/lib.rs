@@ -4,7 +4,7 @@
 //!
 //! | item | for |
 //! |---|---|
-//! | [`launch`] | a program that starts commands in namespaces (feature `std`) |
+//! | `launch` | a program that starts commands in namespaces (feature `std`) |
 //! | [`init()`] | a program that is started by runc's protocol, in place of runc's C code |
 //! | [`bootstrap`] | the bootstrap message: decoder, encoder, dialects |
 //! | [`idmap`], [`timens`], [`namespace`], [`policy`] | the values of a message and of a launch |
