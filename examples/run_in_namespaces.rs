@@ -23,15 +23,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bootstrap = Bootstrap::new(flags)
         .with_uid_map(IdMap::parse(&uid_map).map_err(|error| error.to_string())?)
         .with_gid_map(IdMap::parse(&gid_map).map_err(|error| error.to_string())?);
-    let policy = Policy {
-        session: Session::Keep,
-        credentials: Credentials::Root,
-        setgroups: Setgroups::Deny,
-        propagation: Some(Propagation::Private),
-        mount_proc: true,
-        kill_child: true,
-        ..Policy::runc(&Dialect::V1_2)
-    };
+    let policy = Policy::runc(&Dialect::V1_2)
+        .with_session(Session::Keep)
+        .with_credentials(Credentials::Root)
+        .with_setgroups(Setgroups::Deny)
+        .with_propagation(Some(Propagation::Private))
+        .with_mount_proc(true)
+        .with_kill_child(true);
 
     match Launcher::new(&bootstrap, policy)?.command(program, words).spawn() {
         Ok(mut child) => exit(exit_code(child.wait()?)),

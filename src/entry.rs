@@ -208,7 +208,7 @@ impl fmt::Display for Elevation {
 /// `setns` of a user namespace fail, and a fork copies locks that are never released.
 ///
 /// ```
-/// use nsexec::stage::Outcome;
+/// use nsexec::Outcome;
 ///
 /// // No `_LIBCONTAINER_INITPIPE` here, so this is an ordinary start.
 /// assert_eq!(nsexec::init(), Outcome::NotInit);

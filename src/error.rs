@@ -3,6 +3,7 @@
 //! There is no conversion from a bare errno, because it would lose the step. An error is reported once, by
 //! the code that ends the process.
 
+mod code;
 mod doing;
 
 use core::fmt;
@@ -13,10 +14,14 @@ use crate::bootstrap::text::PathText;
 use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, SocketType, WaitStatus};
+pub use code::Code;
+#[cfg(feature = "legacy")]
+pub(crate) use doing::steps;
 pub use doing::{CopyStep, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// The reason why the mapping tool failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum ToolFailure {
     /// The kernel refused our own write, and the message names no tool.
     NotPresent,
@@ -36,16 +41,16 @@ pub enum ToolFailure {
 
 impl ToolFailure {
     /// Returns a stable name for programs.
-    const fn code(&self) -> &'static str {
+    const fn code(&self) -> Code {
         match self {
-            Self::NotPresent => "mapping-tool-missing",
-            Self::NotAbsolute => "mapping-tool-path",
-            Self::TooManyArguments => "mapping-tool-arguments",
-            Self::Ended(WaitStatus::Signaled(_)) => "mapping-tool-signal",
-            Self::Ended(_) => "mapping-tool-status",
-            Self::Stage1Died => "mapping-tool-stage-1-died",
-            Self::LauncherDied => "mapping-tool-launcher-died",
-            Self::WroteOther(_) => "mapping-tool-wrote-other",
+            Self::NotPresent => Code::MappingToolMissing,
+            Self::NotAbsolute => Code::MappingToolPath,
+            Self::TooManyArguments => Code::MappingToolArguments,
+            Self::Ended(WaitStatus::Signaled(_)) => Code::MappingToolSignal,
+            Self::Ended(_) => Code::MappingToolStatus,
+            Self::Stage1Died => Code::MappingToolStage1Died,
+            Self::LauncherDied => Code::MappingToolLauncherDied,
+            Self::WroteOther(_) => Code::MappingToolWroteOther,
         }
     }
 }
@@ -79,6 +84,7 @@ impl fmt::Display for InitPipeKind {
 
 /// A request in the message or by the caller that cannot be carried out, found before any change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Refusal {
     /// Bits that are not namespace flags. unshare(2) accepts some of them, with other effects.
     UnknownCloneFlags(CloneFlags),
@@ -217,16 +223,16 @@ impl<'m> Error<'m> {
 
     /// Returns a stable name for programs.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(&self) -> Code {
         match self {
-            Self::Environment(_) => "environment",
-            Self::Parse(_) => "message",
-            Self::Refused(_) => "refused",
-            Self::InitPipe { .. } => "init-pipe",
-            Self::UnexpectedSync { .. } => "sync",
-            Self::LauncherGone { .. } => "launcher-gone",
-            Self::ForeignProc { .. } => "foreign-proc",
-            Self::NotJoined { .. } | Self::IncompleteJoin(_) => "join",
+            Self::Environment(_) => Code::Environment,
+            Self::Parse(_) => Code::Message,
+            Self::Refused(_) => Code::Refused,
+            Self::InitPipe { .. } => Code::InitPipe,
+            Self::UnexpectedSync { .. } => Code::Sync,
+            Self::LauncherGone { .. } => Code::LauncherGone,
+            Self::ForeignProc { .. } => Code::ForeignProc,
+            Self::NotJoined { .. } | Self::IncompleteJoin(_) => Code::Join,
             Self::MappingTool { why, .. } => why.code(),
             Self::Os { doing, .. } | Self::Short { doing, .. } | Self::WrongFileSystem { doing, .. } => {
                 doing.code()
@@ -284,7 +290,7 @@ impl fmt::Display for Error<'_> {
                 errno: errno @ Errno::EBADF,
             } => write!(f, "{step}: {errno} ({NOT_OPEN})"),
             Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {
-                write!(f, "{doing}: {errno} ({})", step.text())
+                write!(f, "{doing}: {errno} ({})", step.as_str())
             }
             Self::Os { doing, errno } => write!(f, "{doing}: {errno}"),
             Self::Short { doing: Doing::Update(pid, file), got, want } => {
@@ -292,7 +298,7 @@ impl fmt::Display for Error<'_> {
             }
             Self::Short { doing, got, want } => write!(f, "{doing} (got {got} of {want} bytes)"),
             Self::UnexpectedSync { step, value } => match step.awaited() {
-                Some(text) => write!(f, "{text}: got {value}"),
+                Some(awaited) => write!(f, "failed to sync with parent: {awaited}: got {value}"),
                 None => write!(f, "unexpected sync value: {value}"),
             },
             Self::LauncherGone { doing } => {
@@ -325,53 +331,28 @@ impl core::error::Error for Error<'_> {}
 
 fn wrong_file_system(f: &mut fmt::Formatter<'_>, doing: Doing<'_>, found: FsType) -> fmt::Result {
     let what = match doing {
-        Doing::OpenNamespace(path) => {
-            write!(f, "failed to open {}", PathText(path))?;
-            "namespace"
-        }
+        Doing::OpenNamespace(_) => "namespace",
         #[cfg(feature = "legacy")]
-        Doing::Legacy(step) => {
-            write!(f, "{step}")?;
-            "namespace"
-        }
-        doing => {
-            write!(f, "{doing}")?;
-            "file of procfs"
-        }
+        Doing::Legacy(_) => "namespace",
+        _ => "file of procfs",
     };
-    write!(f, ": not a {what} (file system type {:#x})", found.0)
+    write!(f, "{doing}: not a {what} (file system type {:#x})", found.0)
 }
 
 fn tool_text(f: &mut fmt::Formatter<'_>, kind: MapKind, pid: Pid, why: ToolFailure) -> fmt::Result {
     let tool = kind.tool();
     match why {
         ToolFailure::NotPresent => {
-            write!(
-                f,
-                "failed to update /proc/{pid}/{}: {}: mapping tool not present",
-                kind.file().as_str(),
-                Errno::EPERM
-            )
+            write!(f, "{}: {}: mapping tool not present", Doing::Update(pid, kind.file()), Errno::EPERM)
         }
         ToolFailure::NotAbsolute => write!(f, "{tool}map: the mapping tool's path is not absolute"),
         ToolFailure::TooManyArguments => write!(f, "{tool}map: too many arguments for the mapping tool"),
-        ToolFailure::Ended(status) => {
-            write!(f, "failed to use {tool} map on {pid}: ")?;
-            match status {
-                WaitStatus::Exited(code) => write!(f, "{tool}map exited with status {code}"),
-                WaitStatus::Signaled(signal) => write!(f, "{tool}map was killed by {signal}"),
-                WaitStatus::Stopped(signal) => write!(f, "{tool}map was stopped by {signal}"),
-                WaitStatus::Other(raw) => write!(f, "{tool}map ended with wait status {raw:#x}"),
-            }
-        }
+        ToolFailure::Ended(status) => write!(f, "failed to use {tool} map on {pid}: {tool}map {status}"),
         ToolFailure::Stage1Died => write!(f, "stage-1 ({pid}) died while {tool}map was running"),
         ToolFailure::LauncherDied => write!(f, "the launcher is gone: {tool}map was still running"),
         ToolFailure::WroteOther(mismatch) => {
-            write!(
-                f,
-                "{tool}map reported success, but /proc/{pid}/{} differs: {mismatch}",
-                kind.file().as_str()
-            )
+            let file = kind.file().as_str();
+            write!(f, "{tool}map reported success, but /proc/{pid}/{file} differs: {mismatch}")
         }
     }
 }

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use crate::bootstrap::text::{Lossy, NotDecimal, Steps, decimal, is_blank, lines, three_words};
+use crate::bootstrap::text::{Lossy, NotDecimal, decimal, is_blank, lines, three_words};
 
 /// The longest text that the kernel accepts, in bytes. A map is one write of less than a page of at least
 /// 4,096 bytes: 4,095 bytes succeed, 4,096 fail with EINVAL.
@@ -53,6 +53,7 @@ pub struct IdMap<'m> {
 
 /// The error of a malformed id map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct IdMapError<'m> {
     /// The line number, from 1.
     pub line: usize,
@@ -103,26 +104,19 @@ impl<'m> IdMap<'m> {
     ///
     /// The first malformed line; if there is none, an overlap.
     pub fn parse(text: &'m CStr) -> Result<Self, IdMapError<'m>> {
-        Self::parse_counting(text, &Steps::new())
-    }
-
-    pub(crate) fn parse_counting(text: &'m CStr, steps: &Steps) -> Result<Self, IdMapError<'m>> {
         let bytes = text.to_bytes();
         if bytes.is_empty() {
             return Err(IdMapError { line: 1, text: bytes, reason: IdMapReason::Empty });
         }
         if bytes.len() > MAP_TEXT_MAX {
-            return Ok(Self { text, lines: lines(bytes, steps).count() });
+            return Ok(Self { text, lines: lines(bytes).count() });
         }
         let mut table = [NumberedExtent::default(); EXTENTS_MAX];
         let mut count: usize = 0;
-        for line in lines(bytes, steps) {
+        for line in lines(bytes) {
             let number = count.saturating_add(1);
-            let extent = parse_counted_line(line, steps).map_err(|reason| IdMapError {
-                line: number,
-                text: line,
-                reason,
-            })?;
+            let refused = |reason| IdMapError { line: number, text: line, reason };
+            let extent = parse_line(line).map_err(refused)?;
             if let Some(slot) = table.get_mut(count) {
                 *slot = NumberedExtent { extent, line: number };
             }
@@ -130,8 +124,8 @@ impl<'m> IdMap<'m> {
         }
         let placed = table.get_mut(..count.min(EXTENTS_MAX)).unwrap_or_default();
         for side in [Side::Inside, Side::Outside] {
-            if let Some((line, other_line)) = find_overlap(placed, side, steps) {
-                let text = lines(bytes, steps).nth(line.saturating_sub(1)).unwrap_or_default();
+            if let Some((line, other_line)) = find_overlap(placed, side) {
+                let text = lines(bytes).nth(line.saturating_sub(1)).unwrap_or_default();
                 return Err(IdMapError { line, text, reason: IdMapReason::Overlap { other_line, side } });
             }
         }
@@ -205,26 +199,15 @@ impl<'m> IdMap<'m> {
 ///
 /// Every reason but [`IdMapReason::Empty`] and [`IdMapReason::Overlap`].
 pub fn parse_line(line: &[u8]) -> Result<Extent, IdMapReason> {
-    parse_counted_line(line, &Steps::new())
-}
-
-fn parse_counted_line(line: &[u8], steps: &Steps) -> Result<Extent, IdMapReason> {
-    if is_blank(line, steps) {
-        return Err(IdMapReason::BlankLine);
+    let not_three = || if is_blank(line) { IdMapReason::BlankLine } else { IdMapReason::NotThreeNumbers };
+    let numbers = three_words(line).ok_or_else(not_three)?.map(decimal);
+    // A word that is not a number takes precedence over a number that is too large.
+    if numbers.contains(&Err(NotDecimal::NotDigits)) {
+        return Err(IdMapReason::NotThreeNumbers);
     }
-    let words = three_words(line, steps).ok_or(IdMapReason::NotThreeNumbers)?;
-    let [inside, outside, count] = words.map(|word| match decimal(word, steps) {
-        Ok(number) => u32::try_from(number).map_err(|_| IdMapReason::NumberTooLarge),
-        Err(NotDecimal::TooLarge) => Err(IdMapReason::NumberTooLarge),
-        Err(NotDecimal::NotDigits) => Err(IdMapReason::NotThreeNumbers),
-    });
-    let (inside, outside, count) = match (inside, outside, count) {
-        (Ok(inside), Ok(outside), Ok(count)) => (inside, outside, count),
-        // A word that is not a number takes precedence over a number that is too large.
-        (Err(IdMapReason::NotThreeNumbers), _, _)
-        | (_, Err(IdMapReason::NotThreeNumbers), _)
-        | (_, _, Err(IdMapReason::NotThreeNumbers)) => return Err(IdMapReason::NotThreeNumbers),
-        _ => return Err(IdMapReason::NumberTooLarge),
+    let [Some(inside), Some(outside), Some(count)] = numbers.map(|number| u32::try_from(number.ok()?).ok())
+    else {
+        return Err(IdMapReason::NumberTooLarge);
     };
     if count == 0 {
         return Err(IdMapReason::ZeroSize);
@@ -255,14 +238,16 @@ impl NumberedExtent {
 
 /// Returns two lines that share an id on this side: the later line and the earlier line. The table is sorted:
 /// if any two ranges overlap, two adjacent ranges overlap.
-fn find_overlap(placed: &mut [NumberedExtent], side: Side, steps: &Steps) -> Option<(usize, usize)> {
+fn find_overlap(placed: &mut [NumberedExtent], side: Side) -> Option<(usize, usize)> {
     placed.sort_unstable_by(|a, b| {
-        steps.tick();
+        #[cfg(test)]
+        crate::bootstrap::text::steps::add(1);
         (a.first(side), a.line).cmp(&(b.first(side), b.line))
     });
     let mut neighbours = placed.iter().zip(placed.iter().skip(1));
     let (a, b) = neighbours.find(|(low, high)| {
-        steps.tick();
+        #[cfg(test)]
+        crate::bootstrap::text::steps::add(1);
         high.first(side).checked_sub(low.first(side)).is_some_and(|distance| distance < low.extent.count)
     })?;
     Some((a.line.max(b.line), a.line.min(b.line)))
@@ -313,7 +298,9 @@ impl fmt::Display for IdMapTooLarge {
 impl core::error::Error for IdMapTooLarge {}
 
 mod readback;
+#[doc(hidden)]
 pub mod tool;
+#[doc(hidden)]
 pub mod write;
 pub use readback::{MapCheck, MapMismatch};
 

@@ -1,26 +1,38 @@
 //! The namespace bootstrap of a container: runc's C `nsexec()`, in Rust.
 //!
-//! The modules, in reading order:
+//! # For users of the library
+//!
+//! | item | for |
+//! |---|---|
+//! | `launch` | a program that starts commands in namespaces (feature `std`) |
+//! | [`init()`] | a program that is started by runc's protocol, in place of runc's C code |
+//! | [`bootstrap`] | the bootstrap message: decoder, encoder, dialects |
+//! | [`idmap`], [`timens`], [`namespace`], [`policy`] | the values of a message and of a launch |
+//! | [`error`] | the errors of a bootstrap |
+//! | [`sys`] | every system call: the trait [`sys::Sys`], its values and the real backend |
+//! | `legacy` | what only the older dialects need: runc 1.0, 1.1 and the seed (feature `legacy`) |
+//!
+//! Semantic versioning covers what this documentation shows, with one exception: a minor release may add a
+//! method to [`sys::Sys`], so implementations of the trait in other crates can break. Items that are public
+//! but hidden from the documentation are for the packages of this workspace, and not covered.
+//!
+//! # For readers of the code
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`nsexec`] | the top-level script of the whole bootstrap |
-//! | [`stage`] | the three processes: [`stage::parent`], [`stage::child`], [`stage::init`] |
-//! | [`bootstrap`] | the bootstrap message: decoder, encoder, dialects, environment |
-//! | [`cloned`] | the sealed copy of our own program, for runc's older releases and for our launcher |
-//! | [`namespace`] | namespace kinds, paths, the join passes, the unshare steps |
-//! | [`idmap`], [`timens`] | id maps and time offsets: parsing and writing |
-//! | [`sync`], [`log`], [`json`], [`error`] | messages between stages, to the launcher and to people |
-//! | [`sys`] | every system call: the trait and the real backend |
-//! | [`entry`] | the entry points in the child process: read the environment, run, exit or return |
-//! | `legacy` | what only the older dialects need: runc 1.0, 1.1 and the seed (feature `legacy`) |
-//! | `launch` | the launcher's half of the protocol (feature `std`) |
+//! | `nsexec` | the top-level script of the whole bootstrap |
+//! | `stage` | the scripts of the three processes: `stage::parent`, `stage::child`, `stage::init` |
+//! | `cloned` | the sealed copy of our own program, for runc's older releases and for our launcher |
+//! | `sync`, `log`, `json`, `error` | messages between stages, to the launcher and to people |
+//! | `entry` | the entry points in the child process: read the environment, run, exit or return |
 //!
 //! The package `nsexec-audit` has the recorder, the simulated kernel, plans and rules. The package
 //! `nsexec-cli` is the program, `nsexec-capi` the archive for C and Go.
 //!
 //! The core has two kinds of function. A *decider* takes values and returns values. A *script* takes
-//! `&mut impl Sys` and carries out the deciders' results. Every effect is a call on `sys.`, so grep for that.
+//! `&mut impl Sys` and carries out the deciders' results. Every effect of a bootstrap is a call on `sys.`, so
+//! grep for that. The launcher's other effects (it waits for the command, signals it, and queries namespaces)
+//! are in three files: `launch/spawn.rs`, `launch/supervise.rs` and `launch/query.rs`.
 #![no_std]
 // The core must not panic, truncate silently or overflow. These lints apply to all modules but those below
 // that allow an exception.
@@ -42,11 +54,15 @@
 extern crate std;
 
 pub mod bootstrap;
+#[doc(hidden)]
 pub mod cloned;
+#[doc(hidden)]
 pub mod descriptors;
+#[doc(hidden)]
 pub mod entry;
 pub mod error;
 pub mod idmap;
+#[doc(hidden)]
 pub mod json;
 #[cfg(feature = "std")]
 #[allow(
@@ -58,15 +74,22 @@ pub mod json;
 pub mod launch;
 #[cfg(feature = "legacy")]
 pub mod legacy;
+#[doc(hidden)]
 pub mod log;
 pub mod namespace;
+#[doc(hidden)]
 pub mod nsexec;
+#[doc(hidden)]
 pub mod pipe;
 pub mod policy;
+#[doc(hidden)]
 pub mod procfs;
+#[doc(hidden)]
 pub mod stage;
+#[doc(hidden)]
 pub mod sync;
 pub mod sys;
 pub mod timens;
 
-pub use entry::init;
+pub use entry::{init, init_as};
+pub use stage::Outcome;

@@ -4,13 +4,16 @@
 //! a record below fatal is dropped and counted, a fatal record waits a bounded time. See
 //! `docs/protocol.md#log-records`.
 
+pub mod level;
+
 use core::fmt::{self, Write};
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::json::{Escaped, Line};
 use crate::policy::LogForm;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
+pub use level::Level;
 
 /// The maximum size of a record in bytes: `PIPE_BUF`, up to which the three writers never interleave
 /// (pipe(7)). Go's reader accepts lines of up to 65,536 bytes.
@@ -19,56 +22,6 @@ pub const RECORD_MAX: usize = 4096;
 /// The time for which a fatal record waits for room in a full pipe, in milliseconds. The reader may be slow,
 /// or may never read again.
 pub const FATAL_WAIT_MS: i32 = 200;
-
-/// The severity of a record. The numbers are those of `_LIBCONTAINER_LOGLEVEL` (logrus).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-pub enum Level {
-    /// 0
-    Panic,
-    /// 1
-    Fatal,
-    /// 2
-    Error,
-    /// 3
-    Warning,
-    /// 4
-    Info,
-    /// 5
-    Debug,
-    /// 6
-    Trace,
-}
-
-impl Level {
-    /// Returns the name used in a record.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Panic => "panic",
-            Self::Fatal => "fatal",
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-
-    /// Returns the level with this number, or `Trace` for a larger number.
-    #[must_use]
-    pub const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Panic,
-            1 => Self::Fatal,
-            2 => Self::Error,
-            3 => Self::Warning,
-            4 => Self::Info,
-            5 => Self::Debug,
-            _ => Self::Trace,
-        }
-    }
-}
 
 /// The process that writes a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -83,7 +36,7 @@ pub enum Writer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Details {
     /// [`Error::code`].
-    pub code: &'static str,
+    pub code: Code,
     /// [`Error::errno`].
     pub errno: Option<Errno>,
 }
@@ -109,7 +62,7 @@ pub fn layout(
     let whole = Escaped(line.limited(RECORD_MAX.saturating_sub(TAIL))).write_fmt(text);
     let _ = line.write_str(if whole.is_ok() { "\"" } else { "...\"" });
     if let Some(Details { code, errno }) = details {
-        let _ = write!(line, ", \"code\": \"{code}\"");
+        let _ = write!(line, ", \"code\": \"{}\"", code.as_str());
         if let Some(Errno(number)) = errno {
             let _ = write!(line, ", \"errno\": {number}");
         }

@@ -3,18 +3,18 @@
 
 use crate::bootstrap::env::{Environment, RawEnv};
 use crate::bootstrap::text::Lossy;
-use crate::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header, MESSAGE_MAX};
+use crate::bootstrap::{Bootstrap, HEADER_LEN, Header, MESSAGE_MAX};
 use crate::error::{Doing, Error, InitPipeKind, Refusal};
 #[cfg(feature = "legacy")]
 use crate::legacy::first_steps;
 use crate::log::{Level, Log};
 use crate::namespace::unshare::refuse_impossible;
-use crate::pipe::{read_full, uninterrupted};
+use crate::pipe::read_full;
 use crate::policy::{Credentials, Policy};
 use crate::procfs;
 use crate::stage::{Context, Outcome, StageEnd, parent};
 use crate::sys::Sys;
-use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags, SocketType, TidAddress};
+use crate::sys::types::{CloneFlags, Errno, Fd, FsType, SocketType, TidAddress};
 
 /// The memory that the core uses. The caller allocates it before the bootstrap begins.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ fn stages<'m, S: Sys>(
         // inherit the score.
         let text = Lossy(score.text());
         log.debug(sys, format_args!("update /proc/self/oom_score_adj to '{text}'"));
-        write_oom_score(sys, score.text_with_nul())?;
+        procfs::write(sys, c"self/oom_score_adj", score.text_with_nul(), Doing::OomScoreAdj)?;
     }
     if bootstrap.namespaces().is_some() {
         // After the first join, processes in the joined namespaces could ptrace this one or open its
@@ -221,8 +221,7 @@ fn read_message<'m, S: Sys>(
     let mut header = [0; HEADER_LEN];
     let got = read_full(sys, init_pipe, &mut header)
         .map_err(|errno| Error::Os { doing: Doing::ReadHeader, errno })?;
-    let header =
-        Header::parse(header.get(..got).unwrap_or_default(), ByteOrder::NATIVE).map_err(Error::Parse)?;
+    let header = Header::parse(header.get(..got).unwrap_or_default()).map_err(Error::Parse)?;
     let want = header.payload_len();
     let payload = memory.get_mut(..want).ok_or(Error::Short {
         doing: Doing::ReadPayload,
@@ -234,7 +233,7 @@ fn read_message<'m, S: Sys>(
     if got < want {
         return Err(Error::Short { doing: Doing::ReadPayload, got, want });
     }
-    Bootstrap::parse(payload, policy.dialect, ByteOrder::NATIVE).map_err(Error::Parse)
+    Bootstrap::parse(payload, policy.dialect).map_err(Error::Parse)
 }
 
 /// Logs the CPUs that this process may use. runc's tests look for this record.
@@ -245,23 +244,6 @@ fn log_affinity<S: Sys>(sys: &mut S, log: &mut Log) {
     match sys.sched_getaffinity() {
         Ok(mask) => log.debug(sys, format_args!("affinity: {mask:#x}")),
         Err(errno) => log.record(sys, Level::Warning, format_args!("sched_getaffinity: {errno}")),
-    }
-}
-
-fn write_oom_score<'m, S: Sys>(sys: &mut S, text: &[u8]) -> Result<(), Error<'m>> {
-    let doing = Doing::OomScoreAdj;
-    let os = |errno| Error::Os { doing, errno };
-    let fd = procfs::open(sys, c"self/oom_score_adj", OpenFlags::ReadWrite).map_err(os)?;
-    // As for the files of stage 1: write only if the file is on procfs.
-    match sys.fstatfs(fd).map_err(os)? {
-        FsType::PROC => {}
-        found => return Err(Error::WrongFileSystem { doing, found }),
-    }
-    let written = uninterrupted(sys, |sys| sys.write(fd, text));
-    let _ = sys.close(fd);
-    match written.map_err(os)? {
-        got if got == text.len() => Ok(()),
-        got => Err(Error::Short { doing, got, want: text.len() }),
     }
 }
 
@@ -360,7 +342,7 @@ mod tests {
         sys.expect_close().once().with(eq(Fd(8))).returning(|_| Ok(()));
         sys.expect_fstatfs().once().returning(|_| Ok(FsType(0x0102_1994)));
         // A write would be an unexpected call of the mock.
-        let refused = write_oom_score(&mut sys, b"5\0");
+        let refused = procfs::write(&mut sys, c"self/oom_score_adj", b"5\0", Doing::OomScoreAdj);
         let found = FsType(0x0102_1994);
         assert_eq!(refused, Err(Error::WrongFileSystem { doing: Doing::OomScoreAdj, found }));
     }

@@ -18,6 +18,25 @@ pub fn uninterrupted<S: Sys, T>(sys: &mut S, mut call: impl FnMut(&mut S) -> Sys
     }
 }
 
+/// Repeats a call that a signal interrupted (`EINTR`), or that would block (`EAGAIN`): a program that uses
+/// libcontainer may have made `fd` non-blocking. After `EAGAIN` first waits for `events`.
+///
+/// # Errors
+/// Every other errno of the call, or the errno of the poll.
+pub(crate) fn completed<S: Sys, T>(
+    sys: &mut S,
+    fd: Fd,
+    events: PollEvents,
+    mut call: impl FnMut(&mut S) -> SysResult<T>,
+) -> SysResult<T> {
+    loop {
+        match uninterrupted(sys, &mut call) {
+            Err(Errno::EAGAIN) => wait_for(sys, fd, events)?,
+            result => return result,
+        }
+    }
+}
+
 /// Fills `buf` from `fd`. Returns the number of bytes read, which is smaller than the length of `buf` only at
 /// the end of file.
 ///
@@ -29,13 +48,9 @@ pub fn uninterrupted<S: Sys, T>(sys: &mut S, mut call: impl FnMut(&mut S) -> Sys
 pub fn read_full<S: Sys>(sys: &mut S, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
     let mut got: usize = 0;
     while let Some(rest) = buf.get_mut(got..).filter(|rest| !rest.is_empty()) {
-        match sys.read(fd, rest) {
+        match completed(sys, fd, PollEvents::IN, |sys| sys.read(fd, rest)) {
             Ok(0) | Err(Errno::ECONNRESET) => break,
             Ok(count) => got = got.saturating_add(count),
-            // A signal arrived first: nothing was read.
-            Err(Errno::EINTR) => {}
-            // A program that uses libcontainer may have made the descriptor non-blocking.
-            Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::IN)?,
             Err(errno) => return Err(errno),
         }
     }
@@ -50,11 +65,12 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
     let mut rest = bytes;
     let mut socket = true;
     while !rest.is_empty() {
-        let sent = if socket { sys.send(fd, rest) } else { sys.write(fd, rest) };
+        let sent = completed(sys, fd, PollEvents::OUT, |sys| match socket {
+            true => sys.send(fd, rest),
+            false => sys.write(fd, rest),
+        });
         match sent {
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, fd, PollEvents::OUT)?,
             // Some launchers pass a pipe. SIGPIPE is blocked, so write(2) is equivalent.
             Err(Errno::ENOTSOCK) if socket => socket = false,
             // The peer is dead, as in [`read_full`].
@@ -65,8 +81,7 @@ pub fn send_all<S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8]) -> Result<(), Errno> 
     Ok(())
 }
 
-/// Waits until a non-blocking descriptor is ready for `events`.
-pub(crate) fn wait_for<S: Sys>(sys: &mut S, fd: Fd, events: PollEvents) -> Result<(), Errno> {
+fn wait_for<S: Sys>(sys: &mut S, fd: Fd, events: PollEvents) -> Result<(), Errno> {
     match sys.poll(&mut [PollFd::new(fd, events)], -1) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno),

@@ -76,6 +76,7 @@ pub enum LogForm {
 /// The settings of a bootstrap that the message does not contain.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Policy {
     /// The protocol dialect of the launcher, named after a release line of runc.
     #[cfg_attr(feature = "serde", serde(with = "dialect_by_name"))]
@@ -125,6 +126,83 @@ impl Policy {
             descriptors: Descriptors::All,
             trusted_mounts: false,
         }
+    }
+
+    /// Returns the policy with this [`dialect`](Self::dialect).
+    #[must_use]
+    pub const fn with_dialect(mut self, dialect: &'static Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// Returns the policy with this [`session`](Self::session).
+    #[must_use]
+    pub const fn with_session(mut self, session: Session) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Returns the policy with this [`credentials`](Self::credentials).
+    #[must_use]
+    pub const fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Returns the policy with this [`setgroups`](Self::setgroups).
+    #[must_use]
+    pub const fn with_setgroups(mut self, setgroups: Setgroups) -> Self {
+        self.setgroups = setgroups;
+        self
+    }
+
+    /// Returns the policy with this [`log_form`](Self::log_form).
+    #[must_use]
+    pub const fn with_log_form(mut self, log_form: LogForm) -> Self {
+        self.log_form = log_form;
+        self
+    }
+
+    /// Returns the policy with this [`propagation`](Self::propagation).
+    #[must_use]
+    pub const fn with_propagation(mut self, propagation: Option<Propagation>) -> Self {
+        self.propagation = propagation;
+        self
+    }
+
+    /// Returns the policy with this [`mount_proc`](Self::mount_proc).
+    #[must_use]
+    pub const fn with_mount_proc(mut self, mount_proc: bool) -> Self {
+        self.mount_proc = mount_proc;
+        self
+    }
+
+    /// Returns the policy with this [`kill_child`](Self::kill_child).
+    #[must_use]
+    pub const fn with_kill_child(mut self, kill_child: bool) -> Self {
+        self.kill_child = kill_child;
+        self
+    }
+
+    /// Returns the policy with this [`ends_with_launcher`](Self::ends_with_launcher).
+    #[must_use]
+    pub const fn with_ends_with_launcher(mut self, ends_with_launcher: bool) -> Self {
+        self.ends_with_launcher = ends_with_launcher;
+        self
+    }
+
+    /// Returns the policy with this [`descriptors`](Self::descriptors).
+    #[must_use]
+    pub const fn with_descriptors(mut self, descriptors: Descriptors) -> Self {
+        self.descriptors = descriptors;
+        self
+    }
+
+    /// Returns the policy with this [`trusted_mounts`](Self::trusted_mounts).
+    #[must_use]
+    pub const fn with_trusted_mounts(mut self, trusted_mounts: bool) -> Self {
+        self.trusted_mounts = trusted_mounts;
+        self
     }
 }
 

@@ -72,33 +72,7 @@ impl ProcDir {
         // A separate step: callers interpret the errnos of the open, and the errnos of the check mean
         // something else.
         let check = Doing::Check(self.pid, file);
-        match sys.fstatfs(fd).map_err(|errno| Error::Os { doing: check, errno })? {
-            FsType::PROC => Ok(fd),
-            found => Err(Error::WrongFileSystem { doing, found }),
-        }
-    }
-
-    /// Writes `bytes` in one call, and closes the file. The kernel parses each write separately, so a short
-    /// count is an error.
-    ///
-    /// # Errors
-    /// [`Doing::Update`].
-    pub fn write_once<'m, S: Sys>(
-        self,
-        sys: &mut S,
-        file: ProcFile,
-        fd: Fd,
-        bytes: &[u8],
-    ) -> Result<(), Error<'m>> {
-        let doing = Doing::Update(self.pid, file);
-        let written = uninterrupted(sys, |sys| sys.write(fd, bytes));
-        // The write has already taken effect; an error of the close does not change that.
-        let _ = sys.close(fd);
-        match written {
-            Ok(got) if got == bytes.len() => Ok(()),
-            Ok(got) => Err(Error::Short { doing, got, want: bytes.len() }),
-            Err(errno) => Err(Error::Os { doing, errno }),
-        }
+        require(sys, fd, FsType::PROC, (doing, check))
     }
 
     /// Returns whether the process is exiting or dead, from its `stat` file, which every user may read.
@@ -134,6 +108,64 @@ pub fn is_exiting(stat: &[u8]) -> Option<bool> {
     // ppid, pgrp, session, tty_nr, tpgid, flags (proc_pid_stat(5)).
     let flags: u64 = fields.nth(5)?.parse().ok()?;
     Some(flags & PF_EXITING != 0 || matches!(state, "Z" | "X" | "x"))
+}
+
+/// Opens a namespace, and checks that the file is one. Uses openat(2), since a link of /proc/PID/ns leads out
+/// of procfs.
+///
+/// # Errors
+/// `doing`, or [`Error::WrongFileSystem`].
+pub fn open_namespace<'m, S: Sys>(
+    sys: &mut S,
+    dir: Fd,
+    path: &CStr,
+    doing: Doing<'m>,
+) -> Result<Fd, Error<'m>> {
+    let fd = sys.openat(dir, path, OpenFlags::Namespace).map_err(|errno| Error::Os { doing, errno })?;
+    require(sys, fd, FsType::NSFS, (doing, doing))
+}
+
+/// Checks that an open file is on the file system `wanted`, and returns the file. `doing` is the step that
+/// opened the file, and `check` this step, for callers that distinguish the errnos of both.
+///
+/// # Errors
+/// `check`, or [`Error::WrongFileSystem`] with `doing`.
+fn require<'m, S: Sys>(
+    sys: &mut S,
+    fd: Fd,
+    wanted: FsType,
+    (doing, check): (Doing<'m>, Doing<'m>),
+) -> Result<Fd, Error<'m>> {
+    match sys.fstatfs(fd).map_err(|errno| Error::Os { doing: check, errno })? {
+        found if found == wanted => Ok(fd),
+        found => Err(Error::WrongFileSystem { doing, found }),
+    }
+}
+
+/// Writes `bytes` to a file of /proc in one call, and closes the file. The kernel parses each write
+/// separately, so a short count is an error.
+///
+/// # Errors
+/// `doing`.
+pub fn write_once<'m, S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8], doing: Doing<'m>) -> Result<(), Error<'m>> {
+    let written = uninterrupted(sys, |sys| sys.write(fd, bytes));
+    // The write has already taken effect; an error of the close does not change that.
+    let _ = sys.close(fd);
+    match written {
+        Ok(got) if got == bytes.len() => Ok(()),
+        Ok(got) => Err(Error::Short { doing, got, want: bytes.len() }),
+        Err(errno) => Err(Error::Os { doing, errno }),
+    }
+}
+
+/// Writes `bytes` to a file below /proc with [`write_once`], if the file is on procfs.
+///
+/// # Errors
+/// `doing`, or [`Error::WrongFileSystem`].
+pub fn write<'m, S: Sys>(sys: &mut S, path: &CStr, bytes: &[u8], doing: Doing<'m>) -> Result<(), Error<'m>> {
+    let fd = open(sys, path, OpenFlags::ReadWrite).map_err(|errno| Error::Os { doing, errno })?;
+    require(sys, fd, FsType::PROC, (doing, doing))?;
+    write_once(sys, fd, bytes, doing)
 }
 
 /// Opens a file below /proc by a path like `self/oom_score_adj`, without crossing a mount point. The caller

@@ -12,7 +12,7 @@ use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd};
 
 /// A message from one stage to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Message {
+pub enum SyncMessage {
     /// Stage 1 requests its maps.
     UsermapPls,
     /// Stage 0 has written the maps.
@@ -41,7 +41,7 @@ pub enum Message {
     Failed,
 }
 
-impl Message {
+impl SyncMessage {
     /// Returns the value that is sent.
     #[must_use]
     pub const fn value(self) -> u32 {
@@ -150,7 +150,12 @@ impl<Side> End<Side> {
     ///
     /// # Errors
     /// [`Doing::Sync`] with `step`; `EPIPE` if the peer is dead.
-    pub fn send<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
+    pub fn send<'m, S: Sys>(
+        &self,
+        sys: &mut S,
+        message: SyncMessage,
+        step: SyncStep,
+    ) -> Result<(), Error<'m>> {
         self.send_word(sys, message.value(), step)
     }
 
@@ -160,11 +165,16 @@ impl<Side> End<Side> {
     /// [`Error::Short`] if the peer died, [`Error::UnexpectedSync`] if it sent another value,
     /// [`Error::LauncherGone`] if the launcher died first. In the seed also the failure that the peer
     /// reported.
-    pub fn expect<'m, S: Sys>(&self, sys: &mut S, message: Message, step: SyncStep) -> Result<(), Error<'m>> {
+    pub fn expect<'m, S: Sys>(
+        &self,
+        sys: &mut S,
+        message: SyncMessage,
+        step: SyncStep,
+    ) -> Result<(), Error<'m>> {
         match self.receive_word(sys, step)? {
             value if value == message.value() => Ok(()),
             #[cfg(feature = "legacy")]
-            value if value == Message::Failed.value() => {
+            value if value == SyncMessage::Failed.value() => {
                 let status = self.receive_word(sys, step)?;
                 Err(Error::Legacy(crate::legacy::Failure::Reported { status }))
             }

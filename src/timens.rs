@@ -4,7 +4,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use crate::bootstrap::text::{Lossy, NotDecimal, Steps, is_blank, lines, signed_decimal, three_words};
+use crate::bootstrap::text::{Lossy, NotDecimal, decimal, is_blank, lines, signed_decimal, three_words};
 
 /// A clock that a time namespace can shift.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -59,6 +59,7 @@ pub struct TimeOffsets<'m> {
 
 /// The error of refused clock offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct TimeOffsetsError<'m> {
     /// The line number, from 1.
     pub line: usize,
@@ -98,18 +99,14 @@ impl<'m> TimeOffsets<'m> {
     ///
     /// The first malformed line.
     pub fn parse(text: &'m CStr) -> Result<Self, TimeOffsetsError<'m>> {
-        Self::parse_counting(text, &Steps::new())
-    }
-
-    pub(crate) fn parse_counting(text: &'m CStr, steps: &Steps) -> Result<Self, TimeOffsetsError<'m>> {
         let bytes = text.to_bytes();
         if bytes.is_empty() {
             return Err(TimeOffsetsError { line: 1, text: bytes, reason: TimeOffsetsReason::NoLine });
         }
         let (mut monotonic, mut boottime) = (false, false);
-        for (number, line) in (1..).zip(lines(bytes, steps)) {
+        for (number, line) in (1..).zip(lines(bytes)) {
             let refused = |reason| TimeOffsetsError { line: number, text: line, reason };
-            let entry = parse_line(line, steps).map_err(refused)?;
+            let entry = parse_line(line).map_err(refused)?;
             let seen = match entry.clock {
                 Clock::Monotonic => &mut monotonic,
                 Clock::Boottime => &mut boottime,
@@ -124,7 +121,7 @@ impl<'m> TimeOffsets<'m> {
     /// Returns the offsets, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = OffsetEntry> + use<'m> {
         let text = self.text.to_bytes();
-        text.split(|byte| *byte == b'\n').filter_map(|line| parse_line(line, &Steps::new()).ok())
+        text.split(|byte| *byte == b'\n').filter_map(|line| parse_line(line).ok())
     }
 
     /// Returns the original text, without its NUL.
@@ -140,14 +137,13 @@ impl<'m> TimeOffsets<'m> {
     }
 }
 
-fn parse_line(line: &[u8], steps: &Steps) -> Result<OffsetEntry, TimeOffsetsReason> {
-    if is_blank(line, steps) {
-        return Err(TimeOffsetsReason::BlankLine);
-    }
-    let [clock, secs, nanos] = three_words(line, steps).ok_or(TimeOffsetsReason::NotThreeWords)?;
+fn parse_line(line: &[u8]) -> Result<OffsetEntry, TimeOffsetsReason> {
+    let not_three =
+        || if is_blank(line) { TimeOffsetsReason::BlankLine } else { TimeOffsetsReason::NotThreeWords };
+    let [clock, secs, nanos] = three_words(line).ok_or_else(not_three)?;
     let clock = Clock::from_name(clock).ok_or(TimeOffsetsReason::UnknownClock)?;
-    let secs = signed_decimal(secs, steps).map_err(|_| TimeOffsetsReason::BadSeconds)?;
-    let nanos = match crate::bootstrap::text::decimal(nanos, steps) {
+    let secs = signed_decimal(secs).map_err(|_| TimeOffsetsReason::BadSeconds)?;
+    let nanos = match decimal(nanos) {
         Ok(nanos) => u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000),
         Err(NotDecimal::TooLarge) => None,
         Err(NotDecimal::NotDigits) => return Err(TimeOffsetsReason::BadNanoseconds),

@@ -9,8 +9,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, LazyLock};
 
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, Environment, MESSAGE_MAX, encode};
+use nsexec::bootstrap::{Bootstrap, Dialect, Environment, MESSAGE_MAX, encode};
 use nsexec::idmap::IdMap;
 use nsexec::legacy::MountSources;
 use nsexec::legacy::{CGROUP_BYTE, CgroupPlacement};
@@ -31,9 +32,7 @@ use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::rules::{Facts, Severity, check};
 use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
 use nsexec_audit::{End, Role, Run, sections};
-
-#[path = "runner/mod.rs"]
-mod runner;
+use support::{Suite, Test, Threads, Verdict};
 
 const CASE: &str = "NSEXEC_AUDIT_CASE";
 const OUT: &str = "NSEXEC_AUDIT_OUT";
@@ -194,7 +193,7 @@ const CASES: &[Case] = &[
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
-        runner::default_signals();
+        support::default_signals();
         if joins_mounts(case) {
             nsexec::launch::run_from_sealed_copy().expect("a sealed copy");
         }
@@ -202,25 +201,23 @@ fn main() -> ExitCode {
         launcher(case, level, Path::new(&std::env::var_os(OUT).expect("where to")));
         return ExitCode::SUCCESS;
     }
-    runner::begin();
-    if !nix::unistd::Uid::effective().is_root() {
-        println!("skipped: audit_record: the cases need root");
-        println!("audit_record: 0 passed, 0 failed, 1 skipped");
-        return ExitCode::SUCCESS;
-    }
-    let place = Place::new();
-    let (mut passed, mut failed) = (0, 0);
-    for case in runner::chosen("audit_record", CASES, |case| case.name.to_owned()) {
-        let complaints = run(case, &place);
-        let verdict = if complaints.is_empty() { "ok" } else { "FAILED" };
-        println!("test {} ... {verdict}", case.name);
-        for complaint in &complaints {
-            println!("{complaint}");
-        }
-        if complaints.is_empty() { passed += 1 } else { failed += 1 }
-    }
-    println!("audit_record: {passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let place = Arc::new(LazyLock::new(Place::new));
+    let test = |case: &'static Case| {
+        let place = place.clone();
+        Test::new(case.name, move || {
+            if !nix::unistd::Uid::effective().is_root() {
+                return Verdict::Skipped("needs root".to_owned());
+            }
+            if let Some((tool, _)) = case.tools.filter(|(tool, _)| !Path::new(tool).exists()) {
+                return Verdict::Skipped(format!("needs {tool}"));
+            }
+            let complaints = run(case, &place);
+            if complaints.is_empty() { Verdict::Passed } else { Verdict::Failed(complaints.join("\n")) }
+        })
+    };
+    let suite = Suite::new("audit_record", CASES.iter().map(test).collect());
+    support::begin();
+    suite.main(Threads::One)
 }
 
 // -- the outer run: starts and checks the launchers ---------------------------------------------------------
@@ -250,10 +247,6 @@ impl Drop for Place {
 }
 
 fn run(case: &Case, place: &Place) -> Vec<String> {
-    if case.tools.is_some_and(|(tool, _)| !Path::new(tool).exists()) {
-        println!("audit_record: {} skipped, there is no tool", case.name);
-        return Vec::new();
-    }
     let mut complaints = Vec::new();
     for debug in [false, true] {
         let recorded = record(case, place, debug, Tracer::Nobody);
@@ -416,7 +409,7 @@ fn message(case: &Case) -> Vec<u8> {
         asked = asked.with_mount_sources(MountSources::parse(case.sources).unwrap());
     }
     let mut bytes = vec![0; MESSAGE_MAX];
-    let len = encode(&asked, case.dialect, ByteOrder::NATIVE, &mut bytes).unwrap();
+    let len = encode(&asked, case.dialect, &mut bytes).unwrap();
     bytes.truncate(len);
     bytes
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-mod scenarios;
-
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::*;
+use nsexec_audit::Role;
 use nsexec_audit::diff::compare;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::record::{Call, Line, Reply};
@@ -15,6 +14,7 @@ use nsexec_audit::rules::{Facts, Severity, check};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
 use serde_json::Value;
+use support::scenarios;
 
 fn breaches(report: &Report, policy: Policy) -> Vec<String> {
     let run = of_report(report);
@@ -28,12 +28,10 @@ fn no_rule_is_broken_with_any_single_fault() {
     let mut bad: BTreeMap<String, (usize, String)> = BTreeMap::new();
     let runc = Policy::runc(&Dialect::V1_2);
     for scenario in scenarios::for_runc() {
-        let other = Policy {
-            setgroups: nsexec::policy::Setgroups::DropIfAllowed,
-            session: nsexec::policy::Session::Keep,
-            credentials: nsexec::policy::Credentials::Keep,
-            ..runc
-        };
+        let other = runc
+            .with_setgroups(nsexec::policy::Setgroups::DropIfAllowed)
+            .with_session(nsexec::policy::Session::Keep)
+            .with_credentials(nsexec::policy::Credentials::Keep);
         let ours = scenario.launched_by_us(other, Level::Warning);
         for (name, sim) in [("runc", scenario.launched(Manner::Init, Level::Warning)), ("ours", ours)] {
             let whole = sim.run(&mut Oldest, None);
@@ -71,7 +69,7 @@ fn no_rule_is_broken_with_any_single_fault() {
             ]
             .map(FaultKind::Errno);
             for (at, line) in places {
-                let deaths = [FaultKind::Kill, FaultKind::KillWaking, FaultKind::KillDying(Section::Stage1)];
+                let deaths = [FaultKind::Kill, FaultKind::KillWaking, FaultKind::KillDying(Role::Stage(1))];
                 for what in whats.into_iter().chain(deaths).chain([FaultKind::Short(1), FaultKind::Short(3)])
                 {
                     // A known limit: the core mistakes these two errors of fstatfs(2) for errors of open(2).

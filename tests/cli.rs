@@ -12,13 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
-#[path = "runner/mod.rs"]
-mod runner;
-
 /// Returns a command with the signal dispositions of an interactive shell, whatever the test runner has.
 fn program(name: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(name);
-    runner::fresh(&mut command);
+    support::fresh(&mut command);
     command
 }
 
@@ -40,7 +37,7 @@ impl Caller {
     }
 
     fn new(uid: u32) -> Self {
-        runner::begin();
+        support::begin();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("nsexec-cli-{}-{number}", std::process::id()));
@@ -59,7 +56,7 @@ impl Caller {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = program("timeout");
         command
-            .args(["--foreground", "--kill-after=1", &runner::LIMIT.as_secs().to_string()])
+            .args(["--foreground", "--kill-after=1", &support::LIMIT.as_secs().to_string()])
             .arg(self.folder.join("nsexec"))
             .args(args);
         command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir("/").stdin(Stdio::null());
@@ -284,8 +281,10 @@ fn becoming(caller: &Caller) -> String {
 /// standard error.
 fn script(caller: &Caller, text: &str) -> (i32, String, String) {
     let text = format!("N={}/nsexec; cd {}; {text}", caller.folder.display(), caller.folder.display());
-    let output =
-        program("timeout").args([&*runner::LIMIT.as_secs().to_string(), "sh", "-c", &text]).output().unwrap();
+    let output = program("timeout")
+        .args([&*support::LIMIT.as_secs().to_string(), "sh", "-c", &text])
+        .output()
+        .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }

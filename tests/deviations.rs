@@ -5,7 +5,6 @@
 use nsexec::bootstrap::Bootstrap;
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::env::{Environment, RawEnv};
-use nsexec::bootstrap::message::ByteOrder;
 use nsexec::bootstrap::text::Lossy;
 use nsexec::error::{Doing, Error, MapKind, ProcFile, Refusal, SyncStep, ToolFailure};
 use nsexec::idmap::IdMap;
@@ -92,7 +91,7 @@ fn a_refused_setns_names_the_path() {
 #[test]
 fn an_error_without_an_errno_does_not_end_in_success() {
     let unknown = [8, 0, 0, 0x6a, 0, 0, 0, 0];
-    let parse = Bootstrap::parse(&unknown, &Dialect::V1_2, ByteOrder::NATIVE).expect_err("no such attribute");
+    let parse = Bootstrap::parse(&unknown, &Dialect::V1_2).expect_err("no such attribute");
     let raw = RawEnv { init_pipe: Some(b"x"), ..RawEnv::default() };
     let environment = Environment::parse(raw, &Dialect::V1_2).expect_err("no number");
     let ended = ToolFailure::Ended(WaitStatus::Exited(3));

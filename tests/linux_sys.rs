@@ -5,16 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
 
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 
-#[path = "runner/mod.rs"]
-mod runner;
-
-use runner::LIMIT;
+use support::{LIMIT, SKIPPED, Suite, Test, Threads, Verdict};
 
 type Case = (&'static str, fn(&mut LinuxSys));
 
@@ -62,35 +58,31 @@ const CASE: &str = "NSEXEC_TEST_CASE";
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = CASES.iter().find(|(known, _)| *known == name).expect("a case of the list");
-        runner::default_signals();
+        support::default_signals();
         // SAFETY: the process has a single thread. The one case that starts a second thread documents it.
         case(&mut unsafe { LinuxSys::new() });
         return ExitCode::SUCCESS;
     }
-    runner::begin();
-    let (mut passed, mut failed) = (0, 0);
-    for (name, _) in runner::chosen("linux_sys", CASES, |(name, _)| (*name).to_owned()) {
-        let check_child = run(name);
-        println!("test {name} ... {check_child}");
-        *(if check_child == "ok" { &mut passed } else { &mut failed }) += 1;
-    }
-    println!("linux_sys: {passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let tests = CASES.iter().map(|(name, _)| Test::new(*name, || run(name))).collect();
+    let suite = Suite::new("linux_sys", tests);
+    support::begin();
+    suite.main(Threads::One)
 }
 
-fn run(name: &str) -> String {
+fn run(name: &str) -> Verdict {
     let mut child = Command::new(std::env::current_exe().unwrap()).env(CASE, name).spawn().unwrap();
-    let start = Instant::now();
-    while start.elapsed() < LIMIT {
-        match child.try_wait().unwrap() {
-            Some(status) if status.success() => return "ok".into(),
-            Some(status) => return format!("FAILED, {status}"),
-            None => std::thread::sleep(Duration::from_millis(2)),
-        }
+    match support::ends_within(&mut child, LIMIT) {
+        Ok(status) if status.success() => Verdict::Passed,
+        Ok(status) if status.code() == Some(SKIPPED) => Verdict::SkippedItself,
+        Ok(status) => Verdict::Failed(status.to_string()),
+        Err(problem) => Verdict::Failed(problem),
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    "FAILED, it hangs".into()
+}
+
+/// Ends the process of a case that cannot run here.
+fn skip(case: &str, reason: &str) -> ! {
+    println!("\n{}", support::skip_line("linux_sys", case, reason));
+    std::process::exit(SKIPPED)
 }
 
 /// Ends a forked process without running the parent's cleanup.
@@ -339,7 +331,7 @@ fn opens_are_close_on_exec_and_as_asked(sys: &mut LinuxSys) {
 fn openat2_below_proc_crosses_no_mount(sys: &mut LinuxSys) {
     let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory).unwrap();
     let directory = match sys.openat2(proc, c"self", OpenFlags::Directory) {
-        Err(Errno::ENOSYS) => return println!("skipped: linux_sys: needs openat2"),
+        Err(Errno::ENOSYS) => skip("openat2_below_proc_crosses_no_mount", "needs openat2"),
         directory => directory.unwrap(),
     };
     let score = sys.openat2(proc, c"self/oom_score_adj", OpenFlags::ReadWrite).unwrap();

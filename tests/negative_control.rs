@@ -8,21 +8,20 @@
 //! The model has only what these faults need: descriptors without close-on-exec, waits that do not notice
 //! another process's death, and blocking log writes. See docs/protocol.md#weaknesses-of-the-c-code.
 
-mod scenarios;
-
 use std::ffi::CString;
 
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, decode};
+use nsexec::bootstrap::{Bootstrap, Dialect, decode};
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
 use nsexec::sys::Sys;
 use nsexec::sys::types::*;
+use nsexec_audit::Role;
 use nsexec_audit::plan::runc::{CONFIG, Manner};
 use nsexec_audit::record::Call;
 use nsexec_audit::sim::{
-    End, Ended, Fault, FaultKind, Kind, Oldest, Program, Random, Report, Section, Sim, SimSys, User,
-    Youngest, all_schedules,
+    End, Ended, Fault, FaultKind, Oldest, Program, Random, Report, Sim, SimSys, User, Youngest, all_schedules,
 };
-use scenarios::{Scenario, flags, map};
+use support::scenarios::{self, Scenario, flags, map};
 
 /// The 4-byte values that runc's stages exchange on the sync pipes.
 const USERMAP_PLS: u32 = 0x40;
@@ -98,7 +97,7 @@ impl Model<'_> {
             let count = self.sys.read(INIT_PIPE, &mut bytes[got..]);
             got += self.must(count, "failed to read netlink message")?;
         }
-        let (message, _) = decode(&bytes, &Dialect::V1_2, ByteOrder::NATIVE).map_err(|_| Bail)?;
+        let (message, _) = decode(&bytes, &Dialect::V1_2).map_err(|_| Bail)?;
         self.debug("=> nsexec container setup");
         let child = self.sys.socketpair();
         let child = self.must(child, "failed to setup sync pipe between parent and child")?;
@@ -260,13 +259,13 @@ fn with_c_model(mut sim: Sim, scenario: &Scenario, level: Level) -> Sim {
     sim
 }
 
-fn stuck(report: &Report) -> Vec<(Section, &'static str)> {
-    report.stuck().map(|(who, call)| (who.section, call.name())).collect()
+fn stuck(report: &Report) -> Vec<(Role, &'static str)> {
+    report.stuck().map(|(role, call)| (role, call.name())).collect()
 }
 
 fn is_started(report: &Report) -> bool {
-    let end = |section| report.find(section).map(|process| process.end.clone());
-    end(Section::Launcher) == Some(End::Exited(0)) && end(Section::Stage2) == Some(End::HandedOver)
+    let end = |role| report.find(role).map(|process| process.end.clone());
+    end(Role::Launcher) == Some(End::Exited(0)) && end(Role::Stage(2)) == Some(End::HandedOver)
 }
 
 /// The model is a fair comparison: without a fault it starts the containers that our code starts.
@@ -289,17 +288,17 @@ fn with_a_tool_that_stays(sim: &Sim) -> Vec<Report> {
     let mut sim = sim.clone();
     sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
     let whole = sim.run(&mut Oldest, None);
-    let lines = &whole.find(Section::Stage0).expect("a stage 0").transcript.lines;
+    let lines = &whole.find(Role::Stage(0)).expect("a stage 0").transcript.lines;
     let forked = lines.iter().position(|line| {
         matches!(line.call, Call::Fork { exit: ExitSignal::Chld, .. })
             && matches!(line.reply, nsexec_audit::record::Reply::Parent(_))
     });
     let after = forked.expect("a tool") + 1;
-    let who = whole.find(Section::Stage0).expect("a stage 0").who;
+    let role = whole.find(Role::Stage(0)).expect("a stage 0").role;
     // Includes the call in which stage 0 waits, which is not recorded yet.
     (after..=lines.len())
         .flat_map(|line| {
-            let fault = Fault { at: nsexec_audit::sim::Place { who, line }, what: FaultKind::Kill };
+            let fault = Fault { at: nsexec_audit::sim::Place { role, line }, what: FaultKind::Kill };
             [sim.run(&mut Oldest, Some(fault)), sim.run(&mut Youngest, Some(fault))]
         })
         .filter(|report| report.fault_fired)
@@ -316,14 +315,14 @@ fn c_model_leaves_a_stage_and_our_code_does_not() {
     assert!(!reports.is_empty());
     for report in &reports {
         // The launcher waits too: the surviving stage holds the log pipe open.
-        assert_eq!(stuck(report), [(Section::Launcher, "read"), (Section::Stage1, "read")], "{report}");
+        assert_eq!(stuck(report), [(Role::Launcher, "read"), (Role::Stage(1), "read")], "{report}");
     }
     let reports = with_a_tool_that_stays(&ours);
     assert!(reports.len() >= 2);
     for report in &reports {
         assert_eq!(stuck(report), [], "{report}");
         // The tool is another program, and a dead stage 0 cannot kill it.
-        assert!(report.alive().all(|process| process.who.section == Section::MappingTool), "{report}");
+        assert!(report.alive().all(|process| process.role.is_tool()), "{report}");
     }
 }
 
@@ -332,7 +331,7 @@ fn c_model_leaves_a_stage_and_our_code_does_not() {
 fn c_model_blocks_on_its_log_and_our_code_does_not() {
     // The map has so many lines that its records fill the page.
     let ids: String = (0..120).map(|line| format!("{line} {} 1\n", 100_000 + 2 * line)).collect();
-    let message = Bootstrap::new(flags(&[Kind::Mnt, Kind::Pid]).union(CloneFlags::NEWUSER))
+    let message = Bootstrap::new(flags(&[NsKind::Mnt, NsKind::Pid]).union(CloneFlags::NEWUSER))
         .with_uid_map(map(&ids))
         .with_gid_map(map(&ids));
     // In this simulation runc's launcher reads the log at the end.
@@ -343,12 +342,9 @@ fn c_model_blocks_on_its_log_and_our_code_does_not() {
     let mut deadlocks = 0;
     let schedules = all_schedules(2_000, |script| {
         let report = c.run(script, None);
-        let who = stuck(&report);
-        assert!(
-            who.iter().any(|(section, call)| *section != Section::Launcher && *call == "write"),
-            "{report}"
-        );
-        assert!(who.contains(&(Section::Launcher, "read")), "{report}");
+        let stuck = stuck(&report);
+        assert!(stuck.iter().any(|(role, call)| *role != Role::Launcher && *call == "write"), "{report}");
+        assert!(stuck.contains(&(Role::Launcher, "read")), "{report}");
         deadlocks += 1;
     });
     println!(

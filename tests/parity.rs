@@ -3,7 +3,7 @@
 //!
 //! A rule is generic over `Sys`, and returns the kernel's replies in one line. It runs as root or as an
 //! ordinary user: once on the simulator, and once on this machine in its own process with one thread. A rule
-//! that cannot run on this machine prints a line `skipped: NAME: REASON`.
+//! that cannot run on this machine is skipped. Each rule is tested under every mode of hidepid of /proc.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
@@ -11,16 +11,15 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nsexec::sys::linux::LinuxSys;
 use nsexec_audit::sim::{Ended, Extra, HidePid, Oldest, Program, Settings, Sim, SimSys, User};
+use support::{Suite, Test, Threads, Verdict};
 
-#[path = "parity_rules/mod.rs"]
-mod rules;
-#[path = "runner/mod.rs"]
-mod runner;
+mod parity_rules;
 
-use rules::{As, RuleResult};
+use parity_rules::{As, RuleResult};
 
 /// One rule of the kernel.
 struct Rule {
@@ -86,80 +85,70 @@ fn mount_proc(mode: HidePid) -> Result<(), String> {
     Ok(())
 }
 
-/// The number of rules by result.
-#[derive(Default)]
-struct Counts {
-    held: usize,
-    skipped: usize,
-    failed: usize,
-}
-
 fn main() -> ExitCode {
-    runner::begin();
-    // SAFETY: the call has no arguments and cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
-    let mut counts = Counts::default();
-    // An ordinary user skips every rule.
-    let own = if root { hidepid() } else { HidePid::Off };
-    each_rule(root, own, &mut counts);
-    for (word, _, mode) in HidePid::ALL {
-        if !root {
-            println!("skipped: parity::hidepid-{word}: needs root");
-            counts.skipped += 1;
-            continue;
-        }
-        if mode == own {
-            continue;
-        }
-        if let Err(why) = mount_proc(mode) {
-            println!("skipped: parity::hidepid-{word}: {why}");
-            counts.skipped += 1;
-            continue;
-        }
-        let found = hidepid();
-        if found != mode {
-            println!("FAILED a /proc that is mounted with hidepid={word} is taken for {}", found.word());
-            counts.failed += 1;
-            continue;
-        }
-        println!("with hidepid={word}");
-        each_rule(root, mode, &mut counts);
-    }
-    let Counts { held, skipped, failed } = counts;
-    println!("rules that hold here and in the simulator: {held} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let machine = Arc::new(Mutex::new(Machine::default()));
+    // The machine's own mode is not known before the first test, and the names must not depend on it.
+    let modes = HidePid::ALL.into_iter().map(|(word, _, mode)| (word, mode));
+    let tests = modes.flat_map(|(word, mode)| {
+        let machine = machine.clone();
+        parity_rules::all().map(move |rule| {
+            let machine = machine.clone();
+            Test::new(format!("{}@hidepid-{word}", rule.name), move || holds(&rule, mode, &machine))
+        })
+    });
+    let suite = Suite::new("parity", tests.collect());
+    support::begin();
+    suite.main(Threads::One)
 }
 
-/// Runs every rule under one hidepid mode.
-fn each_rule(root: bool, hidepid: HidePid, counts: &mut Counts) {
-    for rule in runner::chosen("parity", rules::all(), |rule| rule.name.to_owned()) {
-        let simulated = on_the_simulator(&rule, HidePid::Off);
-        if simulated != rule.wanted {
-            println!("FAILED {}\n  wanted    {}\n  simulated {simulated}", rule.name, rule.wanted);
-            counts.failed += 1;
+/// The hidepid mode of the /proc that this process sees now; `None` before the first test.
+#[derive(Default)]
+struct Machine(Option<HidePid>);
+
+impl Machine {
+    /// Mounts a procfs with this mode over /proc, unless the present one has it.
+    ///
+    /// # Errors
+    /// A text, if the procfs cannot be mounted.
+    fn change(&mut self, mode: HidePid) -> Result<(), String> {
+        let current = *self.0.get_or_insert_with(hidepid);
+        if current == mode {
+            return Ok(());
         }
-        if !root {
-            println!("skipped: parity::{}: needs root", rule.name);
-            counts.skipped += 1;
-            continue;
-        }
-        let real = on_this_machine(&rule);
-        // The simulator models each mode of hidepid (proc(5)).
-        let wanted = on_the_simulator(&rule, hidepid);
-        if let Some(reason) = real.strip_prefix("skip: ") {
-            println!("skipped: parity::{}: {reason}", rule.name);
-            counts.skipped += 1;
-        } else if real != wanted {
-            println!(
-                "FAILED {} with hidepid={}\n  wanted    {wanted}\n  real      {real}",
-                rule.name,
-                hidepid.word()
-            );
-            counts.failed += 1;
-        } else {
-            println!("rule {} ... {real}", rule.name);
-            counts.held += 1;
-        }
+        mount_proc(mode)?;
+        let found = hidepid();
+        self.0 = Some(found);
+        assert!(found == mode, "a /proc with hidepid={} is taken for {}", mode.word(), found.word());
+        Ok(())
+    }
+}
+
+/// Tests one rule under one mode of hidepid.
+fn holds(rule: &Rule, hidepid: HidePid, machine: &Mutex<Machine>) -> Verdict {
+    let simulated = on_the_simulator(rule, HidePid::Off);
+    if simulated != rule.wanted {
+        return Verdict::Failed(format!("wanted    {}\nsimulated {simulated}", rule.wanted));
+    }
+    // SAFETY: the call has no arguments and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Verdict::Skipped("needs root".to_owned());
+    }
+    // A test that has panicked leaves the mode that it found.
+    let mut machine = machine.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(why) = machine.change(hidepid) {
+        return Verdict::Skipped(why);
+    }
+    let real = on_this_machine(rule);
+    // The simulator models each mode of hidepid (proc(5)).
+    let wanted = on_the_simulator(rule, hidepid);
+    if let Some(reason) = real.strip_prefix("skip: ") {
+        return Verdict::Skipped(reason.to_owned());
+    }
+    println!("{real}");
+    if real == wanted {
+        Verdict::Passed
+    } else {
+        Verdict::Failed(format!("wanted    {wanted}\nreal      {real}"))
     }
 }
 
@@ -244,9 +233,9 @@ fn become_the_user() {
 
 /// Runs a rule in its process. Each process that the rule makes returns here as well.
 fn contract_process(rule: &Rule, writer: &std::fs::File) -> i32 {
-    runner::default_signals();
+    support::default_signals();
     // SAFETY: the call takes a number.
-    unsafe { libc::alarm(u32::try_from(runner::LIMIT.as_secs()).unwrap()) };
+    unsafe { libc::alarm(u32::try_from(support::LIMIT.as_secs()).unwrap()) };
     if rule.who == As::User {
         become_the_user();
     }

@@ -15,15 +15,13 @@ use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 use nsexec_audit::sim::{Ended, Oldest, Settings, Sim, User};
+use support::{Suite, Test, Threads, Verdict};
 
 /// The id of the ordinary user. No account of the machine has it.
 const UID: u32 = 64_321;
 /// The number of sequences, and of calls in each.
 const SEEDS: u64 = 500;
 const CALLS: usize = 60;
-#[path = "runner/mod.rs"]
-mod runner;
-
 const RESULTS: i32 = 500;
 
 struct Dice(u64);
@@ -223,10 +221,10 @@ fn real(seed: u64, root: bool) -> Vec<String> {
     let [mut reader, writer] = pipe.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) });
     // SAFETY: this program has one thread; the child ends by itself.
     if unsafe { libc::fork() } == 0 {
-        runner::default_signals();
+        support::default_signals();
         // SAFETY: the calls take numbers, in our own process.
         unsafe {
-            libc::alarm(u32::try_from(runner::LIMIT.as_secs()).unwrap());
+            libc::alarm(u32::try_from(support::LIMIT.as_secs()).unwrap());
             libc::dup2(writer.as_raw_fd(), RESULTS);
             for fd in 3..RESULTS {
                 libc::close(fd);
@@ -251,32 +249,35 @@ fn real(seed: u64, root: bool) -> Vec<String> {
 }
 
 fn main() -> ExitCode {
-    runner::begin();
-    // The suite is one test of this name.
-    runner::chosen("parity_random", ["parity_random"], |name| (*name).to_owned());
+    let sequences = (1..=SEEDS).flat_map(|seed| [(seed, true), (seed, false)]);
+    let tests = sequences.map(|(seed, root)| {
+        let user = if root { "root" } else { "user" };
+        Test::new(format!("seed_{seed:03}@{user}"), move || agrees(seed, root))
+    });
+    let suite = Suite::new("parity_random", tests.collect());
+    support::begin();
+    suite.main(Threads::One)
+}
+
+/// Runs one sequence on both kernels.
+fn agrees(seed: u64, root: bool) -> Verdict {
     // SAFETY: the call has no arguments and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: parity_random: needs root");
-        println!("parity_random: 0 passed, 0 failed, 1 skipped");
-        return ExitCode::SUCCESS;
+        return Verdict::Skipped("needs root".to_owned());
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let caps = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
     let caps = u64::from_str_radix(caps.trim(), 16).unwrap();
-    let mut failures = 0_u64;
-    for seed in 1..=SEEDS {
-        for root in [true, false] {
-            let (ours, theirs) = (simulated(seed, root, caps), real(seed, root));
-            let differs = ours.iter().zip(&theirs).position(|(one, other)| one != other);
-            let at = differs.or((ours.len() != theirs.len()).then_some(theirs.len()));
-            if let Some(at) = at {
-                failures += 1;
-                println!("seed {seed}, root {root}, call {at}\n  {}", ours[..at].join("\n  "));
-                println!("  simulated {}\n  real      {:?}", ours[at], theirs.get(at));
-            }
-        }
+    let (ours, theirs) = (simulated(seed, root, caps), real(seed, root));
+    let differs = ours.iter().zip(&theirs).position(|(one, other)| one != other);
+    let at = differs.or((ours.len() != theirs.len()).then_some(theirs.len()));
+    match at {
+        None => Verdict::Passed,
+        Some(at) => Verdict::Failed(format!(
+            "call {at}\n  {}\n  simulated {}\n  real      {:?}",
+            ours[..at].join("\n  "),
+            ours[at],
+            theirs.get(at)
+        )),
     }
-    println!("parity_random: {} calls", 2 * SEEDS * CALLS as u64);
-    println!("random sequences on both kernels: {} passed, {failures} failed", 2 * SEEDS - failures);
-    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

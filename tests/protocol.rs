@@ -1,12 +1,18 @@
 //! Runs the independent parent: `tests/protocol` in Python, which shares no code with this crate, and drives
 //! the program as runc does.
 //!
-//! This process starts Python, limits its time, and prints the counts in the form that `tests/run` adds up.
+//! This process asks Python for the names of the tests. One Python runs all selected tests, in the order of
+//! the list, and writes the result of each as a line of JSON (`tests/protocol/events.py`).
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Suite, Test, Threads, Verdict};
 
 /// The minimum number of tests. Fewer mean that a file was not found.
 const TESTS: usize = 200;
@@ -14,76 +20,109 @@ const TESTS: usize = 200;
 /// The limit of all tests together. Each of their waits has a limit of its own, in parent.py.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-#[path = "runner/mod.rs"]
-mod runner;
-
 fn main() -> ExitCode {
-    runner::begin();
-    // The suite is one test of this name.
-    runner::chosen("protocol", ["protocol"], |name| (*name).to_owned());
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("protocol-{}.txt", std::process::id()));
-    let status = python(&path);
-    let bytes = fs::read(&path).expect("the report");
-    let _ = fs::remove_file(&path);
-    let text = String::from_utf8_lossy(&bytes);
-
-    let skipped = text.lines().filter_map(skip).inspect(|line| println!("skipped: protocol::{line}")).count();
-    text.lines()
-        .filter(|line| line.starts_with("  ") && line.contains(" vectors: "))
-        .for_each(|line| println!("{}", line.trim()));
-    let ran: usize = text
-        .lines()
-        .rev()
-        .find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok())
-        .unwrap_or_default();
-    let enough = ran >= TESTS || !nix::unistd::geteuid().is_root();
-    // Subtests fail one by one, so there may be more failures than tests.
-    let failed =
-        text.lines().filter(|line| line.starts_with("FAIL: ") || line.starts_with("ERROR: ")).count();
-    let passed = status.is_some_and(|status| status.success()) && enough && failed == 0;
-    if !passed {
-        println!("{text}");
-        match status {
-            None => println!("not over within {LIMIT:?}"),
-            Some(status) => println!("{status}, {ran} tests found, {TESTS} expected"),
-        }
+    support::begin();
+    let names = list();
+    assert!(names.len() >= TESTS, "{} tests found, {TESTS} expected", names.len());
+    let python: Arc<OnceLock<Mutex<Python>>> = Arc::default();
+    let test = |name: String| {
+        let python = python.clone();
+        Test::new(name.clone(), move || {
+            let python = python.get().expect("started before the first test");
+            python.lock().expect("no test panics with the lock").verdict(&name)
+        })
+    };
+    let suite = Suite::new("protocol", names.into_iter().map(test).collect());
+    let names = suite.names();
+    if suite.is_list() || names.is_empty() {
+        return suite.main(Threads::One);
     }
-    let failed = failed.max(usize::from(!passed));
-    println!("protocol: {} passed, {failed} failed, {skipped} skipped", ran.saturating_sub(skipped + failed));
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let _ = python.set(Mutex::new(Python::start(&names)));
+    let passed = suite.run(Threads::One);
+    let ended = python.get().is_some_and(|python| python.lock().is_ok_and(|mut python| python.ends_well()));
+    if passed && ended { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs all tests, with the report at `path`. Returns `None` if they do not end in time.
-fn python(path: &Path) -> Option<ExitStatus> {
-    let file = File::create(path).expect("the report's file");
-    let mut python = Command::new("python3")
-        .args(["-m", "unittest", "discover", "-v", "tests/protocol"])
+fn command(word: &str) -> Command {
+    let mut command = Command::new("python3");
+    command
+        .args(["tests/protocol/events.py", word])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .env("NSEXEC", env!("CARGO_BIN_EXE_nsexec"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
-        .stdout(file.try_clone().expect("a second descriptor of the report"))
-        .stderr(file)
-        .spawn()
-        .expect("python3");
-    let end = Instant::now() + LIMIT;
-    loop {
-        if let Some(status) = python.try_wait().expect("a child of ours") {
-            return Some(status);
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Returns the names of all tests.
+fn list() -> Vec<String> {
+    let output = command("list").stdin(Stdio::null()).output().expect("python3");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{complaints}", output.status);
+    String::from_utf8(output.stdout).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+/// The process that runs the selected tests, and its results.
+struct Python {
+    child: Child,
+    lines: Receiver<String>,
+    /// Results of tests that were not asked for yet.
+    results: BTreeMap<String, Verdict>,
+    deadline: Instant,
+}
+
+impl Python {
+    fn start(names: &[String]) -> Self {
+        let mut child = command("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        // Python reads all names before it writes, so this does not block.
+        let mut input = child.stdin.take().expect("a pipe");
+        input.write_all(names.join("\n").as_bytes()).expect("Python reads the names");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = channel();
+        // Only this thread can wait with a limit. No test forks in this process.
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { child, lines, results: BTreeMap::new(), deadline: Instant::now() + LIMIT }
+    }
+
+    /// Waits for the result of a test.
+    fn verdict(&mut self, name: &str) -> Verdict {
+        loop {
+            if let Some(verdict) = self.results.remove(name) {
+                return verdict;
+            }
+            match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.results.extend(result(&line)),
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = self.child.kill();
+                    return Verdict::Failed(format!("not over within {LIMIT:?}"));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Verdict::Failed("Python has ended without a result of this test".to_owned());
+                }
+            }
         }
-        if Instant::now() > end {
-            let _ = python.kill();
-            let _ = python.wait();
-            return None;
+    }
+
+    /// Waits for the end of the process. Returns whether its status is 0.
+    fn ends_well(&mut self) -> bool {
+        let status = support::ends_within(&mut self.child, support::LIMIT);
+        let well = status.as_ref().is_ok_and(std::process::ExitStatus::success);
+        if !well {
+            println!("the end of Python: {status:?}");
         }
-        std::thread::sleep(Duration::from_millis(20));
+        well
     }
 }
 
-/// Returns `NAME: REASON` for a line of unittest's such as `test_a (test_b.C.test_a) ... skipped 'no such
-/// thing'`, or `setUpClass (test_b.C) ... skipped 'no such thing'` for a whole class.
-fn skip(line: &str) -> Option<String> {
-    let (head, reason) = line.split_once(" ... skipped ")?;
-    let name = head.rsplit(' ').next()?.trim_matches(['(', ')']);
-    Some(format!("{name}: {}", reason.trim_matches('\'')))
+/// Parses one line of events.py.
+fn result(line: &str) -> Option<(String, Verdict)> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    let text = || value["text"].as_str().unwrap_or_default().to_owned();
+    let verdict = match value["outcome"].as_str()? {
+        "passed" => Verdict::Passed,
+        "skipped" => Verdict::Skipped(text()),
+        _ => Verdict::Failed(text()),
+    };
+    Some((value["name"].as_str()?.to_owned(), verdict))
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
@@ -25,11 +26,9 @@ use nsexec_audit::note::Values;
 use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::record::{Call, Recorder};
 use nsexec_audit::replay::{Outcome, keep, replay};
-use nsexec_audit::sim::{Ended, Fault, FaultKind, Oldest, Program, Section, Settings, Sim, User};
+use nsexec_audit::sim::{Ended, Fault, FaultKind, Oldest, Program, Settings, Sim, User};
 use nsexec_audit::{Role, Run, sections};
-
-#[path = "runner/mod.rs"]
-mod runner;
+use support::{Suite, Test, Threads, Verdict};
 
 const CASE: &str = "NSEXEC_REPLAY_CASE";
 const OUT: &str = "NSEXEC_REPLAY_OUT";
@@ -130,35 +129,25 @@ const CASES: &[Case] = &[
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let case = CASES.iter().find(|case| case.name == name).expect("a case of the list");
-        runner::default_signals();
+        support::default_signals();
         record(case, Path::new(&std::env::var_os(OUT).expect("where to")));
         return ExitCode::SUCCESS;
     }
-    runner::begin();
-    let names = CASES.iter().map(|case| case.name).chain(["another_machine"]);
-    let chosen = runner::chosen("replay", names, |name| (*name).to_owned());
-    let wanted = |name: &str| chosen.contains(&name);
-    let (mut passed, mut skipped) = (0, 0);
-    if wanted("another_machine") {
-        another_machine();
-        println!("case another_machine ... ok");
-        passed += 1;
-    }
-    let root = nix::unistd::Uid::effective().is_root();
-    let place = Place::new();
-    for case in CASES.iter().filter(|case| wanted(case.name)) {
-        if root {
-            // `check` panics if the case fails.
+    let place = Arc::new(LazyLock::new(Place::new));
+    let test = |case: &'static Case| {
+        let place = place.clone();
+        Test::new(case.name, move || {
+            if !nix::unistd::Uid::effective().is_root() {
+                return Verdict::Skipped("needs root".to_owned());
+            }
             check(case, &place);
-            println!("case {} ... ok", case.name);
-            passed += 1;
-        } else {
-            println!("skipped: replay::{}: needs root", case.name);
-            skipped += 1;
-        }
-    }
-    println!("replay: {passed} passed, 0 failed, {skipped} skipped");
-    ExitCode::SUCCESS
+            Verdict::Passed
+        })
+    };
+    let tests = [Test::new("another_machine", another_machine)].into_iter().chain(CASES.iter().map(test));
+    let suite = Suite::new("replay", tests.collect());
+    support::begin();
+    suite.main(Threads::One)
 }
 
 // -- the launch ---------------------------------------------------------------------------------------------
@@ -308,7 +297,7 @@ fn another_machine() {
     let unshare = |call: &Call| matches!(call, Call::Unshare { .. });
     let (at, _) = whole
         .places()
-        .find(|(place, line)| place.who.section == Section::Stage1 && unshare(&line.call))
+        .find(|(place, line)| place.role == Role::Stage(1) && unshare(&line.call))
         .expect("stage 1 unshares");
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
     let text = keep(&sections::of_report(&report), &job, Values::LeftOut).to_json_lines().unwrap();

@@ -7,15 +7,11 @@
 //!
 //! The seed is fixed if CI is set, and random and printed otherwise. `NSEXEC_SEED=N` repeats a run.
 
-mod scenarios;
-
-use nsexec_audit::Run;
 use nsexec_audit::diff::compare;
 use nsexec_audit::record::Reply;
-use nsexec_audit::sim::{
-    Choice, End, Fault, FaultKind, Oldest, Place, ProcessName, Random, StopReaction, all_schedules,
-};
-use scenarios::{Ran, Start, Way, on_all_cores};
+use nsexec_audit::sim::{Choice, End, Fault, FaultKind, Oldest, Place, Random, StopReaction, all_schedules};
+use nsexec_audit::{Role, Run};
+use support::scenarios::{Ran, Start, Way, on_all_cores};
 
 /// The maximum of schedules of one start. Most starts have fewer; the test lists the others by name.
 const BOUND: usize = 3_000;
@@ -55,7 +51,7 @@ struct Wanted {
 }
 
 /// How every process ended, and the error of our launcher.
-type Outcome = (Vec<(ProcessName, End)>, Option<String>);
+type Outcome = (Vec<(Role, End)>, Option<String>);
 
 impl Wanted {
     fn of(start: &Start) -> Self {
@@ -80,8 +76,8 @@ impl Wanted {
 
 fn outcome(ran: &Ran) -> Outcome {
     let mut ends: Vec<_> =
-        ran.report.processes.iter().map(|process| (process.who, process.end.clone())).collect();
-    ends.sort_by_key(|(who, _)| *who);
+        ran.report.processes.iter().map(|process| (process.role, process.end.clone())).collect();
+    ends.sort_by_key(|(role, _)| *role);
     (ends, ran.told.as_ref().map(ToString::to_string))
 }
 
@@ -117,9 +113,6 @@ fn run_to_block_schedules_give_the_same_result() {
     none(&broken);
 }
 
-#[path = "runner/mod.rs"]
-mod runner;
-
 #[test]
 fn random_schedules_give_the_same_result() {
     let seed = seed();
@@ -154,7 +147,7 @@ fn stopped_process_never_blocks_the_launcher() {
         }
         let whole = start.run(&mut Oldest, None);
         let executed = |at: &Place| {
-            let process = whole.report.processes.iter().find(|process| process.who == at.who);
+            let process = whole.report.processes.iter().find(|process| process.role == at.role);
             let before = process.map_or(&[][..], |process| &process.transcript.lines[..at.line]);
             before.iter().any(|line| line.reply == Reply::NoReturn)
         };
@@ -167,9 +160,9 @@ fn stopped_process_never_blocks_the_launcher() {
             let fault = Fault { at, what: FaultKind::Stop(StopReaction::Interrupt) };
             let ran = start.run(&mut Random::new(seed), Some(fault));
             fired += u64::from(ran.report.fault_fired);
-            let left = ran.report.alive().next().map(|process| process.who);
-            let unreaped = ran.report.zombies().next().map(|process| process.who);
-            let wrong = left.or(unreaped).or(ran.report.stuck().next().map(|(who, _)| who));
+            let left = ran.report.alive().next().map(|process| process.role);
+            let unreaped = ran.report.zombies().next().map(|process| process.role);
+            let wrong = left.or(unreaped).or(ran.report.stuck().next().map(|(role, _)| role));
             if wrong.is_some() || ran.report.endless {
                 return (
                     fired,
@@ -186,7 +179,7 @@ fn stopped_process_never_blocks_the_launcher() {
 }
 
 fn seed() -> u64 {
-    let given = runner::given_seed().expect("a seed");
+    let given = support::given_seed().expect("a seed");
     let drawn = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |now| u64::from(now.subsec_nanos()))

@@ -1,33 +1,33 @@
 //! Tests of the core on the simulated kernel.
 
-mod scenarios;
-
 use nsexec::bootstrap::Dialect;
 use nsexec::log::Level;
+use nsexec::namespace::NsKind;
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::types::*;
+use nsexec_audit::Role;
 use nsexec_audit::diff::compare;
 use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
-use nsexec_audit::record::{Call, Line, Mismatch, Replay, Reply, replay};
+use nsexec_audit::record::{Call, Line, Mismatch, Playback, Reply, play_back};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
-use scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
+use support::scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
 
 const NO_FAULT: Option<Fault> = None;
 
 /// Checks that a start succeeded, whatever its namespaces.
 fn assert_started(name: &str, report: &Report) {
-    let end = |section| report.find(section).map(|process| process.end.clone());
+    let end = |role| report.find(role).map(|process| process.end.clone());
     let all = || format!("{name}\n{report}");
-    assert_eq!(end(Section::Launcher), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Section::Stage0), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Section::Stage1), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Section::Stage2), Some(End::HandedOver), "{}", all());
+    assert_eq!(end(Role::Launcher), Some(End::Exited(0)), "{}", all());
+    assert_eq!(end(Role::Stage(0)), Some(End::Exited(0)), "{}", all());
+    assert_eq!(end(Role::Stage(1)), Some(End::Exited(0)), "{}", all());
+    assert_eq!(end(Role::Stage(2)), Some(End::HandedOver), "{}", all());
     assert_eq!(report.zombies().count(), 0, "{}", all());
     assert_eq!(report.alive().count(), 1, "{}", all());
     assert!(report.unread.is_empty(), "{}", all());
-    let init = report.find(Section::Stage2).unwrap();
+    let init = report.find(Role::Stage(2)).unwrap();
     let open: Vec<i32> = init.descriptors.iter().map(|(fd, _)| fd.0).collect();
     assert_eq!(open, [0, 1, 2, 4], "stdio and the init pipe\n{}", all());
 }
@@ -88,7 +88,7 @@ fn a_deadlock_is_a_result() {
         }
     });
     let report = sim.run(&mut Oldest, NO_FAULT);
-    let stuck: Vec<String> = report.stuck().map(|(who, call)| format!("{who}: {call}")).collect();
+    let stuck: Vec<String> = report.stuck().map(|(role, call)| format!("{role}: {call}")).collect();
     assert_eq!(stuck, ["launcher: read(3, 0x…, 1)", "stage-0 parent: read(4, 0x…, 1)"]);
     assert!(report.dump.contains("waits in read(3"), "{}", report.dump);
 }
@@ -157,23 +157,21 @@ fn fault_happens_once_at_its_place() {
     let faultless = sim.run(&mut Oldest, NO_FAULT);
     let (at, _) = faultless
         .places()
-        .find(|(place, line)| {
-            place.who.section == Section::Stage1 && matches!(line.call, Call::Unshare { .. })
-        })
+        .find(|(place, line)| place.role == Role::Stage(1) && matches!(line.call, Call::Unshare { .. }))
         .unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
     assert!(report.fault_fired);
-    let child = report.find(Section::Stage1).unwrap();
+    let child = report.find(Role::Stage(1)).unwrap();
     assert_eq!(
         child.transcript.lines[at.line].to_string(),
         "unshare(0) = -1 ENOSPC (No space left on device)"
     );
     assert_eq!(child.end, End::Exited(1));
-    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
+    assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1));
     assert_eq!(report.alive().count(), 0, "{}", report.dump);
 
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Kill }));
-    let child = report.find(Section::Stage1).unwrap();
+    let child = report.find(Role::Stage(1)).unwrap();
     assert_eq!((child.end.clone(), child.transcript.lines.len()), (End::Signaled(Signal::KILL), at.line));
 }
 
@@ -181,13 +179,13 @@ fn fault_happens_once_at_its_place() {
 fn short_read_is_continued() {
     let sim = named("rootful").launched(Manner::Exec, Level::Warning);
     let faultless = sim.run(&mut Oldest, NO_FAULT);
-    let reads = faultless.places().filter(|(place, line)| {
-        place.who.section != Section::Launcher && matches!(line.call, Call::Read { .. })
-    });
+    let reads = faultless
+        .places()
+        .filter(|(place, line)| place.role != Role::Launcher && matches!(line.call, Call::Read { .. }));
     let mut count = 0;
     for (at, _) in reads {
         let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Short(1) }));
-        assert_eq!(report.find(Section::Stage2).unwrap().end, End::HandedOver, "{at:?}\n{}", report.dump);
+        assert_eq!(report.find(Role::Stage(2)).unwrap().end, End::HandedOver, "{at:?}\n{}", report.dump);
         count += u32::from(report.fault_fired);
     }
     assert!(count > 5, "{count}");
@@ -205,12 +203,12 @@ fn with_tool(program: Program) -> Report {
 fn a_faulty_mapping_tool_ends_the_start() {
     for ended in [Ended::Exit(0), Ended::Exit(1), Ended::Signal(Signal::KILL)] {
         let report = with_tool(Program::ends(ended));
-        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{ended:?}\n{}", report.dump);
+        assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{ended:?}\n{}", report.dump);
         assert_eq!(report.alive().count(), 0, "{ended:?}\n{}", report.dump);
     }
     // A tool that never ends: no process ends, since all wait for the tool.
     let report = with_tool(Program::ends(Ended::Stay));
-    assert!(report.stuck().any(|(who, _)| who.section == Section::Stage0), "{}", report.dump);
+    assert!(report.stuck().any(|(role, _)| role == Role::Stage(0)), "{}", report.dump);
 }
 
 /// Returns the fatal records of a run.
@@ -268,7 +266,7 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
             sys.unshare(CloneFlags::NEWPID).unwrap();
             match sys.fork(ExitSignal::Chld, None).unwrap() {
                 Fork::Child => {
-                    let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
+                    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep);
                     start_our_own(sys, &policy, Level::Warning, &message, None)
                 }
                 Fork::Parent { child } => match sys.wait4(child, WaitFor::Ordinary) {
@@ -279,7 +277,7 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
         });
         let report = sim.run(&mut Oldest, NO_FAULT);
         assert_foreign_proc(&report, "we are process 2, and /proc/self is ");
-        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+        assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{report}");
     }
 }
 
@@ -287,13 +285,13 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
 fn our_own_launcher_starts_a_command() {
     for scenario in for_runc() {
         let policy =
-            Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+            Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_log_form(LogForm::Detailed);
         let sim = scenario.launched_by_us(policy, Level::Warning);
         let report = sim.run(&mut Oldest, NO_FAULT);
         let all = || format!("{}\n{report}", scenario.name);
-        for section in [Section::Launcher, Section::Stage0, Section::Stage1, Section::Stage2] {
+        for role in [Role::Launcher, Role::Stage(0), Role::Stage(1), Role::Stage(2)] {
             assert_eq!(
-                report.find(section).map(|process| process.end.clone()),
+                report.find(role).map(|process| process.end.clone()),
                 Some(End::Exited(0)),
                 "{}",
                 all()
@@ -321,7 +319,7 @@ fn assert_over(name: &str, fault: Fault, report: &Report) {
 fn no_process_survives_any_death() {
     let mut tried = 0;
     for scenario in for_runc() {
-        let policy = Policy { log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) };
+        let policy = Policy::runc(&Dialect::V1_2).with_log_form(LogForm::Detailed);
         for (own, sim) in [
             (false, scenario.launched(Manner::Init, Level::Warning)),
             (false, scenario.launched(Manner::Exec, Level::Warning)),
@@ -340,11 +338,8 @@ fn no_process_survives_any_death() {
                         // Our own launcher reaps every stage, and stage 0 reaps its tools.
                         let by_init = |process: &ProcessReport| process.reaped_by == Some(Reaper::Init);
                         let left = report.processes.iter().skip(1).filter(|process| by_init(process));
-                        if own && at.who.section != Section::Launcher {
-                            assert!(
-                                left.clone().all(|process| process.who.section == Section::MappingTool),
-                                "{fault}\n{report}"
-                            );
+                        if own && at.role != Role::Launcher {
+                            assert!(left.clone().all(|process| process.role.is_tool()), "{fault}\n{report}");
                         }
                     }
                 }
@@ -382,9 +377,9 @@ fn old_kernel_starts_every_container() {
 #[test]
 fn namespace_limit_is_enospc() {
     let mut scenario = named("rootful");
-    scenario.sim.settings().limits.insert(Kind::Net, 0);
+    scenario.sim.settings().limits.insert(NsKind::Net, 0);
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
-    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1));
+    assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1));
     assert!(report.to_string().contains("ENOSPC"), "{report}");
     assert_eq!(report.alive().count(), 0);
 }
@@ -395,8 +390,8 @@ fn without_new_privileges_the_tool_maps_nothing() {
     let mut scenario = named("rootless_tools");
     scenario.sim.settings().no_new_privs = true;
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
-    assert_eq!(report.find(Section::MappingTool).unwrap().end, End::Exited(1), "{report}");
-    assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+    assert_eq!(report.find(Role::Tool(0)).unwrap().end, End::Exited(1), "{report}");
+    assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{report}");
     assert_eq!((report.alive().count(), report.stuck().count()), (0, 0), "{report}");
 }
 
@@ -415,11 +410,11 @@ fn non_namespace_file_is_not_joined() {
             None => scenario.sim.remove_file("/run/netns/blue"),
         }
         let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
-        let child = report.find(Section::Stage1).unwrap();
+        let child = report.find(Role::Stage(1)).unwrap();
         let opened: Vec<String> = child.transcript.lines.iter().map(ToString::to_string).collect();
         assert!(opened.iter().any(|line| line.contains(errno)), "{errno}\n{report}");
         assert!(!opened.iter().any(|line| line.starts_with("setns")), "{report}");
-        assert_eq!(report.find(Section::Launcher).unwrap().end, End::Exited(1), "{report}");
+        assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{report}");
         assert_eq!(report.alive().count(), 0, "{report}");
     }
 }
@@ -441,8 +436,8 @@ fn blocking_log_is_a_deadlock() {
     });
     let report = sim.run(&mut Oldest, NO_FAULT);
     assert!(!report.endless);
-    let stuck: Vec<Section> = report.stuck().map(|(who, _)| who.section).collect();
-    assert_eq!(stuck, [Section::Launcher, Section::Stage0], "{report}");
+    let stuck: Vec<Role> = report.stuck().map(|(role, _)| role).collect();
+    assert_eq!(stuck, [Role::Launcher, Role::Stage(0)], "{report}");
     assert_eq!(report.unread.len(), 1);
 }
 
@@ -477,10 +472,10 @@ fn leaked_descriptor_blocks_the_reader() {
 
 /// Returns the lines of each process of `line_of` up to its clone of the next one, and all lines of the last
 /// one.
-fn ancestry(report: &Report, line_of: &[Section]) -> Vec<Line> {
+fn ancestry(report: &Report, line_of: &[Role]) -> Vec<Line> {
     let mut lines = Vec::new();
-    for (nth, section) in line_of.iter().enumerate() {
-        let own = &report.find(*section).unwrap().transcript.lines;
+    for (nth, role) in line_of.iter().enumerate() {
+        let own = &report.find(*role).unwrap().transcript.lines;
         // Without the exec that replaced the program.
         let start = own.iter().position(|line| line.reply == Reply::NoReturn).map_or(0, |at| at + 1);
         let is_clone =
@@ -500,28 +495,26 @@ fn a_recording_gives_the_same_error_without_a_kernel() {
     let sim = scenario.launched(Manner::Init, Level::Warning);
     let faultless = sim.run(&mut Oldest, NO_FAULT);
     let unshare = |line: &Line| matches!(line.call, Call::Unshare { .. });
-    let (at, _) = faultless
-        .places()
-        .find(|(place, line)| place.who.section == Section::Stage1 && unshare(line))
-        .unwrap();
+    let (at, _) =
+        faultless.places().find(|(place, line)| place.role == Role::Stage(1) && unshare(line)).unwrap();
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::ENOSPC) }));
-    let main = |sys: &mut Replay<'_>| runc_init(sys, Fd(4), Fd(6), Level::Warning);
-    let lines = ancestry(&report, &[Section::Stage0, Section::Stage1]);
-    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
-    let lines = ancestry(&report, &[Section::Stage0]);
-    assert_eq!(replay(&lines, main), Ok(Ended::Exit(1)));
+    let main = |sys: &mut Playback<'_>| runc_init(sys, Fd(4), Fd(6), Level::Warning);
+    let lines = ancestry(&report, &[Role::Stage(0), Role::Stage(1)]);
+    assert_eq!(play_back(&lines, main), Ok(Ended::Exit(1)));
+    let lines = ancestry(&report, &[Role::Stage(0)]);
+    assert_eq!(play_back(&lines, main), Ok(Ended::Exit(1)));
     // A different call, too few calls, too many calls.
     let mut other = lines.clone();
     other[0].call = Call::Setsid;
     let made = lines[0].call.clone();
     assert_eq!(
-        replay(&other, main),
+        play_back(&other, main),
         Err(Box::new(Mismatch::Other { line: 0, recorded: Call::Setsid, made: made.clone() }))
     );
-    assert_eq!(replay(&[], main), Err(Box::new(Mismatch::ExtraCall { made })));
+    assert_eq!(play_back(&[], main), Err(Box::new(Mismatch::ExtraCall { made })));
     let mut long = lines.clone();
     long.push(other[0].clone());
-    assert_eq!(replay(&long, main), Err(Box::new(Mismatch::EndedEarly { line: lines.len() })));
+    assert_eq!(play_back(&long, main), Err(Box::new(Mismatch::EndedEarly { line: lines.len() })));
 }
 
 /// The record of one signal that a signalfd returns.
@@ -536,7 +529,7 @@ fn tools() -> Scenario {
 }
 
 fn kept() -> Policy {
-    Policy { session: Session::Keep, log_form: LogForm::Detailed, ..Policy::runc(&Dialect::V1_2) }
+    Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_log_form(LogForm::Detailed)
 }
 
 /// SIGTERM comes while a tool runs that never ends, or at any other time. The launch then ends with the
@@ -567,9 +560,7 @@ fn interrupted_launch_leaves_no_process() {
             assert!(!report.endless, "{}", all());
             assert_eq!(report.stuck().count(), 0, "{}", all());
             assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
-            let End::Exited(status) = report.find(Section::Launcher).unwrap().end else {
-                panic!("{}", all())
-            };
+            let End::Exited(status) = report.find(Role::Launcher).unwrap().end else { panic!("{}", all()) };
             assert!(status == 143 || status == 0 && !stays, "{status}: {}", all());
             seen.insert(status);
         };
@@ -602,7 +593,7 @@ fn launcher_death_kills_the_mapping_tool() {
         Ended::Signal(Signal::KILL)
     });
     let check = |report: &Report| {
-        let tool = report.find(Section::MappingTool).unwrap_or_else(|| panic!("no tool\n{report}"));
+        let tool = report.find(Role::Tool(0)).unwrap_or_else(|| panic!("no tool\n{report}"));
         assert_eq!(
             (tool.end.clone(), tool.reaped_by.is_some()),
             (End::Signaled(Signal::KILL), true),

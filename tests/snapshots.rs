@@ -2,16 +2,14 @@
 //! of each process, the pid line, the log, and the findings of the rules. A page is a good introduction to
 //! the protocol.
 
-mod scenarios;
-
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use nsexec_audit::record::{Call, Reply};
-use nsexec_audit::render::{Document, Fact, Fate, Section, text};
+use nsexec_audit::render::{Document, Fact, Fate, SectionView, text};
 use nsexec_audit::sim::{self, Oldest, Report};
 use nsexec_audit::{End, Role, Run, rules};
-use scenarios::{Ran, Start, Way, starts};
+use support::scenarios::{Ran, Start, Way, starts};
 
 fn snapshot_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../snapshots")
@@ -86,9 +84,9 @@ fn every_scenario_ends_as_expected() {
 
 /// Returns whether stage 2 handed over or its command has run.
 fn started(report: &Report) -> bool {
-    let end = |section| report.find(section).map(|process| &process.end);
-    let init = matches!(end(sim::Section::Stage2), Some(sim::End::HandedOver | sim::End::Exited(0)));
-    init && end(sim::Section::Launcher) == Some(&sim::End::Exited(0))
+    let end = |role| report.find(role).map(|process| &process.end);
+    let init = matches!(end(Role::Stage(2)), Some(sim::End::HandedOver | sim::End::Exited(0)));
+    init && end(Role::Launcher) == Some(&sim::End::Exited(0))
 }
 
 fn page(start: &Start) -> String {
@@ -97,16 +95,11 @@ fn page(start: &Start) -> String {
     let facts = facts(start);
     let facts: Vec<Fact<'_>> = facts.iter().map(|(key, value)| Fact { key, value }).collect();
     let outcomes: Vec<(String, Fate)> = run.sections.iter().map(outcome).collect();
-    let sections: Vec<Section<'_>> = run
+    let sections: Vec<SectionView<'_>> = run
         .sections
         .iter()
         .zip(&outcomes)
-        .map(|(section, (outcome, fate))| Section {
-            name: &section.name,
-            lines: &section.lines,
-            outcome,
-            fate: *fate,
-        })
+        .map(|(section, (outcome, fate))| SectionView { section, outcome, fate: *fate })
         .collect();
     let log = log(&ran.report);
     let log: Vec<&str> = log.iter().map(String::as_str).collect();
@@ -179,7 +172,7 @@ fn log(report: &Report) -> Vec<String> {
     if !report.stderr.is_empty() {
         return String::from_utf8_lossy(&report.stderr).lines().map(str::to_owned).collect();
     }
-    let launcher = report.find(sim::Section::Launcher).map(|launcher| &launcher.transcript.lines);
+    let launcher = report.find(Role::Launcher).map(|launcher| &launcher.transcript.lines);
     let read = launcher.into_iter().flatten().filter_map(|line| match (&line.call, &line.reply) {
         (Call::Read { .. }, Reply::Data(data)) if data.0.starts_with(b"{\"level\":") => Some(&data.0[..]),
         _ => None,

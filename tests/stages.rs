@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::env::Environment;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, MESSAGE_MAX, encode::encode};
+use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX, encode::encode};
 use nsexec::idmap::IdMap;
 use nsexec::log::Level;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::nsexec::{Scratch, bootstrap};
 use nsexec::policy::Policy;
 use nsexec::stage::Outcome;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Fork, FsType, OpenFlags, Pid, SignalSet, TidAddress};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::record::{Answer, Answered, Bytes, Call, Recorder, Reply, Transcript};
@@ -100,12 +100,12 @@ fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
 
 fn in_dialect(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
     let mut bytes = vec![0; 4096];
-    let len = encode(bootstrap, dialect, ByteOrder::NATIVE, &mut bytes).unwrap();
+    let len = encode(bootstrap, dialect, &mut bytes).unwrap();
     bytes.truncate(len);
     bytes
 }
 
-fn sync_bytes(message: Message) -> Vec<u8> {
+fn sync_bytes(message: SyncMessage) -> Vec<u8> {
     message.value().to_ne_bytes().to_vec()
 }
 
@@ -141,10 +141,10 @@ const STAGE_2: Fork = Fork::Parent { child: Pid(102) };
 fn stage_0_runs_without_any_namespace() {
     let reads = vec![
         message(&Bootstrap::new(CloneFlags::EMPTY)),
-        sync_bytes(Message::RecvpidPls),
+        sync_bytes(SyncMessage::RecvpidPls),
         102_u32.to_ne_bytes().to_vec(),
-        sync_bytes(Message::ChildFinish),
-        sync_bytes(Message::ChildFinish),
+        sync_bytes(SyncMessage::ChildFinish),
+        sync_bytes(SyncMessage::ChildFinish),
     ];
     let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
     assert_snapshot("stage_0_nothing", outcome, &transcript);
@@ -171,12 +171,12 @@ fn stage_0_writes_maps_and_offsets() {
     with_user_and_time(|bootstrap| {
         let reads = vec![
             message(bootstrap),
-            sync_bytes(Message::UsermapPls),
-            sync_bytes(Message::TimeoffsetsPls),
-            sync_bytes(Message::RecvpidPls),
+            sync_bytes(SyncMessage::UsermapPls),
+            sync_bytes(SyncMessage::TimeoffsetsPls),
+            sync_bytes(SyncMessage::RecvpidPls),
             102_u32.to_ne_bytes().to_vec(),
-            sync_bytes(Message::ChildFinish),
-            sync_bytes(Message::ChildFinish),
+            sync_bytes(SyncMessage::ChildFinish),
+            sync_bytes(SyncMessage::ChildFinish),
         ];
         let (outcome, transcript) = run(canned(&[STAGE_1], reads), Level::Warning);
         assert_snapshot("stage_0_user_and_time", outcome, &transcript);
@@ -188,9 +188,9 @@ fn stage_1_creates_the_user_namespace_first() {
     with_user_and_time(|bootstrap| {
         let reads = vec![
             message(bootstrap),
-            sync_bytes(Message::UsermapAck),
-            sync_bytes(Message::TimeoffsetsAck),
-            sync_bytes(Message::RecvpidAck),
+            sync_bytes(SyncMessage::UsermapAck),
+            sync_bytes(SyncMessage::TimeoffsetsAck),
+            sync_bytes(SyncMessage::RecvpidAck),
         ];
         let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
         assert_snapshot("stage_1_user_and_time", outcome, &transcript);
@@ -202,9 +202,9 @@ fn stage_2_becomes_leader_and_root_and_drops_groups() {
     with_user_and_time(|bootstrap| {
         let reads = vec![
             message(bootstrap),
-            sync_bytes(Message::UsermapAck),
-            sync_bytes(Message::TimeoffsetsAck),
-            sync_bytes(Message::Grandchild),
+            sync_bytes(SyncMessage::UsermapAck),
+            sync_bytes(SyncMessage::TimeoffsetsAck),
+            sync_bytes(SyncMessage::Grandchild),
         ];
         let (outcome, transcript) = run(canned(&[CHILD, CHILD], reads), Level::Debug);
         assert_eq!(outcome, Outcome::HandOver);
@@ -222,8 +222,11 @@ fn stage_1_opens_the_dumpable_window_for_an_unprivileged_stage_0_only() {
         .with_gid_map(map);
     for rootless in [false, true] {
         let bootstrap = bootstrap.with_rootless_euid(rootless);
-        let reads =
-            vec![message(&bootstrap), sync_bytes(Message::UsermapAck), sync_bytes(Message::RecvpidAck)];
+        let reads = vec![
+            message(&bootstrap),
+            sync_bytes(SyncMessage::UsermapAck),
+            sync_bytes(SyncMessage::RecvpidAck),
+        ];
         let (outcome, transcript) = run(canned(&[CHILD, STAGE_2], reads), Level::Warning);
         let name = if rootless { "stage_1_dumpable_window" } else { "stage_1_no_dumpable_window" };
         assert_snapshot(name, outcome, &transcript);
@@ -243,7 +246,7 @@ fn stage_0_reports_the_death_of_stage_1() {
 fn stage_2_of_1_0(launcher_bytes: &[u8]) -> (Outcome, String) {
     let boot = Bootstrap::new(CloneFlags::NEWCGROUP);
     let reads =
-        vec![in_dialect(&boot, &Dialect::V1_0), sync_bytes(Message::Grandchild), launcher_bytes.to_vec()];
+        vec![in_dialect(&boot, &Dialect::V1_0), sync_bytes(SyncMessage::Grandchild), launcher_bytes.to_vec()];
     run_as(canned(&[CHILD, CHILD], reads), Level::Warning, &Dialect::V1_0)
 }
 
@@ -275,10 +278,10 @@ fn seed_pid_line_is_the_last_call_of_stage_0() {
     let boot = Bootstrap::new(CloneFlags::NEWUTS);
     let reads = vec![
         in_dialect(&boot, &Dialect::SEED),
-        sync_bytes(Message::RecvpidPls),
+        sync_bytes(SyncMessage::RecvpidPls),
         102_u32.to_ne_bytes().to_vec(),
-        sync_bytes(Message::ChildFinish),
-        sync_bytes(Message::ChildFinish),
+        sync_bytes(SyncMessage::ChildFinish),
+        sync_bytes(SyncMessage::ChildFinish),
     ];
     let (outcome, transcript) = run_as(canned(&[STAGE_1], reads), Level::Warning, &Dialect::SEED);
     assert_eq!(outcome, Outcome::Exit(0));
@@ -292,7 +295,7 @@ fn stage_0_adds_nothing_to_a_reported_failure() {
         let boot = Bootstrap::new(CloneFlags::NEWUTS);
         let reads = vec![
             in_dialect(&boot, &Dialect::SEED),
-            sync_bytes(Message::Failed),
+            sync_bytes(SyncMessage::Failed),
             reported.to_ne_bytes().to_vec(),
         ];
         let (outcome, transcript) = run_as(canned(&[STAGE_1], reads), Level::Warning, &Dialect::SEED);

@@ -16,9 +16,7 @@ use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::*;
 use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink, Transcript};
 use serde::{Deserialize, Serialize};
-
-#[path = "runner/mod.rs"]
-mod runner;
+use support::{Suite, Test, Threads, Verdict};
 
 const DIRECTORY: &str = "NSEXEC_TEST_DIALECT";
 /// The size of the shared memory, far more than the lines need.
@@ -26,17 +24,21 @@ const SIZE: usize = 1 << 20;
 
 fn main() -> ExitCode {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
-        runner::default_signals();
+        support::default_signals();
         inner(Path::new(&directory));
         return ExitCode::SUCCESS;
     }
-    runner::begin();
-    // The suite is one test of this name.
-    runner::chosen("strace_dialect", ["strace_dialect"], |name| (*name).to_owned());
+    let suite = Suite::new("strace_dialect", vec![Test::new("record_equals_the_output_of_strace", outer)]);
+    support::begin();
+    suite.main(Threads::One)
+}
+
+// -- the outer run: compares --------------------------------------------------------------------------------
+
+/// Runs this program under strace, and compares its record with the output of strace.
+fn outer() -> Verdict {
     if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: strace_dialect: there is no strace");
-        println!("strace_dialect: 0 passed, 0 failed, 1 skipped");
-        return ExitCode::SUCCESS;
+        return Verdict::Skipped("there is no strace".to_owned());
     }
     let directory = std::env::temp_dir().join(format!("nsexec-dialect-{}", std::process::id()));
     fs::create_dir(&directory).unwrap();
@@ -51,15 +53,8 @@ fn main() -> ExitCode {
     assert!(status.success(), "{status}");
     let differences = compare(&directory);
     fs::remove_dir_all(&directory).unwrap();
-    for difference in &differences {
-        println!("{difference}\n");
-    }
-    println!("strace_dialect: {} passed, {} failed", u8::from(differences.is_empty()), differences.len());
-    if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if differences.is_empty() { Verdict::Passed } else { Verdict::Failed(differences.join("\n\n")) }
 }
-
-// -- the outer run: compares
-// ---------------------------------------------------------------------------------
 
 /// One line in the shared memory.
 #[derive(Serialize, Deserialize)]

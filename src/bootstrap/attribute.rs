@@ -5,8 +5,7 @@ use core::fmt;
 
 use super::dialect::Dialect;
 use super::error::ParseErrorKind;
-use super::message::ByteOrder;
-use super::text::{Lossy, Steps, signed_decimal};
+use super::text::{Lossy, signed_decimal};
 
 /// An attribute of the bootstrap message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -70,73 +69,48 @@ impl Attribute {
         })
     }
 
+    /// Returns the number, the name and the format of the value.
+    const fn row(self) -> (u16, &'static str, Shape) {
+        match self {
+            Self::CloneFlags => (27281, "CLONE_FLAGS", Shape::U32),
+            Self::NsPaths => (27282, "NS_PATHS", Shape::Text),
+            Self::UidMap => (27283, "UIDMAP", Shape::Text),
+            Self::GidMap => (27284, "GIDMAP", Shape::Text),
+            Self::SetGroup => (27285, "SETGROUP", Shape::Bool),
+            Self::OomScoreAdj => (27286, "OOM_SCORE_ADJ", Shape::Text),
+            Self::RootlessEuid => (27287, "ROOTLESS_EUID", Shape::Bool),
+            Self::UidMapPath => (27288, "UIDMAPPATH", Shape::Text),
+            Self::GidMapPath => (27289, "GIDMAPPATH", Shape::Text),
+            #[cfg(feature = "legacy")]
+            Self::MountSources => (27290, "MOUNT_SOURCES", Shape::List),
+            Self::TimeOffsets => (27290, "TIMENSOFFSET", Shape::Text),
+        }
+    }
+
     /// Returns the `nla_type` of the attribute.
     #[must_use]
     pub const fn number(self) -> u16 {
-        match self {
-            Self::CloneFlags => 27281,
-            Self::NsPaths => 27282,
-            Self::UidMap => 27283,
-            Self::GidMap => 27284,
-            Self::SetGroup => 27285,
-            Self::OomScoreAdj => 27286,
-            Self::RootlessEuid => 27287,
-            Self::UidMapPath => 27288,
-            Self::GidMapPath => 27289,
-            Self::TimeOffsets => 27290,
-            #[cfg(feature = "legacy")]
-            Self::MountSources => 27290,
-        }
+        self.row().0
     }
 
     /// Returns the attribute's name in runc, without the `_ATTR`.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::CloneFlags => "CLONE_FLAGS",
-            Self::NsPaths => "NS_PATHS",
-            Self::UidMap => "UIDMAP",
-            Self::GidMap => "GIDMAP",
-            Self::SetGroup => "SETGROUP",
-            Self::OomScoreAdj => "OOM_SCORE_ADJ",
-            Self::RootlessEuid => "ROOTLESS_EUID",
-            Self::UidMapPath => "UIDMAPPATH",
-            Self::GidMapPath => "GIDMAPPATH",
-            #[cfg(feature = "legacy")]
-            Self::MountSources => "MOUNT_SOURCES",
-            Self::TimeOffsets => "TIMENSOFFSET",
-        }
+        self.row().1
     }
 
     /// Returns the format of the value.
     #[must_use]
     pub const fn shape(self) -> Shape {
-        match self {
-            Self::CloneFlags => Shape::U32,
-            Self::SetGroup | Self::RootlessEuid => Shape::Bool,
-            #[cfg(feature = "legacy")]
-            Self::MountSources => Shape::List,
-            Self::NsPaths
-            | Self::UidMap
-            | Self::GidMap
-            | Self::OomScoreAdj
-            | Self::UidMapPath
-            | Self::GidMapPath
-            | Self::TimeOffsets => Shape::Text,
-        }
+        self.row().2
     }
 
     /// Checks the format of a value, but not its meaning.
-    pub(super) fn check<'m>(
-        self,
-        value: &'m [u8],
-        order: ByteOrder,
-        steps: &Steps,
-    ) -> Result<(), ParseErrorKind<'m>> {
+    pub(super) fn check(self, value: &[u8]) -> Result<(), ParseErrorKind<'_>> {
         match self.shape() {
-            Shape::U32 => u32_value(value, order).map(drop),
-            Shape::Bool => bool_value(value, order).map(drop),
-            Shape::Text => text_value(value, steps).map(drop),
+            Shape::U32 => u32_value(value).map(drop),
+            Shape::Bool => bool_value(value).map(drop),
+            Shape::Text => text_value(value).map(drop),
             #[cfg(feature = "legacy")]
             Shape::List => crate::legacy::MountSources::parse(value).map(drop),
         }
@@ -151,18 +125,18 @@ impl fmt::Display for Attribute {
 
 /// Reads a value of four bytes. runc's C code reads past a shorter value and ignores the rest of a longer one
 /// (`docs/protocol.md#weaknesses-of-the-c-code`).
-pub(super) fn u32_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<u32, ParseErrorKind<'m>> {
-    let bytes =
-        value.try_into().map_err(|_| ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4" })?;
-    Ok(order.u32(bytes))
+pub(super) fn u32_value(value: &[u8]) -> Result<u32, ParseErrorKind<'_>> {
+    let bytes = value.try_into();
+    let bytes = bytes.map_err(|_| ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4" })?;
+    Ok(u32::from_ne_bytes(bytes))
 }
 
-/// Reads a bool of four bytes in the message's byte order, or of one byte. runc's C code reads only the first
-/// byte, so on a big-endian machine every bool of four bytes is false.
-pub(super) fn bool_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<bool, ParseErrorKind<'m>> {
+/// Reads a bool of four bytes, or of one byte. runc's C code reads only the first byte, so on a big-endian
+/// machine every bool of four bytes is false.
+pub(super) fn bool_value(value: &[u8]) -> Result<bool, ParseErrorKind<'_>> {
     let number = match *value {
         [byte] => u32::from(byte),
-        [a, b, c, d] => order.u32([a, b, c, d]),
+        [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
         _ => return Err(ParseErrorKind::AttrBadSize { size: value.len(), wanted: "4 or 1" }),
     };
     match number {
@@ -173,8 +147,9 @@ pub(super) fn bool_value<'m>(value: &'m [u8], order: ByteOrder) -> Result<bool, 
 }
 
 /// Reads a text, which must end with its only NUL.
-pub(super) fn text_value<'m>(value: &'m [u8], steps: &Steps) -> Result<&'m CStr, ParseErrorKind<'m>> {
-    steps.add(value.len());
+pub(super) fn text_value(value: &[u8]) -> Result<&CStr, ParseErrorKind<'_>> {
+    #[cfg(test)]
+    super::text::steps::add(value.len());
     if value.last() != Some(&0) {
         return Err(ParseErrorKind::MissingNul);
     }
@@ -190,6 +165,7 @@ pub struct OomScoreAdj<'m> {
 
 /// The error of a refused OOM score adjustment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct OomScoreAdjError<'m> {
     /// The text found.
     pub text: &'m [u8],
@@ -204,19 +180,14 @@ impl<'m> OomScoreAdj<'m> {
     ///
     /// Any other text.
     pub fn parse(text: &'m CStr) -> Result<Self, OomScoreAdjError<'m>> {
-        Self::parse_counting(text, &Steps::new())
-    }
-
-    pub(super) fn parse_counting(text: &'m CStr, steps: &Steps) -> Result<Self, OomScoreAdjError<'m>> {
         let bytes = text.to_bytes();
         let refused = OomScoreAdjError { text: bytes };
         let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
         if digits.len() > 1 && digits.starts_with(b"0") {
             return Err(refused);
         }
-        let value = signed_decimal(bytes, steps).map_err(|_| refused)?;
-        let value =
-            i16::try_from(value).ok().filter(|value| (-1000..=1000).contains(value)).ok_or(refused)?;
+        let value = signed_decimal(bytes).ok().and_then(|value| i16::try_from(value).ok());
+        let value = value.filter(|value| (-1000..=1000).contains(value)).ok_or(refused)?;
         Ok(Self { text, value })
     }
 
@@ -266,17 +237,17 @@ mod tests {
 
     #[test]
     fn bool_has_four_bytes_or_one() {
-        assert_eq!(bool_value(&[1], ByteOrder::Big), Ok(true));
-        assert_eq!(bool_value(&[0, 0, 0, 1], ByteOrder::Big), Ok(true));
-        assert_eq!(bool_value(&[1, 0, 0, 0], ByteOrder::Little), Ok(true));
+        assert_eq!(bool_value(&[1]), Ok(true));
+        assert_eq!(bool_value(&1_u32.to_ne_bytes()), Ok(true));
+        // A bool of a machine with the other byte order.
         assert_eq!(
-            bool_value(&[1, 0, 0, 0], ByteOrder::Big),
+            bool_value(&0x0100_0000_u32.to_ne_bytes()),
             Err(ParseErrorKind::BadBool { value: 0x0100_0000 })
         );
-        assert_eq!(bool_value(&[2], ByteOrder::Little), Err(ParseErrorKind::BadBool { value: 2 }));
+        assert_eq!(bool_value(&[2]), Err(ParseErrorKind::BadBool { value: 2 }));
         for size in [0, 2, 3, 5] {
             let value = [0; 5].split_at(size).0.to_vec();
-            assert!(bool_value(&value, ByteOrder::Little).is_err());
+            assert!(bool_value(&value).is_err());
         }
     }
 

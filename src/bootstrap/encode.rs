@@ -5,7 +5,7 @@ use core::fmt;
 use super::Bootstrap;
 use super::attribute::Attribute;
 use super::dialect::Dialect;
-use super::message::{ATTR_HEADER_LEN, ByteOrder, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of};
+use super::message::{ATTR_HEADER_LEN, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of};
 use crate::namespace::NsKind;
 
 /// The longest value of an attribute in bytes, including the NUL: `nla_len` has 16 bits and counts its
@@ -21,6 +21,7 @@ const SEQUENCE: u32 = 1;
 
 /// The reason why a message cannot be encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum EncodeError {
     /// A value is longer than [`VALUE_MAX`].
     AttributeTooLong {
@@ -147,12 +148,7 @@ pub fn encoded_len(bootstrap: &Bootstrap<'_>) -> usize {
 /// # Errors
 ///
 /// A value that the dialect or the format cannot represent. The contents of `out` are then undefined.
-pub fn encode(
-    bootstrap: &Bootstrap<'_>,
-    dialect: &Dialect,
-    order: ByteOrder,
-    out: &mut [u8],
-) -> Result<usize, EncodeError> {
+pub fn encode(bootstrap: &Bootstrap<'_>, dialect: &Dialect, out: &mut [u8]) -> Result<usize, EncodeError> {
     let needed = encoded_len(bootstrap);
     check_namespaces(bootstrap, dialect)?;
     for (attribute, value) in values(bootstrap) {
@@ -169,7 +165,7 @@ pub fn encode(
     }
     let too_small = EncodeError::BufferTooSmall { needed, room: out.len() };
     let mut writer = Writer { out, position: 0 };
-    writer.message(bootstrap, length, order).ok_or(too_small)?;
+    writer.message(bootstrap, length).ok_or(too_small)?;
     Ok(writer.position)
 }
 
@@ -188,24 +184,24 @@ struct Writer<'o> {
 }
 
 impl Writer<'_> {
-    fn message(&mut self, bootstrap: &Bootstrap<'_>, length: u32, order: ByteOrder) -> Option<()> {
-        self.put(&order.u32_bytes(length))?;
-        self.put(&order.u16_bytes(MESSAGE_TYPE))?;
-        self.put(&order.u16_bytes(FLAGS))?;
-        self.put(&order.u32_bytes(SEQUENCE))?;
-        self.put(&order.u32_bytes(0))?;
+    fn message(&mut self, bootstrap: &Bootstrap<'_>, length: u32) -> Option<()> {
+        self.put(&length.to_ne_bytes())?;
+        self.put(&MESSAGE_TYPE.to_ne_bytes())?;
+        self.put(&FLAGS.to_ne_bytes())?;
+        self.put(&SEQUENCE.to_ne_bytes())?;
+        self.put(&0_u32.to_ne_bytes())?;
         for (attribute, value) in values(bootstrap) {
-            self.attribute(attribute, value, order)?;
+            self.attribute(attribute, value)?;
         }
         Some(())
     }
 
-    fn attribute(&mut self, attribute: Attribute, value: Value<'_>, order: ByteOrder) -> Option<()> {
+    fn attribute(&mut self, attribute: Attribute, value: Value<'_>) -> Option<()> {
         let length = u16::try_from(value.len().checked_add(ATTR_HEADER_LEN)?).ok()?;
-        self.put(&order.u16_bytes(length))?;
-        self.put(&order.u16_bytes(attribute.number()))?;
+        self.put(&length.to_ne_bytes())?;
+        self.put(&attribute.number().to_ne_bytes())?;
         match value {
-            Value::U32(number) => self.put(&order.u32_bytes(number))?,
+            Value::U32(number) => self.put(&number.to_ne_bytes())?,
             Value::Text(text) => {
                 self.put(text)?;
                 self.put(&[0])?;

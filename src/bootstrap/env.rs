@@ -4,7 +4,7 @@
 use core::fmt;
 
 use super::dialect::Dialect;
-use super::text::{Lossy, NotDecimal, Steps, decimal};
+use super::text::{Lossy, NotDecimal, decimal};
 use crate::log::Level;
 use crate::sys::types::Fd;
 
@@ -77,6 +77,7 @@ pub struct Environment<'e> {
 
 /// The error of a refused environment, with the log settings parsed so far, so that it can be logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct EnvError<'e> {
     /// The variable.
     pub name: &'static str,
@@ -174,7 +175,7 @@ pub(crate) fn number(value: Option<&[u8]>) -> Result<Option<i32>, EnvReason> {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] | digits => (false, digits),
     };
-    let magnitude = match decimal(digits, &Steps::new()) {
+    let magnitude = match decimal(digits) {
         Ok(magnitude) => magnitude,
         Err(NotDecimal::TooLarge) => u64::MAX,
         Err(NotDecimal::NotDigits) => return Err(EnvReason::NotANumber),

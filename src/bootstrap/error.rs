@@ -12,6 +12,7 @@ use crate::timens::TimeOffsetsError;
 
 /// The error of a refused message, and its position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct ParseError<'m> {
     /// The kind of error.
     pub kind: ParseErrorKind<'m>,

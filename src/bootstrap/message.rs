@@ -1,10 +1,10 @@
 //! The frame of the message: a netlink header, then attributes (`docs/protocol.md#the-bootstrap-message`).
+//! All numbers have the byte order of this machine.
 
 use super::Bootstrap;
 use super::attribute::{Attribute, OomScoreAdj, bool_value, text_value, u32_value};
 use super::dialect::Dialect;
 use super::error::{ParseError, ParseErrorKind};
-use super::text::Steps;
 use crate::idmap::IdMap;
 use crate::namespace::paths::NsPaths;
 use crate::sys::types::CloneFlags;
@@ -26,49 +26,6 @@ pub(super) const MESSAGE_TYPE: u16 = 62000;
 /// `NLMSG_ERROR` of netlink(7).
 const NLMSG_ERROR: u16 = 2;
 
-/// The byte order of numbers. A message always has the byte order of its machine. A decoder of files may have
-/// to read the other order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ByteOrder {
-    /// The lowest byte first: x86-64, aarch64.
-    Little,
-    /// The highest byte first: s390x.
-    Big,
-}
-
-impl ByteOrder {
-    /// The byte order of this machine.
-    pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
-
-    pub(super) const fn u16(self, bytes: [u8; 2]) -> u16 {
-        match self {
-            Self::Little => u16::from_le_bytes(bytes),
-            Self::Big => u16::from_be_bytes(bytes),
-        }
-    }
-
-    pub(super) const fn u32(self, bytes: [u8; 4]) -> u32 {
-        match self {
-            Self::Little => u32::from_le_bytes(bytes),
-            Self::Big => u32::from_be_bytes(bytes),
-        }
-    }
-
-    pub(super) const fn u16_bytes(self, number: u16) -> [u8; 2] {
-        match self {
-            Self::Little => number.to_le_bytes(),
-            Self::Big => number.to_be_bytes(),
-        }
-    }
-
-    pub(super) const fn u32_bytes(self, number: u32) -> [u8; 4] {
-        match self {
-            Self::Little => number.to_le_bytes(),
-            Self::Big => number.to_be_bytes(),
-        }
-    }
-}
-
 /// A checked header: type and length are valid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Header {
@@ -83,17 +40,17 @@ impl Header {
     ///
     /// Too few bytes, `NLMSG_ERROR`, another type, a length below [`HEADER_LEN`], a length over
     /// [`MESSAGE_MAX`]; in this order.
-    pub fn parse(bytes: &[u8], order: ByteOrder) -> Result<Self, ParseError<'static>> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError<'static>> {
         let Some(&[l0, l1, l2, l3, t0, t1, ..]) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(ParseError::truncated_header(bytes.len()));
         };
         let refused = |offset, kind| ParseError { kind, offset, attribute: None, name: None };
-        match order.u16([t0, t1]) {
+        match u16::from_ne_bytes([t0, t1]) {
             MESSAGE_TYPE => {}
             NLMSG_ERROR => return Err(refused(4, ParseErrorKind::NetlinkError)),
             found => return Err(refused(4, ParseErrorKind::UnexpectedMessageType { found })),
         }
-        let length = order.u32([l0, l1, l2, l3]);
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]);
         let too_large = refused(0, ParseErrorKind::MessageTooLarge { length });
         let whole = usize::try_from(length).map_err(|_| too_large)?;
         let Some(payload_len) = whole.checked_sub(HEADER_LEN) else {
@@ -125,16 +82,12 @@ impl Header {
 /// # Errors
 ///
 /// Those of [`Header::parse`] and [`Bootstrap::parse`], and an incomplete payload.
-pub fn decode<'m>(
-    bytes: &'m [u8],
-    dialect: &Dialect,
-    order: ByteOrder,
-) -> Result<(Bootstrap<'m>, usize), ParseError<'m>> {
-    let header = Header::parse(bytes, order)?;
+pub fn decode<'m>(bytes: &'m [u8], dialect: &Dialect) -> Result<(Bootstrap<'m>, usize), ParseError<'m>> {
+    let header = Header::parse(bytes)?;
     let rest = bytes.get(HEADER_LEN..).unwrap_or_default();
     let want = header.payload_len();
     let payload = rest.get(..want).ok_or(ParseError::truncated_payload(rest.len(), want))?;
-    Ok((Bootstrap::parse(payload, dialect, order)?, header.message_len()))
+    Ok((Bootstrap::parse(payload, dialect)?, header.message_len()))
 }
 
 impl<'m> Bootstrap<'m> {
@@ -147,37 +100,17 @@ impl<'m> Bootstrap<'m> {
     /// # Errors
     ///
     /// The first error; see [`ParseErrorKind`].
-    pub fn parse(payload: &'m [u8], dialect: &Dialect, order: ByteOrder) -> Result<Self, ParseError<'m>> {
-        Self::parse_counting(payload, dialect, order, &Steps::new())
+    pub fn parse(payload: &'m [u8], dialect: &Dialect) -> Result<Self, ParseError<'m>> {
+        Self::read(payload, dialect).map_err(|error| error.in_dialect(dialect))
     }
 
-    /// Parses like [`parse`](Self::parse), and counts the steps.
-    ///
-    /// # Errors
-    ///
-    /// As [`parse`](Self::parse).
-    pub fn parse_counting(
-        payload: &'m [u8],
-        dialect: &Dialect,
-        order: ByteOrder,
-        steps: &Steps,
-    ) -> Result<Self, ParseError<'m>> {
-        Self::read(payload, dialect, order, steps).map_err(|error| error.in_dialect(dialect))
-    }
-
-    fn read(
-        payload: &'m [u8],
-        dialect: &Dialect,
-        order: ByteOrder,
-        steps: &Steps,
-    ) -> Result<Self, ParseError<'m>> {
-        check_form(payload, dialect, order, steps)?;
+    fn read(payload: &'m [u8], dialect: &Dialect) -> Result<Self, ParseError<'m>> {
+        check_form(payload, dialect)?;
         let mut bootstrap = Self::new(CloneFlags::EMPTY);
-        for raw in Walk::new(payload, order) {
-            steps.tick();
+        for raw in Walk::new(payload) {
             let raw = raw?;
             if let Some(attribute) = Attribute::from_number(raw.number, dialect) {
-                bootstrap = apply_value(bootstrap, attribute, raw.value, dialect, order, steps)
+                bootstrap = apply_value(bootstrap, attribute, raw.value, dialect)
                     .map_err(|kind| raw.refused(kind))?;
             }
         }
@@ -186,25 +119,19 @@ impl<'m> Bootstrap<'m> {
 }
 
 /// Runs the first pass: frame, numbers, sizes, NULs.
-fn check_form<'m>(
-    payload: &'m [u8],
-    dialect: &Dialect,
-    order: ByteOrder,
-    steps: &Steps,
-) -> Result<(), ParseError<'m>> {
+fn check_form<'m>(payload: &'m [u8], dialect: &Dialect) -> Result<(), ParseError<'m>> {
     let mut seen = Seen::default();
-    for raw in Walk::new(payload, order) {
-        steps.tick();
+    for raw in Walk::new(payload) {
         let raw = raw?;
         let attribute = Attribute::from_number(raw.number, dialect)
             .ok_or(raw.refused(ParseErrorKind::UnknownAttribute))?;
         if !seen.insert(attribute) {
             return Err(raw.refused(ParseErrorKind::DuplicateAttribute));
         }
-        attribute.check(raw.value, order, steps).map_err(|kind| raw.refused(kind))?;
+        attribute.check(raw.value).map_err(|kind| raw.refused(kind))?;
     }
     // Without this attribute, all stages would run as root without any namespace. Every runc writes it.
-    if !seen.contains(Attribute::CloneFlags) {
+    if seen.insert(Attribute::CloneFlags) {
         return Err(ParseError {
             kind: ParseErrorKind::MissingAttribute,
             offset: payload.len().saturating_add(HEADER_LEN),
@@ -221,68 +148,43 @@ fn apply_value<'m>(
     attribute: Attribute,
     value: &'m [u8],
     dialect: &Dialect,
-    order: ByteOrder,
-    steps: &Steps,
 ) -> Result<Bootstrap<'m>, ParseErrorKind<'m>> {
-    let id_map =
-        |value| IdMap::parse_counting(text_value(value, steps)?, steps).map_err(ParseErrorKind::BadIdMap);
+    let id_map = |value| IdMap::parse(text_value(value)?).map_err(ParseErrorKind::BadIdMap);
     Ok(match attribute {
-        Attribute::CloneFlags => bootstrap.with_clone_flags(CloneFlags(u32_value(value, order)?)),
+        Attribute::CloneFlags => bootstrap.with_clone_flags(CloneFlags(u32_value(value)?)),
         Attribute::NsPaths => {
-            let text = text_value(value, steps)?.to_bytes();
-            bootstrap.with_namespaces(NsPaths::parse_counting(text, dialect.namespaces, steps)?)
+            let text = text_value(value)?.to_bytes();
+            bootstrap.with_namespaces(NsPaths::parse(text, dialect.namespaces)?)
         }
         Attribute::UidMap => bootstrap.with_uid_map(id_map(value)?),
         Attribute::GidMap => bootstrap.with_gid_map(id_map(value)?),
-        Attribute::SetGroup => bootstrap.with_setgroup(bool_value(value, order)?),
+        Attribute::SetGroup => bootstrap.with_setgroup(bool_value(value)?),
         Attribute::OomScoreAdj => {
-            let text = text_value(value, steps)?;
-            let oom = OomScoreAdj::parse_counting(text, steps).map_err(ParseErrorKind::BadOomScoreAdj)?;
+            let oom = OomScoreAdj::parse(text_value(value)?).map_err(ParseErrorKind::BadOomScoreAdj)?;
             bootstrap.with_oom_score_adj(oom)
         }
-        Attribute::RootlessEuid => bootstrap.with_rootless_euid(bool_value(value, order)?),
-        Attribute::UidMapPath => bootstrap.with_uidmap_path(text_value(value, steps)?),
-        Attribute::GidMapPath => bootstrap.with_gidmap_path(text_value(value, steps)?),
+        Attribute::RootlessEuid => bootstrap.with_rootless_euid(bool_value(value)?),
+        Attribute::UidMapPath => bootstrap.with_uidmap_path(text_value(value)?),
+        Attribute::GidMapPath => bootstrap.with_gidmap_path(text_value(value)?),
         #[cfg(feature = "legacy")]
         Attribute::MountSources => bootstrap.with_mount_sources(crate::legacy::MountSources::parse(value)?),
         Attribute::TimeOffsets => {
-            let text = text_value(value, steps)?;
-            let offsets =
-                TimeOffsets::parse_counting(text, steps).map_err(ParseErrorKind::BadTimensOffsets)?;
+            let offsets = TimeOffsets::parse(text_value(value)?).map_err(ParseErrorKind::BadTimensOffsets)?;
             bootstrap.with_timens_offsets(offsets)
         }
     })
 }
 
-/// The attributes seen so far, one bit each.
+/// The numbers of the attributes seen so far, one bit each. The ten numbers differ in their last four bits.
 #[derive(Default)]
 struct Seen(u16);
 
 impl Seen {
-    const fn bit(attribute: Attribute) -> u16 {
-        match attribute {
-            Attribute::CloneFlags => 1,
-            Attribute::NsPaths => 1 << 1,
-            Attribute::UidMap => 1 << 2,
-            Attribute::GidMap => 1 << 3,
-            Attribute::SetGroup => 1 << 4,
-            Attribute::OomScoreAdj => 1 << 5,
-            Attribute::RootlessEuid => 1 << 6,
-            Attribute::UidMapPath => 1 << 7,
-            Attribute::GidMapPath => 1 << 8,
-            Attribute::TimeOffsets => 1 << 9,
-            #[cfg(feature = "legacy")]
-            Attribute::MountSources => 1 << 9,
-        }
-    }
-
-    const fn contains(&self, attribute: Attribute) -> bool {
-        self.0 & Self::bit(attribute) != 0
-    }
-
+    /// Adds an attribute. Returns false if its number was already seen.
     const fn insert(&mut self, attribute: Attribute) -> bool {
-        let new = !self.contains(attribute);
-        self.0 |= Self::bit(attribute);
+        let bit = 1 << (attribute.number() & 0xf);
+        let new = self.0 & bit == 0;
+        self.0 |= bit;
         new
     }
 }
@@ -306,22 +208,23 @@ impl<'m> Raw<'m> {
 struct Walk<'m> {
     rest: &'m [u8],
     offset: usize,
-    order: ByteOrder,
 }
 
 impl<'m> Walk<'m> {
-    const fn new(payload: &'m [u8], order: ByteOrder) -> Self {
-        Self { rest: payload, offset: HEADER_LEN, order }
+    const fn new(payload: &'m [u8]) -> Self {
+        Self { rest: payload, offset: HEADER_LEN }
     }
 
     fn take(&mut self) -> Result<Raw<'m>, ParseError<'m>> {
+        #[cfg(test)]
+        super::text::steps::add(1);
         let (offset, left) = (self.offset, self.rest.len());
         let Some((&[l0, l1, t0, t1], body)) = self.rest.split_first_chunk::<ATTR_HEADER_LEN>() else {
             let kind = ParseErrorKind::TruncatedAttrHeader { remaining: left };
             return Err(ParseError { kind, offset, attribute: None, name: None });
         };
-        let nla_len = self.order.u16([l0, l1]);
-        let raw = Raw { number: self.order.u16([t0, t1]), value: &[], offset };
+        let nla_len = u16::from_ne_bytes([l0, l1]);
+        let raw = Raw { number: u16::from_ne_bytes([t0, t1]), value: &[], offset };
         let length = usize::from(nla_len)
             .checked_sub(ATTR_HEADER_LEN)
             .ok_or(raw.refused(ParseErrorKind::AttrTooShort { nla_len }))?;

@@ -7,12 +7,19 @@
 //! All values in a [`Bootstrap`] have been checked, so its users never parse raw bytes. It borrows from the
 //! message; nothing is copied or allocated.
 
+#[doc(hidden)]
 pub mod attribute;
+#[doc(hidden)]
 pub mod dialect;
+#[doc(hidden)]
 pub mod encode;
+#[doc(hidden)]
 pub mod env;
+#[doc(hidden)]
 pub mod error;
+#[doc(hidden)]
 pub mod message;
+#[doc(hidden)]
 pub mod text;
 
 use core::ffi::CStr;
@@ -22,8 +29,7 @@ pub use dialect::Dialect;
 pub use encode::{EncodeError, encode, encoded_len};
 pub use env::{EnvError, Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
-pub use message::{ByteOrder, HEADER_LEN, Header, MESSAGE_MAX, decode};
-pub use text::Steps;
+pub use message::{HEADER_LEN, Header, MESSAGE_MAX, decode};
 
 use crate::idmap::IdMap;
 use crate::namespace::NsSet;

@@ -1,68 +1,59 @@
-//! Parses text from another process, with a count of the steps, and displays it.
+//! Parses text from another process, and displays it.
 //!
-//! The count lets a test check that the work grows linearly with the length of a message. A time measurement
-//! could not.
+//! Every parser of text in a message uses these functions. In unit tests they count their steps (`steps`), so
+//! that a test can check that the work grows linearly with the length of a message. A time measurement could
+//! not.
 
-use core::cell::Cell;
 use core::fmt;
 
-/// The number of bytes that a parser has read, and of iterations of its loops.
-#[derive(Clone, Debug, Default)]
-pub struct Steps(Cell<u64>);
+/// The steps of the parser in unit tests: the bytes that it has read, and the iterations of its other loops.
+#[cfg(test)]
+pub(crate) mod steps {
+    extern crate std;
+    use core::cell::Cell;
 
-impl Steps {
-    /// Returns a count of 0.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self(Cell::new(0))
+    std::thread_local! { static COUNT: Cell<usize> = const { Cell::new(0) } }
+
+    pub(crate) fn add(steps: usize) {
+        COUNT.set(COUNT.get() + steps);
     }
 
-    /// Returns the number of steps so far.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.0.get()
+    /// Returns the count, and sets it to 0.
+    pub(crate) fn take() -> usize {
+        COUNT.take()
     }
+}
 
-    pub(crate) fn add(&self, steps: usize) {
-        let steps = u64::try_from(steps).unwrap_or(u64::MAX);
-        self.0.set(self.0.get().saturating_add(steps));
-    }
-
-    pub(crate) fn tick(&self) {
-        self.add(1);
-    }
+/// Returns the parts of `text` between the bytes that `is_separator` accepts, as `slice::split` does.
+pub(crate) fn split(text: &[u8], is_separator: fn(u8) -> bool) -> impl Iterator<Item = &[u8]> {
+    text.split(move |byte| {
+        #[cfg(test)]
+        steps::add(1);
+        is_separator(*byte)
+    })
 }
 
 /// Returns the lines of `text`. The final newline may be missing: the kernel accepts both for id maps and
 /// time offsets (`map_write`, `timens_offsets_write`). A second newline at the end is a blank line.
-pub(crate) fn lines<'m, 's>(
-    text: &'m [u8],
-    steps: &'s Steps,
-) -> impl Iterator<Item = &'m [u8]> + use<'m, 's> {
-    text.strip_suffix(b"\n").unwrap_or(text).split(|byte| {
-        steps.tick();
-        *byte == b'\n'
-    })
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    split(text.strip_suffix(b"\n").unwrap_or(text), |byte| byte == b'\n')
 }
 
-/// Returns the three words of a line, separated by blanks and tabs, or `None` if there are more or fewer.
-pub(crate) fn three_words<'m>(line: &'m [u8], steps: &Steps) -> Option<[&'m [u8]; 3]> {
-    let mut words = line
-        .split(|byte| {
-            steps.tick();
-            matches!(byte, b' ' | b'\t')
-        })
-        .filter(|word| !word.is_empty());
+/// Returns the words of a line, which blanks and tabs separate.
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    split(line, |byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+}
+
+/// Returns the words of a line of three words, or `None` if there are more or fewer.
+pub(crate) fn three_words(line: &[u8]) -> Option<[&[u8]; 3]> {
+    let mut words = words(line);
     let three = [words.next()?, words.next()?, words.next()?];
     words.next().is_none().then_some(three)
 }
 
 /// Returns whether the line has only blanks and tabs.
-pub(crate) fn is_blank(line: &[u8], steps: &Steps) -> bool {
-    line.iter().all(|byte| {
-        steps.tick();
-        matches!(byte, b' ' | b'\t')
-    })
+pub(crate) fn is_blank(line: &[u8]) -> bool {
+    words(line).next().is_none()
 }
 
 /// The reason why a word is not a number.
@@ -75,14 +66,15 @@ pub(crate) enum NotDecimal {
 }
 
 /// Parses decimal digits: no sign, no blank, no other base.
-pub(crate) fn decimal(word: &[u8], steps: &Steps) -> Result<u64, NotDecimal> {
+pub(crate) fn decimal(word: &[u8]) -> Result<u64, NotDecimal> {
     if word.is_empty() {
         return Err(NotDecimal::NotDigits);
     }
+    #[cfg(test)]
+    steps::add(word.len());
     // All digits are checked before the size: "99…9x" is not a number, rather than too large.
     let mut value = Some(0_u64);
     for byte in word {
-        steps.tick();
         let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9).ok_or(NotDecimal::NotDigits)?;
         value = value.and_then(|value| value.checked_mul(10)?.checked_add(u64::from(digit)));
     }
@@ -90,10 +82,10 @@ pub(crate) fn decimal(word: &[u8], steps: &Steps) -> Result<u64, NotDecimal> {
 }
 
 /// Parses a signed decimal number: [`decimal`] with an optional leading `-`.
-pub(crate) fn signed_decimal(word: &[u8], steps: &Steps) -> Result<i64, NotDecimal> {
+pub(crate) fn signed_decimal(word: &[u8]) -> Result<i64, NotDecimal> {
     match word.strip_prefix(b"-") {
-        Some(digits) => 0_i64.checked_sub_unsigned(decimal(digits, steps)?),
-        None => i64::try_from(decimal(word, steps)?).ok(),
+        Some(digits) => 0_i64.checked_sub_unsigned(decimal(digits)?),
+        None => i64::try_from(decimal(word)?).ok(),
     }
     .ok_or(NotDecimal::TooLarge)
 }
@@ -157,7 +149,7 @@ mod tests {
 
     #[test]
     fn second_final_newline_is_a_blank_line() {
-        let lines = |text: &'static [u8]| super::lines(text, &Steps::new()).collect::<Vec<_>>();
+        let lines = |text: &'static [u8]| super::lines(text).collect::<Vec<_>>();
         assert_eq!(lines(b"a\nb"), [b"a", b"b"]);
         assert_eq!(lines(b"a\nb\n"), [b"a", b"b"]);
         assert_eq!(lines(b"a\n\n"), [b"a".as_slice(), b""]);
@@ -166,17 +158,16 @@ mod tests {
 
     #[test]
     fn only_decimal_digits_are_a_number() {
-        let steps = Steps::new();
-        assert_eq!(decimal(b"0042", &steps), Ok(42));
-        assert_eq!(decimal(b"18446744073709551615", &steps), Ok(u64::MAX));
-        assert_eq!(decimal(b"18446744073709551616", &steps), Err(NotDecimal::TooLarge));
+        assert_eq!(decimal(b"0042"), Ok(42));
+        assert_eq!(decimal(b"18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(decimal(b"18446744073709551616"), Err(NotDecimal::TooLarge));
         for word in [b"".as_slice(), b"+1", b"-1", b"0x1", b"1 ", b"99999999999999999999999x"] {
-            assert_eq!(decimal(word, &steps), Err(NotDecimal::NotDigits), "{}", Lossy(word));
+            assert_eq!(decimal(word), Err(NotDecimal::NotDigits), "{}", Lossy(word));
         }
-        assert_eq!(signed_decimal(b"-9223372036854775808", &steps), Ok(i64::MIN));
-        assert_eq!(signed_decimal(b"9223372036854775808", &steps), Err(NotDecimal::TooLarge));
-        assert_eq!(signed_decimal(b"--1", &steps), Err(NotDecimal::NotDigits));
-        assert_eq!(signed_decimal(b"-", &steps), Err(NotDecimal::NotDigits));
+        assert_eq!(signed_decimal(b"-9223372036854775808"), Ok(i64::MIN));
+        assert_eq!(signed_decimal(b"9223372036854775808"), Err(NotDecimal::TooLarge));
+        assert_eq!(signed_decimal(b"--1"), Err(NotDecimal::NotDigits));
+        assert_eq!(signed_decimal(b"-"), Err(NotDecimal::NotDigits));
     }
 
     #[test]

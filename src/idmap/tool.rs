@@ -4,19 +4,44 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
 
-use super::write::{Writing, Written};
 use super::{IdMap, MAP_TEXT_MAX, MapCheck};
+use crate::bootstrap::Bootstrap;
 use crate::descriptors::close_on_exec;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::json::Line;
 use crate::log::Log;
 use crate::pipe::uninterrupted;
+use crate::policy::Setgroups;
 use crate::procfs::ProcDir;
 use crate::sys::Sys;
 use crate::sys::types::{
     Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal,
-    SignalSet, WaitFor, WaitStatus, Waited,
+    SignalSet, TidAddress, WaitFor, WaitStatus, Waited,
 };
+
+/// The parameters of [`write_maps`](super::write::write_maps).
+#[derive(Clone, Copy, Debug)]
+pub struct Writing<'w, 'm> {
+    /// The maps and the tools' paths.
+    pub bootstrap: &'w Bootstrap<'m>,
+    /// The setgroups policy.
+    pub setgroups: Setgroups,
+    /// Stage 0's end of the sync pipe: it becomes readable when stage 1 dies.
+    pub stage_1: Fd,
+    /// The init pipe: it is hung up when the launcher dies.
+    pub init_pipe: Fd,
+    /// The libc's thread id cache, for the fork of the mapping tool's process.
+    pub tid: Option<TidAddress>,
+}
+
+/// The process that returns from writing the maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// Stage 0, and the maps are in force.
+    Done,
+    /// The mapping tool's process, which could not execute the tool and has reported the error.
+    ToolProcess,
+}
 
 /// The number of argument pointers: path, pid, three numbers for each of 340 lines, and the null pointer.
 /// runc's C code has 20 slots: with six lines the null pointer is missing, and from seven on lines are lost
@@ -221,11 +246,10 @@ fn check<'m, S: Sys>(
     let mut wanted = MapCheck::new(&map);
     let mut buffer = [0; 1024];
     loop {
-        match sys.read(fd, &mut buffer) {
-            Ok(0) => break,
-            Ok(len) => wanted.feed(buffer.get(..len).unwrap_or_default()).map_err(differs)?,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::Os { doing, errno }),
+        let read = uninterrupted(sys, |sys| sys.read(fd, &mut buffer));
+        match read.map_err(|errno| Error::Os { doing, errno })? {
+            0 => break,
+            len => wanted.feed(buffer.get(..len).unwrap_or_default()).map_err(differs)?,
         }
     }
     let _ = sys.close(fd);

@@ -2,15 +2,15 @@
 
 use core::ffi::CStr;
 
+pub use super::tool::{Writing, Written};
 use super::{IdMap, tool};
-use crate::bootstrap::Bootstrap;
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
 use crate::log::Log;
 use crate::policy::Setgroups;
-use crate::procfs::ProcDir;
+use crate::procfs::{ProcDir, write_once};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, OpenFlags, TidAddress};
+use crate::sys::types::{Errno, OpenFlags};
 
 /// Returns whether stage 0 writes "deny" to `setgroups` before the gid map.
 ///
@@ -23,30 +23,6 @@ pub const fn writes_deny(policy: Setgroups, rootless: bool, setgroup: bool) -> b
         Setgroups::Deny => true,
         Setgroups::Allow => false,
     }
-}
-
-/// The parameters of [`write_maps`].
-#[derive(Clone, Copy, Debug)]
-pub struct Writing<'w, 'm> {
-    /// The maps and the tools' paths.
-    pub bootstrap: &'w Bootstrap<'m>,
-    /// The setgroups policy.
-    pub setgroups: Setgroups,
-    /// Stage 0's end of the sync pipe: it becomes readable when stage 1 dies.
-    pub stage_1: Fd,
-    /// The init pipe: it is hung up when the launcher dies.
-    pub init_pipe: Fd,
-    /// The libc's thread id cache, for the fork of the mapping tool's process.
-    pub tid: Option<TidAddress>,
-}
-
-/// The process that returns from writing the maps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Written {
-    /// Stage 0, and the maps are in force.
-    Done,
-    /// The mapping tool's process, which could not execute the tool and has reported the error.
-    ToolProcess,
 }
 
 /// Writes the setgroups policy, the uid map and the gid map of `target`.
@@ -101,12 +77,13 @@ fn write_map<'m, S: Sys>(
     map: IdMap<'_>,
 ) -> Result<(), Error<'m>> {
     let fd = target.open_file(sys, file, OpenFlags::ReadWrite)?;
-    target.write_once(sys, file, fd, map.as_written())
+    write_once(sys, fd, map.as_written(), Doing::Update(target.pid(), file))
 }
 
 fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<'m>> {
-    match target.open_file(sys, ProcFile::Setgroups, OpenFlags::ReadWrite) {
-        Ok(fd) => target.write_once(sys, ProcFile::Setgroups, fd, b"deny"),
+    let file = ProcFile::Setgroups;
+    match target.open_file(sys, file, OpenFlags::ReadWrite) {
+        Ok(fd) => write_once(sys, fd, b"deny", Doing::Update(target.pid(), file)),
         // Before Linux 3.19 the file does not exist and the rule does not apply. A dead task gives ENOENT
         // too; then the write of the map that follows reports it.
         Err(Error::Os { doing: Doing::Update(..), errno: Errno::ENOENT }) => Ok(()),
@@ -119,7 +96,7 @@ mod tests {
     use super::*;
     use crate::procfs::tests::DIR;
     use crate::sys::MockSys;
-    use crate::sys::types::{FsType, Pid};
+    use crate::sys::types::{Fd, FsType, Pid};
 
     /// A seccomp filter may refuse the check with any errno. Then ENOENT does not mean a missing file, and
     /// EPERM does not mean a refused map.

@@ -1,16 +1,17 @@
 //! [`LaunchError`]: why the command was not started, on one line, with the root cause first.
 
 use std::ffi::OsString;
-use std::string::String;
+use std::string::{String, ToString};
 use std::vec::Vec;
 
-use core::fmt;
+use core::fmt::{self, Display as _};
 
-use super::causes::likely;
+use super::causes::{Circumstances, Remedies, likely};
 use super::command::CommandError;
 use super::record::{OneLine, Record};
 use super::script::{Ended, Failure, FailureKind, Step};
 use super::tail::exec_status;
+use crate::error::Code;
 use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
 
 /// The reason why the command was not started. The failed launch has left no process and no descriptor.
@@ -58,6 +59,7 @@ pub enum LaunchError {
 
 /// The facts about a failed bootstrap.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct StageFailure {
     /// The fatal records, in the order in which they were written. Usually one is the cause, and the others
     /// are consequences.
@@ -86,21 +88,35 @@ impl LaunchError {
         }
     }
 
-    pub(super) fn new(
-        failure: Failure,
-        mut records: Vec<Record>,
-        program: OsString,
-        asked: CloneFlags,
-    ) -> Self {
+    /// Returns the step that failed, and the error of its call.
+    #[must_use]
+    pub fn step(&self) -> Option<(Code, Option<Errno>)> {
+        match self {
+            Self::Start { errno, .. } => Some((Code::Start, Some(*errno))),
+            Self::Exec { errno, .. } => Some((Code::Exec, Some(*errno))),
+            Self::Bootstrap(failure) => failure.step(),
+            _ => None,
+        }
+    }
+
+    /// Returns the failure in one line, with its likely cause in these circumstances. Without them, `Display`
+    /// writes only the causes that do not depend on them.
+    #[must_use]
+    pub fn explain(&self, known: &Circumstances, remedies: &Remedies) -> String {
+        Explained { error: self, known: Some(known), remedies }.to_string()
+    }
+
+    /// Builds the error of a failed launch, from what the launcher saw and the fatal records of the stages.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn new(failure: Failure, mut records: Vec<Record>, program: OsString, asked: CloneFlags) -> Self {
         let ended: Vec<_> = failure.ended.into_iter().flatten().collect();
         match (failure.kind, records.first()) {
             (FailureKind::Os { step, errno }, None) if ended.is_empty() => Self::Start { step, errno },
             (FailureKind::Interrupted(signal), _) => Self::Interrupted { signal },
             (FailureKind::TimedOut, _) => Self::TimedOut,
             (FailureKind::NotSealed, _) => Self::NotSealed,
-            (FailureKind::FatalRecord, Some(Record { code: Some(code), errno: Some(errno), .. }))
-                if code == "exec" =>
-            {
+            (FailureKind::FatalRecord, Some(Record { code: Some(Code::Exec), errno: Some(errno), .. })) => {
                 Self::Exec { program, errno: *errno }
             }
             (kind, _) => {
@@ -122,6 +138,11 @@ impl StageFailure {
     #[must_use]
     pub fn cause(&self) -> Option<&Record> {
         self.records.iter().find(|record| !is_consequence(record))
+    }
+
+    /// Returns the step that failed, and the error of its call.
+    fn step(&self) -> Option<(Code, Option<Errno>)> {
+        self.cause().and_then(|record| Some((record.code?, record.errno)))
     }
 
     /// Returns the signal that ended a stage, if it is a signal that asks a program to end.
@@ -157,13 +178,10 @@ impl StageFailure {
     }
 }
 
-/// The code of [`Error::LauncherGone`](crate::error::Error::LauncherGone).
-const LAUNCHER_GONE: &str = "launcher-gone";
-
 /// Returns the stage whose death is reported by a sync error of stage 0. runc's texts call stage 1 "stage-1"
 /// or "child", and stage 2 "child".
 fn missed_stage(record: &Record) -> Option<u8> {
-    if (record.stage, record.code.as_deref()) != (Some(0), Some("sync")) {
+    if (record.stage, record.code) != (Some(0), Some(Code::Sync)) {
         return None;
     }
     let of_stage_1 = ["with stage-1", "SYNC_TIMEOFFSETS_ACK", "SYNC_MOUNTSOURCES_ACK"];
@@ -172,16 +190,17 @@ fn missed_stage(record: &Record) -> Option<u8> {
 
 /// Returns whether a record only reports the death of another process. That death has its own cause.
 fn is_consequence(record: &Record) -> bool {
-    match record.code.as_deref() {
-        Some("sync" | "mapping-tool-stage-1-died" | LAUNCHER_GONE) => true,
+    match record.code {
+        Some(Code::Sync | Code::MappingToolStage1Died | Code::LauncherGone) => true,
         // The init pipe ended before the launcher's byte.
-        Some("cgroup-byte") => record.errno.is_none() && record.text.contains("(got 0 of 1 bytes)"),
+        Some(Code::CgroupByte) => record.errno.is_none() && record.text.contains("(got 0 of 1 bytes)"),
         _ => false,
     }
 }
 
-impl fmt::Display for StageFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl StageFailure {
+    /// Writes the failure without its likely cause.
+    fn write_without_cause(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A failed call of the launcher is the cause: the stages end because the launcher gives up.
         let own = matches!(self.kind, FailureKind::Os { errno, .. } if errno != Errno::EPIPE);
         if own && self.cause().is_none() {
@@ -192,7 +211,7 @@ impl fmt::Display for StageFailure {
             died.fmt(f)?;
         }
         // The launcher closed its own end, so a record about that is not the cause.
-        let other = || self.records.iter().find(|record| record.code.as_deref() != Some(LAUNCHER_GONE));
+        let other = || self.records.iter().find(|record| record.code != Some(Code::LauncherGone));
         let Some(record) = self.cause().or_else(other) else {
             return if died.is_some() { Ok(()) } else { self.kind.fmt(f) };
         };
@@ -200,16 +219,18 @@ impl fmt::Display for StageFailure {
             f.write_str("; ")?;
         }
         record.fmt(f)?;
-        let code = record.code.as_deref().unwrap_or_default();
-        match code {
-            "unshare-remaining" => write!(f, " ({})", self.asked.without(CloneFlags::NEWUSER))?,
-            "unshare-user" => write!(f, " ({})", CloneFlags::NEWUSER)?,
-            _ => {}
+        match record.code {
+            Some(Code::UnshareRemaining) => write!(f, " ({})", self.asked.without(CloneFlags::NEWUSER)),
+            Some(Code::UnshareUser) => write!(f, " ({})", CloneFlags::NEWUSER),
+            _ => Ok(()),
         }
-        match record.errno.and_then(|errno| likely(code, errno)) {
-            Some(cause) => write!(f, " ({cause})"),
-            None => Ok(()),
-        }
+    }
+}
+
+impl fmt::Display for StageFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_without_cause(f)?;
+        write_cause(f, self.step(), None, &Remedies::LIBRARY)
     }
 }
 
@@ -239,24 +260,19 @@ impl fmt::Display for Ended {
             Some(stage) => write!(f, "stage-{stage}")?,
             None => f.write_str("a stage")?,
         }
-        write!(f, " (pid {}) ", self.pid)?;
-        match self.status {
-            WaitStatus::Exited(status) => write!(f, "exited with status {status}"),
-            WaitStatus::Signaled(signal) => write!(f, "was killed by {signal}"),
-            WaitStatus::Stopped(signal) => write!(f, "was stopped by {signal}"),
-            WaitStatus::Other(raw) => write!(f, "ended with wait status {raw:#x}"),
-        }
+        write!(f, " (pid {}) {}", self.pid, self.status)
     }
 }
 
-impl fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl LaunchError {
+    /// Writes the failure without its likely cause.
+    fn write_without_cause(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(error) => error.fmt(f),
             Self::Descriptor(fd) => write!(f, "descriptor {} cannot be passed on: it is not open", fd.0),
             Self::Start { step, errno } => write!(f, "{step}: {errno}"),
             Self::NoMemory { bytes } => write!(f, "no memory for a bootstrap message of {bytes} bytes"),
-            Self::Bootstrap(failure) => failure.fmt(f),
+            Self::Bootstrap(failure) => failure.write_without_cause(f),
             Self::Interrupted { signal } => FailureKind::Interrupted(*signal).fmt(f),
             Self::TimedOut => FailureKind::TimedOut.fmt(f),
             Self::NotSealed => FailureKind::NotSealed.fmt(f),
@@ -265,13 +281,42 @@ impl fmt::Display for LaunchError {
                     true => "''".into(),
                     false => program.to_string_lossy().into_owned(),
                 };
-                write!(f, "failed to execute {}: {errno}", OneLine(&name))?;
-                match likely("exec", *errno) {
-                    Some(cause) => write!(f, " ({cause})"),
-                    None => Ok(()),
-                }
+                write!(f, "failed to execute {}: {errno}", OneLine(&name))
             }
         }
+    }
+}
+
+/// A failure with its likely cause.
+struct Explained<'e> {
+    error: &'e LaunchError,
+    known: Option<&'e Circumstances>,
+    remedies: &'e Remedies,
+}
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.write_without_cause(f)?;
+        write_cause(f, self.error.step(), self.known, self.remedies)
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Explained { error: self, known: None, remedies: &Remedies::LIBRARY }.fmt(f)
+    }
+}
+
+/// Writes the likely cause of a failed step in brackets, if there is one.
+fn write_cause(
+    f: &mut fmt::Formatter<'_>,
+    step: Option<(Code, Option<Errno>)>,
+    known: Option<&Circumstances>,
+    remedies: &Remedies,
+) -> fmt::Result {
+    match step.and_then(|(code, errno)| likely(code, errno, known, remedies)) {
+        Some(cause) => write!(f, " ({cause})"),
+        None => Ok(()),
     }
 }
 
@@ -282,11 +327,10 @@ mod tests {
     use super::*;
     use crate::log::Level;
     use crate::sys::types::Pid;
-    use std::string::ToString;
     use std::vec;
 
-    fn record(stage: u8, text: &str, code: &str, errno: Option<Errno>) -> Record {
-        let code = Some(code.into());
+    fn record(stage: u8, text: &str, code: Code, errno: Option<Errno>) -> Record {
+        let code = Some(code);
         Record { level: Level::Fatal, stage: Some(stage), pid: 9, text: text.into(), code, errno }
     }
 
@@ -307,10 +351,10 @@ mod tests {
         let cause = record(
             1,
             "failed to unshare remaining namespaces: No space left on device",
-            "unshare-remaining",
+            Code::UnshareRemaining,
             Some(Errno::ENOSPC),
         );
-        let consequence = record(0, SYNC, "sync", None);
+        let consequence = record(0, SYNC, Code::Sync, None);
         let want = "stage-1: failed to unshare remaining namespaces: No space left on device (CLONE_NEWNET) \
                     (a limit in /proc/sys/user/max_*_namespaces is reached)";
         for records in [vec![cause.clone(), consequence.clone()], vec![consequence, cause]] {
@@ -323,8 +367,11 @@ mod tests {
 
     #[test]
     fn killed_stage_is_the_cause_of_a_sync_error() {
-        let text =
-            shown(vec![record(0, SYNC, "sync", None)], vec![ended(1, KILLED, false)], FailureKind::NoPidLine);
+        let text = shown(
+            vec![record(0, SYNC, Code::Sync, None)],
+            vec![ended(1, KILLED, false)],
+            FailureKind::NoPidLine,
+        );
         assert_eq!(text, std::format!("stage-1 (pid 101) was killed by SIGKILL; stage-0: {SYNC}"));
     }
 
@@ -336,7 +383,7 @@ mod tests {
             ("failed to sync with child: write(SYNC_TIMEOFFSETS_ACK): Broken pipe", 1),
             ("failed to sync with child: next state (got 0 of 4 bytes)", 2),
         ] {
-            let shown = shown(vec![record(0, text, "sync", None)], both(), FailureKind::NoPidLine);
+            let shown = shown(vec![record(0, text, Code::Sync, None)], both(), FailureKind::NoPidLine);
             let want = std::format!("stage-{stage} (pid 10{stage}) was killed by SIGKILL; stage-0: {text}");
             assert_eq!(shown, want);
         }
@@ -347,14 +394,19 @@ mod tests {
         let cause = record(
             0,
             "failed to use newuid map on 101: newuidmap exited with status 1",
-            "mapping-tool-status",
+            Code::MappingToolStatus,
             None,
         );
         let text = shown(vec![cause], vec![ended(1, KILLED, false)], FailureKind::NoPidLine);
-        assert_eq!(text, "stage-0: failed to use newuid map on 101: newuidmap exited with status 1");
+        assert_eq!(
+            text,
+            "stage-0: failed to use newuid map on 101: newuidmap exited with status 1 (see the tool's own message above; \
+             the tool must be setuid root or have file capabilities, and /etc/subuid and /etc/subgid must give you all \
+             these ids)"
+        );
         // If the death of stage 1 interrupted the tool, that death is reported first.
         let died =
-            record(0, "stage-1 (101) died while newuidmap was running", "mapping-tool-stage-1-died", None);
+            record(0, "stage-1 (101) died while newuidmap was running", Code::MappingToolStage1Died, None);
         let text = shown(vec![died.clone()], vec![ended(1, KILLED, false)], FailureKind::NoPidLine);
         assert_eq!(text, std::format!("stage-1 (pid 101) was killed by SIGKILL; stage-0: {}", died.text));
     }
@@ -379,7 +431,7 @@ mod tests {
     fn exit_codes_are_those_of_a_shell() {
         let exec = |errno| {
             let failure = Failure { kind: FailureKind::FatalRecord, ended: [None; 3] };
-            let records = vec![record(2, "", "exec", Some(errno))];
+            let records = vec![record(2, "", Code::Exec, Some(errno))];
             LaunchError::new(failure, records, "a\nb".into(), CloneFlags::EMPTY)
         };
         assert_eq!((exec(Errno::ENOENT).exit_code(), exec(Errno::EACCES).exit_code()), (127, 126));
@@ -391,7 +443,11 @@ mod tests {
             ended: [None; 3],
         };
         let start = LaunchError::new(failure, vec![], "a".into(), CloneFlags::EMPTY);
-        assert_eq!(start.to_string(), "unable to spawn stage-0: Resource temporarily unavailable");
+        assert_eq!(
+            start.to_string(),
+            "unable to spawn stage-0: Resource temporarily unavailable \
+             (a limit on processes is reached: ulimit -u, or pids.max of the cgroup)"
+        );
         assert_eq!((start.exit_code(), LaunchError::from(CommandError::Missing).exit_code()), (1, 2));
     }
 

@@ -37,22 +37,30 @@
 //! # }
 //! ```
 
-mod causes;
-mod child;
+pub mod causes;
 mod command;
 mod error;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod outcome;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod pipes;
 mod prepared;
 mod proc_status;
+mod query;
+mod reaction;
 mod record;
 // Also runs in the stages, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+#[doc(hidden)]
 pub mod script;
 mod sealed;
 pub mod signals;
 mod signals_error;
 mod spawn;
+mod supervise;
 // Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+#[doc(hidden)]
 pub mod tail;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod watch;
@@ -65,27 +73,35 @@ use std::vec::Vec;
 
 use core::fmt;
 
-pub use causes::likely;
-pub use child::{Child, exit_code};
+pub use causes::Circumstances;
 pub use command::CommandError;
 #[doc(hidden)]
 pub use command::{CommandStrings, NulTerminated};
 pub use error::{LaunchError, StageFailure};
+#[doc(hidden)]
 pub use prepared::Prepared;
-pub use proc_status::pid_in_proc;
-pub use record::{Collector, Record};
+#[doc(hidden)]
+pub use proc_status::StatusText;
+#[doc(hidden)]
+pub use query::{creator_of, is_open, kind_of, open_pidfd, own_status, owner_of, pid_in_proc};
+#[doc(hidden)]
+pub use record::Collector;
+pub use record::Record;
+pub use script::{ChildSignals, Ended, FailureKind, Step};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
-pub use spawn::{creator_of, execute, is_open, kind_of, open_pidfd, owner_of, without_sigxfsz};
+#[doc(hidden)]
+pub use spawn::execute;
+#[doc(hidden)]
+pub use supervise::without_sigxfsz;
+pub use supervise::{Child, exit_code};
 
-use crate::bootstrap::{Bootstrap, ByteOrder, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
-use crate::log::Level;
+use crate::bootstrap::{Bootstrap, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
+pub use crate::log::Level;
 use crate::policy::{Descriptors, LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
 use command::Command;
-use proc_status::ProcStatus;
-use script::ChildSignals;
 
 /// The command to start, and the namespaces to start it in.
 ///
@@ -127,7 +143,7 @@ impl Launcher {
         // `encode` refuses a longer message.
         let needed = encoded_len(bootstrap).min(MESSAGE_MAX);
         let mut message = zeroed(needed).ok_or(EncodeError::NoMemory { needed })?;
-        let len = encode(bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message)?;
+        let len = encode(bootstrap, &Dialect::V1_2, &mut message)?;
         message.truncate(len);
         Ok(Self {
             message,
@@ -265,7 +281,7 @@ impl Launcher {
             asked: self.asked,
             policy: self.policy,
             level: self.level,
-            signals: self.signals.unwrap_or_else(|| ProcStatus::of_this_thread().after_exec()),
+            signals: self.signals.unwrap_or_else(|| query::signals_of_this_thread().after_exec()),
             interrupt: self.interrupt,
             timeout: self.timeout,
             timer: None,
@@ -295,7 +311,7 @@ impl Launcher {
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
         let mut prepared = self.prepare()?;
         // Checked before the launcher opens a pipe, which could get the same number.
-        if let Some(fd) = prepared.named.iter().find(|fd| !spawn::is_open(**fd)) {
+        if let Some(fd) = prepared.named.iter().find(|fd| !is_open(**fd)) {
             return Err(LaunchError::Descriptor(*fd));
         }
         let timer = prepared.timeout.map(spawn::timer).transpose()?;

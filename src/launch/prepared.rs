@@ -9,7 +9,7 @@ use super::error::LaunchError;
 use super::record::{Collector, Record};
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::tail::Tail;
-use crate::bootstrap::{ByteOrder, decode};
+use crate::bootstrap::decode;
 use crate::log::Level;
 use crate::namespace::NsKind;
 use crate::nsexec::Scratch;
@@ -80,7 +80,7 @@ impl Prepared {
 
     /// Returns the path of the user namespace to join; empty without one.
     fn user_namespace(&self) -> Vec<u8> {
-        let decoded = decode(&self.message, self.policy.dialect, ByteOrder::NATIVE).ok();
+        let decoded = decode(&self.message, self.policy.dialect).ok();
         let paths = decoded.and_then(|(bootstrap, _)| bootstrap.namespaces());
         let user = paths.and_then(|paths| paths.iter().find(|entry| entry.kind == NsKind::User));
         user.map_or_else(Vec::new, |entry| entry.path.to_vec())

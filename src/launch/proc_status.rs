@@ -1,17 +1,51 @@
-//! /proc/PID/status: the signal state of a process (proc_pid_status(5)).
+//! /proc/PID/status: the text of the file, its fields, and the signal state of a process
+//! (proc_pid_status(5)). `query.rs` reads the file.
 
-use std::format;
-use std::fs;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::string::String;
 
 use super::script::ChildSignals;
-use crate::sys::types::{Pid, Signal, SignalSet};
+use crate::sys::types::{Signal, SignalSet};
 
-/// The signal state, from the lines of the file.
+/// The text of a status file, as lines `NAME:\tVALUE`.
+#[doc(hidden)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StatusText(String);
+
+impl StatusText {
+    /// Keeps the text. The name of a process may contain invalid UTF-8.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// Returns the value of the field with this name, without blanks around it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+
+    /// Returns the value of a hexadecimal field, a bit set: `CapEff` or `SigBlk`.
+    #[must_use]
+    pub fn bits(&self, name: &str) -> Option<u64> {
+        u64::from_str_radix(self.field(name)?, 16).ok()
+    }
+
+    /// Returns the signal state. A signal that no line mentions is not blocked, ignored or caught.
+    pub(super) fn signals(&self) -> SignalState {
+        let set = |name| SignalSet(self.bits(name).unwrap_or_default());
+        SignalState {
+            // One pid for each of its pid namespaces, from ours to its own.
+            is_init: self.field("NSpid").and_then(|pids| pids.split_whitespace().next_back()) == Some("1"),
+            blocked: set("SigBlk"),
+            ignored: set("SigIgn"),
+            caught: set("SigCgt"),
+        }
+    }
+}
+
+/// The signal state of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct ProcStatus {
+pub(super) struct SignalState {
     /// Whether it is process 1 of its pid namespace. The kernel discards signals to process 1 that have no
     /// handler.
     pub(super) is_init: bool,
@@ -30,61 +64,9 @@ pub(super) const fn set_of(signal: Signal) -> SignalSet {
 
 /// The signals that a fault of the program itself raises. Normally no other process sends them, so their
 /// handlers do not run in a fork before the exec removes them.
-const FAULTS: [Signal; 6] = [
-    Signal(libc::SIGSEGV),
-    Signal(libc::SIGBUS),
-    Signal(libc::SIGILL),
-    Signal(libc::SIGFPE),
-    Signal(libc::SIGTRAP),
-    Signal(libc::SIGSYS),
-];
+const FAULTS: [Signal; 6] = [Signal::SEGV, Signal::BUS, Signal::ILL, Signal::FPE, Signal::TRAP, Signal::SYS];
 
-impl ProcStatus {
-    /// Reads the state of this thread. Without a /proc, no signal is blocked, ignored or caught.
-    pub(super) fn of_this_thread() -> Self {
-        Self::read("/proc/thread-self/status").unwrap_or_default()
-    }
-
-    /// Reads the state of a child that is not reaped. `None` if it has ended, or if it cannot be identified
-    /// in /proc.
-    ///
-    /// /proc may belong to another pid namespace, in which our pid of the child belongs to another process.
-    /// The child's pid there is in the fdinfo of its pidfd (pidfd_open(2), proc_pid_fdinfo(5)). Without a
-    /// pidfd, before Linux 5.3, our pid of the child is used if /proc/self shows our own pid.
-    pub(super) fn of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Self> {
-        let number = match pidfd {
-            Some(pidfd) => pid_in_proc(pidfd).ok().filter(|number| *number > 0).map(Pid)?,
-            None if fs::read_link("/proc/self").ok()?.to_str()
-                == Some(&format!("{}", std::process::id())) =>
-            {
-                pid
-            }
-            None => return None,
-        };
-        Self::read(&format!("/proc/{number}/status"))
-    }
-
-    fn read(path: &str) -> Option<Self> {
-        // A process can set a name that is not UTF-8.
-        fs::read(path).ok().map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes)))
-    }
-
-    fn parse(text: &str) -> Self {
-        let mut status = Self::default();
-        for (key, value) in text.lines().filter_map(|line| line.split_once(":\t")) {
-            let set = || SignalSet(u64::from_str_radix(value.trim(), 16).unwrap_or_default());
-            match key {
-                // One pid for each of its pid namespaces, from ours to its own.
-                "NSpid" => status.is_init = value.split_whitespace().next_back() == Some("1"),
-                "SigBlk" => status.blocked = set(),
-                "SigIgn" => status.ignored = set(),
-                "SigCgt" => status.caught = set(),
-                _ => {}
-            }
-        }
-        status
-    }
-
+impl SignalState {
     /// Returns the state that a program would begin with after an exec by this thread: without handlers.
     /// SIGPIPE, which Rust's runtime ignores before main, gets its default disposition.
     pub(super) fn after_exec(self) -> ChildSignals {
@@ -97,31 +79,23 @@ impl ProcStatus {
     }
 }
 
-/// Returns the pid that the process of a pidfd has in /proc, which may belong to another pid namespace. −1:
-/// the process has ended. 0: this /proc does not show it (pidfd_open(2), proc_pid_fdinfo(5)).
-///
-/// # Errors
-/// /proc is not mounted, or does not show this process.
-pub fn pid_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    pid_in(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
-}
-
-fn pid_in(fdinfo: &str) -> Option<i32> {
+/// Returns the value of the line `Pid` in the fdinfo of a pidfd (proc_pid_fdinfo(5)).
+pub(super) fn pid_of_fdinfo(fdinfo: &str) -> Option<i32> {
     fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::format;
 
     #[test]
     fn pid_line_of_fdinfo_is_parsed() {
         for (line, number) in [("4711", Some(4711)), ("0", Some(0)), ("-1", Some(-1)), ("", None)] {
             let text = format!("pos:\t0\nflags:\t02000002\nmnt_id:\t15\nPid:\t{line}\nNSpid:\t{line}\t1\n");
-            assert_eq!(pid_in(&text), number);
+            assert_eq!(pid_of_fdinfo(&text), number);
         }
-        assert_eq!(pid_in("pos:\t0\n"), None);
+        assert_eq!(pid_of_fdinfo("pos:\t0\n"), None);
     }
 
     const TEXT: &str = "Name:\ta\nb: c\nNSpid:\t4711\t12\t1\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001001\n\
@@ -129,20 +103,28 @@ mod tests {
 
     #[test]
     fn signal_lines_of_proc_status_are_parsed() {
-        let status = ProcStatus::parse(TEXT);
-        let want = ProcStatus {
+        let status = StatusText::new(TEXT.as_bytes()).signals();
+        let want = SignalState {
             is_init: true,
             blocked: SignalSet(0x10000),
             ignored: SignalSet(0x1001),
             caught: SignalSet(0x1_0000_4440),
         };
         assert_eq!(status, want);
-        assert!(!ProcStatus::parse("NSpid:\t4711\t12\n").is_init);
+        assert!(!StatusText::new(b"NSpid:\t4711\t12\n").signals().is_init);
+    }
+
+    #[test]
+    fn a_status_field_is_found_by_its_whole_name() {
+        let status = StatusText::new(b"Seccomp_filters:\t1\nSeccomp:\t2\nNoNewPrivs:\t0\n");
+        assert_eq!(status.field("Seccomp"), Some("2"));
+        assert_eq!(status.field("NoNewPrivs"), Some("0"));
+        assert_eq!(status.field("Nothing"), None);
     }
 
     #[test]
     fn after_exec_has_no_handlers_and_default_sigpipe() {
-        let signals = ProcStatus::parse(TEXT).after_exec();
+        let signals = StatusText::new(TEXT.as_bytes()).signals().after_exec();
         // SIGBUS (0x40) and SIGSEGV (0x400) are faults of the program itself. SIGHUP (1) stays ignored.
         let want = ChildSignals { mask: None, default: SignalSet(0x1_0000_5000), ignore: SignalSet::EMPTY };
         assert_eq!(signals, want);

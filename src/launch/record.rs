@@ -2,13 +2,14 @@
 //! never fails by a panic.
 
 use std::boxed::Box;
-use std::string::{String, ToString};
+use std::string::String;
 use std::vec::Vec;
 
 use core::fmt;
 
 use super::script::LogReader;
 use crate::bootstrap::text::is_invisible;
+use crate::error::Code;
 use crate::log::{Level, RECORD_MAX};
 use crate::sys::types::Errno;
 
@@ -23,14 +24,15 @@ pub struct Record {
     pub pid: i32,
     /// The text. That of a fatal record with an errno ends with the errno in words.
     pub text: String,
-    /// The step's stable name: see [`Doing::code`](crate::error::Doing::code). Fatal records only.
-    pub code: Option<String>,
+    /// The stable name of the failure: see [`Error::code`](crate::error::Error::code). Fatal records only.
+    pub code: Option<Code>,
     /// The error of the failed call. Fatal records only.
     pub errno: Option<Errno>,
 }
 
 impl Record {
-    /// Parses one line, without its newline. Returns `None` for any line that `layout` does not write.
+    /// Parses one line, without its newline. Returns `None` for any line that `layout` does not write. A code
+    /// that this version does not have is left out.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let rest = line.strip_prefix("{\"level\":\"")?;
@@ -45,7 +47,7 @@ impl Record {
         let pid = pid.parse().ok()?;
         let (text, rest) = unescape(rest)?;
         let (code, rest) = match rest.strip_prefix(", \"code\": \"") {
-            Some(rest) => rest.split_once('"').map(|(code, rest)| (Some(code.to_string()), rest))?,
+            Some(rest) => rest.split_once('"').map(|(code, rest)| (Code::from_text(code), rest))?,
             None => (None, rest),
         };
         let (errno, rest) = match rest.strip_prefix(", \"errno\": ") {
@@ -184,6 +186,7 @@ mod tests {
     use crate::log::{Details, Writer, layout};
     use crate::sys::types::Pid;
     use proptest::prelude::*;
+    use std::string::ToString;
 
     fn laid_out(level: Level, writer: (Writer, Pid), text: &str, details: Option<Details>) -> Vec<u8> {
         let mut buffer = [0; RECORD_MAX];
@@ -205,7 +208,7 @@ mod tests {
         ) {
             let level = Level::from_number(number);
             let writer = (stage.map_or(Writer::Setup, Writer::Stage), Pid(pid));
-            let details = errno.map(|errno| Details { code: "unshare-user", errno: errno.map(Errno) });
+            let details = errno.map(|errno| Details { code: Code::UnshareUser, errno: errno.map(Errno) });
             let bytes = laid_out(level, writer, &text, details);
             let line = core::str::from_utf8(&bytes).unwrap().strip_suffix('\n').unwrap();
             prop_assert_eq!(Record::parse(line), Some(Record {
@@ -213,7 +216,7 @@ mod tests {
                 stage,
                 pid,
                 text,
-                code: details.map(|details| details.code.into()),
+                code: details.map(|details| details.code),
                 errno: details.and_then(|details| details.errno),
             }));
         }
@@ -225,7 +228,7 @@ mod tests {
 
         #[test]
         fn truncated_record_is_rejected(cut in 0_usize..200) {
-            let details = Some(Details { code: "join", errno: Some(Errno::EPERM) });
+            let details = Some(Details { code: Code::Join, errno: Some(Errno::EPERM) });
             let bytes = laid_out(Level::Fatal, (Writer::Stage(1), Pid(7)), "a \"b\" \u{1}", details);
             let line = core::str::from_utf8(&bytes).unwrap().strip_suffix('\n').unwrap();
             prop_assume!(cut < line.len());

@@ -9,13 +9,15 @@
 //! ([`cloned`]): stage 2 executes a file of that namespace. That file may be a script whose
 //! interpreter is /proc/self/exe, which is our own binary (CVE-2019-5736).
 
-use core::fmt;
-
+pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step};
+pub use super::pipes::LogReader;
+use super::pipes::{Pipes, close, read_some};
+pub use super::tail::GO;
 use super::tail::{self, Tail};
 use super::watch::{Ready, Stages, Watch};
+use crate::bootstrap::decode;
 use crate::bootstrap::dialect::PidLine;
 use crate::bootstrap::env::Environment;
-use crate::bootstrap::{ByteOrder, decode};
 use crate::cloned;
 use crate::json::PID_LINE_MAX;
 use crate::log::Level;
@@ -26,16 +28,8 @@ use crate::policy::Policy;
 use crate::stage::StageEnd;
 use crate::sys::Sys;
 use crate::sys::types::{
-    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet, WaitStatus,
+    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
 };
-
-/// The byte that lets stage 2 execute the command, the go byte. If the launcher dies without sending it,
-/// stage 2 exits.
-pub const GO: u8 = b'G';
-
-/// The number of stages. Only the stages have exit signal 0, so a wait with `__WCLONE` reports at most this
-/// many processes.
-pub const STAGES: usize = 3;
 
 /// The signal state that stage 0 begins with, and so the command. It equals the state after an exec by the
 /// launcher.
@@ -72,133 +66,6 @@ pub struct Job<'a> {
     pub marked_copy: bool,
     /// The last steps of stage 2.
     pub tail: Tail<'a>,
-}
-
-/// Receives the bytes that the launcher reads from the log pipe.
-pub trait LogReader {
-    /// Receives the next bytes, in pieces of any length.
-    fn take(&mut self, bytes: &[u8]);
-    /// Returns whether a fatal record has arrived.
-    fn fatal(&self) -> bool;
-}
-
-/// The result of [`launch`], which returns in the launcher and in each stage that exits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Launched {
-    /// In the launcher: the command runs.
-    Started {
-        /// The command's pid, in the launcher's pid namespace.
-        pid: Pid,
-    },
-    /// In the launcher: the launch failed, and left no process and no descriptor.
-    Failed(Failure),
-    /// In a stage, or in the process that should have become the command: the caller exits with this status.
-    Exit(i32),
-}
-
-/// The launcher's own observations of a failed launch. A fatal record may name the cause.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// The first error that the launcher detected.
-    pub kind: FailureKind,
-    /// How the stages ended, in the order in which they were reaped.
-    pub ended: [Option<Ended>; STAGES],
-}
-
-/// How one stage ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ended {
-    /// The number of the stage, if it is known.
-    pub stage: Option<u8>,
-    /// Its pid, in the launcher's pid namespace.
-    pub pid: Pid,
-    /// Its wait status.
-    pub status: WaitStatus,
-    /// True if the launcher itself sent SIGKILL to the stage, because the launch had failed.
-    pub killed: bool,
-}
-
-/// An error that the launcher detected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FailureKind {
-    /// A system call of the launcher failed.
-    Os {
-        /// The step that failed.
-        step: Step,
-        /// The error of the call.
-        errno: Errno,
-    },
-    /// The stages ended without a pid line.
-    NoPidLine,
-    /// The pid line is malformed.
-    BadPidLine,
-    /// A stage ended with another status than 0.
-    StageFailed,
-    /// All stages succeeded, but a fatal record arrived after the go byte: the command could not be started.
-    FatalRecord,
-    /// The launcher received this signal before the command ran.
-    Interrupted(Signal),
-    /// The time limit expired before the command ran.
-    TimedOut,
-    /// The launch joins a mount namespace, and a process of that namespace could write to this program's
-    /// file.
-    NotSealed,
-}
-
-/// A step of the launcher that can fail.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
-    /// Checking that this program runs from a sealed copy.
-    CheckCopy,
-    /// Creating the init pipe.
-    MakeInitPipe,
-    /// Creating the log pipe.
-    MakeLogPipe,
-    /// Creating the timer of a launch with a time limit.
-    MakeTimer,
-    /// Blocking all signals for the time of the fork.
-    BlockSignals,
-    /// Forking stage 0.
-    SpawnStage0,
-    /// Sending the bootstrap message.
-    SendMessage,
-    /// Reading the pid line.
-    ReadPidLine,
-    /// Reaping a stage.
-    Wait,
-    /// Sending the go byte.
-    SendGo,
-    /// Sending the byte that lets stage 2 create its cgroup namespace, in 1.0.
-    #[cfg(feature = "legacy")]
-    SendCgroupByte,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CheckCopy => "failed to check whether this program runs from a sealed copy of itself",
-            Self::MakeInitPipe => "failed to make the init pipe",
-            Self::MakeLogPipe => "failed to make the log pipe",
-            Self::MakeTimer => "failed to make the timer of the launch",
-            Self::BlockSignals => "failed to block signals",
-            Self::SpawnStage0 => "unable to spawn stage-0",
-            Self::SendMessage => "failed to send the bootstrap message to stage-0",
-            Self::ReadPidLine => "failed to read the pid line",
-            Self::Wait => "failed to wait for a stage",
-            #[cfg(feature = "legacy")]
-            Self::SendCgroupByte => "failed to send the cgroup byte to stage-2",
-            Self::SendGo => "failed to send the go byte to stage-2",
-        })
-    }
-}
-
-/// The two pipes: the launcher's ends, and the stages' ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pipes {
-    pub(super) init: Fd,
-    stage_init: Fd,
-    pub(super) log: Fd,
-    stage_log: Fd,
 }
 
 /// Starts a command in its namespaces. Returns in the launcher, and in each stage that exits, with
@@ -246,19 +113,11 @@ pub fn launch<S: Sys, L: LogReader>(
     }
 }
 
-#[cfg(test)]
-impl Pipes {
-    /// Returns pipes with these ends of the launcher.
-    pub(super) fn of_launcher(init: Fd, log: Fd) -> Self {
-        Self { init, log, stage_init: Fd(-1), stage_log: Fd(-1) }
-    }
-}
-
 /// Fails if a process of the mount namespace to join could overwrite this program's file. Called before the
 /// first fork: the stages are forks of this process, with the same /proc/self/exe.
 fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), FailureKind> {
     // A message that cannot be decoded passes here; stage 0 reports the error.
-    let asked = decode(job.message, job.policy.dialect, ByteOrder::NATIVE);
+    let asked = decode(job.message, job.policy.dialect);
     let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
     if !joins || job.policy.trusted_mounts {
         return Ok(());
@@ -479,54 +338,6 @@ fn read_log<S: Sys, L: LogReader>(
             return Ok(());
         }
     }
-}
-
-/// Reads the log once. Returns false at the end of the log.
-pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) -> bool {
-    let mut buffer = [0; crate::log::RECORD_MAX];
-    match sys.read(fd, &mut buffer) {
-        Ok(0) => false,
-        Ok(count) => {
-            log.take(buffer.get(..count).unwrap_or_default());
-            true
-        }
-        Err(Errno::EINTR) => true,
-        // A read error of our own pipe is treated as the end of the log.
-        Err(_) => false,
-    }
-}
-
-impl FailureKind {
-    /// Returns whether the remaining stages end by themselves when our end of the init pipe is closed. Then
-    /// each stage reports its own error, which a SIGKILL would prevent.
-    ///
-    /// All three stages hold the other end of the init pipe until they end. If no process holds it, no stage
-    /// is left. If stages 0 and 1 have been reaped, stage 2 ends when it reads from stage 0 or waits for the
-    /// go byte.
-    pub(super) const fn lets_stages_end(&self) -> bool {
-        match self {
-            Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
-            // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage
-            // 0 would leave the tool running.
-            Self::Interrupted(_) | Self::TimedOut => true,
-            Self::Os { step: Step::SendMessage | Step::SendGo, errno } => matches!(*errno, Errno::EPIPE),
-            #[cfg(feature = "legacy")]
-            Self::Os { step: Step::SendCgroupByte, errno } => matches!(*errno, Errno::EPIPE),
-            // No stage exists yet.
-            Self::NotSealed => true,
-            Self::Os { .. } | Self::BadPidLine => false,
-        }
-    }
-
-    /// Returns whether the caller has asked for the end of the launch, by a signal or a time limit.
-    pub(super) const fn is_urgent(&self) -> bool {
-        matches!(self, Self::Interrupted(_) | Self::TimedOut)
-    }
-}
-
-pub(super) fn close<S: Sys>(sys: &mut S, fd: Fd) {
-    // close(2) frees the number even if it returns an error.
-    let _ = sys.close(fd);
 }
 
 fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {

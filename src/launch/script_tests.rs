@@ -8,7 +8,9 @@ use crate::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
 use crate::namespace::NsSet;
 use crate::namespace::paths::NsPaths;
 use crate::sys::MockSys;
-use crate::sys::types::{CloneFlags, ExecArgs, Fd, Seals, SysResult, TidAddress, WaitFor, Waited};
+use crate::sys::types::{
+    CloneFlags, ExecArgs, Fd, Seals, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
+};
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);
@@ -343,7 +345,7 @@ fn launch_with_mount_join(
     let paths = NsPaths::parse(b"mnt:/m", NsSet::ALL).unwrap();
     let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
     let mut message = vec![0; encoded_len(&asked)];
-    encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+    encode(&asked, &Dialect::V1_2, &mut message).unwrap();
     let policy = Policy { trusted_mounts, ..Policy::runc(&Dialect::V1_2) };
     let mut sys = MockSys::new();
     sys.expect_openat().withf(|_, path, _| path == c"/proc/self/exe").returning(|_, _, _| Ok(INIT));
@@ -378,7 +380,7 @@ fn unreadable_program_file_prevents_a_mount_join() {
     let paths = NsPaths::parse(b"net:/n,mnt:/m", NsSet::ALL).unwrap();
     let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
     let mut message = vec![0; encoded_len(&asked)];
-    encode(&asked, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+    encode(&asked, &Dialect::V1_2, &mut message).unwrap();
     let mut sys = MockSys::new();
     sys.expect_openat().returning(|_, _, _| Err(Errno::ENOENT));
     let launched = with_job(|job| {

@@ -3,15 +3,17 @@
 //! This file has `unsafe` code: it creates a [`LinuxSys`], and reads the C library's environment.
 
 use std::borrow::ToOwned;
+use std::env;
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::vec;
 use std::vec::Vec;
-use std::{env, fs};
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use super::causes::open_files_limit;
+use super::query::own_name;
 use crate::bootstrap::env::OwnProgram;
 use crate::cloned::{self, LAST_MARK, Room, SEALED_COPY, STRINGS_MAX, ensure_for_launch};
 use crate::error::{CopyStep, Doing, Error, Refusal};
@@ -85,7 +87,7 @@ impl fmt::Display for SealedCopyError {
                 )?;
             }
             Self::Os { step, errno } => {
-                write!(f, "{}: {errno}", step.text())?;
+                write!(f, "{}: {errno}", step.as_str())?;
                 if let Some(cause) = likely(step, errno) {
                     write!(f, " ({cause})")?;
                 }
@@ -108,8 +110,7 @@ const fn likely(step: CopyStep, errno: Errno) -> Option<&'static str> {
     Some(match (step, errno) {
         (CopyStep::OpenExe, Errno::EACCES) => "the program's file must be readable",
         (CopyStep::OpenExe, Errno::ENOENT) => "there is no /proc, or it is that of another pid namespace",
-        (_, Errno::EMFILE) => "the limit on open files is reached: raise ulimit -n",
-        (_, Errno::ENFILE) => "the machine's limit on open files is reached: sysctl fs.file-max",
+        (_, Errno::EMFILE | Errno::ENFILE) => return open_files_limit(errno),
         (CopyStep::Copy, Errno::EFBIG) => "RLIMIT_FSIZE is smaller than the program's file: raise ulimit -f",
         (CopyStep::Copy, Errno::ENOSPC | Errno::ENOMEM) => {
             "the copy needs as much memory as the program's file"
@@ -200,8 +201,7 @@ pub fn run_from_sealed_copy() -> Result<(), SealedCopyError> {
 
 /// Returns success in a copy. Otherwise executes a copy, or returns the error.
 fn ensure_copy<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedCopyError> {
-    let name = fs::read("/proc/self/comm").unwrap_or_default();
-    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    let name = own_name();
     let state_dir = env::var_os("TMPDIR");
     let state_dir = state_dir.as_deref().map(OsStr::as_bytes);
     let variables = all_variables();
@@ -217,7 +217,7 @@ fn ensure_copy<S: Sys>(sys: &mut S, mark: Option<&[u8]>) -> Result<(), SealedCop
             buffer: &mut buffer,
         };
         let own = OwnProgram { state_dir, mark, environ: Some(&variables) };
-        match ensure_for_launch(sys, own, name, room) {
+        match ensure_for_launch(sys, own, &name, room) {
             Err(Error::Refused(Refusal::OwnArguments)) if size < ALL_STRINGS_MAX => size *= 4,
             // Only the mark gives this error after LAST_MARK: no second copy makes a third.
             Err(Error::Refused(Refusal::CopyNotRecognised)) if mark == Some(LAST_MARK.as_bytes()) => {

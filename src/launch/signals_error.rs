@@ -6,6 +6,7 @@ use crate::sys::types::Errno;
 
 /// The error of [`Signals::take`](super::signals::Signals::take).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SignalsError {
     /// The step that failed.
     pub step: SignalsStep,

@@ -1,15 +1,10 @@
-//! The system-facing part of the launcher: allocates memory, creates the [`LinuxSys`], and exits the stages.
+//! The surroundings of the launch script: allocates memory, creates the [`LinuxSys`], and exits the stages.
 //!
-//! Only this file and `sealed.rs` in this module contain `unsafe` code.
+//! The launch script makes its calls through a [`Sys`]. The calls of this file surround the script, and a
+//! record does not contain them: the turn of a launch, the page that detects a fork, the timer of the time
+//! limit, and the exit of a stage.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::ExitStatus;
 use std::ptr::{self, NonNull};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +14,6 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::LaunchError;
-use super::child::Child;
 use super::command::Command;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
@@ -28,7 +22,7 @@ use super::tail;
 use super::watch::Watch;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{CloneFlags, Errno, Fd, MaskHow, Pid, PollFd, SigAction, Signal, SignalSet};
+use crate::sys::types::{Errno, Pid};
 
 /// Admits one launch at a time. A fork copies every descriptor, including the launcher's end of another
 /// launch's init pipe. While a stage of the other launch holds such a copy, the launcher's death is not
@@ -210,63 +204,6 @@ pub fn execute<A: AsRef<OsStr>>(
     LaunchError::Exec { program: super::command::shown(&texts.name), errno }
 }
 
-/// `waitpid(pid, &status, options | __WALL)`. Returns `None` if the status of the process has not changed.
-///
-/// `__WALL`: a command that died before its exec ends as a stage, without SIGCHLD. The nix crate cannot
-/// represent the status of a command that a real-time signal ended, so this calls the libc crate.
-pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
-    let mut status = 0;
-    loop {
-        // SAFETY: the kernel writes one int to `status`.
-        match unsafe { libc::waitpid(pid.0, &raw mut status, options | libc::__WALL) } {
-            0 => return Ok(None),
-            -1 => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-            _ => return Ok(Some(ExitStatus::from_raw(status))),
-        }
-    }
-}
-
-/// Opens a pidfd of the process with this pid in our pid namespace. The pidfd refers to the same process even
-/// after the pid is used again.
-///
-/// # Errors
-/// `ESRCH`: the process does not exist. `ENOSYS`: Linux before 5.3. `EINVAL`, `ENOENT`: the number is that of
-/// a thread.
-pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: one call, which only creates a descriptor.
-    match unsafe { LinuxSys::new() }.pidfd_open(Pid(pid)) {
-        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
-        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd.0) }),
-        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
-    }
-}
-
-/// Returns whether the descriptor is open in this process.
-#[must_use]
-pub fn is_open(fd: Fd) -> bool {
-    // SAFETY: the arguments are numbers, and the call changes nothing.
-    unsafe { libc::fcntl(fd.0, libc::F_GETFD) >= 0 }
-}
-
-/// `kill(pid, signal)`, for any signal number, including real-time signals.
-pub(super) fn kill(pid: Pid, signal: i32) -> io::Result<()> {
-    // SAFETY: the arguments are numbers.
-    match unsafe { libc::kill(pid.0, signal) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Returns a descriptor that becomes readable when the command has ended. `None` before Linux 5.3.
-pub(super) fn pidfd(child: &Child) -> Option<OwnedFd> {
-    open_pidfd(child.pid().0).ok()
-}
-
 /// Creates a timer that becomes readable after `limit` (timerfd_create(2)). A limit of zero expires at once.
 ///
 /// # Errors
@@ -282,97 +219,4 @@ pub(super) fn timer(limit: Duration) -> Result<TimerFd, LaunchError> {
     let limit = Expiration::OneShot(TimeSpec::from_duration(limit));
     timer.set(limit, TimerSetTimeFlags::empty()).map_err(failed)?;
     Ok(timer)
-}
-
-/// Waits until a descriptor is ready, the timeout expires, or a signal arrives.
-pub(super) fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
-    // SAFETY: one call, which changes only its argument.
-    match unsafe { LinuxSys::new() }.poll(fds, timeout_ms) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
-    }
-}
-
-/// Runs `write` with SIGXFSZ blocked in this thread. A write beyond the limit on file size
-/// (RLIMIT_FSIZE, setrlimit(2)) then returns `EFBIG` instead of ending the process. Afterwards the mask is
-/// restored, and no SIGXFSZ from `write` is left pending.
-pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
-    // SAFETY: two changes of this thread's mask, of which the second undoes the first, and a look at one
-    // signal.
-    let mut sys = unsafe { LinuxSys::new() };
-    let before = sys.sigprocmask(MaskHow::Block, SignalSet::XFSZ);
-    let result = write();
-    if let Ok(before) = before {
-        if !before.contains(SignalSet::XFSZ) {
-            // EAGAIN: no SIGXFSZ is pending.
-            let _ = sys.sigtimedwait(SignalSet::XFSZ);
-            let _ = sys.sigprocmask(MaskHow::Set, before);
-        }
-    }
-    result
-}
-
-/// Removes a signal that is blocked in this thread from the pending signals.
-pub(super) fn discard_pending(signal: Signal) {
-    // SAFETY: one call, which removes one pending signal.
-    let mut sys = unsafe { LinuxSys::new() };
-    // EAGAIN: it is not pending.
-    let _ = sys.sigtimedwait(super::proc_status::set_of(signal));
-}
-
-/// Sets the default disposition of a signal in this process.
-pub(super) fn default_disposition(signal: Signal) -> Result<(), Errno> {
-    // SAFETY: one call with the default disposition as argument, so no handler of ours is registered.
-    let mut sys = unsafe { LinuxSys::new() };
-    sys.sigaction(signal, SigAction::DEFAULT).map(|_| ())
-}
-
-/// Opens a namespace file and returns the result of an ioctl(2) request without an argument (ioctl_ns(2)).
-///
-/// `request` is `_IO(0xb7, N)`, in the type that the libc uses for a request: it differs between musl and
-/// glibc.
-fn asked(path: &Path, request: libc::Ioctl) -> io::Result<libc::c_int> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    // SAFETY: these requests access no memory of ours. They return a number, a new descriptor, or −1.
-    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
-}
-
-/// Returns device and inode of the user namespace that owns the namespace at `path` (ioctl_ns(2),
-/// NS_GET_USERNS, Linux 4.9).
-///
-/// # Errors
-/// `EPERM`: the owner is outside our own user namespace. `ENOTTY`: the file is not a namespace.
-pub fn owner_of(path: &Path) -> io::Result<(u64, u64)> {
-    const NS_GET_USERNS: libc::Ioctl = 0xb701;
-    let owner = asked(path, NS_GET_USERNS)?;
-    // SAFETY: the kernel has just created this descriptor for this process.
-    let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
-    owner.metadata().map(|data| (data.dev(), data.ino()))
-}
-
-/// Returns the kind of the namespace at `path`, as the flag that creates one (ioctl_ns(2), NS_GET_NSTYPE,
-/// Linux 4.11).
-///
-/// # Errors
-/// `ENOTTY`: the file is not a namespace.
-pub fn kind_of(path: &Path) -> io::Result<CloneFlags> {
-    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
-    asked(path, NS_GET_NSTYPE).map(|flag| CloneFlags(u32::from_ne_bytes(flag.to_ne_bytes())))
-}
-
-/// Returns the user id of the creator of the user namespace at `path`, in our user namespace (ioctl_ns(2),
-/// NS_GET_OWNER_UID, Linux 4.11).
-///
-/// # Errors
-/// `EINVAL`: it is a namespace of another kind. `ENOTTY`: the file is not a namespace.
-pub fn creator_of(path: &Path) -> io::Result<u32> {
-    const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let mut uid: libc::uid_t = 0;
-    // SAFETY: the request writes one uid_t, and `uid` has room for it.
-    match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) } {
-        0 => Ok(uid),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

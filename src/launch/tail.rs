@@ -11,7 +11,9 @@ use crate::stage::LastSteps;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagation, Signal};
 
-use super::script::GO;
+/// The byte that lets stage 2 execute the command, the go byte. If the launcher dies without sending it,
+/// stage 2 exits.
+pub const GO: u8 = b'G';
 
 /// The exit status of a shell whose command was not found.
 pub const NOT_FOUND: i32 = 127;

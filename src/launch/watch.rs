@@ -8,7 +8,8 @@
 //! pidfds (before 5.3), blocks in wait4(2) until the stage ends. A failed launch kills stopped stages, and
 //! ends after 5 s at the latest.
 
-use super::script::{Ended, FailureKind, LogReader, Pipes, STAGES, Step, close, read_some};
+use super::outcome::{Ended, FailureKind, STAGES, Step};
+use super::pipes::{LogReader, Pipes, close, read_some};
 use crate::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Signal, SysResult, WaitFor, WaitStatus, Waited};

@@ -2,7 +2,7 @@
 //! the seed.
 
 use super::dialects::{CGROUP_BYTE, CgroupPlacement};
-use crate::bootstrap::{ByteOrder, decode};
+use crate::bootstrap::decode;
 use crate::launch::script::{FailureKind, Job, Step, parse_two_pids};
 use crate::pipe::send_all;
 use crate::sys::Sys;
@@ -26,7 +26,7 @@ pub(crate) fn send_cgroup_byte<S: Sys>(sys: &mut S, job: &Job<'_>, init: Fd) -> 
 /// dialect and the message.
 fn awaits_cgroup_byte(job: &Job<'_>) -> bool {
     let dialect = job.policy.dialect;
-    let asked = || decode(job.message, dialect, ByteOrder::NATIVE).ok();
+    let asked = || decode(job.message, dialect).ok();
     dialect.legacy.cgroup_namespace == CgroupPlacement::Stage2AfterByte
         && asked().is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
 }

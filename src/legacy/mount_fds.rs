@@ -9,7 +9,7 @@ use core::fmt;
 
 use super::mount_sources::MountSources;
 use crate::bootstrap::env::MOUNT_FDS;
-use crate::bootstrap::text::{NotDecimal, Steps, signed_decimal};
+use crate::bootstrap::text::{NotDecimal, signed_decimal};
 use crate::sys::types::Fd;
 
 /// A checked JSON array of numbers: a descriptor for each bind mount, −1 for every other mount.
@@ -21,6 +21,7 @@ pub struct MountFds<'e> {
 
 /// The error in the variable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum MountFdsError {
     /// The message has mount sources, but the variable is not set. runc's C code crashes with a segmentation
     /// fault.
@@ -102,7 +103,7 @@ impl<'e> MountFds<'e> {
 }
 
 fn number(entry: &[u8]) -> Result<Option<Fd>, MountFdsError> {
-    let number = match signed_decimal(entry.trim_ascii(), &Steps::new()) {
+    let number = match signed_decimal(entry.trim_ascii()) {
         Ok(number) => number,
         Err(NotDecimal::NotDigits) => return Err(MountFdsError::NotANumber),
         Err(NotDecimal::TooLarge) => return Err(MountFdsError::OutOfRange),

@@ -2,7 +2,7 @@
 
 use super::errors::{Failure, Step};
 use crate::error::{Doing, Error};
-use crate::pipe::wait_for;
+use crate::pipe::completed;
 use crate::sync::{End, OfChild, OfParent};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, PollEvents, Received};
@@ -12,15 +12,11 @@ use crate::sys::types::{Errno, Fd, PollEvents, Received};
 /// # Errors
 /// The errno of the send; `EPIPE` if the peer is dead.
 fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
-    loop {
-        match sys.send_fd(socket, fd) {
-            // A send of one byte is never partial.
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::OUT)?,
-            Err(Errno::ECONNRESET) => return Err(Errno::EPIPE),
-            Err(errno) => return Err(errno),
-        }
+    match completed(sys, socket, PollEvents::OUT, |sys| sys.send_fd(socket, fd)) {
+        // A send of one byte is never partial.
+        Ok(_) => Ok(()),
+        Err(Errno::ECONNRESET) => Err(Errno::EPIPE),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -29,13 +25,9 @@ fn send_fd<S: Sys>(sys: &mut S, socket: Fd, fd: Fd) -> Result<(), Errno> {
 /// # Errors
 /// The errno of the receive.
 fn receive_fd<S: Sys>(sys: &mut S, socket: Fd) -> Result<Received, Errno> {
-    loop {
-        match sys.receive_fd(socket) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(sys, socket, PollEvents::IN)?,
-            Err(Errno::ECONNRESET) => return Ok(Received { byte: None, fd: None, truncated: false }),
-            received => return received,
-        }
+    match completed(sys, socket, PollEvents::IN, |sys| sys.receive_fd(socket)) {
+        Err(Errno::ECONNRESET) => Ok(Received { byte: None, fd: None, truncated: false }),
+        received => received,
     }
 }
 

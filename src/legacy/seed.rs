@@ -11,7 +11,7 @@ use crate::log::Log;
 use crate::pipe::send_all;
 use crate::stage::Context;
 use crate::stage::parent::send_pid_line;
-use crate::sync::Message;
+use crate::sync::SyncMessage;
 use crate::sys::Sys;
 use crate::sys::types::{Fd, Pid};
 
@@ -56,7 +56,7 @@ impl Log {
     /// fatal record, because stage 0 then kills the remaining stages.
     pub fn report_failure<S: Sys>(&self, sys: &mut S, status: u32) {
         let Some(fd) = self.failure_pipe else { return };
-        for word in [Message::Failed.value(), status] {
+        for word in [SyncMessage::Failed.value(), status] {
             // If stage 0 is dead, the report is not needed.
             let _ = send_all(sys, fd, &word.to_ne_bytes());
         }

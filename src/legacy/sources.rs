@@ -5,20 +5,18 @@
 //! does so in the container's mount namespace: the kernel refuses to bind a mount of another mount namespace
 //! (mount(2), `EINVAL`). See `docs/protocol.md#mount-sources`.
 
-use core::ffi::CStr;
-
-use super::errors::{Failure, MountSync, Step};
+use super::errors::{Failure, Step};
 use super::mount_fds::{MountFds, MountFdsError};
 use super::mount_sources::MountSources;
 use crate::bootstrap::{Bootstrap, Environment};
 use crate::error::{Doing, Error, SyncStep};
 use crate::namespace::join::{PATH_MAX, terminated};
 use crate::pipe::uninterrupted;
-use crate::procfs::ProcDir;
+use crate::procfs::{ProcDir, open_namespace};
 use crate::stage::Context;
-use crate::sync::{End, Message, OfChild, OfParent};
+use crate::sync::{End, OfChild, OfParent, SyncMessage};
 use crate::sys::Sys;
-use crate::sys::types::{CloneFlags, Errno, Fd, FsType, OpenFlags};
+use crate::sys::types::{CloneFlags, Errno, Fd, OpenFlags};
 
 /// Checks that message and environment list the same sources, and that every reserved number is open. This
 /// precedes the first socket, which could otherwise get one of the numbers. Returns `None` if the message has
@@ -75,9 +73,9 @@ pub fn serve<'m, S: Sys>(
     child: &End<OfParent>,
 ) -> Result<(), Error<'m>> {
     let Some(sources) = bootstrap.mount_sources() else { return Ok(()) };
-    child.expect(sys, Message::MountsourcesPls, SyncStep::Stage1Next)?;
+    child.expect(sys, SyncMessage::MountsourcesPls, SyncStep::Stage1Next)?;
     send(sys, sources, target, child)?;
-    child.send(sys, Message::MountsourcesAck, SyncStep::MountSources(MountSync::WriteAck))
+    child.send(sys, SyncMessage::MountsourcesAck, SyncStep::WriteMountsourcesAck)
 }
 
 /// Opens every source in stage 1's mount namespace, and sends it to stage 1.
@@ -95,8 +93,9 @@ fn send<'m, S: Sys>(
     child: &End<OfParent>,
 ) -> Result<(), Error<'m>> {
     // Open both before the first setns: after it, /proc is a mount of the container.
-    let own = open(sys, Step::OpenOwnMountNamespace, Fd::CWD, c"/proc/self/ns/mnt")?;
-    let container = open(sys, Step::OpenMountNamespace(target.pid()), target.dir, c"ns/mnt")?;
+    let own = open_namespace(sys, Fd::CWD, c"/proc/self/ns/mnt", Doing::Legacy(Step::OpenOwnMountNamespace))?;
+    let doing = Doing::Legacy(Step::OpenMountNamespace(target.pid()));
+    let container = open_namespace(sys, target.dir, c"ns/mnt", doing)?;
     let os = |step: Step<'m>| move |errno| step.failed(errno);
     sys.setns(container, CloneFlags::NEWNS).map_err(os(Step::EnterMountNamespace))?;
     for source in sources.iter().filter(|source| !source.is_empty()) {
@@ -114,17 +113,6 @@ fn send<'m, S: Sys>(
     Ok(())
 }
 
-/// Opens a mount namespace, and checks that the file is a namespace. Uses openat(2), since the link leads out
-/// of procfs.
-fn open<'m, S: Sys>(sys: &mut S, step: Step<'m>, dir: Fd, path: &CStr) -> Result<Fd, Error<'m>> {
-    let os = |errno| step.failed(errno);
-    let fd = sys.openat(dir, path, OpenFlags::Namespace).map_err(os)?;
-    match sys.fstatfs(fd).map_err(os)? {
-        FsType::NSFS => Ok(fd),
-        found => Err(Error::WrongFileSystem { doing: Doing::Legacy(step), found }),
-    }
-}
-
 /// Requests the mount sources from stage 0 and receives them, if the message has any.
 ///
 /// Runs in stage 1, after the unshare, as root of its user namespace, in the mount namespace where stage 0
@@ -134,9 +122,9 @@ fn open<'m, S: Sys>(sys: &mut S, step: Step<'m>, dir: Fd, path: &CStr) -> Result
 /// The failure that ends the bootstrap.
 pub fn request<'m, S: Sys>(sys: &mut S, cx: Context<'_, 'm>, parent: &End<OfChild>) -> Result<(), Error<'m>> {
     let Some(numbers) = cx.mount_fds else { return Ok(()) };
-    parent.send(sys, Message::MountsourcesPls, SyncStep::MountSources(MountSync::WritePls))?;
+    parent.send(sys, SyncMessage::MountsourcesPls, SyncStep::WriteMountsourcesPls)?;
     receive(sys, numbers, parent)?;
-    parent.expect(sys, Message::MountsourcesAck, SyncStep::MountSources(MountSync::ReadAck))
+    parent.expect(sys, SyncMessage::MountsourcesAck, SyncStep::ReadMountsourcesAck)
 }
 
 /// Receives the sources in order and moves each to its reserved number.
@@ -161,7 +149,7 @@ mod tests {
     use super::*;
     use crate::log::Level;
     use crate::sys::MockSys;
-    use crate::sys::types::Received;
+    use crate::sys::types::{FsType, Received};
 
     fn message(sources: &[u8]) -> Bootstrap<'_> {
         Bootstrap::new(CloneFlags::NEWNS).with_mount_sources(MountSources::parse(sources).unwrap())

@@ -14,8 +14,9 @@ use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::text::PathText;
 use crate::error::{Doing, Error};
 use crate::log::Log;
+use crate::procfs::open_namespace;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd, FsType, OpenFlags};
+use crate::sys::types::{Errno, Fd};
 
 /// `PATH_MAX`, including the NUL (path_resolution(7)). The kernel refuses a longer path with ENAMETOOLONG.
 pub const PATH_MAX: usize = 4096;
@@ -119,14 +120,9 @@ pub fn join<'m, S: Sys>(
 /// called on another kind of file.
 fn open<'m, S: Sys>(sys: &mut S, entry: NsEntry<'m>) -> Result<Fd, Error<'m>> {
     let doing = Doing::OpenNamespace(entry.path);
-    let os = |errno| Error::Os { doing, errno };
     let mut buffer = [0; PATH_MAX];
-    let path = terminated(&mut buffer, entry.path).ok_or(os(Errno::ENAMETOOLONG))?;
-    let fd = sys.openat(Fd::CWD, path, OpenFlags::Namespace).map_err(os)?;
-    match sys.fstatfs(fd).map_err(os)? {
-        FsType::NSFS => Ok(fd),
-        found => Err(Error::WrongFileSystem { doing, found }),
-    }
+    let path = terminated(&mut buffer, entry.path).ok_or(Error::Os { doing, errno: Errno::ENAMETOOLONG })?;
+    open_namespace(sys, Fd::CWD, path, doing)
 }
 
 /// Copies `path` to `buffer` with a NUL. Returns `None` if it is longer than `PATH_MAX`.
@@ -187,7 +183,7 @@ mod tests {
     use crate::log::Level;
     use crate::policy::LogForm;
     use crate::sys::MockSys;
-    use crate::sys::types::{Pid, SignalSet};
+    use crate::sys::types::{FsType, Pid, SignalSet};
 
     /// Joins a list with one EPERM in the first pass, for ipc. Returns the calls and the records.
     fn joined(dialect: &'static Dialect) -> (Vec<String>, Vec<String>) {

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::{NsKind, NsSet};
-use crate::bootstrap::text::{Lossy, PathText, Steps};
+use crate::bootstrap::text::{Lossy, PathText, split};
 
 /// A list of namespaces to join: not empty, each kind at most once, each with a path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -24,6 +24,7 @@ pub struct NsEntry<'m> {
 
 /// The error of a refused list of namespaces.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum NsPathsError<'m> {
     /// The list is empty. runc sends this for a `runc exec` into a container without any namespace, and its C
     /// code fails too.
@@ -55,28 +56,15 @@ impl<'m> NsPaths<'m> {
     ///
     /// The first malformed entry, from the left.
     pub fn parse(text: &'m [u8], known: NsSet) -> Result<Self, NsPathsError<'m>> {
-        Self::parse_counting(text, known, &Steps::new())
-    }
-
-    pub(crate) fn parse_counting(
-        text: &'m [u8],
-        known: NsSet,
-        steps: &Steps,
-    ) -> Result<Self, NsPathsError<'m>> {
         if text.is_empty() {
             return Err(NsPathsError::Empty);
         }
         let mut kinds = NsSet::EMPTY;
-        let entries = text.split(|byte| {
-            steps.tick();
-            *byte == b','
-        });
-        for entry in entries {
-            let (name, path) = split_entry(entry, steps).ok_or(NsPathsError::BadEntry { entry })?;
+        for entry in split(text, |byte| byte == b',') {
+            let (name, path) = split_entry(entry).ok_or(NsPathsError::BadEntry { entry })?;
             let kind = NsKind::from_name(name)
                 .filter(|kind| known.contains(*kind))
                 .ok_or(NsPathsError::UnknownType { name })?;
-            steps.add(path.len());
             if path.is_empty() || entry.contains(&0) {
                 return Err(NsPathsError::BadEntry { entry });
             }
@@ -90,7 +78,7 @@ impl<'m> NsPaths<'m> {
     /// Returns the namespaces, in the order of the list.
     pub fn iter(&self) -> impl Iterator<Item = NsEntry<'m>> + use<'m> {
         self.text.split(|byte| *byte == b',').filter_map(|entry| {
-            let (name, path) = split_entry(entry, &Steps::new())?;
+            let (name, path) = split_entry(entry)?;
             Some(NsEntry { kind: NsKind::from_name(name)?, path })
         })
     }
@@ -109,13 +97,9 @@ impl<'m> NsPaths<'m> {
 }
 
 /// Splits an entry at its first colon. The path may contain more colons.
-fn split_entry<'m>(entry: &'m [u8], steps: &Steps) -> Option<(&'m [u8], &'m [u8])> {
-    let colon = entry.iter().position(|byte| {
-        steps.tick();
-        *byte == b':'
-    })?;
-    let (name, rest) = entry.split_at_checked(colon)?;
-    Some((name, rest.strip_prefix(b":")?))
+fn split_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    let name = split(entry, |byte| byte == b':').next()?;
+    Some((name, entry.strip_prefix(name)?.strip_prefix(b":")?))
 }
 
 impl fmt::Display for NsPathsError<'_> {

@@ -1,15 +1,15 @@
 //! Stage 1, the child: joins and creates namespaces, and creates stage 2 in them.
 
-use super::{Context, StageEnd, StagesToKill, end_with_launcher, enter, init};
+use super::{Context, StageEnd, end_with_launcher, enter, init, kill_stages};
 use crate::bootstrap::Bootstrap;
 use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
 use crate::namespace::NsKind;
 use crate::namespace::join::{Ids, join};
 use crate::namespace::unshare::{UnshareSteps, unshare};
-use crate::sync::{End, Message, OfChild, Pair};
+use crate::sync::{End, OfChild, Pair, SyncMessage};
 use crate::sys::Sys;
-use crate::sys::types::Fork;
+use crate::sys::types::{CloneFlags, Fork, Pid};
 
 /// Joins and creates the namespaces, then creates stage 2. The second fork is needed because a new pid or
 /// time namespace applies to children only.
@@ -64,8 +64,8 @@ pub fn run<'m, S: Sys>(
         // Before the first process enters the new time namespace: after that the kernel refuses to change the
         // offsets.
         log.debug(sys, format_args!("request stage-0 to write timens offsets"));
-        parent.send(sys, Message::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
-        parent.expect(sys, Message::TimeoffsetsAck, SyncStep::ReadTimeoffsetsAck)?;
+        parent.send(sys, SyncMessage::TimeoffsetsPls, SyncStep::WriteTimeoffsetsPls)?;
+        parent.expect(sys, SyncMessage::TimeoffsetsAck, SyncStep::ReadTimeoffsetsAck)?;
     }
     #[cfg(feature = "legacy")]
     crate::legacy::sources::request(sys, cx, &parent)?;
@@ -76,9 +76,8 @@ pub fn run<'m, S: Sys>(
             log.forked(2);
             init::run(sys, log, cx, parent, init_end, user_namespace)
         }
-        Fork::Parent { child } => {
-            let to_kill = StagesToKill { stage_1: None, stage_2: Some(child) };
-            finish(sys, log, to_kill, &parent, init_end).map_err(|error| to_kill.kill(sys, error))
+        Fork::Parent { child: stage_2 } => {
+            finish(sys, log, stage_2, &parent, init_end).map_err(|error| kill_stages(sys, &[stage_2], error))
         }
     }
 }
@@ -98,17 +97,16 @@ fn create_user_namespace<'m, S: Sys>(
     parent: &End<OfChild>,
 ) -> Result<(), Error<'m>> {
     log.debug(sys, format_args!("unshare user namespace"));
-    unshare(sys, crate::sys::types::CloneFlags::NEWUSER)
-        .map_err(|errno| Error::Os { doing: Doing::UnshareUser, errno })?;
+    unshare(sys, CloneFlags::NEWUSER).map_err(|errno| Error::Os { doing: Doing::UnshareUser, errno })?;
     let window = needs_dumpable_window(cx.bootstrap);
     if window {
         log.debug(sys, format_args!("temporarily set process as dumpable"));
         sys.set_dumpable(true).map_err(|errno| Error::Os { doing: Doing::OpenDumpableWindow, errno })?;
     }
     log.debug(sys, format_args!("request stage-0 to map user namespace"));
-    parent.send(sys, Message::UsermapPls, SyncStep::WriteUsermapPls)?;
+    parent.send(sys, SyncMessage::UsermapPls, SyncStep::WriteUsermapPls)?;
     log.debug(sys, format_args!("{}", cx.policy.dialect.awaiting_maps_text));
-    parent.expect(sys, Message::UsermapAck, SyncStep::ReadUsermapAck)?;
+    parent.expect(sys, SyncMessage::UsermapAck, SyncStep::ReadUsermapAck)?;
     if window {
         log.debug(sys, format_args!("re-set process as non-dumpable"));
         sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::CloseDumpableWindow, errno })?;
@@ -133,19 +131,18 @@ pub fn needs_dumpable_window(bootstrap: &Bootstrap<'_>) -> bool {
 fn finish<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
-    to_kill: StagesToKill,
+    stage_2: Pid,
     parent: &End<OfChild>,
     init_end: End<OfChild>,
 ) -> Result<StageEnd, Error<'m>> {
     // Stage 2 has its own copy of this end. An open copy here would hide the death of stage 2 from stage 0.
     init_end.close(sys)?;
-    let Some(stage_2) = to_kill.stage_2 else { return Ok(StageEnd::Exit(1)) };
     log.debug(sys, format_args!("request stage-0 to forward stage-2 pid ({stage_2})"));
-    parent.send(sys, Message::RecvpidPls, SyncStep::WriteRecvpidPls)?;
+    parent.send(sys, SyncMessage::RecvpidPls, SyncStep::WriteRecvpidPls)?;
     parent.send_pid(sys, stage_2, SyncStep::WriteStage2Pid)?;
-    parent.expect(sys, Message::RecvpidAck, SyncStep::ReadRecvpidAck)?;
+    parent.expect(sys, SyncMessage::RecvpidAck, SyncStep::ReadRecvpidAck)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
-    parent.send(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    parent.send(sys, SyncMessage::ChildFinish, SyncStep::WriteChildFinish)?;
     log.debug(sys, format_args!("<~ nsexec stage-1"));
     log.report_dropped(sys);
     Ok(StageEnd::Exit(0))

@@ -6,7 +6,7 @@ use crate::error::{Doing, Error, SyncStep};
 use crate::log::Log;
 use crate::namespace::NsKind;
 use crate::policy::{Session, Setgroups};
-use crate::sync::{End, Message, OfChild};
+use crate::sync::{End, OfChild, SyncMessage};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};
 
@@ -59,7 +59,7 @@ pub fn run<'m, S: Sys>(
     #[cfg(feature = "legacy")]
     log.set_failure_pipe(cx.policy.dialect, Some(parent.fd()));
     enter(sys, log, 2);
-    parent.expect(sys, Message::Grandchild, SyncStep::ReadGrandchild)?;
+    parent.expect(sys, SyncMessage::Grandchild, SyncStep::ReadGrandchild)?;
     let os = |doing| move |errno| Error::Os { doing, errno };
     if cx.policy.session == Session::New {
         sys.setsid().map_err(os(Doing::Setsid))?;
@@ -71,7 +71,7 @@ pub fn run<'m, S: Sys>(
     #[cfg(feature = "legacy")]
     crate::legacy::cgroup::create(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
-    parent.send(sys, Message::ChildFinish, SyncStep::WriteChildFinish)?;
+    parent.send(sys, SyncMessage::ChildFinish, SyncStep::WriteChildFinish)?;
     #[cfg(feature = "legacy")]
     log.set_failure_pipe(cx.policy.dialect, None);
     parent.close(sys)?;

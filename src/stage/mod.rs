@@ -82,28 +82,22 @@ impl Context<'_, '_> {
     }
 }
 
-/// The stages that a failing stage kills. A pid is stored only while its process cannot have been reaped, so
-/// the signal cannot hit an unrelated process. The launcher reaps no stage before it has the pid line.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct StagesToKill {
-    pub(crate) stage_1: Option<Pid>,
-    pub(crate) stage_2: Option<Pid>,
-}
-
-impl StagesToKill {
-    /// Kills the stages and returns the error. The launcher reaps them.
-    pub(crate) fn kill<'m, S: Sys>(self, sys: &mut S, error: Error<'m>) -> Error<'m> {
-        // The stage that reported the failure has already killed its children and exits with its own status.
-        #[cfg(feature = "legacy")]
-        if crate::legacy::seed::status_reported(&error).is_some() {
-            return error;
-        }
-        for pid in [self.stage_1, self.stage_2].into_iter().flatten() {
-            // ESRCH: the stage has already exited.
-            let _ = sys.kill(pid, Signal::KILL);
-        }
-        error
+/// Kills the stages that a failing stage must not leave behind, and returns its error. The launcher reaps
+/// them.
+///
+/// A caller passes only stages that cannot have been reaped, so the signal cannot hit an unrelated process.
+/// The launcher reaps no stage before it has the pid line.
+pub(crate) fn kill_stages<'m, S: Sys>(sys: &mut S, stages: &[Pid], error: Error<'m>) -> Error<'m> {
+    // The stage that reported the failure has already killed its children and exits with its own status.
+    #[cfg(feature = "legacy")]
+    if crate::legacy::seed::status_reported(&error).is_some() {
+        return error;
     }
+    for pid in stages {
+        // ESRCH: the stage has already exited.
+        let _ = sys.kill(*pid, Signal::KILL);
+    }
+    error
 }
 
 /// Asks the kernel to kill this stage when the launcher's thread dies, if the policy requires it (`asked`). A

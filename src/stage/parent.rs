@@ -1,7 +1,7 @@
 //! Stage 0, the parent: writes the files of stage 1 that only an outside process may write, and reports both
 //! pids.
 
-use super::{Context, StageEnd, StagesToKill, child, enter};
+use super::{Context, StageEnd, child, enter, kill_stages};
 use crate::bootstrap::dialect::PidLine;
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
@@ -9,8 +9,8 @@ use crate::idmap::write::{self, Writing, Written};
 use crate::json::{PID_LINE_MAX, pid_line};
 use crate::log::Log;
 use crate::pipe::{send_all, uninterrupted};
-use crate::procfs::ProcDir;
-use crate::sync::{End, Message, OfParent, Pair};
+use crate::procfs::{ProcDir, write_once};
+use crate::sync::{End, OfParent, Pair, SyncMessage};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd};
 
@@ -36,50 +36,71 @@ pub fn run<'m, S: Sys>(sys: &mut S, log: &mut Log, cx: Context<'_, 'm>) -> Resul
         }
         Fork::Parent { child } => child,
     };
-    let mut to_kill = StagesToKill { stage_1: Some(stage_1), stage_2: None };
-    serve(sys, log, cx, &mut to_kill, to_child, to_init).map_err(|error| to_kill.kill(sys, error))
-}
-
-/// Serves stage 1, then lets stage 2 run and waits for its completion.
-fn serve<'m, S: Sys>(
-    sys: &mut S,
-    log: &mut Log,
-    cx: Context<'_, 'm>,
-    to_kill: &mut StagesToKill,
-    to_child: Pair,
-    to_init: Pair,
-) -> Result<StageEnd, Error<'m>> {
     // First close the other stages' ends: an open copy would hide the death of a stage.
-    let child = to_child.into_parent(sys)?;
-    let init = to_init.into_parent(sys)?;
-    let Some(stage_1) = to_kill.stage_1 else { return Ok(StageEnd::Exit(1)) };
-
-    log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
-    if serve_stage_1(sys, log, cx, &child, stage_1)? == Written::ToolProcess {
+    let child = to_child.into_parent(sys).map_err(|error| kill_stages(sys, &[stage_1], error))?;
+    let init = to_init.into_parent(sys).map_err(|error| kill_stages(sys, &[stage_1], error))?;
+    let stage_2 = await_stage_2(sys, log, cx, &child, stage_1);
+    let Some(stage_2) = stage_2.map_err(|error| kill_stages(sys, &[stage_1], error))? else {
+        // This is the mapping tool's process, which has reported why it could not execute the tool.
         return Ok(StageEnd::Exit(1));
-    }
-    receive_stage_2_pid(sys, log, to_kill, &child)?;
-    let Some(stage_2) = to_kill.stage_2 else { return Ok(StageEnd::Exit(1)) };
-    if cx.policy.dialect.pid_line == PidLine::Stages {
-        forward_pids(sys, log, cx, stage_1, stage_2)?;
-    }
-    child.expect(sys, Message::ChildFinish, SyncStep::Stage1Next)?;
-    log.debug(sys, format_args!("stage-1 complete"));
-    log.debug(sys, format_args!("<- stage-1 synchronisation loop"));
+    };
+    finish_stage_1(sys, log, cx, &child, (stage_1, stage_2))
+        .map_err(|error| kill_stages(sys, &[stage_1, stage_2], error))?;
     // From now on the launcher may reap stage 1, and the kernel may give its pid to another process.
-    to_kill.stage_1 = None;
-
-    log.debug(sys, format_args!("-> stage-2 synchronisation loop"));
-    log.debug(sys, format_args!("signalling stage-2 to run"));
-    init.send(sys, Message::Grandchild, SyncStep::WriteGrandchild)?;
-    init.expect(sys, Message::ChildFinish, SyncStep::Stage2Next)?;
-    log.debug(sys, format_args!("stage-2 complete"));
-    log.debug(sys, format_args!("<- stage-2 synchronisation loop"));
+    finish_stage_2(sys, log, &init).map_err(|error| kill_stages(sys, &[stage_2], error))?;
     #[cfg(feature = "legacy")]
-    crate::legacy::seed::forward_pids(sys, log, cx, stage_1, stage_2)?;
+    crate::legacy::seed::forward_pids(sys, log, cx, stage_1, stage_2)
+        .map_err(|error| kill_stages(sys, &[stage_2], error))?;
     log.debug(sys, format_args!("<~ nsexec stage-0"));
     log.report_dropped(sys);
     Ok(StageEnd::Exit(0))
+}
+
+/// Serves the requests of stage 1 until it has created stage 2. Returns the pid of stage 2, or `None` in the
+/// mapping tool's process.
+fn await_stage_2<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    child: &End<OfParent>,
+    stage_1: Pid,
+) -> Result<Option<Pid>, Error<'m>> {
+    log.debug(sys, format_args!("-> stage-1 synchronisation loop"));
+    if serve_stage_1(sys, log, cx, child, stage_1)? == Written::ToolProcess {
+        return Ok(None);
+    }
+    child.expect(sys, SyncMessage::RecvpidPls, SyncStep::Stage1Next)?;
+    log.debug(sys, format_args!("stage-1 requested pid to be forwarded"));
+    child.expect_pid(sys, SyncStep::Stage2Pid).map(Some)
+}
+
+/// Acknowledges the pid of stage 2, writes the pid line, and waits for the completion of stage 1.
+fn finish_stage_1<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+    child: &End<OfParent>,
+    (stage_1, stage_2): (Pid, Pid),
+) -> Result<(), Error<'m>> {
+    child.send(sys, SyncMessage::RecvpidAck, SyncStep::WriteRecvpidAck)?;
+    if cx.policy.dialect.pid_line == PidLine::Stages {
+        forward_pids(sys, log, cx, stage_1, stage_2)?;
+    }
+    child.expect(sys, SyncMessage::ChildFinish, SyncStep::Stage1Next)?;
+    log.debug(sys, format_args!("stage-1 complete"));
+    log.debug(sys, format_args!("<- stage-1 synchronisation loop"));
+    Ok(())
+}
+
+/// Lets stage 2 run and waits for its completion.
+fn finish_stage_2<'m, S: Sys>(sys: &mut S, log: &mut Log, init: &End<OfParent>) -> Result<(), Error<'m>> {
+    log.debug(sys, format_args!("-> stage-2 synchronisation loop"));
+    log.debug(sys, format_args!("signalling stage-2 to run"));
+    init.send(sys, SyncMessage::Grandchild, SyncStep::WriteGrandchild)?;
+    init.expect(sys, SyncMessage::ChildFinish, SyncStep::Stage2Next)?;
+    log.debug(sys, format_args!("stage-2 complete"));
+    log.debug(sys, format_args!("<- stage-2 synchronisation loop"));
+    Ok(())
 }
 
 /// Writes the maps and the time offsets of stage 1 when stage 1 asks for them.
@@ -119,7 +140,7 @@ fn serve_requests<'m, S: Sys>(
     let offsets = boot.timens_offsets();
     let mut offsets_file = None;
     if boot.clone_flags().contains(CloneFlags::NEWUSER) {
-        child.expect(sys, Message::UsermapPls, SyncStep::Stage1Next)?;
+        child.expect(sys, SyncMessage::UsermapPls, SyncStep::Stage1Next)?;
         log.debug(sys, format_args!("stage-1 requested userns mappings"));
         if offsets.is_some() {
             offsets_file = Some(target.open_file(sys, ProcFile::TimensOffsets, OpenFlags::ReadWrite)?);
@@ -130,15 +151,19 @@ fn serve_requests<'m, S: Sys>(
         if write::write_maps(sys, log, target, writing)? == Written::ToolProcess {
             return Ok(Written::ToolProcess);
         }
-        child.send(sys, Message::UsermapAck, SyncStep::WriteUsermapAck)?;
+        child.send(sys, SyncMessage::UsermapAck, SyncStep::WriteUsermapAck)?;
     }
     if let Some(offsets) = offsets {
-        child.expect(sys, Message::TimeoffsetsPls, SyncStep::Stage1Next)?;
+        child.expect(sys, SyncMessage::TimeoffsetsPls, SyncStep::Stage1Next)?;
         log.debug(sys, format_args!("stage-1 requested timens offsets to be configured"));
-        let (pid, text) = (target.pid(), Lossy(offsets.text()));
+        let (file, pid, text) = (ProcFile::TimensOffsets, target.pid(), Lossy(offsets.text()));
         log.debug(sys, format_args!("update /proc/{pid}/timens_offsets to '{text}'"));
-        write_offsets(sys, target, offsets_file, offsets.text_with_nul())?;
-        child.send(sys, Message::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
+        let fd = match offsets_file {
+            Some(fd) => fd,
+            None => target.open_file(sys, file, OpenFlags::ReadWrite)?,
+        };
+        write_once(sys, fd, offsets.text_with_nul(), Doing::Update(pid, file))?;
+        child.send(sys, SyncMessage::TimeoffsetsAck, SyncStep::WriteTimeoffsetsAck)?;
     }
     #[cfg(feature = "legacy")]
     crate::legacy::sources::serve(sys, boot, target, child)?;
@@ -193,33 +218,6 @@ fn hangs_up<S: Sys>(sys: &mut S, sync: Fd) -> bool {
     let mut ends = [PollFd::new(sync, PollEvents(0))];
     let polled = uninterrupted(sys, |sys| sys.poll(&mut ends, DEATH_WAIT_MS));
     polled.is_ok() && ends.iter().any(|end| end.revents.contains(PollEvents::HUP))
-}
-
-fn write_offsets<'m, S: Sys>(
-    sys: &mut S,
-    target: ProcDir,
-    open: Option<Fd>,
-    text: &[u8],
-) -> Result<(), Error<'m>> {
-    let file = ProcFile::TimensOffsets;
-    let fd = match open {
-        Some(fd) => fd,
-        None => target.open_file(sys, file, OpenFlags::ReadWrite)?,
-    };
-    target.write_once(sys, file, fd, text)
-}
-
-/// Receives the pid of stage 2 from stage 1.
-fn receive_stage_2_pid<'m, S: Sys>(
-    sys: &mut S,
-    log: &mut Log,
-    to_kill: &mut StagesToKill,
-    child: &End<OfParent>,
-) -> Result<(), Error<'m>> {
-    child.expect(sys, Message::RecvpidPls, SyncStep::Stage1Next)?;
-    log.debug(sys, format_args!("stage-1 requested pid to be forwarded"));
-    to_kill.stage_2 = Some(child.expect_pid(sys, SyncStep::Stage2Pid)?);
-    child.send(sys, Message::RecvpidAck, SyncStep::WriteRecvpidAck)
 }
 
 /// Writes the pid line, in one write, after stage 2 exists. Both pids are numbers of stage 0's pid namespace,

@@ -45,7 +45,9 @@ impl fmt::Display for Pid {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Errno(pub i32);
 
-/// The kernel's `sigaction`. The core never interprets it, so that it can restore a disposition exactly.
+/// The kernel's `sigaction`, in the kernel's layout on x86_64 and aarch64. The core never interprets it, so
+/// that it can restore a disposition exactly.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SigAction {
@@ -80,8 +82,18 @@ impl Signal {
     pub const INT: Self = Self(2);
     /// Quit from the keyboard.
     pub const QUIT: Self = Self(3);
+    /// An illegal instruction.
+    pub const ILL: Self = Self(4);
+    /// A breakpoint, or an event for a debugger.
+    pub const TRAP: Self = Self(5);
+    /// An access to memory that is mapped but not there.
+    pub const BUS: Self = Self(7);
+    /// A faulty arithmetic operation.
+    pub const FPE: Self = Self(8);
     /// Ends the process at once. Cannot be caught.
     pub const KILL: Self = Self(9);
+    /// An invalid access to memory.
+    pub const SEGV: Self = Self(11);
     /// A write to a pipe or socket without a reader.
     pub const PIPE: Self = Self(13);
     /// A request to end, which a process can handle or ignore.
@@ -92,9 +104,18 @@ impl Signal {
     pub const CONT: Self = Self(18);
     /// Stops a process. Cannot be caught.
     pub const STOP: Self = Self(19);
+    /// A stop from the keyboard, which a process can handle or ignore.
+    pub const TSTP: Self = Self(20);
+    /// A read of the terminal by a background job.
+    pub const TTIN: Self = Self(21);
+    /// A write to the terminal by a background job.
+    pub const TTOU: Self = Self(22);
+    /// An invalid system call.
+    pub const SYS: Self = Self(31);
 }
 
 /// A set of signals, as the kernel's 64-bit mask.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SignalSet(pub u64);
@@ -411,6 +432,17 @@ pub enum WaitStatus {
     Stopped(Signal),
     /// Any other state change, as the raw status.
     Other(i32),
+}
+
+impl fmt::Display for WaitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "exited with status {status}"),
+            Self::Signaled(signal) => write!(f, "was killed by {signal}"),
+            Self::Stopped(signal) => write!(f, "was stopped by {signal}"),
+            Self::Other(raw) => write!(f, "ended with wait status {raw:#x}"),
+        }
+    }
 }
 
 /// The result of `wait4`.

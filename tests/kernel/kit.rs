@@ -13,10 +13,12 @@ use std::{io, process, thread};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid};
 
-use crate::harness::{PidFd, RunAs, SKIPPED, children};
+use support::SKIPPED;
+
+use crate::harness::{PidFd, RunAs, children};
 
 /// The limit of every wait for a command that ends soon.
-pub(crate) const DEADLINE: Duration = crate::runner::LIMIT;
+pub(crate) const DEADLINE: Duration = support::LIMIT;
 
 /// Names in /proc/PID/ns, with the flag that creates each.
 pub(crate) const KINDS: [(&str, &str); 8] = [

@@ -20,8 +20,6 @@ mod load;
 mod mounts;
 mod reach;
 mod refusals;
-#[path = "../runner/mod.rs"]
-mod runner;
 mod sealed;
 mod surroundings;
 mod terminal;

@@ -17,7 +17,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
 use nsexec::launch::{LaunchError, Launcher, run_from_sealed_copy};
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
@@ -61,11 +61,8 @@ pub(crate) fn joiner(args: &[String]) -> ExitCode {
     }
     let paths = NsPaths::parse(paths.as_bytes(), NsSet::ALL).expect("a list of namespaces");
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
-    let policy = Policy {
-        session: Session::Keep,
-        setgroups: Setgroups::DropIfAllowed,
-        ..Policy::runc(&Dialect::V1_2)
-    };
+    let policy =
+        Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_setgroups(Setgroups::DropIfAllowed);
     let mut launcher = Launcher::new(&bootstrap, policy).expect("a message");
     if how == TRUSTING {
         launcher.trust_mount_namespace();
@@ -340,7 +337,7 @@ fn drop_in(ctx: &Ctx, program: &Path, hostile: &Hostile<'_>) {
     let paths = NsPaths::parse(paths.as_bytes(), NsSet::ALL).unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths).with_rootless_euid(!ctx.root());
     let mut message = vec![0; encoded_len(&bootstrap)];
-    let len = encode(&bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+    let len = encode(&bootstrap, &Dialect::V1_2, &mut message).unwrap();
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     ours.write_all(&message[..len]).unwrap();
     let mut stage_0 = Command::new(program);

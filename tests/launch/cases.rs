@@ -18,8 +18,8 @@ use nsexec::policy::{Credentials, Descriptors, Policy, Session, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec_audit::record::{Line, Recorder, Sink};
 
-use crate::runner::LIMIT;
 use crate::{Case, helper, no_child_left};
+use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
     ("nothing_unshared", nothing_unshared),
@@ -44,7 +44,7 @@ pub(crate) const CASES: &[Case] = &[
 /// The policy of `nsexec run`: in the caller's session, without mounts, without a parent-death signal for the
 /// command.
 pub(crate) fn policy() -> Policy {
-    Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) }
+    Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep)
 }
 
 /// Returns a launcher that creates no namespace.
@@ -56,14 +56,12 @@ pub(crate) fn plain() -> Launcher {
 pub(crate) fn everything(kill_child: bool) -> Launcher {
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = Bootstrap::new(NsSet::ALL.flags()).with_uid_map(map).with_gid_map(map);
-    let policy = Policy {
-        session: Session::Keep,
-        setgroups: Setgroups::Deny,
-        propagation: Some(Propagation::Private),
-        mount_proc: true,
-        kill_child,
-        ..Policy::runc(&Dialect::V1_2)
-    };
+    let policy = Policy::runc(&Dialect::V1_2)
+        .with_session(Session::Keep)
+        .with_setgroups(Setgroups::Deny)
+        .with_propagation(Some(Propagation::Private))
+        .with_mount_proc(true)
+        .with_kill_child(kill_child);
     Launcher::new(&bootstrap, policy).unwrap()
 }
 
@@ -160,11 +158,9 @@ fn named_descriptors() {
     // readlink(1) inherits the descriptors of the shell.
     assert_eq!(output(&mut plain(), &script), "none\nnone\n/dev/zero\n");
     assert_eq!(output(plain().pass_descriptor(fd(&named)), &script), "/dev/null\nnone\nnone\n");
-    let mut launcher = Launcher::new(
-        &Bootstrap::new(CloneFlags::EMPTY),
-        Policy { descriptors: Descriptors::Named, ..policy() },
-    )
-    .unwrap();
+    let mut launcher =
+        Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), policy().with_descriptors(Descriptors::Named))
+            .unwrap();
     assert_eq!(output(&mut launcher, &script), "none\nnone\nnone\n");
     // The launcher's own pipes would get this number. It is refused all the same.
     let number = fd(&other);
@@ -185,7 +181,7 @@ fn root_last() {
     let script =
         "id -u; id -g; for k in user uts net; do readlink /proc/self/ns/$k; done; grep Cap /proc/self/status";
     let found = [Credentials::Root, Credentials::RootLast].map(|credentials| {
-        let mut launcher = Launcher::new(&bootstrap, Policy { credentials, ..policy() }).unwrap();
+        let mut launcher = Launcher::new(&bootstrap, policy().with_credentials(credentials)).unwrap();
         output(&mut launcher, script)
     });
     assert!(found[0].starts_with("0\n0\n"), "{}", found[0]);
@@ -232,7 +228,9 @@ fn a_command_that_cannot_run() {
     let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
     folder.file("garbage", 0o755, "\x01\x02");
     let (text, code) = failure(plain().command(&plain_file, [""; 0]));
-    assert_eq!((text, code), (format!("failed to execute {}: Permission denied", plain_file.display()), 126));
+    let cause = "it is not executable, or lies on a noexec mount";
+    let want = format!("failed to execute {}: Permission denied ({cause})", plain_file.display());
+    assert_eq!((text, code), (want, 126));
     assert_eq!(failure(plain().command("/", [""; 0])).1, 126);
     // The search continues after a file that cannot be executed. First no executable file follows, then one
     // does.
@@ -269,7 +267,7 @@ fn a_refused_mount() {
     // namespace.
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
-    let mut launcher = Launcher::new(&bootstrap, Policy { mount_proc: true, ..policy() }).unwrap();
+    let mut launcher = Launcher::new(&bootstrap, policy().with_mount_proc(true)).unwrap();
     let (text, code) = failure(launcher.command("true", [""; 0]));
     let want = "stage-2: failed to mount /proc: Operation not permitted (parts of /proc are masked";
     assert!(code == 1 && text.starts_with(want), "{text}");

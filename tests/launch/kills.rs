@@ -113,7 +113,7 @@ fn killed_at_random(bootstrap: Bootstrap<'_>, kills: usize) {
     let map = std::ffi::CString::new(format!("0 {UID} 1\n")).unwrap();
     let map = IdMap::parse(&map).unwrap();
     let bootstrap = bootstrap.with_uid_map(map).with_gid_map(map).with_rootless_euid(true);
-    let policy = Policy { session: Session::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep);
     let calls = calls_up_to_the_pid(&bootstrap, policy);
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id()));
     let (mut named, mut wrong) = (0, Vec::new());

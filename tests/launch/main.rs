@@ -7,8 +7,6 @@
 mod cases;
 mod kills;
 mod memory;
-#[path = "../runner/mod.rs"]
-mod runner;
 mod signals;
 mod sweep;
 mod together;
@@ -25,7 +23,7 @@ use nix::unistd::{Pid, geteuid};
 #[global_allocator]
 static MEMORY: memory::Refusing = memory::Refusing;
 
-use runner::LIMIT;
+use support::{LIMIT, Suite, TEST_LIMIT, Test, Threads, Verdict};
 
 /// The name and the function of a case. A case fails by a panic.
 type Case = (&'static str, fn());
@@ -33,12 +31,12 @@ type Case = (&'static str, fn());
 fn main() -> ExitCode {
     let cases: Vec<Case> =
         [cases::CASES, signals::CASES, memory::CASES, together::CASES, sweep::CASES, kills::CASES].concat();
-    let words: Vec<String> = args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
+    let words: Vec<String> = args().skip(1).collect();
     match words.first().map(String::as_str) {
         Some("--case") => {
             let (_, case) = cases.iter().find(|(name, _)| *name == words[1]).expect("a case of this name");
             set_child_subreaper(true).unwrap();
-            runner::default_signals();
+            support::default_signals();
             case();
             ExitCode::SUCCESS
         }
@@ -52,65 +50,29 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Some("--list") => ExitCode::SUCCESS,
-        _ => run_all(&runner::chosen("launch", cases, |(name, _)| (*name).to_owned())),
+        _ => {
+            let tests = cases.iter().map(|(name, _)| Test::new(*name, || run_one(name))).collect();
+            let suite = Suite::new("launch", tests);
+            support::begin();
+            set_child_subreaper(true).unwrap();
+            suite.main(Threads::One)
+        }
     }
 }
 
-fn run_all(cases: &[Case]) -> ExitCode {
-    runner::begin();
+/// Runs a case in a process of its own. The runner has one thread and no other child meanwhile.
+fn run_one(name: &str) -> Verdict {
     if !geteuid().is_root() {
-        let skipped = cases
-            .iter()
-            .map(|(name, _)| name)
-            .inspect(|name| println!("skipped: launch::{name}: needs root"))
-            .count();
-        println!("launch: 0 passed, 0 failed, {skipped} skipped");
-        return ExitCode::SUCCESS;
+        return Verdict::Skipped("needs root".to_owned());
     }
-    set_child_subreaper(true).unwrap();
-    let (mut passed, mut failed) = (0_u32, 0_u32);
-    for (name, _) in cases {
-        let started = Instant::now();
-        let problem = run_one(name);
-        let took = started.elapsed().as_millis();
-        match problem {
-            None => {
-                passed += 1;
-                println!("case {name} ... ok ({took} ms)");
-            }
-            Some(problem) => {
-                failed += 1;
-                println!("case {name} ... FAILED: {problem}");
-            }
-        }
-    }
-    println!("launch: {passed} passed, {failed} failed");
-    ExitCode::from(u8::from(failed > 0))
-}
-
-fn run_one(name: &str) -> Option<String> {
     let mut child = Command::new(current_exe().unwrap()).args(["--case", name]).spawn().unwrap();
-    let deadline = Instant::now() + runner::TEST_LIMIT;
-    let status = loop {
-        match child.try_wait().unwrap() {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                kill_left_overs();
-                return Some("still running".into());
-            }
-            None => std::thread::sleep(Duration::from_millis(1)),
-        }
+    let verdict = match support::ends_within(&mut child, TEST_LIMIT) {
+        Ok(status) if status.success() => no_child_left(LIMIT).into(),
+        Ok(status) => Verdict::Failed(status.to_string()),
+        Err(problem) => Verdict::Failed(problem),
     };
-    if !status.success() {
-        kill_left_overs();
-        return Some(status.to_string());
-    }
-    let left = no_child_left(LIMIT).err();
     kill_left_overs();
-    left
+    verdict
 }
 
 /// Kills the processes that a failed case has left. Repeats this, because the death of a process may make its

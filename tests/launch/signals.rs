@@ -11,8 +11,8 @@ use nsexec::launch::exit_code;
 use nsexec::launch::signals::{Signals, supervise};
 
 use crate::cases::{everything, leaves_nothing, output, plain};
-use crate::runner::LIMIT;
 use crate::{Case, helper, no_child_left};
+use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
     ("the_command_begins_with_the_callers_signals", the_command_begins_with_the_callers_signals),

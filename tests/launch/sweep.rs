@@ -7,8 +7,8 @@ use nsexec::launch::{LaunchError, exit_code};
 use nsexec_audit::record::{Line, Recorder, Reply, Sink};
 
 use crate::cases::{everything, leaves_nothing};
-use crate::runner::LIMIT;
 use crate::{Case, helper, no_child_left};
+use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
     ("launcher_dies_after_each_call", launcher_dies_after_each_call),

@@ -13,8 +13,8 @@ use nsexec::launch::LaunchError;
 use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 
 use crate::cases::plain;
-use crate::runner::LIMIT;
 use crate::{Case, helper, no_child_left};
+use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
     ("a_launcher_that_dies_in_two_launches_leaves_no_stage", a_launcher_that_dies_in_two_launches),

@@ -11,6 +11,7 @@ mod planted;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, LazyLock};
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::launch::Launcher;
@@ -25,6 +26,7 @@ use nsexec_audit::record::Recorder;
 use nsexec_audit::record::shared::SharedSink;
 use nsexec_audit::witness::{self, mark_begin, mark_end, outline};
 use nsexec_audit::{Role, Run, sections};
+use support::{Suite, Test, Threads, Verdict};
 
 use liar::FaultyBackend;
 use planted::{LIES, Lie, Planted, Run as Way};
@@ -42,30 +44,17 @@ fn main() -> ExitCode {
         inner(lie, Path::new(&out));
         return ExitCode::SUCCESS;
     }
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: lies: there is no strace");
-        println!("0 passed, 0 failed, 1 skipped");
-        return ExitCode::SUCCESS;
-    }
-    let folder = Folder::new();
-    let (mut passed, mut failed) = (0, 0);
-    for planted in
-        LIES.iter().filter(|lie| words.is_empty() || words.iter().any(|word| lie.name.contains(word)))
-    {
-        match check_lie(planted, &folder.0) {
-            Ok(()) => {
-                println!("test {} ... ok", planted.name);
-                passed += 1;
+    let folder = Arc::new(LazyLock::new(Folder::new));
+    let test = |planted: &'static Planted| {
+        let folder = folder.clone();
+        Test::new(planted.name, move || {
+            if Command::new("strace").arg("-V").output().is_err() {
+                return Verdict::Skipped("there is no strace".to_owned());
             }
-            Err(why) => {
-                println!("test {} ... FAILED\n    {}", planted.name, why.replace('\n', "\n    "));
-                failed += 1;
-            }
-        }
-    }
-    println!("{passed} passed, {failed} failed, 0 skipped");
-    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            check_lie(planted, &folder.0).into()
+        })
+    };
+    Suite::new("lies", LIES.iter().map(test).collect()).main(Threads::One)
 }
 
 struct Folder(PathBuf);
@@ -259,8 +248,7 @@ fn child<S: Sys>(sys: &mut S, tid: Option<TidAddress>, what: impl FnOnce(&mut S)
 /// Launches as `nsexec trace -- true` does, but without a plan.
 fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(FaultyBackend) -> S) {
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
-    let policy =
-        Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep);
     let mut launcher = Launcher::new(&bootstrap, policy).expect("a launcher");
     let signals = Signals::take().expect("signals");
     launcher.command("true", ["101"]).supervised(&signals);

@@ -10,6 +10,7 @@ mod stepper;
 
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
@@ -17,6 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use stepper::{Ending, Launch, Outcome, Then};
+use support::{Suite, Test, Threads, Verdict};
 
 /// One kind of launch.
 struct Case {
@@ -33,63 +35,57 @@ const USER: u32 = 1;
 const USER_NAME: &str = "daemon";
 
 const CASES: &[Case] = &[
-    Case { name: "run, all namespaces, root", args: &["run", "--", "true"], uid: None, needs: &[] },
+    Case { name: "run_in_all_namespaces_as_root", args: &["run", "--", "true"], uid: None, needs: &[] },
     Case {
-        name: "run, kill child",
+        name: "run_with_kill_child",
         args: &["run", "-n", "--kill-child", "--", "true"],
         uid: None,
         needs: &[],
     },
     Case {
-        name: "run, mapping tools, ordinary user",
+        name: "run_with_mapping_tools_as_user",
         args: &["run", "-r", "-n", "-p", "--map-users", "auto", "--", "true"],
         uid: Some(USER),
         needs: &["/usr/bin/newuidmap", "/usr/bin/newgidmap"],
     },
+    Case { name: "run_as_user", args: &["run", "-r", "-u", "--", "true"], uid: Some(USER), needs: &[] },
     Case {
-        name: "run, ordinary user",
-        args: &["run", "-r", "-u", "--", "true"],
-        uid: Some(USER),
+        name: "enter_as_root",
+        args: &["enter", "-t", "TARGET", "-a", "--", "true"],
+        uid: None,
         needs: &[],
     },
-    Case { name: "enter, root", args: &["enter", "-t", "TARGET", "-a", "--", "true"], uid: None, needs: &[] },
 ];
 
 fn main() -> ExitCode {
-    // cargo and IDEs start test programs with --list and filters.
-    let mut args = std::env::args().skip(1);
-    if args.any(|arg| arg == "--list") {
-        CASES.iter().for_each(|case| println!("{}: test", case.name));
-        return ExitCode::SUCCESS;
-    }
-    if !nix::unistd::Uid::effective().is_root() {
-        println!("skipped: stops: needs root, to trace a mapping tool");
-        println!("stops: 0 passed, 0 failed, 1 skipped");
-        return ExitCode::SUCCESS;
-    }
-    let words: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let workspace = Workspace::new();
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for case in CASES.iter().filter(|case| wanted(case.name)) {
-        if let Some(missing) = case.needs.iter().find(|tool| !Path::new(tool).exists()) {
-            println!("skipped: stops/{}: needs {missing}", case.name.replace([' ', ','], "-"));
-            skipped += 1;
-            continue;
-        }
-        if in_a_process_of_its_own(|| run(case, &workspace)) { passed += 1 } else { failed += 1 }
-    }
-    println!("stops: {passed} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let workspace = Arc::new(LazyLock::new(Workspace::new));
+    let test = |case: &'static Case| {
+        let workspace = workspace.clone();
+        Test::new(case.name, move || {
+            if !nix::unistd::Uid::effective().is_root() {
+                return Verdict::Skipped("needs root, to trace a mapping tool".to_owned());
+            }
+            if let Some(missing) = case.needs.iter().find(|tool| !Path::new(tool).exists()) {
+                return Verdict::Skipped(format!("needs {missing}"));
+            }
+            // Made here, so that the container is not a child of the test.
+            let workspace = LazyLock::force(&workspace);
+            in_a_process_of_its_own(|| run(case, workspace))
+        })
+    };
+    Suite::new("stops", CASES.iter().map(test).collect()).main(Threads::One)
 }
 
 /// Calls `test` in a new process, which has only the launch's processes as children; the container is a child
-/// of this process. Prints the complaints of `test`. Returns true without complaints.
+/// of this process. Prints the complaints of `test`.
 #[allow(clippy::disallowed_methods, reason = "this program has one thread, and no handlers of a fork")]
-fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> bool {
+fn in_a_process_of_its_own(test: impl FnOnce() -> Vec<String>) -> Verdict {
     // SAFETY: this program has one thread.
     match unsafe { fork() }.expect("fork") {
-        ForkResult::Parent { child } => waitpid(child, None) == Ok(WaitStatus::Exited(child, 0)),
+        ForkResult::Parent { child } => match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, 0)) => Verdict::Passed,
+            status => Verdict::Failed(format!("{status:?}")),
+        },
         ForkResult::Child => {
             let complaints = test();
             complaints.iter().for_each(|complaint| println!("{complaint}"));

@@ -16,19 +16,18 @@
 
 mod errnos;
 mod oracle;
-#[path = "../scenarios/mod.rs"]
-mod scenarios;
 mod steps;
 
 use std::collections::BTreeMap;
 
+use nsexec_audit::Role;
 use nsexec_audit::record::{Call, Line};
-use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, Section, StopReaction, Youngest};
+use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, StopReaction, Youngest};
 
 use errnos::{about, class};
 use nsexec::sys::types::Errno;
 use oracle::Case;
-use scenarios::{Start, Way, on_all_cores};
+use support::scenarios::{self, Start, Way, on_all_cores};
 
 /// The number of faults injected in one start, by kind, and the promises broken.
 #[derive(Default)]
@@ -63,7 +62,7 @@ impl Tally {
 /// Returns the faults to inject at this call.
 fn faults_of(lines: &[Line], at: Place) -> Vec<FaultKind> {
     let line = &lines[at.line];
-    let about = about(lines, at.line, at.who.section == Section::Launcher);
+    let about = about(lines, at.line, at.role == Role::Launcher);
     let mut faults: Vec<FaultKind> = class(&line.call, about).iter().copied().map(FaultKind::Errno).collect();
     match &line.call {
         Call::Read { .. } | Call::Sendfile { .. } => faults.extend([1, 3].map(FaultKind::Short)),
@@ -75,8 +74,8 @@ fn faults_of(lines: &[Line], at: Place) -> Vec<FaultKind> {
     }
     faults.extend([FaultKind::Kill, FaultKind::KillWaking]);
     // Stage 0 and its tools open files of stage 1, which belong to root while stage 1 exits.
-    if matches!(at.who.section, Section::Stage0 | Section::Stage1 | Section::MappingTool) {
-        faults.push(FaultKind::KillDying(Section::Stage1));
+    if matches!(at.role, Role::Stage(0) | Role::Stage(1) | Role::Tool(_)) {
+        faults.push(FaultKind::KillDying(Role::Stage(1)));
     }
     faults
 }
@@ -110,7 +109,7 @@ fn sweep(start: &Start) -> Tally {
         let places = whole.report.places().map(|(at, line)| (at, Some(line)));
         let ends = whole.report.ends().map(|at| (at, None));
         for (at, line) in places.chain(ends) {
-            let lines = whole.report.processes.iter().find(|process| process.who == at.who);
+            let lines = whole.report.processes.iter().find(|process| process.role == at.role);
             let lines = lines.map_or(&[][..], |process| &process.transcript.lines);
             for what in faults_at(lines, at, line, start.way, oldest) {
                 let fault = Fault { at, what };
@@ -137,9 +136,9 @@ fn sweep(start: &Start) -> Tally {
 
 /// Keeps one example of each kind of failure.
 fn note(tally: &mut Tally, case: &Case<'_>, promise: &str, found: &str) {
-    let Fault { at: Place { who, .. }, what } = case.fault;
+    let Fault { at: Place { role, .. }, what } = case.fault;
     let call = case.line.map_or("the end", |line| line.call.name());
-    let key = format!("{promise}: {what:?} at {call} of {who} ({})", case.start.way.name());
+    let key = format!("{promise}: {what:?} at {call} of {role:?} ({})", case.start.way.name());
     let example = || {
         let line = case.line.map(ToString::to_string).unwrap_or_default();
         format!("{}, {}: {found}\nthe call: {line}\n{}", case.start.name, case.fault, case.ran.report)
@@ -200,13 +199,13 @@ fn sweep_filter_without_match_fails() {
 fn oracle_rejects_wrong_reports() {
     let start = scenarios::starts().into_iter().find(|start| start.name == "rootful_ours").expect("a start");
     let whole = start.run(&mut Oldest, None);
-    let of = |section, wanted: fn(&Call) -> bool| {
+    let of = |role, wanted: fn(&Call) -> bool| {
         let mut places = whole.report.places();
-        places.find(|(at, line)| at.who.section == section && wanted(&line.call)).expect("a call")
+        places.find(|(at, line)| at.role == role && wanted(&line.call)).expect("a call")
     };
-    let unshare = of(Section::Stage1, |call| matches!(call, Call::Unshare { .. }));
-    let setuid = of(Section::Stage2, |call| matches!(call, Call::Setuid { .. }));
-    let clone = of(Section::Stage1, |call| matches!(call, Call::CloneSibling { .. }));
+    let unshare = of(Role::Stage(1), |call| matches!(call, Call::Unshare { .. }));
+    let setuid = of(Role::Stage(2), |call| matches!(call, Call::Setuid { .. }));
+    let clone = of(Role::Stage(1), |call| matches!(call, Call::CloneSibling { .. }));
     let (limit, refused) = (FaultKind::Errno(Errno::ENOSPC), FaultKind::Errno(Errno::EPERM));
     let ran = start.run(&mut Oldest, Some(Fault { at: unshare.0, what: limit }));
     let broken = |(at, line), what| {

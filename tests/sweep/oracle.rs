@@ -33,20 +33,20 @@
 //! it knows, and then exits. The other processes are zombies until the machine's init reaps them; they must
 //! be dead as well.
 
+use nsexec::error::Code;
 use nsexec::launch::{LaunchError, Record};
 use nsexec::legacy::EnvironmentForm;
 use nsexec::log::Level;
 use nsexec::policy::Setgroups;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{Errno, Fd, Signal};
+use nsexec_audit::Role;
 use nsexec_audit::record::{Call, Line, Reply};
 use nsexec_audit::rules::Severity;
-use nsexec_audit::sim::{
-    End, Fault, FaultKind, ProcessName, ProcessReport, Reaper, Report, Section, StopReaction,
-};
+use nsexec_audit::sim::{End, Fault, FaultKind, ProcessReport, Reaper, Report, StopReaction};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
-use super::scenarios::{Ran, Start, Way};
+use support::scenarios::{Ran, Start, Way};
 
 /// A run with a fault, and the same run without it.
 pub(crate) struct Case<'a> {
@@ -66,7 +66,7 @@ impl Case<'_> {
     pub(crate) fn broken(&self) -> Vec<Broken> {
         if let FaultKind::Stop(then) = self.fault.what {
             // The stopped process is the command, after the launch. Its caller handles that.
-            if self.at().section == Section::Stage2 && self.in_the_command() {
+            if self.at() == Role::Stage(2) && self.in_the_command() {
                 return Vec::new();
             }
             if self.launcher_blocks_on_small_buffer() {
@@ -92,8 +92,8 @@ impl Case<'_> {
         &self.ran.report
     }
 
-    fn at(&self) -> ProcessName {
-        self.fault.at.who
+    fn at(&self) -> Role {
+        self.fault.at.role
     }
 
     fn is_kill(&self) -> bool {
@@ -101,15 +101,15 @@ impl Case<'_> {
     }
 
     /// The process that the fault hits. A kill may be triggered at a call of another process.
-    fn victim(&self) -> Section {
+    fn victim(&self) -> Role {
         match self.fault.what {
             FaultKind::KillDying(victim) => victim,
-            _ => self.at().section,
+            _ => self.at(),
         }
     }
 
     fn launcher_died(&self) -> bool {
-        self.is_kill() && self.victim() == Section::Launcher
+        self.is_kill() && self.victim() == Role::Launcher
     }
 
     /// Returns true if the launcher waits in its send. The simulated buffer is smaller than any buffer on
@@ -119,7 +119,7 @@ impl Case<'_> {
             && self
                 .report()
                 .stuck()
-                .any(|(who, call)| who.section == Section::Launcher && matches!(call, Call::Send { .. }))
+                .any(|(role, call)| role == Role::Launcher && matches!(call, Call::Send { .. }))
     }
 
     /// Returns true if a dead launcher cannot end the stopped process. Each of these periods lasts one call:
@@ -128,24 +128,24 @@ impl Case<'_> {
     /// - between a change of ids, which clears that signal, and the call that requests it again;
     /// - after stage 2 has cleared the signal for good, and before its exec of the command.
     fn is_without_death_signal(&self) -> bool {
-        let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
-        let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
+        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
         let asks = |call: &Call| matches!(call, Call::SetPdeathsig { .. });
         let cleared = |line: &Line| matches!(line.call, Call::SetPdeathsig { signal: Signal::NONE });
         self.line.is_some_and(|line| asks(&line.call))
-            || self.at().section == Section::Stage2 && before.iter().any(cleared)
+            || self.at() == Role::Stage(2) && before.iter().any(cleared)
     }
 
     /// Returns true if the fault is in the command that stage 2 has executed.
     fn in_the_command(&self) -> bool {
-        let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
-        let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
+        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
         before.iter().any(|line| line.reply == Reply::NoReturn)
     }
 
     fn ends(&self) -> Option<Broken> {
         let stuck: Vec<String> =
-            self.report().stuck().map(|(who, call)| format!("{who} in {call}")).collect();
+            self.report().stuck().map(|(role, call)| format!("{role} in {call}")).collect();
         match (self.report().endless, stuck.is_empty()) {
             (true, _) => Some(("the run ends", "it does not".into())),
             (_, false) => Some(("no process waits forever", stuck.join(", "))),
@@ -173,14 +173,14 @@ impl Case<'_> {
             let excused = self.start.way != Way::Ours || self.is_without_death_signal();
             excused
                 && then == StopReaction::KillLauncher
-                && process.who == self.at()
+                && process.role == self.at()
                 && process.end == End::Stopped
         };
         let left = self.report().alive().find(|process| {
             let handed_over = process.end == End::HandedOver;
             !(handed_over || matches!(process.end, End::Stuck(_)) || excused(process))
         })?;
-        Some(("no process is left after a stop", format!("{} lives: {:?} ({then:?})", left.who, left.end)))
+        Some(("no process is left after a stop", format!("{} lives: {:?} ({then:?})", left.role, left.end)))
     }
 
     /// SIGTERM ends a launch in which a process is stopped, and the launcher reports the signal. A launch
@@ -189,10 +189,10 @@ impl Case<'_> {
         if then != StopReaction::Interrupt {
             return None;
         }
-        let launcher = self.report().find(Section::Launcher)?;
+        let launcher = self.report().find(Role::Launcher)?;
         let interrupted = launcher.end == End::Exited(128 + 15)
             && matches!(self.ran.told, Some(LaunchError::Interrupted { signal: Signal::TERM }));
-        let as_without = launcher.end == ended(self.whole, Section::Launcher)
+        let as_without = launcher.end == ended(self.whole, Role::Launcher)
             && self.told()
                 == self.whole.told.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
         (!(interrupted || as_without))
@@ -202,52 +202,51 @@ impl Case<'_> {
     fn no_process_is_left(&self) -> Option<Broken> {
         let left =
             self.report().alive().find(|process| !matches!(process.end, End::HandedOver | End::Stuck(_)))?;
-        Some(("no process is left", format!("{} lives: {:?}", left.who, left.end)))
+        Some(("no process is left", format!("{} lives: {:?}", left.role, left.end)))
     }
 
     /// Stage 2 becomes the init or the command only after the launcher's permission, which is the last step.
     fn hand_over_needs_permission(&self) -> Option<Broken> {
-        let init = self.report().find(Section::Stage2)?;
+        let init = self.report().find(Role::Stage(2))?;
         let executed = init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn);
         if init.end != End::HandedOver && !executed {
             return None;
         }
-        let launcher = self.report().find(Section::Launcher)?;
+        let launcher = self.report().find(Role::Launcher)?;
         let word: &[u8] = if self.start.way == Way::Ours { b"G" } else { b"{" };
         let meant = sends(launcher).any(|(_, data)| data.starts_with(word));
-        (!meant).then(|| ("the hand-over needs permission", format!("{} goes on", init.who)))
+        (!meant).then(|| ("the hand-over needs permission", format!("{} goes on", init.role)))
     }
 
     fn all_are_reaped(&self) -> Option<Broken> {
         let refused_wait =
             matches!(self.line, Some(Line { call: Call::Wait4 { .. }, .. })) && !self.is_kill();
         let report = self.report();
-        let unreaped = report.processes.iter().find(|process| match process.who.section {
-            Section::Launcher => false,
-            Section::MappingTool => {
-                let excused =
-                    refused_wait && self.at().section == Section::Stage0 || self.stage_0_was_killed();
-                process.reaped_by.is_none() || !excused && !reaped_by(process, Section::Stage0)
+        let unreaped = report.processes.iter().find(|process| match process.role {
+            Role::Launcher => false,
+            Role::Tool(_) => {
+                let excused = refused_wait && self.at() == Role::Stage(0) || self.stage_0_was_killed();
+                process.reaped_by.is_none() || !excused && !reaped_by(process, Role::Stage(0))
             }
             _ if self.start.way != Way::Ours || self.launcher_died() => {
                 process.end != End::HandedOver && process.reaped_by.is_none()
             }
             _ => {
-                let excused = refused_wait && self.at().section == Section::Launcher;
-                !excused && !reaped_by(process, Section::Launcher)
+                let excused = refused_wait && self.at() == Role::Launcher;
+                !excused && !reaped_by(process, Role::Launcher)
             }
         })?;
-        Some(("all processes are reaped", format!("{}: {:?}", unreaped.who, unreaped.reaped_by)))
+        Some(("all processes are reaped", format!("{}: {:?}", unreaped.role, unreaped.reaped_by)))
     }
 
     fn stage_0_was_killed(&self) -> bool {
-        self.report().find(Section::Stage0).is_some_and(|stage| matches!(stage.end, End::Signaled(_)))
+        self.report().find(Role::Stage(0)).is_some_and(|stage| matches!(stage.end, End::Signaled(_)))
     }
 
     fn pid_line_once(&self) -> Option<Broken> {
-        let stage_0 = self.report().find(Section::Stage0)?;
+        let stage_0 = self.report().find(Role::Stage(0))?;
         let lines = sends(stage_0).filter(|(_, data)| is_pid_line(data)).count();
-        let there = self.report().find(Section::Stage2).is_some();
+        let there = self.report().find(Role::Stage(2)).is_some();
         (lines > 1 || lines == 1 && !there)
             .then(|| ("one pid line", format!("{lines} of them, stage 2: {there}")))
     }
@@ -258,14 +257,14 @@ impl Case<'_> {
         let retried = match self.fault.what {
             FaultKind::Errno(errno) => {
                 is_retried(&line.call, errno)
-                    || is_nonblocking(&line.call, errno) && self.at().section != Section::Launcher
+                    || is_nonblocking(&line.call, errno) && self.at() != Role::Launcher
             }
             FaultKind::Short(_) => {
                 matches!(line.call, Call::Read { .. } | Call::Send { .. } | Call::Sendfile { .. })
             }
             _ => false,
         };
-        let of_log = !self.is_kill() && self.is_of_log(line) && self.at().section != Section::Launcher;
+        let of_log = !self.is_kill() && self.is_of_log(line) && self.at() != Role::Launcher;
         if self.in_another_program() || self.mount_is_undetected() {
             return None;
         }
@@ -292,9 +291,7 @@ impl Case<'_> {
             Call::WriteNowait { .. } | Call::Sigtimedwait { .. } => true,
             Call::Write { fd, .. } => Some(*fd) == log.map(|(_, write)| write) || *fd == Fd::STDERR,
             Call::Poll { fds, .. } => fds.iter().any(|fd| Some(fd.fd) == log.map(|(_, write)| write)),
-            Call::Read { fd, .. } => {
-                self.at().section == Section::Launcher && Some(*fd) == log.map(|(read, _)| read)
-            }
+            Call::Read { fd, .. } => self.at() == Role::Launcher && Some(*fd) == log.map(|(read, _)| read),
             _ => false,
         }
     }
@@ -309,7 +306,7 @@ impl Case<'_> {
     /// may notice that death before another stage has written the cause.
     fn first_fatal(&self) -> Option<Record> {
         let records = fatal_records(self.start, self.report());
-        let other = |record: &&Record| record.code.as_deref() != Some("launcher-gone");
+        let other = |record: &&Record| record.code != Some(Code::LauncherGone);
         records.iter().find(other).or(records.first()).cloned()
     }
 
@@ -331,8 +328,8 @@ impl Case<'_> {
         if let FaultKind::KillDying(_) = self.fault.what {
             return self.death_is_the_cause(first.as_ref()).or_else(|| self.launcher_names_dead_stage());
         }
-        match self.at().section {
-            Section::Launcher => self.launcher_reports_its_error(),
+        match self.at() {
+            Role::Launcher => self.launcher_reports_its_error(),
             _ if self.is_kill() => self.launcher_names_dead_stage(),
             _ => self.stage_reports_its_error(first.as_ref()),
         }
@@ -341,7 +338,7 @@ impl Case<'_> {
     /// A start may go on unchanged only after a fault that is known to be harmless.
     fn no_failure_is_ignored(&self) -> Option<Broken> {
         let line = self.line?;
-        let not_ours = self.at().section == Section::Launcher && self.start.way != Way::Ours;
+        let not_ours = self.at() == Role::Launcher && self.start.way != Way::Ours;
         let known = self.is_kill() || not_ours || self.is_of_log(line) || self.in_another_program();
         if known || !started(&self.whole.report) || !self.ended_the_same() || self.is_unreportable() {
             return None;
@@ -364,7 +361,7 @@ impl Case<'_> {
 
     /// Returns true if the core may continue after this error.
     fn is_harmless(&self, line: &Line, errno: Errno) -> bool {
-        let section = self.at().section;
+        let role = self.at();
         match &line.call {
             // Any error means "not sealed", and a copy is made, in another directory if necessary.
             Call::GetSeals { .. } => true,
@@ -378,7 +375,7 @@ impl Case<'_> {
             // The core has a fallback, or tries again in a later pass.
             Call::CloseRangeCloexec { .. } | Call::Setns { .. } => errno == Errno::EPERM,
             Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {
-                errno == Errno::EPERM && self.whole.report.find(Section::MappingTool).is_some()
+                errno == Errno::EPERM && self.whole.report.find(Role::Tool(0)).is_some()
             }
             // The search for the command continues, as it does without the fault.
             Call::Execve { .. } => {
@@ -396,22 +393,22 @@ impl Case<'_> {
                 errno == Errno::EPERM && self.start.policy.setgroups == Setgroups::DropIfAllowed
             }
             // The scenario's own wait for its command. It tries several kinds of wait.
-            Call::Wait4 { .. } => section == Section::Launcher && self.is_after_permission(),
+            Call::Wait4 { .. } => role == Role::Launcher && self.is_after_permission(),
             _ => false,
         }
     }
 
     fn is_after_permission(&self) -> bool {
-        let launcher = self.whole.report.find(Section::Launcher).map(|launcher| &launcher.transcript.lines);
+        let launcher = self.whole.report.find(Role::Launcher).map(|launcher| &launcher.transcript.lines);
         let mut before = launcher.into_iter().flatten().take(self.fault.at.line);
         before.any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == b"G"))
     }
 
     /// Returns true if the fault is in another program that the process has executed.
     fn in_another_program(&self) -> bool {
-        let who = self.whole.report.processes.iter().find(|process| process.who == self.at());
-        let before = who.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
-        self.at().section == Section::MappingTool && before.iter().any(|line| line.reply == Reply::NoReturn)
+        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
+        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        self.at().is_tool() && before.iter().any(|line| line.reply == Reply::NoReturn)
     }
 
     /// Returns true for a fault that no process of ours can report (see the list above).
@@ -422,11 +419,11 @@ impl Case<'_> {
             _ => None,
         };
         let runtime = self.start.way != Way::Ours;
-        match (&line.call, self.at().section) {
+        match (&line.call, self.at()) {
             _ if self.is_kill() => false,
-            (Call::Execve { .. }, Section::Stage0) => runtime,
+            (Call::Execve { .. }, Role::Stage(0)) => runtime,
             // In 1.0 stage 2 also reads earlier. That read is its own, and it reports a failure.
-            (Call::Read { fd, .. }, Section::Stage2) if *fd == STAGE_INIT && self.is_after_finish() => {
+            (Call::Read { fd, .. }, Role::Stage(2)) if *fd == STAGE_INIT && self.is_after_finish() => {
                 runtime || errno == Some(Errno::ECONNRESET)
             }
             (Call::Openat { path, .. } | Call::Openat2 { path, .. }, _) => {
@@ -434,16 +431,16 @@ impl Case<'_> {
             }
             // The link count of the launcher's own program is different: a failure there is reported.
             (Call::LinkCount { path }, _) => !path.0.starts_with(b"/proc/self/"),
-            (_, Section::Launcher) => self.is_of_log(line),
+            (_, Role::Launcher) => self.is_of_log(line),
             _ => false,
         }
     }
 
     /// Returns true if the process has sent its message of completion.
     fn is_after_finish(&self) -> bool {
-        let process = self.whole.report.processes.iter().find(|process| process.who == self.at());
+        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
         let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
-        let finished = Message::ChildFinish.value().to_ne_bytes();
+        let finished = SyncMessage::ChildFinish.value().to_ne_bytes();
         before.iter().any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == finished))
     }
 
@@ -483,19 +480,19 @@ impl Case<'_> {
         }
         let told = self.told();
         let named = match self.victim() {
-            Section::Stage0 => told.contains("stage-0 (pid ") && told.contains("was killed by SIGKILL"),
+            Role::Stage(0) => told.contains("stage-0 (pid ") && told.contains("was killed by SIGKILL"),
             // If stage 2 is unknown as well, the launcher cannot name the stage by its pid alone.
-            Section::Stage1 => told.contains("stage-1") && told.contains("was killed by SIGKILL"),
+            Role::Stage(1) => told.contains("stage-1") && told.contains("was killed by SIGKILL"),
             // After the permission to run, the status of stage 2 is the status of the command.
-            Section::Stage2 if self.ran.told.is_none() => self
+            Role::Stage(2) if self.ran.told.is_none() => self
                 .report()
-                .find(Section::Launcher)
+                .find(Role::Launcher)
                 .is_some_and(|launcher| launcher.end == End::Exited(128 + 9)),
-            Section::Stage2 => told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL"),
+            Role::Stage(2) => told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL"),
             _ => told.contains("killed by SIGKILL"),
         };
         (!named).then(|| {
-            ("the launcher names the dead stage", format!("{:?} was killed, reported: {told}", self.victim()))
+            ("the launcher names the dead stage", format!("{} was killed, reported: {told}", self.victim()))
         })
     }
 
@@ -504,9 +501,9 @@ impl Case<'_> {
         let Some(record) = first else {
             return Some(("the first fatal record names the cause", format!("none, told: {}", self.told())));
         };
-        let stage = match self.at().section {
-            Section::Stage0 | Section::MappingTool => 0,
-            Section::Stage1 => 1,
+        let stage = match self.at() {
+            Role::Stage(0) | Role::Tool(_) => 0,
+            Role::Stage(1) => 1,
             _ => 2,
         };
         // Before the process is stage 0, its records have no stage number.
@@ -538,25 +535,25 @@ impl Case<'_> {
     }
 }
 
-fn ended(ran: &Ran, section: Section) -> End {
-    ran.report.find(section).map_or(End::Running, |process| process.end.clone())
+fn ended(ran: &Ran, role: Role) -> End {
+    ran.report.find(role).map_or(End::Running, |process| process.end.clone())
 }
 
 /// Returns true if an init was handed over, or a command was executed.
 fn started(report: &Report) -> bool {
-    report.find(Section::Stage2).is_some_and(|init| {
+    report.find(Role::Stage(2)).is_some_and(|init| {
         init.end == End::HandedOver || init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn)
     })
 }
 
-fn reaped_by(process: &ProcessReport, section: Section) -> bool {
-    matches!(process.reaped_by, Some(Reaper::Process(who)) if who.section == section)
+fn reaped_by(process: &ProcessReport, reaper: Role) -> bool {
+    matches!(process.reaped_by, Some(Reaper::Process(role)) if role == reaper)
 }
 
-fn ends(report: &Report) -> Vec<(ProcessName, End)> {
+fn ends(report: &Report) -> Vec<(Role, End)> {
     let mut ends: Vec<_> =
-        report.processes.iter().map(|process| (process.who, process.end.clone())).collect();
-    ends.sort_by_key(|(who, _)| *who);
+        report.processes.iter().map(|process| (process.role, process.end.clone())).collect();
+    ends.sort_by_key(|(role, _)| *role);
     ends
 }
 
@@ -580,7 +577,7 @@ fn log_pipe(start: &Start, report: &Report) -> Option<(Fd, Fd)> {
     if start.way != Way::Ours {
         return has_log_pipe(start).then_some((Fd(5), Fd(6)));
     }
-    report.find(Section::Launcher)?.transcript.lines.iter().find_map(|line| match line.reply {
+    report.find(Role::Launcher)?.transcript.lines.iter().find_map(|line| match line.reply {
         Reply::Pair(read, write) if line.call == Call::Pipe2 => Some((read, write)),
         _ => None,
     })
@@ -593,15 +590,20 @@ fn has_log_pipe(start: &Start) -> bool {
 
 /// Returns the texts on standard error as records, each with the stage that wrote it.
 fn fatal_texts(report: &Report) -> Vec<Record> {
-    let stages =
-        [(Section::Stage0, 0), (Section::MappingTool, 0), (Section::Stage1, 1), (Section::Stage2, 2)];
-    let wrote = |section, text: &str| {
-        let lines = report.processes.iter().filter(|process| process.who.section == section);
+    let stages = [
+        (Role::Stage(0), 0),
+        (Role::Tool(0), 0),
+        (Role::Tool(1), 0),
+        (Role::Stage(1), 1),
+        (Role::Stage(2), 2),
+    ];
+    let wrote = |role, text: &str| {
+        let lines = report.processes.iter().filter(|process| process.role == role);
         let mut lines = lines.flat_map(|process| &process.transcript.lines);
         lines.any(|line| matches!(&line.call, Call::Write { fd: Fd::STDERR, data } if data.0.starts_with(text.as_bytes())))
     };
     let of = |text: &str| {
-        let stage = stages.into_iter().find(|(section, _)| wrote(*section, text)).map(|(_, stage)| stage);
+        let stage = stages.into_iter().find(|(role, _)| wrote(*role, text)).map(|(_, stage)| stage);
         let head = stage.map_or_else(|| "nsexec[1]".to_owned(), |stage| format!("nsexec-{stage}[1]"));
         Record::parse(&format!(
             "{{\"level\":\"fatal\", \"msg\": {}}}",
@@ -617,7 +619,7 @@ fn fatal_records(start: &Start, report: &Report) -> Vec<Record> {
         return fatal_texts(report);
     }
     let pipe = log_pipe(start, report).map(|(read, _)| read);
-    let launcher = report.find(Section::Launcher).map(|launcher| &launcher.transcript.lines);
+    let launcher = report.find(Role::Launcher).map(|launcher| &launcher.transcript.lines);
     let bytes: Vec<u8> = launcher
         .into_iter()
         .flatten()

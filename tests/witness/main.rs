@@ -2,24 +2,20 @@
 //! as root and as an ordinary user. proptest draws the maps, joins, clocks, scores and commands for each. All
 //! three must agree line by line, whether the kernel accepts or refuses the configuration.
 //!
-//! `cargo test --test witness [WORD…]` runs the configurations whose names contain a word: `root`, `user/17`.
+//! `cargo test --test witness [WORD…]` runs the configurations whose names contain a word: `root`,
+//! `017@user`.
 //! The seed is fixed if CI is set; otherwise it is drawn and printed. `NSEXEC_SEED=N` repeats a run.
 
 mod confront;
 mod draw;
-#[path = "../kernel/harness/user.rs"]
-mod ordinary;
-#[path = "../runner/mod.rs"]
-mod runner;
 mod targets;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::{env, io, thread};
 
 use nix::unistd::{User, geteuid, mkdtemp};
@@ -28,7 +24,7 @@ use proptest::test_runner::{Config as Proptest, RngAlgorithm, TestRng, TestRunne
 
 use confront::{Agreed, Fate, Stage, Witnesses};
 use draw::Config;
-use ordinary::Ordinary;
+use support::{Ordinary, Suite, Test, Threads, Verdict};
 use targets::Targets;
 
 /// Debian's default PATH.
@@ -130,7 +126,7 @@ impl Caller {
 impl Caller {
     /// Sets the environment only.
     pub(crate) fn set_environment(&self, command: &mut Command) {
-        runner::fresh(command).env_clear().env("PATH", &self.path).env("LC_ALL", "C").stdin(Stdio::null());
+        support::fresh(command).env_clear().env("PATH", &self.path).env("LC_ALL", "C").stdin(Stdio::null());
     }
 }
 
@@ -143,7 +139,7 @@ struct Case {
 
 impl Case {
     fn name(self) -> String {
-        format!("{}/{}", self.who.word(), self.nth)
+        format!("{:03}@{}", self.nth, self.who.word())
     }
 
     /// Draws the configuration. Each one has its own random numbers, so it can be drawn alone.
@@ -162,12 +158,11 @@ impl Case {
     }
 }
 
-/// The results of all configurations of one caller.
+/// The results of the configurations of one caller that have run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Counts {
     agreed: usize,
     failed: usize,
-    skipped: usize,
     ran: usize,
     not_found: usize,
     refused: usize,
@@ -177,115 +172,116 @@ struct Counts {
 }
 
 fn main() -> ExitCode {
-    runner::begin();
-    let words = runner::words();
-    let all = [UserKind::Root, UserKind::User]
+    support::begin();
+    let seed = seed();
+    let run = Arc::new(LazyLock::new(WholeRun::new as fn() -> WholeRun));
+    let cases = [UserKind::Root, UserKind::User]
         .into_iter()
         .flat_map(|who| (0..COMBINATIONS).map(move |nth| Case { who, nth }));
-    if let Err(error) = runner::choose("witness", all, |case| case.name(), &words) {
-        println!("{error}\n0 passed, 1 failed, 0 skipped");
-        return ExitCode::FAILURE;
-    }
-    let seed = match seed() {
-        Ok(seed) => seed,
-        Err(error) => {
-            println!("{error}\n0 passed, 1 failed, 0 skipped");
-            return ExitCode::FAILURE;
-        }
-    };
-    println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
-    let user = Ordinary::provide();
-    let folder = Folder::make().expect("a folder for the tests");
-    let counts = run(&words, seed, user.as_ref(), &folder);
-    drop(folder);
-    drop(user);
-    let [passed, failed, skipped] = counts.iter().fold([0; 3], |sum: [usize; 3], one| {
-        [sum[0] + one.agreed, sum[1] + one.failed, sum[2] + one.skipped]
+    let tests = cases.map(|case| {
+        let (run, seed) = (run.clone(), seed.clone());
+        Test::new(case.name(), move || match seed {
+            Ok(seed) => run.confront(case, seed),
+            Err(error) => Verdict::Failed(error),
+        })
     });
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 && passed > 0 || passed + failed == 0 && skipped > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let suite = Suite::new("witness", tests.collect());
+    let (is_list, is_complete) = (suite.is_list(), suite.is_complete());
+    if let (Ok(seed), false) = (&seed, is_list) {
+        println!("seed {seed}: NSEXEC_SEED={seed} repeats this run");
     }
+    let has_run = !is_list && !suite.names().is_empty();
+    if has_run {
+        // On this thread, since the kernel kills the processes to join when the thread that made them ends.
+        LazyLock::force(&run);
+    }
+    let passed = suite.run(Threads::Several(thread::available_parallelism().map_or(1, usize::from)));
+    let enough = !has_run || run.sums_up(is_complete);
+    if passed && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(words: &[String], seed: u64, user: Result<&Ordinary, &String>, folder: &Folder) -> [Counts; 2] {
-    let mut counts = [Counts::default(); 2];
-    let mut skip = |who: UserKind, what: &str, reason: &str| {
-        println!("skipped: witness::{what}@{}: {reason}", who.word());
-        counts[who as usize].skipped += 1;
-    };
-    if Command::new("strace").arg("-V").output().is_err() {
-        skip(UserKind::Root, "drawn", "strace is not here");
-        skip(UserKind::User, "drawn", "strace is not here");
-        return counts;
-    }
-    let root = geteuid().is_root().then(|| Caller::root(&folder.path));
-    if root.is_none() {
-        skip(UserKind::Root, "drawn", "needs root");
-        skip(UserKind::User, "joins_and_tools", "they are witnessed by a root strace with -u");
-    }
-    let user = user
-        .map_err(Clone::clone)
-        .and_then(|user| Caller::ordinary(user, &folder.path).ok_or("a user without a name".to_owned()));
-    if let Err(reason) = &user {
-        skip(UserKind::User, "drawn", reason);
-    }
-    let user = user.ok();
-    let targets =
-        Targets::start(&folder.bin, &folder.path, root.as_ref(), user.as_ref()).expect("processes to join");
-    let witnesses = if root.is_some() { Witnesses::Root } else { Witnesses::Own };
-    let stage = Stage { bin: &folder.bin, targets: &targets, witnesses };
-    let wanted =
-        |case: &Case| words.is_empty() || words.iter().any(|word| case.name().contains(word.as_str()));
-    for caller in [root, user].into_iter().flatten() {
-        let cases = (0..COMBINATIONS).map(|nth| Case { who: caller.who, nth }).filter(wanted).collect();
-        let skipped = counts[caller.who as usize].skipped;
-        let mut found = drawn(&stage, &caller, cases, seed, &folder.path);
-        if words.is_empty() {
-            found.failed += usize::from(!is_enough(&found, caller.who, witnesses));
-        }
-        counts[caller.who as usize] = Counts { skipped, ..found };
-    }
-    counts
+/// The processes, files and counts that all configurations share.
+struct WholeRun {
+    counts: Mutex<[Counts; 2]>,
+    /// The reason, if all configurations are skipped.
+    unable: Option<String>,
+    callers: [Result<Caller, String>; 2],
+    witnesses: Witnesses,
+    // Dropped in this order: the processes to join, their folder, the user.
+    targets: Targets,
+    folder: Folder,
+    _user: Result<Ordinary, String>,
 }
 
-/// Runs all configurations of one caller, on every core.
-fn drawn(stage: &Stage<'_>, caller: &Caller, cases: VecDeque<Case>, seed: u64, folder: &Path) -> Counts {
-    let queue = Mutex::new(cases);
-    let counts = Mutex::new(Counts::default());
-    thread::scope(|scope| {
-        for nth in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let (queue, counts) = (&queue, &counts);
-            let folder = confront::folder(folder, &format!("{}-{nth}", caller.who.word()), caller);
-            scope.spawn(move || {
-                loop {
-                    let Some(case) = queue.lock().unwrap().pop_front() else { break };
-                    let config = case.drawn(seed, stage.witnesses);
-                    let found = stage.confront(&config, caller, &folder);
-                    let mut counts = counts.lock().unwrap();
-                    match found {
-                        Ok(agreed) => counts.add(&config, caller.who, agreed),
-                        Err(what) => {
-                            counts.failed += 1;
-                            drop(counts);
-                            report_failure(stage, caller, case, seed, &folder, (&config, what));
-                        }
-                    }
-                }
-            });
+impl WholeRun {
+    fn new() -> Self {
+        let user = Ordinary::provide();
+        let folder = Folder::make().expect("a folder for the tests");
+        let no_strace = Command::new("strace").arg("-V").output().is_err();
+        let root =
+            if geteuid().is_root() { Ok(Caller::root(&folder.path)) } else { Err("needs root".to_owned()) };
+        let ordinary = user
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|user| Caller::ordinary(user, &folder.path).ok_or("a user without a name".to_owned()));
+        let targets = Targets::start(&folder.bin, &folder.path, root.as_ref().ok(), ordinary.as_ref().ok())
+            .expect("processes to join");
+        Self {
+            counts: Mutex::default(),
+            unable: no_strace.then(|| "strace is not here".to_owned()),
+            witnesses: if root.is_ok() { Witnesses::Root } else { Witnesses::Own },
+            callers: [root, ordinary],
+            targets,
+            folder,
+            _user: user,
         }
-    });
-    let counts = counts.into_inner().unwrap();
-    let Counts { agreed, failed, ran, not_found, refused, joined, tools, calls, .. } = counts;
-    println!(
-        "as {}: {} configurations: {ran} ran, {not_found} found no command, {refused} were refused; of those that were \
-         not, {joined} joined, {tools} went through mapping tools; {calls} calls agreed",
-        caller.name,
-        agreed + failed
-    );
-    counts
+    }
+
+    /// Runs one configuration.
+    fn confront(&self, case: Case, seed: u64) -> Verdict {
+        let caller = match (&self.unable, &self.callers[case.who as usize]) {
+            (None, Ok(caller)) => caller,
+            (Some(reason), _) | (None, Err(reason)) => return Verdict::Skipped(reason.clone()),
+        };
+        let folder = confront::folder(&self.folder.path, &case.name(), caller);
+        let stage = Stage { bin: &self.folder.bin, targets: &self.targets, witnesses: self.witnesses };
+        let config = case.drawn(seed, self.witnesses);
+        let verdict = match stage.confront(&config, caller, &folder) {
+            Ok(agreed) => {
+                self.counts()[case.who as usize].add(&config, case.who, agreed);
+                Verdict::Passed
+            }
+            Err(what) => {
+                self.counts()[case.who as usize].failed += 1;
+                Verdict::Failed(smallest(&stage, caller, case, seed, &folder, (&config, what)))
+            }
+        };
+        fs::remove_dir_all(folder).expect("the folder of a configuration");
+        verdict
+    }
+
+    fn counts(&self) -> MutexGuard<'_, [Counts; 2]> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Prints the counts. Returns false if too few configurations of one sort were drawn in a complete run.
+    fn sums_up(&self, is_complete: bool) -> bool {
+        let counts = *self.counts();
+        let mut enough = true;
+        for (who, caller) in [UserKind::Root, UserKind::User].into_iter().zip(&self.callers) {
+            let (Ok(caller), None) = (caller, &self.unable) else { continue };
+            let Counts { agreed, failed, ran, not_found, refused, joined, tools, calls } =
+                counts[who as usize];
+            println!(
+                "as {}: {} configurations: {ran} ran, {not_found} found no command, {refused} were refused; of those \
+                 that were not, {joined} joined, {tools} went through mapping tools; {calls} calls agreed",
+                caller.name,
+                agreed + failed
+            );
+            enough &= !is_complete || is_enough(&counts[who as usize], who, self.witnesses);
+        }
+        enough
+    }
 }
 
 impl Counts {
@@ -322,16 +318,16 @@ fn is_enough(counts: &Counts, who: UserKind, witnesses: Witnesses) -> bool {
     enough
 }
 
-/// Prints a failure: the smallest configuration that still fails, the difference, and the command to repeat
-/// it.
-fn report_failure(
+/// Returns the text of a failure: the smallest configuration that still fails, the difference, and the
+/// command to repeat it.
+fn smallest(
     stage: &Stage<'_>,
     caller: &Caller,
     case: Case,
     seed: u64,
     folder: &Path,
     first: (&Config, String),
-) {
+) -> String {
     let (mut config, mut what) = (first.0.clone(), first.1);
     // Each round makes the configuration simpler, so this ends.
     'smaller: loop {
@@ -347,15 +343,13 @@ fn report_failure(
         let before = if config.no_new_privs { "setpriv --no-new-privs " } else { "" };
         format!("{before}nsexec trace {}", stage.args(config, caller).join(" "))
     };
-    println!(
-        "failed: {} as {}\n    drawn:    {}\n    smallest: {}\n    again:    NSEXEC_SEED={seed} cargo test --test witness {}\n    {}",
-        case.name(),
+    format!(
+        "as {}\ndrawn:    {}\nsmallest: {}\nagain:    NSEXEC_SEED={seed} cargo test --test witness {}\n{what}",
         caller.name,
         line(first.0),
         line(&config),
         case.name(),
-        what.trim_end().replace('\n', "\n    ")
-    );
+    )
 }
 
 fn seed() -> Result<u64, String> {
@@ -366,7 +360,7 @@ fn seed() -> Result<u64, String> {
         read.map_or(SEED, |()| u64::from_le_bytes(bytes))
     };
     let drawn = || if env::var_os("CI").is_some() { SEED } else { drawn() };
-    runner::given_seed().map(|given| given.unwrap_or_else(drawn))
+    support::given_seed().map(|given| given.unwrap_or_else(drawn))
 }
 
 /// The folder with a copy of the program. Every user may enter it. Removed at the end.

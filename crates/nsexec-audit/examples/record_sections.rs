@@ -12,7 +12,7 @@ use std::io::Write;
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::encode::encode;
 use nsexec::bootstrap::env::Environment;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, MESSAGE_MAX};
+use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX};
 use nsexec::idmap::IdMap;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
@@ -24,8 +24,9 @@ use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
 use nsexec::sys::types::{CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, WaitFor, WaitStatus};
 use nsexec::timens::TimeOffsets;
+use nsexec_audit::Role;
 use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
-use nsexec_audit::render::{Role, walk::created_role};
+use nsexec_audit::render::walk::created_role;
 
 /// A file to which all processes append their lines, and the role of this process.
 struct Shared {
@@ -39,7 +40,7 @@ impl Sink for Shared {
             let parent = Line { call: line.call.clone(), reply: Reply::Parent(Pid(1)) };
             self.role = created_role(Some(self.role), &parent).expect("a known clone point");
         }
-        let entry = serde_json::to_string(&(self.role.section(), line)).unwrap() + "\n";
+        let entry = serde_json::to_string(&(self.role.to_string(), line)).unwrap() + "\n";
         self.file.write_all(entry.as_bytes()).unwrap();
     }
 }
@@ -88,7 +89,7 @@ fn message(flags: CloneFlags, values: &BTreeMap<&str, CString>, memory: &mut [u8
     if let Some(path) = values.get("gidtool") {
         boot = boot.with_gidmap_path(path);
     }
-    encode(&boot, &Dialect::V1_2, ByteOrder::NATIVE, memory).unwrap()
+    encode(&boot, &Dialect::V1_2, memory).unwrap()
 }
 
 /// A short launcher: pipes, fork, message, pid line, reaping, go byte.
@@ -155,15 +156,8 @@ fn sort(raw: &str, path: &str) {
         let section = sections.iter_mut().rfind(|section| section.section == name).unwrap();
         section.push(line);
     }
-    let full = |name: &str| match name {
-        "stage-0" => "stage-0 parent".into(),
-        "stage-1" => "stage-1 child".into(),
-        "stage-2" => "stage-2 init".into(),
-        name => String::from(name),
-    };
     let mut out = String::new();
-    for mut section in sections {
-        section.section = full(&section.section);
+    for section in sections {
         out.push_str(&section.to_json_lines().unwrap());
     }
     fs::write(path, out).unwrap();

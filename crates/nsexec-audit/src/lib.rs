@@ -15,9 +15,11 @@
 //! | [`plan`] | a run before it happens, on the simulated kernel |
 //! | [`replay`] | a run of another machine, repeated with the recorded replies |
 //! | [`render`] | a run as text, as a diagram, as a picture |
+//! | [`byte_order`] | messages of a machine with another byte order |
 
 extern crate std;
 
+pub mod byte_order;
 pub mod diff;
 pub mod normalise;
 pub mod note;

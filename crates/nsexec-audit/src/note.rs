@@ -13,7 +13,7 @@ use std::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Bytes, without_value};
-use nsexec::bootstrap::{ByteOrder, decode};
+use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
 use nsexec::launch::{CommandStrings, NulTerminated, Prepared};
 use nsexec::log::Level;
@@ -102,7 +102,7 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         return Err(NoteError::Version(version));
     }
     let note: Note = serde_json::from_str(text).map_err(json)?;
-    let (bootstrap, _) = decode(&note.message.0, note.policy.dialect, ByteOrder::NATIVE)
+    let (bootstrap, _) = decode(&note.message.0, note.policy.dialect)
         .map_err(|error| NoteError::Message(error.to_string()))?;
     let asked = bootstrap.clone_flags();
     let texts = CommandStrings {
@@ -179,14 +179,12 @@ mod tests {
     use nsexec::sys::types::{CloneFlags, Propagation, SignalSet};
 
     fn prepared() -> Prepared {
-        let policy = Policy {
-            session: Session::Keep,
-            credentials: Credentials::Keep,
-            setgroups: Setgroups::DropIfAllowed,
-            propagation: Some(Propagation::Private),
-            mount_proc: true,
-            ..Policy::runc(&Dialect::V1_2)
-        };
+        let policy = Policy::runc(&Dialect::V1_2)
+            .with_session(Session::Keep)
+            .with_credentials(Credentials::Keep)
+            .with_setgroups(Setgroups::DropIfAllowed)
+            .with_propagation(Some(Propagation::Private))
+            .with_mount_proc(true);
         let mut launcher = Launcher::new(&Bootstrap::new(CloneFlags::NEWNET), policy).unwrap();
         launcher
             .command("ls", ["-l", ""])

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use std::format;
 
 use super::transcript::{End, Origin, Role, Run, Section};
-use crate::record::shared::Record;
+use crate::record::shared::SharedLines;
 use crate::record::{Call, Line, Reply};
 use crate::sim;
 use nsexec::bootstrap::text::is_invisible;
@@ -15,14 +15,11 @@ use nsexec::sys::types::{Pid, Waited};
 
 /// Returns the role of a child, from its parent's role and the call that created it. `forks` is the number of
 /// mapping tools that the parent has started before.
-///
-/// A sibling is the next stage. The launcher's child is stage 0, and a stage's child is a mapping tool.
 #[must_use]
 pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
-    match (parent, call) {
-        (Role::Launcher, Call::Fork { .. }) => Some(Role::Stage(0)),
-        (Role::Stage(number), Call::CloneSibling { .. }) => Some(Role::Stage(number.saturating_add(1))),
-        (Role::Stage(0), Call::Fork { .. }) => Some(Role::Tool(forks)),
+    match call {
+        Call::Fork { .. } => parent.creates(false, forks),
+        Call::CloneSibling { .. } => parent.creates(true, forks),
         _ => None,
     }
 }
@@ -30,7 +27,7 @@ pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
 /// Sorts the shared sink's content into sections. `root` is the role of the process that created the sink:
 /// the launcher, or stage 0 if the launcher is another program.
 #[must_use]
-pub fn of_record(record: &Record, root: Role) -> Run {
+pub fn of_record(record: &SharedLines, root: Role) -> Run {
     let mut run = Run { origin: Origin::Recorded, lost: record.lost, ..Run::default() };
     // A parent's lineage is shorter than its child's, so it comes first.
     let mut processes: Vec<_> = record.processes.iter().collect();
@@ -69,15 +66,7 @@ pub fn of_record(record: &Record, root: Role) -> Run {
 pub fn of_report(report: &sim::Report) -> Run {
     let mut run = Run { origin: Origin::Planned, ..Run::default() };
     for process in &report.processes {
-        let nth = u8::try_from(process.who.nth).unwrap_or(u8::MAX);
-        let mut section = Section::new(match process.who.section {
-            sim::Section::Launcher => Role::Launcher,
-            sim::Section::Stage0 => Role::Stage(0),
-            sim::Section::Stage1 => Role::Stage(1),
-            sim::Section::Stage2 => Role::Stage(2),
-            sim::Section::MappingTool => Role::Tool(nth),
-            sim::Section::Other => Role::Other(nth),
-        });
+        let mut section = Section::new(process.role);
         // After an exec, the calls belong to another program. A runtime's stage 0 is the exception: it
         // executes itself.
         let lines = &process.transcript.lines;
@@ -101,7 +90,7 @@ pub fn of_report(report: &sim::Report) -> Run {
 }
 
 /// Returns the call that created a process: its own first line, or its parent's if that was lost.
-fn clone_of<'r>(record: &'r Record, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
+fn clone_of<'r>(record: &'r SharedLines, own: &'r [Line], parent: &[u32], nth: u32) -> Option<&'r Call> {
     let own = own.first().filter(|line| line.reply == Reply::Child);
     let parent = record.processes.iter().find(|process| process.lineage == parent);
     let mut made = parent.into_iter().flat_map(|parent| &parent.lines);
@@ -226,7 +215,7 @@ pub fn inherit<'r, T: Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::shared::Process;
+    use crate::record::shared::ProcessLines;
     use nsexec::sys::types::{ExitSignal, WaitFor, WaitStatus};
     use std::string::ToString;
     use std::vec;
@@ -237,8 +226,8 @@ mod tests {
         Line { call, reply }
     }
 
-    fn process(lineage: &[u32], lines: Vec<Line>) -> Process {
-        Process { lineage: lineage.into(), lines }
+    fn process(lineage: &[u32], lines: Vec<Line>) -> ProcessLines {
+        ProcessLines { lineage: lineage.into(), lines }
     }
 
     fn tool(path: &str) -> Vec<Line> {
@@ -248,7 +237,7 @@ mod tests {
     }
 
     /// Returns a record of a launcher, stage 0 with stage 1 and two tools, and stage 2.
-    fn record() -> Record {
+    fn record() -> SharedLines {
         let none = Call::Fork { exit: ExitSignal::None, tid: None };
         let chld = Call::Fork { exit: ExitSignal::Chld, tid: None };
         let wait = Call::Wait4 { pid: Pid(11), which: WaitFor::Stages };
@@ -269,7 +258,7 @@ mod tests {
             process(&[0, 1], tool("/usr/bin/newuidmap")),
             process(&[0, 2], tool("/usr/bin/newgidmap")),
         ];
-        Record { processes, lost: 0 }
+        SharedLines { processes, lost: 0 }
     }
 
     #[test]

@@ -51,6 +51,29 @@ pub enum Role {
     Other(u8),
 }
 
+impl Role {
+    /// Returns the role of a process that this one creates. `tools` is the number of mapping tools before it.
+    /// `None`: the protocol has no such process.
+    ///
+    /// A sibling is the next stage. The launcher's child is stage 0, and a child of stage 0 is a mapping
+    /// tool.
+    #[must_use]
+    pub const fn creates(self, sibling: bool, tools: u8) -> Option<Self> {
+        match (self, sibling) {
+            (Self::Launcher, false) => Some(Self::Stage(0)),
+            (Self::Stage(number), true) => Some(Self::Stage(number.saturating_add(1))),
+            (Self::Stage(0), false) => Some(Self::Tool(tools)),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the process is a mapping tool.
+    #[must_use]
+    pub const fn is_tool(self) -> bool {
+        matches!(self, Self::Tool(_))
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

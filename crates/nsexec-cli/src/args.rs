@@ -10,9 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nsexec::bootstrap::Dialect;
 use nsexec::namespace::{NsKind, NsSet};
 
-use super::assume::AssumeValue;
-use super::hand_over::{FdValue, Variable};
-use super::values::{JoinValue, MapValue, dialect};
+use super::assume::value::AssumeValue;
+use super::values::{FdValue, JoinValue, MapValue, Variable, dialect};
 
 /// The version, and the commit if `build.rs` could find it: `0.1.0 (f3f514b2a1c0)`.
 const VERSION: &str = match option_env!("NSEXEC_VERSION") {

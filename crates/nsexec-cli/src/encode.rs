@@ -1,9 +1,8 @@
 //! `nsexec encode`: writes the bootstrap message for the given flags.
 
-use nsexec::bootstrap::{self, ByteOrder};
+use nsexec::bootstrap;
 
 use super::args::EncodeArgs;
-use super::facts::Facts;
 use super::failure::Failure;
 use super::output;
 use super::request;
@@ -14,11 +13,11 @@ use super::request;
 /// Flags that contradict each other, or that have no equivalent in a message; standard output is a terminal.
 pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     request::refuse_flags_without_attribute(&args.namespaces, &args.command)?;
-    let facts = Facts::of(&args.namespaces);
+    let facts = request::facts_of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
     let bootstrap = request.bootstrap()?;
     let mut message = vec![0; bootstrap::encoded_len(&bootstrap)];
-    let length = bootstrap::encode(&bootstrap, args.dialect, ByteOrder::NATIVE, &mut message)
+    let length = bootstrap::encode(&bootstrap, args.dialect, &mut message)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     message.truncate(length);
     if output::is_terminal() {

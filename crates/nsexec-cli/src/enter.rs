@@ -63,7 +63,8 @@ pub(crate) fn enter(args: &EnterArgs) -> Result<u8, Failure> {
     let display_paths =
         |(kind, fd): &(NsKind, OwnedFd)| (format!("/proc/self/fd/{}", fd.as_raw_fd()), process.path(*kind));
     request.display_paths = joins.iter().map(display_paths).collect();
-    hand_over::decide(&mut request, &args.hand_over, true, process.is_less_privileged());
+    request.hand_over =
+        hand_over::decide(&mut request.policy, &args.hand_over, true, process.is_less_privileged());
     // Keep the descriptors in `joins` open until the stages, which are forks of this process, have joined.
     let job =
         Job { request: &request, command: &args.command, verbose: args.verbose, mount_proc_flag: false };
@@ -88,19 +89,13 @@ fn request(joined: NsSet, paths: &str, preserve: bool, rootless: bool) -> Result
         newuidmap: None,
         newgidmap: None,
         time_offsets: None,
-        policy: Policy {
-            dialect: &Dialect::V1_2,
-            session: Session::Keep,
-            credentials: credentials(user),
-            setgroups: if user { Setgroups::DropIfAllowed } else { Setgroups::FromMessage },
-            log_form: LogForm::Detailed,
-            propagation: None,
-            mount_proc: false,
-            kill_child: false,
-            trusted_mounts: false,
-            ends_with_launcher: true,
-            descriptors: Descriptors::Named,
-        },
+        policy: Policy::runc(&Dialect::V1_2)
+            .with_session(Session::Keep)
+            .with_credentials(credentials(user))
+            .with_setgroups(if user { Setgroups::DropIfAllowed } else { Setgroups::FromMessage })
+            .with_log_form(LogForm::Detailed)
+            .with_ends_with_launcher(true)
+            .with_descriptors(Descriptors::Named),
         display_paths: Vec::new(),
         hand_over: HandOver::default(),
     })

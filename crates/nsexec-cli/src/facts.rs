@@ -1,6 +1,6 @@
 //! The facts about the caller and the machine that the deciders need.
 //!
-//! [`Facts::gather`] and [`machine_after_failure`] read them; the parsers are pure.
+//! [`Facts::gather`] reads them; the parsers are pure.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,12 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, getegid, geteuid, getuid};
-use nsexec::idmap::Extent;
+use nsexec::launch::own_status;
 use nsexec::namespace::{NsKind, NsSet};
-
-use super::args::NamespaceFlags;
-use super::hints::Machine;
-use super::request::{Request, creates_user};
 
 /// Subordinate ids of a user: one line of /etc/subuid or /etc/subgid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,15 +44,6 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads the facts that these flags depend on.
-    pub(crate) fn of(flags: &NamespaceFlags) -> Self {
-        let mut facts = Self::gather(flags.maps_ids());
-        if facts.euid == 0 && creates_user(flags) {
-            facts.capabilities = effective(&fs::read_to_string("/proc/self/status").unwrap_or_default());
-        }
-        facts
-    }
-
     /// Reads the facts. The user's name and subordinate ids are in several files, so they are read only if
     /// `ids` is true.
     pub(crate) fn gather(ids: bool) -> Self {
@@ -85,63 +72,16 @@ impl Facts {
             user,
         }
     }
-}
 
-/// Reads the facts that explain a failure. Called only after a failure, to keep a successful launch short.
-pub(crate) fn machine_after_failure(request: &Request) -> Machine {
-    let sysctl = |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
-    let max = |kind: &NsKind| sysctl(format!("/proc/sys/user/max_{}_namespaces", kind.name()));
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    // Only the mapping tools read these files, and only ordinary users need the tools.
-    let uncovered = request.rootless.then(|| {
-        let facts = Facts::gather(true);
-        let users = (&request.users, facts.subuids.as_slice(), facts.euid, "/etc/subuid", "user");
-        let groups = (&request.groups, facts.subgids.as_slice(), facts.egid, "/etc/subgid", "group");
-        [users, groups].into_iter().find_map(|(map, ranges, own, file, noun)| {
-            let line = map.as_ref()?.extents().iter().find(|line| !covered(line, ranges, own))?;
-            let (first, last) = (line.outside, u64::from(line.outside) + u64::from(line.count) - 1);
-            Some(match line.count {
-                1 => format!("{file} does not give you the {noun} id {first}"),
-                _ => format!("{file} does not give you all of the {noun} ids {first} to {last}"),
-            })
-        })
-    });
-    Machine {
-        unprivileged_userns_clone: sysctl("/proc/sys/kernel/unprivileged_userns_clone".to_owned()),
-        apparmor_restricts: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns".to_owned()),
-        forbidden: NsKind::ALL.into_iter().filter(|kind| max(kind) == Some(0)).collect(),
-        // 2 is filter mode. Strict mode (1) would have killed this process before.
-        seccomp: status_field(&status, "Seccomp") == Some("2"),
-        no_new_privs: status_field(&status, "NoNewPrivs") == Some("1"),
-        kinds: kinds_of_kernel(),
-        capabilities: effective(&status),
-        uncovered: uncovered.flatten(),
+    /// Reads the effective capabilities too.
+    pub(crate) fn gather_capabilities(&mut self) {
+        self.capabilities = own_status().bits("CapEff");
     }
-}
-
-/// Returns a value of /proc/PID/status.
-pub(crate) fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-/// Returns the effective capabilities as a bit set.
-fn effective(status: &str) -> Option<u64> {
-    u64::from_str_radix(status_field(status, "CapEff")?, 16).ok()
-}
-
-/// Returns whether the mapping tools accept this line: all its ids are in one range, or it is the caller's
-/// own id alone.
-fn covered(line: &Extent, ranges: &[SubRange], own: u32) -> bool {
-    let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
-    let within = |range: &SubRange| {
-        range.first <= line.outside && end(line.outside, line.count) <= end(range.first, range.count)
-    };
-    (line.outside == own && line.count == 1) || ranges.iter().any(within)
 }
 
 /// Returns the kinds in /proc/self/ns. Returns all kinds if the directory cannot be read: the kernel then
 /// reports a missing kind.
-fn kinds_of_kernel() -> NsSet {
+pub(crate) fn kinds_of_kernel() -> NsSet {
     let has = |kind: &NsKind| fs::symlink_metadata(format!("/proc/self/ns/{}", kind.proc_name())).is_ok();
     let found: NsSet = NsKind::ALL.into_iter().filter(has).collect();
     if found.is_empty() { NsSet::ALL } else { found }
@@ -202,22 +142,6 @@ mod tests {
             assert_eq!(sub_ranges(text, Some("ann"), 1000), [], "{text}");
             assert_eq!(sub_ranges(text, Some(""), 1000), [], "{text}");
         }
-    }
-
-    #[test]
-    fn line_is_covered_by_one_range_or_is_the_own_id() {
-        let ranges = [SubRange { first: 100, count: 10 }, SubRange { first: 110, count: 5 }];
-        let covered = |outside, count| covered(&Extent { inside: 0, outside, count }, &ranges, 7);
-        assert!(covered(100, 10) && covered(109, 1) && covered(110, 5) && covered(7, 1));
-        assert!(!covered(7, 2) && !covered(99, 2) && !covered(109, 2) && !covered(114, u32::MAX));
-    }
-
-    #[test]
-    fn a_status_field_is_found_by_its_whole_name() {
-        let status = "Seccomp_filters:\t1\nSeccomp:\t2\nNoNewPrivs:\t0\n";
-        assert_eq!(status_field(status, "Seccomp"), Some("2"));
-        assert_eq!(status_field(status, "NoNewPrivs"), Some("0"));
-        assert_eq!(status_field(status, "Nothing"), None);
     }
 
     #[test]

@@ -29,12 +29,6 @@ impl Failure {
     }
 }
 
-impl From<super::request::UsageError> for Failure {
-    fn from(error: super::request::UsageError) -> Self {
-        Self::Usage(error.0)
-    }
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,13 +3,13 @@
 use std::env;
 use std::os::unix::ffi::OsStrExt;
 
+use nsexec::launch::causes::{Asked, Circumstances};
 use nsexec::launch::execute;
 use nsexec::legacy::EnvironmentForm;
 use nsexec::stage::Outcome;
 
 use super::args::InitArgs;
 use super::failure::{FAILED, Failure};
-use super::hints::{Asked, Machine};
 use super::run::explain_for;
 
 /// Runs the bootstrap and then, in stage 2, the command. Returns the exit status; without a command stage 2
@@ -40,5 +40,5 @@ pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
     let ours = ["_LIBCONTAINER_LOGPIPE", "_LIBCONTAINER_LOGLEVEL", "_LIBCONTAINER_CLONED_BINARY"];
     let error = execute(program, arguments, &ours);
     let asked = Asked { command_path: program.as_bytes().contains(&b'/'), ..Asked::default() };
-    Err(explain_for(&error, asked, Machine::default))
+    Err(explain_for(&error, || Circumstances { asked, ..Circumstances::default() }))
 }

@@ -15,10 +15,10 @@ mod failure;
 mod hand_over;
 mod hints;
 mod init;
+mod machine;
 mod maps;
 mod output;
 mod plan;
-mod replay;
 mod request;
 mod run;
 mod sealed;
@@ -27,6 +27,7 @@ mod target;
 #[cfg(test)]
 mod testing;
 mod trace;
+mod trace_replay;
 mod values;
 
 use std::ffi::OsString;
@@ -62,7 +63,7 @@ pub(crate) fn run_program(arguments: impl Iterator<Item = OsString>) -> u8 {
         Command::Trace(args) => (
             "trace",
             match &args.replay {
-                Some(file) => replay::replay(file),
+                Some(file) => trace_replay::replay(file),
                 None => trace::trace(args),
             },
         ),

@@ -8,9 +8,9 @@ use nsexec::launch::Launcher;
 use nsexec::policy::Policy;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::plan::{Assumptions, Plan, Start, plan};
-use nsexec_audit::render::{Document, Fact, Fate, Section, mermaid, svg, text};
+use nsexec_audit::render::{Document, Fact, Fate, SectionView, mermaid, svg, text};
 use nsexec_audit::rules::{self, Severity};
-use nsexec_audit::{End, Role, Run};
+use nsexec_audit::{End, Role, Run, Section};
 
 use super::args::{ColourFlag, Format, HandOverFlags, MannerFlag, NamespaceFlags, PlanArgs};
 use super::assume;
@@ -43,13 +43,13 @@ fn of_flags(args: &PlanArgs) -> Result<Plan, Failure> {
     // As in `run`, so that the plan has the same signal masks. This process exits so soon that no signal is
     // missed.
     let signals = run::take_signals()?;
-    let machine = Facts::of(&args.namespaces);
+    let machine = request::facts_of(&args.namespaces);
     let mut assumptions = assume::of_machine(&machine, &args.namespaces.join);
     assume::apply(&mut assumptions, &args.assume);
     let facts = assume::facts_under(&assumptions, machine);
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
-    hand_over::decide(&mut request, &args.hand_over, others, others);
+    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     let bootstrap = request.bootstrap()?;
     let mut launcher =
         Launcher::new(&bootstrap, request.policy).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -126,17 +126,12 @@ pub(crate) fn look(colour: ColourFlag) -> text::Look {
 fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
     let outcomes: Vec<(String, Fate)> =
         plan.run.sections.iter().map(|section| outcome(section, &plan.run)).collect();
-    let sections: Vec<Section<'_>> = plan
+    let sections: Vec<SectionView<'_>> = plan
         .run
         .sections
         .iter()
         .zip(&outcomes)
-        .map(|(section, (outcome, fate))| Section {
-            name: &section.name,
-            lines: &section.lines,
-            outcome,
-            fate: *fate,
-        })
+        .map(|(section, (outcome, fate))| SectionView { section, outcome, fate: *fate })
         .collect();
     let taken_for_granted = plan.assumptions.iter().chain(&plan.policy);
     let facts: Vec<Fact<'_>> = taken_for_granted.map(|(key, value)| Fact { key, value }).collect();
@@ -155,7 +150,7 @@ fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
 }
 
 /// Returns the end of a process, in words.
-pub(crate) fn outcome(section: &nsexec_audit::Section, run: &Run) -> (String, Fate) {
+pub(crate) fn outcome(section: &Section, run: &Run) -> (String, Fate) {
     let fate = match (section.role, section.end) {
         (Role::Launcher, End::Unknown) => match run.section(Role::Stage(2)).map(|init| init.end) {
             Some(End::Executed | End::HandedOver) => Fate::Continues,
@@ -166,8 +161,7 @@ pub(crate) fn outcome(section: &nsexec_audit::Section, run: &Run) -> (String, Fa
         _ => Fate::Failed,
     };
     // A plan contains the end of every stage that ends.
-    let waits =
-        |section: &nsexec_audit::Section| section.role != Role::Launcher && section.end == End::Unknown;
+    let waits = |section: &Section| section.role != Role::Launcher && section.end == End::Unknown;
     let words = match (section.role, section.end, fate) {
         (Role::Launcher, End::Unknown, Fate::Continues) => "waits for the command".to_owned(),
         (_, End::Unknown, _) if waits(section) || run.sections.iter().any(waits) => {

@@ -4,16 +4,17 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::error::Code;
+use nsexec::launch::causes::{Asked, Circumstances, likely};
 use nsexec::launch::signals::{Signals, supervise};
-use nsexec::launch::{LaunchError, Launcher, likely};
+use nsexec::launch::{LaunchError, Launcher};
 use nsexec::log::Level;
-use nsexec::sys::types::Errno;
 
 use super::args::RunArgs;
-use super::facts::{Facts, machine_after_failure};
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
-use super::hints::{Asked, Machine, likely_cause};
+use super::hints::FLAGS;
+use super::machine::machine_after_failure;
 use super::output;
 use super::request::{self, Request};
 use super::sealed;
@@ -25,10 +26,10 @@ use super::sealed;
 pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let flags = &args.namespaces;
     hand_over::check(&args.hand_over)?;
-    let facts = Facts::of(flags);
+    let facts = request::facts_of(flags);
     let mut request = request::decide(flags, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
-    hand_over::decide(&mut request, &args.hand_over, others, others);
+    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     sealed::ensure_for_joins(request.joined)?;
     start(&Job {
         request: &request,
@@ -73,7 +74,7 @@ pub(crate) fn start(job: &Job<'_>) -> Result<u8, Failure> {
 /// The errors of [`Signals::take`], with the likely cause.
 pub(crate) fn take_signals() -> Result<Signals, Failure> {
     Signals::take().map_err(|error| {
-        let cause = likely_cause("start", Some(error.errno), Asked::default(), &Machine::default());
+        let cause = likely(Code::Start, Some(error.errno), None, &FLAGS);
         let cause = cause.map_or(String::new(), |cause| format!(" ({cause})"));
         Failure::ours(format!("{error}{cause}"))
     })
@@ -108,7 +109,7 @@ pub(crate) fn launcher_of(
 /// Returns the launcher's failure in one line. The likely cause depends on the request and the state of the
 /// machine.
 pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
-    match explain_for(error, asked(job), || machine_after_failure(job.request)) {
+    match explain_for(error, || circumstances(job)) {
         Failure::Other { text, status } => {
             Failure::Other { text: job.request.with_display_paths(&text), status }
         }
@@ -116,41 +117,24 @@ pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
     }
 }
 
-/// Returns the parts of the request that distinguish causes.
-pub(crate) fn asked(job: &Job<'_>) -> Asked {
-    Asked {
+/// Reads the facts that the cause of a failure depends on.
+pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
+    let asked = Asked {
         created: job.request.created,
         joined: job.request.joined,
         rootless: job.request.rootless,
         mount_proc_flag: job.mount_proc_flag,
         command_path: job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/')),
-    }
+    };
+    Circumstances { asked, machine: machine_after_failure(job.request) }
 }
 
 /// As [`explain`], for a request that may come from another machine.
-pub(crate) fn explain_for(error: &LaunchError, asked: Asked, machine: impl FnOnce() -> Machine) -> Failure {
+pub(crate) fn explain_for(error: &LaunchError, known: impl FnOnce() -> Circumstances) -> Failure {
     let status = u8::try_from(error.exit_code()).unwrap_or(FAILED);
-    let text = error.to_string();
-    let Some((code, errno)) = step_of(error) else { return Failure::Other { text, status } };
-    // The library's general cause for this step, which the specific cause replaces.
-    let general = errno.and_then(|errno| likely(code, errno)).map(|cause| format!(" ({cause})"));
-    let bare = general.as_deref().and_then(|general| text.strip_suffix(general)).unwrap_or(&text);
-    let text = match likely_cause(code, errno, asked, &machine()) {
-        Some(cause) => format!("{bare} ({cause})"),
-        None => text,
+    let text = match error.step() {
+        Some(_) => error.explain(&known(), &FLAGS),
+        None => error.to_string(),
     };
     Failure::Other { text, status }
-}
-
-/// Returns the step that failed, and its errno.
-fn step_of(error: &LaunchError) -> Option<(&str, Option<Errno>)> {
-    match error {
-        LaunchError::Start { errno, .. } => Some(("start", Some(*errno))),
-        LaunchError::Exec { errno, .. } => Some(("exec", Some(*errno))),
-        LaunchError::Bootstrap(failure) => {
-            let record = failure.cause()?;
-            Some((record.code.as_deref()?, record.errno))
-        }
-        _ => None,
-    }
 }

@@ -8,12 +8,11 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
-use nsexec::launch::{open_pidfd, pid_in_proc};
+use nsexec::launch::causes::open_files_limit;
+use nsexec::launch::{StatusText, open_pidfd, own_status, pid_in_proc};
 use nsexec::namespace::NsKind;
 
-use super::facts::status_field;
 use super::failure::Failure;
-use super::hints::open_files_limit;
 
 /// A process, identified by its open directory in /proc.
 ///
@@ -113,7 +112,8 @@ impl Process {
     /// Fails if the process has ended: the directory of a reaped process is empty, and a zombie's state is Z.
     pub(crate) fn check_alive(&self) -> Result<(), Failure> {
         match self.read("stat") {
-            Ok(text) if lives(&text) => Ok(()),
+            // The name of a process may contain invalid UTF-8.
+            Ok(text) if lives(&String::from_utf8_lossy(&text)) => Ok(()),
             Ok(_) => Err(gone(self.pid)),
             Err(error) => {
                 let reading = format!("failed to read /proc/{}/stat: ", self.number);
@@ -130,22 +130,17 @@ impl Process {
             Ok(None) => false,
             Err(_) => true,
         };
-        let ours = fs::read("/proc/self/status").ok();
-        let theirs = self.read("status").ok();
-        match (ours, theirs) {
-            (Some(ours), Some(theirs)) if !other_user => {
-                is_less(&theirs, &String::from_utf8_lossy(&ours)).unwrap_or(true)
-            }
+        match self.read("status") {
+            Ok(theirs) if !other_user => is_less(&StatusText::new(&theirs), &own_status()).unwrap_or(true),
             _ => true,
         }
     }
 
-    fn read(&self, file: &str) -> io::Result<String> {
+    fn read(&self, file: &str) -> io::Result<Vec<u8>> {
         let fd = openat(&self.directory, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
         let mut bytes = Vec::new();
         File::from(fd?).read_to_end(&mut bytes)?;
-        // The name of a process may contain invalid UTF-8.
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(bytes)
     }
 }
 
@@ -153,13 +148,14 @@ impl Process {
 ///
 /// Returns whether `theirs` has less power than `ours`: another user id, fewer capabilities, no_new_privs or
 /// a seccomp filter that `ours` does not have. Two different filters are not compared.
-fn is_less(theirs: &str, ours: &str) -> Option<bool> {
+fn is_less(theirs: &StatusText, ours: &StatusText) -> Option<bool> {
     // The effective user id is the second of four.
-    let uid = |status| status_field(status, "Uid").and_then(|ids| ids.split_whitespace().nth(1));
-    let set = |status, name| u64::from_str_radix(status_field(status, name)?, 16).ok();
-    let lacks = |name| Some(set(ours, name)? & !set(theirs, name)? != 0);
+    let uid = |status: &StatusText| -> Option<String> {
+        Some(status.field("Uid")?.split_whitespace().nth(1)?.to_owned())
+    };
+    let lacks = |name| Some(ours.bits(name)? & !theirs.bits(name)? != 0);
     let restricted = |name| {
-        let is = |status| status_field(status, name).is_some_and(|value| value != "0");
+        let is = |status: &StatusText| status.field(name).is_some_and(|value| value != "0");
         is(theirs) && !is(ours)
     };
     let other_uid = uid(theirs)? != uid(ours)?;
@@ -239,11 +235,12 @@ mod tests {
     #[test]
     fn a_process_with_fewer_rights_is_less_privileged() {
         const OURS: &str = "Name:\tsh\nUid:\t0\t0\t0\t0\nCapPrm:\t1ff\nCapEff:\t1ff\nCapBnd:\t1ff\nNoNewPrivs:\t0\nSeccomp:\t0\n";
+        let text = |text: &str| StatusText::new(text.as_bytes());
         let less = |from: &str, to: &str| {
             assert!(OURS.contains(from), "{from}");
-            is_less(&OURS.replace(from, to), OURS)
+            is_less(&text(&OURS.replace(from, to)), &text(OURS))
         };
-        assert_eq!(is_less(OURS, OURS), Some(false));
+        assert_eq!(is_less(&text(OURS), &text(OURS)), Some(false));
         for (from, to) in [
             ("Uid:\t0\t0", "Uid:\t0\t5"),
             ("CapEff:\t1ff", "CapEff:\t0ff"),
@@ -256,7 +253,7 @@ mod tests {
         }
         // More capabilities do not count as less power, nor does a restriction of both processes.
         assert_eq!(less("CapEff:\t1ff", "CapEff:\t3ff"), Some(false));
-        let confined = OURS.replace("Seccomp:\t0", "Seccomp:\t2");
+        let confined = text(&OURS.replace("Seccomp:\t0", "Seccomp:\t2"));
         assert_eq!(is_less(&confined, &confined), Some(false));
         assert_eq!(less("CapBnd", "CapXXX"), None);
     }

@@ -35,10 +35,10 @@ use super::facts::Facts;
 use super::failure::{FAILED, Failure, words};
 use super::hand_over;
 use super::output;
-use super::replay;
 use super::request::{self, Request};
 use super::run::{self, Job};
 use super::sealed;
+use super::trace_replay;
 
 /// The exit status if the run differs from the plan.
 const NOT_AS_PLANNED: u8 = 3;
@@ -61,10 +61,10 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<u8, Failure> {
         return Err(Failure::Usage("the command is missing: put it after --".to_owned()));
     }
     hand_over::check(&args.hand_over)?;
-    let facts = Facts::of(&args.namespaces);
+    let facts = request::facts_of(&args.namespaces);
     let mut request = request::decide(&args.namespaces, &facts, &Dialect::V1_2)?;
     let others = hand_over::has_others(request.joined);
-    hand_over::decide(&mut request, &args.hand_over, others, others);
+    request.hand_over = hand_over::decide(&mut request.policy, &args.hand_over, others, others);
     if args.witness {
         return witnessed(&request, &facts);
     }
@@ -129,7 +129,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         write_whole(&record, &folder.join(RECORD))?;
     }
     let kept = args.json.as_ref().map_or(Ok(()), |file| {
-        write_json(&replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
+        write_json(&trace_replay::keep(&record, &prepared, failed.then_some(&job), Values::LeftOut), file)
     });
     let agrees = report(&plan, &record, status, request);
     if cut && record.lost > 0 {
@@ -335,8 +335,7 @@ fn under_strace(folder: &mut Folder) -> Result<(u8, Traced), Failure> {
     // Ctrl-C reaches all processes of the terminal. This one must survive it, to report and to remove the
     // folder. strace gets the caller's mask and dispositions.
     let signals = run::take_signals()?;
-    let policy =
-        Policy { session: Session::Keep, credentials: Credentials::Keep, ..Policy::runc(&Dialect::V1_2) };
+    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep);
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
     let mut launcher = Launcher::new(&bootstrap, policy)
         .map_err(|error| Failure::ours(format!("failed to start strace: {error}")))?;

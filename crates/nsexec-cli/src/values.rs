@@ -1,12 +1,13 @@
 //! The values of flags. Each is parsed once, into a type that holds only valid values.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
 use nsexec::bootstrap::Dialect;
 use nsexec::idmap::Extent;
 use nsexec::namespace::NsKind;
+use nsexec::sys::types::Fd;
 
 /// One value of `--map-users` or `--map-groups`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +115,52 @@ pub(crate) fn dialect(name: &str) -> Result<&'static Dialect, String> {
     Dialect::from_name(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
+/// The value of `--fd`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FdValue {
+    /// All descriptors that are not close-on-exec.
+    All,
+    /// The descriptor with this number.
+    One(Fd),
+}
+
+impl FromStr for FdValue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse().ok().filter(|_| digits) {
+            Some(0..=2) => Err("descriptors 0 to 2 are always passed on".to_owned()),
+            Some(number) => Ok(Self::One(Fd(number))),
+            None => Err("expected a descriptor number above 2, or all".to_owned()),
+        }
+    }
+}
+
+/// The value of `--set-env`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: OsString,
+    pub(crate) value: OsString,
+}
+
+impl Variable {
+    /// Reads `NAME=VALUE`.
+    pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
+        let bytes = text.as_bytes();
+        match bytes.iter().position(|byte| *byte == b'=') {
+            Some(0) | None => Err("expected NAME=VALUE with a non-empty NAME".to_owned()),
+            Some(at) => Ok(Self {
+                name: OsStr::from_bytes(&bytes[..at]).to_owned(),
+                value: OsStr::from_bytes(&bytes[at + 1..]).to_owned(),
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +226,27 @@ mod tests {
     fn each_kind_has_a_flag() {
         for kind in NsKind::ALL {
             assert_eq!(kind_named(flag_of(kind).as_bytes()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_a_number_above_2_or_all() {
+        assert_eq!("all".parse(), Ok(FdValue::All));
+        assert_eq!("3".parse(), Ok(FdValue::One(Fd(3))));
+        for refused in ["", "0", "2", "-1", "+3", "x", "2147483648", "3,4"] {
+            assert!(refused.parse::<FdValue>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_variable_has_a_name_and_a_value() {
+        let parse = |text: &str| Variable::parse(OsStr::new(text));
+        let variable = |name: &str, value: &str| Ok(Variable { name: name.into(), value: value.into() });
+        assert_eq!(parse("A=1"), variable("A", "1"));
+        assert_eq!(parse("A=b=c"), variable("A", "b=c"));
+        assert_eq!(parse("A="), variable("A", ""));
+        for refused in ["", "A", "=1"] {
+            assert!(parse(refused).is_err(), "{refused}");
         }
     }
 }

@@ -42,9 +42,7 @@ use super::types::{
 };
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
-use raw::{
-    KernelOpenHow, KernelSigaction, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit,
-};
+use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
 
 /// The backend that calls the kernel of this machine.
 #[derive(Debug)]
@@ -186,15 +184,10 @@ impl Sys for LinuxSys {
     }
 
     fn fstatfs(&mut self, fd: Fd) -> SysResult<FsType> {
-        let mut stat = MaybeUninit::<libc::statfs>::zeroed();
-        // SAFETY: on 64-bit Linux the libc's statfs has the layout of the kernel's, which the kernel fills.
-        unit(unsafe { syscall!(libc::SYS_fstatfs, fd.0, stat.as_mut_ptr()) })?;
-        // SAFETY: the fields are integers and arrays of integers, for which the initial zeroes are valid
-        // values too.
-        let stat = unsafe { stat.assume_init() };
-        #[allow(clippy::unnecessary_cast, reason = "musl declares it unsigned")]
-        let kind = stat.f_type as i64;
-        Ok(FsType(kind))
+        let mut stat = KernelStatfs::default();
+        // SAFETY: the kernel fills its own structure.
+        unit(unsafe { syscall!(libc::SYS_fstatfs, fd.0, &raw mut stat) })?;
+        Ok(FsType(stat.kind))
     }
 
     fn socket_type(&mut self, fd: Fd) -> SysResult<SocketType> {
@@ -480,14 +473,13 @@ impl Sys for LinuxSys {
     }
 
     fn sigaction(&mut self, signal: Signal, action: SigAction) -> SysResult<SigAction> {
-        let new = KernelSigaction::from(action);
-        let mut old = KernelSigaction::default();
-        // SAFETY: both structures have the kernel's layout. A handler in `action` came from the kernel in an
-        // earlier call, and its code is still present: we unload nothing.
-        let raw =
-            unsafe { syscall!(libc::SYS_rt_sigaction, signal.0, &raw const new, &raw mut old, SIGSET_SIZE) };
-        unit(raw)?;
-        Ok(old.into())
+        let (new, mut old) = (action, SigAction::DEFAULT);
+        // SAFETY: both structures have the kernel's layout: asserted in raw.rs. A handler in `action` came
+        // from the kernel in an earlier call, and its code is still present: we unload nothing.
+        unit(unsafe {
+            syscall!(libc::SYS_rt_sigaction, signal.0, &raw const new, &raw mut old, SIGSET_SIZE)
+        })?;
+        Ok(old)
     }
 
     fn sigtimedwait(&mut self, set: SignalSet) -> SysResult<Signal> {

@@ -4,7 +4,7 @@
 use core::ffi::{c_int, c_long, c_ulong};
 use core::mem::{align_of, offset_of, size_of};
 
-use crate::sys::types::{Errno, Fd, Fork, Pid, PollFd, SigAction, SignalSet, SysResult, TidAddress};
+use crate::sys::types::{Errno, Fd, Fork, Pid, PollFd, SigAction, SysResult, TidAddress};
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!(
@@ -17,37 +17,19 @@ compile_error!(
 #[derive(Clone, Copy)]
 pub(super) struct Word(c_long);
 
-/// Sign-extended, as a C compiler extends an `int`.
-impl From<i32> for Word {
-    fn from(value: i32) -> Self {
-        Self(c_long::from(value))
-    }
+/// `as` sign-extends an `i32`, as a C compiler extends an `int`, and zero-extends a `u32`: the id 4294967295
+/// keeps its value.
+macro_rules! word_from {
+    ($($integer:ty)*) => {
+        $(impl From<$integer> for Word {
+            fn from(value: $integer) -> Self {
+                Self(value as c_long)
+            }
+        })*
+    };
 }
 
-/// Zero-extended: the id 4294967295 keeps its value.
-impl From<u32> for Word {
-    fn from(value: u32) -> Self {
-        Self(c_long::from(value))
-    }
-}
-
-impl From<c_long> for Word {
-    fn from(value: c_long) -> Self {
-        Self(value)
-    }
-}
-
-impl From<c_ulong> for Word {
-    fn from(value: c_ulong) -> Self {
-        Self(value as c_long)
-    }
-}
-
-impl From<usize> for Word {
-    fn from(value: usize) -> Self {
-        Self(value as c_long)
-    }
-}
+word_from! { i32 u32 c_long c_ulong usize }
 
 impl<T> From<*const T> for Word {
     fn from(pointer: *const T) -> Self {
@@ -148,33 +130,17 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>) -> SysResult
 /// The flags with which the libc's fork keeps its cached thread id correct.
 const CHILD_TID: c_ulong = (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as c_ulong;
 
-/// The kernel's `struct sigaction` on architectures with `SA_RESTORER`: x86_64 and aarch64. The libc's struct
-/// has another order and a mask of 1,024 bits.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(super) struct KernelSigaction {
-    handler: usize,
-    flags: c_ulong,
-    restorer: usize,
-    mask: u64,
-}
-
 /// The size of the kernel's signal set, an argument of the rt_sig* calls.
 pub(super) const SIGSET_SIZE: usize = size_of::<u64>();
 
-impl From<SigAction> for KernelSigaction {
-    fn from(action: SigAction) -> Self {
-        let SigAction { handler, flags, restorer, mask } = action;
-        Self { handler, flags, restorer, mask: mask.0 }
-    }
-}
-
-impl From<KernelSigaction> for SigAction {
-    fn from(action: KernelSigaction) -> Self {
-        let KernelSigaction { handler, flags, restorer, mask } = action;
-        Self { handler, flags, restorer, mask: SignalSet(mask) }
-    }
-}
+// `sigaction` passes our own structure, so its layout must be that of the kernel's `struct sigaction` on
+// architectures with `SA_RESTORER`: x86_64 and aarch64. The libc's struct has another order and a mask of
+// 1,024 bits.
+const _: () = {
+    assert!(size_of::<SigAction>() == 32 && offset_of!(SigAction, handler) == 0);
+    assert!(offset_of!(SigAction, flags) == 8 && offset_of!(SigAction, restorer) == 16);
+    assert!(offset_of!(SigAction, mask) == 24);
+};
 
 /// The kernel's `struct open_how` as of Linux 5.6 (openat2(2)). The libc crate's struct cannot be constructed
 /// by other crates.
@@ -193,11 +159,11 @@ const _: () = {
 };
 
 /// The kernel's `struct statfs` on 64-bit Linux. In the libc crate the flags field of glibc's struct is
-/// private.
+/// private, and the type of the first field differs by libc.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct KernelStatfs {
-    kind: c_long,
+    pub(super) kind: c_long,
     block_size: c_long,
     blocks: [u64; 3],
     files: [u64; 2],

@@ -16,7 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, geteuid};
 
 use super::{PidFd, children, me};
-use crate::runner::{LIMIT, default_signals};
+use support::{LIMIT, default_signals};
 
 /// Runs `--guard UID GID drop|keep COMMAND…`. Exits with the command's status if the command has left
 /// nothing, otherwise with 1.

@@ -4,25 +4,22 @@
 
 mod guard;
 mod pidfd;
-mod user;
 
-use std::collections::VecDeque;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, LazyLock};
 use std::{env, fs, io, thread};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Uid, geteuid, mkdtemp};
 
 pub(crate) use pidfd::{PidFd, children, me};
-pub(crate) use user::Ordinary;
+
+use support::{Ordinary, SKIPPED, Suite, TEST_LIMIT, Threads, Verdict};
 
 use crate::kit::Ctx;
-use crate::runner::{self, TEST_LIMIT};
 
 /// The user that a test runs as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,21 +70,12 @@ impl Test {
     }
 }
 
-/// The exit status of a skipped test; its output is the reason.
-pub(crate) const SKIPPED: i32 = 77;
-
 /// True after a signal has asked the harness to end.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-enum Verdict {
-    Passed,
-    Failed(String),
-    Skipped(String),
-}
-
 /// Runs the role that the arguments select.
-pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
-    let cases: Vec<(&Test, RunAs)> = modules
+pub(crate) fn main(modules: &[&'static [Test]]) -> ExitCode {
+    let cases: Vec<(&'static Test, RunAs)> = modules
         .iter()
         .flat_map(|tests| tests.iter())
         .flat_map(|test| test.run_as.iter().map(move |run_as| (test, *run_as)))
@@ -96,12 +84,12 @@ pub(crate) fn main(modules: &[&[Test]]) -> ExitCode {
     match args.next().as_deref() {
         Some("--guard") => guard::main(&args.collect::<Vec<_>>(), TEST_LIMIT),
         Some("--one") => one(&cases, &args.collect::<Vec<_>>()),
-        _ => Wanted::from_args(env::args().skip(1)).run(&cases),
+        _ => supervise(&cases),
     }
 }
 
 /// Runs one test in this process. A panic is a failure.
-fn one(cases: &[(&Test, RunAs)], args: &[String]) -> ExitCode {
+fn one(cases: &[(&'static Test, RunAs)], args: &[String]) -> ExitCode {
     let [name, bin, dir] = args else { panic!("--one NAME BIN DIR") };
     let (test, run_as) =
         cases.iter().find(|(test, run_as)| test.name(*run_as) == *name).expect("no such test");
@@ -116,93 +104,42 @@ fn count_fds() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// The options of the command line: the flags of libtest that make sense here.
-#[derive(Default)]
-struct Wanted {
-    words: Vec<String>,
-    skip: Vec<String>,
-    exact: bool,
-    list: bool,
-    threads: Option<usize>,
+/// The parent of all guards.
+fn supervise(cases: &[(&'static Test, RunAs)]) -> ExitCode {
+    let shared = Arc::new(LazyLock::new(Shared::make as fn() -> Shared));
+    let tests = cases.iter().map(|(test, run_as)| {
+        let (test, run_as, shared) = (*test, *run_as, shared.clone());
+        support::Test::new(test.name(run_as), move || {
+            if STOPPED.load(Ordering::Relaxed) {
+                return Verdict::Failed("a signal has stopped the run".to_owned());
+            }
+            shared.folder.run(test, run_as, &shared.user)
+        })
+    });
+    let suite = Suite::new("kernel", tests.collect());
+    support::begin();
+    if !suite.is_list() {
+        stop_by_signal();
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    suite.main(Threads::Several((2 * cores).clamp(1, 6)))
 }
 
-impl Wanted {
-    fn from_args(mut args: impl Iterator<Item = String>) -> Self {
-        let mut wanted = Self::default();
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--list" => wanted.list = true,
-                "--exact" => wanted.exact = true,
-                "--skip" => wanted.skip.extend(args.next()),
-                "--test-threads" => wanted.threads = args.next().and_then(|n| n.parse().ok()),
-                "--format" | "--color" | "-Z" => drop(args.next()),
-                flag if flag.starts_with("--test-threads=") => {
-                    wanted.threads = flag.split_once('=').and_then(|(_, n)| n.parse().ok());
-                }
-                flag if flag.starts_with('-') => {}
-                word => wanted.words.push(word.to_owned()),
-            }
-        }
-        wanted
-    }
+/// The folder and the user of all tests. The first test that needs one makes it.
+struct Shared {
+    // Removed in this order.
+    folder: Folder,
+    user: LazyUser,
+}
 
-    fn matches(&self, name: &str, word: &str) -> bool {
-        if self.exact { name == word } else { name.contains(word) }
-    }
+type LazyUser = LazyLock<Result<Ordinary, String>>;
 
-    fn wants(&self, name: &str) -> bool {
-        let matches = |word: &String| self.matches(name, word);
-        (self.words.is_empty() || self.words.iter().any(matches)) && !self.skip.iter().any(matches)
-    }
-
-    fn run(&self, cases: &[(&Test, RunAs)]) -> ExitCode {
-        let name = |(test, run_as): &(&Test, RunAs)| test.name(*run_as);
-        let all = cases.iter().copied().map(|case| name(&case)).collect::<Vec<_>>();
-        let cases: VecDeque<_> = cases.iter().copied().filter(|case| self.wants(&name(case))).collect();
-        if self.list {
-            cases.iter().for_each(|case| println!("{}: test", name(case)));
-            return ExitCode::SUCCESS;
+impl Shared {
+    fn make() -> Self {
+        Self {
+            folder: Folder::make().expect("a folder for the tests"),
+            user: LazyLock::new(Ordinary::provide),
         }
-        let idle = self.words.iter().find(|word| !all.iter().any(|name| self.matches(name, word)));
-        if cases.is_empty() || idle.is_some() {
-            let word = idle.map_or(String::new(), |word| format!(" by '{word}'"));
-            println!("kernel: no test is chosen{word}. There are:\n    {}", all.join("\n    "));
-            println!("kernel tests: 0 passed, 1 failed, 0 skipped");
-            return ExitCode::FAILURE;
-        }
-        let start = Instant::now();
-        runner::begin();
-        stop_by_signal();
-        let ordinary = Ordinary::provide();
-        let folder = Folder::make().expect("a folder for the tests");
-        let queue = Mutex::new(cases);
-        let counts = Mutex::new([0_usize; 3]);
-        let threads = self
-            .threads
-            .unwrap_or_else(|| 2 * thread::available_parallelism().map_or(1, usize::from))
-            .clamp(1, 6);
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while !STOPPED.load(Ordering::Relaxed) {
-                        let Some((test, run_as)) = queue.lock().unwrap().pop_front() else { break };
-                        let begun = Instant::now();
-                        let verdict = folder.run(test, run_as, ordinary.as_ref());
-                        report(&test.name(run_as), &verdict, begun.elapsed());
-                        counts.lock().unwrap()[verdict.index()] += 1;
-                    }
-                });
-            }
-        });
-        drop(folder);
-        drop(ordinary);
-        let [passed, failed, skipped] = counts.into_inner().unwrap();
-        let stopped = if STOPPED.load(Ordering::Relaxed) { ", stopped by a signal" } else { "" };
-        let seconds = start.elapsed().as_secs_f64();
-        println!(
-            "kernel tests: {passed} passed, {failed} failed, {skipped} skipped{stopped} in {seconds:.1} s"
-        );
-        if failed == 0 && stopped.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -214,28 +151,6 @@ fn stop_by_signal() {
         signals.wait().expect("wait for a signal");
         STOPPED.store(true, Ordering::Relaxed);
     });
-}
-
-impl Verdict {
-    fn index(&self) -> usize {
-        match self {
-            Self::Passed => 0,
-            Self::Failed(_) => 1,
-            Self::Skipped(_) => 2,
-        }
-    }
-}
-
-/// Prints one line for a test, and its output if it failed.
-fn report(name: &str, verdict: &Verdict, took: Duration) {
-    let milliseconds = took.as_millis();
-    match verdict {
-        Verdict::Passed => println!("passed: {name} ({milliseconds} ms)"),
-        Verdict::Skipped(reason) => println!("skipped: {name}: {reason}"),
-        Verdict::Failed(output) => {
-            println!("failed: {name} ({milliseconds} ms)\n    {}", output.trim_end().replace('\n', "\n    "))
-        }
-    }
 }
 
 /// The folder of the run, which every user may enter: the program's copy, and a folder for each test. Removed
@@ -259,13 +174,15 @@ impl Folder {
     }
 
     /// Starts the guard, and reads its verdict.
-    fn run(&self, test: &Test, run_as: RunAs, user: Result<&Ordinary, &String>) -> Verdict {
+    fn run(&self, test: &Test, run_as: RunAs, user: &LazyUser) -> Verdict {
         let root = geteuid().is_root();
-        let uid = match (run_as, user) {
-            (RunAs::Root, _) if !root => return Verdict::Skipped("needs root".to_owned()),
-            (RunAs::User, Err(reason)) => return Verdict::Skipped(reason.clone()),
-            (RunAs::Root, _) => None,
-            (RunAs::User, Ok(user)) => root.then_some((user.uid, user.gid)),
+        let uid = match run_as {
+            RunAs::Root if !root => return Verdict::Skipped("needs root".to_owned()),
+            RunAs::Root => None,
+            RunAs::User => match &**user {
+                Err(reason) => return Verdict::Skipped(reason.clone()),
+                Ok(user) => root.then_some((user.uid, user.gid)),
+            },
         };
         let name = test.name(run_as);
         let dir = self.path.join(name.replace("::", "-"));

@@ -23,8 +23,8 @@ use super::rules::{self, Facts, Finding};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::Call;
-use crate::sim::{self, Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
-use nsexec::bootstrap::{Bootstrap, ByteOrder, EncodeError, HEADER_LEN, decode, encode, encoded_len};
+use crate::sim::{Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
+use nsexec::bootstrap::{Bootstrap, EncodeError, HEADER_LEN, decode, encode, encoded_len};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, Prepared};
@@ -106,8 +106,8 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         Start::Launcher(prepared) => (prepared.message(), *prepared.policy()),
         Start::Runc { message, policy, .. } => (&message[..], *policy),
     };
-    let (bootstrap, _) = decode(message, policy.dialect, ByteOrder::NATIVE)
-        .map_err(|error| PlanError::Message(error.to_string()))?;
+    let (bootstrap, _) =
+        decode(message, policy.dialect).map_err(|error| PlanError::Message(error.to_string()))?;
     let joined = bootstrap.joined();
     let policy_lines = policy_lines(&policy);
     let mut assumption_lines = assumptions.lines(joined);
@@ -188,7 +188,7 @@ fn hash(
         Start::Runc { policy, manner, .. } => (policy, format!("manner: {manner:?}\n").into_bytes()),
     };
     let mut message = vec![0; encoded_len(bootstrap)];
-    let len = encode(bootstrap, dialect, ByteOrder::Little, &mut message)?;
+    let len = encode(bootstrap, dialect, &mut message)?;
     let mut hash = Sha256::new();
     hash.update(b"nsexec plan 1\n");
     for (key, value) in policy_lines.iter().chain(assumptions) {
@@ -207,19 +207,6 @@ fn words(prepared: &Prepared) -> Vec<u8> {
         words.push(0);
     }
     words
-}
-
-const fn kind_of(kind: NsKind) -> sim::Kind {
-    match kind {
-        NsKind::Cgroup => sim::Kind::Cgroup,
-        NsKind::Ipc => sim::Kind::Ipc,
-        NsKind::Mnt => sim::Kind::Mnt,
-        NsKind::Net => sim::Kind::Net,
-        NsKind::Pid => sim::Kind::Pid,
-        NsKind::Time => sim::Kind::Time,
-        NsKind::User => sim::Kind::User,
-        NsKind::Uts => sim::Kind::Uts,
-    }
 }
 
 /// Returns a simulated machine for the assumptions, with the namespaces to join.
@@ -266,9 +253,9 @@ fn machine(bootstrap: &Bootstrap<'_>, assumptions: &Assumptions) -> Sim {
 fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumptions: &Assumptions) {
     let Some(paths) = bootstrap.namespaces() else { return };
     let joined = paths.kinds();
-    let of = |owner| -> Vec<sim::Kind> {
+    let of = |owner| -> Vec<NsKind> {
         let owned = joined.iter().filter(|kind| *kind != NsKind::User);
-        owned.filter(|kind| assumptions.owner(*kind, joined) == owner).map(kind_of).collect()
+        owned.filter(|kind| assumptions.owner(*kind, joined) == owner).collect()
     };
     let inside =
         joined.contains(NsKind::User).then(|| user_container(sim, caller, assumptions, &of(Owner::Joined)));
@@ -282,10 +269,10 @@ fn join_targets(sim: &mut Sim, bootstrap: &Bootstrap<'_>, caller: &User, assumpt
         // A path that is not UTF-8 does not exist on the simulated machine.
         let Ok(path) = core::str::from_utf8(entry.path) else { continue };
         let file = match assumptions.wrong_path.get(&entry.kind) {
-            None => Extra::Namespace(sim.namespace(pid, kind_of(entry.kind))),
-            Some(WrongPath::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), kind_of(entry.kind))),
+            None => Extra::Namespace(sim.namespace(pid, entry.kind)),
+            Some(WrongPath::Own) => Extra::Namespace(sim.namespace(sim.launcher_pid(), entry.kind)),
             Some(WrongPath::OtherKind) => {
-                let other = if entry.kind == NsKind::Uts { sim::Kind::Ipc } else { sim::Kind::Uts };
+                let other = if entry.kind == NsKind::Uts { NsKind::Ipc } else { NsKind::Uts };
                 Extra::Namespace(sim.namespace(outside, other))
             }
             // The path may name a pid that a simulated process has, so it is removed explicitly.
@@ -309,7 +296,7 @@ fn above(path: &str) -> &str {
 }
 
 /// Creates a process in the user namespace to join, with the namespaces that it owns.
-fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds: &[sim::Kind]) -> Pid {
+fn user_container(sim: &mut Sim, caller: &User, assumptions: &Assumptions, kinds: &[NsKind]) -> Pid {
     let JoinedUser { maker, users, groups, setgroups } = assumptions.joined_user();
     let maker = match maker {
         uid if uid == caller.uid => caller.clone(),
@@ -458,7 +445,7 @@ mod tests {
     fn of_runc(manner: Manner) -> Start {
         let mut message = vec![0; 1024];
         let bootstrap = Bootstrap::new(CloneFlags::NEWNET);
-        let len = encode(&bootstrap, &Dialect::V1_2, ByteOrder::NATIVE, &mut message).unwrap();
+        let len = encode(&bootstrap, &Dialect::V1_2, &mut message).unwrap();
         message.truncate(len);
         Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }
     }
@@ -478,11 +465,9 @@ mod tests {
     /// Plans a launch that joins a namespace, and drops its groups if it may.
     fn joining(path: &CStr, assumptions: &Assumptions) -> Plan {
         let paths = NsPaths::parse(path.to_bytes(), NsSet::ALL).unwrap();
-        let policy = Policy {
-            credentials: Credentials::Root,
-            setgroups: Setgroups::DropIfAllowed,
-            ..Policy::runc(&Dialect::V1_2)
-        };
+        let policy = Policy::runc(&Dialect::V1_2)
+            .with_credentials(Credentials::Root)
+            .with_setgroups(Setgroups::DropIfAllowed);
         let message = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
         let mut launcher = Launcher::new(&message, policy).unwrap();
         plan(&Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap()), assumptions)
@@ -611,7 +596,7 @@ mod tests {
             .with_setgroup(true)
             .with_uidmap_path(c"/usr/bin/newuidmap")
             .with_gidmap_path(c"/usr/bin/newgidmap");
-        let policy = Policy { credentials: Credentials::Root, ..Policy::runc(&Dialect::V1_2) };
+        let policy = Policy::runc(&Dialect::V1_2).with_credentials(Credentials::Root);
         let mut launcher = Launcher::new(&message, policy).unwrap();
         let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
         let with = |no_new_privs| {

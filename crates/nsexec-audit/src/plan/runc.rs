@@ -21,9 +21,9 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::sim::{Ended, Extra, Program, Sim, SimSys};
+use nsexec::bootstrap::decode;
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::env::{CLONED_BINARY, Environment, OwnProgram};
-use nsexec::bootstrap::{ByteOrder, decode};
 use nsexec::cloned::STRINGS_MAX;
 use nsexec::launch::script::parse_pid_line;
 use nsexec::legacy::{CGROUP_BYTE, CgroupPlacement, EnvironmentForm, READY};
@@ -151,7 +151,7 @@ fn reserve_numbers(
     dialect: &Dialect,
     stage_init: Fd,
 ) -> (Option<String>, Vec<Fd>) {
-    let sources = decode(message, dialect, ByteOrder::NATIVE).ok();
+    let sources = decode(message, dialect).ok();
     let Some(sources) = sources.and_then(|(bootstrap, _)| bootstrap.mount_sources()) else {
         return (None, Vec::new());
     };
@@ -254,7 +254,7 @@ impl Conversation<'_> {
 
     /// Returns whether stage 2 waits for the byte 0x80, according to the message.
     fn awaits_cgroup_byte(&self) -> bool {
-        let asked = decode(self.message, self.dialect, ByteOrder::NATIVE).ok();
+        let asked = decode(self.message, self.dialect).ok();
         self.dialect.legacy.cgroup_namespace == CgroupPlacement::Stage2AfterByte
             && asked.is_some_and(|(asked, _)| asked.clone_flags().contains(CloneFlags::NEWCGROUP))
     }

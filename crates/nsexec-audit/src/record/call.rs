@@ -6,6 +6,8 @@ use std::vec::Vec;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::kind::{self, Kind, Size};
+use super::table::{argument, calls};
 use nsexec::sys::types::{
     CloneFlags, Errno, ExitSignal, Fd, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Received, Seals,
     SigAction, Signal, SignalSet, SocketType, TidAddress, WaitFor, Waited,
@@ -63,314 +65,132 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| <[u8; 2]>::try_from(pair).ok().map(|[high, low]| high << 4 | low)).collect()
 }
 
-/// One call: a variant for each method of [`Sys`](nsexec::sys::Sys), which documents them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the fields are the arguments of the method of that name")]
-pub enum Call {
-    Openat {
-        dir: Fd,
-        path: Bytes,
-        flags: OpenFlags,
-    },
-    Openat2 {
-        dir: Fd,
-        path: Bytes,
-        flags: OpenFlags,
-    },
-    Close {
-        fd: Fd,
-    },
-    Read {
-        fd: Fd,
-        len: usize,
-    },
-    Write {
-        fd: Fd,
-        data: Bytes,
-    },
-    WriteNowait {
-        fd: Fd,
-        data: Bytes,
-    },
-    Send {
-        fd: Fd,
-        data: Bytes,
-    },
-    SendFd {
-        socket: Fd,
-        fd: Fd,
-    },
-    ReceiveFd {
-        socket: Fd,
-    },
-    Dup3 {
-        fd: Fd,
-        number: Fd,
-    },
-    Poll {
-        fds: Vec<PollFd>,
-        timeout_ms: i32,
-    },
-    Fstatfs {
-        fd: Fd,
-    },
-    SocketType {
-        fd: Fd,
-    },
-    LinkCount {
-        path: Bytes,
-    },
-    Readlink {
-        path: Bytes,
-        len: usize,
-    },
-    Socketpair,
-    Pipe2,
-    CloseRangeCloexec {
-        first: Fd,
-    },
-    Getdents64 {
-        fd: Fd,
-        len: usize,
-    },
-    SetCloexec {
-        fd: Fd,
-        /// Absent in records of version 0.1, where the flag was always set.
-        #[serde(default = "set")]
-        on: bool,
-    },
-    GetSeals {
-        fd: Fd,
-    },
-    AddSeals {
-        fd: Fd,
-        seals: Seals,
-    },
-    MemfdCreate {
-        name: Bytes,
-        exec: bool,
-    },
-    Sendfile {
-        to: Fd,
-        from: Fd,
-        len: usize,
-    },
-    Fchmod {
-        fd: Fd,
-        mode: u32,
-    },
-    Unlink {
-        path: Bytes,
-    },
-    IsReadOnly {
-        path: Bytes,
-    },
-    Execveat {
-        fd: Fd,
-        argv: Vec<Bytes>,
-        envp: Vec<Bytes>,
-    },
-    CloneSibling {
-        tid: Option<TidAddress>,
-    },
-    Fork {
-        exit: ExitSignal,
-        tid: Option<TidAddress>,
-    },
-    Execve {
-        path: Bytes,
-        argv: Vec<Bytes>,
-        envp: Vec<Bytes>,
-    },
-    Wait4 {
-        pid: Pid,
-        which: WaitFor,
-    },
-    Kill {
-        pid: Pid,
-        signal: Signal,
-    },
-    PidfdOpen {
-        pid: Pid,
-    },
-    Getpid,
-    Gettid,
-    TidAddress,
-    Setns {
-        fd: Fd,
-        kind: CloneFlags,
-    },
-    Unshare {
-        flags: CloneFlags,
-    },
-    SetDumpable {
-        dumpable: bool,
-    },
-    SetName {
-        name: Bytes,
-    },
-    SetPdeathsig {
-        signal: Signal,
-    },
-    Setsid,
-    Setresuid {
-        uid: u32,
-    },
-    Setuid {
-        uid: u32,
-    },
-    Setgid {
-        gid: u32,
-    },
-    DropGroups,
-    SchedGetaffinity,
-    Mount {
-        mount: Mount,
-    },
-    Sigprocmask {
-        how: MaskHow,
-        set: SignalSet,
-    },
-    Sigaction {
-        signal: Signal,
-        action: SigAction,
-    },
-    Sigtimedwait {
-        set: SignalSet,
-    },
+/// Defines [`Call`] and what follows from the rows of the [table](super::table) alone.
+macro_rules! define_call {
+    ($(
+        $method:ident $variant:ident $({ $($(#[$attribute:meta])* $field:ident: $word:ident),* })?
+            -> $kind:ident $(($limit:ident))?
+            = $name:ident($($shown:tt)*);
+    )*) => {
+        /// One call: a variant for each method of [`Sys`](nsexec::sys::Sys), which documents them.
+        #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[allow(missing_docs, reason = "the fields are the arguments of the method of that name")]
+        pub enum Call { $(
+            #[doc = concat!("[`Sys::", stringify!($method), "`](nsexec::sys::Sys::", stringify!($method), ").")]
+            $variant $({ $($(#[$attribute])* $field: argument!(in call: $word)),* })?,
+        )* }
+
+        impl Call {
+            /// Returns the name of the system call, as strace writes it on x86_64.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(
+                    Self::$variant { .. } => stringify!($name),
+                )* }
+            }
+
+            /// Returns whether the kernel can return this reply to this call. The reply must be of the right
+            /// kind, and must fit into the buffer of the call. The content of a file is not checked.
+            #[must_use]
+            pub fn admits(&self, reply: &Reply) -> bool {
+                match self { $(
+                    Self::$variant { $($limit,)? .. } => kind::$kind::admits(reply, limit!($kind $($limit)?)),
+                )* }
+            }
+
+            /// Returns the descriptors among the arguments, in order. The beginning of a range is not one of
+            /// them.
+            #[must_use]
+            pub fn descriptors(&self) -> Vec<&Fd> {
+                let mut found = Vec::new();
+                match self { $(
+                    Self::$variant $({ $($field),* })? => { $($(select!(found, Fd, $word $field);)*)? }
+                )* }
+                found
+            }
+
+            /// Returns the same descriptors as [`descriptors`](Self::descriptors), to be changed.
+            pub fn descriptors_mut(&mut self) -> Vec<&mut Fd> {
+                let mut found = Vec::new();
+                match self { $(
+                    Self::$variant $({ $($field),* })? => { $($(select!(found, Fd, $word $field);)*)? }
+                )* }
+                found
+            }
+
+            /// Returns the pids among the arguments, to be changed.
+            pub fn pids_mut(&mut self) -> Vec<&mut Pid> {
+                let mut found = Vec::new();
+                match self { $(
+                    Self::$variant $({ $($field),* })? => { $($(select!(found, Pid, $word $field);)*)? }
+                )* }
+                found
+            }
+
+            /// Returns the descriptor whose number the caller chose, and which a successful call returns.
+            #[must_use]
+            pub fn chosen(&self) -> Option<&Fd> {
+                match self { $(
+                    Self::$variant { $($limit,)? .. } => chosen!($kind $($limit)?),
+                )* }
+            }
+
+            /// Returns the same descriptor as [`chosen`](Self::chosen), to be changed.
+            pub fn chosen_mut(&mut self) -> Option<&mut Fd> {
+                match self { $(
+                    Self::$variant { $($limit,)? .. } => chosen!($kind $($limit)?),
+                )* }
+            }
+        }
+    };
 }
+
+/// Returns the limit of a reply. Only the argument of a kind that has a limit counts.
+macro_rules! limit {
+    (Unit $number:ident) => {{
+        let _ = $number;
+        usize::MAX
+    }};
+    ($kind:ident $limit:ident) => {
+        $limit.size()
+    };
+    ($kind:ident) => {
+        usize::MAX
+    };
+}
+
+/// Adds an argument to a list if its word is the wanted one.
+macro_rules! select {
+    ($list:ident, Fd, Fd $field:ident) => {
+        $list.push($field)
+    };
+    ($list:ident, Pid, Pid $field:ident) => {
+        $list.push($field)
+    };
+    ($list:ident, $wanted:ident, $word:ident $field:ident) => {
+        let _ = $field;
+    };
+}
+
+/// Returns the argument in parentheses after the kind `Unit`.
+macro_rules! chosen {
+    (Unit $number:ident) => {
+        Some($number)
+    };
+    ($kind:ident $limit:ident) => {{
+        let _ = $limit;
+        None
+    }};
+    ($kind:ident) => {
+        None
+    };
+}
+
+calls!(define_call);
 
 fn set() -> bool {
     true
-}
-
-impl Call {
-    /// Returns the name of the system call, as strace writes it on x86_64.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Openat { .. } => "openat",
-            Self::Openat2 { .. } => "openat2",
-            Self::Close { .. } => "close",
-            Self::Read { .. } => "read",
-            Self::Write { .. } => "write",
-            Self::WriteNowait { .. } => "pwritev2",
-            Self::Send { .. } => "sendto",
-            Self::SendFd { .. } => "sendmsg",
-            Self::ReceiveFd { .. } => "recvmsg",
-            Self::Dup3 { .. } => "dup3",
-            Self::Poll { .. } => "poll",
-            Self::Fstatfs { .. } => "fstatfs",
-            Self::SocketType { .. } => "getsockopt",
-            Self::LinkCount { .. } => "newfstatat",
-            Self::Readlink { .. } => "readlinkat",
-            Self::Socketpair => "socketpair",
-            Self::Pipe2 => "pipe2",
-            Self::CloseRangeCloexec { .. } => "close_range",
-            Self::Getdents64 { .. } => "getdents64",
-            Self::SetCloexec { .. } | Self::GetSeals { .. } | Self::AddSeals { .. } => "fcntl",
-            Self::MemfdCreate { .. } => "memfd_create",
-            Self::Sendfile { .. } => "sendfile",
-            Self::Fchmod { .. } => "fchmod",
-            Self::Unlink { .. } => "unlinkat",
-            Self::IsReadOnly { .. } => "statfs",
-            Self::Execveat { .. } => "execveat",
-            Self::CloneSibling { .. } | Self::Fork { .. } => "clone",
-            Self::Execve { .. } => "execve",
-            Self::Wait4 { .. } => "wait4",
-            Self::Kill { .. } => "kill",
-            Self::PidfdOpen { .. } => "pidfd_open",
-            Self::Getpid => "getpid",
-            Self::Gettid => "gettid",
-            Self::TidAddress
-            | Self::SetDumpable { .. }
-            | Self::SetName { .. }
-            | Self::SetPdeathsig { .. } => "prctl",
-            Self::Setns { .. } => "setns",
-            Self::Unshare { .. } => "unshare",
-            Self::Setsid => "setsid",
-            Self::Setresuid { .. } => "setresuid",
-            Self::Setuid { .. } => "setuid",
-            Self::Setgid { .. } => "setgid",
-            Self::DropGroups => "setgroups",
-            Self::SchedGetaffinity => "sched_getaffinity",
-            Self::Mount { .. } => "mount",
-            Self::Sigprocmask { .. } => "rt_sigprocmask",
-            Self::Sigaction { .. } => "rt_sigaction",
-            Self::Sigtimedwait { .. } => "rt_sigtimedwait",
-        }
-    }
-
-    /// Returns whether the kernel can return this reply to this call. The reply must be of the right kind,
-    /// and must fit into the buffer of the call. The content of a file is not checked.
-    #[must_use]
-    pub fn admits(&self, reply: &Reply) -> bool {
-        match (self, reply) {
-            (Self::Getpid | Self::Gettid, reply) => matches!(reply, Reply::Pid(_)),
-            (_, Reply::Errno(_)) => true,
-            (
-                Self::Openat { .. }
-                | Self::Openat2 { .. }
-                | Self::PidfdOpen { .. }
-                | Self::MemfdCreate { .. },
-                Reply::Fd(_),
-            ) => true,
-            (Self::Sendfile { len, .. }, Reply::Count(count)) => count <= len,
-            (
-                Self::Read { len, .. } | Self::Readlink { len, .. } | Self::Getdents64 { len, .. },
-                Reply::Data(data),
-            ) => data.0.len() <= *len,
-            (
-                Self::Write { data, .. } | Self::WriteNowait { data, .. } | Self::Send { data, .. },
-                Reply::Count(count),
-            ) => *count <= data.0.len(),
-            (Self::Poll { fds, .. }, Reply::Polled { count, fds: found }) => {
-                found.len() == fds.len() && *count <= fds.len()
-            }
-            (Self::SendFd { .. }, Reply::Count(count)) => *count <= 1,
-            (Self::ReceiveFd { .. }, Reply::Received(received)) => {
-                received.byte.is_some() || received.fd.is_none() && !received.truncated
-            }
-            (Self::Fstatfs { .. }, Reply::FsType(_))
-            | (Self::SocketType { .. }, Reply::SocketType(_))
-            | (Self::LinkCount { .. }, Reply::Links(_))
-            | (Self::Socketpair | Self::Pipe2, Reply::Pair(..))
-            | (Self::CloneSibling { .. } | Self::Fork { .. }, Reply::Parent(_) | Reply::Child)
-            | (Self::Execve { .. } | Self::Execveat { .. }, Reply::NoReturn)
-            | (Self::GetSeals { .. }, Reply::Seals(_))
-            | (Self::IsReadOnly { .. }, Reply::ReadOnly(_))
-            | (Self::Wait4 { .. }, Reply::Waited(_))
-            | (Self::TidAddress, Reply::TidAddress(_))
-            | (Self::SchedGetaffinity, Reply::Affinity(_))
-            | (Self::Sigprocmask { .. }, Reply::Mask(_))
-            | (Self::Sigaction { .. }, Reply::Action(_))
-            | (Self::Sigtimedwait { .. }, Reply::Signal(_)) => true,
-            (
-                Self::Close { .. }
-                | Self::Dup3 { .. }
-                | Self::CloseRangeCloexec { .. }
-                | Self::SetCloexec { .. }
-                | Self::AddSeals { .. }
-                | Self::Fchmod { .. }
-                | Self::Unlink { .. }
-                | Self::Kill { .. }
-                | Self::Setns { .. }
-                | Self::Unshare { .. }
-                | Self::SetDumpable { .. }
-                | Self::SetName { .. }
-                | Self::SetPdeathsig { .. }
-                | Self::Setsid
-                | Self::Setresuid { .. }
-                | Self::Setuid { .. }
-                | Self::Setgid { .. }
-                | Self::DropGroups
-                | Self::Mount { .. },
-                reply,
-            ) => *reply == Reply::Unit,
-            _ => false,
-        }
-    }
 }
 
 /// The reply to a call.

@@ -21,7 +21,7 @@
 //! [`Reply::NoReturn`], shown as `= 0`, as in strace. If the exec fails, the same call follows with its errno
 //! and replaces the first line: [`Transcript::push`].
 //!
-//! **Replay.** [`replay()`] returns recorded replies to the code that made the calls. The replay and the
+//! **Playback.** [`play_back`] returns recorded replies to the code that made the calls. The playback and the
 //! simulated kernel receive calls as data: both implement [`Answer`].
 //!
 //! **Forks.** A fork copies a recorder in memory, so that each process continues with its own copy. For a
@@ -32,11 +32,12 @@
 mod answer;
 mod call;
 mod environment;
-mod names;
+mod kind;
+mod playback;
 mod recorder;
-mod replay;
 pub mod shared;
-mod strace;
+pub(crate) mod strace;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -51,9 +52,9 @@ use serde::{Deserialize, Serialize};
 pub use answer::{Answer, Answered};
 pub use call::{Bytes, Call, Reply};
 pub use environment::without_value;
-pub(crate) use names::{POLL_FLAGS, SA_FLAGS, SEALS};
+pub use playback::{Mismatch, Playback, play_back};
 pub use recorder::Recorder;
-pub use replay::{Mismatch, Replay, replay};
+pub use strace::parse_line;
 
 /// A call and its reply.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

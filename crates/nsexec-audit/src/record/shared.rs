@@ -46,7 +46,7 @@ const NAME: &CStr = c"nsexec-record";
 /// One line as stored in the file.
 #[derive(Serialize, Deserialize)]
 struct Entry {
-    /// The position of the process that recorded the line: see [`Process::lineage`].
+    /// The position of the process that recorded the line: see [`ProcessLines::lineage`].
     of: Vec<u32>,
     line: Line,
 }
@@ -76,16 +76,16 @@ pub struct SharedReader {
 
 /// The lines of all processes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Record {
+pub struct SharedLines {
     /// The processes, in the order of their lineage.
-    pub processes: Vec<Process>,
+    pub processes: Vec<ProcessLines>,
     /// The number of lost lines.
     pub lost: u64,
 }
 
 /// The lines of one process.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Process {
+pub struct ProcessLines {
     /// The position in the fork tree, from the process that created the sink: `[]` is that process, and `[0,
     /// 1]` is the second child of its first child. A child is a process that was cloned by this one, even if
     /// CLONE_PARENT gives it another parent.
@@ -172,7 +172,7 @@ impl SharedReader {
     ///
     /// # Errors
     /// Those of reading the file; no memory for its content.
-    pub fn read(&self) -> io::Result<Record> {
+    pub fn read(&self) -> io::Result<SharedLines> {
         let length = usize::try_from(self.file.metadata()?.len()).map_err(io::Error::other)?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
@@ -189,8 +189,9 @@ impl SharedReader {
                 Err(_) => lost += 1,
             }
         }
-        let processes = processes.into_iter().map(|(lineage, lines)| Process { lineage, lines }).collect();
-        Ok(Record { processes, lost })
+        let processes =
+            processes.into_iter().map(|(lineage, lines)| ProcessLines { lineage, lines }).collect();
+        Ok(SharedLines { processes, lost })
     }
 }
 
@@ -260,7 +261,7 @@ mod tests {
         for _ in 0..70_000 {
             sink.line(&line(Reply::Parent(Pid(1))));
         }
-        assert_eq!(reader.read().unwrap(), Record { processes: Vec::new(), lost: 70_000 });
+        assert_eq!(reader.read().unwrap(), SharedLines { processes: Vec::new(), lost: 70_000 });
     }
 
     #[test]

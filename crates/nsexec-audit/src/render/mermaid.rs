@@ -5,7 +5,8 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::events::{Event, EventKind, Mark, Note, PipeKind, events};
-use super::{Document, Fate, Role};
+use super::{COLUMNS, Document, Fate, TOOL};
+use crate::transcript::Role;
 use nsexec::bootstrap::text::is_invisible;
 
 /// Returns the document as the text of a `sequenceDiagram`, with a newline at the end.
@@ -20,7 +21,7 @@ pub fn mermaid(document: &Document<'_>) -> String {
         out.push_str(&format!("    {line}\n"));
     }
     if let Some(hash) = document.hash {
-        let (first, last) = (id(Role::Launcher), id(Role::Stage2));
+        let (first, last) = (id(Role::Launcher), id(Role::Stage(2)));
         out.push_str(&format!("    Note over {first},{last}: plan {}\n", escaped(hash)));
     }
     let mut made: Vec<Role> = Vec::new();
@@ -57,18 +58,20 @@ pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>,
 
 /// Returns the participants: the launcher and the stages always, the tool if it is started.
 fn participants(events: &[Event]) -> Vec<String> {
-    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool, .. }));
-    let shown = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool);
+    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool(_), .. }));
+    let shown = COLUMNS.into_iter().filter(|role| *role != TOOL || tool);
     shown.map(|role| format!("participant {} as {}", id(role), role.name())).collect()
 }
 
 const fn id(role: Role) -> &'static str {
     match role {
         Role::Launcher => "L",
-        Role::Stage0 => "S0",
-        Role::Stage1 => "S1",
-        Role::Stage2 => "S2",
-        Role::Tool => "T",
+        Role::Stage(0) => "S0",
+        Role::Stage(1) => "S1",
+        Role::Stage(2) => "S2",
+        Role::Tool(_) => "T",
+        // In no diagram.
+        Role::Stage(_) | Role::Other(_) => "P",
     }
 }
 

@@ -22,7 +22,7 @@ pub mod words;
 #[cfg(test)]
 mod tests;
 
-use crate::record::Line;
+use crate::transcript::{Role, Section};
 
 /// The complete input of a rendering.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,7 +34,7 @@ pub struct Document<'a> {
     /// The assumptions of the plan.
     pub assumptions: &'a [Fact<'a>],
     /// One section for each process, in any order. The usual order is that of [`Role`].
-    pub sections: &'a [Section<'a>],
+    pub sections: &'a [SectionView<'a>],
     /// The line that stage 0 writes to the init pipe, without its newline.
     pub pid_line: Option<&'a str>,
     /// The records on the log pipe.
@@ -54,16 +54,21 @@ pub struct Fact<'a> {
 
 /// One process of a document.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Section<'a> {
-    /// `launcher`, `stage-0 parent`, `stage-1 child`, `stage-2 init`, `mapping tool`.
-    pub name: &'a str,
-    /// The process's own calls. A process that a clone created begins with that clone and the reply
+pub struct SectionView<'a> {
+    /// The process and its own calls. A process that a clone created begins with that clone and the reply
     /// [`Child`](crate::record::Reply::Child).
-    pub lines: &'a [Line],
+    pub section: &'a Section,
     /// How the process ended, in words: `exit 0`, `killed by SIGKILL`, `hands over`.
     pub outcome: &'a str,
     /// How the process ended, as a class.
     pub fate: Fate,
+}
+
+impl SectionView<'_> {
+    /// Returns the column of the process.
+    fn column(&self) -> Option<Role> {
+        self.section.role.column()
+    }
 }
 
 /// How a process ended.
@@ -77,41 +82,21 @@ pub enum Fate {
     Continues,
 }
 
-/// The role of a process, in the order of the diagrams' columns.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Role {
-    /// The process that started stage 0.
-    Launcher,
-    /// Stage 0, `runc:[0:PARENT]`.
-    Stage0,
-    /// Stage 1, `runc:[1:CHILD]`.
-    Stage1,
-    /// Stage 2, `runc:[2:INIT]`.
-    Stage2,
-    /// newuidmap or newgidmap.
-    Tool,
-}
+/// All mapping tools share this column of the diagrams.
+pub const TOOL: Role = Role::Tool(0);
+
+/// The columns of the diagrams, in their order.
+pub const COLUMNS: [Role; 5] = [Role::Launcher, Role::Stage(0), Role::Stage(1), Role::Stage(2), TOOL];
 
 impl Role {
-    /// All roles, in their order.
-    pub const ALL: [Self; 5] = [Self::Launcher, Self::Stage0, Self::Stage1, Self::Stage2, Self::Tool];
-
-    /// Returns the role for the name of a section. More words may follow the role's own (`mapping tool
-    /// newuidmap`).
+    /// Returns the column of the process, one of [`COLUMNS`]. A process that the protocol does not have is in
+    /// no diagram.
     #[must_use]
-    pub fn of(section: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| section.starts_with(role.section()))
-    }
-
-    /// Returns the beginning of the section's name.
-    #[must_use]
-    pub const fn section(self) -> &'static str {
+    pub const fn column(self) -> Option<Self> {
         match self {
-            Self::Launcher => "launcher",
-            Self::Stage0 => "stage-0",
-            Self::Stage1 => "stage-1",
-            Self::Stage2 => "stage-2",
-            Self::Tool => "mapping tool",
+            Self::Launcher | Self::Stage(0..=2) => Some(self),
+            Self::Tool(_) => Some(TOOL),
+            Self::Stage(_) | Self::Other(_) => None,
         }
     }
 
@@ -120,22 +105,23 @@ impl Role {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Launcher => "launcher",
-            Self::Stage0 => "stage 0",
-            Self::Stage1 => "stage 1",
-            Self::Stage2 => "stage 2",
-            Self::Tool => "mapping tool",
+            Self::Stage(0) => "stage 0",
+            Self::Stage(1) => "stage 1",
+            Self::Stage(2) => "stage 2",
+            Self::Tool(_) => "mapping tool",
+            Self::Stage(_) | Self::Other(_) => "another process",
         }
     }
 
     /// Returns the short description that the diagrams show below the name.
-    #[must_use]
-    pub const fn caption(self) -> &'static str {
+    const fn caption(self) -> &'static str {
         match self {
             Self::Launcher => "starts and reaps",
-            Self::Stage0 => "the parent",
-            Self::Stage1 => "the child",
-            Self::Stage2 => "the init",
-            Self::Tool => "newuidmap, newgidmap",
+            Self::Stage(0) => "the parent",
+            Self::Stage(1) => "the child",
+            Self::Stage(2) => "the init",
+            Self::Tool(_) => "newuidmap, newgidmap",
+            Self::Stage(_) | Self::Other(_) => "",
         }
     }
 }

@@ -4,11 +4,11 @@ use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use super::Role;
 use super::events::{Mark, Note};
 use super::walk::{AnnotatedLine, Object};
 use super::words::{fatal_text, one_line};
 use crate::record::{Bytes, Call, Reply};
+use crate::transcript::Role;
 use nsexec::namespace::NsSet;
 use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation};
 
@@ -22,7 +22,7 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         return failure(seen, errno);
     }
     match &seen.line.call {
-        Call::Setns { .. } if seen.context.role == Some(Role::Stage0) => {
+        Call::Setns { .. } if seen.context.role == Some(Role::Stage(0)) => {
             plain(Mark::Setup, if is_own(seen) { "comes back" } else { "goes into stage 1's mnt" }.into())
         }
         Call::Setns { kind, .. } => namespaces(Mark::Join, *kind, seen),
@@ -82,7 +82,7 @@ const fn mounts(mount: Mount) -> &'static str {
 fn becomes(seen: &AnnotatedLine<'_>, path: &Bytes, argv: &[Bytes]) -> String {
     let rest: Vec<String> = argv.iter().skip(1).map(|arg| one_line(&arg.0, DATA_LIMIT)).collect();
     // Stage 0 executes the runtime's program, and then a copy of it.
-    let other = matches!(seen.context.role, Some(Role::Tool | Role::Stage0));
+    let other = matches!(seen.context.role, Some(Role::Tool(_) | Role::Stage(0)));
     let what = if other { "becomes" } else { "becomes the command" };
     let command = format!("{} {}", one_line(&path.0, DATA_LIMIT), rest.join(" "));
     format!("{what}\n{}", one_line(command.trim_end().as_bytes(), DATA_LIMIT))

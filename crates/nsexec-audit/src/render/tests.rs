@@ -9,9 +9,20 @@ use super::events::{EventKind, events};
 use super::mermaid::mermaid;
 use super::svg::svg;
 use super::text::{Look, text};
-use super::{Document, Fact, Fate, Role, Section};
+use super::{COLUMNS, Document, Fact, Fate, SectionView};
 use crate::record::{Call, Line, Reply, Transcript};
+use crate::transcript::{Role, Section};
 use nsexec::sys::types::{Errno, Fd, Pid, Signal, WaitFor, WaitStatus, Waited};
+
+/// Returns the column of a process from the name of its section.
+fn column(name: &str) -> Role {
+    COLUMNS.into_iter().find(|role| name.starts_with(&role.to_string())).unwrap()
+}
+
+fn section_of(transcript: &Transcript) -> Section {
+    let Transcript { section: name, lines, .. } = transcript;
+    Section { name: name.clone(), lines: lines.clone(), ..Section::new(column(name)) }
+}
 
 /// A document with the data that it borrows.
 pub(super) struct Sample {
@@ -72,16 +83,11 @@ impl Sample {
     /// Calls `test` with the sample's document.
     pub(super) fn with<T>(&self, test: impl FnOnce(&Document<'_>) -> T) -> T {
         let outcomes: Vec<(String, Fate)> = (0..self.transcripts.len()).map(|at| self.outcome(at)).collect();
-        let sections: Vec<Section<'_>> = self
-            .transcripts
+        let sections: Vec<Section> = self.transcripts.iter().map(section_of).collect();
+        let views: Vec<SectionView<'_>> = sections
             .iter()
             .zip(&outcomes)
-            .map(|(transcript, (outcome, fate))| Section {
-                name: &transcript.section,
-                lines: &transcript.lines,
-                outcome,
-                fate: *fate,
-            })
+            .map(|(section, (outcome, fate))| SectionView { section, outcome, fate: *fate })
             .collect();
         let said = |start: &str| -> Vec<String> {
             let lines = self.transcripts.iter().flat_map(|transcript| &transcript.lines);
@@ -110,7 +116,7 @@ impl Sample {
                 Fact { key: "kernel", value: "6.1" },
                 Fact { key: "dialect", value: "v1_2" },
             ],
-            sections: &sections,
+            sections: &views,
             pid_line: pid_line.first().map(String::as_str),
             log: &log.iter().map(String::as_str).collect::<Vec<_>>(),
             findings: &["every rule holds"],
@@ -147,7 +153,7 @@ pub(super) fn samples() -> Vec<Sample> {
 /// A run in which stage 2 is killed before its turn: stage 0's last message has no reader.
 fn stage_2_dies() -> Sample {
     let mut sample = recorded!("rootless", "A stage 2 that is killed; \"#<&>'%\" in its title");
-    let section = |name: &str| Role::of(name).unwrap() as usize;
+    let section = |name: &str| COLUMNS.into_iter().position(|role| role == column(name)).unwrap();
     for transcript in &mut sample.transcripts {
         let lines = &mut transcript.lines;
         let is_your_turn = |line: &Line| match (&line.call, &line.reply) {
@@ -337,7 +343,7 @@ fn every_message_of_a_successful_run_is_shown_once() {
         assert_eq!(sent("done"), 2);
         assert_eq!(sent("go"), 1);
         let last = words.last().unwrap();
-        assert_eq!((last.0, last.1), (Role::Launcher, Role::Stage2));
+        assert_eq!((last.0, last.1), (Role::Launcher, Role::Stage(2)));
     }
 }
 
@@ -356,16 +362,12 @@ fn merge_ends_for_a_record_cut_anywhere() {
                 for (index, event) in all.iter().enumerate() {
                     let EventKind::End { role, .. } = &event.what else { continue };
                     let is_its = |event: &&super::events::Event| {
-                        event.source.is_some_and(|(section, _)| {
-                            Role::of(&sample.transcripts[section].section) == Some(*role)
-                        })
+                        event
+                            .source
+                            .is_some_and(|(section, _)| column(&sample.transcripts[section].section) == *role)
                     };
                     let after = all[index..].iter().find(is_its);
-                    assert!(
-                        *role == Role::Tool || after.is_none(),
-                        "{} {victim} {keep}: {after:?}",
-                        sample.name
-                    );
+                    assert!(role.is_tool() || after.is_none(), "{} {victim} {keep}: {after:?}", sample.name);
                 }
             }
         }
@@ -393,10 +395,11 @@ fn failed_send_is_shown_as_lost_with_its_reason() {
         reply: Reply::Errno(Errno::EPIPE),
     };
     let pair = |one, other| Line { call: Call::Socketpair, reply: Reply::Pair(Fd(one), Fd(other)) };
-    let lines = [pair(3, 4), pair(5, 6), line];
-    let section = Section { name: "stage-0 parent", lines: &lines, outcome: "exit 1", fate: Fate::Failed };
-    let document = Document { sections: &[section], ..Document::default() };
-    assert!(matches!(&events(&document)[0].what, EventKind::Message { to: Role::Stage2, lost: true, .. }));
+    let lines = Vec::from([pair(3, 4), pair(5, 6), line]);
+    let section = Section { lines, ..Section::new(Role::Stage(0)) };
+    let view = SectionView { section: &section, outcome: "exit 1", fate: Fate::Failed };
+    let document = Document { sections: &[view], ..Document::default() };
+    assert!(matches!(&events(&document)[0].what, EventKind::Message { to: Role::Stage(2), lost: true, .. }));
     let shown = text(&document, Look::default());
     assert!(shown.contains("# → stage 2: your turn, but the peer is gone"), "{shown}");
 }
@@ -405,8 +408,9 @@ fn failed_send_is_shown_as_lost_with_its_reason() {
 fn long_data_is_cut_between_bytes_and_shows_its_length() {
     let data: Vec<u8> = (0..200).flat_map(|_| [0, b'7']).collect();
     let line = Line { call: Call::Write { fd: Fd(3), data: data[..].into() }, reply: Reply::Count(400) };
-    let section = Section { name: "stage-0 parent", lines: &[line], outcome: "", fate: Fate::Ended };
-    let document = Document { sections: &[section], ..Document::default() };
+    let section = Section { lines: Vec::from([line]), ..Section::new(Role::Stage(0)) };
+    let view = SectionView { section: &section, outcome: "", fate: Fate::Ended };
+    let document = Document { sections: &[view], ..Document::default() };
     let shown = text(&document, Look::default());
     let expected = format!("  write(3, \"{}\"... /* 400 bytes */, 400) = 400\n", "\\0007".repeat(24));
     assert_eq!(shown, format!("stage-0 parent\n{expected}"));

@@ -10,7 +10,7 @@ use super::paint::{Span, SpanKind, call_spans, fold, paint, span, width};
 use super::walk::{AnnotatedLine, Object, walk};
 use super::why::why;
 use super::words::{Payload, fatal_text};
-use super::{Document, Fate, Section};
+use super::{Document, Fate, SectionView};
 use crate::record::{Call, Reply};
 
 /// The column where a line begins.
@@ -34,8 +34,8 @@ pub struct Look {
 pub fn text(document: &Document<'_>, look: Look) -> String {
     let mut page = Page { look, out: String::new() };
     page.head(document);
-    for (section, seen) in document.sections.iter().zip(walk(document)) {
-        page.section(section, &seen);
+    for (view, seen) in document.sections.iter().zip(walk(document)) {
+        page.section(view, &seen);
     }
     if let Some(line) = document.pid_line {
         page.list("pid line", &[line], SpanKind::Plain);
@@ -96,14 +96,14 @@ impl Page {
         }
     }
 
-    fn section(&mut self, section: &Section<'_>, seen: &[AnnotatedLine<'_>]) {
-        self.heading(section.name);
+    fn section(&mut self, view: &SectionView<'_>, seen: &[AnnotatedLine<'_>]) {
+        self.heading(&view.section.name);
         for seen in seen {
             self.call(seen);
         }
-        if !section.outcome.is_empty() {
-            let kind = if section.fate == Fate::Failed { SpanKind::Error } else { SpanKind::Good };
-            self.line(INDENT, HANGING, &[span("=> ", SpanKind::Dim), span(section.outcome, kind)]);
+        if !view.outcome.is_empty() {
+            let kind = if view.fate == Fate::Failed { SpanKind::Error } else { SpanKind::Good };
+            self.line(INDENT, HANGING, &[span("=> ", SpanKind::Dim), span(view.outcome, kind)]);
         }
     }
 

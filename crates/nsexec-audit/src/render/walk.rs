@@ -10,8 +10,9 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::words::Payload;
-use super::{Document, Role, Section};
+use super::{Document, SectionView, TOOL};
 use crate::record::{Bytes, Call, Line, Reply};
+use crate::transcript::Role;
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Received};
 
 /// A connection between two processes.
@@ -57,13 +58,13 @@ pub enum Object {
 /// The facts about a line that the line itself does not contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Context {
-    /// The role of the process that made the call.
+    /// The [column](Role::column) of the process that made the call.
     pub role: Option<Role>,
     /// The object that the call is about, or that it created.
     pub object: Option<Object>,
     /// The content of the transferred bytes.
     pub payload: Option<Payload>,
-    /// The process that the call waits for or kills.
+    /// The column of the process that the call waits for or kills.
     pub target: Option<Role>,
     /// Whether the process has left its initial user namespace.
     pub in_user: bool,
@@ -85,20 +86,20 @@ pub struct AnnotatedLine<'a> {
 /// Returns every line of every section with its context, in the order of the document.
 #[must_use]
 pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<AnnotatedLine<'a>>> {
-    let mut order: Vec<(usize, &Section<'a>)> = document.sections.iter().enumerate().collect();
+    let mut order: Vec<(usize, &SectionView<'a>)> = document.sections.iter().enumerate().collect();
     // Parents come before children, since children inherit. The sort is stable: two mapping tools keep their
     // order.
-    order.sort_by_key(|(_, section)| Role::of(section.name));
+    order.sort_by_key(|(_, view)| view.column());
     let pids = pids(document);
     let mount_sources = document.sections.iter().any(has_mount_sources);
     let mut births = BTreeMap::<Role, VecDeque<Process>>::new();
     let mut walked: Vec<(usize, Vec<AnnotatedLine<'a>>)> = Vec::new();
-    for (index, section) in order {
-        let role = Role::of(section.name);
+    for (index, view) in order {
+        let role = view.column();
         let inherited = role.and_then(|role| births.get_mut(&role)?.pop_front());
         let mut process = Process { role, mount_sources, ..inherited.unwrap_or_default() };
         let mut seen = Vec::new();
-        for line in section.lines {
+        for line in &view.section.lines {
             let context = Context { target: target(line, &pids), ..process.annotate(line) };
             if let Some(child) = created_role(role, line) {
                 births.entry(child).or_default().push_back(process.fork());
@@ -113,12 +114,10 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<AnnotatedLine<'a>>> {
 
 /// Returns whether a stage sends or receives mount sources, or is about to. Stage 0 opens its own mount
 /// namespace for no other purpose.
-fn has_mount_sources(section: &Section<'_>) -> bool {
-    section.lines.iter().any(|line| match &line.call {
+fn has_mount_sources(view: &SectionView<'_>) -> bool {
+    view.section.lines.iter().any(|line| match &line.call {
         Call::SendFd { .. } | Call::ReceiveFd { .. } => true,
-        Call::Openat { path, .. } => {
-            path.0 == b"/proc/self/ns/mnt" && Role::of(section.name) == Some(Role::Stage0)
-        }
+        Call::Openat { path, .. } => path.0 == b"/proc/self/ns/mnt" && view.column() == Some(Role::Stage(0)),
         _ => false,
     })
 }
@@ -127,11 +126,9 @@ fn has_mount_sources(section: &Section<'_>) -> bool {
 /// children that it created itself.
 fn pids(document: &Document<'_>) -> BTreeMap<i32, Role> {
     let mut pids = BTreeMap::new();
-    for section in document.sections {
-        for line in section.lines {
-            if let (Some(child), Reply::Parent(pid)) =
-                (created_role(Role::of(section.name), line), &line.reply)
-            {
+    for view in document.sections {
+        for line in &view.section.lines {
+            if let (Some(child), Reply::Parent(pid)) = (created_role(view.column(), line), &line.reply) {
                 pids.insert(pid.0, child);
             }
         }
@@ -148,16 +145,16 @@ fn target(line: &Line, pids: &BTreeMap<i32, Role>) -> Option<Role> {
     pids.get(&pid.0).copied()
 }
 
-/// Returns the role of the process that this line creates.
+/// Returns the column of the process that this line creates.
 #[must_use]
 pub fn created_role(parent: Option<Role>, line: &Line) -> Option<Role> {
     match (parent?, &line.call, &line.reply) {
         (Role::Launcher, Call::Fork { .. } | Call::CloneSibling { .. }, Reply::Parent(_)) => {
-            Some(Role::Stage0)
+            Some(Role::Stage(0))
         }
-        (Role::Stage0, Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage1),
-        (Role::Stage0, Call::Fork { .. }, Reply::Parent(_)) => Some(Role::Tool),
-        (Role::Stage1, Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage2),
+        (Role::Stage(0), Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage(1)),
+        (Role::Stage(0), Call::Fork { .. }, Reply::Parent(_)) => Some(TOOL),
+        (Role::Stage(1), Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage(2)),
         _ => None,
     }
 }
@@ -165,28 +162,7 @@ pub fn created_role(parent: Option<Role>, line: &Line) -> Option<Role> {
 /// Returns the descriptor that a call is about.
 #[must_use]
 pub fn descriptor(call: &Call) -> Option<Fd> {
-    match call {
-        Call::Close { fd }
-        | Call::Read { fd, .. }
-        | Call::Write { fd, .. }
-        | Call::WriteNowait { fd, .. }
-        | Call::Send { fd, .. }
-        | Call::Fstatfs { fd }
-        | Call::Getdents64 { fd, .. }
-        | Call::SetCloexec { fd, .. }
-        | Call::GetSeals { fd }
-        | Call::AddSeals { fd, .. }
-        | Call::Sendfile { to: fd, .. }
-        | Call::Fchmod { fd, .. }
-        | Call::Execveat { fd, .. }
-        | Call::Setns { fd, .. }
-        | Call::Dup3 { fd, .. }
-        | Call::SendFd { socket: fd, .. }
-        | Call::ReceiveFd { socket: fd } => Some(*fd),
-        Call::SocketType { fd } => Some(*fd),
-        Call::Openat { dir, .. } | Call::Openat2 { dir, .. } if *dir != Fd::CWD => Some(*dir),
-        _ => None,
-    }
+    call.descriptors().first().map(|fd| **fd).filter(|fd| *fd != Fd::CWD)
 }
 
 /// The state of one process, as far as its recorded lines show it.
@@ -226,7 +202,7 @@ impl Process {
             return Some(made);
         }
         let fd = descriptor(&line.call)?;
-        let begins = matches!(self.role, Some(Role::Launcher | Role::Stage0));
+        let begins = matches!(self.role, Some(Role::Launcher | Role::Stage(0)));
         let guess = match line.call {
             _ if fd == Fd::STDERR => Object::Log,
             Call::Read { .. } | Call::Send { .. } | Call::SocketType { .. } if begins => init,
@@ -347,11 +323,11 @@ impl Context {
                     Some(Payload::Go | Payload::Configuration | Payload::CgroupReady)
                 ) =>
             {
-                Some(Role::Stage2)
+                Some(Role::Stage(2))
             }
-            (Object::End { channel: Channel::ToStage1, outer: true }, _) => Some(Role::Stage1),
-            (Object::End { channel: Channel::ToStage2, outer: true }, _) => Some(Role::Stage2),
-            (Object::End { .. }, _) => Some(Role::Stage0),
+            (Object::End { channel: Channel::ToStage1, outer: true }, _) => Some(Role::Stage(1)),
+            (Object::End { channel: Channel::ToStage2, outer: true }, _) => Some(Role::Stage(2)),
+            (Object::End { .. }, _) => Some(Role::Stage(0)),
             _ => None,
         }
     }

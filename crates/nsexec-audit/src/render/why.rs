@@ -1,8 +1,8 @@
 //! The reason for a step, in words, shown next to its line. See docs/protocol.md#what-happens-in-order.
 
-use super::Role;
 use super::walk::{Channel, Context, Object};
 use crate::record::{Call, Line, Reply};
+use crate::transcript::Role;
 use nsexec::sys::types::{CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, Seals, Signal, SignalSet};
 
 /// Returns why the protocol makes this call, or what its failure means. `None` for a call without an entry.
@@ -101,7 +101,7 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::Openat { .. }, Object::Namespace(path)) if path == "/proc/self/ns/mnt" => {
             "to return to this mount namespace later"
         }
-        (Call::Openat { .. }, Object::Namespace(_)) if context.role == Some(Role::Stage0) => {
+        (Call::Openat { .. }, Object::Namespace(_)) if context.role == Some(Role::Stage(0)) => {
             "a bind mount needs a source in its own mount namespace"
         }
         (Call::Openat { .. }, Object::Namespace(_)) => {
@@ -155,23 +155,23 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
 /// that the other process died.
 const fn closes(channel: Channel, outer: bool, role: Role) -> Option<&'static str> {
     match (channel, outer, role) {
-        (Channel::Init, true, Role::Stage0) => {
+        (Channel::Init, true, Role::Stage(0)) => {
             Some("the launcher's end: closed so that its death shows as end of file")
         }
         (Channel::Init, false, Role::Launcher) => {
             Some("the stages' end: closed so that their death shows as end of file")
         }
-        (Channel::ToStage1, false, Role::Stage0) => {
+        (Channel::ToStage1, false, Role::Stage(0)) => {
             Some("stage 1's end: closed so that its death shows as end of file")
         }
-        (Channel::ToStage2, false, Role::Stage0) => {
+        (Channel::ToStage2, false, Role::Stage(0)) => {
             Some("stage 2's end: closed so that its death shows as end of file")
         }
-        (_, true, Role::Stage1 | Role::Stage2) => {
+        (_, true, Role::Stage(1) | Role::Stage(2)) => {
             Some("stage 0's end: closed so that its death shows as end of file")
         }
-        (Channel::ToStage2, false, Role::Stage1) => Some("stage 2 has its own copy"),
-        (Channel::ToStage1, false, Role::Stage2) => Some("stage 1's end"),
+        (Channel::ToStage2, false, Role::Stage(1)) => Some("stage 2 has its own copy"),
+        (Channel::ToStage1, false, Role::Stage(2)) => Some("stage 1's end"),
         _ => None,
     }
 }
@@ -181,8 +181,8 @@ fn read(line: &Line, context: &Context) -> Option<&'static str> {
     match (context.object.as_ref()?, context.peer()) {
         (Object::End { .. }, peer) if data.0.is_empty() => Some(match peer {
             Some(Role::Launcher) => "end of file: the launcher is gone",
-            Some(Role::Stage1) => "end of file: stage 1 is gone",
-            Some(Role::Stage2) => "end of file: stage 2 is gone",
+            Some(Role::Stage(1)) => "end of file: stage 1 is gone",
+            Some(Role::Stage(2)) => "end of file: stage 2 is gone",
             _ if context.role == Some(Role::Launcher) => "end of file: the stages are gone",
             _ => "end of file: stage 0 is gone",
         }),
@@ -235,7 +235,7 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
         },
         (Call::SetCloexec { on: false, .. }, _) => "requested by the caller: the command inherits it",
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
-            if context.role == Some(Role::Stage0) =>
+            if context.role == Some(Role::Stage(0)) =>
         {
             "the command inherits only the requested descriptors"
         }
@@ -250,41 +250,41 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
     let child = line.reply == Reply::Child;
     Some(match (&line.call, context.role?) {
         (Call::Fork { .. }, Role::Launcher) => "stage 0",
-        (Call::CloneSibling { .. } | Call::Fork { .. }, Role::Stage0) if child => "stage 0 begins",
-        (Call::CloneSibling { .. }, Role::Stage0) => {
+        (Call::CloneSibling { .. } | Call::Fork { .. }, Role::Stage(0)) if child => "stage 0 begins",
+        (Call::CloneSibling { .. }, Role::Stage(0)) => {
             "stage 1, a sibling: the launcher is its parent, and reaps it"
         }
-        (Call::CloneSibling { .. }, Role::Stage1) if child => {
+        (Call::CloneSibling { .. }, Role::Stage(1)) if child => {
             "stage 1 begins, still in the caller's namespaces"
         }
-        (Call::CloneSibling { .. }, Role::Stage1) => {
+        (Call::CloneSibling { .. }, Role::Stage(1)) => {
             "stage 2: new pid and time namespaces apply to children only"
         }
-        (Call::CloneSibling { .. }, Role::Stage2) => "stage 2 begins, inside of every namespace",
-        (Call::Fork { .. }, Role::Stage0) => "the mapping tool",
-        (Call::Fork { .. }, Role::Tool) => "a copy of stage 0 begins, to become the tool",
-        (Call::Execve { .. }, Role::Tool) => "the tool, with an empty environment",
-        (Call::Execve { .. }, Role::Stage0) => "the runtime executes itself again",
+        (Call::CloneSibling { .. }, Role::Stage(2)) => "stage 2 begins, inside of every namespace",
+        (Call::Fork { .. }, Role::Stage(0)) => "the mapping tool",
+        (Call::Fork { .. }, Role::Tool(_)) => "a copy of stage 0 begins, to become the tool",
+        (Call::Execve { .. }, Role::Tool(_)) => "the tool, with an empty environment",
+        (Call::Execve { .. }, Role::Stage(0)) => "the runtime executes itself again",
         (Call::Execve { .. }, _) => "the command",
         (Call::Wait4 { .. }, _) => match context.target? {
-            Role::Launcher => return None,
-            Role::Stage0 => "stage 0 has ended",
-            Role::Stage1 => "stage 1 has ended",
-            Role::Stage2 => "stage 2 has ended",
-            Role::Tool => "the tool has ended",
+            Role::Stage(0) => "stage 0 has ended",
+            Role::Stage(1) => "stage 1 has ended",
+            Role::Stage(2) => "stage 2 has ended",
+            Role::Tool(_) => "the tool has ended",
+            Role::Launcher | Role::Stage(_) | Role::Other(_) => return None,
         },
         (Call::Kill { signal: Signal::KILL, .. }, _) => match context.target {
-            Some(Role::Stage0) => "stage 0: no process is left behind",
-            Some(Role::Stage1) => "stage 1: no process is left behind",
-            Some(Role::Stage2) => "stage 2: no process is left behind",
-            Some(Role::Tool) => "its map is not needed any more",
+            Some(Role::Stage(0)) => "stage 0: no process is left behind",
+            Some(Role::Stage(1)) => "stage 1: no process is left behind",
+            Some(Role::Stage(2)) => "stage 2: no process is left behind",
+            Some(Role::Tool(_)) => "its map is not needed any more",
             _ => "no process is left behind",
         },
         (Call::PidfdOpen { .. }, _) => "to wait for the tool and for stage 1 at once",
-        (Call::Sigaction { signal: Signal::CHLD, action }, Role::Stage0) if action.handler == 0 => {
+        (Call::Sigaction { signal: Signal::CHLD, action }, Role::Stage(0)) if action.handler == 0 => {
             "if SIGCHLD were ignored, the kernel would reap the tool"
         }
-        (Call::Sigaction { signal: Signal::CHLD, .. }, Role::Stage0 | Role::Tool) => {
+        (Call::Sigaction { signal: Signal::CHLD, .. }, Role::Stage(0) | Role::Tool(_)) => {
             "the caller's disposition is restored"
         }
         (Call::Sigprocmask { how: MaskHow::Block, set: SignalSet::PIPE }, _) => {
@@ -303,17 +303,17 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
 
 fn identity(call: &Call, context: &Context) -> Option<&'static str> {
     Some(match call {
-        Call::Setns { .. } if context.role == Some(Role::Stage0) => match &context.object {
+        Call::Setns { .. } if context.role == Some(Role::Stage(0)) => match &context.object {
             Some(Object::Namespace(path)) if path == "/proc/self/ns/mnt" => {
                 "back to its own mount namespace at once"
             }
             _ => "into stage 1's mount namespace, only to open mount sources",
         },
         Call::Dup3 { .. } => "at the number that the runtime has reserved for it",
-        Call::Unshare { .. } if context.role == Some(Role::Stage2) => {
+        Call::Unshare { .. } if context.role == Some(Role::Stage(2)) => {
             "its root is the current cgroup of this process"
         }
-        Call::Setns { .. } if context.role == Some(Role::Stage2) => {
+        Call::Setns { .. } if context.role == Some(Role::Stage(2)) => {
             "last step: from here on the container's root may kill and limit this process"
         }
         Call::Setns { kind: CloneFlags::NEWUSER, .. } => {

@@ -5,14 +5,14 @@ use std::string::{String, ToString};
 
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::legacy::CGROUP_BYTE;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 
 /// The content of one transfer between two processes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Payload {
     /// A sync message of the stages.
-    Sync(Message),
-    /// The pid of stage 2, which follows [`Message::RecvpidPls`].
+    Sync(SyncMessage),
+    /// The pid of stage 2, which follows [`SyncMessage::RecvpidPls`].
     Pid(i32),
     /// The bootstrap message, or a part of it, with its number of bytes.
     Bootstrap(usize),
@@ -26,7 +26,7 @@ pub enum Payload {
     CgroupReady,
     /// A mount source: a descriptor, sent together with one byte.
     MountSource,
-    /// The exit status that stage 0 must use, which follows [`Message::Failed`].
+    /// The exit status that stage 0 must use, which follows [`SyncMessage::Failed`].
     Status(u32),
     /// A value that is not a known message.
     Unknown(u32),
@@ -36,32 +36,32 @@ pub enum Payload {
     Bytes(usize),
 }
 
-const MESSAGES: [Message; 9] = [
-    Message::UsermapPls,
-    Message::UsermapAck,
-    Message::RecvpidPls,
-    Message::RecvpidAck,
-    Message::Grandchild,
-    Message::ChildFinish,
-    Message::TimeoffsetsPls,
-    Message::TimeoffsetsAck,
-    Message::Failed,
+const MESSAGES: [SyncMessage; 9] = [
+    SyncMessage::UsermapPls,
+    SyncMessage::UsermapAck,
+    SyncMessage::RecvpidPls,
+    SyncMessage::RecvpidAck,
+    SyncMessage::Grandchild,
+    SyncMessage::ChildFinish,
+    SyncMessage::TimeoffsetsPls,
+    SyncMessage::TimeoffsetsAck,
+    SyncMessage::Failed,
 ];
 
 impl Payload {
-    /// Interprets four bytes between two stages. After [`Message::RecvpidPls`] they are a pid. In a run with
-    /// mount sources, 0x46 and 0x47 are the messages about mount sources, not about time offsets.
+    /// Interprets four bytes between two stages. After [`SyncMessage::RecvpidPls`] they are a pid. In a run
+    /// with mount sources, 0x46 and 0x47 are the messages about mount sources, not about time offsets.
     #[must_use]
     pub fn between_stages(data: &[u8], after: Option<&Self>, mount_sources: bool) -> Self {
         let Ok(bytes) = <[u8; 4]>::try_from(data) else { return Self::Bytes(data.len()) };
-        if after == Some(&Self::Sync(Message::RecvpidPls)) {
+        if after == Some(&Self::Sync(SyncMessage::RecvpidPls)) {
             return Self::Pid(i32::from_ne_bytes(bytes));
         }
         let value = u32::from_ne_bytes(bytes);
-        if after == Some(&Self::Sync(Message::Failed)) {
+        if after == Some(&Self::Sync(SyncMessage::Failed)) {
             return Self::Status(value);
         }
-        let of_1_1 = [Message::MountsourcesPls, Message::MountsourcesAck].into_iter();
+        let of_1_1 = [SyncMessage::MountsourcesPls, SyncMessage::MountsourcesAck].into_iter();
         if let Some(message) = of_1_1.filter(|_| mount_sources).find(|message| message.value() == value) {
             return Self::Sync(message);
         }
@@ -117,19 +117,19 @@ impl Payload {
 
 /// Returns a sync message in words.
 #[must_use]
-pub const fn in_words(message: Message) -> &'static str {
+pub const fn in_words(message: SyncMessage) -> &'static str {
     match message {
-        Message::UsermapPls => "request the maps",
-        Message::UsermapAck => "the maps are written",
-        Message::RecvpidPls => "forward this pid",
-        Message::RecvpidAck => "the pid has arrived",
-        Message::Grandchild => "your turn",
-        Message::ChildFinish => "done",
-        Message::TimeoffsetsPls => "request the time offsets",
-        Message::TimeoffsetsAck => "the time offsets are written",
-        Message::MountsourcesPls => "request the mount sources",
-        Message::MountsourcesAck => "the mount sources are sent",
-        Message::Failed => "failed, with this status",
+        SyncMessage::UsermapPls => "request the maps",
+        SyncMessage::UsermapAck => "the maps are written",
+        SyncMessage::RecvpidPls => "forward this pid",
+        SyncMessage::RecvpidAck => "the pid has arrived",
+        SyncMessage::Grandchild => "your turn",
+        SyncMessage::ChildFinish => "done",
+        SyncMessage::TimeoffsetsPls => "request the time offsets",
+        SyncMessage::TimeoffsetsAck => "the time offsets are written",
+        SyncMessage::MountsourcesPls => "request the mount sources",
+        SyncMessage::MountsourcesAck => "the mount sources are sent",
+        SyncMessage::Failed => "failed, with this status",
     }
 }
 

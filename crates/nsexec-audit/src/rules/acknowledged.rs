@@ -12,7 +12,7 @@ use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run};
 use nsexec::idmap::{IdMap, MapCheck};
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid, WaitStatus};
 
 pub(super) const ACKNOWLEDGED: Rule = Rule {
@@ -36,7 +36,7 @@ fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
         for word in said.iter().filter(|word| word.index == index) {
             let missing = [&b"uid_map"[..], b"gid_map", b"timens_offsets"].into_iter().filter(|file| {
                 let of_maps = *file != b"timens_offsets";
-                let message = if of_maps { Message::UsermapAck } else { Message::TimeoffsetsAck };
+                let message = if of_maps { SyncMessage::UsermapAck } else { SyncMessage::TimeoffsetsAck };
                 word.is(true, message) && state.wanted(file).is_some() && !state.done.contains(file)
             });
             found.extend(missing.map(|file| format!("acknowledges the maps without {}", shown(file))));

@@ -13,7 +13,7 @@ use crate::sections::{Site, inherit};
 use crate::transcript::{End, Role, Run, Section};
 use nsexec::descriptors::FIRST;
 use nsexec::policy::Descriptors;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{Fd, MaskHow, OpenFlags, Received};
 
 pub(super) const CLOSED_FIRST: Rule = Rule {
@@ -295,7 +295,7 @@ fn handed_over(section: &Section) -> Option<usize> {
     if section.role != Role::Stage(2) {
         return None;
     }
-    let finished = message_at(section, true, Message::ChildFinish)?;
+    let finished = message_at(section, true, SyncMessage::ChildFinish)?;
     let next = section.lines.iter().enumerate().skip(finished + 1).find(|(_, line)| match line.call {
         Call::Sigprocmask { how: MaskHow::Set, .. } => succeeded(line),
         Call::Mount { .. } | Call::SetPdeathsig { .. } | Call::Execve { .. } | Call::Read { .. } => true,

@@ -7,7 +7,7 @@ use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
 use crate::sections::inherit;
 use crate::transcript::{Role, Run, Section};
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::CloneFlags;
 
 pub(super) const NOT_WHILE_JOINING: Rule = Rule {
@@ -97,7 +97,7 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
 /// Checks the lines in the open window: the request, the wait, and the closing line. After a failure the
 /// process may end instead.
 fn open_window(section: &Section, opened: usize) -> Option<Finding> {
-    let acknowledged = message_at(section, false, Message::UsermapAck);
+    let acknowledged = message_at(section, false, SyncMessage::UsermapAck);
     let mut asked = false;
     for (index, line) in section.lines.iter().enumerate().skip(opened + 1) {
         let what = match &line.call {
@@ -109,7 +109,7 @@ fn open_window(section: &Section, opened: usize) -> Option<Finding> {
             }
             Call::Send { data, .. } | Call::Write { data, .. } if !asked => {
                 asked = true;
-                if data.0 == Message::UsermapPls.value().to_ne_bytes() {
+                if data.0 == SyncMessage::UsermapPls.value().to_ne_bytes() {
                     continue;
                 }
                 "asks in the dumpable window for something else than its maps"

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use crate::record::{Call, Reply};
 use crate::transcript::{Role, Run};
 use nsexec::bootstrap::dialect::Dialect;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, HEADER_LEN, Header};
+use nsexec::bootstrap::{Bootstrap, HEADER_LEN, Header};
 use nsexec::legacy::CgroupPlacement;
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Policy};
@@ -133,7 +133,7 @@ fn read_first(run: &Run) -> BTreeMap<Fd, Vec<u8>> {
 }
 
 fn decoded<'m>(message: &'m [u8], dialect: &Dialect) -> Option<Bootstrap<'m>> {
-    let header = Header::parse(message, ByteOrder::NATIVE).ok()?;
+    let header = Header::parse(message).ok()?;
     let payload = message.get(HEADER_LEN..)?.get(..header.payload_len())?;
-    Bootstrap::parse(payload, dialect, ByteOrder::NATIVE).ok()
+    Bootstrap::parse(payload, dialect).ok()
 }

@@ -10,7 +10,7 @@ use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::namespace::unshare::UNSHARE_TRIES;
 use nsexec::policy::Setgroups;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{CloneFlags, Errno, Signal};
 
 pub(super) const NOTHING_AFTER: Rule = Rule {
@@ -138,7 +138,7 @@ impl State {
 
 /// Returns whether the line sends the first value of a failure report to stage 0.
 fn reports_failure(line: &Line) -> bool {
-    let word = Message::Failed.value().to_ne_bytes();
+    let word = SyncMessage::Failed.value().to_ne_bytes();
     matches!(&line.call, Call::Send { data, .. } if data.0 == word)
 }
 

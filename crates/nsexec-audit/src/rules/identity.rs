@@ -10,7 +10,7 @@ use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::policy::{Session, Setgroups};
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{CloneFlags, Errno};
 
 pub(super) const AS_ASKED: Rule = Rule {
@@ -93,7 +93,7 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
         let denied = may_be_denied && line.reply == Reply::Errno(Errno::EPERM);
         succeeded(line) || line.call == Call::DropGroups && denied
     };
-    let finished = message_at(section, true, Message::ChildFinish);
+    let finished = message_at(section, true, SyncMessage::ChildFinish);
     let go = go_message_at(section);
     let missing = |steps: &[Step], until: usize| {
         let before = section.lines.get(..until).unwrap_or_default();

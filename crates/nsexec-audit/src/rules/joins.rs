@@ -10,7 +10,7 @@ use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
 use crate::sections::inherit;
 use crate::transcript::{Role, Run};
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{CloneFlags, Fd, FsType, OpenFlags, Seals};
 
 pub(super) const FROM_A_COPY: Rule = Rule {
@@ -181,7 +181,7 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
         }
         Call::Send { ref data, .. }
             if site.section.role == Role::Stage(2)
-                && data.0 == Message::ChildFinish.value().to_ne_bytes()
+                && data.0 == SyncMessage::ChildFinish.value().to_ne_bytes()
                 && *created != asked.created =>
         {
             let what = format!("finishes with {created} created, asked was {}", asked.created);

@@ -12,7 +12,7 @@ use crate::sections::pids;
 use crate::transcript::{Role, Run};
 use nsexec::bootstrap::dialect::PidLine;
 use nsexec::log::RECORD_MAX;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{Pid, Signal, WaitStatus};
 
 pub(super) const WHOLE: Rule = Rule {
@@ -107,10 +107,9 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
     for section in &run.sections {
         let said = sync_values(section);
         // The message RecvpidPls, and then the pid.
-        let known = said
-            .iter()
-            .zip(said.iter().skip(1))
-            .find_map(|(word, next)| (word.is(false, Message::RecvpidPls) && !next.sent).then_some(*next));
+        let known = said.iter().zip(said.iter().skip(1)).find_map(|(word, next)| {
+            (word.is(false, SyncMessage::RecvpidPls) && !next.sent).then_some(*next)
+        });
         for (index, line) in section.lines.iter().enumerate() {
             let data = match &line.call {
                 Call::Send { data, .. } | Call::Write { data, .. } => &data.0,
@@ -155,18 +154,19 @@ fn names(line: &[u8], pid: &[u8]) -> bool {
 /// Returns whether the pid line comes at the right time: before stage 2 may continue, or (`late`) after it
 /// has finished.
 fn in_time(said: &[SyncValue], index: usize, late: bool) -> bool {
-    let go = said.iter().find(|word| word.is(true, Message::Grandchild)).map(|word| word.index);
-    let finished =
-        said.iter().find(|word| word.is(false, Message::ChildFinish) && go.is_some_and(|at| at < word.index));
+    let go = said.iter().find(|word| word.is(true, SyncMessage::Grandchild)).map(|word| word.index);
+    let finished = said
+        .iter()
+        .find(|word| word.is(false, SyncMessage::ChildFinish) && go.is_some_and(|at| at < word.index));
     if late { finished.is_some_and(|word| word.index < index) } else { go.is_none_or(|at| index < at) }
 }
 
 fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
-    let go = message_at(section, false, Message::Grandchild);
-    let finished = message_at(section, true, Message::ChildFinish);
+    let go = message_at(section, false, SyncMessage::Grandchild);
+    let finished = message_at(section, true, SyncMessage::ChildFinish);
     let go_message_at = go_message_at(section);
-    let failed = Message::Failed.value().to_ne_bytes();
+    let failed = SyncMessage::Failed.value().to_ne_bytes();
     let is_failure = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == failed);
     let failure_at = section.lines.iter().position(is_failure);
     let mut findings = Vec::new();
@@ -258,7 +258,7 @@ fn kills(run: &Run, _: &Facts) -> Vec<Finding> {
         let mut reaped = Vec::new();
         // Stage 1 has ended by then, and the launcher may reap it at any time.
         let over =
-            message_at(section, false, Message::ChildFinish).filter(|_| section.role == Role::Stage(0));
+            message_at(section, false, SyncMessage::ChildFinish).filter(|_| section.role == Role::Stage(0));
         for (index, line) in section.lines.iter().enumerate() {
             match (&line.call, &line.reply) {
                 (_, Reply::Waited(waited)) if !matches!(waited.status, WaitStatus::Stopped(_)) => {

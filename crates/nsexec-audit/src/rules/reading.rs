@@ -9,7 +9,7 @@ use crate::record::{Call, Line, Reply};
 use crate::transcript::Section;
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::launch::script::GO;
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::Fd;
 
 /// Returns whether the call succeeded.
@@ -57,7 +57,7 @@ pub(super) struct SyncValue {
 }
 
 impl SyncValue {
-    pub(super) fn is(&self, sent: bool, message: Message) -> bool {
+    pub(super) fn is(&self, sent: bool, message: SyncMessage) -> bool {
         self.sent == sent && self.value == message.value()
     }
 }
@@ -92,13 +92,13 @@ pub(super) fn sync_values(section: &Section) -> Vec<SyncValue> {
 }
 
 /// Returns the index of the line at which a process had completely sent or received a message.
-pub(super) fn message_at(section: &Section, sent: bool, message: Message) -> Option<usize> {
+pub(super) fn message_at(section: &Section, sent: bool, message: SyncMessage) -> Option<usize> {
     sync_values(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
 }
 
 /// Returns the index of the line at which stage 2 received the launcher's go message.
 pub(super) fn go_message_at(section: &Section) -> Option<usize> {
-    let finished = message_at(section, true, Message::ChildFinish)?;
+    let finished = message_at(section, true, SyncMessage::ChildFinish)?;
     let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);
     section.lines.iter().skip(finished).position(is_go).map(|at| finished + at)
 }

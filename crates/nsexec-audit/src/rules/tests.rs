@@ -12,7 +12,7 @@ use crate::plan::{Assumptions, Start, plan};
 use crate::record::Line;
 use crate::transcript::{End, Foreign, Role};
 use crate::witness::parse_line;
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
 use nsexec::idmap::IdMap;
 use nsexec::launch::{Launcher, Prepared};
 use nsexec::legacy::MountSources;
@@ -77,13 +77,11 @@ fn entering() -> Run {
 fn policy(name: &str) -> Policy {
     let policy = Policy::runc(dialect(name));
     match name {
-        "enter" => Policy {
-            credentials: Credentials::RootLast,
-            descriptors: Descriptors::Named,
-            setgroups: Setgroups::DropIfAllowed,
-            ends_with_launcher: true,
-            ..policy
-        },
+        "enter" => policy
+            .with_credentials(Credentials::RootLast)
+            .with_descriptors(Descriptors::Named)
+            .with_setgroups(Setgroups::DropIfAllowed)
+            .with_ends_with_launcher(true),
         OURS => *ours().policy(),
         _ => policy,
     }
@@ -104,7 +102,7 @@ fn planned(name: &str) -> Run {
         .with_gid_map(IdMap::parse(c"0 1000 10\n").unwrap());
     let bootstrap = if name == "mounts" { bootstrap.with_mount_sources(sources) } else { bootstrap };
     let mut message = std::vec![0; encoded_len(&bootstrap)];
-    encode(&bootstrap, dialect, ByteOrder::NATIVE, &mut message).unwrap();
+    encode(&bootstrap, dialect, &mut message).unwrap();
     let start = Start::Runc { message, manner: Manner::Init, policy: Policy::runc(dialect) };
     let plan = plan(&start, &Assumptions::root()).unwrap();
     assert!(plan.succeeds, "{name}: {:?}", plan.log);

@@ -8,7 +8,7 @@ use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::legacy::{CGROUP_BYTE, CgroupPlacement};
-use nsexec::sync::Message;
+use nsexec::sync::SyncMessage;
 use nsexec::sys::types::CloneFlags;
 
 pub(super) const FIRST: Rule = Rule {
@@ -24,8 +24,8 @@ pub(super) const FIRST: Rule = Rule {
 fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for section in &run.sections {
-        let mapped = message_at(section, false, Message::UsermapAck);
-        let asks = message_at(section, true, Message::UsermapPls);
+        let mapped = message_at(section, false, SyncMessage::UsermapAck);
+        let asks = message_at(section, true, SyncMessage::UsermapPls);
         let mut has_user = false;
         for (index, line) in section.lines.iter().enumerate() {
             let is_mapped = mapped.is_some_and(|at| at < index);
@@ -68,7 +68,7 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
 /// Returns the index of the line at which stage 2 may create its cgroup namespace. It needs stage 0's
 /// message, and in 1.0 the launcher's byte.
 fn cgroup_allowed_at(section: &Section, facts: &Facts) -> Option<usize> {
-    let go = message_at(section, false, Message::Grandchild)?;
+    let go = message_at(section, false, SyncMessage::Grandchild)?;
     if facts.policy.dialect.legacy.cgroup_namespace != CgroupPlacement::Stage2AfterByte {
         return Some(go);
     }

@@ -11,8 +11,9 @@ use super::creds::Creds;
 use super::kernel::{Halt, Kernel};
 use super::namespaces::{NsId, State};
 use super::process::Task;
-use super::procfs::ProcFile;
+use super::procfs::PidEntry;
 use super::streams::{Pair, Pipe, Writing, take};
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, FsType, SocketType, SysResult};
 
 /// The access mode of a descriptor, for objects where it differs.
@@ -33,7 +34,7 @@ pub(super) enum Object {
     PipeWrite(usize),
     Namespace(NsId),
     /// A file of /proc/PID, with the user namespace that it showed when it was opened.
-    Proc(Task, ProcFile, NsId, Access),
+    Proc(Task, PidEntry, NsId, Access),
     /// /proc, opened with O_PATH, with the pid namespace whose processes it shows.
     ProcRoot(NsId),
     /// /proc/PID itself.
@@ -334,7 +335,7 @@ impl Kernel {
                 let Description { opener, offset, .. } = self.descriptions[index].clone();
                 let written = self.write_proc((me, &opener, offset), (task, file, user), data)?;
                 // Only writes to these files move the position (map_write, proc_setgroups_write).
-                if matches!(file, ProcFile::UidMap | ProcFile::GidMap | ProcFile::Setgroups) {
+                if matches!(file, PidEntry::UidMap | PidEntry::GidMap | PidEntry::Setgroups) {
                     self.descriptions[index].offset += written;
                 }
                 Ok(written)
@@ -412,17 +413,17 @@ impl Kernel {
             }
             Object::PipeWrite(pipe) => std::format!("pipe {pipe} write end"),
             Object::Namespace(ns) => std::format!("{} namespace {}", self.namespaces[ns.0].kind.name(), ns.0),
-            Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).who),
-            Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).who),
-            Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).who),
-            Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).who),
+            Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).role),
+            Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).role),
+            Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).role),
+            Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).role),
             other => std::format!("{other:?}"),
         }
     }
 
     /// Returns the pid namespace whose processes the /proc of a process shows, if it has a /proc.
     pub(super) fn proc_pid_ns(&self, me: Task) -> Option<NsId> {
-        let mnt = self.process(me).ns.get(super::Kind::Mnt);
+        let mnt = self.process(me).ns.get(NsKind::Mnt);
         match self.namespaces[mnt.0].state {
             State::Mnt { proc } => proc,
             _ => panic!("not a mount namespace: {mnt:?}"),

@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::kernel::Kernel;
-use super::namespaces::{NsId, State};
+use super::namespaces::{CREATION_ORDER, NsId, State};
 use super::process::{Life, Task};
 
 impl Kernel {
@@ -27,11 +27,11 @@ impl Kernel {
         let numbers: Vec<String> =
             process.numbers.iter().map(|(ns, pid)| std::format!("{pid} in {}", ns.0)).collect();
         let parent =
-            process.parent.map_or("init".into(), |parent| std::format!("{}", self.process(parent).who));
+            process.parent.map_or("init".into(), |parent| std::format!("{}", self.process(parent).role));
         writeln!(
             text,
             "{} \"{}\": pid {}, child of {parent}",
-            process.who,
+            process.role,
             process.name,
             numbers.join(", ")
         )?;
@@ -56,7 +56,7 @@ impl Kernel {
         if !process.is_alive() {
             return Ok(());
         }
-        let spaces: Vec<String> = super::Kind::ALL
+        let spaces: Vec<String> = CREATION_ORDER
             .iter()
             .map(|kind| std::format!("{} {}", kind.name(), process.ns.get(*kind).0))
             .collect();

@@ -1,7 +1,10 @@
 //! A single fault in a run.
 
-use super::process::{ProcessName, Section};
+use std::format;
+use std::string::ToString;
+
 use crate::record::Call;
+use crate::transcript::Role;
 use nsexec::sys::types::Errno;
 
 /// A place in a run: a process, and the number of a line of its transcript, from 0.
@@ -10,7 +13,7 @@ use nsexec::sys::types::Errno;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     /// The process.
-    pub who: ProcessName,
+    pub role: Role,
     /// The number of the line.
     pub line: usize,
 }
@@ -28,10 +31,10 @@ pub enum FaultKind {
     /// SIGKILL while the process is blocked in the call, at the moment when it could continue. Never happens
     /// at a call that does not block.
     KillWaking,
-    /// Before the call, SIGKILL to the first process with this role, which may be another process. The victim
+    /// Before the call, SIGKILL to the process with this role, which may be another process. The victim
     /// stays halfway in its exit until no other process can run: its files in /proc belong to root, and its
     /// descriptors are still open. Never happens if the victim does not exist or has ended.
-    KillDying(Section),
+    KillDying(Role),
     /// SIGSTOP before the call. The reaction follows when no process can run unless a timeout passes.
     Stop(StopReaction),
 }
@@ -56,26 +59,30 @@ pub struct Fault {
 
 impl core::fmt::Display for Fault {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Place { who, line } = self.at;
+        let Place { role, line } = self.at;
+        // The role's own text does not distinguish the two mapping tools.
+        let role = match role {
+            Role::Tool(number @ 1..) => format!("{role} (no. {})", u16::from(number) + 1),
+            _ => role.to_string(),
+        };
         match self.what {
             FaultKind::Errno(errno) => {
-                write!(f, "{} at line {line} of {who}", errno.name().unwrap_or("an unknown errno"))
+                write!(f, "{} at line {line} of {role}", errno.name().unwrap_or("an unknown errno"))
             }
-            FaultKind::Short(len) => write!(f, "short ({len} bytes) at line {line} of {who}"),
-            FaultKind::Kill => write!(f, "SIGKILL before line {line} of {who}"),
+            FaultKind::Short(len) => write!(f, "short ({len} bytes) at line {line} of {role}"),
+            FaultKind::Kill => write!(f, "SIGKILL before line {line} of {role}"),
             FaultKind::KillDying(victim) => {
                 write!(
                     f,
-                    "SIGKILL of {} before line {line} of {who}; the victim stays halfway in its exit",
-                    victim.name()
+                    "SIGKILL of {victim} before line {line} of {role}; the victim stays halfway in its exit"
                 )
             }
-            FaultKind::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {who}"),
+            FaultKind::KillWaking => write!(f, "SIGKILL while waiting in line {line} of {role}"),
             FaultKind::Stop(StopReaction::Interrupt) => {
-                write!(f, "SIGSTOP before line {line} of {who}, then SIGTERM to the launcher")
+                write!(f, "SIGSTOP before line {line} of {role}, then SIGTERM to the launcher")
             }
             FaultKind::Stop(StopReaction::KillLauncher) => {
-                write!(f, "SIGSTOP before line {line} of {who}, then SIGKILL to the launcher")
+                write!(f, "SIGSTOP before line {line} of {role}, then SIGKILL to the launcher")
             }
         }
     }

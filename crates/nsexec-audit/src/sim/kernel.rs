@@ -8,12 +8,13 @@ use std::vec::Vec;
 use super::creds::{ALL_CAPS, cap};
 use super::descriptors::{Description, Object, TMPFS};
 use super::files::Made;
-use super::namespaces::{Kind, Namespace, NsId, State};
+use super::namespaces::{Namespace, NsId, State};
 use super::process::{Process, Task};
 use super::procfs::Extra;
 use super::program::Program;
 use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{
     Errno, ExitSignal, FsType, Mount, PollFd, SigAction, Signal, SysResult, TidAddress,
 };
@@ -87,7 +88,7 @@ pub struct Settings {
     /// The maximum number of processes, the launcher included.
     pub processes: usize,
     /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
-    pub limits: BTreeMap<Kind, usize>,
+    pub limits: BTreeMap<NsKind, usize>,
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
     /// ENOSYS)`. The flags `MFD_EXEC` and `O_TMPFILE` can be listed too.
     pub lacks: BTreeMap<&'static str, Errno>,
@@ -151,7 +152,7 @@ impl Default for Settings {
 pub(super) struct Kernel {
     pub(super) settings: Settings,
     /// The number of namespaces of each kind that existed before the run.
-    pub(super) initial_counts: BTreeMap<Kind, usize>,
+    pub(super) initial_counts: BTreeMap<NsKind, usize>,
     pub(super) processes: Vec<Process>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) descriptions: Vec<Description>,
@@ -282,7 +283,7 @@ impl Kernel {
     /// Implements both kinds of clone. The child's own reply is already in its list.
     fn forked(&mut self, me: Task, call: &Call, sibling: bool, exit: ExitSignal) -> Result<Reply, Halt> {
         let child = self.clone_process(me, call, sibling, exit)?;
-        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let seen_from = self.process(me).ns.get(NsKind::Pid);
         // Always visible: a child's pid namespace is its creator's or a descendant of it.
         let pid = self.number(child, seen_from).ok_or(Errno::ESRCH)?;
         Ok(Reply::Parent(pid))
@@ -336,7 +337,7 @@ impl Kernel {
     /// (mnt_already_visible).
     fn mount(&mut self, me: Task, mount: Mount) -> SysResult<()> {
         let proxy = self.process(me).ns;
-        let (mnt, pid) = (proxy.get(Kind::Mnt), proxy.get(Kind::Pid));
+        let (mnt, pid) = (proxy.get(NsKind::Mnt), proxy.get(NsKind::Pid));
         let admin = |over: NsId| self.may(me, over, cap::SYS_ADMIN);
         if !admin(self.owner(mnt)) {
             return Err(Errno::EPERM);

@@ -7,11 +7,11 @@ use super::creds::ALL_CAPS;
 use super::descriptors::{Access, Object};
 use super::files::Exe;
 use super::kernel::{Halt, Kernel};
-use super::namespaces::Kind;
-use super::process::{Life, ProcessName, Reaper, Section, Task};
+use super::process::{Life, Reaper, Task};
 use super::procfs::Node;
 use super::program::Program;
 use crate::record::{Call, Line, Reply};
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{
     Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitFor, WaitStatus, Waited,
 };
@@ -43,19 +43,17 @@ impl Kernel {
             self.pid_ns_mut(ns).init = Some(task);
         }
         let mut child = self.process(me).clone();
-        let section = Section::after(child.who.section, sibling);
-        let nth = self.processes.iter().filter(|process| process.who.section == section).count();
-        child.who = ProcessName { section, nth };
+        child.role = self.role_of_child(me, sibling);
         child.numbers = numbers;
         if !sibling {
             child.parent = Some(me);
             child.exit_signal = exit;
         }
-        child.ns.set(Kind::Pid, ns);
+        child.ns.set(NsKind::Pid, ns);
         child.ns.pid_for_children = ns;
         let time = child.ns.time_for_children;
-        if child.ns.get(Kind::Time) != time {
-            child.ns.set(Kind::Time, time);
+        if child.ns.get(NsKind::Time) != time {
+            child.ns.set(NsKind::Time, time);
             self.time_ns_mut(time).frozen = true;
         }
         child.pending = SignalSet::EMPTY;
@@ -170,7 +168,7 @@ impl Kernel {
         }
         let orphans: Vec<Task> = self.tasks().filter(|task| self.process(*task).parent == Some(me)).collect();
         // find_new_reaper: the pid 1 of the dead process's namespace, or else the machine's init.
-        let heir = self.pid_ns(self.process(me).ns.get(Kind::Pid)).init.filter(|init| *init != me);
+        let heir = self.pid_ns(self.process(me).ns.get(NsKind::Pid)).init.filter(|init| *init != me);
         for orphan in orphans {
             let child = self.process_mut(orphan);
             child.parent = heir;
@@ -213,7 +211,7 @@ impl Kernel {
     /// zap_pid_ns_processes: kills all other processes of a pid namespace whose pid 1 has died. No new
     /// process can be created in it.
     fn kill_namespace(&mut self, init: Task) {
-        let ns = self.process(init).ns.get(Kind::Pid);
+        let ns = self.process(init).ns.get(NsKind::Pid);
         let pid_ns = self.pid_ns_mut(ns);
         pid_ns.dead = true;
         pid_ns.init = None;
@@ -245,7 +243,7 @@ impl Kernel {
     /// Returns the children that a wait considers. With __WCLONE these are only the children whose exit
     /// signal is not SIGCHLD (wait(2)).
     fn eligible(&self, me: Task, pid: Pid, which: WaitFor) -> Vec<Task> {
-        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let seen_from = self.process(me).ns.get(NsKind::Pid);
         let wanted = match which {
             WaitFor::Ordinary | WaitFor::OrdinaryNow => ExitSignal::Chld,
             WaitFor::Stages | WaitFor::StagesNow => ExitSignal::None,
@@ -269,11 +267,11 @@ impl Kernel {
         }
         let now = matches!(which, WaitFor::StagesNow | WaitFor::OrdinaryNow);
         let stops = which == WaitFor::StagesNow;
-        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let seen_from = self.process(me).ns.get(NsKind::Pid);
         for child in children {
             let pid = self.number(child, seen_from).unwrap_or(Pid(0));
             if let Life::Zombie(status) = self.process(child).life {
-                let reaper = Reaper::Process(self.process(me).who);
+                let reaper = Reaper::Process(self.process(me).role);
                 self.process_mut(child).life = Life::Reaped(status, reaper);
                 return Ok(Waited { pid, status });
             }

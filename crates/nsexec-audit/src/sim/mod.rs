@@ -15,15 +15,16 @@
 //! | `procfs` | paths and files |
 //! | `files` | files that processes make, and the programs in them |
 //! | `signals` | masks, dispositions, delivery |
-//! | `replay` | [`SimSys`]: fork and blocking by replay |
+//! | `turn` | [`SimSys`]: one turn of one process; fork and blocking by replay |
 //! | `schedule`, `fault` | the order of a run, and the faults in it |
 //! | `program`, `setup` | the programs, and the machine before a run |
 //! | `report`, `dump` | the results of a run |
 //!
 //! ```
 //! use nsexec::sys::Sys;
-//! use nsexec::sys::sim::{End, Ended, Fault, Oldest, Section, Settings, Sim, User, What};
 //! use nsexec::sys::types::{Errno, ExitSignal, Fork, WaitFor};
+//! use nsexec_audit::Role;
+//! use nsexec_audit::sim::{End, Ended, Fault, FaultKind, Oldest, Settings, Sim, User};
 //!
 //! let mut sim = Sim::new(Settings::default(), &User::root());
 //! sim.launcher(|sys| match sys.fork(ExitSignal::Chld, None) {
@@ -34,10 +35,10 @@
 //! let faultless = sim.run(&mut Oldest, None);
 //! // Every call can fail, one in each run.
 //! for (at, line) in faultless.places() {
-//!     let report = sim.run(&mut Oldest, Some(Fault { at, what: What::Errno(Errno::EPERM) }));
+//!     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::EPERM) }));
 //!     assert!(report.fault_fired && report.stuck().count() == 0, "{line}\n{report}");
 //! }
-//! assert_eq!(faultless.find(Section::Stage0).map(|process| &process.end), Some(&End::Exited(0)));
+//! assert_eq!(faultless.find(Role::Stage(0)).map(|process| &process.end), Some(&End::Exited(0)));
 //! ```
 //!
 //! The simulator may panic at a mistake in itself or in a test. No byte that a simulated process writes makes
@@ -56,21 +57,21 @@ mod proc_values;
 mod process;
 mod procfs;
 mod program;
-mod replay;
 mod report;
 mod schedule;
 mod setup;
 mod signals;
 mod streams;
+mod turn;
 
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, FaultKind, Place, StopReaction};
 pub use kernel::{HidePid, Settings};
-pub use namespaces::{Kind, NsId};
-pub use process::{ProcessName, Reaper, Section, Task};
+pub use namespaces::NsId;
+pub use process::{Reaper, Task};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
-pub use replay::SimSys;
 pub use report::{End, ProcessReport, Report};
 pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
 pub use setup::{Container, LauncherFile, Sim, User};
+pub use turn::SimSys;

@@ -7,58 +7,20 @@ use super::creds::cap;
 use super::idmaps::{Ids, Map};
 use super::kernel::Kernel;
 use super::process::Task;
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{CloneFlags, Errno, Fd, SysResult};
 
-/// A kind of namespace.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[allow(missing_docs, reason = "the names are the manual's")]
-pub enum Kind {
-    User,
-    Mnt,
-    Uts,
-    Ipc,
-    Pid,
-    Cgroup,
-    Net,
-    Time,
-}
-
-impl Kind {
-    /// All kinds in the order in which `unshare` creates them, the user namespace first
-    /// (create_new_namespaces).
-    pub const ALL: [Self; 8] =
-        [Self::User, Self::Mnt, Self::Uts, Self::Ipc, Self::Pid, Self::Cgroup, Self::Net, Self::Time];
-
-    /// Returns its name in /proc/PID/ns.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Mnt => "mnt",
-            Self::Uts => "uts",
-            Self::Ipc => "ipc",
-            Self::Pid => "pid",
-            Self::Cgroup => "cgroup",
-            Self::Net => "net",
-            Self::Time => "time",
-        }
-    }
-
-    /// Returns its bit for setns and unshare.
-    #[must_use]
-    pub const fn flag(self) -> CloneFlags {
-        match self {
-            Self::User => CloneFlags::NEWUSER,
-            Self::Mnt => CloneFlags::NEWNS,
-            Self::Uts => CloneFlags::NEWUTS,
-            Self::Ipc => CloneFlags::NEWIPC,
-            Self::Pid => CloneFlags::NEWPID,
-            Self::Cgroup => CloneFlags::NEWCGROUP,
-            Self::Net => CloneFlags::NEWNET,
-            Self::Time => CloneFlags::NEWTIME,
-        }
-    }
-}
+/// All kinds in the order in which `unshare` creates them, the user namespace first (create_new_namespaces).
+pub(super) const CREATION_ORDER: [NsKind; 8] = [
+    NsKind::User,
+    NsKind::Mnt,
+    NsKind::Uts,
+    NsKind::Ipc,
+    NsKind::Pid,
+    NsKind::Cgroup,
+    NsKind::Net,
+    NsKind::Time,
+];
 
 /// The number of a namespace in a simulated kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -133,7 +95,7 @@ pub(super) enum State {
 /// A namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Namespace {
-    pub(super) kind: Kind,
+    pub(super) kind: NsKind,
     /// The user namespace that owns it. A user namespace is listed as its own owner.
     pub(super) owner: NsId,
     pub(super) state: State,
@@ -142,6 +104,7 @@ pub(super) struct Namespace {
 /// The namespaces of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct NsProxy {
+    /// In the order of [`NsKind::ALL`], which is that of the declaration.
     of: [NsId; 8],
     /// The pid namespace of its future children.
     pub(super) pid_for_children: NsId,
@@ -151,14 +114,14 @@ pub(super) struct NsProxy {
 
 impl NsProxy {
     pub(super) fn new(of: [NsId; 8]) -> Self {
-        Self { of, pid_for_children: of[Kind::Pid as usize], time_for_children: of[Kind::Time as usize] }
+        Self { of, pid_for_children: of[NsKind::Pid as usize], time_for_children: of[NsKind::Time as usize] }
     }
 
-    pub(super) fn get(&self, kind: Kind) -> NsId {
+    pub(super) fn get(&self, kind: NsKind) -> NsId {
         self.of[kind as usize]
     }
 
-    pub(super) fn set(&mut self, kind: Kind, ns: NsId) {
+    pub(super) fn set(&mut self, kind: NsKind, ns: NsId) {
         self.of[kind as usize] = ns;
     }
 }
@@ -208,9 +171,9 @@ impl Kernel {
         self.namespaces[id.0].owner
     }
 
-    pub(super) fn add_namespace(&mut self, kind: Kind, owner: NsId, state: State) -> NsId {
+    pub(super) fn add_namespace(&mut self, kind: NsKind, owner: NsId, state: State) -> NsId {
         let id = NsId(self.namespaces.len());
-        let owner = if kind == Kind::User { id } else { owner };
+        let owner = if kind == NsKind::User { id } else { owner };
         self.namespaces.push(Namespace { kind, owner, state });
         id
     }
@@ -226,28 +189,28 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let own = self.process(me).creds.user;
-        if kind == Kind::User {
+        if kind == NsKind::User {
             return self.join_user(me, own, ns);
         }
         // "own" is the caller's present user namespace. Therefore stage 1 joins in three passes.
         let owner = self.owner(ns);
         let admin = self.may(me, owner, cap::SYS_ADMIN) && self.may(me, own, cap::SYS_ADMIN);
-        if !admin || kind == Kind::Mnt && !self.may(me, own, cap::SYS_CHROOT) {
+        if !admin || kind == NsKind::Mnt && !self.may(me, own, cap::SYS_CHROOT) {
             return Err(Errno::EPERM);
         }
         match kind {
-            Kind::Pid => {
+            NsKind::Pid => {
                 // Only its own pid namespace or a descendant (pidns_install). Only children enter it.
-                if !self.is_pid_descendant(ns, self.process(me).ns.get(Kind::Pid)) {
+                if !self.is_pid_descendant(ns, self.process(me).ns.get(NsKind::Pid)) {
                     return Err(Errno::EINVAL);
                 }
                 self.process_mut(me).ns.pid_for_children = ns;
             }
-            Kind::Time => {
+            NsKind::Time => {
                 // The caller enters it too (timens_install), so the offsets are final.
                 self.time_ns_mut(ns).frozen = true;
                 let proxy = &mut self.process_mut(me).ns;
-                proxy.set(Kind::Time, ns);
+                proxy.set(NsKind::Time, ns);
                 proxy.time_for_children = ns;
             }
             _ => self.process_mut(me).ns.set(kind, ns),
@@ -267,7 +230,7 @@ impl Kernel {
         }
         let mut creds = self.process(me).creds.clone();
         creds.enter_user(ns);
-        self.process_mut(me).ns.set(Kind::User, ns);
+        self.process_mut(me).ns.set(NsKind::User, ns);
         self.commit_creds(me, creds);
         Ok(())
     }
@@ -297,9 +260,10 @@ impl Kernel {
         if flags.contains(CloneFlags::NEWUSER) {
             let user = self.create_user(me)?;
             creds.enter_user(user);
-            proxy.set(Kind::User, user);
+            proxy.set(NsKind::User, user);
         }
-        let wanted = Kind::ALL.into_iter().filter(|kind| *kind != Kind::User && flags.contains(kind.flag()));
+        let wanted =
+            CREATION_ORDER.into_iter().filter(|kind| *kind != NsKind::User && flags.contains(kind.flag()));
         for kind in wanted {
             let made = match self.may(me, creds.user, cap::SYS_ADMIN) {
                 true => self.create(me, kind, creds.user),
@@ -307,8 +271,8 @@ impl Kernel {
             };
             let ns = made.inspect_err(|_| self.namespaces.truncate(before))?;
             match kind {
-                Kind::Pid => proxy.pid_for_children = ns,
-                Kind::Time => proxy.time_for_children = ns,
+                NsKind::Pid => proxy.pid_for_children = ns,
+                NsKind::Time => proxy.time_for_children = ns,
                 _ => proxy.set(kind, ns),
             }
         }
@@ -326,7 +290,7 @@ impl Kernel {
     fn create_user(&mut self, me: Task) -> SysResult<NsId> {
         let creds = &self.process(me).creds;
         let parent = self.user(creds.user);
-        if parent.level > LEVEL_MAX || !self.below_limit(Kind::User) {
+        if parent.level > LEVEL_MAX || !self.below_limit(NsKind::User) {
             return Err(Errno::ENOSPC);
         }
         let mapped = parent.uid_map.shown_as(creds.euid()).is_some()
@@ -343,14 +307,14 @@ impl Kernel {
             setgroups: parent.setgroups,
             parent_could_setfcap: creds.effective >> cap::SETFCAP & 1 == 1,
         };
-        Ok(self.add_namespace(Kind::User, NsId(0), State::User(user)))
+        Ok(self.add_namespace(NsKind::User, NsId(0), State::User(user)))
     }
 
-    fn create(&mut self, me: Task, kind: Kind, owner: NsId) -> SysResult<NsId> {
+    fn create(&mut self, me: Task, kind: NsKind, owner: NsId) -> SysResult<NsId> {
         let proxy = self.process(me).ns;
         let state = match kind {
-            Kind::Pid => {
-                let active = proxy.get(Kind::Pid);
+            NsKind::Pid => {
+                let active = proxy.get(NsKind::Pid);
                 // The children already enter another namespace, after a second unshare or after a setns
                 // (copy_pid_ns).
                 if proxy.pid_for_children != active {
@@ -362,8 +326,8 @@ impl Kernel {
                 }
                 State::Pid(PidNs { parent: Some(active), level, next: 1, init: None, dead: false })
             }
-            Kind::Time => State::Time(TimeNs::default()),
-            Kind::Mnt => self.namespaces[proxy.get(Kind::Mnt).0].state.clone(),
+            NsKind::Time => State::Time(TimeNs::default()),
+            NsKind::Mnt => self.namespaces[proxy.get(NsKind::Mnt).0].state.clone(),
             _ => State::Plain,
         };
         if !self.below_limit(kind) {
@@ -373,7 +337,7 @@ impl Kernel {
     }
 
     /// Checks the limit /proc/sys/user/max_*_namespaces.
-    fn below_limit(&self, kind: Kind) -> bool {
+    fn below_limit(&self, kind: NsKind) -> bool {
         let Some(limit) = self.settings.limits.get(&kind) else { return true };
         let there = self.namespaces.iter().filter(|ns| ns.kind == kind).count();
         there.saturating_sub(self.initial_counts.get(&kind).copied().unwrap_or(0)) < *limit

@@ -9,7 +9,7 @@ use super::idmaps::{Ids, PAGE};
 use super::kernel::Kernel;
 use super::namespaces::NsId;
 use super::process::{Life, Task};
-use super::procfs::ProcFile;
+use super::procfs::PidEntry;
 use nsexec::sys::types::{Errno, SysResult};
 
 /// `KTIME_SEC_MAX`.
@@ -20,7 +20,7 @@ impl Kernel {
         &self,
         opener: &Creds,
         task: Task,
-        file: ProcFile,
+        file: PidEntry,
         user: NsId,
     ) -> SysResult<String> {
         let process = self.process(task);
@@ -32,19 +32,19 @@ impl Kernel {
         };
         let (of, reader) = (self.user(user), self.user(seen_from));
         match file {
-            ProcFile::UidMap => Ok(of.uid_map.text(&reader.uid_map)),
-            ProcFile::GidMap => Ok(of.gid_map.text(&reader.gid_map)),
-            ProcFile::Setgroups => Ok(if of.setgroups { "allow\n".into() } else { "deny\n".into() }),
-            ProcFile::Cmdline => {
+            PidEntry::UidMap => Ok(of.uid_map.text(&reader.uid_map)),
+            PidEntry::GidMap => Ok(of.gid_map.text(&reader.gid_map)),
+            PidEntry::Setgroups => Ok(if of.setgroups { "allow\n".into() } else { "deny\n".into() }),
+            PidEntry::Cmdline => {
                 let text = |arg: &Vec<u8>| String::from_utf8_lossy(arg).into_owned() + "\0";
                 Ok(process.argv.iter().map(text).collect())
             }
-            ProcFile::OomScoreAdj if process.is_reaped() => Err(Errno::ESRCH),
-            ProcFile::OomScoreAdj => Ok(std::format!("{}\n", process.oom)),
-            ProcFile::Stat if process.is_reaped() => Err(Errno::ESRCH),
-            ProcFile::Stat => Ok(self.stat(task)),
-            ProcFile::TimensOffsets if process.has_ended() => Err(Errno::ESRCH),
-            ProcFile::TimensOffsets => Ok(self.time_text(process.ns.time_for_children)),
+            PidEntry::OomScoreAdj if process.is_reaped() => Err(Errno::ESRCH),
+            PidEntry::OomScoreAdj => Ok(std::format!("{}\n", process.oom)),
+            PidEntry::Stat if process.is_reaped() => Err(Errno::ESRCH),
+            PidEntry::Stat => Ok(self.stat(task)),
+            PidEntry::TimensOffsets if process.has_ended() => Err(Errno::ESRCH),
+            PidEntry::TimensOffsets => Ok(self.time_text(process.ns.time_for_children)),
         }
     }
 
@@ -75,26 +75,26 @@ impl Kernel {
     pub(super) fn write_proc(
         &mut self,
         (me, opener, offset): (Task, &Creds, usize),
-        (task, file, user): (Task, ProcFile, NsId),
+        (task, file, user): (Task, PidEntry, NsId),
         data: &[u8],
     ) -> SysResult<usize> {
         let at_start = |result| if offset == 0 { result } else { Err(Errno::EINVAL) };
         match file {
-            ProcFile::UidMap | ProcFile::GidMap => {
-                let ids = if file == ProcFile::UidMap { Ids::Users } else { Ids::Groups };
+            PidEntry::UidMap | PidEntry::GidMap => {
+                let ids = if file == PidEntry::UidMap { Ids::Users } else { Ids::Groups };
                 let writer = self.process(me).creds.clone();
                 self.write_map((opener, &writer), user, ids, (offset, data))
             }
-            ProcFile::Setgroups => {
+            PidEntry::Setgroups => {
                 at_start(Ok(()))?;
                 self.write_setgroups(user, data)
             }
-            ProcFile::TimensOffsets => {
+            PidEntry::TimensOffsets => {
                 at_start(Ok(()))?;
                 self.write_offsets(opener, task, data)
             }
-            ProcFile::OomScoreAdj => self.write_oom(me, task, data),
-            ProcFile::Cmdline | ProcFile::Stat => Err(Errno::EINVAL),
+            PidEntry::OomScoreAdj => self.write_oom(me, task, data),
+            PidEntry::Cmdline | PidEntry::Stat => Err(Errno::EINVAL),
         }
     }
 

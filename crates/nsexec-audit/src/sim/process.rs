@@ -9,80 +9,22 @@ use super::creds::Creds;
 use super::descriptors::Table;
 use super::files::Exe;
 use super::kernel::Kernel;
-use super::namespaces::{Kind, NsId, NsProxy};
+use super::namespaces::{NsId, NsProxy};
 use super::program::{Main, Rest};
 use crate::record::{Call, Line};
+use crate::transcript::Role;
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, ExitSignal, Fd, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
 
 /// A simulated process, numbered in the order of birth. The number is never reused, unlike a pid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Task(pub(super) usize);
 
-/// The role of a process, which is also the section of a transcript.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Section {
-    /// The first process.
-    Launcher,
-    /// The launcher's first child.
-    Stage0,
-    /// Stage 0's sibling.
-    Stage1,
-    /// Stage 1's sibling.
-    Stage2,
-    /// A child of stage 0.
-    MappingTool,
-    /// Any other process.
-    Other,
-}
-
-impl Section {
-    /// Returns the name that transcripts use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Launcher => "launcher",
-            Self::Stage0 => "stage-0 parent",
-            Self::Stage1 => "stage-1 child",
-            Self::Stage2 => "stage-2 init",
-            Self::MappingTool => "mapping tool",
-            Self::Other => "other",
-        }
-    }
-
-    /// Returns the role of a new process, from its creator's role and the kind of clone.
-    pub(super) fn after(maker: Self, sibling: bool) -> Self {
-        match (maker, sibling) {
-            (Self::Launcher, false) => Self::Stage0,
-            (Self::Stage0, true) => Self::Stage1,
-            (Self::Stage1, true) => Self::Stage2,
-            (Self::Stage0, false) => Self::MappingTool,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// A process, named by its role and its index among the processes with this role. There may be two mapping
-/// tools.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ProcessName {
-    /// The role.
-    pub section: Section,
-    /// The index, from 0.
-    pub nth: usize,
-}
-
-impl fmt::Display for ProcessName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.section.name())?;
-        if self.nth > 0 { write!(f, " (no. {})", self.nth + 1) } else { Ok(()) }
-    }
-}
-
 /// The process that reaped a dead process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reaper {
     /// A process waited for the dead process.
-    Process(ProcessName),
+    Process(Role),
     /// Its parent ignores SIGCHLD, so the kernel reaped it.
     ByKernel,
     /// Its parent was dead, so the init process of the machine reaped it.
@@ -103,7 +45,7 @@ pub(super) enum Life {
 /// The state of one process.
 #[derive(Clone)]
 pub(super) struct Process {
-    pub(super) who: ProcessName,
+    pub(super) role: Role,
     pub(super) parent: Option<Task>,
     pub(super) life: Life,
     /// Its pids, from its own pid namespace up to the first.
@@ -151,7 +93,7 @@ pub(super) struct Process {
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({:?})", self.who, self.life)
+        write!(f, "{} ({:?})", self.role, self.life)
     }
 }
 
@@ -214,7 +156,22 @@ impl Kernel {
     }
 
     pub(super) fn is_ns_init(&self, task: Task) -> bool {
-        self.pid_ns(self.process(task).ns.get(Kind::Pid)).init == Some(task)
+        self.pid_ns(self.process(task).ns.get(NsKind::Pid)).init == Some(task)
+    }
+
+    /// Returns the role of a process that the protocol does not have.
+    pub(super) fn other_role(&self) -> Role {
+        let others = self.processes.iter().filter(|process| matches!(process.role, Role::Other(_))).count();
+        Role::Other(u8::try_from(others).unwrap_or(u8::MAX))
+    }
+
+    /// Returns the role of a new process of `maker`. No two processes have the same role, up to 255 that the
+    /// protocol does not have.
+    pub(super) fn role_of_child(&self, maker: Task, sibling: bool) -> Role {
+        let tools = self.processes.iter().filter(|process| process.role.is_tool()).count();
+        let role = self.process(maker).role.creates(sibling, u8::try_from(tools).unwrap_or(u8::MAX));
+        let is_free = |role: &Role| self.processes.iter().all(|process| process.role != *role);
+        role.filter(is_free).unwrap_or_else(|| self.other_role())
     }
 
     /// Allocates a pid in `ns` and in each of its ancestors.
@@ -246,7 +203,7 @@ impl Kernel {
         if pid.0 <= 0 {
             return Err(Errno::EINVAL);
         }
-        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let seen_from = self.process(me).ns.get(NsKind::Pid);
         let task = self.find(seen_from, pid.0).ok_or(Errno::ESRCH)?;
         self.install(me, super::descriptors::Object::Pidfd(task), true)
     }

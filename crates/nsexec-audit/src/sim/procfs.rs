@@ -9,13 +9,14 @@ use super::descriptors::{Access, Object, TMPFS};
 use super::files::{Exe, executable};
 use super::idmaps::PAGE;
 use super::kernel::{HidePid, Kernel};
-use super::namespaces::{Kind, NsId};
+use super::namespaces::NsId;
 use super::process::Task;
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, Fd, FsType, OpenFlags, SysResult};
 
-/// A file of /proc/PID that is read or written.
+/// A file of /proc/PID that processes read or write, as fs/proc/base.c lists them (struct pid_entry).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ProcFile {
+pub(super) enum PidEntry {
     UidMap,
     GidMap,
     Setgroups,
@@ -30,8 +31,8 @@ pub(super) enum Node {
     /// /proc, with the pid namespace whose processes it shows.
     ProcRoot(NsId),
     Dir(Task),
-    File(Task, ProcFile),
-    Ns(Task, Kind, bool),
+    File(Task, PidEntry),
+    Ns(Task, NsKind, bool),
     FdDir(Task),
     TaskDir,
     Extra(Extra),
@@ -329,7 +330,7 @@ impl Kernel {
     /// Opens a file of /proc/PID, which has mode 0644. It belongs to the task's effective user if the task is
     /// dumpable, and to root of its memory's user namespace if it is not. If the task has no memory any more,
     /// it belongs to root (task_dump_owner).
-    fn open_proc(&self, me: Task, task: Task, file: ProcFile, writes: bool) -> SysResult<Object> {
+    fn open_proc(&self, me: Task, task: Task, file: PidEntry, writes: bool) -> SysResult<Object> {
         let (ours, target) = (&self.process(me).creds, self.process(task));
         let owner = match (target.is_alive(), target.dumpable) {
             (true, true) => target.creds.euid(),
@@ -342,12 +343,12 @@ impl Kernel {
             (false, _) => 0,
         };
         // The stat file is read-only for every user.
-        if writes && (ours.euid() != owner || file == ProcFile::Stat) && !self.overrides(ours, owner, group) {
+        if writes && (ours.euid() != owner || file == PidEntry::Stat) && !self.overrides(ours, owner, group) {
             return Err(Errno::EACCES);
         }
         let over = target.creds.user;
         // Only setgroups needs a further permission on opening (proc_setgroups_open).
-        if file == ProcFile::Setgroups && writes && !self.capable(ours, over, cap::SYS_ADMIN) {
+        if file == PidEntry::Setgroups && writes && !self.capable(ours, over, cap::SYS_ADMIN) {
             return Err(Errno::EACCES);
         }
         let access = if writes { Access::Both } else { Access::Read };
@@ -365,7 +366,7 @@ impl Kernel {
     /// Follows /proc/PID/ns/KIND.
     ///
     /// Errors: `EACCES`: the caller may not inspect the process (proc_ns_get_link).
-    fn follow_ns(&self, me: Task, task: Task, kind: Kind, for_children: bool) -> SysResult<NsId> {
+    fn follow_ns(&self, me: Task, task: Task, kind: NsKind, for_children: bool) -> SysResult<NsId> {
         if !self.may_inspect(me, task) {
             return Err(Errno::EACCES);
         }
@@ -375,9 +376,9 @@ impl Kernel {
         }
         match (kind, for_children) {
             // No process has been created in it yet (pidns_for_children_get).
-            (Kind::Pid, true) if self.pid_ns(process.ns.pid_for_children).next == 1 => Err(Errno::ENOENT),
-            (Kind::Pid, true) => Ok(process.ns.pid_for_children),
-            (Kind::Time, true) => Ok(process.ns.time_for_children),
+            (NsKind::Pid, true) if self.pid_ns(process.ns.pid_for_children).next == 1 => Err(Errno::ENOENT),
+            (NsKind::Pid, true) => Ok(process.ns.pid_for_children),
+            (NsKind::Time, true) => Ok(process.ns.time_for_children),
             _ => Ok(process.ns.get(kind)),
         }
     }
@@ -414,21 +415,21 @@ fn proc_node(task: Task, rest: &str) -> SysResult<Node> {
     let file = |file| Ok(Node::File(task, file));
     match rest.trim_end_matches('/') {
         "" => Ok(Node::Dir(task)),
-        "uid_map" => file(ProcFile::UidMap),
-        "gid_map" => file(ProcFile::GidMap),
-        "setgroups" => file(ProcFile::Setgroups),
-        "timens_offsets" => file(ProcFile::TimensOffsets),
-        "oom_score_adj" => file(ProcFile::OomScoreAdj),
-        "cmdline" => file(ProcFile::Cmdline),
-        "stat" => file(ProcFile::Stat),
+        "uid_map" => file(PidEntry::UidMap),
+        "gid_map" => file(PidEntry::GidMap),
+        "setgroups" => file(PidEntry::Setgroups),
+        "timens_offsets" => file(PidEntry::TimensOffsets),
+        "oom_score_adj" => file(PidEntry::OomScoreAdj),
+        "cmdline" => file(PidEntry::Cmdline),
+        "stat" => file(PidEntry::Stat),
         "fd" => Ok(Node::FdDir(task)),
         "task" => Ok(Node::TaskDir),
-        "ns/pid_for_children" => Ok(Node::Ns(task, Kind::Pid, true)),
-        "ns/time_for_children" => Ok(Node::Ns(task, Kind::Time, true)),
+        "ns/pid_for_children" => Ok(Node::Ns(task, NsKind::Pid, true)),
+        "ns/time_for_children" => Ok(Node::Ns(task, NsKind::Time, true)),
         other => {
             let kind = other
                 .strip_prefix("ns/")
-                .and_then(|name| Kind::ALL.into_iter().find(|kind| kind.name() == name));
+                .and_then(|name| NsKind::ALL.into_iter().find(|kind| kind.name() == name));
             kind.map(|kind| Node::Ns(task, kind, false)).ok_or(Errno::ENOENT)
         }
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
-use super::replay::SimSys;
+use super::turn::SimSys;
 use nsexec::sys::Sys;
 use nsexec::sys::types::{Fd, OpenFlags, Signal};
 

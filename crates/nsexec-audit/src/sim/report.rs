@@ -6,9 +6,10 @@ use std::vec::Vec;
 
 use super::fault::Place;
 use super::kernel::Kernel;
-use super::process::{Life, ProcessName, Reaper, Section, Task};
+use super::process::{Life, Reaper, Task};
 use super::program::Rest;
 use crate::record::{Call, Line, Reply, Transcript};
+use crate::transcript::Role;
 use nsexec::sys::types::{Fd, Pid, Signal, WaitStatus};
 
 /// The state of a process at the end of a run.
@@ -34,10 +35,10 @@ pub enum End {
 #[derive(Clone, Debug)]
 pub struct ProcessReport {
     /// The process.
-    pub who: ProcessName,
+    pub role: Role,
     /// Its pid, as the first pid namespace sees it.
     pub pid: Pid,
-    /// Its calls. The section is [`Section::name`].
+    /// Its calls. The section is the role in words.
     pub transcript: Transcript,
     /// Its state at the end of the run.
     pub end: End,
@@ -80,25 +81,25 @@ impl Report {
         }
     }
 
-    /// Returns the first process with this role.
+    /// Returns the process with this role, if it exists.
     #[must_use]
-    pub fn find(&self, section: Section) -> Option<&ProcessReport> {
-        self.processes.iter().find(|process| process.who.section == section)
+    pub fn find(&self, role: Role) -> Option<&ProcessReport> {
+        self.processes.iter().find(|process| process.role == role)
     }
 
     /// Returns the transcripts, sorted by role. They are the same for every schedule.
     #[must_use]
-    pub fn sections(&self) -> Vec<(ProcessName, &Transcript)> {
+    pub fn sections(&self) -> Vec<(Role, &Transcript)> {
         let mut sections: Vec<_> =
-            self.processes.iter().map(|process| (process.who, &process.transcript)).collect();
-        sections.sort_by_key(|(who, _)| *who);
+            self.processes.iter().map(|process| (process.role, &process.transcript)).collect();
+        sections.sort_by_key(|(role, _)| *role);
         sections
     }
 
     /// Returns the processes that are blocked for ever, each with its call.
-    pub fn stuck(&self) -> impl Iterator<Item = (ProcessName, &Call)> {
+    pub fn stuck(&self) -> impl Iterator<Item = (Role, &Call)> {
         self.processes.iter().filter_map(|process| match &process.end {
-            End::Stuck(call) => Some((process.who, call)),
+            End::Stuck(call) => Some((process.role, call)),
             _ => None,
         })
     }
@@ -121,14 +122,16 @@ impl Report {
         self.processes.iter().flat_map(|process| {
             let lines = process.transcript.lines.iter().enumerate();
             let calls = lines.filter(|(_, line)| line.reply != Reply::Child);
-            calls.map(|(line, text)| (Place { who: process.who, line }, text))
+            calls.map(|(line, text)| (Place { role: process.role, line }, text))
         })
     }
 
     /// Returns the place after each process's last call, where the process would end. A SIGKILL and a SIGSTOP
     /// can happen there.
     pub fn ends(&self) -> impl Iterator<Item = Place> {
-        self.processes.iter().map(|process| Place { who: process.who, line: process.transcript.lines.len() })
+        self.processes
+            .iter()
+            .map(|process| Place { role: process.role, line: process.transcript.lines.len() })
     }
 }
 
@@ -136,7 +139,7 @@ impl fmt::Display for Report {
     /// Writes every process with its lines, and then the state of the machine.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for process in &self.processes {
-            writeln!(f, "-- {} [{}]: {:?}", process.who, process.pid, process.end)?;
+            writeln!(f, "-- {} [{}]: {:?}", process.role, process.pid, process.end)?;
             for line in &process.transcript.lines {
                 writeln!(f, "{line}")?;
             }
@@ -149,7 +152,7 @@ impl fmt::Display for Report {
 impl ProcessReport {
     fn new(kernel: &Kernel, task: Task) -> Self {
         let process = kernel.process(task);
-        let mut transcript = Transcript::new(process.who.section.name());
+        let mut transcript = Transcript::new(&process.role.to_string());
         transcript.lines = process.past.iter().chain(&process.replay[process.own..]).cloned().collect();
         let (end, reaped_by) = match process.life {
             Life::Zombie(status) => (ended(status), None),
@@ -165,7 +168,7 @@ impl ProcessReport {
         };
         let pid = process.numbers.last().map_or(Pid(0), |(_, pid)| *pid);
         let descriptors = process.fds.iter().map(|(fd, slot)| (Fd(*fd), kernel.describe(*slot))).collect();
-        Self { who: process.who, pid, transcript, end, reaped_by, descriptors }
+        Self { role: process.role, pid, transcript, end, reaped_by, descriptors }
     }
 }
 

@@ -7,10 +7,11 @@ use std::vec::Vec;
 
 use super::fault::{Fault, FaultKind, StopReaction};
 use super::kernel::Kernel;
-use super::process::{Section, Task};
+use super::process::Task;
 use super::program::{Ended, Rest};
-use super::replay::{SimSys, TurnOver, World};
 use super::report::Report;
+use super::turn::{SimSys, TurnOver, World};
+use crate::transcript::Role;
 use nsexec::sys::types::{Signal, WaitStatus};
 
 /// Decides the order of a run.
@@ -166,8 +167,7 @@ pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>)
 
 /// Acts as a user would when a stopped process blocks the start.
 fn follow_stop(kernel: &mut Kernel, then: StopReaction) {
-    let Some(launcher) = kernel.tasks().find(|task| kernel.process(*task).who.section == Section::Launcher)
-    else {
+    let Some(launcher) = kernel.tasks().find(|task| kernel.process(*task).role == Role::Launcher) else {
         return;
     };
     match then {

@@ -11,16 +11,18 @@ use super::fault::Fault;
 use super::files::Exe;
 use super::idmaps::{Ids, Map};
 use super::kernel::{Kernel, Settings};
-use super::namespaces::{Kind, NsId, NsProxy, PidNs, State, TimeNs, UserNs};
-use super::process::{Life, Process, ProcessName, Section, Task};
+use super::namespaces::{CREATION_ORDER, NsId, NsProxy, PidNs, State, TimeNs, UserNs};
+use super::process::{Life, Process, Task};
 use super::procfs::Extra;
 use super::program::{Ended, Program, Rest};
-use super::replay::SimSys;
 use super::report::Report;
 use super::schedule::{self, Choice};
+use super::turn::SimSys;
+use crate::transcript::Role;
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{CloneFlags, ExitSignal, Fd, Pid, Seals, Signal, SignalSet};
 
-/// The first user namespace. The first namespaces are created in [`Kind::ALL`]'s order, so it is number 0.
+/// The first user namespace. The first namespaces are in [`CREATION_ORDER`], so it is number 0.
 const FIRST_USER: NsId = NsId(0);
 
 /// The pid of the launcher.
@@ -65,7 +67,7 @@ pub struct Container<'a> {
     /// has not been written. The process is root inside if root is mapped.
     pub maps: Option<(&'a str, &'a str)>,
     /// The kinds of its other namespaces, which its user namespace owns.
-    pub kinds: &'a [Kind],
+    pub kinds: &'a [NsKind],
 }
 
 /// The file that the launcher's program runs from: its /proc/self/exe.
@@ -92,9 +94,9 @@ impl Sim {
     #[must_use]
     pub fn new(settings: Settings, user: &User) -> Self {
         let mut kernel = Kernel { settings, ..Kernel::default() };
-        for kind in Kind::ALL {
+        for kind in CREATION_ORDER {
             let state = match kind {
-                Kind::User => State::User(UserNs {
+                NsKind::User => State::User(UserNs {
                     parent: None,
                     level: 0,
                     owner_uid: 0,
@@ -103,13 +105,13 @@ impl Sim {
                     setgroups: true,
                     parent_could_setfcap: true,
                 }),
-                Kind::Pid => {
+                NsKind::Pid => {
                     State::Pid(PidNs { parent: None, level: 0, next: FIRST_PID, init: None, dead: false })
                 }
                 // The offsets of the machine's first time namespace are fixed.
-                Kind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
-                Kind::Mnt => {
-                    let proc = NsId(position(Kind::Pid));
+                NsKind::Time => State::Time(TimeNs { frozen: true, offsets: Vec::new() }),
+                NsKind::Mnt => {
+                    let proc = NsId(position(NsKind::Pid));
                     State::Mnt { proc: (!kernel.settings.proc_missing).then_some(proc) }
                 }
                 _ => State::Plain,
@@ -117,7 +119,7 @@ impl Sim {
             kernel.add_namespace(kind, FIRST_USER, state);
         }
         let mut sim = Self { kernel, launcher: Task(0) };
-        sim.launcher = sim.spawn(ProcessName { section: Section::Launcher, nth: 0 }, user);
+        sim.launcher = sim.spawn(Role::Launcher, user);
         sim
     }
 
@@ -126,13 +128,13 @@ impl Sim {
         &mut self.kernel.settings
     }
 
-    fn spawn(&mut self, who: ProcessName, user: &User) -> Task {
+    fn spawn(&mut self, role: Role, user: &User) -> Task {
         let kernel = &mut self.kernel;
-        let proxy = NsProxy::new(Kind::ALL.map(|kind| NsId(position(kind))));
-        let numbers = kernel.allocate_pids(proxy.get(Kind::Pid));
+        let proxy = NsProxy::new(NsKind::ALL.map(|kind| NsId(position(kind))));
+        let numbers = kernel.allocate_pids(proxy.get(NsKind::Pid));
         let task = Task(kernel.processes.len());
         kernel.processes.push(Process {
-            who,
+            role,
             parent: None,
             life: Life::Alive,
             numbers,
@@ -270,8 +272,7 @@ impl Sim {
     /// # Panics
     /// If the kernel would have refused these namespaces to its creator.
     pub fn container(&mut self, container: &Container<'_>) -> Pid {
-        let nth = self.kernel.processes.len();
-        let task = self.spawn(ProcessName { section: Section::Other, nth }, &container.maker);
+        let task = self.spawn(self.kernel.other_role(), &container.maker);
         let kernel = &mut self.kernel;
         if let Some((uid_map, gid_map)) = container.maps {
             kernel.unshare(task, CloneFlags::NEWUSER).expect("a user namespace");
@@ -297,15 +298,15 @@ impl Sim {
         let flags = container.kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()));
         kernel.unshare(task, flags).expect("namespaces of its own");
         let mut proxy = kernel.process(task).ns;
-        if proxy.pid_for_children != proxy.get(Kind::Pid) {
+        if proxy.pid_for_children != proxy.get(NsKind::Pid) {
             let pid = proxy.pid_for_children;
-            proxy.set(Kind::Pid, pid);
+            proxy.set(NsKind::Pid, pid);
             let inner = kernel.pid_ns_mut(pid);
             (inner.next, inner.init) = (2, Some(task));
             kernel.process_mut(task).numbers.insert(0, (pid, Pid(1)));
         }
         let time = proxy.time_for_children;
-        proxy.set(Kind::Time, time);
+        proxy.set(NsKind::Time, time);
         kernel.time_ns_mut(time).frozen = true;
         let process = kernel.process_mut(task);
         process.ns = proxy;
@@ -322,7 +323,7 @@ impl Sim {
     /// # Panics
     /// If no process has this pid.
     pub fn deny_setgroups(&mut self, pid: Pid) {
-        let user = self.namespace(pid, Kind::User);
+        let user = self.namespace(pid, NsKind::User);
         self.kernel.user_mut(user).setgroups = false;
     }
 
@@ -331,8 +332,8 @@ impl Sim {
     /// # Panics
     /// If no process has this pid.
     #[must_use]
-    pub fn namespace(&self, pid: Pid, kind: Kind) -> NsId {
-        let task = self.kernel.find(NsId(position(Kind::Pid)), pid.0).expect("a process of this pid");
+    pub fn namespace(&self, pid: Pid, kind: NsKind) -> NsId {
+        let task = self.kernel.find(NsId(position(NsKind::Pid)), pid.0).expect("a process of this pid");
         self.kernel.process(task).ns.get(kind)
     }
 
@@ -343,7 +344,7 @@ impl Sim {
     #[must_use]
     pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
         let mut kernel = self.kernel.clone();
-        for kind in Kind::ALL {
+        for kind in CREATION_ORDER {
             let count = kernel.namespaces.iter().filter(|ns| ns.kind == kind).count();
             kernel.initial_counts.insert(kind, count);
         }
@@ -351,6 +352,7 @@ impl Sim {
     }
 }
 
-fn position(kind: Kind) -> usize {
-    Kind::ALL.iter().position(|other| *other == kind).unwrap_or(0)
+/// Returns the number of the first namespace of a kind.
+fn position(kind: NsKind) -> usize {
+    CREATION_ORDER.iter().position(|other| *other == kind).unwrap_or(0)
 }

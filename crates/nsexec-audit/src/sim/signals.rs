@@ -6,8 +6,8 @@ use std::vec::Vec;
 
 use super::creds::cap;
 use super::kernel::{Halt, Kernel};
-use super::namespaces::Kind;
 use super::process::Task;
+use nsexec::namespace::NsKind;
 use nsexec::sys::types::{Errno, MaskHow, Pid, SigAction, Signal, SignalSet, SysResult, WaitStatus};
 
 /// Returns the set with this one signal, empty for an invalid number.
@@ -90,7 +90,7 @@ impl Kernel {
         if signal.0 != 0 && set_of(signal) == SignalSet::EMPTY {
             return Err(Errno::EINVAL.into());
         }
-        let seen_from = self.process(me).ns.get(Kind::Pid);
+        let seen_from = self.process(me).ns.get(NsKind::Pid);
         let group = |task: Task| self.process(task).group;
         let targets: Vec<Task> = self
             .tasks()
@@ -120,7 +120,7 @@ impl Kernel {
 
     /// Returns whether the sender is in the target's own pid namespace, or in a descendant of it.
     fn shares_pid_ns(&self, sender: Task, target: Task) -> bool {
-        self.number(sender, self.process(target).ns.get(Kind::Pid)).is_some()
+        self.number(sender, self.process(target).ns.get(NsKind::Pid)).is_some()
     }
 
     /// Returns whether the ids are the same, or the sender has CAP_KILL in the target's user namespace
@@ -140,7 +140,7 @@ impl Kernel {
     /// Delivers a signal. Without a handler, pid 1 of a namespace ignores each signal, except SIGKILL and
     /// SIGSTOP from an ancestor namespace (pid_namespaces(7)).
     pub(super) fn deliver(&mut self, task: Task, signal: Signal, from_above: bool) {
-        let is_init = self.pid_ns(self.process(task).ns.get(Kind::Pid)).init == Some(task);
+        let is_init = self.pid_ns(self.process(task).ns.get(NsKind::Pid)).init == Some(task);
         let process = self.process_mut(task);
         if !process.is_alive() || is_init && signal == Signal::KILL && !from_above {
             return;

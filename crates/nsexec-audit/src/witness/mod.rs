@@ -14,11 +14,9 @@
 //! except for [`LEFT_OUT`]. A remaining call that the bootstrap does not make is kept as [`Foreign`], and
 //! breaks the rule `declared`.
 
-mod call;
 mod not_shown;
 pub mod outline;
 mod splitter;
-mod words;
 
 use core::fmt;
 
@@ -31,10 +29,11 @@ use std::vec::Vec;
 
 use super::sections::{child_role, finish};
 use super::transcript::{End, Foreign, Origin, Role, Run, Section};
+use crate::record::strace::{parts, words};
 use crate::record::{Call, Line, Reply};
 use nsexec::sys::types::Fd;
 
-pub use call::parse_line;
+pub use crate::record::parse_line;
 pub use not_shown::{NOT_SHOWN, as_shown};
 pub use splitter::Splitter;
 
@@ -153,7 +152,7 @@ fn mark_path(line: &str) -> Option<String> {
     let call = ["statx(AT_FDCWD, ", "newfstatat(AT_FDCWD, ", "stat("]
         .iter()
         .find_map(|call| line.strip_prefix(call))?;
-    let (args, _) = words::list(call, b')')?;
+    let (args, _) = parts::list(call, b')')?;
     String::from_utf8(words::whole(args.first()?)?).ok()
 }
 
@@ -275,7 +274,7 @@ fn end_of(line: &str) -> Option<End> {
 
 /// Returns whether the line is the first half of a call that a signal interrupted.
 fn is_interrupted(line: &str) -> bool {
-    words::split(line).is_some_and(|parts| parts.result.starts_with("? ERESTART"))
+    parts::split(line).is_some_and(|parts| parts.result.starts_with("? ERESTART"))
 }
 
 /// Returns an undeclared line without the environment of an exec. An exec line that cannot be parsed shows
@@ -285,7 +284,7 @@ fn without_environment(line: &str) -> String {
         return line.to_owned();
     };
     let shown = if name == "execve" { 2 } else { 3 };
-    let Some(parts) = words::split(line) else { return format!("{name}(…") };
+    let Some(parts) = parts::split(line) else { return format!("{name}(…") };
     let args = parts.args.get(..shown).unwrap_or_default().join(", ");
     format!("{name}({args}, …) = {}", parts.result)
 }

@@ -1,8 +1,6 @@
 //! Removes the values that strace does not show: [`NOT_SHOWN`]. The record of a run and strace's view of the
 //! same run are compared without renaming, but without these values.
 
-use std::vec::Vec;
-
 use crate::record::{Bytes, Call, Line, Reply};
 use crate::transcript::Run;
 use nsexec::sys::types::{PollEvents, PollFd, SigAction, TidAddress};
@@ -71,19 +69,4 @@ fn padding(data: &mut Bytes) {
         name.get_mut(end..).unwrap_or_default().fill(0);
         rest = behind;
     }
-}
-
-/// Returns an entry as the kernel writes it. `None` if the name does not fit its length.
-pub(super) fn dirent(inode: u64, offset: u64, length: u16, kind: u8, name: &[u8]) -> Option<Vec<u8>> {
-    let mut entry = Vec::new();
-    entry.extend(inode.to_ne_bytes());
-    entry.extend(offset.to_ne_bytes());
-    entry.extend(length.to_ne_bytes());
-    entry.push(kind);
-    entry.extend(name);
-    let length = usize::from(length);
-    (entry.len() < length).then(|| {
-        entry.resize(length, 0);
-        entry
-    })
 }

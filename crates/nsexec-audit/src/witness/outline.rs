@@ -11,7 +11,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::{
-    WitnessError, end_of, is_interrupted, is_left_out, lines_between_marks, parse_line, resumed, words,
+    WitnessError, end_of, is_interrupted, is_left_out, lines_between_marks, parse_line, parts, resumed, words,
 };
 use crate::diff::CONTEXT;
 use crate::diff::Difference;
@@ -45,7 +45,7 @@ pub struct OutlineCall {
 impl OutlineCall {
     /// Parses a line of strace, or a recorded line as it is displayed.
     fn of(line: &str) -> Option<Self> {
-        let words::Parts { name, args, result } = words::split(line)?;
+        let parts::Parts { name, args, result } = parts::split(line)?;
         let in_memory = |word: &str| {
             word.contains('…') || word.starts_with(['"', '[', '{', '~']) || word.starts_with("0x")
         };

@@ -12,10 +12,9 @@
 //! Bytes are given in hexadecimal and as text, without the terminating NUL. The text is null if the bytes are
 //! not UTF-8. The value of an attribute that the message does not contain is null.
 
-use nsexec::bootstrap::{Bootstrap, ByteOrder, Dialect, ParseError};
+use nsexec::bootstrap::{Bootstrap, Dialect, ParseError};
+use nsexec_audit::byte_order::ByteOrder;
 use serde::Serialize;
-
-use super::order_name;
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -115,7 +114,7 @@ pub(super) fn refused(
 }
 
 fn empty(dialect: &Dialect, order: ByteOrder) -> Answer<'_> {
-    Answer { dialect: dialect.name(), byte_order: order_name(order), bytes: None, ok: None, error: None }
+    Answer { dialect: dialect.name(), byte_order: order.name(), bytes: None, ok: None, error: None }
 }
 
 fn answer(answer: Answer<'_>) -> Result<String, serde_json::Error> {

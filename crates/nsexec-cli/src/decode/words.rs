@@ -3,13 +3,13 @@
 use std::fmt::{self, Write};
 
 use nsexec::bootstrap::text::is_invisible;
-use nsexec::bootstrap::{Attribute, Bootstrap, ByteOrder, Dialect, HEADER_LEN};
+use nsexec::bootstrap::{Attribute, Bootstrap, Dialect, HEADER_LEN};
 use nsexec::idmap::IdMap;
 use nsexec::namespace::NsSet;
+use nsexec_audit::byte_order::ByteOrder;
 
-use super::order_name;
-
-/// Returns the whole text, with the final newline.
+/// Returns the whole text, with the final newline. `order` is the byte order that the message had before its
+/// conversion.
 pub(super) fn render(
     message: &[u8],
     bootstrap: &Bootstrap<'_>,
@@ -18,7 +18,7 @@ pub(super) fn render(
 ) -> String {
     let mut out = String::new();
     let header = header(message, bootstrap, dialect, order);
-    let attributes = attributes(message, order).iter().fold(String::new(), |mut text, place| {
+    let attributes = attributes(message).iter().fold(String::new(), |mut text, place| {
         // Writing to a String cannot fail.
         let _ = attribute(&mut text, *place, bootstrap, dialect);
         text
@@ -35,8 +35,8 @@ fn header(message: &[u8], bootstrap: &Bootstrap<'_>, dialect: &Dialect, order: B
     format!(
         "bootstrap message: {} bytes, {}-endian, type 62000, sequence {}, dialect {}\ncreates {}; joins {}\n",
         message.len(),
-        order_name(order),
-        number(message, 8, order),
+        order.name(),
+        number(message, 8),
         dialect.name(),
         list(created),
         list(joined),
@@ -51,26 +51,20 @@ struct Place {
 }
 
 /// Returns the offsets of the attributes. The message has been decoded, so every length in it is valid.
-fn attributes(message: &[u8], order: ByteOrder) -> Vec<Place> {
+fn attributes(message: &[u8]) -> Vec<Place> {
     let mut places = Vec::new();
     let mut offset = HEADER_LEN;
     while let Some(&[l0, l1, t0, t1]) = message.get(offset..).and_then(<[u8]>::first_chunk::<4>) {
-        let (length, number) = match order {
-            ByteOrder::Little => (u16::from_le_bytes([l0, l1]), u16::from_le_bytes([t0, t1])),
-            ByteOrder::Big => (u16::from_be_bytes([l0, l1]), u16::from_be_bytes([t0, t1])),
-        };
+        let (length, number) = (u16::from_ne_bytes([l0, l1]), u16::from_ne_bytes([t0, t1]));
         places.push(Place { offset, number });
         offset += usize::from(length.max(4)).next_multiple_of(4);
     }
     places
 }
 
-fn number(message: &[u8], offset: usize, order: ByteOrder) -> u32 {
+fn number(message: &[u8], offset: usize) -> u32 {
     let bytes = message.get(offset..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
-    match order {
-        ByteOrder::Little => u32::from_le_bytes(bytes),
-        ByteOrder::Big => u32::from_be_bytes(bytes),
-    }
+    u32::from_ne_bytes(bytes)
 }
 
 /// Writes one attribute: its line, and for a list one more line for each entry.

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::tracks::{Action, Entry, Place, Track};
 use super::{Event, EventKind};
-use crate::render::Role;
+use crate::transcript::Role;
 
 struct Merger {
     tracks: Vec<Track>,

@@ -7,9 +7,10 @@ use std::vec::Vec;
 use super::super::steps::note;
 use super::super::walk::{AnnotatedLine, Channel, Object, created_role, walk};
 use super::super::words::Payload;
-use super::super::{Document, Fate, Role};
+use super::super::{Document, Fate, SectionView};
 use super::{EventKind, PipeKind};
 use crate::record::{Call, Reply};
+use crate::transcript::Role;
 use nsexec::sys::types::{Pid, Received, Signal};
 
 /// The position of an entry: the index of its track, and its index there.
@@ -74,12 +75,12 @@ struct Linker {
     reading: Vec<usize>,
 }
 
-/// Returns the tracks of the sections that have a role, in the order of their roles.
+/// Returns the tracks of the sections that have a column, in the order of the columns.
 pub(super) fn tracks(document: &Document<'_>) -> Vec<Track> {
     let mut order: Vec<(usize, Role, Vec<AnnotatedLine<'_>>)> = Vec::new();
     for (index, seen) in walk(document).into_iter().enumerate() {
-        let section = document.sections.get(index).and_then(|section| Role::of(section.name));
-        order.extend(section.map(|role| (index, role, seen)));
+        let role = document.sections.get(index).and_then(SectionView::column);
+        order.extend(role.map(|role| (index, role, seen)));
     }
     order.sort_by_key(|(index, role, _)| (*role, *index));
     let mut linker = Linker::default();

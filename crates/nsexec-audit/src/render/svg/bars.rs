@@ -5,9 +5,9 @@ use std::format;
 use std::string::ToString;
 use std::vec::Vec;
 
-use super::super::Role;
 use super::super::events::{Mark, Note};
 use super::shape::{Rect, Shape};
+use crate::transcript::Role;
 use nsexec::namespace::{NsKind, NsSet};
 
 /// A change at `y`: from there on the process is in these namespaces, besides its inherited ones.

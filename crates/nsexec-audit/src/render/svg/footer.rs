@@ -8,8 +8,8 @@ use std::vec::Vec;
 
 use super::super::Document;
 use super::super::events::{Event, EventKind, Mark, PipeKind};
-use super::layout::{MARGIN, chip, chip_width, class};
 use super::measure::Font;
+use super::parts::{MARGIN, chip, chip_width, class};
 use super::shape::{Group, Head, Layout, Rect, Shape, Text};
 use nsexec::namespace::{NsKind, NsSet};
 

@@ -10,22 +10,20 @@ use std::vec::Vec;
 
 use super::super::events::{Event, EventKind, Mark, Note, PipeKind};
 use super::super::mermaid::{clone_word, same};
-use super::super::{Document, Fate, Role};
+use super::super::{COLUMNS, Document, Fate, SectionView, TOOL};
 use super::bars::Bars;
 use super::measure::Font;
+use super::parts::{CHIP_HEIGHT, MARGIN, chip, chip_width, class};
 use super::shape::{Group, Head, Layout, Rect, Shape, Text};
+use crate::transcript::Role;
 use nsexec::namespace::NsKind;
 
 /// The distance between the centres of two columns.
 pub(super) const COLUMN: i32 = 220;
-/// The margin of the picture.
-pub(super) const MARGIN: i32 = 24;
 /// The maximum width of a note.
 const NOTE: i32 = 212;
 const LABEL: Font = Font::Sans(12);
 const DATA: Font = Font::Mono(11);
-const CHIP: Font = Font::Bold(11);
-const CHIP_HEIGHT: i32 = 18;
 const CHIP_GAP: i32 = 5;
 /// The padding at the left and right of a note's text.
 const PADDING: i32 = 13;
@@ -43,8 +41,8 @@ pub(super) struct Painter<'d> {
 
 /// Lays out the whole picture.
 pub(super) fn layout(document: &Document<'_>, events: &[Event]) -> Layout {
-    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool, .. }));
-    let roles: Vec<Role> = Role::ALL.into_iter().filter(|role| *role != Role::Tool || tool).collect();
+    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool(_), .. }));
+    let roles: Vec<Role> = COLUMNS.into_iter().filter(|role| *role != TOOL || tool).collect();
     let columns = i32::try_from(roles.len()).unwrap_or(1);
     let width = 2 * MARGIN + columns * COLUMN;
     let mut painter = Painter { document, roles, y: MARGIN, bars: Bars::default(), groups: Vec::new() };
@@ -108,13 +106,13 @@ impl Painter<'_> {
     /// Starts the bars of processes whose parent has no section.
     fn begin(&mut self) {
         let sections = self.document.sections.iter();
-        let roles: Vec<Role> = sections.filter_map(|section| Role::of(section.name)).collect();
+        let roles: Vec<Role> = sections.filter_map(SectionView::column).collect();
         for role in &roles {
             let parent = match role {
-                Role::Launcher => None,
-                Role::Stage0 => Some(Role::Launcher),
-                Role::Stage1 | Role::Tool => Some(Role::Stage0),
-                Role::Stage2 => Some(Role::Stage1),
+                Role::Launcher | Role::Other(_) => None,
+                Role::Stage(0) => Some(Role::Launcher),
+                Role::Stage(number) => Some(Role::Stage(number - 1)),
+                Role::Tool(_) => Some(Role::Stage(0)),
             };
             if parent.is_none_or(|parent| !roles.contains(&parent)) {
                 self.bars.begin(*role, None, self.y);
@@ -169,7 +167,7 @@ impl Painter<'_> {
     /// Returns the call as a tooltip.
     fn hint(&self, event: &Event) -> Option<String> {
         let (section, line) = event.source?;
-        let line = self.document.sections.get(section)?.lines.get(line)?.to_string();
+        let line = self.document.sections.get(section)?.section.lines.get(line)?.to_string();
         let short: String = line.chars().take(200).collect();
         Some(if short.len() < line.len() { format!("{short}…") } else { line })
     }
@@ -340,24 +338,6 @@ fn capital(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().to_string() + chars.as_str())
 }
 
-/// Returns the name of a mark in the style sheet.
-pub(super) const fn class(mark: Mark) -> &'static str {
-    match mark {
-        Mark::Join => "join",
-        Mark::Create => "create",
-        Mark::Privacy => "privacy",
-        Mark::Identity => "identity",
-        Mark::Maps => "maps",
-        Mark::Setup => "setup",
-        Mark::Refused => "refused",
-        Mark::Failed => "failed",
-    }
-}
-
-pub(super) fn chip_width(kind: NsKind) -> i32 {
-    CHIP.width(kind.name()) + 14
-}
-
 fn row_width(row: &[NsKind]) -> i32 {
     row.iter().map(|kind| chip_width(*kind) + CHIP_GAP).sum::<i32>() - CHIP_GAP
 }
@@ -372,13 +352,4 @@ fn rows(kinds: &[NsKind], width: i32) -> Vec<Vec<NsKind>> {
         }
     }
     rows
-}
-
-/// Draws a namespace with its name and colour: filled if it is created, outlined if it is joined.
-pub(super) fn chip(group: &mut Group, kind: NsKind, joined: bool, (x, y): (i32, i32)) {
-    let rect = Rect::new(x, y, chip_width(kind), CHIP_HEIGHT);
-    let class = format!("kind {}{}", kind.name(), if joined { " joined" } else { "" });
-    group.shapes.push(Shape::Box { rect, radius: 9, class });
-    let text = Text::new(x + 7, y + 1, rect.w - 14, vec![(kind.name().into(), CHIP)]).centred();
-    group.texts.push(text.class(if joined { "ink" } else { "onkind" }));
 }

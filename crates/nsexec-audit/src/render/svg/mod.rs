@@ -7,6 +7,7 @@ mod bars;
 mod footer;
 mod layout;
 mod measure;
+mod parts;
 mod shape;
 #[cfg(test)]
 mod tests;

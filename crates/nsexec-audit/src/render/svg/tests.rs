@@ -5,10 +5,11 @@ use std::vec::Vec;
 
 use super::super::events::events;
 use super::super::tests::samples;
-use super::super::{Document, Fact, Fate, Section};
+use super::super::{Document, Fact, Fate, SectionView};
 use super::layout::layout;
 use super::measure::Font;
 use super::shape::{Layout, Rect, Shape, Text};
+use crate::transcript::{Role, Section};
 
 fn check(layout: &Layout) {
     let canvas = Rect::new(0, 0, layout.width, layout.height);
@@ -68,12 +69,13 @@ fn long_and_empty_texts_stay_in_their_boxes() {
     let long = "W".repeat(3000);
     let words = "a long assumption with many words ".repeat(50);
     for text in [long.as_str(), words.as_str(), ""] {
-        let section = Section { name: "stage-0 parent", lines: &[], outcome: text, fate: Fate::Failed };
+        let section = Section::new(Role::Stage(0));
+        let view = SectionView { section: &section, outcome: text, fate: Fate::Failed };
         let document = Document {
             title: text,
             hash: Some(text),
             assumptions: &[Fact { key: text, value: text }],
-            sections: &[section],
+            sections: &[view],
             pid_line: Some(text),
             log: &[text, text],
             findings: &[text],

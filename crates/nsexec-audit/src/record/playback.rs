@@ -1,0 +1,89 @@
+//! Playing back a recording: [`play_back`] runs a function on recorded replies, without a kernel.
+
+use std::boxed::Box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use super::{Answer, Call, Line, Reply};
+
+/// The first difference between a function's calls and a recording.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mismatch {
+    /// The function made another call than the recorded one.
+    Other {
+        /// The index of the recorded line.
+        line: usize,
+        /// The recorded call.
+        recorded: Call,
+        /// The call that the function made.
+        made: Call,
+    },
+    /// The call does not admit the recorded reply.
+    InvalidReply {
+        /// The index of the recorded line.
+        line: usize,
+    },
+    /// The function made one more call than were recorded.
+    ExtraCall {
+        /// The call that the function made.
+        made: Call,
+    },
+    /// The function returned, or executed another program, although recorded lines remain.
+    EndedEarly {
+        /// The index of the first remaining line.
+        line: usize,
+    },
+    /// An exec succeeded: all later calls belong to another program.
+    Exec,
+}
+
+/// The replies of a recording. Returns them while the function's calls are the recorded ones, and then
+/// unwinds.
+#[derive(Debug)]
+pub struct Playback<'l> {
+    lines: &'l [Line],
+    /// The number of replies that have been returned.
+    cursor: usize,
+}
+
+/// The payload of that unwinding.
+struct Stop(Mismatch);
+
+impl Answer for Playback<'_> {
+    fn answer(&mut self, call: Call) -> Reply {
+        let line = self.cursor;
+        let misfit = match self.lines.get(line) {
+            None => Mismatch::ExtraCall { made: call },
+            Some(Line { call: recorded, .. }) if *recorded != call => {
+                Mismatch::Other { line, recorded: recorded.clone(), made: call }
+            }
+            Some(Line { reply, .. }) if !call.admits(reply) => Mismatch::InvalidReply { line },
+            Some(Line { reply: Reply::NoReturn, .. }) if line + 1 < self.lines.len() => {
+                Mismatch::EndedEarly { line: line + 1 }
+            }
+            Some(Line { reply: Reply::NoReturn, .. }) => Mismatch::Exec,
+            Some(Line { reply, .. }) => {
+                self.cursor += 1;
+                return reply.clone();
+            }
+        };
+        // Not a panic, which would call the panic hook and print.
+        resume_unwind(Box::new(Stop(misfit)))
+    }
+}
+
+/// Runs `main` on the replies of a recording alone. The lines are those of one process. They are preceded by
+/// those of its ancestors, up to the clone that created the process.
+///
+/// # Errors
+/// The first difference between the calls of `main` and the recording.
+pub fn play_back<T>(lines: &[Line], main: impl FnOnce(&mut Playback<'_>) -> T) -> Result<T, Box<Mismatch>> {
+    let mut sys = Playback { lines, cursor: 0 };
+    match catch_unwind(AssertUnwindSafe(|| main(&mut sys))) {
+        Ok(_) if sys.cursor < lines.len() => Err(Box::new(Mismatch::EndedEarly { line: sys.cursor })),
+        Ok(end) => Ok(end),
+        Err(payload) => match payload.downcast::<Stop>() {
+            Ok(stop) => Err(Box::new(stop.0)),
+            Err(payload) => resume_unwind(payload),
+        },
+    }
+}

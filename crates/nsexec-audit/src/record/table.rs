@@ -1,0 +1,192 @@
+//! The table of all calls: one row for each method of [`Sys`](nsexec::sys::Sys), which documents them.
+//!
+//! A row has this form:
+//!
+//! ```text
+//! dup3 Dup3 { fd: Fd, number: Fd } -> Unit(number)
+//!     = dup3(fd, number, "O_CLOEXEC");
+//! ```
+//!
+//! - `dup3` is the method, and `Dup3` its variant of `Call`. In JSON the variant has the method's name.
+//! - `{ fd: Fd, number: Fd }` are the arguments of the method, and the fields of the variant. Each has a word
+//!   of [`argument`] or a type of `nsexec::sys::types`, which is copied.
+//! - `-> Unit(number)` is the kind of the reply, a type of [`kind`](super::kind), whose documentation says
+//!   what the argument in parentheses means.
+//! - `= dup3(…)` is strace's form of the call: its name on x86_64 and its arguments, in strace's order.
+//!   - `"O_CLOEXEC"` is text that every such call has. A line with other text is not this call.
+//!   - `fd` is a field, in the form of its type.
+//!   - `Dir(dir)` is one or more fields in another form, a type of `strace::forms`. It may show several of
+//!     strace's arguments.
+//!   - `reply` is the place of a value that the kernel writes into the caller's memory. Its form follows from
+//!     the kind of the reply.
+//!
+//! `calls!(NAME)` passes all rows to the macro NAME. These macros are in `call`, `recorder`, `answer` and
+//! `strace`. Each form and each kind has its writer and its parser next to each other.
+
+/// An argument, by its word in the table: its type in the method, its type in `Call`, and the conversion.
+macro_rules! argument {
+    // A path or a name.
+    (in method: Path) => { &CStr };
+    (in call: Path) => { Bytes };
+    (convert Path: $value:ident) => { Bytes::from($value.to_bytes()) };
+    // Bytes that the call sends.
+    (in method: Data) => { &[u8] };
+    (in call: Data) => { Bytes };
+    (convert Data: $value:ident) => { Bytes::from($value) };
+    // A buffer that the call fills. `Call` has its size, and the reply has the bytes.
+    (in method: Room) => { &mut [u8] };
+    (in call: Room) => { usize };
+    (convert Room: $value:ident) => { $value.len() };
+    // The descriptors of a poll. `Call` has the requested events, and the reply has the result.
+    (in method: PollFds) => { &mut [PollFd] };
+    (in call: PollFds) => { Vec<PollFd> };
+    (convert PollFds: $value:ident) => { $value.iter().map(|fd| PollFd::new(fd.fd, fd.events)).collect() };
+    // The arguments or the environment of an exec.
+    (in method: Strings) => { &ExecArgs<'_> };
+    (in call: Strings) => { Vec<Bytes> };
+    (convert Strings: $value:ident) => { $value.strings().map(Bytes::from).collect() };
+    // The place of the cached thread id, for a clone.
+    (in method: Tid) => { Option<TidAddress> };
+    (in call: Tid) => { Option<TidAddress> };
+    (convert Tid: $value:ident) => { $value };
+    // The first descriptor of a range. The call is not about the file behind it.
+    (in method: FirstFd) => { Fd };
+    (in call: FirstFd) => { Fd };
+    (convert FirstFd: $value:ident) => { $value };
+    // Any other word is a type, and the value is copied.
+    (in method: $type:ident) => { $type };
+    (in call: $type:ident) => { $type };
+    (convert $type:ident: $value:ident) => { $value };
+}
+
+/// Passes the rows to the macro with the given name, after other arguments for it.
+macro_rules! calls {
+    ($then:ident $(, $($first:tt)*)?) => { $then! {
+        $($($first)*)?
+        // -- descriptors -----------------------------------------------------------------------------------
+
+        openat Openat { dir: Fd, path: Path, flags: OpenFlags } -> Fd
+            = openat(Dir(dir), path, flags);
+        openat2 Openat2 { dir: Fd, path: Path, flags: OpenFlags } -> Fd
+            = openat2(Dir(dir), path, How(flags), "24");
+        close Close { fd: Fd } -> Unit
+            = close(fd);
+        read Read { fd: Fd, len: Room } -> Data(len)
+            = read(fd, reply, len);
+        write Write { fd: Fd, data: Data } -> Count(data)
+            = write(fd, WithLength(data));
+        write_nowait WriteNowait { fd: Fd, data: Data } -> Count(data)
+            = pwritev2(fd, Vector(data), "1", "-1", "RWF_NOWAIT");
+        send Send { fd: Fd, data: Data } -> Count(data)
+            = sendto(fd, WithLength(data), "MSG_NOSIGNAL", "NULL", "0");
+        send_fd SendFd { socket: Fd, fd: Fd } -> OneByte
+            = sendmsg(socket, Rights(fd), "MSG_NOSIGNAL");
+        receive_fd ReceiveFd { socket: Fd } -> Received
+            = recvmsg(socket, reply, "MSG_CMSG_CLOEXEC");
+        dup3 Dup3 { fd: Fd, number: Fd } -> Unit(number)
+            = dup3(fd, number, "O_CLOEXEC");
+        poll Poll { fds: PollFds, timeout_ms: i32 } -> Polled(fds)
+            = poll(Events(fds), timeout_ms);
+        fstatfs Fstatfs { fd: Fd } -> FsType
+            = fstatfs(fd, reply);
+        socket_type SocketType { fd: Fd } -> SocketType
+            = getsockopt(fd, "SOL_SOCKET", "SO_TYPE", reply, "[4]");
+        link_count LinkCount { path: Path } -> Links
+            = newfstatat("AT_FDCWD", path, reply, "0");
+        readlink Readlink { path: Path, len: Room } -> Data(len)
+            = readlinkat("AT_FDCWD", path, reply, len);
+        socketpair Socketpair -> Pair
+            = socketpair("AF_UNIX", "SOCK_STREAM|SOCK_CLOEXEC", "0", reply);
+        pipe2 Pipe2 -> Pair
+            = pipe2(reply, "O_CLOEXEC");
+        close_range_cloexec CloseRangeCloexec { first: FirstFd } -> Unit
+            = close_range(first, "4294967295", "CLOSE_RANGE_CLOEXEC");
+        getdents64 Getdents64 { fd: Fd, len: Room } -> Entries(len)
+            = getdents64(fd, reply, len);
+        set_cloexec SetCloexec {
+            fd: Fd,
+            // Absent in records of version 0.1, where the flag was always set.
+            #[serde(default = "set")]
+            on: bool
+        } -> Unit
+            = fcntl(fd, "F_SETFD", Cloexec(on));
+
+        // -- the sealed copy of our own program ------------------------------------------------------------
+
+        get_seals GetSeals { fd: Fd } -> Seals
+            = fcntl(fd, "F_GET_SEALS");
+        add_seals AddSeals { fd: Fd, seals: Seals } -> Unit
+            = fcntl(fd, "F_ADD_SEALS", seals);
+        memfd_create MemfdCreate { name: Path, exec: bool } -> Fd
+            = memfd_create(name, Executable(exec));
+        sendfile Sendfile { to: Fd, from: Fd, len: usize } -> Count(len)
+            = sendfile(to, from, "NULL", len);
+        fchmod Fchmod { fd: Fd, mode: u32 } -> Unit
+            = fchmod(fd, Octal(mode));
+        unlink Unlink { path: Path } -> Unit
+            = unlinkat("AT_FDCWD", path, "0");
+        is_read_only IsReadOnly { path: Path } -> ReadOnly
+            = statfs(path, reply);
+        execveat Execveat { fd: Fd, argv: Strings, envp: Strings } -> Exec
+            = execveat(fd, "\"\"", argv, Environment(envp), "AT_EMPTY_PATH");
+
+        // -- processes -------------------------------------------------------------------------------------
+
+        clone_sibling CloneSibling { tid: Tid } -> Forked
+            = clone("child_stack=NULL", Sibling(tid));
+        fork Fork { exit: ExitSignal, tid: Tid } -> Forked
+            = clone("child_stack=NULL", Child(exit, tid));
+        execve Execve { path: Path, argv: Strings, envp: Strings } -> Exec
+            = execve(path, argv, Environment(envp));
+        wait4 Wait4 { pid: Pid, which: WaitFor } -> Waited
+            = wait4(pid, reply, which, "NULL");
+        kill Kill { pid: Pid, signal: Signal } -> Unit
+            = kill(pid, signal);
+        pidfd_open PidfdOpen { pid: Pid } -> Fd
+            = pidfd_open(pid, "0");
+        getpid Getpid -> Pid
+            = getpid();
+        gettid Gettid -> Pid
+            = gettid();
+        tid_address TidAddress -> TidAddress
+            = prctl("PR_GET_TID_ADDRESS", reply);
+
+        // -- attributes of a process -----------------------------------------------------------------------
+
+        setns Setns { fd: Fd, kind: CloneFlags } -> Unit
+            = setns(fd, Joined(kind));
+        unshare Unshare { flags: CloneFlags } -> Unit
+            = unshare(Unshared(flags));
+        set_dumpable SetDumpable { dumpable: bool } -> Unit
+            = prctl("PR_SET_DUMPABLE", Dumpable(dumpable));
+        set_name SetName { name: Path } -> Unit
+            = prctl("PR_SET_NAME", ProcessName(name));
+        set_pdeathsig SetPdeathsig { signal: Signal } -> Unit
+            = prctl("PR_SET_PDEATHSIG", signal);
+        setsid Setsid -> Session
+            = setsid();
+        setresuid Setresuid { uid: u32 } -> Unit
+            = setresuid(ThreeIds(uid));
+        setuid Setuid { uid: u32 } -> Unit
+            = setuid(Id(uid));
+        setgid Setgid { gid: u32 } -> Unit
+            = setgid(Id(gid));
+        drop_groups DropGroups -> Unit
+            = setgroups("0", "NULL");
+        sched_getaffinity SchedGetaffinity -> Affinity
+            = sched_getaffinity("0", "128", reply);
+        mount Mount { mount: Mount } -> Unit
+            = mount(mount);
+
+        // -- signals ---------------------------------------------------------------------------------------
+
+        sigprocmask Sigprocmask { how: MaskHow, set: SignalSet } -> Mask
+            = rt_sigprocmask(how, set, reply, "8");
+        sigaction Sigaction { signal: Signal, action: SigAction } -> Action
+            = rt_sigaction(signal, action, reply, "8");
+        sigtimedwait Sigtimedwait { set: SignalSet } -> Signal
+            = rt_sigtimedwait(set, "NULL", "{tv_sec=0, tv_nsec=0}", "8");
+    } };
+}
+
+pub(super) use {argument, calls};

@@ -1,0 +1,432 @@
+//! Decides what the flags and facts ask for: a [`Request`], or an error. Adds what flags imply, and refuses
+//! contradictions.
+//!
+//! A pure function: it finds every error in the flags before anything starts.
+
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nsexec::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
+use nsexec::idmap::{Extent, IdMap};
+use nsexec::launch::causes::CAP_SETGID;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::namespace::{NsKind, NsSet};
+use nsexec::policy::{Credentials, LogForm, Policy, Session, Setgroups};
+use nsexec::sys::types::Propagation;
+use nsexec::timens::TimeOffsets;
+
+use super::args::{NamespaceFlags, SetgroupsFlag};
+use super::facts::Facts;
+use super::failure::Failure;
+use super::hand_over::HandOver;
+use super::maps::{self, Ids, Map};
+use super::values::flag_of;
+
+/// Wrong usage: exit status 2. The text names the flag, what is wrong, and what to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Self {
+        Self::Usage(error.0)
+    }
+}
+
+/// A request without contradictions: the values of the message, and the policy.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Request {
+    /// The kinds to create.
+    pub(crate) created: NsSet,
+    /// The kinds to join.
+    pub(crate) joined: NsSet,
+    /// `NS_PATHS`: `type:path,…`.
+    pub(crate) paths: Option<CString>,
+    /// The user ids.
+    pub(crate) users: Option<Map>,
+    /// The group ids.
+    pub(crate) groups: Option<Map>,
+    /// `SETGROUP`.
+    pub(crate) setgroup: bool,
+    /// `OOM_SCORE_ADJ`.
+    pub(crate) oom_score_adj: Option<CString>,
+    /// `ROOTLESS_EUID`: the caller's effective user id is not 0.
+    pub(crate) rootless: bool,
+    /// `UIDMAPPATH`.
+    pub(crate) newuidmap: Option<CString>,
+    /// `GIDMAPPATH`.
+    pub(crate) newgidmap: Option<CString>,
+    /// `TIMENSOFFSET`.
+    pub(crate) time_offsets: Option<CString>,
+    /// The settings that the message has no attribute for.
+    pub(crate) policy: Policy,
+    /// Paths in the message that mean nothing to people, each with the name to print instead.
+    pub(crate) display_paths: Vec<(String, String)>,
+    /// The settings for the command's descriptors and environment that are not in the policy.
+    pub(crate) hand_over: HandOver,
+}
+
+impl Request {
+    /// Replaces paths in a text about the launch by the names that people know.
+    pub(crate) fn with_display_paths(&self, text: &str) -> String {
+        self.display_paths.iter().fold(text.to_owned(), |text, (path, name)| {
+            let mut pieces = text.split(path.as_str());
+            let mut out = pieces.next().unwrap_or_default().to_owned();
+            for piece in pieces {
+                // If a digit follows, this is a part of a longer descriptor number.
+                let whole = !piece.starts_with(|c: char| c.is_ascii_digit());
+                out.push_str(if whole { name } else { path });
+                out.push_str(piece);
+            }
+            out
+        })
+    }
+
+    /// Returns the message. All values were checked before, so an error here is a bug in [`decide`].
+    ///
+    /// # Errors
+    /// A value that the message's own types refuse, with the flag that it came from.
+    pub(crate) fn bootstrap(&self) -> Result<Bootstrap<'_>, UsageError> {
+        let mut message = Bootstrap::new(self.created.flags()).with_rootless_euid(self.rootless);
+        if let Some(paths) = &self.paths {
+            let paths = NsPaths::parse(paths.to_bytes(), self.policy.dialect.namespaces);
+            message = message.with_namespaces(paths.map_err(|error| refused("--join", error))?);
+        }
+        if let Some(map) = &self.users {
+            let map = IdMap::parse(map.text()).map_err(|error| refused("--map-users", error))?;
+            message = message.with_uid_map(map);
+        }
+        if let Some(map) = &self.groups {
+            let map = IdMap::parse(map.text()).map_err(|error| refused("--map-groups", error))?;
+            message = message.with_gid_map(map);
+        }
+        if self.setgroup {
+            message = message.with_setgroup(true);
+        }
+        if let Some(score) = &self.oom_score_adj {
+            let score = OomScoreAdj::parse(score).map_err(|error| refused("--oom-score-adj", error))?;
+            message = message.with_oom_score_adj(score);
+        }
+        if let Some(path) = &self.newuidmap {
+            message = message.with_uidmap_path(path);
+        }
+        if let Some(path) = &self.newgidmap {
+            message = message.with_gidmap_path(path);
+        }
+        if let Some(offsets) = &self.time_offsets {
+            let offsets =
+                TimeOffsets::parse(offsets).map_err(|error| refused("--monotonic, --boottime", error))?;
+            message = message.with_timens_offsets(offsets);
+        }
+        Ok(message)
+    }
+}
+
+impl Request {
+    /// Returns whether an unprivileged caller needs a mapping tool: for a map with several ids, or with
+    /// another id than its own.
+    pub(crate) fn needs_tools(&self, facts: &Facts) -> bool {
+        let single = |map: &Option<Map>, own| {
+            let extents = map.as_ref().map(Map::extents);
+            extents.is_none_or(|lines| matches!(lines, [one] if one.count == 1 && one.outside == own))
+        };
+        self.rootless && !(single(&self.users, facts.euid) && single(&self.groups, facts.egid))
+    }
+}
+
+fn refused(flag: &str, error: impl fmt::Display) -> UsageError {
+    UsageError(format!("{flag}: {error}"))
+}
+
+/// Decides what `flags` ask for.
+///
+/// # Errors
+/// The first problem: [`Failure::Usage`] if the flags are wrong, [`Failure::Other`] if this machine lacks
+/// something.
+pub(crate) fn decide(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    dialect: &'static Dialect,
+) -> Result<Request, Failure> {
+    refuse_unsupported_kinds(flags, dialect)?;
+    let kinds = Kinds::of(flags, facts.kinds.intersection(dialect.namespaces))?;
+    let user = kinds.created.contains(NsKind::User);
+    if flags.setgroups.is_some() && !user {
+        return Err(Failure::Usage(
+            "--setgroups needs a new user namespace: add -U and a map, or -r".to_owned(),
+        ));
+    }
+    let rootless = facts.euid != 0;
+    let (users, groups) = if user { maps_of(flags, facts, &kinds)? } else { (None, None) };
+    // As in runc's Go code: an unprivileged process may write this map itself, the own group in one line, but
+    // only after it has denied setgroups (docs/protocol.md#id-maps).
+    let own_group = [Extent { inside: 0, outside: facts.egid, count: 1 }];
+    let setgroup = groups.as_ref().is_some_and(|map| map.extents() != own_group);
+    let setgroups = setgroups_of(flags, facts, &kinds, setgroup)?;
+    let tool = |found: &Option<std::path::PathBuf>| {
+        found.as_deref().filter(|_| rootless && user).map(c_path).transpose()
+    };
+    let credentials = match credentials(user || kinds.joined.contains(NsKind::User)) {
+        // Both are equivalent here; a plan shows this one.
+        Credentials::RootLast if !kinds.created.is_empty() => Credentials::Root,
+        credentials => credentials,
+    };
+    let policy = Policy::runc(dialect)
+        .with_session(Session::Keep)
+        .with_credentials(credentials)
+        .with_setgroups(setgroups)
+        .with_log_form(LogForm::Detailed)
+        .with_propagation(kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private))
+        .with_mount_proc(kinds.mount_proc)
+        .with_kill_child(flags.kill_child)
+        .with_ends_with_launcher(true);
+    Ok(Request {
+        created: kinds.created,
+        joined: kinds.joined,
+        paths: paths(flags)?,
+        users,
+        groups,
+        setgroup,
+        oom_score_adj: flags.oom_score_adj.map(|score| c_text(score.to_string())).transpose()?,
+        rootless,
+        newuidmap: tool(&facts.newuidmap)?,
+        newgidmap: tool(&facts.newgidmap)?,
+        time_offsets: time_offsets(flags)?,
+        policy,
+        display_paths: Vec::new(),
+        hand_over: HandOver::default(),
+    })
+}
+
+/// Refuses a flag that names a kind which the dialect does not support.
+fn refuse_unsupported_kinds(flags: &NamespaceFlags, dialect: &Dialect) -> Result<(), UsageError> {
+    let joined = flags.join.iter().map(|join| (join.kind, format!("--join {}=…", flag_of(join.kind))));
+    let mut named = reasons(flags).into_iter().chain(joined);
+    match named.find(|(kind, _)| !dialect.namespaces.contains(*kind)) {
+        None => Ok(()),
+        Some((kind, flag)) => {
+            let newest = Dialect::V1_2.name();
+            Err(UsageError(format!(
+                "{flag}: dialect {dialect} does not support {} namespaces; {newest} does",
+                flag_of(kind)
+            )))
+        }
+    }
+}
+
+/// Decides on setgroups(2). `setgroup` is the value in the message.
+fn setgroups_of(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    kinds: &Kinds,
+    setgroup: bool,
+) -> Result<Setgroups, UsageError> {
+    let (user, rootless) = (kinds.created.contains(NsKind::User), facts.euid != 0);
+    Ok(match flags.setgroups {
+        // The command becomes root in an existing user namespace. It must not keep the host's supplementary
+        // groups. As in `enter`.
+        None if kinds.joined.contains(NsKind::User) => Setgroups::DropIfAllowed,
+        // Like an ordinary user, root without CAP_SETGID may map its own group only after it has denied
+        // setgroups.
+        None if user && !rootless && !setgroup && lacks_setgid(facts) => Setgroups::Deny,
+        None => Setgroups::FromMessage,
+        Some(SetgroupsFlag::Deny) => Setgroups::Deny,
+        Some(SetgroupsFlag::Allow) if rootless && !setgroup => return Err(allow_without_tool()),
+        Some(SetgroupsFlag::Allow) => Setgroups::Allow,
+    })
+}
+
+fn lacks_setgid(facts: &Facts) -> bool {
+    facts.capabilities.is_some_and(|set| set & 1 << CAP_SETGID == 0)
+}
+
+/// Reads the facts that these flags depend on.
+pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
+    let mut facts = Facts::gather(flags.maps_ids());
+    if facts.euid == 0 && creates_user(flags) {
+        facts.gather_capabilities();
+    }
+    facts
+}
+
+/// Returns whether these flags ask for a new user namespace.
+fn creates_user(flags: &NamespaceFlags) -> bool {
+    Kinds::of(flags, NsSet::ALL).is_ok_and(|kinds| kinds.created.contains(NsKind::User))
+}
+
+/// Returns how the command gets its user and group ids. In a user namespace that it enters it becomes root;
+/// otherwise it keeps its ids.
+///
+/// It becomes root as late as possible. If a namespace is created too, the core treats this as
+/// [`Credentials::Root`].
+pub(crate) const fn credentials(new_user_namespace: bool) -> Credentials {
+    if new_user_namespace { Credentials::RootLast } else { Credentials::Keep }
+}
+
+/// Refuses flags that have no equivalent in a message, and a command. A setting that is only implied is left
+/// out silently: the fresh /proc of `run` without flags.
+///
+/// # Errors
+/// The first such flag, or the command.
+pub(crate) fn refuse_flags_without_attribute(
+    flags: &NamespaceFlags,
+    command: &[OsString],
+) -> Result<(), UsageError> {
+    let unsayable = [
+        (flags.mount_proc, "--mount-proc"),
+        (flags.kill_child, "--kill-child"),
+        (flags.setgroups.is_some(), "--setgroups"),
+    ];
+    if let Some((_, name)) = unsayable.into_iter().find(|(given, _)| *given) {
+        return Err(UsageError(format!("a bootstrap message has no attribute for {name}: leave it out")));
+    }
+    match command.first() {
+        None => Ok(()),
+        Some(command) => Err(UsageError(format!(
+            "a bootstrap message contains no command: leave out '{}'",
+            command.to_string_lossy()
+        ))),
+    }
+}
+
+/// The kinds to create and to join, and the settings that follow from them.
+struct Kinds {
+    created: NsSet,
+    joined: NsSet,
+    mount_proc: bool,
+    /// The caller becomes root although `-r` was not given.
+    root_by_default: bool,
+}
+
+impl Kinds {
+    /// Decides on the kinds. `known` is the set that both the kernel and the dialect support.
+    fn of(flags: &NamespaceFlags, known: NsSet) -> Result<Self, UsageError> {
+        let mut joined = NsSet::EMPTY;
+        for join in &flags.join {
+            if !joined.insert(join.kind) {
+                return Err(UsageError(format!(
+                    "--join: two namespaces of kind {} to join",
+                    flag_of(join.kind)
+                )));
+            }
+        }
+        let reasons = reasons(flags);
+        if let Some((kind, flag)) = reasons.iter().find(|(kind, _)| joined.contains(*kind)) {
+            let kind = flag_of(*kind);
+            return Err(UsageError(format!(
+                "{flag} creates a {kind} namespace and --join {kind}=… joins one: a process has one of each kind"
+            )));
+        }
+        // No flag names a namespace, so every kind is created.
+        let bare = reasons.is_empty() && flags.join.is_empty() && !flags.all;
+        let mut created: NsSet = reasons.into_iter().map(|(kind, _)| kind).collect();
+        if bare || flags.all {
+            // `--all` skips a kind that is not known.
+            created = known.iter().filter(|kind| !joined.contains(*kind)).chain(created.iter()).collect();
+        }
+        Ok(Self {
+            created,
+            joined,
+            mount_proc: flags.mount_proc
+                || (bare && created.contains(NsKind::Mnt) && created.contains(NsKind::Pid)),
+            root_by_default: bare || flags.all,
+        })
+    }
+}
+
+/// Returns the kinds that flags name or imply, each with its flag.
+fn reasons(flags: &NamespaceFlags) -> Vec<(NsKind, String)> {
+    let named = flags.kinds.set().iter().map(|kind| (kind, format!("--{}", flag_of(kind))));
+    let implied = [
+        (flags.map_root_user, NsKind::User, "--map-root-user"),
+        (!flags.map_users.is_empty(), NsKind::User, "--map-users"),
+        (!flags.map_groups.is_empty(), NsKind::User, "--map-groups"),
+        (flags.mount_proc, NsKind::Mnt, "--mount-proc"),
+        (flags.monotonic.is_some(), NsKind::Time, "--monotonic"),
+        (flags.boottime.is_some(), NsKind::Time, "--boottime"),
+    ];
+    let implied = implied.into_iter().filter(|(given, ..)| *given);
+    named.chain(implied.map(|(_, kind, flag)| (kind, flag.to_owned()))).collect()
+}
+
+/// Returns the maps of user and group ids for a new user namespace.
+fn maps_of(
+    flags: &NamespaceFlags,
+    facts: &Facts,
+    kinds: &Kinds,
+) -> Result<(Option<Map>, Option<Map>), Failure> {
+    let mapped = flags.map_root_user || !flags.map_users.is_empty() || !flags.map_groups.is_empty();
+    if !mapped && !kinds.root_by_default {
+        return Err(Failure::Usage(
+            "--user without a map: no id would be mapped in the namespace; add -r, which maps the caller to root"
+                .to_owned(),
+        ));
+    }
+    let who = match &facts.user {
+        Some(name) => format!("{name} (uid {})", facts.euid),
+        None => format!("uid {}", facts.euid),
+    };
+    let users = Ids {
+        flag: "--map-users",
+        noun: "user",
+        own: facts.euid,
+        ranges: &facts.subuids,
+        file: "/etc/subuid",
+        tool: "newuidmap",
+        tool_found: facts.newuidmap.is_some(),
+    };
+    let groups = Ids {
+        flag: "--map-groups",
+        noun: "group",
+        own: facts.egid,
+        ranges: &facts.subgids,
+        file: "/etc/subgid",
+        tool: "newgidmap",
+        tool_found: facts.newgidmap.is_some(),
+    };
+    let rootless = facts.euid != 0;
+    let map = |ids, values| maps::decide(ids, values, flags.map_root_user, rootless, &who);
+    Ok((Some(map(users, &flags.map_users)?), Some(map(groups, &flags.map_groups)?)))
+}
+
+fn allow_without_tool() -> UsageError {
+    UsageError(
+        "--setgroups allow: the kernel lets an ordinary user map their own group only after setgroups is denied \
+         (user_namespaces(7)); add --map-groups auto, which goes through newgidmap"
+            .to_owned(),
+    )
+}
+
+fn paths(flags: &NamespaceFlags) -> Result<Option<CString>, UsageError> {
+    let entries: Vec<Vec<u8>> =
+        flags.join.iter().map(|join| [join.kind.name().as_bytes(), b":", &join.path].concat()).collect();
+    (!entries.is_empty()).then(|| c_text(entries.join(&b','))).transpose()
+}
+
+fn time_offsets(flags: &NamespaceFlags) -> Result<Option<CString>, UsageError> {
+    let clocks = [("monotonic", flags.monotonic), ("boottime", flags.boottime)];
+    let lines: String = clocks
+        .into_iter()
+        .filter_map(|(clock, seconds)| seconds.map(|seconds| format!("{clock} {seconds} 0\n")))
+        .collect();
+    (!lines.is_empty()).then(|| c_text(lines)).transpose()
+}
+
+fn c_path(path: &Path) -> Result<CString, UsageError> {
+    c_text(path.as_os_str().as_bytes())
+}
+
+/// Converts to a C string. Arguments and paths never contain a NUL, so this does not fail in practice.
+fn c_text(text: impl Into<Vec<u8>>) -> Result<CString, UsageError> {
+    CString::new(text).map_err(|error| UsageError(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

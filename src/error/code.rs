@@ -1,0 +1,127 @@
+//! [`Code`]: the stable names of failures, for programs.
+
+/// Declares an enum of which each variant has one text. A `cfg` attribute of a variant applies to its text
+/// too.
+macro_rules! texts {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum $name {
+            $($(#[$doc])* #[doc = concat!("\n`", $text, "`")] $variant,)*
+        }
+
+        #[allow(unused_doc_comments, reason = "an arm has all attributes of its variant")]
+        impl $name {
+            /// Every variant, in the order of declaration.
+            pub const ALL: &[Self] = &[$($(#[$doc])* Self::$variant),*];
+
+            /// Returns the text.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $($(#[$doc])* Self::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+pub(crate) use texts;
+
+texts! {
+    /// The stable name of a failure. A detailed log record has its text as `code`.
+    ///
+    /// It is never a line number: see runc#1130 and similar issues.
+    #[non_exhaustive]
+    Code {
+        AwaitGo = "await-go",
+        BecomeRoot = "become-root",
+        BlockSigpipe = "block-sigpipe",
+        CgroupByte = "cgroup-byte",
+        CheckProcFile = "check-proc-file",
+        ClonedBinary = "cloned-binary",
+        CloseDumpableWindow = "close-dumpable-window",
+        CloseSyncPipe = "close-sync-pipe",
+        Descriptors = "descriptors",
+        Environment = "environment",
+        Exec = "exec",
+        ForeignProc = "foreign-proc",
+        GidMap = "gid-map",
+        InitPipe = "init-pipe",
+        Join = "join",
+        KillChild = "kill-child",
+        LauncherGone = "launcher-gone",
+        LogPipe = "log-pipe",
+        MakeSyncPipe = "make-sync-pipe",
+        MappingToolArguments = "mapping-tool-arguments",
+        MappingToolDescriptors = "mapping-tool-descriptors",
+        MappingToolExec = "mapping-tool-exec",
+        MappingToolFork = "mapping-tool-fork",
+        MappingToolLauncherDied = "mapping-tool-launcher-died",
+        MappingToolMissing = "mapping-tool-missing",
+        MappingToolPath = "mapping-tool-path",
+        MappingToolSignal = "mapping-tool-signal",
+        MappingToolStage1Died = "mapping-tool-stage-1-died",
+        MappingToolStatus = "mapping-tool-status",
+        MappingToolWait = "mapping-tool-wait",
+        MappingToolWroteOther = "mapping-tool-wrote-other",
+        Message = "message",
+        MountFds = "mount-fds",
+        MountNamespace = "mount-namespace",
+        MountProc = "mount-proc",
+        MountPropagation = "mount-propagation",
+        MountSource = "mount-source",
+        NonDumpable = "non-dumpable",
+        OomScoreAdj = "oom-score-adj",
+        OpenDumpableWindow = "open-dumpable-window",
+        OpenMountNamespace = "open-mount-namespace",
+        OpenMountSource = "open-mount-source",
+        OpenNamespace = "open-namespace",
+        OpenProc = "open-proc",
+        OutliveLauncher = "outlive-launcher",
+        PassDescriptor = "pass-descriptor",
+        PidLine = "pid-line",
+        ReadBack = "read-back",
+        ReadHeader = "read-header",
+        ReadPayload = "read-payload",
+        ReadProcSelf = "read-proc-self",
+        ReadyByte = "ready-byte",
+        Refused = "refused",
+        RestoreSignals = "restore-signals",
+        Setgid = "setgid",
+        Setgroups = "setgroups",
+        SetgroupsFile = "setgroups-file",
+        Setsid = "setsid",
+        Setuid = "setuid",
+        SpawnStage1 = "spawn-stage-1",
+        SpawnStage2 = "spawn-stage-2",
+        /// The launcher could not create its pipes or stage 0. Never in a log record.
+        Start = "start",
+        Sync = "sync",
+        TimeOffsets = "time-offsets",
+        UidMap = "uid-map",
+        UnshareCgroup = "unshare-cgroup",
+        UnshareRemaining = "unshare-remaining",
+        UnshareUser = "unshare-user",
+    }
+}
+
+impl Code {
+    /// Returns the code with this text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_is_found_by_its_own_text() {
+        for code in Code::ALL {
+            assert_eq!(Code::from_text(code.as_str()), Some(*code));
+        }
+        assert_eq!(Code::from_text("unshare"), None);
+    }
+}

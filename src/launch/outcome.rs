@@ -1,0 +1,151 @@
+//! The outcomes of a launch: the command's pid, or the failure that the launcher detected.
+
+use core::fmt;
+
+use crate::sys::types::{Errno, Pid, Signal, WaitStatus};
+
+/// The number of stages. Only the stages have exit signal 0, so a wait with `__WCLONE` reports at most this
+/// many processes.
+pub const STAGES: usize = 3;
+
+/// The result of [`launch`](super::script::launch), which returns in the launcher and in each stage that
+/// exits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Launched {
+    /// In the launcher: the command runs.
+    Started {
+        /// The command's pid, in the launcher's pid namespace.
+        pid: Pid,
+    },
+    /// In the launcher: the launch failed, and left no process and no descriptor.
+    Failed(Failure),
+    /// In a stage, or in the process that should have become the command: the caller exits with this status.
+    Exit(i32),
+}
+
+/// The launcher's own observations of a failed launch. A fatal record may name the cause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The first error that the launcher detected.
+    pub kind: FailureKind,
+    /// How the stages ended, in the order in which they were reaped.
+    pub ended: [Option<Ended>; STAGES],
+}
+
+/// How one stage ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Ended {
+    /// The number of the stage, if it is known.
+    pub stage: Option<u8>,
+    /// Its pid, in the launcher's pid namespace.
+    pub pid: Pid,
+    /// Its wait status.
+    pub status: WaitStatus,
+    /// True if the launcher itself sent SIGKILL to the stage, because the launch had failed.
+    pub killed: bool,
+}
+
+/// An error that the launcher detected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// A system call of the launcher failed.
+    Os {
+        /// The step that failed.
+        step: Step,
+        /// The error of the call.
+        errno: Errno,
+    },
+    /// The stages ended without a pid line.
+    NoPidLine,
+    /// The pid line is malformed.
+    BadPidLine,
+    /// A stage ended with another status than 0.
+    StageFailed,
+    /// All stages succeeded, but a fatal record arrived after the go byte: the command could not be started.
+    FatalRecord,
+    /// The launcher received this signal before the command ran.
+    Interrupted(Signal),
+    /// The time limit expired before the command ran.
+    TimedOut,
+    /// The launch joins a mount namespace, and a process of that namespace could write to this program's
+    /// file.
+    NotSealed,
+}
+
+/// A step of the launcher that can fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Step {
+    /// Checking that this program runs from a sealed copy.
+    CheckCopy,
+    /// Creating the init pipe.
+    MakeInitPipe,
+    /// Creating the log pipe.
+    MakeLogPipe,
+    /// Creating the timer of a launch with a time limit.
+    MakeTimer,
+    /// Blocking all signals for the time of the fork.
+    BlockSignals,
+    /// Forking stage 0.
+    SpawnStage0,
+    /// Sending the bootstrap message.
+    SendMessage,
+    /// Reading the pid line.
+    ReadPidLine,
+    /// Reaping a stage.
+    Wait,
+    /// Sending the go byte.
+    SendGo,
+    /// Sending the byte that lets stage 2 create its cgroup namespace, in 1.0.
+    #[cfg(feature = "legacy")]
+    SendCgroupByte,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CheckCopy => "failed to check whether this program runs from a sealed copy of itself",
+            Self::MakeInitPipe => "failed to make the init pipe",
+            Self::MakeLogPipe => "failed to make the log pipe",
+            Self::MakeTimer => "failed to make the timer of the launch",
+            Self::BlockSignals => "failed to block signals",
+            Self::SpawnStage0 => "unable to spawn stage-0",
+            Self::SendMessage => "failed to send the bootstrap message to stage-0",
+            Self::ReadPidLine => "failed to read the pid line",
+            Self::Wait => "failed to wait for a stage",
+            #[cfg(feature = "legacy")]
+            Self::SendCgroupByte => "failed to send the cgroup byte to stage-2",
+            Self::SendGo => "failed to send the go byte to stage-2",
+        })
+    }
+}
+
+impl FailureKind {
+    /// Returns whether the remaining stages end by themselves when our end of the init pipe is closed. Then
+    /// each stage reports its own error, which a SIGKILL would prevent.
+    ///
+    /// All three stages hold the other end of the init pipe until they end. If no process holds it, no stage
+    /// is left. If stages 0 and 1 have been reaped, stage 2 ends when it reads from stage 0 or waits for the
+    /// go byte.
+    pub(super) const fn lets_stages_end(&self) -> bool {
+        match self {
+            Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
+            // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage
+            // 0 would leave the tool running.
+            Self::Interrupted(_) | Self::TimedOut => true,
+            Self::Os { step: Step::SendMessage | Step::SendGo, errno } => matches!(*errno, Errno::EPIPE),
+            #[cfg(feature = "legacy")]
+            Self::Os { step: Step::SendCgroupByte, errno } => matches!(*errno, Errno::EPIPE),
+            // No stage exists yet.
+            Self::NotSealed => true,
+            Self::Os { .. } | Self::BadPidLine => false,
+        }
+    }
+
+    /// Returns whether the caller has asked for the end of the launch, by a signal or a time limit.
+    pub(super) const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Interrupted(_) | Self::TimedOut)
+    }
+}

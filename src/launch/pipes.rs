@@ -1,0 +1,50 @@
+//! The pipes between the launcher and the stages, and the reader of the log pipe.
+
+use crate::log::RECORD_MAX;
+use crate::sys::Sys;
+use crate::sys::types::{Errno, Fd};
+
+/// Receives the bytes that the launcher reads from the log pipe.
+pub trait LogReader {
+    /// Receives the next bytes, in pieces of any length.
+    fn take(&mut self, bytes: &[u8]);
+    /// Returns whether a fatal record has arrived.
+    fn fatal(&self) -> bool;
+}
+
+/// The two pipes: the launcher's ends, and the stages' ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pipes {
+    pub(super) init: Fd,
+    pub(super) stage_init: Fd,
+    pub(super) log: Fd,
+    pub(super) stage_log: Fd,
+}
+
+#[cfg(test)]
+impl Pipes {
+    /// Returns pipes with these ends of the launcher.
+    pub(super) fn of_launcher(init: Fd, log: Fd) -> Self {
+        Self { init, log, stage_init: Fd(-1), stage_log: Fd(-1) }
+    }
+}
+
+/// Reads the log once. Returns false at the end of the log.
+pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) -> bool {
+    let mut buffer = [0; RECORD_MAX];
+    match sys.read(fd, &mut buffer) {
+        Ok(0) => false,
+        Ok(count) => {
+            log.take(buffer.get(..count).unwrap_or_default());
+            true
+        }
+        Err(Errno::EINTR) => true,
+        // A read error of our own pipe is treated as the end of the log.
+        Err(_) => false,
+    }
+}
+
+pub(super) fn close<S: Sys>(sys: &mut S, fd: Fd) {
+    // close(2) frees the number even if it returns an error.
+    let _ = sys.close(fd);
+}

@@ -1,0 +1,136 @@
+//! Queries about processes, descriptors and namespaces: not part of the bootstrap. They change nothing.
+//! These calls are outside of the launch's [`Sys`], so no record contains them.
+
+use std::format;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::vec::Vec;
+
+use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+use crate::sys::types::{CloneFlags, Fd, Pid};
+
+/// Reads the signal state of this thread. Without a /proc, no signal is blocked, ignored or caught.
+pub(super) fn signals_of_this_thread() -> SignalState {
+    status("/proc/thread-self/status").unwrap_or_default()
+}
+
+/// Reads the signal state of a child that is not reaped. `None` if it has ended, or if it cannot be
+/// identified in /proc.
+///
+/// /proc may belong to another pid namespace, in which our pid of the child belongs to another process. The
+/// child's pid there is in the fdinfo of its pidfd (pidfd_open(2), proc_pid_fdinfo(5)). Without a pidfd,
+/// before Linux 5.3, our pid of the child is used if /proc/self shows our own pid.
+pub(super) fn signals_of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<SignalState> {
+    let number = match pidfd {
+        Some(pidfd) => pid_in_proc(pidfd).ok().filter(|number| *number > 0).map(Pid)?,
+        None if fs::read_link("/proc/self").ok()?.to_str() == Some(&format!("{}", std::process::id())) => pid,
+        None => return None,
+    };
+    status(&format!("/proc/{number}/status"))
+}
+
+/// Reads /proc/self/status; a text without fields if there is no /proc.
+#[must_use]
+pub fn own_status() -> StatusText {
+    StatusText::new(&fs::read("/proc/self/status").unwrap_or_default())
+}
+
+fn status(path: &str) -> Option<SignalState> {
+    fs::read(path).ok().map(|bytes| StatusText::new(&bytes).signals())
+}
+
+/// Returns the pid that the process of a pidfd has in /proc, which may belong to another pid namespace. −1:
+/// the process has ended. 0: this /proc does not show it (pidfd_open(2), proc_pid_fdinfo(5)).
+///
+/// # Errors
+/// /proc is not mounted, or does not show this process.
+pub fn pid_in_proc(pidfd: &OwnedFd) -> io::Result<i32> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    pid_of_fdinfo(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no line Pid"))
+}
+
+/// Reads the name of this process (proc_pid_comm(5)); empty without a /proc.
+pub(super) fn own_name() -> Vec<u8> {
+    let mut name = fs::read("/proc/self/comm").unwrap_or_default();
+    if name.last() == Some(&b'\n') {
+        name.pop();
+    }
+    name
+}
+
+/// Opens a pidfd of the process with this pid in our pid namespace. The pidfd refers to the same process even
+/// after the pid is used again.
+///
+/// # Errors
+/// `ESRCH`: the process does not exist. `ENOSYS`: Linux before 5.3. `EINVAL`, `ENOENT`: the number is that of
+/// a thread.
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: one call, which only creates a descriptor.
+    match unsafe { LinuxSys::new() }.pidfd_open(Pid(pid)) {
+        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd.0) }),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
+    }
+}
+
+/// Returns whether the descriptor is open in this process.
+#[must_use]
+pub fn is_open(fd: Fd) -> bool {
+    // SAFETY: the arguments are numbers, and the call changes nothing.
+    unsafe { libc::fcntl(fd.0, libc::F_GETFD) >= 0 }
+}
+
+/// Opens a namespace file and returns the result of an ioctl(2) request without an argument (ioctl_ns(2)).
+///
+/// `request` is `_IO(0xb7, N)`, in the type that the libc uses for a request: it differs between musl and
+/// glibc.
+fn asked(path: &Path, request: libc::Ioctl) -> io::Result<libc::c_int> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // SAFETY: these requests access no memory of ours. They return a number, a new descriptor, or −1.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), request) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// Returns device and inode of the user namespace that owns the namespace at `path` (ioctl_ns(2),
+/// NS_GET_USERNS, Linux 4.9).
+///
+/// # Errors
+/// `EPERM`: the owner is outside our own user namespace. `ENOTTY`: the file is not a namespace.
+pub fn owner_of(path: &Path) -> io::Result<(u64, u64)> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    let owner = asked(path, NS_GET_USERNS)?;
+    // SAFETY: the kernel has just created this descriptor for this process.
+    let owner = File::from(unsafe { OwnedFd::from_raw_fd(owner) });
+    owner.metadata().map(|data| (data.dev(), data.ino()))
+}
+
+/// Returns the kind of the namespace at `path`, as the flag that creates one (ioctl_ns(2), NS_GET_NSTYPE,
+/// Linux 4.11).
+///
+/// # Errors
+/// `ENOTTY`: the file is not a namespace.
+pub fn kind_of(path: &Path) -> io::Result<CloneFlags> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    asked(path, NS_GET_NSTYPE).map(|flag| CloneFlags(u32::from_ne_bytes(flag.to_ne_bytes())))
+}
+
+/// Returns the user id of the creator of the user namespace at `path`, in our user namespace (ioctl_ns(2),
+/// NS_GET_OWNER_UID, Linux 4.11).
+///
+/// # Errors
+/// `EINVAL`: it is a namespace of another kind. `ENOTTY`: the file is not a namespace.
+pub fn creator_of(path: &Path) -> io::Result<u32> {
+    const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: the request writes one uid_t, and `uid` has room for it.
+    match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) } {
+        0 => Ok(uid),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

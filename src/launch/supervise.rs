@@ -1,0 +1,509 @@
+//! Supervision: not part of the bootstrap. Waits for the command, sends signals to it, and handles the
+//! signals of this program. These calls are outside of the launch's [`Sys`], so no record contains them.
+//!
+//! [`Child`] is the handle of every started command. [`Signals`] and [`supervise`] are for a program whose
+//! purpose is the command. `reaction.rs` decides the reaction to each signal.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Instant;
+
+use nix::sys::signal::{SigSet, Signal as NixSignal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::unistd::{getpgid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
+
+use super::proc_status::set_of;
+use super::query::{open_pidfd, signals_of_child, signals_of_this_thread};
+use super::reaction::{Context, ENDING, Job, Reaction, STOPPING, is_ending, reaction};
+use super::script::ChildSignals;
+use super::signals_error::{SignalsError, SignalsStep};
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet};
+
+/// A command that runs in its namespaces: an ordinary child of this process.
+///
+/// As with [`std::process::Child`], dropping the handle neither ends the command nor reaps it.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    first: bool,
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// Creates a handle. `first`: the launch created a pid namespace, in which the command is process 1.
+    pub(super) const fn new(pid: Pid, first: bool) -> Self {
+        Self { pid, first, status: None }
+    }
+
+    /// Returns whether the command is process 1 of a pid namespace of its own. The kernel discards every
+    /// signal to process 1 that has no handler.
+    const fn is_process_1(&self) -> bool {
+        self.first
+    }
+
+    /// The process id, in our pid namespace. It is not used again before this child has been waited for.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits until the command has ended. Later calls return the same status again.
+    ///
+    /// # Errors
+    /// `ECHILD`: this process ignores SIGCHLD, so the kernel reaps the command, and its status is lost
+    /// (wait(2)).
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.changed(0)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Returns the status if the command has ended.
+    ///
+    /// # Errors
+    /// The same as [`Self::wait`].
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.changed(libc::WNOHANG)
+    }
+
+    /// Sends SIGKILL to the command. In a pid namespace of its own, that ends all processes in it.
+    ///
+    /// # Errors
+    /// The error of kill(2). After the command has been reaped, this sends nothing and succeeds.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Sends a signal to every process of the command's process group. The command must be the leader of the
+    /// group.
+    fn signal_group(&self, signal: i32) -> io::Result<()> {
+        match self.status {
+            Some(_) => Ok(()),
+            None => kill(Pid(-self.pid.0), signal),
+        }
+    }
+
+    /// Sends a signal to the command.
+    ///
+    /// # Errors
+    /// The same as [`Self::kill`].
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        match self.status {
+            // Another process may have this pid now.
+            Some(_) => Ok(()),
+            None => kill(self.pid, signal),
+        }
+    }
+
+    /// Waits with options of waitpid(2). An end is remembered; a stop (WUNTRACED) and a continuation
+    /// (WCONTINUED) are not.
+    fn changed(&mut self, options: i32) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_some() {
+            return Ok(self.status);
+        }
+        let status = waitpid(self.pid, options)?;
+        self.status = status.filter(|status| status.stopped_signal().is_none() && !status.continued());
+        Ok(status)
+    }
+}
+
+/// Returns the status that a shell would report: the command's own, or 128 plus the number of the signal that
+/// ended it.
+#[must_use]
+pub fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+/// The signals that are blocked from the beginning. As members of the terminal's process group the stages get
+/// SIGINT and the like themselves. The launcher must survive these signals to report the error.
+const BLOCKED_AT_START: [NixSignal; 16] = [
+    NixSignal::SIGINT,
+    NixSignal::SIGTERM,
+    NixSignal::SIGHUP,
+    NixSignal::SIGQUIT,
+    NixSignal::SIGCHLD,
+    NixSignal::SIGCONT,
+    NixSignal::SIGUSR1,
+    NixSignal::SIGUSR2,
+    NixSignal::SIGWINCH,
+    NixSignal::SIGALRM,
+    NixSignal::SIGVTALRM,
+    NixSignal::SIGPROF,
+    NixSignal::SIGIO,
+    NixSignal::SIGXCPU,
+    NixSignal::SIGPWR,
+    NixSignal::SIGSTKFLT,
+];
+
+/// The interval in which a kernel without pidfds (before 5.3) is asked for the end of the command, in
+/// milliseconds. If the command died before its exec, no SIGCHLD reports it.
+const POLL_INTERVAL_MS: i32 = 1000;
+
+/// The signals that this program has taken over, and the signal state from before.
+#[derive(Debug)]
+pub struct Signals {
+    descriptor: SignalFd,
+    interrupt: SignalFd,
+    original: ChildSignals,
+}
+
+impl Signals {
+    /// Blocks the signals that are to be passed on or handled, and sets the default disposition of SIGCHLD,
+    /// without which a command's status would be lost. SIGPIPE and SIGXFSZ are blocked too. So a write to a
+    /// closed pipe (`EPIPE`), or beyond RLIMIT_FSIZE (`EFBIG`), returns an error instead of ending this
+    /// process.
+    ///
+    /// Call it early, in a program with one thread that ends when the command ends: no function restores the
+    /// signal state. If SIGPIPE is ignored, the command also gets it ignored, as the caller's choice. Rust's
+    /// runtime ignores SIGPIPE before main. So a program with that runtime must first set the default
+    /// disposition.
+    ///
+    /// # Errors
+    /// The step that failed, and its errno. `EMFILE`: no descriptor is free for a signalfd (raise ulimit -n).
+    pub fn take() -> Result<Self, SignalsError> {
+        let before = signals_of_this_thread();
+        let mut original = before.after_exec();
+        // The caller's own choice: this program runs without Rust's start code, which would have ignored
+        // SIGPIPE.
+        original.default.0 &= !before.ignored.0;
+        original.mask = Some(before.blocked);
+        let sigchld = set_of(Signal::CHLD);
+        if before.ignored.contains(sigchld) {
+            original.ignore = sigchld;
+            default_disposition(Signal::CHLD).map_err(|errno| SignalsStep::DefaultSigchld.failed(errno.0))?;
+        }
+        let early: SigSet = BLOCKED_AT_START.into_iter().collect();
+        let mut all = early;
+        all.extend(&nix_set(STOPPING));
+        // A launch does not end by a signal that the caller ignores or blocks. The command gets the signal in
+        // the same state.
+        let unwanted = SignalSet(before.ignored.0 | before.blocked.0);
+        let ending = ENDING.into_iter().filter(|signal| !unwanted.contains(set_of(*signal)));
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let interrupt = SignalFd::with_flags(&nix_set(ending), flags)
+            .map_err(|errno| SignalsStep::InterruptDescriptor.failed(errno as i32))?;
+        let descriptor = SignalFd::with_flags(&all, flags)
+            .map_err(|errno| SignalsStep::SignalDescriptor.failed(errno as i32))?;
+        // Blocked and never read: a failed write must not end the launcher, which would leave the command
+        // unsupervised.
+        let mut held = early;
+        held.add(NixSignal::SIGPIPE);
+        held.add(NixSignal::SIGXFSZ);
+        held.thread_block().map_err(|errno| SignalsStep::Block.failed(errno as i32))?;
+        Ok(Self { descriptor, interrupt, original })
+    }
+
+    /// Returns the signalfd that is readable when a signal asks a launch to end.
+    pub(super) fn interrupt(&self) -> Fd {
+        Fd(self.interrupt.as_raw_fd())
+    }
+
+    /// Returns the signal state for the command: the state from before [`take`](Self::take). For
+    /// [`Launcher::signals`](super::Launcher::signals).
+    #[must_use]
+    pub const fn original(&self) -> ChildSignals {
+        self.original
+    }
+}
+
+/// Waits for the command and passes signals on to it. Stops this process too when the terminal stops the job.
+/// Returns the exit status: the command's own, or 128 plus the number of the signal that ended the command.
+///
+/// A stop of the command alone (a freezer, a debugger, `kill -STOP $$`) does not stop this process: a later
+/// SIGCONT to the command would not continue this process.
+///
+/// INT, TERM, HUP and QUIT end the command even if it is process 1 of its pid namespace and has no handler
+/// for them. Then the command is ended by SIGKILL, and the status is 128 plus the number of the original
+/// signal.
+///
+/// # Errors
+/// The error of a call that waits for the command or sends it a signal.
+pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
+    nix_set(STOPPING).thread_block()?;
+    let pidfd = pidfd(child);
+    let mut killed_for = None;
+    let mut job = Job::default();
+    // A terminal did not send the signals from before the start of the command to the command.
+    let mut command_ran = false;
+    loop {
+        while let Some(info) = signals.descriptor.read_signal()? {
+            match pass_on((child, pidfd.as_ref()), &info, command_ran)? {
+                Effect::None => {}
+                Effect::Killed(signal) => killed_for = killed_for.or(Some(signal)),
+                Effect::AskedToEnd => job.ending = Some(Instant::now()),
+                Effect::JobStops(signal) => job.asked = Some((signal, Instant::now())),
+            }
+        }
+        command_ran = true;
+        while let Some(status) = child.changed(libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED)? {
+            match status.stopped_signal() {
+                Some(_) => job.command_stopped = true,
+                None if status.continued() => job = Job::default(),
+                None => return Ok(status_of(status, killed_for)),
+            }
+        }
+        if job.should_end(Instant::now()) {
+            // The signal stays pending until the command is continued (signal(7)). A shell also continues a
+            // stopped job that it ends.
+            job = Job::default();
+            resume(child)?;
+        }
+        let own_group = if job.command_stopped { foreground_group(child) } else { None };
+        if let Some(signal) = job.stops(Instant::now()).or(own_group.as_ref().map(|_| Signal::TSTP)) {
+            stop_with_the_job(signal)?;
+            job = Job::default();
+            if let Some(foreground) = own_group {
+                foreground.restore();
+            }
+            resume(child)?;
+        }
+        wait_for_event(signals, pidfd.as_ref())?;
+    }
+}
+
+/// Continues the command. A command in a session of its own was stopped as a process group, so its whole
+/// group is continued.
+fn resume(child: &Child) -> io::Result<()> {
+    send(child, leads_a_session(child), libc::SIGCONT)
+}
+
+/// Sends a signal to the command, or to its whole process group.
+fn send(child: &Child, whole_group: bool, number: i32) -> io::Result<()> {
+    if whole_group { child.signal_group(number) } else { child.signal(number) }
+}
+
+/// Stops this process by a signal that is blocked in this thread. Returns when this process is continued.
+///
+/// In an orphaned process group (setpgid(2)) the kernel discards the signal, since no shell could continue
+/// the job. Then this function returns at once.
+fn stop_with_the_job(signal: Signal) -> io::Result<()> {
+    let signal = NixSignal::try_from(signal.0)?;
+    let set = SigSet::from(signal);
+    raise(signal)?;
+    set.thread_unblock()?;
+    set.thread_block()?;
+    // Removes the SIGCONT that continued this process. The caller continues the command now; passed on later,
+    // the signal could undo the next stop.
+    discard_pending(Signal::CONT);
+    Ok(())
+}
+
+fn status_of(status: ExitStatus, killed_for: Option<Signal>) -> i32 {
+    match killed_for {
+        Some(signal) if status.signal() == Some(libc::SIGKILL) => 128 + signal.0,
+        _ => exit_code(status),
+    }
+}
+
+fn wait_for_event(signals: &Signals, pidfd: Option<&OwnedFd>) -> io::Result<()> {
+    let readable = |fd: i32| PollFd::new(Fd(fd), PollEvents::IN);
+    let signals = readable(signals.descriptor.as_raw_fd());
+    match pidfd {
+        Some(pidfd) => poll(&mut [signals, readable(pidfd.as_raw_fd())], -1),
+        None => poll(&mut [signals], POLL_INTERVAL_MS),
+    }
+}
+
+/// The effect of a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Effect {
+    /// Nothing that concerns this process.
+    None,
+    /// The command was killed because of this signal.
+    Killed(Signal),
+    /// The signal was sent to the command, and asks the command to end.
+    AskedToEnd,
+    /// The signal stops the terminal's job: this process stops when the command has stopped.
+    JobStops(Signal),
+}
+
+/// Handles one signal. `command_ran`: the command already ran when the signal arrived. Then a terminal has
+/// sent the signal to the command too.
+fn pass_on(
+    (child, pidfd): (&Child, Option<&OwnedFd>),
+    info: &siginfo,
+    command_ran: bool,
+) -> io::Result<Effect> {
+    let Ok(number) = i32::try_from(info.ssi_signo) else { return Ok(Effect::None) };
+    let signal = Signal(number);
+    let stops = STOPPING.into_iter().find(|late| *late == signal);
+    let done = stops.map_or(Effect::None, Effect::JobStops);
+    // The command has sent the signal to its whole process group, which includes this process.
+    let own = info.ssi_code <= 0 && i32::try_from(info.ssi_pid) == Ok(child.pid().0);
+    if own {
+        return Ok(done);
+    }
+    if number == libc::SIGCHLD {
+        return Ok(Effect::None);
+    }
+    let context = Context {
+        delivered: command_ran && info.ssi_code == libc::SI_KERNEL && in_our_group(child),
+        command: signals_of_child(child.pid(), pidfd),
+        first: child.is_process_1(),
+        own_session: leads_a_session(child),
+    };
+    let done = if is_ending(signal) { Effect::AskedToEnd } else { done };
+    // A terminal sends a signal to a whole process group. A command with its own session has another process
+    // group, so this process sends the signal there.
+    let whole_group = context.own_session && (info.ssi_code == libc::SI_KERNEL || number == libc::SIGCONT);
+    match reaction(signal, context) {
+        Reaction::Leave if context.ignored(signal) => Ok(Effect::None),
+        Reaction::Leave => Ok(done),
+        Reaction::Forward => send(child, whole_group, number).map(|()| done),
+        Reaction::Stop => send(child, context.own_session, libc::SIGSTOP).map(|()| done),
+        Reaction::Kill => child.kill().map(|()| Effect::Killed(signal)),
+    }
+}
+
+/// The command's process group, which was in the foreground of our terminal.
+#[derive(Debug)]
+struct Foreground {
+    terminal: OwnedFd,
+    group: nix::unistd::Pid,
+}
+
+impl Foreground {
+    /// Puts the command's process group into the foreground again, if a shell has put our own group there.
+    /// SIGTTOU is blocked here, so the kernel would also allow the change from the background (tcsetpgrp(3)).
+    /// In that case this function changes nothing.
+    fn restore(&self) {
+        if tcgetpgrp(&self.terminal) == Ok(getpgrp()) {
+            // ESRCH, EPERM: the group no longer exists, so it does not need the terminal.
+            let _ = tcsetpgrp(&self.terminal, self.group);
+        }
+    }
+}
+
+/// Returns the process group of a command that is a shell with job control: a group other than ours, in the
+/// foreground of our terminal. If such a shell suspends itself, the whole job should stop, as it would
+/// without the launcher.
+fn foreground_group(child: &Child) -> Option<Foreground> {
+    let group = getpgid(Some(nix::unistd::Pid::from_raw(child.pid().0))).ok()?;
+    if group == getpgrp() {
+        return None;
+    }
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    // The terminal of a job is one of these three. ENOTTY: not a terminal, or not our controlling terminal.
+    let standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let terminal = standard.into_iter().find(|terminal| tcgetpgrp(terminal) == Ok(group))?;
+    Some(Foreground { terminal: terminal.try_clone_to_owned().ok()?, group })
+}
+
+fn in_our_group(child: &Child) -> bool {
+    getpgid(Some(nix::unistd::Pid::from_raw(child.pid().0))) == Ok(getpgrp())
+}
+
+/// Returns whether the command has a session of its own, and so a process group of its own.
+fn leads_a_session(child: &Child) -> bool {
+    let pid = nix::unistd::Pid::from_raw(child.pid().0);
+    getsid(Some(pid)) == Ok(pid)
+}
+
+/// Returns the set in the form of the nix crate, which represents no real-time signal.
+fn nix_set(signals: impl IntoIterator<Item = Signal>) -> SigSet {
+    signals.into_iter().filter_map(|signal| NixSignal::try_from(signal.0).ok()).collect()
+}
+
+/// `waitpid(pid, &status, options | __WALL)`. Returns `None` if the status of the process has not changed.
+///
+/// `__WALL`: a command that died before its exec ends as a stage, without SIGCHLD. The nix crate cannot
+/// represent the status of a command that a real-time signal ended, so this calls the libc crate.
+fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel writes one int to `status`.
+        match unsafe { libc::waitpid(pid.0, &raw mut status, options | libc::__WALL) } {
+            0 => return Ok(None),
+            -1 => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            _ => return Ok(Some(ExitStatus::from_raw(status))),
+        }
+    }
+}
+
+/// Sends a signal to a process, or to a process group if the number is negative (kill(2)).
+fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: one call, whose arguments are numbers.
+    let mut sys = unsafe { LinuxSys::new() };
+    sys.kill(pid, Signal(signal)).map_err(|errno| io::Error::from_raw_os_error(errno.0))
+}
+
+/// Returns a descriptor that becomes readable when the command has ended. `None` before Linux 5.3.
+fn pidfd(child: &Child) -> Option<OwnedFd> {
+    open_pidfd(child.pid().0).ok()
+}
+
+/// Waits until a descriptor is ready, the timeout expires, or a signal arrives.
+fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<()> {
+    // SAFETY: one call, which changes only its argument.
+    match unsafe { LinuxSys::new() }.poll(fds, timeout_ms) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(io::Error::from_raw_os_error(errno.0)),
+    }
+}
+
+/// Runs `write` with SIGXFSZ blocked in this thread. A write beyond the limit on file size
+/// (RLIMIT_FSIZE, setrlimit(2)) then returns `EFBIG` instead of ending the process. Afterwards the mask is
+/// restored, and no SIGXFSZ from `write` is left pending.
+pub fn without_sigxfsz<T>(write: impl FnOnce() -> T) -> T {
+    // SAFETY: two changes of this thread's mask, of which the second undoes the first, and a look at one
+    // signal.
+    let mut sys = unsafe { LinuxSys::new() };
+    let before = sys.sigprocmask(MaskHow::Block, SignalSet::XFSZ);
+    let result = write();
+    if let Ok(before) = before {
+        if !before.contains(SignalSet::XFSZ) {
+            // EAGAIN: no SIGXFSZ is pending.
+            let _ = sys.sigtimedwait(SignalSet::XFSZ);
+            let _ = sys.sigprocmask(MaskHow::Set, before);
+        }
+    }
+    result
+}
+
+/// Removes a signal that is blocked in this thread from the pending signals.
+fn discard_pending(signal: Signal) {
+    // SAFETY: one call, which removes one pending signal.
+    let mut sys = unsafe { LinuxSys::new() };
+    // EAGAIN: it is not pending.
+    let _ = sys.sigtimedwait(set_of(signal));
+}
+
+/// Sets the default disposition of a signal in this process.
+fn default_disposition(signal: Signal) -> Result<(), Errno> {
+    // SAFETY: one call with the default disposition as argument, so no handler of ours is registered.
+    let mut sys = unsafe { LinuxSys::new() };
+    sys.sigaction(signal, SigAction::DEFAULT).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sigkill_for_a_signal_is_reported_as_that_signal() {
+        assert_eq!(status_of(ExitStatus::from_raw(9), Some(Signal::INT)), 130);
+        assert_eq!(status_of(ExitStatus::from_raw(9), None), 137);
+        // The command ended before the SIGKILL.
+        assert_eq!(status_of(ExitStatus::from_raw(0), Some(Signal::INT)), 0);
+    }
+
+    #[test]
+    fn exit_code_of_a_signal_is_128_plus_its_number() {
+        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+        // With the flag of a core dump, and with a real-time signal.
+        assert_eq!(exit_code(ExitStatus::from_raw(0x80 | 11)), 139);
+        assert_eq!(exit_code(ExitStatus::from_raw(40)), 168);
+    }
+}

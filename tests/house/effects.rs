@@ -1,0 +1,292 @@
+//! Effects outside `Sys`: the files that may use libc, nix, or the parts of std that make system calls.
+//!
+//! A call through the trait `Sys` is visible as `sys.`. This rule checks the other side: no other file has a
+//! way to the kernel. docs/design.md describes the files of the root package.
+
+use crate::imports::{path_is_foreign, references};
+use crate::source::{Source, line_of, words};
+
+/// A file, or a folder with `/` at its end, that may reach the kernel without `Sys`.
+pub(crate) struct Place {
+    pub(crate) path: &'static str,
+    /// The entries of [`WAYS`] that the file uses.
+    pub(crate) uses: &'static [&'static str],
+    /// The reason, which a person reads.
+    pub(crate) why: &'static str,
+}
+
+/// The ways to the kernel: crates, parts of std, and declarations of foreign functions.
+const WAYS: &[&str] = &[
+    "libc",
+    "nix",
+    "std::fs",
+    "std::net",
+    "std::os::unix::net",
+    "std::process",
+    "std::thread",
+    "terminal_size",
+    EXTERN,
+    ASM,
+];
+
+/// A block of foreign functions or variables.
+const EXTERN: &str = "extern";
+
+/// Assembly.
+const ASM: &str = "asm";
+
+/// Methods of `Path` that make system calls like the functions of `std::fs`.
+const PATH_METHODS: &[&str] = &[
+    "canonicalize",
+    "exists",
+    "is_dir",
+    "is_file",
+    "is_symlink",
+    "metadata",
+    "read_dir",
+    "read_link",
+    "symlink_metadata",
+    "try_exists",
+];
+
+pub(crate) const PLACES: &[Place] = &[
+    // The root package. The core has two entries: the backend, and the edge that constructs it.
+    Place { path: "src/sys/linux/", uses: &["libc"], why: "implements `Sys`" },
+    Place {
+        path: "src/entry.rs",
+        uses: &["libc", EXTERN],
+        why: "constructs the backend, reads the libc's environment and auxiliary vector, and exits",
+    },
+    Place {
+        path: "src/launch/spawn.rs",
+        uses: &["libc", "nix"],
+        why: "surrounds the launch script: page that detects a fork, timer, exit of a stage",
+    },
+    Place {
+        path: "src/launch/supervise.rs",
+        uses: &["libc", "nix", "std::process"],
+        why: "supervision: waits for the command, sends signals to it, handles signals",
+    },
+    Place {
+        path: "src/launch/query.rs",
+        uses: &["libc", "std::fs", "std::process"],
+        why: "queries about processes, descriptors and namespaces",
+    },
+    Place { path: "src/launch/sealed.rs", uses: &[EXTERN], why: "reads the environment as the libc has it" },
+    // The libraries around it.
+    Place {
+        path: "crates/nsexec-capi/src/lib.rs",
+        uses: &["libc", ASM],
+        why: "memory of C, exit after a panic, a symbol that the linker needs",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/record/shared.rs",
+        uses: &["nix", "std::fs"],
+        why: "the file in memory to which all recorded processes write",
+    },
+    Place {
+        path: "crates/nsexec-audit/src/witness/mod.rs",
+        uses: &["std::fs"],
+        why: "marks the run for strace, and reads the files of strace",
+    },
+    // The program.
+    Place {
+        path: "crates/nsexec-cli/src/assume.rs",
+        uses: &["nix", "std::fs"],
+        why: "reads the facts of this machine for a plan",
+    },
+    Place { path: "crates/nsexec-cli/src/decode.rs", uses: &["std::fs"], why: "reads the message to decode" },
+    Place { path: "crates/nsexec-cli/src/enter.rs", uses: &["nix"], why: "reads the effective user id" },
+    Place {
+        path: "crates/nsexec-cli/src/facts.rs",
+        uses: &["nix", "std::fs"],
+        why: "reads the facts about the caller and the machine",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/init.rs",
+        uses: &["nix"],
+        why: "closes the log pipe before the command",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/machine.rs",
+        uses: &["std::fs"],
+        why: "reads the facts that explain a failure",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/main.rs",
+        uses: &["std::fs"],
+        why: "opens closed descriptors 0 to 2, reads the name of its own file",
+    },
+    Place { path: "crates/nsexec-cli/src/output.rs", uses: &["std::fs"], why: "writes the output" },
+    Place {
+        path: "crates/nsexec-cli/src/plan.rs",
+        uses: &["terminal_size"],
+        why: "queries the width of the terminal",
+    },
+    Place { path: "crates/nsexec-cli/src/replay.rs", uses: &["std::fs"], why: "reads a saved record" },
+    Place {
+        path: "crates/nsexec-cli/src/start.rs",
+        uses: &["nix"],
+        why: "the start of the process: limit of the stack, end without memory",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/target.rs",
+        uses: &["nix", "std::fs", "std::process"],
+        why: "opens the process to enter",
+    },
+    Place {
+        path: "crates/nsexec-cli/src/trace.rs",
+        uses: &["nix", "std::fs", "std::process", "std::thread"],
+        why: "reads the lines of strace through pipes with a name",
+    },
+];
+
+/// Returns every use of a way to the kernel outside the listed files, and every entry of the list without a
+/// use.
+pub(crate) fn violations(sources: &[Source], places: &[Place]) -> Vec<String> {
+    let modules: Vec<String> = sources.iter().map(Source::module).collect();
+    let mut found = Vec::new();
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for source in sources {
+        let place = places.iter().find(|place| contains(place, &source.path));
+        for (line, way) in ways(source, &modules) {
+            match place.filter(|place| place.uses.contains(&way)) {
+                Some(place) => seen.push((place.path, way)),
+                None => found.push(format!(
+                    "{}:{line}: `{way}`, outside of `Sys` and of PLACES in tests/house/effects.rs",
+                    source.path
+                )),
+            }
+        }
+    }
+    for place in places {
+        if place.why.is_empty() {
+            found.push(format!("{}: PLACES has no reason", place.path));
+        }
+        let unused = place.uses.iter().filter(|way| !seen.contains(&(place.path, **way)));
+        found.extend(unused.map(|way| format!("{}: PLACES allows `{way}`, which is not used", place.path)));
+    }
+    found
+}
+
+/// Checks that the core is not in the list, and that docs/design.md names the files of the launcher.
+pub(crate) fn documented(places: &[Place], design: &str) -> Vec<String> {
+    let root = places.iter().filter(|place| place.path.starts_with("src/"));
+    let mut found = Vec::new();
+    for place in root {
+        let edge = ["src/sys/linux/", "src/entry.rs"].contains(&place.path);
+        if !edge && !place.path.starts_with("src/launch/") {
+            found.push(format!("{}: the core has effects through `Sys` only", place.path));
+        }
+        if !design.contains(&format!("`{}`", place.path)) {
+            found.push(format!("{}: docs/design.md does not name it", place.path));
+        }
+    }
+    found
+}
+
+fn contains(place: &Place, path: &str) -> bool {
+    place.path == path || place.path.ends_with('/') && path.starts_with(place.path)
+}
+
+/// Returns the ways to the kernel that a file uses, with their lines.
+fn ways(source: &Source, modules: &[String]) -> Vec<(usize, &'static str)> {
+    let code = &source.code;
+    let mut found = Vec::new();
+    for (line, path) in references(source, modules).into_iter().filter(|(_, path)| path_is_foreign(path)) {
+        // `use std as other` and `use std::*` hide the part that is used. `extern crate std` does not.
+        let declared = code.lines().nth(line - 1).is_some_and(|line| line.contains("extern crate std;"));
+        found.extend((path == "std" && !declared).then_some((line, "std::fs")));
+        let begins = |way: &&&str| {
+            path.strip_prefix(**way).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        found.extend(WAYS.iter().find(begins).map(|way| (line, *way)));
+    }
+    for method in PATH_METHODS {
+        let calls = words(code, method)
+            .filter(|at| code[..*at].ends_with('.') && code[at + method.len()..].starts_with("()"));
+        found.extend(calls.map(|at| (line_of(code, at), "std::fs")));
+    }
+    // The text of a string is `_`: `extern "C" {` reads `extern ___ {`.
+    let blocks = words(code, "extern")
+        .filter(|at| code[at + "extern".len()..].trim_start_matches([' ', '\n', '_']).starts_with('{'));
+    found.extend(blocks.map(|at| (line_of(code, at), EXTERN)));
+    for name in ["asm", "global_asm", "naked_asm"] {
+        let uses = words(code, name).filter(|at| code[at + name.len()..].starts_with('!'));
+        found.extend(uses.map(|at| (line_of(code, at), ASM)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTED: &[Place] = &[Place { path: "src/launch/a.rs", uses: &["libc"], why: "queries" }];
+
+    fn check(path: &str, code: &str) -> Vec<String> {
+        let mut found = violations(&[Source::new(path, code)], LISTED);
+        found.retain(|line| !line.contains("is not used"));
+        found
+    }
+
+    #[test]
+    fn effect_outside_the_list_is_found() {
+        for code in [
+            "use libc::close;",
+            "use nix::{fcntl::open};",
+            "fn f() { unsafe { libc::close(0) }; }",
+            "fn f() { nix::unistd::close(0); }",
+            "use std::fs;",
+            "use std::{env, fs::File};",
+            "use std::os::unix::net::UnixStream;",
+            "fn f() { std::process::exit(1) }",
+            "fn f() { std::net::TcpListener::bind(a); }",
+            "use std::thread;",
+            "use std as other;",
+            "use std::*;",
+            "fn f(a: &Path) -> bool { a.exists() }",
+            "unsafe extern \"C\" { fn close(fd: i32) -> i32; }",
+            "fn f() { core::arch::asm!(\"syscall\") }",
+        ] {
+            for path in ["src/sync.rs", "src/launch/b.rs", "crates/nsexec-cli/src/run.rs"] {
+                assert_eq!(check(path, code).len(), 1, "{path}: {code}");
+            }
+        }
+        assert_eq!(
+            check("src/sync.rs", "\nuse std::fs;"),
+            ["src/sync.rs:2: `std::fs`, outside of `Sys` and of PLACES in tests/house/effects.rs"]
+        );
+    }
+
+    #[test]
+    fn other_code_is_not_an_effect() {
+        for code in [
+            "use std::{env, ffi::CString}; use core::fmt; extern crate std;",
+            "// libc::close\nconst A: &str = \"std::fs\";",
+            "use super::process::Task; fn f(fs: &Fs) { fs.exists; sys.close(fd); }",
+            "pub extern \"C\" fn f() {}",
+            "#[cfg(test)]\nmod tests { use std::fs; }",
+        ] {
+            assert!(check("crates/nsexec-audit/src/sim/files.rs", code).is_empty(), "{code}");
+        }
+    }
+
+    #[test]
+    fn listed_file_has_the_listed_effects_only() {
+        assert!(check("src/launch/a.rs", "use libc::close;").is_empty());
+        assert_eq!(check("src/launch/a.rs", "use nix::unistd::close;").len(), 1);
+        assert_eq!(
+            violations(&[Source::new("src/launch/a.rs", "")], LISTED),
+            ["src/launch/a.rs: PLACES allows `libc`, which is not used"]
+        );
+    }
+
+    #[test]
+    fn core_file_and_undocumented_file_in_the_list_are_found() {
+        assert!(documented(LISTED, "| `src/launch/a.rs` | queries |").is_empty());
+        assert_eq!(documented(LISTED, ""), ["src/launch/a.rs: docs/design.md does not name it"]);
+        let core = [Place { path: "src/sync.rs", uses: &["libc"], why: "none" }];
+        assert_eq!(documented(&core, "`src/sync.rs`").len(), 1);
+    }
+}

@@ -1,0 +1,146 @@
+//! Our own launcher as a simulated process.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
+use nsexec::launch::tail::Tail;
+use nsexec::launch::{LaunchError, Record};
+use nsexec::log::Level;
+use nsexec::nsexec::Scratch;
+use nsexec::policy::{Descriptors, Policy};
+use nsexec::sys::Sys;
+use nsexec::sys::types::*;
+use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
+
+use super::Scenario;
+
+/// The program that our launcher starts. It exits with 0.
+pub const COMMAND: &str = "/bin/command";
+
+/// The descriptors that the launcher passes on if the policy allows named descriptors only.
+pub(crate) const NAMED: &[Fd] = &[Fd(7)];
+
+/// The bytes read from the log pipe.
+#[derive(Default)]
+struct Records(Vec<u8>);
+
+impl Records {
+    fn fatal_ones(&self) -> Vec<Record> {
+        let text = String::from_utf8_lossy(&self.0);
+        text.lines().filter_map(Record::parse).filter(|record| record.level <= Level::Fatal).collect()
+    }
+}
+
+impl LogReader for Records {
+    fn take(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    fn fatal(&self) -> bool {
+        !self.fatal_ones().is_empty()
+    }
+}
+
+/// Adds our launcher to the simulated machine. It forks stage 0 without an exec, and exits with the status of
+/// the command. On a failure its error is stored in `told`; no simulated process depends on it.
+pub(super) fn our_own(
+    sim: &mut Sim,
+    scenario: &Scenario,
+    (policy, level): (Policy, Level),
+    told: Rc<RefCell<Option<LaunchError>>>,
+) {
+    sim.program(COMMAND, Program::ends(Ended::Exit(0)));
+    let interrupt = Some(sim.interrupt());
+    sim.launcher_file(scenario.launcher_file);
+    let (message, signals, candidates, file) =
+        (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
+    sim.launcher(move |sys| {
+        let mut slots = [None; 2];
+        let tail = tail_of(&policy, candidates, &mut slots);
+        let job = Job {
+            message: &message,
+            policy: &policy,
+            level,
+            signals,
+            interrupt,
+            timer: None,
+            marked_copy: file == LauncherFile::Unnamed,
+            tail,
+        };
+        launched(sys, &job, |error| *told.borrow_mut() = Some(error))
+    });
+}
+
+/// Runs our launcher. A byte on `interrupt` asks it to end the launch.
+pub fn start_our_own(
+    sys: &mut SimSys,
+    policy: &Policy,
+    level: Level,
+    message: &[u8],
+    interrupt: Option<Fd>,
+) -> Ended {
+    let mut slots = [None; 2];
+    let tail = tail_of(policy, b"/bin/command\0", &mut slots);
+    let signals = ChildSignals::default();
+    let job = Job { message, policy, level, signals, interrupt, timer: None, marked_copy: false, tail };
+    launched(sys, &job, |_| {})
+}
+
+fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>; 2]) -> Tail<'a> {
+    Tail {
+        propagation: policy.propagation,
+        mount_proc: policy.mount_proc,
+        kill_child: policy.kill_child,
+        descriptors: (policy.descriptors == Descriptors::Named).then_some(NAMED),
+        user_namespace: b"",
+        name: b"command",
+        candidates,
+        argv: ExecArgs::build(b"command\0", slots).expect("two slots"),
+        envp: ExecArgs::EMPTY,
+    }
+}
+
+fn launched(sys: &mut SimSys, job: &Job<'_>, tell: impl FnOnce(LaunchError)) -> Ended {
+    let mut memory = vec![0; job.message.len()];
+    let mut records = Records::default();
+    match launch(sys, job, &mut Scratch { message: &mut memory }, &mut records) {
+        Launched::Started { pid } => {
+            // Without an exec the process ends as a stage, and it may become a command while we wait for the
+            // stage. `__WALL` would cover both, but the trait lacks it.
+            let kinds = [WaitFor::Ordinary, WaitFor::Stages, WaitFor::Ordinary];
+            match kinds.into_iter().find_map(|kind| wait(sys, pid, kind)) {
+                Some(WaitStatus::Exited(status)) => Ended::Exit(status),
+                Some(WaitStatus::Signaled(signal)) => Ended::Exit(128 + signal.0),
+                Some(WaitStatus::Stopped(_) | WaitStatus::Other(_)) | None => Ended::Exit(1),
+            }
+        }
+        Launched::Failed(failure) => {
+            let error = error_of(failure, records.fatal_ones(), job.message);
+            let status = match failure.kind {
+                FailureKind::Interrupted(signal) => 128 + signal.0,
+                _ => error.exit_code(),
+            };
+            tell(error);
+            Ended::Exit(status)
+        }
+        Launched::Exit(status) => Ended::Exit(status),
+    }
+}
+
+/// Builds the error as `Launcher::spawn` does.
+fn error_of(failure: nsexec::launch::script::Failure, records: Vec<Record>, message: &[u8]) -> LaunchError {
+    let decoded = nsexec::bootstrap::decode(message, &nsexec::bootstrap::Dialect::V1_2);
+    let asked = decoded.map_or(CloneFlags::EMPTY, |(bootstrap, _)| bootstrap.clone_flags());
+    LaunchError::new(failure, records, "command".into(), asked)
+}
+
+fn wait(sys: &mut SimSys, pid: Pid, which: WaitFor) -> Option<WaitStatus> {
+    loop {
+        match sys.wait4(pid, which) {
+            Ok(waited) => return Some(waited.status),
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}

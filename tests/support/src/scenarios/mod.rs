@@ -1,0 +1,362 @@
+//! The scenarios of the simulated kernel: every namespace kind alone, the realistic sets, every refusal.
+//!
+//! The snapshots, the fault sweep, the schedules and other tests use them.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `cloned` | the first steps of runc's older lines |
+//! | `launching` | our own launcher as a simulated process, and its error |
+//! | `starts` | scenarios that end with an init or a command |
+//! | `refusals` | scenarios that end with an error of the kernel or of our own |
+//! | `malformed` | malformed messages |
+//! | `entering` | our own launcher enters an existing container |
+//! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
+//! | `dialects` | starts and errors in the older lines of runc |
+//!
+//! `nsexec_audit::plan::runc` has the two launch sequences of runc. They are library code, since plans need
+//! them.
+
+mod cloned;
+mod dialects;
+mod entering;
+mod launching;
+mod malformed;
+mod refusals;
+mod sealed;
+mod starts;
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString};
+use std::rc::Rc;
+
+use nsexec::bootstrap::{Bootstrap, Dialect, Environment, OwnProgram, encode, encoded_len};
+use nsexec::idmap::IdMap;
+use nsexec::launch::LaunchError;
+use nsexec::launch::script::ChildSignals;
+use nsexec::legacy::CgroupPlacement;
+use nsexec::log::Level;
+use nsexec::namespace::paths::NsPaths;
+use nsexec::namespace::{NsKind, NsSet};
+use nsexec::policy::{LogForm, Policy, Session};
+use nsexec::sys::Sys;
+use nsexec::sys::types::{CloneFlags, Fd, Pid};
+use nsexec_audit::Run;
+use nsexec_audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
+use nsexec_audit::rules::{Facts, Finding, check};
+use nsexec_audit::sections::of_report;
+use nsexec_audit::sim::{Choice, Ended, Fault, LauncherFile, Program, Report, Settings, Sim, User};
+
+pub use launching::{COMMAND, start_our_own};
+pub use starts::realistic;
+
+/// The launcher of a scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// `runc run`.
+    Init,
+    /// `runc exec`.
+    Exec,
+    /// Our own launcher.
+    Ours,
+}
+
+impl Way {
+    pub const ALL: &'static [Self] = &[Self::Init, Self::Exec, Self::Ours];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Exec => "exec",
+            Self::Ours => "ours",
+        }
+    }
+
+    pub const fn words(self, dialect: &Dialect) -> &'static str {
+        match (
+            self,
+            dialect.sends_pid_line_late(),
+            dialect.legacy.cgroup_namespace,
+            dialect.legacy.ready_byte,
+        ) {
+            (Self::Init, true, ..) => "as the seed's runc run: stage 0, pid line, stage 1, configuration",
+            (Self::Init, _, CgroupPlacement::Stage2AfterByte, _) => {
+                "as runc run of 1.0: ready byte, pid line, stage 1, the cgroup's byte, stage 0, configuration"
+            }
+            (Self::Init, .., true) => {
+                "as runc run of 1.1: ready byte, pid line, stage 1, stage 0, configuration"
+            }
+            (Self::Exec, .., true) => {
+                "as runc exec of 1.0 and 1.1: ready byte, stage 0, pid line, stage 1, configuration"
+            }
+            (Self::Init, ..) => "as runc run: pid line, stage 1, stage 0, configuration",
+            (Self::Exec, ..) => "as runc exec: stage 0, pid line, stage 1, configuration",
+            (Self::Ours, ..) => "our own",
+        }
+    }
+}
+
+/// A machine, a message for it, and the launchers that send it.
+pub struct Scenario {
+    pub name: &'static str,
+    /// What the scenario shows, in one sentence.
+    pub about: &'static str,
+    pub sim: Sim,
+    pub message: Vec<u8>,
+    pub policy: Policy,
+    pub level: Level,
+    /// The signals that our own launcher sets up in its stages.
+    pub signals: ChildSignals,
+    /// The paths that our own launcher tries to execute, each with its NUL.
+    pub candidates: &'static [u8],
+    /// The file that our own launcher runs from.
+    pub launcher_file: LauncherFile,
+    /// What runc's launcher puts into `_LIBCONTAINER_MOUNT_FDS`.
+    pub mount_numbers: MountNumbers,
+    pub ways: &'static [Way],
+    /// A part of the first fatal record, if the start fails.
+    pub refused: Option<&'static str>,
+}
+
+impl Scenario {
+    pub fn new(name: &'static str, about: &'static str, user: &User, bootstrap: &Bootstrap<'_>) -> Self {
+        Self {
+            name,
+            about,
+            sim: Sim::new(Settings::default(), user),
+            message: message(bootstrap),
+            policy: Policy::runc(&Dialect::V1_2),
+            level: Level::Warning,
+            signals: ChildSignals::default(),
+            candidates: b"/bin/command\0",
+            launcher_file: LauncherFile::Sealed,
+            mount_numbers: MountNumbers::Kept,
+            ways: Way::ALL,
+            refused: None,
+        }
+    }
+
+    /// Adds namespaces to join: `prepare` makes them on the machine, and returns the list for the message.
+    pub fn joining(mut self, prepare: impl FnOnce(&mut Sim) -> String) -> Self {
+        let paths = prepare(&mut self.sim);
+        let dialect = self.policy.dialect;
+        let (old, _) = nsexec::bootstrap::decode(&self.message, dialect).expect("our own");
+        let joining = old.with_namespaces(join(&paths));
+        self.message = encoded(&joining, dialect);
+        self
+    }
+
+    pub fn ways(self, ways: &'static [Way]) -> Self {
+        Self { ways, ..self }
+    }
+
+    pub fn refused(self, refused: &'static str) -> Self {
+        Self { refused: Some(refused), ..self }
+    }
+
+    pub fn setting(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(self.sim.settings());
+        self
+    }
+
+    pub fn program(mut self, path: &str, program: Program) -> Self {
+        self.sim.program(path, program);
+        self
+    }
+
+    fn launch(&self, manner: Manner, policy: Policy) -> Launch {
+        let Self { level, mount_numbers, .. } = *self;
+        Launch { manner, level, policy, message: self.message.clone(), mount_numbers }
+    }
+
+    /// Returns the machine with runc's launcher.
+    pub fn launched(&self, manner: Manner, level: Level) -> Sim {
+        let mut sim = self.sim.clone();
+        drop_in(&mut sim, Launch { level, ..self.launch(manner, self.policy) });
+        sim
+    }
+
+    /// Returns the machine with our own launcher.
+    pub fn launched_by_us(&self, policy: Policy, level: Level) -> Sim {
+        let mut sim = self.sim.clone();
+        launching::our_own(&mut sim, self, (policy, level), Rc::default());
+        sim
+    }
+}
+
+/// A scenario with one of its launchers.
+pub struct Start {
+    pub name: String,
+    pub scenario: Scenario,
+    pub way: Way,
+    /// The policy of the stages; our launcher changes some of the scenario's fields.
+    pub policy: Policy,
+    sim: Sim,
+    told: Rc<RefCell<Option<LaunchError>>>,
+}
+
+/// The result of a run.
+pub struct Ran {
+    pub report: Report,
+    /// The error that our own launcher returned to its caller.
+    pub told: Option<LaunchError>,
+}
+
+impl Start {
+    fn of(scenario: Scenario, way: Way) -> Self {
+        let told = Rc::default();
+        let mut sim = scenario.sim.clone();
+        // As `launch::Launcher` does: it keeps the session, and reads details from the records.
+        let policy = match way {
+            Way::Ours => scenario
+                .policy
+                .with_session(Session::Keep)
+                .with_log_form(LogForm::Detailed)
+                .with_ends_with_launcher(true),
+            _ => scenario.policy,
+        };
+        match way {
+            Way::Init => drop_in(&mut sim, scenario.launch(Manner::Init, policy)),
+            Way::Exec => drop_in(&mut sim, scenario.launch(Manner::Exec, policy)),
+            Way::Ours => launching::our_own(&mut sim, &scenario, (policy, scenario.level), Rc::clone(&told)),
+        }
+        let name = match scenario.ways {
+            [_] => scenario.name.to_owned(),
+            _ => format!("{}_{}", scenario.name, way.name()),
+        };
+        Self { name, scenario, way, policy, sim, told }
+    }
+
+    pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Ran {
+        self.told.borrow_mut().take();
+        let report = self.sim.run(choice, fault);
+        Ran { report, told: self.told.borrow_mut().take() }
+    }
+
+    /// Returns the findings of the audit rules. runc's launcher is only a model, so findings in its section
+    /// are dropped.
+    pub fn findings(&self, run: &Run) -> Vec<Finding> {
+        let mut findings = check(run, &Facts::of(run, self.policy));
+        findings.retain(|finding| self.way == Way::Ours || finding.section != "launcher");
+        findings
+    }
+
+    pub fn sections(ran: &Ran) -> Run {
+        of_report(&ran.report)
+    }
+}
+
+/// Returns every scenario.
+pub fn scenarios() -> Vec<Scenario> {
+    let mut all = starts::created();
+    all.extend(starts::joined());
+    all.extend(realistic());
+    all.extend(starts::old_and_small());
+    all.extend(entering::starts());
+    all.extend(dialects::starts());
+    all.extend(refusals::all());
+    all.extend(entering::refusals());
+    all.extend(dialects::refusals());
+    all.extend(malformed::all());
+    all.extend(cloned::all());
+    all.extend(sealed::all());
+    all
+}
+
+/// Returns the realistic sets that a runtime may ask for: those with runc's policy, and without privileges
+/// that an exec removes.
+pub fn for_runc() -> Vec<Scenario> {
+    realistic().into_iter().filter(|scenario| scenario.ways != [Way::Ours]).collect()
+}
+
+/// Returns one of the realistic sets by name.
+pub fn named(name: &str) -> Scenario {
+    realistic().into_iter().find(|scenario| scenario.name == name).expect("a scenario of this name")
+}
+
+/// Runs the model of `runc init` with runc's policy.
+pub fn runc_init(sys: &mut impl Sys, init: Fd, log: Fd, level: Level) -> Ended {
+    let policy = Policy::runc(&Dialect::V1_2);
+    let environment = Environment::new(Some(init), Some(log), level);
+    nsexec_audit::plan::runc::runc_init(sys, environment, OwnProgram::default(), &policy, 4096)
+}
+
+/// Returns every scenario with each of its launchers.
+pub fn starts() -> Vec<Start> {
+    let mut all: Vec<Start> = Vec::new();
+    for scenario in scenarios() {
+        let ways = scenario.ways;
+        let (last, others) = ways.split_last().expect("a way");
+        all.extend(others.iter().map(|way| Start::of(scenario.again(), *way)));
+        all.push(Start::of(scenario, *last));
+    }
+    all
+}
+
+impl Scenario {
+    fn again(&self) -> Self {
+        Self { sim: self.sim.clone(), message: self.message.clone(), ..*self }
+    }
+}
+
+/// Calls `work` with every start, on as many threads as there are processors. A start is not `Send`, so each
+/// thread makes its own. Returns the results in the order of the starts.
+pub fn on_all_cores<T: Send>(work: impl Fn(&Start) -> T + Sync) -> Vec<T> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let done = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                let all = starts();
+                loop {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(start) = all.get(index) else { break };
+                    let result = work(start);
+                    done.lock().expect("no thread panics while it holds the lock").push((index, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no thread panics while it holds the lock");
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Encodes a message in the newest dialect.
+pub fn message(bootstrap: &Bootstrap<'_>) -> Vec<u8> {
+    encoded(bootstrap, &Dialect::V1_2)
+}
+
+/// Encodes a message in a dialect.
+pub fn encoded(bootstrap: &Bootstrap<'_>, dialect: &Dialect) -> Vec<u8> {
+    let mut bytes = vec![0; encoded_len(bootstrap)];
+    let len = encode(bootstrap, dialect, &mut bytes).expect("a message");
+    bytes.truncate(len);
+    bytes
+}
+
+/// Leaks a text, so that a message can borrow it.
+pub fn leak(text: &str) -> &'static CStr {
+    Box::leak(CString::new(text).expect("no NUL").into_boxed_c_str())
+}
+
+/// Parses an id map.
+pub fn map(text: &str) -> IdMap<'static> {
+    IdMap::parse(leak(text)).expect("a map")
+}
+
+/// Parses the namespaces to join, as `kind:path,…`.
+pub fn join(text: &str) -> NsPaths<'static> {
+    NsPaths::parse(leak(text).to_bytes(), NsSet::ALL).expect("a list of namespaces")
+}
+
+/// Returns the union of the kinds' flags.
+pub fn flags(kinds: &[NsKind]) -> CloneFlags {
+    kinds.iter().fold(CloneFlags::EMPTY, |flags, kind| flags.union(kind.flag()))
+}
+
+/// Returns the list of namespaces to join a process's namespaces of these kinds.
+pub fn paths_of(pid: Pid, kinds: &[NsKind]) -> String {
+    let path = |kind: &NsKind| format!("{}:/proc/{pid}/ns/{}", kind.name(), kind.name());
+    kinds.iter().map(path).collect::<Vec<_>>().join(",")
+}
