@@ -66,6 +66,7 @@ impl<'m> Step<'m> {
 
 /// A failure without an errno.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Failure {
     /// Another stage has failed and has reported the cause. This stage exits with the same status and reports
     /// nothing.
