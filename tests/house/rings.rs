@@ -19,7 +19,7 @@ struct Ring {
 const RINGS: &[Ring] = &[
     Ring { name: "launcher", modules: &["launch::*", "bootstrap::encode", "cloned::*"], most: None },
     Ring { name: "older release lines", modules: &["legacy::*", "sys::linux::message"], most: None },
-    Ring { name: "errors and texts", modules: &["error::*", "bootstrap::error", "log"], most: Some(1040) },
+    Ring { name: "errors and texts", modules: &["error::*", "bootstrap::error", "log::*"], most: Some(1040) },
     Ring {
         name: "scripts",
         modules: &[
