@@ -95,7 +95,11 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs"],
         why: "reads the facts of this machine for a plan",
     },
-    Place { path: "crates/nsexec-cli/src/decode/mod.rs", uses: &["std::fs"], why: "reads the message to decode" },
+    Place {
+        path: "crates/nsexec-cli/src/decode/mod.rs",
+        uses: &["std::fs"],
+        why: "reads the message to decode",
+    },
     Place { path: "crates/nsexec-cli/src/enter.rs", uses: &["nix"], why: "reads the effective user id" },
     Place {
         path: "crates/nsexec-cli/src/facts.rs",
