@@ -28,8 +28,9 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
               `Sys` for it and for the replay",
     },
     Exception {
-        folders: &["bootstrap::attribute", "bootstrap::error", "bootstrap::message"],
-        why: "an error of the parser names its attribute, and to read an attribute can fail with such an error",
+        folders: &["bootstrap::attribute", "bootstrap::dialect", "bootstrap::error", "bootstrap::message"],
+        why: "an error of the parser names its attribute, and to read an attribute can fail with such an error; a \
+              dialect says which attribute has the number 27290",
     },
 ];
 

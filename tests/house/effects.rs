@@ -95,7 +95,11 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["nix", "std::fs"],
         why: "reads the facts of this machine for a plan",
     },
-    Place { path: "crates/nsexec-cli/src/decode.rs", uses: &["std::fs"], why: "reads the message to decode" },
+    Place {
+        path: "crates/nsexec-cli/src/decode/mod.rs",
+        uses: &["std::fs"],
+        why: "reads the message to decode",
+    },
     Place { path: "crates/nsexec-cli/src/enter.rs", uses: &["nix"], why: "reads the effective user id" },
     Place {
         path: "crates/nsexec-cli/src/facts.rs",
@@ -123,7 +127,7 @@ pub(crate) const PLACES: &[Place] = &[
         uses: &["terminal_size"],
         why: "queries the width of the terminal",
     },
-    Place { path: "crates/nsexec-cli/src/replay.rs", uses: &["std::fs"], why: "reads a saved record" },
+    Place { path: "crates/nsexec-cli/src/trace_replay.rs", uses: &["std::fs"], why: "reads a saved record" },
     Place {
         path: "crates/nsexec-cli/src/start.rs",
         uses: &["nix"],
