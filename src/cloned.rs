@@ -56,8 +56,8 @@ const SEAL_TRIES: u8 = 5;
 /// The directory for the copy if the environment has no absolute directory.
 const DEFAULT_DIR: &[u8] = b"/tmp";
 
-/// The mark of the first copy, and that of a copy made although the program had a mark. There is no third.
-/// runc's C code has only the first.
+/// The mark of the first copy, and the mark of a copy made although the program had a mark. No third mark
+/// exists. runc's C code has only the first.
 const MARKS: [&str; 2] = ["1", LAST_MARK];
 
 /// The mark after which no further copy is made.
@@ -105,7 +105,7 @@ enum Kind {
 /// Runs as the program that the launcher executed, before it sends the first byte to the launcher.
 ///
 /// # Errors
-/// The reason why there is no copy.
+/// The reason why the copy was not made.
 pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Result<(), Error<'static>> {
     let exe = sys.openat(Fd::CWD, SELF_EXE, OpenFlags::ReadOnly).map_err(|errno| {
         if errno == Errno::EACCES {
@@ -138,8 +138,8 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
 /// Runs as the program that is going to launch, with a single thread, before its main work.
 ///
 /// # Errors
-/// The reason why there is no copy. [`Refusal::OwnArguments`] also if `room` is too small: the caller may try
-/// again with more.
+/// The reason why the copy was not made. [`Refusal::OwnArguments`] also if `room` is too small: the caller
+/// may try again with more.
 pub fn ensure_for_launch<S: Sys>(
     sys: &mut S,
     own: OwnProgram<'_>,

@@ -102,7 +102,7 @@ impl<'m> IdMap<'m> {
     ///
     /// # Errors
     ///
-    /// The first malformed line; if there is none, an overlap.
+    /// The first malformed line; without a malformed line, an overlap.
     pub fn parse(text: &'m CStr) -> Result<Self, IdMapError<'m>> {
         let bytes = text.to_bytes();
         if bytes.is_empty() {
@@ -201,7 +201,7 @@ impl<'m> IdMap<'m> {
 pub fn parse_line(line: &[u8]) -> Result<Extent, IdMapReason> {
     let not_three = || if is_blank(line) { IdMapReason::BlankLine } else { IdMapReason::NotThreeNumbers };
     let numbers = three_words(line).ok_or_else(not_three)?.map(decimal);
-    // A word that is not a number takes precedence over a number that is too large.
+    // A malformed number takes precedence over a number that is too large.
     if numbers.contains(&Err(NotDecimal::NotDigits)) {
         return Err(IdMapReason::NotThreeNumbers);
     }

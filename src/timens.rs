@@ -72,7 +72,7 @@ pub struct TimeOffsetsError<'m> {
 /// The error in a line of clock offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TimeOffsetsReason {
-    /// There is no line. runc sends this for a configuration with an empty map, and the kernel fails with
+    /// The text has no line. runc sends this for a configuration with an empty map, and the kernel fails with
     /// EINVAL.
     NoLine,
     /// The line is blank.

@@ -351,7 +351,7 @@ fn examine(case: &Case, run: &Run) -> Vec<String> {
         complaints.push(format!("the sections are {names:?}"));
     }
     let end = |role| run.section(role).map_or(End::Unknown, |section| section.end);
-    // Also a killed process leaves its lines in the record.
+    // A killed process leaves its lines in the record, too.
     let killed = run.sections.iter().filter(|section| section.end == End::Signaled(Signal::KILL));
     complaints.extend(
         killed

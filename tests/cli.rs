@@ -1234,7 +1234,7 @@ fn open_file_limit_names_the_first_missing_descriptor() {
     }
 }
 
-/// A process in namespaces of its own. It is killed and reaped at the end of the test, also if the test
+/// A process in namespaces of its own. It is killed and reaped at the end of the test, even if the test
 /// fails.
 struct Target(std::process::Child);
 

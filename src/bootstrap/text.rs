@@ -56,10 +56,10 @@ pub(crate) fn is_blank(line: &[u8]) -> bool {
     words(line).next().is_none()
 }
 
-/// The reason why a word is not a number.
+/// The reason why a text is not a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NotDecimal {
-    /// The word is empty, or has a character that is not a digit.
+    /// The text is empty, or has a character that is not a digit.
     NotDigits,
     /// The number has more than 64 bits.
     TooLarge,

@@ -11,7 +11,7 @@ use super::command::CommandError;
 use super::record::{OneLine, Record};
 use super::script::{Ended, Failure, FailureKind, Step};
 use super::tail::exec_status;
-use crate::error::Code;
+use crate::error::{Code, SyncStep};
 use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
 
 /// The reason why the command was not started. The failed launch has left no process and no descriptor.
@@ -168,24 +168,22 @@ impl StageFailure {
                 && self.cause().is_none()
                 && !self.records.iter().any(|record| record.stage == ended.stage)
         };
-        // The stages that are left kill each other. The first death is that of the stage which stage 0
-        // missed.
+        // The remaining stages kill each other. The stage whose death stage 0 reports died first.
         let missed = self.records.iter().find_map(missed_stage);
-        let mut ended = self.ended.iter();
-        let killed = ended.clone().filter(signaled);
-        let first = killed.clone().find(|ended| missed.is_some() && ended.stage == missed);
-        first.or_else(|| killed.clone().next()).or_else(|| ended.find(unreported))
+        let killed = self.ended.iter().filter(signaled);
+        killed
+            .min_by_key(|ended| missed.is_none() || ended.stage != missed)
+            .or_else(|| self.ended.iter().find(unreported))
     }
 }
 
-/// Returns the stage whose death is reported by a sync error of stage 0. runc's texts call stage 1 "stage-1"
-/// or "child", and stage 2 "child".
+/// Returns the stage that did not answer, if the record is a sync error of stage 0.
 fn missed_stage(record: &Record) -> Option<u8> {
     if (record.stage, record.code) != (Some(0), Some(Code::Sync)) {
         return None;
     }
-    let of_stage_1 = ["with stage-1", "SYNC_TIMEOFFSETS_ACK", "SYNC_MOUNTSOURCES_ACK"];
-    Some(if of_stage_1.iter().any(|part| record.text.contains(part)) { 1 } else { 2 })
+    let of_stage_2 = [SyncStep::WriteGrandchild, SyncStep::Stage2Next];
+    Some(if of_stage_2.iter().any(|step| record.text.starts_with(step.as_str())) { 2 } else { 1 })
 }
 
 /// Returns whether a record only reports the death of another process. That death has its own cause.

@@ -182,7 +182,7 @@ fn launcher_lives<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> 
     found.map(|count| count == 0).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })
 }
 
-/// Executes the first candidate that can be executed. Returns the error if there is none.
+/// Executes the first candidate that can be executed. Returns the error if none can be executed.
 ///
 /// The search is that of execvp(3), with one difference: a file without a known format is an error, and is
 /// not passed to a shell.

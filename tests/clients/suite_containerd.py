@@ -67,7 +67,7 @@ class Containerd:
 
     def __init__(self, stack, root):
         self.folder = stack.folder()
-        # Also the name of a cgroup in every hierarchy.
+        # A cgroup of every hierarchy has this name, too.
         self.namespace = f"{undo.PREFIX}-{os.getpid()}"
         self.counter = 0
         (self.folder / "config.toml").write_text(CONFIGURATION.format(folder=self.folder))

@@ -1,4 +1,4 @@
-"""Cleanup of a run, also after a failure or an interrupt.
+"""Cleanup of a run, even after a failure or an interrupt.
 
 Runs as part of `run`, as the subreaper of all its processes. It kills only its own descendants, by pid,
 unmounts below its own directory, and removes cgroups and state of containers that it named itself.

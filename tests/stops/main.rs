@@ -108,7 +108,7 @@ fn subordinate_ids(workspace: &Workspace) {
 }
 
 /// The folder of the test: a copy of the program that every user may execute, and the file of subordinate
-/// ids. Also the container to enter.
+/// ids, and the container to enter.
 struct Workspace {
     folder: PathBuf,
     program: PathBuf,

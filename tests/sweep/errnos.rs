@@ -9,7 +9,7 @@
 use nsexec::sys::types::{Errno, Fd};
 use nsexec_audit::record::{Call, Line, Reply};
 
-/// What the descriptor of a call refers to, for the calls whose class depends on it.
+/// The kind of file that the descriptor of a call refers to, for the calls whose class depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum About {
     /// A file opened by path. All of them are files of /proc.

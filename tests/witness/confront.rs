@@ -151,7 +151,7 @@ impl Stage<'_> {
         let mut command = self.program(config);
         command.args(["plan", "--format", "json"]);
         if !config.command.there {
-            // A plan assumes that the command exists, unless it is told otherwise.
+            // A plan assumes that the command exists, unless `--assume` states otherwise.
             command.args(["--assume", "command="]);
         }
         command.args(args);

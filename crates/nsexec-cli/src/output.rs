@@ -43,7 +43,7 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes to standard error. A failure is ignored: there is no place to report it.
+/// Writes to standard error. A failure is ignored, because it cannot be reported anywhere.
 pub(crate) fn print_to_stderr(text: fmt::Arguments<'_>) {
     without_sigxfsz(|| drop(io::stderr().write_fmt(text)));
 }
@@ -56,7 +56,7 @@ pub(crate) fn show_record(line: &str) {
 
 /// Prints an error of clap to the stream that clap chooses.
 pub(crate) fn print_usage(error: &clap::Error) {
-    // Ignored: there is no place to report the error.
+    // Ignored: the error cannot be reported anywhere.
     without_sigxfsz(|| drop(error.print()));
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn take_signals() -> Result<Signals, Failure> {
 /// standard error that a log record of a stage results in.
 ///
 /// # Errors
-/// The message cannot be encoded, or there is no command.
+/// The message cannot be encoded, or the command is missing.
 pub(crate) fn launcher_of(
     bootstrap: &Bootstrap<'_>,
     job: &Job<'_>,

@@ -24,7 +24,7 @@
 //! fcntl(F_GET_SEALS, F_ADD_SEALS) memfd_create sendfile fchmod unlinkat statfs execveat · clone execve wait4
 //! kill pidfd_open getpid gettid · setns unshare setsid setresuid setuid setgid setgroups sched_getaffinity
 //! mount prctl(PR_GET_TID_ADDRESS, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG) · rt_sigprocmask
-//! rt_sigaction rt_sigtimedwait. There are no others.
+//! rt_sigaction rt_sigtimedwait. These are all.
 
 #[cfg(feature = "legacy")]
 mod message;

@@ -26,7 +26,7 @@ pub struct Ordinary {
 }
 
 impl Ordinary {
-    /// Returns the user, or the reason why there is none. Without root, the caller itself is the ordinary
+    /// Returns the user, or the reason why it cannot be had. Without root, the caller itself is the ordinary
     /// user.
     pub fn provide() -> Result<Self, String> {
         if !geteuid().is_root() {

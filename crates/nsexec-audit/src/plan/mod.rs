@@ -77,7 +77,7 @@ pub struct Plan {
     pub succeeds: bool,
 }
 
-/// The reasons for which there is no plan.
+/// The reasons for which a plan cannot be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PlanError {
     /// The message is malformed, with a description of the fault.

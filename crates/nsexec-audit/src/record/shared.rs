@@ -107,7 +107,7 @@ impl SharedSink {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let lost = Rc::new(EventFd::from_value_and_flags(0, flags)?);
         let reader = SharedReader { file: Rc::clone(&file), lost: Rc::clone(&lost), counted: Cell::new(0) };
-        // If there is no room for any line, all lines are lost.
+        // If not even one line fits, all lines are lost.
         let limit = (largest_file() / PROCESSES).min(PROCESS_MAX);
         Ok((Self { file, lost, lineage: Vec::new(), children: 0, written: 0, limit }, reader))
     }

@@ -54,7 +54,7 @@ pub enum HidePid {
 }
 
 impl HidePid {
-    /// All modes, each with the option's value as a word and as a number.
+    /// All modes, each with the option's value as a name and as a number.
     pub const ALL: [(&'static str, u32, Self); 4] = [
         ("off", 0, Self::Off),
         ("noaccess", 1, Self::NoAccess),

@@ -19,7 +19,8 @@ pub trait Choice {
     /// Returns the index in `ready` of the process that runs next. Called only if `ready` has at least two.
     fn pick(&mut self, ready: &[Task]) -> usize;
 
-    /// Returns how many calls the process may make before another may run. By default there is no limit.
+    /// Returns how many calls the process may make before another may run. By default the number is
+    /// unlimited.
     fn quantum(&mut self) -> usize {
         usize::MAX
     }

@@ -496,7 +496,7 @@ fn undeclared_exec_is_shown_without_environment() {
     }
 }
 
-/// Lines of the command and of its children are dropped, also a child's line that comes before its parent's
+/// Lines of the command and of its children are dropped, even a child's line that comes before its parent's
 /// clone.
 #[test]
 fn lines_after_the_exec_are_dropped() {

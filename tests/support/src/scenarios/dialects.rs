@@ -10,7 +10,9 @@ use nsexec::sys::types::{CloneFlags, Errno};
 use nsexec_audit::plan::runc::MountNumbers;
 use nsexec_audit::sim::{Container, Extra, User, cap};
 
-use super::starts::{FIVE, OWN, SUBORDINATE, WIDE, foreign_net, mapped, ordinary, tools, with_tools};
+use super::starts::{
+    FIVE, OWN, SUBORDINATE, WIDE, foreign_net, mapped, ordinary, own_container, tools, with_tools,
+};
 use super::{Scenario, Way, encoded, flags, paths_of};
 
 const INIT: &[Way] = &[Way::Init];
@@ -101,11 +103,7 @@ fn in_line(dialect: &'static Dialect) -> Vec<Scenario> {
             &ordinary(),
             &nothing.with_rootless_euid(true),
         )
-        .joining(|sim| {
-            let kinds = [NsKind::Mnt, NsKind::Net, NsKind::Uts];
-            let pid = sim.container(&Container { maker: ordinary(), maps: Some((OWN, OWN)), kinds: &kinds });
-            paths_of(pid, &[NsKind::User, NsKind::Net, NsKind::Uts, NsKind::Mnt])
-        })
+        .joining(own_container)
         .ways(EXEC),
         of(
             "join_and_create",

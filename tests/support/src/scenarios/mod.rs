@@ -98,7 +98,7 @@ impl Way {
 /// A machine, a message for it, and the launchers that send it.
 pub struct Scenario {
     pub name: &'static str,
-    /// What the scenario shows, in one sentence.
+    /// The purpose of the scenario, in one sentence.
     pub about: &'static str,
     pub sim: Sim,
     pub message: Vec<u8>,

@@ -215,11 +215,7 @@ fn joins() -> Vec<Scenario> {
             &ordinary(),
             &nothing.with_rootless_euid(true),
         )
-        .joining(|sim| {
-            let kinds = [NsKind::Mnt, NsKind::Net, NsKind::Uts];
-            let pid = sim.container(&Container { maker: ordinary(), maps: Some((OWN, OWN)), kinds: &kinds });
-            paths_of(pid, &[NsKind::User, NsKind::Net, NsKind::Uts, NsKind::Mnt])
-        })
+        .joining(own_container)
         .ways(exec),
         Scenario::new(
             "join_and_create",
@@ -233,6 +229,13 @@ fn joins() -> Vec<Scenario> {
         })
         .ways(RUNC),
     ]
+}
+
+/// Makes a container of an ordinary user; returns the list to join it.
+pub(super) fn own_container(sim: &mut Sim) -> String {
+    let kinds = [NsKind::Mnt, NsKind::Net, NsKind::Uts];
+    let pid = sim.container(&Container { maker: ordinary(), maps: Some((OWN, OWN)), kinds: &kinds });
+    paths_of(pid, &[NsKind::User, NsKind::Net, NsKind::Uts, NsKind::Mnt])
 }
 
 /// The user namespace of one container, and a network namespace that belongs to the machine.
