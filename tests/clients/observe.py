@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 
 # Python 3.11 does not define it.
 F_GET_SEALS = 1034
@@ -17,6 +18,10 @@ KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 # Fields that differ between two runs of the same program: memory, scheduling, and the number of threads of a
 # Go program. SigQ counts the user's signals on the whole machine.
 VARYING = re.compile(r"^(Vm\w+|Rss\w+|HugetlbPages|.*ctxt_switches|Threads|SigQ|FDSize|State)$")
+# The sets of pending signals, and SIGURG in them. With this signal a Go program preempts its own threads. One that is
+# sent right before the exec is still pending after it, until the new program first returns to user mode.
+PENDING = ("SigPnd", "ShdPnd")
+GO_PREEMPTION = 1 << (signal.SIGURG - 1)
 # The pids in a status file; NSpid and similar fields keep the inner ones.
 PIDS = re.compile(r"^(Tgid|Pid|PPid|Ngid|TracerPid|NStgid|NSpid|NSpgid|NSsid)$")
 
@@ -138,6 +143,8 @@ class Observation:
             words = value.split()
             if PIDS.match(key):
                 words = [self.names.who(words[0]), *map(inner, words[1:])]
+            elif key in PENDING:
+                words = [f"{int(words[0], 16) & ~GO_PREEMPTION:016x}"]
             yield f"{key}: {' '.join(words)}"
 
     def log(self, when, lines):
