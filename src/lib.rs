@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `launch` | a program that starts commands in namespaces (feature `std`) |
 //! | [`init()`] | a program that is started by runc's protocol, in place of runc's C code |
-//! | [`bootstrap`] | the bootstrap message: decoder, encoder, dialects |
+//! | [`bootstrap`] | the bootstrap message and its decoder, the dialects |
+//! | `launch::encode` | the encoder of a bootstrap message (feature `std`) |
 //! | [`idmap`], [`timens`], [`namespace`], [`policy`] | the values of a message and of a launch |
 //! | [`error`] | the errors of a bootstrap |
 //! | [`sys`] | every system call: the trait [`sys::Sys`], its values and the real backend |
@@ -18,13 +19,19 @@
 //!
 //! # For readers of the code
 //!
-//! | module | contents |
+//! Each folder of `src` is a ring, and tests/sizes prints how large it is:
+//!
+//! | folder | contents |
 //! |---|---|
-//! | `nsexec` | the top-level script of the whole bootstrap |
-//! | `stage` | the scripts of the three processes: `stage::parent`, `stage::child`, `stage::init` |
-//! | `cloned` | the sealed copy of our own program, for runc's older releases and for our launcher |
-//! | `sync`, `log`, `json`, `error` | messages between stages, to the launcher and to people |
-//! | `entry` | the entry points in the child process: read the environment, run, exit or return |
+//! | `scripts` | the whole bootstrap (`nsexec`), its three processes (`stage::parent`, `stage::child`, `stage::init`), and their steps, over [`sys::Sys`] |
+//! | `deciders` | the message, the id maps, the namespaces, the time offsets, the policy: values and pure functions |
+//! | `words` | errors, their texts, log records |
+//! | `sys` | the door: every system call |
+//! | `launch` | the launcher, with what only it needs |
+//! | `legacy` | what only runc 1.0, 1.1 and the seed need |
+//! | `cloned` | the sealed copy of our own program, for `legacy` and for the launcher |
+//!
+//! The file `entry` has the entry points in the child process: read the environment, run, exit or return.
 //!
 //! The package `nsexec-audit` has the recorder, the simulated kernel, plans and rules. The package
 //! `nsexec-cli` is the program, `nsexec-capi` the archive for C and Go.
@@ -53,17 +60,12 @@
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
-pub mod bootstrap;
+#[cfg(feature = "sealed-copy")]
 #[doc(hidden)]
 pub mod cloned;
-#[doc(hidden)]
-pub mod descriptors;
+mod deciders;
 #[doc(hidden)]
 pub mod entry;
-pub mod error;
-pub mod idmap;
-#[doc(hidden)]
-pub mod json;
 #[cfg(feature = "std")]
 #[allow(
     clippy::arithmetic_side_effects,
@@ -74,22 +76,15 @@ pub mod json;
 pub mod launch;
 #[cfg(feature = "legacy")]
 pub mod legacy;
-#[doc(hidden)]
-pub mod log;
-pub mod namespace;
-#[doc(hidden)]
-pub mod nsexec;
-#[doc(hidden)]
-pub mod pipe;
-pub mod policy;
-#[doc(hidden)]
-pub mod procfs;
-#[doc(hidden)]
-pub mod stage;
-#[doc(hidden)]
-pub mod sync;
+mod scripts;
 pub mod sys;
-pub mod timens;
+mod words;
 
+pub use deciders::{bootstrap, idmap, namespace, policy, timens};
 pub use entry::{init, init_as};
-pub use stage::Outcome;
+pub use scripts::stage::Outcome;
+#[doc(hidden)]
+pub use scripts::{descriptors, join, map_files, mapping_tool, nsexec, pipe, procfs, stage, sync, unshare};
+pub use words::error;
+#[doc(hidden)]
+pub use words::{json, log};

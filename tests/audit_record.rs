@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, LazyLock};
 
-use nsexec::bootstrap::{Bootstrap, Dialect, Environment, MESSAGE_MAX, encode};
+use nsexec::bootstrap::{Bootstrap, Dialect, Environment, MESSAGE_MAX};
 use nsexec::idmap::IdMap;
+use nsexec::launch::encode::encode;
 use nsexec::legacy::MountSources;
 use nsexec::legacy::{CGROUP_BYTE, CgroupPlacement};
 use nsexec::log::Level;

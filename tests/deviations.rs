@@ -10,8 +10,8 @@ use nsexec::error::{Doing, Error, MapKind, ProcFile, Refusal, SyncStep, ToolFail
 use nsexec::idmap::IdMap;
 use nsexec::log::{Level, RECORD_MAX, Writer, layout};
 use nsexec::namespace::NsKind;
-use nsexec::namespace::unshare::refuse_impossible;
 use nsexec::sys::types::{CloneFlags, Errno, Pid, WaitStatus};
+use nsexec::unshare::refuse_impossible;
 
 fn record(text: &str) -> String {
     let mut buffer = [0; RECORD_MAX];

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
-use nsexec::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX, OomScoreAdj, decode, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX, OomScoreAdj, decode};
 use nsexec::idmap::IdMap;
+use nsexec::launch::encode::{encode, encoded_len};
 use nsexec::legacy::MountSources;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::namespace::{NsKind, NsSet};

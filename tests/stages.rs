@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::env::Environment;
-use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX, encode::encode};
+use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX};
 use nsexec::idmap::IdMap;
+use nsexec::launch::encode::encode;
 use nsexec::log::Level;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::nsexec::{Scratch, bootstrap};

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use nsexec::bootstrap::{Bootstrap, Dialect, HEADER_LEN, ParseError, ParseErrorKind, decode, encode};
+use nsexec::bootstrap::{Bootstrap, Dialect, HEADER_LEN, ParseError, ParseErrorKind, decode};
+use nsexec::launch::encode::encode;
 use nsexec::namespace::paths::NsEntry;
 use nsexec_audit::byte_order::ByteOrder;
 use serde_json::{Value, json};

@@ -147,8 +147,8 @@ impl Remedies {
         user_namespace: "CLONE_NEWUSER",
         pid_namespace: "CLONE_NEWPID",
         keep_ids: "keep the caller's ids (Credentials::Keep)",
-        without_proc: "do without Policy::mount_proc",
-        without_default_proc: "do without Policy::mount_proc",
+        without_proc: "do without Policy::with_mount_proc",
+        without_default_proc: "do without Policy::with_mount_proc",
     };
 }
 

@@ -39,11 +39,13 @@
 
 pub mod causes;
 mod command;
+pub mod encode;
 mod error;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod outcome;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod pipes;
+mod policy;
 mod prepared;
 mod proc_status;
 mod query;
@@ -57,6 +59,7 @@ mod sealed;
 pub mod signals;
 mod signals_error;
 mod spawn;
+mod steps;
 mod supervise;
 // Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -78,6 +81,7 @@ pub use command::CommandError;
 #[doc(hidden)]
 pub use command::{CommandStrings, NulTerminated};
 pub use error::{LaunchError, StageFailure};
+pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;
 #[doc(hidden)]
@@ -91,13 +95,15 @@ pub use script::{ChildSignals, Ended, FailureKind, Step};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
 #[doc(hidden)]
 pub use spawn::execute;
+pub use steps::StageStep;
 #[doc(hidden)]
 pub use supervise::without_sigxfsz;
 pub use supervise::{Child, exit_code};
 
-use crate::bootstrap::{Bootstrap, Dialect, EncodeError, MESSAGE_MAX, encode, encoded_len};
+use crate::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
+use crate::launch::encode::{EncodeError, encode, encoded_len};
 pub use crate::log::Level;
-use crate::policy::{Descriptors, LogForm, Policy};
+use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
@@ -151,8 +157,7 @@ impl Launcher {
             policy: Policy {
                 dialect: &Dialect::V1_2,
                 log_form: LogForm::Detailed,
-                ends_with_launcher: true,
-                ..policy
+                ..policy.with_ends_with_launcher(true)
             },
             level: Level::Warning,
             command: Command::default(),
@@ -200,7 +205,7 @@ impl Launcher {
     /// The descriptor may be close-on-exec. It must be open at every launch, which otherwise fails with
     /// [`LaunchError::Descriptor`].
     pub fn pass_descriptor(&mut self, fd: Fd) -> &mut Self {
-        self.policy.descriptors = Descriptors::Named;
+        self.policy.launch.descriptors = Descriptors::Named;
         if !self.named.contains(&fd) {
             self.named.push(fd);
         }
@@ -262,7 +267,7 @@ impl Launcher {
     /// overwrite this program's file through /proc/self/exe, with this program's privileges (CVE-2019-5736).
     /// The safe way is [`run_from_sealed_copy`].
     pub fn trust_mount_namespace(&mut self) -> &mut Self {
-        self.policy.trusted_mounts = true;
+        self.policy.launch.trusted_mounts = true;
         self
     }
 
@@ -293,7 +298,7 @@ impl Launcher {
 
     /// Starts the command, and returns after its exec.
     ///
-    /// The command is a child of this process. With [`Policy::kill_child`] it gets SIGKILL when **this
+    /// The command is a child of this process. With [`LaunchPolicy::kill_child`] it gets SIGKILL when **this
     /// thread** ends. Launches of several threads run one after the other.
     ///
     /// # Errors

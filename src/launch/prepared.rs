@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::command::{CommandStrings, NulTerminated, shown};
 use super::error::LaunchError;
+use super::policy::Descriptors;
 use super::record::{Collector, Record};
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::tail::Tail;
@@ -13,7 +14,7 @@ use crate::bootstrap::decode;
 use crate::log::Level;
 use crate::namespace::NsKind;
 use crate::nsexec::Scratch;
-use crate::policy::{Descriptors, Policy};
+use crate::policy::Policy;
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
 
@@ -128,10 +129,10 @@ impl Prepared {
         let user_namespace = self.user_namespace();
         let creates_mounts = self.asked.contains(CloneFlags::NEWNS);
         let tail = Tail {
-            propagation: self.policy.propagation.filter(|_| creates_mounts),
-            mount_proc: self.policy.mount_proc,
-            kill_child: self.policy.kill_child,
-            descriptors: (self.policy.descriptors == Descriptors::Named).then_some(&self.named[..]),
+            propagation: self.policy.launch.propagation.filter(|_| creates_mounts),
+            mount_proc: self.policy.launch.mount_proc,
+            kill_child: self.policy.launch.kill_child,
+            descriptors: (self.policy.launch.descriptors == Descriptors::Named).then_some(&self.named[..]),
             user_namespace: &user_namespace,
             ..self.texts.tail(&mut argv, &mut envp)
         };

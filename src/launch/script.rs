@@ -119,7 +119,7 @@ fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), FailureKind> {
     // A message that cannot be decoded passes here; stage 0 reports the error.
     let asked = decode(job.message, job.policy.dialect);
     let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
-    if !joins || job.policy.trusted_mounts {
+    if !joins || job.policy.launch.trusted_mounts {
         return Ok(());
     }
     match cloned::may_join_mounts(sys, job.marked_copy) {
@@ -153,7 +153,7 @@ fn stages<S: Sys>(
     mask: SignalSet,
     scratch: &mut Scratch<'_>,
 ) -> i32 {
-    if job.policy.ends_with_launcher {
+    if job.policy.launch.ends_with_launcher {
         // When the launcher dies, SIGCONT continues a stopped stage 0. Stage 0 then detects the hang-up, and
         // ends the other stages and the mapping tool. SIGKILL to stage 0 would leave the tool running. If a
         // filter refuses prctl(2), only the hang-up reports the death.

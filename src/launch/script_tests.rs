@@ -4,7 +4,8 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use super::*;
-use crate::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
+use crate::bootstrap::{Bootstrap, Dialect};
+use crate::launch::encode::{encode, encoded_len};
 use crate::namespace::NsSet;
 use crate::namespace::paths::NsPaths;
 use crate::sys::MockSys;
@@ -346,7 +347,7 @@ fn launch_with_mount_join(
     let asked = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
     let mut message = vec![0; encoded_len(&asked)];
     encode(&asked, &Dialect::V1_2, &mut message).unwrap();
-    let policy = Policy { trusted_mounts, ..Policy::runc(&Dialect::V1_2) };
+    let policy = Policy::runc(&Dialect::V1_2).with_trusted_mounts(trusted_mounts);
     let mut sys = MockSys::new();
     sys.expect_openat().withf(|_, path, _| path == c"/proc/self/exe").returning(|_, _, _| Ok(INIT));
     sys.expect_get_seals().returning(move |_| seals);

@@ -2,7 +2,8 @@
 
 use core::ffi::CStr;
 
-use crate::descriptors::keep_named;
+use super::steps::StageStep;
+use crate::descriptors::close_on_exec;
 use crate::error::{Doing, Error};
 use crate::log::{Level, Log};
 use crate::pipe::{read_full, uninterrupted};
@@ -53,7 +54,7 @@ pub struct Tail<'a> {
 /// needs the caller's /proc.
 ///
 /// # Errors
-/// [`Doing::Descriptors`]; [`Doing::PassDescriptor`] with `EBADF`: a named descriptor is not open.
+/// [`StageStep::Descriptors`]; [`StageStep::PassDescriptor`] with `EBADF`: a named descriptor is not open.
 pub fn close_unnamed_on_exec<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'_>,
@@ -61,9 +62,23 @@ pub fn close_unnamed_on_exec<'m, S: Sys>(
 ) -> Result<(), Error<'m>> {
     let Some(named) = tail.descriptors else { return Ok(()) };
     match named.iter().find(|fd| pipes.contains(fd)) {
-        Some(fd) => Err(Error::Os { doing: Doing::PassDescriptor(*fd), errno: Errno::EBADF }),
+        Some(fd) => Err(StageStep::PassDescriptor(*fd).failed(Errno::EBADF)),
         None => keep_named(sys, named),
     }
+}
+
+/// Marks all descriptors close-on-exec except 0 to 2 and those in `named`.
+///
+/// Stage 0 of our own launcher calls this before any join, so that every stage inherits the flags.
+///
+/// # Errors
+/// The step that failed, with its errno. `EBADF`: a named descriptor is not open.
+fn keep_named<'m, S: Sys>(sys: &mut S, named: &[Fd]) -> Result<(), Error<'m>> {
+    close_on_exec(sys).map_err(|errno| StageStep::Descriptors.failed(errno))?;
+    for fd in named {
+        sys.set_cloexec(*fd, false).map_err(|errno| StageStep::PassDescriptor(*fd).failed(errno))?;
+    }
+    Ok(())
 }
 
 /// Reports a failure of [`close_unnamed_on_exec`]. Returns the status to exit with.
@@ -105,7 +120,7 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
         let _ = await_go(sys, init);
     }
     match error {
-        Error::Os { doing: Doing::Exec(_), errno } => exec_status(errno),
+        Error::Os { doing: Doing::Launch(StageStep::Exec(_)), errno } => exec_status(errno),
         _ => 1,
     }
 }
@@ -133,7 +148,7 @@ fn become_command<'m, S: Sys>(
     if !tail.kill_child {
         // Up to this call stage 2 ends with the launcher. An exec would keep the parent-death signal.
         if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
-            return Some(Error::Os { doing: Doing::OutliveLauncher, errno });
+            return Some(StageStep::OutliveLauncher.failed(errno));
         }
     }
     if tail.kill_child {
@@ -148,20 +163,20 @@ fn become_command<'m, S: Sys>(
 
 fn set_kill_child<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
     match tail.kill_child {
-        true => sys.set_pdeathsig(Signal::KILL).map_err(|errno| Error::Os { doing: Doing::KillChild, errno }),
+        true => sys.set_pdeathsig(Signal::KILL).map_err(|errno| StageStep::KillChild.failed(errno)),
         false => Ok(()),
     }
 }
 
 fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) -> Result<(), Error<'m>> {
-    let os = |doing| move |errno| Error::Os { doing, errno };
     if let Some(propagation) = tail.propagation {
         // Set before anything is mounted: a copied mount is still a peer of the caller's
         // (mount_namespaces(7)).
-        sys.mount(Mount::Propagation(propagation)).map_err(os(Doing::MountPropagation))?;
+        sys.mount(Mount::Propagation(propagation))
+            .map_err(|errno| StageStep::MountPropagation.failed(errno))?;
     }
     if tail.mount_proc {
-        sys.mount(Mount::Proc).map_err(os(Doing::MountProc))?;
+        sys.mount(Mount::Proc).map_err(|errno| StageStep::MountProc.failed(errno))?;
     }
     // Set after the last change of the user id, which clears the parent-death signal.
     if last.is_none() { set_kill_child(sys, tail) } else { Ok(()) }
@@ -170,7 +185,7 @@ fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) ->
 /// Waits for the go byte. Returns whether it has arrived.
 fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     let mut word = [0];
-    let got = read_full(sys, init, &mut word).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })?;
+    let got = read_full(sys, init, &mut word).map_err(|errno| StageStep::AwaitGo.failed(errno))?;
     Ok(got == word.len() && word == [GO])
 }
 
@@ -179,7 +194,7 @@ fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
 /// init pipe open until our exec. So an end of file means that the launcher is dead.
 fn launcher_lives<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     let found = uninterrupted(sys, |sys| sys.poll(&mut [PollFd::new(init, PollEvents::IN)], 0));
-    found.map(|count| count == 0).map_err(|errno| Error::Os { doing: Doing::AwaitGo, errno })
+    found.map(|count| count == 0).map_err(|errno| StageStep::AwaitGo.failed(errno))
 }
 
 /// Executes the first candidate that can be executed. Returns the error if none can be executed.
@@ -213,7 +228,7 @@ pub(super) fn exec<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>) -> Error<'m> {
         rest = rest.get(path.to_bytes_with_nul().len()..).unwrap_or_default();
     }
     let errno = refused.or(missing).or(unreached).unwrap_or(Errno::ENOENT);
-    Error::Os { doing: Doing::Exec(tail.name), errno }
+    StageStep::Exec(tail.name).failed(errno)
 }
 
 /// Returns the exit status for a command that could not be executed, as a shell reports it.
@@ -403,5 +418,27 @@ mod tests {
         sys.expect_execve().once().returning(|_, _, _| Errno::ENOENT);
         reports(&mut sys, "failed to execute cmd: No such file or directory");
         assert_eq!(run(&mut sys, &Tail { kill_child: true, ..tail(b"/a\0") }, None, INIT, LOG), 127);
+    }
+
+    #[test]
+    fn named_descriptors_are_kept_and_closed_one_is_an_error() {
+        for (errno, wanted) in
+            [(None, Ok(())), (Some(Errno::EBADF), Err(StageStep::PassDescriptor(Fd(9)).failed(Errno::EBADF)))]
+        {
+            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
+            sys.expect_close_range_cloexec()
+                .once()
+                .in_sequence(&mut order)
+                .withf(|first| *first == crate::descriptors::FIRST)
+                .returning(|_| Ok(()));
+            for (number, reply) in [(7, Ok(())), (9, errno.map_or(Ok(()), Err))] {
+                sys.expect_set_cloexec()
+                    .once()
+                    .in_sequence(&mut order)
+                    .withf(move |fd, on| *fd == Fd(number) && !*on)
+                    .returning(move |_, _| reply);
+            }
+            assert_eq!(keep_named(&mut sys, &[Fd(7), Fd(9)]), wanted);
+        }
     }
 }

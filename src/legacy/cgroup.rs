@@ -7,11 +7,11 @@ use super::errors::{Failure, Step};
 use crate::bootstrap::Dialect;
 use crate::error::{Doing, Error};
 use crate::log::Log;
-use crate::namespace::unshare::{UnshareSteps, unshare};
 use crate::pipe::read_full;
 use crate::stage::Context;
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Fd};
+use crate::unshare::{UnshareSteps, unshare};
 
 /// Returns the steps of stage 1: without the cgroup namespace if stage 2 creates it.
 #[must_use]

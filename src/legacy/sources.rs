@@ -10,7 +10,7 @@ use super::mount_fds::{MountFds, MountFdsError};
 use super::mount_sources::MountSources;
 use crate::bootstrap::{Bootstrap, Environment};
 use crate::error::{Doing, Error, SyncStep};
-use crate::namespace::join::{PATH_MAX, terminated};
+use crate::join::{PATH_MAX, terminated};
 use crate::pipe::uninterrupted;
 use crate::procfs::{ProcDir, open_namespace};
 use crate::stage::Context;

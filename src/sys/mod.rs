@@ -20,9 +20,13 @@ pub mod types;
 
 use core::ffi::CStr;
 
+#[cfg(feature = "std")]
+use types::Mount;
+#[cfg(feature = "sealed-copy")]
+use types::Seals;
 use types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals,
-    SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
+    Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 
 /// The system calls of the bootstrap and of the launcher.
@@ -134,6 +138,7 @@ pub trait Sys {
 
     /// Creates the launcher's log pipe, and returns its read end and its write end: `pipe2(O_CLOEXEC)`,
     /// pipe(2).
+    #[cfg(feature = "std")]
     fn pipe2(&mut self) -> SysResult<(Fd, Fd)>;
 
     /// Marks `first` and all higher descriptors close-on-exec: `close_range(first, ~0, CLOSE_RANGE_CLOEXEC)`,
@@ -162,11 +167,13 @@ pub trait Sys {
     /// is a sealed copy, and whether the new copy is sealed.
     ///
     /// Errors: each means that the file cannot have seals.
+    #[cfg(feature = "sealed-copy")]
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals>;
 
     /// Seals the copy against any change: `fcntl(fd, F_ADD_SEALS, seals)`, fcntl(2).
     ///
     /// Errors: `EBUSY`: the kernel still holds a page of the file, so try again.
+    #[cfg(feature = "sealed-copy")]
     fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()>;
 
     /// Creates a file in memory: `memfd_create(name, MFD_CLOEXEC|MFD_ALLOW_SEALING)`, with `exec` also
@@ -176,22 +183,27 @@ pub trait Sys {
     /// executable.
     ///
     /// Errors: `EINVAL`: the kernel lacks this flag. After any other error a file in a directory is used.
+    #[cfg(feature = "sealed-copy")]
     fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd>;
 
     /// Copies bytes between two files, each at its current position: `sendfile(to, from, NULL, len)`,
     /// sendfile(2).
     ///
     /// Errors: `EINTR`. After any other error the caller reads and writes.
+    #[cfg(feature = "sealed-copy")]
     fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize>;
 
     /// Removes the write permission of a copy that cannot be sealed: `fchmod(fd, mode)`, fchmod(2).
+    #[cfg(feature = "sealed-copy")]
     fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()>;
 
     /// Removes the name of a copy that cannot be sealed: `unlinkat(AT_FDCWD, path, 0)`, unlink(2).
+    #[cfg(feature = "sealed-copy")]
     fn unlink(&mut self, path: &CStr) -> SysResult<()>;
 
     /// Returns whether the file is on a read-only mount: `statfs(path, &stat)`, of which `ST_RDONLY`.
     /// statfs(2).
+    #[cfg(feature = "sealed-copy")]
     fn is_read_only(&mut self, path: &CStr) -> SysResult<bool>;
 
     /// Executes the copy: `execveat(fd, "", argv, envp, AT_EMPTY_PATH)`, execveat(2), Linux 3.19. Returns
@@ -199,6 +211,7 @@ pub trait Sys {
     ///
     /// Errors: `ENOSYS` (an older kernel) and `EPERM` (a seccomp filter without this call): execute the copy
     /// by its path in /proc.
+    #[cfg(feature = "sealed-copy")]
     fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno;
 
     // -- processes -----------------------------------------------------------------------------------------
@@ -278,6 +291,7 @@ pub trait Sys {
     ///
     /// Called by the stages of our own launcher, never by the drop-in: a Go runtime may end the thread that
     /// started stage 0 at any time.
+    #[cfg(feature = "std")]
     fn set_pdeathsig(&mut self, signal: Signal) -> SysResult<()>;
 
     /// Makes stage 2 the leader of a session: `setsid()`, setsid(2).
@@ -301,6 +315,7 @@ pub trait Sys {
     fn sched_getaffinity(&mut self) -> SysResult<u64>;
 
     /// Makes one of the mounts of the launcher's stage 2: `mount(…)`, mount(2).
+    #[cfg(feature = "std")]
     fn mount(&mut self, mount: Mount) -> SysResult<()>;
 
     // -- signals -----------------------------------------------------------------------------------------

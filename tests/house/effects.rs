@@ -253,13 +253,13 @@ mod tests {
             "unsafe extern \"C\" { fn close(fd: i32) -> i32; }",
             "fn f() { core::arch::asm!(\"syscall\") }",
         ] {
-            for path in ["src/sync.rs", "src/launch/b.rs", "crates/nsexec-cli/src/run.rs"] {
+            for path in ["src/scripts/sync.rs", "src/launch/b.rs", "crates/nsexec-cli/src/run.rs"] {
                 assert_eq!(check(path, code).len(), 1, "{path}: {code}");
             }
         }
         assert_eq!(
-            check("src/sync.rs", "\nuse std::fs;"),
-            ["src/sync.rs:2: `std::fs`, outside of `Sys` and of PLACES in tests/house/effects.rs"]
+            check("src/scripts/sync.rs", "\nuse std::fs;"),
+            ["src/scripts/sync.rs:2: `std::fs`, outside of `Sys` and of PLACES in tests/house/effects.rs"]
         );
     }
 
@@ -290,7 +290,7 @@ mod tests {
     fn core_file_and_undocumented_file_in_the_list_are_found() {
         assert!(documented(LISTED, "| `src/launch/a.rs` | queries |").is_empty());
         assert_eq!(documented(LISTED, ""), ["src/launch/a.rs: docs/design.md does not name it"]);
-        let core = [Place { path: "src/sync.rs", uses: &["libc"], why: "none" }];
-        assert_eq!(documented(&core, "`src/sync.rs`").len(), 1);
+        let core = [Place { path: "src/scripts/sync.rs", uses: &["libc"], why: "none" }];
+        assert_eq!(documented(&core, "`src/scripts/sync.rs`").len(), 1);
     }
 }

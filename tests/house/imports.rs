@@ -37,21 +37,27 @@ const PURE: &[&str] = &[
     "namespace::paths",
     "policy",
     "timens",
+    // What the core names of the folders behind features: plain values.
+    "launch::Descriptors",
+    "launch::LaunchPolicy",
+    "launch::StageStep",
+    "launch::policy",
+    "launch::steps",
 ];
 
 /// Modules whose functions use `Sys`, and are called by the stages.
 const ACTING: &[&str] = &[
-    "cloned",
     "descriptors",
-    "idmap::tool",
-    "idmap::write",
+    "join",
     "log",
-    "namespace::join",
-    "namespace::unshare",
+    "map_files",
+    "mapping_tool",
     "pipe",
     "procfs",
     "sync",
     "sys",
+    "unshare",
+    "cloned",
 ];
 
 const SCRIPTS: &[&str] = &[
@@ -74,12 +80,12 @@ const SCRIPTS: &[&str] = &[
 /// The values and pure functions of the scripts' modules that the audit rules compare a run with.
 const AUDITED: &[&str] = &[
     "descriptors::FIRST",
-    "idmap::write::writes_deny",
+    "map_files::writes_deny",
     "launch::script::GO",
     "log::RECORD_MAX",
-    "namespace::unshare::UNSHARE_TRIES",
     "procfs::is_exiting",
     "sync::SyncMessage",
+    "unshare::UNSHARE_TRIES",
 ];
 
 const STD: &[&str] = &["std"];
@@ -92,7 +98,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: WORDS, may: &[WORDS, &["serde"]], core: false },
     Row { modules: &["sys"], may: &[WORDS], core: false },
     Row { modules: &["sys::linux::*"], may: &[WORDS, &["sys", "sys::linux::*", "libc"]], core: false },
-    Row { modules: &["policy"], may: &[WORDS, PURE, STD, &["serde"]], core: true },
+    Row { modules: &["policy", "launch::policy"], may: &[WORDS, PURE, STD, &["serde"]], core: true },
     Row { modules: PURE_MODULES, may: &[WORDS, PURE], core: true },
     Row { modules: &["log::level"], may: &[WORDS, &["serde"]], core: true },
     Row { modules: &["log"], may: &[WORDS, PURE, ACTING], core: true },
@@ -108,8 +114,8 @@ pub(crate) const TABLE: &[Row] = &[
     },
     Row { modules: &["launch::*"], may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
     Row { modules: &["entry"], may: &[WORDS, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
-    // The root: a map without logic.
-    Row { modules: &[""], may: &[STD, &["entry", "stage::Outcome"]], core: false },
+    // The root and the folders of the rings: a map without logic.
+    Row { modules: &["", "deciders", "scripts", "words"], may: &[STD, &["*"]], core: false },
     // The archive.
     Row {
         modules: &["nsexec_capi"],
@@ -177,6 +183,7 @@ const PURE_MODULES: &[&str] = &[
     "idmap",
     "idmap::readback",
     "json",
+    "launch::steps",
     "legacy",
     "legacy::dialects",
     "legacy::environment",
@@ -188,17 +195,8 @@ const PURE_MODULES: &[&str] = &[
     "timens",
 ];
 
-const ACTING_MODULES: &[&str] = &[
-    "cloned",
-    "descriptors",
-    "idmap::tool",
-    "idmap::write",
-    "namespace::join",
-    "namespace::unshare",
-    "pipe",
-    "procfs",
-    "sync",
-];
+const ACTING_MODULES: &[&str] =
+    &["descriptors", "join", "map_files", "mapping_tool", "pipe", "procfs", "sync", "unshare", "cloned"];
 
 const PROGRAM: &[&str] =
     &["::nsexec", "::nsexec_audit", "clap", "nix", "serde", "serde_json", "terminal_size"];
@@ -260,14 +258,14 @@ pub(crate) fn path_is_foreign(path: &str) -> bool {
     path.starts_with("::") || CRATES.contains(&path.split("::").next().unwrap_or_default())
 }
 
-/// Returns true if a table entry permits a path: the entry is its crate, its module, a subtree around it, or
-/// the item.
+/// Returns true if a table entry permits a path: the entry is its crate, its module, a subtree around it, the
+/// item, or `*` for every module of the package.
 fn permits(entry: &str, path: &str, target: &str) -> bool {
     let item = path == entry || path.strip_prefix(entry).is_some_and(|rest| rest.starts_with("::"));
     if path_is_foreign(path) {
         return item;
     }
-    if in_subtree(entry, target) {
+    if entry == "*" || in_subtree(entry, target) {
         return true;
     }
     // An item: the entry must be longer than the path of the module that owns the item.
@@ -404,7 +402,7 @@ mod tests {
             "src/sys/types.rs",
             "src/sys/linux/mod.rs",
             "src/entry.rs",
-            "src/stage/mod.rs",
+            "src/scripts/stage/mod.rs",
             "crates/nsexec-audit/src/lib.rs",
             "crates/nsexec-audit/src/record/mod.rs",
             "crates/nsexec-audit/src/rules/mod.rs",
@@ -419,10 +417,10 @@ mod tests {
 
     #[test]
     fn pure_module_may_not_import_sys() {
-        assert!(check(&[("src/json.rs", "use crate::sys::types::Fd;")]).is_empty());
-        let seen = check(&[("src/json.rs", "use crate::sys::{types::Fd, Sys};")]);
-        assert_eq!(seen, ["src/json.rs:1: `json` may not import `sys::Sys`"]);
-        assert_eq!(check(&[("src/json.rs", "fn f(s: &mut impl crate::sys::Sys) {}")]).len(), 1);
+        assert!(check(&[("src/words/json.rs", "use crate::sys::types::Fd;")]).is_empty());
+        let seen = check(&[("src/words/json.rs", "use crate::sys::{types::Fd, Sys};")]);
+        assert_eq!(seen, ["src/words/json.rs:1: `json` may not import `sys::Sys`"]);
+        assert_eq!(check(&[("src/words/json.rs", "fn f(s: &mut impl crate::sys::Sys) {}")]).len(), 1);
     }
 
     #[test]
@@ -430,21 +428,22 @@ mod tests {
         for line in
             ["use std::io;", "fn f() { std::process::exit(1) }", "extern crate alloc;", "use libc::pid_t;"]
         {
-            assert_eq!(check(&[("src/stage/mod.rs", line)]).len(), 1, "{line}");
+            assert_eq!(check(&[("src/scripts/stage/mod.rs", line)]).len(), 1, "{line}");
         }
         assert_eq!(
-            check(&[("src/sync.rs", "\nuse crate::sys::linux::LinuxSys;")])[0].split(':').nth(1),
+            check(&[("src/scripts/sync.rs", "\nuse crate::sys::linux::LinuxSys;")])[0].split(':').nth(1),
             Some("2")
         );
-        assert!(check(&[("src/sync.rs", "use crate::sys::Sys;\nuse core::fmt;")]).is_empty());
+        assert!(check(&[("src/scripts/sync.rs", "use crate::sys::Sys;\nuse core::fmt;")]).is_empty());
     }
 
     #[test]
     fn script_may_not_import_its_caller() {
-        assert_eq!(check(&[("src/sync.rs", "use crate::stage::Outcome;")]).len(), 1);
-        assert_eq!(check(&[("src/stage/mod.rs", "use crate::entry::run;")]).len(), 1);
+        assert_eq!(check(&[("src/scripts/sync.rs", "use crate::stage::Outcome;")]).len(), 1);
+        assert_eq!(check(&[("src/scripts/stage/mod.rs", "use crate::entry::run;")]).len(), 1);
         assert_eq!(
-            check(&[("src/stage/child.rs", "use super::Context; use super::super::entry::run;")]).len(),
+            check(&[("src/scripts/stage/child.rs", "use super::Context; use super::super::entry::run;")])
+                .len(),
             1
         );
     }
@@ -465,9 +464,9 @@ mod tests {
 
     #[test]
     fn an_item_is_not_its_module() {
-        let log = ("src/log.rs", "");
-        assert!(check(&[log, ("src/error.rs", "use crate::log::Level;")]).is_empty());
-        assert_eq!(check(&[log, ("src/error.rs", "use crate::log::{Level, Log};")]).len(), 1);
+        let log = ("src/words/log/mod.rs", "");
+        assert!(check(&[log, ("src/words/error/mod.rs", "use crate::log::Level;")]).is_empty());
+        assert_eq!(check(&[log, ("src/words/error/mod.rs", "use crate::log::{Level, Log};")]).len(), 1);
     }
 
     #[test]

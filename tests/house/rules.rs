@@ -29,15 +29,15 @@ const UNSAFE_FILES: &[&str] = &[
 
 /// The files with scripts, whose documentation names the process that runs them.
 const SCRIPT_FILES: &[&str] = &[
-    "src/stage/",
+    "src/scripts/stage/",
     "src/legacy/",
-    "src/cloned.rs",
-    "src/nsexec.rs",
+    "src/cloned/mod.rs",
+    "src/scripts/nsexec.rs",
     "src/launch/script.rs",
     "src/launch/tail.rs",
-    "src/namespace/join.rs",
-    "src/idmap/write.rs",
-    "src/idmap/tool.rs",
+    "src/scripts/join.rs",
+    "src/scripts/map_files.rs",
+    "src/scripts/mapping_tool.rs",
 ];
 
 /// Checks that no file and no function is longer than its limit.
@@ -310,11 +310,15 @@ mod tests {
     #[test]
     fn unsafe_is_found_where_it_may_not_be() {
         let code = "// unsafe\n#![deny(unsafe_op_in_unsafe_fn)]\nfn f() { unsafe { g() } }";
-        assert_eq!(unsafety(&Source::new("src/sync.rs", code), ""), ["src/sync.rs:3: unsafe"]);
+        assert_eq!(
+            unsafety(&Source::new("src/scripts/sync.rs", code), ""),
+            ["src/scripts/sync.rs:3: unsafe"]
+        );
         assert_eq!(unsafety(&Source::new("src/entry.rs", code), "").len(), 1);
         assert!(unsafety(&Source::new("src/entry.rs", code), "| `src/entry.rs` |").is_empty());
         assert!(
-            unsafety(&Source::new("src/sync.rs", "// unsafe\nconst A: &str = \"unsafe\";"), "").is_empty()
+            unsafety(&Source::new("src/scripts/sync.rs", "// unsafe\nconst A: &str = \"unsafe\";"), "")
+                .is_empty()
         );
     }
 
@@ -329,7 +333,7 @@ mod tests {
     fn a_script_without_a_documented_process_is_found() {
         let child = |doc: &str| {
             let code = format!("\n{doc}#[must_use]\npub fn run<'m, S: Sys>(sys: &mut S) {{}}\n");
-            documented_process(&Source::new("src/stage/child.rs", &code))
+            documented_process(&Source::new("src/scripts/stage/child.rs", &code))
         };
         assert!(child("/// Joins.\n///\n/// Runs in stage 1.\n").is_empty());
         assert!(child("/// Joins. Runs\n/// as stage 1.\n").is_empty());
@@ -340,9 +344,10 @@ mod tests {
             assert_eq!(child(silent).len(), 1, "{silent}");
         }
         let silent = "\npub fn run<S: Sys>(sys: &mut S) {}\n";
-        assert!(documented_process(&Source::new("src/pipe.rs", silent)).is_empty());
+        assert!(documented_process(&Source::new("src/scripts/pipe.rs", silent)).is_empty());
         assert!(
-            documented_process(&Source::new("src/stage/init.rs", "\npub fn decide(a: u8) {}\n")).is_empty()
+            documented_process(&Source::new("src/scripts/stage/init.rs", "\npub fn decide(a: u8) {}\n"))
+                .is_empty()
         );
     }
 
@@ -350,7 +355,7 @@ mod tests {
     fn an_exception_from_the_lints_is_found() {
         let deny = CORE_LINTS.iter().map(|lint| format!("clippy::{lint},\n")).collect::<String>();
         let lib = |rest: &str| format!("#![cfg_attr(not(test), deny({deny}))]\nuse a;\n{rest}");
-        let sync = |code| [Source::new("src/sync.rs", code)];
+        let sync = |code| [Source::new("src/scripts/sync.rs", code)];
         assert!(lints(&sync(""), &lib("pub mod sync;")).is_empty());
         assert_eq!(lints(&sync(""), "pub mod sync;").len(), CORE_LINTS.len());
         assert_eq!(lints(&sync(""), &lib("#[allow(clippy::panic)]\npub mod sync;")).len(), 1);
@@ -360,8 +365,11 @@ mod tests {
     #[test]
     fn effect_in_a_pure_module_is_found() {
         let code = "fn f(sys: &mut S) { sys.close(fd) }";
-        assert_eq!(effects(&Source::new("src/json.rs", code)), ["src/json.rs:1: a call on `sys`"]);
-        assert!(effects(&Source::new("src/sync.rs", code)).is_empty());
+        assert_eq!(
+            effects(&Source::new("src/words/json.rs", code)),
+            ["src/words/json.rs:1: a call on `sys`"]
+        );
+        assert!(effects(&Source::new("src/scripts/sync.rs", code)).is_empty());
     }
 
     #[test]

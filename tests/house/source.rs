@@ -22,12 +22,13 @@ impl Source {
         Self { path: path.to_owned(), raw: raw.to_owned(), code: without_tests(&code_only(raw)) }
     }
 
-    /// Returns the module's path below the crate's root, such as `namespace::join`; empty for the root.
+    /// Returns the module's path below the crate's root, such as `stage::child`; empty for the root. The root
+    /// exports the modules of the [`RINGS`], so the name of a ring is in no path.
     pub(crate) fn module(&self) -> String {
         let path = self.path.trim_end_matches(".rs").trim_end_matches("/mod");
         let (package, inner) = match path.strip_prefix("crates/").and_then(|path| path.split_once("/src/")) {
             Some((package, inner)) => (package.replace('-', "_"), inner),
-            None => (String::new(), path.trim_start_matches("src/")),
+            None => (String::new(), without_ring(path.trim_start_matches("src/"))),
         };
         let inner = if matches!(inner, "lib" | "main") { String::new() } else { inner.replace('/', "::") };
         let between = if package.is_empty() || inner.is_empty() { "" } else { "::" };
@@ -46,8 +47,31 @@ impl Source {
 
     /// Returns the number of lines with code.
     pub(crate) fn code_lines(&self) -> usize {
-        self.code.lines().filter(|line| !line.trim().is_empty()).count()
+        lines_with_code(&self.code)
     }
+
+    /// Returns the number of lines with code that is compiled only with one of the features.
+    pub(crate) fn code_lines_behind(&self, features: &[&str]) -> usize {
+        let mut rest = self.code.clone().into_bytes();
+        // In `code` the text of a string is blank, so the features' names are read from the raw text.
+        for (at, _) in self.code.match_indices("#[cfg(") {
+            let end = self.code[at..].find(']').map_or(self.code.len(), |len| at + len + 1);
+            let attribute = self.raw.lines().nth(line_of(&self.code, at) - 1).unwrap_or_default();
+            if !attribute.contains("not(")
+                && features.iter().any(|name| attribute.contains(&format!("\"{name}\"")))
+            {
+                blank(&mut rest, at, gated_end(&self.code, end));
+            }
+        }
+        self.code_lines() - lines_with_code(&String::from_utf8(rest).expect("whole characters are blanked"))
+    }
+}
+
+/// The folders of the root package whose modules the root exports.
+const RINGS: [&str; 3] = ["deciders/", "scripts/", "words/"];
+
+fn without_ring(path: &str) -> &str {
+    RINGS.iter().find_map(|ring| path.strip_prefix(ring)).unwrap_or(path)
 }
 
 /// Returns all files of `src/` that are not test code, ordered by path.
@@ -221,6 +245,52 @@ fn blank(out: &mut [u8], from: usize, to: usize) {
     }
 }
 
+fn lines_with_code(code: &str) -> usize {
+    code.lines().filter(|line| !line.trim().is_empty()).count()
+}
+
+/// Returns the end of what an attribute that ends at `from` applies to: an item, a statement, a field, a
+/// variant, or an arm of a match.
+fn gated_end(code: &str, from: usize) -> usize {
+    const ITEMS: [&str; 12] = [
+        "texts!", "pub ", "pub(", "fn ", "mod ", "impl", "struct ", "enum ", "extern", "unsafe ", "if ", "{",
+    ];
+    const STATEMENTS: [&str; 6] = ["use ", "pub use ", "pub(crate) use ", "let ", "static ", "const "];
+    let start = from + code[from..].len() - code[from..].trim_start().len();
+    if code[start..].starts_with("#[") {
+        return gated_end(code, start + code[start..].find(']').map_or(0, |len| len + 1));
+    }
+    if STATEMENTS.iter().any(|word| code[start..].starts_with(word)) && !code[start..].starts_with("const fn")
+    {
+        return code[start..].find(';').map_or(code.len(), |len| start + len + 1);
+    }
+    // A field may begin with `pub` as an item does; but its comma comes before any brace.
+    let item = ITEMS.iter().any(|word| code[start..].starts_with(word));
+    let field = item && {
+        let head = code[start..].split(['{', ';', '(', '=']).next().unwrap_or_default();
+        head.contains(':') && head.contains(',') && !head.contains("fn ") && !head.contains("impl")
+    };
+    if item && !field {
+        return item_end(code, start);
+    }
+    let (mut depth, mut arm) = (0_i32, false);
+    for (len, byte) in code[start..].bytes().enumerate() {
+        let at = start + len;
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b'}' if depth == 1 && arm => return at + 1,
+            b')' | b']' | b'}' if depth == 0 => return at,
+            b')' | b']' | b'}' => depth -= 1,
+            b',' | b';' if depth == 0 => return at + 1,
+            b'>' if depth == 0 && code[..at].ends_with('=') => {
+                arm = code[at + 1..].trim_start().starts_with('{')
+            }
+            _ => {}
+        }
+    }
+    code.len()
+}
+
 /// Returns the end of an item: its `;`, or the brace that closes its body.
 pub(crate) fn item_end(code: &str, from: usize) -> usize {
     let mut brackets = 0_i32;
@@ -279,10 +349,16 @@ mod tests {
     #[test]
     fn the_files_of_test_modules_are_found() {
         let raw = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod inline { }\n#[cfg(not(test))]\nmod real;\n";
-        assert_eq!(test_files(&Source::new("src/stage/mod.rs", raw)), ["src/stage/tests.rs"]);
+        assert_eq!(test_files(&Source::new("src/scripts/stage/mod.rs", raw)), ["src/scripts/stage/tests.rs"]);
         let both = "#[cfg(all(test, feature = \"audit\"))]\nmod tests;\n";
-        assert_eq!(test_files(&Source::new("src/stage/mod.rs", both)), ["src/stage/tests.rs"]);
-        assert_eq!(test_files(&Source::new("src/idmap.rs", raw)), ["src/idmap/tests.rs"]);
+        assert_eq!(
+            test_files(&Source::new("src/scripts/stage/mod.rs", both)),
+            ["src/scripts/stage/tests.rs"]
+        );
+        assert_eq!(
+            test_files(&Source::new("src/deciders/idmap/mod.rs", raw)),
+            ["src/deciders/idmap/tests.rs"]
+        );
         assert_eq!(test_files(&Source::new("src/lib.rs", raw)), ["src/tests.rs"]);
     }
 
@@ -290,6 +366,25 @@ mod tests {
     fn an_array_type_does_not_end_an_item() {
         let code = "fn a() -> [u8; 4] { [0; 4] } fn b();";
         assert_eq!(&code[..item_end(code, 0)], "fn a() -> [u8; 4] { [0; 4] }");
+    }
+
+    #[test]
+    fn code_behind_a_feature_is_counted() {
+        let lines = |raw: &str| Source::new("src/a.rs", raw).code_lines_behind(&["std"]);
+        assert_eq!(lines("#[cfg(feature = \"std\")]\nuse a::{b, c};\nuse d;\n"), 2);
+        assert_eq!(
+            lines("#[cfg(feature = \"std\")]\n#[must_use]\npub const fn a<B, C>() {\n}\nfn d() {}\n"),
+            4
+        );
+        assert_eq!(lines("struct A {\n#[cfg(feature = \"std\")]\npub b: C<D>,\npub e: F,\n}\n"), 2);
+        assert_eq!(lines("match a {\n#[cfg(feature = \"std\")]\nB { c, d } => {\ne(f);\n}\nG => h,\n}\n"), 4);
+        assert_eq!(lines("match a {\n#[cfg(feature = \"std\")]\nB(c) => d(c, e),\nG => h,\n}\n"), 2);
+        assert_eq!(lines("enum A {\n#[cfg(feature = \"std\")]\nB\n}\n"), 2);
+        assert_eq!(lines("#[cfg(any(feature = \"legacy\", feature = \"std\"))]\nfn a();\n"), 2);
+        assert_eq!(
+            lines("#[cfg(not(feature = \"std\"))]\nfn a();\n#[cfg(feature = \"legacy\")]\nfn b();\n"),
+            0
+        );
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
+use nsexec::launch::Descriptors;
 use nsexec::launch::{Child, LaunchError, Launcher, exit_code};
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
-use nsexec::policy::{Credentials, Descriptors, Policy, Session, Setgroups};
+use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
 use nsexec_audit::record::{Line, Recorder, Sink};
 

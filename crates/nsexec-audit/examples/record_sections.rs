@@ -10,10 +10,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 
 use nsexec::bootstrap::dialect::Dialect;
-use nsexec::bootstrap::encode::encode;
 use nsexec::bootstrap::env::Environment;
 use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX};
 use nsexec::idmap::IdMap;
+use nsexec::launch::encode::encode;
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;

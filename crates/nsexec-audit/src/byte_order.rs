@@ -92,7 +92,8 @@ fn reverse_attributes(message: &mut [u8], length: usize, dialect: &Dialect, befo
 
 #[cfg(test)]
 mod tests {
-    use nsexec::bootstrap::{Bootstrap, ParseErrorKind, decode, encode};
+    use nsexec::bootstrap::{Bootstrap, ParseErrorKind, decode};
+    use nsexec::launch::encode::encode;
     use nsexec::sys::types::CloneFlags;
 
     use super::*;

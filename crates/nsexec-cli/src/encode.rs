@@ -1,6 +1,6 @@
 //! `nsexec encode`: writes the bootstrap message for the given flags.
 
-use nsexec::bootstrap;
+use nsexec::launch::encode;
 
 use super::args::EncodeArgs;
 use super::failure::Failure;
@@ -16,8 +16,8 @@ pub(crate) fn encode(args: &EncodeArgs) -> Result<(), Failure> {
     let facts = request::facts_of(&args.namespaces);
     let request = request::decide(&args.namespaces, &facts, args.dialect)?;
     let bootstrap = request.bootstrap()?;
-    let mut message = vec![0; bootstrap::encoded_len(&bootstrap)];
-    let length = bootstrap::encode(&bootstrap, args.dialect, &mut message)
+    let mut message = vec![0; encode::encoded_len(&bootstrap)];
+    let length = encode::encode(&bootstrap, args.dialect, &mut message)
         .map_err(|error| Failure::Usage(error.to_string()))?;
     message.truncate(length);
     if output::is_terminal() {

@@ -6,8 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::unistd::geteuid;
 use nsexec::bootstrap::Dialect;
+use nsexec::launch::Descriptors;
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::policy::{Descriptors, LogForm, Policy, Session, Setgroups};
+use nsexec::policy::{LogForm, Policy, Session, Setgroups};
 
 use super::args::EnterArgs;
 use super::failure::Failure;

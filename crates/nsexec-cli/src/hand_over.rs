@@ -1,8 +1,9 @@
 //! Applies the flags for the command's descriptors, session and environment.
 
+use nsexec::launch::Descriptors;
 use nsexec::launch::{Launcher, is_open};
 use nsexec::namespace::{NsKind, NsSet};
-use nsexec::policy::{Descriptors, Policy, Session};
+use nsexec::policy::{Policy, Session};
 use nsexec::sys::types::Fd;
 
 use super::args::HandOverFlags;
@@ -56,7 +57,7 @@ pub(crate) fn decide(policy: &mut Policy, flags: &HandOverFlags, foreign: bool, 
     let all = flags.fd.contains(&FdValue::All);
     let named: Vec<Fd> = if all { Vec::new() } else { named.collect() };
     let withheld = !all && (foreign || !named.is_empty());
-    policy.descriptors = if withheld { Descriptors::Named } else { Descriptors::All };
+    policy.launch.descriptors = if withheld { Descriptors::Named } else { Descriptors::All };
     if flags.new_session || (less && !flags.same_session) {
         policy.session = Session::New;
     }

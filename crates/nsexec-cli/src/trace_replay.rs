@@ -15,7 +15,7 @@ use super::failure::{Failure, words};
 use super::output;
 use super::run::{self, Job};
 
-/// The key of the note that stores [`Circumstances`] in a record.
+/// The key of the note that stores `Circumstances` in a record.
 const CIRCUMSTANCES: &str = "circumstances";
 
 /// The largest record that is read, in bytes: the limit for all processes of a run, and as much again for

@@ -35,11 +35,14 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use super::Sys;
+#[cfg(feature = "sealed-copy")]
+use super::types::Seals;
 use super::types::{
-    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, Mount, OpenFlags, Pid, PollFd,
-    Propagation, Seals, SigAction, Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus,
-    Waited,
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
+    Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
+#[cfg(feature = "std")]
+use super::types::{Mount, Propagation};
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
 use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
@@ -227,6 +230,7 @@ impl Sys for LinuxSys {
         Ok((Fd(pair[0]), Fd(pair[1])))
     }
 
+    #[cfg(feature = "std")]
     fn pipe2(&mut self) -> SysResult<(Fd, Fd)> {
         let mut pair: [c_int; 2] = [-1; 2];
         // SAFETY: the kernel writes two ints to the array of two.
@@ -257,38 +261,45 @@ impl Sys for LinuxSys {
 
     // -- the sealed copy of our own program ----------------------------------------------------------------
 
+    #[cfg(feature = "sealed-copy")]
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
         // SAFETY: numbers.
         reply(unsafe { syscall!(libc::SYS_fcntl, fd.0, libc::F_GET_SEALS) }).map(|seals| Seals(seals as u32))
     }
 
+    #[cfg(feature = "sealed-copy")]
     fn add_seals(&mut self, fd: Fd, seals: Seals) -> SysResult<()> {
         // SAFETY: numbers.
         unit(unsafe { syscall!(libc::SYS_fcntl, fd.0, libc::F_ADD_SEALS, c_ulong::from(seals.0)) })
     }
 
+    #[cfg(feature = "sealed-copy")]
     fn memfd_create(&mut self, name: &CStr, exec: bool) -> SysResult<Fd> {
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | if exec { MFD_EXEC } else { 0 };
         // SAFETY: the name ends with its NUL, and the kernel copies it.
         fd(unsafe { syscall!(libc::SYS_memfd_create, name.as_ptr(), flags) })
     }
 
+    #[cfg(feature = "sealed-copy")]
     fn sendfile(&mut self, to: Fd, from: Fd, len: usize) -> SysResult<usize> {
         let offset = ptr::null_mut::<libc::off_t>();
         // SAFETY: numbers, and a null pointer: the kernel uses the file's own position.
         count(unsafe { syscall!(libc::SYS_sendfile, to.0, from.0, offset, len) })
     }
 
+    #[cfg(feature = "sealed-copy")]
     fn fchmod(&mut self, fd: Fd, mode: u32) -> SysResult<()> {
         // SAFETY: numbers.
         unit(unsafe { syscall!(libc::SYS_fchmod, fd.0, mode) })
     }
 
+    #[cfg(feature = "sealed-copy")]
     fn unlink(&mut self, path: &CStr) -> SysResult<()> {
         // SAFETY: the path ends with its NUL, and the kernel only reads it.
         unit(unsafe { syscall!(libc::SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0) })
     }
 
+    #[cfg(feature = "sealed-copy")]
     fn is_read_only(&mut self, path: &CStr) -> SysResult<bool> {
         let mut stat = KernelStatfs::default();
         // SAFETY: the path ends with its NUL, and the kernel only reads it. The kernel fills its own
@@ -297,6 +308,7 @@ impl Sys for LinuxSys {
         Ok(stat.flags & libc::ST_RDONLY != 0)
     }
 
+    #[cfg(feature = "sealed-copy")]
     fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
         let (argv, envp) = (argv.pointers().as_ptr(), envp.pointers().as_ptr());
         // SAFETY: as in `execve`; the path is a literal with NUL.
@@ -409,6 +421,7 @@ impl Sys for LinuxSys {
         unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_NAME, name.as_ptr()) })
     }
 
+    #[cfg(feature = "std")]
     fn set_pdeathsig(&mut self, signal: Signal) -> SysResult<()> {
         // SAFETY: numbers.
         unit(unsafe { syscall!(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, c_long::from(signal.0)) })
@@ -447,6 +460,7 @@ impl Sys for LinuxSys {
         Ok(mask[0])
     }
 
+    #[cfg(feature = "std")]
     fn mount(&mut self, mount: Mount) -> SysResult<()> {
         let (none, root, proc, on_proc) = (ptr::null(), c"/".as_ptr(), c"proc".as_ptr(), c"/proc".as_ptr());
         let (source, target, kind, flags) = match mount {
@@ -494,6 +508,7 @@ impl Sys for LinuxSys {
 }
 
 /// The flag of Linux 6.3. The libc crate does not define it for every libc.
+#[cfg(feature = "sealed-copy")]
 const MFD_EXEC: u32 = 0x10;
 
 /// The prctl(2) operation that returns the address registered by set_tid_address(2). The libc crate does not
@@ -514,6 +529,7 @@ fn open_flags(flags: OpenFlags) -> c_int {
         }
 }
 
+#[cfg(feature = "std")]
 fn propagation(how: Propagation) -> c_ulong {
     match how {
         Propagation::Private => libc::MS_PRIVATE,

@@ -24,8 +24,9 @@ use super::sections::of_report;
 use super::transcript::{End, Role, Run};
 use crate::record::Call;
 use crate::sim::{Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
-use nsexec::bootstrap::{Bootstrap, EncodeError, HEADER_LEN, decode, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
+use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, Prepared};
 use nsexec::log::Level;
@@ -116,7 +117,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         let known = if assumptions.kernel.knows_mfd_exec() { "yes" } else { "no" };
         assumption_lines.push(("MFD_EXEC (6.3)".to_string(), known.to_string()));
     }
-    if matches!(start, Start::Launcher(_)) && joined.contains(NsKind::Mnt) && !policy.trusted_mounts {
+    if matches!(start, Start::Launcher(_)) && joined.contains(NsKind::Mnt) && !policy.launch.trusted_mounts {
         // Only these launches require the copy.
         let file =
             if assumptions.sealed { "a sealed copy of itself" } else { "a file that can be written to" };
@@ -166,13 +167,13 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
         ("credentials", format!("{:?}", policy.credentials)),
         ("setgroups", format!("{:?}", policy.setgroups)),
         ("log records", format!("{:?}", policy.log_form)),
-        ("propagation", policy.propagation.map_or("as it is".to_string(), |kind| format!("{kind:?}"))),
-        ("fresh /proc", yes(policy.mount_proc)),
-        ("kill with the launcher", yes(policy.kill_child)),
-        ("descriptors", format!("{:?}", policy.descriptors)),
+        ("propagation", policy.launch.propagation.map_or("as it is".to_string(), |kind| format!("{kind:?}"))),
+        ("fresh /proc", yes(policy.launch.mount_proc)),
+        ("kill with the launcher", yes(policy.launch.kill_child)),
+        ("descriptors", format!("{:?}", policy.launch.descriptors)),
     ];
     // Listed only if set, since few launchers set it.
-    let trusted = policy.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
+    let trusted = policy.launch.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
     lines.into_iter().chain(trusted).map(|(key, value)| (key.to_string(), value)).collect()
 }
 

@@ -12,7 +12,7 @@ use crate::record::{Call, Reply};
 use crate::sections::{Site, inherit};
 use crate::transcript::{End, Role, Run, Section};
 use nsexec::descriptors::FIRST;
-use nsexec::policy::Descriptors;
+use nsexec::launch::Descriptors;
 use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{Fd, MaskHow, OpenFlags, Received};
 
@@ -242,7 +242,7 @@ struct Marked {
 }
 
 fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let named = facts.policy.descriptors == Descriptors::Named;
+    let named = facts.policy.launch.descriptors == Descriptors::Named;
     let mut findings = Vec::new();
     inherit(run, &Marked::default(), |marked, site| {
         // Mapping tools have a rule of their own, and so do launchers.

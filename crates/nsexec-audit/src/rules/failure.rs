@@ -8,10 +8,10 @@ use super::reading::{ProcFiles, StatFile, may_follow_failure, reports, succeeded
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
-use nsexec::namespace::unshare::UNSHARE_TRIES;
 use nsexec::policy::Setgroups;
 use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{CloneFlags, Errno, Signal};
+use nsexec::unshare::UNSHARE_TRIES;
 
 pub(super) const NOTHING_AFTER: Rule = Rule {
     name: "nothing-after-failure",
@@ -124,7 +124,8 @@ impl State {
                 if errno == Errno::EPERM && facts.policy.setgroups == Setgroups::DropIfAllowed => {}
             // If this fails, the hang-up of the init pipe still reports the launcher's death. The command's
             // own parent-death signal is checked by another rule.
-            Call::SetPdeathsig { signal } if facts.policy.ends_with_launcher && signal != Signal::NONE => {}
+            Call::SetPdeathsig { signal }
+                if facts.policy.launch.ends_with_launcher && signal != Signal::NONE => {}
             // dup3 is repeated.
             Call::Dup3 { .. } if errno == Errno::EINTR => {}
             Call::Write { .. } if map && [Errno::EPERM, Errno::EINTR].contains(&errno) => {}

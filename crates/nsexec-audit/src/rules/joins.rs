@@ -18,7 +18,7 @@ pub(super) const FROM_A_COPY: Rule = Rule {
     reason: "Our own launcher joins a mount namespace only after it has made sure that it runs from a sealed copy of itself, \
              unless the caller trusts that namespace. The command may be a script whose interpreter is /proc/self/exe: \
              the kernel then executes the launcher's program with libraries of that namespace, which could overwrite it.",
-    reference: "CVE-2019-5736; src/cloned.rs",
+    reference: "CVE-2019-5736; src/cloned/mod.rs",
     severity: Severity::Breach,
     check: from_a_copy,
 };
@@ -72,7 +72,7 @@ fn from_a_copy(run: &Run, facts: &Facts) -> Vec<Finding> {
     // An executed stage 0 does not belong to our own launcher. Its parent has made the copy, or stage 0 makes
     // it.
     let ours = run.section(Role::Launcher).is_some() && executed(run).is_none();
-    if !ours || facts.policy.trusted_mounts {
+    if !ours || facts.policy.launch.trusted_mounts {
         return Vec::new();
     }
     let mut findings = Vec::new();

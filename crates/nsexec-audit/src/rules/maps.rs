@@ -10,7 +10,7 @@ use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::sections::{Site, inherit, pids};
 use crate::transcript::{Role, Run};
-use nsexec::idmap::write::writes_deny;
+use nsexec::map_files::writes_deny;
 use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid};
 
 pub(super) const ONCE: Rule = Rule {

@@ -207,7 +207,7 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// Checks the parent-death signal of each process at each of its lines. A fork clears the signal.
 fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
-    if !facts.policy.ends_with_launcher {
+    if !facts.policy.launch.ends_with_launcher {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -230,7 +230,7 @@ fn ends_with_launcher(run: &Run, facts: &Facts) -> Vec<Finding> {
                     break;
                 }
                 (Call::Execve { .. }, Reply::NoReturn) if number == 2 => {
-                    let wanted = if facts.policy.kill_child { Signal::KILL } else { Signal::NONE };
+                    let wanted = if facts.policy.launch.kill_child { Signal::KILL } else { Signal::NONE };
                     if signal != Some(wanted) {
                         findings.push(Finding::on(
                             section,

@@ -12,13 +12,15 @@ use crate::plan::{Assumptions, Start, plan};
 use crate::record::Line;
 use crate::transcript::{End, Foreign, Role};
 use crate::witness::parse_line;
-use nsexec::bootstrap::{Bootstrap, Dialect, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, Dialect};
 use nsexec::idmap::IdMap;
+use nsexec::launch::Descriptors;
+use nsexec::launch::encode::{encode, encoded_len};
 use nsexec::launch::{Launcher, Prepared};
 use nsexec::legacy::MountSources;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
-use nsexec::policy::{Credentials, Descriptors, Policy, Setgroups};
+use nsexec::policy::{Credentials, Policy, Setgroups};
 use nsexec::sys::types::{CloneFlags, Fd};
 
 macro_rules! records {

@@ -84,7 +84,7 @@ fn all_kinds_are_created_without_a_namespace_flag() {
         for facts in [root(), ann(), bob()] {
             let request = request(words, &facts);
             assert_eq!(request.created, NsSet::ALL, "{words}");
-            assert!(request.policy.mount_proc, "{words}");
+            assert!(request.policy.launch.mount_proc, "{words}");
             assert_eq!(map(&request.users), format!("0 {} 1;", facts.euid));
             assert_eq!(map(&request.groups), format!("0 {} 1;", facts.egid));
         }
@@ -96,7 +96,7 @@ fn flag_all_creates_supported_kinds_that_are_not_joined() {
     assert_eq!(kinds("--all --join net=/n"), "cgroup, ipc, mnt, pid, time, user, uts | net");
     let request = request("--all", &Facts { kinds: NsSet::ALL.without(NsKind::Time), ..ann() });
     assert!(!request.created.contains(NsKind::Time));
-    assert!(!request.policy.mount_proc);
+    assert!(!request.policy.launch.mount_proc);
     assert_eq!(map(&request.users), "0 1000 1;");
 }
 
@@ -163,16 +163,16 @@ fn flags_set_the_policy() {
     assert_eq!(policy("--join user=/u").credentials, Credentials::RootLast);
     assert_eq!(policy("--join user=/u -n").credentials, Credentials::Root);
     assert_eq!(policy("-n").credentials, Credentials::Keep);
-    assert_eq!(policy("-m").propagation, Some(Propagation::Private));
-    assert_eq!(policy("--join mnt=/m").propagation, None);
+    assert_eq!(policy("-m").launch.propagation, Some(Propagation::Private));
+    assert_eq!(policy("--join mnt=/m").launch.propagation, None);
     assert_eq!(policy("-r").setgroups, Setgroups::FromMessage);
     assert_eq!(policy("--join user=/u").setgroups, Setgroups::DropIfAllowed);
     assert_eq!(policy("--join net=/n").setgroups, Setgroups::FromMessage);
     assert_eq!(policy("-r --setgroups deny").setgroups, Setgroups::Deny);
     assert_eq!(policy("--map-groups 0:200000:5 --setgroups allow").setgroups, Setgroups::Allow);
     assert_eq!(request("-r --setgroups allow", &root()).policy.setgroups, Setgroups::Allow);
-    assert!(policy("--mount-proc").mount_proc && !policy("-mp").mount_proc);
-    assert!(policy("-n --kill-child").kill_child);
+    assert!(policy("--mount-proc").launch.mount_proc && !policy("-mp").launch.mount_proc);
+    assert!(policy("-n --kill-child").launch.kill_child);
 }
 
 #[test]

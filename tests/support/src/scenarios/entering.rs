@@ -2,8 +2,9 @@
 //! named descriptors.
 
 use nsexec::bootstrap::Bootstrap;
+use nsexec::launch::Descriptors;
 use nsexec::namespace::NsKind;
-use nsexec::policy::{Credentials, Descriptors, Setgroups};
+use nsexec::policy::{Credentials, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
 use nsexec_audit::sim::{Container, Sim, User};
 

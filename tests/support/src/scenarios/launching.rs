@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use nsexec::launch::Descriptors;
 use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
 use nsexec::launch::tail::Tail;
 use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
-use nsexec::policy::{Descriptors, Policy};
+use nsexec::policy::Policy;
 use nsexec::sys::Sys;
 use nsexec::sys::types::*;
 use nsexec_audit::sim::{Ended, LauncherFile, Program, Sim, SimSys};
@@ -89,10 +90,10 @@ pub fn start_our_own(
 
 fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>; 2]) -> Tail<'a> {
     Tail {
-        propagation: policy.propagation,
-        mount_proc: policy.mount_proc,
-        kill_child: policy.kill_child,
-        descriptors: (policy.descriptors == Descriptors::Named).then_some(NAMED),
+        propagation: policy.launch.propagation,
+        mount_proc: policy.launch.mount_proc,
+        kill_child: policy.launch.kill_child,
+        descriptors: (policy.launch.descriptors == Descriptors::Named).then_some(NAMED),
         user_namespace: b"",
         name: b"command",
         candidates,

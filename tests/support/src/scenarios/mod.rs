@@ -29,9 +29,10 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
-use nsexec::bootstrap::{Bootstrap, Dialect, Environment, OwnProgram, encode, encoded_len};
+use nsexec::bootstrap::{Bootstrap, Dialect, Environment, OwnProgram};
 use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
+use nsexec::launch::encode::{encode, encoded_len};
 use nsexec::launch::script::ChildSignals;
 use nsexec::legacy::CgroupPlacement;
 use nsexec::log::Level;

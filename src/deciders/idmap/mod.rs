@@ -298,10 +298,6 @@ impl fmt::Display for IdMapTooLarge {
 impl core::error::Error for IdMapTooLarge {}
 
 mod readback;
-#[doc(hidden)]
-pub mod tool;
-#[doc(hidden)]
-pub mod write;
 pub use readback::{MapCheck, MapMismatch};
 
 #[cfg(test)]

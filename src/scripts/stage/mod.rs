@@ -107,11 +107,14 @@ pub(crate) fn kill_stages<'m, S: Sys>(sys: &mut S, stages: &[Pid], error: Error<
 /// Called by stages 1 and 2. Stage 0 gets SIGCONT instead ([`launch`](crate::launch)): it may have a mapping
 /// tool to kill.
 pub(crate) fn end_with_launcher<S: Sys>(sys: &mut S, asked: bool) {
+    #[cfg(feature = "std")]
     if asked {
         // Only a seccomp filter can refuse this. Then only the hang-up of the init pipe reports the
         // launcher's death.
         let _ = sys.set_pdeathsig(Signal::KILL);
     }
+    #[cfg(not(feature = "std"))]
+    let _ = (sys, asked);
 }
 
 /// Sets the name of this process to that of its stage and writes the first log record of the stage.

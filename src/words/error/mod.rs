@@ -15,9 +15,11 @@ use crate::idmap::{IdMapTooLarge, MapMismatch};
 use crate::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, SocketType, WaitStatus};
 pub use code::Code;
-#[cfg(feature = "legacy")]
+#[cfg(feature = "sealed-copy")]
+pub use doing::CopyStep;
+#[cfg(any(feature = "legacy", feature = "std"))]
 pub(crate) use doing::steps;
-pub use doing::{CopyStep, Doing, MapKind, ProcFile, SyncPipe, SyncStep};
+pub use doing::{Doing, MapKind, ProcFile, SyncPipe, SyncStep};
 
 /// The reason why the mapping tool failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -96,8 +98,10 @@ pub enum Refusal {
     /// A map that is too large for a single write.
     MapTooLarge(MapKind, IdMapTooLarge),
     /// Arguments or variables that are too many or too long for a sealed copy of our program.
+    #[cfg(feature = "sealed-copy")]
     OwnArguments,
     /// The sealed copy of our program does not pass the check for a copy, and would copy itself again.
+    #[cfg(feature = "sealed-copy")]
     CopyNotRecognised,
 }
 
@@ -117,9 +121,11 @@ impl fmt::Display for Refusal {
                 f.write_str(" threads: call the bootstrap before any is started")
             }
             Self::MapTooLarge(kind, too_large) => write!(f, "{}: {too_large}", kind.file().as_str()),
+            #[cfg(feature = "sealed-copy")]
             Self::OwnArguments => f.write_str(
                 "could not ensure we are a cloned binary: the arguments or the environment are too large for the sealed copy",
             ),
+            #[cfg(feature = "sealed-copy")]
             Self::CopyNotRecognised => f.write_str(
                 "could not ensure we are a cloned binary: the sealed copy does not pass its own check",
             ),
@@ -289,6 +295,7 @@ impl fmt::Display for Error<'_> {
                 doing: Doing::Legacy(step @ crate::legacy::Step::InformLauncher),
                 errno: errno @ Errno::EBADF,
             } => write!(f, "{step}: {errno} ({NOT_OPEN})"),
+            #[cfg(feature = "sealed-copy")]
             Self::Os { doing: doing @ Doing::EnsureCloned(step), errno } => {
                 write!(f, "{doing}: {errno} ({})", step.as_str())
             }

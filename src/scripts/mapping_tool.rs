@@ -4,10 +4,10 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
 
-use super::{IdMap, MAP_TEXT_MAX, MapCheck};
 use crate::bootstrap::Bootstrap;
 use crate::descriptors::close_on_exec;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
+use crate::idmap::{EXTENTS_MAX, IdMap, MAP_TEXT_MAX, MapCheck};
 use crate::json::Line;
 use crate::log::Log;
 use crate::pipe::uninterrupted;
@@ -19,7 +19,7 @@ use crate::sys::types::{
     SignalSet, TidAddress, WaitFor, WaitStatus, Waited,
 };
 
-/// The parameters of [`write_maps`](super::write::write_maps).
+/// The parameters of [`write_maps`](super::map_files::write_maps).
 #[derive(Clone, Copy, Debug)]
 pub struct Writing<'w, 'm> {
     /// The maps and the tools' paths.
@@ -46,7 +46,7 @@ pub enum Written {
 /// The number of argument pointers: path, pid, three numbers for each of 340 lines, and the null pointer.
 /// runc's C code has 20 slots: with six lines the null pointer is missing, and from seven on lines are lost
 /// (`docs/protocol.md#weaknesses-of-the-c-code`).
-pub const ARGV_SLOTS: usize = 2 + 3 * super::EXTENTS_MAX + 1;
+pub const ARGV_SLOTS: usize = 2 + 3 * EXTENTS_MAX + 1;
 
 /// The room for the argument strings in bytes: the path, the pid, and numbers that are no longer than the
 /// map's text.
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn tool_receives_three_arguments_for_each_of_1_to_340_lines() {
-        for lines in 1..=super::super::EXTENTS_MAX {
+        for lines in 1..=EXTENTS_MAX {
             let text = map_of(lines);
             let map = IdMap::parse(&text).unwrap();
             let mut buffer = [0; ARGV_TEXT];

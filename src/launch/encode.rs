@@ -2,10 +2,9 @@
 
 use core::fmt;
 
-use super::Bootstrap;
-use super::attribute::Attribute;
-use super::dialect::Dialect;
-use super::message::{ATTR_HEADER_LEN, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of};
+use crate::bootstrap::attribute::Attribute;
+use crate::bootstrap::message::{ATTR_HEADER_LEN, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of};
+use crate::bootstrap::{Bootstrap, Dialect};
 use crate::namespace::NsKind;
 
 /// The longest value of an attribute in bytes, including the NUL: `nla_len` has 16 bits and counts its
@@ -142,8 +141,8 @@ pub fn encoded_len(bootstrap: &Bootstrap<'_>) -> usize {
     })
 }
 
-/// Writes a message to the start of `out`. Returns its length in bytes. [`decode`](super::decode) returns an
-/// equivalent message; nothing is truncated.
+/// Writes a message to the start of `out`. Returns its length in bytes. [`decode`](crate::bootstrap::decode)
+/// returns an equivalent message; nothing is truncated.
 ///
 /// # Errors
 ///
@@ -217,3 +216,7 @@ impl Writer<'_> {
         Some(())
     }
 }
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

@@ -52,7 +52,7 @@ pub fn run<'m, S: Sys>(
     user_namespace: Option<Fd>,
 ) -> Result<StageEnd, Error<'m>> {
     // The first call: from here on a stopped stage 2 ends with the launcher.
-    end_with_launcher(sys, cx.policy.ends_with_launcher);
+    end_with_launcher(sys, cx.policy.ends_with_launcher());
     // Before the close below, so that its failure is logged as a failure of stage 2.
     log.enter_stage(2);
     stage_1s_end.close(sys)?;
@@ -66,7 +66,7 @@ pub fn run<'m, S: Sys>(
     }
     let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
     if cx.root_at_once() {
-        become_root(sys, dropping, cx.policy.ends_with_launcher)?;
+        become_root(sys, dropping, cx.policy.ends_with_launcher())?;
     }
     #[cfg(feature = "legacy")]
     crate::legacy::cgroup::create(sys, log, cx)?;
@@ -82,7 +82,7 @@ pub fn run<'m, S: Sys>(
     Ok(StageEnd::HandOver(cx.root_last().then_some(LastSteps {
         user_namespace,
         dropping,
-        ends_with_launcher: cx.policy.ends_with_launcher,
+        ends_with_launcher: cx.policy.ends_with_launcher(),
     })))
 }
 

@@ -8,12 +8,12 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use super::paths::{NsEntry, NsPaths};
-use super::{NsKind, NsSet};
 use crate::bootstrap::dialect::Dialect;
 use crate::bootstrap::text::PathText;
 use crate::error::{Doing, Error};
 use crate::log::Log;
+use crate::namespace::paths::{NsEntry, NsPaths};
+use crate::namespace::{NsKind, NsSet};
 use crate::procfs::open_namespace;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};

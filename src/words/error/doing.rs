@@ -147,6 +147,7 @@ impl SyncStep {
     }
 }
 
+#[cfg(feature = "sealed-copy")]
 texts! {
     /// A step in making the sealed copy. runc has one text for all steps; ours appends the name of the step.
     CopyStep {
@@ -214,7 +215,7 @@ macro_rules! steps {
         }
     };
 }
-#[cfg(feature = "legacy")]
+#[cfg(any(feature = "legacy", feature = "std"))]
 pub(crate) use steps;
 
 steps! {
@@ -227,6 +228,7 @@ steps! {
         /// Using the log pipe of the environment.
         UseLogPipe(fd: Fd) => Code::LogPipe, "failed to use _LIBCONTAINER_LOGPIPE={}", fd.0;
         /// Ensuring that the program runs from a sealed copy.
+        #[cfg(feature = "sealed-copy")]
         EnsureCloned(step: CopyStep) => Code::ClonedBinary, "could not ensure we are a cloned binary";
         /// Reading the message's header.
         ReadHeader => Code::ReadHeader, "failed to read netlink header";
@@ -295,23 +297,9 @@ steps! {
         Setgid => Code::Setgid, "setgid failed";
         /// Calling setgroups(2).
         Setgroups => Code::Setgroups, "setgroups failed";
-        /// Launcher: marking the caller's descriptors close-on-exec.
-        Descriptors => Code::Descriptors, "failed to set the caller's descriptors close-on-exec";
-        /// Launcher: passing on a descriptor that was named.
-        PassDescriptor(fd: Fd) => Code::PassDescriptor, "failed to pass on descriptor {}", fd.0;
-        /// Launcher: waiting for the go byte.
-        AwaitGo => Code::AwaitGo, "failed to wait for the launcher's go byte";
-        /// Launcher: setting the propagation of mount events.
-        MountPropagation => Code::MountPropagation, "failed to make the mounts private";
-        /// Launcher: mounting /proc.
-        MountProc => Code::MountProc, "failed to mount /proc";
-        /// Launcher: setting SIGKILL as the parent-death signal.
-        KillChild => Code::KillChild, "failed to set the parent-death signal";
-        /// Launcher: stage 2 clears the parent-death signal, before the exec of a command that may outlive
-        /// the launcher.
-        OutliveLauncher => Code::OutliveLauncher, "failed to clear the parent-death signal";
-        /// Launcher: executing the command.
-        Exec(path: &'m [u8]) => Code::Exec, "failed to execute {}", PathText(path);
+        /// A step of our own launcher.
+        #[cfg(feature = "std")]
+        Launch(step: crate::launch::StageStep<'m>) => step.code(), "{step}";
         /// A step of an older release line.
         #[cfg(feature = "legacy")]
         Legacy(step: crate::legacy::Step<'m>) => step.code(), "{step}";

@@ -3,7 +3,6 @@
 
 use core::ffi::CStr;
 
-use crate::error::{Doing, Error};
 use crate::procfs;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, OpenFlags};
@@ -39,21 +38,6 @@ pub fn close_on_exec<S: Sys>(sys: &mut S) -> Result<(), Errno> {
             sys.set_cloexec(fd, true)?;
         }
     }
-}
-
-/// Marks all descriptors close-on-exec except 0 to 2 and those in `named`.
-///
-/// Stage 0 of our own launcher calls this before any join, so that every stage inherits the flags.
-///
-/// # Errors
-/// The step that failed, with its errno. `EBADF`: a named descriptor is not open.
-pub fn keep_named<'m, S: Sys>(sys: &mut S, named: &[Fd]) -> Result<(), Error<'m>> {
-    close_on_exec(sys).map_err(|errno| Error::Os { doing: Doing::Descriptors, errno })?;
-    for fd in named {
-        sys.set_cloexec(*fd, false)
-            .map_err(|errno| Error::Os { doing: Doing::PassDescriptor(*fd), errno })?;
-    }
-    Ok(())
 }
 
 /// Returns the names of `linux_dirent64` records (getdents64(2)) that are numbers.
@@ -107,28 +91,5 @@ mod tests {
         sys.expect_set_cloexec().once().withf(|fd, on| *fd == Fd(17) && *on).returning(|_, _| Ok(()));
         sys.expect_close().once().withf(|fd| *fd == Fd(9)).returning(|_| Ok(()));
         assert_eq!(close_on_exec(&mut sys), Ok(()));
-    }
-
-    #[test]
-    fn named_descriptors_are_kept_and_closed_one_is_an_error() {
-        for (errno, wanted) in [
-            (None, Ok(())),
-            (Some(Errno::EBADF), Err(Error::Os { doing: Doing::PassDescriptor(Fd(9)), errno: Errno::EBADF })),
-        ] {
-            let (mut sys, mut order) = (MockSys::new(), Sequence::new());
-            sys.expect_close_range_cloexec()
-                .once()
-                .in_sequence(&mut order)
-                .withf(|first| *first == FIRST)
-                .returning(|_| Ok(()));
-            for (number, reply) in [(7, Ok(())), (9, errno.map_or(Ok(()), Err))] {
-                sys.expect_set_cloexec()
-                    .once()
-                    .in_sequence(&mut order)
-                    .withf(move |fd, on| *fd == Fd(number) && !*on)
-                    .returning(move |_, _| reply);
-            }
-            assert_eq!(keep_named(&mut sys, &[Fd(7), Fd(9)]), wanted);
-        }
     }
 }

@@ -8,13 +8,13 @@ use crate::error::{Doing, Error, InitPipeKind, Refusal};
 #[cfg(feature = "legacy")]
 use crate::legacy::first_steps;
 use crate::log::{Level, Log};
-use crate::namespace::unshare::refuse_impossible;
 use crate::pipe::read_full;
 use crate::policy::{Credentials, Policy};
 use crate::procfs;
 use crate::stage::{Context, Outcome, StageEnd, parent};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, SocketType, TidAddress};
+use crate::unshare::refuse_impossible;
 
 /// The memory that the core uses. The caller allocates it before the bootstrap begins.
 #[derive(Debug)]

@@ -4,7 +4,6 @@
 //! build their own, and the plan shows it.
 
 use crate::bootstrap::dialect::Dialect;
-use crate::sys::types::Propagation;
 
 /// The session of stage 2 (setsid(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -36,16 +35,6 @@ pub enum Credentials {
     RootLast,
     /// The caller's ids, as with `nsenter --preserve-credentials`.
     Keep,
-}
-
-/// The descriptors above 2 that the command inherits. Close-on-exec descriptors are never inherited.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-pub enum Descriptors {
-    /// All descriptors of the launcher, as with unshare(1) and nsenter(1).
-    All,
-    /// Only the descriptors that were named to the launcher.
-    Named,
 }
 
 /// The setgroups policy: the `setgroups` file of a new user namespace and the supplementary groups of stage
@@ -89,24 +78,10 @@ pub struct Policy {
     pub setgroups: Setgroups,
     /// The format of log records.
     pub log_form: LogForm,
-    /// The propagation of mount events that is set in a new mount namespace before the command runs. `None`
-    /// leaves it unchanged.
-    pub propagation: Option<Propagation>,
-    /// Whether a new /proc is mounted before the command runs.
-    pub mount_proc: bool,
-    /// Whether the command gets SIGKILL when the launcher's thread dies.
-    pub kill_child: bool,
-    /// Whether the kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)). So a
-    /// stopped stage ends too. For our own launcher, whose thread lives until the command runs.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub ends_with_launcher: bool,
-    /// The command's descriptors above 2. Only for our own launcher.
-    #[cfg_attr(feature = "serde", serde(default = "all_descriptors"))]
-    pub descriptors: Descriptors,
-    /// Whether every process of a joined mount namespace is trusted. Then our own launcher need not run from
-    /// a sealed copy (CVE-2019-5736, `cloned`). The drop-in ignores this: its parent has made the copy.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub trusted_mounts: bool,
+    /// The settings that only our own launcher has.
+    #[cfg(feature = "std")]
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub launch: crate::launch::LaunchPolicy,
 }
 
 impl Policy {
@@ -119,12 +94,8 @@ impl Policy {
             credentials: Credentials::Root,
             setgroups: Setgroups::FromMessage,
             log_form: LogForm::Runc,
-            propagation: None,
-            mount_proc: false,
-            kill_child: false,
-            ends_with_launcher: false,
-            descriptors: Descriptors::All,
-            trusted_mounts: false,
+            #[cfg(feature = "std")]
+            launch: crate::launch::LaunchPolicy::NONE,
         }
     }
 
@@ -163,53 +134,14 @@ impl Policy {
         self
     }
 
-    /// Returns the policy with this [`propagation`](Self::propagation).
+    /// Returns whether each stage asks the kernel for a signal when the launcher's thread dies.
     #[must_use]
-    pub const fn with_propagation(mut self, propagation: Option<Propagation>) -> Self {
-        self.propagation = propagation;
-        self
+    pub(crate) const fn ends_with_launcher(&self) -> bool {
+        #[cfg(feature = "std")]
+        return self.launch.ends_with_launcher;
+        #[cfg(not(feature = "std"))]
+        return false;
     }
-
-    /// Returns the policy with this [`mount_proc`](Self::mount_proc).
-    #[must_use]
-    pub const fn with_mount_proc(mut self, mount_proc: bool) -> Self {
-        self.mount_proc = mount_proc;
-        self
-    }
-
-    /// Returns the policy with this [`kill_child`](Self::kill_child).
-    #[must_use]
-    pub const fn with_kill_child(mut self, kill_child: bool) -> Self {
-        self.kill_child = kill_child;
-        self
-    }
-
-    /// Returns the policy with this [`ends_with_launcher`](Self::ends_with_launcher).
-    #[must_use]
-    pub const fn with_ends_with_launcher(mut self, ends_with_launcher: bool) -> Self {
-        self.ends_with_launcher = ends_with_launcher;
-        self
-    }
-
-    /// Returns the policy with this [`descriptors`](Self::descriptors).
-    #[must_use]
-    pub const fn with_descriptors(mut self, descriptors: Descriptors) -> Self {
-        self.descriptors = descriptors;
-        self
-    }
-
-    /// Returns the policy with this [`trusted_mounts`](Self::trusted_mounts).
-    #[must_use]
-    pub const fn with_trusted_mounts(mut self, trusted_mounts: bool) -> Self {
-        self.trusted_mounts = trusted_mounts;
-        self
-    }
-}
-
-/// The descriptors of a record of 0.1, which does not name them.
-#[cfg(feature = "serde")]
-const fn all_descriptors() -> Descriptors {
-    Descriptors::All
 }
 
 /// A dialect as its name, in a record.

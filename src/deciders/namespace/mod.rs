@@ -1,11 +1,7 @@
 //! The kinds of namespace, and sets of them.
 
 #[doc(hidden)]
-pub mod join;
-#[doc(hidden)]
 pub mod paths;
-#[doc(hidden)]
-pub mod unshare;
 
 pub use paths::{NsPaths, NsPathsError};
 

@@ -3,13 +3,13 @@
 use super::{Context, StageEnd, end_with_launcher, enter, init, kill_stages};
 use crate::bootstrap::Bootstrap;
 use crate::error::{Doing, Error, SyncStep};
+use crate::join::{Ids, join};
 use crate::log::Log;
 use crate::namespace::NsKind;
-use crate::namespace::join::{Ids, join};
-use crate::namespace::unshare::{UnshareSteps, unshare};
 use crate::sync::{End, OfChild, Pair, SyncMessage};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Fork, Pid};
+use crate::unshare::{UnshareSteps, unshare};
 
 /// Joins and creates the namespaces, then creates stage 2. The second fork is needed because a new pid or
 /// time namespace applies to children only.
@@ -27,7 +27,7 @@ pub fn run<'m, S: Sys>(
     to_init: Pair,
 ) -> Result<StageEnd, Error<'m>> {
     // The first call: from here on a stopped stage 1 ends with the launcher.
-    end_with_launcher(sys, cx.policy.ends_with_launcher);
+    end_with_launcher(sys, cx.policy.ends_with_launcher());
     // Before the closes below, so that their failure is logged as a failure of stage 1.
     log.enter_stage(1);
     // Close both ends of stage 0: an open copy would hide the death of stage 0.
@@ -50,7 +50,7 @@ pub fn run<'m, S: Sys>(
         None => None,
     };
     if joins_user(cx.bootstrap) && user_namespace.is_none() {
-        end_with_launcher(sys, cx.policy.ends_with_launcher);
+        end_with_launcher(sys, cx.policy.ends_with_launcher());
     }
     if steps.user {
         create_user_namespace(sys, log, cx, &parent)?;
@@ -113,7 +113,7 @@ fn create_user_namespace<'m, S: Sys>(
     }
     if cx.root_at_once() {
         sys.setresuid(0).map_err(|errno| Error::Os { doing: Doing::BecomeRoot, errno })?;
-        end_with_launcher(sys, cx.policy.ends_with_launcher);
+        end_with_launcher(sys, cx.policy.ends_with_launcher());
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use super::{Context, StageEnd, child, enter, kill_stages};
 use crate::bootstrap::dialect::PidLine;
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
-use crate::idmap::write::{self, Writing, Written};
 use crate::json::{PID_LINE_MAX, pid_line};
 use crate::log::Log;
+use crate::map_files::{self, Writing, Written};
 use crate::pipe::{send_all, uninterrupted};
 use crate::procfs::{ProcDir, write_once};
 use crate::sync::{End, OfParent, Pair, SyncMessage};
@@ -148,7 +148,7 @@ fn serve_requests<'m, S: Sys>(
         let setgroups = cx.policy.setgroups;
         let writing =
             Writing { bootstrap: boot, setgroups, stage_1: child.fd(), init_pipe: cx.init_pipe, tid: cx.tid };
-        if write::write_maps(sys, log, target, writing)? == Written::ToolProcess {
+        if map_files::write_maps(sys, log, target, writing)? == Written::ToolProcess {
             return Ok(Written::ToolProcess);
         }
         child.send(sys, SyncMessage::UsermapAck, SyncStep::WriteUsermapAck)?;

@@ -2,10 +2,11 @@
 
 use core::ffi::CStr;
 
-pub use super::tool::{Writing, Written};
-use super::{IdMap, tool};
+use super::mapping_tool;
+pub use super::mapping_tool::{Writing, Written};
 use crate::bootstrap::text::Lossy;
 use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
+use crate::idmap::IdMap;
 use crate::log::Log;
 use crate::policy::Setgroups;
 use crate::procfs::{ProcDir, write_once};
@@ -63,7 +64,7 @@ pub fn write_maps<'m, S: Sys>(
         let shown = Lossy(path.map_or(b"(null)", CStr::to_bytes));
         log.debug(sys, format_args!("update /proc/{pid}/{} got -EPERM (trying {shown})", file.as_str()));
         let path = path.ok_or(Error::MappingTool { kind, pid, why: ToolFailure::NotPresent })?;
-        if tool::run(sys, log, target, writing, (kind, map, path))? == Written::ToolProcess {
+        if mapping_tool::run(sys, log, target, writing, (kind, map, path))? == Written::ToolProcess {
             return Ok(Written::ToolProcess);
         }
     }

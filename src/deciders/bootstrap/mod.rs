@@ -12,8 +12,6 @@ pub mod attribute;
 #[doc(hidden)]
 pub mod dialect;
 #[doc(hidden)]
-pub mod encode;
-#[doc(hidden)]
 pub mod env;
 #[doc(hidden)]
 pub mod error;
@@ -26,7 +24,6 @@ use core::ffi::CStr;
 
 pub use attribute::{Attribute, OomScoreAdj, OomScoreAdjError};
 pub use dialect::Dialect;
-pub use encode::{EncodeError, encode, encoded_len};
 pub use env::{EnvError, Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
 pub use message::{HEADER_LEN, Header, MESSAGE_MAX, decode};
@@ -75,7 +72,7 @@ impl<'m> Bootstrap<'m> {
     }
 
     /// Returns the flags of the namespaces to create. Bits that are not namespace flags are kept:
-    /// [`refuse_impossible`](crate::namespace::unshare::refuse_impossible) refuses them.
+    /// [`refuse_impossible`](crate::unshare::refuse_impossible) refuses them.
     #[must_use]
     pub const fn clone_flags(&self) -> CloneFlags {
         self.clone_flags

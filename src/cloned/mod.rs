@@ -26,8 +26,8 @@ use core::fmt::{self, Write};
 use crate::bootstrap::MESSAGE_MAX;
 use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
 use crate::error::{CopyStep, Doing, Error, Refusal};
+use crate::join::PATH_MAX;
 use crate::json::Line;
-use crate::namespace::join::PATH_MAX;
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, Errno, ExecArgs, Fd, MaskHow, OpenFlags, Seals, SignalSet, SysResult};
 

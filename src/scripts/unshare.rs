@@ -1,8 +1,8 @@
 //! Creates namespaces: the unshare steps, their order, and the retries.
 
-use super::{NsKind, NsSet};
 use crate::bootstrap::Bootstrap;
 use crate::error::{MapKind, Refusal};
+use crate::namespace::{NsKind, NsSet};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, SysResult};
 

@@ -18,10 +18,10 @@ pub const HEADER_LEN: usize = 16;
 pub const MESSAGE_MAX: usize = 1 << 20;
 
 /// The length of an attribute's header in bytes.
-pub(super) const ATTR_HEADER_LEN: usize = 4;
+pub(crate) const ATTR_HEADER_LEN: usize = 4;
 
 /// `nlmsg_type` of a bootstrap message, runc's `INIT_MSG`.
-pub(super) const MESSAGE_TYPE: u16 = 62000;
+pub(crate) const MESSAGE_TYPE: u16 = 62000;
 
 /// `NLMSG_ERROR` of netlink(7).
 const NLMSG_ERROR: u16 = 2;
@@ -254,7 +254,7 @@ impl<'m> Iterator for Walk<'m> {
 }
 
 /// Returns the number of padding bytes from a value of this length to the next multiple of four.
-pub(super) const fn padding_of(length: usize) -> usize {
+pub(crate) const fn padding_of(length: usize) -> usize {
     match length & 3 {
         1 => 3,
         2 => 2,

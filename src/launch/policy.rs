@@ -1,0 +1,102 @@
+//! [`LaunchPolicy`]: the settings of a bootstrap that only our own launcher has.
+
+use crate::policy::Policy;
+use crate::sys::types::Propagation;
+
+/// The descriptors above 2 that the command inherits. Close-on-exec descriptors are never inherited.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Descriptors {
+    /// All descriptors of the launcher, as with unshare(1) and nsenter(1).
+    All,
+    /// Only the descriptors that were named to the launcher.
+    Named,
+}
+
+/// The part of a [`Policy`] that only our own launcher has.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct LaunchPolicy {
+    /// The propagation of mount events that is set in a new mount namespace before the command runs. `None`
+    /// leaves it unchanged.
+    pub propagation: Option<Propagation>,
+    /// Whether a new /proc is mounted before the command runs.
+    pub mount_proc: bool,
+    /// Whether the command gets SIGKILL when the launcher's thread dies.
+    pub kill_child: bool,
+    /// Whether the kernel signals each stage when the launcher's thread dies (PR_SET_PDEATHSIG(2const)). So a
+    /// stopped stage ends too. For our own launcher, whose thread lives until the command runs.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub ends_with_launcher: bool,
+    /// The command's descriptors above 2. Only for our own launcher.
+    #[cfg_attr(feature = "serde", serde(default = "all_descriptors"))]
+    pub descriptors: Descriptors,
+    /// Whether every process of a joined mount namespace is trusted. Then our own launcher need not run from
+    /// a sealed copy (CVE-2019-5736, `cloned`). The drop-in ignores this: its parent has made the copy.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub trusted_mounts: bool,
+}
+
+impl LaunchPolicy {
+    /// None of the settings, as for the drop-in.
+    pub const NONE: Self = Self {
+        propagation: None,
+        mount_proc: false,
+        kill_child: false,
+        ends_with_launcher: false,
+        descriptors: Descriptors::All,
+        trusted_mounts: false,
+    };
+}
+
+/// The settings of [`LaunchPolicy`].
+impl Policy {
+    /// Returns the policy with this [`propagation`](LaunchPolicy::propagation).
+    #[must_use]
+    pub const fn with_propagation(mut self, propagation: Option<Propagation>) -> Self {
+        self.launch.propagation = propagation;
+        self
+    }
+
+    /// Returns the policy with this [`mount_proc`](LaunchPolicy::mount_proc).
+    #[must_use]
+    pub const fn with_mount_proc(mut self, mount_proc: bool) -> Self {
+        self.launch.mount_proc = mount_proc;
+        self
+    }
+
+    /// Returns the policy with this [`kill_child`](LaunchPolicy::kill_child).
+    #[must_use]
+    pub const fn with_kill_child(mut self, kill_child: bool) -> Self {
+        self.launch.kill_child = kill_child;
+        self
+    }
+
+    /// Returns the policy with this [`ends_with_launcher`](LaunchPolicy::ends_with_launcher).
+    #[must_use]
+    pub const fn with_ends_with_launcher(mut self, ends_with_launcher: bool) -> Self {
+        self.launch.ends_with_launcher = ends_with_launcher;
+        self
+    }
+
+    /// Returns the policy with this [`descriptors`](LaunchPolicy::descriptors).
+    #[must_use]
+    pub const fn with_descriptors(mut self, descriptors: Descriptors) -> Self {
+        self.launch.descriptors = descriptors;
+        self
+    }
+
+    /// Returns the policy with this [`trusted_mounts`](LaunchPolicy::trusted_mounts).
+    #[must_use]
+    pub const fn with_trusted_mounts(mut self, trusted_mounts: bool) -> Self {
+        self.launch.trusted_mounts = trusted_mounts;
+        self
+    }
+}
+
+/// The descriptors of a record of 0.1, which does not name them.
+#[cfg(feature = "serde")]
+const fn all_descriptors() -> Descriptors {
+    Descriptors::All
+}

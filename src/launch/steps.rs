@@ -1,0 +1,38 @@
+//! The steps of our own launcher's stages that can fail.
+
+use core::fmt;
+
+use crate::bootstrap::text::PathText;
+use crate::error::{Code, Doing, Error, steps};
+use crate::sys::types::{Errno, Fd};
+
+steps! {
+    /// The step that failed. `Display` writes the text.
+    StageStep<'m> {
+        /// Marking the caller's descriptors close-on-exec.
+        Descriptors => Code::Descriptors, "failed to set the caller's descriptors close-on-exec";
+        /// Passing on a descriptor that was named.
+        PassDescriptor(fd: Fd) => Code::PassDescriptor, "failed to pass on descriptor {}", fd.0;
+        /// Waiting for the go byte.
+        AwaitGo => Code::AwaitGo, "failed to wait for the launcher's go byte";
+        /// Setting the propagation of mount events.
+        MountPropagation => Code::MountPropagation, "failed to make the mounts private";
+        /// Mounting /proc.
+        MountProc => Code::MountProc, "failed to mount /proc";
+        /// Setting SIGKILL as the parent-death signal.
+        KillChild => Code::KillChild, "failed to set the parent-death signal";
+        /// Stage 2 clears the parent-death signal, before the exec of a command that may outlive the
+        /// launcher.
+        OutliveLauncher => Code::OutliveLauncher, "failed to clear the parent-death signal";
+        /// Executing the command.
+        Exec(path: &'m [u8]) => Code::Exec, "failed to execute {}", PathText(path);
+    }
+}
+
+impl<'m> StageStep<'m> {
+    /// Returns the error of a system call in this step.
+    #[must_use]
+    pub const fn failed(self, errno: Errno) -> Error<'m> {
+        Error::Os { doing: Doing::Launch(self), errno }
+    }
+}

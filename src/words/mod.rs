@@ -1,0 +1,7 @@
+//! The words: errors, their texts, and log records.
+//!
+//! The root of the crate exports the modules, so that their paths do not contain `words`.
+
+pub mod error;
+pub mod json;
+pub mod log;
