@@ -51,12 +51,12 @@ fn test_text() -> String {
 
 #[test]
 fn modules_import_what_the_table_allows() {
-    none(imports::violations(&sources(root())));
+    none(imports::violations(sources(root())));
 }
 
 #[test]
 fn modules_have_no_import_circles() {
-    none(circles::circles(&sources(root()), circles::EXCEPTIONS));
+    none(circles::circles(sources(root()), circles::EXCEPTIONS));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn files_and_functions_are_within_limits() {
 /// Prints the table of sizes with `--nocapture`.
 #[test]
 fn rings_are_within_their_sizes() {
-    let (table, found) = rings::sizes(&sources(root()));
+    let (table, found) = rings::sizes(sources(root()));
     print!("{table}");
     none(found);
     none(rings::documented(&page("docs/design.md")));
@@ -91,7 +91,7 @@ fn scripts_document_their_process() {
 
 #[test]
 fn the_core_is_under_its_lints() {
-    none(rules::lints(&sources(root()), &page("src/lib.rs")));
+    none(rules::lints(sources(root()), &page("src/lib.rs")));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn modules_without_sys_have_no_effects() {
 
 #[test]
 fn effects_outside_sys_are_in_listed_files() {
-    none(effects::violations(&sources(root()), effects::PLACES));
+    none(effects::violations(sources(root()), effects::PLACES));
     none(effects::documented(effects::PLACES, &page("docs/design.md")));
 }
 

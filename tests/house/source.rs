@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// One file of `src/`.
 #[derive(Clone, Debug)]
@@ -74,8 +75,13 @@ fn without_ring(path: &str) -> &str {
     RINGS.iter().find_map(|ring| path.strip_prefix(ring)).unwrap_or(path)
 }
 
-/// Returns all files of `src/` that are not test code, ordered by path.
-pub(crate) fn sources(root: &Path) -> Vec<Source> {
+/// Returns all files of `src/` that are not test code, ordered by path. They are read once.
+pub(crate) fn sources(root: &Path) -> &'static [Source] {
+    static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
+    SOURCES.get_or_init(|| read_sources(root))
+}
+
+fn read_sources(root: &Path) -> Vec<Source> {
     let mut files = Vec::new();
     collect(&root.join("src"), "rs", &mut files);
     collect(&root.join("crates"), "rs", &mut files);
