@@ -7,20 +7,20 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::fmt;
 
-use crate::bootstrap::MESSAGE_MAX;
-use crate::bootstrap::dialect::Dialect;
-#[cfg(feature = "legacy")]
-use crate::bootstrap::env::OwnProgram;
-use crate::bootstrap::env::{Environment, RawEnv};
 #[cfg(feature = "legacy")]
 use crate::cloned::STRINGS_MAX;
-use crate::error::Error;
-use crate::log::{Level, Log};
-use crate::nsexec::{Scratch, nsexec, refuse_threads};
-use crate::policy::Policy;
-use crate::stage::Outcome;
+use crate::deciders::bootstrap::MESSAGE_MAX;
+use crate::deciders::bootstrap::dialect::Dialect;
+#[cfg(feature = "legacy")]
+use crate::deciders::bootstrap::env::OwnProgram;
+use crate::deciders::bootstrap::env::{Environment, RawEnv};
+use crate::deciders::policy::Policy;
+use crate::scripts::nsexec::{Scratch, nsexec, refuse_threads};
+use crate::scripts::stage::Outcome;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::Fd;
+use crate::words::error::Error;
+use crate::words::log::{Level, Log};
 
 /// A buffer of the core. It is in .bss, so a process without a bootstrap never touches its pages.
 struct Memory<const LEN: usize>(UnsafeCell<[u8; LEN]>);

@@ -33,6 +33,12 @@ fn public_api_is_the_reviewed_one() {
     let mut api = Api { index: &json["index"], lines: Vec::new() };
     let top = api.item(&json["root"]);
     api.module(top, "nsexec");
+    // rustdoc writes the paths of the code. The root exports the modules of these folders.
+    for line in &mut api.lines {
+        for folder in ["deciders", "scripts", "words"] {
+            *line = line.replace(&format!("crate::{folder}::"), "crate::");
+        }
+    }
     api.lines.sort();
     api.lines.dedup();
     // A list of nothing would pass.

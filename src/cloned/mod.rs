@@ -23,13 +23,13 @@ mod tests;
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use crate::bootstrap::MESSAGE_MAX;
-use crate::bootstrap::env::{CLONED_BINARY, OwnProgram};
-use crate::error::{CopyStep, Doing, Error, Refusal};
-use crate::join::PATH_MAX;
-use crate::json::Line;
+use crate::deciders::bootstrap::MESSAGE_MAX;
+use crate::deciders::bootstrap::env::{CLONED_BINARY, OwnProgram};
+use crate::scripts::join::PATH_MAX;
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, Errno, ExecArgs, Fd, MaskHow, OpenFlags, Seals, SignalSet, SysResult};
+use crate::words::error::{CopyStep, Doing, Error, Refusal};
+use crate::words::json::Line;
 
 /// The maximum size of the arguments with their NULs, and of the environment, in bytes. Linux has the same
 /// limit for a single string (`MAX_ARG_STRLEN`). A launcher passes a few hundred bytes.
@@ -303,7 +303,7 @@ fn is_unwritable<S: Sys>(sys: &mut S, path: &CStr) -> Result<bool, Error<'static
 fn arguments<'a, S: Sys>(sys: &mut S, memory: &'a mut [u8]) -> Result<&'a [u8], Error<'static>> {
     let failed = |errno| os(CopyStep::ReadArguments, errno);
     let fd = sys.openat(Fd::CWD, c"/proc/self/cmdline", OpenFlags::ReadOnly).map_err(failed)?;
-    let got = crate::pipe::read_full(sys, fd, memory);
+    let got = crate::scripts::pipe::read_full(sys, fd, memory);
     let _ = sys.close(fd);
     let got = got.map_err(failed)?;
     // A full buffer may not hold all arguments.

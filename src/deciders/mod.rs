@@ -4,6 +4,7 @@
 
 pub mod bootstrap;
 pub mod idmap;
+pub(crate) mod log_level;
 pub mod namespace;
 pub mod policy;
 pub mod timens;

@@ -3,7 +3,7 @@
 //! The core receives the message and a policy. The drop-in uses [`Policy::runc`]. The program and the library
 //! build their own, and the plan shows it.
 
-use crate::bootstrap::dialect::Dialect;
+use crate::deciders::bootstrap::dialect::Dialect;
 
 /// The session of stage 2 (setsid(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -149,7 +149,7 @@ impl Policy {
 mod dialect_by_name {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use crate::bootstrap::dialect::Dialect;
+    use crate::deciders::bootstrap::dialect::Dialect;
 
     pub(super) fn serialize<S: Serializer>(
         dialect: &&'static Dialect,

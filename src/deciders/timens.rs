@@ -4,7 +4,9 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use crate::bootstrap::text::{Lossy, NotDecimal, decimal, is_blank, lines, signed_decimal, three_words};
+use crate::deciders::bootstrap::text::{
+    Lossy, NotDecimal, decimal, is_blank, lines, signed_decimal, three_words,
+};
 
 /// A clock that a time namespace can shift.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -5,9 +5,9 @@ use std::vec::Vec;
 
 use std::format;
 
-use crate::error::Code;
-use crate::namespace::{NsKind, NsSet};
+use crate::deciders::namespace::{NsKind, NsSet};
 use crate::sys::types::Errno;
+use crate::words::error::Code;
 
 /// The parts of the request that distinguish causes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,7 +61,7 @@ mod kinds {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use crate::namespace::{NsKind, NsSet};
+    use crate::deciders::namespace::{NsKind, NsSet};
 
     pub(super) fn serialize<S: Serializer>(kinds: &NsSet, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(kinds.iter().map(NsKind::name))
@@ -353,8 +353,8 @@ mod tests {
     use super::*;
     use crate::launch::script::{FailureKind, Step};
     use crate::launch::{LaunchError, Record, StageFailure};
-    use crate::log::Level;
     use crate::sys::types::CloneFlags;
+    use crate::words::log::Level;
     use std::borrow::ToOwned;
     use std::vec;
 

@@ -2,10 +2,12 @@
 
 use core::fmt;
 
-use crate::bootstrap::attribute::Attribute;
-use crate::bootstrap::message::{ATTR_HEADER_LEN, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of};
-use crate::bootstrap::{Bootstrap, Dialect};
-use crate::namespace::NsKind;
+use crate::deciders::bootstrap::attribute::Attribute;
+use crate::deciders::bootstrap::message::{
+    ATTR_HEADER_LEN, HEADER_LEN, MESSAGE_MAX, MESSAGE_TYPE, padding_of,
+};
+use crate::deciders::bootstrap::{Bootstrap, Dialect};
+use crate::deciders::namespace::NsKind;
 
 /// The longest value of an attribute in bytes, including the NUL: `nla_len` has 16 bits and counts its
 /// header. Older encoders of runc truncated the length silently, and text was parsed as attributes

@@ -6,11 +6,11 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::bootstrap::{OomScoreAdj, decode};
-use crate::idmap::IdMap;
-use crate::namespace::{NsPaths, NsSet};
+use crate::deciders::bootstrap::{OomScoreAdj, decode};
+use crate::deciders::idmap::IdMap;
+use crate::deciders::namespace::{NsPaths, NsSet};
+use crate::deciders::timens::TimeOffsets;
 use crate::sys::types::CloneFlags;
-use crate::timens::TimeOffsets;
 
 /// Returns an attribute with its padding.
 fn attr(number: u16, value: &[u8]) -> Vec<u8> {
@@ -71,7 +71,7 @@ fn encode_refuses_values_that_the_dialect_lacks() {
         assert_eq!(
             encode(&time, &Dialect::V1_1),
             Err(EncodeError::NamespaceUnknownToDialect {
-                kind: crate::namespace::NsKind::Time,
+                kind: crate::deciders::namespace::NsKind::Time,
                 dialect: "v1_1"
             })
         );

@@ -11,8 +11,8 @@ use super::command::CommandError;
 use super::record::{OneLine, Record};
 use super::script::{Ended, Failure, FailureKind, Step};
 use super::tail::exec_status;
-use crate::error::{Code, SyncStep};
 use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
+use crate::words::error::{Code, SyncStep};
 
 /// The reason why the command was not started. The failed launch has left no process and no descriptor.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -323,8 +323,8 @@ impl core::error::Error for LaunchError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Level;
     use crate::sys::types::Pid;
+    use crate::words::log::Level;
     use std::vec;
 
     fn record(stage: u8, text: &str, code: Code, errno: Option<Errno>) -> Record {

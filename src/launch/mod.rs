@@ -100,13 +100,13 @@ pub use steps::StageStep;
 pub use supervise::without_sigxfsz;
 pub use supervise::{Child, exit_code};
 
-use crate::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
+use crate::deciders::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
+use crate::deciders::policy::{LogForm, Policy};
 use crate::launch::encode::{EncodeError, encode, encoded_len};
-pub use crate::log::Level;
-use crate::policy::{LogForm, Policy};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
+pub use crate::words::log::Level;
 use command::Command;
 
 /// The command to start, and the namespaces to start it in.

@@ -1,8 +1,8 @@
 //! The pipes between the launcher and the stages, and the reader of the log pipe.
 
-use crate::log::RECORD_MAX;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};
+use crate::words::log::RECORD_MAX;
 
 /// Receives the bytes that the launcher reads from the log pipe.
 pub trait LogReader {

@@ -1,6 +1,6 @@
 //! [`LaunchPolicy`]: the settings of a bootstrap that only our own launcher has.
 
-use crate::policy::Policy;
+use crate::deciders::policy::Policy;
 use crate::sys::types::Propagation;
 
 /// The descriptors above 2 that the command inherits. Close-on-exec descriptors are never inherited.

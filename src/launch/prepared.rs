@@ -10,13 +10,13 @@ use super::policy::Descriptors;
 use super::record::{Collector, Record};
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::tail::Tail;
-use crate::bootstrap::decode;
-use crate::log::Level;
-use crate::namespace::NsKind;
-use crate::nsexec::Scratch;
-use crate::policy::Policy;
+use crate::deciders::bootstrap::decode;
+use crate::deciders::namespace::NsKind;
+use crate::deciders::policy::Policy;
+use crate::scripts::nsexec::Scratch;
 use crate::sys::Sys;
 use crate::sys::types::{ArgPtr, CloneFlags, ExecArgs, Fd};
+use crate::words::log::Level;
 
 /// The inputs of a launch: message, policy, command, signals. None of them depends on the backend, so a plan
 /// and the launch itself run the same.

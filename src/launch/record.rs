@@ -8,10 +8,10 @@ use std::vec::Vec;
 use core::fmt;
 
 use super::script::LogReader;
-use crate::bootstrap::text::is_invisible;
-use crate::error::Code;
-use crate::log::{Level, RECORD_MAX};
+use crate::deciders::bootstrap::text::is_invisible;
 use crate::sys::types::Errno;
+use crate::words::error::Code;
+use crate::words::log::{Level, RECORD_MAX};
 
 /// One log record of a stage.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -183,8 +183,8 @@ impl LogReader for Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Details, Writer, layout};
     use crate::sys::types::Pid;
+    use crate::words::log::{Details, Writer, layout};
     use proptest::prelude::*;
     use std::string::ToString;
 

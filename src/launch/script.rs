@@ -15,21 +15,21 @@ use super::pipes::{Pipes, close, read_some};
 pub use super::tail::GO;
 use super::tail::{self, Tail};
 use super::watch::{Ready, Stages, Watch};
-use crate::bootstrap::decode;
-use crate::bootstrap::dialect::PidLine;
-use crate::bootstrap::env::Environment;
 use crate::cloned;
-use crate::json::PID_LINE_MAX;
-use crate::log::Level;
-use crate::namespace::NsKind;
-use crate::nsexec::{Scratch, bootstrap_of_launcher, thread_id_cache};
-use crate::pipe::send_all;
-use crate::policy::Policy;
-use crate::stage::StageEnd;
+use crate::deciders::bootstrap::decode;
+use crate::deciders::bootstrap::dialect::PidLine;
+use crate::deciders::bootstrap::env::Environment;
+use crate::deciders::namespace::NsKind;
+use crate::deciders::policy::Policy;
+use crate::scripts::nsexec::{Scratch, bootstrap_of_launcher, thread_id_cache};
+use crate::scripts::pipe::send_all;
+use crate::scripts::stage::StageEnd;
 use crate::sys::Sys;
 use crate::sys::types::{
     Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
 };
+use crate::words::json::PID_LINE_MAX;
+use crate::words::log::Level;
 
 /// The signal state that stage 0 begins with, and so the command. It equals the state after an exec by the
 /// launcher.

@@ -4,10 +4,10 @@ use std::vec::Vec;
 use std::{format, vec};
 
 use super::*;
-use crate::bootstrap::{Bootstrap, Dialect};
+use crate::deciders::bootstrap::{Bootstrap, Dialect};
+use crate::deciders::namespace::NsSet;
+use crate::deciders::namespace::paths::NsPaths;
 use crate::launch::encode::{encode, encoded_len};
-use crate::namespace::NsSet;
-use crate::namespace::paths::NsPaths;
 use crate::sys::MockSys;
 use crate::sys::types::{
     CloneFlags, ExecArgs, Fd, Seals, SysResult, TidAddress, WaitFor, WaitStatus, Waited,

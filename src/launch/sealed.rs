@@ -14,13 +14,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::causes::open_files_limit;
 use super::query::own_name;
-use crate::bootstrap::env::OwnProgram;
 use crate::cloned::{self, LAST_MARK, Room, SEALED_COPY, STRINGS_MAX, ensure_for_launch};
-use crate::error::{CopyStep, Doing, Error, Refusal};
-use crate::nsexec::refuse_threads;
+use crate::deciders::bootstrap::env::OwnProgram;
+use crate::scripts::nsexec::refuse_threads;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, MaskHow, SignalSet};
+use crate::words::error::{CopyStep, Doing, Error, Refusal};
 
 /// A size above Linux's limit for all arguments and variables of a program, which is three quarters of 8 MiB
 /// (execve(2)).

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::bootstrap::text::PathText;
-use crate::error::{Code, Doing, Error, steps};
+use crate::deciders::bootstrap::text::PathText;
 use crate::sys::types::{Errno, Fd};
+use crate::words::error::{Code, Doing, Error, steps};
 
 steps! {
     /// The step that failed. `Display` writes the text.

@@ -3,14 +3,14 @@
 use core::ffi::CStr;
 
 use super::steps::StageStep;
-use crate::descriptors::close_on_exec;
-use crate::error::{Doing, Error};
-use crate::log::{Level, Log};
-use crate::pipe::{read_full, uninterrupted};
-use crate::policy::LogForm;
-use crate::stage::LastSteps;
+use crate::deciders::policy::LogForm;
+use crate::scripts::descriptors::close_on_exec;
+use crate::scripts::pipe::{read_full, uninterrupted};
+use crate::scripts::stage::LastSteps;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagation, Signal};
+use crate::words::error::{Doing, Error};
+use crate::words::log::{Level, Log};
 
 /// The byte that lets stage 2 execute the command, the go byte. If the launcher dies without sending it,
 /// stage 2 exits.
@@ -429,7 +429,7 @@ mod tests {
             sys.expect_close_range_cloexec()
                 .once()
                 .in_sequence(&mut order)
-                .withf(|first| *first == crate::descriptors::FIRST)
+                .withf(|first| *first == crate::scripts::descriptors::FIRST)
                 .returning(|_| Ok(()));
             for (number, reply) in [(7, Ok(())), (9, errno.map_or(Ok(()), Err))] {
                 sys.expect_set_cloexec()

@@ -10,7 +10,7 @@
 
 use super::outcome::{Ended, FailureKind, STAGES, Step};
 use super::pipes::{LogReader, Pipes, close, read_some};
-use crate::pipe::uninterrupted;
+use crate::scripts::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Signal, SysResult, WaitFor, WaitStatus, Waited};
 

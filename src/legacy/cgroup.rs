@@ -4,14 +4,14 @@
 
 use super::dialects::{CGROUP_BYTE, CgroupPlacement};
 use super::errors::{Failure, Step};
-use crate::bootstrap::Dialect;
-use crate::error::{Doing, Error};
-use crate::log::Log;
-use crate::pipe::read_full;
-use crate::stage::Context;
+use crate::deciders::bootstrap::Dialect;
+use crate::scripts::pipe::read_full;
+use crate::scripts::stage::Context;
+use crate::scripts::unshare::{UnshareSteps, unshare};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Fd};
-use crate::unshare::{UnshareSteps, unshare};
+use crate::words::error::{Doing, Error};
+use crate::words::log::Log;
 
 /// Returns the steps of stage 1: without the cgroup namespace if stage 2 creates it.
 #[must_use]

@@ -1,9 +1,9 @@
 //! The dialects of the older release lines, and their differences from the latest one
 //! (`docs/protocol.md#dialects`).
 
-use crate::bootstrap::attribute::Attribute;
-use crate::bootstrap::dialect::{Dialect, PidLine};
-use crate::namespace::{NsKind, NsSet};
+use crate::deciders::bootstrap::attribute::Attribute;
+use crate::deciders::bootstrap::dialect::{Dialect, PidLine};
+use crate::deciders::namespace::{NsKind, NsSet};
 
 /// The differences of a dialect from the latest release line that need code for that dialect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,8 +1,10 @@
 //! The environment of 1.0 and of the seed (`docs/protocol.md#environment`).
 
 use super::dialects::EnvironmentForm;
-use crate::bootstrap::Dialect;
-use crate::bootstrap::env::{EnvError, EnvReason, Environment, INIT_PIPE, LOG_PIPE, RawEnv, number};
+use crate::deciders::bootstrap::Dialect;
+use crate::deciders::bootstrap::env::{
+    EnvError, EnvReason, Environment, INIT_PIPE, LOG_PIPE, RawEnv, number,
+};
 use crate::sys::types::Fd;
 
 /// Parses the variables as 1.0 or the seed does, in place of [`Environment::parse`]. Returns `None` for the
@@ -48,10 +50,10 @@ mod tests {
     extern crate std;
     use std::string::ToString;
 
-    use crate::bootstrap::env::tests::raw;
-    use crate::bootstrap::{Dialect, Environment};
-    use crate::log::Level;
+    use crate::deciders::bootstrap::env::tests::raw;
+    use crate::deciders::bootstrap::{Dialect, Environment};
     use crate::sys::types::Fd;
+    use crate::words::log::Level;
 
     #[test]
     fn older_dialects_read_fewer_variables() {

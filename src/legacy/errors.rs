@@ -3,9 +3,9 @@
 use core::fmt;
 
 use super::mount_fds::MountFdsError;
-use crate::bootstrap::text::PathText;
-use crate::error::{Code, Doing, Error, steps};
+use crate::deciders::bootstrap::text::PathText;
 use crate::sys::types::{CloneFlags, Errno, Fd, Pid};
+use crate::words::error::{Code, Doing, Error, steps};
 
 steps! {
     /// The step that failed: one variant for each of runc's texts and of our own. `Display` writes the text.

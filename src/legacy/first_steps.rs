@@ -5,16 +5,16 @@ use core::fmt::Write;
 
 use super::dialects::{EnvironmentForm, READY};
 use super::errors::Step;
-use crate::bootstrap::Dialect;
-use crate::bootstrap::env::{EnvError, LOG_PIPE, OwnProgram};
 use crate::cloned;
-use crate::error::Error;
-use crate::json::Line;
-use crate::log::RECORD_MAX;
-use crate::nsexec;
-use crate::pipe::send_all;
+use crate::deciders::bootstrap::Dialect;
+use crate::deciders::bootstrap::env::{EnvError, LOG_PIPE, OwnProgram};
+use crate::scripts::nsexec;
+use crate::scripts::pipe::send_all;
 use crate::sys::Sys;
 use crate::sys::types::Fd;
+use crate::words::error::Error;
+use crate::words::json::Line;
+use crate::words::log::RECORD_MAX;
 
 /// Checks the init pipe. Makes the sealed copy before the check, and sends the ready byte after it, in the
 /// dialects that have them. `memory` is the memory of the message, which has not been read yet.
@@ -69,10 +69,10 @@ mod tests {
     use mockall::predicate::eq;
 
     use super::*;
-    use crate::bootstrap::env::RawEnv;
-    use crate::nsexec::{Scratch, nsexec};
-    use crate::policy::Policy;
-    use crate::stage::Outcome;
+    use crate::deciders::bootstrap::env::RawEnv;
+    use crate::deciders::policy::Policy;
+    use crate::scripts::nsexec::{Scratch, nsexec};
+    use crate::scripts::stage::Outcome;
     use crate::sys::MockSys;
     use crate::sys::types::{Errno, Seals, SocketType};
 

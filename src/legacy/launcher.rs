@@ -2,9 +2,9 @@
 //! the seed.
 
 use super::dialects::{CGROUP_BYTE, CgroupPlacement};
-use crate::bootstrap::decode;
+use crate::deciders::bootstrap::decode;
 use crate::launch::script::{FailureKind, Job, Step, parse_two_pids};
-use crate::pipe::send_all;
+use crate::scripts::pipe::send_all;
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Fd, Pid};
 

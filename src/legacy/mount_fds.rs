@@ -8,8 +8,8 @@
 use core::fmt;
 
 use super::mount_sources::MountSources;
-use crate::bootstrap::env::MOUNT_FDS;
-use crate::bootstrap::text::{NotDecimal, signed_decimal};
+use crate::deciders::bootstrap::env::MOUNT_FDS;
+use crate::deciders::bootstrap::text::{NotDecimal, signed_decimal};
 use crate::sys::types::Fd;
 
 /// A checked JSON array of numbers: a descriptor for each bind mount, −1 for every other mount.

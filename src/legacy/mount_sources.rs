@@ -1,7 +1,7 @@
 //! The attribute with the mount sources, in 1.1 (`docs/protocol.md#mount-sources`).
 
-use crate::bootstrap::Bootstrap;
-use crate::bootstrap::error::ParseErrorKind;
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::bootstrap::error::ParseErrorKind;
 
 /// The sources of a container's mounts, in runc 1.1: a path for each bind mount, an empty entry for every
 /// other mount (`docs/protocol.md#mount-sources`).

@@ -1,11 +1,11 @@
 //! Descriptors in messages between stages 0 and 1, for the mount sources of 1.1 (`SCM_RIGHTS`, unix(7)).
 
 use super::errors::{Failure, Step};
-use crate::error::{Doing, Error};
-use crate::pipe::completed;
-use crate::sync::{End, OfChild, OfParent};
+use crate::scripts::pipe::completed;
+use crate::scripts::sync::{End, OfChild, OfParent};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, PollEvents, Received};
+use crate::words::error::{Doing, Error};
 
 /// Sends `fd` over `socket`, with one byte.
 ///

@@ -3,17 +3,17 @@
 use core::fmt::Write;
 
 use super::errors::Failure;
-use crate::bootstrap::Dialect;
-use crate::bootstrap::dialect::PidLine;
-use crate::error::Error;
-use crate::json::{Line, PID_LINE_MAX};
-use crate::log::Log;
-use crate::pipe::send_all;
-use crate::stage::Context;
-use crate::stage::parent::send_pid_line;
-use crate::sync::SyncMessage;
+use crate::deciders::bootstrap::Dialect;
+use crate::deciders::bootstrap::dialect::PidLine;
+use crate::scripts::pipe::send_all;
+use crate::scripts::stage::Context;
+use crate::scripts::stage::parent::send_pid_line;
+use crate::scripts::sync::SyncMessage;
 use crate::sys::Sys;
 use crate::sys::types::{Fd, Pid};
+use crate::words::error::Error;
+use crate::words::json::{Line, PID_LINE_MAX};
+use crate::words::log::Log;
 
 /// Sends the pid line in the dialects that send it last.
 ///

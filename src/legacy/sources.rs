@@ -8,15 +8,15 @@
 use super::errors::{Failure, Step};
 use super::mount_fds::{MountFds, MountFdsError};
 use super::mount_sources::MountSources;
-use crate::bootstrap::{Bootstrap, Environment};
-use crate::error::{Doing, Error, SyncStep};
-use crate::join::{PATH_MAX, terminated};
-use crate::pipe::uninterrupted;
-use crate::procfs::{ProcDir, open_namespace};
-use crate::stage::Context;
-use crate::sync::{End, OfChild, OfParent, SyncMessage};
+use crate::deciders::bootstrap::{Bootstrap, Environment};
+use crate::scripts::join::{PATH_MAX, terminated};
+use crate::scripts::pipe::uninterrupted;
+use crate::scripts::procfs::{ProcDir, open_namespace};
+use crate::scripts::stage::Context;
+use crate::scripts::sync::{End, OfChild, OfParent, SyncMessage};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, OpenFlags};
+use crate::words::error::{Doing, Error, SyncStep};
 
 /// Checks that message and environment list the same sources, and that every reserved number is open. This
 /// precedes the first socket, which could otherwise get one of the numbers. Returns `None` if the message has
@@ -147,9 +147,9 @@ fn receive<'m, S: Sys>(sys: &mut S, numbers: MountFds<'_>, parent: &End<OfChild>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Level;
     use crate::sys::MockSys;
     use crate::sys::types::{FsType, Received};
+    use crate::words::log::Level;
 
     fn message(sources: &[u8]) -> Bootstrap<'_> {
         Bootstrap::new(CloneFlags::NEWNS).with_mount_sources(MountSources::parse(sources).unwrap())
@@ -213,7 +213,9 @@ mod tests {
             if wanted.is_ok() {
                 sys.expect_dup3().once().withf(|fd, to| (fd.0, to.0) == (9, 20)).returning(|_, _| Ok(()));
             }
-            let pair = crate::sync::Pair::open(&mut sys, crate::error::SyncPipe::Child, Fd(9)).unwrap();
+            let pair =
+                crate::scripts::sync::Pair::open(&mut sys, crate::words::error::SyncPipe::Child, Fd(9))
+                    .unwrap();
             let parent = pair.into_child(&mut sys).unwrap();
             assert_eq!(receive(&mut sys, MountFds::parse(b"[-1,20]").unwrap(), &parent), wanted);
         }

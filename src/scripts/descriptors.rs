@@ -3,7 +3,7 @@
 
 use core::ffi::CStr;
 
-use crate::procfs;
+use crate::scripts::procfs;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, OpenFlags};
 

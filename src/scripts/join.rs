@@ -8,15 +8,15 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use crate::bootstrap::dialect::Dialect;
-use crate::bootstrap::text::PathText;
-use crate::error::{Doing, Error};
-use crate::log::Log;
-use crate::namespace::paths::{NsEntry, NsPaths};
-use crate::namespace::{NsKind, NsSet};
-use crate::procfs::open_namespace;
+use crate::deciders::bootstrap::dialect::Dialect;
+use crate::deciders::bootstrap::text::PathText;
+use crate::deciders::namespace::paths::{NsEntry, NsPaths};
+use crate::deciders::namespace::{NsKind, NsSet};
+use crate::scripts::procfs::open_namespace;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};
+use crate::words::error::{Doing, Error};
+use crate::words::log::Log;
 
 /// `PATH_MAX`, including the NUL (path_resolution(7)). The kernel refuses a longer path with ENAMETOOLONG.
 pub const PATH_MAX: usize = 4096;
@@ -180,10 +180,10 @@ mod tests {
     use std::{cell::RefCell, format};
 
     use super::*;
-    use crate::log::Level;
-    use crate::policy::LogForm;
+    use crate::deciders::policy::LogForm;
     use crate::sys::MockSys;
     use crate::sys::types::{FsType, Pid, SignalSet};
+    use crate::words::log::Level;
 
     /// Joins a list with one EPERM in the first pass, for ipc. Returns the calls and the records.
     fn joined(dialect: &'static Dialect) -> (Vec<String>, Vec<String>) {

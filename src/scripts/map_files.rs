@@ -4,14 +4,14 @@ use core::ffi::CStr;
 
 use super::mapping_tool;
 pub use super::mapping_tool::{Writing, Written};
-use crate::bootstrap::text::Lossy;
-use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
-use crate::idmap::IdMap;
-use crate::log::Log;
-use crate::policy::Setgroups;
-use crate::procfs::{ProcDir, write_once};
+use crate::deciders::bootstrap::text::Lossy;
+use crate::deciders::idmap::IdMap;
+use crate::deciders::policy::Setgroups;
+use crate::scripts::procfs::{ProcDir, write_once};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, OpenFlags};
+use crate::words::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
+use crate::words::log::Log;
 
 /// Returns whether stage 0 writes "deny" to `setgroups` before the gid map.
 ///
@@ -95,7 +95,7 @@ fn deny_setgroups<'m, S: Sys>(sys: &mut S, target: ProcDir) -> Result<(), Error<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::procfs::tests::DIR;
+    use crate::scripts::procfs::tests::DIR;
     use crate::sys::MockSys;
     use crate::sys::types::{Fd, FsType, Pid};
 
@@ -135,7 +135,7 @@ mod tests {
     /// The kernel accepts 4,095 bytes, including the NUL.
     #[test]
     fn longest_id_map_is_written_without_its_nul() {
-        use crate::idmap::MAP_TEXT_MAX;
+        use crate::deciders::idmap::MAP_TEXT_MAX;
         let mut text: std::string::String = (0..341).map(|n| std::format!("{n} {n} 1\n")).collect();
         text.truncate(text.trim_end().rfind('\n').unwrap() + 1);
         let filling = std::iter::repeat_n(' ', MAP_TEXT_MAX - text.len()).collect::<std::string::String>();

@@ -4,20 +4,20 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
 
-use crate::bootstrap::Bootstrap;
-use crate::descriptors::close_on_exec;
-use crate::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
-use crate::idmap::{EXTENTS_MAX, IdMap, MAP_TEXT_MAX, MapCheck};
-use crate::json::Line;
-use crate::log::Log;
-use crate::pipe::uninterrupted;
-use crate::policy::Setgroups;
-use crate::procfs::ProcDir;
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::idmap::{EXTENTS_MAX, IdMap, MAP_TEXT_MAX, MapCheck};
+use crate::deciders::policy::Setgroups;
+use crate::scripts::descriptors::close_on_exec;
+use crate::scripts::pipe::uninterrupted;
+use crate::scripts::procfs::ProcDir;
 use crate::sys::Sys;
 use crate::sys::types::{
     Errno, ExecArgs, ExitSignal, Fd, Fork, MaskHow, OpenFlags, Pid, PollEvents, PollFd, SigAction, Signal,
     SignalSet, TidAddress, WaitFor, WaitStatus, Waited,
 };
+use crate::words::error::{Doing, Error, MapKind, ProcFile, ToolFailure};
+use crate::words::json::Line;
+use crate::words::log::Log;
 
 /// The parameters of [`write_maps`](super::map_files::write_maps).
 #[derive(Clone, Copy, Debug)]

@@ -1,20 +1,20 @@
 //! The entry point of the bootstrap. It opens the log, reads the message, sets the oom score and the dumpable
 //! flag, and starts the stages.
 
-use crate::bootstrap::env::{Environment, RawEnv};
-use crate::bootstrap::text::Lossy;
-use crate::bootstrap::{Bootstrap, HEADER_LEN, Header, MESSAGE_MAX};
-use crate::error::{Doing, Error, InitPipeKind, Refusal};
+use crate::deciders::bootstrap::env::{Environment, RawEnv};
+use crate::deciders::bootstrap::text::Lossy;
+use crate::deciders::bootstrap::{Bootstrap, HEADER_LEN, Header, MESSAGE_MAX};
+use crate::deciders::policy::{Credentials, Policy};
 #[cfg(feature = "legacy")]
 use crate::legacy::first_steps;
-use crate::log::{Level, Log};
-use crate::pipe::read_full;
-use crate::policy::{Credentials, Policy};
-use crate::procfs;
-use crate::stage::{Context, Outcome, StageEnd, parent};
+use crate::scripts::pipe::read_full;
+use crate::scripts::procfs;
+use crate::scripts::stage::{Context, Outcome, StageEnd, parent};
+use crate::scripts::unshare::refuse_impossible;
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, SocketType, TidAddress};
-use crate::unshare::refuse_impossible;
+use crate::words::error::{Doing, Error, InitPipeKind, Refusal};
+use crate::words::log::{Level, Log};
 
 /// The memory that the core uses. The caller allocates it before the bootstrap begins.
 #[derive(Debug)]

@@ -8,11 +8,11 @@
 use core::ffi::CStr;
 use core::fmt::Write as _;
 
-use crate::error::{Doing, Error, ProcFile};
-use crate::json::Line;
-use crate::pipe::uninterrupted;
+use crate::scripts::pipe::uninterrupted;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, FsType, OpenFlags, Pid};
+use crate::words::error::{Doing, Error, ProcFile};
+use crate::words::json::Line;
 
 /// The directory of one process in /proc, as an open descriptor. If the kernel reuses the pid, the descriptor
 /// does not lead to the new process.

@@ -5,10 +5,10 @@
 
 use core::marker::PhantomData;
 
-use crate::error::{Doing, Error, SyncPipe, SyncStep};
-use crate::pipe::{read_full, send_all, uninterrupted};
+use crate::scripts::pipe::{read_full, send_all, uninterrupted};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd};
+use crate::words::error::{Doing, Error, SyncPipe, SyncStep};
 
 /// A message from one stage to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

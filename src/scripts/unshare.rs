@@ -1,10 +1,10 @@
 //! Creates namespaces: the unshare steps, their order, and the retries.
 
-use crate::bootstrap::Bootstrap;
-use crate::error::{MapKind, Refusal};
-use crate::namespace::{NsKind, NsSet};
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::namespace::{NsKind, NsSet};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, SysResult};
+use crate::words::error::{MapKind, Refusal};
 
 /// The number of attempts of an unshare that fails with EINVAL, as in runc since 1.1.5 (runc#3704).
 pub const UNSHARE_TRIES: u32 = 5;

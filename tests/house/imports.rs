@@ -2,7 +2,7 @@
 //!
 //! A module without a row fails, so that every new module gets a place in the table.
 
-use crate::source::{Source, line_of, words};
+use crate::source::{Source, line_of, without_ring, words};
 
 /// The imports allowed to a group of modules, besides the modules themselves and the language's core library.
 pub(crate) struct Row {
@@ -32,7 +32,7 @@ const PURE: &[&str] = &[
     "legacy::mount_fds",
     "legacy::mount_sources",
     "log::Level",
-    "log::level",
+    "log_level",
     "namespace",
     "namespace::paths",
     "policy",
@@ -100,7 +100,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["sys::linux::*"], may: &[WORDS, &["sys", "sys::linux::*", "libc"]], core: false },
     Row { modules: &["policy", "launch::policy"], may: &[WORDS, PURE, STD, &["serde"]], core: true },
     Row { modules: PURE_MODULES, may: &[WORDS, PURE], core: true },
-    Row { modules: &["log::level"], may: &[WORDS, &["serde"]], core: true },
+    Row { modules: &["log_level"], may: &[WORDS, &["serde"]], core: true },
     Row { modules: &["log"], may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
     Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
@@ -364,7 +364,7 @@ fn resolve(path: &str, module: &str, modules: &[String]) -> Option<String> {
         "crate" => {
             let root = crate_of(module);
             let path = [&[root][..usize::from(!root.is_empty())], &segments[1..]].concat();
-            return Some(path.join("::"));
+            return Some(without_ring(&path.join("::"), "::").to_owned());
         }
         // The program sees the libraries from outside. In the others a path into a library leads to its
         // module.
@@ -464,7 +464,7 @@ mod tests {
 
     #[test]
     fn an_item_is_not_its_module() {
-        let log = ("src/words/log/mod.rs", "");
+        let log = ("src/words/log.rs", "");
         assert!(check(&[log, ("src/words/error/mod.rs", "use crate::log::Level;")]).is_empty());
         assert_eq!(check(&[log, ("src/words/error/mod.rs", "use crate::log::{Level, Log};")]).len(), 1);
     }

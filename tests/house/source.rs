@@ -29,7 +29,7 @@ impl Source {
         let path = self.path.trim_end_matches(".rs").trim_end_matches("/mod");
         let (package, inner) = match path.strip_prefix("crates/").and_then(|path| path.split_once("/src/")) {
             Some((package, inner)) => (package.replace('-', "_"), inner),
-            None => (String::new(), without_ring(path.trim_start_matches("src/"))),
+            None => (String::new(), without_ring(path.trim_start_matches("src/"), "/")),
         };
         let inner = if matches!(inner, "lib" | "main") { String::new() } else { inner.replace('/', "::") };
         let between = if package.is_empty() || inner.is_empty() { "" } else { "::" };
@@ -69,10 +69,13 @@ impl Source {
 }
 
 /// The folders of the root package whose modules the root exports.
-const RINGS: [&str; 3] = ["deciders/", "scripts/", "words/"];
+const RINGS: [&str; 3] = ["deciders", "scripts", "words"];
 
-fn without_ring(path: &str) -> &str {
-    RINGS.iter().find_map(|ring| path.strip_prefix(ring)).unwrap_or(path)
+/// Returns the path of a module below one of the [`RINGS`] without the ring. `between` separates the path's
+/// parts.
+pub(crate) fn without_ring<'p>(path: &'p str, between: &str) -> &'p str {
+    let inside = |ring: &&str| path.strip_prefix(ring).and_then(|rest| rest.strip_prefix(between));
+    RINGS.iter().find_map(inside).unwrap_or(path)
 }
 
 /// Returns all files of `src/` that are not test code, ordered by path. They are read once.

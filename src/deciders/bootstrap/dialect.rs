@@ -11,7 +11,7 @@
 use core::fmt;
 
 use super::attribute::Attribute;
-use crate::namespace::NsSet;
+use crate::deciders::namespace::NsSet;
 
 /// A protocol dialect: the behaviour of one of runc's release lines.
 ///

@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::dialect::Dialect;
 use super::text::{Lossy, NotDecimal, decimal};
-use crate::log::Level;
+use crate::deciders::log_level::Level;
 use crate::sys::types::Fd;
 
 /// The variable with the init pipe.

@@ -5,10 +5,10 @@ use core::fmt::{self, Display as _};
 use super::attribute::{Attribute, OomScoreAdjError};
 use super::dialect::Dialect;
 use super::message::{HEADER_LEN, MESSAGE_MAX};
-use crate::idmap::IdMapError;
-use crate::namespace::NsKind;
-use crate::namespace::paths::NsPathsError;
-use crate::timens::TimeOffsetsError;
+use crate::deciders::idmap::IdMapError;
+use crate::deciders::namespace::NsKind;
+use crate::deciders::namespace::paths::NsPathsError;
+use crate::deciders::timens::TimeOffsetsError;
 
 /// The error of a refused message, and its position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

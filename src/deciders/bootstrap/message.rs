@@ -5,10 +5,10 @@ use super::Bootstrap;
 use super::attribute::{Attribute, OomScoreAdj, bool_value, text_value, u32_value};
 use super::dialect::Dialect;
 use super::error::{ParseError, ParseErrorKind};
-use crate::idmap::IdMap;
-use crate::namespace::paths::NsPaths;
+use crate::deciders::idmap::IdMap;
+use crate::deciders::namespace::paths::NsPaths;
+use crate::deciders::timens::TimeOffsets;
 use crate::sys::types::CloneFlags;
-use crate::timens::TimeOffsets;
 
 /// The length of the message's header in bytes.
 pub const HEADER_LEN: usize = 16;

@@ -28,11 +28,11 @@ pub use env::{EnvError, Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
 pub use message::{HEADER_LEN, Header, MESSAGE_MAX, decode};
 
-use crate::idmap::IdMap;
-use crate::namespace::NsSet;
-use crate::namespace::paths::NsPaths;
+use crate::deciders::idmap::IdMap;
+use crate::deciders::namespace::NsSet;
+use crate::deciders::namespace::paths::NsPaths;
+use crate::deciders::timens::TimeOffsets;
 use crate::sys::types::CloneFlags;
-use crate::timens::TimeOffsets;
 
 /// A decoded bootstrap message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use crate::bootstrap::text::{Lossy, NotDecimal, decimal, is_blank, lines, three_words};
+use crate::deciders::bootstrap::text::{Lossy, NotDecimal, decimal, is_blank, lines, three_words};
 
 /// The longest text that the kernel accepts, in bytes. A map is one write of less than a page of at least
 /// 4,096 bytes: 4,095 bytes succeed, 4,096 fail with EINVAL.
@@ -241,13 +241,13 @@ impl NumberedExtent {
 fn find_overlap(placed: &mut [NumberedExtent], side: Side) -> Option<(usize, usize)> {
     placed.sort_unstable_by(|a, b| {
         #[cfg(test)]
-        crate::bootstrap::text::steps::add(1);
+        crate::deciders::bootstrap::text::steps::add(1);
         (a.first(side), a.line).cmp(&(b.first(side), b.line))
     });
     let mut neighbours = placed.iter().zip(placed.iter().skip(1));
     let (a, b) = neighbours.find(|(low, high)| {
         #[cfg(test)]
-        crate::bootstrap::text::steps::add(1);
+        crate::deciders::bootstrap::text::steps::add(1);
         high.first(side).checked_sub(low.first(side)).is_some_and(|distance| distance < low.extent.count)
     })?;
     Some((a.line.max(b.line), a.line.min(b.line)))

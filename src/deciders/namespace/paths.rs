@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::{NsKind, NsSet};
-use crate::bootstrap::text::{Lossy, PathText, split};
+use crate::deciders::bootstrap::text::{Lossy, PathText, split};
 
 /// A list of namespaces to join: not empty, each kind at most once, each with a path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,15 +1,15 @@
 //! Stage 1, the child: joins and creates namespaces, and creates stage 2 in them.
 
 use super::{Context, StageEnd, end_with_launcher, enter, init, kill_stages};
-use crate::bootstrap::Bootstrap;
-use crate::error::{Doing, Error, SyncStep};
-use crate::join::{Ids, join};
-use crate::log::Log;
-use crate::namespace::NsKind;
-use crate::sync::{End, OfChild, Pair, SyncMessage};
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::namespace::NsKind;
+use crate::scripts::join::{Ids, join};
+use crate::scripts::sync::{End, OfChild, Pair, SyncMessage};
+use crate::scripts::unshare::{UnshareSteps, unshare};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Fork, Pid};
-use crate::unshare::{UnshareSteps, unshare};
+use crate::words::error::{Doing, Error, SyncStep};
+use crate::words::log::Log;
 
 /// Joins and creates the namespaces, then creates stage 2. The second fork is needed because a new pid or
 /// time namespace applies to children only.

@@ -1,14 +1,14 @@
 //! Stage 2, the init: waits for stage 0, changes session and ids, and returns to its caller.
 
 use super::{Context, StageEnd, end_with_launcher, enter};
-use crate::bootstrap::Bootstrap;
-use crate::error::{Doing, Error, SyncStep};
-use crate::log::Log;
-use crate::namespace::NsKind;
-use crate::policy::{Session, Setgroups};
-use crate::sync::{End, OfChild, SyncMessage};
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::namespace::NsKind;
+use crate::deciders::policy::{Session, Setgroups};
+use crate::scripts::sync::{End, OfChild, SyncMessage};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};
+use crate::words::error::{Doing, Error, SyncStep};
+use crate::words::log::Log;
 
 /// Whether stage 2 drops its supplementary groups, and whether a refusal is an error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -12,12 +12,12 @@ pub mod child;
 pub mod init;
 pub mod parent;
 
-use crate::bootstrap::Bootstrap;
-use crate::error::Error;
-use crate::log::Log;
-use crate::policy::{Credentials, Policy};
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::policy::{Credentials, Policy};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Fd, Pid, Signal, TidAddress};
+use crate::words::error::Error;
+use crate::words::log::Log;
 pub use init::LastSteps;
 
 /// The result of a bootstrap, in each of its processes. The core never exits the process; its caller does.

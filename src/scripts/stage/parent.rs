@@ -2,17 +2,17 @@
 //! pids.
 
 use super::{Context, StageEnd, child, enter, kill_stages};
-use crate::bootstrap::dialect::PidLine;
-use crate::bootstrap::text::Lossy;
-use crate::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
-use crate::json::{PID_LINE_MAX, pid_line};
-use crate::log::Log;
-use crate::map_files::{self, Writing, Written};
-use crate::pipe::{send_all, uninterrupted};
-use crate::procfs::{ProcDir, write_once};
-use crate::sync::{End, OfParent, Pair, SyncMessage};
+use crate::deciders::bootstrap::dialect::PidLine;
+use crate::deciders::bootstrap::text::Lossy;
+use crate::scripts::map_files::{self, Writing, Written};
+use crate::scripts::pipe::{send_all, uninterrupted};
+use crate::scripts::procfs::{ProcDir, write_once};
+use crate::scripts::sync::{End, OfParent, Pair, SyncMessage};
 use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, Fork, OpenFlags, Pid, PollEvents, PollFd};
+use crate::words::error::{Doing, Error, ProcFile, SyncPipe, SyncStep, ToolFailure};
+use crate::words::json::{PID_LINE_MAX, pid_line};
+use crate::words::log::Log;
 
 /// Creates the sync pipes and stage 1, then serves the requests of stage 1. Stages 1 and 2 return from here
 /// too, each in its own process.
@@ -248,10 +248,10 @@ pub(crate) fn send_pid_line<'m, S: Sys>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::MapKind;
-    use crate::procfs::tests::DIR;
+    use crate::scripts::procfs::tests::DIR;
     use crate::sys::MockSys;
     use crate::sys::types::{FsType, WaitStatus};
+    use crate::words::error::MapKind;
 
     /// Returns stage 0's end of the sync pipe, descriptor 6.
     fn end(sys: &mut MockSys) -> End<OfParent> {

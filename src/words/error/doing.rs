@@ -3,8 +3,8 @@
 use core::fmt;
 
 use super::code::{Code, texts};
-use crate::bootstrap::text::PathText;
-use crate::namespace::NsKind;
+use crate::deciders::bootstrap::text::PathText;
+use crate::deciders::namespace::NsKind;
 use crate::sys::types::{CloneFlags, Fd, Pid};
 
 /// One of the two id maps.

@@ -8,11 +8,11 @@ mod doing;
 
 use core::fmt;
 
-use crate::bootstrap::env::EnvError;
-use crate::bootstrap::error::ParseError;
-use crate::bootstrap::text::PathText;
-use crate::idmap::{IdMapTooLarge, MapMismatch};
-use crate::namespace::{NsKind, NsSet};
+use crate::deciders::bootstrap::env::EnvError;
+use crate::deciders::bootstrap::error::ParseError;
+use crate::deciders::bootstrap::text::PathText;
+use crate::deciders::idmap::{IdMapTooLarge, MapMismatch};
+use crate::deciders::namespace::{NsKind, NsSet};
 use crate::sys::types::{CloneFlags, Errno, Fd, FsType, Pid, SocketType, WaitStatus};
 pub use code::Code;
 #[cfg(feature = "sealed-copy")]

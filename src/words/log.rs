@@ -4,16 +4,14 @@
 //! a record below fatal is dropped and counted, a fatal record waits a bounded time. See
 //! `docs/protocol.md#log-records`.
 
-pub mod level;
-
 use core::fmt::{self, Write};
 
-use crate::error::{Code, Error};
-use crate::json::{Escaped, Line};
-use crate::policy::LogForm;
+pub use crate::deciders::log_level::Level;
+use crate::deciders::policy::LogForm;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SignalSet};
-pub use level::Level;
+use crate::words::error::{Code, Error};
+use crate::words::json::{Escaped, Line};
 
 /// The maximum size of a record in bytes: `PIPE_BUF`, up to which the three writers never interleave
 /// (pipe(7)). Go's reader accepts lines of up to 65,536 bytes.
@@ -279,8 +277,8 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Doing;
     use crate::sys::MockSys;
+    use crate::words::error::Doing;
 
     /// Two records find no room; then there is room, and the count is written once.
     #[test]
