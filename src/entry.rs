@@ -1,4 +1,5 @@
-//! The entry point in the child: it reads the environment, runs the core, and exits or returns.
+//! The entry point of the program that becomes stage 0: reads the environment, runs the core, and exits or
+//! returns.
 //!
 //! This file is one of the places with `unsafe` (SECURITY.md lists them). It creates a [`LinuxSys`], reads
 //! the environment through the libc, and exits the process at the end of stages 0 and 1.
@@ -201,7 +202,7 @@ impl fmt::Display for Elevation {
 /// function, with status 0 or 1. Errors go to the log pipe, or to standard error if there is no log pipe.
 ///
 /// If the message joins a mount namespace, the parent must start this program from a sealed copy, as runc's
-/// Go half does. Otherwise a process in that namespace can overwrite the program's file (CVE-2019-5736;
+/// Go code does. Otherwise a process in that namespace can overwrite the program's file (CVE-2019-5736;
 /// `cloned`).
 ///
 /// A program that has already started a thread is refused with a fatal record. With threads, `unshare` and

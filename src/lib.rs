@@ -19,19 +19,20 @@
 //!
 //! # For readers of the code
 //!
-//! Each folder of `src` is a ring, and tests/sizes prints how large it is:
+//! The folders of `src` (`tests/sizes` prints their sizes, docs/design.md explains their limits):
 //!
 //! | folder | contents |
 //! |---|---|
 //! | `scripts` | the whole bootstrap (`nsexec`), its three processes (`stage::parent`, `stage::child`, `stage::init`), and their steps, over [`sys::Sys`] |
 //! | `deciders` | the message, the id maps, the namespaces, the time offsets, the policy: values and pure functions |
 //! | `words` | errors, their texts, log records |
-//! | `sys` | the door: every system call |
+//! | `sys` | the trait for every system call, its values, and the real backend |
 //! | `launch` | the launcher, with what only it needs |
 //! | `legacy` | what only runc 1.0, 1.1 and the seed need |
 //! | `cloned` | the sealed copy of our own program, for `legacy` and for the launcher |
 //!
-//! The file `entry` has the entry points in the child process: read the environment, run, exit or return.
+//! The file `entry.rs` has the entry points of the program that becomes stage 0. They read the environment,
+//! run the bootstrap, and exit or return.
 //!
 //! The package `nsexec-audit` has the recorder, the simulated kernel, plans and rules. The package
 //! `nsexec-cli` is the program, `nsexec-capi` the archive for C and Go.

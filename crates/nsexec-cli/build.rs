@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// The number of digits that `git rev-parse --short=12` prints. 12 digits identify a commit for good.
+/// The number of digits that `git rev-parse --short=12` prints. 12 digits identify a commit.
 const DIGITS: usize = 12;
 
 fn main() {

@@ -2,7 +2,7 @@
 //!
 //! A container process can open /proc/PID/exe of a stage, wait for the end of the stage, and then overwrite
 //! the runtime's binary. The next container would run the attacker's code. So runc up to 1.1 executes itself
-//! once more, from a sealed copy, before it sends the first byte to the launcher. Since 1.2 the Go half of
+//! once more, from a sealed copy, before it sends the first byte to the launcher. Since 1.2 the Go code of
 //! runc does this (`docs/protocol.md#dialects`).
 //!
 //! A non-dumpable stage does not prevent the attack. Stage 2 executes a file of the container's mount

@@ -1,6 +1,6 @@
 //! The deciders: values and pure functions. They check untrusted bytes, and never see `Sys`.
 //!
-//! The root of the crate exports the modules, so that their paths do not contain `deciders`.
+//! The root of the crate exports the modules, so that their public paths do not contain `deciders`.
 
 pub mod bootstrap;
 pub mod idmap;

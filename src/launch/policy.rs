@@ -95,7 +95,7 @@ impl Policy {
     }
 }
 
-/// The descriptors of a record of 0.1, which does not name them.
+/// Returns the default for a record of an older program, which does not contain the descriptors.
 #[cfg(feature = "serde")]
 const fn all_descriptors() -> Descriptors {
     Descriptors::All

@@ -229,7 +229,7 @@ pub fn supervise(child: &mut Child, signals: &Signals) -> io::Result<i32> {
     let pidfd = pidfd(child);
     let mut killed_for = None;
     let mut job = Job::default();
-    // A terminal did not send the signals from before the start of the command to the command.
+    // False for signals from before the command ran: a terminal did not send those to the command.
     let mut command_ran = false;
     loop {
         while let Some(info) = signals.descriptor.read_signal()? {

@@ -14,7 +14,7 @@ pub struct Differences {
     /// not expect the byte fails in its JSON decoder; one that expects it waits for it.
     pub ready_byte: bool,
     /// Whether stage 0 copies its own binary into a sealed file and executes that, before the ready byte
-    /// (CVE-2019-5736). Since 1.2 the Go half of runc does this.
+    /// (CVE-2019-5736). Since 1.2 the Go code of runc does this.
     pub cloned_binary: bool,
     /// Which stage creates the cgroup namespace, and when (`docs/protocol.md#the-cgroup-namespace`).
     pub cgroup_namespace: CgroupPlacement,

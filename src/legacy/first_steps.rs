@@ -83,7 +83,7 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
-    /// Expects one look at the init pipe, which is a stream socket.
+    /// Expects one check of the init pipe, which is a stream socket.
     fn stream(sys: &mut MockSys, order: &mut Sequence) {
         let stream = Ok(SocketType::STREAM);
         sys.expect_socket_type().once().in_sequence(order).with(eq(INIT)).return_const(stream);

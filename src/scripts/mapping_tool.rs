@@ -177,7 +177,7 @@ fn watch_without_pidfd<'m, S: Sys>(
     stage_1: Fd,
     init_pipe: Fd,
 ) -> Result<ControlFlow<ToolFailure, WaitStatus>, Error<'m>> {
-    /// The interval of looks for the end of the tool, in milliseconds.
+    /// The interval between two checks for the end of the tool, in milliseconds.
     const POLL_INTERVAL_MS: i32 = 20;
     loop {
         let waited = wait(sys, tool, WaitFor::OrdinaryNow)?;
@@ -334,7 +334,7 @@ mod tests {
         let mut looks = 0;
         sys.expect_wait4().returning(move |pid, which| {
             looks += 1;
-            // The tool ends by itself after two looks, or it is killed.
+            // The tool ends by itself after two checks, or it is killed.
             let ended = which == WaitFor::Ordinary || looks > 2;
             Ok(Waited {
                 pid: if ended { pid } else { Pid(0) },

@@ -2,7 +2,7 @@
 //!
 //! [`nsexec`] is the whole bootstrap, [`stage`] has the three processes, and the others are steps that these
 //! share.
-//! The root of the crate exports the modules, so that their paths do not contain `scripts`.
+//! The root of the crate exports the modules, so that their public paths do not contain `scripts`.
 
 pub mod descriptors;
 pub mod join;

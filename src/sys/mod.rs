@@ -1,8 +1,8 @@
 //! All system calls of the crate, as one trait: [`Sys`].
 //!
-//! **One method makes one system call.** There is no retry, loop, formatting, policy or path building behind
-//! the trait. Those are in the core, so that the transcript shows them. A method of [`linux::LinuxSys`] is a
-//! few lines that can be compared with the man page.
+//! **One method makes one system call.** An implementation of the trait has no retry, loop, formatting,
+//! policy or path building. Those are in the core, so that the transcript shows each call. A method of
+//! [`linux::LinuxSys`] is a few lines that can be compared with the man page.
 //!
 //! The doc comment of each method names the call, its purpose here, its callers, and the errors that the core
 //! distinguishes.

@@ -129,8 +129,8 @@ class Judge:
         self.check(f"{client} {case}: {len(c.fields)} fields", "\n".join(problems))
 
     def mended(self, client, case, row, c, ours):
-        """`c` and `ours` are the failures of one case. With runc's C there must be one, or the README's row
-        is no longer true. With ours there must be none."""
+        """`c` and `ours` are the failures of one case. With runc's C there must be one, or the row of
+        docs/deviations.md is no longer true. With ours there must be none."""
         problems = [f"ours: {line}" for line in ours]
         say(f"        runc's C: {'; '.join(c)}")
         if not c:

@@ -17,9 +17,9 @@ from modules import RUNC, Tree
 from packages import ROOT, WORK, Unavailable
 from runc import Runc
 
-# The README's directory for the archive.
+# The directory of the archive in docs/go.md.
 ARCHIVE = "/usr/local/lib/nsexec"
-# The row of the README's two tables for each line of runtimes.LINES, and that line's build tag.
+# The row of the two tables of docs/go.md for each line of runtimes.LINES, and that line's build tag.
 ROWS = {"debian12": "runc 1.1.0 to 1.1.15", "sid": "runc 1.2.0 to 1.4"}
 TAGS = {"debian12": "nsexec_v1_1", "sid": ""}
 # The file of bindings/go/runc that a tag selects: the compiler names it if the tag is wrong.

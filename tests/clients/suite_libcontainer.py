@@ -129,7 +129,7 @@ class Case:
 
     def __init__(self, name, *, rootless=False, only=None, setup=None, extra=0, mended=None, **spec):
         self.name, self.spec = name, spec
-        # The README's row that explains why it fails with runc's C only.
+        # The row of docs/deviations.md that explains why it fails with runc's C only.
         self.mended = mended
         # As an ordinary user; with one client only; preparations; descriptors that the process keeps.
         self.rootless, self.only, self.setup, self.extra = rootless, only, setup, extra

@@ -3,9 +3,9 @@
 //! A module and the modules below it may import each other: the files of a folder are one unit. All other
 //! circles are violations: between modules of a folder, and between a folder and modules outside of it.
 //!
-//! The core names `legacy`, `launch` and `cloned` behind features: a step, an error or a setting of theirs.
-//! They are written in terms of the core. So these imports are left out: the core must have no circles as it
-//! is without any feature, and the three none of their own.
+//! Behind features the core imports a step, an error or a setting of `legacy`, `launch` or `cloned`, and
+//! these three import the core. The check ignores such imports of the core. So the core without any feature
+//! must have no circle, and each of the three must have no circle inside.
 
 use std::collections::BTreeMap;
 

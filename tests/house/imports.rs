@@ -15,8 +15,8 @@ pub(crate) struct Row {
     pub(crate) core: bool,
 }
 
-/// The vocabulary: value types without effects.
-const WORDS: &[&str] = &["sys::types", "sys::errno", "sys::signal"];
+/// Value types without effects.
+const VALUES: &[&str] = &["sys::types", "sys::errno", "sys::signal"];
 
 /// Values and pure functions. They do not use `Sys`.
 const PURE: &[&str] = &[
@@ -90,36 +90,36 @@ const AUDITED: &[&str] = &[
 
 const STD: &[&str] = &["std"];
 
-/// What lies around the launcher's scripts. The libc crate for its numbers: nix has no word for some of them.
+/// The launcher's code outside of its scripts. The libc crate for its numbers: nix lacks some of them.
 const LAUNCHER: &[&str] = &["launch::*", "sys::linux", "nix", "libc", "serde"];
 
 pub(crate) const TABLE: &[Row] = &[
     // serde: by derives alone, behind the feature of that name.
-    Row { modules: WORDS, may: &[WORDS, &["serde"]], core: false },
-    Row { modules: &["sys"], may: &[WORDS], core: false },
-    Row { modules: &["sys::linux::*"], may: &[WORDS, &["sys", "sys::linux::*", "libc"]], core: false },
-    Row { modules: &["policy", "launch::policy"], may: &[WORDS, PURE, STD, &["serde"]], core: true },
-    Row { modules: PURE_MODULES, may: &[WORDS, PURE], core: true },
-    Row { modules: &["log_level"], may: &[WORDS, &["serde"]], core: true },
-    Row { modules: &["log"], may: &[WORDS, PURE, ACTING], core: true },
-    Row { modules: ACTING_MODULES, may: &[WORDS, PURE, ACTING], core: true },
-    Row { modules: &["nsexec", "stage::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
+    Row { modules: VALUES, may: &[VALUES, &["serde"]], core: false },
+    Row { modules: &["sys"], may: &[VALUES], core: false },
+    Row { modules: &["sys::linux::*"], may: &[VALUES, &["sys", "sys::linux::*", "libc"]], core: false },
+    Row { modules: &["policy", "launch::policy"], may: &[VALUES, PURE, STD, &["serde"]], core: true },
+    Row { modules: PURE_MODULES, may: &[VALUES, PURE], core: true },
+    Row { modules: &["log_level"], may: &[VALUES, &["serde"]], core: true },
+    Row { modules: &["log"], may: &[VALUES, PURE, ACTING], core: true },
+    Row { modules: ACTING_MODULES, may: &[VALUES, PURE, ACTING], core: true },
+    Row { modules: &["nsexec", "stage::*"], may: &[VALUES, PURE, ACTING, SCRIPTS], core: true },
     // Its deciders are in `PURE_MODULES`.
-    Row { modules: &["legacy::*"], may: &[WORDS, PURE, ACTING, SCRIPTS], core: true },
+    Row { modules: &["legacy::*"], may: &[VALUES, PURE, ACTING, SCRIPTS], core: true },
     // Only scripts over `Sys`: they run between a fork and an exec.
     Row {
         modules: &["launch::outcome", "launch::pipes", "launch::script", "launch::tail", "launch::watch"],
-        may: &[WORDS, PURE, ACTING, SCRIPTS, &["serde"]],
+        may: &[VALUES, PURE, ACTING, SCRIPTS, &["serde"]],
         core: true,
     },
-    Row { modules: &["launch::*"], may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
-    Row { modules: &["entry"], may: &[WORDS, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
-    // The root and the folders of the rings: a map without logic.
+    Row { modules: &["launch::*"], may: &[VALUES, PURE, ACTING, SCRIPTS, STD, LAUNCHER], core: false },
+    Row { modules: &["entry"], may: &[VALUES, PURE, ACTING, SCRIPTS, &["sys::linux", "libc"]], core: false },
+    // The root and the folders of the rings: declarations only.
     Row { modules: &["", "deciders", "scripts", "words"], may: &[STD, &["*"]], core: false },
     // The archive.
     Row {
         modules: &["nsexec_capi"],
-        may: &[WORDS, PURE, ACTING, SCRIPTS, &["entry", "sys::linux", "libc"]],
+        may: &[VALUES, PURE, ACTING, SCRIPTS, &["entry", "sys::linux", "libc"]],
         core: false,
     },
     // A plan runs the launch itself on the simulated kernel, with a model of a Go runtime.
@@ -128,7 +128,7 @@ pub(crate) const TABLE: &[Row] = &[
         // nix for the shared sink's memfd, in the process that records. The simulated kernel for an
         // implementation of `Sys`.
         may: &[
-            WORDS,
+            VALUES,
             STD,
             &["sys", "nsexec_audit::record::*", "nsexec_audit::sim::SimSys", "serde", "serde_json", "nix"],
         ],
@@ -137,7 +137,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row {
         modules: &["nsexec_audit::sim::*"],
         may: &[
-            WORDS,
+            VALUES,
             STD,
             &["sys", "namespace::NsKind", "nsexec_audit::record::*", "nsexec_audit::sim::*"],
             // The role of a process, which names it in a plan, in a record and in a fault.
@@ -148,7 +148,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row {
         modules: &["nsexec_audit::note"],
         may: &[
-            WORDS,
+            VALUES,
             PURE,
             STD,
             SCRIPTS,
@@ -156,24 +156,24 @@ pub(crate) const TABLE: &[Row] = &[
         ],
         core: false,
     },
-    // A plan runs the launch itself, on the simulated kernel, and has a likeness of a Go runtime beside it.
+    // A plan runs the launch itself on the simulated kernel, and simulates a Go runtime.
     Row {
         modules: &["nsexec_audit::plan::*"],
-        may: &[WORDS, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["nsexec_audit::*", "serde", "sha2"]],
+        may: &[VALUES, PURE, ACTING, SCRIPTS, STD, LAUNCHER, &["nsexec_audit::*", "serde", "sha2"]],
         core: false,
     },
     // So does a replay, on recorded replies.
     Row {
         modules: &["nsexec_audit::replay::*"],
-        may: &[WORDS, PURE, STD, LAUNCHER, &["nsexec_audit::*"]],
+        may: &[VALUES, PURE, STD, LAUNCHER, &["nsexec_audit::*"]],
         core: false,
     },
     Row {
         modules: &["nsexec_audit::*"],
-        may: &[WORDS, PURE, STD, AUDITED, &["nsexec_audit::*", "serde", "serde_json", "anstyle"]],
+        may: &[VALUES, PURE, STD, AUDITED, &["nsexec_audit::*", "serde", "serde_json", "anstyle"]],
         core: false,
     },
-    // The program sees the libraries from outside, so the compiler keeps it out of their insides.
+    // The program is a package of its own, so the compiler limits it to the public items of the libraries.
     Row { modules: &["nsexec_cli::*"], may: &[STD, PROGRAM, &["nsexec_cli::*"]], core: false },
 ];
 

@@ -1,4 +1,4 @@
-//! The other rules: sizes, names, unsafe, statics, documented processes, lints, snapshots, README's table.
+//! The other rules: sizes, names, unsafe, statics, documented processes, lints, snapshots, deviations.
 //!
 //! Each rule is a function from text to violations, one line each, so that a test can break it.
 

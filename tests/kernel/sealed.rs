@@ -362,7 +362,7 @@ fn drop_in(ctx: &Ctx, program: &Path, hostile: &Hostile<'_>) {
 fn a_drop_in_in_a_sealed_copy_is_not_exposed(ctx: &Ctx) {
     let victim = Victim::copy_of(ctx, &ctx.bin, "victim");
     let hostile = Hostile::new(ctx, &victim.path);
-    // Like runc's Go half (libcontainer/exeseal) before it starts `runc init`.
+    // Like runc's Go code (libcontainer/exeseal) before it starts `runc init`.
     let copy =
         memfd_create("runc_cloned:/proc/self/exe", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
     let mut copy = fs::File::from(copy.unwrap());

@@ -277,7 +277,7 @@ class Bootstrap:
                  stdin=None, init_type=socket.SOCK_STREAM, init_nonblocking=False, log_size=None,
                  log_filled=False, log_reader=True, kept=(), **how):
         """`extra`: number → descriptor; `log_fd=None`: no log pipe; `init_fd=None`: no init pipe; `kept`:
-        numbers that copies of the init pipe reserve for mount sources, as the Go half of 1.1 does;
+        numbers that copies of the init pipe reserve for mount sources, as the Go code of 1.1 does;
         `environment`: replaces single variables (the value None removes one)."""
         self.init, self.log_read, self.tracer = None, None, None
         self.init_bytes, self.log_bytes, self.out, self.err = b"", b"", b"", b""
@@ -480,7 +480,7 @@ class Bootstrap:
         self.until(lambda: self.pid in self.statuses, "stage 0 exits", seconds)
         return self.statuses[self.pid]
 
-    # True for a program that writes to the init pipe after the bootstrap, as the Go half of runc 1.1 does.
+    # True for a program that writes to the init pipe after the bootstrap, as the Go code of runc 1.1 does.
     more_may_follow = False
 
     PID_LINE = re.compile(rb'\{"stage1_pid":([1-9][0-9]*),"stage2_pid":([1-9][0-9]*)\}\n')

@@ -3,7 +3,7 @@
 The order of the launcher's waits, the seed's late pid line and its failures, the cgroup namespace of stage 2,
 and mount sources by descriptor passing.
 
-Runs as root, as the parent of `nsexec init --dialect …`, like the Go half of that line. It traces stages that
+Runs as root, as the parent of `nsexec init --dialect …`, like the Go code of that line. It traces stages that
 are inspected at their exit.
 """
 
@@ -37,7 +37,7 @@ class Older(Dialects):
         return self.start_as(dialect, *command, **pipe, **how)
 
     def like(self, dialect, run, manner, data, cgroup=False):
-        """Act as the Go half of that line."""
+        """Act as the Go code of that line."""
         if dialect == "seed":
             return run.like_seed(data)
         if manner == "exec":

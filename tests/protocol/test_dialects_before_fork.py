@@ -3,7 +3,7 @@
 The sealed copy of the program (CVE-2019-5736), the ready byte, the environment, and errors without a log
 pipe.
 
-Runs as root, as the parent of `nsexec init --dialect …`, like the Go half of that line.
+Runs as root, as the parent of `nsexec init --dialect …`, like the Go code of that line.
 """
 
 import ctypes

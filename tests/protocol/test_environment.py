@@ -1,4 +1,4 @@
-"""The environment, which tells stage 0 its descriptors and its log level (docs/protocol.md#environment).
+"""The environment, which contains stage 0's descriptors and its log level (docs/protocol.md#environment).
 
 Runs as root, as the parent of a process that may or may not be a stage 0.
 """
@@ -50,7 +50,7 @@ class Environment(fixture.ProtocolTest):
                 self.assertFatalOnStderr(self.start_bad({LOG: value}), words(LOG, value))
 
     def test_log_pipe_bad_without_init_pipe(self):
-        """The C symbol exits there, as runc's does; the program alone does not become a stage 0."""
+        """The archive's nsexec() exits here, as runc's C does. `nsexec init` reports wrong usage: no init pipe."""
         run = self.start(init_fd=None, environment={LOG: "abc"})
         self.assertEqual(run.wait_stage0(), 2, run.describe())
         run.finish()

@@ -1,4 +1,4 @@
-"""The result: three children, the right namespaces, and a stage 2 as runc's Go half expects it.
+"""The result: three children, the right namespaces, and a stage 2 as runc's Go code expects it.
 
 Runs as root, as the parent of `nsexec init`, and as the tracer of stages that are inspected at their exit. It
 starts stage 0 as an ordinary user for the rootless rows of docs/protocol.md#groups.

@@ -2,7 +2,7 @@
 
 Runs as root, in the caller's namespaces, as the parent of the real `/usr/sbin/runc init`. That is runc 1.1
 with the dialect v1_1: it executes a sealed copy of itself, sends one ready byte, and then reads. After the
-hand-over its Go half gets no configuration and ends; this is not tested here.
+hand-over its Go code gets no configuration and ends; this is not tested here.
 """
 
 import os

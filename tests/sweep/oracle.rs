@@ -19,7 +19,7 @@
 //!
 //! - A tool's own failure after its exec: the tool is another program. Stage 0 reports which tool failed, and
 //!   its status.
-//! - A mount over a file below /proc, where openat2 is missing (README).
+//! - A mount over a file below /proc, where openat2 is missing (docs/deviations.md#id-maps-and-time-offsets).
 //! - The runtime's own calls: its fork and exec of stage 0, and its read of the configuration after the
 //!   hand-over.
 //! - `ENOENT` for the setgroups file: kernels before 3.19 lack it, and allow the map to be written.
@@ -126,7 +126,7 @@ impl Case<'_> {
     ///
     /// - before the first call of stage 0, which requests the parent-death signal;
     /// - between a change of ids, which clears that signal, and the call that requests it again;
-    /// - after stage 2 has cleared the signal for good, and before its exec of the command.
+    /// - after stage 2 has cleared the signal, and before its exec of the command.
     fn is_without_death_signal(&self) -> bool {
         let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
         let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);

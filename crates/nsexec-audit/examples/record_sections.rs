@@ -1,5 +1,5 @@
 //! Runs a bootstrap on the real kernel under the recorder and writes its sections to a file: the data of the
-//! tests of `audit::render`.
+//! tests of `nsexec_audit::render` (tests/data/render).
 //!
 //! `record_sections FILE FLAGS [join=KIND:PATH,…] [uid=MAP] [gid=MAP] [setgroup] [rootless] [offsets=TEXT]
 //! [uidtool=PATH] [gidtool=PATH] [level=N]`. `FLAGS` is a hexadecimal number; `;` is a newline in a map.

@@ -159,7 +159,7 @@ struct Note {
     /// The descriptor of the time limit: the launcher's polls of it are in the recording.
     #[serde(default)]
     timer: Option<Fd>,
-    /// The descriptors that the command gets. Absent in notes of version 0.1 of nsexec.
+    /// The descriptors that the command gets. Absent in notes of older programs.
     #[serde(default)]
     named: Vec<Fd>,
     // Absent in notes of older programs, which did not check for a copy.

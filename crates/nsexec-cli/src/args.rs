@@ -55,13 +55,14 @@ const ENTER_EXAMPLES: &str = "\
 A namespace that the process and nsexec share is not joined. Where a user namespace is joined,
 the command is its root, and supplementary groups are dropped if that is allowed.
 
-The command may be the container's, so it inherits descriptors 0 to 2 and no other (--fd). It
-gets a session of its own if the process has less power than nsexec (another user namespace or
-user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none). Ctrl-C,
-Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control. --same-session gives
-it job control and our terminal; then it can type into that terminal. The command also inherits
-the environment (--clear-env), working directory, limits, umask and signal state.
-If it joins a mount namespace, nsexec first executes a sealed copy of itself (CVE-2019-5736).
+The command may be a program of the container, so it inherits descriptors 0 to 2 and no other
+(--fd). It gets a session of its own if the process has less power than nsexec (another user
+namespace or user, fewer capabilities, no_new_privs, or a seccomp filter while nsexec has none).
+Ctrl-C, Ctrl-\\ and Ctrl-Z still reach it, but a shell in there has no job control.
+--same-session gives it job control and our terminal; then it can type into that terminal. The
+command also inherits the environment (--clear-env), working directory, limits, umask and
+signal state. If it joins a mount namespace, nsexec first executes a sealed copy of itself
+(CVE-2019-5736).
 
 Examples:
   nsexec enter -t 4711 -a -- sh
@@ -92,7 +93,8 @@ are assumed and shown; --assume changes them:
   join=KIND:there|missing|below-file|forbidden|not-permitted|fifo|file|other-kind|own
 and of a user namespace that is joined: maker=UID setgroups=allow|deny
   user-map=I:O:N,…|none group-map=I:O:N,…|none
-Paths to join and the command are looked for on this machine; join=KIND:there and command=FILE are for another one.
+Paths to join and the command are looked up on this machine. To plan for another machine, use
+join=KIND:there and command=FILE.
 
 Examples:
   nsexec plan -r -n -- ip address
@@ -111,10 +113,11 @@ Examples:
 Exit status: that of the command if everything went as planned, else 3.";
 
 const INIT_EXAMPLES: &str = "\
-_LIBCONTAINER_INITPIPE names the descriptor on which one bootstrap message comes and the
-line with both pids goes; _LIBCONTAINER_LOGPIPE, if set, one for log records. This process
-becomes stage 0. Stage 2 executes CMD, or exits 0 without one. CMD inherits the init pipe,
-in which there may be more to read, but not the log pipe.
+_LIBCONTAINER_INITPIPE names the descriptor of the init pipe: stage 0 reads one bootstrap
+message from it, and writes the line with both pids to it. _LIBCONTAINER_LOGPIPE, if set,
+names the descriptor for log records. This process becomes stage 0. Stage 2 executes CMD, or
+exits with status 0 if there is no CMD. CMD inherits the init pipe, which may contain more
+data, but not the log pipe.
 
 Dialects seed and v1_2 make no sealed copy of the program: with a mount namespace to join, the
 parent must start nsexec from one (CVE-2019-5736).";
@@ -205,7 +208,7 @@ impl KindFlags {
 pub(crate) enum SetgroupsFlag {
     /// setgroups(2) is permitted in the namespace
     Allow,
-    /// setgroups(2) is denied in the namespace for good
+    /// setgroups(2) is denied in the namespace permanently
     Deny,
 }
 

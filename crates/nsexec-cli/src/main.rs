@@ -101,7 +101,8 @@ pub(crate) fn refuse(elevation: Elevation) -> u8 {
     FAILED
 }
 
-/// `letter` is the one in setpriv(1)'s options for this id, and in chmod(1)'s bit.
+/// Reports that only the effective id was dropped. `letter` is `u` or `g`, as in `setpriv --reuid` and in
+/// `chmod u-s`.
 fn refuse_half_dropped(id: &str, letter: char, effective: u32) {
     output::print_to_stderr(format_args!(
         "nsexec: refused to run with different real and effective {id} ids: effective {id} id {effective}, real {id} id 0 \

@@ -80,8 +80,8 @@ pub(crate) fn take_signals() -> Result<Signals, Failure> {
     })
 }
 
-/// Returns the launcher of this job; the caller adds the signals. `show` is called with each line for
-/// standard error that a log record of a stage results in.
+/// Returns the launcher of this job; the caller adds the signals. `show` prints a line on standard error. It
+/// is called once for each log record of a stage.
 ///
 /// # Errors
 /// The message cannot be encoded, or the command is missing.

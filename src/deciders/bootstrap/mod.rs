@@ -1,7 +1,7 @@
-//! The bootstrap message, encoded and decoded.
+//! The bootstrap message and its decoder. The encoder is `launch::encode`.
 //!
 //! ```text
-//! bytes ──[Header::parse, Bootstrap::parse]──> Bootstrap ──[encode]──> bytes
+//! bytes ──[Header::parse, Bootstrap::parse]──> Bootstrap ──[launch::encode]──> bytes
 //! ```
 //!
 //! All values in a [`Bootstrap`] have been checked, so its users never parse raw bytes. It borrows from the

@@ -25,8 +25,7 @@ pub enum DropGroups {
 #[must_use]
 pub fn drop_groups(policy: Setgroups, bootstrap: &Bootstrap<'_>) -> DropGroups {
     match policy {
-        // If the launcher is not root, the kernel has denied setgroups(2), or newgidmap has set the groups
-        // up.
+        // If the launcher is not root, setgroups(2) is denied, or newgidmap has decided whether to deny it.
         Setgroups::FromMessage if bootstrap.setgroup() && !bootstrap.rootless_euid() => DropGroups::Yes,
         Setgroups::FromMessage | Setgroups::Deny | Setgroups::Allow => DropGroups::No,
         Setgroups::DropIfAllowed => DropGroups::IfAllowed,

@@ -21,7 +21,7 @@ type (
 	process   = libcontainer.Process
 )
 
-// The Go half of `runc init`, as in the main package of runc 1.1.
+// The Go code of `runc init`, as in the main package of runc 1.1.
 func init() {
 	if len(os.Args) < 2 || os.Args[1] != "init" {
 		return

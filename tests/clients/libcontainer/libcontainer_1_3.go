@@ -18,7 +18,7 @@ type (
 	process   = libcontainer.Process
 )
 
-// The Go half of `runc init`.
+// The Go code of `runc init`.
 func init() {
 	if len(os.Args) > 1 && os.Args[1] == "init" {
 		libcontainer.Init()

@@ -39,7 +39,10 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("pid that no call returned", "10000000 and its number"),
     ("address of a thread id", "1, where the kernel returned it"),
     ("address of a handler, and of its trampoline", "2, and 1, where the kernel returned it"),
-    ("the old disposition of a signal", "its handler alone: the flags and the mask are the caller's libc's"),
+    (
+        "the old disposition of a signal",
+        "its handler alone: the caller's libc has chosen the flags and the mask",
+    ),
     ("CPU mask", "0, also in its record"),
     ("the stat file of stage 1", "whether it is exiting"),
     ("end of a dead peer", "ECONNRESET of a read is an end of file, that of a send EPIPE"),
@@ -52,7 +55,7 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("a hang-up that comes with data", "left out: the peer may have ended after its send"),
     ("the launcher's reaping of the remaining stages", "in the order of the stages"),
     (
-        "where SIGKILL struck",
+        "the last calls before a SIGKILL",
         "of two runs of a process that SIGKILL ended, only the calls that both have: the recorder writes a call after \
          its return",
     ),

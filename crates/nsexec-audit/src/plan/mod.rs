@@ -350,7 +350,7 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
     for fd in prepared.named_descriptors().iter().filter(|fd| **fd > Fd::STDERR) {
-        // Any open file will do. It is created before the pipe, which would get the number.
+        // The file does not matter. It is created before the pipe, which would get the number.
         sim.duplicate(Fd(0), *fd);
     }
     if prepared.is_interruptible() {
@@ -451,7 +451,7 @@ mod tests {
         Start::Runc { message, manner, policy: Policy::runc(&Dialect::V1_2) }
     }
 
-    /// Steps of runc itself are not our breaches. The simulated runc does not kill a process that it has
+    /// The rules report no step of runc itself. The simulated runc does not kill a process that it has
     /// reaped.
     #[test]
     fn failing_start_by_a_runtime_follows_every_rule() {

@@ -1,5 +1,5 @@
 //! Starts the drop-in on the simulated kernel, as the Go parents of runc's release lines do
-//! (docs/protocol.md#what-the-go-parent-does). Also simulates the Go half of `runc init` after the hand-over.
+//! (docs/protocol.md#what-the-go-parent-does). Also simulates the Go code of `runc init` after the hand-over.
 //!
 //! A Go runtime is not our code. The simulation covers only the messages that it sends and receives, and its
 //! waits. The order of the waits:
@@ -182,7 +182,7 @@ pub fn own_program(environ: &[u8]) -> OwnProgram<'_> {
     OwnProgram { state_dir: None, mark, environ: Some(environ) }
 }
 
-/// Runs `runc init`: the bootstrap, then the Go half until it has the configuration.
+/// Runs `runc init`: the bootstrap, then the Go code until it has the configuration.
 pub fn runc_init<S: Sys>(
     sys: &mut S,
     environment: Environment<'_>,

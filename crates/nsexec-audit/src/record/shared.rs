@@ -11,7 +11,7 @@
 //! line that cannot be written is lost and counted in an eventfd (eventfd(2)), which needs no further memory.
 //! Both are close-on-exec. The sink's own system calls are these writes, and the allocator's calls for
 //! memory. A comparison with a witness leaves them out, except the counting
-//! ([`audit::witness`](crate::witness)).
+//! ([`witness`](crate::witness)).
 
 use core::cell::Cell;
 

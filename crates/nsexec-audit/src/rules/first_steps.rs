@@ -23,7 +23,7 @@ pub(super) const READY: Rule = Rule {
     name: "ready-byte",
     reason: "Dialects whose launcher waits for the byte 0x00 send it once, before they read the message. The others \
              do not send it: the launcher would read it in place of the pid line.",
-    reference: "runc 4ecff8d9d, b5bdf592f; docs/protocol.md#the-init-pipe",
+    reference: "runc 4ecff8d9d, b5bdf592f; docs/protocol.md#the-sealed-copy",
     severity: Severity::Breach,
     check: ready,
 };

@@ -1,7 +1,7 @@
 //! Malformed messages: one for each kind of error, most of them from the vectors.
 //!
-//! Two kinds are missing. A message that ends too early, in its header or later, ends nothing while the
-//! launcher holds the pipe open. In the fault sweep the launcher dies, which covers both.
+//! Two kinds are missing: a message that ends in its header, and one that ends later. Stage 0 waits for the
+//! rest while the launcher holds the pipe open. The fault sweep, in which the launcher dies, tests both.
 
 use std::fs;
 use std::path::PathBuf;
