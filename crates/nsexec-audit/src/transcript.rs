@@ -1,7 +1,7 @@
 //! A run: the transcripts of its processes, in a fixed order, and how each process ended.
 //!
 //! As JSON lines it is a header, then for each process a line that names it, followed by one line for each
-//! call. The call lines and the version are those of [`record`](crate::record).
+//! call. The call lines and the version are those of [`record`](mod@crate::record).
 
 use core::fmt;
 
