@@ -11,10 +11,15 @@ const COLUMNS_MAX: usize = 110;
 /// Of this many comment lines one may have an idiom.
 const LINES_PER_IDIOM: usize = 100;
 
+/// A file may have this many idioms, or one in [`LINES_PER_IDIOM_OF_FILE`] of its lines, if that is more.
+const IDIOMS_OF_FILE: usize = 2;
+const LINES_PER_IDIOM_OF_FILE: usize = 40;
+
 /// Folders without text of the project.
 const SKIPPED_FOLDERS: &[&str] = &[".git", "target", "__pycache__"];
 
 /// A text file of the repository.
+#[derive(Clone)]
 pub(crate) struct Page {
     /// The path, relative to the root of the repository.
     path: String,
@@ -51,7 +56,7 @@ fn add_pages(root: &Path, folder: &Path, into: &mut Vec<Page>) {
 /// Such pages are the specification, the evidence and the design that the project was written from. Comment
 /// markers between two words are skipped, since a reference may be wrapped.
 pub(crate) fn references(page: &Page) -> Vec<String> {
-    const OUTSIDE: &[&str] = &["spec", "specification", "evidence", "design"];
+    const OUTSIDE: &[&str] = &["spec", "specification", "evidence", "design", "roadmap"];
     let words: Vec<(usize, &str)> = page
         .text
         .lines()
@@ -59,37 +64,67 @@ pub(crate) fn references(page: &Page) -> Vec<String> {
         .flat_map(|(at, line)| line.split_whitespace().map(move |word| (at + 1, word)))
         .filter(|(_, word)| !matches!(*word, "//" | "///" | "//!" | "#" | "*"))
         .collect();
-    let refers = |first: &str, second: &str| {
+    let outside = |word: &str| {
         let name =
-            first.rsplit('/').next().unwrap_or_default().trim_start_matches(|c: char| !c.is_alphanumeric());
+            word.rsplit('/').next().unwrap_or_default().trim_start_matches(|c: char| !c.is_alphanumeric());
+        let name = name.trim_end_matches(['`', ':']);
         let name = name.strip_suffix(".md").unwrap_or(name).to_lowercase();
-        let number = second.strip_prefix(['E', '§']).unwrap_or(second);
-        OUTSIDE.contains(&name.as_str()) && number.starts_with(|c: char| c.is_ascii_digit())
+        OUTSIDE.contains(&name.as_str())
     };
-    let numbered = words.windows(2).filter(|pair| refers(pair[0].1, pair[1].1));
-    let numbered = numbered.map(|pair| (pair[0].0, format!("{} {}", pair[0].1, pair[1].1)));
-    let shared = ["..", "shared"].join("/");
-    let paths = words.iter().filter(|(_, word)| word.contains(&shared));
+    let number = |word: &str| {
+        let word = word.trim_start_matches(['(', '`']);
+        word.strip_prefix(['E', '§']).unwrap_or(word).starts_with(|c: char| c.is_ascii_digit())
+    };
+    // The page and a number, or a section with its number and the page.
+    let refers = |at: usize| {
+        let word = |ahead: usize| words.get(at + ahead).map_or("", |(_, word)| *word);
+        let chapter = ["section", "chapter", "item", "page", "§"].contains(&word(0).to_lowercase().as_str());
+        outside(word(0)) && number(word(1))
+            || chapter
+                && number(word(1))
+                && ["of", "in"].contains(&word(2))
+                && [3, 4].iter().any(|at| outside(word(*at).trim_end_matches(['.', ',', ';', ')'])))
+    };
+    let numbered = (0..words.len()).filter(|at| refers(*at));
+    let numbered = numbered.map(|at| (words[at].0, format!("{} {}", words[at].1, words[at + 1].1)));
+    // Parts of paths, written apart, since this file is checked too.
+    let shared = ["shared", ""].join("/");
+    let pages = ["spec", "evidence", "english", "roadmap", "performance", "style"]
+        .map(|name| format!("{shared}{name}.md"));
+    let parent = ["..", "shared"].join("/");
+    let outside_path = |word: &str| {
+        word.contains(&parent)
+            || word.contains(&format!("/work/{shared}"))
+            || pages.iter().any(|page| word.contains(page))
+    };
+    let paths = words.iter().filter(|(_, word)| outside_path(word));
     let paths = paths.map(|(line, word)| (*line, (*word).to_owned()));
     let message = |(line, text)| format!("{}:{line}: a page outside the repository: {text}", page.path);
     numbered.chain(paths).map(message).collect()
 }
 
-/// Checks that at most one of 100 comment lines in Rust, Python and Markdown has an idiom.
+/// Checks that at most one of 100 comment lines has an idiom, and that no file has many of them.
 ///
-/// Returns all idioms if there are more. These idioms make comments hard to read for newcomers; a low count
+/// Returns the idioms that are too many. These idioms make comments hard to read for newcomers; a low count
 /// alone does not make them easy.
 pub(crate) fn idioms(pages: &[Page]) -> Vec<String> {
     let mut lines = 0;
     let mut found = Vec::new();
+    let mut crowded = Vec::new();
     for page in pages {
-        for (at, line) in comment_lines(page) {
-            lines += 1;
-            found.extend(idiom(line).map(|idiom| format!("{}:{at}: {idiom}: {}", page.path, line.trim())));
+        let comments = comment_lines(page);
+        lines += comments.len();
+        let of_line = |(at, line): &(usize, &str)| {
+            idiom(line).map(|idiom| format!("{}:{at}: {idiom}: {}", page.path, line.trim()))
+        };
+        let of_page: Vec<String> = comments.iter().filter_map(of_line).collect();
+        if of_page.len() > IDIOMS_OF_FILE.max(comments.len() / LINES_PER_IDIOM_OF_FILE) {
+            crowded.extend(of_page.clone());
         }
+        found.extend(of_page);
     }
     if found.len() * LINES_PER_IDIOM <= lines {
-        return Vec::new();
+        return crowded;
     }
     found
         .push(format!("{} idioms in {lines} comment lines, more than one in {LINES_PER_IDIOM}", found.len()));
@@ -98,12 +133,16 @@ pub(crate) fn idioms(pages: &[Page]) -> Vec<String> {
 
 /// Returns the comment lines of a page, or their comments, with their numbers.
 ///
-/// A page in Rust, Python or Markdown has comments; in Markdown all lines are comments.
+/// In Markdown all lines are comments. In a file of another kind, such as a shell script or TOML, lines that
+/// begin with `#` are comments.
 fn comment_lines(page: &Page) -> Vec<(usize, &str)> {
     let mut in_docstring = false;
     let mut comment = |line: &'_ str| -> Option<usize> {
         match page.path.rsplit('.').next() {
-            Some("rs") => line.starts_with("//").then_some(0),
+            Some("rs" | "go" | "c") => line.starts_with("//").then_some(0),
+            Some("h") => {
+                (line.starts_with("//") || line.starts_with("/*") || line.starts_with("* ")).then_some(0)
+            }
             Some("md") => (!line.is_empty()).then_some(0),
             Some("py") => {
                 let quotes = line.matches("\"\"\"").count();
@@ -111,7 +150,8 @@ fn comment_lines(page: &Page) -> Vec<(usize, &str)> {
                 in_docstring = inside && in_docstring == (quotes % 2 == 0);
                 if inside || line.starts_with('#') { Some(0) } else { line.find("  # ") }
             }
-            _ => None,
+            Some("snap" | "jsonl" | "json" | "svg" | "lock" | "txt") => None,
+            _ => line.starts_with("# ").then_some(0),
         }
     };
     let lines = page.text.lines().map(str::trim).enumerate();
@@ -220,6 +260,10 @@ mod tests {
             let name = format!("src/a.rs:2: a page outside the repository: {name} {number}.");
             assert_eq!(found, [name]);
         }
+        let section = format!("// See section 3.5 of the {}, which has all.\n", "spec");
+        assert_eq!(references(&page("src/a.rs", &section)).len(), 1);
+        let absolute = format!("# As /work/{}/notes.md says\n", "shared");
+        assert_eq!(references(&page("tests/a.py", &absolute)).len(), 1);
         let wrapped = format!("/// The rule of {}\n    /// {}.\n", "spec", "4.1");
         assert_eq!(references(&page("src/a.rs", &wrapped)).len(), 1);
         let path = format!("# See {}/shared/notes.md\n", "..");
@@ -274,7 +318,9 @@ mod tests {
             "{found:#?}"
         );
         assert_eq!(idioms(&[page("README.md", "Nobody reads it.\n")]).len(), 2);
-        assert!(idioms(&[page("tests/run", "# nobody\n")]).is_empty());
+        assert_eq!(idioms(&[page("tests/run", "# nobody\n")]).len(), 2);
+        assert_eq!(idioms(&[page("a.go", "// nobody\n")]).len(), 2);
+        assert!(idioms(&[page("snapshots/a.snap", "# nobody\n")]).is_empty());
     }
 
     #[test]
@@ -282,6 +328,16 @@ mod tests {
         let lines = |plain: usize| format!("// Nobody.\n{}", "// The launcher.\n".repeat(plain));
         assert!(idioms(&[page("src/a.rs", &lines(99))]).is_empty());
         assert_eq!(idioms(&[page("src/a.rs", &lines(98))]).len(), 2);
+    }
+
+    #[test]
+    fn three_idioms_in_a_short_file_are_too_many() {
+        let other = page("README.md", &"The launcher.\n".repeat(1_000));
+        let file = |idioms: usize| {
+            page("src/a.rs", &format!("{}{}", "// Nobody.\n".repeat(idioms), "// The launcher.\n".repeat(50)))
+        };
+        assert!(idioms(&[file(2), other.clone()]).is_empty());
+        assert_eq!(idioms(&[file(3), other]).len(), 3);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! several threads, or they share something expensive.
 //!
 //! The command line and the output are those of libtest, by libtest-mimic: `--list`, `--exact`, `--format
-//! json`. So `cargo test`, cargo-nextest and tests/run find every test by its name. Two things differ. A
-//! word of the command line that matches no test is an error if the caller named the suite. A test that
+//! json`. So `cargo test`, cargo-nextest and tests/run find every test by its name. Two things differ. An
+//! argument of the command line that matches no test is an error if the caller named the suite. A test that
 //! cannot run here is reported as ignored, after a line `skipped: SUITE::NAME: REASON`.
 
 use std::process::{Child, ExitCode, ExitStatus};
@@ -74,7 +74,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Reads the command line and selects the tests. Exits with status 1 if a word of the command line
+    /// Reads the command line and selects the tests. Exits with status 1 if an argument of the command line
     /// matches no test, although the caller named this suite.
     pub fn new(name: &'static str, mut tests: Vec<Test>) -> Self {
         let (flags, mut words) = split(std::env::args().skip(1));
@@ -89,7 +89,7 @@ impl Suite {
         if words.len() < 2 {
             arguments.filter = words.pop();
         } else {
-            // libtest-mimic, unlike libtest, takes one word.
+            // libtest-mimic, unlike libtest, takes one argument.
             tests.retain(|test| words.iter().any(|word| matches(&test.name, word, arguments.exact)));
         }
         let is_complete = words.is_empty() && arguments.filter.is_none() && arguments.skip.is_empty();

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - `dup3` is the method, and `Dup3` its variant of `Call`. In JSON the variant has the method's name.
-//! - `{ fd: Fd, number: Fd }` are the arguments of the method, and the fields of the variant. Each has a word
-//!   of [`argument`] or a type of `nsexec::sys::types`, which is copied.
+//! - `{ fd: Fd, number: Fd }` are the arguments of the method, and the fields of the variant. Each has a
+//!   keyword of [`argument`] or a type of `nsexec::sys::types`, which is copied.
 //! - `-> Unit(number)` is the kind of the reply, a type of [`kind`](super::kind), whose documentation says
 //!   what the argument in parentheses means.
 //! - `= dup3(…)` is strace's form of the call: its name on x86_64 and its arguments, in strace's order.
@@ -23,7 +23,7 @@
 //! `calls!(NAME)` passes all rows to the macro NAME. These macros are in `call`, `recorder`, `answer` and
 //! `strace`. Each form and each kind has its writer and its parser next to each other.
 
-/// An argument, by its word in the table: its type in the method, its type in `Call`, and the conversion.
+/// An argument, by its keyword in the table: its type in the method, its type in `Call`, and the conversion.
 macro_rules! argument {
     // A path or a name.
     (in method: Path) => { &CStr };
@@ -53,7 +53,7 @@ macro_rules! argument {
     (in method: FirstFd) => { Fd };
     (in call: FirstFd) => { Fd };
     (convert FirstFd: $value:ident) => { $value };
-    // Any other word is a type, and the value is copied.
+    // Any other name is a type, and the value is copied.
     (in method: $type:ident) => { $type };
     (in call: $type:ident) => { $type };
     (convert $type:ident: $value:ident) => { $value };
