@@ -40,7 +40,7 @@
 //! The core has two kinds of function. A *decider* takes values and returns values. A *script* takes
 //! `&mut impl Sys` and carries out the deciders' results. Every effect of a bootstrap is a call on `sys.`, so
 //! grep for that. The launcher's other effects (it waits for the command, signals it, and queries namespaces)
-//! are in three files: `launch/spawn.rs`, `launch/supervise.rs` and `launch/query.rs`.
+//! are in four files, which docs/design.md lists.
 #![no_std]
 // The core must not panic, truncate silently or overflow. These lints apply to all modules but those below
 // that allow an exception.

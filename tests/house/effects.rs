@@ -35,7 +35,8 @@ const WAYS: &[&str] = &[
     PRINT,
 ];
 
-/// The parts of these without system calls of their own: conversions, and traits of values that another way made.
+/// The parts of these without system calls of their own: conversions, and traits of values that another way
+/// made.
 const PURE: &[&str] = &[
     "std::os::fd",
     "std::os::unix::ffi",

@@ -22,8 +22,8 @@ const SKIPPED_FOLDERS: &[&str] = &[".git", "target", "__pycache__"];
 #[derive(Clone)]
 pub(crate) struct Page {
     /// The path, relative to the root of the repository.
-    path: String,
-    text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 /// Returns every text file below `root`, ordered by path. Files that are not UTF-8 are skipped.

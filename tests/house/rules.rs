@@ -280,12 +280,101 @@ pub(crate) fn deviations(page: &str, tests: &str) -> Vec<String> {
     found
 }
 
-/// Checks that every relative link of a page leads to a file.
-pub(crate) fn links(page: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
-    let targets = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split(')').next());
-    let files = targets.filter_map(|target| target.split('#').next());
-    let dead = files.filter(|file| !file.is_empty() && !file.contains(':') && !exists(file));
-    dead.map(|file| format!("{page}: {file} does not exist")).collect()
+/// Every relative link of a page has a target, and its anchor is a heading of the target. Rust and Python
+/// also name pages in comments and texts, as `docs/NAME.md#anchor`.
+///
+/// `read` returns the text of a file by its path from the root, and `""` for a folder.
+pub(crate) fn links(path: &str, text: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let in_markdown = text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split(')').next());
+    let in_markdown = in_markdown.filter(|_| path.ends_with(".md")).map(|target| resolve(folder, target));
+    let end = |c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_' | '#' | '/' | '.'));
+    let in_text = ["docs/", "SECURITY.md#", "README.md#"].into_iter().flat_map(|start| {
+        let targets = words_from(text, start).map(move |at| text[at..].split(end).next().unwrap_or_default());
+        targets.filter(|target| target.contains(".md#")).map(|target| target.trim_end_matches('.').to_owned())
+    });
+    let in_text = in_text.filter(|_| !path.ends_with(".md"));
+    let mut found = Vec::new();
+    for target in in_markdown.chain(in_text) {
+        let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+        // A URL, or a variable in code.
+        if file.contains(':') || file.contains('$') {
+            continue;
+        }
+        let page = if file.is_empty() { Some(text.to_owned()) } else { read(file) };
+        match page {
+            None => found.push(format!("{path}: {file} does not exist")),
+            Some(page) if !anchor.is_empty() && !anchors(&page).any(|found| found == anchor) => {
+                found.push(format!("{path}: {target}: no heading has this anchor"));
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+/// Returns the places where a path begins with `start`.
+fn words_from<'t>(text: &'t str, start: &'t str) -> impl Iterator<Item = usize> + 't {
+    let inside =
+        |before: &str| before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '-' | '_' | '.'));
+    text.match_indices(start).map(|(at, _)| at).filter(move |at| !inside(&text[..*at]))
+}
+
+/// Returns the path of a link from the root, with its anchor.
+fn resolve(folder: &str, target: &str) -> String {
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    if file.is_empty() || file.contains(':') {
+        return target.to_owned();
+    }
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in file.split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            "." | "" => {}
+            part => parts.push(part),
+        }
+    }
+    let hash = if anchor.is_empty() { "" } else { "#" };
+    format!("{}{hash}{anchor}", parts.join("/"))
+}
+
+/// Returns the anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> impl Iterator<Item = String> {
+    page.lines().filter(|line| line.starts_with('#')).map(|line| {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
+}
+
+/// Each method of `Sys` is mentioned in the suites that have a case for each call.
+pub(crate) fn covered_calls(methods: &[&str], suites: &[(&str, String)]) -> Vec<String> {
+    let missing = |method: &&str, text: &str| words(text, method).next().is_none();
+    let lines = methods.iter().flat_map(|method| {
+        let without = suites.iter().filter(|(_, text)| missing(method, text));
+        without.map(move |(suite, _)| format!("{suite}: no case for the call `{method}` of Sys"))
+    });
+    lines.collect()
+}
+
+/// The names of package archives and registries. The machine's own configuration has them.
+pub(crate) fn hosts(path: &str, text: &str) -> Vec<String> {
+    // Written in two parts, since this file is checked too.
+    const HOSTS: &[(&str, &str)] = &[
+        ("debian", ".org"),
+        ("debian", ".net"),
+        ("pypi", ".org"),
+        ("pythonhosted", ".org"),
+        ("static.rust-lang", ".org"),
+        ("index.crates", ".io"),
+        ("static.crates", ".io"),
+        ("proxy.golang", ".org"),
+        ("registry.npmjs", ".org"),
+        ("ubuntu", ".com"),
+    ];
+    let found =
+        HOSTS.iter().map(|(name, end)| format!("{name}{end}")).filter(|host| text.contains(host.as_str()));
+    found.map(|host| format!("{path}: the host name {host}")).collect()
 }
 
 #[cfg(test)]
@@ -422,10 +511,33 @@ mod tests {
 
     #[test]
     fn a_dead_link_is_found() {
-        let text = "[a](docs/a.md#top) [b](https://example.org/) [c](docs/c.md)";
+        let text =
+            "[a](docs/a.md#the-top) [b](https://example.org/) [c](docs/c.md) [d](docs/a.md#end) [e](#no)";
+        let read = |file: &str| (file == "docs/a.md").then(|| "# A\n## The `top`\n".to_owned());
         assert_eq!(
-            links("README.md", text, |file| file == "docs/a.md"),
-            ["README.md: docs/c.md does not exist"]
+            links("README.md", text, read),
+            [
+                "README.md: docs/c.md does not exist",
+                "README.md: docs/a.md#end: no heading has this anchor",
+                "README.md: #no: no heading has this anchor",
+            ]
         );
+        assert!(links("tests/README.md", "[a](../docs/a.md)", read).is_empty());
+        assert!(links("src/a.rs", "// See docs/a.md#the-top.", read).is_empty());
+        assert_eq!(links("src/a.rs", "// See `docs/a.md#end`", read).len(), 1);
+    }
+
+    #[test]
+    fn a_call_without_a_case_is_found() {
+        let suites = [("tests/a.rs", "sys.close(fd)".to_owned())];
+        assert!(covered_calls(&["close"], &suites).is_empty());
+        assert_eq!(covered_calls(&["clos"], &suites), ["tests/a.rs: no case for the call `clos` of Sys"]);
+    }
+
+    #[test]
+    fn a_host_of_an_archive_is_found() {
+        let line = ["http://deb.debian", ".org/debian"].concat();
+        assert_eq!(hosts("tests/a.py", &line).len(), 1);
+        assert!(hosts("tests/a.py", "apt-get indextargets").is_empty());
     }
 }

@@ -58,9 +58,11 @@ impl Source {
         for (at, _) in self.code.match_indices("#[cfg(") {
             let end = self.code[at..].find(']').map_or(self.code.len(), |len| at + len + 1);
             let attribute = self.raw.lines().nth(line_of(&self.code, at) - 1).unwrap_or_default();
-            if !attribute.contains("not(")
-                && features.iter().any(|name| attribute.contains(&format!("\"{name}\"")))
-            {
+            // A condition that is not only features may hold without any, so its code is the core's.
+            let other = attribute.replace("feature", "").split(['(', ')', '[', ']', ',', '=', ' ', '#']).any(
+                |word| !word.is_empty() && !word.starts_with('"') && !["cfg", "any", "all"].contains(&word),
+            );
+            if !other && features.iter().any(|name| attribute.contains(&format!("\"{name}\""))) {
                 blank(&mut rest, at, gated_end(&self.code, end));
             }
         }
@@ -388,6 +390,7 @@ mod tests {
         assert_eq!(lines("struct A {\n#[cfg(feature = \"std\")]\npub b: C<D>,\npub e: F,\n}\n"), 2);
         assert_eq!(lines("match a {\n#[cfg(feature = \"std\")]\nB { c, d } => {\ne(f);\n}\nG => h,\n}\n"), 4);
         assert_eq!(lines("match a {\n#[cfg(feature = \"std\")]\nB(c) => d(c, e),\nG => h,\n}\n"), 2);
+        assert_eq!(lines("#[cfg(any(feature = \"std\", unix))]\nfn a();\n"), 0);
         assert_eq!(lines("enum A {\n#[cfg(feature = \"std\")]\nB\n}\n"), 2);
         assert_eq!(lines("#[cfg(any(feature = \"legacy\", feature = \"std\"))]\nfn a();\n"), 2);
         assert_eq!(

@@ -96,6 +96,7 @@ fn with_strings(
 fn perform(sys: &mut LinuxSys, call: &Call) -> Reply {
     match call {
         Call::Openat { dir, path: file, flags } => reply(sys.openat(*dir, &path(file), *flags), Reply::Fd),
+        Call::Openat2 { dir, path: file, flags } => reply(sys.openat2(*dir, &path(file), *flags), Reply::Fd),
         Call::Close { fd } => unit(sys.close(*fd)),
         Call::Read { fd, len } => data(*len, |buffer| sys.read(*fd, buffer)),
         Call::Write { fd, data } => reply(sys.write(*fd, &data.0), Reply::Count),
@@ -108,6 +109,7 @@ fn perform(sys: &mut LinuxSys, call: &Call) -> Reply {
             let mut fds = fds.clone();
             reply(sys.poll(&mut fds, *timeout_ms), |count| Reply::Polled { count, fds })
         }
+        Call::SocketType { fd } => reply(sys.socket_type(*fd), Reply::SocketType),
         Call::Fstatfs { fd } => reply(sys.fstatfs(*fd), Reply::FsType),
         Call::LinkCount { path: file } => reply(sys.link_count(&path(file)), Reply::Links),
         Call::Readlink { path: file, len } => data(*len, |buffer| sys.readlink(&path(file), buffer)),

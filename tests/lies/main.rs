@@ -179,6 +179,9 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     }
     let ns = sys.openat(Fd::CWD, c"/proc/self/ns/uts", OpenFlags::Namespace).expect("a namespace");
     let _ = sys.fstatfs(ns);
+    let _ = sys.socket_type(one);
+    let proc = sys.openat(Fd::CWD, c"/proc", OpenFlags::Directory).expect("/proc");
+    let _ = sys.openat2(proc, c"self/stat", OpenFlags::ReadOnly);
     let _ = sys.setns(ns, CloneFlags::NEWUTS);
     let _ = sys.unshare(CloneFlags::EMPTY);
     let list = sys.openat(Fd::CWD, c"/proc/self/fd", OpenFlags::List).expect("a directory");

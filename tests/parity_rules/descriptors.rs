@@ -27,6 +27,9 @@ rules! {
     User a_pidfd_is_readable_when_its_process_is_dead = "0 1";
     User proc_file_does_not_support_nowait = "EOPNOTSUPP";
     User close_on_exec_closes_with_the_exec = "waits, then 0";
+    User close_range_sets_close_on_exec_again = "waits, then 0";
+    User close_range_and_numbers_without_a_descriptor = "ok ok EBADF";
+    User proc_is_not_read_only = "false ENOENT";
     User reading_a_namespace_or_directory = "EINVAL EISDIR EBADF";
     User paths_that_cannot_be_opened_as_asked = "ENOTDIR EISDIR ENAMETOOLONG ENOENT ENOENT EACCES";
     User the_types_of_file_systems = "true true true";
@@ -208,6 +211,32 @@ fn proc_file_does_not_support_nowait<S: Sys>(sys: &mut S) -> RuleResult {
 }
 
 fn close_on_exec_closes_with_the_exec<S: Sys>(sys: &mut S) -> RuleResult {
+    closed_by_the_exec(sys, |_, _| {})
+}
+
+fn close_range_sets_close_on_exec_again<S: Sys>(sys: &mut S) -> RuleResult {
+    closed_by_the_exec(sys, |sys, far| {
+        sys.set_cloexec(far, false).unwrap();
+        sys.close_range_cloexec(Fd(3)).unwrap();
+    })
+}
+
+fn close_range_and_numbers_without_a_descriptor<S: Sys>(sys: &mut S) -> RuleResult {
+    let (one, _) = sys.socketpair().unwrap();
+    Ok(words(&[
+        errno_name(sys.close_range_cloexec(Fd(900))),
+        errno_name(sys.set_cloexec(one, true)),
+        errno_name(sys.set_cloexec(Fd(900), true)),
+    ]))
+}
+
+fn proc_is_not_read_only<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(words(&[sys.is_read_only(c"/proc").unwrap().to_string(), errno_name(sys.is_read_only(c"/nowhere"))]))
+}
+
+/// Returns the state of a socket before and after a child that has its other end `far` executes a program.
+/// The child calls `first` before the exec.
+fn closed_by_the_exec<S: Sys>(sys: &mut S, first: impl FnOnce(&mut S, Fd)) -> RuleResult {
     let (near, far) = sys.socketpair().unwrap();
     let (start, started) = sys.socketpair().unwrap();
     let child = match sys.fork(ExitSignal::Chld, None).unwrap() {
@@ -215,6 +244,7 @@ fn close_on_exec_closes_with_the_exec<S: Sys>(sys: &mut S) -> RuleResult {
             sys.close(near).unwrap();
             sys.close(start).unwrap();
             sys.read(started, &mut [0]).unwrap();
+            first(sys, far);
             return Err(exec(sys, c"/bin/sleep"));
         }
         Fork::Parent { child } => child,

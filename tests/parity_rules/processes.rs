@@ -3,6 +3,10 @@
 use super::*;
 
 rules! {
+    User thread_id_of_the_only_thread_is_the_pid = "true";
+    User fork_updates_the_cached_thread_id = "0";
+    User a_process_may_run_on_some_cpu = "true";
+    User a_name_has_at_most_15_bytes = "a name of 17 ch";
     User files_that_are_not_executed = "EACCES ENOTDIR ENOTDIR ENOENT ENOTDIR";
     User child_without_exit_signal_needs_wclone = "ECHILD 5";
     User wclone_ignores_an_ordinary_child = "ECHILD 5";
@@ -404,4 +408,32 @@ fn files_that_are_not_executed<S: Sys>(sys: &mut S) -> RuleResult {
     let mut said: Vec<String> = files.map(|file| name(exec(sys, file))).to_vec();
     said.push(errno_name(sys.link_count(c"/etc/passwd/sh")));
     Ok(words(&said))
+}
+
+fn thread_id_of_the_only_thread_is_the_pid<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok((sys.gettid() == sys.getpid()).to_string())
+}
+
+fn fork_updates_the_cached_thread_id<S: Sys>(sys: &mut S) -> RuleResult {
+    let cache = sys.tid_address().unwrap();
+    match sys.fork(ExitSignal::Chld, Some(cache)).unwrap() {
+        Fork::Child => {
+            let own = sys.gettid();
+            Err(i32::from(sys.tid_address().unwrap().cached != own.0))
+        }
+        Fork::Parent { child } => Ok(exit_status(sys, child).to_string()),
+    }
+}
+
+fn a_process_may_run_on_some_cpu<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok((sys.sched_getaffinity().unwrap() != 0).to_string())
+}
+
+fn a_name_has_at_most_15_bytes<S: Sys>(sys: &mut S) -> RuleResult {
+    sys.set_name(c"a name of 17 char").unwrap();
+    let stat = open(sys, c"/proc/self/stat", OpenFlags::ReadOnly).unwrap();
+    let mut buffer = [0; 512];
+    let len = sys.read(stat, &mut buffer).unwrap();
+    let text = std::str::from_utf8(&buffer[..len]).unwrap();
+    Ok(text.split(['(', ')']).nth(1).unwrap().to_owned())
 }
