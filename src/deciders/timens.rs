@@ -73,6 +73,7 @@ pub struct TimeOffsetsError<'m> {
 
 /// The error in a line of clock offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum TimeOffsetsReason {
     /// The text has no line. runc sends this for a configuration with an empty map, and the kernel fails with
     /// EINVAL.

@@ -12,6 +12,7 @@ use crate::words::error::Code;
 /// The parts of the request that distinguish causes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Asked {
     /// The kinds to create.
     #[cfg_attr(feature = "serde", serde(with = "kinds"))]
@@ -31,6 +32,7 @@ pub struct Asked {
 /// The state of the machine after a failure. `None` and `false` also mean "unknown".
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Machine {
     /// `kernel.unprivileged_userns_clone`, a sysctl of Debian's kernels.
     pub unprivileged_userns_clone: Option<u64>,
@@ -77,6 +79,7 @@ mod kinds {
 /// The facts that a cause depends on, besides the step and its errno.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Circumstances {
     /// The request.
     pub asked: Asked,
@@ -85,6 +88,12 @@ pub struct Circumstances {
 }
 
 impl Circumstances {
+    /// Returns the circumstances of a request on a machine.
+    #[must_use]
+    pub const fn new(asked: Asked, machine: Machine) -> Self {
+        Self { asked, machine }
+    }
+
     /// Returns whether the caller is unprivileged and neither creates nor joins a user namespace.
     fn is_unprivileged(&self) -> bool {
         self.asked.rootless && !self.in_new_user()

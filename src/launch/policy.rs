@@ -6,6 +6,7 @@ use crate::sys::types::Propagation;
 /// The descriptors above 2 that the command inherits. Close-on-exec descriptors are never inherited.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum Descriptors {
     /// All descriptors of the launcher, as with unshare(1) and nsenter(1).
     All,

@@ -15,6 +15,7 @@ use crate::words::log::{Level, RECORD_MAX};
 
 /// One log record of a stage.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Record {
     /// The level.
     pub level: Level,

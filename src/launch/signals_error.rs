@@ -16,6 +16,7 @@ pub struct SignalsError {
 
 /// The steps of [`Signals::take`](super::signals::Signals::take) that can fail, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SignalsStep {
     /// rt_sigaction(2): sets the default disposition of SIGCHLD.
     DefaultSigchld,

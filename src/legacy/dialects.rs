@@ -7,6 +7,7 @@ use crate::deciders::namespace::{NsKind, NsSet};
 
 /// The differences of a dialect from the latest release line that need code for that dialect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct Differences {
     /// How the environment is read (`docs/protocol.md#environment`).
     pub environment: EnvironmentForm,
@@ -40,6 +41,7 @@ impl Differences {
 
 /// How the environment is read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum EnvironmentForm {
     /// The seed: only the init pipe is read; `-1` means absent.
     InitOnly,
@@ -52,6 +54,7 @@ pub enum EnvironmentForm {
 
 /// The stage that creates the cgroup namespace, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum CgroupPlacement {
     /// Stage 1, with the other namespaces.
     WithOthers,

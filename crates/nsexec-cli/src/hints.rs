@@ -19,16 +19,19 @@ mod tests {
     use nsexec::namespace::{NsKind, NsSet};
     use nsexec::sys::types::Errno;
 
-    const USER: Asked = Asked {
-        created: NsSet::EMPTY,
-        joined: NsSet::EMPTY,
-        rootless: true,
-        mount_proc_flag: false,
-        command_path: false,
-    };
+    /// An ordinary user's request without namespaces.
+    fn user() -> Asked {
+        with(Asked::default(), |asked| asked.rootless = true)
+    }
+
+    /// Returns the value after a change. The types can get more fields, so they have no literals here.
+    fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+        change(&mut value);
+        value
+    }
 
     fn likely_cause(code: Code, errno: Option<Errno>, asked: Asked, machine: &Machine) -> Option<String> {
-        likely(code, errno, Some(&Circumstances { asked, machine: machine.clone() }), &FLAGS)
+        likely(code, errno, Some(&Circumstances::new(asked, machine.clone())), &FLAGS)
     }
 
     fn cause(code: Code, errno: Errno, asked: Asked, machine: &Machine) -> String {
@@ -36,7 +39,9 @@ mod tests {
     }
 
     fn created(kinds: &[NsKind]) -> Asked {
-        Asked { created: kinds.iter().copied().collect(), ..USER }
+        with(user(), |new| {
+            new.created = kinds.iter().copied().collect();
+        })
     }
 
     #[test]
@@ -50,30 +55,38 @@ mod tests {
         let asked = created(&[NsKind::User]);
         let usual = cause(Code::UnshareUser, Errno::EPERM, asked, &Machine::default());
         assert!(usual.starts_with("this process is in a chroot"), "{usual}");
-        let sysctl = Machine { unprivileged_userns_clone: Some(0), seccomp: true, ..Machine::default() };
+        let sysctl = with(Machine::default(), |new| {
+            new.unprivileged_userns_clone = Some(0);
+            new.seccomp = true;
+        });
         assert!(
             cause(Code::UnshareUser, Errno::EPERM, asked, &sysctl)
                 .starts_with("kernel.unprivileged_userns_clone is 0")
         );
-        let seccomp = Machine { seccomp: true, ..Machine::default() };
+        let seccomp = with(Machine::default(), |new| {
+            new.seccomp = true;
+        });
         assert!(cause(Code::UnshareUser, Errno::EPERM, asked, &seccomp).starts_with("a seccomp filter"));
-        let apparmor = Machine { apparmor_restricts: Some(1), ..Machine::default() };
+        let apparmor = with(Machine::default(), |new| {
+            new.apparmor_restricts = Some(1);
+        });
         assert!(cause(Code::UidMap, Errno::EACCES, asked, &apparmor).contains("AppArmor"));
     }
 
     #[test]
     fn limits_and_missing_kinds_are_named() {
         let asked = created(&[NsKind::Net, NsKind::Uts, NsKind::Time]);
-        let machine = Machine {
-            forbidden: NsSet::EMPTY.with(NsKind::Net).with(NsKind::Ipc),
-            kinds: NsSet::ALL,
-            ..Machine::default()
-        };
+        let machine = with(Machine::default(), |new| {
+            new.forbidden = NsSet::EMPTY.with(NsKind::Net).with(NsKind::Ipc);
+            new.kinds = NsSet::ALL;
+        });
         assert_eq!(
             cause(Code::UnshareRemaining, Errno::ENOSPC, asked, &machine),
             "user.max_net_namespaces is 0: raise it with sysctl"
         );
-        let machine = Machine { kinds: NsSet::ALL.without(NsKind::Time), ..Machine::default() };
+        let machine = with(Machine::default(), |new| {
+            new.kinds = NsSet::ALL.without(NsKind::Time);
+        });
         assert_eq!(
             cause(Code::UnshareRemaining, Errno::EINVAL, asked, &machine),
             "this kernel has no namespaces of kind time: leave them out"
@@ -85,7 +98,12 @@ mod tests {
         let all = created(&NsKind::ALL);
         let refused = |asked| cause(Code::MountProc, Errno::EPERM, asked, &Machine::default());
         assert!(refused(all).contains("use --all"));
-        assert!(refused(Asked { mount_proc_flag: true, ..all }).contains("drop --mount-proc"));
+        assert!(
+            refused(with(all, |new| {
+                new.mount_proc_flag = true;
+            }))
+            .contains("drop --mount-proc")
+        );
         assert!(refused(created(&[NsKind::User, NsKind::Mnt])).contains("add -p"));
     }
 
@@ -95,15 +113,29 @@ mod tests {
         let cause = |machine: &Machine| likely_cause(Code::MappingToolStatus, None, asked, machine).unwrap();
         assert!(cause(&Machine::default()).contains("/etc/subuid"));
         let uncovered = Some("/etc/subuid gives you no 5000".to_owned());
-        assert_eq!(cause(&Machine { uncovered, ..Machine::default() }), "/etc/subuid gives you no 5000");
-        assert!(cause(&Machine { no_new_privs: true, ..Machine::default() }).starts_with("no_new_privs"));
+        assert_eq!(
+            cause(&with(Machine::default(), |new| {
+                new.uncovered = uncovered;
+            })),
+            "/etc/subuid gives you no 5000"
+        );
+        assert!(
+            cause(&with(Machine::default(), |new| {
+                new.no_new_privs = true;
+            }))
+            .starts_with("no_new_privs")
+        );
     }
 
     #[test]
     fn hint_names_the_capabilities_that_root_lacks() {
-        let root = Asked { rootless: false, ..created(&[NsKind::User]) };
+        let root = with(created(&[NsKind::User]), |new| {
+            new.rootless = false;
+        });
         let cause = |capabilities| {
-            let machine = Machine { capabilities, ..Machine::default() };
+            let machine = with(Machine::default(), |new| {
+                new.capabilities = capabilities;
+            });
             cause(Code::MappingToolMissing, Errno::EPERM, root, &machine)
         };
         assert!(cause(Some(u64::MAX)).contains("uid_map") && cause(None).contains("uid_map"));
@@ -114,15 +146,17 @@ mod tests {
     #[test]
     fn no_hint_to_create_a_joined_namespace() {
         let text = |asked| cause(Code::TimeOffsets, Errno::EACCES, asked, &Machine::default());
-        let joined = Asked { joined: [NsKind::User].into_iter().collect(), ..created(&[NsKind::Time]) };
+        let joined = with(created(&[NsKind::Time]), |new| {
+            new.joined = [NsKind::User].into_iter().collect();
+        });
         assert!(!text(joined).contains("-r"));
         assert!(text(created(&[NsKind::Time])).contains("add -r"));
     }
 
     #[test]
     fn unknown_failures_have_no_cause() {
-        assert_eq!(likely_cause(Code::Sync, Some(Errno::EPERM), USER, &Machine::default()), None);
-        assert_eq!(likely_cause(Code::UnshareUser, Some(Errno::EIO), USER, &Machine::default()), None);
-        assert_eq!(likely_cause(Code::UnshareUser, None, USER, &Machine::default()), None);
+        assert_eq!(likely_cause(Code::Sync, Some(Errno::EPERM), user(), &Machine::default()), None);
+        assert_eq!(likely_cause(Code::UnshareUser, Some(Errno::EIO), user(), &Machine::default()), None);
+        assert_eq!(likely_cause(Code::UnshareUser, None, user(), &Machine::default()), None);
     }
 }

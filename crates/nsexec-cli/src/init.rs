@@ -3,7 +3,7 @@
 use std::env;
 use std::os::unix::ffi::OsStrExt;
 
-use nsexec::launch::causes::{Asked, Circumstances};
+use nsexec::launch::causes::Circumstances;
 use nsexec::launch::execute;
 use nsexec::legacy::EnvironmentForm;
 use nsexec::stage::Outcome;
@@ -39,6 +39,7 @@ pub(crate) fn init(args: &InitArgs) -> Result<u8, Failure> {
     }
     let ours = ["_LIBCONTAINER_LOGPIPE", "_LIBCONTAINER_LOGLEVEL", "_LIBCONTAINER_CLONED_BINARY"];
     let error = execute(program, arguments, &ours);
-    let asked = Asked { command_path: program.as_bytes().contains(&b'/'), ..Asked::default() };
-    Err(explain_for(&error, || Circumstances { asked, ..Circumstances::default() }))
+    let mut known = Circumstances::default();
+    known.asked.command_path = program.as_bytes().contains(&b'/');
+    Err(explain_for(&error, || known))
 }

@@ -29,17 +29,17 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
             })
         })
     });
-    Machine {
-        unprivileged_userns_clone: sysctl("/proc/sys/kernel/unprivileged_userns_clone".to_owned()),
-        apparmor_restricts: sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns".to_owned()),
-        forbidden: NsKind::ALL.into_iter().filter(|kind| max(kind) == Some(0)).collect(),
-        // 2 is filter mode. Strict mode (1) would have killed this process before.
-        seccomp: status.field("Seccomp") == Some("2"),
-        no_new_privs: status.field("NoNewPrivs") == Some("1"),
-        kinds: kinds_of_kernel(),
-        capabilities: status.bits("CapEff"),
-        uncovered: uncovered.flatten(),
-    }
+    let mut machine = Machine::default();
+    machine.unprivileged_userns_clone = sysctl("/proc/sys/kernel/unprivileged_userns_clone".to_owned());
+    machine.apparmor_restricts = sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns".to_owned());
+    machine.forbidden = NsKind::ALL.into_iter().filter(|kind| max(kind) == Some(0)).collect();
+    // 2 is filter mode. Strict mode (1) would have killed this process before.
+    machine.seccomp = status.field("Seccomp") == Some("2");
+    machine.no_new_privs = status.field("NoNewPrivs") == Some("1");
+    machine.kinds = kinds_of_kernel();
+    machine.capabilities = status.bits("CapEff");
+    machine.uncovered = uncovered.flatten();
+    machine
 }
 
 /// Returns whether the mapping tools accept this line: all its ids are in one range, or it is the caller's

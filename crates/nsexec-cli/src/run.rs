@@ -119,14 +119,13 @@ pub(crate) fn explain(error: &LaunchError, job: &Job<'_>) -> Failure {
 
 /// Reads the facts that the cause of a failure depends on.
 pub(crate) fn circumstances(job: &Job<'_>) -> Circumstances {
-    let asked = Asked {
-        created: job.request.created,
-        joined: job.request.joined,
-        rootless: job.request.rootless,
-        mount_proc_flag: job.mount_proc_flag,
-        command_path: job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/')),
-    };
-    Circumstances { asked, machine: machine_after_failure(job.request) }
+    let mut asked = Asked::default();
+    asked.created = job.request.created;
+    asked.joined = job.request.joined;
+    asked.rootless = job.request.rootless;
+    asked.mount_proc_flag = job.mount_proc_flag;
+    asked.command_path = job.command.first().is_some_and(|name| name.as_bytes().contains(&b'/'));
+    Circumstances::new(asked, machine_after_failure(job.request))
 }
 
 /// As [`explain`], for a request that may come from another machine.

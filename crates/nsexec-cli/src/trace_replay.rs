@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use nsexec::bootstrap::{Bootstrap, Dialect};
     use nsexec::launch::Launcher;
-    use nsexec::launch::causes::{Asked, Circumstances, Machine};
+    use nsexec::launch::causes::Circumstances;
     use nsexec::namespace::NsKind;
     use nsexec::policy::Policy;
     use nsexec::sys::types::CloneFlags;
@@ -130,15 +130,16 @@ mod tests {
     #[test]
     fn replay_reports_the_error_of_the_other_machine() {
         let mut run = refused();
-        let asked =
-            Asked { created: [NsKind::Net].into_iter().collect(), rootless: true, ..Asked::default() };
+        let mut there = Circumstances::default();
+        there.asked.created = [NsKind::Net].into_iter().collect();
+        there.asked.rootless = true;
+        there.machine.seccomp = true;
         let Err(Failure::Other { text, status: 1 }) = replayed("plain", &run.to_json_lines().unwrap()) else {
             panic!("it fails")
         };
         let bare = "stage-1: failed to unshare remaining namespaces: Operation not permitted (CLONE_NEWNET)";
         assert!(text.starts_with(bare), "{text}");
         // With the other machine's state, the program's specific cause is printed.
-        let there = Circumstances { asked, machine: Machine { seccomp: true, ..Machine::default() } };
         run.notes.insert(CIRCUMSTANCES.into(), serde_json::to_string(&there).unwrap());
         let Err(Failure::Other { text, status: 1 }) = replayed("noted", &run.to_json_lines().unwrap()) else {
             panic!("it fails")

@@ -17,6 +17,7 @@ use crate::deciders::namespace::NsSet;
 ///
 /// The differences that need code for an older line are in `legacy`, a field of the feature of that name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct Dialect {
     pub(crate) name: &'static str,
     /// The meaning of attribute 27290, a number that runc has used for two attributes: `None` is an unknown

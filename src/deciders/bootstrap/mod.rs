@@ -24,7 +24,9 @@ use core::ffi::CStr;
 
 pub use attribute::{Attribute, OomScoreAdj, OomScoreAdjError};
 pub use dialect::Dialect;
-pub use env::{EnvError, Environment, OwnProgram, RawEnv};
+pub use env::EnvError;
+#[doc(hidden)]
+pub use env::{Environment, OwnProgram, RawEnv};
 pub use error::{ParseError, ParseErrorKind};
 pub use message::{HEADER_LEN, Header, MESSAGE_MAX, decode};
 

@@ -65,6 +65,7 @@ pub struct IdMapError<'m> {
 
 /// The error in a line of an id map. The kernel fails with EINVAL for each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum IdMapReason {
     /// The map has no line.
     Empty,

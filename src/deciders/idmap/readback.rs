@@ -27,6 +27,7 @@ pub struct MapCheck {
 
 /// The difference between the map that was read back and the requested map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum MapMismatch {
     /// A line that is not a line of a map.
     Unreadable,

@@ -37,6 +37,7 @@ impl MapKind {
 
 /// The files of /proc/PID that stage 0 writes or reads for stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum ProcFile {
     /// The user id map.
     UidMap,

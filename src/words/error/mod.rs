@@ -60,6 +60,7 @@ impl ToolFailure {
 /// The kind of a descriptor that cannot be the init pipe: it does not report the launcher's death, or a read
 /// would wait without end.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum InitPipeKind {
     /// A socket that is not a stream.
     Socket(SocketType),
