@@ -117,7 +117,8 @@ pub fn join<'m, S: Sys>(
 }
 
 /// Opens one path and checks that it is a namespace. So a FIFO cannot block stage 1, and setns is never
-/// called on another kind of file.
+/// called on another kind of file. Not inlined: stage 1 would carry the buffer in its stack frame.
+#[inline(never)]
 fn open<'m, S: Sys>(sys: &mut S, entry: NsEntry<'m>) -> Result<Fd, Error<'m>> {
     let doing = Doing::OpenNamespace(entry.path);
     let mut buffer = [0; PATH_MAX];

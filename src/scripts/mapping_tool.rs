@@ -69,8 +69,11 @@ pub fn argv_text(buffer: &mut [u8; ARGV_TEXT], path: &CStr, pid: Pid, map: IdMap
 /// Runs in stage 0, in the caller's namespaces, with the caller's privileges; the tool has more privileges.
 /// Stage 1 waits in its new user namespace.
 ///
+/// Not inlined: the buffers for the tool's arguments would be part of stage 0's stack frame.
+///
 /// # Errors
 /// [`Error::MappingTool`] with the reason, or the call that failed.
+#[inline(never)]
 pub fn run<'m, S: Sys>(
     sys: &mut S,
     log: &mut Log,
@@ -232,6 +235,7 @@ fn wait<'m, S: Sys>(sys: &mut S, child: Pid, which: WaitFor) -> Result<Waited, E
 
 /// Reads the map back and compares it. A tool may exit with status 0 without writing the map, or write a part
 /// of it.
+#[inline(never)]
 fn check<'m, S: Sys>(
     sys: &mut S,
     target: ProcDir,

@@ -268,18 +268,18 @@ pub fn thread_id_cache<S: Sys>(sys: &mut S) -> Option<TidAddress> {
 /// # Errors
 /// [`Refusal::Threads`]
 pub fn refuse_threads<S: Sys>(sys: &mut S) -> Result<(), Refusal> {
-    // A directory has one link from its parent and one from itself. Each thread adds a subdirectory, and so a
-    // link.
+    // unshare(2) with CLONE_THREAD has no effect in a process with one thread. In any other process it fails
+    // with EINVAL: one call, without a lookup in /proc.
+    let Err(refused) = sys.unshare(CloneFlags::THREAD) else { return Ok(()) };
+    // /proc has the number of threads, and the answer if a seccomp filter refuses every unshare. A directory
+    // has one link from its parent and one from itself. Each thread adds a subdirectory, and so a link.
     match sys.link_count(c"/proc/self/task").map(|links| links.saturating_sub(2)) {
+        // One: the other thread has just ended.
         Ok(0..=1) => Ok(()),
         Ok(threads) => Err(Refusal::Threads(Some(threads))),
-        // Without a usable /proc: unshare(2) with CLONE_THREAD has no effect in a process with one thread. In
-        // any other process it fails with EINVAL.
-        Err(_) => match sys.unshare(CloneFlags::THREAD) {
-            Err(Errno::EINVAL) => Err(Refusal::Threads(None)),
-            // Some seccomp filters refuse every unshare. The stages will report that failure.
-            Ok(()) | Err(_) => Ok(()),
-        },
+        Err(_) if refused == Errno::EINVAL => Err(Refusal::Threads(None)),
+        // The stages will report that unshare(2) is refused.
+        Err(_) => Ok(()),
     }
 }
 
@@ -364,22 +364,21 @@ mod tests {
     #[test]
     fn threads_are_detected_with_and_without_proc() {
         let cases = [
-            (Ok(3), None, Ok(())),
-            (Ok(4), None, Err(Refusal::Threads(Some(2)))),
-            (Err(Errno::ENOENT), Some(Ok(())), Ok(())),
-            (Err(Errno::ENOENT), Some(Err(Errno::EPERM)), Ok(())),
-            (Err(Errno::ENOENT), Some(Err(Errno::EINVAL)), Err(Refusal::Threads(None))),
+            (Ok(()), None, Ok(())),
+            (Err(Errno::EINVAL), Some(Ok(4)), Err(Refusal::Threads(Some(2)))),
+            (Err(Errno::EINVAL), Some(Ok(3)), Ok(())),
+            (Err(Errno::EINVAL), Some(Err(Errno::ENOENT)), Err(Refusal::Threads(None))),
+            (Err(Errno::EPERM), Some(Ok(3)), Ok(())),
+            (Err(Errno::EPERM), Some(Ok(4)), Err(Refusal::Threads(Some(2)))),
+            (Err(Errno::EPERM), Some(Err(Errno::ENOENT)), Ok(())),
         ];
-        for (links, unshared, wanted) in cases {
+        for (unshared, links, wanted) in cases {
             let mut sys = MockSys::new();
-            sys.expect_link_count().once().return_const(links);
-            if let Some(unshared) = unshared {
-                sys.expect_unshare()
-                    .once()
-                    .withf(|flags| *flags == CloneFlags::THREAD)
-                    .return_const(unshared);
+            sys.expect_unshare().once().withf(|flags| *flags == CloneFlags::THREAD).return_const(unshared);
+            if let Some(links) = links {
+                sys.expect_link_count().once().return_const(links);
             }
-            assert_eq!(refuse_threads(&mut sys), wanted, "{links:?}, {unshared:?}");
+            assert_eq!(refuse_threads(&mut sys), wanted, "{unshared:?}, {links:?}");
         }
     }
 }

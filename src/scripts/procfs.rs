@@ -81,6 +81,7 @@ impl ProcDir {
     ///
     /// The result is exact for a process whose files were refused. do_exit() first sets PF_EXITING, then
     /// releases the memory, from which point on the files belong to root, and closes the descriptors last.
+    #[inline(never)]
     pub fn is_exiting<S: Sys>(self, sys: &mut S) -> Option<bool> {
         let fd = self.open_file(sys, ProcFile::Stat, OpenFlags::ReadOnly).ok()?;
         // The name has at most 64 bytes, and each of about 50 numbers at most 20.

@@ -151,9 +151,15 @@ impl Log {
 
     /// Writes a record of a level below fatal. It is filtered by level, and dropped if the pipe is full.
     pub fn record<S: Sys>(&mut self, sys: &mut S, level: Level, text: fmt::Arguments<'_>) {
-        if !self.wants(level) {
-            return;
+        if self.wants(level) {
+            self.write_below_fatal(sys, level, text);
         }
+    }
+
+    /// Not inlined, like [`Self::fatal_text`]: the buffer would be part of the stack frame of each stage, whose pages
+    /// the kernel copies for the next stage.
+    #[inline(never)]
+    fn write_below_fatal<S: Sys>(&mut self, sys: &mut S, level: Level, text: fmt::Arguments<'_>) {
         let mut buffer = [0; RECORD_MAX];
         let writer = (self.writer, self.own_pid(sys));
         let len = layout(&mut buffer, level, writer, text, None);
@@ -173,6 +179,7 @@ impl Log {
     }
 
     /// Writes any text like [`Self::fatal`].
+    #[inline(never)]
     pub fn fatal_text<S: Sys>(&mut self, sys: &mut S, text: fmt::Arguments<'_>, details: Option<Details>) {
         self.report_dropped(sys);
         let mut buffer = [0; RECORD_MAX];

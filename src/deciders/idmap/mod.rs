@@ -112,25 +112,18 @@ impl<'m> IdMap<'m> {
         if bytes.len() > MAP_TEXT_MAX {
             return Ok(Self { text, lines: lines(bytes).count() });
         }
-        let mut table = [NumberedExtent::default(); EXTENTS_MAX];
-        let mut count: usize = 0;
+        let (mut count, mut ascending, mut last): (usize, bool, Extent) = (0, true, Extent::default());
         for line in lines(bytes) {
-            let number = count.saturating_add(1);
-            let refused = |reason| IdMapError { line: number, text: line, reason };
+            count = count.saturating_add(1);
+            let refused = |reason| IdMapError { line: count, text: line, reason };
             let extent = parse_line(line).map_err(refused)?;
-            if let Some(slot) = table.get_mut(count) {
-                *slot = NumberedExtent { extent, line: number };
-            }
-            count = number;
+            ascending &= extent.follows(last);
+            last = extent;
         }
-        let placed = table.get_mut(..count.min(EXTENTS_MAX)).unwrap_or_default();
-        for side in [Side::Inside, Side::Outside] {
-            if let Some((line, other_line)) = find_overlap(placed, side) {
-                let text = lines(bytes).nth(line.saturating_sub(1)).unwrap_or_default();
-                return Err(IdMapError { line, text, reason: IdMapReason::Overlap { other_line, side } });
-            }
+        match if ascending { None } else { overlap(bytes) } {
+            Some(error) => Err(error),
+            None => Ok(Self { text, lines: count }),
         }
-        Ok(Self { text, lines: count })
     }
 
     /// Returns the original text, without its NUL.
@@ -219,6 +212,36 @@ pub fn parse_line(line: &[u8]) -> Result<Extent, IdMapReason> {
         return Err(IdMapReason::RangeOverflows);
     }
     Ok(Extent { inside, outside, count })
+}
+
+impl Extent {
+    /// Returns whether both ranges begin after those of `last`. In a map in which each line follows the one
+    /// before, no two lines overlap.
+    fn follows(self, last: Self) -> bool {
+        let after = |first: u32, before: u32| {
+            first.checked_sub(before).is_some_and(|distance| distance >= last.count)
+        };
+        after(self.inside, last.inside) && after(self.outside, last.outside)
+    }
+}
+
+/// Returns the overlap of a map whose lines are well-formed, but not in ascending order.
+///
+/// Not inlined: the table would be part of the stack frame of each stage.
+#[inline(never)]
+fn overlap(bytes: &[u8]) -> Option<IdMapError<'_>> {
+    let mut table = [NumberedExtent::default(); EXTENTS_MAX];
+    let mut count: usize = 0;
+    for ((slot, line), number) in table.iter_mut().zip(lines(bytes)).zip(1..) {
+        *slot = NumberedExtent { extent: parse_line(line).unwrap_or_default(), line: number };
+        count = number;
+    }
+    let placed = table.get_mut(..count).unwrap_or_default();
+    [Side::Inside, Side::Outside].into_iter().find_map(|side| {
+        let (line, other_line) = find_overlap(placed, side)?;
+        let text = lines(bytes).nth(line.saturating_sub(1)).unwrap_or_default();
+        Some(IdMapError { line, text, reason: IdMapReason::Overlap { other_line, side } })
+    })
 }
 
 /// A line with its position in the text, which the sort would lose.
