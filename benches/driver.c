@@ -17,8 +17,8 @@
  * 2, and the samples are NAME and the bytes of memory (Pss) of each. The first line of OUTPUT is `fifo 1` if
  * the kernel permits SCHED_FIFO, which all candidates inherit.
  *
- * The candidates have no environment (except that of the protocol), and /dev/null as descriptors 0 to 2.
- * A candidate that fails ends the driver with status 1 and a line on standard error. Servers end when the
+ * The candidates have no environment (except that of the protocol), /dev/null as descriptors 0 and 1, and
+ * the driver's standard error. A candidate that fails ends the driver with status 1 and a line on standard error. Servers end when the
  * driver ends: their descriptor 0 is closed.
  */
 #define _GNU_SOURCE
@@ -169,7 +169,6 @@ static void start_server(struct candidate *it)
 	pair[1] = lifted(pair[1]);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, pair[1], 0);
-	posix_spawn_file_actions_adddup2(&actions, errors, 2);
 	it->pid = spawn(it->argv, &actions, no_environment);
 	posix_spawn_file_actions_destroy(&actions);
 	close(pair[1]);
@@ -382,7 +381,7 @@ int main(int argc, char **argv)
 	count = read_plan(argv[5], all);
 	null = open("/dev/null", O_RDWR);
 	check(null < 0, "/dev/null");
-	for (int fd = 0; fd < 3; fd++)
+	for (int fd = 0; fd < 2; fd++)
 		check(dup2(null, fd) < 0, "dup2");
 	close(null);
 	fprintf(output, "fifo %d\n", sched_setscheduler(0, SCHED_FIFO, &priority) == 0);

@@ -9,7 +9,7 @@
  *
  * FLAGS is a hexadecimal number. The preparations, which make this process a larger parent, are `--memory MIB`
  * (touched in pages of 4 KiB), `--threads N`, `--descriptors N` and `--mounts N` (on /mnt, in a mount
- * namespace of its own). A server answers as `driver` describes. It has descriptor 0 as its socket.
+ * namespace of its own). `--cgroup2 1` hides the cgroups of version 1 in such a namespace. A server answers as `driver` describes. It has descriptor 0 as its socket.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -96,6 +96,15 @@ static void make_mounts(int count)
 	check(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0, "mount /");
 	for (int at = 0; at < count; at++)
 		check(mount("/mnt", "/mnt", NULL, MS_BIND, NULL) != 0, "mount /mnt");
+}
+
+/* crun refuses a machine that has both versions of cgroups. */
+static void show_only_cgroup2(void)
+{
+	const char *unified = "/sys/fs/cgroup/unified";
+	make_mounts(0);
+	if (access(unified, F_OK) == 0)
+		check(mount(unified, "/sys/fs/cgroup", NULL, MS_BIND, NULL) != 0, "mount /sys/fs/cgroup");
 }
 
 /* -- launches -------------------------------------------------------------------------------------------- */
@@ -200,6 +209,8 @@ static void serve(char **argv)
 			start_threads(count);
 		else if (strcmp(argv[0], "--descriptors") == 0)
 			open_descriptors(count);
+		else if (strcmp(argv[0], "--cgroup2") == 0)
+			show_only_cgroup2();
 		else
 			make_mounts(count);
 	}
@@ -219,7 +230,7 @@ static void serve(char **argv)
 static void hold(uint64_t flags)
 {
 	char byte;
-	pid_t pid, parent = getpid();
+	pid_t pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* A process is in its own time namespace only if a parent created it. */
 	if (flags & CLONE_NEWTIME)
@@ -228,9 +239,7 @@ static void hold(uint64_t flags)
 	check(pid < 0, "clone3");
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() == parent || getppid() == 0)
-			wait_for_ever(NULL);
-		_exit(1);
+		wait_for_ever(NULL);
 	}
 	printf("%d\n", (int)pid);
 	fflush(stdout);

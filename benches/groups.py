@@ -25,6 +25,9 @@ D = sum(FLAG.values())
 SEVEN = [kind for kind in sorted(FLAG) if kind != "user"]
 CREATED = {"a": 0, "b": B, "c": C, "d": D}
 
+# The prefix of the containers' names, and so of their cgroups.
+CGROUPS = "nsexec-bench"
+
 # The flags of unshare(1), which nsexec has too.
 LONG = {"b": ["-m", "-p", "-u", "-i"], "c": ["-m", "-p", "-u", "-i", "-n"],
         "d": ["-m", "-p", "-u", "-i", "-n", "-C", "-T", "-r", "--boottime", "86400"]}
@@ -237,7 +240,7 @@ def threads(bench):
     lines = [
         Line(group, "1 thread", "nsexec", found[1], "/s"),
         Line(group, "4 threads", "nsexec", found[4], "/s"),
-        Line(group, against, "nsexec", [ratio], "", ratio, targets.of_value(group, against)),
+        Line(group, against, "nsexec", [ratio], "", None, targets.of_value(group, against)),
         Line(group, f"failures in {2 * launches * times:,}", "nsexec", [failed], "", None, 0),
     ]
     if not bench.short:
@@ -250,46 +253,47 @@ def threads(bench):
 
 
 def message_of(size):
-    """A valid message of about `size` bytes: its paths are longer. Those of 308 bytes have one-line maps."""
-    kinds = [kind for kind in SEVEN if kind not in ("mnt", "time")]
-    most = 65_500
-    room = size - 220
-    parts = [min(most, room), min(most, max(1, room - most)), min(most, max(1, room - 2 * most))]
-    paths = ",".join(f"{kind}:/proc/4711/ns/{kind}" for kind in kinds[:-1])
-    paths += f",{kinds[-1]}:/{'x' * max(1, parts[0] - len(paths))}"
-    tools = {}
-    if room > most:
-        tools = {"uidtool": "/" + "u" * parts[1], "gidtool": "/" + "g" * parts[2]}
-    return message(FLAG["user"], paths=paths, uidmap="0 100000 65536\n", gidmap="0 100000 65536\n", setgroup=True,
-                   oom="-500", **tools)
+    """A valid message of `size` bytes, a multiple of 4, with one-line maps. The last of its paths has the length
+    that is missing; above 64 KiB, the most that one attribute holds, the paths of the mapping tools are long
+    too."""
+    paths = ",".join(f"{kind}:/proc/4711/ns/{kind}" for kind in ("cgroup", "ipc", "net", "pid")) + ",uts:/"
+    tools = [b"/", b"/"]
+
+    def encoded():
+        return message(FLAG["user"], paths=paths, uidmap="0 100000 65536\n", gidmap="0 100000 65536\n",
+                       uidtool=tools[0], gidtool=tools[1])
+
+    most = 65_528
+    missing = size - len(encoded())
+    added = min(missing, most - len(paths))
+    paths += "x" * added
+    for at in range(2):
+        missing = size - len(encoded())
+        tools[at] += b"x" * min(max(0, missing), most - 1)
+    return encoded()
 
 
-def fitted(size):
-    """The message of exactly `size` bytes, or the next above."""
-    asked = size
-    while len(message_of(asked)) > size and asked > 230:
-        asked -= 1
-    while len(message_of(asked)) < size:
-        asked += 1
-    return message_of(asked)
+def decoded(bench, size):
+    """Returns the length of the message, the microseconds of one decoding, and the allocations."""
+    file = bench.programs.folder / "message"
+    file.write_bytes(message_of(size))
+    count = max(1, 2_000_000 // size) * (1 if bench.short else 10)
+    length, *samples, allocated = packages.output(bench.programs.library, "decode", file, str(count)).split()
+    return int(length), [float(sample) / 1000 for sample in samples], int(allocated)
 
 
 def parser(bench):
-    """One decoding of a message with all validation. 1 MiB is extrapolated from the two largest messages: no
-    valid message is that large."""
-    group, found, allocations = "parser", {}, 0
-    for size in (308, 4096, 65_536, 131_072, 190_000):
-        file = bench.programs.folder / "message"
-        file.write_bytes(fitted(size))
-        count = max(1, 20_000_000 // size // (10 if bench.short else 1) // 10)
-        text = packages.output(str(bench.programs.library), "decode", str(file), str(count))
-        length, *samples, allocated = text.split()
-        found[int(length)] = [float(sample) / 1000 for sample in samples]
-        allocations += int(allocated)
-    lines = [Line(group, f"{size:,} bytes", "nsexec", values, "µs", None, targets.of_value(group, f"{size:,} bytes"))
-             for size, values in found.items()]
-    (smaller, low), (larger, high) = [(size, measure.median(values)) for size, values in found.items()][-2:]
-    whole = high + (high - low) / (larger - smaller) * ((1 << 20) - larger)
+    """One decoding of a message with all validation. The long messages have long paths. No valid message has 1
+    MiB: that line continues the one through 16 KiB and 64 KiB."""
+    group, lines, medians, allocations = "parser", [], {}, 0
+    for size in (308, 4096, 16_384, 65_536, 196_608):
+        length, values, allocated = decoded(bench, size)
+        case = f"{length:,} bytes"
+        lines.append(Line(group, case, "nsexec", values, "µs", None, targets.of_value(group, case)))
+        medians[size] = measure.median(values)
+        allocations += allocated
+    slope = (medians[65_536] - medians[16_384]) / (65_536 - 16_384)
+    whole = medians[65_536] + slope * ((1 << 20) - 65_536)
     return lines + [
         Line(group, "1 MiB, extrapolated", "nsexec", [whole], "µs"),
         Line(group, "allocations", "nsexec", [allocations], "", None, targets.of_value(group, "allocations")),
@@ -343,14 +347,14 @@ def containers(bench):
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": [{"type": kind} for kind in kinds.values()]},
     }))
-    state = programs.folder / "state"
-    name = f"nsexec-bench-{os.getpid()}"
+    crun_state, runc_state = programs.folder / "crun", programs.folder / "runc"
+    name = f"{CGROUPS}-{os.getpid()}"
     candidates = [candidate("exec", "nsexec", programs.nsexec, "run", *LONG["c"], "--", programs.true)]
     if crun := programs.has("crun"):
-        words = ["--root", state, "--cgroup-manager=disabled", "run", "--bundle", bundle, name]
-        candidates.append(candidate("exec", "crun run", crun, *words))
+        words = ["--root", crun_state, "--cgroup-manager=disabled", "run", "--bundle", bundle, name]
+        candidates.append(candidate("serve", "crun run", programs.floor, "serve", "--cgroup2", "1", "spawn", crun, *words))
     if runc := programs.has("runc"):
-        candidates.append(candidate("exec", "runc run", runc, "--root", state, "run", "--bundle", bundle, name))
+        candidates.append(candidate("exec", "runc run", runc, "--root", runc_state, "run", "--bundle", bundle, name))
     rounds = max(5, bench.driver.rounds // 5)
     return compared("containers", "c", bench.driver.times(candidates, rounds))
 

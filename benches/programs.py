@@ -7,7 +7,7 @@ its path. A peer that cannot be had raises Missing, and is named at the end of t
 import os
 import re
 import shutil
-import subprocess
+import time
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +26,17 @@ class Missing(Exception):
     """A peer that is not on this machine. The text is the reason."""
 
 
+# The seconds of all builds of this run.
+spent = 0.0
+
+
 def build(*argv, **environment):
     """Runs a command that builds something of this repository. It must succeed."""
+    global spent
+    began = time.monotonic()
     variables = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARGO_TERM_COLOR": "never", **environment}
     packages.output(*map(str, argv), cwd=ROOT, env=variables)
+    spent += time.monotonic() - began
 
 
 def first_line(*argv):

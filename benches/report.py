@@ -23,6 +23,9 @@ class Line:
     def is_lower_limit(self):
         return isinstance(self.target, tuple)
 
+    def shown_limit(self):
+        return number(self.limit()) if self.ratio is None else f"{self.limit():.2f}"
+
     def verdict(self):
         """Returns "reached", "missed", or nothing without a target."""
         if self.target is None:
@@ -41,7 +44,7 @@ class Line:
             f"{number(self.median)} {self.unit}".rstrip(),
             number(self.p95) if self.count > 1 else "",
             "" if self.ratio is None else f"{self.ratio:.2f}",
-            "" if self.target is None else f"{sign} {number(self.limit())}",
+            "" if self.target is None else f"{sign} {self.shown_limit()}",
             self.verdict(),
         ]
 

@@ -20,9 +20,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "tests/clients"), str(HERE.parent / "tests/protocol")]
 
 import chart
+import programs as builds
 import report
 import undo
-from groups import GROUPS, Bench
+from groups import CGROUPS, GROUPS, Bench
 from measure import Failed
 from packages import say
 from programs import BUILT, ROOT, Programs, facts
@@ -80,6 +81,7 @@ def write_docs(tables, picture):
 
 
 def run(options, stack):
+    began = time.monotonic()
     programs = Programs(stack.folder())
     machine = facts()
     for name, value in machine.items():
@@ -97,6 +99,7 @@ def run(options, stack):
     report.save(BUILT / "result.json", found, machine, programs.missing)
     (BUILT / "chart.svg").write_text(picture)
     (BUILT / "tables.md").write_text(tables)
+    say(f"{time.monotonic() - began:.0f} s, of which {builds.spent:.0f} s built programs")
     say(f"written: {BUILT.relative_to(ROOT)}/result.json, chart.svg, tables.md")
     if failed:
         say(f"FAILED: {', '.join(failed)}")
@@ -114,6 +117,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     undo.become_subreaper()
     with undo.Undo() as stack:
+        stack.callback(undo.remove_cgroups, CGROUPS)
         stack.callback(undo.end_children)
         return run(options, stack)
 

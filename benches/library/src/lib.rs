@@ -80,7 +80,8 @@ impl Scenario {
             policy = policy.with_credentials(Credentials::Root);
         }
         if self.name == 'e' {
-            let paths = NsPaths::parse(self.paths.as_bytes(), NsSet::ALL).map_err(|error| error.to_string())?;
+            let paths =
+                NsPaths::parse(self.paths.as_bytes(), NsSet::ALL).map_err(|error| error.to_string())?;
             bootstrap = bootstrap.with_namespaces(paths);
         }
         let mut launcher = Launcher::new(&bootstrap, policy)?;
