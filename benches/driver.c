@@ -1,7 +1,7 @@
 /*
  * Measures candidates in random order, round by round.
  *
- *     driver ROUNDS WARMUP HELD SEED PLAN OUTPUT
+ *     driver ROUNDS WARMUP HELD SEED PRIORITY PLAN OUTPUT
  *
  * PLAN has a line for each candidate, with a tab between two fields:
  *
@@ -14,12 +14,12 @@
  *
  * OUTPUT gets a line for each sample: NAME, nanoseconds, page faults, microseconds of CPU. The last two are 0
  * for `serve`. With HELD above 0 there are no rounds: HELD copies of each `ready` candidate are held in stage
- * 2, and the samples are NAME and the bytes of memory (Pss) of each. The first line of OUTPUT is `fifo 1` if
- * the kernel permits SCHED_FIFO, which all candidates inherit.
+ * 2, and the samples are NAME and the bytes of memory (Pss) of each. PRIORITY above 0 asks for SCHED_FIFO, which
+ * all candidates inherit. The first line of OUTPUT is `fifo 1` if the kernel permits it.
  *
- * The candidates have no environment (except that of the protocol), /dev/null as descriptors 0 and 1, and
- * the driver's standard error. A candidate that fails ends the driver with status 1 and a line on standard error. Servers end when the
- * driver ends: their descriptor 0 is closed.
+ * The candidates have no environment (except that of the protocol), /dev/null as descriptors 0 and 1, and the
+ * driver's standard error. A candidate that fails ends the driver with status 1 and a line on standard error.
+ * Servers end when the driver ends: their descriptor 0 is closed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -370,21 +370,23 @@ static void run_rounds(struct candidate *all, int count, int rounds, int warmup,
 int main(int argc, char **argv)
 {
 	static struct candidate all[CANDIDATES_MAX];
-	struct sched_param priority = { .sched_priority = 50 };
-	int count, held, null;
-	if (argc != 7)
+	struct sched_param priority = { 0 };
+	int count, held, null, fifo;
+	if (argc != 8)
 		return 2;
 	errors = fcntl(2, F_DUPFD_CLOEXEC, LOWEST);
 	held = atoi(argv[3]);
-	output = fopen(argv[6], "we");
-	check(output == NULL, argv[6]);
-	count = read_plan(argv[5], all);
+	output = fopen(argv[7], "we");
+	check(output == NULL, argv[7]);
+	count = read_plan(argv[6], all);
 	null = open("/dev/null", O_RDWR);
 	check(null < 0, "/dev/null");
 	for (int fd = 0; fd < 2; fd++)
 		check(dup2(null, fd) < 0, "dup2");
 	close(null);
-	fprintf(output, "fifo %d\n", sched_setscheduler(0, SCHED_FIFO, &priority) == 0);
+	priority.sched_priority = atoi(argv[5]);
+	fifo = priority.sched_priority > 0 && sched_setscheduler(0, SCHED_FIFO, &priority) == 0;
+	fprintf(output, "fifo %d\n", fifo);
 	for (int at = 0; at < count; at++)
 		if (all[at].kind == SERVE)
 			start_server(&all[at]);

@@ -9,7 +9,7 @@
  *
  * FLAGS is a hexadecimal number. The preparations, which make this process a larger parent, are `--memory MIB`
  * (touched in pages of 4 KiB), `--threads N`, `--descriptors N` and `--mounts N` (on /mnt, in a mount
- * namespace of its own). `--cgroup2 1` hides the cgroups of version 1 in such a namespace. A server answers as `driver` describes. It has descriptor 0 as its socket.
+ * namespace of its own). `--cgroup2 1` hides the cgroups of version 1 in such a namespace. A server answers as `driver` describes.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -200,6 +200,7 @@ static int launch(char **argv)
 
 static void serve(char **argv)
 {
+	int socket, null;
 	char byte;
 	for (; argv[0] != NULL && strncmp(argv[0], "--", 2) == 0; argv += 2) {
 		int count = atoi(argv[1]);
@@ -214,12 +215,15 @@ static void serve(char **argv)
 		else
 			make_mounts(count);
 	}
-	fcntl(0, F_SETFD, FD_CLOEXEC);
-	while (read(0, &byte, 1) == 1) {
+	/* The command gets /dev/null as its descriptor 0. */
+	socket = fcntl(0, F_DUPFD_CLOEXEC, 10);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	check(socket < 0 || null < 0 || dup2(null, 0) < 0, "descriptor 0");
+	while (read(socket, &byte, 1) == 1) {
 		uint64_t start = now(), taken;
 		int ok = launch(argv);
 		taken = ok ? now() - start : 0;
-		check(write(0, &taken, sizeof taken) != sizeof taken, "write");
+		check(write(socket, &taken, sizeof taken) != sizeof taken, "write");
 	}
 }
 

@@ -8,9 +8,7 @@ pub mod parent;
 
 use std::error::Error;
 use std::ffi::CString;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::FromRawFd;
 use std::time::Instant;
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
@@ -104,8 +102,7 @@ pub type Start = fn(&mut Launcher) -> Result<Child, LaunchError>;
 pub fn serve(words: &[String], start: Start) -> Result<(), Box<dyn Error>> {
     let rest = parent::prepare(words)?;
     let scenario = Scenario::parse(rest)?;
-    // SAFETY: descriptor 0 is the driver's socket, and nothing else uses it.
-    let mut socket = unsafe { File::from_raw_fd(parent::private_copy(0)?) };
+    let mut socket = parent::socket()?;
     let mut byte = [0];
     while socket.read(&mut byte)? == 1 {
         let begin = Instant::now();

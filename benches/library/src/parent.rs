@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Error, Result};
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::ptr;
 use std::thread;
 
@@ -29,13 +29,18 @@ pub fn prepare(mut words: &[String]) -> std::result::Result<&[String], Box<dyn s
     Ok(words)
 }
 
-/// Returns a close-on-exec copy of the descriptor.
+/// Returns the driver's socket, moved from descriptor 0. The command gets /dev/null as its descriptor 0.
 ///
 /// # Errors
-/// Those of fcntl(2).
-pub fn private_copy(fd: i32) -> Result<i32> {
+/// Those of fcntl(2), open(2) and dup2(2).
+pub fn socket() -> Result<File> {
     // SAFETY: F_DUPFD_CLOEXEC uses no memory of this process.
-    failed(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) })
+    let moved = failed(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 10) })?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: nothing in this program uses descriptor 0.
+    failed(unsafe { libc::dup2(null.as_raw_fd(), 0) })?;
+    // SAFETY: the descriptor is new, and nothing else owns it.
+    Ok(unsafe { File::from_raw_fd(moved) })
 }
 
 fn failed(result: i32) -> Result<i32> {

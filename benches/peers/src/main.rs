@@ -31,10 +31,7 @@ fn main() -> Done {
         }
         _ => return Err("the peers are unshare, nix and hakoniwa".into()),
     };
-    // SAFETY: F_DUPFD_CLOEXEC uses no memory of this process.
-    let copy = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 10) };
-    // SAFETY: the copy of the driver's socket is new, and nothing else uses it.
-    let mut socket = unsafe { File::from_raw_fd(copy) };
+    let mut socket = socket()?;
     let mut byte = [0];
     while socket.read(&mut byte)? == 1 {
         let begin = Instant::now();
@@ -46,6 +43,17 @@ fn main() -> Done {
         socket.write_all(&if done.is_ok() { u64::try_from(taken)? } else { 0 }.to_ne_bytes())?;
     }
     Ok(())
+}
+
+/// Returns the driver's socket, moved from descriptor 0. The command gets /dev/null as its descriptor 0.
+fn socket() -> Result<File, Box<dyn Error>> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: nothing in this program uses descriptor 0, and the copy is new.
+    unsafe {
+        let moved = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 10);
+        libc::dup2(null.as_raw_fd(), 0);
+        Ok(File::from_raw_fd(moved))
+    }
 }
 
 fn with_unshare(scenario: &str, program: &str) -> Done {
