@@ -4,74 +4,105 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* The driver's number of the init pipe. */
+enum { INIT_PIPE = 3 };
 
 /* The numbers of the attributes and of the messages: docs/protocol.md. */
 enum { CLONE_FLAGS = 27281, NS_PATHS, UIDMAP, GIDMAP, TIMENSOFFSET = 27290 };
 enum { USERMAP_PLS = 0x40, USERMAP_ACK, RECVPID_PLS, RECVPID_ACK, GRANDCHILD, CHILD_FINISH, TIMEOFFSETS_PLS,
        TIMEOFFSETS_ACK };
 
-static char message[4096];
+static char message[4096] __attribute__((aligned(4)));
 static char *paths, *uid_map, *gid_map, *offsets;
 static uint32_t flags;
 
+static void end(int status)
+{
+	syscall(SYS_exit_group, status);
+	__builtin_unreachable();
+}
+
+/* A call that must succeed. */
+#define must(...) ({ long result_ = syscall(__VA_ARGS__); if (result_ < 0) end(1); result_; })
+
 static void put(int fd, int value)
 {
-	if (write(fd, &value, sizeof value) != sizeof value)
-		_exit(1);
+	must(SYS_write, fd, &value, sizeof value);
 }
 
 static int get(int fd)
 {
 	int value = 0;
-	if (read(fd, &value, sizeof value) != sizeof value)
-		_exit(1);
+	if (must(SYS_read, fd, &value, sizeof value) != sizeof value)
+		end(1);
 	return value;
 }
 
-static pid_t clone_sibling(void)
+static int clone_sibling(void)
 {
-	return (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+	return (int)must(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
 }
 
-static void write_file(pid_t pid, const char *name, const char *text)
+static size_t length_of(const char *text)
+{
+	size_t length = 0;
+	while (text[length] != 0)
+		length++;
+	return length;
+}
+
+/* Appends a text. Returns its end. */
+static char *append(char *at, const char *text)
+{
+	while (*text != 0)
+		*at++ = *text++;
+	*at = 0;
+	return at;
+}
+
+static char *append_number(char *at, int value)
+{
+	char digits[12], *from = digits + sizeof digits - 1;
+	*from = 0;
+	for (; value != 0; value /= 10)
+		*--from = (char)('0' + value % 10);
+	return append(at, from);
+}
+
+static void write_file(int pid, const char *name, const char *text)
 {
 	char path[64];
 	int fd;
 	if (text == NULL)
 		return;
-	snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (write(fd, text, strlen(text)) < 0)
-		_exit(1);
-	close(fd);
+	append(append(append_number(append(path, "/proc/"), pid), "/"), name);
+	fd = (int)must(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
+	must(SYS_write, fd, text, length_of(text));
+	must(SYS_close, fd);
 }
 
-static void read_message(int pipe)
+static void read_message(void)
 {
-	uint32_t length;
 	char *at = message + 16;
-	if (read(pipe, message, 16) != 16)
-		_exit(1);
-	memcpy(&length, message, sizeof length);
-	if (length > sizeof message || read(pipe, at, length - 16) != (ssize_t)length - 16)
-		_exit(1);
+	uint32_t length;
+	must(SYS_read, INIT_PIPE, message, 16);
+	length = *(uint32_t *)message;
+	if (length > sizeof message)
+		end(1);
+	must(SYS_read, INIT_PIPE, at, length - 16);
 	while (at < message + length) {
-		uint16_t size, number;
-		memcpy(&size, at, 2);
-		memcpy(&number, at + 2, 2);
+		uint16_t size = ((uint16_t *)at)[0], number = ((uint16_t *)at)[1];
 		switch (number) {
-		case CLONE_FLAGS: memcpy(&flags, at + 4, 4); break;
+		case CLONE_FLAGS: flags = *(uint32_t *)(at + 4); break;
 		case NS_PATHS: paths = at + 4; break;
 		case UIDMAP: uid_map = at + 4; break;
 		case GIDMAP: gid_map = at + 4; break;
@@ -85,19 +116,26 @@ static void read_message(int pipe)
 static void join(void)
 {
 	int fds[8], count = 0;
-	for (char *entry = strtok(paths, ","); entry != NULL && count < 8; entry = strtok(NULL, ","))
-		fds[count++] = open(strchr(entry, ':') + 1, O_RDONLY | O_CLOEXEC);
+	for (char *at = paths; *at != 0 && count < 8;) {
+		char *path;
+		while (*at++ != ':')
+			;
+		for (path = at; *at != ',' && *at != 0; at++)
+			;
+		if (*at == ',')
+			*at++ = 0;
+		fds[count++] = (int)must(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	}
 	for (int at = 0; at < count; at++) {
-		if (setns(fds[at], 0) != 0)
-			_exit(1);
-		close(fds[at]);
+		must(SYS_setns, fds[at], 0);
+		must(SYS_close, fds[at]);
 	}
 }
 
-static void stage_0(int pipe, int first, int second, pid_t stage_1)
+static void stage_0(int first, int second, int stage_1)
 {
-	char line[64];
-	pid_t stage_2 = 0;
+	char line[64], *at;
+	int stage_2;
 	for (;;) {
 		switch (get(first)) {
 		case USERMAP_PLS:
@@ -112,34 +150,32 @@ static void stage_0(int pipe, int first, int second, pid_t stage_1)
 		case RECVPID_PLS:
 			stage_2 = get(first);
 			put(first, RECVPID_ACK);
-			snprintf(line, sizeof line, "{\"stage1_pid\":%d,\"stage2_pid\":%d}\n", (int)stage_1, (int)stage_2);
-			if (write(pipe, line, strlen(line)) < 0)
-				_exit(1);
+			at = append_number(append(line, "{\"stage1_pid\":"), stage_1);
+			at = append(append_number(append(at, ",\"stage2_pid\":"), stage_2), "}\n");
+			must(SYS_write, INIT_PIPE, line, at - line);
 			continue;
 		}
 		break;
 	}
 	put(second, GRANDCHILD);
 	get(second);
-	_exit(0);
+	end(0);
 }
 
-static pid_t stage_1(int first)
+/* Returns in stage 2. */
+static void stage_1(int first)
 {
-	pid_t stage_2;
-	prctl(PR_SET_NAME, "raw:[1:CHILD]", 0, 0, 0);
+	int stage_2;
+	must(SYS_prctl, PR_SET_NAME, "raw:[1:CHILD]", 0, 0, 0);
 	if (paths != NULL)
 		join();
 	if (flags & CLONE_NEWUSER) {
-		if (unshare(CLONE_NEWUSER) != 0)
-			_exit(1);
+		must(SYS_unshare, CLONE_NEWUSER);
 		put(first, USERMAP_PLS);
 		get(first);
-		if (setresuid(0, 0, 0) != 0)
-			_exit(1);
+		must(SYS_setresuid, 0, 0, 0);
 	}
-	if (unshare((int)(flags & ~(uint32_t)CLONE_NEWUSER)) != 0)
-		_exit(1);
+	must(SYS_unshare, flags & ~(uint32_t)CLONE_NEWUSER);
 	if (offsets != NULL) {
 		put(first, TIMEOFFSETS_PLS);
 		get(first);
@@ -150,36 +186,33 @@ static pid_t stage_1(int first)
 		put(first, stage_2);
 		get(first);
 		put(first, CHILD_FINISH);
-		_exit(0);
+		end(0);
 	}
-	return stage_2;
 }
 
 void raw_sequence(void)
 {
-	int first[2], second[2], pipe = atoi(getenv("_LIBCONTAINER_INITPIPE"));
-	pid_t child;
-	read_message(pipe);
+	int first[2], second[2], child;
+	read_message();
 	if (paths != NULL)
-		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, first) != 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, second) != 0)
-		_exit(1);
-	prctl(PR_SET_NAME, "raw:[0:PARENT]", 0, 0, 0);
+		must(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+	must(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, first);
+	must(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, second);
+	must(SYS_prctl, PR_SET_NAME, "raw:[0:PARENT]", 0, 0, 0);
 	child = clone_sibling();
 	if (child != 0) {
-		close(first[0]);
-		stage_0(pipe, first[1], second[1], child);
+		must(SYS_close, first[0]);
+		stage_0(first[1], second[1], child);
 	}
-	close(first[1]);
+	must(SYS_close, first[1]);
 	stage_1(first[0]);
-	/* Stage 2. */
-	close(first[0]);
-	close(second[1]);
-	prctl(PR_SET_NAME, "raw:[2:INIT]", 0, 0, 0);
+	must(SYS_close, first[0]);
+	must(SYS_close, second[1]);
+	must(SYS_prctl, PR_SET_NAME, "raw:[2:INIT]", 0, 0, 0);
 	get(second[0]);
-	setsid();
-	if (setuid(0) != 0 || setgid(0) != 0)
-		_exit(1);
+	must(SYS_setsid);
+	must(SYS_setuid, 0);
+	must(SYS_setgid, 0);
 	put(second[0], CHILD_FINISH);
-	close(second[0]);
+	must(SYS_close, second[0]);
 }
