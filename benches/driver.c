@@ -19,7 +19,7 @@
  *
  * The candidates have no environment (except that of the protocol), /dev/null as descriptors 0 and 1, and the
  * driver's standard error. A candidate that fails ends the driver with status 1 and a line on standard error.
- * Servers end when the driver ends: their descriptor 0 is closed.
+ * Servers end when the driver ends: their descriptor 0 is closed. The driver ends with its parent.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,6 +33,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -374,6 +375,7 @@ int main(int argc, char **argv)
 	int count, held, null, fifo;
 	if (argc != 8)
 		return 2;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	errors = fcntl(2, F_DUPFD_CLOEXEC, LOWEST);
 	held = atoi(argv[3]);
 	output = fopen(argv[7], "we");

@@ -66,6 +66,12 @@ def measured(bench, groups):
             lines = []
             failed.append(name)
             say(traceback.format_exc())
+        # A driver that failed leaves the processes of its last launch.
+        left = undo.end_children()
+        if left and name not in failed:
+            failed.append(name)
+        for process in left:
+            say(f"   left, and killed: {process}")
         for line in lines:
             found.setdefault(line.group, []).append(line)
         for title in dict.fromkeys(line.group for line in lines):

@@ -1,5 +1,5 @@
-//! Preparations that make this process a larger parent: memory, threads, descriptors, mounts. They last as long
-//! as the process.
+//! Preparations that make this process a larger parent: memory, threads, descriptors, mounts. They last as
+//! long as the process.
 
 use std::fs::File;
 use std::io::{Error, Result};

@@ -1,5 +1,5 @@
-//! `peers serve unshare|nix|hakoniwa SCENARIO PROGRAM`: launches with a crate, and measures each launch itself, as
-//! `benches/library` does. The scenarios are b, c and d.
+//! `peers serve unshare|nix|hakoniwa SCENARIO PROGRAM`: launches with a crate, and measures each launch
+//! itself, as `benches/library` does. The scenarios are b, c and d.
 //!
 //! The crates unshare and nix have no time namespace, and hakoniwa has a user and a mount namespace in every
 //! launch, and builds a root directory.

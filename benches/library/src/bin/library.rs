@@ -1,10 +1,10 @@
 //! Measures the library.
 //!
 //! - `serve …`: see the crate.
-//! - `rate THREADS LAUNCHES SCENARIO PROGRAM`: launches in several threads at once. Prints the seconds and the
-//!   number of failed launches.
-//! - `decode FILE COUNT`: decodes the message in FILE, COUNT times in each of 31 samples. Prints the bytes, and
-//!   for each sample the nanoseconds of one decoding; the last line has the allocations in all samples.
+//! - `rate THREADS LAUNCHES SCENARIO PROGRAM`: launches in several threads at once. Prints the seconds and
+//!   the number of failed launches.
+//! - `decode FILE COUNT`: decodes the message in FILE, COUNT times in each of 31 samples. Prints the bytes,
+//!   and for each sample the nanoseconds of one decoding. The last line has the allocations in all samples.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
