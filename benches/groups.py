@@ -7,7 +7,6 @@ all but user.
 
 import json
 import os
-import re
 import subprocess
 from contextlib import contextmanager
 
@@ -16,7 +15,7 @@ import packages
 import targets
 from measure import candidate
 from parent import FLAG, message
-from programs import HERE, KINDS, ROOT, TARGET, is_static
+from programs import KINDS, ROOT, is_static
 from report import Line
 
 B = FLAG["mnt"] | FLAG["pid"] | FLAG["uts"] | FLAG["ipc"]
@@ -55,14 +54,14 @@ def held_process(programs):
             holder.stdin.close()
 
 
-def compared(group, case, times, target_of=None, unit="µs"):
+def compared(group, case, times, unit="µs"):
     """A line for nsexec and one for each peer. `times` begins with nsexec."""
     names = list(times)
     own = measure.median(times[names[0]])
     lines = [Line(group, case, names[0], times[names[0]], unit)]
     for name in names[1:]:
-        target = targets.of_ratio(group, case, name) if target_of is None else target_of(name)
-        lines.append(Line(group, case, name, times[name], unit, own / measure.median(times[name]), target))
+        ratio, target = own / measure.median(times[name]), targets.of_ratio(group, case, name)
+        lines.append(Line(group, case, name, times[name], unit, ratio, target))
     return lines
 
 
@@ -326,6 +325,7 @@ def plan(bench):
 
 
 def size(bench):
+    """The file of the program, stripped."""
     program = bench.programs.nsexec
     kind = "static" if is_static(program) else "dynamic"
     value = program.stat().st_size / 1e6
@@ -365,11 +365,7 @@ def sweep(bench):
     """Seconds of CPU of the whole fault sweep, as cargo test builds it."""
     if bench.short:
         return []
-    words = ["cargo", "test", "-q", "--locked", "--no-run", "-p", "nsexec-audit", "--test", "sweep"]
-    variables = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
-    done = packages.output(*words, "--message-format", "json-render-diagnostics", cwd=ROOT, env=variables)
-    test = re.findall(r'"executable":"([^"]*/sweep-[^"]*)"', done)[-1]
-    process = subprocess.Popen([test, "-q"], cwd=ROOT / "crates/nsexec-audit", stdin=subprocess.DEVNULL,
+    process = subprocess.Popen([bench.programs.sweep, "-q"], cwd=ROOT / "crates/nsexec-audit", stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

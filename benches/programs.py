@@ -31,12 +31,13 @@ spent = 0.0
 
 
 def build(*argv, **environment):
-    """Runs a command that builds something of this repository. It must succeed."""
+    """Runs a command that builds something of this repository. It must succeed. Returns its output."""
     global spent
     began = time.monotonic()
     variables = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARGO_TERM_COLOR": "never", **environment}
-    packages.output(*map(str, argv), cwd=ROOT, env=variables)
+    text = packages.output(*map(str, argv), cwd=ROOT, env=variables)
     spent += time.monotonic() - began
+    return text
 
 
 def first_line(*argv):
@@ -123,6 +124,13 @@ class Programs:
             for name, arguments in bootstraps.items()
             for kind, flags in KINDS.items()
         }
+
+    @cached_property
+    def sweep(self):
+        """The test program of the fault sweep, as cargo test builds it."""
+        words = ["cargo", "test", "-q", "--locked", "--no-run", "-p", "nsexec-audit", "--test", "sweep"]
+        text = build(*words, "--message-format", "json-render-diagnostics")
+        return re.findall(r'"executable":"([^"]*/sweep-[^"]*)"', text)[-1]
 
     # -- peers ---------------------------------------------------------------------------------------------
 

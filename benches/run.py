@@ -55,7 +55,7 @@ def measured(bench, groups):
     found, failed = {}, []
     for name, group in groups.items():
         began = time.monotonic()
-        say(f"== {name}: {' '.join((group.__doc__ or 'Bytes of the program.').split())}")
+        say(f"== {name}: {' '.join(group.__doc__.split())}")
         try:
             lines = group(bench)
         except Failed as error:
@@ -98,6 +98,8 @@ def run(options, stack):
     machine |= dict(sorted(programs.versions.items()))
     for name, value in programs.versions.items():
         say(f"{name}: {value}")
+    if programs.missing:
+        machine["not installed"] = ", ".join(programs.missing)
     for name, reason in programs.missing.items():
         say(f"not installed: {name}: {reason}")
     tables = report.markdown(found, machine)
