@@ -7,6 +7,7 @@ its path. A peer that cannot be had raises Missing, and is named at the end of t
 import os
 import re
 import shutil
+import subprocess
 import time
 import tomllib
 from functools import cached_property
@@ -209,12 +210,15 @@ def is_static(program):
 
 
 def facts():
-    """The machine: what the figures depend on."""
+    """The machine and the commit: what the figures depend on."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = int(re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text()).group(1)) >> 20
     system = re.search(r'^PRETTY_NAME="(.*)"$', Path("/etc/os-release").read_text(), re.MULTILINE)
     name = os.uname()
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
+        "nsexec": f"{version} {commit.stdout.strip()}".rstrip(),
         "machine": f"{cpu.group(1) if cpu else name.machine}, {os.cpu_count()} CPUs, {memory} GiB",
         "kernel": f"{name.sysname} {name.release} {name.machine}",
         "system": system.group(1) if system else "unknown",

@@ -88,10 +88,11 @@ def markdown(groups, facts):
     return "\n".join(out) + "\n"
 
 
-def save(path, groups, facts, missing):
+def save(path, groups, facts, missing, failed):
     result = {
         "facts": facts,
         "not_installed": missing,
+        "failed": failed,
         "lines": [line.as_json() for lines in groups.values() for line in lines],
     }
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -8,6 +8,7 @@ All descendants are this process's: it reaps and kills them, and removes its dir
 """
 
 import argparse
+import fcntl
 import os
 import signal
 import subprocess
@@ -104,7 +105,7 @@ def run(options, stack):
         say(f"not installed: {name}: {reason}")
     tables = report.markdown(found, machine)
     picture = chart.svg(found, f"nsexec: {machine['machine']}, {machine['kernel']}")
-    report.save(BUILT / "result.json", found, machine, programs.missing)
+    report.save(BUILT / "result.json", found, machine, programs.missing, failed)
     (BUILT / "chart.svg").write_text(picture)
     (BUILT / "tables.md").write_text(tables)
     say(f"{time.monotonic() - began:.0f} s, of which {builds.spent:.0f} s built programs")
@@ -124,7 +125,14 @@ def main():
     # SIGTERM acts like SIGINT: the cleanup of the stack runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     undo.become_subreaper()
-    with undo.Undo() as stack:
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with undo.Undo() as stack, open(BUILT / "lock", "w") as lock:
+        # Two runs would measure each other, and build the same files.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("benches/run: another run is in progress")
+            return 1
         stack.callback(undo.remove_cgroups, CGROUPS)
         stack.callback(undo.end_children)
         return run(options, stack)
