@@ -156,8 +156,8 @@ impl Log {
         }
     }
 
-    /// Not inlined, like [`Self::fatal_text`]: the buffer would be part of the stack frame of each stage, whose pages
-    /// the kernel copies for the next stage.
+    /// Not inlined, like [`Self::fatal_text`]: the buffer would be part of the stack frame of each stage,
+    /// whose pages the kernel copies for the next stage.
     #[inline(never)]
     fn write_below_fatal<S: Sys>(&mut self, sys: &mut S, level: Level, text: fmt::Arguments<'_>) {
         let mut buffer = [0; RECORD_MAX];

@@ -1,0 +1,5 @@
+/* The command of all launches. */
+int main(void)
+{
+	return 0;
+}
