@@ -27,7 +27,7 @@ const OLDER: [&str; 3] = ["nsexec_v1_1", "nsexec_v1_0", "nsexec_seed"];
 /// System calls that only one stage makes, in a start that creates a user namespace and joins nothing.
 const PANICKING_STAGES: [(&str, &str); 3] = [
     ("stage-0", "-DPANIC_AT=SYS_openat"),
-    ("stage-1", "-DPANIC_AT=SYS_unshare"),
+    ("stage-1", "-DPANIC_AT=SYS_setresuid"),
     ("stage-2", "-DPANIC_AT=SYS_setsid"),
 ];
 
