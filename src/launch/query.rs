@@ -3,7 +3,7 @@
 
 use std::format;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -37,11 +37,20 @@ pub(super) fn signals_of_child(pid: Pid, pidfd: Option<&OwnedFd>) -> Option<Sign
 /// Reads /proc/self/status; a text without fields if there is no /proc.
 #[must_use]
 pub fn own_status() -> StatusText {
-    StatusText::new(&fs::read("/proc/self/status").unwrap_or_default())
+    StatusText::new(&read("/proc/self/status").unwrap_or_default())
 }
 
 fn status(path: &str) -> Option<SignalState> {
-    fs::read(path).ok().map(|bytes| StatusText::new(&bytes).signals())
+    read(path).ok().map(|bytes| StatusText::new(&bytes).signals())
+}
+
+/// Reads a file of /proc in one call, and the end of the file in another one. `fs::read` begins with 32
+/// bytes, since /proc reports a size of 0.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(4096);
+    // The limit keeps `read_to_end` from asking for the size.
+    File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Returns the pid that the process of a pidfd has in /proc, which may belong to another pid namespace. −1:

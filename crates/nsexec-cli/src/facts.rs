@@ -44,16 +44,14 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads the facts. The user's name and subordinate ids are in several files, so they are read only if
-    /// `ids` is true.
-    pub(crate) fn gather(ids: bool) -> Self {
+    /// Reads the facts. Without `ids`, the user's name and subordinate ids are left out: they are in several
+    /// files. Without `kinds`, the kernel is assumed to have every kind of namespace.
+    pub(crate) fn gather(ids: bool, kinds: bool) -> Self {
         let user = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
         let user = if ids { user() } else { None };
         // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
-        let ranges = |file: &str| match fs::read(file) {
-            Ok(text) if ids => {
-                sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw())
-            }
+        let ranges = |file: &str| match ids.then(|| fs::read(file)) {
+            Some(Ok(text)) => sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw()),
             _ => Vec::new(),
         };
         let path = std::env::var_os("PATH");
@@ -67,7 +65,7 @@ impl Facts {
             subgids: ranges("/etc/subgid"),
             newuidmap: find("newuidmap"),
             newgidmap: find("newgidmap"),
-            kinds: kinds_of_kernel(),
+            kinds: if kinds { kinds_of_kernel() } else { NsSet::ALL },
             capabilities: None,
             user,
         }

@@ -17,7 +17,7 @@ pub(crate) fn machine_after_failure(request: &Request) -> Machine {
     let status = own_status();
     // Only the mapping tools read these files, and only ordinary users need the tools.
     let uncovered = request.rootless.then(|| {
-        let facts = Facts::gather(true);
+        let facts = Facts::gather(true, false);
         let users = (&request.users, facts.subuids.as_slice(), facts.euid, "/etc/subuid", "user");
         let groups = (&request.groups, facts.subgids.as_slice(), facts.egid, "/etc/subgid", "group");
         [users, groups].into_iter().find_map(|(map, ranges, own, file, noun)| {

@@ -80,7 +80,7 @@ fn of_message(args: &PlanArgs, file: &Path) -> Result<Plan, Failure> {
     }
     let opened = decode::open(file)?;
     opened.check(args.dialect)?;
-    let mut assumptions = assume::of_machine(&Facts::gather(true), &[]);
+    let mut assumptions = assume::of_machine(&Facts::gather(true, true), &[]);
     assume::apply(&mut assumptions, &args.assume);
     let manner = match args.manner {
         MannerFlag::Init => Manner::Init,

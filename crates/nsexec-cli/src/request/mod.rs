@@ -249,11 +249,16 @@ fn lacks_setgid(facts: &Facts) -> bool {
 
 /// Reads the facts that these flags depend on.
 pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
-    let mut facts = Facts::gather(flags.maps_ids());
+    let mut facts = Facts::gather(flags.maps_ids(), flags.all || is_bare(flags));
     if facts.euid == 0 && creates_user(flags) {
         facts.gather_capabilities();
     }
     facts
+}
+
+/// Returns whether no flag names a namespace, so that every kind is created.
+fn is_bare(flags: &NamespaceFlags) -> bool {
+    reasons(flags).is_empty() && flags.join.is_empty() && !flags.all
 }
 
 /// Returns whether these flags ask for a new user namespace.
@@ -324,8 +329,7 @@ impl Kinds {
                 "{flag} creates a {kind} namespace and --join {kind}=… joins one: a process has one of each kind"
             )));
         }
-        // No flag names a namespace, so every kind is created.
-        let bare = reasons.is_empty() && flags.join.is_empty() && !flags.all;
+        let bare = is_bare(flags);
         let mut created: NsSet = reasons.into_iter().map(|(kind, _)| kind).collect();
         if bare || flags.all {
             // `--all` skips a kind that is not known.
