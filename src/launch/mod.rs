@@ -299,7 +299,8 @@ impl Launcher {
     /// Starts the command, and returns after its exec.
     ///
     /// The command is a child of this process. With [`LaunchPolicy::kill_child`] it gets SIGKILL when **this
-    /// thread** ends. Launches of several threads run one after the other.
+    /// thread** ends. Launches of several threads run at the same time; only their forks wait for
+    /// each other.
     ///
     /// # Errors
     /// The reason why the command does not run. The launch then leaves no process and no descriptor.

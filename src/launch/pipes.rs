@@ -10,6 +10,9 @@ pub trait LogReader {
     fn take(&mut self, bytes: &[u8]);
     /// Returns whether a fatal record has arrived.
     fn fatal(&self) -> bool;
+    /// Called once the launcher has closed the stages' ends of the pipes. From then on other launches of this
+    /// process may fork.
+    fn stage_0_started(&mut self) {}
 }
 
 /// The two pipes: the launcher's ends, and the stages' ends.

@@ -6,8 +6,9 @@ use std::vec::Vec;
 
 use super::command::{CommandStrings, NulTerminated, shown};
 use super::error::LaunchError;
+use super::pipes::LogReader;
 use super::policy::Descriptors;
-use super::record::{Collector, Record};
+use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::tail::Tail;
 use crate::deciders::bootstrap::decode;
@@ -124,7 +125,7 @@ impl Prepared {
     ///
     /// Returns in the launcher, and with [`Launched::Exit`] in each stage that ends. The caller then exits
     /// that process.
-    pub fn run<S: Sys>(&self, sys: &mut S, memory: &mut [u8], log: &mut Collector) -> Launched {
+    pub fn run<S: Sys, L: LogReader>(&self, sys: &mut S, memory: &mut [u8], log: &mut L) -> Launched {
         let (mut argv, mut envp) = self.texts.slots();
         let user_namespace = self.user_namespace();
         let creates_mounts = self.asked.contains(CloneFlags::NEWNS);

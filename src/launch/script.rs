@@ -96,6 +96,7 @@ pub fn launch<S: Sys, L: LogReader>(
     };
     close(sys, pipes.stage_init);
     close(sys, pipes.stage_log);
+    log.stage_0_started();
     match forked {
         Ok((mask, stage_0)) => {
             restore_mask(sys, mask);

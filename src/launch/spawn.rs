@@ -1,7 +1,7 @@
 //! The surroundings of the launch script: allocates memory, creates the [`LinuxSys`], and exits the stages.
 //!
 //! The launch script makes its calls through a [`Sys`]. The calls of this file surround the script, and a
-//! record does not contain them: the turn of a launch, the page that detects a fork, the timer of the time
+//! record does not contain them: the turn to fork, the page that detects a fork, the timer of the time
 //! limit, and the exit of a stage.
 
 use std::ffi::OsStr;
@@ -15,6 +15,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::LaunchError;
 use super::command::Command;
+use super::pipes::LogReader;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
 use super::script::{Failure, FailureKind, Launched, STAGES, Step};
@@ -24,18 +25,23 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{Errno, Pid};
 
-/// Admits one launch at a time. A fork copies every descriptor, including the launcher's end of another
-/// launch's init pipe. While a stage of the other launch holds such a copy, the launcher's death is not
-/// reported as an end of file. So two concurrent launches could keep each other's stages alive for ever.
+/// Admits one launch at a time to the part between the creation of its pipes and the moment at which the
+/// launcher has closed the stages' ends of them.
+///
+/// A fork copies every descriptor. So a stage of a later launch holds a copy of the launcher's ends of the
+/// earlier launches, until its exec or its end. It never holds the stages' ends of another launch, and an
+/// earlier launch holds nothing of a later one. After the launcher's death, the stages of the latest launch
+/// get the end of file first, and those of the earlier ones as soon as these have ended. Two launches that
+/// forked in this part could keep each other's stages alive for ever.
 static LAUNCHES: Mutex<Launches> = Mutex::new(Launches { running: false, waiting: 0 });
 
-/// Notified when a launch ends.
+/// Notified when a launch has left that part.
 static LAUNCH_ENDED: Condvar = Condvar::new();
 
 /// The interval in which a waiting launch checks for an interrupt or its time limit.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The launches of this process.
+/// The launches of this process in that part.
 #[derive(Debug)]
 struct Launches {
     running: bool,
@@ -43,12 +49,32 @@ struct Launches {
     waiting: usize,
 }
 
-/// The turn of one launch. Other launches wait until it is dropped.
+/// The turn of one launch to fork. Other launches wait until it is dropped.
 struct Turn(());
 
+/// Collects the records of a launch, and ends its turn once stage 0 is started.
+struct CollectorWithTurn<'a> {
+    collector: &'a mut Collector,
+    turn: Option<Turn>,
+}
+
+impl LogReader for CollectorWithTurn<'_> {
+    fn take(&mut self, bytes: &[u8]) {
+        self.collector.take(bytes);
+    }
+
+    fn fatal(&self) -> bool {
+        self.collector.fatal()
+    }
+
+    fn stage_0_started(&mut self) {
+        self.turn = None;
+    }
+}
+
 impl Turn {
-    /// Waits for the other launches. That wait has no limit of its own: a stopped stage can block the other
-    /// launch for ever. So an interrupt or the time limit of this launch ends the wait.
+    /// Waits for the other launches. That wait has no limit of its own: a recorder can block the other launch
+    /// for ever. So an interrupt or the time limit of this launch ends the wait.
     ///
     /// # Errors
     /// [`FailureKind::Interrupted`] or [`FailureKind::TimedOut`].
@@ -114,14 +140,16 @@ pub(super) fn spawn<S: Sys>(
     // exits below. On its way it runs the script and the core, which allocate no memory and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
     let unwind_guard = UnwindGuard::new();
-    let launched = prepared.run(&mut sys, &mut message, &mut collector);
+    let mut log = CollectorWithTurn { collector: &mut collector, turn: Some(turn) };
+    let launched = prepared.run(&mut sys, &mut message, &mut log);
     if let Launched::Exit(status) = launched {
         // SAFETY: this process is a stage, on a copy of the launcher's stack. The stack must be neither
         // unwound nor dropped here, and _exit touches no memory.
         unsafe { libc::_exit(status) }
     }
     drop(unwind_guard);
-    drop(turn);
+    // A launch that failed before its fork still has its turn.
+    drop(log);
     let (fatal, other) = collector.into_records();
     let result = match launched {
         Launched::Started { pid } => Ok(pid),
