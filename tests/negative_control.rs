@@ -19,7 +19,8 @@ use nsexec_audit::Role;
 use nsexec_audit::plan::runc::{CONFIG, Manner};
 use nsexec_audit::record::Call;
 use nsexec_audit::sim::{
-    End, Ended, Fault, FaultKind, Oldest, Program, Random, Report, Sim, SimSys, User, Youngest, all_schedules,
+    Ended, Fault, FaultKind, FinalState, Oldest, Program, Random, Report, Sim, SimSys, User, Youngest,
+    all_schedules,
 };
 use support::scenarios::{self, Scenario, flags, map};
 
@@ -265,7 +266,7 @@ fn stuck(report: &Report) -> Vec<(Role, &'static str)> {
 
 fn is_started(report: &Report) -> bool {
     let end = |role| report.find(role).map(|process| process.end.clone());
-    end(Role::Launcher) == Some(End::Exited(0)) && end(Role::Stage(2)) == Some(End::HandedOver)
+    end(Role::Launcher) == Some(FinalState::Exited(0)) && end(Role::Stage(2)) == Some(FinalState::HandedOver)
 }
 
 /// The model is a fair comparison: without a fault it starts the containers that our code starts.

@@ -9,7 +9,9 @@
 
 use nsexec_audit::diff::compare;
 use nsexec_audit::record::Reply;
-use nsexec_audit::sim::{Choice, End, Fault, FaultKind, Oldest, Place, Random, StopReaction, all_schedules};
+use nsexec_audit::sim::{
+    Choice, Fault, FaultKind, FinalState, Oldest, Place, Random, StopReaction, all_schedules,
+};
 use nsexec_audit::{Role, Run};
 use support::scenarios::{Ran, Start, Way, on_all_cores};
 
@@ -51,7 +53,7 @@ struct Wanted {
 }
 
 /// How every process ended, and the error of our launcher.
-type Outcome = (Vec<(Role, End)>, Option<String>);
+type Outcome = (Vec<(Role, FinalState)>, Option<String>);
 
 impl Wanted {
     fn of(start: &Start) -> Self {

@@ -20,10 +20,10 @@ const NO_FAULT: Option<Fault> = None;
 fn assert_started(name: &str, report: &Report) {
     let end = |role| report.find(role).map(|process| process.end.clone());
     let all = || format!("{name}\n{report}");
-    assert_eq!(end(Role::Launcher), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Role::Stage(0)), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Role::Stage(1)), Some(End::Exited(0)), "{}", all());
-    assert_eq!(end(Role::Stage(2)), Some(End::HandedOver), "{}", all());
+    assert_eq!(end(Role::Launcher), Some(FinalState::Exited(0)), "{}", all());
+    assert_eq!(end(Role::Stage(0)), Some(FinalState::Exited(0)), "{}", all());
+    assert_eq!(end(Role::Stage(1)), Some(FinalState::Exited(0)), "{}", all());
+    assert_eq!(end(Role::Stage(2)), Some(FinalState::HandedOver), "{}", all());
     assert_eq!(report.zombies().count(), 0, "{}", all());
     assert_eq!(report.alive().count(), 1, "{}", all());
     assert!(report.unread.is_empty(), "{}", all());
@@ -103,7 +103,7 @@ fn a_run_without_end_is_cut_off() {
     });
     let report = sim.run(&mut Oldest, NO_FAULT);
     assert!(report.endless);
-    assert_eq!(report.processes[0].end, End::Running);
+    assert_eq!(report.processes[0].end, FinalState::Running);
 }
 
 /// Runs a simulation that must panic, and returns the message.
@@ -166,13 +166,16 @@ fn fault_happens_once_at_its_place() {
         child.transcript.lines[at.line].to_string(),
         "unshare(0) = -1 ENOSPC (No space left on device)"
     );
-    assert_eq!(child.end, End::Exited(1));
-    assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1));
+    assert_eq!(child.end, FinalState::Exited(1));
+    assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(1));
     assert_eq!(report.alive().count(), 0, "{}", report.dump);
 
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Kill }));
     let child = report.find(Role::Stage(1)).unwrap();
-    assert_eq!((child.end.clone(), child.transcript.lines.len()), (End::Signaled(Signal::KILL), at.line));
+    assert_eq!(
+        (child.end.clone(), child.transcript.lines.len()),
+        (FinalState::Signaled(Signal::KILL), at.line)
+    );
 }
 
 #[test]
@@ -185,7 +188,12 @@ fn short_read_is_continued() {
     let mut count = 0;
     for (at, _) in reads {
         let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Short(1) }));
-        assert_eq!(report.find(Role::Stage(2)).unwrap().end, End::HandedOver, "{at:?}\n{}", report.dump);
+        assert_eq!(
+            report.find(Role::Stage(2)).unwrap().end,
+            FinalState::HandedOver,
+            "{at:?}\n{}",
+            report.dump
+        );
         count += u32::from(report.fault_fired);
     }
     assert!(count > 5, "{count}");
@@ -203,7 +211,12 @@ fn with_tool(program: Program) -> Report {
 fn a_faulty_mapping_tool_ends_the_start() {
     for ended in [Ended::Exit(0), Ended::Exit(1), Ended::Signal(Signal::KILL)] {
         let report = with_tool(Program::ends(ended));
-        assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{ended:?}\n{}", report.dump);
+        assert_eq!(
+            report.find(Role::Launcher).unwrap().end,
+            FinalState::Exited(1),
+            "{ended:?}\n{}",
+            report.dump
+        );
         assert_eq!(report.alive().count(), 0, "{ended:?}\n{}", report.dump);
     }
     // A tool that never ends: no process ends, since all wait for the tool.
@@ -277,7 +290,7 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
         });
         let report = sim.run(&mut Oldest, NO_FAULT);
         assert_foreign_proc(&report, "we are process 2, and /proc/self is ");
-        assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{report}");
+        assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(1), "{report}");
     }
 }
 
@@ -292,7 +305,7 @@ fn our_own_launcher_starts_a_command() {
         for role in [Role::Launcher, Role::Stage(0), Role::Stage(1), Role::Stage(2)] {
             assert_eq!(
                 report.find(role).map(|process| process.end.clone()),
-                Some(End::Exited(0)),
+                Some(FinalState::Exited(0)),
                 "{}",
                 all()
             );
@@ -312,7 +325,7 @@ fn assert_over(name: &str, fault: Fault, report: &Report) {
     let all = || format!("{name}, {fault}\n{report}");
     assert!(!report.endless, "{}", all());
     assert_eq!(report.stuck().count(), 0, "{}", all());
-    assert!(report.alive().all(|process| process.end == End::HandedOver), "{}", all());
+    assert!(report.alive().all(|process| process.end == FinalState::HandedOver), "{}", all());
 }
 
 #[test]
@@ -379,7 +392,7 @@ fn namespace_limit_is_enospc() {
     let mut scenario = named("rootful");
     scenario.sim.settings().limits.insert(NsKind::Net, 0);
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
-    assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1));
+    assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(1));
     assert!(report.to_string().contains("ENOSPC"), "{report}");
     assert_eq!(report.alive().count(), 0);
 }
@@ -390,8 +403,8 @@ fn without_new_privileges_the_tool_maps_nothing() {
     let mut scenario = named("rootless_tools");
     scenario.sim.settings().no_new_privs = true;
     let report = scenario.launched(Manner::Init, Level::Warning).run(&mut Oldest, NO_FAULT);
-    assert_eq!(report.find(Role::Tool(0)).unwrap().end, End::Exited(1), "{report}");
-    assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{report}");
+    assert_eq!(report.find(Role::Tool(0)).unwrap().end, FinalState::Exited(1), "{report}");
+    assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(1), "{report}");
     assert_eq!((report.alive().count(), report.stuck().count()), (0, 0), "{report}");
 }
 
@@ -414,7 +427,7 @@ fn non_namespace_file_is_not_joined() {
         let opened: Vec<String> = child.transcript.lines.iter().map(ToString::to_string).collect();
         assert!(opened.iter().any(|line| line.contains(errno)), "{errno}\n{report}");
         assert!(!opened.iter().any(|line| line.starts_with("setns")), "{report}");
-        assert_eq!(report.find(Role::Launcher).unwrap().end, End::Exited(1), "{report}");
+        assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(1), "{report}");
         assert_eq!(report.alive().count(), 0, "{report}");
     }
 }
@@ -560,7 +573,9 @@ fn interrupted_launch_leaves_no_process() {
             assert!(!report.endless, "{}", all());
             assert_eq!(report.stuck().count(), 0, "{}", all());
             assert_eq!((report.zombies().count(), report.alive().count()), (0, 0), "{}", all());
-            let End::Exited(status) = report.find(Role::Launcher).unwrap().end else { panic!("{}", all()) };
+            let FinalState::Exited(status) = report.find(Role::Launcher).unwrap().end else {
+                panic!("{}", all())
+            };
             assert!(status == 143 || status == 0 && !stays, "{status}: {}", all());
             seen.insert(status);
         };
@@ -596,7 +611,7 @@ fn launcher_death_kills_the_mapping_tool() {
         let tool = report.find(Role::Tool(0)).unwrap_or_else(|| panic!("no tool\n{report}"));
         assert_eq!(
             (tool.end.clone(), tool.reaped_by.is_some()),
-            (End::Signaled(Signal::KILL), true),
+            (FinalState::Signaled(Signal::KILL), true),
             "{report}"
         );
         assert_eq!(report.stuck().count(), 0, "{report}");

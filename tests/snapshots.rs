@@ -85,8 +85,8 @@ fn every_scenario_ends_as_expected() {
 /// Returns whether stage 2 handed over or its command has run.
 fn started(report: &Report) -> bool {
     let end = |role| report.find(role).map(|process| &process.end);
-    let init = matches!(end(Role::Stage(2)), Some(sim::End::HandedOver | sim::End::Exited(0)));
-    init && end(Role::Launcher) == Some(&sim::End::Exited(0))
+    let init = matches!(end(Role::Stage(2)), Some(sim::FinalState::HandedOver | sim::FinalState::Exited(0)));
+    init && end(Role::Launcher) == Some(&sim::FinalState::Exited(0))
 }
 
 fn page(start: &Start) -> String {

@@ -43,7 +43,7 @@ use nsexec::sys::types::{Errno, Fd, Signal};
 use nsexec_audit::Role;
 use nsexec_audit::record::{Call, Line, Reply};
 use nsexec_audit::rules::Severity;
-use nsexec_audit::sim::{End, Fault, FaultKind, ProcessReport, Reaper, Report, StopReaction};
+use nsexec_audit::sim::{Fault, FaultKind, FinalState, ProcessReport, Reaper, Report, StopReaction};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
 use support::scenarios::{Ran, Start, Way};
@@ -174,11 +174,11 @@ impl Case<'_> {
             excused
                 && then == StopReaction::KillLauncher
                 && process.role == self.at()
-                && process.end == End::Stopped
+                && process.end == FinalState::Stopped
         };
         let left = self.report().alive().find(|process| {
-            let handed_over = process.end == End::HandedOver;
-            !(handed_over || matches!(process.end, End::Stuck(_)) || excused(process))
+            let handed_over = process.end == FinalState::HandedOver;
+            !(handed_over || matches!(process.end, FinalState::Stuck(_)) || excused(process))
         })?;
         Some(("no process is left after a stop", format!("{} lives: {:?} ({then:?})", left.role, left.end)))
     }
@@ -190,7 +190,7 @@ impl Case<'_> {
             return None;
         }
         let launcher = self.report().find(Role::Launcher)?;
-        let interrupted = launcher.end == End::Exited(128 + 15)
+        let interrupted = launcher.end == FinalState::Exited(128 + 15)
             && matches!(self.ran.told, Some(LaunchError::Interrupted { signal: Signal::TERM }));
         let as_without = launcher.end == ended(self.whole, Role::Launcher)
             && self.told()
@@ -200,8 +200,10 @@ impl Case<'_> {
     }
 
     fn no_process_is_left(&self) -> Option<Broken> {
-        let left =
-            self.report().alive().find(|process| !matches!(process.end, End::HandedOver | End::Stuck(_)))?;
+        let left = self
+            .report()
+            .alive()
+            .find(|process| !matches!(process.end, FinalState::HandedOver | FinalState::Stuck(_)))?;
         Some(("no process is left", format!("{} lives: {:?}", left.role, left.end)))
     }
 
@@ -209,7 +211,7 @@ impl Case<'_> {
     fn hand_over_needs_permission(&self) -> Option<Broken> {
         let init = self.report().find(Role::Stage(2))?;
         let executed = init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn);
-        if init.end != End::HandedOver && !executed {
+        if init.end != FinalState::HandedOver && !executed {
             return None;
         }
         let launcher = self.report().find(Role::Launcher)?;
@@ -229,7 +231,7 @@ impl Case<'_> {
                 process.reaped_by.is_none() || !excused && !reaped_by(process, Role::Stage(0))
             }
             _ if self.start.way != Way::Ours || self.launcher_died() => {
-                process.end != End::HandedOver && process.reaped_by.is_none()
+                process.end != FinalState::HandedOver && process.reaped_by.is_none()
             }
             _ => {
                 let excused = refused_wait && self.at() == Role::Launcher;
@@ -240,7 +242,7 @@ impl Case<'_> {
     }
 
     fn stage_0_was_killed(&self) -> bool {
-        self.report().find(Role::Stage(0)).is_some_and(|stage| matches!(stage.end, End::Signaled(_)))
+        self.report().find(Role::Stage(0)).is_some_and(|stage| matches!(stage.end, FinalState::Signaled(_)))
     }
 
     fn pid_line_once(&self) -> Option<Broken> {
@@ -487,7 +489,7 @@ impl Case<'_> {
             Role::Stage(2) if self.ran.told.is_none() => self
                 .report()
                 .find(Role::Launcher)
-                .is_some_and(|launcher| launcher.end == End::Exited(128 + 9)),
+                .is_some_and(|launcher| launcher.end == FinalState::Exited(128 + 9)),
             Role::Stage(2) => told.contains("stage-2 (pid ") && told.contains("was killed by SIGKILL"),
             _ => told.contains("killed by SIGKILL"),
         };
@@ -535,14 +537,15 @@ impl Case<'_> {
     }
 }
 
-fn ended(ran: &Ran, role: Role) -> End {
-    ran.report.find(role).map_or(End::Running, |process| process.end.clone())
+fn ended(ran: &Ran, role: Role) -> FinalState {
+    ran.report.find(role).map_or(FinalState::Running, |process| process.end.clone())
 }
 
 /// Returns true if an init was handed over, or a command was executed.
 fn started(report: &Report) -> bool {
     report.find(Role::Stage(2)).is_some_and(|init| {
-        init.end == End::HandedOver || init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn)
+        init.end == FinalState::HandedOver
+            || init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn)
     })
 }
 
@@ -550,7 +553,7 @@ fn reaped_by(process: &ProcessReport, reaper: Role) -> bool {
     matches!(process.reaped_by, Some(Reaper::Process(role)) if role == reaper)
 }
 
-fn ends(report: &Report) -> Vec<(Role, End)> {
+fn ends(report: &Report) -> Vec<(Role, FinalState)> {
     let mut ends: Vec<_> =
         report.processes.iter().map(|process| (process.role, process.end.clone())).collect();
     ends.sort_by_key(|(role, _)| *role);

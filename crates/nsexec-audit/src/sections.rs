@@ -78,10 +78,13 @@ pub fn of_report(report: &sim::Report) -> Run {
             section.push(line.clone());
         }
         section.end = match process.end {
-            sim::End::Exited(status) => End::Exited(status),
-            sim::End::Signaled(signal) => End::Signaled(signal),
-            sim::End::HandedOver => End::HandedOver,
-            sim::End::Stays | sim::End::Stopped | sim::End::Stuck(_) | sim::End::Running => End::Unknown,
+            sim::FinalState::Exited(status) => End::Exited(status),
+            sim::FinalState::Signaled(signal) => End::Signaled(signal),
+            sim::FinalState::HandedOver => End::HandedOver,
+            sim::FinalState::Stays
+            | sim::FinalState::Stopped
+            | sim::FinalState::Stuck(_)
+            | sim::FinalState::Running => End::Unknown,
         };
         run.sections.push(section);
     }

@@ -24,7 +24,7 @@
 //! use nsexec::sys::Sys;
 //! use nsexec::sys::types::{Errno, ExitSignal, Fork, WaitFor};
 //! use nsexec_audit::Role;
-//! use nsexec_audit::sim::{End, Ended, Fault, FaultKind, Oldest, Settings, Sim, User};
+//! use nsexec_audit::sim::{FinalState, Ended, Fault, FaultKind, Oldest, Settings, Sim, User};
 //!
 //! let mut sim = Sim::new(Settings::default(), &User::root());
 //! sim.launcher(|sys| match sys.fork(ExitSignal::Chld, None) {
@@ -38,7 +38,7 @@
 //!     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Errno(Errno::EPERM) }));
 //!     assert!(report.fault_fired && report.stuck().count() == 0, "{line}\n{report}");
 //! }
-//! assert_eq!(faultless.find(Role::Stage(0)).map(|process| &process.end), Some(&End::Exited(0)));
+//! assert_eq!(faultless.find(Role::Stage(0)).map(|process| &process.end), Some(&FinalState::Exited(0)));
 //! ```
 //!
 //! The simulator may panic at a mistake in itself or in a test. No byte that a simulated process writes makes
@@ -71,7 +71,7 @@ pub use namespaces::NsId;
 pub use process::{Reaper, Task};
 pub use procfs::Extra;
 pub use program::{Allowance, Ended, Main, Program};
-pub use report::{End, ProcessReport, Report};
+pub use report::{FinalState, ProcessReport, Report};
 pub use schedule::{Choice, Enumerated, Oldest, Random, Script, Youngest, all_schedules};
 pub use setup::{Container, LauncherFile, Sim, User};
 pub use turn::SimSys;

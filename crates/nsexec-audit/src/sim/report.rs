@@ -14,7 +14,7 @@ use nsexec::sys::types::{Fd, Pid, Signal, WaitStatus};
 
 /// The state of a process at the end of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum End {
+pub enum FinalState {
     /// The process exited with this status.
     Exited(i32),
     /// This signal ended the process.
@@ -41,7 +41,7 @@ pub struct ProcessReport {
     /// Its calls. The section is the role in words.
     pub transcript: Transcript,
     /// Its state at the end of the run.
-    pub end: End,
+    pub end: FinalState,
     /// The process that reaped it. `None` for a living process, and for a zombie.
     pub reaped_by: Option<Reaper>,
     /// The descriptors that are still open.
@@ -99,20 +99,23 @@ impl Report {
     /// Returns the processes that are blocked for ever, each with its call.
     pub fn stuck(&self) -> impl Iterator<Item = (Role, &Call)> {
         self.processes.iter().filter_map(|process| match &process.end {
-            End::Stuck(call) => Some((process.role, call)),
+            FinalState::Stuck(call) => Some((process.role, call)),
             _ => None,
         })
     }
 
     /// Returns the processes that are alive.
     pub fn alive(&self) -> impl Iterator<Item = &ProcessReport> {
-        self.processes.iter().filter(|process| !matches!(process.end, End::Exited(_) | End::Signaled(_)))
+        self.processes
+            .iter()
+            .filter(|process| !matches!(process.end, FinalState::Exited(_) | FinalState::Signaled(_)))
     }
 
     /// Returns the dead processes that were not reaped.
     pub fn zombies(&self) -> impl Iterator<Item = &ProcessReport> {
         self.processes.iter().filter(|process| {
-            process.reaped_by.is_none() && matches!(process.end, End::Exited(_) | End::Signaled(_))
+            process.reaped_by.is_none()
+                && matches!(process.end, FinalState::Exited(_) | FinalState::Signaled(_))
         })
     }
 
@@ -157,13 +160,13 @@ impl ProcessReport {
         let (end, reaped_by) = match process.life {
             Life::Zombie(status) => (ended(status), None),
             Life::Reaped(status, reaper) => (ended(status), Some(reaper)),
-            Life::Alive if process.stopped => (End::Stopped, None),
-            Life::Dying(_) => (End::Running, None),
+            Life::Alive if process.stopped => (FinalState::Stopped, None),
+            Life::Dying(_) => (FinalState::Running, None),
             Life::Alive => match (process.rest, &process.blocked) {
-                (Some(Rest::HandedOver), _) => (End::HandedOver, None),
-                (Some(_), _) => (End::Stays, None),
-                (None, Some(call)) => (End::Stuck(call.clone()), None),
-                (None, None) => (End::Running, None),
+                (Some(Rest::HandedOver), _) => (FinalState::HandedOver, None),
+                (Some(_), _) => (FinalState::Stays, None),
+                (None, Some(call)) => (FinalState::Stuck(call.clone()), None),
+                (None, None) => (FinalState::Running, None),
             },
         };
         let pid = process.numbers.last().map_or(Pid(0), |(_, pid)| *pid);
@@ -172,9 +175,9 @@ impl ProcessReport {
     }
 }
 
-fn ended(status: WaitStatus) -> End {
+fn ended(status: WaitStatus) -> FinalState {
     match status {
-        WaitStatus::Exited(status) | WaitStatus::Other(status) => End::Exited(status),
-        WaitStatus::Signaled(signal) | WaitStatus::Stopped(signal) => End::Signaled(signal),
+        WaitStatus::Exited(status) | WaitStatus::Other(status) => FinalState::Exited(status),
+        WaitStatus::Signaled(signal) | WaitStatus::Stopped(signal) => FinalState::Signaled(signal),
     }
 }
