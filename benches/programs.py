@@ -210,7 +210,7 @@ def is_static(program):
 
 
 def facts():
-    """The machine and the commit: what the figures depend on."""
+    """Returns the machine and the commit, on which the figures depend."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = int(re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text()).group(1)) >> 20
     system = re.search(r'^PRETTY_NAME="(.*)"$', Path("/etc/os-release").read_text(), re.MULTILINE)

@@ -138,8 +138,8 @@ pub fn ensure<S: Sys>(sys: &mut S, own: OwnProgram<'_>, memory: &mut [u8]) -> Re
 /// Runs as the program that is going to launch, with a single thread, before its main work.
 ///
 /// # Errors
-/// The reason why the copy was not made. [`Refusal::OwnArguments`] also if `room` is too small: the caller
-/// may try again with more.
+/// The reason why the copy was not made. If `room` is too small, this is [`Refusal::OwnArguments`]: the
+/// caller may try again with more room.
 pub fn ensure_for_launch<S: Sys>(
     sys: &mut S,
     own: OwnProgram<'_>,

@@ -3,23 +3,14 @@
 use std::ffi::CString;
 use std::string::ToString;
 use std::vec;
-use std::vec::Vec;
 
 use super::*;
+use crate::deciders::bootstrap::tests::attr;
 use crate::deciders::bootstrap::{OomScoreAdj, decode};
 use crate::deciders::idmap::IdMap;
 use crate::deciders::namespace::{NsPaths, NsSet};
 use crate::deciders::timens::TimeOffsets;
 use crate::sys::types::CloneFlags;
-
-/// Returns an attribute with its padding.
-fn attr(number: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = u16::try_from(value.len() + 4).unwrap().to_le_bytes().to_vec();
-    bytes.extend(number.to_le_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
 
 #[test]
 fn attributes_are_encoded_in_the_order_of_go() {

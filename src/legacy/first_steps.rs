@@ -1,5 +1,5 @@
-//! The first steps of 1.0 and 1.1: the sealed copy and the ready byte. Also the report of a malformed log
-//! pipe in 1.0.
+//! The first steps of 1.0 and 1.1: the sealed copy and the ready byte. In 1.0 also the report
+//! of a malformed log pipe.
 
 use core::fmt::Write;
 
@@ -23,7 +23,7 @@ use crate::words::log::RECORD_MAX;
 /// before the ready byte or after it.
 ///
 /// # Errors
-/// The reason why there is no copy; [`Error::InitPipe`]; [`Step::InformLauncher`].
+/// The reason why the copy was not made; [`Error::InitPipe`]; [`Step::InformLauncher`].
 pub fn check_init_pipe<S: Sys>(
     sys: &mut S,
     init_pipe: Fd,

@@ -163,8 +163,8 @@ impl<Side> End<Side> {
     ///
     /// # Errors
     /// [`Error::Short`] if the peer died, [`Error::UnexpectedSync`] if it sent another value,
-    /// [`Error::LauncherGone`] if the launcher died first. In the seed also the failure that the peer
-    /// reported.
+    /// [`Error::LauncherGone`] if the launcher died first. In the dialect `seed`, the failure that the
+    /// peer has reported is an error too.
     pub fn expect<'m, S: Sys>(
         &self,
         sys: &mut S,

@@ -272,7 +272,7 @@ fn ways(source: &Source, modules: &[String]) -> Vec<(usize, &'static str)> {
     // The crates under another name: an argument of a macro, or a name that other files import.
     for name in ["libc", "nix"] {
         let alone = words(code, name).filter(|at| !code[at + name.len()..].starts_with("::"));
-        found.extend(alone.map(|at| (line_of(code, at), if name == "libc" { "libc" } else { "nix" })));
+        found.extend(alone.map(|at| (line_of(code, at), name)));
         let lines = code
             .lines()
             .zip(1..)

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Columns of a comment line in Rust, as `max_width` in rustfmt.toml.
 const COLUMNS_MAX: usize = 110;
@@ -26,11 +27,15 @@ pub(crate) struct Page {
     pub(crate) text: String,
 }
 
-/// Returns every text file below `root`, ordered by path. Files that are not UTF-8 are skipped.
-pub(crate) fn pages(root: &Path) -> Vec<Page> {
-    let mut found = Vec::new();
-    add_pages(root, root, &mut found);
-    found
+/// Returns every text file below `root`, ordered by path. Files that are not UTF-8 are skipped. They are read
+/// once.
+pub(crate) fn pages(root: &Path) -> &'static [Page] {
+    static PAGES: OnceLock<Vec<Page>> = OnceLock::new();
+    PAGES.get_or_init(|| {
+        let mut found = Vec::new();
+        add_pages(root, root, &mut found);
+        found
+    })
 }
 
 fn add_pages(root: &Path, folder: &Path, into: &mut Vec<Page>) {

@@ -123,7 +123,11 @@ fn test_files(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     for at in test_marks(&code) {
         let rest = code[at..].split_once(")]").map_or("", |(_, rest)| rest).trim_start();
-        let Some(name) = rest.strip_prefix("mod ").and_then(|rest| rest.split_once(';')) else { continue };
+        let Some(name) =
+            rest.trim_start_matches("pub(crate) ").strip_prefix("mod ").and_then(|rest| rest.split_once(';'))
+        else {
+            continue;
+        };
         if !name.0.contains('{') {
             let folder = match source.path.strip_suffix("/mod.rs") {
                 Some(folder) => folder,
@@ -359,6 +363,10 @@ mod tests {
 
     #[test]
     fn the_files_of_test_modules_are_found() {
+        assert_eq!(
+            test_files(&Source::new("src/a.rs", "#[cfg(test)]\npub(crate) mod tests;\n")),
+            ["src/a/tests.rs"]
+        );
         let raw = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\nmod inline { }\n#[cfg(not(test))]\nmod real;\n";
         assert_eq!(test_files(&Source::new("src/scripts/stage/mod.rs", raw)), ["src/scripts/stage/tests.rs"]);
         let both = "#[cfg(all(test, feature = \"audit\"))]\nmod tests;\n";

@@ -23,7 +23,7 @@ use nsexec::timens::TimeOffsets;
 /// The namespaces that scenario e joins.
 const JOINED: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "uts"];
 
-/// What is launched, with the texts that the bootstrap borrows.
+/// The launch to measure, with the texts that the bootstrap borrows.
 pub struct Scenario {
     name: char,
     paths: String,

@@ -23,7 +23,8 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     write_all(bytes).map_err(|error| write_failure("standard output", &error))
 }
 
-/// Writes text to standard output. A reader that closes the pipe early, as `head` does, is no error here.
+/// Writes text to standard output. If the reader closes the pipe early, as `head` does, the rest is dropped
+/// and the result is success.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

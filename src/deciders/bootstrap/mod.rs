@@ -217,4 +217,4 @@ impl<'m> Bootstrap<'m> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::*;
 
 /// Returns an attribute with its padding.
-fn attr(number: u16, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attr(number: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = u16::try_from(value.len() + 4).unwrap().to_le_bytes().to_vec();
     bytes.extend(number.to_le_bytes());
     bytes.extend(value);

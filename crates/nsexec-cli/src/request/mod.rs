@@ -249,7 +249,7 @@ fn lacks_setgid(facts: &Facts) -> bool {
 
 /// Reads the facts that these flags depend on.
 pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
-    let mut facts = Facts::gather(flags.maps_ids(), flags.all || is_bare(flags));
+    let mut facts = Facts::gather(flags.maps_ids(), flags.all || is_bare(flags, &reasons(flags)));
     if facts.euid == 0 && creates_user(flags) {
         facts.gather_capabilities();
     }
@@ -257,8 +257,10 @@ pub(crate) fn facts_of(flags: &NamespaceFlags) -> Facts {
 }
 
 /// Returns whether no flag names a namespace, so that every kind is created.
-fn is_bare(flags: &NamespaceFlags) -> bool {
-    reasons(flags).is_empty() && flags.join.is_empty() && !flags.all
+///
+/// `reasons` are those of the flags.
+fn is_bare(flags: &NamespaceFlags, reasons: &[(NsKind, String)]) -> bool {
+    reasons.is_empty() && flags.join.is_empty() && !flags.all
 }
 
 /// Returns whether these flags ask for a new user namespace.
@@ -329,7 +331,7 @@ impl Kinds {
                 "{flag} creates a {kind} namespace and --join {kind}=… joins one: a process has one of each kind"
             )));
         }
-        let bare = is_bare(flags);
+        let bare = is_bare(flags, &reasons);
         let mut created: NsSet = reasons.into_iter().map(|(kind, _)| kind).collect();
         if bare || flags.all {
             // `--all` skips a kind that is not known.
