@@ -107,25 +107,34 @@ def bubblewrap_flags(case):
 
 
 def program(bench):
-    """The command line, with each program's own defaults."""
+    """The command line as `cargo install` builds it, with each program's own defaults."""
+    return program_lines(bench, "program", bench.programs.nsexec)
+
+
+def program_static(bench):
+    """The same, built by crates/nsexec-cli/build-static."""
+    return program_lines(bench, "program, static", bench.programs.nsexec_static)
+
+
+def program_lines(bench, group, nsexec):
     programs, lines = bench.programs, []
-    nsexec, true = programs.nsexec, programs.true
+    true = programs.true
     unshare, nsenter = programs.has("unshare"), programs.has("nsenter")
     for case in "bcd":
         candidates = [candidate("exec", "nsexec", nsexec, "run", *LONG[case], "--", true)]
         if unshare:
             candidates.append(candidate("exec", "unshare(1)", unshare, *LONG[case], "-f", "--", true))
-        lines += compared("program", case, bench.driver.times(candidates))
+        lines += compared(group, case, bench.driver.times(candidates))
     with held_process(programs) as pid:
         for case, flags in (("e", ["-a"]), ("e without mnt", ["-u", "-i", "-n", "-p", "-C", "-T"])):
             candidates = [candidate("exec", "nsexec", nsexec, "enter", "-t", pid, *flags, "--", true)]
             if nsenter:
                 candidates.append(candidate("exec", "nsenter(1)", nsenter, "-t", pid, *flags, "--", true))
-            lines += compared("program", case, bench.driver.times(candidates))
+            lines += compared(group, case, bench.driver.times(candidates))
     candidates = [candidate("exec", "nsexec", nsexec, "--version")]
     if unshare:
         candidates.append(candidate("exec", "unshare(1)", unshare, "--version"))
-    return lines + compared("program", "--version", bench.driver.times(candidates))
+    return lines + compared(group, "--version", bench.driver.times(candidates))
 
 
 # -- archive ---------------------------------------------------------------------------------------------------
@@ -325,11 +334,13 @@ def plan(bench):
 
 
 def size(bench):
-    """The file of the program, stripped."""
-    program = bench.programs.nsexec
-    kind = "static" if is_static(program) else "dynamic"
-    value = program.stat().st_size / 1e6
-    return [Line("size", "stripped", f"nsexec, {kind}", [value], "MB", None, targets.of_value("size", "stripped"))]
+    """The files of the program, stripped."""
+    lines = []
+    for program in (bench.programs.nsexec, bench.programs.nsexec_static):
+        kind = "static" if is_static(program) else "dynamic"
+        value, target = program.stat().st_size / 1e6, targets.of_value("size", f"stripped, {kind}")
+        lines.append(Line("size", f"stripped, {kind}", "nsexec", [value], "MB", None, target))
+    return lines
 
 
 def containers(bench):
@@ -378,6 +389,7 @@ def sweep(bench):
 GROUPS = {
     "library": library,
     "program": program,
+    "program, static": program_static,
     "archive": archive,
     "memory": memory,
     "growth": growth,

@@ -86,6 +86,11 @@ class Programs:
         self.versions["rustc"] = first_line("rustc", "--version")
         return self.bin / "nsexec"
 
+    @cached_property
+    def nsexec_static(self):
+        build("crates/nsexec-cli/build-static", self.bin / "static")
+        return self.bin / "static/nsexec"
+
     def rust(self, folder, *arguments):
         """Builds a package of this directory. Returns the folder of its programs."""
         manifest = HERE / folder / "Cargo.toml"

@@ -16,7 +16,7 @@ RATIOS = {
         "bubblewrap": each("bcd", 0.40, 0.40, 0.40),
         "hakoniwa": each("bcd", 0.40, 0.40, 0.40),
     },
-    "program": {
+    "program, static": {
         "unshare(1)": {**each("bcd", 0.80, 0.80, 0.80), "--version": 0.60},
         "nsenter(1)": {"e": 0.80, "e without mnt": 0.80},
     },
@@ -36,7 +36,7 @@ VALUES = {
     ("parser", "308 bytes"): 1.2,
     ("parser", "allocations"): 0,
     ("plan", "the largest"): 5.0,
-    ("size", "stripped"): 3.0,
+    ("size", "stripped, static"): 3.0,
     ("sweep", "CPU"): 60.0,
 }
 

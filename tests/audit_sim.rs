@@ -10,14 +10,16 @@ use nsexec_audit::Role;
 use nsexec_audit::diff::compare;
 use nsexec_audit::plan::runc::Manner;
 use nsexec_audit::record::{Call, Line, Reply};
-use nsexec_audit::rules::{Facts, Severity, check};
+use nsexec_audit::rules::{Facts, Severity, check, message_note};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
 use serde_json::Value;
 use support::scenarios;
 
-fn breaches(report: &Report, policy: Policy) -> Vec<String> {
-    let run = of_report(report);
+/// Returns the breaches of a run. A direct start sends no message, so a note has the request.
+fn breaches(report: &Report, policy: Policy, message: Option<&[u8]>) -> Vec<String> {
+    let mut run = of_report(report);
+    run.notes.extend(message.map(message_note));
     let findings = check(&run, &Facts::of(&run, policy));
     findings.iter().filter(|found| found.severity == Severity::Breach).map(ToString::to_string).collect()
 }
@@ -32,8 +34,14 @@ fn no_rule_is_broken_with_any_single_fault() {
             .with_setgroups(nsexec::policy::Setgroups::DropIfAllowed)
             .with_session(nsexec::policy::Session::Keep)
             .with_credentials(nsexec::policy::Credentials::Keep);
-        let ours = scenario.launched_by_us(other, Level::Warning);
-        for (name, sim) in [("runc", scenario.launched(Manner::Init, Level::Warning)), ("ours", ours)] {
+        let ours =
+            |policy| (policy, scenario.launched_by_us(policy, Level::Warning), Some(&scenario.message[..]));
+        let starts = [
+            ("runc", (runc, scenario.launched(Manner::Init, Level::Warning), None)),
+            ("ours", ours(other)),
+            ("ours, through the stages", ours(other.with_stages(true))),
+        ];
+        for (name, (policy, sim, message)) in starts {
             let whole = sim.run(&mut Oldest, None);
             let mut note = |what: String, report: &Report, found: Vec<String>| {
                 // runc's launcher is a model, so its findings are ignored.
@@ -47,7 +55,7 @@ fn no_rule_is_broken_with_any_single_fault() {
                     entry.0 += 1;
                 }
             };
-            note("no fault".into(), &whole, breaches(&whole, if name == "ours" { other } else { runc }));
+            note("no fault".into(), &whole, breaches(&whole, policy, message));
             let again = sim.run(&mut Youngest, None);
             let diff = compare(&of_report(&whole), &of_report(&again));
             assert!(diff.is_empty(), "{} {name}\n{diff}", scenario.name);
@@ -82,11 +90,7 @@ fn no_rule_is_broken_with_any_single_fault() {
                     let report = sim.run(&mut Oldest, Some(fault));
                     count += 1;
                     if report.fault_fired {
-                        note(
-                            fault.to_string(),
-                            &report,
-                            breaches(&report, if name == "ours" { other } else { runc }),
-                        );
+                        note(fault.to_string(), &report, breaches(&report, policy, message));
                     }
                 }
             }
@@ -153,6 +157,9 @@ fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
         Call::Fork { exit, tid: Some(tid) } => {
             Call::Fork { exit: *exit, tid: Some(TidAddress { cached: 0, ..*tid }) }
         }
+        Call::CloneInit { namespaces, tid: Some(tid) } => {
+            Call::CloneInit { namespaces: *namespaces, tid: Some(TidAddress { cached: 0, ..*tid }) }
+        }
         call => call.clone(),
     };
     let is_log = |line: &Line| matches!(&line.reply, Reply::Data(data) if data.0.starts_with(b"{\"level\""));
@@ -178,7 +185,9 @@ fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
 fn every_changed_number_is_a_difference_to_the_plan() {
     let policy = Policy::runc(&Dialect::V1_2);
     let (mut count, mut missed) = (0, Vec::new());
-    for scenario in scenarios::for_runc() {
+    let of = |policy: Policy| scenarios::for_runc().into_iter().map(move |scenario| (scenario, policy));
+    let starts = [policy, policy.with_stages(true)].into_iter().flat_map(of);
+    for (scenario, policy) in starts {
         let plan = of_report(&scenario.launched_by_us(policy, Level::Debug).run(&mut Oldest, None));
         assert!(compare(&plan, &plan).is_empty());
         for (at, section) in plan.sections.iter().enumerate() {

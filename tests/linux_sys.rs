@@ -41,6 +41,15 @@ const CASES: &[Case] = &[
     ("a_pidfd_is_readable_when_its_process_has_ended", a_pidfd_is_readable_when_its_process_has_ended),
     ("cached_thread_id_is_refreshed_in_the_child", cached_thread_id_is_refreshed_in_the_child),
     ("without_the_address_the_cache_is_stale", without_the_address_the_cache_is_stale),
+    ("clone_init_creates_each_namespace", clone_init_creates_each_namespace),
+    ("clone_init_returns_the_pidfd_of_its_child", clone_init_returns_the_pidfd_of_its_child),
+    ("clone_init_child_has_no_exit_signal", clone_init_child_has_no_exit_signal),
+    ("clone_init_refreshes_the_cached_thread_id", clone_init_refreshes_the_cached_thread_id),
+    ("clone_init_without_the_address_leaves_the_cache", clone_init_without_the_address_leaves_the_cache),
+    ("clone_init_refuses_flags_of_no_namespace", clone_init_refuses_flags_of_no_namespace),
+    ("clone_init_without_privilege_is_eperm", clone_init_without_privilege_is_eperm),
+    ("clone_init_at_a_limit_is_enospc", clone_init_at_a_limit_is_enospc),
+    ("clone_init_without_a_free_descriptor_is_emfile", clone_init_without_a_free_descriptor_is_emfile),
     ("exec_passes_arguments_and_environment", exec_passes_arguments_and_environment),
     ("failed_exec_returns_its_errno", failed_exec_returns_its_errno),
     ("a_disposition_is_put_back_exactly", a_disposition_is_put_back_exactly),
@@ -502,6 +511,196 @@ fn without_the_address_the_cache_is_stale(sys: &mut LinuxSys) {
     });
 }
 
+/// The namespaces of a user namespace that a child may create with it, and the names of their files.
+const KINDS: [(CloneFlags, &str); 7] = [
+    (CloneFlags::NEWUSER, "user"),
+    (CloneFlags::NEWNS, "mnt"),
+    (CloneFlags::NEWUTS, "uts"),
+    (CloneFlags::NEWIPC, "ipc"),
+    (CloneFlags::NEWPID, "pid"),
+    (CloneFlags::NEWCGROUP, "cgroup"),
+    (CloneFlags::NEWNET, "net"),
+];
+
+/// Returns the identities of this process's namespaces. In a new pid namespace, /proc/self of the old mount
+/// is the process's outer pid.
+fn namespaces() -> Vec<(CloneFlags, std::path::PathBuf)> {
+    KINDS.map(|(kind, file)| (kind, std::fs::read_link(format!("/proc/self/ns/{file}")).unwrap())).into()
+}
+
+/// Clones a child that runs `child`, and returns its pid and pidfd to the parent.
+fn init(
+    sys: &mut LinuxSys,
+    namespaces: CloneFlags,
+    tid: Option<TidAddress>,
+    child: impl FnOnce(&mut LinuxSys) -> bool,
+) -> SysResult<(Pid, Option<Fd>)> {
+    match sys.clone_init(namespaces, tid)? {
+        InitFork::Child => end(child(sys)),
+        InitFork::Parent { child, pidfd } => Ok((child, pidfd)),
+    }
+}
+
+/// Returns the end of a child of `clone_init`.
+fn init_status(sys: &mut LinuxSys, (child, _): (Pid, Option<Fd>)) -> WaitStatus {
+    sys.wait4(child, WaitFor::Stages).unwrap().status
+}
+
+/// Ends the case if this machine has no user namespaces for this user.
+fn needs_user_namespaces(sys: &mut LinuxSys, case: &str) {
+    match init(sys, CloneFlags::NEWUSER, None, |_| true) {
+        Ok(made) => assert_eq!(init_status(sys, made), WaitStatus::Exited(0)),
+        Err(errno) => skip(case, &format!("needs user namespaces: {errno}")),
+    }
+}
+
+fn clone_init_creates_each_namespace(sys: &mut LinuxSys) {
+    needs_user_namespaces(sys, "clone_init_creates_each_namespace");
+    let before = namespaces();
+    let all = KINDS.into_iter().fold(CloneFlags::EMPTY, |all, (kind, _)| all.union(kind));
+    let sets = KINDS.into_iter().map(|(kind, _)| kind.union(CloneFlags::NEWUSER));
+    for set in sets.chain([CloneFlags::EMPTY, all]) {
+        let made = init(sys, set, None, |sys| {
+            // A namespace is new exactly if its flag was given.
+            let as_asked =
+                namespaces().iter().zip(&before).all(|(now, old)| (now.1 != old.1) == set.contains(now.0));
+            as_asked && (sys.getpid() == Pid(1)) == set.contains(CloneFlags::NEWPID)
+        });
+        assert_eq!(init_status(sys, made.unwrap()), WaitStatus::Exited(0), "{set}");
+        assert_eq!(namespaces(), before, "{set}: the caller's");
+    }
+}
+
+fn clone_init_returns_the_pidfd_of_its_child(sys: &mut LinuxSys) {
+    let (hold, held) = sys.socketpair().unwrap();
+    let next = sys.openat(Fd::CWD, c"/dev/null", OpenFlags::ReadOnly).unwrap();
+    sys.close(next).unwrap();
+    let made = init(sys, CloneFlags::EMPTY, None, |sys| {
+        // The child has no copy of the pidfd.
+        sys.close(hold) == Ok(()) && fd_flags(next) == -1 && sys.read(held, &mut [0]) == Ok(0)
+    });
+    let (child, pidfd) = made.unwrap();
+    let pidfd = pidfd.expect("a kernel since 5.2");
+    assert_eq!((pidfd, fd_flags(pidfd)), (next, libc::FD_CLOEXEC));
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.0)).unwrap();
+    assert!(info.lines().any(|line| line == format!("Pid:\t{child}")), "{info}");
+    let mut fds = [PollFd::new(pidfd, PollEvents::IN)];
+    assert_eq!(sys.poll(&mut fds, 0), Ok(0));
+    sys.close(hold).unwrap();
+    assert_eq!(sys.poll(&mut fds, -1), Ok(1));
+    assert_eq!(init_status(sys, (child, None)), WaitStatus::Exited(0));
+}
+
+fn clone_init_child_has_no_exit_signal(sys: &mut LinuxSys) {
+    let chld = SignalSet(1 << (libc::SIGCHLD - 1));
+    sys.sigprocmask(MaskHow::Block, chld).unwrap();
+    let (child, pidfd) = init(sys, CloneFlags::EMPTY, None, |_| true).unwrap();
+    assert_eq!(sys.poll(&mut [PollFd::new(pidfd.unwrap(), PollEvents::IN)], -1), Ok(1));
+    // Field 38 of its stat file is the exit signal (proc_pid_stat(5)).
+    let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    assert_eq!(fields[38 - 3], "0", "{stat}");
+    assert_eq!(sys.wait4(child, WaitFor::Ordinary), Err(Errno::ECHILD));
+    assert_eq!(init_status(sys, (child, None)), WaitStatus::Exited(0));
+    assert_eq!(sys.sigtimedwait(chld), Err(Errno::EAGAIN), "no SIGCHLD was sent");
+    // An exec sets the exit signal.
+    let made = init(sys, CloneFlags::EMPTY, None, |sys| {
+        let mut slots = [const { None }; 2];
+        let argv = ExecArgs::build(b"true\0", &mut slots).unwrap();
+        sys.execve(c"/bin/true", &argv, &ExecArgs::EMPTY);
+        false
+    });
+    let (child, pidfd) = made.unwrap();
+    assert_eq!(sys.poll(&mut [PollFd::new(pidfd.unwrap(), PollEvents::IN)], -1), Ok(1));
+    assert_eq!(sys.wait4(child, WaitFor::Stages), Err(Errno::ECHILD));
+    let ended = Waited { pid: child, status: WaitStatus::Exited(0) };
+    assert_eq!(sys.wait4(child, WaitFor::Ordinary), Ok(ended));
+    assert_eq!(sys.sigtimedwait(chld), Ok(Signal::CHLD));
+}
+
+fn clone_init_refreshes_the_cached_thread_id(sys: &mut LinuxSys) {
+    needs_user_namespaces(sys, "clone_init_refreshes_the_cached_thread_id");
+    let Some(tid) = cache(sys) else { return };
+    for namespaces in [CloneFlags::EMPTY, CloneFlags::NEWUSER.union(CloneFlags::NEWPID)] {
+        let made = init(sys, namespaces, Some(tid), |sys| {
+            // The id is that of the child's own pid namespace, and the libc uses it.
+            // SAFETY: the calling thread, and signal 0, which only checks the thread.
+            cache(sys).is_some_and(|now| now.address == tid.address && now.cached == sys.getpid().0)
+                && unsafe { libc::pthread_kill(libc::pthread_self(), 0) } == 0
+        });
+        assert_eq!(init_status(sys, made.unwrap()), WaitStatus::Exited(0));
+    }
+    assert_eq!(cache(sys), Some(tid), "the parent's own");
+}
+
+fn clone_init_without_the_address_leaves_the_cache(sys: &mut LinuxSys) {
+    let Some(tid) = cache(sys) else { return };
+    let made = init(sys, CloneFlags::EMPTY, None, |sys| {
+        // SAFETY: the address holds the libc's thread id, in this process's copy of the memory.
+        let cached = unsafe { (tid.address as *const i32).read_volatile() };
+        cached == tid.cached && sys.tid_address() == Ok(TidAddress { address: 0, cached: 0 })
+    });
+    assert_eq!(init_status(sys, made.unwrap()), WaitStatus::Exited(0));
+}
+
+/// None of these may reach clone(2): CLONE_VM would share this process's stack, the number of CLONE_NEWTIME
+/// is an exit signal, and CLONE_PARENT makes a sibling.
+fn clone_init_refuses_flags_of_no_namespace(sys: &mut LinuxSys) {
+    let others = [libc::CLONE_VM, libc::CLONE_PARENT, libc::CLONE_THREAD, libc::SIGCHLD, libc::CLONE_FILES];
+    let others = others.into_iter().map(|flag| CloneFlags(flag as u32)).chain([CloneFlags::NEWTIME]);
+    for flags in others.flat_map(|flag| [flag, flag.union(CloneFlags::NEWUSER)]) {
+        assert_eq!(init(sys, flags, None, |_| false), Err(Errno::EINVAL), "{flags}");
+    }
+    assert_eq!(sys.wait4(Pid::ANY, WaitFor::Stages), Err(Errno::ECHILD));
+}
+
+fn clone_init_without_privilege_is_eperm(sys: &mut LinuxSys) {
+    let made = init(sys, CloneFlags::EMPTY, None, |sys| {
+        // Root gives up its capabilities with its user id.
+        // SAFETY: a query.
+        let is_user = unsafe { libc::geteuid() } != 0 || sys.setresuid(65_534) == Ok(());
+        is_user
+            && KINDS[1..].iter().all(|(kind, _)| init(sys, *kind, None, |_| false) == Err(Errno::EPERM))
+            && sys.wait4(Pid::ANY, WaitFor::Stages) == Err(Errno::ECHILD)
+    });
+    assert_eq!(init_status(sys, made.unwrap()), WaitStatus::Exited(0));
+    needs_user_namespaces(sys, "clone_init_without_privilege_is_eperm");
+    // In a user namespace without maps: no further user namespace.
+    let made = init(sys, CloneFlags::NEWUSER, None, |sys| {
+        init(sys, CloneFlags::NEWUSER, None, |_| false) == Err(Errno::EPERM)
+    });
+    assert_eq!(init_status(sys, made.unwrap()), WaitStatus::Exited(0));
+    // A second pid namespace for children.
+    let made = init(sys, CloneFlags::NEWUSER, None, |sys| {
+        sys.unshare(CloneFlags::NEWPID) == Ok(())
+            && init(sys, CloneFlags::NEWPID, None, |_| false) == Err(Errno::EINVAL)
+    });
+    assert_eq!(init_status(sys, made.unwrap()), WaitStatus::Exited(0));
+}
+
+/// The limit of a user namespace in which the caller has all capabilities.
+fn clone_init_at_a_limit_is_enospc(sys: &mut LinuxSys) {
+    needs_user_namespaces(sys, "clone_init_at_a_limit_is_enospc");
+    let made = init(sys, CloneFlags::NEWUSER, None, |sys| {
+        let limit = sys.openat(Fd::CWD, c"/proc/sys/user/max_uts_namespaces", OpenFlags::ReadWrite);
+        // CAP_SYS_RESOURCE in the user namespace is enough to write its limit; no map is needed.
+        let Ok(limit) = limit else { return false };
+        sys.write(limit, b"0").is_ok()
+            && init(sys, CloneFlags::NEWUTS, None, |_| false) == Err(Errno::ENOSPC)
+            && sys.wait4(Pid::ANY, WaitFor::Stages) == Err(Errno::ECHILD)
+    });
+    assert_eq!(init_status(sys, made.unwrap()), WaitStatus::Exited(0));
+}
+
+fn clone_init_without_a_free_descriptor_is_emfile(sys: &mut LinuxSys) {
+    let (used, _) = sys.pipe2().unwrap();
+    let limit = libc::rlimit { rlim_cur: used.0 as libc::rlim_t, rlim_max: used.0 as libc::rlim_t };
+    // SAFETY: a struct that lives through the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    assert_eq!(init(sys, CloneFlags::EMPTY, None, |_| false), Err(Errno::EMFILE));
+    assert_eq!(sys.wait4(Pid::ANY, WaitFor::Stages), Err(Errno::ECHILD), "no process is left");
+}
+
 fn exec_passes_arguments_and_environment(sys: &mut LinuxSys) {
     let (read, write) = sys.pipe2().unwrap();
     match sys.fork(ExitSignal::Chld, None).unwrap() {
@@ -741,6 +940,9 @@ const PROBES: &[Probe] = &[
     }),
     ("clone_sibling", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
         sys.clone_sibling(None).unwrap_err()
+    }),
+    ("clone_init", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
+        sys.clone_init(CloneFlags::NEWUSER, None).unwrap_err()
     }),
     ("wait4", libc::SYS_wait4, &[Signed, Whole, Signed, Whole], |sys| {
         sys.wait4(Pid::ANY, WaitFor::Stages).unwrap_err()

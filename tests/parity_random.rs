@@ -23,6 +23,8 @@ const UID: u32 = 64_321;
 const SEEDS: u64 = 500;
 const CALLS: usize = 60;
 const RESULTS: i32 = 500;
+/// The number of inits below one another.
+const INITS: u32 = 2;
 
 struct Dice(u64);
 
@@ -101,8 +103,11 @@ fn counted(result: SysResult<usize>) -> String {
     }
 }
 
-/// Makes one call, and returns the call and its result as a line. No call blocks.
-fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
+/// Makes one call, and returns the call and its result as a line. No call blocks. Returns an empty line in a
+/// child, which then ends.
+///
+/// `inits` is the number of inits that may still be cloned below one another.
+fn step<S: Sys>(sys: &mut S, dice: &mut Dice, inits: u32) -> String {
     const OPEN: [OpenFlags; 6] = [
         OpenFlags::ReadWrite,
         OpenFlags::ReadWrite,
@@ -115,7 +120,11 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
     let (path, flags, text, kind) = (dice.of(&PATHS), dice.of(&OPEN), dice.of(&TEXTS), dice.of(&KINDS));
     let id = dice.of(&[0, 5, UID, 100_000, u32::MAX]);
     let mut buffer = [0; 512];
-    match dice.roll(36) {
+    match dice.roll(if inits > 0 { 40 } else { 36 }) {
+        36..=39 => {
+            let flags = [kind, dice.of(&KINDS), dice.of(&[CloneFlags::NEWUSER, CloneFlags::EMPTY])];
+            init(sys, dice, flags.into_iter().fold(CloneFlags::EMPTY, CloneFlags::union), inits - 1)
+        }
         0..=7 => {
             let opened = sys.openat(Fd::CWD, path, flags);
             format!(
@@ -146,7 +155,9 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
         25 => format!("setresuid {id}: {}", told(sys.setresuid(id))),
         26 => format!("setuid {id}: {}", told(sys.setuid(id))),
         27 => format!("setgid {id}: {}", told(sys.setgid(id))),
-        29 => {
+        // Not in an init, which has the directory of its parent's descriptors. The kernel compares its owner
+        // at the last lookup of its path, and the simulator the present one.
+        29 if inits == INITS => {
             let opened = sys.openat(fd, c"uid_map", flags);
             format!("open at {}: {}", fd.0, opened.map_or_else(|e| told::<()>(Err(e)), |fd| fd.0.to_string()))
         }
@@ -176,13 +187,51 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice) -> String {
     }
 }
 
+/// Clones an init that makes random calls, and returns their results.
+fn init<S: Sys>(sys: &mut S, dice: &mut Dice, flags: CloneFlags, inits: u32) -> String {
+    let Ok((ours, theirs)) = sys.socketpair() else { return "no socketpair".into() };
+    let line = match sys.clone_init(flags, None) {
+        Ok(InitFork::Child) => {
+            sys.close(ours).unwrap();
+            let mut lines = vec![format!("pid 1: {}", sys.getpid() == Pid(1))];
+            for _ in 0..8 {
+                let line = step(sys, dice, inits);
+                if line.is_empty() {
+                    return line;
+                }
+                lines.push(line);
+            }
+            // The init may have closed this socket.
+            let _ = sys.send(theirs, lines.join("; ").as_bytes());
+            return String::new();
+        }
+        Ok(InitFork::Parent { child, pidfd }) => {
+            sys.close(theirs).unwrap();
+            let (mut text, mut buffer) = (Vec::new(), [0; 8192]);
+            while let Ok(count @ 1..) = sys.read(ours, &mut buffer) {
+                text.extend_from_slice(&buffer[..count]);
+            }
+            let end = sys.wait4(child, WaitFor::Stages).map(|waited| waited.status);
+            let pidfd = pidfd.map(|pidfd| (pidfd.0, sys.close(pidfd).is_ok()));
+            let text = String::from_utf8_lossy(&text).replace('\n', "\\n");
+            format!("pidfd {pidfd:?}, {end:?} [{text}]")
+        }
+        Err(errno) => {
+            sys.close(theirs).unwrap();
+            told::<()>(Err(errno))
+        }
+    };
+    sys.close(ours).unwrap();
+    format!("clone_init {flags}: {line}")
+}
+
 /// Runs a sequence. Returns the results, or `None` in a child.
 fn play<S: Sys>(sys: &mut S, seed: u64) -> Option<Vec<String>> {
     let mut dice = Dice(seed);
     sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap();
     let mut lines = Vec::new();
     for _ in 0..CALLS {
-        let line = step(sys, &mut dice);
+        let line = step(sys, &mut dice, INITS);
         if line.is_empty() {
             // A child, which ends at once.
             return None;

@@ -58,7 +58,7 @@ type Outcome = (Vec<(Role, FinalState)>, Option<String>);
 impl Wanted {
     fn of(start: &Start) -> Self {
         let ran = start.run(&mut Oldest, None);
-        Self { run: Start::sections(&ran), outcome: outcome(&ran) }
+        Self { run: start.sections(&ran), outcome: outcome(&ran) }
     }
 
     /// Returns the difference that this order makes, or `None`.
@@ -71,7 +71,7 @@ impl Wanted {
         if RACES.iter().any(|(name, _)| start.name.starts_with(name)) {
             return None;
         }
-        let diff = compare(&self.run, &Start::sections(&ran));
+        let diff = compare(&self.run, &start.sections(&ran));
         (!diff.is_empty()).then(|| format!("{}\n{diff}\n{}", start.name, ran.report))
     }
 }

@@ -1,6 +1,11 @@
 //! Tests of the core on the simulated kernel.
 
-use nsexec::bootstrap::Dialect;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use nsexec::bootstrap::{Dialect, decode};
+use nsexec::launch::shape::{Shape, shape};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
 use nsexec::policy::{LogForm, Policy, Session};
@@ -12,7 +17,7 @@ use nsexec_audit::plan::runc::{CONFIG, Launch, Manner, MountNumbers, drop_in};
 use nsexec_audit::record::{Call, Line, Mismatch, Playback, Reply, play_back};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::*;
-use support::scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_our_own};
+use support::scenarios::{COMMAND, Scenario, for_runc, named, runc_init, start_and_tell, start_our_own};
 
 const NO_FAULT: Option<Fault> = None;
 
@@ -234,12 +239,17 @@ fn fatal(report: &Report) -> Vec<String> {
     records.filter(|record| record.contains("\"fatal\"")).collect()
 }
 
-/// Checks that stage 0 reports a foreign /proc, and that it has opened nothing there.
+/// Checks that stage 0 reports a foreign /proc, and that no process has opened anything there.
 fn assert_foreign_proc(report: &Report, wanted: &str) {
     let records = fatal(report);
     let [record] = &records[..] else { panic!("{records:?}\n{report}") };
-    assert!(record.contains("/proc belongs to another pid namespace, or is not mounted: "), "{record}");
-    assert!(record.contains(wanted), "{record}");
+    assert_error_of_foreign_proc(report, record, wanted);
+}
+
+/// Checks the error of a foreign /proc, and that no process has opened anything there.
+fn assert_error_of_foreign_proc(report: &Report, error: &str, wanted: &str) {
+    assert!(error.contains("/proc belongs to another pid namespace, or is not mounted: "), "{error}");
+    assert!(error.contains(wanted), "{error}");
     assert_eq!(report.stuck().count(), 0, "{report}");
     assert_eq!(report.alive().count(), 0, "{report}");
     let lines = report.processes.iter().flat_map(|process| &process.transcript.lines);
@@ -266,21 +276,25 @@ fn missing_proc_is_reported_before_maps_are_written() {
 }
 
 /// As in `nsexec run -p -- nsexec run -r`: the launcher is in a new pid namespace, but sees the old /proc.
-/// There the pid of its stage 1 belongs to another process.
+/// There the pid of its stage 1, or of the init of a direct start, belongs to another process.
 #[test]
 fn the_proc_of_another_pid_namespace_is_never_written() {
-    let wanted = for_runc()
-        .into_iter()
-        .filter(|scenario| ["rootful_user", "rootless_single", "time_offsets_user"].contains(&scenario.name));
-    for scenario in wanted {
+    let names = ["rootful_user", "rootless_single", "time_offsets_user"];
+    for (name, stages) in names.into_iter().flat_map(|name| [(name, true), (name, false)]) {
+        let scenario = named(name);
         let mut sim = Sim::new(Settings::default(), &User::root());
         let message = scenario.message.clone();
+        let told = Rc::new(RefCell::new(None));
+        let tell = told.clone();
         sim.launcher(move |sys| {
             sys.unshare(CloneFlags::NEWPID).unwrap();
             match sys.fork(ExitSignal::Chld, None).unwrap() {
                 Fork::Child => {
-                    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep);
-                    start_our_own(sys, &policy, Level::Warning, &message, None)
+                    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_stages(stages);
+                    let tell = tell.clone();
+                    start_and_tell(sys, &policy, Level::Warning, &message, None, move |error| {
+                        *tell.borrow_mut() = Some(error.to_string());
+                    })
                 }
                 Fork::Parent { child } => match sys.wait4(child, WaitFor::Ordinary) {
                     Ok(Waited { status: WaitStatus::Exited(status), .. }) => Ended::Exit(status),
@@ -289,22 +303,42 @@ fn the_proc_of_another_pid_namespace_is_never_written() {
             }
         });
         let report = sim.run(&mut Oldest, NO_FAULT);
-        assert_foreign_proc(&report, "we are process 2, and /proc/self is ");
+        if stages {
+            assert_foreign_proc(&report, "we are process 2, and /proc/self is ");
+        } else {
+            // The launcher itself writes the files, and sends no record. In time_offsets_user too the map is
+            // first.
+            assert_eq!(fatal(&report), [""; 0], "{report}");
+            let error = told.borrow_mut().take().expect("an error");
+            assert_error_of_foreign_proc(&report, &error, "we are process 1, and /proc/self is ");
+            let inits = report.processes.iter().filter(|process| process.descriptors.is_empty());
+            assert_eq!((report.processes.len(), inits.count()), (3, 3), "{report}");
+        }
         assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(1), "{report}");
     }
 }
 
 #[test]
 fn our_own_launcher_starts_a_command() {
-    for scenario in for_runc() {
-        let policy =
-            Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_log_form(LogForm::Detailed);
+    let mut direct = 0;
+    for (scenario, stages) in in_both_shapes() {
+        let policy = kept().with_stages(stages);
+        let shape = shape_of(&scenario, &policy);
+        if !stages && shape != Shape::Direct {
+            continue;
+        }
         let sim = scenario.launched_by_us(policy, Level::Warning);
         let report = sim.run(&mut Oldest, NO_FAULT);
         let all = || format!("{}\n{report}", scenario.name);
-        for role in [Role::Launcher, Role::Stage(0), Role::Stage(1), Role::Stage(2)] {
+        let expected = [Role::Launcher, Role::Stage(0), Role::Stage(1), Role::Stage(2)];
+        let expected = if stages { &expected[..] } else { &[Role::Launcher, Role::Stage(2)][..] };
+        let stages_and_tools = report.processes.iter().map(|process| process.role);
+        let created: BTreeSet<Role> = stages_and_tools.filter(|role| !role.is_tool()).collect();
+        assert_eq!(created, expected.iter().copied().collect(), "{}", all());
+        direct += usize::from(!stages);
+        for role in expected {
             assert_eq!(
-                report.find(role).map(|process| process.end.clone()),
+                report.find(*role).map(|process| process.end.clone()),
                 Some(FinalState::Exited(0)),
                 "{}",
                 all()
@@ -316,8 +350,22 @@ fn our_own_launcher_starts_a_command() {
             let diff = compare(&wanted, &of_report(&sim.run(script, NO_FAULT)));
             assert!(diff.is_empty(), "{}: {diff}", scenario.name);
         });
-        println!("{}, our own: {enumerated:?}", scenario.name);
+        println!("{}, our own, {shape}: {enumerated:?}", scenario.name);
     }
+    assert!(direct > 5, "{direct} direct starts");
+}
+
+/// Returns every start, with and without a policy that asks for the stages.
+fn in_both_shapes() -> impl Iterator<Item = (Scenario, bool)> {
+    [true, false]
+        .into_iter()
+        .flat_map(|stages| for_runc().into_iter().map(move |scenario| (scenario, stages)))
+}
+
+/// Returns the shape of a scenario's start by our own launcher.
+fn shape_of(scenario: &Scenario, policy: &Policy) -> Shape {
+    let (asked, _) = decode(&scenario.message, policy.dialect).unwrap();
+    shape(&asked, policy)
 }
 
 /// Checks that no process waits forever, and that only a stage 2 that was handed over is alive.
@@ -337,6 +385,7 @@ fn no_process_survives_any_death() {
             (false, scenario.launched(Manner::Init, Level::Warning)),
             (false, scenario.launched(Manner::Exec, Level::Warning)),
             (true, scenario.launched_by_us(policy, Level::Warning)),
+            (true, scenario.launched_by_us(policy.with_stages(true), Level::Warning)),
         ] {
             let faultless = sim.run(&mut Oldest, NO_FAULT);
             let places = faultless.places().map(|(at, _)| at).chain(faultless.ends());
@@ -384,6 +433,21 @@ fn old_kernel_starts_every_container() {
         ]);
         let report = scenario.launched(Manner::Exec, Level::Debug).run(&mut Oldest, NO_FAULT);
         assert_started(scenario.name, &report);
+        // A clone of this kernel ignores CLONE_PIDFD, and returns no descriptor.
+        for stages in [true, false] {
+            let sim = scenario.launched_by_us(kept().with_stages(stages), Level::Debug);
+            let report = sim.run(&mut Oldest, NO_FAULT);
+            let launcher = report.find(Role::Launcher).unwrap();
+            assert_eq!(launcher.end, FinalState::Exited(0), "{}\n{report}", scenario.name);
+            assert_eq!(
+                (report.zombies().count(), report.alive().count()),
+                (0, 0),
+                "{}\n{report}",
+                scenario.name
+            );
+            let has_pidfd = |line: &Line| matches!(line.reply, Reply::ParentOfInit { pidfd: Some(_), .. });
+            assert!(!launcher.transcript.lines.iter().any(has_pidfd), "{report}");
+        }
     }
 }
 
@@ -549,8 +613,10 @@ fn kept() -> Policy {
 /// signal, or has started the command before it.
 #[test]
 fn interrupted_launch_leaves_no_process() {
-    for (stays, count) in [(true, 300), (false, 1500)] {
-        let Scenario { mut sim, message, .. } = tools();
+    for (scenario, stays, count) in
+        [("rootless_tools", true, 300), ("rootless_tools", false, 1500), ("rootless_single", false, 1500)]
+    {
+        let Scenario { mut sim, message, .. } = named(scenario);
         if stays {
             sim.program("/usr/bin/newuidmap", Program::ends(Ended::Stay));
         }
@@ -567,7 +633,7 @@ fn interrupted_launch_leaves_no_process() {
             let _ = sys.wait4(child, WaitFor::Ordinary);
             ended
         });
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut check = |report: &Report| {
             let all = || format!("{report}");
             assert!(!report.endless, "{}", all());
@@ -584,7 +650,7 @@ fn interrupted_launch_leaves_no_process() {
             check(&sim.run(&mut Random::new(seed), NO_FAULT));
         }
         assert_eq!(seen.len(), if stays { 1 } else { 2 }, "both come: {seen:?}");
-        println!("interrupted, a tool that stays: {stays}: {enumerated:?}");
+        println!("interrupted {scenario}, a tool that stays: {stays}: {enumerated:?}");
     }
 }
 

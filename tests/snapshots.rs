@@ -9,7 +9,7 @@ use nsexec_audit::record::{Call, Reply};
 use nsexec_audit::render::{Document, Fact, Fate, SectionView, text};
 use nsexec_audit::sim::{self, Oldest, Report};
 use nsexec_audit::{End, Role, Run, rules};
-use support::scenarios::{Ran, Start, Way, starts};
+use support::scenarios::{Ran, Start, Way, init_of, starts};
 
 fn snapshot_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../snapshots")
@@ -68,7 +68,7 @@ fn every_scenario_ends_as_expected() {
             }
         };
         // The rules also hold in the launcher's section if that is a model of runc.
-        let run = Start::sections(&ran);
+        let run = start.sections(&ran);
         let breaches = rules::check(&run, &rules::Facts::of(&run, start.policy));
         let breaches: Vec<String> = breaches
             .iter()
@@ -84,14 +84,15 @@ fn every_scenario_ends_as_expected() {
 
 /// Returns whether stage 2 handed over or its command has run.
 fn started(report: &Report) -> bool {
-    let end = |role| report.find(role).map(|process| &process.end);
-    let init = matches!(end(Role::Stage(2)), Some(sim::FinalState::HandedOver | sim::FinalState::Exited(0)));
-    init && end(Role::Launcher) == Some(&sim::FinalState::Exited(0))
+    let init = init_of(report).map(|process| &process.end);
+    let launcher = report.find(Role::Launcher).map(|process| &process.end);
+    matches!(init, Some(sim::FinalState::HandedOver | sim::FinalState::Exited(0)))
+        && launcher == Some(&sim::FinalState::Exited(0))
 }
 
 fn page(start: &Start) -> String {
     let ran = start.run(&mut Oldest, None);
-    let run = Start::sections(&ran);
+    let run = start.sections(&ran);
     let facts = facts(start);
     let facts: Vec<Fact<'_>> = facts.iter().map(|(key, value)| Fact { key, value }).collect();
     let outcomes: Vec<(String, Fate)> = run.sections.iter().map(outcome).collect();
@@ -109,6 +110,7 @@ fn page(start: &Start) -> String {
     let document = Document {
         title: start.scenario.about,
         hash: None,
+        shape: None,
         assumptions: &facts,
         sections: &sections,
         pid_line: pids.as_deref(),

@@ -70,7 +70,7 @@ fn compare(directory: &Path) -> Vec<String> {
         let Entry { section, line } = serde_json::from_str(entry).unwrap();
         sections.entry(section).or_default().push(line);
     }
-    assert_eq!(sections.len(), 8, "the first process, and one for each clone");
+    assert_eq!(sections.len(), 8 + INITS.len(), "the first process, and one for each clone");
     let mut differences = Vec::new();
     let mut compared = 0;
     for transcript in sections.values() {
@@ -78,10 +78,7 @@ fn compare(directory: &Path) -> Vec<String> {
         assert_eq!(Transcript::from_json_lines(&json).unwrap(), *transcript);
         let of_us = |line: &&Line| line.reply != Reply::Child;
         let ours: Vec<String> = transcript.lines.iter().filter(of_us).map(ToString::to_string).collect();
-        let Reply::Pid(pid) = transcript.lines.iter().find(|line| line.call == Call::Getpid).unwrap().reply
-        else {
-            panic!("every section asks for its pid");
-        };
+        let pid = pid_outside(transcript);
         let theirs = fs::read_to_string(directory.join(format!("strace.{pid}"))).unwrap();
         let theirs: Vec<&str> = theirs.lines().filter(|line| !is_noise(line)).collect();
         let start = theirs.iter().position(|line| *line == ours[0]).expect("the first line is exact");
@@ -95,6 +92,16 @@ fn compare(directory: &Path) -> Vec<String> {
     }
     println!("strace_dialect: {compared} lines of {} processes compared", sections.len());
     differences
+}
+
+/// Returns the pid of a section's process in the pid namespace of strace.
+fn pid_outside(transcript: &Transcript) -> String {
+    let pid = transcript.lines.iter().find_map(|line| match (&line.call, &line.reply) {
+        (Call::Readlink { .. }, Reply::Data(pid)) => Some(String::from_utf8(pid.0.clone()).unwrap()),
+        (Call::Getpid, Reply::Pid(pid)) => Some(pid.to_string()),
+        _ => None,
+    });
+    pid.expect("every section asks for its pid")
 }
 
 /// Returns true for the allocator's calls between two recorded calls, and for signals that arrive.
@@ -437,6 +444,38 @@ fn processes(sys: &mut Traced) {
     );
     sys.wait4(copy, WaitFor::Ordinary).unwrap();
     refused(sys.pidfd_open(Pid(-1)));
+    inits(sys, tid);
+}
+
+/// The namespaces of the processes that act as the init of a direct start, and whether the thread id is
+/// refreshed.
+const INITS: [(CloneFlags, bool); 4] = [
+    (CloneFlags::EMPTY, true),
+    (CloneFlags::EMPTY, false),
+    (CloneFlags::NEWUSER.union(CloneFlags::NEWPID), true),
+    (CloneFlags(0x7e02_0000), true),
+];
+
+fn inits(sys: &mut Traced, tid: Option<TidAddress>) {
+    for (namespaces, refreshes) in INITS {
+        match sys.clone_init(namespaces, tid.filter(|_| refreshes)).unwrap() {
+            InitFork::Parent { child, pidfd } => {
+                sys.wait4(child, WaitFor::Stages).unwrap();
+                sys.close(pidfd.unwrap()).unwrap();
+            }
+            InitFork::Child => {
+                // The pid outside: strace's file has this number.
+                sys.readlink(c"/proc/self", &mut [0; 16]).unwrap();
+                sys.getpid();
+                if namespaces != CloneFlags::EMPTY {
+                    // Its ids are not mapped.
+                    refused(sys.clone_init(CloneFlags::NEWUSER, tid));
+                }
+                // SAFETY: as in `child`.
+                unsafe { libc::_exit(7) }
+            }
+        }
+    }
 }
 
 fn end(sys: &mut Traced) {

@@ -286,7 +286,7 @@ const ROWS: &[Row] = rows! {
     MountProc: [EPERM] if |known| known.in_new_user()
         => "parts of /proc are covered here, as in a container (a masked /proc): {without_default_proc}, or \
             run the outer container with an unmasked /proc";
-    MountProc | MountPropagation: [EPERM] if |known| known.asked.rootless
+    MountProc | MountPropagation: [EPERM] if |known| known.asked.rootless && !known.in_new_user()
         => "you are not root: add {user_namespace}";
     MountProc: [EPERM]
         => "parts of /proc are masked here, as in a container, or there is no new pid namespace to show: \
@@ -297,6 +297,8 @@ const ROWS: &[Row] = rows! {
     // files in /proc then belong to root.
     TimeOffsets: [EACCES] if |known| known.asked.rootless && known.asked.joined.contains(NsKind::User)
         => "together with a joined user namespace only root can set offsets: leave them out, or be root";
+    TimeOffsets: [EPERM EACCES] if |known| known.in_new_user()
+        => "time offsets need CAP_SYS_TIME in the user namespace that owns the time namespace";
     TimeOffsets: [EPERM EACCES]
         => "time offsets need CAP_SYS_TIME in the user namespace that owns the time namespace: add {user_namespace}";
     SpawnStage1 | SpawnStage2 | MappingToolFork | Start: [EAGAIN]
@@ -421,6 +423,24 @@ mod tests {
             }
         }
         all
+    }
+
+    /// Who has asked for a user namespace is not advised to add one.
+    #[test]
+    fn user_namespace_that_was_asked_for_is_not_advised() {
+        let situations = situations();
+        let asked = situations.iter().flatten().filter(|known| known.asked.created.contains(NsKind::User));
+        for known in asked {
+            for row in ROWS.iter().filter(|row| row.say.contains("add {user_namespace}")) {
+                for (code, errno) in
+                    row.codes.iter().flat_map(|code| row.errnos.iter().map(move |errno| (*code, *errno)))
+                {
+                    let line = failed(code, Some(errno)).explain(known, &Remedies::LIBRARY);
+                    let advice = fill_placeholders("add {user_namespace}", known, &Remedies::LIBRARY);
+                    assert!(!line.contains(&advice), "{known:?}: {line}");
+                }
+            }
+        }
     }
 
     /// Checks that each row, for each of its steps and errnos, is printed in some situation. The text goes

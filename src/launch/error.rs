@@ -10,7 +10,8 @@ use super::causes::{Circumstances, Remedies, likely};
 use super::command::CommandError;
 use super::record::{OneLine, Record};
 use super::script::{Ended, Failure, FailureKind, Step};
-use super::tail::exec_status;
+use super::shape::order;
+use super::tail::{NOT_EXECUTABLE, NOT_FOUND, exec_status};
 use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
 use crate::words::error::{Code, SyncStep};
 
@@ -82,7 +83,10 @@ impl LaunchError {
             Self::Exec { errno, .. } => exec_status(*errno),
             Self::Command(CommandError::NoMemory) => 1,
             Self::Command(_) => 2,
-            Self::Bootstrap(failure) => failure.asked_to_end().map_or(1, |signal| 128 + signal.0),
+            Self::Bootstrap(failure) => match failure.asked_to_end() {
+                Some(signal) => 128 + signal.0,
+                None => failure.unreported_exec().unwrap_or(1),
+            },
             Self::Interrupted { signal } => 128 + signal.0,
             _ => 1,
         }
@@ -154,6 +158,25 @@ impl StageFailure {
         })
     }
 
+    /// Returns the exit status of a direct start's process that could not execute the command and whose
+    /// record was lost. It is that of a shell.
+    fn unreported_exec(&self) -> Option<i32> {
+        match (self.kind, self.records.as_slice(), self.ended.as_slice()) {
+            (
+                FailureKind::StageFailed,
+                [],
+                [
+                    Ended {
+                        stage: Some(2),
+                        status: WaitStatus::Exited(status @ (NOT_FOUND | NOT_EXECUTABLE)),
+                        ..
+                    },
+                ],
+            ) => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Returns the stage that ended without reporting an error, unless the launcher killed it.
     fn died(&self) -> Option<&Ended> {
         let signaled = |ended: &&Ended| match ended.status {
@@ -218,6 +241,10 @@ impl StageFailure {
         }
         record.fmt(f)?;
         match record.code {
+            // A direct start, whose process is stage 2, has created the others with the process.
+            Some(Code::UnshareRemaining) if record.stage == Some(2) => {
+                write!(f, " ({})", order(self.asked).by_process)
+            }
             Some(Code::UnshareRemaining) => write!(f, " ({})", self.asked.without(CloneFlags::NEWUSER)),
             Some(Code::UnshareUser) => write!(f, " ({})", CloneFlags::NEWUSER),
             _ => Ok(()),
@@ -239,7 +266,7 @@ impl fmt::Display for FailureKind {
             Self::NoPidLine => f.write_str("the stages exited without reporting an error"),
             Self::BadPidLine => f.write_str("stage-0 sent an invalid pid line"),
             Self::StageFailed => f.write_str("a stage failed without reporting an error"),
-            Self::FatalRecord => f.write_str("the command was not started"),
+            Self::FatalRecord | Self::OwnRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
             Self::TimedOut => f.write_str("the time limit expired before the command ran"),
             Self::NotSealed => f.write_str(
@@ -361,6 +388,38 @@ mod tests {
                 want
             );
         }
+    }
+
+    /// In a direct start the pid namespace came with the process: it is not one of those that were refused.
+    #[test]
+    fn refused_namespaces_are_those_of_the_call_that_failed() {
+        let asked = CloneFlags::NEWUSER.union(CloneFlags::NEWPID).union(CloneFlags::NEWNET);
+        for (stage, named) in [(1, "(CLONE_NEWPID|CLONE_NEWNET)"), (2, "(CLONE_NEWNET)")] {
+            let refused = record(stage, "refused", Code::UnshareRemaining, Some(Errno::EPERM));
+            let (records, ended) = (vec![refused], Vec::new());
+            let failure = StageFailure { records, ended, kind: FailureKind::FatalRecord, asked };
+            assert!(failure.to_string().contains(named), "{failure}");
+        }
+    }
+
+    /// The process of a direct start exits like a shell if it cannot execute the command. The launcher does
+    /// the same, even if the record with the reason was lost.
+    #[test]
+    fn status_of_an_exec_without_record_is_passed_on() {
+        let code = |records: Vec<Record>, ended: Vec<Ended>, kind| {
+            let asked = CloneFlags::EMPTY;
+            LaunchError::Bootstrap(StageFailure { records, ended, kind, asked }).exit_code()
+        };
+        let exited = |stage, status| vec![ended(stage, WaitStatus::Exited(status), false)];
+        let failed = FailureKind::StageFailed;
+        assert_eq!(code(vec![], exited(2, 127), failed), 127);
+        assert_eq!(code(vec![], exited(2, 126), failed), 126);
+        assert_eq!(code(vec![], exited(2, 1), failed), 1);
+        assert_eq!(code(vec![], exited(1, 127), failed), 1);
+        assert_eq!(code(vec![], exited(2, 127), FailureKind::NoPidLine), 1);
+        assert_eq!(code(vec![], vec![ended(2, KILLED, false)], failed), 1);
+        let record = record(2, "setuid failed: Invalid argument", Code::Setuid, Some(Errno::EINVAL));
+        assert_eq!(code(vec![record], exited(2, 127), failed), 1);
     }
 
     #[test]

@@ -1,18 +1,28 @@
 //! The launcher: starts a command in namespaces, for programs in Rust.
 //!
 //! ```text
-//! Launcher ── fork ──> stage 0 ──> stage 1 ──> stage 2 ── execve ──> the command
-//!    │ message, pid line, reaping, go byte        │                      │
-//!    └──────────────── Child: wait, signal ───────┴──────────────────────┘
+//! direct:              Launcher ── clone ──> the process ── execve ──> the command
+//!                         │ maps, go byte          │                       │
+//!                         └────────── Child: wait, signal ─────────────────┘
+//!
+//! through the stages:  Launcher ── fork ──> stage 0 ──> stage 1 ──> stage 2 ── execve ──> the command
+//!                         │ message, pid line, reaping, go byte        │                      │
+//!                         └──────────────── Child: wait, signal ───────┴──────────────────────┘
 //! ```
 //!
-//! The launcher needs neither a second program nor a second exec: stage 0 is a fork of this process and runs
-//! the core at once. The stages allocate no memory, so this process may have threads. [`script`] is the
-//! launcher's half of the protocol. [`tail`] is the last steps of stage 2. Both make their system calls
-//! through [`Sys`]; the other modules here prepare the launch and handle its result.
+//! [`shape`] decides between the two: the stages are for namespaces that are joined, for a mapping tool, and
+//! for a policy that asks for them. `direct` is the script of a direct start; if the kernel refuses it, the
+//! launcher uses the stages. The process of a direct start has the name of the stage that becomes the
+//! command, stage 2, in records and plans.
 //!
-//! A failed launch leaves nothing behind: its stages are reaped and its descriptors are closed. If the
-//! launcher is killed before the command runs, the stages end.
+//! The launcher needs neither a second program nor a second exec: the first process of a launch is a fork of
+//! this process and runs the core at once. The processes of a launch allocate no memory, so this process may
+//! have threads. [`script`] is the launcher's half of the protocol. [`tail`] is the last steps before the
+//! exec. All of them make their system calls through [`Sys`]; the other modules here prepare the launch and
+//! handle its result.
+//!
+//! A failed launch leaves nothing behind: its processes are reaped and its descriptors are closed. If the
+//! launcher is killed before the command runs, they end.
 //!
 //! **A program that joins a mount namespace** calls [`run_from_sealed_copy`] first in `main`. Otherwise a
 //! process in that namespace could overwrite the program's file (CVE-2019-5736), and the launch is refused.
@@ -39,8 +49,15 @@
 
 pub mod causes;
 mod command;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod conclude;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod direct;
 pub mod encode;
 mod error;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod fork;
+mod job;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod outcome;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -56,6 +73,8 @@ mod record;
 #[doc(hidden)]
 pub mod script;
 mod sealed;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+pub mod shape;
 pub mod signals;
 mod signals_error;
 mod spawn;

@@ -23,6 +23,11 @@ pub enum Launched {
     Exit(i32),
 }
 
+/// The failure of a launch that has created no process.
+pub(super) const fn failed(kind: FailureKind) -> Launched {
+    Launched::Failed(Failure { kind, ended: [None; STAGES] })
+}
+
 /// The launcher's own observations of a failed launch. A fatal record may name the cause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
@@ -65,6 +70,8 @@ pub enum FailureKind {
     StageFailed,
     /// All stages succeeded, but a fatal record arrived after the go byte: the command could not be started.
     FatalRecord,
+    /// A step of stage 0 failed that the launcher had taken over. Its record is that of stage 0.
+    OwnRecord,
     /// The launcher received this signal before the command ran.
     Interrupted(Signal),
     /// The time limit expired before the command ran.
@@ -122,6 +129,11 @@ impl fmt::Display for Step {
     }
 }
 
+/// Returns the launcher's failure in this step.
+pub(super) fn os(step: Step) -> impl Fn(Errno) -> FailureKind {
+    move |errno| FailureKind::Os { step, errno }
+}
+
 impl FailureKind {
     /// Returns whether the remaining stages end by themselves when our end of the init pipe is closed. Then
     /// each stage reports its own error, which a SIGKILL would prevent.
@@ -131,7 +143,7 @@ impl FailureKind {
     /// go byte.
     pub(super) const fn lets_stages_end(&self) -> bool {
         match self {
-            Self::NoPidLine | Self::StageFailed | Self::FatalRecord => true,
+            Self::NoPidLine | Self::StageFailed | Self::FatalRecord | Self::OwnRecord => true,
             // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage
             // 0 would leave the tool running.
             Self::Interrupted(_) | Self::TimedOut => true,

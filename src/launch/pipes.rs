@@ -1,5 +1,6 @@
-//! The pipes between the launcher and the stages, and the reader of the log pipe.
+//! The pipes between the launcher and the processes of a launch, and the reader of the log pipe.
 
+use super::outcome::FailureKind;
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};
 use crate::words::log::RECORD_MAX;
@@ -10,18 +11,35 @@ pub trait LogReader {
     fn take(&mut self, bytes: &[u8]);
     /// Returns whether a fatal record has arrived.
     fn fatal(&self) -> bool;
-    /// Called once the launcher has closed the stages' ends of the pipes. From then on other launches of this
-    /// process may fork.
-    fn stage_0_started(&mut self) {}
+    /// Called before the launcher creates its pipes. Waits until no other launch of this process is between
+    /// here and [`end_turn`](Self::end_turn).
+    ///
+    /// # Errors
+    /// [`FailureKind::Interrupted`] or [`FailureKind::TimedOut`].
+    fn wait_for_turn(&mut self) -> Result<(), FailureKind> {
+        Ok(())
+    }
+    /// Called once the launcher has closed the new process's ends of the pipes. From then on other launches
+    /// of this process may fork.
+    fn end_turn(&mut self) {}
 }
 
-/// The two pipes: the launcher's ends, and the stages' ends.
+/// The two pipes: the launcher's ends, and the ends of the stages or of the process of a direct start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pipes {
     pub(super) init: Fd,
     pub(super) stage_init: Fd,
     pub(super) log: Fd,
     pub(super) stage_log: Fd,
+}
+
+impl Pipes {
+    /// Closes all four ends.
+    pub(super) fn close_all<S: Sys>(self, sys: &mut S) {
+        for fd in [self.stage_init, self.stage_log, self.init, self.log] {
+            close(sys, fd);
+        }
+    }
 }
 
 #[cfg(test)]

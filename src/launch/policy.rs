@@ -37,6 +37,11 @@ pub struct LaunchPolicy {
     /// a sealed copy (CVE-2019-5736, `cloned`). The drop-in ignores this: its parent has made the copy.
     #[cfg_attr(feature = "serde", serde(default))]
     pub trusted_mounts: bool,
+    /// Whether every start goes through the three stages, as that of the drop-in does. Otherwise our own
+    /// launcher decides ([`shape`](super::shape::shape())). A policy without this field is of an older
+    /// program, which created the stages for every start.
+    #[cfg_attr(feature = "serde", serde(default = "always_stages"))]
+    pub stages: bool,
 }
 
 impl LaunchPolicy {
@@ -48,6 +53,7 @@ impl LaunchPolicy {
         ends_with_launcher: false,
         descriptors: Descriptors::All,
         trusted_mounts: false,
+        stages: false,
     };
 }
 
@@ -88,6 +94,13 @@ impl Policy {
         self
     }
 
+    /// Returns the policy with this [`stages`](LaunchPolicy::stages).
+    #[must_use]
+    pub const fn with_stages(mut self, stages: bool) -> Self {
+        self.launch.stages = stages;
+        self
+    }
+
     /// Returns the policy with this [`trusted_mounts`](LaunchPolicy::trusted_mounts).
     #[must_use]
     pub const fn with_trusted_mounts(mut self, trusted_mounts: bool) -> Self {
@@ -100,4 +113,10 @@ impl Policy {
 #[cfg(feature = "serde")]
 const fn all_descriptors() -> Descriptors {
     Descriptors::All
+}
+
+/// Returns the default for a record of an older program, which had no other shape of a start.
+#[cfg(feature = "serde")]
+const fn always_stages() -> bool {
+    true
 }

@@ -10,6 +10,7 @@ use super::pipes::LogReader;
 use super::policy::Descriptors;
 use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
+use super::shape::{Shape, shape};
 use super::tail::Tail;
 use crate::deciders::bootstrap::decode;
 use crate::deciders::namespace::NsKind;
@@ -60,7 +61,7 @@ impl Prepared {
         &self.policy
     }
 
-    /// The files that stage 2 tries for the command, in this order.
+    /// The files that the command's process tries to execute, in this order.
     pub fn candidates(&self) -> impl Iterator<Item = &[u8]> {
         self.texts
             .candidates
@@ -78,6 +79,14 @@ impl Prepared {
     #[must_use]
     pub fn named_descriptors(&self) -> &[Fd] {
         &self.named
+    }
+
+    /// Returns the shape of the start. `None` if the message cannot be decoded: stage 0 reports the error. If
+    /// the kernel refuses a direct start, the launcher starts the command through the stages.
+    #[must_use]
+    pub fn shape(&self) -> Option<Shape> {
+        let (asked, _) = decode(&self.message, self.policy.dialect).ok()?;
+        Some(shape(&asked, &self.policy))
     }
 
     /// Returns the path of the user namespace to join; empty without one.
@@ -123,8 +132,8 @@ impl Prepared {
     /// Runs the launch over any backend. Stage 0 reads the message into `memory`, which must be at least as
     /// long as [`message`](Self::message). Allocates memory before the fork only.
     ///
-    /// Returns in the launcher, and with [`Launched::Exit`] in each stage that ends. The caller then exits
-    /// that process.
+    /// Returns in the launcher, and with [`Launched::Exit`] in each process of the launch that ends. The
+    /// caller then exits that process.
     pub fn run<S: Sys, L: LogReader>(&self, sys: &mut S, memory: &mut [u8], log: &mut L) -> Launched {
         let (mut argv, mut envp) = self.texts.slots();
         let user_namespace = self.user_namespace();

@@ -1,4 +1,5 @@
-//! The launcher's half of the protocol: descriptors, fork, message, pid line, reaping, go byte.
+//! A start: without stages if that is possible (`direct`), otherwise through them. Then this module is the
+//! launcher's half of the protocol: descriptors, fork, message, pid line, reaping, go byte.
 //!
 //! The stages have exit signal 0, which CLONE_PARENT passes on to the next stage. Only a wait for
 //! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) reports their end. So a program that uses this
@@ -9,64 +10,30 @@
 //! ([`cloned`]): stage 2 executes a file of that namespace. That file may be a script whose
 //! interpreter is /proc/self/exe, which is our own binary (CVE-2019-5736).
 
+use super::conclude::conclude;
+use super::direct;
+use super::fork::{BeforeFork, prepare_fork, restore_signals};
+pub use super::job::{ChildSignals, Job};
 pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step};
+use super::outcome::{failed, os};
 pub use super::pipes::LogReader;
-use super::pipes::{Pipes, close, read_some};
+use super::pipes::Pipes;
+use super::shape::{Shape, shape};
+use super::tail;
 pub use super::tail::GO;
-use super::tail::{self, Tail};
 use super::watch::{Ready, Stages, Watch};
 use crate::cloned;
-use crate::deciders::bootstrap::decode;
 use crate::deciders::bootstrap::dialect::PidLine;
 use crate::deciders::bootstrap::env::Environment;
+use crate::deciders::bootstrap::{Bootstrap, decode};
 use crate::deciders::namespace::NsKind;
-use crate::deciders::policy::Policy;
-use crate::scripts::nsexec::{Scratch, bootstrap_of_launcher, thread_id_cache};
+use crate::scripts::nsexec::{Scratch, bootstrap_of_launcher};
 use crate::scripts::pipe::send_all;
 use crate::scripts::stage::StageEnd;
+use crate::scripts::unshare::refuse_impossible;
 use crate::sys::Sys;
-use crate::sys::types::{
-    Errno, ExitSignal, Fd, Fork, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet,
-};
+use crate::sys::types::{Errno, ExitSignal, Fd, Fork, Pid, PollEvents, PollFd, Signal};
 use crate::words::json::PID_LINE_MAX;
-use crate::words::log::Level;
-
-/// The signal state that stage 0 begins with, and so the command. It equals the state after an exec by the
-/// launcher.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct ChildSignals {
-    /// The mask. `None` for the mask of the thread that launches.
-    pub mask: Option<SignalSet>,
-    /// Signals that get their default disposition: those with a handler, which must not run in a fork of the
-    /// program, and SIGPIPE, which Rust's runtime ignores.
-    pub default: SignalSet,
-    /// Signals that are ignored again, because the launcher changed their disposition for itself.
-    pub ignore: SignalSet,
-}
-
-/// The input of a launch. All of it is prepared before the fork.
-#[derive(Clone, Copy, Debug)]
-pub struct Job<'a> {
-    /// The encoded bootstrap message.
-    pub message: &'a [u8],
-    /// The settings that a bootstrap message cannot carry.
-    pub policy: &'a Policy,
-    /// The stages' log level.
-    pub level: Level,
-    /// The signal state of the stages and of the command.
-    pub signals: ChildSignals,
-    /// A signalfd that ends the launch when it becomes readable. A record of it begins with the signal's
-    /// number.
-    pub interrupt: Option<Fd>,
-    /// A timerfd, which becomes readable when the time limit of the launch expires. It ends the launch.
-    pub timer: Option<Fd>,
-    /// True if [`run_from_sealed_copy`](super::run_from_sealed_copy) has found the mark of a copy in the
-    /// environment. The mark identifies a copy in a directory, which has no seals.
-    pub marked_copy: bool,
-    /// The last steps of stage 2.
-    pub tail: Tail<'a>,
-}
 
 /// Starts a command in its namespaces. Returns in the launcher, and in each stage that exits, with
 /// [`Launched::Exit`].
@@ -79,37 +46,41 @@ pub fn launch<S: Sys, L: LogReader>(
     scratch: &mut Scratch<'_>,
     log: &mut L,
 ) -> Launched {
-    let pipes = match check_copy(sys, job).and_then(|()| make_pipes(sys)) {
-        Ok(pipes) => pipes,
-        Err(kind) => return Launched::Failed(Failure { kind, ended: [None; STAGES] }),
+    if let Err(kind) = check_copy(sys, job) {
+        return failed(kind);
+    }
+    let direct = asked_directly(job).and_then(|asked| direct::launch(sys, job, &asked, log));
+    direct.unwrap_or_else(|| launch_stages(sys, job, scratch, log))
+}
+
+/// Returns the message of a start without stages. A message that cannot be decoded, or asks for something
+/// impossible, goes to the stages, which report the error.
+fn asked_directly<'a>(job: &Job<'a>) -> Option<Bootstrap<'a>> {
+    let (asked, _) = decode(job.message, job.policy.dialect).ok()?;
+    (shape(&asked, job.policy) == Shape::Direct && refuse_impossible(&asked).is_ok()).then_some(asked)
+}
+
+/// Starts the command through the three stages.
+fn launch_stages<S: Sys, L: LogReader>(
+    sys: &mut S,
+    job: &Job<'_>,
+    scratch: &mut Scratch<'_>,
+    log: &mut L,
+) -> Launched {
+    let before = match prepare_fork(sys, log) {
+        Ok(before) => before,
+        Err(kind) => return failed(kind),
     };
-    let tid = thread_id_cache(sys);
-    // A handler of the program must not run in the fork. Stage 0 resets all handlers before it restores the
-    // mask.
-    let forked = match sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX)) {
-        Ok(mask) => match sys.fork(ExitSignal::None, tid) {
-            Ok(Fork::Child) => return Launched::Exit(stages(sys, job, pipes, mask, scratch)),
-            Ok(Fork::Parent { child }) => Ok((mask, child)),
-            Err(errno) => Err((Some(mask), FailureKind::Os { step: Step::SpawnStage0, errno })),
-        },
-        Err(errno) => Err((None, FailureKind::Os { step: Step::BlockSignals, errno })),
-    };
-    close(sys, pipes.stage_init);
-    close(sys, pipes.stage_log);
-    log.stage_0_started();
-    match forked {
-        Ok((mask, stage_0)) => {
-            restore_mask(sys, mask);
-            let stages = Stages::new(sys, stage_0);
-            serve(sys, job, pipes, stages, log)
+    match sys.fork(ExitSignal::None, before.tid) {
+        Ok(Fork::Child) => Launched::Exit(stages(sys, job, before, scratch)),
+        Ok(Fork::Parent { child }) => {
+            before.leave_child_to_itself(sys, log);
+            let stages = Stages::new(sys, child);
+            serve(sys, job, before.pipes, stages, log)
         }
-        Err((mask, kind)) => {
-            if let Some(mask) = mask {
-                restore_mask(sys, mask);
-            }
-            close(sys, pipes.init);
-            close(sys, pipes.log);
-            Launched::Failed(Failure { kind, ended: [None; STAGES] })
+        Err(errno) => {
+            before.give_up(sys, log);
+            failed(FailureKind::Os { step: Step::SpawnStage0, errno })
         }
     }
 }
@@ -130,47 +101,19 @@ fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), FailureKind> {
     }
 }
 
-fn make_pipes<S: Sys>(sys: &mut S) -> Result<Pipes, FailureKind> {
-    let (init, stage_init) =
-        sys.socketpair().map_err(|errno| FailureKind::Os { step: Step::MakeInitPipe, errno })?;
-    match sys.pipe2() {
-        Ok((log, stage_log)) => Ok(Pipes { init, stage_init, log, stage_log }),
-        Err(errno) => {
-            close(sys, init);
-            close(sys, stage_init);
-            Err(FailureKind::Os { step: Step::MakeLogPipe, errno })
-        }
-    }
-}
-
 /// Runs the stages and the tail of stage 2. Returns the status to exit with.
 ///
 /// Runs in stage 0, a fork of the launcher, and returns in stage 1 and stage 2 too. The launcher reaps all
 /// three, and reads their log records.
-fn stages<S: Sys>(
-    sys: &mut S,
-    job: &Job<'_>,
-    pipes: Pipes,
-    mask: SignalSet,
-    scratch: &mut Scratch<'_>,
-) -> i32 {
+fn stages<S: Sys>(sys: &mut S, job: &Job<'_>, before: BeforeFork, scratch: &mut Scratch<'_>) -> i32 {
+    let pipes = before.pipes;
     if job.policy.launch.ends_with_launcher {
         // When the launcher dies, SIGCONT continues a stopped stage 0. Stage 0 then detects the hang-up, and
         // ends the other stages and the mapping tool. SIGKILL to stage 0 would leave the tool running. If a
         // filter refuses prctl(2), only the hang-up reports the death.
         let _ = sys.set_pdeathsig(Signal::CONT);
     }
-    // Closed before the first wait. The launcher's death is detected as an end of file, which an open copy of
-    // its ends would hide.
-    close(sys, pipes.init);
-    close(sys, pipes.log);
-    for signal in members(job.signals.default) {
-        let _ = sys.sigaction(signal, SigAction::DEFAULT);
-    }
-    for signal in members(job.signals.ignore) {
-        let _ = sys.sigaction(signal, SigAction::IGNORE);
-    }
-    restore_mask(sys, job.signals.mask.unwrap_or(mask));
+    restore_signals(sys, job, before);
     let environment = Environment::new(Some(pipes.stage_init), Some(pipes.stage_log), job.level);
     if let Err(error) = tail::close_unnamed_on_exec(sys, &job.tail, [pipes.stage_init, pipes.stage_log]) {
         return tail::report_failure_of_stage_0(sys, pipes.stage_init, pipes.stage_log, &error);
@@ -193,30 +136,7 @@ fn serve<S: Sys, L: LogReader>(
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = run_protocol(sys, job, pipes.init, &mut stages, &mut watch);
-    // Reads until the command's exec: the log pipe is close-on-exec, and stage 2 is the last stage that holds
-    // it.
-    let logged = started.and_then(|pid| read_log(sys, &mut watch, pipes.log, log).map(|()| pid));
-    let kind = match logged {
-        Ok(_) if log.fatal() => Some(FailureKind::FatalRecord),
-        Ok(_) => None,
-        Err(kind) => Some(kind),
-    };
-    if let Some(kind) = kind {
-        stages.end(sys, kind, pipes, log);
-    }
-    close(sys, pipes.log);
-    if kind.is_none() {
-        // Closed only now. Stage 2 takes an open end as a sign that the launcher is alive.
-        close(sys, pipes.init);
-    }
-    stages.close(sys);
-    match (logged, kind) {
-        (Ok(pid), None) => Launched::Started { pid },
-        (_, kind) => {
-            let kind = kind.unwrap_or(FailureKind::StageFailed);
-            Launched::Failed(Failure { kind, ended: stages.into_ended() })
-        }
-    }
+    conclude(sys, (pipes, stages), &mut watch, log, started, |_, _| Ok(()))
 }
 
 /// Sends the message, reads the pid line, reaps stages 1 and 0, and sends the go byte. Returns the pid of
@@ -228,7 +148,6 @@ fn run_protocol<S: Sys>(
     stages: &mut Stages,
     watch: &mut Watch,
 ) -> Result<Pid, FailureKind> {
-    let os = |step| move |errno| FailureKind::Os { step, errno };
     send_message(sys, watch, init, job.message)?;
     let form = job.policy.dialect.pid_line;
     #[cfg(feature = "legacy")]
@@ -262,11 +181,10 @@ const MESSAGE_CHUNK: usize = 2048;
 /// Sends the message in chunks: a stopped stage 0 must not block the launcher in a send.
 fn send_message<S: Sys>(sys: &mut S, watch: &mut Watch, init: Fd, message: &[u8]) -> Result<(), FailureKind> {
     let mut chunks = message.chunks(MESSAGE_CHUNK);
-    let os = |errno| FailureKind::Os { step: Step::SendMessage, errno };
-    send_all(sys, init, chunks.next().unwrap_or_default()).map_err(os)?;
+    send_all(sys, init, chunks.next().unwrap_or_default()).map_err(os(Step::SendMessage))?;
     for chunk in chunks {
         watch.wait(sys, PollFd::new(init, PollEvents::OUT), None)?;
-        send_all(sys, init, chunk).map_err(os)?;
+        send_all(sys, init, chunk).map_err(os(Step::SendMessage))?;
     }
     Ok(())
 }
@@ -324,33 +242,6 @@ fn parse_pid(text: &[u8]) -> Option<(Pid, &[u8])> {
     let (digits, rest) = text.split_at_checked(text.iter().position(|byte| !byte.is_ascii_digit())?)?;
     let pid = core::str::from_utf8(digits).ok()?.parse().ok()?;
     (pid > 0 && !digits.starts_with(b"0")).then_some((Pid(pid), rest))
-}
-
-/// Reads the log to its end: until each stage has ended or executed the command.
-fn read_log<S: Sys, L: LogReader>(
-    sys: &mut S,
-    watch: &mut Watch,
-    fd: Fd,
-    log: &mut L,
-) -> Result<(), FailureKind> {
-    loop {
-        watch.wait(sys, PollFd::new(fd, PollEvents::IN), None)?;
-        if !read_some(sys, fd, log) {
-            return Ok(());
-        }
-    }
-}
-
-fn restore_mask<S: Sys>(sys: &mut S, mask: SignalSet) {
-    // sigprocmask fails only with a wrong argument.
-    let _ = sys.sigprocmask(MaskHow::Set, mask);
-}
-
-/// Returns the signals of a set, in ascending order.
-fn members(set: SignalSet) -> impl Iterator<Item = Signal> {
-    (1..=64).zip(0..64).filter_map(move |(signal, bit)| {
-        set.contains(SignalSet(1_u64.rotate_left(bit))).then_some(Signal(signal))
-    })
 }
 
 #[cfg(test)]

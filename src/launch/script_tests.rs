@@ -7,11 +7,15 @@ use super::*;
 use crate::deciders::bootstrap::{Bootstrap, Dialect};
 use crate::deciders::namespace::NsSet;
 use crate::deciders::namespace::paths::NsPaths;
+use crate::deciders::policy::Policy;
 use crate::launch::encode::{encode, encoded_len};
+use crate::launch::fork::members;
+use crate::launch::tail::Tail;
 use crate::sys::MockSys;
 use crate::sys::types::{
-    CloneFlags, ExecArgs, Fd, Seals, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
+    CloneFlags, ExecArgs, Fd, Seals, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
+use crate::words::log::Level;
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);

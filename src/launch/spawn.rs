@@ -18,7 +18,7 @@ use super::command::Command;
 use super::pipes::LogReader;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
-use super::script::{Failure, FailureKind, Launched, STAGES, Step};
+use super::script::{FailureKind, Launched, Step};
 use super::tail;
 use super::watch::Watch;
 use crate::sys::Sys;
@@ -52,9 +52,10 @@ struct Launches {
 /// The turn of one launch to fork. Other launches wait until it is dropped.
 struct Turn(());
 
-/// Collects the records of a launch, and ends its turn once stage 0 is started.
+/// Collects the records of a launch, and waits for its turns to fork.
 struct CollectorWithTurn<'a> {
     collector: &'a mut Collector,
+    watch: Watch,
     turn: Option<Turn>,
 }
 
@@ -67,7 +68,12 @@ impl LogReader for CollectorWithTurn<'_> {
         self.collector.fatal()
     }
 
-    fn stage_0_started(&mut self) {
+    fn wait_for_turn(&mut self) -> Result<(), FailureKind> {
+        self.turn = Some(Turn::wait(&mut self.watch)?);
+        Ok(())
+    }
+
+    fn end_turn(&mut self) {
         self.turn = None;
     }
 }
@@ -129,18 +135,13 @@ pub(super) fn spawn<S: Sys>(
     let Some(mut message) = super::zeroed(bytes) else {
         return (Err(LaunchError::NoMemory { bytes }), Vec::new());
     };
-    let turn = match Turn::wait(&mut Watch { interrupt: prepared.interrupt, timer: prepared.timer }) {
-        Ok(turn) => turn,
-        Err(kind) => {
-            return (Err(prepared.explain(Failure { kind, ended: [None; STAGES] }, Vec::new())), Vec::new());
-        }
-    };
     // SAFETY: the script closes, reads and writes its own descriptors, waits for the stages, and changes this
     // thread's mask for the time of the fork. The child of its fork returns from the script with `Exit` and
     // exits below. On its way it runs the script and the core, which allocate no memory and take no lock.
     let mut sys = wrap(unsafe { LinuxSys::new() });
     let unwind_guard = UnwindGuard::new();
-    let mut log = CollectorWithTurn { collector: &mut collector, turn: Some(turn) };
+    let watch = Watch { interrupt: prepared.interrupt, timer: prepared.timer };
+    let mut log = CollectorWithTurn { collector: &mut collector, watch, turn: None };
     let launched = prepared.run(&mut sys, &mut message, &mut log);
     if let Launched::Exit(status) = launched {
         // SAFETY: this process is a stage, on a copy of the launcher's stack. The stack must be neither
@@ -148,8 +149,6 @@ pub(super) fn spawn<S: Sys>(
         unsafe { libc::_exit(status) }
     }
     drop(unwind_guard);
-    // A launch that failed before its fork still has its turn.
-    drop(log);
     let (fatal, other) = collector.into_records();
     let result = match launched {
         Launched::Started { pid } => Ok(pid),

@@ -15,6 +15,10 @@ steps! {
         PassDescriptor(fd: Fd) => Code::PassDescriptor, "failed to pass on descriptor {}", fd.0;
         /// Waiting for the go byte.
         AwaitGo => Code::AwaitGo, "failed to wait for the launcher's go byte";
+        /// Writing the offsets of the new time namespace.
+        TimeOffsets => Code::TimeOffsets, "failed to update /proc/self/timens_offsets";
+        /// Entering the new time namespace, which is otherwise for children only.
+        EnterTimeNamespace => Code::EnterTimeNamespace, "failed to enter the new time namespace";
         /// Setting the propagation of mount events.
         MountPropagation => Code::MountPropagation, "failed to make the mounts private";
         /// Mounting /proc.

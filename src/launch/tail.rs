@@ -110,16 +110,23 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
         },
         Err(error) => (error, false),
     };
+    report(sys, &error, go_received, init, log)
+}
+
+/// Reports the failure of the process that should have become the command. Returns the status to exit with.
+///
+/// Runs in that process.
+pub(super) fn report<S: Sys>(sys: &mut S, error: &Error<'_>, go_received: bool, init: Fd, log: Fd) -> i32 {
     // Opened only now: it blocks SIGPIPE, and the command must begin with the caller's mask.
     let mut log = Log::open(sys, Some(log), Level::Warning, LogForm::Detailed);
     log.enter_stage(2);
-    log.fatal(sys, &error);
+    log.fatal(sys, error);
     if !go_received {
-        // The launcher has not read the error yet. Stage 2 exits only after the go byte has arrived.
+        // The launcher has not read the error yet. The process exits only after the go byte has arrived.
         // Otherwise the launcher's calls would depend on the schedule.
         let _ = await_go(sys, init);
     }
-    match error {
+    match *error {
         Error::Os { doing: Doing::Launch(StageStep::Exec(_)), errno } => exec_status(errno),
         _ => 1,
     }
@@ -145,23 +152,38 @@ fn become_command<'m, S: Sys>(
             return Some(error);
         }
     }
-    if !tail.kill_child {
-        // Up to this call stage 2 ends with the launcher. An exec would keep the parent-death signal.
-        if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
-            return Some(StageStep::OutliveLauncher.failed(errno));
-        }
-    }
-    if tail.kill_child {
+    execute(sys, tail, init, false)
+}
+
+/// Executes the command. Returns an error, or `None` if the launcher is dead. `signal_may_be_missed`: the
+/// launcher may have died since the go byte while this process had no parent-death signal.
+///
+/// Runs in the process that becomes the command. The launcher has sent the go byte, and waits for the exec or
+/// a fatal record.
+pub(super) fn execute<'m, S: Sys>(
+    sys: &mut S,
+    tail: &Tail<'m>,
+    init: Fd,
+    signal_may_be_missed: bool,
+) -> Option<Error<'m>> {
+    if tail.kill_child || signal_may_be_missed {
         match launcher_lives(sys, init) {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => return Some(error),
         }
     }
+    if !tail.kill_child {
+        // Up to this call this process ends with the launcher. An exec would keep the parent-death signal.
+        if let Err(errno) = sys.set_pdeathsig(Signal::NONE) {
+            return Some(StageStep::OutliveLauncher.failed(errno));
+        }
+    }
     Some(exec(sys, tail))
 }
 
-fn set_kill_child<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
+/// Sets SIGKILL as the parent-death signal, if the command is to end with the launcher's thread.
+pub(super) fn set_kill_child<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
     match tail.kill_child {
         true => sys.set_pdeathsig(Signal::KILL).map_err(|errno| StageStep::KillChild.failed(errno)),
         false => Ok(()),
@@ -169,6 +191,13 @@ fn set_kill_child<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<
 }
 
 fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) -> Result<(), Error<'m>> {
+    mount(sys, tail)?;
+    // Set after the last change of the user id, which clears the parent-death signal.
+    if last.is_none() { set_kill_child(sys, tail) } else { Ok(()) }
+}
+
+/// Makes the mounts.
+pub(super) fn mount<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>) -> Result<(), Error<'m>> {
     if let Some(propagation) = tail.propagation {
         // Set before anything is mounted: a copied mount is still a peer of the caller's
         // (mount_namespaces(7)).
@@ -178,12 +207,11 @@ fn prepare<'m, S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>) ->
     if tail.mount_proc {
         sys.mount(Mount::Proc).map_err(|errno| StageStep::MountProc.failed(errno))?;
     }
-    // Set after the last change of the user id, which clears the parent-death signal.
-    if last.is_none() { set_kill_child(sys, tail) } else { Ok(()) }
+    Ok(())
 }
 
 /// Waits for the go byte. Returns whether it has arrived.
-fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
+pub(super) fn await_go<'m, S: Sys>(sys: &mut S, init: Fd) -> Result<bool, Error<'m>> {
     let mut word = [0];
     let got = read_full(sys, init, &mut word).map_err(|errno| StageStep::AwaitGo.failed(errno))?;
     Ok(got == word.len() && word == [GO])

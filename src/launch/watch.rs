@@ -173,7 +173,12 @@ struct Stage {
     pidfd: Option<Fd>,
 }
 
-/// The three stages, as the launcher knows them.
+impl Stage {
+    /// A stage that the launcher does not know, or that does not exist.
+    const NONE: Self = Self { pid: None, pidfd: None };
+}
+
+/// The stages, as the launcher knows them. A direct start has stage 2 only.
 #[derive(Debug)]
 pub(super) struct Stages {
     known: [Stage; STAGES],
@@ -190,6 +195,42 @@ impl Stages {
         let first = Stage { pid: Some(stage_0), pidfd: sys.pidfd_open(stage_0).ok() };
         let known = [first, Stage::default(), Stage::default()];
         Self { known, ended: [None; STAGES], killed: [None; STAGES], running: None }
+    }
+
+    /// Notes the process of a direct start, which becomes the command.
+    pub(super) const fn of_command(child: Pid, pidfd: Option<Fd>) -> Self {
+        let known = [Stage::NONE, Stage::NONE, Stage { pid: Some(child), pidfd }];
+        Self { known, ended: [None; STAGES], killed: [None; STAGES], running: None }
+    }
+
+    /// Fails if the process of a direct start has ended before its exec, and reaps it. Called at the end of
+    /// the log, which that process has closed by its exec or its death.
+    ///
+    /// # Errors
+    /// [`FailureKind::StageFailed`]; [`FailureKind::Os`] with [`Step::Wait`].
+    pub(super) fn command_runs<S: Sys>(&mut self, sys: &mut S, child: Pid) -> Result<(), FailureKind> {
+        match wait(sys, child, WaitFor::Stages) {
+            Ok(waited) => {
+                self.note_end(waited);
+                Err(FailureKind::StageFailed)
+            }
+            // The exec has changed its exit signal to SIGCHLD (wait(2), "Linux notes").
+            Err(Errno::ECHILD) => Ok(()),
+            Err(errno) => Err(FailureKind::Os { step: Step::Wait, errno }),
+        }
+    }
+
+    /// Ends the process of a direct start that cannot be completed, and closes everything. It waits for the
+    /// go byte and has changed nothing.
+    pub(super) fn abandon<S: Sys>(&mut self, sys: &mut S, pipes: Pipes) {
+        self.kill(sys);
+        // Closed before the wait: the process also ends by itself, should a filter refuse kill(2).
+        close(sys, pipes.init);
+        for pid in self.known.map(|stage| stage.pid).into_iter().flatten() {
+            let _ = wait(sys, pid, WaitFor::Stages);
+        }
+        close(sys, pipes.log);
+        self.close(sys);
     }
 
     /// Notes the pids of the pid line.
@@ -296,7 +337,7 @@ impl Stages {
             false => (WaitFor::StagesNow, WaitFor::OrdinaryNow),
         };
         // ECHILD: no stage is left.
-        while let Ok(waited) = wait(sys, Pid::ANY, stages) {
+        while let Ok(waited) = wait(sys, self.own(), stages) {
             if waited.pid == Pid(0) {
                 break;
             }
@@ -339,7 +380,7 @@ impl Stages {
     /// Kills stopped stages, including one whose pid the launcher does not know, and notes the stages that
     /// have ended.
     fn kill_stopped<S: Sys>(&mut self, sys: &mut S) {
-        while let Ok(waited) = wait(sys, Pid::ANY, WaitFor::StagesNow) {
+        while let Ok(waited) = wait(sys, self.own(), WaitFor::StagesNow) {
             match waited.status {
                 _ if waited.pid == Pid(0) => return,
                 WaitStatus::Stopped(_) => self.kill_one(sys, waited.pid),
@@ -374,6 +415,15 @@ impl Stages {
             if !self.is_reaped(pid) {
                 let _ = sys.kill(pid, signal);
             }
+        }
+    }
+
+    /// Returns the process to wait for: that of a direct start, or any of the stages, of which the launcher
+    /// may not know all pids. The program may have children without an exit signal of its own.
+    fn own(&self) -> Pid {
+        match self.known {
+            [Stage { pid: None, .. }, _, Stage { pid: Some(command), .. }] => command,
+            _ => Pid::ANY,
         }
     }
 

@@ -210,3 +210,88 @@ fn without_a_pidfd_the_launcher_polls_for_the_end() {
     assert_eq!(stages.reap(&mut sys, &mut watch, 0), Ok(()));
     assert_eq!(stages.all_succeeded(), Ok(()));
 }
+
+/// A process of a direct start that was stopped before it read the go byte. The launcher has sent the byte.
+#[test]
+fn stopped_process_of_a_direct_start_is_killed() {
+    const KILLED: WaitStatus = WaitStatus::Signaled(Signal::KILL);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let mut sys = MockSys::new();
+    let say = Arc::clone(&seen);
+    sys.expect_kill().returning(move |pid, signal| {
+        say.lock().unwrap().push(format!("kill {pid} {signal}"));
+        Ok(())
+    });
+    let say = Arc::clone(&seen);
+    sys.expect_close().returning(move |fd| {
+        say.lock().unwrap().push(format!("close {}", fd.0));
+        Ok(())
+    });
+    sys.expect_poll().returning(|_, _| Ok(1));
+    sys.expect_read().returning(|_, _| Ok(0));
+    let mut alive = true;
+    sys.expect_wait4().returning(move |_, which| {
+        assert_eq!(which, WaitFor::Stages);
+        let ended = core::mem::take(&mut alive);
+        if ended { Ok(Waited { pid: Pid(12), status: KILLED }) } else { Err(Errno::ECHILD) }
+    });
+    let mut stages = Stages::of_command(Pid(12), Some(Fd(20)));
+    stages.note_go(Pid(12));
+    stages.end(&mut sys, FailureKind::TimedOut, Pipes::of_launcher(Fd(3), Fd(5)), &mut Silent);
+    stages.close(&mut sys);
+    assert_eq!(*seen.lock().unwrap(), ["close 3", "kill 12 SIGKILL", "kill 12 SIGCONT", "close 20"]);
+    let want = Ended { stage: Some(2), pid: Pid(12), status: KILLED, killed: true };
+    assert_eq!(stages.into_ended(), [Some(want), None, None]);
+}
+
+#[test]
+fn process_that_is_no_stage_any_more_runs_the_command() {
+    let replies = [
+        (Err(Errno::ECHILD), Ok(())),
+        (Ok(WaitStatus::Exited(1)), Err(FailureKind::StageFailed)),
+        (Ok(WaitStatus::Signaled(Signal::KILL)), Err(FailureKind::StageFailed)),
+    ];
+    for (reply, wanted) in replies {
+        let mut sys = MockSys::new();
+        let mut interrupted = true;
+        sys.expect_wait4().times(2).returning(move |pid, which| {
+            assert_eq!((pid, which), (Pid(12), WaitFor::Stages));
+            match core::mem::take(&mut interrupted) {
+                true => Err(Errno::EINTR),
+                false => reply.map(|status| Waited { pid, status }),
+            }
+        });
+        let mut stages = Stages::of_command(Pid(12), None);
+        assert_eq!(stages.command_runs(&mut sys, Pid(12)), wanted);
+        let ended = reply.ok().map(|status| Ended { stage: Some(2), pid: Pid(12), status, killed: false });
+        assert_eq!(stages.into_ended()[0], ended);
+    }
+}
+
+/// The process cannot end by itself while a stop lasts, so it gets SIGKILL. It also ends if a filter refuses
+/// kill(2): its end of the init pipe is closed before the wait.
+#[test]
+fn given_up_process_is_killed_and_reaped() {
+    for killed in [Ok(()), Err(Errno::EPERM)] {
+        let (mut sys, mut order) = (MockSys::new(), Sequence::new());
+        sys.expect_kill()
+            .once()
+            .in_sequence(&mut order)
+            .withf(|pid, signal| (*pid, *signal) == (Pid(12), Signal::KILL))
+            .returning(move |_, _| killed);
+        sys.expect_close().once().in_sequence(&mut order).withf(|fd| *fd == Fd(3)).returning(|_| Ok(()));
+        sys.expect_wait4()
+            .once()
+            .in_sequence(&mut order)
+            .withf(|pid, which| (*pid, *which) == (Pid(12), WaitFor::Stages))
+            .returning(|pid, _| Ok(Waited { pid, status: WaitStatus::Exited(1) }));
+        for fd in [5, 20] {
+            sys.expect_close()
+                .once()
+                .in_sequence(&mut order)
+                .withf(move |it| it.0 == fd)
+                .returning(|_| Ok(()));
+        }
+        Stages::of_command(Pid(12), Some(Fd(20))).abandon(&mut sys, Pipes::of_launcher(Fd(3), Fd(5)));
+    }
+}

@@ -164,9 +164,17 @@ pub fn write_once<'m, S: Sys>(sys: &mut S, fd: Fd, bytes: &[u8], doing: Doing<'m
 /// # Errors
 /// `doing`, or [`Error::WrongFileSystem`].
 pub fn write<'m, S: Sys>(sys: &mut S, path: &CStr, bytes: &[u8], doing: Doing<'m>) -> Result<(), Error<'m>> {
-    let fd = open(sys, path, OpenFlags::ReadWrite).map_err(|errno| Error::Os { doing, errno })?;
-    require(sys, fd, FsType::PROC, (doing, doing))?;
+    let fd = open_to_write(sys, path, doing)?;
     write_once(sys, fd, bytes, doing)
+}
+
+/// Opens a file below /proc for [`write_once`], if the file is on procfs.
+///
+/// # Errors
+/// `doing`, or [`Error::WrongFileSystem`].
+pub fn open_to_write<'m, S: Sys>(sys: &mut S, path: &CStr, doing: Doing<'m>) -> Result<Fd, Error<'m>> {
+    let fd = open(sys, path, OpenFlags::ReadWrite).map_err(|errno| Error::Os { doing, errno })?;
+    require(sys, fd, FsType::PROC, (doing, doing))
 }
 
 /// Opens a file below /proc by a path like `self/oom_score_adj`, without crossing a mount point. The caller

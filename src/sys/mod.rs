@@ -20,14 +20,14 @@ pub mod types;
 
 use core::ffi::CStr;
 
-#[cfg(feature = "std")]
-use types::Mount;
 #[cfg(feature = "sealed-copy")]
 use types::Seals;
 use types::{
     CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, MaskHow, OpenFlags, Pid, PollFd, SigAction,
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
+#[cfg(feature = "std")]
+use types::{InitFork, Mount};
 
 /// The system calls of the bootstrap and of the launcher.
 #[cfg_attr(test, mockall::automock)]
@@ -229,6 +229,20 @@ pub trait Sys {
     /// With `tid` also `CLONE_CHILD_SETTID|CLONE_CHILD_CLEARTID` and this address, as the libc's own fork
     /// does. The libc's cached thread id is then that of the child (runc#4233).
     fn fork(&mut self, exit: ExitSignal, tid: Option<TidAddress>) -> SysResult<Fork>;
+
+    /// Creates a child in new namespaces:
+    /// `clone(CLONE_PIDFD|namespaces|CLONE_CHILD_SETTID|CLONE_CHILD_CLEARTID, NULL, &pidfd, tid)`, clone(2).
+    /// Our own launcher creates the container's init with it.
+    ///
+    /// The child has no exit signal, as with [`ExitSignal::None`]. With `CLONE_NEWUSER` the kernel creates
+    /// the user namespace first; the other new namespaces belong to it. `tid` is as for [`fork`](Self::fork);
+    /// without it the kernel writes no thread id.
+    ///
+    /// Errors: `EINVAL`, without a system call: a flag that is not of a namespace, or `CLONE_NEWTIME`, whose
+    /// number is an exit signal for clone(2). `EPERM`, `ENOSPC`, `EINVAL` and others of unshare(2). The
+    /// caller then creates the stages, whose own calls of unshare(2) name the namespace that is refused.
+    #[cfg(feature = "std")]
+    fn clone_init(&mut self, namespaces: CloneFlags, tid: Option<TidAddress>) -> SysResult<InitFork>;
 
     /// Executes a program: `execve(path, argv, envp)`, execve(2). Returns only if the call fails. Called by
     /// the mapping tool's process and at the end of stage 2.

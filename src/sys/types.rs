@@ -379,6 +379,21 @@ pub enum Fork {
     Child,
 }
 
+/// The two results of [`Sys::clone_init`](super::Sys::clone_init).
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum InitFork {
+    /// This process is the parent.
+    Parent {
+        /// The new process, in the caller's numbering.
+        child: Pid,
+        /// Its pidfd. `None` before Linux 5.2, where the kernel ignores `CLONE_PIDFD`.
+        pidfd: Option<Fd>,
+    },
+    /// This process is the new one.
+    Child,
+}
+
 /// The signal that a child sends to its parent when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -96,6 +96,16 @@ impl Log {
         // Only an invalid argument makes this fail. Then nothing is blocked, and the mask need not be
         // restored.
         let mask = sys.sigprocmask(MaskHow::Block, SignalSet::PIPE).unwrap_or(SignalSet::PIPE);
+        Self::new(fd, level, form, mask)
+    }
+
+    /// Returns a log that writes no records. For the launcher, which passes its own errors on as values.
+    #[cfg(feature = "std")]
+    pub(crate) const fn without_records(form: LogForm) -> Self {
+        Self::new(None, Level::Fatal, form, SignalSet::PIPE).without_pipe(None)
+    }
+
+    const fn new(fd: Option<Fd>, level: Level, form: LogForm, mask: SignalSet) -> Self {
         let (writer, pid, dropped, raised_sigpipe) = (Writer::Setup, None, 0, false);
         Self {
             fd,

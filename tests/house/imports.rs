@@ -62,9 +62,14 @@ const ACTING: &[&str] = &[
 
 const SCRIPTS: &[&str] = &[
     "launch::command",
+    "launch::conclude",
+    "launch::direct",
+    "launch::fork",
+    "launch::job",
     "launch::outcome",
     "launch::pipes",
     "launch::script",
+    "launch::shape",
     "launch::tail",
     "launch::watch",
     "legacy::cgroup",
@@ -106,9 +111,21 @@ pub(crate) const TABLE: &[Row] = &[
     Row { modules: &["nsexec", "stage::*"], may: &[VALUES, PURE, ACTING, SCRIPTS], core: true },
     // Its deciders are in `PURE_MODULES`.
     Row { modules: &["legacy::*"], may: &[VALUES, PURE, ACTING, SCRIPTS], core: true },
+    // A decider: pure.
+    Row { modules: &["launch::shape"], may: &[VALUES, PURE], core: true },
     // Only scripts over `Sys`: they run between a fork and an exec.
     Row {
-        modules: &["launch::outcome", "launch::pipes", "launch::script", "launch::tail", "launch::watch"],
+        modules: &[
+            "launch::conclude",
+            "launch::direct",
+            "launch::fork",
+            "launch::job",
+            "launch::outcome",
+            "launch::pipes",
+            "launch::script",
+            "launch::tail",
+            "launch::watch",
+        ],
         may: &[VALUES, PURE, ACTING, SCRIPTS, &["serde"]],
         core: true,
     },

@@ -16,7 +16,9 @@ use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{Credentials, Policy, Session, Setgroups};
-use nsexec::sys::types::{CloneFlags, Errno, Fd, Propagation};
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::types::{CloneFlags, Errno, ExitSignal, Fd, Fork, Propagation};
 use nsexec_audit::record::{Line, Recorder, Sink};
 
 use crate::{Case, helper, no_child_left};
@@ -35,6 +37,10 @@ pub(crate) const CASES: &[Case] = &[
     ("record_callback_may_launch", record_callback_may_launch),
     ("panic_in_the_record_callback_kills_the_command", panic_in_the_record_callback_kills_the_command),
     ("other_children_of_the_program_are_not_reaped", other_children_of_the_program_are_not_reaped),
+    (
+        "a_child_without_exit_signal_is_not_reaped_by_a_direct_start",
+        a_child_without_exit_signal_is_not_reaped_by_a_direct_start,
+    ),
     ("kill_child", kill_child),
     ("threads_that_allocate", threads_that_allocate),
     ("two_threads_launch", two_threads_launch),
@@ -48,13 +54,48 @@ pub(crate) fn policy() -> Policy {
     Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep)
 }
 
-/// Returns a launcher that creates no namespace.
+/// The shape of a start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// The launcher creates the command's process.
+    Direct,
+    /// The policy asks for the three stages.
+    Stages,
+}
+
+impl Shape {
+    pub(crate) const BOTH: [Self; 2] = [Self::Direct, Self::Stages];
+
+    /// Returns the policy for a start of this shape.
+    pub(crate) fn of(self, policy: Policy) -> Policy {
+        policy.with_stages(self == Self::Stages)
+    }
+
+    /// The word for a helper.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Stages => "stages",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Self {
+        Self::BOTH.into_iter().find(|shape| shape.word() == word).expect("a shape")
+    }
+
+    /// Returns a launcher that creates no namespace.
+    pub(crate) fn plain(self) -> Launcher {
+        Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), self.of(policy())).unwrap()
+    }
+}
+
+/// Returns a launcher that creates no namespace, and no stage.
 pub(crate) fn plain() -> Launcher {
-    Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), policy()).unwrap()
+    Shape::Direct.plain()
 }
 
 /// Returns a launcher that creates every kind of namespace, with the caller as root and a fresh /proc.
-pub(crate) fn everything(kill_child: bool) -> Launcher {
+pub(crate) fn everything(shape: Shape, kill_child: bool) -> Launcher {
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = Bootstrap::new(NsSet::ALL.flags()).with_uid_map(map).with_gid_map(map);
     let policy = Policy::runc(&Dialect::V1_2)
@@ -63,7 +104,7 @@ pub(crate) fn everything(kill_child: bool) -> Launcher {
         .with_propagation(Some(Propagation::Private))
         .with_mount_proc(true)
         .with_kill_child(kill_child);
-    Launcher::new(&bootstrap, policy).unwrap()
+    Launcher::new(&bootstrap, shape.of(policy)).unwrap()
 }
 
 /// Runs `f`, and checks that it leaves no descriptor and no child.
@@ -130,49 +171,58 @@ fn failure(launcher: &mut Launcher) -> (String, i32) {
 }
 
 fn nothing_unshared() {
-    let status = leaves_nothing(|| plain().command("/bin/true", [""; 0]).spawn().unwrap().wait().unwrap());
-    assert!(status.success());
-    let status = leaves_nothing(|| plain().command("sh", ["-c", "exit 7"]).spawn().unwrap().wait().unwrap());
-    assert_eq!(exit_code(status), 7);
-    let status =
-        leaves_nothing(|| plain().command("sh", ["-c", "kill -34 $$"]).spawn().unwrap().wait().unwrap());
-    assert_eq!(exit_code(status), 128 + 34);
-    let mut launcher = plain();
-    launcher.env_clear().env("A", "b").env("PATH", "/usr/bin:/bin");
-    // sh adds variables like PWD.
-    assert!(output(&mut launcher, "env").lines().any(|line| line == "A=b"));
-    assert!(!output(&mut launcher, "env").contains("CARGO"));
+    for shape in Shape::BOTH {
+        let status =
+            leaves_nothing(|| shape.plain().command("/bin/true", [""; 0]).spawn().unwrap().wait().unwrap());
+        assert!(status.success());
+        let status =
+            leaves_nothing(|| shape.plain().command("sh", ["-c", "exit 7"]).spawn().unwrap().wait().unwrap());
+        assert_eq!(exit_code(status), 7);
+        let status = leaves_nothing(|| {
+            shape.plain().command("sh", ["-c", "kill -34 $$"]).spawn().unwrap().wait().unwrap()
+        });
+        assert_eq!(exit_code(status), 128 + 34);
+        let mut launcher = shape.plain();
+        launcher.env_clear().env("A", "b").env("PATH", "/usr/bin:/bin");
+        // sh adds variables like PWD.
+        assert!(output(&mut launcher, "env").lines().any(|line| line == "A=b"));
+        assert!(!output(&mut launcher, "env").contains("CARGO"));
+    }
 }
 
 /// A named descriptor is passed on even if it is close-on-exec. Then no other descriptor is passed on.
 fn named_descriptors() {
-    let (named, other) = (fs::File::open("/dev/null").unwrap(), fs::File::open("/dev/zero").unwrap());
-    let fd = |file: &fs::File| Fd(file.as_raw_fd());
-    // SAFETY: `dup` returns a new descriptor, which is not close-on-exec.
-    let inherited = unsafe { OwnedFd::from_raw_fd(libc::dup(other.as_raw_fd())) };
-    let script = format!(
-        "for n in {} {} {}; do readlink /proc/self/fd/$n || echo none; done",
-        fd(&named).0,
-        fd(&other).0,
-        inherited.as_raw_fd()
-    );
-    // readlink(1) inherits the descriptors of the shell.
-    assert_eq!(output(&mut plain(), &script), "none\nnone\n/dev/zero\n");
-    assert_eq!(output(plain().pass_descriptor(fd(&named)), &script), "/dev/null\nnone\nnone\n");
-    let mut launcher =
-        Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), policy().with_descriptors(Descriptors::Named))
-            .unwrap();
-    assert_eq!(output(&mut launcher, &script), "none\nnone\nnone\n");
-    // The launcher's own pipes would get this number. It is refused all the same.
-    let number = fd(&other);
-    drop(other);
-    let text = format!("descriptor {} cannot be passed on: it is not open", number.0);
-    assert_eq!(failure(plain().command("true", [""; 0]).pass_descriptor(number)), (text, 1));
+    for shape in Shape::BOTH {
+        let (named, other) = (fs::File::open("/dev/null").unwrap(), fs::File::open("/dev/zero").unwrap());
+        let fd = |file: &fs::File| Fd(file.as_raw_fd());
+        // SAFETY: `dup` returns a new descriptor, which is not close-on-exec.
+        let inherited = unsafe { OwnedFd::from_raw_fd(libc::dup(other.as_raw_fd())) };
+        let script = format!(
+            "for n in {} {} {}; do readlink /proc/self/fd/$n || echo none; done",
+            fd(&named).0,
+            fd(&other).0,
+            inherited.as_raw_fd()
+        );
+        // readlink(1) inherits the descriptors of the shell.
+        assert_eq!(output(&mut shape.plain(), &script), "none\nnone\n/dev/zero\n");
+        assert_eq!(output(shape.plain().pass_descriptor(fd(&named)), &script), "/dev/null\nnone\nnone\n");
+        let mut launcher = Launcher::new(
+            &Bootstrap::new(CloneFlags::EMPTY),
+            shape.of(policy()).with_descriptors(Descriptors::Named),
+        )
+        .unwrap();
+        assert_eq!(output(&mut launcher, &script), "none\nnone\nnone\n");
+        // The launcher's own pipes would get this number. It is refused all the same.
+        let number = fd(&other);
+        drop(other);
+        let text = format!("descriptor {} cannot be passed on: it is not open", number.0);
+        assert_eq!(failure(shape.plain().command("true", [""; 0]).pass_descriptor(number)), (text, 1));
+    }
 }
 
 /// The last steps of stage 2 lead to the same ids and namespaces as the first ones did.
 fn root_last() {
-    let mut holder = everything(false).command("sleep", ["100"]).spawn().unwrap();
+    let mut holder = everything(Shape::Direct, false).command("sleep", ["100"]).spawn().unwrap();
     let kinds = ["user", "uts", "net"];
     let paths: Vec<String> =
         kinds.iter().map(|kind| format!("{kind}:/proc/{}/ns/{kind}", holder.pid())).collect();
@@ -192,57 +242,66 @@ fn root_last() {
 }
 
 fn all_kinds() {
-    let kinds = "cgroup ipc mnt net pid time user uts";
-    let script = format!(
-        "echo $$ $(id -u) $(id -g); for k in {kinds}; do readlink /proc/self/ns/$k; done; ls /proc/self/fd"
-    );
-    let out = leaves_nothing(|| output(&mut everything(false), &script));
-    let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines[0], "1 0 0");
-    for (kind, inside) in kinds.split(' ').zip(&lines[1..9]) {
-        let outside = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
-        assert_ne!(outside.to_str(), Some(*inside), "{kind}");
+    for shape in Shape::BOTH {
+        let kinds = "cgroup ipc mnt net pid time user uts";
+        let script = format!(
+            "echo $$ $(id -u) $(id -g); for k in {kinds}; do readlink /proc/self/ns/$k; done; ls /proc/self/fd"
+        );
+        let out = leaves_nothing(|| output(&mut everything(shape, false), &script));
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines[0], "1 0 0");
+        for (kind, inside) in kinds.split(' ').zip(&lines[1..9]) {
+            let outside = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            assert_ne!(outside.to_str(), Some(*inside), "{kind}");
+        }
+        // Descriptor 3 belongs to ls. The runner may have inherited more without close-on-exec.
+        let ours = fs::read_dir("/proc/self/fd").unwrap().count();
+        assert!(lines[9..].len() <= ours, "{:?}", &lines[9..]);
     }
-    // Descriptor 3 belongs to ls. The runner may have inherited more without close-on-exec.
-    let ours = fs::read_dir("/proc/self/fd").unwrap().count();
-    assert!(lines[9..].len() <= ours, "{:?}", &lines[9..]);
 }
 
 fn a_command_that_is_not_there() {
-    let text = ": No such file or directory";
-    assert_eq!(
-        failure(plain().command("no-such-command", [""; 0])),
-        (format!("failed to execute no-such-command{text}"), 127)
-    );
-    assert_eq!(
-        failure(plain().command("/no/such", [""; 0])),
-        (format!("failed to execute /no/such{text}"), 127)
-    );
-    assert_eq!(failure(everything(true).command("", [""; 0])), (format!("failed to execute ''{text}"), 127));
-    let text = "failed to execute /dev/null/a: Not a directory".to_string();
-    assert_eq!(failure(plain().command("/dev/null/a", [""; 0])), (text, 127));
-    assert_eq!(failure(&mut plain()), ("no command given".into(), 2));
+    for shape in Shape::BOTH {
+        let text = ": No such file or directory";
+        assert_eq!(
+            failure(shape.plain().command("no-such-command", [""; 0])),
+            (format!("failed to execute no-such-command{text}"), 127)
+        );
+        assert_eq!(
+            failure(shape.plain().command("/no/such", [""; 0])),
+            (format!("failed to execute /no/such{text}"), 127)
+        );
+        assert_eq!(
+            failure(everything(shape, true).command("", [""; 0])),
+            (format!("failed to execute ''{text}"), 127)
+        );
+        let text = "failed to execute /dev/null/a: Not a directory".to_string();
+        assert_eq!(failure(shape.plain().command("/dev/null/a", [""; 0])), (text, 127));
+        assert_eq!(failure(&mut shape.plain()), ("no command given".into(), 2));
+    }
 }
 
 fn a_command_that_cannot_run() {
-    let folder = Folder::new();
-    let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
-    folder.file("garbage", 0o755, "\x01\x02");
-    let (text, code) = failure(plain().command(&plain_file, [""; 0]));
-    let cause = "it is not executable, or lies on a noexec mount";
-    let want = format!("failed to execute {}: Permission denied ({cause})", plain_file.display());
-    assert_eq!((text, code), (want, 126));
-    assert_eq!(failure(plain().command("/", [""; 0])).1, 126);
-    // The search continues after a file that cannot be executed. First no executable file follows, then one
-    // does.
-    let mut launcher = plain();
-    launcher.env("PATH", format!("/nonexistent:{}:/empty", folder.0.display()));
-    assert_eq!(failure(launcher.command("plain", [""; 0])).1, 126);
-    let (text, code) = failure(launcher.command("garbage", [""; 0]));
-    assert!(code == 126 && text.contains("Exec format error (it is not in a format"), "{text}");
-    folder.file("true", 0o644, "");
-    launcher.env("PATH", format!("{}:/usr/bin:/bin", folder.0.display()));
-    assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
+    for shape in Shape::BOTH {
+        let folder = Folder::new();
+        let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
+        folder.file("garbage", 0o755, "\x01\x02");
+        let (text, code) = failure(shape.plain().command(&plain_file, [""; 0]));
+        let cause = "it is not executable, or lies on a noexec mount";
+        let want = format!("failed to execute {}: Permission denied ({cause})", plain_file.display());
+        assert_eq!((text, code), (want, 126));
+        assert_eq!(failure(shape.plain().command("/", [""; 0])).1, 126);
+        // The search continues after a file that cannot be executed. First no executable file follows, then
+        // one does.
+        let mut launcher = shape.plain();
+        launcher.env("PATH", format!("/nonexistent:{}:/empty", folder.0.display()));
+        assert_eq!(failure(launcher.command("plain", [""; 0])).1, 126);
+        let (text, code) = failure(launcher.command("garbage", [""; 0]));
+        assert!(code == 126 && text.contains("Exec format error (it is not in a format"), "{text}");
+        folder.file("true", 0o644, "");
+        launcher.env("PATH", format!("{}:/usr/bin:/bin", folder.0.display()));
+        assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
+    }
 }
 
 fn a_join_that_fails() {
@@ -264,80 +323,139 @@ fn a_join_that_fails() {
 }
 
 fn a_refused_mount() {
-    // Only a user namespace: its root has no privilege over the mounts, which belong to the caller's user
-    // namespace.
-    let map = IdMap::parse(c"0 0 1\n").unwrap();
-    let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
-    let mut launcher = Launcher::new(&bootstrap, policy().with_mount_proc(true)).unwrap();
-    let (text, code) = failure(launcher.command("true", [""; 0]));
-    let want = "stage-2: failed to mount /proc: Operation not permitted (parts of /proc are masked";
-    assert!(code == 1 && text.starts_with(want), "{text}");
+    for shape in Shape::BOTH {
+        // Only a user namespace: its root has no privilege over the mounts, which belong to the caller's user
+        // namespace.
+        let map = IdMap::parse(c"0 0 1\n").unwrap();
+        let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
+        let mut launcher = Launcher::new(&bootstrap, shape.of(policy()).with_mount_proc(true)).unwrap();
+        let (text, code) = failure(launcher.command("true", [""; 0]));
+        let want = "stage-2: failed to mount /proc: Operation not permitted (parts of /proc are masked";
+        assert!(code == 1 && text.starts_with(want), "{text}");
+    }
 }
 
 fn records_arrive() {
-    let (send, receive) = std::sync::mpsc::channel();
-    let mut launcher = everything(false);
-    launcher.level(Level::Debug).on_record(move |record| send.send(record.to_string()).unwrap());
-    let status = leaves_nothing(|| launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap());
-    assert!(status.success());
-    let records: Vec<String> = receive.try_iter().collect();
-    for want in [
-        "=> nsexec container setup",
-        "stage-0: spawn stage-1",
-        "stage-1: spawn stage-2",
-        "stage-2: ~> nsexec stage-2",
-    ] {
-        assert!(records.iter().any(|record| record == want), "{want}: {records:#?}");
+    for shape in Shape::BOTH {
+        let (send, receive) = std::sync::mpsc::channel();
+        let mut launcher = everything(shape, false);
+        launcher.level(Level::Debug).on_record(move |record| send.send(record.to_string()).unwrap());
+        let pid = leaves_nothing(|| {
+            let mut child = launcher.command("true", [""; 0]).spawn().unwrap();
+            assert!(child.wait().unwrap().success());
+            child.pid()
+        });
+        let records: Vec<String> = receive.try_iter().collect();
+        let maps =
+            ["uid_map", "gid_map"].map(|map| format!("stage-0: update /proc/{pid}/{map} to '0 0 1\\n'"));
+        let wanted: &[&str] = match shape {
+            Shape::Direct => {
+                &[&maps[0], &maps[1], "stage-2: ~> nsexec stage-2", "stage-2: unshare remaining namespaces"]
+            }
+            Shape::Stages => &[
+                "=> nsexec container setup",
+                "stage-0: spawn stage-1",
+                "stage-1: spawn stage-2",
+                "stage-2: ~> nsexec stage-2",
+            ],
+        };
+        for want in wanted {
+            assert!(records.iter().any(|record| record == want), "{want}: {records:#?}");
+        }
     }
 }
 
 fn record_callback_may_launch() {
-    let (send, receive) = std::sync::mpsc::channel();
-    let mut launcher = everything(false);
-    launcher.level(Level::Debug).on_record(move |_| {
-        // If the launch were not over, this launch would wait for itself.
-        send.send(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success()).unwrap();
-    });
-    assert!(leaves_nothing(|| launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap()).success());
-    assert!(leaves_nothing(|| launcher.command("/no/such", [""; 0]).spawn()).is_err());
-    let launched: Vec<bool> = receive.try_iter().collect();
-    assert!(launched.len() > 10 && launched.iter().all(|success| *success));
+    for shape in Shape::BOTH {
+        let (send, receive) = std::sync::mpsc::channel();
+        let mut launcher = everything(shape, false);
+        launcher.level(Level::Debug).on_record(move |_| {
+            // If the launch were not over, this launch would wait for itself.
+            send.send(shape.plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success())
+                .unwrap();
+        });
+        assert!(
+            leaves_nothing(|| launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap()).success()
+        );
+        assert!(leaves_nothing(|| launcher.command("/no/such", [""; 0]).spawn()).is_err());
+        let launched: Vec<bool> = receive.try_iter().collect();
+        // Two launches with at least four records each.
+        assert!(launched.len() >= 8 && launched.iter().all(|success| *success), "{launched:?}");
+    }
 }
 
 fn panic_in_the_record_callback_kills_the_command() {
-    let mut launcher = everything(false);
-    launcher.level(Level::Debug).on_record(|_| panic!("on purpose"));
-    leaves_nothing(|| {
-        let spawn = std::panic::AssertUnwindSafe(|| launcher.command("sleep", ["1000"]).spawn());
-        assert!(std::panic::catch_unwind(spawn).is_err());
-    });
-    // The command is reaped, and the next launch is not blocked.
-    no_child_left(Duration::ZERO).unwrap();
-    assert!(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
+    for shape in Shape::BOTH {
+        let mut launcher = everything(shape, false);
+        launcher.level(Level::Debug).on_record(|_| panic!("on purpose"));
+        leaves_nothing(|| {
+            let spawn = std::panic::AssertUnwindSafe(|| launcher.command("sleep", ["1000"]).spawn());
+            assert!(std::panic::catch_unwind(spawn).is_err());
+        });
+        // The command is reaped, and the next launch is not blocked.
+        no_child_left(Duration::ZERO).unwrap();
+        assert!(shape.plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
+    }
 }
 
 fn other_children_of_the_program_are_not_reaped() {
-    let mut stranger = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(50));
-    assert!(matches!(
-        plain().command("/no/such", [""; 0]).spawn(),
-        Err(LaunchError::Exec { errno: Errno::ENOENT, .. })
-    ));
-    assert_eq!(stranger.wait().unwrap().code(), Some(3));
-    no_child_left(Duration::ZERO).unwrap();
+    for shape in Shape::BOTH {
+        let mut stranger = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(matches!(
+            shape.plain().command("/no/such", [""; 0]).spawn(),
+            Err(LaunchError::Exec { errno: Errno::ENOENT, .. })
+        ));
+        assert_eq!(stranger.wait().unwrap().code(), Some(3));
+        no_child_left(Duration::ZERO).unwrap();
+    }
+}
+
+/// A child without an exit signal looks like a stage. A direct start knows its only process, and waits for no
+/// other one.
+fn a_child_without_exit_signal_is_not_reaped_by_a_direct_start() {
+    // SAFETY: the child makes two system calls and exits.
+    let mut sys = unsafe { LinuxSys::new() };
+    let stranger = match sys.fork(ExitSignal::None, None).unwrap() {
+        Fork::Child => {
+            // SAFETY: as above.
+            unsafe {
+                libc::sleep(1);
+                libc::_exit(9)
+            }
+        }
+        Fork::Parent { child } => child.0,
+    };
+    let began = std::time::Instant::now();
+    let error = Shape::Direct.plain().command("/no/such", [""; 0]).spawn().unwrap_err();
+    assert!(matches!(error, LaunchError::Exec { errno: Errno::ENOENT, .. }), "{error}");
+    // The stranger still runs, unless this machine is very slow.
+    let still_runs = began.elapsed() < Duration::from_millis(900);
+    let mut status = 0;
+    // SAFETY: the kernel writes one int.
+    let ended = unsafe { libc::waitpid(stranger, &raw mut status, libc::WNOHANG | libc::__WALL) };
+    assert!(ended == 0 || !still_runs, "{ended}");
+    if ended == 0 {
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::waitpid(stranger, &raw mut status, libc::__WALL) }, stranger);
+    }
+    assert_eq!(libc::WEXITSTATUS(status), 9);
 }
 
 /// Launches a sleep, prints its pid, and does not end.
 pub(crate) fn sleep_helper(words: &[String]) {
-    let child: Child = everything(words[0] == "kill").command("sleep", ["1000"]).spawn().unwrap();
+    let shape = Shape::from_word(&words[1]);
+    let child: Child = everything(shape, words[0] == "kill").command("sleep", ["1000"]).spawn().unwrap();
     println!("{}", child.pid());
     std::io::stdout().flush().unwrap();
     std::thread::sleep(Duration::from_secs(1000));
 }
 
 fn kill_child() {
-    for (word, survives) in [("kill", false), ("stay", true)] {
-        let mut launcher = helper(&["sleep", word]).spawn().unwrap();
+    let cases = [("kill", false), ("stay", true)];
+    for (shape, (word, survives)) in Shape::BOTH.into_iter().flat_map(|shape| cases.map(|case| (shape, case)))
+    {
+        let mut launcher = helper(&["sleep", word, shape.word()]).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pid = nix::unistd::Pid::from_raw(line.trim().parse().unwrap());
@@ -371,7 +489,8 @@ fn threads_that_allocate() {
         .collect();
     leaves_nothing(|| {
         for round in 0..50 {
-            let mut launcher = if round % 2 == 0 { everything(false) } else { plain() };
+            let shape = Shape::BOTH[round / 2 % 2];
+            let mut launcher = if round % 2 == 0 { everything(shape, false) } else { shape.plain() };
             assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
             assert!(launcher.command("/no/such", [""; 0]).spawn().is_err());
         }
@@ -383,8 +502,9 @@ fn threads_that_allocate() {
 fn two_threads_launch() {
     leaves_nothing(|| {
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
+            for number in 0..4 {
+                let plain = move || Shape::BOTH[number % 2].plain();
+                scope.spawn(move || {
                     for _ in 0..10 {
                         assert!(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
                         assert!(plain().command("/no/such", [""; 0]).spawn().is_err());
@@ -396,22 +516,24 @@ fn two_threads_launch() {
 }
 
 fn a_large_message() {
-    // The message is longer than one write to a socket buffer. The paths are never used.
-    let path = std::ffi::CString::new(format!("/{}", "x".repeat(60_000))).unwrap();
-    let lines: String = (0..340).map(|id| format!("{id} {id} 1\n")).collect();
-    let lines = std::ffi::CString::new(lines).unwrap();
-    let map = IdMap::parse(&lines).unwrap();
-    let bootstrap = Bootstrap::new(CloneFlags::NEWUSER)
-        .with_uid_map(map)
-        .with_gid_map(map)
-        .with_uidmap_path(&path)
-        .with_gidmap_path(&path);
-    let mut launcher = Launcher::new(&bootstrap, policy()).unwrap();
-    let out = leaves_nothing(|| output(&mut launcher, "wc -l < /proc/self/uid_map"));
-    assert_eq!(out.trim(), "340");
+    for shape in Shape::BOTH {
+        // The message is longer than one write to a socket buffer. The paths are never used.
+        let path = std::ffi::CString::new(format!("/{}", "x".repeat(60_000))).unwrap();
+        let lines: String = (0..340).map(|id| format!("{id} {id} 1\n")).collect();
+        let lines = std::ffi::CString::new(lines).unwrap();
+        let map = IdMap::parse(&lines).unwrap();
+        let bootstrap = Bootstrap::new(CloneFlags::NEWUSER)
+            .with_uid_map(map)
+            .with_gid_map(map)
+            .with_uidmap_path(&path)
+            .with_gidmap_path(&path);
+        let mut launcher = Launcher::new(&bootstrap, shape.of(policy())).unwrap();
+        let out = leaves_nothing(|| output(&mut launcher, "wc -l < /proc/self/uid_map"));
+        assert_eq!(out.trim(), "340");
+    }
 }
 
-/// A sink that panics at the call that sets the name of a stage.
+/// A sink that panics at the call with this text, which only one process makes.
 struct Panics(&'static str);
 
 impl Sink for Panics {
@@ -423,10 +545,16 @@ impl Sink for Panics {
 /// A panic of a recorder in a stage must not unwind into a copy of the stack frames of the launcher's caller.
 fn panic_in_a_stage_ends_only_that_stage() {
     let us = std::process::id();
-    for (name, stage) in [("0:PARENT", "stage-0"), ("1:CHILD", "stage-1"), ("2:INIT", "stage-2")] {
+    for (shape, name, stage) in [
+        (Shape::Stages, "0:PARENT", "stage-0"),
+        (Shape::Stages, "1:CHILD", "stage-1"),
+        (Shape::Stages, "2:INIT", "stage-2"),
+        (Shape::Direct, "PR_SET_PDEATHSIG, SIGKILL", "stage-2"),
+        (Shape::Direct, "PR_SET_PDEATHSIG, 0", "stage-2"),
+    ] {
         let spawned = std::panic::catch_unwind(|| {
             leaves_nothing(|| {
-                let mut launcher = everything(false);
+                let mut launcher = everything(shape, false);
                 launcher.command("true", [""; 0]);
                 launcher.spawn_through(|sys| Recorder::new(sys, Panics(name))).unwrap_err().to_string()
             })

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use nsexec::launch::exit_code;
 use nsexec::launch::signals::{Signals, supervise};
 
-use crate::cases::{everything, leaves_nothing, output, plain};
+use crate::cases::{Shape, everything, leaves_nothing, output};
 use crate::{Case, helper, no_child_left};
 use support::LIMIT;
 
@@ -43,7 +43,7 @@ fn the_command_begins_with_the_callers_signals() {
     // left. The mask omits the real-time signals: the caller of the tests may ignore the two that the libc
     // uses.
     let want = ["0000000000000800", "0000000000000001", "0000000000000000"];
-    for mut launcher in [plain(), everything(false)] {
+    for mut launcher in Shape::BOTH.into_iter().flat_map(|shape| [shape.plain(), everything(shape, false)]) {
         let status = leaves_nothing(|| output(&mut launcher, "exec cat /proc/self/status"));
         let sets = ["SigBlk", "SigIgn", "SigCgt"].map(|name| {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -58,11 +58,12 @@ fn the_command_begins_with_the_callers_signals() {
 
 fn sigchld_ignored() {
     dispose(Signal::SIGCHLD, SigHandler::SigIgn);
-    for _ in 0..5 {
-        let mut child = everything(false).command("sleep", ["0.01"]).spawn().unwrap();
+    for shape in Shape::BOTH.repeat(5) {
+        let mut child = everything(shape, false).command("sleep", ["0.01"]).spawn().unwrap();
         // The kernel reaps the command, and its status is lost.
         assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
-        let error = leaves_nothing(|| everything(false).command("/no/such", [""; 0]).spawn().unwrap_err());
+        let error =
+            leaves_nothing(|| everything(shape, false).command("/no/such", [""; 0]).spawn().unwrap_err());
         assert_eq!(error.exit_code(), 127);
     }
     no_child_left(Duration::ZERO).unwrap();
@@ -71,14 +72,16 @@ fn sigchld_ignored() {
 fn sigchld_ignored_and_supervised() {
     dispose(Signal::SIGCHLD, SigHandler::SigIgn);
     let signals = Signals::take().unwrap();
-    let mut launcher = plain();
-    launcher.signals(signals.original());
-    let mut child = launcher.command("sh", ["-c", "exit 3"]).spawn().unwrap();
-    assert_eq!(supervise(&mut child, &signals).unwrap(), 3);
-    // SIGCHLD (17) is ignored again, and no signal is blocked. (A shell would change both.)
-    for pattern in ["^SigIgn:\t[0-9a-f]{11}[13579bdf]", "^SigBlk:\t0{16}$"] {
-        let mut child = launcher.command("grep", ["-Eq", pattern, "/proc/self/status"]).spawn().unwrap();
-        assert_eq!(exit_code(child.wait().unwrap()), 0, "{pattern}");
+    for shape in Shape::BOTH {
+        let mut launcher = shape.plain();
+        launcher.signals(signals.original());
+        let mut child = launcher.command("sh", ["-c", "exit 3"]).spawn().unwrap();
+        assert_eq!(supervise(&mut child, &signals).unwrap(), 3);
+        // SIGCHLD (17) is ignored again, and no signal is blocked. (A shell would change both.)
+        for pattern in ["^SigIgn:\t[0-9a-f]{11}[13579bdf]", "^SigBlk:\t0{16}$"] {
+            let mut child = launcher.command("grep", ["-Eq", pattern, "/proc/self/status"]).spawn().unwrap();
+            assert_eq!(exit_code(child.wait().unwrap()), 0, "{shape:?} {pattern}");
+        }
     }
 }
 
@@ -109,17 +112,22 @@ fn error_names_the_signalfd_without_a_descriptor() {
 /// Supervises a shell script, as process 1 or not.
 pub(crate) fn supervise_helper(words: &[String]) {
     let signals = Signals::take().unwrap();
-    let mut launcher = if words[0] == "init" { everything(false) } else { plain() };
+    let shape = Shape::from_word(&words[2]);
+    let mut launcher = if words[0] == "init" { everything(shape, false) } else { shape.plain() };
     let child = launcher.signals(signals.original()).command("sh", ["-c", &words[1]]).spawn();
     let status = supervise(&mut child.unwrap(), &signals).unwrap();
     std::process::exit(status);
 }
 
+/// The kinds of a supervised command, each with the shape of its start: process 1 of a pid namespace, or not.
+const KINDS: [(&str, Shape); 4] =
+    [("init", Shape::Direct), ("plain", Shape::Direct), ("init", Shape::Stages), ("plain", Shape::Stages)];
+
 /// Starts a supervisor, and waits for the first line of its command.
-fn supervised(kind: &str, script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+fn supervised((kind, shape): (&str, Shape), script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
     // In a process group of its own, like a shell's job. Otherwise the group may be orphaned, as under CI:
     // all its parents are in other sessions. In an orphaned group the kernel discards SIGTSTP (setpgid(2)).
-    let mut supervisor = helper(&["supervise", kind, script]).process_group(0).spawn().unwrap();
+    let mut supervisor = helper(&["supervise", kind, script, shape.word()]).process_group(0).spawn().unwrap();
     let mut reader = BufReader::new(supervisor.stdout.take().unwrap());
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -136,7 +144,7 @@ fn ends_with(mut supervisor: Child, status: i32) {
 }
 
 fn supervised_command_gets_the_signals_it_handles() {
-    for kind in ["init", "plain"] {
+    for kind in KINDS {
         for (signal, status) in [
             (Signal::SIGTERM, 15),
             (Signal::SIGINT, 2),
@@ -159,7 +167,7 @@ fn supervised_command_gets_the_signals_it_handles() {
 }
 
 fn supervised_command_ends_without_a_handler() {
-    for kind in ["init", "plain"] {
+    for kind in KINDS {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
             let (supervisor, _reader) = supervised(kind, "ulimit -c 0; echo; exec sleep 1000");
             // A shell catches SIGINT until it executes the sleep. If a SIGINT arrives after this exec but was
@@ -203,7 +211,7 @@ fn becomes(pid: i32, which: &str, want: &str) {
 }
 
 fn supervised_command_stops_and_continues() {
-    for kind in ["init", "plain"] {
+    for kind in KINDS {
         let (supervisor, _reader) = supervised(kind, "echo; exec sleep 1000");
         let (outer, inner) = (i32::try_from(supervisor.id()).unwrap(), command_of(&supervisor));
         becomes(inner, "comm", "sleep");

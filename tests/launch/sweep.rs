@@ -1,4 +1,5 @@
-//! Kills each of the four processes after each of its system calls, on the real kernel.
+//! Kills each process of a launch after each of its system calls, on the real kernel: the launcher, and the
+//! three stages or the process of a direct start.
 
 use std::io::Write;
 
@@ -6,18 +7,20 @@ use nix::sys::signal::{Signal, kill};
 use nsexec::launch::{LaunchError, exit_code};
 use nsexec_audit::record::{Line, Recorder, Reply, Sink};
 
-use crate::cases::{everything, leaves_nothing};
+use crate::cases::{Shape, everything, leaves_nothing};
 use crate::{Case, helper, no_child_left};
 use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
-    ("launcher_dies_after_each_call", launcher_dies_after_each_call),
-    ("stage_0_dies", || a_stage_dies(1)),
-    ("stage_1_dies", || a_stage_dies(2)),
-    ("stage_2_dies", || a_stage_dies(3)),
+    ("launcher_of_stages_dies_after_each_call", || launcher_dies_after_each_call(Shape::Stages)),
+    ("launcher_of_a_direct_start_dies_after_each_call", || launcher_dies_after_each_call(Shape::Direct)),
+    ("stage_0_dies", || a_process_dies(Shape::Stages, 1)),
+    ("stage_1_dies", || a_process_dies(Shape::Stages, 2)),
+    ("stage_2_dies", || a_process_dies(Shape::Stages, 3)),
+    ("process_of_a_direct_start_dies", || a_process_dies(Shape::Direct, 1)),
 ];
 
-/// Ends a process after one of its calls. The launcher has depth 0, stage 0 has depth 1, and so on.
+/// Ends a process after one of its calls. The launcher has depth 0, its child has depth 1, and so on.
 ///
 /// A fork copies the sink, so each process counts its own calls.
 struct Death {
@@ -51,7 +54,7 @@ impl Sink for Death {
 /// A launcher that kills itself after a line of its record, if it writes that many lines.
 pub(crate) fn die_helper(words: &[String]) {
     let line = words[0].parse().unwrap();
-    let mut child = everything(true)
+    let mut child = everything(Shape::from_word(&words[1]), true)
         .command("sleep", ["1000"])
         .spawn_through(|sys| Recorder::new(sys, Death::at(0, line)))
         .unwrap();
@@ -60,9 +63,9 @@ pub(crate) fn die_helper(words: &[String]) {
     std::io::stdout().write_all(b"alive").unwrap();
 }
 
-fn launcher_dies_after_each_call() {
+fn launcher_dies_after_each_call(shape: Shape) {
     for line in 1.. {
-        let output = helper(&["die", &line.to_string()]).output().unwrap();
+        let output = helper(&["die", &line.to_string(), shape.word()]).output().unwrap();
         no_child_left(LIMIT).unwrap_or_else(|left| panic!("after line {line}: {left}"));
         if !output.stdout.is_empty() {
             // The script of the launcher makes more than 15 calls.
@@ -72,26 +75,29 @@ fn launcher_dies_after_each_call() {
     }
 }
 
-fn a_stage_dies(depth: usize) {
+fn a_process_dies(shape: Shape, depth: usize) {
+    // The process of a direct start does the work of stage 2, and is named like it.
+    let stage = if shape == Shape::Direct { 2 } else { depth - 1 };
     for line in 0.. {
         let result = leaves_nothing(|| {
-            let mut launcher = everything(false);
+            let mut launcher = everything(shape, false);
             let child = launcher
                 .command("true", [""; 0])
                 .spawn_through(|sys| Recorder::new(sys, Death::at(depth, line)));
             child.map(|mut child| exit_code(child.wait().unwrap()))
         });
-        let stage = depth - 1;
         match result {
             Ok(0) => {
                 assert!(line > 5, "{line}");
                 return;
             }
-            // Stage 2 had the go byte, and died before its exec.
+            // Stage 2 had the go byte, and died before its exec. After a direct start the launcher asks for
+            // that.
             Ok(status) => assert!(depth == 3 && (status == 137 || status == 99), "line {line}: {status}"),
             Err(LaunchError::Bootstrap(failure)) => {
                 let text = failure.to_string();
-                let named = text.contains(&format!("stage-{stage} (pid")) || text.contains("a stage (pid");
+                let unknown = shape == Shape::Stages && text.contains("a stage (pid");
+                let named = text.contains(&format!("stage-{stage} (pid")) || unknown;
                 let how = text.contains("was killed by SIGKILL") || text.contains("exited with status 99");
                 assert!(named && how, "line {line}: {text} {failure:#?}");
             }

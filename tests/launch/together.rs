@@ -1,7 +1,7 @@
-//! Two threads launch at the same time, and the launcher is killed: the stages of both launches must end.
+//! Two threads launch at the same time, and the launcher is killed: the processes of both launches must end.
 //!
-//! They would not end if the stages of each launch held the launcher's end of the other's init pipe: then the
-//! launcher's death would not be reported as an end of file. The test leads both launches to that moment:
+//! They would not end if the processes of each launch held the launcher's end of the other's init pipe: then
+//! the launcher's death would not be reported as an end of file. The test leads both launches to that moment:
 //! each creates its pipes before either forks.
 
 use std::io::{BufRead, BufReader, Write};
@@ -12,12 +12,13 @@ use std::time::Duration;
 use nsexec::launch::LaunchError;
 use nsexec_audit::record::{Call, Line, Recorder, Reply, Sink};
 
-use crate::cases::plain;
+use crate::cases::{Shape, plain};
 use crate::{Case, helper, no_child_left};
 use support::LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
-    ("a_launcher_that_dies_in_two_launches_leaves_no_stage", a_launcher_that_dies_in_two_launches),
+    ("a_launcher_that_dies_in_two_launches_leaves_no_stage", || dies_in_two_launches(Shape::Stages)),
+    ("a_launcher_that_dies_in_two_direct_launches_leaves_no_process", || dies_in_two_launches(Shape::Direct)),
     ("the_limit_of_a_launch_covers_its_wait_for_another_one", limit_covers_the_wait),
     ("the_limit_of_a_launch_ends_a_stopped_stage", limit_ends_a_stopped_stage),
     ("the_longest_limit_does_not_expire", longest_limit),
@@ -80,7 +81,7 @@ impl Sink for Coordinated {
                     wait_for_other(|progress| progress.forked == 1);
                 }
             }
-            (_, Reply::Parent(_)) => {
+            (_, Reply::Parent(_) | Reply::ParentOfInit { .. }) => {
                 self.forked = true;
                 note(|progress| progress.forked += 1);
                 wait_for_other(|progress| progress.forked == 2);
@@ -101,10 +102,11 @@ impl Sink for Coordinated {
 /// does not get that far), or `over` if both have ended. Then the process waits for ever.
 pub(crate) fn together_helper(words: &[String]) {
     let hold_at: usize = words[0].parse().unwrap();
+    let shape = Shape::from_word(&words[1]);
     for second in [false, true] {
         thread::spawn(move || {
             let coordinated = Coordinated { second, in_stage: false, forked: false, calls: 0, hold_at };
-            let mut launcher = plain();
+            let mut launcher = shape.plain();
             launcher.command("true", [""; 0]);
             let child = launcher.spawn_through(|sys| Recorder::new(sys, coordinated));
             assert!(child.unwrap().wait().unwrap().success());
@@ -147,23 +149,25 @@ fn limit_covers_the_wait() {
     assert_eq!(error, LaunchError::TimedOut);
 }
 
-/// Stops stage 0 right after the fork.
+/// Stops the launcher's child right after the fork: stage 0, or the command's process.
 struct Stopping;
 
 impl Sink for Stopping {
     fn line(&mut self, line: &Line) {
-        if let Reply::Parent(pid) = line.reply {
+        if let Some(pid) = line.reply.child() {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.0), nix::sys::signal::SIGSTOP).unwrap();
         }
     }
 }
 
 fn limit_ends_a_stopped_stage() {
-    let mut launcher = plain();
-    launcher.command("true", [""; 0]).timeout(Duration::from_millis(100));
-    let error = launcher.spawn_through(|sys| Recorder::new(sys, Stopping)).unwrap_err();
-    assert_eq!(error, LaunchError::TimedOut);
-    no_child_left(Duration::ZERO).unwrap();
+    for shape in Shape::BOTH {
+        let mut launcher = shape.plain();
+        launcher.command("true", [""; 0]).timeout(Duration::from_millis(100));
+        let error = launcher.spawn_through(|sys| Recorder::new(sys, Stopping)).unwrap_err();
+        assert_eq!(error, LaunchError::TimedOut);
+        no_child_left(Duration::ZERO).unwrap();
+    }
 }
 
 fn longest_limit() {
@@ -173,9 +177,9 @@ fn longest_limit() {
     }
 }
 
-fn a_launcher_that_dies_in_two_launches() {
+fn dies_in_two_launches(shape: Shape) {
     for hold_at in 0.. {
-        let mut launcher = helper(&["together", &hold_at.to_string()]).spawn().unwrap();
+        let mut launcher = helper(&["together", &hold_at.to_string(), shape.word()]).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
         launcher.kill().unwrap();

@@ -35,6 +35,9 @@ impl Answer for FaultyBackend {
                 other(&call, &mut reply);
                 reply
             }
+            Lie::ReplacesCall(other) => {
+                other(&mut self.sys, &call).unwrap_or_else(|| perform(&mut self.sys, &call))
+            }
             Lie::SkipsCall(which) => which(&call).unwrap_or_else(|| perform(&mut self.sys, &call)),
             Lie::AddsCall(which, more) => {
                 let reply = perform(&mut self.sys, &call);
@@ -69,6 +72,13 @@ fn forked(result: SysResult<Fork>) -> Reply {
     reply(result, |fork| match fork {
         Fork::Parent { child } => Reply::Parent(child),
         Fork::Child => Reply::Child,
+    })
+}
+
+fn init_forked(result: SysResult<InitFork>) -> Reply {
+    reply(result, |fork| match fork {
+        InitFork::Parent { child, pidfd } => Reply::ParentOfInit { pid: child, pidfd },
+        InitFork::Child => Reply::Child,
     })
 }
 
@@ -139,6 +149,7 @@ fn perform_on_processes(sys: &mut LinuxSys, call: &Call) -> Reply {
     match call {
         Call::CloneSibling { tid } => forked(sys.clone_sibling(*tid)),
         Call::Fork { exit, tid } => forked(sys.fork(*exit, *tid)),
+        Call::CloneInit { namespaces, tid } => init_forked(sys.clone_init(*namespaces, *tid)),
         Call::Wait4 { pid, which } => reply(sys.wait4(*pid, *which), Reply::Waited),
         Call::Kill { pid, signal } => unit(sys.kill(*pid, *signal)),
         Call::PidfdOpen { pid } => reply(sys.pidfd_open(*pid), Reply::Fd),

@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode};
 use std::sync::{Arc, LazyLock};
 
 use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::idmap::IdMap;
 use nsexec::launch::Launcher;
 use nsexec::launch::signals::Signals;
 use nsexec::policy::{Credentials, Policy, Session};
@@ -146,8 +147,8 @@ fn inner(planted: &Planted, out: &Path) {
             make_each_call(&mut Recorder::new(Answered(liar), sink));
             mark_end();
         }
-        Way::Launch => {
-            launch(planted.lie, |liar| {
+        way => {
+            launch(way, planted.lie, |liar| {
                 mark_begin(Some(recorder));
                 Recorder::new(Answered(liar), sink)
             });
@@ -232,8 +233,26 @@ fn make_each_call<S: Sys>(sys: &mut S) {
         sys.execve(c"/bin/true", &argv, &envp);
     });
     let _ = sys.wait4(becomes, WaitFor::Ordinary);
+    make_init(sys, tid);
     for fd in [one, other, read, write, ns, list] {
         let _ = sys.close(fd);
+    }
+}
+
+/// Clones an init as a direct start does, and waits for it.
+fn make_init<S: Sys>(sys: &mut S, tid: Option<TidAddress>) {
+    match sys.clone_init(CloneFlags::NEWUSER.union(CloneFlags::NEWPID), tid) {
+        Ok(InitFork::Child) => {
+            sys.setgid(u32::MAX).expect_err("no group");
+            // SAFETY: exits this process at once. The rest of its parent's code must not run here.
+            unsafe { libc::_exit(7) }
+        }
+        Ok(InitFork::Parent { child, pidfd }) => {
+            let _ = sys.wait4(child, WaitFor::Stages);
+            let _ = pidfd.map(|pidfd| sys.close(pidfd));
+        }
+        // A machine may have no user namespaces. Then the failure is compared.
+        Err(_) => {}
     }
 }
 
@@ -249,9 +268,22 @@ fn child<S: Sys>(sys: &mut S, tid: Option<TidAddress>, what: impl FnOnce(&mut S)
 }
 
 /// Launches as `nsexec trace -- true` does, but without a plan.
-fn launch<S: Sys>(lie: Lie, wrap: impl FnOnce(FaultyBackend) -> S) {
-    let bootstrap = Bootstrap::new(CloneFlags::EMPTY);
-    let policy = Policy::runc(&Dialect::V1_2).with_session(Session::Keep).with_credentials(Credentials::Keep);
+fn launch<S: Sys>(way: Way, lie: Lie, wrap: impl FnOnce(FaultyBackend) -> S) {
+    // SAFETY: queries without arguments.
+    let ids = unsafe { [libc::geteuid(), libc::getegid()] };
+    let maps = ids.map(|id| std::ffi::CString::new(format!("0 {id} 1\n")).expect("no NUL"));
+    let [users, groups] = [&maps[0], &maps[1]].map(|map| IdMap::parse(map).expect("a map"));
+    let bootstrap = match way {
+        Way::LaunchIntoUser => Bootstrap::new(CloneFlags::NEWUSER)
+            .with_rootless_euid(true)
+            .with_uid_map(users)
+            .with_gid_map(groups),
+        _ => Bootstrap::new(CloneFlags::EMPTY),
+    };
+    let policy = Policy::runc(&Dialect::V1_2)
+        .with_session(Session::Keep)
+        .with_credentials(Credentials::Keep)
+        .with_stages(matches!(way, Way::LaunchThroughStages));
     let mut launcher = Launcher::new(&bootstrap, policy).expect("a launcher");
     let signals = Signals::take().expect("signals");
     launcher.command("true", ["101"]).supervised(&signals);

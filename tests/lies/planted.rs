@@ -14,6 +14,8 @@ pub(crate) enum Lie {
     ChangesCall(fn(&mut Call)),
     /// Returns another reply than the kernel's.
     ChangesReply(fn(&Call, &mut Reply)),
+    /// Makes another call of the kernel instead, and returns a reply that fits the requested one.
+    ReplacesCall(fn(&mut LinuxSys, &Call) -> Option<Reply>),
     /// Returns a reply without making the call.
     SkipsCall(fn(&Call) -> Option<Reply>),
     /// After such a call, makes one more call.
@@ -25,8 +27,12 @@ pub(crate) enum Lie {
 pub(crate) enum Run {
     /// Calls made one by one.
     EachCall,
-    /// The launch of a command.
+    /// The launch of a command, without namespaces.
     Launch,
+    /// The launch of a command into a user namespace with one id.
+    LaunchIntoUser,
+    /// The launch of a command through the stages.
+    LaunchThroughStages,
 }
 
 /// One lie, and the difference that it must cause.
@@ -59,6 +65,14 @@ const fn in_a_launch(planted: Planted) -> Planted {
     Planted { way: Run::Launch, ..planted }
 }
 
+const fn in_a_launch_into_user(planted: Planted) -> Planted {
+    Planted { way: Run::LaunchIntoUser, ..planted }
+}
+
+const fn in_a_launch_through_stages(planted: Planted) -> Planted {
+    Planted { way: Run::LaunchThroughStages, ..planted }
+}
+
 /// Changes the calls of one form: `changes_call!(Call::Close { fd } => *fd = Fd(9))`.
 macro_rules! changes_call {
     ($form:pat $(if $guard:expr)? => $change:expr) => {
@@ -87,9 +101,21 @@ const NOTHING: Planted = Planted { call: None, ..planted("no_lie", "", Lie::None
 /// libraries have no cached thread id.
 const BESIDE: usize = 4;
 
+/// Clones without `CLONE_PIDFD`, and opens the pidfd afterwards.
+fn without_pidfd(sys: &mut LinuxSys, call: &Call) -> Option<Reply> {
+    let Call::CloneInit { tid, .. } = call else { return None };
+    Some(match sys.fork(ExitSignal::None, *tid) {
+        Ok(Fork::Child) => Reply::Child,
+        Ok(Fork::Parent { child }) => Reply::ParentOfInit { pid: child, pidfd: sys.pidfd_open(child).ok() },
+        Err(errno) => Reply::Errno(errno),
+    })
+}
+
 pub(crate) const LIES: &[Planted] = &[
     NOTHING,
     in_a_launch(Planted { name: "no_lie_in_a_launch", ..NOTHING }),
+    in_a_launch_into_user(Planted { name: "no_lie_in_a_launch_into_user", ..NOTHING }),
+    in_a_launch_through_stages(Planted { name: "no_lie_in_a_launch_through_stages", ..NOTHING }),
     // -- a whole launch --
     in_a_launch(in_memory(
         "launch_polls_another_descriptor",
@@ -99,10 +125,41 @@ pub(crate) const LIES: &[Planted] = &[
     in_a_launch(planted(
         "launch_clones_with_another_tidptr",
         "clone(",
-        changes_call!(Call::Fork { tid: Some(tid), .. } | Call::CloneSibling { tid: Some(tid) } => tid.address += BESIDE),
+        changes_call!(Call::CloneInit { tid: Some(tid), .. } => tid.address += BESIDE),
     )),
     in_a_launch(planted(
         "launch_clones_without_tidptr",
+        "clone(",
+        changes_call!(Call::CloneInit { tid, .. } => *tid = None),
+    )),
+    in_a_launch(planted("launch_clones_without_a_pidfd", "clone(", Lie::ReplacesCall(without_pidfd))),
+    in_a_launch(planted(
+        "launch_clones_into_one_more_namespace",
+        "clone(",
+        changes_call!(Call::CloneInit { namespaces, .. } => *namespaces = CloneFlags::NEWUSER),
+    )),
+    in_a_launch_into_user(planted(
+        "launch_leaves_a_namespace_out",
+        "clone(",
+        changes_call!(Call::CloneInit { namespaces, .. } => *namespaces = CloneFlags::EMPTY),
+    )),
+    in_a_launch_into_user(planted(
+        "launch_adds_a_namespace",
+        "clone(",
+        changes_call!(Call::CloneInit { namespaces, .. } => *namespaces = namespaces.union(CloneFlags::NEWUTS)),
+    )),
+    in_a_launch_into_user(in_memory(
+        "launch_writes_another_map",
+        "write(",
+        changes_call!(Call::Write { data, .. } if data.0.starts_with(b"0 ") => data.0[0] = b'1'),
+    )),
+    in_a_launch_through_stages(planted(
+        "stages_are_cloned_with_another_tidptr",
+        "clone(",
+        changes_call!(Call::Fork { tid: Some(tid), .. } | Call::CloneSibling { tid: Some(tid) } => tid.address += BESIDE),
+    )),
+    in_a_launch_through_stages(planted(
+        "stages_are_cloned_without_tidptr",
         "clone(",
         changes_call!(Call::Fork { tid, .. } | Call::CloneSibling { tid } => *tid = None),
     )),
@@ -117,6 +174,11 @@ pub(crate) const LIES: &[Planted] = &[
         changes_call!(Call::Execve { argv, .. } => argv[1] = b"102".as_slice().into()),
     )),
     in_a_launch(in_memory(
+        "launch_sends_another_go_byte",
+        "sendto(",
+        changes_call!(Call::Send { data, .. } => data.0[0] ^= 1),
+    )),
+    in_a_launch_through_stages(in_memory(
         "launch_sends_another_message",
         "sendto(",
         changes_call!(Call::Send { data, .. } if data.0.len() > 4 => *data.0.last_mut().unwrap() ^= 1),
@@ -286,6 +348,33 @@ pub(crate) const LIES: &[Planted] = &[
         "clone_without_a_signal",
         "clone(",
         changes_call!(Call::Fork { exit, .. } => *exit = ExitSignal::None),
+    ),
+    planted(
+        "init_of_another_namespace",
+        "clone(",
+        changes_call!(Call::CloneInit { namespaces, .. } => *namespaces = CloneFlags::NEWUSER),
+    ),
+    planted(
+        "init_of_one_more_namespace",
+        "clone(",
+        changes_call!(Call::CloneInit { namespaces, .. } => *namespaces = namespaces.union(CloneFlags::NEWNET)),
+    ),
+    planted(
+        "init_with_another_tidptr",
+        "clone(",
+        changes_call!(Call::CloneInit { tid: Some(tid), .. } => tid.address += BESIDE),
+    ),
+    planted("init_without_tidptr", "clone(", changes_call!(Call::CloneInit { tid, .. } => *tid = None)),
+    planted("init_without_a_pidfd", "clone(", Lie::ReplacesCall(without_pidfd)),
+    in_memory(
+        "init_with_another_pidfd",
+        "clone(",
+        changes_reply!(Call::CloneInit { .. }, Reply::ParentOfInit { pidfd: Some(pidfd), .. } => pidfd.0 += 1),
+    ),
+    in_memory(
+        "init_with_no_pidfd_in_the_record",
+        "clone(",
+        changes_reply!(Call::CloneInit { .. }, Reply::ParentOfInit { pidfd, .. } => *pidfd = None),
     ),
     in_memory(
         "another_thread_id_address",

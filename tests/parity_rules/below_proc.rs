@@ -12,6 +12,7 @@ rules! {
     User stat_file_shows_a_dead_process = "false false true";
     User stat_file_is_read_only_for_all_users = "EACCES false EACCES";
     User stat_file_of_a_reaped_process_is_esrch = "ESRCH ESRCH";
+    Root only_its_owner_searches_a_directory_of_descriptors = "ENOENT ENOENT EACCES ENOENT ENOENT EACCES";
     User the_type_of_a_socket = "1 ENOTSOCK ENOTSOCK ENOTSOCK EBADF EBADF";
 }
 
@@ -97,6 +98,23 @@ fn stat_file_of_a_reaped_process_is_esrch<S: Sys>(sys: &mut S) -> RuleResult {
         errno_name(sys.read(fd, &mut [0; 64])),
         errno_name(sys.openat(directory, c"stat", OpenFlags::ReadOnly)),
     ]))
+}
+
+/// By the process itself, by a child of the same user, and by a child of another one; listed, and only held.
+fn only_its_owner_searches_a_directory_of_descriptors<S: Sys>(sys: &mut S) -> RuleResult {
+    let mut said = Vec::new();
+    for flags in [OpenFlags::List, OpenFlags::Directory] {
+        let directory = open(sys, c"/proc/self/fd", flags).unwrap();
+        let search = |sys: &mut S| code(sys.openat(directory, c"uid_map", OpenFlags::ReadOnly)).0;
+        said.push(name(search(sys)));
+        said.push(name(in_child(sys, search)?));
+        let other = in_child(sys, |sys| {
+            sys.setresuid(64_321).unwrap();
+            search(sys)
+        })?;
+        said.push(name(other));
+    }
+    Ok(words(&said))
 }
 
 fn the_type_of_a_socket<S: Sys>(sys: &mut S) -> RuleResult {

@@ -2,6 +2,7 @@
 //! machine.
 
 mod below_proc;
+mod clone_init;
 mod descriptors;
 mod files;
 mod identity;
@@ -42,6 +43,7 @@ use rules;
 pub(crate) fn all() -> impl Iterator<Item = Rule> {
     [
         below_proc::RULES,
+        clone_init::RULES,
         descriptors::RULES,
         files::RULES,
         processes::RULES,
@@ -115,11 +117,21 @@ impl Child {
         sys.close(self.talk).unwrap();
         exit_status(sys, self.pid)
     }
+
+    /// Lets a child without an exit signal end, and returns its exit status.
+    fn end_init<S: Sys>(self, sys: &mut S) -> i32 {
+        sys.close(self.talk).unwrap();
+        status_of(sys, self.pid, WaitFor::Stages)
+    }
 }
 
 /// Returns the exit status of a child, or 128 plus the signal.
 fn exit_status<S: Sys>(sys: &mut S, pid: Pid) -> i32 {
-    match sys.wait4(pid, WaitFor::Ordinary) {
+    status_of(sys, pid, WaitFor::Ordinary)
+}
+
+fn status_of<S: Sys>(sys: &mut S, pid: Pid, which: WaitFor) -> i32 {
+    match sys.wait4(pid, which) {
         Ok(Waited { status: WaitStatus::Exited(status), .. }) => status,
         Ok(Waited { status: WaitStatus::Signaled(signal), .. }) => 128 + signal.0,
         other => panic!("{other:?}"),

@@ -183,6 +183,18 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::E2BIG,
             Errno::ENOMEM,
         ],
+        // clone(2), and the limits of namespaces. A filter that knows no namespaces can cause ENOSYS.
+        Call::CloneInit { .. } => &[
+            Errno::EPERM,
+            Errno::ENOSPC,
+            Errno::EINVAL,
+            Errno::EAGAIN,
+            Errno::ENOMEM,
+            Errno::EUSERS,
+            Errno::ENOSYS,
+            Errno::EMFILE,
+            Errno::EBUSY,
+        ],
         // clone(2). A cgroup can cause EBUSY; a seccomp filter can cause EPERM.
         Call::CloneSibling { .. } | Call::Fork { .. } => &[
             Errno::EAGAIN,
@@ -267,10 +279,13 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
             errno == Errno::EINTR
         }
         Call::Unshare { .. } => errno == Errno::EINVAL,
-        // openat is the fallback. The files below the directory of stage 1, which openat2 has opened, have no
-        // fallback.
+        // The launcher creates the stages instead.
+        Call::CloneInit { .. } => true,
+        // openat is the fallback. The files below the directory of the new process, which openat2 has opened,
+        // have no fallback.
         Call::Openat2 { path, .. } => {
-            let below = [&b"uid_map"[..], b"gid_map", b"setgroups", b"timens_offsets", b"stat"];
+            let below =
+                [&b"uid_map"[..], b"gid_map", b"setgroups", b"timens_offsets", b"stat", b"oom_score_adj"];
             [Errno::ENOSYS, Errno::EPERM].contains(&errno) && !below.contains(&&path.0[..])
         }
         // Errors of this call are ignored: the read of the message reports a better error.

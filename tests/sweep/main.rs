@@ -21,7 +21,7 @@ mod steps;
 use std::collections::BTreeMap;
 
 use nsexec_audit::Role;
-use nsexec_audit::record::{Call, Line};
+use nsexec_audit::record::{Call, Line, Reply};
 use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, StopReaction, Youngest};
 
 use errnos::{about, class};
@@ -76,6 +76,11 @@ fn faults_of(lines: &[Line], at: Place) -> Vec<FaultKind> {
     // Stage 0 and its tools open files of stage 1, which belong to root while stage 1 exits.
     if matches!(at.role, Role::Stage(0) | Role::Stage(1) | Role::Tool(_)) {
         faults.push(FaultKind::KillDying(Role::Stage(1)));
+    }
+    // In a direct start the launcher opens the files of the init.
+    let created = |line: &Line| matches!(line.reply, Reply::ParentOfInit { .. });
+    if at.role == Role::Launcher && lines[..at.line].iter().any(created) {
+        faults.push(FaultKind::KillDying(Role::Stage(2)));
     }
     faults
 }
@@ -197,26 +202,58 @@ fn sweep_filter_without_match_fails() {
 /// Checks that the oracle rejects: it accepts a run for the fault that happened, and for no other fault.
 #[test]
 fn oracle_rejects_wrong_reports() {
-    let start = scenarios::starts().into_iter().find(|start| start.name == "rootful_ours").expect("a start");
+    let starts = scenarios::starts();
+    let named = |name: &str| starts.iter().find(|start| start.name == name).expect("a start");
+    let unshare: fn(&Call) -> bool = |call| matches!(call, Call::Unshare { .. });
+    rejects(
+        named("stages_rootful"),
+        Role::Stage(1),
+        unshare,
+        &[
+            (Role::Stage(1), |call| matches!(call, Call::CloneSibling { .. })),
+            (Role::Stage(2), |call| matches!(call, Call::Setuid { .. })),
+        ],
+    );
+    rejects(
+        named("rootful_user_ours"),
+        Role::Stage(2),
+        unshare,
+        &[
+            (Role::Stage(2), |call| matches!(call, Call::Setuid { .. })),
+            (Role::Stage(2), |call| matches!(call, Call::Execve { .. })),
+            (Role::Launcher, |call| matches!(call, Call::Write { .. })),
+        ],
+    );
+}
+
+/// A process, and a test for one of its calls.
+type CallOf = (Role, fn(&Call) -> bool);
+
+/// Injects an errno at the first call of `role` that is `wanted`. The oracle must accept the run for that
+/// fault, and reject it for another errno, for a death, and for a fault at each of the `others`.
+fn rejects(start: &Start, role: Role, wanted: fn(&Call) -> bool, others: &[CallOf]) {
     let whole = start.run(&mut Oldest, None);
     let of = |role, wanted: fn(&Call) -> bool| {
         let mut places = whole.report.places();
         places.find(|(at, line)| at.role == role && wanted(&line.call)).expect("a call")
     };
-    let unshare = of(Role::Stage(1), |call| matches!(call, Call::Unshare { .. }));
-    let setuid = of(Role::Stage(2), |call| matches!(call, Call::Setuid { .. }));
-    let clone = of(Role::Stage(1), |call| matches!(call, Call::CloneSibling { .. }));
+    let met = of(role, wanted);
     let (limit, refused) = (FaultKind::Errno(Errno::ENOSPC), FaultKind::Errno(Errno::EPERM));
-    let ran = start.run(&mut Oldest, Some(Fault { at: unshare.0, what: limit }));
+    let ran = start.run(&mut Oldest, Some(Fault { at: met.0, what: limit }));
     let broken = |(at, line), what| {
-        Case { start: &start, whole: &whole, fault: Fault { at, what }, line: Some(line), ran: &ran }.broken()
+        Case { start, whole: &whole, fault: Fault { at, what }, line: Some(line), ran: &ran }.broken()
     };
-    assert_eq!(broken(unshare, limit), []);
-    // The record contradicts another errno, step or stage, and a death. A retried errno would have changed
+    assert_eq!(broken(met, limit), []);
+    // The record contradicts another errno, step or process, and a death. A retried errno would have changed
     // nothing.
-    assert!(!broken(unshare, refused).is_empty());
-    assert!(!broken(clone, limit).is_empty());
-    assert!(!broken(setuid, limit).is_empty());
-    assert!(!broken(setuid, FaultKind::Kill).is_empty());
-    assert!(!broken(unshare, FaultKind::Errno(Errno::EINVAL)).is_empty());
+    assert!(!broken(met, refused).is_empty());
+    assert!(!broken(met, FaultKind::Errno(Errno::EINVAL)).is_empty());
+    assert!(!broken(met, FaultKind::Kill).is_empty());
+    for (role, wanted) in others {
+        let other = of(*role, *wanted);
+        assert!(!broken(other, limit).is_empty(), "{}: {}", start.name, other.1);
+        // A launcher that was killed reports nothing.
+        let kill = FaultKind::Kill;
+        assert!(*role == Role::Launcher || !broken(other, kill).is_empty(), "{}: {}", start.name, other.1);
+    }
 }

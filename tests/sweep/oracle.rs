@@ -13,6 +13,7 @@
 //! | a fault that is retried changes nothing; a fault of the log changes nothing | |
 //! | the pid line is written at most once, and after stage 2 exists | |
 //! | the audit rules hold | in the launcher's section if the launcher is runc's |
+//! | if the kernel refuses the clone of a direct start, the start ends as it does through the stages | |
 //! | a stopped process blocks no other: SIGTERM to our launcher ends the launch, SIGKILL to any launcher ends all | with runc the stopped process itself stays until it is continued |
 //!
 //! No process of ours can report the following faults, and the oracle accepts that:
@@ -43,10 +44,10 @@ use nsexec::sys::types::{Errno, Fd, Signal};
 use nsexec_audit::Role;
 use nsexec_audit::record::{Call, Line, Reply};
 use nsexec_audit::rules::Severity;
-use nsexec_audit::sim::{Fault, FaultKind, FinalState, ProcessReport, Reaper, Report, StopReaction};
+use nsexec_audit::sim::{Fault, FaultKind, FinalState, Oldest, ProcessReport, Reaper, Report, StopReaction};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
-use support::scenarios::{Ran, Start, Way};
+use support::scenarios::{Ran, Start, Way, init_of, is_direct};
 
 /// A run with a fault, and the same run without it.
 pub(crate) struct Case<'a> {
@@ -92,8 +93,21 @@ impl Case<'_> {
         &self.ran.report
     }
 
+    /// The role of the process at which the fault is injected. After a direct start that was given up, the
+    /// simulated kernel has another one for stage 2.
     fn at(&self) -> Role {
-        self.fault.at.role
+        let is_init = init_of(&self.whole.report).is_some_and(|init| init.role == self.fault.at.role);
+        if is_init { Role::Stage(2) } else { self.fault.at.role }
+    }
+
+    /// The process at which the fault is injected, in the run without it.
+    fn process(&self) -> Option<&ProcessReport> {
+        self.whole.report.find(self.fault.at.role)
+    }
+
+    /// The lines of that process before the fault.
+    fn before(&self) -> &[Line] {
+        self.process().map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line])
     }
 
     fn is_kill(&self) -> bool {
@@ -128,8 +142,7 @@ impl Case<'_> {
     /// - between a change of ids, which clears that signal, and the call that requests it again;
     /// - after stage 2 has cleared the signal, and before its exec of the command.
     fn is_without_death_signal(&self) -> bool {
-        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
-        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        let before = self.before();
         let asks = |call: &Call| matches!(call, Call::SetPdeathsig { .. });
         let cleared = |line: &Line| matches!(line.call, Call::SetPdeathsig { signal: Signal::NONE });
         self.line.is_some_and(|line| asks(&line.call))
@@ -138,8 +151,7 @@ impl Case<'_> {
 
     /// Returns true if the fault is in the command that stage 2 has executed.
     fn in_the_command(&self) -> bool {
-        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
-        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        let before = self.before();
         before.iter().any(|line| line.reply == Reply::NoReturn)
     }
 
@@ -173,7 +185,7 @@ impl Case<'_> {
             let excused = self.start.way != Way::Ours || self.is_without_death_signal();
             excused
                 && then == StopReaction::KillLauncher
-                && process.role == self.at()
+                && process.role == self.fault.at.role
                 && process.end == FinalState::Stopped
         };
         let left = self.report().alive().find(|process| {
@@ -209,7 +221,7 @@ impl Case<'_> {
 
     /// Stage 2 becomes the init or the command only after the launcher's permission, which is the last step.
     fn hand_over_needs_permission(&self) -> Option<Broken> {
-        let init = self.report().find(Role::Stage(2))?;
+        let init = init_of(self.report())?;
         let executed = init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn);
         if init.end != FinalState::HandedOver && !executed {
             return None;
@@ -248,7 +260,7 @@ impl Case<'_> {
     fn pid_line_once(&self) -> Option<Broken> {
         let stage_0 = self.report().find(Role::Stage(0))?;
         let lines = sends(stage_0).filter(|(_, data)| is_pid_line(data)).count();
-        let there = self.report().find(Role::Stage(2)).is_some();
+        let there = init_of(self.report()).is_some_and(|init| !is_direct(init));
         (lines > 1 || lines == 1 && !there)
             .then(|| ("one pid line", format!("{lines} of them, stage 2: {there}")))
     }
@@ -281,7 +293,11 @@ impl Case<'_> {
     /// Something is mounted over the file, and the kernel lacks openat2 and cannot report it.
     fn mount_is_undetected(&self) -> bool {
         let covered = |line: &Line| line.reply == Reply::Errno(Errno::EXDEV);
-        self.line.is_some_and(covered)
+        // Without openat2 for the directory, the files below it are opened without it too.
+        let opens = |line: &Line| matches!(line.call, Call::Openat2 { .. });
+        let later = self.process().into_iter().flat_map(|process| &process.transcript.lines);
+        self.line.is_some_and(opens)
+            && later.skip(self.fault.at.line).any(covered)
             && matches!(self.fault.what, FaultKind::Errno(Errno::ENOSYS | Errno::EPERM))
     }
 
@@ -301,7 +317,18 @@ impl Case<'_> {
     /// Returns true if every process ended as it does without the fault. A log that was read in part does not
     /// count, nor the death of a tool after it has finished.
     fn ended_the_same(&self) -> bool {
+        if self.falls_back() {
+            let through_the_stages = self.start.through_the_stages().run(&mut Oldest, None);
+            return ends(&through_the_stages.report) == ends(self.report());
+        }
         ends(&self.whole.report) == ends(self.report())
+    }
+
+    /// The kernel refuses the clone of a direct start, so the launcher creates the stages, which do the same
+    /// as if the policy asked for them.
+    fn falls_back(&self) -> bool {
+        let clones = self.line.is_some_and(|line| matches!(line.call, Call::CloneInit { .. }));
+        clones && matches!(self.fault.what, FaultKind::Errno(_))
     }
 
     /// Returns the first fatal record, except for a record that only reports the launcher's death. A stage
@@ -322,6 +349,11 @@ impl Case<'_> {
         if before.is_some()
             && first.as_ref().map(|record| &record.text) == before.as_ref().map(|record| &record.text)
         {
+            return None;
+        }
+        // A failure of the launcher's own has no record in the log pipe.
+        let text = |ran: &Ran| ran.told.as_ref().map(ToString::to_string);
+        if before.is_none() && self.whole.told.is_some() && text(self.ran) == text(self.whole) {
             return None;
         }
         if self.is_unreportable() || self.mount_is_undetected() {
@@ -376,6 +408,8 @@ impl Case<'_> {
             Call::Close { .. } | Call::Sigprocmask { .. } | Call::Sigaction { .. } => true,
             // The core has a fallback, or tries again in a later pass.
             Call::CloseRangeCloexec { .. } | Call::Setns { .. } => errno == Errno::EPERM,
+            // The question whether the process with the refused map exits. Its hang-up answers it too.
+            Call::Openat2 { .. } | Call::Fstatfs { .. } | Call::Read { .. } if self.asks_for_exit() => true,
             Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. } => {
                 errno == Errno::EPERM && self.whole.report.find(Role::Tool(0)).is_some()
             }
@@ -394,8 +428,13 @@ impl Case<'_> {
             Call::DropGroups => {
                 errno == Errno::EPERM && self.start.policy.setgroups == Setgroups::DropIfAllowed
             }
-            // The scenario's own wait for its command. It tries several kinds of wait.
-            Call::Wait4 { .. } => role == Role::Launcher && self.is_after_permission(),
+            // The scenario's own wait for its command. It tries several kinds of wait. Or the wait for the
+            // process of a direct start that was given up: it is killed, and its end of the init pipe is
+            // closed.
+            Call::Wait4 { .. } => {
+                role == Role::Launcher && (self.is_after_permission() || self.is_giving_up())
+            }
+            Call::Kill { .. } => self.is_giving_up(),
             _ => false,
         }
     }
@@ -406,10 +445,28 @@ impl Case<'_> {
         before.any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == b"G"))
     }
 
+    /// Returns true if the launcher reads the stat file of a process that it then gives up.
+    fn asks_for_exit(&self) -> bool {
+        let opened = self.before().iter().chain(self.line).rev().find_map(|line| match &line.call {
+            Call::Openat { path, .. } | Call::Openat2 { path, .. } => Some(path),
+            _ => None,
+        });
+        self.is_giving_up() && opened.is_some_and(|path| path.0 == b"stat")
+    }
+
+    /// Returns true if the launcher gives up a direct start at this call: it creates other pipes later.
+    fn is_giving_up(&self) -> bool {
+        let launcher = self.whole.report.find(Role::Launcher).map(|launcher| &launcher.transcript.lines);
+        let lines = launcher.map_or(&[][..], |lines| lines);
+        let (before, after) = lines.split_at(self.fault.at.line.min(lines.len()));
+        self.at() == Role::Launcher
+            && before.iter().any(|line| matches!(line.reply, Reply::ParentOfInit { .. }))
+            && after.iter().any(|line| line.call == Call::Socketpair)
+    }
+
     /// Returns true if the fault is in another program that the process has executed.
     fn in_another_program(&self) -> bool {
-        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
-        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        let before = self.before();
         self.at().is_tool() && before.iter().any(|line| line.reply == Reply::NoReturn)
     }
 
@@ -438,10 +495,12 @@ impl Case<'_> {
         }
     }
 
-    /// Returns true if the process has sent its message of completion.
+    /// Returns true if the process has sent its message of completion. That of a direct start sends none.
     fn is_after_finish(&self) -> bool {
-        let process = self.whole.report.processes.iter().find(|process| process.role == self.at());
-        let before = process.map_or(&[][..], |process| &process.transcript.lines[..self.fault.at.line]);
+        if self.process().is_some_and(is_direct) {
+            return true;
+        }
+        let before = self.before();
         let finished = SyncMessage::ChildFinish.value().to_ne_bytes();
         before.iter().any(|line| matches!(&line.call, Call::Send { data, .. } if data.0 == finished))
     }
@@ -460,8 +519,28 @@ impl Case<'_> {
         // Any error of this query means that the file has no seals.
         let asked = matches!(self.line, Some(Line { call: Call::GetSeals { .. }, .. }));
         let unsealed = asked && told.contains("sealed copy of itself");
-        let named = told.contains(&errno.to_string()) || dead_peer || after || unsealed;
+        // In a direct start the launcher has the part of stage 0 with the maps.
+        let texts = self.line.map_or_else(Vec::new, |line| super::steps::answers(&line.call, errno));
+        let in_words = texts.iter().any(|text| told.contains(text)) || told.contains(&errno.to_string());
+        let named = in_words && self.names_the_file(&told) || dead_peer || after || unsealed;
         (!named).then(|| ("the launcher reports its own error", format!("{errno}, reported: {told}")))
+    }
+
+    /// Returns true if the text names the launcher's step with a file of the process, or the line is no such
+    /// step.
+    fn names_the_file(&self, told: &str) -> bool {
+        let created = |line: &Line| matches!(line.reply, Reply::ParentOfInit { .. });
+        let Some(line) = self.line.filter(|_| self.before().iter().any(created)) else { return true };
+        let of_file = matches!(
+            line.call,
+            Call::Openat { .. }
+                | Call::Openat2 { .. }
+                | Call::Write { .. }
+                | Call::Fstatfs { .. }
+                | Call::Readlink { .. }
+        );
+        let words = super::steps::words(&line.call, self.fault.what);
+        !of_file || words.iter().any(|word| told.contains(word))
     }
 
     fn told(&self) -> String {
@@ -531,7 +610,7 @@ impl Case<'_> {
     }
 
     fn rules_hold(&self) -> Option<Broken> {
-        let findings = self.start.findings(&Start::sections(self.ran));
+        let findings = self.start.findings(&self.start.sections(self.ran));
         let breach = findings.into_iter().find(|found| found.severity == Severity::Breach)?;
         Some(("the rules hold", breach.to_string()))
     }
@@ -543,7 +622,7 @@ fn ended(ran: &Ran, role: Role) -> FinalState {
 
 /// Returns true if an init was handed over, or a command was executed.
 fn started(report: &Report) -> bool {
-    report.find(Role::Stage(2)).is_some_and(|init| {
+    init_of(report).is_some_and(|init| {
         init.end == FinalState::HandedOver
             || init.transcript.lines.iter().any(|line| line.reply == Reply::NoReturn)
     })

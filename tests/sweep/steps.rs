@@ -19,6 +19,9 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
             let path = String::from_utf8_lossy(&path.0).into_owned();
             let mut words = match path.as_str() {
                 "self/fd" => vec!["descriptors".to_owned()],
+                "/proc/self/ns/time_for_children" => {
+                    vec!["failed to enter the new time namespace".to_owned()]
+                }
                 "/proc/self/ns/mnt" => vec!["failed to get current mount namespace".to_owned()],
                 // All steps of the copy have the same text.
                 path if path.starts_with("/tmp/") || path.starts_with("/proc/self/fd/") => {
@@ -64,6 +67,8 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
             "failed to open",
             "oom_score_adj",
             "mount namespace",
+            "time namespace",
+            "timens_offsets",
             "open descriptor",
         ]),
         Call::Poll { .. } => fixed(&[
@@ -83,7 +88,7 @@ pub(crate) fn words(call: &Call, what: FaultKind) -> Vec<String> {
         Call::CloseRangeCloexec { .. } | Call::Getdents64 { .. } | Call::SetCloexec { .. } => {
             fixed(&["descriptors", "pass on descriptor"])
         }
-        Call::Setns { .. } => fixed(&["setns", "join"]),
+        Call::Setns { .. } => fixed(&["setns", "join", "failed to enter the new time namespace"]),
         Call::Unshare { .. } => fixed(&["failed to unshare"]),
         Call::SetDumpable { .. } => fixed(&["dumpable"]),
         Call::SetPdeathsig { .. } => fixed(&["parent-death signal"]),

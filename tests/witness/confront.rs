@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use nsexec::sys::types::Signal;
 use nsexec_audit::diff::compare;
+use nsexec_audit::record::Reply;
 use nsexec_audit::{End, Role, Run, witness};
 
 use crate::draw::{Config, Ids, KINDS};
@@ -130,9 +131,13 @@ impl Stage<'_> {
             return Err(format!("'{as_planned}' is not said:\n{}", words(&said)));
         }
         if ran {
-            check_namespace_calls(config, folder)?;
+            check_namespace_calls(config, record.section(Role::Stage(0)).is_none(), folder)?;
         }
-        let killed = record.sections.iter().any(|section| section.end == End::Signaled(Signal::KILL));
+        // A process that was killed before its first line has no section.
+        let mut lines = record.sections.iter().flat_map(|section| &section.lines);
+        let killed = lines.any(|line| {
+            matches!(line.reply, Reply::Waited(waited) if End::from(waited.status) == End::Signaled(Signal::KILL))
+        });
         self.check_trace_witness(config, caller, &args, (status, calls, killed))?;
         Ok(Agreed { fate, calls })
     }
@@ -273,24 +278,44 @@ fn fate(record: &Run, ran: bool) -> Fate {
 }
 
 /// Checks strace's output with a separate parser: the configuration's namespaces were joined or created, and
-/// no others.
-fn check_namespace_calls(config: &Config, folder: &Path) -> Result<(), String> {
-    let (mut joined, mut unshared) = (0, 0);
+/// no others. In a direct start, the process also enters its own new time namespace.
+fn check_namespace_calls(config: &Config, is_direct: bool, folder: &Path) -> Result<(), String> {
+    let (mut joined, mut created, mut entered) = (0, 0, 0);
     let files = fs::read_dir(folder).map_err(|error| error.to_string())?.flatten();
     for path in files.map(|entry| entry.path()).filter(|path| !path.ends_with("record.jsonl")) {
-        for line in fs::read_to_string(path).unwrap_or_default().lines().filter(|line| line.ends_with(" = 0"))
-        {
-            joined += usize::from(line.starts_with("setns("));
-            if let Some(flags) = line.strip_prefix("unshare(").and_then(|rest| rest.strip_suffix(") = 0")) {
-                unshared |= flags.split('|').map(flag).sum::<u32>();
+        let mut own_time = None;
+        for line in fs::read_to_string(path).unwrap_or_default().lines() {
+            let Some((call, result)) = line.rsplit_once(" = ") else { continue };
+            let Ok(result) = result.parse::<u32>() else { continue };
+            if call.starts_with("openat(AT_FDCWD, \"/proc/self/ns/time_for_children\"") {
+                own_time = Some(format!("setns({result}, CLONE_NEWTIME)"));
+            } else if own_time.as_deref() == Some(call) {
+                entered += 1;
+            } else if call.starts_with("setns(") {
+                joined += 1;
+            } else if let Some(flags) = call.strip_prefix("unshare(") {
+                created |= flags_of(flags.trim_end_matches(')'));
+            } else if call.starts_with("clone(") && call.contains("CLONE_NEW") {
+                let flags = call.split(", ").find_map(|argument| argument.strip_prefix("flags="));
+                created |= flags_of(flags.ok_or("a clone without flags")?);
             }
         }
     }
-    let (to_join, to_unshare) = (config.joined(), config.unshared());
-    if (joined, unshared) == (to_join, to_unshare) {
+    let to_enter = usize::from(is_direct && config.created_kinds() & flag("CLONE_NEWTIME") != 0);
+    let wanted = (config.joined(), config.created_kinds(), to_enter);
+    if (joined, created, entered) == wanted {
         return Ok(());
     }
-    Err(format!("strace saw {joined} joins of {to_join}, and created {unshared:#x} of {to_unshare:#x}"))
+    let (to_join, to_create, to_enter) = wanted;
+    Err(format!(
+        "strace saw {joined} joins of {to_join}, created {created:#x} of {to_create:#x}, and entered {entered} new \
+         time namespaces of {to_enter}"
+    ))
+}
+
+/// Returns the flags of the namespaces among strace's words.
+fn flags_of(words: &str) -> u32 {
+    words.split('|').map(flag).fold(0, |all, one| all | one)
 }
 
 fn flag(word: &str) -> u32 {

@@ -256,8 +256,8 @@ impl Config {
         self.created | u8::from(self.mount_proc) << MNT | u8::from(clocks) << TIME
     }
 
-    /// Returns the kinds that are created, named or implied, as flags of unshare(2).
-    pub(crate) fn unshared(&self) -> u32 {
+    /// Returns the kinds that are created, named or implied, as flags of clone(2) and unshare(2).
+    pub(crate) fn created_kinds(&self) -> u32 {
         let created = if self.has_no_namespace_flag() { 0xff } else { self.kinds_created() };
         KINDS.iter().enumerate().filter(|(kind, _)| created >> kind & 1 == 1).map(|(_, kind)| kind.2).sum()
     }

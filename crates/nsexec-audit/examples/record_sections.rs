@@ -2,7 +2,8 @@
 //! tests of `nsexec_audit::render` (tests/data/render).
 //!
 //! `record_sections FILE FLAGS [join=KIND:PATH,…] [uid=MAP] [gid=MAP] [setgroup] [rootless] [offsets=TEXT]
-//! [uidtool=PATH] [gidtool=PATH] [level=N]`. `FLAGS` is a hexadecimal number; `;` is a newline in a map.
+//! [uidtool=PATH] [gidtool=PATH] [level=N] [direct]`. With `direct`, our own launcher starts /bin/true
+//! without stages. `FLAGS` is a hexadecimal number; `;` is a newline in a map.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -11,18 +12,22 @@ use std::io::Write;
 
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::env::Environment;
-use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX};
+use nsexec::bootstrap::{Bootstrap, MESSAGE_MAX, decode};
 use nsexec::idmap::IdMap;
 use nsexec::launch::encode::encode;
+use nsexec::launch::script::Launched;
+use nsexec::launch::{Collector, Launcher};
 use nsexec::log::Level;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::nsexec::{Scratch, bootstrap};
-use nsexec::policy::Policy;
+use nsexec::policy::{Credentials, Policy, Session};
 use nsexec::stage::Outcome;
 use nsexec::sys::Sys;
 use nsexec::sys::linux::LinuxSys;
-use nsexec::sys::types::{CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, WaitFor, WaitStatus};
+use nsexec::sys::types::{
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, Pid, Propagation, WaitFor, WaitStatus,
+};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::Role;
 use nsexec_audit::record::{Line, Recorder, Reply, Sink, Transcript};
@@ -62,7 +67,11 @@ fn main() {
     // SAFETY: this process has a single thread.
     let sys = unsafe { LinuxSys::new() };
     let mut sys = Recorder::new(sys, Shared { file, role: Role::Launcher });
-    launch(&mut sys, &message, &mut memory, Level::from_number(number));
+    if values.contains_key("direct") {
+        launch_directly(&mut sys, &message, &mut memory);
+    } else {
+        launch(&mut sys, &message, &mut memory, Level::from_number(number));
+    }
     sort(&path, &arguments[0]);
     fs::remove_file(&path).unwrap();
 }
@@ -124,6 +133,28 @@ fn launch(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8
     // The command is not part of the protocol, so this wait is not recorded. Before its exec the command is a
     // stage. SAFETY: only waits.
     unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL) };
+}
+
+/// Our own launcher's start, as `nsexec run` would make it.
+fn launch_directly(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory: &mut [u8]) {
+    let (bootstrap, _) = decode(message, &Dialect::V1_2).unwrap();
+    let mounts = bootstrap.clone_flags().contains(CloneFlags::NEWNS);
+    let policy = Policy::runc(&Dialect::V1_2)
+        .with_session(Session::New)
+        .with_credentials(Credentials::Root)
+        .with_propagation(mounts.then_some(Propagation::Private))
+        .with_mount_proc(mounts);
+    let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
+    let prepared = launcher.command("/bin/true", [""; 0]).prepare().unwrap();
+    match prepared.run(sys, memory, &mut Collector::default()) {
+        // SAFETY: ends this process, which must not run the rest of the launcher.
+        Launched::Exit(status) => unsafe { libc::_exit(status) },
+        Launched::Failed(failure) => panic!("{failure:?}"),
+        // The command is not part of the protocol, so this wait is not recorded. SAFETY: only waits.
+        Launched::Started { pid } => unsafe {
+            libc::waitpid(pid.0, std::ptr::null_mut(), 0);
+        },
+    }
 }
 
 fn stages(sys: &mut Recorder<LinuxSys, Shared>, init: Fd, log: Fd, memory: &mut [u8], level: Level) -> i32 {

@@ -17,11 +17,18 @@ use nsexec::sys::types::{Pid, Waited};
 /// mapping tools that the parent has started before.
 #[must_use]
 pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
-    match call {
-        Call::Fork { .. } => parent.creates(false, forks),
-        Call::CloneSibling { .. } => parent.creates(true, forks),
-        _ => None,
-    }
+    parent.creates(call, forks)
+}
+
+/// The role of the init of a direct start that the launcher gave up for the stages. Stage 2 then becomes the
+/// command.
+pub const GIVEN_UP: Role = Role::Other(0);
+
+/// Returns whether the launcher gave up a direct start: it created an init, and then stage 0.
+fn gives_up(launcher: &[Line]) -> bool {
+    let mut created = launcher.iter().filter(|line| line.reply.child().is_some()).map(|line| &line.call);
+    created.any(|call| matches!(call, Call::CloneInit { .. }))
+        && created.any(|call| matches!(call, Call::Fork { .. }))
 }
 
 /// Sorts the shared sink's content into sections. `root` is the role of the process that created the sink:
@@ -32,22 +39,26 @@ pub fn of_record(record: &SharedLines, root: Role) -> Run {
     // A parent's lineage is shorter than its child's, so it comes first.
     let mut processes: Vec<_> = record.processes.iter().collect();
     processes.sort_by_key(|process| (process.lineage.len(), process.lineage.clone()));
+    let given_up = processes.first().is_some_and(|first| root == Role::Launcher && gives_up(&first.lines));
     let mut roles: Vec<(&[u32], Role)> = Vec::new();
     let mut tools = 0_u8;
-    let mut others = 0_u8;
+    let mut others = u8::from(given_up);
     for process in processes {
         let role = match process.lineage.split_last() {
             None => Some(root),
             Some((nth, parent)) => {
                 let role = roles.iter().find(|(lineage, _)| *lineage == parent);
                 let made_by = clone_of(record, &process.lines, parent, *nth);
-                role.zip(made_by).and_then(|((_, parent), call)| child_role(*parent, call, tools))
+                role.zip(made_by).and_then(|((_, parent), call)| match (parent, call) {
+                    (Role::Launcher, Call::CloneInit { .. }) if given_up => Some(GIVEN_UP),
+                    _ => child_role(*parent, call, tools),
+                })
             }
         };
         let role = role.unwrap_or(Role::Other(others));
         match role {
             Role::Tool(_) => tools = tools.saturating_add(1),
-            Role::Other(_) => others = others.saturating_add(1),
+            Role::Other(_) if role != GIVEN_UP || !given_up => others = others.saturating_add(1),
             _ => {}
         }
         roles.push((&process.lineage, role));
@@ -65,8 +76,17 @@ pub fn of_record(record: &SharedLines, root: Role) -> Run {
 #[must_use]
 pub fn of_report(report: &sim::Report) -> Run {
     let mut run = Run { origin: Origin::Planned, ..Run::default() };
+    let launcher = report.processes.iter().find(|process| process.role == Role::Launcher);
+    let given_up = launcher.is_some_and(|launcher| gives_up(&launcher.transcript.lines));
     for process in &report.processes {
-        let mut section = Section::new(process.role);
+        // The simulated kernel gives a role when a process begins. It gives that of stage 2 once.
+        let created_by = process.transcript.lines.first().filter(|line| line.reply == Reply::Child);
+        let role = match (process.role, created_by.map(|line| &line.call)) {
+            (Role::Stage(2), Some(Call::CloneInit { .. })) if given_up => GIVEN_UP,
+            (GIVEN_UP, Some(Call::CloneSibling { .. })) if given_up => Role::Stage(2),
+            (role, _) => role,
+        };
+        let mut section = Section::new(role);
         // After an exec, the calls belong to another program. A runtime's stage 0 is the exception: it
         // executes itself.
         let lines = &process.transcript.lines;
@@ -98,14 +118,14 @@ fn clone_of<'r>(record: &'r SharedLines, own: &'r [Line], parent: &[u32], nth: u
     let parent = record.processes.iter().find(|process| process.lineage == parent);
     let mut made = parent.into_iter().flat_map(|parent| &parent.lines);
     let nth = usize::try_from(nth).ok()?;
-    own.or_else(|| made.by_ref().filter(|line| matches!(line.reply, Reply::Parent(_))).nth(nth))
-        .map(|line| &line.call)
+    own.or_else(|| made.by_ref().filter(|line| line.reply.child().is_some()).nth(nth)).map(|line| &line.call)
 }
 
 /// Sorts the sections, names the mapping tools, and finds the end of each process.
 pub fn finish(run: &mut Run) {
     run.sections.sort_by_key(|section| section.role);
     let pids = pids(run);
+    let given_up = run.section(Role::Launcher).is_some_and(|launcher| gives_up(&launcher.lines));
     let waited: Vec<Waited> = run
         .sections
         .iter()
@@ -116,6 +136,9 @@ pub fn finish(run: &mut Run) {
         if let Some(tool) = matches!(section.role, Role::Tool(_)).then(|| executed(&section.lines)).flatten()
         {
             section.name = format!("{} ({tool})", section.role);
+        }
+        if given_up && section.role == GIVEN_UP {
+            section.name = "init, given up".into();
         }
         if section.end != End::Unknown {
             continue;
@@ -150,11 +173,21 @@ fn executed(lines: &[Line]) -> Option<String> {
 /// it.
 #[must_use]
 pub fn children(section: &Section) -> Vec<(usize, Role, Pid)> {
+    children_of(section.role, &section.lines)
+}
+
+/// Returns the children that a process of this role created in these lines, as [`children`] does.
+pub(crate) fn children_of(parent: Role, lines: &[Line]) -> Vec<(usize, Role, Pid)> {
     let mut forks = 0_u8;
     let mut children = Vec::new();
-    for (index, line) in section.lines.iter().enumerate() {
-        let Reply::Parent(pid) = line.reply else { continue };
-        if let Some(role) = child_role(section.role, &line.call, forks) {
+    let given_up = parent == Role::Launcher && gives_up(lines);
+    for (index, line) in lines.iter().enumerate() {
+        let Some(pid) = line.reply.child() else { continue };
+        let role = match line.call {
+            Call::CloneInit { .. } if given_up => Some(GIVEN_UP),
+            _ => child_role(parent, &line.call, forks),
+        };
+        if let Some(role) = role {
             children.push((index, role, pid));
             forks = forks.saturating_add(u8::from(matches!(role, Role::Tool(_))));
         }
@@ -197,7 +230,9 @@ pub fn inherit<'r, T: Clone>(
             states.iter().find(|(of, _)| *of == role).map(|(_, state)| state.clone())
         };
         let parent = match section.role {
-            Role::Stage(number @ 1..) => known(&ends, Role::Stage(number - 1)),
+            Role::Stage(number @ 1..) => {
+                known(&ends, Role::Stage(number - 1)).or_else(|| known(&ends, Role::Launcher))
+            }
             Role::Stage(_) => known(&ends, Role::Launcher),
             Role::Tool(_) => known(&ends, Role::Stage(0)),
             Role::Launcher | Role::Other(_) => None,
@@ -294,6 +329,52 @@ mod tests {
             Some(1)
         );
         assert_eq!(of_record(&record, Role::Launcher).section(Role::Tool(0)).map(|s| s.lines.len()), Some(1));
+    }
+
+    const INIT: Call = Call::CloneInit { namespaces: nsexec::sys::types::CloneFlags::NEWUSER, tid: None };
+
+    /// Returns what the launcher sees of a clone of an init.
+    fn init(pid: i32) -> Line {
+        line(INIT, Reply::ParentOfInit { pid: Pid(pid), pidfd: None })
+    }
+
+    #[test]
+    fn init_of_a_direct_start_has_the_role_of_stage_2() {
+        let killed = Reply::Waited(Waited { pid: Pid(10), status: WaitStatus::Exited(4) });
+        let wait = Call::Wait4 { pid: Pid(10), which: WaitFor::Ordinary };
+        let launcher = process(&[], vec![init(10), line(wait, killed)]);
+        // With its own first line, and without: then the parent's line shows the call.
+        for own in [vec![line(INIT, Reply::Child)], vec![line(Call::Setsid, Reply::Unit)]] {
+            let record = SharedLines { processes: vec![launcher.clone(), process(&[0], own)], lost: 0 };
+            let run = of_record(&record, Role::Launcher);
+            let roles: Vec<_> = run.sections.iter().map(|section| (section.role, section.end)).collect();
+            assert_eq!(roles, [(Role::Launcher, End::Unknown), (Role::Stage(2), End::Exited(4))]);
+        }
+    }
+
+    #[test]
+    fn init_that_was_given_up_is_not_stage_2() {
+        let mut record = record();
+        // The init is the launcher's first child, so stage 0 is its second.
+        record.processes[0].lines.insert(0, init(9));
+        for process in &mut record.processes[1..] {
+            process.lineage[0] = 1;
+        }
+        record.processes.push(process(&[0], vec![line(INIT, Reply::Child)]));
+        // A process that the protocol does not have.
+        record.processes[1].lines.insert(1, init(20));
+        record.processes.push(process(&[1, 9], vec![line(INIT, Reply::Child)]));
+        let run = of_record(&record, Role::Launcher);
+        let names: Vec<_> = run.sections.iter().map(|section| section.name.as_str()).collect();
+        let stages = ["launcher", "stage-0 parent", "stage-1 child", "stage-2 init"];
+        let others = ["mapping tool (newuidmap)", "mapping tool (newgidmap)", "init, given up", "process 1"];
+        assert_eq!(names, [stages, others].concat());
+        let pid_of = |role| pids(&run).into_iter().find(|(of, _)| *of == role).map(|(_, pid)| pid);
+        assert_eq!((pid_of(GIVEN_UP), pid_of(Role::Stage(2))), (Some(Pid(9)), Some(Pid(14))));
+        // The init has the launcher's state at its clone, and stage 2 that of the stages.
+        let ends = inherit(&run, &0, |count, _| *count += 1);
+        let of = |role| ends.iter().find(|(of, _)| *of == role).map(|(_, count)| *count);
+        assert_eq!((of(GIVEN_UP), of(Role::Stage(0))), (Some(1), Some(1 + 5)));
     }
 
     #[test]

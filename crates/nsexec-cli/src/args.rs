@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nsexec::bootstrap::Dialect;
 use nsexec::namespace::{NsKind, NsSet};
 
@@ -136,25 +136,69 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a command in new namespaces, as unshare(1)
     #[command(after_help = RUN_EXAMPLES)]
-    Run(RunArgs),
+    Run(Lazy<RunArgs>),
     /// Run a command in the namespaces of a process, as nsenter(1)
     #[command(after_help = ENTER_EXAMPLES)]
-    Enter(EnterArgs),
+    Enter(Lazy<EnterArgs>),
     /// Print a bootstrap message as text or JSON
     #[command(after_help = DECODE_EXAMPLES)]
-    Decode(DecodeArgs),
+    Decode(Lazy<DecodeArgs>),
     /// Write the bootstrap message of these flags to standard output
     #[command(after_help = ENCODE_EXAMPLES)]
-    Encode(EncodeArgs),
+    Encode(Lazy<EncodeArgs>),
     /// Show what run would do, call by call, without doing it and without privileges
     #[command(after_help = PLAN_EXAMPLES)]
-    Plan(PlanArgs),
+    Plan(Lazy<PlanArgs>),
     /// Run a command, record every call, and compare with the plan
     #[command(after_help = TRACE_EXAMPLES)]
-    Trace(TraceArgs),
+    Trace(Lazy<TraceArgs>),
     /// Run as stage 0 for a parent that uses runc's protocol
     #[command(after_help = INIT_EXAMPLES)]
-    Init(InitArgs),
+    Init(Lazy<InitArgs>),
+}
+
+/// The flags of a subcommand. They are defined only if that subcommand is parsed or its help is printed: to
+/// define the flags of all subcommands would take a fifth of the program's start.
+#[derive(Clone, Debug)]
+pub(crate) struct Lazy<T>(pub(crate) T);
+
+impl<T> core::ops::Deref for Lazy<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Adds flags to a subcommand. Its text in the help remains that of the subcommand, and does not become that
+/// of the struct with the flags.
+fn keeping_texts(command: clap::Command, add: impl FnOnce(clap::Command) -> clap::Command) -> clap::Command {
+    let (about, long_about) = (command.get_about().cloned(), command.get_long_about().cloned());
+    add(command).about(Resettable::from(about)).long_about(Resettable::from(long_about))
+}
+
+impl<T: Args> Args for Lazy<T> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.defer(|command| keeping_texts(command, T::augment_args))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command.defer(|command| keeping_texts(command, T::augment_args_for_update))
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for Lazy<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(Self)
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches_mut(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
 }
 
 /// One flag for each kind of namespace, with the names and letters of util-linux.
@@ -542,7 +586,7 @@ mod tests {
         let args =
             ["nsexec", "run", "--monotonic", "-5", "--boottime=-6", "--oom-score-adj", "-7", "--", "true"];
         let Command::Run(run) = Cli::try_parse_from(args).unwrap().command else { panic!("not run") };
-        let flags = run.namespaces;
+        let flags = run.0.namespaces;
         assert_eq!((flags.monotonic, flags.boottime, flags.oom_score_adj), (Some(-5), Some(-6), Some(-7)));
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{User, getegid, geteuid, getuid};
+use nix::unistd::{getegid, geteuid, getuid};
 use nsexec::launch::own_status;
 use nsexec::namespace::{NsKind, NsSet};
 
@@ -47,8 +47,7 @@ impl Facts {
     /// Reads the facts. Without `ids`, the user's name and subordinate ids are left out: they are in several
     /// files. Without `kinds`, the kernel is assumed to have every kind of namespace.
     pub(crate) fn gather(ids: bool, kinds: bool) -> Self {
-        let user = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
-        let user = if ids { user() } else { None };
+        let user = if ids { user_name(getuid().as_raw()) } else { None };
         // newuidmap and newgidmap both look up the real user id and its name. Neither looks up a group.
         let ranges = |file: &str| match ids.then(|| fs::read(file)) {
             Some(Ok(text)) => sub_ranges(&String::from_utf8_lossy(&text), user.as_deref(), getuid().as_raw()),
@@ -75,6 +74,30 @@ impl Facts {
     pub(crate) fn gather_capabilities(&mut self) {
         self.capabilities = own_status().bits("CapEff");
     }
+}
+
+/// Returns the user's name, from the name services of the machine (getpwuid(3)).
+#[cfg(not(target_feature = "crt-static"))]
+fn user_name(uid: u32) -> Option<String> {
+    nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name)
+}
+
+/// Returns the user's name in /etc/passwd. A static program cannot load the other name services: with glibc
+/// they are libraries of the machine (nsswitch.conf(5)).
+#[cfg(target_feature = "crt-static")]
+fn user_name(uid: u32) -> Option<String> {
+    name_in_passwd(&String::from_utf8_lossy(&fs::read("/etc/passwd").ok()?), uid)
+}
+
+/// Returns the name in the first line `name:password:uid:…` with this uid (passwd(5)).
+#[cfg(any(test, target_feature = "crt-static"))]
+fn name_in_passwd(text: &str, uid: u32) -> Option<String> {
+    let name = |line: &str| {
+        let mut words = line.split(':');
+        let name = words.next().filter(|name| !name.is_empty())?;
+        (words.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    text.lines().find_map(name)
 }
 
 /// Returns the kinds in /proc/self/ns. Returns all kinds if the directory cannot be read: the kernel then
@@ -122,6 +145,14 @@ mod tests {
         assert_eq!(sub_ranges(text, Some("ann"), 1000), of_ann);
         assert_eq!(sub_ranges(text, None, 1000), [range(300_000, 10)]);
         assert_eq!(sub_ranges(text, Some("carl"), 7), []);
+    }
+
+    #[test]
+    fn user_name_is_that_of_the_first_line_with_the_uid() {
+        let text = "root:x:0:0:root:/root:/bin/sh\n:x:7:7::/:\nann:x:7:7:Ann:/home/ann:/bin/sh\nbob:x:7:8::/:\nx:y\n";
+        assert_eq!(name_in_passwd(text, 7).as_deref(), Some("ann"));
+        assert_eq!(name_in_passwd(text, 0).as_deref(), Some("root"));
+        assert_eq!(name_in_passwd(text, 8), None);
     }
 
     #[test]

@@ -97,6 +97,7 @@ fn shown(plan: &Plan, args: &PlanArgs) -> Result<String, Failure> {
     if args.format == Format::Json {
         let mut run = plan.run.clone();
         run.notes.insert("hash".into(), plan.hash.clone());
+        run.notes.insert("shape".into(), plan.shape.clone());
         for (key, value) in plan.policy.iter().chain(&plan.assumptions) {
             run.notes.insert(key.clone(), value.clone());
         }
@@ -141,6 +142,7 @@ fn with_document<T>(plan: &Plan, show: impl FnOnce(&Document<'_>) -> T) -> T {
     show(&Document {
         title: if plan.succeeds { "Plan of a start" } else { "Plan of a start that will fail" },
         hash: Some(&plan.hash),
+        shape: Some(&plan.shape),
         assumptions: &facts,
         sections: &sections,
         pid_line: plan.pid_line.as_deref(),

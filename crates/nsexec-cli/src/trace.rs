@@ -23,8 +23,8 @@ use nsexec_audit::diff::{Diff, compare};
 use nsexec_audit::normalise::INTERRUPT;
 use nsexec_audit::note::Values;
 use nsexec_audit::plan::{Plan, Start, plan};
-use nsexec_audit::record::Recorder;
 use nsexec_audit::record::shared::{SharedSink, largest_file};
+use nsexec_audit::record::{AnySys, Recorder};
 use nsexec_audit::rules::{self, Facts as RuleFacts, Severity};
 use nsexec_audit::witness::{self, Splitter};
 use nsexec_audit::{Origin, Role, Run, sections};
@@ -101,7 +101,8 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let (recorder, cut) = (sink.fd(), sink.is_cut_by_file_size());
     let started = launcher.spawn_through(|sys| {
         witness::mark_begin(Some(recorder));
-        Recorder::new(sys, sink)
+        // One launch in the life of this program, so it may keep the recorder to its end.
+        AnySys(Box::leak(Box::new(Recorder::new(sys, sink))))
     });
     witness::mark_end();
     output::show_record(&shown.borrow());
@@ -124,6 +125,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let mut record = sections::of_record(&record, Role::Launcher);
     record.notes.insert("plan".to_owned(), plan.hash.clone());
     let prepared = launcher.prepare().map_err(|error| Failure::Usage(error.to_string()))?;
+    record.notes.extend([rules::message_note(prepared.message())]);
     record.notes.extend(prepared.interrupt().map(|Fd(fd)| (INTERRUPT.to_owned(), fd.to_string())));
     if let Some(folder) = &args.witnessed {
         write_whole(&record, &folder.join(RECORD))?;

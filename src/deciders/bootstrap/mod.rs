@@ -207,6 +207,20 @@ impl<'m> Bootstrap<'m> {
         Self { timens_offsets: Some(offsets), ..self }
     }
 
+    /// Returns whether the message has the path of a mapping tool.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub(crate) const fn names_mapping_tool(&self) -> bool {
+        self.uidmap_path.is_some() || self.gidmap_path.is_some()
+    }
+
+    /// Returns this message without the paths of the mapping tools.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub(crate) const fn without_mapping_tools(self) -> Self {
+        Self { uidmap_path: None, gidmap_path: None, ..self }
+    }
+
     /// Returns whether both messages have the same meaning. A SETGROUP of false and an absent SETGROUP are
     /// the same.
     #[must_use]

@@ -86,7 +86,12 @@ pub fn run<'m, S: Sys>(
 }
 
 /// Sets user id 0, group id 0 and the supplementary groups, in the current user namespace.
-fn become_root<'m, S: Sys>(
+///
+/// Runs in stage 2, or as the command's process of a direct start, in its user namespace.
+///
+/// # Errors
+/// [`Doing::Setuid`], [`Doing::Setgid`] or [`Doing::Setgroups`].
+pub(crate) fn become_root<'m, S: Sys>(
     sys: &mut S,
     dropping: DropGroups,
     ends_with_launcher: bool,

@@ -172,29 +172,44 @@ fn serve_requests<'m, S: Sys>(
 }
 
 /// Returns the death of stage 1 if that is the cause of `error`; otherwise `error`.
-///
-/// The kernel gives the /proc files of an exiting process to root before it closes the process's end of the
-/// sync pipe (do_exit(): PF_EXITING, exit_mm, exit_files). In between, an open or a write fails as if a
-/// privilege were missing, and a mapping tool fails in the same way.
 fn prefer_death_of_stage_1<'m, S: Sys>(
     sys: &mut S,
     child: &End<OfParent>,
     target: Option<ProcDir>,
     error: Error<'m>,
 ) -> Error<'m> {
-    let died = match error {
-        Error::Os { errno: Errno::EACCES | Errno::EPERM | Errno::ENOENT | Errno::ESRCH, doing }
-            if depends_on_stage_1(&doing) =>
-        {
-            Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 }
-        }
-        Error::MappingTool { kind, pid, why: ToolFailure::Ended(_) | ToolFailure::NotPresent } => {
+    if !is_death(sys, child.fd(), target, &error) {
+        return error;
+    }
+    match error {
+        Error::MappingTool { kind, pid, .. } => {
             Error::MappingTool { kind, pid, why: ToolFailure::Stage1Died }
         }
-        error => return error,
+        _ => Error::Short { doing: Doing::Sync(SyncStep::Stage1Next), got: 0, want: 4 },
+    }
+}
+
+/// Returns whether the death of the process whose files are written is the cause of `error`. `peer` is the
+/// socket whose other end that process holds.
+///
+/// The kernel gives the /proc files of an exiting process to root before it closes the process's descriptors
+/// (do_exit(): PF_EXITING, exit_mm, exit_files). In between, an open or a write fails as if a privilege were
+/// missing, and a mapping tool fails in the same way.
+///
+/// Runs in stage 0, or in our own launcher, which write these files.
+pub(crate) fn is_death<S: Sys>(sys: &mut S, peer: Fd, target: Option<ProcDir>, error: &Error<'_>) -> bool {
+    let may_be = match error {
+        Error::Os { errno: Errno::EACCES | Errno::EPERM | Errno::ENOENT | Errno::ESRCH, doing } => {
+            depends_on_stage_1(doing)
+        }
+        Error::MappingTool { why: ToolFailure::Ended(_) | ToolFailure::NotPresent, .. } => true,
+        _ => false,
     };
+    if !may_be {
+        return false;
+    }
     let known = target.and_then(|target| target.is_exiting(sys));
-    if known.unwrap_or_else(|| hangs_up(sys, child.fd())) { died } else { error }
+    known.unwrap_or_else(|| hangs_up(sys, peer))
 }
 
 /// Returns whether the step uses a file of stage 1, so that it also fails while stage 1 exits.

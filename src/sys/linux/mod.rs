@@ -42,7 +42,7 @@ use super::types::{
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
 #[cfg(feature = "std")]
-use super::types::{Mount, Propagation};
+use super::types::{InitFork, Mount, Propagation};
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
 use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
@@ -321,7 +321,7 @@ impl Sys for LinuxSys {
     fn clone_sibling(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
         // SAFETY: no memory is shared. `tid` is the result of `tid_address` in this thread. The contract of
         // `new` limits the code that the child may run.
-        unsafe { raw::clone((libc::CLONE_PARENT | libc::SIGCHLD) as c_ulong, tid) }
+        unsafe { raw::clone((libc::CLONE_PARENT | libc::SIGCHLD) as c_ulong, tid, ptr::null_mut()) }
     }
 
     fn fork(&mut self, exit: ExitSignal, tid: Option<TidAddress>) -> SysResult<Fork> {
@@ -330,7 +330,26 @@ impl Sys for LinuxSys {
             ExitSignal::None => 0,
         };
         // SAFETY: as in `clone_sibling`.
-        unsafe { raw::clone(signal as c_ulong, tid) }
+        unsafe { raw::clone(signal as c_ulong, tid, ptr::null_mut()) }
+    }
+
+    #[cfg(feature = "std")]
+    fn clone_init(&mut self, namespaces: CloneFlags, tid: Option<TidAddress>) -> SysResult<InitFork> {
+        // clone(2) would read a time namespace as an exit signal, and CLONE_VM would share the memory.
+        if namespaces.unknown() != CloneFlags::EMPTY || namespaces.contains(CloneFlags::NEWTIME) {
+            return Err(Errno::EINVAL);
+        }
+        // No descriptor: the kernel writes none if it does not support the flag.
+        let mut pidfd: c_int = -1;
+        let flags = c_ulong::from(namespaces.0) | libc::CLONE_PIDFD as c_ulong;
+        let tid = tid.unwrap_or(TidAddress { address: 0, cached: 0 });
+        // SAFETY: as in `clone_sibling`: the flags of namespaces share no memory. The kernel writes the new
+        // descriptor to `pidfd`, and no thread id to the address 0.
+        let forked = unsafe { raw::clone(flags, Some(tid), &raw mut pidfd) }?;
+        Ok(match forked {
+            Fork::Child => InitFork::Child,
+            Fork::Parent { child } => InitFork::Parent { child, pidfd: (pidfd >= 0).then_some(Fd(pidfd)) },
+        })
     }
 
     fn execve<'a>(&mut self, path: &CStr, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {

@@ -104,23 +104,24 @@ pub(super) fn errno() -> Errno {
 ///
 /// # Safety
 ///
-/// `flags` is an exit signal, with `CLONE_PARENT` or without. `tid` is the address that the kernel has
-/// registered for this thread. The child runs none of the libc's fork handlers, so it must not need a lock
-/// that another thread held.
-pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>) -> SysResult<Fork> {
+/// `flags` is an exit signal, with `CLONE_PARENT`, with `CLONE_PIDFD` and new namespaces, or with neither.
+/// `tid` is the address that the kernel has registered for this thread, or 0. `pidfd` is valid for a write of
+/// an int if the flags have `CLONE_PIDFD`. The child runs none of the libc's fork handlers, so it must not
+/// need a lock that another thread held.
+pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, pidfd: *mut c_int) -> SysResult<Fork> {
     let (flags, ctid) = match tid {
         Some(tid) => (flags | CHILD_TID, tid.address),
         None => (flags, 0),
     };
-    let (stack, ptid, tls): (usize, usize, usize) = (0, 0, 0);
+    let (stack, tls): (usize, usize) = (0, 0);
     #[cfg(target_arch = "x86_64")]
     // SAFETY: without CLONE_VM the child has its own memory, so its return from this frame changes nothing in
     // the parent. The kernel writes only to `ctid`, in the child's memory, where the libc has a pid_t
     // (above).
-    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, ptid, ctid, tls) };
+    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, pidfd, ctid, tls) };
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: as above; this is the order of aarch64 (CONFIG_CLONE_BACKWARDS).
-    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, ptid, tls, ctid) };
+    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, pidfd, tls, ctid) };
     reply(raw).map(|pid| match pid {
         0 => Fork::Child,
         pid => Fork::Parent { child: Pid(pid as i32) },

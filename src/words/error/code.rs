@@ -42,6 +42,7 @@ texts! {
         CloseDumpableWindow = "close-dumpable-window",
         CloseSyncPipe = "close-sync-pipe",
         Descriptors = "descriptors",
+        EnterTimeNamespace = "enter-time-namespace",
         Environment = "environment",
         Exec = "exec",
         ForeignProc = "foreign-proc",

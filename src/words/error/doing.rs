@@ -47,6 +47,9 @@ pub enum ProcFile {
     Setgroups,
     /// The offsets of the clocks in a new time namespace.
     TimensOffsets,
+    /// The oom score, which only our own launcher writes for another process.
+    #[cfg(feature = "std")]
+    OomScoreAdj,
     /// State and flags of the process. Read only.
     Stat,
 }
@@ -60,6 +63,8 @@ impl ProcFile {
             Self::GidMap => c"gid_map",
             Self::Setgroups => c"setgroups",
             Self::TimensOffsets => c"timens_offsets",
+            #[cfg(feature = "std")]
+            Self::OomScoreAdj => c"oom_score_adj",
             Self::Stat => c"stat",
         }
     }
@@ -80,6 +85,8 @@ impl ProcFile {
             Self::GidMap => Code::GidMap,
             Self::Setgroups => Code::SetgroupsFile,
             Self::TimensOffsets => Code::TimeOffsets,
+            #[cfg(feature = "std")]
+            Self::OomScoreAdj => Code::OomScoreAdj,
             Self::Stat => Code::CheckProcFile,
         }
     }

@@ -282,7 +282,7 @@ impl Names {
             Call::Write { data, .. } | Call::WriteNowait { data, .. } => *data = self.record(data),
             Call::Send { data, .. } => *data = self.value_or_pid_line(state, data),
             Call::Poll { fds, .. } => *fds = state.poll_fds(fds),
-            Call::CloneSibling { tid } | Call::Fork { tid, .. } => {
+            Call::CloneSibling { tid } | Call::Fork { tid, .. } | Call::CloneInit { tid, .. } => {
                 *tid = tid.map(|TidAddress { address, .. }| TidAddress {
                     address: if state.tid == Some(address) { 1 } else { address },
                     cached: 0,
@@ -320,6 +320,9 @@ impl Names {
             }),
             Reply::Polled { count, fds } => Reply::Polled { count: *count, fds: state.poll_fds(fds) },
             Reply::Parent(pid) => Reply::Parent(self.pid(*pid)),
+            Reply::ParentOfInit { pid, pidfd } => {
+                Reply::ParentOfInit { pid: self.pid(*pid), pidfd: pidfd.map(|pidfd| state.new_fd(pidfd)) }
+            }
             Reply::Waited(Waited { pid, status }) => {
                 Reply::Waited(Waited { pid: self.pid(*pid), status: *status })
             }

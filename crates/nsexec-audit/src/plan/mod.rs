@@ -19,15 +19,16 @@ pub use assume::{Assumptions, JoinedUser, Kernel, Owner, Refused, WrongPath};
 use runc::{Launch, Manner, MountNumbers};
 
 use super::normalise::INTERRUPT;
-use super::rules::{self, Facts, Finding};
+use super::rules::{self, Facts, Finding, message_note};
 use super::sections::of_report;
 use super::transcript::{End, Role, Run};
-use crate::record::Call;
+use crate::record::{AnySys, Call, Line, Reply};
 use crate::sim::{Container, Ended, Extra, LauncherFile, Oldest, Program, Report, Settings, Sim, User};
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::script::Launched;
+use nsexec::launch::shape::Shape;
 use nsexec::launch::{Collector, Prepared};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
@@ -64,6 +65,9 @@ pub struct Plan {
     pub assumptions: Vec<(String, String)>,
     /// The options that the message cannot express, in words.
     pub policy: Vec<(String, String)>,
+    /// The shape of the start, and the reason for it, in words. It follows from what is hashed, and is not
+    /// hashed itself.
+    pub shape: String,
     /// SHA-256 over the message, the dialect, the policy, the assumptions, and the command's arguments or the
     /// runtime's manner. The input is normalised, so the hash is the same on every machine. The environment,
     /// and what a search of PATH finds, are not part of it.
@@ -142,12 +146,16 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
     let report = sim.run(&mut Oldest, None);
     let mut run = run_of(&report);
     run.notes.extend(interrupt.map(|Fd(fd)| (INTERRUPT.to_string(), fd.to_string())));
+    if matches!(start, Start::Launcher(_)) {
+        run.notes.extend([message_note(message)]);
+    }
     let facts = Facts::of(&run, policy);
     let findings = rules::check(&run, &facts);
     let succeeds =
         run.section(Role::Stage(2)).is_some_and(|init| matches!(init.end, End::Executed | End::HandedOver));
     Ok(Plan {
         pid_line: pid_line(&run),
+        shape: shape(start, &run),
         log: log(&run),
         run,
         assumptions: assumption_lines,
@@ -156,6 +164,31 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         findings,
         succeeds,
     })
+}
+
+/// Returns the shape of the start in words. A direct start that the kernel refuses on the simulated machine
+/// goes through the stages.
+fn shape(start: &Start, run: &Run) -> String {
+    let Start::Launcher(prepared) = start else {
+        return "three stages, because a Go runtime starts the drop-in".to_string();
+    };
+    let launcher = run.section(Role::Launcher).map_or(&[][..], |launcher| &launcher.lines);
+    let is_init = |line: &&Line| matches!(line.call, Call::CloneInit { .. });
+    let attempt = launcher.iter().find(is_init).map(|line| &line.reply);
+    let has_stages = launcher.iter().any(|line| matches!(line.call, Call::Fork { .. }));
+    match (prepared.shape(), attempt) {
+        (Some(Shape::Direct), Some(Reply::Errno(errno))) => {
+            format!("three stages, because the kernel refused the clone of a direct start: {errno}")
+        }
+        (Some(Shape::Direct), Some(_)) if has_stages => {
+            "three stages, because the kernel refused an id map, which a mapping tool may write".to_string()
+        }
+        (Some(Shape::Direct), None) if has_stages => {
+            "three stages, because the request is impossible, which stage 0 reports".to_string()
+        }
+        (Some(shape), _) => shape.to_string(),
+        (None, _) => "three stages, because the message cannot be decoded, which stage 0 reports".to_string(),
+    }
 }
 
 /// Returns the policy in words.
@@ -174,7 +207,8 @@ fn policy_lines(policy: &Policy) -> Vec<(String, String)> {
     ];
     // Listed only if set, since few launchers set it.
     let trusted = policy.launch.trusted_mounts.then(|| ("mount namespace to join", "trusted".to_string()));
-    lines.into_iter().chain(trusted).map(|(key, value)| (key.to_string(), value)).collect()
+    let stages = policy.launch.stages.then(|| ("through the stages", "always".to_string()));
+    lines.into_iter().chain(trusted).chain(stages).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 /// Returns the plan's hash. The message is hashed as a little-endian machine would encode it.
@@ -367,7 +401,7 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let mut memory = vec![0; prepared.message().len()];
-        match prepared.run(sys, &mut memory, &mut Collector::default()) {
+        match prepared.run(&mut AnySys(sys), &mut memory, &mut Collector::default()) {
             // The launcher waits for the command.
             Launched::Started { .. } => Ended::Stay,
             Launched::Failed(_) => Ended::Exit(1),
@@ -420,18 +454,107 @@ mod tests {
     use nsexec::sys::types::CloneFlags;
 
     fn prepared(flags: CloneFlags) -> Start {
-        let mut launcher = Launcher::new(&Bootstrap::new(flags), Policy::runc(&Dialect::V1_2)).unwrap();
+        prepared_with(flags, Policy::runc(&Dialect::V1_2))
+    }
+
+    fn prepared_with(flags: CloneFlags, policy: Policy) -> Start {
+        let mut launcher = Launcher::new(&Bootstrap::new(flags), policy).unwrap();
         Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap())
+    }
+
+    /// Returns the plan of a start of our own launcher, under a policy and with a one-line map of user 1000
+    /// to `outside`.
+    fn with_map(outside: &CStr, tool: Option<&CStr>, policy: Policy, assumptions: &Assumptions) -> Plan {
+        let map = IdMap::parse(outside).unwrap();
+        let mut message =
+            Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map).with_rootless_euid(true);
+        if let Some(tool) = tool {
+            message = message.with_uidmap_path(tool).with_gidmap_path(tool);
+        }
+        let mut launcher = Launcher::new(&message, policy).unwrap();
+        plan(&Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap()), assumptions)
+            .unwrap()
+    }
+
+    #[test]
+    fn plan_names_the_shape_of_the_start_and_its_reason() {
+        let runc = || Policy::runc(&Dialect::V1_2);
+        let root = plan(&prepared(CloneFlags::NEWNET), &Assumptions::root()).unwrap();
+        assert_eq!(root.shape, "direct: one process, because nothing is joined");
+        let ordinary = Assumptions::ordinary(1000);
+        let own = with_map(c"0 1000 1\n", None, runc(), &ordinary);
+        assert_eq!((own.succeeds, &own.shape[..]), (true, "direct: one process, because nothing is joined"));
+        let asked = with_map(c"0 1000 1\n", None, runc().with_stages(true), &ordinary);
+        assert_eq!(
+            (asked.succeeds, &asked.shape[..]),
+            (true, "three stages, because the policy asks for them")
+        );
+        let long = with_map(c"0 100000 9\n", Some(c"/usr/bin/newuidmap"), runc(), &ordinary);
+        assert_eq!(long.shape, "three stages, because a mapping tool writes the maps");
+        let joins = joining(c"net:/n", &Assumptions::root());
+        assert_eq!(joins.shape, "three stages, because namespaces are joined");
+        let drop_in = plan(&of_runc(Manner::Init), &Assumptions::root()).unwrap();
+        assert_eq!(drop_in.shape, "three stages, because a Go runtime starts the drop-in");
+    }
+
+    /// The numbers in docs/protocol.md#the-number-of-calls.
+    #[test]
+    fn direct_start_has_less_than_half_of_the_calls() {
+        let policy = || Policy::runc(&Dialect::V1_2);
+        let calls = |flags: CloneFlags, stages: bool, assumptions: &Assumptions| {
+            let map = IdMap::parse(c"0 1000 1\n").unwrap();
+            let user = flags.contains(CloneFlags::NEWUSER);
+            let mut message = Bootstrap::new(flags);
+            if user {
+                message = message.with_uid_map(map).with_gid_map(map).with_rootless_euid(true);
+            }
+            let mut launcher = Launcher::new(&message, policy().with_stages(stages)).unwrap();
+            let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
+            let plan = plan(&start, assumptions).unwrap();
+            assert!(plan.succeeds, "{:?}", plan.log);
+            let own = |section: &crate::Section| {
+                let lines = section.lines.iter().filter(|line| line.reply != Reply::Child);
+                lines.filter(|line| !matches!(line.call, Call::Sigaction { .. })).count()
+            };
+            plan.run.sections.iter().map(own).collect::<Vec<_>>()
+        };
+        let (ordinary, root) = (Assumptions::ordinary(1000), Assumptions::root());
+        let user_net = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
+        assert_eq!(calls(user_net, true, &ordinary), [25, 47, 18, 16]);
+        assert_eq!(calls(user_net, false, &ordinary), [34, 14]);
+        let uts_net = CloneFlags::NEWUTS.union(CloneFlags::NEWNET);
+        assert_eq!(calls(uts_net, true, &root), [25, 26, 12, 16]);
+        assert_eq!(calls(uts_net, false, &root), [16, 13]);
+    }
+
+    #[test]
+    fn plan_names_the_refusal_that_leads_to_the_stages() {
+        let clone = plan(&prepared(CloneFlags::NEWNET), &Assumptions::ordinary(1000)).unwrap();
+        assert_eq!(
+            clone.shape,
+            "three stages, because the kernel refused the clone of a direct start: Operation not permitted"
+        );
+        let tool = Some(c"/usr/bin/newuidmap");
+        let map = with_map(c"0 5000 1\n", tool, Policy::runc(&Dialect::V1_2), &Assumptions::ordinary(1000));
+        assert_eq!(
+            map.shape,
+            "three stages, because the kernel refused an id map, which a mapping tool may write"
+        );
     }
 
     #[test]
     fn plan_of_root_succeeds_and_follows_every_rule() {
-        let plan =
-            plan(&prepared(CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP)), &Assumptions::root()).unwrap();
-        assert!(plan.succeeds, "{:?}", plan.log);
-        assert!(plan.findings.is_empty(), "{:?}", plan.findings);
-        assert_eq!(plan.run.sections.len(), 4);
-        assert!(plan.pid_line.unwrap().starts_with("{\"stage1_pid\":"));
+        let flags = CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP);
+        let policy = Policy::runc(&Dialect::V1_2);
+        for (stages, processes) in [(false, 2), (true, 4)] {
+            let start = prepared_with(flags, policy.with_stages(stages));
+            let plan = plan(&start, &Assumptions::root()).unwrap();
+            assert!(plan.succeeds, "{:?}", plan.log);
+            assert!(plan.findings.is_empty(), "{:?}", plan.findings);
+            assert_eq!(plan.run.sections.len(), processes);
+            // A direct start has no pid line.
+            assert_eq!(plan.pid_line.is_some_and(|line| line.starts_with("{\"stage1_pid\":")), stages);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
+use crate::record::AnySys;
 use crate::sim::{Ended, Extra, Program, Sim, SimSys};
 use nsexec::bootstrap::decode;
 use nsexec::bootstrap::dialect::Dialect;
@@ -104,7 +105,7 @@ pub fn drop_in(sim: &mut Sim, launch: Launch) {
         let pipes = Environment::new(Some(stage_init), stage_log, level);
         let environment = Environment { mount_fds: mount_fds.as_deref().map(str::as_bytes), ..pipes };
         let environ = sys.environ();
-        runc_init(sys, environment, own_program(&environ), &policy, memory)
+        runc_init(&mut AnySys(sys), environment, own_program(&environ), &policy, memory)
     });
     sim.program(RUNC.to_str().unwrap_or_default(), program);
     sim.launcher(move |sys| {

@@ -228,6 +228,13 @@ pub enum Reply {
     },
     /// The pid of the new process, in the parent after a clone.
     Parent(Pid),
+    /// The pid of the new process, in the parent after a clone that also returns a pidfd.
+    ParentOfInit {
+        /// The pid.
+        pid: Pid,
+        /// The pidfd, on a kernel that has them.
+        pidfd: Option<Fd>,
+    },
     /// The reply in the new process after a clone.
     Child,
     /// A child that has changed its state.
@@ -248,4 +255,15 @@ pub enum Reply {
     NoReturn,
     /// The call failed.
     Errno(Errno),
+}
+
+impl Reply {
+    /// Returns the pid of the process that a call has created, in its parent.
+    #[must_use]
+    pub const fn child(&self) -> Option<Pid> {
+        match self {
+            Self::Parent(pid) | Self::ParentOfInit { pid, .. } => Some(*pid),
+            _ => None,
+        }
+    }
 }

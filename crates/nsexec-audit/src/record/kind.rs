@@ -227,6 +227,37 @@ impl Convert for Forked {
     }
 }
 
+/// The results of a clone that also returns a pidfd.
+#[derive(Debug)]
+pub struct InitFork;
+
+impl Kind for InitFork {
+    type Output = SysResult<types::InitFork>;
+
+    fn admits(reply: &Reply, _limit: usize) -> bool {
+        matches!(reply, Reply::ParentOfInit { .. } | Reply::Child | Reply::Errno(_))
+    }
+}
+
+impl Convert for InitFork {
+    type Value = types::InitFork;
+
+    fn reply(fork: &types::InitFork) -> Reply {
+        match fork {
+            types::InitFork::Parent { child, pidfd } => Reply::ParentOfInit { pid: *child, pidfd: *pidfd },
+            types::InitFork::Child => Reply::Child,
+        }
+    }
+
+    fn value(reply: Reply) -> Result<types::InitFork, Reply> {
+        match reply {
+            Reply::ParentOfInit { pid, pidfd } => Ok(types::InitFork::Parent { child: pid, pidfd }),
+            Reply::Child => Ok(types::InitFork::Child),
+            other => Err(other),
+        }
+    }
+}
+
 /// Bytes in the caller's buffer, which is the argument in parentheses.
 #[derive(Debug)]
 pub struct Data;

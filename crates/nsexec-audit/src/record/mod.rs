@@ -30,6 +30,7 @@
 
 #[allow(clippy::panic, reason = "a reply of the wrong kind is a mistake of the backend that returned it")]
 mod answer;
+mod any;
 mod call;
 mod environment;
 mod kind;
@@ -50,6 +51,7 @@ use core::cell::RefCell;
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, Answered};
+pub use any::AnySys;
 pub use call::{Bytes, Call, Reply};
 pub use environment::without_value;
 pub use playback::{Mismatch, Playback, play_back};

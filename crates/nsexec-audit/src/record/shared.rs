@@ -150,7 +150,7 @@ impl Sink for SharedSink {
                 self.lineage.push(self.children);
                 (self.children, self.written) = (0, 0);
             }
-            Reply::Parent(_) => self.children += 1,
+            Reply::Parent(_) | Reply::ParentOfInit { .. } => self.children += 1,
             _ => {}
         }
         let entry = Entry { of: self.lineage.clone(), line: line.clone() };

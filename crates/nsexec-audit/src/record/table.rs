@@ -136,6 +136,8 @@ macro_rules! calls {
             = clone("child_stack=NULL", Sibling(tid));
         fork Fork { exit: ExitSignal, tid: Tid } -> Forked
             = clone("child_stack=NULL", Child(exit, tid));
+        clone_init CloneInit { namespaces: CloneFlags, tid: Tid } -> InitFork
+            = clone("child_stack=NULL", InitFlags(namespaces), reply, ChildTid(tid));
         execve Execve { path: Path, argv: Strings, envp: Strings } -> Exec
             = execve(path, argv, Environment(envp));
         wait4 Wait4 { pid: Pid, which: WaitFor } -> Waited

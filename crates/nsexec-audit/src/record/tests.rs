@@ -10,7 +10,9 @@ use core::cell::RefCell;
 
 use super::*;
 use nsexec::sys::Sys;
-use nsexec::sys::types::{Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, Pid};
+use nsexec::sys::types::{
+    CloneFlags, Errno, ExecArgs, ExitSignal, Fd, Fork, FsType, InitFork, Pid, TidAddress,
+};
 
 /// A backend that returns these replies, one for each call.
 struct Replies(Vec<Reply>);
@@ -86,6 +88,44 @@ fn both_sides_of_a_clone_are_recorded() {
         let expected = format!("clone(child_stack=NULL, flags=CLONE_PARENT|SIGCHLD) = {shown}");
         assert_eq!(lines.borrow()[0].to_string(), expected);
     }
+}
+
+#[test]
+fn both_sides_of_the_clone_of_an_init_are_recorded() {
+    let (pid, tid) = (Pid(12), Some(TidAddress { address: 0x10, cached: 4 }));
+    let of_parent = |pidfd| (Reply::ParentOfInit { pid, pidfd }, InitFork::Parent { child: pid, pidfd });
+    // In strace's order: by number, with the namespaces between the other flags.
+    let flags = [
+        (CloneFlags::EMPTY, "CLONE_PIDFD|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID"),
+        (
+            CloneFlags::NEWUSER.union(CloneFlags::NEWPID),
+            "CLONE_PIDFD|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|CLONE_NEWUSER|CLONE_NEWPID",
+        ),
+        (
+            CloneFlags(0x6e02_0000),
+            "CLONE_PIDFD|CLONE_NEWNS|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|CLONE_NEWCGROUP|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWPID|CLONE_NEWNET",
+        ),
+    ];
+    let replies_of = [
+        (of_parent(Some(Fd(5))), "parent_tid=[5]", "12"),
+        // A kernel before 5.2.
+        (of_parent(None), "parent_tid=[-1]", "12"),
+        ((Reply::Child, InitFork::Child), "parent_tid=0x…", "0"),
+    ];
+    for ((namespaces, names), ((reply, fork), written, result)) in
+        flags.into_iter().flat_map(|flags| replies_of.clone().map(|reply| (flags, reply)))
+    {
+        let lines = Rc::new(RefCell::new(Vec::new()));
+        let mut sys = Recorder::new(replies([reply]), Rc::clone(&lines));
+        assert_eq!(sys.clone_init(namespaces, tid), Ok(fork));
+        let expected =
+            format!("clone(child_stack=NULL, flags={names}, {written}, child_tidptr=0x10) = {result}");
+        assert_eq!(lines.borrow()[0].to_string(), expected);
+    }
+    let mut sys = Recorder::new(replies([Reply::Errno(Errno::ENOSPC)]), Transcript::default());
+    assert_eq!(sys.clone_init(CloneFlags::EMPTY, None), Err(Errno::ENOSPC));
+    let shown = sys.sink().lines[0].to_string();
+    assert!(shown.contains("child_tidptr=NULL) = -1 ENOSPC"), "{shown}");
 }
 
 #[test]

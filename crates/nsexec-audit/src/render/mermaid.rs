@@ -5,7 +5,8 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::events::{Event, EventKind, Mark, Note, PipeKind, events};
-use super::{COLUMNS, Document, Fate, TOOL};
+use super::walk::is_direct;
+use super::{COLUMNS, Document, Fate};
 use crate::transcript::Role;
 use nsexec::bootstrap::text::is_invisible;
 
@@ -17,12 +18,13 @@ pub fn mermaid(document: &Document<'_>) -> String {
     if !document.title.is_empty() {
         out = format!("---\ntitle: {}\n---\n{out}", front_matter(document.title));
     }
-    for line in participants(&events) {
+    for line in participants(document, &events) {
         out.push_str(&format!("    {line}\n"));
     }
-    if let Some(hash) = document.hash {
-        let (first, last) = (id(Role::Launcher), id(Role::Stage(2)));
-        out.push_str(&format!("    Note over {first},{last}: plan {}\n", escaped(hash)));
+    let (first, last) = (id(Role::Launcher), id(Role::Stage(2)));
+    let hash = document.hash.map(|hash| format!("plan {hash}"));
+    for line in [hash.as_deref(), document.shape].into_iter().flatten() {
+        out.push_str(&format!("    Note over {first},{last}: {}\n", escaped(line)));
     }
     let mut made: Vec<Role> = Vec::new();
     let mut rest = events.as_slice();
@@ -56,11 +58,24 @@ pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>,
     (notes, events)
 }
 
-/// Returns the participants: the launcher and the stages always, the tool if it is started.
-fn participants(events: &[Event]) -> Vec<String> {
+/// Returns the columns to draw: the launcher and the stages, of which a direct start has stage 2 only, and
+/// the tool if it is started.
+pub(super) fn columns(document: &Document<'_>, events: &[Event]) -> Vec<Role> {
     let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool(_), .. }));
-    let shown = COLUMNS.into_iter().filter(|role| *role != TOOL || tool);
-    shown.map(|role| format!("participant {} as {}", id(role), role.name())).collect()
+    let direct = is_direct(document);
+    let is_drawn = |role: &Role| match role {
+        Role::Stage(0 | 1) => !direct,
+        Role::Tool(_) => tool,
+        _ => true,
+    };
+    COLUMNS.into_iter().filter(is_drawn).collect()
+}
+
+fn participants(document: &Document<'_>, events: &[Event]) -> Vec<String> {
+    columns(document, events)
+        .into_iter()
+        .map(|role| format!("participant {} as {}", id(role), role.name()))
+        .collect()
 }
 
 const fn id(role: Role) -> &'static str {
@@ -96,7 +111,7 @@ fn lines(what: &EventKind, made: &mut Vec<Role>) -> Vec<String> {
             // run twice, and mermaid does not allow a second `create`.
             made.push(*child);
             std::vec![
-                format!("{}->>{}: {}", id(*parent), id(*child), clone_word(*parent)),
+                format!("{}->>{}: {}", id(*parent), id(*child), clone_word(*parent, *child)),
                 format!("activate {}", id(*child)),
             ]
         }
@@ -107,9 +122,9 @@ fn lines(what: &EventKind, made: &mut Vec<Role>) -> Vec<String> {
 }
 
 /// Returns the label of the arrow to a new process.
-pub(super) const fn clone_word(parent: Role) -> &'static str {
-    match parent {
-        Role::Launcher => "fork",
+pub(super) const fn clone_word(parent: Role, child: Role) -> &'static str {
+    match (parent, child) {
+        (Role::Launcher, Role::Stage(0)) => "fork",
         _ => "clone",
     }
 }

@@ -9,6 +9,7 @@
 //! | [`events`] | the sections merged into one order, for the diagrams |
 //! | [`text`], [`mermaid`], [`svg`] | the three forms |
 
+mod direct;
 pub mod events;
 pub mod mermaid;
 mod paint;
@@ -31,6 +32,8 @@ pub struct Document<'a> {
     pub title: &'a str,
     /// The hash of a plan.
     pub hash: Option<&'a str>,
+    /// The shape of the start, in words.
+    pub shape: Option<&'a str>,
     /// The assumptions of the plan.
     pub assumptions: &'a [Fact<'a>],
     /// One section for each process, in any order. The usual order is that of [`Role`].

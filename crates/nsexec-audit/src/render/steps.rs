@@ -5,12 +5,12 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::events::{Mark, Note};
-use super::walk::{AnnotatedLine, Object};
+use super::walk::{AnnotatedLine, Attempt, Object};
 use super::words::{fatal_text, one_line};
 use crate::record::{Bytes, Call, Reply};
 use crate::transcript::Role;
 use nsexec::namespace::NsSet;
-use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation};
+use nsexec::sys::types::{CloneFlags, Errno, Mount, OpenFlags, Propagation, Signal};
 
 /// The number of characters of a map or path that a note shows.
 const DATA_LIMIT: usize = 60;
@@ -25,6 +25,15 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         Call::Setns { .. } if seen.context.role == Some(Role::Stage(0)) => {
             plain(Mark::Setup, if is_own(seen) { "comes back" } else { "goes into stage 1's mnt" }.into())
         }
+        Call::CloneInit { namespaces: flags, .. } if seen.line.reply == Reply::Child => {
+            namespaces(Mark::Enter, *flags, seen)
+        }
+        Call::CloneInit { .. } if seen.context.attempt == Attempt::GivenUp => {
+            plain(Mark::Setup, "creates an init, and gives it up".into())
+        }
+        Call::Setns { kind, .. } if seen.context.attempt == Attempt::Direct => {
+            namespaces(Mark::Enter, *kind, seen)
+        }
         Call::Setns { kind, .. } => namespaces(Mark::Join, *kind, seen),
         Call::Unshare { flags } => namespaces(Mark::Create, *flags, seen),
         Call::SetDumpable { dumpable: true } => plain(Mark::Privacy, "dumpable window opens".into()),
@@ -37,7 +46,11 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         Call::Setuid { uid } => plain(Mark::Identity, format!("user {uid}")),
         Call::Setgid { gid } => plain(Mark::Identity, format!("group {gid}")),
         Call::DropGroups => plain(Mark::Identity, "no other groups".into()),
-        Call::SetPdeathsig { .. } => plain(Mark::Setup, "dies with the launcher".into()),
+        Call::SetPdeathsig { signal: Signal::NONE } => plain(Mark::Setup, "may outlive the launcher".into()),
+        // A repetition is no step of its own.
+        Call::SetPdeathsig { signal: Signal::KILL } if seen.context.changed_ids => None,
+        Call::SetPdeathsig { signal: Signal::KILL } => plain(Mark::Setup, "dies with the launcher".into()),
+        Call::SetPdeathsig { .. } => plain(Mark::Setup, "ends with the launcher".into()),
         Call::Mount { mount } => plain(Mark::Setup, mounts(*mount).into()),
         Call::Dup3 { number, .. } => plain(Mark::Setup, format!("mount source at {}", number.0)),
         Call::Openat { flags: OpenFlags::Path, path, .. } => {
@@ -65,6 +78,8 @@ fn namespaces(mark: Mark, flags: CloneFlags, seen: &AnnotatedLine<'_>) -> Option
             format!("joins {kinds}\n{}", one_line(path.as_bytes(), DATA_LIMIT))
         }
         (Mark::Join, _) => format!("joins {kinds}"),
+        (Mark::Enter, _) if seen.line.reply == Reply::Child => format!("begins in new {kinds}"),
+        (Mark::Enter, _) => format!("enters {kinds}"),
         _ => format!("creates {kinds}"),
     };
     Some(Note { mark, kinds, text })
@@ -142,6 +157,7 @@ fn failure(seen: &AnnotatedLine<'_>, errno: Errno) -> Option<Note> {
         (Call::Execve { path, .. }, Errno::ENOENT) => {
             (Mark::Refused, format!("not there:\n{}", one_line(&path.0, DATA_LIMIT)))
         }
+        (Call::CloneInit { .. }, _) => (Mark::Refused, format!("direct start refused: {name}")),
         (call, _) => (Mark::Failed, format!("{} fails: {name}", call.name())),
     };
     Some(Note { mark, kinds: NsSet::EMPTY, text })

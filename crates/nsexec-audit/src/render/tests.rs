@@ -80,6 +80,11 @@ impl Sample {
         }
     }
 
+    /// Returns the shape of a plan's start. A record has none.
+    fn shape(&self) -> Option<&'static str> {
+        (self.name == "direct").then_some("direct: one process, because nothing is joined")
+    }
+
     /// Calls `test` with the sample's document.
     pub(super) fn with<T>(&self, test: impl FnOnce(&Document<'_>) -> T) -> T {
         let outcomes: Vec<(String, Fate)> = (0..self.transcripts.len()).map(|at| self.outcome(at)).collect();
@@ -111,6 +116,7 @@ impl Sample {
         test(&Document {
             title: self.title,
             hash: Some("5d1f6a0e7c2b9384"),
+            shape: self.shape(),
             assumptions: &[
                 Fact { key: "uid", value: user },
                 Fact { key: "kernel", value: "6.1" },
@@ -139,6 +145,7 @@ pub(super) fn samples() -> Vec<Sample> {
         recorded!("rootful", "A container with a user namespace, made by root"),
         recorded!("rootless", "A container of an ordinary user, with one id"),
         recorded!("tools", "A container of an ordinary user, with mapping tools"),
+        recorded!("direct", "A direct start of a container of an ordinary user"),
         recorded!("exec", "A command in the namespaces of a container"),
         recorded!("refused", "A network namespace that may not be joined"),
         recorded!("tool_fails", "A mapping tool that fails"),
@@ -305,7 +312,7 @@ fn svg_form_is_valid_and_matches_its_snapshots() {
             let file = std::path::Path::new(&directory).join(format!("{}.svg", sample.name));
             std::fs::write(file, &shown).unwrap();
         }
-        if ["rootful", "stage_2_dies"].contains(&sample.name) {
+        if ["rootful", "stage_2_dies", "direct"].contains(&sample.name) {
             assert_snapshot(&format!("render_svg_{}", sample.name), &shown);
         }
     }
@@ -344,6 +351,93 @@ fn every_message_of_a_successful_run_is_shown_once() {
         assert_eq!(sent("go"), 1);
         let last = words.last().unwrap();
         assert_eq!((last.0, last.1), (Role::Launcher, Role::Stage(2)));
+    }
+}
+
+#[test]
+fn direct_start_shows_two_processes_and_only_the_go_byte() {
+    let sample = samples().into_iter().find(|sample| sample.name == "direct").unwrap();
+    let messages: Vec<(Role, Role, String)> = sample
+        .with(events)
+        .into_iter()
+        .filter_map(|event| match event.what {
+            EventKind::Message { from, to, text, lost: false, .. } => Some((from, to, text)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(messages, [(Role::Launcher, Role::Stage(2), "go".to_string())]);
+    let diagram = sample.with(mermaid);
+    assert_eq!(diagram.matches("participant ").count(), 2, "{diagram}");
+    let shown = sample.with(|document| text(document, Look::default()));
+    for absent in ["stage 0", "stage 1", "the stages", "pid line", "bootstrap message"] {
+        assert!(!shown.contains(absent), "{absent}: {shown}");
+    }
+}
+
+/// Returns the launcher of a direct start whose clone or map the kernel refused, up to the fork of stage 0.
+fn given_up(refused: &[Line]) -> Section {
+    let line = |call, reply| Line { call, reply };
+    let pipes = |one| {
+        [
+            line(Call::Socketpair, Reply::Pair(Fd(one), Fd(one + 1))),
+            line(Call::Pipe2, Reply::Pair(Fd(one + 2), Fd(one + 3))),
+        ]
+    };
+    let close = |fd| line(Call::Close { fd: Fd(fd) }, Reply::Unit);
+    let fork = Call::Fork { exit: nsexec::sys::types::ExitSignal::None, tid: None };
+    let mut lines = Vec::from(pipes(3));
+    lines.extend_from_slice(refused);
+    lines.extend([close(4), close(6), close(3), close(5)]);
+    lines.extend(pipes(3));
+    lines.extend([line(fork, Reply::Parent(Pid(12))), close(4)]);
+    Section { lines, ..Section::new(Role::Launcher) }
+}
+
+#[test]
+fn refused_direct_start_is_explained_and_followed_by_the_stages() {
+    let clone = |reply| Line {
+        call: Call::CloneInit { namespaces: nsexec::sys::types::CloneFlags::NEWUSER, tid: None },
+        reply,
+    };
+    let (call, which) = (Call::Kill { pid: Pid(11), signal: Signal::KILL }, WaitFor::Stages);
+    let kill = Line { call, reply: Reply::Unit };
+    let waited = Waited { pid: Pid(11), status: WaitStatus::Signaled(Signal::KILL) };
+    let wait = Line { call: Call::Wait4 { pid: Pid(11), which }, reply: Reply::Waited(waited) };
+    let created = clone(Reply::ParentOfInit { pid: Pid(11), pidfd: None });
+    for (refused, reasons) in [
+        (
+            &[clone(Reply::Errno(Errno::EPERM))][..],
+            &[
+                "the stages create the namespaces one after the other, and report the one that is refused",
+                "no process was created: the stages get pipes of their own",
+            ][..],
+        ),
+        (
+            &[created, kill, wait],
+            &[
+                "the direct start is given up, before the go byte",
+                "the process has ended",
+                "the new process's end: closed so that its death shows as end of file",
+            ],
+        ),
+    ] {
+        let section = given_up(refused);
+        let view = SectionView { section: &section, outcome: "", fate: Fate::Continues };
+        let document = Document { sections: &[view], ..Document::default() };
+        let shown = text(&document, Look::default());
+        let of_stages = [
+            "the init pipe: for the bootstrap message, and for the pid line in reply",
+            "# stage 0\n",
+            "the stages' end: closed so that their death shows as end of file",
+        ];
+        for reason in reasons.iter().chain(&of_stages) {
+            assert_eq!(shown.matches(reason).count(), 1, "{reason}: {shown}");
+        }
+        // The process of the direct attempt has no column.
+        let forks =
+            events(&document).into_iter().filter(|event| matches!(event.what, EventKind::Fork { .. }));
+        assert_eq!(forks.count(), 1);
+        assert!(mermaid(&document).contains("participant S0"));
     }
 }
 

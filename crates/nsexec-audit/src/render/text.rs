@@ -80,6 +80,9 @@ impl Page {
         if let Some(hash) = document.hash {
             self.line(INDENT, HANGING, &[span("hash ", SpanKind::Dim), span(hash, SpanKind::Plain)]);
         }
+        if let Some(shape) = document.shape {
+            self.line(INDENT, HANGING, &[span("shape ", SpanKind::Dim), span(shape, SpanKind::Plain)]);
+        }
         if document.assumptions.is_empty() {
             return;
         }

@@ -7,12 +7,13 @@
 use std::borrow::ToOwned;
 use std::collections::{BTreeMap, VecDeque};
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 use super::words::Payload;
 use super::{Document, SectionView, TOOL};
 use crate::record::{Bytes, Call, Line, Reply};
-use crate::transcript::Role;
+use crate::transcript::{Role, Section};
 use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Received};
 
 /// A connection between two processes.
@@ -24,6 +25,18 @@ pub enum Channel {
     ToStage1,
     /// The sync pipe between stage 0 and stage 2.
     ToStage2,
+}
+
+/// The shape of the start that a line belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Attempt {
+    /// Through the three stages.
+    #[default]
+    Stages,
+    /// Direct: the launcher creates the command's process itself.
+    Direct,
+    /// A direct start that the kernel refused: the launcher gives it up for the stages.
+    GivenUp,
 }
 
 /// The object behind a descriptor.
@@ -43,7 +56,7 @@ pub enum Object {
     Namespace(String),
     /// /proc itself.
     ProcRoot,
-    /// Stage 1's directory in /proc.
+    /// The directory in /proc of the process that gets its id maps.
     ProcDir,
     /// A file in /proc, with the last component of its path.
     ProcFile(String),
@@ -72,6 +85,12 @@ pub struct Context {
     pub again: bool,
     /// Whether the dumpable window is open.
     pub window: bool,
+    /// The shape of the start.
+    pub attempt: Attempt,
+    /// Whether the last attempt to create a process failed.
+    pub refused: bool,
+    /// Whether the process has changed its ids since it last set the parent-death signal.
+    pub changed_ids: bool,
 }
 
 /// A line with its context.
@@ -99,10 +118,11 @@ pub fn walk<'a>(document: &Document<'a>) -> Vec<Vec<AnnotatedLine<'a>>> {
         let inherited = role.and_then(|role| births.get_mut(&role)?.pop_front());
         let mut process = Process { role, mount_sources, ..inherited.unwrap_or_default() };
         let mut seen = Vec::new();
-        for line in &view.section.lines {
+        for (line, attempt) in view.section.lines.iter().zip(attempts(view.section)) {
+            process.attempt = attempt;
             let context = Context { target: target(line, &pids), ..process.annotate(line) };
-            if let Some(child) = created_role(role, line) {
-                births.entry(child).or_default().push_back(process.fork());
+            if let Some(child) = created_in(attempt, role, line) {
+                births.entry(child).or_default().push_back(process.fork(line));
             }
             seen.push(AnnotatedLine { line, context });
         }
@@ -122,13 +142,43 @@ fn has_mount_sources(view: &SectionView<'_>) -> bool {
     })
 }
 
+/// Returns the shape of the start for each line of a section. The launcher may try a direct start first. Each
+/// attempt begins with the creation of the init pipe.
+fn attempts(section: &Section) -> Vec<Attempt> {
+    let lines = &section.lines;
+    let is_init = |line: &Line| matches!(line.call, Call::CloneInit { .. });
+    if section.role != Role::Launcher {
+        let direct = lines.first().is_some_and(|line| is_init(line) && line.reply == Reply::Child);
+        return vec![if direct { Attempt::Direct } else { Attempt::Stages }; lines.len()];
+    }
+    let is_stage_0 = |line: &Line| matches!(line.call, Call::Fork { .. } | Call::CloneSibling { .. });
+    let forks = lines.iter().any(is_stage_0);
+    let mut attempts = Vec::new();
+    for attempt in lines.chunk_by(|_, next| next.call != Call::Socketpair) {
+        let found = match attempt.iter().find(|line| is_init(line)) {
+            Some(line) if forks || matches!(line.reply, Reply::Errno(_)) => Attempt::GivenUp,
+            Some(_) => Attempt::Direct,
+            None => Attempt::Stages,
+        };
+        attempts.extend(attempt.iter().map(|_| found));
+    }
+    attempts
+}
+
+/// Returns whether a document shows a direct start: it has no stage 0 and no stage 1.
+pub(super) fn is_direct(document: &Document<'_>) -> bool {
+    document.sections.iter().any(|view| attempts(view.section).contains(&Attempt::Direct))
+        && !document.sections.iter().any(|view| matches!(view.column(), Some(Role::Stage(0 | 1))))
+}
+
 /// Maps each pid to its role. The pids are those of the launcher's pid namespace. A section lists only the
 /// children that it created itself.
 fn pids(document: &Document<'_>) -> BTreeMap<i32, Role> {
     let mut pids = BTreeMap::new();
     for view in document.sections {
-        for line in &view.section.lines {
-            if let (Some(child), Reply::Parent(pid)) = (created_role(view.column(), line), &line.reply) {
+        for (line, attempt) in view.section.lines.iter().zip(attempts(view.section)) {
+            let child = created_in(attempt, view.column(), line);
+            if let (Some(child), Some(pid)) = (child, line.reply.child()) {
                 pids.insert(pid.0, child);
             }
         }
@@ -148,20 +198,29 @@ fn target(line: &Line, pids: &BTreeMap<i32, Role>) -> Option<Role> {
 /// Returns the column of the process that this line creates.
 #[must_use]
 pub fn created_role(parent: Option<Role>, line: &Line) -> Option<Role> {
-    match (parent?, &line.call, &line.reply) {
-        (Role::Launcher, Call::Fork { .. } | Call::CloneSibling { .. }, Reply::Parent(_)) => {
-            Some(Role::Stage(0))
-        }
-        (Role::Stage(0), Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage(1)),
-        (Role::Stage(0), Call::Fork { .. }, Reply::Parent(_)) => Some(TOOL),
-        (Role::Stage(1), Call::CloneSibling { .. }, Reply::Parent(_)) => Some(Role::Stage(2)),
+    line.reply.child()?;
+    match (parent?, &line.call) {
+        (Role::Launcher, Call::Fork { .. } | Call::CloneSibling { .. }) => Some(Role::Stage(0)),
+        (Role::Launcher, Call::CloneInit { .. }) => Some(Role::Stage(2)),
+        (Role::Stage(0), Call::CloneSibling { .. }) => Some(Role::Stage(1)),
+        (Role::Stage(0), Call::Fork { .. }) => Some(TOOL),
+        (Role::Stage(1), Call::CloneSibling { .. }) => Some(Role::Stage(2)),
         _ => None,
     }
 }
 
-/// Returns the descriptor that a call is about.
+/// Returns the column of the process that this line of such an attempt creates. A process that is given up
+/// has none.
+pub(super) fn created_in(attempt: Attempt, parent: Option<Role>, line: &Line) -> Option<Role> {
+    created_role(parent, line).filter(|_| attempt != Attempt::GivenUp)
+}
+
+/// Returns the descriptor that a call is about. Of a poll it is the first one.
 #[must_use]
 pub fn descriptor(call: &Call) -> Option<Fd> {
+    if let Call::Poll { fds, .. } = call {
+        return fds.first().map(|polled| polled.fd);
+    }
     call.descriptors().first().map(|fd| **fd).filter(|fd| *fd != Fd::CWD)
 }
 
@@ -175,14 +234,18 @@ struct Process {
     window: bool,
     mount_sources: bool,
     refused: Vec<Fd>,
+    attempt: Attempt,
+    creation_refused: bool,
+    changed_ids: bool,
     last_payloads: BTreeMap<(Channel, bool), Payload>,
 }
 
 impl Process {
-    /// Returns the initial state of a child. It inherits descriptors and namespaces, but not the last
-    /// messages.
-    fn fork(&self) -> Self {
-        Self { table: self.table.clone(), in_user: self.in_user, ..Self::default() }
+    /// Returns the initial state of the child that this line creates. It inherits descriptors and namespaces,
+    /// but not the last messages. A clone may create a user namespace for it.
+    fn fork(&self, line: &Line) -> Self {
+        let created = matches!(&line.call, Call::CloneInit { namespaces, .. } if namespaces.contains(CloneFlags::NEWUSER));
+        Self { table: self.table.clone(), in_user: self.in_user || created, ..Self::default() }
     }
 
     fn annotate(&mut self, line: &Line) -> Context {
@@ -190,8 +253,20 @@ impl Process {
         let payload = object.as_ref().and_then(|object| self.payload(object, line));
         let (window, in_user) = (self.window, self.in_user);
         let again = matches!(line.call, Call::Setns { fd, .. } if self.refused.contains(&fd));
+        let changed_ids = self.changed_ids;
         self.remember(line);
-        Context { role: self.role, object, payload, target: None, in_user, again, window }
+        Context {
+            role: self.role,
+            object,
+            payload,
+            target: None,
+            in_user,
+            again,
+            window,
+            attempt: self.attempt,
+            refused: self.creation_refused,
+            changed_ids,
+        }
     }
 
     /// Returns the object that the line is about. A descriptor without a recorded creation was inherited over
@@ -204,6 +279,7 @@ impl Process {
         let fd = descriptor(&line.call)?;
         let begins = matches!(self.role, Some(Role::Launcher | Role::Stage(0)));
         let guess = match line.call {
+            Call::Poll { .. } => return self.table.get(&fd.0).cloned(),
             _ if fd == Fd::STDERR => Object::Log,
             Call::Read { .. } | Call::Send { .. } | Call::SocketType { .. } if begins => init,
             Call::WriteNowait { .. } => Object::Log,
@@ -294,6 +370,14 @@ impl Process {
             (Call::Setns { fd, .. }, Reply::Errno(Errno::EPERM)) => self.refused.push(*fd),
             (Call::Unshare { flags }, Reply::Unit) => self.in_user |= flags.contains(CloneFlags::NEWUSER),
             (Call::SetDumpable { dumpable }, Reply::Unit) => self.window = *dumpable,
+            (Call::CloneInit { .. } | Call::Fork { .. }, reply) => {
+                self.creation_refused = matches!(reply, Reply::Errno(_));
+            }
+            (Call::Socketpair, _) => self.creation_refused = false,
+            (Call::Setuid { .. } | Call::Setgid { .. } | Call::Setresuid { .. }, Reply::Unit) => {
+                self.changed_ids = true;
+            }
+            (Call::SetPdeathsig { .. }, _) => self.changed_ids = false,
             _ => {}
         }
     }
@@ -323,6 +407,9 @@ impl Context {
                     Some(Payload::Go | Payload::Configuration | Payload::CgroupReady)
                 ) =>
             {
+                Some(Role::Stage(2))
+            }
+            (Object::End { channel: Channel::Init, outer: true }, _) if self.attempt != Attempt::Stages => {
                 Some(Role::Stage(2))
             }
             (Object::End { channel: Channel::ToStage1, outer: true }, _) => Some(Role::Stage(1)),

@@ -1,13 +1,19 @@
 //! The reason for a step, in words, shown next to its line. See docs/protocol.md#what-happens-in-order.
 
-use super::walk::{Channel, Context, Object};
+use super::direct;
+use super::walk::{Attempt, Channel, Context, Object};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Role;
-use nsexec::sys::types::{CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, Seals, Signal, SignalSet};
+use nsexec::sys::types::{
+    CloneFlags, Errno, FsType, MaskHow, Mount, OpenFlags, PollEvents, Seals, Signal, SignalSet,
+};
 
 /// Returns why the protocol makes this call, or what its failure means. `None` for a call without an entry.
 #[must_use]
 pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
+    if let Some(reason) = direct::why(line, context).filter(|_| context.attempt != Attempt::Stages) {
+        return Some(reason);
+    }
     if let Reply::Errno(errno) = line.reply {
         return failed(line, context, errno);
     }
@@ -46,6 +52,7 @@ pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
 
 fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> {
     let log = context.object == Some(Object::Log);
+    let launcher = context.role == Some(Role::Launcher);
     Some(match (&line.call, errno) {
         (_, Errno::EINTR) => "interrupted by a signal: the call is repeated",
         (_, Errno::EAGAIN) if log => "the log pipe is full",
@@ -72,10 +79,12 @@ fn failed(line: &Line, context: &Context, errno: Errno) -> Option<&'static str> 
             "its files in /proc belong to root: it is not dumpable, or it is exiting"
         }
         (Call::SocketType { .. }, Errno::ENOTSOCK) => "not a socket: a pipe is accepted too",
+        (Call::PidfdOpen { .. }, _) if launcher => "an older kernel: only wait4 reports the end of the stage",
         (Call::PidfdOpen { .. }, _) => "an older kernel: only wait4 reports the end of the tool",
         (Call::CloseRangeCloexec { .. }, _) => "an older kernel: the descriptors are marked one by one",
         (Call::TidAddress, _) => "not supported by this kernel: the cached thread id is not refreshed",
         (Call::Kill { .. }, Errno::ESRCH) => "it has exited already",
+        (Call::Wait4 { .. }, Errno::ECHILD) if launcher => "no process of this launch is left",
         (Call::Wait4 { .. }, Errno::ECHILD) => "no child is left",
         (Call::GetSeals { .. }, _) => "a file without support for seals",
         (Call::MemfdCreate { exec: true, .. }, Errno::EINVAL) => {
@@ -146,6 +155,7 @@ fn files(line: &Line, context: &Context) -> Option<&'static str> {
             "oom_score_adj" => "both forks inherit it",
             _ => return None,
         },
+        (Call::Close { .. }, Object::End { .. }) if context.refused => return None,
         (Call::Close { .. }, Object::End { channel, outer }) => closes(*channel, *outer, context.role?)?,
         _ => return None,
     })
@@ -229,13 +239,27 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
             Channel::ToStage2 => "the sync pipe with stage 2: a stage cannot read messages for the other",
         },
         (Call::Pipe2, _) => "the log pipe",
-        (Call::Poll { fds, .. }, _) if fds.len() > 1 => match context.role? {
-            Role::Launcher => "the pid line, or a signal that ends the launch",
-            _ => "the end of the tool, or the death of stage 1 or the launcher",
+        (Call::Poll { fds, .. }, object) if fds.len() > 1 => match (context.role?, object?) {
+            (Role::Launcher, Object::Log) => "the end of the log, or an event that ends the launch",
+            (Role::Launcher, Object::Process) => "the end of the stage, or an event that ends the launch",
+            (Role::Launcher, Object::End { .. })
+                if fds.iter().any(|polled| polled.events == PollEvents::OUT) =>
+            {
+                "room for the rest of the message, or an event that ends the launch"
+            }
+            (Role::Launcher, _) => "the pid line, or an event that ends the launch",
+            (_, Object::Process) => "the end of the tool, or the death of stage 1 or the launcher",
+            (_, Object::End { channel: Channel::Init, .. }) => return None,
+            _ => "a message, or the death of its sender or the launcher",
         },
+        (Call::Poll { timeout_ms: 0, .. }, Some(Object::End { channel: Channel::Init, .. }))
+            if context.role == Some(Role::Stage(2)) =>
+        {
+            "the last check that the launcher lives"
+        }
         (Call::SetCloexec { on: false, .. }, _) => "requested by the caller: the command inherits it",
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
-            if context.role == Some(Role::Stage(0)) =>
+            if matches!(context.role, Some(Role::Stage(0 | 2))) =>
         {
             "the command inherits only the requested descriptors"
         }
@@ -280,6 +304,9 @@ fn processes(line: &Line, context: &Context) -> Option<&'static str> {
             Some(Role::Tool(_)) => "its map is not needed any more",
             _ => "no process is left behind",
         },
+        (Call::PidfdOpen { .. }, Role::Launcher) => {
+            "to wait for the end of this stage and for other events at once"
+        }
         (Call::PidfdOpen { .. }, _) => "to wait for the tool and for stage 1 at once",
         (Call::Sigaction { signal: Signal::CHLD, action }, Role::Stage(0)) if action.handler == 0 => {
             "if SIGCHLD were ignored, the kernel would reap the tool"
@@ -342,7 +369,12 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
             "before any mount: the copied mounts still propagate to the caller's"
         }
         Call::Mount { mount: Mount::Proc } => "the /proc of its own pid namespace",
-        Call::SetPdeathsig { .. } => "the command dies with the launcher's thread",
+        Call::SetPdeathsig { signal: Signal::NONE } => "the command may outlive the launcher",
+        Call::SetPdeathsig { signal: Signal::KILL } if context.changed_ids => {
+            "set again: the change of ids has cleared it"
+        }
+        Call::SetPdeathsig { signal: Signal::KILL } => "this process dies with the launcher's thread",
+        Call::SetPdeathsig { .. } => "a stopped stage 0 continues when the launcher's thread dies, and ends",
         Call::TidAddress => "the address of libc's cached thread id, which the clones refresh",
         Call::SchedGetaffinity => "for a debug record: runc's tests read it",
         Call::SocketType { .. } => {

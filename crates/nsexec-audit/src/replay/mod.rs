@@ -6,6 +6,9 @@
 //! from the calls, since a record is made to be shared. A variable becomes `NAME=…`, and a replay compares
 //! that. The arguments of the command stay. With [`Values::Whole`] everything stays.
 //!
+//! A record of an older program, whose note does not state the shape of the start, replays through the
+//! stages.
+//!
 //! A process begins as a copy of its parent. So its replay begins with the launcher's first line: it uses the
 //! replies of its ancestors, each up to the clone, and then its own.
 
@@ -18,7 +21,7 @@ use std::vec::Vec;
 use super::sections::children;
 use super::transcript::{End, Role, Run, Section};
 use crate::note::{self, NoteError, Values};
-use crate::record::{Call, Line, Mismatch, Reply, play_back};
+use crate::record::{AnySys, Call, Line, Mismatch, Reply, play_back};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
 use nsexec::launch::{Collector, LaunchError, Prepared};
@@ -205,16 +208,9 @@ struct Lineage<'r> {
 
 impl<'r> Lineage<'r> {
     fn of(run: &'r Run, section: &'r Section) -> Option<Self> {
-        let maker = match section.role {
-            Role::Launcher => None,
-            Role::Stage(0) => Some(Role::Launcher),
-            Role::Stage(number) => Some(Role::Stage(number - 1)),
-            Role::Tool(_) => Some(Role::Stage(0)),
-            Role::Other(_) => return None,
-        };
         let mut lineage = Self { lines: Vec::new(), begins: Vec::new() };
-        if let Some(maker) = maker {
-            let maker = run.section(maker)?;
+        if section.role != Role::Launcher {
+            let maker = run.section(creator(run, section)?)?;
             let made = children(maker).into_iter().find(|(_, role, _)| *role == section.role);
             // A parent that was killed in its clone has no line of it.
             let len = made.map_or(maker.lines.len(), |(index, ..)| index);
@@ -242,6 +238,24 @@ impl<'r> Lineage<'r> {
     }
 }
 
+/// Returns the role of the process that created another one. `None`: no process of the protocol did.
+fn creator(run: &Run, section: &Section) -> Option<Role> {
+    let has_init = |launcher: &Section| children(launcher).iter().any(|(_, role, _)| *role == section.role);
+    match section.role {
+        Role::Launcher => None,
+        Role::Stage(0) => Some(Role::Launcher),
+        Role::Tool(_) => Some(Role::Stage(0)),
+        // The init of a direct start. Its own first line shows the call that created it, unless that was
+        // lost.
+        Role::Stage(2) | Role::Other(_) => match section.lines.first() {
+            Some(Line { call: Call::CloneInit { .. }, reply: Reply::Child }) => Some(Role::Launcher),
+            _ if run.section(Role::Launcher).is_some_and(has_init) => Some(Role::Launcher),
+            _ => (section.role == Role::Stage(2)).then_some(Role::Stage(1)),
+        },
+        Role::Stage(number) => Some(Role::Stage(number - 1)),
+    }
+}
+
 /// Runs the job as one process of the record. A launch error of the launcher is stored in `error`.
 fn process(
     job: &Prepared,
@@ -256,7 +270,7 @@ fn process(
     let mut failed = None;
     let end = play_back(lines, |sys| {
         let mut log = Collector::default();
-        match job.run(sys, &mut memory, &mut log) {
+        match job.run(&mut AnySys(sys), &mut memory, &mut log) {
             Launched::Started { .. } => None,
             Launched::Failed(failure) => {
                 failed = Some(job.explain(failure, log.into_fatal()));

@@ -13,15 +13,37 @@ use nsexec::sys::types::{CloneFlags, Errno, Fd, Pid, Signal};
 
 /// Returns a successful start of an ordinary user with mapping tools, as a file from another machine.
 fn run() -> Run {
-    let map = IdMap::parse(c"0 1000 1\n1 100000 10\n").unwrap();
-    let bootstrap = Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWNET))
+    kept(&tools(c"0 1000 1\n1 100000 10\n"), Policy::runc(&Dialect::V1_2))
+}
+
+/// Returns a successful direct start, which needs no tool.
+fn direct() -> Run {
+    let map = IdMap::parse(c"0 1000 1\n").unwrap();
+    let flags = CloneFlags::NEWUSER.union(CloneFlags::NEWPID).union(CloneFlags::NEWNET);
+    let bootstrap = Bootstrap::new(flags).with_uid_map(map).with_gid_map(map).with_rootless_euid(true);
+    kept(&bootstrap, Policy::runc(&Dialect::V1_2))
+}
+
+/// Returns a start whose direct attempt is given up: the map has one id, which is not the caller's own. A
+/// tool writes it.
+fn given_up() -> Run {
+    kept(&tools(c"0 100000 1\n"), Policy::runc(&Dialect::V1_2))
+}
+
+fn tools(map: &'static core::ffi::CStr) -> Bootstrap<'static> {
+    let map = IdMap::parse(map).unwrap();
+    Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWNET))
         .with_uid_map(map)
         .with_gid_map(map)
         .with_setgroup(true)
         .with_uidmap_path(c"/usr/bin/newuidmap")
         .with_gidmap_path(c"/usr/bin/newgidmap")
-        .with_rootless_euid(true);
-    let mut launcher = Launcher::new(&bootstrap, Policy::runc(&Dialect::V1_2)).unwrap();
+        .with_rootless_euid(true)
+}
+
+/// Returns the successful start of `bootstrap` by an ordinary user, as a file from another machine.
+fn kept(bootstrap: &Bootstrap<'_>, policy: Policy) -> Run {
+    let mut launcher = Launcher::new(bootstrap, policy).unwrap();
     let job = launcher.command("/bin/true", [""; 0]).env_clear().env("TOKEN", "s3cret").prepare().unwrap();
     let mut assumptions = Assumptions::ordinary(1000);
     (assumptions.subuid, assumptions.subgid) = (Some((100_000, 65_536)), Some((100_000, 65_536)));
@@ -51,8 +73,99 @@ fn every_process_replays_its_calls() {
 }
 
 #[test]
+fn direct_start_replays_from_the_launcher() {
+    let run = direct();
+    let replayed = replay(&run).unwrap();
+    assert!(replayed.agrees(), "{:?}", shown(&run));
+    let roles: Vec<Role> = replayed.processes.iter().map(|process| process.role).collect();
+    assert_eq!((replayed.status(), roles), (0, vec![Role::Launcher, Role::Stage(2)]));
+    // The launcher is the parent, also if the init has lost its first line or all of its lines.
+    let mut lost = run.clone();
+    lines(&mut lost, Role::Stage(2)).remove(0);
+    assert!(shown(&lost)[1].starts_with("stage-2 init: diverges at line 1"), "{:?}", shown(&lost));
+    lines(&mut lost, Role::Stage(2)).clear();
+    let at = Place { section: "stage-2 init".into(), line: 0 };
+    let Outcome::Ends { at: end, .. } = &replay(&lost).unwrap().processes[1].outcome else {
+        panic!("{:?}", shown(&lost));
+    };
+    assert_eq!(*end, at);
+    // Its section is missing.
+    lost.sections.pop();
+    assert_eq!(shown(&lost)[1], "stage-2 init: the record ends here, before its first call");
+}
+
+#[test]
+fn start_that_was_given_up_for_the_stages_replays() {
+    let run = given_up();
+    let replayed = replay(&run).unwrap();
+    assert!(replayed.agrees(), "{:?}", shown(&run));
+    let names: Vec<&str> = replayed.processes.iter().map(|process| process.name.as_str()).collect();
+    let stages = ["launcher", "stage-0 parent", "stage-1 child", "stage-2 init"];
+    let others = ["mapping tool (newuidmap)", "mapping tool (newgidmap)", "init, given up"];
+    assert_eq!(names, [&stages[..], &others].concat());
+    assert_eq!(
+        run.section(crate::sections::GIVEN_UP).map(|init| init.end),
+        Some(End::Signaled(Signal::KILL))
+    );
+    assert!(run.section(Role::Stage(2)).unwrap().lines[0].to_string().contains("CLONE_PARENT"), "a sibling");
+}
+
+/// The job's note states whether every start goes through the stages. An older program's note states nothing.
+#[test]
+fn older_record_replays_through_the_stages() {
+    let start = |policy| {
+        let map = IdMap::parse(c"0 1000 1\n").unwrap();
+        let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
+        kept(&bootstrap.with_rootless_euid(true), policy)
+    };
+    let policy = Policy::runc(&Dialect::V1_2);
+    let mut stages = start(policy.with_stages(true));
+    assert_eq!(stages.sections.len(), 4);
+    assert!(replay(&stages).unwrap().agrees(), "{:?}", shown(&stages));
+    let note = stages.notes[JOB].replace(",\"stages\":true", "");
+    assert!(note.len() < stages.notes[JOB].len(), "{note}");
+    stages.notes.insert(JOB.into(), note);
+    assert!(replay(&stages).unwrap().agrees(), "{:?}", shown(&stages));
+    // A record of today states the other shape.
+    let direct = start(policy);
+    assert!(direct.notes[JOB].contains("\"stages\":false"), "{}", direct.notes[JOB]);
+    assert_eq!((direct.sections.len(), replay(&direct).unwrap().agrees()), (2, true));
+    // The shape of the note is binding.
+    stages.notes.insert(JOB.into(), direct.notes[JOB].clone());
+    assert!(!replay(&stages).unwrap().agrees());
+}
+
+/// Two records that `tests/replay.rs` made with the last program that had no direct start.
+///
+/// If the calls of the stages change, make them again with `NSEXEC_REPLAY_KEEP`: set `stages` in the policy,
+/// and remove it from the notes.
+#[test]
+fn records_of_an_older_program_replay() {
+    let replayed = |text| {
+        let run = Run::from_json_lines(text).unwrap();
+        assert!(!run.notes[JOB].contains("stages"), "{}", run.notes[JOB]);
+        let replayed = replay(&run).unwrap();
+        assert!(replayed.agrees(), "{:?}", shown(&run));
+        (replayed.processes.len(), replayed.error.map(|error| error.to_string()).unwrap_or_default())
+    };
+    let rootless =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/records/older_rootless.jsonl"));
+    assert_eq!(replayed(rootless), (4, String::new()));
+    let refused =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/records/older_unshare_refused.jsonl"));
+    let (processes, error) = replayed(refused);
+    let beginning = "stage-1: failed to unshare remaining namespaces: Operation not permitted";
+    assert!(processes == 3 && error.starts_with(beginning), "{error}");
+}
+
+#[test]
 fn changed_call_is_found_at_its_line() {
-    let whole = run();
+    for whole in [run(), direct(), given_up()] {
+        changed_calls_are_found(&whole);
+    }
+}
+
+fn changed_calls_are_found(whole: &Run) {
     for (nth, section) in whole.sections.iter().enumerate() {
         for (index, line) in section.lines.iter().enumerate() {
             let mut run = whole.clone();
@@ -72,7 +185,12 @@ fn changed_call_is_found_at_its_line() {
 
 #[test]
 fn impossible_reply_is_a_divergence() {
-    let whole = run();
+    for whole in [run(), direct(), given_up()] {
+        impossible_replies_diverge(&whole);
+    }
+}
+
+fn impossible_replies_diverge(whole: &Run) {
     let strange = [Reply::Pair(Fd(1), Fd(2)), Reply::Data(Bytes(vec![b'x'; 9999])), Reply::Count(usize::MAX)];
     for reply in strange {
         for (nth, section) in whole.sections.iter().enumerate() {
@@ -94,12 +212,13 @@ fn impossible_reply_is_a_divergence() {
 
 #[test]
 fn any_errno_at_any_line_does_not_panic() {
-    let whole = run();
-    for (nth, section) in whole.sections.iter().enumerate() {
-        for index in 0..section.lines.len() {
-            let mut run = whole.clone();
-            run.sections[nth].lines[index].reply = Reply::Errno(Errno::EIO);
-            let _ = shown(&run);
+    for whole in [run(), direct(), given_up()] {
+        for (nth, section) in whole.sections.iter().enumerate() {
+            for index in 0..section.lines.len() {
+                let mut run = whole.clone();
+                run.sections[nth].lines[index].reply = Reply::Errno(Errno::EIO);
+                let _ = shown(&run);
+            }
         }
     }
 }

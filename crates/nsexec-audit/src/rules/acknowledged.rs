@@ -6,27 +6,61 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use super::facts::Request;
-use super::reading::{ProcFiles, shown, sync_values};
+use super::facts::{Request, is_direct, writer};
+use super::reading::{OOM_SCORE, ProcFiles, files_of_init, shown, sync_values};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
-use crate::transcript::{Role, Run};
+use crate::transcript::{Role, Run, Section};
 use nsexec::idmap::{IdMap, MapCheck};
+use nsexec::launch::script::GO;
 use nsexec::sync::SyncMessage;
-use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid, WaitStatus};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Pid, WaitStatus};
 
 pub(super) const ACKNOWLEDGED: Rule = Rule {
     name: "maps-acknowledged-when-written",
     reason: "Stage 0 acknowledges maps and time offsets only when the kernel has accepted each of them completely \
              and unchanged, or when a mapping tool has exited with 0 and the map that was read back is correct. \
-             A tool is started only after EPERM.",
+             A tool is started only after EPERM. The oom score, which the new processes inherit, is written before stage 1 \
+             exists. In a direct start the launcher writes the score and the maps before the go message, and the init \
+             writes its time offsets before it enters its time namespace.",
     reference: "docs/protocol.md#mapping-tools, docs/protocol.md#weaknesses-of-the-c-code",
     severity: Severity::Breach,
     check: acknowledged,
 };
 
 fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let direct = is_direct(run);
+    let mut findings = of_writer(run, facts, direct);
+    if let Some(init) = run.section(Role::Stage(2)).filter(|_| direct) {
+        findings.extend(of_init(init, facts));
+    }
+    findings
+}
+
+/// Checks that the init of a direct start enters its new time namespace only after it has written the
+/// offsets, and executes the command only with the oom score.
+fn of_init(init: &Section, facts: &Facts) -> Vec<Finding> {
+    let nothing = Request::default();
+    let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));
+    let file = &b"timens_offsets"[..];
+    let mut findings = Vec::new();
+    for (index, line) in init.lines.iter().enumerate() {
+        let mut found = state.see(line);
+        let enters = matches!(line.call, Call::Setns { kind: CloneFlags::NEWTIME, .. });
+        if enters && state.owes(file) {
+            found = Some("enters its time namespace without the offsets".into());
+        }
+        let own_score = files_of_init(facts.creates_user()).contains(&OOM_SCORE);
+        if matches!(line.call, Call::Execve { .. }) && own_score && state.owes(OOM_SCORE) {
+            found = Some("executes the command without the oom score".into());
+        }
+        findings.extend(found.map(|what| Finding::on(init, index, what)));
+    }
+    findings
+}
+
+fn of_writer(run: &Run, facts: &Facts, direct: bool) -> Vec<Finding> {
+    let Some(section) = run.section(writer(run)) else { return Vec::new() };
     let nothing = Request::default();
     let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));
     let said = sync_values(section);
@@ -37,9 +71,19 @@ fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
             let missing = [&b"uid_map"[..], b"gid_map", b"timens_offsets"].into_iter().filter(|file| {
                 let of_maps = *file != b"timens_offsets";
                 let message = if of_maps { SyncMessage::UsermapAck } else { SyncMessage::TimeoffsetsAck };
-                word.is(true, message) && state.wanted(file).is_some() && !state.done.contains(file)
+                word.is(true, message) && state.owes(file)
             });
             found.extend(missing.map(|file| format!("acknowledges the maps without {}", shown(file))));
+        }
+        if direct && matches!(&line.call, Call::Send { data, .. } if data.0 == [GO]) {
+            let own = files_of_init(facts.creates_user());
+            let missing = [&b"uid_map"[..], b"gid_map", OOM_SCORE]
+                .into_iter()
+                .filter(|file| state.owes(file) && !own.contains(file));
+            found.extend(missing.map(|file| format!("lets the init run without {}", shown(file))));
+        }
+        if matches!(line.call, Call::CloneSibling { .. }) && state.owes(OOM_SCORE) {
+            found.push("creates stage 1 without the oom score".into());
         }
         findings.extend(found.into_iter().map(|what| Finding::on(section, index, what)));
     }
@@ -71,8 +115,14 @@ impl<'a> State<'a> {
             b"uid_map" => self.asked.uid_map.as_deref(),
             b"gid_map" => self.asked.gid_map.as_deref(),
             b"timens_offsets" => self.asked.offsets.as_deref(),
+            OOM_SCORE => self.asked.oom_score.as_deref(),
             _ => None,
         }
+    }
+
+    /// Returns whether a requested file is not written yet.
+    fn owes(&self, file: &[u8]) -> bool {
+        self.wanted(file).is_some() && !self.done.contains(file)
     }
 
     fn see(&mut self, line: &Line) -> Option<String> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::format;
 use std::vec::Vec;
 
+use super::facts::starts_directly;
 use super::reading::{message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
@@ -47,7 +48,7 @@ pub(super) const NONE_LEFT: Rule = Rule {
 pub(super) const NAMED_ONLY: Rule = Rule {
     name: "named-descriptors-only",
     reason: "If the command inherits only named descriptors, stage 0 marks all others close-on-exec before anything is \
-             joined: each of them refers to a file outside the container. Otherwise no stage changes the caller's flags.",
+             joined, or the init of a direct start before it creates or mounts anything: each of them refers to a file outside the container. Otherwise no stage changes the caller's flags.",
     reference: "CVE-2024-21626, CVE-2016-9962; close_range(2)",
     severity: Severity::Breach,
     check: named_only,
@@ -132,7 +133,9 @@ fn foreign_ends(
     match (section.role, reply) {
         // The launcher keeps the first end of each of its pairs, and stage 0 the second.
         (Role::Launcher, Reply::Parent(_)) => Some((Role::Launcher, 1, BOTH)),
+        (Role::Launcher, Reply::ParentOfInit { .. }) => Some((Role::Launcher, 1, BOTH)),
         (Role::Stage(0), Reply::Child) if has_launcher => Some((Role::Launcher, 0, BOTH)),
+        (Role::Stage(2), Reply::Child) if starts_directly(section) => Some((Role::Launcher, 0, BOTH)),
         // Stage 0 keeps the second end of each sync pipe, and the other stage the first.
         (Role::Stage(0), Reply::Parent(_)) => Some((Role::Stage(0), 0, BOTH)),
         (Role::Stage(1), Reply::Child) => Some((Role::Stage(0), 1, BOTH)),
@@ -148,7 +151,7 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         let is_clone = match site.line.call {
-            Call::CloneSibling { .. } => true,
+            Call::CloneSibling { .. } | Call::CloneInit { .. } => true,
             // A mapping tool closes its inherited descriptors by its exec.
             Call::Fork { .. } => site.section.role == Role::Launcher || site.line.reply == Reply::Child,
             _ => false,
@@ -214,8 +217,8 @@ fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
     let last = asked.and_then(|asked| asked.user_path.as_deref());
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
-        let makes_stage = matches!(site.line.call, Call::CloneSibling { .. })
-            && matches!(site.line.reply, Reply::Parent(_));
+        let makes_stage = matches!(site.line.call, Call::CloneSibling { .. } | Call::CloneInit { .. })
+            && site.line.reply.child().is_some();
         let hands_over = handed_over(site.section) == Some(site.index);
         for (fd, open) in &table.open {
             let file = open.what == What::File;
@@ -251,7 +254,9 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
             (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if !named => {
                 "changes the flags of descriptors, which was not requested"
             }
-            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _) if stage != 0 || marked.joined => {
+            (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
+                if stage != 0 && !starts_directly(site.section) || marked.joined =>
+            {
                 "changes the flags of descriptors too late"
             }
             (Call::CloseRangeCloexec { first }, Reply::Unit) => {
@@ -275,6 +280,11 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
             (Call::Setns { .. } | Call::Socketpair, _) if named && stage == 0 && !marked.all => {
                 "goes on before the descriptors are marked"
             }
+            (Call::Setns { .. } | Call::Unshare { .. } | Call::Mount { .. }, _)
+                if named && starts_directly(site.section) && !marked.all =>
+            {
+                "goes on before the descriptors are marked"
+            }
             (Call::Setns { .. }, _) => {
                 marked.joined = true;
                 return;
@@ -294,6 +304,10 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
 fn handed_over(section: &Section) -> Option<usize> {
     if section.role != Role::Stage(2) {
         return None;
+    }
+    if starts_directly(section) {
+        // The launcher's descriptors are close-on-exec, and this process opens none that it keeps.
+        return section.lines.iter().position(|line| matches!(line.call, Call::Execve { .. }));
     }
     let finished = message_at(section, true, SyncMessage::ChildFinish)?;
     let next = section.lines.iter().enumerate().skip(finished + 1).find(|(_, line)| match line.call {

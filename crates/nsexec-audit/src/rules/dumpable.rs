@@ -2,9 +2,10 @@
 
 use std::vec::Vec;
 
+use super::facts::starts_directly;
 use super::reading::{may_follow_failure, message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
-use crate::record::{Call, Reply};
+use crate::record::Call;
 use crate::sections::inherit;
 use crate::transcript::{Role, Run, Section};
 use nsexec::sync::SyncMessage;
@@ -39,6 +40,8 @@ fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
         Call::Setns { kind: CloneFlags::NEWNS, .. }
             if site.section.role == Role::Stage(0)
                 && facts.asked.as_ref().is_some_and(|asked| !asked.lists_namespaces) => {}
+        // The init of a direct start enters its own new time namespace: nobody else is in it.
+        Call::Setns { kind: CloneFlags::NEWTIME, .. } if starts_directly(site.section) => {}
         Call::Setns { kind, .. } if *dumpable => {
             findings.push(Finding::at(site, std::format!("setns({kind}) while dumpable")));
         }
@@ -65,7 +68,7 @@ fn window(run: &Run, facts: &Facts) -> Vec<Finding> {
                 return;
             }
             Call::CloneSibling { .. } => {
-                place.has_child |= matches!(site.line.reply, Reply::Parent(_));
+                place.has_child |= site.line.reply.child().is_some();
                 return;
             }
             Call::SetDumpable { dumpable: true } if succeeded(site.line) => {

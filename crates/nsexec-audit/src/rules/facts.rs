@@ -1,16 +1,18 @@
 //! The facts that rules need besides the calls: the request.
 
 use std::collections::BTreeMap;
+use std::format;
+use std::string::String;
 use std::vec::Vec;
 
-use crate::record::{Call, Reply};
-use crate::transcript::{Role, Run};
+use crate::record::{Call, Line, Reply};
+use crate::transcript::{Role, Run, Section};
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, Header};
 use nsexec::legacy::CgroupPlacement;
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Policy};
-use nsexec::sys::types::{CloneFlags, Fd};
+use nsexec::sys::types::{CloneFlags, Fd, Pid};
 
 /// The request: the message that stage 0 read, and the policy.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,6 +44,8 @@ pub struct Request {
     pub gid_map: Option<Vec<u8>>,
     /// The text of the time offsets, if there is one.
     pub offsets: Option<Vec<u8>>,
+    /// The text of the oom score, if there is one.
+    pub oom_score: Option<Vec<u8>>,
     /// Whether there are sources of bind mounts.
     pub mount_sources: bool,
     /// The absolute paths of the mapping tools.
@@ -49,9 +53,14 @@ pub struct Request {
 }
 
 impl Facts {
-    /// Returns the facts from the bytes that stage 0 read from the init pipe, in the policy's dialect.
+    /// Returns the facts from the run's note of the message ([`message_note`]), or else from the bytes that
+    /// stage 0 read from the init pipe, in the policy's dialect. A direct start sends no message.
     #[must_use]
     pub fn of(run: &Run, policy: Policy) -> Self {
+        let noted = run.notes.get(MESSAGE).and_then(|text| bytes_of(text));
+        if let Some(bootstrap) = noted.as_deref().and_then(|bytes| decoded(bytes, policy.dialect)) {
+            return Self { policy, asked: Some(Request::of(&bootstrap)) };
+        }
         let read = read_first(run);
         let mut messages = read.values().filter_map(|bytes| decoded(bytes, policy.dialect));
         let asked = messages.next().map(|bootstrap| Request::of(&bootstrap));
@@ -86,6 +95,22 @@ impl Facts {
     }
 }
 
+/// The name of the note with the bootstrap message.
+const MESSAGE: &str = "message";
+
+/// Returns the note from which [`Facts::of`] learns the request of a direct start: the name, and the message
+/// as hexadecimal digits.
+#[must_use]
+pub fn message_note(message: &[u8]) -> (String, String) {
+    (MESSAGE.into(), message.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn bytes_of(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    let pair = |pair: &[u8]| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(pair).collect()
+}
+
 impl Request {
     /// Returns the request of this message.
     #[must_use]
@@ -108,10 +133,35 @@ impl Request {
             uid_map: bootstrap.uid_map().map(|map| map.text().into()),
             gid_map: bootstrap.gid_map().map(|map| map.text().into()),
             offsets: bootstrap.timens_offsets().map(|offsets| offsets.text().into()),
+            oom_score: bootstrap.oom_score_adj().map(|score| score.text().into()),
             mount_sources: bootstrap.mount_sources().is_some(),
             tools: tools.into_iter().flatten().map(|path| path.to_bytes().into()).collect(),
         }
     }
+}
+
+/// Returns whether the launcher created the command's process itself, without the stages.
+pub(super) fn is_direct(run: &Run) -> bool {
+    // An init that was given up for the stages has another role.
+    run.section(Role::Stage(2)).is_some_and(starts_directly)
+        || run.section(Role::Launcher).is_some_and(|launcher| {
+            let is_init = |(_, role, _): &(usize, Role, Pid)| *role == Role::Stage(2);
+            crate::sections::children(launcher).iter().any(is_init)
+        })
+}
+
+/// Returns whether this is the command's process of a direct start.
+pub(super) fn starts_directly(section: &Section) -> bool {
+    section
+        .lines
+        .first()
+        .is_some_and(|line| matches!(line, Line { call: Call::CloneInit { .. }, reply: Reply::Child }))
+}
+
+/// Returns the process that writes the files in /proc of the new process: the launcher in a direct start,
+/// otherwise stage 0.
+pub(super) fn writer(run: &Run) -> Role {
+    if is_direct(run) { Role::Launcher } else { Role::Stage(0) }
 }
 
 /// Returns the bytes that stage 0 read before it created the sync pipes, by descriptor. The message is on a

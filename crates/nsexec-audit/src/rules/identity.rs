@@ -3,7 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
-use super::facts::Request;
+use super::facts::{Request, starts_directly};
 use super::reading::{changes_identity, go_message_at, message_at, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -19,7 +19,7 @@ pub(super) const AS_ASKED: Rule = Rule {
              finished only after setsid, setuid(0), setgid(0) and the drop of the caller's groups, each if it was \
              requested: a group that stays gives the container access to files. If root comes last, no stage changes its \
              ids before the go message, and stage 2 does before its exec: the container's root can kill and limit its own \
-             processes.",
+             processes. The init of a direct start does all of it before it creates the other namespaces.",
     reference: "CVE-2018-7169, CVE-2022-2995; runc#4466; docs/protocol.md#groups",
     severity: Severity::Breach,
     check: as_asked,
@@ -93,6 +93,7 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
         let denied = may_be_denied && line.reply == Reply::Errno(Errno::EPERM);
         succeeded(line) || line.call == Call::DropGroups && denied
     };
+    let direct = starts_directly(section);
     let finished = message_at(section, true, SyncMessage::ChildFinish);
     let go = go_message_at(section);
     let missing = |steps: &[Step], until: usize| {
@@ -111,8 +112,13 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
         }
         let late = match finished == Some(index) {
             true => missing(&steps, index).map(|missing| format!("has finished without {missing}")),
+            // A direct start has the user namespace first, then root in it, then the others.
+            false if direct && matches!(line.call, Call::Unshare { .. }) => {
+                missing(&steps, index).map(|missing| format!("creates namespaces without {missing}"))
+            }
             false if matches!(line.call, Call::Execve { .. }) => {
-                missing(&last_steps, index).map(|missing| format!("executes the command without {missing}"))
+                missing(if direct && !last { &steps } else { &last_steps }, index)
+                    .map(|missing| format!("executes the command without {missing}"))
             }
             false => None,
         };

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::format;
 use std::vec::Vec;
 
+use super::facts::starts_directly;
 use super::first_steps::executed;
 use super::reading::succeeded;
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
 use crate::sections::inherit;
-use crate::transcript::{Role, Run};
+use crate::transcript::{Role, Run, Section};
 use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{CloneFlags, Fd, FsType, OpenFlags, Seals};
 
@@ -53,7 +54,8 @@ pub(super) const NO_PROC_AFTER_MOUNT: Rule = Rule {
 pub(super) const AS_ASKED: Rule = Rule {
     name: "as-asked",
     reason: "Stage 2 is in exactly the namespaces that the message requests: the caller relies on each of them as a \
-             security boundary.",
+             security boundary. The init of a direct start enters the time namespace that it has created, and no \
+             other, and mounts only in its own mount namespace.",
     reference: "bubblewrap#653; runc#4390",
     severity: Severity::Breach,
     check: as_asked,
@@ -155,7 +157,14 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let none = (CloneFlags::EMPTY, CloneFlags::EMPTY);
     inherit(run, &none, |(joined, created), site| match site.line.call {
+        // The init of a direct start enters the time namespace that it has created: see `own_namespaces`.
+        Call::Setns { kind: CloneFlags::NEWTIME, .. } if created.contains(CloneFlags::NEWTIME) => {}
         Call::Setns { kind, .. } if succeeded(site.line) => *joined = joined.union(kind),
+        Call::CloneInit { namespaces, .. } if site.line.reply == Reply::Child => *created = namespaces,
+        Call::Execve { .. } if starts_directly(site.section) && *created != asked.created => {
+            let what = format!("the command comes with {created} created, asked was {}", asked.created);
+            findings.push(Finding::at(site, what));
+        }
         Call::Unshare { flags } if succeeded(site.line) => *created = created.union(flags),
         Call::CloneSibling { .. } if site.section.role == Role::Stage(1) && succeeded(site.line) => {
             // The first line of stage 1 is its own clone.
@@ -189,6 +198,49 @@ fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
         }
         _ => {}
     });
+    let init = run.section(Role::Stage(2)).filter(|init| starts_directly(init));
+    findings.extend(init.into_iter().flat_map(own_namespaces));
+    findings
+}
+
+/// Checks that the init of a direct start enters its own time namespace before its exec, and mounts in its
+/// own mount namespace.
+fn own_namespaces(init: &Section) -> Vec<Finding> {
+    let (mut created, mut own, mut entered) = (CloneFlags::EMPTY, None, false);
+    let mut findings = Vec::new();
+    for (index, line) in init.lines.iter().enumerate() {
+        let what = match (&line.call, &line.reply) {
+            (Call::CloneInit { namespaces, .. }, _) => {
+                created = *namespaces;
+                continue;
+            }
+            (Call::Unshare { flags }, _) if succeeded(line) => {
+                created = created.union(*flags);
+                continue;
+            }
+            (Call::Openat { path, .. }, Reply::Fd(fd)) if path.0 == b"/proc/self/ns/time_for_children" => {
+                own = Some(*fd).filter(|_| created.contains(CloneFlags::NEWTIME));
+                continue;
+            }
+            (Call::Setns { fd, kind: CloneFlags::NEWTIME }, _) if own == Some(*fd) => {
+                entered |= succeeded(line);
+                continue;
+            }
+            (Call::Setns { .. }, _) => "enters a namespace that it has not created",
+            (Call::Close { fd }, _) if own == Some(*fd) => {
+                own = None;
+                continue;
+            }
+            (Call::Mount { .. }, _) if !created.contains(CloneFlags::NEWNS) => {
+                "mounts outside of its namespace"
+            }
+            (Call::Execve { .. }, _) if created.contains(CloneFlags::NEWTIME) && !entered => {
+                "executes the command outside of its time namespace"
+            }
+            _ => continue,
+        };
+        findings.push(Finding::on(init, index, what));
+    }
     findings
 }
 

@@ -5,18 +5,20 @@ use std::format;
 use std::string::ToString;
 use std::vec::Vec;
 
-use super::reading::{OOM_SCORE, ProcFiles, file_of, shown};
+use super::facts::{is_direct, writer};
+use super::reading::{OOM_SCORE, ProcFiles, file_of, files_of_init, shown};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::sections::{Site, inherit, pids};
-use crate::transcript::{Role, Run};
+use crate::transcript::{Role, Run, Section};
 use nsexec::map_files::writes_deny;
 use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid};
 
 pub(super) const ONCE: Rule = Rule {
     name: "maps-once",
     reason: "Only stage 0, outside the new namespaces, writes files of a process in /proc, each in one write: the kernel \
-             reads each write as a complete map, and accepts only one.",
+             reads each write as a complete map, and accepts only one. In a direct start the launcher has this part, \
+             and the init writes its own time offsets.",
     reference: "user_namespaces(7); docs/protocol.md#id-maps",
     severity: Severity::Breach,
     check: once,
@@ -33,7 +35,7 @@ pub(super) const CHECKED: Rule = Rule {
 
 pub(super) const OWN_PROC: Rule = Rule {
     name: "procfs-own",
-    reason: "Stage 0 opens stage 1's files below one descriptor of stage 1's directory in /proc. Before it opens that \
+    reason: "Stage 0, or the launcher in a direct start, opens the new process's files below one descriptor of its directory in /proc. Before it opens that \
              directory by pid, /proc/self must agree with getpid: in the /proc of another pid namespace the pid belongs \
              to another process. Every file below /proc is opened with openat2, which crosses no mount point, or with \
              openat if the kernel lacks openat2 or refuses it.",
@@ -75,12 +77,18 @@ fn interrupted(line: &Line) -> bool {
     line.reply == Reply::Errno(Errno::EINTR)
 }
 
-fn once(run: &Run, _: &Facts) -> Vec<Finding> {
+fn once(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let (direct, writer) = (is_direct(run), writer(run));
     let mut written: BTreeSet<&[u8]> = BTreeSet::new();
     writes(run, |site, file, _| {
-        if site.section.role != Role::Stage(0) {
-            findings.push(Finding::at(site, format!("{} is written by another than stage 0", shown(file))));
+        let allowed = match direct && files_of_init(facts.creates_user()).contains(&file) {
+            true => Role::Stage(2),
+            false => writer,
+        };
+        if site.section.role != allowed {
+            let what = format!("{} is written by another than the {allowed}", shown(file));
+            findings.push(Finding::at(site, what));
         }
         if !interrupted(site.line) && !written.insert(file) {
             findings.push(Finding::at(site, format!("{} is written a second time", shown(file))));
@@ -99,9 +107,23 @@ fn checked(run: &Run, _: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
-    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
-    let stage_1 = stage_1(run).map(|pid| format!("{pid}").into_bytes());
+fn own_proc(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let direct = is_direct(run);
+    let mut findings = Vec::new();
+    if let Some(section) = run.section(writer(run)) {
+        let own: &[&[u8]] = if direct { &[] } else { &[OOM_SCORE] };
+        findings.extend(opens_in_proc(section, target(run), own));
+    }
+    if let Some(init) = run.section(Role::Stage(2)).filter(|_| direct) {
+        findings.extend(opens_in_proc(init, None, files_of_init(facts.creates_user())));
+    }
+    findings
+}
+
+/// Checks the files of /proc that a process opens. `target` is the process whose files it writes, and `own`
+/// are the files that it writes for itself.
+fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) -> Vec<Finding> {
+    let target = target.map(|pid| format!("{pid}").into_bytes());
     let mut findings = Vec::new();
     let (mut own, mut named) = (None, None);
     let (mut proc, mut directory) = (None, None);
@@ -126,22 +148,22 @@ fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
             (Call::Openat { dir, flags, path } | Call::Openat2 { dir, flags, path }, reply)
                 if *flags == OpenFlags::Directory || file_of(&path.0).is_some() =>
             {
-                let own_file = file_of(&path.0) == Some(OOM_SCORE);
+                let own_file = file_of(&path.0).is_some_and(|file| own_files.contains(&file));
                 if matches!(line.call, Call::Openat { .. }) && !plain {
                     found(&path.0, "with openat, which does not detect a mount over it");
                 }
                 if *flags == OpenFlags::Directory {
                     if own.is_none() || own != named {
                         found(&path.0, "unchecked");
-                    } else if proc != Some(*dir) || stage_1.as_ref().is_some_and(|pid| *pid != path.0) {
-                        found(&path.0, "and not stage 1's directory");
+                    } else if proc != Some(*dir) || target.as_ref().is_some_and(|pid| *pid != path.0) {
+                        found(&path.0, "and not the new process's directory");
                     } else if let Reply::Fd(fd) = reply {
                         directory = Some(*fd);
                     }
                 } else if own_file && proc != Some(*dir) {
                     found(&path.0, "elsewhere than below /proc");
                 } else if !own_file && directory != Some(*dir) {
-                    found(&path.0, "elsewhere than below stage 1's directory");
+                    found(&path.0, "elsewhere than below the new process's directory");
                 }
             }
             (Call::Close { fd }, _) if directory == Some(*fd) => directory = None,
@@ -150,6 +172,12 @@ fn own_proc(run: &Run, _: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Returns the process whose files in /proc are written: stage 1, or the init of a direct start.
+fn target(run: &Run) -> Option<Pid> {
+    let wanted = Role::Stage(if is_direct(run) { 2 } else { 1 });
+    pids(run).into_iter().find(|(role, _)| *role == wanted).map(|(_, pid)| pid)
 }
 
 fn stage_1(run: &Run) -> Option<Pid> {
@@ -164,7 +192,7 @@ fn taken(line: &Line) -> bool {
 fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(asked) = facts.asked.as_ref().filter(|_| facts.creates_user()) else { return Vec::new() };
     let deny = writes_deny(facts.policy.setgroups, asked.rootless, asked.setgroup);
-    let Some(section) = run.section(Role::Stage(0)) else { return Vec::new() };
+    let Some(section) = run.section(writer(run)) else { return Vec::new() };
     let mut findings = Vec::new();
     let mut files = ProcFiles::default();
     let (mut decided, mut mapped) = (false, false);

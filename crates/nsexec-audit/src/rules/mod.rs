@@ -10,6 +10,7 @@ mod dumpable;
 mod facts;
 mod failure;
 mod first_steps;
+mod given_up;
 mod identity;
 mod joins;
 mod maps;
@@ -26,9 +27,9 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::sections::Site;
-use super::transcript::{Run, Section};
+use super::transcript::{Role, Run, Section};
 
-pub use facts::Facts;
+pub use facts::{Facts, message_note};
 
 /// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -137,18 +138,40 @@ pub const RULES: &[Rule] = &[
     failure::NOTHING_AFTER,
     protocol::PID_LINE,
     protocol::STAGE_2_WAITS,
+    given_up::ONE_INIT,
     protocol::ENDS_WITH_LAUNCHER,
     protocol::KILLS,
     protocol::RECORDS,
 ];
 
-/// Returns the findings of all rules.
+/// Returns the findings of all rules. If the launcher gave up a direct start for the stages, each of the two
+/// starts is checked on its own.
 #[must_use]
 pub fn check(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let parts = given_up::parts(run);
     let mut findings = Vec::new();
-    for Rule { name: rule, severity, check, .. } in RULES {
-        let found = check(run, facts).into_iter();
-        findings.extend(found.map(|finding| Finding { rule, severity: *severity, ..finding }));
+    for rule in RULES {
+        let found = match &parts {
+            Some(parts) if rule.name != given_up::ONE_INIT.name => of_parts(rule, parts, facts),
+            _ => (rule.check)(run, facts),
+        };
+        let Rule { name: rule, severity, .. } = *rule;
+        findings.extend(found.into_iter().map(|finding| Finding { rule, severity, ..finding }));
+    }
+    findings
+}
+
+/// Returns the findings of one rule in both parts of a run. Those on the whole run are the same in both.
+fn of_parts(rule: &Rule, parts: &given_up::Parts, facts: &Facts) -> Vec<Finding> {
+    let mut findings = (rule.check)(&parts.direct, facts);
+    for mut finding in (rule.check)(&parts.stages, facts) {
+        let launcher = parts.stages.section(Role::Launcher);
+        if launcher.is_some_and(|launcher| launcher.name == finding.section) {
+            finding.line = finding.line.map(|line| line + parts.lines);
+        }
+        if finding.line.is_some() || !findings.contains(&finding) {
+            findings.push(finding);
+        }
     }
     findings
 }

@@ -3,6 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
+use super::facts::starts_directly;
 use super::reading::{
     SyncValue, changes_identity, go_message_at, message_at, reports, succeeded, sync_values,
 };
@@ -46,7 +47,8 @@ pub(super) const STAGE_2_WAITS: Rule = Rule {
     name: "stage-2-waits",
     reason: "Stage 2 changes nothing before stage 0's message: until then a launcher may give up. It reports that it \
              has finished only with its final identity. If it becomes root last, it joins the user \
-             namespace and becomes root after the launcher's go message.",
+             namespace and becomes root after the launcher's go message. In a direct start it changes nothing before \
+             that message.",
     reference: "docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: stage_2_waits,
@@ -163,9 +165,12 @@ fn in_time(said: &[SyncValue], index: usize, late: bool) -> bool {
 
 fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
-    let go = message_at(section, false, SyncMessage::Grandchild);
-    let finished = message_at(section, true, SyncMessage::ChildFinish);
     let go_message_at = go_message_at(section);
+    let (go, from) = match starts_directly(section) {
+        true => (go_message_at, "the launcher"),
+        false => (message_at(section, false, SyncMessage::Grandchild), "stage 0"),
+    };
+    let finished = message_at(section, true, SyncMessage::ChildFinish);
     let failed = SyncMessage::Failed.value().to_ne_bytes();
     let is_failure = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == failed);
     let failure_at = section.lines.iter().position(is_failure);
@@ -183,7 +188,7 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
         // In the seed dialect, a failing stage reports its failure at any time.
         let tells_failure = failure_at.is_some_and(|at| at <= index);
         if changes && !tells_failure && go.is_none_or(|at| index < at) {
-            let what = format!("{} before the message of stage 0", line.call.name());
+            let what = format!("{} before the message of {from}", line.call.name());
             findings.push(Finding::on(section, index, what));
         }
         let identity = matches!(

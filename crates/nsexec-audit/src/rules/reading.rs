@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::string::String;
 use std::vec::Vec;
 
+use super::facts::starts_directly;
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Section;
 use nsexec::bootstrap::text::is_invisible;
@@ -98,13 +99,22 @@ pub(super) fn message_at(section: &Section, sent: bool, message: SyncMessage) ->
 
 /// Returns the index of the line at which stage 2 received the launcher's go message.
 pub(super) fn go_message_at(section: &Section) -> Option<usize> {
-    let finished = message_at(section, true, SyncMessage::ChildFinish)?;
+    let finished = match starts_directly(section) {
+        true => 0,
+        false => message_at(section, true, SyncMessage::ChildFinish)?,
+    };
     let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);
     section.lines.iter().skip(finished).position(is_go).map(|at| finished + at)
 }
 
 /// The file that stage 0 writes for itself. The other files are stage 1's.
 pub(super) const OOM_SCORE: &[u8] = b"oom_score_adj";
+
+/// Returns the files in /proc that the init of a direct start writes for itself. Root of a new user namespace
+/// may not lower its oom score, so there the launcher writes it.
+pub(super) const fn files_of_init(creates_user: bool) -> &'static [&'static [u8]] {
+    if creates_user { &[b"timens_offsets"] } else { &[b"timens_offsets", OOM_SCORE] }
+}
 
 /// The files in /proc that a stage writes.
 const PROC_FILES: [&[u8]; 5] = [b"uid_map", b"gid_map", b"setgroups", b"timens_offsets", OOM_SCORE];

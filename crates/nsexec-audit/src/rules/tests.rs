@@ -12,7 +12,7 @@ use crate::plan::{Assumptions, Start, plan};
 use crate::record::Line;
 use crate::transcript::{End, Foreign, Role};
 use crate::witness::parse_line;
-use nsexec::bootstrap::{Bootstrap, Dialect};
+use nsexec::bootstrap::{Bootstrap, Dialect, OomScoreAdj};
 use nsexec::idmap::IdMap;
 use nsexec::launch::Descriptors;
 use nsexec::launch::encode::{encode, encoded_len};
@@ -21,7 +21,8 @@ use nsexec::legacy::MountSources;
 use nsexec::namespace::NsSet;
 use nsexec::namespace::paths::NsPaths;
 use nsexec::policy::{Credentials, Policy, Setgroups};
-use nsexec::sys::types::{CloneFlags, Fd};
+use nsexec::sys::types::{CloneFlags, Fd, Propagation};
+use nsexec::timens::TimeOffsets;
 
 macro_rules! records {
     ($($name:literal),*) => {
@@ -43,10 +44,22 @@ const RECORDS: &[(&str, &str)] = records![
 ];
 
 /// Planned starts: for the steps of the older dialects, and for those of our own launcher.
-const PLANNED: &[&str] = &["mounts", "cgroup_byte", "late_pid_line", OURS, "enter"];
+const PLANNED: &[&str] =
+    &["mounts", "cgroup_byte", "late_pid_line", OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP];
 
-/// The name of a planned start of our own launcher.
+/// The planned starts of our own launcher.
+const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP];
+
+/// The name of a planned start of our own launcher through the stages.
 const OURS: &str = "ours";
+/// A direct start with a user namespace, maps, time offsets and an oom score.
+const DIRECT: &str = "direct";
+/// A direct start without a user namespace, with time offsets, an oom score and mounts.
+const PLAIN: &str = "direct_plain";
+/// A direct start that passes on one named descriptor.
+const NAMED: &str = "direct_named";
+/// A direct start that is given up for the stages, since a tool has to write the map.
+const GIVEN_UP: &str = "given_up";
 
 fn dialect(name: &str) -> &'static Dialect {
     match name {
@@ -57,10 +70,57 @@ fn dialect(name: &str) -> &'static Dialect {
     }
 }
 
-fn ours() -> Prepared {
-    let bootstrap = Bootstrap::new(CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP));
-    let mut launcher = Launcher::new(&bootstrap, Policy::runc(&Dialect::V1_2)).unwrap();
-    launcher.command("/bin/true", [""; 0]).prepare().unwrap()
+/// Returns a start of our own launcher that joins nothing.
+fn ours(name: &str) -> Prepared {
+    let offsets = TimeOffsets::parse(c"monotonic 600 0\n").unwrap();
+    let map = IdMap::parse(c"0 100000 65536\n").unwrap();
+    let single = IdMap::parse(c"0 100000 1\n").unwrap();
+    let plain = CloneFlags::NEWNET.union(CloneFlags::NEWCGROUP);
+    let timed = plain.union(CloneFlags::NEWTIME).union(CloneFlags::NEWNS);
+    let user = timed.union(CloneFlags::NEWUSER).union(CloneFlags::NEWPID);
+    let bootstrap = match name {
+        DIRECT => Bootstrap::new(user)
+            .with_uid_map(map)
+            .with_gid_map(map)
+            .with_setgroup(true)
+            .with_oom_score_adj(OomScoreAdj::parse(c"-500").unwrap())
+            .with_timens_offsets(offsets),
+        PLAIN => Bootstrap::new(timed)
+            .with_timens_offsets(offsets)
+            .with_oom_score_adj(OomScoreAdj::parse(c"-500").unwrap()),
+        GIVEN_UP => Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWCGROUP))
+            .with_uid_map(single)
+            .with_gid_map(single)
+            .with_rootless_euid(true)
+            .with_uidmap_path(c"/usr/bin/newuidmap")
+            .with_gidmap_path(c"/usr/bin/newgidmap"),
+        NAMED => Bootstrap::new(user).with_uid_map(map).with_gid_map(map),
+        _ => Bootstrap::new(plain).with_oom_score_adj(OomScoreAdj::parse(c"-500").unwrap()),
+    };
+    let policy = Policy::runc(&Dialect::V1_2).with_stages(name == OURS);
+    let policy = match name {
+        DIRECT | PLAIN => policy.with_propagation(Some(Propagation::Private)),
+        NAMED => {
+            let policy = policy.with_propagation(Some(Propagation::Private));
+            policy.with_kill_child(true).with_setgroups(Setgroups::Deny)
+        }
+        _ => policy,
+    };
+    let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
+    launcher.command("/bin/true", [""; 0]).env_clear();
+    if name == NAMED {
+        launcher.pass_descriptor(Fd(9));
+    }
+    launcher.prepare().unwrap()
+}
+
+/// Returns the run of [`ours`].
+fn ours_planned(name: &str) -> Run {
+    let assumptions = if name == GIVEN_UP { Assumptions::ordinary(1000) } else { Assumptions::root() };
+    let plan = plan(&Start::Launcher(ours(name)), &assumptions).unwrap();
+    // No tool is installed on the machine of the plan. The stages report that.
+    assert_eq!(plan.succeeds, name != GIVEN_UP, "{name}: {:?}", plan.log);
+    plan.run
 }
 
 /// Returns a run of our own launcher that enters a container, becomes root last, and passes one named
@@ -84,17 +144,16 @@ fn policy(name: &str) -> Policy {
             .with_descriptors(Descriptors::Named)
             .with_setgroups(Setgroups::DropIfAllowed)
             .with_ends_with_launcher(true),
-        OURS => *ours().policy(),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP => *ours(name).policy(),
         _ => policy,
     }
 }
 
 fn planned(name: &str) -> Run {
-    if name == OURS {
-        return plan(&Start::Launcher(ours()), &Assumptions::root()).unwrap().run;
-    }
-    if name == "enter" {
-        return entering();
+    match name {
+        "enter" => return entering(),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP => return ours_planned(name),
+        _ => {}
     }
     let dialect = dialect(name);
     let sources = MountSources::parse(b"/a\0\0/b\0\0").unwrap();
@@ -151,6 +210,14 @@ impl EditedRun {
     fn without(mut self, role: Role, part: &str) -> Self {
         let at = self.at(role, part);
         self.lines(role).remove(at);
+        self
+    }
+
+    /// Removes the last line with this part.
+    fn without_last(mut self, role: Role, part: &str) -> Self {
+        let lines = self.lines(role);
+        let at = lines.iter().rposition(|line| line.to_string().contains(part)).expect(part);
+        lines.remove(at);
         self
     }
 
@@ -385,6 +452,103 @@ const RULE_BREAKS: &[RuleBreak] = &[
         let record = "pwritev2(7, [{iov_base=\"{\\\"level\\\"\", iov_len=8}], 1, -1, RWF_NOWAIT) = 8";
         f.with(CHILD, "unshare", record)
     }),
+    // Direct starts.
+    ("ends-with-launcher", DIRECT, |f| f.without(INIT, "PR_SET_PDEATHSIG, SIGKILL")),
+    ("ends-with-launcher", DIRECT, |f| f.without(INIT, "PR_SET_PDEATHSIG, 0")),
+    ("ends-with-launcher", NAMED, |f| f.with(INIT, "execve", "prctl(PR_SET_PDEATHSIG, 0) = 0")),
+    ("ends-with-launcher", NAMED, |f| f.without_last(INIT, "PR_SET_PDEATHSIG, SIGKILL")),
+    ("foreign-ends-closed-first", DIRECT, |f| f.moved(INIT, "rt_sigaction", "close(3)")),
+    ("foreign-ends-closed-first", DIRECT, |f| f.moved(LAUNCHER, "rt_sigprocmask(SIG_SETMASK", "close(4)")),
+    ("foreign-ends-closed-first", PLAIN, |f| f.without(INIT, "close(5)")),
+    ("closes-own-descriptors-once", DIRECT, |f| f.with(INIT, "setsid", "close(77) = 0")),
+    ("no-descriptor-left", DIRECT, |f| f.without_last(INIT, "close(3)")),
+    ("no-descriptor-left", DIRECT, |f| f.without_last(INIT, "close(5)")),
+    ("no-descriptor-left", PLAIN, |f| {
+        f.with(LAUNCHER, "clone(", "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = 9")
+    }),
+    ("named-descriptors-only", NAMED, |f| f.without(INIT, "close_range")),
+    ("named-descriptors-only", NAMED, |f| f.edited(INIT, "close_range(3", "close_range(8")),
+    ("named-descriptors-only", NAMED, |f| {
+        f.moved(INIT, "close_range", "openat(").moved(INIT, "F_SETFD", "openat(")
+    }),
+    ("named-descriptors-only", NAMED, |f| f.with(INIT, "execve", "fcntl(9, F_SETFD, 0) = 0")),
+    ("named-descriptors-only", PLAIN, |f| {
+        f.with(INIT, "read(4", "close_range(3, 4294967295, CLOSE_RANGE_CLOEXEC) = 0")
+    }),
+    ("dumpable-window", DIRECT, |f| f.with(INIT, "setsid", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
+    ("joins-namespaces-only", DIRECT, |f| f.edited(INIT, "NSFS_MAGIC", "PROC_SUPER_MAGIC")),
+    ("as-asked", DIRECT, |f| f.edited(INIT, "|CLONE_NEWCGROUP", "")),
+    ("as-asked", PLAIN, |f| f.edited(INIT, "|CLONE_NEWCGROUP", "")),
+    // The time namespace is not entered, or it is another one.
+    ("as-asked", DIRECT, |f| f.cut(INIT, "time_for_children", 4)),
+    ("as-asked", DIRECT, |f| f.edited(INIT, "/proc/self/ns/time_for_children", "/proc/1/ns/time")),
+    ("as-asked", PLAIN, |f| f.moved(INIT, "time_for_children", "unshare(")),
+    ("as-asked", DIRECT, |f| f.moved(INIT, "mount(", "unshare(")),
+    ("user-namespace-first", DIRECT, |f| f.edited(INIT, "CLONE_PIDFD", "CLONE_PIDFD|CLONE_NEWNS")),
+    ("user-namespace-first", DIRECT, |f| f.edited(LAUNCHER, "CLONE_PIDFD", "CLONE_PIDFD|CLONE_NEWNS")),
+    ("user-namespace-first", DIRECT, |f| {
+        f.edited(INIT, "|CLONE_NEWUSER", "").edited(INIT, "unshare(", "unshare(CLONE_NEWUSER|")
+    }),
+    ("maps-once", DIRECT, |f| f.twice(LAUNCHER, "write(")),
+    ("maps-once", DIRECT, |f| {
+        // The launcher writes the offsets too.
+        let how = "{flags=O_RDWR|O_CLOEXEC, resolve=RESOLVE_NO_XDEV|RESOLVE_NO_MAGICLINKS}, 24";
+        f.with(LAUNCHER, "\"uid_map\"", &std::format!("openat2(6, \"timens_offsets\", {how}) = 4"))
+            .with(LAUNCHER, "\"uid_map\"", "fstatfs(4, {f_type=PROC_SUPER_MAGIC, ...}) = 0")
+            .with(LAUNCHER, "\"uid_map\"", "write(4, \"monotonic 600 0\\n\\0\", 17) = 17")
+            .with(LAUNCHER, "\"uid_map\"", "close(4) = 0")
+    }),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.cut(LAUNCHER, "\"uid_map\"", 4)),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.cut(LAUNCHER, "\"gid_map\"", 4)),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.cut(LAUNCHER, "oom_score_adj", 4)),
+    ("maps-acknowledged-when-written", PLAIN, |f| f.without(INIT, "\"-500")),
+    ("maps-acknowledged-when-written", PLAIN, |f| f.edited(INIT, "\"-500", "\"-400")),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.moved(LAUNCHER, "\"G\"", "\"uid_map\"")),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.moved(LAUNCHER, "\"G\"", "\"gid_map\"")),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.moved(LAUNCHER, "\"G\"", "getpid")),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.edited(LAUNCHER, "\"-500", "\"-400")),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.edited(LAUNCHER, "\"0 100000 ", "\"0 000000 ")),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.without(INIT, "write(5")),
+    ("maps-acknowledged-when-written", DIRECT, |f| f.moved(INIT, "write(5", "mount(")),
+    ("maps-acknowledged-when-written", PLAIN, |f| f.edited(INIT, "monotonic 600", "monotonic 700")),
+    ("maps-acknowledged-when-written", OURS, |f| f.without(PARENT, "write(")),
+    ("procfs-own", DIRECT, |f| f.without(LAUNCHER, "readlinkat")),
+    ("procfs-own", DIRECT, |f| f.edited(LAUNCHER, "\"101\", {", "\"102\", {")),
+    ("procfs-own", DIRECT, |f| f.edited(INIT, "openat2(3, ", "openat2(9, ")),
+    ("procfs-checked", DIRECT, |f| f.without(LAUNCHER, "fstatfs")),
+    ("procfs-checked", DIRECT, |f| f.without(INIT, "fstatfs")),
+    ("setgroups-before-gid-map", NAMED, |f| f.cut(LAUNCHER, "\"setgroups\"", 4)),
+    ("setgroups-before-gid-map", NAMED, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
+    ("setgroups-before-gid-map", GIVEN_UP, |f| f.edited(LAUNCHER, "\"deny\"", "\"allo\"")),
+    ("identity-as-asked", DIRECT, |f| f.without(INIT, "setsid")),
+    ("identity-as-asked", DIRECT, |f| f.without(INIT, "setuid")),
+    ("identity-as-asked", DIRECT, |f| f.edited(INIT, "setgid(0)", "setgid(5)")),
+    ("identity-as-asked", DIRECT, |f| f.without(INIT, "setgroups")),
+    ("identity-as-asked", DIRECT, |f| f.moved(INIT, "setuid", "write(5")),
+    ("identity-as-asked", DIRECT, |f| f.moved(INIT, "setgroups", "write(5")),
+    ("identity-as-asked", PLAIN, |f| f.without(INIT, "setuid")),
+    ("identity-as-asked", PLAIN, |f| f.with(INIT, "unshare", "setgroups(0, NULL) = 0")),
+    ("nothing-after-failure", DIRECT, |f| f.with(INIT, "setgid", "setgid(0) = -1 EINVAL (Invalid argument)")),
+    ("nothing-after-failure", DIRECT, |f| {
+        f.edited(INIT, "MS_PRIVATE, NULL) = 0", "MS_PRIVATE, NULL) = -1 EPERM (Operation not permitted)")
+    }),
+    ("stage-2-waits", DIRECT, |f| f.moved(INIT, "setsid", "read(4")),
+    ("stage-2-waits", PLAIN, |f| f.moved(INIT, "setuid", "read(4")),
+    ("stage-2-waits", PLAIN, |f| f.moved(INIT, "mount(", "read(4")),
+    ("stage-2-waits", PLAIN, |f| f.without(INIT, "read(4")),
+    ("kills-own-processes-only", DIRECT, |f| f.with(LAUNCHER, "\"G\"", "kill(-1, SIGKILL) = 0")),
+    ("kills-own-processes-only", GIVEN_UP, |f| f.with(LAUNCHER, "pidfd_open", "kill(101, SIGKILL) = 0")),
+    ("one-init", GIVEN_UP, |f| f.without(LAUNCHER, "kill(101")),
+    ("one-init", GIVEN_UP, |f| f.without(LAUNCHER, "wait4(101")),
+    ("one-init", GIVEN_UP, |f| {
+        f.edited(LAUNCHER, "EPERM (Operation not permitted)", "EINVAL (Invalid argument)")
+    }),
+    ("one-init", DIRECT, |f| {
+        f.with(LAUNCHER, "\"G\"", "clone(child_stack=NULL, flags=CLONE_PIDFD|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|CLONE_NEWUSER, parent_tid=[9], child_tidptr=0x7f0000000010) = 102")
+    }),
+    ("one-init", PLAIN, |f| {
+        f.with(LAUNCHER, "\"G\"", "clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID, child_tidptr=0x7f0000000010) = 102")
+    }),
 ];
 
 #[test]
@@ -429,7 +593,7 @@ fn run_cut_at_any_line_follows_every_rule() {
                 let run = broken_off(&whole, number, length);
                 let mut findings = check(&run, &facts(&run, name));
                 // A simulated Go runtime only resembles runc, so findings in its own section do not count.
-                let likeness = PLANNED.contains(name) && *name != "enter";
+                let likeness = PLANNED.contains(name) && !OF_OURS.contains(name);
                 findings.retain(|finding| !likeness || finding.section != "launcher");
                 let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
                 assert!(findings.is_empty(), "{name}, {} up to {length}: {findings:#?}", section.name);

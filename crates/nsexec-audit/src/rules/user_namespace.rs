@@ -3,7 +3,8 @@
 use std::format;
 use std::vec::Vec;
 
-use super::reading::{message_at, succeeded};
+use super::facts::starts_directly;
+use super::reading::{go_message_at, message_at, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
@@ -15,7 +16,8 @@ pub(super) const FIRST: Rule = Rule {
     name: "user-namespace-first",
     reason: "Only stage 1 creates namespaces, except for the cgroup namespace of 1.0 and 1.1. Stage 2 creates that one \
              after the messages of stage 0 and the launcher. The user namespace comes first, alone, and is mapped before \
-             stage 1 becomes root in it and creates the others: they are then owned by its root.",
+             stage 1 becomes root in it and creates the others: they are then owned by its root. In a direct start the init \
+             has this part; it is created with the user namespace, and with the pid namespace, which is for children only.",
     reference: "docs/protocol.md#what-happens-in-order; runc#4466 (SELinux label of mqueue)",
     severity: Severity::Breach,
     check: first,
@@ -24,12 +26,24 @@ pub(super) const FIRST: Rule = Rule {
 fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for section in &run.sections {
-        let mapped = message_at(section, false, SyncMessage::UsermapAck);
+        let direct = starts_directly(section);
+        let mapped = match direct {
+            true => go_message_at(section),
+            false => message_at(section, false, SyncMessage::UsermapAck),
+        };
         let asks = message_at(section, true, SyncMessage::UsermapPls);
         let mut has_user = false;
         for (index, line) in section.lines.iter().enumerate() {
             let is_mapped = mapped.is_some_and(|at| at < index);
             let what = match line.call {
+                Call::CloneInit { namespaces, .. } => {
+                    has_user |= line.reply == Reply::Child && namespaces.contains(CloneFlags::NEWUSER);
+                    let others = namespaces.without(CloneFlags::NEWUSER).without(CloneFlags::NEWPID);
+                    match namespaces.contains(CloneFlags::NEWUSER) && others != CloneFlags::EMPTY {
+                        true => format!("clone({namespaces}): the user namespace together with others"),
+                        false => continue,
+                    }
+                }
                 Call::Unshare { flags: CloneFlags::NEWCGROUP }
                     if section.role == Role::Stage(2) && facts.cgroup_in_stage_2() =>
                 {
@@ -38,8 +52,11 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
                         false => "creates the cgroup namespace before the messages that permit it".into(),
                     }
                 }
-                Call::Unshare { flags } if section.role != Role::Stage(1) => {
+                Call::Unshare { flags } if section.role != Role::Stage(1) && !direct => {
                     format!("unshare({flags}) outside of stage 1")
+                }
+                Call::Unshare { flags } if direct && flags.contains(CloneFlags::NEWUSER) => {
+                    format!("unshare({flags}): the launcher cannot map this user namespace")
                 }
                 Call::Unshare { flags: CloneFlags::NEWUSER } => {
                     has_user |= succeeded(line);
@@ -54,7 +71,7 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
                 _ if asks == Some(index) && !has_user => {
                     "asks for maps before the user namespace is there".into()
                 }
-                Call::Setresuid { .. } if has_user && !is_mapped => {
+                Call::Setresuid { .. } | Call::Setuid { .. } if has_user && !is_mapped => {
                     "changes its user id before the user namespace is mapped".into()
                 }
                 _ => continue,

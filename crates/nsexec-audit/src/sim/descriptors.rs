@@ -42,7 +42,7 @@ pub(super) enum Object {
     /// Any other file, opened with O_PATH.
     PathOnly(FsType),
     /// /proc/PID/fd, opened to read its entries.
-    FdList(Task),
+    FdList(Task, Access),
     Pidfd(Task),
     /// /dev/null.
     Null,
@@ -66,7 +66,7 @@ impl Object {
         const SOCKFS: FsType = FsType(0x534f_434b);
         match self {
             Self::Namespace(_) => FsType::NSFS,
-            Self::Proc(..) | Self::ProcRoot(_) | Self::ProcDir(..) | Self::FdList(_) => FsType::PROC,
+            Self::Proc(..) | Self::ProcRoot(_) | Self::ProcDir(..) | Self::FdList(..) => FsType::PROC,
             Self::Socket(..) => SOCKFS,
             Self::PipeRead(_) | Self::PipeWrite(_) => PIPEFS,
             Self::Pidfd(_) => FsType::PIDFS,
@@ -82,6 +82,7 @@ impl Object {
             Self::PathOnly(_)
                 | Self::ProcRoot(_)
                 | Self::ProcDir(_, Access::PathOnly)
+                | Self::FdList(_, Access::PathOnly)
                 | Self::Made(_, Access::PathOnly)
         )
     }
@@ -147,7 +148,8 @@ impl Kernel {
         Ok(Fd(number))
     }
 
-    fn free_number(&self, me: Task) -> SysResult<i32> {
+    /// Returns the lowest free number. Fails with `EMFILE`.
+    pub(super) fn free_number(&self, me: Task) -> SysResult<i32> {
         let table = &self.process(me).fds;
         (0..self.settings.descriptors).find(|number| !table.contains_key(number)).ok_or(Errno::EMFILE)
     }
@@ -284,7 +286,9 @@ impl Kernel {
             Object::Regular(content) => self.advance(index, &content, len),
             Object::Null | Object::Sink | Object::Fifo => Vec::new(),
             Object::Namespace(_) | Object::Pidfd(_) => return Err(Errno::EINVAL.into()),
-            Object::Directory(_) | Object::FdList(_) | Object::ProcDir(_, Access::Read | Access::Both) => {
+            Object::Directory(_)
+            | Object::FdList(_, Access::Read | Access::Both)
+            | Object::ProcDir(_, Access::Read | Access::Both) => {
                 return Err(Errno::EISDIR.into());
             }
             Object::Made(made, Access::Read | Access::Both) => {
@@ -292,6 +296,7 @@ impl Kernel {
             }
             Object::ProcRoot(_)
             | Object::ProcDir(_, Access::PathOnly)
+            | Object::FdList(_, Access::PathOnly)
             | Object::Made(_, Access::PathOnly)
             | Object::PathOnly(_)
             | Object::PipeWrite(_) => {
@@ -368,7 +373,9 @@ impl Kernel {
         let index = self.slot(me, fd)?.description;
         let object = &self.descriptions[index].object;
         let numbers: Vec<_> = match object {
-            Object::FdList(task) => self.process(*task).fds.keys().map(|fd| std::format!("{fd}")).collect(),
+            Object::FdList(task, Access::Read | Access::Both) => {
+                self.process(*task).fds.keys().map(|fd| std::format!("{fd}")).collect()
+            }
             object if object.is_path_only() => return Err(Errno::EBADF),
             // The entries of other directories are not modelled.
             Object::ProcDir(..) | Object::Directory(_) => Vec::new(),
@@ -415,7 +422,7 @@ impl Kernel {
             Object::Namespace(ns) => std::format!("{} namespace {}", self.namespaces[ns.0].kind.name(), ns.0),
             Object::Proc(task, file, ..) => std::format!("{file:?} of {}", self.process(*task).role),
             Object::ProcDir(task, _) => std::format!("/proc of {}", self.process(*task).role),
-            Object::FdList(task) => std::format!("descriptors of {}", self.process(*task).role),
+            Object::FdList(task, _) => std::format!("descriptors of {}", self.process(*task).role),
             Object::Pidfd(task) => std::format!("pidfd of {}", self.process(*task).role),
             other => std::format!("{other:?}"),
         }

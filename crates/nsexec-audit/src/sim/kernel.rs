@@ -16,7 +16,7 @@ use super::streams::{Pair, Pipe, Writing};
 use crate::record::{Bytes, Call, Reply};
 use nsexec::namespace::NsKind;
 use nsexec::sys::types::{
-    Errno, ExitSignal, FsType, Mount, PollFd, SigAction, Signal, SysResult, TidAddress,
+    CloneFlags, Errno, ExitSignal, FsType, Mount, Pid, PollFd, SigAction, Signal, SysResult, TidAddress,
 };
 
 /// The reason why a call returns no value.
@@ -90,7 +90,8 @@ pub struct Settings {
     /// The number of namespaces of each kind that may be created (/proc/sys/user/max_*_namespaces).
     pub limits: BTreeMap<NsKind, usize>,
     /// System calls that this kernel lacks, by strace's name, and the errno that they return: `("pidfd_open",
-    /// ENOSYS)`. The flags `MFD_EXEC` and `O_TMPFILE` can be listed too.
+    /// ENOSYS)`. The flags `MFD_EXEC`, `O_TMPFILE` and `CLONE_PIDFD` can be listed too, the last for a clone
+    /// with namespaces.
     pub lacks: BTreeMap<&'static str, Errno>,
     /// The bounding set: the capabilities that a process can gain by an exec (capabilities(7)).
     pub bounding: u64,
@@ -181,7 +182,13 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Makes `call` for process `me`, unless the call blocks.
     pub(super) fn call(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
-        let lacks = if *call == Call::TidAddress { None } else { self.settings.lacks.get(call.name()) };
+        let lacks = match call {
+            Call::TidAddress => None,
+            Call::CloneInit { .. } if self.settings.lacks.contains_key("CLONE_PIDFD") => {
+                self.settings.lacks.get("CLONE_PIDFD")
+            }
+            _ => self.settings.lacks.get(call.name()),
+        };
         if let Some(errno) = lacks {
             return Ok(Reply::Errno(*errno));
         }
@@ -226,6 +233,7 @@ impl Kernel {
             Call::SetCloexec { fd, on } => unit(self.set_cloexec(me, *fd, *on)?),
             Call::CloneSibling { .. } => self.forked(me, call, true, ExitSignal::Chld)?,
             Call::Fork { exit, .. } => self.forked(me, call, false, *exit)?,
+            Call::CloneInit { namespaces, .. } => self.clone_init(me, call, *namespaces)?,
             Call::Execve { path, argv, envp } => {
                 self.execve(me, &path.0, strings(argv), strings(envp))?;
                 return Err(Halt::Gone);
@@ -282,11 +290,38 @@ impl Kernel {
 
     /// Implements both kinds of clone. The child's own reply is already in its list.
     fn forked(&mut self, me: Task, call: &Call, sibling: bool, exit: ExitSignal) -> Result<Reply, Halt> {
-        let child = self.clone_process(me, call, sibling, exit)?;
-        let seen_from = self.process(me).ns.get(NsKind::Pid);
-        // Always visible: a child's pid namespace is its creator's or a descendant of it.
-        let pid = self.number(child, seen_from).ok_or(Errno::ESRCH)?;
-        Ok(Reply::Parent(pid))
+        let child = self.clone_process(me, call, sibling, exit, None)?;
+        Ok(Reply::Parent(self.pid_of_child(me, child)?))
+    }
+
+    /// Returns the pid of a child, as its creator sees it. It always sees it: a child's pid namespace is its
+    /// creator's or a descendant of it.
+    fn pid_of_child(&self, me: Task, child: Task) -> SysResult<Pid> {
+        self.number(child, self.process(me).ns.get(NsKind::Pid)).ok_or(Errno::ESRCH)
+    }
+
+    /// Implements a clone that creates namespaces and a pidfd (copy_process). A failure has no effect.
+    fn clone_init(&mut self, me: Task, call: &Call, namespaces: CloneFlags) -> Result<Reply, Halt> {
+        // `LinuxSys` makes no call with the bits of other flags, or with that of a time namespace.
+        if namespaces.unknown() != CloneFlags::EMPTY || namespaces.contains(CloneFlags::NEWTIME) {
+            return Err(Errno::EINVAL.into());
+        }
+        self.has_room_for_process()?;
+        let before = self.namespaces.len();
+        let new = self.new_namespaces(me, namespaces)?;
+        // A kernel without pidfds ignores the flag. The number is the lowest free one in the parent; the
+        // child has no copy of the descriptor.
+        let has_pidfds = !self.settings.lacks.contains_key("pidfd_open");
+        let child = self.check_pid_namespace(new.0.pid_for_children).and_then(|()| {
+            if has_pidfds {
+                self.free_number(me)?;
+            }
+            self.clone_process(me, call, false, ExitSignal::None, Some(new))
+        });
+        let child = child.inspect_err(|_| self.namespaces.truncate(before))?;
+        let pid = self.pid_of_child(me, child)?;
+        let pidfd = if has_pidfds { Some(self.pidfd_open(me, pid)?) } else { None };
+        Ok(Reply::ParentOfInit { pid, pidfd })
     }
 
     /// Implements poll(2). Time passes only when no process can run.
@@ -327,7 +362,10 @@ impl Kernel {
         if !self.settings.tid_cache {
             return Err(Errno::EINVAL);
         }
-        Ok(TidAddress { address: 0x7f00_0000_0010, cached: self.own_pid(me).0 })
+        Ok(match self.process(me).tid_registered {
+            true => TidAddress { address: 0x7f00_0000_0010, cached: self.own_pid(me).0 },
+            false => TidAddress { address: 0, cached: 0 },
+        })
     }
 
     /// Implements mount(2) for the mounts of the launcher's stage 2.

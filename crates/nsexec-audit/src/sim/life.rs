@@ -3,10 +3,11 @@
 use std::string::String;
 use std::vec::Vec;
 
-use super::creds::ALL_CAPS;
+use super::creds::{ALL_CAPS, Creds};
 use super::descriptors::{Access, Object};
 use super::files::Exe;
 use super::kernel::{Halt, Kernel};
+use super::namespaces::{NsId, NsProxy};
 use super::process::{Life, Reaper, Task};
 use super::procfs::Node;
 use super::program::Program;
@@ -17,6 +18,17 @@ use nsexec::sys::types::{
 };
 
 impl Kernel {
+    /// Fails with `EAGAIN` at the limit of processes. The kernel checks it before it creates anything.
+    pub(super) fn has_room_for_process(&self) -> SysResult<()> {
+        let there = self.tasks().filter(|task| !self.process(*task).is_reaped()).count();
+        if there >= self.settings.processes { Err(Errno::EAGAIN) } else { Ok(()) }
+    }
+
+    /// Fails with `ENOMEM` if the pid 1 of this pid namespace has ended (alloc_pid).
+    pub(super) fn check_pid_namespace(&self, ns: NsId) -> SysResult<()> {
+        if self.pid_ns(ns).dead { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
     /// Implements clone(2). A sibling has the caller's parent and exit signal. The first process in a pid
     /// namespace becomes its pid 1.
     pub(super) fn clone_process(
@@ -25,29 +37,30 @@ impl Kernel {
         call: &Call,
         sibling: bool,
         exit: ExitSignal,
+        new: Option<(NsProxy, Creds)>,
     ) -> SysResult<Task> {
         // A sibling of a pid 1 would be in a namespace whose init cannot reap it (copy_process).
         if sibling && self.is_ns_init(me) {
             return Err(Errno::EINVAL);
         }
-        let ns = self.process(me).ns.pid_for_children;
-        if self.pid_ns(ns).dead {
-            return Err(Errno::ENOMEM);
-        }
-        if self.tasks().filter(|task| !self.process(*task).is_reaped()).count() >= self.settings.processes {
-            return Err(Errno::EAGAIN);
-        }
+        self.has_room_for_process()?;
+        let ns =
+            new.as_ref().map_or(self.process(me).ns.pid_for_children, |(proxy, _)| proxy.pid_for_children);
+        self.check_pid_namespace(ns)?;
         let numbers = self.allocate_pids(ns);
         let task = Task(self.processes.len());
         if self.pid_ns(ns).next == 2 {
             self.pid_ns_mut(ns).init = Some(task);
         }
         let mut child = self.process(me).clone();
-        child.role = self.role_of_child(me, sibling);
+        child.role = self.role_of_child(me, call);
         child.numbers = numbers;
         if !sibling {
             child.parent = Some(me);
             child.exit_signal = exit;
+        }
+        if let Some((proxy, creds)) = new {
+            (child.ns, child.creds) = (proxy, creds);
         }
         child.ns.set(NsKind::Pid, ns);
         child.ns.pid_for_children = ns;
@@ -56,6 +69,12 @@ impl Kernel {
             child.ns.set(NsKind::Time, time);
             self.time_ns_mut(time).frozen = true;
         }
+        child.tid_registered = matches!(
+            call,
+            Call::Fork { tid: Some(_), .. }
+                | Call::CloneSibling { tid: Some(_) }
+                | Call::CloneInit { tid: Some(_), .. }
+        );
         child.pending = SignalSet::EMPTY;
         child.pdeathsig = None;
         (child.stopped, child.stop_report) = (false, None);
@@ -105,6 +124,7 @@ impl Kernel {
         process.actions.retain(|_, action| action.handler == SigAction::IGNORE.handler);
         process.exit_signal = ExitSignal::Chld;
         process.mm_user = process.creds.user;
+        process.tid_registered = true;
         let own = process.replay.split_off(process.own);
         process.past.extend(own);
         process.replay.clear();

@@ -3,7 +3,7 @@
 
 use std::vec::Vec;
 
-use super::creds::cap;
+use super::creds::{Creds, cap};
 use super::idmaps::{Ids, Map};
 use super::kernel::Kernel;
 use super::process::Task;
@@ -254,6 +254,17 @@ impl Kernel {
         if flags.unknown().0 & !HARMLESS != 0 {
             return Err(Errno::EINVAL);
         }
+        let (proxy, creds) = self.new_namespaces(me, flags)?;
+        self.process_mut(me).ns = proxy;
+        if flags.contains(CloneFlags::NEWUSER) {
+            self.commit_creds(me, creds);
+        }
+        Ok(())
+    }
+
+    /// Creates namespaces for `me` or its child: the user namespace first, which owns the others. A failure
+    /// has no effect.
+    pub(super) fn new_namespaces(&mut self, me: Task, flags: CloneFlags) -> SysResult<(NsProxy, Creds)> {
         let before = self.namespaces.len();
         let mut proxy = self.process(me).ns;
         let mut creds = self.process(me).creds.clone();
@@ -265,7 +276,7 @@ impl Kernel {
         let wanted =
             CREATION_ORDER.into_iter().filter(|kind| *kind != NsKind::User && flags.contains(kind.flag()));
         for kind in wanted {
-            let made = match self.may(me, creds.user, cap::SYS_ADMIN) {
+            let made = match self.capable(&creds, creds.user, cap::SYS_ADMIN) {
                 true => self.create(me, kind, creds.user),
                 false => Err(Errno::EPERM),
             };
@@ -276,11 +287,7 @@ impl Kernel {
                 _ => proxy.set(kind, ns),
             }
         }
-        self.process_mut(me).ns = proxy;
-        if flags.contains(CloneFlags::NEWUSER) {
-            self.commit_creds(me, creds);
-        }
-        Ok(())
+        Ok((proxy, creds))
     }
 
     /// Creates a user namespace (create_user_ns).

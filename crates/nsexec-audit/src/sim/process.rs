@@ -65,6 +65,9 @@ pub(super) struct Process {
     pub(super) mm_user: NsId,
     pub(super) oom: i32,
     pub(super) oom_min: i32,
+    /// Whether the address of the libc's cached thread id is registered. The libc registers it when a program
+    /// begins; a clone without the address registers none for the child.
+    pub(super) tid_registered: bool,
     pub(super) fds: Table,
     pub(super) mask: SignalSet,
     pub(super) pending: SignalSet,
@@ -167,9 +170,9 @@ impl Kernel {
 
     /// Returns the role of a new process of `maker`. No two processes have the same role, up to 255 that the
     /// protocol does not have.
-    pub(super) fn role_of_child(&self, maker: Task, sibling: bool) -> Role {
+    pub(super) fn role_of_child(&self, maker: Task, call: &Call) -> Role {
         let tools = self.processes.iter().filter(|process| process.role.is_tool()).count();
-        let role = self.process(maker).role.creates(sibling, u8::try_from(tools).unwrap_or(u8::MAX));
+        let role = self.process(maker).role.creates(call, u8::try_from(tools).unwrap_or(u8::MAX));
         let is_free = |role: &Role| self.processes.iter().all(|process| process.role != *role);
         role.filter(is_free).unwrap_or_else(|| self.other_role())
     }

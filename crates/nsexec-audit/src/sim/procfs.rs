@@ -118,6 +118,7 @@ impl Kernel {
     fn install_node(&mut self, me: Task, node: Node, flags: OpenFlags) -> SysResult<Fd> {
         let object = match (flags, self.open_node(me, node, flags)?) {
             (OpenFlags::Directory, Object::ProcDir(task, _)) => Object::ProcDir(task, Access::PathOnly),
+            (OpenFlags::Directory, Object::FdList(task, _)) => Object::FdList(task, Access::PathOnly),
             // These objects record their access mode themselves.
             (OpenFlags::Directory | OpenFlags::Path, object @ Object::ProcRoot(_)) => object,
             (OpenFlags::Path, object @ Object::Made(..)) => object,
@@ -197,7 +198,8 @@ impl Kernel {
                 self.permit_lookup(self.is_hidden(me, task), text)?;
                 self.in_process(me, task, text)
             }
-            Object::FdList(_) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
+            Object::FdList(task, _) if !self.may_list_fds(me, task) => Err(Errno::EACCES),
+            Object::FdList(..) | Object::Directory(_) | Object::PathOnly(_) => Err(Errno::ENOENT),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -300,8 +302,8 @@ impl Kernel {
                 self.permit_lookup(!held && self.is_hidden(me, task), ".")?;
                 Ok(Object::ProcDir(task, Access::Read))
             }
-            Node::FdDir(task) if flags == OpenFlags::Directory || self.may_inspect(me, task) => {
-                Ok(Object::FdList(task))
+            Node::FdDir(task) if flags == OpenFlags::Directory || self.may_list_fds(me, task) => {
+                Ok(Object::FdList(task, Access::Read))
             }
             Node::FdDir(_) => Err(Errno::EACCES),
             Node::TaskDir => Ok(Object::Directory(FsType::PROC)),
@@ -327,21 +329,33 @@ impl Kernel {
         }
     }
 
-    /// Opens a file of /proc/PID, which has mode 0644. It belongs to the task's effective user if the task is
-    /// dumpable, and to root of its memory's user namespace if it is not. If the task has no memory any more,
-    /// it belongs to root (task_dump_owner).
+    /// Returns the owner and the group of the files in /proc/PID: the task's effective ids if the task is
+    /// dumpable, and root of its memory's user namespace if it is not. If the task has no memory any more,
+    /// they are root (task_dump_owner).
+    fn owner_of_files(&self, task: Task) -> (u32, u32) {
+        let target = self.process(task);
+        let memory = self.user(target.mm_user);
+        match (target.is_alive(), target.dumpable) {
+            (true, true) => (target.creds.euid(), target.creds.egid()),
+            (true, false) => {
+                (memory.uid_map.to_kernel(0).unwrap_or(0), memory.gid_map.to_kernel(0).unwrap_or(0))
+            }
+            (false, _) => (0, 0),
+        }
+    }
+
+    /// Returns whether the caller may list and search /proc/PID/fd, which has mode 0500. A process may always
+    /// do so with its own (proc_fd_permission).
+    fn may_list_fds(&self, me: Task, task: Task) -> bool {
+        let ours = &self.process(me).creds;
+        let (owner, group) = self.owner_of_files(task);
+        task == me || ours.euid() == owner || self.overrides(ours, owner, group)
+    }
+
+    /// Opens a file of /proc/PID, which has mode 0644.
     fn open_proc(&self, me: Task, task: Task, file: PidEntry, writes: bool) -> SysResult<Object> {
         let (ours, target) = (&self.process(me).creds, self.process(task));
-        let owner = match (target.is_alive(), target.dumpable) {
-            (true, true) => target.creds.euid(),
-            (true, false) => self.user(target.mm_user).uid_map.to_kernel(0).unwrap_or(0),
-            (false, _) => 0,
-        };
-        let group = match (target.is_alive(), target.dumpable) {
-            (true, true) => target.creds.egid(),
-            (true, false) => self.user(target.mm_user).gid_map.to_kernel(0).unwrap_or(0),
-            (false, _) => 0,
-        };
+        let (owner, group) = self.owner_of_files(task);
         // The stat file is read-only for every user.
         if writes && (ours.euid() != owner || file == PidEntry::Stat) && !self.overrides(ours, owner, group) {
             return Err(Errno::EACCES);

@@ -157,6 +157,7 @@ impl Sim {
             mm_user: FIRST_USER,
             oom: 0,
             oom_min: 0,
+            tid_registered: true,
             fds: BTreeMap::new(),
             mask: SignalSet::EMPTY,
             pending: SignalSet::EMPTY,

@@ -225,7 +225,10 @@ impl Kernel {
                     | bits(pipe.readers == 0, POLLERR)
             }
             Object::Pidfd(task) => bits(self.process(task).has_ended(), input),
-            Object::PathOnly(_) | Object::ProcRoot(_) | Object::ProcDir(_, Access::PathOnly) => POLLNVAL,
+            Object::PathOnly(_)
+            | Object::ProcRoot(_)
+            | Object::ProcDir(_, Access::PathOnly)
+            | Object::FdList(_, Access::PathOnly) => POLLNVAL,
             _ => input | output,
         }
     }

@@ -27,11 +27,11 @@ use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
-use super::sections::{child_role, finish};
+use super::sections::{children, finish};
 use super::transcript::{End, Foreign, Origin, Role, Run, Section};
 use crate::record::strace::{parts, words};
 use crate::record::{Call, Line, Reply};
-use nsexec::sys::types::Fd;
+use nsexec::sys::types::{Fd, Pid};
 
 pub use crate::record::parse_line;
 pub use not_shown::{NOT_SHOWN, as_shown};
@@ -236,16 +236,11 @@ impl RunReader<'_> {
     }
 
     fn children(&self, section: &Section) -> Result<Vec<(Role, Call, String)>, WitnessError> {
-        let mut children = Vec::new();
-        let mut tools = 0_u8;
-        for line in &section.lines {
-            let Reply::Parent(pid) = line.reply else { continue };
-            let Some(role) = child_role(section.role, &line.call, tools) else { continue };
-            tools += u8::from(matches!(role, Role::Tool(_)));
+        let text_of = |(index, role, pid): (usize, Role, Pid)| {
             let text = self.files.get(&pid.0).ok_or(WitnessError::Missing { role, pid: pid.0 })?;
-            children.push((role, line.call.clone(), text.clone()));
-        }
-        Ok(children)
+            Ok((role, section.lines[index].call.clone(), text.clone()))
+        };
+        children(section).into_iter().map(text_of).collect()
     }
 }
 

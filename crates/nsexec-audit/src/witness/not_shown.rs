@@ -29,7 +29,9 @@ pub fn as_shown(run: &Run) -> Run {
 
 fn leave_out(line: &mut Line) {
     match &mut line.call {
-        Call::CloneSibling { tid: Some(tid) } | Call::Fork { tid: Some(tid), .. } => tid.cached = 0,
+        Call::CloneSibling { tid: Some(tid) }
+        | Call::Fork { tid: Some(tid), .. }
+        | Call::CloneInit { tid: Some(tid), .. } => tid.cached = 0,
         Call::SetName { name } => name.0.truncate(NAME_MAX),
         Call::Poll { fds, .. } => skipped(fds),
         Call::Sigaction { action, .. } => restorer(action),

@@ -16,7 +16,7 @@ use super::{
 use crate::diff::CONTEXT;
 use crate::diff::Difference;
 use crate::record::Reply;
-use crate::sections::child_role;
+use crate::sections::children_of;
 use crate::transcript::{End, Role, Run};
 use nsexec::sys::types::Signal;
 
@@ -115,7 +115,7 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
     let mut waiting = std::vec![(root, text)];
     while let Some((role, text)) = waiting.pop() {
         let mut calls = Vec::new();
-        let mut tools = 0_u8;
+        let mut clones = Vec::new();
         let mut interrupted = None;
         let killed = text.lines().any(|line| end_of(line) == Some(End::Signaled(Signal::KILL)));
         for line in text.lines().filter(|line| !is_left_out(line, recorder.as_deref()) && !is_recorders(line))
@@ -127,19 +127,15 @@ pub fn of_files(files: &BTreeMap<i32, String>, root: Role) -> Result<Vec<Outline
             let line = &resumed(line, interrupted.take())[..];
             let Some(seen) = OutlineCall::of(line) else { continue };
             // The arguments of a clone are in registers.
-            if let Some(line) = parse_line(line).filter(|_| seen.name == "clone") {
-                if let Reply::Parent(pid) = line.reply {
-                    let Some(role) = child_role(role, &line.call, tools) else { continue };
-                    tools += u8::from(matches!(role, Role::Tool(_)));
-                    waiting
-                        .push((role, files.get(&pid.0).ok_or(WitnessError::Missing { role, pid: pid.0 })?));
-                }
-            }
+            clones.extend(parse_line(line).filter(|_| seen.name == "clone"));
             let executed = seen.name == "execve" && !seen.failed();
             calls.push(seen);
             if executed {
                 break;
             }
+        }
+        for (_, role, pid) in children_of(role, &clones) {
+            waiting.push((role, files.get(&pid.0).ok_or(WitnessError::Missing { role, pid: pid.0 })?));
         }
         outlines.push(Outline { role, calls, killed });
     }

@@ -58,6 +58,11 @@ fn open_flags_of_proc() -> impl Strategy<Value = OpenFlags> {
     proptest::sample::select(std::vec![ReadWrite, ReadOnly, Directory, List])
 }
 
+/// Returns any set of the namespaces that clone(2) creates.
+fn clone_flags() -> impl Strategy<Value = CloneFlags> {
+    any::<u32>().prop_map(|bits| CloneFlags(bits & 0x7e02_0000))
+}
+
 fn exit_signal() -> impl Strategy<Value = ExitSignal> {
     proptest::sample::select(std::vec![ExitSignal::Chld, ExitSignal::None])
 }
@@ -146,6 +151,14 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
             .boxed(),
         (exit_signal(), tid(), pid())
             .prop_map(|(exit, tid, pid)| (Call::Fork { exit, tid }, Reply::Parent(pid)))
+            .boxed(),
+        (clone_flags(), tid(), pid(), proptest::option::of(fd()))
+            .prop_map(|(namespaces, tid, pid, pidfd)| {
+                (Call::CloneInit { namespaces, tid }, Reply::ParentOfInit { pid, pidfd })
+            })
+            .boxed(),
+        (clone_flags(), tid())
+            .prop_map(|(namespaces, tid)| (Call::CloneInit { namespaces, tid }, Reply::Child))
             .boxed(),
         (bytes(), proptest::collection::vec(bytes(), 0..5), 0..4_usize)
             .prop_map(|(path, argv, count)| {
@@ -295,7 +308,8 @@ fn one_line(origin: Origin, line: &Line) -> Run {
 /// Returns whether a comparison of a record with its witness ignores this value: [`NOT_SHOWN`].
 fn is_not_shown(line: &Line, path: &str) -> bool {
     match (&line.call, &line.reply) {
-        (_, Reply::TidAddress(_)) | (Call::Fork { .. } | Call::CloneSibling { .. }, _) => {
+        (_, Reply::TidAddress(_))
+        | (Call::Fork { .. } | Call::CloneSibling { .. } | Call::CloneInit { .. }, _) => {
             path.ends_with("cached.")
         }
         (Call::SetName { name }, _) => path.contains("name") && name.0.len() >= 15,

@@ -33,7 +33,7 @@ fn root() -> Facts {
 fn flags(words: &str) -> NamespaceFlags {
     let words = ["nsexec", "run"].into_iter().chain(words.split_whitespace()).chain(["--", "true"]);
     let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else { panic!("not run") };
-    run.namespaces
+    run.0.namespaces
 }
 
 fn request(words: &str, facts: &Facts) -> Request {

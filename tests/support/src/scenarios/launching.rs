@@ -81,11 +81,23 @@ pub fn start_our_own(
     message: &[u8],
     interrupt: Option<Fd>,
 ) -> Ended {
+    start_and_tell(sys, policy, level, message, interrupt, |_| {})
+}
+
+/// Runs our launcher as [`start_our_own`] does. `tell` gets the error of a failed launch.
+pub fn start_and_tell(
+    sys: &mut SimSys,
+    policy: &Policy,
+    level: Level,
+    message: &[u8],
+    interrupt: Option<Fd>,
+    tell: impl FnOnce(LaunchError),
+) -> Ended {
     let mut slots = [None; 2];
     let tail = tail_of(policy, b"/bin/command\0", &mut slots);
     let signals = ChildSignals::default();
     let job = Job { message, policy, level, signals, interrupt, timer: None, marked_copy: false, tail };
-    launched(sys, &job, |_| {})
+    launched(sys, &job, tell)
 }
 
 fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>; 2]) -> Tail<'a> {

@@ -10,6 +10,7 @@
 //! | `refusals` | scenarios that end with an error of the kernel or of our own |
 //! | `malformed` | malformed messages |
 //! | `entering` | our own launcher enters an existing container |
+//! | `shapes` | starts of our own launcher in both shapes: direct, and through the stages |
 //! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
 //! | `dialects` | starts and errors in the older lines of runc |
 //!
@@ -23,6 +24,7 @@ mod launching;
 mod malformed;
 mod refusals;
 mod sealed;
+mod shapes;
 mod starts;
 
 use std::cell::RefCell;
@@ -41,13 +43,16 @@ use nsexec::namespace::{NsKind, NsSet};
 use nsexec::policy::{LogForm, Policy, Session};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{CloneFlags, Fd, Pid};
-use nsexec_audit::Run;
 use nsexec_audit::plan::runc::{Launch, Manner, MountNumbers, drop_in};
-use nsexec_audit::rules::{Facts, Finding, check};
+use nsexec_audit::record::{Call, Line, Reply};
+use nsexec_audit::rules::{Facts, Finding, check, message_note};
 use nsexec_audit::sections::of_report;
-use nsexec_audit::sim::{Choice, Ended, Fault, LauncherFile, Program, Report, Settings, Sim, User};
+use nsexec_audit::sim::{
+    Choice, Ended, Fault, LauncherFile, ProcessReport, Program, Report, Settings, Sim, User,
+};
+use nsexec_audit::{Role, Run};
 
-pub use launching::{COMMAND, start_our_own};
+pub use launching::{COMMAND, start_and_tell, start_our_own};
 pub use starts::realistic;
 
 /// The launcher of a scenario.
@@ -107,6 +112,8 @@ pub struct Scenario {
     pub level: Level,
     /// The signals that our own launcher sets up in its stages.
     pub signals: ChildSignals,
+    /// The session of our own launcher's command.
+    pub session: Session,
     /// The paths that our own launcher tries to execute, each with its NUL.
     pub candidates: &'static [u8],
     /// The file that our own launcher runs from.
@@ -128,6 +135,7 @@ impl Scenario {
             policy: Policy::runc(&Dialect::V1_2),
             level: Level::Warning,
             signals: ChildSignals::default(),
+            session: Session::Keep,
             candidates: b"/bin/command\0",
             launcher_file: LauncherFile::Sealed,
             mount_numbers: MountNumbers::Kept,
@@ -206,11 +214,11 @@ impl Start {
     fn of(scenario: Scenario, way: Way) -> Self {
         let told = Rc::default();
         let mut sim = scenario.sim.clone();
-        // As `launch::Launcher` does: it keeps the session, and reads details from the records.
+        // As `launch::Launcher` does, which reads details from the records.
         let policy = match way {
             Way::Ours => scenario
                 .policy
-                .with_session(Session::Keep)
+                .with_session(scenario.session)
                 .with_log_form(LogForm::Detailed)
                 .with_ends_with_launcher(true),
             _ => scenario.policy,
@@ -227,6 +235,12 @@ impl Start {
         Self { name, scenario, way, policy, sim, told }
     }
 
+    /// Returns the same start through the stages, by policy.
+    pub fn through_the_stages(&self) -> Self {
+        let scenario = self.scenario.again();
+        Self::of(Scenario { policy: scenario.policy.with_stages(true), ..scenario }, self.way)
+    }
+
     pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Ran {
         self.told.borrow_mut().take();
         let report = self.sim.run(choice, fault);
@@ -241,9 +255,34 @@ impl Start {
         findings
     }
 
-    pub fn sections(ran: &Ran) -> Run {
-        of_report(&ran.report)
+    /// Returns the run, with the request of our own launcher: a direct start sends no message, from which the
+    /// rules could read it.
+    pub fn sections(&self, ran: &Ran) -> Run {
+        let mut run = of_report(&ran.report);
+        if self.way == Way::Ours {
+            run.notes.extend([message_note(&self.scenario.message)]);
+        }
+        run
     }
+}
+
+/// Returns the process that becomes the init or the command. If a direct start was given up, this is not its
+/// process, which has the role of stage 2 in a report of the simulated kernel, but that of the stages.
+pub fn init_of(report: &Report) -> Option<&ProcessReport> {
+    let is_sibling = |process: &&ProcessReport| {
+        let first = process.transcript.lines.first().map(|line| &line.call);
+        matches!(first, Some(Call::CloneSibling { .. }))
+    };
+    let mut others = report.processes.iter().filter(|process| matches!(process.role, Role::Other(_)));
+    others.rfind(is_sibling).or_else(|| report.find(Role::Stage(2)))
+}
+
+/// Returns whether the launcher created this process itself, without the stages.
+pub fn is_direct(process: &ProcessReport) -> bool {
+    matches!(
+        process.transcript.lines.first(),
+        Some(Line { call: Call::CloneInit { .. }, reply: Reply::Child })
+    )
 }
 
 /// Returns every scenario.
@@ -254,9 +293,11 @@ pub fn scenarios() -> Vec<Scenario> {
     all.extend(starts::old_and_small());
     all.extend(entering::starts());
     all.extend(dialects::starts());
+    all.extend(shapes::starts());
     all.extend(refusals::all());
     all.extend(entering::refusals());
     all.extend(dialects::refusals());
+    all.extend(shapes::refusals());
     all.extend(malformed::all());
     all.extend(cloned::all());
     all.extend(sealed::all());

@@ -160,14 +160,10 @@ fn not_created() -> Vec<Scenario> {
         .filtered("unshare", Errno::EINVAL)
         .refused(rest)
         .ways(INIT),
-        root(
-            "unshare_filtered",
-            "a seccomp filter of an outer container",
-            &Bootstrap::new(CloneFlags::NEWUTS),
-        )
-        .filtered("unshare", Errno::EPERM)
-        .refused(rest)
-        .ways(OURS),
+        root("unshare_filtered", "a seccomp filter of an outer container", &mapped(&[NsKind::Uts], WIDE))
+            .filtered("unshare", Errno::EPERM)
+            .refused(rest)
+            .ways(OURS),
         root("no_process_left", "the limit of processes is reached at stage 2", &five)
             .setting(|settings| settings.processes = 3)
             .refused("unable to spawn stage-2: Resource temporarily unavailable")
@@ -215,8 +211,8 @@ fn not_mapped() -> Vec<Scenario> {
         )
         .refused("mapping tool not present")
         .ways(OURS),
-        root("root_not_mapped", "a map without id 0: setresuid(0) fails", &mapped(&[], "1 100000 65536\n"))
-            .refused("failed to become root in user namespace: Invalid argument")
+        root("root_not_mapped", "a map without id 0: setuid(0) fails", &mapped(&[], "1 100000 65536\n"))
+            .refused("setuid failed: Invalid argument")
             .ways(OURS),
         root("no_map", "a user namespace without maps", &user)
             .refused("failed to become root in user namespace: Invalid argument")
@@ -227,30 +223,9 @@ fn not_mapped() -> Vec<Scenario> {
                 .refused("/proc belongs to another pid namespace, or is not mounted")
                 .ways(OURS)
         },
-        covered(
-            "covered_uid_map",
-            "another process's uid_map is bound over that of stage 1",
-            ("/proc/100/uid_map", "/proc/102/uid_map"),
-        )
-        .refused(
-            "failed to update /proc/102/uid_map, which is a mount point: something is mounted over it \
-                  (unmount it, or mount a new /proc)",
-        ),
-        covered(
-            "covered_directory",
-            "another process's directory is bound over that of stage 1",
-            ("/proc/100", "/proc/102"),
-        )
-        .refused(
-            "failed to open /proc/102, which is a mount point: something is mounted over it \
-                  (unmount it, or mount a new /proc)",
-        ),
-        covered(
-            "covered_oom_score",
-            "another process's oom score is bound over that of stage 0",
-            ("/proc/100/oom_score_adj", "/proc/101/oom_score_adj"),
-        )
-        .refused(
+        covered_uid_map("covered_uid_map", "/proc/102").ways(INIT),
+        covered_directory("covered_directory", "/proc/102").ways(INIT),
+        covered_oom_score("covered_oom_score", "/proc/101").ways(INIT).refused(
             "/proc/self/oom_score_adj, which is a mount point: something is mounted over it \
                   (unmount it, or mount a new /proc)",
         ),
@@ -266,11 +241,43 @@ fn not_mapped() -> Vec<Scenario> {
     ]
 }
 
+/// Another process's uid_map is bound over that of the process with this directory.
+pub(super) fn covered_uid_map(name: &'static str, of: &str) -> Scenario {
+    let about = "another process's uid_map is bound over that of the new process";
+    covered(name, about, "/proc/100/uid_map", &format!("{of}/uid_map"))
+        .refused(mount_point("update", of, "/uid_map"))
+}
+
+/// Another process's directory is bound over this one.
+pub(super) fn covered_directory(name: &'static str, of: &str) -> Scenario {
+    let about = "another process's directory is bound over that of the new process";
+    covered(name, about, "/proc/100", of).refused(mount_point("open", of, ""))
+}
+
+/// Another process's oom score is bound over that of the process with this directory.
+pub(super) fn covered_oom_score(name: &'static str, of: &str) -> Scenario {
+    let about = "another process's oom score is bound over that of the new process";
+    covered(name, about, "/proc/100/oom_score_adj", &format!("{of}/oom_score_adj")).refused(mount_point(
+        "update",
+        of,
+        "/oom_score_adj",
+    ))
+}
+
+/// Returns the error for a file or directory that is a mount point.
+fn mount_point(step: &str, of: &str, file: &str) -> &'static str {
+    let text = format!(
+        "failed to {step} {of}{file}, which is a mount point: something is mounted over it \
+         (unmount it, or mount a new /proc)"
+    );
+    Box::leak(text.into_boxed_str())
+}
+
 /// A start where a file of procfs is mounted over another one. Both are procfs, so fstatfs cannot distinguish
 /// them.
-fn covered(name: &'static str, about: &'static str, (what, over): (&str, &str)) -> Scenario {
+fn covered(name: &'static str, about: &'static str, what: &str, over: &str) -> Scenario {
     let message = mapped(&[], WIDE).with_oom_score_adj(OomScoreAdj::parse(c"5").expect("a score"));
-    let mut scenario = root(name, about, &message).ways(&[Way::Init, Way::Ours]);
+    let mut scenario = root(name, about, &message).ways(OURS);
     scenario.sim.bind(what, over);
     scenario
 }

@@ -311,7 +311,7 @@ fn of_our_own() -> Vec<Scenario> {
     ]
 }
 
-fn kill_child(name: &'static str, message: &Bootstrap<'_>) -> Scenario {
+pub(super) fn kill_child(name: &'static str, message: &Bootstrap<'_>) -> Scenario {
     let about = "policy: the command dies with the launcher";
     let scenario = Scenario::new(name, about, &User::root(), message).ways(&[Way::Ours]);
     Scenario { policy: scenario.policy.with_kill_child(true), ..scenario }

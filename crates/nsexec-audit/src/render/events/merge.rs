@@ -111,6 +111,12 @@ impl Merger {
             }
             Action::Fork(what, child) => {
                 let (what, child) = (what.clone(), *child);
+                if let (EventKind::Fork { child: Role::Stage(2), parent: Role::Launcher }, Some(child)) =
+                    (&what, child)
+                {
+                    // Its clone already changes the namespaces of this child, so its note comes next.
+                    go_on = child;
+                }
                 self.show(track, line, what);
                 if let Some(started) = child.and_then(|child| self.started.get_mut(child)) {
                     *started = true;

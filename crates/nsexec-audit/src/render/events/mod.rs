@@ -25,6 +25,8 @@ pub enum Mark {
     Join,
     /// Namespaces are created.
     Create,
+    /// The process begins in namespaces that its clone created, or enters one that it created.
+    Enter,
     /// A change of the dumpable flag, which controls access to the process.
     Privacy,
     /// User, group, session.

@@ -5,7 +5,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::super::steps::note;
-use super::super::walk::{AnnotatedLine, Channel, Object, created_role, walk};
+use super::super::walk::{AnnotatedLine, Channel, Object, created_in, walk};
 use super::super::words::Payload;
 use super::super::{Document, Fate, SectionView};
 use super::{EventKind, PipeKind};
@@ -108,6 +108,11 @@ pub(super) fn tracks(document: &Document<'_>) -> Vec<Track> {
     linker.tracks
 }
 
+/// Returns the column of the process that this line creates.
+fn created(seen: &AnnotatedLine<'_>) -> Option<Role> {
+    created_in(seen.context.attempt, seen.context.role, seen.line)
+}
+
 impl Linker {
     fn push(&mut self, track: usize, line: usize, action: Action) {
         if let Some(track) = self.tracks.get_mut(track) {
@@ -130,7 +135,9 @@ impl Linker {
         let first = self.place(track).1 == 0;
         match (&seen.line.call, &seen.line.reply) {
             (_, Reply::Child) if first => self.push(track, index, Action::Started),
-            (_, Reply::Parent(pid)) => self.fork(track, index, seen, *pid),
+            (_, Reply::Parent(pid) | Reply::ParentOfInit { pid, .. }) => {
+                self.fork(track, index, seen, *pid);
+            }
             (Call::Wait4 { .. }, Reply::Waited(waited)) => {
                 if let Some(target) = self.track_of(waited.pid) {
                     self.push(track, index, Action::Wait(target));
@@ -159,9 +166,7 @@ impl Linker {
 
     /// Assigns the pid of a new process to the first track of its role without a pid.
     fn number(&mut self, seen: &AnnotatedLine<'_>) {
-        let (Some(child), Reply::Parent(pid)) =
-            (created_role(seen.context.role, seen.line), &seen.line.reply)
-        else {
+        let (Some(child), Some(pid)) = (created(seen), seen.line.reply.child()) else {
             return;
         };
         let taken: Vec<usize> = self.by_pid.values().copied().collect();
@@ -172,7 +177,7 @@ impl Linker {
     }
 
     fn fork(&mut self, track: usize, index: usize, seen: &AnnotatedLine<'_>, pid: Pid) {
-        let Some((parent, child)) = seen.context.role.zip(created_role(seen.context.role, seen.line)) else {
+        let Some((parent, child)) = seen.context.role.zip(created(seen)) else {
             return;
         };
         let target = self.track_of(pid);
@@ -226,7 +231,7 @@ impl Linker {
             }
         };
         let gone = match seen.context.peer() {
-            _ if role == Role::Launcher => "the stages are gone".to_string(),
+            Some(Role::Stage(0)) if role == Role::Launcher => "the stages are gone".to_string(),
             Some(peer) => std::format!("{} is gone", peer.name()),
             None => return,
         };

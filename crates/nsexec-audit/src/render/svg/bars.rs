@@ -50,11 +50,12 @@ impl Bars {
 
     /// Records a step that changes the namespaces of a process.
     pub(super) fn change(&mut self, role: Role, note: &Note, y: i32) {
-        if !matches!(note.mark, Mark::Join | Mark::Create) {
-            return;
-        }
+        let own = match note.mark {
+            Mark::Enter => note.kinds,
+            Mark::Join | Mark::Create => note.kinds.without(NsKind::Pid).without(NsKind::Time),
+            _ => return,
+        };
         let Some(bar) = self.last_mut(role) else { return };
-        let own = note.kinds.without(NsKind::Pid).without(NsKind::Time);
         let union = |one: NsSet, other: NsSet| other.iter().fold(one, NsSet::with);
         bar.of_children = union(bar.of_children, note.kinds);
         let kinds = union(bar.changes.last().map_or(NsSet::EMPTY, |last| last.kinds), own);

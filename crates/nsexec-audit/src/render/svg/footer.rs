@@ -21,7 +21,7 @@ const ROW: i32 = 24;
 const SOME: usize = 12;
 
 /// Explains the bars.
-const COLOURS: &str = "A bar has the colours of the namespaces that its process is in. New pid and time namespaces are for children only.";
+const COLOURS: &str = "A bar has the colours of the namespaces that its process is in. The creator of a pid or time namespace is not in it: its children are.";
 
 /// An entry of the legend: a sample with its caption.
 enum Entry {
@@ -55,7 +55,8 @@ fn entries(events: &[Event]) -> Vec<Entry> {
         });
         notes.flat_map(|kinds| kinds.iter().collect::<Vec<_>>()).collect::<NsSet>()
     };
-    entries.extend(all(Mark::Create).iter().map(|kind| Entry::Chip(kind, false)));
+    let created = all(Mark::Enter).iter().fold(all(Mark::Create), NsSet::with);
+    entries.extend(created.iter().map(|kind| Entry::Chip(kind, false)));
     entries.extend(all(Mark::Join).iter().map(|kind| Entry::Chip(kind, true)));
     let has = |wanted: fn(&EventKind) -> bool| events.iter().any(|event| wanted(&event.what));
     let lines: [(bool, Entry); 5] = [
@@ -81,7 +82,7 @@ fn entries(events: &[Event]) -> Vec<Entry> {
     let marks = [
         (Mark::Privacy, "access to the process"),
         (Mark::Identity, "ids and session"),
-        (Mark::Maps, "written for stage 1"),
+        (Mark::Maps, "written to /proc"),
         (Mark::Setup, "other steps"),
         (Mark::Refused, "refused, and continued"),
         (Mark::Failed, "failed"),

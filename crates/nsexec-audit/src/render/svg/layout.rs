@@ -9,8 +9,9 @@ use std::vec;
 use std::vec::Vec;
 
 use super::super::events::{Event, EventKind, Mark, Note, PipeKind};
-use super::super::mermaid::{clone_word, same};
-use super::super::{COLUMNS, Document, Fate, SectionView, TOOL};
+use super::super::mermaid::{clone_word, columns, same};
+use super::super::walk::is_direct;
+use super::super::{Document, Fate, SectionView};
 use super::bars::Bars;
 use super::measure::Font;
 use super::parts::{CHIP_HEIGHT, MARGIN, chip, chip_width, class};
@@ -41,8 +42,7 @@ pub(super) struct Painter<'d> {
 
 /// Lays out the whole picture.
 pub(super) fn layout(document: &Document<'_>, events: &[Event]) -> Layout {
-    let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool(_), .. }));
-    let roles: Vec<Role> = COLUMNS.into_iter().filter(|role| *role != TOOL || tool).collect();
+    let roles = columns(document, events);
     let columns = i32::try_from(roles.len()).unwrap_or(1);
     let width = 2 * MARGIN + columns * COLUMN;
     let mut painter = Painter { document, roles, y: MARGIN, bars: Bars::default(), groups: Vec::new() };
@@ -83,6 +83,12 @@ impl Painter<'_> {
             self.y = text.rect.bottom();
             texts.push(text);
         }
+        if let Some(shape) = self.document.shape {
+            let lines = LABEL.wrap(shape, inner, 3).into_iter().map(|line| (line, LABEL)).collect();
+            let text = Text::new(MARGIN, self.y + 4, inner, lines).class("ink");
+            self.y = text.rect.bottom();
+            texts.push(text);
+        }
         self.y += 14;
         self.groups.push(Group { texts, ..Group::default() });
     }
@@ -107,8 +113,10 @@ impl Painter<'_> {
     fn begin(&mut self) {
         let sections = self.document.sections.iter();
         let roles: Vec<Role> = sections.filter_map(SectionView::column).collect();
+        let direct = is_direct(self.document);
         for role in &roles {
             let parent = match role {
+                Role::Stage(2) if direct => Some(Role::Launcher),
                 Role::Launcher | Role::Other(_) => None,
                 Role::Stage(0) => Some(Role::Launcher),
                 Role::Stage(number) => Some(Role::Stage(number - 1)),
@@ -127,9 +135,9 @@ impl Painter<'_> {
             match &event.what {
                 EventKind::Step { role, note } => {
                     let (others, after) = match note.mark {
-                        // A `Create` note already lists all its namespaces, and an error message fills a note
+                        // Such a note already lists all its namespaces, and an error message fills a note
                         // by itself.
-                        Mark::Create | Mark::Failed => (Vec::new(), after),
+                        Mark::Create | Mark::Enter | Mark::Failed => (Vec::new(), after),
                         mark => same(*role, mark, after),
                     };
                     let taken = events.len() - after.len();
@@ -139,7 +147,7 @@ impl Painter<'_> {
                     events = after;
                     match note.mark {
                         Mark::Join => self.joins(*role, &[&[note], others.as_slice()].concat(), hint),
-                        Mark::Create => self.creates(*role, note, hint),
+                        Mark::Create | Mark::Enter => self.creates(*role, note, hint),
                         _ => self.step(*role, note, &others, hint),
                     }
                 }
@@ -153,7 +161,7 @@ impl Painter<'_> {
                     self.arrow((*from, *to), text, class, head, hint);
                 }
                 EventKind::Fork { parent, child } => {
-                    self.arrow((*parent, *child), clone_word(*parent), "fork", Head::Dot, hint);
+                    self.arrow((*parent, *child), clone_word(*parent, *child), "fork", Head::Dot, hint);
                     self.bars.begin(*child, Some(*parent), self.y - 12);
                 }
                 EventKind::Kill { from, to } => {
@@ -219,7 +227,7 @@ impl Painter<'_> {
     fn creates(&mut self, role: Role, note: &Note, hint: Option<String>) {
         let kinds: Vec<NsKind> = note.kinds.iter().collect();
         let rows = rows(&kinds, NOTE - 2 * PADDING);
-        let verb = "creates";
+        let verb = note.text.strip_suffix(&note.kinds.to_string()).unwrap_or("").trim_end();
         let widest = rows.iter().map(|row| row_width(row)).max().unwrap_or(0).max(LABEL.width(verb));
         let left = self.x(role) - widest / 2;
         let text = Text::new(left, self.y + 6, widest, vec![(verb.into(), LABEL)]);

@@ -17,7 +17,7 @@ pub(super) const CHIP_HEIGHT: i32 = 18;
 pub(super) const fn class(mark: Mark) -> &'static str {
     match mark {
         Mark::Join => "join",
-        Mark::Create => "create",
+        Mark::Create | Mark::Enter => "create",
         Mark::Privacy => "privacy",
         Mark::Identity => "identity",
         Mark::Maps => "maps",

@@ -74,6 +74,7 @@ fn long_and_empty_texts_stay_in_their_boxes() {
         let document = Document {
             title: text,
             hash: Some(text),
+            shape: Some(text),
             assumptions: &[Fact { key: text, value: text }],
             sections: &[view],
             pid_line: Some(text),

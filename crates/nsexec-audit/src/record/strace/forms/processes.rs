@@ -44,6 +44,72 @@ impl Form for Child {
     }
 }
 
+/// The flags of a clone that creates the init: `CLONE_PIDFD`, the new namespaces, and those of the cached
+/// thread id.
+pub(in crate::record::strace) struct InitFlags;
+
+/// The flags without the namespaces, and the number before which a namespace's flag is written.
+const INIT_FLAGS: [(u32, &str); 3] =
+    [(0x1000, "CLONE_PIDFD"), (0x0020_0000, "CLONE_CHILD_CLEARTID"), (0x0100_0000, "CLONE_CHILD_SETTID")];
+
+impl Form for InitFlags {
+    type Value = CloneFlags;
+
+    /// Writes the names in strace's order, which is by number.
+    fn write(namespaces: &CloneFlags, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("flags=")?;
+        let mut below = 0;
+        for (number, name) in INIT_FLAGS {
+            let smaller = CloneFlags(namespaces.0 & (number - 1) & !below);
+            if smaller != CloneFlags::EMPTY {
+                write_clone_flags(f, smaller, "CLONE_???")?;
+                f.write_str("|")?;
+            }
+            f.write_str(name)?;
+            f.write_str(if name == "CLONE_CHILD_SETTID" { "" } else { "|" })?;
+            below = number - 1;
+        }
+        let larger = CloneFlags(namespaces.0 & !below);
+        if larger != CloneFlags::EMPTY {
+            f.write_str("|")?;
+            write_clone_flags(f, larger, "CLONE_???")?;
+        }
+        Ok(())
+    }
+
+    fn parse(arguments: &mut Arguments<'_>) -> Option<CloneFlags> {
+        let words = arguments.next()?.strip_prefix("flags=")?;
+        let (own, namespaces): (Vec<&str>, Vec<&str>) =
+            words.split('|').partition(|word| INIT_FLAGS.iter().any(|(_, name)| name == word));
+        (own.len() == INIT_FLAGS.len()).then_some(())?;
+        match namespaces.is_empty() {
+            true => Some(CloneFlags::EMPTY),
+            false => clone_flags(&namespaces.join("|")),
+        }
+    }
+}
+
+/// The address of the cached thread id of the init.
+pub(in crate::record::strace) struct ChildTid;
+
+impl Form for ChildTid {
+    type Value = Option<TidAddress>;
+
+    fn write(tid: &Option<TidAddress>, f: &mut Formatter<'_>) -> fmt::Result {
+        match tid {
+            None => f.write_str("child_tidptr=NULL"),
+            Some(tid) => write!(f, "child_tidptr={:#x}", tid.address),
+        }
+    }
+
+    fn parse(arguments: &mut Arguments<'_>) -> Option<Option<TidAddress>> {
+        match arguments.next()?.strip_prefix("child_tidptr=")? {
+            "NULL" => Some(None),
+            pointer => Some(Some(TidAddress { address: address(pointer)?, cached: 0 })),
+        }
+    }
+}
+
 fn write_clone(
     f: &mut Formatter<'_>,
     sibling: bool,

@@ -57,7 +57,7 @@ pub(super) fn write_result(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result 
             write_polled(f, fds.iter().filter(|fd| fd.revents.0 != 0), |fd| ("revents", fd.revents))?;
             f.write_str(")")
         }
-        Reply::Parent(pid) | Reply::Pid(pid) => write!(f, "{pid}"),
+        Reply::Parent(pid) | Reply::ParentOfInit { pid, .. } | Reply::Pid(pid) => write!(f, "{pid}"),
         Reply::Waited(waited) => write!(f, "{}", waited.pid),
         Reply::Affinity(_) => f.write_str("8"),
         Reply::Signal(signal) => write!(f, "{} ({})", signal.0, SignalName(*signal)),
@@ -193,6 +193,28 @@ impl Shown for kind::Forked {
         match result.parse().ok()? {
             0 => Some(Reply::Child),
             pid => Some(Reply::Parent(Pid(pid))),
+        }
+    }
+}
+
+impl Shown for kind::InitFork {
+    fn write(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
+        match reply {
+            Reply::ParentOfInit { pidfd, .. } => {
+                write!(f, "parent_tid=[{}]", pidfd.map_or(-1, |pidfd| pidfd.0))
+            }
+            _ => write!(f, "parent_tid={UNKNOWN_ADDRESS}"),
+        }
+    }
+
+    fn parse(_: &Call, filled: &str, result: &str) -> Option<Reply> {
+        match result.parse().ok()? {
+            0 => Some(Reply::Child),
+            pid => {
+                let pidfd = fd(array(filled.strip_prefix("parent_tid=")?)?.first()?)?;
+                let pidfd = Some(pidfd).filter(|pidfd| pidfd.0 >= 0);
+                Some(Reply::ParentOfInit { pid: Pid(pid), pidfd })
+            }
         }
     }
 }

@@ -1,0 +1,281 @@
+//! A direct start: the launcher creates the command's process in its new namespaces, writes its maps, and
+//! lets it run. Nothing is sent but the go byte.
+//!
+//! The deciders and steps are those of the stages: the order of the namespaces, the maps and their checks,
+//! the ids, the mounts, the exec. What the stages have and this start has not are their forks, and the
+//! messages between them.
+
+use core::fmt;
+
+use super::conclude::conclude;
+use super::fork::{BeforeFork, prepare_fork, restore_signals};
+use super::job::Job;
+use super::outcome::{FailureKind, Launched, Step, failed, os};
+use super::pipes::LogReader;
+use super::shape::order;
+use super::steps::StageStep;
+use super::tail::{self, GO};
+use super::watch::{Stages, Watch};
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::bootstrap::text::Lossy;
+use crate::deciders::policy::{Credentials, LogForm, Session};
+use crate::deciders::timens::TimeOffsets;
+use crate::scripts::map_files::{self, Writing};
+use crate::scripts::pipe::send_all;
+use crate::scripts::procfs::{self, ProcDir};
+use crate::scripts::stage::init::{become_root, drop_groups};
+use crate::scripts::stage::{end_with_launcher, parent::is_death};
+use crate::scripts::unshare::unshare;
+use crate::sys::Sys;
+use crate::sys::types::{CloneFlags, Errno, Fd, InitFork, OpenFlags, Pid, TidAddress};
+use crate::words::error::{Doing, Error, ProcFile, ToolFailure};
+use crate::words::log::{Details, Level, Log, RECORD_MAX, Writer, layout};
+
+/// Starts the command without stages. Returns `None` if the stages have to do it: the kernel refuses the
+/// clone, or a map that only a mapping tool can write. No process is left then.
+///
+/// Runs in the launcher, in the caller's namespaces, with the caller's privileges, and returns in the new
+/// process too, with [`Launched::Exit`]. Waits for nothing before the go byte, then for the exec or a fatal
+/// record.
+pub(super) fn launch<S: Sys, L: LogReader>(
+    sys: &mut S,
+    job: &Job<'_>,
+    asked: &Bootstrap<'_>,
+    log: &mut L,
+) -> Option<Launched> {
+    let before = match prepare_fork(sys, log) {
+        Ok(before) => before,
+        Err(kind) => return Some(failed(kind)),
+    };
+    let (child, pidfd) = match sys.clone_init(order(asked.clone_flags()).with_process, before.tid) {
+        Ok(InitFork::Child) => return Some(Launched::Exit(run(sys, job, asked, before))),
+        Ok(InitFork::Parent { child, pidfd }) => (child, pidfd),
+        // The stages create the namespaces one after the other. Their own error names the one that is
+        // refused.
+        Err(errno) => {
+            before.give_up(sys, log);
+            if job.level >= Level::Debug {
+                let refused =
+                    format_args!("a process in new namespaces is refused: {errno}; trying the stages");
+                add_record(sys, log, Level::Debug, refused, None);
+            }
+            return None;
+        }
+    };
+    before.leave_child_to_itself(sys, log);
+    let pipes = before.pipes;
+    let mut stages = Stages::of_command(child, pidfd);
+    let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
+    let started = match write_files(sys, job, asked, (pipes.init, child), before.tid, log) {
+        Ok(Files::Written) => {
+            stages.note_go(child);
+            send_all(sys, pipes.init, &[GO]).map_err(os(Step::SendGo)).map(|()| child)
+        }
+        Ok(Files::NeedTool) => {
+            stages.abandon(sys, pipes);
+            return None;
+        }
+        Err(kind) => Err(kind),
+    };
+    let verify = |sys: &mut S, stages: &mut Stages| stages.command_runs(sys, child);
+    Some(conclude(sys, (pipes, stages), &mut watch, log, started, verify))
+}
+
+fn creates_user(asked: &Bootstrap<'_>) -> bool {
+    asked.clone_flags().contains(CloneFlags::NEWUSER)
+}
+
+/// Whether the launcher could write the files of the new process.
+enum Files {
+    Written,
+    /// The kernel refused a map, and the message names a tool that has more privileges.
+    NeedTool,
+}
+
+/// Writes the oom score of the new process, and the setgroups policy and the maps of its user namespace.
+/// Without a new user namespace the launcher writes nothing, and needs no /proc.
+fn write_files<S: Sys, L: LogReader>(
+    sys: &mut S,
+    job: &Job<'_>,
+    asked: &Bootstrap<'_>,
+    (init, child): (Fd, Pid),
+    tid: Option<TidAddress>,
+    log: &mut L,
+) -> Result<Files, FailureKind> {
+    if !creates_user(asked) {
+        return Ok(Files::Written);
+    }
+    let mut target = None;
+    let written = ProcDir::open(sys, child).and_then(|dir| {
+        target = Some(dir);
+        if let Some(score) = asked.oom_score_adj() {
+            // By the launcher: root of a new user namespace may not lower its own score.
+            let (file, flags) = (ProcFile::OomScoreAdj, OpenFlags::ReadWrite);
+            let fd = dir.open_file(sys, file, flags)?;
+            procfs::write_once(sys, fd, score.text_with_nul(), Doing::Update(child, file))?;
+            note_update(sys, job, log, (child, file), score.text());
+        }
+        // The launcher starts no tool: it would have to reap a child of the calling program.
+        let bootstrap = &asked.without_mapping_tools();
+        let setgroups = job.policy.setgroups;
+        let writing = Writing { bootstrap, setgroups, stage_1: init, init_pipe: init, tid };
+        let records = &mut Log::without_records(job.policy.log_form);
+        map_files::write_maps(sys, records, dir, writing)?;
+        for (file, map) in [(ProcFile::UidMap, asked.uid_map()), (ProcFile::GidMap, asked.gid_map())] {
+            if let Some(map) = map {
+                note_update(sys, job, log, (child, file), map.text());
+            }
+        }
+        Ok(())
+    });
+    let files = match written {
+        Ok(()) => Ok(Files::Written),
+        Err(error) if is_death(sys, init, target, &error) => Err(FailureKind::StageFailed),
+        Err(Error::MappingTool { why: ToolFailure::NotPresent, .. }) if asked.names_mapping_tool() => {
+            Ok(Files::NeedTool)
+        }
+        Err(error) => {
+            pass_on(sys, &error, log);
+            Err(FailureKind::OwnRecord)
+        }
+    };
+    if let Some(target) = target {
+        target.close(sys);
+    }
+    files
+}
+
+/// Adds the launcher's own error to the records, as that of stage 0, whose part the launcher has.
+fn pass_on<S: Sys, L: LogReader>(sys: &mut S, error: &Error<'_>, log: &mut L) {
+    let details = Details { code: error.code(), errno: error.errno() };
+    add_record(sys, log, Level::Fatal, format_args!("{error}"), Some(details));
+}
+
+/// Adds the debug record of a file that the launcher has written.
+fn note_update<S: Sys, L: LogReader>(
+    sys: &mut S,
+    job: &Job<'_>,
+    log: &mut L,
+    (child, file): (Pid, ProcFile),
+    text: &[u8],
+) {
+    if job.level >= Level::Debug {
+        let update = format_args!("update /proc/{child}/{} to '{}'", file.as_str(), Lossy(text));
+        add_record(sys, log, Level::Debug, update, None);
+    }
+}
+
+/// Adds a record of the launcher to those of the log pipe, without a write to it.
+fn add_record<S: Sys, L: LogReader>(
+    sys: &mut S,
+    log: &mut L,
+    level: Level,
+    text: fmt::Arguments<'_>,
+    details: Option<Details>,
+) {
+    let mut buffer = [0; RECORD_MAX];
+    let writer = (Writer::Stage(0), sys.getpid());
+    let len = layout(&mut buffer, level, writer, text, details);
+    log.take(buffer.get(..len).unwrap_or_default());
+}
+
+/// Becomes the command. Returns the status to exit with.
+///
+/// Runs as the child of [`clone_init`](Sys::clone_init), in the namespaces that were created with it; as pid
+/// 1 if the pid namespace is new. Waits for the go byte before it needs an id or creates a namespace. The
+/// launcher writes the maps meanwhile, then waits for the exec or a fatal record.
+fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: BeforeFork) -> i32 {
+    // The first call: from here on a stopped process ends with the launcher.
+    end_with_launcher(sys, job.policy.ends_with_launcher());
+    restore_signals(sys, job, before);
+    let (init, log) = (before.pipes.stage_init, before.pipes.stage_log);
+    debug(sys, job, log, "~> nsexec stage-2");
+    if let Err(error) = tail::close_unnamed_on_exec(sys, &job.tail, [init, log]) {
+        return tail::report(sys, &error, false, init, log);
+    }
+    let error = match tail::await_go(sys, init) {
+        Ok(true) => match prepare(sys, job, asked, log) {
+            // The go byte comes before the changes of ids, each of which clears the parent-death signal.
+            Ok(()) => tail::execute(sys, &job.tail, init, true),
+            Err(error) => Some(error),
+        },
+        Ok(false) => None,
+        Err(error) => Some(error),
+    };
+    match error {
+        Some(error) => tail::report(sys, &error, true, init, log),
+        // The launcher is dead, so no process would supervise the command.
+        None => 1,
+    }
+}
+
+/// Writes a debug record, if the level includes it. The log blocks SIGPIPE, so it is open only for this
+/// record: the command begins with the caller's mask.
+fn debug<S: Sys>(sys: &mut S, job: &Job<'_>, log: Fd, text: &str) {
+    if job.level >= Level::Debug {
+        let mut log = Log::open(sys, Some(log), job.level, LogForm::Detailed);
+        log.enter_stage(2);
+        log.debug(sys, format_args!("{text}"));
+        // Only an invalid argument makes this fail.
+        let _ = log.restore_signals(sys);
+    }
+}
+
+const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
+
+/// Writes the offsets of the new time namespace, and enters it. A process that creates a time namespace does
+/// not enter it by that (time_namespaces(7)): its children would.
+fn enter_time_namespace<'m, S: Sys>(
+    sys: &mut S,
+    offsets: Option<(Fd, TimeOffsets<'_>)>,
+) -> Result<(), Error<'m>> {
+    if let Some((file, offsets)) = offsets {
+        procfs::write_once(sys, file, offsets.text_with_nul(), OFFSETS)?;
+    }
+    let doing = Doing::Launch(StageStep::EnterTimeNamespace);
+    let path = c"/proc/self/ns/time_for_children";
+    let namespace = procfs::open_namespace(sys, Fd::CWD, path, doing)?;
+    let entered = sys.setns(namespace, CloneFlags::NEWTIME);
+    // close(2) frees the number also if it fails.
+    let _ = sys.close(namespace);
+    entered.map_err(|errno| Error::Os { doing, errno })
+}
+
+/// Changes the session and the ids, creates the remaining namespaces, and mounts. `log` is the log pipe.
+fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, log: Fd) -> Result<(), Error<'m>> {
+    let os = |doing| move |errno: Errno| Error::Os { doing, errno };
+    if job.policy.session == Session::New {
+        sys.setsid().map_err(os(Doing::Setsid))?;
+    }
+    if let Some(score) = asked.oom_score_adj().filter(|_| !creates_user(asked)) {
+        procfs::write(sys, c"self/oom_score_adj", score.text_with_nul(), Doing::OomScoreAdj)?;
+    }
+    // Opened before the ids change. After it this process is not dumpable, and the file belongs to root.
+    let offsets = match asked.timens_offsets() {
+        Some(offsets) => Some((procfs::open_to_write(sys, c"self/timens_offsets", OFFSETS)?, offsets)),
+        None => None,
+    };
+    if job.policy.credentials != Credentials::Keep {
+        // Before the other namespaces are created: they then belong to root of the new user namespace.
+        become_root(sys, drop_groups(job.policy.setgroups, asked), job.policy.ends_with_launcher())?;
+    }
+    let remaining = order(asked.clone_flags()).by_process;
+    if remaining != CloneFlags::EMPTY {
+        debug(sys, job, log, job.policy.dialect.unshare_remaining_text);
+        unshare(sys, remaining).map_err(os(Doing::UnshareRemaining(remaining)))?;
+    }
+    if remaining.contains(CloneFlags::NEWTIME) {
+        enter_time_namespace(sys, offsets)?;
+    }
+    tail::mount(sys, &job.tail)?;
+    // After the last change of the user id, which clears the parent-death signal.
+    tail::set_kill_child(sys, &job.tail)
+}
+
+#[cfg(test)]
+#[path = "direct_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "direct_process_tests.rs"]
+mod process_tests;

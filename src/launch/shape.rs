@@ -1,0 +1,230 @@
+//! The shape of a start: which processes the launcher creates. Decided from what is asked alone, so a plan
+//! names it before anything runs.
+
+use core::fmt;
+
+use crate::deciders::bootstrap::{Bootstrap, Dialect};
+use crate::deciders::idmap::IdMap;
+use crate::deciders::policy::Policy;
+use crate::sys::types::CloneFlags;
+
+/// The processes between the launcher and the command.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Shape {
+    /// None. The launcher creates the command's process in its new namespaces, and writes its maps. If the
+    /// kernel refuses that clone, or a map for which the message names a tool, the launcher creates the
+    /// stages.
+    Direct,
+    /// The three stages, of which the last becomes the command.
+    Stages(WhyStages),
+}
+
+/// Why a start needs the stages.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum WhyStages {
+    /// The policy asks for them.
+    Policy,
+    /// The message is of an older release line.
+    Dialect,
+    /// Namespaces are joined. A process enters a joined pid namespace only by a second fork.
+    Joins,
+    /// A time namespace is created, and nothing else needs /proc.
+    Time,
+    /// A mapping tool has to write a map. Stage 0 starts and watches it.
+    MappingTool,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self {
+            Self::Direct => return f.write_str("direct: one process, because nothing is joined"),
+            Self::Stages(why) => why,
+        };
+        f.write_str("three stages, because ")?;
+        f.write_str(match why {
+            WhyStages::Policy => "the policy asks for them",
+            WhyStages::Dialect => "the dialect is an older one",
+            WhyStages::Joins => "namespaces are joined",
+            WhyStages::Time => "a time namespace can be entered without /proc by a fork only",
+            WhyStages::MappingTool => "a mapping tool writes the maps",
+        })
+    }
+}
+
+/// Returns the shape of a start.
+#[must_use]
+pub fn shape(asked: &Bootstrap<'_>, policy: &Policy) -> Shape {
+    let why = if policy.launch.stages {
+        WhyStages::Policy
+    } else if *policy.dialect != Dialect::V1_2 {
+        WhyStages::Dialect
+    } else if asked.namespaces().is_some() {
+        WhyStages::Joins
+    } else if needs_no_proc(asked) {
+        WhyStages::Time
+    } else if needs_tool(asked) {
+        WhyStages::MappingTool
+    } else {
+        return Shape::Direct;
+    };
+    Shape::Stages(why)
+}
+
+/// Returns whether the start creates a time namespace and needs no file of /proc. Only the stages can enter
+/// it then: stage 2 by its fork. A direct start opens the namespace in /proc.
+fn needs_no_proc(asked: &Bootstrap<'_>) -> bool {
+    let flags = asked.clone_flags();
+    flags.contains(CloneFlags::NEWTIME)
+        && !flags.contains(CloneFlags::NEWUSER)
+        && asked.timens_offsets().is_none()
+}
+
+/// Returns whether a mapping tool has to write a map. Without privilege the kernel accepts a map of one id
+/// only, the caller's own (user_namespaces(7)). Whether that id is the caller's own shows when it is written:
+/// if not, the direct start is given up for the stages.
+fn needs_tool(asked: &Bootstrap<'_>) -> bool {
+    let is_long = |map: IdMap<'_>| map.extents().map(|extent| u64::from(extent.count)).sum::<u64>() > 1;
+    let maps = [asked.uid_map(), asked.gid_map()];
+    asked.rootless_euid() && asked.names_mapping_tool() && maps.into_iter().flatten().any(is_long)
+}
+
+/// The namespaces of a direct start, in the order of their creation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Order {
+    /// Created together with the process.
+    pub with_process: CloneFlags,
+    /// Created by the process itself, as root of its mapped user namespace. Empty without one.
+    pub by_process: CloneFlags,
+}
+
+/// Returns the order for these namespaces.
+///
+/// With a user namespace, only that and the pid namespace are created with the process: the pid namespace is
+/// for children only. The others are created after the maps are in force and the process is root: an ipc
+/// namespace that is created together with the user namespace gets a wrong SELinux label for its mqueue
+/// (runc#4466). Without a user namespace all are created with the process, except a time namespace: clone(2)
+/// has no flag for it.
+#[must_use]
+pub const fn order(created: CloneFlags) -> Order {
+    let with_process = match created.contains(CloneFlags::NEWUSER) {
+        true => CloneFlags(created.0 & (CloneFlags::NEWUSER.0 | CloneFlags::NEWPID.0)),
+        false => created.without(CloneFlags::NEWTIME),
+    };
+    Order { with_process, by_process: created.without(with_process) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deciders::namespace::NsSet;
+    use crate::deciders::namespace::paths::NsPaths;
+    use std::string::ToString;
+
+    const NEWUSER: CloneFlags = CloneFlags::NEWUSER;
+
+    fn mapped<'m>(map: &'m core::ffi::CStr) -> Bootstrap<'m> {
+        let map = IdMap::parse(map).unwrap();
+        Bootstrap::new(NEWUSER).with_uid_map(map).with_gid_map(map)
+    }
+
+    fn shape_of(asked: &Bootstrap<'_>) -> Shape {
+        shape(asked, &Policy::runc(&Dialect::V1_2))
+    }
+
+    #[test]
+    fn start_that_joins_nothing_is_direct() {
+        let one = NsSet::ALL.iter().map(|kind| kind.flag()).filter(|flag| *flag != CloneFlags::NEWTIME);
+        for flags in one.chain([CloneFlags::EMPTY, NsSet::ALL.flags(), NEWUSER.union(CloneFlags::NEWTIME)]) {
+            assert_eq!(shape_of(&Bootstrap::new(flags)), Shape::Direct, "{flags}");
+        }
+        // With offsets, both shapes need /proc.
+        let offsets = crate::deciders::timens::TimeOffsets::parse(c"boottime 1 0\n").unwrap();
+        let shifted = Bootstrap::new(CloneFlags::NEWTIME).with_timens_offsets(offsets);
+        assert_eq!(shape_of(&shifted), Shape::Direct);
+        assert_eq!(Shape::Direct.to_string(), "direct: one process, because nothing is joined");
+    }
+
+    #[test]
+    fn each_reason_for_the_stages_has_its_text() {
+        let nothing = Bootstrap::new(CloneFlags::EMPTY);
+        let paths = NsPaths::parse(b"net:/n", NsSet::ALL).unwrap();
+        let policy = Policy::runc(&Dialect::V1_2);
+        let long = mapped(c"0 1000 1\n1 100000 9\n");
+        let tool = long.with_rootless_euid(true).with_uidmap_path(c"/usr/bin/newuidmap");
+        for (asked, policy, why, text) in [
+            (nothing, policy.with_stages(true), WhyStages::Policy, "the policy asks for them"),
+            (nothing.with_namespaces(paths), policy, WhyStages::Joins, "namespaces are joined"),
+            (tool, policy, WhyStages::MappingTool, "a mapping tool writes the maps"),
+            (
+                Bootstrap::new(CloneFlags::NEWTIME.union(CloneFlags::NEWNET)),
+                policy,
+                WhyStages::Time,
+                "a time namespace can be entered without /proc by a fork only",
+            ),
+            // The first reason of several is named.
+            (tool.with_namespaces(paths), policy, WhyStages::Joins, "namespaces are joined"),
+            (tool, policy.with_stages(true), WhyStages::Policy, "the policy asks for them"),
+        ] {
+            assert_eq!(shape(&asked, &policy), Shape::Stages(why));
+            assert_eq!(Shape::Stages(why).to_string(), std::format!("three stages, because {text}"));
+        }
+    }
+
+    #[cfg(feature = "legacy")]
+    #[test]
+    fn older_dialects_need_the_stages() {
+        for dialect in [&Dialect::SEED, &Dialect::V1_0, &Dialect::V1_1] {
+            let shape = shape(&Bootstrap::new(CloneFlags::NEWNET), &Policy::runc(dialect));
+            assert_eq!(shape, Shape::Stages(WhyStages::Dialect));
+            assert_eq!(shape.to_string(), "three stages, because the dialect is an older one");
+        }
+    }
+
+    /// Without privilege the kernel accepts a map of one id. A tool is needed for any other, if one is named.
+    #[test]
+    fn tool_is_needed_for_long_maps_without_privilege() {
+        let (single, long) = (mapped(c"0 1000 1\n"), mapped(c"0 1000 1\n1 100000 9\n"));
+        let range = mapped(c"0 100000 65536\n");
+        let stages = Shape::Stages(WhyStages::MappingTool);
+        let tool = c"/usr/bin/newgidmap";
+        for (asked, rootless, names_tool, wanted) in [
+            (long, true, true, stages),
+            (range, true, true, stages),
+            // The kernel decides on a single id; after its refusal the direct start is given up.
+            (single, true, true, Shape::Direct),
+            // No tool would help: the launcher reports the refusal.
+            (long, true, false, Shape::Direct),
+            // The caller's privileges suffice.
+            (long, false, true, Shape::Direct),
+        ] {
+            let asked = asked.with_rootless_euid(rootless);
+            let asked = if names_tool { asked.with_gidmap_path(tool) } else { asked };
+            assert_eq!(shape_of(&asked), wanted, "{rootless} {names_tool}");
+        }
+        // One long map is enough.
+        let gid_only = Bootstrap::new(NEWUSER).with_gid_map(long.gid_map().unwrap());
+        assert_eq!(shape_of(&gid_only.with_rootless_euid(true).with_gidmap_path(tool)), stages);
+    }
+
+    #[test]
+    fn user_and_pid_namespace_are_created_with_the_process() {
+        let all = NsSet::ALL.flags();
+        let first = NEWUSER.union(CloneFlags::NEWPID);
+        assert_eq!(order(all), Order { with_process: first, by_process: all.without(first) });
+        assert_eq!(order(NEWUSER), Order { with_process: NEWUSER, by_process: CloneFlags::EMPTY });
+        let two = NEWUSER.union(CloneFlags::NEWIPC);
+        assert_eq!(order(two), Order { with_process: NEWUSER, by_process: CloneFlags::NEWIPC });
+    }
+
+    #[test]
+    fn without_a_user_namespace_all_but_time_are_created_with_the_process() {
+        let all = NsSet::ALL.flags().without(NEWUSER);
+        let time = CloneFlags::NEWTIME;
+        assert_eq!(order(all), Order { with_process: all.without(time), by_process: time });
+        assert_eq!(order(time), Order { with_process: CloneFlags::EMPTY, by_process: time });
+        let none = Order { with_process: CloneFlags::EMPTY, by_process: CloneFlags::EMPTY };
+        assert_eq!(order(CloneFlags::EMPTY), none);
+    }
+}
