@@ -11,8 +11,8 @@ use crate::sys::types::{Fd, Pid, PollEvents, PollFd};
 /// descriptors are closed. `started` is the pid of the process that becomes the command, once it has the go
 /// byte. `verify` is called if no process has reported an error.
 ///
-/// Runs in the launcher, in the caller's namespaces, with the caller's privileges. Waits for the exec, for a
-/// fatal record, or for the death of the last process of the launch.
+/// Runs in the launcher, in the caller's namespaces, with the caller's privileges. Waits until every process
+/// has closed the log, by its exec or its end, or until a signal or the timer ends the launch.
 pub(super) fn conclude<S: Sys, L: LogReader>(
     sys: &mut S,
     (pipes, mut stages): (Pipes, Stages),
@@ -47,7 +47,7 @@ pub(super) fn conclude<S: Sys, L: LogReader>(
     }
 }
 
-/// Reads the log to its end: until each stage has ended or executed the command.
+/// Reads the log to its end: until each process of the launch has ended or executed the command.
 fn read_log<S: Sys, L: LogReader>(
     sys: &mut S,
     watch: &mut Watch,

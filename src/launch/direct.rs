@@ -1,9 +1,8 @@
-//! A direct start: the launcher creates the command's process in its new namespaces, writes its maps, and
-//! lets it run. Nothing is sent but the go byte.
+//! A direct start: the launcher creates the command's process, writes its maps, and lets it run. It sends
+//! only the go byte.
 //!
 //! The deciders and steps are those of the stages: the order of the namespaces, the maps and their checks,
-//! the ids, the mounts, the exec. What the stages have and this start has not are their forks, and the
-//! messages between them.
+//! the ids, the mounts, the exec. A direct start has no forks of stages and no messages between them.
 
 use core::fmt;
 
@@ -35,8 +34,8 @@ use crate::words::log::{Details, Level, Log, RECORD_MAX, Writer, layout};
 /// clone, or a map that only a mapping tool can write. No process is left then.
 ///
 /// Runs in the launcher, in the caller's namespaces, with the caller's privileges, and returns in the new
-/// process too, with [`Launched::Exit`]. Waits for nothing before the go byte, then for the exec or a fatal
-/// record.
+/// process too, with [`Launched::Exit`]. Waits for its turn to fork; before the go byte only for the death of
+/// the process, if a write fails; then for the end of the log.
 pub(super) fn launch<S: Sys, L: LogReader>(
     sys: &mut S,
     job: &Job<'_>,
@@ -55,9 +54,13 @@ pub(super) fn launch<S: Sys, L: LogReader>(
         Err(errno) => {
             before.give_up(sys, log);
             if job.level >= Level::Debug {
-                let refused =
-                    format_args!("a process in new namespaces is refused: {errno}; trying the stages");
-                add_record(sys, log, Level::Debug, refused, None);
+                add_record(
+                    sys,
+                    log,
+                    Level::Debug,
+                    format_args!("a process in new namespaces is refused: {errno}; trying the stages"),
+                    None,
+                );
             }
             return None;
         }
@@ -145,7 +148,7 @@ fn write_files<S: Sys, L: LogReader>(
     files
 }
 
-/// Adds the launcher's own error to the records, as that of stage 0, whose part the launcher has.
+/// Adds the launcher's own error to the records, as a record of stage 0, since the launcher does its work.
 fn pass_on<S: Sys, L: LogReader>(sys: &mut S, error: &Error<'_>, log: &mut L) {
     let details = Details { code: error.code(), errno: error.errno() };
     add_record(sys, log, Level::Fatal, format_args!("{error}"), Some(details));
@@ -160,12 +163,17 @@ fn note_update<S: Sys, L: LogReader>(
     text: &[u8],
 ) {
     if job.level >= Level::Debug {
-        let update = format_args!("update /proc/{child}/{} to '{}'", file.as_str(), Lossy(text));
-        add_record(sys, log, Level::Debug, update, None);
+        add_record(
+            sys,
+            log,
+            Level::Debug,
+            format_args!("update /proc/{child}/{} to '{}'", file.as_str(), Lossy(text)),
+            None,
+        );
     }
 }
 
-/// Adds a record of the launcher to those of the log pipe, without a write to it.
+/// Passes a record of the launcher to the log reader in memory, not through the log pipe.
 fn add_record<S: Sys, L: LogReader>(
     sys: &mut S,
     log: &mut L,
@@ -195,7 +203,8 @@ fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: Before
     }
     let error = match tail::await_go(sys, init) {
         Ok(true) => match prepare(sys, job, asked, log) {
-            // The go byte comes before the changes of ids, each of which clears the parent-death signal.
+            // `true`: each change of ids has cleared the parent-death signal for a moment, so the launcher
+            // may have died unnoticed.
             Ok(()) => tail::execute(sys, &job.tail, init, true),
             Err(error) => Some(error),
         },

@@ -4,8 +4,7 @@ use core::fmt;
 
 use crate::sys::types::{Errno, Pid, Signal, WaitStatus};
 
-/// The number of stages. Only the stages have exit signal 0, so a wait with `__WCLONE` reports at most this
-/// many processes.
+/// The number of stages, and the capacity for observed ends.
 pub const STAGES: usize = 3;
 
 /// The result of [`launch`](super::script::launch), which returns in the launcher and in each stage that
@@ -66,11 +65,12 @@ pub enum FailureKind {
     NoPidLine,
     /// The pid line is malformed.
     BadPidLine,
-    /// A stage ended with another status than 0.
+    /// A stage ended with another status than 0, or the process of a direct start ended before its exec.
     StageFailed,
     /// All stages succeeded, but a fatal record arrived after the go byte: the command could not be started.
     FatalRecord,
-    /// A step of stage 0 failed that the launcher had taken over. Its record is that of stage 0.
+    /// In a direct start, the launcher could not write a file in /proc. It has added the fatal record, as one
+    /// of stage 0.
     OwnRecord,
     /// The launcher received this signal before the command ran.
     Interrupted(Signal),

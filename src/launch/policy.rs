@@ -39,7 +39,7 @@ pub struct LaunchPolicy {
     pub trusted_mounts: bool,
     /// Whether every start goes through the three stages, as that of the drop-in does. Otherwise our own
     /// launcher decides ([`shape`](super::shape::shape())). A policy without this field is of an older
-    /// program, which created the stages for every start.
+    /// program, which created the stages for every start. The drop-in ignores it.
     #[cfg_attr(feature = "serde", serde(default = "always_stages"))]
     pub stages: bool,
 }

@@ -4,7 +4,7 @@
 //! The stages have exit signal 0, which CLONE_PARENT passes on to the next stage. Only a wait for
 //! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) reports their end. So a program that uses this
 //! library does not reap a stage by accident, and the wait for the stages does not reap another child of that
-//! program. The command's exec sets the exit signal to SIGCHLD.
+//! program, unless that child has no exit signal either. The command's exec sets the exit signal to SIGCHLD.
 //!
 //! A launch that joins a mount namespace first checks that this program runs from a sealed copy of itself
 //! ([`cloned`]): stage 2 executes a file of that namespace. That file may be a script whose

@@ -95,7 +95,7 @@ fn needs_tool(asked: &Bootstrap<'_>) -> bool {
 pub struct Order {
     /// Created together with the process.
     pub with_process: CloneFlags,
-    /// Created by the process itself, as root of its mapped user namespace. Empty without one.
+    /// Created by the process itself: with a user namespace as root of it, without one only a time namespace.
     pub by_process: CloneFlags,
 }
 

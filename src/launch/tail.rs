@@ -1,4 +1,4 @@
-//! The steps of stage 2 after the hand-over, up to the command's execve.
+//! The last steps of the process that becomes the command, up to its execve.
 
 use core::ffi::CStr;
 
@@ -12,8 +12,8 @@ use crate::sys::types::{Errno, ExecArgs, Fd, Mount, PollEvents, PollFd, Propagat
 use crate::words::error::{Doing, Error};
 use crate::words::log::{Level, Log};
 
-/// The byte that lets stage 2 execute the command, the go byte. If the launcher dies without sending it,
-/// stage 2 exits.
+/// The go byte. After it stage 2 executes the command, and the process of a direct start changes its ids. If
+/// the launcher dies without sending it, they exit.
 pub const GO: u8 = b'G';
 
 /// The exit status of a shell whose command was not found.
@@ -50,8 +50,8 @@ pub struct Tail<'a> {
 /// two pipes. The kernel gave them free numbers, so a named descriptor with such a number was not open: an
 /// error.
 ///
-/// Runs in stage 0, a fork of the launcher, in the caller's namespaces. On a kernel without close_range(2) it
-/// needs the caller's /proc.
+/// Runs in stage 0, or in the process of a direct start before the go byte. On a kernel without
+/// close_range(2) it needs the caller's /proc.
 ///
 /// # Errors
 /// [`StageStep::Descriptors`]; [`StageStep::PassDescriptor`] with `EBADF`: a named descriptor is not open.

@@ -6,7 +6,7 @@
 //! ([`Launcher::supervised`](super::Launcher::supervised)), without the signals that the caller ignores or
 //! blocks. Only a launcher with a time limit has a timerfd. A launcher with neither, on a kernel without
 //! pidfds (before 5.3), blocks in wait4(2) until the stage ends. A failed launch kills stopped stages, and
-//! ends after 5 s at the latest.
+//! ends 5 s after the last record at the latest.
 
 use super::outcome::{Ended, FailureKind, STAGES, Step};
 use super::pipes::{LogReader, Pipes, close, read_some};
@@ -220,11 +220,11 @@ impl Stages {
         }
     }
 
-    /// Ends the process of a direct start that cannot be completed, and closes everything. It waits for the
-    /// go byte and has changed nothing.
+    /// Ends the process of a direct start that cannot be completed, and closes everything. That process
+    /// still waits for the go byte and has changed nothing.
     pub(super) fn abandon<S: Sys>(&mut self, sys: &mut S, pipes: Pipes) {
         self.kill(sys);
-        // Closed before the wait: the process also ends by itself, should a filter refuse kill(2).
+        // Closed before the wait: if a filter refuses kill(2), the end of file ends the process.
         close(sys, pipes.init);
         for pid in self.known.map(|stage| stage.pid).into_iter().flatten() {
             let _ = wait(sys, pid, WaitFor::Stages);
@@ -419,7 +419,7 @@ impl Stages {
     }
 
     /// Returns the process to wait for: that of a direct start, or any of the stages, of which the launcher
-    /// may not know all pids. The program may have children without an exit signal of its own.
+    /// may not know all pids. The program itself may have other children without an exit signal.
     fn own(&self) -> Pid {
         match self.known {
             [Stage { pid: None, .. }, _, Stage { pid: Some(command), .. }] => command,

@@ -99,7 +99,7 @@ fn reserve_stack() {
     if soft(nix::libc::RLIMIT_AS) == nix::libc::RLIM_INFINITY {
         return;
     }
-    // If the stack's limit is smaller than that, take half of the limit.
+    // At most half of the stack's limit.
     let size = usize::try_from(soft(nix::libc::RLIMIT_STACK) / 2).unwrap_or(STACK).min(STACK);
     // Ends the program if there is not enough memory. The memory is freed again for the stack.
     drop(std::hint::black_box(Vec::<u8>::with_capacity(size + 8 * FRAME)));

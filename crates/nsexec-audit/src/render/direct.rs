@@ -32,7 +32,7 @@ fn failed(call: &Call, context: &Context, errno: Errno) -> Option<&'static str> 
         (Call::Openat { .. } | Call::Openat2 { .. } | Call::Write { .. }, Errno::EPERM)
             if context.role == Some(Role::Launcher) && context.object != Some(Object::ProcDir) =>
         {
-            "no privilege to write it: only a mapping tool could, for which the stages are needed"
+            "the kernel refuses it: only a mapping tool has the privilege, and only the stages start one"
         }
         (Call::Wait4 { pid, .. }, Errno::ECHILD) if *pid != Pid::ANY => {
             "its exit signal is no longer 0: it has executed the command"

@@ -75,7 +75,7 @@ impl Payload {
     #[must_use]
     pub fn from_launcher(data: &[u8]) -> Self {
         match data {
-            // The smallest bootstrap message is a header of 16 bytes; the go message is one byte.
+            // The smallest bootstrap message is a header of 16 bytes; the go byte is one byte.
             b"G" => Self::Go,
             [CGROUP_BYTE] => Self::CgroupReady,
             // These two bytes would be a length above the limit of 1 MiB for a bootstrap message.

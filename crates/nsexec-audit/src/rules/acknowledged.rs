@@ -21,8 +21,9 @@ pub(super) const ACKNOWLEDGED: Rule = Rule {
     reason: "Stage 0 acknowledges maps and time offsets only when the kernel has accepted each of them completely \
              and unchanged, or when a mapping tool has exited with 0 and the map that was read back is correct. \
              A tool is started only after EPERM. The oom score, which the new processes inherit, is written before stage 1 \
-             exists. In a direct start the launcher writes the score and the maps before the go message, and the init \
-             writes its time offsets before it enters its time namespace.",
+             exists. In a direct start the launcher writes the maps before the go byte, and with a new user namespace \
+             also the score. Otherwise the command's process writes its own score. It writes its time offsets before it \
+             enters its time namespace.",
     reference: "docs/protocol.md#mapping-tools, docs/protocol.md#weaknesses-of-the-c-code",
     severity: Severity::Breach,
     check: acknowledged,

@@ -16,7 +16,7 @@ use nsexec::unshare::UNSHARE_TRIES;
 pub(super) const NOTHING_AFTER: Rule = Rule {
     name: "nothing-after-failure",
     reason: "After a failed join, unshare, map or change of identity, a process only reports, closes, checks whether \
-             stage 1 is exiting, kills the stages that wait for it, reads the go message, and exits. Exceptions: EINVAL \
+             stage 1 is exiting, kills the stages that wait for it, reads the go byte, and exits. Exceptions: EINVAL \
              of unshare (five tries); EPERM of a join (one more try after the user namespace), of a map (mapping tool), or \
              of setgroups if the policy allows it; EINTR.",
     reference: "docs/protocol.md#failures; runc#3704, runc#4390",
@@ -68,7 +68,7 @@ impl State {
                 || reports_failure(line)
         };
         if let Some(failed) = &self.failed {
-            // A failed stage 2 still reads the launcher's go message. Otherwise the launcher would write to a
+            // A failed stage 2 still reads the launcher's go byte. Otherwise the launcher would write to a
             // closed pipe.
             // The launcher of a direct start then ends and reaps the init, and reads its records.
             let ends =

@@ -14,9 +14,9 @@ use nsexec::sys::types::{Errno, Pid, Signal};
 pub(super) const ONE_INIT: Rule = Rule {
     name: "one-init",
     reason: "The launcher creates one process that may execute the command. It gives up a direct start only before the \
-             go message, because the kernel refuses the clone, or a map for which the message names a tool. It kills \
+             go byte, because the kernel refuses the clone, or a map for which the message names a tool. It kills \
              and reaps that process before it creates the pipes of the stages.",
-    reference: "src/launch/direct.rs; docs/protocol.md#what-happens-in-order",
+    reference: "src/launch/direct.rs; docs/protocol.md#refusals-and-deaths-in-a-direct-start",
     severity: Severity::Breach,
     check: one_init,
 };

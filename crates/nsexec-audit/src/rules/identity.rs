@@ -17,9 +17,9 @@ pub(super) const AS_ASKED: Rule = Rule {
     name: "identity-as-asked",
     reason: "Stage 1 becomes root in its user namespace before it creates anything there. Stage 2 reports that it has \
              finished only after setsid, setuid(0), setgid(0) and the drop of the caller's groups, each if it was \
-             requested: a group that stays gives the container access to files. If root comes last, no stage changes its \
-             ids before the go message, and stage 2 does before its exec: the container's root can kill and limit its own \
-             processes. The init of a direct start does all of it before it creates the other namespaces.",
+             requested: a group that stays gives the container access to files. If root comes last, stage 2 changes \
+             its ids only after the go byte: with them, the container's root could kill or limit it. In a direct start the \
+             command's process takes these steps before it creates the remaining namespaces.",
     reference: "CVE-2018-7169, CVE-2022-2995; runc#4466; docs/protocol.md#groups",
     severity: Severity::Breach,
     check: as_asked,

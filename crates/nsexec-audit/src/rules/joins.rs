@@ -63,8 +63,8 @@ pub(super) const AS_ASKED: Rule = Rule {
 
 pub(super) const CGROUP: Rule = Rule {
     name: "cgroup-namespace",
-    reason: "Namespaces are created, and the cgroup namespace is not among them: the container sees the host's cgroup \
-             paths, and may be able to write to them.",
+    reason: "If namespaces are created, the cgroup namespace is one of them. Otherwise the container sees the host's \
+             cgroup paths, and may be able to write to them.",
     reference: "CVE-2023-25809",
     severity: Severity::Warning,
     check: cgroup,

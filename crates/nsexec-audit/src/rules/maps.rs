@@ -17,8 +17,8 @@ use nsexec::sys::types::{Errno, Fd, OpenFlags, Pid};
 pub(super) const ONCE: Rule = Rule {
     name: "maps-once",
     reason: "Only stage 0, outside the new namespaces, writes files of a process in /proc, each in one write: the kernel \
-             reads each write as a complete map, and accepts only one. In a direct start the launcher has this part, \
-             and the init writes its own time offsets.",
+             reads each write as a complete map, and accepts only one. In a direct start the launcher has this part. \
+             The command's process writes its own time offsets, and without a new user namespace its own oom score.",
     reference: "user_namespaces(7); docs/protocol.md#id-maps",
     severity: Severity::Breach,
     check: once,

@@ -47,8 +47,8 @@ pub(super) const STAGE_2_WAITS: Rule = Rule {
     name: "stage-2-waits",
     reason: "Stage 2 changes nothing before stage 0's message: until then a launcher may give up. It reports that it \
              has finished only with its final identity. If it becomes root last, it joins the user \
-             namespace and becomes root after the launcher's go message. In a direct start it changes nothing before \
-             that message.",
+             namespace and becomes root after the launcher's go byte. In a direct start it changes nothing before \
+             the go byte.",
     reference: "docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: stage_2_waits,
@@ -56,9 +56,10 @@ pub(super) const STAGE_2_WAITS: Rule = Rule {
 
 pub(super) const ENDS_WITH_LAUNCHER: Rule = Rule {
     name: "ends-with-launcher",
-    reason: "The first call of each stage of our own launcher asks for a signal at the launcher's death: a stopped stage \
-             cannot notice it otherwise. Stage 0 gets SIGCONT, since it may have a mapping tool to end, the others \
-             SIGKILL. The command has none, unless it was asked to end with the launcher.",
+    reason: "The first call of each stage of our own launcher, and of the command's process in a direct start, requests a \
+             signal at the launcher's death: a stopped process cannot notice it otherwise. Stage 0 requests SIGCONT, since \
+             it may have a mapping tool to end, the others SIGKILL. The command has no such signal, unless it was asked to \
+             end with the launcher.",
     reference: "PR_SET_PDEATHSIG(2const); SECURITY.md",
     severity: Severity::Breach,
     check: ends_with_launcher,

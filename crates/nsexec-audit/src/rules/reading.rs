@@ -97,7 +97,7 @@ pub(super) fn message_at(section: &Section, sent: bool, message: SyncMessage) ->
     sync_values(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
 }
 
-/// Returns the index of the line at which stage 2 received the launcher's go message.
+/// Returns the index of the line at which stage 2 received the launcher's go byte.
 pub(super) fn go_message_at(section: &Section) -> Option<usize> {
     let finished = match starts_directly(section) {
         true => 0,

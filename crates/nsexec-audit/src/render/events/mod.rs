@@ -55,7 +55,7 @@ pub struct Note {
 /// The kind of pipe that a message travels on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PipeKind {
-    /// The init pipe: the bootstrap message, the pid line, the go message.
+    /// The init pipe: the bootstrap message, the pid line, the go byte.
     Init,
     /// A sync pipe: a message between two stages.
     Sync,

@@ -21,7 +21,7 @@ const ROW: i32 = 24;
 const SOME: usize = 12;
 
 /// Explains the bars.
-const COLOURS: &str = "A bar has the colours of the namespaces that its process is in. The creator of a pid or time namespace is not in it: its children are.";
+const COLOURS: &str = "A bar has the colours of the namespaces that its process is in. Creating a pid or time namespace does not move the creator into it.";
 
 /// An entry of the legend: a sample with its caption.
 enum Entry {
