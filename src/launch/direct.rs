@@ -18,7 +18,6 @@ use super::watch::{Stages, Watch};
 use crate::deciders::bootstrap::Bootstrap;
 use crate::deciders::bootstrap::text::Lossy;
 use crate::deciders::policy::{Credentials, LogForm, Session};
-use crate::deciders::timens::TimeOffsets;
 use crate::scripts::map_files::{self, Writing};
 use crate::scripts::pipe::send_all;
 use crate::scripts::procfs::{self, ProcDir};
@@ -232,20 +231,14 @@ fn debug<S: Sys>(sys: &mut S, job: &Job<'_>, log: Fd, text: &str) {
 
 const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
 
-/// Writes the offsets of the new time namespace, and enters it. A process that creates a time namespace does
-/// not enter it by that (time_namespaces(7)): its children would.
-fn enter_time_namespace<'m, S: Sys>(
-    sys: &mut S,
-    offsets: Option<(Fd, TimeOffsets<'_>)>,
-) -> Result<(), Error<'m>> {
-    if let Some((file, offsets)) = offsets {
-        procfs::write_once(sys, file, offsets.text_with_nul(), OFFSETS)?;
-    }
+/// Enters the new time namespace. A process that creates a time namespace does not enter it by that
+/// (time_namespaces(7)): its children would.
+fn enter_time_namespace<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
     let doing = Doing::Launch(StageStep::EnterTimeNamespace);
     let path = c"/proc/self/ns/time_for_children";
     let namespace = procfs::open_namespace(sys, Fd::CWD, path, doing)?;
     let entered = sys.setns(namespace, CloneFlags::NEWTIME);
-    // close(2) frees the number also if it fails.
+    // close(2) frees the number even if it returns an error.
     let _ = sys.close(namespace);
     entered.map_err(|errno| Error::Os { doing, errno })
 }
@@ -273,8 +266,12 @@ fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, log: F
         debug(sys, job, log, job.policy.dialect.unshare_remaining_text);
         unshare(sys, remaining).map_err(os(Doing::UnshareRemaining(remaining)))?;
     }
+    // Also without a new time namespace: the kernel then refuses them, as it does for stage 0.
+    if let Some((file, offsets)) = offsets {
+        procfs::write_once(sys, file, offsets.text_with_nul(), OFFSETS)?;
+    }
     if remaining.contains(CloneFlags::NEWTIME) {
-        enter_time_namespace(sys, offsets)?;
+        enter_time_namespace(sys)?;
     }
     tail::mount(sys, &job.tail)?;
     // After the last change of the user id, which clears the parent-death signal.

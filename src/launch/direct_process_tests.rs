@@ -10,6 +10,7 @@ use super::*;
 use crate::deciders::bootstrap::Dialect;
 use crate::deciders::idmap::IdMap;
 use crate::deciders::policy::{Policy, Setgroups};
+use crate::deciders::timens::TimeOffsets;
 use crate::launch::job::ChildSignals;
 use crate::launch::pipes::Pipes;
 use crate::launch::tail::Tail;
@@ -222,6 +223,18 @@ fn process_writes_its_own_oom_score_without_a_user_namespace() {
     assert!(records.contains("failed to update /proc/self/oom_score_adj: Permission denied"), "{records}");
     let (_, seen, _) = process(&policy(), &mapped().with_oom_score_adj(score), (&[GO], None), |_| {});
     assert!(!seen.contains(&"open self/oom_score_adj".into()), "{seen:?}");
+}
+
+/// The kernel refuses offsets of a time namespace that is in use. They are not left out silently.
+#[test]
+fn offsets_without_a_new_time_namespace_are_written_and_refused() {
+    let offsets = TimeOffsets::parse(c"boottime 1 0\n").unwrap();
+    let asked = Bootstrap::new(CloneFlags::NEWUTS).with_timens_offsets(offsets);
+    let refused = Some(("write boottime", Errno::EACCES));
+    let (status, seen, records) = process(&policy(), &asked, (&[GO], refused), |_| {});
+    assert_eq!(status, 1);
+    assert!(records.contains("failed to update /proc/self/timens_offsets: Permission denied"), "{records}");
+    assert!(!seen.contains(&"exec /a".into()), "{seen:?}");
 }
 
 #[test]
