@@ -425,7 +425,7 @@ mod tests {
         all
     }
 
-    /// Who has asked for a user namespace is not advised to add one.
+    /// A caller that has asked for a user namespace is not advised to add one.
     #[test]
     fn user_namespace_that_was_asked_for_is_not_advised() {
         let situations = situations();

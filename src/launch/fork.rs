@@ -8,7 +8,7 @@ use crate::scripts::nsexec::thread_id_cache;
 use crate::sys::Sys;
 use crate::sys::types::{MaskHow, SigAction, Signal, SignalSet, TidAddress};
 
-/// What the launcher has prepared before it creates its first process.
+/// The pipes and the signal mask that the launcher prepares before it creates its first process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BeforeFork {
     pub(super) pipes: Pipes,

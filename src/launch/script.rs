@@ -46,18 +46,16 @@ pub fn launch<S: Sys, L: LogReader>(
     scratch: &mut Scratch<'_>,
     log: &mut L,
 ) -> Launched {
-    if let Err(kind) = check_copy(sys, job) {
+    // A message that cannot be decoded, or asks for something impossible, goes to the stages. They report the
+    // error.
+    let asked = decode(job.message, job.policy.dialect).ok().map(|(asked, _)| asked);
+    if let Err(kind) = check_copy(sys, job, asked.as_ref()) {
         return failed(kind);
     }
-    let direct = asked_directly(job).and_then(|asked| direct::launch(sys, job, &asked, log));
+    let is_direct =
+        |asked: &Bootstrap<'_>| shape(asked, job.policy) == Shape::Direct && refuse_impossible(asked).is_ok();
+    let direct = asked.filter(is_direct).and_then(|asked| direct::launch(sys, job, &asked, log));
     direct.unwrap_or_else(|| launch_stages(sys, job, scratch, log))
-}
-
-/// Returns the message of a start without stages. A message that cannot be decoded, or asks for something
-/// impossible, goes to the stages, which report the error.
-fn asked_directly<'a>(job: &Job<'a>) -> Option<Bootstrap<'a>> {
-    let (asked, _) = decode(job.message, job.policy.dialect).ok()?;
-    (shape(&asked, job.policy) == Shape::Direct && refuse_impossible(&asked).is_ok()).then_some(asked)
 }
 
 /// Starts the command through the three stages.
@@ -87,10 +85,8 @@ fn launch_stages<S: Sys, L: LogReader>(
 
 /// Fails if a process of the mount namespace to join could overwrite this program's file. Called before the
 /// first fork: the stages are forks of this process, with the same /proc/self/exe.
-fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>) -> Result<(), FailureKind> {
-    // A message that cannot be decoded passes here; stage 0 reports the error.
-    let asked = decode(job.message, job.policy.dialect);
-    let joins = asked.is_ok_and(|(asked, _)| asked.joined().contains(NsKind::Mnt));
+fn check_copy<S: Sys>(sys: &mut S, job: &Job<'_>, asked: Option<&Bootstrap<'_>>) -> Result<(), FailureKind> {
+    let joins = asked.is_some_and(|asked| asked.joined().contains(NsKind::Mnt));
     if !joins || job.policy.launch.trusted_mounts {
         return Ok(());
     }

@@ -173,11 +173,6 @@ struct Stage {
     pidfd: Option<Fd>,
 }
 
-impl Stage {
-    /// A stage that the launcher does not know, or that does not exist.
-    const NONE: Self = Self { pid: None, pidfd: None };
-}
-
 /// The stages, as the launcher knows them. A direct start has stage 2 only.
 #[derive(Debug)]
 pub(super) struct Stages {
@@ -198,8 +193,8 @@ impl Stages {
     }
 
     /// Notes the process of a direct start, which becomes the command.
-    pub(super) const fn of_command(child: Pid, pidfd: Option<Fd>) -> Self {
-        let known = [Stage::NONE, Stage::NONE, Stage { pid: Some(child), pidfd }];
+    pub(super) fn of_command(child: Pid, pidfd: Option<Fd>) -> Self {
+        let known = [Stage::default(), Stage::default(), Stage { pid: Some(child), pidfd }];
         Self { known, ended: [None; STAGES], killed: [None; STAGES], running: None }
     }
 

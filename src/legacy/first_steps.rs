@@ -1,5 +1,5 @@
-//! The first steps of 1.0 and 1.1: the sealed copy and the ready byte. In 1.0 also the report
-//! of a malformed log pipe.
+//! The first steps of 1.0 and 1.1: the sealed copy and the ready byte. The report of a malformed log pipe is
+//! for 1.0 only.
 
 use core::fmt::Write;
 

@@ -71,7 +71,7 @@ impl Shape {
         policy.with_stages(self == Self::Stages)
     }
 
-    /// The word for a helper.
+    /// Returns the shape as an argument of a helper process.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Direct => "direct",

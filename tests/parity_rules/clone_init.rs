@@ -581,7 +581,7 @@ fn entering_the_first_time_namespace_needs_privilege<S: Sys>(sys: &mut S) -> Rul
     Ok(errno_name(enter_new(sys)))
 }
 
-/// A child is in the entered namespace. The entered one is also the one for children: no other is left.
+/// A process that has entered its time namespace creates its children in it too.
 fn entered_time_namespace_is_that_of_children_too<S: Sys>(sys: &mut S) -> RuleResult {
     sys.unshare(CloneFlags::NEWTIME).unwrap();
     let entered = errno_name(enter_new(sys));

@@ -526,8 +526,8 @@ impl Case<'_> {
         (!named).then(|| ("the launcher reports its own error", format!("{errno}, reported: {told}")))
     }
 
-    /// Returns true if the text names the launcher's step with a file of the process, or the line is no such
-    /// step.
+    /// Returns whether the text names the file of the process that the faulty line of the launcher is about.
+    /// True for any other line.
     fn names_the_file(&self, told: &str) -> bool {
         let created = |line: &Line| matches!(line.reply, Reply::ParentOfInit { .. });
         let Some(line) = self.line.filter(|_| self.before().iter().any(created)) else { return true };

@@ -13,13 +13,6 @@ use crate::sim;
 use nsexec::bootstrap::text::is_invisible;
 use nsexec::sys::types::{Pid, Waited};
 
-/// Returns the role of a child, from its parent's role and the call that created it. `forks` is the number of
-/// mapping tools that the parent has started before.
-#[must_use]
-pub fn child_role(parent: Role, call: &Call, forks: u8) -> Option<Role> {
-    parent.creates(call, forks)
-}
-
 /// The role of the init of a direct start that the launcher gave up for the stages. Stage 2 then becomes the
 /// command.
 pub const GIVEN_UP: Role = Role::Other(0);
@@ -51,7 +44,7 @@ pub fn of_record(record: &SharedLines, root: Role) -> Run {
                 let made_by = clone_of(record, &process.lines, parent, *nth);
                 role.zip(made_by).and_then(|((_, parent), call)| match (parent, call) {
                     (Role::Launcher, Call::CloneInit { .. }) if given_up => Some(GIVEN_UP),
-                    _ => child_role(*parent, call, tools),
+                    _ => parent.creates(call, tools),
                 })
             }
         };
@@ -185,7 +178,7 @@ pub(crate) fn children_of(parent: Role, lines: &[Line]) -> Vec<(usize, Role, Pid
         let Some(pid) = line.reply.child() else { continue };
         let role = match line.call {
             Call::CloneInit { .. } if given_up => Some(GIVEN_UP),
-            _ => child_role(parent, &line.call, forks),
+            _ => parent.creates(&line.call, forks),
         };
         if let Some(role) = role {
             children.push((index, role, pid));

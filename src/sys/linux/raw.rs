@@ -116,8 +116,8 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, pidfd: *mut 
     let (stack, tls): (usize, usize) = (0, 0);
     #[cfg(target_arch = "x86_64")]
     // SAFETY: without CLONE_VM the child has its own memory, so its return from this frame changes nothing in
-    // the parent. The kernel writes only to `ctid`, in the child's memory, where the libc has a pid_t
-    // (above).
+    // the parent. The kernel writes to `ctid`, in the child's memory, where the libc has a pid_t (above),
+    // and with CLONE_PIDFD to `pidfd`.
     let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, pidfd, ctid, tls) };
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: as above; this is the order of aarch64 (CONFIG_CLONE_BACKWARDS).

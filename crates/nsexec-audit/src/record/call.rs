@@ -54,11 +54,11 @@ enum BytesForm {
     Hex { hex: String },
 }
 
-fn hex_digits(byte: &u8) -> [char; 2] {
+pub(crate) fn hex_digits(byte: &u8) -> [char; 2] {
     [byte >> 4, byte & 0xf].map(|nibble| char::from_digit(nibble.into(), 16).unwrap_or('?'))
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let digits = digits?;

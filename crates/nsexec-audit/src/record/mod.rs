@@ -53,6 +53,7 @@ use serde::{Deserialize, Serialize};
 pub use answer::{Answer, Answered};
 pub use any::AnySys;
 pub use call::{Bytes, Call, Reply};
+pub(crate) use call::{hex_digits, unhex};
 pub use environment::without_value;
 pub use playback::{Mismatch, Playback, play_back};
 pub use recorder::Recorder;

@@ -47,7 +47,7 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         Call::Setgid { gid } => plain(Mark::Identity, format!("group {gid}")),
         Call::DropGroups => plain(Mark::Identity, "no other groups".into()),
         Call::SetPdeathsig { signal: Signal::NONE } => plain(Mark::Setup, "may outlive the launcher".into()),
-        // A repetition is no step of its own.
+        // A repeated call is not shown as a step.
         Call::SetPdeathsig { signal: Signal::KILL } if seen.context.changed_ids => None,
         Call::SetPdeathsig { signal: Signal::KILL } => plain(Mark::Setup, "dies with the launcher".into()),
         Call::SetPdeathsig { .. } => plain(Mark::Setup, "ends with the launcher".into()),

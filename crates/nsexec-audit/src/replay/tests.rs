@@ -79,7 +79,7 @@ fn direct_start_replays_from_the_launcher() {
     assert!(replayed.agrees(), "{:?}", shown(&run));
     let roles: Vec<Role> = replayed.processes.iter().map(|process| process.role).collect();
     assert_eq!((replayed.status(), roles), (0, vec![Role::Launcher, Role::Stage(2)]));
-    // The launcher is the parent, also if the init has lost its first line or all of its lines.
+    // The launcher is the parent even if the first line of the init, or all of its lines, were lost.
     let mut lost = run.clone();
     lines(&mut lost, Role::Stage(2)).remove(0);
     assert!(shown(&lost)[1].starts_with("stage-2 init: diverges at line 1"), "{:?}", shown(&lost));

@@ -48,7 +48,8 @@ pub(super) const NONE_LEFT: Rule = Rule {
 pub(super) const NAMED_ONLY: Rule = Rule {
     name: "named-descriptors-only",
     reason: "If the command inherits only named descriptors, stage 0 marks all others close-on-exec before anything is \
-             joined, or the init of a direct start before it creates or mounts anything: each of them refers to a file outside the container. Otherwise no stage changes the caller's flags.",
+             joined, or the init of a direct start before it creates or mounts anything: each of them refers to a file \
+             outside the container. Otherwise no stage changes the caller's flags.",
     reference: "CVE-2024-21626, CVE-2016-9962; close_range(2)",
     severity: Severity::Breach,
     check: named_only,

@@ -40,7 +40,7 @@ fn not_while_joining(run: &Run, facts: &Facts) -> Vec<Finding> {
         Call::Setns { kind: CloneFlags::NEWNS, .. }
             if site.section.role == Role::Stage(0)
                 && facts.asked.as_ref().is_some_and(|asked| !asked.lists_namespaces) => {}
-        // The init of a direct start enters its own new time namespace: nobody else is in it.
+        // The init of a direct start enters its own new time namespace, which has no other process.
         Call::Setns { kind: CloneFlags::NEWTIME, .. } if starts_directly(site.section) => {}
         Call::Setns { kind, .. } if *dumpable => {
             findings.push(Finding::at(site, std::format!("setns({kind}) while dumpable")));

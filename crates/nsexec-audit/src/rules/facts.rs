@@ -1,11 +1,10 @@
 //! The facts that rules need besides the calls: the request.
 
 use std::collections::BTreeMap;
-use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use crate::record::{Call, Line, Reply};
+use crate::record::{Call, Line, Reply, hex_digits, unhex};
 use crate::transcript::{Role, Run, Section};
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, Header};
@@ -57,7 +56,7 @@ impl Facts {
     /// stage 0 read from the init pipe, in the policy's dialect. A direct start sends no message.
     #[must_use]
     pub fn of(run: &Run, policy: Policy) -> Self {
-        let noted = run.notes.get(MESSAGE).and_then(|text| bytes_of(text));
+        let noted = run.notes.get(MESSAGE).and_then(|text| unhex(text));
         if let Some(bootstrap) = noted.as_deref().and_then(|bytes| decoded(bytes, policy.dialect)) {
             return Self { policy, asked: Some(Request::of(&bootstrap)) };
         }
@@ -102,13 +101,7 @@ const MESSAGE: &str = "message";
 /// as hexadecimal digits.
 #[must_use]
 pub fn message_note(message: &[u8]) -> (String, String) {
-    (MESSAGE.into(), message.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn bytes_of(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    let pair = |pair: &[u8]| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok();
-    digits.chunks(2).map(pair).collect()
+    (MESSAGE.into(), message.iter().flat_map(hex_digits).collect())
 }
 
 impl Request {

@@ -68,11 +68,11 @@ impl State {
                 || reports_failure(line)
         };
         if let Some(failed) = &self.failed {
-            // A failed stage 2 still reads the launcher's go byte. Otherwise the launcher would write to a
-            // closed pipe.
             // The launcher of a direct start then ends and reaps the init, and reads its records.
             let ends =
                 section.role == Role::Launcher && matches!(line.call, Call::Read { .. } | Call::Wait4 { .. });
+            // A failed stage 2 still reads the launcher's go byte. Otherwise the launcher would write to a
+            // closed pipe.
             let word = section.role == Role::Stage(2) && matches!(line.call, Call::Read { len: 1, .. });
             return (!may_follow_failure(line) && !word && !ends)
                 .then(|| format!("goes on with {} after {failed}", line.call.name()));
