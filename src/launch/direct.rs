@@ -79,7 +79,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
         }
         Err(kind) => Err(kind),
     };
-    let verify = |sys: &mut S, stages: &mut Stages| stages.command_runs(sys, child);
+    let verify = |sys: &mut S, stages: &mut Stages, child| stages.command_runs(sys, child);
     Some(conclude(sys, (pipes, stages), &mut watch, log, started, verify))
 }
 
@@ -200,21 +200,7 @@ fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: Before
     if let Err(error) = tail::close_unnamed_on_exec(sys, &job.tail, [init, log]) {
         return tail::report(sys, &error, false, init, log);
     }
-    let error = match tail::await_go(sys, init) {
-        Ok(true) => match prepare(sys, job, asked, log) {
-            // `true`: each change of ids has cleared the parent-death signal for a moment, so the launcher
-            // may have died unnoticed.
-            Ok(()) => tail::execute(sys, &job.tail, init, true),
-            Err(error) => Some(error),
-        },
-        Ok(false) => None,
-        Err(error) => Some(error),
-    };
-    match error {
-        Some(error) => tail::report(sys, &error, true, init, log),
-        // The launcher is dead, so no process would supervise the command.
-        None => 1,
-    }
+    tail::run_after_go(sys, &job.tail, init, log, |sys| prepare(sys, job, asked, log))
 }
 
 /// Writes a debug record, if the level includes it. The log blocks SIGPIPE, so it is open only for this
@@ -229,7 +215,7 @@ fn debug<S: Sys>(sys: &mut S, job: &Job<'_>, log: Fd, text: &str) {
     }
 }
 
-const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
+pub(super) const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
 
 /// Enters the new time namespace. A process that creates a time namespace does not enter it by that
 /// (time_namespaces(7)): its children would.

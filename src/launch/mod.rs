@@ -5,15 +5,20 @@
 //!                         │ maps, go byte          │                       │
 //!                         └────────── Child: wait, signal ─────────────────┘
 //!
+//! through a child:     Launcher ── clone ─> stage 1 ──> stage 2 ── execve ──> the command
+//!                         │ pid, reaping, go byte          │                   │
+//!                         └──────────────── Child: wait, signal ───────────────┘
+//!
 //! through the stages:  Launcher ── fork ──> stage 0 ──> stage 1 ──> stage 2 ── execve ──> the command
 //!                         │ message, pid line, reaping, go byte        │                      │
 //!                         └──────────────── Child: wait, signal ───────┴──────────────────────┘
 //! ```
 //!
-//! [`shape`] decides between the two: the stages are for namespaces that are joined, for a mapping tool, and
-//! for a policy that asks for them. `direct` is the script of a direct start; if the kernel refuses it, the
-//! launcher uses the stages. The process of a direct start has the name of the stage that becomes the
-//! command, stage 2, in records and plans.
+//! [`shape`] decides between the three. A start that joins namespaces goes through a child. The stages are
+//! for a user namespace that is created inside of joined ones, for a mapping tool, and for a policy that asks
+//! for them. `direct` is the script of a direct start; if the kernel refuses it, the launcher uses the
+//! stages. `child` is the script of a start through a child. A process has the same name in each shape, in
+//! records and plans: stage 1 joins and creates namespaces, and stage 2 becomes the command.
 //!
 //! The launcher needs neither a second program nor a second exec: the first process of a launch is a fork of
 //! this process and runs the core at once. The processes of a launch allocate no memory, so this process may
@@ -48,6 +53,8 @@
 //! ```
 
 pub mod causes;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod child;
 mod command;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod conclude;

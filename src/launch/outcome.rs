@@ -97,6 +97,8 @@ pub enum Step {
     BlockSignals,
     /// Forking stage 0.
     SpawnStage0,
+    /// Creating stage 1, in a start through a child.
+    SpawnStage1,
     /// Sending the bootstrap message.
     SendMessage,
     /// Reading the pid line.
@@ -119,6 +121,7 @@ impl fmt::Display for Step {
             Self::MakeTimer => "failed to make the timer of the launch",
             Self::BlockSignals => "failed to block signals",
             Self::SpawnStage0 => "unable to spawn stage-0",
+            Self::SpawnStage1 => "unable to spawn stage-1",
             Self::SendMessage => "failed to send the bootstrap message to stage-0",
             Self::ReadPidLine => "failed to read the pid line",
             Self::Wait => "failed to wait for a stage",

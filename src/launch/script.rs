@@ -1,5 +1,6 @@
-//! A start: without stages if that is possible (`direct`), otherwise through them. Then this module is the
-//! launcher's half of the protocol: descriptors, fork, message, pid line, reaping, go byte.
+//! A start: directly (`direct`) or through a child (`child`) if that is possible, otherwise through the three
+//! stages. Then this module is the launcher's half of the protocol: descriptors, fork, message, pid line,
+//! reaping, go byte.
 //!
 //! The stages have exit signal 0, which CLONE_PARENT passes on to the next stage. Only a wait for
 //! [`WaitFor::Stages`](crate::sys::types::WaitFor::Stages) reports their end. So a program that uses this
@@ -10,6 +11,7 @@
 //! ([`cloned`]): stage 2 executes a file of that namespace. That file may be a script whose
 //! interpreter is /proc/self/exe, which is our own binary (CVE-2019-5736).
 
+use super::child;
 use super::conclude::conclude;
 use super::direct;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
@@ -52,10 +54,13 @@ pub fn launch<S: Sys, L: LogReader>(
     if let Err(kind) = check_copy(sys, job, asked.as_ref()) {
         return failed(kind);
     }
-    let is_direct =
-        |asked: &Bootstrap<'_>| shape(asked, job.policy) == Shape::Direct && refuse_impossible(asked).is_ok();
-    let direct = asked.filter(is_direct).and_then(|asked| direct::launch(sys, job, &asked, log));
-    direct.unwrap_or_else(|| launch_stages(sys, job, scratch, log))
+    let possible = asked.filter(|asked| refuse_impossible(asked).is_ok());
+    let launched = possible.and_then(|asked| match shape(&asked, job.policy) {
+        Shape::Direct => direct::launch(sys, job, &asked, log),
+        Shape::Child => Some(child::launch(sys, job, &asked, log)),
+        Shape::Stages(_) => None,
+    });
+    launched.unwrap_or_else(|| launch_stages(sys, job, scratch, log))
 }
 
 /// Starts the command through the three stages.
@@ -132,7 +137,7 @@ fn serve<S: Sys, L: LogReader>(
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = run_protocol(sys, job, pipes.init, &mut stages, &mut watch);
-    conclude(sys, (pipes, stages), &mut watch, log, started, |_, _| Ok(()))
+    conclude(sys, (pipes, stages), &mut watch, log, started, |_, _, _| Ok(()))
 }
 
 /// Sends the message, reads the pid line, reaps stages 1 and 0, and sends the go byte. Returns the pid of

@@ -16,6 +16,8 @@ pub enum Shape {
     /// kernel refuses that clone, or a map for which the message names a tool, the launcher creates the
     /// stages.
     Direct,
+    /// One process, stage 1. It joins and creates the namespaces, and creates the command's process in them.
+    Child,
     /// The three stages, of which the last becomes the command.
     Stages(WhyStages),
 }
@@ -28,10 +30,9 @@ pub enum WhyStages {
     Policy,
     /// The message is of an older release line.
     Dialect,
-    /// Namespaces are joined. A process enters a joined pid namespace only by a second fork.
-    Joins,
-    /// A time namespace is created, and nothing else needs /proc.
-    Time,
+    /// A user namespace is created inside of joined namespaces. Its maps are written while the process in it
+    /// is dumpable for a moment.
+    UserInJoined,
     /// A mapping tool has to write a map. Stage 0 starts and watches it.
     MappingTool,
 }
@@ -40,14 +41,14 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self {
             Self::Direct => return f.write_str("direct: one process, because nothing is joined"),
+            Self::Child => return f.write_str("through a child, which joins and creates the namespaces"),
             Self::Stages(why) => why,
         };
         f.write_str("three stages, because ")?;
         f.write_str(match why {
             WhyStages::Policy => "the policy asks for them",
             WhyStages::Dialect => "the dialect is an older one",
-            WhyStages::Joins => "namespaces are joined",
-            WhyStages::Time => "a time namespace can be entered without /proc by a fork only",
+            WhyStages::UserInJoined => "a user namespace is created inside of joined ones",
             WhyStages::MappingTool => "a mapping tool writes the maps",
         })
     }
@@ -61,9 +62,12 @@ pub fn shape(asked: &Bootstrap<'_>, policy: &Policy) -> Shape {
     } else if *policy.dialect != Dialect::V1_2 {
         WhyStages::Dialect
     } else if asked.namespaces().is_some() {
-        WhyStages::Joins
+        match asked.clone_flags().contains(CloneFlags::NEWUSER) {
+            true => WhyStages::UserInJoined,
+            false => return Shape::Child,
+        }
     } else if needs_no_proc(asked) {
-        WhyStages::Time
+        return Shape::Child;
     } else if needs_tool(asked) {
         WhyStages::MappingTool
     } else {
@@ -72,8 +76,8 @@ pub fn shape(asked: &Bootstrap<'_>, policy: &Policy) -> Shape {
     Shape::Stages(why)
 }
 
-/// Returns whether the start creates a time namespace and needs no file of /proc. Only the stages can enter
-/// it then: stage 2 by its fork. A direct start opens the namespace in /proc.
+/// Returns whether the start creates a time namespace and needs no file of /proc. Without such a file a
+/// process enters the namespace only by a fork. A direct start opens the namespace in /proc.
 fn needs_no_proc(asked: &Bootstrap<'_>) -> bool {
     let flags = asked.clone_flags();
     flags.contains(CloneFlags::NEWTIME)

@@ -50,7 +50,7 @@ pub struct Tail<'a> {
 /// two pipes. The kernel gave them free numbers, so a named descriptor with such a number was not open: an
 /// error.
 ///
-/// Runs in stage 0, or in the process of a direct start before the go byte. On a kernel without
+/// Runs in the first process of a launch, before it joins anything. On a kernel without
 /// close_range(2) it needs the caller's /proc.
 ///
 /// # Errors
@@ -69,7 +69,7 @@ pub fn close_unnamed_on_exec<'m, S: Sys>(
 
 /// Marks all descriptors close-on-exec except 0 to 2 and those in `named`.
 ///
-/// Stage 0 of our own launcher calls this before any join, so that every stage inherits the flags.
+/// The first process of a launch calls this before any join, so that every later one inherits the flags.
 ///
 /// # Errors
 /// The step that failed, with its errno. `EBADF`: a named descriptor is not open.
@@ -111,6 +111,35 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
         Err(error) => (error, false),
     };
     report(sys, &error, go_received, init, log)
+}
+
+/// Waits for the go byte, takes the steps of `prepare`, and executes the command. Returns the status to exit
+/// with.
+///
+/// Runs in the command's process of a start without stage 0, which has changed nothing yet. The launcher
+/// waits for the exec or a fatal record.
+pub(super) fn run_after_go<'m, S: Sys>(
+    sys: &mut S,
+    tail: &Tail<'m>,
+    init: Fd,
+    log: Fd,
+    prepare: impl FnOnce(&mut S) -> Result<(), Error<'m>>,
+) -> i32 {
+    let error = match await_go(sys, init) {
+        Ok(true) => match prepare(sys) {
+            // `true`: each change of ids has cleared the parent-death signal for a moment, so the launcher
+            // may have died unnoticed.
+            Ok(()) => execute(sys, tail, init, true),
+            Err(error) => Some(error),
+        },
+        Ok(false) => None,
+        Err(error) => Some(error),
+    };
+    match error {
+        Some(error) => report(sys, &error, true, init, log),
+        // The launcher is dead, so no process would supervise the command.
+        None => 1,
+    }
 }
 
 /// Reports the failure of the process that should have become the command. Returns the status to exit with.
@@ -160,7 +189,7 @@ fn become_command<'m, S: Sys>(
 ///
 /// Runs in the process that becomes the command. The launcher has sent the go byte, and waits for the exec or
 /// a fatal record.
-pub(super) fn execute<'m, S: Sys>(
+fn execute<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'m>,
     init: Fd,

@@ -80,6 +80,25 @@ impl Watch {
         }
     }
 
+    /// Waits for `wanted` for this time in milliseconds. Returns whether it is ready.
+    ///
+    /// # Errors
+    /// The same as [`Self::wait`].
+    pub(super) fn is_ready<S: Sys>(
+        &mut self,
+        sys: &mut S,
+        wanted: PollFd,
+        timeout_ms: i32,
+    ) -> Result<bool, FailureKind> {
+        match self.poll(sys, Some(wanted), None, timeout_ms) {
+            Ok(found) if found.events_of(Some(wanted.fd)) != PollEvents::NONE => Ok(true),
+            Ok(found) => self.check_for_end(sys, &found).map(|()| false),
+            Err(Errno::EINTR) => Ok(false),
+            // If poll(2) fails, the next call of the launcher blocks until it is done.
+            Err(_) => Ok(true),
+        }
+    }
+
     /// Waits for this time in milliseconds, or until the launch is to end.
     ///
     /// # Errors
@@ -173,7 +192,8 @@ struct Stage {
     pidfd: Option<Fd>,
 }
 
-/// The stages, as the launcher knows them. A direct start has stage 2 only.
+/// The stages, as the launcher knows them. A direct start has stage 2 only, a start through a child stages 1
+/// and 2.
 #[derive(Debug)]
 pub(super) struct Stages {
     known: [Stage; STAGES],
@@ -198,8 +218,15 @@ impl Stages {
         Self { known, ended: [None; STAGES], killed: [None; STAGES], running: None }
     }
 
-    /// Fails if the process of a direct start has ended before its exec, and reaps it. Called at the end of
-    /// the log, which that process has closed by its exec or its death.
+    /// Notes stage 1 of a start through a child.
+    pub(super) fn of_child<S: Sys>(sys: &mut S, stage_1: Pid) -> Self {
+        let child = Stage { pid: Some(stage_1), pidfd: sys.pidfd_open(stage_1).ok() };
+        let known = [Stage::default(), child, Stage::default()];
+        Self { known, ended: [None; STAGES], killed: [None; STAGES], running: None }
+    }
+
+    /// Fails if the command's process has ended before its exec, and reaps it. Called in a start without stage
+    /// 0, at the end of the log, which that process has closed by its exec or its death.
     ///
     /// # Errors
     /// [`FailureKind::StageFailed`]; [`FailureKind::Os`] with [`Step::Wait`].
@@ -226,6 +253,65 @@ impl Stages {
         }
         close(sys, pipes.log);
         self.close(sys);
+    }
+
+    /// Notes the pid that stage 1 has sent to the launcher.
+    pub(super) const fn note_stage_2(&mut self, stage_2: Pid) {
+        let [_, _, two] = &mut self.known;
+        *two = Stage { pid: Some(stage_2), pidfd: None };
+    }
+
+    /// Waits for `wanted`, or for the end of this stage.
+    ///
+    /// # Errors
+    /// [`FailureKind::Os`] with [`Step::Wait`]; the errors of [`Watch::wait`].
+    pub(super) fn await_beside<S: Sys>(
+        &mut self,
+        sys: &mut S,
+        watch: &mut Watch,
+        wanted: PollFd,
+        stage: usize,
+    ) -> Result<Ready, FailureKind> {
+        match self.known.get(stage).copied().unwrap_or_default() {
+            Stage { pid: Some(pid), pidfd: None } => self.await_by_polling(sys, watch, wanted, pid),
+            Stage { pidfd, .. } => watch.wait(sys, wanted, pidfd),
+        }
+    }
+
+    /// Does the same as [`Self::await_beside`] without a pidfd: asks for the end of the stage every
+    /// [`POLL_INTERVAL_MS`]. Notes that end.
+    fn await_by_polling<S: Sys>(
+        &mut self,
+        sys: &mut S,
+        watch: &mut Watch,
+        wanted: PollFd,
+        pid: Pid,
+    ) -> Result<Ready, FailureKind> {
+        loop {
+            let ended = self.is_reaped(pid);
+            // What the stage has sent before its end is ready at once.
+            if watch.is_ready(sys, wanted, if ended { 0 } else { POLL_INTERVAL_MS })? {
+                return Ok(Ready::Wanted);
+            }
+            if ended {
+                return Ok(Ready::Death);
+            }
+            self.note_if_ended(sys, pid)?;
+        }
+    }
+
+    /// Reaps this process if it has ended. Returns whether it has.
+    ///
+    /// # Errors
+    /// [`FailureKind::Os`] with [`Step::Wait`].
+    fn note_if_ended<S: Sys>(&mut self, sys: &mut S, pid: Pid) -> Result<bool, FailureKind> {
+        let waited = wait(sys, pid, WaitFor::StagesNow);
+        let waited = waited.map_err(|errno| FailureKind::Os { step: Step::Wait, errno })?;
+        let ended = waited.pid == pid && !matches!(waited.status, WaitStatus::Stopped(_));
+        if ended {
+            self.note_end(waited);
+        }
+        Ok(ended)
     }
 
     /// Notes the pids of the pid line.
@@ -256,7 +342,7 @@ impl Stages {
         stage: usize,
     ) -> Result<(), FailureKind> {
         let Stage { pid, pidfd } = self.known.get(stage).copied().unwrap_or_default();
-        let Some(pid) = pid else { return Ok(()) };
+        let Some(pid) = pid.filter(|pid| !self.is_reaped(*pid)) else { return Ok(()) };
         match pidfd {
             Some(pidfd) => {
                 watch.wait(sys, PollFd::new(pidfd, PollEvents::IN), None)?;
@@ -279,15 +365,10 @@ impl Stages {
         watch: &mut Watch,
         pid: Pid,
     ) -> Result<(), FailureKind> {
-        loop {
-            let waited = wait(sys, pid, WaitFor::StagesNow);
-            let waited = waited.map_err(|errno| FailureKind::Os { step: Step::Wait, errno })?;
-            if waited.pid == pid && !matches!(waited.status, WaitStatus::Stopped(_)) {
-                self.note_end(waited);
-                return Ok(());
-            }
+        while !self.note_if_ended(sys, pid)? {
             watch.pause(sys, POLL_INTERVAL_MS)?;
         }
+        Ok(())
     }
 
     /// Checks that every stage reaped so far has exited with status 0.
@@ -417,7 +498,7 @@ impl Stages {
     /// may not know all pids. The program itself may have other children without an exit signal.
     fn own(&self) -> Pid {
         match self.known {
-            [Stage { pid: None, .. }, _, Stage { pid: Some(command), .. }] => command,
+            [Stage { pid: None, .. }, Stage { pid: None, .. }, Stage { pid: Some(command), .. }] => command,
             _ => Pid::ANY,
         }
     }
@@ -451,11 +532,13 @@ impl Stages {
 
     /// Returns how the stages ended, in the order in which they were reaped.
     pub(super) fn into_ended(mut self) -> [Option<Ended>; STAGES] {
+        let [_, one, _] = &self.known;
+        let unknown_one = if one.pid.is_some() { 2 } else { 1 };
         // Stage 1 creates stage 2. So of two unknown stages the one with the lower pid is stage 1. If pids
         // wrap around in between (pid_max in proc(5)), the two are exchanged.
         let mut unknown = self.ended.iter_mut().flatten().filter(|ended| ended.stage.is_none());
         match (unknown.next(), unknown.next()) {
-            (Some(one), None) => one.stage = Some(1),
+            (Some(one), None) => one.stage = Some(unknown_one),
             (Some(one), Some(other)) => {
                 let (first, second) = if one.pid < other.pid { (one, other) } else { (other, one) };
                 (first.stage, second.stage) = (Some(1), Some(2));

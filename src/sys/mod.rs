@@ -230,6 +230,17 @@ pub trait Sys {
     /// does. The libc's cached thread id is then that of the child (runc#4233).
     fn fork(&mut self, exit: ExitSignal, tid: Option<TidAddress>) -> SysResult<Fork>;
 
+    /// Creates a child, without new namespaces:
+    /// `clone(CLONE_PARENT_SETTID|CLONE_CHILD_SETTID|CLONE_CHILD_CLEARTID, NULL, &pid, tid)`, clone(2). Our
+    /// own launcher creates stage 1 with it, if there is no stage 0.
+    ///
+    /// The child has no exit signal, as with [`ExitSignal::None`]. Its siblings inherit that:
+    /// [`clone_sibling`](Self::clone_sibling). `tid` is as for [`fork`](Self::fork); without it the kernel
+    /// writes no thread id. `CLONE_PARENT_SETTID` distinguishes the call from `fork` for an observer. The
+    /// number that the kernel writes is also the result.
+    #[cfg(feature = "std")]
+    fn clone_child(&mut self, tid: Option<TidAddress>) -> SysResult<Fork>;
+
     /// Creates a child in new namespaces:
     /// `clone(CLONE_PIDFD|namespaces|CLONE_CHILD_SETTID|CLONE_CHILD_CLEARTID, NULL, &pidfd, tid)`, clone(2).
     /// Our own launcher creates the container's init with it.

@@ -188,6 +188,17 @@ pub(crate) fn children_of(parent: Role, lines: &[Line]) -> Vec<(usize, Role, Pid
     children
 }
 
+/// Returns whether the launcher itself created the process of this role, as its own lines or the first line
+/// of that process show.
+pub(crate) fn is_made_by_launcher(run: &Run, role: Role) -> bool {
+    let is_clone = |line: &Line| {
+        matches!(line.call, Call::CloneChild { .. } | Call::CloneInit { .. }) && line.reply == Reply::Child
+    };
+    let of_launcher = run.section(Role::Launcher).map(children).unwrap_or_default();
+    of_launcher.iter().any(|(_, of, _)| *of == role)
+        || run.section(role).and_then(|section| section.lines.first()).is_some_and(is_clone)
+}
+
 /// Returns the pid of each process, as its parent saw it. The first process has none.
 #[must_use]
 pub fn pids(run: &Run) -> Vec<(Role, Pid)> {

@@ -7,7 +7,7 @@ use crate::scripts::join::{Ids, join};
 use crate::scripts::sync::{End, OfChild, Pair, SyncMessage};
 use crate::scripts::unshare::{UnshareSteps, unshare};
 use crate::sys::Sys;
-use crate::sys::types::{CloneFlags, Fork, Pid};
+use crate::sys::types::{CloneFlags, Fd, Fork, Pid};
 use crate::words::error::{Doing, Error, SyncStep};
 use crate::words::log::Log;
 
@@ -40,18 +40,7 @@ pub fn run<'m, S: Sys>(
     let steps = UnshareSteps::new(cx.bootstrap.clone_flags());
     #[cfg(feature = "legacy")]
     let steps = crate::legacy::cgroup::of_stage_1(steps, dialect);
-    let ids = match (cx.root_last(), cx.root_at_once()) {
-        (true, _) => Ids::RootLast,
-        (false, true) => Ids::Root,
-        (false, false) => Ids::Keep,
-    };
-    let user_namespace = match cx.bootstrap.namespaces() {
-        Some(paths) => join(sys, log, paths, cx.policy.dialect, ids)?,
-        None => None,
-    };
-    if joins_user(cx.bootstrap) && user_namespace.is_none() {
-        end_with_launcher(sys, cx.policy.ends_with_launcher());
-    }
+    let user_namespace = join_all(sys, log, cx)?;
     if steps.user {
         create_user_namespace(sys, log, cx, &parent)?;
     }
@@ -82,11 +71,30 @@ pub fn run<'m, S: Sys>(
     }
 }
 
-/// Returns whether the message joins a user namespace.
-fn joins_user(bootstrap: &Bootstrap<'_>) -> bool {
-    bootstrap.namespaces().is_some_and(|paths| paths.kinds().contains(NsKind::User))
+/// Joins the namespaces of the message. Returns the user namespace, open, if stage 2 has to join it.
+///
+/// Runs in stage 1, as [`join`] does.
+///
+/// # Errors
+/// Those of [`join`].
+pub(crate) fn join_all<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+) -> Result<Option<Fd>, Error<'m>> {
+    let Some(paths) = cx.bootstrap.namespaces() else { return Ok(None) };
+    let ids = match (cx.root_last(), cx.root_at_once()) {
+        (true, _) => Ids::RootLast,
+        (false, true) => Ids::Root,
+        (false, false) => Ids::Keep,
+    };
+    let user_namespace = join(sys, log, paths, cx.policy.dialect, ids)?;
+    if paths.kinds().contains(NsKind::User) && user_namespace.is_none() {
+        // The change of credentials has cleared the parent-death signal.
+        end_with_launcher(sys, cx.policy.ends_with_launcher());
+    }
+    Ok(user_namespace)
 }
-
 /// Creates the user namespace, before and apart from all others, and waits for its maps. The namespaces
 /// created later then belong to its root. (An ipc namespace made together with it would get a wrong SELinux
 /// label for its mqueue.)

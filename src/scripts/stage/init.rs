@@ -63,10 +63,7 @@ pub fn run<'m, S: Sys>(
     if cx.policy.session == Session::New {
         sys.setsid().map_err(os(Doing::Setsid))?;
     }
-    let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
-    if cx.root_at_once() {
-        become_root(sys, dropping, cx.policy.ends_with_launcher())?;
-    }
+    become_root_at_once(sys, cx)?;
     #[cfg(feature = "legacy")]
     crate::legacy::cgroup::create(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
@@ -78,11 +75,23 @@ pub fn run<'m, S: Sys>(
     log.debug(sys, format_args!("booting up go runtime ..."));
     log.report_dropped(sys);
     log.restore_signals(sys).map_err(os(Doing::RestoreSignals))?;
-    Ok(StageEnd::HandOver(cx.root_last().then_some(LastSteps {
-        user_namespace,
-        dropping,
-        ends_with_launcher: cx.policy.ends_with_launcher(),
-    })))
+    Ok(StageEnd::HandOver(LastSteps::of(cx, user_namespace)))
+}
+
+/// Becomes root, if the policy requires it before the mounts.
+///
+/// Runs in stage 2, in every requested namespace.
+///
+/// # Errors
+/// Those of [`become_root`].
+pub(crate) fn become_root_at_once<'m, S: Sys>(sys: &mut S, cx: Context<'_, '_>) -> Result<(), Error<'m>> {
+    match cx.root_at_once() {
+        true => {
+            let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
+            become_root(sys, dropping, cx.policy.ends_with_launcher())
+        }
+        false => Ok(()),
+    }
 }
 
 /// Sets user id 0, group id 0 and the supplementary groups, in the current user namespace.
@@ -124,6 +133,16 @@ pub struct LastSteps {
 }
 
 impl LastSteps {
+    /// Returns the last steps, or `None` if stage 2 becomes root before its mounts, or never.
+    /// `user_namespace` is the user namespace that stage 1 has opened and not joined.
+    pub(crate) fn of(cx: Context<'_, '_>, user_namespace: Option<Fd>) -> Option<Self> {
+        cx.root_last().then(|| Self {
+            user_namespace,
+            dropping: drop_groups(cx.policy.setgroups, cx.bootstrap),
+            ends_with_launcher: cx.policy.ends_with_launcher(),
+        })
+    }
+
     /// Joins the user namespace, unless stage 1 has joined it, and becomes its root.
     ///
     /// Runs in stage 2, in all other namespaces, with the caller's ids and privileges, not dumpable; the

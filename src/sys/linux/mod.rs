@@ -334,6 +334,15 @@ impl Sys for LinuxSys {
     }
 
     #[cfg(feature = "std")]
+    fn clone_child(&mut self, tid: Option<TidAddress>) -> SysResult<Fork> {
+        let mut pid: c_int = 0;
+        let tid = tid.unwrap_or(TidAddress { address: 0, cached: 0 });
+        // SAFETY: as in `clone_sibling`. The kernel writes the pid to `pid`, and no thread id to the address
+        // 0.
+        unsafe { raw::clone(libc::CLONE_PARENT_SETTID as c_ulong, Some(tid), &raw mut pid) }
+    }
+
+    #[cfg(feature = "std")]
     fn clone_init(&mut self, namespaces: CloneFlags, tid: Option<TidAddress>) -> SysResult<InitFork> {
         // clone(2) would read a time namespace as an exit signal, and CLONE_VM would share the memory.
         if namespaces.unknown() != CloneFlags::EMPTY || namespaces.contains(CloneFlags::NEWTIME) {

@@ -108,7 +108,7 @@ pub(super) fn errno() -> Errno {
 /// `tid` is the address that the kernel has registered for this thread, or 0. `pidfd` is valid for a write of
 /// an int if the flags have `CLONE_PIDFD`. The child runs none of the libc's fork handlers, so it must not
 /// need a lock that another thread held.
-pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, pidfd: *mut c_int) -> SysResult<Fork> {
+pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, written: *mut c_int) -> SysResult<Fork> {
     let (flags, ctid) = match tid {
         Some(tid) => (flags | CHILD_TID, tid.address),
         None => (flags, 0),
@@ -117,11 +117,11 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, pidfd: *mut 
     #[cfg(target_arch = "x86_64")]
     // SAFETY: without CLONE_VM the child has its own memory, so its return from this frame changes nothing in
     // the parent. The kernel writes to `ctid`, in the child's memory, where the libc has a pid_t (above),
-    // and with CLONE_PIDFD to `pidfd`.
-    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, pidfd, ctid, tls) };
+    // and with CLONE_PIDFD or CLONE_PARENT_SETTID to `written`.
+    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, written, ctid, tls) };
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: as above; this is the order of aarch64 (CONFIG_CLONE_BACKWARDS).
-    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, pidfd, tls, ctid) };
+    let raw = unsafe { syscall!(libc::SYS_clone, flags, stack, written, tls, ctid) };
     reply(raw).map(|pid| match pid {
         0 => Fork::Child,
         pid => Fork::Parent { child: Pid(pid as i32) },

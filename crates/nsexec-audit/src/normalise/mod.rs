@@ -13,7 +13,7 @@ mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
-use super::sections::{Site, inherit, pids};
+use super::sections::{Site, inherit, is_made_by_launcher, pids};
 use super::transcript::{Role, Run, Section};
 use crate::record::{Bytes, Call, Line, Reply};
 use nsexec::procfs::is_exiting;
@@ -33,7 +33,8 @@ pub const RENAMED: &[(&str, &str)] = &[
     ),
     (
         "pid in a text",
-        "the same, in the path /proc/PID, the pid line, a log record, a mapping tool's argv[1]",
+        "the same, in the path /proc/PID, the pid line or the pid that stage 1 sends, a log record, a mapping tool's \
+         argv[1]",
     ),
     ("a process's own pid, from getpid and gettid", "the same, whatever its pid namespace"),
     ("pid that no call returned", "10000000 and its number"),
@@ -50,7 +51,7 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("the launcher's polls", "only the first ready descriptor, on which the launcher acts"),
     (
         "how the launcher learns that the stages are dead",
-        "the end of the init pipe and the end of stage 0's pidfd count as the same event",
+        "the end of the init pipe and the end of the pidfd of stage 0, or stage 1, count as the same event",
     ),
     ("a hang-up that comes with data", "left out: the peer may have ended after its send"),
     ("the launcher's reaping of the remaining stages", "in the order of the stages"),
@@ -118,7 +119,7 @@ pub fn normalise(run: &Run) -> Run {
 struct State {
     fds: BTreeMap<i32, i32>,
     next: i32,
-    /// Whether the next value on a sync pipe is a pid.
+    /// Whether the next value of 4 bytes is a pid.
     pid_follows: bool,
     /// The address of the cached thread id, as the kernel returned it.
     tid: Option<usize>,
@@ -137,7 +138,8 @@ impl State {
             fds: there.into_iter().flatten().collect(),
             next: 3,
             stat: None,
-            pid_follows: false,
+            // In a start through a child, stage 1 sends a pid and nothing else.
+            pid_follows: is_made_by_launcher(run, Role::Stage(1)),
             tid: None,
             handlers: BTreeSet::new(),
             restorers: BTreeSet::new(),
@@ -282,7 +284,10 @@ impl Names {
             Call::Write { data, .. } | Call::WriteNowait { data, .. } => *data = self.record(data),
             Call::Send { data, .. } => *data = self.value_or_pid_line(state, data),
             Call::Poll { fds, .. } => *fds = state.poll_fds(fds),
-            Call::CloneSibling { tid } | Call::Fork { tid, .. } | Call::CloneInit { tid, .. } => {
+            Call::CloneSibling { tid }
+            | Call::CloneChild { tid }
+            | Call::Fork { tid, .. }
+            | Call::CloneInit { tid, .. } => {
                 *tid = tid.map(|TidAddress { address, .. }| TidAddress {
                     address: if state.tid == Some(address) { 1 } else { address },
                     cached: 0,

@@ -59,8 +59,8 @@ impl Names {
         }
     }
 
-    /// Renames a transfer on a sync pipe or the init pipe. A four-byte value is a pid after SYNC_RECVPID_PLS.
-    /// Anything else may be the pid line.
+    /// Renames a transfer on a sync pipe or the init pipe. A four-byte value is a pid after SYNC_RECVPID_PLS,
+    /// and in a start through a child. Anything else may be the pid line.
     pub(super) fn value_or_pid_line(&self, state: &mut State, data: &Bytes) -> Bytes {
         const RECVPID_PLS: [u8; 4] = 0x42_u32.to_ne_bytes();
         let Ok(word) = <[u8; 4]>::try_from(&data.0[..]) else { return self.pid_line(data) };

@@ -136,6 +136,9 @@ macro_rules! calls {
             = clone("child_stack=NULL", Sibling(tid));
         fork Fork { exit: ExitSignal, tid: Tid } -> Forked
             = clone("child_stack=NULL", Child(exit, tid));
+        clone_child CloneChild { tid: Tid } -> Forked
+            = clone("child_stack=NULL", "flags=CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID",
+                reply, ChildTid(tid));
         clone_init CloneInit { namespaces: CloneFlags, tid: Tid } -> InitFork
             = clone("child_stack=NULL", InitFlags(namespaces), reply, ChildTid(tid));
         execve Execve { path: Path, argv: Strings, envp: Strings } -> Exec

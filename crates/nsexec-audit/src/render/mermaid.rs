@@ -5,7 +5,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::events::{Event, EventKind, Mark, Note, PipeKind, events};
-use super::walk::is_direct;
+use super::walk::{is_direct, is_through_child};
 use super::{COLUMNS, Document, Fate};
 use crate::transcript::Role;
 use nsexec::bootstrap::text::is_invisible;
@@ -58,13 +58,14 @@ pub(super) fn same(role: Role, mark: Mark, mut events: &[Event]) -> (Vec<&Note>,
     (notes, events)
 }
 
-/// Returns the columns to draw: the launcher and the stages, of which a direct start has stage 2 only, and
-/// the tool if it is started.
+/// Returns the columns to draw: the launcher, the stages, and the tool if it is started. A direct start has
+/// stage 2 only, and a start through a child has no stage 0.
 pub(super) fn columns(document: &Document<'_>, events: &[Event]) -> Vec<Role> {
     let tool = events.iter().any(|event| matches!(event.what, EventKind::Fork { child: Role::Tool(_), .. }));
-    let direct = is_direct(document);
+    let (direct, child) = (is_direct(document), is_through_child(document));
     let is_drawn = |role: &Role| match role {
-        Role::Stage(0 | 1) => !direct,
+        Role::Stage(0) => !direct && !child,
+        Role::Stage(1) => !direct,
         Role::Tool(_) => tool,
         _ => true,
     };

@@ -9,6 +9,7 @@
 //! | [`events`] | the sections merged into one order, for the diagrams |
 //! | [`text`], [`mermaid`], [`svg`] | the three forms |
 
+mod child;
 mod direct;
 pub mod events;
 pub mod mermaid;

@@ -35,6 +35,8 @@ pub enum Attempt {
     Stages,
     /// Direct: the launcher creates the command's process itself.
     Direct,
+    /// Through a child: the launcher creates stage 1 itself.
+    Child,
     /// A direct start that the kernel refused: the launcher gives it up for the stages.
     GivenUp,
 }
@@ -147,9 +149,15 @@ fn has_mount_sources(view: &SectionView<'_>) -> bool {
 fn attempts(section: &Section) -> Vec<Attempt> {
     let lines = &section.lines;
     let is_init = |line: &Line| matches!(line.call, Call::CloneInit { .. });
+    let is_child = |line: &Line| matches!(line.call, Call::CloneChild { .. });
     if section.role != Role::Launcher {
-        let direct = lines.first().is_some_and(|line| is_init(line) && line.reply == Reply::Child);
-        return vec![if direct { Attempt::Direct } else { Attempt::Stages }; lines.len()];
+        let attempt = match lines.first() {
+            Some(line) if line.reply != Reply::Child => Attempt::Stages,
+            Some(line) if is_init(line) => Attempt::Direct,
+            Some(line) if is_child(line) => Attempt::Child,
+            _ => Attempt::Stages,
+        };
+        return vec![attempt; lines.len()];
     }
     let is_stage_0 = |line: &Line| matches!(line.call, Call::Fork { .. } | Call::CloneSibling { .. });
     let forks = lines.iter().any(is_stage_0);
@@ -158,6 +166,7 @@ fn attempts(section: &Section) -> Vec<Attempt> {
         let found = match attempt.iter().find(|line| is_init(line)) {
             Some(line) if forks || matches!(line.reply, Reply::Errno(_)) => Attempt::GivenUp,
             Some(_) => Attempt::Direct,
+            None if attempt.iter().any(is_child) => Attempt::Child,
             None => Attempt::Stages,
         };
         attempts.extend(attempt.iter().map(|_| found));
@@ -169,6 +178,11 @@ fn attempts(section: &Section) -> Vec<Attempt> {
 pub(super) fn is_direct(document: &Document<'_>) -> bool {
     document.sections.iter().any(|view| attempts(view.section).contains(&Attempt::Direct))
         && !document.sections.iter().any(|view| matches!(view.column(), Some(Role::Stage(0 | 1))))
+}
+
+/// Returns whether a document shows a start through a child: it has no stage 0.
+pub(super) fn is_through_child(document: &Document<'_>) -> bool {
+    document.sections.iter().any(|view| attempts(view.section).contains(&Attempt::Child))
 }
 
 /// Maps each pid to its role. The pids are those of the launcher's pid namespace. A section lists only the
@@ -201,6 +215,7 @@ pub fn created_role(parent: Option<Role>, line: &Line) -> Option<Role> {
     line.reply.child()?;
     match (parent?, &line.call) {
         (Role::Launcher, Call::Fork { .. } | Call::CloneSibling { .. }) => Some(Role::Stage(0)),
+        (Role::Launcher, Call::CloneChild { .. }) => Some(Role::Stage(1)),
         (Role::Launcher, Call::CloneInit { .. }) => Some(Role::Stage(2)),
         (Role::Stage(0), Call::CloneSibling { .. }) => Some(Role::Stage(1)),
         (Role::Stage(0), Call::Fork { .. }) => Some(TOOL),
@@ -344,6 +359,7 @@ impl Process {
         };
         let payload = match (channel, sends == *outer) {
             (Channel::Init, true) => Payload::from_launcher(&data.0),
+            (Channel::Init, false) if self.attempt == Attempt::Child => Payload::of_child(&data.0),
             (Channel::Init, false) => Payload::to_launcher(&data.0),
             _ => Payload::between_stages(
                 &data.0,
@@ -370,7 +386,7 @@ impl Process {
             (Call::Setns { fd, .. }, Reply::Errno(Errno::EPERM)) => self.refused.push(*fd),
             (Call::Unshare { flags }, Reply::Unit) => self.in_user |= flags.contains(CloneFlags::NEWUSER),
             (Call::SetDumpable { dumpable }, Reply::Unit) => self.window = *dumpable,
-            (Call::CloneInit { .. } | Call::Fork { .. }, reply) => {
+            (Call::CloneInit { .. } | Call::CloneChild { .. } | Call::Fork { .. }, reply) => {
                 self.creation_refused = matches!(reply, Reply::Errno(_));
             }
             (Call::Socketpair, _) => self.creation_refused = false,
@@ -410,7 +426,7 @@ impl Context {
                 Some(Role::Stage(2))
             }
             (Object::End { channel: Channel::Init, outer: true }, _) if self.attempt != Attempt::Stages => {
-                Some(Role::Stage(2))
+                Some(Role::Stage(if self.attempt == Attempt::Child { 1 } else { 2 }))
             }
             (Object::End { channel: Channel::ToStage1, outer: true }, _) => Some(Role::Stage(1)),
             (Object::End { channel: Channel::ToStage2, outer: true }, _) => Some(Role::Stage(2)),

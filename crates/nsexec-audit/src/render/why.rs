@@ -1,7 +1,7 @@
 //! The reason for a step, in words, shown next to its line. See docs/protocol.md#what-happens-in-order.
 
-use super::direct;
 use super::walk::{Attempt, Channel, Context, Object};
+use super::{child, direct};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Role;
 use nsexec::sys::types::{
@@ -11,8 +11,13 @@ use nsexec::sys::types::{
 /// Returns why the protocol makes this call, or what its failure means. `None` for a call without an entry.
 #[must_use]
 pub fn why(line: &Line, context: &Context) -> Option<&'static str> {
-    if let Some(reason) = direct::why(line, context).filter(|_| context.attempt != Attempt::Stages) {
-        return Some(reason);
+    let of_shape = match context.attempt {
+        Attempt::Stages => None,
+        Attempt::Child => child::why(line, context),
+        Attempt::Direct | Attempt::GivenUp => direct::why(line, context),
+    };
+    if of_shape.is_some() {
+        return of_shape;
     }
     if let Reply::Errno(errno) = line.reply {
         return failed(line, context, errno);
@@ -259,7 +264,7 @@ fn descriptors(call: &Call, context: &Context) -> Option<&'static str> {
         }
         (Call::SetCloexec { on: false, .. }, _) => "requested by the caller: the command inherits it",
         (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
-            if matches!(context.role, Some(Role::Stage(0 | 2))) =>
+            if matches!(context.role, Some(Role::Stage(_))) =>
         {
             "the command inherits only the requested descriptors"
         }

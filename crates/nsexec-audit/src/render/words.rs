@@ -94,6 +94,15 @@ impl Payload {
         }
     }
 
+    /// Interprets bytes that stage 1 writes to the init pipe in a start through a child: the pid of stage 2.
+    #[must_use]
+    pub fn of_child(data: &[u8]) -> Self {
+        match <[u8; 4]>::try_from(data) {
+            Ok(bytes) => Self::Pid(i32::from_ne_bytes(bytes)),
+            Err(_) => Self::Bytes(data.len()),
+        }
+    }
+
     /// Returns the content in words.
     #[must_use]
     pub fn text(&self) -> String {

@@ -18,7 +18,7 @@ use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
-use super::sections::children;
+use super::sections::{children, is_made_by_launcher};
 use super::transcript::{End, Role, Run, Section};
 use crate::note::{self, NoteError, Values};
 use crate::record::{AnySys, Call, Line, Mismatch, Reply, play_back};
@@ -240,19 +240,14 @@ impl<'r> Lineage<'r> {
 
 /// Returns the role of the process that created another one. `None`: no process of the protocol did.
 fn creator(run: &Run, section: &Section) -> Option<Role> {
-    let has_init = |launcher: &Section| children(launcher).iter().any(|(_, role, _)| *role == section.role);
     match section.role {
         Role::Launcher => None,
         Role::Stage(0) => Some(Role::Launcher),
         Role::Tool(_) => Some(Role::Stage(0)),
-        // The init of a direct start. Its own first line shows the call that created it, unless that was
-        // lost.
-        Role::Stage(2) | Role::Other(_) => match section.lines.first() {
-            Some(Line { call: Call::CloneInit { .. }, reply: Reply::Child }) => Some(Role::Launcher),
-            _ if run.section(Role::Launcher).is_some_and(has_init) => Some(Role::Launcher),
-            _ => (section.role == Role::Stage(2)).then_some(Role::Stage(1)),
-        },
+        // The init of a direct start, or stage 1 of a start through a child.
+        role if is_made_by_launcher(run, role) => Some(Role::Launcher),
         Role::Stage(number) => Some(Role::Stage(number - 1)),
+        Role::Other(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use super::facts::{Request, is_direct, writer};
+use super::facts::{Request, Shape, writer};
 use super::reading::{OOM_SCORE, ProcFiles, files_of_init, shown, sync_values};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -23,16 +23,17 @@ pub(super) const ACKNOWLEDGED: Rule = Rule {
              A tool is started only after EPERM. The oom score, which the new processes inherit, is written before stage 1 \
              exists. In a direct start the launcher writes the maps before the go byte, and with a new user namespace \
              also the score. Otherwise the command's process writes its own score. It writes its time offsets before it \
-             enters its time namespace.",
+             enters its time namespace. In a start through a child stage 1 writes its own score and offsets before it \
+             creates stage 2.",
     reference: "docs/protocol.md#mapping-tools, docs/protocol.md#weaknesses-of-the-c-code",
     severity: Severity::Breach,
     check: acknowledged,
 };
 
 fn acknowledged(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let direct = is_direct(run);
-    let mut findings = of_writer(run, facts, direct);
-    if let Some(init) = run.section(Role::Stage(2)).filter(|_| direct) {
+    let shape = Shape::of(run);
+    let mut findings = of_writer(run, facts, shape);
+    if let Some(init) = run.section(Role::Stage(2)).filter(|_| shape == Shape::Direct) {
         findings.extend(of_init(init, facts));
     }
     findings
@@ -60,8 +61,8 @@ fn of_init(init: &Section, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn of_writer(run: &Run, facts: &Facts, direct: bool) -> Vec<Finding> {
-    let Some(section) = run.section(writer(run)) else { return Vec::new() };
+fn of_writer(run: &Run, facts: &Facts, shape: Shape) -> Vec<Finding> {
+    let Some(section) = run.section(writer(shape)) else { return Vec::new() };
     let nothing = Request::default();
     let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));
     let said = sync_values(section);
@@ -76,15 +77,20 @@ fn of_writer(run: &Run, facts: &Facts, direct: bool) -> Vec<Finding> {
             });
             found.extend(missing.map(|file| format!("acknowledges the maps without {}", shown(file))));
         }
-        if direct && matches!(&line.call, Call::Send { data, .. } if data.0 == [GO]) {
+        if shape == Shape::Direct && matches!(&line.call, Call::Send { data, .. } if data.0 == [GO]) {
             let own = files_of_init(facts.creates_user());
             let missing = [&b"uid_map"[..], b"gid_map", OOM_SCORE]
                 .into_iter()
                 .filter(|file| state.owes(file) && !own.contains(file));
             found.extend(missing.map(|file| format!("lets the init run without {}", shown(file))));
         }
-        if matches!(line.call, Call::CloneSibling { .. }) && state.owes(OOM_SCORE) {
-            found.push("creates stage 1 without the oom score".into());
+        if matches!(line.call, Call::CloneSibling { .. }) {
+            let (next, files): (u8, &[&[u8]]) = match shape {
+                Shape::Child => (2, files_of_init(false)),
+                Shape::Direct | Shape::Stages => (1, &[OOM_SCORE]),
+            };
+            let missing = files.iter().filter(|file| state.owes(file));
+            found.extend(missing.map(|file| format!("creates stage {next} without {}", shown(file))));
         }
         findings.extend(found.into_iter().map(|what| Finding::on(section, index, what)));
     }

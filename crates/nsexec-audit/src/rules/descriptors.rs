@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::format;
 use std::vec::Vec;
 
-use super::facts::starts_directly;
+use super::facts::{Shape, is_child, is_first, starts_directly};
 use super::reading::{message_at, reports, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Reply};
@@ -48,8 +48,8 @@ pub(super) const NONE_LEFT: Rule = Rule {
 pub(super) const NAMED_ONLY: Rule = Rule {
     name: "named-descriptors-only",
     reason: "If the command inherits only named descriptors, stage 0 marks all others close-on-exec before anything is \
-             joined, or the init of a direct start before it creates or mounts anything: each of them refers to a file \
-             outside the container. Otherwise no stage changes the caller's flags.",
+             joined. In a start through a child stage 1 does so, and in a direct start the init before it creates or \
+             mounts anything. Each of them refers to a file outside the container. Otherwise no stage changes the caller's flags.",
     reference: "CVE-2024-21626, CVE-2016-9962; close_range(2)",
     severity: Severity::Breach,
     check: named_only,
@@ -137,6 +137,7 @@ fn foreign_ends(
         (Role::Launcher, Reply::ParentOfInit { .. }) => Some((Role::Launcher, 1, BOTH)),
         (Role::Stage(0), Reply::Child) if has_launcher => Some((Role::Launcher, 0, BOTH)),
         (Role::Stage(2), Reply::Child) if starts_directly(section) => Some((Role::Launcher, 0, BOTH)),
+        (Role::Stage(1), Reply::Child) if is_child(section) => Some((Role::Launcher, 0, BOTH)),
         // Stage 0 keeps the second end of each sync pipe, and the other stage the first.
         (Role::Stage(0), Reply::Parent(_)) => Some((Role::Stage(0), 0, BOTH)),
         (Role::Stage(1), Reply::Child) => Some((Role::Stage(0), 1, BOTH)),
@@ -152,7 +153,7 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         let is_clone = match site.line.call {
-            Call::CloneSibling { .. } | Call::CloneInit { .. } => true,
+            Call::CloneSibling { .. } | Call::CloneChild { .. } | Call::CloneInit { .. } => true,
             // A mapping tool closes its inherited descriptors by its exec.
             Call::Fork { .. } => site.section.role == Role::Launcher || site.line.reply == Reply::Child,
             _ => false,
@@ -190,13 +191,14 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
 }
 
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
+    let shape = Shape::of(run);
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         // A launcher has descriptors from before the run. After the hand-over, stage 2 closes descriptors of
         // its caller.
         let stage = match site.section.role {
             Role::Launcher => false,
-            Role::Stage(2) => handed_over(site.section).is_none_or(|at| site.index < at),
+            Role::Stage(2) => handed_over(site.section, shape).is_none_or(|at| site.index < at),
             _ => true,
         };
         match site.line.call {
@@ -216,11 +218,15 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
 fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
     let asked = facts.asked.as_ref().filter(|_| facts.root_last());
     let last = asked.and_then(|asked| asked.user_path.as_deref());
+    let shape = Shape::of(run);
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
-        let makes_stage = matches!(site.line.call, Call::CloneSibling { .. } | Call::CloneInit { .. })
-            && site.line.reply.child().is_some();
-        let hands_over = handed_over(site.section) == Some(site.index);
+        let clones = matches!(
+            site.line.call,
+            Call::CloneSibling { .. } | Call::CloneChild { .. } | Call::CloneInit { .. }
+        );
+        let makes_stage = clones && site.line.reply.child().is_some();
+        let hands_over = handed_over(site.section, shape) == Some(site.index);
         for (fd, open) in &table.open {
             let file = open.what == What::File;
             if makes_stage && file {
@@ -256,7 +262,7 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
                 "changes the flags of descriptors, which was not requested"
             }
             (Call::CloseRangeCloexec { .. } | Call::SetCloexec { .. }, _)
-                if stage != 0 && !starts_directly(site.section) || marked.joined =>
+                if !is_first(site.section) || marked.joined =>
             {
                 "changes the flags of descriptors too late"
             }
@@ -282,7 +288,7 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
                 "goes on before the descriptors are marked"
             }
             (Call::Setns { .. } | Call::Unshare { .. } | Call::Mount { .. }, _)
-                if named && starts_directly(site.section) && !marked.all =>
+                if named && stage != 0 && is_first(site.section) && !marked.all =>
             {
                 "goes on before the descriptors are marked"
             }
@@ -302,11 +308,11 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// Returns the line at which stage 2 is handed over: the first line after ChildFinish that the bootstrap
 /// itself does not make, or else the last line.
-fn handed_over(section: &Section) -> Option<usize> {
+fn handed_over(section: &Section, shape: Shape) -> Option<usize> {
     if section.role != Role::Stage(2) {
         return None;
     }
-    if starts_directly(section) {
+    if shape != Shape::Stages {
         // The launcher's descriptors are close-on-exec, and this process opens none that it keeps.
         return section.lines.iter().position(|line| matches!(line.call, Call::Execve { .. }));
     }

@@ -5,13 +5,14 @@ use std::string::String;
 use std::vec::Vec;
 
 use crate::record::{Call, Line, Reply, hex_digits, unhex};
+use crate::sections::is_made_by_launcher;
 use crate::transcript::{Role, Run, Section};
 use nsexec::bootstrap::dialect::Dialect;
 use nsexec::bootstrap::{Bootstrap, HEADER_LEN, Header};
 use nsexec::legacy::CgroupPlacement;
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Policy};
-use nsexec::sys::types::{CloneFlags, Fd, Pid};
+use nsexec::sys::types::{CloneFlags, Fd};
 
 /// The request: the message that stage 0 read, and the policy.
 #[derive(Clone, PartialEq, Debug)]
@@ -133,14 +134,42 @@ impl Request {
     }
 }
 
-/// Returns whether the launcher created the command's process itself, without the stages.
-pub(super) fn is_direct(run: &Run) -> bool {
-    // An init that was given up for the stages has another role.
-    run.section(Role::Stage(2)).is_some_and(starts_directly)
-        || run.section(Role::Launcher).is_some_and(|launcher| {
-            let is_init = |(_, role, _): &(usize, Role, Pid)| *role == Role::Stage(2);
-            crate::sections::children(launcher).iter().any(is_init)
-        })
+/// The processes between the launcher and the command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    /// None: the launcher created the command's process itself.
+    Direct,
+    /// Stage 1, which the launcher created itself.
+    Child,
+    /// The stages, or the run does not show it.
+    Stages,
+}
+
+impl Shape {
+    /// Returns the shape of a run, as the calls show it.
+    pub(super) fn of(run: &Run) -> Self {
+        // An init that was given up for the stages has another role.
+        if is_made_by_launcher(run, Role::Stage(2)) {
+            Self::Direct
+        } else if is_made_by_launcher(run, Role::Stage(1)) {
+            Self::Child
+        } else {
+            Self::Stages
+        }
+    }
+}
+
+/// Returns whether this is stage 1 of a start through a child: the launcher created it.
+pub(super) fn is_child(section: &Section) -> bool {
+    section
+        .lines
+        .first()
+        .is_some_and(|line| matches!(line, Line { call: Call::CloneChild { .. }, reply: Reply::Child }))
+}
+
+/// Returns whether this is the first process that our own launcher created.
+pub(super) fn is_first(section: &Section) -> bool {
+    section.role == Role::Stage(0) || is_child(section) || starts_directly(section)
 }
 
 /// Returns whether this is the command's process of a direct start.
@@ -152,9 +181,13 @@ pub(super) fn starts_directly(section: &Section) -> bool {
 }
 
 /// Returns the process that writes the files in /proc of the new process: the launcher in a direct start,
-/// otherwise stage 0.
-pub(super) fn writer(run: &Run) -> Role {
-    if is_direct(run) { Role::Launcher } else { Role::Stage(0) }
+/// stage 1 itself in a start through a child, otherwise stage 0.
+pub(super) const fn writer(shape: Shape) -> Role {
+    match shape {
+        Shape::Direct => Role::Launcher,
+        Shape::Child => Role::Stage(1),
+        Shape::Stages => Role::Stage(0),
+    }
 }
 
 /// Returns the bytes that stage 0 read before it created the sync pipes, by descriptor. The message is on a

@@ -15,7 +15,8 @@ pub(super) const ONE_INIT: Rule = Rule {
     name: "one-init",
     reason: "The launcher creates one process that may execute the command. It gives up a direct start only before the \
              go byte, because the kernel refuses the clone, or a map for which the message names a tool. It kills \
-             and reaps that process before it creates the pipes of the stages.",
+             and reaps that process before it creates the pipes of the stages. In a start through a child it creates \
+             stage 1 only.",
     reference: "src/launch/direct.rs; docs/protocol.md#refusals-and-deaths-in-a-direct-start",
     severity: Severity::Breach,
     check: one_init,
@@ -69,10 +70,16 @@ fn one_init(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(launcher) = run.section(Role::Launcher) else { return Vec::new() };
     let mut findings = Vec::new();
     let mut created = None;
+    let mut child = false;
     let end = given_up_at(launcher);
     for (index, line) in launcher.lines.iter().enumerate() {
         let what = match (&line.call, created) {
             (Call::CloneInit { .. }, Some(_)) => "creates a second init".into(),
+            _ if child && line.reply.child().is_some() => "creates a process beside stage 1".into(),
+            (Call::CloneChild { .. }, _) => {
+                child |= line.reply.child().is_some();
+                continue;
+            }
             (Call::CloneInit { .. }, None) => {
                 created = line.reply.child();
                 continue;

@@ -3,7 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
-use super::facts::{Request, starts_directly};
+use super::facts::{Request, Shape};
 use super::reading::{changes_identity, go_message_at, message_at, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -19,7 +19,8 @@ pub(super) const AS_ASKED: Rule = Rule {
              finished only after setsid, setuid(0), setgid(0) and the drop of the caller's groups, each if it was \
              requested: a group that stays gives the container access to files. If root comes last, stage 2 changes \
              its ids only after the go byte: with them, the container's root could kill or limit it. In a direct start the \
-             command's process takes these steps before it creates the remaining namespaces.",
+             command's process takes these steps before it creates the remaining namespaces. In a start through a child \
+             stage 2 takes them before its exec.",
     reference: "CVE-2018-7169, CVE-2022-2995; runc#4466; docs/protocol.md#groups",
     severity: Severity::Breach,
     check: as_asked,
@@ -28,7 +29,8 @@ pub(super) const AS_ASKED: Rule = Rule {
 fn as_asked(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(asked) = &facts.asked else { return Vec::new() };
     let of_stage_1 = run.section(Role::Stage(1)).and_then(|section| root_first(section, facts));
-    let of_stage_2 = run.section(Role::Stage(2)).map(|section| stage_2(section, facts, asked));
+    let of_stage_2 =
+        run.section(Role::Stage(2)).map(|section| stage_2(section, Shape::of(run), facts, asked));
     of_stage_1.into_iter().chain(of_stage_2.into_iter().flatten()).collect()
 }
 
@@ -68,7 +70,7 @@ fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
 type Step = (bool, &'static str, fn(&Line) -> bool);
 
 /// Checks the identity of stage 2 when it reports that it has finished.
-fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
+fn stage_2(section: &Section, shape: Shape, facts: &Facts, asked: &Request) -> Vec<Finding> {
     let policy = facts.policy;
     let (root, last) = (facts.root_at_once(), facts.root_last());
     // The table in docs/protocol.md#groups, implemented a second time, independently of the core.
@@ -93,9 +95,8 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
         let denied = may_be_denied && line.reply == Reply::Errno(Errno::EPERM);
         succeeded(line) || line.call == Call::DropGroups && denied
     };
-    let direct = starts_directly(section);
     let finished = message_at(section, true, SyncMessage::ChildFinish);
-    let go = go_message_at(section);
+    let go = go_message_at(section, shape);
     let missing = |steps: &[Step], until: usize| {
         let before = section.lines.get(..until).unwrap_or_default();
         let missing =
@@ -103,6 +104,7 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
         let missing: Vec<&str> = missing.map(|(_, name, _)| *name).collect();
         (!missing.is_empty()).then(|| missing.join(" and "))
     };
+    let all = [&steps[..], &last_steps].concat();
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
         let in_time = go.is_some_and(|at| at < index);
@@ -113,12 +115,15 @@ fn stage_2(section: &Section, facts: &Facts, asked: &Request) -> Vec<Finding> {
         let late = match finished == Some(index) {
             true => missing(&steps, index).map(|missing| format!("has finished without {missing}")),
             // A direct start has the user namespace first, then root in it, then the others.
-            false if direct && matches!(line.call, Call::Unshare { .. }) => {
+            false if shape == Shape::Direct && matches!(line.call, Call::Unshare { .. }) => {
                 missing(&steps, index).map(|missing| format!("creates namespaces without {missing}"))
             }
             false if matches!(line.call, Call::Execve { .. }) => {
-                missing(if direct && !last { &steps } else { &last_steps }, index)
-                    .map(|missing| format!("executes the command without {missing}"))
+                let before_exec = match shape {
+                    Shape::Stages => missing(&last_steps, index),
+                    Shape::Direct | Shape::Child => missing(&all, index),
+                };
+                before_exec.map(|missing| format!("executes the command without {missing}"))
             }
             false => None,
         };

@@ -5,7 +5,7 @@ use std::format;
 use std::string::ToString;
 use std::vec::Vec;
 
-use super::facts::{is_direct, writer};
+use super::facts::{Shape, writer};
 use super::reading::{OOM_SCORE, ProcFiles, file_of, files_of_init, shown};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -18,7 +18,8 @@ pub(super) const ONCE: Rule = Rule {
     name: "maps-once",
     reason: "Only stage 0, outside the new namespaces, writes files of a process in /proc, each in one write: the kernel \
              reads each write as a complete map, and accepts only one. In a direct start the launcher has this part. \
-             The command's process writes its own time offsets, and without a new user namespace its own oom score.",
+             The command's process writes its own time offsets, and without a new user namespace its own oom score. \
+             In a start through a child stage 1 writes its own offsets and score.",
     reference: "user_namespaces(7); docs/protocol.md#id-maps",
     severity: Severity::Breach,
     check: once,
@@ -79,10 +80,11 @@ fn interrupted(line: &Line) -> bool {
 
 fn once(run: &Run, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (direct, writer) = (is_direct(run), writer(run));
+    let shape = Shape::of(run);
+    let writer = writer(shape);
     let mut written: BTreeSet<&[u8]> = BTreeSet::new();
     writes(run, |site, file, _| {
-        let allowed = match direct && files_of_init(facts.creates_user()).contains(&file) {
+        let allowed = match shape == Shape::Direct && files_of_init(facts.creates_user()).contains(&file) {
             true => Role::Stage(2),
             false => writer,
         };
@@ -108,13 +110,17 @@ fn checked(run: &Run, _: &Facts) -> Vec<Finding> {
 }
 
 fn own_proc(run: &Run, facts: &Facts) -> Vec<Finding> {
-    let direct = is_direct(run);
+    let shape = Shape::of(run);
     let mut findings = Vec::new();
-    if let Some(section) = run.section(writer(run)) {
-        let own: &[&[u8]] = if direct { &[] } else { &[OOM_SCORE] };
+    if let Some(section) = run.section(writer(shape)) {
+        let own: &[&[u8]] = match shape {
+            Shape::Direct => &[],
+            Shape::Child => files_of_init(false),
+            Shape::Stages => &[OOM_SCORE],
+        };
         findings.extend(opens_in_proc(section, target(run), own));
     }
-    if let Some(init) = run.section(Role::Stage(2)).filter(|_| direct) {
+    if let Some(init) = run.section(Role::Stage(2)).filter(|_| shape == Shape::Direct) {
         findings.extend(opens_in_proc(init, None, files_of_init(facts.creates_user())));
     }
     findings
@@ -174,9 +180,9 @@ fn opens_in_proc(section: &Section, target: Option<Pid>, own_files: &[&[u8]]) ->
     findings
 }
 
-/// Returns the process whose files in /proc are written: stage 1, or the init of a direct start.
+/// Returns the process whose files in /proc another process writes: stage 1, or the init of a direct start.
 fn target(run: &Run) -> Option<Pid> {
-    let wanted = Role::Stage(if is_direct(run) { 2 } else { 1 });
+    let wanted = Role::Stage(if Shape::of(run) == Shape::Direct { 2 } else { 1 });
     pids(run).into_iter().find(|(role, _)| *role == wanted).map(|(_, pid)| pid)
 }
 
@@ -192,7 +198,7 @@ fn taken(line: &Line) -> bool {
 fn setgroups(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(asked) = facts.asked.as_ref().filter(|_| facts.creates_user()) else { return Vec::new() };
     let deny = writes_deny(facts.policy.setgroups, asked.rootless, asked.setgroup);
-    let Some(section) = run.section(writer(run)) else { return Vec::new() };
+    let Some(section) = run.section(writer(Shape::of(run))) else { return Vec::new() };
     let mut findings = Vec::new();
     let mut files = ProcFiles::default();
     let (mut decided, mut mapped) = (false, false);

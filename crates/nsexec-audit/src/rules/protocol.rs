@@ -3,15 +3,16 @@
 use std::format;
 use std::vec::Vec;
 
-use super::facts::starts_directly;
+use super::facts::Shape;
 use super::reading::{
     SyncValue, changes_identity, go_message_at, message_at, reports, succeeded, sync_values,
 };
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
-use crate::sections::pids;
+use crate::sections::{children, pids};
 use crate::transcript::{Role, Run};
 use nsexec::bootstrap::dialect::PidLine;
+use nsexec::launch::script::GO;
 use nsexec::log::RECORD_MAX;
 use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{Pid, Signal, WaitStatus};
@@ -37,7 +38,9 @@ pub(super) const PID_LINE: Rule = Rule {
     name: "pid-line-once",
     reason: "Stage 0 writes the pid line once, with the keys of the dialect, and only when stage 2 exists: the launcher \
              relies on both processes. It is written before stage 2 may continue, since the launcher waits for the \
-             line; in the seed after stage 2 has finished, since there the launcher waits for stage 0 first.",
+             line; in the seed after stage 2 has finished, since there the launcher waits for stage 0 first. In a start \
+             through a child stage 1 sends the pid of stage 2, once and alone, and the launcher sends the go byte after it \
+             has received the pid.",
     reference: "docs/protocol.md#the-init-pipe; runc#3498",
     severity: Severity::Breach,
     check: pid_line,
@@ -47,8 +50,8 @@ pub(super) const STAGE_2_WAITS: Rule = Rule {
     name: "stage-2-waits",
     reason: "Stage 2 changes nothing before stage 0's message: until then a launcher may give up. It reports that it \
              has finished only with its final identity. If it becomes root last, it joins the user \
-             namespace and becomes root after the launcher's go byte. In a direct start it changes nothing before \
-             the go byte.",
+             namespace and becomes root after the launcher's go byte. In a direct start and in a start through a child \
+             it changes nothing before the go byte.",
     reference: "docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: stage_2_waits,
@@ -147,6 +150,39 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
             findings.push(Finding::on(section, index, what));
         }
     }
+    if Shape::of(run) == Shape::Child {
+        findings.extend(sent_pid(run));
+    }
+    findings
+}
+
+/// Checks the pid that stage 1 sends in a start through a child.
+fn sent_pid(run: &Run) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(section) = run.section(Role::Stage(1)) {
+        let created = children(section).into_iter().find(|(_, role, _)| *role == Role::Stage(2));
+        let sent = sync_values(section).into_iter().filter(|word| word.sent);
+        for (nth, word) in sent.enumerate() {
+            let what = match created {
+                _ if nth > 0 => "sends a second number",
+                None => "sends a pid before stage 2 exists",
+                Some((at, ..)) if word.index < at => "sends a pid before stage 2 exists",
+                Some((.., pid)) if u32::try_from(pid.0) != Ok(word.value) => {
+                    "sends the pid of another process than stage 2"
+                }
+                Some(_) => continue,
+            };
+            findings.push(Finding::on(section, word.index, what));
+        }
+    }
+    if let Some(launcher) = run.section(Role::Launcher) {
+        let received = sync_values(launcher).into_iter().find(|word| !word.sent).map(|word| word.index);
+        let is_go = |line: &Line| matches!(&line.call, Call::Send { data, .. } if data.0 == [GO]);
+        let go = launcher.lines.iter().position(is_go);
+        if let Some(at) = go.filter(|at| received.is_none_or(|received| *at < received)) {
+            findings.push(Finding::on(launcher, at, "sends the go byte before it has the pid of stage 2"));
+        }
+    }
     findings
 }
 
@@ -166,10 +202,11 @@ fn in_time(said: &[SyncValue], index: usize, late: bool) -> bool {
 
 fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
     let Some(section) = run.section(Role::Stage(2)) else { return Vec::new() };
-    let go_message_at = go_message_at(section);
-    let (go, from) = match starts_directly(section) {
-        true => (go_message_at, "the launcher"),
-        false => (message_at(section, false, SyncMessage::Grandchild), "stage 0"),
+    let shape = Shape::of(run);
+    let go_message_at = go_message_at(section, shape);
+    let (go, from) = match shape {
+        Shape::Direct | Shape::Child => (go_message_at, "the launcher"),
+        Shape::Stages => (message_at(section, false, SyncMessage::Grandchild), "stage 0"),
     };
     let finished = message_at(section, true, SyncMessage::ChildFinish);
     let failed = SyncMessage::Failed.value().to_ne_bytes();

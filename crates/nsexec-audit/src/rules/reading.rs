@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::string::String;
 use std::vec::Vec;
 
-use super::facts::starts_directly;
+use super::facts::Shape;
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Section;
 use nsexec::bootstrap::text::is_invisible;
@@ -98,10 +98,10 @@ pub(super) fn message_at(section: &Section, sent: bool, message: SyncMessage) ->
 }
 
 /// Returns the index of the line at which stage 2 received the launcher's go byte.
-pub(super) fn go_message_at(section: &Section) -> Option<usize> {
-    let finished = match starts_directly(section) {
-        true => 0,
-        false => message_at(section, true, SyncMessage::ChildFinish)?,
+pub(super) fn go_message_at(section: &Section, shape: Shape) -> Option<usize> {
+    let finished = match shape {
+        Shape::Direct | Shape::Child => 0,
+        Shape::Stages => message_at(section, true, SyncMessage::ChildFinish)?,
     };
     let is_go = |line: &Line| matches!((&line.call, &line.reply), (Call::Read { len: 1, .. }, Reply::Data(data)) if data.0 == [GO]);
     section.lines.iter().skip(finished).position(is_go).map(|at| finished + at)

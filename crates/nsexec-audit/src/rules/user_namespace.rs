@@ -3,7 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
-use super::facts::starts_directly;
+use super::facts::{Shape, starts_directly};
 use super::reading::{go_message_at, message_at, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -17,21 +17,24 @@ pub(super) const FIRST: Rule = Rule {
     reason: "Only stage 1 creates namespaces, except for the cgroup namespace of 1.0 and 1.1. Stage 2 creates that one \
              after the messages of stage 0 and the launcher. The user namespace comes first, alone, and is mapped before \
              stage 1 becomes root in it and creates the others: they are then owned by its root. In a direct start the init \
-             has this part; it is created with the user namespace, and with the pid namespace, which is for children only.",
+             has this part; it is created with the user namespace, and with the pid namespace, which is for children only. \
+             A start through a child creates no user namespace.",
     reference: "docs/protocol.md#what-happens-in-order; runc#4466 (SELinux label of mqueue)",
     severity: Severity::Breach,
     check: first,
 };
 
 fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
+    let shape = Shape::of(run);
     let mut findings = Vec::new();
     for section in &run.sections {
         let direct = starts_directly(section);
         let mapped = match direct {
-            true => go_message_at(section),
+            true => go_message_at(section, shape),
             false => message_at(section, false, SyncMessage::UsermapAck),
         };
-        let asks = message_at(section, true, SyncMessage::UsermapPls);
+        // In a start through a child, stage 1 sends only a pid.
+        let asks = message_at(section, true, SyncMessage::UsermapPls).filter(|_| shape != Shape::Child);
         let mut has_user = false;
         for (index, line) in section.lines.iter().enumerate() {
             let is_mapped = mapped.is_some_and(|at| at < index);
@@ -55,7 +58,7 @@ fn first(run: &Run, facts: &Facts) -> Vec<Finding> {
                 Call::Unshare { flags } if section.role != Role::Stage(1) && !direct => {
                     format!("unshare({flags}) outside of stage 1")
                 }
-                Call::Unshare { flags } if direct && flags.contains(CloneFlags::NEWUSER) => {
+                Call::Unshare { flags } if shape != Shape::Stages && flags.contains(CloneFlags::NEWUSER) => {
                     format!("unshare({flags}): the launcher cannot map this user namespace")
                 }
                 Call::Unshare { flags: CloneFlags::NEWUSER } => {

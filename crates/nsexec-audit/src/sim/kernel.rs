@@ -233,6 +233,7 @@ impl Kernel {
             Call::SetCloexec { fd, on } => unit(self.set_cloexec(me, *fd, *on)?),
             Call::CloneSibling { .. } => self.forked(me, call, true, ExitSignal::Chld)?,
             Call::Fork { exit, .. } => self.forked(me, call, false, *exit)?,
+            Call::CloneChild { .. } => self.forked(me, call, false, ExitSignal::None)?,
             Call::CloneInit { namespaces, .. } => self.clone_init(me, call, *namespaces)?,
             Call::Execve { path, argv, envp } => {
                 self.execve(me, &path.0, strings(argv), strings(envp))?;

@@ -73,6 +73,7 @@ impl Kernel {
             call,
             Call::Fork { tid: Some(_), .. }
                 | Call::CloneSibling { tid: Some(_) }
+                | Call::CloneChild { tid: Some(_) }
                 | Call::CloneInit { tid: Some(_), .. }
         );
         child.pending = SignalSet::EMPTY;

@@ -30,6 +30,7 @@ pub fn as_shown(run: &Run) -> Run {
 fn leave_out(line: &mut Line) {
     match &mut line.call {
         Call::CloneSibling { tid: Some(tid) }
+        | Call::CloneChild { tid: Some(tid) }
         | Call::Fork { tid: Some(tid), .. }
         | Call::CloneInit { tid: Some(tid), .. } => tid.cached = 0,
         Call::SetName { name } => name.0.truncate(NAME_MAX),

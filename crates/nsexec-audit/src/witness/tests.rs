@@ -309,9 +309,10 @@ fn one_line(origin: Origin, line: &Line) -> Run {
 fn is_not_shown(line: &Line, path: &str) -> bool {
     match (&line.call, &line.reply) {
         (_, Reply::TidAddress(_))
-        | (Call::Fork { .. } | Call::CloneSibling { .. } | Call::CloneInit { .. }, _) => {
-            path.ends_with("cached.")
-        }
+        | (
+            Call::Fork { .. } | Call::CloneSibling { .. } | Call::CloneChild { .. } | Call::CloneInit { .. },
+            _,
+        ) => path.ends_with("cached."),
         (Call::SetName { name }, _) => path.contains("name") && name.0.len() >= 15,
         // Bytes after a NUL are padding; random data has NULs anywhere.
         (Call::Getdents64 { .. }, Reply::Data(_)) => path.contains("data"),

@@ -10,7 +10,7 @@ use std::vec::Vec;
 
 use super::super::events::{Event, EventKind, Mark, Note, PipeKind};
 use super::super::mermaid::{clone_word, columns, same};
-use super::super::walk::is_direct;
+use super::super::walk::{is_direct, is_through_child};
 use super::super::{Document, Fate, SectionView};
 use super::bars::Bars;
 use super::measure::Font;
@@ -113,10 +113,11 @@ impl Painter<'_> {
     fn begin(&mut self) {
         let sections = self.document.sections.iter();
         let roles: Vec<Role> = sections.filter_map(SectionView::column).collect();
-        let direct = is_direct(self.document);
+        let (direct, child) = (is_direct(self.document), is_through_child(self.document));
         for role in &roles {
             let parent = match role {
                 Role::Stage(2) if direct => Some(Role::Launcher),
+                Role::Stage(1) if child => Some(Role::Launcher),
                 Role::Launcher | Role::Other(_) => None,
                 Role::Stage(0) => Some(Role::Launcher),
                 Role::Stage(number) => Some(Role::Stage(number - 1)),

@@ -189,11 +189,21 @@ impl Shown for kind::Exec {
 }
 
 impl Shown for kind::Forked {
-    fn parse(_: &Call, _: &str, result: &str) -> Option<Reply> {
-        match result.parse().ok()? {
-            0 => Some(Reply::Child),
-            pid => Some(Reply::Parent(Pid(pid))),
+    /// Writes the pid in the parent's memory. Only one of the clones has it.
+    fn write(f: &mut Formatter<'_>, reply: &Reply) -> fmt::Result {
+        match reply {
+            Reply::Parent(pid) => write!(f, "parent_tid=[{pid}]"),
+            _ => write!(f, "parent_tid={UNKNOWN_ADDRESS}"),
         }
+    }
+
+    fn parse(call: &Call, filled: &str, result: &str) -> Option<Reply> {
+        let pid = match result.parse().ok()? {
+            0 => return Some(Reply::Child),
+            pid => Pid(pid),
+        };
+        let written = matches!(call, Call::CloneChild { .. });
+        (!written || filled == format!("parent_tid=[{pid}]")).then_some(Reply::Parent(pid))
     }
 }
 

@@ -1,0 +1,237 @@
+//! A start through a child: the launcher creates stage 1, which joins and creates the namespaces, and creates
+//! stage 2 in them. The launcher has the part of stage 0, and sends only the go byte.
+//!
+//! The deciders and steps are those of the stages: the order of the joins, the ids, the mounts, the exec. A
+//! start through a child has no bootstrap message, no socket pairs between stages, and no pid line: stage 1
+//! sends the pid of stage 2 in 4 bytes.
+
+use super::conclude::conclude;
+use super::direct::OFFSETS;
+use super::fork::{BeforeFork, prepare_fork, restore_signals};
+use super::job::Job;
+use super::outcome::{FailureKind, Launched, Step, failed, os};
+use super::pipes::LogReader;
+use super::tail::{self, GO};
+use super::watch::{Ready, Stages, Watch};
+use crate::deciders::bootstrap::Bootstrap;
+use crate::deciders::bootstrap::text::Lossy;
+use crate::deciders::policy::{LogForm, Session};
+use crate::scripts::pipe::send_all;
+use crate::scripts::procfs;
+use crate::scripts::stage::child::join_all;
+use crate::scripts::stage::init::become_root_at_once;
+use crate::scripts::stage::{Context, LastSteps, StageEnd, end_with_launcher, kill_stages};
+use crate::scripts::unshare::unshare;
+use crate::sys::Sys;
+use crate::sys::types::{CloneFlags, Errno, Fd, Fork, Pid, PollEvents, PollFd};
+use crate::words::error::{Doing, Error, SyncStep};
+use crate::words::log::Log;
+
+/// Starts the command through a child.
+///
+/// Runs in the launcher, in the caller's namespaces, with the caller's privileges, and returns in stages 1
+/// and 2 too, with [`Launched::Exit`]. Waits for its turn to fork, for the pid of stage 2, for the end of
+/// stage 1, and for the end of the log.
+pub(super) fn launch<S: Sys, L: LogReader>(
+    sys: &mut S,
+    job: &Job<'_>,
+    asked: &Bootstrap<'_>,
+    log: &mut L,
+) -> Launched {
+    let before = match prepare_fork(sys, log) {
+        Ok(before) => before,
+        Err(kind) => return failed(kind),
+    };
+    let stage_1 = match sys.clone_child(before.tid) {
+        Ok(Fork::Child) => return Launched::Exit(run(sys, job, asked, before)),
+        Ok(Fork::Parent { child }) => child,
+        Err(errno) => {
+            before.give_up(sys, log);
+            return failed(FailureKind::Os { step: Step::SpawnStage1, errno });
+        }
+    };
+    before.leave_child_to_itself(sys, log);
+    let pipes = before.pipes;
+    let mut stages = Stages::of_child(sys, stage_1);
+    let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
+    let started = run_protocol(sys, pipes.init, &mut stages, &mut watch);
+    let verify = |sys: &mut S, stages: &mut Stages, stage_2| stages.command_runs(sys, stage_2);
+    conclude(sys, (pipes, stages), &mut watch, log, started, verify)
+}
+
+/// Reads the pid of stage 2, reaps stage 1, and sends the go byte. Returns the pid.
+fn run_protocol<S: Sys>(
+    sys: &mut S,
+    init: Fd,
+    stages: &mut Stages,
+    watch: &mut Watch,
+) -> Result<Pid, FailureKind> {
+    let stage_2 = read_pid(sys, stages, watch, init)?;
+    stages.note_stage_2(stage_2);
+    // Stage 1 sends the pid last. Its status 0 means that it has succeeded.
+    stages.reap(sys, watch, 1)?;
+    stages.all_succeeded()?;
+    stages.note_go(stage_2);
+    send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
+    Ok(stage_2)
+}
+
+/// Reads the pid of stage 2, which stage 1 sends in 4 bytes of the machine's order.
+///
+/// After the death of stage 1 no pid follows, although stage 2 may still hold the pipe.
+fn read_pid<S: Sys>(
+    sys: &mut S,
+    stages: &mut Stages,
+    watch: &mut Watch,
+    init: Fd,
+) -> Result<Pid, FailureKind> {
+    let mut pid = 0_i32.to_ne_bytes();
+    let mut got: usize = 0;
+    while let Some(rest) = pid.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        if stages.await_beside(sys, watch, PollFd::new(init, PollEvents::IN), 1)? == Ready::Death {
+            return Err(FailureKind::NoPidLine);
+        }
+        match sys.read(init, rest) {
+            // Stage 1 has ended, and stage 2 does not exist or has ended too.
+            Ok(0) | Err(Errno::ECONNRESET) => return Err(FailureKind::NoPidLine),
+            Ok(count) => got = got.saturating_add(count),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(FailureKind::Os { step: Step::ReadPidLine, errno }),
+        }
+    }
+    match i32::from_ne_bytes(pid) {
+        pid @ 1.. => Ok(Pid(pid)),
+        _ => Err(FailureKind::BadPidLine),
+    }
+}
+
+/// Runs stage 1, and in its child stage 2. Returns the status to exit with.
+///
+/// Runs as the child of [`clone_child`](Sys::clone_child), in the caller's namespaces, with the caller's
+/// privileges. Waits for no process. The launcher waits for the pid of stage 2, or for the end of stage 1.
+fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: BeforeFork) -> i32 {
+    // The first call: from here on a stopped process ends with the launcher.
+    end_with_launcher(sys, job.policy.ends_with_launcher());
+    restore_signals(sys, job, before);
+    let (init, log_pipe) = (before.pipes.stage_init, before.pipes.stage_log);
+    let mut log = Log::open(sys, Some(log_pipe), job.level, LogForm::Detailed);
+    log.enter_stage(1);
+    log.debug(sys, format_args!("~> nsexec stage-1"));
+    let cx = Context {
+        bootstrap: asked,
+        policy: job.policy,
+        init_pipe: init,
+        #[cfg(feature = "legacy")]
+        mount_fds: None,
+        tid: before.tid,
+    };
+    let end = tail::close_unnamed_on_exec(sys, &job.tail, [init, log_pipe])
+        .and_then(|()| create_stage_2(sys, &mut log, cx));
+    match end {
+        Ok(StageEnd::Exit(status)) => status,
+        Ok(StageEnd::HandOver(last)) => run_stage_2(sys, job, &mut log, cx, (last, log_pipe)),
+        Err(error) => {
+            log.fatal(sys, &error);
+            1
+        }
+    }
+}
+
+/// Joins and creates the namespaces, creates stage 2 in them, and sends its pid to the launcher. Returns in
+/// stage 2 too.
+///
+/// Runs in stage 1, in the caller's namespaces, with the caller's privileges.
+///
+/// # Errors
+/// The failure that ends the launch. Stage 2 is killed if it exists by then.
+fn create_stage_2<'m, S: Sys>(
+    sys: &mut S,
+    log: &mut Log,
+    cx: Context<'_, 'm>,
+) -> Result<StageEnd, Error<'m>> {
+    let asked = cx.bootstrap;
+    if let Some(score) = asked.oom_score_adj() {
+        // Before this process becomes non-dumpable, because then /proc/self belongs to root. Stage 2 inherits
+        // the score.
+        log.debug(sys, format_args!("update /proc/self/oom_score_adj to '{}'", Lossy(score.text())));
+        procfs::write(sys, c"self/oom_score_adj", score.text_with_nul(), Doing::OomScoreAdj)?;
+    }
+    // Opened here for the same reason, and before a join that could make another /proc visible.
+    let offsets = match asked.timens_offsets() {
+        Some(offsets) => Some((procfs::open_to_write(sys, c"self/timens_offsets", OFFSETS)?, offsets)),
+        None => None,
+    };
+    if asked.namespaces().is_some() {
+        // After the first join, processes in the joined namespaces could ptrace this one or open its
+        // descriptors (CVE-2016-9962).
+        log.debug(sys, format_args!("set process as non-dumpable"));
+        sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::NonDumpable, errno })?;
+    }
+    let user_namespace = join_all(sys, log, cx)?;
+    let created = asked.clone_flags();
+    if created != CloneFlags::EMPTY {
+        log.debug(sys, format_args!("{}", cx.policy.dialect.unshare_remaining_text));
+        unshare(sys, created)
+            .map_err(|errno| Error::Os { doing: Doing::UnshareRemaining(created), errno })?;
+    }
+    if let Some((file, offsets)) = offsets {
+        // Before a process enters the new time namespace: after that the kernel refuses to change the
+        // offsets. Also without a new time namespace: the kernel then refuses them, as it does for stage 0.
+        procfs::write_once(sys, file, offsets.text_with_nul(), OFFSETS)?;
+    }
+    log.debug(sys, format_args!("spawn stage-2"));
+    let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage2, errno })?;
+    match forked {
+        Fork::Child => {
+            // The first call: from here on a stopped stage 2 ends with the launcher.
+            end_with_launcher(sys, cx.policy.ends_with_launcher());
+            log.forked(2);
+            Ok(StageEnd::HandOver(LastSteps::of(cx, user_namespace)))
+        }
+        Fork::Parent { child: stage_2 } => {
+            let doing = Doing::Sync(SyncStep::WriteStage2Pid);
+            send_all(sys, cx.init_pipe, &stage_2.0.to_ne_bytes())
+                .map_err(|errno| kill_stages(sys, &[stage_2], Error::Os { doing, errno }))?;
+            log.debug(sys, format_args!("<~ nsexec stage-1"));
+            log.report_dropped(sys);
+            Ok(StageEnd::Exit(0))
+        }
+    }
+}
+
+/// Becomes the command. Returns the status to exit with. `log_pipe` is the log pipe.
+///
+/// Runs in stage 2, in every requested namespace except a user namespace that it joins in its last steps; as
+/// pid 1 if the pid namespace is new. Waits for the go byte before it changes anything. The launcher reaps
+/// stage 1 meanwhile, then waits for the exec or a fatal record.
+fn run_stage_2<S: Sys>(
+    sys: &mut S,
+    job: &Job<'_>,
+    log: &mut Log,
+    cx: Context<'_, '_>,
+    (last, log_pipe): (Option<LastSteps>, Fd),
+) -> i32 {
+    log.debug(sys, format_args!("~> nsexec stage-2"));
+    log.report_dropped(sys);
+    let (tail, init) = (&job.tail, cx.init_pipe);
+    // The command begins with the caller's mask, and the log blocks SIGPIPE.
+    if let Err(errno) = log.restore_signals(sys) {
+        return tail::report(sys, &Error::Os { doing: Doing::RestoreSignals, errno }, false, init, log_pipe);
+    }
+    tail::run_after_go(sys, tail, init, log_pipe, |sys| {
+        if cx.policy.session == Session::New {
+            sys.setsid().map_err(|errno| Error::Os { doing: Doing::Setsid, errno })?;
+        }
+        become_root_at_once(sys, cx)?;
+        tail::mount(sys, tail)?;
+        if let Some(steps) = last {
+            steps.take(sys, tail.user_namespace)?;
+        }
+        // After the last change of the user id, which clears the parent-death signal.
+        tail::set_kill_child(sys, tail)
+    })
+}
+
+#[cfg(test)]
+#[path = "child_tests.rs"]
+mod tests;

@@ -1,0 +1,1 @@
+//! Tests of a start through a child.
