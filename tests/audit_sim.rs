@@ -154,6 +154,9 @@ fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
         Call::CloneSibling { tid: Some(tid) } => {
             Call::CloneSibling { tid: Some(TidAddress { cached: 0, ..*tid }) }
         }
+        Call::CloneChild { tid: Some(tid) } => {
+            Call::CloneChild { tid: Some(TidAddress { cached: 0, ..*tid }) }
+        }
         Call::Fork { exit, tid: Some(tid) } => {
             Call::Fork { exit: *exit, tid: Some(TidAddress { cached: 0, ..*tid }) }
         }

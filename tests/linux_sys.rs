@@ -50,6 +50,8 @@ const CASES: &[Case] = &[
     ("clone_init_without_privilege_is_eperm", clone_init_without_privilege_is_eperm),
     ("clone_init_at_a_limit_is_enospc", clone_init_at_a_limit_is_enospc),
     ("clone_init_without_a_free_descriptor_is_emfile", clone_init_without_a_free_descriptor_is_emfile),
+    ("clone_child_has_no_exit_signal_and_no_namespace", clone_child_has_no_exit_signal_and_no_namespace),
+    ("clone_child_refreshes_the_cached_thread_id", clone_child_refreshes_the_cached_thread_id),
     ("exec_passes_arguments_and_environment", exec_passes_arguments_and_environment),
     ("failed_exec_returns_its_errno", failed_exec_returns_its_errno),
     ("a_disposition_is_put_back_exactly", a_disposition_is_put_back_exactly),
@@ -701,6 +703,55 @@ fn clone_init_without_a_free_descriptor_is_emfile(sys: &mut LinuxSys) {
     assert_eq!(sys.wait4(Pid::ANY, WaitFor::Stages), Err(Errno::ECHILD), "no process is left");
 }
 
+/// Makes a child of `clone_child`, which exits with 0 if `child` returns true. Returns its end.
+fn stage_1(
+    sys: &mut LinuxSys,
+    tid: Option<TidAddress>,
+    child: impl FnOnce(&mut LinuxSys) -> bool,
+) -> WaitStatus {
+    match sys.clone_child(tid).unwrap() {
+        Fork::Child => end(child(sys)),
+        Fork::Parent { child } => init_status(sys, (child, None)),
+    }
+}
+
+/// A sibling that the child makes has no exit signal either, and is a child of this process.
+fn clone_child_has_no_exit_signal_and_no_namespace(sys: &mut LinuxSys) {
+    let chld = SignalSet(1 << (libc::SIGCHLD - 1));
+    sys.sigprocmask(MaskHow::Block, chld).unwrap();
+    let before = namespaces();
+    let own = std::process::id();
+    let ended = stage_1(sys, None, |sys| {
+        // SAFETY: a query.
+        let is_child = unsafe { libc::getppid() } == own as i32;
+        let sibling = sys.clone_sibling(None);
+        if sibling == Ok(Fork::Child) {
+            // SAFETY: a query.
+            end(unsafe { libc::getppid() } == own as i32);
+        }
+        is_child && sibling.is_ok() && namespaces() == before
+    });
+    assert_eq!(ended, WaitStatus::Exited(0));
+    assert_eq!(sys.wait4(Pid::ANY, WaitFor::Ordinary), Err(Errno::ECHILD));
+    assert_eq!(sys.wait4(Pid::ANY, WaitFor::Stages).unwrap().status, WaitStatus::Exited(0));
+    assert_eq!(sys.sigtimedwait(chld), Err(Errno::EAGAIN), "no SIGCHLD was sent");
+}
+
+fn clone_child_refreshes_the_cached_thread_id(sys: &mut LinuxSys) {
+    let Some(tid) = cache(sys) else { return };
+    let ended = stage_1(sys, Some(tid), |sys| {
+        cache(sys).is_some_and(|now| now.address == tid.address && now.cached == sys.getpid().0)
+    });
+    assert_eq!(ended, WaitStatus::Exited(0));
+    let ended = stage_1(sys, None, |sys| {
+        // SAFETY: the address holds the libc's thread id, in this process's copy of the memory.
+        let cached = unsafe { (tid.address as *const i32).read_volatile() };
+        cached == tid.cached && sys.tid_address() == Ok(TidAddress { address: 0, cached: 0 })
+    });
+    assert_eq!(ended, WaitStatus::Exited(0));
+    assert_eq!(cache(sys), Some(tid), "the parent's own");
+}
+
 fn exec_passes_arguments_and_environment(sys: &mut LinuxSys) {
     let (read, write) = sys.pipe2().unwrap();
     match sys.fork(ExitSignal::Chld, None).unwrap() {
@@ -943,6 +994,9 @@ const PROBES: &[Probe] = &[
     }),
     ("clone_init", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
         sys.clone_init(CloneFlags::NEWUSER, None).unwrap_err()
+    }),
+    ("clone_child", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
+        sys.clone_child(None).unwrap_err()
     }),
     ("wait4", libc::SYS_wait4, &[Signed, Whole, Signed, Whole], |sys| {
         sys.wait4(Pid::ANY, WaitFor::Stages).unwrap_err()

@@ -75,7 +75,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
     let set = SignalSet(dice.roll(u64::MAX));
     let mut buffer = [0; 300];
     let len = dice.roll(300) as usize;
-    match dice.roll(40) {
+    match dice.roll(41) {
         0..=3 => ignore(sys.openat(
             if dice.roll(3) == 0 { fd } else { Fd::CWD },
             path,
@@ -113,6 +113,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
         34 => ignore(sys.set_pdeathsig(signal)),
         35 => ignore(sys.openat2(fd, path, flags[dice.roll(5) as usize])),
         36 => ignore(sys.socket_type(fd)),
+        39 => ignore(sys.clone_child(None)),
         37 | 38 => ignore(sys.clone_init(
             kind.without(if dice.roll(2) == 0 { CloneFlags::NEWTIME } else { CloneFlags::EMPTY }),
             None,

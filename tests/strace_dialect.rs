@@ -70,7 +70,7 @@ fn compare(directory: &Path) -> Vec<String> {
         let Entry { section, line } = serde_json::from_str(entry).unwrap();
         sections.entry(section).or_default().push(line);
     }
-    assert_eq!(sections.len(), 8 + INITS.len(), "the first process, and one for each clone");
+    assert_eq!(sections.len(), 10 + INITS.len(), "the first process, and one for each clone");
     let mut differences = Vec::new();
     let mut compared = 0;
     for transcript in sections.values() {
@@ -445,6 +445,10 @@ fn processes(sys: &mut Traced) {
     sys.wait4(copy, WaitFor::Ordinary).unwrap();
     refused(sys.pidfd_open(Pid(-1)));
     inits(sys, tid);
+    for tid in [tid, None] {
+        let stage_1 = child(sys, |sys| sys.clone_child(tid), |sys| drop(sys.getpid()));
+        sys.wait4(stage_1, WaitFor::Stages).unwrap();
+    }
 }
 
 /// The namespaces of the processes that act as the init of a direct start, and whether the thread id is

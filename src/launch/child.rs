@@ -6,11 +6,11 @@
 //! sends the pid of stage 2 in 4 bytes.
 
 use super::conclude::conclude;
-use super::direct::OFFSETS;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
 use super::pipes::LogReader;
+use super::steps::StageStep;
 use super::tail::{self, GO};
 use super::watch::{Ready, Stages, Watch};
 use crate::deciders::bootstrap::Bootstrap;
@@ -26,6 +26,8 @@ use crate::sys::Sys;
 use crate::sys::types::{CloneFlags, Errno, Fd, Fork, Pid, PollEvents, PollFd};
 use crate::words::error::{Doing, Error, SyncStep};
 use crate::words::log::Log;
+
+const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
 
 /// Starts the command through a child.
 ///

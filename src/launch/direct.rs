@@ -215,7 +215,7 @@ fn debug<S: Sys>(sys: &mut S, job: &Job<'_>, log: Fd, text: &str) {
     }
 }
 
-pub(super) const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
+const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
 
 /// Enters the new time namespace. A process that creates a time namespace does not enter it by that
 /// (time_namespaces(7)): its children would.

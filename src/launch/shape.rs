@@ -150,25 +150,45 @@ mod tests {
         assert_eq!(Shape::Direct.to_string(), "direct: one process, because nothing is joined");
     }
 
+    /// A joined pid namespace and a new time namespace are entered by a fork.
+    #[test]
+    fn joins_and_a_bare_time_namespace_go_through_a_child() {
+        let nothing = Bootstrap::new(CloneFlags::EMPTY);
+        let paths = NsPaths::parse(b"net:/n,user:/u,pid:/p", NsSet::ALL).unwrap();
+        let created = Bootstrap::new(CloneFlags::NEWNS.union(CloneFlags::NEWTIME));
+        for asked in [
+            nothing.with_namespaces(paths),
+            // A tool is named, and no map is to be written.
+            nothing.with_namespaces(paths).with_uidmap_path(c"/usr/bin/newuidmap").with_rootless_euid(true),
+            created.with_namespaces(paths),
+            created,
+            Bootstrap::new(CloneFlags::NEWTIME.union(CloneFlags::NEWNET)),
+        ] {
+            assert_eq!(shape_of(&asked), Shape::Child, "{}", asked.clone_flags());
+        }
+        assert_eq!(Shape::Child.to_string(), "through a child, which joins and creates the namespaces");
+    }
+
     #[test]
     fn each_reason_for_the_stages_has_its_text() {
         let nothing = Bootstrap::new(CloneFlags::EMPTY);
         let paths = NsPaths::parse(b"net:/n", NsSet::ALL).unwrap();
         let policy = Policy::runc(&Dialect::V1_2);
+        let user_in_joined = "a user namespace is created inside of joined ones";
         let long = mapped(c"0 1000 1\n1 100000 9\n");
         let tool = long.with_rootless_euid(true).with_uidmap_path(c"/usr/bin/newuidmap");
         for (asked, policy, why, text) in [
             (nothing, policy.with_stages(true), WhyStages::Policy, "the policy asks for them"),
-            (nothing.with_namespaces(paths), policy, WhyStages::Joins, "namespaces are joined"),
+            (long.with_namespaces(paths), policy, WhyStages::UserInJoined, user_in_joined),
             (tool, policy, WhyStages::MappingTool, "a mapping tool writes the maps"),
-            (
-                Bootstrap::new(CloneFlags::NEWTIME.union(CloneFlags::NEWNET)),
-                policy,
-                WhyStages::Time,
-                "a time namespace can be entered without /proc by a fork only",
-            ),
             // The first reason of several is named.
-            (tool.with_namespaces(paths), policy, WhyStages::Joins, "namespaces are joined"),
+            (tool.with_namespaces(paths), policy, WhyStages::UserInJoined, user_in_joined),
+            (
+                nothing.with_namespaces(paths),
+                policy.with_stages(true),
+                WhyStages::Policy,
+                "the policy asks for them",
+            ),
             (tool, policy.with_stages(true), WhyStages::Policy, "the policy asks for them"),
         ] {
             assert_eq!(shape(&asked, &policy), Shape::Stages(why));

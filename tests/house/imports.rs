@@ -63,6 +63,7 @@ const ACTING: &[&str] = &[
 const SCRIPTS: &[&str] = &[
     "launch::command",
     "launch::conclude",
+    "launch::child",
     "launch::direct",
     "launch::fork",
     "launch::job",
@@ -117,6 +118,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row {
         modules: &[
             "launch::conclude",
+            "launch::child",
             "launch::direct",
             "launch::fork",
             "launch::job",

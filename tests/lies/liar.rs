@@ -149,6 +149,7 @@ fn perform_on_processes(sys: &mut LinuxSys, call: &Call) -> Reply {
     match call {
         Call::CloneSibling { tid } => forked(sys.clone_sibling(*tid)),
         Call::Fork { exit, tid } => forked(sys.fork(*exit, *tid)),
+        Call::CloneChild { tid } => forked(sys.clone_child(*tid)),
         Call::CloneInit { namespaces, tid } => init_forked(sys.clone_init(*namespaces, *tid)),
         Call::Wait4 { pid, which } => reply(sys.wait4(*pid, *which), Reply::Waited),
         Call::Kill { pid, signal } => unit(sys.kill(*pid, *signal)),

@@ -234,6 +234,7 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     });
     let _ = sys.wait4(becomes, WaitFor::Ordinary);
     make_init(sys, tid);
+    make_stage_1(sys, tid);
     for fd in [one, other, read, write, ns, list] {
         let _ = sys.close(fd);
     }
@@ -253,6 +254,20 @@ fn make_init<S: Sys>(sys: &mut S, tid: Option<TidAddress>) {
         }
         // A machine may have no user namespaces. Then the failure is compared.
         Err(_) => {}
+    }
+}
+
+/// Clones stage 1 as a start through a child does, and waits for it.
+fn make_stage_1<S: Sys>(sys: &mut S, tid: Option<TidAddress>) {
+    match sys.clone_child(tid).expect("a process") {
+        Fork::Child => {
+            sys.setgid(u32::MAX).expect_err("no group");
+            // SAFETY: exits this process at once. The rest of its parent's code must not run here.
+            unsafe { libc::_exit(7) }
+        }
+        Fork::Parent { child } => {
+            let _ = sys.wait4(child, WaitFor::Stages);
+        }
     }
 }
 

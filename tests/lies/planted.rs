@@ -111,6 +111,16 @@ fn without_pidfd(sys: &mut LinuxSys, call: &Call) -> Option<Reply> {
     })
 }
 
+/// Clones stage 1 as a fork does, without `CLONE_PARENT_SETTID`.
+fn stage_1_as_a_fork(sys: &mut LinuxSys, call: &Call) -> Option<Reply> {
+    let Call::CloneChild { tid } = call else { return None };
+    Some(match sys.fork(ExitSignal::None, *tid) {
+        Ok(Fork::Child) => Reply::Child,
+        Ok(Fork::Parent { child }) => Reply::Parent(child),
+        Err(errno) => Reply::Errno(errno),
+    })
+}
+
 pub(crate) const LIES: &[Planted] = &[
     NOTHING,
     in_a_launch(Planted { name: "no_lie_in_a_launch", ..NOTHING }),
@@ -376,6 +386,13 @@ pub(crate) const LIES: &[Planted] = &[
         "clone(",
         changes_reply!(Call::CloneInit { .. }, Reply::ParentOfInit { pidfd, .. } => *pidfd = None),
     ),
+    planted(
+        "stage_1_with_another_tidptr",
+        "clone(",
+        changes_call!(Call::CloneChild { tid: Some(tid) } => tid.address += BESIDE),
+    ),
+    planted("stage_1_without_tidptr", "clone(", changes_call!(Call::CloneChild { tid } => *tid = None)),
+    planted("stage_1_by_a_plain_fork", "clone(", Lie::ReplacesCall(stage_1_as_a_fork)),
     in_memory(
         "another_thread_id_address",
         "prctl(",

@@ -2,6 +2,7 @@
 //! machine.
 
 mod below_proc;
+mod clone_child;
 mod clone_init;
 mod descriptors;
 mod files;
@@ -43,6 +44,7 @@ use rules;
 pub(crate) fn all() -> impl Iterator<Item = Rule> {
     [
         below_proc::RULES,
+        clone_child::RULES,
         clone_init::RULES,
         descriptors::RULES,
         files::RULES,

@@ -196,7 +196,7 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
             Errno::EBUSY,
         ],
         // clone(2). A cgroup can cause EBUSY; a seccomp filter can cause EPERM.
-        Call::CloneSibling { .. } | Call::Fork { .. } => &[
+        Call::CloneSibling { .. } | Call::CloneChild { .. } | Call::Fork { .. } => &[
             Errno::EAGAIN,
             Errno::ENOMEM,
             Errno::EINVAL,

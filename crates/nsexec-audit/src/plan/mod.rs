@@ -183,7 +183,7 @@ fn shape(start: &Start, run: &Run) -> String {
         (Some(Shape::Direct), Some(_)) if has_stages => {
             "three stages, because the kernel refused an id map, which a mapping tool may write".to_string()
         }
-        (Some(Shape::Direct), None) if has_stages => {
+        (Some(Shape::Direct | Shape::Child), None) if has_stages => {
             "three stages, because the request is impossible, which stage 0 reports".to_string()
         }
         (Some(shape), _) => shape.to_string(),

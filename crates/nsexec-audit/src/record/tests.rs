@@ -91,6 +91,23 @@ fn both_sides_of_a_clone_are_recorded() {
 }
 
 #[test]
+fn both_sides_of_the_clone_of_stage_1_are_recorded() {
+    let tid = Some(TidAddress { address: 0x10, cached: 4 });
+    let parent = (Reply::Parent(Pid(12)), Fork::Parent { child: Pid(12) }, "parent_tid=[12]", "12");
+    for (reply, fork, written, result) in [parent, (Reply::Child, Fork::Child, "parent_tid=0x…", "0")] {
+        for (tid, address) in [(tid, "0x10"), (None, "NULL")] {
+            let mut sys = Recorder::new(replies([reply.clone()]), Transcript::default());
+            assert_eq!(sys.clone_child(tid), Ok(fork));
+            let flags = "CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID";
+            let expected = format!(
+                "clone(child_stack=NULL, flags={flags}, {written}, child_tidptr={address}) = {result}"
+            );
+            assert_eq!(sys.sink().lines[0].to_string(), expected);
+        }
+    }
+}
+
+#[test]
 fn both_sides_of_the_clone_of_an_init_are_recorded() {
     let (pid, tid) = (Pid(12), Some(TidAddress { address: 0x10, cached: 4 }));
     let of_parent = |pidfd| (Reply::ParentOfInit { pid, pidfd }, InitFork::Parent { child: pid, pidfd });

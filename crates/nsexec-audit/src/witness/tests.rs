@@ -149,6 +149,9 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         (tid(), prop_oneof![pid().prop_map(Reply::Parent), Just(Reply::Child)])
             .prop_map(|(tid, reply)| (Call::CloneSibling { tid }, reply))
             .boxed(),
+        (tid(), prop_oneof![pid().prop_map(Reply::Parent), Just(Reply::Child)])
+            .prop_map(|(tid, reply)| (Call::CloneChild { tid }, reply))
+            .boxed(),
         (exit_signal(), tid(), pid())
             .prop_map(|(exit, tid, pid)| (Call::Fork { exit, tid }, Reply::Parent(pid)))
             .boxed(),

@@ -6,9 +6,9 @@ use nsexec::launch::Descriptors;
 use nsexec::namespace::NsKind;
 use nsexec::policy::{Credentials, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
-use nsexec_audit::sim::{Container, Sim, User};
+use nsexec_audit::sim::{Container, User};
 
-use super::starts::{OWN, SEVEN, WIDE, old, ordinary};
+use super::starts::{OWN, WIDE, eight, old, ordinary};
 use super::{Scenario, Way, paths_of};
 
 /// A scenario like `nsexec enter -a`.
@@ -22,11 +22,6 @@ fn entering(name: &'static str, about: &'static str, user: &User) -> Scenario {
         .with_descriptors(Descriptors::Named)
         .with_setgroups(Setgroups::DropIfAllowed);
     scenario
-}
-
-fn eight(sim: &mut Sim) -> String {
-    let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &SEVEN });
-    paths_of(pid, &[&[NsKind::User], &SEVEN[..]].concat())
 }
 
 /// Scenarios that end with the command.

@@ -12,6 +12,7 @@
 //! | `entering` | our own launcher enters an existing container |
 //! | `shapes` | starts of our own launcher in both shapes: direct, and through the stages |
 //! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
+//! | `through_child` | starts of our own launcher through a child, and all joins once more, through the stages |
 //! | `dialects` | starts and errors in the older lines of runc |
 //!
 //! `nsexec_audit::plan::runc` has the two launch sequences of runc. They are library code, since plans need
@@ -26,6 +27,7 @@ mod refusals;
 mod sealed;
 mod shapes;
 mod starts;
+mod through_child;
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
@@ -277,7 +279,7 @@ pub fn init_of(report: &Report) -> Option<&ProcessReport> {
     others.rfind(is_sibling).or_else(|| report.find(Role::Stage(2)))
 }
 
-/// Returns whether the launcher created this process itself, without the stages.
+/// Returns whether the launcher created this process itself, as the init of a direct start.
 pub fn is_direct(process: &ProcessReport) -> bool {
     matches!(
         process.transcript.lines.first(),
@@ -301,6 +303,10 @@ pub fn scenarios() -> Vec<Scenario> {
     all.extend(malformed::all());
     all.extend(cloned::all());
     all.extend(sealed::all());
+    all.extend(through_child::starts());
+    all.extend(through_child::refusals());
+    let again = through_child::through_the_stages(&all);
+    all.extend(again);
     all
 }
 

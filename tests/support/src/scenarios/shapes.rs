@@ -135,7 +135,7 @@ fn through_the_stages() -> Vec<Scenario> {
     all
 }
 
-fn stages(scenario: Scenario) -> Scenario {
+pub(super) fn stages(scenario: Scenario) -> Scenario {
     let text = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
     Scenario {
         name: text(format!("stages_{}", scenario.name)),

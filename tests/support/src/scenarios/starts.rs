@@ -186,10 +186,6 @@ fn rootless() -> Vec<Scenario> {
 
 fn joins() -> Vec<Scenario> {
     let nothing = Bootstrap::new(CloneFlags::EMPTY);
-    let eight = |sim: &mut Sim| {
-        let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &SEVEN });
-        paths_of(pid, &[&[NsKind::User], &SEVEN[..]].concat())
-    };
     let exec: &[Way] = &[Way::Exec, Way::Ours];
     vec![
         Scenario::new("exec_eight", "root enters all eight namespaces of a container", &User::root(), &nothing)
@@ -229,6 +225,12 @@ fn joins() -> Vec<Scenario> {
         })
         .ways(RUNC),
     ]
+}
+
+/// Makes a container with all eight kinds; returns the list to join it.
+pub(super) fn eight(sim: &mut Sim) -> String {
+    let pid = sim.container(&Container { maker: User::root(), maps: Some((WIDE, WIDE)), kinds: &SEVEN });
+    paths_of(pid, &[&[NsKind::User], &SEVEN[..]].concat())
 }
 
 /// Makes a container of an ordinary user; returns the list to join it.
