@@ -19,7 +19,7 @@ use crate::deciders::policy::{LogForm, Session};
 use crate::scripts::pipe::send_all;
 use crate::scripts::procfs;
 use crate::scripts::stage::child::join_all;
-use crate::scripts::stage::init::become_root_at_once;
+use crate::scripts::stage::init::{become_root, drop_groups};
 use crate::scripts::stage::{Context, LastSteps, StageEnd, end_with_launcher, kill_stages};
 use crate::scripts::unshare::unshare;
 use crate::sys::Sys;
@@ -224,7 +224,10 @@ fn run_stage_2<S: Sys>(
         if cx.policy.session == Session::New {
             sys.setsid().map_err(|errno| Error::Os { doing: Doing::Setsid, errno })?;
         }
-        become_root_at_once(sys, cx)?;
+        if cx.root_at_once() {
+            let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
+            become_root(sys, dropping, cx.policy.ends_with_launcher())?;
+        }
         tail::mount(sys, tail)?;
         if let Some(steps) = last {
             steps.take(sys, tail.user_namespace)?;

@@ -225,8 +225,8 @@ impl Stages {
         Self { known, ended: [None; STAGES], killed: [None; STAGES], running: None }
     }
 
-    /// Fails if the command's process has ended before its exec, and reaps it. Called in a start without stage
-    /// 0, at the end of the log, which that process has closed by its exec or its death.
+    /// Fails if the command's process has ended before its exec, and reaps it. Called in a start without
+    /// stage 0, at the end of the log, which that process has closed by its exec or its death.
     ///
     /// # Errors
     /// [`FailureKind::StageFailed`]; [`FailureKind::Os`] with [`Step::Wait`].

@@ -55,8 +55,8 @@ impl Role {
     /// Returns the role of a process that this one creates. `tools` is the number of mapping tools before it.
     /// `None`: the protocol has no such process.
     ///
-    /// A sibling is the next stage. The launcher's child is stage 0, in a start through a child stage 1, or in
-    /// a direct start the init. A child of stage 0 is a mapping tool.
+    /// A sibling is the next stage. The launcher's child is stage 0, stage 1 in a start through a child, or
+    /// the init of a direct start. A child of stage 0 is a mapping tool.
     #[must_use]
     pub const fn creates(self, call: &Call, tools: u8) -> Option<Self> {
         match (self, call) {

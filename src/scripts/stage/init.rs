@@ -63,7 +63,9 @@ pub fn run<'m, S: Sys>(
     if cx.policy.session == Session::New {
         sys.setsid().map_err(os(Doing::Setsid))?;
     }
-    become_root_at_once(sys, cx)?;
+    if cx.root_at_once() {
+        become_root(sys, drop_groups(cx.policy.setgroups, cx.bootstrap), cx.policy.ends_with_launcher())?;
+    }
     #[cfg(feature = "legacy")]
     crate::legacy::cgroup::create(sys, log, cx)?;
     log.debug(sys, format_args!("signal completion to stage-0"));
@@ -76,22 +78,6 @@ pub fn run<'m, S: Sys>(
     log.report_dropped(sys);
     log.restore_signals(sys).map_err(os(Doing::RestoreSignals))?;
     Ok(StageEnd::HandOver(LastSteps::of(cx, user_namespace)))
-}
-
-/// Becomes root, if the policy requires it before the mounts.
-///
-/// Runs in stage 2, in every requested namespace.
-///
-/// # Errors
-/// Those of [`become_root`].
-pub(crate) fn become_root_at_once<'m, S: Sys>(sys: &mut S, cx: Context<'_, '_>) -> Result<(), Error<'m>> {
-    match cx.root_at_once() {
-        true => {
-            let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
-            become_root(sys, dropping, cx.policy.ends_with_launcher())
-        }
-        false => Ok(()),
-    }
 }
 
 /// Sets user id 0, group id 0 and the supplementary groups, in the current user namespace.

@@ -447,10 +447,10 @@ mod tests {
     use super::*;
     use core::ffi::CStr;
     use nsexec::bootstrap::Dialect;
-    use nsexec::launch::Launcher;
+    use nsexec::launch::{Descriptors, Launcher};
     use nsexec::namespace::NsSet;
     use nsexec::namespace::paths::NsPaths;
-    use nsexec::policy::{Credentials, Policy, Setgroups};
+    use nsexec::policy::{Credentials, Policy, Session, Setgroups};
     use nsexec::sys::types::CloneFlags;
 
     fn prepared(flags: CloneFlags) -> Start {
@@ -492,7 +492,7 @@ mod tests {
         let long = with_map(c"0 100000 9\n", Some(c"/usr/bin/newuidmap"), runc(), &ordinary);
         assert_eq!(long.shape, "three stages, because a mapping tool writes the maps");
         let joins = joining(c"net:/n", &Assumptions::root());
-        assert_eq!(joins.shape, "three stages, because namespaces are joined");
+        assert_eq!(joins.shape, "through a child, which joins and creates the namespaces");
         let drop_in = plan(&of_runc(Manner::Init), &Assumptions::root()).unwrap();
         assert_eq!(drop_in.shape, "three stages, because a Go runtime starts the drop-in");
     }
@@ -525,6 +525,32 @@ mod tests {
         let uts_net = CloneFlags::NEWUTS.union(CloneFlags::NEWNET);
         assert_eq!(calls(uts_net, true, &root), [25, 26, 12, 16]);
         assert_eq!(calls(uts_net, false, &root), [16, 13]);
+    }
+
+    /// The numbers in docs/protocol.md#the-number-of-calls.
+    #[test]
+    fn entering_through_a_child_has_fewer_calls() {
+        let paths = c"user:/u,mnt:/m,pid:/p,net:/n,ipc:/i,uts:/h,cgroup:/c,time:/t";
+        let paths = NsPaths::parse(paths.to_bytes(), NsSet::ALL).unwrap();
+        let policy = Policy::runc(&Dialect::V1_2)
+            .with_session(Session::Keep)
+            .with_credentials(Credentials::RootLast)
+            .with_descriptors(Descriptors::Named)
+            .with_setgroups(Setgroups::DropIfAllowed);
+        let calls = |stages: bool| {
+            let message = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
+            let mut launcher = Launcher::new(&message, policy.with_stages(stages)).unwrap();
+            let start = Start::Launcher(launcher.command("/bin/true", [""; 0]).prepare().unwrap());
+            let plan = plan(&start, &Assumptions::root()).unwrap();
+            assert!(plan.succeeds, "{:?}", plan.log);
+            let own = |section: &crate::Section| {
+                let lines = section.lines.iter().filter(|line| line.reply != Reply::Child);
+                lines.filter(|line| !matches!(line.call, Call::Sigaction { .. })).count()
+            };
+            plan.run.sections.iter().map(own).collect::<Vec<_>>()
+        };
+        assert_eq!(calls(true), [28, 28, 42, 19]);
+        assert_eq!(calls(false), [24, 39, 14]);
     }
 
     #[test]

@@ -45,10 +45,10 @@ const RECORDS: &[(&str, &str)] = records![
 
 /// Planned starts: for the steps of the older dialects, and for those of our own launcher.
 const PLANNED: &[&str] =
-    &["mounts", "cgroup_byte", "late_pid_line", OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP];
+    &["mounts", "cgroup_byte", "late_pid_line", OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, JOINS, ENTERS];
 
 /// The planned starts of our own launcher.
-const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP];
+const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, JOINS, ENTERS];
 
 /// The name of a planned start of our own launcher through the stages.
 const OURS: &str = "ours";
@@ -60,6 +60,11 @@ const PLAIN: &str = "direct_plain";
 const NAMED: &str = "direct_named";
 /// A direct start that is given up for the stages, since a tool has to write the map.
 const GIVEN_UP: &str = "given_up";
+/// A start through a child that joins a user and a network namespace, and creates others in them, with time
+/// offsets, an oom score and mounts.
+const JOINS: &str = "child_joins";
+/// The run "enter" through a child.
+const ENTERS: &str = "child_enters";
 
 fn dialect(name: &str) -> &'static Dialect {
     match name {
@@ -70,7 +75,7 @@ fn dialect(name: &str) -> &'static Dialect {
     }
 }
 
-/// Returns a start of our own launcher that joins nothing.
+/// Returns a start of our own launcher, other than those that enter a container.
 fn ours(name: &str) -> Prepared {
     let offsets = TimeOffsets::parse(c"monotonic 600 0\n").unwrap();
     let map = IdMap::parse(c"0 100000 65536\n").unwrap();
@@ -95,11 +100,16 @@ fn ours(name: &str) -> Prepared {
             .with_uidmap_path(c"/usr/bin/newuidmap")
             .with_gidmap_path(c"/usr/bin/newgidmap"),
         NAMED => Bootstrap::new(user).with_uid_map(map).with_gid_map(map),
+        JOINS => Bootstrap::new(timed.without(CloneFlags::NEWNET))
+            .with_namespaces(NsPaths::parse(b"net:/n,user:/u", NsSet::ALL).unwrap())
+            .with_setgroup(true)
+            .with_timens_offsets(offsets)
+            .with_oom_score_adj(OomScoreAdj::parse(c"-500").unwrap()),
         _ => Bootstrap::new(plain).with_oom_score_adj(OomScoreAdj::parse(c"-500").unwrap()),
     };
     let policy = Policy::runc(&Dialect::V1_2).with_stages(name == OURS);
     let policy = match name {
-        DIRECT | PLAIN => policy.with_propagation(Some(Propagation::Private)),
+        DIRECT | PLAIN | JOINS => policy.with_propagation(Some(Propagation::Private)),
         NAMED => {
             let policy = policy.with_propagation(Some(Propagation::Private));
             policy.with_kill_child(true).with_setgroups(Setgroups::Deny)
@@ -124,11 +134,11 @@ fn ours_planned(name: &str) -> Run {
 }
 
 /// Returns a run of our own launcher that enters a container, becomes root last, and passes one named
-/// descriptor.
-fn entering() -> Run {
+/// descriptor: through the stages, or through a child.
+fn entering(name: &str) -> Run {
     let paths = NsPaths::parse(b"user:/u,net:/n,mnt:/m", NsSet::ALL).unwrap();
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
-    let mut launcher = Launcher::new(&bootstrap, policy("enter")).unwrap();
+    let mut launcher = Launcher::new(&bootstrap, policy(name)).unwrap();
     launcher.command("/bin/true", [""; 0]).env_clear().pass_descriptor(Fd(9));
     let plan = plan(&Start::Launcher(launcher.prepare().unwrap()), &Assumptions::root()).unwrap();
     assert!(plan.succeeds, "{:?}", plan.log);
@@ -139,20 +149,21 @@ fn entering() -> Run {
 fn policy(name: &str) -> Policy {
     let policy = Policy::runc(dialect(name));
     match name {
-        "enter" => policy
+        "enter" | ENTERS => policy
+            .with_stages(name == "enter")
             .with_credentials(Credentials::RootLast)
             .with_descriptors(Descriptors::Named)
             .with_setgroups(Setgroups::DropIfAllowed)
             .with_ends_with_launcher(true),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP => *ours(name).policy(),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | JOINS => *ours(name).policy(),
         _ => policy,
     }
 }
 
 fn planned(name: &str) -> Run {
     match name {
-        "enter" => return entering(),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP => return ours_planned(name),
+        "enter" | ENTERS => return entering(name),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | JOINS => return ours_planned(name),
         _ => {}
     }
     let dialect = dialect(name);
@@ -548,6 +559,101 @@ const RULE_BREAKS: &[RuleBreak] = &[
     }),
     ("one-init", PLAIN, |f| {
         f.with(LAUNCHER, "\"G\"", "clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID, child_tidptr=0x7f0000000010) = 102")
+    }),
+    // Starts through a child.
+    ("ends-with-launcher", JOINS, |f| f.without(CHILD, "PR_SET_PDEATHSIG, SIGKILL")),
+    ("ends-with-launcher", JOINS, |f| {
+        f.edited(CHILD, "PR_SET_PDEATHSIG, SIGKILL", "PR_SET_PDEATHSIG, SIGCONT")
+    }),
+    ("ends-with-launcher", JOINS, |f| f.without(INIT, "PR_SET_PDEATHSIG, SIGKILL")),
+    ("ends-with-launcher", JOINS, |f| f.without(INIT, "PR_SET_PDEATHSIG, 0")),
+    ("foreign-ends-closed-first", JOINS, |f| f.moved(CHILD, "rt_sigaction", "close(3)")),
+    ("foreign-ends-closed-first", JOINS, |f| f.without(CHILD, "close(3)")),
+    ("foreign-ends-closed-first", JOINS, |f| f.moved(LAUNCHER, "pidfd_open", "close(4)")),
+    ("closes-own-descriptors-once", JOINS, |f| f.with(CHILD, "setresuid", "close(77) = 0")),
+    ("closes-own-descriptors-once", JOINS, |f| f.with(INIT, "setsid", "close(77) = 0")),
+    // The offsets, and a namespace, are open when stage 2 is created.
+    ("no-descriptor-left", JOINS, |f| f.without_last(CHILD, "close(5)")),
+    ("no-descriptor-left", JOINS, |f| f.without_last(CHILD, "close(7)")),
+    ("no-descriptor-left", JOINS, |f| {
+        f.with(LAUNCHER, "clone(", "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = 9")
+    }),
+    ("named-descriptors-only", ENTERS, |f| f.without(CHILD, "close_range")),
+    ("named-descriptors-only", ENTERS, |f| f.edited(CHILD, "close_range(3", "close_range(8")),
+    ("named-descriptors-only", ENTERS, |f| {
+        f.moved(CHILD, "close_range", "F_SETFD, 0").moved(CHILD, "F_SETFD, 0", "close_range")
+    }),
+    ("named-descriptors-only", ENTERS, |f| {
+        f.moved(CHILD, "close_range", "sendto(").moved(CHILD, "F_SETFD", "sendto(")
+    }),
+    ("named-descriptors-only", ENTERS, |f| f.with(INIT, "execve", "fcntl(9, F_SETFD, 0) = 0")),
+    ("named-descriptors-only", JOINS, |f| {
+        f.with(CHILD, "SUID_DUMP", "close_range(3, 4294967295, CLOSE_RANGE_CLOEXEC) = 0")
+    }),
+    ("not-dumpable-while-joining", JOINS, |f| f.without(CHILD, "SUID_DUMP_DISABLE")),
+    ("not-dumpable-while-joining", ENTERS, |f| f.moved(CHILD, "SUID_DUMP_DISABLE", "CLONE_PARENT|")),
+    ("dumpable-window", JOINS, |f| f.with(CHILD, "unshare", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
+    ("dumpable-window", JOINS, |f| f.with(INIT, "setsid", "prctl(PR_SET_DUMPABLE, SUID_DUMP_USER) = 0")),
+    ("mounts-joined-from-a-copy", ENTERS, |f| f.without(LAUNCHER, "F_GET_SEALS")),
+    ("opened-before-joining", JOINS, |f| {
+        let open =
+            "openat(AT_FDCWD, \"/x\", O_RDONLY|O_NONBLOCK|O_CLOEXEC) = -1 ENOENT (No such file or directory)";
+        f.with(CHILD, "setresuid", open)
+    }),
+    ("joins-namespaces-only", JOINS, |f| f.edited(CHILD, "NSFS_MAGIC", "PROC_SUPER_MAGIC")),
+    ("no-proc-after-mount-namespace", ENTERS, |f| {
+        let open = "openat(AT_FDCWD, \"/proc/self/stat\", O_RDONLY|O_CLOEXEC) = -1 ENOENT (No such file or directory)";
+        f.with(CHILD, "sendto(", open)
+    }),
+    ("as-asked", JOINS, |f| f.without(CHILD, "setns(3")),
+    ("as-asked", JOINS, |f| f.edited(CHILD, "|CLONE_NEWCGROUP", "")),
+    ("as-asked", ENTERS, |f| f.without(INIT, "setns")),
+    ("user-namespace-first", JOINS, |f| {
+        // Nothing else follows the refusal.
+        f.with(CHILD, "sendto(", "unshare(CLONE_NEWUSER) = -1 EPERM (Operation not permitted)")
+            .without_last(CHILD, "sendto(")
+    }),
+    ("user-namespace-first", JOINS, |f| f.with(INIT, "mount(", "unshare(CLONE_NEWUTS) = 0")),
+    ("maps-once", JOINS, |f| f.twice(CHILD, "\"-500")),
+    ("maps-acknowledged-when-written", JOINS, |f| f.without(CHILD, "\"-500")),
+    ("maps-acknowledged-when-written", JOINS, |f| f.edited(CHILD, "\"-500", "\"-400")),
+    ("maps-acknowledged-when-written", JOINS, |f| f.without(CHILD, "monotonic 600")),
+    ("maps-acknowledged-when-written", JOINS, |f| f.edited(CHILD, "monotonic 600", "monotonic 700")),
+    ("procfs-own", JOINS, |f| f.edited(CHILD, "openat2(3, ", "openat2(9, ")),
+    ("procfs-checked", JOINS, |f| f.without(CHILD, "fstatfs")),
+    ("identity-as-asked", JOINS, |f| f.without(CHILD, "setresuid")),
+    ("identity-as-asked", JOINS, |f| f.moved(CHILD, "unshare(", "setresuid")),
+    ("identity-as-asked", JOINS, |f| f.without(INIT, "setsid")),
+    ("identity-as-asked", JOINS, |f| f.without(INIT, "setuid")),
+    ("identity-as-asked", JOINS, |f| f.edited(INIT, "setgid(0)", "setgid(5)")),
+    ("identity-as-asked", JOINS, |f| f.without(INIT, "setgroups")),
+    ("identity-as-asked", ENTERS, |f| f.without(INIT, "setuid")),
+    ("identity-as-asked", ENTERS, |f| f.without(INIT, "setsid")),
+    ("identity-as-asked", ENTERS, |f| f.with(CHILD, "sendto(", "setresuid(0, 0, 0) = 0")),
+    ("nothing-after-failure", JOINS, |f| {
+        f.with(CHILD, "setresuid", "setresuid(0, 0, 0) = -1 EPERM (Operation not permitted)")
+    }),
+    ("nothing-after-failure", JOINS, |f| {
+        f.edited(INIT, "MS_PRIVATE, NULL) = 0", "MS_PRIVATE, NULL) = -1 EPERM (Operation not permitted)")
+    }),
+    ("pid-line-once", JOINS, |f| f.twice(CHILD, "sendto(")),
+    ("pid-line-once", JOINS, |f| f.moved(CHILD, "sendto(", "setresuid")),
+    ("pid-line-once", JOINS, |f| {
+        f.with(CHILD, "sendto(", "sendto(4, \"\\1\\0\\0\\0\", 4, MSG_NOSIGNAL, NULL, 0) = 4")
+            .without_last(CHILD, "sendto(")
+    }),
+    ("pid-line-once", JOINS, |f| f.moved(LAUNCHER, "\"G\"", "read(3")),
+    ("stage-2-waits", JOINS, |f| f.moved(INIT, "setsid", "\"G\"")),
+    ("stage-2-waits", JOINS, |f| f.moved(INIT, "mount(", "\"G\"")),
+    ("stage-2-waits", JOINS, |f| f.without(INIT, "\"G\"")),
+    ("stage-2-waits", ENTERS, |f| f.moved(INIT, "setns", "\"G\"")),
+    ("kills-own-processes-only", JOINS, |f| f.with(LAUNCHER, "\"G\"", "kill(-1, SIGKILL) = 0")),
+    ("kills-own-processes-only", JOINS, |f| f.with(CHILD, "sendto(", "kill(32735, SIGKILL) = 0")),
+    ("one-init", JOINS, |f| {
+        f.with(LAUNCHER, "\"G\"", "clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID, child_tidptr=0x7f0000000010) = 109")
+    }),
+    ("one-init", JOINS, |f| {
+        f.with(LAUNCHER, "\"G\"", "clone(child_stack=NULL, flags=CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID, parent_tid=[109], child_tidptr=0x7f0000000010) = 109")
     }),
 ];
 
