@@ -59,12 +59,16 @@ pub(crate) fn policy() -> Policy {
 pub(crate) enum Shape {
     /// The launcher creates the command's process.
     Direct,
+    /// The launcher creates stage 1.
+    Child,
     /// The policy asks for the three stages.
     Stages,
 }
 
 impl Shape {
-    pub(crate) const BOTH: [Self; 2] = [Self::Direct, Self::Stages];
+    pub(crate) const ALL: [Self; 3] = [Self::Direct, Self::Child, Self::Stages];
+    /// The shapes that can create a user namespace in the caller's namespaces.
+    pub(crate) const WITH_MAPS: [Self; 2] = [Self::Direct, Self::Stages];
 
     /// Returns the policy for a start of this shape.
     pub(crate) fn of(self, policy: Policy) -> Policy {
@@ -75,17 +79,29 @@ impl Shape {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::Child => "child",
             Self::Stages => "stages",
         }
     }
 
     pub(crate) fn from_word(word: &str) -> Self {
-        Self::BOTH.into_iter().find(|shape| shape.word() == word).expect("a shape")
+        Self::ALL.into_iter().find(|shape| shape.word() == word).expect("a shape")
     }
 
-    /// Returns a launcher that creates no namespace.
+    /// Returns a request that changes no namespace. A start through a child joins one in which it is already.
+    pub(crate) fn nothing(self) -> Bootstrap<'static> {
+        let nothing = Bootstrap::new(CloneFlags::EMPTY);
+        match self {
+            Self::Direct | Self::Stages => nothing,
+            Self::Child => {
+                nothing.with_namespaces(NsPaths::parse(b"net:/proc/self/ns/net", NsSet::ALL).unwrap())
+            }
+        }
+    }
+
+    /// Returns a launcher that changes no namespace.
     pub(crate) fn plain(self) -> Launcher {
-        Launcher::new(&Bootstrap::new(CloneFlags::EMPTY), self.of(policy())).unwrap()
+        Launcher::new(&self.nothing(), self.of(policy())).unwrap()
     }
 }
 
@@ -94,10 +110,16 @@ pub(crate) fn plain() -> Launcher {
     Shape::Direct.plain()
 }
 
-/// Returns a launcher that creates every kind of namespace, with the caller as root and a fresh /proc.
+/// Returns a launcher that creates every kind of namespace, with the caller as root and a fresh /proc. A start
+/// through a child creates no user namespace.
 pub(crate) fn everything(shape: Shape, kill_child: bool) -> Launcher {
     let map = IdMap::parse(c"0 0 1\n").unwrap();
-    let bootstrap = Bootstrap::new(NsSet::ALL.flags()).with_uid_map(map).with_gid_map(map);
+    let bootstrap = match shape {
+        Shape::Child => Bootstrap::new(NsSet::ALL.flags().without(CloneFlags::NEWUSER)),
+        Shape::Direct | Shape::Stages => {
+            Bootstrap::new(NsSet::ALL.flags()).with_uid_map(map).with_gid_map(map)
+        }
+    };
     let policy = Policy::runc(&Dialect::V1_2)
         .with_session(Session::Keep)
         .with_setgroups(Setgroups::Deny)
@@ -171,7 +193,7 @@ fn failure(launcher: &mut Launcher) -> (String, i32) {
 }
 
 fn nothing_unshared() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let status =
             leaves_nothing(|| shape.plain().command("/bin/true", [""; 0]).spawn().unwrap().wait().unwrap());
         assert!(status.success());
@@ -192,7 +214,7 @@ fn nothing_unshared() {
 
 /// A named descriptor is passed on even if it is close-on-exec. Then no other descriptor is passed on.
 fn named_descriptors() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let (named, other) = (fs::File::open("/dev/null").unwrap(), fs::File::open("/dev/zero").unwrap());
         let fd = |file: &fs::File| Fd(file.as_raw_fd());
         // SAFETY: `dup` returns a new descriptor, which is not close-on-exec.
@@ -206,11 +228,8 @@ fn named_descriptors() {
         // readlink(1) inherits the descriptors of the shell.
         assert_eq!(output(&mut shape.plain(), &script), "none\nnone\n/dev/zero\n");
         assert_eq!(output(shape.plain().pass_descriptor(fd(&named)), &script), "/dev/null\nnone\nnone\n");
-        let mut launcher = Launcher::new(
-            &Bootstrap::new(CloneFlags::EMPTY),
-            shape.of(policy()).with_descriptors(Descriptors::Named),
-        )
-        .unwrap();
+        let policy = shape.of(policy()).with_descriptors(Descriptors::Named);
+        let mut launcher = Launcher::new(&shape.nothing(), policy).unwrap();
         assert_eq!(output(&mut launcher, &script), "none\nnone\nnone\n");
         // The launcher's own pipes would get this number. It is refused all the same.
         let number = fd(&other);
@@ -231,18 +250,22 @@ fn root_last() {
     let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
     let script =
         "id -u; id -g; for k in user uts net; do readlink /proc/self/ns/$k; done; grep Cap /proc/self/status";
-    let found = [Credentials::Root, Credentials::RootLast].map(|credentials| {
-        let mut launcher = Launcher::new(&bootstrap, policy().with_credentials(credentials)).unwrap();
-        output(&mut launcher, script)
-    });
+    let both = [Credentials::Root, Credentials::RootLast];
+    let ways = [Shape::Child, Shape::Stages].into_iter().flat_map(|shape| both.map(|one| (shape, one)));
+    let found: Vec<String> = ways
+        .map(|(shape, credentials)| {
+            let policy = shape.of(policy()).with_credentials(credentials);
+            output(&mut Launcher::new(&bootstrap, policy).unwrap(), script)
+        })
+        .collect();
     assert!(found[0].starts_with("0\n0\n"), "{}", found[0]);
-    assert_eq!(found[0], found[1]);
+    assert!(found.iter().all(|one| *one == found[0]), "{found:#?}");
     holder.kill().unwrap();
     holder.wait().unwrap();
 }
 
 fn all_kinds() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let kinds = "cgroup ipc mnt net pid time user uts";
         let script = format!(
             "echo $$ $(id -u) $(id -g); for k in {kinds}; do readlink /proc/self/ns/$k; done; ls /proc/self/fd"
@@ -252,7 +275,8 @@ fn all_kinds() {
         assert_eq!(lines[0], "1 0 0");
         for (kind, inside) in kinds.split(' ').zip(&lines[1..9]) {
             let outside = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
-            assert_ne!(outside.to_str(), Some(*inside), "{kind}");
+            let is_new = shape != Shape::Child || kind != "user";
+            assert_eq!(outside.to_str() != Some(*inside), is_new, "{shape:?} {kind}");
         }
         // Descriptor 3 belongs to ls. The runner may have inherited more without close-on-exec.
         let ours = fs::read_dir("/proc/self/fd").unwrap().count();
@@ -261,7 +285,7 @@ fn all_kinds() {
 }
 
 fn a_command_that_is_not_there() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let text = ": No such file or directory";
         assert_eq!(
             failure(shape.plain().command("no-such-command", [""; 0])),
@@ -282,7 +306,7 @@ fn a_command_that_is_not_there() {
 }
 
 fn a_command_that_cannot_run() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let folder = Folder::new();
         let plain_file = folder.file("plain", 0o644, "#!/bin/sh\n");
         folder.file("garbage", 0o755, "\x01\x02");
@@ -310,33 +334,42 @@ fn a_join_that_fails() {
     let fifo = folder.0.join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
     let missing = folder.0.join("missing");
-    for (path, want) in
-        [(&file, "not a namespace"), (&fifo, "not a namespace"), (&missing, "No such file or directory")]
-    {
+    let cases =
+        [(&file, "not a namespace"), (&fifo, "not a namespace"), (&missing, "No such file or directory")];
+    let shapes = [Shape::Child, Shape::Stages];
+    for (shape, (path, want)) in shapes.into_iter().flat_map(|shape| cases.map(|case| (shape, case))) {
         let text = format!("net:{}", path.display());
         let paths = NsPaths::parse(text.as_bytes(), NsSet::ALL).unwrap();
         let bootstrap = Bootstrap::new(CloneFlags::EMPTY).with_namespaces(paths);
-        let mut launcher = Launcher::new(&bootstrap, policy()).unwrap();
+        let mut launcher = Launcher::new(&bootstrap, shape.of(policy())).unwrap();
         let (text, code) = failure(launcher.command("true", [""; 0]));
         assert!(code == 1 && text.starts_with("stage-1: failed to open") && text.contains(want), "{text}");
     }
 }
 
+/// Only a user namespace is created or joined: its root has no privilege over the mounts, which belong to the
+/// caller's user namespace.
 fn a_refused_mount() {
-    for shape in Shape::BOTH {
-        // Only a user namespace: its root has no privilege over the mounts, which belong to the caller's user
-        // namespace.
+    let mut holder = everything(Shape::Direct, false).command("sleep", ["100"]).spawn().unwrap();
+    let path = format!("user:/proc/{}/ns/user", holder.pid());
+    for shape in Shape::ALL {
         let map = IdMap::parse(c"0 0 1\n").unwrap();
-        let bootstrap = Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map);
+        let bootstrap = match shape {
+            Shape::Child => Bootstrap::new(CloneFlags::EMPTY)
+                .with_namespaces(NsPaths::parse(path.as_bytes(), NsSet::ALL).unwrap()),
+            _ => Bootstrap::new(CloneFlags::NEWUSER).with_uid_map(map).with_gid_map(map),
+        };
         let mut launcher = Launcher::new(&bootstrap, shape.of(policy()).with_mount_proc(true)).unwrap();
-        let (text, code) = failure(launcher.command("true", [""; 0]));
+        let error = launcher.command("true", [""; 0]).spawn().unwrap_err();
         let want = "stage-2: failed to mount /proc: Operation not permitted (parts of /proc are masked";
-        assert!(code == 1 && text.starts_with(want), "{text}");
+        assert!(error.exit_code() == 1 && error.to_string().starts_with(want), "{error}");
     }
+    holder.kill().unwrap();
+    holder.wait().unwrap();
 }
 
 fn records_arrive() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let (send, receive) = std::sync::mpsc::channel();
         let mut launcher = everything(shape, false);
         launcher.level(Level::Debug).on_record(move |record| send.send(record.to_string()).unwrap());
@@ -352,6 +385,12 @@ fn records_arrive() {
             Shape::Direct => {
                 &[&maps[0], &maps[1], "stage-2: ~> nsexec stage-2", "stage-2: unshare remaining namespaces"]
             }
+            Shape::Child => &[
+                "stage-1: ~> nsexec stage-1",
+                "stage-1: unshare remaining namespaces",
+                "stage-1: spawn stage-2",
+                "stage-2: ~> nsexec stage-2",
+            ],
             Shape::Stages => &[
                 "=> nsexec container setup",
                 "stage-0: spawn stage-1",
@@ -366,7 +405,7 @@ fn records_arrive() {
 }
 
 fn record_callback_may_launch() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let (send, receive) = std::sync::mpsc::channel();
         let mut launcher = everything(shape, false);
         launcher.level(Level::Debug).on_record(move |_| {
@@ -385,7 +424,7 @@ fn record_callback_may_launch() {
 }
 
 fn panic_in_the_record_callback_kills_the_command() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let mut launcher = everything(shape, false);
         launcher.level(Level::Debug).on_record(|_| panic!("on purpose"));
         leaves_nothing(|| {
@@ -399,7 +438,7 @@ fn panic_in_the_record_callback_kills_the_command() {
 }
 
 fn other_children_of_the_program_are_not_reaped() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let mut stranger = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(50));
         assert!(matches!(
@@ -453,7 +492,7 @@ pub(crate) fn sleep_helper(words: &[String]) {
 
 fn kill_child() {
     let cases = [("kill", false), ("stay", true)];
-    for (shape, (word, survives)) in Shape::BOTH.into_iter().flat_map(|shape| cases.map(|case| (shape, case)))
+    for (shape, (word, survives)) in Shape::ALL.into_iter().flat_map(|shape| cases.map(|case| (shape, case)))
     {
         let mut launcher = helper(&["sleep", word, shape.word()]).spawn().unwrap();
         let mut line = String::new();
@@ -489,7 +528,7 @@ fn threads_that_allocate() {
         .collect();
     leaves_nothing(|| {
         for round in 0..50 {
-            let shape = Shape::BOTH[round / 2 % 2];
+            let shape = Shape::ALL[round / 2 % 3];
             let mut launcher = if round % 2 == 0 { everything(shape, false) } else { shape.plain() };
             assert!(launcher.command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
             assert!(launcher.command("/no/such", [""; 0]).spawn().is_err());
@@ -502,8 +541,8 @@ fn threads_that_allocate() {
 fn two_threads_launch() {
     leaves_nothing(|| {
         std::thread::scope(|scope| {
-            for number in 0..4 {
-                let plain = move || Shape::BOTH[number % 2].plain();
+            for number in 0..6 {
+                let plain = move || Shape::ALL[number % 3].plain();
                 scope.spawn(move || {
                     for _ in 0..10 {
                         assert!(plain().command("true", [""; 0]).spawn().unwrap().wait().unwrap().success());
@@ -516,7 +555,7 @@ fn two_threads_launch() {
 }
 
 fn a_large_message() {
-    for shape in Shape::BOTH {
+    for shape in Shape::WITH_MAPS {
         // The message is longer than one write to a socket buffer. The paths are never used.
         let path = std::ffi::CString::new(format!("/{}", "x".repeat(60_000))).unwrap();
         let lines: String = (0..340).map(|id| format!("{id} {id} 1\n")).collect();
@@ -549,6 +588,8 @@ fn panic_in_a_stage_ends_only_that_stage() {
         (Shape::Stages, "0:PARENT", "stage-0"),
         (Shape::Stages, "1:CHILD", "stage-1"),
         (Shape::Stages, "2:INIT", "stage-2"),
+        (Shape::Child, "unshare(", "stage-1"),
+        (Shape::Child, "PR_SET_PDEATHSIG, 0", "stage-2"),
         (Shape::Direct, "PR_SET_PDEATHSIG, SIGKILL", "stage-2"),
         (Shape::Direct, "PR_SET_PDEATHSIG, 0", "stage-2"),
     ] {

@@ -1,5 +1,5 @@
 //! The process whose maps are written is killed 6,000 times at random moments of an unprivileged launch, in
-//! each shape of a start. The launcher must report this death, not an error of the kernel that follows from
+//! each shape of a start in which another process writes maps. The launcher must report this death, not an error of the kernel that follows from
 //! it.
 //!
 //! A process that exits first releases its memory, and from then on its files in /proc belong to root. It
@@ -181,7 +181,9 @@ fn calls_to_kill_after(shape: Shape, bootstrap: &Bootstrap<'_>, policy: Policy) 
             self.0.line(line);
             let announced = match self.0.shape {
                 Shape::Stages => matches!(&line.reply, Reply::Data(data) if data.0 == [0x42, 0, 0, 0]),
-                Shape::Direct => matches!(&line.call, Call::Send { data, .. } if data.0 == [GO]),
+                Shape::Direct | Shape::Child => {
+                    matches!(&line.call, Call::Send { data, .. } if data.0 == [GO])
+                }
             };
             if self.0.writes_maps() && announced {
                 // SAFETY: the page is mapped below and never unmapped.

@@ -43,7 +43,7 @@ fn the_command_begins_with_the_callers_signals() {
     // left. The mask omits the real-time signals: the caller of the tests may ignore the two that the libc
     // uses.
     let want = ["0000000000000800", "0000000000000001", "0000000000000000"];
-    for mut launcher in Shape::BOTH.into_iter().flat_map(|shape| [shape.plain(), everything(shape, false)]) {
+    for mut launcher in Shape::ALL.into_iter().flat_map(|shape| [shape.plain(), everything(shape, false)]) {
         let status = leaves_nothing(|| output(&mut launcher, "exec cat /proc/self/status"));
         let sets = ["SigBlk", "SigIgn", "SigCgt"].map(|name| {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap();
@@ -58,7 +58,7 @@ fn the_command_begins_with_the_callers_signals() {
 
 fn sigchld_ignored() {
     dispose(Signal::SIGCHLD, SigHandler::SigIgn);
-    for shape in Shape::BOTH.repeat(5) {
+    for shape in Shape::ALL.repeat(5) {
         let mut child = everything(shape, false).command("sleep", ["0.01"]).spawn().unwrap();
         // The kernel reaps the command, and its status is lost.
         assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(nix::libc::ECHILD));
@@ -72,7 +72,7 @@ fn sigchld_ignored() {
 fn sigchld_ignored_and_supervised() {
     dispose(Signal::SIGCHLD, SigHandler::SigIgn);
     let signals = Signals::take().unwrap();
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let mut launcher = shape.plain();
         launcher.signals(signals.original());
         let mut child = launcher.command("sh", ["-c", "exit 3"]).spawn().unwrap();
@@ -120,8 +120,14 @@ pub(crate) fn supervise_helper(words: &[String]) {
 }
 
 /// The kinds of a supervised command, each with the shape of its start: process 1 of a pid namespace, or not.
-const KINDS: [(&str, Shape); 4] =
-    [("init", Shape::Direct), ("plain", Shape::Direct), ("init", Shape::Stages), ("plain", Shape::Stages)];
+const KINDS: [(&str, Shape); 6] = [
+    ("init", Shape::Direct),
+    ("plain", Shape::Direct),
+    ("init", Shape::Child),
+    ("plain", Shape::Child),
+    ("init", Shape::Stages),
+    ("plain", Shape::Stages),
+];
 
 /// Starts a supervisor, and waits for the first line of its command.
 fn supervised((kind, shape): (&str, Shape), script: &str) -> (Child, BufReader<std::process::ChildStdout>) {

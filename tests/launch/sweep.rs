@@ -1,5 +1,5 @@
 //! Kills each process of a launch after each of its system calls, on the real kernel: the launcher, and the
-//! three stages or the process of a direct start.
+//! three stages, stages 1 and 2 of a start through a child, or the process of a direct start.
 
 use std::io::Write;
 
@@ -14,10 +14,13 @@ use support::LIMIT;
 pub(crate) const CASES: &[Case] = &[
     ("launcher_of_stages_dies_after_each_call", || launcher_dies_after_each_call(Shape::Stages)),
     ("launcher_of_a_direct_start_dies_after_each_call", || launcher_dies_after_each_call(Shape::Direct)),
+    ("launcher_of_a_child_dies_after_each_call", || launcher_dies_after_each_call(Shape::Child)),
     ("stage_0_dies", || a_process_dies(Shape::Stages, 1)),
     ("stage_1_dies", || a_process_dies(Shape::Stages, 2)),
     ("stage_2_dies", || a_process_dies(Shape::Stages, 3)),
     ("process_of_a_direct_start_dies", || a_process_dies(Shape::Direct, 1)),
+    ("stage_1_of_a_start_through_a_child_dies", || a_process_dies(Shape::Child, 1)),
+    ("stage_2_of_a_start_through_a_child_dies", || a_process_dies(Shape::Child, 2)),
 ];
 
 /// Ends a process after one of its calls. The launcher has depth 0, its child has depth 1, and so on.
@@ -77,7 +80,11 @@ fn launcher_dies_after_each_call(shape: Shape) {
 
 fn a_process_dies(shape: Shape, depth: usize) {
     // The process of a direct start does the work of stage 2, and is named like it.
-    let stage = if shape == Shape::Direct { 2 } else { depth - 1 };
+    let stage = match shape {
+        Shape::Direct => 2,
+        Shape::Child => depth,
+        Shape::Stages => depth - 1,
+    };
     for line in 0.. {
         let result = leaves_nothing(|| {
             let mut launcher = everything(shape, false);
@@ -91,8 +98,7 @@ fn a_process_dies(shape: Shape, depth: usize) {
                 assert!(line > 5, "{line}");
                 return;
             }
-            // Stage 2 had the go byte, and died before its exec. After a direct start the launcher asks for
-            // that.
+            // Stage 2 had the go byte, and died before its exec. In the other shapes the launcher asks for that.
             Ok(status) => assert!(depth == 3 && (status == 137 || status == 99), "line {line}: {status}"),
             Err(LaunchError::Bootstrap(failure)) => {
                 let text = failure.to_string();

@@ -19,6 +19,9 @@ use support::LIMIT;
 pub(crate) const CASES: &[Case] = &[
     ("a_launcher_that_dies_in_two_launches_leaves_no_stage", || dies_in_two_launches(Shape::Stages)),
     ("a_launcher_that_dies_in_two_direct_launches_leaves_no_process", || dies_in_two_launches(Shape::Direct)),
+    ("a_launcher_that_dies_in_two_launches_through_a_child_leaves_no_process", || {
+        dies_in_two_launches(Shape::Child);
+    }),
     ("the_limit_of_a_launch_covers_its_wait_for_another_one", limit_covers_the_wait),
     ("the_limit_of_a_launch_ends_a_stopped_stage", limit_ends_a_stopped_stage),
     ("the_longest_limit_does_not_expire", longest_limit),
@@ -161,7 +164,7 @@ impl Sink for Stopping {
 }
 
 fn limit_ends_a_stopped_stage() {
-    for shape in Shape::BOTH {
+    for shape in Shape::ALL {
         let mut launcher = shape.plain();
         launcher.command("true", [""; 0]).timeout(Duration::from_millis(100));
         let error = launcher.spawn_through(|sys| Recorder::new(sys, Stopping)).unwrap_err();
