@@ -158,14 +158,15 @@ impl StageFailure {
         })
     }
 
-    /// Returns the exit status of a direct start's process that could not execute the command and whose
-    /// record was lost. It is that of a shell.
+    /// Returns the exit status of the command's process, if it could not execute the command and its record was
+    /// lost. It is that of a shell. Only the launcher of a start without stage 0 asks for this status.
     fn unreported_exec(&self) -> Option<i32> {
         match (self.kind, self.records.as_slice(), self.ended.as_slice()) {
             (
                 FailureKind::StageFailed,
                 [],
                 [
+                    ..,
                     Ended {
                         stage: Some(2),
                         status: WaitStatus::Exited(status @ (NOT_FOUND | NOT_EXECUTABLE)),
@@ -402,8 +403,8 @@ mod tests {
         }
     }
 
-    /// The process of a direct start exits like a shell if it cannot execute the command. The launcher does
-    /// the same, even if the record with the reason was lost.
+    /// The command's process exits like a shell if it cannot execute the command. Without stage 0 the launcher
+    /// does the same, even if the record with the reason was lost.
     #[test]
     fn status_of_an_exec_without_record_is_passed_on() {
         let code = |records: Vec<Record>, ended: Vec<Ended>, kind| {
@@ -414,6 +415,9 @@ mod tests {
         let failed = FailureKind::StageFailed;
         assert_eq!(code(vec![], exited(2, 127), failed), 127);
         assert_eq!(code(vec![], exited(2, 126), failed), 126);
+        // In a start through a child, stage 1 has ended before.
+        let both = vec![ended(1, WaitStatus::Exited(0), false), ended(2, WaitStatus::Exited(127), false)];
+        assert_eq!(code(vec![], both, failed), 127);
         assert_eq!(code(vec![], exited(2, 1), failed), 1);
         assert_eq!(code(vec![], exited(1, 127), failed), 1);
         assert_eq!(code(vec![], exited(2, 127), FailureKind::NoPidLine), 1);

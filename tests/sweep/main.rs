@@ -224,6 +224,16 @@ fn oracle_rejects_wrong_reports() {
             (Role::Launcher, |call| matches!(call, Call::Write { .. })),
         ],
     );
+    rejects(
+        named("child_create"),
+        Role::Stage(1),
+        unshare,
+        &[
+            (Role::Stage(1), |call| matches!(call, Call::CloneSibling { .. })),
+            (Role::Stage(1), |call| matches!(call, Call::Setns { .. })),
+            (Role::Stage(2), |call| matches!(call, Call::Mount { .. })),
+        ],
+    );
 }
 
 /// A process, and a test for one of its calls.

@@ -47,7 +47,7 @@ use nsexec_audit::rules::Severity;
 use nsexec_audit::sim::{Fault, FaultKind, FinalState, Oldest, ProcessReport, Reaper, Report, StopReaction};
 
 use super::errnos::{STAGE_INIT, is_nonblocking, is_retried};
-use support::scenarios::{Ran, Start, Way, init_of, is_direct};
+use support::scenarios::{Ran, Start, Way, init_of, is_direct, is_through_child};
 
 /// A run with a fault, and the same run without it.
 pub(crate) struct Case<'a> {
@@ -495,9 +495,10 @@ impl Case<'_> {
         }
     }
 
-    /// Returns true if the process has sent its message of completion. That of a direct start sends none.
+    /// Returns true if the process has sent its message of completion. Stage 2 sends none in a start without
+    /// stage 0.
     fn is_after_finish(&self) -> bool {
-        if self.process().is_some_and(is_direct) {
+        if self.process().is_some_and(is_direct) || is_through_child(&self.whole.report) {
             return true;
         }
         let before = self.before();

@@ -287,6 +287,12 @@ pub fn is_direct(process: &ProcessReport) -> bool {
     )
 }
 
+/// Returns whether the launcher created stage 1 itself.
+pub fn is_through_child(report: &Report) -> bool {
+    let first = report.find(Role::Stage(1)).and_then(|process| process.transcript.lines.first());
+    matches!(first, Some(Line { call: Call::CloneChild { .. }, reply: Reply::Child }))
+}
+
 /// Returns every scenario.
 pub fn scenarios() -> Vec<Scenario> {
     let mut all = starts::created();
