@@ -147,8 +147,9 @@ fn variations(line: &Line) -> Vec<Line> {
 }
 
 /// Returns whether a comparison with the plan ignores the change. It ignores the cached thread id of a clone,
-/// which the kernel does not read; the length of the launcher's reads of the log; and whether data came with
-/// the end of the log.
+/// which the kernel does not read; the length of the launcher's reads of the log; whether data came with the
+/// end of the log; and the events of a descriptor on which the launcher does not act, since an earlier one is
+/// ready.
 fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
     let without_cached = |call: &Call| match call {
         Call::CloneSibling { tid: Some(tid) } => {
@@ -174,6 +175,25 @@ fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
         }
         _ => None,
     };
+    let acts_on = |line: &Line| match &line.reply {
+        Reply::Polled { count, fds } => {
+            let first = fds.iter().position(|fd| fd.revents != PollEvents::NONE)?;
+            let ready = fds.iter().filter(|fd| fd.revents != PollEvents::NONE).count();
+            Some((*count, ready, first, fds[first]))
+        }
+        _ => None,
+    };
+    let asked = |line: &Line| match &line.reply {
+        Reply::Polled { fds, .. } => fds.iter().map(|fd| (fd.fd, fd.events)).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    if line.call == other.call
+        && acts_on(line).is_some()
+        && acts_on(line) == acts_on(other)
+        && asked(line) == asked(other)
+    {
+        return true;
+    }
     if line.call == other.call && hung_up(line).is_some() && hung_up(line) == hung_up(other) {
         return true;
     }
