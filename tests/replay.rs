@@ -112,11 +112,46 @@ const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "success_through_a_child",
+        flags: 0x2802_0000,
+        join: "net:/proc/self/ns/net,uts:/proc/self/ns/uts",
+        processes: 3,
+        ..PLAIN
+    },
+    Case { name: "success_in_a_time_namespace", flags: 0x80, processes: 3, ..PLAIN },
+    Case {
+        name: "success_of_joins_through_stages",
+        flags: 0x2802_0000,
+        join: "net:/proc/self/ns/net,uts:/proc/self/ns/uts",
+        stages: true,
+        processes: 4,
+        ..PLAIN
+    },
+    Case {
         name: "nothing_to_join",
         flags: 0,
         join: "net:/proc/self/ns/net,uts:/nowhere",
         error: "/nowhere: No such file or directory",
         status: 1,
+        ..PLAIN
+    },
+    Case {
+        name: "nothing_to_join_through_stages",
+        flags: 0,
+        join: "net:/proc/self/ns/net,uts:/nowhere",
+        stages: true,
+        error: "/nowhere: No such file or directory",
+        status: 1,
+        processes: 3,
+        ..PLAIN
+    },
+    Case {
+        name: "no_such_command_through_a_child",
+        flags: 0,
+        join: "net:/proc/self/ns/net",
+        command: "nsexec-has-no-such-command",
+        error: "failed to execute nsexec-has-no-such-command: No such file or directory",
+        status: 127,
         processes: 3,
         ..PLAIN
     },
