@@ -158,17 +158,18 @@ fn create_stage_2<'m, S: Sys>(
         log.debug(sys, format_args!("update /proc/self/oom_score_adj to '{}'", Lossy(score.text())));
         procfs::write(sys, c"self/oom_score_adj", score.text_with_nul(), Doing::OomScoreAdj)?;
     }
-    // Opened here for the same reason, and before a join that could make another /proc visible.
-    let offsets = match asked.timens_offsets() {
-        Some(offsets) => Some((procfs::open_to_write(sys, c"self/timens_offsets", OFFSETS)?, offsets)),
-        None => None,
-    };
     if asked.namespaces().is_some() {
         // After the first join, processes in the joined namespaces could ptrace this one or open its
         // descriptors (CVE-2016-9962).
         log.debug(sys, format_args!("set process as non-dumpable"));
         sys.set_dumpable(false).map_err(|errno| Error::Os { doing: Doing::NonDumpable, errno })?;
     }
+    // Before a join that could make another /proc visible. If something is joined, the file belongs to root
+    // now, as it does for stage 0: an ordinary user is refused in both shapes.
+    let offsets = match asked.timens_offsets() {
+        Some(offsets) => Some((procfs::open_to_write(sys, c"self/timens_offsets", OFFSETS)?, offsets)),
+        None => None,
+    };
     let user_namespace = join_all(sys, log, cx)?;
     let created = asked.clone_flags();
     if created != CloneFlags::EMPTY {
@@ -204,8 +205,8 @@ fn create_stage_2<'m, S: Sys>(
 /// Becomes the command. Returns the status to exit with. `log_pipe` is the log pipe.
 ///
 /// Runs in stage 2, in every requested namespace except a user namespace that it joins in its last steps; as
-/// pid 1 if the pid namespace is new. Waits for the go byte before it changes anything. The launcher reaps
-/// stage 1 meanwhile, then waits for the exec or a fatal record.
+/// pid 1 if the pid namespace is new. Waits for the go byte before it changes anything but its session. The
+/// launcher reaps stage 1 meanwhile, then waits for the exec or a fatal record.
 fn run_stage_2<S: Sys>(
     sys: &mut S,
     job: &Job<'_>,
@@ -216,14 +217,17 @@ fn run_stage_2<S: Sys>(
     log.debug(sys, format_args!("~> nsexec stage-2"));
     log.report_dropped(sys);
     let (tail, init) = (&job.tail, cx.init_pipe);
+    let os = |doing| move |errno| Error::Os { doing, errno };
     // The command begins with the caller's mask, and the log blocks SIGPIPE.
-    if let Err(errno) = log.restore_signals(sys) {
-        return tail::report(sys, &Error::Os { doing: Doing::RestoreSignals, errno }, false, init, log_pipe);
+    let mut begun = log.restore_signals(sys).map_err(os(Doing::RestoreSignals));
+    if begun.is_ok() && cx.policy.session == Session::New {
+        // Before the wait: a process of the container may be in the caller's session, and could send SIGCONT.
+        begun = sys.setsid().map_err(os(Doing::Setsid));
+    }
+    if let Err(error) = begun {
+        return tail::report(sys, &error, false, init, log_pipe);
     }
     tail::run_after_go(sys, tail, init, log_pipe, |sys| {
-        if cx.policy.session == Session::New {
-            sys.setsid().map_err(|errno| Error::Os { doing: Doing::Setsid, errno })?;
-        }
         if cx.root_at_once() {
             let dropping = drop_groups(cx.policy.setgroups, cx.bootstrap);
             become_root(sys, dropping, cx.policy.ends_with_launcher())?;

@@ -116,8 +116,8 @@ pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: 
 /// Waits for the go byte, takes the steps of `prepare`, and executes the command. Returns the status to exit
 /// with.
 ///
-/// Runs in the command's process of a start without stage 0, which has changed nothing yet. The launcher
-/// waits for the exec or a fatal record.
+/// Runs in the command's process of a start without stage 0, which has changed nothing yet but its session.
+/// The launcher waits for the exec or a fatal record.
 pub(super) fn run_after_go<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'m>,

@@ -22,7 +22,7 @@ fn attacker(ctx: &Ctx, flags: &[&str], caps: &[&str]) -> Live {
     ctx.nsexec([&["run"], flags, &["--"], &command, caps].concat()).start().says("on")
 }
 
-/// Starts `nsexec ARGS…`, and delays its launcher before its second send, the go byte, until the attacker has
+/// Starts `nsexec ARGS…`, and delays its launcher before its first send, the go byte, until the attacker has
 /// finished. Returns the acts that the kernel allowed.
 fn tried(ctx: &Ctx, attacker: &Live, args: &[&str]) -> Vec<String> {
     ctx.needs("strace");
@@ -31,7 +31,7 @@ fn tried(ctx: &Ctx, attacker: &Live, args: &[&str]) -> Vec<String> {
     set_child_subreaper(true).unwrap();
     let bin = ctx.bin.to_str().unwrap();
     let hold =
-        ["-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:delay_enter=60s:when=2", bin];
+        ["-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:delay_enter=60s:when=1", bin];
     let held = ctx.cmd("strace", [&hold, args].concat()).start();
     until("everything is tried", || attacker.text().lines().any(|line| line == "end"));
     let launcher = held.command();

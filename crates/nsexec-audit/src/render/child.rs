@@ -31,7 +31,7 @@ fn about(line: &Line, context: &Context) -> Option<&'static str> {
     Some(match (&line.call, context.object.as_ref()?) {
         (Call::Socketpair, _) => "the init pipe: for the pid of stage 2, and for the go byte",
         (Call::Openat { .. } | Call::Openat2 { .. }, Object::ProcFile(file)) if file == "timens_offsets" => {
-            "opened while this process is dumpable, written later"
+            "opened before any join, written in the new time namespace"
         }
         (Call::Write { .. }, Object::ProcFile(file)) if file == "oom_score_adj" => "stage 2 inherits it",
         (Call::Close { .. }, Object::End { channel: Channel::Init, outer: true })

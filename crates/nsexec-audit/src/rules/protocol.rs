@@ -49,9 +49,9 @@ pub(super) const PID_LINE: Rule = Rule {
 pub(super) const STAGE_2_WAITS: Rule = Rule {
     name: "stage-2-waits",
     reason: "Stage 2 changes nothing before stage 0's message: until then a launcher may give up. It reports that it \
-             has finished only with its final identity. If it becomes root last, it joins the user \
-             namespace and becomes root after the launcher's go byte. In a direct start and in a start through a child \
-             it changes nothing before the go byte.",
+             has finished only with its final identity. If it becomes root last, it joins the user namespace and becomes \
+             root after the launcher's go byte. In a direct start it changes nothing before the go byte, and in a start \
+             through a child only its session: processes of the caller's session can send it SIGCONT.",
     reference: "docs/protocol.md#what-happens-in-order",
     severity: Severity::Breach,
     check: stage_2_waits,
@@ -224,6 +224,8 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
                     | Call::Send { .. }
             );
         // In the seed dialect, a failing stage reports its failure at any time.
+        // In a start through a child it leads its session before it waits.
+        let changes = changes && !(shape == Shape::Child && line.call == Call::Setsid);
         let tells_failure = failure_at.is_some_and(|at| at <= index);
         if changes && !tells_failure && go.is_none_or(|at| index < at) {
             let what = format!("{} before the message of {from}", line.call.name());

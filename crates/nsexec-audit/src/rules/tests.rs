@@ -643,7 +643,7 @@ const RULE_BREAKS: &[RuleBreak] = &[
             .without_last(CHILD, "sendto(")
     }),
     ("pid-line-once", JOINS, |f| f.moved(LAUNCHER, "\"G\"", "read(3")),
-    ("stage-2-waits", JOINS, |f| f.moved(INIT, "setsid", "\"G\"")),
+    ("stage-2-waits", JOINS, |f| f.moved(INIT, "setuid", "\"G\"")),
     ("stage-2-waits", JOINS, |f| f.moved(INIT, "mount(", "\"G\"")),
     ("stage-2-waits", JOINS, |f| f.without(INIT, "\"G\"")),
     ("stage-2-waits", ENTERS, |f| f.moved(INIT, "setns", "\"G\"")),

@@ -67,14 +67,6 @@ pub(super) fn starts() -> Vec<Scenario> {
             &moved.with_oom_score_adj(score("-500")),
         )
         .joining(foreign_net),
-        Scenario::new(
-            "child_offsets_rootless",
-            "offsets of an ordinary user who enters its own container: opened before stage 1 is non-dumpable",
-            &ordinary(),
-            &moved.with_rootless_euid(true),
-        )
-        .ways(OURS)
-        .joining(own_container),
         Scenario {
             policy: mounts.policy.with_propagation(Some(Propagation::Private)).with_mount_proc(true),
             ..mounts
@@ -143,6 +135,17 @@ pub(super) fn refusals() -> Vec<Scenario> {
         .ways(OURS)
         .joining(own_container)
         .refused("failed to update /proc/self/oom_score_adj: Permission denied"),
+        Scenario::new(
+            "child_offsets_rootless",
+            "offsets of an ordinary user who enters its own container: the file belongs to root, as for stage 0",
+            &ordinary(),
+            &Bootstrap::new(CloneFlags::NEWTIME)
+                .with_timens_offsets(offsets("monotonic 600 0\n"))
+                .with_rootless_euid(true),
+        )
+        .ways(OURS)
+        .joining(own_container)
+        .refused("failed to update /proc/self/timens_offsets: Permission denied"),
         Scenario { candidates: b"/usr/local/bin/missing\0/bin/missing\0", ..missing }
             .refused("failed to execute command: No such file or directory"),
         Scenario { session: Session::New, ..no_session }
