@@ -131,7 +131,7 @@ impl Stage<'_> {
             return Err(format!("'{as_planned}' is not said:\n{}", words(&said)));
         }
         if ran {
-            check_namespace_calls(config, record.section(Role::Stage(0)).is_none(), folder)?;
+            check_namespace_calls(config, record.section(Role::Stage(1)).is_none(), folder)?;
         }
         // A process that was killed before its first line has no section.
         let mut lines = record.sections.iter().flat_map(|section| &section.lines);

@@ -161,7 +161,10 @@ fn sent_pid(run: &Run) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(section) = run.section(Role::Stage(1)) {
         let created = children(section).into_iter().find(|(_, role, _)| *role == Role::Stage(2));
-        let sent = sync_values(section).into_iter().filter(|word| word.sent);
+        // A write is to a file of /proc.
+        let is_send =
+            |index: usize| matches!(section.lines.get(index), Some(Line { call: Call::Send { .. }, .. }));
+        let sent = sync_values(section).into_iter().filter(|word| word.sent && is_send(word.index));
         for (nth, word) in sent.enumerate() {
             let what = match created {
                 _ if nth > 0 => "sends a second number",

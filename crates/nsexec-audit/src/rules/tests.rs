@@ -104,7 +104,7 @@ fn ours(name: &str) -> Prepared {
             .with_namespaces(NsPaths::parse(b"net:/n,user:/u", NsSet::ALL).unwrap())
             .with_setgroup(true)
             .with_timens_offsets(offsets)
-            .with_oom_score_adj(OomScoreAdj::parse(c"-500").unwrap()),
+            .with_oom_score_adj(OomScoreAdj::parse(c"-50").unwrap()),
         _ => Bootstrap::new(plain).with_oom_score_adj(OomScoreAdj::parse(c"-500").unwrap()),
     };
     let policy = Policy::runc(&Dialect::V1_2).with_stages(name == OURS);
@@ -614,9 +614,9 @@ const RULE_BREAKS: &[RuleBreak] = &[
             .without_last(CHILD, "sendto(")
     }),
     ("user-namespace-first", JOINS, |f| f.with(INIT, "mount(", "unshare(CLONE_NEWUTS) = 0")),
-    ("maps-once", JOINS, |f| f.twice(CHILD, "\"-500")),
-    ("maps-acknowledged-when-written", JOINS, |f| f.without(CHILD, "\"-500")),
-    ("maps-acknowledged-when-written", JOINS, |f| f.edited(CHILD, "\"-500", "\"-400")),
+    ("maps-once", JOINS, |f| f.twice(CHILD, "\"-50")),
+    ("maps-acknowledged-when-written", JOINS, |f| f.without(CHILD, "\"-50")),
+    ("maps-acknowledged-when-written", JOINS, |f| f.edited(CHILD, "\"-50", "\"-40")),
     ("maps-acknowledged-when-written", JOINS, |f| f.without(CHILD, "monotonic 600")),
     ("maps-acknowledged-when-written", JOINS, |f| f.edited(CHILD, "monotonic 600", "monotonic 700")),
     ("procfs-own", JOINS, |f| f.edited(CHILD, "openat2(3, ", "openat2(9, ")),
