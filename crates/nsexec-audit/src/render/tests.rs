@@ -53,7 +53,7 @@ impl Sample {
         });
         let siblings: Vec<Pid> = lines()
             .filter_map(|line| match (&line.call, &line.reply) {
-                (Call::CloneSibling { .. }, Reply::Parent(pid)) => Some(*pid),
+                (Call::CloneSibling { .. } | Call::CloneChild { .. }, Reply::Parent(pid)) => Some(*pid),
                 _ => None,
             })
             .collect();
@@ -82,7 +82,11 @@ impl Sample {
 
     /// Returns the shape of a plan's start. A record has none.
     fn shape(&self) -> Option<&'static str> {
-        (self.name == "direct").then_some("direct: one process, because nothing is joined")
+        match self.name {
+            "direct" => Some("direct: one process, because nothing is joined"),
+            "child" => Some("through a child, which joins and creates the namespaces"),
+            _ => None,
+        }
     }
 
     /// Calls `test` with the sample's document.
@@ -146,6 +150,7 @@ pub(super) fn samples() -> Vec<Sample> {
         recorded!("rootless", "A container of an ordinary user, with one id"),
         recorded!("tools", "A container of an ordinary user, with mapping tools"),
         recorded!("direct", "A direct start of a container of an ordinary user"),
+        recorded!("child", "A start through a child, which joins and creates namespaces"),
         recorded!("exec", "A command in the namespaces of a container"),
         recorded!("refused", "A network namespace that may not be joined"),
         recorded!("tool_fails", "A mapping tool that fails"),
@@ -312,7 +317,7 @@ fn svg_form_is_valid_and_matches_its_snapshots() {
             let file = std::path::Path::new(&directory).join(format!("{}.svg", sample.name));
             std::fs::write(file, &shown).unwrap();
         }
-        if ["rootful", "stage_2_dies", "direct"].contains(&sample.name) {
+        if ["rootful", "stage_2_dies", "direct", "child"].contains(&sample.name) {
             assert_snapshot(&format!("render_svg_{}", sample.name), &shown);
         }
     }
@@ -370,6 +375,26 @@ fn direct_start_shows_two_processes_and_only_the_go_byte() {
     assert_eq!(diagram.matches("participant ").count(), 2, "{diagram}");
     let shown = sample.with(|document| text(document, Look::default()));
     for absent in ["stage 0", "stage 1", "the stages", "pid line", "bootstrap message"] {
+        assert!(!shown.contains(absent), "{absent}: {shown}");
+    }
+}
+
+#[test]
+fn start_through_a_child_shows_three_processes_and_two_messages() {
+    let sample = samples().into_iter().find(|sample| sample.name == "child").unwrap();
+    let mut messages = Vec::new();
+    for event in sample.with(events) {
+        if let EventKind::Message { from, to, text, lost: false, .. } = event.what {
+            messages.push((from, to, text.split(':').next().unwrap_or_default().to_string()));
+        }
+    }
+    let (one, two) = (Role::Stage(1), Role::Stage(2));
+    let pid = "the pid of stage 2".to_string();
+    assert_eq!(messages, [(one, Role::Launcher, pid), (Role::Launcher, two, "go".to_string())]);
+    let diagram = sample.with(mermaid);
+    assert_eq!(diagram.matches("participant ").count(), 3, "{diagram}");
+    let shown = sample.with(|document| text(document, Look::default()));
+    for absent in ["stage 0", "pid line", "bootstrap message", "mapping tool"] {
         assert!(!shown.contains(absent), "{absent}: {shown}");
     }
 }
