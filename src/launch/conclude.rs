@@ -1,5 +1,5 @@
-//! The end of a launch, in the launcher: it reads the log pipe until the exec, and ends a failed launch. Both
-//! shapes of a start use it.
+//! The end of a launch, in the launcher: it reads the log pipe until the exec, and ends a failed launch. Each
+//! shape of a start uses it.
 
 use super::outcome::{Failure, FailureKind, Launched};
 use super::pipes::{LogReader, Pipes, close, read_some};

@@ -158,8 +158,8 @@ impl StageFailure {
         })
     }
 
-    /// Returns the exit status of the command's process, if it could not execute the command and its record was
-    /// lost. It is that of a shell. Only the launcher of a start without stage 0 asks for this status.
+    /// Returns the exit status of the command's process, if it could not execute the command and its record
+    /// was lost. It is that of a shell. Only the launcher of a start without stage 0 asks for this status.
     fn unreported_exec(&self) -> Option<i32> {
         match (self.kind, self.records.as_slice(), self.ended.as_slice()) {
             (
@@ -403,8 +403,8 @@ mod tests {
         }
     }
 
-    /// The command's process exits like a shell if it cannot execute the command. Without stage 0 the launcher
-    /// does the same, even if the record with the reason was lost.
+    /// The command's process exits like a shell if it cannot execute the command. Without stage 0 the
+    /// launcher does the same, even if the record with the reason was lost.
     #[test]
     fn status_of_an_exec_without_record_is_passed_on() {
         let code = |records: Vec<Record>, ended: Vec<Ended>, kind| {

@@ -1,5 +1,5 @@
 //! Creation of the first process of a launch: the pipes and the signal mask before it, the ends to close and
-//! the signal state to restore after it. Both shapes of a start use it.
+//! the signal state to restore after it. Each shape of a start uses it.
 
 use super::job::Job;
 use super::outcome::{FailureKind, Step};

@@ -110,8 +110,8 @@ pub(crate) fn plain() -> Launcher {
     Shape::Direct.plain()
 }
 
-/// Returns a launcher that creates every kind of namespace, with the caller as root and a fresh /proc. A start
-/// through a child creates no user namespace.
+/// Returns a launcher that creates every kind of namespace, with the caller as root and a fresh /proc. A
+/// start through a child creates no user namespace.
 pub(crate) fn everything(shape: Shape, kill_child: bool) -> Launcher {
     let map = IdMap::parse(c"0 0 1\n").unwrap();
     let bootstrap = match shape {

@@ -1,6 +1,6 @@
 //! The process whose maps are written is killed 6,000 times at random moments of an unprivileged launch, in
-//! each shape of a start in which another process writes maps. The launcher must report this death, not an error of the kernel that follows from
-//! it.
+//! each shape of a start in which another process writes maps. The launcher must report this death, not an
+//! error of the kernel that follows from it.
 //!
 //! A process that exits first releases its memory, and from then on its files in /proc belong to root. It
 //! closes its sockets later (do_exit(): exit_mm, exit_files). Stage 0 writes the maps of stage 1, or the

@@ -98,7 +98,8 @@ fn a_process_dies(shape: Shape, depth: usize) {
                 assert!(line > 5, "{line}");
                 return;
             }
-            // Stage 2 had the go byte, and died before its exec. In the other shapes the launcher asks for that.
+            // Stage 2 had the go byte, and died before its exec. In the other shapes the launcher asks for
+            // that.
             Ok(status) => assert!(depth == 3 && (status == 137 || status == 99), "line {line}: {status}"),
             Err(LaunchError::Bootstrap(failure)) => {
                 let text = failure.to_string();

@@ -28,8 +28,8 @@ struct Case {
     uid: Option<u32>,
     /// The programs that the case needs.
     needs: &'static [&'static str],
-    /// The number of processes: the launcher, and the stages or the process of a direct start. With the stages
-    /// there may be mapping tools too.
+    /// The number of processes: the launcher, and the stages or the process of a direct start. With the
+    /// stages there may be mapping tools too.
     processes: usize,
 }
 

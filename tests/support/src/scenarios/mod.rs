@@ -10,7 +10,7 @@
 //! | `refusals` | scenarios that end with an error of the kernel or of our own |
 //! | `malformed` | malformed messages |
 //! | `entering` | our own launcher enters an existing container |
-//! | `shapes` | starts of our own launcher in both shapes: direct, and through the stages |
+//! | `shapes` | starts of our own launcher: direct, and those of them that exist through the stages too |
 //! | `sealed` | joins of a mount namespace, by the file that the launcher runs from |
 //! | `through_child` | starts of our own launcher through a child, and all joins once more, through the stages |
 //! | `dialects` | starts and errors in the older lines of runc |
