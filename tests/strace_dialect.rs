@@ -446,7 +446,10 @@ fn processes(sys: &mut Traced) {
     refused(sys.pidfd_open(Pid(-1)));
     inits(sys, tid);
     for tid in [tid, None] {
-        let stage_1 = child(sys, |sys| sys.clone_child(tid), |sys| drop(sys.getpid()));
+        let asks = |sys: &mut Traced| {
+            sys.getpid();
+        };
+        let stage_1 = child(sys, |sys| sys.clone_child(tid), asks);
         sys.wait4(stage_1, WaitFor::Stages).unwrap();
     }
 }

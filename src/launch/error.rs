@@ -265,7 +265,7 @@ impl fmt::Display for FailureKind {
         match self {
             Self::Os { step, errno } => write!(f, "{step}: {errno}"),
             Self::NoPidLine => f.write_str("the stages exited without reporting an error"),
-            Self::BadPidLine => f.write_str("stage-0 sent an invalid pid line"),
+            Self::BadPidLine => f.write_str("a stage sent an invalid pid line or pid"),
             Self::StageFailed => f.write_str("a stage failed without reporting an error"),
             Self::FatalRecord | Self::OwnRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),

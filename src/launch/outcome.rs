@@ -61,11 +61,12 @@ pub enum FailureKind {
         /// The error of the call.
         errno: Errno,
     },
-    /// The stages ended without a pid line.
+    /// The stages ended without a pid line, or stage 1 of a start through a child without the pid of stage 2.
     NoPidLine,
-    /// The pid line is malformed.
+    /// The pid line is malformed, or the pid that stage 1 of a start through a child sent.
     BadPidLine,
-    /// A stage ended with another status than 0, or the process of a direct start ended before its exec.
+    /// A stage ended with another status than 0, or the command's process ended before its exec in a start
+    /// without stage 0.
     StageFailed,
     /// All stages succeeded, but a fatal record arrived after the go byte: the command could not be started.
     FatalRecord,
@@ -101,7 +102,7 @@ pub enum Step {
     SpawnStage1,
     /// Sending the bootstrap message.
     SendMessage,
-    /// Reading the pid line.
+    /// Reading the pid line, or the pid of stage 2 in a start through a child.
     ReadPidLine,
     /// Reaping a stage.
     Wait,

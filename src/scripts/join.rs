@@ -68,7 +68,7 @@ pub enum Ids {
 /// Joins all of `paths`. Returns the user namespace, open, if stage 2 has to join it.
 ///
 /// Runs in stage 1, in the caller's namespaces, not dumpable, with the caller's privileges until the second
-/// pass. Stage 0 waits for stage 1.
+/// pass. Stage 0, or our own launcher, waits for stage 1.
 ///
 /// # Errors
 /// A path that cannot be opened or is not a namespace, before any join; a setns that fails with another errno

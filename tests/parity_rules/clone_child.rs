@@ -103,34 +103,24 @@ fn clone_child_refreshes_the_cached_thread_id<S: Sys>(sys: &mut S) -> RuleResult
 
 fn sibling_of_that_child_fills_a_new_pid_namespace<S: Sys>(sys: &mut S) -> RuleResult {
     let (ours, theirs) = sys.socketpair().unwrap();
+    let (seen, says) = sys.socketpair().unwrap();
     let one = stage_1(sys, |sys| {
         sys.unshare(CloneFlags::NEWPID).unwrap();
         let two = sibling(sys, |sys| {
             let first = u8::from(sys.getpid() == Pid(1));
-            sys.send(theirs, &[first]).unwrap();
+            sys.send(says, &[first]).unwrap();
             6
         })?;
         // The number is that of this process's own pid namespace, and so of its parent's.
         sys.send(theirs, &two.0.to_ne_bytes()).unwrap();
         Ok(5)
     })?;
-    let one = status_of(sys, one, WaitFor::Stages);
-    sys.close(theirs).unwrap();
-    let mut sent = Vec::new();
-    while sent.len() < 5 {
-        let mut piece = [0; 8];
-        let got = sys.read(ours, &mut piece).unwrap();
-        sent.extend_from_slice(&piece[..got]);
-    }
-    // The byte of the sibling comes before or after the number.
-    let first = sent[0] == 1 && sent[4] != 1 || sent[4] == 1;
-    let number = |bytes: &[u8]| i32::from_ne_bytes(bytes.try_into().unwrap());
-    let mut both = [number(&sent[..4]), number(&sent[1..])].into_iter();
-    let two = both.find_map(|pid| match sys.wait4(Pid(pid), WaitFor::Stages) {
-        Ok(Waited { status: WaitStatus::Exited(status), .. }) => Some(status),
-        _ => None,
-    });
-    Ok(words(&[u8::from(first).to_string(), one.to_string(), two.unwrap_or(-1).to_string()]))
+    let (mut first, mut two) = ([0], [0; 4]);
+    sys.read(seen, &mut first).unwrap();
+    sys.read(ours, &mut two).unwrap();
+    let ends =
+        [one, Pid(i32::from_ne_bytes(two))].map(|pid| status_of(sys, pid, WaitFor::Stages).to_string());
+    Ok(words(&[&[first[0].to_string()], &ends[..]].concat()))
 }
 
 /// Stage 1 writes the offsets of its new time namespace, which its sibling enters.
