@@ -494,11 +494,16 @@ impl Stages {
         }
     }
 
-    /// Returns the process to wait for: that of a direct start, or any of the stages, of which the launcher
-    /// may not know all pids. The program itself may have other children without an exit signal.
+    /// Returns the process to wait for: the command's, if it is the only one that is left, or any of the
+    /// stages, of which the launcher may not know all pids. The program itself may have other children without
+    /// an exit signal.
     fn own(&self) -> Pid {
         match self.known {
-            [Stage { pid: None, .. }, Stage { pid: None, .. }, Stage { pid: Some(command), .. }] => command,
+            [Stage { pid: None, .. }, one, Stage { pid: Some(command), .. }]
+                if one.pid.is_none_or(|pid| self.is_reaped(pid)) =>
+            {
+                command
+            }
             _ => Pid::ANY,
         }
     }

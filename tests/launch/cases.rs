@@ -37,10 +37,12 @@ pub(crate) const CASES: &[Case] = &[
     ("record_callback_may_launch", record_callback_may_launch),
     ("panic_in_the_record_callback_kills_the_command", panic_in_the_record_callback_kills_the_command),
     ("other_children_of_the_program_are_not_reaped", other_children_of_the_program_are_not_reaped),
-    (
-        "a_child_without_exit_signal_is_not_reaped_by_a_direct_start",
-        a_child_without_exit_signal_is_not_reaped_by_a_direct_start,
-    ),
+    ("a_child_without_exit_signal_is_not_reaped_by_a_direct_start", || {
+        child_without_exit_signal_is_not_reaped(Shape::Direct)
+    }),
+    ("a_child_without_exit_signal_is_not_reaped_by_a_start_through_a_child", || {
+        child_without_exit_signal_is_not_reaped(Shape::Child)
+    }),
     ("kill_child", kill_child),
     ("threads_that_allocate", threads_that_allocate),
     ("two_threads_launch", two_threads_launch),
@@ -450,9 +452,9 @@ fn other_children_of_the_program_are_not_reaped() {
     }
 }
 
-/// A child without an exit signal looks like a stage. A direct start knows its only process, and waits for no
-/// other one.
-fn a_child_without_exit_signal_is_not_reaped_by_a_direct_start() {
+/// A child without an exit signal looks like a stage. A launcher that knows its only process waits for no other
+/// one: that of a direct start, or stage 2 after stage 1 has ended.
+fn child_without_exit_signal_is_not_reaped(shape: Shape) {
     // SAFETY: the child makes two system calls and exits.
     let mut sys = unsafe { LinuxSys::new() };
     let stranger = match sys.fork(ExitSignal::None, None).unwrap() {
@@ -466,7 +468,7 @@ fn a_child_without_exit_signal_is_not_reaped_by_a_direct_start() {
         Fork::Parent { child } => child.0,
     };
     let began = std::time::Instant::now();
-    let error = Shape::Direct.plain().command("/no/such", [""; 0]).spawn().unwrap_err();
+    let error = shape.plain().command("/no/such", [""; 0]).spawn().unwrap_err();
     assert!(matches!(error, LaunchError::Exec { errno: Errno::ENOENT, .. }), "{error}");
     // The stranger still runs, unless this machine is very slow.
     let still_runs = began.elapsed() < Duration::from_millis(900);
