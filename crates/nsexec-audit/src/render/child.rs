@@ -14,7 +14,7 @@ pub(super) fn why(line: &Line, context: &Context) -> Option<&'static str> {
         (Call::CloneChild { .. }, Reply::Errno(_)) => return None,
         (Call::CloneChild { .. }, Reply::Child) => "stage 1 begins, still in the caller's namespaces",
         (Call::CloneChild { .. }, _) => "stage 1: it joins and creates the namespaces",
-        (Call::Wait4 { pid, .. }, Reply::Errno(Errno::ECHILD)) if *pid != Pid::ANY => {
+        (Call::Wait4 { pid, .. }, Reply::Errno(Errno::ECHILD)) if *pid != Pid::ANY && !context.again => {
             "its exit signal is no longer 0: it has executed the command"
         }
         (Call::Poll { fds, .. }, _) if launcher && fds.len() > 1 => match context.object.as_ref()? {

@@ -34,7 +34,7 @@ fn failed(call: &Call, context: &Context, errno: Errno) -> Option<&'static str> 
         {
             "the kernel refuses it: only a mapping tool has the privilege, and only the stages start one"
         }
-        (Call::Wait4 { pid, .. }, Errno::ECHILD) if *pid != Pid::ANY => {
+        (Call::Wait4 { pid, .. }, Errno::ECHILD) if *pid != Pid::ANY && !context.again => {
             "its exit signal is no longer 0: it has executed the command"
         }
         _ => return None,

@@ -14,7 +14,7 @@ use super::words::Payload;
 use super::{Document, SectionView, TOOL};
 use crate::record::{Bytes, Call, Line, Reply};
 use crate::transcript::{Role, Section};
-use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Received};
+use nsexec::sys::types::{CloneFlags, Errno, Fd, OpenFlags, Pid, Received};
 
 /// A connection between two processes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -83,7 +83,7 @@ pub struct Context {
     pub target: Option<Role>,
     /// Whether the process has left its initial user namespace.
     pub in_user: bool,
-    /// Whether this setns was refused before.
+    /// Whether this setns was refused before, or this wait is for a process that was reaped before.
     pub again: bool,
     /// Whether the dumpable window is open.
     pub window: bool,
@@ -249,6 +249,7 @@ struct Process {
     window: bool,
     mount_sources: bool,
     refused: Vec<Fd>,
+    reaped: Vec<Pid>,
     attempt: Attempt,
     creation_refused: bool,
     changed_ids: bool,
@@ -267,7 +268,11 @@ impl Process {
         let object = self.object(line);
         let payload = object.as_ref().and_then(|object| self.payload(object, line));
         let (window, in_user) = (self.window, self.in_user);
-        let again = matches!(line.call, Call::Setns { fd, .. } if self.refused.contains(&fd));
+        let again = match line.call {
+            Call::Setns { fd, .. } => self.refused.contains(&fd),
+            Call::Wait4 { pid, .. } => self.reaped.contains(&pid),
+            _ => false,
+        };
         let changed_ids = self.changed_ids;
         self.remember(line);
         Context {
@@ -385,6 +390,7 @@ impl Process {
             (Call::Setns { kind, .. }, Reply::Unit) => self.in_user |= kind.contains(CloneFlags::NEWUSER),
             (Call::Setns { fd, .. }, Reply::Errno(Errno::EPERM)) => self.refused.push(*fd),
             (Call::Unshare { flags }, Reply::Unit) => self.in_user |= flags.contains(CloneFlags::NEWUSER),
+            (_, Reply::Waited(waited)) => self.reaped.push(waited.pid),
             (Call::SetDumpable { dumpable }, Reply::Unit) => self.window = *dumpable,
             (Call::CloneInit { .. } | Call::CloneChild { .. } | Call::Fork { .. }, reply) => {
                 self.creation_refused = matches!(reply, Reply::Errno(_));
