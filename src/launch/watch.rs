@@ -495,8 +495,8 @@ impl Stages {
     }
 
     /// Returns the process to wait for: the command's, if it is the only one that is left, or any of the
-    /// stages, of which the launcher may not know all pids. The program itself may have other children without
-    /// an exit signal.
+    /// stages, of which the launcher may not know all pids. The program itself may have other children
+    /// without an exit signal.
     fn own(&self) -> Pid {
         match self.known {
             [Stage { pid: None, .. }, one, Stage { pid: Some(command), .. }]

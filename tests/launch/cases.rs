@@ -452,8 +452,8 @@ fn other_children_of_the_program_are_not_reaped() {
     }
 }
 
-/// A child without an exit signal looks like a stage. A launcher that knows its only process waits for no other
-/// one: that of a direct start, or stage 2 after stage 1 has ended.
+/// A child without an exit signal looks like a stage. A launcher that knows its only process waits for no
+/// other one: that of a direct start, or stage 2 after stage 1 has ended.
 fn child_without_exit_signal_is_not_reaped(shape: Shape) {
     // SAFETY: the child makes two system calls and exits.
     let mut sys = unsafe { LinuxSys::new() };
