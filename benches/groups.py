@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import measure
 import packages
+import samecode
 import targets
 from measure import candidate
 from parent import FLAG, message
@@ -309,20 +310,27 @@ def parser(bench):
 
 
 def recorder(bench):
-    """A recorded launch of scenario b. The ratio is to the same launch without the recorder; `trace` also plans
-    and compares."""
+    """A recorded launch of scenario b. The ratios are to the same launch without the recorder: as `spawn` does it,
+    and with a copy of the memory, which a recorded launch needs. `trace` also plans and compares. The last line
+    counts the functions of an unrecorded launch whose machine code a recorder in the program changes."""
     programs = bench.programs
     server = ["serve", "b", programs.true]
     words = [*LONG["b"], "--", programs.true]
     recorded = bench.driver.times([
         candidate("serve", "recorded", programs.recorded, *server),
         candidate("serve", "without", programs.library, *server),
+        candidate("serve", "without, memory copied", programs.library, "serve-copy", "b", programs.true),
     ])
     traced = bench.driver.times([
         candidate("exec", "nsexec trace", programs.nsexec, "trace", *words),
         candidate("exec", "nsexec run", programs.nsexec, "run", *words),
     ])
-    return compared("recorder", "library, b", recorded) + compared("recorder", "program, b", traced)
+    count, different = samecode.compared(*programs.whole_functions)
+    for name in different:
+        print(f"other machine code beside a recorder: {name}")
+    case = f"changed, of {count} functions"
+    code = Line("recorder", case, "nsexec", [len(different)], "", None, targets.of_value("recorder", "changed"))
+    return compared("recorder", "library, b", recorded) + compared("recorder", "program, b", traced) + [code]
 
 
 def plan(bench):

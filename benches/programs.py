@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import packages
+import samecode
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "benches"
@@ -106,6 +107,14 @@ class Programs:
     @cached_property
     def recorded(self):
         return self.rust("library", "--bin", "recorded", "--features", "record") / "recorded"
+
+    @cached_property
+    def whole_functions(self):
+        """The programs `library` and `recorded`, without optimisation across crates: see samecode.py."""
+        words = ["cargo", "build", "-q", "--locked", "--release", "--features", "record"]
+        words += ["--bins", "--manifest-path", HERE / "library/Cargo.toml"]
+        build(*words, CARGO_TARGET_DIR=str(BUILT / "code"), **samecode.FLAGS)
+        return [BUILT / "code/release" / name for name in ("library", "recorded")]
 
     @cached_property
     def archive(self):

@@ -38,6 +38,7 @@ VALUES = {
     ("plan", "the largest"): 5.0,
     ("size", "stripped, static"): 3.0,
     ("sweep", "CPU"): 60.0,
+    ("recorder", "changed"): 0,
 }
 
 

@@ -161,8 +161,9 @@ fn is_ignored_by_compare(line: &Line, other: &Line) -> bool {
         Call::Fork { exit, tid: Some(tid) } => {
             Call::Fork { exit: *exit, tid: Some(TidAddress { cached: 0, ..*tid }) }
         }
-        Call::CloneInit { namespaces, tid: Some(tid) } => {
-            Call::CloneInit { namespaces: *namespaces, tid: Some(TidAddress { cached: 0, ..*tid }) }
+        Call::CloneInit { namespaces, shared, tid: Some(tid) } => {
+            let tid = Some(TidAddress { cached: 0, ..*tid });
+            Call::CloneInit { namespaces: *namespaces, shared: *shared, tid }
         }
         call => call.clone(),
     };

@@ -537,7 +537,7 @@ fn init(
     tid: Option<TidAddress>,
     child: impl FnOnce(&mut LinuxSys) -> bool,
 ) -> SysResult<(Pid, Option<Fd>)> {
-    match sys.clone_init(namespaces, tid)? {
+    match sys.clone_init(namespaces, None, tid)? {
         InitFork::Child => end(child(sys)),
         InitFork::Parent { child, pidfd } => Ok((child, pidfd)),
     }
@@ -993,7 +993,7 @@ const PROBES: &[Probe] = &[
         sys.clone_sibling(None).unwrap_err()
     }),
     ("clone_init", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
-        sys.clone_init(CloneFlags::NEWUSER, None).unwrap_err()
+        sys.clone_init(CloneFlags::NEWUSER, None, None).unwrap_err()
     }),
     ("clone_child", libc::SYS_clone, &[Whole, Whole, Whole, Whole, Whole], |sys| {
         sys.clone_child(None).unwrap_err()

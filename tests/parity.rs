@@ -182,7 +182,7 @@ fn on_the_simulator(rule: &Rule, hidepid: HidePid) -> String {
     });
     let report = sim.run(&mut Oldest, None);
     let text = said.borrow_mut().take();
-    text.unwrap_or_else(|| format!("nothing\n{}", report.dump))
+    text.unwrap_or_else(|| format!("nothing\n{}", report.dump()))
 }
 
 fn on_this_machine(rule: &Rule) -> String {

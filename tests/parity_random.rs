@@ -190,7 +190,7 @@ fn step<S: Sys>(sys: &mut S, dice: &mut Dice, inits: u32) -> String {
 /// Clones an init that makes random calls, and returns their results.
 fn init<S: Sys>(sys: &mut S, dice: &mut Dice, flags: CloneFlags, inits: u32) -> String {
     let Ok((ours, theirs)) = sys.socketpair() else { return "no socketpair".into() };
-    let line = match sys.clone_init(flags, None) {
+    let line = match sys.clone_init(flags, None, None) {
         Ok(InitFork::Child) => {
             sys.close(ours).unwrap();
             let mut lines = vec![format!("pid 1: {}", sys.getpid() == Pid(1))];

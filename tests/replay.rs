@@ -366,7 +366,7 @@ fn another_machine() {
     let main = Rc::new(job.clone());
     sim.launcher(move |sys| {
         let mut memory = vec![0; main.message().len()];
-        match main.run(sys, &mut memory, &mut Collector::default()) {
+        match main.run(sys, &mut memory, None, &mut Collector::default()) {
             Launched::Started { .. } => Ended::Stay,
             Launched::Failed(_) => Ended::Exit(1),
             Launched::Exit(status) => Ended::Exit(status),

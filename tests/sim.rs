@@ -95,7 +95,7 @@ fn a_deadlock_is_a_result() {
     let report = sim.run(&mut Oldest, NO_FAULT);
     let stuck: Vec<String> = report.stuck().map(|(role, call)| format!("{role}: {call}")).collect();
     assert_eq!(stuck, ["launcher: read(3, 0x…, 1)", "stage-0 parent: read(4, 0x…, 1)"]);
-    assert!(report.dump.contains("waits in read(3"), "{}", report.dump);
+    assert!(report.dump().contains("waits in read(3"), "{}", report.dump());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn fault_happens_once_at_its_place() {
     );
     assert_eq!(child.end, FinalState::Exited(1));
     assert_eq!(report.find(Role::Launcher).unwrap().end, FinalState::Exited(1));
-    assert_eq!(report.alive().count(), 0, "{}", report.dump);
+    assert_eq!(report.alive().count(), 0, "{}", report.dump());
 
     let report = sim.run(&mut Oldest, Some(Fault { at, what: FaultKind::Kill }));
     let child = report.find(Role::Stage(1)).unwrap();
@@ -197,7 +197,7 @@ fn short_read_is_continued() {
             report.find(Role::Stage(2)).unwrap().end,
             FinalState::HandedOver,
             "{at:?}\n{}",
-            report.dump
+            report.dump()
         );
         count += u32::from(report.fault_fired);
     }
@@ -220,13 +220,13 @@ fn a_faulty_mapping_tool_ends_the_start() {
             report.find(Role::Launcher).unwrap().end,
             FinalState::Exited(1),
             "{ended:?}\n{}",
-            report.dump
+            report.dump()
         );
-        assert_eq!(report.alive().count(), 0, "{ended:?}\n{}", report.dump);
+        assert_eq!(report.alive().count(), 0, "{ended:?}\n{}", report.dump());
     }
     // A tool that never ends: no process ends, since all wait for the tool.
     let report = with_tool(Program::ends(Ended::Stay));
-    assert!(report.stuck().any(|(role, _)| role == Role::Stage(0)), "{}", report.dump);
+    assert!(report.stuck().any(|(role, _)| role == Role::Stage(0)), "{}", report.dump());
 }
 
 /// Returns the fatal records of a run.

@@ -116,6 +116,7 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
         39 => ignore(sys.clone_child(None)),
         37 | 38 => ignore(sys.clone_init(
             kind.without(if dice.roll(2) == 0 { CloneFlags::NEWTIME } else { CloneFlags::EMPTY }),
+            (dice.roll(2) == 0).then(SharedStart::simulated),
             None,
         )),
         _ => ignore(sys.mount(Mount::Proc)),

@@ -5,9 +5,11 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -465,7 +467,7 @@ const INITS: [(CloneFlags, bool); 4] = [
 
 fn inits(sys: &mut Traced, tid: Option<TidAddress>) {
     for (namespaces, refreshes) in INITS {
-        match sys.clone_init(namespaces, tid.filter(|_| refreshes)).unwrap() {
+        match sys.clone_init(namespaces, None, tid.filter(|_| refreshes)).unwrap() {
             InitFork::Parent { child, pidfd } => {
                 sys.wait4(child, WaitFor::Stages).unwrap();
                 sys.close(pidfd.unwrap()).unwrap();
@@ -476,12 +478,30 @@ fn inits(sys: &mut Traced, tid: Option<TidAddress>) {
                 sys.getpid();
                 if namespaces != CloneFlags::EMPTY {
                     // Its ids are not mapped.
-                    refused(sys.clone_init(CloneFlags::NEWUSER, tid));
+                    refused(sys.clone_init(CloneFlags::NEWUSER, None, tid));
                 }
                 // SAFETY: as in `child`.
                 unsafe { libc::_exit(7) }
             }
         }
+    }
+    shared_init(sys);
+}
+
+/// Creates a process that shares the memory and makes no call of ours.
+fn shared_init(sys: &mut Traced) {
+    extern "C" fn ends(_: *mut c_void) -> c_int {
+        7
+    }
+    let stack = Box::leak(Box::new([0_u128; 1024])).as_mut_ptr_range().end;
+    // SAFETY: the stack is leaked, and the process only ends.
+    let start = unsafe { SharedStart::new(ends, ptr::null_mut(), stack.cast()) };
+    for namespaces in [CloneFlags::EMPTY, CloneFlags::NEWUSER.union(CloneFlags::NEWPID)] {
+        let InitFork::Parent { child, pidfd } = sys.clone_init(namespaces, Some(start), None).unwrap() else {
+            unreachable!("the process runs another function");
+        };
+        sys.wait4(child, WaitFor::Stages).unwrap();
+        sys.close(pidfd.unwrap()).unwrap();
     }
 }
 

@@ -10,9 +10,10 @@ use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
 use super::pipes::LogReader;
+use super::stages::Stages;
 use super::steps::StageStep;
 use super::tail::{self, GO};
-use super::watch::{Ready, Stages, Watch};
+use super::watch::{Ready, Watch};
 use crate::deciders::bootstrap::Bootstrap;
 use crate::deciders::bootstrap::text::Lossy;
 use crate::deciders::policy::{LogForm, Session};
@@ -40,7 +41,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     asked: &Bootstrap<'_>,
     log: &mut L,
 ) -> Launched {
-    let before = match prepare_fork(sys, log) {
+    let before = match prepare_fork(sys, log, false) {
         Ok(before) => before,
         Err(kind) => return failed(kind),
     };
@@ -58,7 +59,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = run_protocol(sys, pipes.init, &mut stages, &mut watch);
     let verify = |sys: &mut S, stages: &mut Stages, stage_2| stages.command_runs(sys, stage_2);
-    conclude(sys, (pipes, stages), &mut watch, log, started, verify)
+    conclude(sys, (pipes, &mut stages), &mut watch, log, started, verify)
 }
 
 /// Reads the pid of stage 2, reaps stage 1, and sends the go byte. Returns the pid.

@@ -3,7 +3,8 @@
 
 use super::outcome::{Failure, FailureKind, Launched};
 use super::pipes::{LogReader, Pipes, close, read_some};
-use super::watch::{Stages, Watch};
+use super::stages::Stages;
+use super::watch::Watch;
 use crate::sys::Sys;
 use crate::sys::types::{Fd, Pid, PollEvents, PollFd};
 
@@ -15,7 +16,7 @@ use crate::sys::types::{Fd, Pid, PollEvents, PollFd};
 /// has closed the log, by its exec or its end, or until a signal or the timer ends the launch.
 pub(super) fn conclude<S: Sys, L: LogReader>(
     sys: &mut S,
-    (pipes, mut stages): (Pipes, Stages),
+    (pipes, stages): (Pipes, &mut Stages),
     watch: &mut Watch,
     log: &mut L,
     started: Result<Pid, FailureKind>,
@@ -26,7 +27,7 @@ pub(super) fn conclude<S: Sys, L: LogReader>(
     let logged = started.and_then(|pid| read_log(sys, watch, pipes.log, log).map(|()| pid));
     let kind = match logged {
         Ok(_) if log.fatal() => Some(FailureKind::FatalRecord),
-        Ok(pid) => verify(sys, &mut stages, pid).err(),
+        Ok(pid) => verify(sys, stages, pid).err(),
         Err(kind) => Some(kind),
     };
     if let Some(kind) = kind {
@@ -42,7 +43,7 @@ pub(super) fn conclude<S: Sys, L: LogReader>(
         (Ok(pid), None) => Launched::Started { pid },
         (_, kind) => {
             let kind = kind.unwrap_or(FailureKind::StageFailed);
-            Launched::Failed(Failure { kind, ended: stages.into_ended() })
+            Launched::Failed(Failure { kind, ended: stages.ended() })
         }
     }
 }

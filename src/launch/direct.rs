@@ -12,9 +12,11 @@ use super::job::Job;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
 use super::pipes::LogReader;
 use super::shape::order;
+use super::shared::First;
+use super::stages::Stages;
 use super::steps::StageStep;
 use super::tail::{self, GO};
-use super::watch::{Stages, Watch};
+use super::watch::Watch;
 use crate::deciders::bootstrap::Bootstrap;
 use crate::deciders::bootstrap::text::Lossy;
 use crate::deciders::policy::{Credentials, LogForm, Session};
@@ -41,12 +43,16 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     asked: &Bootstrap<'_>,
     log: &mut L,
 ) -> Option<Launched> {
-    let before = match prepare_fork(sys, log) {
+    let before = match prepare_fork(sys, log, job.stack.is_some()) {
         Ok(before) => before,
         Err(kind) => return Some(failed(kind)),
     };
-    let (child, pidfd) = match sys.clone_init(order(asked.clone_flags()).with_process, before.tid) {
-        Ok(InitFork::Child) => return Some(Launched::Exit(run(sys, job, asked, before))),
+    let first = Beginning { job, asked, before };
+    // SAFETY: `first`, and what it refers to, lives until the process has executed the command or has ended:
+    // see `settle`. `run` allocates no memory, takes no lock, and makes its calls through the backend.
+    let shared = job.stack.map(|stack| unsafe { stack.start(&first) });
+    let (child, pidfd) = match sys.clone_init(order(asked.clone_flags()).with_process, shared, before.tid) {
+        Ok(InitFork::Child) => return Some(Launched::Exit(first.run(sys))),
         Ok(InitFork::Parent { child, pidfd }) => (child, pidfd),
         // The stages create the namespaces one after the other. Their own error names the one that is
         // refused.
@@ -75,12 +81,38 @@ pub(super) fn launch<S: Sys, L: LogReader>(
         }
         Ok(Files::NeedTool) => {
             stages.abandon(sys, pipes);
+            settle(job, &stages, child);
             return None;
         }
         Err(kind) => Err(kind),
     };
     let verify = |sys: &mut S, stages: &mut Stages, child| stages.command_runs(sys, child);
-    Some(conclude(sys, (pipes, stages), &mut watch, log, started, verify))
+    let launched = conclude(sys, (pipes, &mut stages), &mut watch, log, started, verify);
+    if matches!(launched, Launched::Failed(_)) {
+        settle(job, &stages, child);
+    }
+    Some(launched)
+}
+
+/// What the process of a direct start does: see [`run`].
+struct Beginning<'j, 'm> {
+    job: &'j Job<'j>,
+    asked: &'j Bootstrap<'m>,
+    before: BeforeFork,
+}
+
+impl First for Beginning<'_, '_> {
+    fn run<S: Sys>(&self, sys: &mut S) -> i32 {
+        run(sys, self.job, self.asked, self.before)
+    }
+}
+
+/// Keeps the stack of a process that may be left. A process is left if it has survived SIGKILL for some
+/// seconds, or if a filter refuses wait4(2).
+fn settle(job: &Job<'_>, stages: &Stages, child: Pid) {
+    if let Some(stack) = job.stack.filter(|_| !stages.has_ended(child)) {
+        stack.keep(stages.kill_refused());
+    }
 }
 
 fn creates_user(asked: &Bootstrap<'_>) -> bool {

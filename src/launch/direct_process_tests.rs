@@ -41,6 +41,7 @@ pub(super) fn with_job<T>(policy: &Policy, f: impl FnOnce(&Job<'_>) -> T) -> T {
         interrupt: Some(INTERRUPT),
         timer: Some(TIMER),
         marked_copy: false,
+        stack: None,
         tail,
     })
 }
@@ -300,4 +301,35 @@ fn debug_level_shows_the_steps_of_the_process() {
     for (line, text) in records.lines().zip(texts) {
         assert!(line.contains(&format!("nsexec-2[1]: {text}")), "{line}");
     }
+}
+
+/// Starts /bin/true on the real kernel, with all log records, and looks at the process's stack.
+#[test]
+fn process_uses_a_part_of_its_stack() {
+    struct Nothing;
+
+    impl crate::launch::pipes::LogReader for Nothing {
+        fn take(&mut self, _: &[u8]) {}
+
+        fn fatal(&self) -> bool {
+            false
+        }
+    }
+
+    let policy = policy().with_credentials(Credentials::Keep).with_session(Session::New);
+    let mut memory = crate::launch::shared::StackMemory::new().unwrap();
+    memory.mark();
+    with_job(&policy, |job| {
+        let tail = Tail { candidates: b"/nowhere\0/bin/true\0", kill_child: true, ..job.tail };
+        let (level, stack) = (Level::Debug, Some(memory.stack()));
+        let job = Job { level, interrupt: None, timer: None, stack, tail, ..*job };
+        // SAFETY: the launch closes, reads and writes its own descriptors, and waits for its own child.
+        let mut sys = unsafe { crate::sys::linux::LinuxSys::new() };
+        let launched = launch(&mut sys, &job, &Bootstrap::new(CloneFlags::EMPTY), &mut Nothing);
+        let Some(Launched::Started { pid }) = launched else { panic!("{launched:?}") };
+        let ended = sys.wait4(pid, crate::sys::types::WaitFor::Ordinary).unwrap();
+        assert_eq!(ended.status, crate::sys::types::WaitStatus::Exited(0));
+    });
+    let used = memory.used();
+    assert!((1000..64 << 10).contains(&used), "{used} bytes");
 }

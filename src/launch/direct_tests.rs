@@ -95,7 +95,7 @@ impl Kernel {
         sys.expect_getpid().returning(|| Pid(9));
         sys.expect_sigprocmask().returning(|_, _| Ok(SignalSet::EMPTY));
         let (say, clone) = (note(seen), self.clone);
-        sys.expect_clone_init().returning(move |namespaces, tid| {
+        sys.expect_clone_init().returning(move |namespaces, _, tid| {
             assert!(tid.is_some());
             say(format!("clone {namespaces}"));
             clone

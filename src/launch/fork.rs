@@ -20,13 +20,17 @@ pub(super) struct BeforeFork {
 
 /// Waits for the turn of this launch, creates the pipes, and blocks all signals: a handler of the program
 /// must not run in the new process, which resets all handlers before it restores the mask.
+///
+/// With `shared` the new process shares this memory, and so the libc's cached thread id stays that of this
+/// thread.
 pub(super) fn prepare_fork<S: Sys, L: LogReader>(
     sys: &mut S,
     log: &mut L,
+    shared: bool,
 ) -> Result<BeforeFork, FailureKind> {
     log.wait_for_turn()?;
     let pipes = make_pipes(sys).inspect_err(|_| log.end_turn())?;
-    let tid = thread_id_cache(sys);
+    let tid = if shared { None } else { thread_id_cache(sys) };
     match sys.sigprocmask(MaskHow::Block, SignalSet(u64::MAX)) {
         Ok(mask) => Ok(BeforeFork { pipes, tid, mask }),
         Err(errno) => {

@@ -1,5 +1,6 @@
 //! The input of a launch.
 
+use super::shared::Stack;
 use super::tail::Tail;
 use crate::deciders::policy::Policy;
 use crate::sys::types::{Fd, SignalSet};
@@ -38,6 +39,9 @@ pub struct Job<'a> {
     /// True if [`run_from_sealed_copy`](super::run_from_sealed_copy) has found the mark of a copy in the
     /// environment. The mark identifies a copy in a directory, which has no seals.
     pub marked_copy: bool,
+    /// The stack of a process that shares this process's memory, if a direct start may do that
+    /// ([`memory`](super::shape::memory)).
+    pub stack: Option<&'a Stack>,
     /// The last steps before the exec, in stage 2 or in the process of a direct start.
     pub tail: Tail<'a>,
 }

@@ -82,9 +82,13 @@ pub mod script;
 mod sealed;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod shape;
+#[doc(hidden)]
+pub mod shared;
 pub mod signals;
 mod signals_error;
 mod spawn;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod stages;
 mod steps;
 mod supervise;
 // Runs in stage 2, so the lints of the core apply.
@@ -134,6 +138,8 @@ use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
 pub use crate::words::log::Level;
 use command::Command;
+use shape::Memory;
+use shared::StackMemory;
 
 /// The command to start, and the namespaces to start it in.
 ///
@@ -286,6 +292,16 @@ impl Launcher {
         self
     }
 
+    /// Starts the command's process with a copy of this process's memory, as fork(2) does. By default it
+    /// shares the memory up to its exec where that is possible ([`shape::memory`]), as with posix_spawn(3).
+    ///
+    /// A copy is what a debugger of this program's memory may need: valgrind, for example, does not know a
+    /// process that shares it.
+    pub fn copy_memory(&mut self) -> &mut Self {
+        self.policy.launch.copied_memory = true;
+        self
+    }
+
     /// Joins a mount namespace even if this program does not run from a sealed copy of itself.
     ///
     /// Use it only if every process in the namespace is trusted, and so is every file there that could be
@@ -331,16 +347,35 @@ impl Launcher {
     /// # Errors
     /// The reason why the command does not run. The launch then leaves no process and no descriptor.
     pub fn spawn(&mut self) -> Result<Child, LaunchError> {
-        self.spawn_through(|sys| sys)
+        self.spawn_with(
+            |sys| sys,
+            |prepared| match prepared.memory(query::effective_ids()) {
+                Memory::Shared => {
+                    StackMemory::new().map(Some).ok_or(LaunchError::NoMemory { bytes: StackMemory::SIZE })
+                }
+                Memory::Copied(_) => Ok(None),
+            },
+        )
     }
 
     /// Does the same as [`spawn`](Self::spawn), but makes every system call through the backend that `wrap`
     /// returns. `wrap` gets the real backend; a recorder is an example of its result. This process must have
     /// one thread, because in the stages the wrapped backend may allocate memory or take locks.
     ///
+    /// Each process has a copy of the wrapped backend, so its memory is a copy too, as with
+    /// [`copy_memory`](Self::copy_memory).
+    ///
     /// # Errors
     /// The same as [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
+        self.spawn_with(wrap, |_| Ok(None))
+    }
+
+    fn spawn_with<S: Sys>(
+        &mut self,
+        wrap: impl FnOnce(LinuxSys) -> S,
+        stack: impl FnOnce(&Prepared) -> Result<Option<StackMemory>, LaunchError>,
+    ) -> Result<Child, LaunchError> {
         let mut prepared = self.prepare()?;
         // Checked before the launcher opens a pipe, which could get the same number.
         if let Some(fd) = prepared.named.iter().find(|fd| !is_open(**fd)) {
@@ -348,7 +383,8 @@ impl Launcher {
         }
         let timer = prepared.timeout.map(spawn::timer).transpose()?;
         prepared.timer = timer.as_ref().map(|timer| Fd(timer.as_fd().as_raw_fd()));
-        let (launched, records) = spawn::spawn(&prepared, wrap);
+        let stack = stack(&prepared)?;
+        let (launched, records) = spawn::spawn(&prepared, stack.as_ref().map(StackMemory::stack), wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
         let mut launched = launched.map(|pid| Child::new(pid, first));
         if let Some(take) = &mut self.on_record {

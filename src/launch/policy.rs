@@ -42,6 +42,11 @@ pub struct LaunchPolicy {
     /// program, which created the stages for every start. The drop-in ignores it.
     #[cfg_attr(feature = "serde", serde(default = "always_stages"))]
     pub stages: bool,
+    /// Whether the process of a direct start always gets a copy of the launcher's memory. Otherwise it shares
+    /// the memory up to its exec where that is possible ([`memory`](super::shape::memory)). A policy without
+    /// this field is of an older program, which always copied it. The drop-in ignores it.
+    #[cfg_attr(feature = "serde", serde(default = "always_copied"))]
+    pub copied_memory: bool,
 }
 
 impl LaunchPolicy {
@@ -54,6 +59,7 @@ impl LaunchPolicy {
         descriptors: Descriptors::All,
         trusted_mounts: false,
         stages: false,
+        copied_memory: false,
     };
 }
 
@@ -101,6 +107,13 @@ impl Policy {
         self
     }
 
+    /// Returns the policy with this [`copied_memory`](LaunchPolicy::copied_memory).
+    #[must_use]
+    pub const fn with_copied_memory(mut self, copied_memory: bool) -> Self {
+        self.launch.copied_memory = copied_memory;
+        self
+    }
+
     /// Returns the policy with this [`trusted_mounts`](LaunchPolicy::trusted_mounts).
     #[must_use]
     pub const fn with_trusted_mounts(mut self, trusted_mounts: bool) -> Self {
@@ -118,5 +131,11 @@ const fn all_descriptors() -> Descriptors {
 /// Returns the default for a record of an older program, which had no other shape of a start.
 #[cfg(feature = "serde")]
 const fn always_stages() -> bool {
+    true
+}
+
+/// Returns the default for a record of an older program, which copied the memory for every start.
+#[cfg(feature = "serde")]
+const fn always_copied() -> bool {
     true
 }

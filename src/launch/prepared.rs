@@ -10,7 +10,8 @@ use super::pipes::LogReader;
 use super::policy::Descriptors;
 use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
-use super::shape::{Shape, shape};
+use super::shape::{EffectiveIds, Memory, Shape, WhyCopied, memory, shape};
+use super::shared::Stack;
 use super::tail::Tail;
 use crate::deciders::bootstrap::decode;
 use crate::deciders::namespace::NsKind;
@@ -89,6 +90,16 @@ impl Prepared {
         Some(shape(&asked, &self.policy))
     }
 
+    /// Returns whether the process of a direct start shares the memory of a launcher with these ids.
+    #[must_use]
+    pub fn memory(&self, own: EffectiveIds) -> Memory {
+        match decode(&self.message, self.policy.dialect) {
+            Ok((asked, _)) => memory(&asked, &self.policy, own),
+            // The stages report the error.
+            Err(_) => Memory::Copied(WhyCopied::Stages),
+        }
+    }
+
     /// Returns the path of the user namespace to join; empty without one.
     fn user_namespace(&self) -> Vec<u8> {
         let decoded = decode(&self.message, self.policy.dialect).ok();
@@ -130,11 +141,18 @@ impl Prepared {
     }
 
     /// Runs the launch over any backend. Stage 0 reads the message into `memory`, which must be at least as
-    /// long as [`message`](Self::message). Allocates memory before the fork only.
+    /// long as [`message`](Self::message). Allocates memory before the fork only. With a `stack` the process
+    /// of a direct start shares this process's memory: see [`memory`](Self::memory).
     ///
     /// Returns in the launcher, and with [`Launched::Exit`] in each process of the launch that ends. The
     /// caller then exits that process.
-    pub fn run<S: Sys, L: LogReader>(&self, sys: &mut S, memory: &mut [u8], log: &mut L) -> Launched {
+    pub fn run<S: Sys, L: LogReader>(
+        &self,
+        sys: &mut S,
+        memory: &mut [u8],
+        stack: Option<&Stack>,
+        log: &mut L,
+    ) -> Launched {
         let (mut argv, mut envp) = self.texts.slots();
         let user_namespace = self.user_namespace();
         let creates_mounts = self.asked.contains(CloneFlags::NEWNS);
@@ -154,6 +172,7 @@ impl Prepared {
             interrupt: self.interrupt,
             timer: self.timer,
             marked_copy: self.marked_copy,
+            stack,
             tail,
         };
         launch(sys, &job, &mut Scratch { message: memory }, log)

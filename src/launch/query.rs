@@ -9,10 +9,18 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::vec::Vec;
 
+use nix::unistd::{getegid, geteuid};
+
 use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
+use super::shape::EffectiveIds;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd, Pid};
+
+/// Returns the effective ids of this thread (geteuid(2), getegid(2)).
+pub(super) fn effective_ids() -> EffectiveIds {
+    EffectiveIds { uid: geteuid().as_raw(), gid: getegid().as_raw() }
+}
 
 /// Reads the signal state of this thread. Without a /proc, no signal is blocked, ignored or caught.
 pub(super) fn signals_of_this_thread() -> SignalState {

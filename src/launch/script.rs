@@ -21,9 +21,10 @@ use super::outcome::{failed, os};
 pub use super::pipes::LogReader;
 use super::pipes::Pipes;
 use super::shape::{Shape, shape};
+use super::stages::Stages;
 use super::tail;
 pub use super::tail::GO;
-use super::watch::{Ready, Stages, Watch};
+use super::watch::{Ready, Watch};
 use crate::cloned;
 use crate::deciders::bootstrap::dialect::PidLine;
 use crate::deciders::bootstrap::env::Environment;
@@ -70,7 +71,7 @@ fn launch_stages<S: Sys, L: LogReader>(
     scratch: &mut Scratch<'_>,
     log: &mut L,
 ) -> Launched {
-    let before = match prepare_fork(sys, log) {
+    let before = match prepare_fork(sys, log, false) {
         Ok(before) => before,
         Err(kind) => return failed(kind),
     };
@@ -137,7 +138,7 @@ fn serve<S: Sys, L: LogReader>(
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = run_protocol(sys, job, pipes.init, &mut stages, &mut watch);
-    conclude(sys, (pipes, stages), &mut watch, log, started, |_, _, _| Ok(()))
+    conclude(sys, (pipes, &mut stages), &mut watch, log, started, |_, _, _| Ok(()))
 }
 
 /// Sends the message, reads the pid line, reaps stages 1 and 0, and sends the go byte. Returns the pid of

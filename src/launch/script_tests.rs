@@ -124,6 +124,7 @@ fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
         interrupt: None,
         timer: None,
         marked_copy: false,
+        stack: None,
         tail,
     })
 }

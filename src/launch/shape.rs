@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::deciders::bootstrap::{Bootstrap, Dialect};
 use crate::deciders::idmap::IdMap;
-use crate::deciders::policy::Policy;
+use crate::deciders::policy::{Credentials, Policy};
 use crate::sys::types::CloneFlags;
 
 /// The processes between the launcher and the command.
@@ -92,6 +92,95 @@ fn needs_tool(asked: &Bootstrap<'_>) -> bool {
     let is_long = |map: IdMap<'_>| map.extents().map(|extent| u64::from(extent.count)).sum::<u64>() > 1;
     let maps = [asked.uid_map(), asked.gid_map()];
     asked.rootless_euid() && asked.names_mapping_tool() && maps.into_iter().flatten().any(is_long)
+}
+
+/// Whether the process of a direct start shares the launcher's memory up to its exec.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Memory {
+    /// It does. The kernel copies no page table, so the size of the launcher does not matter.
+    Shared,
+    /// It has a copy, as after fork(2).
+    Copied(WhyCopied),
+}
+
+/// Why a process has a copy of the launcher's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum WhyCopied {
+    /// The start is not direct. The stages are forks.
+    Stages,
+    /// The policy asks for a copy.
+    Policy,
+    /// The kernel refuses setns(2) to a time namespace in shared memory (`EUSERS`).
+    Time,
+    /// The kernel writes an oom score to all processes that share the memory.
+    OomScore,
+    /// The effective ids change. Then the kernel makes the memory not dumpable, so also the launcher.
+    Ids,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self {
+            Self::Shared => return f.write_str("shared with the launcher up to the exec"),
+            Self::Copied(why) => why,
+        };
+        f.write_str("a copy, because ")?;
+        f.write_str(match why {
+            WhyCopied::Stages => "the stages are forks",
+            WhyCopied::Policy => "the policy asks for it",
+            WhyCopied::Time => "a time namespace cannot be entered in shared memory",
+            WhyCopied::OomScore => "an oom score is written to every process that shares the memory",
+            WhyCopied::Ids => "the ids change, which would make the launcher not dumpable",
+        })
+    }
+}
+
+/// The effective ids of the launcher, in its own user namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EffectiveIds {
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+}
+
+/// Returns whether the process shares the memory of a launcher with these ids.
+#[must_use]
+pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, own: EffectiveIds) -> Memory {
+    let why = if shape(asked, policy) != Shape::Direct {
+        WhyCopied::Stages
+    } else if policy.launch.copied_memory {
+        WhyCopied::Policy
+    } else if asked.clone_flags().contains(CloneFlags::NEWTIME) {
+        WhyCopied::Time
+    } else if asked.oom_score_adj().is_some() {
+        WhyCopied::OomScore
+    } else if changes_ids(asked, policy, own) {
+        WhyCopied::Ids
+    } else {
+        return Memory::Shared;
+    };
+    Memory::Copied(why)
+}
+
+/// Returns whether the process gets other effective ids: it becomes root, of its new user namespace or of the
+/// launcher's. An id without a map is refused, so it changes nothing.
+fn changes_ids(asked: &Bootstrap<'_>, policy: &Policy, own: EffectiveIds) -> bool {
+    if policy.credentials == Credentials::Keep {
+        return false;
+    }
+    let root_of = |map: Option<IdMap<'_>>, own: u32| match asked.clone_flags().contains(CloneFlags::NEWUSER) {
+        false => Some(0),
+        // Without a map to write, the id is not mapped.
+        true => map.map_or(Some(own), |map| {
+            let root = map.extents().find(|extent| extent.inside == 0);
+            root.map(|extent| extent.outside)
+        }),
+    };
+    let (uid, gid) = (root_of(asked.uid_map(), own.uid), root_of(asked.gid_map(), own.gid));
+    uid.is_some_and(|uid| uid != own.uid) || gid.is_some_and(|gid| gid != own.gid)
 }
 
 /// The namespaces of a direct start, in the order of their creation.

@@ -1,8 +1,8 @@
 //! The surroundings of the launch script: allocates memory, creates the [`LinuxSys`], and exits the stages.
 //!
 //! The launch script makes its calls through a [`Sys`]. The calls of this file surround the script, and a
-//! record does not contain them: the turn to fork, the page that detects a fork, the timer of the time
-//! limit, and the exit of a stage.
+//! record does not contain them: the turn to fork, the page that detects a fork, the stack of a process that
+//! shares the memory, the timer of the time limit, and the exit of a stage.
 
 use std::ffi::OsStr;
 use std::ptr::{self, NonNull};
@@ -19,6 +19,7 @@ use super::pipes::LogReader;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
 use super::script::{FailureKind, Launched, Step};
+use super::shared::Stack;
 use super::tail;
 use super::watch::Watch;
 use crate::sys::Sys;
@@ -126,6 +127,7 @@ impl Drop for Turn {
 /// runs in here is the backend of `wrap`.
 pub(super) fn spawn<S: Sys>(
     prepared: &Prepared,
+    stack: Option<&Stack>,
     wrap: impl FnOnce(LinuxSys) -> S,
 ) -> (Result<Pid, LaunchError>, Vec<Record>) {
     let mut collector = Collector::default();
@@ -142,7 +144,7 @@ pub(super) fn spawn<S: Sys>(
     let unwind_guard = UnwindGuard::new();
     let watch = Watch { interrupt: prepared.interrupt, timer: prepared.timer };
     let mut log = CollectorWithTurn { collector: &mut collector, watch, turn: None };
-    let launched = prepared.run(&mut sys, &mut message, &mut log);
+    let launched = prepared.run(&mut sys, &mut message, stack, &mut log);
     if let Launched::Exit(status) = launched {
         // SAFETY: this process is a stage, on a copy of the launcher's stack. The stack must be neither
         // unwound nor dropped here, and _exit touches no memory.

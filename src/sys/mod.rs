@@ -27,7 +27,7 @@ use types::{
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 #[cfg(feature = "std")]
-use types::{InitFork, Mount};
+use types::{InitFork, Mount, SharedStart};
 
 /// The system calls of the bootstrap and of the launcher.
 #[cfg_attr(test, mockall::automock)]
@@ -252,8 +252,21 @@ pub trait Sys {
     /// Errors: `EINVAL`, without a system call: a flag that is not of a namespace, or `CLONE_NEWTIME`, whose
     /// number is an exit signal for clone(2). `EPERM`, `ENOSPC`, `EINVAL` and others of unshare(2). The
     /// caller then creates the stages, whose own calls of unshare(2) name the namespace that is refused.
+    ///
+    /// With `shared` also `CLONE_VM`, with a stack of its own and no address for the thread id: the child
+    /// shares this process's memory up to its exec, and the kernel copies no page table. [`LinuxSys`] then
+    /// returns only in the parent, and the child runs `shared`. A backend of another kind returns twice, as
+    /// without it. In shared memory the kernel refuses the setns(2) to a time namespace (`EUSERS`). The two
+    /// processes also share their dumpable attribute and the oom_score_adj that is written for either.
+    ///
+    /// [`LinuxSys`]: linux::LinuxSys
     #[cfg(feature = "std")]
-    fn clone_init(&mut self, namespaces: CloneFlags, tid: Option<TidAddress>) -> SysResult<InitFork>;
+    fn clone_init(
+        &mut self,
+        namespaces: CloneFlags,
+        shared: Option<SharedStart>,
+        tid: Option<TidAddress>,
+    ) -> SysResult<InitFork>;
 
     /// Executes a program: `execve(path, argv, envp)`, execve(2). Returns only if the call fails. Called by
     /// the mapping tool's process and at the end of stage 2.

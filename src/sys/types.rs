@@ -4,6 +4,8 @@
 //! order of the closes is observable, and a close can fail.
 
 use core::ffi::{CStr, c_char};
+#[cfg(feature = "std")]
+use core::ffi::{c_int, c_void};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -392,6 +394,59 @@ pub enum InitFork {
     },
     /// This process is the new one.
     Child,
+}
+
+/// What a process runs that shares its creator's memory ([`Sys::clone_init`](super::Sys::clone_init)).
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, Debug)]
+pub struct SharedStart {
+    entry: extern "C" fn(*mut c_void) -> c_int,
+    argument: *mut c_void,
+    stack: *mut c_void,
+}
+
+#[cfg(feature = "std")]
+impl SharedStart {
+    /// Returns a start that calls `entry(argument)` on the stack that ends at the address `stack` and grows
+    /// downwards. The process exits with the result.
+    ///
+    /// # Safety
+    ///
+    /// Up to the exec or the end of the new process:
+    ///
+    /// - the argument is valid for the entry, in another process, while this thread continues;
+    /// - the stack is used by nothing else and is large enough; its end is aligned to 16 bytes;
+    /// - the entry uses no thread-local value of the libc or of Rust, allocates no memory, takes no lock and
+    ///   does not unwind: its thread-local values are those of the thread that creates the process.
+    #[must_use]
+    pub const unsafe fn new(
+        entry: extern "C" fn(*mut c_void) -> c_int,
+        argument: *mut c_void,
+        stack: *mut c_void,
+    ) -> Self {
+        Self { entry, argument, stack }
+    }
+
+    /// Returns a start for a backend that creates no process of the kernel: for a simulation.
+    #[must_use]
+    pub const fn simulated() -> Self {
+        extern "C" fn nothing(_: *mut c_void) -> c_int {
+            1
+        }
+        Self { entry: nothing, argument: core::ptr::null_mut(), stack: core::ptr::null_mut() }
+    }
+
+    pub(super) const fn entry(self) -> extern "C" fn(*mut c_void) -> c_int {
+        self.entry
+    }
+
+    pub(super) const fn argument(self) -> *mut c_void {
+        self.argument
+    }
+
+    pub(super) const fn stack(self) -> *mut c_void {
+        self.stack
+    }
 }
 
 /// The signal that a child sends to its parent when it ends.

@@ -91,7 +91,7 @@ const PATH_METHODS: &[&str] = &[
 
 pub(crate) const PLACES: &[Place] = &[
     // The root package. The core has two entries: the backend, and the edge that constructs it.
-    Place { path: "src/sys/linux/", uses: &["libc"], why: "implements `Sys`" },
+    Place { path: "src/sys/linux/", uses: &["libc", ASM], why: "implements `Sys`" },
     Place {
         path: "src/entry.rs",
         uses: &["libc", EXTERN],
@@ -103,13 +103,18 @@ pub(crate) const PLACES: &[Place] = &[
         why: "surrounds the launch script: page that detects a fork, timer, exit of a stage",
     },
     Place {
+        path: "src/launch/shared.rs",
+        uses: &["libc", "std::process"],
+        why: "the stack of a process that shares the memory; aborts if that process cannot be ended",
+    },
+    Place {
         path: "src/launch/supervise.rs",
         uses: &["libc", "nix", IO, "std::process", "std::time::Instant"],
         why: "supervision: waits for the command, sends signals to it, handles signals",
     },
     Place {
         path: "src/launch/query.rs",
-        uses: &["libc", "std::fs", "std::process"],
+        uses: &["libc", "nix", "std::fs", "std::process"],
         why: "queries about processes, descriptors and namespaces",
     },
     Place {

@@ -42,6 +42,8 @@ const PURE: &[&str] = &[
     "launch::LaunchPolicy",
     "launch::StageStep",
     "launch::policy",
+    "launch::shared::First",
+    "launch::shared::Stack",
     "launch::steps",
 ];
 
@@ -71,6 +73,7 @@ const SCRIPTS: &[&str] = &[
     "launch::pipes",
     "launch::script",
     "launch::shape",
+    "launch::stages",
     "launch::tail",
     "launch::watch",
     "legacy::cgroup",
@@ -125,6 +128,7 @@ pub(crate) const TABLE: &[Row] = &[
             "launch::outcome",
             "launch::pipes",
             "launch::script",
+            "launch::stages",
             "launch::tail",
             "launch::watch",
         ],

@@ -21,6 +21,7 @@ mod mounts;
 mod reach;
 mod refusals;
 mod sealed;
+mod shared;
 mod surroundings;
 mod terminal;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         endings::TESTS,
         refusals::TESTS,
         sealed::TESTS,
+        shared::TESTS,
         terminal::TESTS,
         load::TESTS,
     ])

@@ -7,6 +7,7 @@
 mod cases;
 mod kills;
 mod memory;
+mod shared;
 mod signals;
 mod sweep;
 mod together;
@@ -29,8 +30,16 @@ use support::{LIMIT, Suite, TEST_LIMIT, Test, Threads, Verdict};
 type Case = (&'static str, fn());
 
 fn main() -> ExitCode {
-    let cases: Vec<Case> =
-        [cases::CASES, signals::CASES, memory::CASES, together::CASES, sweep::CASES, kills::CASES].concat();
+    let cases: Vec<Case> = [
+        cases::CASES,
+        signals::CASES,
+        memory::CASES,
+        shared::CASES,
+        together::CASES,
+        sweep::CASES,
+        kills::CASES,
+    ]
+    .concat();
     let words: Vec<String> = args().skip(1).collect();
     match words.first().map(String::as_str) {
         Some("--case") => {
@@ -45,6 +54,7 @@ fn main() -> ExitCode {
                 "sleep" => cases::sleep_helper(&words[2..]),
                 "supervise" => signals::supervise_helper(&words[2..]),
                 "die" => sweep::die_helper(&words[2..]),
+                "again" => shared::again_helper(),
                 "together" => together::together_helper(&words[2..]),
                 other => panic!("no helper {other}"),
             }

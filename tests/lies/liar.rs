@@ -150,7 +150,8 @@ fn perform_on_processes(sys: &mut LinuxSys, call: &Call) -> Reply {
         Call::CloneSibling { tid } => forked(sys.clone_sibling(*tid)),
         Call::Fork { exit, tid } => forked(sys.fork(*exit, *tid)),
         Call::CloneChild { tid } => forked(sys.clone_child(*tid)),
-        Call::CloneInit { namespaces, tid } => init_forked(sys.clone_init(*namespaces, *tid)),
+        // A liar's process has a copy of the memory, as that of every wrapped backend.
+        Call::CloneInit { namespaces, tid, .. } => init_forked(sys.clone_init(*namespaces, None, *tid)),
         Call::Wait4 { pid, which } => reply(sys.wait4(*pid, *which), Reply::Waited),
         Call::Kill { pid, signal } => unit(sys.kill(*pid, *signal)),
         Call::PidfdOpen { pid } => reply(sys.pidfd_open(*pid), Reply::Fd),

@@ -242,7 +242,7 @@ fn make_each_call<S: Sys>(sys: &mut S) {
 
 /// Clones an init as a direct start does, and waits for it.
 fn make_init<S: Sys>(sys: &mut S, tid: Option<TidAddress>) {
-    match sys.clone_init(CloneFlags::NEWUSER.union(CloneFlags::NEWPID), tid) {
+    match sys.clone_init(CloneFlags::NEWUSER.union(CloneFlags::NEWPID), None, tid) {
         Ok(InitFork::Child) => {
             sys.setgid(u32::MAX).expect_err("no group");
             // SAFETY: exits this process at once. The rest of its parent's code must not run here.

@@ -1,5 +1,9 @@
 //! Rules: the clone that creates the init of a direct start, and the calls that this init makes.
 
+use std::ffi::{c_int, c_void};
+
+use nsexec::sys::linux::LinuxSys;
+
 use super::*;
 
 rules! {
@@ -48,6 +52,14 @@ rules! {
     Root parent_writes_the_score_of_its_cloned_child = "ok ok 500\n EACCES ok";
     User parent_without_privilege_raises_a_score_only = "ok 900\n EACCES";
     User score_of_a_child_leaves_that_of_its_parent = "300\n 17\n";
+    User score_in_a_shared_memory_is_that_of_both = "300\n 300\n 400\n";
+    Root shared_memory_enters_no_time_namespace = "ok EUSERS";
+    User both_of_a_shared_memory_get_a_new_user_namespace = "ok ok";
+    User shared_memory_may_be_in_other_namespaces = "ok";
+    Root change_of_ids_in_a_shared_memory_closes_the_parent = "ok EACCES";
+    User same_ids_in_a_shared_memory_leave_the_parent_open = "ok ok";
+    User exec_ends_the_sharing = "300\n 17\n";
+    User process_of_a_shared_memory_has_its_own_descriptors = "EBADF";
 }
 
 const KINDS: [CloneFlags; 6] = [
@@ -82,7 +94,7 @@ fn init_then<S: Sys>(
     then: impl FnOnce(&mut S) -> i32,
 ) -> Result<Child, i32> {
     let (ours, theirs) = sys.socketpair().unwrap();
-    match sys.clone_init(namespaces, None).unwrap() {
+    match sys.clone_init(namespaces, None, None).unwrap() {
         InitFork::Child => {
             sys.close(ours).unwrap();
             let began = first(sys);
@@ -116,7 +128,7 @@ fn in_init<S: Sys>(
 
 /// Returns the result of a clone whose process ends at once.
 fn cloned<S: Sys>(sys: &mut S, namespaces: CloneFlags) -> RuleResult {
-    match sys.clone_init(namespaces, None) {
+    match sys.clone_init(namespaces, None, None) {
         Ok(InitFork::Child) => Err(5),
         Ok(InitFork::Parent { child, pidfd }) => {
             sys.close(pidfd.unwrap()).unwrap();
@@ -325,7 +337,7 @@ fn user_namespaces_are_not_cloned_34_deep<S: Sys>(sys: &mut S) -> RuleResult {
     let mut depth: u8 = 0;
     loop {
         let (go, waits) = sys.socketpair().unwrap();
-        match sys.clone_init(CloneFlags::NEWUSER, None) {
+        match sys.clone_init(CloneFlags::NEWUSER, None, None) {
             Ok(InitFork::Child) => {
                 sys.close(go).unwrap();
                 sys.read(waits, &mut [0]).unwrap();
@@ -422,7 +434,7 @@ fn pid_namespace_of_a_clone_ends_with_its_pid_1<S: Sys>(sys: &mut S) -> RuleResu
 fn the_pidfd_has_the_lowest_free_number<S: Sys>(sys: &mut S) -> RuleResult {
     let (low, _high) = sys.pipe2().unwrap();
     sys.close(low).unwrap();
-    match sys.clone_init(CloneFlags::EMPTY, None).unwrap() {
+    match sys.clone_init(CloneFlags::EMPTY, None, None).unwrap() {
         InitFork::Child => Err(0),
         InitFork::Parent { child, pidfd } => {
             let lowest = pidfd == Some(low);
@@ -436,7 +448,7 @@ fn the_pidfd_has_the_lowest_free_number<S: Sys>(sys: &mut S) -> RuleResult {
 fn the_pidfd_is_not_in_the_child<S: Sys>(sys: &mut S) -> RuleResult {
     let (low, _high) = sys.pipe2().unwrap();
     sys.close(low).unwrap();
-    match sys.clone_init(CloneFlags::EMPTY, None).unwrap() {
+    match sys.clone_init(CloneFlags::EMPTY, None, None).unwrap() {
         InitFork::Child => Err(code(sys.close(low)).0),
         InitFork::Parent { child, pidfd } => {
             assert_eq!(pidfd, Some(low));
@@ -447,7 +459,7 @@ fn the_pidfd_is_not_in_the_child<S: Sys>(sys: &mut S) -> RuleResult {
 
 fn the_pidfd_reports_the_end<S: Sys>(sys: &mut S) -> RuleResult {
     let (ours, theirs) = sys.socketpair().unwrap();
-    match sys.clone_init(USER_AND_PID, None).unwrap() {
+    match sys.clone_init(USER_AND_PID, None, None).unwrap() {
         InitFork::Child => {
             sys.close(ours).unwrap();
             let _ = sys.read(theirs, &mut [0]);
@@ -465,7 +477,7 @@ fn the_pidfd_reports_the_end<S: Sys>(sys: &mut S) -> RuleResult {
 /// Fills the table of descriptors, whose size differs between the kernels.
 fn a_clone_without_a_free_descriptor_leaves_no_process<S: Sys>(sys: &mut S) -> RuleResult {
     while open(sys, c"/proc/self/stat", OpenFlags::ReadOnly) != Err(Errno::EMFILE) {}
-    match sys.clone_init(CloneFlags::EMPTY, None) {
+    match sys.clone_init(CloneFlags::EMPTY, None, None) {
         Ok(InitFork::Child) => Err(0),
         result => Ok(words(&[errno_name(result), errno_name(sys.wait4(Pid::ANY, WaitFor::Stages))])),
     }
@@ -473,7 +485,7 @@ fn a_clone_without_a_free_descriptor_leaves_no_process<S: Sys>(sys: &mut S) -> R
 
 /// Makes a cloned process that exits at once with 5.
 fn five<S: Sys>(sys: &mut S) -> Result<Pid, i32> {
-    match sys.clone_init(CloneFlags::EMPTY, None).unwrap() {
+    match sys.clone_init(CloneFlags::EMPTY, None, None).unwrap() {
         InitFork::Child => Err(5),
         InitFork::Parent { child, .. } => Ok(child),
     }
@@ -495,7 +507,7 @@ fn ignored_sigchld_does_not_reap_a_cloned_process<S: Sys>(sys: &mut S) -> RuleRe
 /// happened.
 fn wclone_does_not_wait_for_a_cloned_process_after_its_exec<S: Sys>(sys: &mut S) -> RuleResult {
     let (near, far) = sys.socketpair().unwrap();
-    let child = match sys.clone_init(USER_AND_PID, None).unwrap() {
+    let child = match sys.clone_init(USER_AND_PID, None, None).unwrap() {
         InitFork::Child => {
             sys.close(near).unwrap();
             return Err(exec(sys, c"/bin/true"));
@@ -511,7 +523,7 @@ fn wclone_does_not_wait_for_a_cloned_process_after_its_exec<S: Sys>(sys: &mut S)
 
 fn clone_refreshes_the_cached_thread_id<S: Sys>(sys: &mut S) -> RuleResult {
     let cache = sys.tid_address().unwrap();
-    match sys.clone_init(USER_AND_PID, Some(cache)).unwrap() {
+    match sys.clone_init(USER_AND_PID, None, Some(cache)).unwrap() {
         InitFork::Child => {
             let (own, now) = (sys.gettid(), sys.tid_address().unwrap());
             let is_own = own == Pid(1) && now.cached == 1 && now.address == cache.address;
@@ -522,7 +534,7 @@ fn clone_refreshes_the_cached_thread_id<S: Sys>(sys: &mut S) -> RuleResult {
 }
 
 fn clone_without_an_address_registers_none<S: Sys>(sys: &mut S) -> RuleResult {
-    match sys.clone_init(USER_AND_PID, None).unwrap() {
+    match sys.clone_init(USER_AND_PID, None, None).unwrap() {
         InitFork::Child => {
             let now = sys.tid_address().unwrap();
             Err(i32::from(now != TidAddress { address: 0, cached: 0 }))
@@ -678,4 +690,185 @@ fn score_of_a_child_leaves_that_of_its_parent<S: Sys>(sys: &mut S) -> RuleResult
     let said = [read_text(sys, &path), read_text(sys, c"/proc/self/oom_score_adj")];
     other.end_init(sys);
     Ok(words(&said))
+}
+
+// -- shared memory ------------------------------------------------------------------------------------------
+
+/// What a process does that shares the memory of its parent: with the backend of the kernel, and with the one
+/// under test. It gets an end of a socket pair, on which its parent waits for one byte and sends one.
+struct Body<S> {
+    real: fn(&mut LinuxSys, Fd) -> i32,
+    any: fn(&mut S, Fd) -> i32,
+}
+
+/// Makes a [`Body`] of a generic function.
+macro_rules! body {
+    ($name:ident) => {
+        Body { real: $name::<LinuxSys>, any: $name::<S> }
+    };
+}
+
+/// Clones a process that shares the memory. A simulated process returns from here with its status.
+fn sharing<S: Sys>(sys: &mut S, namespaces: CloneFlags, body: Body<S>) -> Result<Child, i32> {
+    extern "C" fn first(argument: *mut c_void) -> c_int {
+        // SAFETY: a value that the parent has leaked.
+        let (real, theirs) = unsafe { *argument.cast::<(fn(&mut LinuxSys, Fd) -> i32, Fd)>() };
+        // SAFETY: this process has one thread, and the parent waits while it runs.
+        real(&mut unsafe { LinuxSys::new() }, theirs)
+    }
+    let (ours, theirs) = sys.socketpair().unwrap();
+    let argument = Box::into_raw(Box::new((body.real, theirs)));
+    let stack = Box::leak(Box::new([0_u128; 8 << 10])).as_mut_ptr_range().end;
+    // SAFETY: stack and argument are leaked. The parent waits while the process runs.
+    let start = unsafe { SharedStart::new(first, argument.cast(), stack.cast()) };
+    match sys.clone_init(namespaces, Some(start), None).unwrap() {
+        InitFork::Child => Err((body.any)(sys, theirs)),
+        InitFork::Parent { child, pidfd } => {
+            sys.close(pidfd.unwrap()).unwrap();
+            sys.close(theirs).unwrap();
+            let mut began = [255];
+            sys.read(ours, &mut began).unwrap();
+            Ok(Child { pid: child, talk: ours, began: i32::from(began[0]) })
+        }
+    }
+}
+
+/// Sends the parent this byte and waits for its answer.
+fn report<S: Sys>(sys: &mut S, theirs: Fd, byte: i32) {
+    sys.send(theirs, &[byte as u8]).unwrap();
+    let _ = sys.read(theirs, &mut [0]);
+}
+
+/// Lets the process go on, and returns its exit status.
+fn end_shared<S: Sys>(sys: &mut S, child: &Child) -> i32 {
+    sys.send(child.talk, b"!").unwrap();
+    status_of(sys, child.pid, WaitFor::Stages)
+}
+
+fn score_in_a_shared_memory_is_that_of_both<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        report(sys, theirs, 0);
+        code(put(sys, c"/proc/self/oom_score_adj", b"400")).0
+    }
+    let child = sharing(sys, USER_AND_PID, body!(body))?;
+    let path = proc_path(child.pid, "oom_score_adj");
+    put(sys, &path, b"300").unwrap();
+    let mut said = vec![read_text(sys, &path), read_text(sys, c"/proc/self/oom_score_adj")];
+    assert_eq!(end_shared(sys, &child), 0);
+    said.push(read_text(sys, c"/proc/self/oom_score_adj"));
+    Ok(words(&said))
+}
+
+fn shared_memory_enters_no_time_namespace<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        let created = code(sys.unshare(CloneFlags::NEWTIME));
+        report(sys, theirs, created.0);
+        let namespace = open(sys, c"/proc/self/ns/time_for_children", OpenFlags::ReadOnly).unwrap();
+        code(sys.setns(namespace, CloneFlags::NEWTIME)).0
+    }
+    let child = sharing(sys, CloneFlags::EMPTY, body!(body))?;
+    Ok(words(&[name(child.began), name(end_shared(sys, &child))]))
+}
+
+fn both_of_a_shared_memory_get_a_new_user_namespace<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        let created = code(sys.unshare(CloneFlags::NEWUSER));
+        report(sys, theirs, created.0);
+        0
+    }
+    let child = sharing(sys, CloneFlags::EMPTY, body!(body))?;
+    let parent = errno_name(sys.unshare(CloneFlags::NEWUSER));
+    end_shared(sys, &child);
+    Ok(words(&[name(child.began), parent]))
+}
+
+fn shared_memory_may_be_in_other_namespaces<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        let created = code(sys.unshare(with_user(&KINDS).without(USER_AND_PID)));
+        report(sys, theirs, created.0);
+        0
+    }
+    let child = sharing(sys, USER_AND_PID, body!(body))?;
+    end_shared(sys, &child);
+    Ok(name(child.began))
+}
+
+/// The parent is an ordinary user, whose child gets a map by root.
+fn change_of_ids_in_a_shared_memory_closes_the_parent<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        report(sys, theirs, 0);
+        code(sys.setuid(0)).0
+    }
+    fn own_score<S: Sys>(sys: &mut S) -> i32 {
+        code(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite)).0
+    }
+    let (ours, theirs) = sys.socketpair().unwrap();
+    match sys.fork(ExitSignal::Chld, None).unwrap() {
+        Fork::Child => {
+            sys.setgid(USER).unwrap();
+            sys.setresuid(USER).unwrap();
+            sys.set_dumpable(true).unwrap();
+            let child = sharing(sys, USER_AND_PID, body!(body))?;
+            sys.send(theirs, &child.pid.0.to_ne_bytes()).unwrap();
+            sys.read(theirs, &mut [0]).unwrap();
+            let before = own_score(sys);
+            assert_eq!(end_shared(sys, &child), 0);
+            sys.send(theirs, &[before as u8]).unwrap();
+            Err(own_score(sys))
+        }
+        Fork::Parent { child } => {
+            let mut pid = [0; 4];
+            sys.read(ours, &mut pid).unwrap();
+            let path = proc_path(Pid(i32::from_ne_bytes(pid)), "uid_map");
+            put(sys, &path, b"0 100000 10\n").unwrap();
+            sys.send(ours, b"!").unwrap();
+            let mut before = [0];
+            sys.read(ours, &mut before).unwrap();
+            Ok(words(&[name(i32::from(before[0])), name(exit_status(sys, child))]))
+        }
+    }
+}
+
+fn same_ids_in_a_shared_memory_leave_the_parent_open<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        report(sys, theirs, 0);
+        code(sys.setuid(0)).0
+    }
+    let child = sharing(sys, USER_AND_PID, body!(body))?;
+    put(sys, &proc_path(child.pid, "uid_map"), format!("0 {USER} 1\n").as_bytes()).unwrap();
+    let changed = end_shared(sys, &child);
+    let opened = code(open(sys, c"/proc/self/oom_score_adj", OpenFlags::ReadWrite));
+    Ok(words(&[name(changed), name(opened.0)]))
+}
+
+fn exec_ends_the_sharing<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        // A copy of the parent's end.
+        sys.close(Fd(theirs.0 - 1)).unwrap();
+        report(sys, theirs, 0);
+        exec(sys, c"/bin/sleep")
+    }
+    let child = sharing(sys, USER_AND_PID, body!(body))?;
+    put(sys, c"/proc/self/oom_score_adj", b"17").unwrap();
+    sys.send(child.talk, b"!").unwrap();
+    // The end of the file comes with the exec, which closes the other end.
+    assert_eq!(sys.read(child.talk, &mut [0]), Ok(0));
+    let path = proc_path(child.pid, "oom_score_adj");
+    put(sys, &path, b"300").unwrap();
+    let said = [read_text(sys, &path), read_text(sys, c"/proc/self/oom_score_adj")];
+    sys.kill(child.pid, Signal::KILL).unwrap();
+    exit_status(sys, child.pid);
+    Ok(words(&said))
+}
+
+fn process_of_a_shared_memory_has_its_own_descriptors<S: Sys>(sys: &mut S) -> RuleResult {
+    fn body<S: Sys>(sys: &mut S, theirs: Fd) -> i32 {
+        let (one, _) = sys.pipe2().unwrap();
+        report(sys, theirs, one.0);
+        0
+    }
+    let child = sharing(sys, CloneFlags::EMPTY, body!(body))?;
+    let closed = errno_name(sys.close(Fd(child.began)));
+    end_shared(sys, &child);
+    Ok(closed)
 }

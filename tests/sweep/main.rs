@@ -12,7 +12,11 @@
 //! Fallbacks are tested in two ways. Every call that an old kernel may lack fails once in every scenario. The
 //! scenarios `old_kernel…` lack all of these calls at once, and are swept too.
 //!
-//! `NSEXEC_SWEEP=NAME` restricts the sweep to the starts whose name contains NAME.
+//! A run with a fault begins at the turn in which the fault can happen, from a copy of the machine's state.
+//! The test `run_from_the_fault_equals_run_from_the_beginning` compares a sample with whole runs.
+//!
+//! `NSEXEC_SWEEP=NAME` restricts the sweep to the starts whose name contains NAME. `NSEXEC_COMPARED=N`
+//! compares every Nth fault of each start: 1 compares all, in about six minutes of CPU.
 
 mod errnos;
 mod oracle;
@@ -22,12 +26,12 @@ use std::collections::BTreeMap;
 
 use nsexec_audit::Role;
 use nsexec_audit::record::{Call, Line, Reply};
-use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, StopReaction, Youngest};
+use nsexec_audit::sim::{Choice, Fault, FaultKind, Oldest, Place, StopReaction, Task, Youngest};
 
 use errnos::{about, class};
 use nsexec::sys::types::Errno;
 use oracle::Case;
-use support::scenarios::{self, Start, Way, on_all_cores};
+use support::scenarios::{self, Ran, Start, Way, on_all_cores};
 
 /// The number of faults injected in one start, by kind, and the promises broken.
 #[derive(Default)]
@@ -103,40 +107,61 @@ fn wanted() -> String {
     std::env::var("NSEXEC_SWEEP").unwrap_or_default()
 }
 
+/// The order in which the processes run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Order {
+    Oldest,
+    Youngest,
+}
+
+impl Choice for Order {
+    fn pick(&mut self, ready: &[Task]) -> usize {
+        match self {
+            Self::Oldest => Oldest.pick(ready),
+            Self::Youngest => Youngest.pick(ready),
+        }
+    }
+}
+
 fn sweep(start: &Start) -> Tally {
     let mut tally = Tally::default();
     if !start.name.contains(&wanted()) {
         return tally;
     }
-    let orders: [fn() -> Box<dyn Choice>; 2] = [|| Box::new(Oldest), || Box::new(Youngest)];
-    for (order, oldest) in orders.into_iter().zip([true, false]) {
-        let whole = start.run(&mut *order(), None);
-        let places = whole.report.places().map(|(at, line)| (at, Some(line)));
-        let ends = whole.report.ends().map(|at| (at, None));
-        for (at, line) in places.chain(ends) {
-            let lines = whole.report.processes.iter().find(|process| process.role == at.role);
-            let lines = lines.map_or(&[][..], |process| &process.transcript.lines);
-            for what in faults_at(lines, at, line, start.way, oldest) {
-                let fault = Fault { at, what };
-                let ran = start.run(&mut *order(), Some(fault));
-                if !ran.report.fault_fired {
-                    tally.idle += 1;
-                    continue;
-                }
-                match what {
-                    FaultKind::Errno(_) => tally.errnos += 1,
-                    FaultKind::Short(_) => tally.shorts += 1,
-                    FaultKind::Kill | FaultKind::KillWaking | FaultKind::KillDying(_) => tally.deaths += 1,
-                    FaultKind::Stop(_) => tally.stops += 1,
-                }
-                let case = Case { start, whole: &whole, fault, line, ran: &ran };
-                for (promise, found) in case.broken() {
-                    note(&mut tally, &case, promise, &found);
-                }
+    for order in [Order::Oldest, Order::Youngest] {
+        let faultless = start.faultless(order);
+        let whole = &faultless.ran;
+        for (fault, line) in faults(whole, start.way, order) {
+            let Some(ran) = faultless.run(fault) else {
+                tally.idle += 1;
+                continue;
+            };
+            match fault.what {
+                FaultKind::Errno(_) => tally.errnos += 1,
+                FaultKind::Short(_) => tally.shorts += 1,
+                FaultKind::Kill | FaultKind::KillWaking | FaultKind::KillDying(_) => tally.deaths += 1,
+                FaultKind::Stop(_) => tally.stops += 1,
+            }
+            let case = Case { start, whole, fault, line, ran: &ran };
+            for (promise, found) in case.broken() {
+                note(&mut tally, &case, promise, &found);
             }
         }
     }
     tally
+}
+
+/// Returns every fault for a start, with the call at which it is injected. `None` at the end of a process.
+fn faults(whole: &Ran, way: Way, order: Order) -> Vec<(Fault, Option<&Line>)> {
+    let places = whole.report.places().map(|(at, line)| (at, Some(line)));
+    let ends = whole.report.ends().map(|at| (at, None));
+    let mut all = Vec::new();
+    for (at, line) in places.chain(ends) {
+        let lines = whole.report.find(at.role).map_or(&[][..], |process| &process.transcript.lines);
+        let kinds = faults_at(lines, at, line, way, order == Order::Oldest);
+        all.extend(kinds.into_iter().map(|what| (Fault { at, what }, line)));
+    }
+    all
 }
 
 /// Keeps one example of each kind of failure.
@@ -181,6 +206,43 @@ fn every_fault_keeps_the_promises() {
     let failed: usize = all.broken.values().map(|(count, _)| count).sum();
     println!("{} held, {failed} broke", all.tried().saturating_sub(failed));
     assert!(all.broken.is_empty(), "{:#?}", all.broken.keys().collect::<Vec<_>>());
+}
+
+/// Of the faults of each start, one in this many is compared.
+const COMPARED: usize = 97;
+
+/// A run with a fault that begins at the turn of the fault is the same as one from the beginning.
+#[test]
+fn run_from_the_fault_equals_run_from_the_beginning() {
+    let step = std::env::var("NSEXEC_COMPARED").map_or(COMPARED, |step| step.parse().expect("a number"));
+    let compared = on_all_cores(|start| {
+        let mut compared = [0; 2];
+        for mut order in [Order::Oldest, Order::Youngest] {
+            let faultless = start.faultless(order);
+            for (fault, _) in faults(&faultless.ran, start.way, order).into_iter().step_by(step) {
+                let whole = start.run(&mut order, Some(fault));
+                let from_the_fault = faultless.run(fault);
+                compared[usize::from(from_the_fault.is_some())] += 1;
+                let same = match &from_the_fault {
+                    Some(ran) => is_same(ran, &whole),
+                    None => !whole.report.fault_fired,
+                };
+                assert!(same, "{}, {fault}, {order:?}\n{}", start.name, whole.report);
+            }
+        }
+        compared
+    });
+    let count = |index: usize| compared.iter().map(|of_start| of_start[index]).sum::<usize>();
+    println!("{} faults happened, {} could not happen", count(1), count(0));
+    assert!(count(0) > 100 && count(1) > 1000, "too few faults were compared");
+}
+
+/// Compares all results of two runs.
+fn is_same(one: &Ran, other: &Ran) -> bool {
+    let (a, b) = (&one.report, &other.report);
+    (&a.processes, a.endless, a.fault_fired, a.calls) == (&b.processes, b.endless, b.fault_fired, b.calls)
+        && (&a.stderr, &a.unread, a.dump()) == (&b.stderr, &b.unread, b.dump())
+        && one.told == other.told
 }
 
 /// A sweep without any start would succeed.

@@ -154,7 +154,8 @@ impl Stage<'_> {
 
     fn plan(&self, config: &Config, caller: &Caller, args: &[String]) -> Result<(Run, bool), String> {
         let mut command = self.program(config);
-        command.args(["plan", "--format", "json"]);
+        // A recorded start copies the memory.
+        command.args(["plan", "--format", "json", "--copy-memory"]);
         if !config.command.there {
             // A plan assumes that the command exists, unless `--assume` states otherwise.
             command.args(["--assume", "command="]);

@@ -146,7 +146,7 @@ fn launch_directly(sys: &mut Recorder<LinuxSys, Shared>, message: &[u8], memory:
         .with_mount_proc(mounts);
     let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
     let prepared = launcher.command("/bin/true", [""; 0]).prepare().unwrap();
-    match prepared.run(sys, memory, &mut Collector::default()) {
+    match prepared.run(sys, memory, None, &mut Collector::default()) {
         // SAFETY: ends this process, which must not run the rest of the launcher.
         Launched::Exit(status) => unsafe { libc::_exit(status) },
         Launched::Failed(failure) => panic!("{failure:?}"),

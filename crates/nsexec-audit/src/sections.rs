@@ -335,7 +335,8 @@ mod tests {
         assert_eq!(of_record(&record, Role::Launcher).section(Role::Tool(0)).map(|s| s.lines.len()), Some(1));
     }
 
-    const INIT: Call = Call::CloneInit { namespaces: nsexec::sys::types::CloneFlags::NEWUSER, tid: None };
+    const INIT: Call =
+        Call::CloneInit { namespaces: nsexec::sys::types::CloneFlags::NEWUSER, shared: false, tid: None };
 
     /// Returns what the launcher sees of a clone of an init.
     fn init(pid: i32) -> Line {

@@ -78,7 +78,7 @@ Examples:
 
 const ENCODE_EXAMPLES: &str = "\
 The flags are those of run. A message has no attribute for --mount-proc, --kill-child,
---setgroups and the command: they are refused.
+--copy-memory, --setgroups and the command: they are refused.
 
 Examples:
   nsexec encode -r -p > message.bin
@@ -318,6 +318,10 @@ pub(crate) struct NamespaceFlags {
     /// Kill the command when nsexec dies
     #[arg(long, help_heading = "The command's surroundings")]
     pub(crate) kill_child: bool,
+    /// Give the command's process a copy of nsexec's memory up to its exec, as trace always does, even where
+    /// it could share that memory
+    #[arg(long, help_heading = "The command's surroundings")]
+    pub(crate) copy_memory: bool,
 }
 
 impl NamespaceFlags {

@@ -89,7 +89,8 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let mut launcher = run::launcher_of(&bootstrap, &job, move |line| lines.borrow_mut().push_str(line))?;
     // Before the sink is made: the descriptors of the signals come first, as in every run.
     let signals = run::take_signals()?;
-    launcher.supervised(&signals);
+    // Each process has a copy of the recorder.
+    launcher.supervised(&signals).copy_memory();
     let plan = planned(&launcher, facts, args)?;
     if let Some(file) = &args.json {
         // First: if the record cannot be saved, do not run anything.

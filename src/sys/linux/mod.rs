@@ -3,20 +3,21 @@
 //! # How to audit this file
 //!
 //! Compare each method with the man page of its system call and with the doc comment of its method in
-//! [`Sys`]. All methods use `syscall!`, not the libc's function of the same name, for two reasons:
+//! [`Sys`]. All methods use `syscall!`, not the libc's function of the same name, for three reasons:
 //!
 //! - The libc's setuid, setgid, setgroups and setresuid broadcast to every thread that the libc has recorded.
 //!   In the child of a threaded process only one thread exists, so they would wait for ever.
 //! - A call then behaves the same with every libc.
+//! - The libc's functions store the error in the thread's errno. A process that shares its launcher's memory
+//!   has the errno of the thread that launched it.
 //!
 //! Look for three things:
 //!
 //! 1. **Pointers.** Each pointer passed is null, or comes from a reference or a slice that lives through the
 //!    call. No call here keeps a pointer, except the `tid` of a clone, which the libc itself had registered.
 //! 2. **Width.** The macro `syscall!` passes six whole registers. Each argument becomes a `Word` (`raw.rs`):
-//!    signed ones are sign-extended, unsigned ones are zero-extended, and missing ones are 0. The libc's
-//!    function `syscall` is variadic and leaves the upper half of an `int` undefined, which a seccomp filter
-//!    sees. Only `raw.rs` calls it.
+//!    signed ones are sign-extended, unsigned ones are zero-extended, and missing ones are 0. A seccomp
+//!    filter sees the whole register.
 //! 3. **Order.** Only clone's order of arguments differs by architecture: `raw.rs`.
 //!
 //! The calls: openat openat2 close read write pwritev2 sendto sendmsg recvmsg dup3 poll (aarch64: ppoll)
@@ -42,7 +43,7 @@ use super::types::{
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
 #[cfg(feature = "std")]
-use super::types::{InitFork, Mount, Propagation};
+use super::types::{InitFork, Mount, Propagation, SharedStart};
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
 use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
@@ -312,8 +313,7 @@ impl Sys for LinuxSys {
     fn execveat<'a>(&mut self, fd: Fd, argv: &ExecArgs<'a>, envp: &ExecArgs<'a>) -> Errno {
         let (argv, envp) = (argv.pointers().as_ptr(), envp.pointers().as_ptr());
         // SAFETY: as in `execve`; the path is a literal with NUL.
-        unsafe { syscall!(libc::SYS_execveat, fd.0, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
-        errno()
+        errno(unsafe { syscall!(libc::SYS_execveat, fd.0, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) })
     }
 
     // -- processes -----------------------------------------------------------------------------------------
@@ -343,7 +343,12 @@ impl Sys for LinuxSys {
     }
 
     #[cfg(feature = "std")]
-    fn clone_init(&mut self, namespaces: CloneFlags, tid: Option<TidAddress>) -> SysResult<InitFork> {
+    fn clone_init(
+        &mut self,
+        namespaces: CloneFlags,
+        shared: Option<SharedStart>,
+        tid: Option<TidAddress>,
+    ) -> SysResult<InitFork> {
         // clone(2) would read a time namespace as an exit signal, and CLONE_VM would share the memory.
         if namespaces.unknown() != CloneFlags::EMPTY || namespaces.contains(CloneFlags::NEWTIME) {
             return Err(Errno::EINVAL);
@@ -352,9 +357,14 @@ impl Sys for LinuxSys {
         let mut pidfd: c_int = -1;
         let flags = c_ulong::from(namespaces.0) | libc::CLONE_PIDFD as c_ulong;
         let tid = tid.unwrap_or(TidAddress { address: 0, cached: 0 });
-        // SAFETY: as in `clone_sibling`: the flags of namespaces share no memory. The kernel writes the new
-        // descriptor to `pidfd`, and no thread id to the address 0.
-        let forked = unsafe { raw::clone(flags, Some(tid), &raw mut pidfd) }?;
+        let forked = match shared {
+            // SAFETY: as in `clone_sibling`: the flags of namespaces share no memory. The kernel writes the
+            // new descriptor to `pidfd`, and no thread id to the address 0.
+            None => unsafe { raw::clone(flags, Some(tid), &raw mut pidfd) },
+            // SAFETY: the creator of `start` keeps the promises of `SharedStart::new`. No thread id is
+            // written: its place is that of the thread which continues here.
+            Some(start) => unsafe { raw::clone_sharing(flags, start, &raw mut pidfd) },
+        }?;
         Ok(match forked {
             Fork::Child => InitFork::Child,
             Fork::Parent { child } => InitFork::Parent { child, pidfd: (pidfd >= 0).then_some(Fd(pidfd)) },
@@ -366,8 +376,7 @@ impl Sys for LinuxSys {
         // SAFETY: both arrays consist of pointers to strings with NUL, and the last pointer is null:
         // `ExecArgs` has no other constructor. `Option<ArgPtr>` is one nullable pointer. The kernel copies
         // before it changes anything.
-        unsafe { syscall!(libc::SYS_execve, path.as_ptr(), argv, envp) };
-        errno()
+        errno(unsafe { syscall!(libc::SYS_execve, path.as_ptr(), argv, envp) })
     }
 
     fn wait4(&mut self, pid: Pid, which: WaitFor) -> SysResult<Waited> {

@@ -1,9 +1,15 @@
-//! The parts that the methods of [`LinuxSys`](super::LinuxSys) share: the errno, the clone, and the kernel's
-//! own layouts.
+//! The parts that the methods of [`LinuxSys`](super::LinuxSys) share: the system call instruction, the clone,
+//! and the kernel's own layouts.
 
+#[cfg(feature = "std")]
+use core::ffi::c_void;
 use core::ffi::{c_int, c_long, c_ulong};
 use core::mem::{align_of, offset_of, size_of};
+#[cfg(feature = "std")]
+use core::ptr;
 
+#[cfg(feature = "std")]
+use crate::sys::types::SharedStart;
 use crate::sys::types::{Errno, Fd, Fork, Pid, PollFd, SigAction, SysResult, TidAddress};
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
@@ -54,11 +60,16 @@ macro_rules! syscall {
 }
 pub(super) use syscall;
 
-/// Makes the system call. The result −1 means that the libc's errno holds the error.
+/// Makes the system call. A result from −4095 to −1 is the negative errno.
+///
+/// The instruction stands here, and not the libc's function `syscall`: that function stores the error in the
+/// thread's errno. A process that shares the memory of its launcher ([`clone_sharing`]) has the same errno as
+/// the thread that created it.
 ///
 /// # Safety
 /// The requirements are those of the system call. Every pointer among the arguments must be valid for every
 /// access that the call makes through it.
+#[inline]
 pub(super) unsafe fn call<const N: usize>(number: c_long, arguments: [Word; N]) -> c_long {
     const { assert!(N <= 6, "the kernel takes six arguments") };
     let mut all = [0; 6];
@@ -66,13 +77,52 @@ pub(super) unsafe fn call<const N: usize>(number: c_long, arguments: [Word; N]) 
         *register = value;
     }
     let [one, two, three, four, five, six] = all;
-    // SAFETY: ensured by the caller. Each argument is a c_long, as wide as a register.
-    unsafe { libc::syscall(number, one, two, three, four, five, six) }
+    let result: c_long;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: ensured by the caller. These are the registers of the system call convention (syscall(2),
+    // "Architecture calling conventions"). The kernel overwrites rcx and r11, and uses no stack of this
+    // process. Without `nomem`, the compiler assumes that the call reads and writes memory.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") one,
+            in("rsi") two,
+            in("rdx") three,
+            in("r10") four,
+            in("r8") five,
+            in("r9") six,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above; the kernel preserves all other registers.
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") one => result,
+            in("x1") two,
+            in("x2") three,
+            in("x3") four,
+            in("x4") five,
+            in("x5") six,
+            options(nostack),
+        );
+    }
+    result
 }
 
-/// Converts the result of [`call`]: −1 becomes the errno.
-pub(super) fn reply(raw: c_long) -> SysResult<c_long> {
-    if raw == -1 { Err(errno()) } else { Ok(raw) }
+/// Converts the result of [`call`]: a negative number becomes the errno.
+pub(super) const fn reply(raw: c_long) -> SysResult<c_long> {
+    if is_error(raw) { Err(errno(raw)) } else { Ok(raw) }
+}
+
+/// The kernel's MAX_ERRNO (include/linux/err.h).
+const fn is_error(raw: c_long) -> bool {
+    matches!(raw, -4095..=-1)
 }
 
 /// As [`reply`], for a call that returns 0.
@@ -90,11 +140,9 @@ pub(super) fn fd(raw: c_long) -> SysResult<Fd> {
     reply(raw).map(|fd| Fd(fd as i32))
 }
 
-/// Returns the errno of the preceding system call.
-pub(super) fn errno() -> Errno {
-    // SAFETY: the libc returns the address of this thread's errno, valid for as long as the thread lives. In
-    // the child of a bare clone it is the same address in a copy of the memory.
-    Errno(unsafe { *libc::__errno_location() })
+/// Returns the errno of a system call that has failed.
+pub(super) const fn errno(raw: c_long) -> Errno {
+    Errno(raw.wrapping_neg() as i32)
 }
 
 /// Creates a process with a bare clone and a null stack. Parent and child both return from here. The child
@@ -126,6 +174,30 @@ pub(super) unsafe fn clone(flags: c_ulong, tid: Option<TidAddress>, written: *mu
         0 => Fork::Child,
         pid => Fork::Parent { child: Pid(pid as i32) },
     })
+}
+
+/// Creates a process that shares this process's memory, with its own stack. The child calls
+/// `start.entry(start.argument)` and exits with its result.
+///
+/// The libc's function `clone` provides the first instructions of the child: it must not return to this
+/// stack, on which the parent continues at the same time.
+///
+/// # Safety
+///
+/// As for [`clone`], with `CLONE_PIDFD`; and `start` keeps the promises of
+/// [`SharedStart::new`](crate::sys::types::SharedStart::new).
+#[cfg(feature = "std")]
+pub(super) unsafe fn clone_sharing(flags: c_ulong, start: SharedStart, pidfd: *mut c_int) -> SysResult<Fork> {
+    let flags = (flags | CHILD_TID) as c_int | libc::CLONE_VM;
+    let (tls, ctid) = (ptr::null_mut::<c_void>(), ptr::null_mut::<c_int>());
+    // SAFETY: ensured by the caller. The entry has the signature that the libc calls. The kernel writes to
+    // `pidfd`, and no thread id to the null pointer: the place of the cached one belongs to the parent.
+    let pid = unsafe { libc::clone(start.entry(), start.stack(), flags, start.argument(), pidfd, tls, ctid) };
+    if pid == -1 {
+        // SAFETY: the libc returns the address of this thread's errno. No process was created.
+        return Err(Errno(unsafe { *libc::__errno_location() }));
+    }
+    Ok(Fork::Parent { child: Pid(pid) })
 }
 
 /// The flags with which the libc's fork keeps its cached thread id correct.

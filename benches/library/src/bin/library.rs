@@ -45,9 +45,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", ..] => serve(&words[1..], |launcher| launcher.spawn()),
+        ["serve-copy", ..] => serve(&words[1..], |launcher| launcher.copy_memory().spawn()),
         ["rate", threads, launches, ..] => rate(threads.parse()?, launches.parse()?, &words[3..]),
         ["decode", file, count] => time_decode(&std::fs::read(file)?, count.parse()?),
-        _ => Err("the commands are serve, rate and decode".into()),
+        _ => Err("the commands are serve, serve-copy, rate and decode".into()),
     }
 }
 

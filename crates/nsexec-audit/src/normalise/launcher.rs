@@ -77,13 +77,14 @@ pub(super) fn reduce_polls(lines: &mut Vec<Line>) {
         let read = line.map(|line| (&line.call, &line.reply));
         matches!(read, Some((Call::Read { fd, .. }, Reply::Data(data))) if *fd == wanted && data.0.is_empty())
     };
-    // The launcher's first socket pair is the init pipe.
-    let init = lines.iter().find_map(|line| match (&line.call, &line.reply) {
-        (Call::Socketpair, Reply::Pair(init, _)) => Some(*init),
-        _ => None,
-    });
+    // The launcher's last socket pair is the init pipe. After a direct start that was given up it is the
+    // second.
+    let mut init = None;
     let mut index = 0;
     while index < lines.len() {
+        if let Line { call: Call::Socketpair, reply: Reply::Pair(pipe, _) } = &lines[index] {
+            init = Some(*pipe);
+        }
         let next_ends = match &lines[index].call {
             Call::Poll { fds, .. } => fds.first().is_some_and(|first| ends(lines.get(index + 1), first.fd)),
             _ => false,

@@ -366,3 +366,24 @@ fn log_records_of_two_runs_compare_equal() {
     });
     assert_eq!(compare(&runs[0], &runs[1]).to_string(), "");
 }
+
+/// When the stages have died, the launcher may see the end of the init pipe or the pidfd of stage 0 first.
+/// The init pipe is the one of the stages also after a direct start, which had another.
+#[test]
+fn death_of_the_stages_is_the_end_of_their_init_pipe() {
+    let pair = |one: i32| line(Call::Socketpair, Reply::Pair(Fd(one), Fd(one + 1)));
+    let poll = |end: i32, death: i32| {
+        let fds = [(5, end), (9, death)].map(|(fd, ready)| {
+            let revents = if ready == 1 { PollEvents::IN } else { PollEvents::NONE };
+            PollFd { revents, ..PollFd::new(Fd(fd), PollEvents::IN) }
+        });
+        let asked = [5, 9].map(|fd| PollFd::new(Fd(fd), PollEvents::IN)).to_vec();
+        line(Call::Poll { fds: asked, timeout_ms: -1 }, Reply::Polled { count: 1, fds: fds.to_vec() })
+    };
+    let end = line(Call::Read { fd: Fd(5), len: 64 }, Reply::Data(Bytes::default()));
+    for before in [vec![pair(5)], vec![pair(3), close(3), close(4), pair(5)]] {
+        let ended = run([before.clone(), vec![poll(1, 0), end.clone(), close(5)]].concat(), vec![]);
+        let died = run([before, vec![poll(0, 1), close(5)]].concat(), vec![]);
+        assert!(compare(&ended, &died).is_empty(), "{}", compare(&ended, &died));
+    }
+}

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sim::{ALL_CAPS, Allowance, HidePid, Settings};
 use nsexec::idmap::Extent;
+use nsexec::launch::shape::EffectiveIds;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Errno, FsType, SignalSet};
 
@@ -206,6 +207,10 @@ pub struct Assumptions {
 }
 
 impl Assumptions {
+    pub(super) const fn launcher_ids(&self) -> EffectiveIds {
+        EffectiveIds { uid: self.uid, gid: self.gid }
+    }
+
     /// Returns the assumptions for root with every capability, on a kernel with every call.
     #[must_use]
     pub fn root() -> Self {

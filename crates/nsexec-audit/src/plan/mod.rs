@@ -28,7 +28,8 @@ use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::script::Launched;
-use nsexec::launch::shape::Shape;
+use nsexec::launch::shape::{EffectiveIds, Memory, Shape};
+use nsexec::launch::shared::Stack;
 use nsexec::launch::{Collector, Prepared};
 use nsexec::log::Level;
 use nsexec::namespace::NsKind;
@@ -155,7 +156,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         run.section(Role::Stage(2)).is_some_and(|init| matches!(init.end, End::Executed | End::HandedOver));
     Ok(Plan {
         pid_line: pid_line(&run),
-        shape: shape(start, &run),
+        shape: shape(start, assumptions.launcher_ids(), &run),
         log: log(&run),
         run,
         assumptions: assumption_lines,
@@ -168,7 +169,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
 
 /// Returns the shape of the start in words. A direct start that the kernel refuses on the simulated machine
 /// goes through the stages.
-fn shape(start: &Start, run: &Run) -> String {
+fn shape(start: &Start, own: EffectiveIds, run: &Run) -> String {
     let Start::Launcher(prepared) = start else {
         return "three stages, because a Go runtime starts the drop-in".to_string();
     };
@@ -186,6 +187,7 @@ fn shape(start: &Start, run: &Run) -> String {
         (Some(Shape::Direct | Shape::Child), None) if has_stages => {
             "three stages, because the request is impossible, which stage 0 reports".to_string()
         }
+        (Some(Shape::Direct), _) => format!("{}; its memory is {}", Shape::Direct, prepared.memory(own)),
         (Some(shape), _) => shape.to_string(),
         (None, _) => "three stages, because the message cannot be decoded, which stage 0 reports".to_string(),
     }
@@ -398,10 +400,13 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
         prepared = prepared.timed_through(timer);
     }
     let interrupt = prepared.interrupt();
+    let own = assumptions.launcher_ids();
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
+        let simulated = Stack::simulated();
+        let stack = (prepared.memory(own) == Memory::Shared).then_some(&simulated);
         let mut memory = vec![0; prepared.message().len()];
-        match prepared.run(&mut AnySys(sys), &mut memory, &mut Collector::default()) {
+        match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut Collector::default()) {
             // The launcher waits for the command.
             Launched::Started { .. } => Ended::Stay,
             Launched::Failed(_) => Ended::Exit(1),
@@ -480,10 +485,17 @@ mod tests {
     fn plan_names_the_shape_of_the_start_and_its_reason() {
         let runc = || Policy::runc(&Dialect::V1_2);
         let root = plan(&prepared(CloneFlags::NEWNET), &Assumptions::root()).unwrap();
-        assert_eq!(root.shape, "direct: one process, because nothing is joined");
+        let shared = "direct: one process, because nothing is joined; its memory is shared with the launcher up to the exec";
+        assert_eq!(root.shape, shared);
         let ordinary = Assumptions::ordinary(1000);
         let own = with_map(c"0 1000 1\n", None, runc(), &ordinary);
-        assert_eq!((own.succeeds, &own.shape[..]), (true, "direct: one process, because nothing is joined"));
+        assert_eq!((own.succeeds, &own.shape[..]), (true, shared));
+        let ids = with_map(c"0 100000 9\n", None, runc(), &Assumptions::root());
+        assert_eq!(
+            ids.shape,
+            "direct: one process, because nothing is joined; its memory is a copy, because the ids change, which would \
+             make the launcher not dumpable"
+        );
         let asked = with_map(c"0 1000 1\n", None, runc().with_stages(true), &ordinary);
         assert_eq!(
             (asked.succeeds, &asked.shape[..]),
@@ -521,10 +533,10 @@ mod tests {
         let (ordinary, root) = (Assumptions::ordinary(1000), Assumptions::root());
         let user_net = CloneFlags::NEWUSER.union(CloneFlags::NEWNET);
         assert_eq!(calls(user_net, true, &ordinary), [25, 47, 18, 16]);
-        assert_eq!(calls(user_net, false, &ordinary), [34, 14]);
+        assert_eq!(calls(user_net, false, &ordinary), [32, 14]);
         let uts_net = CloneFlags::NEWUTS.union(CloneFlags::NEWNET);
         assert_eq!(calls(uts_net, true, &root), [25, 26, 12, 16]);
-        assert_eq!(calls(uts_net, false, &root), [16, 13]);
+        assert_eq!(calls(uts_net, false, &root), [14, 13]);
     }
 
     /// The numbers in docs/protocol.md#the-number-of-calls.

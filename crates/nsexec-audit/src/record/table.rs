@@ -49,6 +49,10 @@ macro_rules! argument {
     (in method: Tid) => { Option<TidAddress> };
     (in call: Tid) => { Option<TidAddress> };
     (convert Tid: $value:ident) => { $value };
+    // The start of a process that shares the memory. `Call` has only whether it does.
+    (in method: Shared) => { Option<SharedStart> };
+    (in call: Shared) => { bool };
+    (convert Shared: $value:ident) => { $value.is_some() };
     // The first descriptor of a range. The call is not about the file behind it.
     (in method: FirstFd) => { Fd };
     (in call: FirstFd) => { Fd };
@@ -139,8 +143,14 @@ macro_rules! calls {
         clone_child CloneChild { tid: Tid } -> Forked
             = clone("child_stack=NULL", "flags=CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID",
                 reply, ChildTid(tid));
-        clone_init CloneInit { namespaces: CloneFlags, tid: Tid } -> InitFork
-            = clone("child_stack=NULL", InitFlags(namespaces), reply, ChildTid(tid));
+        clone_init CloneInit {
+            namespaces: CloneFlags,
+            // Absent in older records, where the memory was always copied.
+            #[serde(default)]
+            shared: Shared,
+            tid: Tid
+        } -> InitFork
+            = clone(StackAndFlags(shared, namespaces), reply, ChildTid(tid));
         execve Execve { path: Path, argv: Strings, envp: Strings } -> Exec
             = execve(path, argv, Environment(envp));
         wait4 Wait4 { pid: Pid, which: WaitFor } -> Waited

@@ -134,13 +134,13 @@ fn both_sides_of_the_clone_of_an_init_are_recorded() {
     {
         let lines = Rc::new(RefCell::new(Vec::new()));
         let mut sys = Recorder::new(replies([reply]), Rc::clone(&lines));
-        assert_eq!(sys.clone_init(namespaces, tid), Ok(fork));
+        assert_eq!(sys.clone_init(namespaces, None, tid), Ok(fork));
         let expected =
             format!("clone(child_stack=NULL, flags={names}, {written}, child_tidptr=0x10) = {result}");
         assert_eq!(lines.borrow()[0].to_string(), expected);
     }
     let mut sys = Recorder::new(replies([Reply::Errno(Errno::ENOSPC)]), Transcript::default());
-    assert_eq!(sys.clone_init(CloneFlags::EMPTY, None), Err(Errno::ENOSPC));
+    assert_eq!(sys.clone_init(CloneFlags::EMPTY, None, None), Err(Errno::ENOSPC));
     let shown = sys.sink().lines[0].to_string();
     assert!(shown.contains("child_tidptr=NULL) = -1 ENOSPC"), "{shown}");
 }

@@ -13,7 +13,9 @@ pub(super) fn why(line: &Line, context: &Context) -> Option<&'static str> {
         return failed(&line.call, context, errno);
     }
     Some(match (&line.call, context.role) {
-        (Call::CloneInit { namespaces, .. }, _) => with_namespaces(*namespaces, line.reply == Reply::Child),
+        (Call::CloneInit { namespaces, shared, .. }, _) => {
+            with_namespaces(*namespaces, line.reply == Reply::Child, *shared)
+        }
         (Call::Kill { signal: Signal::KILL, .. }, _) if context.attempt == Attempt::GivenUp => {
             "the direct start is given up, before the go byte"
         }
@@ -80,13 +82,20 @@ const fn unshare(created: CloneFlags, context: &Context) -> &'static str {
 }
 
 /// Explains the clone of a direct start, for the launcher and for the child.
-const fn with_namespaces(created: CloneFlags, child: bool) -> &'static str {
-    match (created.contains(CloneFlags::NEWUSER), created.0 == 0, child) {
-        (true, _, false) => "the command's process, in a new user namespace: the launcher writes its maps",
-        (true, _, true) => "the command's process begins: it creates the other namespaces once it is root",
-        (false, false, false) => "the command's process, in its new namespaces",
-        (false, false, true) => "the command's process begins, inside of its new namespaces",
-        (false, true, false) => "the command's process",
-        (false, true, true) => "the command's process begins",
+const fn with_namespaces(created: CloneFlags, child: bool, shared: bool) -> &'static str {
+    match (created.contains(CloneFlags::NEWUSER), created.0 == 0, child, shared) {
+        (true, _, true, _) => "the command's process begins: it creates the other namespaces once it is root",
+        (true, _, _, false) => "the command's process, in a new user namespace: the launcher writes its maps",
+        (true, _, _, true) => {
+            "the command's process, with this memory up to its exec, in a new user namespace: the launcher writes its maps"
+        }
+        (_, false, true, _) => "the command's process begins, inside of its new namespaces",
+        (_, false, _, false) => "the command's process, in its new namespaces",
+        (_, false, _, true) => {
+            "the command's process, with this memory up to its exec, in its new namespaces"
+        }
+        (_, true, true, _) => "the command's process begins",
+        (_, true, _, false) => "the command's process",
+        (_, true, _, true) => "the command's process, with this memory up to its exec",
     }
 }

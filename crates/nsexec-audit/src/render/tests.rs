@@ -421,7 +421,11 @@ fn given_up(refused: &[Line]) -> Section {
 #[test]
 fn refused_direct_start_is_explained_and_followed_by_the_stages() {
     let clone = |reply| Line {
-        call: Call::CloneInit { namespaces: nsexec::sys::types::CloneFlags::NEWUSER, tid: None },
+        call: Call::CloneInit {
+            namespaces: nsexec::sys::types::CloneFlags::NEWUSER,
+            shared: false,
+            tid: None,
+        },
         reply,
     };
     let (call, which) = (Call::Kill { pid: Pid(11), signal: Signal::KILL }, WaitFor::Stages);

@@ -24,6 +24,7 @@ use crate::note::{self, NoteError, Values};
 use crate::record::{AnySys, Call, Line, Mismatch, Reply, play_back};
 use nsexec::bootstrap::MESSAGE_MAX;
 use nsexec::launch::script::Launched;
+use nsexec::launch::shared::Stack;
 use nsexec::launch::{Collector, LaunchError, Prepared};
 
 /// The name of the note with the request.
@@ -165,10 +166,11 @@ pub fn replay(run: &Run) -> Result<Replayed, ReplayError> {
     if run.section(Role::Launcher).is_none() {
         return Err(ReplayError::NoLauncher);
     }
+    let shared = shares_memory(run);
     let mut replayed = Replayed { processes: Vec::new(), error: None, lost: run.lost };
     for section in &run.sections {
         let outcome = match Lineage::of(run, section) {
-            Some(lineage) => process(&job, section, &lineage, &mut replayed.error),
+            Some(lineage) => process((&job, shared), section, &lineage, &mut replayed.error),
             None => {
                 let at = Place { section: section.name.clone(), line: 0 };
                 Outcome::Diverges { at, how: Divergence::Unmade }
@@ -251,21 +253,30 @@ fn creator(run: &Run, section: &Section) -> Option<Role> {
     }
 }
 
+/// Returns whether the process of a direct start shared the memory. That depends on the ids of the launcher,
+/// which the record does not contain. Both sides of the clone show it.
+fn shares_memory(run: &Run) -> bool {
+    let mut lines = run.sections.iter().flat_map(|section| &section.lines);
+    lines.any(|line| matches!(line.call, Call::CloneInit { shared: true, .. }))
+}
+
 /// Runs the job as one process of the record. A launch error of the launcher is stored in `error`.
 fn process(
-    job: &Prepared,
+    (job, shared): (&Prepared, bool),
     section: &Section,
     lineage: &Lineage<'_>,
     error: &mut Option<LaunchError>,
 ) -> Outcome {
     let lines = &lineage.lines;
     let last = || Place { section: section.name.clone(), line: section.lines.len() };
+    let simulated = Stack::simulated();
+    let stack = shared.then_some(&simulated);
     // Room for any message, as in the launch itself.
     let mut memory = vec![0; MESSAGE_MAX];
     let mut failed = None;
     let end = play_back(lines, |sys| {
         let mut log = Collector::default();
-        match job.run(&mut AnySys(sys), &mut memory, &mut log) {
+        match job.run(&mut AnySys(sys), &mut memory, stack, &mut log) {
             Launched::Started { .. } => None,
             Launched::Failed(failure) => {
                 failed = Some(job.explain(failure, log.into_fatal()));

@@ -65,7 +65,7 @@ fn of_writer(run: &Run, facts: &Facts, shape: Shape) -> Vec<Finding> {
     let Some(section) = run.section(writer(shape)) else { return Vec::new() };
     let nothing = Request::default();
     let mut state = State::new(facts.asked.as_ref().unwrap_or(&nothing));
-    let said = sync_values(section);
+    let said: Vec<_> = sync_values(section).collect();
     let mut findings = Vec::new();
     for (index, line) in section.lines.iter().enumerate() {
         let mut found: Vec<String> = state.see(line).into_iter().collect();

@@ -191,14 +191,14 @@ fn closed_first(run: &Run, _: &Facts) -> Vec<Finding> {
 }
 
 fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
-    let shape = Shape::of(run);
+    let hand_over = hand_over(run, Shape::of(run));
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         // A launcher has descriptors from before the run. After the hand-over, stage 2 closes descriptors of
         // its caller.
         let stage = match site.section.role {
             Role::Launcher => false,
-            Role::Stage(2) => handed_over(site.section, shape).is_none_or(|at| site.index < at),
+            Role::Stage(2) => hand_over.is_none_or(|at| site.index < at),
             _ => true,
         };
         match site.line.call {
@@ -218,7 +218,7 @@ fn own_only(run: &Run, _: &Facts) -> Vec<Finding> {
 fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
     let asked = facts.asked.as_ref().filter(|_| facts.root_last());
     let last = asked.and_then(|asked| asked.user_path.as_deref());
-    let shape = Shape::of(run);
+    let hand_over = hand_over(run, Shape::of(run));
     let mut findings = Vec::new();
     inherit(run, &Table::default(), |table, site| {
         let clones = matches!(
@@ -226,7 +226,7 @@ fn none_left(run: &Run, facts: &Facts) -> Vec<Finding> {
             Call::CloneSibling { .. } | Call::CloneChild { .. } | Call::CloneInit { .. }
         );
         let makes_stage = clones && site.line.reply.child().is_some();
-        let hands_over = handed_over(site.section, shape) == Some(site.index);
+        let hands_over = site.section.role == Role::Stage(2) && hand_over == Some(site.index);
         for (fd, open) in &table.open {
             let file = open.what == What::File;
             if makes_stage && file {
@@ -308,10 +308,8 @@ fn named_only(run: &Run, facts: &Facts) -> Vec<Finding> {
 
 /// Returns the line at which stage 2 is handed over: the first line after ChildFinish that the bootstrap
 /// itself does not make, or else the last line.
-fn handed_over(section: &Section, shape: Shape) -> Option<usize> {
-    if section.role != Role::Stage(2) {
-        return None;
-    }
+fn hand_over(run: &Run, shape: Shape) -> Option<usize> {
+    let section = run.section(Role::Stage(2))?;
     if shape != Shape::Stages {
         // The launcher's descriptors are close-on-exec, and this process opens none that it keeps.
         return section.lines.iter().position(|line| matches!(line.call, Call::Execve { .. }));

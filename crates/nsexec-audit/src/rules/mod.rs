@@ -17,6 +17,7 @@ mod maps;
 mod mounts;
 mod protocol;
 mod reading;
+mod shared_memory;
 #[cfg(test)]
 mod tests;
 mod user_namespace;
@@ -139,6 +140,7 @@ pub const RULES: &[Rule] = &[
     protocol::PID_LINE,
     protocol::STAGE_2_WAITS,
     given_up::ONE_INIT,
+    shared_memory::SHARED_MEMORY,
     protocol::ENDS_WITH_LAUNCHER,
     protocol::KILLS,
     protocol::RECORDS,

@@ -111,7 +111,7 @@ fn pid_line(run: &Run, facts: &Facts) -> Vec<Finding> {
     });
     let mut written = 0;
     for section in &run.sections {
-        let said = sync_values(section);
+        let said: Vec<_> = sync_values(section).collect();
         // The message RecvpidPls, and then the pid.
         let known = said.iter().zip(said.iter().skip(1)).find_map(|(word, next)| {
             (word.is(false, SyncMessage::RecvpidPls) && !next.sent).then_some(*next)
@@ -164,7 +164,7 @@ fn sent_pid(run: &Run) -> Vec<Finding> {
         // A write is to a file of /proc.
         let is_send =
             |index: usize| matches!(section.lines.get(index), Some(Line { call: Call::Send { .. }, .. }));
-        let sent = sync_values(section).into_iter().filter(|word| word.sent && is_send(word.index));
+        let sent = sync_values(section).filter(|word| word.sent && is_send(word.index));
         for (nth, word) in sent.enumerate() {
             let what = match created {
                 _ if nth > 0 => "sends a second number",

@@ -64,10 +64,9 @@ impl SyncValue {
 }
 
 /// Returns the values that a process sent and received, including those that came in pieces.
-pub(super) fn sync_values(section: &Section) -> Vec<SyncValue> {
+pub(super) fn sync_values(section: &Section) -> impl Iterator<Item = SyncValue> + '_ {
     let mut pieces: BTreeMap<(bool, Fd), Vec<u8>> = BTreeMap::new();
-    let mut sync_values = Vec::new();
-    for (index, line) in section.lines.iter().enumerate() {
+    section.lines.iter().enumerate().filter_map(move |(index, line)| {
         let (sent, fd, data) = match (&line.call, &line.reply) {
             (Call::Read { fd, len: 1..=4 }, Reply::Data(data)) => (false, *fd, &data.0[..]),
             // A plain write if the pipe is not a socket.
@@ -78,23 +77,21 @@ pub(super) fn sync_values(section: &Section) -> Vec<SyncValue> {
             }
             (Call::Close { fd }, _) => {
                 pieces.retain(|(_, of), _| of != fd);
-                continue;
+                return None;
             }
-            _ => continue,
+            _ => return None,
         };
         let word = pieces.entry((sent, fd)).or_default();
         word.extend(data);
-        if let Ok(bytes) = <[u8; 4]>::try_from(&word[..]) {
-            word.clear();
-            sync_values.push(SyncValue { index, sent, value: u32::from_ne_bytes(bytes) });
-        }
-    }
-    sync_values
+        let bytes = <[u8; 4]>::try_from(&word[..]).ok()?;
+        word.clear();
+        Some(SyncValue { index, sent, value: u32::from_ne_bytes(bytes) })
+    })
 }
 
 /// Returns the index of the line at which a process had completely sent or received a message.
 pub(super) fn message_at(section: &Section, sent: bool, message: SyncMessage) -> Option<usize> {
-    sync_values(section).into_iter().find(|word| word.is(sent, message)).map(|word| word.index)
+    sync_values(section).find(|word| word.is(sent, message)).map(|word| word.index)
 }
 
 /// Returns the index of the line at which stage 2 received the launcher's go byte.

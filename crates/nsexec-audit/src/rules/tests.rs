@@ -44,11 +44,23 @@ const RECORDS: &[(&str, &str)] = records![
 ];
 
 /// Planned starts: for the steps of the older dialects, and for those of our own launcher.
-const PLANNED: &[&str] =
-    &["mounts", "cgroup_byte", "late_pid_line", OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, JOINS, ENTERS];
+const PLANNED: &[&str] = &[
+    "mounts",
+    "cgroup_byte",
+    "late_pid_line",
+    OURS,
+    "enter",
+    DIRECT,
+    PLAIN,
+    NAMED,
+    GIVEN_UP,
+    SHARED,
+    JOINS,
+    ENTERS,
+];
 
 /// The planned starts of our own launcher.
-const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, JOINS, ENTERS];
+const OF_OURS: &[&str] = &[OURS, "enter", DIRECT, PLAIN, NAMED, GIVEN_UP, SHARED, JOINS, ENTERS];
 
 /// The name of a planned start of our own launcher through the stages.
 const OURS: &str = "ours";
@@ -60,6 +72,8 @@ const PLAIN: &str = "direct_plain";
 const NAMED: &str = "direct_named";
 /// A direct start that is given up for the stages, since a tool has to write the map.
 const GIVEN_UP: &str = "given_up";
+/// A direct start whose process shares the memory of the launcher.
+const SHARED: &str = "shared";
 /// A start through a child that joins a user and a network namespace, and creates others in them, with time
 /// offsets, an oom score and mounts.
 const JOINS: &str = "child_joins";
@@ -100,6 +114,7 @@ fn ours(name: &str) -> Prepared {
             .with_uidmap_path(c"/usr/bin/newuidmap")
             .with_gidmap_path(c"/usr/bin/newgidmap"),
         NAMED => Bootstrap::new(user).with_uid_map(map).with_gid_map(map),
+        SHARED => Bootstrap::new(plain),
         JOINS => Bootstrap::new(timed.without(CloneFlags::NEWNET))
             .with_namespaces(NsPaths::parse(b"net:/n,user:/u", NsSet::ALL).unwrap())
             .with_setgroup(true)
@@ -155,7 +170,7 @@ fn policy(name: &str) -> Policy {
             .with_descriptors(Descriptors::Named)
             .with_setgroups(Setgroups::DropIfAllowed)
             .with_ends_with_launcher(true),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | JOINS => *ours(name).policy(),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | JOINS => *ours(name).policy(),
         _ => policy,
     }
 }
@@ -163,7 +178,7 @@ fn policy(name: &str) -> Policy {
 fn planned(name: &str) -> Run {
     match name {
         "enter" | ENTERS => return entering(name),
-        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | JOINS => return ours_planned(name),
+        OURS | DIRECT | PLAIN | NAMED | GIVEN_UP | SHARED | JOINS => return ours_planned(name),
         _ => {}
     }
     let dialect = dialect(name);
@@ -549,6 +564,13 @@ const RULE_BREAKS: &[RuleBreak] = &[
     ("stage-2-waits", PLAIN, |f| f.without(INIT, "read(4")),
     ("kills-own-processes-only", DIRECT, |f| f.with(LAUNCHER, "\"G\"", "kill(-1, SIGKILL) = 0")),
     ("kills-own-processes-only", GIVEN_UP, |f| f.with(LAUNCHER, "pidfd_open", "kill(101, SIGKILL) = 0")),
+    ("shared-memory", SHARED, |f| f.edited(LAUNCHER, "child_tidptr=NULL", "child_tidptr=0x10")),
+    ("shared-memory", NAMED, |f| {
+        f.edited(LAUNCHER, "child_stack=NULL, flags=", "child_stack=0x…, flags=CLONE_VM|")
+    }),
+    ("shared-memory", DIRECT, |f| {
+        f.edited(INIT, "child_stack=NULL, flags=", "child_stack=0x…, flags=CLONE_VM|")
+    }),
     ("one-init", GIVEN_UP, |f| f.without(LAUNCHER, "kill(101")),
     ("one-init", GIVEN_UP, |f| f.without(LAUNCHER, "wait4(101")),
     ("one-init", GIVEN_UP, |f| {

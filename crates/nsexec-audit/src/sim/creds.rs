@@ -188,12 +188,11 @@ impl Kernel {
     pub(super) fn commit_creds(&mut self, me: Task, new: Creds) {
         let old = &self.process(me).creds;
         let same = old.euid() == new.euid() && old.egid() == new.egid() && self.is_subset(old, &new);
-        let process = self.process_mut(me);
         if !same {
-            process.dumpable = false;
-            process.pdeathsig = None;
+            self.set_dumpable_of_memory(me, false);
+            self.process_mut(me).pdeathsig = None;
         }
-        process.creds = new;
+        self.process_mut(me).creds = new;
     }
 
     /// Returns whether the new capabilities are a subset (`cred_cap_issubset`). In the same user namespace,

@@ -347,7 +347,7 @@ impl Kernel {
     }
 
     fn set_dumpable(&mut self, me: Task, dumpable: bool) -> SysResult<()> {
-        self.process_mut(me).dumpable = dumpable;
+        self.set_dumpable_of_memory(me, dumpable);
         Ok(())
     }
 

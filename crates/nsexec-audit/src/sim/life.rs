@@ -1,5 +1,6 @@
 //! The life of a process: clone, exec, exit, reaping (clone(2), execve(2), wait(2), pid_namespaces(7)).
 
+use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
@@ -76,16 +77,30 @@ impl Kernel {
                 | Call::CloneChild { tid: Some(_) }
                 | Call::CloneInit { tid: Some(_), .. }
         );
+        child.shares_memory_of = matches!(call, Call::CloneInit { shared: true, .. }).then_some(me);
         child.pending = SignalSet::EMPTY;
         child.pdeathsig = None;
         (child.stopped, child.stop_report) = (false, None);
         child.unblock();
         child.own = child.replay.len();
         child.past = Vec::new();
-        child.replay.push(Line { call: call.clone(), reply: Reply::Child });
+        child.replay.push(Rc::new(Line { call: call.clone(), reply: Reply::Child }));
         self.share(&child.fds);
         self.processes.push(child);
         Ok(task)
+    }
+
+    /// Returns the living processes that have the memory of this one, itself included.
+    pub(super) fn with_memory_of(&self, me: Task) -> Vec<Task> {
+        let owner = |task: Task| self.process(task).shares_memory_of.unwrap_or(task);
+        self.tasks().filter(|task| self.process(*task).is_alive() && owner(*task) == owner(me)).collect()
+    }
+
+    /// Sets the dumpable attribute, which belongs to the memory.
+    pub(super) fn set_dumpable_of_memory(&mut self, me: Task, dumpable: bool) {
+        for task in self.with_memory_of(me) {
+            self.process_mut(task).dumpable = dumpable;
+        }
     }
 
     /// Implements execve(2): runs another program. Descriptors that are close-on-exec are closed.
@@ -125,6 +140,7 @@ impl Kernel {
         process.actions.retain(|_, action| action.handler == SigAction::IGNORE.handler);
         process.exit_signal = ExitSignal::Chld;
         process.mm_user = process.creds.user;
+        process.shares_memory_of = None;
         process.tid_registered = true;
         let own = process.replay.split_off(process.own);
         process.past.extend(own);

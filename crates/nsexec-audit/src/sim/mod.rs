@@ -17,6 +17,7 @@
 //! | `signals` | masks, dispositions, delivery |
 //! | `turn` | [`SimSys`]: one turn of one process; fork and blocking by replay |
 //! | `schedule`, `fault` | the order of a run, and the faults in it |
+//! | `faultless` | runs with a fault from the state before the fault |
 //! | `program`, `setup` | the programs, and the machine before a run |
 //! | `report`, `dump` | the results of a run |
 //!
@@ -48,6 +49,7 @@ mod creds;
 mod descriptors;
 mod dump;
 mod fault;
+mod faultless;
 mod files;
 mod idmaps;
 mod kernel;
@@ -66,6 +68,7 @@ mod turn;
 
 pub use creds::{ALL_CAPS, cap};
 pub use fault::{Fault, FaultKind, Place, StopReaction};
+pub use faultless::Faultless;
 pub use kernel::{HidePid, Settings};
 pub use namespaces::NsId;
 pub use process::{Reaper, Task};

@@ -192,6 +192,9 @@ impl Kernel {
         if kind == NsKind::User {
             return self.join_user(me, own, ns);
         }
+        if kind == NsKind::Time && self.with_memory_of(me).len() > 1 {
+            return Err(Errno::EUSERS);
+        }
         // "own" is the caller's present user namespace. Therefore stage 1 joins in three passes.
         let owner = self.owner(ns);
         let admin = self.may(me, owner, cap::SYS_ADMIN) && self.may(me, own, cap::SYS_ADMIN);

@@ -126,7 +126,7 @@ impl Kernel {
 
     /// Handles a write to oom_score_adj. The number may be in any base and is trimmed. Input beyond twelve
     /// bytes is dropped. A value below the lowest one set by a privileged process needs CAP_SYS_RESOURCE
-    /// (oom_score_adj_write, __set_oom_adj).
+    /// (oom_score_adj_write, __set_oom_adj). Processes with the same memory have the same score.
     fn write_oom(&mut self, me: Task, task: Task, data: &[u8]) -> SysResult<usize> {
         let data = &data[..data.len().min(12)];
         let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -138,13 +138,16 @@ impl Kernel {
             return Err(Errno::ESRCH);
         }
         let privileged = self.may(me, NsId(0), cap::SYS_RESOURCE);
-        let process = self.process_mut(task);
-        if score < process.oom_min && !privileged {
+        if score < self.process(task).oom_min && !privileged {
             return Err(Errno::EACCES);
         }
-        process.oom = score;
-        if privileged {
-            process.oom_min = score;
+        // The score belongs to the memory.
+        for task in self.with_memory_of(task) {
+            let process = self.process_mut(task);
+            process.oom = score;
+            if privileged {
+                process.oom_min = score;
+            }
         }
         Ok(data.len())
     }

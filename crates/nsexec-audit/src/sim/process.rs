@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
@@ -63,6 +64,8 @@ pub(super) struct Process {
     /// The user namespace of its memory. While the process is not dumpable, its files belong to root of this
     /// namespace.
     pub(super) mm_user: NsId,
+    /// The process that created this one with the same memory, up to the exec of this one.
+    pub(super) shares_memory_of: Option<Task>,
     pub(super) oom: i32,
     pub(super) oom_min: i32,
     /// Whether the address of the libc's cached thread id is registered. The libc registers it when a program
@@ -87,11 +90,11 @@ pub(super) struct Process {
     pub(super) rest: Option<Rest>,
     pub(super) main: Option<Main>,
     /// The replies that the current program has received, from its start.
-    pub(super) replay: Vec<Line>,
+    pub(super) replay: Vec<Rc<Line>>,
     /// The index in `replay` of the process's first own line. The fork copied the lines before it.
     pub(super) own: usize,
     /// The process's own lines up to the last exec.
-    pub(super) past: Vec<Line>,
+    pub(super) past: Vec<Rc<Line>>,
 }
 
 impl fmt::Debug for Process {

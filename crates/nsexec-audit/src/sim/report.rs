@@ -1,6 +1,8 @@
 //! The results of a run.
 
 use core::fmt;
+use core::mem::take;
+use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
@@ -32,7 +34,7 @@ pub enum FinalState {
 }
 
 /// One process of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProcessReport {
     /// The process.
     pub role: Role,
@@ -63,22 +65,30 @@ pub struct Report {
     pub unread: Vec<(String, Vec<u8>)>,
     /// The number of calls that the run made.
     pub calls: usize,
-    /// A text dump of the whole state.
-    pub dump: String,
+    /// The state at the end, without the lines of the processes.
+    kernel: Kernel,
 }
 
 impl Report {
-    pub(super) fn new(kernel: &Kernel, endless: bool, fault_fired: bool) -> Self {
+    pub(super) fn new(mut kernel: Kernel, endless: bool, fault_fired: bool) -> Self {
         let born = kernel.tasks().filter(|task| kernel.process(*task).rest != Some(Rest::Background));
+        let processes =
+            born.collect::<Vec<_>>().into_iter().map(|task| ProcessReport::new(&mut kernel, task));
         Self {
-            processes: born.map(|task| ProcessReport::new(kernel, task)).collect(),
+            processes: processes.collect(),
             endless,
             fault_fired,
             stderr: kernel.sink.clone(),
             unread: kernel.unread(),
             calls: kernel.calls,
-            dump: kernel.dump(),
+            kernel,
         }
+    }
+
+    /// Returns a text dump of the whole state.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        self.kernel.dump()
     }
 
     /// Returns the process with this role, if it exists.
@@ -148,15 +158,19 @@ impl fmt::Display for Report {
             }
         }
         write!(f, "-- standard error\n{}", String::from_utf8_lossy(&self.stderr))?;
-        write!(f, "-- state\n{}", self.dump)
+        write!(f, "-- state\n{}", self.dump())
     }
 }
 
 impl ProcessReport {
-    fn new(kernel: &Kernel, task: Task) -> Self {
+    /// Takes the lines of the process out of `kernel`.
+    fn new(kernel: &mut Kernel, task: Task) -> Self {
+        let process = kernel.process_mut(task);
+        let (past, replay) = (take(&mut process.past), take(&mut process.replay));
+        let own = past.into_iter().chain(replay.into_iter().skip(process.own));
         let process = kernel.process(task);
         let mut transcript = Transcript::new(&process.role.to_string());
-        transcript.lines = process.past.iter().chain(&process.replay[process.own..]).cloned().collect();
+        transcript.lines = own.map(Rc::unwrap_or_clone).collect();
         let (end, reaped_by) = match process.life {
             Life::Zombie(status) => (ended(status), None),
             Life::Reaped(status, reaper) => (ended(status), Some(reaper)),

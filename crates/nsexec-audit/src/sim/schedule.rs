@@ -1,6 +1,6 @@
 //! The order in which processes run: [`Choice`], and the run itself.
 
-use core::cell::RefCell;
+use core::cell::{Ref, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::vec::Vec;
@@ -136,34 +136,86 @@ pub fn all_schedules(bound: usize, mut run: impl FnMut(&mut Script)) -> Enumerat
 
 /// Runs until no process can run.
 pub(super) fn run(kernel: Kernel, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
-    let world = Rc::new(RefCell::new(World { kernel, fault, fired: false }));
-    let mut endless = false;
-    let mut after_stop = match fault {
-        Some(Fault { what: FaultKind::Stop(then), .. }) => Some(then),
-        _ => None,
-    };
-    loop {
-        let ready = world.borrow().kernel.ready();
+    let mut running = Running::new(kernel, fault);
+    while running.step(choice) != Step::Over {}
+    running.report()
+}
+
+/// A run, from any state of the machine.
+pub(super) struct Running {
+    world: Rc<RefCell<World>>,
+    endless: bool,
+    /// The reaction to the stopped process, until it has followed.
+    after_stop: Option<StopReaction>,
+}
+
+/// One step of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// A turn of this process.
+    Turn(Task),
+    /// No process could run, and something else happened.
+    Other,
+    /// The run is over.
+    Over,
+}
+
+impl Running {
+    pub(super) fn new(kernel: Kernel, fault: Option<Fault>) -> Self {
+        let after_stop = match fault {
+            Some(Fault { what: FaultKind::Stop(then), .. }) => Some(then),
+            _ => None,
+        };
+        let world = World { kernel, fault, fired: false };
+        Self { world: Rc::new(RefCell::new(world)), endless: false, after_stop }
+    }
+
+    /// Returns the present state of the machine.
+    pub(super) fn kernel(&self) -> Ref<'_, Kernel> {
+        Ref::map(self.world.borrow(), |world| &world.kernel)
+    }
+
+    /// Runs one process until its turn is over. If no process can run, the next event happens.
+    pub(super) fn step(&mut self, choice: &mut dyn Choice) -> Step {
+        let ready = self.kernel().ready();
         if ready.is_empty() {
-            let mut world = world.borrow_mut();
+            let mut world = self.world.borrow_mut();
             // The user reacts to a stopped process before a time limit of the launcher expires.
-            if let Some(then) = after_stop.take_if(|_| world.fired) {
+            if let Some(then) = self.after_stop.take_if(|_| world.fired) {
                 follow_stop(&mut world.kernel, then);
             } else if !world.kernel.finish_exits() && !world.kernel.pass_time() {
-                break;
+                return Step::Over;
             }
-            continue;
+            return Step::Other;
         }
-        let kernel_calls = |world: &World| world.kernel.calls > world.kernel.settings.calls;
-        if kernel_calls(&world.borrow()) {
-            endless = true;
-            break;
+        let (calls, limit) = (self.kernel().calls, self.kernel().settings.calls);
+        if calls > limit {
+            self.endless = true;
+            return Step::Over;
         }
         let index = if ready.len() == 1 { 0 } else { choice.pick(&ready) };
-        turn(&world, ready[index], choice.quantum());
+        turn(&self.world, ready[index], choice.quantum());
+        Step::Turn(ready[index])
     }
-    let world = world.borrow();
-    Report::new(&world.kernel, endless, world.fired)
+
+    /// Returns whether the process has made the call of the fault, and the fault has not happened.
+    pub(super) fn has_passed_the_fault(&self) -> bool {
+        let world = self.world.borrow();
+        let passed = |Fault { at, .. }: Fault| {
+            let mut tasks = world.kernel.tasks();
+            tasks.any(|task| {
+                let process = world.kernel.process(task);
+                process.role == at.role && process.lines() > at.line
+            })
+        };
+        !world.fired && world.fault.is_some_and(passed)
+    }
+
+    /// Returns the results.
+    pub(super) fn report(self) -> Report {
+        let World { kernel, fired, .. } = self.world.replace(World::default());
+        Report::new(kernel, self.endless, fired)
+    }
 }
 
 /// Acts as a user would when a stopped process blocks the start.

@@ -8,6 +8,7 @@ use std::vec::Vec;
 use super::creds::{ALL_CAPS, Creds};
 use super::descriptors::Object;
 use super::fault::Fault;
+use super::faultless::Faultless;
 use super::files::Exe;
 use super::idmaps::{Ids, Map};
 use super::kernel::{Kernel, Settings};
@@ -155,6 +156,7 @@ impl Sim {
             ns: proxy,
             dumpable: true,
             mm_user: FIRST_USER,
+            shares_memory_of: None,
             oom: 0,
             oom_min: 0,
             tid_registered: true,
@@ -344,12 +346,26 @@ impl Sim {
     /// If the calls of a process do not depend on its replies alone, or if its function panics.
     #[must_use]
     pub fn run(&self, choice: &mut dyn Choice, fault: Option<Fault>) -> Report {
+        schedule::run(self.at_the_start(), choice, fault)
+    }
+
+    /// Runs without a fault, and keeps what runs with a fault need. They give the same reports as
+    /// [`run`](Self::run).
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    #[must_use]
+    pub fn faultless<C: Choice + Clone>(&self, choice: C) -> Faultless<C> {
+        Faultless::new(self.at_the_start(), choice)
+    }
+
+    fn at_the_start(&self) -> Kernel {
         let mut kernel = self.kernel.clone();
         for kind in CREATION_ORDER {
             let count = kernel.namespaces.iter().filter(|ns| ns.kind == kind).count();
             kernel.initial_counts.insert(kind, count);
         }
-        schedule::run(kernel, choice, fault)
+        kernel
     }
 }
 

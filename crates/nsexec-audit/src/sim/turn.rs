@@ -24,6 +24,7 @@ use nsexec::sys::types::{Signal, WaitStatus};
 pub(super) struct TurnOver;
 
 /// The kernel, and the fault of the run.
+#[derive(Default)]
 pub(super) struct World {
     pub(super) kernel: Kernel,
     pub(super) fault: Option<Fault>,
@@ -104,7 +105,7 @@ impl World {
             Err(Halt::Gone) => {
                 let process = self.kernel.process_mut(me);
                 if process.is_alive() {
-                    process.past.push(Line { call, reply: Reply::NoReturn });
+                    process.past.push(Rc::new(Line { call, reply: Reply::NoReturn }));
                 }
                 None
             }
@@ -119,7 +120,7 @@ impl World {
     }
 
     fn record(&mut self, me: Task, call: Call, reply: Reply) -> Reply {
-        self.kernel.process_mut(me).replay.push(Line { call, reply: reply.clone() });
+        self.kernel.process_mut(me).replay.push(Rc::new(Line { call, reply: reply.clone() }));
         reply
     }
 }

@@ -155,13 +155,13 @@ fn success() -> impl Strategy<Value = (Call, Reply)> {
         (exit_signal(), tid(), pid())
             .prop_map(|(exit, tid, pid)| (Call::Fork { exit, tid }, Reply::Parent(pid)))
             .boxed(),
-        (clone_flags(), tid(), pid(), proptest::option::of(fd()))
-            .prop_map(|(namespaces, tid, pid, pidfd)| {
-                (Call::CloneInit { namespaces, tid }, Reply::ParentOfInit { pid, pidfd })
+        (clone_flags(), any::<bool>(), tid(), pid(), proptest::option::of(fd()))
+            .prop_map(|(namespaces, shared, tid, pid, pidfd)| {
+                (Call::CloneInit { namespaces, shared, tid }, Reply::ParentOfInit { pid, pidfd })
             })
             .boxed(),
-        (clone_flags(), tid())
-            .prop_map(|(namespaces, tid)| (Call::CloneInit { namespaces, tid }, Reply::Child))
+        (clone_flags(), any::<bool>(), tid())
+            .prop_map(|(namespaces, shared, tid)| (Call::CloneInit { namespaces, shared, tid }, Reply::Child))
             .boxed(),
         (bytes(), proptest::collection::vec(bytes(), 0..5), 0..4_usize)
             .prop_map(|(path, argv, count)| {

@@ -186,6 +186,7 @@ pub(crate) fn decide(
         .with_propagation(kinds.created.contains(NsKind::Mnt).then_some(Propagation::Private))
         .with_mount_proc(kinds.mount_proc)
         .with_kill_child(flags.kill_child)
+        .with_copied_memory(flags.copy_memory)
         .with_ends_with_launcher(true);
     Ok(Request {
         created: kinds.created,
@@ -289,6 +290,7 @@ pub(crate) fn refuse_flags_without_attribute(
     let unsayable = [
         (flags.mount_proc, "--mount-proc"),
         (flags.kill_child, "--kill-child"),
+        (flags.copy_memory, "--copy-memory"),
         (flags.setgroups.is_some(), "--setgroups"),
     ];
     if let Some((_, name)) = unsayable.into_iter().find(|(given, _)| *given) {

@@ -237,7 +237,7 @@ fn contradicting_flags_are_usage_errors() {
         let shown = if words.len() > 80 { "(very many --map-users)" } else { words };
         out += &format!("{who}: {shown}\n  {error}\n");
     }
-    for words in ["--mount-proc", "-r --kill-child", "-r --setgroups deny"] {
+    for words in ["--mount-proc", "-r --kill-child", "-r --copy-memory", "-r --setgroups deny"] {
         out += &format!(
             "encode {words}\n  {}\n",
             refuse_flags_without_attribute(&flags(words), &[]).unwrap_err()

@@ -3,8 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use nsexec::bootstrap::decode;
 use nsexec::launch::Descriptors;
 use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader, launch};
+use nsexec::launch::shape::{Memory, memory};
+use nsexec::launch::shared::Stack;
 use nsexec::launch::tail::Tail;
 use nsexec::launch::{LaunchError, Record};
 use nsexec::log::Level;
@@ -56,7 +59,10 @@ pub(super) fn our_own(
     sim.launcher_file(scenario.launcher_file);
     let (message, signals, candidates, file) =
         (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
+    let shared = decode(&message, policy.dialect)
+        .is_ok_and(|(asked, _)| memory(&asked, &policy, scenario.ids) == Memory::Shared);
     sim.launcher(move |sys| {
+        let simulated = Stack::simulated();
         let mut slots = [None; 2];
         let tail = tail_of(&policy, candidates, &mut slots);
         let job = Job {
@@ -67,6 +73,7 @@ pub(super) fn our_own(
             interrupt,
             timer: None,
             marked_copy: file == LauncherFile::Unnamed,
+            stack: shared.then_some(&simulated),
             tail,
         };
         launched(sys, &job, |error| *told.borrow_mut() = Some(error))
@@ -96,7 +103,17 @@ pub fn start_and_tell(
     let mut slots = [None; 2];
     let tail = tail_of(policy, b"/bin/command\0", &mut slots);
     let signals = ChildSignals::default();
-    let job = Job { message, policy, level, signals, interrupt, timer: None, marked_copy: false, tail };
+    let job = Job {
+        message,
+        policy,
+        level,
+        signals,
+        interrupt,
+        timer: None,
+        marked_copy: false,
+        stack: None,
+        tail,
+    };
     launched(sys, &job, tell)
 }
 

@@ -38,6 +38,7 @@ use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::encode::{encode, encoded_len};
 use nsexec::launch::script::ChildSignals;
+use nsexec::launch::shape::EffectiveIds;
 use nsexec::legacy::CgroupPlacement;
 use nsexec::log::Level;
 use nsexec::namespace::paths::NsPaths;
@@ -50,7 +51,7 @@ use nsexec_audit::record::{Call, Line, Reply};
 use nsexec_audit::rules::{Facts, Finding, check, message_note};
 use nsexec_audit::sections::of_report;
 use nsexec_audit::sim::{
-    Choice, Ended, Fault, LauncherFile, ProcessReport, Program, Report, Settings, Sim, User,
+    self, Choice, Ended, Fault, LauncherFile, ProcessReport, Program, Report, Settings, Sim, User,
 };
 use nsexec_audit::{Role, Run};
 
@@ -109,6 +110,8 @@ pub struct Scenario {
     /// The purpose of the scenario, in one sentence.
     pub about: &'static str,
     pub sim: Sim,
+    /// The ids of the launcher.
+    pub ids: EffectiveIds,
     pub message: Vec<u8>,
     pub policy: Policy,
     pub level: Level,
@@ -133,6 +136,7 @@ impl Scenario {
             name,
             about,
             sim: Sim::new(Settings::default(), user),
+            ids: EffectiveIds { uid: user.uid, gid: user.gid },
             message: message(bootstrap),
             policy: Policy::runc(&Dialect::V1_2),
             level: Level::Warning,
@@ -249,6 +253,14 @@ impl Start {
         Ran { report, told: self.told.borrow_mut().take() }
     }
 
+    /// Runs without a fault, and keeps what runs with a fault need.
+    pub fn faultless<C: Choice + Clone>(&self, choice: C) -> Faultless<'_, C> {
+        self.told.borrow_mut().take();
+        let run = self.sim.faultless(choice);
+        let ran = Ran { report: run.report.clone(), told: self.told.borrow_mut().take() };
+        Faultless { start: self, run, ran }
+    }
+
     /// Returns the findings of the audit rules. runc's launcher is only a model, so findings in its section
     /// are dropped.
     pub fn findings(&self, run: &Run) -> Vec<Finding> {
@@ -265,6 +277,24 @@ impl Start {
             run.notes.extend([message_note(&self.scenario.message)]);
         }
         run
+    }
+}
+
+/// A run without a fault. Runs with a fault begin where the fault can happen.
+pub struct Faultless<'a, C> {
+    start: &'a Start,
+    run: sim::Faultless<C>,
+    pub ran: Ran,
+}
+
+impl<C: Choice + Clone> Faultless<'_, C> {
+    /// Returns the same as [`Start::run`] with this fault. `None` if the fault cannot happen.
+    pub fn run(&self, fault: Fault) -> Option<Ran> {
+        // A launcher that has ended before the fault has already returned its error.
+        let told = self.ran.told.clone().filter(|_| self.run.ends_before(Role::Launcher, fault));
+        *self.start.told.borrow_mut() = told;
+        let report = self.run.run(fault)?;
+        Some(Ran { report, told: self.start.told.borrow_mut().take() })
     }
 }
 

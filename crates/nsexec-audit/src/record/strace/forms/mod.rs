@@ -12,7 +12,7 @@ use super::replies::{one_byte, polled, rights, write_one_byte, write_polled, wri
 use super::words::{Id as IdWord, Quoted, SEALS, UNKNOWN_ADDRESS, bytes, fd, flags, id, string, write_flags};
 use crate::record::Bytes;
 use nsexec::sys::types::{Fd, OpenFlags, Pid, PollFd, Seals};
-pub(super) use processes::{Child, ChildTid, InitFlags, Joined, Sibling, Unshared};
+pub(super) use processes::{Child, ChildTid, Joined, Sibling, StackAndFlags, Unshared};
 
 /// A value in the usual form of its type.
 pub(super) trait Usual: Sized {

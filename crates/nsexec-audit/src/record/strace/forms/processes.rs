@@ -6,7 +6,7 @@ use super::{Form, Usual, by_name, named};
 use crate::record::strace::parts::Arguments;
 use crate::record::strace::replies::{action, write_action};
 use crate::record::strace::words::{
-    Set, SignalName, address, clone_flags, signal, signal_set, write_clone_flags,
+    Set, SignalName, UNKNOWN_ADDRESS, address, clone_flags, signal, signal_set, write_clone_flags,
 };
 use nsexec::sys::types::{
     CloneFlags, ExitSignal, MaskHow, Mount, Propagation, SigAction, Signal, SignalSet, TidAddress, WaitFor,
@@ -44,20 +44,23 @@ impl Form for Child {
     }
 }
 
-/// The flags of a clone that creates the init: `CLONE_PIDFD`, the new namespaces, and those of the cached
-/// thread id.
-pub(in crate::record::strace) struct InitFlags;
+/// The stack and the flags of a clone that creates the init: `CLONE_VM` for a shared memory, `CLONE_PIDFD`,
+/// the new namespaces, and those of the cached thread id.
+pub(in crate::record::strace) struct StackAndFlags;
 
 /// The flags without the namespaces, and the number before which a namespace's flag is written.
 const INIT_FLAGS: [(u32, &str); 3] =
     [(0x1000, "CLONE_PIDFD"), (0x0020_0000, "CLONE_CHILD_CLEARTID"), (0x0100_0000, "CLONE_CHILD_SETTID")];
 
-impl Form for InitFlags {
-    type Value = CloneFlags;
+impl Form for StackAndFlags {
+    type Value = (bool, CloneFlags);
 
     /// Writes the names in strace's order, which is by number.
-    fn write(namespaces: &CloneFlags, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("flags=")?;
+    fn write((shared, namespaces): &Self::Value, f: &mut Formatter<'_>) -> fmt::Result {
+        match shared {
+            true => write!(f, "child_stack={UNKNOWN_ADDRESS}, flags=CLONE_VM|")?,
+            false => f.write_str("child_stack=NULL, flags=")?,
+        }
         let mut below = 0;
         for (number, name) in INIT_FLAGS {
             let smaller = CloneFlags(namespaces.0 & (number - 1) & !below);
@@ -77,15 +80,20 @@ impl Form for InitFlags {
         Ok(())
     }
 
-    fn parse(arguments: &mut Arguments<'_>) -> Option<CloneFlags> {
+    fn parse(arguments: &mut Arguments<'_>) -> Option<Self::Value> {
+        let has_stack = arguments.next()?.strip_prefix("child_stack=")? != "NULL";
         let words = arguments.next()?.strip_prefix("flags=")?;
+        let shared = words.strip_prefix("CLONE_VM|");
+        let words = shared.unwrap_or(words);
+        (has_stack == shared.is_some()).then_some(())?;
         let (own, namespaces): (Vec<&str>, Vec<&str>) =
             words.split('|').partition(|word| INIT_FLAGS.iter().any(|(_, name)| name == word));
         (own.len() == INIT_FLAGS.len()).then_some(())?;
-        match namespaces.is_empty() {
-            true => Some(CloneFlags::EMPTY),
-            false => clone_flags(&namespaces.join("|")),
-        }
+        let namespaces = match namespaces.is_empty() {
+            true => CloneFlags::EMPTY,
+            false => clone_flags(&namespaces.join("|"))?,
+        };
+        Some((has_stack, namespaces))
     }
 }
 

@@ -110,7 +110,7 @@ fn ended(
     let pipes = Pipes::of_launcher(Fd(3), Fd(5));
     stages.end(&mut sys, kind, pipes, &mut Silent);
     let seen = core::mem::take(&mut *seen.lock().unwrap());
-    (seen, stages.into_ended())
+    (seen, stages.ended())
 }
 
 struct Silent;
@@ -165,7 +165,7 @@ fn a_command_that_was_executed_before_the_kill_is_reaped_too() {
         &mut Silent,
     );
     let want = Ended { stage: Some(2), pid: Pid(12), status: KILLED, killed: true };
-    assert_eq!(stages.into_ended()[0], Some(want));
+    assert_eq!(stages.ended()[0], Some(want));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn stopped_process_of_a_direct_start_is_killed() {
     stages.close(&mut sys);
     assert_eq!(*seen.lock().unwrap(), ["close 3", "kill 12 SIGKILL", "kill 12 SIGCONT", "close 20"]);
     let want = Ended { stage: Some(2), pid: Pid(12), status: KILLED, killed: true };
-    assert_eq!(stages.into_ended(), [Some(want), None, None]);
+    assert_eq!(stages.ended(), [Some(want), None, None]);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn process_that_is_no_stage_any_more_runs_the_command() {
         let mut stages = Stages::of_command(Pid(12), None);
         assert_eq!(stages.command_runs(&mut sys, Pid(12)), wanted);
         let ended = reply.ok().map(|status| Ended { stage: Some(2), pid: Pid(12), status, killed: false });
-        assert_eq!(stages.into_ended()[0], ended);
+        assert_eq!(stages.ended()[0], ended);
     }
 }
 

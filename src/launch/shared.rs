@@ -1,0 +1,170 @@
+//! The start of a process that shares the launcher's memory up to its exec: its stack, and its first
+//! function.
+//!
+//! A fork copies the page tables of the launcher, which takes long for a program with much memory, and
+//! afterwards each write of either process copies a page. A process that shares the memory needs neither, as
+//! with posix_spawn(3). [`memory`](super::shape::memory) decides which starts may share it.
+//!
+//! Why the sharing is sound:
+//!
+//! - **Stack.** The process has a stack of its own, with an inaccessible page below it.
+//! - **Data.** It reads the input of the launch, which nothing changes meanwhile, and writes to its own stack
+//!   only. The launcher returns only after the process has executed the command or has ended: it reads the
+//!   end of the log, of which the process holds the last writing end, or reaps the process. The kernel gives
+//!   an executing process its new memory before it closes the close-on-exec descriptors.
+//! - **Thread-local values.** The process has those of the launching thread, which runs at the same time. So
+//!   its code uses none of them: it makes its system calls by the instruction, without errno
+//!   ([`sys::linux`](crate::sys::linux)), allocates no memory, takes no lock, and does not panic. A panic
+//!   would end the process, because its first function is of the C ABI.
+//! - **Signals.** All signals are blocked when it is created. It has its own copy of the handlers, and resets
+//!   them before it restores the mask. So no handler of the program runs in it.
+//! - **Attributes of the memory.** The two processes share the dumpable attribute, and the kernel writes an
+//!   oom score to both. So a start that changes the effective ids or the oom score copies the memory.
+
+use core::cell::Cell;
+use core::ffi::{c_int, c_void};
+use std::ptr::{self, NonNull};
+
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+use crate::sys::types::SharedStart;
+
+/// The stack of a process that shares the launcher's memory.
+#[derive(Debug)]
+pub struct Stack {
+    /// The end of the stack, where it begins to grow downwards. `None` if the start is simulated.
+    end: Option<NonNull<c_void>>,
+    /// Whether a process may still use the stack.
+    in_use: Cell<bool>,
+}
+
+/// What a process does on its stack.
+pub(super) trait First {
+    /// Runs in the new process. Returns its exit status.
+    fn run<S: Sys>(&self, sys: &mut S) -> c_int;
+}
+
+impl Stack {
+    /// Returns the stack of a simulated process, which needs no memory of its own.
+    #[must_use]
+    pub const fn simulated() -> Self {
+        Self { end: None, in_use: Cell::new(false) }
+    }
+
+    /// Returns the start of a process that runs `first` on this stack, with a backend of its own.
+    ///
+    /// # Safety
+    /// `first` and everything that it refers to live until the process has executed another program or has
+    /// ended. `first` fulfils the conditions of [`SharedStart::new`]. Only one process uses the stack.
+    pub(super) unsafe fn start<F: First>(&self, first: &F) -> SharedStart {
+        let Some(end) = self.end else { return SharedStart::simulated() };
+        let argument = (&raw const *first).cast_mut().cast::<c_void>();
+        // SAFETY: ensured by the caller; the stack is that of a `StackMemory`.
+        unsafe { SharedStart::new(call::<F>, argument, end.as_ptr()) }
+    }
+
+    /// Notes that a process may still use the stack, because it has neither executed the command nor ended.
+    /// It has been killed and runs no code any more, but a system call of it may still be in progress. So the
+    /// memory of the stack is not given back.
+    ///
+    /// Aborts this program if the process could not be killed (`running`): it would go on in this memory.
+    pub(super) fn keep(&self, running: bool) {
+        if running && self.end.is_some() {
+            std::process::abort();
+        }
+        self.in_use.set(true);
+    }
+}
+
+/// The first function of the process.
+extern "C" fn call<F: First>(first: *mut c_void) -> c_int {
+    // SAFETY: the argument of `Stack::start`, which lives until this process has ended.
+    let first = unsafe { &*first.cast::<F>() };
+    // SAFETY: this process has one thread, and never runs code that relies on the libc's thread state.
+    first.run(&mut unsafe { LinuxSys::new() })
+}
+
+/// The memory of a [`Stack`].
+#[derive(Debug)]
+pub(super) struct StackMemory {
+    base: NonNull<c_void>,
+    stack: Stack,
+}
+
+impl StackMemory {
+    /// The size in bytes. The kernel provides only the pages that are used: about 8 KiB.
+    pub(super) const SIZE: usize = 256 << 10;
+    /// The inaccessible part at the low end, in bytes: as large as the largest page size.
+    const GUARD: usize = 64 << 10;
+
+    /// Maps the memory (mmap(2)). `None` if there is not enough.
+    pub(super) fn new() -> Option<Self> {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
+        let base = unsafe {
+            libc::mmap(ptr::null_mut(), Self::SIZE, libc::PROT_READ | libc::PROT_WRITE, kind, -1, 0)
+        };
+        if base == libc::MAP_FAILED {
+            return None;
+        }
+        // SAFETY: the mapping is that long, so its end is not null.
+        let end = unsafe { base.byte_add(Self::SIZE) };
+        let stack = Stack { end: NonNull::new(end), in_use: Cell::new(false) };
+        let memory = Self { base: NonNull::new(base)?, stack };
+        // SAFETY: the low part of our own new mapping, which nothing uses yet.
+        let guarded = unsafe { libc::mprotect(base, Self::GUARD, libc::PROT_NONE) };
+        (guarded == 0).then_some(memory)
+    }
+
+    pub(super) const fn stack(&self) -> &Stack {
+        &self.stack
+    }
+}
+
+impl Drop for StackMemory {
+    fn drop(&mut self) {
+        if !self.stack.in_use.get() {
+            // SAFETY: our own mapping, of this length. No process uses it any more: `in_use`.
+            unsafe { libc::munmap(self.base.as_ptr(), Self::SIZE) };
+        }
+    }
+}
+
+#[cfg(test)]
+impl StackMemory {
+    /// The bytes above the inaccessible part.
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: our own mapping, readable and writable above the guard. No process uses it in a test.
+        unsafe {
+            let base = self.base.as_ptr().cast::<u8>().add(Self::GUARD);
+            std::slice::from_raw_parts_mut(base, Self::SIZE - Self::GUARD)
+        }
+    }
+
+    /// Marks each byte as unused.
+    pub(super) fn mark(&mut self) {
+        self.bytes().fill(0xa5);
+    }
+
+    /// Returns how many bytes at the end of the stack have been used since [`Self::mark`].
+    pub(super) fn used(&mut self) -> usize {
+        let bytes = self.bytes();
+        let unused = bytes.iter().take_while(|byte| **byte == 0xa5).count();
+        bytes.len() - unused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn stack_has_an_inaccessible_page_below_it() {
+        let memory = StackMemory::new().unwrap();
+        let end = memory.stack().end.unwrap();
+        assert_eq!(end.as_ptr().addr() % 16, 0);
+        let name = std::format!("{:x}-", memory.base.as_ptr().addr());
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| line.starts_with(&name)).unwrap();
+        assert!(line.contains("---p"), "{line}");
+    }
+}
