@@ -15,7 +15,7 @@ FLAGS = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNIT
 
 
 def functions(program):
-    """Returns the instructions of each function of a launch, by name. Functions with the same name: all of them."""
+    """Returns the instructions of each function of a launch, by name. A name maps to all functions that have it."""
     packages.install("binutils")
     found, current = {}, None
     for line in packages.output("objdump", "-d", "-C", "--no-show-raw-insn", str(program)).splitlines():

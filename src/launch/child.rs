@@ -111,7 +111,8 @@ fn read_pid<S: Sys>(
 /// Runs stage 1, and in its child stage 2. Returns the status to exit with.
 ///
 /// Runs as the child of [`clone_child`](Sys::clone_child), in the caller's namespaces, with the caller's
-/// privileges. Waits for no process. The launcher waits for the pid of stage 2, or for the end of stage 1.
+/// privileges. Stage 1 waits for no process; stage 2 waits for the go byte. The launcher waits for the pid of
+/// stage 2, or for the end of stage 1.
 fn run<S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, before: BeforeFork) -> i32 {
     // The first call: from here on a stopped process ends with the launcher.
     end_with_launcher(sys, job.policy.ends_with_launcher());

@@ -94,7 +94,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     Some(launched)
 }
 
-/// What the process of a direct start does: see [`run`].
+/// The first function of the process of a direct start, with its input: see [`run`].
 struct Beginning<'j, 'm> {
     job: &'j Job<'j>,
     asked: &'j Bootstrap<'m>,
@@ -107,8 +107,9 @@ impl First for Beginning<'_, '_> {
     }
 }
 
-/// Keeps the stack of a process that may be left. A process is left if it has survived SIGKILL for some
-/// seconds, or if a filter refuses wait4(2).
+/// Keeps the stack if the process may still exist after the failed launch: it has survived SIGKILL for some
+/// seconds, or a filter refuses wait4(2). Aborts if it could not be killed
+/// ([`Stack::keep`](super::shared::Stack::keep)).
 fn settle(job: &Job<'_>, stages: &Stages, child: Pid) {
     if let Some(stack) = job.stack.filter(|_| !stages.has_ended(child)) {
         stack.keep(stages.kill_refused());

@@ -14,17 +14,18 @@
 //!                         └──────────────── Child: wait, signal ───────┴──────────────────────┘
 //! ```
 //!
-//! [`shape`] decides between the three. A start that joins namespaces goes through a child. The stages are
-//! for a user namespace that is created inside of joined ones, for a mapping tool, and for a policy that asks
-//! for them. `direct` is the script of a direct start; if the kernel refuses it, the launcher uses the
-//! stages. `child` is the script of a start through a child. A process has the same name in each shape, in
-//! records and plans: stage 1 joins and creates namespaces, and stage 2 becomes the command.
+//! [`shape`] decides between the three. A start that joins namespaces, or creates a time namespace without a
+//! user namespace and without offsets, goes through a child. The stages are for a user namespace that is
+//! created inside of joined ones, a mapping tool, an older dialect, and a policy that asks for them. `direct`
+//! is the script of a direct start; if the kernel refuses it, the launcher uses the stages. `child` is the
+//! script of a start through a child. A process has the same name in each shape, in records and plans: stage
+//! 1 joins and creates namespaces, and stage 2 becomes the command.
 //!
-//! The launcher needs neither a second program nor a second exec: the first process of a launch is a fork of
-//! this process and runs the core at once. The processes of a launch allocate no memory, so this process may
-//! have threads. [`script`] is the launcher's half of the protocol. [`tail`] is the last steps before the
-//! exec. All of them make their system calls through [`Sys`]; the other modules here prepare the launch and
-//! handle its result.
+//! The launcher needs neither a second program nor a second exec: the first process of a launch is a clone of
+//! this process, with its memory shared or copied, and runs the core at once. The processes of a launch
+//! allocate no memory, so this process may have threads. [`script`] is the launcher's half of the protocol.
+//! [`tail`] is the last steps before the exec. All of them make their system calls through [`Sys`]; the other
+//! modules here prepare the launch and handle its result.
 //!
 //! A failed launch leaves nothing behind: its processes are reaped and its descriptors are closed. If the
 //! launcher is killed before the command runs, they end.
@@ -267,6 +268,8 @@ impl Launcher {
     /// By default the command gets this thread's mask, and the dispositions that an exec would leave. The
     /// exception is an ignored SIGPIPE, which gets its default disposition, as with
     /// [`std::process::Command`].
+    ///
+    /// Signals for which this program has a handler get their default disposition in any case.
     pub fn signals(&mut self, signals: ChildSignals) -> &mut Self {
         self.signals = Some(signals);
         self
@@ -295,8 +298,7 @@ impl Launcher {
     /// Starts the command's process with a copy of this process's memory, as fork(2) does. By default it
     /// shares the memory up to its exec where that is possible ([`shape::memory`]), as with posix_spawn(3).
     ///
-    /// A copy is what a debugger of this program's memory may need: valgrind, for example, does not know a
-    /// process that shares it.
+    /// Use it under tools that do not support `CLONE_VM` without `CLONE_VFORK`.
     pub fn copy_memory(&mut self) -> &mut Self {
         self.policy.launch.copied_memory = true;
         self
@@ -323,12 +325,19 @@ impl Launcher {
         let bytes = self.message.len();
         let mut message = zeroed(bytes).ok_or(LaunchError::NoMemory { bytes })?;
         message.copy_from_slice(&self.message);
+        let state = query::signals_of_this_thread();
+        let mut policy = self.policy;
+        // Without a /proc the handlers are not known. They must not run in a process that shares the memory.
+        policy.launch.copied_memory |= state.is_none() || !query::may_share_memory();
+        let state = state.unwrap_or_default();
+        let mut signals = self.signals.unwrap_or_else(|| state.after_exec());
+        signals.default.0 |= state.caught.0;
         Ok(Prepared {
             message,
             asked: self.asked,
-            policy: self.policy,
+            policy,
             level: self.level,
-            signals: self.signals.unwrap_or_else(|| query::signals_of_this_thread().after_exec()),
+            signals,
             interrupt: self.interrupt,
             timeout: self.timeout,
             timer: None,
@@ -346,14 +355,17 @@ impl Launcher {
     ///
     /// # Errors
     /// The reason why the command does not run. The launch then leaves no process and no descriptor.
+    ///
+    /// # Aborts
+    /// If the process shares this memory and cannot be ended: it does not end by itself, and the kernel
+    /// refuses SIGKILL (a seccomp filter without kill(2)).
     pub fn spawn(&mut self) -> Result<Child, LaunchError> {
         self.spawn_with(
             |sys| sys,
             |prepared| match prepared.memory(query::effective_ids()) {
-                Memory::Shared => {
-                    StackMemory::new().map(Some).ok_or(LaunchError::NoMemory { bytes: StackMemory::SIZE })
-                }
-                Memory::Copied(_) => Ok(None),
+                // Without memory for the stack the process gets a copy, which needs none.
+                Memory::Shared => StackMemory::new(),
+                Memory::Copied(_) => None,
             },
         )
     }
@@ -368,13 +380,13 @@ impl Launcher {
     /// # Errors
     /// The same as [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
-        self.spawn_with(wrap, |_| Ok(None))
+        self.spawn_with(wrap, |_| None)
     }
 
     fn spawn_with<S: Sys>(
         &mut self,
         wrap: impl FnOnce(LinuxSys) -> S,
-        stack: impl FnOnce(&Prepared) -> Result<Option<StackMemory>, LaunchError>,
+        stack: impl FnOnce(&Prepared) -> Option<StackMemory>,
     ) -> Result<Child, LaunchError> {
         let mut prepared = self.prepare()?;
         // Checked before the launcher opens a pipe, which could get the same number.
@@ -383,7 +395,7 @@ impl Launcher {
         }
         let timer = prepared.timeout.map(spawn::timer).transpose()?;
         prepared.timer = timer.as_ref().map(|timer| Fd(timer.as_fd().as_raw_fd()));
-        let stack = stack(&prepared)?;
+        let stack = stack(&prepared);
         let (launched, records) = spawn::spawn(&prepared, stack.as_ref().map(StackMemory::stack), wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
         let mut launched = launched.map(|pid| Child::new(pid, first));

@@ -124,7 +124,7 @@ impl fmt::Display for Step {
             Self::SpawnStage0 => "unable to spawn stage-0",
             Self::SpawnStage1 => "unable to spawn stage-1",
             Self::SendMessage => "failed to send the bootstrap message to stage-0",
-            Self::ReadPidLine => "failed to read the pid line",
+            Self::ReadPidLine => "failed to read the pid of stage-2",
             Self::Wait => "failed to wait for a stage",
             #[cfg(feature = "legacy")]
             Self::SendCgroupByte => "failed to send the cgroup byte to stage-2",

@@ -62,18 +62,13 @@ pub(super) const fn set_of(signal: Signal) -> SignalSet {
     }
 }
 
-/// The signals that a fault of the program itself raises. Normally no other process sends them, so their
-/// handlers do not run in a fork before the exec removes them.
-const FAULTS: [Signal; 6] = [Signal::SEGV, Signal::BUS, Signal::ILL, Signal::FPE, Signal::TRAP, Signal::SYS];
-
 impl SignalState {
     /// Returns the state that a program would begin with after an exec by this thread: without handlers.
     /// SIGPIPE, which Rust's runtime ignores before main, gets its default disposition.
     pub(super) fn after_exec(self) -> ChildSignals {
-        let faults = FAULTS.into_iter().fold(0, |set, signal| set | set_of(signal).0);
         ChildSignals {
             mask: None,
-            default: SignalSet(self.caught.0 & !faults | self.ignored.0 & SignalSet::PIPE.0),
+            default: SignalSet(self.caught.0 | self.ignored.0 & SignalSet::PIPE.0),
             ignore: SignalSet::EMPTY,
         }
     }
@@ -125,8 +120,9 @@ mod tests {
     #[test]
     fn after_exec_has_no_handlers_and_default_sigpipe() {
         let signals = StatusText::new(TEXT.as_bytes()).signals().after_exec();
-        // SIGBUS (0x40) and SIGSEGV (0x400) are faults of the program itself. SIGHUP (1) stays ignored.
-        let want = ChildSignals { mask: None, default: SignalSet(0x1_0000_5000), ignore: SignalSet::EMPTY };
+        // Also SIGBUS (0x40) and SIGSEGV (0x400), of which Rust's runtime has handlers. SIGHUP (1) stays
+        // ignored.
+        let want = ChildSignals { mask: None, default: SignalSet(0x1_0000_5440), ignore: SignalSet::EMPTY };
         assert_eq!(signals, want);
     }
 }

@@ -41,7 +41,11 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self {
             Self::Direct => return f.write_str("direct: one process, because nothing is joined"),
-            Self::Child => return f.write_str("through a child, which joins and creates the namespaces"),
+            Self::Child => {
+                return f.write_str(
+                    "through a child, because only a fork enters a joined pid or a new time namespace",
+                );
+            }
             Self::Stages(why) => why,
         };
         f.write_str("three stages, because ")?;
@@ -116,6 +120,9 @@ pub enum WhyCopied {
     Time,
     /// The kernel writes an oom score to all processes that share the memory.
     OomScore,
+    /// A user namespace is created. A process of its owner may then trace the new process, and through it
+    /// reach the memory of a launcher with more privileges (user_namespaces(7), "Capabilities").
+    User,
     /// The effective ids change. Then the kernel makes the memory not dumpable, so also the launcher.
     Ids,
 }
@@ -132,6 +139,7 @@ impl fmt::Display for Memory {
             WhyCopied::Policy => "the policy asks for it",
             WhyCopied::Time => "a time namespace cannot be entered in shared memory",
             WhyCopied::OomScore => "an oom score is written to every process that shares the memory",
+            WhyCopied::User => "the owner of the new user namespace could reach the launcher's memory",
             WhyCopied::Ids => "the ids change, which would make the launcher not dumpable",
         })
     }
@@ -146,6 +154,11 @@ pub struct EffectiveIds {
     pub gid: u32,
 }
 
+impl EffectiveIds {
+    /// The ids that the process of a direct start takes without a new user namespace.
+    const ROOT: Self = Self { uid: 0, gid: 0 };
+}
+
 /// Returns whether the process shares the memory of a launcher with these ids.
 #[must_use]
 pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, own: EffectiveIds) -> Memory {
@@ -157,30 +170,14 @@ pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, own: EffectiveIds) -> Memo
         WhyCopied::Time
     } else if asked.oom_score_adj().is_some() {
         WhyCopied::OomScore
-    } else if changes_ids(asked, policy, own) {
+    } else if asked.clone_flags().contains(CloneFlags::NEWUSER) {
+        WhyCopied::User
+    } else if policy.credentials != Credentials::Keep && own != EffectiveIds::ROOT {
         WhyCopied::Ids
     } else {
         return Memory::Shared;
     };
     Memory::Copied(why)
-}
-
-/// Returns whether the process gets other effective ids: it becomes root, of its new user namespace or of the
-/// launcher's. An id without a map is refused, so it changes nothing.
-fn changes_ids(asked: &Bootstrap<'_>, policy: &Policy, own: EffectiveIds) -> bool {
-    if policy.credentials == Credentials::Keep {
-        return false;
-    }
-    let root_of = |map: Option<IdMap<'_>>, own: u32| match asked.clone_flags().contains(CloneFlags::NEWUSER) {
-        false => Some(0),
-        // Without a map to write, the id is not mapped.
-        true => map.map_or(Some(own), |map| {
-            let root = map.extents().find(|extent| extent.inside == 0);
-            root.map(|extent| extent.outside)
-        }),
-    };
-    let (uid, gid) = (root_of(asked.uid_map(), own.uid), root_of(asked.gid_map(), own.gid));
-    uid.is_some_and(|uid| uid != own.uid) || gid.is_some_and(|gid| gid != own.gid)
 }
 
 /// The namespaces of a direct start, in the order of their creation.
@@ -255,7 +252,10 @@ mod tests {
         ] {
             assert_eq!(shape_of(&asked), Shape::Child, "{}", asked.clone_flags());
         }
-        assert_eq!(Shape::Child.to_string(), "through a child, which joins and creates the namespaces");
+        assert_eq!(
+            Shape::Child.to_string(),
+            "through a child, because only a fork enters a joined pid or a new time namespace"
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //! - **Stack.** The process has a stack of its own, with an inaccessible page below it.
 //! - **Data.** It reads the input of the launch, which nothing changes meanwhile, and writes to its own stack
 //!   only. The launcher returns only after the process has executed the command or has ended: it reads the
-//!   end of the log, of which the process holds the last writing end, or reaps the process. The kernel gives
+//!   end of the log, of which the process holds the last writing end, or reaps the process. A process that
+//!   survives SIGKILL, or that cannot be waited for, keeps its stack; if it could not be killed, the program
+//!   aborts (`Stack::keep`). The kernel gives
 //!   an executing process its new memory before it closes the close-on-exec descriptors.
 //! - **Thread-local values.** The process has those of the launching thread, which runs at the same time. So
 //!   its code uses none of them: it makes its system calls by the instruction, without errno
@@ -34,11 +36,11 @@ use crate::sys::types::SharedStart;
 pub struct Stack {
     /// The end of the stack, where it begins to grow downwards. `None` if the start is simulated.
     end: Option<NonNull<c_void>>,
-    /// Whether a process may still use the stack.
+    /// Set if a process may still use the stack.
     in_use: Cell<bool>,
 }
 
-/// What a process does on its stack.
+/// The first function of a process on its own stack.
 pub(super) trait First {
     /// Runs in the new process. Returns its exit status.
     fn run<S: Sys>(&self, sys: &mut S) -> c_int;
@@ -67,7 +69,7 @@ impl Stack {
     /// It has been killed and runs no code any more, but a system call of it may still be in progress. So the
     /// memory of the stack is not given back.
     ///
-    /// Aborts this program if the process could not be killed (`running`): it would go on in this memory.
+    /// Aborts this program if the process could not be killed (`running`): it would still run in this memory.
     pub(super) fn keep(&self, running: bool) {
         if running && self.end.is_some() {
             std::process::abort();

@@ -24,6 +24,7 @@ const ROUNDS_BEFORE_GIVING_UP: u32 = 25;
 /// The interval in which a kernel without pidfds (before 5.3) is asked for the end of a stage, in
 /// milliseconds.
 const POLL_INTERVAL_MS: i32 = 20;
+
 /// The pid and the pidfd of a stage, if the launcher knows them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stage {
@@ -41,8 +42,9 @@ pub(super) struct Stages {
     killed: [Option<Pid>; STAGES],
     /// Stage 2, from the send of the go byte on: it no longer waits for the init pipe.
     running: Option<Pid>,
-    /// Whether the log has been read to its end. Then each stage has ended or executed the command.
-    log_ended: bool,
+    /// Whether every stage has ended or executed the command: the log was read to its end, or wait4(2) found
+    /// no child.
+    none_left: bool,
     /// Whether a stage could not be killed.
     kill_refused: bool,
 }
@@ -61,12 +63,12 @@ impl Stages {
 
     const fn of(known: [Stage; STAGES]) -> Self {
         let (ended, killed) = ([None; STAGES], [None; STAGES]);
-        Self { known, ended, killed, running: None, log_ended: false, kill_refused: false }
+        Self { known, ended, killed, running: None, none_left: false, kill_refused: false }
     }
 
     /// Returns whether this process of a failed launch has certainly ended.
     pub(super) fn has_ended(&self, pid: Pid) -> bool {
-        self.log_ended || self.is_reaped(pid)
+        self.none_left || self.is_reaped(pid)
     }
 
     /// Returns whether the kernel has refused to kill a stage.
@@ -106,7 +108,7 @@ impl Stages {
         for pid in self.known.map(|stage| stage.pid).into_iter().flatten() {
             match wait(sys, pid, WaitFor::Stages) {
                 Ok(waited) => self.note_end(waited),
-                Err(Errno::ECHILD) => self.log_ended = true,
+                Err(Errno::ECHILD) => self.none_left = true,
                 Err(_) => {}
             }
         }
@@ -267,17 +269,20 @@ impl Stages {
         }
         // After a fatal record that follows the go byte, the log has been read to its end.
         let all_gone = kind == FailureKind::FatalRecord || self.drain(sys, kind, pipes.log, log);
-        self.log_ended = all_gone;
+        self.none_left = all_gone;
         let (stages, command) = match all_gone {
             true => (WaitFor::Stages, WaitFor::Ordinary),
             false => (WaitFor::StagesNow, WaitFor::OrdinaryNow),
         };
-        // ECHILD: no stage is left.
-        while let Ok(waited) = wait(sys, self.own(), stages) {
-            if waited.pid == Pid(0) {
-                break;
+        loop {
+            match wait(sys, self.own(), stages) {
+                Ok(Waited { pid: Pid(0), .. }) => break,
+                Ok(waited) => self.note_end(waited),
+                Err(errno) => {
+                    self.none_left |= errno == Errno::ECHILD;
+                    break;
+                }
             }
-            self.note_end(waited);
         }
         // If stage 2 executed the command before SIGKILL, it is an ordinary child, whose exit signal is
         // SIGCHLD.
@@ -342,8 +347,9 @@ impl Stages {
                 *free = Some(pid);
             }
         }
-        // ESRCH cannot occur: no other process reaps the stage.
-        self.kill_refused |= sys.kill(pid, Signal::KILL).is_err();
+        // ESRCH: the command has ended, and the kernel or another thread of this program has reaped it.
+        let refused = matches!(sys.kill(pid, Signal::KILL), Err(errno) if errno != Errno::ESRCH);
+        self.kill_refused |= refused;
     }
 
     fn signal<S: Sys>(&self, sys: &mut S, signal: Signal) {

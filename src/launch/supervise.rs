@@ -167,7 +167,8 @@ impl Signals {
     /// # Errors
     /// The step that failed, and its errno. `EMFILE`: no descriptor is free for a signalfd (raise ulimit -n).
     pub fn take() -> Result<Self, SignalsError> {
-        let before = signals_of_this_thread();
+        // Without a /proc, no signal counts as blocked, ignored or caught.
+        let before = signals_of_this_thread().unwrap_or_default();
         let mut original = before.after_exec();
         // The caller's own choice: this program runs without Rust's start code, which would have ignored
         // SIGPIPE.

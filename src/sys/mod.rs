@@ -253,11 +253,11 @@ pub trait Sys {
     /// number is an exit signal for clone(2). `EPERM`, `ENOSPC`, `EINVAL` and others of unshare(2). The
     /// caller then creates the stages, whose own calls of unshare(2) name the namespace that is refused.
     ///
-    /// With `shared` also `CLONE_VM`, with a stack of its own and no address for the thread id: the child
-    /// shares this process's memory up to its exec, and the kernel copies no page table. [`LinuxSys`] then
-    /// returns only in the parent, and the child runs `shared`. A backend of another kind returns twice, as
-    /// without it. In shared memory the kernel refuses the setns(2) to a time namespace (`EUSERS`). The two
-    /// processes also share their dumpable attribute and the oom_score_adj that is written for either.
+    /// With `shared` the call has the flag `CLONE_VM`, with a stack of its own and no address for the thread
+    /// id: the child shares this process's memory up to its exec, and the kernel copies no page table.
+    /// [`LinuxSys`] then returns only in the parent, and the child runs `shared`. A simulated backend still
+    /// returns twice. In shared memory the kernel refuses the setns(2) to a time namespace (`EUSERS`). The
+    /// two processes also share their dumpable attribute and the oom_score_adj that is written for either.
     ///
     /// [`LinuxSys`]: linux::LinuxSys
     #[cfg(feature = "std")]

@@ -396,7 +396,8 @@ pub enum InitFork {
     Child,
 }
 
-/// What a process runs that shares its creator's memory ([`Sys::clone_init`](super::Sys::clone_init)).
+/// The first function of a process that shares its creator's memory, with its argument and its stack
+/// ([`Sys::clone_init`](super::Sys::clone_init)).
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug)]
 pub struct SharedStart {

@@ -30,6 +30,9 @@ pub(crate) const CASES: &[Case] = &[
     ("launcher_that_shares_its_memory_dies_at_random", launcher_dies_at_random),
     ("stopped_process_that_shares_the_memory_is_ended", stopped_process_is_ended),
     ("copy_of_the_memory_by_request", copy_by_request),
+    ("other_ids_for_files_copy_the_memory", other_ids_for_files),
+    ("handlers_of_faults_run_in_the_launcher_only", handlers_of_faults),
+    ("command_that_is_reaped_elsewhere_aborts_nothing", reaped_elsewhere),
 ];
 
 const ROOT: EffectiveIds = EffectiveIds { uid: 0, gid: 0 };
@@ -63,9 +66,9 @@ fn attributes_of_the_memory_stay() {
     for (bootstrap, policy, memory) in [
         (Bootstrap::new(CloneFlags::EMPTY), root, Memory::Shared),
         (Bootstrap::new(kinds), maps, Memory::Shared),
-        (mapped(own, kinds), maps, Memory::Shared),
-        (mapped(own, CloneFlags::EMPTY), root, Memory::Shared),
-        (mapped(other, kinds), maps, Memory::Copied(WhyCopied::Ids)),
+        (mapped(own, kinds), maps, Memory::Copied(WhyCopied::User)),
+        (mapped(own, CloneFlags::EMPTY), root, Memory::Copied(WhyCopied::User)),
+        (mapped(other, kinds), maps, Memory::Copied(WhyCopied::User)),
         (mapped(own, kinds).with_oom_score_adj(score), maps, Memory::Copied(WhyCopied::OomScore)),
         (Bootstrap::new(kinds).with_oom_score_adj(score), maps, Memory::Copied(WhyCopied::OomScore)),
         (mapped(own, CloneFlags::NEWTIME), maps, Memory::Copied(WhyCopied::Time)),
@@ -233,7 +236,7 @@ fn killed_at_random() {
                 }
             });
             for _ in 0..1500 {
-                let bootstrap = mapped(c"0 0 1\n", CloneFlags::NEWNET);
+                let bootstrap = Bootstrap::new(CloneFlags::NEWNET);
                 let policy = Policy::runc(&nsexec::bootstrap::Dialect::V1_2).with_session(Session::Keep);
                 let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
                 *ends.entry(end_of(launcher.command("true", [""; 0]).spawn())).or_default() += 1;
@@ -319,4 +322,78 @@ fn copy_by_request() {
     launcher.copy_memory();
     assert_eq!(launcher.prepare().unwrap().memory(ROOT), Memory::Copied(WhyCopied::Policy));
     runs(&mut launcher);
+}
+
+/// setuid(2) would change the ids for files too, and the kernel would make this program not dumpable.
+fn other_ids_for_files() {
+    let policy = policy().with_credentials(Credentials::Root);
+    for (user, group) in [(true, false), (false, true)] {
+        // SAFETY: calls with numbers, which change this thread alone.
+        unsafe {
+            libc::setfsuid(if user { 65_534 } else { 0 });
+            libc::setfsgid(if group { 65_534 } else { 0 });
+            assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
+        }
+        runs(&mut Launcher::new(&Bootstrap::new(CloneFlags::NEWNET), policy).unwrap());
+        assert_eq!(dumpable(), 1, "{user} {group}");
+    }
+}
+
+/// Also with signals of the caller's choice, and for signals that normally only a fault raises.
+fn handlers_of_faults() {
+    LAUNCHER.store(std::process::id() as i32, Ordering::Relaxed);
+    let signals = [libc::SIGSEGV, libc::SIGBUS, libc::SIGSYS, libc::SIGTRAP, libc::SIGUSR2];
+    for signal in signals {
+        // SAFETY: the handler is async-signal-safe.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as extern "C" fn(i32) as usize;
+            action.sa_flags = libc::SA_RESTART;
+            assert_eq!(libc::sigaction(signal, &raw const action, std::ptr::null_mut()), 0);
+        }
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for child in children() {
+                    // SAFETY: as in `handlers_run_in_the_launcher_only`.
+                    let _ = signals.map(|signal| unsafe { libc::kill(child, signal) });
+                }
+            }
+        });
+        for round in 0..400 {
+            let mut launcher = plain();
+            if round % 2 == 0 {
+                launcher.signals(nsexec::launch::ChildSignals::default());
+            }
+            let _ = launcher.command("true", [""; 0]).spawn().map(|mut child| child.wait());
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(ASTRAY.load(Ordering::Relaxed), 0);
+}
+
+/// SIGCHLD is ignored, so the kernel reaps a command that is killed while the launch ends by its time limit.
+/// A kill of it then fails with ESRCH, which does not mean that it still runs.
+fn reaped_elsewhere() {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for child in children() {
+                    // SAFETY: as in `handlers_run_in_the_launcher_only`.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                }
+            }
+        });
+        for _ in 0..300 {
+            let mut launcher = plain();
+            launcher.command("true", [""; 0]).timeout(Duration::from_millis(1));
+            let _ = launcher.spawn();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }

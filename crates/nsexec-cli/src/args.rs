@@ -318,8 +318,7 @@ pub(crate) struct NamespaceFlags {
     /// Kill the command when nsexec dies
     #[arg(long, help_heading = "The command's surroundings")]
     pub(crate) kill_child: bool,
-    /// Give the command's process a copy of nsexec's memory up to its exec, as trace always does, even where
-    /// it could share that memory
+    /// Copy nsexec's memory for the command's process, as trace does, instead of sharing it up to the exec
     #[arg(long, help_heading = "The command's surroundings")]
     pub(crate) copy_memory: bool,
 }

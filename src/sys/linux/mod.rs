@@ -3,7 +3,8 @@
 //! # How to audit this file
 //!
 //! Compare each method with the man page of its system call and with the doc comment of its method in
-//! [`Sys`]. All methods use `syscall!`, not the libc's function of the same name, for three reasons:
+//! [`Sys`]. All methods use `syscall!`, not the libc's function of the same name, for three reasons. Only
+//! `clone_init` with shared memory calls the libc's `clone`, for the first instructions of the child.
 //!
 //! - The libc's setuid, setgid, setgroups and setresuid broadcast to every thread that the libc has recorded.
 //!   In the child of a threaded process only one thread exists, so they would wait for ever.

@@ -62,7 +62,7 @@ pub(super) use syscall;
 
 /// Makes the system call. A result from −4095 to −1 is the negative errno.
 ///
-/// The instruction stands here, and not the libc's function `syscall`: that function stores the error in the
+/// This function executes the instruction itself: the libc's function `syscall` stores the error in the
 /// thread's errno. A process that shares the memory of its launcher ([`clone_sharing`]) has the same errno as
 /// the thread that created it.
 ///
@@ -115,12 +115,12 @@ pub(super) unsafe fn call<const N: usize>(number: c_long, arguments: [Word; N]) 
     result
 }
 
-/// Converts the result of [`call`]: a negative number becomes the errno.
+/// Converts the result of [`call`]: a result from −4095 to −1 becomes the errno.
 pub(super) const fn reply(raw: c_long) -> SysResult<c_long> {
     if is_error(raw) { Err(errno(raw)) } else { Ok(raw) }
 }
 
-/// The kernel's MAX_ERRNO (include/linux/err.h).
+/// Returns whether a result is an error: −MAX_ERRNO to −1 (include/linux/err.h).
 const fn is_error(raw: c_long) -> bool {
     matches!(raw, -4095..=-1)
 }

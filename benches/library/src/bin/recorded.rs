@@ -9,7 +9,7 @@ use nsexec_bench_library::serve;
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.first().is_some_and(|word| word == "serve-unrecorded") {
-        // So that this program contains both: see benches/samecode.py.
+        // So that this program contains an unrecorded launch too: see benches/samecode.py.
         return serve(words.get(1..).unwrap_or_default(), |launcher| launcher.spawn());
     }
     serve(words.get(1..).unwrap_or_default(), |launcher| {

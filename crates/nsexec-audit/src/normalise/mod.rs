@@ -51,7 +51,7 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("the launcher's polls", "only the first ready descriptor, on which the launcher acts"),
     (
         "how the launcher learns that the stages are dead",
-        "the end of the init pipe and the end of the pidfd of stage 0, or stage 1, count as the same event",
+        "the end of the init pipe and the pidfd of the first stage (stage 0, or stage 1 in a start through a child) count as the same event",
     ),
     ("a hang-up that comes with data", "left out: the peer may have ended after its send"),
     ("the launcher's reaping of the remaining stages", "in the order of the stages"),

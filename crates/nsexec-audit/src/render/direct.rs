@@ -87,15 +87,15 @@ const fn with_namespaces(created: CloneFlags, child: bool, shared: bool) -> &'st
         (true, _, true, _) => "the command's process begins: it creates the other namespaces once it is root",
         (true, _, _, false) => "the command's process, in a new user namespace: the launcher writes its maps",
         (true, _, _, true) => {
-            "the command's process, with this memory up to its exec, in a new user namespace: the launcher writes its maps"
+            "the command's process, which shares the launcher's memory up to its exec, in a new user namespace: the launcher writes its maps"
         }
         (_, false, true, _) => "the command's process begins, inside of its new namespaces",
         (_, false, _, false) => "the command's process, in its new namespaces",
         (_, false, _, true) => {
-            "the command's process, with this memory up to its exec, in its new namespaces"
+            "the command's process, which shares the launcher's memory up to its exec, in its new namespaces"
         }
         (_, true, true, _) => "the command's process begins",
         (_, true, _, false) => "the command's process",
-        (_, true, _, true) => "the command's process, with this memory up to its exec",
+        (_, true, _, true) => "the command's process, which shares the launcher's memory up to its exec",
     }
 }

@@ -84,7 +84,9 @@ impl Sample {
     fn shape(&self) -> Option<&'static str> {
         match self.name {
             "direct" => Some("direct: one process, because nothing is joined"),
-            "child" => Some("through a child, which joins and creates the namespaces"),
+            "child" => {
+                Some("through a child, because only a fork enters a joined pid or a new time namespace")
+            }
             _ => None,
         }
     }

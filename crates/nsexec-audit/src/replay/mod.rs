@@ -253,8 +253,8 @@ fn creator(run: &Run, section: &Section) -> Option<Role> {
     }
 }
 
-/// Returns whether the process of a direct start shared the memory. That depends on the ids of the launcher,
-/// which the record does not contain. Both sides of the clone show it.
+/// Returns whether the process of a direct start shared the memory. The choice depends on the launcher's ids,
+/// which the record does not contain. The clone's line of either process shows it.
 fn shares_memory(run: &Run) -> bool {
     let mut lines = run.sections.iter().flat_map(|section| &section.lines);
     lines.any(|line| matches!(line.call, Call::CloneInit { shared: true, .. }))
