@@ -38,6 +38,8 @@ pub struct Stack {
     end: Option<NonNull<c_void>>,
     /// Set if a process may still use the stack.
     in_use: Cell<bool>,
+    /// Set if the program would have been aborted, in a simulation.
+    aborts: Cell<bool>,
 }
 
 /// The first function of a process on its own stack.
@@ -50,7 +52,13 @@ impl Stack {
     /// Returns the stack of a simulated process, which needs no memory of its own.
     #[must_use]
     pub const fn simulated() -> Self {
-        Self { end: None, in_use: Cell::new(false) }
+        Self { end: None, in_use: Cell::new(false), aborts: Cell::new(false) }
+    }
+
+    /// Returns whether the program would have been aborted, in a simulation.
+    #[must_use]
+    pub fn aborts(&self) -> bool {
+        self.aborts.get()
     }
 
     /// Returns the start of a process that runs `first` on this stack, with a backend of its own.
@@ -71,8 +79,10 @@ impl Stack {
     ///
     /// Aborts this program if the process could not be killed (`running`): it would still run in this memory.
     pub(super) fn keep(&self, running: bool) {
-        if running && self.end.is_some() {
-            std::process::abort();
+        match self.end {
+            Some(_) if running => std::process::abort(),
+            Some(_) => {}
+            None => self.aborts.set(running),
         }
         self.in_use.set(true);
     }
@@ -111,7 +121,7 @@ impl StackMemory {
         }
         // SAFETY: the mapping is that long, so its end is not null.
         let end = unsafe { base.byte_add(Self::SIZE) };
-        let stack = Stack { end: NonNull::new(end), in_use: Cell::new(false) };
+        let stack = Stack { end: NonNull::new(end), ..Stack::simulated() };
         let memory = Self { base: NonNull::new(base)?, stack };
         // SAFETY: the low part of our own new mapping, which nothing uses yet.
         let guarded = unsafe { libc::mprotect(base, Self::GUARD, libc::PROT_NONE) };

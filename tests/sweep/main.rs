@@ -219,7 +219,11 @@ fn run_from_the_fault_equals_run_from_the_beginning() {
         let mut compared = [0; 2];
         for mut order in [Order::Oldest, Order::Youngest] {
             let faultless = start.faultless(order);
-            for (fault, _) in faults(&faultless.ran, start.way, order).into_iter().step_by(step) {
+            // Another fault for each start and order: most starts have fewer faults than `step`.
+            let first =
+                start.name.bytes().map(usize::from).sum::<usize>() + usize::from(order == Order::Youngest);
+            let all = faults(&faultless.ran, start.way, order).into_iter();
+            for (fault, _) in all.skip(first % step).step_by(step) {
                 let whole = start.run(&mut order, Some(fault));
                 let from_the_fault = faultless.run(fault);
                 compared[usize::from(from_the_fault.is_some())] += 1;

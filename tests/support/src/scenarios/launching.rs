@@ -76,7 +76,13 @@ pub(super) fn our_own(
             stack: shared.then_some(&simulated),
             tail,
         };
-        launched(sys, &job, |error| *told.borrow_mut() = Some(error))
+        let ended = launched(sys, &job, |error| *told.borrow_mut() = Some(error));
+        if simulated.aborts() {
+            // The program would have ended here, without an error.
+            told.borrow_mut().take();
+            return Ended::Exit(134);
+        }
+        ended
     });
 }
 
