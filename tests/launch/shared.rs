@@ -294,7 +294,11 @@ fn stopped_process_is_ended() {
                     }
                 }
             });
-            for _ in 0..10 {
+            // Enough attempts to stop some of the processes before their exec.
+            for _ in 0..300 {
+                if timed_out == 5 {
+                    break;
+                }
                 let mut launcher = plain();
                 launcher.command("true", [""; 0]).timeout(Duration::from_millis(100));
                 match launcher.spawn() {
