@@ -34,7 +34,6 @@ const FROM_LIBC: &[&str] = &[
     "memset",
     "strdup",
     "strlen",
-    "syscall",
 ];
 
 /// Returns the wrong names in an archive or object, and all its undefined names.

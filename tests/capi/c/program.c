@@ -4,11 +4,19 @@
  */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#ifdef PANIC_AT
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#endif
 
 #ifdef START
 #include <nsexec.h>
@@ -38,32 +46,48 @@ __attribute__((constructor(200))) static void start_a_thread(void)
 }
 #endif
 
+#ifdef PANIC_AT
+/*
+ * Causes a panic in the middle of a stage. A filter turns one system call into a signal, in whose handler the
+ * bootstrap is called again. The archive of these tests panics where others return, so that call, without an
+ * init pipe, panics.
+ */
+static void panic_in_stage(int signal)
+{
+	(void)signal;
+	unsetenv("_LIBCONTAINER_INITPIPE");
+	nsexec();
+}
+
+static void panic_at_call(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PANIC_AT, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof filter / sizeof *filter, filter };
+	struct sigaction action = { .sa_handler = panic_in_stage };
+
+	if (sigaction(SIGSYS, &action, NULL) != 0)
+		abort();
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+		abort();
+}
+#endif
+
 __attribute__((constructor)) static void start(void)
 {
 	mark("before");
+#ifdef PANIC_AT
+	panic_at_call();
+#endif
 #ifdef START
 	START();
 #endif
 	mark("after");
 }
-
-#ifdef PANIC_AT
-/*
- * Causes a panic in the middle of a stage. The linker redirects every system call of the archive to this
- * wrapper. The archive of these tests panics where others return, so a nested call without an init pipe panics.
- */
-long __real_syscall(long number, long a, long b, long c, long d, long e, long f);
-long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
-
-long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
-{
-	if (number == PANIC_AT) {
-		unsetenv("_LIBCONTAINER_INITPIPE");
-		nsexec();
-	}
-	return __real_syscall(number, a, b, c, d, e, f);
-}
-#endif
 
 /* Runs only in the last stage, and only if the bootstrap succeeded. */
 __attribute__((destructor)) static void end(void)
