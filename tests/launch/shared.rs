@@ -15,7 +15,9 @@ use nsexec::idmap::IdMap;
 use nsexec::launch::shape::{EffectiveIds, Memory, WhyCopied};
 use nsexec::launch::{LaunchError, Launcher};
 use nsexec::policy::{Credentials, Policy, Session, Setgroups};
-use nsexec::sys::types::CloneFlags;
+use nsexec::sys::Sys;
+use nsexec::sys::linux::LinuxSys;
+use nsexec::sys::types::{CloneFlags, ExitSignal, Fork};
 
 use crate::Case;
 use crate::cases::{leaves_nothing, plain, policy};
@@ -378,26 +380,50 @@ fn handlers_of_faults() {
     assert_eq!(ASTRAY.load(Ordering::Relaxed), 0);
 }
 
-/// SIGCHLD is ignored, so the kernel reaps a command that is killed while the launch ends by its time limit.
-/// A kill of it then fails with ESRCH, which does not mean that it still runs.
+/// The kernel reaps the command, since SIGCHLD is ignored, and other processes hold the log pipe, so the
+/// launch ends by its time limit. A kill of the command then fails with ESRCH, which does not mean that it
+/// still runs. The others hold the pipe for longer than the launcher waits for its end.
 fn reaped_elsewhere() {
+    const HELD_MS: i32 = 7000;
+    const FORKS: usize = 2000;
+    let begun = AtomicUsize::new(0);
     // SAFETY: no handler is set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    let over = AtomicBool::new(false);
+    let mut timed_out = 0;
     thread::scope(|scope| {
+        // Forks without an exec, which copy the pipes of a launch.
         scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                for child in children() {
-                    // SAFETY: as in `handlers_run_in_the_launcher_only`.
-                    unsafe { libc::kill(child, libc::SIGKILL) };
+            let mut last = (0, Instant::now());
+            for _ in 0..FORKS {
+                let now = begun.load(Ordering::Relaxed);
+                if now != last.0 {
+                    last = (now, Instant::now());
+                } else if now > 0 && last.1.elapsed() > Duration::from_millis(15) {
+                    // A launch waits for the pipe.
+                    break;
                 }
+                // SAFETY: the child makes two calls, and ends.
+                let mut sys = unsafe { LinuxSys::new() };
+                if sys.fork(ExitSignal::Chld, None).unwrap() == Fork::Child {
+                    let _ = sys.poll(&mut [], HELD_MS);
+                    // SAFETY: as above.
+                    unsafe { libc::_exit(0) };
+                }
+                thread::sleep(Duration::from_millis(1));
             }
         });
-        for _ in 0..300 {
+        for _ in 0..5000 {
+            begun.fetch_add(1, Ordering::Relaxed);
             let mut launcher = plain();
-            launcher.command("true", [""; 0]).timeout(Duration::from_millis(1));
-            let _ = launcher.spawn();
+            launcher.command("true", [""; 0]).timeout(Duration::from_millis(20));
+            timed_out += usize::from(matches!(launcher.spawn(), Err(LaunchError::TimedOut)));
+            if timed_out == 1 {
+                break;
+            }
         }
-        over.store(true, Ordering::Relaxed);
     });
+    while !children().is_empty() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(timed_out > 0);
 }
