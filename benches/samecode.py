@@ -30,7 +30,7 @@ def functions(program):
 
 
 def normal(instruction):
-    """An instruction without addresses. What a load refers to has no name in the file."""
+    """Returns the instruction without addresses. The file has no names for the data that a load reads."""
     text = re.sub(r"\b[0-9a-f]+ (<[^+>]+)(?:\+0x[0-9a-f]+)?>", r"\1>", instruction)
     text = re.sub(r"0x[0-9a-f]+\(%rip\)|-0x[0-9a-f]+\(%rip\)", "ADDRESS(%rip)", text)
     return re.sub(r"# .*", "", text).strip()

@@ -1,5 +1,5 @@
 //! A start through a child: the launcher creates stage 1, which joins and creates the namespaces, and creates
-//! stage 2 in them. The launcher has the part of stage 0, and sends only the go byte.
+//! stage 2 in them. The launcher does the work of stage 0, and sends only the go byte.
 //!
 //! The deciders and steps are those of the stages: the order of the joins, the ids, the mounts, the exec. A
 //! start through a child has no bootstrap message, no socket pairs between stages, and no pid line: stage 1
@@ -8,10 +8,10 @@
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
+use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
-use super::pipes::LogReader;
+use super::pipes::{LogReader, read_answer};
 use super::stages::Stages;
-use super::steps::StageStep;
 use super::tail::{self, GO};
 use super::watch::{Ready, Watch};
 use crate::deciders::bootstrap::Bootstrap;
@@ -24,11 +24,9 @@ use crate::scripts::stage::init::{become_root, drop_groups};
 use crate::scripts::stage::{Context, LastSteps, StageEnd, end_with_launcher, kill_stages};
 use crate::scripts::unshare::unshare;
 use crate::sys::Sys;
-use crate::sys::types::{CloneFlags, Errno, Fd, Fork, Pid, PollEvents, PollFd};
+use crate::sys::types::{CloneFlags, Fd, Fork, Pid, PollEvents, PollFd};
 use crate::words::error::{Doing, Error, SyncStep};
 use crate::words::log::Log;
-
-const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
 
 /// Starts the command through a child.
 ///
@@ -58,8 +56,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     let mut stages = Stages::of_child(sys, stage_1);
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = run_protocol(sys, pipes.init, &mut stages, &mut watch);
-    let verify = |sys: &mut S, stages: &mut Stages, stage_2| stages.command_runs(sys, stage_2);
-    conclude(sys, (pipes, &mut stages), &mut watch, log, started, verify)
+    conclude(sys, (pipes, &mut stages), &mut watch, log, started)
 }
 
 /// Reads the pid of stage 2, reaps stage 1, and sends the go byte. Returns the pid.
@@ -94,13 +91,7 @@ fn read_pid<S: Sys>(
         if stages.await_beside(sys, watch, PollFd::new(init, PollEvents::IN), 1)? == Ready::Death {
             return Err(FailureKind::NoPidLine);
         }
-        match sys.read(init, rest) {
-            // Stage 1 has ended, and stage 2 does not exist or has ended too.
-            Ok(0) | Err(Errno::ECONNRESET) => return Err(FailureKind::NoPidLine),
-            Ok(count) => got = got.saturating_add(count),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(FailureKind::Os { step: Step::ReadPidLine, errno }),
-        }
+        got = got.saturating_add(read_answer(sys, init, rest)?);
     }
     match i32::from_ne_bytes(pid) {
         pid @ 1.. => Ok(Pid(pid)),
@@ -168,10 +159,7 @@ fn create_stage_2<'m, S: Sys>(
     }
     // Before a join that could make another /proc visible. If something is joined, the file belongs to root
     // now, as it does for stage 0: an ordinary user is refused in both shapes.
-    let offsets = match asked.timens_offsets() {
-        Some(offsets) => Some((procfs::open_to_write(sys, c"self/timens_offsets", OFFSETS)?, offsets)),
-        None => None,
-    };
+    let offsets = offsets::open(sys, asked)?;
     let user_namespace = join_all(sys, log, cx)?;
     let created = asked.clone_flags();
     if created != CloneFlags::EMPTY {
@@ -179,10 +167,8 @@ fn create_stage_2<'m, S: Sys>(
         unshare(sys, created)
             .map_err(|errno| Error::Os { doing: Doing::UnshareRemaining(created), errno })?;
     }
-    if let Some((file, offsets)) = offsets {
-        // Before a process enters the new time namespace: after that the kernel refuses to change the
-        // offsets. Also without a new time namespace: the kernel then refuses them, as it does for stage 0.
-        procfs::write_once(sys, file, offsets.text_with_nul(), OFFSETS)?;
+    if let Some(offsets) = offsets {
+        offsets.write(sys)?;
     }
     log.debug(sys, format_args!("spawn stage-2"));
     let forked = sys.clone_sibling(cx.tid).map_err(|errno| Error::Os { doing: Doing::SpawnStage2, errno })?;

@@ -6,12 +6,9 @@ use std::{format, vec};
 use super::*;
 use crate::deciders::bootstrap::Dialect;
 use crate::deciders::policy::Policy;
-use crate::launch::job::ChildSignals;
 use crate::launch::outcome::{Ended, Failure};
-use crate::launch::tail::Tail;
 use crate::sys::MockSys;
-use crate::sys::types::{ExecArgs, SignalSet, SysResult, WaitStatus, Waited};
-use crate::words::log::Level;
+use crate::sys::types::{Errno, SignalSet, SysResult, WaitStatus, Waited};
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);
@@ -51,29 +48,7 @@ impl Default for Kernel {
 }
 
 fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
-    let policy = Policy::runc(&Dialect::V1_2).with_ends_with_launcher(true);
-    let tail = Tail {
-        propagation: None,
-        mount_proc: false,
-        kill_child: false,
-        descriptors: None,
-        user_namespace: b"",
-        name: b"a",
-        candidates: b"/a\0",
-        argv: ExecArgs::EMPTY,
-        envp: ExecArgs::EMPTY,
-    };
-    f(&Job {
-        message: b"",
-        policy: &policy,
-        level: Level::Warning,
-        signals: ChildSignals::default(),
-        interrupt: None,
-        timer: None,
-        marked_copy: false,
-        stack: None,
-        tail,
-    })
+    f(&Job::bare(&Policy::runc(&Dialect::V1_2).with_ends_with_launcher(true)))
 }
 
 struct Text;

@@ -10,7 +10,7 @@ use crate::sys::types::{Fd, Pid, PollEvents, PollFd};
 
 /// Reads the log until the command runs or the launch has failed, and ends a failed launch. Afterwards all
 /// descriptors are closed. `started` is the pid of the process that becomes the command, once it has the go
-/// byte. `verify` is called with that pid if no process has reported an error.
+/// byte.
 ///
 /// Runs in the launcher, in the caller's namespaces, with the caller's privileges. Waits until every process
 /// has closed the log, by its exec or its end, or until a signal or the timer ends the launch.
@@ -20,14 +20,13 @@ pub(super) fn conclude<S: Sys, L: LogReader>(
     watch: &mut Watch,
     log: &mut L,
     started: Result<Pid, FailureKind>,
-    verify: impl FnOnce(&mut S, &mut Stages, Pid) -> Result<(), FailureKind>,
 ) -> Launched {
     // Reads until the command's exec: the log pipe is close-on-exec, and the process that becomes the command
     // is the last one that holds it.
     let logged = started.and_then(|pid| read_log(sys, watch, pipes.log, log).map(|()| pid));
     let kind = match logged {
         Ok(_) if log.fatal() => Some(FailureKind::FatalRecord),
-        Ok(pid) => verify(sys, stages, pid).err(),
+        Ok(pid) => stages.command_runs(sys, pid).err(),
         Err(kind) => Some(kind),
     };
     if let Some(kind) = kind {

@@ -9,6 +9,7 @@ use core::fmt;
 use super::conclude::conclude;
 use super::fork::{BeforeFork, prepare_fork, restore_signals};
 use super::job::Job;
+use super::offsets;
 use super::outcome::{FailureKind, Launched, Step, failed, os};
 use super::pipes::LogReader;
 use super::shape::order;
@@ -86,8 +87,7 @@ pub(super) fn launch<S: Sys, L: LogReader>(
         }
         Err(kind) => Err(kind),
     };
-    let verify = |sys: &mut S, stages: &mut Stages, child| stages.command_runs(sys, child);
-    let launched = conclude(sys, (pipes, &mut stages), &mut watch, log, started, verify);
+    let launched = conclude(sys, (pipes, &mut stages), &mut watch, log, started);
     if matches!(launched, Launched::Failed(_)) {
         settle(job, &stages, child);
     }
@@ -248,8 +248,6 @@ fn debug<S: Sys>(sys: &mut S, job: &Job<'_>, log: Fd, text: &str) {
     }
 }
 
-const OFFSETS: Doing<'static> = Doing::Launch(StageStep::TimeOffsets);
-
 /// Enters the new time namespace. A process that creates a time namespace does not enter it by that
 /// (time_namespaces(7)): its children would.
 fn enter_time_namespace<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
@@ -272,10 +270,7 @@ fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, log: F
         procfs::write(sys, c"self/oom_score_adj", score.text_with_nul(), Doing::OomScoreAdj)?;
     }
     // Opened before the ids change. After it this process is not dumpable, and the file belongs to root.
-    let offsets = match asked.timens_offsets() {
-        Some(offsets) => Some((procfs::open_to_write(sys, c"self/timens_offsets", OFFSETS)?, offsets)),
-        None => None,
-    };
+    let offsets = offsets::open(sys, asked)?;
     if job.policy.credentials != Credentials::Keep {
         // Before the other namespaces are created: they then belong to root of the new user namespace.
         become_root(sys, drop_groups(job.policy.setgroups, asked), job.policy.ends_with_launcher())?;
@@ -285,9 +280,8 @@ fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, log: F
         debug(sys, job, log, job.policy.dialect.unshare_remaining_text);
         unshare(sys, remaining).map_err(os(Doing::UnshareRemaining(remaining)))?;
     }
-    // Also without a new time namespace: the kernel then refuses them, as it does for stage 0.
-    if let Some((file, offsets)) = offsets {
-        procfs::write_once(sys, file, offsets.text_with_nul(), OFFSETS)?;
+    if let Some(offsets) = offsets {
+        offsets.write(sys)?;
     }
     if remaining.contains(CloneFlags::NEWTIME) {
         enter_time_namespace(sys)?;

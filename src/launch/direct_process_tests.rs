@@ -11,11 +11,10 @@ use crate::deciders::bootstrap::Dialect;
 use crate::deciders::idmap::IdMap;
 use crate::deciders::policy::{Policy, Setgroups};
 use crate::deciders::timens::TimeOffsets;
-use crate::launch::job::ChildSignals;
 use crate::launch::pipes::Pipes;
 use crate::launch::tail::Tail;
 use crate::sys::MockSys;
-use crate::sys::types::{ExecArgs, FsType, MaskHow, Mount, Propagation, SignalSet, SysResult};
+use crate::sys::types::{FsType, MaskHow, Mount, Propagation, SignalSet, SysResult};
 
 pub(super) fn policy() -> Policy {
     Policy::runc(&Dialect::V1_2).with_ends_with_launcher(true)
@@ -26,24 +25,9 @@ pub(super) fn with_job<T>(policy: &Policy, f: impl FnOnce(&Job<'_>) -> T) -> T {
         propagation: policy.launch.propagation,
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,
-        descriptors: None,
-        user_namespace: b"",
-        name: b"a",
-        candidates: b"/a\0",
-        argv: ExecArgs::EMPTY,
-        envp: ExecArgs::EMPTY,
+        ..Tail::BARE
     };
-    f(&Job {
-        message: b"",
-        policy,
-        level: Level::Warning,
-        signals: ChildSignals::default(),
-        interrupt: Some(INTERRUPT),
-        timer: Some(TIMER),
-        marked_copy: false,
-        stack: None,
-        tail,
-    })
+    f(&Job { interrupt: Some(INTERRUPT), timer: Some(TIMER), tail, ..Job::bare(policy) })
 }
 
 pub(super) fn mapped() -> Bootstrap<'static> {

@@ -45,3 +45,21 @@ pub struct Job<'a> {
     /// The last steps before the exec, in stage 2 or in the process of a direct start.
     pub tail: Tail<'a>,
 }
+
+#[cfg(test)]
+impl<'a> Job<'a> {
+    /// Returns the input of a test: no message, signal or timer, and only the exec of /a.
+    pub(super) fn bare(policy: &'a Policy) -> Self {
+        Self {
+            message: b"",
+            policy,
+            level: Level::Warning,
+            signals: ChildSignals::default(),
+            interrupt: None,
+            timer: None,
+            marked_copy: false,
+            stack: None,
+            tail: Tail::BARE,
+        }
+    }
+}

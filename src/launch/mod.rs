@@ -67,6 +67,8 @@ mod error;
 mod fork;
 mod job;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod offsets;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod outcome;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod pipes;
@@ -362,7 +364,7 @@ impl Launcher {
     pub fn spawn(&mut self) -> Result<Child, LaunchError> {
         self.spawn_with(
             |sys| sys,
-            |prepared| match prepared.memory(query::effective_ids()) {
+            |prepared| match prepared.memory(query::has_root_ids()) {
                 // Without memory for the stack the process gets a copy, which needs none.
                 Memory::Shared => StackMemory::new(),
                 Memory::Copied(_) => None,

@@ -1,6 +1,6 @@
 //! The pipes between the launcher and the processes of a launch, and the reader of the log pipe.
 
-use super::outcome::FailureKind;
+use super::outcome::{FailureKind, Step, os};
 use crate::sys::Sys;
 use crate::sys::types::{Errno, Fd};
 use crate::words::log::RECORD_MAX;
@@ -62,6 +62,21 @@ pub(super) fn read_some<S: Sys, L: LogReader>(sys: &mut S, fd: Fd, log: &mut L) 
         Err(Errno::EINTR) => true,
         // A read error of our own pipe is treated as the end of the log.
         Err(_) => false,
+    }
+}
+
+/// Reads a part of what the first process of a launch sends: the pid line, or the pid of stage 2. Returns the
+/// number of bytes, 0 after an interruption.
+///
+/// # Errors
+/// [`FailureKind::NoPidLine`]: all processes that held the other end have ended. [`FailureKind::Os`] with
+/// [`Step::ReadPidLine`].
+pub(super) fn read_answer<S: Sys>(sys: &mut S, init: Fd, buffer: &mut [u8]) -> Result<usize, FailureKind> {
+    match sys.read(init, buffer) {
+        // ECONNRESET: the processes had not read all bytes.
+        Ok(0) | Err(Errno::ECONNRESET) => Err(FailureKind::NoPidLine),
+        Err(Errno::EINTR) => Ok(0),
+        read => read.map_err(os(Step::ReadPidLine)),
     }
 }
 

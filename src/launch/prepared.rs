@@ -10,7 +10,7 @@ use super::pipes::LogReader;
 use super::policy::Descriptors;
 use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
-use super::shape::{EffectiveIds, Memory, Shape, WhyCopied, memory, shape};
+use super::shape::{Memory, Shape, WhyCopied, memory, shape};
 use super::shared::Stack;
 use super::tail::Tail;
 use crate::deciders::bootstrap::decode;
@@ -90,11 +90,12 @@ impl Prepared {
         Some(shape(&asked, &self.policy))
     }
 
-    /// Returns whether the process of a direct start shares the memory of a launcher with these ids.
+    /// Returns whether the process of a direct start shares the launcher's memory: see
+    /// [`memory`](super::shape::memory).
     #[must_use]
-    pub fn memory(&self, own: EffectiveIds) -> Memory {
+    pub fn memory(&self, root_ids: bool) -> Memory {
         match decode(&self.message, self.policy.dialect) {
-            Ok((asked, _)) => memory(&asked, &self.policy, own),
+            Ok((asked, _)) => memory(&asked, &self.policy, root_ids),
             // The stages report the error.
             Err(_) => Memory::Copied(WhyCopied::Stages),
         }

@@ -9,35 +9,27 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::vec::Vec;
 
+use nix::sys::utsname::uname;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 
 use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
-use super::shape::EffectiveIds;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd, Pid};
 
-/// Returns the effective ids of this thread (geteuid(2), getegid(2)). An id is `u32::MAX`, which no process
-/// has, if the id for files is another one: setuid(2) would change that (setfsuid(2)).
-pub(super) fn effective_ids() -> EffectiveIds {
-    const NONE: u32 = u32::MAX;
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+/// Returns whether the effective ids of this thread, and those for files, are 0 (geteuid(2), setfsuid(2)).
+pub(super) fn has_root_ids() -> bool {
     // These calls change nothing, since the id is not valid, and return the present one.
-    let (fsuid, fsgid) = (setfsuid(Uid::from_raw(NONE)), setfsgid(Gid::from_raw(NONE)));
-    EffectiveIds {
-        uid: if fsuid.as_raw() == uid { uid } else { NONE },
-        gid: if fsgid.as_raw() == gid { gid } else { NONE },
-    }
+    let (fsuid, fsgid) = (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)));
+    geteuid().is_root() && fsuid.is_root() && [getegid(), fsgid].iter().all(|gid| gid.as_raw() == 0)
 }
 
 /// Returns whether a process may share this program's memory, as far as the machine decides it: on Linux 5.16
 /// or later, since before a signal with a core dump to that process also ended this program (kernel commit
 /// 0258b5fd7c71); and not with musl, whose `clone` refuses the flags.
 pub(super) fn may_share_memory() -> bool {
-    let release = match nix::sys::utsname::uname() {
-        Ok(name) => name.release().to_string_lossy().into_owned(),
-        Err(_) => return false,
-    };
+    let Ok(name) = uname() else { return false };
+    let release = name.release().to_str().unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
     (major, minor) >= (5, 16) && !cfg!(target_env = "musl")

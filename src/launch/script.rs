@@ -19,7 +19,7 @@ pub use super::job::{ChildSignals, Job};
 pub use super::outcome::{Ended, Failure, FailureKind, Launched, STAGES, Step};
 use super::outcome::{failed, os};
 pub use super::pipes::LogReader;
-use super::pipes::Pipes;
+use super::pipes::{Pipes, read_answer};
 use super::shape::{Shape, shape};
 use super::stages::Stages;
 use super::tail;
@@ -35,7 +35,7 @@ use crate::scripts::pipe::send_all;
 use crate::scripts::stage::StageEnd;
 use crate::scripts::unshare::refuse_impossible;
 use crate::sys::Sys;
-use crate::sys::types::{Errno, ExitSignal, Fd, Fork, Pid, PollEvents, PollFd, Signal};
+use crate::sys::types::{ExitSignal, Fd, Fork, Pid, PollEvents, PollFd, Signal};
 use crate::words::json::PID_LINE_MAX;
 
 /// Starts a command in its namespaces. Returns in the launcher, and in each stage that exits, with
@@ -138,7 +138,7 @@ fn serve<S: Sys, L: LogReader>(
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = run_protocol(sys, job, pipes.init, &mut stages, &mut watch);
-    conclude(sys, (pipes, &mut stages), &mut watch, log, started, |_, _, _| Ok(()))
+    conclude(sys, (pipes, &mut stages), &mut watch, log, started)
 }
 
 /// Sends the message, reads the pid line, reaps stages 1 and 0, and sends the go byte. Returns the pid of
@@ -208,13 +208,7 @@ fn read_pid_line<S: Sys>(
         if watch.wait(sys, PollFd::new(init, PollEvents::IN), stage_0)? == Ready::Death {
             return Err(FailureKind::NoPidLine);
         }
-        match sys.read(init, rest) {
-            // All processes that held the other end have ended. ECONNRESET: they had not read all bytes.
-            Ok(0) | Err(Errno::ECONNRESET) => return Err(FailureKind::NoPidLine),
-            Ok(count) => got = got.saturating_add(count),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(FailureKind::Os { step: Step::ReadPidLine, errno }),
-        }
+        got = got.saturating_add(read_answer(sys, init, rest)?);
         if buffer.get(..got).is_some_and(|line| line.contains(&b'\n')) {
             break;
         }

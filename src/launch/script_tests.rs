@@ -10,12 +10,10 @@ use crate::deciders::namespace::paths::NsPaths;
 use crate::deciders::policy::Policy;
 use crate::launch::encode::{encode, encoded_len};
 use crate::launch::fork::members;
-use crate::launch::tail::Tail;
 use crate::sys::MockSys;
 use crate::sys::types::{
-    CloneFlags, ExecArgs, Fd, Seals, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
+    CloneFlags, Errno, Fd, Seals, SignalSet, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
-use crate::words::log::Level;
 
 const INIT: Fd = Fd(3);
 const STAGE_INIT: Fd = Fd(4);
@@ -103,30 +101,7 @@ impl Kernel {
 }
 
 fn with_job<T>(f: impl FnOnce(&Job<'_>) -> T) -> T {
-    let policy = Policy::runc(&Dialect::V1_2);
-    let tail = Tail {
-        propagation: None,
-        mount_proc: false,
-        kill_child: false,
-        descriptors: None,
-        user_namespace: b"",
-        name: b"a",
-        candidates: b"/a\0",
-        argv: ExecArgs::EMPTY,
-        envp: ExecArgs::EMPTY,
-    };
-    let signals = ChildSignals::default();
-    f(&Job {
-        message: b"message",
-        policy: &policy,
-        level: Level::Warning,
-        signals,
-        interrupt: None,
-        timer: None,
-        marked_copy: false,
-        stack: None,
-        tail,
-    })
+    f(&Job { message: b"message", ..Job::bare(&Policy::runc(&Dialect::V1_2)) })
 }
 
 #[derive(Default)]

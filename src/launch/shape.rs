@@ -123,7 +123,7 @@ pub enum WhyCopied {
     /// A user namespace is created. A process of its owner may then trace the new process, and through it
     /// reach the memory of a launcher with more privileges (user_namespaces(7), "Capabilities").
     User,
-    /// The effective ids change. Then the kernel makes the memory not dumpable, so also the launcher.
+    /// The effective ids change. The kernel then makes the memory, and so the launcher, not dumpable.
     Ids,
 }
 
@@ -145,23 +145,10 @@ impl fmt::Display for Memory {
     }
 }
 
-/// The effective ids of the launcher, in its own user namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct EffectiveIds {
-    /// The user id.
-    pub uid: u32,
-    /// The group id.
-    pub gid: u32,
-}
-
-impl EffectiveIds {
-    /// The ids that the process of a direct start takes without a new user namespace.
-    const ROOT: Self = Self { uid: 0, gid: 0 };
-}
-
-/// Returns whether the process shares the memory of a launcher with these ids.
+/// Returns whether the process shares the memory of the launcher. `root_ids`: the launcher's effective user
+/// and group id, and those for files (setfsuid(2)), are 0.
 #[must_use]
-pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, own: EffectiveIds) -> Memory {
+pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, root_ids: bool) -> Memory {
     let why = if shape(asked, policy) != Shape::Direct {
         WhyCopied::Stages
     } else if policy.launch.copied_memory {
@@ -172,7 +159,7 @@ pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, own: EffectiveIds) -> Memo
         WhyCopied::OomScore
     } else if asked.clone_flags().contains(CloneFlags::NEWUSER) {
         WhyCopied::User
-    } else if policy.credentials != Credentials::Keep && own != EffectiveIds::ROOT {
+    } else if policy.credentials != Credentials::Keep && !root_ids {
         WhyCopied::Ids
     } else {
         return Memory::Shared;

@@ -10,18 +10,21 @@
 //! - **Stack.** The process has a stack of its own, with an inaccessible page below it.
 //! - **Data.** It reads the input of the launch, which nothing changes meanwhile, and writes to its own stack
 //!   only. The launcher returns only after the process has executed the command or has ended: it reads the
-//!   end of the log, of which the process holds the last writing end, or reaps the process. A process that
+//!   end of the log, of which the process holds the last writing end, or reaps the process. The kernel gives
+//!   an executing process its new memory before it closes the close-on-exec descriptors. A process that
 //!   survives SIGKILL, or that cannot be waited for, keeps its stack; if it could not be killed, the program
-//!   aborts (`Stack::keep`). The kernel gives
-//!   an executing process its new memory before it closes the close-on-exec descriptors.
+//!   aborts (`Stack::keep`).
 //! - **Thread-local values.** The process has those of the launching thread, which runs at the same time. So
 //!   its code uses none of them: it makes its system calls by the instruction, without errno
 //!   ([`sys::linux`](crate::sys::linux)), allocates no memory, takes no lock, and does not panic. A panic
 //!   would end the process, because its first function is of the C ABI.
-//! - **Signals.** All signals are blocked when it is created. It has its own copy of the handlers, and resets
-//!   them before it restores the mask. So no handler of the program runs in it.
+//! - **Signals.** All signals are blocked when the process is created. It has its own copy of the handlers,
+//!   and resets those that the program had when the launch was prepared before it restores the mask. A
+//!   handler that another thread installs in between is not reset, and could run in it.
 //! - **Attributes of the memory.** The two processes share the dumpable attribute, and the kernel writes an
-//!   oom score to both. So a start that changes the effective ids or the oom score copies the memory.
+//!   oom score to both. So a start that changes the ids or the oom score copies the memory.
+//! - **Other processes.** The process has the launcher's user namespace, so only a process that may trace the
+//!   launcher can reach the memory through it. A start with a new user namespace copies the memory.
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};

@@ -82,12 +82,19 @@ impl Stages {
         Self::of([Stage::default(), child, Stage::default()])
     }
 
-    /// Fails if the command's process has ended before its exec, and reaps it. Called in a start without
-    /// stage 0, at the end of the log, which that process has closed by its exec or its death.
+    /// Fails if the command's process has ended before its exec, and reaps it. Called at the end of the log,
+    /// which that process has closed by its exec or its death.
+    ///
+    /// Makes no call in a start through the stages: there a death without a fatal record is left to the
+    /// caller's own wait for the command.
     ///
     /// # Errors
     /// [`FailureKind::StageFailed`]; [`FailureKind::Os`] with [`Step::Wait`].
     pub(super) fn command_runs<S: Sys>(&mut self, sys: &mut S, child: Pid) -> Result<(), FailureKind> {
+        let [stage_0, ..] = self.known;
+        if stage_0.pid.is_some() {
+            return Ok(());
+        }
         match wait(sys, child, WaitFor::Stages) {
             Ok(waited) => {
                 self.note_end(waited);

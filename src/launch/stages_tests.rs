@@ -6,6 +6,19 @@ use super::*;
 use crate::sys::MockSys;
 use mockall::Sequence;
 
+fn note_kills_and_closes(sys: &mut MockSys, seen: &Arc<Mutex<Vec<String>>>) {
+    let say = Arc::clone(seen);
+    sys.expect_kill().returning(move |pid, signal| {
+        say.lock().unwrap().push(format!("kill {pid} {signal}"));
+        Ok(())
+    });
+    let say = Arc::clone(seen);
+    sys.expect_close().returning(move |fd| {
+        say.lock().unwrap().push(format!("close {}", fd.0));
+        Ok(())
+    });
+}
+
 const WANTED: Fd = Fd(3);
 const DEATH: Fd = Fd(5);
 const INTERRUPT: Fd = Fd(7);
@@ -85,16 +98,7 @@ fn ended(
         Ok(usize::from(polls > silent))
     });
     sys.expect_read().returning(|_, _| Ok(0));
-    let say = Arc::clone(&seen);
-    sys.expect_kill().returning(move |pid, signal| {
-        say.lock().unwrap().push(format!("kill {pid} {signal}"));
-        Ok(())
-    });
-    let say = Arc::clone(&seen);
-    sys.expect_close().returning(move |fd| {
-        say.lock().unwrap().push(format!("close {}", fd.0));
-        Ok(())
-    });
+    note_kills_and_closes(&mut sys, &seen);
     let mut stopped = stopped.iter();
     sys.expect_wait4().returning(move |pid, which| {
         assert_eq!(pid, Pid::ANY);
@@ -217,16 +221,7 @@ fn stopped_process_of_a_direct_start_is_killed() {
     const KILLED: WaitStatus = WaitStatus::Signaled(Signal::KILL);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut sys = MockSys::new();
-    let say = Arc::clone(&seen);
-    sys.expect_kill().returning(move |pid, signal| {
-        say.lock().unwrap().push(format!("kill {pid} {signal}"));
-        Ok(())
-    });
-    let say = Arc::clone(&seen);
-    sys.expect_close().returning(move |fd| {
-        say.lock().unwrap().push(format!("close {}", fd.0));
-        Ok(())
-    });
+    note_kills_and_closes(&mut sys, &seen);
     sys.expect_poll().returning(|_, _| Ok(1));
     sys.expect_read().returning(|_, _| Ok(0));
     let mut alive = true;

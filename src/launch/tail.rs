@@ -298,6 +298,22 @@ pub const fn exec_status(errno: Errno) -> i32 {
 }
 
 #[cfg(test)]
+impl Tail<'static> {
+    /// Only the exec of /a.
+    pub(super) const BARE: Self = Self {
+        propagation: None,
+        mount_proc: false,
+        kill_child: false,
+        descriptors: None,
+        user_namespace: b"",
+        name: b"a",
+        candidates: b"/a\0",
+        argv: ExecArgs::EMPTY,
+        envp: ExecArgs::EMPTY,
+    };
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::MockSys;
@@ -310,17 +326,7 @@ mod tests {
     const LOG: Fd = Fd(4);
 
     fn tail(candidates: &'static [u8]) -> Tail<'static> {
-        Tail {
-            propagation: None,
-            mount_proc: false,
-            kill_child: false,
-            descriptors: None,
-            user_namespace: b"",
-            name: b"cmd",
-            candidates,
-            argv: ExecArgs::EMPTY,
-            envp: ExecArgs::EMPTY,
-        }
+        Tail { name: b"cmd", candidates, ..Tail::BARE }
     }
 
     fn going() -> MockSys {

@@ -45,8 +45,8 @@ impl Differences {
 pub enum EnvironmentForm {
     /// The seed: only the init pipe is read; `-1` means absent.
     InitOnly,
-    /// 1.0: the log pipe is read too, but its level is a text that only Go reads. An init pipe of `-1`
-    /// means that there is none.
+    /// 1.0: the log pipe is read too, but its level is a text that only Go reads. The value `-1` for the
+    /// init pipe means that there is no init pipe.
     TextLevel,
     /// Since 1.1: the level is a number, and negative numbers are refused.
     Numbers,

@@ -232,12 +232,15 @@ pub trait Sys {
 
     /// Creates a child, without new namespaces:
     /// `clone(CLONE_PARENT_SETTID|CLONE_CHILD_SETTID|CLONE_CHILD_CLEARTID, NULL, &pid, tid)`, clone(2). Our
-    /// own launcher creates stage 1 with it, if there is no stage 0.
+    /// own launcher creates stage 1 with it in a start without stage 0.
     ///
-    /// The child has no exit signal, as with [`ExitSignal::None`]. Its siblings inherit that:
-    /// [`clone_sibling`](Self::clone_sibling). `tid` is as for [`fork`](Self::fork); without it the kernel
+    /// The child has no exit signal, as with [`ExitSignal::None`], and so has a sibling that it creates
+    /// ([`clone_sibling`](Self::clone_sibling)). `tid` is as for [`fork`](Self::fork); without it the kernel
     /// writes no thread id. `CLONE_PARENT_SETTID` distinguishes the call from `fork` for an observer. The
-    /// number that the kernel writes is also the result.
+    /// number that it writes is not used: the call returns the same one.
+    ///
+    /// Errors: `EAGAIN`: a limit of processes (RLIMIT_NPROC, pids.max). `ENOMEM`: no memory, or pid 1 of the
+    /// pid namespace for children has ended.
     #[cfg(feature = "std")]
     fn clone_child(&mut self, tid: Option<TidAddress>) -> SysResult<Fork>;
 

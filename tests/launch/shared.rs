@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::idmap::IdMap;
-use nsexec::launch::shape::{EffectiveIds, Memory, WhyCopied};
+use nsexec::launch::shape::{Memory, WhyCopied};
 use nsexec::launch::{LaunchError, Launcher};
 use nsexec::policy::{Credentials, Policy, Session, Setgroups};
 use nsexec::sys::Sys;
@@ -34,10 +34,10 @@ pub(crate) const CASES: &[Case] = &[
     ("copy_of_the_memory_by_request", copy_by_request),
     ("other_ids_for_files_copy_the_memory", other_ids_for_files),
     ("handlers_of_faults_run_in_the_launcher_only", handlers_of_faults),
+    ("launcher_without_proc_copies_its_memory", without_proc),
+    ("launch_without_memory_for_a_stack_copies", without_memory_for_a_stack),
     ("command_that_is_reaped_elsewhere_aborts_nothing", reaped_elsewhere),
 ];
-
-const ROOT: EffectiveIds = EffectiveIds { uid: 0, gid: 0 };
 
 fn mapped<'m>(map: &'m CStr, kinds: CloneFlags) -> Bootstrap<'m> {
     let map = IdMap::parse(map).unwrap();
@@ -58,7 +58,8 @@ fn oom_score() -> String {
     std::fs::read_to_string("/proc/self/oom_score_adj").unwrap()
 }
 
-/// The launcher stays dumpable and keeps its score, also in the starts that copy the memory for that reason.
+/// No start changes the launcher's dumpable attribute or its oom score. The starts that would change them
+/// copy the memory.
 fn attributes_of_the_memory_stay() {
     let root = policy();
     let maps = root.with_credentials(Credentials::Root).with_setgroups(Setgroups::Deny);
@@ -77,7 +78,7 @@ fn attributes_of_the_memory_stay() {
     ] {
         let mut launcher = Launcher::new(&bootstrap, policy).unwrap();
         let prepared = launcher.command("true", [""; 0]).prepare().unwrap();
-        assert_eq!(prepared.memory(ROOT), memory, "{bootstrap:?}");
+        assert_eq!(prepared.memory(true), memory, "{bootstrap:?}");
         let before = (dumpable(), oom_score());
         runs(&mut launcher);
         assert_eq!((dumpable(), oom_score()), before, "{bootstrap:?}");
@@ -324,9 +325,9 @@ fn stopped_process_is_ended() {
 fn copy_by_request() {
     let mut launcher = plain();
     launcher.command("true", [""; 0]);
-    assert_eq!(launcher.prepare().unwrap().memory(ROOT), Memory::Shared);
+    assert_eq!(launcher.prepare().unwrap().memory(true), Memory::Shared);
     launcher.copy_memory();
-    assert_eq!(launcher.prepare().unwrap().memory(ROOT), Memory::Copied(WhyCopied::Policy));
+    assert_eq!(launcher.prepare().unwrap().memory(true), Memory::Copied(WhyCopied::Policy));
     runs(&mut launcher);
 }
 
@@ -378,6 +379,37 @@ fn handlers_of_faults() {
         over.store(true, Ordering::Relaxed);
     });
     assert_eq!(ASTRAY.load(Ordering::Relaxed), 0);
+}
+
+/// The handlers of this program are not known then.
+fn without_proc() {
+    // SAFETY: calls with numbers and texts. The mount namespace of this process is a new one.
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+        let (none, private) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        assert_eq!(libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()), 0);
+        assert_eq!(libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH), 0);
+    }
+    let mut launcher = plain();
+    let memory = launcher.command("true", [""; 0]).prepare().unwrap().memory(true);
+    assert_eq!(memory, Memory::Copied(WhyCopied::Policy));
+    runs(&mut launcher);
+}
+
+/// The limit leaves room for the allocations of a launch, which a first one has made, and none for the stack.
+fn without_memory_for_a_stack() {
+    runs(&mut plain());
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split_whitespace().next().unwrap().parse().unwrap();
+    let limit = pages * 4096 + (128 << 10);
+    // SAFETY: the structure lives through the call.
+    let set = unsafe {
+        libc::setrlimit(libc::RLIMIT_AS, &libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY })
+    };
+    assert_eq!(set, 0);
+    let mut child = plain().command("/bin/true", [""; 0]).spawn().unwrap();
+    // The command has the limit too, and may not start with it.
+    let _ = child.wait().unwrap();
 }
 
 /// The kernel reaps the command, since SIGCHLD is ignored, and other processes hold the log pipe, so the

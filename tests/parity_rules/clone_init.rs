@@ -86,6 +86,16 @@ fn with_user(kinds: &[CloneFlags]) -> CloneFlags {
     kinds.iter().fold(CloneFlags::NEWUSER, |all, kind| all.union(*kind))
 }
 
+/// Returns the child when it has sent its first result. Of the two ends of the socket pair the second is the
+/// child's.
+fn begun<S: Sys>(sys: &mut S, pid: Pid, pidfd: Option<Fd>, (talk, theirs): (Fd, Fd)) -> Child {
+    sys.close(pidfd.unwrap()).unwrap();
+    sys.close(theirs).unwrap();
+    let mut began = [255];
+    sys.read(talk, &mut began).unwrap();
+    Child { pid, talk, began: i32::from(began[0]) }
+}
+
 /// Clones a process that calls `first`, sends the result, waits, and exits with the result of `then`.
 fn init_then<S: Sys>(
     sys: &mut S,
@@ -103,13 +113,7 @@ fn init_then<S: Sys>(
             let _ = sys.read(theirs, &mut [0]);
             Err(then(sys))
         }
-        InitFork::Parent { child, pidfd } => {
-            sys.close(pidfd.unwrap()).unwrap();
-            sys.close(theirs).unwrap();
-            let mut began = [255];
-            sys.read(ours, &mut began).unwrap();
-            Ok(Child { pid: child, talk: ours, began: i32::from(began[0]) })
-        }
+        InitFork::Parent { child, pidfd } => Ok(begun(sys, child, pidfd, (ours, theirs))),
     }
 }
 
@@ -694,8 +698,9 @@ fn score_of_a_child_leaves_that_of_its_parent<S: Sys>(sys: &mut S) -> RuleResult
 
 // -- shared memory ------------------------------------------------------------------------------------------
 
-/// What a process does that shares the memory of its parent: with the backend of the kernel, and with the one
-/// under test. It gets an end of a socket pair, on which its parent waits for one byte and sends one.
+/// The function of a process that shares its parent's memory, once for the backend of the kernel and once for
+/// the backend under test. It gets one end of a socket pair, on which its parent reads one byte and then
+/// sends one.
 struct Body<S> {
     real: fn(&mut LinuxSys, Fd) -> i32,
     any: fn(&mut S, Fd) -> i32,
@@ -723,13 +728,7 @@ fn sharing<S: Sys>(sys: &mut S, namespaces: CloneFlags, body: Body<S>) -> Result
     let start = unsafe { SharedStart::new(first, argument.cast(), stack.cast()) };
     match sys.clone_init(namespaces, Some(start), None).unwrap() {
         InitFork::Child => Err((body.any)(sys, theirs)),
-        InitFork::Parent { child, pidfd } => {
-            sys.close(pidfd.unwrap()).unwrap();
-            sys.close(theirs).unwrap();
-            let mut began = [255];
-            sys.read(ours, &mut began).unwrap();
-            Ok(Child { pid: child, talk: ours, began: i32::from(began[0]) })
-        }
+        InitFork::Parent { child, pidfd } => Ok(begun(sys, child, pidfd, (ours, theirs))),
     }
 }
 

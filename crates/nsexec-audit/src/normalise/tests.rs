@@ -367,8 +367,8 @@ fn log_records_of_two_runs_compare_equal() {
     assert_eq!(compare(&runs[0], &runs[1]).to_string(), "");
 }
 
-/// When the stages have died, the launcher may see the end of the init pipe or the pidfd of stage 0 first.
-/// The init pipe is the one of the stages also after a direct start, which had another.
+/// When the stages have died, the launcher may see the end of their init pipe or the pidfd of stage 0 first.
+/// A direct start that was given up had an init pipe of its own before.
 #[test]
 fn death_of_the_stages_is_the_end_of_their_init_pipe() {
     let pair = |one: i32| line(Call::Socketpair, Reply::Pair(Fd(one), Fd(one + 1)));

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::sim::{ALL_CAPS, Allowance, HidePid, Settings};
 use nsexec::idmap::Extent;
-use nsexec::launch::shape::EffectiveIds;
 use nsexec::namespace::{NsKind, NsSet};
 use nsexec::sys::types::{Errno, FsType, SignalSet};
 
@@ -207,8 +206,9 @@ pub struct Assumptions {
 }
 
 impl Assumptions {
-    pub(super) const fn launcher_ids(&self) -> EffectiveIds {
-        EffectiveIds { uid: self.uid, gid: self.gid }
+    /// Returns whether the launcher has root's ids.
+    pub(super) const fn has_root_ids(&self) -> bool {
+        self.uid == 0 && self.gid == 0
     }
 
     /// Returns the assumptions for root with every capability, on a kernel with every call.

@@ -28,7 +28,7 @@ use nsexec::bootstrap::{Bootstrap, HEADER_LEN, decode};
 use nsexec::idmap::{Extent, IdMap};
 use nsexec::launch::encode::{EncodeError, encode, encoded_len};
 use nsexec::launch::script::Launched;
-use nsexec::launch::shape::{EffectiveIds, Memory, Shape};
+use nsexec::launch::shape::{Memory, Shape};
 use nsexec::launch::shared::Stack;
 use nsexec::launch::{Collector, Prepared};
 use nsexec::log::Level;
@@ -156,7 +156,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
         run.section(Role::Stage(2)).is_some_and(|init| matches!(init.end, End::Executed | End::HandedOver));
     Ok(Plan {
         pid_line: pid_line(&run),
-        shape: shape(start, assumptions.launcher_ids(), &run),
+        shape: shape(start, assumptions.has_root_ids(), &run),
         log: log(&run),
         run,
         assumptions: assumption_lines,
@@ -169,7 +169,7 @@ pub fn plan(start: &Start, assumptions: &Assumptions) -> Result<Plan, PlanError>
 
 /// Returns the shape of the start in words. A direct start that the kernel refuses on the simulated machine
 /// goes through the stages.
-fn shape(start: &Start, own: EffectiveIds, run: &Run) -> String {
+fn shape(start: &Start, root_ids: bool, run: &Run) -> String {
     let Start::Launcher(prepared) = start else {
         return "three stages, because a Go runtime starts the drop-in".to_string();
     };
@@ -187,7 +187,7 @@ fn shape(start: &Start, own: EffectiveIds, run: &Run) -> String {
         (Some(Shape::Direct | Shape::Child), None) if has_stages => {
             "three stages, because the request is impossible, which stage 0 reports".to_string()
         }
-        (Some(Shape::Direct), _) => format!("{}; its memory is {}", Shape::Direct, prepared.memory(own)),
+        (Some(Shape::Direct), _) => format!("{}; its memory is {}", Shape::Direct, prepared.memory(root_ids)),
         (Some(shape), _) => shape.to_string(),
         (None, _) => "three stages, because the message cannot be decoded, which stage 0 reports".to_string(),
     }
@@ -400,11 +400,11 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
         prepared = prepared.timed_through(timer);
     }
     let interrupt = prepared.interrupt();
-    let own = assumptions.launcher_ids();
+    let root_ids = assumptions.has_root_ids();
     let prepared = Rc::new(prepared);
     sim.launcher(move |sys| {
         let simulated = Stack::simulated();
-        let stack = (prepared.memory(own) == Memory::Shared).then_some(&simulated);
+        let stack = (prepared.memory(root_ids) == Memory::Shared).then_some(&simulated);
         let mut memory = vec![0; prepared.message().len()];
         match prepared.run(&mut AnySys(sys), &mut memory, stack, &mut Collector::default()) {
             // The launcher waits for the command.

@@ -60,7 +60,7 @@ pub(super) fn our_own(
     let (message, signals, candidates, file) =
         (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
     let shared = decode(&message, policy.dialect)
-        .is_ok_and(|(asked, _)| memory(&asked, &policy, scenario.ids) == Memory::Shared);
+        .is_ok_and(|(asked, _)| memory(&asked, &policy, scenario.root_ids) == Memory::Shared);
     sim.launcher(move |sys| {
         let simulated = Stack::simulated();
         let mut slots = [None; 2];

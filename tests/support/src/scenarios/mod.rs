@@ -38,7 +38,6 @@ use nsexec::idmap::IdMap;
 use nsexec::launch::LaunchError;
 use nsexec::launch::encode::{encode, encoded_len};
 use nsexec::launch::script::ChildSignals;
-use nsexec::launch::shape::EffectiveIds;
 use nsexec::legacy::CgroupPlacement;
 use nsexec::log::Level;
 use nsexec::namespace::paths::NsPaths;
@@ -110,8 +109,8 @@ pub struct Scenario {
     /// The purpose of the scenario, in one sentence.
     pub about: &'static str,
     pub sim: Sim,
-    /// The ids of the launcher.
-    pub ids: EffectiveIds,
+    /// Whether the launcher has root's ids.
+    pub root_ids: bool,
     pub message: Vec<u8>,
     pub policy: Policy,
     pub level: Level,
@@ -136,7 +135,7 @@ impl Scenario {
             name,
             about,
             sim: Sim::new(Settings::default(), user),
-            ids: EffectiveIds { uid: user.uid, gid: user.gid },
+            root_ids: user.uid == 0 && user.gid == 0,
             message: message(bootstrap),
             policy: Policy::runc(&Dialect::V1_2),
             level: Level::Warning,
