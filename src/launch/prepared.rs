@@ -91,7 +91,7 @@ impl Prepared {
     }
 
     /// Returns whether the process of a direct start shares the launcher's memory: see
-    /// [`memory`](super::shape::memory).
+    /// [`memory`].
     #[must_use]
     pub fn memory(&self, root_ids: bool) -> Memory {
         match decode(&self.message, self.policy.dialect) {
