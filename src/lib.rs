@@ -39,8 +39,8 @@
 //!
 //! The core has two kinds of function. A *decider* takes values and returns values. A *script* takes
 //! `&mut impl Sys` and carries out the deciders' results. Every effect of a bootstrap is a call on `sys.`, so
-//! grep for that. The launcher's other effects (it waits for the command, signals it, and queries namespaces)
-//! are in four files, which docs/design.md lists.
+//! grep for that. The launcher's other effects (it opens pipes, waits for the command, signals it, and
+//! queries namespaces) are in the files that docs/design.md lists.
 #![no_std]
 // The core must not panic, truncate silently or overflow. These lints apply to all modules but those below
 // that allow an exception.

@@ -23,6 +23,8 @@ const CASES: &[Case] = &[
     ("a_descriptor_travels_with_a_byte", a_descriptor_travels_with_a_byte),
     #[cfg(feature = "legacy")]
     ("second_passed_descriptor_is_truncated", second_passed_descriptor_is_truncated),
+    ("a_descriptor_under_another_number_is_inherited", a_descriptor_under_another_number_is_inherited),
+    ("directory_and_groups_change", directory_and_groups_change),
     #[cfg(feature = "legacy")]
     ("a_copy_at_a_number_is_close_on_exec", a_copy_at_a_number_is_close_on_exec),
     ("write_nowait_does_not_block", write_nowait_does_not_block),
@@ -193,6 +195,40 @@ fn second_passed_descriptor_is_truncated(sys: &mut LinuxSys) {
     // The kernel has closed the second descriptor: the next number is free.
     let next = sys.openat(Fd::CWD, c"/dev/null", OpenFlags::ReadOnly).unwrap();
     assert_eq!(received.fd.map(|fd| fd.0 + 1), Some(next.0));
+}
+
+fn a_descriptor_under_another_number_is_inherited(sys: &mut LinuxSys) {
+    let (read, write) = sys.pipe2().unwrap();
+    let (one, other) = sys.socketpair().unwrap();
+    // The previous file is closed.
+    assert_eq!(sys.dup_to(write, other), Ok(()));
+    assert_eq!(fd_flags(other), 0);
+    assert_eq!(sys.read(one, &mut [0; 4]), Ok(0));
+    assert_eq!(sys.write(other, b"x"), Ok(1));
+    assert_eq!(sys.read(read, &mut [0; 4]), Ok(1));
+    assert_eq!(sys.dup_to(write, write), Err(Errno::EINVAL));
+    assert_eq!(sys.dup_to(Fd(900), other), Err(Errno::EBADF));
+    let above = sys.dup_above(write, Fd(60)).unwrap();
+    assert!(above.0 >= 60, "{above:?}");
+    assert_eq!(fd_flags(above), libc::FD_CLOEXEC);
+    assert_eq!(sys.dup_above(Fd(900), Fd(60)), Err(Errno::EBADF));
+    assert_eq!(sys.dup_above(write, Fd(-1)), Err(Errno::EINVAL));
+}
+
+fn directory_and_groups_change(sys: &mut LinuxSys) {
+    assert_eq!(sys.chdir(c"/proc/self"), Ok(()));
+    assert_eq!(std::env::current_dir().unwrap(), std::fs::canonicalize("/proc/self").unwrap());
+    assert_eq!(sys.chdir(c"/nowhere"), Err(Errno::ENOENT));
+    assert_eq!(sys.chdir(c"/proc/self/stat"), Err(Errno::ENOTDIR));
+    assert_eq!(sys.chdir(c"/"), Ok(()));
+    if sys.set_groups(&[20, 4]).is_ok() {
+        let groups: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|gid| gid.as_raw()).collect();
+        assert_eq!(groups, [4, 20]);
+        assert_eq!(sys.set_groups(&[]), Ok(()));
+        assert!(nix::unistd::getgroups().unwrap().is_empty());
+    }
+    assert_eq!(sys.run_hook(Hook { number: 0, code: &|| Err(Errno::EIO) }), Err(Errno::EIO));
+    assert_eq!(sys.run_hook(Hook { number: 0, code: &|| Ok(()) }), Ok(()));
 }
 
 #[cfg(feature = "legacy")]
@@ -1017,6 +1053,12 @@ const PROBES: &[Probe] = &[
     ("setuid", libc::SYS_setuid, &[Unsigned], |sys| sys.setuid(u32::MAX).unwrap_err()),
     ("setgid", libc::SYS_setgid, &[Unsigned], |sys| sys.setgid(u32::MAX).unwrap_err()),
     ("drop_groups", libc::SYS_setgroups, &[Signed, Whole], |sys| sys.drop_groups().unwrap_err()),
+    ("set_groups", libc::SYS_setgroups, &[Whole, Whole], |sys| sys.set_groups(&[1]).unwrap_err()),
+    ("dup_to", libc::SYS_dup3, &[Signed, Signed, Signed], |sys| sys.dup_to(Fd(-9), Fd(-8)).unwrap_err()),
+    ("dup_above", libc::SYS_fcntl, &[Signed, Signed, Whole], |sys| {
+        sys.dup_above(Fd(-9), Fd(-8)).unwrap_err()
+    }),
+    ("chdir", libc::SYS_chdir, &[Whole], |sys| sys.chdir(c"/").unwrap_err()),
     ("sched_getaffinity", libc::SYS_sched_getaffinity, &[Signed, Unsigned, Whole], |sys| {
         sys.sched_getaffinity().unwrap_err()
     }),

@@ -114,6 +114,10 @@ fn any_call(sys: &mut SimSys, dice: &mut Dice) {
         35 => ignore(sys.openat2(fd, path, flags[dice.roll(5) as usize])),
         36 => ignore(sys.socket_type(fd)),
         39 => ignore(sys.clone_child(None)),
+        40 => ignore(sys.dup_to(fd, Fd(number as i32 % 12))),
+        41 => ignore(sys.dup_above(fd, Fd(number as i32 % 12))),
+        42 => ignore(sys.chdir(c"/proc/self/fd")),
+        43 => ignore(sys.set_groups(&[number, 0])),
         37 | 38 => ignore(sys.clone_init(
             kind.without(if dice.roll(2) == 0 { CloneFlags::NEWTIME } else { CloneFlags::EMPTY }),
             (dice.roll(2) == 0).then(SharedStart::simulated),

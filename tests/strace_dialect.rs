@@ -365,7 +365,17 @@ fn identity(sys: &mut Traced) {
     let _: SysResult<()> = sys.setgid(0);
     refused(sys.setuid(u32::MAX));
     let _: SysResult<()> = sys.drop_groups();
+    let _: SysResult<()> = sys.set_groups(&[]);
+    let _: SysResult<()> = sys.set_groups(&[4, 20]);
     sys.gettid();
+    sys.chdir(c"/").unwrap();
+    refused(sys.chdir(c"/nowhere"));
+    let copy = sys.dup_above(Fd(0), Fd(40)).unwrap();
+    sys.dup_to(copy, Fd(39)).unwrap();
+    refused(sys.dup_to(copy, copy));
+    refused(sys.dup_above(Fd(99), Fd(40)));
+    sys.close(Fd(39)).unwrap();
+    sys.close(copy).unwrap();
 }
 
 fn signals(sys: &mut Traced) {

@@ -55,22 +55,24 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     let pipes = before.pipes;
     let mut stages = Stages::of_child(sys, stage_1);
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
-    let started = run_protocol(sys, pipes.init, &mut stages, &mut watch);
+    let started = run_protocol(sys, pipes.init, &mut stages, &mut watch, log);
     conclude(sys, (pipes, &mut stages), &mut watch, log, started)
 }
 
 /// Reads the pid of stage 2, reaps stage 1, and sends the go byte. Returns the pid.
-fn run_protocol<S: Sys>(
+fn run_protocol<S: Sys, L: LogReader>(
     sys: &mut S,
     init: Fd,
     stages: &mut Stages,
     watch: &mut Watch,
+    log: &mut L,
 ) -> Result<Pid, FailureKind> {
     let stage_2 = read_pid(sys, stages, watch, init)?;
     stages.note_stage_2(stage_2);
     // Stage 1 sends the pid last. Its status 0 means that it has succeeded.
     stages.reap(sys, watch, 1)?;
     stages.all_succeeded()?;
+    log.before_start(stage_2)?;
     stages.note_go(stage_2);
     send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
     Ok(stage_2)

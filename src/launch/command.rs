@@ -1,222 +1,323 @@
-//! The command's argv, environment and candidate files, as the strings that the kernel gets. Prepared before
-//! the fork.
+//! [`Command`]: starts a command in namespaces, with the manners of [`std::process::Command`].
+//!
+//! `settings.rs` has the settings of the namespaces and the surroundings, `build.rs` the checks of all
+//! settings.
 
-use std::borrow::ToOwned;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{ExitStatus, Output};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::vec::Vec;
 
 use core::fmt;
 
-/// The search path of a command without a PATH: `confstr(_CS_PATH)`.
-const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+use super::error::LaunchError;
+use super::handle::Child;
+use super::join::Join;
+use super::query::namespace_of;
+use super::record::{OnRecord, Record};
+use super::setting::SettingError;
+use super::stdio::Stdio;
+use super::strings::CommandLine;
+use super::subordinate::Mapping;
+use super::surroundings::Surroundings;
+use crate::deciders::namespace::{NsKind, NsSet};
+use crate::sys::types::{Fd, Pid, Propagation};
+use crate::words::log::Level;
 
-/// The reason why execve(2) cannot take a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum CommandError {
-    /// No command was given.
-    Missing,
-    /// An argument, or the name, contains a NUL byte. The kernel would cut the string there.
-    NulInArgument,
-    /// Not enough memory for the strings of the arguments and the environment.
-    NoMemory,
-    /// A variable of the environment contains a NUL byte, its name contains an `=`, or its name is empty.
-    BadVariable,
+/// Starts a command in namespaces, with the manners of [`std::process::Command`]: the same names with the
+/// same meaning, and settings for namespaces and for the surroundings of the command.
+///
+/// ```
+/// use nsexec::launch::Command;
+/// use nsexec::namespace::NsKind;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let output = Command::new("id")
+///     .arg("-u")
+///     .unshare([NsKind::User, NsKind::Uts, NsKind::Net])
+///     .map_root()
+///     .output()?;
+/// assert_eq!(output.stdout, b"0\n");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Differences from `std`: the command gets no descriptor that was not named, even if it is not close-on-exec
+/// ([`fd`](Self::fd), [`inherit_descriptors`](Self::inherit_descriptors)); errors are a [`LaunchError`],
+/// which names the step that failed. Settings are checked when the command is started, before any process is
+/// created: [`LaunchError::Setting`].
+#[derive(Clone)]
+pub struct Command {
+    pub(super) line: CommandLine,
+    pub(super) stdio: [Option<Stdio>; 3],
+    pub(super) descriptors: Vec<(Fd, Arc<OwnedFd>)>,
+    pub(super) inherits_all: bool,
+    pub(super) created: NsSet,
+    pub(super) joins: Vec<Join>,
+    pub(super) users: Option<Mapping>,
+    pub(super) groups: Option<Mapping>,
+    pub(super) new_session: bool,
+    pub(super) propagation: Option<Propagation>,
+    pub(super) oom_score_adj: Option<i32>,
+    pub(super) around: Surroundings,
+    pub(super) kill_with_parent: bool,
+    pub(super) kill_on_drop: bool,
+    pub(super) trusts_mounts: bool,
+    pub(super) copies_memory: bool,
+    pub(super) timeout: Option<Duration>,
+    pub(super) level: Level,
+    pub(super) on_record: Option<OnRecord>,
+    pub(super) before_start: Option<Arc<Mutex<BeforeStart>>>,
+    /// The first setting that is wrong by itself.
+    pub(super) wrong: Option<SettingError>,
 }
 
-impl fmt::Display for CommandError {
+/// The function that the caller runs before the start.
+pub(super) type BeforeStart = dyn FnMut(&Starting) -> io::Result<()> + Send;
+
+impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Missing => "no command given",
-            Self::NulInArgument => "an argument of the command contains a NUL byte",
-            Self::NoMemory => "no memory for the command's arguments and environment",
-            Self::BadVariable => {
-                "a variable of the command's environment has no proper name or contains a NUL byte"
-            }
-        })
+        f.debug_struct("Command")
+            .field("line", &self.line)
+            .field("created", &self.created)
+            .field("joins", &self.joins)
+            .field("around", &self.around)
+            .finish_non_exhaustive()
     }
 }
 
-impl core::error::Error for CommandError {}
-
-/// The command as the caller described it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Command {
-    /// The name, then the arguments.
-    pub(super) words: Vec<OsString>,
-    /// Changes to the environment, in order.
-    changes: Vec<Change>,
+/// A command whose process exists in its namespaces and waits for the word to go: the argument of the
+/// function of [`Command::before_start`].
+#[derive(Clone, Copy, Debug)]
+pub struct Starting {
+    pid: Pid,
 }
 
-#[derive(Clone, Debug)]
-enum Change {
-    Set(OsString, OsString),
-    Remove(OsString),
-    Clear,
-}
+impl Starting {
+    pub(super) const fn new(pid: Pid) -> Self {
+        Self { pid }
+    }
 
-/// The command as the strings that the kernel gets.
-#[derive(Clone, Debug)]
-pub struct CommandStrings {
-    #[doc(hidden)]
-    pub name: Vec<u8>,
-    #[doc(hidden)]
-    pub argv: NulTerminated,
-    #[doc(hidden)]
-    pub envp: NulTerminated,
-    #[doc(hidden)]
-    pub candidates: NulTerminated,
-}
+    /// The pid of the command, in our pid namespace.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
 
-/// Strings one after the other, each with its NUL.
-#[doc(hidden)]
-#[derive(Clone, Debug, Default)]
-pub struct NulTerminated {
-    #[doc(hidden)]
-    pub text: Vec<u8>,
-    #[doc(hidden)]
-    pub count: usize,
-}
-
-impl NulTerminated {
-    pub fn push(&mut self, parts: &[&[u8]]) -> Result<(), CommandError> {
-        let length = parts.iter().map(|part| part.len()).sum::<usize>() + 1;
-        self.text.try_reserve(length).map_err(|_| CommandError::NoMemory)?;
-        self.text.extend(parts.iter().copied().flatten());
-        self.text.push(0);
-        self.count += 1;
-        Ok(())
+    /// Opens a namespace of the command: `/proc/PID/ns/KIND`.
+    ///
+    /// # Errors
+    /// `ENOENT`: the process has ended, or the kernel does not have the kind. `EACCES`: this process may not
+    /// trace it (ptrace(2)).
+    pub fn namespace(&self, kind: NsKind) -> io::Result<OwnedFd> {
+        namespace_of(self.pid.0, kind)
     }
 }
 
 impl Command {
-    pub(super) fn set_env(&mut self, name: &OsStr, value: &OsStr) {
-        self.changes.push(Change::Set(name.to_owned(), value.to_owned()));
-    }
-
-    pub(super) fn remove_env(&mut self, name: &OsStr) {
-        self.changes.push(Change::Remove(name.to_owned()));
-    }
-
-    pub(super) fn clear_env(&mut self) {
-        self.changes.push(Change::Clear);
-    }
-
-    /// Builds the strings. The command's changes apply to `inherited`, the environment of this process.
-    pub(super) fn texts(&self, inherited: Vec<(OsString, OsString)>) -> Result<CommandStrings, CommandError> {
-        let name = self.words.first().ok_or(CommandError::Missing)?.as_bytes().to_owned();
-        let mut argv = NulTerminated::default();
-        for word in &self.words {
-            if word.as_bytes().contains(&0) {
-                return Err(CommandError::NulInArgument);
-            }
-            argv.push(&[word.as_bytes()])?;
-        }
-        let environment = self.environment(inherited);
-        let mut envp = NulTerminated::default();
-        for (key, value) in &environment {
-            let (key, value) = (key.as_bytes(), value.as_bytes());
-            // A leading '=' is part of the name: bash exports such variables, and std parses them so.
-            let bad_name = key.is_empty() || key.get(1..).is_some_and(|rest| rest.contains(&b'='));
-            if bad_name || key.contains(&0) || value.contains(&0) {
-                return Err(CommandError::BadVariable);
-            }
-            envp.push(&[key, b"=", value])?;
-        }
-        let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_bytes());
-        let candidates = candidates(&name, path)?;
-        Ok(CommandStrings { name, argv, envp, candidates })
-    }
-
-    fn environment(&self, inherited: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
-        let mut environment = inherited;
-        for change in &self.changes {
-            match change {
-                Change::Clear => environment.clear(),
-                Change::Remove(name) => environment.retain(|(key, _)| key != name),
-                Change::Set(name, value) => match environment.iter_mut().find(|(key, _)| key == name) {
-                    Some((_, old)) => old.clone_from(value),
-                    None => environment.push((name.clone(), value.clone())),
-                },
-            }
-        }
-        environment
-    }
-}
-
-/// Returns the files that a name may refer to, in the order of `path`, which is the command's own PATH.
-///
-/// Stage 2 tries them after the joins, and so in the root directory and the working directory of the command.
-/// An empty element of PATH is the working directory (environ(7)).
-fn candidates(name: &[u8], path: Option<&[u8]>) -> Result<NulTerminated, CommandError> {
-    let mut candidates = NulTerminated::default();
-    // A name with a slash is a path; an empty name matches no file.
-    if name.contains(&b'/') || name.is_empty() {
-        candidates.push(&[name])?;
-        return Ok(candidates);
-    }
-    for directory in path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
-        match directory {
-            b"" => candidates.push(&[b"./", name])?,
-            directory => candidates.push(&[directory, b"/", name])?,
+    /// Creates a command without arguments. It inherits this process's environment, working directory and
+    /// standard streams, and gets no new namespace.
+    ///
+    /// A name without a slash is searched in the command's own PATH, after the joins and in the command's own
+    /// root directory.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            line: CommandLine::new(program.as_ref()),
+            stdio: [const { None }; 3],
+            descriptors: Vec::new(),
+            inherits_all: false,
+            created: NsSet::EMPTY,
+            joins: Vec::new(),
+            users: None,
+            groups: None,
+            new_session: false,
+            propagation: Some(Propagation::Slave),
+            oom_score_adj: None,
+            around: Surroundings::default(),
+            kill_with_parent: false,
+            kill_on_drop: false,
+            trusts_mounts: false,
+            copies_memory: false,
+            timeout: None,
+            level: Level::Warning,
+            on_record: None,
+            before_start: None,
+            wrong: None,
         }
     }
-    Ok(candidates)
-}
 
-/// Returns a name for messages.
-pub(super) fn shown(name: &[u8]) -> OsString {
-    OsString::from_vec(name.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(words: &[&str], inherited: &[(&str, &str)]) -> Result<CommandStrings, CommandError> {
-        let command = Command { words: words.iter().map(OsString::from).collect(), changes: Vec::new() };
-        command.texts(pairs(inherited))
+    /// Adds an argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.line.words.push(arg.as_ref().into());
+        self
     }
 
-    fn pairs(of: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        of.iter().map(|(key, value)| (key.into(), value.into())).collect()
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = A>) -> &mut Self {
+        self.line.words.extend(args.into_iter().map(|arg| arg.as_ref().into()));
+        self
     }
 
-    #[test]
-    fn a_bare_name_is_searched_in_the_commands_path() {
-        let found = texts(&["ls", "-l", ""], &[("A", "1"), ("PATH", "/a::/b")]).unwrap();
-        assert_eq!((&found.argv.text[..], found.argv.count), (&b"ls\0-l\0\0"[..], 3));
-        assert_eq!((&found.envp.text[..], found.envp.count), (&b"A=1\0PATH=/a::/b\0"[..], 2));
-        assert_eq!(&found.candidates.text[..], b"/a/ls\0./ls\0/b/ls\0");
+    /// Sets the name that the command sees as its argument 0. By default it is the name that it is started
+    /// by.
+    pub fn arg0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.line.set_arg0(name.as_ref());
+        self
     }
 
-    #[test]
-    fn name_with_a_slash_is_the_only_candidate() {
-        assert_eq!(texts(&["./a"], &[("PATH", "/a")]).unwrap().candidates.text, b"./a\0");
-        assert_eq!(texts(&[""], &[("PATH", "/a")]).unwrap().candidates.text, b"\0");
-        assert_eq!(texts(&["a"], &[]).unwrap().candidates.text, b"/bin/a\0/usr/bin/a\0");
+    /// Sets a variable of the command's environment.
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.line.set_env(name.as_ref(), value.as_ref());
+        self
     }
 
-    #[test]
-    fn nul_bytes_and_bad_variable_names_are_rejected() {
-        assert_eq!(texts(&[], &[]).unwrap_err(), CommandError::Missing);
-        assert_eq!(texts(&["a", "b\0c"], &[]).unwrap_err(), CommandError::NulInArgument);
-        assert_eq!(texts(&["a"], &[("", "1")]).unwrap_err(), CommandError::BadVariable);
-        assert_eq!(texts(&["a"], &[("A=B", "1")]).unwrap_err(), CommandError::BadVariable);
-        assert_eq!(texts(&["a"], &[("A", "\0")]).unwrap_err(), CommandError::BadVariable);
+    /// Sets variables of the command's environment.
+    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        &mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> &mut Self {
+        for (name, value) in variables {
+            self.env(name, value);
+        }
+        self
     }
 
-    #[test]
-    fn changes_apply_in_order() {
-        let mut command = Command { words: ["a".into()].into(), changes: Vec::new() };
-        command.set_env("B".as_ref(), "2".as_ref());
-        command.remove_env("A".as_ref());
-        command.set_env("B".as_ref(), "3".as_ref());
-        assert_eq!(command.texts(pairs(&[("A", "1")])).unwrap().envp.text, b"B=3\0");
-        command.clear_env();
-        command.set_env("PATH".as_ref(), "/x".as_ref());
-        let texts = command.texts(pairs(&[("A", "1")])).unwrap();
-        assert_eq!((texts.envp.text, texts.candidates.text), (b"PATH=/x\0".to_vec(), b"/x/a\0".to_vec()));
+    /// Removes a variable from the command's environment.
+    pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.line.remove_env(name.as_ref());
+        self
+    }
+
+    /// Removes all inherited variables, and those set so far, from the command's environment.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.line.clear_env();
+        self
+    }
+
+    /// Sets the standard input. By default it is inherited; with [`output`](Self::output) it is empty.
+    pub fn stdin(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stdio[0] = Some(stdio.into());
+        self
+    }
+
+    /// Sets the standard output. By default it is inherited; with [`output`](Self::output) it is piped.
+    pub fn stdout(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stdio[1] = Some(stdio.into());
+        self
+    }
+
+    /// Sets the standard error. By default it is inherited; with [`output`](Self::output) it is piped.
+    pub fn stderr(&mut self, stdio: impl Into<Stdio>) -> &mut Self {
+        self.stdio[2] = Some(stdio.into());
+        self
+    }
+
+    /// Gives the command a descriptor under this number. Numbers 0 to 2 replace the standard streams.
+    pub fn fd(&mut self, number: u32, fd: impl Into<OwnedFd>) -> &mut Self {
+        match i32::try_from(number) {
+            Ok(number) => self.descriptors.push((Fd(number), Arc::new(fd.into()))),
+            Err(_) => self.note(SettingError::Value {
+                setting: "fd",
+                why: std::format!("{number} is no number of a descriptor"),
+            }),
+        }
+        self
+    }
+
+    /// Lets the command inherit all descriptors of this process that are not close-on-exec, as
+    /// [`std::process::Command`] does. By default it gets 0 to 2 and those of [`fd`](Self::fd).
+    pub fn inherit_descriptors(&mut self) -> &mut Self {
+        self.inherits_all = true;
+        self
+    }
+
+    /// Sets a limit for the launch, from [`spawn`](Self::spawn) until the command runs. When it is reached,
+    /// the processes of the launch are ended and reaped: [`LaunchError::TimedOut`]. For the command itself
+    /// see [`Child::wait_timeout`].
+    pub fn timeout(&mut self, limit: Duration) -> &mut Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Kills the command when this process ends, however it ends (PR_SET_PDEATHSIG(2const)). In a new pid
+    /// namespace all its processes are killed with it. A command that changes its ids can undo it.
+    ///
+    /// The kernel sends the signal when the thread that launched ends. So a launch of a thread that is not
+    /// the first one is carried out by a thread of this library that lasts as long as the process; its
+    /// namespaces and ids are those that this process had at the first such launch.
+    pub fn kill_with_parent(&mut self) -> &mut Self {
+        self.kill_with_parent = true;
+        self
+    }
+
+    /// Kills and reaps the command when its [`Child`] is dropped.
+    pub fn kill_on_drop(&mut self) -> &mut Self {
+        self.kill_on_drop = true;
+        self
+    }
+
+    /// Sets the highest level of the records that the stages write for [`on_record`](Self::on_record). Fatal
+    /// records are always written, and become the error. The default is warnings.
+    pub fn level(&mut self, level: Level) -> &mut Self {
+        self.level = level;
+        self
+    }
+
+    /// Sets the function that gets the stages' records: see
+    /// [`Launcher::on_record`](super::Launcher::on_record).
+    pub fn on_record(&mut self, take: impl FnMut(&Record) + Send + 'static) -> &mut Self {
+        self.on_record = Some(Arc::new(Mutex::new(take)));
+        self
+    }
+
+    /// Sets a function that this process runs before the command begins: the process of the command exists in
+    /// its namespaces, and waits. Use it to move a network device there, to start slirp4netns or pasta, or to
+    /// place the process in a cgroup. Its error ends the launch: [`LaunchError::BeforeStart`].
+    ///
+    /// The host name, the mounts and the ids of the command are set afterwards. The time limit of the launch
+    /// does not end the function.
+    pub fn before_start(
+        &mut self,
+        call: impl FnMut(&Starting) -> io::Result<()> + Send + 'static,
+    ) -> &mut Self {
+        self.before_start = Some(Arc::new(Mutex::new(call)));
+        self
+    }
+
+    /// Keeps the first error of a setting.
+    pub(super) fn note(&mut self, error: SettingError) {
+        self.wrong.get_or_insert(error);
+    }
+
+    /// Starts the command, and returns after its exec.
+    ///
+    /// The command is a child of this process. Launches of several threads run at the same time.
+    ///
+    /// # Errors
+    /// [`LaunchError::Setting`]: the settings cannot work; no process was created. Otherwise the reason why
+    /// the command does not run. The launch then leaves no process and no descriptor.
+    pub fn spawn(&mut self) -> Result<Child, LaunchError> {
+        self.start([Stdio::inherit(), Stdio::inherit(), Stdio::inherit()])
+    }
+
+    /// Starts the command, waits for it, and returns what it wrote. Standard output and error are piped, and
+    /// standard input is empty, unless they were set.
+    ///
+    /// # Errors
+    /// Those of [`spawn`](Self::spawn), and [`LaunchError::Wait`]: the command could not be waited for.
+    pub fn output(&mut self) -> Result<Output, LaunchError> {
+        let child = self.start([Stdio::null(), Stdio::piped(), Stdio::piped()])?;
+        child.wait_with_output().map_err(|error| LaunchError::waiting(&error))
+    }
+
+    /// Starts the command and waits for it.
+    ///
+    /// # Errors
+    /// Those of [`output`](Self::output).
+    pub fn status(&mut self) -> Result<ExitStatus, LaunchError> {
+        self.spawn()?.wait().map_err(|error| LaunchError::waiting(&error))
     }
 }

@@ -76,10 +76,10 @@ pub(super) fn launch<S: Sys, L: LogReader>(
     let mut stages = Stages::of_command(child, pidfd);
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
     let started = match write_files(sys, job, asked, (pipes.init, child), before.tid, log) {
-        Ok(Files::Written) => {
+        Ok(Files::Written) => log.before_start(child).and_then(|()| {
             stages.note_go(child);
             send_all(sys, pipes.init, &[GO]).map_err(os(Step::SendGo)).map(|()| child)
-        }
+        }),
         Ok(Files::NeedTool) => {
             stages.abandon(sys, pipes);
             settle(job, &stages, child);
@@ -261,7 +261,7 @@ fn enter_time_namespace<'m, S: Sys>(sys: &mut S) -> Result<(), Error<'m>> {
 }
 
 /// Changes the session and the ids, creates the remaining namespaces, and mounts. `log` is the log pipe.
-fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'_>, asked: &Bootstrap<'_>, log: Fd) -> Result<(), Error<'m>> {
+fn prepare<'m, S: Sys>(sys: &mut S, job: &Job<'m>, asked: &Bootstrap<'_>, log: Fd) -> Result<(), Error<'m>> {
     let os = |doing| move |errno: Errno| Error::Os { doing, errno };
     if job.policy.session == Session::New {
         sys.setsid().map_err(os(Doing::Setsid))?;

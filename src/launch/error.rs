@@ -7,10 +7,11 @@ use std::vec::Vec;
 use core::fmt::{self, Display as _};
 
 use super::causes::{Circumstances, Remedies, likely};
-use super::command::CommandError;
 use super::record::{OneLine, Record};
 use super::script::{Ended, Failure, FailureKind, Step};
+use super::setting::SettingError;
 use super::shape::order;
+use super::strings::CommandError;
 use super::tail::{NOT_EXECUTABLE, NOT_FOUND, exec_status};
 use crate::sys::types::{CloneFlags, Errno, Fd, Signal, WaitStatus};
 use crate::words::error::{Code, SyncStep};
@@ -46,6 +47,19 @@ pub enum LaunchError {
     /// command run. A command that had just been executed is killed. If it ended by itself in that moment,
     /// its status is lost.
     TimedOut,
+    /// The function that the caller has set failed before the start
+    /// ([`Command::before_start`](super::Command::before_start)).
+    BeforeStart {
+        /// The text of its error.
+        error: String,
+    },
+    /// The command ran, but it could not be waited for, or its output could not be read.
+    Wait {
+        /// The error in words.
+        error: String,
+    },
+    /// A setting that cannot work, alone or with the others. No process was created.
+    Setting(SettingError),
     /// The launch joins a mount namespace, and this program does not run from a sealed copy of itself: see
     /// [`run_from_sealed_copy`](super::run_from_sealed_copy).
     NotSealed,
@@ -82,7 +96,7 @@ impl LaunchError {
         match self {
             Self::Exec { errno, .. } => exec_status(*errno),
             Self::Command(CommandError::NoMemory) => 1,
-            Self::Command(_) => 2,
+            Self::Command(_) | Self::Setting(_) => 2,
             Self::Bootstrap(failure) => match failure.asked_to_end() {
                 Some(signal) => 128 + signal.0,
                 None => failure.unreported_exec().unwrap_or(1),
@@ -90,6 +104,11 @@ impl LaunchError {
             Self::Interrupted { signal } => 128 + signal.0,
             _ => 1,
         }
+    }
+
+    /// The error of a wait for a command that ran.
+    pub(super) fn waiting(error: &std::io::Error) -> Self {
+        Self::Wait { error: error.to_string() }
     }
 
     /// Returns the step that failed, and the error of its call.
@@ -120,6 +139,7 @@ impl LaunchError {
             (FailureKind::Interrupted(signal), _) => Self::Interrupted { signal },
             (FailureKind::TimedOut, _) => Self::TimedOut,
             (FailureKind::NotSealed, _) => Self::NotSealed,
+            (FailureKind::BeforeStart, _) => Self::BeforeStart { error: String::new() },
             (FailureKind::FatalRecord, Some(Record { code: Some(Code::Exec), errno: Some(errno), .. })) => {
                 Self::Exec { program, errno: *errno }
             }
@@ -128,6 +148,12 @@ impl LaunchError {
                 Self::Bootstrap(StageFailure { records, ended, kind, asked })
             }
         }
+    }
+}
+
+impl From<SettingError> for LaunchError {
+    fn from(error: SettingError) -> Self {
+        Self::Setting(error)
     }
 }
 
@@ -270,6 +296,7 @@ impl fmt::Display for FailureKind {
             Self::FatalRecord | Self::OwnRecord => f.write_str("the command was not started"),
             Self::Interrupted(signal) => write!(f, "{signal} came before the command was started"),
             Self::TimedOut => f.write_str("the time limit expired before the command ran"),
+            Self::BeforeStart => f.write_str("the function before the start failed"),
             Self::NotSealed => f.write_str(
                 "this program does not run from a sealed copy of itself: a process of the mount namespace to join \
                  could open it through /proc/self/exe and overwrite it (CVE-2019-5736). Call \
@@ -301,6 +328,11 @@ impl LaunchError {
             Self::Bootstrap(failure) => failure.write_without_cause(f),
             Self::Interrupted { signal } => FailureKind::Interrupted(*signal).fmt(f),
             Self::TimedOut => FailureKind::TimedOut.fmt(f),
+            Self::BeforeStart { error } => {
+                write!(f, "the function before the start failed: {}", OneLine(error))
+            }
+            Self::Wait { error } => write!(f, "failed to wait for the command: {error}"),
+            Self::Setting(error) => error.fmt(f),
             Self::NotSealed => FailureKind::NotSealed.fmt(f),
             Self::Exec { program, errno } => {
                 let name: String = match program.is_empty() {

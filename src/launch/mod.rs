@@ -33,26 +33,27 @@
 //! **A program that joins a mount namespace** calls [`run_from_sealed_copy`] first in `main`. Otherwise a
 //! process in that namespace could overwrite the program's file (CVE-2019-5736), and the launch is refused.
 //!
-//! ```no_run
-//! use nsexec::bootstrap::{Bootstrap, Dialect};
-//! use nsexec::idmap::IdMap;
-//! use nsexec::launch::Launcher;
-//! use nsexec::policy::Policy;
-//! use nsexec::sys::types::CloneFlags;
+//! [`Command`] starts a command with the manners of [`std::process::Command`]:
+//!
+//! ```
+//! use nsexec::launch::Command;
+//! use nsexec::namespace::NsKind;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let root = c"0 1000 1\n"; // root inside is the user 1000 outside
-//! let map = IdMap::parse(root).unwrap();
-//! let bootstrap = Bootstrap::new(CloneFlags::NEWUSER.union(CloneFlags::NEWUTS))
-//!     .with_uid_map(map)
-//!     .with_gid_map(map)
-//!     .with_rootless_euid(true);
-//! let mut child = Launcher::new(&bootstrap, Policy::runc(&Dialect::V1_2))?.command("id", ["-u"]).spawn()?;
-//! assert!(child.wait()?.success());
+//! let output = Command::new("hostname")
+//!     .arg("-I")
+//!     .unshare([NsKind::User, NsKind::Net, NsKind::Pid])
+//!     .kill_with_parent()
+//!     .output()?;
+//! assert!(output.status.success());
+//! assert_eq!(output.stdout.trim_ascii(), b""); // the new network has no address
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Launcher`] is the layer below: it takes a bootstrap message and a policy, as the program `nsexec` does.
 
+mod build;
 pub mod causes;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod child;
@@ -65,7 +66,11 @@ pub mod encode;
 mod error;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod fork;
+mod handle;
 mod job;
+mod join;
+#[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
+mod last;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod offsets;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
@@ -83,6 +88,8 @@ mod record;
 #[doc(hidden)]
 pub mod script;
 mod sealed;
+mod setting;
+mod settings;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 pub mod shape;
 #[doc(hidden)]
@@ -92,8 +99,12 @@ mod signals_error;
 mod spawn;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod stages;
+mod stdio;
 mod steps;
+mod strings;
+mod subordinate;
 mod supervise;
+mod surroundings;
 // Runs in stage 2, so the lints of the core apply.
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 #[doc(hidden)]
@@ -101,19 +112,18 @@ pub mod tail;
 #[deny(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::unreachable)]
 mod watch;
 
-use std::boxed::Box;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::vec::Vec;
 
 use core::fmt;
 
 pub use causes::Circumstances;
-pub use command::CommandError;
-#[doc(hidden)]
-pub use command::{CommandStrings, NulTerminated};
+pub use command::{Command, Starting};
 pub use error::{LaunchError, StageFailure};
+pub use handle::{Child, exit_code};
 pub use policy::{Descriptors, LaunchPolicy};
 #[doc(hidden)]
 pub use prepared::Prepared;
@@ -126,12 +136,21 @@ pub use record::Collector;
 pub use record::Record;
 pub use script::{ChildSignals, Ended, FailureKind, Step};
 pub use sealed::{SealedCopyError, run_from_sealed_copy};
+pub use setting::SettingError;
 #[doc(hidden)]
 pub use spawn::execute;
+pub use stdio::Stdio;
 pub use steps::StageStep;
+pub use strings::CommandError;
+#[doc(hidden)]
+pub use strings::{CommandStrings, NulTerminated};
+pub use subordinate::Mapping;
 #[doc(hidden)]
 pub use supervise::without_sigxfsz;
-pub use supervise::{Child, exit_code};
+#[doc(hidden)]
+pub use surroundings::Move;
+#[doc(hidden)]
+pub use surroundings::Surroundings;
 
 use crate::deciders::bootstrap::{Bootstrap, Dialect, MESSAGE_MAX};
 use crate::deciders::policy::{LogForm, Policy};
@@ -140,23 +159,25 @@ use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd};
 pub use crate::words::log::Level;
-use command::Command;
 use shape::Memory;
 use shared::StackMemory;
+use strings::CommandLine;
 
 /// The command to start, and the namespaces to start it in.
 ///
 /// A launcher can be used again: each [`spawn`](Self::spawn) starts another command.
+#[derive(Clone)]
 pub struct Launcher {
     message: Vec<u8>,
     asked: CloneFlags,
     policy: Policy,
     level: Level,
-    command: Command,
+    command: CommandLine,
     signals: Option<ChildSignals>,
     interrupt: Option<Fd>,
     timeout: Option<Duration>,
     named: Vec<Fd>,
+    around: Option<Surroundings>,
     on_record: Option<record::OnRecord>,
 }
 
@@ -195,11 +216,12 @@ impl Launcher {
                 ..policy.with_ends_with_launcher(true)
             },
             level: Level::Warning,
-            command: Command::default(),
+            command: CommandLine::default(),
             signals: None,
             interrupt: None,
             timeout: None,
             named: Vec::new(),
+            around: None,
             on_record: None,
         })
     }
@@ -258,10 +280,11 @@ impl Launcher {
     /// error.
     ///
     /// [`spawn`](Self::spawn) calls `take` in this process when the launch is over: the command runs, or its
-    /// processes are reaped. `take` may launch another command. If `take` panics, the command is killed and
+    /// processes are reaped. `take` may launch another command, but not with this launcher or a clone of it:
+    /// they share `take`, which one thread calls at a time. If `take` panics, the command is killed and
     /// reaped, and the panic continues.
-    pub fn on_record(&mut self, take: impl FnMut(&Record) + 'static) -> &mut Self {
-        self.on_record = Some(Box::new(take));
+    pub fn on_record(&mut self, take: impl FnMut(&Record) + Send + 'static) -> &mut Self {
+        self.on_record = Some(Arc::new(Mutex::new(take)));
         self
     }
 
@@ -344,6 +367,9 @@ impl Launcher {
             timeout: self.timeout,
             timer: None,
             named: self.named.clone(),
+            around: self.around.clone(),
+            moves: Vec::new(),
+            owned: Vec::new(),
             marked_copy: sealed::is_marked_copy(),
             texts: self.command.texts(std::env::vars_os().collect())?,
         })
@@ -362,14 +388,21 @@ impl Launcher {
     /// If the process shares this memory and cannot be ended: it does not end by itself, and the kernel
     /// refuses SIGKILL (a seccomp filter without kill(2)).
     pub fn spawn(&mut self) -> Result<Child, LaunchError> {
-        self.spawn_with(
-            |sys| sys,
-            |prepared| match prepared.memory(query::has_root_ids()) {
-                // Without memory for the stack the process gets a copy, which needs none.
-                Memory::Shared => StackMemory::new(),
-                Memory::Copied(_) => None,
-            },
-        )
+        self.spawn_prepared(self.prepare()?, None)
+    }
+
+    /// Starts a prepared launch through the kernel itself.
+    fn spawn_prepared<'a>(
+        &self,
+        prepared: Prepared,
+        before_start: Option<&'a mut spawn::BeforeStart<'a>>,
+    ) -> Result<Child, LaunchError> {
+        let stack = |prepared: &Prepared| match prepared.memory(query::has_root_ids()) {
+            // Without memory for the stack the process gets a copy, which needs none.
+            Memory::Shared => StackMemory::new(),
+            Memory::Copied(_) => None,
+        };
+        self.spawn_with(prepared, before_start, |sys| sys, stack)
     }
 
     /// Does the same as [`spawn`](Self::spawn), but makes every system call through the backend that `wrap`
@@ -382,15 +415,17 @@ impl Launcher {
     /// # Errors
     /// The same as [`spawn`](Self::spawn).
     pub fn spawn_through<S: Sys>(&mut self, wrap: impl FnOnce(LinuxSys) -> S) -> Result<Child, LaunchError> {
-        self.spawn_with(wrap, |_| None)
+        self.spawn_with(self.prepare()?, None, wrap, |_| None)
     }
 
-    fn spawn_with<S: Sys>(
-        &mut self,
+    /// Starts a prepared launch.
+    fn spawn_with<'a, S: Sys>(
+        &self,
+        mut prepared: Prepared,
+        before_start: Option<&'a mut spawn::BeforeStart<'a>>,
         wrap: impl FnOnce(LinuxSys) -> S,
         stack: impl FnOnce(&Prepared) -> Option<StackMemory>,
     ) -> Result<Child, LaunchError> {
-        let mut prepared = self.prepare()?;
         // Checked before the launcher opens a pipe, which could get the same number.
         if let Some(fd) = prepared.named.iter().find(|fd| !is_open(**fd)) {
             return Err(LaunchError::Descriptor(*fd));
@@ -398,12 +433,16 @@ impl Launcher {
         let timer = prepared.timeout.map(spawn::timer).transpose()?;
         prepared.timer = timer.as_ref().map(|timer| Fd(timer.as_fd().as_raw_fd()));
         let stack = stack(&prepared);
-        let (launched, records) = spawn::spawn(&prepared, stack.as_ref().map(StackMemory::stack), wrap);
+        let (launched, records) =
+            spawn::spawn(&prepared, stack.as_ref().map(StackMemory::stack), before_start, wrap);
         let first = prepared.asked.contains(CloneFlags::NEWPID);
         let mut launched = launched.map(|pid| Child::new(pid, first));
-        if let Some(take) = &mut self.on_record {
+        if let Some(take) = self.on_record.as_ref().filter(|_| !records.is_empty()) {
             let guard = launched.as_mut().ok().map(KillOnUnwind);
-            records.iter().for_each(take);
+            // A panic in an earlier launch left nothing half done here.
+            let mut take = take.lock().unwrap_or_else(PoisonError::into_inner);
+            records.iter().for_each(&mut *take);
+            drop(take);
             // The caller now owns the command.
             core::mem::forget(guard);
         }

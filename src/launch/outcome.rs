@@ -77,6 +77,9 @@ pub enum FailureKind {
     Interrupted(Signal),
     /// The time limit expired before the command ran.
     TimedOut,
+    /// The caller's function before the start has failed
+    /// ([`Command::before_start`](super::Command::before_start)).
+    BeforeStart,
     /// The launch joins a mount namespace, and a process of that namespace could write to this program's
     /// file.
     NotSealed,
@@ -94,6 +97,10 @@ pub enum Step {
     MakeLogPipe,
     /// Creating the timer of a launch with a time limit.
     MakeTimer,
+    /// Creating the thread that launches commands that are killed with this process.
+    MakeThread,
+    /// Opening the standard streams of the command.
+    OpenStdio,
     /// Blocking all signals for the time of the fork.
     BlockSignals,
     /// Forking stage 0.
@@ -120,6 +127,8 @@ impl fmt::Display for Step {
             Self::MakeInitPipe => "failed to make the init pipe",
             Self::MakeLogPipe => "failed to make the log pipe",
             Self::MakeTimer => "failed to make the timer of the launch",
+            Self::MakeThread => "failed to create the launching thread",
+            Self::OpenStdio => "failed to open the standard streams of the command",
             Self::BlockSignals => "failed to block signals",
             Self::SpawnStage0 => "unable to spawn stage-0",
             Self::SpawnStage1 => "unable to spawn stage-1",
@@ -150,7 +159,7 @@ impl FailureKind {
             Self::NoPidLine | Self::StageFailed | Self::FatalRecord | Self::OwnRecord => true,
             // Stage 0 detects the hang-up while its mapping tool runs, and kills the tool. A SIGKILL to stage
             // 0 would leave the tool running.
-            Self::Interrupted(_) | Self::TimedOut => true,
+            Self::Interrupted(_) | Self::TimedOut | Self::BeforeStart => true,
             Self::Os { step: Step::SendMessage | Step::SendGo, errno } => matches!(*errno, Errno::EPIPE),
             #[cfg(feature = "legacy")]
             Self::Os { step: Step::SendCgroupByte, errno } => matches!(*errno, Errno::EPIPE),

@@ -2,7 +2,7 @@
 
 use super::outcome::{FailureKind, Step, os};
 use crate::sys::Sys;
-use crate::sys::types::{Errno, Fd};
+use crate::sys::types::{Errno, Fd, Pid};
 use crate::words::log::RECORD_MAX;
 
 /// Receives the bytes that the launcher reads from the log pipe.
@@ -22,6 +22,14 @@ pub trait LogReader {
     /// Called once the launcher has closed the new process's ends of the pipes. From then on other launches
     /// of this process may fork.
     fn end_turn(&mut self) {}
+    /// Called before the launcher sends the go byte, with the pid of the process that becomes the command.
+    /// That process exists in its namespaces, and waits.
+    ///
+    /// # Errors
+    /// [`FailureKind::BeforeStart`]: the launch is given up.
+    fn before_start(&mut self, _pid: Pid) -> Result<(), FailureKind> {
+        Ok(())
+    }
 }
 
 /// The two pipes: the launcher's ends, and the ends of the stages or of the process of a direct start.

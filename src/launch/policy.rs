@@ -47,6 +47,15 @@ pub struct LaunchPolicy {
     /// this field is of an older program, which always copied it. The drop-in ignores it.
     #[cfg_attr(feature = "serde", serde(default = "always_copied"))]
     pub copied_memory: bool,
+    /// The user id that the command gets right before its exec, if it is not that of the launch.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub uid: Option<u32>,
+    /// The group id that the command gets right before its exec.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub gid: Option<u32>,
+    /// Whether the command gets supplementary groups of its own right before its exec.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub groups: bool,
 }
 
 impl LaunchPolicy {
@@ -60,6 +69,9 @@ impl LaunchPolicy {
         trusted_mounts: false,
         stages: false,
         copied_memory: false,
+        uid: None,
+        gid: None,
+        groups: false,
     };
 }
 

@@ -1,10 +1,11 @@
 //! [`Prepared`]: a launch whose inputs are complete.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
-use super::command::{CommandStrings, NulTerminated, shown};
 use super::error::LaunchError;
 use super::pipes::LogReader;
 use super::policy::Descriptors;
@@ -12,6 +13,8 @@ use super::record::Record;
 use super::script::{ChildSignals, Failure, Job, Launched, launch};
 use super::shape::{Memory, Shape, WhyCopied, memory, shape};
 use super::shared::Stack;
+use super::strings::{CommandStrings, NulTerminated, shown};
+use super::surroundings::{Move, Surroundings};
 use super::tail::Tail;
 use crate::deciders::bootstrap::decode;
 use crate::deciders::namespace::NsKind;
@@ -45,6 +48,14 @@ pub struct Prepared {
     pub named: Vec<Fd>,
     #[doc(hidden)]
     pub marked_copy: bool,
+    #[doc(hidden)]
+    pub around: Option<Surroundings>,
+    #[doc(hidden)]
+    pub moves: Vec<Move>,
+    /// The descriptors that must stay open until the launch is over: those of `moves`, and namespaces to
+    /// join.
+    #[doc(hidden)]
+    pub owned: Vec<Arc<OwnedFd>>,
     #[doc(hidden)]
     pub texts: CommandStrings,
 }
@@ -95,7 +106,10 @@ impl Prepared {
     #[must_use]
     pub fn memory(&self, root_ids: bool) -> Memory {
         match decode(&self.message, self.policy.dialect) {
-            Ok((asked, _)) => memory(&asked, &self.policy, root_ids),
+            Ok((asked, _)) => {
+                let around = self.around.as_ref();
+                memory(&asked, &self.policy, around.is_some_and(Surroundings::changes_credentials), root_ids)
+            }
             // The stages report the error.
             Err(_) => Memory::Copied(WhyCopied::Stages),
         }
@@ -163,6 +177,8 @@ impl Prepared {
             kill_child: self.policy.launch.kill_child,
             descriptors: (self.policy.launch.descriptors == Descriptors::Named).then_some(&self.named[..]),
             user_namespace: &user_namespace,
+            around: self.around.as_ref(),
+            moves: &self.moves,
             ..self.texts.tail(&mut argv, &mut envp)
         };
         let job = Job {
@@ -207,6 +223,8 @@ impl CommandStrings {
             kill_child: false,
             descriptors: None,
             user_namespace: b"",
+            around: None,
+            moves: &[],
             name,
             candidates,
             argv,

@@ -13,6 +13,7 @@ use nix::sys::utsname::uname;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 
 use super::proc_status::{SignalState, StatusText, pid_of_fdinfo};
+use crate::deciders::namespace::NsKind;
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
 use crate::sys::types::{CloneFlags, Fd, Pid};
@@ -162,5 +163,19 @@ pub fn creator_of(path: &Path) -> io::Result<u32> {
     match unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) } {
         0 => Ok(uid),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Opens a namespace of a process.
+pub(super) fn namespace_of(pid: i32, kind: NsKind) -> io::Result<OwnedFd> {
+    File::open(format!("/proc/{pid}/ns/{}", kind.proc_name())).map(OwnedFd::from)
+}
+
+/// Returns whether this process is in the namespace of an open file.
+pub(super) fn is_own_namespace(theirs: &File, kind: NsKind) -> bool {
+    let ours = fs::metadata(format!("/proc/self/ns/{}", kind.proc_name()));
+    match (ours, theirs.metadata()) {
+        (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
+        _ => false,
     }
 }

@@ -1,8 +1,8 @@
 //! A parser for the log records that [`layout`](crate::log::layout) writes, and their collector. The parser
 //! never fails by a panic.
 
-use std::boxed::Box;
 use std::string::String;
+use std::sync::{Arc, Mutex};
 use std::vec::Vec;
 
 use core::fmt;
@@ -120,7 +120,7 @@ const FATAL_MAX: usize = 32;
 const OTHER_MAX: usize = 4096;
 
 /// The function that gets the records that are not fatal.
-pub(super) type OnRecord = Box<dyn FnMut(&Record)>;
+pub(super) type OnRecord = Arc<Mutex<dyn FnMut(&Record) + Send>>;
 
 /// Parses and keeps the bytes of a log pipe. It calls no code of the caller while the stages run.
 #[derive(Debug, Default)]

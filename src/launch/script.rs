@@ -137,18 +137,18 @@ fn serve<S: Sys, L: LogReader>(
     log: &mut L,
 ) -> Launched {
     let mut watch = Watch { interrupt: job.interrupt, timer: job.timer };
-    let started = run_protocol(sys, job, pipes.init, &mut stages, &mut watch);
+    let started = run_protocol(sys, job, pipes.init, (&mut stages, &mut watch), log);
     conclude(sys, (pipes, &mut stages), &mut watch, log, started)
 }
 
 /// Sends the message, reads the pid line, reaps stages 1 and 0, and sends the go byte. Returns the pid of
 /// stage 2.
-fn run_protocol<S: Sys>(
+fn run_protocol<S: Sys, L: LogReader>(
     sys: &mut S,
     job: &Job<'_>,
     init: Fd,
-    stages: &mut Stages,
-    watch: &mut Watch,
+    (stages, watch): (&mut Stages, &mut Watch),
+    log: &mut L,
 ) -> Result<Pid, FailureKind> {
     send_message(sys, watch, init, job.message)?;
     let form = job.policy.dialect.pid_line;
@@ -170,6 +170,7 @@ fn run_protocol<S: Sys>(
         stages.reap(sys, watch, 0)?;
     }
     stages.all_succeeded()?;
+    log.before_start(stage_2)?;
     stages.note_go(stage_2);
     send_all(sys, init, &[GO]).map_err(os(Step::SendGo))?;
     Ok(stage_2)

@@ -148,7 +148,7 @@ impl fmt::Display for Memory {
 /// Returns whether the process shares the memory of the launcher. `root_ids`: the launcher's effective user
 /// and group id, and those for files (setfsuid(2)), are 0.
 #[must_use]
-pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, root_ids: bool) -> Memory {
+pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, changes_credentials: bool, root_ids: bool) -> Memory {
     let why = if shape(asked, policy) != Shape::Direct {
         WhyCopied::Stages
     } else if policy.launch.copied_memory {
@@ -159,7 +159,7 @@ pub fn memory(asked: &Bootstrap<'_>, policy: &Policy, root_ids: bool) -> Memory 
         WhyCopied::OomScore
     } else if asked.clone_flags().contains(CloneFlags::NEWUSER) {
         WhyCopied::User
-    } else if policy.credentials != Credentials::Keep && !root_ids {
+    } else if changes_credentials || policy.credentials != Credentials::Keep && !root_ids {
         WhyCopied::Ids
     } else {
         return Memory::Shared;

@@ -4,22 +4,30 @@
 //! record does not contain them: the turn to fork, the page that detects a fork, the stack of a process that
 //! shares the memory, the timer of the time limit, and the exit of a stage.
 
+use std::any::Any;
+use std::boxed::Box;
 use std::ffi::OsStr;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
+use std::string::{String, ToString};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::Duration;
 use std::vec::Vec;
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::unistd::{getpid, gettid};
 
 use super::LaunchError;
-use super::command::Command;
 use super::pipes::LogReader;
 use super::prepared::Prepared;
 use super::record::{Collector, Record};
-use super::script::{FailureKind, Launched, Step};
+use super::script::{Failure, FailureKind, Launched, Step};
 use super::shared::Stack;
+use super::strings::CommandLine;
 use super::tail;
 use super::watch::Watch;
 use crate::sys::Sys;
@@ -54,13 +62,21 @@ struct Launches {
 struct Turn(());
 
 /// Collects the records of a launch, and waits for its turns to fork.
-struct CollectorWithTurn<'a> {
-    collector: &'a mut Collector,
+struct CollectorWithTurn<'c, 'h> {
+    collector: &'c mut Collector,
     watch: Watch,
     turn: Option<Turn>,
+    before_start: Option<&'h mut BeforeStart<'h>>,
+    /// The text of the error of `before_start`.
+    refused: String,
+    /// The panic of `before_start`, which continues when the launch is over.
+    panic: Option<Box<dyn Any + Send>>,
 }
 
-impl LogReader for CollectorWithTurn<'_> {
+/// The caller's function before the start.
+pub(super) type BeforeStart<'a> = dyn FnMut(Pid) -> io::Result<()> + 'a;
+
+impl LogReader for CollectorWithTurn<'_, '_> {
     fn take(&mut self, bytes: &[u8]) {
         self.collector.take(bytes);
     }
@@ -76,6 +92,17 @@ impl LogReader for CollectorWithTurn<'_> {
 
     fn end_turn(&mut self) {
         self.turn = None;
+    }
+
+    fn before_start(&mut self, pid: Pid) -> Result<(), FailureKind> {
+        let Some(call) = &mut self.before_start else { return Ok(()) };
+        // A panic must not unwind through the script: the process would wait for the go byte for ever.
+        match catch_unwind(AssertUnwindSafe(|| call(pid))) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => self.refused = error.to_string(),
+            Err(panic) => self.panic = Some(panic),
+        }
+        Err(FailureKind::BeforeStart)
     }
 }
 
@@ -125,9 +152,10 @@ impl Drop for Turn {
 /// Runs a launch: allocates all memory, forks, and exits the stages. Returns in the launcher only: the
 /// command's pid or the error, and the records that are not in the error. The only code of the caller that
 /// runs in here is the backend of `wrap`.
-pub(super) fn spawn<S: Sys>(
+pub(super) fn spawn<'a, S: Sys>(
     prepared: &Prepared,
     stack: Option<&Stack>,
+    before_start: Option<&'a mut BeforeStart<'a>>,
     wrap: impl FnOnce(LinuxSys) -> S,
 ) -> (Result<Pid, LaunchError>, Vec<Record>) {
     let mut collector = Collector::default();
@@ -143,7 +171,14 @@ pub(super) fn spawn<S: Sys>(
     let mut sys = wrap(unsafe { LinuxSys::new() });
     let unwind_guard = UnwindGuard::new();
     let watch = Watch { interrupt: prepared.interrupt, timer: prepared.timer };
-    let mut log = CollectorWithTurn { collector: &mut collector, watch, turn: None };
+    let mut log = CollectorWithTurn {
+        collector: &mut collector,
+        watch,
+        turn: None,
+        before_start,
+        refused: String::new(),
+        panic: None,
+    };
     let launched = prepared.run(&mut sys, &mut message, stack, &mut log);
     if let Launched::Exit(status) = launched {
         // SAFETY: this process is a stage, on a copy of the launcher's stack. The stack must be neither
@@ -151,9 +186,16 @@ pub(super) fn spawn<S: Sys>(
         unsafe { libc::_exit(status) }
     }
     drop(unwind_guard);
+    let (refused, panic) = (log.refused, log.panic);
+    if let Some(panic) = panic {
+        resume_unwind(panic);
+    }
     let (fatal, other) = collector.into_records();
     let result = match launched {
         Launched::Started { pid } => Ok(pid),
+        Launched::Failed(Failure { kind: FailureKind::BeforeStart, .. }) => {
+            Err(LaunchError::BeforeStart { error: refused })
+        }
         Launched::Failed(failure) => Err(prepared.explain(failure, fatal)),
         Launched::Exit(_) => unreachable!("ended above"),
     };
@@ -207,6 +249,47 @@ impl Drop for UnwindGuard {
     }
 }
 
+/// Runs `work` on a thread that lasts as long as this process, unless this is its first thread. The kernel
+/// sends the parent-death signal when the thread that created the process ends.
+///
+/// # Errors
+/// [`LaunchError::Start`]: the thread cannot be created.
+pub(super) fn on_lasting_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LaunchError> + Send + 'static,
+) -> Result<T, LaunchError> {
+    type Work = Box<dyn FnOnce() + Send>;
+    static THREAD: Mutex<Option<Sender<Work>>> = Mutex::new(None);
+    if gettid() == getpid() {
+        return work();
+    }
+    let (answer, answered) = channel();
+    let work: Work = Box::new(move || {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        // The receiver waits for it.
+        let _ = answer.send(result);
+    });
+    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let sender = match &*thread {
+        Some(sender) => sender.clone(),
+        None => {
+            let (sender, works) = channel::<Work>();
+            let run = move || works.into_iter().for_each(|work| work());
+            Builder::new().name("nsexec-launcher".into()).spawn(run).map_err(|error| LaunchError::Start {
+                step: Step::MakeThread,
+                errno: Errno(error.raw_os_error().unwrap_or(libc::EAGAIN)),
+            })?;
+            thread.insert(sender).clone()
+        }
+    };
+    drop(thread);
+    let gone = || LaunchError::Start { step: Step::MakeThread, errno: Errno(libc::EAGAIN) };
+    sender.send(work).map_err(|_| gone())?;
+    match answered.recv().map_err(|_| gone())? {
+        Ok(result) => result,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
 /// Executes the command in this process, as stage 2 of a launch would. Returns the reason if the exec fails.
 /// The signal state does not change.
 ///
@@ -217,7 +300,7 @@ pub fn execute<A: AsRef<OsStr>>(
     without: &[&str],
 ) -> LaunchError {
     let args = args.into_iter().map(|arg| arg.as_ref().into());
-    let mut command = Command::default();
+    let mut command = CommandLine::default();
     command.words = core::iter::once(program.as_ref().into()).chain(args).collect();
     without.iter().for_each(|name| command.remove_env(name.as_ref()));
     let texts = match command.texts(std::env::vars_os().collect()) {
@@ -230,7 +313,7 @@ pub fn execute<A: AsRef<OsStr>>(
     let error = tail::exec(&mut sys, &texts.tail(&mut argv, &mut envp));
     // Every error of `exec` has an errno; `EIO` is a placeholder for the type.
     let errno = error.errno().unwrap_or(Errno::EIO);
-    LaunchError::Exec { program: super::command::shown(&texts.name), errno }
+    LaunchError::Exec { program: super::strings::shown(&texts.name), errno }
 }
 
 /// Creates a timer that becomes readable after `limit` (timerfd_create(2)). A limit of zero expires at once.

@@ -28,6 +28,16 @@ steps! {
         /// Stage 2 clears the parent-death signal, before the exec of a command that may outlive the
         /// launcher.
         OutliveLauncher => Code::OutliveLauncher, "failed to clear the parent-death signal";
+        /// Changing the working directory.
+        WorkingDirectory(path: &'m [u8]) => Code::WorkingDirectory, "failed to change to the directory {}", PathText(path);
+        /// Setting the supplementary groups of the command.
+        Groups => Code::Setgroups, "failed to set the supplementary groups";
+        /// Setting the group id of the command.
+        Group(gid: u32) => Code::Setgid, "failed to set the group id {}", gid;
+        /// Setting the user id of the command.
+        User(uid: u32) => Code::Setuid, "failed to set the user id {}", uid;
+        /// Running code of the caller.
+        CodeOfCaller(number: u32) => Code::CodeOfCaller, "failed in pre_exec function {}", number;
         /// Executing the command.
         Exec(path: &'m [u8]) => Code::Exec, "failed to execute {}", PathText(path);
     }

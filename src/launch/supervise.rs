@@ -1,8 +1,8 @@
 //! Supervision: not part of the bootstrap. Waits for the command, sends signals to it, and handles the
 //! signals of this program. These calls are outside of the launch's [`Sys`], so no record contains them.
 //!
-//! [`Child`] is the handle of every started command. [`Signals`] and [`supervise`] are for a program whose
-//! purpose is the command. `reaction.rs` decides the reaction to each signal.
+//! [`Child`] is the handle of every started command (`handle.rs`). [`Signals`] and [`supervise`] are for a
+//! program whose purpose is the command. `reaction.rs` decides the reaction to each signal.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal as NixSignal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{getpgid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
+use super::handle::{Child, exit_code};
 use super::proc_status::set_of;
 use super::query::{open_pidfd, signals_of_child, signals_of_this_thread};
 use super::reaction::{Context, ENDING, Job, Reaction, STOPPING, is_ending, reaction};
@@ -21,104 +22,7 @@ use super::script::ChildSignals;
 use super::signals_error::{SignalsError, SignalsStep};
 use crate::sys::Sys;
 use crate::sys::linux::LinuxSys;
-use crate::sys::types::{Errno, Fd, MaskHow, Pid, PollEvents, PollFd, SigAction, Signal, SignalSet};
-
-/// A command that runs in its namespaces: an ordinary child of this process.
-///
-/// As with [`std::process::Child`], dropping the handle neither ends the command nor reaps it.
-#[derive(Debug)]
-pub struct Child {
-    pid: Pid,
-    first: bool,
-    status: Option<ExitStatus>,
-}
-
-impl Child {
-    /// Creates a handle. `first`: the launch created a pid namespace, in which the command is process 1.
-    pub(super) const fn new(pid: Pid, first: bool) -> Self {
-        Self { pid, first, status: None }
-    }
-
-    /// Returns whether the command is process 1 of a pid namespace of its own. The kernel discards every
-    /// signal to process 1 that has no handler.
-    const fn is_process_1(&self) -> bool {
-        self.first
-    }
-
-    /// The process id, in our pid namespace. It is not used again before this child has been waited for.
-    #[must_use]
-    pub const fn pid(&self) -> Pid {
-        self.pid
-    }
-
-    /// Waits until the command has ended. Later calls return the same status again.
-    ///
-    /// # Errors
-    /// `ECHILD`: this process ignores SIGCHLD, so the kernel reaps the command, and its status is lost
-    /// (wait(2)).
-    pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        loop {
-            if let Some(status) = self.changed(0)? {
-                return Ok(status);
-            }
-        }
-    }
-
-    /// Returns the status if the command has ended.
-    ///
-    /// # Errors
-    /// The same as [`Self::wait`].
-    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.changed(libc::WNOHANG)
-    }
-
-    /// Sends SIGKILL to the command. In a pid namespace of its own, that ends all processes in it.
-    ///
-    /// # Errors
-    /// The error of kill(2). After the command has been reaped, this sends nothing and succeeds.
-    pub fn kill(&self) -> io::Result<()> {
-        self.signal(libc::SIGKILL)
-    }
-
-    /// Sends a signal to every process of the command's process group. The command must be the leader of the
-    /// group.
-    fn signal_group(&self, signal: i32) -> io::Result<()> {
-        match self.status {
-            Some(_) => Ok(()),
-            None => kill(Pid(-self.pid.0), signal),
-        }
-    }
-
-    /// Sends a signal to the command.
-    ///
-    /// # Errors
-    /// The same as [`Self::kill`].
-    pub fn signal(&self, signal: i32) -> io::Result<()> {
-        match self.status {
-            // Another process may have this pid now.
-            Some(_) => Ok(()),
-            None => kill(self.pid, signal),
-        }
-    }
-
-    /// Waits with options of waitpid(2). An end is remembered; a stop (WUNTRACED) and a continuation
-    /// (WCONTINUED) are not.
-    fn changed(&mut self, options: i32) -> io::Result<Option<ExitStatus>> {
-        if self.status.is_some() {
-            return Ok(self.status);
-        }
-        let status = waitpid(self.pid, options)?;
-        self.status = status.filter(|status| status.stopped_signal().is_none() && !status.continued());
-        Ok(status)
-    }
-}
-
-/// Returns the status that a shell would report: the command's own, or 128 plus the number of the signal that
-/// ended it.
-#[must_use]
-pub fn exit_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
-}
+use crate::sys::types::{Errno, Fd, MaskHow, PollEvents, PollFd, SigAction, Signal, SignalSet};
 
 /// The signals that are blocked from the beginning. As members of the terminal's process group the stages get
 /// SIGINT and the like themselves. The launcher must survive these signals to report the error.
@@ -409,34 +313,6 @@ fn leads_a_session(child: &Child) -> bool {
 /// Returns the set in the form of the nix crate, which represents no real-time signal.
 fn nix_set(signals: impl IntoIterator<Item = Signal>) -> SigSet {
     signals.into_iter().filter_map(|signal| NixSignal::try_from(signal.0).ok()).collect()
-}
-
-/// `waitpid(pid, &status, options | __WALL)`. Returns `None` if the status of the process has not changed.
-///
-/// `__WALL`: a command that died before its exec ends as a stage, without SIGCHLD. The nix crate cannot
-/// represent the status of a command that a real-time signal ended, so this calls the libc crate.
-fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
-    let mut status = 0;
-    loop {
-        // SAFETY: the kernel writes one int to `status`.
-        match unsafe { libc::waitpid(pid.0, &raw mut status, options | libc::__WALL) } {
-            0 => return Ok(None),
-            -1 => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-            _ => return Ok(Some(ExitStatus::from_raw(status))),
-        }
-    }
-}
-
-/// Sends a signal to a process, or to a process group if the number is negative (kill(2)).
-fn kill(pid: Pid, signal: i32) -> io::Result<()> {
-    // SAFETY: one call, whose arguments are numbers.
-    let mut sys = unsafe { LinuxSys::new() };
-    sys.kill(pid, Signal(signal)).map_err(|errno| io::Error::from_raw_os_error(errno.0))
 }
 
 /// Returns a descriptor that becomes readable when the command has ended. `None` before Linux 5.3.

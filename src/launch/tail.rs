@@ -2,7 +2,9 @@
 
 use core::ffi::CStr;
 
+use super::last::{self, Ends};
 use super::steps::StageStep;
+use super::surroundings::{Move, Surroundings};
 use crate::deciders::policy::LogForm;
 use crate::scripts::descriptors::close_on_exec;
 use crate::scripts::pipe::{read_full, uninterrupted};
@@ -36,6 +38,10 @@ pub struct Tail<'a> {
     pub descriptors: Option<&'a [Fd]>,
     /// The path of the user namespace that stage 2 joins, for the error's text.
     pub user_namespace: &'a [u8],
+    /// The surroundings of the command, if any are set.
+    pub around: Option<&'a Surroundings>,
+    /// The descriptors that the command gets under other numbers.
+    pub moves: &'a [Move],
     /// The command's name, as given.
     pub name: &'a [u8],
     /// The files to try in this order, each with its NUL.
@@ -102,15 +108,16 @@ pub fn report_failure_of_stage_0<S: Sys>(sys: &mut S, init: Fd, log: Fd, error: 
 /// have. With `last` it is not yet in the user namespace to join, and has the caller's privileges. The
 /// launcher has reaped the other stages, and waits for the exec or a fatal record.
 pub fn run<S: Sys>(sys: &mut S, tail: &Tail<'_>, last: Option<LastSteps>, init: Fd, log: Fd) -> i32 {
+    let mut ends = Ends { init, log };
     let (error, go_received) = match prepare(sys, tail, last) {
-        Ok(()) => match become_command(sys, tail, last, init) {
+        Ok(()) => match become_command(sys, tail, last, &mut ends) {
             Some(error) => (error, true),
             // The launcher is dead, so no process would supervise the command.
             None => return 1,
         },
         Err(error) => (error, false),
     };
-    report(sys, &error, go_received, init, log)
+    report(sys, &error, go_received, ends.init, ends.log)
 }
 
 /// Waits for the go byte, takes the steps of `prepare`, and executes the command. Returns the status to exit
@@ -125,18 +132,19 @@ pub(super) fn run_after_go<'m, S: Sys>(
     log: Fd,
     prepare: impl FnOnce(&mut S) -> Result<(), Error<'m>>,
 ) -> i32 {
+    let mut ends = Ends { init, log };
     let error = match await_go(sys, init) {
         Ok(true) => match prepare(sys) {
             // `true`: each change of ids has cleared the parent-death signal for a moment, so the launcher
             // may have died unnoticed.
-            Ok(()) => execute(sys, tail, init, true),
+            Ok(()) => execute(sys, tail, &mut ends, true),
             Err(error) => Some(error),
         },
         Ok(false) => None,
         Err(error) => Some(error),
     };
     match error {
-        Some(error) => report(sys, &error, true, init, log),
+        Some(error) => report(sys, &error, true, ends.init, ends.log),
         // The launcher is dead, so no process would supervise the command.
         None => 1,
     }
@@ -167,9 +175,9 @@ fn become_command<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'m>,
     last: Option<LastSteps>,
-    init: Fd,
+    ends: &mut Ends,
 ) -> Option<Error<'m>> {
-    match await_go(sys, init) {
+    match await_go(sys, ends.init) {
         Ok(true) => {}
         Ok(false) => return None,
         Err(error) => return Some(error),
@@ -181,22 +189,27 @@ fn become_command<'m, S: Sys>(
             return Some(error);
         }
     }
-    execute(sys, tail, init, false)
+    execute(sys, tail, ends, false)
 }
 
-/// Executes the command. Returns an error, or `None` if the launcher is dead. `signal_may_be_missed`: the
-/// launcher may have died since the go byte while this process had no parent-death signal.
+/// Takes the last steps and executes the command. Returns an error, or `None` if the launcher is dead.
+/// `signal_may_be_missed`: the launcher may have died since the go byte while this process had no
+/// parent-death signal.
 ///
 /// Runs in the process that becomes the command. The launcher has sent the go byte, and waits for the exec or
 /// a fatal record.
 fn execute<'m, S: Sys>(
     sys: &mut S,
     tail: &Tail<'m>,
-    init: Fd,
+    ends: &mut Ends,
     signal_may_be_missed: bool,
 ) -> Option<Error<'m>> {
-    if tail.kill_child || signal_may_be_missed {
-        match launcher_lives(sys, init) {
+    let changed = match change(sys, tail, ends) {
+        Ok(changed) => changed,
+        Err(error) => return Some(error),
+    };
+    if tail.kill_child || signal_may_be_missed || changed {
+        match launcher_lives(sys, ends.init) {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => return Some(error),
@@ -208,7 +221,23 @@ fn execute<'m, S: Sys>(
             return Some(StageStep::OutliveLauncher.failed(errno));
         }
     }
-    Some(exec(sys, tail))
+    match tail.around.map(|around| last::run_hooks(sys, around)) {
+        Some(Err(error)) => Some(error),
+        _ => Some(exec(sys, tail)),
+    }
+}
+
+/// Places the descriptors, and sets the attributes and the ids of the command. Returns whether the process
+/// had no parent-death signal for a moment.
+fn change<'m, S: Sys>(sys: &mut S, tail: &Tail<'m>, ends: &mut Ends) -> Result<bool, Error<'m>> {
+    last::place(sys, tail.moves, ends)?;
+    let Some(around) = tail.around else { return Ok(false) };
+    let changed = last::change(sys, around)?;
+    if changed {
+        // The change of the ids has cleared it.
+        set_kill_child(sys, tail)?;
+    }
+    Ok(changed)
 }
 
 /// Sets SIGKILL as the parent-death signal, if the command is to end with the launcher's thread.
@@ -306,6 +335,8 @@ impl Tail<'static> {
         kill_child: false,
         descriptors: None,
         user_namespace: b"",
+        around: None,
+        moves: &[],
         name: b"a",
         candidates: b"/a\0",
         argv: ExecArgs::EMPTY,

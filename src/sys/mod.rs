@@ -16,6 +16,8 @@ mod errno;
 )]
 pub mod linux;
 mod signal;
+#[cfg(feature = "std")]
+mod surroundings;
 pub mod types;
 
 use core::ffi::CStr;
@@ -27,7 +29,7 @@ use types::{
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, Waited,
 };
 #[cfg(feature = "std")]
-use types::{InitFork, Mount, SharedStart};
+use types::{Hook, InitFork, Mount, SharedStart};
 
 /// The system calls of the bootstrap and of the launcher.
 #[cfg_attr(test, mockall::automock)]
@@ -160,6 +162,21 @@ pub trait Sys {
     ///
     /// Errors: `EBADF`: the descriptor is not open.
     fn set_cloexec(&mut self, fd: Fd, on: bool) -> SysResult<()>;
+
+    /// Duplicates a descriptor to the number that the command gets it under: `dup3(fd, number, 0)`, dup(2). A
+    /// descriptor that had this number is closed. The new one is not close-on-exec.
+    ///
+    /// Errors: `EINTR` and `EBUSY`: try again. `EINVAL`: the two numbers are equal. `EBADF`: `fd` is not
+    /// open, or `number` is above the limit (RLIMIT_NOFILE).
+    #[cfg(feature = "std")]
+    fn dup_to(&mut self, fd: Fd, number: Fd) -> SysResult<()>;
+
+    /// Duplicates a descriptor to the lowest free number from `least` on: `fcntl(fd, F_DUPFD_CLOEXEC,
+    /// least)`, fcntl(2). Moves a descriptor of the launch out of the way of a number that the command gets.
+    ///
+    /// Errors: `EINVAL` and `EMFILE`: the number would be above the limit (RLIMIT_NOFILE).
+    #[cfg(feature = "std")]
+    fn dup_above(&mut self, fd: Fd, least: Fd) -> SysResult<Fd>;
 
     // -- the sealed copy of our own program: for launchers of runc 1.0 and 1.1, and for our own launcher ----
 
@@ -358,6 +375,26 @@ pub trait Sys {
     /// Makes one of the mounts of the launcher's stage 2: `mount(…)`, mount(2).
     #[cfg(feature = "std")]
     fn mount(&mut self, mount: Mount) -> SysResult<()>;
+
+    // -- the surroundings of the command, which our own launcher sets --------------------------------------
+
+    /// Changes the working directory: `chdir(path)`, chdir(2).
+    #[cfg(feature = "std")]
+    fn chdir(&mut self, path: &CStr) -> SysResult<()>;
+
+    /// Sets the supplementary groups of this thread: `setgroups(len, groups)`, setgroups(2).
+    ///
+    /// Errors: `EPERM`: no CAP_SETGID, or the user namespace denies setgroups (user_namespaces(7)). `EINVAL`:
+    /// a group without a mapping in the user namespace, or too many groups.
+    #[cfg(feature = "std")]
+    fn set_groups(&mut self, groups: &[u32]) -> SysResult<()>;
+
+    /// Runs code of the caller in this process, right before the exec. It is the only method that makes no
+    /// system call of its own: the calls of the code are neither planned nor recorded.
+    ///
+    /// Errors: those that the code returns.
+    #[cfg(feature = "std")]
+    fn run_hook<'a>(&mut self, hook: Hook<'a>) -> SysResult<()>;
 
     // -- signals -----------------------------------------------------------------------------------------
 

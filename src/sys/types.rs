@@ -10,6 +10,9 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
+#[cfg(feature = "std")]
+pub use super::surroundings::Hook;
+
 /// The result of a system call: a value, or the kernel's errno.
 pub type SysResult<T> = Result<T, Errno>;
 

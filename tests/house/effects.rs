@@ -99,8 +99,38 @@ pub(crate) const PLACES: &[Place] = &[
     },
     Place {
         path: "src/launch/spawn.rs",
-        uses: &["libc", "nix"],
-        why: "surrounds the launch script: page that detects a fork, timer, exit of a stage",
+        uses: &["libc", "nix", "std::thread"],
+        why: "surrounds the launch script: page that detects a fork, timer, exit of a stage, launching thread",
+    },
+    Place {
+        path: "src/launch/handle.rs",
+        uses: &["libc", "std::process", "std::thread", "std::time::Instant"],
+        why: "the handle of a command: waits for it, reads its output, sends signals to it",
+    },
+    Place {
+        path: "src/launch/stdio.rs",
+        uses: &["nix", "std::fs", "std::net", "std::os", "std::process"],
+        why: "opens pipes and /dev/null for the standard streams of a command",
+    },
+    Place {
+        path: "src/launch/subordinate.rs",
+        uses: &["nix", "std::fs", "std::process"],
+        why: "reads subordinate ids and searches for the mapping tools",
+    },
+    Place {
+        path: "src/launch/join.rs",
+        uses: &["std::fs"],
+        why: "opens the namespaces of a process to join",
+    },
+    Place {
+        path: "src/launch/build.rs",
+        uses: &["libc"],
+        why: "the number of one errno; its effects are in the files that it calls",
+    },
+    Place {
+        path: "src/launch/command.rs",
+        uses: &[IO, "std::process"],
+        why: "names the types of std's results",
     },
     Place {
         path: "src/launch/shared.rs",

@@ -16,7 +16,7 @@ pub(crate) struct Row {
 }
 
 /// Value types without effects.
-const VALUES: &[&str] = &["sys::types", "sys::errno", "sys::signal"];
+const VALUES: &[&str] = &["sys::types", "sys::errno", "sys::signal", "sys::surroundings"];
 
 /// Values and pure functions. They do not use `Sys`.
 const PURE: &[&str] = &[
@@ -63,18 +63,20 @@ const ACTING: &[&str] = &[
 ];
 
 const SCRIPTS: &[&str] = &[
-    "launch::command",
     "launch::conclude",
     "launch::child",
     "launch::direct",
     "launch::fork",
     "launch::job",
+    "launch::last",
     "launch::offsets",
     "launch::outcome",
     "launch::pipes",
     "launch::script",
     "launch::shape",
     "launch::stages",
+    // The values of the last steps.
+    "launch::surroundings",
     "launch::tail",
     "launch::watch",
     "legacy::cgroup",
@@ -126,6 +128,7 @@ pub(crate) const TABLE: &[Row] = &[
             "launch::direct",
             "launch::fork",
             "launch::job",
+            "launch::last",
             "launch::offsets",
             "launch::outcome",
             "launch::pipes",

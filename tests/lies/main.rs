@@ -196,6 +196,14 @@ fn make_each_call<S: Sys>(sys: &mut S) {
     let _ = sys.set_cloexec(list, true);
     let _ = sys.close_range_cloexec(Fd(900));
     let _ = sys.sched_getaffinity();
+    let _ = sys.set_groups(&[4, 20]);
+    if let Ok(copy) = sys.dup_above(list, Fd(40)) {
+        let _ = sys.dup_to(copy, Fd(39));
+        let _ = sys.close(Fd(39));
+        let _ = sys.close(copy);
+    }
+    let _ = sys.chdir(c"/");
+    let _ = sys.run_hook(Hook { number: 0, code: &|| Ok(()) });
     let _ = sys.setresuid(u32::MAX);
     if let Ok(memory) = sys.memfd_create(c"lies", false) {
         let _ = sys.fchmod(memory, 0o500);

@@ -488,6 +488,10 @@ pub(crate) const LIES: &[Planted] = &[
         "prctl(",
         changes_call!(Call::SetPdeathsig { signal } => *signal = Signal::TERM),
     ),
+    in_memory("other_groups", "setgroups(", changes_call!(Call::SetGroups { groups } => groups.push(1))),
+    in_memory("another_number", "dup3(", changes_call!(Call::DupTo { number, .. } => number.0 += 1)),
+    in_memory("another_least_number", "fcntl(", changes_call!(Call::DupAbove { least, .. } => least.0 += 1)),
+    in_memory("another_directory", "chdir(", changes_call!(Call::Chdir { path } => path.0.push(b'x'))),
     planted("another_user", "setresuid(", changes_call!(Call::Setresuid { uid } => *uid = 0)),
     planted(
         "another_propagation",

@@ -16,6 +16,10 @@ rules! {
     User passed_descriptor_is_closed_with_its_socket = "waits, then 0";
     User receive_of_a_byte_without_a_descriptor = "x none end EPIPE ENOTSOCK EBADF";
     User dup3_closes_the_previous_file = "0 1 EINVAL EBADF EBADF";
+    User dup_to_gives_a_number_and_no_close_on_exec = "0 1 EINVAL EBADF EBADF";
+    User dup_above_takes_the_lowest_free_number = "true true EBADF EINVAL";
+    User code_of_the_caller_succeeds = "ok";
+    User chdir_needs_a_directory = "ok ENOENT ENOENT ENOTDIR";
     User o_path_descriptor_cannot_be_read = "EBADF EBADF true";
     User a_full_pipe_refuses_a_record_whole = "16 EAGAIN EAGAIN";
     User send_to_a_pipe_is_enotsock = "ENOTSOCK";
@@ -444,6 +448,41 @@ fn dup3_closes_the_previous_file<S: Sys>(sys: &mut S) -> RuleResult {
     let same = errno_name(sys.dup3(write, write));
     let (closed, beyond) = (errno_name(sys.dup3(Fd(900), other)), errno_name(sys.dup3(write, Fd(-1))));
     Ok(format!("{end} {through} {same} {closed} {beyond}"))
+}
+
+fn dup_to_gives_a_number_and_no_close_on_exec<S: Sys>(sys: &mut S) -> RuleResult {
+    let (one, other) = sys.socketpair().unwrap();
+    let (read, write) = sys.pipe2().unwrap();
+    sys.dup_to(write, other).unwrap();
+    let end = sys.read(one, &mut [0; 4]).unwrap();
+    sys.write(other, b"x").unwrap();
+    let through = sys.read(read, &mut [0; 4]).unwrap();
+    let same = errno_name(sys.dup_to(write, write));
+    let (closed, beyond) = (errno_name(sys.dup_to(Fd(900), other)), errno_name(sys.dup_to(write, Fd(-1))));
+    Ok(format!("{end} {through} {same} {closed} {beyond}"))
+}
+
+fn dup_above_takes_the_lowest_free_number<S: Sys>(sys: &mut S) -> RuleResult {
+    let (read, write) = sys.pipe2().unwrap();
+    let first = sys.dup_above(write, Fd(60)).unwrap();
+    let second = sys.dup_above(write, Fd(60)).unwrap();
+    for fd in [write, first] {
+        sys.close(fd).unwrap();
+    }
+    sys.write(second, b"x").unwrap();
+    let through = sys.read(read, &mut [0; 4]) == Ok(1);
+    let closed = errno_name(sys.dup_above(Fd(900), Fd(60)));
+    let negative = errno_name(sys.dup_above(read, Fd(-1)));
+    Ok(format!("{} {through} {closed} {negative}", (first, second) == (Fd(60), Fd(61))))
+}
+
+fn code_of_the_caller_succeeds<S: Sys>(sys: &mut S) -> RuleResult {
+    Ok(errno_name(sys.run_hook(Hook { number: 0, code: &|| Ok(()) })))
+}
+
+fn chdir_needs_a_directory<S: Sys>(sys: &mut S) -> RuleResult {
+    let found = [c"/proc/self/fd", c"", c"/proc/nothing", c"/proc/self/oom_score_adj"];
+    Ok(found.map(|path| errno_name(sys.chdir(path))).join(" "))
 }
 
 fn o_path_descriptor_cannot_be_read<S: Sys>(sys: &mut S) -> RuleResult {

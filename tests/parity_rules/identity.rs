@@ -6,6 +6,7 @@ rules! {
     User ids_that_are_not_ours = "EPERM EPERM EPERM ok ok";
     User ids_that_are_not_mapped = "EINVAL EINVAL EINVAL";
     Root root_drops_its_groups = "ok";
+    Root root_sets_its_groups = "ok EINVAL";
     User groups_stay_before_a_group_map = "EPERM";
     User groups_stay_where_they_are_denied = "EPERM";
     Root a_change_of_user_takes_the_capabilities = "ok EPERM";
@@ -56,6 +57,7 @@ rules! {
     Root map_needs_the_writers_privilege = "EPERM ok";
     Root ns_file_needs_all_capabilities_of_its_process = "EACCES";
     Root joined_namespace_decides_about_setgroups = "EPERM EPERM ok";
+    Root groups_that_are_not_mapped_cannot_be_set = "EPERM EPERM ok EINVAL";
     Root setuid_fails_without_a_map = "EINVAL EINVAL";
     Root a_process_of_root_is_closed_to_users = "EACCES EACCES ok";
 }
@@ -102,6 +104,20 @@ fn ids_that_are_not_mapped<S: Sys>(sys: &mut S) -> RuleResult {
 
 fn root_drops_its_groups<S: Sys>(sys: &mut S) -> RuleResult {
     Ok(errno_name(sys.drop_groups()))
+}
+
+fn root_sets_its_groups<S: Sys>(sys: &mut S) -> RuleResult {
+    let set = errno_name(sys.set_groups(&[20, 4]));
+    Ok(words(&[set, errno_name(sys.set_groups(&[u32::MAX]))]))
+}
+
+fn groups_that_are_not_mapped_cannot_be_set<S: Sys>(sys: &mut S) -> RuleResult {
+    let set = |groups: &'static [u32]| move |sys: &mut S| code(sys.set_groups(groups));
+    let unmapped = joined(sys, &[], set(&[0]))?;
+    let denied = joined(sys, &[("setgroups", "deny"), ("gid_map", &format!("0 {USER} 1\n"))], set(&[0]))?;
+    let mapped = joined(sys, &[("gid_map", "0 100000 65536\n")], set(&[0, 65535]))?;
+    let outside = joined(sys, &[("gid_map", "0 100000 65536\n")], set(&[65536]))?;
+    Ok(words(&[unmapped, denied, mapped, outside]))
 }
 
 fn groups_stay_before_a_group_map<S: Sys>(sys: &mut S) -> RuleResult {

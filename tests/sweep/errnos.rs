@@ -256,6 +256,22 @@ pub(crate) fn class(call: &Call, about: About) -> &'static [Errno] {
         Call::Setresuid { .. } | Call::Setuid { .. } => &[Errno::EINVAL, Errno::EPERM, Errno::EAGAIN],
         Call::Setgid { .. } => &[Errno::EINVAL, Errno::EPERM],
         Call::DropGroups => &[Errno::EPERM, Errno::EINVAL, Errno::ENOMEM],
+        Call::SetGroups { .. } => &[Errno::EPERM, Errno::EINVAL, Errno::ENOMEM],
+        // dup(2), fcntl(2).
+        Call::DupTo { .. } => &[Errno::EBADF, Errno::EBUSY, Errno::EINTR, Errno::EINVAL, Errno::EMFILE],
+        Call::DupAbove { .. } => &[Errno::EBADF, Errno::EINVAL, Errno::EMFILE],
+        // chdir(2).
+        Call::Chdir { .. } => &[
+            Errno::EACCES,
+            Errno::EIO,
+            Errno::ELOOP,
+            Errno::ENAMETOOLONG,
+            Errno::ENOENT,
+            Errno::ENOMEM,
+            Errno::ENOTDIR,
+        ],
+        // The errno that the code of the caller returns.
+        Call::RunHook { .. } => &[Errno::EINVAL, Errno::EPERM],
         // sched_getaffinity(2).
         Call::SchedGetaffinity => &[Errno::EINVAL, Errno::EPERM, Errno::ENOSYS],
         // mount(2).
@@ -278,6 +294,7 @@ pub(crate) fn is_retried(call: &Call, errno: Errno) -> bool {
         Call::Write { .. } | Call::SendFd { .. } | Call::ReceiveFd { .. } | Call::Dup3 { .. } => {
             errno == Errno::EINTR
         }
+        Call::DupTo { .. } => [Errno::EINTR, Errno::EBUSY].contains(&errno),
         Call::Unshare { .. } => errno == Errno::EINVAL,
         // The launcher creates the stages instead.
         Call::CloneInit { .. } => true,

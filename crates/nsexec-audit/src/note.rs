@@ -7,6 +7,7 @@
 
 use core::fmt;
 
+use std::ffi::CString;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -15,13 +16,16 @@ use serde::{Deserialize, Serialize};
 use crate::record::{Bytes, without_value};
 use nsexec::bootstrap::decode;
 use nsexec::launch::script::ChildSignals;
-use nsexec::launch::{CommandStrings, NulTerminated, Prepared};
+use nsexec::launch::{CommandStrings, Move, NulTerminated, Prepared, Surroundings};
 use nsexec::log::Level;
 use nsexec::policy::Policy;
 use nsexec::sys::types::Fd;
 
 /// The version of the note. It increases with each change that an older reader would misinterpret.
-pub const NOTE_VERSION: u32 = 1;
+pub const NOTE_VERSION: u32 = 2;
+
+/// The version of a note without surroundings of the command, which older programs read too.
+const WITHOUT_SURROUNDINGS: u32 = 1;
 
 /// How much of the environment a note holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,8 +74,18 @@ impl core::error::Error for NoteError {}
 pub fn write(launch: &Prepared, values: Values) -> String {
     let whole = |text: &NulTerminated| strings(text).map(Bytes::from).collect();
     let CommandStrings { name: _, argv, envp, candidates } = &launch.texts;
+    let around = launch.around.clone().unwrap_or_default();
+    let set = Set {
+        directory: around.directory.as_ref().map(|path| path.to_bytes().into()),
+        groups: around.groups.clone(),
+        gid: around.gid,
+        uid: around.uid,
+        hooks: around.hooks(),
+        moves: launch.moves.clone(),
+    };
     let note = Note {
-        version: NOTE_VERSION,
+        version: if set == Set::default() { WITHOUT_SURROUNDINGS } else { NOTE_VERSION },
+        set,
         message: Bytes(launch.message.clone()),
         policy: launch.policy,
         level: launch.level,
@@ -98,7 +112,7 @@ pub fn write(launch: &Prepared, values: Values) -> String {
 pub fn read(text: &str) -> Result<Prepared, NoteError> {
     let json = |error: serde_json::Error| NoteError::Json(error.to_string());
     let Version { version } = serde_json::from_str(text).map_err(json)?;
-    if version != NOTE_VERSION {
+    if !(WITHOUT_SURROUNDINGS..=NOTE_VERSION).contains(&version) {
         return Err(NoteError::Version(version));
     }
     let note: Note = serde_json::from_str(text).map_err(json)?;
@@ -111,7 +125,12 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         envp: joined(&note.envp)?,
         candidates: joined(&note.candidates)?,
     };
-    let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, .. } = note;
+    let Note { message, policy, level, signals, interrupt, timer, named, marked_copy, set, .. } = note;
+    let is_set = set != Set { moves: set.moves.clone(), ..Set::default() };
+    let directory = set.directory.map(|path| CString::new(path.0)).transpose();
+    let mut around = Surroundings::default().with_idle_hooks(set.hooks);
+    around.directory = directory.map_err(|_| NoteError::Command)?;
+    (around.groups, around.gid, around.uid) = (set.groups, set.gid, set.uid);
     Ok(Prepared {
         message: message.0,
         asked,
@@ -122,6 +141,9 @@ pub fn read(text: &str) -> Result<Prepared, NoteError> {
         timeout: None,
         timer,
         named,
+        around: is_set.then_some(around),
+        moves: set.moves,
+        owned: Vec::new(),
         marked_copy,
         texts,
     })
@@ -147,9 +169,33 @@ struct Version {
     version: u32,
 }
 
+/// The surroundings of the command. Of its functions before the exec a note has the number only.
+#[derive(PartialEq, Default, Serialize, Deserialize)]
+struct Set {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directory: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    hooks: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    moves: Vec<Move>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 #[derive(Serialize, Deserialize)]
 struct Note {
     version: u32,
+    #[serde(flatten)]
+    set: Set,
     message: Bytes,
     policy: Policy,
     level: Level,
@@ -201,6 +247,22 @@ mod tests {
         let before = prepared();
         let after = read(&write(&before, Values::Whole)).unwrap();
         assert_eq!(std::format!("{after:?}"), std::format!("{before:?}"));
+    }
+
+    #[test]
+    fn surroundings_survive_a_round_trip() {
+        let mut before = prepared();
+        let mut around = Surroundings::default().with_idle_hooks(2);
+        around.directory = Some(c"/srv".into());
+        (around.groups, around.gid, around.uid) = (Some(std::vec![4, 20]), Some(7), Some(1000));
+        before.around = Some(around);
+        before.moves.push(Move { fd: Fd(9), number: Fd(1) });
+        let text = write(&before, Values::Whole);
+        let after = read(&text).unwrap();
+        assert_eq!(std::format!("{after:?}"), std::format!("{before:?}"));
+        // Older programs would ignore the surroundings, so the note has a version that they refuse.
+        assert!(text.starts_with("{\"version\":2,"), "{text}");
+        assert!(write(&prepared(), Values::Whole).starts_with("{\"version\":1,"));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(crate) fn take_signals() -> Result<Signals, Failure> {
 pub(crate) fn launcher_of(
     bootstrap: &Bootstrap<'_>,
     job: &Job<'_>,
-    mut show: impl FnMut(&str) + 'static,
+    mut show: impl FnMut(&str) + Send + 'static,
 ) -> Result<Launcher, Failure> {
     let mut launcher =
         Launcher::new(bootstrap, job.request.policy).map_err(|error| Failure::Usage(error.to_string()))?;

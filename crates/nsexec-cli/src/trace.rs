@@ -1,14 +1,13 @@
 //! `nsexec trace`: runs a command, records every call, and compares the record with the plan and with
 //! strace's output.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -84,9 +83,9 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
     let bootstrap = request.bootstrap()?;
     // The launcher passes records on before it marks the run's end. A write there would be a call in strace's
     // output that is not in the record. So the lines are kept until the end mark.
-    let shown = Rc::new(RefCell::new(String::new()));
-    let lines = Rc::clone(&shown);
-    let mut launcher = run::launcher_of(&bootstrap, &job, move |line| lines.borrow_mut().push_str(line))?;
+    let shown = Arc::new(Mutex::new(String::new()));
+    let lines = Arc::clone(&shown);
+    let mut launcher = run::launcher_of(&bootstrap, &job, move |line| locked(&lines).push_str(line))?;
     // Before the sink is made: the descriptors of the signals come first, as in every run.
     let signals = run::take_signals()?;
     // Each process has a copy of the recorder.
@@ -106,7 +105,7 @@ fn recorded(args: &TraceArgs, facts: Facts, request: &Request) -> Result<u8, Fai
         AnySys(Box::leak(Box::new(Recorder::new(sys, sink))))
     });
     witness::mark_end();
-    output::show_record(&shown.borrow());
+    output::show_record(&locked(&shown));
     let failed = started.is_err();
     let status = match started {
         Ok(mut child) => {
@@ -393,4 +392,9 @@ fn confront(traced: &Traced, names_only: bool) -> Result<bool, Failure> {
         output::print_to_stderr(format_args!("nsexec: the witness disagrees\n{differences}"));
     }
     Ok(agrees)
+}
+
+/// Locks the lines. No thread panics while it holds them.
+fn locked(lines: &Mutex<String>) -> MutexGuard<'_, String> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }

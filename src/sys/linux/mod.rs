@@ -44,7 +44,7 @@ use super::types::{
     Signal, SignalSet, SocketType, SysResult, TidAddress, WaitFor, WaitStatus, Waited,
 };
 #[cfg(feature = "std")]
-use super::types::{InitFork, Mount, Propagation, SharedStart};
+use super::types::{Hook, InitFork, Mount, Propagation, SharedStart};
 #[cfg(feature = "legacy")]
 use message::{KernelMsghdr, KernelRights, iovec};
 use raw::{KernelOpenHow, KernelStatfs, SIGSET_SIZE, count, errno, fd, reply, syscall, unit};
@@ -262,6 +262,18 @@ impl Sys for LinuxSys {
     }
 
     // -- the sealed copy of our own program ----------------------------------------------------------------
+
+    #[cfg(feature = "std")]
+    fn dup_to(&mut self, fd: Fd, number: Fd) -> SysResult<()> {
+        // SAFETY: numbers, as in `close`: a descriptor with this number is closed.
+        unit(unsafe { syscall!(libc::SYS_dup3, fd.0, number.0, 0) })
+    }
+
+    #[cfg(feature = "std")]
+    fn dup_above(&mut self, old: Fd, least: Fd) -> SysResult<Fd> {
+        // SAFETY: numbers.
+        fd(unsafe { syscall!(libc::SYS_fcntl, old.0, libc::F_DUPFD_CLOEXEC, c_long::from(least.0)) })
+    }
 
     #[cfg(feature = "sealed-copy")]
     fn get_seals(&mut self, fd: Fd) -> SysResult<Seals> {
@@ -507,6 +519,25 @@ impl Sys for LinuxSys {
         };
         // SAFETY: each pointer is null or a literal with NUL, and the kernel only reads the literals.
         unit(unsafe { syscall!(libc::SYS_mount, source, target, kind, flags, none) })
+    }
+
+    // -- the surroundings of the command -------------------------------------------------------------------
+
+    #[cfg(feature = "std")]
+    fn chdir(&mut self, path: &CStr) -> SysResult<()> {
+        // SAFETY: the path ends with its NUL, and the call only reads it.
+        unit(unsafe { syscall!(libc::SYS_chdir, path.as_ptr()) })
+    }
+
+    #[cfg(feature = "std")]
+    fn set_groups(&mut self, groups: &[u32]) -> SysResult<()> {
+        // SAFETY: as in `setresuid`. The kernel reads `len` numbers of the slice.
+        unit(unsafe { syscall!(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })
+    }
+
+    #[cfg(feature = "std")]
+    fn run_hook(&mut self, hook: Hook<'_>) -> SysResult<()> {
+        (hook.code)()
     }
 
     // -- signals -----------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ texts! {
         ClonedBinary = "cloned-binary",
         CloseDumpableWindow = "close-dumpable-window",
         CloseSyncPipe = "close-sync-pipe",
+        #[cfg(feature = "std")]
+        CodeOfCaller = "pre-exec",
         Descriptors = "descriptors",
         EnterTimeNamespace = "enter-time-namespace",
         Environment = "environment",
@@ -103,6 +105,8 @@ texts! {
         UnshareCgroup = "unshare-cgroup",
         UnshareRemaining = "unshare-remaining",
         UnshareUser = "unshare-user",
+        #[cfg(feature = "std")]
+        WorkingDirectory = "working-directory",
     }
 }
 

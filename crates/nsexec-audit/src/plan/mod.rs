@@ -385,7 +385,8 @@ fn our_launcher(sim: &mut Sim, prepared: &Prepared, assumptions: &Assumptions) -
     sim.launcher_file(if assumptions.sealed { LauncherFile::Sealed } else { LauncherFile::Named });
     sim.block(assumptions.blocked);
     let mut prepared = prepared.clone();
-    for fd in prepared.named_descriptors().iter().filter(|fd| **fd > Fd::STDERR) {
+    let moved: Vec<Fd> = prepared.moves.iter().map(|one| one.fd).collect();
+    for fd in prepared.named_descriptors().iter().chain(&moved).filter(|fd| **fd > Fd::STDERR) {
         // The file does not matter. It is created before the pipe, which would get the number.
         sim.duplicate(Fd(0), *fd);
     }

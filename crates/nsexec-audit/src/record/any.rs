@@ -7,7 +7,7 @@ use super::kind::{self, Kind};
 use super::table::{argument, calls};
 use nsexec::sys::Sys;
 use nsexec::sys::types::{
-    CloneFlags, ExecArgs, ExitSignal, Fd, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals, SharedStart,
+    CloneFlags, ExecArgs, ExitSignal, Fd, Hook, MaskHow, Mount, OpenFlags, Pid, PollFd, Seals, SharedStart,
     SigAction, Signal, SignalSet, TidAddress, WaitFor,
 };
 

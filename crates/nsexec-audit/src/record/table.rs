@@ -53,6 +53,14 @@ macro_rules! argument {
     (in method: Shared) => { Option<SharedStart> };
     (in call: Shared) => { bool };
     (convert Shared: $value:ident) => { $value.is_some() };
+    // Ids.
+    (in method: Ids) => { &[u32] };
+    (in call: Ids) => { Vec<u32> };
+    (convert Ids: $value:ident) => { $value.into() };
+    // Code of the caller. `Call` has only its number.
+    (in method: Hook) => { Hook<'_> };
+    (in call: Hook) => { u32 };
+    (convert Hook: $value:ident) => { $value.number };
     // The first descriptor of a range. The call is not about the file behind it.
     (in method: FirstFd) => { Fd };
     (in call: FirstFd) => { Fd };
@@ -114,6 +122,10 @@ macro_rules! calls {
             on: bool
         } -> Unit
             = fcntl(fd, "F_SETFD", Cloexec(on));
+        dup_to DupTo { fd: Fd, number: Fd } -> Unit(number)
+            = dup3(fd, number, "0");
+        dup_above DupAbove { fd: Fd, least: FirstFd } -> Fd
+            = fcntl(fd, "F_DUPFD_CLOEXEC", least);
 
         // -- the sealed copy of our own program ------------------------------------------------------------
 
@@ -192,6 +204,15 @@ macro_rules! calls {
             = sched_getaffinity("0", "128", reply);
         mount Mount { mount: Mount } -> Unit
             = mount(mount);
+
+        // -- the surroundings of the command ---------------------------------------------------------------
+
+        chdir Chdir { path: Path } -> Unit
+            = chdir(path);
+        set_groups SetGroups { groups: Ids } -> Unit
+            = setgroups(Groups(groups));
+        run_hook RunHook { hook: Hook } -> Unit
+            = pre_exec(HookNumber(hook));
 
         // -- signals ---------------------------------------------------------------------------------------
 

@@ -45,6 +45,8 @@ pub(super) fn note(seen: &AnnotatedLine<'_>) -> Option<Note> {
         Call::Setsid => plain(Mark::Identity, "leads a session".into()),
         Call::Setuid { uid } => plain(Mark::Identity, format!("user {uid}")),
         Call::Setgid { gid } => plain(Mark::Identity, format!("group {gid}")),
+        Call::SetGroups { groups } => plain(Mark::Identity, format!("{} groups", groups.len())),
+        Call::RunHook { .. } => plain(Mark::Setup, "runs code of the caller".into()),
         Call::DropGroups => plain(Mark::Identity, "no other groups".into()),
         Call::SetPdeathsig { signal: Signal::NONE } => plain(Mark::Setup, "may outlive the launcher".into()),
         // A repeated call is not shown as a step.

@@ -396,7 +396,10 @@ impl Process {
                 self.creation_refused = matches!(reply, Reply::Errno(_));
             }
             (Call::Socketpair, _) => self.creation_refused = false,
-            (Call::Setuid { .. } | Call::Setgid { .. } | Call::Setresuid { .. }, Reply::Unit) => {
+            (
+                Call::Setuid { .. } | Call::Setgid { .. } | Call::Setresuid { .. } | Call::SetGroups { .. },
+                Reply::Unit,
+            ) => {
                 self.changed_ids = true;
             }
             (Call::SetPdeathsig { .. }, _) => self.changed_ids = false,

@@ -369,6 +369,13 @@ fn identity(call: &Call, context: &Context) -> Option<&'static str> {
         Call::Setresuid { .. } => "root inside, so that root owns the objects created next",
         Call::Setsid => "leader of a new session",
         Call::Setuid { uid: 0 } | Call::Setgid { gid: 0 } => "root of its user namespace",
+        Call::DupTo { .. } => "the command gets this descriptor under this number",
+        Call::DupAbove { .. } => "out of the way of a number that the command gets",
+        Call::Chdir { .. } => "the working directory of the command",
+        Call::SetGroups { .. } => "the supplementary groups of the command",
+        Call::Setuid { .. } => "the user id of the command",
+        Call::Setgid { .. } => "the group id of the command",
+        Call::RunHook { .. } => "code of the caller: its own calls are neither planned nor recorded",
         Call::DropGroups => "the container must not have the caller's groups",
         Call::Mount { mount: Mount::Propagation(_) } => {
             "before any mount: the copied mounts still propagate to the caller's"

@@ -160,6 +160,7 @@ fn is_step(call: &Call) -> bool {
             | Call::Setuid { .. }
             | Call::Setgid { .. }
             | Call::DropGroups
+            | Call::SetGroups { .. }
             | Call::Mount { .. }
     )
 }

@@ -1,14 +1,16 @@
 //! Checks the user, group and session ids of the stages.
 
 use std::format;
+use std::string::String;
 use std::vec::Vec;
 
 use super::facts::{Request, Shape};
-use super::reading::{changes_identity, go_message_at, message_at, succeeded};
+use super::reading::{changes_identity, go_message_at, message_at, sets_ids_of_command, succeeded};
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
 use crate::transcript::{Role, Run, Section};
 use nsexec::bootstrap::dialect::Dialect;
+use nsexec::launch::LaunchPolicy;
 use nsexec::policy::{Session, Setgroups};
 use nsexec::sync::SyncMessage;
 use nsexec::sys::types::{CloneFlags, Errno};
@@ -66,6 +68,20 @@ fn root_first(section: &Section, facts: &Facts) -> Option<Finding> {
     None
 }
 
+/// Returns the ids of the command that no call has set, by the names of the calls.
+fn missing_ids(lines: &[Line], asked: LaunchPolicy) -> Vec<&'static str> {
+    type Set = fn(&Call) -> bool;
+    let set = |is: Set| {
+        lines.iter().any(|line| is(&line.call) && succeeded(line) && sets_ids_of_command(&line.call, asked))
+    };
+    let steps: [(bool, &str, Set); 3] = [
+        (asked.groups, "setgroups", |call| matches!(call, Call::SetGroups { .. })),
+        (asked.gid.is_some(), "setgid", |call| matches!(call, Call::Setgid { .. })),
+        (asked.uid.is_some(), "setuid", |call| matches!(call, Call::Setuid { .. })),
+    ];
+    steps.into_iter().filter(|(asked, _, is)| *asked && !set(*is)).map(|(_, name, _)| name).collect()
+}
+
 /// Whether a step is requested, its name, and the test for its line.
 type Step = (bool, &'static str, fn(&Line) -> bool);
 
@@ -109,7 +125,8 @@ fn stage_2(section: &Section, shape: Shape, facts: &Facts, asked: &Request) -> V
     for (index, line) in section.lines.iter().enumerate() {
         let in_time = go.is_some_and(|at| at < index);
         let mut asked = steps.iter().chain(last_steps.iter().filter(|_| in_time));
-        if changes_identity(&line.call) && !asked.any(|(asked, _, is)| *asked && is(line)) {
+        let of_command = in_time && sets_ids_of_command(&line.call, policy.launch);
+        if changes_identity(&line.call) && !of_command && !asked.any(|(asked, _, is)| *asked && is(line)) {
             findings.push(Finding::on(section, index, format!("{} was not asked for", line.call.name())));
         }
         let late = match finished == Some(index) {
@@ -123,7 +140,11 @@ fn stage_2(section: &Section, shape: Shape, facts: &Facts, asked: &Request) -> V
                     Shape::Stages => missing(&last_steps, index),
                     Shape::Direct | Shape::Child => missing(&all, index),
                 };
-                before_exec.map(|missing| format!("executes the command without {missing}"))
+                let ids = missing_ids(section.lines.get(..index).unwrap_or_default(), policy.launch);
+                let missing: Vec<String> =
+                    before_exec.into_iter().chain(ids.into_iter().map(String::from)).collect();
+                (!missing.is_empty())
+                    .then(|| format!("executes the command without {}", missing.join(" and ")))
             }
             false => None,
         };

@@ -5,7 +5,8 @@ use std::vec::Vec;
 
 use super::facts::Shape;
 use super::reading::{
-    SyncValue, changes_identity, go_message_at, message_at, reports, succeeded, sync_values,
+    SyncValue, changes_identity, go_message_at, message_at, reports, sets_ids_of_command, succeeded,
+    sync_values,
 };
 use super::{Facts, Finding, Rule, Severity};
 use crate::record::{Call, Line, Reply};
@@ -243,8 +244,10 @@ fn stage_2_waits(run: &Run, facts: &Facts) -> Vec<Finding> {
                 | Call::Unshare { .. }
                 | Call::Setns { .. }
                 | Call::DropGroups
+                | Call::SetGroups { .. }
         );
-        let last = facts.root_last() && go_message_at.is_some_and(|at| at < index);
+        let after_go = go_message_at.is_some_and(|at| at < index);
+        let last = after_go && (facts.root_last() || sets_ids_of_command(&line.call, facts.policy.launch));
         if identity && !last && finished.is_some_and(|at| at < index) {
             let what = format!("{} after it reported that it has finished", line.call.name());
             findings.push(Finding::on(section, index, what));

@@ -9,6 +9,7 @@ use super::facts::Shape;
 use crate::record::{Call, Line, Reply};
 use crate::transcript::Section;
 use nsexec::bootstrap::text::is_invisible;
+use nsexec::launch::LaunchPolicy;
 use nsexec::launch::script::GO;
 use nsexec::sync::SyncMessage;
 use nsexec::sys::types::Fd;
@@ -22,8 +23,23 @@ pub(super) fn succeeded(line: &Line) -> bool {
 pub(super) fn changes_identity(call: &Call) -> bool {
     matches!(
         call,
-        Call::Setsid | Call::Setuid { .. } | Call::Setgid { .. } | Call::Setresuid { .. } | Call::DropGroups
+        Call::Setsid
+            | Call::Setuid { .. }
+            | Call::Setgid { .. }
+            | Call::Setresuid { .. }
+            | Call::DropGroups
+            | Call::SetGroups { .. }
     )
+}
+
+/// Returns whether a call sets an id that the launcher was asked to give the command.
+pub(super) fn sets_ids_of_command(call: &Call, asked: LaunchPolicy) -> bool {
+    match call {
+        Call::Setuid { uid } => asked.uid == Some(*uid),
+        Call::Setgid { gid } => asked.gid == Some(*gid),
+        Call::SetGroups { .. } => asked.groups,
+        _ => false,
+    }
 }
 
 /// Returns whether a call only serves a report: a record, the pid or tid in it, or the wait for room in the

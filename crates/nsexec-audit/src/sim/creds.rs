@@ -150,13 +150,26 @@ impl Kernel {
     /// Errors: `EPERM`: the process lacks CAP_SETGID, the group map is not yet written, or setgroups is
     /// denied in the namespace (user_namespaces(7), "/proc/PID/setgroups").
     pub(super) fn drop_groups(&mut self, me: Task) -> SysResult<()> {
+        self.set_groups(me, &[])
+    }
+
+    /// Implements setgroups(2). The kernel sorts the groups.
+    ///
+    /// Errors: `EPERM`: the process lacks CAP_SETGID, or its user namespace has no group map or denies
+    /// setgroups. `EINVAL`: a group is not mapped, or there are more than 65,536.
+    pub(super) fn set_groups(&mut self, me: Task, groups: &[u32]) -> SysResult<()> {
         let creds = &self.process(me).creds;
         let user = self.user(creds.user);
         if !self.may(me, creds.user, cap::SETGID) || user.gid_map.is_empty() || !user.setgroups {
             return Err(Errno::EPERM);
         }
+        if groups.len() > 65_536 {
+            return Err(Errno::EINVAL);
+        }
+        let kernel: Option<Vec<u32>> = groups.iter().map(|group| user.gid_map.to_kernel(*group)).collect();
         let mut new = creds.clone();
-        new.groups.clear();
+        new.groups = kernel.ok_or(Errno::EINVAL)?;
+        new.groups.sort_unstable();
         self.commit_creds(me, new);
         Ok(())
     }

@@ -176,6 +176,27 @@ impl Kernel {
         self.duplicate(me, fd, number, true)
     }
 
+    /// Implements dup3(2) without flags. The errors are those of [`dup3`](Self::dup3).
+    pub(super) fn dup_to(&mut self, me: Task, fd: Fd, number: Fd) -> SysResult<()> {
+        self.dup3(me, fd, number)?;
+        self.set_cloexec(me, number, false)
+    }
+
+    /// Implements fcntl(2) with F_DUPFD_CLOEXEC.
+    ///
+    /// Errors: `EBADF`: `fd` is not open. `EINVAL`: `least` is beyond the limit. `EMFILE`.
+    pub(super) fn dup_above(&mut self, me: Task, fd: Fd, least: Fd) -> SysResult<Fd> {
+        self.slot(me, fd)?;
+        if !(0..self.settings.descriptors).contains(&least.0) {
+            return Err(Errno::EINVAL);
+        }
+        let table = &self.process(me).fds;
+        let free = (least.0..self.settings.descriptors).find(|number| !table.contains_key(number));
+        let number = Fd(free.ok_or(Errno::EMFILE)?);
+        self.duplicate(me, fd, number, true)?;
+        Ok(number)
+    }
+
     pub(super) fn duplicate(&mut self, me: Task, fd: Fd, number: Fd, cloexec: bool) -> SysResult<()> {
         let description = self.slot(me, fd)?.description;
         self.descriptions[description].refs += 1;

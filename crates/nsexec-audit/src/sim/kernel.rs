@@ -206,6 +206,8 @@ impl Kernel {
     fn dispatch(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
         let data = |bytes: Vec<u8>| Reply::Data(Bytes(bytes));
         let unit = |()| Reply::Unit;
+        let pair = |(one, other)| Reply::Pair(one, other);
+        let cloexec = !self.settings.leaks_descriptors;
         Ok(match call {
             Call::Openat { dir, path, flags } => Reply::Fd(self.openat(me, *dir, &path.0, *flags)?),
             Call::Openat2 { dir, path, flags } => Reply::Fd(self.openat2(me, *dir, &path.0, *flags)?),
@@ -222,12 +224,8 @@ impl Kernel {
             Call::SocketType { fd } => Reply::SocketType(self.socket_type(me, *fd)?),
             Call::LinkCount { path } => Reply::Links(self.link_count(me, &path.0)?),
             Call::Readlink { path, len } => data(self.readlink(me, &path.0, *len)?),
-            Call::Socketpair => self
-                .socketpair(me, !self.settings.leaks_descriptors)
-                .map(|(one, other)| Reply::Pair(one, other))?,
-            Call::Pipe2 => self
-                .pipe(me, !self.settings.leaks_descriptors)
-                .map(|(read, write)| Reply::Pair(read, write))?,
+            Call::Socketpair => self.socketpair(me, cloexec).map(pair)?,
+            Call::Pipe2 => self.pipe(me, cloexec).map(pair)?,
             Call::CloseRangeCloexec { first } => unit(self.close_range_cloexec(me, *first)?),
             Call::Getdents64 { fd, len } => data(self.getdents64(me, *fd, *len)?),
             Call::SetCloexec { fd, on } => unit(self.set_cloexec(me, *fd, *on)?),
@@ -261,12 +259,32 @@ impl Kernel {
             Call::Setresuid { uid } => unit(self.setresuid(me, *uid)?),
             Call::Setuid { uid } => unit(self.setuid(me, *uid)?),
             Call::Setgid { gid } => unit(self.setgid(me, *gid)?),
-            Call::DropGroups => unit(self.drop_groups(me)?),
             Call::SchedGetaffinity => Reply::Affinity(0b11),
             Call::Mount { mount } => unit(self.mount(me, *mount)?),
+            Call::DropGroups
+            | Call::DupTo { .. }
+            | Call::DupAbove { .. }
+            | Call::Chdir { .. }
+            | Call::SetGroups { .. }
+            | Call::RunHook { .. } => self.surrounding(me, call)?,
             Call::Sigprocmask { how, set } => Reply::Mask(self.sigprocmask(me, *how, *set)?),
             Call::Sigaction { signal, action } => Reply::Action(self.sigaction(me, *signal, *action)?),
             Call::Sigtimedwait { set } => Reply::Signal(self.sigtimedwait(me, *set)?),
+        })
+    }
+
+    /// Implements the calls that set the groups and the surroundings of the command.
+    fn surrounding(&mut self, me: Task, call: &Call) -> Result<Reply, Halt> {
+        let unit = |()| Reply::Unit;
+        Ok(match call {
+            Call::DropGroups => unit(self.drop_groups(me)?),
+            Call::DupTo { fd, number } => unit(self.dup_to(me, *fd, *number)?),
+            Call::DupAbove { fd, least } => Reply::Fd(self.dup_above(me, *fd, *least)?),
+            Call::Chdir { path } => unit(self.chdir(me, &path.0)?),
+            Call::SetGroups { groups } => unit(self.set_groups(me, groups)?),
+            // The code runs on the real kernel only.
+            Call::RunHook { .. } => Reply::Unit,
+            other => panic!("{other} does not set the surroundings of the command"),
         })
     }
 

@@ -139,6 +139,29 @@ impl Kernel {
         })
     }
 
+    /// Implements chdir(2). Every absolute path outside of /proc that the machine does not name is a
+    /// directory, and so is every relative one. The directory itself is not remembered: no call of the
+    /// bootstrap depends on it.
+    ///
+    /// Errors: `ENOTDIR`: the path is a file. Those of the path.
+    pub(super) fn chdir(&self, me: Task, path: &[u8]) -> SysResult<()> {
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        match self.resolve(me, Fd::CWD, path) {
+            Ok(
+                Node::ProcRoot(_)
+                | Node::Dir(_)
+                | Node::FdDir(_)
+                | Node::TaskDir
+                | Node::Extra(Extra::Directory),
+            ) => Ok(()),
+            Ok(_) => Err(Errno::ENOTDIR),
+            Err(Errno::ENOENT) if !path.starts_with(b"/proc") => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// Implements readlink(2) of /proc/self, in the pid namespace of the mounted /proc. The link does not
     /// exist if the process is not visible in that namespace (proc_self_get_link). Other symlinks are not
     /// modelled; reading one returns EINVAL.

@@ -9,7 +9,7 @@ use nsexec::launch::script::{ChildSignals, FailureKind, Job, Launched, LogReader
 use nsexec::launch::shape::{Memory, memory};
 use nsexec::launch::shared::Stack;
 use nsexec::launch::tail::Tail;
-use nsexec::launch::{LaunchError, Record};
+use nsexec::launch::{LaunchError, Move, Record, Surroundings};
 use nsexec::log::Level;
 use nsexec::nsexec::Scratch;
 use nsexec::policy::Policy;
@@ -24,6 +24,22 @@ pub const COMMAND: &str = "/bin/command";
 
 /// The descriptors that the launcher passes on if the policy allows named descriptors only.
 pub(crate) const NAMED: &[Fd] = &[Fd(7)];
+
+/// The descriptors that a command with surroundings gets: its standard output, and one under the number of
+/// the process's init pipe, which is moved.
+const MOVES: &[Move] = &[Move { fd: Fd(20), number: Fd(1) }, Move { fd: Fd(21), number: Fd(4) }];
+
+/// Returns the surroundings of the command, if the policy gives it an id of its own.
+fn surroundings_of(policy: &Policy) -> Option<Surroundings> {
+    policy.launch.uid.map(|uid| {
+        let mut around = Surroundings::default().with_idle_hooks(1);
+        around.directory = Some(c"/srv".into());
+        around.groups = Some(vec![4, 20]);
+        around.gid = policy.launch.gid;
+        around.uid = Some(uid);
+        around
+    })
+}
 
 /// The bytes read from the log pipe.
 #[derive(Default)]
@@ -59,12 +75,18 @@ pub(super) fn our_own(
     sim.launcher_file(scenario.launcher_file);
     let (message, signals, candidates, file) =
         (scenario.message.clone(), scenario.signals, scenario.candidates, scenario.launcher_file);
-    let shared = decode(&message, policy.dialect)
-        .is_ok_and(|(asked, _)| memory(&asked, &policy, scenario.root_ids) == Memory::Shared);
+    let shared = decode(&message, policy.dialect).is_ok_and(|(asked, _)| {
+        memory(&asked, &policy, policy.launch.uid.is_some(), scenario.root_ids) == Memory::Shared
+    });
     sim.launcher(move |sys| {
         let simulated = Stack::simulated();
         let mut slots = [None; 2];
-        let tail = tail_of(&policy, candidates, &mut slots);
+        let around = surroundings_of(&policy);
+        let tail = Tail {
+            moves: if around.is_some() { MOVES } else { &[] },
+            around: around.as_ref(),
+            ..tail_of(&policy, candidates, &mut slots)
+        };
         let job = Job {
             message: &message,
             policy: &policy,
@@ -125,6 +147,8 @@ pub fn start_and_tell(
 
 fn tail_of<'a>(policy: &Policy, candidates: &'a [u8], slots: &'a mut [Option<ArgPtr<'a>>; 2]) -> Tail<'a> {
     Tail {
+        around: None,
+        moves: &[],
         propagation: policy.launch.propagation,
         mount_proc: policy.launch.mount_proc,
         kill_child: policy.launch.kill_child,

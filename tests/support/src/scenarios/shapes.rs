@@ -4,7 +4,7 @@
 use nsexec::bootstrap::{Bootstrap, OomScoreAdj};
 use nsexec::launch::Descriptors;
 use nsexec::namespace::NsKind;
-use nsexec::policy::{Session, Setgroups};
+use nsexec::policy::{Credentials, Session, Setgroups};
 use nsexec::sys::types::{CloneFlags, Errno, Fd};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::sim::{Extra, User};
@@ -54,6 +54,21 @@ fn direct() -> Vec<Scenario> {
         named("direct_named", "the command gets one named descriptor, marked before the go byte"),
         named("direct_named_old_kernel", "the same without close_range: descriptor by descriptor")
             .setting(old),
+        surrounded(root(
+            "direct_surroundings",
+            "the command gets a directory, descriptors, groups and ids right before its exec",
+            &mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true),
+        )),
+        surrounded(root(
+            "direct_surroundings_host",
+            "the same without a user namespace: the memory is copied, since the ids change",
+            &Bootstrap::new(flags(&[NsKind::Uts])),
+        )),
+        stages(surrounded(root(
+            "direct_surroundings_again",
+            "the same through the stages",
+            &mapped(&[NsKind::Net, NsKind::Uts], WIDE).with_setgroup(true),
+        ))),
         root(
             "direct_unshare_filtered",
             "a filter refuses unshare: without a user namespace nothing is left to create",
@@ -70,6 +85,18 @@ fn direct() -> Vec<Scenario> {
         .setting(old)
         .ways(OURS),
     ]
+}
+
+/// Gives the command a working directory, groups, ids, two descriptors under other numbers, and code before
+/// its exec.
+pub(super) fn surrounded(mut scenario: Scenario) -> Scenario {
+    for number in [7, 20, 21] {
+        scenario.sim.duplicate(Fd(0), Fd(number));
+    }
+    let policy = &mut scenario.policy;
+    *policy = policy.with_credentials(Credentials::Keep).with_descriptors(Descriptors::Named);
+    (policy.launch.uid, policy.launch.gid, policy.launch.groups) = (Some(1000), Some(100), true);
+    scenario
 }
 
 /// A start that passes on one descriptor.

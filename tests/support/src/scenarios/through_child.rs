@@ -10,7 +10,7 @@ use nsexec::sys::types::{CloneFlags, Errno, Propagation};
 use nsexec::timens::TimeOffsets;
 use nsexec_audit::sim::{Container, Extra, Sim, User};
 
-use super::shapes::stages;
+use super::shapes::{stages, surrounded};
 use super::starts::{FIVE, SEVEN, WIDE, eight, foreign_net, old, ordinary, own_container};
 use super::{Scenario, Way, flags, leak, paths_of};
 
@@ -54,6 +54,12 @@ pub(super) fn starts() -> Vec<Scenario> {
     let killed = root("child_kill_child", "policy: the command dies with the launcher", &nothing());
     let records = root("child_debug", "root enters all eight namespaces, with every record", &nothing());
     vec![
+        surrounded(root(
+            "child_surroundings",
+            "the command gets a directory, descriptors, groups and ids in the user namespace that it joins",
+            &nothing(),
+        ))
+        .joining(|sim| user_and(sim, NsKind::Uts)),
         root("child_time", "a time namespace, which the command's process enters by its fork", &time),
         root(
             "child_time_and_others",

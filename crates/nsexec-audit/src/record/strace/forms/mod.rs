@@ -2,6 +2,7 @@
 //! Each is written and parsed side by side.
 
 mod processes;
+mod surroundings;
 
 use core::fmt::{self, Display, Formatter};
 use std::vec;
@@ -13,6 +14,7 @@ use super::words::{Id as IdWord, Quoted, SEALS, UNKNOWN_ADDRESS, bytes, fd, flag
 use crate::record::Bytes;
 use nsexec::sys::types::{Fd, OpenFlags, Pid, PollFd, Seals};
 pub(super) use processes::{Child, ChildTid, Joined, Sibling, StackAndFlags, Unshared};
+pub(super) use surroundings::{Groups, HookNumber};
 
 /// A value in the usual form of its type.
 pub(super) trait Usual: Sized {

@@ -1,0 +1,271 @@
+//! [`Child`]: the handle of a started command. Not part of the bootstrap: its calls are in no record.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus, Output};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use std::vec::Vec;
+
+use super::query::{namespace_of, open_pidfd};
+use crate::deciders::namespace::NsKind;
+use crate::sys::Sys;
+use crate::sys::linux::LinuxSys;
+use crate::sys::types::{Errno, Fd, Pid, PollEvents, PollFd, Signal};
+
+/// A command that runs in its namespaces: an ordinary child of this process.
+///
+/// As with [`std::process::Child`], dropping the handle neither ends the command nor reaps it, unless
+/// [`Command::kill_on_drop`](super::Command::kill_on_drop) asks for both.
+#[derive(Debug)]
+pub struct Child {
+    /// The writing end of the command's standard input, if it is [piped](super::Stdio::piped).
+    pub stdin: Option<ChildStdin>,
+    /// The reading end of the command's standard output, if it is piped.
+    pub stdout: Option<ChildStdout>,
+    /// The reading end of the command's standard error, if it is piped.
+    pub stderr: Option<ChildStderr>,
+    pid: Pid,
+    first: bool,
+    status: Option<ExitStatus>,
+    pidfd: OnceLock<OwnedFd>,
+    kill_on_drop: bool,
+}
+
+impl Child {
+    /// Creates a handle. `first`: the launch created a pid namespace, in which the command is process 1.
+    pub(super) const fn new(pid: Pid, first: bool) -> Self {
+        Self {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            pid,
+            first,
+            status: None,
+            pidfd: OnceLock::new(),
+            kill_on_drop: false,
+        }
+    }
+
+    /// Kills and reaps the command when the handle is dropped.
+    pub(super) const fn kill_on_drop(&mut self) {
+        self.kill_on_drop = true;
+    }
+
+    /// Returns whether the command is process 1 of a pid namespace of its own. The kernel discards every
+    /// signal to process 1 that has no handler.
+    pub(super) const fn is_process_1(&self) -> bool {
+        self.first
+    }
+
+    /// The process id, in our pid namespace. It is not used again before this child has been waited for.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The process id as a number, as [`std::process::Child::id`] returns it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.pid.0.unsigned_abs()
+    }
+
+    /// Returns the pidfd of the command (pidfd_open(2), Linux 5.3). It is opened at the first call.
+    ///
+    /// It is readable when the command has ended, and identifies the command even after it has been reaped.
+    ///
+    /// # Errors
+    /// `ENOSYS`: an older kernel. `ESRCH`: the command has been reaped. `EMFILE`: no descriptor is free.
+    pub fn pidfd(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(pidfd) = self.pidfd.get() {
+            return Ok(pidfd.as_fd());
+        }
+        if self.status.is_some() {
+            return Err(io::Error::from_raw_os_error(Errno::ESRCH.0));
+        }
+        let opened = open_pidfd(self.pid.0)?;
+        Ok(self.pidfd.get_or_init(|| opened).as_fd())
+    }
+
+    /// Opens a namespace of the command: `/proc/PID/ns/KIND`, namespaces(7).
+    ///
+    /// # Errors
+    /// `ENOENT`: the command has ended, or the kernel does not have the kind. `EACCES`: the command has other
+    /// privileges, and this process may not trace it (ptrace(2), "Ptrace access mode checking").
+    pub fn namespace(&self, kind: NsKind) -> io::Result<OwnedFd> {
+        namespace_of(self.pid.0, kind)
+    }
+
+    /// Waits until the command has ended. Later calls return the same status again. Closes
+    /// [`stdin`](Self::stdin) first, so that a command that reads it to its end can end.
+    ///
+    /// # Errors
+    /// `ECHILD`: this process ignores SIGCHLD, so the kernel reaps the command, and its status is lost
+    /// (wait(2)).
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        drop(self.stdin.take());
+        loop {
+            if let Some(status) = self.changed(0)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Returns the status if the command has ended.
+    ///
+    /// # Errors
+    /// The same as [`Self::wait`].
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.changed(libc::WNOHANG)
+    }
+
+    /// Waits until the command has ended, at most for this time. Returns `None` if it still runs. Closes
+    /// [`stdin`](Self::stdin) first, as [`wait`](Self::wait) does.
+    ///
+    /// # Errors
+    /// Those of [`wait`](Self::wait) and [`pidfd`](Self::pidfd).
+    pub fn wait_timeout(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        drop(self.stdin.take());
+        // A limit that the clock cannot represent is no limit.
+        let Some(end) = Instant::now().checked_add(limit) else { return self.wait().map(Some) };
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(Some(status));
+            }
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Ok(None);
+            }
+            let pidfd = Fd(self.pidfd()?.as_raw_fd());
+            // Rounded up, so that the loop does not end before the limit.
+            let rest = i32::try_from(rest.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
+            wait_readable(pidfd, rest)?;
+        }
+    }
+
+    /// Reads standard output and standard error to their ends, as far as they are piped, and waits for the
+    /// command.
+    ///
+    /// # Errors
+    /// The error of a read, or those of [`wait`](Self::wait).
+    pub fn wait_with_output(mut self) -> io::Result<Output> {
+        drop(self.stdin.take());
+        let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())?;
+        Ok(Output { status: self.wait()?, stdout, stderr })
+    }
+
+    /// Sends SIGKILL to the command. In a pid namespace of its own, that ends all processes in it.
+    ///
+    /// # Errors
+    /// The same as [`signal`](Self::signal).
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Sends a signal to every process of the command's process group. The command must be the leader of the
+    /// group.
+    pub(super) fn signal_group(&self, signal: i32) -> io::Result<()> {
+        match self.status {
+            Some(_) => Ok(()),
+            None => kill(Pid(-self.pid.0), signal),
+        }
+    }
+
+    /// Sends a signal to the command, by its pid: the kernel does not use that again before the command has
+    /// been reaped.
+    ///
+    /// # Errors
+    /// The error of kill(2). After the command has been reaped, this sends nothing and succeeds.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        match self.status {
+            // Another process may have this pid now.
+            Some(_) => Ok(()),
+            None => kill(self.pid, signal),
+        }
+    }
+
+    /// Waits with options of waitpid(2). An end is remembered; a stop (WUNTRACED) and a continuation
+    /// (WCONTINUED) are not.
+    pub(super) fn changed(&mut self, options: i32) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_some() {
+            return Ok(self.status);
+        }
+        let status = waitpid(self.pid, options)?;
+        self.status = status.filter(|status| status.stopped_signal().is_none() && !status.continued());
+        Ok(status)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.kill_on_drop && self.status.is_none() {
+            // Both fail only if another part of this program has reaped the command.
+            let _ = self.kill();
+            let _ = self.wait();
+        }
+    }
+}
+
+/// Returns the status that a shell would report: the command's own, or 128 plus the number of the signal that
+/// ended it.
+#[must_use]
+pub fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+/// Reads two pipes to their ends at the same time: the command may fill one while the other is read.
+fn read_both(one: Option<ChildStdout>, other: Option<ChildStderr>) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    std::thread::scope(|scope| {
+        let other = other.map(|pipe| scope.spawn(|| read_to_end(Some(pipe))));
+        let one = read_to_end(one);
+        let other = match other.map(std::thread::ScopedJoinHandle::join) {
+            Some(Ok(read)) => read,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(Vec::new()),
+        };
+        Ok((one?, other?))
+    })
+}
+
+fn read_to_end(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Waits until a descriptor is readable, at most for these milliseconds. An interruption ends the wait too.
+fn wait_readable(fd: Fd, milliseconds: i32) -> io::Result<()> {
+    // SAFETY: one call that waits and changes nothing.
+    let mut sys = unsafe { LinuxSys::new() };
+    match sys.poll(&mut [PollFd::new(fd, PollEvents::IN)], milliseconds) {
+        Err(errno) if errno != Errno::EINTR => Err(io::Error::from_raw_os_error(errno.0)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn waitpid(pid: Pid, options: i32) -> io::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel writes one int to `status`.
+        match unsafe { libc::waitpid(pid.0, &raw mut status, options | libc::__WALL) } {
+            0 => return Ok(None),
+            -1 => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            _ => return Ok(Some(ExitStatus::from_raw(status))),
+        }
+    }
+}
+
+/// Sends a signal to a process, or to a process group if the number is negative (kill(2)).
+fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: one call, whose arguments are numbers.
+    let mut sys = unsafe { LinuxSys::new() };
+    sys.kill(pid, Signal(signal)).map_err(|errno| io::Error::from_raw_os_error(errno.0))
+}

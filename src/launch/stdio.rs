@@ -1,0 +1,101 @@
+//! [`Stdio`]: what the standard input, output and error of a command are. Opens pipes and /dev/null before
+//! the launch: not part of the bootstrap, and in no record.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::sync::Arc;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+use std::os::fd::FromRawFd;
+
+/// What the standard input, output or error of a command is, as [`std::process::Stdio`].
+///
+/// Make one from a file, a socket or the pipe of another command with `Stdio::from`.
+#[derive(Clone, Debug)]
+pub struct Stdio(pub(super) Kind);
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Inherit,
+    Null,
+    Piped,
+    Given(Arc<OwnedFd>),
+}
+
+impl Stdio {
+    /// The command gets that of this process.
+    #[must_use]
+    pub const fn inherit() -> Self {
+        Self(Kind::Inherit)
+    }
+
+    /// The command gets /dev/null.
+    #[must_use]
+    pub const fn null() -> Self {
+        Self(Kind::Null)
+    }
+
+    /// The command gets one end of a new pipe. The [`Child`](super::Child) has the other end.
+    #[must_use]
+    pub const fn piped() -> Self {
+        Self(Kind::Piped)
+    }
+}
+
+impl From<OwnedFd> for Stdio {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Kind::Given(Arc::new(fd)))
+    }
+}
+
+/// Conversions of types that own one descriptor.
+macro_rules! from {
+    ($($type:ty)*) => { $(
+        impl From<$type> for Stdio {
+            fn from(owner: $type) -> Self {
+                OwnedFd::from(owner).into()
+            }
+        }
+    )* };
+}
+
+from! { File ChildStdin ChildStdout ChildStderr UnixStream TcpStream }
+
+/// The end of the command, and the end of the caller of a pipe.
+pub(super) struct Opened {
+    pub(super) command: Option<Arc<OwnedFd>>,
+    pub(super) caller: Option<OwnedFd>,
+}
+
+/// Opens what the command gets as its standard input (`reads`), or as its standard output or error.
+///
+/// # Errors
+/// The error of pipe(2) or open(2).
+pub(super) fn open(stdio: &Stdio, reads: bool) -> io::Result<Opened> {
+    let command = |fd: OwnedFd| Some(Arc::new(fd));
+    Ok(match &stdio.0 {
+        Kind::Inherit => Opened { command: None, caller: None },
+        Kind::Null => {
+            let file = OpenOptions::new().read(reads).write(!reads).open("/dev/null")?;
+            Opened { command: command(file.into()), caller: None }
+        }
+        Kind::Given(fd) => Opened { command: Some(Arc::clone(fd)), caller: None },
+        Kind::Piped => {
+            let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+            let (ours, theirs) = if reads { (write, read) } else { (read, write) };
+            Opened { command: command(theirs), caller: Some(ours) }
+        }
+    })
+}
+
+/// Duplicates a descriptor to a free number from `least` on.
+pub(super) fn duplicate_above(fd: &OwnedFd, least: i32) -> io::Result<OwnedFd> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(least))?;
+    // SAFETY: the kernel has just created this descriptor, and nothing else has its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,391 @@
+//! The map of ids of a new user namespace: which lines it has, and which program may write it. Reads the
+//! caller's ids and subordinate ids: not part of the bootstrap, and in no record.
+
+use std::borrow::ToOwned;
+use std::env;
+use std::ffi::{CString, OsStr};
+use std::format;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use nix::unistd::{User, getegid, geteuid, getuid};
+
+use super::setting::SettingError;
+use crate::deciders::idmap::{EXTENTS_MAX, Extent, IdMap, MAP_TEXT_MAX};
+
+/// The ids that a new user namespace maps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Mapping {
+    /// The caller's own id becomes id 0. Nothing else is mapped. No privileges are needed.
+    Root,
+    /// The caller's own id stays the same. Nothing else is mapped. No privileges are needed.
+    CurrentUser,
+    /// The caller's own id becomes id 0, and its subordinate ids (subuid(5)) follow from id 1 on. A caller
+    /// that is not root needs newuidmap(1) and newgidmap(1).
+    Auto,
+    /// These ranges. A caller that is not root needs newuidmap(1) and newgidmap(1), unless one range maps its
+    /// own id alone.
+    Ranges(Vec<Extent>),
+}
+
+/// User or group ids.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    Users,
+    Groups,
+}
+
+/// A map that is ready for the bootstrap message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Map {
+    pub(super) text: CString,
+    pub(super) extents: Vec<Extent>,
+    /// The tool that writes it, if the caller may not.
+    pub(super) tool: Option<CString>,
+}
+
+impl Map {
+    /// Returns whether an id inside is mapped.
+    pub(super) fn maps(&self, id: u32) -> bool {
+        self.extents
+            .iter()
+            .any(|extent| id.checked_sub(extent.inside).is_some_and(|above| above < extent.count))
+    }
+}
+
+impl Side {
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::Users => "user",
+            Self::Groups => "group",
+        }
+    }
+
+    const fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Users => ("/etc/subuid", "newuidmap", "/proc/self/uid_map"),
+            Self::Groups => ("/etc/subgid", "newgidmap", "/proc/self/gid_map"),
+        }
+    }
+}
+
+/// Returns whether the effective user id is not 0: then the kernel accepts only a map of the own id.
+pub(super) fn is_rootless() -> bool {
+    !geteuid().is_root()
+}
+
+/// Builds the map of one side.
+///
+/// # Errors
+/// [`SettingError::Map`], with the reason and what to do.
+pub(super) fn map(mapping: &Mapping, side: Side) -> Result<Map, SettingError> {
+    let own = match side {
+        Side::Users => geteuid().as_raw(),
+        Side::Groups => getegid().as_raw(),
+    };
+    let (_, tool, parent) = side.names();
+    let extents = match mapping {
+        Mapping::Root => [Extent { inside: 0, outside: own, count: 1 }].into(),
+        Mapping::CurrentUser => [Extent { inside: own, outside: own, count: 1 }].into(),
+        Mapping::Auto => {
+            let first = Extent { inside: 0, outside: own, count: 1 };
+            let ranges = subordinate_ranges(side)?;
+            let lines: Vec<_> = core::iter::once(first).chain(in_order(&ranges, own)).collect();
+            if lines.len() == 1 {
+                return Err(no_range(side));
+            }
+            lines
+        }
+        Mapping::Ranges(ranges) => {
+            // Without a /proc the kernel decides.
+            let parents = fs::read_to_string(parent).map(|text| extents_of(&text)).unwrap_or_default();
+            split(ranges, &parents, side)?
+        }
+    };
+    let text = text_of(&extents, side)?;
+    let alone = matches!(extents.as_slice(), [one] if one.count == 1 && one.outside == own);
+    let tool = match is_rootless() && !alone {
+        true => Some(find_tool(tool, side)?),
+        false => None,
+    };
+    Ok(Map { text, extents, tool })
+}
+
+/// Returns the text of a map that the kernel accepts.
+fn text_of(extents: &[Extent], side: Side) -> Result<CString, SettingError> {
+    let refused = |why: String| SettingError::Map { why: format!("the map of {} ids: {why}", side.noun()) };
+    let text: String = extents.iter().map(|extent| format!("{extent}\n")).collect();
+    if extents.len() > EXTENTS_MAX || text.len() > MAP_TEXT_MAX {
+        return Err(refused(format!(
+            "{} lines of {} bytes in all, the kernel accepts at most {EXTENTS_MAX} lines and {MAP_TEXT_MAX} bytes",
+            extents.len(),
+            text.len()
+        )));
+    }
+    let text = CString::new(text).map_err(|error| refused(error.to_string()))?;
+    match IdMap::parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
+/// A range of subordinate ids.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Range {
+    first: u32,
+    count: u32,
+}
+
+/// Returns the caller's subordinate ids: as getsubids(1) reports them, which asks the name services as
+/// newuidmap does, otherwise from the file.
+fn subordinate_ranges(side: Side) -> Result<Vec<Range>, SettingError> {
+    let uid = getuid();
+    let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let (file, ..) = side.names();
+    let mut getsubids = Command::new("getsubids");
+    if side == Side::Groups {
+        getsubids.arg("-g");
+    }
+    let asked =
+        name.as_ref().map(|name| getsubids.arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output());
+    if let Some(Ok(output)) = asked {
+        if output.status.success() {
+            return Ok(ranges_of_tool(&String::from_utf8_lossy(&output.stdout)));
+        }
+    }
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_range(side)),
+        Err(error) => {
+            let why = format!("failed to read {file}, which lists the subordinate ids: {error}");
+            return Err(SettingError::Map { why });
+        }
+    };
+    ranges_of_file(&String::from_utf8_lossy(&text), name.as_deref(), uid.as_raw())
+        .map_err(|(line, what)| SettingError::Map { why: format!("{file}, line {line}: {what}") })
+}
+
+/// Returns the ranges in the output of getsubids(1): `0: ann 100000 65536`.
+fn ranges_of_tool(text: &str) -> Vec<Range> {
+    let range = |line: &str| {
+        let mut words = line.split_whitespace().skip(2);
+        Some(Range { first: words.next()?.parse().ok()?, count: words.next()?.parse().ok()? })
+    };
+    text.lines().filter_map(range).collect()
+}
+
+/// Returns the ranges in the lines `name:first:count` of a user, given by name or by number, in the order of
+/// the file (subuid(5)).
+///
+/// # Errors
+/// The number of a line of this user that is malformed, and what is wrong with it. Lines of others do not
+/// matter.
+fn ranges_of_file(text: &str, name: Option<&str>, uid: u32) -> Result<Vec<Range>, (usize, &'static str)> {
+    let uid = uid.to_string();
+    let mut ranges = Vec::new();
+    for (number, line) in (1..).zip(text.split('\n')) {
+        let mut words = line.split(':');
+        let owner = words.next().unwrap_or_default();
+        if owner.is_empty() || (Some(owner) != name && owner != uid) {
+            continue;
+        }
+        if line.ends_with('\r') {
+            return Err((number, "the line ends with a carriage return (Windows line endings)"));
+        }
+        let mut next = || words.next().and_then(|word| word.trim_end().parse::<u32>().ok());
+        let (Some(first), Some(count)) = (next(), next()) else {
+            return Err((number, "expected name:first:count, with two numbers below 4294967296"));
+        };
+        if words.next().is_some() {
+            return Err((number, "expected three fields: name:first:count"));
+        }
+        if count > 0 {
+            ranges.push(Range { first, count });
+        }
+    }
+    Ok(ranges)
+}
+
+/// Returns lines that map the ranges one after the other, from inside id 1 on. Ids beyond the last one are
+/// cut off.
+///
+/// The kernel maps each id only once. So an id that is listed twice is mapped once, and the caller's own id,
+/// which is mapped already, is left out. Each remaining part is within one range, as the tool requires.
+fn in_order(ranges: &[Range], own: u32) -> Vec<Extent> {
+    let mut taken: Vec<(u64, u64)> = [(u64::from(own), u64::from(own) + 1)].into();
+    let mut inside: u32 = 1;
+    let mut lines = Vec::new();
+    for range in ranges {
+        let end = (u64::from(range.first) + u64::from(range.count)).min(u64::from(u32::MAX));
+        let whole = (u64::from(range.first), end);
+        let parts = taken.iter().fold(Vec::from([whole]), |parts, cut| {
+            // The parts before and after the cut.
+            let around = |(from, to): (u64, u64)| [(from, to.min(cut.0)), (from.max(cut.1), to)];
+            parts.into_iter().flat_map(around).filter(|(from, to)| from < to).collect()
+        });
+        taken.push(whole);
+        for (from, to) in parts {
+            let (Ok(outside), Ok(count)) = (u32::try_from(from), u32::try_from(to - from)) else { continue };
+            let count = count.min(u32::MAX - inside);
+            if count > 0 {
+                lines.push(Extent { inside, outside, count });
+                inside += count;
+            }
+        }
+    }
+    lines
+}
+
+/// Returns the lines of an id map of /proc.
+fn extents_of(text: &str) -> Vec<Extent> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace().map(|word| word.parse().ok());
+        Some(Extent { inside: words.next()??, outside: words.next()??, count: words.next()?? })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Splits the lines so that each is within one line of the caller's own map, as the kernel requires. Without
+/// a line of the caller's map they stay as they are.
+///
+/// # Errors
+/// [`SettingError::Map`]: an id outside is not mapped in the caller's own user namespace.
+fn split(ranges: &[Extent], parents: &[Extent], side: Side) -> Result<Vec<Extent>, SettingError> {
+    if parents.is_empty() {
+        return Ok(ranges.to_owned());
+    }
+    let mut lines = Vec::new();
+    for range in ranges {
+        let mut done: u32 = 0;
+        while done < range.count {
+            let outside = range.outside.wrapping_add(done);
+            let room = parents.iter().find_map(|parent| {
+                outside
+                    .checked_sub(parent.inside)
+                    .and_then(|above| parent.count.checked_sub(above))
+                    .filter(|room| *room > 0)
+            });
+            let Some(room) = room else {
+                return Err(SettingError::Map {
+                    why: format!(
+                        "the map of {noun} ids: the {noun} id {outside} outside is not mapped in the caller's own user \
+                         namespace",
+                        noun = side.noun()
+                    ),
+                });
+            };
+            let count = room.min(range.count - done);
+            lines.push(Extent { inside: range.inside.wrapping_add(done), outside, count });
+            done += count;
+        }
+    }
+    Ok(lines)
+}
+
+fn no_range(side: Side) -> SettingError {
+    let (file, ..) = side.names();
+    let uid = getuid();
+    let name = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let flag = if side == Side::Users { "--add-subuids" } else { "--add-subgids" };
+    let why = format!(
+        "{file} has no range for {name}: add one that no other user has, for example with `usermod {flag} \
+         100000-165535 {name}`"
+    );
+    SettingError::Map { why }
+}
+
+/// Returns the path of a mapping tool: the first executable file of this name in an absolute directory of
+/// PATH. A setuid tool from the working directory would be a security risk.
+fn find_tool(tool: &str, side: Side) -> Result<CString, SettingError> {
+    let missing = || SettingError::Map {
+        why: format!(
+            "the map of {} ids has other ids than the caller's own, so {tool} must write it, which is not in PATH \
+             (packages: uidmap, shadow-utils)",
+            side.noun()
+        ),
+    };
+    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let found = find_in_path(tool, &path).ok_or_else(missing)?;
+    CString::new(found.as_os_str().as_bytes()).map_err(|_| missing())
+}
+
+fn find_in_path(tool: &str, path: &OsStr) -> Option<PathBuf> {
+    let folders = env::split_paths(path).filter(|folder| folder.is_absolute());
+    folders.map(|folder| folder.join(tool)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u32, count: u32) -> Range {
+        Range { first, count }
+    }
+
+    #[test]
+    fn ranges_are_found_by_name_and_by_number() {
+        let text = "# comment\nann:100000:65536\nbob:165536:65536\n1000:300000:10\nann:400000:5\n";
+        let of_ann = [range(100_000, 65_536), range(300_000, 10), range(400_000, 5)];
+        assert_eq!(ranges_of_file(text, Some("ann"), 1000).unwrap(), of_ann);
+        assert_eq!(ranges_of_file(text, None, 1000).unwrap(), [range(300_000, 10)]);
+        assert_eq!(ranges_of_file(text, Some("carl"), 7).unwrap(), []);
+        assert_eq!(
+            ranges_of_tool("0: ann 100000 65536\n1: ann 7 1\n"),
+            [range(100_000, 65_536), range(7, 1)]
+        );
+    }
+
+    #[test]
+    fn a_malformed_line_of_the_caller_is_an_error_with_its_number() {
+        for text in ["ann", "ann:1", "ann:x:1", "ann:1:1:1", "ann:1:4294967296", "ann:-1:1", "ann:1:1\r"] {
+            let text = format!("bob:x\n{text}\n");
+            assert_eq!(ranges_of_file(&text, Some("ann"), 1000).unwrap_err().0, 2, "{text}");
+            assert_eq!(ranges_of_file(&text, Some("carl"), 7), Ok(Vec::new()), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_listed_twice_are_mapped_once_and_the_own_id_not_again() {
+        let auto = |own: u32, ranges: &[(u32, u32)]| {
+            let ranges: Vec<_> = ranges.iter().map(|(first, count)| range(*first, *count)).collect();
+            let lines: Vec<String> = in_order(&ranges, own).iter().map(Extent::to_string).collect();
+            lines.join("; ")
+        };
+        assert_eq!(auto(1000, &[(5000, 10), (5000, 10)]), "1 5000 10");
+        assert_eq!(auto(1000, &[(5005, 10), (5000, 20)]), "1 5005 10; 11 5000 5; 16 5015 5");
+        assert_eq!(auto(1000, &[(998, 3)]), "1 998 2");
+        assert_eq!(auto(1000, &[(0, 2000)]), "1 0 1000; 1001 1001 999");
+    }
+
+    #[test]
+    fn lines_are_split_at_the_borders_of_the_callers_own_map() {
+        let extent = |inside, outside, count| Extent { inside, outside, count };
+        let parents = [extent(0, 1000, 1), extent(1, 100_000, 10)];
+        let lines = split(&[extent(0, 0, 5)], &parents, Side::Users).unwrap();
+        assert_eq!(lines, [extent(0, 0, 1), extent(1, 1, 4)]);
+        let error = split(&[extent(0, 5, 10)], &parents, Side::Groups).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the map of group ids: the group id 11 outside is not mapped in the caller's own user namespace"
+        );
+        assert_eq!(split(&[extent(0, 5, 10)], &[], Side::Users).unwrap(), [extent(0, 5, 10)]);
+    }
+
+    #[test]
+    fn the_own_id_needs_no_tool() {
+        for mapping in [Mapping::Root, Mapping::CurrentUser] {
+            assert_eq!(map(&mapping, Side::Users).unwrap().tool, None);
+        }
+    }
+}

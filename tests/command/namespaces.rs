@@ -1,0 +1,188 @@
+//! Namespaces: new ones, maps of ids, joins.
+
+use std::fs::File;
+
+use nsexec::idmap::Extent;
+use nsexec::launch::{Command, LaunchError, SettingError, Stdio};
+use nsexec::namespace::NsKind;
+
+use crate::kit::{is_root, link, sh, stdout};
+
+const MAPS: &str =
+    "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '; cat /proc/self/setgroups; id -u; id -g";
+
+fn own() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+#[test]
+fn new_namespaces_are_not_the_callers() {
+    for kind in NsKind::ALL {
+        let mut command = Command::new("readlink");
+        command.arg(format!("/proc/self/ns/{kind}")).unshare([NsKind::User, kind]);
+        assert_ne!(stdout(&mut command), link("self", kind), "{kind}");
+    }
+}
+
+#[test]
+fn the_caller_is_root_by_default() {
+    let (uid, gid) = own();
+    let denied = if is_root() { "allow" } else { "deny" };
+    let expected = format!(" 0 {uid} 1\n 0 {gid} 1\n{denied}\n0\n0");
+    assert_eq!(stdout(sh(MAPS).unshare([NsKind::User])), expected);
+    assert_eq!(stdout(sh(MAPS).unshare([NsKind::User, NsKind::Net, NsKind::Uts]).map_root()), expected);
+}
+
+#[test]
+fn the_caller_stays_itself() {
+    let (uid, gid) = own();
+    let denied = if is_root() { "allow" } else { "deny" };
+    let expected = format!(" {uid} {uid} 1\n {gid} {gid} 1\n{denied}\n{uid}\n{gid}");
+    let kinds = [NsKind::User, NsKind::Mnt, NsKind::Net, NsKind::Ipc, NsKind::Pid];
+    assert_eq!(stdout(sh(MAPS).unshare([NsKind::User]).map_current_user()), expected);
+    assert_eq!(stdout(sh(MAPS).unshare(kinds).map_current_user()), expected);
+}
+
+#[test]
+fn root_maps_ranges_and_the_command_has_an_id_of_them() {
+    let range = |inside, outside, count| Extent { inside, outside, count };
+    let mut command = sh("cat /proc/self/uid_map | tr -s ' '; id -u; id -g; id -G");
+    command.unshare([NsKind::User]).uid_map([range(0, 100_000, 10), range(10, 200_000, 5)]);
+    command.gid_map([range(0, 100_000, 10)]).uid(12).gid(3).groups([4]);
+    if !is_root() {
+        let error = command.spawn().unwrap_err().to_string();
+        assert!(error.contains("newuidmap") || error.contains("uid_map"), "{error}");
+        return;
+    }
+    assert_eq!(stdout(&mut command), " 0 100000 10\n 10 200000 5\n12\n3\n3 4");
+    let error = command.uid(15).spawn().unwrap_err();
+    assert_eq!(error, LaunchError::Setting(SettingError::NotMapped { noun: "user", id: 15 }));
+    let error = command.uid(12).gid(10).spawn().unwrap_err();
+    assert_eq!(error, LaunchError::Setting(SettingError::NotMapped { noun: "group", id: 10 }));
+}
+
+#[test]
+fn bad_maps_are_found_before_any_process() {
+    let range = |inside, outside, count| Extent { inside, outside, count };
+    let refused = |command: &mut Command| match command.spawn().unwrap_err() {
+        LaunchError::Setting(error) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    if is_root() {
+        let overlap = [range(0, 1000, 10), range(5, 2000, 10)];
+        let text = refused(sh("").unshare([NsKind::User]).uid_map(overlap));
+        assert!(text.contains("the map of user ids: line 2") && text.contains("line 1"), "{text}");
+        let many: Vec<_> = (0..341).map(|n| range(n, n + 100_000, 1)).collect();
+        let text = refused(sh("").unshare([NsKind::User]).gid_map(many));
+        assert!(text.contains("341 lines") && text.contains("at most 340"), "{text}");
+        let text = refused(sh("").unshare([NsKind::User]).uid_map([range(0, 7, 0)]));
+        assert!(text.contains("map of user ids"), "{text}");
+    }
+    let text = refused(sh("").map_root());
+    assert_eq!(text, "a map of ids needs a new user namespace: without it, the host would change too");
+    let text = refused(sh("").unshare([NsKind::User]).map_root().uid(5));
+    assert_eq!(text, "the user id 5 of the command is not mapped in its user namespace: add it to the map");
+    let text = refused(sh("").unshare([NsKind::Net]).join(NsKind::Net, "/proc/self/ns/net"));
+    assert_eq!(text, "the net namespace is created or joined twice");
+    let text = refused(sh("").oom_score_adj(1001));
+    assert_eq!(text, "oom_score_adj: 1001 is not between -1000 and 1000");
+}
+
+#[test]
+fn groups_that_the_kernel_would_deny_are_refused_with_the_reason() {
+    let mut command = sh("");
+    command.unshare([NsKind::User]).groups([0]);
+    if is_root() {
+        assert_eq!(stdout(sh("id -G").unshare([NsKind::User]).groups([0])), "0");
+        return;
+    }
+    let error = command.spawn().unwrap_err().to_string();
+    assert!(error.contains("map_auto") && error.contains("denies setgroups(2)"), "{error}");
+}
+
+/// Ends the process that owns the namespaces.
+struct Owner(nsexec::launch::Child);
+
+impl Owner {
+    fn new(kinds: impl IntoIterator<Item = NsKind>) -> Self {
+        let mut command = Command::new("sleep");
+        Self(command.arg("600").unshare(kinds).kill_on_drop().spawn().unwrap())
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+#[test]
+fn namespaces_of_a_process_are_joined() {
+    let kinds = [NsKind::User, NsKind::Net, NsKind::Uts];
+    let owner = Owner::new(kinds);
+    let of = |kind| link(&owner.pid().to_string(), kind);
+    let script = "readlink /proc/self/ns/user; readlink /proc/self/ns/net; readlink /proc/self/ns/uts; id -u";
+    let expected = format!("{}\n{}\n{}\n0", of(kinds[0]), of(kinds[1]), of(kinds[2]));
+    assert_eq!(stdout(sh(script).join_pid(owner.pid(), kinds)), expected);
+    // All kinds: those that are the caller's own are left out.
+    let mut command = sh(script);
+    command.join_pid(owner.pid(), NsKind::ALL.into_iter().filter(|kind| *kind != NsKind::Mnt));
+    assert_eq!(stdout(&mut command), expected);
+    let mut command = sh(script);
+    command.join_pidfd(owner.0.pidfd().unwrap().try_clone_to_owned().unwrap(), kinds);
+    assert_eq!(stdout(&mut command), expected);
+    let mut command = sh(script);
+    for kind in kinds {
+        let file = File::open(format!("/proc/{}/ns/{kind}", owner.pid())).unwrap();
+        command.join_fd(kind, file);
+    }
+    assert_eq!(stdout(&mut command), expected);
+    let mut command = sh(script);
+    for kind in kinds {
+        command.join(kind, format!("/proc/{}/ns/{kind}", owner.pid()));
+    }
+    assert_eq!(stdout(&mut command), expected);
+}
+
+#[test]
+fn a_command_joins_and_gets_piped_streams_and_ids_there() {
+    let owner = Owner::new([NsKind::User, NsKind::Uts]);
+    let mut command = sh("read line; echo $line; id -u; pwd");
+    command.join_pid(owner.pid(), [NsKind::User, NsKind::Uts]).uid(0).current_dir("/usr");
+    let (read, write) = nix::unistd::pipe().unwrap();
+    nix::unistd::write(&write, b"line\n").unwrap();
+    drop(write);
+    command.stdin(Stdio::from(read));
+    let output = command.output();
+    // Root drops its groups for a user id, which this namespace denies an ordinary user.
+    assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "line\n0\n/usr\n");
+}
+
+#[test]
+fn joins_that_cannot_work_are_refused() {
+    let gone = {
+        let mut child = sh("exit 0").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let error = sh("").join_pid(gone, [NsKind::Net]).spawn().unwrap_err().to_string();
+    assert!(error.contains(&format!("failed to open process {gone}: No such process")), "{error}");
+    let error = sh("").join_fd(NsKind::Net, File::open("/proc/self/ns/uts").unwrap()).spawn().unwrap_err();
+    assert!(error.to_string().contains("the descriptor is no net namespace"), "{error}");
+    let error = sh("").join(NsKind::Net, "/a,b").spawn().unwrap_err().to_string();
+    assert!(error.contains("comma"), "{error}");
+    let error = sh("").join(NsKind::Net, "/nowhere").spawn().unwrap_err().to_string();
+    assert!(error.contains("/nowhere") && error.contains("No such file or directory"), "{error}");
+    let mut command = sh("");
+    let error = command.join(NsKind::Mnt, "/proc/self/ns/mnt").current_dir("/").spawn().unwrap_err();
+    assert!(error.to_string().contains("CVE-2024-21626"), "{error}");
+}
+
+#[test]
+fn a_session_of_its_own_is_new() {
+    let session = |command: &mut Command| stdout(command.arg("cut -d' ' -f6 /proc/self/stat; echo $$"));
+    let text = session(sh("eval \"$1\"").arg("sh").new_session());
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], lines[1]);
+    let text = session(sh("eval \"$1\"").arg("sh"));
+    let lines: Vec<_> = text.lines().collect();
+    assert_ne!(lines[0], lines[1]);
+}

@@ -1,0 +1,98 @@
+//! Launches of several threads.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nsexec::launch::{Child, Command, LaunchError};
+use nsexec::namespace::NsKind;
+
+use crate::kit::{sh, stdout};
+
+/// Everything can go to another thread.
+#[test]
+fn types_are_send() {
+    fn is_send<T: Send>() {}
+    is_send::<Command>();
+    is_send::<Child>();
+    is_send::<LaunchError>();
+    is_send::<nsexec::launch::Launcher>();
+    is_send::<nsexec::launch::Prepared>();
+}
+
+/// Other threads hold the allocator's lock most of the time, and launch at the same time.
+#[test]
+fn launches_of_threads_that_allocate() {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let blocks: Vec<Vec<u8>> = (1..200).map(|size| vec![0; size * 7]).collect();
+                    std::hint::black_box(&blocks);
+                }
+            });
+        }
+        let launching: Vec<_> = (0..4)
+            .map(|number: usize| {
+                scope.spawn(move || {
+                    for turn in 0..25 {
+                        let mut command = sh("echo $A");
+                        command.env("A", format!("{number}-{turn}"));
+                        if turn % 2 == 0 {
+                            command.unshare([NsKind::User, NsKind::Uts]);
+                        }
+                        assert_eq!(stdout(&mut command), format!("{number}-{turn}"));
+                    }
+                })
+            })
+            .collect();
+        launching.into_iter().for_each(|thread| thread.join().unwrap());
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// The parent-death signal follows the thread that creates the process. A worker thread ends long before the
+/// program.
+#[test]
+fn kill_with_parent_outlives_the_thread_that_launches() {
+    let launch = || Command::new("sleep").arg("600").kill_with_parent().kill_on_drop().spawn().unwrap();
+    let mut child = thread::spawn(launch).join().unwrap();
+    assert_eq!(child.wait_timeout(Duration::from_millis(100)).unwrap(), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A panic of the caller's function reaches the thread that launches, and later launches work.
+#[test]
+fn a_panic_before_the_start_reaches_the_caller() {
+    let panicked = thread::spawn(|| {
+        let mut command = sh("");
+        command.kill_with_parent().before_start(|_| panic!("on purpose"));
+        command.spawn()
+    });
+    assert!(panicked.join().is_err());
+    // The process of the launch ends too. Launches of other tests have such a process for a moment.
+    let end = Instant::now() + Duration::from_secs(60);
+    while waiting_processes() > 0 {
+        assert!(Instant::now() < end, "a process of the launch waits for ever");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let child = thread::spawn(|| sh("exit 4").kill_with_parent().status().unwrap());
+    assert_eq!(child.join().unwrap().code(), Some(4));
+}
+
+/// Returns the number of children of this process that run this program's file.
+fn waiting_processes() -> usize {
+    let own = std::fs::read_link("/proc/self/exe").unwrap();
+    let children = std::fs::read_dir("/proc/self/task").unwrap().flat_map(|task| {
+        let text = std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        text.split_whitespace().map(String::from).collect::<Vec<_>>()
+    });
+    let waits = |pid: &String| {
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        exe.as_ref() == Some(&own) && name.trim() == "nsexec-launcher"
+    };
+    children.filter(waits).count()
+}
